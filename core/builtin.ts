@@ -1,0 +1,107 @@
+import { callback, Isolate, type LoadedModule, share, Watchdog } from "./isolate.ts";
+import { WORD } from "./inside/ring.ts";
+import type { ModuleSource, Refusal, RuntimeConfig } from "./protocol.ts";
+
+/** `memoryLimit` of the builtin isolate; the ring and the stats count against it. */
+const MEMORY_LIMIT_MB = 768;
+/** `while (true)` in a shipped package ends here. */
+const HANG_MS = 1000;
+
+export interface BuiltinOptions {
+  readonly role: "worker" | "control" | "canary";
+  readonly worker: number;
+  readonly node: { readonly id: string; readonly cluster: string };
+  readonly prelude: { readonly builtin: string; readonly sdk: string };
+  readonly ring: SharedArrayBuffer;
+  readonly stats: SharedArrayBuffer;
+  /** Calls of the isolate: name and text (JSON, but for "append"). */
+  readonly onCall: (name: string, text: string) => void;
+}
+
+/** The isolate of the shipped packages, with core's prelude in it. */
+export class Builtin {
+  readonly #isolate: Isolate;
+  readonly #prelude: LoadedModule;
+  readonly #watchdog: Watchdog | undefined;
+  readonly run: (events: number) => number;
+
+  constructor(options: BuiltinOptions) {
+    this.#isolate = new Isolate({ memoryLimitMb: MEMORY_LIMIT_MB, sdk: options.prelude.sdk });
+    this.#prelude = this.#isolate.load({ code: options.prelude.builtin, filename: "tsproxy:inside" }, 10_000);
+    const { role, worker, node } = options;
+    this.#enter(
+      "init",
+      share(options.ring),
+      share(options.stats),
+      callback(options.onCall),
+      JSON.stringify({ role, worker, node }),
+    );
+    this.run = this.#prelude.numberEntry("run");
+    this.#watchdog = role === "canary" ? undefined : new Watchdog(this.#isolate, options.ring, WORD.BEAT, HANG_MS);
+  }
+
+  get memory(): number {
+    return this.#isolate.memory;
+  }
+
+  #enter(name: string, ...args: unknown[]): unknown {
+    return this.#prelude.entry(name, 5000)(...args);
+  }
+
+  /** Loads the module of a package beside the one before. Throws what it throws. */
+  define(module: ModuleSource): void {
+    const loaded = this.#isolate.load({ code: module.code, filename: module.filename });
+    this.#enter("define", module.package, loaded.namespace);
+  }
+
+  /** A package that lives in a sandbox: a stand-in for it takes its places in chains. */
+  defineParked(packageName: string, box: number, description: string): void {
+    this.#enter("defineParked", packageName, box, description);
+  }
+
+  /** JSON of what the package says of itself. */
+  describe(packageName: string): string {
+    return this.#enter("describe", packageName) as string;
+  }
+
+  prepare(change: {
+    readonly generation: number;
+    readonly changed: readonly string[];
+    readonly removed: readonly string[];
+    readonly config: RuntimeConfig | undefined;
+  }): readonly Refusal[] {
+    return JSON.parse(this.#enter("prepare", JSON.stringify(change)) as string) as Refusal[];
+  }
+
+  commit(drainMs: number): void {
+    this.#enter("commit", drainMs);
+  }
+  abort(): void {
+    this.#enter("abort");
+  }
+  /** JSON of the listeners that services bring along. */
+  serviceListeners(): string {
+    return this.#enter("serviceListeners") as string;
+  }
+  reply(call: number, value: unknown, error: string | undefined): void {
+    this.#enter("onReply", JSON.stringify({ call, value: value ?? null, error }));
+  }
+  publish(topic: string, value: unknown): void {
+    this.#enter("onPublished", topic, JSON.stringify(value ?? null));
+  }
+  drain(): void {
+    this.#enter("drain");
+  }
+  get activeConnections(): number {
+    return this.#enter("activeConnections") as number;
+  }
+  flushFiles(): void {
+    this.#enter("flushFiles");
+  }
+
+  /** The watchdog first: asleep, it would hold the process at its exit. */
+  async dispose(): Promise<void> {
+    await this.#watchdog?.stop();
+    this.#isolate.dispose();
+  }
+}

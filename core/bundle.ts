@@ -1,0 +1,189 @@
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { builtinModules, SourceMap } from "node:module";
+import path from "node:path";
+import { build, type Message, type Plugin } from "esbuild";
+import { codeFrame, type Problem, problem, shortPath } from "./problem.ts";
+
+/** One ES module made of a package's files; only `@tsproxy/sdk` is still imported. */
+export interface Bundle {
+  readonly code: string;
+  /** Of the code: the same code is the same generation. */
+  readonly hash: string;
+  /** What the module is called in stacks. */
+  readonly filename: string;
+  /** Absolute path -> hash of the bytes that went in. */
+  readonly inputs: ReadonlyMap<string, string>;
+  readonly sources: SourcePositions;
+}
+
+/** What esbuild refused. `inputs` is what it had read until then. */
+export class BundleError extends Error {
+  readonly problem: Problem;
+  readonly inputs: ReadonlyMap<string, string>;
+
+  constructor(found: Problem, inputs: ReadonlyMap<string, string>) {
+    super(found.message);
+    this.problem = found;
+    this.inputs = inputs;
+  }
+}
+
+export interface BundleOptions {
+  readonly entry: string;
+  readonly filename: string;
+  /** Modules that stay imports. */
+  readonly external?: readonly string[];
+}
+
+export async function bundle({ entry, filename, external = ["@tsproxy/sdk"] }: BundleOptions): Promise<Bundle> {
+  const inputs = new Map<string, string>();
+  try {
+    const result = await build({
+      entryPoints: [entry],
+      outfile: "/out.js",
+      absWorkingDir: process.cwd(),
+      bundle: true,
+      write: false,
+      format: "esm",
+      platform: "neutral",
+      target: "esnext",
+      mainFields: ["module", "main"],
+      conditions: ["import", "module"],
+      sourcemap: "external",
+      logLevel: "silent",
+      charset: "utf8",
+      // A tsconfig beside somebody's filter is for their editor; it never changes what runs.
+      tsconfigRaw: { compilerOptions: { target: "esnext", verbatimModuleSyntax: true } },
+      plugins: [imports(external), readOnce(inputs)],
+    });
+    const [map, code] = [".map", ".js"].map(
+      (end) => result.outputFiles.find((file) => file.path.endsWith(end))!.text,
+    ) as [string, string];
+    return { code, hash: hashOf(code), filename, inputs, sources: new SourcePositions(map) };
+  } catch (error) {
+    const first = (error as { errors?: Message[] }).errors?.[0];
+    if (first === undefined) throw error;
+    throw new BundleError(problemOf(first), inputs);
+  }
+}
+
+export function hashOf(bytes: string | Uint8Array): string {
+  return createHash("sha256").update(bytes).digest("base64url").slice(0, 22);
+}
+
+/** Positions in a bundled module -> positions in the files it was made of. */
+export class SourcePositions {
+  readonly #json: string;
+  #map: SourceMap | undefined;
+  #contents = new Map<string, string>();
+
+  constructor(json: string) {
+    this.#json = json;
+  }
+
+  /** Line and column count from 1. */
+  find(line: number, column: number): { file: string; line: number; column: number; text: string } | undefined {
+    const entry = this.#read().findEntry(line - 1, column - 1);
+    if (!("originalSource" in entry) || entry.originalSource === undefined) return undefined;
+    return {
+      file: path.resolve("/", entry.originalSource),
+      line: entry.originalLine + 1,
+      column: entry.originalColumn + 1,
+      text: this.#contents.get(entry.originalSource) ?? "",
+    };
+  }
+
+  // Nobody asks until something fails.
+  #read(): SourceMap {
+    if (this.#map === undefined) {
+      const payload = JSON.parse(this.#json);
+      payload.sources.forEach((source: string, i: number) => {
+        this.#contents.set(source, payload.sourcesContent[i] ?? "");
+      });
+      this.#map = new SourceMap(payload);
+    }
+    return this.#map;
+  }
+}
+
+/** An error that was thrown in bundled modules, with the place of the first line that is in one. */
+export function locate(message: string, stack: string, find: (filename: string) => SourcePositions | undefined): Problem {
+  for (const [, filename, line, column] of stack.matchAll(/([^\s()]+?):(\d+):(\d+)/g)) {
+    const place = find(filename!)?.find(Number(line), Number(column));
+    if (place === undefined) continue;
+    const frame = codeFrame(place.text, place.line, place.column);
+    return { ...problem(message), file: shortPath(place.file), line: place.line, column: place.column, frame };
+  }
+  return problem(message);
+}
+
+/** Hands esbuild the bytes and keeps their hash, so that what was built and what is on disk can be told apart. */
+function readOnce(inputs: Map<string, string>): Plugin {
+  return {
+    name: "read-once",
+    setup(esbuild) {
+      esbuild.onLoad({ filter: /\.([cm]?[jt]s|json)$/ }, async ({ path: file }) => {
+        const contents = await readFile(file);
+        inputs.set(file, hashOf(contents));
+        const loader = file.endsWith(".json") ? "json" : /\.[cm]?ts$/.test(file) ? "ts" : "js";
+        return { contents, loader };
+      });
+    },
+  };
+}
+
+/** What to use where a filter reached for Node. */
+const INSTEAD: Readonly<Record<string, string>> = {
+  buffer: "Uint8Array and the helpers of @tsproxy/sdk",
+  dns: 'cx.operation("dns.resolve", …)',
+  events: "plain callbacks",
+  fs: "cx.file(path) to append lines",
+  net: "cx.connect(address, handler, options)",
+  perf_hooks: "cx.now()",
+  process: "the config, and cx.node",
+  timers: "cx.timer(onFired)",
+};
+const NODE_MODULE = new RegExp(
+  `^(node:|(${builtinModules.filter((name) => !name.includes("/")).join("|")})(/|$))`,
+);
+
+function imports(external: readonly string[]): Plugin {
+  return {
+    name: "imports",
+    setup(esbuild) {
+      esbuild.onResolve({ filter: /^@tsproxy\// }, ({ path: name, kind }) => {
+        if (kind === "entry-point") return undefined;
+        if (external.includes(name)) return { path: name, external: true };
+        if (external.length === 0) return undefined;
+        return { errors: [{ text: `cannot import "${name}": filters import @tsproxy/sdk alone; others are reached by name, through cx` }] };
+      });
+      esbuild.onResolve({ filter: NODE_MODULE }, async ({ path: name, ...from }) => {
+        if (from.pluginData === "tried") return undefined;
+        // `buffer` or `events` may be a pure package that somebody declared.
+        if (!name.startsWith("node:")) {
+          const { resolveDir, kind, importer } = from;
+          const found = await esbuild.resolve(name, { resolveDir, kind, importer, pluginData: "tried" });
+          if (found.errors.length === 0 && !found.external) return found;
+        }
+        const instead = INSTEAD[name.replace(/^node:/, "").split("/")[0]!];
+        const hint = instead === undefined ? "" : `; use ${instead}`;
+        return { errors: [{ text: `cannot import "${name}": filters run without Node${hint}` }] };
+      });
+    },
+  };
+}
+
+function problemOf({ text, location }: Message): Problem {
+  if (location === null) return problem(text);
+  const column = location.column + 1;
+  const mark = `${" ".repeat(location.column)}${"^".repeat(Math.max(1, location.length))}`;
+  const gutter = " ".repeat(String(location.line).length);
+  return {
+    ...problem(text.charAt(0).toLowerCase() + text.slice(1)),
+    file: shortPath(path.resolve(location.file)),
+    line: location.line,
+    column,
+    frame: `> ${location.line} | ${location.lineText}\n  ${gutter} | ${mark}`,
+  };
+}

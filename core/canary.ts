@@ -1,0 +1,135 @@
+import { Builtin } from "./builtin.ts";
+import type { Change, Stage } from "./fleet.ts";
+import { createRing } from "./inside/ring.ts";
+import type { ModuleSource, Refusal, RuntimeConfig } from "./protocol.ts";
+
+/** Rings of a size that nothing passes through, and cells for as many stats as a config defines. */
+const RING = { events: 8, commands: 8, segments: 2, slots: 2 } as const;
+const STATS_BYTES = 32 * 1024 * 1024;
+/** Module versions pile up in an isolate's heap; past this it is built anew. */
+const MEMORY_BYTES = 256 * 1024 * 1024;
+
+export interface CanaryOptions {
+  readonly prelude: { readonly builtin: string; readonly sandbox: string; readonly sdk: string };
+  readonly node: { readonly id: string; readonly cluster: string };
+  readonly onLog: (level: string, message: string, fields: Record<string, unknown>) => void;
+}
+
+/**
+ * An isolate on main's own thread that every change passes first: all setups run in it, and none of what they ask for takes
+ * effect. What hangs or breaks it costs no traffic; it is built anew with what runs.
+ */
+export class Canary implements Stage {
+  readonly #options: CanaryOptions;
+  readonly #modules = new Map<string, ModuleSource>();
+  #config: RuntimeConfig | undefined;
+  #generation = 0;
+  #builtin: Builtin | undefined;
+  #pending: Change | undefined;
+
+  constructor(options: CanaryOptions) {
+    this.#options = options;
+  }
+
+  async prepare(change: Change): Promise<readonly Refusal[]> {
+    const builtin = this.#ready();
+    this.#pending = change;
+    const refusals: Refusal[] = [];
+    for (const module of change.modules) {
+      try {
+        builtin.define(module);
+      } catch (error) {
+        refusals.push(refusalOf(module.package, error as Error));
+      }
+    }
+    if (refusals.length > 0) return refusals;
+    try {
+      return builtin.prepare({
+        generation: change.generation,
+        changed: change.modules.map((module) => module.package),
+        removed: change.removed,
+        config: change.config,
+      });
+    } catch (error) {
+      // The isolate was stopped in the middle of something, or is gone.
+      this.#drop();
+      return [refusalOf(change.modules.length === 1 ? change.modules[0]!.package : "", error as Error)];
+    }
+  }
+
+  /** The listeners that services bring along, as they stand in the present preparation. */
+  serviceListeners(): readonly unknown[] {
+    return JSON.parse(this.#builtin?.serviceListeners() ?? "[]");
+  }
+
+  async commit(generation: number): Promise<void> {
+    const change = this.#pending;
+    if (change?.generation !== generation) return;
+    this.#pending = undefined;
+    this.#generation = generation;
+    for (const name of change.removed) this.#modules.delete(name);
+    for (const module of change.modules) this.#modules.set(module.package, module);
+    this.#config = change.config ?? this.#config;
+    this.#guarded((builtin) => builtin.commit(0));
+    if (this.#builtin !== undefined && this.#builtin.memory > MEMORY_BYTES) this.#drop();
+  }
+
+  async abort(generation: number): Promise<void> {
+    if (this.#pending?.generation !== generation) return;
+    this.#pending = undefined;
+    this.#guarded((builtin) => builtin.abort());
+  }
+
+  async dispose(): Promise<void> {
+    await this.#builtin?.dispose();
+    this.#builtin = undefined;
+  }
+
+  #guarded(enter: (builtin: Builtin) => void): void {
+    try {
+      if (this.#builtin !== undefined) enter(this.#builtin);
+    } catch {
+      this.#drop();
+    }
+  }
+
+  #drop(): void {
+    void this.#builtin?.dispose();
+    this.#builtin = undefined;
+  }
+
+  /** The isolate, caught up with what runs. */
+  #ready(): Builtin {
+    if (this.#builtin !== undefined) return this.#builtin;
+    const builtin = new Builtin({
+      role: "canary",
+      worker: -1,
+      node: this.#options.node,
+      prelude: this.#options.prelude,
+      ring: createRing(RING),
+      stats: new SharedArrayBuffer(STATS_BYTES),
+      onCall: (name, text) => {
+        if (name !== "log") return;
+        const { level, message, fields } = JSON.parse(text);
+        this.#options.onLog(level, message, fields);
+      },
+    });
+    this.#builtin = builtin;
+    if (this.#generation === 0) return builtin;
+    const modules = [...this.#modules.values()];
+    for (const module of modules) builtin.define(module);
+    builtin.prepare({
+      generation: this.#generation,
+      changed: modules.map((module) => module.package),
+      removed: [],
+      config: this.#config,
+    });
+    builtin.commit(0);
+    return builtin;
+  }
+}
+
+function refusalOf(packageName: string, { message, stack = "" }: Error): Refusal {
+  const reason = message.startsWith("Script execution timed out") ? "setup did not return" : message;
+  return { package: packageName, message: reason, path: "", place: "", stack };
+}

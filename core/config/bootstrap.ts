@@ -1,0 +1,395 @@
+import { isIPv4, isIPv6 } from "node:net";
+import { type Static, Type } from "@sinclair/typebox";
+import { Duration, Enum, Extension, type ExtensionRef, UInt32 } from "@tsproxy/sdk";
+import type {
+  AddressConfig,
+  CidrConfig,
+  FilterChainConfig,
+  FilterChainMatchConfig,
+  ListenerConfig,
+  PackageInfo,
+  RuntimeConfig,
+} from "../protocol.ts";
+import type { Place, Report } from "./diagnostic.ts";
+import { ListNode, MapNode, type Node } from "./document.ts";
+import type { Registry } from "./registry.ts";
+import type { Schema } from "./schema.ts";
+
+// What core itself implements of Envoy's Bootstrap and Listener; fields that stand in no schema are told to the user.
+
+const Address = Type.Object({
+  socket_address: Type.Optional(
+    Type.Object({
+      protocol: Enum(["TCP"], { default: "TCP" }),
+      address: Type.String({ minLength: 1 }),
+      port_value: UInt32({ maximum: 65535 }),
+      ipv4_compat: Type.Optional(Type.Boolean()),
+    }),
+  ),
+  pipe: Type.Optional(Type.Object({ path: Type.String({ minLength: 1 }) })),
+});
+
+const CidrRange = Type.Object({
+  address_prefix: Type.String({ minLength: 1 }),
+  prefix_len: UInt32({ default: 0, maximum: 128 }),
+});
+
+const FilterChainMatch = Type.Object({
+  destination_port: Type.Optional(UInt32({ minimum: 1, maximum: 65535 })),
+  prefix_ranges: Type.Optional(Type.Array(CidrRange)),
+  server_names: Type.Optional(Type.Array(Type.String())),
+  transport_protocol: Type.Optional(Type.String()),
+  application_protocols: Type.Optional(Type.Array(Type.String())),
+  direct_source_prefix_ranges: Type.Optional(Type.Array(CidrRange)),
+  source_type: Type.Optional(Enum(["ANY", "SAME_IP_OR_LOOPBACK", "EXTERNAL"])),
+  source_prefix_ranges: Type.Optional(Type.Array(CidrRange)),
+  source_ports: Type.Optional(Type.Array(UInt32({ minimum: 1, maximum: 65535 }))),
+});
+
+const FilterChain = Type.Object({
+  name: Type.Optional(Type.String()),
+  filter_chain_match: Type.Optional(FilterChainMatch),
+  filters: Type.Optional(Type.Array(Extension("network"))),
+});
+type FilterChain = Static<typeof FilterChain>;
+
+export const Listener = Type.Object({
+  name: Type.Optional(Type.String()),
+  stat_prefix: Type.Optional(Type.String()),
+  address: Type.Optional(Address),
+  filter_chains: Type.Optional(Type.Array(FilterChain)),
+  default_filter_chain: Type.Optional(FilterChain),
+  listener_filters: Type.Optional(Type.Array(Extension("listener"))),
+  listener_filters_timeout: Duration({ default: 15_000 }),
+  continue_on_listener_filters_timeout: Type.Boolean({ default: false }),
+  per_connection_buffer_limit_bytes: UInt32({ default: 1_048_576 }),
+  // Listening sockets are one a worker either way.
+  enable_reuse_port: Type.Optional(Type.Boolean()),
+  reuse_port: Type.Optional(Type.Boolean()),
+  // The kernel cuts it to somaxconn, which is what Envoy takes on Linux.
+  tcp_backlog_size: UInt32({ default: 4096, maximum: 65535 }),
+  traffic_direction: Enum(["UNSPECIFIED", "INBOUND", "OUTBOUND"], { default: "UNSPECIFIED" }),
+});
+type Listener = Static<typeof Listener>;
+
+const NodeSchema = Type.Object({
+  id: Type.Optional(Type.String()),
+  cluster: Type.Optional(Type.String()),
+  // Told to control planes and shown in the config dump; nothing else in Envoy reads them.
+  metadata: Type.Optional(Type.Unknown()),
+  locality: Type.Optional(Type.Unknown()),
+  user_agent_name: Type.Optional(Type.Unknown()),
+  user_agent_version: Type.Optional(Type.Unknown()),
+});
+
+/** The bootstrap's schema: core's own fields, and the sections that services own. */
+export function bootstrapSchema(packages: readonly PackageInfo[]): Schema {
+  const own = Type.Object({
+    node: Type.Optional(NodeSchema),
+    static_resources: Type.Optional(
+      Type.Object({ listeners: Type.Optional(Type.Array(Listener)) }),
+    ),
+  });
+  const schema = structuredClone(own) as unknown as MutableSchema;
+  for (const service of services(packages)) {
+    let at = schema;
+    const parts = service.section!.split(".");
+    for (const part of parts.slice(0, -1))
+      at = at.properties[part] ??= { type: "object", properties: {} };
+    at.properties[parts.at(-1)!] = { section: service.package } as unknown as MutableSchema;
+  }
+  return schema as unknown as Schema;
+}
+
+interface MutableSchema {
+  readonly type: string;
+  readonly properties: Record<string, MutableSchema>;
+}
+
+function services(packages: readonly PackageInfo[]): PackageInfo[] {
+  return packages.filter((p) => p.kind === "service" && isSection(p.section));
+}
+function isSection(section: string | undefined | null): section is string {
+  return typeof section === "string" && section !== "";
+}
+
+const CLUSTERS = "static_resources.clusters";
+
+export interface Maker {
+  readonly report: Report;
+  readonly registry: Registry;
+  /** The value of a schema for a node that the user has not written. */
+  readonly part: (schema: Schema, node: Node) => unknown;
+  readonly origin: Map<object, Node>;
+  readonly source: (place: Place) => string;
+}
+
+/** From the checked bootstrap to what workers run. */
+export function runtimeConfig(value: unknown, root: MapNode, maker: Maker): RuntimeConfig {
+  const bootstrap = (value ?? {}) as {
+    readonly node?: { readonly id?: string; readonly cluster?: string };
+    readonly static_resources?: { readonly listeners?: readonly (Listener | undefined)[] };
+  };
+  const listeners = listenerConfigs(bootstrap.static_resources?.listeners ?? [], maker);
+  return {
+    listeners,
+    services: serviceConfigs(value, root, maker),
+    node: { id: bootstrap.node?.id ?? "", cluster: bootstrap.node?.cluster ?? "" },
+  };
+}
+
+function serviceConfigs(value: unknown, root: MapNode, maker: Maker): RuntimeConfig["services"] {
+  const found: { readonly package: string; readonly config: unknown; readonly rank: number }[] = [];
+  for (const service of maker.registry.packages) {
+    if (service.kind !== "service") continue;
+    const schema = service.schema as Schema;
+    const rank = service.section === CLUSTERS ? 0 : 1;
+    let config: unknown;
+    if (isSection(service.section)) {
+      config = service.section.split(".").reduce<unknown>(at, value);
+      // An absent list is an empty one; an absent map means that the service is not wanted.
+      if (config === undefined && schema.type === "array")
+        config = maker.part(schema, new ListNode(root.place));
+    } else config = maker.part(schema, new MapNode(root.place));
+    if (config !== undefined) found.push({ package: service.package, config, rank });
+  }
+  found.sort((a, b) => a.rank - b.rank || (a.package < b.package ? -1 : 1));
+  return found.map(({ package: name, config }) => ({ package: name, config }));
+}
+
+function at(value: unknown, key: string): unknown {
+  return (value as Record<string, unknown> | undefined)?.[key];
+}
+
+export function listenerConfigs(
+  listeners: readonly (Listener | undefined)[],
+  maker: Maker,
+): ListenerConfig[] {
+  const made: ListenerConfig[] = [];
+  const byAddress = new Map<string, string>();
+  const names = new Set<string>();
+  for (const listener of listeners) {
+    const config = listener && listenerConfig(listener, maker);
+    if (listener === undefined || config === undefined) continue;
+    const key = addressText(config.address);
+    const other = byAddress.get(key);
+    const place = placeOf(maker, listener, "address");
+    if (other !== undefined && config.address.port !== 0)
+      maker.report.error(place, `${key} is the address of listener "${other}" already`);
+    byAddress.set(key, config.name);
+    let name = config.name;
+    for (let n = 2; names.has(name); n++) name = `${config.name}#${n}`;
+    if (name !== config.name && listener.name !== undefined)
+      maker.report.warn(
+        placeOf(maker, listener, "name"),
+        `there is a listener "${config.name}" already`,
+        `this one is called "${name}" in logs`,
+      );
+    names.add(name);
+    const renamed = { ...config, name };
+    maker.origin.set(renamed, maker.origin.get(listener)!);
+    made.push(renamed);
+  }
+  return made;
+}
+
+function listenerConfig(listener: Listener, maker: Maker): ListenerConfig | undefined {
+  const { report } = maker;
+  const node = maker.origin.get(listener)!;
+  const chains = (listener.filter_chains ?? []).filter((c) => c !== undefined);
+  const name = listener.name ?? "";
+  if (listener.address === undefined) {
+    if (!written(node, "address")) report.error(node.place, named(name, "has no address"));
+    return undefined;
+  }
+  if (
+    chains.length === 0 &&
+    listener.default_filter_chain === undefined &&
+    !written(node, "filter_chains")
+  )
+    report.error(node.place, named(name, "has no filter_chains"));
+  const address = addressConfig(listener.address, maker);
+  if (address === undefined) return undefined;
+  const text = addressText(address);
+  const filterChains = chains.map((chain) => chainConfig(chain, maker));
+  checkMatches(chains, filterChains, maker);
+  const fallback = listener.default_filter_chain;
+  const listenerFilters = (listener.listener_filters ?? []).filter((f) => f !== undefined);
+  return {
+    name: name === "" ? text : name,
+    statPrefix: listener.stat_prefix || text.replaceAll(":", "_"),
+    address,
+    direction: listener.traffic_direction,
+    listenerFilters,
+    listenerFiltersTimeoutMs: listener.listener_filters_timeout,
+    continueOnListenerFiltersTimeout: listener.continue_on_listener_filters_timeout,
+    filterChains,
+    defaultFilterChain: fallback === undefined ? undefined : chainConfig(fallback, maker),
+    perConnectionBufferLimitBytes: listener.per_connection_buffer_limit_bytes,
+    backlog: listener.tcp_backlog_size,
+    source: maker.source(node.place),
+  };
+}
+
+function named(name: string, what: string): string {
+  return name === "" ? `the listener ${what}` : `listener "${name}" ${what}`;
+}
+
+/** The user wrote that field, though it may have been refused. */
+function written(node: Node, key: string): boolean {
+  return node.kind === "map" && node.list(key).length > 0;
+}
+
+function placeOf(maker: Maker, value: object, key: string): Place {
+  const node = maker.origin.get(value)!;
+  return (node.kind === "map" ? node.get(key)?.place : undefined) ?? node.place;
+}
+
+// sockaddr_un holds 108 bytes, the last of which ends the path.
+const MAX_PIPE_PATH = 107;
+
+function addressConfig(address: Static<typeof Address>, maker: Maker): AddressConfig | undefined {
+  const { pipe, socket_address: socket } = address;
+  if (pipe !== undefined) {
+    if (Buffer.byteLength(pipe.path) <= MAX_PIPE_PATH) return { ip: "", port: 0, path: pipe.path };
+    const place = placeOf(maker, pipe, "path");
+    maker.report.error(place, `the path has more than ${MAX_PIPE_PATH} bytes`);
+    return undefined;
+  }
+  if (socket === undefined || socket.address === undefined || socket.port_value === undefined)
+    return undefined;
+  if (!isIPv4(socket.address) && !isIPv6(socket.address)) {
+    const place = placeOf(maker, socket, "address");
+    const help = "listeners take an IP address; names are not resolved";
+    maker.report.error(place, `malformed IP address: ${socket.address}`, help);
+    return undefined;
+  }
+  const config = { ip: socket.address, port: socket.port_value };
+  return socket.ipv4_compat === true ? { ...config, ipv4Compat: true } : config;
+}
+
+function addressText({ ip, port, path }: AddressConfig): string {
+  if (path !== undefined) return path;
+  return ip.includes(":") ? `[${ip}]:${port}` : `${ip}:${port}`;
+}
+
+function chainConfig(chain: FilterChain, maker: Maker): FilterChainConfig {
+  const match: FilterChainMatchConfig = chain.filter_chain_match ?? {};
+  checkCriteria(match, maker);
+  const filters = (chain.filters ?? []).filter((f): f is ExtensionRef => f !== undefined);
+  const config = { name: chain.name ?? "", match, filters };
+  maker.origin.set(config, maker.origin.get(chain)!);
+  maker.origin.set(filters, maker.origin.get(chain.filters ?? chain)!);
+  return config;
+}
+
+function checkCriteria(match: FilterChainMatchConfig, maker: Maker): void {
+  const { report } = maker;
+  const ranges = [
+    ...(match.prefix_ranges ?? []),
+    ...(match.direct_source_prefix_ranges ?? []),
+    ...(match.source_prefix_ranges ?? []),
+  ];
+  for (const range of ranges) {
+    if (range?.address_prefix === undefined) continue;
+    const place = placeOf(maker, range, "address_prefix");
+    const v4 = isIPv4(range.address_prefix);
+    if (!v4 && !isIPv6(range.address_prefix))
+      report.error(place, `malformed IP address: ${range.address_prefix}`);
+    else if (v4 && range.prefix_len > 32)
+      report.error(placeOf(maker, range, "prefix_len"), `${range.prefix_len} is more than 32`);
+  }
+  for (const [i, name] of (match.server_names ?? []).entries()) {
+    const list = maker.origin.get(match.server_names!);
+    const place =
+      (list?.kind === "list" ? list.items[i]?.place : undefined) ??
+      placeOf(maker, match, "server_names");
+    if (name === "*")
+      report.error(place, '"*" is not a server name', "leave server_names out to match every name");
+    else if (name.replace(/^\*\./, "").includes("*"))
+      report.error(
+        place,
+        `partial wildcard "${name}"`,
+        'a wildcard is a whole first label: "*.example.com"',
+      );
+  }
+}
+
+// A match with many values in many criteria is compared by the product of them; nobody writes one that large.
+const MAX_COMBINATIONS = 50_000;
+
+/** Two chains may not claim the same connection by equal criteria: Envoy's tree has one place for each. */
+function checkMatches(
+  chains: readonly FilterChain[],
+  configs: readonly FilterChainConfig[],
+  maker: Maker,
+): void {
+  const owners = new Map<string, number>();
+  configs.forEach((config, i) => {
+    const keys = combinations(config.match);
+    const taken = keys.map((key) => owners.get(key)).find((owner) => owner !== undefined);
+    for (const key of keys) owners.set(key, i);
+    if (taken === undefined) return;
+    const node = maker.origin.get(chains[i]!)!;
+    const match = node.kind === "map" ? node.get("filter_chain_match") : undefined;
+    const other =
+      configs[taken]!.name === "" ? `filter_chains[${taken}]` : `"${configs[taken]!.name}"`;
+    const same = JSON.stringify(config.match) === JSON.stringify(configs[taken]!.match);
+    maker.report.error(
+      (match ?? node).place,
+      same
+        ? `this filter chain has the same matching rules as ${other}`
+        : `this filter chain's matching rules overlap with those of ${other}`,
+    );
+  });
+}
+
+function combinations(match: FilterChainMatchConfig): string[] {
+  const cidr = (ranges: readonly CidrConfig[] | undefined) =>
+    ranges?.map((r) => `${r.address_prefix}/${r.prefix_len}`);
+  const source = match.source_type === "ANY" ? undefined : match.source_type;
+  const criteria: readonly (readonly (string | number)[] | undefined)[] = [
+    match.destination_port === undefined ? undefined : [match.destination_port],
+    cidr(match.prefix_ranges),
+    match.server_names,
+    match.transport_protocol === undefined ? undefined : [match.transport_protocol],
+    match.application_protocols,
+    cidr(match.direct_source_prefix_ranges),
+    source === undefined ? undefined : [source],
+    cidr(match.source_prefix_ranges),
+    match.source_ports,
+  ];
+  let keys = [""];
+  for (const values of criteria) {
+    const each = values === undefined || values.length === 0 ? [""] : [...new Set(values)];
+    if (keys.length * each.length > MAX_COMBINATIONS) return [];
+    keys = keys.flatMap((key) => each.map((value) => `${key}|${value}`));
+  }
+  return keys;
+}
+
+/** Rejections of Envoy's own that concern no package. */
+export function checkBootstrap(root: MapNode, report: Report): void {
+  const seen = new Set<string>();
+  for (const layer of root.map("layered_runtime")?.list("layers") ?? []) {
+    if (layer.kind !== "map") continue;
+    const name = layer.string("name");
+    if (name !== undefined && seen.has(name))
+      report.error(layer.get("name")!.place, `duplicate runtime layer name "${name}"`);
+    if (name !== undefined) seen.add(name);
+    const values = layer.map("static_layer");
+    if (values !== undefined) checkRuntime(values, report);
+  }
+}
+
+function checkRuntime(values: MapNode, report: Report): void {
+  for (const [key, entry] of values.entries) {
+    if (entry.value.kind === "map") checkRuntime(entry.value, report);
+    else if (entry.value.kind === "list" || entry.value.value === undefined)
+      report.error(
+        entry.value.place,
+        `"${key}" is no runtime value`,
+        "write a number, a string, true or false, or a map",
+      );
+  }
+}

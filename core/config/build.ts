@@ -1,0 +1,376 @@
+import { Ajv, type ValidateFunction } from "ajv";
+import { snakeCase } from "./descriptor.ts";
+import { didYouMean, listed, type Place, quote, type Report } from "./diagnostic.ts";
+import {
+  childPlace,
+  define,
+  isNull,
+  ListNode,
+  type MapNode,
+  type Node,
+  plain,
+  type ScalarNode,
+} from "./document.ts";
+import { ExtensionResolver, type RouteUse, type Use } from "./extensions.ts";
+import type { Normaliser } from "./normalise.ts";
+import type { Registry } from "./registry.ts";
+import type { Era } from "./rewrite.ts";
+import { parseDuration, readBool, readDuration, readFloat, readString } from "./scalars.ts";
+import { allowedWords, alternatives, fieldSchemas, isType, type Schema } from "./schema.ts";
+import { sentences } from "./sentences.ts";
+import { reportUnimplemented } from "./unimplemented.ts";
+
+/** An entry that is left out of its list: an optional filter that there is none of. */
+const SKIPPED = Symbol("skipped");
+
+export interface BuilderParts {
+  readonly registry: Registry;
+  readonly normaliser: Normaliser;
+  readonly report: Report;
+  readonly era: Era;
+}
+
+/**
+ * From the canonical tree and the schemas of packages to what `setup` gets: extensions resolved, durations in milliseconds,
+ * defaults filled in, fields that nobody implements left out and reported.
+ */
+export class Builder {
+  /** Where each object of the result came from. */
+  readonly origin = new Map<object, Node>();
+  readonly #report: Report;
+  readonly #normaliser: Normaliser;
+  readonly #registry: Registry;
+  readonly #resolver: ExtensionResolver;
+
+  constructor(parts: BuilderParts) {
+    this.#report = parts.report;
+    this.#normaliser = parts.normaliser;
+    this.#registry = parts.registry;
+    this.#resolver = new ExtensionResolver(parts);
+  }
+
+  /** One package's config (or core's own part): built and checked against that schema. */
+  part(schema: Schema, node: Node): unknown {
+    const value = this.#value(node, alternatives(schema, schema), schema, this.#known(node));
+    if (value === SKIPPED || value === undefined) return undefined;
+    const validate = validator(schema);
+    if (!validate(value)) this.#explain(validate, node);
+    return value;
+  }
+
+  #known(node: Node): boolean {
+    return node.kind === "map" && node.message !== undefined;
+  }
+
+  #explain(validate: ValidateFunction, root: Node): void {
+    const at = (pointer: string) => find(root, pointer)?.node;
+    const inEnvoy = (pointer: string) => {
+      const found = find(root, pointer);
+      const message = found?.parent?.message;
+      if (message === undefined || found?.key === undefined) return false;
+      return this.#normaliser.descriptor.message(message)?.fields[found.key]?.e === 1;
+    };
+    for (const said of sentences(validate.errors ?? [], at, inEnvoy)) {
+      const node = at(said.pointer) ?? nearest(root, said.pointer);
+      if (node.kind === "scalar" && node.invalid) continue;
+      if (said.missing !== undefined) {
+        const entry = node.kind === "map" ? node.get(said.missing) : undefined;
+        if (entry?.kind === "scalar" && entry.invalid) continue;
+        if (entry !== undefined && !isNull(entry)) continue;
+      }
+      const place =
+        said.missing === undefined
+          ? node.place
+          : childPlace(node.place, node.place.offset, said.missing);
+      this.#report.error(place, said.message, said.help);
+    }
+  }
+
+  #value(node: Node, schemas: readonly Schema[], root: Schema, known: boolean): unknown {
+    if (node.kind === "scalar" && (node.invalid || isNull(node))) return undefined;
+    const extension = schemas.find((s) => s.extension !== undefined);
+    if (extension !== undefined) return this.#extension(extension, node, root);
+    const section = schemas.find((s) => s.section !== undefined)?.section;
+    if (section !== undefined) return this.#section(section, node);
+    if (schemas.some((s) => s.duration === true)) return this.#duration(node);
+    if (node.kind === "map") return this.#map(node, schemas, root, known);
+    if (node.kind === "list") return this.#list(node, schemas, root, known);
+    if (known) return node.value;
+    if (isType(schemas, "array") && !isType(schemas, "string"))
+      return this.#list(new ListNode(node.place, [node]), schemas, root, known);
+    return this.#looseScalar(node, schemas);
+  }
+
+  #section(packageName: string, node: Node): unknown {
+    const found = this.#registry.packages.find((p) => p.package === packageName)!;
+    return this.part(found.schema as Schema, node);
+  }
+
+  #map(node: MapNode, schemas: readonly Schema[], root: Schema, known: boolean): unknown {
+    const out: Record<string, unknown> = {};
+    this.origin.set(out, node);
+    if (!known) this.#canonicalKeys(node, schemas);
+    for (const [key, entry] of node.entries) {
+      if (key === "@type") continue;
+      const { found, open } = fieldSchemas(schemas, key);
+      const perRoute = found.find((s) => s.perRoute === true);
+      if (perRoute !== undefined) {
+        const ref = this.#routeConfig(key, entry.place, entry.value);
+        if (ref !== undefined) define(out, key, ref);
+      } else if (found.length > 0) {
+        const inner = found.flatMap((s) => alternatives(s, root));
+        const value = this.#value(entry.value, inner, root, known || this.#known(entry.value));
+        if (value !== undefined && value !== SKIPPED) define(out, key, value);
+      } else if (open) {
+        if (!isNull(entry.value)) define(out, key, plain(entry.value));
+      } else this.#notListed(node, key, entry.place, entry.value, schemas, known);
+    }
+    return out;
+  }
+
+  #notListed(
+    node: MapNode,
+    key: string,
+    place: Place,
+    value: Node,
+    schemas: readonly Schema[],
+    known: boolean,
+  ): void {
+    const { descriptor } = this.#normaliser;
+    if (known) {
+      // Inside an Any at a place that its package reads as plain fields, or a Struct: the message is gone, or its own.
+      if (node.message === undefined || descriptor.message(node.message) === undefined) {
+        this.#report.unimplemented(place, "known to Envoy, not implemented here");
+        return;
+      }
+      if (value.kind === "scalar" && value.invalid) return;
+      reportUnimplemented(this.#report, descriptor, node, key, place, value);
+      return;
+    }
+    const names = schemas.flatMap((s) => Object.keys(s.properties ?? {}));
+    const help =
+      didYouMean(key, names) ??
+      (names.length === 0 ? "it takes no fields" : `its fields are ${listed(names)}`);
+    this.#report.error(place, `unknown field ${quote(key)}`, help);
+  }
+
+  /** lowerCamelCase is as good here as in Envoy's own messages. */
+  #canonicalKeys(node: MapNode, schemas: readonly Schema[]): void {
+    for (const [key, entry] of [...node.entries]) {
+      if (fieldSchemas(schemas, key).found.length > 0) continue;
+      const snake = snakeCase(key);
+      if (snake === key || node.has(snake) || !hasProperty(schemas, snake)) continue;
+      node.delete(key);
+      node.entries.set(snake, entry);
+    }
+  }
+
+  #list(node: ListNode, schemas: readonly Schema[], root: Schema, known: boolean): unknown {
+    const items = schemas.find((s) => s.items !== undefined)?.items;
+    const out: unknown[] = [];
+    const kept: Node[] = [];
+    this.origin.set(out, node);
+    let extension: string | undefined;
+    node.items.forEach((item, i) => {
+      const schema = Array.isArray(items)
+        ? (items as readonly Schema[])[i]
+        : (items as Schema | undefined);
+      if (schema === undefined) {
+        out.push(plain(item));
+        kept.push(item);
+        return;
+      }
+      const inner = alternatives(schema, root);
+      extension = inner.find((s) => s.extension !== undefined)?.extension;
+      const value = this.#value(item, inner, root, known || this.#known(item));
+      if (value === SKIPPED) return;
+      out.push(value);
+      kept.push(item);
+    });
+    node.items = kept;
+    if (extension === "http" || extension === "network") this.#checkTerminal(extension, out, node);
+    return out;
+  }
+
+  /** The last filter of a chain answers or forwards, and only the last. An empty chain is allowed, as in Envoy. */
+  #checkTerminal(kind: string, refs: readonly unknown[], node: ListNode): void {
+    const what = kind === "http" ? "HTTP filter" : "network filter";
+    refs.forEach((ref, i) => {
+      if (ref === undefined) return;
+      const { package: packageName, name } = ref as { package: string; name: string };
+      const found = this.#registry.packages.find(
+        (p) => p.package === packageName && p.kind === kind,
+      );
+      const item = node.items[i]!;
+      const place = (item.kind === "map" ? item.get("name") : undefined)?.place ?? item.place;
+      if (found?.terminal === true && i < refs.length - 1)
+        this.#report.error(place, `terminal filter "${name}" must be the last ${what}`);
+      if (found?.terminal === false && i === refs.length - 1)
+        this.#report.error(
+          place,
+          `"${name}" is not a terminal filter, and the last ${what} must be one`,
+          lastHelp(kind),
+        );
+    });
+  }
+
+  #extension(schema: Schema, node: Node, root: Schema): unknown {
+    const use = this.#resolver.use(schema.extension!, node);
+    if (use === "skipped") return SKIPPED;
+    if (use === undefined) return undefined;
+    const ref: Record<string, unknown> = { name: use.name, package: use.package.package };
+    this.origin.set(ref, node);
+    // Fields of the entry beside name and config, where the schema of the place lists any.
+    const entry = node as MapNode;
+    for (const [key, field] of entry.entries) {
+      if (ENTRY_FIELDS.has(key)) continue;
+      const property = schema.properties?.[key];
+      if (property !== undefined)
+        ref[key] = this.#value(field.value, alternatives(property, root), root, this.#known(entry));
+      else this.#notListed(entry, key, field.place, field.value, [schema], this.#known(entry));
+    }
+    ref.config = this.#config(use.package.schema, use);
+    return ref;
+  }
+
+  #config(schema: unknown, use: Use | RouteUse): unknown {
+    if (use.config === undefined) return undefined;
+    if (use.built !== undefined) return use.built;
+    return this.part(schema as Schema, use.config) ?? {};
+  }
+
+  #routeConfig(key: string, place: Place, node: Node): unknown {
+    const use = this.#resolver.routeUse(key, place, node);
+    if (use === undefined) return undefined;
+    const ref: Record<string, unknown> = { name: key, package: use.package?.package ?? "" };
+    this.origin.set(ref, node);
+    ref.config = use.package === undefined ? undefined : this.#config(use.package.routeSchema, use);
+    if (use.disabled !== undefined) ref.disabled = use.disabled;
+    return ref;
+  }
+
+  #duration(node: Node): unknown {
+    if (node.kind === "list") return plain(node);
+    const canonical =
+      node.kind === "map" ? this.#normaliser.message("google.protobuf.Duration", node) : node;
+    if (canonical.kind !== "scalar" || canonical.invalid) return undefined;
+    const read = readDuration(canonical);
+    if ("problem" in read) {
+      this.#report.error(node.place, read.problem, read.help);
+      canonical.invalid = true;
+      return undefined;
+    }
+    return parseDuration(String(read.value));
+  }
+
+  /** By the schema alone, what the descriptor does for Envoy's messages. */
+  #looseScalar(node: ScalarNode, schemas: readonly Schema[]): unknown {
+    const words = allowedWords(schemas);
+    if (words !== undefined && typeof node.value === "string") {
+      const upper = node.value.toUpperCase();
+      const word = words.find((w) => w.toUpperCase() === upper);
+      if (word !== undefined) node.value = word;
+      return node.value;
+    }
+    const numeric = isType(schemas, "integer") || isType(schemas, "number");
+    if (isType(schemas, "string")) {
+      if (numeric || isType(schemas, "boolean") || typeof node.value === "string")
+        return node.value;
+      return this.#reading(node, readString(node));
+    }
+    if (numeric && typeof node.value === "string") return this.#reading(node, readFloat(node));
+    if (isType(schemas, "boolean") && typeof node.value === "string" && !numeric)
+      return this.#reading(node, readBool(node));
+    return node.value;
+  }
+
+  #reading(node: ScalarNode, read: ReturnType<typeof readFloat>): unknown {
+    if ("value" in read) {
+      node.value = read.value;
+      return read.value;
+    }
+    this.#report.error(node.place, read.problem, read.help);
+    node.invalid = true;
+    return undefined;
+  }
+}
+
+/** Read by the resolver, not by the package. */
+const ENTRY_FIELDS = new Set([
+  "name",
+  "typed_config",
+  "config",
+  "is_optional",
+  "config_discovery",
+  "@type",
+]);
+
+function lastHelp(kind: string): string {
+  return kind === "http"
+    ? "end with envoy.filters.http.router"
+    : "end with http_connection_manager or tcp_proxy";
+}
+
+function hasProperty(schemas: readonly Schema[], name: string): boolean {
+  return schemas.some((s) => s.properties !== undefined && Object.hasOwn(s.properties, name));
+}
+
+const validators = new WeakMap<Schema, ValidateFunction>();
+
+/** One Ajv a schema: TypeBox numbers its `$id`s anew in every isolate, so those of two packages can be equal. */
+function validator(schema: Schema): ValidateFunction {
+  let validate = validators.get(schema);
+  if (validate === undefined) {
+    const ajv = new Ajv({
+      allErrors: true,
+      strict: false,
+      useDefaults: true,
+      verbose: true,
+      logger: false,
+    });
+    validate = ajv.compile(schema);
+    validators.set(schema, validate);
+  }
+  return validate;
+}
+
+interface Found {
+  readonly node: Node;
+  readonly parent: MapNode | undefined;
+  readonly key: string | undefined;
+}
+
+function pointerParts(pointer: string): string[] {
+  return pointer
+    .split("/")
+    .slice(1)
+    .map((p) => p.replaceAll("~1", "/").replaceAll("~0", "~"));
+}
+
+function step(node: Node, key: string): Node | undefined {
+  if (node.kind === "map") return node.get(key);
+  if (node.kind === "list") return node.items[Number(key)];
+  return undefined;
+}
+
+function find(root: Node, pointer: string): Found | undefined {
+  let found: Found = { node: root, parent: undefined, key: undefined };
+  for (const key of pointerParts(pointer)) {
+    const next = step(found.node, key);
+    if (next === undefined) return undefined;
+    const parent: MapNode | undefined = found.node.kind === "map" ? found.node : found.parent;
+    const name: string | undefined = found.node.kind === "map" ? key : found.key;
+    found = { node: next, parent, key: name };
+  }
+  return found;
+}
+
+function nearest(root: Node, pointer: string): Node {
+  let node = root;
+  for (const key of pointerParts(pointer)) {
+    const next = step(node, key);
+    if (next === undefined) break;
+    node = next;
+  }
+  return node;
+}

@@ -1,0 +1,129 @@
+/** One finding about a configuration, at the user's own line. */
+export interface Diagnostic {
+  readonly file: string;
+  readonly line: number;
+  readonly column: number;
+  /** `static_resources.listeners[0].filter_chains[1]`, as the user wrote it; "" for the file as a whole. */
+  readonly path: string;
+  readonly message: string;
+  /** How to mend it. */
+  readonly help?: string;
+}
+
+/** One line, as it is printed: `front.yaml:41:20: path: what is wrong; how to mend it`. */
+export function formatDiagnostic(d: Diagnostic): string {
+  const path = d.path === "" ? "" : `${d.path}: `;
+  const help = d.help === undefined ? "" : `; ${d.help}`;
+  return `${d.file}:${d.line}:${d.column}: ${path}${d.message}${help}`;
+}
+
+/** Where something stands: an offset into the text, and the path that a person would say. */
+export interface Place {
+  readonly offset: number;
+  readonly path: string;
+}
+
+interface Finding {
+  readonly place: Place;
+  readonly message: string;
+  readonly help: string | undefined;
+}
+
+/** Gathers all findings about one file, so that they are told together. */
+export class Report {
+  readonly #file: string;
+  readonly #lineStarts: number[] = [0];
+  readonly #errors = new Map<string, Finding>();
+  readonly #warnings = new Map<string, Finding>();
+  readonly #strict: boolean;
+
+  constructor(file: string, text: string, strict: boolean) {
+    this.#file = file;
+    this.#strict = strict;
+    for (let i = text.indexOf("\n"); i >= 0; i = text.indexOf("\n", i + 1))
+      this.#lineStarts.push(i + 1);
+  }
+
+  error(place: Place, message: string, help?: string): void {
+    this.#errors.set(`${place.offset} ${place.path} ${message}`, { place, message, help });
+  }
+  warn(place: Place, message: string, help?: string): void {
+    this.#warnings.set(`${place.offset} ${place.path} ${message}`, { place, message, help });
+  }
+  /** Envoy knows it and we do not do it: a warning, or an error for those who asked for strictness. */
+  unimplemented(place: Place, message: string, help?: string): void {
+    if (this.#strict) this.error(place, message, help);
+    else this.warn(place, message, help);
+  }
+
+  get failed(): boolean {
+    return this.#errors.size > 0;
+  }
+  get errors(): Diagnostic[] {
+    return this.#sorted(this.#errors);
+  }
+  get warnings(): Diagnostic[] {
+    return this.#sorted(this.#warnings);
+  }
+
+  diagnostic(place: Place, message: string, help?: string): Diagnostic {
+    let line = this.#lineStarts.length - 1;
+    while (this.#lineStarts[line]! > place.offset) line--;
+    const column = place.offset - this.#lineStarts[line]! + 1;
+    const found = { file: this.#file, line: line + 1, column, path: place.path, message };
+    return help === undefined ? found : { ...found, help };
+  }
+
+  #sorted(findings: Map<string, Finding>): Diagnostic[] {
+    return [...findings.values()]
+      .sort((a, b) => a.place.offset - b.place.offset)
+      .map((f) => this.diagnostic(f.place, f.message, f.help));
+  }
+}
+
+/** `did you mean "buffer"?`, if one of the words is near enough to be meant. */
+export function didYouMean(word: string, words: Iterable<string>): string | undefined {
+  let best: string | undefined;
+  let least = Math.max(1, Math.floor(word.length / 3)) + 1;
+  for (const candidate of words) {
+    const distance = editDistance(word.toLowerCase(), candidate.toLowerCase(), least);
+    if (distance < least) {
+      least = distance;
+      best = candidate;
+    }
+  }
+  return best === undefined ? undefined : `did you mean "${best}"?`;
+}
+
+/** Optimal string alignment: a swap of neighbours counts once. Anything from `limit` on is only known to be too far. */
+function editDistance(a: string, b: string, limit: number): number {
+  if (Math.abs(a.length - b.length) >= limit) return limit;
+  let before: number[] = [];
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const same = a[i - 1] === b[j - 1] ? 0 : 1;
+      let cost = Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + same);
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1])
+        cost = Math.min(cost, before[j - 2]! + 1);
+      next.push(cost);
+    }
+    before = row;
+    row = next;
+  }
+  return row[b.length]!;
+}
+
+/** A value as the user wrote it, cut to what fits a line. */
+export function quote(text: string): string {
+  const cut = text.length > 60 ? `${text.slice(0, 57)}…` : text;
+  return JSON.stringify(cut);
+}
+
+/** "a, b or c". */
+export function listed(words: readonly string[]): string {
+  if (words.length > 12) return `${words.slice(0, 12).join(", ")}, …`;
+  if (words.length < 2) return words.join("");
+  return `${words.slice(0, -1).join(", ")} or ${words.at(-1)}`;
+}

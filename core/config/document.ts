@@ -1,0 +1,327 @@
+import {
+  type Document,
+  isAlias,
+  isMap,
+  isScalar,
+  isSeq,
+  parseAllDocuments,
+  type Node as YamlNode,
+} from "yaml";
+import type { Place, Report } from "./diagnostic.ts";
+import { parseJson } from "./json.ts";
+
+/** A file as a tree that remembers where everything stood, through all rewriting. */
+export type Node = MapNode | ListNode | ScalarNode;
+
+export type ScalarValue = string | number | boolean | undefined;
+
+export class ScalarNode {
+  readonly kind = "scalar";
+  readonly place: Place;
+  /** Undefined: an absent field (`null`), or a value that has been reported already (`invalid`). */
+  value: ScalarValue;
+  /** As written, with its quotes: what messages show. */
+  readonly text: string;
+  /** What the canonical JSON says where that is not `value`: a 64-bit integer is a string there. */
+  json: string | undefined = undefined;
+  invalid = false;
+
+  constructor(place: Place, value: ScalarValue, text: string) {
+    this.place = place;
+    this.value = value;
+    this.text = text;
+  }
+}
+
+export class ListNode {
+  readonly kind = "list";
+  readonly place: Place;
+  items: Node[];
+
+  constructor(place: Place, items: Node[] = []) {
+    this.place = place;
+    this.items = items;
+  }
+}
+
+export interface Entry {
+  /** Of the key. */
+  readonly place: Place;
+  readonly value: Node;
+}
+
+export class MapNode {
+  readonly kind = "map";
+  readonly place: Place;
+  entries: Map<string, Entry>;
+  /** The protobuf message that it has been found to be; undefined where only a schema knows. */
+  message: string | undefined = undefined;
+
+  constructor(place: Place, entries = new Map<string, Entry>()) {
+    this.place = place;
+    this.entries = entries;
+  }
+  get(key: string): Node | undefined {
+    return this.entries.get(key)?.value;
+  }
+  /** The map under that key, if it is one. */
+  map(key: string): MapNode | undefined {
+    const value = this.get(key);
+    return value?.kind === "map" ? value : undefined;
+  }
+  /** The items under that key; a lone value counts as a list of one, as in Envoy. */
+  list(key: string): readonly Node[] {
+    const value = this.get(key);
+    if (value === undefined || isNull(value)) return [];
+    return value.kind === "list" ? value.items : [value];
+  }
+  string(key: string): string | undefined {
+    const value = this.get(key);
+    return value?.kind === "scalar" && typeof value.value === "string" ? value.value : undefined;
+  }
+  has(key: string): boolean {
+    return this.entries.has(key);
+  }
+  set(key: string, value: Node, place: Place = value.place): void {
+    this.entries.set(key, { place, value });
+  }
+  delete(key: string): Node | undefined {
+    const value = this.get(key);
+    this.entries.delete(key);
+    return value;
+  }
+}
+
+/** A scalar that rewriting puts in; it stands where the thing that it came from stood. */
+export function scalar(place: Place, value: string | number | boolean): ScalarNode {
+  return new ScalarNode(
+    place,
+    value,
+    typeof value === "string" ? JSON.stringify(value) : `${value}`,
+  );
+}
+/** A map that rewriting puts in. */
+export function mapOf(place: Place, fields: Readonly<Record<string, Node | undefined>>): MapNode {
+  const node = new MapNode(place);
+  for (const [key, value] of Object.entries(fields)) if (value !== undefined) node.set(key, value);
+  return node;
+}
+export function invalidAt(place: Place): ScalarNode {
+  const node = new ScalarNode(place, undefined, "");
+  node.invalid = true;
+  return node;
+}
+export function isNull(node: Node): boolean {
+  return node.kind === "scalar" && node.value === undefined && !node.invalid;
+}
+
+/** A copy that can be rewritten alone. */
+export function clone(node: Node): Node {
+  if (node.kind === "list") return new ListNode(node.place, node.items.map(clone));
+  if (node.kind === "map") {
+    const copy = new MapNode(node.place);
+    copy.message = node.message;
+    for (const [key, entry] of node.entries) copy.set(key, clone(entry.value), entry.place);
+    return copy;
+  }
+  const copy = new ScalarNode(node.place, node.value, node.text);
+  copy.json = node.json;
+  copy.invalid = node.invalid;
+  return copy;
+}
+
+/** Plain JSON of a tree; `dump` prints what Envoy's config_dump would. */
+export function plain(node: Node, dump = false): unknown {
+  if (node.kind === "scalar") return dump ? (node.json ?? node.value ?? null) : node.value;
+  if (node.kind === "list") return node.items.map((item) => plain(item, dump));
+  const out: Record<string, unknown> = {};
+  for (const [key, entry] of node.entries) define(out, key, plain(entry.value, dump));
+  return out;
+}
+
+/** A key of the user's may be `__proto__`; it stays an ordinary key. */
+export function define(object: Record<string, unknown>, key: string, value: unknown): void {
+  if (key === "__proto__")
+    Object.defineProperty(object, key, {
+      value,
+      enumerable: true,
+      configurable: true,
+      writable: true,
+    });
+  else object[key] = value;
+}
+
+/** A tree of a value that stands in no file: every node is at the same place. */
+export function fromValue(value: unknown, place: Place): Node {
+  if (Array.isArray(value))
+    return new ListNode(
+      place,
+      value.map((item, i) => fromValue(item, childPlace(place, place.offset, i))),
+    );
+  if (typeof value === "object" && value !== null) {
+    const node = new MapNode(place);
+    for (const [key, item] of Object.entries(value)) {
+      const at = childPlace(place, place.offset, key);
+      if (item !== undefined) node.set(key, fromValue(item, at), at);
+    }
+    return node;
+  }
+  if (value === null || value === undefined) return new ScalarNode(place, undefined, "null");
+  return scalar(place, value as string | number | boolean);
+}
+
+export function childPlace(parent: Place, offset: number, key: string | number): Place {
+  if (typeof key === "number") return { offset, path: `${parent.path}[${key}]` };
+  if (!/^[\w@$-]+$/.test(key)) return { offset, path: `${parent.path}[${JSON.stringify(key)}]` };
+  return { offset, path: parent.path === "" ? key : `${parent.path}.${key}` };
+}
+
+export type Format = "yaml" | "json";
+
+/** Undefined: what is wrong stands in the report. */
+export function parseDocument(text: string, format: Format, report: Report): MapNode | undefined {
+  const start: Place = { offset: 0, path: "" };
+  const root = format === "json" ? parseJson(text, report) : parseYaml(text, report);
+  if (root === undefined) return undefined;
+  if (root.kind === "map") return root;
+  if (isNull(root)) report.error(start, "the file is empty");
+  else report.error(root.place, "the top level must be a map of fields");
+  return undefined;
+}
+
+// Aliases are written out: a few lines of them could otherwise grow into more than memory holds.
+const MAX_NODES = 1_000_000;
+const MAX_DEPTH = 100;
+
+function parseYaml(text: string, report: Report): Node | undefined {
+  const start: Place = { offset: 0, path: "" };
+  let document: Document.Parsed | undefined;
+  try {
+    // The failsafe schema leaves scalars as they are written; Envoy's own reading of them follows below.
+    document = parseAllDocuments(text, {
+      schema: "failsafe",
+      uniqueKeys: false,
+      prettyErrors: false,
+    })[0] as Document.Parsed | undefined;
+  } catch (error) {
+    const deep = error instanceof RangeError;
+    report.error(start, deep ? "nested too deeply" : `not YAML: ${(error as Error).message}`);
+    return undefined;
+  }
+  for (const error of document?.errors ?? [])
+    report.error({ offset: error.pos[0], path: "" }, `not YAML: ${sentence(error.message)}`);
+  if (report.failed) return undefined;
+  if (document?.contents === undefined || document.contents === null) {
+    report.error(start, "the file is empty");
+    return undefined;
+  }
+  return new YamlReader(document, report).read(document.contents, start, 0);
+}
+
+function sentence(message: string): string {
+  const line = message.split("\n")[0]!.replace(/[.:]$/, "");
+  return line.charAt(0).toLowerCase() + line.slice(1);
+}
+
+class YamlReader {
+  readonly #document: Document.Parsed;
+  readonly #report: Report;
+  #nodes = 0;
+
+  constructor(document: Document.Parsed, report: Report) {
+    this.#document = document;
+    this.#report = report;
+  }
+
+  read(node: YamlNode | null, parent: Place, depth: number): Node {
+    const offset = node?.range?.[0] ?? parent.offset;
+    const place: Place = { offset, path: parent.path };
+    if (++this.#nodes > MAX_NODES || depth > MAX_DEPTH) {
+      const what = depth > MAX_DEPTH ? "nested too deeply" : "aliases make the file too large";
+      this.#report.error({ offset, path: "" }, what);
+      return invalidAt(place);
+    }
+    if (isAlias(node)) {
+      const target = node.resolve(this.#document);
+      if (target !== undefined) return this.read(target, parent, depth + 1);
+      this.#report.error(place, `no anchor "${node.source}" before this alias`);
+      return invalidAt(place);
+    }
+    if (isSeq(node)) {
+      const items = node.items as (YamlNode | null)[];
+      return new ListNode(
+        place,
+        items.map((item, i) =>
+          this.read(item, childPlace(place, item?.range?.[0] ?? offset, i), depth + 1),
+        ),
+      );
+    }
+    if (isMap(node))
+      return this.#map(node.items as { key: YamlNode; value: YamlNode | null }[], place, depth);
+    if (isScalar(node)) return readScalar(node, place);
+    return new ScalarNode(place, undefined, "null");
+  }
+
+  #map(
+    pairs: readonly { key: YamlNode; value: YamlNode | null }[],
+    place: Place,
+    depth: number,
+  ): MapNode {
+    const map = new MapNode(place);
+    for (const pair of pairs) {
+      const offset = pair.key?.range?.[0] ?? place.offset;
+      const source = isAlias(pair.key) ? pair.key.resolve(this.#document) : pair.key;
+      if (!isScalar(source)) {
+        const template = isMap(source)
+          ? '"{{ … }}" is a template to be filled in first'
+          : undefined;
+        this.#report.error({ offset, path: place.path }, "a key must be a word", template);
+        continue;
+      }
+      const key = String(source.value ?? "");
+      const at = childPlace(place, offset, key);
+      if (map.has(key)) this.#report.warn(at, `"${key}" is written twice; this one counts`);
+      const value = this.read(
+        pair.value,
+        { offset: pair.value?.range?.[0] ?? offset, path: at.path },
+        depth + 1,
+      );
+      map.entries.delete(key);
+      map.set(key, value, at);
+    }
+    return map;
+  }
+}
+
+function readScalar(
+  node: { value: unknown; type?: string; source?: string; tag?: string },
+  place: Place,
+) {
+  const text = String(node.value ?? "");
+  if (node.type !== "PLAIN" || node.tag?.endsWith(":str") === true || node.tag === "!")
+    return new ScalarNode(place, text, JSON.stringify(text));
+  return new ScalarNode(place, plainScalar(text), text);
+}
+
+// What yaml-cpp takes for true and false: lower case, upper case, or a capital first.
+const TRUE = /^(?:y|Y|yes|Yes|YES|true|True|TRUE|on|On|ON)$/;
+const FALSE = /^(?:n|N|no|No|NO|false|False|FALSE|off|Off|OFF)$/;
+const INTEGER = /^[-+]?(?:0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)$/;
+const FLOAT = /^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$/;
+
+function plainScalar(text: string): ScalarValue {
+  if (text === "" || /^(?:~|null|Null|NULL)$/.test(text)) return undefined;
+  if (TRUE.test(text)) return true;
+  if (FALSE.test(text)) return false;
+  if (INTEGER.test(text)) {
+    const digits = text.replace(/^[-+]/, "");
+    const number = /^0[0-7]+$/.test(digits) ? Number.parseInt(digits, 8) : Number(digits);
+    // Past 2^53 a number would be another one: the digits stay, and the field decides.
+    if (!Number.isSafeInteger(number)) return text;
+    return text.startsWith("-") ? -number : number;
+  }
+  if (FLOAT.test(text)) return Number(text);
+  if (/^[-+]?\.(?:inf|Inf|INF)$/.test(text)) return text.startsWith("-") ? -Infinity : Infinity;
+  if (/^\.(?:nan|NaN|NAN)$/.test(text)) return NaN;
+  return text;
+}

@@ -1,0 +1,297 @@
+import type { PackageInfo } from "../protocol.ts";
+import type { BuilderParts } from "./build.ts";
+import { didYouMean, type Place, quote } from "./diagnostic.ts";
+import { isNull, MapNode, type Node, plain } from "./document.ts";
+import { isEnvoyName, modernName } from "./rewrite.ts";
+
+/** A use of an extension, found. */
+export interface Use {
+  readonly name: string;
+  readonly package: PackageInfo;
+  readonly config: Node | undefined;
+  /** The config as it is, where somebody has checked it before. */
+  readonly built?: unknown;
+}
+
+/** An entry of `typed_per_filter_config`. No package: only `disabled` is said, of a filter that the chain names otherwise. */
+export interface RouteUse {
+  readonly package: PackageInfo | undefined;
+  readonly config: Node | undefined;
+  readonly built?: unknown;
+  readonly disabled: boolean | undefined;
+}
+
+const KIND_WORDS: { readonly [kind: string]: string } = {
+  http: "HTTP filter",
+  network: "network filter",
+  listener: "listener filter",
+  access_log: "access logger",
+};
+const PREFIXES: { readonly [kind: string]: string } = {
+  http: "envoy.filters.http.",
+  network: "envoy.filters.network.",
+  listener: "envoy.filters.listener.",
+  access_log: "envoy.access_loggers.",
+  transport: "envoy.transport_sockets.",
+  tracer: "envoy.tracers.",
+  stats_sink: "envoy.stat_sinks.",
+};
+const FILTER_CONFIG = "envoy.config.route.v3.FilterConfig";
+
+/** Finds the package that an entry of the config means: by type URL, full name, alias, `kind/name` or bare name. */
+export class ExtensionResolver {
+  readonly #parts: BuilderParts;
+
+  constructor(parts: BuilderParts) {
+    this.#parts = parts;
+  }
+
+  /** Undefined: reported. */
+  use(kind: string, node: Node): Use | "skipped" | undefined {
+    const { report, registry } = this.#parts;
+    if (node.kind !== "map") {
+      report.error(
+        node.place,
+        `${article(word(kind))} belongs here: a map with name and typed_config`,
+      );
+      return undefined;
+    }
+    this.#canonical(node);
+    const name = node.string("name") ?? "";
+    const resolved = node.string("package");
+    if (resolved !== undefined && node.message === undefined) {
+      const found = registry.packages.find((p) => p.package === resolved);
+      const config = node.get("config") ?? new MapNode(node.place);
+      if (found !== undefined) return { name, package: found, config, built: plain(config) };
+    }
+    const discovery = node.entries.get("config_discovery");
+    if (discovery !== undefined) {
+      report.error(discovery.place, "known to Envoy, not implemented here", "write typed_config");
+      return undefined;
+    }
+    const typed = node.get("typed_config");
+    const short = node.entries.get("config");
+    if (short !== undefined) this.#parts.normaliser.loose.delete(short.value);
+    if (typed !== undefined && short !== undefined) {
+      report.error(short.place, '"config" stands beside "typed_config"', "keep one of them");
+      return undefined;
+    }
+    if (
+      typed === undefined ||
+      (typed.kind === "map" && !typed.has("@type") && this.#parts.era === "v2")
+    )
+      return this.#byName(kind, node, name, short?.value ?? typed);
+    return this.#byType(kind, node, name, typed);
+  }
+
+  /** An entry that no message describes: within the config of a dropped-in filter. */
+  #canonical(node: MapNode): void {
+    if (node.message !== undefined) return;
+    for (const [from, to] of [
+      ["typedConfig", "typed_config"],
+      ["isOptional", "is_optional"],
+    ] as const) {
+      const entry = node.entries.get(from);
+      if (entry === undefined) continue;
+      node.delete(from);
+      node.entries.set(to, entry);
+    }
+    const typed = node.entries.get("typed_config");
+    if (typed !== undefined && !isNull(typed.value))
+      node.set(
+        "typed_config",
+        this.#parts.normaliser.message("google.protobuf.Any", typed.value),
+        typed.place,
+      );
+  }
+
+  #byType(kind: string, node: MapNode, name: string, typed: Node): Use | "skipped" | undefined {
+    const { registry, normaliser, report } = this.#parts;
+    const type = typed.kind === "map" ? typeOf(typed) : undefined;
+    if (typed.kind !== "map" || type === undefined) return undefined;
+    const found = registry.typed(kind, type);
+    if (found !== undefined) {
+      normaliser.loose.delete(typed);
+      return { name: name === "" ? found.name : name, package: found, config: typed };
+    }
+    if (isTrue(node.get("is_optional"))) return this.#skip(node, typed, name);
+    const other = registry.anyTyped(type);
+    const place = typed.get("@type")?.place ?? typed.place;
+    if (other !== undefined)
+      report.error(
+        place,
+        `${other.package} is ${article(word(other.kind))}; ${article(word(kind))} belongs here`,
+      );
+    else if (normaliser.descriptor.knows(type))
+      report.error(place, `Envoy's ${this.#envoyName(type)} is not implemented here`);
+    // Else it is among the loose ends: Envoy has no such type.
+    return undefined;
+  }
+
+  #skip(node: MapNode, typed: Node | undefined, name: string): "skipped" {
+    if (typed !== undefined) this.#parts.normaliser.loose.delete(typed);
+    const place = node.get("name")?.place ?? node.place;
+    this.#parts.report.warn(
+      place,
+      `optional filter ${quote(name)} is not implemented here and left out`,
+    );
+    return "skipped";
+  }
+
+  #byName(
+    kind: string,
+    node: MapNode,
+    name: string,
+    config: Node | undefined,
+  ): Use | "skipped" | undefined {
+    const { registry, report, era, normaliser } = this.#parts;
+    const place = node.get("name")?.place ?? node.place;
+    if (name === "") {
+      report.error(node.place, '"name" is required');
+      return undefined;
+    }
+    const found =
+      registry.find(kind, name) ??
+      (isEnvoyName(name)
+        ? registry.named(kind, modernName(name, PREFIXES[kind] ?? "envoy."))
+        : undefined);
+    if (found === undefined) {
+      if (isTrue(node.get("is_optional"))) return this.#skip(node, undefined, name);
+      this.#noSuch(kind, name, place);
+      return undefined;
+    }
+    if (
+      isEnvoyName(name) &&
+      found.origin === "shipped" &&
+      era === "v3" &&
+      node.message !== undefined
+    ) {
+      const type = found.types.find((t) => normaliser.descriptor.knows(t)) ?? found.types[0];
+      const line = `typed_config: {"@type": type.googleapis.com/${type}}`;
+      const short = `, or name it "${found.package}"`;
+      report.error(place, `"${name}" needs a typed_config`, `add ${line}${short}`);
+      return undefined;
+    }
+    return { name, package: found, config: this.#bare(node, found.types, config, place) };
+  }
+
+  /** The config of a short form: as the package's message if Envoy has it, else as it stands for the package's schema. */
+  #bare(node: MapNode, types: readonly string[], config: Node | undefined, place: Place): Node {
+    const { normaliser } = this.#parts;
+    const given = config === undefined || isNull(config) ? new MapNode(place) : config;
+    const type = types.find((t) => normaliser.descriptor.message(t) !== undefined);
+    if (given.kind !== "map" || type === undefined) return given;
+    const built = normaliser.any(given, type);
+    node.delete("config");
+    node.set("typed_config", built);
+    return built;
+  }
+
+  #noSuch(kind: string, name: string, place: Place): void {
+    const { registry, report, normaliser } = this.#parts;
+    const other = registry.anyNamed(name);
+    if (other !== undefined && other.kind !== kind) {
+      report.error(
+        place,
+        `"${name}" is ${article(word(other.kind))}; ${article(word(kind))} belongs here`,
+      );
+      return;
+    }
+    const prefix = PREFIXES[kind] ?? "envoy.";
+    const modern = modernName(name.replace(new RegExp(`^${kind}/`), "envoy."), prefix);
+    if (normaliser.descriptor.extensions.has(modern)) {
+      report.error(place, `Envoy's ${modern} is not implemented here`);
+      return;
+    }
+    const names = registry.names(kind);
+    const near = didYouMean(name, names) ?? didYouMean(`${kind}/${name}`, names);
+    report.error(place, `no ${word(kind)} ${quote(name)}`, near);
+  }
+
+  #envoyName(type: string): string {
+    for (const [name, message] of this.#parts.normaliser.descriptor.extensions)
+      if (message === type) return name;
+    return `"${type}"`;
+  }
+
+  /** Undefined: reported, or left out. */
+  routeUse(key: string, place: Place, node: Node): RouteUse | undefined {
+    const { normaliser, registry, report } = this.#parts;
+    if (node.kind !== "map") return undefined;
+    const type = typeOf(node);
+    if (type === FILTER_CONFIG) return this.#filterConfig(key, place, node);
+    const found = type === undefined ? this.#routePackage(key) : registry.near("http", type);
+    if (found === undefined) {
+      if (type !== undefined && normaliser.descriptor.knows(type))
+        report.error(place, `per-route config of Envoy's "${type}" is not implemented here`);
+      else if (type === undefined && this.#parts.era === "v2") {
+        normaliser.loose.delete(node);
+        this.#noSuch("http", key, place);
+      }
+      return undefined;
+    }
+    normaliser.loose.delete(node);
+    if (found.routeSchema === undefined || found.routeSchema === null) {
+      const what =
+        found.origin === "shipped"
+          ? "per-route config is not implemented here"
+          : "takes no per-route config";
+      report.error(place, `${found.package}: ${what}`);
+      return undefined;
+    }
+    const config = type === undefined ? this.#routeMessage(found, node) : node;
+    return { package: found, config, disabled: undefined };
+  }
+
+  /** Without a type the key is the only word: any file may name a short form, v2 its own names. */
+  #routePackage(key: string): PackageInfo | undefined {
+    const { registry, era } = this.#parts;
+    const found =
+      registry.find("http", key) ?? registry.named("http", modernName(key, PREFIXES.http!));
+    if (found?.origin === "shipped" && isEnvoyName(key) && era === "v3") return undefined;
+    return found;
+  }
+
+  #routeMessage(found: PackageInfo, node: MapNode): Node {
+    const { normaliser } = this.#parts;
+    const main = found.types.find((t) => normaliser.descriptor.message(t) !== undefined);
+    if (main === undefined) return node;
+    const perRoute = normaliser.descriptor.siblings(main).find((t) => /PerRoute(Config)?$/.test(t));
+    return normaliser.any(node, perRoute ?? main);
+  }
+
+  #filterConfig(key: string, place: Place, node: MapNode): RouteUse | undefined {
+    const { registry } = this.#parts;
+    const disabled = isTrue(node.get("disabled")) ? true : undefined;
+    const inner = node.get("config");
+    if (inner === undefined) {
+      const found = registry.find("http", key);
+      return { package: found, config: undefined, disabled: disabled ?? false };
+    }
+    const type = inner.kind === "map" ? typeOf(inner) : undefined;
+    if (
+      isTrue(node.get("is_optional")) &&
+      (type === undefined || registry.near("http", type) === undefined)
+    ) {
+      this.#parts.normaliser.loose.delete(inner);
+      this.#parts.report.warn(place, "this optional config is not implemented here and left out");
+      return undefined;
+    }
+    const use = this.routeUse(key, inner.place, inner);
+    return use === undefined ? undefined : { ...use, disabled: disabled ?? false };
+  }
+}
+
+function typeOf(node: MapNode): string | undefined {
+  const url = node.string("@type");
+  return url?.slice(url.lastIndexOf("/") + 1);
+}
+function isTrue(node: Node | undefined): boolean {
+  return node?.kind === "scalar" && (node.value === true || node.value === "true");
+}
+function word(kind: string): string {
+  return KIND_WORDS[kind] ?? kind.replaceAll("_", " ");
+}
+function article(noun: string): string {
+  return `${/^[aeiouH]/.test(noun) ? "an" : "a"} ${noun}`;
+}

@@ -1,0 +1,149 @@
+import fs from "node:fs";
+import path from "node:path";
+import type { ListenerConfig, PackageInfo, RuntimeConfig } from "../protocol.ts";
+import {
+  bootstrapSchema,
+  checkBootstrap,
+  Listener,
+  listenerConfigs,
+  type Maker,
+  runtimeConfig,
+} from "./bootstrap.ts";
+import { Builder } from "./build.ts";
+import { descriptor } from "./descriptor.ts";
+import { type Diagnostic, type Place, Report } from "./diagnostic.ts";
+import { type Format, fromValue, type Node, parseDocument, plain } from "./document.ts";
+import { Normaliser } from "./normalise.ts";
+import { Registry } from "./registry.ts";
+import { type Era, eraOf, Rewriter } from "./rewrite.ts";
+import type { Schema } from "./schema.ts";
+import { Source } from "./source.ts";
+
+export { type Diagnostic, formatDiagnostic } from "./diagnostic.ts";
+export type { Source } from "./source.ts";
+
+export interface ConfigText {
+  /** For messages, and for the format if that is not given. */
+  readonly file?: string;
+  readonly text: string;
+  readonly format?: Format;
+}
+
+export type Loaded =
+  | {
+      readonly ok: true;
+      readonly config: RuntimeConfig;
+      /** Canonical v3 JSON, for config_dump. */
+      readonly bootstrap: object;
+      readonly warnings: readonly Diagnostic[];
+      /** Finds the line that a package's refusal is about. */
+      readonly source: Source;
+    }
+  | {
+      readonly ok: false;
+      readonly errors: readonly Diagnostic[];
+      readonly warnings: readonly Diagnostic[];
+    };
+
+/**
+ * From an Envoy configuration file to what workers run. Everything that is wrong with the file is told at once. What only a
+ * package's `setup` can say is not asked here.
+ */
+export function loadConfig(
+  input: ConfigText,
+  packages: readonly PackageInfo[],
+  options: { readonly strict: boolean },
+): Loaded {
+  const file = input.file ?? "(config)";
+  const report = new Report(file, input.text, options.strict);
+  const format = input.format ?? formatOf(file, report);
+  const root = format && parseDocument(input.text, format, report);
+  if (root === undefined) return { ok: false, errors: report.errors, warnings: report.warnings };
+
+  const registry = new Registry(packages);
+  const { builder, normaliser, maker } = tools(registry, report, eraOf(root));
+  normaliser.message("envoy.config.bootstrap.v3.Bootstrap", root);
+  checkBootstrap(root, report);
+  const value = builder.part(bootstrapSchema(registry.packages), root);
+  const config = runtimeConfig(value, root, maker);
+  normaliser.reportLoose();
+
+  const { errors, warnings } = report;
+  if (report.failed) return { ok: false, errors, warnings };
+  const source = new Source(config, root, builder.origin, report);
+  return { ok: true, config, bootstrap: plain(root, true) as object, warnings, source };
+}
+
+/** A listener that a service brings along: Envoy's Listener as JSON, extensions by name with `config`, or resolved already. */
+export function loadListener(
+  listener: unknown,
+  packages: readonly PackageInfo[],
+  origin: string,
+):
+  | { readonly ok: true; readonly listener: ListenerConfig }
+  | { readonly ok: false; readonly errors: readonly Diagnostic[] } {
+  const report = new Report(origin, "", false);
+  const { builder, normaliser, maker } = tools(new Registry(packages), report, "v3");
+  // No message: what a service writes is checked by core's own schema alone.
+  const root = fromValue(listener, { offset: 0, path: "" });
+  const value = builder.part(Listener as unknown as Schema, root);
+  const [made] = root.kind === "map" ? listenerConfigs([value as never], maker) : [];
+  normaliser.reportLoose();
+  if (report.failed || made === undefined) return { ok: false, errors: report.errors };
+  return { ok: true, listener: made };
+}
+
+function tools(registry: Registry, report: Report, era: Era) {
+  const messages = descriptor();
+  const rewriter = new Rewriter(era, messages, registry, report);
+  const normaliser = new Normaliser(messages, rewriter, report);
+  const builder = new Builder({ registry, normaliser, report, era });
+  const maker: Maker = {
+    report,
+    registry,
+    origin: builder.origin,
+    part: (schema: Schema, node: Node) => builder.part(schema, node),
+    source: (place: Place) => {
+      const { file, line, column } = report.diagnostic(place, "");
+      return `${file}:${line}:${column}`;
+    },
+  };
+  return { builder, normaliser, maker };
+}
+
+function formatOf(file: string, report: Report): Format | undefined {
+  const extension = path.extname(file).toLowerCase();
+  if (extension === ".json") return "json";
+  if (extension !== ".pb" && extension !== ".pb_text") return "yaml";
+  report.error({ offset: 0, path: "" }, `${extension} files cannot be read`, "write YAML or JSON");
+  return undefined;
+}
+
+export interface Verdict {
+  readonly file: string;
+  readonly ok: boolean;
+  readonly errors: readonly Diagnostic[];
+  readonly warnings: readonly Diagnostic[];
+}
+
+/** What `tsproxy validate` says of each file. A file that cannot be read is one that is refused. */
+export function validateFiles(
+  files: readonly string[],
+  packages: readonly PackageInfo[],
+  options: { readonly strict: boolean },
+): Verdict[] {
+  return files.map((file) => {
+    let text: string;
+    try {
+      text = fs.readFileSync(file, "utf8");
+    } catch (error) {
+      const message = `cannot be read: ${(error as NodeJS.ErrnoException).code ?? error}`;
+      const problem = { file, line: 1, column: 1, path: "", message };
+      return { file, ok: false, errors: [problem], warnings: [] };
+    }
+    const loaded = loadConfig({ file, text }, packages, options);
+    return loaded.ok
+      ? { file, ok: true, errors: [], warnings: loaded.warnings }
+      : { file, ok: false, errors: loaded.errors, warnings: loaded.warnings };
+  });
+}

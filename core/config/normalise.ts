@@ -1,0 +1,371 @@
+import type { Descriptor, Field } from "./descriptor.ts";
+import { didYouMean, listed, type Place, type Report } from "./diagnostic.ts";
+import {
+  childPlace,
+  invalidAt,
+  isNull,
+  ListNode,
+  MapNode,
+  type Node,
+  ScalarNode,
+  scalar,
+} from "./document.ts";
+import type { Rewriter } from "./rewrite.ts";
+import { itemField, keyField, violation } from "./rules.ts";
+import {
+  canonicalDuration,
+  type Reading,
+  readDuration,
+  readScalar,
+  readString,
+  shown,
+} from "./scalars.ts";
+
+const WRAPPERS: { readonly [type: string]: string } = {
+  "google.protobuf.DoubleValue": "double",
+  "google.protobuf.FloatValue": "float",
+  "google.protobuf.Int64Value": "int64",
+  "google.protobuf.UInt64Value": "uint64",
+  "google.protobuf.Int32Value": "int32",
+  "google.protobuf.UInt32Value": "uint32",
+  "google.protobuf.BoolValue": "bool",
+  "google.protobuf.StringValue": "string",
+  "google.protobuf.BytesValue": "bytes",
+};
+const SCALARS = new Set(
+  "double float int32 int64 uint32 uint64 sint32 sint64 fixed32 fixed64 sfixed32 sfixed64 bool string bytes".split(
+    " ",
+  ),
+);
+const TYPED_STRUCTS = new Set(["xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct"]);
+const ANY = "google.protobuf.Any";
+
+/**
+ * Brings a tree into protobuf's canonical JSON, in place: v3's own field names, enum names as declared, Durations and numbers
+ * in one form, rules checked. Whatever is wrong goes into the report, and the walk goes on.
+ */
+export class Normaliser {
+  readonly descriptor: Descriptor;
+  readonly rewriter: Rewriter;
+  readonly #report: Report;
+  /** Any's without a type, or of one that Envoy lacks: a package may know them; errors if none does. */
+  readonly loose = new Map<
+    Node,
+    { readonly place: Place; readonly message: string; readonly help?: string }
+  >();
+
+  constructor(descriptor: Descriptor, rewriter: Rewriter, report: Report) {
+    this.descriptor = descriptor;
+    this.rewriter = rewriter;
+    this.#report = report;
+  }
+
+  /** Told at the end, about what no package has taken. */
+  reportLoose(): void {
+    for (const { place, message, help } of this.loose.values())
+      this.#report.error(place, message, help);
+  }
+
+  /** The node as that message; another node may stand for it afterwards. */
+  message(type: string, node: Node): Node {
+    const special = this.#special(type, node);
+    if (special !== undefined) return special;
+    if (node.kind !== "map") {
+      const what = node.kind === "list" ? "is a list" : `${shown(node)} is a value`;
+      return this.#invalid(node.place, `${what}; a map of fields belongs here`);
+    }
+    node.message = type;
+    this.rewriter.rewrite(type, node);
+    const message = this.descriptor.message(type);
+    if (message !== undefined) this.#fields(type, node);
+    return node;
+  }
+
+  /** An Any whose type has been found already: its fields stand beside `@type`. */
+  any(node: MapNode, type: string): Node {
+    const url = node.entries.get("@type");
+    node.entries.delete("@type");
+    if (isSpecial(type)) {
+      const value = node.get("value");
+      if (value !== undefined) node.set("value", this.message(type, value));
+      node.message = type;
+    } else this.message(type, node);
+    const rest = [...node.entries];
+    node.entries.clear();
+    const place = url?.place ?? node.place;
+    node.set("@type", scalar(place, `type.googleapis.com/${type}`), place);
+    for (const [key, entry] of rest) node.entries.set(key, entry);
+    return node;
+  }
+
+  #fields(type: string, node: MapNode): void {
+    const message = this.descriptor.message(type)!;
+    const entries = new Map<string, { readonly place: Place; readonly value: Node }>();
+    const oneofs = new Map<string, string>();
+    for (const [key, entry] of node.entries) {
+      const name = this.descriptor.fieldName(type, key);
+      if (name === undefined) {
+        this.#unknownField(type, key, entry.place, entry.value, entries);
+        continue;
+      }
+      const field = message.fields[name]!;
+      if (isNull(entry.value) && field.t !== "google.protobuf.Value") continue;
+      if (entries.has(name)) this.#report.error(entry.place, `"${name}" is set already`);
+      if (field.o !== undefined) {
+        const other = oneofs.get(field.o);
+        if (other !== undefined)
+          this.#report.error(
+            entry.place,
+            `"${name}" and "${other}" exclude each other`,
+            "keep one of them",
+          );
+        oneofs.set(field.o, name);
+      }
+      entries.set(name, { place: entry.place, value: this.#field(field, entry.value) });
+    }
+    node.entries = entries;
+    this.#checkRules(type, node, oneofs);
+  }
+
+  #checkRules(type: string, node: MapNode, oneofs: Map<string, string>): void {
+    const message = this.descriptor.message(type)!;
+    for (const [name, field] of Object.entries(message.fields)) {
+      const value = node.get(name);
+      const found = violation(field, value, this.descriptor.enum(field.t));
+      if (found === undefined) continue;
+      const place = value?.place ?? childPlace(node.place, node.place.offset, name);
+      const words = value?.kind === "scalar" ? `${shown(value)} ${found}` : found;
+      this.#report.error(place, words);
+      if (value === undefined) node.set(name, invalidAt(place));
+    }
+    for (const oneof of message.required ?? []) {
+      if (oneofs.has(oneof)) continue;
+      const members = Object.keys(message.fields).filter(
+        (name) => message.fields[name]!.o === oneof && message.fields[name]!.d === undefined,
+      );
+      this.#report.error(node.place, `one of ${listed(members)} is required`);
+      node.set(members[0] ?? oneof, invalidAt(node.place));
+    }
+  }
+
+  #unknownField(
+    type: string,
+    key: string,
+    place: Place,
+    value: Node,
+    entries: Map<string, { readonly place: Place; readonly value: Node }>,
+  ): void {
+    const message = this.descriptor.message(type)!;
+    if (key === "config" && message.fields.typed_config?.t === ANY) {
+      // The short form. The package that `name` means checks it; nothing else may.
+      const help = "write typed_config with its @type";
+      this.loose.set(value, { place, message: 'unknown field "config"', help });
+      entries.set("config", { place, value });
+      return;
+    }
+    const help =
+      this.rewriter.hint(type, key) ?? didYouMean(key, Object.keys(message.fields)) ?? undefined;
+    this.#report.error(place, `unknown field "${key}"`, help);
+  }
+
+  #field(field: Field, node: Node): Node {
+    if (field.k !== undefined) return this.#mapField(field, node);
+    if (field.r === undefined) return this.#value(field, node);
+    // As in Envoy, a lone value where a list belongs is a list of one.
+    if (node.kind === "list") node.items = node.items.map((item) => this.#item(field, item));
+    else return new ListNode(node.place, [this.#item(field, node)]);
+    return node;
+  }
+
+  #item(field: Field, node: Node): Node {
+    if (isNull(node) && field.t !== "google.protobuf.Value")
+      return this.#invalid(node.place, "an entry of a list must not be null");
+    const item = this.#value(field, node);
+    const rules = itemField(field);
+    this.#checkItem(rules, item);
+    return item;
+  }
+
+  #checkItem(rules: Field | undefined, item: Node): void {
+    const found = rules && violation(rules, item, this.descriptor.enum(rules.t));
+    if (found !== undefined)
+      this.#report.error(item.place, item.kind === "scalar" ? `${shown(item)} ${found}` : found);
+  }
+
+  #mapField(field: Field, node: Node): Node {
+    if (node.kind !== "map") return this.#invalid(node.place, "a map belongs here");
+    const keys = keyField(field);
+    for (const [key, entry] of [...node.entries]) {
+      const place = entry.place;
+      if (isNull(entry.value) && field.t !== "google.protobuf.Value") {
+        node.set(key, this.#invalid(place, "an entry of a map must not be null"), place);
+        continue;
+      }
+      this.#checkItem(keys, scalar(place, key));
+      const value = this.#value(field, entry.value);
+      this.#checkItem(itemField(field), value);
+      node.entries.set(key, { place, value });
+    }
+    return node;
+  }
+
+  #value(field: Field, node: Node): Node {
+    if (node.kind === "scalar" && node.invalid) return node;
+    if (field.e === 1) return this.#enum(field.t, node);
+    if (SCALARS.has(field.t)) return this.#scalar(field.t, node);
+    return this.message(field.t, node);
+  }
+
+  #scalar(type: string, node: Node): Node {
+    if (node.kind !== "scalar") {
+      const what = node.kind === "list" ? "a list" : "a map";
+      return this.#invalid(node.place, `is ${what}; a ${WORDS[type] ?? "number"} belongs here`);
+    }
+    return this.#read(node, readScalar(type, node));
+  }
+
+  #read(node: ScalarNode, reading: Reading): Node {
+    if ("problem" in reading) return this.#invalid(node.place, reading.problem, reading.help);
+    node.value = reading.value;
+    node.json = reading.json;
+    return node;
+  }
+
+  #enum(type: string, node: Node): Node {
+    if (node.kind !== "scalar") return this.#invalid(node.place, "a name belongs here");
+    const values = this.descriptor.enum(type);
+    if (values === undefined) return node;
+    const { value } = node;
+    if (typeof value === "number") {
+      const name = Object.keys(values).find((key) => values[key] === value);
+      if (name !== undefined) node.value = name;
+      else if (!Number.isInteger(value)) return this.#notOneOf(node, Object.keys(values));
+      return node;
+    }
+    // YAML reads `on`, `off`, `yes` and `no` as booleans, also where a name was meant.
+    const word = (typeof value === "string" ? value : node.text).toUpperCase();
+    const name = Object.keys(values).find((key) => key.toUpperCase() === word);
+    if (name === undefined || typeof value === "boolean")
+      return this.#notOneOf(node, Object.keys(values));
+    node.value = name;
+    return node;
+  }
+
+  #notOneOf(node: ScalarNode, names: readonly string[]): Node {
+    const near = typeof node.value === "string" ? didYouMean(node.value, names) : undefined;
+    return this.#invalid(node.place, `${shown(node)} is not one of ${listed(names)}`, near);
+  }
+
+  /** Messages with a JSON form of their own. */
+  #special(type: string, node: Node): Node | undefined {
+    const wrapped = WRAPPERS[type];
+    if (wrapped !== undefined) return this.#scalar(wrapped, node);
+    if (!type.startsWith("google.protobuf.")) return undefined;
+    switch (type) {
+      case "google.protobuf.Duration":
+        return this.#duration(node);
+      case ANY:
+        return this.#any(node);
+      case "google.protobuf.Struct":
+        return node.kind === "map" ? node : this.#invalid(node.place, "a map belongs here");
+      case "google.protobuf.ListValue":
+        return node.kind === "list" ? node : this.#invalid(node.place, "a list belongs here");
+      case "google.protobuf.Value":
+        return node;
+      case "google.protobuf.Timestamp":
+        return this.#timestamp(node);
+      case "google.protobuf.FieldMask":
+        return node.kind === "scalar"
+          ? this.#read(node, readString(node))
+          : this.#invalid(node.place, "field names with commas between them belong here");
+      default:
+        // Empty.
+        if (node.kind !== "map" || node.entries.size > 0)
+          return this.#invalid(node.place, "must be an empty map: {}");
+        return node;
+    }
+  }
+
+  #duration(node: Node): Node {
+    if (node.kind === "scalar") return this.#read(node, readDuration(node));
+    if (node.kind === "list") return this.#invalid(node.place, "a duration belongs here");
+    const parts = { seconds: 0, nanos: 0 };
+    for (const [key, entry] of node.entries) {
+      if (key !== "seconds" && key !== "nanos")
+        return this.#invalid(
+          entry.place,
+          `unknown field "${key}"`,
+          "a duration has seconds and nanos",
+        );
+      const read = this.#scalar(key === "seconds" ? "int64" : "int32", entry.value);
+      if (read.kind !== "scalar" || read.invalid) return invalidAt(node.place);
+      parts[key] = Number(read.value ?? 0);
+    }
+    const negative = parts.seconds < 0 || parts.nanos < 0;
+    const seconds = BigInt(Math.abs(parts.seconds));
+    const text = canonicalDuration(negative ? "-" : "", seconds, Math.abs(parts.nanos));
+    return new ScalarNode(node.place, text, text);
+  }
+
+  #timestamp(node: Node): Node {
+    const text = node.kind === "scalar" ? String(node.value) : "";
+    if (/^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)$/.test(text))
+      return node;
+    return this.#invalid(node.place, "is not a time", 'write one like "2030-01-31T12:00:00Z"');
+  }
+
+  #any(node: Node): Node {
+    if (node.kind !== "map") return this.#invalid(node.place, "a map with @type belongs here");
+    const url = node.get("@type");
+    if (url === undefined) {
+      this.loose.set(node, { place: node.place, message: '"@type" is required' });
+      return node;
+    }
+    const text = node.string("@type");
+    if (text === undefined || !text.includes("/"))
+      return this.#invalid(url.place, "is not a type", 'write "type.googleapis.com/…"');
+    const type = this.rewriter.typeName(text.slice(text.lastIndexOf("/") + 1));
+    if (TYPED_STRUCTS.has(type)) return this.#typedStruct(node);
+    if (!this.descriptor.knows(type) && !isSpecial(type)) {
+      const help = didYouMean(type, this.descriptor.types());
+      const loose = { place: url.place, message: `Envoy has no type "${type}"` };
+      this.loose.set(node, help === undefined ? loose : { ...loose, help });
+      node.set("@type", scalar(url.place, `type.googleapis.com/${type}`), url.place);
+      return node;
+    }
+    return this.any(node, type);
+  }
+
+  /** `{type_url, value}` is taken off: the inner type decides, as in Envoy. */
+  #typedStruct(node: MapNode): Node {
+    const url = node.string("type_url") ?? node.string("typeUrl");
+    const value = node.get("value");
+    for (const [key, entry] of node.entries)
+      if (!["@type", "type_url", "typeUrl", "value"].includes(key))
+        this.#report.error(entry.place, `unknown field "${key}"`);
+    if (url === undefined)
+      return this.#invalid(node.place, '"type_url" is required in a TypedStruct');
+    if (value !== undefined && value.kind !== "map" && !isNull(value))
+      return this.#invalid(value.place, "a map of fields belongs here");
+    const inner = new MapNode(node.place, value?.kind === "map" ? value.entries : undefined);
+    const at = (node.get("type_url") ?? node.get("typeUrl"))!.place;
+    inner.set("@type", scalar(at, url.includes("/") ? url : `type.googleapis.com/${url}`), at);
+    return this.#any(inner);
+  }
+
+  #invalid(place: Place, message: string, help?: string): Node {
+    this.#report.error(place, message, help);
+    return invalidAt(place);
+  }
+}
+
+/** Inside an Any such a message stands under `value`. */
+function isSpecial(type: string): boolean {
+  return type.startsWith("google.protobuf.");
+}
+
+const WORDS: { readonly [type: string]: string } = {
+  bool: "boolean",
+  string: "string",
+  bytes: "string",
+};

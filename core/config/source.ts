@@ -1,0 +1,96 @@
+import type { Refusal, RuntimeConfig } from "../protocol.ts";
+import type { Diagnostic, Report } from "./diagnostic.ts";
+import type { Node } from "./document.ts";
+
+/** Remembers where everything in a RuntimeConfig came from, for what packages say about it later. */
+export class Source {
+  readonly #config: RuntimeConfig;
+  readonly #root: Node;
+  readonly #origin: ReadonlyMap<object, Node>;
+  readonly #report: Report;
+
+  constructor(
+    config: RuntimeConfig,
+    root: Node,
+    origin: ReadonlyMap<object, Node>,
+    report: Report,
+  ) {
+    this.#config = config;
+    this.#root = root;
+    this.#origin = origin;
+    this.#report = report;
+  }
+
+  /** What a package's `setup` has against its config, at the user's own line. */
+  diagnostic(refusal: Pick<Refusal, "package" | "message" | "path" | "place">): Diagnostic {
+    const walk = new Walk(this.#config, this.#root, this.#origin);
+    const parts = refusal.place.split("/").slice(1);
+    for (const part of parts) walk.step(part.replaceAll("~1", "/").replaceAll("~0", "~"));
+    const rest = walk.follow(refusal.path);
+    const { offset, path } = walk.node.place;
+    const tail = rest === "" || rest.startsWith("[") || path === "" ? rest : `.${rest}`;
+    const place = { offset, path: path + tail };
+    return this.#report.diagnostic(place, refusal.message);
+  }
+}
+
+/** Goes down the result and the tree together; where the result has a default, the tree stays behind. */
+class Walk {
+  node: Node;
+  #value: unknown;
+  readonly #origin: ReadonlyMap<object, Node>;
+  #lost = false;
+
+  constructor(value: unknown, node: Node, origin: ReadonlyMap<object, Node>) {
+    this.#value = value;
+    this.node = node;
+    this.#origin = origin;
+  }
+
+  step(key: string): void {
+    const parent = this.#value;
+    this.#value = isObject(parent) ? (parent as Record<string, unknown>)[key] : undefined;
+    const known = isObject(this.#value) ? this.#origin.get(this.#value) : undefined;
+    const child = known ?? (this.#lost ? undefined : childOf(this.node, key));
+    if (child !== undefined) this.node = child;
+    this.#lost = child === undefined;
+  }
+
+  /** A path of ConfigError, `virtual_hosts[0].domains[1]`; what the tree does not have comes back. */
+  follow(path: string): string {
+    let rest = path.replace(/^\./, "");
+    while (rest !== "") {
+      const key = this.#keyAt(rest);
+      if (key === undefined) return rest;
+      this.step(key.name);
+      if (this.#lost) return rest;
+      rest = rest.slice(key.length).replace(/^\./, "");
+    }
+    return "";
+  }
+
+  // A key may have dots in it: the longest that exists is meant.
+  #keyAt(rest: string): { readonly name: string; readonly length: number } | undefined {
+    const index = /^\[(\d+)\]/.exec(rest);
+    if (index !== null) return { name: index[1]!, length: index[0].length };
+    const quoted = /^\["([^"]*)"\]/.exec(rest);
+    if (quoted !== null) return { name: quoted[1]!, length: quoted[0].length };
+    const keys = isObject(this.#value) ? Object.keys(this.#value) : [];
+    if (this.node.kind === "map") keys.push(...this.node.entries.keys());
+    const fitting = keys.filter(
+      (key) => rest === key || (rest.startsWith(key) && /[.[]/.test(rest[key.length]!)),
+    );
+    const name = fitting.sort((a, b) => b.length - a.length)[0] ?? /^[^.[]+/.exec(rest)?.[0];
+    return name === undefined ? undefined : { name, length: name.length };
+  }
+}
+
+function childOf(node: Node, key: string): Node | undefined {
+  if (node.kind === "map") return node.get(key);
+  if (node.kind === "list") return node.items[Number(key)];
+  return undefined;
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === "object" && value !== null;
+}

@@ -1,0 +1,187 @@
+import type { Descriptor } from "./descriptor.ts";
+import type { Place, Report } from "./diagnostic.ts";
+import type { MapNode, Node } from "./document.ts";
+
+/**
+ * Fields that a package may lack only with an error: without them the proxy would serve in plain what is to be encrypted, let
+ * in whom it is to keep out, or send a request where it does not belong. Everything else that Envoy knows and no schema lists
+ * is a warning. A field is asked for here only while no schema lists it. `*`: every field of the message.
+ */
+const MUST_NOT_IGNORE: { readonly [message: string]: readonly string[] | "*" } = {
+  "envoy.config.bootstrap.v3.Bootstrap.DynamicResources": [
+    "lds_config",
+    "cds_config",
+    "ads_config",
+  ],
+  "envoy.config.bootstrap.v3.Bootstrap": ["dynamic_resources"],
+  "envoy.config.listener.v3.Listener": [
+    "additional_addresses",
+    "api_listener",
+    "bind_to_port",
+    "filter_chain_matcher",
+    "internal_listener",
+    "transparent",
+    "udp_listener_config",
+    "use_original_dst",
+  ],
+  "envoy.config.listener.v3.FilterChain": ["transport_socket"],
+  "envoy.config.listener.v3.FilterChainMatch": "*",
+  "envoy.config.core.v3.Pipe": ["mode"],
+  "envoy.config.core.v3.SocketAddress": ["network_namespace_filepath", "resolver_name"],
+  "envoy.config.cluster.v3.Cluster": [
+    "cluster_type",
+    "filters",
+    "lb_subset_config",
+    "load_balancing_policy",
+    "transport_socket",
+    "transport_socket_matches",
+  ],
+  "envoy.config.endpoint.v3.LbEndpoint": ["health_status"],
+  "envoy.config.endpoint.v3.LocalityLbEndpoints": ["priority"],
+  "envoy.config.core.v3.HttpProtocolOptions": ["headers_with_underscores_action"],
+  "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager": [
+    "early_header_mutation_extensions",
+    "internal_address_config",
+    "merge_slashes",
+    "normalize_path",
+    "original_ip_detection_extensions",
+    "path_normalization_options",
+    "path_with_escaped_slashes_action",
+    "skip_xff_append",
+    "strip_any_host_port",
+    "strip_matching_host_port",
+    "strip_trailing_host_dot",
+    "use_remote_address",
+    "xff_num_trusted_hops",
+  ],
+  "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter": ["disabled"],
+  "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": ["tunneling_config", "metadata_match"],
+  "envoy.config.route.v3.RouteConfiguration": [
+    "internal_only_headers",
+    "request_headers_to_add",
+    "request_headers_to_remove",
+    "response_headers_to_add",
+    "response_headers_to_remove",
+    "typed_per_filter_config",
+    "vhds",
+  ],
+  "envoy.config.route.v3.VirtualHost": [
+    "matcher",
+    "request_headers_to_add",
+    "request_headers_to_remove",
+    "require_tls",
+    "response_headers_to_add",
+    "response_headers_to_remove",
+    "typed_per_filter_config",
+  ],
+  "envoy.config.route.v3.Route": [
+    "request_headers_to_add",
+    "request_headers_to_remove",
+    "response_headers_to_add",
+    "response_headers_to_remove",
+    "typed_per_filter_config",
+  ],
+  "envoy.config.route.v3.WeightedCluster.ClusterWeight": [
+    "cluster_header",
+    "host_rewrite_literal",
+    "metadata_match",
+    "request_headers_to_add",
+    "request_headers_to_remove",
+    "typed_per_filter_config",
+  ],
+  "envoy.config.route.v3.RouteMatch": "*",
+  "envoy.config.route.v3.HeaderMatcher": "*",
+  "envoy.config.route.v3.QueryParameterMatcher": "*",
+  "envoy.config.route.v3.RouteAction": [
+    "auto_host_rewrite",
+    "host_rewrite",
+    "host_rewrite_header",
+    "host_rewrite_literal",
+    "host_rewrite_path_regex",
+    "metadata_match",
+    "path_rewrite_policy",
+    "prefix_rewrite",
+    "regex_rewrite",
+  ],
+};
+
+/** Packages of messages whose every field guards something, or says what matches. */
+const MUST_NOT_IGNORE_SPACES = [
+  "envoy.config.rbac.",
+  "envoy.type.matcher.",
+  "xds.type.matcher.",
+  "envoy.extensions.transport_sockets.",
+  "envoy.extensions.filters.http.api_key_auth.",
+  "envoy.extensions.filters.http.basic_auth.",
+  "envoy.extensions.filters.http.csrf.",
+  "envoy.extensions.filters.http.ext_authz.",
+  "envoy.extensions.filters.http.jwt_authn.",
+  "envoy.extensions.filters.http.oauth2.",
+  "envoy.extensions.filters.http.rbac.",
+  "envoy.extensions.filters.network.ext_authz.",
+  "envoy.extensions.filters.network.rbac.",
+];
+
+/** Fields whose default is true: written as it is, nothing is missing. */
+const TRUE_BY_DEFAULT = new Set(["envoy.config.listener.v3.Listener.bind_to_port"]);
+
+/** Deprecated, without any effect in Envoy either. */
+const WITHOUT_EFFECT = new Set(["envoy.type.matcher.v3.RegexMatcher.google_re2"]);
+
+const HTTP2 = "HTTP/2 to upstreams is not implemented yet; HTTP/1.1 is spoken instead";
+
+/** Warnings that say more than that the field is not implemented. */
+const NOTES: { readonly [field: string]: string } = {
+  "envoy.config.cluster.v3.Cluster.http2_protocol_options": HTTP2,
+  "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig.http2_protocol_options":
+    HTTP2,
+};
+
+/** Tells of a field that Envoy knows and no schema lists. */
+export function reportUnimplemented(
+  report: Report,
+  descriptor: Descriptor,
+  parent: MapNode,
+  name: string,
+  place: Place,
+  value: Node,
+): void {
+  const message = parent.message ?? "";
+  const full = `${message}.${name}`;
+  if (WITHOUT_EFFECT.has(full) || saysNothing(descriptor, full, message, name, value)) return;
+  const note = NOTES[full];
+  if (note !== undefined) {
+    report.unimplemented(place, note);
+    return;
+  }
+  const described = descriptor.message(message);
+  const oneof = described?.fields[name]?.o;
+  const chosen = oneof !== undefined && described?.required?.includes(oneof) === true;
+  const listed = MUST_NOT_IGNORE[message];
+  if (
+    chosen ||
+    listed === "*" ||
+    listed?.includes(name) === true ||
+    MUST_NOT_IGNORE_SPACES.some((space) => message.startsWith(space))
+  )
+    report.error(place, "known to Envoy, not implemented here, and not safe to ignore");
+  else report.unimplemented(place, "known to Envoy, not implemented here");
+}
+
+/** What is written is what holds without it. */
+function saysNothing(
+  descriptor: Descriptor,
+  full: string,
+  message: string,
+  name: string,
+  value: Node,
+): boolean {
+  if (value.kind === "list") return value.items.length === 0;
+  if (value.kind === "map") return false;
+  if (value.invalid) return true;
+  if (TRUE_BY_DEFAULT.has(full)) return value.value === true;
+  const field = descriptor.message(message)?.fields[name];
+  if (field === undefined || field.o !== undefined || field.t.startsWith("google.")) return false;
+  if (field.e === 1) return descriptor.enum(field.t)?.[String(value.value)] === 0;
+  return value.value === false || value.value === 0 || value.value === "";
+}

@@ -1,0 +1,116 @@
+import { type Bundle, locate } from "./bundle.ts";
+import { type EntryPoint, Isolate } from "./isolate.ts";
+import type { Problem } from "./problem.ts";
+
+/** What a definition says of itself, as JSON. */
+export interface Description {
+  readonly kind: string;
+  readonly name: string;
+  readonly aliases: readonly string[];
+  readonly types: readonly string[];
+  readonly terminal: boolean;
+  readonly runs: "workers" | "control" | "everywhere";
+  readonly section?: string;
+  readonly schema: unknown;
+  readonly routeSchema?: unknown;
+}
+
+/** Why a module cannot be loaded, or is no package. */
+export class DescribeError extends Error {
+  readonly problem: Problem;
+
+  constructor(found: Problem) {
+    super(found.message);
+    this.problem = found;
+  }
+}
+
+/** Loading somebody's module takes milliseconds; this is for the one that never ends. */
+const LOAD_MS = 1_000;
+const MEMORY_MB = 128;
+/** One isolate serves so many modules of ours, then its heap is given back. */
+const MODULES_AN_ISOLATE = 500;
+
+/** Loads modules far from any traffic and reads what they define. Ours share an isolate, others get one each, for a moment. */
+export class Describer {
+  readonly #sdk: string;
+  #shared: Cell | undefined;
+
+  constructor(sdk: string) {
+    this.#sdk = sdk;
+  }
+
+  /** Throws a DescribeError. */
+  describe(bundle: Bundle, origin: "shipped" | "dropped-in"): readonly Description[] {
+    if (origin === "shipped") {
+      if (this.#shared !== undefined && this.#shared.loaded >= MODULES_AN_ISOLATE) this.dispose();
+      if (this.#shared?.disposed) this.dispose();
+      this.#shared ??= new Cell(this.#sdk);
+      return this.#shared.read(bundle);
+    }
+    const cell = new Cell(this.#sdk);
+    try {
+      return cell.read(bundle);
+    } finally {
+      cell.dispose();
+    }
+  }
+
+  dispose(): void {
+    this.#shared?.dispose();
+    this.#shared = undefined;
+  }
+}
+
+const READER = `export function read(loaded) {
+  const usual = "write: export default defineHttpFilter({ … })";
+  const exported = loaded.default;
+  if (exported === undefined) throw new Error("no default export; " + usual);
+  const list = Array.isArray(exported) ? exported : [exported];
+  return JSON.stringify(list.map((d) => {
+    if (typeof d !== "object" || d === null || typeof d.setup !== "function" || typeof d.kind !== "string")
+      throw new Error("the default export is no filter; " + usual);
+    if (typeof d.name !== "string" || d.name === "") throw new Error('the filter has no name; write: name: "…"');
+    if (typeof d.config !== "object" || d.config === null)
+      throw new Error('"' + d.name + '" has no config schema; write: config: Type.Object({})');
+    return {
+      kind: d.kind, name: d.name, aliases: d.aliases ?? [], types: d.types ?? [], terminal: d.terminal === true,
+      runs: d.runs ?? "workers", section: d.section, schema: d.config, routeSchema: d.routeConfig,
+    };
+  }));
+}`;
+
+class Cell {
+  readonly #isolate: Isolate;
+  readonly #read: EntryPoint;
+  loaded = 0;
+
+  constructor(sdk: string) {
+    this.#isolate = new Isolate({ memoryLimitMb: MEMORY_MB, sdk });
+    this.#read = this.#isolate.load({ code: READER, filename: "tsproxy:reader" }).entry("read", LOAD_MS);
+  }
+
+  read(bundle: Bundle): readonly Description[] {
+    this.loaded++;
+    try {
+      const module = this.#isolate.load({ code: bundle.code, filename: bundle.filename }, LOAD_MS);
+      return JSON.parse(this.#read(module.namespace) as string);
+    } catch (error) {
+      const { message, stack = "" } = error as Error;
+      const reason = message.startsWith("Script execution timed out")
+        ? `did not finish loading within ${LOAD_MS / 1000} s`
+        : message;
+      const find = (filename: string) => (filename === bundle.filename ? bundle.sources : undefined);
+      throw new DescribeError(locate(reason, stack, find));
+    }
+  }
+
+  /** A module went past the memory limit. */
+  get disposed(): boolean {
+    return this.#isolate.disposed;
+  }
+
+  dispose(): void {
+    this.#isolate.dispose();
+  }
+}

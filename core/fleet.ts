@@ -1,0 +1,345 @@
+import type {
+  AddressConfig,
+  FromWorker,
+  ListenerConfig,
+  ModuleSource,
+  Refusal,
+  RuntimeConfig,
+  ToWorker,
+} from "./protocol.ts";
+
+/** What a new generation brings. */
+export interface Change {
+  readonly generation: number;
+  readonly modules: readonly ModuleSource[];
+  readonly removed: readonly string[];
+  /** Undefined: the configuration stays. */
+  readonly config: RuntimeConfig | undefined;
+}
+
+/** One who sets a change up beside what runs, and then puts it into service or drops it: the canary, the fleet. */
+export interface Stage {
+  /** Empty: all is ready for `commit`. */
+  prepare(change: Change): Promise<readonly Refusal[]>;
+  commit(generation: number): Promise<void>;
+  abort(generation: number): Promise<void>;
+}
+
+/** A thread of the fleet, seen from main. */
+export interface Thread {
+  readonly role: "worker" | "control";
+  readonly index: number;
+  post(message: ToWorker): void;
+  /** At once. */
+  kill(): void;
+}
+
+export interface ThreadEvents {
+  onMessage(message: FromWorker): void;
+  /** Exactly once. `reason` is what the thread died of. */
+  onExit(reason: string): void;
+}
+export type StartThread = (
+  role: "worker" | "control",
+  index: number,
+  events: ThreadEvents,
+) => Thread;
+
+/** What threads say that is not an answer to the fleet. */
+export interface FleetEvents {
+  onLog(thread: Thread, message: Extract<FromWorker, { type: "log" }>): void;
+  onFault(thread: Thread, message: Extract<FromWorker, { type: "fault" }>): void;
+  onStats(thread: Thread, message: Extract<FromWorker, { type: "stats" }>): void;
+  onCall(name: string, args: unknown): Promise<unknown>;
+  /** A thread died and another has taken its place, or will. */
+  onLost(thread: Thread, reason: string): void;
+}
+
+/** Bound by core's own limit for `waitFor` (15 s), and room to spare. */
+const PREPARE_MS = 20_000;
+const COMMIT_MS = 5_000;
+const LISTEN_MS = 5_000;
+/** A thread that dies again and again must not take the machine with it. */
+const RESTART_MS = [100, 1_000, 5_000] as const;
+
+export interface Bound {
+  readonly name: string;
+  readonly address: AddressConfig;
+}
+
+/** A socket could not be bound. */
+export class ListenError extends Error {
+  readonly listener: string;
+  readonly code: string;
+
+  constructor(listener: string, code: string, message: string) {
+    super(message);
+    this.listener = listener;
+    this.code = code;
+  }
+}
+
+/** The workers and the control thread, as one: every generation goes to all of them, or to none. */
+export class Fleet implements Stage {
+  readonly #start: StartThread;
+  readonly #events: FleetEvents;
+  readonly #members: Member[] = [];
+  readonly #modules = new Map<string, ModuleSource>();
+  readonly #topics = new Map<string, unknown>();
+  #config: RuntimeConfig | undefined;
+  #generation = 0;
+  #pending: Change | undefined;
+  #bound: readonly Bound[] = [];
+  #stopping = false;
+
+  constructor(start: StartThread, events: FleetEvents, concurrency: number) {
+    this.#start = start;
+    this.#events = events;
+    for (let i = 0; i < concurrency; i++) this.#add("worker", i, 0);
+    this.#add("control", concurrency, 0);
+  }
+
+  async prepare(change: Change): Promise<readonly Refusal[]> {
+    this.#pending = change;
+    const answers = await Promise.all(this.#members.map((member) => member.prepare(change)));
+    return answers.flat();
+  }
+
+  async commit(generation: number): Promise<void> {
+    const change = this.#pending;
+    if (change?.generation !== generation) throw new Error(`generation ${generation} was not prepared`);
+    this.#pending = undefined;
+    this.#generation = generation;
+    for (const module of change.modules) this.#modules.set(module.package, module);
+    for (const name of change.removed) this.#modules.delete(name);
+    this.#config = change.config ?? this.#config;
+    await Promise.all(this.#members.map((member) => member.commit(generation)));
+  }
+
+  async abort(generation: number): Promise<void> {
+    this.#pending = undefined;
+    for (const member of this.#members) member.post({ type: "abort", generation });
+  }
+
+  /**
+   * Binds what is not bound yet. Port 0: the first worker binds, the others take its number. A unix socket belongs to one
+   * worker. Returns every listener of the generation with the address it has; throws a ListenError.
+   */
+  async listen(listeners: readonly ListenerConfig[]): Promise<readonly Bound[]> {
+    const bound: Bound[] = [];
+    for (const role of ["worker", "control"] as const) {
+      const members = this.#members.filter((member) => member.role === role);
+      const own = listeners.filter((listener) => threadOf(listener) === role);
+      if (own.length === 0 || members.length === 0) continue;
+      const [first, ...others] = members as [Member, ...Member[]];
+      const addresses = await first.listen(own.map(({ name, address }) => ({ name, address: this.#known(name, address) })));
+      bound.push(...addresses);
+      const shared = addresses.filter(({ address }) => address.path === undefined);
+      await Promise.all(others.map((member) => member.listen(shared)));
+    }
+    this.#bound = bound;
+    return bound;
+  }
+
+  get bound(): readonly Bound[] {
+    return this.#bound;
+  }
+
+  publish(topic: string, value: unknown, from?: Thread): void {
+    this.#topics.set(topic, value);
+    for (const member of this.#members)
+      if (member.thread !== from) member.post({ type: "publish", topic, value });
+  }
+
+  /** Stops accepting and settles when what is in progress has ended, or after `ms`. */
+  async drain(ms: number): Promise<void> {
+    this.#stopping = true;
+    await Promise.all(this.#members.map((member) => member.drain(ms)));
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    await Promise.all(this.#members.map((member) => member.stop()));
+  }
+
+  /** A listener that already has a number for its port 0 keeps it. */
+  #known(name: string, address: AddressConfig): AddressConfig {
+    if (address.port !== 0 || address.path !== undefined) return address;
+    const known = this.#bound.find((bound) => bound.name === name)?.address;
+    return known?.ip === address.ip ? known : address;
+  }
+
+  #add(role: "worker" | "control", index: number, deaths: number): void {
+    const member = new Member(role, this.#start, index, {
+      onMessage: (message) => this.#onMessage(member, message),
+      onExit: (reason) => this.#onExit(member, reason, deaths),
+    });
+    for (const [topic, value] of this.#topics) member.post({ type: "publish", topic, value });
+    this.#members.push(member);
+  }
+
+  #onExit(member: Member, reason: string, deaths: number): void {
+    this.#members.splice(this.#members.indexOf(member), 1);
+    if (this.#stopping) return;
+    this.#events.onLost(member.thread, reason);
+    const again = Date.now() - member.since > 60_000 ? 0 : deaths;
+    const ms = RESTART_MS[Math.min(again, RESTART_MS.length - 1)]!;
+    setTimeout(() => {
+      if (!this.#stopping) this.#revive(member.role, member.thread.index, again + 1);
+    }, ms);
+  }
+
+  /** A new thread catches up with what the others run. */
+  #revive(role: "worker" | "control", index: number, deaths: number): void {
+    this.#add(role, index, deaths);
+    const member = this.#members.at(-1)!;
+    const config = this.#config;
+    if (config === undefined) return;
+    const names = new Set(config.listeners.filter((l) => threadOf(l) === role).map((l) => l.name));
+    // A unix socket is the first worker's alone.
+    const takes = ({ name, address }: Bound) =>
+      names.has(name) && (address.path === undefined || role === "control" || index === 0);
+    member.join(
+      { generation: this.#generation, modules: [...this.#modules.values()], removed: [], config },
+      this.#bound.filter(takes),
+    );
+  }
+
+  #onMessage(member: Member, message: FromWorker): void {
+    switch (message.type) {
+      case "publish":
+        return this.publish(message.topic, message.value, member.thread);
+      case "log":
+        return this.#events.onLog(member.thread, message);
+      case "fault":
+        return this.#events.onFault(member.thread, message);
+      case "stats":
+        return this.#events.onStats(member.thread, message);
+      case "call": {
+        const { call } = message;
+        const reply = (value: unknown, error: string | undefined) =>
+          member.post({ type: "reply", call, value, error });
+        this.#events.onCall(message.name, message.args).then(
+          (value) => reply(value, undefined),
+          (error: Error) => reply(undefined, error.message),
+        );
+      }
+    }
+  }
+}
+
+/** Which threads accept for a listener: those of a service that runs on the control thread are its own. */
+export function threadOf(listener: ListenerConfig): "worker" | "control" {
+  return listener.thread ?? "worker";
+}
+
+type Answer = Extract<FromWorker, { type: "prepared" | "refused" | "committed" | "listening" | "listen_failed" | "drained" }>;
+
+/** One thread and the answers that the fleet waits for from it. */
+class Member {
+  readonly role: "worker" | "control";
+  readonly thread: Thread;
+  readonly since = Date.now();
+  readonly #waiting = new Set<(message: Answer | undefined) => void>();
+  #joined: Promise<void> = Promise.resolve();
+  #gone = false;
+
+  constructor(role: "worker" | "control", start: StartThread, index: number, events: ThreadEvents) {
+    this.role = role;
+    this.thread = start(role, index, {
+      onMessage: (message) => {
+        for (const waiter of [...this.#waiting]) waiter(message as Answer);
+        events.onMessage(message);
+      },
+      onExit: (reason) => {
+        if (this.#gone) return;
+        this.#gone = true;
+        for (const waiter of [...this.#waiting]) waiter(undefined);
+        events.onExit(reason);
+      },
+    });
+  }
+
+  get #name(): string {
+    return this.role === "control" ? "the control thread" : `worker ${this.thread.index}`;
+  }
+
+  post(message: ToWorker): void {
+    if (!this.#gone) this.thread.post(message);
+  }
+
+  /** A new thread's way to what the others run. Changes wait until it is there; one that cannot get there dies. */
+  join(change: Change, listeners: readonly Bound[]): void {
+    const join = async () => {
+      if ((await this.#prepare(change)).length > 0) return this.thread.kill();
+      await this.commit(change.generation);
+      await this.listen(listeners).catch(() => this.thread.kill());
+    };
+    this.#joined = join();
+  }
+
+  async prepare(change: Change): Promise<readonly Refusal[]> {
+    await this.#joined;
+    return this.#prepare(change);
+  }
+
+  async #prepare(change: Change): Promise<readonly Refusal[]> {
+    const answer = this.#answer(
+      PREPARE_MS,
+      (message) =>
+        (message.type === "prepared" || message.type === "refused") &&
+        message.generation === change.generation,
+    );
+    this.post({ type: "prepare", ...change });
+    const message = await answer;
+    if (message?.type === "prepared") return [];
+    if (message?.type === "refused") return message.refusals;
+    const what = this.#gone ? "died while it prepared" : `did not answer within ${PREPARE_MS / 1000} s`;
+    return [{ package: "", message: `${this.#name} ${what}`, path: "", place: "", stack: "" }];
+  }
+
+  async commit(generation: number): Promise<void> {
+    const answer = this.#answer(COMMIT_MS, (message) => message.type === "committed" && message.generation === generation);
+    this.post({ type: "commit", generation });
+    await answer;
+  }
+
+  async listen(listeners: readonly Bound[]): Promise<readonly Bound[]> {
+    if (listeners.length === 0) return [];
+    const answer = this.#answer(LISTEN_MS, (message) => message.type === "listening" || message.type === "listen_failed");
+    this.post({ type: "listen", listeners });
+    const message = await answer;
+    if (message?.type === "listening") return message.listeners;
+    if (message?.type === "listen_failed") throw new ListenError(message.name, message.code, message.message);
+    throw new ListenError(listeners[0]!.name, "", `${this.#name} ${this.#gone ? "died" : "did not answer"} while it bound its sockets`);
+  }
+
+  async drain(ms: number): Promise<void> {
+    const answer = this.#answer(ms + 500, (message) => message.type === "drained");
+    this.post({ type: "drain", ms });
+    await answer;
+  }
+
+  async stop(): Promise<void> {
+    if (this.#gone) return;
+    const gone = this.#answer(1_000, () => false);
+    this.post({ type: "stop" });
+    await gone;
+    if (!this.#gone) this.thread.kill();
+  }
+
+  /** Undefined: the time is over, or the thread is gone. */
+  #answer(ms: number, isAnswer: (message: Answer) => boolean): Promise<Answer | undefined> {
+    if (this.#gone) return Promise.resolve(undefined);
+    return new Promise((resolve) => {
+      const settle = (message: Answer | undefined) => {
+        if (message !== undefined && !isAnswer(message)) return;
+        clearTimeout(timer);
+        this.#waiting.delete(settle);
+        resolve(message);
+      };
+      const timer = setTimeout(settle, ms, undefined);
+      this.#waiting.add(settle);
+    });
+  }
+}

@@ -1,0 +1,413 @@
+// Hot path: all bytes of all connections pass here.
+import {
+  type Address,
+  Chunk,
+  type CloseEvent,
+  type ConnectionHandler,
+  type DownstreamConnection,
+  type Output,
+} from "@tsproxy/sdk";
+import type { Io } from "./io.ts";
+import { COMMAND, HOW } from "./ring.ts";
+import type { TimerWheel, WheelTimer } from "./timers.ts";
+
+const NO_ADDRESS: Address = { ip: "", port: 0 };
+const NO_LISTENER = { name: "", statPrefix: "", direction: "UNSPECIFIED" as const };
+const LINGER_READ_LIMIT = 1 << 20; // what a peer may still send while a closed connection lingers
+
+/**
+ * A socket as packages see it, either direction. Writes never fail and never grow without end: what finds no room in the
+ * output segment is kept here, the connection counts as blocked meanwhile, and whoever feeds it pauses its source.
+ */
+export class SocketConnection implements DownstreamConnection {
+  id: number;
+  handler: ConnectionHandler;
+  remoteAddress: Address = NO_ADDRESS;
+  localAddress: Address = NO_ADDRESS;
+  listener: DownstreamConnection["listener"] = NO_LISTENER;
+  startTime = 0;
+  transportProtocol = "raw_buffer";
+  serverName = "";
+  applicationProtocols: readonly string[] = [];
+  draining = false;
+  bytesReceived = 0;
+  bytesSent = 0;
+  connecting = false;
+  open = true;
+  /** Core has told that the socket is gone, or was never made. */
+  gone = false;
+  readonly #table: ConnectionTable;
+  readonly #io: Io;
+  #pending: Uint8Array[] | undefined = undefined;
+  #pendingAt = 0;
+  /** The socket's own queue is over its mark. */
+  #socketBlocked = false;
+  #told = false;
+  #pauses = 0;
+  #ending = false;
+  #closing: "no" | "flush" | "abort" | "delayed" = "no";
+  #timedOut = false;
+  #lingerMs = 0;
+  #lingerRead = 0;
+  #timer: WheelTimer | undefined = undefined;
+  #againAsked = false;
+
+  constructor(table: ConnectionTable, id: number, handler: ConnectionHandler) {
+    this.#table = table;
+    this.#io = table.io;
+    this.id = id;
+    this.handler = handler;
+  }
+
+  get blocked(): boolean {
+    return this.#socketBlocked || this.#pending !== undefined;
+  }
+
+  get #writable(): boolean {
+    return this.open && !this.#ending;
+  }
+
+  reserve(size: number): Output {
+    const io = this.#io;
+    if (this.#pending === undefined && io.canCopy(size) && this.#writable) return io.reserve();
+    return { memory: new Uint8Array(size), at: 0 };
+  }
+
+  commit(output: Output): void {
+    if (this.#io.isOutput(output)) {
+      this.bytesSent += this.#io.commit(this.id);
+    } else if (this.#writable && output.at > 0) {
+      this.bytesSent += output.at;
+      this.#keep(output.memory.subarray(0, output.at));
+    }
+  }
+
+  write(memory: Uint8Array, at: number, end: number): void {
+    const size = end - at;
+    if (size <= 0 || !this.#writable) return;
+    this.bytesSent += size;
+    const io = this.#io;
+    if (this.#pending !== undefined || this.id < 0) this.#keep(memory.slice(at, end));
+    else if (io.canForward(memory, at, size)) io.forward(this.id, at, size);
+    else if (io.canCopy(size)) io.copyOut(this.id, memory, at, end);
+    else this.#keep(memory.slice(at, end));
+  }
+
+  #keep(bytes: Uint8Array): void {
+    if (this.#pending === undefined) {
+      this.#pending = [];
+      this.#pendingAt = 0;
+      if (!this.#socketBlocked) this.#table.pull(this);
+      this.#tellBlocked();
+    }
+    this.#pending.push(bytes);
+  }
+
+  /** Writes out what was kept as far as there is room. False: more is left and the socket takes more. */
+  flushPending(): boolean {
+    const io = this.#io;
+    const pending = this.#pending;
+    if (pending === undefined || !this.open) return true;
+    if (this.id < 0) return true;
+    while (pending.length > 0) {
+      if (this.#socketBlocked) return true;
+      const bytes = pending[0]!;
+      const size = Math.min(bytes.length - this.#pendingAt, 32 * 1024);
+      if (!io.hasRoom || !io.canCopy(size)) return false;
+      io.copyOut(this.id, bytes, this.#pendingAt, this.#pendingAt + size);
+      this.#pendingAt += size;
+      if (this.#pendingAt === bytes.length) {
+        pending.shift();
+        this.#pendingAt = 0;
+      }
+    }
+    this.#pending = undefined;
+    if (this.#ending) io.command(COMMAND.END, this.id, 0, 0);
+    if (this.#closing === "flush") this.#closeNow();
+    else if (this.#closing === "delayed") this.#linger();
+    else this.#tellDrained();
+    return true;
+  }
+
+  end(): void {
+    if (!this.#writable) return;
+    this.#ending = true;
+    if (this.#pending === undefined && this.id >= 0) this.#io.command(COMMAND.END, this.id, 0, 0);
+  }
+
+  close(how: "flush" | "abort" | "reset"): void {
+    if (!this.open || (this.#closing === "abort" && how !== "reset")) return;
+    if (how === "flush" && this.id >= 0) {
+      if (this.#closing === "flush") return;
+      this.#closing = "flush";
+      if (this.#pending === undefined) this.#closeNow();
+      return;
+    }
+    this.#closing = "abort";
+    this.#pending = undefined;
+    if (this.id < 0) this.#table.forgetUnborn(this);
+    else this.#io.command(COMMAND.CLOSE, this.id, how === "reset" ? HOW.RESET : HOW.ABORT, 0);
+    this.#shut();
+  }
+
+  #closeNow(): void {
+    this.#io.command(COMMAND.CLOSE, this.id, HOW.FLUSH, 0);
+    this.#shut();
+  }
+
+  closeDelayed(ms: number): void {
+    if (!this.open || this.#closing !== "no") return;
+    this.#closing = "delayed";
+    this.#lingerMs = ms;
+    if (this.#pending === undefined) this.#linger();
+  }
+
+  #linger(): void {
+    if (this.#lingerMs === 0) {
+      this.#closing = "no";
+      this.close("flush");
+      return;
+    }
+    this.#timer ??= this.#table.wheel.timer(() => this.#onTimer());
+    this.#timer.arm(this.#lingerMs);
+  }
+
+  /** From here on the handler hears `onClosed` only. */
+  #shut(): void {
+    this.open = false;
+    this.#timer?.cancel();
+    this.#table.closed(this);
+  }
+
+  #onTimer(): void {
+    if (this.connecting) {
+      this.#timedOut = true;
+      this.close("abort");
+    } else {
+      this.#closing = "no";
+      this.close("flush");
+    }
+  }
+
+  connectTimeout(ms: number): void {
+    this.#timer = this.#table.wheel.timer(() => this.#onTimer());
+    this.#timer.arm(ms);
+  }
+
+  pause(): void {
+    if (this.#pauses++ === 0 && this.open && this.id >= 0) this.#io.command(COMMAND.PAUSE, this.id, 0, 0);
+  }
+
+  resume(): void {
+    if (--this.#pauses === 0 && this.open && this.id >= 0) this.#io.command(COMMAND.RESUME, this.id, 0, 0);
+  }
+
+  again(): void {
+    if (this.#againAsked) return;
+    this.#againAsked = true;
+    this.#table.again(this);
+  }
+
+  // ---- told by the event loop
+
+  onAgain(): void {
+    this.#againAsked = false;
+    if (this.open) this.handler.onAgain?.();
+  }
+
+  onData(chunk: Chunk): void {
+    if (!this.open) return;
+    const size = chunk.end - chunk.at;
+    this.bytesReceived += size;
+    if (this.#closing !== "no") {
+      this.#lingerRead += size;
+      if (this.#lingerRead > LINGER_READ_LIMIT) this.close("abort");
+      return;
+    }
+    this.handler.onData(chunk);
+  }
+
+  onEof(): void {
+    if (!this.open) return;
+    if (this.#closing !== "no") {
+      this.#closing = "no";
+      this.close("flush");
+    } else this.handler.onEof();
+  }
+
+  /** An id has been found for a connection that had to wait for one. */
+  onBorn(id: number): void {
+    this.id = id;
+    if (this.#pauses > 0) this.#io.command(COMMAND.PAUSE, id, 0, 0);
+    if (this.#pending !== undefined) this.#table.pull(this);
+    else if (this.#ending) this.#io.command(COMMAND.END, id, 0, 0);
+  }
+
+  onConnected(local: Address): void {
+    this.connecting = false;
+    this.#timer?.cancel();
+    this.localAddress = local;
+    if (this.open) this.handler.onConnected?.();
+  }
+
+  onSocketBlocked(): void {
+    this.#socketBlocked = true;
+    this.#tellBlocked();
+  }
+
+  onSocketDrained(): void {
+    this.#socketBlocked = false;
+    if (this.#pending !== undefined) this.#table.pull(this);
+    else this.#tellDrained();
+  }
+
+  onClosed(local: boolean, error: string, connecting: boolean): void {
+    if (this.gone) return;
+    this.gone = true;
+    this.open = false;
+    this.#timer?.cancel();
+    this.#pending = undefined;
+    const event: CloseEvent = {
+      by: local || this.#timedOut || this.#closing !== "no" ? "local" : "remote",
+      phase: connecting || this.connecting ? "connecting" : "connected",
+      timeout: this.#timedOut,
+      error: error === "" ? undefined : error,
+    };
+    this.connecting = false;
+    this.handler.onClosed(event);
+  }
+
+  #tellBlocked(): void {
+    if (this.#told || !this.open) return;
+    this.#told = true;
+    this.handler.onBlocked?.();
+  }
+
+  #tellDrained(): void {
+    if (!this.#told || this.blocked || !this.open) return;
+    this.#told = false;
+    this.handler.onDrained?.();
+  }
+}
+
+/** All connections of an isolate by id, and those that want a turn without an event. */
+export class ConnectionTable {
+  readonly io: Io;
+  readonly wheel: TimerWheel;
+  readonly #byIndex: (SocketConnection | undefined)[] = [];
+  readonly #pulls: SocketConnection[] = [];
+  #agains: SocketConnection[] = [];
+  /** Closed by us in this crossing: their handlers hear of it at its end, never inside their own call. */
+  #closed: SocketConnection[] = [];
+  readonly #unborn: { readonly connection: SocketConnection; readonly address: Uint8Array }[] = [];
+  readonly #address = new Uint8Array(512);
+
+  constructor(io: Io, wheel: TimerWheel) {
+    this.io = io;
+    this.wheel = wheel;
+  }
+
+  find(id: number): SocketConnection | undefined {
+    const connection = this.#byIndex[id & 0xffff];
+    return connection !== undefined && connection.id === id ? connection : undefined;
+  }
+
+  add(connection: SocketConnection): void {
+    this.#byIndex[connection.id & 0xffff] = connection;
+  }
+
+  release(connection: SocketConnection): void {
+    this.#byIndex[connection.id & 0xffff] = undefined;
+    this.io.command(COMMAND.RELEASE, connection.id, 0, 0);
+  }
+
+  connect(address: Address, handler: ConnectionHandler, timeoutMs: number): SocketConnection {
+    const connection = new SocketConnection(this, -1, handler);
+    connection.connecting = true;
+    connection.remoteAddress = address;
+    if (timeoutMs > 0) connection.connectTimeout(timeoutMs);
+    const text = `${address.ip}|${address.port}|${address.path ?? ""}`;
+    let size = 0;
+    for (; size < text.length && size < this.#address.length; size++) this.#address[size] = text.charCodeAt(size);
+    const entry = { connection, address: this.#address.slice(0, size) };
+    if (!this.#bear(entry)) {
+      this.#unborn.push(entry);
+      this.io.touch();
+    }
+    return connection;
+  }
+
+  #bear(entry: { readonly connection: SocketConnection; readonly address: Uint8Array }): boolean {
+    const { connection, address } = entry;
+    if (!this.io.canCopy(address.length)) return false;
+    const id = this.io.takeId();
+    if (id < 0) return false;
+    const at = this.io.place(address, 0, address.length);
+    this.io.command(COMMAND.CONNECT, id, at, address.length);
+    connection.id = id;
+    this.add(connection);
+    connection.onBorn(id);
+    return true;
+  }
+
+  forgetUnborn(connection: SocketConnection): void {
+    const at = this.#unborn.findIndex((entry) => entry.connection === connection);
+    if (at >= 0) this.#unborn.splice(at, 1);
+  }
+
+  pull(connection: SocketConnection): void {
+    if (!this.#pulls.includes(connection)) this.#pulls.push(connection);
+    this.io.touch();
+  }
+
+  again(connection: SocketConnection): void {
+    this.#agains.push(connection);
+    this.io.touch();
+  }
+
+  closed(connection: SocketConnection): void {
+    this.#closed.push(connection);
+    this.io.touch();
+  }
+
+  /** Turns that connections asked for, as far as there is room. */
+  turn(guard: (connection: SocketConnection, call: () => void) => void): void {
+    while (this.#unborn.length > 0 && this.#bear(this.#unborn[0]!)) this.#unborn.shift();
+    while (this.#pulls.length > 0 && this.io.hasRoom) {
+      const connection = this.#pulls[0]!;
+      let done = true;
+      guard(connection, () => {
+        done = connection.flushPending();
+      });
+      if (!done) break;
+      this.#pulls.shift();
+    }
+    const agains = this.#agains;
+    if (agains.length > 0) {
+      this.#agains = [];
+      for (const connection of agains) {
+        if (!this.io.hasRoom) this.#agains.push(connection);
+        else guard(connection, () => connection.onAgain());
+      }
+    }
+  }
+
+  /** Tells handlers of connections that we have closed. The socket itself is released once core confirms. */
+  tellClosed(guard: (connection: SocketConnection, call: () => void) => void): void {
+    while (this.#closed.length > 0) {
+      const closed = this.#closed;
+      this.#closed = [];
+      for (const connection of closed) {
+        if (!connection.gone) guard(connection, () => connection.onClosed(true, "", connection.connecting));
+      }
+    }
+  }
+
+  get wantsTurn(): boolean {
+    return this.#unborn.length > 0 || this.#pulls.length > 0 || this.#agains.length > 0 || this.io.overflowed;
+  }
+
+  *all(): IterableIterator<SocketConnection> {
+    for (const connection of this.#byIndex) if (connection !== undefined) yield connection;
+  }
+}

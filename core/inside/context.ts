@@ -1,0 +1,153 @@
+import type {
+  Address,
+  Clusters,
+  Connection,
+  ConnectionHandler,
+  ConnectOptions,
+  ExtensionRef,
+  FileSink,
+  Generation,
+  Kind,
+  Kinds,
+  Log,
+  LogFields,
+  Regex,
+  SetupContext,
+  Slot,
+  Stats,
+  Timer,
+} from "@tsproxy/sdk";
+import { type ConnectionTable, SocketConnection } from "./connection.ts";
+import { FileTable } from "./files.ts";
+import type { Host } from "./host.ts";
+import { compileRegex } from "./regex.ts";
+import type { Registry, Scope } from "./registry.ts";
+import { ScopedStats, type StatsTable } from "./stats.ts";
+import type { TimerWheel } from "./timers.ts";
+import type { Topics } from "./topics.ts";
+
+/** What every context of an isolate shares. */
+export interface Surroundings {
+  readonly role: "worker" | "control" | "canary";
+  readonly worker: number;
+  readonly node: { readonly id: string; readonly cluster: string };
+  readonly host: Host;
+  readonly registry: Registry;
+  readonly connections: ConnectionTable;
+  readonly wheel: TimerWheel;
+  readonly stats: StatsTable;
+  readonly topics: Topics;
+  readonly files: FileTable;
+  readonly clusters: Clusters;
+  /** Promises that hold the present preparation back. */
+  waits: { readonly settled: Promise<unknown>; readonly what: string }[];
+}
+
+/** `cx` of one setup. What is made through it ends with the scope. */
+export class Context implements SetupContext {
+  readonly role: "worker" | "control" | "canary";
+  readonly worker: number;
+  readonly node: { readonly id: string; readonly cluster: string };
+  readonly log: Log;
+  readonly stats: Stats;
+  readonly clusters: Clusters;
+  readonly previous: unknown;
+  readonly #around: Surroundings;
+  readonly #scope: Scope;
+
+  constructor(around: Surroundings, scope: Scope) {
+    this.role = around.role;
+    this.worker = around.worker;
+    this.node = around.node;
+    this.log = new PackageLog(around.host, scope.package);
+    this.stats = new ScopedStats(around.stats, "");
+    this.clusters = around.clusters;
+    this.previous = scope.previous;
+    this.#around = around;
+    this.#scope = scope;
+  }
+
+  now(): number {
+    return this.#around.wheel.now;
+  }
+
+  timer(onFired: () => void): Timer {
+    const timer = this.#around.wheel.timer(onFired);
+    return timer;
+  }
+
+  extension<K extends Kind>(kind: K, ref: ExtensionRef): Slot<Kinds[K]> {
+    const slot = this.#around.registry.create(kind, ref, `${this.#scope.place}/${kind}:${ref.name}`, undefined);
+    this.#scope.children.push(slot as never);
+    return slot;
+  }
+
+  shipped<K extends Kind>(kind: K, packageName: string, config: unknown = {}): Slot<Kinds[K]> {
+    return this.extension(kind, { name: packageName, package: packageName, config });
+  }
+
+  regex(pattern: string): Regex {
+    return compileRegex(pattern);
+  }
+
+  connect(address: Address, handler: ConnectionHandler, options: ConnectOptions): Connection {
+    return this.#around.connections.connect(address, handler, options.timeoutMs);
+  }
+
+  adopt(connection: Connection, handler: ConnectionHandler): void {
+    if (connection instanceof SocketConnection) connection.handler = handler;
+  }
+
+  file(path: string): FileSink {
+    return this.#around.files.open(path);
+  }
+
+  publish(topic: string, value: unknown): void {
+    if (this.role !== "canary") this.#around.topics.publish(topic, value);
+  }
+
+  subscribe(topic: string, onValue: (value: unknown) => void): void {
+    if (this.role === "canary") return;
+    this.#scope.onDispose(this.#around.topics.subscribe(topic, onValue));
+  }
+
+  waitFor(settled: Promise<unknown>, what: string): void {
+    if (this.role !== "canary") this.#around.waits.push({ settled, what });
+  }
+
+  operation(name: string, args: unknown): Promise<unknown> {
+    return this.#around.host.operation(name, args);
+  }
+
+  onDispose(dispose: () => void): void {
+    this.#scope.onDispose(dispose);
+  }
+
+  onHandover(state: () => unknown): void {
+    this.#scope.handover = state;
+  }
+}
+
+class PackageLog implements Log {
+  readonly #host: Host;
+  readonly #package: string;
+
+  constructor(host: Host, packageName: string) {
+    this.#host = host;
+    this.#package = packageName;
+  }
+  debug(message: string, fields?: LogFields): void {
+    this.#host.log("debug", message, { filter: this.#package, ...fields });
+  }
+  info(message: string, fields?: LogFields): void {
+    this.#host.log("info", message, { filter: this.#package, ...fields });
+  }
+  warn(message: string, fields?: LogFields): void {
+    this.#host.log("warn", message, { filter: this.#package, ...fields });
+  }
+  error(message: string, fields?: LogFields): void {
+    this.#host.log("error", message, { filter: this.#package, ...fields });
+  }
+}
+
+export type { Generation };

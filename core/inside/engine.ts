@@ -1,0 +1,535 @@
+import {
+  Chunk,
+  type Clusters,
+  type Definition,
+  type ExtensionRef,
+  type ListenerFilterFactory,
+  type NetworkFilterFactory,
+  type Service,
+} from "@tsproxy/sdk";
+import type { FilterChainConfig, ListenerConfig, Refusal, RuntimeConfig } from "../protocol.ts";
+import { ConnectionTable, SocketConnection } from "./connection.ts";
+import { Context, type Surroundings } from "./context.ts";
+import { FileTable } from "./files.ts";
+import { Host, type HostCall } from "./host.ts";
+import { Io } from "./io.ts";
+import { type Chain, Listener } from "./listener.ts";
+import type { NetworkChainRun } from "./network-chain.ts";
+import { Registry, type SlotState } from "./registry.ts";
+import { CLOSED_FLAG, EVENT, SOCKET_ERRORS, WORD } from "./ring.ts";
+import { ScopedStats, StatsTable } from "./stats.ts";
+import { TimerWheel } from "./timers.ts";
+import { Topics } from "./topics.ts";
+
+const WAIT_LIMIT_MS = 15_000;
+
+export interface EngineOptions {
+  readonly role: "worker" | "control" | "canary";
+  readonly worker: number;
+  readonly node: { readonly id: string; readonly cluster: string };
+}
+
+interface ServiceUse {
+  readonly package: string;
+  readonly json: string;
+  readonly slot: SlotState<Service>;
+}
+
+/** A configuration as it runs, or as it would. */
+interface World {
+  readonly listeners: ReadonlyMap<string, { readonly json: string; readonly listener: Listener }>;
+  readonly services: ReadonlyMap<string, ServiceUse>;
+}
+
+interface Preparation {
+  readonly generation: number;
+  readonly world: World;
+  /** Slots made for it, to be undone if it is dropped. */
+  readonly made: SlotState[];
+}
+
+/** The builtin isolate's half of core: events in, commands out; and the configuration it runs. */
+export class Engine {
+  readonly host: Host;
+  readonly registry: Registry;
+  readonly topics: Topics;
+  readonly #io: Io;
+  readonly #wheel: TimerWheel;
+  readonly #connections: ConnectionTable;
+  readonly #stats: StatsTable;
+  readonly #files: FileTable;
+  readonly #around: Surroundings;
+  readonly #role: EngineOptions["role"];
+  readonly #modules = new Map<string, Definition>();
+  readonly #chunk: Chunk;
+  #world: World = { listeners: new Map(), services: new Map() };
+  #preparation: Preparation | undefined = undefined;
+  /** Set while setups run: they see the clusters of the configuration to come. */
+  #preparing: World | undefined = undefined;
+  #draining = false;
+  readonly verdicts: { onVerdict(token: number, at: number, length: number): void } = { onVerdict: () => {} };
+
+  constructor(ring: SharedArrayBuffer, cells: SharedArrayBuffer, call: HostCall, options: EngineOptions) {
+    this.#role = options.role;
+    this.host = new Host(call);
+    this.#io = new Io(ring);
+    this.#wheel = new TimerWheel(
+      (error) => this.host.fault("", error),
+      () => this.#io.touch(),
+    );
+    this.#connections = new ConnectionTable(this.#io, this.#wheel);
+    this.#stats = new StatsTable(new Float64Array(cells), () =>
+      this.host.log("warn", "the table of stats is full: new ones are not counted", {}),
+    );
+    this.#files = new FileTable(this.host, this.#wheel);
+    this.topics = new Topics(this.host);
+    this.registry = new Registry((name, error) => this.host.fault(name, error));
+    this.#chunk = new Chunk(this.#io.memory, 0, 0);
+    this.#wheel.advance(this.#io.now);
+    const clusters: Clusters = { get: (name) => this.#clusters()?.get(name) };
+    this.#around = {
+      role: options.role,
+      worker: options.worker,
+      node: options.node,
+      host: this.host,
+      registry: this.registry,
+      connections: this.#connections,
+      wheel: this.#wheel,
+      stats: this.#stats,
+      topics: this.topics,
+      files: this.#files,
+      clusters,
+      waits: [],
+    };
+    this.registry.contextMaker = (scope) => new Context(this.#around, scope);
+  }
+
+  get io(): Io {
+    return this.#io;
+  }
+  get wheel(): TimerWheel {
+    return this.#wheel;
+  }
+
+  #clusters(): Clusters | undefined {
+    const world = this.#preparing ?? this.#world;
+    for (const { slot } of world.services.values()) {
+      const generation = this.#preparing !== undefined ? (slot.next ?? slot.current) : slot.current;
+      if (generation.value.clusters !== undefined) return generation.value.clusters;
+    }
+    return undefined;
+  }
+
+  // ---- the data path
+
+  /** Handles events of the ring until they or the room end. Answers the number of commands. */
+  run(count: number): number {
+    const io = this.#io;
+    const control = io.control;
+    io.begin();
+    this.#wheel.advance(io.now);
+    const events = control[WORD.EVENTS]! >> 2;
+    let k = 0;
+    for (let i = events; k < count && io.hasRoom; k++, i += 4) {
+      this.#onEvent(control[i]!, control[i + 1]!, control[i + 2]!, control[i + 3]!);
+    }
+    if (this.#connections.wantsTurn) this.#connections.turn(this.#guard);
+    this.#connections.tellClosed(this.#guard);
+    control[WORD.CONSUMED] = k;
+    control[WORD.AGAIN] = this.#connections.wantsTurn ? 1 : 0;
+    control[WORD.WAKE_IN] = this.#wheel.wakeIn();
+    io.end();
+    if (this.#stats.defined.length > 0) this.tellStats();
+    return io.commandCount;
+  }
+
+  tellStats(): void {
+    const defined = this.#stats.defined;
+    if (defined.length === 0) return;
+    this.#stats.defined = [];
+    this.host.tell("stats", { defined });
+  }
+
+  readonly #guard = (connection: SocketConnection, call: () => void): void => {
+    try {
+      call();
+    } catch (error) {
+      this.#onFault(connection, error);
+    }
+  };
+
+  /** A package threw: its connection is closed, everybody else goes on. */
+  #onFault(connection: SocketConnection | undefined, error: unknown): void {
+    this.host.fault("", error);
+    connection?.close("abort");
+  }
+
+  #onEvent(kind: number, id: number, a: number, b: number): void {
+    let connection: SocketConnection | undefined;
+    try {
+      if (kind === EVENT.VERDICT) {
+        this.verdicts.onVerdict(id, a, b);
+        return;
+      }
+      if (kind === EVENT.ACCEPTED) {
+        connection = this.#accept(id, this.#text(a, b));
+        return;
+      }
+      connection = this.#connections.find(id);
+      if (connection === undefined) return;
+      switch (kind) {
+        case EVENT.DATA: {
+          const chunk = this.#chunk;
+          chunk.memory = this.#io.memory;
+          chunk.at = a;
+          chunk.end = a + b;
+          connection.onData(chunk);
+          break;
+        }
+        case EVENT.EOF:
+          connection.onEof();
+          break;
+        case EVENT.BLOCKED:
+          connection.onSocketBlocked();
+          break;
+        case EVENT.DRAINED:
+          connection.onSocketDrained();
+          break;
+        case EVENT.CONNECTED: {
+          const [ip = "", port = "0"] = this.#text(a, b).split("|");
+          connection.onConnected({ ip, port: Number(port) });
+          break;
+        }
+        case EVENT.CLOSED:
+          try {
+            connection.onClosed(
+              (a & CLOSED_FLAG.LOCAL) !== 0,
+              SOCKET_ERRORS[b] ?? "EIO",
+              (a & CLOSED_FLAG.CONNECTING) !== 0,
+            );
+          } finally {
+            this.#connections.release(connection);
+          }
+          break;
+      }
+    } catch (error) {
+      this.#onFault(connection, error);
+    }
+  }
+
+  #text(at: number, length: number): string {
+    let text = "";
+    for (let k = at; k < at + length; k++) text += String.fromCharCode(this.#io.memory[k]!);
+    return text;
+  }
+
+  #accept(id: number, text: string): SocketConnection {
+    const [name = "", remoteIp = "", remotePort = "0", localIp = "", localPort = "0"] = text.split("|");
+    const connection = new SocketConnection(this.#connections, id, NO_HANDLER);
+    connection.remoteAddress = { ip: remoteIp, port: Number(remotePort) };
+    connection.localAddress = { ip: localIp, port: Number(localPort) };
+    this.#connections.add(connection);
+    const entry = this.#world.listeners.get(name);
+    if (entry === undefined) connection.close("abort");
+    else {
+      try {
+        entry.listener.onAccepted(connection);
+      } catch (error) {
+        this.#onFault(connection, error);
+      }
+    }
+    return connection;
+  }
+
+  // ---- code and configuration
+
+  /** A module has been loaded; its default export is a definition or several. It is used from the next preparation on. */
+  define(packageName: string, exported: unknown): void {
+    const list = Array.isArray(exported) ? exported : [exported];
+    const folder = packageName.slice(packageName.indexOf("/") + 1);
+    for (const definition of list as Definition[]) {
+      if (definition === null || typeof definition !== "object" || typeof definition.setup !== "function") {
+        throw new Error("the default export is not a filter: export default defineHttpFilter({…})");
+      }
+      const key = list.length === 1 ? packageName : `${definition.kind}/${folder}`;
+      this.#modules.set(key, definition);
+    }
+  }
+
+  /** What a package says of itself: JSON of an array, one entry a definition. */
+  describe(packageName: string): string {
+    const definition = this.#modules.get(packageName);
+    if (definition === undefined) throw new Error(`no module "${packageName}"`);
+    return JSON.stringify({
+      kind: definition.kind,
+      name: definition.name,
+      aliases: definition.aliases ?? [],
+      types: definition.types ?? [],
+      terminal: definition.terminal ?? false,
+      runs: definition.runs ?? "workers",
+      section: definition.section,
+      schema: definition.config,
+      routeSchema: definition.routeConfig,
+    });
+  }
+
+  /**
+   * Sets everything that changes up beside what runs. Answers refusals (then nothing has changed), and tells core "prepared"
+   * once all that setups wait for has settled.
+   */
+  prepare(
+    generation: number,
+    changedNames: readonly string[],
+    removed: readonly string[],
+    config: RuntimeConfig | undefined,
+    extra: ReadonlyMap<string, Definition>,
+  ): readonly Refusal[] {
+    if (this.#preparation !== undefined) this.abort();
+    const changed = new Map<string, Definition>(extra);
+    for (const name of changedNames) {
+      const definition = this.#modules.get(name);
+      if (definition !== undefined) changed.set(name, definition);
+    }
+    const refusals: Refusal[] = [];
+    const made: SlotState[] = [];
+    this.#around.waits = [];
+    this.registry.begin(generation, changed, removed);
+    const services = new Map<string, ServiceUse>();
+    const listeners = new Map<string, { readonly json: string; readonly listener: Listener }>();
+    const world: World = config === undefined ? this.#world : { listeners, services };
+    this.#preparing = world;
+    if (config !== undefined) {
+      this.#prepareServices(config, services, made, refusals);
+      this.registry.prepareCode(changed, refusals);
+      this.#prepareListeners(config, listeners, made, refusals);
+    }
+    this.registry.prepareCode(changed, refusals);
+    this.#preparing = undefined;
+    this.tellStats();
+    if (refusals.length > 0) {
+      for (const slot of made) slot.retire();
+      this.registry.abort();
+      return refusals;
+    }
+    this.#preparation = { generation, world, made };
+    this.#waitForAll(generation);
+    return [];
+  }
+
+  #prepareServices(
+    config: RuntimeConfig,
+    services: Map<string, ServiceUse>,
+    made: SlotState[],
+    refusals: Refusal[],
+  ): void {
+    for (const [k, entry] of config.services.entries()) {
+      const place = `/services/${k}/config`;
+      const definition = this.registry.definition(entry.package);
+      const runs = definition?.runs ?? "workers";
+      if (this.#role === "worker" && runs === "control") continue;
+      if (this.#role === "control" && runs === "workers") continue;
+      const ref: ExtensionRef = { name: entry.package, package: entry.package, config: entry.config };
+      const json = JSON.stringify(entry.config);
+      const old = this.#world.services.get(entry.package);
+      this.registry.attempt(entry.package, place, refusals, () => {
+        if (old === undefined) {
+          const slot = this.registry.create("service", ref, place, undefined);
+          made.push(slot as never);
+          services.set(entry.package, { package: entry.package, json, slot });
+        } else {
+          if (old.json !== json) this.registry.renew(old.slot as never, ref);
+          services.set(entry.package, { package: entry.package, json, slot: old.slot });
+        }
+      });
+    }
+  }
+
+  #prepareListeners(
+    config: RuntimeConfig,
+    listeners: Map<string, { readonly json: string; readonly listener: Listener }>,
+    made: SlotState[],
+    refusals: Refusal[],
+  ): void {
+    for (const [k, entry] of config.listeners.entries()) {
+      const json = JSON.stringify(entry);
+      const old = this.#world.listeners.get(entry.name);
+      if (old !== undefined && old.json === json) {
+        listeners.set(entry.name, old);
+        continue;
+      }
+      const place = `/listeners/${k}`;
+      this.registry.attempt("", place, refusals, () => {
+        const listener = this.#buildListener(entry, old?.listener, place, made, refusals);
+        listeners.set(entry.name, { json, listener });
+      });
+    }
+  }
+
+  /** Chains that an edit leaves as they are keep their slots, and with them their connections. */
+  #buildListener(
+    config: ListenerConfig,
+    old: Listener | undefined,
+    place: string,
+    made: SlotState[],
+    refusals: Refusal[],
+  ): Listener {
+    const configs = [...config.filterChains];
+    if (config.defaultFilterChain !== undefined) configs.push(config.defaultFilterChain);
+    const left = [...(old?.chains ?? [])];
+    const chains = configs.map((chain, k): Chain => {
+      const at = `${place}/${k < config.filterChains.length ? `filterChains/${k}` : "defaultFilterChain"}`;
+      const same = left.findIndex((c) => isSamePlace(c.config, chain));
+      const kept = same < 0 ? undefined : left.splice(same, 1)[0];
+      if (kept !== undefined) {
+        this.#renewChain(kept, chain, at, refusals);
+        return { config: chain, slots: kept.slots, runs: kept.runs };
+      }
+      const slots: SlotState<NetworkFilterFactory>[] = [];
+      for (const [n, ref] of chain.filters.entries()) {
+        this.registry.attempt(ref.package, `${at}/filters/${n}/config`, refusals, () => {
+          const slot = this.registry.create("network", ref, `${at}/filters/${n}/config`, undefined);
+          made.push(slot as never);
+          slots.push(slot);
+        });
+      }
+      return { config: chain, slots, runs: new Set<NetworkChainRun>() };
+    });
+    const sameFilters = JSON.stringify(old?.config.listenerFilters) === JSON.stringify(config.listenerFilters);
+    const listenerFilters: SlotState<ListenerFilterFactory>[] = [];
+    if (old !== undefined && sameFilters) listenerFilters.push(...(old.listenerFilters as SlotState<ListenerFilterFactory>[]));
+    else {
+      for (const [n, ref] of config.listenerFilters.entries()) {
+        this.registry.attempt(ref.package, `${place}/listenerFilters/${n}/config`, refusals, () => {
+          const slot = this.registry.create("listener", ref, `${place}/listenerFilters/${n}/config`, undefined);
+          made.push(slot as never);
+          listenerFilters.push(slot);
+        });
+      }
+    }
+    return new Listener(config, chains, listenerFilters, new ScopedStats(this.#stats, ""), this.#wheel);
+  }
+
+  #renewChain(kept: Chain, chain: FilterChainConfig, at: string, refusals: Refusal[]): void {
+    for (const [n, ref] of chain.filters.entries()) {
+      if (JSON.stringify(kept.config.filters[n]) === JSON.stringify(ref)) continue;
+      const slot = kept.slots[n] as SlotState<NetworkFilterFactory>;
+      this.registry.attempt(ref.package, `${at}/filters/${n}/config`, refusals, () =>
+        this.registry.reconfigure(slot, ref),
+      );
+    }
+  }
+
+  #waitForAll(generation: number): void {
+    const waits = this.#around.waits;
+    this.#around.waits = [];
+    const tell = (): void => {
+      if (this.#preparation?.generation === generation) this.host.tell("prepared", { generation });
+    };
+    if (waits.length === 0) {
+      tell();
+      return;
+    }
+    let open = waits.length;
+    let told = false;
+    const timer = this.#wheel.timer(() => {
+      if (told) return;
+      told = true;
+      this.host.log("warn", "went on without waiting any longer", { for: waits.map((w) => w.what).join(", ") });
+      tell();
+    });
+    timer.arm(WAIT_LIMIT_MS);
+    const settled = (): void => {
+      if (--open > 0 || told) return;
+      told = true;
+      timer.cancel();
+      tell();
+    };
+    for (const wait of waits) wait.settled.then(settled, settled);
+  }
+
+  /** Puts the preparation into service. Connections of chains that are gone are asked to leave. */
+  commit(drainMs: number): void {
+    const preparation = this.#preparation;
+    if (preparation === undefined) return;
+    this.#preparation = undefined;
+    this.registry.commit();
+    const before = this.#world;
+    this.#world = preparation.world;
+    if (before === preparation.world) return;
+    for (const [name, use] of before.services) {
+      if (this.#world.services.get(name)?.slot !== use.slot) (use.slot as unknown as SlotState).retire();
+    }
+    const kept = new Set<unknown>();
+    for (const { listener } of this.#world.listeners.values()) {
+      for (const slot of listener.listenerFilters) kept.add(slot);
+      for (const chain of listener.chains) for (const slot of chain.slots) kept.add(slot);
+    }
+    for (const { listener } of before.listeners.values()) {
+      for (const chain of listener.chains) {
+        if (chain.slots.some((slot) => kept.has(slot))) continue;
+        this.#drainChain(chain, drainMs);
+        for (const slot of chain.slots) (slot as unknown as SlotState).retire();
+      }
+      for (const slot of listener.listenerFilters) if (!kept.has(slot)) (slot as unknown as SlotState).retire();
+    }
+  }
+
+  #drainChain(chain: Chain, ms: number): void {
+    if (chain.runs.size === 0) return;
+    for (const run of [...chain.runs]) this.#guard(run.connection, () => run.drain());
+    const timer = this.#wheel.timer(() => {
+      for (const run of [...chain.runs]) run.connection.close("flush");
+    });
+    timer.arm(ms);
+  }
+
+  abort(): void {
+    const preparation = this.#preparation;
+    this.#preparation = undefined;
+    this.registry.abort();
+    for (const slot of preparation?.made ?? []) slot.retire();
+  }
+
+  /** Listeners that services bring along, as they would be after the present preparation. JSON of ListenerConfig[]. */
+  serviceListeners(): string {
+    const world = this.#preparation?.world ?? this.#world;
+    const list: unknown[] = [];
+    for (const { slot } of world.services.values()) {
+      const service = (slot.next ?? slot.current).value;
+      if (service.listener !== undefined) list.push(service.listener);
+    }
+    return JSON.stringify(list);
+  }
+
+  /** Every connection is asked to leave; idle ones at once. */
+  drain(): void {
+    if (this.#draining) return;
+    this.#draining = true;
+    for (const { listener } of this.#world.listeners.values()) {
+      for (const chain of listener.chains) for (const run of [...chain.runs]) this.#guard(run.connection, () => run.drain());
+    }
+  }
+
+  /** Connections that listeners still have. */
+  activeConnections(): number {
+    let n = 0;
+    for (const { listener } of this.#world.listeners.values()) for (const chain of listener.chains) n += chain.runs.size;
+    return n;
+  }
+
+  flushFiles(): void {
+    this.#files.flush();
+  }
+}
+
+/** Same name or match, and the same packages in the same order: what differs is config alone. */
+function isSamePlace(a: FilterChainConfig, b: FilterChainConfig): boolean {
+  return (
+    a.name === b.name &&
+    JSON.stringify(a.match) === JSON.stringify(b.match) &&
+    a.filters.length === b.filters.length &&
+    a.filters.every((ref, k) => ref.package === b.filters[k]!.package)
+  );
+}
+
+const NO_HANDLER = { onData: () => {}, onEof: () => {}, onClosed: () => {} };

@@ -1,0 +1,207 @@
+import type { Address } from "@tsproxy/sdk";
+import type { CidrConfig, FilterChainMatchConfig } from "../protocol.ts";
+
+/** What is known of a connection when its chain is chosen. */
+export interface MatchInput {
+  readonly localAddress: Address;
+  readonly remoteAddress: Address;
+  /** The socket's own peer, whatever a PROXY header said. */
+  readonly directAddress: Address;
+  readonly serverName: string;
+  readonly transportProtocol: string;
+  readonly applicationProtocols: readonly string[];
+}
+
+interface Entry<T> {
+  readonly match: Parsed;
+  readonly value: T;
+}
+
+interface Parsed {
+  readonly port: number | undefined;
+  readonly destination: readonly Cidr[];
+  readonly serverNames: readonly string[];
+  readonly transport: string;
+  readonly applications: readonly string[];
+  readonly directSource: readonly Cidr[];
+  readonly sourceType: "ANY" | "SAME_IP_OR_LOOPBACK" | "EXTERNAL";
+  readonly source: readonly Cidr[];
+  readonly sourcePorts: readonly number[];
+}
+
+/**
+ * Envoy's choice of a filter chain: criterion by criterion, the most specific present value is taken and less specific
+ * siblings are never looked at again, even if nothing fits further down.
+ */
+export class FilterChainMatcher<T> {
+  readonly #entries: readonly Entry<T>[];
+  readonly #any: T | undefined;
+
+  constructor(chains: readonly { readonly match: FilterChainMatchConfig; readonly value: T }[]) {
+    this.#entries = chains.map(({ match, value }) => ({ match: parse(match), value }));
+    this.#any = chains.length === 1 && Object.keys(chains[0]!.match).length === 0 ? chains[0]!.value : undefined;
+  }
+
+  choose(input: MatchInput): T | undefined {
+    if (this.#any !== undefined) return this.#any;
+    let left = this.#entries;
+    left = exactOrAny(left, (m) => m.port, input.localAddress.port);
+    left = longestPrefix(left, (m) => m.destination, input.localAddress.ip);
+    left = byServerName(left, input.serverName.toLowerCase());
+    left = exactOrAny(left, (m) => (m.transport === "" ? undefined : m.transport), input.transportProtocol);
+    left = byApplication(left, input.applicationProtocols);
+    left = longestPrefix(left, (m) => m.directSource, input.directAddress.ip);
+    left = bySourceType(left, input);
+    left = longestPrefix(left, (m) => m.source, input.remoteAddress.ip);
+    left = bySourcePort(left, input.remoteAddress.port);
+    return left[0]?.value;
+  }
+}
+
+function exactOrAny<T, V>(
+  entries: readonly Entry<T>[],
+  of: (match: Parsed) => V | undefined,
+  value: V,
+): readonly Entry<T>[] {
+  const exact = entries.filter((e) => of(e.match) === value);
+  return exact.length > 0 ? exact : entries.filter((e) => of(e.match) === undefined);
+}
+
+function longestPrefix<T>(
+  entries: readonly Entry<T>[],
+  of: (match: Parsed) => readonly Cidr[],
+  ip: string,
+): readonly Entry<T>[] {
+  if (entries.every((e) => of(e.match).length === 0)) return entries;
+  const bytes = parseIp(ip);
+  let best = -1;
+  const lengths = entries.map((e) => {
+    const length = of(e.match).length === 0 ? -1 : prefixLength(of(e.match), bytes);
+    if (length > best) best = length;
+    return length;
+  });
+  if (best < 0) return entries.filter((e) => of(e.match).length === 0);
+  return entries.filter((_, k) => lengths[k] === best);
+}
+
+/** The longest prefix that holds the address, or -2. */
+function prefixLength(cidrs: readonly Cidr[], ip: Uint8Array | undefined): number {
+  let best = -2;
+  for (const cidr of cidrs) if (cidr.length > best && contains(cidr, ip)) best = cidr.length;
+  return best;
+}
+
+function byServerName<T>(entries: readonly Entry<T>[], name: string): readonly Entry<T>[] {
+  if (entries.every((e) => e.match.serverNames.length === 0)) return entries;
+  if (name !== "") {
+    const exact = entries.filter((e) => e.match.serverNames.includes(name));
+    if (exact.length > 0) return exact;
+    for (let dot = name.indexOf("."); dot >= 0; dot = name.indexOf(".", dot + 1)) {
+      const wildcard = `*${name.slice(dot)}`;
+      const suffix = entries.filter((e) => e.match.serverNames.includes(wildcard));
+      if (suffix.length > 0) return suffix;
+    }
+  }
+  return entries.filter((e) => e.match.serverNames.length === 0);
+}
+
+function byApplication<T>(entries: readonly Entry<T>[], offered: readonly string[]): readonly Entry<T>[] {
+  for (const protocol of offered) {
+    const named = entries.filter((e) => e.match.applications.includes(protocol));
+    if (named.length > 0) return named;
+  }
+  return entries.filter((e) => e.match.applications.length === 0);
+}
+
+function bySourceType<T>(entries: readonly Entry<T>[], input: MatchInput): readonly Entry<T>[] {
+  const local = isLoopback(input.remoteAddress.ip) || input.remoteAddress.ip === input.localAddress.ip;
+  const type = local ? "SAME_IP_OR_LOOPBACK" : "EXTERNAL";
+  const exact = entries.filter((e) => e.match.sourceType === type);
+  return exact.length > 0 ? exact : entries.filter((e) => e.match.sourceType === "ANY");
+}
+
+function bySourcePort<T>(entries: readonly Entry<T>[], port: number): readonly Entry<T>[] {
+  const exact = entries.filter((e) => e.match.sourcePorts.includes(port));
+  return exact.length > 0 ? exact : entries.filter((e) => e.match.sourcePorts.length === 0);
+}
+
+function parse(match: FilterChainMatchConfig): Parsed {
+  return {
+    port: match.destination_port,
+    destination: cidrs(match.prefix_ranges),
+    serverNames: (match.server_names ?? []).map((name) => name.toLowerCase()),
+    transport: match.transport_protocol ?? "",
+    applications: match.application_protocols ?? [],
+    directSource: cidrs(match.direct_source_prefix_ranges),
+    sourceType: match.source_type ?? "ANY",
+    source: cidrs(match.source_prefix_ranges),
+    sourcePorts: match.source_ports ?? [],
+  };
+}
+
+interface Cidr {
+  readonly bytes: Uint8Array;
+  readonly length: number;
+}
+
+function cidrs(configs: readonly CidrConfig[] | undefined): readonly Cidr[] {
+  return (configs ?? []).map((c) => {
+    const bytes = parseIp(c.address_prefix);
+    if (bytes === undefined) throw new Error(`malformed IP address: ${c.address_prefix}`);
+    return { bytes, length: Math.min(c.prefix_len, bytes.length * 8) };
+  });
+}
+
+function contains(cidr: Cidr, ip: Uint8Array | undefined): boolean {
+  if (ip === undefined || ip.length !== cidr.bytes.length) return false;
+  for (let bit = 0; bit < cidr.length; bit += 8) {
+    const mask = cidr.length - bit >= 8 ? 0xff : (0xff << (8 - (cidr.length - bit))) & 0xff;
+    if ((ip[bit >> 3]! & mask) !== (cidr.bytes[bit >> 3]! & mask)) return false;
+  }
+  return true;
+}
+
+function isLoopback(ip: string): boolean {
+  return ip.startsWith("127.") || ip === "::1";
+}
+
+/** Four or sixteen bytes; IPv4-mapped IPv6 becomes IPv4. Undefined: not an IP address. */
+export function parseIp(text: string): Uint8Array | undefined {
+  if (!text.includes(":")) return parseIpv4(text);
+  let head = text.toLowerCase().split("%")[0]!;
+  let tail: Uint8Array | undefined;
+  const dot = head.indexOf(".");
+  if (dot >= 0) {
+    const colon = head.lastIndexOf(":");
+    tail = parseIpv4(head.slice(colon + 1));
+    if (tail === undefined) return undefined;
+    head = `${head.slice(0, colon + 1)}${((tail[0]! << 8) | tail[1]!).toString(16)}:${((tail[2]! << 8) | tail[3]!).toString(16)}`;
+  }
+  const halves = head.split("::");
+  if (halves.length > 2) return undefined;
+  const left = halves[0] === "" ? [] : halves[0]!.split(":");
+  const right = halves.length === 2 && halves[1] !== "" ? halves[1]!.split(":") : [];
+  const missing = 8 - left.length - right.length;
+  if (halves.length === 2 ? missing < 1 : missing !== 0) return undefined;
+  const groups = [...left, ...new Array<string>(missing).fill("0"), ...right];
+  const bytes = new Uint8Array(16);
+  for (const [k, group] of groups.entries()) {
+    if (!/^[0-9a-f]{1,4}$/.test(group)) return undefined;
+    const value = Number.parseInt(group, 16);
+    bytes[k * 2] = value >> 8;
+    bytes[k * 2 + 1] = value & 255;
+  }
+  const mapped = bytes.subarray(0, 10).every((b) => b === 0) && bytes[10] === 255 && bytes[11] === 255;
+  return mapped ? bytes.slice(12) : bytes;
+}
+
+function parseIpv4(text: string): Uint8Array | undefined {
+  const parts = text.split(".");
+  if (parts.length !== 4) return undefined;
+  const bytes = new Uint8Array(4);
+  for (const [k, part] of parts.entries()) {
+    if (!/^\d{1,3}$/.test(part) || Number(part) > 255) return undefined;
+    bytes[k] = Number(part);
+  }
+  return bytes;
+}

@@ -1,0 +1,227 @@
+import {
+  type AcceptedSocket,
+  Chunk,
+  type CloseEvent,
+  type ConnectionHandler,
+  type Counter,
+  type Gauge,
+  type Histogram,
+  type ListenerFilter,
+  type ListenerFilterFactory,
+  type NetworkFilterFactory,
+  type Slot,
+  type Stats,
+} from "@tsproxy/sdk";
+import type { FilterChainConfig, ListenerConfig } from "../protocol.ts";
+import type { SocketConnection } from "./connection.ts";
+import { FilterChainMatcher } from "./filter-chain-match.ts";
+import { NetworkChainRun } from "./network-chain.ts";
+import type { TimerWheel, WheelTimer } from "./timers.ts";
+
+const PEEK_LIMIT = 64 * 1024; // what listener filters may ask to see of a connection
+
+/** One filter chain of a listener: its slots outlive config edits that leave it as it is. */
+export interface Chain {
+  readonly config: FilterChainConfig;
+  readonly slots: readonly Slot<NetworkFilterFactory>[];
+  readonly runs: Set<NetworkChainRun>;
+}
+
+/** A listener of one generation: accepted connections pass its listener filters, get a chain, and run it. */
+export class Listener {
+  readonly config: ListenerConfig;
+  readonly chains: readonly Chain[];
+  readonly listenerFilters: readonly Slot<ListenerFilterFactory>[];
+  readonly #matcher: FilterChainMatcher<Chain>;
+  readonly #fallback: Chain | undefined;
+  readonly #wheel: TimerWheel;
+  readonly #stats: ListenerStats;
+
+  constructor(
+    config: ListenerConfig,
+    chains: readonly Chain[],
+    listenerFilters: readonly Slot<ListenerFilterFactory>[],
+    stats: Stats,
+    wheel: TimerWheel,
+  ) {
+    this.config = config;
+    this.chains = chains;
+    this.listenerFilters = listenerFilters;
+    this.#wheel = wheel;
+    this.#stats = new ListenerStats(stats.scope(`listener.${config.statPrefix}.`));
+    const matched = chains.slice(0, config.filterChains.length);
+    this.#matcher = new FilterChainMatcher(matched.map((chain) => ({ match: chain.config.match, value: chain })));
+    this.#fallback = chains[config.filterChains.length];
+  }
+
+  onAccepted(connection: SocketConnection): void {
+    connection.listener = this.config;
+    connection.startTime = Date.now();
+    if (this.listenerFilters.length > 0) {
+      const peek = new Peek(connection, this, this.#wheel, this.#stats);
+      connection.handler = peek;
+      peek.start();
+    } else this.startChain(connection, connection.remoteAddress, undefined);
+  }
+
+  /** Chooses the chain and starts it; `early` are bytes that listener filters have looked at. */
+  startChain(connection: SocketConnection, directAddress: { ip: string; port: number }, early: Uint8Array | undefined): void {
+    const chain =
+      this.#matcher.choose({
+        localAddress: connection.localAddress,
+        remoteAddress: connection.remoteAddress,
+        directAddress,
+        serverName: connection.serverName,
+        transportProtocol: connection.transportProtocol,
+        applicationProtocols: connection.applicationProtocols,
+      }) ?? this.#fallback;
+    if (chain === undefined) {
+      this.#stats.noFilterChainMatch.inc();
+      connection.close("abort");
+      return;
+    }
+    this.#stats.total.inc();
+    this.#stats.active.inc();
+    const run = new NetworkChainRun(connection, () => {
+      chain.runs.delete(run);
+      this.#stats.active.dec();
+      this.#stats.destroy.inc();
+      this.#stats.length.record(Date.now() - connection.startTime);
+    });
+    chain.runs.add(run);
+    connection.handler = run;
+    run.start(chain.slots);
+    if (early !== undefined && early.length > 0 && connection.open) run.onData(new Chunk(early, 0, early.length));
+  }
+}
+
+class ListenerStats {
+  readonly total: Counter;
+  readonly active: Gauge;
+  readonly destroy: Counter;
+  readonly length: Histogram;
+  readonly noFilterChainMatch: Counter;
+  readonly preActive: Gauge;
+  readonly preTimeout: Counter;
+
+  constructor(stats: Stats) {
+    this.total = stats.counter("downstream_cx_total");
+    this.active = stats.gauge("downstream_cx_active");
+    this.destroy = stats.counter("downstream_cx_destroy");
+    this.length = stats.histogram("downstream_cx_length_ms", "ms");
+    this.noFilterChainMatch = stats.counter("no_filter_chain_match");
+    this.preActive = stats.gauge("downstream_pre_cx_active");
+    this.preTimeout = stats.counter("downstream_pre_cx_timeout");
+  }
+}
+
+/** A connection whose listener filters still want bytes. */
+class Peek implements ConnectionHandler, AcceptedSocket {
+  readonly #connection: SocketConnection;
+  readonly #listener: Listener;
+  readonly #stats: ListenerStats;
+  readonly #filters: ListenerFilter[] = [];
+  readonly #direct: { ip: string; port: number };
+  readonly #timer: WheelTimer;
+  #at = 0;
+  #bytes: Uint8Array = new Uint8Array(0);
+  #over = false;
+
+  constructor(connection: SocketConnection, listener: Listener, wheel: TimerWheel, stats: ListenerStats) {
+    this.#connection = connection;
+    this.#listener = listener;
+    this.#stats = stats;
+    this.#direct = connection.remoteAddress;
+    this.#timer = wheel.timer(() => this.#onTimeout());
+  }
+
+  get remoteAddress() {
+    return this.#connection.remoteAddress;
+  }
+  set remoteAddress(address) {
+    this.#connection.remoteAddress = address;
+  }
+  get localAddress() {
+    return this.#connection.localAddress;
+  }
+  set localAddress(address) {
+    this.#connection.localAddress = address;
+  }
+  get transportProtocol() {
+    return this.#connection.transportProtocol;
+  }
+  set transportProtocol(value) {
+    this.#connection.transportProtocol = value;
+  }
+  get serverName() {
+    return this.#connection.serverName;
+  }
+  set serverName(value) {
+    this.#connection.serverName = value;
+  }
+  get applicationProtocols() {
+    return this.#connection.applicationProtocols;
+  }
+  set applicationProtocols(value) {
+    this.#connection.applicationProtocols = value;
+  }
+
+  start(): void {
+    this.#stats.preActive.inc();
+    const { listenerFiltersTimeoutMs } = this.#listener.config;
+    if (listenerFiltersTimeoutMs > 0) this.#timer.arm(listenerFiltersTimeoutMs);
+    for (const slot of this.#listener.listenerFilters) this.#filters.push(slot.current.value(this));
+    this.#step();
+  }
+
+  onData(chunk: Chunk): void {
+    if (this.#bytes.length + chunk.length > PEEK_LIMIT) {
+      this.#connection.close("abort");
+      return;
+    }
+    const more = new Uint8Array(this.#bytes.length + chunk.length);
+    more.set(this.#bytes);
+    more.set(chunk.memory.subarray(chunk.at, chunk.end), this.#bytes.length);
+    this.#bytes = more;
+    this.#step();
+  }
+
+  #step(): void {
+    for (; this.#at < this.#filters.length; this.#at++) {
+      const answer = this.#filters[this.#at]!.onBytes(new Chunk(this.#bytes, 0, this.#bytes.length));
+      if (answer === "more") return;
+      if (answer === "close") {
+        this.#connection.close("abort");
+        return;
+      }
+      if (answer > 0) this.#bytes = this.#bytes.subarray(answer);
+    }
+    this.#finish();
+  }
+
+  #finish(): void {
+    if (this.#over) return;
+    this.#leave();
+    this.#listener.startChain(this.#connection, this.#direct, this.#bytes);
+  }
+
+  #leave(): void {
+    this.#over = true;
+    this.#timer.cancel();
+    this.#stats.preActive.dec();
+  }
+
+  #onTimeout(): void {
+    this.#stats.preTimeout.inc();
+    if (this.#listener.config.continueOnListenerFiltersTimeout) this.#finish();
+    else this.#connection.close("abort");
+  }
+
+  onEof(): void {
+    this.#connection.close("abort");
+  }
+
+  onClosed(_event: CloseEvent): void {
+    if (!this.#over) this.#leave();
+  }
+}

@@ -1,0 +1,70 @@
+import type { RuntimeConfig } from "../protocol.ts";
+import { Engine, type EngineOptions } from "./engine.ts";
+
+/** The doors of the builtin isolate: what core calls. Everything that crosses is a number, a string or shared memory. */
+let engine: Engine;
+
+export function init(
+  ring: SharedArrayBuffer,
+  cells: SharedArrayBuffer,
+  call: (name: string, text: string) => void,
+  options: string,
+): void {
+  engine = new Engine(ring, cells, call, JSON.parse(options) as EngineOptions);
+}
+
+export function run(count: number): number {
+  return engine.run(count);
+}
+
+/** `namespace`: of a module that core has loaded for the package. Throws if it exports no filter. */
+export function define(packageName: string, namespace: { readonly default: unknown }): void {
+  engine.define(packageName, namespace.default);
+}
+
+export function describe(packageName: string): string {
+  return engine.describe(packageName);
+}
+
+/** `text`: JSON of { generation, changed, removed, config }. Answers JSON of Refusal[]. */
+export function prepare(text: string): string {
+  const { generation, changed, removed, config } = JSON.parse(text) as {
+    generation: number;
+    changed: string[];
+    removed: string[];
+    config?: RuntimeConfig;
+  };
+  return JSON.stringify(engine.prepare(generation, changed, removed, config, new Map()));
+}
+
+export function commit(drainMs: number): void {
+  engine.commit(drainMs);
+}
+
+export function abort(): void {
+  engine.abort();
+}
+
+export function serviceListeners(): string {
+  return engine.serviceListeners();
+}
+
+export function onReply(text: string): void {
+  engine.host.onReply(JSON.parse(text));
+}
+
+export function onPublished(topic: string, text: string): void {
+  engine.topics.onPublished(topic, JSON.parse(text));
+}
+
+export function drain(): void {
+  engine.drain();
+}
+
+export function activeConnections(): number {
+  return engine.activeConnections();
+}
+
+export function flushFiles(): void {
+  engine.flushFiles();
+}

@@ -1,0 +1,217 @@
+// Hot path: every downstream read passes here.
+import {
+  Chunk,
+  type CloseEvent,
+  type ConnectionHandler,
+  type Generation,
+  type NetworkChain,
+  type NetworkFilter,
+  type NetworkFilterFactory,
+  type NetworkResult,
+  type Slot,
+  stop,
+} from "@tsproxy/sdk";
+import type { SocketConnection } from "./connection.ts";
+
+const KEPT_LIMIT = 1 << 20; // bytes that wait behind a filter that has stopped the chain
+
+/**
+ * The network filters of one connection, walked in order. A filter that answers `stop` or a promise keeps later ones from
+ * running; what comes meanwhile is kept and reading pauses at once, so little more than a read is ever held.
+ */
+export class NetworkChainRun implements ConnectionHandler {
+  readonly connection: SocketConnection;
+  readonly #filters: NetworkFilter[] = [];
+  readonly #generations: Generation<NetworkFilterFactory>[] = [];
+  readonly #onEnd: (event: CloseEvent) => void;
+  /** The only filter, when nothing can pause: the common case. */
+  #single: NetworkFilter | undefined = undefined;
+  #connected = 0;
+  /** Bytes that wait, and the first filter that has not seen them. */
+  readonly #kept: { readonly bytes: Uint8Array; readonly from: number }[] = [];
+  #keptSize = 0;
+  /** The filter that has stopped the chain, or -1. */
+  #stoppedAt = -1;
+  #resumeAsked = false;
+  #walking = false;
+  #paused = false;
+  #ended = false;
+  #endDelivered = false;
+  /** The first filter that has not seen the end. */
+  #endFrom = 0;
+  #over = false;
+  readonly #chunk = new Chunk(new Uint8Array(0), 0, 0);
+
+  constructor(connection: SocketConnection, onEnd: (event: CloseEvent) => void) {
+    this.connection = connection;
+    this.#onEnd = onEnd;
+  }
+
+  /** Creates the filters and runs their `onConnect`. A filter that throws closes the connection. */
+  start(slots: readonly Slot<NetworkFilterFactory>[]): void {
+    for (const [at, slot] of slots.entries()) {
+      const generation = slot.current;
+      generation.acquire();
+      this.#generations.push(generation);
+      this.#filters.push(generation.value.create(this.connection, new ChainHold(this, at)));
+    }
+    if (this.#filters.length === 0) {
+      this.connection.close("abort");
+      return;
+    }
+    this.#go(0);
+    if (this.#filters.length === 1 && this.#stoppedAt < 0) this.#single = this.#filters[0];
+  }
+
+  /** Runs from filter `at` on: those that have not connected yet connect, then get what was kept. */
+  #go(at: number): void {
+    for (let k = at; k < this.#filters.length; k++) {
+      if (k >= this.#connected) {
+        this.#connected = k + 1;
+        const result = this.#filters[k]!.onConnect?.();
+        if (!this.#passes(result, k)) return;
+      }
+    }
+  }
+
+  onData(chunk: Chunk): void {
+    if (this.#single !== undefined) {
+      const result = this.#single.onData?.(chunk, false);
+      if (result !== undefined && typeof result !== "symbol") this.#passes(result, 0);
+      return;
+    }
+    if (this.#stoppedAt >= 0) this.#keep(chunk, 0, false);
+    else this.#walk(0, chunk, false);
+  }
+
+  onEof(): void {
+    this.#ended = true;
+    if (this.#stoppedAt >= 0) return;
+    this.#endDelivered = true;
+    this.#chunk.replace(EMPTY);
+    this.#walk(0, this.#chunk, true);
+  }
+
+  #walk(from: number, chunk: Chunk, endStream: boolean): void {
+    for (let k = from; k < this.#filters.length && !this.#over; k++) {
+      const filter = this.#filters[k]!;
+      this.#walking = true;
+      const result = filter.onData?.(chunk, endStream);
+      this.#walking = false;
+      if (result === undefined) continue;
+      if (!this.#passes(result, k)) {
+        if (chunk.end > chunk.at && k + 1 < this.#filters.length) this.#keep(chunk, k + 1, true);
+        if (endStream) {
+          this.#endDelivered = false;
+          this.#endFrom = k + 1;
+        }
+        return;
+      }
+    }
+  }
+
+  /** False: the chain is stopped at filter `at`. */
+  #passes(result: NetworkResult, at: number): boolean {
+    if (result === undefined) return true;
+    if (this.#resumeAsked) {
+      this.#resumeAsked = false;
+      return true;
+    }
+    this.#stoppedAt = at;
+    this.#single = undefined;
+    if (!this.#paused) {
+      this.#paused = true;
+      this.connection.pause();
+    }
+    if (result !== stop) {
+      (result as Promise<void>).then(
+        () => this.resumeReading(at),
+        () => this.connection.close("abort"),
+      );
+    }
+    return false;
+  }
+
+  #keep(chunk: Chunk, from: number, first: boolean): void {
+    this.#keptSize += chunk.length;
+    if (this.#keptSize > KEPT_LIMIT) {
+      this.connection.close("abort");
+      return;
+    }
+    const entry = { bytes: chunk.copy(), from };
+    if (first) this.#kept.unshift(entry);
+    else this.#kept.push(entry);
+  }
+
+  /** Called by a filter that has stopped the chain, or by its promise. */
+  resumeReading(at: number): void {
+    if (this.#over) return;
+    if (this.#walking) {
+      this.#resumeAsked = true;
+      return;
+    }
+    if (this.#stoppedAt !== at) return;
+    this.#stoppedAt = -1;
+    this.#go(at + 1);
+    while (this.#stoppedAt < 0 && this.#kept.length > 0 && !this.#over) {
+      const { bytes, from } = this.#kept.shift()!;
+      this.#keptSize -= bytes.length;
+      this.#chunk.replace(bytes);
+      this.#walk(from, this.#chunk, false);
+    }
+    if (this.#stoppedAt >= 0 || this.#over) return;
+    if (this.#ended && !this.#endDelivered) {
+      this.#endDelivered = true;
+      this.#chunk.replace(EMPTY);
+      this.#walk(this.#endFrom, this.#chunk, true);
+    }
+    if (this.#paused && this.#stoppedAt < 0) {
+      this.#paused = false;
+      this.connection.resume();
+    }
+  }
+
+  onBlocked(): void {
+    for (const filter of this.#filters) filter.onBlocked?.();
+  }
+
+  onDrained(): void {
+    for (const filter of this.#filters) filter.onDrained?.();
+  }
+
+  onAgain(): void {
+    for (const filter of this.#filters) filter.onAgain?.();
+  }
+
+  drain(): void {
+    this.connection.draining = true;
+    for (const filter of this.#filters) filter.onDrain?.();
+  }
+
+  onClosed(event: CloseEvent): void {
+    this.#over = true;
+    this.#kept.length = 0;
+    try {
+      for (const filter of this.#filters) filter.onClose?.(event);
+    } finally {
+      for (const generation of this.#generations) generation.release();
+      this.#generations.length = 0;
+      this.#onEnd(event);
+    }
+  }
+}
+
+const EMPTY = new Uint8Array(0);
+
+class ChainHold implements NetworkChain {
+  readonly #run: NetworkChainRun;
+  readonly #at: number;
+
+  constructor(run: NetworkChainRun, at: number) {
+    this.#run = run;
+    this.#at = at;
+  }
+  resumeReading(): void {
+    this.#run.resumeReading(this.#at);
+  }
+}

@@ -1,0 +1,322 @@
+// Hot path: every head that goes into a sandbox, and its edits on the way back (test/bench/sandbox.ts).
+import {
+  FLAG,
+  type HeaderMap,
+  headerName,
+  knownId,
+  latin1Decode,
+  type Reply,
+  RequestHeaders,
+  ResponseHeaders,
+  SPAN,
+  tokenByte,
+} from "@tsproxy/sdk";
+import { type ParkTable, recordSize } from "./parked.ts";
+import { EDITS, HEAD, HEAD_FLAG, RANGE_MAX, RECORD, RECORD_BLOCK_MAX, REPLY } from "./sandbox/layout.ts";
+
+/** What goes with a head beside its lines: JSON in ASCII, or "". */
+export interface HeadTexts {
+  readonly routeConfig: string;
+  readonly info: string;
+}
+const NO_TEXTS: HeadTexts = { routeConfig: "", info: "" };
+
+/** Sends a head. "full": no room now; "large": it fits no record. */
+export function parkHead(
+  table: ParkTable,
+  box: number,
+  kind: number,
+  flags: number,
+  token: number,
+  use: number,
+  map: HeaderMap,
+  texts: HeadTexts = NO_TEXTS,
+): "sent" | "full" | "large" {
+  const { ports } = table;
+  const size = map.blockEnd;
+  const lent = map.memory === ports.memory && size <= RANGE_MAX;
+  const count = map.count;
+  const added = map.added;
+  const request = map instanceof RequestHeaders ? map : undefined;
+  let headFlags = 0;
+  let strings = 0;
+  let stringBytes = 0;
+  if (added.length > 0 || map.lines.length > 0) {
+    strings = added.length + map.lines.length * 2;
+    for (let k = 0; k < added.length; k++) stringBytes += added[k]!.length;
+    for (const line of map.lines) stringBytes += line.name.text.length + line.value.length;
+  }
+  const pairs = strings / 2;
+  if (request !== undefined) {
+    if (request.methodEdited) {
+      headFlags |= HEAD_FLAG.METHOD;
+      strings++;
+      stringBytes += request.method.length;
+    }
+    if (request.pathEdited) {
+      headFlags |= HEAD_FLAG.PATH;
+      strings++;
+      stringBytes += request.path.length;
+    }
+    if (request.scheme === "https") headFlags |= HEAD_FLAG.HTTPS;
+  }
+  if (texts.routeConfig !== "") {
+    headFlags |= HEAD_FLAG.ROUTE_CONFIG;
+    strings++;
+    stringBytes += texts.routeConfig.length;
+  }
+  if (texts.info !== "") {
+    headFlags |= HEAD_FLAG.INFO;
+    strings++;
+    stringBytes += texts.info.length;
+  }
+  const payload = (HEAD.SPANS + count * SPAN + strings) * 4 + stringBytes;
+  const whole = recordSize(payload, lent ? 0 : size);
+  if (whole > RECORD_BLOCK_MAX) return "large";
+  const w = table.begin(whole, kind, flags, token, use);
+  if (w < 0) return "full";
+  const { words, memory } = ports;
+  const p = w + RECORD.PAYLOAD;
+  words[w + RECORD.RANGE_SIZE] = size;
+  if (lent) words[w + RECORD.RANGE_AT] = map.base;
+  words[p + HEAD.COUNT] = count;
+  words[p + HEAD.BYTES] = size;
+  if (request !== undefined) {
+    words[p + HEAD.METHOD_AT] = request.methodAt;
+    words[p + HEAD.METHOD_END] = request.methodEnd;
+    words[p + HEAD.PATH_AT] = request.pathAt;
+    words[p + HEAD.PATH_END] = request.pathEnd;
+  }
+  words[p + HEAD.ADDED] = pairs;
+  words[p + HEAD.PRESENT] = map.present;
+  words[p + HEAD.FLAGS] = headFlags;
+  words[p + HEAD.STATUS] = map instanceof ResponseHeaders ? map.status : 0;
+  const spans = map.spans;
+  let l = p + HEAD.SPANS;
+  for (let k = 0, n = count * SPAN; k < n; k++) words[l++] = spans[k]!;
+  if (strings > 0) {
+    let to = (l + strings) * 4;
+    const put = (text: string): void => {
+      words[l++] = text.length;
+      for (let k = 0; k < text.length; k++) memory[to++] = text.charCodeAt(k);
+    };
+    if ((headFlags & HEAD_FLAG.METHOD) !== 0) put(request!.method);
+    if ((headFlags & HEAD_FLAG.PATH) !== 0) put(request!.path);
+    if (texts.routeConfig !== "") put(texts.routeConfig);
+    if (texts.info !== "") put(texts.info);
+    for (let k = 0; k < added.length; k++) put(added[k]!);
+    for (const line of map.lines) {
+      put(line.name.text);
+      put(line.value);
+    }
+  }
+  if (!lent && size > 0) {
+    memory.set(map.memory.subarray(map.base, map.base + size), w * 4 + whole - ((size + 7) & ~7));
+  }
+  table.send(box, token, whole);
+  return "sent";
+}
+
+// ---- back: nothing in an answer is believed
+
+const ADDED_MAX = 256;
+const HOST = headerName("host");
+const known = (...names: string[]): number => {
+  let bits = 0;
+  for (const name of names) bits |= 1 << headerName(name).known;
+  return bits;
+};
+/** Bits of known ids: framing and hop-by-hop fields are the codec's own. */
+const NEVER_SET = known(
+  "content-length",
+  "transfer-encoding",
+  "connection",
+  "keep-alive",
+  "proxy-connection",
+  "te",
+  "trailer",
+  "upgrade",
+);
+const NEVER_REMOVED = known("transfer-encoding", "connection", "upgrade");
+
+/** True for bytes of a field value (RFC 9110 §5.5). */
+function isValue(memory: Uint8Array, at: number, end: number): boolean {
+  for (let k = at; k < end; k++) {
+    const c = memory[k]!;
+    if ((c < 32 && c !== 9) || c === 127) return false;
+  }
+  return true;
+}
+
+/** The known id of a lower-case token (0: none), or -1 if it is no such thing. */
+function nameId(memory: Uint8Array, at: number, end: number): number {
+  let hash = 0;
+  for (let k = at; k < end; k++) {
+    const c = memory[k]!;
+    if (c === 0 || tokenByte[c] !== c) return -1;
+    hash = (Math.imul(hash, 31) + c) | 0;
+  }
+  return end === at ? -1 : knownId(hash, memory, at, end);
+}
+
+/**
+ * Puts the edits at byte `at` into the map. The offset behind them, or -1: they are not what an honest sandbox writes (the map
+ * may be half edited then; its stream is failed).
+ */
+export function applyEdits(
+  map: HeaderMap,
+  words: Int32Array,
+  memory: Uint8Array,
+  at: number,
+  end: number,
+): number {
+  if (at + EDITS.REST * 4 > end) return -1;
+  const e = at >> 2;
+  const drops = words[e + EDITS.DROPS]!;
+  const removed = words[e + EDITS.REMOVED]!;
+  const pairs = words[e + EDITS.ADDED]!;
+  const methodSize = words[e + EDITS.METHOD]!;
+  const pathSize = words[e + EDITS.PATH]!;
+  const status = words[e + EDITS.STATUS]!;
+  const old = map.added.length / 2 + map.lines.length;
+  if (drops < 0 || drops > map.count || removed < 0 || removed > old || pairs < 0 || pairs > ADDED_MAX) return -1;
+  let w = e + EDITS.REST;
+  let from = (w + drops + removed + pairs * 2) * 4;
+  if (from > end) return -1;
+  const hadHost = map instanceof RequestHeaders && map.has(HOST);
+  for (let k = 0; k < drops; k++) {
+    const index = words[w++]!;
+    if (index < 0 || index >= map.count) return -1;
+    if (((1 << (map.spans[index * SPAN + 5]! & FLAG.KNOWN)) & NEVER_REMOVED) !== 0) return -1;
+    map.removeAt(index);
+  }
+  if (removed > 0 && !removeStrings(map, words, w, removed, old)) return -1;
+  w += removed;
+  if (methodSize >= 0) {
+    if (!(map instanceof RequestHeaders) || from + methodSize > end || !setMethod(map, memory, from, from + methodSize)) return -1;
+    from += methodSize;
+  }
+  if (pathSize >= 0) {
+    if (!(map instanceof RequestHeaders) || from + pathSize > end || !isTarget(memory, from, from + pathSize)) return -1;
+    map.path = latin1Decode(memory, from, from + pathSize);
+    from += pathSize;
+  }
+  if (status !== 0 && !(map instanceof ResponseHeaders && setStatus(map, status))) return -1;
+  let hostSet = false;
+  for (let k = 0; k < pairs; k++) {
+    const nameSize = words[w++]!;
+    const valueSize = words[w++]!;
+    if (nameSize <= 0 || valueSize < 0) return -1;
+    const valueAt = from + nameSize;
+    const valueEnd = valueAt + valueSize;
+    if (nameSize > end || valueSize > end || valueEnd > end) return -1;
+    const id = nameId(memory, from, valueAt);
+    if (id < 0 || ((1 << id) & NEVER_SET) !== 0 || !isValue(memory, valueAt, valueEnd)) return -1;
+    if (id === HOST.known && map instanceof RequestHeaders) {
+      // Two hosts are smuggling (RFC 9112 §3.2).
+      if (hostSet || map.has(HOST) || !isAuthority(memory, valueAt, valueEnd)) return -1;
+      hostSet = true;
+    }
+    map.added.push(latin1Decode(memory, from, valueAt), latin1Decode(memory, valueAt, valueEnd));
+    from = valueEnd;
+  }
+  if (hadHost && drops + removed > 0 && !map.has(HOST)) return -1;
+  return (from + 3) & ~3;
+}
+
+/** Takes edits of earlier filters away: their places in `added`, then `lines`, in rising order. */
+function removeStrings(map: HeaderMap, words: Int32Array, at: number, n: number, old: number): boolean {
+  const pairs = map.added.length / 2;
+  let last = old;
+  for (let k = n - 1; k >= 0; k--) {
+    const index = words[at + k]!;
+    if (index < 0 || index >= last) return false;
+    last = index;
+    if (index < pairs) map.added.splice(index * 2, 2);
+    else map.lines.splice(index - pairs, 1);
+  }
+  return true;
+}
+
+// How a request is answered depends on its method: a HEAD has no body, a CONNECT becomes a tunnel.
+function setMethod(map: RequestHeaders, memory: Uint8Array, at: number, end: number): boolean {
+  for (let k = at; k < end; k++) if (tokenByte[memory[k]!] === 0) return false;
+  const method = latin1Decode(memory, at, end);
+  const before = map.method;
+  const fixed = (m: string): boolean => m === "HEAD" || m === "CONNECT";
+  if (end === at || end - at > 64 || (method !== before && (fixed(method) || fixed(before)))) return false;
+  map.method = method;
+  return true;
+}
+
+// These statuses have no body (RFC 9112 §6.3), so what follows on the wire hangs on them.
+function setStatus(map: ResponseHeaders, status: number): boolean {
+  const bodiless = (s: number): boolean => s < 200 || s === 204 || s === 304;
+  if (status < 200 || status > 599 || bodiless(status) !== bodiless(map.status)) return false;
+  map.status = status;
+  return true;
+}
+
+/** An origin-form target, or `*`, without anything that could end the request line (RFC 9112 §3.2). */
+function isTarget(memory: Uint8Array, at: number, end: number): boolean {
+  if (end === at || (memory[at] !== 47 && !(memory[at] === 42 && end === at + 1))) return false;
+  for (let k = at; k < end; k++) {
+    const c = memory[k]!;
+    if (c <= 32 || c === 127 || c === 35) return false;
+  }
+  return true;
+}
+
+const authorityByte = new Uint8Array(128);
+for (const c of "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~:[]%!$&'()*+;=") {
+  authorityByte[c.charCodeAt(0)] = 1;
+}
+
+function isAuthority(memory: Uint8Array, at: number, end: number): boolean {
+  for (let k = at; k < end; k++) if (authorityByte[memory[k]!] !== 1) return false;
+  return end > at;
+}
+
+/** A reply at byte `at`, or undefined if it is malformed. `body` is the caller's. */
+export function readReply(
+  status: number,
+  body: string,
+  words: Int32Array,
+  memory: Uint8Array,
+  at: number,
+  end: number,
+): Reply | undefined {
+  if (status < 200 || status > 599 || at + REPLY.REST * 4 > end) return undefined;
+  let w = at >> 2;
+  const headerCount = words[w + REPLY.HEADERS]!;
+  const flagCount = words[w + REPLY.FLAGS]!;
+  const detailsSize = words[w + REPLY.DETAILS]!;
+  w += REPLY.REST;
+  if (headerCount < 0 || headerCount > ADDED_MAX || flagCount < 0 || flagCount > 32) return undefined;
+  let from = (w + headerCount * 2 + flagCount) * 4;
+  const take = (size: number): string | undefined => {
+    if (size < 0 || size > end || from + size > end || !isValue(memory, from, from + size)) return undefined;
+    const text = latin1Decode(memory, from, from + size);
+    from += size;
+    return text;
+  };
+  if (from > end) return undefined;
+  const details = take(detailsSize);
+  if (details === undefined) return undefined;
+  const flags: string[] = [];
+  for (let k = 0; k < flagCount; k++) {
+    const flag = take(words[w++]!);
+    if (flag === undefined) return undefined;
+    flags.push(flag);
+  }
+  const headers: [string, string][] = [];
+  for (let k = 0; k < headerCount; k++) {
+    const nameAt = from;
+    const name = take(words[w++]!);
+    const id = name === undefined ? -1 : nameId(memory, nameAt, from);
+    const value = take(words[w++]!);
+    if (name === undefined || value === undefined || id < 0 || ((1 << id) & NEVER_SET) !== 0) return undefined;
+    headers.push([name, value]);
+  }
+  return { type: "reply", status, body, headers, flags, details };
+}

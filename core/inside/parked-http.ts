@@ -1,0 +1,456 @@
+// Hot path: streams that park in a sandbox (test/bench/sandbox.ts).
+import {
+  type Chunk,
+  done,
+  type HeaderMap,
+  headerName,
+  type HookResult,
+  type HttpFilter,
+  type HttpFilterFactory,
+  type HttpStream,
+  type RequestHeaders,
+  type ResponseHeaders,
+  reply,
+  utf8Decode,
+  type Verdict,
+} from "@tsproxy/sdk";
+import { type Parked, type ParkTable, recordSize } from "./parked.ts";
+import { applyEdits, type HeadTexts, parkHead, readReply } from "./parked-head.ts";
+import {
+  ANSWER,
+  ANSWER_HEAD,
+  ANSWER_HEAD_SIZE,
+  CHUNK_MAX,
+  HOOK,
+  type HookMask,
+  KIND,
+  PART_SIZE,
+  RANGE_MAX,
+  RECORD,
+  RECORD_FLAG,
+  STATUS,
+  VERDICT,
+  VERDICT_FLAG,
+  VERDICT_TYPE,
+} from "./sandbox/layout.ts";
+
+const CONTENT_LENGTH = headerName("content-length");
+const ALL_HOOKS = HOOK.END - 1;
+const LATE = reply(504, { details: "filter_timeout" });
+const FAULT = reply(500, { details: "filter_fault" });
+const OVERLOAD = reply(503, { details: "filter_overload" });
+
+/**
+ * What stands in a chain for a dropped-in http package: each stream gets a stub whose hooks answer with a promise that settles
+ * when the sandbox has. `hooks` is what the package's source names; hooks that it does not name do not exist here either.
+ */
+export function parkedHttpFactory(box: number, use: number, hooks: HookMask, table: ParkTable): HttpFilterFactory {
+  class Stub extends ParkedHttpFilter {}
+  const methods = Stub.prototype as unknown as Record<string, unknown>;
+  for (const [bit, name, method] of METHODS) if ((hooks & bit) !== 0) methods[name] = method;
+  const shared: Shared = { box, use, hooks, table };
+  return (stream) => new Stub(shared, stream) as HttpFilter;
+}
+
+interface Shared {
+  readonly box: number;
+  readonly use: number;
+  readonly hooks: HookMask;
+  readonly table: ParkTable;
+}
+
+/** One direction of a stream: the promise that a hook has answered with. It settles in the call that brings the verdict. */
+class Lane implements PromiseLike<Verdict> {
+  kind = 0;
+  busy = false;
+  endStream = false;
+  map: HeaderMap | undefined = undefined;
+  chunk: Chunk | undefined = undefined;
+  /** The head has not gone on: our last answer to it was Hold. */
+  held = false;
+  /** Of a long chunk: private bytes, how many are sent, what has come back. */
+  sending: Uint8Array | undefined = undefined;
+  sent = 0;
+  received: Uint8Array[] | undefined = undefined;
+  receivedSize = 0;
+  #onSettled: ((verdict: Verdict) => void) | undefined = undefined;
+  #settled = false;
+  #verdict: Verdict = undefined;
+
+  begin(kind: number, map: HeaderMap | undefined, chunk: Chunk | undefined, endStream: boolean): void {
+    this.kind = kind;
+    this.busy = true;
+    this.map = map;
+    this.chunk = chunk;
+    this.endStream = endStream;
+    this.sending = this.received = undefined;
+    this.sent = this.receivedSize = 0;
+    this.#onSettled = undefined;
+    this.#settled = false;
+    this.#verdict = undefined;
+  }
+
+  settle(verdict: Verdict): void {
+    this.busy = false;
+    this.map = undefined;
+    this.chunk = undefined;
+    this.sending = this.received = undefined;
+    const call = this.#onSettled;
+    if (call === undefined) {
+      this.#settled = true;
+      this.#verdict = verdict;
+      return;
+    }
+    this.#onSettled = undefined;
+    call(verdict);
+  }
+
+  // biome-ignore lint/suspicious/noThenProperty: the chain walks on in the very call that brings the verdict.
+  then<A = Verdict, B = never>(
+    onFulfilled?: ((value: Verdict) => A | PromiseLike<A>) | null,
+    _onRejected?: ((reason: unknown) => B | PromiseLike<B>) | null,
+  ): PromiseLike<A | B> {
+    if (onFulfilled !== undefined && onFulfilled !== null) {
+      if (this.#settled) onFulfilled(this.#verdict);
+      else this.#onSettled = onFulfilled as (verdict: Verdict) => void;
+    }
+    return this as unknown as PromiseLike<A | B>;
+  }
+}
+
+/** The chain's half of a sandboxed filter. */
+class ParkedHttpFilter implements Parked {
+  readonly #shared: Shared;
+  readonly #stream: HttpStream;
+  #token = 0;
+  /** Hooks of the filter object, once the first verdict has told. */
+  #hooks = ALL_HOOKS;
+  #over = false;
+  #request: Lane | undefined = undefined;
+  #response: Lane | undefined = undefined;
+  #retryLane: Lane | undefined = undefined;
+
+  constructor(shared: Shared, stream: HttpStream) {
+    this.#shared = shared;
+    this.#stream = stream;
+  }
+
+  head(kind: number, bit: number, map: HeaderMap, endStream: boolean): HookResult {
+    return this.#park(kind, bit, map, undefined, endStream);
+  }
+
+  body(kind: number, bit: number, chunk: Chunk, endStream: boolean): HookResult {
+    return this.#park(kind, bit, undefined, chunk, endStream);
+  }
+
+  #park(kind: number, bit: number, map: HeaderMap | undefined, chunk: Chunk | undefined, endStream: boolean): HookResult {
+    if (this.#over || (this.#hooks & bit) === 0) return undefined;
+    const lane = this.#lane(kind);
+    lane.begin(kind, map, chunk, endStream);
+    if (!this.#send(lane)) {
+      // The event's bytes do not outlive it.
+      map?.detach();
+      if (chunk !== undefined && chunk.memory === this.#shared.table.ports.memory) chunk.replace(chunk.copy());
+      this.#wait(lane);
+    }
+    return lane;
+  }
+
+  #lane(kind: number): Lane {
+    if (kind < KIND.RESPONSE_HEADERS) return (this.#request ??= new Lane());
+    return (this.#response ??= new Lane());
+  }
+
+  #wait(lane: Lane): void {
+    if (this.#retryLane !== undefined && this.#retryLane !== lane) {
+      // Both directions found no room in one turn; the second one is not worth a queue.
+      lane.settle(OVERLOAD);
+      return;
+    }
+    this.#retryLane = lane;
+    this.#shared.table.wait(this);
+  }
+
+  retry(): boolean {
+    const lane = this.#retryLane;
+    if (lane === undefined) return true;
+    if (!lane.busy || this.#send(lane)) {
+      this.#retryLane = undefined;
+      return true;
+    }
+    return false;
+  }
+
+  /** False: no room now. A record that cannot be sent at all settles its lane. */
+  #send(lane: Lane): boolean {
+    const { box, use, table } = this.#shared;
+    const token = this.#token | (lane === this.#response ? 1 : 0);
+    if (lane.kind === KIND.REQUEST_HEADERS) return this.#create(lane);
+    if (this.#token === 0) {
+      if (!this.#create(undefined)) return false;
+      if (this.#token === 0) {
+        lane.settle(OVERLOAD);
+        return true;
+      }
+      return this.#send(lane);
+    }
+    if (lane.chunk !== undefined) return this.#sendBody(lane, token);
+    const flags = RECORD_FLAG.ANSWER | (lane.endStream ? RECORD_FLAG.END_STREAM : 0);
+    const texts = lane.kind === KIND.RESPONSE_HEADERS && this.#wantsInfo ? { routeConfig: "", info: this.#info() } : undefined;
+    const sent = parkHead(table, box, lane.kind, flags, token, use, lane.map!, texts);
+    if (sent === "large") lane.settle(FAULT);
+    return sent !== "full";
+  }
+
+  /** Sends what the filter object is made from: with its first hook, or alone if that is not `onRequestHeaders`. */
+  #create(lane: Lane | undefined): boolean {
+    const { box, use, table } = this.#shared;
+    const token = this.#token === 0 ? table.acquire(this) : this.#token;
+    if (token === 0) {
+      lane?.settle(OVERLOAD);
+      return true;
+    }
+    let flags: number = RECORD_FLAG.CREATE;
+    if (lane !== undefined) flags |= RECORD_FLAG.ANSWER | (lane.endStream ? RECORD_FLAG.END_STREAM : 0);
+    const kind = lane === undefined ? KIND.CREATE : KIND.REQUEST_HEADERS;
+    const sent = parkHead(table, box, kind, flags, token, use, lane?.map ?? this.#stream.request, this.#texts());
+    if (sent !== "sent") table.release(box, token);
+    else this.#token = token;
+    if (sent === "large") lane?.settle(FAULT);
+    return sent !== "full";
+  }
+
+  get #wantsInfo(): boolean {
+    return (this.#shared.hooks & HOOK.INFO) !== 0;
+  }
+
+  #texts(): HeadTexts | undefined {
+    const { hooks } = this.#shared;
+    if ((hooks & (HOOK.ROUTE_CONFIG | HOOK.INFO)) === 0) return undefined;
+    const config = (hooks & HOOK.ROUTE_CONFIG) !== 0 ? this.#stream.routeConfig : undefined;
+    return {
+      routeConfig: config === undefined ? "" : configText(config),
+      info: this.#wantsInfo ? this.#info() : "",
+    };
+  }
+
+  #info(): string {
+    return ascii(JSON.stringify(this.#stream.info));
+  }
+
+  #sendBody(lane: Lane, token: number): boolean {
+    const { box, use, table } = this.#shared;
+    const chunk = lane.chunk!;
+    const size = chunk.end - chunk.at;
+    const lent = chunk.memory === table.ports.memory;
+    if (size > CHUNK_MAX) {
+      lane.settle(FAULT);
+      return true;
+    }
+    const inOne = lent ? size <= RANGE_MAX : size <= PART_SIZE;
+    if (!inOne && lane.sending === undefined) lane.sending = lent ? chunk.copy() : chunk.memory.subarray(chunk.at, chunk.end);
+    const memory = lane.sending ?? chunk.memory;
+    const at = lane.sending === undefined ? chunk.at : lane.sent;
+    const rest = lane.sending === undefined ? size : size - lane.sent;
+    const last = lane.sending === undefined || rest <= PART_SIZE;
+    const n = last ? rest : PART_SIZE;
+    const inPlace = lent && lane.sending === undefined;
+    const whole = recordSize(0, inPlace ? 0 : n);
+    let flags: number = RECORD_FLAG.ANSWER;
+    if (last && lane.endStream) flags |= RECORD_FLAG.END_STREAM;
+    const w = table.begin(whole, last ? lane.kind : KIND.PART, flags, token, use);
+    if (w < 0) return false;
+    const { ports } = table;
+    ports.words[w + RECORD.RANGE_SIZE] = n;
+    if (inPlace) ports.words[w + RECORD.RANGE_AT] = at;
+    else if (n > 0) ports.memory.set(memory.subarray(at, at + n), w * 4 + recordSize(0, 0));
+    table.send(box, token, whole);
+    lane.sent += n;
+    return true;
+  }
+
+  onVerdict(laneBit: number, at: number, size: number, status: number): void {
+    const lane = laneBit === 0 ? this.#request : this.#response;
+    if (lane === undefined || !lane.busy) return;
+    if (status !== 0) {
+      if (status === STATUS.ACK) this.#sendNext(lane);
+      else lane.settle(status === STATUS.SKIP ? undefined : status === STATUS.LATE ? LATE : status === STATUS.OVERLOAD ? OVERLOAD : FAULT);
+      return;
+    }
+    const { words, memory } = this.#shared.table.ports;
+    const kind = words[(at >> 2) + ANSWER_HEAD.KIND];
+    const from = at + ANSWER_HEAD_SIZE;
+    const end = at + size;
+    if (kind === ANSWER.PART) {
+      lane.receivedSize += end - from;
+      if (lane.receivedSize > CHUNK_MAX) this.#malformed(lane, "its answer is too long");
+      else (lane.received ??= []).push(memory.slice(from, end));
+    } else if (kind === ANSWER.VERDICT) this.#take(lane, from, end);
+    else this.#malformed(lane, `an answer of kind ${kind}`);
+  }
+
+  #sendNext(lane: Lane): void {
+    if (lane.sending !== undefined && !this.#send(lane)) this.#wait(lane);
+  }
+
+  #malformed(lane: Lane, reason: string): void {
+    this.#shared.table.ports.malformed(this.#shared.box, reason);
+    lane.settle(FAULT);
+  }
+
+  #take(lane: Lane, at: number, end: number): void {
+    const { words, memory } = this.#shared.table.ports;
+    const w = at >> 2;
+    const type = words[w + VERDICT.TYPE]! & 0xff;
+    const flags = words[w + VERDICT.TYPE]! >> 8;
+    const value = words[w + VERDICT.VALUE]!;
+    const bodySize = words[w + VERDICT.BODY]!;
+    let from = at + VERDICT.REST * 4;
+    if (from > end || bodySize < 0 || bodySize > end - from) return this.#malformed(lane, "a verdict cut short");
+    if ((flags & VERDICT_FLAG.HOOKS) !== 0) this.#hooks = words[w + VERDICT.HOOKS]! & ALL_HOOKS;
+    if (type === VERDICT_TYPE.FAULT) return lane.settle(FAULT);
+    const bodyAt = end - bodySize;
+    if (type === VERDICT_TYPE.REPLY) {
+      const body = this.#body(lane, memory, bodyAt, end);
+      const answer = readReply(value, utf8Decode(body, 0, body.length), words, memory, from, bodyAt);
+      if (answer === undefined) return this.#malformed(lane, "a reply that HTTP cannot carry");
+      return lane.settle(answer);
+    }
+    const isBody = lane.chunk !== undefined;
+    // Held heads may be edited until the body hook has answered; others have gone on.
+    const map = isBody ? (lane.held ? this.#held(lane) : undefined) : lane.map;
+    if ((flags & VERDICT_FLAG.EDITS) !== 0 && map !== undefined) {
+      from = applyEdits(map, words, memory, from, bodyAt);
+      if (from < 0) return this.#malformed(lane, "edits that HTTP cannot carry");
+    }
+    if ((flags & VERDICT_FLAG.CLEAR_ROUTE) !== 0) this.#stream.clearRoute();
+    if ((flags & VERDICT_FLAG.BODY) !== 0 && isBody && !this.#replace(lane, map, bodyAt, end)) return;
+    if (isBody) lane.held = false;
+    switch (type) {
+      case VERDICT_TYPE.GO_ON:
+        return lane.settle(undefined);
+      case VERDICT_TYPE.DONE:
+        this.#hooks = 0;
+        return lane.settle(done);
+      case VERDICT_TYPE.HOLD_BUFFER:
+      case VERDICT_TYPE.HOLD_STREAM:
+        if (isBody || value < 0 || value > CHUNK_MAX) return this.#malformed(lane, "a hold out of place");
+        lane.held = true;
+        return lane.settle({ type: "hold", body: type === VERDICT_TYPE.HOLD_BUFFER ? "buffer" : "stream", max: value });
+      default:
+        return this.#malformed(lane, `a verdict of type ${type}`);
+    }
+  }
+
+  #held(lane: Lane): HeaderMap | undefined {
+    return lane === this.#request ? this.#stream.request : this.#stream.response;
+  }
+
+  #body(lane: Lane, memory: Uint8Array, at: number, end: number): Uint8Array {
+    const parts = lane.received;
+    if (parts === undefined) return memory.slice(at, end);
+    const whole = new Uint8Array(lane.receivedSize + end - at);
+    let to = 0;
+    for (const part of parts) {
+      whole.set(part, to);
+      to += part.length;
+    }
+    whole.set(memory.subarray(at, end), to);
+    return whole;
+  }
+
+  /** Puts other bytes in the chunk's place. The length that the head tells must stay true. */
+  #replace(lane: Lane, held: HeaderMap | undefined, at: number, end: number): boolean {
+    const chunk = lane.chunk!;
+    const body = this.#body(lane, this.#shared.table.ports.memory, at, end);
+    if (body.length !== chunk.end - chunk.at) {
+      const head = this.#held(lane);
+      if (head?.has(CONTENT_LENGTH) === true) {
+        if (held === undefined) {
+          this.#malformed(lane, "another length for a body whose content-length has gone out; remove it in the headers hook");
+          return false;
+        }
+        if (lane.endStream) head.set(CONTENT_LENGTH, String(body.length));
+        else head.remove(CONTENT_LENGTH);
+      }
+    }
+    chunk.replace(body);
+    return true;
+  }
+
+  onEnd(): void {
+    if (this.#over) return;
+    // A filter that has no other hook than this one is made now, for its end.
+    if (this.#token === 0 && (this.#shared.hooks & ALL_HOOKS) === 0) this.#create(undefined);
+    this.#over = true;
+    if (this.#token !== 0) this.#shared.table.release(this.#shared.box, this.#token);
+    this.#token = 0;
+    if (this.#request !== undefined) this.#request.busy = false;
+    if (this.#response !== undefined) this.#response.busy = false;
+  }
+}
+
+type Hooked = ParkedHttpFilter;
+/** Hooks of a stub, put on the prototype of those packages that have them. */
+const METHODS: readonly (readonly [bit: number, name: keyof HttpFilter, method: unknown])[] = [
+  [
+    HOOK.REQUEST_HEADERS,
+    "onRequestHeaders",
+    function (this: Hooked, headers: RequestHeaders, endStream: boolean): HookResult {
+      return this.head(KIND.REQUEST_HEADERS, HOOK.REQUEST_HEADERS, headers, endStream);
+    },
+  ],
+  [
+    HOOK.REQUEST_BODY,
+    "onRequestBody",
+    function (this: Hooked, chunk: Chunk, endStream: boolean): HookResult {
+      return this.body(KIND.REQUEST_BODY, HOOK.REQUEST_BODY, chunk, endStream);
+    },
+  ],
+  [
+    HOOK.REQUEST_TRAILERS,
+    "onRequestTrailers",
+    function (this: Hooked, trailers: HeaderMap): HookResult {
+      return this.head(KIND.REQUEST_TRAILERS, HOOK.REQUEST_TRAILERS, trailers, true);
+    },
+  ],
+  [
+    HOOK.RESPONSE_HEADERS,
+    "onResponseHeaders",
+    function (this: Hooked, headers: ResponseHeaders, endStream: boolean): HookResult {
+      return this.head(KIND.RESPONSE_HEADERS, HOOK.RESPONSE_HEADERS, headers, endStream);
+    },
+  ],
+  [
+    HOOK.RESPONSE_BODY,
+    "onResponseBody",
+    function (this: Hooked, chunk: Chunk, endStream: boolean): HookResult {
+      return this.body(KIND.RESPONSE_BODY, HOOK.RESPONSE_BODY, chunk, endStream);
+    },
+  ],
+  [
+    HOOK.RESPONSE_TRAILERS,
+    "onResponseTrailers",
+    function (this: Hooked, trailers: HeaderMap): HookResult {
+      return this.head(KIND.RESPONSE_TRAILERS, HOOK.RESPONSE_TRAILERS, trailers, true);
+    },
+  ],
+];
+
+const configTexts = new WeakMap<object, string>();
+
+/** JSON of a per-route config, made once: it is the same object for all streams of a route. */
+function configText(config: unknown): string {
+  if (typeof config !== "object" || config === null) return ascii(JSON.stringify(config));
+  let text = configTexts.get(config);
+  if (text === undefined) {
+    text = ascii(JSON.stringify(config));
+    configTexts.set(config, text);
+  }
+  return text;
+}
+
+/** JSON with everything beyond ASCII escaped, so that a byte is a char. */
+export function ascii(json: string): string {
+  return json.replace(/[\u0080-\uffff]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}

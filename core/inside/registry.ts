@@ -1,0 +1,278 @@
+import { ConfigError, type Definition, type ExtensionRef, type Generation, type Kind, type Kinds, type NetworkFilterFactory, type SetupContext, type Slot } from "@tsproxy/sdk";
+import type { Refusal } from "../protocol.ts";
+
+/** Makes the `cx` of one setup; told by the registry, filled by the context module. */
+export type ContextMaker = (scope: Scope) => SetupContext;
+
+/** All that one setup has made: other slots, and what is to be undone at its end. */
+export class Scope {
+  readonly registry: Registry;
+  readonly package: string;
+  readonly place: string;
+  readonly previous: unknown;
+  readonly children: SlotState[] = [];
+  readonly #disposers: (() => void)[] = [];
+  handover: (() => unknown) | undefined = undefined;
+  #disposed = false;
+
+  constructor(registry: Registry, packageName: string, place: string, previous: unknown) {
+    this.registry = registry;
+    this.package = packageName;
+    this.place = place;
+    this.previous = previous;
+  }
+
+  onDispose(dispose: () => void): void {
+    if (this.#disposed) dispose();
+    else this.#disposers.push(dispose);
+  }
+
+  /** Ends what was made, latest first; slots below end when nobody uses them any more. */
+  dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    for (const dispose of this.#disposers.reverse()) {
+      try {
+        dispose();
+      } catch (error) {
+        this.registry.onError(this.package, error);
+      }
+    }
+    for (const child of this.children) child.retire();
+  }
+}
+
+export class GenerationState<T> implements Generation<T> {
+  readonly value: T;
+  readonly number: number;
+  scope: Scope;
+  #uses = 0;
+  #retired = false;
+
+  constructor(value: T, number: number, scope: Scope) {
+    this.value = value;
+    this.number = number;
+    this.scope = scope;
+  }
+
+  acquire(): void {
+    this.#uses++;
+  }
+
+  release(): void {
+    if (--this.#uses === 0 && this.#retired) this.scope.dispose();
+  }
+
+  /** Nobody new gets it; it ends with its last use. */
+  retire(): void {
+    this.#retired = true;
+    if (this.#uses === 0) this.scope.dispose();
+  }
+}
+
+export class SlotState<T = unknown> implements Slot<T> {
+  readonly kind: Kind;
+  readonly place: string;
+  ref: ExtensionRef;
+  current: GenerationState<T>;
+  /** Prepared, not yet committed. */
+  next: GenerationState<T> | undefined = undefined;
+  nextRef: ExtensionRef | undefined = undefined;
+  /** A prepared change of config that the running value takes itself. */
+  reconfiguration: { readonly apply: () => void; readonly scope: Scope } | undefined = undefined;
+  readonly #registry: Registry;
+
+  constructor(registry: Registry, kind: Kind, ref: ExtensionRef, place: string, first: GenerationState<T>) {
+    this.#registry = registry;
+    this.kind = kind;
+    this.ref = ref;
+    this.place = place;
+    this.current = first;
+  }
+
+  commit(): void {
+    const change = this.reconfiguration;
+    if (change !== undefined) {
+      this.reconfiguration = undefined;
+      change.apply();
+      const before = this.current.scope;
+      this.current.scope = change.scope;
+      if (this.nextRef !== undefined) this.ref = this.nextRef;
+      this.nextRef = undefined;
+      before.dispose();
+    }
+    const next = this.next;
+    if (next === undefined) return;
+    const old = this.current;
+    this.current = next;
+    this.next = undefined;
+    if (this.nextRef !== undefined) this.ref = this.nextRef;
+    this.nextRef = undefined;
+    old.retire();
+  }
+
+  abort(): void {
+    this.reconfiguration?.scope.dispose();
+    this.reconfiguration = undefined;
+    this.next?.scope.dispose();
+    this.next = undefined;
+    this.nextRef = undefined;
+  }
+
+  retire(): void {
+    this.#registry.forget(this);
+    this.abort();
+    this.current.retire();
+  }
+}
+
+export type Bundle = ReadonlyMap<string, Definition>;
+
+/**
+ * Which code stands behind each package, and every use of it. A change is prepared beside what runs and then put in the
+ * place of it in one step, or dropped without a trace.
+ */
+export class Registry {
+  readonly #slots = new Set<SlotState>();
+  readonly onError: (packageName: string, error: unknown) => void;
+  #definitions = new Map<string, Definition>();
+  /** Definitions as they will be, while a change is prepared. */
+  #pending: Map<string, Definition> | undefined = undefined;
+  #makeContext: ContextMaker = () => {
+    throw new Error("no context yet");
+  };
+  generation = 0;
+
+  constructor(onError: (packageName: string, error: unknown) => void) {
+    this.onError = onError;
+  }
+
+  set contextMaker(make: ContextMaker) {
+    this.#makeContext = make;
+  }
+
+  definition(packageName: string): Definition | undefined {
+    return (this.#pending ?? this.#definitions).get(packageName);
+  }
+
+  /** A change begins: these packages are new or have new code. */
+  begin(generation: number, changed: Bundle, removed: readonly string[]): void {
+    this.generation = generation;
+    this.#pending = new Map(this.#definitions);
+    for (const [name, definition] of changed) this.#pending.set(name, definition);
+    for (const name of removed) this.#pending.delete(name);
+  }
+
+  /** Sets changed packages up for every living use that a config change has not dealt with already. */
+  prepareCode(changed: Bundle, refusals: Refusal[]): void {
+    for (const slot of [...this.#slots]) {
+      if (slot.next !== undefined || slot.reconfiguration !== undefined || !changed.has(slot.ref.package) || !this.#slots.has(slot)) continue;
+      if (slot.current.number === this.generation) continue;
+      this.attempt(slot.ref.package, slot.place, refusals, () => this.renew(slot, slot.ref));
+    }
+  }
+
+  commit(): void {
+    if (this.#pending !== undefined) this.#definitions = this.#pending;
+    this.#pending = undefined;
+    for (const slot of [...this.#slots]) slot.commit();
+  }
+
+  abort(): void {
+    this.#pending = undefined;
+    for (const slot of [...this.#slots]) slot.abort();
+  }
+
+  /** A use: sets the package up and keeps the slot until its owner ends. */
+  create<K extends Kind>(kind: K, ref: ExtensionRef, place: string, previous: unknown): SlotState<Kinds[K]> {
+    const slot = new SlotState<Kinds[K]>(this, kind, ref, place, this.setup(kind, ref, place, previous));
+    this.#slots.add(slot as SlotState);
+    return slot;
+  }
+
+  /** Prepares another generation of a living use, with its config or another one. */
+  renew(slot: SlotState, ref: ExtensionRef): void {
+    const handover = slot.current.scope.handover;
+    const next = this.setup(slot.kind, ref, slot.place, handover?.());
+    slot.next = next as GenerationState<unknown>;
+    slot.nextRef = ref;
+  }
+
+  /** Another config for a living network filter: connections that are open take it too if the filter can do that. */
+  reconfigure(slot: SlotState<NetworkFilterFactory>, ref: ExtensionRef): void {
+    const factory = slot.current.value;
+    const sameCode = this.#pending?.get(ref.package) === this.#definitions.get(ref.package);
+    if (factory.reconfigure === undefined || !sameCode) {
+      this.renew(slot as never, ref);
+      return;
+    }
+    const scope = new Scope(this, ref.package, slot.place, undefined);
+    try {
+      const apply = factory.reconfigure(ref.config, this.#makeContext(scope));
+      if (apply !== undefined) {
+        slot.reconfiguration = { apply, scope };
+        slot.nextRef = ref;
+        return;
+      }
+    } catch (error) {
+      scope.dispose();
+      throw error instanceof Refused ? error : new Refused(ref.package, slot.place, error);
+    }
+    scope.dispose();
+    this.renew(slot as never, ref);
+  }
+
+  setup<K extends Kind>(kind: K, ref: ExtensionRef, place: string, previous: unknown): GenerationState<Kinds[K]> {
+    const definition = this.definition(ref.package);
+    if (definition === undefined || definition.kind !== kind) {
+      throw new ConfigError("", `no ${kind} package "${ref.package}"`);
+    }
+    const scope = new Scope(this, ref.package, place, previous);
+    try {
+      const value = definition.setup(ref.config as never, this.#makeContext(scope)) as Kinds[K];
+      return new GenerationState(value, this.generation, scope);
+    } catch (error) {
+      scope.dispose();
+      throw error instanceof Refused ? error : new Refused(ref.package, place, error);
+    }
+  }
+
+  forget(slot: SlotState): void {
+    this.#slots.delete(slot);
+  }
+
+  /** Runs one piece of a preparation; what it throws becomes a refusal. */
+  attempt(packageName: string, place: string, refusals: Refusal[], run: () => void): boolean {
+    try {
+      run();
+      return true;
+    } catch (error) {
+      const refused = error instanceof Refused ? error : new Refused(packageName, place, error);
+      refusals.push(refused.refusal);
+      return false;
+    }
+  }
+
+  uses(packageName: string): number {
+    let n = 0;
+    for (const slot of this.#slots) if (slot.ref.package === packageName) n++;
+    return n;
+  }
+}
+
+/** A setup that threw, with the innermost package and place: what the user has to look at. */
+class Refused extends Error {
+  readonly refusal: Refusal;
+
+  constructor(packageName: string, place: string, cause: unknown) {
+    const error = cause instanceof Error ? cause : new Error(String(cause));
+    super(error.message);
+    this.refusal = {
+      package: packageName,
+      place,
+      path: error instanceof ConfigError ? error.path : "",
+      message: error.message,
+      stack: error instanceof ConfigError ? "" : (error.stack ?? ""),
+    };
+  }
+}

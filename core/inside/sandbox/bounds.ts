@@ -1,0 +1,110 @@
+/**
+ * Bounds what V8 does in one go: a built-in that loops or allocates inside the engine hears neither the time box nor the memory
+ * limit until it is done. Ordinary code never comes near these limits.
+ */
+const ELEMENTS_MAX = 1 << 20;
+const TEXT_MAX = 1 << 24;
+const JSON_MAX = 1 << 23;
+const BUFFER_MAX = 1 << 25;
+
+/** Installed before a package's code is evaluated. */
+export function installBounds(): void {
+  boundArrays();
+  boundTypedArrays();
+  boundText();
+  // Code that a filter must not make (wasm has its own memory, Atomics.wait stops the worker's thread).
+  for (const name of ["WebAssembly", "SharedArrayBuffer", "Atomics"]) Reflect.deleteProperty(globalThis, name);
+}
+
+type Method = (this: unknown, ...args: never[]) => unknown;
+
+function refuse(what: string): never {
+  throw new RangeError(`${what} is more than a sandboxed filter may do at once`);
+}
+
+/** Puts `check` before a method; what it is given stays as it was. */
+function guard(owner: object, name: string, check: (self: unknown, args: readonly unknown[]) => void): void {
+  const original = (owner as Record<string, unknown>)[name];
+  if (typeof original !== "function") return;
+  const method = original as Method;
+  const guarded = {
+    [name](this: unknown, ...args: never[]): unknown {
+      check(this, args);
+      return Reflect.apply(method, this, args);
+    },
+  }[name]!;
+  Object.defineProperty(guarded, "length", { value: method.length, configurable: true });
+  Object.defineProperty(owner, name, { value: guarded, writable: true, configurable: true });
+}
+
+const lengthOf = (value: unknown): number =>
+  typeof value === "string" || (typeof value === "object" && value !== null)
+    ? Number((value as { length?: unknown }).length ?? 0)
+    : 0;
+
+function boundArrays(): void {
+  // A sparse array of 4 billion elements costs nothing to make and minutes to walk.
+  const walking = [
+    "concat copyWithin every fill filter find findIndex findLast findLastIndex flat flatMap forEach includes indexOf",
+    "join lastIndexOf map reduce reduceRight reverse shift slice some sort splice toLocaleString toReversed toSorted",
+    "toSpliced toString unshift with",
+  ];
+  for (const name of walking.join(" ").split(" ")) {
+    guard(Array.prototype, name, (self) => {
+      if (lengthOf(self) > ELEMENTS_MAX) refuse(`${name} of ${lengthOf(self)} elements`);
+    });
+  }
+  guard(Array, "from", (_, [source]) => {
+    if (lengthOf(source) > ELEMENTS_MAX) refuse(`an array of ${lengthOf(source)} elements`);
+  });
+  const RealArray = Array;
+  const BoundedArray = function Array(this: unknown, ...args: unknown[]): unknown {
+    if (args.length === 1 && typeof args[0] === "number" && args[0] > ELEMENTS_MAX) {
+      refuse(`an array of ${args[0]} elements`);
+    }
+    const target = new.target as unknown;
+    return Reflect.construct(
+      RealArray,
+      args,
+      typeof target === "function" && target !== BoundedArray ? target : RealArray,
+    );
+  };
+  for (const key of Reflect.ownKeys(RealArray)) {
+    if (key === "length" || key === "name") continue;
+    Object.defineProperty(BoundedArray, key, Object.getOwnPropertyDescriptor(RealArray, key)!);
+  }
+  // The prototype keeps its constructor: with another one every map and slice leaves V8's fast path.
+  Object.defineProperty(globalThis, "Array", { value: BoundedArray, writable: true, configurable: true });
+}
+
+function boundTypedArrays(): void {
+  const prototype = Object.getPrototypeOf(Uint8Array.prototype) as object;
+  for (const name of ["sort", "toSorted", "join", "toString", "toLocaleString"]) {
+    guard(prototype, name, (self) => {
+      if (lengthOf(self) > ELEMENTS_MAX) refuse(`${name} of ${lengthOf(self)} elements`);
+    });
+  }
+  guard(Object.getPrototypeOf(Uint8Array) as object, "from", (_, [source]) => {
+    if (lengthOf(source) > BUFFER_MAX) refuse(`an array of ${lengthOf(source)} elements`);
+  });
+}
+
+function boundText(): void {
+  guard(String.prototype, "repeat", (self, [count]) => {
+    const size = String(self).length * Number(count);
+    if (size > TEXT_MAX) refuse(`a text of ${size} chars`);
+  });
+  for (const name of ["padStart", "padEnd"]) {
+    guard(String.prototype, name, (_, [size]) => {
+      if (Number(size) > TEXT_MAX) refuse(`a text of ${Number(size)} chars`);
+    });
+  }
+  for (const name of ["split", "replaceAll", "normalize", "toWellFormed"]) {
+    guard(String.prototype, name, (self) => {
+      if (lengthOf(self) > TEXT_MAX) refuse(`${name} of ${lengthOf(self)} chars`);
+    });
+  }
+  guard(JSON, "parse", (_, [text]) => {
+    if (lengthOf(text) > JSON_MAX) refuse(`JSON of ${lengthOf(text)} chars`);
+  });
+}

@@ -1,0 +1,306 @@
+// Hot path: every read of a connection with a sandboxed network filter.
+import {
+  Chunk,
+  type Address,
+  type CloseEvent,
+  type DownstreamConnection,
+  type NetworkChain,
+  type NetworkFilter,
+  type NetworkFilterFactory,
+  type NetworkResult,
+  type Output,
+  stop,
+  utf8Decode,
+} from "@tsproxy/sdk";
+import type { SandboxContext } from "./context.ts";
+import {
+  ACTION,
+  ANSWER,
+  CHUNK_MAX,
+  KIND,
+  NOTICE,
+  PART_SIZE,
+  RECORD,
+  RECORD_FLAG,
+  VERDICT,
+  VERDICT_FLAG,
+  VERDICT_TYPE,
+} from "./layout.ts";
+import type { Surroundings } from "./surroundings.ts";
+
+/** One use of a network package. */
+export interface NetworkUse {
+  readonly id: number;
+  readonly factory: NetworkFilterFactory;
+  readonly cx: SandboxContext;
+}
+
+/** What a stub tells of its connection when it begins. */
+export interface ConnectionFacts {
+  readonly id: number;
+  readonly remoteAddress: Address;
+  readonly localAddress: Address;
+  readonly listener: DownstreamConnection["listener"];
+  readonly startTime: number;
+  readonly transportProtocol: string;
+  readonly serverName: string;
+  readonly applicationProtocols: readonly string[];
+}
+
+export interface ConnectionState {
+  token: number;
+  readonly filter: NetworkFilter;
+  readonly connection: SandboxConnection;
+  readonly parts: Uint8Array[];
+}
+
+/** The connections that pass through this sandbox. */
+export class ConnectionTable {
+  readonly #around: Surroundings;
+  readonly #uses = new Map<number, NetworkUse>();
+
+  constructor(around: Surroundings) {
+    this.#around = around;
+  }
+
+  addUse(use: NetworkUse): void {
+    this.#uses.set(use.id, use);
+  }
+
+  removeUse(id: number): void {
+    this.#uses.delete(id);
+  }
+
+  create(token: number, words: Int32Array, bytes: Uint8Array, w: number): ConnectionState | undefined {
+    const use = this.#uses.get(words[w + RECORD.USE]!);
+    if (use === undefined) return undefined;
+    const at = (w + RECORD.PAYLOAD) * 4;
+    const facts = JSON.parse(utf8Decode(bytes, at, at + words[w + RECORD.ARGUMENT]!)) as ConnectionFacts;
+    const connection = new SandboxConnection(this.#around, token, facts);
+    const filter = use.factory.create(connection, connection.chain);
+    connection.again = () => this.#around.clock.soon(() => connection.open && filter.onAgain?.());
+    return { token, filter, connection, parts: [] };
+  }
+
+  end(state: ConnectionState): void {
+    state.token = 0;
+    state.connection.open = false;
+  }
+
+  part(state: ConnectionState, bytes: Uint8Array, at: number, end: number): void {
+    let size = end - at;
+    for (const part of state.parts) size += part.length;
+    if (size <= CHUNK_MAX) state.parts.push(bytes.slice(at, end));
+    this.#around.outbox.open(ANSWER.ACK, state.token, 0, 0);
+    this.#around.outbox.close();
+  }
+
+  run(state: ConnectionState, words: Int32Array, bytes: Uint8Array, w: number, at: number, end: number): void {
+    const kind = words[w]! & 0xff;
+    const { filter, connection } = state;
+    switch (kind) {
+      case KIND.CONNECT:
+        this.#hook(state, "onConnect", undefined, () => filter.onConnect?.());
+        return;
+      case KIND.DATA: {
+        let chunk = new Chunk(bytes, at, end);
+        if (state.parts.length > 0) {
+          state.parts.push(bytes.slice(at, end));
+          chunk = new Chunk(concat(state.parts), 0, 0);
+          chunk.end = chunk.memory.length;
+          state.parts.length = 0;
+        }
+        connection.bytesReceived += chunk.length;
+        const endStream = ((words[w]! >> 8) & RECORD_FLAG.END_STREAM) !== 0;
+        this.#hook(state, "onData", chunk, () => filter.onData?.(chunk, endStream));
+        return;
+      }
+      default:
+        this.#notice(state, words, bytes, w);
+    }
+  }
+
+  #notice(state: ConnectionState, words: Int32Array, bytes: Uint8Array, w: number): void {
+    const { filter, connection, token } = state;
+    switch (words[w + RECORD.ARGUMENT]) {
+      case NOTICE.DRAIN:
+        connection.draining = true;
+        this.#notify(token, "onDrain", () => filter.onDrain?.());
+        return;
+      case NOTICE.BLOCKED:
+        connection.blocked = true;
+        this.#notify(token, "onBlocked", () => filter.onBlocked?.());
+        return;
+      case NOTICE.DRAINED:
+        connection.blocked = false;
+        this.#notify(token, "onDrained", () => filter.onDrained?.());
+        return;
+      case NOTICE.CLOSE: {
+        connection.open = false;
+        const at = (w + RECORD.PAYLOAD + 1) * 4;
+        const text = utf8Decode(bytes, at, at + words[w + RECORD.PAYLOAD]!);
+        this.#notify(token, "onClose", () => filter.onClose?.(JSON.parse(text) as CloseEvent));
+      }
+    }
+  }
+
+  #notify(token: number, hook: string, call: () => void): void {
+    try {
+      call();
+    } catch (error) {
+      this.#around.thrown(token, hook, error);
+    }
+  }
+
+  #hook(state: ConnectionState, hook: string, chunk: Chunk | undefined, call: () => NetworkResult): void {
+    const { token } = state;
+    const given = chunk === undefined ? undefined : { memory: chunk.memory, at: chunk.at, end: chunk.end };
+    const replaced = (): boolean =>
+      chunk !== undefined && (chunk.memory !== given!.memory || chunk.at !== given!.at || chunk.end !== given!.end);
+    let result: NetworkResult;
+    try {
+      result = call();
+    } catch (error) {
+      this.#around.thrown(token, hook, error);
+      this.#answer(token, VERDICT_TYPE.FAULT, undefined);
+      return;
+    }
+    if (result === undefined || result === stop) {
+      const type = result === stop ? VERDICT_TYPE.STOP : VERDICT_TYPE.GO_ON;
+      this.#answer(token, type, replaced() ? chunk : undefined);
+      return;
+    }
+    if (chunk !== undefined && chunk.memory === this.#around.bytes) {
+      // Lent bytes end with this crossing; the filter goes on with a copy.
+      const touched = replaced();
+      chunk.replace(chunk.copy());
+      if (!touched) Object.assign(given!, { memory: chunk.memory, at: 0, end: chunk.end });
+    }
+    (result as PromiseLike<undefined | Uint8Array>).then(
+      (bytes) => {
+        if (state.token !== token) return;
+        if (bytes instanceof Uint8Array) this.#answer(token, VERDICT_TYPE.GO_ON, new Chunk(bytes, 0, bytes.length));
+        else this.#answer(token, VERDICT_TYPE.GO_ON, replaced() ? chunk : undefined);
+      },
+      (error) => {
+        if (state.token !== token) return;
+        this.#around.thrown(token, hook, error);
+        this.#answer(token, VERDICT_TYPE.FAULT, undefined);
+      },
+    );
+  }
+
+  #answer(token: number, type: number, body: Chunk | undefined): void {
+    const { outbox } = this.#around;
+    let at = body?.at ?? 0;
+    const end = body?.end ?? 0;
+    for (; end - at > PART_SIZE; at += PART_SIZE) outbox.send(ANSWER.PART, token, 0, body!.memory, at, at + PART_SIZE);
+    const to = outbox.open(ANSWER.VERDICT, token, 0, VERDICT.REST * 4 + (end - at));
+    const w = to >> 2;
+    outbox.words[w + VERDICT.TYPE] = type | ((body === undefined ? 0 : VERDICT_FLAG.BODY) << 8);
+    outbox.words[w + VERDICT.HOOKS] = 0;
+    outbox.words[w + VERDICT.VALUE] = 0;
+    outbox.words[w + VERDICT.BODY] = end - at;
+    if (end > at) outbox.bytes.set(body!.memory.subarray(at, end), to + VERDICT.REST * 4);
+    outbox.close();
+  }
+}
+
+function concat(parts: readonly Uint8Array[]): Uint8Array {
+  let size = 0;
+  for (const part of parts) size += part.length;
+  const whole = new Uint8Array(size);
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}
+
+/** A connection as a sandboxed network filter sees it. What it does goes to the chain as actions. */
+export class SandboxConnection implements DownstreamConnection {
+  readonly id: number;
+  readonly remoteAddress: Address;
+  readonly localAddress: Address;
+  readonly listener: DownstreamConnection["listener"];
+  readonly startTime: number;
+  readonly transportProtocol: string;
+  readonly serverName: string;
+  readonly applicationProtocols: readonly string[];
+  readonly chain: NetworkChain;
+  draining = false;
+  open = true;
+  blocked = false;
+  bytesReceived = 0;
+  bytesSent = 0;
+  readonly #around: Surroundings;
+  readonly #token: number;
+  #ended = false;
+
+  constructor(around: Surroundings, token: number, facts: ConnectionFacts) {
+    this.#around = around;
+    this.#token = token;
+    this.id = facts.id;
+    this.remoteAddress = facts.remoteAddress;
+    this.localAddress = facts.localAddress;
+    this.listener = facts.listener;
+    this.startTime = facts.startTime;
+    this.transportProtocol = facts.transportProtocol;
+    this.serverName = facts.serverName;
+    this.applicationProtocols = facts.applicationProtocols;
+    this.chain = { resumeReading: () => this.#act(ACTION.RESUME_READING) };
+  }
+
+  #act(action: number): void {
+    if (!this.open) return;
+    this.#around.outbox.open(ANSWER.ACTION, this.#token, action, 0);
+    this.#around.outbox.close();
+  }
+
+  reserve(size: number): Output {
+    return { memory: new Uint8Array(size), at: 0 };
+  }
+
+  commit(output: Output): void {
+    this.write(output.memory, 0, output.at);
+  }
+
+  write(memory: Uint8Array, at: number, end: number): void {
+    if (!this.open || this.#ended) return;
+    this.bytesSent += end - at;
+    for (let from = at; from < end; from += PART_SIZE) {
+      const to = Math.min(from + PART_SIZE, end);
+      this.#around.outbox.send(ANSWER.ACTION, this.#token, ACTION.WRITE, memory, from, to);
+    }
+  }
+
+  end(): void {
+    this.#act(ACTION.END);
+    this.#ended = true;
+  }
+
+  close(how: "flush" | "abort" | "reset"): void {
+    this.#act(how === "flush" ? ACTION.CLOSE_FLUSH : how === "abort" ? ACTION.CLOSE_ABORT : ACTION.CLOSE_RESET);
+    this.open = false;
+  }
+
+  closeDelayed(ms: number): void {
+    if (!this.open) return;
+    const { outbox } = this.#around;
+    const at = outbox.open(ANSWER.ACTION, this.#token, ACTION.CLOSE_DELAYED, 4);
+    outbox.words[at >> 2] = Math.max(0, Math.min(ms, 60_000)) | 0;
+    outbox.close();
+    this.#ended = true;
+  }
+
+  pause(): void {
+    this.#act(ACTION.PAUSE);
+  }
+
+  resume(): void {
+    this.#act(ACTION.RESUME);
+  }
+
+  again: () => void = () => {};
+}

@@ -1,0 +1,137 @@
+import type {
+  Clusters,
+  Connection,
+  FileSink,
+  Kind,
+  Kinds,
+  Log,
+  LogFields,
+  Regex,
+  SetupContext,
+  Slot,
+  Stats,
+  Timer,
+} from "@tsproxy/sdk";
+import { compileRegex } from "../regex.ts";
+import { ScopedStats } from "../stats.ts";
+import type { Surroundings } from "./surroundings.ts";
+
+/** `cx` of one setup in a sandbox: what needs no other isolate. The rest says so when it is asked for. */
+export class SandboxContext implements SetupContext {
+  readonly role = "worker";
+  readonly worker: number;
+  readonly node: { readonly id: string; readonly cluster: string };
+  readonly log: Log;
+  readonly stats: Stats;
+  readonly previous: unknown;
+  readonly #around: Surroundings;
+  readonly #disposers: (() => void)[] = [];
+  readonly #timers: Timer[] = [];
+  #handover: (() => unknown) | undefined = undefined;
+  #disposed = false;
+
+  constructor(around: Surroundings, previous: unknown) {
+    this.worker = around.worker;
+    this.node = around.node;
+    this.log = new SandboxLog(around);
+    this.stats = new ScopedStats(around.stats, "");
+    this.previous = previous;
+    this.#around = around;
+  }
+
+  now(): number {
+    return this.#around.clock.now;
+  }
+
+  timer(onFired: () => void): Timer {
+    const timer = this.#around.clock.timer(() => {
+      if (!this.#disposed) onFired();
+    });
+    this.#timers.push(timer);
+    return timer;
+  }
+
+  regex(pattern: string): Regex {
+    return compileRegex(pattern);
+  }
+
+  onDispose(dispose: () => void): void {
+    this.#disposers.push(dispose);
+  }
+
+  onHandover(state: () => unknown): void {
+    this.#handover = state;
+  }
+
+  /** What this use leaves to the next generation; it must be JSON. */
+  handover(): unknown {
+    return this.#handover?.();
+  }
+
+  dispose(): void {
+    this.#disposed = true;
+    for (const timer of this.#timers) timer.cancel();
+    for (const dispose of this.#disposers.reverse()) {
+      try {
+        dispose();
+      } catch (error) {
+        this.#around.thrown(0, "onDispose", error);
+      }
+    }
+  }
+
+  get clusters(): Clusters {
+    return unavailable("cx.clusters");
+  }
+  extension<K extends Kind>(): Slot<Kinds[K]> {
+    return unavailable("cx.extension");
+  }
+  shipped<K extends Kind>(): Slot<Kinds[K]> {
+    return unavailable("cx.shipped");
+  }
+  connect(): Connection {
+    return unavailable("cx.connect");
+  }
+  adopt(): void {
+    unavailable("cx.adopt");
+  }
+  file(): FileSink {
+    return unavailable("cx.file");
+  }
+  publish(): void {
+    unavailable("cx.publish");
+  }
+  subscribe(): void {
+    unavailable("cx.subscribe");
+  }
+  waitFor(): void {
+    unavailable("cx.waitFor");
+  }
+  operation(): Promise<unknown> {
+    return unavailable("cx.operation");
+  }
+}
+
+function unavailable(what: string): never {
+  throw new Error(`${what} is not available in a sandbox yet`);
+}
+
+class SandboxLog implements Log {
+  readonly #around: Surroundings;
+
+  constructor(around: Surroundings) {
+    this.#around = around;
+  }
+  debug(message: string, fields: LogFields = {}): void {
+    this.#around.log("debug", message, fields);
+  }
+  info(message: string, fields: LogFields = {}): void {
+    this.#around.log("info", message, fields);
+  }
+  warn(message: string, fields: LogFields = {}): void {
+    this.#around.log("warn", message, fields);
+  }
+  error(message: string, fields: LogFields = {}): void {
+    this.#around.log("error", message, fields);
+  }
+}

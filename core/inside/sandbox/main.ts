@@ -1,0 +1,170 @@
+/** Entry of the isolate that one dropped-in package lives in. Core calls these functions and nobody else does. */
+import { ConfigError, type Definition } from "@tsproxy/sdk";
+import { installBounds } from "./bounds.ts";
+import { type ConnectionState, ConnectionTable } from "./connection.ts";
+import { SandboxContext } from "./context.ts";
+import { baseOf, BOX, KIND, RECORD, RECORD_FLAG, RECORD_WORDS, slotOf } from "./layout.ts";
+import { StreamState, StreamTable } from "./stream.ts";
+import { describeError, Surroundings } from "./surroundings.ts";
+
+installBounds();
+
+/** One place in the config that uses the package. */
+export interface SandboxUse {
+  readonly id: number;
+  readonly config: unknown;
+  /** JSON pointer in the RuntimeConfig, for refusals. */
+  readonly place: string;
+  /** What the generation before left. */
+  readonly previous?: unknown;
+}
+
+let around: Surroundings;
+let streams: StreamTable;
+let connections: ConnectionTable;
+let definition: Definition;
+const uses = new Map<number, SandboxContext>();
+/** By slot of the token. */
+const states: (StreamState | ConnectionState | undefined)[] = [];
+
+export function init(
+  box: SharedArrayBuffer,
+  stats: SharedArrayBuffer,
+  worker: number,
+  nodeId: string,
+  nodeCluster: string,
+): void {
+  around = new Surroundings(box, stats);
+  around.worker = worker;
+  around.node = { id: nodeId, cluster: nodeCluster };
+  streams = new StreamTable(around);
+  connections = new ConnectionTable(around);
+}
+
+/** The package's default export. "" if it can live here, else why it cannot. */
+export function adopt(exported: unknown): string {
+  const found = exported as Partial<Definition> | undefined;
+  if (typeof found !== "object" || found === null || typeof found.setup !== "function") {
+    return "the default export is not a filter: use export default defineHttpFilter({…})";
+  }
+  if (found.kind !== "http" && found.kind !== "network") {
+    return `a ${found.kind} package cannot live in a sandbox; mark it "trusted"`;
+  }
+  if (found.terminal === true && found.kind === "http") return "a terminal http filter cannot live in a sandbox yet";
+  definition = found as Definition;
+  return "";
+}
+
+/** JSON of what the package says of itself. */
+export function describe(): string {
+  const { kind, name, aliases = [], types = [], terminal = false, config, routeConfig } = definition;
+  return JSON.stringify({ kind, name, aliases, types, terminal, schema: config, routeSchema: routeConfig });
+}
+
+/** Runs `setup` for each use (JSON in); what refused (JSON out). All or none of them are taken. */
+export function prepare(text: string): string {
+  const refusals: { place: string; path: string; message: string; stack: string }[] = [];
+  const made: { use: SandboxUse; cx: SandboxContext; factory: unknown }[] = [];
+  for (const use of JSON.parse(text) as SandboxUse[]) {
+    const cx = new SandboxContext(around, use.previous);
+    try {
+      const factory = definition.setup(use.config as never, cx);
+      const fits =
+        definition.kind === "http"
+          ? typeof factory === "function"
+          : typeof (factory as { create?: unknown } | undefined)?.create === "function";
+      if (!fits) throw new TypeError(`setup of a ${definition.kind} filter must return a factory`);
+      made.push({ use, cx, factory });
+    } catch (error) {
+      cx.dispose();
+      const { message, stack } = describeError(error);
+      const known = error instanceof ConfigError;
+      refusals.push({ place: use.place, path: known ? error.path : "", message, stack: known ? "" : stack });
+    }
+  }
+  for (const { use, cx, factory } of made) {
+    if (refusals.length > 0) {
+      cx.dispose();
+      continue;
+    }
+    uses.set(use.id, cx);
+    if (definition.kind === "http") streams.addUse({ id: use.id, factory: factory as never, cx });
+    else connections.addUse({ id: use.id, factory: factory as never, cx });
+  }
+  around.tellStats();
+  return JSON.stringify(refusals);
+}
+
+/** A use is gone from the config; its last stream has ended. */
+export function release(id: number): void {
+  uses.get(id)?.dispose();
+  uses.delete(id);
+  streams.removeUse(id);
+  connections.removeUse(id);
+}
+
+/** JSON: what each use leaves to the next generation. */
+export function handover(): string {
+  const left: [number, unknown][] = [];
+  for (const [id, cx] of uses) {
+    try {
+      left.push([id, JSON.parse(JSON.stringify(cx.handover() ?? null))]);
+    } catch (error) {
+      around.thrown(0, "onHandover", error);
+    }
+  }
+  return JSON.stringify(left);
+}
+
+/** A crossing begins: what was answered before has been taken, timers that are due fire. */
+export function run(count: number): void {
+  around.outbox.begin();
+  around.clock.advance();
+  const { words } = around;
+  for (let k = 0, i = BOX.RECORDS >> 2; k < count; k++, i += RECORD_WORDS) {
+    if (words[i] === -1) end(words[i + 1]!);
+    else record(words[i]! >> 2, words[i + 2]!, words[i + 2]! + words[i + 3]!);
+  }
+  around.tellStats();
+}
+
+function record(w: number, range: number, rangeEnd: number): void {
+  const { words, bytes } = around;
+  const token = words[w + RECORD.TOKEN]!;
+  const base = baseOf(token);
+  const slot = slotOf(token);
+  const kind = words[w]! & 0xff;
+  const flags = words[w]! >> 8;
+  let state = states[slot];
+  if (state !== undefined && state.token !== base) state = undefined;
+  if ((flags & RECORD_FLAG.CREATE) !== 0 && state === undefined) {
+    try {
+      state =
+        kind === KIND.CONNECTION
+          ? connections.create(base, words, bytes, w)
+          : streams.create(base, words, bytes, w, range);
+    } catch (error) {
+      streams.fail(token, "create", error);
+      return;
+    }
+    states[slot] = state;
+  }
+  if (state === undefined) {
+    if ((flags & RECORD_FLAG.ANSWER) !== 0) streams.fail(token, "create", new Error("its stream is not known here"));
+    return;
+  }
+  if (kind === KIND.CREATE || kind === KIND.CONNECTION) return;
+  if (state instanceof StreamState) {
+    if (kind === KIND.PART) streams.part(state, token & 1, bytes, range, rangeEnd);
+    else streams.run(state, words, bytes, w, range, rangeEnd);
+  } else if (kind === KIND.PART) connections.part(state, bytes, range, rangeEnd);
+  else connections.run(state, words, bytes, w, range, rangeEnd);
+}
+
+function end(token: number): void {
+  const state = states[slotOf(token)];
+  if (state === undefined || state.token !== baseOf(token)) return;
+  states[slotOf(token)] = undefined;
+  if (state instanceof StreamState) streams.end(state);
+  else connections.end(state);
+}

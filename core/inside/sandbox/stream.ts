@@ -1,0 +1,505 @@
+// Hot path: every record of an HTTP stream ends here (test/bench/sandbox.ts).
+import {
+  Chunk,
+  HeaderMap,
+  type HttpFilter,
+  type HttpFilterFactory,
+  type HttpStream,
+
+  type Reply,
+  RequestHeaders,
+  type Responder,
+  ResponseHeaders,
+  type Route,
+  type StreamInfo,
+  type Timer,
+  utf8Encode,
+  type Verdict,
+} from "@tsproxy/sdk";
+import type { SandboxContext } from "./context.ts";
+import { type HeadExtras, Head } from "./head.ts";
+import {
+  ANSWER,
+  ANSWER_MAX,
+  CHUNK_MAX,
+  FRAMING,
+  HOOK,
+  KIND,
+  PART_SIZE,
+  RECORD,
+  RECORD_FLAG,
+  REPLY,
+  VERDICT,
+  VERDICT_FLAG,
+  VERDICT_TYPE,
+} from "./layout.ts";
+import type { Surroundings } from "./surroundings.ts";
+
+/** One use of an http package: what its setup returned. */
+export interface HttpUse {
+  readonly id: number;
+  readonly factory: HttpFilterFactory;
+  readonly cx: SandboxContext;
+}
+
+/** Everything that one filter object and its stream need on this side of the wall; reused for stream after stream. */
+export class StreamState {
+  /** Of lane 0; 0: nobody's. */
+  token = 0;
+  use: HttpUse | undefined = undefined;
+  filter: HttpFilter | undefined = undefined;
+  stream: SandboxStream | undefined = undefined;
+  readonly request = new Head(new RequestHeaders());
+  readonly response = new Head(new ResponseHeaders());
+  #trailers: [Head, Head] | undefined = undefined;
+  hasResponse = false;
+  hooks = 0;
+  /** The chain has been told of `hooks`. */
+  told = false;
+  clearRoute = false;
+  readonly extras: HeadExtras = { routeConfig: undefined, info: undefined };
+  /** Beginnings of a long chunk, by lane. */
+  readonly parts: [Uint8Array[], Uint8Array[]] = [[], []];
+
+  trailers(lane: number): Head {
+    this.#trailers ??= [new Head(new HeaderMap()), new Head(new HeaderMap())];
+    return this.#trailers[lane]!;
+  }
+
+  reset(): void {
+    this.token = 0;
+    this.use = this.filter = this.stream = undefined;
+    this.hasResponse = this.told = this.clearRoute = false;
+    this.hooks = 0;
+    this.extras.routeConfig = this.extras.info = undefined;
+    if (this.parts[0].length > 0) this.parts[0].length = 0;
+    if (this.parts[1].length > 0) this.parts[1].length = 0;
+  }
+}
+
+const STATES_KEPT = 1024;
+
+/** What a hook was called with, kept while its promise is pending. */
+interface Call {
+  readonly kind: number;
+  readonly chunk: Chunk | undefined;
+  readonly memory: Uint8Array;
+  readonly at: number;
+  readonly end: number;
+}
+
+/** The HTTP streams that pass through this sandbox. */
+export class StreamTable {
+  readonly #around: Surroundings;
+  readonly #uses = new Map<number, HttpUse>();
+  readonly #spare: StreamState[] = [];
+
+  constructor(around: Surroundings) {
+    this.#around = around;
+  }
+
+  addUse(use: HttpUse): void {
+    this.#uses.set(use.id, use);
+  }
+
+  removeUse(id: number): void {
+    this.#uses.delete(id);
+  }
+
+  /** A stream begins. Undefined: its filter could not be made (and the chain knows it, if it waits). */
+  create(token: number, words: Int32Array, bytes: Uint8Array, w: number, range: number): StreamState | undefined {
+    const use = this.#uses.get(words[w + RECORD.USE]!);
+    if (use === undefined) return undefined;
+    const state = this.#spare.pop() ?? new StreamState();
+    state.token = token;
+    state.use = use;
+    state.request.read(words, bytes, w + RECORD.PAYLOAD, range, state.extras);
+    const stream = new SandboxStream(this.#around, state, token);
+    state.stream = stream;
+    const filter = use.factory(stream);
+    if (typeof filter !== "object" || filter === null) {
+      throw new TypeError("the factory of setup did not return a filter object");
+    }
+    state.filter = filter;
+    state.hooks =
+      (filter.onRequestHeaders === undefined ? 0 : HOOK.REQUEST_HEADERS) |
+      (filter.onRequestBody === undefined ? 0 : HOOK.REQUEST_BODY) |
+      (filter.onRequestTrailers === undefined ? 0 : HOOK.REQUEST_TRAILERS) |
+      (filter.onResponseHeaders === undefined ? 0 : HOOK.RESPONSE_HEADERS) |
+      (filter.onResponseBody === undefined ? 0 : HOOK.RESPONSE_BODY) |
+      (filter.onResponseTrailers === undefined ? 0 : HOOK.RESPONSE_TRAILERS);
+    return state;
+  }
+
+  end(state: StreamState): void {
+    try {
+      state.filter?.onEnd?.();
+    } catch (error) {
+      this.#around.thrown(state.token, "onEnd", error);
+    }
+    state.stream?.close();
+    state.reset();
+    if (this.#spare.length < STATES_KEPT) this.#spare.push(state);
+  }
+
+  /** One hook. `words[w]` is the record's head, `range` where its bytes lie. */
+  run(state: StreamState, words: Int32Array, bytes: Uint8Array, w: number, range: number, rangeEnd: number): void {
+    const kind = words[w]! & 0xff;
+    const endStream = ((words[w]! >> 8) & RECORD_FLAG.END_STREAM) !== 0;
+    const filter = state.filter!;
+    let chunk: Chunk | undefined;
+    let memory = bytes;
+    let at = range;
+    let end = rangeEnd;
+    let result: unknown;
+    try {
+      switch (kind) {
+        case KIND.REQUEST_HEADERS:
+          result = filter.onRequestHeaders?.(state.request.map, endStream);
+          break;
+        case KIND.RESPONSE_HEADERS:
+          state.response.read(words, bytes, w + RECORD.PAYLOAD, range, state.extras);
+          state.hasResponse = true;
+          result = filter.onResponseHeaders?.(state.response.map, endStream);
+          break;
+        case KIND.REQUEST_BODY:
+        case KIND.RESPONSE_BODY: {
+          const lane = kind === KIND.REQUEST_BODY ? 0 : 1;
+          const parts = state.parts[lane];
+          if (parts.length > 0) {
+            memory = joined(parts, bytes, at, end);
+            parts.length = at = 0;
+            end = memory.length;
+          }
+          chunk = new Chunk(memory, at, end);
+          result =
+            lane === 0
+              ? filter.onRequestBody?.(chunk, endStream)
+              : filter.onResponseBody?.(chunk, endStream);
+          break;
+        }
+        default: {
+          const lane = kind === KIND.REQUEST_TRAILERS ? 0 : 1;
+          const trailers = state.trailers(lane);
+          trailers.read(words, bytes, w + RECORD.PAYLOAD, range, state.extras);
+          result =
+            lane === 0
+              ? filter.onRequestTrailers?.(trailers.map)
+              : filter.onResponseTrailers?.(trailers.map);
+        }
+      }
+    } catch (error) {
+      this.#fault(state, kind, error);
+      return;
+    }
+    if (typeof (result as PromiseLike<Verdict> | undefined)?.then !== "function") {
+      this.#answer(state, { kind, chunk, memory, at, end }, result as Verdict);
+      return;
+    }
+    if (chunk !== undefined && chunk.memory === bytes) {
+      // Lent bytes end with this crossing; the filter goes on with a copy.
+      const replaced = chunk.at !== at || chunk.end !== end;
+      memory = chunk.copy();
+      if (!replaced) {
+        at = 0;
+        end = memory.length;
+      }
+      chunk.replace(memory);
+    }
+    const call: Call = { kind, chunk, memory, at, end };
+    const token = state.token;
+    (result as PromiseLike<Verdict>).then(
+      (verdict) => {
+        if (state.token === token) this.#answer(state, call, verdict);
+      },
+      (error) => {
+        if (state.token === token) this.#fault(state, kind, error);
+      },
+    );
+  }
+
+  part(state: StreamState, lane: number, bytes: Uint8Array, at: number, end: number): void {
+    const parts = state.parts[lane]!;
+    let size = end - at;
+    for (const part of parts) size += part.length;
+    if (size <= CHUNK_MAX) parts.push(bytes.slice(at, end));
+    this.#around.outbox.open(ANSWER.ACK, state.token | lane, 0, 0);
+    this.#around.outbox.close();
+  }
+
+  #fault(state: StreamState, kind: number, error: unknown): void {
+    this.fail(state.token | laneOf(kind), HOOK_OF_KIND[kind] ?? "hook", error);
+  }
+
+  /** A hook threw: this stream alone is answered by the failure policy. */
+  fail(token: number, hook: string, error: unknown): void {
+    const { outbox } = this.#around;
+    this.#around.thrown(token, hook, error);
+    const at = outbox.open(ANSWER.VERDICT, token, 0, VERDICT.REST * 4);
+    const w = at >> 2;
+    outbox.words[w + VERDICT.TYPE] = VERDICT_TYPE.FAULT;
+    outbox.words[w + VERDICT.HOOKS] = 0;
+    outbox.words[w + VERDICT.VALUE] = 0;
+    outbox.words[w + VERDICT.BODY] = 0;
+    outbox.close();
+  }
+
+  #answer(state: StreamState, call: Call, verdict: Verdict): void {
+    try {
+      this.#tell(state, call, verdict);
+    } catch (error) {
+      this.#fault(state, call.kind, error);
+    }
+  }
+
+  #tell(state: StreamState, call: Call, verdict: Verdict): void {
+    const { kind, chunk } = call;
+    const lane = laneOf(kind);
+    let type: number = VERDICT_TYPE.GO_ON;
+    let value = 0;
+    let reply: Reply | undefined;
+    if (verdict !== undefined) {
+      switch (verdict.type) {
+        case "reply":
+          type = VERDICT_TYPE.REPLY;
+          value = verdict.status;
+          reply = verdict;
+          break;
+        case "hold":
+          type = verdict.body === "stream" ? VERDICT_TYPE.HOLD_STREAM : VERDICT_TYPE.HOLD_BUFFER;
+          value = Math.min(verdict.max, CHUNK_MAX);
+          break;
+        case "done":
+          type = VERDICT_TYPE.DONE;
+          break;
+        default:
+          throw new TypeError("a hook returned something that is no verdict");
+      }
+    }
+    // A body hook may still edit a head that is held back; the chain ignores such edits of any other.
+    const head =
+      kind === KIND.REQUEST_TRAILERS || kind === KIND.RESPONSE_TRAILERS
+        ? state.trailers(lane)
+        : lane === 0
+          ? state.request
+          : state.response;
+    const editsSize = reply === undefined ? head.measure() : 0;
+    let flags = editsSize > 0 ? VERDICT_FLAG.EDITS : 0;
+    if (!state.told) {
+      flags |= VERDICT_FLAG.HOOKS;
+      state.told = true;
+    }
+    if (state.clearRoute) {
+      flags |= VERDICT_FLAG.CLEAR_ROUTE;
+      state.clearRoute = false;
+    }
+    let body: Uint8Array | undefined;
+    let bodyAt = 0;
+    let bodyEnd = 0;
+    let replySize = 0;
+    if (reply !== undefined) {
+      replySize = measureReply(reply);
+      body = utf8Encode(reply.body);
+      bodyEnd = body.length;
+      flags |= VERDICT_FLAG.BODY;
+    } else if (chunk !== undefined && (chunk.memory !== call.memory || chunk.at !== call.at || chunk.end !== call.end)) {
+      body = chunk.memory;
+      bodyAt = chunk.at;
+      bodyEnd = chunk.end;
+      flags |= VERDICT_FLAG.BODY;
+    }
+    const { outbox } = this.#around;
+    const token = state.token | lane;
+    if (bodyEnd - bodyAt > CHUNK_MAX) throw new RangeError(`a chunk of ${bodyEnd - bodyAt} bytes is too long`);
+    while (bodyEnd - bodyAt > PART_SIZE) {
+      outbox.send(ANSWER.PART, token, 0, body!, bodyAt, bodyAt + PART_SIZE);
+      bodyAt += PART_SIZE;
+    }
+    const size = VERDICT.REST * 4 + editsSize + replySize + (bodyEnd - bodyAt);
+    let to = outbox.open(ANSWER.VERDICT, token, 0, size);
+    const words = outbox.words;
+    const w = to >> 2;
+    words[w + VERDICT.TYPE] = type | (flags << 8);
+    words[w + VERDICT.HOOKS] = state.hooks;
+    words[w + VERDICT.VALUE] = value;
+    words[w + VERDICT.BODY] = bodyEnd - bodyAt;
+    to += VERDICT.REST * 4;
+    if (editsSize > 0) to = head.write(outbox, to);
+    if (reply !== undefined) {
+      writeReply(outbox.words, to, reply, (text, at) => outbox.latin1(text, at));
+      to += replySize;
+    }
+    if (bodyEnd > bodyAt) outbox.bytes.set(body!.subarray(bodyAt, bodyEnd), to);
+    outbox.close();
+    if (type === VERDICT_TYPE.HOLD_BUFFER || type === VERDICT_TYPE.HOLD_STREAM) head.settle();
+  }
+}
+
+const HOOK_OF_KIND: Readonly<Record<number, string>> = {
+  [KIND.REQUEST_HEADERS]: "onRequestHeaders",
+  [KIND.REQUEST_BODY]: "onRequestBody",
+  [KIND.REQUEST_TRAILERS]: "onRequestTrailers",
+  [KIND.RESPONSE_HEADERS]: "onResponseHeaders",
+  [KIND.RESPONSE_BODY]: "onResponseBody",
+  [KIND.RESPONSE_TRAILERS]: "onResponseTrailers",
+};
+
+function laneOf(kind: number): number {
+  return kind >= KIND.RESPONSE_HEADERS && kind <= KIND.RESPONSE_TRAILERS ? 1 : 0;
+}
+
+function joined(parts: readonly Uint8Array[], bytes: Uint8Array, at: number, end: number): Uint8Array {
+  let size = end - at;
+  for (const part of parts) size += part.length;
+  const whole = new Uint8Array(size);
+  let to = 0;
+  for (const part of parts) {
+    whole.set(part, to);
+    to += part.length;
+  }
+  whole.set(bytes.subarray(at, end), to);
+  return whole;
+}
+
+function measureReply(reply: Reply): number {
+  if (!Number.isInteger(reply.status) || reply.status < 200 || reply.status > 599) {
+    throw new RangeError(`${reply.status} is no status that a filter can answer with`);
+  }
+  let size = (REPLY.REST + reply.headers.length * 2 + reply.flags.length) * 4 + reply.details.length;
+  for (const flag of reply.flags) size += flag.length;
+  for (const [name, value] of reply.headers) {
+    if (FRAMING.has(name.toLowerCase())) {
+      throw new TypeError(`a sandboxed filter cannot set "${name}": framing is the codec's`);
+    }
+    size += name.length + value.length;
+  }
+  if (size > ANSWER_MAX - PART_SIZE / 2) throw new RangeError(`a reply with ${size} bytes of headers is too large`);
+  return size;
+}
+
+function writeReply(words: Int32Array, at: number, reply: Reply, put: (text: string, at: number) => number): void {
+  let w = at >> 2;
+  words[w + REPLY.HEADERS] = reply.headers.length;
+  words[w + REPLY.FLAGS] = reply.flags.length;
+  words[w + REPLY.DETAILS] = reply.details.length;
+  w += REPLY.REST;
+  let to = (w + reply.headers.length * 2 + reply.flags.length) * 4;
+  to = put(reply.details, to);
+  for (const flag of reply.flags) {
+    words[w++] = flag.length;
+    to = put(flag, to);
+  }
+  for (const [name, value] of reply.headers) {
+    words[w++] = name.length;
+    to = put(name.toLowerCase(), to);
+    words[w++] = value.length;
+    to = put(value, to);
+  }
+}
+
+/** A stream as a sandboxed filter sees it: what the record told, and what can be done without asking the chain. */
+export class SandboxStream implements HttpStream {
+  readonly id: number;
+  readonly #around: Surroundings;
+  #state: StreamState | undefined;
+  #metadata: Map<string, Record<string, unknown>> | undefined = undefined;
+  #info: StreamInfo | undefined = undefined;
+  #infoText: string | undefined = undefined;
+  #sleeps: Timer[] | undefined = undefined;
+  #routeConfig: unknown = undefined;
+
+  constructor(around: Surroundings, state: StreamState, token: number) {
+    this.#around = around;
+    this.#state = state;
+    this.id = token >>> 1;
+    const text = state.extras.routeConfig;
+    if (text !== undefined) this.#routeConfig = around.routeConfigs.get(text);
+  }
+
+  get #open(): StreamState {
+    if (this.#state === undefined) throw new Error("the stream has ended");
+    return this.#state;
+  }
+
+  get request(): RequestHeaders {
+    return this.#open.request.map;
+  }
+
+  get response(): ResponseHeaders | undefined {
+    const state = this.#open;
+    return state.hasResponse ? state.response.map : undefined;
+  }
+
+  get info(): StreamInfo {
+    const text = this.#state?.extras.info;
+    if (text !== undefined && text !== this.#infoText) {
+      this.#infoText = text;
+      this.#info = JSON.parse(text) as StreamInfo;
+    }
+    return (this.#info ??= { ...NO_INFO, flags: [] });
+  }
+
+  get route(): Route | undefined {
+    throw new Error("stream.route is not available in a sandbox yet; stream.routeConfig is");
+  }
+
+  clearRoute(): void {
+    this.#open.clearRoute = true;
+  }
+
+  get routeConfig(): unknown {
+    return this.#routeConfig;
+  }
+
+  get metadata(): Map<string, Record<string, unknown>> {
+    return (this.#metadata ??= new Map());
+  }
+
+  get responder(): Responder {
+    throw new Error("a terminal filter cannot live in a sandbox yet");
+  }
+
+  sleep(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      if (this.#state === undefined) return;
+      const timer = this.#around.clock.timer(resolve);
+      timer.arm(ms);
+      if (this.#sleeps === undefined) this.#sleeps = [];
+      else if (this.#sleeps.length >= 16) this.#sleeps = this.#sleeps.filter((sleep) => sleep.armed);
+      this.#sleeps.push(timer);
+    });
+  }
+
+  /** The stream is over: nothing of it may fire or be read any more. */
+  close(): void {
+    this.#state = undefined;
+    if (this.#sleeps !== undefined) for (const timer of this.#sleeps) timer.cancel();
+    this.#sleeps = undefined;
+  }
+}
+
+const NO_ADDRESS = { ip: "", port: 0 };
+const NO_INFO: StreamInfo = {
+  protocol: "HTTP/1.1",
+  startTime: 0,
+  requestDuration: -1,
+  responseDuration: -1,
+  duration: -1,
+  bytesReceived: 0,
+  bytesSent: 0,
+  responseCode: 0,
+  responseCodeDetails: "",
+  flags: [],
+  routeName: "",
+  virtualHostName: "",
+  clusterName: "",
+  upstreamHost: undefined,
+  upstreamLocalAddress: undefined,
+  upstreamTransportFailure: "",
+  attempts: 0,
+  connectionId: 0,
+  downstreamRemoteAddress: NO_ADDRESS,
+  downstreamDirectAddress: NO_ADDRESS,
+  downstreamLocalAddress: NO_ADDRESS,
+};
+

@@ -1,0 +1,192 @@
+import type { Timer } from "@tsproxy/sdk";
+import { StatsTable } from "../stats.ts";
+import { TimerWheel, type WheelTimer } from "../timers.ts";
+import { ANSWER, BOX, STATS_CELLS } from "./layout.ts";
+import { Outbox } from "./outbox.ts";
+
+const TOLD_A_SECOND = 20; // log lines and throws with their stacks; the others are only counted
+const TEXT_MAX = 4096;
+
+/** What everything in one sandbox shares. */
+export class Surroundings {
+  readonly words: Int32Array;
+  readonly bytes: Uint8Array;
+  readonly outbox: Outbox;
+  readonly clock: Clock;
+  readonly stats: StatsTable;
+  readonly routeConfigs = new RouteConfigs();
+  node: { readonly id: string; readonly cluster: string } = { id: "", cluster: "" };
+  worker = 0;
+  #second = 0;
+  #told = 0;
+
+  constructor(box: SharedArrayBuffer, stats: SharedArrayBuffer) {
+    this.words = new Int32Array(box);
+    this.bytes = new Uint8Array(box);
+    this.outbox = new Outbox(this.words, this.bytes);
+    this.clock = new Clock(box, (error) => this.thrown(0, "timer", error));
+    this.stats = new StatsTable(new Float64Array(stats, 0, STATS_CELLS), () =>
+      this.log("warn", "no cells are left for further stats", {}),
+    );
+  }
+
+  get #mayTell(): boolean {
+    const second = Math.floor(this.clock.now / 1000);
+    if (second !== this.#second) {
+      this.#second = second;
+      this.#told = 0;
+    }
+    return this.#told++ < TOLD_A_SECOND;
+  }
+
+  log(level: string, message: string, fields: object): void {
+    if (!this.#mayTell) return;
+    this.#tell(ANSWER.LOG, 0, { level, message: message.slice(0, TEXT_MAX), fields });
+  }
+
+  /** A hook threw. Every one is counted by core; the first of each second come with their words. */
+  thrown(token: number, hook: string, error: unknown): void {
+    if (!this.#mayTell) {
+      this.outbox.open(ANSWER.THROWN, token, 0, 0);
+      this.outbox.close();
+      return;
+    }
+    const { message, stack } = describeError(error);
+    this.#tell(ANSWER.THROWN, token, { hook, message, stack });
+  }
+
+  /** Names of stats that are new since the last crossing. */
+  tellStats(): void {
+    if (this.stats.defined.length === 0) return;
+    const defined = this.stats.defined;
+    this.stats.defined = [];
+    for (const stat of defined) this.#tell(ANSWER.STATS, 0, stat);
+  }
+
+  #tell(kind: number, token: number, value: unknown): void {
+    const text = encode(value);
+    this.outbox.send(kind, token, 0, text, 0, text.length);
+  }
+}
+
+/** One char a byte would lose what a log line may carry, so text goes as \u escapes within JSON. */
+function encode(value: unknown): Uint8Array {
+  let text: string;
+  try {
+    text = JSON.stringify(value);
+  } catch {
+    text = "{}";
+  }
+  if (text.length > 4 * TEXT_MAX) text = "{}";
+  const bytes: number[] = [];
+  for (let k = 0; k < text.length; k++) {
+    const code = text.charCodeAt(k);
+    if (code < 128) bytes.push(code);
+    else for (const char of `\\u${code.toString(16).padStart(4, "0")}`) bytes.push(char.charCodeAt(0));
+  }
+  return Uint8Array.from(bytes);
+}
+
+/** Whatever was thrown, as text; reading it may throw again. */
+export function describeError(error: unknown): { message: string; stack: string } {
+  try {
+    if (error instanceof Error) {
+      return { message: String(error.message).slice(0, TEXT_MAX), stack: String(error.stack ?? "").slice(0, TEXT_MAX) };
+    }
+    return { message: String(error).slice(0, TEXT_MAX), stack: "" };
+  } catch {
+    return { message: "an error that cannot be read", stack: "" };
+  }
+}
+
+/** Timers of a sandbox: one wheel, and one word that tells core when to enter next. */
+export class Clock {
+  readonly #wheel: TimerWheel;
+  readonly #times: Float64Array;
+  #soon: (() => void)[] = [];
+  readonly #onError: (error: unknown) => void;
+
+  constructor(box: SharedArrayBuffer, onError: (error: unknown) => void) {
+    this.#times = new Float64Array(box);
+    this.#wheel = new TimerWheel(onError, () => this.#wakeForTimers());
+    this.#onError = onError;
+    this.#times[WAKE_AT] = Number.POSITIVE_INFINITY;
+  }
+
+  get now(): number {
+    return this.#wheel.now;
+  }
+
+  timer(onFired: () => void): Timer {
+    return new SandboxTimer(this.#wheel.timer(onFired));
+  }
+
+  /** Calls back in the next crossing, which follows at once. */
+  soon(call: () => void): void {
+    this.#soon.push(call);
+    this.#times[WAKE_AT] = this.now;
+  }
+
+  #wakeForTimers(): void {
+    const ms = this.#wheel.wakeIn();
+    const at = this.now + ms;
+    if (ms >= 0 && at < this.#times[WAKE_AT]!) this.#times[WAKE_AT] = at;
+  }
+
+  /** A crossing begins: fires what is due. */
+  advance(): void {
+    const now = this.#times[NOW]!;
+    this.#times[WAKE_AT] = Number.POSITIVE_INFINITY;
+    this.#wheel.advance(now);
+    if (this.#soon.length > 0) {
+      const calls = this.#soon;
+      this.#soon = [];
+      for (const call of calls) {
+        try {
+          call();
+        } catch (error) {
+          this.#onError(error);
+        }
+      }
+    }
+    this.#wakeForTimers();
+  }
+}
+
+const NOW = BOX.NOW / 2;
+const WAKE_AT = BOX.WAKE_AT / 2;
+
+class SandboxTimer implements Timer {
+  readonly #timer: WheelTimer;
+
+  constructor(timer: WheelTimer) {
+    this.#timer = timer;
+  }
+  arm(ms: number): void {
+    // NaN and Infinity would never leave the wheel.
+    this.#timer.arm(ms >= 0 ? Math.min(ms, 0x7fff_ffff) : 0);
+  }
+  cancel(): void {
+    this.#timer.cancel();
+  }
+  get armed(): boolean {
+    return this.#timer.armed;
+  }
+}
+
+const ROUTE_CONFIGS_KEPT = 1024;
+
+/** Per-route configs by their text, so that streams of one route share one object, as they do without a sandbox. */
+export class RouteConfigs {
+  readonly #byText = new Map<string, unknown>();
+
+  get(text: string): unknown {
+    let config = this.#byText.get(text);
+    if (config === undefined) {
+      config = JSON.parse(text);
+      if (this.#byText.size >= ROUTE_CONFIGS_KEPT) this.#byText.clear();
+      this.#byText.set(text, config);
+    }
+    return config;
+  }
+}

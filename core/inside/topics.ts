@@ -1,0 +1,36 @@
+import type { Host } from "./host.ts";
+
+/** Values that isolates tell each other by name; the last one of a topic is kept for those who come later. */
+export class Topics {
+  readonly #host: Host;
+  readonly #values = new Map<string, unknown>();
+  readonly #subscribers = new Map<string, Set<(value: unknown) => void>>();
+
+  constructor(host: Host) {
+    this.#host = host;
+  }
+
+  publish(topic: string, value: unknown): void {
+    this.#host.tell("publish", { topic, value });
+  }
+
+  /** Answers the function that ends the subscription. */
+  subscribe(topic: string, onValue: (value: unknown) => void): () => void {
+    let set = this.#subscribers.get(topic);
+    if (set === undefined) {
+      set = new Set();
+      this.#subscribers.set(topic, set);
+    }
+    set.add(onValue);
+    if (this.#values.has(topic)) onValue(this.#values.get(topic));
+    return () => {
+      set.delete(onValue);
+      if (set.size === 0) this.#subscribers.delete(topic);
+    };
+  }
+
+  onPublished(topic: string, value: unknown): void {
+    this.#values.set(topic, value);
+    for (const onValue of [...(this.#subscribers.get(topic) ?? [])]) onValue(value);
+  }
+}

@@ -1,0 +1,137 @@
+import { readFile } from "node:fs/promises";
+import path from "node:path";
+import { type Bundle, BundleError, bundle, hashOf } from "./bundle.ts";
+import { DescribeError, type Describer, type Description } from "./describe.ts";
+import type { PackageSource } from "./packages.ts";
+import { type Problem, problem, shortPath } from "./problem.ts";
+import type { ModuleSource, PackageInfo } from "./protocol.ts";
+import { directoriesOf } from "./watch.ts";
+
+/** A package as one state of its files makes it. */
+export interface Built {
+  readonly bundle: Bundle;
+  readonly module: ModuleSource;
+  /** One for each definition of the module. */
+  readonly infos: readonly PackageInfo[];
+}
+
+/** Kinds whose contract is made of records that may wait, so that they can live in an isolate of their own. */
+const SANDBOX_KINDS = new Set(["http", "network", "listener", "access_log", "stats_sink", "service"]);
+
+/** What a unit has to know of names that are not its own. */
+export interface PackageNames {
+  /** `kind/name` of the shipped packages: nobody else gets these. */
+  readonly shipped: ReadonlySet<string>;
+  /** Dropped-in packages that the user trusts, by `kind/name` or name. */
+  readonly trusted: ReadonlySet<string>;
+}
+
+/** One package on disk: what of it runs, and what its files would make now. */
+export class PackageUnit {
+  readonly source: PackageSource;
+  readonly #names: PackageNames;
+  /** What serves traffic; undefined: not yet anything. */
+  live: Built | undefined;
+  /** The generation that brought it. */
+  generation = 0;
+  /** Built from the newest files and not yet in service. */
+  next: Built | undefined;
+  /** Why the newest files are not in service. */
+  problems: readonly Problem[] = [];
+  /** Its files are gone from disk. */
+  gone = false;
+  #inputs: ReadonlyMap<string, string> = new Map();
+  #built = false;
+
+  constructor(source: PackageSource, names: PackageNames) {
+    this.source = source;
+    this.#names = names;
+  }
+
+  /** As a log says it: `http/router`; the path of one that never could be read. */
+  get name(): string {
+    const info = (this.live ?? this.next)?.infos[0];
+    return info?.package ?? (this.source.origin === "shipped" ? this.source.id : shortPath(this.source.entry));
+  }
+
+  /** Where a save of any of its files shows. */
+  directories(): Set<string> {
+    const found = directoriesOf(this.source.entry);
+    found.add(this.source.folder);
+    for (const file of this.#inputs.keys()) found.add(path.dirname(file));
+    return found;
+  }
+
+  /** The files differ from what the last build read. After a build that failed, always: what it did not find may be there. */
+  async isStale(): Promise<boolean> {
+    if (!this.#built) return true;
+    for (const [file, hash] of this.#inputs) {
+      const bytes = await readFile(file).catch(() => undefined);
+      if (bytes === undefined || hashOf(bytes) !== hash) return true;
+    }
+    return false;
+  }
+
+  /** Sets `next`, or `problems`, or neither if the files make what already runs. */
+  async build(describer: Describer): Promise<void> {
+    this.next = undefined;
+    this.problems = [];
+    this.#built = false;
+    try {
+      const made = await bundle({ entry: this.source.entry, filename: `${this.source.id}.bundle` });
+      this.#inputs = made.inputs;
+      this.#built = true;
+      if (made.hash === this.live?.bundle.hash) return;
+      const descriptions = describer.describe(made, this.source.origin);
+      const infos = infosOf(this.source, descriptions, this.#names.shipped);
+      const group = this.#group(infos);
+      const { code, filename, hash } = made;
+      this.next = { bundle: made, infos, module: { package: infos[0]!.package, group, code, filename, hash } };
+    } catch (error) {
+      if (error instanceof BundleError) this.#inputs = new Map([...this.#inputs, ...error.inputs]);
+      else if (!(error instanceof DescribeError)) throw error;
+      this.problems = [error.problem];
+    }
+  }
+
+  /** `builtin`, or a sandbox of its own. */
+  #group(infos: readonly PackageInfo[]): string {
+    const { trusted } = this.#names;
+    if (this.source.trusted) return "builtin";
+    if (infos.some((info) => trusted.has(info.package) || trusted.has(info.name))) return "builtin";
+    const bound = infos.find((info) => !SANDBOX_KINDS.has(info.kind));
+    if (bound === undefined) return infos[0]!.package;
+    throw new DescribeError(
+      problem(
+        `${shortPath(this.source.entry)}: a ${bound.kind} runs among the shipped packages and must be trusted; ` +
+          `start with --trust ${bound.name}, or set "tsproxy": { "trusted": true } in its package.json`,
+      ),
+    );
+  }
+}
+
+/**
+ * Names: a shipped package is called as its folder; a dropped-in one `kind/its name`, and where a module defines several,
+ * each `kind/` and what the folder or file is called. A name that a shipped package has gets a mark.
+ */
+function infosOf(
+  source: PackageSource,
+  descriptions: readonly Description[],
+  shipped: ReadonlySet<string>,
+): PackageInfo[] {
+  const base = path.basename(source.id).replace(/\.[cm]?[jt]s$/, "");
+  const single = descriptions.length === 1;
+  const nameOf = (d: Description): string => {
+    if (source.origin === "shipped") return `${d.kind}/${base}`;
+    const name = `${d.kind}/${single ? d.name : base}`;
+    return shipped.has(name) ? `${name}@dropped-in` : name;
+  };
+  return descriptions.map((d) => ({
+    ...d,
+    package: nameOf(d),
+    section: d.section,
+    routeSchema: d.routeSchema,
+    origin: source.origin,
+    folder: source.folder,
+  }));
+}

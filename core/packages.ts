@@ -1,0 +1,108 @@
+import { existsSync, realpathSync } from "node:fs";
+import { readdir, readFile, stat } from "node:fs/promises";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+
+/** A package as it lies on disk, before anybody has read what it says of itself. */
+export interface PackageSource {
+  /** Shipped: `kind/folder`. Dropped-in: its path. */
+  readonly id: string;
+  readonly origin: "shipped" | "dropped-in";
+  /** What is bundled. */
+  readonly entry: string;
+  /** Whose files belong to it: a folder, or the directory that the single file is in. */
+  readonly folder: string;
+  /** `"tsproxy": { "trusted": true }` in its package.json: may live in the group `builtin`. */
+  readonly trusted: boolean;
+}
+
+/** The tree that comes with the proxy. */
+export const SHIPPED_ROOT = fileURLToPath(new URL("../filters", import.meta.url));
+
+/** `filters/<kind>/<name>/filter.ts`. */
+export async function discoverShipped(root = SHIPPED_ROOT): Promise<PackageSource[]> {
+  const found: PackageSource[] = [];
+  for (const kind of await folders(root))
+    for (const name of await folders(path.join(root, kind))) {
+      const folder = path.join(root, kind, name);
+      const entry = path.join(folder, "filter.ts");
+      if (!existsSync(entry)) continue;
+      found.push({ id: `${kind}/${name}`, origin: "shipped", entry, folder, trusted: true });
+    }
+  return found;
+}
+
+/** The packages of a drop-in directory: a folder each, or a single file. A directory that is not there has none. */
+export async function discoverDroppedIn(directory: string): Promise<PackageSource[]> {
+  const root = path.resolve(directory);
+  const found: PackageSource[] = [];
+  for (const name of (await names(root)).sort()) {
+    // Dot names: editors' files, and what Kubernetes keeps behind its links.
+    if (name.startsWith(".") || name === "node_modules") continue;
+    const source = await packageAt(path.join(root, name));
+    if (source !== undefined) found.push(source);
+  }
+  return found;
+}
+
+/** True for the tree of the shipped packages, which is never a drop-in directory. */
+export function isShippedTree(directory: string): boolean {
+  try {
+    return realpathSync(directory) === realpathSync(SHIPPED_ROOT);
+  } catch {
+    return false;
+  }
+}
+
+async function packageAt(at: string): Promise<PackageSource | undefined> {
+  const entry = await stat(at).catch(() => undefined);
+  if (entry?.isFile()) {
+    if (!/\.[cm]?[jt]s$/.test(at) || /\.(test|spec|d|config)\.[cm]?[jt]s$/.test(at)) return undefined;
+    return { id: at, origin: "dropped-in", entry: at, folder: path.dirname(at), trusted: false };
+  }
+  if (!entry?.isDirectory()) return undefined;
+  const manifest = await readManifest(path.join(at, "package.json"));
+  const file = [
+    exported(manifest?.exports) ?? manifest?.main,
+    ...["filter.ts", "index.ts", "filter.js", "index.js"],
+  ].find((name) => name !== undefined && existsSync(path.join(at, name)));
+  if (file === undefined) return undefined;
+  const trusted = manifest?.tsproxy?.trusted === true;
+  return { id: at, origin: "dropped-in", entry: path.join(at, file), folder: at, trusted };
+}
+
+interface Manifest {
+  readonly exports?: unknown;
+  readonly main?: string;
+  readonly tsproxy?: { readonly trusted?: boolean };
+}
+
+/** Undefined for a manifest in the middle of being written: the entry's usual names are tried then. */
+async function readManifest(file: string): Promise<Manifest | undefined> {
+  try {
+    return JSON.parse(await readFile(file, "utf8"));
+  } catch {
+    return undefined;
+  }
+}
+
+/** The file behind `"."` of a manifest's exports. */
+function exported(exports: unknown): string | undefined {
+  if (typeof exports === "string") return exports;
+  if (typeof exports !== "object" || exports === null) return undefined;
+  const conditions = exports as Record<string, unknown>;
+  return exported(conditions["."] ?? conditions["import"] ?? conditions["default"]);
+}
+
+async function folders(directory: string): Promise<string[]> {
+  const entries = await readdir(directory, { withFileTypes: true }).catch(() => []);
+  const isPackage = (name: string) => !name.startsWith(".") && name !== "node_modules";
+  return entries
+    .filter((entry) => entry.isDirectory() && isPackage(entry.name))
+    .map((entry) => entry.name)
+    .sort();
+}
+
+function names(directory: string): Promise<string[]> {
+  return readdir(directory).catch(() => []);
+}

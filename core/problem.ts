@@ -1,0 +1,40 @@
+import path from "node:path";
+import { type Diagnostic, formatDiagnostic } from "./config/diagnostic.ts";
+
+/** What is wrong in somebody's config or code, where, and the lines around it. */
+export interface Problem extends Diagnostic {
+  /** "" if there is none to show. */
+  readonly frame: string;
+}
+
+/** One without a place. */
+export function problem(message: string): Problem {
+  return { file: "", line: 0, column: 0, path: "", message, frame: "" };
+}
+
+/** One line as all are printed, and the frame below it. */
+export function formatProblem(found: Problem): string {
+  const line = found.file === "" ? found.message : formatDiagnostic(found);
+  return found.frame === "" ? line : `${line}\n${found.frame}`;
+}
+
+/** The line, one before and one after, and a mark under the column. "" if the text has no such line. */
+export function codeFrame(text: string, line: number, column: number, length = 1): string {
+  const lines = text.split("\n");
+  if (line < 1 || line > lines.length) return "";
+  const width = String(line + 1).length;
+  const rows: string[] = [];
+  for (let n = Math.max(1, line - 1); n <= Math.min(lines.length, line + 1); n++) {
+    const shown = lines[n - 1]!.slice(0, 160);
+    rows.push(`${n === line ? ">" : " "} ${String(n).padStart(width)} | ${shown}`.trimEnd());
+    if (n === line && column <= shown.length + 1)
+      rows.push(`  ${" ".repeat(width)} | ${" ".repeat(column - 1)}${"^".repeat(length)}`);
+  }
+  return rows.join("\n");
+}
+
+/** From the working directory if it lies in there. */
+export function shortPath(file: string): string {
+  const relative = path.relative(process.cwd(), file);
+  return relative.startsWith("..") || path.isAbsolute(relative) ? file : relative;
+}

@@ -1,0 +1,153 @@
+import type { ExtensionRef } from "@tsproxy/sdk";
+
+/** What a package says of itself, read in the canary (`describe`). Plain JSON. */
+export interface PackageInfo {
+  /** `kind/folder`: `http/router`; for a dropped-in module `kind/its name`. */
+  readonly package: string;
+  readonly kind: string;
+  readonly name: string;
+  readonly aliases: readonly string[];
+  readonly types: readonly string[];
+  readonly terminal: boolean;
+  readonly runs: "workers" | "control" | "everywhere";
+  readonly section: string | undefined;
+  /** JSON Schema with the SDK's own keywords: `extension` (a kind), `duration`. */
+  readonly schema: unknown;
+  readonly routeSchema: unknown;
+  readonly origin: "shipped" | "dropped-in";
+  readonly folder: string;
+}
+
+/** One bundled module. */
+export interface ModuleSource {
+  readonly package: string;
+  /** "builtin", or the sandbox group (the package's own name). */
+  readonly group: string;
+  readonly code: string;
+  readonly filename: string;
+  /** Hash of the code: the same code is the same generation. */
+  readonly hash: string;
+}
+
+export interface AddressConfig {
+  readonly ip: string;
+  readonly port: number;
+  readonly path?: string;
+  readonly ipv4Compat?: boolean;
+}
+
+export interface CidrConfig {
+  readonly address_prefix: string;
+  readonly prefix_len: number;
+}
+
+/** Envoy's filter_chain_match, the criteria that need no TLS and those that listener filters fill. */
+export interface FilterChainMatchConfig {
+  readonly destination_port?: number;
+  readonly prefix_ranges?: readonly CidrConfig[];
+  readonly server_names?: readonly string[];
+  readonly transport_protocol?: string;
+  readonly application_protocols?: readonly string[];
+  readonly direct_source_prefix_ranges?: readonly CidrConfig[];
+  readonly source_type?: "ANY" | "SAME_IP_OR_LOOPBACK" | "EXTERNAL";
+  readonly source_prefix_ranges?: readonly CidrConfig[];
+  readonly source_ports?: readonly number[];
+}
+
+export interface FilterChainConfig {
+  readonly name: string;
+  readonly match: FilterChainMatchConfig;
+  readonly filters: readonly ExtensionRef[];
+}
+
+export interface ListenerConfig {
+  readonly name: string;
+  /** Prefix of its stats behind `listener.`: the address with `:` folded to `_`, or `stat_prefix`. */
+  readonly statPrefix: string;
+  readonly address: AddressConfig;
+  readonly direction: "UNSPECIFIED" | "INBOUND" | "OUTBOUND";
+  readonly listenerFilters: readonly ExtensionRef[];
+  /** 0: none. */
+  readonly listenerFiltersTimeoutMs: number;
+  readonly continueOnListenerFiltersTimeout: boolean;
+  readonly filterChains: readonly FilterChainConfig[];
+  readonly defaultFilterChain: FilterChainConfig | undefined;
+  readonly perConnectionBufferLimitBytes: number;
+  readonly backlog: number;
+  /** Where in the user's files it stands (`front.yaml:4:5`), for errors of binding. */
+  readonly source: string;
+  /** Which threads accept for it; those of a control service are the control thread's own. Undefined: the workers. */
+  readonly thread?: "worker" | "control";
+}
+
+/** A configuration after all checks: what workers run. Listeners that services bring along are among them. */
+export interface RuntimeConfig {
+  readonly listeners: readonly ListenerConfig[];
+  /** Cluster manager first: others reach it through `cx.clusters`. */
+  readonly services: readonly { readonly package: string; readonly config: unknown }[];
+  readonly node: { readonly id: string; readonly cluster: string };
+}
+
+/** Main -> worker. Every `prepare` is answered by `prepared` or `refused`; nothing changes for traffic before `commit`. */
+export type ToWorker =
+  | {
+      readonly type: "prepare";
+      readonly generation: number;
+      /** Modules that are new or changed. */
+      readonly modules: readonly ModuleSource[];
+      /** Packages that are gone. */
+      readonly removed: readonly string[];
+      /** Undefined: the configuration stays. */
+      readonly config: RuntimeConfig | undefined;
+    }
+  | { readonly type: "commit"; readonly generation: number }
+  | { readonly type: "abort"; readonly generation: number }
+  /** Bind these (main has checked that the address is free); answered by `listening`. */
+  | { readonly type: "listen"; readonly listeners: readonly { readonly name: string; readonly address: AddressConfig }[] }
+  | { readonly type: "publish"; readonly topic: string; readonly value: unknown }
+  | { readonly type: "drain"; readonly ms: number }
+  | { readonly type: "reply"; readonly call: number; readonly value: unknown; readonly error: string | undefined }
+  | { readonly type: "stop" };
+
+/** Why a generation was refused: which package, and where in its config (or in its source) it said no. */
+export interface Refusal {
+  readonly package: string;
+  readonly message: string;
+  /** From the package's own config, `ConfigError.path`; "" if none. */
+  readonly path: string;
+  /** JSON pointer of the use in the RuntimeConfig: `/listeners/0/filterChains/0/filters/0/config`. */
+  readonly place: string;
+  /** With positions in the bundled module; main maps them back to sources. */
+  readonly stack: string;
+}
+
+/** Worker -> main. */
+export type FromWorker =
+  | { readonly type: "prepared"; readonly generation: number }
+  | { readonly type: "refused"; readonly generation: number; readonly refusals: readonly Refusal[] }
+  | { readonly type: "committed"; readonly generation: number }
+  | { readonly type: "listening"; readonly listeners: readonly { readonly name: string; readonly address: AddressConfig }[] }
+  | { readonly type: "listen_failed"; readonly name: string; readonly code: string; readonly message: string }
+  | { readonly type: "publish"; readonly topic: string; readonly value: unknown }
+  /** New names of stats; `cell` is an index into the worker's block. Kinds: counter, gauge, histogram. */
+  | { readonly type: "stats"; readonly defined: readonly { readonly kind: string; readonly name: string; readonly unit: string; readonly cell: number }[] }
+  | { readonly type: "log"; readonly level: "debug" | "info" | "warn" | "error"; readonly message: string; readonly fields: Readonly<Record<string, unknown>> }
+  /** A fault of a package: what happened, how often it has. */
+  | { readonly type: "fault"; readonly package: string; readonly reason: string; readonly stack: string }
+  /** An operation that main carries out (`core.config`, `core.quit`, …). */
+  | { readonly type: "call"; readonly call: number; readonly name: string; readonly args: unknown }
+  | { readonly type: "drained" };
+
+/** `workerData` of a worker. */
+export interface WorkerStart {
+  readonly role: "worker" | "control";
+  readonly index: number;
+  /** Bundled prelude and SDK. */
+  readonly prelude: { readonly builtin: string; readonly sandbox: string; readonly sdk: string };
+  /** Stats cells (Float64Array) of this worker. */
+  readonly stats: SharedArrayBuffer;
+  /** Beats (Int32Array): [turns, package index about to be entered + 1 or 0, milliseconds at entry]. */
+  readonly beat: SharedArrayBuffer;
+  readonly sizes: { readonly events: number; readonly commands: number; readonly segments: number; readonly slots: number };
+  readonly node: { readonly id: string; readonly cluster: string };
+}

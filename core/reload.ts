@@ -1,0 +1,478 @@
+import { readFile } from "node:fs/promises";
+import path from "node:path";
+import { hashOf, locate } from "./bundle.ts";
+import type { Describer } from "./describe.ts";
+import type { Change, Stage } from "./fleet.ts";
+import type { Log } from "./log.ts";
+import { type Built, type PackageNames, PackageUnit } from "./package-unit.ts";
+import { discoverDroppedIn, discoverShipped } from "./packages.ts";
+import { formatProblem, type Problem, problem, shortPath } from "./problem.ts";
+import type { ListenerConfig, PackageInfo, Refusal, RuntimeConfig } from "./protocol.ts";
+import { directoriesOf, Looks, Watch } from "./watch.ts";
+
+/** A configuration as the checks leave it. */
+export interface LoadedConfig {
+  /** Undefined if there are errors. */
+  readonly config: RuntimeConfig | undefined;
+  readonly errors: readonly Problem[];
+  readonly warnings: readonly Problem[];
+  /** What a package said against its part of `config`, at the user's line. */
+  explain(refusal: Refusal): Problem;
+}
+export type LoadConfig = (
+  file: string,
+  text: string,
+  packages: readonly PackageInfo[],
+) => LoadedConfig | Promise<LoadedConfig>;
+
+/** What serves: the threads, with their sockets. */
+export interface Serving extends Stage {
+  /** Addresses of these that are not bound and cannot be. */
+  check(listeners: readonly ListenerConfig[]): Promise<readonly Problem[]>;
+  /** Binds what is not bound yet. */
+  listen(listeners: readonly ListenerConfig[]): Promise<readonly Problem[]>;
+}
+
+export interface ReloadOptions {
+  readonly configFile: string;
+  /** Trees of `kind/name` folders that come with the proxy. */
+  readonly shippedRoot: string;
+  readonly droppedIn: readonly string[];
+  readonly trusted: readonly string[];
+  readonly describer: Describer;
+  readonly loadConfig: LoadConfig;
+  readonly canary: Stage;
+  /** Called once, with the first configuration that the canary let pass. */
+  readonly serve: (config: RuntimeConfig) => Promise<Serving>;
+  readonly log: Log;
+}
+
+/** One package as `filter list` and admin show it. */
+export interface PackageState {
+  readonly package: string;
+  readonly kind: string;
+  readonly name: string;
+  readonly origin: "shipped" | "dropped-in";
+  readonly folder: string;
+  /** `live`: its newest files serve. `stale`: they are refused, an older generation serves. `failed`: none ever did. */
+  readonly state: "live" | "stale" | "failed";
+  readonly generation: number;
+  readonly problems: readonly Problem[];
+}
+
+/** The start was refused. */
+export class StartError extends Error {
+  readonly problems: readonly Problem[];
+
+  constructor(problems: readonly Problem[]) {
+    super(problems.map(formatProblem).join("\n"));
+    this.problems = problems;
+  }
+}
+
+/** Something on disk that is not what serves. */
+type Edit =
+  | { readonly type: "code"; readonly unit: PackageUnit }
+  | { readonly type: "removal"; readonly unit: PackageUnit }
+  | { readonly type: "config"; readonly text: string };
+
+/** Why an attempt came to nothing. `stale`: files changed under it, the next look sees them. */
+type Failure = "stale" | { readonly problems: readonly Problem[]; readonly packages: ReadonlySet<string> };
+
+/** A config file that is still being written looks like one with listeners taken out; so it has to hold still for this long. */
+const CONFIG_SETTLES_MS = 50;
+
+/**
+ * Brings what is on disk into service: build -> describe -> config -> canary -> all threads prepare -> all commit.
+ *
+ *   look ──> stale units are built ──> attempt ──ok──> committed, one line in the log
+ *                                        └─refused──> the edits to blame are set aside; the rest is attempted again
+ *
+ * One attempt at a time; what changes during one is seen by the look after it. Whatever fails, the last good generation goes
+ * on, and the reason is told once the files have held still for 250 ms.
+ */
+export class Reload {
+  readonly #options: ReloadOptions;
+  readonly #units = new Map<string, PackageUnit>();
+  readonly #names: PackageNames;
+  readonly #watch: Watch;
+  readonly #looks: Looks;
+  readonly #log: Log;
+  #serving: Serving | undefined;
+  #runtime: RuntimeConfig | undefined;
+  #configText = "";
+  /** Of the config file: what the last look saw, since when, and what was last attempted. */
+  #seen = { hash: "", since: 0 };
+  #tried = "";
+  #configProblems: readonly Problem[] = [];
+  readonly #reported = new Map<string, string>();
+  #generation = 0;
+  #since: number | undefined;
+  /** Committed changes and refused ones. */
+  readonly counts = { reloaded: 0, refused: 0 };
+
+  constructor(options: ReloadOptions) {
+    this.#options = options;
+    this.#log = options.log;
+    this.#names = { shipped: new Set(), trusted: new Set(options.trusted) };
+    this.#looks = new Looks((directories, last) => this.#look(directories, last));
+    this.#watch = new Watch((directory) => {
+      this.#since ??= performance.now();
+      this.#looks.event(directory);
+    });
+  }
+
+  get config(): RuntimeConfig | undefined {
+    return this.#runtime;
+  }
+  get configText(): string {
+    return this.#configText;
+  }
+  get generation(): number {
+    return this.#generation;
+  }
+
+  /** The first generation. Packages that cannot be built are left out and reported; throws a StartError if the config needs them. */
+  async start(): Promise<void> {
+    await this.#discover(true);
+    const units = [...this.#units.values()];
+    await Promise.all(units.map((unit) => unit.build(this.#options.describer)));
+    this.#setAsideDoubles();
+    const text = await readFile(this.#options.configFile, "utf8").catch((error: Error) => {
+      throw new StartError([problem(`cannot read ${this.#options.configFile}: ${error.message}`)]);
+    });
+    const edits: Edit[] = units.filter((unit) => unit.next).map((unit) => ({ type: "code", unit }));
+    const failure = await this.#attempt([...edits, { type: "config", text }], false);
+    if (failure !== undefined) {
+      const own = units.flatMap((unit) => unit.problems);
+      throw new StartError([...own, ...(failure === "stale" ? [] : failure.problems)]);
+    }
+    this.#report();
+  }
+
+  /** From here on edits of packages and config are taken up. */
+  watch(): void {
+    this.#watch.set(this.#directories());
+    // What was saved while the proxy started.
+    for (const directory of this.#directories()) this.#looks.event(directory);
+  }
+
+  async close(): Promise<void> {
+    this.#watch.close();
+    await this.#looks.close();
+  }
+
+  packages(): PackageState[] {
+    return [...this.#units.values()].flatMap((unit) => statesOf(unit));
+  }
+
+  async #look(touched: ReadonlySet<string>, last: boolean): Promise<void> {
+    try {
+      this.#watch.refresh();
+      await this.#discover(last);
+      const edits = await this.#edits(touched, last);
+      if (edits.length > 0) await this.#settle(edits);
+      if (last) this.#report();
+    } catch (error) {
+      this.#log.error({ err: error }, "the reload failed");
+    }
+    if (last) this.#since = undefined;
+    this.#watch.set(this.#directories());
+  }
+
+  /** What is new on disk, and what was refused before, for which it may have been the missing half. */
+  async #edits(touched: ReadonlySet<string>, last: boolean): Promise<Edit[]> {
+    const edits: Edit[] = [];
+    let fresh = false;
+    const builds = [...this.#units.values()].map(async (unit) => {
+      if (unit.gone) return;
+      const isTouched = [...unit.directories()].some((directory) => touched.has(directory));
+      if (!isTouched || !(await unit.isStale())) return;
+      const before = unit.next;
+      await unit.build(this.#options.describer);
+      if (unit.next !== undefined && unit.next.bundle.hash !== before?.bundle.hash) fresh = true;
+    });
+    await Promise.all(builds);
+    this.#setAsideDoubles();
+    for (const unit of this.#units.values()) {
+      if (unit.gone && last) {
+        edits.push({ type: "removal", unit });
+        fresh = true;
+      } else if (unit.next !== undefined) edits.push({ type: "code", unit });
+    }
+    const text = await this.#settledConfig();
+    if (text !== undefined) {
+      fresh ||= hashOf(text) !== this.#tried;
+      edits.push({ type: "config", text });
+    }
+    return fresh ? edits : [];
+  }
+
+  /** The config's text if it is not what serves and has held still. */
+  async #settledConfig(): Promise<string | undefined> {
+    const text = await readFile(this.#options.configFile, "utf8").catch(() => undefined);
+    if (text === undefined || text.trim() === "") {
+      this.#configProblems = [
+        problem(`${shortPath(this.#options.configFile)}: ${text === undefined ? "cannot be read" : "the file is empty"}`),
+      ];
+      this.#seen.hash = "";
+      return undefined;
+    }
+    const hash = hashOf(text);
+    if (hash !== this.#seen.hash) this.#seen = { hash, since: performance.now() };
+    if (text === this.#configText) {
+      this.#configProblems = [];
+      this.#tried = hash;
+      return undefined;
+    }
+    return performance.now() - this.#seen.since >= CONFIG_SETTLES_MS ? text : undefined;
+  }
+
+  /** Attempts all together; what is to blame for a refusal, alone. */
+  async #settle(edits: readonly Edit[]): Promise<void> {
+    const failure = await this.#attempt(edits, true);
+    if (failure === undefined) return;
+    if (failure === "stale") {
+      // The event that made it so has asked for another look.
+      return;
+    }
+    const [only] = edits;
+    if (edits.length === 1 && only !== undefined) return this.#refuse(only, failure.problems);
+    const isBlamed = (edit: Edit) =>
+      edit.type === "code" && edit.unit.next!.infos.some((info) => failure.packages.has(info.package));
+    const blamed = edits.filter(isBlamed);
+    const others = edits.filter((edit) => !isBlamed(edit));
+    const parts = blamed.length === 0 || others.length === 0 ? edits.map((edit) => [edit]) : [others, ...blamed.map((edit) => [edit])];
+    for (const part of parts) await this.#settle(part);
+  }
+
+  #refuse(edit: Edit, problems: readonly Problem[]): void {
+    if (edit.type === "config") {
+      this.#tried = hashOf(edit.text);
+      this.#configProblems = problems;
+    } else if (edit.type === "code") edit.unit.problems = problems;
+    else {
+      const left = `the files of ${edit.unit.name} are gone, and the config still uses it; the last good generation goes on`;
+      edit.unit.problems = [problem(left)];
+    }
+  }
+
+  async #attempt(edits: readonly Edit[], running: boolean): Promise<Failure | undefined> {
+    const started = this.#since ?? performance.now();
+    const packages = this.#draft(edits);
+    const infos = [...packages.values()].flatMap((built) => built.infos);
+    const configEdit = edits.find((edit) => edit.type === "config");
+    const text = configEdit?.text ?? this.#configText;
+    const loaded = await this.#options.loadConfig(this.#options.configFile, text, infos);
+    if (loaded.config === undefined) return { problems: loaded.errors, packages: new Set() };
+    const config = isSame(loaded.config, this.#runtime) ? undefined : loaded.config;
+    const generation = ++this.#generation;
+    const change = changeOf(edits, generation, config);
+    const explain = (refusals: readonly Refusal[]): Failure => ({
+      problems: refusals.map((refusal) => this.#explain(refusal, loaded, packages)),
+      packages: new Set(refusals.map((refusal) => refusal.package)),
+    });
+
+    const { canary } = this.#options;
+    const inCanary = await canary.prepare(change);
+    const drop = async (failure: Failure, stage?: Stage): Promise<Failure> => {
+      this.#generation = running ? this.#generation : 0;
+      await Promise.all([canary.abort(generation), stage?.abort(generation)]);
+      return failure;
+    };
+    if (inCanary.length > 0) return drop(explain(inCanary));
+    this.#serving ??= await this.#options.serve(loaded.config);
+    const serving = this.#serving;
+    if (config !== undefined) {
+      const taken = await serving.check(config.listeners);
+      if (taken.length > 0) return drop({ problems: taken, packages: new Set() });
+    }
+    const refusals = await serving.prepare(change);
+    if (refusals.length > 0) return drop(explain(refusals), serving);
+    if (running && (await this.#changedMeanwhile(edits))) return drop("stale", serving);
+    await Promise.all([canary.commit(generation), serving.commit(generation)]);
+    this.#accept(edits, generation);
+    this.#runtime = loaded.config;
+    const unbound = config === undefined ? [] : await serving.listen(config.listeners);
+    if (!running && unbound.length > 0) return { problems: unbound, packages: new Set() };
+    for (const found of [...loaded.warnings.filter(() => configEdit !== undefined), ...unbound])
+      this.#log.warn(formatProblem(found));
+    if (running) this.#announce(edits, generation, performance.now() - started);
+    return undefined;
+  }
+
+  /** What would serve, by unit. */
+  #draft(edits: readonly Edit[]): Map<PackageUnit, Built> {
+    const packages = new Map<PackageUnit, Built>();
+    for (const unit of this.#units.values()) if (unit.live !== undefined) packages.set(unit, unit.live);
+    for (const edit of edits) {
+      if (edit.type === "code") packages.set(edit.unit, edit.unit.next!);
+      else if (edit.type === "removal") packages.delete(edit.unit);
+    }
+    return packages;
+  }
+
+  async #changedMeanwhile(edits: readonly Edit[]): Promise<boolean> {
+    for (const edit of edits) {
+      if (edit.type === "code" && (await edit.unit.isStale())) return true;
+      if (edit.type === "config") {
+        const text = await readFile(this.#options.configFile, "utf8").catch(() => undefined);
+        if (text !== edit.text) return true;
+      }
+    }
+    return false;
+  }
+
+  #accept(edits: readonly Edit[], generation: number): void {
+    for (const edit of edits) {
+      if (edit.type === "config") {
+        this.#configText = edit.text;
+        this.#tried = hashOf(edit.text);
+        this.#configProblems = [];
+        continue;
+      }
+      const { unit } = edit;
+      if (edit.type === "removal") this.#units.delete(unit.source.id);
+      else {
+        unit.live = unit.next;
+        unit.next = undefined;
+        unit.generation = generation;
+      }
+      unit.problems = [];
+    }
+  }
+
+  #announce(edits: readonly Edit[], generation: number, ms: number): void {
+    this.counts.reloaded++;
+    const names = (type: Edit["type"]) =>
+      edits.filter((edit) => edit.type === type).map((edit) => (edit.type === "config" ? shortPath(this.#options.configFile) : edit.unit.name));
+    const done = [...names("code"), ...names("config")];
+    const took = `(generation ${generation}) in ${Math.round(ms)} ms`;
+    if (done.length > 0) this.#log.info(`reloaded ${listed(done)} ${took}`);
+    if (names("removal").length > 0) this.#log.info(`removed ${listed(names("removal"))} ${took}`);
+    for (const edit of edits) if (edit.type === "code") this.#announceHiding(edit.unit);
+  }
+
+  #announceHiding(unit: PackageUnit): void {
+    for (const info of unit.live?.infos ?? []) {
+      const shipped = info.package.replace(/@dropped-in$/, "");
+      if (shipped !== info.package)
+        this.#log.info(`"${info.name}" now means ${shortPath(unit.source.entry)}; the shipped one is still ${shipped}`);
+    }
+  }
+
+  /** Each refusal once. */
+  #report(): void {
+    const told = (key: string, problems: readonly Problem[], rest: string) => {
+      const text = problems.map(formatProblem).join("\n");
+      if (text === (this.#reported.get(key) ?? "")) return;
+      if (text === "") this.#reported.delete(key);
+      else {
+        this.#reported.set(key, text);
+        this.counts.refused++;
+        this.#log.error(`${text}\n${rest}`);
+      }
+    };
+    for (const unit of this.#units.values()) {
+      const rest = unit.live === undefined ? `${unit.name} cannot be used` : `${unit.name} stays at generation ${unit.generation}`;
+      told(unit.source.id, unit.problems, rest);
+    }
+    told("config", this.#configProblems, `the config of before goes on`);
+  }
+
+  /** A word against a place in the config is told there; a failure of code, at the line of the code. */
+  #explain(refusal: Refusal, loaded: LoadedConfig, packages: ReadonlyMap<PackageUnit, Built>): Problem {
+    const bundles = [...packages.values()].map((built) => built.bundle);
+    const find = (filename: string) => bundles.find((bundle) => bundle.filename === filename)?.sources;
+    const inCode = locate(refusal.message, refusal.stack, find);
+    if (inCode.file !== "") return inCode;
+    return refusal.place === "" ? problem(`${refusal.package}: ${refusal.message}`) : loaded.explain(refusal);
+  }
+
+  /** Two dropped-in packages of one name: the later one is refused. */
+  #setAsideDoubles(): void {
+    const taken = new Map<string, PackageUnit>();
+    for (const unit of this.#units.values())
+      for (const info of unit.live?.infos ?? []) taken.set(info.package, unit);
+    for (const unit of this.#units.values()) {
+      for (const { package: name, kind } of unit.next?.infos ?? []) {
+        const other = taken.get(name);
+        if (other === undefined || other === unit) {
+          taken.set(name, unit);
+          continue;
+        }
+        unit.next = undefined;
+        unit.problems = [
+          problem(`${shortPath(unit.source.entry)}: ${shortPath(other.source.entry)} already is ${kind} filter "${name}"; give one of them another name`),
+        ];
+      }
+    }
+  }
+
+  async #discover(last: boolean): Promise<void> {
+    const { shippedRoot, droppedIn } = this.#options;
+    const lists = await Promise.all([discoverShipped(shippedRoot), ...droppedIn.map(discoverDroppedIn)]);
+    const sources = lists.flat();
+    const shipped = this.#names.shipped as Set<string>;
+    for (const source of sources) if (source.origin === "shipped") shipped.add(source.id);
+    const found = new Set(sources.map((source) => source.id));
+    for (const source of sources) {
+      const unit = this.#units.get(source.id);
+      // Another entry (filter.js became filter.ts) is another unit, which takes over what serves.
+      if (unit !== undefined && unit.source.entry === source.entry) unit.gone = false;
+      else this.#units.set(source.id, this.#unit(source, unit));
+    }
+    for (const [id, unit] of this.#units) {
+      if (found.has(id)) continue;
+      unit.gone = true;
+      if (last && unit.live === undefined) this.#units.delete(id);
+    }
+  }
+
+  #unit(source: PackageUnit["source"], before: PackageUnit | undefined): PackageUnit {
+    const unit = new PackageUnit(source, this.#names);
+    unit.live = before?.live;
+    unit.generation = before?.generation ?? 0;
+    return unit;
+  }
+
+  #directories(): Set<string> {
+    const { configFile, shippedRoot, droppedIn } = this.#options;
+    const all = new Set(directoriesOf(configFile));
+    for (const root of [shippedRoot, ...droppedIn]) {
+      all.add(path.resolve(root));
+      for (const directory of directoriesOf(path.join(root, "any"))) all.add(directory);
+    }
+    for (const unit of this.#units.values()) for (const directory of unit.directories()) all.add(directory);
+    return all;
+  }
+}
+
+function changeOf(edits: readonly Edit[], generation: number, config: RuntimeConfig | undefined): Change {
+  const modules = edits.flatMap((edit) => (edit.type === "code" ? [edit.unit.next!.module] : []));
+  const kept = new Set(edits.flatMap((edit) => (edit.type === "code" ? edit.unit.next!.infos.map((info) => info.package) : [])));
+  const before = edits.flatMap((edit) => (edit.type === "config" ? [] : (edit.unit.live?.infos ?? [])));
+  const removed = before.map((info) => info.package).filter((name) => !kept.has(name));
+  return { generation, modules, removed, config };
+}
+
+function statesOf(unit: PackageUnit): PackageState[] {
+  const { origin, folder } = unit.source;
+  const shown = { origin, folder, generation: unit.generation, problems: unit.problems };
+  const infos = (unit.live ?? unit.next)?.infos;
+  if (infos === undefined) {
+    const [kind, name] = origin === "shipped" ? unit.source.id.split("/") : ["", path.basename(unit.source.id)];
+    return [{ ...shown, package: unit.name, kind: kind!, name: name!, state: "failed" }];
+  }
+  const state = unit.live === undefined ? "failed" : unit.problems.length > 0 ? "stale" : "live";
+  return infos.map((info) => ({ ...shown, package: info.package, kind: info.kind, name: info.name, state }));
+}
+
+function isSame(a: RuntimeConfig, b: RuntimeConfig | undefined): boolean {
+  return b !== undefined && JSON.stringify(a) === JSON.stringify(b);
+}
+
+function listed(names: readonly string[]): string {
+  if (names.length > 6) return `${names.slice(0, 5).join(", ")} and ${names.length - 5} more`;
+  return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
+}

@@ -1,0 +1,658 @@
+// Hot path: sockets and the ring (test/bench).
+import net from "node:net";
+import { CLOSED_FLAG, COMMAND, EVENT, HOW, indexOf, SOCKET_ERRORS, WORD } from "./inside/ring.ts";
+import { Segments, Slots } from "./segments.ts";
+
+const BULK = 16 * 1024; // a read of this size earns a socket a slot of its own
+const SMALL = 4 * 1024; // and one below this costs it the slot
+const BATCH = 64; // events that make a crossing worth while before the poll phase ends
+const ROUNDS = 16; // visits of sandboxes in one flush; what is left waits for the next one
+const EMPTY = Buffer.alloc(0);
+
+/** What takes part in a flush beside the builtin isolate: a sandbox. */
+export interface Visited {
+  readonly hasWork: boolean;
+  /** One crossing for all its records; its answers come back as events. */
+  enter(): void;
+}
+
+/** Parts of node:net's socket that this module leans on and that have no public form. */
+interface Handle {
+  reading: boolean;
+  readStart(): number;
+  readStop(): number;
+  useUserBuffer(buffer: Uint8Array): void;
+}
+type RawSocket = net.Socket & { _handle: Handle | null; connection?: Entry };
+
+class Entry {
+  readonly id: number;
+  socket: RawSocket | undefined = undefined;
+  slot = -1;
+  /** Has read since the last sweep. */
+  active = false;
+  paused = false;
+  blocked = false;
+  offered = false;
+  closed = false;
+  connecting = false;
+  /** We have closed it. */
+  local = false;
+
+  constructor(id: number) {
+    this.id = id;
+  }
+}
+
+/**
+ * All sockets of a worker. They read into shared memory; events gather until the poll phase ends, the isolate handles them
+ * in one crossing, and its commands run after it has returned.
+ */
+export class Sockets {
+  readonly #run: (events: number) => number;
+  readonly #control: Int32Array;
+  readonly #clock: Float64Array;
+  readonly #memory: Buffer;
+  readonly #events: number;
+  readonly #eventCount: number;
+  readonly #commands: number;
+  readonly #ids: number;
+  readonly #idCount: number;
+  readonly #landingAt: number;
+  readonly #landing: Buffer;
+  readonly #total: number;
+  readonly #segments: Segments;
+  readonly #slots: Slots;
+  readonly #slotViews: Buffer[] = [];
+  readonly #slotReaders: (Entry | undefined)[] = [];
+  /** Slots that undelivered events name. */
+  readonly #busySlots: number[] = [];
+  readonly #entries: (Entry | undefined)[] = [];
+  readonly #generations: number[] = [];
+  readonly #freeIndexes: number[] = [];
+  #queue = new Int32Array(4096);
+  #queued = 0;
+  #scheduled = false;
+  #running = false;
+  #again = false;
+  #wakeTimer: NodeJS.Timeout | undefined = undefined;
+  #wakeAt = Number.POSITIVE_INFINITY;
+  readonly #visited: Visited[] = [];
+  readonly #sweep: NodeJS.Timeout;
+  readonly #onDead: (error: unknown) => void;
+  #dead = false;
+  readonly #listeners = new Map<string, net.Server>();
+  #open = 0;
+  onPark: (box: number, kind: number, token: number, offset: number, length: number) => void = () => {};
+  onForget: (box: number, token: number) => void = () => {};
+  readonly counts = { crossings: 0, events: 0, pinned: 0, copied: 0, refused: 0 };
+
+  /**
+   * `run` enters the isolate. `onDead` is called when it throws: the isolate is lost, all its sockets are destroyed.
+   */
+  constructor(ring: SharedArrayBuffer, run: (events: number) => number, onDead: (error: unknown) => void) {
+    this.#run = run;
+    this.#onDead = onDead;
+    this.#control = new Int32Array(ring);
+    this.#clock = new Float64Array(ring, WORD.NOW * 4, 1);
+    this.#memory = Buffer.from(ring);
+    const word = (index: number): number => this.#control[index]!;
+    this.#events = word(WORD.EVENTS) >> 2;
+    this.#eventCount = word(WORD.EVENT_COUNT);
+    this.#commands = word(WORD.COMMANDS) >> 2;
+    this.#ids = word(WORD.IDS) >> 2;
+    this.#idCount = word(WORD.ID_COUNT);
+    this.#landingAt = word(WORD.LANDING);
+    this.#landing = this.#memory.subarray(this.#landingAt, this.#landingAt + word(WORD.SLOT_SIZE));
+    this.#total = word(WORD.TOTAL);
+    const segments = Math.floor((word(WORD.SLOTS) - word(WORD.SEGMENTS)) / word(WORD.SEGMENT_SIZE));
+    this.#segments = new Segments(word(WORD.SEGMENTS), word(WORD.SEGMENT_SIZE), segments);
+    const slots = Math.floor((this.#total - word(WORD.SLOTS)) / word(WORD.SLOT_SIZE));
+    this.#slots = new Slots(word(WORD.SLOTS), word(WORD.SLOT_SIZE), slots);
+    for (let s = 0; s < slots; s++) {
+      const at = this.#slots.base + s * this.#slots.size;
+      this.#slotViews[s] = this.#memory.subarray(at, at + this.#slots.size);
+    }
+    for (let k = 0; k < this.#idCount; k++) this.#offer(k);
+    this.#tick();
+    this.#sweep = setInterval(() => this.#reclaimSlots(), 1000);
+  }
+
+  get memory(): Buffer {
+    return this.#memory;
+  }
+  get open(): number {
+    return this.#open;
+  }
+  /** Free segments and slots: what a test looks at after the storm. */
+  get free(): { readonly segments: number; readonly slots: number } {
+    return { segments: this.#segments.freeCount, slots: this.#slots.freeCount };
+  }
+
+  visit(visited: Visited): void {
+    this.#visited.push(visited);
+  }
+  leave(visited: Visited): void {
+    const at = this.#visited.indexOf(visited);
+    if (at >= 0) this.#visited.splice(at, 1);
+  }
+
+  // ---- ids: an index is issued again only after the isolate's release, and then makes another id
+
+  #issue(): Entry {
+    const index = this.#freeIndexes.length > 0 ? this.#freeIndexes.pop()! : this.#entries.length;
+    if (index > 0xffff) throw new Error("more than 65,536 connections on one worker");
+    const generation = ((this.#generations[index] ?? 0) + 1) & 0x7fff;
+    this.#generations[index] = generation;
+    const entry = new Entry((generation << 16) | index);
+    this.#entries[index] = entry;
+    return entry;
+  }
+
+  #find(id: number): Entry | undefined {
+    const entry = this.#entries[indexOf(id)];
+    return entry !== undefined && entry.id === id ? entry : undefined;
+  }
+
+  #offer(place: number): void {
+    const entry = this.#issue();
+    entry.offered = true;
+    this.#control[this.#ids + place] = entry.id;
+  }
+
+  #release(entry: Entry): void {
+    if (!entry.closed) {
+      this.counts.refused++;
+      return;
+    }
+    this.#entries[indexOf(entry.id)] = undefined;
+    this.#freeIndexes.push(indexOf(entry.id));
+  }
+
+  // ---- events wait in the queue in order; the ring is filled from it
+
+  push(kind: number, id: number, offset: number, length: number): void {
+    if (this.#queued * 4 === this.#queue.length) {
+      const bigger = new Int32Array(this.#queue.length * 2);
+      bigger.set(this.#queue);
+      this.#queue = bigger;
+    }
+    const queue = this.#queue;
+    const i = this.#queued++ * 4;
+    queue[i] = kind;
+    queue[i + 1] = id;
+    queue[i + 2] = offset;
+    queue[i + 3] = length;
+    this.counts.events++;
+  }
+
+  /** Something waits to be told to the isolate. */
+  schedule(): void {
+    if (this.#running) return;
+    if (this.#queued >= BATCH) this.flush();
+    else if (!this.#scheduled) {
+      this.#scheduled = true;
+      setImmediate(this.#onImmediate);
+    }
+  }
+
+  readonly #onImmediate = (): void => {
+    this.#scheduled = false;
+    this.flush();
+  };
+
+  #tick(): void {
+    this.#clock[0] = performance.now();
+  }
+
+  /** Calls the isolate though nothing has happened: its timers, or a turn it has asked for. */
+  poke(): void {
+    this.#again = true;
+    this.flush();
+  }
+
+  flush(): void {
+    if (this.#running || this.#dead) return;
+    this.#running = true;
+    this.#tick();
+    const control = this.#control;
+    let head = 0;
+    try {
+      for (let round = 0; ; round++) {
+        while (head < this.#queued || this.#again) {
+          const n = Math.min(this.#eventCount, this.#queued - head);
+          const queue = this.#queue;
+          for (let k = 0, i = this.#events, j = head * 4; k < n * 4; k++) control[i + k] = queue[j + k]!;
+          control[WORD.OUT_START] = this.#segments.outputStart;
+          control[WORD.OUT_END] = this.#segments.outputEnd;
+          this.counts.crossings++;
+          control[WORD.BEAT]!++;
+          const commands = this.#run(n);
+          control[WORD.BEAT]!++;
+          head += Math.min(n, control[WORD.CONSUMED]!);
+          this.#again = control[WORD.AGAIN] !== 0;
+          this.#execute(commands);
+        }
+        head = 0;
+        this.#queued = 0;
+        if (round === ROUNDS || !this.#enterVisited()) break;
+      }
+    } catch (error) {
+      if ((control[WORD.BEAT]! & 1) === 1) control[WORD.BEAT]!++;
+      this.#running = false;
+      this.destroy();
+      this.#onDead(error);
+      return;
+    }
+    for (let k = 0; k < this.#busySlots.length; k++) this.#slots.drop(this.#busySlots[k]!);
+    this.#busySlots.length = 0;
+    this.#segments.resetInput();
+    this.#running = false;
+    this.#armWake();
+    for (const visited of this.#visited) if (visited.hasWork) this.schedule();
+  }
+
+  #enterVisited(): boolean {
+    let entered = false;
+    for (const visited of this.#visited) {
+      if (visited.hasWork) {
+        entered = true;
+        visited.enter();
+      }
+    }
+    return entered;
+  }
+
+  #armWake(): void {
+    const wakeIn = this.#control[WORD.WAKE_IN]!;
+    if (wakeIn < 0) return;
+    const at = this.#clock[0]! + wakeIn;
+    if (at >= this.#wakeAt - 1) return;
+    this.#wakeAt = at;
+    if (this.#wakeTimer !== undefined) clearTimeout(this.#wakeTimer);
+    this.#wakeTimer = setTimeout(this.#onWake, wakeIn);
+  }
+
+  readonly #onWake = (): void => {
+    this.#wakeAt = Number.POSITIVE_INFINITY;
+    this.#wakeTimer = undefined;
+    this.poke();
+  };
+
+  // ---- reading
+
+  #reader: Entry | undefined = undefined;
+  #readerBytes = 0;
+
+  /** Room in the input segment, or a flush that makes some. */
+  #needInput(size: number): void {
+    if (!this.#segments.hasInput(size)) this.flush();
+  }
+
+  #onRead(entry: Entry, n: number): boolean {
+    let offset: number;
+    if (entry.slot >= 0) {
+      entry.active = true;
+      offset = this.#slots.base + entry.slot * this.#slots.size;
+      this.#slots.hold(entry.slot);
+      this.#busySlots.push(entry.slot);
+    } else {
+      this.#needInput(n);
+      offset = this.#segments.inputAt;
+      this.#memory.copy(this.#memory, offset, this.#landingAt, this.#landingAt + n);
+      this.#segments.inputAt = offset + n;
+    }
+    this.push(EVENT.DATA, entry.id, offset, n);
+    // A full slot is handed on at once: the next read of this poll phase would overwrite it.
+    if (n === this.#slots.size) this.flush();
+    else this.schedule();
+    this.#reader = entry;
+    this.#readerBytes = n;
+    return !entry.paused;
+  }
+
+  /** Node asks right after a read callback of the same socket; undefined: go on with the same buffer. */
+  #nextBuffer(): Buffer | undefined {
+    const entry = this.#reader;
+    this.#reader = undefined;
+    if (entry === undefined) return this.#landing;
+    if (entry.slot < 0) return this.#readerBytes >= BULK ? this.#takeSlot(entry) : undefined;
+    const quiet = this.#readerBytes < SMALL;
+    if (!quiet && this.#slots.isQuiet(entry.slot)) return undefined;
+    this.#slots.drop(entry.slot);
+    entry.slot = -1;
+    return quiet ? this.#landing : this.#takeSlot(entry);
+  }
+
+  #takeSlot(entry: Entry): Buffer {
+    const slot = this.#slots.take();
+    entry.slot = slot;
+    if (slot < 0) return this.#landing;
+    this.#slotReaders[slot] = entry;
+    return this.#slotViews[slot]!;
+  }
+
+  /** A socket that fell silent after bulk keeps its slot, for Node asks only after a read: take it back. */
+  #reclaimSlots(): void {
+    for (let slot = 0; slot < this.#slotReaders.length; slot++) {
+      const entry = this.#slotReaders[slot];
+      if (entry === undefined || entry.slot !== slot || entry.closed) continue;
+      if (entry.active) entry.active = false;
+      else if (entry.socket?._handle) {
+        entry.socket._handle.useUserBuffer(this.#landing);
+        this.#slots.drop(slot);
+        entry.slot = -1;
+        this.#slotReaders[slot] = undefined;
+      }
+    }
+  }
+
+  #setReading(entry: Entry, on: boolean): void {
+    const socket = entry.socket;
+    const handle = socket?._handle;
+    if (!handle || socket!.destroyed || entry.connecting || handle.reading === on) return;
+    handle.reading = on;
+    if (on) handle.readStart();
+    else handle.readStop();
+  }
+
+  #adopt(entry: Entry, socket: RawSocket): void {
+    entry.socket = socket;
+    socket.connection = entry;
+    this.#open++;
+    socket.on("end", () => {
+      this.push(EVENT.EOF, entry.id, 0, 0);
+      this.schedule();
+    });
+    let error = 0;
+    socket.on("error", (e: NodeJS.ErrnoException) => {
+      const at = (SOCKET_ERRORS as readonly string[]).indexOf(e.code ?? "EIO");
+      error = at < 0 ? SOCKET_ERRORS.length - 1 : at;
+    });
+    socket.on("close", () => {
+      this.#onClosed(entry, error);
+    });
+    socket.on("drain", () => {
+      if (!entry.blocked) return;
+      entry.blocked = false;
+      this.push(EVENT.DRAINED, entry.id, 0, 0);
+      this.schedule();
+    });
+  }
+
+  #onClosed(entry: Entry, error: number): void {
+    if (entry.closed) return;
+    entry.closed = true;
+    this.#open--;
+    if (entry.slot >= 0) {
+      this.#slots.drop(entry.slot);
+      this.#slotReaders[entry.slot] = undefined;
+      entry.slot = -1;
+    }
+    const flags = (entry.local ? CLOSED_FLAG.LOCAL : 0) | (entry.connecting ? CLOSED_FLAG.CONNECTING : 0);
+    this.push(EVENT.CLOSED, entry.id, flags, error);
+    this.schedule();
+  }
+
+  // ---- commands
+
+  #execute(count: number): void {
+    const control = this.#control;
+    const end = this.#commands + count * 4;
+    for (let i = this.#commands; i < end; ) {
+      const word = control[i]!;
+      const op = word & 0xff;
+      const id = control[i + 1]!;
+      if (op === COMMAND.PARK) {
+        this.onPark((word >> 8) & 0xff, word >> 16, id, control[i + 2]!, control[i + 3]!);
+        i += 4;
+        continue;
+      }
+      if (op === COMMAND.FORGET) {
+        this.onForget((word >> 8) & 0xff, id);
+        i += 4;
+        continue;
+      }
+      const entry = this.#find(id);
+      if (entry === undefined) {
+        i += 4;
+        continue;
+      }
+      const socket = entry.socket;
+      if (op === COMMAND.WRITE) {
+        if (socket !== undefined && !socket.destroyed && !socket.writableEnded) i = this.#write(entry, socket, i, end);
+        else i += 4;
+        continue;
+      }
+      if (op === COMMAND.CONNECT) this.#connect(entry, control[i + 2]!, control[i + 3]!);
+      else if (op === COMMAND.RELEASE) this.#release(entry);
+      else if (socket !== undefined && !socket.destroyed) {
+        if (op === COMMAND.CLOSE) this.#close(entry, socket, control[i + 2]!);
+        else if (op === COMMAND.END) socket.end();
+        else if (op === COMMAND.PAUSE || op === COMMAND.RESUME) {
+          entry.paused = op === COMMAND.PAUSE;
+          this.#setReading(entry, !entry.paused);
+        }
+      }
+      i += 4;
+    }
+    // Offered ids are taken from the front: fill up what is gone.
+    for (let k = 0; k < this.#idCount; k++) {
+      const entry = this.#find(control[this.#ids + k]!);
+      if (entry?.offered) break;
+      this.#offer(k);
+    }
+  }
+
+  #close(entry: Entry, socket: RawSocket, how: number): void {
+    entry.local = true;
+    if (how === HOW.FLUSH) {
+      // What the peer still sends is of no interest, and a paused socket would never notice its end.
+      socket.destroySoon();
+    } else if (how === HOW.RESET) socket.resetAndDestroy();
+    else socket.destroy();
+  }
+
+  #isPiece(offset: number, length: number): boolean {
+    return length > 0 && (this.#segments.holds(offset, length) || this.#slots.holds(offset, length));
+  }
+
+  /** Consecutive pieces for one socket are one writev. Answers the index of the command after them. */
+  #write(entry: Entry, socket: RawSocket, from: number, end: number): number {
+    const control = this.#control;
+    const id = entry.id;
+    let i = from;
+    const mayPin = this.#segments.mayPin && !socket.connecting && socket.writableLength === 0;
+    const several = i + 4 < end && control[i + 4] === COMMAND.WRITE && control[i + 5] === id;
+    if (several) socket.cork();
+    for (; i < end && control[i] === COMMAND.WRITE && control[i + 1] === id; i += 4) {
+      const offset = control[i + 2]!;
+      const length = control[i + 3]!;
+      if (!this.#isPiece(offset, length)) {
+        this.counts.refused++;
+        continue;
+      }
+      const view = this.#memory.subarray(offset, offset + length);
+      if (mayPin || offset >= this.#slots.base) socket.write(view);
+      else {
+        this.counts.copied++;
+        socket.write(Buffer.from(view));
+      }
+    }
+    if (several) socket.uncork();
+    if (socket.writableLength > 0) {
+      this.#pin(socket, from, i, mayPin);
+      if (!entry.blocked && socket.writableNeedDrain) {
+        entry.blocked = true;
+        this.push(EVENT.BLOCKED, id, 0, 0);
+      }
+    }
+    return i;
+  }
+
+  /** The kernel did not take all: what libuv still points into must stay as it is. */
+  #pin(socket: RawSocket, from: number, end: number, mayPin: boolean): void {
+    const slots: number[] = [];
+    const segments: number[] = [];
+    for (let i = from; i < end; i += 4) {
+      const offset = this.#control[i + 2]!;
+      if (!this.#isPiece(offset, this.#control[i + 3]!)) continue;
+      if (offset >= this.#slots.base) {
+        const slot = this.#slots.of(offset);
+        this.#slots.hold(slot);
+        slots.push(slot);
+      } else if (mayPin) {
+        const segment = this.#segments.of(offset);
+        if (!segments.includes(segment)) {
+          this.#segments.pin(segment);
+          segments.push(segment);
+        }
+      }
+    }
+    if (slots.length + segments.length === 0) return;
+    this.counts.pinned++;
+    socket.write(EMPTY, () => {
+      for (const slot of slots) this.#slots.drop(slot);
+      for (const segment of segments) this.#segments.unpin(segment);
+    });
+  }
+
+  #text(offset: number, length: number): string {
+    return this.#memory.toString("latin1", offset, offset + length);
+  }
+
+  /** Puts a short text where input goes; its offset. */
+  #putText(text: string): number {
+    this.#needInput(text.length);
+    const at = this.#segments.inputAt;
+    this.#memory.write(text, at, "latin1");
+    this.#segments.inputAt = at + text.length;
+    return at;
+  }
+
+  #connect(entry: Entry, offset: number, length: number): void {
+    if (!entry.offered) {
+      this.counts.refused++;
+      return;
+    }
+    entry.offered = false;
+    entry.connecting = true;
+    const [ip = "", port = "0", path = ""] = this.#text(offset, length).split("|");
+    const target = path !== "" ? { path: path.startsWith("@") ? `\0${path.slice(1)}` : path } : { host: ip, port: Number(port) };
+    const socket = net.connect({
+      ...target,
+      noDelay: true,
+      allowHalfOpen: true,
+      onread: {
+        buffer: (() => this.#nextBuffer()) as () => Buffer,
+        callback: (n: number) => this.#onRead(entry, n),
+      },
+    }) as RawSocket;
+    this.#adopt(entry, socket);
+    socket.on("connect", () => {
+      entry.connecting = false;
+      const text = `${socket.localAddress ?? ""}|${socket.localPort ?? 0}`;
+      this.push(EVENT.CONNECTED, entry.id, this.#putText(text), text.length);
+      if (entry.paused) {
+        // Reading begins by itself with the connection.
+        setImmediate(() => {
+          if (entry.paused) this.#setReading(entry, false);
+        });
+      }
+      this.schedule();
+    });
+  }
+
+  // ---- listening
+
+  /** Binds and accepts. Rejects with the socket's error. Port 0 takes a free one; the promise tells which. */
+  listen(
+    name: string,
+    address: { readonly ip: string; readonly port: number },
+    options: { readonly backlog: number; readonly reusePort: boolean; readonly ipv6Only: boolean },
+  ): Promise<{ readonly ip: string; readonly port: number }> {
+    const server = net.createServer({ noDelay: true, pauseOnConnect: true, allowHalfOpen: true }, (raw) =>
+      this.#onAccepted(name, raw as RawSocket),
+    );
+    return new Promise((resolve, reject) => {
+      server.once("error", reject);
+      server.listen(
+        {
+          host: address.ip,
+          port: address.port,
+          backlog: options.backlog,
+          reusePort: options.reusePort,
+          ipv6Only: options.ipv6Only,
+        },
+        () => {
+          server.removeListener("error", reject);
+          server.on("error", () => {});
+          this.#listeners.set(name, server);
+          const bound = server.address() as net.AddressInfo;
+          resolve({ ip: bound.address, port: bound.port });
+        },
+      );
+    });
+  }
+
+  /** Takes no more connections; those it has go on. */
+  unlisten(name: string): void {
+    this.#listeners.get(name)?.close();
+    this.#listeners.delete(name);
+  }
+
+  get listening(): readonly string[] {
+    return [...this.#listeners.keys()];
+  }
+
+  #onAccepted(name: string, raw: RawSocket): void {
+    if (this.#dead || this.#open >= MAX_CONNECTIONS) {
+      raw.destroy();
+      return;
+    }
+    // The only way to give an accepted socket a read buffer of ours: move its handle to another Socket.
+    const handle = raw._handle;
+    raw._handle = null;
+    raw.destroy();
+    const entry = this.#issue();
+    const socket = new net.Socket({
+      handle,
+      allowHalfOpen: true,
+      onread: {
+        buffer: (() => this.#nextBuffer()) as () => Buffer,
+        callback: (n: number) => this.#onRead(entry, n),
+      },
+    } as unknown as net.SocketConstructorOpts) as RawSocket;
+    this.#adopt(entry, socket);
+    const text = `${name}|${socket.remoteAddress ?? ""}|${socket.remotePort ?? 0}|${socket.localAddress ?? ""}|${socket.localPort ?? 0}`;
+    this.push(EVENT.ACCEPTED, entry.id, this.#putText(text), text.length);
+    this.schedule();
+    socket.read(0);
+  }
+
+  /** Ends every socket at once: the isolate is lost, or the worker stops. Listening goes on if `keepListeners`. */
+  destroy(): void {
+    this.#dead = true;
+    clearInterval(this.#sweep);
+    if (this.#wakeTimer !== undefined) clearTimeout(this.#wakeTimer);
+    for (const entry of this.#entries) entry?.socket?.destroy();
+  }
+
+  /** The listening sockets, for the Sockets that take the place of these. */
+  giveListeners(): Map<string, net.Server> {
+    const given = new Map(this.#listeners);
+    this.#listeners.clear();
+    return given;
+  }
+
+  takeListeners(given: ReadonlyMap<string, net.Server>): void {
+    for (const [name, server] of given) {
+      server.removeAllListeners("connection");
+      server.on("connection", (raw) => this.#onAccepted(name, raw as RawSocket));
+      this.#listeners.set(name, server);
+    }
+  }
+}
+
+/** Ids have 16 bits of index; offered ones and closing ones need some too. */
+const MAX_CONNECTIONS = 60_000;

@@ -1,0 +1,84 @@
+import { expect, test } from "vitest";
+import { ScopedStats, StatsTable } from "./inside/stats.ts";
+import { StatsReader } from "./stats.ts";
+
+function thread(reader: StatsReader) {
+  const memory = new SharedArrayBuffer(8 * 10_000);
+  const table = new StatsTable(new Float64Array(memory), () => {});
+  return {
+    memory,
+    stats: new ScopedStats(table, ""),
+    tell: () => {
+      reader.define(memory, table.defined);
+      table.defined = [];
+    },
+  };
+}
+
+test("cells of one name are summed over threads, and colons are folded", () => {
+  const reader = new StatsReader();
+  const [a, b] = [thread(reader), thread(reader)];
+  a.stats.scope("listener.127.0.0.1:80.").counter("cx").add(3);
+  b.stats.counter("listener.127.0.0.1_80.cx").inc();
+  b.stats.gauge("active").set(7);
+  a.tell();
+  b.tell();
+  const { counters, gauges } = reader.snapshot();
+  expect(counters).toEqual([["listener.127.0.0.1_80.cx", 4]]);
+  expect(gauges).toEqual([["active", 7]]);
+});
+
+test("reset makes counters begin at zero and leaves gauges", () => {
+  const reader = new StatsReader();
+  const a = thread(reader);
+  const counter = a.stats.counter("n");
+  a.stats.gauge("g").set(2);
+  counter.add(5);
+  a.tell();
+  reader.resetCounters();
+  counter.inc();
+  expect(reader.snapshot().counters).toEqual([["n", 1]]);
+  expect(reader.snapshot().gauges).toEqual([["g", 2]]);
+});
+
+test("the gauges of a thread that is gone are gone, its counts stay", () => {
+  const reader = new StatsReader();
+  const [a, b] = [thread(reader), thread(reader)];
+  for (const t of [a, b]) {
+    t.stats.counter("n").inc();
+    t.stats.gauge("g").inc();
+    t.tell();
+  }
+  reader.forget(a.memory);
+  expect(reader.snapshot().counters).toEqual([["n", 2]]);
+  expect(reader.snapshot().gauges).toEqual([["g", 1]]);
+});
+
+test("histogram buckets hold two significant digits", () => {
+  const reader = new StatsReader();
+  const a = thread(reader);
+  const h = a.stats.histogram("ms", "ms");
+  for (const v of [0, 0.4, 1, 5, 5.04, 99, 100, 12_345, 5e10]) h.record(v);
+  a.tell();
+  const [histogram] = reader.snapshot().histograms;
+  expect(histogram!.count).toBe(9);
+  const bounds = histogram!.buckets.map(([upper]) => upper);
+  expect(bounds).toEqual([1, 1.1, 5.1, 100, 110, 13_000, 1e10]);
+  expect(histogram!.buckets[2]![1]).toBe(2);
+  expect(histogram!.interval).toBeNull();
+  reader.flush();
+  expect(reader.snapshot().histograms[0]!.interval!.count).toBe(9);
+  reader.flush();
+  expect(reader.snapshot().histograms[0]!.interval).toBeNull();
+});
+
+test("a full table still hands out cells, and says so", () => {
+  let full = 0;
+  const table = new StatsTable(new Float64Array(1), () => full++);
+  const stats = new ScopedStats(table, "");
+  stats.counter("a").inc();
+  stats.counter("b").inc();
+  stats.histogram("c").record(5);
+  expect(full).toBe(2);
+  expect(table.defined.map((d) => d.name)).toEqual(["a"]);
+});

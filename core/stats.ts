@@ -1,0 +1,123 @@
+import { HISTOGRAM, HISTOGRAM_CELLS, type StatDefinition } from "./inside/stats.ts";
+
+export interface HistogramSnapshot {
+  readonly name: string;
+  readonly unit: string;
+  readonly count: number;
+  readonly sum: number;
+  /** Of the last full interval, or null if nothing was recorded in it. */
+  readonly interval: { readonly count: number; readonly sum: number; readonly buckets: readonly (readonly [number, number])[] } | null;
+  /** [upper bound, count] of each bucket that is not empty, ascending. */
+  readonly buckets: readonly (readonly [number, number])[];
+}
+
+export interface StatsSnapshot {
+  readonly counters: readonly (readonly [string, number])[];
+  readonly gauges: readonly (readonly [string, number])[];
+  readonly histograms: readonly HistogramSnapshot[];
+}
+
+interface Place {
+  readonly kind: StatDefinition["kind"];
+  readonly unit: string;
+  /** Cells of this name: one a thread and life of its isolate. */
+  readonly cells: { readonly block: Float64Array; readonly at: number }[];
+}
+
+/** Reads the cells of all threads and sums them by name. Threads write their own cells without locks; a sum may be a moment old. */
+export class StatsReader {
+  readonly #places = new Map<string, Place>();
+  readonly #zero = new Map<string, number>();
+  readonly #lastTotals = new Map<string, Float64Array>();
+  readonly #intervals = new Map<string, Float64Array>();
+
+  /** A thread has defined names; `memory` is its block. */
+  define(memory: SharedArrayBuffer, defined: readonly StatDefinition[]): void {
+    const block = new Float64Array(memory);
+    for (const { kind, name, unit, cell } of defined) {
+      let place = this.#places.get(name);
+      if (place === undefined) {
+        place = { kind, unit, cells: [] };
+        this.#places.set(name, place);
+      }
+      const known = place.cells.some((c) => c.block.buffer === memory && c.at === cell);
+      if (place.kind === kind && !known) place.cells.push({ block, at: cell });
+    }
+  }
+
+  /** A thread is gone: what it counted stays counted, what it gauged does not. */
+  forget(memory: SharedArrayBuffer): void {
+    for (const place of this.#places.values()) {
+      if (place.kind !== "gauge") continue;
+      const left = place.cells.filter((c) => c.block.buffer !== memory);
+      place.cells.splice(0, place.cells.length, ...left);
+    }
+  }
+
+  snapshot(): StatsSnapshot {
+    const counters: [string, number][] = [];
+    const gauges: [string, number][] = [];
+    const histograms: HistogramSnapshot[] = [];
+    for (const [name, place] of this.#places) {
+      if (place.kind === "histogram") {
+        const total = totals(place);
+        const interval = this.#intervals.get(name);
+        histograms.push({
+          name,
+          unit: place.unit,
+          ...summary(total),
+          interval: interval === undefined || interval[HISTOGRAM.COUNT] === 0 ? null : summary(interval),
+        });
+        continue;
+      }
+      let sum = -(this.#zero.get(name) ?? 0);
+      for (const { block, at } of place.cells) sum += block[at]!;
+      (place.kind === "counter" ? counters : gauges).push([name, sum]);
+    }
+    return { counters, gauges, histograms };
+  }
+
+  /** Counters read 0 from now on. Gauges and histograms stay (Envoy's /reset_counters). */
+  resetCounters(): void {
+    for (const [name, place] of this.#places) {
+      if (place.kind !== "counter") continue;
+      let sum = 0;
+      for (const { block, at } of place.cells) sum += block[at]!;
+      this.#zero.set(name, sum);
+    }
+  }
+
+  /** Ends an interval of histograms (Envoy's stats_flush_interval). */
+  flush(): void {
+    for (const [name, place] of this.#places) {
+      if (place.kind !== "histogram") continue;
+      const total = totals(place);
+      const last = this.#lastTotals.get(name);
+      this.#lastTotals.set(name, total);
+      this.#intervals.set(name, last === undefined ? total : total.map((v, k) => v - last[k]!));
+    }
+  }
+}
+
+function totals(place: Place): Float64Array {
+  const sum = new Float64Array(HISTOGRAM_CELLS);
+  for (const { block, at } of place.cells) for (let k = 0; k < HISTOGRAM_CELLS; k++) sum[k]! += block[at + k]!;
+  return sum;
+}
+
+function summary(cells: Float64Array): { count: number; sum: number; buckets: [number, number][] } {
+  const buckets: [number, number][] = [];
+  for (let k = 0; k < HISTOGRAM_CELLS - HISTOGRAM.BUCKETS; k++) {
+    const n = cells[HISTOGRAM.BUCKETS + k]!;
+    if (n > 0) buckets.push([upperBound(k), n]);
+  }
+  return { count: cells[HISTOGRAM.COUNT]!, sum: cells[HISTOGRAM.SUM]!, buckets };
+}
+
+/** Bucket 0 ends at 1; bucket k of decade d holds [digits, digits + 1) × 10^(d - 1). */
+function upperBound(bucket: number): number {
+  if (bucket === 0) return 1;
+  const decade = Math.floor((bucket - 1) / HISTOGRAM.PER_DECADE);
+  const digits = ((bucket - 1) % HISTOGRAM.PER_DECADE) + 11;
+  return Number((digits * 10 ** (decade - 1)).toPrecision(3));
+}

@@ -1,0 +1,194 @@
+import type { HostSpec } from "@tsproxy/sdk";
+import { TestContext } from "@tsproxy/sdk/testing";
+import { beforeEach, describe, expect, it } from "vitest";
+import strictDns from "./filter.ts";
+
+type Answer = { ip: string; ttl: number }[] | Error;
+
+let cx: TestContext;
+/** What the resolver knows; a name that is absent never answers. */
+let names: Map<string, Answer>;
+let asked: { name: string; family: string }[];
+let lists: (readonly HostSpec[])[];
+
+const settled = async () => {
+  for (let k = 0; k < 8; k++) await Promise.resolve();
+};
+const addresses = (...ips: string[]): Answer => ips.map((ip) => ({ ip, ttl: 0 }));
+const endpoint = (address: string, port_value = 80, more: object = {}) => ({
+  endpoint: { address: { socket_address: { address, port_value } }, ...more },
+});
+const latest = () => lists.at(-1)?.map((h) => `${h.ip}:${h.port}`);
+const stat = (name: string) => cx.stats.value(`cluster.c.update_${name}`);
+
+function discover(endpoints: object[], config: object = {}) {
+  const cluster = cx.setup(strictDns, {
+    name: "c",
+    load_assignment: { cluster_name: "c", endpoints: [{ lb_endpoints: endpoints }] },
+    ...config,
+  });
+  expect(cluster.initialHosts).toEqual([]);
+  return cluster.discover!((hosts) => void lists.push(hosts), cx);
+}
+
+beforeEach(() => {
+  cx = new TestContext();
+  cx.role = "control";
+  names = new Map();
+  asked = [];
+  lists = [];
+  cx.operations.set("dns.resolve", (args) => {
+    const query = args as { name: string; family: string };
+    asked.push(query);
+    const answer = names.get(query.name);
+    if (answer === undefined) return new Promise(() => {});
+    if (answer instanceof Error) throw answer;
+    return { addresses: answer };
+  });
+});
+
+describe("strict DNS", () => {
+  it("makes a host of every address, named after what was asked for", async () => {
+    names.set("api.test", addresses("10.0.0.1", "10.0.0.2"));
+    discover([{ ...endpoint("api.test", 8080), load_balancing_weight: 3 }]);
+    await settled();
+    expect(lists).toHaveLength(1);
+    expect(lists[0]).toMatchObject([
+      { ip: "10.0.0.1", port: 8080, hostname: "api.test", weight: 3 },
+      { ip: "10.0.0.2", port: 8080, hostname: "api.test", weight: 3 },
+    ]);
+  });
+
+  it("keeps the hostname that the endpoint gives", async () => {
+    names.set("api.test", addresses("10.0.0.1"));
+    discover([endpoint("api.test", 80, { hostname: "named.test" })]);
+    await settled();
+    expect(lists[0]![0]!.hostname).toBe("named.test");
+  });
+
+  it("takes IP addresses as they are, without asking", () => {
+    discover([endpoint("127.0.0.1"), endpoint("::1")]);
+    expect(latest()).toEqual(["127.0.0.1:80", "::1:80"]);
+    expect(asked).toEqual([]);
+  });
+
+  it("asks for the family that the config names, AUTO by default", () => {
+    discover([endpoint("a.test")]);
+    discover([endpoint("b.test")], { dns_lookup_family: "V4_ONLY" });
+    expect(asked).toEqual([
+      { name: "a.test", family: "AUTO" },
+      { name: "b.test", family: "V4_ONLY" },
+    ]);
+  });
+
+  it("asks again every five seconds and tells of changes only", async () => {
+    names.set("api.test", addresses("10.0.0.1", "10.0.0.2"));
+    discover([endpoint("api.test")]);
+    await settled();
+    names.set("api.test", addresses("10.0.0.2", "10.0.0.1"));
+    cx.clock.advance(4_999);
+    expect(asked).toHaveLength(1);
+    cx.clock.advance(1);
+    await settled();
+    expect(asked).toHaveLength(2);
+    expect(lists).toHaveLength(1);
+    expect(stat("no_rebuild")).toBe(1);
+    names.set("api.test", addresses("10.0.0.3", "10.0.0.2"));
+    cx.clock.advance(5_000);
+    await settled();
+    expect(latest()).toEqual(["10.0.0.2:80", "10.0.0.3:80"]);
+    expect([stat("attempt"), stat("success"), stat("failure")]).toEqual([3, 3, 0]);
+  });
+
+  it("keeps the hosts when a query fails, and goes on asking", async () => {
+    names.set("api.test", addresses("10.0.0.1"));
+    discover([endpoint("api.test")]);
+    await settled();
+    names.set("api.test", new Error("queryA ESERVFAIL api.test"));
+    cx.clock.advance(5_000);
+    await settled();
+    expect(lists).toHaveLength(1);
+    expect(stat("failure")).toBe(1);
+    expect(cx.logged.map((l) => l.fields["why"])).toEqual(["queryA ESERVFAIL api.test"]);
+    names.set("api.test", addresses("10.0.0.2"));
+    cx.clock.advance(5_000);
+    await settled();
+    expect(latest()).toEqual(["10.0.0.2:80"]);
+  });
+
+  it("is empty when the name has no address any more", async () => {
+    names.set("api.test", addresses("10.0.0.1"));
+    discover([endpoint("api.test")]);
+    await settled();
+    names.set("api.test", []);
+    cx.clock.advance(5_000);
+    await settled();
+    expect(latest()).toEqual([]);
+    expect(stat("empty")).toBe(1);
+  });
+
+  it("starts with no hosts when the first query fails", async () => {
+    names.set("nowhere.invalid", new Error("ESERVFAIL"));
+    discover([endpoint("nowhere.invalid")]);
+    await settled();
+    expect(lists).toEqual([[]]);
+  });
+
+  it("makes one host of an address that two names share, and two of two ports", async () => {
+    names.set("a.test", addresses("10.0.0.1"));
+    names.set("b.test", addresses("10.0.0.1"));
+    discover([endpoint("a.test"), endpoint("b.test"), endpoint("b.test", 81)]);
+    await settled();
+    expect(lists[0]!.map((h) => `${h.hostname}:${h.port}`)).toEqual(["a.test:80", "b.test:81"]);
+  });
+
+  it("waits two seconds for a name that does not answer, then goes on with the others", async () => {
+    names.set("a.test", addresses("10.0.0.1"));
+    discover([endpoint("a.test"), endpoint("silent.test")]);
+    await settled();
+    expect(lists).toEqual([]);
+    cx.clock.advance(2_000);
+    expect(latest()).toEqual(["10.0.0.1:80"]);
+  });
+
+  it("follows the shortest TTL when told to", async () => {
+    names.set("api.test", [
+      { ip: "10.0.0.1", ttl: 30 },
+      { ip: "10.0.0.2", ttl: 7 },
+    ]);
+    discover([endpoint("api.test")], { respect_dns_ttl: true });
+    await settled();
+    cx.clock.advance(6_999);
+    expect(asked).toHaveLength(1);
+    cx.clock.advance(1);
+    expect(asked).toHaveLength(2);
+  });
+
+  it("spreads retries between nothing and a doubling interval when a failure rate is given", async () => {
+    names.set("api.test", new Error("EREFUSED"));
+    discover([endpoint("api.test")], { dns_failure_refresh_rate: { base_interval: 1_000, max_interval: 4_000 } });
+    await settled();
+    for (const most of [1_000, 2_000, 4_000, 4_000]) {
+      const before = asked.length;
+      cx.clock.advance(most);
+      await settled();
+      expect(asked.length).toBeGreaterThan(before);
+    }
+  });
+
+  it("asks and tells no more once it is stopped", async () => {
+    names.set("api.test", addresses("10.0.0.1"));
+    const stop = discover([endpoint("api.test")]) as () => void;
+    stop();
+    await settled();
+    cx.clock.advance(60_000);
+    expect(lists).toEqual([]);
+    expect(asked).toHaveLength(1);
+    expect(cx.clock.armed).toBe(0);
+  });
+
+  it("refuses a refresh rate of nothing and an endpoint without a name", () => {
+    expect(() => discover([endpoint("a.test")], { dns_refresh_rate: 0 })).toThrow("at least a millisecond");
+    expect(() => discover([{ endpoint: { address: { pipe: { path: "/run/a" } } } }])).toThrow("needs a socket_address");
+  });
+});

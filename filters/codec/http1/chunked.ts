@@ -1,0 +1,115 @@
+// Hot path: bodies without a length. Data passes as ranges of the bytes that it arrived in; only framing is looked at.
+//
+//   SIZE ──digits──> SIZE ──";"──> EXTENSION ──┐
+//     ▲                └───CR───> SIZE_LF <──CR┘
+//     │                              ├─ size 0 ─> trailer section (the codec's), END
+//     └── DATA_LF <─CR─ DATA_CR <── DATA <─┘
+const STATE = { SIZE: 0, EXTENSION: 1, SIZE_LF: 2, DATA: 3, DATA_CR: 4, DATA_LF: 5, END: 6 } as const;
+
+export const CHUNK = { MORE: 0, DATA: 1, END: 2, BAD: 3 } as const;
+
+const CR = 13;
+const LF = 10;
+/** Chunk extensions are read past (RFC 9112 §7.1.1); a body may not consist of them. */
+const MAX_EXTENSION_BYTES = 16 * 1024;
+const MAX_SIZE_DIGITS = 16;
+
+/** Follows the framing of one chunked body (RFC 9112 §7.1). Every line ends with CRLF; a bare LF or CR is an error. */
+export class ChunkedDecoder {
+  /** After DATA: the range. After END and MORE: `at` is where the framing's bytes end. */
+  at = 0;
+  end = 0;
+  #state: number = STATE.SIZE;
+  #left = 0;
+  #digits = 0;
+  #extensionBytes = 0;
+  #quoted = false;
+
+  reset(): void {
+    this.#state = STATE.SIZE;
+    this.#left = this.#digits = this.#extensionBytes = 0;
+    this.#quoted = false;
+  }
+
+  /** Reads from `at` up to the next data, the end of the last chunk's line, or the end of the bytes. */
+  next(memory: Uint8Array, at: number, end: number): number {
+    let q = at;
+    while (q < end) {
+      if (this.#state === STATE.DATA) {
+        this.at = q;
+        this.end = Math.min(end, q + this.#left);
+        this.#left -= this.end - q;
+        if (this.#left === 0) this.#state = STATE.DATA_CR;
+        return CHUNK.DATA;
+      }
+      const c = memory[q++]!;
+      switch (this.#state) {
+        case STATE.SIZE: {
+          const digit = hexDigit(c);
+          if (digit >= 0) {
+            this.#left = this.#left * 16 + digit;
+            if (++this.#digits > MAX_SIZE_DIGITS || this.#left > Number.MAX_SAFE_INTEGER)
+              return CHUNK.BAD;
+          } else if (this.#digits === 0) return CHUNK.BAD;
+          else if (c === CR) this.#state = STATE.SIZE_LF;
+          else if (c === 59) this.#state = STATE.EXTENSION;
+          else return CHUNK.BAD;
+          break;
+        }
+        case STATE.EXTENSION:
+          if (c === CR && !this.#quoted) this.#state = STATE.SIZE_LF;
+          else if ((c < 32 && c !== 9) || c === 127) return CHUNK.BAD;
+          else if (++this.#extensionBytes > MAX_EXTENSION_BYTES) return CHUNK.BAD;
+          else if (c === 34) this.#quoted = !this.#quoted;
+          break;
+        case STATE.SIZE_LF:
+          if (c !== LF) return CHUNK.BAD;
+          this.#digits = 0;
+          if (this.#left > 0) {
+            this.#state = STATE.DATA;
+            break;
+          }
+          this.#state = STATE.END;
+          this.at = q;
+          return CHUNK.END;
+        case STATE.DATA_CR:
+          if (c !== CR) return CHUNK.BAD;
+          this.#state = STATE.DATA_LF;
+          break;
+        case STATE.DATA_LF:
+          if (c !== LF) return CHUNK.BAD;
+          this.#state = STATE.SIZE;
+          break;
+        default:
+          return CHUNK.BAD;
+      }
+    }
+    this.at = q;
+    return CHUNK.MORE;
+  }
+
+  /** After DATA: true if exactly the rest of a body without trailers follows, `CRLF 0 CRLF CRLF`, so that data can be the end. */
+  isLast(memory: Uint8Array, end: number): boolean {
+    const q = this.end;
+    return (
+      this.#state === STATE.DATA_CR &&
+      end - q >= 7 &&
+      memory[q] === CR &&
+      memory[q + 1] === LF &&
+      memory[q + 2] === 48 &&
+      memory[q + 3] === CR &&
+      memory[q + 4] === LF &&
+      memory[q + 5] === CR &&
+      memory[q + 6] === LF
+    );
+  }
+}
+
+/** The bytes that `isLast` has seen. */
+export const LAST_CHUNK_BYTES = 7;
+
+function hexDigit(c: number): number {
+  if (c >= 48 && c <= 57) return c - 48;
+  const lower = c | 32;
+  return lower >= 97 && lower <= 102 ? lower - 87 : -1;
+}

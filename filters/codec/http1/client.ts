@@ -1,0 +1,465 @@
+// Hot path: test/bench/http1-codec.ts. Every exchange with an HTTP/1 upstream passes here.
+//
+//             newStream          final head            end of the response
+//   IDLE ──────────────> HEAD ──────────────> BODY ─────────────────────────┐
+//    ▲                    │ ▲                  (a tunnel after 2xx to        │
+//    │                    └─┘ 1xx               CONNECT, or after 101)      │
+//    └── both halves of the exchange complete, keep-alive ──────────────────┤
+//                                                                           └─ otherwise ─> CLOSED
+//
+// Bytes that nobody asked for, errors and `connection: close` retire the connection: it leaves the pool, and closes when idle.
+import {
+  Chunk,
+  type ClientCodec,
+  type ClientEvents,
+  type CloseEvent,
+  type CodecOptions,
+  type Connection,
+  type HeaderMap,
+  headerName,
+  type RequestEncoder,
+  type RequestHeaders,
+  type ResetReason,
+  type ResponseDecoder,
+} from "@tsproxy/sdk";
+import { BODY, BodyReader } from "./body-reader.ts";
+import { BodyWriter, MODE } from "./body-writer.ts";
+import { PARSE, responseError } from "./error.ts";
+import { CONNECT, Framing, GET, HEAD, HOP_BY_HOP, ID, isMethod } from "./framing.ts";
+import { HeadReader, KIND } from "./head-reader.ts";
+import {
+  LINE,
+  lengthOf,
+  requestHeadSize,
+  writeBytes,
+  writeRequestHead,
+  writeText,
+} from "./writer.ts";
+
+const STATE = { IDLE: 0, HEAD: 1, BODY: 2, CLOSED: 3 } as const;
+
+/** An upstream that never comes to its final answer is none. */
+const MAX_INFORMATIONAL = 100;
+/** Bytes for a tunnel that the upstream has not agreed to yet; reading is paused, so only what was on its way comes. */
+const MAX_EARLY_BYTES = 1024 * 1024;
+const NOTHING = new Uint8Array(0);
+const UPGRADE = headerName("upgrade");
+const LENGTH_BIT = 1 << ID.CONTENT_LENGTH;
+const UPGRADE_BIT = 1 << ID.UPGRADE;
+/** RFC 9110 §8.6: a request without a body says so only if its method gives a body meaning. */
+const BODILESS = new Set(["GET", "HEAD", "DELETE", "TRACE", "CONNECT"]);
+
+export class Http1Client implements ClientCodec {
+  readonly connection: Connection;
+  readonly options: CodecOptions;
+  readonly #events: ClientEvents;
+  readonly #reader: HeadReader;
+  readonly #body: BodyReader;
+  readonly #framing = new Framing();
+  readonly #chunk = new Chunk(NOTHING, 0, 0);
+  #state: number = STATE.IDLE;
+  #stream: ClientStream | undefined = undefined;
+  #retired = false;
+  #informational = 0;
+  #running = false;
+  #paused = false;
+
+  constructor(connection: Connection, events: ClientEvents, options: CodecOptions) {
+    this.connection = connection;
+    this.options = options;
+    this.#events = events;
+    this.#reader = new HeadReader(KIND.RESPONSE, options);
+    this.#body = new BodyReader(options, options.enableTrailers);
+  }
+
+  get active(): boolean {
+    return this.#stream !== undefined;
+  }
+
+  newStream(decoder: ResponseDecoder): RequestEncoder {
+    const stream = new ClientStream(this, decoder);
+    if (this.#state !== STATE.IDLE || this.#retired) return stream; // It is not current: nothing it is told has an effect.
+    this.#stream = stream;
+    this.#state = STATE.HEAD;
+    this.#informational = 0;
+    return stream;
+  }
+
+  onData(chunk: Chunk): void {
+    if (this.#state === STATE.CLOSED) return;
+    this.#running = true;
+    const at = this.#run(chunk.memory, chunk.at, chunk.end);
+    this.#running = false;
+    // Bytes that no request asked for could be taken for the answer to the next one.
+    if (at < chunk.end) this.#retireAndClose();
+    else this.#settle();
+  }
+
+  onBlocked(blocked: boolean): void {
+    this.#stream?.decoder.onUpstreamBlocked(blocked);
+  }
+
+  onEof(): void {
+    const stream = this.#stream;
+    if (this.#state === STATE.CLOSED) return;
+    if (stream === undefined) this.#retireAndClose();
+    else if (this.#state === STATE.BODY && this.#body.isRaw) {
+      this.#retire();
+      this.#endResponse(stream);
+      this.#deliver(stream, NOTHING, 0, 0, true);
+      this.#settle();
+    } else this.#lose("connection_closed", undefined);
+  }
+
+  onClosed(event: CloseEvent): void {
+    const stream = this.#stream;
+    const natural = this.#body.isRaw && event.by === "remote" && event.error === undefined;
+    if (this.#state === STATE.BODY && natural && stream !== undefined && !stream.isTunnel) {
+      this.#state = STATE.CLOSED;
+      this.#stream = undefined;
+      this.#retire();
+      this.#deliver(stream, NOTHING, 0, 0, true);
+    } else if (this.#state !== STATE.CLOSED)
+      this.#lose(
+        event.phase === "connecting" ? "connection_failed" : "connection_closed",
+        event,
+      );
+  }
+
+  #run(memory: Uint8Array, from: number, end: number): number {
+    let at = from;
+    while (at < end) {
+      if (this.#state === STATE.HEAD) at = this.#readHead(memory, at, end);
+      else if (this.#state === STATE.BODY) at = this.#readBody(memory, at, end);
+      else if (this.#state === STATE.CLOSED) return end;
+      else break;
+    }
+    return at;
+  }
+
+  #readHead(memory: Uint8Array, at: number, end: number): number {
+    const stream = this.#stream!;
+    const headers = stream.decoder.responseHeaders;
+    let code = this.#reader.read(headers, memory, at, end);
+    if (code === PARSE.INCOMPLETE) return end;
+    const framing = this.#framing;
+    const { status } = headers;
+    const tunnel = stream.isConnect && status >= 200 && status < 300;
+    if (code > 0) code = framing.readResponse(headers, stream.upgrade !== "", tunnel);
+    // RFC 9110 §15.2.2: a 101 names what it switches to, and only what was asked for can be switched to.
+    if (code > 0 && status === 101 && framing.upgrade === "") code = PARSE.MALFORMED;
+    if (code > 0 && status < 200 && status !== 101 && ++this.#informational > MAX_INFORMATIONAL)
+      code = PARSE.TOO_MANY_HEADERS;
+    if (code < 0) {
+      this.#fail(code);
+      return end;
+    }
+    const next = this.#reader.at;
+    if (status < 200 && status !== 101) {
+      stream.decoder.onInformational(headers);
+      return next;
+    }
+    const body = this.#body;
+    let endStream = false;
+    if (tunnel || status === 101) {
+      this.#state = STATE.BODY;
+      body.beginRaw();
+      this.#retire();
+      stream.openTunnel();
+    } else {
+      this.#state = STATE.BODY;
+      stream.denyTunnel();
+      if (stream.isHead || status === 204 || status === 304 || framing.contentLength === 0)
+        endStream = true;
+      else if (framing.chunked) body.beginChunked();
+      else if (framing.contentLength > 0) body.beginLength(framing.contentLength);
+      else {
+        body.beginRaw();
+        framing.keepAlive = false;
+      }
+      if (!framing.keepAlive) this.#retire();
+      if (endStream) this.#endResponse(stream);
+    }
+    stream.decoder.onResponseHeaders(endStream);
+    return next;
+  }
+
+  #readBody(memory: Uint8Array, at: number, end: number): number {
+    const body = this.#body;
+    const stream = this.#stream!;
+    switch (body.next(memory, at, end)) {
+      case BODY.DATA:
+        if (body.last) this.#endResponse(stream);
+        this.#deliver(stream, memory, body.dataAt, body.dataEnd, body.last);
+        break;
+      case BODY.END:
+        this.#endResponse(stream);
+        this.#deliver(stream, NOTHING, 0, 0, true);
+        break;
+      case BODY.TRAILERS:
+        this.#endResponse(stream);
+        stream.decoder.onResponseTrailers(body.trailers);
+        break;
+      case BODY.BAD:
+        this.#lose("protocol_error", undefined);
+        return end;
+    }
+    return body.at;
+  }
+
+  #deliver(
+    stream: ClientStream,
+    memory: Uint8Array,
+    at: number,
+    end: number,
+    endStream: boolean,
+  ): void {
+    const chunk = this.#chunk;
+    chunk.memory = memory;
+    chunk.at = at;
+    chunk.end = end;
+    stream.decoder.onResponseBody(chunk, endStream);
+  }
+
+  /** Before the decoder hears of the end: it may do with the exchange what it likes then. */
+  #endResponse(stream: ClientStream): void {
+    stream.responseEnded = true;
+    this.#state = STATE.IDLE;
+  }
+
+  /** Once bytes are read or the request has ended: is the exchange over, and what becomes of the connection? */
+  #settle(): void {
+    const stream = this.#stream;
+    if (stream === undefined || !stream.responseEnded || this.#running) return;
+    if (!stream.requestEnded) {
+      // A tunnel's other half goes on; else the upstream has answered without waiting for the rest, which nobody needs.
+      if (!stream.isTunnel) this.#retireAndClose();
+      return;
+    }
+    this.#stream = undefined;
+    this.#updatePause();
+    if (this.#retired || stream.isCut) this.#retireAndClose();
+    else this.#events.onIdle();
+  }
+
+  /** The head breaks the protocol. */
+  #fail(code: number): void {
+    const { decoder } = this.#stream!;
+    this.#shut();
+    decoder.onDecodeError(responseError(code));
+    this.connection.close("abort");
+  }
+
+  /** The exchange cannot be brought to its end. */
+  #lose(reason: ResetReason, event: CloseEvent | undefined): void {
+    const stream = this.#stream;
+    this.#shut();
+    if (stream !== undefined && !stream.responseEnded)
+      stream.decoder.onUpstreamReset(reason, event);
+    this.connection.close("abort");
+  }
+
+  #shut(): void {
+    this.#state = STATE.CLOSED;
+    this.#stream = undefined;
+    this.#updatePause();
+    this.#retire();
+  }
+
+  #retireAndClose(): void {
+    this.#shut();
+    this.connection.close("flush");
+  }
+
+  #retire(): void {
+    if (this.#retired) return;
+    this.#retired = true;
+    this.#events.onRetire();
+  }
+
+  #updatePause(): void {
+    const pause = this.#stream?.paused ?? false;
+    if (pause === this.#paused) return;
+    this.#paused = pause;
+    if (pause) this.connection.pause();
+    else this.connection.resume();
+  }
+
+  // ---- told by the stream's encoder
+
+  isCurrent(stream: ClientStream): boolean {
+    return this.#stream === stream;
+  }
+
+  onRequestEnded(): void {
+    this.#settle();
+  }
+
+  onStreamReset(stream: ClientStream): void {
+    const complete = stream.responseEnded && stream.requestEnded;
+    if (complete && this.#running) return; // `onData` is about to settle it.
+    this.#shut();
+    this.connection.close("abort");
+  }
+
+  onReadingPaused(): void {
+    this.#updatePause();
+  }
+}
+
+/** One exchange: the side of it that asks. */
+class ClientStream implements RequestEncoder {
+  readonly decoder: ResponseDecoder;
+  isHead = false;
+  isConnect = false;
+  isTunnel = false;
+  upgrade = "";
+  paused = false;
+  requestEnded = false;
+  responseEnded = false;
+  readonly #client: Http1Client;
+  readonly #writer = new BodyWriter();
+  #headSent = false;
+  /** The upstream has yet to agree to the tunnel that its bytes are meant for. */
+  #waiting = false;
+  #early: Uint8Array[] | undefined = undefined;
+  #earlyBytes = 0;
+  #earlyEnd = false;
+
+  constructor(client: Http1Client, decoder: ResponseDecoder) {
+    this.#client = client;
+    this.decoder = decoder;
+  }
+
+  /** The request ended with fewer bytes than it announced. */
+  get isCut(): boolean {
+    return this.#writer.left > 0;
+  }
+
+  encodeHeaders(headers: RequestHeaders, endStream: boolean, upgrade: string): void {
+    if (!this.#isOpen || this.#headSent) return;
+    this.#headSent = true;
+    this.upgrade = upgrade;
+    this.isHead = isMethod(headers, HEAD);
+    const isConnectMethod = isMethod(headers, CONNECT);
+    this.isConnect = isConnectMethod && upgrade === "";
+    let skip = HOP_BY_HOP | (upgrade === "" ? UPGRADE_BIT : 0);
+    const length = lengthOf(headers);
+    let mode: number = MODE.NONE;
+    let noBody = false;
+    if (upgrade !== "" || this.isConnect) {
+      skip |= LENGTH_BIT;
+      this.#waiting = true;
+    } else if (endStream) {
+      if (length !== 0) {
+        skip |= LENGTH_BIT;
+        noBody = length > 0 || !(isMethod(headers, GET) || BODILESS.has(headers.method));
+      }
+    } else if (length >= 0) mode = MODE.LENGTH;
+    else {
+      skip |= LENGTH_BIT;
+      mode = MODE.CHUNKED;
+    }
+    this.#writer.begin(mode, length);
+    const form = this.isConnect ? "connect" : isConnectMethod ? "asGet" : "";
+    const { connection } = this.#client;
+    const out = connection.reserve(requestHeadSize(headers, form) + upgrade.length);
+    writeRequestHead(out, headers, skip, form);
+    if (upgrade !== "") {
+      if (!headers.has(UPGRADE)) writeText(out, `upgrade: ${upgrade}\r\n`);
+      writeBytes(out, LINE.UPGRADE);
+    }
+    if (noBody) writeBytes(out, LINE.NO_BODY);
+    else if (mode === MODE.CHUNKED) writeBytes(out, LINE.CHUNKED);
+    writeBytes(out, LINE.END);
+    connection.commit(out);
+    if (!endStream) return;
+    if (this.#waiting) this.#earlyEnd = true;
+    else this.#finish();
+  }
+
+  encodeBody(memory: Uint8Array, at: number, end: number, endStream: boolean): void {
+    if (!this.#isOpen || !this.#headSent || this.requestEnded) return;
+    if (this.#waiting) {
+      this.#keepEarly(memory, at, end, endStream);
+      return;
+    }
+    this.#writer.write(this.#client.connection, memory, at, end, endStream);
+    if (endStream) this.#finish();
+  }
+
+  encodeTrailers(trailers: HeaderMap): void {
+    if (!this.#isOpen || !this.#headSent || this.requestEnded) return;
+    if (this.#waiting) {
+      this.#earlyEnd = true;
+      return;
+    }
+    const client = this.#client;
+    this.#writer.writeTrailers(client.connection, trailers, client.options.enableTrailers);
+    this.#finish();
+  }
+
+  /** Sent before the upstream agrees, they would be a request of their own to one that does not. */
+  #keepEarly(memory: Uint8Array, at: number, end: number, endStream: boolean): void {
+    if (endStream) this.#earlyEnd = true;
+    if (end === at) return;
+    this.#earlyBytes += end - at;
+    if (this.#earlyBytes > MAX_EARLY_BYTES) {
+      const { decoder } = this;
+      this.reset();
+      decoder.onUpstreamReset("overflow", undefined);
+      return;
+    }
+    if (this.#early === undefined) {
+      this.#early = [];
+      this.decoder.onUpstreamBlocked(true);
+    }
+    this.#early.push(memory.slice(at, end));
+  }
+
+  openTunnel(): void {
+    const { connection } = this.#client;
+    this.isTunnel = true;
+    this.#waiting = false;
+    this.#writer.begin(MODE.TUNNEL, 0);
+    const early = this.#early;
+    this.#early = undefined;
+    if (early !== undefined) {
+      for (const bytes of early) connection.write(bytes, 0, bytes.length);
+      if (!connection.blocked) this.decoder.onUpstreamBlocked(false);
+    }
+    if (this.#earlyEnd) {
+      connection.end();
+      this.requestEnded = true;
+    }
+  }
+
+  /** On the wire the request was complete with its head. */
+  denyTunnel(): void {
+    if (!this.#waiting) return;
+    this.#waiting = false;
+    this.requestEnded = true;
+    if (this.#early === undefined) return;
+    this.#early = undefined;
+    if (!this.#client.connection.blocked) this.decoder.onUpstreamBlocked(false);
+  }
+
+  #finish(): void {
+    this.requestEnded = true;
+    this.#client.onRequestEnded();
+  }
+
+  reset(): void {
+    if (this.#isOpen) this.#client.onStreamReset(this);
+  }
+
+  pauseReading(paused: boolean): void {
+    if (paused === this.paused) return;
+    this.paused = paused;
+    if (this.#isOpen) this.#client.onReadingPaused();
+  }
+
+  get #isOpen(): boolean {
+    return this.#client.isCurrent(this);
+  }
+}

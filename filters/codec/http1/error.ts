@@ -1,0 +1,65 @@
+import type { Counter, DecodeError } from "@tsproxy/sdk";
+
+/** What a parser answers in the place of an offset. All are below zero; an offset is above. */
+export const PARSE = {
+  /** The bytes end before the head does. */
+  INCOMPLETE: 0,
+  MALFORMED: -1,
+  INVALID_CHARACTERS: -2,
+  TOO_MANY_HEADERS: -3,
+  HEAD_TOO_LARGE: -4,
+  INVALID_URL: -5,
+  CONNECTION_REJECTED: -6,
+  INVALID_TRANSFER_ENCODING: -7,
+  TRANSFER_ENCODING_NOT_ALLOWED: -8,
+  CONTENT_LENGTH_NOT_ALLOWED: -9,
+  BODY_DISALLOWED: -10,
+  UNDERSCORE: -11,
+  LOW_VERSION: -12,
+  MISSING_HOST: -13,
+} as const;
+
+/** Codec counters, of one setup. */
+export interface Http1Stats {
+  readonly droppedHeaders: Counter;
+  readonly rejectedRequests: Counter;
+}
+
+/** The body says what the status says: "Bad Request", with Envoy's word for %RESPONSE_CODE_DETAILS%. */
+const requestErrors: Readonly<Record<number, DecodeError>> = {
+  [PARSE.MALFORMED]: badRequest("http1.codec_error"),
+  [PARSE.INVALID_CHARACTERS]: badRequest("http1.invalid_characters"),
+  [PARSE.TOO_MANY_HEADERS]: tooLarge("http1.too_many_headers"),
+  [PARSE.HEAD_TOO_LARGE]: tooLarge("http1.headers_too_large"),
+  [PARSE.INVALID_URL]: badRequest("http1.invalid_url"),
+  [PARSE.CONNECTION_REJECTED]: badRequest("http1.connection_header_rejected"),
+  [PARSE.INVALID_TRANSFER_ENCODING]: {
+    status: 501,
+    body: "Not Implemented",
+    details: "http1.invalid_transfer_encoding",
+  },
+  [PARSE.TRANSFER_ENCODING_NOT_ALLOWED]: badRequest("http1.transfer_encoding_not_allowed"),
+  [PARSE.CONTENT_LENGTH_NOT_ALLOWED]: badRequest("http1.content_length_not_allowed"),
+  [PARSE.BODY_DISALLOWED]: badRequest("http1.body_disallowed"),
+  [PARSE.UNDERSCORE]: badRequest("http1.unexpected_underscore"),
+  [PARSE.LOW_VERSION]: { status: 426, body: "Upgrade Required", details: "low_version" },
+  // Envoy's answer to a request without a host has no body.
+  [PARSE.MISSING_HOST]: { status: 400, body: "", details: "missing_host_header" },
+};
+
+function badRequest(details: string): DecodeError {
+  return { status: 400, body: "Bad Request", details };
+}
+
+function tooLarge(details: string): DecodeError {
+  return { status: 431, body: "Request Header Fields Too Large", details };
+}
+
+export function requestError(code: number): DecodeError {
+  return requestErrors[code]!;
+}
+
+/** An upstream that breaks the protocol is a bad gateway, whatever it did. */
+export function responseError(code: number): DecodeError {
+  return { status: 502, body: "Bad Gateway", details: requestErrors[code]!.details };
+}

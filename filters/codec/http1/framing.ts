@@ -1,0 +1,382 @@
+// Hot path: test/bench/http1-codec.ts. What the headers of a head say about the message and the connection.
+import {
+  type CodecOptions,
+  FLAG,
+  type HeaderMap,
+  HeaderName,
+  KNOWN_NAMES,
+  latin1Decode,
+  latin1Encode,
+  type RequestHeaders,
+  type RequestInfo,
+  type ResponseHeaders,
+  SPAN,
+} from "@tsproxy/sdk";
+import { type Http1Stats, PARSE } from "./error.ts";
+import { minorVersion, responseMinorVersion } from "./head.ts";
+import { isAuthority, readTarget } from "./target.ts";
+
+const known = (name: (typeof KNOWN_NAMES)[number]): number => KNOWN_NAMES.indexOf(name);
+export const ID = {
+  HOST: known("host"),
+  CONNECTION: known("connection"),
+  CONTENT_LENGTH: known("content-length"),
+  TRANSFER_ENCODING: known("transfer-encoding"),
+  KEEP_ALIVE: known("keep-alive"),
+  PROXY_CONNECTION: known("proxy-connection"),
+  TE: known("te"),
+  TRAILER: known("trailer"),
+  UPGRADE: known("upgrade"),
+  EXPECT: known("expect"),
+} as const;
+const LAST_ID = ID.EXPECT;
+
+/** RFC 9110 §7.6.1: headers of one connection, never forwarded; as bits of HeaderMap.present. `upgrade` is a case of its own. */
+export const HOP_BY_HOP =
+  (1 << ID.CONNECTION) |
+  (1 << ID.TRANSFER_ENCODING) |
+  (1 << ID.KEEP_ALIVE) |
+  (1 << ID.PROXY_CONNECTION);
+/** Bits of all names that a parser has to look at. */
+const OF_INTEREST =
+  HOP_BY_HOP |
+  (1 << ID.HOST) |
+  (1 << ID.CONTENT_LENGTH) |
+  (1 << ID.TE) |
+  (1 << ID.UPGRADE) |
+  (1 << ID.EXPECT);
+/** RFC 9110 §6.5.1: fields that frame or route a message mean nothing in a trailer section and must not be merged. */
+export const NOT_IN_TRAILERS =
+  HOP_BY_HOP |
+  (1 << ID.HOST) |
+  (1 << ID.CONTENT_LENGTH) |
+  (1 << ID.TE) |
+  (1 << ID.TRAILER) |
+  (1 << ID.UPGRADE) |
+  (1 << ID.EXPECT);
+
+/** What a Connection line asks for. */
+const OPTION = { CLOSE: 1, KEEP_ALIVE: 2, UPGRADE: 4, NAMES: 8 } as const;
+/** Options that name no header, and headers that have rules of their own. */
+const OPTIONS: ReadonlyMap<string, number> = new Map([
+  ["", 0],
+  ["close", OPTION.CLOSE],
+  ["keep-alive", OPTION.KEEP_ALIVE],
+  ["upgrade", OPTION.UPGRADE],
+  ["te", 0],
+  ["proxy-connection", 0],
+]);
+/** Naming one of these would take away what decides about the message's end or its route. */
+const NEVER_NAMED = new Set([
+  "host",
+  "content-length",
+  "transfer-encoding",
+  "trailer",
+  "x-forwarded-for",
+  "x-forwarded-host",
+  "x-forwarded-proto",
+]);
+const MAX_NAMED = 16; // each costs a walk over the headers
+const MAX_CONNECTION_BYTES = 1024; // it is split into strings
+
+/** The findings of one head; reused. */
+export class Framing {
+  minor = 1;
+  keepAlive = true;
+  chunked = false;
+  /** -1: there is no content-length. */
+  contentLength = -1;
+  /** The upgrade that the head asks for or (101) agrees to, lower case; "" if none. */
+  upgrade = "";
+  expectContinue = false;
+  isHead = false;
+  isConnect = false;
+  #options = 0;
+  #connections = 0;
+  #hosts = 0;
+  #transferEncodings = 0;
+  #upgradeAt = -1;
+  #te = 0;
+
+  /** Reads a request head; marks what is not forwarded. Answers 1 or a PARSE code. */
+  readRequest(headers: RequestHeaders, options: CodecOptions, stats: Http1Stats): number {
+    const { memory, base } = headers;
+    this.minor = minorVersion(headers);
+    if (this.minor === 0 && !options.acceptHttp10) return PARSE.LOW_VERSION;
+    this.isHead = isMethod(headers, HEAD);
+    this.isConnect = isMethod(headers, CONNECT);
+    if (options.headersWithUnderscores !== "ALLOW") {
+      const verdict = checkUnderscores(headers, options.headersWithUnderscores, stats);
+      if (verdict < 0) return verdict;
+    }
+    const verdict = this.#readLines(headers);
+    if (verdict < 0) return verdict;
+    // Envoy joins several Host lines into one value; RFC 9112 §3.2 wants 400.
+    if (this.#hosts > 1) return PARSE.MALFORMED;
+    if (this.#transferEncodings > 0) {
+      if (!this.chunked) return PARSE.INVALID_TRANSFER_ENCODING;
+      // RFC 9112 §6.1: a request of HTTP/1.0 with Transfer-Encoding has faulty framing.
+      if (this.minor === 0) return PARSE.TRANSFER_ENCODING_NOT_ALLOWED;
+      if (this.isConnect) return PARSE.INVALID_TRANSFER_ENCODING;
+      // RFC 9112 §6.3: Content-Length beside Transfer-Encoding is smuggling, or leaves without its length.
+      if (this.contentLength >= 0 && !this.#dropLength(headers, options.allowChunkedLength))
+        return PARSE.CONTENT_LENGTH_NOT_ALLOWED;
+    }
+    if (this.isConnect && this.contentLength > 0) return PARSE.BODY_DISALLOWED;
+    if (this.isConnect && this.contentLength === 0) this.#dropLength(headers, true);
+    if (memory[base + headers.pathAt] !== 47 || this.isConnect) {
+      const { isConnect, minor } = this;
+      const target = { isConnect, minor, absoluteUrl: options.allowAbsoluteUrl };
+      const code = readTarget(headers, target);
+      if (code < 0) return code;
+    }
+    if (this.#hosts === 0 && this.minor === 0 && !this.isConnect)
+      this.#addDefaultHost(headers, options);
+    this.#settleUpgrade(headers, this.contentLength <= 0 && !this.chunked && !this.isConnect);
+    if (this.#te > 0) reduceTe(headers);
+    return this.#removeNamed(headers, true);
+  }
+
+  /** Reads a response head; marks what is not forwarded. `upgrade`: the request asked for one. Answers 1 or a PARSE code. */
+  readResponse(headers: ResponseHeaders, upgrade: boolean, isTunnel: boolean): number {
+    this.minor = responseMinorVersion(headers);
+    const verdict = this.#readLines(headers);
+    if (verdict < 0) return verdict;
+    const { status } = headers;
+    // RFC 9110 §9.3.6: a client ignores both fields in a 2xx answer to CONNECT.
+    if (isTunnel || (status === 101 && upgrade)) {
+      this.#dropLength(headers, true);
+      this.chunked = false;
+    } else if (status < 200 || status === 204) {
+      // RFC 9112 §6.1 and RFC 9110 §8.6: neither field belongs there; Envoy lets `content-length: 0` pass for none.
+      if (this.#transferEncodings > 0) return PARSE.TRANSFER_ENCODING_NOT_ALLOWED;
+      if (this.contentLength > 0) return PARSE.CONTENT_LENGTH_NOT_ALLOWED;
+      if (this.contentLength === 0) this.#dropLength(headers, true);
+    } else if (this.#transferEncodings > 0) {
+      if (!this.chunked) return PARSE.INVALID_TRANSFER_ENCODING;
+      if (this.minor === 0) return PARSE.TRANSFER_ENCODING_NOT_ALLOWED;
+      if (this.contentLength >= 0) return PARSE.CONTENT_LENGTH_NOT_ALLOWED;
+    }
+    this.#settleUpgrade(headers, upgrade && status === 101);
+    return this.#removeNamed(headers, false);
+  }
+
+  /** One walk over the lines that have a known name. */
+  #readLines(headers: HeaderMap): number {
+    this.keepAlive = this.minor === 1;
+    this.chunked = false;
+    this.contentLength = -1;
+    this.upgrade = "";
+    this.expectContinue = false;
+    this.#options = this.#connections = this.#hosts = this.#transferEncodings = this.#te = 0;
+    this.#upgradeAt = -1;
+    if ((headers.present & OF_INTEREST) === 0) return 1;
+    const { memory, base, spans } = headers;
+    const end = headers.count * SPAN;
+    for (let i = 0; i < end; i += SPAN) {
+      const flags = spans[i + 5]!;
+      const id = flags & FLAG.KNOWN;
+      if (id === 0 || id > LAST_ID) continue;
+      const at = base + spans[i + 2]!;
+      const valueEnd = base + spans[i + 3]!;
+      switch (id) {
+        case ID.HOST:
+          this.#hosts++;
+          if (!isAuthority(memory, at, valueEnd, false)) return PARSE.MALFORMED;
+          break;
+        case ID.CONNECTION:
+          spans[i + 5] = flags | FLAG.REMOVED;
+          if (valueEnd - at > MAX_CONNECTION_BYTES) return PARSE.CONNECTION_REJECTED;
+          this.#connections++;
+          this.#options |= readConnection(memory, at, valueEnd);
+          break;
+        case ID.CONTENT_LENGTH: {
+          // RFC 9112 §6.3 lets equal repeats be reconciled; Envoy refuses them, and so do we.
+          const length = this.contentLength >= 0 ? -1 : parseLength(memory, at, valueEnd);
+          if (length < 0) return PARSE.MALFORMED;
+          this.contentLength = length;
+          break;
+        }
+        case ID.TRANSFER_ENCODING:
+          spans[i + 5] = flags | FLAG.REMOVED;
+          this.chunked = ++this.#transferEncodings === 1 && isText(memory, at, valueEnd, "chunked");
+          break;
+        case ID.KEEP_ALIVE:
+        case ID.PROXY_CONNECTION:
+          spans[i + 5] = flags | FLAG.REMOVED;
+          break;
+        case ID.TE:
+          this.#te++;
+          break;
+        case ID.UPGRADE:
+          spans[i + 5] = flags | FLAG.REMOVED;
+          this.#upgradeAt = this.#upgradeAt === -1 ? i : -2;
+          break;
+        case ID.EXPECT:
+          this.expectContinue = this.minor === 1 && isText(memory, at, valueEnd, "100-continue");
+          break;
+      }
+    }
+    if ((this.#options & OPTION.CLOSE) !== 0) this.keepAlive = false;
+    else if ((this.#options & OPTION.KEEP_ALIVE) !== 0) this.keepAlive = true;
+    return 1;
+  }
+
+  #dropLength(headers: HeaderMap, allowed: boolean): boolean {
+    if (!allowed) return false;
+    removeKnown(headers, ID.CONTENT_LENGTH);
+    this.contentLength = -1;
+    return true;
+  }
+
+  #addDefaultHost(headers: RequestHeaders, options: CodecOptions): void {
+    if (options.defaultHostForHttp10 !== "" && headers.authority === undefined)
+      headers.authority = options.defaultHostForHttp10;
+  }
+
+  /**
+   * RFC 9110 §7.8: an upgrade is asked for by Connection and Upgrade together, in HTTP/1.1. A request with a body is not
+   * switched: its bytes would have to pass in the old protocol first. h2c is not spoken (RFC 9113 §3.1 retired it).
+   */
+  #settleUpgrade(headers: HeaderMap, possible: boolean): void {
+    const i = this.#upgradeAt;
+    if (i < 0 || !possible || this.minor === 0 || (this.#options & OPTION.UPGRADE) === 0) return;
+    const { memory, base, spans } = headers;
+    const value = latin1Decode(memory, base + spans[i + 2]!, base + spans[i + 3]!).toLowerCase();
+    if (value === "" || value === "h2c") return;
+    this.upgrade = value;
+    spans[i + 5] = spans[i + 5]! & ~FLAG.REMOVED;
+  }
+
+  /** RFC 9110 §7.6.1: headers that Connection names go no further. */
+  #removeNamed(headers: HeaderMap, strict: boolean): number {
+    if ((this.#options & OPTION.NAMES) === 0) return 1;
+    const { memory, base, spans } = headers;
+    let named = 0;
+    for (let k = 0, left = this.#connections; left > 0; k++) {
+      const i = k * SPAN;
+      if ((spans[i + 5]! & FLAG.KNOWN) !== ID.CONNECTION) continue;
+      left--;
+      const value = latin1Decode(memory, base + spans[i + 2]!, base + spans[i + 3]!);
+      for (const part of value.toLowerCase().split(",")) {
+        const name = part.trim();
+        if (OPTIONS.has(name)) continue;
+        if (name.startsWith(":") || NEVER_NAMED.has(name)) {
+          // Some upstreams name Transfer-Encoding; what they name stays, for the message hangs on it.
+          if (!strict) continue;
+          return PARSE.CONNECTION_REJECTED;
+        }
+        if (++named > MAX_NAMED) return PARSE.CONNECTION_REJECTED;
+        const header = new HeaderName(name);
+        for (let at = headers.find(header); at >= 0; at = headers.find(header, at + 1))
+          headers.removeAt(at);
+      }
+    }
+    return 1;
+  }
+}
+
+export const GET = latin1Encode("GET");
+export const HEAD = latin1Encode("HEAD");
+export const CONNECT = latin1Encode("CONNECT");
+
+/** Compares bytes where they lie, so that no string is made; methods keep their case (RFC 9110 §9.1). */
+export function isMethod(headers: RequestHeaders, method: Uint8Array): boolean {
+  if (headers.methodEdited) return headers.method === latin1Decode(method, 0, method.length);
+  if (headers.methodEnd - headers.methodAt !== method.length) return false;
+  const at = headers.base + headers.methodAt;
+  for (let k = 0; k < method.length; k++) if (headers.memory[at + k] !== method[k]) return false;
+  return true;
+}
+
+/** Copies what a decoder has to know. */
+export function fillInfo(info: RequestInfo, framing: Framing): void {
+  info.protocol = framing.minor === 1 ? "HTTP/1.1" : "HTTP/1.0";
+  info.isHead = framing.isHead;
+  info.isConnect = framing.isConnect;
+  info.upgrade = framing.upgrade;
+  info.contentLength = framing.contentLength;
+  info.expectContinue = framing.expectContinue;
+}
+
+/** Digits alone (RFC 9110 §8.6), within what a double counts exactly; else -1. */
+export function parseLength(memory: Uint8Array, at: number, end: number): number {
+  if (at === end || end - at > 32) return -1;
+  let length = 0;
+  for (let k = at; k < end; k++) {
+    const digit = memory[k]! - 48;
+    if (digit < 0 || digit > 9) return -1;
+    length = length * 10 + digit;
+  }
+  return length <= Number.MAX_SAFE_INTEGER ? length : -1;
+}
+
+/** Bits of OPTION. */
+function readConnection(memory: Uint8Array, at: number, end: number): number {
+  const size = end - at;
+  if (size === 10 && isText(memory, at, end, "keep-alive")) return OPTION.KEEP_ALIVE;
+  if (size === 5 && isText(memory, at, end, "close")) return OPTION.CLOSE;
+  let options = 0;
+  for (const part of latin1Decode(memory, at, end).toLowerCase().split(",")) {
+    options |= OPTIONS.get(part.trim()) ?? OPTION.NAMES;
+  }
+  return options;
+}
+
+/** The value is `text` (lower case) in any case. */
+function isText(memory: Uint8Array, at: number, end: number, text: string): boolean {
+  if (end - at !== text.length) return false;
+  for (let k = 0; k < text.length; k++) {
+    const c = memory[at + k]!;
+    if ((c >= 65 && c <= 90 ? c + 32 : c) !== text.charCodeAt(k)) return false;
+  }
+  return true;
+}
+
+function removeKnown(headers: HeaderMap, id: number): void {
+  const spans = headers.spans;
+  for (let i = 0; i < headers.count * SPAN; i += SPAN) {
+    if ((spans[i + 5]! & FLAG.KNOWN) === id) spans[i + 5] = spans[i + 5]! | FLAG.REMOVED;
+  }
+}
+
+/** RFC 9110 §10.1.4: TE is of one connection; `trailers` alone may be said again to the next. */
+function reduceTe(headers: HeaderMap): void {
+  const { memory, base, spans } = headers;
+  let trailers = false;
+  for (let i = 0; i < headers.count * SPAN; i += SPAN) {
+    if ((spans[i + 5]! & (FLAG.KNOWN | FLAG.REMOVED)) !== ID.TE) continue;
+    const at = base + spans[i + 2]!;
+    const end = base + spans[i + 3]!;
+    if (!trailers && isText(memory, at, end, "trailers")) {
+      trailers = true;
+      continue;
+    }
+    spans[i + 5] = spans[i + 5]! | FLAG.REMOVED;
+    const parts = latin1Decode(memory, at, end).toLowerCase().split(",");
+    if (trailers || !parts.some((part) => part.trim() === "trailers")) continue;
+    trailers = true;
+    headers.append("te", "trailers");
+  }
+}
+
+function checkUnderscores(
+  headers: HeaderMap,
+  action: "REJECT_REQUEST" | "DROP_HEADER",
+  stats: Http1Stats,
+): number {
+  const { memory, base, spans } = headers;
+  for (let k = 0; k < headers.count; k++) {
+    const end = base + spans[k * SPAN + 1]!;
+    let q = base + spans[k * SPAN]!;
+    while (q < end && memory[q] !== 95) q++;
+    if (q === end) continue;
+    if (action === "REJECT_REQUEST") {
+      stats.rejectedRequests.inc();
+      return PARSE.UNDERSCORE;
+    }
+    stats.droppedHeaders.inc();
+    headers.removeAt(k);
+  }
+  return 1;
+}

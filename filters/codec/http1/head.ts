@@ -1,0 +1,221 @@
+// Hot path: test/bench/http1-codec.ts. One pass over the bytes of a head; nothing is allocated.
+import {
+  FLAG,
+  type HeaderMap,
+  knownId,
+  latin1Decode,
+  type RequestHeaders,
+  type ResponseHeaders,
+  tokenByte,
+} from "@tsproxy/sdk";
+import { PARSE } from "./error.ts";
+
+const CR = 13;
+const LF = 10;
+const SP = 32;
+const TAB = 9;
+const COLON = 58;
+
+/** 1 for bytes that a field value may have (RFC 9110 §5.5): VCHAR, obs-text, SP, HTAB. */
+const valueByte = new Uint8Array(256).fill(1, 32);
+valueByte[TAB] = 1;
+valueByte[127] = 0;
+
+const VERSION = Uint8Array.from("HTTP/1.", (char) => char.charCodeAt(0));
+
+/** The methods Envoy's parser knows; others need `allowCustomMethods`. */
+const METHODS = new Set(
+  `ACL BIND CHECKOUT CONNECT COPY DELETE GET HEAD LINK LOCK MERGE MKACTIVITY MKCALENDAR MKCOL MOVE M-SEARCH NOTIFY OPTIONS
+   PATCH POST PROPFIND PROPPATCH PURGE PUT REBIND REPORT SEARCH SOURCE SUBSCRIBE TRACE UNBIND UNLINK UNLOCK UNSUBSCRIBE`.split(
+    /\s+/,
+  ),
+);
+const MAX_METHOD = 64;
+
+/**
+ * Parses a request head at `headers.base`, or goes on with one that was incomplete: `headers.blockEnd` then says how many bytes
+ * are done with, always whole lines. Answers the offset after the head, or a PARSE code.
+ */
+export function parseRequestHead(
+  headers: RequestHeaders,
+  end: number,
+  maxHeaders: number,
+  customMethods: boolean,
+): number {
+  let q = headers.base + headers.blockEnd;
+  if (headers.blockEnd === 0) {
+    q = parseRequestLine(headers, end, customMethods);
+    if (q <= 0) return q;
+    headers.blockEnd = q - headers.base;
+  }
+  return parseFields(headers, q, end, maxHeaders, true);
+}
+
+function parseRequestLine(headers: RequestHeaders, end: number, customMethods: boolean): number {
+  const memory = headers.memory;
+  const base = headers.base;
+  let q = base;
+  while (q < end && tokenByte[memory[q]!] !== 0) q++;
+  if (q === end) return q - base > MAX_METHOD ? PARSE.MALFORMED : PARSE.INCOMPLETE;
+  if (memory[q] !== SP || !isMethod(memory, base, q, customMethods)) return PARSE.MALFORMED;
+  headers.methodAt = 0;
+  headers.methodEnd = q - base;
+  const pathAt = ++q;
+  while (q < end && memory[q]! > 32 && memory[q]! < 127) q++;
+  if (q === end) return PARSE.INCOMPLETE;
+  if (memory[q] !== SP || q === pathAt) return PARSE.MALFORMED;
+  headers.pathAt = pathAt - base;
+  headers.pathEnd = q - base;
+  q = parseVersion(memory, q + 1, end);
+  if (q <= 0) return q;
+  return parseLineEnd(memory, q, end);
+}
+
+/** RFC 9112 §2.3: upper case, one digit each. Versions beyond 1.1 are not spoken here. */
+function parseVersion(memory: Uint8Array, at: number, end: number): number {
+  let q = at;
+  for (let k = 0; k < 7; k++, q++) {
+    if (q === end) return PARSE.INCOMPLETE;
+    if (memory[q] !== VERSION[k]) return PARSE.MALFORMED;
+  }
+  if (q === end) return PARSE.INCOMPLETE;
+  return memory[q] === 48 || memory[q] === 49 ? q + 1 : PARSE.MALFORMED;
+}
+
+/** RFC 9112 §2.2: CRLF; a bare LF is taken for one, a bare CR never. */
+function parseLineEnd(memory: Uint8Array, at: number, end: number): number {
+  if (at === end) return PARSE.INCOMPLETE;
+  if (memory[at] === LF) return at + 1;
+  if (memory[at] !== CR) return PARSE.MALFORMED;
+  if (at + 1 === end) return PARSE.INCOMPLETE;
+  return memory[at + 1] === LF ? at + 2 : PARSE.MALFORMED;
+}
+
+function isMethod(memory: Uint8Array, at: number, end: number, custom: boolean): boolean {
+  const size = end - at;
+  if (size === 3 && memory[at] === 71 && memory[at + 1] === 69 && memory[at + 2] === 84) return true;
+  if (size === 0 || size > MAX_METHOD) return false;
+  return custom || METHODS.has(latin1Decode(memory, at, end));
+}
+
+/** 0 or 1, of a head whose request line is good. */
+export function minorVersion(headers: RequestHeaders): number {
+  return headers.memory[headers.base + headers.pathEnd + 8]! - 48;
+}
+
+/** Parses a response head at `headers.base`; otherwise as `parseRequestHead`. */
+export function parseResponseHead(
+  headers: ResponseHeaders,
+  end: number,
+  maxHeaders: number,
+): number {
+  let q = headers.base + headers.blockEnd;
+  if (headers.blockEnd === 0) {
+    q = parseStatusLine(headers, end);
+    if (q <= 0) return q;
+    headers.blockEnd = q - headers.base;
+  }
+  return parseFields(headers, q, end, maxHeaders, true);
+}
+
+/** RFC 9112 §4. The space before an empty reason may be missing: many servers leave it out. */
+function parseStatusLine(headers: ResponseHeaders, end: number): number {
+  const memory = headers.memory;
+  let q = parseVersion(memory, headers.base, end);
+  if (q <= 0) return q;
+  if (q === end) return PARSE.INCOMPLETE;
+  if (memory[q++] !== SP) return PARSE.MALFORMED;
+  let status = 0;
+  for (let k = 0; k < 3; k++, q++) {
+    if (q === end) return PARSE.INCOMPLETE;
+    const digit = memory[q]! - 48;
+    if (digit < 0 || digit > 9) return PARSE.MALFORMED;
+    status = status * 10 + digit;
+  }
+  if (status < 100) return PARSE.MALFORMED;
+  headers.status = status;
+  if (q < end && memory[q] === SP) while (q < end && valueByte[memory[q]!] === 1) q++;
+  return parseLineEnd(memory, q, end);
+}
+
+/** 0 or 1, of a head whose status line is good. */
+export function responseMinorVersion(headers: ResponseHeaders): number {
+  return headers.memory[headers.base + 7]! - 48;
+}
+
+/**
+ * Reads header lines from `at` to the empty line and adds their spans. Names are folded to lower case where they lie. An
+ * incomplete line is left alone: `headers.blockEnd` tells where it begins. Answers as the head parsers do.
+ */
+export function parseFields(
+  headers: HeaderMap,
+  at: number,
+  end: number,
+  maxHeaders: number,
+  bareLf: boolean,
+): number {
+  const memory = headers.memory;
+  const base = headers.base;
+  let q = at;
+  for (;;) {
+    const nameAt = q;
+    let c = 0;
+    let hash = 0;
+    while (q < end) {
+      c = memory[q]!;
+      const lower = tokenByte[c]!;
+      if (lower === 0) break;
+      if (lower !== c) memory[q] = lower;
+      hash = (Math.imul(hash, 31) + lower) | 0;
+      q++;
+    }
+    if (q === end) return suspend(headers, nameAt);
+    if (c !== COLON || q === nameAt) {
+      if (q !== nameAt) return PARSE.MALFORMED;
+      // The empty line. RFC 9112 §5.2: a line that begins with white space (obs-fold) is refused, not unfolded.
+      if (c === LF && bareLf) q++;
+      else if (c !== CR) return PARSE.MALFORMED;
+      else if (q + 1 === end) return suspend(headers, nameAt);
+      else if (memory[q + 1] !== LF) return PARSE.MALFORMED;
+      else q += 2;
+      headers.blockEnd = q - base;
+      return q;
+    }
+    const nameEnd = q++;
+    while (q < end && (memory[q] === SP || memory[q] === TAB)) q++;
+    const valueAt = q;
+    while (q < end && valueByte[(c = memory[q]!)] === 1) q++;
+    if (q === end) return suspend(headers, nameAt);
+    let valueEnd = q;
+    let flags = valueAt === nameEnd + 2 && memory[nameEnd + 1] === SP ? 0 : FLAG.IRREGULAR;
+    if (c === CR) {
+      if (q + 1 === end) return suspend(headers, nameAt);
+      if (memory[q + 1] !== LF) return PARSE.MALFORMED;
+      q += 2;
+    } else if (c === LF && bareLf) {
+      flags = FLAG.IRREGULAR;
+      q++;
+    } else return c === LF ? PARSE.MALFORMED : PARSE.INVALID_CHARACTERS;
+    while (
+      valueEnd > valueAt &&
+      (memory[valueEnd - 1] === SP || memory[valueEnd - 1] === TAB)
+    ) {
+      valueEnd--;
+      flags = FLAG.IRREGULAR;
+    }
+    if (headers.count === maxHeaders) return PARSE.TOO_MANY_HEADERS;
+    headers.addSpan(
+      nameAt - base,
+      nameEnd - base,
+      valueAt - base,
+      valueEnd - base,
+      hash,
+      flags | knownId(hash, memory, nameAt, nameEnd),
+    );
+  }
+}
+
+function suspend(headers: HeaderMap, at: number): number {
+  headers.blockEnd = at - headers.base;
+  return PARSE.INCOMPLETE;
+}

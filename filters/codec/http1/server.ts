@@ -1,0 +1,544 @@
+// Hot path: test/bench/http1-codec.ts. Every request of every HTTP/1 client passes here.
+//
+//            ┌───────────────── response ended, keep-alive ──────────────────┐
+//            ▼                                                               │
+//   HEAD ──head──> BODY ──end of the request──> RESPONSE ──response ended────┤
+//     │   │         │                             ▲                          └─ close ─> CLOSED
+//     │   └─no body─│─────────────────────────────┘
+//     │   └─CONNECT, upgrade─> SWITCHING ─2xx, 101─> BODY (a tunnel: until the client's FIN)
+//     └─ malformed ─┴──────────────────────────────────────────────────────> CLOSED (input is ignored)
+//
+// One exchange at a time: bytes that follow a request wait in `pending` until its response has ended.
+import {
+  Chunk,
+  type CloseEvent,
+  type CodecOptions,
+  type Connection,
+  type HeaderMap,
+  headerName,
+  type RequestDecoder,
+  type RequestInfo,
+  type ResetReason,
+  type ResponseEncoder,
+  type ResponseHeaders,
+  type ServerCodec,
+  type ServerEvents,
+} from "@tsproxy/sdk";
+import { BODY, BodyReader } from "./body-reader.ts";
+import { BodyWriter, MODE } from "./body-writer.ts";
+import { type Http1Stats, PARSE, requestError } from "./error.ts";
+import { Framing, fillInfo, HOP_BY_HOP, ID } from "./framing.ts";
+import { HeadReader, KIND } from "./head-reader.ts";
+import {
+  HEAD_EXTRA,
+  LINE,
+  lengthOf,
+  writeBytes,
+  writeFields,
+  writeStatusLine,
+  writeText,
+} from "./writer.ts";
+
+const STATE = { HEAD: 0, BODY: 1, SWITCHING: 2, RESPONSE: 3, CLOSED: 4 } as const;
+
+/** Other connections get their turn after so many exchanges that came in one read. */
+const EXCHANGES_A_TURN = 32;
+/** Reading is paused while bytes wait, so only what was on its way can still come: a few reads. */
+const MAX_PENDING = 1024 * 1024;
+const NOTHING = new Uint8Array(0);
+const UPGRADE = headerName("upgrade");
+const LENGTH_BIT = 1 << ID.CONTENT_LENGTH;
+const UPGRADE_BIT = 1 << ID.UPGRADE;
+
+export class Http1Server implements ServerCodec {
+  readonly connection: Connection;
+  readonly options: CodecOptions;
+  readonly #events: ServerEvents;
+  readonly #stats: Http1Stats;
+  readonly #reader: HeadReader;
+  readonly #body: BodyReader;
+  readonly #framing = new Framing();
+  readonly #info: RequestInfo = {
+    protocol: "HTTP/1.1",
+    isHead: false,
+    isConnect: false,
+    upgrade: "",
+    contentLength: -1,
+    expectContinue: false,
+  };
+  readonly #chunk = new Chunk(NOTHING, 0, 0);
+  #state: number = STATE.HEAD;
+  #stream: ServerStream | undefined = undefined;
+  #streams = 0;
+  /** Bytes that came before their turn. */
+  #pending: Uint8Array = NOTHING;
+  #pendingAt = 0;
+  #pendingEnd = 0;
+  #running = false;
+  #exchanges = 0;
+  #draining = false;
+  #eof = false;
+  #paused = false;
+  /** The last byte was the CR of an empty line before a request. */
+  #sawCr = false;
+
+  constructor(
+    connection: Connection,
+    events: ServerEvents,
+    options: CodecOptions,
+    stats: Http1Stats,
+  ) {
+    this.connection = connection;
+    this.options = options;
+    this.#events = events;
+    this.#stats = stats;
+    this.#reader = new HeadReader(KIND.REQUEST, options);
+    this.#body = new BodyReader(options, options.enableTrailers);
+  }
+
+  get active(): boolean {
+    return this.#stream !== undefined;
+  }
+
+  get draining(): boolean {
+    return this.#draining;
+  }
+
+  drain(): void {
+    this.#draining = true;
+  }
+
+  onData(chunk: Chunk): void {
+    if (this.#state === STATE.CLOSED) return;
+    if (this.#pendingAt < this.#pendingEnd) {
+      this.#keep(chunk.memory, chunk.at, chunk.end);
+      this.#proceed();
+      return;
+    }
+    this.#exchanges = 0;
+    const at = this.#run(chunk.memory, chunk.at, chunk.end);
+    if (at < chunk.end) this.#keep(chunk.memory, at, chunk.end);
+    else this.#updatePause();
+  }
+
+  onAgain(): void {
+    this.#proceed();
+  }
+
+  onBlocked(blocked: boolean): void {
+    this.#stream?.decoder.onBlocked(blocked);
+    if (!blocked) this.#proceed();
+  }
+
+  /** A client that closes its half has given up what is in progress, as Envoy sees it; in a tunnel the other half goes on. */
+  onEof(): void {
+    if (this.#state === STATE.CLOSED || this.#eof) return;
+    this.#eof = true;
+    const stream = this.#stream;
+    if (stream === undefined) {
+      if (this.#pendingAt === this.#pendingEnd) this.#leave();
+    } else if (this.#state === STATE.BODY && this.#body.isRaw) {
+      this.#state = STATE.RESPONSE;
+      this.#deliver(stream, NOTHING, 0, 0, true);
+      if (stream.ended && this.#stream === stream) this.#leave();
+    } else this.#abandon("connection_closed");
+  }
+
+  onClosed(_event: CloseEvent): void {
+    const stream = this.#stream;
+    this.#close();
+    stream?.decoder.onReset("connection_closed");
+  }
+
+  /** Reads what can be read now; answers where it stopped. */
+  #run(memory: Uint8Array, from: number, end: number): number {
+    let at = from;
+    this.#running = true;
+    while (at < end) {
+      if (this.#state === STATE.HEAD) {
+        if (!this.#reader.started && this.#stream === undefined) {
+          at = this.#skipEmptyLines(memory, at, end);
+          if (at === end) break;
+          if (this.#exchanges === EXCHANGES_A_TURN) {
+            this.connection.again();
+            break;
+          }
+          // A client that does not take its answers gets no further ones.
+          if (this.connection.blocked) break;
+        }
+        at = this.#readHead(memory, at, end);
+      } else if (this.#state === STATE.BODY) at = this.#readBody(memory, at, end);
+      else if (this.#state === STATE.CLOSED) at = end;
+      else break;
+    }
+    this.#running = false;
+    return at;
+  }
+
+  /** RFC 9112 §2.2: empty lines before a request line are skipped. */
+  #skipEmptyLines(memory: Uint8Array, at: number, end: number): number {
+    let q = at;
+    while (q < end) {
+      const c = memory[q]!;
+      if (c === 10) this.#sawCr = false;
+      else if (c === 13 && !this.#sawCr) this.#sawCr = true;
+      else break;
+      q++;
+    }
+    return q;
+  }
+
+  #readHead(memory: Uint8Array, at: number, end: number): number {
+    const stream = this.#stream ?? this.#begin();
+    // The decoder may have closed at the sight of a request.
+    if (this.#state !== STATE.HEAD) return end;
+    if (this.#sawCr) {
+      this.#fail(PARSE.MALFORMED);
+      return end;
+    }
+    const headers = stream.decoder.headers;
+    let code = this.#reader.read(headers, memory, at, end);
+    if (code === PARSE.INCOMPLETE) return end;
+    const framing = this.#framing;
+    if (code > 0) code = framing.readRequest(headers, this.options, this.#stats);
+    if (code < 0) {
+      this.#fail(code);
+      return end;
+    }
+    this.#exchanges++;
+    stream.expect(framing);
+    fillInfo(this.#info, framing);
+    const next = this.#reader.at;
+    let endStream = false;
+    if (framing.isConnect || framing.upgrade !== "") this.#state = STATE.SWITCHING;
+    else {
+      this.#state = STATE.BODY;
+      if (framing.chunked) this.#body.beginChunked();
+      else if (framing.contentLength > 0) this.#body.beginLength(framing.contentLength);
+      else {
+        endStream = true;
+        this.#state = STATE.RESPONSE;
+      }
+    }
+    stream.decoder.onRequestHeaders(this.#info, endStream);
+    return next;
+  }
+
+  #begin(): ServerStream {
+    const stream = new ServerStream(this, ++this.#streams);
+    this.#stream = stream;
+    stream.decoder = this.#events.onStream(stream);
+    return stream;
+  }
+
+  #readBody(memory: Uint8Array, at: number, end: number): number {
+    const body = this.#body;
+    const stream = this.#stream!;
+    switch (body.next(memory, at, end)) {
+      case BODY.DATA:
+        if (body.last) this.#state = STATE.RESPONSE;
+        this.#deliver(stream, memory, body.dataAt, body.dataEnd, body.last);
+        break;
+      case BODY.END:
+        this.#state = STATE.RESPONSE;
+        this.#deliver(stream, NOTHING, 0, 0, true);
+        break;
+      case BODY.TRAILERS:
+        this.#state = STATE.RESPONSE;
+        stream.decoder.onRequestTrailers(body.trailers);
+        break;
+      case BODY.BAD:
+        this.#fail(body.error);
+        return end;
+    }
+    return body.at;
+  }
+
+  #deliver(
+    stream: ServerStream,
+    memory: Uint8Array,
+    at: number,
+    end: number,
+    endStream: boolean,
+  ): void {
+    const chunk = this.#chunk;
+    chunk.memory = memory;
+    chunk.at = at;
+    chunk.end = end;
+    stream.decoder.onRequestBody(chunk, endStream);
+  }
+
+  /** The connection manager answers on the stream and closes; nothing that follows is looked at. */
+  #fail(code: number): void {
+    const stream = this.#stream!;
+    this.#state = STATE.CLOSED;
+    stream.failed = true;
+    this.#dropPending();
+    this.#updatePause();
+    stream.decoder.onDecodeError(requestError(code));
+  }
+
+  #abandon(reason: ResetReason): void {
+    const stream = this.#stream;
+    this.#close();
+    stream?.decoder.onReset(reason);
+    this.connection.close("flush");
+  }
+
+  /** Nothing is in progress and nothing more will be. */
+  #leave(): void {
+    this.#close();
+    this.#events.onIdleEnd();
+  }
+
+  #close(): void {
+    this.#state = STATE.CLOSED;
+    this.#stream = undefined;
+    this.#dropPending();
+    this.#updatePause();
+  }
+
+  // ---- bytes that wait
+
+  #keep(memory: Uint8Array, at: number, end: number): void {
+    if (this.#state === STATE.CLOSED) return;
+    const kept = this.#pendingEnd - this.#pendingAt;
+    const size = kept + end - at;
+    if (size > MAX_PENDING) {
+      this.#abandon("overflow");
+      return;
+    }
+    if (this.#pendingEnd + end - at > this.#pending.length) {
+      // Heads parsed in this turn may still point into the old bytes, so they are never moved.
+      const bigger = new Uint8Array(kept === 0 ? size : size * 2);
+      bigger.set(this.#pending.subarray(this.#pendingAt, this.#pendingEnd));
+      this.#pending = bigger;
+      this.#pendingAt = 0;
+      this.#pendingEnd = kept;
+    }
+    this.#pending.set(memory.subarray(at, end), this.#pendingEnd);
+    this.#pendingEnd += end - at;
+    this.#updatePause();
+  }
+
+  #dropPending(): void {
+    this.#pending = NOTHING;
+    this.#pendingAt = this.#pendingEnd = 0;
+  }
+
+  /** Goes on with bytes that wait, as far as the state allows. */
+  #proceed(): void {
+    if (this.#running) return;
+    if (this.#pendingAt < this.#pendingEnd) {
+      this.#exchanges = 0;
+      const at = this.#run(this.#pending, this.#pendingAt, this.#pendingEnd);
+      if (at === this.#pendingEnd) this.#dropPending();
+      else this.#pendingAt = at;
+    }
+    this.#updatePause();
+    if (this.#eof && this.#pendingAt === this.#pendingEnd) this.#endInput();
+  }
+
+  /** The client's FIN has come and all that came before it is read. */
+  #endInput(): void {
+    if (this.#state === STATE.CLOSED) return;
+    if (this.#stream === undefined) this.#leave();
+    else if (this.#state !== STATE.RESPONSE) this.#abandon("connection_closed");
+  }
+
+  /** One pause for whatever reasons there are, so that pauses and resumes stay balanced. */
+  #updatePause(): void {
+    const waiting = this.#pendingAt < this.#pendingEnd;
+    const pause = waiting || (this.#stream !== undefined && this.#stream.paused);
+    if (pause === this.#paused) return;
+    this.#paused = pause;
+    if (pause) this.connection.pause();
+    else this.connection.resume();
+  }
+
+  // ---- told by the stream's encoder
+
+  isCurrent(stream: ServerStream): boolean {
+    return this.#stream === stream;
+  }
+
+  get isRequestComplete(): boolean {
+    return this.#state === STATE.RESPONSE;
+  }
+
+  onReadingPaused(): void {
+    this.#updatePause();
+  }
+
+  /** The answer agreed to a tunnel: from here on all bytes are its own. */
+  onTunnelOpened(): void {
+    this.#state = STATE.BODY;
+    this.#body.beginRaw();
+    this.#proceed();
+  }
+
+  onResponseEnded(stream: ServerStream): void {
+    if (stream.failed) {
+      this.#close();
+    } else if (stream.writer.left > 0) {
+      // RFC 9112 §8: fewer bytes than announced is an incomplete message, which the close shows.
+      this.#close();
+      this.connection.close("flush");
+    } else if (stream.isTunnel && this.#state === STATE.BODY) {
+      // The client's half is still open.
+    } else if (stream.close || this.#state !== STATE.RESPONSE) this.#leave();
+    else {
+      this.#state = STATE.HEAD;
+      this.#stream = undefined;
+      this.#proceed();
+    }
+  }
+
+  onStreamReset(stream: ServerStream): void {
+    this.#close();
+    // The end of a response without a length must not look like its natural end.
+    this.connection.close(stream.writer.mode === MODE.UNTIL_CLOSE ? "reset" : "flush");
+  }
+}
+
+/** One exchange: the side of it that answers. */
+class ServerStream implements ResponseEncoder {
+  readonly streamId: number;
+  readonly writer = new BodyWriter();
+  decoder!: RequestDecoder;
+  /** No request follows this one. */
+  close = false;
+  failed = false;
+  paused = false;
+  isTunnel = false;
+  /** The response is complete. */
+  ended = false;
+  readonly #server: Http1Server;
+  #headSent = false;
+  #minor = 1;
+  #isHead = false;
+  #isConnect = false;
+  #upgrade = "";
+
+  constructor(server: Http1Server, streamId: number) {
+    this.#server = server;
+    this.streamId = streamId;
+  }
+
+  /** The request's head is known. */
+  expect(framing: Framing): void {
+    this.#minor = framing.minor;
+    this.#isHead = framing.isHead;
+    this.#isConnect = framing.isConnect;
+    this.#upgrade = framing.upgrade;
+    if (!framing.keepAlive) this.close = true;
+  }
+
+  encodeInformational(headers: ResponseHeaders): void {
+    // RFC 9110 §15.2: a client of HTTP/1.0 must not be sent a 1xx.
+    if (!this.#isOpen || this.#headSent || this.#minor === 0) return;
+    if (headers.status < 100 || headers.status > 199 || headers.status === 101) return;
+    const { connection } = this.#server;
+    const out = connection.reserve(headers.wireSize + HEAD_EXTRA);
+    writeStatusLine(out, 1, headers.status);
+    writeFields(out, headers, HOP_BY_HOP | UPGRADE_BIT | LENGTH_BIT, -1);
+    writeBytes(out, LINE.END);
+    connection.commit(out);
+  }
+
+  encodeHeaders(headers: ResponseHeaders, endStream: boolean): void {
+    if (!this.#isOpen || this.#headSent) return;
+    this.#headSent = true;
+    const server = this.#server;
+    let { status } = headers;
+    const upgraded = status === 101 && this.#upgrade !== "" && !this.failed;
+    const tunnel = upgraded || (this.#isConnect && status >= 200 && status < 300 && !this.failed);
+    // No other 1xx can end an exchange; a filter that tries has failed.
+    if (!upgraded && (status < 200 || status > 999)) status = 500;
+    // Envoy's rule: an answer that begins before the request has ended is the connection's last.
+    if (server.draining || this.failed || (!tunnel && !server.isRequestComplete)) this.close = true;
+    let skip = HOP_BY_HOP | (upgraded ? 0 : UPGRADE_BIT);
+    const length = lengthOf(headers);
+    let mode: number = MODE.NONE;
+    let noBody = false;
+    if (tunnel) {
+      mode = MODE.TUNNEL;
+      skip |= LENGTH_BIT; // RFC 9110 §8.6, §9.3.6
+    } else if (status === 204) skip |= LENGTH_BIT;
+    else if (this.#isHead || status === 304) {
+      if (length === -2) skip |= LENGTH_BIT;
+    } else if (endStream) {
+      noBody = length !== 0;
+      if (noBody) skip |= LENGTH_BIT;
+    } else if (length >= 0) mode = MODE.LENGTH;
+    else {
+      skip |= LENGTH_BIT;
+      mode = this.#minor === 0 ? MODE.UNTIL_CLOSE : MODE.CHUNKED;
+      if (this.#minor === 0) this.close = true;
+    }
+    this.writer.begin(mode, length);
+    const { connection } = server;
+    const out = connection.reserve(headers.wireSize + HEAD_EXTRA + this.#upgrade.length);
+    writeStatusLine(out, this.#minor, status);
+    writeFields(out, headers, skip, -1);
+    if (upgraded) {
+      if (!headers.has(UPGRADE)) writeText(out, `upgrade: ${this.#upgrade}\r\n`);
+      writeBytes(out, LINE.UPGRADE);
+    } else if (tunnel) {
+      // RFC 9110 §9.3.6: a 2xx to CONNECT says nothing of the connection; it is a tunnel now.
+    } else if (this.close) writeBytes(out, LINE.CLOSE);
+    else if (this.#minor === 0) writeBytes(out, LINE.KEEP_ALIVE);
+    if (noBody) writeBytes(out, LINE.NO_BODY);
+    else if (mode === MODE.CHUNKED) writeBytes(out, LINE.CHUNKED);
+    writeBytes(out, LINE.END);
+    connection.commit(out);
+    if (tunnel) {
+      this.isTunnel = true;
+      this.close = true;
+      server.onTunnelOpened();
+    }
+    if (endStream) this.#end();
+  }
+
+  encodeBody(memory: Uint8Array, at: number, end: number, endStream: boolean): void {
+    if (!this.#isOpen || !this.#headSent || this.ended) return;
+    this.writer.write(this.#server.connection, memory, at, end, endStream);
+    if (endStream) this.#finish();
+  }
+
+  encodeTrailers(trailers: HeaderMap): void {
+    if (!this.#isOpen || !this.#headSent || this.ended) return;
+    const server = this.#server;
+    this.writer.writeTrailers(server.connection, trailers, server.options.enableTrailers);
+    this.#finish();
+  }
+
+  /** A head that ends the stream at once: a tunnel still has to close its half. */
+  #end(): void {
+    if (this.isTunnel) this.#server.connection.end();
+    this.#finish();
+  }
+
+  #finish(): void {
+    this.ended = true;
+    this.#server.onResponseEnded(this);
+  }
+
+  reset(): void {
+    if (this.#isOpen) this.#server.onStreamReset(this);
+  }
+
+  closeAfter(): void {
+    this.close = true;
+  }
+
+  pauseReading(paused: boolean): void {
+    if (paused === this.paused) return;
+    this.paused = paused;
+    if (this.#isOpen) this.#server.onReadingPaused();
+  }
+
+  get #isOpen(): boolean {
+    return this.#server.isCurrent(this);
+  }
+}

@@ -1,0 +1,122 @@
+import { FLAG, headerName, latin1Decode, type RequestHeaders, SPAN } from "@tsproxy/sdk";
+import { PARSE } from "./error.ts";
+
+const HOST = headerName("host");
+const SLASH = 47;
+
+/** For each byte: 1 if a host name may have it (RFC 3986 §3.2.2, reg-name without percent-encoding). */
+const hostByte = new Uint8Array(256);
+for (const char of "!$&'()*+,;=-._~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") {
+  hostByte[char.charCodeAt(0)] = 1;
+}
+
+/**
+ * RFC 9112 §3.2: the four forms of a request target. An absolute form's authority (and that of CONNECT) takes the place of
+ * Host; what is left is the path. Answers 1 or a PARSE code.
+ */
+export function readTarget(
+  headers: RequestHeaders,
+  options: { readonly isConnect: boolean; readonly minor: number; readonly absoluteUrl: boolean },
+): number {
+  const { memory, base } = headers;
+  const at = base + headers.pathAt;
+  const end = base + headers.pathEnd;
+  if (options.isConnect) {
+    headers.pathEnd = headers.pathAt;
+    if (!isAuthority(memory, at, end, true)) return PARSE.INVALID_URL;
+    return putAuthority(headers, at, end, options.minor);
+  }
+  if (memory[at] === SLASH) return 1;
+  if (memory[at] === 42 && end === at + 1) {
+    return isOptions(headers) ? 1 : PARSE.INVALID_URL;
+  }
+  if (!options.absoluteUrl) return 1; // The connection manager answers for a path that is none.
+  const authorityAt = skipScheme(headers, at, end);
+  if (authorityAt < 0) return PARSE.INVALID_URL;
+  let q = authorityAt;
+  while (q < end && memory[q] !== SLASH && memory[q] !== 63 && memory[q] !== 35) q++;
+  if (q === authorityAt || !isAuthority(memory, authorityAt, q, false)) return PARSE.INVALID_URL;
+  if (q < end && memory[q] === SLASH) headers.pathAt = q - base;
+  // RFC 9112 §3.2.4: the absolute form of `*` is a URI without path and query.
+  else if (q === end) headers.path = isOptions(headers) ? "*" : "/";
+  else headers.path = `/${latin1Decode(memory, q, end)}`;
+  return putAuthority(headers, authorityAt, q, options.minor);
+}
+
+function isOptions(headers: RequestHeaders): boolean {
+  return headers.methodEnd - headers.methodAt === 7 && headers.method === "OPTIONS";
+}
+
+/** Offset after `http://` or `https://`, else -1. */
+function skipScheme(headers: RequestHeaders, at: number, end: number): number {
+  const prefix = latin1Decode(headers.memory, at, Math.min(end, at + 8)).toLowerCase();
+  if (prefix.startsWith("http://")) {
+    headers.scheme = "http";
+    return at + 7;
+  }
+  if (prefix === "https://") {
+    headers.scheme = "https";
+    return at + 8;
+  }
+  return -1;
+}
+
+/** RFC 9112 §3.2.2: the Host line keeps its place and gets the target's value, where that lies. */
+function putAuthority(headers: RequestHeaders, at: number, end: number, minor: number): number {
+  const index = headers.find(HOST);
+  if (index >= 0) {
+    const i = index * SPAN;
+    const spans = headers.spans;
+    spans[i + 2] = at - headers.base;
+    spans[i + 3] = end - headers.base;
+    spans[i + 5] = spans[i + 5]! | FLAG.IRREGULAR;
+    return 1;
+  }
+  // RFC 9112 §3.2: every HTTP/1.1 request has a Host line, whatever the form of its target.
+  if (minor === 1) return PARSE.MISSING_HOST;
+  headers.authority = latin1Decode(headers.memory, at, end);
+  return 1;
+}
+
+/** RFC 9112 §3.2: `uri-host [":" port]`; no user information, no path. The empty value is a Host line's own right. */
+export function isAuthority(
+  memory: Uint8Array,
+  at: number,
+  end: number,
+  portNeeded: boolean,
+): boolean {
+  let q = at;
+  if (q < end && memory[q] === 91) {
+    q = skipAddressLiteral(memory, q, end);
+    if (q < 0) return false;
+  } else {
+    while (q < end) {
+      if (hostByte[memory[q]!] === 1) q++;
+      else if (memory[q] === 37 && isHex(memory[q + 1]) && isHex(memory[q + 2]) && q + 2 < end) q += 3;
+      else break;
+    }
+    if (q === at && (q < end || portNeeded)) return false;
+  }
+  if (q === end) return !portNeeded;
+  if (memory[q] !== 58) return false;
+  const portAt = ++q;
+  let port = 0;
+  for (; q < end; q++) {
+    const digit = memory[q]! - 48;
+    if (digit < 0 || digit > 9) return false;
+    port = Math.min(port * 10 + digit, 65536);
+  }
+  return port < 65536 && (q > portAt || !portNeeded);
+}
+
+/** `[` IPv6 or a future form `]` (RFC 3986 §3.2.2). */
+function skipAddressLiteral(memory: Uint8Array, at: number, end: number): number {
+  let q = at + 1;
+  while (q < end && (hostByte[memory[q]!] === 1 || memory[q] === 58)) q++;
+  return q < end && memory[q] === 93 && q > at + 1 ? q + 1 : -1;
+}
+
+function isHex(byte: number | undefined): boolean {
+  if (byte === undefined) return false;
+  return (byte >= 48 && byte <= 57) || ((byte | 32) >= 97 && (byte | 32) <= 102);
+}

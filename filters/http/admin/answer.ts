@@ -1,0 +1,41 @@
+/** What admin answers. The body comes in pieces, made when the client takes them. */
+export interface Answer {
+  readonly status: number;
+  readonly contentType: string;
+  readonly body: Iterable<string>;
+  /** Runs once, after the answer has gone out or its client has left. */
+  readonly after?: () => void;
+}
+
+const TEXT = "text/plain; charset=UTF-8";
+
+export function text(body: string | Iterable<string>, status = 200): Answer {
+  return { status, contentType: TEXT, body: typeof body === "string" ? [body] : body };
+}
+
+/** Envoy prints protobuf messages with one space a level and a newline at the end. */
+export function json(value: unknown): Answer {
+  return {
+    status: 200,
+    contentType: "application/json",
+    body: [`${JSON.stringify(value, undefined, 1)}\n`],
+  };
+}
+
+export function jsonPieces(body: Iterable<string>): Answer {
+  return { status: 200, contentType: "application/json", body };
+}
+
+export function html(body: string): Answer {
+  return { status: 200, contentType: "text/html; charset=UTF-8", body: [body] };
+}
+
+/** Thrown by a handler for a request that it cannot serve. */
+export class Refused extends Error {
+  readonly status: number;
+
+  constructor(status: number, message: string) {
+    super(message);
+    this.status = status;
+  }
+}

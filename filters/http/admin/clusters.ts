@@ -1,0 +1,148 @@
+import type { ClusterStatus, HostStatus, Thresholds } from "@tsproxy/sdk";
+import { type Answer, json, text } from "./answer.ts";
+import type { CoreData, SocketAddress } from "./core-data.ts";
+import type { Query } from "./query.ts";
+
+const COUNTERS = [
+  "cx_connect_fail",
+  "cx_total",
+  "rq_error",
+  "rq_success",
+  "rq_timeout",
+  "rq_total",
+];
+const GAUGES = ["cx_active", "rq_active", "rq_pending_active"];
+const ALL = [...COUNTERS, ...GAUGES].sort();
+
+/** `/clusters` */
+export async function clusters(query: Query, core: CoreData): Promise<Answer> {
+  const format = query.choice("format", ["text", "json"]);
+  const matches = query.matcher("filter");
+  const wanted = core.clusters.clusters.filter((c) => matches === undefined || matches(c.name));
+  const cells = await hostCells(core);
+  if (format === "json")
+    return json({ cluster_statuses: wanted.map((c) => clusterJson(c, cells)) });
+
+  function* body(): Generator<string> {
+    for (const cluster of wanted) yield* clusterText(cluster, cells);
+  }
+  return text(body());
+}
+
+type Cells = (cluster: ClusterStatus, host: HostStatus, name: string) => number;
+
+/** Figures of hosts, which the cluster manager counts in cells named `@host|cluster|address|name`. */
+async function hostCells(core: CoreData): Promise<Cells> {
+  const { counters, gauges } = await core.stats();
+  const values = new Map<string, number>();
+  for (const list of [counters, gauges]) {
+    for (const [name, value] of list) if (name.startsWith("@host|")) values.set(name, value);
+  }
+  return (cluster, host, name) => values.get(`@host|${cluster.name}|${host.key}|${name}`) ?? 0;
+}
+
+function* clusterText(cluster: ClusterStatus, cells: Cells): Generator<string> {
+  const name = cluster.name;
+  yield `${name}::observability_name::${cluster.observabilityName}\n`;
+  for (const [k, priority] of ["default", "high"].entries()) {
+    const limits = cluster.thresholds[k]!;
+    yield `${name}::${priority}_priority::max_connections::${limits.maxConnections}\n` +
+      `${name}::${priority}_priority::max_pending_requests::${limits.maxPendingRequests}\n` +
+      `${name}::${priority}_priority::max_requests::${limits.maxRequests}\n` +
+      `${name}::${priority}_priority::max_retries::${limits.maxRetries}\n`;
+  }
+  yield `${name}::added_via_api::${cluster.addedViaApi}\n`;
+  for (const host of cluster.hosts) {
+    const facts: (readonly [string, string | number | boolean])[] = [
+      ...ALL.map((stat) => [stat, cells(cluster, host, stat)] as const),
+      ["hostname", host.hostname],
+      ["health_flags", host.healthFlags],
+      ["weight", host.weight],
+      ["region", host.locality?.region ?? ""],
+      ["zone", host.locality?.zone ?? ""],
+      ["sub_zone", host.locality?.sub_zone ?? ""],
+      ["canary", host.canary],
+      ["priority", host.priority],
+      // -1: nothing measures success rates.
+      ["success_rate", -1],
+      ["local_origin_success_rate", -1],
+    ];
+    yield facts.map(([fact, value]) => `${name}::${host.key}::${fact}::${value}\n`).join("");
+  }
+}
+
+/** Protobuf's JSON leaves out what has its default value, and writes 64-bit numbers as strings. */
+function clusterJson(cluster: ClusterStatus, cells: Cells): unknown {
+  return {
+    name: cluster.name,
+    ...(cluster.addedViaApi && { added_via_api: true }),
+    ...(cluster.hosts.length > 0 && {
+      host_statuses: cluster.hosts.map((host) => hostJson(cluster, host, cells)),
+    }),
+    circuit_breakers: {
+      thresholds: [
+        thresholdsJson(cluster.thresholds[0]),
+        { priority: "HIGH", ...thresholdsJson(cluster.thresholds[1]) },
+      ],
+    },
+    observability_name: cluster.observabilityName,
+  };
+}
+
+function thresholdsJson(limits: Thresholds): unknown {
+  return {
+    max_connections: limits.maxConnections,
+    max_pending_requests: limits.maxPendingRequests,
+    max_requests: limits.maxRequests,
+    max_retries: limits.maxRetries,
+  };
+}
+
+function hostJson(cluster: ClusterStatus, host: HostStatus, cells: Cells): unknown {
+  const stat = (name: string, type: "GAUGE" | undefined) => {
+    const value = cells(cluster, host, name);
+    return { ...(type && { type }), ...(value !== 0 && { value: String(value) }), name };
+  };
+  return {
+    address: addressJson(host),
+    stats: [...COUNTERS.map((n) => stat(n, undefined)), ...GAUGES.map((n) => stat(n, "GAUGE"))],
+    health_status: healthJson(host),
+    weight: host.weight,
+    ...(host.hostname !== "" && { hostname: host.hostname }),
+    ...(host.priority !== 0 && { priority: host.priority }),
+    locality: localityJson(host),
+  };
+}
+
+export function addressJson(address: SocketAddress): unknown {
+  if (address.path !== undefined) return { pipe: { path: address.path } };
+  return { socket_address: { address: address.ip, port_value: address.port } };
+}
+
+const FLAGS: readonly (readonly [flag: string, field: string])[] = [
+  ["/failed_active_hc", "failed_active_health_check"],
+  ["/failed_outlier_check", "failed_outlier_check"],
+  ["/degraded_active_hc", "failed_active_degraded_check"],
+  ["/pending_dynamic_removal", "pending_dynamic_removal"],
+  ["/pending_active_hc", "pending_active_hc"],
+  ["/excluded_via_immediate_hc_fail", "excluded_via_immediate_hc_fail"],
+  ["/active_hc_timeout", "active_hc_timeout"],
+];
+
+function healthJson(host: HostStatus): unknown {
+  const flags = host.healthFlags;
+  const health: Record<string, unknown> = {};
+  for (const [flag, field] of FLAGS) if (flags.includes(flag)) health[field] = true;
+  const told = host.healthStatus;
+  health.eds_health_status = told === "" || told === "UNKNOWN" ? "HEALTHY" : told;
+  return health;
+}
+
+export function localityJson(host: HostStatus): Record<string, string> {
+  const locality: Record<string, string> = {};
+  for (const key of ["region", "zone", "sub_zone"] as const) {
+    const value = host.locality?.[key];
+    if (value !== undefined && value !== "") locality[key] = value;
+  }
+  return locality;
+}

@@ -1,0 +1,201 @@
+import { type Answer, json, Refused } from "./answer.ts";
+import { addressJson, localityJson } from "./clusters.ts";
+import type { ConfigSnapshot, CoreData } from "./core-data.ts";
+import type { Matcher, Query } from "./query.ts";
+
+const ADMIN = "type.googleapis.com/envoy.admin.v3.";
+const CONFIG = "type.googleapis.com/envoy.config.";
+
+type Json = { readonly [key: string]: unknown };
+
+/** Fields of a dump that are lists, and the message that one entry of each is. */
+const RESOURCES: Readonly<Record<string, string>> = {
+  static_clusters: "ClustersConfigDump.StaticCluster",
+  static_listeners: "ListenersConfigDump.StaticListener",
+  static_route_configs: "RoutesConfigDump.StaticRouteConfig",
+  static_endpoint_configs: "EndpointsConfigDump.StaticEndpointConfig",
+};
+
+/** `/config_dump` */
+export async function configDump(query: Query, core: CoreData): Promise<Answer> {
+  const named = query.matcher("name_regex");
+  const mask = fieldMask(query.get("mask"));
+  const config = await core.config();
+  const dumps = allDumps(config, named);
+  const resource = query.get("resource");
+  if (query.has("include_eds") || resource === "static_endpoint_configs")
+    dumps.push(endpoints(core, named));
+
+  if (resource === undefined || resource === "") {
+    return json({ configs: dumps.flatMap((dump) => trimmed(dump, mask) ?? []) });
+  }
+  const dump = dumps.find((d) => Object.hasOwn(d, resource));
+  if (dump === undefined) {
+    if (!Object.hasOwn(RESOURCES, resource))
+      throw new Refused(404, `${resource} not found in config dump`);
+    return json({ configs: [] });
+  }
+  if (!Object.hasOwn(RESOURCES, resource)) {
+    throw new Refused(
+      400,
+      `${resource} is not a repeated field. Use ?mask={${resource}} to get only this field`,
+    );
+  }
+  const entries = dump[resource] as readonly Json[];
+  return json({
+    configs: entries.flatMap(
+      (entry) => trimmed({ "@type": ADMIN + RESOURCES[resource], ...entry }, mask) ?? [],
+    ),
+  });
+}
+
+function allDumps(config: ConfigSnapshot, named: Matcher | undefined): Json[] {
+  const bootstrap = redacted(config.bootstrap) as Json;
+  const resources = (bootstrap.static_resources ?? {}) as Json;
+  const updated = config.clustersUpdatedAt ?? config.loadedAt;
+  const clusters = listOf(resources.clusters).filter((c) => isWanted(c.name, named));
+  const listeners = listOf(resources.listeners).filter((l) => isWanted(l.name, named));
+  const routes = listOf(resources.listeners)
+    .flatMap(routeConfigs)
+    .filter((r) => isWanted(r.name, named));
+  return [
+    { "@type": `${ADMIN}BootstrapConfigDump`, bootstrap, last_updated: config.loadedAt },
+    dump("ClustersConfigDump", "static_clusters", clusters, (cluster) => ({
+      cluster: { "@type": `${CONFIG}cluster.v3.Cluster`, ...cluster },
+      last_updated: updated,
+    })),
+    dump("ListenersConfigDump", "static_listeners", listeners, (listener) => ({
+      listener: { "@type": `${CONFIG}listener.v3.Listener`, ...listener },
+      last_updated: config.loadedAt,
+    })),
+    dump("RoutesConfigDump", "static_route_configs", routes, (route_config) => ({
+      route_config: { "@type": `${CONFIG}route.v3.RouteConfiguration`, ...route_config },
+      last_updated: config.loadedAt,
+    })),
+  ];
+}
+
+/** Protobuf's JSON has no key for an empty list. */
+function dump(
+  message: string,
+  field: string,
+  list: readonly Json[],
+  entry: (item: Json) => Json,
+): Json {
+  const type = { "@type": ADMIN + message };
+  return list.length === 0 ? type : { ...type, [field]: list.map(entry) };
+}
+
+function listOf(value: unknown): readonly Json[] {
+  return Array.isArray(value) ? (value as readonly Json[]) : [];
+}
+
+function isWanted(name: unknown, named: Matcher | undefined): boolean {
+  return named === undefined || named(typeof name === "string" ? name : "");
+}
+
+/** Route tables that stand in connection managers, wherever a listener holds one. */
+function routeConfigs(value: unknown): readonly Json[] {
+  if (Array.isArray(value)) return value.flatMap(routeConfigs);
+  if (typeof value !== "object" || value === null) return [];
+  return Object.entries(value).flatMap(([key, inner]) =>
+    key === "route_config" && typeof inner === "object" && inner !== null
+      ? [inner as Json]
+      : routeConfigs(inner),
+  );
+}
+
+/** Hosts as ClusterLoadAssignments, an endpoint group for each locality and priority. */
+function endpoints(core: CoreData, named: Matcher | undefined): Json {
+  const wanted = core.clusters.clusters.filter((cluster) => isWanted(cluster.name, named));
+  const list = wanted.map((cluster) => {
+    const groups = new Map<string, { locality: Json; priority: number; lb_endpoints: Json[] }>();
+    for (const host of cluster.hosts) {
+      const locality = localityJson(host);
+      const key = JSON.stringify([locality, host.priority]);
+      const group = groups.get(key) ?? { locality, priority: host.priority, lb_endpoints: [] };
+      groups.set(key, group);
+      const told = host.healthStatus;
+      group.lb_endpoints.push({
+        endpoint: {
+          address: addressJson(host),
+          health_check_config: {},
+          ...(host.hostname !== "" && { hostname: host.hostname }),
+        },
+        health_status: told === "" || told === "UNKNOWN" ? "HEALTHY" : told,
+        metadata: host.metadata ?? {},
+        load_balancing_weight: host.weight,
+      });
+    }
+    const assignment = {
+      "@type": `${CONFIG}endpoint.v3.ClusterLoadAssignment`,
+      cluster_name: cluster.name,
+      endpoints: [...groups.values()].map(({ priority, ...group }) => ({
+        ...group,
+        ...(priority !== 0 && { priority }),
+      })),
+    };
+    return { endpoint_config: assignment };
+  });
+  return dump("EndpointsConfigDump", "static_endpoint_configs", list, (entry) => entry);
+}
+
+/** Fields that Envoy marks as sensitive: every string below them is blanked. */
+const SENSITIVE = new Set([
+  "private_key",
+  "private_key_provider",
+  "pkcs12",
+  "password",
+  "session_ticket_keys",
+  "generic_secret",
+  "auth_password",
+  "auth_username",
+]);
+
+function redacted(value: unknown, sensitive = false): unknown {
+  if (Array.isArray(value)) return value.map((item) => redacted(item, sensitive));
+  if (typeof value === "object" && value !== null) {
+    return Object.fromEntries(
+      Object.entries(value).map(([key, inner]) => [
+        key,
+        redacted(inner, sensitive || SENSITIVE.has(key)),
+      ]),
+    );
+  }
+  return sensitive && typeof value === "string" ? "[redacted]" : value;
+}
+
+// ---- field masks
+
+type Mask = readonly (readonly string[])[];
+
+/** `bootstrap.node.id,bootstrap.admin` */
+function fieldMask(text: string | undefined): Mask | undefined {
+  if (text === undefined || text === "") return undefined;
+  const paths = text.split(",").map((path) => path.split("."));
+  const isField = (segment: string) => /^[A-Za-z_][A-Za-z0-9_]{0,127}$/.test(segment);
+  if (paths.every((path) => path.length <= 32 && path.every(isField))) return paths;
+  throw new Refused(400, `the mask "${text.slice(0, 80)}" is not a list of fields\n`);
+}
+
+/** What the mask keeps of a message, or undefined if it names nothing of it. */
+function trimmed(message: Json, mask: Mask | undefined): Json | undefined {
+  if (mask === undefined) return message;
+  const kept = keep(message, mask);
+  if (kept === undefined) return undefined;
+  return { "@type": message["@type"], ...kept };
+}
+
+function keep(message: Json, mask: Mask): Json | undefined {
+  const result: Record<string, unknown> = {};
+  for (const [key, value] of Object.entries(message)) {
+    const below = mask.filter((path) => path[0] === key).map((path) => path.slice(1));
+    if (below.length === 0) continue;
+    if (below.some((path) => path.length === 0)) result[key] = value;
+    else if (typeof value === "object" && value !== null && !Array.isArray(value)) {
+      const inner = keep(value as Json, below);
+      if (inner !== undefined) result[key] = inner;
+    }
+  }
+  return Object.keys(result).length === 0 ? undefined : result;
+}

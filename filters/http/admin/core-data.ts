@@ -1,0 +1,112 @@
+import type { ClusterManagerStatus, SetupContext } from "@tsproxy/sdk";
+
+/** `core.stats`. Names that begin with `@host|` are cells of /clusters and no stats of their own. */
+export interface StatsSnapshot {
+  readonly counters: readonly NamedValue[];
+  readonly gauges: readonly NamedValue[];
+  readonly histograms: readonly HistogramSnapshot[];
+}
+export type NamedValue = readonly [name: string, value: number];
+
+export interface Distribution {
+  readonly count: number;
+  readonly sum: number;
+  readonly buckets: readonly (readonly [upperBound: number, count: number])[];
+}
+export interface HistogramSnapshot extends Distribution {
+  readonly name: string;
+  readonly unit: string;
+  /** Since the last flush but one; null if nothing came in it. */
+  readonly interval: Distribution | null;
+}
+
+export interface SocketAddress {
+  readonly ip: string;
+  readonly port: number;
+  readonly path?: string;
+}
+export interface ListenerSnapshot {
+  readonly name: string;
+  readonly address: SocketAddress;
+  readonly additional: readonly SocketAddress[];
+}
+
+export interface ConfigSnapshot {
+  /** Canonical v3 JSON. */
+  readonly bootstrap: Record<string, unknown>;
+  readonly loadedAt: string;
+  readonly clustersUpdatedAt?: string;
+}
+
+export interface PackageSnapshot {
+  readonly package: string;
+  readonly kind: string;
+  readonly name: string;
+  readonly origin: string;
+  readonly group: string;
+  readonly generation: number;
+  readonly state: "active" | "failed";
+  readonly error?: {
+    readonly message: string;
+    readonly file?: string;
+    readonly line?: number;
+    readonly column?: number;
+    readonly frame?: string;
+  };
+  readonly builtAt: string | number;
+  readonly uses: number;
+  readonly types?: readonly string[];
+}
+
+export interface ServerSnapshot {
+  readonly version: string;
+  readonly state: string;
+  readonly uptimeSeconds: number;
+  readonly options: Record<string, unknown>;
+  readonly node: Record<string, unknown>;
+}
+
+/** What admin's pages are made of: asked of core when a page is asked for, and told by the cluster manager. */
+export class CoreData {
+  readonly #cx: SetupContext;
+  #clusters: ClusterManagerStatus = { clusters: [] };
+
+  constructor(cx: SetupContext) {
+    this.#cx = cx;
+    cx.subscribe("cluster_manager/status", (status) => {
+      this.#clusters = status as ClusterManagerStatus;
+    });
+  }
+
+  get clusters(): ClusterManagerStatus {
+    return this.#clusters;
+  }
+  stats(): Promise<StatsSnapshot> {
+    return this.#ask("core.stats");
+  }
+  listeners(): Promise<readonly ListenerSnapshot[]> {
+    return this.#ask("core.listeners");
+  }
+  config(): Promise<ConfigSnapshot> {
+    return this.#ask("core.config");
+  }
+  packages(): Promise<readonly PackageSnapshot[]> {
+    return this.#ask("core.packages");
+  }
+  server(): Promise<ServerSnapshot> {
+    return this.#ask("core.server_info");
+  }
+  async resetCounters(): Promise<void> {
+    await this.#ask("core.reset_counters");
+  }
+  quit(): void {
+    this.#ask("core.quit").catch((error: unknown) => {
+      this.#cx.log.error("admin: core did not take /quitquitquit", { error: String(error) });
+    });
+  }
+
+  /** Core's answers are our own process speaking: their shape is agreed, not checked. */
+  #ask<T>(operation: string): Promise<T> {
+    return this.#cx.operation(operation, {}) as Promise<T>;
+  }
+}

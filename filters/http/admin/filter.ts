@@ -1,0 +1,155 @@
+import {
+  defineHttpFilter,
+  type HttpFilter,
+  type HttpStream,
+  ResponseHeaders,
+  type SetupContext,
+  Type,
+  utf8Encode,
+} from "@tsproxy/sdk";
+import { type Answer, Refused, text } from "./answer.ts";
+import { CoreData } from "./core-data.ts";
+import { ENDPOINTS, helpText } from "./endpoints.ts";
+import { Query } from "./query.ts";
+
+/** Characters of a body that are put together at a time. */
+const PIECE = 16 * 1024;
+/** Answers in progress; a snapshot of all stats waits behind each whose client is slow. */
+const MAX_ANSWERS = 64;
+
+/** What the requests of one use of the filter share. */
+class Admin {
+  readonly cx: SetupContext;
+  readonly core: CoreData;
+  answers = 0;
+
+  constructor(cx: SetupContext) {
+    this.cx = cx;
+    this.core = new CoreData(cx);
+  }
+
+  async answer(method: string, pathAndQuery: string): Promise<Answer> {
+    const at = pathAndQuery.indexOf("?");
+    const path = at < 0 ? pathAndQuery : pathAndQuery.slice(0, at);
+    const endpoint = ENDPOINTS.find((e) => e.path === path);
+    if (endpoint === undefined) return text(`invalid path. ${helpText()}`, 404);
+    if (endpoint.mutates === true && method !== "POST") {
+      return text(`Method ${method} not allowed, POST required.`, 405);
+    }
+    try {
+      const query = new Query(at < 0 ? "" : pathAndQuery.slice(at + 1), this.cx);
+      return await endpoint.answer(query, this.core);
+    } catch (error) {
+      if (error instanceof Refused) return text(error.message, error.status);
+      this.cx.log.error("admin: a page could not be made", { path, error: String(error) });
+      return text(`${path} could not be answered: ${String(error)}\n`, 500);
+    }
+  }
+}
+
+/** Answers one admin request, in pieces and no faster than the client takes them. */
+class AdminFilter implements HttpFilter {
+  readonly #admin: Admin;
+  readonly #stream: HttpStream;
+  #started = false;
+  #counted = false;
+  #ended = false;
+  #blocked = false;
+  #answer: Answer | undefined = undefined;
+  #pieces: Iterator<string> | undefined = undefined;
+
+  constructor(admin: Admin, stream: HttpStream) {
+    this.#admin = admin;
+    this.#stream = stream;
+  }
+
+  onRequestHeaders(_headers: unknown, endStream: boolean): void {
+    if (endStream) this.#start();
+  }
+  // No command takes a body; it is read to its end and dropped.
+  onRequestBody(_chunk: unknown, endStream: boolean): void {
+    if (endStream) this.#start();
+  }
+  onRequestTrailers(): void {
+    this.#start();
+  }
+
+  onResponseBlocked(blocked: boolean): void {
+    this.#blocked = blocked;
+    if (!blocked) this.#send();
+  }
+  onReset(): void {
+    this.#end();
+  }
+  onEnd(): void {
+    this.#end();
+  }
+
+  #start(): void {
+    if (this.#started) return;
+    this.#started = true;
+    const admin = this.#admin;
+    if (admin.answers >= MAX_ANSWERS) {
+      this.#begin(text("too many admin requests in progress\n", 503));
+      return;
+    }
+    admin.answers++;
+    this.#counted = true;
+    const { method, path } = this.#stream.request;
+    void admin.answer(method, path).then((answer) => {
+      if (this.#ended) answer.after?.();
+      else this.#begin(answer);
+    });
+  }
+
+  #begin(answer: Answer): void {
+    this.#answer = answer;
+    const headers = new ResponseHeaders();
+    headers.status = answer.status;
+    headers.append("content-type", answer.contentType);
+    headers.append("cache-control", "no-cache, max-age=0");
+    headers.append("x-content-type-options", "nosniff");
+    const headOnly = this.#stream.request.method === "HEAD";
+    if (!headOnly) this.#pieces = answer.body[Symbol.iterator]();
+    this.#stream.responder.sendHeaders(headers, headOnly);
+    if (headOnly) this.#end();
+    else this.#send();
+  }
+
+  #send(): void {
+    const pieces = this.#pieces;
+    while (pieces !== undefined && this.#pieces === pieces && !this.#blocked) {
+      let piece = "";
+      let done = false;
+      while (piece.length < PIECE && !done) {
+        const next = pieces.next();
+        if (next.done === true) done = true;
+        else piece += next.value;
+      }
+      const bytes = utf8Encode(piece);
+      if (done) this.#pieces = undefined;
+      this.#stream.responder.sendBody(bytes, 0, bytes.length, done);
+      if (done) this.#end();
+    }
+  }
+
+  /** The answer has gone out, or nobody waits for it. */
+  #end(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    if (this.#counted) this.#admin.answers--;
+    this.#pieces = undefined;
+    this.#answer?.after?.();
+    this.#answer = undefined;
+  }
+}
+
+export default defineHttpFilter({
+  name: "tsproxy.filters.http.admin",
+  terminal: true,
+  config: Type.Object({}),
+  setup(_config, cx) {
+    const admin = new Admin(cx);
+    return (stream) => new AdminFilter(admin, stream);
+  },
+});

@@ -1,0 +1,28 @@
+import { formatAddress } from "@tsproxy/sdk";
+import { type Answer, json, text } from "./answer.ts";
+import { addressJson } from "./clusters.ts";
+import type { CoreData } from "./core-data.ts";
+import type { Query } from "./query.ts";
+
+/** `/listeners` */
+export async function listeners(query: Query, core: CoreData): Promise<Answer> {
+  const format = query.choice("format", ["text", "json"]);
+  const all = await core.listeners();
+  if (format === "json") {
+    return json({
+      listener_statuses: all.map((listener) => ({
+        name: listener.name,
+        local_address: addressJson(listener.address),
+        ...(listener.additional.length > 0 && {
+          additional_local_addresses: listener.additional.map(addressJson),
+        }),
+      })),
+    });
+  }
+  return text(
+    all.map(
+      ({ name, address, additional }) =>
+        `${[name, formatAddress(address), ...additional.map(formatAddress)].join("::")}\n`,
+    ),
+  );
+}

@@ -1,0 +1,43 @@
+import { type Answer, json, text } from "./answer.ts";
+import type { CoreData, PackageSnapshot } from "./core-data.ts";
+import type { Query } from "./query.ts";
+
+/** `/filters`: what is loaded, and what went wrong with the last save. Our own; Envoy has no such page. */
+export async function packages(query: Query, core: CoreData): Promise<Answer> {
+  const format = query.choice("format", ["text", "json"]);
+  const matches = query.matcher("filter");
+  const list = [...(await core.packages())]
+    .filter((p) => matches === undefined || matches(p.package) || matches(p.name))
+    .sort((a, b) => (a.package < b.package ? -1 : a.package > b.package ? 1 : 0));
+  if (format === "json") return json({ filters: list.map(packageJson) });
+
+  const width = Math.max(0, ...list.map((p) => p.package.length));
+  const nameWidth = Math.max(0, ...list.map((p) => p.name.length));
+  return text(list.map((p) => packageText(p, width, nameWidth)));
+}
+
+function packageText(p: PackageSnapshot, width: number, nameWidth: number): string {
+  const line =
+    `${p.package.padEnd(width)}  ${p.name.padEnd(nameWidth)}  ${p.state.padEnd(6)}  ` +
+    `generation ${p.generation}, ${p.uses} ${p.uses === 1 ? "use" : "uses"}, ${p.origin}, group ${p.group}\n`;
+  if (p.error === undefined) return line;
+  const { file, line: row, column, message, frame } = p.error;
+  const place = [file, row, column].filter((part) => part !== undefined).join(":");
+  const error = [place === "" ? message : `${place}: ${message}`, ...(frame ?? "").split("\n")];
+  return line + error.map((part) => (part === "" ? "" : `    ${part}\n`)).join("");
+}
+
+function packageJson(p: PackageSnapshot): unknown {
+  return {
+    package: p.package,
+    kind: p.kind,
+    name: p.name,
+    origin: p.origin,
+    group: p.group,
+    generation: p.generation,
+    state: p.state,
+    uses: p.uses,
+    built_at: p.builtAt,
+    ...(p.error !== undefined && { error: p.error }),
+  };
+}

@@ -1,0 +1,65 @@
+import type { SetupContext } from "@tsproxy/sdk";
+import { Refused } from "./answer.ts";
+
+/** Regexes are compiled and kept by core, and their text is the client's: a longer one is nobody's honest filter. */
+const MAX_PATTERN = 1024;
+
+export type Matcher = (text: string) => boolean;
+
+/** The query of an admin request. Of a name given twice the first counts, as in Envoy. */
+export class Query {
+  readonly #cx: SetupContext;
+  readonly #values = new Map<string, string>();
+
+  constructor(query: string, cx: SetupContext) {
+    this.#cx = cx;
+    for (const pair of query.split("&")) {
+      const equals = pair.indexOf("=");
+      const name = decode(equals < 0 ? pair : pair.slice(0, equals));
+      if (name === "" || this.#values.has(name)) continue;
+      this.#values.set(name, equals < 0 ? "" : decode(pair.slice(equals + 1)));
+    }
+  }
+
+  has(name: string): boolean {
+    return this.#values.has(name);
+  }
+
+  get(name: string): string | undefined {
+    return this.#values.get(name);
+  }
+
+  /** One of `choices`, compared without regard to case; the first when there is none. */
+  choice<T extends string>(name: string, choices: readonly T[]): T {
+    const value = this.get(name);
+    if (value === undefined || value === "") return choices[0]!;
+    const chosen = choices.find((choice) => choice.toLowerCase() === value.toLowerCase());
+    if (chosen !== undefined) return chosen;
+    throw new Refused(400, `usage: ${name}=(${choices.join("|")})\n`);
+  }
+
+  /** Finds the pattern anywhere in a text (RE2). Undefined: there is no such parameter. */
+  matcher(name: string): Matcher | undefined {
+    const pattern = this.get(name);
+    if (pattern === undefined || pattern === "") return undefined;
+    if (pattern.length > MAX_PATTERN) {
+      throw new Refused(400, `${name} is longer than ${MAX_PATTERN} characters\n`);
+    }
+    try {
+      // By itself first: what is put around it must not mend it, as it would `a)(b`.
+      this.#cx.regex(pattern);
+      const anywhere = this.#cx.regex(`[\\s\\S]*(?:${pattern})[\\s\\S]*`);
+      return (text) => anywhere.matches(text);
+    } catch {
+      throw new Refused(400, "Invalid re2 regex\n");
+    }
+  }
+}
+
+function decode(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}

@@ -1,0 +1,119 @@
+/** A name without the parts that are values of tags, and those tags in the order they were found. */
+export interface Tagged {
+  readonly name: string;
+  readonly tags: readonly (readonly [tag: string, value: string])[];
+}
+
+/**
+ * Group 1 is taken out of the name, group 2 is the tag's value. The tags and what they stand for are Envoy's defaults, in
+ * Envoy's order, which is the order of labels in Prometheus.
+ */
+interface Rule {
+  readonly tag: string;
+  readonly pattern: RegExp;
+  /** A value that is part of other names and no tag. */
+  readonly except?: string;
+}
+
+const rule = (tag: string, pattern: RegExp, except?: string): Rule => ({
+  tag: `envoy.${tag}`,
+  pattern: new RegExp(pattern.source, "d"),
+  ...(except === undefined ? {} : { except }),
+});
+
+const RESPONSE = [
+  rule("response_code", /_rq(_(\d{3}))$/),
+  rule("response_code_class", /_rq_((\d))xx$/),
+];
+const RATE_LIMIT = [
+  rule("local_http_ratelimit_prefix", /^(([^.]+)\.)http_local_rate_limit\./),
+  rule("rbac_prefix", /^(([^.]+)\.)rbac\./),
+];
+
+/** By the first part of the name, so that a name is tried against a handful only. */
+const RULES: Readonly<Record<string, readonly Rule[]>> = {
+  cluster: [
+    rule("grpc_bridge_method", /^cluster\.[^.]+\.grpc\.[^.]+\.(([^.]+)\.)/),
+    rule("ssl_curve", /^cluster\..*?\.ssl\.curves(\.([\w-]+))$/),
+    rule("ssl_sigalg", /^cluster\..*?\.ssl\.sigalgs(\.([\w-]+))$/),
+    rule("ssl_version", /^cluster\..*?\.ssl\.versions(\.(TLSv\d\.\d))$/),
+    { ...rule("", /^cluster\.[^.]+\.ssl\.ciphers(\.([\w-]+))$/), tag: "cipher_suite" },
+    rule("grpc_bridge_service", /^cluster\.[^.]+\.grpc\.(([^.]+)\.)/),
+    rule("cluster_name", /^cluster\.(([^.]+)\.)/),
+    rule("ext_authz_prefix", /^cluster\.[^.]+\.ext_authz\.(([^.]+)\.)/),
+    rule("tls_certificate", /^cluster\..*?\.ssl\.certificate\.(([^.]+)\.)/),
+  ],
+  http: [
+    rule("http_user_agent", /^http\.[^.]+\.user_agent\.(([^.]+)\.)/),
+    rule("fault_downstream_cluster", /^http\.[^.]+\.fault\.(([^.]+)\.)/),
+    rule("ext_authz_prefix", /^http\.[^.]+\.ext_authz\.(([^.]+)\.)/),
+    rule("http_conn_manager_prefix", /^http\.(([^.]+)\.)/),
+    rule("rds_route_config", /^http\.[^.]+\.rds\.(([\w./-]+)\.)\w+?$/),
+    rule("scoped_rds_config", /^http\.[^.]+\.scoped_rds\.(([\w.-]+)\.)\w+?$/),
+    rule(
+      "rbac_policy_name",
+      /^http\.[^.]+\.rbac\.(?:[^.]+\.)?policy\.(([^.]+)\.)(?:allowed|shadow_allowed|denied|shadow_denied)$/,
+    ),
+    rule("rbac_http_prefix", /^http\.[^.]+\.rbac\.(([^.]+)\.)/, "policy"),
+  ],
+  listener: [
+    rule("ssl_cipher", /^listener\..*?\.ssl\.ciphers(\.([\w-]+))$/),
+    rule("ssl_curve", /^listener\..*?\.ssl\.curves(\.([\w-]+))$/),
+    rule("ssl_sigalg", /^listener\..*?\.ssl\.sigalgs(\.([\w-]+))$/),
+    rule("ssl_version", /^listener\..*?\.ssl\.versions(\.(TLSv\d\.\d))$/),
+    rule("http_conn_manager_prefix", /^listener\..*?\.http\.(([^.]+)\.)/),
+    rule(
+      "worker_id",
+      /^listener\.(?:\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}_\d+|\[[a-fA-F_\d]+\]_\d+|[^.]+)\.worker_((\d+)\.)/,
+    ),
+    rule(
+      "listener_address",
+      /^listener\.((\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}_\d+|\[[a-fA-F_\d]+\]_\d+|[^.]+)\.)/,
+      "admin",
+    ),
+    rule("tls_certificate", /^listener\..*?\.ssl\.certificate\.(([^.]+)\.)/),
+  ],
+  vhost: [
+    rule("virtual_cluster", /^vhost\.[^.]+\.vcluster\.(([^.]+)\.)/),
+    rule("virtual_host", /^vhost\.(([^.]+)\.)/),
+    rule("route", /^vhost\.[^.]+\.route\.(([^.]+)\.)/),
+  ],
+  tcp: [rule("tcp_prefix", /^tcp\.(([^.]+)\.)/)],
+  udp: [rule("udp_prefix", /^udp\.(([^.]+)\.)/)],
+  auth: [rule("clientssl_prefix", /^auth\.clientssl\.(([^.]+)\.)/)],
+  ratelimit: [rule("ratelimit_prefix", /^ratelimit\.(([^.]+)\.)/)],
+  server: [rule("worker_id", /^server\.worker_((\d+)\.)/)],
+  listener_manager: [rule("worker_id", /^listener_manager\.worker_((\d+)\.)/)],
+  thrift: [rule("thrift_prefix", /^thrift\.(([^.]+)\.)/)],
+  redis: [rule("redis_prefix", /^redis\.(([^.]+)\.)/)],
+  local_rate_limit: [rule("local_network_ratelimit_prefix", /^local_rate_limit\.(([^.]+)\.)/)],
+  listener_local_ratelimit: [
+    rule("local_listener_ratelimit_prefix", /^listener_local_ratelimit\.(([^.]+)\.)/),
+  ],
+  dns_filter: [rule("dns_filter_prefix", /^dns_filter\.(([^.]+)\.)/)],
+  connection_limit: [rule("connection_limit_prefix", /^connection_limit\.(([^.]+)\.)/)],
+  grpc: [rule("google_grpc_client_prefix", /^grpc\.(([^.]+)\.)/)],
+  sds: [rule("xds_resource_name", /^sds\.(([^.]+)\.)/)],
+};
+
+/** Finds the tags of a stat by its name. */
+export function extractTags(name: string): Tagged {
+  const dot = name.indexOf(".");
+  const root = dot < 0 ? name : name.slice(0, dot);
+  const own = Object.hasOwn(RULES, root) ? RULES[root]! : RATE_LIMIT;
+  const tags: [string, string][] = [];
+  const cuts: (readonly [number, number])[] = [];
+  for (const rules of [RESPONSE, own]) {
+    for (const { tag, pattern, except } of rules) {
+      const match = pattern.exec(name);
+      if (match === null || match[2] === except) continue;
+      tags.push([tag, match[2]!]);
+      cuts.push(match.indices![1]!);
+    }
+  }
+  // From the end, so that earlier positions stay what they were.
+  let rest = name;
+  for (const [from, to] of cuts.sort((a, b) => b[0] - a[0]))
+    rest = rest.slice(0, from) + rest.slice(to);
+  return { name: rest, tags };
+}

@@ -1,0 +1,93 @@
+import { Duration, Enum, Extension, type Static, Type, UInt32 } from "@tsproxy/sdk";
+import { RouteConfig } from "./route-config.ts";
+
+const CidrRange = Type.Object({
+  address_prefix: Type.String({ minLength: 1 }),
+  prefix_len: UInt32({ default: 0, maximum: 128 }),
+});
+
+export const Config = Type.Object({
+  stat_prefix: Type.String({ minLength: 1 }),
+  codec_type: Enum(["AUTO", "HTTP1", "HTTP2", "HTTP3"], { default: "AUTO" }),
+  route_config: Type.Optional(RouteConfig),
+  http_filters: Type.Array(Extension("http"), { default: [] }),
+  access_log: Type.Array(Extension("access_log"), { default: [] }),
+
+  use_remote_address: Type.Boolean({ default: false }),
+  xff_num_trusted_hops: UInt32({ default: 0 }),
+  skip_xff_append: Type.Boolean({ default: false }),
+  internal_address_config: Type.Optional(
+    Type.Object({
+      unix_sockets: Type.Boolean({ default: false }),
+      cidr_ranges: Type.Array(CidrRange, { default: [] }),
+    }),
+  ),
+  append_x_forwarded_port: Type.Boolean({ default: false }),
+  scheme_header_transformation: Type.Optional(
+    Type.Object({ scheme_to_overwrite: Type.Optional(Type.String()) }),
+  ),
+  via: Type.String({ default: "" }),
+  add_user_agent: Type.Boolean({ default: false }),
+  server_name: Type.String({ default: "envoy" }),
+  server_header_transformation: Enum(["OVERWRITE", "APPEND_IF_ABSENT", "PASS_THROUGH"], {
+    default: "OVERWRITE",
+  }),
+  generate_request_id: Type.Boolean({ default: true }),
+  preserve_external_request_id: Type.Boolean({ default: false }),
+  always_set_request_id_in_response: Type.Boolean({ default: false }),
+
+  proxy_100_continue: Type.Boolean({ default: false }),
+  upgrade_configs: Type.Array(
+    Type.Object({
+      upgrade_type: Type.String({ minLength: 1 }),
+      enabled: Type.Boolean({ default: true }),
+    }),
+    { default: [] },
+  ),
+  normalize_path: Type.Boolean({ default: false }),
+  merge_slashes: Type.Boolean({ default: false }),
+  path_with_escaped_slashes_action: Enum(
+    [
+      "IMPLEMENTATION_SPECIFIC_DEFAULT",
+      "KEEP_UNCHANGED",
+      "REJECT_REQUEST",
+      "UNESCAPE_AND_REDIRECT",
+      "UNESCAPE_AND_FORWARD",
+    ],
+    { default: "KEEP_UNCHANGED" },
+  ),
+  strip_matching_host_port: Type.Boolean({ default: false }),
+  strip_any_host_port: Type.Boolean({ default: false }),
+  strip_trailing_host_dot: Type.Boolean({ default: false }),
+
+  max_request_headers_kb: UInt32({ default: 60, minimum: 1, maximum: 8192 }),
+  common_http_protocol_options: Type.Object(
+    {
+      idle_timeout: Duration({ default: 3_600_000 }),
+      max_headers_count: UInt32({ default: 100, minimum: 1 }),
+      max_stream_duration: Duration({ default: 0 }),
+      max_requests_per_connection: UInt32({ default: 0 }),
+      headers_with_underscores_action: Enum(["ALLOW", "REJECT_REQUEST", "DROP_HEADER"], {
+        default: "ALLOW",
+      }),
+    },
+    { default: {} },
+  ),
+  http_protocol_options: Type.Object(
+    {
+      allow_absolute_url: Type.Boolean({ default: true }),
+      accept_http_10: Type.Boolean({ default: false }),
+      default_host_for_http_10: Type.String({ default: "" }),
+      enable_trailers: Type.Boolean({ default: false }),
+      allow_chunked_length: Type.Boolean({ default: false }),
+      allow_custom_methods: Type.Boolean({ default: false }),
+    },
+    { default: {} },
+  ),
+  stream_idle_timeout: Duration({ default: 300_000 }),
+  request_timeout: Duration({ default: 0 }),
+  request_headers_timeout: Duration({ default: 0 }),
+  drain_timeout: Duration({ default: 5000 }),
+  delayed_close_timeout: Duration({ default: 1000 }),
+});
+export type Config = Static<typeof Config>;

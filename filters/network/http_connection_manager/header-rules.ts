@@ -1,0 +1,161 @@
+import {
+  ConfigError,
+  compileFormat,
+  type Format,
+  type FormatSource,
+  HeaderLine,
+  type HeaderMap,
+  type HeaderName,
+  RequestHeaders,
+} from "@tsproxy/sdk";
+import { nameOf } from "./header-match.ts";
+import type { HeaderRulesConfig, HeaderValueOption } from "./route-config.ts";
+
+/** The part of a request head that a rule with a `:` name sets. */
+type Pseudo = ":path" | ":method" | ":authority";
+
+interface Rule {
+  /** Undefined: a pseudo header. */
+  readonly name: HeaderName | undefined;
+  readonly pseudo: Pseudo | undefined;
+  readonly action: HeaderValueOption["append_action"];
+  /** The line of a value without commands. */
+  readonly line: HeaderLine | undefined;
+  readonly value: Format | undefined;
+  readonly keepEmpty: boolean;
+}
+
+/**
+ * What one level of the config (a route, its virtual host, the table) adds to heads of one direction and takes from them. Within
+ * a level Envoy removes first, overwrites then, and appends last, whatever their order in the config. Additions go on the
+ * wire behind everything else, so all of them are lines.
+ */
+export class HeaderRules {
+  readonly #remove: readonly HeaderName[];
+  readonly #rules: readonly Rule[];
+  readonly #pending: HeaderLine[] = [];
+
+  constructor(remove: readonly HeaderName[], rules: readonly Rule[]) {
+    this.#remove = remove;
+    this.#rules = rules;
+  }
+
+  apply(headers: HeaderMap, source: FormatSource): void {
+    for (let k = 0; k < this.#remove.length; k++) headers.remove(this.#remove[k]!);
+    const pending = this.#pending;
+    for (let k = 0; k < this.#rules.length; k++) {
+      const rule = this.#rules[k]!;
+      if (rule.name === undefined) {
+        if (headers instanceof RequestHeaders) setPseudo(headers, rule, source);
+        continue;
+      }
+      const overwrites = rule.action.startsWith("OVERWRITE");
+      if (rule.action !== "APPEND_IF_EXISTS_OR_ADD" && rule.action !== "OVERWRITE_IF_EXISTS_OR_ADD") {
+        if (headers.has(rule.name) !== (rule.action === "OVERWRITE_IF_EXISTS")) continue;
+      }
+      const line = lineOf(rule, source);
+      if (line === undefined) continue;
+      if (overwrites) {
+        headers.remove(rule.name);
+        headers.appendLine(line);
+      } else pending.push(line);
+    }
+    for (let k = 0; k < pending.length; k++) headers.appendLine(pending[k]!);
+    pending.length = 0;
+  }
+}
+
+function lineOf(rule: Rule, source: FormatSource): HeaderLine | undefined {
+  if (rule.line !== undefined) return rule.line;
+  const value = rule.value!.format(source);
+  if (value === "" && !rule.keepEmpty) return undefined;
+  return new HeaderLine(rule.name!.text, value);
+}
+
+function setPseudo(headers: RequestHeaders, rule: Rule, source: FormatSource): void {
+  const value = rule.value!.format(source);
+  if (value === "") return;
+  if (rule.pseudo === ":path") headers.path = value;
+  else if (rule.pseudo === ":method") headers.method = value;
+  else headers.authority = value;
+}
+
+/** Undefined: this level has no rules for that direction. */
+export function compileHeaderRules(
+  config: HeaderRulesConfig,
+  direction: "request" | "response",
+  path: string,
+): HeaderRules | undefined {
+  const add = config[`${direction}_headers_to_add`];
+  const remove = config[`${direction}_headers_to_remove`];
+  if (add.length === 0 && remove.length === 0) return undefined;
+  const at = path === "" ? "" : `${path}.`;
+  return new HeaderRules(
+    remove.map((name, k) => removable(name, `${at}${direction}_headers_to_remove[${k}]`)),
+    add.map((option, k) =>
+      compileRule(option, direction, `${at}${direction}_headers_to_add[${k}]`),
+    ),
+  );
+}
+
+function removable(name: string, path: string): HeaderName {
+  if (name.startsWith(":") || name.toLowerCase() === "host") {
+    throw new ConfigError(path, `"${name}" may not be removed: every request needs it`);
+  }
+  return nameOf(name, path);
+}
+
+function compileRule(
+  option: HeaderValueOption,
+  direction: "request" | "response",
+  path: string,
+): Rule {
+  const { key, value: text } = option.header;
+  const action =
+    option.append === undefined
+      ? option.append_action
+      : option.append
+        ? "APPEND_IF_EXISTS_OR_ADD"
+        : "OVERWRITE_IF_EXISTS_OR_ADD";
+  const pseudo = pseudoOf(key, direction, action, path);
+  const value = compileValue(text, `${path}.header.value`);
+  const keepEmpty = option.keep_empty_value;
+  if (pseudo !== undefined) {
+    return { name: undefined, pseudo, action, line: undefined, value, keepEmpty };
+  }
+  const name = nameOf(key, `${path}.header.key`);
+  const literal = !text.replaceAll("%%", "").includes("%");
+  const line =
+    literal && (text !== "" || keepEmpty) ? new HeaderLine(key, value.format(NOTHING)) : undefined;
+  return { name, pseudo, action, line, value, keepEmpty };
+}
+
+function pseudoOf(
+  key: string,
+  direction: "request" | "response",
+  action: Rule["action"],
+  path: string,
+): Pseudo | undefined {
+  const lower = key.toLowerCase();
+  if (!lower.startsWith(":") && !(lower === "host" && direction === "request")) return undefined;
+  const pseudo = lower === "host" ? ":authority" : lower;
+  const known = pseudo === ":path" || pseudo === ":method" || pseudo === ":authority";
+  if (direction === "response" || !known || action !== "OVERWRITE_IF_EXISTS_OR_ADD") {
+    throw new ConfigError(
+      path,
+      `"${key}" cannot be added; a request's :path, :method and host can be set with append_action OVERWRITE_IF_EXISTS_OR_ADD`,
+    );
+  }
+  return pseudo;
+}
+
+function compileValue(text: string, path: string): Format {
+  try {
+    return compileFormat(text, { purpose: "header" });
+  } catch (error) {
+    throw new ConfigError(path, error instanceof Error ? error.message : String(error));
+  }
+}
+
+/** Stands in for a stream where a value without commands is printed once and for all. */
+const NOTHING = { info: undefined, request: undefined, response: undefined } as unknown as FormatSource;

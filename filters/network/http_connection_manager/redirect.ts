@@ -1,0 +1,150 @@
+import {
+  ConfigError,
+  type RedirectAction,
+  type Regex,
+  type RequestHeaders,
+  type SetupContext,
+} from "@tsproxy/sdk";
+import type { RedirectConfig, RegexRewrite } from "./route-config.ts";
+import { type RouteMatch, withoutQuery } from "./route-match.ts";
+import { compileRegex } from "./string-match.ts";
+import { wireText } from "./wire-text.ts";
+
+const STATUS = {
+  MOVED_PERMANENTLY: 301,
+  FOUND: 302,
+  SEE_OTHER: 303,
+  TEMPORARY_REDIRECT: 307,
+  PERMANENT_REDIRECT: 308,
+} as const;
+
+/** Envoy's RedirectAction: where the client is sent instead, as an absolute URI. */
+export class Redirect implements RedirectAction {
+  readonly type = "redirect" as const;
+  readonly status: number;
+  readonly #scheme: string;
+  readonly #host: string;
+  /** `:8443`, or "" to keep what is there. */
+  readonly #port: string;
+  readonly #fixedPath: string;
+  readonly #stripQuery: boolean;
+  readonly #path: PathRewrite | undefined;
+
+  constructor(config: RedirectConfig, match: RouteMatch, path: string, cx: SetupContext) {
+    this.status = STATUS[config.response_code];
+    const text = (field: "scheme_redirect" | "host_redirect" | "path_redirect") =>
+      wireText(config[field] ?? "", `${path}.${field}`);
+    this.#scheme = config.https_redirect === true ? "https" : text("scheme_redirect");
+    this.#host = text("host_redirect");
+    const port = config.port_redirect ?? 0;
+    this.#port = port === 0 ? "" : `:${port}`;
+    this.#fixedPath = text("path_redirect");
+    this.#stripQuery = config.strip_query;
+    if (config.https_redirect !== undefined && config.scheme_redirect !== undefined) {
+      throw new ConfigError(path, "give one of https_redirect and scheme_redirect");
+    }
+    const forms = (["path_redirect", "prefix_rewrite", "regex_rewrite"] as const).filter(
+      (form) => config[form] !== undefined && config[form] !== "",
+    );
+    if (forms.length > 1) throw new ConfigError(path, `give one of ${forms.join(" and ")}`);
+    this.#path = compilePathRewrite(config, match, path, cx);
+  }
+
+  location(headers: RequestHeaders): string {
+    const scheme = this.#scheme === "" ? headers.scheme : this.#scheme;
+    const host =
+      this.#host === "" ? requestHost(headers, scheme, this.#port !== "") : this.#host;
+    return `${scheme}://${host}${this.#port}${this.#target(headers)}`;
+  }
+
+  #target(headers: RequestHeaders): string {
+    const path = headers.path;
+    const plain = withoutQuery(path);
+    const query = this.#stripQuery ? "" : path.slice(plain.length);
+    const fixed = this.#fixedPath;
+    // A query in path_redirect stands for itself, and strip_query does not take it away.
+    if (fixed !== "") return fixed.includes("?") ? fixed : fixed + query;
+    return (this.#path === undefined ? plain : this.#path.rewrite(plain)) + query;
+  }
+}
+
+/** The Host of the request. Its port goes when another one is set, or when it was the default of the scheme that is left. */
+function requestHost(headers: RequestHeaders, scheme: string, otherPort: boolean): string {
+  const host = headers.authority ?? "";
+  const at = portAt(host);
+  if (at < 0) return host;
+  const port = host.slice(at);
+  const leavesScheme = scheme !== headers.scheme;
+  const wasDefault =
+    (headers.scheme === "https" && port === ":443") || (headers.scheme === "http" && port === ":80");
+  return otherPort || (leavesScheme && wasDefault) ? host.slice(0, at) : host;
+}
+
+/** Index of the colon before the port of `host:port`, or -1. */
+export function portAt(host: string): number {
+  if (host.startsWith("[")) {
+    const at = host.lastIndexOf("]:");
+    return at < 0 ? -1 : at + 1;
+  }
+  return host.lastIndexOf(":");
+}
+
+/** Sends a request that came without TLS to the same place with it (a virtual host's `require_tls`). */
+export const httpsRedirect: RedirectAction = {
+  type: "redirect",
+  status: 301,
+  location: (headers) => `https://${requestHost(headers, "https", false)}${headers.path}`,
+};
+
+/** Changes the path of a request; its query stays. */
+export interface PathRewrite {
+  /** `path` has no query. */
+  rewrite(path: string): string;
+}
+
+/** `prefix_rewrite` and `regex_rewrite` of a route or redirect action. */
+export function compilePathRewrite(
+  config: {
+    readonly prefix_rewrite?: string | undefined;
+    readonly regex_rewrite?: RegexRewrite | undefined;
+  },
+  match: RouteMatch,
+  path: string,
+  cx: SetupContext,
+): PathRewrite | undefined {
+  const prefix = config.prefix_rewrite;
+  if (config.regex_rewrite !== undefined) {
+    if (prefix !== undefined && prefix !== "") {
+      throw new ConfigError(path, "give one of prefix_rewrite and regex_rewrite");
+    }
+    const regex = compileRewrite(config.regex_rewrite, `${path}.regex_rewrite`, cx);
+    return { rewrite: (text) => regex(text) };
+  }
+  if (prefix === undefined || prefix === "") return undefined;
+  const text = wireText(prefix, `${path}.prefix_rewrite`);
+  // Only what a prefix has matched can be cut out; the other forms have matched the whole path.
+  const whole = match.form === "path" || match.form === "safe_regex";
+  return { rewrite: (before) => (whole ? text : text + before.slice(match.text.length)) };
+}
+
+export function compileRewrite(
+  config: RegexRewrite,
+  path: string,
+  cx: SetupContext,
+): (text: string) => string {
+  const regex: Regex = compileRegex(config.pattern.regex, `${path}.pattern.regex`, cx);
+  const substitution = wireText(config.substitution, `${path}.substitution`);
+  checkSubstitution(substitution, `${path}.substitution`);
+  return (text) => regex.replaceAll(text, substitution);
+}
+
+/** `\0` to `\9` are groups and `\\` is a backslash; another character after a backslash means nothing (RE2). */
+function checkSubstitution(substitution: string, path: string): void {
+  const bad = /\\(?![0-9\\])/.exec(substitution);
+  if (bad !== null) {
+    throw new ConfigError(
+      path,
+      `"${substitution}" has a backslash before no digit; write \\\\\\\\ for a backslash`,
+    );
+  }
+}

@@ -1,0 +1,153 @@
+import {
+  ConfigError,
+  type HeaderName,
+  headerName,
+  type RequestHeaders,
+  type RouteAction,
+  type SetupContext,
+} from "@tsproxy/sdk";
+import { nameOf } from "./header-match.ts";
+import { compilePathRewrite, compileRewrite, type PathRewrite } from "./redirect.ts";
+import type { RouteActionConfig } from "./route-config.ts";
+import { type RouteMatch, withoutQuery } from "./route-match.ts";
+import { wireText } from "./wire-text.ts";
+
+const NOT_FOUND_STATUS = {
+  SERVICE_UNAVAILABLE: 503,
+  NOT_FOUND: 404,
+  INTERNAL_SERVER_ERROR: 500,
+} as const;
+const ORIGINAL_PATH = headerName("x-envoy-original-path");
+const ORIGINAL_HOST = headerName("x-envoy-original-host");
+const FORWARDED_HOST = headerName("x-forwarded-host");
+
+/** What the clusters of one RouteAction share. */
+class Forwarding {
+  readonly clusterNotFoundStatus: number;
+  readonly timeoutMs: number;
+  readonly idleTimeoutMs: number | undefined;
+  readonly upgrades: ReadonlyMap<string, boolean>;
+  readonly autoHostRewrite: boolean;
+  readonly #path: PathRewrite | undefined;
+  readonly #host: HostRewrite | undefined;
+  readonly #appendForwardedHost: boolean;
+
+  constructor(
+    config: RouteActionConfig,
+    path: PathRewrite | undefined,
+    host: HostRewrite | undefined,
+  ) {
+    this.clusterNotFoundStatus = NOT_FOUND_STATUS[config.cluster_not_found_response_code];
+    this.timeoutMs = config.timeout;
+    this.idleTimeoutMs = config.idle_timeout;
+    this.upgrades = new Map(
+      config.upgrade_configs.map((u) => [u.upgrade_type.toLowerCase(), u.enabled]),
+    );
+    this.autoHostRewrite = config.auto_host_rewrite;
+    this.#path = path;
+    this.#host = host;
+    this.#appendForwardedHost = config.append_x_forwarded_host;
+  }
+
+  rewrite(headers: RequestHeaders, keepOriginals: boolean): void {
+    if (this.#host !== undefined) this.#rewriteHost(headers, this.#host, keepOriginals);
+    if (this.#path === undefined) return;
+    const path = headers.path;
+    const plain = withoutQuery(path);
+    if (keepOriginals) headers.set(ORIGINAL_PATH, path);
+    headers.path = this.#path.rewrite(plain) + path.slice(plain.length);
+  }
+
+  #rewriteHost(headers: RequestHeaders, rewrite: HostRewrite, keepOriginals: boolean): void {
+    const host = rewrite(headers);
+    if (host === undefined || host === "") return;
+    const before = headers.authority ?? "";
+    if (this.#appendForwardedHost) {
+      headers.set(FORWARDED_HOST, [...headers.getAll(FORWARDED_HOST), before].join(","));
+    }
+    if (keepOriginals) headers.set(ORIGINAL_HOST, before);
+    headers.authority = host;
+  }
+}
+
+/** Envoy's RouteAction to one cluster; a route with weights has one of these for each entry. */
+export class ForwardAction implements RouteAction {
+  readonly type = "route" as const;
+  readonly cluster: string | undefined;
+  readonly #forwarding: Forwarding;
+
+  constructor(forwarding: Forwarding, cluster: string | undefined) {
+    this.cluster = cluster;
+    this.#forwarding = forwarding;
+  }
+
+  /** The same action to a cluster that only the request tells. */
+  to(cluster: string): ForwardAction {
+    return new ForwardAction(this.#forwarding, cluster);
+  }
+
+  get clusterNotFoundStatus(): number {
+    return this.#forwarding.clusterNotFoundStatus;
+  }
+  get timeoutMs(): number {
+    return this.#forwarding.timeoutMs;
+  }
+  get idleTimeoutMs(): number | undefined {
+    return this.#forwarding.idleTimeoutMs;
+  }
+  get upgrades(): ReadonlyMap<string, boolean> {
+    return this.#forwarding.upgrades;
+  }
+  get autoHostRewrite(): boolean {
+    return this.#forwarding.autoHostRewrite;
+  }
+  rewrite(headers: RequestHeaders, keepOriginals = true): void {
+    this.#forwarding.rewrite(headers, keepOriginals);
+  }
+}
+
+/** `hostLiteral`: what a weighted cluster's entry says in the place of the action's host rewrite. */
+export function compileForwardAction(
+  config: RouteActionConfig,
+  match: RouteMatch,
+  path: string,
+  cx: SetupContext,
+  hostLiteral?: string,
+): ForwardAction {
+  const pathRewrite = compilePathRewrite(config, match, path, cx);
+  const host = hostRewrite(config, path, cx, hostLiteral);
+  return new ForwardAction(new Forwarding(config, pathRewrite, host), undefined);
+}
+
+/** Undefined or "": the host stays. */
+type HostRewrite = (headers: RequestHeaders) => string | undefined;
+
+function hostRewrite(
+  config: RouteActionConfig,
+  path: string,
+  cx: SetupContext,
+  hostLiteral: string | undefined,
+): HostRewrite | undefined {
+  const forms = (
+    ["host_rewrite_literal", "host_rewrite_header", "host_rewrite_path_regex"] as const
+  ).filter((form) => config[form] !== undefined && config[form] !== "");
+  if (forms.length + (config.auto_host_rewrite ? 1 : 0) > 1) {
+    throw new ConfigError(path, `give one of ${[...forms, "auto_host_rewrite"].join(" and ")}`);
+  }
+  const literal = wireText(
+    hostLiteral ?? config.host_rewrite_literal ?? "",
+    `${path}.host_rewrite_literal`,
+  );
+  if (literal !== "") return () => literal;
+  if (config.host_rewrite_header !== undefined && config.host_rewrite_header !== "") {
+    const name: HeaderName = nameOf(config.host_rewrite_header, `${path}.host_rewrite_header`);
+    return (headers) => headers.get(name);
+  }
+  if (config.host_rewrite_path_regex === undefined) return undefined;
+  const rewrite = compileRewrite(
+    config.host_rewrite_path_regex,
+    `${path}.host_rewrite_path_regex`,
+    cx,
+  );
+  return (headers) => rewrite(withoutQuery(headers.path));
+}

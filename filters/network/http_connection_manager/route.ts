@@ -1,0 +1,100 @@
+import type {
+  DirectResponseAction,
+  ExtensionRef,
+  FormatSource,
+  HeaderMap,
+  RedirectAction,
+  RequestHeaders,
+  ResponseHeaders,
+  Route,
+  RouteAction,
+  StreamInfo,
+} from "@tsproxy/sdk";
+import type { HeaderRules } from "./header-rules.ts";
+
+/** An entry of `typed_per_filter_config` after levels are merged. */
+export interface FilterOverride {
+  readonly config: unknown;
+  /** Undefined: the entry does not say. */
+  readonly disabled: boolean | undefined;
+}
+
+/** Settings of the levels that a route belongs to. */
+export interface RouteLevels {
+  readonly request: readonly HeaderRules[];
+  readonly response: readonly HeaderRules[];
+  readonly filters: ReadonlyMap<string, FilterOverride>;
+}
+
+/** A route of the table, resolved: made once, shared by all streams. */
+export class ResolvedRoute implements Route {
+  readonly name: string;
+  readonly virtualHostName: string;
+  readonly action: RouteAction | RedirectAction | DirectResponseAction;
+  readonly routeMetadata: Readonly<Record<string, unknown>> | undefined;
+  readonly #levels: RouteLevels;
+
+  constructor(
+    names: { readonly route: string; readonly virtualHost: string },
+    action: Route["action"],
+    levels: RouteLevels,
+    routeMetadata?: Readonly<Record<string, unknown>>,
+  ) {
+    this.name = names.route;
+    this.virtualHostName = names.virtualHost;
+    this.action = action;
+    this.#levels = levels;
+    this.routeMetadata = routeMetadata;
+  }
+
+  /** The same route to a cluster that only the request tells. */
+  withAction(action: RouteAction): ResolvedRoute {
+    const names = { route: this.name, virtualHost: this.virtualHostName };
+    return new ResolvedRoute(names, action, this.#levels, this.routeMetadata);
+  }
+
+  editRequest(headers: RequestHeaders, info: StreamInfo, source?: FormatSource): void {
+    const rules = this.#levels.request;
+    if (rules.length === 0) return;
+    edit(rules, headers, source ?? { info, request: headers, response: undefined });
+  }
+
+  editResponse(
+    headers: ResponseHeaders,
+    info: StreamInfo,
+    request: RequestHeaders,
+    source?: FormatSource,
+  ): void {
+    const rules = this.#levels.response;
+    if (rules.length === 0) return;
+    // The head is not the stream's response yet, so a stream as the source would not find it.
+    const { metadata, serverName } = source ?? {};
+    const routeMetadata = this.routeMetadata;
+    edit(rules, headers, { info, request, response: headers, metadata, serverName, routeMetadata });
+  }
+
+  filterConfig(filterName: string): unknown {
+    return this.#levels.filters.get(filterName)?.config;
+  }
+
+  filterOverride(filterName: string): FilterOverride | undefined {
+    return this.#levels.filters.get(filterName);
+  }
+}
+
+function edit(rules: readonly HeaderRules[], headers: HeaderMap, source: FormatSource): void {
+  for (let k = 0; k < rules.length; k++) rules[k]!.apply(headers, source);
+}
+
+/** The most specific level has the last word on each filter. */
+export function mergeOverrides(
+  levels: readonly (Readonly<Record<string, ExtensionRef & { readonly disabled?: boolean }>> | undefined)[],
+): ReadonlyMap<string, FilterOverride> {
+  const merged = new Map<string, FilterOverride>();
+  for (const level of levels) {
+    for (const [name, ref] of Object.entries(level ?? {})) {
+      merged.set(name, { config: ref.config, disabled: ref.disabled });
+    }
+  }
+  return merged;
+}

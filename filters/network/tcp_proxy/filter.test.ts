@@ -1,0 +1,345 @@
+import {
+  type AccessLogger,
+  Chunk,
+  type CloseEvent,
+  type Cluster,
+  ConfigError,
+  type ConnectionHandler,
+  defineAccessLogger,
+  type Host,
+  type LogEntry,
+  latin1Encode,
+  Type,
+} from "@tsproxy/sdk";
+import { TestConnection, TestContext } from "@tsproxy/sdk/testing";
+import { describe, expect, it } from "vitest";
+import tcpProxy from "./filter.ts";
+
+const host: Host = {
+  address: { ip: "127.0.0.1", port: 7000 },
+  key: "127.0.0.1:7000",
+  hostname: "",
+  weight: 1,
+  healthy: true,
+  activeRequests: 0,
+  onResponse: () => {},
+  onTimeout: () => {},
+  onReset: () => {},
+};
+
+const remoteClose: CloseEvent = {
+  by: "remote",
+  phase: "connected",
+  timeout: false,
+  error: undefined,
+};
+const refused: CloseEvent = {
+  by: "remote",
+  phase: "connecting",
+  timeout: false,
+  error: "ECONNREFUSED",
+};
+
+const bytes = (text: string) => {
+  const memory = latin1Encode(`[${text}]`);
+  return new Chunk(memory, 1, memory.length - 1);
+};
+
+function start(config: Record<string, unknown> = {}, refusal?: "no_host" | "overflow") {
+  const cx = new TestContext();
+  const upstreams: { handler: ConnectionHandler; connection: TestConnection }[] = [];
+  const chosen: string[] = [];
+  const cluster = (name: string) =>
+    ({
+      name,
+      stats: cx.stats.scope(`cluster.${name}.`),
+      connect(handler: ConnectionHandler) {
+        chosen.push(name);
+        if (refusal !== undefined) return refusal;
+        const connection = new TestConnection(100 + upstreams.length);
+        upstreams.push({ handler, connection });
+        return { connection, host };
+      },
+    }) as unknown as Cluster;
+  for (const name of ["e", "f"]) cx.clusterMap.set(name, cluster(name));
+  const logged: LogEntry[] = [];
+  const logger: AccessLogger = { log: (entry) => void logged.push(entry) };
+  cx.define(
+    "access_log/test",
+    defineAccessLogger({ name: "test", config: Type.Object({}), setup: () => logger }),
+  );
+  const downstream = new TestConnection();
+  const full = {
+    stat_prefix: "t",
+    cluster: "e",
+    idle_timeout: 3_600_000,
+    max_connect_attempts: 1,
+    access_log: [{ name: "test", package: "access_log/test", config: {} }],
+    ...config,
+  };
+  const factory = cx.setup(tcpProxy, full);
+  const filter = factory.create(downstream, { resumeReading: () => {} });
+  filter.onConnect!();
+  return {
+    cx,
+    downstream,
+    filter,
+    upstreams,
+    chosen,
+    logged,
+    client: (text: string, endStream = false) => void filter.onData!(bytes(text), endStream),
+    server: (text: string) => upstreams.at(-1)!.handler.onData(bytes(text)),
+    get handler() {
+      return upstreams.at(-1)!.handler;
+    },
+    get upstream() {
+      return upstreams.at(-1)!.connection;
+    },
+    stat: (name: string) => cx.stats.value(`tcp.t.${name}`),
+  };
+}
+
+function connected(config: Record<string, unknown> = {}) {
+  const t = start(config);
+  t.handler.onConnected!();
+  return t;
+}
+
+describe("connecting", () => {
+  it("begins before the client says anything, and reads nothing until the upstream is there", () => {
+    const t = start();
+    expect(t.upstreams).toHaveLength(1);
+    expect(t.downstream.pauses).toBe(1);
+    t.handler.onConnected!();
+    expect(t.downstream.pauses).toBe(0);
+    t.server("hello");
+    expect(t.downstream.written).toBe("hello");
+  });
+
+  it("keeps bytes that were read before, and their end", () => {
+    const t = start();
+    t.client("a");
+    t.client("b", true);
+    expect(t.upstream.written).toBe("");
+    t.handler.onConnected!();
+    expect(t.upstream.written).toBe("ab");
+    expect(t.upstream.ended).toBe(true);
+    expect(t.stat("downstream_cx_rx_bytes_total")).toBe(2);
+  });
+
+  it("tries again as often as the config says, with the bytes it has kept", () => {
+    const t = start({ max_connect_attempts: 2 });
+    t.client("a");
+    t.handler.onClosed(refused);
+    expect(t.downstream.closed).toBeUndefined();
+    expect(t.upstreams).toHaveLength(2);
+    t.handler.onConnected!();
+    expect(t.upstream.written).toBe("a");
+  });
+
+  it("gives up with URX,UF when the attempts are used up", () => {
+    const t = start();
+    t.handler.onClosed(refused);
+    expect(t.downstream.closed).toBe("abort");
+    expect(t.cx.stats.value("cluster.e.upstream_cx_connect_attempts_exceeded")).toBe(1);
+    t.filter.onClose!({ ...remoteClose, by: "local" });
+    expect(t.logged[0]!.info).toMatchObject({
+      flags: ["URX", "UF"],
+      upstreamHost: host.address,
+      upstreamTransportFailure: "delayed_connect_error: Connection refused",
+      attempts: 1,
+    });
+  });
+
+  it.each([
+    ["no_host", "UH"],
+    ["overflow", "UO"],
+  ] as const)("closes when the cluster answers %s", (refusal, flag) => {
+    const t = start({}, refusal);
+    expect(t.downstream.closed).toBe("abort");
+    t.client("late");
+    t.filter.onClose!({ ...remoteClose, by: "local" });
+    expect(t.logged[0]!.info).toMatchObject({ flags: [flag], clusterName: "e" });
+  });
+
+  it("counts a cluster that does not exist as no route", () => {
+    const t = start({ cluster: "gone" });
+    expect(t.downstream.closed).toBe("abort");
+    expect(t.stat("downstream_cx_no_route")).toBe(1);
+    t.filter.onClose!({ ...remoteClose, by: "local" });
+    expect(t.logged[0]!.info).toMatchObject({ flags: ["NR"], clusterName: "" });
+  });
+
+  it("stops connecting when the client leaves", () => {
+    const t = start();
+    t.filter.onClose!(remoteClose);
+    expect(t.upstream.closed).toBe("abort");
+    t.handler.onClosed(refused);
+    expect(t.upstreams).toHaveLength(1);
+  });
+
+  it("holds no more than a megabyte for an upstream that is not there yet", () => {
+    const t = start();
+    const big = new Chunk(new Uint8Array(600_000), 0, 600_000);
+    t.filter.onData!(big, false);
+    t.filter.onData!(big, false);
+    expect(t.downstream.closed).toBe("abort");
+  });
+});
+
+describe("both ways", () => {
+  it("forwards bytes and counts them", () => {
+    const t = connected();
+    t.client("ping");
+    t.server("pong!");
+    expect(t.upstream.written).toBe("ping");
+    expect(t.downstream.written).toBe("pong!");
+    expect(t.stat("downstream_cx_total")).toBe(1);
+    expect(t.stat("downstream_cx_rx_bytes_total")).toBe(4);
+    expect(t.stat("downstream_cx_tx_bytes_total")).toBe(5);
+  });
+
+  it("passes the client's end on and still delivers the answer", () => {
+    const t = connected();
+    t.client("last", true);
+    expect(t.upstream.written).toBe("last");
+    expect(t.upstream.ended).toBe(true);
+    t.server("answer");
+    expect(t.downstream.written).toBe("answer");
+    t.handler.onEof();
+    expect([t.upstream.closed, t.downstream.closed]).toEqual(["flush", "flush"]);
+  });
+
+  it("passes the upstream's end on and still takes what the client says", () => {
+    const t = connected();
+    t.handler.onEof();
+    expect(t.downstream.ended).toBe(true);
+    t.client("more");
+    expect(t.upstream.written).toBe("more");
+    t.client("", true);
+    expect([t.upstream.closed, t.downstream.closed]).toEqual(["flush", "flush"]);
+  });
+
+  it("sends the client what it has when the upstream breaks off", () => {
+    const t = connected();
+    t.server("part");
+    t.handler.onClosed({ ...remoteClose, error: "ECONNRESET" });
+    expect(t.downstream.closed).toBe("flush");
+    t.client("nobody wants this");
+    t.filter.onClose!({ ...remoteClose, by: "local" });
+    expect(t.logged).toHaveLength(1);
+  });
+
+  it("lets what the client has sent go out after it has left", () => {
+    const t = connected();
+    t.upstream.blocked = true;
+    t.client("x");
+    t.filter.onClose!(remoteClose);
+    expect(t.upstream.closed).toBe("flush");
+    expect([t.stat("upstream_flush_total"), t.stat("upstream_flush_active")]).toEqual([1, 1]);
+    t.handler.onDrained!();
+    t.handler.onClosed(remoteClose);
+    expect(t.stat("upstream_flush_active")).toBe(0);
+  });
+});
+
+describe("back-pressure", () => {
+  it("does not read from the client while the upstream takes nothing", () => {
+    const t = connected();
+    t.upstream.blocked = true;
+    t.client("a");
+    t.handler.onBlocked!();
+    expect(t.downstream.pauses).toBe(1);
+    t.handler.onDrained!();
+    expect(t.downstream.pauses).toBe(0);
+    expect(t.stat("downstream_flow_control_paused_reading_total")).toBe(1);
+    expect(t.stat("downstream_flow_control_resumed_reading_total")).toBe(1);
+  });
+
+  it("does not read from the upstream while the client takes nothing", () => {
+    const t = connected();
+    t.downstream.blocked = true;
+    t.server("a");
+    t.filter.onBlocked!();
+    expect(t.upstream.pauses).toBe(1);
+    t.filter.onDrained!();
+    expect(t.upstream.pauses).toBe(0);
+    expect(t.cx.stats.value("cluster.e.upstream_flow_control_resumed_reading_total")).toBe(1);
+  });
+});
+
+describe("limits of time", () => {
+  it("closes when nothing has come from either side for the idle timeout", () => {
+    const t = connected({ idle_timeout: 500 });
+    t.cx.clock.advance(300);
+    t.server("still here");
+    t.cx.clock.advance(499);
+    expect(t.downstream.closed).toBeUndefined();
+    t.cx.clock.advance(1);
+    expect(t.downstream.closed).toBe("abort");
+    expect(t.stat("idle_timeout")).toBe(1);
+    t.filter.onClose!({ ...remoteClose, by: "local" });
+    expect(t.upstream.closed).toBe("abort");
+    expect(t.cx.clock.armed).toBe(0);
+  });
+
+  it("has no idle timeout when it is 0", () => {
+    const t = connected({ idle_timeout: 0 });
+    expect(t.cx.clock.armed).toBe(0);
+  });
+
+  it("closes a connection that has lived long enough, busy or not", () => {
+    const t = connected({ max_downstream_connection_duration: 1000 });
+    t.cx.clock.advance(999);
+    t.client("busy");
+    t.cx.clock.advance(1);
+    expect(t.downstream.closed).toBe("abort");
+    expect(t.stat("max_downstream_connection_duration")).toBe(1);
+  });
+});
+
+describe("config", () => {
+  it("spreads connections by the weights", () => {
+    const clusters = [
+      { name: "e", weight: 1 },
+      { name: "f", weight: 3 },
+    ];
+    const counts: Record<string, number> = { e: 0, f: 0 };
+    for (let k = 0; k < 400; k++) {
+      const t = start({ cluster: undefined, weighted_clusters: { clusters } });
+      counts[t.chosen[0]!]!++;
+    }
+    // 300 expected, with a standard deviation of 8.7.
+    expect(counts.f).toBeGreaterThan(230);
+    expect(counts.e).toBeGreaterThan(30);
+  });
+
+  it("refuses no cluster, and two ways to name one", () => {
+    expect(() => start({ cluster: undefined })).toThrow(ConfigError);
+    expect(() => start({ weighted_clusters: { clusters: [{ name: "e", weight: 1 }] } })).toThrow(
+      /stands beside "cluster"/,
+    );
+  });
+});
+
+it("logs a connection once, with what passed", () => {
+  const t = connected();
+  t.client("ping", true);
+  t.server("hello\nping");
+  t.handler.onEof();
+  t.cx.clock.advance(7);
+  t.filter.onClose!(remoteClose);
+  t.handler.onClosed(remoteClose);
+  expect(t.logged).toHaveLength(1);
+  expect(t.logged[0]).toMatchObject({
+    request: undefined,
+    info: {
+      bytesReceived: 4,
+      bytesSent: 10,
+      clusterName: "e",
+      duration: 7,
+      flags: [],
+      responseCode: 0,
+    },
+  });
+});

@@ -1,0 +1,445 @@
+// Hot path: every read passes here, test/bench. Bytes are forwarded where they lie; nothing is allocated for a read.
+//
+//   onConnect ──> connecting ──connected──> open ──both halves ended──> closing (what was written still goes out)
+//                  │   ▲                     │ └──upstream gone──────────────▲
+//                  └───┘ another attempt     └──client gone, idle──> closed
+//
+// The client is not read from while the upstream connection is being made.
+import {
+  type AccessLogger,
+  type Address,
+  type Chunk,
+  type CloseEvent,
+  type Cluster,
+  ConfigError,
+  type Connection,
+  type ConnectionHandler,
+  type DownstreamConnection,
+  defineNetworkFilter,
+  type Host,
+  type NetworkFilter,
+  type NetworkFilterFactory,
+  type SetupContext,
+  type Slot,
+  type StreamInfo,
+  type Timer,
+} from "@tsproxy/sdk";
+import { Config } from "./config.ts";
+
+/** Bytes that listener filters had read already may come before the upstream is there; more than this is a fault of ours. */
+const MAX_EARLY_BYTES = 1024 * 1024;
+
+/** One client's connection, tied to one connection of a cluster. */
+class TcpProxy implements NetworkFilter {
+  readonly #shared: Shared;
+  readonly #downstream: DownstreamConnection;
+  readonly #startedMs: number;
+  #cluster: Cluster | undefined = undefined;
+  #clusterName = "";
+  #host: Host | undefined = undefined;
+  #upstreamLocalAddress: Address | undefined = undefined;
+  #upstream: Upstream | undefined = undefined;
+  #attempts = 0;
+  #connected = false;
+  /** Bytes (copied) and end that came before the upstream was connected. */
+  #early: Uint8Array[] | undefined = undefined;
+  #earlyBytes = 0;
+  #downstreamEnded = false;
+  #upstreamEnded = false;
+  #downstreamPaused = false;
+  #upstreamPaused = false;
+  #received = 0;
+  #sent = 0;
+  #lastByteMs = 0;
+  #idle: Timer | undefined = undefined;
+  #maxDuration: Timer | undefined = undefined;
+  readonly #flags: string[] = [];
+  #transportFailure = "";
+
+  constructor(shared: Shared, downstream: DownstreamConnection) {
+    this.#shared = shared;
+    this.#downstream = downstream;
+    this.#startedMs = shared.cx.now();
+  }
+
+  // ---- downstream
+
+  onConnect(): void {
+    const { cx, config, stats } = this.#shared;
+    stats.cxTotal.inc();
+    const maxMs = config.max_downstream_connection_duration;
+    if (maxMs !== undefined) {
+      this.#maxDuration = cx.timer(() => this.#onMaxDuration());
+      this.#maxDuration.arm(maxMs);
+    }
+    // Server-first protocols: the upstream connection is made before the client says anything.
+    this.#downstream.pause();
+    this.#clusterName = this.#shared.chooseCluster();
+    this.#cluster = cx.clusters.get(this.#clusterName);
+    if (this.#cluster === undefined) {
+      stats.noRoute.inc();
+      this.#flags.push("NR");
+      this.#downstream.close("abort");
+      return;
+    }
+    this.#connect(this.#cluster);
+  }
+
+  onData(chunk: Chunk, endStream: boolean): void {
+    const size = chunk.end - chunk.at;
+    if (size > 0) {
+      this.#received += size;
+      this.#shared.stats.rxBytes.add(size);
+    }
+    if (!this.#connected) {
+      this.#keepEarly(chunk, endStream);
+      return;
+    }
+    const upstream = this.#upstream!.connection!;
+    if (size > 0) {
+      this.#lastByteMs = this.#shared.cx.now();
+      upstream.write(chunk.memory, chunk.at, chunk.end);
+      if (upstream.blocked) this.onUpstreamBlocked();
+    }
+    if (endStream) this.#endUpstream();
+  }
+
+  onBlocked(): void {
+    if (this.#upstreamPaused || !this.#connected) return;
+    this.#upstreamPaused = true;
+    this.#cluster!.stats.counter("upstream_flow_control_paused_reading_total").inc();
+    this.#upstream!.connection!.pause();
+  }
+
+  onDrained(): void {
+    if (!this.#upstreamPaused) return;
+    this.#upstreamPaused = false;
+    this.#lastByteMs = this.#shared.cx.now();
+    this.#cluster!.stats.counter("upstream_flow_control_resumed_reading_total").inc();
+    this.#upstream!.connection!.resume();
+  }
+
+  onClose(event: CloseEvent): void {
+    this.#idle?.cancel();
+    this.#maxDuration?.cancel();
+    this.#upstream?.leave(this.#connected && event.by === "remote", this.#shared.stats);
+    this.#upstream = undefined;
+    this.#connected = false;
+    this.#early = undefined;
+    this.#log();
+  }
+
+  // ---- upstream
+
+  #connect(cluster: Cluster): void {
+    this.#attempts++;
+    const upstream = new Upstream(this);
+    this.#upstream = upstream;
+    const begun = cluster.connect(upstream, {});
+    if (begun === "no_host" || begun === "overflow") {
+      this.#upstream = undefined;
+      this.#flags.push(begun === "no_host" ? "UH" : "UO");
+      this.#downstream.close("abort");
+      return;
+    }
+    this.#host = begun.host;
+    upstream.connection = begun.connection;
+  }
+
+  onUpstreamConnected(): void {
+    const { cx, config } = this.#shared;
+    this.#connected = true;
+    this.#lastByteMs = cx.now();
+    if (config.idle_timeout > 0) {
+      this.#idle = cx.timer(() => this.#onIdle());
+      this.#idle.arm(config.idle_timeout);
+    }
+    const upstream = this.#upstream!.connection!;
+    this.#upstreamLocalAddress = upstream.localAddress;
+    const early = this.#early;
+    this.#early = undefined;
+    if (early !== undefined) for (const bytes of early) upstream.write(bytes, 0, bytes.length);
+    if (this.#downstreamEnded) this.#endUpstream();
+    this.#downstream.resume();
+  }
+
+  onUpstreamData(chunk: Chunk): void {
+    const size = chunk.end - chunk.at;
+    const downstream = this.#downstream;
+    this.#sent += size;
+    this.#shared.stats.txBytes.add(size);
+    this.#lastByteMs = this.#shared.cx.now();
+    downstream.write(chunk.memory, chunk.at, chunk.end);
+    if (downstream.blocked) this.onBlocked();
+  }
+
+  onUpstreamEof(): void {
+    this.#upstreamEnded = true;
+    this.#downstream.end();
+    this.#closeIfEnded();
+  }
+
+  onUpstreamClosed(event: CloseEvent): void {
+    if (event.phase === "connecting") {
+      this.#onConnectFailure(event);
+      return;
+    }
+    // The idle timer goes on: a client that never takes the rest is let go.
+    this.#upstream = undefined;
+    this.#connected = false;
+    this.#upstreamPaused = false;
+    this.#downstream.close("flush");
+  }
+
+  onUpstreamBlocked(): void {
+    if (this.#downstreamPaused || !this.#connected) return;
+    this.#downstreamPaused = true;
+    this.#shared.stats.pausedReading.inc();
+    this.#cluster!.stats.counter("upstream_flow_control_backed_up_total").inc();
+    this.#downstream.pause();
+  }
+
+  onUpstreamDrained(): void {
+    if (!this.#downstreamPaused) return;
+    this.#downstreamPaused = false;
+    this.#lastByteMs = this.#shared.cx.now();
+    this.#shared.stats.resumedReading.inc();
+    this.#cluster!.stats.counter("upstream_flow_control_drained_total").inc();
+    this.#downstream.resume();
+  }
+
+  #onConnectFailure(event: CloseEvent): void {
+    this.#upstream = undefined;
+    this.#transportFailure = transportFailure(event);
+    const cluster = this.#cluster!;
+    if (this.#attempts < this.#shared.config.max_connect_attempts) {
+      this.#connect(cluster);
+      return;
+    }
+    cluster.stats.counter("upstream_cx_connect_attempts_exceeded").inc();
+    this.#flags.push("URX", "UF");
+    this.#downstream.close("abort");
+  }
+
+  // ---- both
+
+  #keepEarly(chunk: Chunk, endStream: boolean): void {
+    if (endStream) this.#downstreamEnded = true;
+    // No upstream: none was found, or it is gone and the rest goes out to the client. Nobody wants these bytes.
+    if (this.#upstream === undefined || chunk.end === chunk.at) return;
+    this.#earlyBytes += chunk.end - chunk.at;
+    if (this.#earlyBytes > MAX_EARLY_BYTES) {
+      this.#downstream.close("abort");
+      return;
+    }
+    this.#early ??= [];
+    this.#early.push(chunk.copy());
+  }
+
+  #endUpstream(): void {
+    this.#downstreamEnded = true;
+    this.#upstream!.connection!.end();
+    this.#closeIfEnded();
+  }
+
+  #closeIfEnded(): void {
+    if (!this.#downstreamEnded || !this.#upstreamEnded) return;
+    this.#upstream!.connection!.close("flush");
+    this.#downstream.close("flush");
+  }
+
+  // Reads only note the time; a timer that is late enough decides. Arming it at every read would cost a command each.
+  #onIdle(): void {
+    const { cx, config, stats } = this.#shared;
+    const rest = this.#lastByteMs + config.idle_timeout - cx.now();
+    if (rest > 0) {
+      this.#idle!.arm(rest);
+      return;
+    }
+    stats.idleTimeout.inc();
+    this.#downstream.close("abort");
+  }
+
+  #onMaxDuration(): void {
+    this.#shared.stats.maxDuration.inc();
+    this.#downstream.close("abort");
+  }
+
+  #log(): void {
+    const logs = this.#shared.logs;
+    if (logs.length === 0) return;
+    const entry = {
+      info: this.#info(),
+      request: undefined,
+      response: undefined,
+      trailers: undefined,
+      serverName: this.#downstream.serverName,
+    };
+    for (const log of logs) log.current.value.log(entry);
+  }
+
+  #info(): StreamInfo {
+    const downstream = this.#downstream;
+    return {
+      // Access logs print no protocol for a connection: it has no request.
+      protocol: "HTTP/1.1",
+      startTime: downstream.startTime,
+      requestDuration: -1,
+      responseDuration: -1,
+      duration: this.#shared.cx.now() - this.#startedMs,
+      bytesReceived: this.#received,
+      bytesSent: this.#sent,
+      responseCode: 0,
+      responseCodeDetails: "",
+      flags: this.#flags,
+      routeName: "",
+      virtualHostName: "",
+      clusterName: this.#cluster === undefined ? "" : this.#clusterName,
+      upstreamHost: this.#host?.address,
+      upstreamLocalAddress: this.#upstreamLocalAddress,
+      upstreamTransportFailure: this.#transportFailure,
+      attempts: this.#attempts,
+      connectionId: downstream.id,
+      downstreamRemoteAddress: downstream.remoteAddress,
+      downstreamDirectAddress: downstream.remoteAddress,
+      downstreamLocalAddress: downstream.localAddress,
+    };
+  }
+}
+
+/** One attempt at an upstream connection. It outlives its proxy while bytes of a client that has left still go out. */
+class Upstream implements ConnectionHandler {
+  /** Set as soon as `connect` has returned. */
+  connection: Connection | undefined = undefined;
+  #proxy: TcpProxy | undefined;
+  #flushing: Stats["flushActive"] | undefined = undefined;
+
+  constructor(proxy: TcpProxy) {
+    this.#proxy = proxy;
+  }
+
+  /** The client is gone. `flush`: it left in good order, and what it sent still goes out. */
+  leave(flush: boolean, stats: Stats): void {
+    this.#proxy = undefined;
+    const connection = this.connection;
+    if (connection === undefined) return;
+    if (flush && connection.blocked) {
+      stats.flushTotal.inc();
+      stats.flushActive.inc();
+      this.#flushing = stats.flushActive;
+    }
+    connection.close(flush ? "flush" : "abort");
+  }
+
+  onConnected(): void {
+    this.#proxy?.onUpstreamConnected();
+  }
+  onData(chunk: Chunk): void {
+    this.#proxy?.onUpstreamData(chunk);
+  }
+  onEof(): void {
+    this.#proxy?.onUpstreamEof();
+  }
+  onClosed(event: CloseEvent): void {
+    this.#flushing?.dec();
+    this.#proxy?.onUpstreamClosed(event);
+    this.#proxy = undefined;
+  }
+  onBlocked(): void {
+    this.#proxy?.onUpstreamBlocked();
+  }
+  onDrained(): void {
+    this.#proxy?.onUpstreamDrained();
+  }
+}
+
+/** What the connections of one use of the filter share. */
+class Shared implements NetworkFilterFactory {
+  readonly config: Config;
+  readonly cx: SetupContext;
+  readonly stats: Stats;
+  readonly logs: readonly Slot<AccessLogger>[];
+  readonly #clusters: readonly { readonly name: string; readonly weight: number }[];
+  readonly #totalWeight: number;
+
+  constructor(config: Config, cx: SetupContext) {
+    this.config = config;
+    this.cx = cx;
+    this.stats = statsOf(cx, config.stat_prefix);
+    this.logs = (config.access_log ?? []).map((ref) => cx.extension("access_log", ref));
+    this.#clusters = clustersOf(config);
+    this.#totalWeight = this.#clusters.reduce((sum, cluster) => sum + cluster.weight, 0);
+  }
+
+  create(connection: DownstreamConnection): NetworkFilter {
+    return new TcpProxy(this, connection);
+  }
+
+  chooseCluster(): string {
+    const clusters = this.#clusters;
+    if (clusters.length === 1) return clusters[0]!.name;
+    let ticket = Math.random() * this.#totalWeight;
+    for (const cluster of clusters) {
+      ticket -= cluster.weight;
+      if (ticket < 0) return cluster.name;
+    }
+    return clusters[clusters.length - 1]!.name;
+  }
+}
+
+export default defineNetworkFilter({
+  name: "envoy.filters.network.tcp_proxy",
+  aliases: ["envoy.tcp_proxy"],
+  types: [
+    "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+    "envoy.config.filter.network.tcp_proxy.v2.TcpProxy",
+  ],
+  terminal: true,
+  config: Config,
+  setup: (config, cx) => new Shared(config, cx),
+});
+
+function clustersOf(config: Config): readonly { readonly name: string; readonly weight: number }[] {
+  const { cluster, weighted_clusters } = config;
+  if (cluster !== undefined && weighted_clusters !== undefined) {
+    throw new ConfigError("weighted_clusters", 'stands beside "cluster"; keep one of the two');
+  }
+  if (weighted_clusters !== undefined) return weighted_clusters.clusters;
+  if (cluster !== undefined) return [{ name: cluster, weight: 1 }];
+  throw new ConfigError("cluster", "is missing; name a cluster, or weighted_clusters");
+}
+
+type Stats = ReturnType<typeof statsOf>;
+
+function statsOf(cx: SetupContext, prefix: string) {
+  const scope = cx.stats.scope(`tcp.${prefix}.`);
+  return {
+    cxTotal: scope.counter("downstream_cx_total"),
+    noRoute: scope.counter("downstream_cx_no_route"),
+    rxBytes: scope.counter("downstream_cx_rx_bytes_total"),
+    txBytes: scope.counter("downstream_cx_tx_bytes_total"),
+    pausedReading: scope.counter("downstream_flow_control_paused_reading_total"),
+    resumedReading: scope.counter("downstream_flow_control_resumed_reading_total"),
+    idleTimeout: scope.counter("idle_timeout"),
+    maxDuration: scope.counter("max_downstream_connection_duration"),
+    flushTotal: scope.counter("upstream_flush_total"),
+    flushActive: scope.gauge("upstream_flush_active"),
+  };
+}
+
+const ERROR_TEXT: Readonly<Record<string, string>> = {
+  ECONNREFUSED: "Connection refused",
+  ECONNRESET: "Connection reset by peer",
+  EHOSTUNREACH: "No route to host",
+  ENETUNREACH: "Network is unreachable",
+  ETIMEDOUT: "Connection timed out",
+  EADDRNOTAVAIL: "Cannot assign requested address",
+  ENOENT: "No such file or directory",
+  EACCES: "Permission denied",
+};
+
+/** Envoy's words for %UPSTREAM_TRANSPORT_FAILURE_REASON%; a connect timeout has none. */
+function transportFailure(event: CloseEvent): string {
+  if (event.timeout || event.error === undefined) return "";
+  return `delayed_connect_error: ${ERROR_TEXT[event.error] ?? event.error}`;
+}

@@ -1,0 +1,141 @@
+import {
+  ConfigError,
+  Duration,
+  Enum,
+  endpointsOf,
+  LoadAssignment,
+  type Static,
+  Type,
+  UInt32,
+} from "@tsproxy/sdk";
+
+const Http1Options = Type.Object({
+  enable_trailers: Type.Optional(Type.Boolean()),
+  allow_chunked_length: Type.Optional(Type.Boolean()),
+});
+
+const CommonHttpOptions = Type.Object({
+  idle_timeout: Type.Optional(Duration()),
+  max_requests_per_connection: Type.Optional(UInt32()),
+  max_headers_count: Type.Optional(UInt32({ minimum: 1 })),
+  max_response_headers_kb: Type.Optional(UInt32({ minimum: 1, maximum: 8192 })),
+});
+
+const HttpProtocolOptions = Type.Object({
+  common_http_protocol_options: Type.Optional(CommonHttpOptions),
+  explicit_http_config: Type.Optional(
+    Type.Object({ http_protocol_options: Type.Optional(Http1Options) }),
+  ),
+});
+
+export const HTTP_PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+export const ClusterConfig = Type.Object({
+  name: Type.String({ minLength: 1 }),
+  alt_stat_name: Type.Optional(Type.String()),
+  /** Each is a package of that name in filters/cluster. */
+  type: Enum(["STATIC", "STRICT_DNS", "LOGICAL_DNS", "EDS", "ORIGINAL_DST"], { default: "STATIC" }),
+  connect_timeout: Duration({ default: 5_000 }),
+  /** Each is a package of that name in filters/balancer. */
+  lb_policy: Enum(["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "RING_HASH", "MAGLEV"], {
+    default: "ROUND_ROBIN",
+  }),
+  load_assignment: Type.Optional(LoadAssignment),
+  least_request_lb_config: Type.Optional(
+    Type.Object({ choice_count: UInt32({ default: 2, minimum: 2 }) }),
+  ),
+  common_lb_config: Type.Optional(
+    Type.Object({
+      healthy_panic_threshold: Type.Optional(
+        Type.Object({ value: Type.Number({ minimum: 0, maximum: 100, default: 0 }) }),
+      ),
+    }),
+  ),
+  dns_refresh_rate: Duration({ default: 5_000 }),
+  dns_failure_refresh_rate: Type.Optional(
+    Type.Object({ base_interval: Duration(), max_interval: Type.Optional(Duration()) }),
+  ),
+  dns_jitter: Type.Optional(Duration()),
+  respect_dns_ttl: Type.Optional(Type.Boolean()),
+  dns_lookup_family: Enum(["AUTO", "V4_ONLY", "V6_ONLY", "V4_PREFERRED", "ALL"], {
+    default: "AUTO",
+  }),
+  wait_for_warm_on_init: Type.Optional(Type.Boolean()),
+  upstream_connection_options: Type.Optional(
+    Type.Object({
+      tcp_keepalive: Type.Optional(Type.Object({ keepalive_time: Type.Optional(UInt32()) })),
+    }),
+  ),
+  typed_extension_protocol_options: Type.Optional(
+    Type.Object({ [HTTP_PROTOCOL_OPTIONS]: Type.Optional(HttpProtocolOptions) }),
+  ),
+  /** The older place of the same options; counts where the newer is absent. */
+  common_http_protocol_options: Type.Optional(CommonHttpOptions),
+  http_protocol_options: Type.Optional(Http1Options),
+});
+export type ClusterConfig = Static<typeof ClusterConfig>;
+
+export const Config = Type.Array(ClusterConfig);
+export type Config = Static<typeof Config>;
+
+/** What a schema cannot say. */
+export function check(config: Config): void {
+  const names = new Set<string>();
+  for (const [k, cluster] of config.entries()) {
+    if (names.has(cluster.name))
+      throw new ConfigError(`[${k}].name`, `"${cluster.name}" is already the name of another cluster; rename one`);
+    names.add(cluster.name);
+    if (cluster.connect_timeout === 0)
+      throw new ConfigError(`[${k}].connect_timeout`, "must be more than 0s; leave it out for 5s");
+    checkWeights(cluster, `[${k}].load_assignment`);
+  }
+}
+
+/** Sums of weights have to fit 32 bits, as Envoy's do. */
+function checkWeights(cluster: ClusterConfig, at: string): void {
+  const sums = new Map<string, number>();
+  for (const { spec, path } of endpointsOf(cluster.load_assignment)) {
+    const key = `${spec.priority}|${JSON.stringify(spec.locality)}`;
+    const sum = (sums.get(key) ?? 0) + spec.weight;
+    sums.set(key, sum);
+    if (sum > 0xffff_ffff)
+      throw new ConfigError(`${at}.${path}.load_balancing_weight`, "the weights of its locality add up to more than 4294967295");
+  }
+}
+
+/** The numbers that the data path needs, with Envoy's defaults. */
+export interface ClusterOptions {
+  readonly connectTimeoutMs: number;
+  readonly keepAliveIdleS: number | undefined;
+  /** 0: none. */
+  readonly idleTimeoutMs: number;
+  /** 0: no limit. */
+  readonly maxRequestsPerConnection: number;
+  readonly maxHeadBytes: number;
+  readonly maxHeaders: number;
+  readonly enableTrailers: boolean;
+  readonly allowChunkedLength: boolean;
+  readonly panicThreshold: number;
+  readonly overprovisioningFactor: number;
+}
+
+export function optionsOf(config: ClusterConfig): ClusterOptions {
+  const typed = config.typed_extension_protocol_options?.[HTTP_PROTOCOL_OPTIONS];
+  const common = (typed === undefined ? config : typed).common_http_protocol_options ?? {};
+  const http1 =
+    (typed === undefined ? config.http_protocol_options : typed.explicit_http_config?.http_protocol_options) ?? {};
+  const keepAlive = config.upstream_connection_options?.tcp_keepalive;
+  return {
+    connectTimeoutMs: config.connect_timeout ?? 5_000,
+    // Linux waits this long before the first probe when nobody says otherwise.
+    keepAliveIdleS: keepAlive === undefined ? undefined : (keepAlive.keepalive_time ?? 7_200),
+    idleTimeoutMs: common.idle_timeout ?? 3_600_000,
+    maxRequestsPerConnection: common.max_requests_per_connection ?? 0,
+    maxHeadBytes: (common.max_response_headers_kb ?? 60) * 1024,
+    maxHeaders: common.max_headers_count ?? 100,
+    enableTrailers: http1.enable_trailers ?? false,
+    allowChunkedLength: http1.allow_chunked_length ?? false,
+    panicThreshold: Math.floor(config.common_lb_config?.healthy_panic_threshold?.value ?? 50),
+    overprovisioningFactor: config.load_assignment?.policy?.overprovisioning_factor ?? 140,
+  };
+}

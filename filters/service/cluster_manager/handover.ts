@@ -1,0 +1,46 @@
+import type { Clusters, Connection, ConnectionHandler } from "@tsproxy/sdk";
+import type { Load } from "./host.ts";
+import type { ConnectionFacts } from "./pooled-connection.ts";
+
+/**
+ * What one generation of this package leaves to the next. The next may be other code, so there is nothing of a class in here:
+ * plain data, functions, and the SDK's own Connection.
+ *
+ *   setup of the new:   estate.heir = …           both live, the old one serves; if the new one is dropped, heir is unset
+ *   end of the old:     estate.surrender(heir)    sockets go over to the new generation
+ *   later:              heir.takeIdle(…)          a connection that was busy then has become idle
+ *
+ * Busy connections stay with the code that began their exchange until it ends; only their sockets' life is the heir's.
+ */
+export interface Estate {
+  readonly version: typeof VERSION;
+  /** The config of each cluster as JSON: the same text is the same cluster. */
+  readonly fingerprints: ReadonlyMap<string, string>;
+  /** Ids of the hosts of each cluster, as last counted in `membership_change`. */
+  readonly members: ReadonlyMap<string, readonly string[]>;
+  /** Names of hosts that have cells on this worker. */
+  readonly hostNames: Set<string>;
+  heir: Heir | undefined;
+  load(cluster: string, host: string): Load | undefined;
+  /** Publishes hosts again: a generation that was dropped may have published others over them. */
+  republish(): void;
+  surrender(heir: Heir): void;
+  /** Sockets that are still here, or behind: a generation before that has not finished. */
+  open(): number;
+}
+
+export interface Heir {
+  readonly clusters: Clusters;
+  adopt(connection: Connection, handler: ConnectionHandler): void;
+  /** False: it is not wanted, and stays with the caller. */
+  takeIdle(cluster: string, host: string, facts: ConnectionFacts): boolean;
+  fingerprint(cluster: string): string | undefined;
+}
+
+/** Goes up whenever a field here changes its meaning; an estate of another version is left to finish by itself. */
+export const VERSION = 1;
+
+export function estateOf(previous: unknown): Estate | undefined {
+  const estate = previous as Estate | undefined;
+  return estate?.version === VERSION ? estate : undefined;
+}

@@ -1,0 +1,160 @@
+import type { ClusterStats, Counter, Gauge, Histogram, Stats } from "@tsproxy/sdk";
+
+/** The cells of one cluster on this worker, asked for once. */
+export class ClusterCells implements ClusterStats {
+  readonly rqTotal: Counter;
+  readonly rqActive: Gauge;
+  readonly rqTimeout: Counter;
+  readonly rqCompleted: Counter;
+  readonly rqCancelled: Counter;
+  readonly rqPendingTotal: Counter;
+  readonly rqPendingActive: Gauge;
+  readonly rqPendingOverflow: Counter;
+  readonly rqPendingFailureEject: Counter;
+  readonly rqPerCx: Histogram;
+  readonly cxTotal: Counter;
+  readonly cxHttp1Total: Counter;
+  readonly cxActive: Gauge;
+  readonly cxConnectFail: Counter;
+  readonly cxConnectTimeout: Counter;
+  readonly cxConnectMs: Histogram;
+  readonly cxLengthMs: Histogram;
+  readonly cxDestroy: Counter;
+  readonly cxDestroyLocal: Counter;
+  readonly cxDestroyRemote: Counter;
+  readonly cxDestroyWithActiveRq: Counter;
+  readonly cxDestroyLocalWithActiveRq: Counter;
+  readonly cxDestroyRemoteWithActiveRq: Counter;
+  readonly cxCloseNotify: Counter;
+  readonly cxIdleTimeout: Counter;
+  readonly cxMaxRequests: Counter;
+  readonly cxNoneHealthy: Counter;
+  readonly cxProtocolError: Counter;
+  readonly cxRxBytes: Counter;
+  readonly cxTxBytes: Counter;
+  readonly flowControlBackedUp: Counter;
+  readonly flowControlDrained: Counter;
+  readonly healthyPanic: Counter;
+
+  constructor(stats: Stats) {
+    this.rqTotal = stats.counter("upstream_rq_total");
+    this.rqActive = stats.gauge("upstream_rq_active");
+    this.rqTimeout = stats.counter("upstream_rq_timeout");
+    this.rqCompleted = stats.counter("upstream_rq_completed");
+    this.rqCancelled = stats.counter("upstream_rq_cancelled");
+    this.rqPendingTotal = stats.counter("upstream_rq_pending_total");
+    this.rqPendingActive = stats.gauge("upstream_rq_pending_active");
+    this.rqPendingOverflow = stats.counter("upstream_rq_pending_overflow");
+    this.rqPendingFailureEject = stats.counter("upstream_rq_pending_failure_eject");
+    this.rqPerCx = stats.histogram("upstream_rq_per_cx");
+    this.cxTotal = stats.counter("upstream_cx_total");
+    this.cxHttp1Total = stats.counter("upstream_cx_http1_total");
+    this.cxActive = stats.gauge("upstream_cx_active");
+    this.cxConnectFail = stats.counter("upstream_cx_connect_fail");
+    this.cxConnectTimeout = stats.counter("upstream_cx_connect_timeout");
+    this.cxConnectMs = stats.histogram("upstream_cx_connect_ms", "ms");
+    this.cxLengthMs = stats.histogram("upstream_cx_length_ms", "ms");
+    this.cxDestroy = stats.counter("upstream_cx_destroy");
+    this.cxDestroyLocal = stats.counter("upstream_cx_destroy_local");
+    this.cxDestroyRemote = stats.counter("upstream_cx_destroy_remote");
+    this.cxDestroyWithActiveRq = stats.counter("upstream_cx_destroy_with_active_rq");
+    this.cxDestroyLocalWithActiveRq = stats.counter("upstream_cx_destroy_local_with_active_rq");
+    this.cxDestroyRemoteWithActiveRq = stats.counter("upstream_cx_destroy_remote_with_active_rq");
+    this.cxCloseNotify = stats.counter("upstream_cx_close_notify");
+    this.cxIdleTimeout = stats.counter("upstream_cx_idle_timeout");
+    this.cxMaxRequests = stats.counter("upstream_cx_max_requests");
+    this.cxNoneHealthy = stats.counter("upstream_cx_none_healthy");
+    this.cxProtocolError = stats.counter("upstream_cx_protocol_error");
+    this.cxRxBytes = stats.counter("upstream_cx_rx_bytes_total");
+    this.cxTxBytes = stats.counter("upstream_cx_tx_bytes_total");
+    this.flowControlBackedUp = stats.counter("upstream_flow_control_backed_up_total");
+    this.flowControlDrained = stats.counter("upstream_flow_control_drained_total");
+    this.healthyPanic = stats.counter("lb_healthy_panic");
+    for (const name of UNMOVED_COUNTERS) stats.counter(name);
+    for (const name of UNMOVED_GAUGES) stats.gauge(name);
+  }
+
+  /** A connection is gone. `remote`: the peer ended it. */
+  onDestroyed(remote: boolean, active: boolean): void {
+    this.cxDestroy.inc();
+    (remote ? this.cxDestroyRemote : this.cxDestroyLocal).inc();
+    if (!active) return;
+    this.cxDestroyWithActiveRq.inc();
+    (remote ? this.cxDestroyRemoteWithActiveRq : this.cxDestroyLocalWithActiveRq).inc();
+  }
+}
+
+/**
+ * Envoy lists these for every cluster, and so dashboards ask for them. This package never moves them: the updates are counted
+ * by the cluster's own package, and what the others count (limits, HTTP/2, zones, subsets) does not happen: zero is the truth.
+ */
+const UNMOVED_COUNTERS = [
+  "bind_errors",
+  "lb_local_cluster_not_ok",
+  "lb_recalculate_zone_structures",
+  "lb_subsets_created",
+  "lb_subsets_fallback",
+  "lb_subsets_fallback_panic",
+  "lb_subsets_removed",
+  "lb_subsets_selected",
+  "lb_zone_cluster_too_small",
+  "lb_zone_no_capacity_left",
+  "lb_zone_routing_all_directly",
+  "lb_zone_routing_cross_zone",
+  "lb_zone_routing_sampled",
+  "original_dst_host_invalid",
+  "update_attempt",
+  "update_empty",
+  "update_failure",
+  "update_no_rebuild",
+  "update_success",
+  "upstream_cx_connect_attempts_exceeded",
+  "upstream_cx_connect_with_0_rtt",
+  "upstream_cx_http2_total",
+  "upstream_cx_http3_total",
+  "upstream_cx_max_duration_reached",
+  "upstream_cx_overflow",
+  "upstream_cx_pool_overflow",
+] as const;
+const UNMOVED_GAUGES = [
+  "circuit_breakers.default.cx_open",
+  "circuit_breakers.default.cx_pool_open",
+  "circuit_breakers.default.rq_open",
+  "circuit_breakers.default.rq_pending_open",
+  "circuit_breakers.default.rq_retry_open",
+  "circuit_breakers.high.cx_open",
+  "circuit_breakers.high.cx_pool_open",
+  "circuit_breakers.high.rq_open",
+  "circuit_breakers.high.rq_pending_open",
+  "circuit_breakers.high.rq_retry_open",
+  "lb_subsets_active",
+  "max_host_weight",
+  "membership_excluded",
+  "version",
+] as const;
+
+/** The cells of one host, for admin's /clusters. */
+export class HostCells {
+  readonly cxActive: Gauge;
+  readonly cxTotal: Counter;
+  readonly cxConnectFail: Counter;
+  readonly rqActive: Gauge;
+  readonly rqTotal: Counter;
+  readonly rqSuccess: Counter;
+  readonly rqError: Counter;
+  readonly rqTimeout: Counter;
+  readonly rqPendingActive: Gauge;
+
+  constructor(stats: Stats, cluster: string, key: string) {
+    const cells = stats.scope(`@host|${cluster}|${key}|`);
+    this.cxActive = cells.gauge("cx_active");
+    this.cxTotal = cells.counter("cx_total");
+    this.cxConnectFail = cells.counter("cx_connect_fail");
+    this.rqActive = cells.gauge("rq_active");
+    this.rqTotal = cells.counter("rq_total");
+    this.rqSuccess = cells.counter("rq_success");
+    this.rqError = cells.counter("rq_error");
+    this.rqTimeout = cells.counter("rq_timeout");
+    this.rqPendingActive = cells.gauge("rq_pending_active");
+  }
+}

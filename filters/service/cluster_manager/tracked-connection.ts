@@ -1,0 +1,115 @@
+// Hot path: every byte of a TCP proxy's upstream passes here.
+import type { Chunk, CloseEvent, Connection, ConnectionHandler } from "@tsproxy/sdk";
+import type { UpstreamHost } from "./host.ts";
+import type { PoolOwner } from "./pool.ts";
+
+/** A connection of the caller's own (`Cluster.connect`): passed through, and counted like a pool's. */
+export class TrackedConnection implements ConnectionHandler {
+  readonly host: UpstreamHost;
+  readonly #owner: PoolOwner;
+  readonly #handler: ConnectionHandler;
+  readonly #onGone: (connection: TrackedConnection) => void;
+  readonly #openedAt: number;
+  #connection: Connection | undefined = undefined;
+  #connected = false;
+  #sent = 0;
+
+  constructor(
+    owner: PoolOwner,
+    host: UpstreamHost,
+    handler: ConnectionHandler,
+    onGone: (connection: TrackedConnection) => void,
+  ) {
+    this.#owner = owner;
+    this.host = host;
+    this.#handler = handler;
+    this.#onGone = onGone;
+    this.#openedAt = owner.cx.now();
+  }
+
+  open(): Connection {
+    const { cells, cx, connectOptions } = this.#owner;
+    cells.cxTotal.inc();
+    cells.cxActive.inc();
+    this.host.cells.cxTotal.inc();
+    this.host.cells.cxActive.inc();
+    cells.rqPendingTotal.inc();
+    cells.rqPendingActive.inc();
+    this.host.cells.rqPendingActive.inc();
+    const connection = cx.connect(this.host.address, this, connectOptions);
+    this.#connection = connection;
+    return connection;
+  }
+
+  get socket(): Connection | undefined {
+    return this.#connection;
+  }
+
+  #endPending(): void {
+    this.#owner.cells.rqPendingActive.dec();
+    this.host.cells.rqPendingActive.dec();
+  }
+
+  onConnected(): void {
+    const { cells, cx } = this.#owner;
+    this.#connected = true;
+    this.#endPending();
+    cells.cxConnectMs.record(cx.now() - this.#openedAt);
+    cells.rqTotal.inc();
+    cells.rqActive.inc();
+    this.host.load.active++;
+    this.host.cells.rqTotal.inc();
+    this.host.cells.rqActive.inc();
+    this.#handler.onConnected?.();
+  }
+
+  onData(chunk: Chunk): void {
+    this.#owner.cells.cxRxBytes.add(chunk.end - chunk.at);
+    this.#handler.onData(chunk);
+    this.#countSent();
+  }
+
+  #countSent(): void {
+    const sent = this.#connection?.bytesSent ?? 0;
+    this.#owner.cells.cxTxBytes.add(sent - this.#sent);
+    this.#sent = sent;
+  }
+
+  onEof(): void {
+    this.#handler.onEof();
+  }
+  onBlocked(): void {
+    this.#owner.cells.flowControlBackedUp.inc();
+    this.#handler.onBlocked?.();
+  }
+  onDrained(): void {
+    this.#owner.cells.flowControlDrained.inc();
+    this.#handler.onDrained?.();
+  }
+  onAgain(): void {
+    this.#handler.onAgain?.();
+  }
+
+  onClosed(event: CloseEvent): void {
+    const { cells, cx } = this.#owner;
+    const { host } = this;
+    cells.onDestroyed(event.by === "remote", this.#connected);
+    cells.cxActive.dec();
+    host.cells.cxActive.dec();
+    cells.cxLengthMs.record(cx.now() - this.#openedAt);
+    this.#countSent();
+    if (this.#connected) {
+      host.load.active--;
+      cells.rqActive.dec();
+      host.cells.rqActive.dec();
+    } else {
+      this.#endPending();
+      cells.cxConnectFail.inc();
+      if (event.timeout) cells.cxConnectTimeout.inc();
+      host.cells.cxConnectFail.inc();
+      cells.rqPendingFailureEject.inc();
+    }
+    this.#onGone(this);
+    this.#handler.onClosed(event);
+  }
+}

@@ -1,0 +1,149 @@
+import type { RequestEncoder, ResponseDecoder } from "./codec.ts";
+import type { SetupContext } from "./extension.ts";
+import type { Address, CloseEvent, Connection, ConnectionHandler } from "./network.ts";
+import type { Counter, Gauge, Stats } from "./stats.ts";
+
+/** What a balancer may look at. */
+export interface BalancerContext {
+  /** Undefined: nothing to hash. */
+  readonly hash?: number;
+}
+
+/** An endpoint that is alive in a cluster. */
+export interface Host {
+  readonly address: Address;
+  /** `ip:port`, the key in stats and admin. */
+  readonly key: string;
+  readonly hostname: string;
+  readonly weight: number;
+  readonly healthy: boolean;
+  /** Requests in progress on this worker; counted by the pool. */
+  activeRequests: number;
+  /**
+   * How an attempt on this host went, told once by whoever made it (the router): the status of its response; no answer in
+   * time; or none at all (reset, or a PoolFailure that names the host). Counts `rq_success`, `rq_error` and `rq_timeout`.
+   */
+  onResponse(status: number): void;
+  onTimeout(): void;
+  onReset(): void;
+}
+
+/** A host as configuration or discovery names it; plain JSON, so that it can be published. */
+export interface HostSpec {
+  readonly ip: string;
+  readonly port: number;
+  readonly path?: string;
+  readonly hostname: string;
+  readonly weight: number;
+  readonly priority: number;
+  readonly healthStatus: string;
+  readonly locality?: {
+    readonly region?: string;
+    readonly zone?: string;
+    readonly sub_zone?: string;
+  };
+  readonly metadata?: unknown;
+}
+
+/** A cluster package's setup returns this. Config: the whole cluster, Envoy's v3 fields. */
+export interface ClusterType {
+  /** Known without asking anybody. */
+  readonly initialHosts: readonly HostSpec[];
+  /**
+   * Runs on the control thread alone; its updates reach every worker. The first update ends the cluster's warming. The
+   * function returned ends it, for when the package's code is replaced; otherwise it ends with `cx`.
+   */
+  discover?(update: (hosts: readonly HostSpec[]) => void, cx: SetupContext): void | (() => void);
+}
+
+/**
+ * A balancer package's setup returns this: called for every change of the hosts. `hosts` are those that may be chosen now:
+ * one priority level, its healthy hosts (or all of them in panic), never none. `previous` is the balancer that the new one
+ * replaces, for those who go on where it stood; it may be of other code.
+ */
+export type BalancerFactory = (hosts: readonly Host[], previous?: Balancer) => Balancer;
+export interface Balancer {
+  /** Undefined: no host. */
+  choose(context: BalancerContext): Host | undefined;
+}
+
+/** The cluster manager, reached as `cx.clusters`. */
+export interface Clusters {
+  get(name: string): Cluster | undefined;
+}
+
+export interface ClusterStats {
+  /** These two are counted by the pool, the others by the router. */
+  readonly rqTotal: Counter;
+  readonly rqActive: Gauge;
+  readonly rqTimeout: Counter;
+  readonly rqCompleted: Counter;
+  /** `upstream_cx_protocol_error`: once for each `onDecodeError` of a response. */
+  readonly cxProtocolError: Counter;
+}
+
+/** Why no exchange could be begun. */
+export interface PoolFailure {
+  readonly reason: "no_host" | "connection_failed" | "connection_timeout" | "overflow";
+  readonly host: Host | undefined;
+  /** `delayed_connect_error: Connection refused`; "" if there is none. */
+  readonly transportFailure: string;
+}
+
+/** Who waits for an exchange. Exactly one of the two calls comes, unless the handle is cancelled first. */
+export interface PoolCallbacks {
+  readonly decoder: ResponseDecoder;
+  /** An idle or new connection is ours. May be called before `newStream` returns. */
+  onPoolReady(encoder: RequestEncoder, host: Host, connection: Connection): void;
+  onPoolFailure(failure: PoolFailure): void;
+}
+
+/** An exchange that waits for a connection. */
+export interface PoolHandle {
+  cancel(): void;
+}
+
+export interface Cluster {
+  readonly name: string;
+  /** `cluster.<alt_stat_name or name>.` */
+  readonly stats: Stats;
+  readonly traffic: ClusterStats;
+  readonly hosts: readonly Host[];
+  readonly connectTimeoutMs: number;
+  /**
+   * Chooses a host and begins an HTTP exchange on a pooled connection. Undefined if callbacks were called at once.
+   */
+  newStream(callbacks: PoolCallbacks, context: BalancerContext): PoolHandle | undefined;
+  /** Chooses a host and opens a connection of the caller's own (tcp_proxy). Undefined: no host or too many connections. */
+  connect(
+    handler: ConnectionHandler,
+    context: BalancerContext,
+  ): { readonly connection: Connection; readonly host: Host } | "no_host" | "overflow";
+}
+
+/** Published by the control thread under `cluster_manager/status`: what admin's /clusters and /config_dump show beside the cells. */
+export interface ClusterManagerStatus {
+  readonly clusters: readonly ClusterStatus[];
+}
+export interface ClusterStatus {
+  readonly name: string;
+  readonly observabilityName: string;
+  readonly addedViaApi: boolean;
+  /** Limits as Envoy reports them, DEFAULT priority and then HIGH. */
+  readonly thresholds: readonly [Thresholds, Thresholds];
+  readonly hosts: readonly HostStatus[];
+}
+export interface Thresholds {
+  readonly maxConnections: number;
+  readonly maxPendingRequests: number;
+  readonly maxRequests: number;
+  readonly maxRetries: number;
+}
+export interface HostStatus extends HostSpec {
+  /** As in the names of its cells: `@host|<cluster>|<key>|cx_active`. */
+  readonly key: string;
+  /** `healthy`, or `/failed_eds_health` and the like, one after the other. */
+  readonly healthFlags: string;
+  readonly canary: boolean;
+}
+export type { CloseEvent };

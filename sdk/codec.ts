@@ -1,0 +1,147 @@
+import type { Chunk } from "./bytes.ts";
+import type { HeaderMap, RequestHeaders, ResponseHeaders } from "./headers.ts";
+import type { CloseEvent, Connection } from "./network.ts";
+
+export type ResetReason =
+  | "local"
+  | "remote"
+  | "protocol_error"
+  | "connection_closed"
+  | "connection_failed"
+  | "overflow";
+
+export interface CodecOptions {
+  /** Bytes of a head (request or response). */
+  readonly maxHeadBytes: number;
+  readonly maxHeaders: number;
+  readonly enableTrailers: boolean;
+  readonly acceptHttp10: boolean;
+  readonly defaultHostForHttp10: string;
+  readonly allowAbsoluteUrl: boolean;
+  readonly allowChunkedLength: boolean;
+  readonly allowCustomMethods: boolean;
+  readonly headersWithUnderscores: "ALLOW" | "REJECT_REQUEST" | "DROP_HEADER";
+  /** Codec counters (`http1.dropped_headers_with_underscores`) are the codec's own business: its setup has `cx.stats`. */
+}
+
+/** A codec package's setup returns this. One codec object per connection. */
+export interface CodecFactory {
+  readonly protocol: "HTTP/1.1" | "HTTP/2";
+  createServer(connection: Connection, events: ServerEvents, options: CodecOptions): ServerCodec;
+  createClient(connection: Connection, events: ClientEvents, options: CodecOptions): ClientCodec;
+}
+
+/** The wire did not keep to the protocol. */
+export interface DecodeError {
+  /** 400, 408, 413, 426, 431, 501 for requests; 502 for responses. */
+  readonly status: number;
+  readonly body: string;
+  /** Envoy's word for %RESPONSE_CODE_DETAILS%: `http1.codec_error`. */
+  readonly details: string;
+}
+
+// ---- server side
+
+/** Implemented by the connection manager. */
+export interface ServerEvents {
+  /** First byte of a request. The head follows on the decoder returned; `headers` is filled before `onRequestHeaders`. */
+  onStream(encoder: ResponseEncoder): RequestDecoder;
+  /** Nothing is in progress and the client has closed its half or asked to close: the codec wants the connection closed. */
+  onIdleEnd(): void;
+}
+
+export interface RequestDecoder {
+  /** `headers` is the decoder's to keep until its stream has ended; the codec fills it (its bytes are lent until the end of the turn). */
+  readonly headers: RequestHeaders;
+  onRequestHeaders(info: RequestInfo, endStream: boolean): void;
+  onRequestBody(chunk: Chunk, endStream: boolean): void;
+  onRequestTrailers(trailers: HeaderMap): void;
+  onDecodeError(error: DecodeError): void;
+  /** The client went away. */
+  onReset(reason: ResetReason): void;
+  /** The client does not take what was encoded (true), or takes it again. */
+  onBlocked(blocked: boolean): void;
+}
+
+/** What a codec knows of a request beside its headers; reused, so copy what you keep. */
+export interface RequestInfo {
+  protocol: "HTTP/1.0" | "HTTP/1.1" | "HTTP/2";
+  isHead: boolean;
+  isConnect: boolean;
+  /** `connection: upgrade` with this `upgrade` value, lower case; "" if none. */
+  upgrade: string;
+  /** -1: not known beforehand. */
+  contentLength: number;
+  expectContinue: boolean;
+}
+
+export interface ServerCodec {
+  onData(chunk: Chunk): void;
+  onEof(): void;
+  onBlocked(blocked: boolean): void;
+  onAgain(): void;
+  onClosed(event: CloseEvent): void;
+  /** A request head has begun or a stream is in progress. */
+  readonly active: boolean;
+  /** No further request on this connection: the next response says so (`connection: close`, GOAWAY). */
+  drain(): void;
+}
+
+export interface ResponseEncoder {
+  readonly streamId: number;
+  encodeInformational(headers: ResponseHeaders): void;
+  /** Writes the head. Framing headers (content-length kept, transfer-encoding, connection) are the codec's own. */
+  encodeHeaders(headers: ResponseHeaders, endStream: boolean): void;
+  encodeBody(memory: Uint8Array, at: number, end: number, endStream: boolean): void;
+  encodeTrailers(trailers: HeaderMap): void;
+  /** Ends the stream without an end: HTTP/1 closes the connection. */
+  reset(): void;
+  /** No further request after this stream (HTTP/1: `connection: close`). Before `encodeHeaders`. */
+  closeAfter(): void;
+  /** Request bytes are not taken for now. */
+  pauseReading(paused: boolean): void;
+}
+
+// ---- client side
+
+/** Implemented by the pool. */
+export interface ClientEvents {
+  /** A response has ended and the connection may take another request. */
+  onIdle(): void;
+  /** The peer asked to leave, or the codec can take no more requests: out of the pool; closes by itself when idle. */
+  onRetire(): void;
+}
+
+export interface ClientCodec {
+  /** Begins an exchange. `decoder` gets the answer. HTTP/1: only when idle. */
+  newStream(decoder: ResponseDecoder): RequestEncoder;
+  onData(chunk: Chunk): void;
+  onEof(): void;
+  onBlocked(blocked: boolean): void;
+  onClosed(event: CloseEvent): void;
+  readonly active: boolean;
+}
+
+export interface ResponseDecoder {
+  /** Filled before `onResponseHeaders`, as on the server side. */
+  readonly responseHeaders: ResponseHeaders;
+  onInformational(headers: ResponseHeaders): void;
+  onResponseHeaders(endStream: boolean): void;
+  onResponseBody(chunk: Chunk, endStream: boolean): void;
+  onResponseTrailers(trailers: HeaderMap): void;
+  onDecodeError(error: DecodeError): void;
+  /** The exchange ended early. Called at most once, never after the end of the response. */
+  onUpstreamReset(reason: ResetReason, event: CloseEvent | undefined): void;
+  /** The upstream does not take what was encoded (true), or takes it again. */
+  onUpstreamBlocked(blocked: boolean): void;
+}
+
+export interface RequestEncoder {
+  /** `upgrade` as in RequestInfo: the exchange may become a tunnel after 101. */
+  encodeHeaders(headers: RequestHeaders, endStream: boolean, upgrade: string): void;
+  encodeBody(memory: Uint8Array, at: number, end: number, endStream: boolean): void;
+  encodeTrailers(trailers: HeaderMap): void;
+  /** Gives the exchange up: no call to its decoder follows. HTTP/1 closes the connection unless the exchange was complete. */
+  reset(): void;
+  pauseReading(paused: boolean): void;
+}

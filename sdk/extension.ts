@@ -1,0 +1,177 @@
+import type { AccessLogger } from "./access-log.ts";
+import type { BalancerFactory, Clusters, ClusterType } from "./cluster.ts";
+import type { CodecFactory } from "./codec.ts";
+import type { HttpFilterFactory } from "./http.ts";
+import type {
+  Address,
+  Connection,
+  ConnectionHandler,
+  ConnectOptions,
+  ListenerFilterFactory,
+  NetworkFilterFactory,
+} from "./network.ts";
+import type { ExtensionRef, Static, TSchema } from "./schema.ts";
+import type { Service } from "./service.ts";
+import type { Stats } from "./stats.ts";
+
+/** What `setup` of each kind returns: the thing that makes filters, or the one object that serves all. */
+export interface Kinds {
+  listener: ListenerFilterFactory;
+  network: NetworkFilterFactory;
+  http: HttpFilterFactory;
+  codec: CodecFactory;
+  cluster: ClusterType;
+  balancer: BalancerFactory;
+  access_log: AccessLogger;
+  service: Service;
+}
+export type Kind = keyof Kinds;
+
+export interface Definition<K extends Kind = Kind, S extends TSchema = TSchema> {
+  readonly kind: K;
+  /** Envoy's full name, or the bare name of a dropped-in filter. */
+  readonly name: string;
+  /** Other names that configs use, Envoy's old ones above all (`envoy.router`). */
+  readonly aliases?: readonly string[];
+  /** Messages that select this package in `typed_config`: `envoy.extensions.filters.http.router.v3.Router`. */
+  readonly types?: readonly string[];
+  /** The last of its chain: it answers or forwards, nothing follows it. */
+  readonly terminal?: boolean;
+  /** A service: where it runs, and which section of the bootstrap is its config (`admin`). */
+  readonly runs?: "workers" | "control" | "everywhere";
+  readonly section?: string;
+  readonly config: S;
+  /** Schema of `typed_per_filter_config` (http only). */
+  readonly routeConfig?: TSchema;
+  /**
+   * Called once per use in the config, generation and isolate. May throw: the config (or the new code) is refused with that
+   * message and nothing changes for traffic.
+   */
+  setup(config: Static<S>, cx: SetupContext): Kinds[K];
+}
+
+type Spec<K extends Kind, S extends TSchema> = Omit<Definition<K, S>, "kind">;
+const define =
+  <K extends Kind>(kind: K) =>
+  <S extends TSchema>(spec: Spec<K, S>): Definition<K, S> => ({ kind, ...spec });
+
+export const defineHttpFilter = define("http");
+export const defineNetworkFilter = define("network");
+export const defineListenerFilter = define("listener");
+export const defineCodec = define("codec");
+export const defineCluster = define("cluster");
+export const defineBalancer = define("balancer");
+export const defineAccessLogger = define("access_log");
+export const defineService = define("service");
+
+/**
+ * A use of an extension whose code or config may be replaced. Read `current` for each new connection or stream, never keep
+ * its value across them; hold the generation with `acquire` while a stream uses it.
+ */
+export interface Slot<T> {
+  readonly ref: ExtensionRef;
+  readonly current: Generation<T>;
+}
+
+export interface Generation<T> {
+  readonly value: T;
+  readonly number: number;
+  acquire(): void;
+  /** The last release of a generation that has been replaced disposes of it. */
+  release(): void;
+}
+
+export interface Timer {
+  /** Fires once, `ms` from now (not before; up to 20 ms late). Arming again moves it. */
+  arm(ms: number): void;
+  cancel(): void;
+  readonly armed: boolean;
+}
+
+export type LogFields = Readonly<Record<string, string | number | boolean | undefined>>;
+export interface Log {
+  debug(message: string, fields?: LogFields): void;
+  info(message: string, fields?: LogFields): void;
+  warn(message: string, fields?: LogFields): void;
+  error(message: string, fields?: LogFields): void;
+}
+
+/** An append-only file, buffered by core. A line is never split and never blocks the data path. */
+export interface FileSink {
+  append(line: string): void;
+  flush(): void;
+}
+
+/** RE2 semantics (linear time). */
+export interface Regex {
+  /** The whole text matches. */
+  matches(text: string): boolean;
+  /** Every match replaced; `\1` in the substitution is the first group. */
+  replaceAll(text: string, substitution: string): string;
+}
+
+/** What core gives to a package. Timers, connections and subscriptions made through it end with the generation. */
+export interface SetupContext {
+  /** `canary`: setup only proves that the config is good; no connection, no subscription takes effect. */
+  readonly role: "worker" | "control" | "canary";
+  readonly worker: number;
+  readonly node: {
+    readonly id: string;
+    readonly cluster: string;
+    /** The machine's own address that is not loopback: what x-forwarded-for gets for a client on this machine. */
+    readonly address?: string;
+  };
+  readonly log: Log;
+  readonly stats: Stats;
+  /** Where a filter's own stats stand by Envoy's naming: `http.<stat_prefix>.` in a connection manager's chain. Absent: nowhere special. */
+  readonly statPrefix?: string;
+  readonly clusters: Clusters;
+  /** Milliseconds on a monotonic clock, read once a poll phase. */
+  now(): number;
+  timer(onFired: () => void): Timer;
+  /** The slot of another extension that the config uses. Throws if there is no such package of that kind. */
+  extension<K extends Kind>(
+    kind: K,
+    ref: ExtensionRef,
+    options?: {
+      /** Becomes the extension's `cx.statPrefix`. */
+      readonly statPrefix?: string;
+    },
+  ): Slot<Kinds[K]>;
+  /** The slot of a package that the config need not name, with its default config: `cx.shipped("codec", "codec/http1")`. */
+  shipped<K extends Kind>(kind: K, packageName: string, config?: unknown): Slot<Kinds[K]>;
+  /** Throws with the construct's name if RE2 has no such syntax. */
+  regex(pattern: string): Regex;
+  connect(address: Address, handler: ConnectionHandler, options: ConnectOptions): Connection;
+  /**
+   * Takes a connection over that the generation before opened: `handler` hears its events from here on, and it ends with this
+   * generation instead of that one. For hand-overs; called when the generation before ends, or later.
+   */
+  adopt(connection: Connection, handler: ConnectionHandler): void;
+  file(path: string): FileSink;
+  /** Tells every isolate that has subscribed; the last value is kept for those who come later. JSON values. */
+  publish(topic: string, value: unknown): void;
+  subscribe(topic: string, onValue: (value: unknown) => void): void;
+  /** The configuration is not put into service before this settles (either way). Bounded by core (15 s). */
+  waitFor(settled: Promise<unknown>, what: string): void;
+  /** An operation of core outside the isolate: `dns.resolve`, `core.stats`, … JSON in and out. */
+  operation(name: string, args: unknown): Promise<unknown>;
+  /** Called when the generation ends. */
+  onDispose(dispose: () => void): void;
+  /** What `onHandover` of the generation before left, if this one replaces it. */
+  readonly previous: unknown;
+  onHandover(state: () => unknown): void;
+}
+
+/**
+ * Thrown by `setup` for a config that the schema lets through and the package still refuses. Core prints it with the place in
+ * the user's file. `path` counts from the package's own config: `virtual_hosts[0].domains[1]`.
+ */
+export class ConfigError extends Error {
+  readonly path: string;
+
+  constructor(path: string, message: string) {
+    super(message);
+    this.path = path;
+  }
+}

@@ -1,0 +1,434 @@
+// Hot path: test/bench. A head stays bytes; strings are made only when somebody asks.
+import { latin1Decode, latin1Encode } from "./bytes.ts";
+
+/** Per header: name at, name end, value at, value end (all from `base`), hash of the name, flags. */
+export const SPAN = 6;
+/** Flags of a span: the low byte is the known id (0: none). */
+export const FLAG = {
+  KNOWN: 0xff,
+  /** Taken out by an edit: not forwarded. */
+  REMOVED: 0x100,
+  /** Not written as `name: value CRLF` where it arrived, so it cannot be part of a long copy. */
+  IRREGULAR: 0x200,
+} as const;
+
+/** Names that parsers recognise in passing, so that `has` and `find` for them cost a mask test and a short walk. */
+export const KNOWN_NAMES = [
+  "",
+  "host",
+  "connection",
+  "content-length",
+  "transfer-encoding",
+  "keep-alive",
+  "proxy-connection",
+  "te",
+  "trailer",
+  "upgrade",
+  "expect",
+  "x-forwarded-for",
+  "x-forwarded-proto",
+  "x-request-id",
+  "user-agent",
+  "content-type",
+  "referer",
+  "server",
+  "date",
+  "via",
+  "x-envoy-upstream-service-time",
+  "x-envoy-internal",
+  "x-envoy-external-address",
+  "x-envoy-expected-rq-timeout-ms",
+  "x-client-trace-id",
+  "x-forwarded-host",
+  "location",
+] as const;
+
+/** Adds one (lower-case) byte to the hash of a name. */
+const step = (hash: number, byte: number): number => (Math.imul(hash, 31) + byte) | 0;
+
+/** A header name with what a search needs, made once: `const HOST = headerName("host")`. */
+export class HeaderName {
+  readonly text: string;
+  readonly bytes: Uint8Array;
+  readonly hash: number;
+  /** Index in KNOWN_NAMES; 0 for all others. */
+  readonly known: number;
+
+  constructor(text: string) {
+    this.text = text;
+    this.bytes = latin1Encode(text);
+    let hash = 0;
+    for (const byte of this.bytes) hash = step(hash, byte);
+    this.hash = hash;
+    this.known = Math.max(0, (KNOWN_NAMES as readonly string[]).indexOf(text));
+  }
+}
+
+const names = new Map<string, HeaderName>();
+const NAMES_KEPT = 4096; // filters may compute names from a peer's bytes; the table must not grow with them
+
+/** The one HeaderName of a name, any case. Throws TypeError if it is not a token (RFC 9110 §5.1). */
+export function headerName(text: string): HeaderName {
+  let name = names.get(text);
+  if (name !== undefined) return name;
+  for (let k = 0; k < text.length; k++) {
+    if (tokenByte[text.charCodeAt(k)] === undefined || tokenByte[text.charCodeAt(k)] === 0) {
+      throw new TypeError(`header name "${text}" is not a token`);
+    }
+  }
+  if (text.length === 0) throw new TypeError("header name is empty");
+  const lower = text.toLowerCase();
+  name = names.get(lower) ?? new HeaderName(lower);
+  if (names.size < NAMES_KEPT) names.set(text, name).set(lower, name);
+  return name;
+}
+
+/** For each byte: its lower-case form if it may stand in a token (RFC 9110 §5.6.2), else 0. */
+export const tokenByte = new Uint8Array(256);
+for (const char of "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz") {
+  tokenByte[char.charCodeAt(0)] = char.charCodeAt(0);
+}
+for (let c = 65; c <= 90; c++) tokenByte[c] = c + 32;
+
+const KNOWN_SLOTS = 256;
+const knownHash = new Int32Array(KNOWN_SLOTS);
+const knownAt: (HeaderName | undefined)[] = new Array(KNOWN_SLOTS).fill(undefined);
+for (const text of KNOWN_NAMES) {
+  if (text === "") continue;
+  const name = headerName(text);
+  let slot = (name.hash ^ (name.hash >>> 8)) & (KNOWN_SLOTS - 1);
+  while (knownAt[slot] !== undefined) slot = (slot + 1) & (KNOWN_SLOTS - 1);
+  knownAt[slot] = name;
+  knownHash[slot] = name.hash;
+}
+
+/** The known id of the (lower-case) name at [at, end) with that hash, or 0. */
+export function knownId(hash: number, memory: Uint8Array, at: number, end: number): number {
+  let slot = (hash ^ (hash >>> 8)) & (KNOWN_SLOTS - 1);
+  for (;;) {
+    const name = knownAt[slot];
+    if (name === undefined) return 0;
+    if (knownHash[slot] === hash && isName(name.bytes, memory, at, end)) return name.known;
+    slot = (slot + 1) & (KNOWN_SLOTS - 1);
+  }
+}
+
+function isName(bytes: Uint8Array, memory: Uint8Array, at: number, end: number): boolean {
+  const n = bytes.length;
+  if (end - at !== n) return false;
+  for (let k = 0; k < n; k++) if (memory[at + k] !== bytes[k]) return false;
+  return true;
+}
+
+/** A whole header line, encoded once, for values that never change. */
+export class HeaderLine {
+  readonly name: HeaderName;
+  /** `name: value CRLF` */
+  readonly bytes: Uint8Array;
+  #value: string | undefined;
+
+  constructor(name: string, value: string) {
+    this.name = headerName(name);
+    checkValue(value);
+    this.#value = value;
+    this.bytes = latin1Encode(`${this.name.text}: ${value}\r\n`);
+  }
+
+  get value(): string {
+    return (this.#value ??= latin1Decode(
+      this.bytes,
+      this.name.bytes.length + 2,
+      this.bytes.length - 2,
+    ));
+  }
+
+  /** For the one owner of a line who has written other bytes over those of its value (a request id, say). */
+  refresh(): void {
+    this.#value = undefined;
+  }
+}
+
+/** RFC 9110 §5.5: no CR, LF or NUL, and nothing beyond one byte a char. Throws TypeError. */
+export function checkValue(value: string): void {
+  for (let k = 0; k < value.length; k++) {
+    const c = value.charCodeAt(k);
+    if (c > 255 || (c < 32 && c !== 9) || c === 127) {
+      throw new TypeError(`header value has a character that a header cannot carry (code ${c})`);
+    }
+  }
+}
+
+/**
+ * A block of headers: spans over the bytes they arrived in, plus edits. Names are lower case (parsers fold them in place).
+ * Values are strings of one char a byte. A block lives as long as its stream: whoever owns it calls `detach` before the
+ * bytes go away.
+ */
+export class HeaderMap {
+  memory: Uint8Array = EMPTY;
+  /** All spans count from here. */
+  base = 0;
+  /** The bytes that the spans lie in, from `base`. */
+  blockEnd = 0;
+  count = 0;
+  spans: Int32Array = new Int32Array(24 * SPAN);
+  /** Bit k set: known id k may be there (an edit that removes leaves the bit). Ids above 30 have none. */
+  present = 0;
+  /** Values set by edits: flat [name, value, …]; they follow the spans on the wire. */
+  readonly added: string[] = [];
+  readonly lines: HeaderLine[] = [];
+  #own: Uint8Array = EMPTY;
+
+  /** Empties the block for another head. */
+  reset(): void {
+    this.memory = EMPTY;
+    this.base = 0;
+    this.blockEnd = 0;
+    this.count = 0;
+    this.present = 0;
+    if (this.added.length > 0) this.added.length = 0;
+    if (this.lines.length > 0) this.lines.length = 0;
+  }
+
+  /** For parsers: one more span, offsets from `base`. The name is in lower case already. */
+  addSpan(
+    nameAt: number,
+    nameEnd: number,
+    valueAt: number,
+    valueEnd: number,
+    hash: number,
+    flags: number,
+  ): void {
+    const i = this.count * SPAN;
+    if (i === this.spans.length) this.#grow();
+    const s = this.spans;
+    s[i] = nameAt;
+    s[i + 1] = nameEnd;
+    s[i + 2] = valueAt;
+    s[i + 3] = valueEnd;
+    s[i + 4] = hash;
+    s[i + 5] = flags;
+    const known = flags & FLAG.KNOWN;
+    if (known !== 0) this.present |= 1 << known;
+    this.count++;
+  }
+
+  #grow(): void {
+    const bigger = new Int32Array(this.spans.length * 2);
+    bigger.set(this.spans);
+    this.spans = bigger;
+  }
+
+  /** Copies the bytes to memory of its own, so that the block outlives the event that brought it. */
+  detach(): void {
+    if (this.memory === this.#own || this.blockEnd === 0) return;
+    const n = this.blockEnd;
+    if (this.#own.length < n) this.#own = new Uint8Array(Math.max(512, n + (n >> 1)));
+    this.#own.set(this.memory.subarray(this.base, this.base + n));
+    this.memory = this.#own;
+    this.base = 0;
+  }
+
+  /** Index of the first kept span with that name at or after `from`, or -1. */
+  find(name: HeaderName, from = 0): number {
+    const known = name.known;
+    const s = this.spans;
+    const end = this.count * SPAN;
+    if (known !== 0) {
+      if ((this.present & (1 << known)) === 0) return -1;
+      for (let i = from * SPAN; i < end; i += SPAN) {
+        if ((s[i + 5]! & (FLAG.KNOWN | FLAG.REMOVED)) === known) return i / SPAN;
+      }
+      return -1;
+    }
+    const hash = name.hash;
+    for (let i = from * SPAN; i < end; i += SPAN) {
+      if (s[i + 4] !== hash || (s[i + 5]! & FLAG.REMOVED) !== 0) continue;
+      if (isName(name.bytes, this.memory, this.base + s[i]!, this.base + s[i + 1]!))
+        return i / SPAN;
+    }
+    return -1;
+  }
+
+  nameAt(index: number): string {
+    const i = index * SPAN;
+    return latin1Decode(this.memory, this.base + this.spans[i]!, this.base + this.spans[i + 1]!);
+  }
+
+  valueAt(index: number): string {
+    const i = index * SPAN;
+    return latin1Decode(
+      this.memory,
+      this.base + this.spans[i + 2]!,
+      this.base + this.spans[i + 3]!,
+    );
+  }
+
+  /** The first value of that name, or undefined. */
+  get(name: string | HeaderName): string | undefined {
+    const n = typeof name === "string" ? headerName(name) : name;
+    const at = this.find(n);
+    if (at >= 0) return this.valueAt(at);
+    for (let k = 0; k < this.added.length; k += 2)
+      if (this.added[k] === n.text) return this.added[k + 1];
+    for (const line of this.lines) if (line.name === n) return line.value;
+    return undefined;
+  }
+
+  /** Every value of that name, in the order of the wire. */
+  getAll(name: string | HeaderName): string[] {
+    const n = typeof name === "string" ? headerName(name) : name;
+    const values: string[] = [];
+    for (let at = this.find(n); at >= 0; at = this.find(n, at + 1)) values.push(this.valueAt(at));
+    for (let k = 0; k < this.added.length; k += 2)
+      if (this.added[k] === n.text) values.push(this.added[k + 1]!);
+    for (const line of this.lines) if (line.name === n) values.push(line.value);
+    return values;
+  }
+
+  has(name: string | HeaderName): boolean {
+    const n = typeof name === "string" ? headerName(name) : name;
+    if (this.find(n) >= 0) return true;
+    for (let k = 0; k < this.added.length; k += 2) if (this.added[k] === n.text) return true;
+    for (const line of this.lines) if (line.name === n) return true;
+    return false;
+  }
+
+  /** One value in the place of all that were there. Throws TypeError on a name or value that HTTP cannot carry. */
+  set(name: string | HeaderName, value: string): void {
+    const n = typeof name === "string" ? headerName(name) : name;
+    checkValue(value);
+    this.remove(n);
+    this.added.push(n.text, value);
+  }
+
+  /** One more line of that name. Throws TypeError on a name or value that HTTP cannot carry. */
+  append(name: string | HeaderName, value: string): void {
+    const n = typeof name === "string" ? headerName(name) : name;
+    checkValue(value);
+    this.added.push(n.text, value);
+  }
+
+  /** One more line, encoded beforehand. */
+  appendLine(line: HeaderLine): void {
+    this.lines.push(line);
+  }
+
+  /** Takes every line of that name away. True if there was one. */
+  remove(name: string | HeaderName): boolean {
+    const n = typeof name === "string" ? headerName(name) : name;
+    let removed = false;
+    for (let at = this.find(n); at >= 0; at = this.find(n, at + 1)) {
+      this.removeAt(at);
+      removed = true;
+    }
+    for (let k = this.added.length - 2; k >= 0; k -= 2) {
+      if (this.added[k] === n.text) {
+        this.added.splice(k, 2);
+        removed = true;
+      }
+    }
+    for (let k = this.lines.length - 1; k >= 0; k--) {
+      if (this.lines[k]!.name === n) {
+        this.lines.splice(k, 1);
+        removed = true;
+      }
+    }
+    return removed;
+  }
+
+  removeAt(index: number): void {
+    const i = index * SPAN + 5;
+    this.spans[i] = this.spans[i]! | FLAG.REMOVED;
+  }
+
+  /** [name, value] of every line, in the order of the wire. */
+  *entries(): IterableIterator<[string, string]> {
+    for (let k = 0; k < this.count; k++) {
+      if ((this.spans[k * SPAN + 5]! & FLAG.REMOVED) === 0) yield [this.nameAt(k), this.valueAt(k)];
+    }
+    for (let k = 0; k < this.added.length; k += 2) yield [this.added[k]!, this.added[k + 1]!];
+    for (const line of this.lines) yield [line.name.text, line.value];
+  }
+
+  [Symbol.iterator](): IterableIterator<[string, string]> {
+    return this.entries();
+  }
+
+  /** Bytes that the block takes on the wire at most, for `Connection.reserve`. */
+  get wireSize(): number {
+    let n = this.blockEnd + this.count * 4;
+    for (let k = 0; k < this.added.length; k++) n += this.added[k]!.length + 2;
+    for (const line of this.lines) n += line.bytes.length;
+    return n;
+  }
+}
+
+const EMPTY = new Uint8Array(0);
+const HOST = headerName("host");
+
+/** A request head. `host` and `:authority` are one thing (RFC 9113 §8.3.1); it lies in `host`. */
+export class RequestHeaders extends HeaderMap {
+  /** Spans from `base`; a string that an edit has set goes before them. */
+  methodAt = 0;
+  methodEnd = 0;
+  pathAt = 0;
+  pathEnd = 0;
+  #method: string | undefined = undefined;
+  #path: string | undefined = undefined;
+  /** True once `path` or `method` is a string of an edit. */
+  pathEdited = false;
+  methodEdited = false;
+  scheme = "http";
+
+  override reset(): void {
+    super.reset();
+    this.methodAt = this.methodEnd = this.pathAt = this.pathEnd = 0;
+    this.#method = this.#path = undefined;
+    this.pathEdited = this.methodEdited = false;
+    this.scheme = "http";
+  }
+
+  get method(): string {
+    return (this.#method ??= latin1Decode(
+      this.memory,
+      this.base + this.methodAt,
+      this.base + this.methodEnd,
+    ));
+  }
+  set method(value: string) {
+    checkValue(value);
+    this.#method = value;
+    this.methodEdited = true;
+  }
+
+  /** The path with its query, as on the wire. */
+  get path(): string {
+    return (this.#path ??= latin1Decode(
+      this.memory,
+      this.base + this.pathAt,
+      this.base + this.pathEnd,
+    ));
+  }
+  set path(value: string) {
+    checkValue(value);
+    this.#path = value;
+    this.pathEdited = true;
+  }
+
+  get authority(): string | undefined {
+    return this.get(HOST);
+  }
+  set authority(value: string) {
+    this.set(HOST, value);
+  }
+}
+
+/** A response head. */
+export class ResponseHeaders extends HeaderMap {
+  status = 0;
+
+  override reset(): void {
+    super.reset();
+    this.status = 0;
+  }
+}

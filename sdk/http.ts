@@ -1,0 +1,140 @@
+import type { Chunk } from "./bytes.ts";
+import type { HeaderMap, RequestHeaders, ResponseHeaders } from "./headers.ts";
+import type { Address } from "./network.ts";
+import type { Route } from "./route.ts";
+
+/** A local reply: the answer of a filter in the place of an upstream's. */
+export interface Reply {
+  readonly type: "reply";
+  readonly status: number;
+  readonly body: string;
+  readonly headers: readonly (readonly [string, string])[];
+  /** Response flags, Envoy's short names (`RL`). */
+  readonly flags: readonly string[];
+  /** %RESPONSE_CODE_DETAILS% */
+  readonly details: string;
+}
+
+export function reply(
+  status: number,
+  options: Partial<Pick<Reply, "body" | "headers" | "flags" | "details">> = {},
+): Reply {
+  return {
+    type: "reply",
+    status,
+    body: "",
+    headers: [],
+    flags: [],
+    details: "local_reply",
+    ...options,
+  };
+}
+
+/**
+ * Keeps the head back. `buffer`: the whole body is collected (at most `max` bytes, else 413 or 500) and passed on with the head
+ * when it is complete, after this filter's body hook has seen it as one chunk. `stream`: the head goes on with the first chunk.
+ */
+export interface Hold {
+  readonly type: "hold";
+  readonly body: "buffer" | "stream";
+  readonly max: number;
+}
+
+export function hold(
+  options: { readonly body?: "buffer" | "stream"; readonly max?: number } = {},
+): Hold {
+  return { type: "hold", body: options.body ?? "buffer", max: options.max ?? 1024 * 1024 };
+}
+
+/** This filter is not called again for this stream (but for `onEnd`). */
+export const done = Object.freeze({ type: "done" as const });
+export type Done = typeof done;
+
+export type Verdict = void | Reply | Hold | Done;
+/**
+ * What a hook answers. A promise pauses this direction of the stream at this filter until it settles; a rejection is an error
+ * of the filter (500). Streams that end cancel their promises: a late verdict is dropped.
+ */
+export type HookResult = Verdict | PromiseLike<Verdict>;
+
+/** One filter's part in one stream. Requests pass filters in the order of the config, responses in reverse. */
+export interface HttpFilter {
+  onRequestHeaders?(headers: RequestHeaders, endStream: boolean): HookResult;
+  onRequestBody?(chunk: Chunk, endStream: boolean): HookResult;
+  onRequestTrailers?(trailers: HeaderMap): HookResult;
+  onResponseHeaders?(headers: ResponseHeaders, endStream: boolean): HookResult;
+  onResponseBody?(chunk: Chunk, endStream: boolean): HookResult;
+  onResponseTrailers?(trailers: HeaderMap): HookResult;
+  /** Exactly once, whatever became of the stream. */
+  onEnd?(): void;
+  /** Terminal filters: the client does not take what was sent (true), or takes it again. */
+  onResponseBlocked?(blocked: boolean): void;
+  /** Terminal filters: the stream is gone (client left, timeout, local reply): stop working for it. */
+  onReset?(): void;
+}
+
+/** What an http package's setup returns: called once per stream. */
+export type HttpFilterFactory = (stream: HttpStream) => HttpFilter;
+
+/** What is known of a stream, for access logs and filters. Times are epoch milliseconds, sizes body bytes. */
+export interface StreamInfo {
+  protocol: "HTTP/1.0" | "HTTP/1.1" | "HTTP/2";
+  startTime: number;
+  /** Milliseconds from the start, -1 if it has not happened: last request byte in, first upstream byte in, last byte out. */
+  requestDuration: number;
+  responseDuration: number;
+  duration: number;
+  bytesReceived: number;
+  bytesSent: number;
+  responseCode: number;
+  responseCodeDetails: string;
+  /** Short flags in the order set. */
+  readonly flags: string[];
+  routeName: string;
+  virtualHostName: string;
+  clusterName: string;
+  upstreamHost: Address | undefined;
+  upstreamLocalAddress: Address | undefined;
+  upstreamTransportFailure: string;
+  attempts: number;
+  connectionId: number;
+  downstreamRemoteAddress: Address;
+  downstreamDirectAddress: Address;
+  downstreamLocalAddress: Address;
+}
+
+/** A stream as its filters see it. */
+export interface HttpStream {
+  readonly id: number;
+  readonly info: StreamInfo;
+  readonly request: RequestHeaders;
+  /** The response head, once there is one. */
+  readonly response: ResponseHeaders | undefined;
+  /** The chosen route (chosen when first asked, after the filters before may have edited the head); undefined: none matches. */
+  readonly route: Route | undefined;
+  /** Forget the choice: the head was edited. */
+  clearRoute(): void;
+  /** `typed_per_filter_config` for this filter, the most specific level; undefined: none. */
+  readonly routeConfig: unknown;
+  /** Values that filters leave for each other and for logs, by namespace. */
+  readonly metadata: Map<string, Record<string, unknown>>;
+  /** For terminal filters. */
+  readonly responder: Responder;
+  /** A timer that is cancelled with the stream. */
+  sleep(ms: number): Promise<void>;
+}
+
+/** How a terminal filter answers. Each call passes the filters in reverse before it reaches the codec. */
+export interface Responder {
+  sendInformational(headers: ResponseHeaders): void;
+  /** `headers` belong to the stream from here on. */
+  sendHeaders(headers: ResponseHeaders, endStream: boolean): void;
+  sendBody(memory: Uint8Array, at: number, end: number, endStream: boolean): void;
+  sendTrailers(trailers: HeaderMap): void;
+  /** `editedBy`: the route whose response header rules this reply takes. */
+  sendReply(reply: Reply, editedBy?: Route): void;
+  /** The upstream failed in mid-response: the client must see that it is cut. */
+  reset(details: string, flag: string): void;
+  /** The request body is not taken for now (true), or again. */
+  pauseRequest(paused: boolean): void;
+}

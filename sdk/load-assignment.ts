@@ -1,0 +1,105 @@
+import type { HostSpec } from "./cluster.ts";
+import { Enum, type Static, Type, UInt32 } from "./schema.ts";
+
+const EndpointAddress = Type.Object({
+  socket_address: Type.Optional(
+    Type.Object({
+      address: Type.String({ minLength: 1 }),
+      port_value: Type.Optional(UInt32({ maximum: 65535 })),
+      protocol: Type.Optional(Enum(["TCP"])),
+    }),
+  ),
+  pipe: Type.Optional(Type.Object({ path: Type.String({ minLength: 1 }) })),
+});
+
+const LbEndpoint = Type.Object({
+  endpoint: Type.Object({
+    address: EndpointAddress,
+    hostname: Type.Optional(Type.String()),
+  }),
+  health_status: Type.Optional(
+    Enum(["UNKNOWN", "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED"]),
+  ),
+  load_balancing_weight: Type.Optional(UInt32({ minimum: 1 })),
+  metadata: Type.Optional(Type.Object({ filter_metadata: Type.Optional(Type.Record(Type.String(), Type.Unknown())) })),
+});
+
+/** Envoy's ClusterLoadAssignment, as cluster packages have it in their config. */
+export const LoadAssignment = Type.Object({
+  cluster_name: Type.Optional(Type.String()),
+  endpoints: Type.Optional(
+    Type.Array(
+      Type.Object({
+        locality: Type.Optional(
+          Type.Object({
+            region: Type.Optional(Type.String()),
+            zone: Type.Optional(Type.String()),
+            sub_zone: Type.Optional(Type.String()),
+          }),
+        ),
+        lb_endpoints: Type.Optional(Type.Array(LbEndpoint)),
+        priority: Type.Optional(UInt32({ maximum: 128 })),
+      }),
+    ),
+  ),
+  policy: Type.Optional(
+    Type.Object({ overprovisioning_factor: Type.Optional(UInt32({ minimum: 1 })) }),
+  ),
+});
+export type LoadAssignment = Static<typeof LoadAssignment>;
+
+/** An endpoint and where it stands in the assignment (`endpoints[0].lb_endpoints[2]`). `spec.ip` may still be a name. */
+export interface Endpoint {
+  readonly spec: HostSpec;
+  readonly path: string;
+}
+
+export function endpointsOf(assignment: LoadAssignment | undefined): Endpoint[] {
+  const endpoints: Endpoint[] = [];
+  for (const [l, locality] of (assignment?.endpoints ?? []).entries()) {
+    for (const [e, entry] of (locality.lb_endpoints ?? []).entries()) {
+      const { socket_address: socket, pipe } = entry.endpoint.address;
+      const spec: HostSpec = {
+        ip: socket?.address ?? "",
+        port: socket?.port_value ?? 0,
+        ...(pipe !== undefined && { path: pipe.path }),
+        hostname: entry.endpoint.hostname ?? "",
+        weight: entry.load_balancing_weight ?? 1,
+        priority: locality.priority ?? 0,
+        healthStatus: entry.health_status ?? "UNKNOWN",
+        ...(locality.locality !== undefined && { locality: locality.locality as NonNullable<HostSpec["locality"]> }),
+        ...(entry.metadata !== undefined && { metadata: entry.metadata }),
+      };
+      endpoints.push({ spec, path: `endpoints[${l}].lb_endpoints[${e}]` });
+    }
+  }
+  return endpoints;
+}
+
+/** Whether the text is an IP address, so that nobody has to resolve it. */
+export function isIp(text: string): boolean {
+  return isIpv4(text) || isIpv6(text);
+}
+
+export function isIpv4(text: string): boolean {
+  const parts = text.split(".");
+  return parts.length === 4 && parts.every((p) => /^(?:0|[1-9]\d{0,2})$/.test(p) && Number(p) < 256);
+}
+
+/** RFC 4291 §2.2; no zone. */
+export function isIpv6(text: string): boolean {
+  const halves = text.split("::");
+  if (halves.length > 2 || text.length > 45) return false;
+  let groups = 0;
+  for (const [h, half] of halves.entries()) {
+    if (half === "") continue;
+    const parts = half.split(":");
+    for (const [k, part] of parts.entries()) {
+      const last = h === halves.length - 1 && k === parts.length - 1;
+      if (last && part.includes(".") && isIpv4(part)) groups += 2;
+      else if (/^[0-9a-fA-F]{1,4}$/.test(part)) groups++;
+      else return false;
+    }
+  }
+  return halves.length === 2 ? groups < 8 : groups === 8;
+}

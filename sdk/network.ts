@@ -1,0 +1,146 @@
+import type { Chunk, Output } from "./bytes.ts";
+import type { SetupContext } from "./extension.ts";
+
+/** An IP address and port, or a unix socket (`path`; a leading `@` is the abstract namespace). */
+export interface Address {
+  readonly ip: string;
+  readonly port: number;
+  readonly path?: string;
+}
+
+export function formatAddress(address: Address): string {
+  if (address.path !== undefined) return address.path;
+  return address.ip.includes(":")
+    ? `[${address.ip}]:${address.port}`
+    : `${address.ip}:${address.port}`;
+}
+
+/** Why a connection is gone. `error` is the socket's own word (`ECONNRESET`), if it had one. */
+export interface CloseEvent {
+  readonly by: "remote" | "local";
+  readonly phase: "connecting" | "connected";
+  readonly timeout: boolean;
+  readonly error: string | undefined;
+}
+
+/** One socket, either direction. All methods may be called after it has closed; then they do nothing. */
+export interface Connection {
+  readonly id: number;
+  readonly remoteAddress: Address;
+  readonly localAddress: Address;
+  readonly open: boolean;
+  /** The peer has not taken what was written (high watermark passed); `onDrained` will tell. */
+  readonly blocked: boolean;
+  /** Bytes read and written, for access logs. */
+  readonly bytesReceived: number;
+  readonly bytesSent: number;
+  /** Room for `size` bytes; they are sent by `commit`. Nothing else may be written between the two. */
+  reserve(size: number): Output;
+  commit(output: Output): void;
+  /**
+   * Sends a range of lent memory. Bytes of the event in hand are forwarded where they lie; others are copied. The caller may
+   * reuse the memory when this returns.
+   */
+  write(memory: Uint8Array, at: number, end: number): void;
+  /** Sends FIN after all that was written; reading goes on. */
+  end(): void;
+  /** `flush`: after what was written. `abort`: at once. `reset`: at once, with RST. */
+  close(how: "flush" | "abort" | "reset"): void;
+  /** After what was written: drops what still comes, closes when the peer does or after `ms` (Envoy's delayed close). */
+  closeDelayed(ms: number): void;
+  /** Reading stops while pauses outnumber resumes. */
+  pause(): void;
+  resume(): void;
+  /** Calls `handler.onAgain` in a later turn: a way to yield after much synchronous work. */
+  again(): void;
+}
+
+/** Who owns a connection that a package opened, or the terminal end of a downstream one. */
+export interface ConnectionHandler {
+  onConnected?(): void;
+  /** Called once a read. The chunk is lent. */
+  onData(chunk: Chunk): void;
+  /** The peer sent FIN. */
+  onEof(): void;
+  onClosed(event: CloseEvent): void;
+  onBlocked?(): void;
+  onDrained?(): void;
+  onAgain?(): void;
+}
+
+export interface ConnectOptions {
+  /** 0: none. */
+  readonly timeoutMs: number;
+  readonly keepAlive?: { readonly idleS: number };
+}
+
+/** A connection that a listener accepted, as its network filters see it. */
+export interface DownstreamConnection extends Connection {
+  readonly listener: {
+    readonly name: string;
+    readonly statPrefix: string;
+    readonly direction: "UNSPECIFIED" | "INBOUND" | "OUTBOUND";
+  };
+  /** When it was accepted, epoch milliseconds. */
+  readonly startTime: number;
+  /** Set by listener filters (TLS inspector, PROXY protocol); "" when nobody did. */
+  readonly transportProtocol: string;
+  readonly serverName: string;
+  readonly applicationProtocols: readonly string[];
+  /** True once the listener drains: finish, take nothing new. */
+  readonly draining: boolean;
+}
+
+/**
+ * What a hook of a network filter answers: nothing (go on), `stop` (later filters do not see this; `resumeReading` goes on with
+ * what was kept), or a promise (the same, and go on when it settles; a rejection closes the connection).
+ */
+export type NetworkResult = void | typeof stop | Promise<void>;
+export const stop = Symbol.for("tsproxy.stop");
+
+export interface NetworkFilter {
+  onConnect?(): NetworkResult;
+  /** Bytes from the client, in order. `endStream`: it sent FIN (the chunk may be empty then). */
+  onData?(chunk: Chunk, endStream: boolean): NetworkResult;
+  /** The listener drains. */
+  onDrain?(): void;
+  onBlocked?(): void;
+  onDrained?(): void;
+  onAgain?(): void;
+  /** Exactly once. */
+  onClose?(event: CloseEvent): void;
+}
+
+/** What a network package's setup returns. */
+export interface NetworkFilterFactory {
+  create(connection: DownstreamConnection, chain: NetworkChain): NetworkFilter;
+  /**
+   * Takes another config for connections that are already open as well, or undefined to let them drain. Must change nothing
+   * until the returned function is called.
+   */
+  reconfigure?(config: unknown, cx: SetupContext): (() => void) | undefined;
+}
+
+/** A network filter's hold on the chain it is part of. */
+export interface NetworkChain {
+  /** After `stop`: the next filters get what was kept. */
+  resumeReading(): void;
+}
+
+/** A connection before its chain is chosen. */
+export interface AcceptedSocket {
+  remoteAddress: Address;
+  localAddress: Address;
+  transportProtocol: string;
+  serverName: string;
+  applicationProtocols: readonly string[];
+}
+
+export interface ListenerFilter {
+  /**
+   * Called at accept with no bytes and again whenever more came. `bytes` is everything received so far. Answers how many bytes
+   * it consumes (0: it only looked), or "more" to wait, or "close".
+   */
+  onBytes(bytes: Chunk): number | "more" | "close";
+}
+export type ListenerFilterFactory = (socket: AcceptedSocket) => ListenerFilter;

@@ -1,0 +1,64 @@
+import { type Static, type TSchema, Type } from "@sinclair/typebox";
+
+export { type Static, type TSchema, Type };
+
+/**
+ * A use of another extension inside a config: `{ name, typed_config }`, or the short `{ name, config }`. Core finds these by
+ * the schema, checks the inner config against the package it names, and hands `setup` an ExtensionRef.
+ */
+export interface ExtensionRef {
+  /** The name that the config gives: key of per-route config, free text otherwise. */
+  readonly name: string;
+  /** `kind/name` of the package that was found. */
+  readonly package: string;
+  /** The inner config, checked, with the package's defaults. */
+  readonly config: unknown;
+}
+
+/** Schema of a use of an extension of that kind. `fallback`: the package for an entry that is absent. */
+export function Extension(kind: string, options: { readonly description?: string } = {}) {
+  return Type.Unsafe<ExtensionRef>({ type: "object", extension: kind, ...options });
+}
+
+/**
+ * Schema of `typed_per_filter_config`: name of an HTTP filter in its chain -> ExtensionRef whose `config` the filter's
+ * `routeConfig` schema has checked. Envoy's `route.v3.FilterConfig` around it is taken off; what it says is in `disabled`.
+ */
+export function RouteConfigs() {
+  return Type.Record(
+    Type.String(),
+    Type.Unsafe<RouteConfigRef>({ type: "object", extension: "http", perRoute: true }),
+  );
+}
+
+/** An entry of `typed_per_filter_config`. */
+export interface RouteConfigRef extends ExtensionRef {
+  /** `FilterConfig.disabled`: the filter is skipped on this route. Absent: the entry does not say. */
+  readonly disabled?: boolean;
+}
+
+/** A protobuf Duration: a string of seconds (`"0.25s"`). `setup` gets milliseconds as a number. */
+export function Duration(
+  options: { readonly default?: number; readonly description?: string } = {},
+) {
+  return Type.Unsafe<number>({ type: "number", duration: true, minimum: 0, ...options });
+}
+
+/** A non-negative integer that fits 32 bits. */
+export function UInt32(
+  options: { readonly default?: number; readonly maximum?: number; readonly minimum?: number } = {},
+) {
+  return Type.Integer({ minimum: 0, maximum: 0xffff_ffff, ...options });
+}
+
+/** One of Envoy's enum names; any letter case and the protobuf number are folded to the name before the check. */
+export function Enum<const T extends readonly string[]>(
+  names: T,
+  options: { readonly default?: T[number] } = {},
+) {
+  return Type.Unsafe<T[number]>({ type: "string", enum: [...names], ...options });
+}
+
+/** A regular expression in RE2's syntax; `setup` compiles it with `cx.regex`. */
+export const SafeRegex = Type.Object({ regex: Type.String({ minLength: 1 }) });
+export type SafeRegex = Static<typeof SafeRegex>;

@@ -1,0 +1,199 @@
+import type { Cluster, Clusters } from "../cluster.ts";
+import type {
+  Definition,
+  FileSink,
+  Generation,
+  Kind,
+  Kinds,
+  LogFields,
+  Regex,
+  SetupContext,
+  Slot,
+  Timer,
+} from "../extension.ts";
+import type { Address, Connection, ConnectionHandler } from "../network.ts";
+import type { ExtensionRef } from "../schema.ts";
+import type { Counter, Gauge, Histogram, Stats } from "../stats.ts";
+import { TestClock } from "./clock.ts";
+import { TestConnection } from "./connection.ts";
+
+/** Stats in a Map, for assertions by name. */
+export class TestStats implements Stats {
+  readonly values: Map<string, number>;
+  readonly recorded: Map<string, number[]>;
+  readonly #prefix: string;
+
+  constructor(
+    prefix = "",
+    values = new Map<string, number>(),
+    recorded = new Map<string, number[]>(),
+  ) {
+    this.#prefix = prefix;
+    this.values = values;
+    this.recorded = recorded;
+  }
+  /** 0 for a stat that was never asked for. */
+  value(name: string): number {
+    return this.values.get(name) ?? 0;
+  }
+  #cell(name: string): Counter & Gauge {
+    const key = this.#prefix + name;
+    const values = this.values;
+    if (!values.has(key)) values.set(key, 0);
+    const add = (n: number) => void values.set(key, values.get(key)! + n);
+    return { inc: () => add(1), dec: () => add(-1), add, set: (v) => void values.set(key, v) };
+  }
+  counter(name: string): Counter {
+    return this.#cell(name);
+  }
+  gauge(name: string): Gauge {
+    return this.#cell(name);
+  }
+  histogram(name: string): Histogram {
+    const list = this.recorded.get(this.#prefix + name) ?? [];
+    this.recorded.set(this.#prefix + name, list);
+    return { record: (value) => void list.push(value) };
+  }
+  scope(prefix: string): Stats {
+    return new TestStats(this.#prefix + prefix, this.values, this.recorded);
+  }
+}
+
+export interface Opened {
+  readonly address: Address;
+  /** Replaced when another generation adopts the connection. */
+  handler: ConnectionHandler;
+  readonly connection: TestConnection;
+  readonly timeoutMs: number;
+}
+
+/** What `setup` gets in a test: a clock that the test turns, stats to read, connections to play the peer of. */
+export class TestContext implements SetupContext {
+  role: "worker" | "control" | "canary" = "worker";
+  worker = 0;
+  node = { id: "test-node", cluster: "test-cluster" };
+  readonly clock = new TestClock();
+  readonly stats = new TestStats();
+  readonly logged: { level: string; message: string; fields: LogFields }[] = [];
+  readonly opened: Opened[] = [];
+  readonly files = new Map<string, string>();
+  readonly published = new Map<string, unknown>();
+  readonly operations = new Map<string, (args: unknown) => unknown>();
+  readonly definitions = new Map<string, Definition>();
+  readonly clusterMap = new Map<string, Cluster>();
+  readonly waits: Promise<unknown>[] = [];
+  previous: unknown = undefined;
+  readonly #subscribers = new Map<string, ((value: unknown) => void)[]>();
+  readonly #disposers: (() => void)[] = [];
+  readonly clusters: Clusters = { get: (name) => this.clusterMap.get(name) };
+
+  readonly log = {
+    debug: (message: string, fields: LogFields = {}) =>
+      void this.logged.push({ level: "debug", message, fields }),
+    info: (message: string, fields: LogFields = {}) =>
+      void this.logged.push({ level: "info", message, fields }),
+    warn: (message: string, fields: LogFields = {}) =>
+      void this.logged.push({ level: "warn", message, fields }),
+    error: (message: string, fields: LogFields = {}) =>
+      void this.logged.push({ level: "error", message, fields }),
+  };
+
+  /** Makes a package known to `extension` and `shipped`, by `kind/name`. */
+  define(packageName: string, definition: unknown): this {
+    this.definitions.set(packageName, definition as Definition);
+    return this;
+  }
+  /** `setup` of a definition with this context; the config is taken as it is. */
+  setup<K extends Kind>(definition: Definition<K>, config: unknown): Kinds[K] {
+    return definition.setup(config as never, this);
+  }
+
+  now(): number {
+    return this.clock.ms;
+  }
+  timer(onFired: () => void): Timer {
+    return this.clock.timer(onFired);
+  }
+  extension<K extends Kind>(kind: K, ref: ExtensionRef): Slot<Kinds[K]> {
+    const definition = this.definitions.get(ref.package);
+    if (definition === undefined || definition.kind !== kind)
+      throw new Error(`no ${kind} package "${ref.package}"`);
+    const generation: Generation<Kinds[K]> = {
+      value: definition.setup(ref.config as never, this) as Kinds[K],
+      number: 1,
+      acquire: () => {},
+      release: () => {},
+    };
+    return { ref, current: generation };
+  }
+  shipped<K extends Kind>(kind: K, packageName: string, config: unknown = {}): Slot<Kinds[K]> {
+    return this.extension(kind, { name: packageName, package: packageName, config });
+  }
+  regex(pattern: string): Regex {
+    const whole = new RegExp(`^(?:${pattern})$`);
+    const all = new RegExp(pattern, "g");
+    return {
+      matches: (text) => whole.test(text),
+      replaceAll: (text, substitution) =>
+        text.replace(
+          all,
+          substitution
+            .replaceAll("$", "$$$$")
+            .replace(/\\(\d)/g, (_, n) => (n === "0" ? "$&" : `$${n}`)),
+        ),
+    };
+  }
+  connect(
+    address: Address,
+    handler: ConnectionHandler,
+    options: { timeoutMs: number },
+  ): Connection {
+    const connection = new TestConnection(this.opened.length + 100);
+    connection.remoteAddress = address;
+    this.opened.push({ address, handler, connection, timeoutMs: options.timeoutMs });
+    return connection;
+  }
+  adopt(connection: Connection, handler: ConnectionHandler): void {
+    const opened = this.opened.find((o) => o.connection === connection);
+    if (opened !== undefined) opened.handler = handler;
+    else
+      this.opened.push({
+        address: connection.remoteAddress,
+        handler,
+        connection: connection as TestConnection,
+        timeoutMs: 0,
+      });
+  }
+  file(path: string): FileSink {
+    return {
+      append: (line) => void this.files.set(path, (this.files.get(path) ?? "") + line),
+      flush: () => {},
+    };
+  }
+  publish(topic: string, value: unknown): void {
+    this.published.set(topic, value);
+    for (const f of this.#subscribers.get(topic) ?? []) f(value);
+  }
+  subscribe(topic: string, onValue: (value: unknown) => void): void {
+    this.#subscribers.set(topic, [...(this.#subscribers.get(topic) ?? []), onValue]);
+    if (this.published.has(topic)) onValue(this.published.get(topic));
+  }
+  waitFor(settled: Promise<unknown>): void {
+    this.waits.push(settled);
+  }
+  async operation(name: string, args: unknown): Promise<unknown> {
+    const run = this.operations.get(name);
+    if (run === undefined) throw new Error(`no operation "${name}" in this test`);
+    return run(args);
+  }
+  onDispose(dispose: () => void): void {
+    this.#disposers.push(dispose);
+  }
+  dispose(): void {
+    for (const dispose of this.#disposers.splice(0)) dispose();
+  }
+  handover: (() => unknown) | undefined = undefined;
+  onHandover(state: () => unknown): void {
+    this.handover = state;
+  }
+}

@@ -1,0 +1,304 @@
+/**
+ * CPU microseconds a request of the whole proxy process beside nginx, HAProxy and Envoy, in interleaved rounds of one run.
+ *
+ *   node test/bench/cpu.ts [http|tcp|1m|filter] [--rounds 3] [--seconds 2] [--only tsproxy,nginx]
+ *
+ * Needs wrk and nginx (Debian: wrk nginx-light libnginx-mod-stream haproxy); HAProxy and ENVOY=/path/to/envoy take part if
+ * present. The proxy is pinned to core 1 with one worker; the load, the backend and this script to core 0.
+ */
+import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
+import fs from "node:fs";
+import net from "node:net";
+import os from "node:os";
+import path from "node:path";
+import { parseArgs } from "node:util";
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    rounds: { type: "string", default: "3" },
+    seconds: { type: "string", default: "2" },
+    only: { type: "string" },
+    connections: { type: "string" },
+  },
+});
+const mode = positionals[0] ?? "http";
+const rounds = Number(values.rounds);
+const seconds = Number(values.seconds);
+const connections = values.connections ?? (mode === "1m" || mode === "tcp1m" ? "16" : "64");
+const root = path.join(import.meta.dirname, "../..");
+const dir = fs.mkdtempSync(path.join(os.tmpdir(), "tsproxy-bench-"));
+const BACKEND = 21_900;
+
+/** What a browser sends beside Host. */
+const HEADERS = [
+  "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36",
+  "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",
+  "Accept-Language: en-GB,en;q=0.9,de;q=0.8",
+  "Accept-Encoding: gzip, deflate, br, zstd",
+  "Cookie: session=4f1c9a7be2d34c0f9b8a; theme=dark; consent=yes",
+  "Referer: http://127.0.0.1/start",
+  "Cache-Control: max-age=0",
+  "Upgrade-Insecure-Requests: 1",
+];
+
+const write = (name: string, text: string): string => {
+  const file = path.join(dir, name);
+  fs.writeFileSync(file, text);
+  return file;
+};
+const socket = (port: number) => ({ socket_address: { address: "127.0.0.1", port_value: port } });
+const T = "type.googleapis.com/envoy.extensions.";
+
+/** The front proxy as shipped: request ids, stats, routing. */
+function envoyConfig(port: number, extraFilters: object[] = []): string {
+  const hcm = {
+    "@type": `${T}filters.network.http_connection_manager.v3.HttpConnectionManager`,
+    stat_prefix: "ingress_http",
+    route_config: {
+      name: "local_route",
+      virtual_hosts: [{ name: "backend", domains: ["*"], routes: [{ match: { prefix: "/" }, route: { cluster: "backend" } }] }],
+    },
+    http_filters: [
+      ...extraFilters,
+      { name: "envoy.filters.http.router", typed_config: { "@type": `${T}filters.http.router.v3.Router` } },
+    ],
+  };
+  const tcp = { "@type": `${T}filters.network.tcp_proxy.v3.TcpProxy`, stat_prefix: "tcp", cluster: "backend" };
+  const filter = mode.startsWith("tcp")
+    ? { name: "tcp", typed_config: tcp }
+    : { name: "hcm", typed_config: hcm };
+  return JSON.stringify({
+    static_resources: {
+      listeners: [{ name: "main", address: socket(port), filter_chains: [{ filters: [filter] }] }],
+      clusters: [
+        {
+          name: "backend",
+          type: "STATIC",
+          connect_timeout: "0.25s",
+          lb_policy: "ROUND_ROBIN",
+          load_assignment: { cluster_name: "backend", endpoints: [{ lb_endpoints: [{ endpoint: { address: socket(BACKEND) } }] }] },
+        },
+      ],
+    },
+  });
+}
+
+interface Subject {
+  readonly name: string;
+  start(port: number): readonly string[];
+}
+
+const tsproxy = (config: string, extra: string[] = []): string[] => [
+  process.execPath,
+  path.join(root, "core/bin/tsproxy.js"),
+  "run",
+  "-c",
+  config,
+  "--concurrency",
+  "1",
+  "-l",
+  "error",
+  ...extra,
+];
+
+const subjects: Subject[] = [
+  { name: "tsproxy", start: (port) => tsproxy(write(`tsproxy-${port}.json`, envoyConfig(port))) },
+  {
+    name: "nginx",
+    start: (port) => {
+      const http = `http { access_log off; keepalive_requests 1000000000;
+        upstream be { server 127.0.0.1:${BACKEND}; keepalive 512; keepalive_requests 1000000000; }
+        server { listen 127.0.0.1:${port} backlog=8192; location / { proxy_pass http://be; proxy_http_version 1.1;
+          proxy_set_header Connection ""; proxy_set_header Host $host; proxy_set_header X-Request-Id $request_id;
+          proxy_set_header X-Forwarded-Proto $scheme; } } }`;
+      const stream = `stream { server { listen 127.0.0.1:${port} backlog=8192; proxy_pass 127.0.0.1:${BACKEND}; } }`;
+      const modules = "load_module /usr/lib/nginx/modules/ngx_stream_module.so;";
+      const tcp = mode.startsWith("tcp");
+      const file = write(
+        `nginx-${port}.conf`,
+        `${tcp ? modules : ""} worker_processes 1; daemon off; pid ${dir}/nginx-${port}.pid; error_log ${dir}/nginx.err warn;
+        events { worker_connections 16384; } ${tcp ? stream : http}`,
+      );
+      return ["nginx", "-e", `${dir}/nginx.err`, "-c", file];
+    },
+  },
+  {
+    name: "haproxy",
+    start: (port) => [
+      "haproxy",
+      "-db",
+      "-f",
+      write(
+        `haproxy-${port}.cfg`,
+        `global\n nbthread 1\n maxconn 9000\ndefaults\n mode ${mode.startsWith("tcp") ? "tcp" : "http"}\n timeout connect 5s\n timeout client 300s\n timeout server 300s
+${mode.startsWith("tcp") ? "" : " http-reuse always\n unique-id-format %[uuid()]\n unique-id-header x-request-id\n"}frontend f\n bind 127.0.0.1:${port} backlog 8192\n default_backend b\nbackend b\n server s1 127.0.0.1:${BACKEND}\n`,
+      ),
+    ],
+  },
+];
+if (process.env.ENVOY !== undefined) {
+  const envoy = process.env.ENVOY;
+  subjects.push({
+    name: "envoy",
+    start: (port) => [
+      envoy, "-c", write(`envoy-${port}.json`, envoyConfig(port)), "--concurrency", "1", "-l", "error", "--disable-hot-restart",
+    ],
+  });
+}
+if (mode === "filter") {
+  const filters = path.join(dir, "filters");
+  fs.mkdirSync(filters);
+  fs.writeFileSync(
+    path.join(filters, "stamp.ts"),
+    `import { defineHttpFilter, Type, type RequestHeaders, type ResponseHeaders } from "@tsproxy/sdk";
+class Stamp {
+  onRequestHeaders(headers: RequestHeaders) { if (headers.get("user-agent") !== undefined) headers.set("x-stamp", "seen"); }
+  onResponseHeaders(headers: ResponseHeaders) { headers.set("x-stamped", "yes"); }
+}
+export default defineHttpFilter({ name: "stamp", config: Type.Object({}), setup: () => () => new Stamp() });
+`,
+  );
+  subjects.unshift({
+    name: "tsproxy +filter",
+    start: (port) =>
+      tsproxy(write(`tsproxy-filter-${port}.json`, envoyConfig(port, [{ name: "stamp", config: {} }])), ["--filters", filters]),
+  });
+}
+
+// ---- measuring
+
+const children = new Set<ChildProcess>();
+process.on("exit", () => {
+  for (const child of children) child.kill("SIGKILL");
+  fs.rmSync(dir, { recursive: true, force: true });
+});
+function run(core: number, argv: readonly string[]): ChildProcess {
+  const log = fs.openSync(path.join(dir, "proc.log"), "a");
+  const child = spawn("taskset", ["-c", String(core), ...argv], { stdio: ["ignore", log, log] });
+  children.add(child);
+  child.on("exit", () => children.delete(child));
+  return child;
+}
+const stopped = (child: ChildProcess): Promise<void> =>
+  new Promise((resolve) => {
+    if (child.exitCode !== null || child.signalCode !== null) return resolve();
+    const timer = setTimeout(() => child.kill("SIGKILL"), 8000);
+    child.on("exit", () => {
+      clearTimeout(timer);
+      resolve();
+    });
+    child.kill("SIGTERM");
+  });
+
+/** Nanoseconds on CPU of all threads of a process and its children, from schedstat. */
+function cpuOf(pid: number): number {
+  const parents = new Map<number, number[]>();
+  for (const entry of fs.readdirSync("/proc")) {
+    if (!/^\d+$/.test(entry)) continue;
+    try {
+      const stat = fs.readFileSync(`/proc/${entry}/stat`, "utf8");
+      const parent = Number(stat.slice(stat.lastIndexOf(")") + 4).split(" ")[0]);
+      parents.set(parent, [...(parents.get(parent) ?? []), Number(entry)]);
+    } catch {}
+  }
+  const all = [pid];
+  for (let k = 0; k < all.length; k++) all.push(...(parents.get(all[k]!) ?? []));
+  let sum = 0;
+  for (const p of all) {
+    try {
+      for (const task of fs.readdirSync(`/proc/${p}/task`)) {
+        sum += Number(fs.readFileSync(`/proc/${p}/task/${task}/schedstat`, "utf8").split(" ")[0]);
+      }
+    } catch {}
+  }
+  return sum;
+}
+
+async function ready(port: number): Promise<void> {
+  for (let k = 0; k < 400; k++) {
+    const ok = await new Promise<boolean>((resolve) => {
+      const s = net.connect(port, "127.0.0.1", () => s.write("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"));
+      let text = "";
+      s.on("data", (d) => {
+        text += d;
+        if (text.includes(" 200 ")) s.destroy();
+      });
+      s.on("error", () => resolve(false));
+      s.on("close", () => resolve(text.includes(" 200 ")));
+      s.setTimeout(1000, () => s.destroy());
+    });
+    if (ok) return;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  throw new Error(`nothing answers on port ${port}: ${fs.readFileSync(path.join(dir, "proc.log"), "utf8").slice(-2000)}`);
+}
+
+async function load(port: number, secs: number): Promise<{ n: number; bad: number }> {
+  const url = `http://127.0.0.1:${port}/${mode.endsWith("1m") ? "1m" : ""}`;
+  const argv = ["-c", "0", "wrk", "-t1", `-c${connections}`, `-d${secs}s`, ...HEADERS.flatMap((h) => ["-H", h]), url];
+  const child = spawn("taskset", argv, { stdio: ["ignore", "pipe", "inherit"] });
+  children.add(child);
+  let text = "";
+  child.stdout.on("data", (d) => {
+    text += d;
+  });
+  await new Promise((resolve) => child.on("close", resolve));
+  children.delete(child);
+  const n = Number(/(\d+) requests in/.exec(text)?.[1] ?? 0);
+  const errors = /Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)/.exec(text);
+  const bad =
+    Number(/Non-2xx or 3xx responses: (\d+)/.exec(text)?.[1] ?? 0) +
+    (errors === null ? 0 : errors.slice(1).reduce((sum, e) => sum + Number(e), 0));
+  return { n, bad };
+}
+
+execFileSync("taskset", ["-cp", "0", String(process.pid)]);
+fs.mkdirSync(path.join(dir, "www"));
+fs.writeFileSync(path.join(dir, "www/1m"), "x".repeat(1 << 20));
+const backend = run(0, [
+  "nginx",
+  "-e",
+  `${dir}/backend.err`,
+  "-c",
+  write(
+    "backend.conf",
+    `worker_processes 1; daemon off; pid ${dir}/backend.pid; error_log ${dir}/backend.err warn; events { worker_connections 16384; }
+    http { access_log off; keepalive_requests 1000000000; keepalive_timeout 300s; sendfile on; open_file_cache max=10; default_type text/plain;
+    server { listen 127.0.0.1:${BACKEND} backlog=8192; root ${dir}/www;
+    location = / { return 200 "hello from backend, this is a small body of text\\n"; } } }`,
+  ),
+]);
+await ready(BACKEND);
+const only = values.only?.split(",");
+const chosen = subjects.filter(
+  (s) => (only === undefined || only.includes(s.name)) && (s.name.startsWith("tsproxy") || spawnSync(s.name === "envoy" ? process.env.ENVOY! : s.name, [s.name === "envoy" ? "--version" : "-v"]).error === undefined),
+);
+const rows = new Map<string, { us: number[]; rps: number[]; bad: number }>(chosen.map((s) => [s.name, { us: [], rps: [], bad: 0 }]));
+let port = 22_000 + (process.pid % 500) * 10;
+for (let round = 0; round < rounds; round++) {
+  for (const subject of chosen) {
+    const at = port++;
+    const child = run(1, subject.start(at));
+    await ready(at);
+    await load(at, 1);
+    const before = cpuOf(child.pid!);
+    const { n, bad } = await load(at, seconds);
+    const row = rows.get(subject.name)!;
+    row.us.push((cpuOf(child.pid!) - before) / 1000 / n);
+    row.rps.push(n / seconds);
+    row.bad += bad;
+    await stopped(child);
+  }
+}
+await stopped(backend);
+const median = (list: readonly number[]): number => [...list].sort((a, b) => a - b)[list.length >> 1]!;
+const base = rows.get("nginx") ?? rows.values().next().value!;
+console.log(`${mode}: ${connections} connections, ${rounds} rounds of ${seconds} s; CPU µs a request`);
+console.log("| proxy | min | median | × nginx (medians) | requests/s | not 200 |\n|---|---|---|---|---|---|");
+for (const [name, row] of rows) {
+  console.log(
+    `| ${name} | ${Math.min(...row.us).toFixed(1)} | ${median(row.us).toFixed(1)} | ${(median(row.us) / median(base.us)).toFixed(2)} | ${Math.round(median(row.rps))} | ${row.bad} |`,
+  );
+}
+process.exit(0);
