@@ -1,7 +1,8 @@
 import { Builtin } from "./builtin.ts";
-import type { Change, Stage } from "./fleet.ts";
+import type { Change } from "./fleet.ts";
 import { createRing } from "./inside/ring.ts";
 import type { ModuleSource, Refusal, RuntimeConfig } from "./protocol.ts";
+import type { CanaryStage } from "./rehearsal.ts";
 
 /** Rings of a size that nothing passes through, and cells for as many stats as a config defines. */
 const RING = { events: 8, commands: 8, segments: 2, slots: 2 } as const;
@@ -12,19 +13,20 @@ const MEMORY_BYTES = 256 * 1024 * 1024;
 export interface CanaryOptions {
   readonly prelude: { readonly builtin: string; readonly sandbox: string; readonly sdk: string };
   readonly node: { readonly id: string; readonly cluster: string };
-  readonly onLog: (level: string, message: string, fields: Record<string, unknown>) => void;
 }
 
 /**
  * An isolate on main's own thread that every change passes first: all setups run in it, and none of what they ask for takes
  * effect. What hangs or breaks it costs no traffic; it is built anew with what runs.
  */
-export class Canary implements Stage {
+export class Canary implements CanaryStage {
   readonly #options: CanaryOptions;
   readonly #modules = new Map<string, ModuleSource>();
   #config: RuntimeConfig | undefined;
   #generation = 0;
   #builtin: Builtin | undefined;
+  /** Hash of the code last defined there, by package. */
+  readonly #defined = new Map<string, string>();
   #pending: Change | undefined;
 
   constructor(options: CanaryOptions) {
@@ -36,8 +38,10 @@ export class Canary implements Stage {
     this.#pending = change;
     const refusals: Refusal[] = [];
     for (const module of change.modules) {
+      if (this.#defined.get(module.package) === module.hash) continue;
       try {
         builtin.define(module);
+        this.#defined.set(module.package, module.hash);
       } catch (error) {
         refusals.push(refusalOf(module.package, error as Error));
       }
@@ -108,13 +112,11 @@ export class Canary implements Stage {
       prelude: this.#options.prelude,
       ring: createRing(RING),
       stats: new SharedArrayBuffer(STATS_BYTES),
-      onCall: (name, text) => {
-        if (name !== "log") return;
-        const { level, message, fields } = JSON.parse(text);
-        this.#options.onLog(level, message, fields);
-      },
+      // The threads will say and ask the same; here nothing takes effect.
+      onCall: () => {},
     });
     this.#builtin = builtin;
+    this.#defined.clear();
     if (this.#generation === 0) return builtin;
     const modules = [...this.#modules.values()];
     for (const module of modules) builtin.define(module);

@@ -1,3 +1,4 @@
+import type { ThreadMemory } from "./threads.ts";
 import type {
   AddressConfig,
   FromWorker,
@@ -29,6 +30,9 @@ export interface Stage {
 export interface Thread {
   readonly role: "worker" | "control";
   readonly index: number;
+  /** `worker 0`, `control`. */
+  readonly name: string;
+  readonly memory: ThreadMemory;
   post(message: ToWorker): void;
   /** At once. */
   kill(): void;
@@ -59,24 +63,30 @@ export interface FleetEvents {
 const PREPARE_MS = 20_000;
 const COMMIT_MS = 5_000;
 const LISTEN_MS = 5_000;
+/** The watchdog ends an isolate after 1 s; setting a large config up is bounded by what `prepare` may take. */
+const BOX_MS = 1_000;
+const SETUP_BOX_MS = PREPARE_MS;
 /** A thread that dies again and again must not take the machine with it. */
 const RESTART_MS = [100, 1_000, 5_000] as const;
 
 export interface Bound {
   readonly name: string;
+  /** With the number that port 0 became. */
   readonly address: AddressConfig;
 }
 
-/** A socket could not be bound. */
-export class ListenError extends Error {
+/** A listener whose address could not be bound. */
+export interface ListenFailure {
   readonly listener: string;
+  /** The socket's word (`EADDRINUSE`); "" if it is not a socket's failure. */
   readonly code: string;
+  readonly message: string;
+}
 
-  constructor(listener: string, code: string, message: string) {
-    super(message);
-    this.listener = listener;
-    this.code = code;
-  }
+interface Socket {
+  /** As the config has it. */
+  readonly asked: AddressConfig;
+  readonly address: AddressConfig;
 }
 
 /** The workers and the control thread, as one: every generation goes to all of them, or to none. */
@@ -89,7 +99,7 @@ export class Fleet implements Stage {
   #config: RuntimeConfig | undefined;
   #generation = 0;
   #pending: Change | undefined;
-  #bound: readonly Bound[] = [];
+  #sockets: ReadonlyMap<string, Socket> = new Map();
   #stopping = false;
 
   constructor(start: StartThread, events: FleetEvents, concurrency: number) {
@@ -122,27 +132,43 @@ export class Fleet implements Stage {
   }
 
   /**
-   * Binds what is not bound yet. Port 0: the first worker binds, the others take its number. A unix socket belongs to one
-   * worker. Returns every listener of the generation with the address it has; throws a ListenError.
+   * Binds what is not bound yet; a listener whose address has not changed keeps its sockets. Port 0: the first worker binds, the
+   * others take its number. A unix socket belongs to one worker. Answers a failure for each that could not be bound.
    */
-  async listen(listeners: readonly ListenerConfig[]): Promise<readonly Bound[]> {
-    const bound: Bound[] = [];
-    for (const role of ["worker", "control"] as const) {
-      const members = this.#members.filter((member) => member.role === role);
-      const own = listeners.filter((listener) => threadOf(listener) === role);
-      if (own.length === 0 || members.length === 0) continue;
-      const [first, ...others] = members as [Member, ...Member[]];
-      const addresses = await first.listen(own.map(({ name, address }) => ({ name, address: this.#known(name, address) })));
-      bound.push(...addresses);
-      const shared = addresses.filter(({ address }) => address.path === undefined);
-      await Promise.all(others.map((member) => member.listen(shared)));
+  async listen(listeners: readonly ListenerConfig[]): Promise<readonly ListenFailure[]> {
+    const failures: ListenFailure[] = [];
+    const kept = new Map<string, Socket>();
+    for (const { name, address } of listeners) {
+      const socket = this.#sockets.get(name);
+      if (socket !== undefined && isSameAddress(socket.asked, address)) kept.set(name, socket);
     }
-    this.#bound = bound;
+    for (const listener of listeners) {
+      if (kept.has(listener.name)) continue;
+      const address = await this.#bind(listener).catch((failure: ListenFailure) => failure);
+      if ("message" in address) failures.push(address);
+      else kept.set(listener.name, { asked: listener.address, address });
+    }
+    this.#sockets = kept;
+    return failures;
+  }
+
+  async #bind({ name, address, thread }: ListenerConfig): Promise<AddressConfig> {
+    const members = this.#members.filter((member) => member.role === (thread ?? "worker"));
+    let bound = address;
+    for (const [k, member] of members.entries()) {
+      if (k > 0 && address.path !== undefined) break;
+      bound = await member.listen({ name, address: bound });
+    }
     return bound;
   }
 
   get bound(): readonly Bound[] {
-    return this.#bound;
+    return [...this.#sockets].map(([name, { address }]) => ({ name, address }));
+  }
+
+  /** Each thread and how long it may be silent. */
+  boxes(): readonly { readonly thread: Thread; readonly boxMs: number }[] {
+    return this.#members.map(({ thread, boxMs }) => ({ thread, boxMs }));
   }
 
   publish(topic: string, value: unknown, from?: Thread): void {
@@ -162,20 +188,13 @@ export class Fleet implements Stage {
     await Promise.all(this.#members.map((member) => member.stop()));
   }
 
-  /** A listener that already has a number for its port 0 keeps it. */
-  #known(name: string, address: AddressConfig): AddressConfig {
-    if (address.port !== 0 || address.path !== undefined) return address;
-    const known = this.#bound.find((bound) => bound.name === name)?.address;
-    return known?.ip === address.ip ? known : address;
-  }
-
   #add(role: "worker" | "control", index: number, deaths: number): void {
     const member = new Member(role, this.#start, index, {
       onMessage: (message) => this.#onMessage(member, message),
       onExit: (reason) => this.#onExit(member, reason, deaths),
     });
-    for (const [topic, value] of this.#topics) member.post({ type: "publish", topic, value });
     this.#members.push(member);
+    for (const [topic, value] of this.#topics) member.post({ type: "publish", topic, value });
   }
 
   #onExit(member: Member, reason: string, deaths: number): void {
@@ -195,13 +214,13 @@ export class Fleet implements Stage {
     const member = this.#members.at(-1)!;
     const config = this.#config;
     if (config === undefined) return;
-    const names = new Set(config.listeners.filter((l) => threadOf(l) === role).map((l) => l.name));
+    const names = new Set(config.listeners.filter((l) => (l.thread ?? "worker") === role).map((l) => l.name));
     // A unix socket is the first worker's alone.
     const takes = ({ name, address }: Bound) =>
       names.has(name) && (address.path === undefined || role === "control" || index === 0);
     member.join(
       { generation: this.#generation, modules: [...this.#modules.values()], removed: [], config },
-      this.#bound.filter(takes),
+      this.bound.filter(takes),
     );
   }
 
@@ -228,9 +247,8 @@ export class Fleet implements Stage {
   }
 }
 
-/** Which threads accept for a listener: those of a service that runs on the control thread are its own. */
-export function threadOf(listener: ListenerConfig): "worker" | "control" {
-  return listener.thread ?? "worker";
+function isSameAddress(a: AddressConfig, b: AddressConfig): boolean {
+  return a.ip === b.ip && a.port === b.port && a.path === b.path && a.ipv4Compat === b.ipv4Compat;
 }
 
 type Answer = Extract<FromWorker, { type: "prepared" | "refused" | "committed" | "listening" | "listen_failed" | "drained" }>;
@@ -243,6 +261,8 @@ class Member {
   readonly #waiting = new Set<(message: Answer | undefined) => void>();
   #joined: Promise<void> = Promise.resolve();
   #gone = false;
+  /** It has committed a generation. */
+  #running = false;
 
   constructor(role: "worker" | "control", start: StartThread, index: number, events: ThreadEvents) {
     this.role = role;
@@ -260,12 +280,13 @@ class Member {
     });
   }
 
-  get #name(): string {
-    return this.role === "control" ? "the control thread" : `worker ${this.thread.index}`;
-  }
-
   post(message: ToWorker): void {
     if (!this.#gone) this.thread.post(message);
+  }
+
+  /** Milliseconds that the thread may be busy with one thing: long while it sets something up. */
+  get boxMs(): number {
+    return this.#waiting.size > 0 || !this.#running ? SETUP_BOX_MS : BOX_MS;
   }
 
   /** A new thread's way to what the others run. Changes wait until it is there; one that cannot get there dies. */
@@ -273,7 +294,7 @@ class Member {
     const join = async () => {
       if ((await this.#prepare(change)).length > 0) return this.thread.kill();
       await this.commit(change.generation);
-      await this.listen(listeners).catch(() => this.thread.kill());
+      for (const listener of listeners) await this.listen(listener).catch(() => this.thread.kill());
     };
     this.#joined = join();
   }
@@ -295,23 +316,33 @@ class Member {
     if (message?.type === "prepared") return [];
     if (message?.type === "refused") return message.refusals;
     const what = this.#gone ? "died while it prepared" : `did not answer within ${PREPARE_MS / 1000} s`;
-    return [{ package: "", message: `${this.#name} ${what}`, path: "", place: "", stack: "" }];
+    return [{ package: "", message: `${this.thread.name} ${what}`, path: "", place: "", stack: "" }];
   }
 
   async commit(generation: number): Promise<void> {
     const answer = this.#answer(COMMIT_MS, (message) => message.type === "committed" && message.generation === generation);
     this.post({ type: "commit", generation });
     await answer;
+    this.#running = true;
   }
 
-  async listen(listeners: readonly Bound[]): Promise<readonly Bound[]> {
-    if (listeners.length === 0) return [];
-    const answer = this.#answer(LISTEN_MS, (message) => message.type === "listening" || message.type === "listen_failed");
-    this.post({ type: "listen", listeners });
+  /** The address it got; rejects with a ListenFailure. */
+  async listen(listener: Bound): Promise<AddressConfig> {
+    const answer = this.#answer(
+      LISTEN_MS,
+      (message) =>
+        (message.type === "listening" && message.listeners.some((l) => l.name === listener.name)) ||
+        (message.type === "listen_failed" && message.name === listener.name),
+    );
+    this.post({ type: "listen", listeners: [listener] });
     const message = await answer;
-    if (message?.type === "listening") return message.listeners;
-    if (message?.type === "listen_failed") throw new ListenError(message.name, message.code, message.message);
-    throw new ListenError(listeners[0]!.name, "", `${this.#name} ${this.#gone ? "died" : "did not answer"} while it bound its sockets`);
+    if (message?.type === "listening") return message.listeners[0]!.address;
+    const { code, message: text } =
+      message?.type === "listen_failed"
+        ? message
+        : { code: "", message: `${this.thread.name} ${this.#gone ? "died" : "did not answer"} while it bound the socket` };
+    const failure: ListenFailure = { listener: listener.name, code, message: text };
+    throw failure;
   }
 
   async drain(ms: number): Promise<void> {

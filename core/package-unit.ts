@@ -11,6 +11,7 @@ import { directoriesOf } from "./watch.ts";
 export interface Built {
   readonly bundle: Bundle;
   readonly module: ModuleSource;
+  readonly builtAt: Date;
   /** One for each definition of the module. */
   readonly infos: readonly PackageInfo[];
 }
@@ -86,7 +87,7 @@ export class PackageUnit {
       const infos = infosOf(this.source, descriptions, this.#names.shipped);
       const group = this.#group(infos);
       const { code, filename, hash } = made;
-      this.next = { bundle: made, infos, module: { package: infos[0]!.package, group, code, filename, hash } };
+      this.next = { bundle: made, builtAt: new Date(), infos, module: { package: infos[0]!.package, group, code, filename, hash } };
     } catch (error) {
       if (error instanceof BundleError) this.#inputs = new Map([...this.#inputs, ...error.inputs]);
       else if (!(error instanceof DescribeError)) throw error;

@@ -7,23 +7,9 @@ import type { Log } from "./log.ts";
 import { type Built, type PackageNames, PackageUnit } from "./package-unit.ts";
 import { discoverDroppedIn, discoverShipped } from "./packages.ts";
 import { formatProblem, type Problem, problem, shortPath } from "./problem.ts";
-import type { ListenerConfig, PackageInfo, Refusal, RuntimeConfig } from "./protocol.ts";
+import type { ListenerConfig, RuntimeConfig } from "./protocol.ts";
+import { type CanaryStage, isRejected, type Rehearsed, type Rejected, rehearse } from "./rehearsal.ts";
 import { directoriesOf, Looks, Watch } from "./watch.ts";
-
-/** A configuration as the checks leave it. */
-export interface LoadedConfig {
-  /** Undefined if there are errors. */
-  readonly config: RuntimeConfig | undefined;
-  readonly errors: readonly Problem[];
-  readonly warnings: readonly Problem[];
-  /** What a package said against its part of `config`, at the user's line. */
-  explain(refusal: Refusal): Problem;
-}
-export type LoadConfig = (
-  file: string,
-  text: string,
-  packages: readonly PackageInfo[],
-) => LoadedConfig | Promise<LoadedConfig>;
 
 /** What serves: the threads, with their sockets. */
 export interface Serving extends Stage {
@@ -40,11 +26,14 @@ export interface ReloadOptions {
   readonly droppedIn: readonly string[];
   readonly trusted: readonly string[];
   readonly describer: Describer;
-  readonly loadConfig: LoadConfig;
-  readonly canary: Stage;
+  readonly canary: CanaryStage;
+  readonly strict: boolean;
+  readonly node: { readonly id: string; readonly cluster: string };
   /** Called once, with the first configuration that the canary let pass. */
   readonly serve: (config: RuntimeConfig) => Promise<Serving>;
   readonly log: Log;
+  /** A change was put into service, or refused. */
+  readonly onReload?: (outcome: "committed" | "refused") => void;
 }
 
 /** One package as `filter list` and admin show it. */
@@ -54,9 +43,14 @@ export interface PackageState {
   readonly name: string;
   readonly origin: "shipped" | "dropped-in";
   readonly folder: string;
-  /** `live`: its newest files serve. `stale`: they are refused, an older generation serves. `failed`: none ever did. */
-  readonly state: "live" | "stale" | "failed";
+  /** `builtin`, or its sandbox. */
+  readonly group: string;
+  readonly types: readonly string[];
+  /** `failed`: its newest files are refused. What serves is its generation before, if there is one. */
+  readonly state: "active" | "failed";
+  /** 0: nothing of it has ever served. */
   readonly generation: number;
+  readonly builtAt: string;
   readonly problems: readonly Problem[];
 }
 
@@ -77,7 +71,7 @@ type Edit =
   | { readonly type: "config"; readonly text: string };
 
 /** Why an attempt came to nothing. `stale`: files changed under it, the next look sees them. */
-type Failure = "stale" | { readonly problems: readonly Problem[]; readonly packages: ReadonlySet<string> };
+type Failure = "stale" | Omit<Rejected, "warnings">;
 
 /** A config file that is still being written looks like one with listeners taken out; so it has to hold still for this long. */
 const CONFIG_SETTLES_MS = 50;
@@ -99,7 +93,7 @@ export class Reload {
   readonly #looks: Looks;
   readonly #log: Log;
   #serving: Serving | undefined;
-  #runtime: RuntimeConfig | undefined;
+  #live: Rehearsed | undefined;
   #configText = "";
   /** Of the config file: what the last look saw, since when, and what was last attempted. */
   #seen = { hash: "", since: 0 };
@@ -108,8 +102,8 @@ export class Reload {
   readonly #reported = new Map<string, string>();
   #generation = 0;
   #since: number | undefined;
-  /** Committed changes and refused ones. */
-  readonly counts = { reloaded: 0, refused: 0 };
+  /** When the configuration that serves was put into service. */
+  loadedAt = new Date();
 
   constructor(options: ReloadOptions) {
     this.#options = options;
@@ -122,11 +116,9 @@ export class Reload {
     });
   }
 
-  get config(): RuntimeConfig | undefined {
-    return this.#runtime;
-  }
-  get configText(): string {
-    return this.#configText;
+  /** The configuration that serves. */
+  get live(): Rehearsed | undefined {
+    return this.#live;
   }
   get generation(): number {
     return this.#generation;
@@ -154,12 +146,23 @@ export class Reload {
   watch(): void {
     this.#watch.set(this.#directories());
     // What was saved while the proxy started.
-    for (const directory of this.#directories()) this.#looks.event(directory);
+    this.lookAtAll();
   }
 
   async close(): Promise<void> {
     this.#watch.close();
     await this.#looks.close();
+  }
+
+  /** Looks at everything, as if all of it had just been saved. */
+  lookAtAll(): void {
+    for (const directory of this.#directories()) this.#looks.event(directory);
+  }
+
+  /** A failure while packages run, at the line of their source. */
+  locate(message: string, stack: string): Problem {
+    const bundles = [...this.#units.values()].flatMap((unit) => unit.live?.bundle ?? []);
+    return locate(message, stack, (name) => bundles.find((made) => made.filename === name)?.sources);
   }
 
   packages(): PackageState[] {
@@ -259,44 +262,46 @@ export class Reload {
 
   async #attempt(edits: readonly Edit[], running: boolean): Promise<Failure | undefined> {
     const started = this.#since ?? performance.now();
-    const packages = this.#draft(edits);
-    const infos = [...packages.values()].flatMap((built) => built.infos);
+    const packages = [...this.#draft(edits).values()];
     const configEdit = edits.find((edit) => edit.type === "config");
-    const text = configEdit?.text ?? this.#configText;
-    const loaded = await this.#options.loadConfig(this.#options.configFile, text, infos);
-    if (loaded.config === undefined) return { problems: loaded.errors, packages: new Set() };
-    const config = isSame(loaded.config, this.#runtime) ? undefined : loaded.config;
     const generation = ++this.#generation;
-    const change = changeOf(edits, generation, config);
-    const explain = (refusals: readonly Refusal[]): Failure => ({
-      problems: refusals.map((refusal) => this.#explain(refusal, loaded, packages)),
-      packages: new Set(refusals.map((refusal) => refusal.package)),
+    const { canary, configFile: file, strict, node } = this.#options;
+    const change = changeOf(edits, generation);
+    const rehearsed = await rehearse({
+      file,
+      text: configEdit?.text ?? this.#configText,
+      packages: packages.flatMap((built) => built.infos),
+      strict,
+      node,
+      canary,
+      change,
+      live: this.#live,
+      find: (name) => packages.find(({ bundle }) => bundle.filename === name)?.bundle.sources,
     });
-
-    const { canary } = this.#options;
-    const inCanary = await canary.prepare(change);
     const drop = async (failure: Failure, stage?: Stage): Promise<Failure> => {
-      this.#generation = running ? this.#generation : 0;
       await Promise.all([canary.abort(generation), stage?.abort(generation)]);
       return failure;
     };
-    if (inCanary.length > 0) return drop(explain(inCanary));
-    this.#serving ??= await this.#options.serve(loaded.config);
+    if (isRejected(rehearsed)) return drop(rehearsed);
+    const { config, unchanged } = rehearsed;
+    this.#serving ??= await this.#options.serve(config);
     const serving = this.#serving;
-    if (config !== undefined) {
-      const taken = await serving.check(config.listeners);
-      if (taken.length > 0) return drop({ problems: taken, packages: new Set() });
+    const taken = unchanged ? [] : await serving.check(config.listeners);
+    if (taken.length > 0) return drop({ problems: taken, packages: new Set() });
+    const refusals = await serving.prepare({ ...change, config: unchanged ? undefined : config });
+    if (refusals.length > 0) {
+      const blamed = new Set(refusals.map((refusal) => refusal.package));
+      return drop({ problems: refusals.map(rehearsed.explain), packages: blamed }, serving);
     }
-    const refusals = await serving.prepare(change);
-    if (refusals.length > 0) return drop(explain(refusals), serving);
     if (running && (await this.#changedMeanwhile(edits))) return drop("stale", serving);
     await Promise.all([canary.commit(generation), serving.commit(generation)]);
     this.#accept(edits, generation);
-    this.#runtime = loaded.config;
-    const unbound = config === undefined ? [] : await serving.listen(config.listeners);
+    this.#live = rehearsed;
+    if (!unchanged) this.loadedAt = new Date();
+    const unbound = unchanged ? [] : await serving.listen(config.listeners);
     if (!running && unbound.length > 0) return { problems: unbound, packages: new Set() };
-    for (const found of [...loaded.warnings.filter(() => configEdit !== undefined), ...unbound])
-      this.#log.warn(formatProblem(found));
+    const warnings = configEdit === undefined ? [] : rehearsed.warnings;
+    for (const found of [...warnings, ...unbound]) this.#log.warn(formatProblem(found));
     if (running) this.#announce(edits, generation, performance.now() - started);
     return undefined;
   }
@@ -343,7 +348,7 @@ export class Reload {
   }
 
   #announce(edits: readonly Edit[], generation: number, ms: number): void {
-    this.counts.reloaded++;
+    this.#options.onReload?.("committed");
     const names = (type: Edit["type"]) =>
       edits.filter((edit) => edit.type === type).map((edit) => (edit.type === "config" ? shortPath(this.#options.configFile) : edit.unit.name));
     const done = [...names("code"), ...names("config")];
@@ -369,7 +374,7 @@ export class Reload {
       if (text === "") this.#reported.delete(key);
       else {
         this.#reported.set(key, text);
-        this.counts.refused++;
+        this.#options.onReload?.("refused");
         this.#log.error(`${text}\n${rest}`);
       }
     };
@@ -378,15 +383,6 @@ export class Reload {
       told(unit.source.id, unit.problems, rest);
     }
     told("config", this.#configProblems, `the config of before goes on`);
-  }
-
-  /** A word against a place in the config is told there; a failure of code, at the line of the code. */
-  #explain(refusal: Refusal, loaded: LoadedConfig, packages: ReadonlyMap<PackageUnit, Built>): Problem {
-    const bundles = [...packages.values()].map((built) => built.bundle);
-    const find = (filename: string) => bundles.find((bundle) => bundle.filename === filename)?.sources;
-    const inCode = locate(refusal.message, refusal.stack, find);
-    if (inCode.file !== "") return inCode;
-    return refusal.place === "" ? problem(`${refusal.package}: ${refusal.message}`) : loaded.explain(refusal);
   }
 
   /** Two dropped-in packages of one name: the later one is refused. */
@@ -448,28 +444,32 @@ export class Reload {
   }
 }
 
-function changeOf(edits: readonly Edit[], generation: number, config: RuntimeConfig | undefined): Change {
+function changeOf(edits: readonly Edit[], generation: number): Omit<Change, "config"> {
   const modules = edits.flatMap((edit) => (edit.type === "code" ? [edit.unit.next!.module] : []));
   const kept = new Set(edits.flatMap((edit) => (edit.type === "code" ? edit.unit.next!.infos.map((info) => info.package) : [])));
   const before = edits.flatMap((edit) => (edit.type === "config" ? [] : (edit.unit.live?.infos ?? [])));
   const removed = before.map((info) => info.package).filter((name) => !kept.has(name));
-  return { generation, modules, removed, config };
+  return { generation, modules, removed };
 }
 
 function statesOf(unit: PackageUnit): PackageState[] {
-  const { origin, folder } = unit.source;
-  const shown = { origin, folder, generation: unit.generation, problems: unit.problems };
-  const infos = (unit.live ?? unit.next)?.infos;
-  if (infos === undefined) {
-    const [kind, name] = origin === "shipped" ? unit.source.id.split("/") : ["", path.basename(unit.source.id)];
-    return [{ ...shown, package: unit.name, kind: kind!, name: name!, state: "failed" }];
-  }
-  const state = unit.live === undefined ? "failed" : unit.problems.length > 0 ? "stale" : "live";
-  return infos.map((info) => ({ ...shown, package: info.package, kind: info.kind, name: info.name, state }));
-}
-
-function isSame(a: RuntimeConfig, b: RuntimeConfig | undefined): boolean {
-  return b !== undefined && JSON.stringify(a) === JSON.stringify(b);
+  const { origin, folder, id } = unit.source;
+  const { generation, problems } = unit;
+  const shown = unit.live ?? unit.next;
+  const state = problems.length > 0 || unit.live === undefined ? "failed" : "active";
+  const common = { origin, folder, generation, state, problems, builtAt: shown?.builtAt.toISOString() ?? "" } as const;
+  if (shown !== undefined)
+    return shown.infos.map(({ package: name, kind, name: own, types }) => ({
+      ...common,
+      package: name,
+      kind,
+      name: own,
+      types,
+      group: shown.module.group,
+    }));
+  // Nobody has ever got to know its kind, but for those that the folder tells.
+  const [kind = "", name = ""] = origin === "shipped" ? id.split("/") : ["", path.basename(id)];
+  return [{ ...common, package: unit.name, kind, name, types: [], group: "" }];
 }
 
 function listed(names: readonly string[]): string {

@@ -83,7 +83,7 @@ export class Sockets {
   #dead = false;
   readonly #listeners = new Map<string, net.Server>();
   #open = 0;
-  onPark: (box: number, kind: number, token: number, offset: number, length: number) => void = () => {};
+  onPark: (box: number, token: number, offset: number, length: number) => void = () => {};
   onForget: (box: number, token: number) => void = () => {};
   readonly counts = { crossings: 0, events: 0, pinned: 0, copied: 0, refused: 0 };
 
@@ -404,12 +404,12 @@ export class Sockets {
       const op = word & 0xff;
       const id = control[i + 1]!;
       if (op === COMMAND.PARK) {
-        this.onPark((word >> 8) & 0xff, word >> 16, id, control[i + 2]!, control[i + 3]!);
+        this.onPark(word >>> 8, id, control[i + 2]!, control[i + 3]!);
         i += 4;
         continue;
       }
       if (op === COMMAND.FORGET) {
-        this.onForget((word >> 8) & 0xff, id);
+        this.onForget(word >>> 8, id);
         i += 4;
         continue;
       }
@@ -519,6 +519,14 @@ export class Sockets {
 
   #text(offset: number, length: number): string {
     return this.#memory.toString("latin1", offset, offset + length);
+  }
+
+  /** Room (at a multiple of 8) that lasts until the events of this flush are handled; -1: none for now. */
+  place(size: number): number {
+    const at = (this.#segments.inputAt + 7) & ~7;
+    if (!this.#segments.hasInput(at - this.#segments.inputAt + size)) return -1;
+    this.#segments.inputAt = at + size;
+    return at;
   }
 
   /** Puts a short text where input goes; its offset. */

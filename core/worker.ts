@@ -1,4 +1,6 @@
+import type { Server } from "node:net";
 import { isMainThread, parentPort, workerData } from "node:worker_threads";
+import { Boxes, SandboxCells, type ToldUse } from "./boxes.ts";
 import { Builtin } from "./builtin.ts";
 import { resolveName, type Family } from "./dns.ts";
 import { FileWriter } from "./file-writer.ts";
@@ -26,6 +28,19 @@ interface Live {
   readonly config: RuntimeConfig | undefined;
 }
 
+/** A change that is being set up beside what runs. */
+interface Pending {
+  readonly generation: number;
+  readonly live: Live;
+  /** New boxes, by package. */
+  readonly boxes: Map<string, number>;
+  readonly removed: readonly string[];
+  builtinReady: boolean;
+  boxesReady: boolean;
+  /** In the place of telling main. */
+  readonly onReady?: () => void;
+}
+
 /** One thread: its sockets, its builtin isolate, its sandboxes; and the generations they pass through. */
 class Worker {
   readonly #start: WorkerStart;
@@ -34,10 +49,12 @@ class Worker {
   readonly #topics = new Map<string, unknown>();
   #builtin: Builtin;
   #sockets: Sockets;
+  #boxes: Boxes;
+  readonly #cells: SandboxCells;
   #live: Live = { modules: new Map(), config: undefined };
   #before: Live | undefined = undefined;
   #committedAt = 0;
-  #pending: { readonly generation: number; readonly live: Live } | undefined = undefined;
+  #pending: Pending | undefined = undefined;
   #generation = 0;
   #deaths = 0;
   #stopping = false;
@@ -48,13 +65,14 @@ class Worker {
     this.#post = post;
     this.#files = new FileWriter((path, message) => this.#log("error", `cannot write ${path}: ${message}`));
     this.#beats = new Int32Array(start.beat);
-    [this.#builtin, this.#sockets] = this.#build();
+    this.#cells = new SandboxCells(start.stats, post);
+    [this.#builtin, this.#sockets, this.#boxes] = this.#build();
     setInterval(() => this.#beats[0]!++, 100).unref();
+    setInterval(() => this.#boxes.expire(performance.now()), 1000).unref();
   }
 
-  #build(): [Builtin, Sockets] {
+  #build(): [Builtin, Sockets, Boxes] {
     const ring = createRing(this.#start.sizes);
-    let sockets: Sockets | undefined;
     const builtin = new Builtin({
       role: this.#start.role,
       worker: this.#start.index,
@@ -64,9 +82,19 @@ class Worker {
       stats: this.#start.stats,
       onCall: (name, text) => this.#onCall(name, text),
     });
-    sockets = new Sockets(ring, builtin.run, (error) => this.#onDead(builtin, error));
+    const sockets = new Sockets(ring, builtin.run, (error) => this.#onDead(builtin, error));
+    const { prelude, index, node } = this.#start;
+    const boxes = new Boxes({
+      sdk: prelude.sdk,
+      prelude: prelude.sandbox,
+      worker: index,
+      node,
+      sockets,
+      stats: this.#cells,
+      post: this.#post,
+    });
     for (const [topic, value] of this.#topics) builtin.publish(topic, value);
-    return [builtin, sockets];
+    return [builtin, sockets, boxes];
   }
 
   #log(level: "debug" | "info" | "warn" | "error", message: string, fields: Record<string, unknown> = {}): void {
@@ -96,7 +124,16 @@ class Worker {
         this.#post({ type: "publish", topic: value.topic, value: value.value });
         break;
       case "prepared":
-        this.#onPrepared(value.generation);
+        this.#onReady(value.generation, "builtin");
+        break;
+      case "use":
+        this.#boxes.onUse(value as ToldUse);
+        break;
+      case "unuse":
+        this.#boxes.onUnuse(value.box, value.use);
+        break;
+      case "malformed":
+        this.#log("warn", "a sandbox gave an answer that cannot be taken", value);
         break;
       case "operation":
         this.#onOperation(value.call, value.name, value.args);
@@ -141,10 +178,7 @@ class Worker {
         this.#commit(message.generation);
         break;
       case "abort":
-        if (this.#pending?.generation === message.generation) {
-          this.#pending = undefined;
-          this.#guarded(() => this.#builtin.abort());
-        }
+        if (this.#pending?.generation === message.generation) this.#drop(this.#pending);
         break;
       case "listen":
         void this.#listen(message.listeners);
@@ -168,50 +202,84 @@ class Worker {
 
   #prepare(message: Extract<ToWorker, { type: "prepare" }>): void {
     const { generation, modules, removed, config } = message;
-    const refusals: Refusal[] = [];
     const next = new Map(this.#live.modules);
     for (const name of removed) next.delete(name);
     for (const module of modules) next.set(module.package, module);
-    try {
-      refusals.push(...this.#load(this.#builtin, modules));
-      if (refusals.length === 0) {
-        this.#pending = { generation, live: { modules: next, config: config ?? this.#live.config } };
-        refusals.push(
-          ...this.#builtin.prepare({ generation, changed: modules.map((m) => m.package), removed, config }),
-        );
-      }
-    } catch (error) {
-      refusals.push({ package: "", message: (error as Error).message, path: "", place: "", stack: (error as Error).stack ?? "" });
-    }
-    if (refusals.length > 0) {
-      this.#pending = undefined;
-      this.#post({ type: "refused", generation, refusals });
-    }
+    const live = { modules: next, config: config ?? this.#live.config };
+    const pending: Pending = { generation, live, boxes: new Map(), removed, builtinReady: false, boxesReady: false };
+    this.#pending = pending;
+    const refusals = this.#stage(pending, modules, config);
+    if (refusals.length > 0) this.#refuse(pending, refusals);
+    else void this.#prepareBoxes(pending);
     this.#sockets.poke();
   }
 
-  #load(builtin: Builtin, modules: Iterable<ModuleSource>): Refusal[] {
+  /** Loads modules and sets them up beside what runs. */
+  #stage(pending: Pending, modules: readonly ModuleSource[], config: RuntimeConfig | undefined): readonly Refusal[] {
+    const { generation, removed } = pending;
+    try {
+      const refusals = this.#load(modules, pending.boxes);
+      if (refusals.length > 0) return refusals;
+      return this.#builtin.prepare({ generation, changed: modules.map((m) => m.package), removed, config });
+    } catch (error) {
+      return [refusalOf("", error)];
+    }
+  }
+
+  #load(modules: readonly ModuleSource[], boxes: Map<string, number>): Refusal[] {
     const refusals: Refusal[] = [];
     for (const module of modules) {
       try {
-        builtin.define(module);
+        if (module.group === "builtin") this.#builtin.define(module);
+        else {
+          const { box, hooks } = this.#boxes.add(module);
+          boxes.set(module.package, box);
+          const [kind, name] = module.package.split("/");
+          this.#builtin.defineParked(module.package, box, JSON.stringify({ kind, name, hooks }));
+        }
       } catch (error) {
-        const e = error as Error;
-        refusals.push({ package: module.package, message: e.message, path: "", place: "", stack: e.stack ?? "" });
+        refusals.push(refusalOf(module.package, error));
       }
     }
     return refusals;
   }
 
-  #onPrepared(generation: number): void {
-    if (this.#pending?.generation === generation) this.#post({ type: "prepared", generation });
+  async #prepareBoxes(pending: Pending): Promise<void> {
+    const refusals = await this.#boxes.prepare();
+    if (this.#pending !== pending) return;
+    if (refusals.length > 0) this.#refuse(pending, refusals);
+    else this.#onReady(pending.generation, "boxes");
+  }
+
+  #refuse(pending: Pending, refusals: readonly Refusal[]): void {
+    this.#drop(pending);
+    this.#post({ type: "refused", generation: pending.generation, refusals });
+  }
+
+  #drop(pending: Pending): void {
+    this.#pending = undefined;
+    this.#guarded(() => this.#builtin.abort());
+    for (const box of pending.boxes.values()) this.#boxes.drop(box);
+    this.#sockets.poke();
+  }
+
+  #onReady(generation: number, who: "builtin" | "boxes"): void {
+    const pending = this.#pending;
+    if (pending?.generation !== generation) return;
+    if (who === "builtin") pending.builtinReady = true;
+    else pending.boxesReady = true;
+    if (!pending.builtinReady || !pending.boxesReady) return;
+    if (pending.onReady !== undefined) pending.onReady();
+    else this.#post({ type: "prepared", generation });
   }
 
   #commit(generation: number): void {
     const pending = this.#pending;
     if (pending?.generation !== generation) return;
     this.#pending = undefined;
+    this.#boxes.commit(pending.boxes);
     this.#guarded(() => this.#builtin.commit(DRAIN_MS));
+    for (const name of pending.removed) this.#boxes.removePackage(name);
     this.#before = this.#generation === 0 ? undefined : this.#live;
     this.#live = pending.live;
     this.#generation = generation;
@@ -269,26 +337,38 @@ class Worker {
     this.#pending = undefined;
     const listeners = this.#sockets.giveListeners();
     this.#sockets.destroy();
+    this.#boxes.dispose();
     void builtin.dispose();
     const delay = REBUILD_MS[Math.min(this.#deaths++, REBUILD_MS.length - 1)]!;
-    setTimeout(() => {
-      [this.#builtin, this.#sockets] = this.#build();
-      const modules = [...this.#live.modules.values()];
-      this.#load(this.#builtin, modules);
-      const generation = this.#generation;
-      this.#pending = { generation, live: this.#live };
-      const refusals = this.#builtin.prepare({
-        generation,
-        changed: modules.map((m) => m.package),
-        removed: [],
-        config: this.#live.config,
-      });
-      for (const refusal of refusals) this.#log("error", `cannot be set up again: ${refusal.message}`, { filter: refusal.package });
-      this.#builtin.commit(DRAIN_MS);
+    setTimeout(() => this.#rebuild(listeners), delay);
+  }
+
+  /** Builds the isolates anew with what is live; the listening sockets have waited. */
+  #rebuild(listeners: ReadonlyMap<string, Server>): void {
+    if (this.#stopping) return;
+    [this.#builtin, this.#sockets, this.#boxes] = this.#build();
+    const live = this.#live;
+    const serve = (): void => {
       this.#pending = undefined;
+      this.#boxes.commit(pending.boxes);
+      this.#guarded(() => this.#builtin.commit(DRAIN_MS));
       this.#sockets.takeListeners(listeners);
       this.#sockets.poke();
-    }, delay);
+    };
+    const pending: Pending = {
+      generation: this.#generation,
+      live,
+      boxes: new Map(),
+      removed: [],
+      builtinReady: false,
+      boxesReady: false,
+      onReady: serve,
+    };
+    this.#pending = pending;
+    const refusals = this.#stage(pending, [...live.modules.values()], live.config);
+    for (const { message, package: name } of refusals) this.#log("error", `cannot be set up again: ${message}`, { filter: name });
+    void this.#prepareBoxes(pending);
+    this.#sockets.poke();
   }
 
   async #drain(ms: number): Promise<void> {
@@ -308,10 +388,16 @@ class Worker {
     this.#guarded(() => this.#builtin.flushFiles());
     await this.#files.end();
     this.#sockets.destroy();
+    this.#boxes.dispose();
     await this.#builtin.dispose();
     parentPort?.close();
     process.exit(0);
   }
+}
+
+function refusalOf(packageName: string, error: unknown): Refusal {
+  const { message, stack = "" } = error instanceof Error ? error : new Error(String(error));
+  return { package: packageName, message, path: "", place: "", stack };
 }
 
 function changedPackages(before: Live, after: Live): string[] {

@@ -58,7 +58,8 @@ export class EdfScheduler<T> {
       let child = 2 * at + 1;
       if (child >= n) break;
       if (child + 1 < n && this.#before(child + 1, child)) child++;
-      if (deadlines[child]! > deadline || (deadlines[child] === deadline && orders[child]! > order)) break;
+      if (deadlines[child]! > deadline || (deadlines[child] === deadline && orders[child]! > order))
+        break;
       deadlines[at] = deadlines[child]!;
       orders[at] = orders[child]!;
       entries[at] = entries[child]!;

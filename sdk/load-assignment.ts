@@ -21,7 +21,9 @@ const LbEndpoint = Type.Object({
     Enum(["UNKNOWN", "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED"]),
   ),
   load_balancing_weight: Type.Optional(UInt32({ minimum: 1 })),
-  metadata: Type.Optional(Type.Object({ filter_metadata: Type.Optional(Type.Record(Type.String(), Type.Unknown())) })),
+  metadata: Type.Optional(
+    Type.Object({ filter_metadata: Type.Optional(Type.Record(Type.String(), Type.Unknown())) }),
+  ),
 });
 
 /** Envoy's ClusterLoadAssignment, as cluster packages have it in their config. */
@@ -67,7 +69,9 @@ export function endpointsOf(assignment: LoadAssignment | undefined): Endpoint[] 
         weight: entry.load_balancing_weight ?? 1,
         priority: locality.priority ?? 0,
         healthStatus: entry.health_status ?? "UNKNOWN",
-        ...(locality.locality !== undefined && { locality: locality.locality as NonNullable<HostSpec["locality"]> }),
+        ...(locality.locality !== undefined && {
+          locality: locality.locality as NonNullable<HostSpec["locality"]>,
+        }),
         ...(entry.metadata !== undefined && { metadata: entry.metadata }),
       };
       endpoints.push({ spec, path: `endpoints[${l}].lb_endpoints[${e}]` });
@@ -83,7 +87,9 @@ export function isIp(text: string): boolean {
 
 export function isIpv4(text: string): boolean {
   const parts = text.split(".");
-  return parts.length === 4 && parts.every((p) => /^(?:0|[1-9]\d{0,2})$/.test(p) && Number(p) < 256);
+  return (
+    parts.length === 4 && parts.every((p) => /^(?:0|[1-9]\d{0,2})$/.test(p) && Number(p) < 256)
+  );
 }
 
 /** RFC 4291 §2.2; no zone. */

@@ -93,9 +93,10 @@ export interface DownstreamConnection extends Connection {
 
 /**
  * What a hook of a network filter answers: nothing (go on), `stop` (later filters do not see this; `resumeReading` goes on with
- * what was kept), or a promise (the same, and go on when it settles; a rejection closes the connection).
+ * what was kept), or a promise (the same, and go on when it settles; a rejection closes the connection). Bytes that the promise
+ * of `onData` brings go to later filters in the place of the chunk.
  */
-export type NetworkResult = void | typeof stop | Promise<void>;
+export type NetworkResult = void | typeof stop | Promise<void | Uint8Array>;
 export const stop = Symbol.for("tsproxy.stop");
 
 export interface NetworkFilter {

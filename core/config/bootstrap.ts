@@ -82,8 +82,17 @@ const NodeSchema = Type.Object({
   user_agent_version: Type.Optional(Type.Unknown()),
 });
 
-/** The bootstrap's schema: core's own fields, and the sections that services own. */
+const schemas = new Map<string, Schema>();
+
+/** The bootstrap's schema: core's own fields, and the sections that services own. Kept, as a schema is compiled once. */
 export function bootstrapSchema(packages: readonly PackageInfo[]): Schema {
+  const key = JSON.stringify(services(packages).map((p) => [p.package, p.section]));
+  let schema = schemas.get(key);
+  if (schema === undefined) schemas.set(key, (schema = withSections(packages)));
+  return schema;
+}
+
+function withSections(packages: readonly PackageInfo[]): Schema {
   const own = Type.Object({
     node: Type.Optional(NodeSchema),
     static_resources: Type.Optional(

@@ -37,6 +37,8 @@ export interface BuilderParts {
 export class Builder {
   /** Where each object of the result came from. */
   readonly origin = new Map<object, Node>();
+  /** Reported already: whatever a schema says of them would only repeat it. */
+  readonly #refused = new Set<Node>();
   readonly #report: Report;
   readonly #normaliser: Normaliser;
   readonly #registry: Registry;
@@ -72,7 +74,7 @@ export class Builder {
     };
     for (const said of sentences(validate.errors ?? [], at, inEnvoy)) {
       const node = at(said.pointer) ?? nearest(root, said.pointer);
-      if (node.kind === "scalar" && node.invalid) continue;
+      if (this.#refused.has(node) || (node.kind === "scalar" && node.invalid)) continue;
       if (said.missing !== undefined) {
         const entry = node.kind === "map" ? node.get(said.missing) : undefined;
         if (entry?.kind === "scalar" && entry.invalid) continue;
@@ -217,7 +219,10 @@ export class Builder {
   #extension(schema: Schema, node: Node, root: Schema): unknown {
     const use = this.#resolver.use(schema.extension!, node);
     if (use === "skipped") return SKIPPED;
-    if (use === undefined) return undefined;
+    if (use === undefined) {
+      this.#refused.add(node);
+      return undefined;
+    }
     const ref: Record<string, unknown> = { name: use.name, package: use.package.package };
     this.origin.set(ref, node);
     // Fields of the entry beside name and config, where the schema of the place lists any.
@@ -253,11 +258,14 @@ export class Builder {
     if (node.kind === "list") return plain(node);
     const canonical =
       node.kind === "map" ? this.#normaliser.message("google.protobuf.Duration", node) : node;
-    if (canonical.kind !== "scalar" || canonical.invalid) return undefined;
+    if (canonical.kind !== "scalar" || canonical.invalid) {
+      this.#refused.add(node);
+      return undefined;
+    }
     const read = readDuration(canonical);
     if ("problem" in read) {
       this.#report.error(node.place, read.problem, read.help);
-      canonical.invalid = true;
+      this.#refused.add(node);
       return undefined;
     }
     return parseDuration(String(read.value));

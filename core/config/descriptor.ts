@@ -38,13 +38,14 @@ interface DescriptorFile {
   readonly extensions: { readonly [name: string]: string };
 }
 
-/** What the .proto files lack and Envoy 1.40 accepts. */
-const additions: DescriptorFile & {
+/** What the .proto files lack and Envoy 1.40 accepts; a field's number is 0 there, for it is read from JSON alone. */
+interface Additions extends DescriptorFile {
   /** Messages of which only the name is known. */
   readonly opaque: readonly string[];
   /** v2 names that no `previous_message_type` gives. */
   readonly former: Readonly<Record<string, string>>;
-} = text;
+}
+const additions = text as unknown as Additions;
 
 const FILE = new URL("./descriptor.json", import.meta.url);
 let loaded: Descriptor | undefined;

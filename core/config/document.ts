@@ -182,7 +182,7 @@ export type Format = "yaml" | "json";
 export function parseDocument(text: string, format: Format, report: Report): MapNode | undefined {
   const start: Place = { offset: 0, path: "" };
   const root = format === "json" ? parseJson(text, report) : parseYaml(text, report);
-  if (root === undefined) return undefined;
+  if (root === undefined || report.failed) return undefined;
   if (root.kind === "map") return root;
   if (isNull(root)) report.error(start, "the file is empty");
   else report.error(root.place, "the top level must be a map of fields");
@@ -208,14 +208,21 @@ function parseYaml(text: string, report: Report): Node | undefined {
     report.error(start, deep ? "nested too deeply" : `not YAML: ${(error as Error).message}`);
     return undefined;
   }
-  for (const error of document?.errors ?? [])
-    report.error({ offset: error.pos[0], path: "" }, `not YAML: ${sentence(error.message)}`);
-  if (report.failed) return undefined;
+  // The first one; those behind it mostly follow from it.
+  const broken = document?.errors[0];
+  if (broken !== undefined) {
+    report.error(
+      { offset: broken.pos[0], path: "" },
+      `not YAML: ${sentence(broken.message)}`,
+      text.includes("{%") ? "this looks like a template to be filled in first" : undefined,
+    );
+    return undefined;
+  }
   if (document?.contents === undefined || document.contents === null) {
     report.error(start, "the file is empty");
     return undefined;
   }
-  return new YamlReader(document, report).read(document.contents, start, 0);
+  return new YamlReader(report).read(document.contents, start, 0);
 }
 
 function sentence(message: string): string {
@@ -224,12 +231,12 @@ function sentence(message: string): string {
 }
 
 class YamlReader {
-  readonly #document: Document.Parsed;
   readonly #report: Report;
+  /** An alias means the last anchor of that name before it. */
+  readonly #anchors = new Map<string, YamlNode>();
   #nodes = 0;
 
-  constructor(document: Document.Parsed, report: Report) {
-    this.#document = document;
+  constructor(report: Report) {
     this.#report = report;
   }
 
@@ -242,11 +249,12 @@ class YamlReader {
       return invalidAt(place);
     }
     if (isAlias(node)) {
-      const target = node.resolve(this.#document);
+      const target = this.#anchors.get(node.source);
       if (target !== undefined) return this.read(target, parent, depth + 1);
       this.#report.error(place, `no anchor "${node.source}" before this alias`);
       return invalidAt(place);
     }
+    if (node?.anchor !== undefined) this.#anchors.set(node.anchor, node);
     if (isSeq(node)) {
       const items = node.items as (YamlNode | null)[];
       return new ListNode(
@@ -270,7 +278,7 @@ class YamlReader {
     const map = new MapNode(place);
     for (const pair of pairs) {
       const offset = pair.key?.range?.[0] ?? place.offset;
-      const source = isAlias(pair.key) ? pair.key.resolve(this.#document) : pair.key;
+      const source = isAlias(pair.key) ? this.#anchors.get(pair.key.source) : pair.key;
       if (!isScalar(source)) {
         const template = isMap(source)
           ? '"{{ … }}" is a template to be filled in first'

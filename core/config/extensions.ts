@@ -124,8 +124,16 @@ export class ExtensionResolver {
       );
     else if (normaliser.descriptor.knows(type))
       report.error(place, `Envoy's ${this.#envoyName(type)} is not implemented here`);
-    // Else it is among the loose ends: Envoy has no such type.
+    else this.#noType(kind, typed, type, place);
     return undefined;
+  }
+
+  #noType(kind: string, typed: MapNode, type: string, place: Place): void {
+    const { normaliser, registry, report } = this.#parts;
+    normaliser.loose.delete(typed);
+    const own = registry.packages.filter((p) => p.kind === kind).flatMap((p) => p.types);
+    const near = didYouMean(type, [...own, ...normaliser.descriptor.types()]);
+    report.error(place, `no ${word(kind)} has the type "${type}"`, near);
   }
 
   #skip(node: MapNode, typed: Node | undefined, name: string): "skipped" {

@@ -3,6 +3,7 @@
 import fs from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
+// biome-ignore lint/correctness/noUndeclaredDependencies: run where the workspace is built, from the root's devDependencies.
 import protobuf from "protobufjs";
 
 const require = createRequire(import.meta.url);

@@ -28,7 +28,7 @@ class JsonError extends Error {
   }
 }
 
-const STRING = /"(?:[^"\\\u0000-\u001f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"/y;
+const STRING = /"(?:[^"\\]|\\.)*"/y;
 const NUMBER = /-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?/y;
 const WORD = /true|false|null/y;
 const SPACE = /[ \t\r\n]*/y;
@@ -58,7 +58,7 @@ class JsonReader {
     if (next === "{") return this.#object(place, depth);
     if (next === "[") return this.#array(place, depth);
     const string = this.#take(STRING);
-    if (string !== undefined) return new ScalarNode(place, JSON.parse(string) as string, string);
+    if (string !== undefined) return new ScalarNode(place, unquoted(string, place.offset), string);
     const number = this.#take(NUMBER);
     if (number !== undefined) {
       const value = Number(number);
@@ -79,7 +79,7 @@ class JsonReader {
       const offset = this.#at;
       const text = this.#take(STRING);
       if (text === undefined) throw this.#unexpected("a key in double quotes");
-      const key = JSON.parse(text) as string;
+      const key = unquoted(text, offset);
       const at = childPlace(place, offset, key);
       if (!this.#punctuation(":")) throw this.#unexpected('":"');
       if (map.has(key)) this.#report.warn(at, `"${key}" is written twice; this one counts`);
@@ -118,5 +118,13 @@ class JsonReader {
       this.#at,
       `${found === undefined ? "the end" : JSON.stringify(found)} where ${wanted} should be`,
     );
+  }
+}
+
+function unquoted(text: string, offset: number): string {
+  try {
+    return JSON.parse(text) as string;
+  } catch {
+    throw new JsonError(offset, "a control character or an unknown escape in a string");
   }
 }

@@ -40,6 +40,15 @@ const SCALARS = new Set(
 const TYPED_STRUCTS = new Set(["xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct"]);
 const ANY = "google.protobuf.Any";
 
+/** What is wrong with a config unless a package takes it. */
+interface LooseEnd {
+  readonly place: Place;
+  readonly message: string;
+  readonly help?: string;
+  /** Perhaps of an Envoy that is younger than the descriptor: a warning. */
+  readonly newer?: boolean;
+}
+
 /**
  * Brings a tree into protobuf's canonical JSON, in place: v3's own field names, enum names as declared, Durations and numbers
  * in one form, rules checked. Whatever is wrong goes into the report, and the walk goes on.
@@ -49,10 +58,7 @@ export class Normaliser {
   readonly rewriter: Rewriter;
   readonly #report: Report;
   /** Any's without a type, or of one that Envoy lacks: a package may know them; errors if none does. */
-  readonly loose = new Map<
-    Node,
-    { readonly place: Place; readonly message: string; readonly help?: string }
-  >();
+  readonly loose = new Map<Node, LooseEnd>();
 
   constructor(descriptor: Descriptor, rewriter: Rewriter, report: Report) {
     this.descriptor = descriptor;
@@ -62,8 +68,9 @@ export class Normaliser {
 
   /** Told at the end, about what no package has taken. */
   reportLoose(): void {
-    for (const { place, message, help } of this.loose.values())
-      this.#report.error(place, message, help);
+    for (const { place, message, help, newer } of this.loose.values())
+      if (newer === true) this.#report.unimplemented(place, message, help);
+      else this.#report.error(place, message, help);
   }
 
   /** The node as that message; another node may stand for it afterwards. */
@@ -328,7 +335,10 @@ export class Normaliser {
     if (TYPED_STRUCTS.has(type)) return this.#typedStruct(node);
     if (!this.descriptor.knows(type) && !isSpecial(type)) {
       const help = didYouMean(type, this.descriptor.types());
-      const loose = { place: url.place, message: `Envoy has no type "${type}"` };
+      // Where nothing here would use it, it may as well be younger than the descriptor.
+      const newer = type.startsWith("envoy.");
+      const message = newer ? `unknown type "${type}"` : `Envoy has no type "${type}"`;
+      const loose = { place: url.place, message, newer };
       this.loose.set(node, help === undefined ? loose : { ...loose, help });
       node.set("@type", scalar(url.place, `type.googleapis.com/${type}`), url.place);
       return node;

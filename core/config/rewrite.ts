@@ -1,6 +1,15 @@
 import type { Descriptor } from "./descriptor.ts";
 import type { Place, Report } from "./diagnostic.ts";
-import { clone, isNull, ListNode, MapNode, mapOf, type Node, scalar } from "./document.ts";
+import {
+  clone,
+  invalidAt,
+  isNull,
+  ListNode,
+  MapNode,
+  mapOf,
+  type Node,
+  scalar,
+} from "./document.ts";
 import type { Registry } from "./registry.ts";
 
 /** v2: written for Envoy 1.6 to 1.17; its old forms are rewritten. v3: they are refused, as by Envoy. */
@@ -141,13 +150,15 @@ export class Rewriter {
   /** `config`, an untyped Struct, becomes a typed_config: the name says the type. */
   #extensionEntry(type: string, node: MapNode): void {
     const { prefix, kind } = PLACES[type]!;
-    if (node.has("deprecated_v1")) {
-      const place = node.entries.get("deprecated_v1")!.place;
+    const v1 =
+      node.entries.get("deprecated_v1") ?? node.map("config")?.entries.get("deprecated_v1");
+    if (v1 !== undefined) {
+      const { place } = v1;
       node.delete("deprecated_v1");
       this.#report.error(place, "a v1 filter config cannot be read", "write it in v2 or v3 form");
       node.delete("config");
       node.delete("typed_config");
-      node.set("typed_config", scalarInvalid(place), place);
+      node.set("typed_config", invalidAt(place), place);
       return;
     }
     const name = node.string("name");
@@ -165,7 +176,8 @@ export class Rewriter {
     const inner = entry?.value.kind === "map" ? entry.value : undefined;
     const body = typed?.has("@type") === true ? typed.map("value") : inner;
     const config = new MapNode(body?.place ?? place, body?.entries);
-    config.set("@type", scalar(place, `type.googleapis.com/${message}`), place);
+    const named = node.get("name")!.place;
+    config.set("@type", scalar(named, `type.googleapis.com/${message}`), named);
     node.delete("config");
     node.set("typed_config", config, place);
   }
@@ -227,13 +239,6 @@ export class Rewriter {
     if (this.#tracing !== undefined && !tracing.has("provider"))
       tracing.set("provider", clone(this.#tracing));
   }
-}
-
-function scalarInvalid(place: Place) {
-  const node = scalar(place, "");
-  node.value = undefined;
-  node.invalid = true;
-  return node;
 }
 
 type Rule = (node: MapNode) => void;

@@ -23,10 +23,11 @@ export function violation(
 
 /** A plain proto3 scalar that is not written counts as 0, "" or false; messages and members of a oneof are just absent. */
 function appliesToAbsent(type: string, field: Field, rules: Rules): boolean {
+  if (field.o !== undefined) return false;
   if (rules.required === true) return true;
   if (type === "message" || type === "duration" || type === "timestamp" || type === "any")
     return false;
-  const implicit = field.o === undefined && field.p === undefined && !field.t.startsWith("google.");
+  const implicit = field.p === undefined && !field.t.startsWith("google.");
   return implicit && rules.ignore_empty !== true;
 }
 

@@ -69,12 +69,20 @@ export function fieldSchemas(
     if (schema.properties !== undefined && Object.hasOwn(schema.properties, name))
       found.push(schema.properties[name]!);
     for (const [pattern, value] of Object.entries(schema.patternProperties ?? {}))
-      if (new RegExp(pattern, "u").test(name)) found.push(value);
+      if (regex(pattern).test(name)) found.push(value);
     const rest = schema.additionalProperties;
     if (typeof rest === "object") found.push(rest);
     else if (rest === true || isOpen(schema)) open = true;
   }
   return { found, open: open && found.length === 0 };
+}
+
+const regexes = new Map<string, RegExp>();
+
+function regex(pattern: string): RegExp {
+  let found = regexes.get(pattern);
+  if (found === undefined) regexes.set(pattern, (found = new RegExp(pattern, "u")));
+  return found;
 }
 
 function isOpen(schema: Schema): boolean {

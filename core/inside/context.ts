@@ -18,7 +18,7 @@ import type {
   Timer,
 } from "@tsproxy/sdk";
 import { type ConnectionTable, SocketConnection } from "./connection.ts";
-import { FileTable } from "./files.ts";
+import type { FileTable } from "./files.ts";
 import type { Host } from "./host.ts";
 import { compileRegex } from "./regex.ts";
 import type { Registry, Scope } from "./registry.ts";
@@ -65,6 +65,13 @@ export class Context implements SetupContext {
     this.previous = scope.previous;
     this.#around = around;
     this.#scope = scope;
+  }
+
+  /** For a stand-in: where its use is in the config, and which use it takes the place of. */
+  claimUse(use: number): { readonly place: string; readonly previousUse: number | undefined } {
+    const previousUse = this.previous as number | undefined;
+    this.#scope.handover = () => use;
+    return { place: this.#scope.place, previousUse };
   }
 
   now(): number {

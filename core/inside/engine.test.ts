@@ -86,7 +86,7 @@ class Driver {
 
   prepare(config: RuntimeConfig | undefined, packages: Record<string, Definition> = {}, generation = 1) {
     for (const [name, definition] of Object.entries(packages)) this.engine.define(name, definition);
-    return this.engine.prepare(generation, Object.keys(packages), [], config, new Map());
+    return this.engine.prepare(generation, Object.keys(packages), [], config);
   }
   go(config: RuntimeConfig | undefined, packages: Record<string, Definition> = {}, generation = 1): void {
     expect(this.prepare(config, packages, generation)).toEqual([]);
@@ -111,6 +111,10 @@ const listener = (filters: readonly [string, unknown][], over: Partial<ListenerC
   source: "",
   ...over,
 });
+/** After all that promises have to do. */
+const settled = async () => {
+  for (let k = 0; k < 10; k++) await undefined;
+};
 const world = (listeners: ListenerConfig[], services: RuntimeConfig["services"] = []): RuntimeConfig => ({
   listeners,
   services,
@@ -260,7 +264,7 @@ test("what setups wait for holds the preparation back, and nothing else does", a
   await Promise.resolve();
   expect(driver.told.some((t) => t.name === "prepared")).toBe(false);
   settle();
-  await new Promise((resolve) => setImmediate(resolve));
+  await settled();
   expect(driver.told.at(-1)).toEqual({ name: "prepared", value: { generation: 1 } });
 });
 
@@ -342,12 +346,12 @@ test("a promise pauses the chain, and a rejected one closes the connection", asy
   const id = driver.accept();
   driver.text(EVENT.DATA, id, "ok");
   expect(driver.run()).toEqual([`pause ${id}`]);
-  await new Promise((resolve) => setImmediate(resolve));
+  await settled();
   driver.run();
   expect(log.at(-1)).toBe("sink ok");
   driver.text(EVENT.DATA, id, "bad");
   driver.run();
-  await new Promise((resolve) => setImmediate(resolve));
+  await settled();
   expect(driver.run()).toEqual([`close ${id} ABORT`]);
 });
 

@@ -16,12 +16,15 @@ import { Io } from "./io.ts";
 import { type Chain, Listener } from "./listener.ts";
 import type { NetworkChainRun } from "./network-chain.ts";
 import { Registry, type SlotState } from "./registry.ts";
+import { type ParkedDescription, Sandboxes } from "./sandboxes.ts";
 import { CLOSED_FLAG, EVENT, SOCKET_ERRORS, WORD } from "./ring.ts";
 import { ScopedStats, StatsTable } from "./stats.ts";
 import { TimerWheel } from "./timers.ts";
 import { Topics } from "./topics.ts";
 
 const WAIT_LIMIT_MS = 15_000;
+/** The rest of the stats cells belongs to sandboxes. */
+const ENGINE_CELLS = 3 / 4;
 
 export interface EngineOptions {
   readonly role: "worker" | "control" | "canary";
@@ -67,7 +70,7 @@ export class Engine {
   /** Set while setups run: they see the clusters of the configuration to come. */
   #preparing: World | undefined = undefined;
   #draining = false;
-  readonly verdicts: { onVerdict(token: number, at: number, length: number): void } = { onVerdict: () => {} };
+  readonly #sandboxes: Sandboxes;
 
   constructor(ring: SharedArrayBuffer, cells: SharedArrayBuffer, call: HostCall, options: EngineOptions) {
     this.#role = options.role;
@@ -78,11 +81,12 @@ export class Engine {
       () => this.#io.touch(),
     );
     this.#connections = new ConnectionTable(this.#io, this.#wheel);
-    this.#stats = new StatsTable(new Float64Array(cells), () =>
+    this.#stats = new StatsTable(new Float64Array(cells, 0, Math.floor((cells.byteLength / 8) * ENGINE_CELLS)), () =>
       this.host.log("warn", "the table of stats is full: new ones are not counted", {}),
     );
     this.#files = new FileTable(this.host, this.#wheel);
     this.topics = new Topics(this.host);
+    this.#sandboxes = new Sandboxes(this.#io, this.host);
     this.registry = new Registry((name, error) => this.host.fault(name, error));
     this.#chunk = new Chunk(this.#io.memory, 0, 0);
     this.#wheel.advance(this.#io.now);
@@ -134,9 +138,10 @@ export class Engine {
       this.#onEvent(control[i]!, control[i + 1]!, control[i + 2]!, control[i + 3]!);
     }
     if (this.#connections.wantsTurn) this.#connections.turn(this.#guard);
+    if (this.#sandboxes.table.wantsTurn && io.hasRoom) this.#sandboxes.table.turn();
     this.#connections.tellClosed(this.#guard);
     control[WORD.CONSUMED] = k;
-    control[WORD.AGAIN] = this.#connections.wantsTurn ? 1 : 0;
+    control[WORD.AGAIN] = this.#connections.wantsTurn || this.#sandboxes.table.wantsTurn ? 1 : 0;
     control[WORD.WAKE_IN] = this.#wheel.wakeIn();
     io.end();
     if (this.#stats.defined.length > 0) this.tellStats();
@@ -168,7 +173,7 @@ export class Engine {
     let connection: SocketConnection | undefined;
     try {
       if (kind === EVENT.VERDICT) {
-        this.verdicts.onVerdict(id, a, b);
+        this.#sandboxes.table.onVerdict(id, a, b);
         return;
       }
       if (kind === EVENT.ACCEPTED) {
@@ -256,6 +261,12 @@ export class Engine {
     }
   }
 
+  /** A package that lives in a sandbox: `description` is JSON of a ParkedDescription. */
+  defineParked(packageName: string, box: number, description: string): void {
+    const parked = JSON.parse(description) as ParkedDescription;
+    this.#modules.set(packageName, this.#sandboxes.define(packageName, box, parked));
+  }
+
   /** What a package says of itself: JSON of an array, one entry a definition. */
   describe(packageName: string): string {
     const definition = this.#modules.get(packageName);
@@ -282,10 +293,9 @@ export class Engine {
     changedNames: readonly string[],
     removed: readonly string[],
     config: RuntimeConfig | undefined,
-    extra: ReadonlyMap<string, Definition>,
   ): readonly Refusal[] {
     if (this.#preparation !== undefined) this.abort();
-    const changed = new Map<string, Definition>(extra);
+    const changed = new Map<string, Definition>();
     for (const name of changedNames) {
       const definition = this.#modules.get(name);
       if (definition !== undefined) changed.set(name, definition);
@@ -351,6 +361,7 @@ export class Engine {
     refusals: Refusal[],
   ): void {
     for (const [k, entry] of config.listeners.entries()) {
+      if (this.#role !== "canary" && this.#role !== (entry.thread ?? "worker")) continue;
       const json = JSON.stringify(entry);
       const old = this.#world.listeners.get(entry.name);
       if (old !== undefined && old.json === json) {

@@ -148,6 +148,14 @@ export class Io {
     return to;
   }
 
+  /** Room for a record, at a multiple of 8, whose command must follow in the same crossing; -1: none. */
+  reserveBlock(size: number): number {
+    const at = (this.#outAt + 7) & ~7;
+    if (!this.canCopy(at - this.#outAt + size)) return -1;
+    this.#outAt = at + size;
+    return at;
+  }
+
   /** The output segment as an Output. Only after `canCopy`. */
   reserve(): Output {
     this.#output.at = this.#outputStart = this.#outAt;

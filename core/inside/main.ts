@@ -22,6 +22,10 @@ export function define(packageName: string, namespace: { readonly default: unkno
   engine.define(packageName, namespace.default);
 }
 
+export function defineParked(packageName: string, box: number, description: string): void {
+  engine.defineParked(packageName, box, description);
+}
+
 export function describe(packageName: string): string {
   return engine.describe(packageName);
 }
@@ -34,7 +38,7 @@ export function prepare(text: string): string {
     removed: string[];
     config?: RuntimeConfig;
   };
-  return JSON.stringify(engine.prepare(generation, changed, removed, config, new Map()));
+  return JSON.stringify(engine.prepare(generation, changed, removed, config));
 }
 
 export function commit(drainMs: number): void {

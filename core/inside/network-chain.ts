@@ -7,7 +7,6 @@ import {
   type NetworkChain,
   type NetworkFilter,
   type NetworkFilterFactory,
-  type NetworkResult,
   type Slot,
   stop,
 } from "@tsproxy/sdk";
@@ -69,7 +68,10 @@ export class NetworkChainRun implements ConnectionHandler {
       if (k >= this.#connected) {
         this.#connected = k + 1;
         const result = this.#filters[k]!.onConnect?.();
-        if (!this.#passes(result, k)) return;
+        if (result !== undefined) {
+          this.#stopAt(k, result);
+          return;
+        }
       }
     }
   }
@@ -77,7 +79,7 @@ export class NetworkChainRun implements ConnectionHandler {
   onData(chunk: Chunk): void {
     if (this.#single !== undefined) {
       const result = this.#single.onData?.(chunk, false);
-      if (result !== undefined && typeof result !== "symbol") this.#passes(result, 0);
+      if (result !== undefined) this.#stopAt(0, result);
       return;
     }
     if (this.#stoppedAt >= 0) this.#keep(chunk, 0, false);
@@ -99,37 +101,46 @@ export class NetworkChainRun implements ConnectionHandler {
       const result = filter.onData?.(chunk, endStream);
       this.#walking = false;
       if (result === undefined) continue;
-      if (!this.#passes(result, k)) {
-        if (chunk.end > chunk.at && k + 1 < this.#filters.length) this.#keep(chunk, k + 1, true);
-        if (endStream) {
-          this.#endDelivered = false;
-          this.#endFrom = k + 1;
-        }
-        return;
+      if (this.#resumeAsked) {
+        this.#resumeAsked = false;
+        continue;
       }
+      const last = k + 1 === this.#filters.length;
+      if (!last && chunk.end > chunk.at) this.#keep(chunk, k + 1, true);
+      if (endStream) {
+        this.#endDelivered = false;
+        this.#endFrom = k + 1;
+      }
+      this.#stopAt(k, result);
+      return;
     }
   }
 
-  /** False: the chain is stopped at filter `at`. */
-  #passes(result: NetworkResult, at: number): boolean {
-    if (result === undefined) return true;
-    if (this.#resumeAsked) {
-      this.#resumeAsked = false;
-      return true;
-    }
+  /** The chain stops at filter `at`, until it or its promise resumes it. */
+  #stopAt(at: number, result: typeof stop | PromiseLike<Uint8Array | void>): void {
     this.#stoppedAt = at;
     this.#single = undefined;
     if (!this.#paused) {
       this.#paused = true;
       this.connection.pause();
     }
-    if (result !== stop) {
-      (result as Promise<void>).then(
-        () => this.resumeReading(at),
-        () => this.connection.close("abort"),
-      );
-    }
-    return false;
+    if (typeof result === "symbol") return;
+    result.then(
+      (bytes) => {
+        if (this.#over || this.#stoppedAt !== at) return;
+        if (bytes !== undefined) this.#replaceKept(at + 1, bytes);
+        this.resumeReading(at);
+      },
+      () => this.connection.close("abort"),
+    );
+  }
+
+  /** The filter before `from` has put other bytes in the place of the chunk it was asked about. */
+  #replaceKept(from: number, bytes: Uint8Array): void {
+    const first = this.#kept[0];
+    if (first?.from !== from) return;
+    this.#keptSize += bytes.length - first.bytes.length;
+    this.#kept[0] = { bytes, from };
   }
 
   #keep(chunk: Chunk, from: number, first: boolean): void {

@@ -36,12 +36,10 @@ export const COMMAND = {
   RESUME: 6,
   /** The isolate will never name this id again. */
   RELEASE: 7,
-  /** id: file; offset, length: a line */
-  APPEND: 8,
-  /** op holds box << 8 | kind << 16; id: token; offset, length: a record's bytes */
-  PARK: 9,
+  /** op holds box << 8; id: token; offset, length: a record */
+  PARK: 8,
   /** id: token, op holds box << 8: nobody waits for this answer any more */
-  FORGET: 10,
+  FORGET: 9,
 } as const;
 
 export const HOW = { FLUSH: 0, ABORT: 1, RESET: 2 } as const;

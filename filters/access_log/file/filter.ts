@@ -32,11 +32,7 @@ class FileAccessLogger implements AccessLogger {
 export default defineAccessLogger({
   name: "envoy.access_loggers.file",
   aliases: ["envoy.file_access_log"],
-  types: [
-    "envoy.extensions.access_loggers.file.v3.FileAccessLog",
-    "envoy.config.accesslog.v2.FileAccessLog",
-    "envoy.config.accesslog.v3.FileAccessLog",
-  ],
+  types: ["envoy.extensions.access_loggers.file.v3.FileAccessLog"],
   config: Config,
   setup(config, cx) {
     const format = formatOf(config, cx);

@@ -93,7 +93,13 @@ class Target {
   #failures = 0;
   #stopped = false;
 
-  constructor(spec: HostSpec, config: Config, outcomes: Outcomes, cx: SetupContext, owner: Discovery) {
+  constructor(
+    spec: HostSpec,
+    config: Config,
+    outcomes: Outcomes,
+    cx: SetupContext,
+    owner: Discovery,
+  ) {
     this.spec = spec;
     this.#config = config;
     this.#outcomes = outcomes;
@@ -109,7 +115,10 @@ class Target {
     if (this.#literal || this.#stopped) return;
     this.#outcomes.attempt.inc();
     this.#cx
-      .operation("dns.resolve", { name: this.spec.ip, family: this.#config.dns_lookup_family ?? "AUTO" })
+      .operation("dns.resolve", {
+        name: this.spec.ip,
+        family: this.#config.dns_lookup_family ?? "AUTO",
+      })
       .then(
         (answer) => this.#onAnswer(answer as Answer),
         (error: unknown) => this.#onFailure(error),
@@ -137,7 +146,11 @@ class Target {
     this.#outcomes.failure.inc();
     if (this.#failures++ === 0) {
       const why = error instanceof Error ? error.message : String(error);
-      this.#cx.log.warn("cannot resolve a name", { cluster: this.#config.name, name: this.spec.ip, why });
+      this.#cx.log.warn("cannot resolve a name", {
+        cluster: this.#config.name,
+        name: this.spec.ip,
+        why,
+      });
     }
     this.#told(false);
     this.#timer.arm(this.#retryMs());
@@ -173,7 +186,11 @@ class Target {
     if (failure === undefined) return Math.min(this.#config.dns_refresh_rate ?? 5_000, MAX_WAIT_MS);
     const most = failure.max_interval ?? failure.base_interval * 10;
     // At most 30 doublings: the number stays exact, and any maximum is reached.
-    const interval = Math.min(failure.base_interval * 2 ** Math.min(this.#failures - 1, 30), most, MAX_WAIT_MS);
+    const interval = Math.min(
+      failure.base_interval * 2 ** Math.min(this.#failures - 1, 30),
+      most,
+      MAX_WAIT_MS,
+    );
     return Math.max(1, Math.random() * interval);
   }
 }

@@ -109,7 +109,7 @@ describe("strict DNS", () => {
     await settled();
     expect(lists).toHaveLength(1);
     expect(stat("failure")).toBe(1);
-    expect(cx.logged.map((l) => l.fields["why"])).toEqual(["queryA ESERVFAIL api.test"]);
+    expect(cx.logged.map((l) => l.fields.why)).toEqual(["queryA ESERVFAIL api.test"]);
     names.set("api.test", addresses("10.0.0.2"));
     cx.clock.advance(5_000);
     await settled();
@@ -166,7 +166,9 @@ describe("strict DNS", () => {
 
   it("spreads retries between nothing and a doubling interval when a failure rate is given", async () => {
     names.set("api.test", new Error("EREFUSED"));
-    discover([endpoint("api.test")], { dns_failure_refresh_rate: { base_interval: 1_000, max_interval: 4_000 } });
+    discover([endpoint("api.test")], {
+      dns_failure_refresh_rate: { base_interval: 1_000, max_interval: 4_000 },
+    });
     await settled();
     for (const most of [1_000, 2_000, 4_000, 4_000]) {
       const before = asked.length;
@@ -188,7 +190,11 @@ describe("strict DNS", () => {
   });
 
   it("refuses a refresh rate of nothing and an endpoint without a name", () => {
-    expect(() => discover([endpoint("a.test")], { dns_refresh_rate: 0 })).toThrow("at least a millisecond");
-    expect(() => discover([{ endpoint: { address: { pipe: { path: "/run/a" } } } }])).toThrow("needs a socket_address");
+    expect(() => discover([endpoint("a.test")], { dns_refresh_rate: 0 })).toThrow(
+      "at least a millisecond",
+    );
+    expect(() => discover([{ endpoint: { address: { pipe: { path: "/run/a" } } } }])).toThrow(
+      "needs a socket_address",
+    );
   });
 });

@@ -18,7 +18,10 @@ export default defineCluster({
       throw new ConfigError("dns_refresh_rate", "must be at least a millisecond; write 5s");
     const failure = config.dns_failure_refresh_rate;
     if (failure !== undefined && failure.base_interval < 1)
-      throw new ConfigError("dns_failure_refresh_rate.base_interval", "must be at least a millisecond");
+      throw new ConfigError(
+        "dns_failure_refresh_rate.base_interval",
+        "must be at least a millisecond",
+      );
     if (failure?.max_interval !== undefined && failure.max_interval < failure.base_interval)
       throw new ConfigError("dns_failure_refresh_rate.max_interval", "is less than base_interval");
     return {

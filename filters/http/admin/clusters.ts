@@ -89,7 +89,7 @@ function clusterJson(cluster: ClusterStatus, cells: Cells): unknown {
   };
 }
 
-function thresholdsJson(limits: Thresholds): unknown {
+function thresholdsJson(limits: Thresholds): object {
   return {
     max_connections: limits.maxConnections,
     max_pending_requests: limits.maxPendingRequests,

@@ -23,7 +23,7 @@ export function quantiles(distribution: Distribution | null): readonly number[] 
     const bucket = buckets[at];
     if (bucket === undefined) return 0;
     const { lower, width } = bucketBelow(bucket[0]);
-    return lower + (width * (rank - before)) / (bucket[1] + 1);
+    return lower + width * ((rank - before) / (bucket[1] + 1));
   });
 }
 

@@ -42,11 +42,11 @@ function row({ path, help, mutates, parameters = [] }: Endpoint): string {
     mutates === true || parameters.length > 0
       ? `<form action="${path}" method="${method}">${parameters.map(field).join("")}${button}</form>`
       : "";
-  return `<tr><td>${name}</td><td>${escape(help)}${form}</td></tr>`;
+  return `<tr><td>${name}</td><td>${escapeHtml(help)}${form}</td></tr>`;
 }
 
 function field({ name, help, choices }: Parameter): string {
-  const label = escape(help);
+  const label = escapeHtml(help);
   if (choices !== undefined) {
     const options = choices.map((choice) => `<option>${choice}</option>`).join("");
     return `<label><select name="${name}">${options}</select>${label}</label>`;
@@ -58,6 +58,6 @@ function field({ name, help, choices }: Parameter): string {
 /** Parameters that count by being there. */
 const FLAGS = new Set(["usedonly", "invert_filter", "include_eds"]);
 
-function escape(text: string): string {
+function escapeHtml(text: string): string {
   return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 }

@@ -1,5 +1,5 @@
 import type { HistogramSnapshot, NamedValue, StatsSnapshot } from "./core-data.ts";
-import type { Query } from "./query.ts";
+import type { Matcher, Query } from "./query.ts";
 
 /** The stats that a request asks for, each list sorted by name. */
 export interface Selection {

@@ -1,4 +1,9 @@
-import { type Address, type DownstreamConnection, headerName, type RequestHeaders } from "@tsproxy/sdk";
+import {
+  type Address,
+  type DownstreamConnection,
+  headerName,
+  type RequestHeaders,
+} from "@tsproxy/sdk";
 import type { Config } from "./config.ts";
 import { CidrRanges, formatIp, isLoopback, parseIp } from "./ip.ts";
 

@@ -53,7 +53,10 @@ function reader(name: string, path: string): (headers: RequestHeaders) => readon
   if (lower.startsWith(":")) {
     const pseudo = PSEUDO[lower as keyof typeof PSEUDO];
     if (pseudo === undefined) {
-      throw new ConfigError(`${path}.name`, `a request has no "${name}"; use :method, :path, :authority or :scheme`);
+      throw new ConfigError(
+        `${path}.name`,
+        `a request has no "${name}"; use :method, :path, :authority or :scheme`,
+      );
     }
     return (headers) => {
       const value = pseudo(headers);

@@ -50,7 +50,10 @@ export class HeaderRules {
         continue;
       }
       const overwrites = rule.action.startsWith("OVERWRITE");
-      if (rule.action !== "APPEND_IF_EXISTS_OR_ADD" && rule.action !== "OVERWRITE_IF_EXISTS_OR_ADD") {
+      if (
+        rule.action !== "APPEND_IF_EXISTS_OR_ADD" &&
+        rule.action !== "OVERWRITE_IF_EXISTS_OR_ADD"
+      ) {
         if (headers.has(rule.name) !== (rule.action === "OVERWRITE_IF_EXISTS")) continue;
       }
       const line = lineOf(rule, source);
@@ -158,4 +161,8 @@ function compileValue(text: string, path: string): Format {
 }
 
 /** Stands in for a stream where a value without commands is printed once and for all. */
-const NOTHING = { info: undefined, request: undefined, response: undefined } as unknown as FormatSource;
+const NOTHING = {
+  info: undefined,
+  request: undefined,
+  response: undefined,
+} as unknown as FormatSource;

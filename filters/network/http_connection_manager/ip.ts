@@ -115,7 +115,7 @@ function sameBits(a: Uint8Array, b: Uint8Array, bits: number): boolean {
   const whole = bits >> 3;
   for (let k = 0; k < whole; k++) if (a[k] !== b[k]) return false;
   const rest = bits & 7;
-  return rest === 0 || ((a[whole]! ^ b[whole]!) >> (8 - rest)) === 0;
+  return rest === 0 || (a[whole]! ^ b[whole]!) >> (8 - rest) === 0;
 }
 
 export function isLoopback(ip: Uint8Array): boolean {

@@ -61,9 +61,9 @@ export function mergeSlashes(path: string): string {
 export function normalizePath(path: string): string | undefined {
   if (path.includes("%00")) return undefined;
   const decoded = path
-    .replace(/%([0-9a-fA-F]{2})/g, (escape, hex: string) => {
+    .replace(/%([0-9a-fA-F]{2})/g, (escaped, hex: string) => {
       const char = String.fromCharCode(Number.parseInt(hex, 16));
-      return /[A-Za-z0-9\-._~]/.test(char) ? char : escape;
+      return /[A-Za-z0-9\-._~]/.test(char) ? char : escaped;
     })
     .replaceAll("\\", "/");
   const absolute = decoded.startsWith("/") ? decoded : `/${decoded}`;

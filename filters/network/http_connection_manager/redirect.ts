@@ -52,8 +52,7 @@ export class Redirect implements RedirectAction {
 
   location(headers: RequestHeaders): string {
     const scheme = this.#scheme === "" ? headers.scheme : this.#scheme;
-    const host =
-      this.#host === "" ? requestHost(headers, scheme, this.#port !== "") : this.#host;
+    const host = this.#host === "" ? requestHost(headers, scheme, this.#port !== "") : this.#host;
     return `${scheme}://${host}${this.#port}${this.#target(headers)}`;
   }
 
@@ -76,7 +75,8 @@ function requestHost(headers: RequestHeaders, scheme: string, otherPort: boolean
   const port = host.slice(at);
   const leavesScheme = scheme !== headers.scheme;
   const wasDefault =
-    (headers.scheme === "https" && port === ":443") || (headers.scheme === "http" && port === ":80");
+    (headers.scheme === "https" && port === ":443") ||
+    (headers.scheme === "http" && port === ":80");
   return otherPort || (leavesScheme && wasDefault) ? host.slice(0, at) : host;
 }
 

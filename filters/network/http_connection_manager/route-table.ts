@@ -332,8 +332,10 @@ function weighted(
   path: string,
 ): Choice {
   const total = entries.reduce((sum, entry) => sum + entry.weight, 0);
-  if (total === 0) throw new ConfigError(path, "the weights are 0 in sum; give one cluster a weight");
-  if (total > 0xffff_ffff) throw new ConfigError(path, `the weights are ${total} in sum, above 4294967295`);
+  if (total === 0)
+    throw new ConfigError(path, "the weights are 0 in sum; give one cluster a weight");
+  if (total > 0xffff_ffff)
+    throw new ConfigError(path, `the weights are ${total} in sum, above 4294967295`);
   return {
     match,
     route: (headers, chance) => {

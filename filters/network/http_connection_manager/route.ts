@@ -88,7 +88,10 @@ function edit(rules: readonly HeaderRules[], headers: HeaderMap, source: FormatS
 
 /** The most specific level has the last word on each filter. */
 export function mergeOverrides(
-  levels: readonly (Readonly<Record<string, ExtensionRef & { readonly disabled?: boolean }>> | undefined)[],
+  levels: readonly (
+    | Readonly<Record<string, ExtensionRef & { readonly disabled?: boolean }>>
+    | undefined
+  )[],
 ): ReadonlyMap<string, FilterOverride> {
   const merged = new Map<string, FilterOverride>();
   for (const level of levels) {

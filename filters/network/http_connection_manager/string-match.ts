@@ -21,7 +21,8 @@ export function compileStringMatch(
     return (text) => regex.matches(text);
   }
   const fold = config.ignore_case;
-  const wanted = (value: string | undefined) => (fold ? (value ?? "").toLowerCase() : (value ?? ""));
+  const wanted = (value: string | undefined) =>
+    fold ? (value ?? "").toLowerCase() : (value ?? "");
   const of = (text: string) => (fold ? text.toLowerCase() : text);
   if (config.exact !== undefined) {
     const exact = wanted(config.exact);

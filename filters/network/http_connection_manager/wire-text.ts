@@ -1,14 +1,25 @@
 import { ConfigError, latin1Decode, utf8Encode } from "@tsproxy/sdk";
 
 /**
- * A text of the config that becomes part of a path, host or header: its UTF-8 bytes, one char each, as header values are kept.
- * White space and control characters would break the request line, so the config is refused.
+ * A text of the config that becomes part of a path or host: its UTF-8 bytes, one char each, as header values are kept. White
+ * space and control characters would break the request line, so the config is refused.
  */
 export function wireText(text: string, path: string): string {
+  return encode(text, path, 32);
+}
+
+/** The same for a header value, which may have spaces. */
+export function headerText(text: string, path: string): string {
+  return encode(text, path, 31);
+}
+
+function encode(text: string, path: string, refusedUpTo: number): string {
   const bytes = utf8Encode(text);
   for (const byte of bytes) {
-    if (byte <= 32 || byte === 127) {
-      throw new ConfigError(path, `"${text}" has white space or a control character`);
+    if (byte <= refusedUpTo || byte === 127) {
+      const what =
+        refusedUpTo === 32 ? "white space or a control character" : "a control character";
+      throw new ConfigError(path, `"${text}" has ${what}`);
     }
   }
   return latin1Decode(bytes, 0, bytes.length);

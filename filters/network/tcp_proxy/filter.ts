@@ -195,7 +195,6 @@ class TcpProxy implements NetworkFilter {
     if (this.#downstreamPaused || !this.#connected) return;
     this.#downstreamPaused = true;
     this.#shared.stats.pausedReading.inc();
-    this.#cluster!.stats.counter("upstream_flow_control_backed_up_total").inc();
     this.#downstream.pause();
   }
 
@@ -204,7 +203,6 @@ class TcpProxy implements NetworkFilter {
     this.#downstreamPaused = false;
     this.#lastByteMs = this.#shared.cx.now();
     this.#shared.stats.resumedReading.inc();
-    this.#cluster!.stats.counter("upstream_flow_control_drained_total").inc();
     this.#downstream.resume();
   }
 
@@ -390,10 +388,7 @@ class Shared implements NetworkFilterFactory {
 export default defineNetworkFilter({
   name: "envoy.filters.network.tcp_proxy",
   aliases: ["envoy.tcp_proxy"],
-  types: [
-    "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
-    "envoy.config.filter.network.tcp_proxy.v2.TcpProxy",
-  ],
+  types: ["envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"],
   terminal: true,
   config: Config,
   setup: (config, cx) => new Shared(config, cx),

@@ -83,7 +83,10 @@ export function check(config: Config): void {
   const names = new Set<string>();
   for (const [k, cluster] of config.entries()) {
     if (names.has(cluster.name))
-      throw new ConfigError(`[${k}].name`, `"${cluster.name}" is already the name of another cluster; rename one`);
+      throw new ConfigError(
+        `[${k}].name`,
+        `"${cluster.name}" is already the name of another cluster; rename one`,
+      );
     names.add(cluster.name);
     if (cluster.connect_timeout === 0)
       throw new ConfigError(`[${k}].connect_timeout`, "must be more than 0s; leave it out for 5s");
@@ -99,7 +102,10 @@ function checkWeights(cluster: ClusterConfig, at: string): void {
     const sum = (sums.get(key) ?? 0) + spec.weight;
     sums.set(key, sum);
     if (sum > 0xffff_ffff)
-      throw new ConfigError(`${at}.${path}.load_balancing_weight`, "the weights of its locality add up to more than 4294967295");
+      throw new ConfigError(
+        `${at}.${path}.load_balancing_weight`,
+        "the weights of its locality add up to more than 4294967295",
+      );
   }
 }
 
@@ -123,7 +129,9 @@ export function optionsOf(config: ClusterConfig): ClusterOptions {
   const typed = config.typed_extension_protocol_options?.[HTTP_PROTOCOL_OPTIONS];
   const common = (typed === undefined ? config : typed).common_http_protocol_options ?? {};
   const http1 =
-    (typed === undefined ? config.http_protocol_options : typed.explicit_http_config?.http_protocol_options) ?? {};
+    (typed === undefined
+      ? config.http_protocol_options
+      : typed.explicit_http_config?.http_protocol_options) ?? {};
   const keepAlive = config.upstream_connection_options?.tcp_keepalive;
   return {
     connectTimeoutMs: config.connect_timeout ?? 5_000,
@@ -135,7 +143,7 @@ export function optionsOf(config: ClusterConfig): ClusterOptions {
     maxHeaders: common.max_headers_count ?? 100,
     enableTrailers: http1.enable_trailers ?? false,
     allowChunkedLength: http1.allow_chunked_length ?? false,
-    panicThreshold: Math.floor(config.common_lb_config?.healthy_panic_threshold?.value ?? 50),
+    panicThreshold: Math.round(config.common_lb_config?.healthy_panic_threshold?.value ?? 50),
     overprovisioningFactor: config.load_assignment?.policy?.overprovisioning_factor ?? 140,
   };
 }

@@ -31,6 +31,8 @@ export interface Estate {
 
 export interface Heir {
   readonly clusters: Clusters;
+  /** It is in service now. */
+  begin(): void;
   adopt(connection: Connection, handler: ConnectionHandler): void;
   /** False: it is not wanted, and stays with the caller. */
   takeIdle(cluster: string, host: string, facts: ConnectionFacts): boolean;

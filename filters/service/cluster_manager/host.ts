@@ -19,7 +19,12 @@ export class UpstreamHost implements Host {
   spec: HostSpec;
   health: Health;
 
-  constructor(spec: HostSpec, cells: HostCells, load: Load, makePool: (host: UpstreamHost) => Pool) {
+  constructor(
+    spec: HostSpec,
+    cells: HostCells,
+    load: Load,
+    makePool: (host: UpstreamHost) => Pool,
+  ) {
     this.address = addressOf(spec);
     this.key = formatAddress(this.address);
     this.spec = spec;

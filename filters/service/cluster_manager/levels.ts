@@ -93,30 +93,49 @@ export class Levels {
       return balancer;
     });
     const first = this.#shares[0];
-    this.#only = this.#shares.length === 1 && first?.panic === false ? this.#balancers[0] : undefined;
+    this.#only =
+      this.#shares.length === 1 && first?.panic === false ? this.#balancers[0] : undefined;
   }
 }
 
 /** Envoy's arithmetic of priorities and panic, in whole percents; the loads add up to 100 unless there is nobody to choose. */
 export function sharesOf(hosts: readonly UpstreamHost[], options: LevelOptions): Share[] {
   const levels = levelsOf(hosts);
-  const healthy = levels.map((level) => availability(level.healthy.length, level.all.length, options));
-  const degraded = levels.map((level) => availability(level.degraded.length, level.all.length, options));
+  const healthy = levels.map((level) =>
+    availability(level.healthy.length, level.all.length, options),
+  );
+  const degraded = levels.map((level) =>
+    availability(level.degraded.length, level.all.length, options),
+  );
   const total = Math.min(100, sum(healthy) + sum(degraded));
   const threshold = options.panicThreshold;
   const panic = levels.map(
     (level) =>
-      total < 100 && percent(level.healthy.length + level.degraded.length, level.all.length) < threshold,
+      total < 100 &&
+      percent(level.healthy.length + level.degraded.length, level.all.length) < threshold,
   );
   const shares: Share[] = [];
-  const add = (k: number, source: "all" | "healthy" | "degraded", load: number, panicking: boolean): void => {
+  const add = (
+    k: number,
+    source: "all" | "healthy" | "degraded",
+    load: number,
+    panicking: boolean,
+  ): void => {
     const chosen = levels[k]![source];
-    if (load > 0 && chosen.length > 0) shares.push({ key: `${k}|${source}`, hosts: chosen, load, panic: panicking });
+    if (load > 0 && chosen.length > 0)
+      shares.push({ key: `${k}|${source}`, hosts: chosen, load, panic: panicking });
   };
   if (levels.length > 0 && panic.every(Boolean)) {
     // Nobody's health is trusted: each level gets load by the number of its hosts.
-    const loads = distribute(levels.map((level) => percent(level.all.length, hosts.length)), 100, 100).loads;
-    giveRest(loads, levels.map((level) => level.all.length));
+    const loads = distribute(
+      levels.map((level) => percent(level.all.length, hosts.length)),
+      100,
+      100,
+    ).loads;
+    giveRest(
+      loads,
+      levels.map((level) => level.all.length),
+    );
     for (const [k, load] of loads.entries()) add(k, "all", load, true);
     return shares;
   }
@@ -127,8 +146,10 @@ export function sharesOf(hosts: readonly UpstreamHost[], options: LevelOptions):
   const firstHealthy = healthy.findIndex((a) => a > 0);
   if (firstHealthy >= 0) first.loads[firstHealthy]! += rounding;
   else second.loads[degraded.findIndex((a) => a > 0)]! += rounding;
-  for (const [k, load] of first.loads.entries()) add(k, panic[k] === true ? "all" : "healthy", load, panic[k] === true);
-  for (const [k, load] of second.loads.entries()) add(k, panic[k] === true ? "all" : "degraded", load, panic[k] === true);
+  for (const [k, load] of first.loads.entries())
+    add(k, panic[k] === true ? "all" : "healthy", load, panic[k] === true);
+  for (const [k, load] of second.loads.entries())
+    add(k, panic[k] === true ? "all" : "degraded", load, panic[k] === true);
   return shares;
 }
 
@@ -144,14 +165,21 @@ function levelsOf(hosts: readonly UpstreamHost[]): Level[] {
 }
 
 function availability(available: number, total: number, options: LevelOptions): number {
-  return total === 0 ? 0 : Math.min(100, Math.floor((options.overprovisioningFactor * available) / total));
+  return total === 0
+    ? 0
+    : Math.min(100, Math.floor((options.overprovisioningFactor * available) / total));
 }
 
-const percent = (part: number, whole: number): number => (whole === 0 ? 0 : Math.floor((100 * part) / whole));
+const percent = (part: number, whole: number): number =>
+  whole === 0 ? 0 : Math.floor((100 * part) / whole);
 const sum = (numbers: readonly number[]): number => numbers.reduce((a, b) => a + b, 0);
 
 /** Each level takes what its availability allows, in order, until nothing of `load` is left. */
-function distribute(available: readonly number[], load: number, total: number): { loads: number[]; rest: number } {
+function distribute(
+  available: readonly number[],
+  load: number,
+  total: number,
+): { loads: number[]; rest: number } {
   let rest = load;
   const loads = available.map((a) => {
     const taken = Math.min(rest, Math.floor((a * 100) / total));

@@ -1,5 +1,15 @@
 // Hot path: every exchange with an upstream takes a connection here and gives it back.
-import type { CloseEvent, CodecFactory, CodecOptions, ConnectOptions, PoolCallbacks, PoolFailure, PoolHandle, SetupContext, Slot } from "@tsproxy/sdk";
+import type {
+  CloseEvent,
+  CodecFactory,
+  CodecOptions,
+  ConnectOptions,
+  PoolCallbacks,
+  PoolFailure,
+  PoolHandle,
+  SetupContext,
+  Slot,
+} from "@tsproxy/sdk";
 import type { UpstreamHost } from "./host.ts";
 import { PooledConnection } from "./pooled-connection.ts";
 import type { ClusterCells } from "./stats.ts";
@@ -23,7 +33,11 @@ export interface PoolOwner {
   giveAway(connection: PooledConnection): boolean;
 }
 
-const OVERFLOW: PoolFailure = Object.freeze({ reason: "overflow", host: undefined, transportFailure: "" });
+const OVERFLOW: PoolFailure = Object.freeze({
+  reason: "overflow",
+  host: undefined,
+  transportFailure: "",
+});
 
 /** An exchange that waits for a connection. Most never do: an idle connection serves them at once. */
 class PendingStream implements PoolHandle {

@@ -45,8 +45,10 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
   #sent = 0;
   /** It has carried all the exchanges that the config allows. */
   #spent = false;
-  /** The codec takes no further exchange: the peer asked to leave. */
+  /** The codec takes no further exchange once this one has ended. */
   #retired = false;
+  /** The codec has given the exchange up in the middle; `onClosed` follows. */
+  #broken = false;
   /** The peer has sent FIN. */
   #ended = false;
   /** Inside `codec.onData` or `codec.onEof`. */
@@ -80,14 +82,19 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     this.#renewCodec();
   }
 
-  /** Lets go of an idle connection: another object counts and owns it from here on. */
-  giveAway(): ConnectionFacts | undefined {
+  /** What another owner has to know; undefined if it is of no use to anybody. */
+  facts(): ConnectionFacts | undefined {
     const connection = this.#connection;
-    if (connection === undefined || !connection.open || this.#retired || this.#spent) return undefined;
+    if (connection === undefined || !connection.open || this.#retired || this.#spent)
+      return undefined;
+    return { connection, requests: this.#requests, openedAt: this.#openedAt, sent: this.#sent };
+  }
+
+  /** Lets go of an idle connection: another object counts and owns it from here on. */
+  forget(): void {
     this.#state = STATE.GIVEN_AWAY;
     this.#releaseCodec();
     this.pool.onClosed(this);
-    return { connection, requests: this.#requests, openedAt: this.#openedAt, sent: this.#sent };
   }
 
   /** For a hand-over: the socket, while there is one. */
@@ -139,18 +146,21 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
   }
 
   onRetire(): void {
-    if (!this.#retired) this.pool.owner.cells.cxCloseNotify.inc();
-    this.#retired = true;
     if (this.#state === STATE.IDLE) this.#leave();
-    else if (this.#state === STATE.BUSY && !this.#reading && !this.#codec!.active) this.#settle();
+    if (this.#state !== STATE.BUSY || this.#retired) return;
+    if (this.#codec!.active) this.#retired = true;
+    else this.#broken = true;
   }
 
   /** An exchange has ended well. */
   #settle(): void {
+    const { owner } = this.pool;
     this.#finished = false;
     this.#endExchange();
     this.#countSent();
     this.#state = STATE.IDLE;
+    // Bodies and tunnels that end with the connection retire it as well; they end with FIN, and nobody announced it.
+    if (this.#retired && !this.#ended) owner.cells.cxCloseNotify.inc();
     // A codec may have closed the connection with the exchange; then only `onClosed` is left to come.
     if (this.#retired || this.#spent || this.#ended || !this.#connection!.open) this.close();
     else this.pool.onAvailable(this);
@@ -210,7 +220,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     this.#reading = true;
     codec.onData(chunk);
     this.#reading = false;
-    if (this.#finished || (this.#retired && !codec.active)) this.#settle();
+    if (this.#finished || (this.#retired && !this.#broken && !codec.active)) this.#settle();
   }
 
   onEof(): void {
@@ -222,7 +232,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     codec.onEof();
     this.#reading = false;
     // A tunnel goes on in the other direction.
-    if (this.#state === STATE.BUSY && !codec.active) this.#settle();
+    if (!this.#broken && !codec.active) this.#settle();
   }
 
   /**

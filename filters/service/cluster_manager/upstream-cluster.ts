@@ -28,7 +28,11 @@ import { type ConnectionFacts, PooledConnection } from "./pooled-connection.ts";
 import { ClusterCells, HostCells } from "./stats.ts";
 import { TrackedConnection } from "./tracked-connection.ts";
 
-const NO_HOST: PoolFailure = Object.freeze({ reason: "no_host", host: undefined, transportFailure: "" });
+const NO_HOST: PoolFailure = Object.freeze({
+  reason: "no_host",
+  host: undefined,
+  transportFailure: "",
+});
 /** Addresses come and go with DNS, and a cell is never given back; hosts beyond these share theirs. */
 const MAX_HOST_NAMES = 16_384;
 
@@ -177,7 +181,8 @@ export class UpstreamCluster implements Cluster, PoolOwner {
 
   #drain(pool: Pool): void {
     pool.drain();
-    for (const leaving of this.#leaving) if (leaving.connections.size === 0) this.#leaving.delete(leaving);
+    for (const leaving of this.#leaving)
+      if (leaving.connections.size === 0) this.#leaving.delete(leaving);
     if (pool.connections.size > 0) this.#leaving.add(pool);
   }
 
@@ -221,10 +226,9 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     if (heir === undefined || heir.fingerprint(this.name) !== this.fingerprint) return false;
     const id = this.#idOf(connection.pool.host);
     if (id === undefined) return false;
-    const facts = connection.giveAway();
-    if (facts === undefined) return false;
-    if (heir.takeIdle(this.name, id, facts)) return true;
-    facts.connection.close("flush");
+    const facts = connection.facts();
+    if (facts === undefined || !heir.takeIdle(this.name, id, facts)) return false;
+    connection.forget();
     return true;
   }
 
@@ -250,7 +254,8 @@ export class UpstreamCluster implements Cluster, PoolOwner {
         if (connection.socket !== undefined) yield [connection.socket, connection];
       }
     }
-    for (const tracked of this.#tracked) if (tracked.socket !== undefined) yield [tracked.socket, tracked];
+    for (const tracked of this.#tracked)
+      if (tracked.socket !== undefined) yield [tracked.socket, tracked];
   }
 
   open(): number {

@@ -1,0 +1,70 @@
+import net from "node:net";
+import type { Bound, ListenFailure } from "./fleet.ts";
+import { type Problem, problem } from "./problem.ts";
+import type { AddressConfig, ListenerConfig } from "./protocol.ts";
+
+/**
+ * Which addresses cannot be had. Workers bind with SO_REUSEPORT, which would share another process's port without a word, so
+ * each address that is not ours yet is bound alone once, and closed.
+ */
+export async function checkAddresses(
+  listeners: readonly ListenerConfig[],
+  ours: readonly Bound[],
+): Promise<Problem[]> {
+  const owned = new Set(ours.map(({ address }) => key(address)));
+  const problems: Problem[] = [];
+  for (const listener of listeners) {
+    const { address } = listener;
+    if (owned.has(key(address))) continue;
+    const code = address.path === undefined ? await tryPort(address) : await tryPath(address.path);
+    if (code !== undefined) problems.push(listenProblem(listener, code));
+  }
+  return problems;
+}
+
+/** `front.yaml:4:5: cannot listen on 127.0.0.1:80: …` */
+export function listenProblem(
+  listener: ListenerConfig,
+  failure: string | Pick<ListenFailure, "code" | "message">,
+): Problem {
+  const { code, message } = typeof failure === "string" ? { code: failure, message: failure } : failure;
+  const text = `${listener.source}: cannot listen on ${shown(listener.address)}`;
+  return problem(`${text}: ${REASONS[code] ?? message}`);
+}
+
+const REASONS: Readonly<Record<string, string>> = {
+  EADDRINUSE: "the address is in use by another process",
+  EACCES: "permission denied; ports below 1024 want CAP_NET_BIND_SERVICE",
+  EADDRNOTAVAIL: "this machine has no such address",
+};
+
+export function shown({ ip, port, path }: AddressConfig): string {
+  return path ?? (ip.includes(":") ? `[${ip}]:${port}` : `${ip}:${port}`);
+}
+
+/** Ours on one address of a port speaks for all of them: 0.0.0.0 and 127.0.0.1 exclude each other. */
+function key({ port, path }: AddressConfig): string {
+  return path ?? String(port);
+}
+
+function tryPort({ ip, port, ipv4Compat }: AddressConfig): Promise<string | undefined> {
+  if (port === 0) return Promise.resolve(undefined);
+  return new Promise((resolve) => {
+    const server = net.createServer();
+    server.once("error", (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message));
+    const ipv6Only = ip.includes(":") && ipv4Compat !== true;
+    server.listen({ host: ip, port, ipv6Only, exclusive: true }, () => server.close(() => resolve(undefined)));
+  });
+}
+
+/** A socket file that nobody answers on is left over and may be taken. */
+function tryPath(path: string): Promise<string | undefined> {
+  return new Promise((resolve) => {
+    const socket = net.connect(path.startsWith("@") ? `\0${path.slice(1)}` : path);
+    socket.once("connect", () => {
+      socket.destroy();
+      resolve("EADDRINUSE");
+    });
+    socket.once("error", () => resolve(undefined));
+  });
+}

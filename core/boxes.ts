@@ -1,0 +1,192 @@
+import type { FromWorker, ModuleSource, Refusal } from "./protocol.ts";
+import type { SandboxUse } from "./inside/sandbox/main.ts";
+import { Sandbox } from "./sandbox/sandbox.ts";
+import type { StatsSink } from "./sandbox/stats.ts";
+import type { Sockets } from "./sockets.ts";
+import { EVENT } from "./inside/ring.ts";
+import { HISTOGRAM_CELLS } from "./inside/stats.ts";
+
+/** Part of the stats cells that belongs to sandboxes: the last quarter. */
+export const SANDBOX_CELLS_FROM = 3 / 4;
+
+export interface BoxesOptions {
+  readonly sdk: string;
+  readonly prelude: string;
+  readonly worker: number;
+  readonly node: { readonly id: string; readonly cluster: string };
+  readonly sockets: Sockets;
+  readonly stats: StatsSink;
+  readonly post: (message: FromWorker) => void;
+}
+
+/** A use of a dropped-in package, as its stand-in in the builtin isolate told it. */
+export interface ToldUse {
+  readonly package: string;
+  readonly box: number;
+  readonly use: number;
+  readonly place: string;
+  readonly config: unknown;
+  readonly previousUse?: number;
+}
+
+interface Box {
+  readonly sandbox: Sandbox;
+  readonly uses: Set<number>;
+  /** Set once the package has newer code: the box ends with its last use. */
+  superseded: boolean;
+}
+
+/** The sandboxes of a worker: one box for each package and generation of its code. */
+export class Boxes {
+  readonly #options: BoxesOptions;
+  readonly #boxes = new Map<number, Box>();
+  readonly #current = new Map<string, number>();
+  #next = 1;
+  /** Uses told during the present preparation. */
+  #told: ToldUse[] = [];
+
+  constructor(options: BoxesOptions) {
+    this.#options = options;
+    const { sockets } = options;
+    sockets.onPark = (box, token, at, size) => {
+      const found = this.#boxes.get(box);
+      if (found !== undefined) found.sandbox.park(token, at, size);
+      else sockets.push(EVENT.VERDICT, token, 0, -1);
+    };
+    sockets.onForget = (box, token) => this.#boxes.get(box)?.sandbox.forget(token);
+  }
+
+  /** A package has new code. Answers the number of its box and the hooks that its code names. */
+  add(module: ModuleSource): { readonly box: number; readonly hooks: number } {
+    const { sdk, prelude, worker, node, sockets, stats, post } = this.#options;
+    const box = this.#next++;
+    const sandbox = new Sandbox({
+      package: module.package,
+      sdk,
+      prelude,
+      module: { code: module.code, filename: module.filename },
+      worker,
+      node,
+      memory: sockets.memory,
+      place: (size) => sockets.place(size),
+      onVerdict: (token, at, size) => {
+        sockets.push(EVENT.VERDICT, token, at, size);
+        sockets.schedule();
+      },
+      onWork: () => sockets.schedule(),
+      onFault: (fault) => post({ type: "fault", ...fault }),
+      onLog: (level, message, fields) =>
+        post({ type: "log", level: level as "info", message, fields: { filter: module.package, ...fields } }),
+      stats,
+    });
+    this.#boxes.set(box, { sandbox, uses: new Set(), superseded: false });
+    sockets.visit(sandbox);
+    return { box, hooks: sandbox.hooks };
+  }
+
+  onUse(use: ToldUse): void {
+    this.#told.push(use);
+    this.#boxes.get(use.box)?.uses.add(use.use);
+  }
+
+  onUnuse(box: number, use: number): void {
+    const found = this.#boxes.get(box);
+    if (found === undefined) return;
+    found.uses.delete(use);
+    this.#told = this.#told.filter((told) => told.use !== use);
+    if (found.superseded && found.uses.size === 0) this.#end(box);
+    else void found.sandbox.release(use);
+  }
+
+  /** Sets up, in their sandboxes, all uses that were told since the last time. */
+  async prepare(): Promise<readonly Refusal[]> {
+    const told = this.#told;
+    this.#told = [];
+    const byBox = new Map<number, ToldUse[]>();
+    for (const use of told) byBox.set(use.box, [...(byBox.get(use.box) ?? []), use]);
+    const answers = await Promise.all([...byBox].map(([box, uses]) => this.#prepareBox(box, uses)));
+    return answers.flat();
+  }
+
+  async #prepareBox(box: number, uses: readonly ToldUse[]): Promise<readonly Refusal[]> {
+    const found = this.#boxes.get(box);
+    if (found === undefined) return [];
+    const old = this.#boxes.get(this.#current.get(uses[0]!.package) ?? -1);
+    const left = old === undefined || old === found ? new Map<number, unknown>() : await old.sandbox.handover();
+    const setups = uses.map(({ use, config, place, previousUse }): SandboxUse => {
+      const previous = previousUse === undefined ? undefined : left.get(previousUse);
+      return { id: use, config, place, ...(previous != null && { previous }) };
+    });
+    return found.sandbox.prepare(setups);
+  }
+
+  /** These boxes now stand for their packages; the ones before end with their last use. */
+  commit(boxes: ReadonlyMap<string, number>): void {
+    for (const [name, box] of boxes) {
+      const before = this.#current.get(name);
+      this.#current.set(name, box);
+      if (before !== undefined && before !== box) this.#supersede(before);
+    }
+  }
+
+  /** A package is gone, or a preparation was dropped. */
+  drop(box: number): void {
+    this.#supersede(box);
+  }
+
+  removePackage(name: string): void {
+    const box = this.#current.get(name);
+    this.#current.delete(name);
+    if (box !== undefined) this.#supersede(box);
+  }
+
+  #supersede(box: number): void {
+    const found = this.#boxes.get(box);
+    if (found === undefined) return;
+    found.superseded = true;
+    if (found.uses.size === 0) this.#end(box);
+  }
+
+  #end(box: number): void {
+    const found = this.#boxes.get(box);
+    if (found === undefined) return;
+    this.#boxes.delete(box);
+    this.#options.sockets.leave(found.sandbox);
+    found.sandbox.dispose();
+  }
+
+  /** Looks for pauses that are past their deadline; once a second. */
+  expire(now: number): void {
+    for (const { sandbox } of this.#boxes.values()) sandbox.expire(now);
+  }
+
+  dispose(): void {
+    for (const box of [...this.#boxes.keys()]) this.#end(box);
+  }
+}
+
+/** Cells for sandboxes in a worker's block, and the names they carry. */
+export class SandboxCells implements StatsSink {
+  readonly cells: Float64Array;
+  readonly #defined = new Map<string, number>();
+  readonly #post: (message: FromWorker) => void;
+  #next: number;
+
+  constructor(memory: SharedArrayBuffer, post: (message: FromWorker) => void) {
+    this.cells = new Float64Array(memory);
+    this.#next = Math.floor(this.cells.length * SANDBOX_CELLS_FROM);
+    this.#post = post;
+  }
+
+  define(kind: "counter" | "gauge" | "histogram", name: string, unit: string): number {
+    const known = this.#defined.get(`${kind} ${name}`);
+    if (known !== undefined) return known;
+    const size = kind === "histogram" ? HISTOGRAM_CELLS : 1;
+    if (this.#next + size > this.cells.length) return -1;
+    const cell = this.#next;
+    this.#next += size;
+    this.#defined.set(`${kind} ${name}`, cell);
+    this.#post({ type: "stats", defined: [{ kind, name, unit, cell }] });
+    return cell;
+  }
+}

@@ -1,0 +1,41 @@
+import { Describer } from "./describe.ts";
+import { PackageUnit } from "./package-unit.ts";
+import { discoverDroppedIn, discoverShipped } from "./packages.ts";
+import { bundlePreludes, type Preludes } from "./preludes.ts";
+
+/** All packages as they lie on disk, built and described: what commands look at that serve no traffic. */
+export class Catalog {
+  readonly preludes: Preludes;
+  readonly #describer: Describer;
+  readonly #trusted: readonly string[];
+  #shipped: Promise<PackageUnit[]> | undefined;
+
+  private constructor(preludes: Preludes, trusted: readonly string[]) {
+    this.preludes = preludes;
+    this.#describer = new Describer(preludes.sdk);
+    this.#trusted = trusted;
+  }
+
+  static async open(trusted: readonly string[]): Promise<Catalog> {
+    return new Catalog(await bundlePreludes(), trusted);
+  }
+
+  /** The shipped packages and those of these directories. */
+  async units(directories: readonly string[]): Promise<PackageUnit[]> {
+    this.#shipped ??= this.#build(await discoverShipped(), new Set());
+    const shipped = await this.#shipped;
+    const names = new Set(shipped.map((unit) => unit.source.id));
+    const sources = (await Promise.all(directories.map(discoverDroppedIn))).flat();
+    return [...shipped, ...(await this.#build(sources, names))];
+  }
+
+  async #build(sources: readonly PackageUnit["source"][], shipped: ReadonlySet<string>): Promise<PackageUnit[]> {
+    const units = sources.map((source) => new PackageUnit(source, { shipped, trusted: new Set(this.#trusted) }));
+    await Promise.all(units.map((unit) => unit.build(this.#describer)));
+    return units;
+  }
+
+  dispose(): void {
+    this.#describer.dispose();
+  }
+}

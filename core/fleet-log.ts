@@ -1,0 +1,69 @@
+import type { FleetEvents, Thread } from "./fleet.ts";
+import type { Log } from "./log.ts";
+import { formatProblem } from "./problem.ts";
+import type { FromWorker } from "./protocol.ts";
+import type { Reload } from "./reload.ts";
+import type { ServerStats } from "./server-stats.ts";
+import type { StatsReader } from "./stats.ts";
+
+/** The same words again within this time are counted, not printed: threads say what concerns all of them each. */
+const REPEAT_MS = 1_000;
+const REMEMBERED = 1_000;
+
+export interface FleetLogParts {
+  readonly log: Log;
+  readonly reload: Pick<Reload, "locate">;
+  readonly server: Pick<ServerStats, "faults">;
+  readonly stats: StatsReader;
+  readonly onCall: (name: string, args: unknown) => Promise<unknown>;
+}
+
+/** What threads have to say, for the terminal and the stats. */
+export class FleetLog implements FleetEvents {
+  readonly #parts: FleetLogParts;
+  readonly #said = new Map<string, { since: number; times: number }>();
+  readonly onCall: FleetLogParts["onCall"];
+
+  constructor(parts: FleetLogParts) {
+    this.#parts = parts;
+    this.onCall = parts.onCall;
+  }
+
+  onLog(_thread: Thread, { level, message, fields }: Extract<FromWorker, { type: "log" }>): void {
+    this.#once(`${level} ${message} ${JSON.stringify(fields)}`, (more) =>
+      this.#parts.log[level]({ ...fields, ...more }, message),
+    );
+  }
+
+  onFault(thread: Thread, { package: name, reason, stack }: Extract<FromWorker, { type: "fault" }>): void {
+    const { log, reload, server } = this.#parts;
+    server.faults(name === "" ? "unknown" : name);
+    this.#once(`fault ${name} ${reason}`, (more) => {
+      const found = reload.locate(reason, stack);
+      const who = name === "" ? "" : `${name}: `;
+      log.error({ thread: thread.name, ...more }, `fault: ${who}${formatProblem(found)}`);
+    });
+  }
+
+  onStats(thread: Thread, { defined }: Extract<FromWorker, { type: "stats" }>): void {
+    this.#parts.stats.define(thread.memory.stats, defined as Parameters<StatsReader["define"]>[1]);
+  }
+
+  onLost(thread: Thread, reason: string): void {
+    this.#parts.stats.forget(thread.memory.stats);
+    this.#parts.log.error(`${thread.name} died and is started again: ${reason}`);
+  }
+
+  #once(key: string, print: (more: { times?: number }) => void): void {
+    const now = performance.now();
+    const known = this.#said.get(key);
+    if (known !== undefined && now - known.since < REPEAT_MS) {
+      known.times++;
+      return;
+    }
+    if (this.#said.size >= REMEMBERED) this.#said.clear();
+    const times = known?.times ?? 1;
+    this.#said.set(key, { since: now, times: 1 });
+    print(times > 1 ? { times } : {});
+  }
+}

@@ -1,0 +1,379 @@
+// Hot path: every read of a connection with a sandboxed network filter.
+import {
+  type Chunk,
+  type CloseEvent,
+  type DownstreamConnection,
+  type NetworkChain,
+  type NetworkFilter,
+  type NetworkFilterFactory,
+  type NetworkResult,
+  utf8Encode,
+} from "@tsproxy/sdk";
+import { type Parked, type ParkTable, recordSize } from "./parked.ts";
+import {
+  ACTION,
+  ANSWER,
+  ANSWER_HEAD,
+  ANSWER_HEAD_SIZE,
+  CHUNK_MAX,
+  HOOK,
+  type HookMask,
+  KIND,
+  NOTICE,
+  PART_SIZE,
+  RANGE_MAX,
+  RECORD,
+  RECORD_FLAG,
+  STATUS,
+  VERDICT,
+  VERDICT_FLAG,
+  VERDICT_TYPE,
+} from "./sandbox/layout.ts";
+
+/**
+ * What stands in a chain for a dropped-in network package. A promise of `onData` settles with the bytes that later filters get
+ * in the place of the chunk, or with undefined: they get the chunk.
+ */
+export function parkedNetworkFactory(
+  box: number,
+  use: number,
+  hooks: HookMask,
+  table: ParkTable,
+): NetworkFilterFactory {
+  class Stub extends ParkedNetworkFilter {}
+  const methods = Stub.prototype as unknown as Record<string, unknown>;
+  for (const [bit, name, method] of METHODS) if ((hooks & bit) !== 0) methods[name] = method;
+  const shared: Shared = { box, use, table };
+  return { create: (connection, chain) => new Stub(shared, connection, chain) as NetworkFilter };
+}
+
+interface Shared {
+  readonly box: number;
+  readonly use: number;
+  readonly table: ParkTable;
+}
+
+/** A record that waits for room: its bytes are private. */
+interface Unsent {
+  readonly kind: number;
+  readonly flags: number;
+  readonly argument: number;
+  readonly bytes: Uint8Array;
+  sent: number;
+}
+
+const UNSENT_MAX = 64;
+
+/** The chain's half of a sandboxed network filter. Records keep their order, whether or not they found room at once. */
+class ParkedNetworkFilter implements Parked {
+  readonly #shared: Shared;
+  readonly #connection: DownstreamConnection;
+  readonly #chain: NetworkChain;
+  readonly #token: number;
+  readonly #unsent: Unsent[] = [];
+  #waiting = false;
+  #over = false;
+  #received: Uint8Array[] = [];
+  #receivedSize = 0;
+  /** A hook's promise. The chain calls no other hook that answers before it settles. */
+  #resolve: ((bytes: Uint8Array | undefined) => void) | undefined = undefined;
+  /** The filter said `stop` and has not resumed yet. */
+  #stopped = false;
+  #kept: Uint8Array | undefined = undefined;
+  #resumed = false;
+
+  constructor(shared: Shared, connection: DownstreamConnection, chain: NetworkChain) {
+    this.#shared = shared;
+    this.#connection = connection;
+    this.#chain = chain;
+    this.#token = shared.table.acquire(this);
+    const { id, remoteAddress, localAddress, listener, startTime } = connection;
+    const { transportProtocol, serverName, applicationProtocols } = connection;
+    const facts = utf8Encode(
+      JSON.stringify({
+        id,
+        remoteAddress,
+        localAddress,
+        listener,
+        startTime,
+        transportProtocol,
+        serverName,
+        applicationProtocols,
+      }),
+    );
+    this.#put(KIND.CONNECTION, RECORD_FLAG.CREATE, facts.length, facts);
+  }
+
+  hook(kind: number, chunk: Chunk | undefined, endStream: boolean): NetworkResult {
+    if (this.#over) return undefined;
+    if (this.#token === 0) {
+      this.#connection.close("abort");
+      return undefined;
+    }
+    const flags = RECORD_FLAG.ANSWER | (endStream ? RECORD_FLAG.END_STREAM : 0);
+    return new Promise<Uint8Array | undefined>((resolve) => {
+      this.#resolve = resolve;
+      if (chunk === undefined) this.#put(kind, flags, 0, EMPTY);
+      else this.#putChunk(kind, flags, chunk);
+    });
+  }
+
+  notice(notice: number): void {
+    if (!this.#over) this.#put(KIND.NOTICE, 0, notice, EMPTY);
+  }
+
+  close(event: CloseEvent | undefined): void {
+    if (this.#over) return;
+    if (event !== undefined) {
+      const text = utf8Encode(JSON.stringify(event));
+      const payload = new Uint8Array(4 + text.length);
+      new Int32Array(payload.buffer, 0, 1)[0] = text.length;
+      payload.set(text, 4);
+      this.#put(KIND.NOTICE, 0, NOTICE.CLOSE, payload);
+    }
+    this.#over = true;
+    this.#resolve = undefined;
+    // What still waits for room goes first; the end follows it.
+    if (this.#unsent.length === 0) this.#release();
+  }
+
+  #release(): void {
+    if (this.#token !== 0) this.#shared.table.release(this.#shared.box, this.#token);
+  }
+
+  #putChunk(kind: number, flags: number, chunk: Chunk): void {
+    const { box, use, table } = this.#shared;
+    const { ports } = table;
+    const size = chunk.end - chunk.at;
+    if (this.#unsent.length === 0 && chunk.memory === ports.memory && size <= RANGE_MAX) {
+      const whole = recordSize(0, 0);
+      const w = table.begin(whole, kind, flags, this.#token, use);
+      if (w >= 0) {
+        ports.words[w + RECORD.RANGE_AT] = chunk.at;
+        ports.words[w + RECORD.RANGE_SIZE] = size;
+        table.send(box, this.#token, whole);
+        return;
+      }
+    }
+    this.#put(kind, flags, 0, chunk.copy());
+  }
+
+  /** Sends bytes of our own: as payload of a record (facts, an event), or as the range of DATA. */
+  #put(kind: number, flags: number, argument: number, bytes: Uint8Array): void {
+    const unsent: Unsent = { kind, flags, argument, bytes, sent: 0 };
+    if (this.#unsent.length === 0 && this.#sendOne(unsent)) return;
+    if (this.#unsent.length >= UNSENT_MAX || bytes.length > CHUNK_MAX) {
+      this.#connection.close("abort");
+      return;
+    }
+    this.#unsent.push(unsent);
+    this.#wait();
+  }
+
+  #wait(): void {
+    if (this.#waiting) return;
+    this.#waiting = true;
+    this.#shared.table.wait(this);
+  }
+
+  retry(): boolean {
+    this.#waiting = false;
+    while (this.#unsent.length > 0) {
+      if (!this.#sendOne(this.#unsent[0]!)) {
+        // Between two parts of one chunk it is the acknowledgement that goes on.
+        if (this.#unsent[0]!.sent > 0) return true;
+        this.#waiting = true;
+        return false;
+      }
+      this.#unsent.shift();
+    }
+    if (this.#over) this.#release();
+    return true;
+  }
+
+  /** True: all of it is sent. */
+  #sendOne(unsent: Unsent): boolean {
+    const { box, use, table } = this.#shared;
+    const { ports } = table;
+    const isData = unsent.kind === KIND.DATA;
+    const rest = unsent.bytes.length - unsent.sent;
+    const n = Math.min(rest, PART_SIZE);
+    const last = n === rest;
+    const payload = isData ? 0 : n;
+    const whole = recordSize(payload, isData ? n : 0);
+    const w = table.begin(whole, last ? unsent.kind : KIND.PART, last ? unsent.flags : RECORD_FLAG.ANSWER, this.#token, use);
+    if (w < 0) return false;
+    ports.words[w + RECORD.ARGUMENT] = unsent.argument;
+    if (isData) ports.words[w + RECORD.RANGE_SIZE] = n;
+    const at = isData ? w * 4 + recordSize(0, 0) : (w + RECORD.PAYLOAD) * 4;
+    ports.memory.set(unsent.bytes.subarray(unsent.sent, unsent.sent + n), at);
+    table.send(box, this.#token, whole);
+    unsent.sent += n;
+    return last;
+  }
+
+  onVerdict(_lane: number, at: number, size: number, status: number): void {
+    if (status === STATUS.ACK) {
+      if (!this.#waiting && this.#unsent.length > 0 && !this.retry()) this.#shared.table.wait(this);
+      return;
+    }
+    if (this.#over) {
+      // Nobody acknowledges parts any more: what still waits has nowhere to go.
+      if (status !== 0 && this.#unsent.length > 0) {
+        this.#unsent.length = 0;
+        this.#release();
+      }
+      return;
+    }
+    if (status === STATUS.SKIP) return this.#settle(undefined);
+    if (status !== 0) return this.#fail();
+    const { words, memory } = this.#shared.table.ports;
+    const w = at >> 2;
+    const from = at + ANSWER_HEAD_SIZE;
+    const end = at + size;
+    switch (words[w + ANSWER_HEAD.KIND]) {
+      case ANSWER.ACTION:
+        return this.#act(words[w + ANSWER_HEAD.ARGUMENT]!, from, end);
+      case ANSWER.PART:
+        this.#receivedSize += end - from;
+        if (this.#receivedSize > CHUNK_MAX) return this.#malformed("its answer is too long");
+        this.#received.push(memory.slice(from, end));
+        return;
+      case ANSWER.VERDICT:
+        return this.#take(from, end);
+      default:
+        return this.#malformed(`an answer of kind ${words[w + ANSWER_HEAD.KIND]}`);
+    }
+  }
+
+  #malformed(reason: string): void {
+    this.#shared.table.ports.malformed(this.#shared.box, reason);
+    this.#fail();
+  }
+
+  #fail(): void {
+    this.#connection.close("abort");
+  }
+
+  #settle(bytes: Uint8Array | undefined): void {
+    const resolve = this.#resolve;
+    this.#resolve = undefined;
+    resolve?.(bytes);
+  }
+
+  #take(at: number, end: number): void {
+    const { words, memory } = this.#shared.table.ports;
+    const w = at >> 2;
+    const bodySize = words[w + VERDICT.BODY]!;
+    const from = at + VERDICT.REST * 4;
+    if (from > end || bodySize !== end - from) return this.#malformed("a verdict cut short");
+    const type = words[w + VERDICT.TYPE]! & 0xff;
+    let bytes: Uint8Array | undefined;
+    if ((words[w + VERDICT.TYPE]! >> 8) & VERDICT_FLAG.BODY) {
+      bytes = new Uint8Array(this.#receivedSize + bodySize);
+      let to = 0;
+      for (const part of this.#received) {
+        bytes.set(part, to);
+        to += part.length;
+      }
+      bytes.set(memory.subarray(from, end), to);
+    }
+    this.#received = [];
+    this.#receivedSize = 0;
+    if (type === VERDICT_TYPE.GO_ON) return this.#settle(bytes);
+    if (type !== VERDICT_TYPE.STOP) return this.#fail();
+    // A filter may resume in the very hook that stops.
+    if (this.#resumed) {
+      this.#resumed = false;
+      return this.#settle(bytes);
+    }
+    this.#stopped = true;
+    this.#kept = bytes;
+  }
+
+  #act(action: number, at: number, end: number): void {
+    const connection = this.#connection;
+    const { words, memory } = this.#shared.table.ports;
+    switch (action) {
+      case ACTION.WRITE:
+        connection.write(memory, at, end);
+        return;
+      case ACTION.END:
+        connection.end();
+        return;
+      case ACTION.CLOSE_FLUSH:
+        connection.close("flush");
+        return;
+      case ACTION.CLOSE_ABORT:
+        connection.close("abort");
+        return;
+      case ACTION.CLOSE_RESET:
+        connection.close("reset");
+        return;
+      case ACTION.CLOSE_DELAYED:
+        connection.closeDelayed(end - at === 4 ? Math.max(0, Math.min(60_000, words[at >> 2]!)) : 0);
+        return;
+      case ACTION.PAUSE:
+        connection.pause();
+        return;
+      case ACTION.RESUME:
+        connection.resume();
+        return;
+      case ACTION.RESUME_READING:
+        if (this.#stopped) {
+          this.#stopped = false;
+          this.#settle(this.#kept);
+          this.#kept = undefined;
+        } else if (this.#resolve !== undefined) this.#resumed = true;
+        else this.#chain.resumeReading();
+        return;
+      default:
+        this.#malformed(`an action ${action}`);
+    }
+  }
+
+  onClose(event: CloseEvent): void {
+    this.close(event);
+  }
+}
+
+const EMPTY = new Uint8Array(0);
+
+type Hooked = ParkedNetworkFilter;
+const METHODS: readonly (readonly [bit: number, name: keyof NetworkFilter, method: unknown])[] = [
+  [
+    HOOK.CONNECT,
+    "onConnect",
+    function (this: Hooked): NetworkResult {
+      return this.hook(KIND.CONNECT, undefined, false);
+    },
+  ],
+  [
+    HOOK.DATA,
+    "onData",
+    function (this: Hooked, chunk: Chunk, endStream: boolean): NetworkResult {
+      return this.hook(KIND.DATA, chunk, endStream);
+    },
+  ],
+  [
+    HOOK.DRAIN,
+    "onDrain",
+    function (this: Hooked): void {
+      this.notice(NOTICE.DRAIN);
+    },
+  ],
+  [
+    HOOK.BLOCKED | HOOK.DRAINED,
+    "onBlocked",
+    function (this: Hooked): void {
+      this.notice(NOTICE.BLOCKED);
+    },
+  ],
+  [
+    HOOK.BLOCKED | HOOK.DRAINED,
+    "onDrained",
+    function (this: Hooked): void {
+      this.notice(NOTICE.DRAINED);
+    },
+  ],
+];

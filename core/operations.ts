@@ -1,0 +1,85 @@
+import type { Fleet } from "./fleet.ts";
+import type { RunOptions } from "./options.ts";
+import type { Problem } from "./problem.ts";
+import type { RuntimeConfig } from "./protocol.ts";
+import type { PackageState, Reload } from "./reload.ts";
+import type { ServerStats } from "./server-stats.ts";
+import type { StatsReader } from "./stats.ts";
+import { VERSION } from "./version.ts";
+
+export interface OperationParts {
+  readonly options: RunOptions;
+  readonly reload: Reload;
+  readonly fleet: () => Fleet | undefined;
+  readonly stats: StatsReader;
+  readonly server: ServerStats;
+  readonly state: () => "LIVE" | "DRAINING" | "INITIALIZING";
+  readonly quit: () => void;
+}
+type Operation = (args: unknown) => unknown;
+
+/** What packages may ask of core as a whole (`cx.operation("core.…")`). Admin does. */
+export function operations(parts: OperationParts): (name: string, args: unknown) => Promise<unknown> {
+  const { options, reload, fleet, stats, server } = parts;
+  const table = new Map<string, Operation>([
+    ["core.stats", () => stats.snapshot()],
+    ["core.reset_counters", () => stats.resetCounters()],
+    ["core.config", () => ({ bootstrap: reload.live?.bootstrap ?? {}, loadedAt: reload.loadedAt.toISOString() })],
+    ["core.packages", () => shownPackages(reload)],
+    ["core.listeners", () => shownListeners(fleet(), reload.live?.config)],
+    [
+      "core.server_info",
+      () => ({
+        version: VERSION,
+        state: parts.state(),
+        uptimeSeconds: server.uptimeSeconds,
+        options: shownOptions(options),
+        node: reload.live?.config.node ?? {},
+      }),
+    ],
+    ["core.quit", () => parts.quit()],
+  ]);
+  return async (name, args) => {
+    const run = table.get(name);
+    if (run === undefined) throw new Error(`core has no operation "${name}"`);
+    return run(args);
+  };
+}
+
+function shownPackages(reload: Reload): unknown[] {
+  const uses = usesIn(reload.live?.config);
+  return reload.packages().map(({ problems, ...state }: PackageState) => ({
+    ...state,
+    uses: uses.get(state.package) ?? 0,
+    ...(problems.length > 0 && { error: shownError(problems[0]!) }),
+  }));
+}
+
+function shownError({ message, file, line, column, frame }: Problem): unknown {
+  return { message, ...(file !== "" && { file, line, column }), ...(frame !== "" && { frame }) };
+}
+
+/** How often the config names each package. */
+function usesIn(config: RuntimeConfig | undefined): Map<string, number> {
+  const uses = new Map<string, number>();
+  JSON.stringify(config ?? {}, (key, value) => {
+    if (key === "package" && typeof value === "string") uses.set(value, (uses.get(value) ?? 0) + 1);
+    return value;
+  });
+  return uses;
+}
+
+function shownListeners(fleet: Fleet | undefined, config: RuntimeConfig | undefined): unknown[] {
+  const own = new Set(config?.listeners.filter((l) => l.thread !== "control").map((l) => l.name));
+  return (fleet?.bound ?? []).filter(({ name }) => own.has(name)).map((bound) => ({ ...bound, additional: [] }));
+}
+
+function shownOptions(options: RunOptions): Record<string, unknown> {
+  return {
+    concurrency: options.concurrency,
+    config_path: options.configFile,
+    log_level: options.logLevel,
+    service_cluster: options.serviceCluster,
+    service_node: options.serviceNode,
+  };
+}

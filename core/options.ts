@@ -1,0 +1,26 @@
+import type { LevelName } from "./log.ts";
+
+/** What `tsproxy run` was asked for; the supervisor hands it to the proxy as JSON. */
+export interface RunOptions {
+  readonly configFile: string;
+  readonly concurrency: number;
+  readonly logLevel: LevelName;
+  readonly serviceCluster: string;
+  readonly serviceNode: string;
+  /** Directories of dropped-in packages. */
+  readonly filters: readonly string[];
+  readonly trusted: readonly string[];
+  readonly strict: boolean;
+}
+
+/** Proxy -> supervisor. */
+export type ToSupervisor =
+  | { readonly type: "ready" }
+  /** Ten times a second: how often each thread has turned, and how long it may be silent. */
+  | { readonly type: "beat"; readonly threads: readonly ThreadBeat[] };
+
+export interface ThreadBeat {
+  readonly name: string;
+  readonly turns: number;
+  readonly boxMs: number;
+}

@@ -1,0 +1,110 @@
+import { locate, type SourcePositions } from "./bundle.ts";
+import { type Loaded, loadConfig, loadListener } from "./config/load.ts";
+import type { Change, Stage } from "./fleet.ts";
+import { type Problem, problem } from "./problem.ts";
+import type { ListenerConfig, PackageInfo, Refusal, RuntimeConfig } from "./protocol.ts";
+
+/** Sets a change up where nothing takes effect. */
+export interface CanaryStage extends Stage {
+  /** Envoy's Listener as JSON, one for each that a service of the present preparation brings along. */
+  serviceListeners(): readonly unknown[];
+}
+
+export interface RehearsalOptions {
+  readonly file: string;
+  readonly text: string;
+  readonly packages: readonly PackageInfo[];
+  readonly strict: boolean;
+  /** What the command line says of the node; "" leaves it to the config. */
+  readonly node: { readonly id: string; readonly cluster: string };
+  readonly canary: CanaryStage;
+  readonly change: Omit<Change, "config">;
+  /** What serves. */
+  readonly live: Rehearsed | undefined;
+  /** Positions of the module of that name in stacks. */
+  readonly find: (filename: string) => SourcePositions | undefined;
+}
+
+/** A configuration that may be put into service. The canary has it prepared: commit there, or abort. */
+export interface Rehearsed {
+  readonly config: RuntimeConfig;
+  /** The same as what serves: threads need not be told. */
+  readonly unchanged: boolean;
+  /** Canonical v3 JSON, for config_dump. */
+  readonly bootstrap: object;
+  readonly warnings: readonly Problem[];
+  /** The part that comes from the file, and what services added: to tell whether either has changed. */
+  readonly written: string;
+  readonly brought: string;
+  /** What a package says against its code or its part of the config, at the user's line. */
+  explain(refusal: Refusal): Problem;
+}
+
+export interface Rejected {
+  readonly problems: readonly Problem[];
+  readonly warnings: readonly Problem[];
+  /** Packages that said no. */
+  readonly packages: ReadonlySet<string>;
+}
+
+/** From the text of a config to what threads run: checked, set up in the canary, with the listeners that services bring along. */
+export async function rehearse(options: RehearsalOptions): Promise<Rehearsed | Rejected> {
+  const { file, text, packages, strict, canary, change, live } = options;
+  const loaded = loadConfig({ file, text }, packages, { strict });
+  const warnings = loaded.warnings.map(toProblem);
+  if (!loaded.ok) return { problems: loaded.errors.map(toProblem), warnings, packages: new Set() };
+  const explain = (refusal: Refusal) => explained(refusal, loaded, options);
+  const refused = (refusals: readonly Refusal[]): Rejected => ({
+    problems: distinct(refusals.map(explain)),
+    warnings,
+    packages: new Set(refusals.map((refusal) => refusal.package)),
+  });
+
+  const own = withNode(loaded.config, options.node);
+  const written = JSON.stringify(own);
+  const sameFile = written === live?.written;
+  const first = await canary.prepare({ ...change, config: sameFile ? undefined : own });
+  if (first.length > 0) return refused(first);
+  const services = canary.serviceListeners();
+  const brought = JSON.stringify(services);
+  const same = { bootstrap: loaded.bootstrap, warnings, written, brought, explain };
+  if (sameFile && brought === live?.brought) return { ...same, config: live.config, unchanged: true };
+  if (services.length === 0) return { ...same, config: own, unchanged: false };
+
+  const listeners: ListenerConfig[] = [];
+  for (const service of services) {
+    const made = loadListener(service, packages, file);
+    if (!made.ok) return { problems: made.errors.map(toProblem), warnings, packages: new Set() };
+    listeners.push({ ...made.listener, thread: "control" });
+  }
+  const config = { ...own, listeners: [...own.listeners, ...listeners] };
+  const second = await canary.prepare({ ...change, config });
+  return second.length > 0 ? refused(second) : { ...same, config, unchanged: false };
+}
+
+export function isRejected(outcome: Rehearsed | Rejected): outcome is Rejected {
+  return "problems" in outcome;
+}
+
+/** A word against the config is told at the user's line in it; a failure of code at the line of the code. */
+function explained(refusal: Refusal, loaded: Loaded & { ok: true }, { find }: RehearsalOptions): Problem {
+  const inCode = locate(refusal.message, refusal.stack, find);
+  if (inCode.file !== "") return inCode;
+  if (refusal.place !== "") return toProblem(loaded.source.diagnostic(refusal));
+  return problem(refusal.package === "" ? refusal.message : `${refusal.package}: ${refusal.message}`);
+}
+
+function withNode(config: RuntimeConfig, { id, cluster }: RehearsalOptions["node"]): RuntimeConfig {
+  const { node } = config;
+  return { ...config, node: { id: id || node.id, cluster: cluster || node.cluster } };
+}
+
+function toProblem(found: Omit<Problem, "frame">): Problem {
+  return { ...found, frame: "" };
+}
+
+/** A package that is used in ten places says the same ten times. */
+function distinct(problems: readonly Problem[]): Problem[] {
+  const seen = new Map(problems.map((found) => [JSON.stringify(found), found]));
+  return [...seen.values()];
+}

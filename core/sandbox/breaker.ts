@@ -1,0 +1,79 @@
+/** Faults that open the breaker, and the time they must fall in. */
+const FAULTS = 3;
+const WINDOW_MS = 10_000;
+const BACK_OFF_FIRST_MS = 1000;
+const BACK_OFF_LAST_MS = 30_000;
+/** A breaker that stays closed this long begins with the first back-off again. */
+const FORGIVEN_MS = 60_000;
+
+/**
+ * Whether a sandbox may be entered.
+ *
+ *   closed ──three faults in 10 s──▶ open ──back-off──▶ half-open ──a good entry──▶ closed
+ *                                     ▲                     │
+ *                                     └──── a fault ────────┘  (back-off doubles, 1 s to 30 s)
+ */
+export class Breaker {
+  #faults: number[] = [];
+  #state: "closed" | "open" | "half-open" = "closed";
+  #backOffMs = 0;
+  #closedAt = Number.NEGATIVE_INFINITY;
+  opened = 0;
+
+  get state(): "closed" | "open" | "half-open" {
+    return this.#state;
+  }
+
+  /** A fault lies less than 10 s back: the next entries run where they cannot hold this thread up. */
+  isSuspect(now: number): boolean {
+    const last = this.#faults.at(-1);
+    return this.#state === "half-open" || (last !== undefined && now - last < WINDOW_MS);
+  }
+
+  /** Counts a fault; milliseconds until the isolate should be there again. */
+  fault(now: number): number {
+    this.#faults = this.#faults.filter((at) => now - at < WINDOW_MS);
+    this.#faults.push(now);
+    if (this.#state === "closed" && this.#faults.length < FAULTS) return 0;
+    if (this.#state === "closed" && now - this.#closedAt > FORGIVEN_MS) this.#backOffMs = 0;
+    this.#backOffMs = Math.min(BACK_OFF_LAST_MS, Math.max(BACK_OFF_FIRST_MS, this.#backOffMs * 2));
+    this.#state = "open";
+    this.opened++;
+    return this.#backOffMs;
+  }
+
+  /** The isolate has been built anew: one entry may try. */
+  onRebuilt(): void {
+    if (this.#state === "open") this.#state = "half-open";
+  }
+
+  /** An entry has ended well. */
+  succeeded(now: number): void {
+    if (this.#state !== "half-open") return;
+    this.#state = "closed";
+    this.#closedAt = now;
+    this.#faults = this.#faults.slice(-1);
+  }
+}
+
+const SLOW_ENTRIES = 3;
+
+/** Entries that took too much CPU: three in 10 s are a fault. */
+export class CpuBudget {
+  readonly #limitMs: number;
+  #slow: number[] = [];
+
+  constructor(limitMs: number) {
+    this.#limitMs = limitMs;
+  }
+
+  /** True: it is a fault. */
+  spent(ms: number, now: number): boolean {
+    if (ms <= this.#limitMs) return false;
+    this.#slow = this.#slow.filter((at) => now - at < WINDOW_MS);
+    this.#slow.push(now);
+    if (this.#slow.length < SLOW_ENTRIES) return false;
+    this.#slow = [];
+    return true;
+  }
+}

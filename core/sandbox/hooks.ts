@@ -1,0 +1,15 @@
+import { HOOK, HOOK_NAMES, type HookMask } from "../inside/sandbox/layout.ts";
+
+/**
+ * What a package may have, read from its bundled text: a hook whose name stands nowhere in it cannot exist. Filters are made
+ * for each stream and may differ, so nothing short of this is safe to know beforehand; what the text names and a stream's
+ * filter lacks, the first verdict of that stream tells.
+ */
+export function hooksOf(code: string): HookMask {
+  let hooks = 0;
+  for (const [name, bit] of HOOK_NAMES) if (new RegExp(`\\b${name}\\b`).test(code)) hooks |= bit;
+  // `cx.log.info` is no reading of `stream.info`.
+  if (/\binfo\b/.test(code.replace(/\blog\s*\.\s*info\b/g, ""))) hooks |= HOOK.INFO;
+  if (/\brouteConfig\b/.test(code)) hooks |= HOOK.ROUTE_CONFIG;
+  return hooks;
+}

@@ -1,0 +1,115 @@
+// Hot path: every record is copied here (test/bench/sandbox.ts).
+import { BOX, RECORD, RECORD_WORDS } from "../inside/sandbox/layout.ts";
+
+/** Private copies of records that must wait for the next crossing. More than this is an overload. */
+const BACKLOG_BYTES_MAX = 16 * 1024 * 1024;
+const BACKLOG_MAX = 16_384;
+
+interface Waiting {
+  readonly token: number;
+  /** Undefined: an end. */
+  readonly block: Buffer | undefined;
+  readonly rangeAt: number;
+  readonly rangeSize: number;
+}
+
+/** Records on their way into one sandbox: copied natively into its block, or kept when that is full or in use. */
+export class Inbox {
+  readonly #words: Int32Array;
+  readonly #bytes: Buffer;
+  #count = 0;
+  #used = 0;
+  #backlog: Waiting[] = [];
+  #backlogBytes = 0;
+  /** The sandbox is running on another thread: its block is not ours. */
+  locked = false;
+
+  constructor(words: Int32Array, bytes: Buffer) {
+    this.#words = words;
+    this.#bytes = bytes;
+  }
+
+  /** Records in the block. */
+  get count(): number {
+    return this.#count;
+  }
+  get backlog(): number {
+    return this.#backlog.length;
+  }
+
+  /** A record of `size` bytes at `at`; its range lies in the same memory, or (0) is its tail. False: there is no place at all. */
+  add(token: number, memory: Buffer, at: number, size: number, rangeAt: number, rangeSize: number): boolean {
+    if (!this.locked && this.#backlog.length === 0 && this.#copy(memory, at, size, rangeAt, rangeSize)) return true;
+    const block = Buffer.from(memory.subarray(at, at + size));
+    const whole = rangeAt === 0 ? block : Buffer.concat([block, memory.subarray(rangeAt, rangeAt + rangeSize)]);
+    return this.#keep({ token, block: whole, rangeAt: rangeAt === 0 ? 0 : size, rangeSize });
+  }
+
+  end(token: number): boolean {
+    if (!this.locked && this.#backlog.length === 0 && this.#count < BOX.RECORD_COUNT) {
+      this.#putEnd(token);
+      return true;
+    }
+    return this.#keep({ token, block: undefined, rangeAt: 0, rangeSize: 0 });
+  }
+
+  #keep(waiting: Waiting): boolean {
+    const size = waiting.block?.length ?? 0;
+    // Ends are small and must not get lost.
+    if (size > 0 && (this.#backlog.length >= BACKLOG_MAX || this.#backlogBytes + size > BACKLOG_BYTES_MAX)) return false;
+    this.#backlog.push(waiting);
+    this.#backlogBytes += size;
+    return true;
+  }
+
+  #putEnd(token: number): void {
+    const i = (BOX.RECORDS >> 2) + this.#count++ * RECORD_WORDS;
+    this.#words[i] = -1;
+    this.#words[i + 1] = token;
+  }
+
+  #copy(memory: Buffer, at: number, size: number, rangeAt: number, rangeSize: number): boolean {
+    const inPlace = rangeAt !== 0;
+    const whole = size + (inPlace ? (rangeSize + 7) & ~7 : 0);
+    if (this.#count === BOX.RECORD_COUNT || this.#used + whole > BOX.HEAP_SIZE) return false;
+    const words = this.#words;
+    const to = BOX.HEAP + this.#used;
+    const i = (BOX.RECORDS >> 2) + this.#count++ * RECORD_WORDS;
+    memory.copy(this.#bytes, to, at, at + size);
+    words[i] = to;
+    words[i + 1] = size;
+    words[i + 3] = rangeSize;
+    if (inPlace) {
+      words[i + 2] = to + size;
+      if (rangeSize > 0) memory.copy(this.#bytes, to + size, rangeAt, rangeAt + rangeSize);
+    } else words[i + 2] = to + size - ((rangeSize + 7) & ~7);
+    this.#used += whole;
+    return true;
+  }
+
+  /** Fills the block from the backlog as far as there is place. */
+  fill(): void {
+    let taken = 0;
+    for (const { token, block, rangeAt, rangeSize } of this.#backlog) {
+      if (block === undefined) {
+        if (this.#count === BOX.RECORD_COUNT) break;
+        this.#putEnd(token);
+      } else {
+        const size = rangeAt === 0 ? block.length : rangeAt;
+        if (!this.#copy(block, 0, size, rangeAt, rangeSize)) break;
+        this.#backlogBytes -= block.length;
+      }
+      taken++;
+    }
+    if (taken > 0) this.#backlog.splice(0, taken);
+  }
+
+  /** The sandbox has read the block. */
+  clear(): void {
+    this.#count = 0;
+    this.#used = 0;
+  }
+}
+
+/** Smallest size of a record. */
+export const RECORD_SIZE_MIN = RECORD.PAYLOAD * 4;

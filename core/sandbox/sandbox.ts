@@ -1,0 +1,626 @@
+// Hot path: core's side of a dropped-in package's records and answers (test/bench/sandbox.ts).
+import type { Refusal } from "../protocol.ts";
+import {
+  ANSWER,
+  ANSWER_HEAD,
+  ANSWER_HEAD_SIZE,
+  BOX,
+  type HookMask,
+
+  RECORD,
+  RECORD_FLAG,
+  STATUS,
+} from "../inside/sandbox/layout.ts";
+import type { SandboxUse } from "../inside/sandbox/main.ts";
+import { Breaker, CpuBudget } from "./breaker.ts";
+import { hooksOf } from "./hooks.ts";
+import { Inbox, RECORD_SIZE_MIN } from "./inbox.ts";
+import { SandboxIsolate, type SandboxSources } from "./isolate.ts";
+import { SandboxStats, type StatsSink } from "./stats.ts";
+import { Tokens } from "./tokens.ts";
+
+export interface SandboxLimits {
+  /** Wall clock of one entry. Small boxes kill honest filters on a busy machine: stalls of 67 ms were seen. */
+  readonly timeoutMs: number;
+  /** CPU of one entry; more than this three times in 10 s is a fault. */
+  readonly cpuMs: number;
+  /** How long a hook's promise may stay pending. */
+  readonly pauseMs: number;
+  /** Heap and buffers; past this at two looks in a row is a fault. */
+  readonly quotaMb: number;
+  /** V8's own limit, the last resort. */
+  readonly memoryLimitMb: number;
+}
+export const DEFAULT_LIMITS: SandboxLimits = { timeoutMs: 100, cpuMs: 5, pauseMs: 10_000, quotaMb: 64, memoryLimitMb: 128 };
+
+export interface SandboxFault {
+  readonly package: string;
+  readonly reason: string;
+  readonly stack: string;
+}
+
+export interface SandboxOptions extends SandboxSources {
+  readonly package: string;
+  readonly worker: number;
+  readonly node: { readonly id: string; readonly cluster: string };
+  /** The worker's shared memory, which records and their ranges lie in. */
+  readonly memory: Buffer;
+  /** Offset of room in it (a multiple of 8) that lasts until the events of this flush are handled; -1: none for now. */
+  place(size: number): number;
+  /** An event for the chain. `size` is negative for core's own answer, -STATUS. */
+  onVerdict(token: number, at: number, size: number): void;
+  /** There is work outside of a flush. */
+  onWork(): void;
+  onFault(fault: SandboxFault): void;
+  onLog(level: string, message: string, fields: Readonly<Record<string, unknown>>): void;
+  readonly stats: StatsSink;
+  readonly limits?: Partial<SandboxLimits>;
+  /** While it cannot be entered: `closed` fails streams, `open` lets them pass it by. */
+  readonly failurePolicy?: "closed" | "open";
+  /** Monotonic milliseconds. */
+  readonly now?: () => number;
+}
+
+const LAZY_MS = 20; // what nobody waits for (ends of streams) goes along with other records, or after this long
+const LAZY_MAX = 128;
+const WARM_UP_ENTRIES = 16; // a fresh isolate compiles what it runs for the first time
+const LOGS_A_CROSSING = 100;
+
+/**
+ * One dropped-in package of one generation: an isolate with a small block of memory. Core alone enters it, once a round for all
+ * records that have gathered, in a time box; it never calls anybody. What it answers is checked here (who may be answered,
+ * offsets) and in the chain (what may be said).
+ */
+export class Sandbox {
+  readonly package: string;
+  /** What the package's source names. */
+  readonly hooks: HookMask;
+  readonly #options: SandboxOptions;
+  readonly #limits: SandboxLimits;
+  readonly #memory: Buffer;
+  readonly #words: Int32Array;
+  readonly #tokens = new Tokens();
+  readonly #breaker = new Breaker();
+  readonly #now: () => number;
+  #cpu: CpuBudget;
+  #isolate: SandboxIsolate | undefined = undefined;
+  #inbox: Inbox | undefined = undefined;
+  #stats: SandboxStats | undefined = undefined;
+  #uses: SandboxUse[] = [];
+  #refusals: Refusal[] = [];
+  #disposed = false;
+  /** Counts isolates, so that a late callback of an old one is known. */
+  #build = 0;
+  #building = false;
+  /** Running on another thread. */
+  #aside = false;
+  /** Tokens in the block that wait for this entry's answers. */
+  #asked: number[] = [];
+  /** Answers that found no room in the worker's memory. */
+  #undelivered: Buffer[] = [];
+  #due = false;
+  #more = false;
+  #lazy = 0;
+  #lazyTimer: NodeJS.Timeout | undefined = undefined;
+  #wakeTimer: NodeJS.Timeout | undefined = undefined;
+  #wakeAt = Number.POSITIVE_INFINITY;
+  #rebuildTimer: NodeJS.Timeout | undefined = undefined;
+  #overQuota = 0;
+  #memoryAtStart = 0;
+  #entriesOfBuild = 0;
+  #entriesSeen = 0;
+  readonly counts = { entries: 0, records: 0, faults: 0, thrown: 0, late: 0, refused: 0, opened: 0, rebuilt: 0 };
+
+  constructor(options: SandboxOptions) {
+    this.package = options.package;
+    this.hooks = hooksOf(options.module.code);
+    this.#options = options;
+    this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
+    this.#memory = options.memory;
+    this.#words = new Int32Array(options.memory.buffer, options.memory.byteOffset, options.memory.length >> 2);
+    this.#now = options.now ?? (() => performance.now());
+    this.#cpu = new CpuBudget(this.#limits.cpuMs);
+  }
+
+  /** Streams that it holds state for. */
+  get live(): number {
+    return this.#tokens.count;
+  }
+  get breaker(): "closed" | "open" | "half-open" {
+    return this.#breaker.state;
+  }
+  get ready(): boolean {
+    return this.#isolate !== undefined;
+  }
+
+  // ---- building
+
+  /**
+   * Builds the isolate if there is none yet, and runs `setup` for further uses. What refuses, nothing of it is taken. Not called
+   * while another `prepare` of this sandbox runs.
+   */
+  async prepare(uses: readonly SandboxUse[]): Promise<Refusal[]> {
+    if (this.#isolate === undefined) {
+      try {
+        this.#install(await this.#make([...this.#uses, ...uses]));
+      } catch (error) {
+        return [this.#refusal(error)];
+      }
+      if (this.#refusals.length === 0) this.#uses.push(...uses);
+      return this.#refusals;
+    }
+    const refusals = await this.#setUp(this.#isolate, uses);
+    if (refusals.length === 0) this.#uses.push(...uses);
+    return refusals;
+  }
+
+  async #make(uses: readonly SandboxUse[]): Promise<{ isolate: SandboxIsolate; stats: SandboxStats }> {
+    const { timeoutMs, memoryLimitMb } = this.#limits;
+    const { worker, node } = this.#options;
+    const stats = new SandboxStats(this.#options.stats);
+    const isolate = await SandboxIsolate.build(this.#options, stats.shared, { timeoutMs, memoryLimitMb, worker, node });
+    isolate.times[BOX.WAKE_AT / 2] = Number.POSITIVE_INFINITY;
+    try {
+      isolate.times[BOX.NOW / 2] = this.#now();
+      this.#refusals = this.#parseRefusals(await isolate.call("prepare", JSON.stringify(uses)));
+    } catch (error) {
+      isolate.dispose();
+      throw error;
+    }
+    return { isolate, stats };
+  }
+
+  #install({ isolate, stats }: { isolate: SandboxIsolate; stats: SandboxStats }): void {
+    if (this.#disposed) {
+      isolate.dispose();
+      return;
+    }
+    this.#build++;
+    this.#isolate = isolate;
+    this.#stats = stats;
+    this.#inbox = new Inbox(isolate.words, isolate.bytes);
+    this.#cpu = new CpuBudget(this.#limits.cpuMs);
+    this.#entriesOfBuild = 0;
+    this.#overQuota = 0;
+    this.#memoryAtStart = isolate.memory;
+    this.#collect();
+  }
+
+  /** On another thread; meanwhile records wait. */
+  async #setUp(isolate: SandboxIsolate, uses: readonly SandboxUse[]): Promise<Refusal[]> {
+    const build = this.#build;
+    this.#leave();
+    try {
+      const refusals = this.#parseRefusals(await isolate.call("prepare", JSON.stringify(uses)));
+      if (build === this.#build) this.#comeBack();
+      return refusals;
+    } catch (error) {
+      if (build === this.#build) this.#fault("setup", error);
+      return [this.#refusal(error)];
+    }
+  }
+
+  #parseRefusals(text: string): Refusal[] {
+    return (JSON.parse(text) as Omit<Refusal, "package">[]).map((refusal) => ({ package: this.package, ...refusal }));
+  }
+
+  #refusal(error: unknown): Refusal {
+    const { message, stack } = errorText(error);
+    return { package: this.package, message, path: "", place: "", stack };
+  }
+
+  /** JSON of what the package says of itself. */
+  async describe(): Promise<string> {
+    if (this.#isolate === undefined) throw new Error("prepare first");
+    return this.#isolate.call("describe");
+  }
+
+  /** What each use leaves to the next generation, by its id. */
+  async handover(): Promise<ReadonlyMap<number, unknown>> {
+    const isolate = this.#isolate;
+    if (isolate === undefined || this.#aside) return new Map();
+    const build = this.#build;
+    this.#leave();
+    try {
+      return new Map(JSON.parse(await isolate.call("handover")) as [number, unknown][]);
+    } catch (error) {
+      if (build === this.#build) this.#fault("hand-over", error);
+      return new Map();
+    } finally {
+      if (build === this.#build) this.#comeBack();
+    }
+  }
+
+  /** A use has left the config and its last stream has ended. */
+  async release(use: number): Promise<void> {
+    this.#uses = this.#uses.filter((kept) => kept.id !== use);
+    const isolate = this.#isolate;
+    if (isolate === undefined) return;
+    const build = this.#build;
+    this.#leave();
+    try {
+      await isolate.call("release", use);
+    } catch (error) {
+      if (build === this.#build) this.#fault("release", error);
+    } finally {
+      if (build === this.#build) this.#comeBack();
+    }
+  }
+
+  #leave(): void {
+    this.#aside = true;
+    if (this.#inbox !== undefined) this.#inbox.locked = true;
+  }
+
+  #comeBack(): void {
+    this.#aside = false;
+    if (this.#inbox !== undefined) this.#inbox.locked = false;
+    this.#collect();
+    if (this.hasWork) this.#options.onWork();
+  }
+
+  // ---- records in
+
+  /** A record at [at, at + size) of the worker's memory. */
+  park(token: number, at: number, size: number): void {
+    const words = this.#words;
+    if (at <= 0 || (at & 7) !== 0 || size < RECORD_SIZE_MIN || at + size > this.#memory.length) {
+      this.counts.refused++;
+      return;
+    }
+    const w = at >> 2;
+    const flags = words[w]! >> 8;
+    const isAnswered = (flags & RECORD_FLAG.ANSWER) !== 0;
+    const rangeAt = words[w + RECORD.RANGE_AT]!;
+    const rangeSize = words[w + RECORD.RANGE_SIZE]!;
+    const rangeFits = rangeAt === 0 ? rangeSize <= size : rangeAt > 0 && rangeAt + rangeSize <= this.#memory.length;
+    const inbox = this.#inbox;
+    const isNew = (flags & RECORD_FLAG.CREATE) !== 0;
+    const mayPass =
+      inbox !== undefined &&
+      rangeSize >= 0 &&
+      rangeFits &&
+      (isNew ? this.#mayBegin(token) : this.#tokens.isLive(token));
+    if (!mayPass) {
+      this.counts.refused++;
+      if (isAnswered) this.#answerByPolicy(token);
+      return;
+    }
+    if (isNew && !this.#tokens.isLive(token)) this.#tokens.add(token);
+    if (!inbox.add(token, this.#memory, at, size, rangeAt, rangeSize)) {
+      this.counts.refused++;
+      if (isNew) this.#tokens.remove(token);
+      if (isAnswered) this.#options.onVerdict(token, 0, -STATUS.OVERLOAD);
+      return;
+    }
+    if (isAnswered) {
+      this.#tokens.wait(token);
+      this.#asked.push(token);
+    } else this.#beLazy();
+  }
+
+  /** Half-open: one stream tries, the others are answered by the policy until it is known how that went. */
+  #mayBegin(token: number): boolean {
+    return this.#breaker.state !== "half-open" || this.#tokens.count === 0 || this.#tokens.isLive(token);
+  }
+
+  #answerByPolicy(token: number): void {
+    const status = this.#options.failurePolicy === "open" ? STATUS.SKIP : STATUS.FAULT;
+    this.#options.onVerdict(token, 0, -status);
+  }
+
+  /** The stream is over: nobody waits for an answer to it. */
+  forget(token: number): void {
+    if (!this.#tokens.isLive(token)) return;
+    this.#tokens.remove(token);
+    this.#inbox?.end(token);
+    this.#beLazy();
+  }
+
+  #beLazy(): void {
+    this.#lazy++;
+    if (this.#lazyTimer !== undefined) return;
+    this.#lazyTimer = setTimeout(() => {
+      this.#lazyTimer = undefined;
+      if (this.#lazy > 0) this.#wake();
+    }, LAZY_MS);
+    this.#lazyTimer.unref();
+  }
+
+  #wake(): void {
+    this.#due = true;
+    if (this.hasWork) this.#options.onWork();
+  }
+
+  // ---- entering
+
+  get hasWork(): boolean {
+    if (this.#isolate === undefined || this.#aside) return false;
+    return (
+      this.#asked.length > 0 ||
+      this.#due ||
+      this.#more ||
+      this.#lazy >= LAZY_MAX ||
+      this.#inbox!.backlog > 0 ||
+      this.#undelivered.length > 0
+    );
+  }
+
+  /** One crossing for all records of the round. */
+  enter(): void {
+    const isolate = this.#isolate;
+    const inbox = this.#inbox;
+    if (isolate === undefined || inbox === undefined || this.#aside) return;
+    if (this.#undelivered.length > 0 && !this.#deliverKept()) return;
+    inbox.fill();
+    const now = this.#now();
+    isolate.times[BOX.NOW / 2] = now;
+    this.#due = this.#more = false;
+    this.#lazy = 0;
+    this.counts.entries++;
+    this.#entriesOfBuild++;
+    this.counts.records += inbox.count;
+    const cpuBefore = isolate.cpuTime;
+    if (this.#breaker.isSuspect(now)) {
+      void this.#enterAside(isolate, inbox, cpuBefore);
+      return;
+    }
+    try {
+      isolate.run(inbox.count);
+    } catch (error) {
+      this.#fault("entry", error);
+      return;
+    }
+    this.#entered(isolate, inbox, cpuBefore, now);
+  }
+
+  /** A sandbox that has hung lately runs on another thread, so that it holds up nobody but its own streams. */
+  async #enterAside(isolate: SandboxIsolate, inbox: Inbox, cpuBefore: bigint): Promise<void> {
+    const build = this.#build;
+    this.#leave();
+    const count = inbox.count;
+    try {
+      await isolate.runAside(count);
+    } catch (error) {
+      if (build === this.#build && !this.#disposed) this.#fault("entry", error);
+      return;
+    }
+    if (build !== this.#build || this.#disposed) return;
+    const now = this.#now();
+    this.#breaker.succeeded(now);
+    this.#aside = false;
+    inbox.locked = false;
+    this.#entered(isolate, inbox, cpuBefore, now);
+    this.#options.onWork();
+  }
+
+  #entered(isolate: SandboxIsolate, inbox: Inbox, cpuBefore: bigint, now: number): void {
+    inbox.clear();
+    this.#collect();
+    const asked = this.#asked;
+    for (let k = 0; k < asked.length; k++) {
+      const token = asked[k]!;
+      if (this.#tokens.isWaiting(token)) this.#tokens.leftPending(token, now + this.#limits.pauseMs);
+    }
+    // What came while it ran aside lies in the backlog and is still to be asked.
+    asked.length = 0;
+    const spentMs = Number(isolate.cpuTime - cpuBefore) / 1e6;
+    if (this.#entriesOfBuild > WARM_UP_ENTRIES && this.#cpu.spent(spentMs, now)) {
+      this.#fault("cpu", new Error(`more than ${this.#limits.cpuMs} ms of CPU in one entry, three times in 10 s`));
+    }
+  }
+
+  // ---- answers out
+
+  #collect(): void {
+    const isolate = this.#isolate;
+    if (isolate === undefined) return;
+    const { words, times, bytes } = isolate;
+    const used = words[BOX.OUT_USED]!;
+    this.#more = words[BOX.MORE] === 1;
+    words[BOX.OUT_USED] = 0;
+    if (used > 0 && used <= BOX.OUT_SIZE && (used & 7) === 0) {
+      if (!this.#deliver(bytes, words, BOX.OUT, used)) this.#undelivered.push(Buffer.from(bytes.subarray(BOX.OUT, BOX.OUT + used)));
+    }
+    this.#armWake(times[BOX.WAKE_AT / 2]!);
+  }
+
+  #deliverKept(): boolean {
+    while (this.#undelivered.length > 0) {
+      const kept = this.#undelivered[0]!;
+      const words = new Int32Array(kept.buffer, kept.byteOffset, kept.length >> 2);
+      if (!this.#deliver(kept, words, 0, kept.length)) return false;
+      this.#undelivered.shift();
+    }
+    return true;
+  }
+
+  /** Copies answers natively into the worker's memory and tells whom they are for. False: no room there now. */
+  #deliver(bytes: Buffer, words: Int32Array, from: number, used: number): boolean {
+    let to = 0;
+    if (hasAnswers(words, from, used)) {
+      to = this.#options.place(used);
+      if (to < 0) return false;
+      bytes.copy(this.#memory, to, from, from + used);
+    }
+    const tokens = this.#tokens;
+    let logs = 0;
+    for (let at = 0; at + ANSWER_HEAD_SIZE <= used; ) {
+      const w = (from + at) >> 2;
+      const kind = words[w + ANSWER_HEAD.KIND]!;
+      const token = words[w + ANSWER_HEAD.TOKEN]!;
+      const size = words[w + ANSWER_HEAD.SIZE]!;
+      if (size < 0 || size > used - at - ANSWER_HEAD_SIZE) break;
+      switch (kind) {
+        case ANSWER.VERDICT:
+          if (tokens.isWaiting(token)) {
+            tokens.answered(token);
+            this.#options.onVerdict(token, to + at, ANSWER_HEAD_SIZE + size);
+          }
+          break;
+        case ANSWER.PART:
+          if (tokens.isWaiting(token)) this.#options.onVerdict(token, to + at, ANSWER_HEAD_SIZE + size);
+          break;
+        case ANSWER.ACTION:
+          if (tokens.isLive(token)) this.#options.onVerdict(token, to + at, ANSWER_HEAD_SIZE + size);
+          break;
+        case ANSWER.ACK:
+          if (tokens.isWaiting(token)) {
+            tokens.answered(token);
+            this.#options.onVerdict(token, 0, -STATUS.ACK);
+          }
+          break;
+        default:
+          if (logs++ < LOGS_A_CROSSING) {
+            const text = bytes.toString("latin1", from + at + ANSWER_HEAD_SIZE, from + at + ANSWER_HEAD_SIZE + size);
+            this.#note(kind, text);
+          }
+      }
+      at += (ANSWER_HEAD_SIZE + size + 7) & ~7;
+    }
+    return true;
+  }
+
+  /** What is meant for core: a log line, a throw, the name of a stat. */
+  #note(kind: number, text: string): void {
+    if (kind === ANSWER.THROWN) this.counts.thrown++;
+    if (text === "") return;
+    let told: Record<string, unknown>;
+    try {
+      told = JSON.parse(text) as Record<string, unknown>;
+    } catch {
+      return;
+    }
+    if (kind === ANSWER.STATS) this.#stats?.define(told);
+    else if (kind === ANSWER.LOG) {
+      const fields = typeof told["fields"] === "object" && told["fields"] !== null ? told["fields"] : {};
+      const level = ["debug", "info", "warn", "error"].includes(String(told["level"])) ? String(told["level"]) : "info";
+      this.#options.onLog(level, String(told["message"]), fields as Record<string, unknown>);
+    } else if (kind === ANSWER.THROWN) {
+      this.#options.onFault({
+        package: this.package,
+        reason: `${told["hook"]} threw: ${told["message"]}`,
+        stack: String(told["stack"] ?? ""),
+      });
+    }
+  }
+
+  #armWake(at: number): void {
+    if (!(at < this.#wakeAt)) return;
+    this.#wakeAt = at;
+    clearTimeout(this.#wakeTimer);
+    this.#wakeTimer = setTimeout(
+      () => {
+        this.#wakeAt = Number.POSITIVE_INFINITY;
+        this.#wake();
+      },
+      Math.max(1, Math.min(at - this.#now(), 0x7fff_ffff)),
+    );
+    this.#wakeTimer.unref();
+  }
+
+  // ---- what goes wrong
+
+  /** Called about once a second: deadlines of pauses, the memory quota, stats. */
+  expire(now: number): void {
+    for (const token of this.#tokens.takeLate(now)) {
+      this.counts.late++;
+      this.#options.onVerdict(token, 0, -STATUS.LATE);
+      if (this.counts.late % 100 === 1) {
+        const reason = `no answer within ${this.#limits.pauseMs} ms (${this.counts.late} so far)`;
+        this.#options.onFault({ package: this.package, reason, stack: "" });
+      }
+    }
+    this.#stats?.merge();
+    const isolate = this.#isolate;
+    if (isolate === undefined || this.#aside || this.counts.entries === this.#entriesSeen) return;
+    this.#entriesSeen = this.counts.entries;
+    const isOver = isolate.memory - this.#memoryAtStart > this.#limits.quotaMb * 1024 * 1024;
+    this.#overQuota = isOver ? this.#overQuota + 1 : 0;
+    if (this.#overQuota >= 2) this.#fault("memory", new Error(`more than ${this.#limits.quotaMb} MiB in use`));
+  }
+
+  /** Its streams are answered by the policy, everybody else goes on, the isolate is built anew. */
+  #fault(what: string, error: unknown): void {
+    const { message, stack } = errorText(error);
+    this.counts.faults++;
+    // What it had answered before it went wrong still counts.
+    this.#collect();
+    this.#teardown();
+    const backOffMs = this.#breaker.fault(this.#now());
+    this.counts.opened = this.#breaker.opened;
+    const state = this.#breaker.state === "open" ? `; not entered for ${backOffMs} ms` : "";
+    this.#options.onFault({ package: this.package, reason: `${what}: ${message}${state}`, stack });
+    this.#rebuildIn(backOffMs);
+    this.#options.onWork();
+  }
+
+  #teardown(): void {
+    this.#build++;
+    this.#aside = false;
+    this.#stats?.end();
+    this.#isolate?.dispose();
+    this.#isolate = this.#inbox = this.#stats = undefined;
+    clearTimeout(this.#wakeTimer);
+    this.#wakeAt = Number.POSITIVE_INFINITY;
+    this.#asked.length = 0;
+    this.#undelivered = [];
+    this.#due = this.#more = false;
+    this.#lazy = 0;
+    for (const token of this.#tokens.clear()) this.#answerByPolicy(token);
+  }
+
+  #rebuildIn(ms: number): void {
+    clearTimeout(this.#rebuildTimer);
+    if (this.#disposed) return;
+    this.#rebuildTimer = setTimeout(() => void this.#rebuild(), ms);
+    this.#rebuildTimer.unref();
+  }
+
+  async #rebuild(): Promise<void> {
+    if (this.#building || this.#disposed || this.#isolate !== undefined) return;
+    this.#building = true;
+    try {
+      const made = await this.#make(this.#uses);
+      if (this.#refusals.length > 0) {
+        made.isolate.dispose();
+        throw new Error(`setup refuses what it took before: ${this.#refusals[0]!.message}`);
+      }
+      this.#install(made);
+      this.counts.rebuilt++;
+      this.#breaker.onRebuilt();
+    } catch (error) {
+      this.#building = false;
+      if (!this.#disposed) this.#fault("rebuild", error);
+      return;
+    }
+    this.#building = false;
+  }
+
+  /** The generation is over. Whoever still waits is answered by the policy. */
+  dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.#teardown();
+    clearTimeout(this.#rebuildTimer);
+    clearTimeout(this.#lazyTimer);
+  }
+}
+
+/** True if anything is for the chain; nearly always the first answer is. */
+function hasAnswers(words: Int32Array, from: number, used: number): boolean {
+  for (let at = 0; at + ANSWER_HEAD_SIZE <= used; ) {
+    const w = (from + at) >> 2;
+    if (words[w + ANSWER_HEAD.KIND]! <= ANSWER.ACTION) return true;
+    const size = words[w + ANSWER_HEAD.SIZE]!;
+    if (size < 0 || size > used) return false;
+    at += (ANSWER_HEAD_SIZE + size + 7) & ~7;
+  }
+  return false;
+}
+
+function errorText(error: unknown): { message: string; stack: string } {
+  if (error instanceof Error) return { message: error.message, stack: error.stack ?? "" };
+  return { message: String(error), stack: "" };
+}
+

@@ -1,0 +1,114 @@
+// Hot path: every record and every answer is looked up here (test/bench/sandbox.ts).
+import { baseOf, SLOT_MAX, slotOf } from "../inside/sandbox/layout.ts";
+
+/**
+ * Which streams a sandbox knows, and who waits for an answer of it. Arrays by slot: a look-up is two loads. What a sandbox
+ * answers is let through only for a token that waits.
+ */
+export class Tokens {
+  #live = new Int32Array(1024);
+  /** Bit 0 and 1: the lane waits. */
+  #waiting = new Uint8Array(1024);
+  /** When a lane that was left pending is late, by slot * 2 + lane. */
+  #lateAt = new Float64Array(2048);
+  #pending: number[] = [];
+  #pendingHead = 0;
+  #count = 0;
+
+  /** Streams that the sandbox holds state for. */
+  get count(): number {
+    return this.#count;
+  }
+
+  /** A stream begins. */
+  add(token: number): void {
+    const slot = slotOf(token);
+    if (slot >= this.#live.length) this.#grow(slot);
+    if (this.#live[slot] === 0) this.#count++;
+    this.#live[slot] = baseOf(token);
+    this.#waiting[slot] = 0;
+  }
+
+  #grow(slot: number): void {
+    let size = this.#live.length;
+    while (size <= slot) size *= 2;
+    size = Math.min(size, SLOT_MAX);
+    const live = new Int32Array(size);
+    live.set(this.#live);
+    this.#live = live;
+    const waiting = new Uint8Array(size);
+    waiting.set(this.#waiting);
+    this.#waiting = waiting;
+    const lateAt = new Float64Array(size * 2);
+    lateAt.set(this.#lateAt);
+    this.#lateAt = lateAt;
+  }
+
+  isLive(token: number): boolean {
+    const slot = slotOf(token);
+    return slot < this.#live.length && token !== 0 && this.#live[slot] === baseOf(token);
+  }
+
+  remove(token: number): void {
+    const slot = slotOf(token);
+    this.#live[slot] = 0;
+    this.#waiting[slot] = 0;
+    this.#count--;
+  }
+
+  /** The lane waits for an answer from here on. */
+  wait(token: number): void {
+    this.#waiting[slotOf(token)]! |= 1 << (token & 1);
+  }
+
+  isWaiting(token: number): boolean {
+    return this.isLive(token) && (this.#waiting[slotOf(token)]! & (1 << (token & 1))) !== 0;
+  }
+
+  /** The lane has its answer. */
+  answered(token: number): void {
+    this.#waiting[slotOf(token)]! &= ~(1 << (token & 1));
+  }
+
+  /** An entry has ended without the answer: it must come before `deadline`. */
+  leftPending(token: number, deadline: number): void {
+    this.#lateAt[slotOf(token) * 2 + (token & 1)] = deadline;
+    this.#pending.push(token, deadline);
+  }
+
+  /** Takes the tokens that are late. Deadlines only grow, so the first one that is not ends the search. */
+  takeLate(now: number): number[] {
+    const late: number[] = [];
+    const pending = this.#pending;
+    while (this.#pendingHead < pending.length && pending[this.#pendingHead + 1]! <= now) {
+      const token = pending[this.#pendingHead]!;
+      const deadline = pending[this.#pendingHead + 1]!;
+      this.#pendingHead += 2;
+      if (!this.isWaiting(token) || this.#lateAt[slotOf(token) * 2 + (token & 1)] !== deadline) continue;
+      this.answered(token);
+      late.push(token);
+    }
+    if (this.#pendingHead > 1024) {
+      this.#pending = pending.slice(this.#pendingHead);
+      this.#pendingHead = 0;
+    }
+    return late;
+  }
+
+  /** Forgets all; those that waited. */
+  clear(): number[] {
+    const waited: number[] = [];
+    for (let slot = 0; slot < this.#live.length; slot++) {
+      const token = this.#live[slot]!;
+      if (token === 0) continue;
+      if ((this.#waiting[slot]! & 1) !== 0) waited.push(token);
+      if ((this.#waiting[slot]! & 2) !== 0) waited.push(token | 1);
+    }
+    this.#live.fill(0);
+    this.#waiting.fill(0);
+    this.#pending = [];
+    this.#pendingHead = 0;
+    this.#count = 0;
+    return waited;
+  }
+}

@@ -1,0 +1,166 @@
+import { type ChildProcess, fork } from "node:child_process";
+import { fileURLToPath } from "node:url";
+import type { RunOptions, ThreadBeat, ToSupervisor } from "./options.ts";
+
+/** How long a thread may be silent beyond its time box. */
+const SILENCE_MS = 500;
+/** Main does no traffic; a large config may keep it this long. */
+const MAIN_BOX_MS = 10_000;
+const BACK_OFF_MS = { first: 1_000, most: 60_000 } as const;
+const CRASHES = { most: 5, withinMs: 60_000 } as const;
+/** A terminal's Ctrl-C reaches us and the proxy, and what we pass on reaches the proxy again: one signal for all of them. */
+export const SAME_SIGNAL_MS = 300;
+
+export interface SupervisorOptions {
+  /** Module of the proxy, its arguments, and the flags of its Node. */
+  readonly main: string;
+  readonly args: readonly string[];
+  readonly execArgv: readonly string[];
+  readonly log: (message: string) => void;
+  /** Milliseconds, for tests. */
+  readonly backOffMs?: typeof BACK_OFF_MS;
+}
+
+export function superviseProxy(options: RunOptions, log: (message: string) => void): Promise<number> {
+  const main = fileURLToPath(new URL("./main.ts", import.meta.url));
+  const supervisor = new Supervisor({ main, args: [JSON.stringify(options)], execArgv: process.execArgv, log });
+  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"] as const)
+    process.on(signal, () => supervisor.signal(signal));
+  process.on("disconnect", () => supervisor.signal("SIGTERM"));
+  return supervisor.run();
+}
+
+/**
+ * Keeps one proxy process alive.
+ *
+ *   start ──ready──> serving ──crash, hang──> back off 1-60 s ──> start
+ *     └─exit before its first ready: end      └─exit 0: end       five crashes in a minute: end
+ */
+export class Supervisor {
+  readonly #options: SupervisorOptions;
+  readonly #crashes: number[] = [];
+  #child: ChildProcess | undefined;
+  #stopAsked = false;
+  #wakeUp: (() => void) | undefined;
+  #wasReady = false;
+
+  constructor(options: SupervisorOptions) {
+    this.#options = options;
+  }
+
+  get pid(): number | undefined {
+    return this.#child?.pid;
+  }
+
+  /** The exit code for this process. */
+  async run(): Promise<number> {
+    let backOffMs: number = this.#backOff.first;
+    for (;;) {
+      const started = performance.now();
+      const { code, reason } = await this.#serve();
+      if (code === 0) return 0;
+      if (this.#stopAsked) return code ?? 0;
+      if (!this.#wasReady) return code ?? 1;
+      const now = performance.now();
+      if (now - started > CRASHES.withinMs) backOffMs = this.#backOff.first;
+      this.#crashes.push(now);
+      if (this.#crashes.filter((at) => now - at < CRASHES.withinMs).length >= CRASHES.most) {
+        this.#options.log(`the proxy ${reason}; five times within a minute, so this is the end`);
+        return 1;
+      }
+      this.#options.log(`the proxy ${reason}; starting it again in ${backOffMs / 1000} s`);
+      await this.#sleep(backOffMs);
+      if (this.#stopAsked) return 0;
+      backOffMs = Math.min(backOffMs * 2, this.#backOff.most);
+    }
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    if (signal === "SIGTERM" || signal === "SIGINT") {
+      this.#stopAsked = true;
+      this.#wakeUp?.();
+    }
+    this.#child?.kill(signal);
+  }
+
+  get #backOff() {
+    return this.#options.backOffMs ?? BACK_OFF_MS;
+  }
+
+  #serve(): Promise<{ code: number | undefined; reason: string }> {
+    const { main, args, execArgv } = this.#options;
+    const child = fork(main, args, { execArgv: [...execArgv], stdio: "inherit" });
+    this.#child = child;
+    let hung: string | undefined;
+    const watch = new HangWatch((who) => {
+      hung = who;
+      child.kill("SIGKILL");
+    });
+    child.on("message", (message: ToSupervisor) => {
+      if (message.type === "ready") {
+        this.#wasReady = true;
+        watch.start();
+      } else watch.onBeat(message.threads);
+    });
+    return new Promise((resolve) => {
+      child.on("error", (error) => resolve({ code: 1, reason: `could not be started: ${error.message}` }));
+      child.on("exit", (code, signal) => {
+        watch.stop();
+        const died = signal === null ? `ended with code ${code}` : `was ended by ${signal}`;
+        const reason = hung === undefined ? died : `hung (${hung} was silent) and was killed`;
+        resolve({ code: code ?? undefined, reason });
+      });
+    });
+  }
+
+  #sleep(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.#wakeUp = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+}
+
+const TICK_MS = 100;
+
+/**
+ * Tells when a thread of the proxy, or its main thread, is silent for too long. Silence of a thread is counted in beats of
+ * main, and silence of main in our own ticks: a machine that stands still for a while makes nobody look dead.
+ */
+export class HangWatch {
+  readonly #onHang: (who: string) => void;
+  readonly #silent = new Map<string, { turns: number; beats: number }>();
+  #timer: NodeJS.Timeout | undefined;
+  #ticks = 0;
+
+  constructor(onHang: (who: string) => void) {
+    this.#onHang = onHang;
+  }
+
+  start(): void {
+    this.#timer ??= setInterval(() => {
+      if (++this.#ticks * TICK_MS > MAIN_BOX_MS + SILENCE_MS) this.#hang("the main thread");
+    }, TICK_MS);
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+  }
+
+  onBeat(threads: readonly ThreadBeat[]): void {
+    this.#ticks = 0;
+    for (const { name, turns, boxMs } of threads) {
+      const known = this.#silent.get(name);
+      if (known?.turns !== turns) this.#silent.set(name, { turns, beats: 0 });
+      else if (++known.beats * TICK_MS > boxMs + SILENCE_MS) this.#hang(name);
+    }
+  }
+
+  #hang(who: string): void {
+    this.stop();
+    this.#onHang(who);
+  }
+}

@@ -1,0 +1,38 @@
+import { Worker } from "node:worker_threads";
+import type { StartThread } from "./fleet.ts";
+import { DEFAULT_SIZES } from "./inside/ring.ts";
+import type { FromWorker, WorkerStart } from "./protocol.ts";
+
+/** Cells for as many stats as a large config defines; untouched pages cost nothing. */
+const STATS_BYTES = 32 * 1024 * 1024;
+const BEAT_BYTES = 64;
+
+/** Shared memory of a thread: what it counts, and that it lives. */
+export interface ThreadMemory {
+  readonly stats: SharedArrayBuffer;
+  readonly beat: SharedArrayBuffer;
+}
+
+/** Starts the proxy's worker threads. */
+export function threadStarter(start: Pick<WorkerStart, "prelude" | "node">): StartThread {
+  return (role, index, events) => {
+    const memory = { stats: new SharedArrayBuffer(STATS_BYTES), beat: new SharedArrayBuffer(BEAT_BYTES) };
+    const workerData: WorkerStart = { ...start, ...memory, role, index, sizes: DEFAULT_SIZES };
+    const name = role === "control" ? "control" : `worker ${index}`;
+    const worker = new Worker(new URL("./worker.ts", import.meta.url), { workerData, name });
+    let reason = "it ended";
+    worker.on("message", (message: FromWorker) => events.onMessage(message));
+    worker.on("error", (error: Error) => {
+      reason = error.stack ?? error.message;
+    });
+    worker.on("exit", () => events.onExit(reason));
+    return {
+      role,
+      index,
+      name,
+      memory,
+      post: (message) => worker.postMessage(message),
+      kill: () => void worker.terminate(),
+    };
+  };
+}

@@ -1,0 +1,319 @@
+// Hot path: every request head passes here before the filters see it. What the config leaves out costs a mask test.
+import {
+  type DownstreamConnection,
+  FLAG,
+  HeaderLine,
+  type HeaderMap,
+  type HeaderName,
+  headerName,
+  KNOWN_NAMES,
+  type Reply,
+  type RequestHeaders,
+  reply,
+  SPAN,
+} from "@tsproxy/sdk";
+import { appendForwardedFor, type Client, ClientAddress } from "./client-address.ts";
+import type { Config } from "./config.ts";
+import {
+  FOUND,
+  hasEscapedSlash,
+  mergeSlashes,
+  normalizePath,
+  scanPath,
+  unescapeSlashes,
+} from "./path.ts";
+import { portAt } from "./redirect.ts";
+import type { RequestIdLine } from "./request-id.ts";
+import { isGrpc } from "./route-match.ts";
+import type { HcmStats } from "./stats.ts";
+import { headerText } from "./wire-text.ts";
+
+const bit = (name: (typeof KNOWN_NAMES)[number]): number => 1 << KNOWN_NAMES.indexOf(name);
+const HOST_BIT = bit("host");
+const EXPECT_BIT = bit("expect");
+const REFERER_BIT = bit("referer");
+const FORWARDED_FOR_BIT = bit("x-forwarded-for");
+const FORWARDED_PROTO_BIT = bit("x-forwarded-proto");
+const REQUEST_ID_BIT = bit("x-request-id");
+const INTERNAL_BIT = bit("x-envoy-internal");
+const EXPECTED_TIMEOUT_BIT = bit("x-envoy-expected-rq-timeout-ms");
+
+const EXPECT = headerName("expect");
+const REFERER = headerName("referer");
+const FORWARDED_PROTO = headerName("x-forwarded-proto");
+const FORWARDED_PORT = headerName("x-forwarded-port");
+const REQUEST_ID = headerName("x-request-id");
+const USER_AGENT = headerName("user-agent");
+const VIA = headerName("via");
+const INTERNAL = headerName("x-envoy-internal");
+const EXTERNAL_ADDRESS = headerName("x-envoy-external-address");
+const EXPECTED_TIMEOUT = headerName("x-envoy-expected-rq-timeout-ms");
+const SERVICE_CLUSTER = headerName("x-envoy-downstream-service-cluster");
+const SERVICE_NODE = headerName("x-envoy-downstream-service-node");
+
+const INTERNAL_LINE = new HeaderLine("x-envoy-internal", "true");
+const PROTO_HTTP = new HeaderLine("x-forwarded-proto", "http");
+const PROTO_HTTPS = new HeaderLine("x-forwarded-proto", "https");
+
+/** Taken from clients that are not our own. */
+const INTERNAL_ONLY = [
+  "x-envoy-retry-on",
+  "x-envoy-retry-grpc-on",
+  "x-envoy-max-retries",
+  "x-envoy-retriable-status-codes",
+  "x-envoy-retriable-header-names",
+  "x-envoy-upstream-alt-stat-name",
+  "x-envoy-upstream-rq-timeout-ms",
+  "x-envoy-upstream-rq-per-try-timeout-ms",
+  "x-envoy-upstream-rq-timeout-alt-response",
+  "x-envoy-force-trace",
+  "x-envoy-ip-tags",
+  "x-envoy-original-url",
+  "x-envoy-hedge-on-per-try-timeout",
+];
+/** Taken as well where the client is known by its connection (`use_remote_address`). */
+const EDGE_ONLY = [
+  "x-envoy-decorator-operation",
+  "x-envoy-downstream-service-cluster",
+  "x-envoy-downstream-service-node",
+  "x-envoy-original-path",
+  "x-envoy-original-host",
+];
+const sensitive = new Map<number, { readonly name: HeaderName; readonly edgeOnly: boolean }>();
+for (const text of INTERNAL_ONLY) {
+  const name = headerName(text);
+  sensitive.set(name.hash, { name, edgeOnly: false });
+}
+for (const text of EDGE_ONLY) {
+  const name = headerName(text);
+  sensitive.set(name.hash, { name, edgeOnly: true });
+}
+
+const MISSING_HOST = reply(400, { details: "missing_host_header" });
+const MISSING_PATH = reply(404, { details: "missing_path_rejected" });
+const NO_PATH = reply(404, { details: "absolute_path_rejected" });
+const BAD_PATH = reply(400, { details: "path_normalization_failed" });
+
+/** What is known of a connection and goes into each of its requests; made once a connection. */
+export class Peer {
+  readonly direct: Client;
+  readonly forwardedFor: string;
+  readonly forwardedForLine: HeaderLine | undefined;
+  readonly tls: boolean;
+  readonly localPort: number;
+
+  constructor(connection: DownstreamConnection, addresses: ClientAddress) {
+    this.direct = addresses.direct(connection);
+    this.forwardedFor = addresses.forwardedFor(connection);
+    this.forwardedForLine =
+      this.forwardedFor === "" ? undefined : new HeaderLine("x-forwarded-for", this.forwardedFor);
+    this.tls = connection.transportProtocol === "tls";
+    this.localPort = connection.localAddress.port;
+  }
+}
+
+/** Checks and completes request heads, in Envoy's order. */
+export class RequestHead {
+  readonly addresses: ClientAddress;
+  readonly #config: Config;
+  readonly #stats: HcmStats;
+  readonly #internalOnly: readonly HeaderName[];
+  readonly #rewritesPath: boolean;
+  readonly #unescapes: boolean;
+  readonly #stripsHost: boolean;
+  readonly #schemeLine: HeaderLine | undefined;
+  readonly #via: string;
+  readonly #serviceCluster: string;
+  readonly #serviceNode: string;
+
+  constructor(
+    config: Config,
+    internalOnly: readonly HeaderName[],
+    node: { readonly id: string; readonly cluster: string; readonly address?: string },
+    stats: HcmStats,
+  ) {
+    this.addresses = new ClientAddress(config, node.address);
+    this.#config = config;
+    this.#stats = stats;
+    this.#internalOnly = internalOnly;
+    const action = config.path_with_escaped_slashes_action;
+    this.#unescapes = action !== "KEEP_UNCHANGED" && action !== "IMPLEMENTATION_SPECIFIC_DEFAULT";
+    this.#rewritesPath = config.normalize_path || config.merge_slashes || this.#unescapes;
+    this.#stripsHost =
+      config.strip_any_host_port ||
+      config.strip_matching_host_port ||
+      config.strip_trailing_host_dot;
+    const scheme = config.scheme_header_transformation?.scheme_to_overwrite ?? "";
+    this.#schemeLine =
+      scheme === ""
+        ? undefined
+        : new HeaderLine("x-forwarded-proto", headerText(scheme, "scheme_header_transformation"));
+    this.#via = headerText(config.via, "via");
+    const own = config.add_user_agent ? node : { id: "", cluster: "" };
+    this.#serviceCluster = headerText(own.cluster, "add_user_agent");
+    this.#serviceNode = headerText(own.id, "add_user_agent");
+  }
+
+  /** Undefined: the request may go on. Otherwise it gets this answer, before any header of ours is on it. */
+  check(headers: RequestHeaders, isConnect: boolean, peer: Peer): Reply | undefined {
+    if ((headers.present & HOST_BIT) === 0 && headers.authority === undefined) return MISSING_HOST;
+    if (!isConnect) {
+      const answer = this.#checkPath(headers);
+      if (answer !== undefined) return answer;
+    }
+    if (this.#stripsHost) this.#stripHost(headers, isConnect, peer);
+    return undefined;
+  }
+
+  #checkPath(headers: RequestHeaders): Reply | undefined {
+    if (headers.pathEdited ? headers.path === "" : headers.pathEnd === headers.pathAt)
+      return MISSING_PATH;
+    const first = headers.pathEdited
+      ? headers.path.charCodeAt(0)
+      : headers.memory[headers.base + headers.pathAt];
+    if (first !== 47) {
+      this.#stats.rqNonRelativePath.inc();
+      return NO_PATH;
+    }
+    const found = scanPath(headers);
+    if (found === 0) return undefined;
+    if (found === FOUND.FRAGMENT) return this.#badPath();
+    return this.#rewritesPath ? this.#rewritePath(headers) : undefined;
+  }
+
+  #rewritePath(headers: RequestHeaders): Reply | undefined {
+    const before = headers.path;
+    const at = before.indexOf("?");
+    let path: string | undefined = at < 0 ? before : before.slice(0, at);
+    const query = at < 0 ? "" : before.slice(at);
+    let redirects = false;
+    if (this.#unescapes && hasEscapedSlash(path)) {
+      const action = this.#config.path_with_escaped_slashes_action;
+      if (action === "REJECT_REQUEST") return this.#badPath();
+      redirects = action === "UNESCAPE_AND_REDIRECT";
+      path = unescapeSlashes(path);
+    }
+    if (this.#config.normalize_path) path = normalizePath(path);
+    if (path === undefined) return this.#badPath();
+    if (this.#config.merge_slashes) path = mergeSlashes(path);
+    const after = path + query;
+    if (after !== before) headers.path = after;
+    if (!redirects) return undefined;
+    if (isGrpc(headers)) return this.#badPath();
+    this.#stats.rqRedirectedWithNormalizedPath.inc();
+    return reply(307, { headers: [["location", after]], details: "path_normalization_failed" });
+  }
+
+  #badPath(): Reply {
+    this.#stats.rqFailedPathNormalization.inc();
+    return BAD_PATH;
+  }
+
+  #stripHost(headers: RequestHeaders, isConnect: boolean, peer: Peer): void {
+    const before = headers.authority ?? "";
+    let host = before;
+    const colon = isConnect ? -1 : portAt(host);
+    let port = colon < 0 ? "" : host.slice(colon);
+    if (colon >= 0) host = host.slice(0, colon);
+    const matches = port === `:${peer.localPort}`;
+    if (this.#config.strip_any_host_port || (this.#config.strip_matching_host_port && matches)) {
+      port = "";
+    }
+    if (this.#config.strip_trailing_host_dot && host.endsWith(".")) host = host.slice(0, -1);
+    if (host + port !== before) headers.authority = host + port;
+  }
+
+  /** Adds and takes away what the proxy vouches for. Answers who sent the request. */
+  edit(headers: RequestHeaders, peer: Peer, requestId: RequestIdLine): Client {
+    const present = headers.present;
+    const config = this.#config;
+    if ((present & EXPECT_BIT) !== 0 && !config.proxy_100_continue) headers.remove(EXPECT);
+    if ((present & REFERER_BIT) !== 0) checkReferer(headers);
+    const hasFor = (present & FORWARDED_FOR_BIT) !== 0;
+    const client = hasFor ? this.addresses.behind(headers, peer.direct) : peer.direct;
+    if (peer.forwardedForLine !== undefined) {
+      if (hasFor) appendForwardedFor(headers, peer.forwardedFor);
+      else headers.appendLine(peer.forwardedForLine);
+    }
+    this.#setScheme(headers, peer);
+    this.#removeSensitive(headers, client);
+    if (client.internal) headers.appendLine(INTERNAL_LINE);
+    if (config.add_user_agent) this.#addUserAgent(headers);
+    if (this.#via !== "") appendVia(headers, this.#via);
+    const atEdge = config.use_remote_address && !client.internal;
+    if (atEdge) headers.set(EXTERNAL_ADDRESS, client.address.path ?? client.address.ip);
+    if (config.generate_request_id) {
+      const keeps =
+        (present & REQUEST_ID_BIT) !== 0 && (!atEdge || config.preserve_external_request_id);
+      if (!keeps || headers.get(REQUEST_ID) === "") {
+        if ((present & REQUEST_ID_BIT) !== 0) headers.remove(REQUEST_ID);
+        requestId.renew();
+        headers.appendLine(requestId);
+      }
+    }
+    return client;
+  }
+
+  #setScheme(headers: RequestHeaders, peer: Peer): void {
+    const config = this.#config;
+    const own = peer.tls ? PROTO_HTTPS : PROTO_HTTP;
+    let present = (headers.present & FORWARDED_PROTO_BIT) !== 0;
+    if (present && config.use_remote_address && config.xff_num_trusted_hops === 0) {
+      headers.remove(FORWARDED_PROTO);
+      present = false;
+    }
+    const line = this.#schemeLine ?? own;
+    if (this.#schemeLine !== undefined && present) {
+      headers.remove(FORWARDED_PROTO);
+      present = false;
+    }
+    headers.scheme = line.value;
+    if (!present) headers.appendLine(line);
+    else {
+      const value = headers.get(FORWARDED_PROTO)?.toLowerCase();
+      if (value === "http" || value === "https") headers.scheme = value;
+    }
+    if (!config.append_x_forwarded_port) return;
+    const trusted = config.use_remote_address && config.xff_num_trusted_hops === 0;
+    if (trusted || !headers.has(FORWARDED_PORT)) {
+      headers.set(FORWARDED_PORT, String(peer.localPort));
+    }
+  }
+
+  /** Headers that steer the proxy are obeyed from internal clients alone. */
+  #removeSensitive(headers: RequestHeaders, client: Client): void {
+    if ((headers.present & INTERNAL_BIT) !== 0) headers.remove(INTERNAL);
+    if (client.internal) return;
+    if ((headers.present & EXPECTED_TIMEOUT_BIT) !== 0) headers.remove(EXPECTED_TIMEOUT);
+    const { spans, memory, base } = headers;
+    const end = headers.count * SPAN;
+    for (let i = 0; i < end; i += SPAN) {
+      if ((spans[i + 5]! & FLAG.KNOWN) !== 0) continue;
+      const at = base + spans[i]!;
+      // `x-envoy-`: three of its bytes tell it from nearly every other name.
+      if (memory[at] !== 120 || memory[at + 2] !== 101 || memory[at + 7] !== 45) continue;
+      const found = sensitive.get(spans[i + 4]!);
+      if (found === undefined || (found.edgeOnly && !this.#config.use_remote_address)) continue;
+      headers.remove(found.name);
+    }
+    for (let k = 0; k < this.#internalOnly.length; k++) headers.remove(this.#internalOnly[k]!);
+  }
+
+  #addUserAgent(headers: RequestHeaders): void {
+    const cluster = this.#serviceCluster;
+    headers.set(SERVICE_CLUSTER, cluster);
+    if ((headers.get(USER_AGENT) ?? "") === "") headers.set(USER_AGENT, cluster);
+    if (this.#serviceNode !== "") headers.set(SERVICE_NODE, this.#serviceNode);
+  }
+}
+
+/** RFC 9110 §10.1.3: one URI without fragment and user information; what is none of that goes no further. */
+function checkReferer(headers: RequestHeaders): void {
+  const values = headers.getAll(REFERER);
+  const good = /^[a-z][a-z0-9+.-]*:\/\/[^/?#@\s]+(?:[/?][^#]*)?$/i;
+  if (values.length !== 1 || !good.test(values[0]!)) headers.remove(REFERER);
+}
+
+export function appendVia(headers: HeaderMap, via: string): void {
+  headers.set(VIA, [...headers.getAll(VIA), via].join(", "));
+}

@@ -1,0 +1,41 @@
+// Hot path: every response head passes here after the filters.
+import { HeaderLine, headerName, type ResponseHeaders } from "@tsproxy/sdk";
+import type { Config } from "./config.ts";
+import { appendVia } from "./request-head.ts";
+import type { WallClock } from "./wall-clock.ts";
+import { headerText } from "./wire-text.ts";
+
+const SERVER = headerName("server");
+const DATE = headerName("date");
+const REQUEST_ID = headerName("x-request-id");
+
+/** Completes response heads: date, server, via. */
+export class ResponseHead {
+  readonly #clock: WallClock;
+  readonly #transformation: Config["server_header_transformation"];
+  readonly #server: HeaderLine;
+  readonly #via: string;
+
+  constructor(config: Config, clock: WallClock) {
+    this.#clock = clock;
+    this.#transformation = config.server_header_transformation;
+    this.#server = new HeaderLine("server", headerText(config.server_name, "server_name"));
+    this.#via = headerText(config.via, "via");
+  }
+
+  /** `requestId`: what goes back to the client, if the config wants that. */
+  complete(headers: ResponseHeaders, requestId: string | undefined): void {
+    if (!headers.has(DATE)) headers.appendLine(this.#clock.dateLine);
+    if (this.#transformation === "OVERWRITE") {
+      headers.remove(SERVER);
+      headers.appendLine(this.#server);
+    } else if (this.#transformation === "APPEND_IF_ABSENT" && !headers.has(SERVER)) {
+      headers.appendLine(this.#server);
+    }
+    if (requestId !== undefined) {
+      headers.remove(REQUEST_ID);
+      headers.appendLine(new HeaderLine("x-request-id", requestId));
+    }
+    if (this.#via !== "") appendVia(headers, this.#via);
+  }
+}

@@ -1,0 +1,112 @@
+import {
+  type AccessLogger,
+  type CodecFactory,
+  type CodecOptions,
+  ConfigError,
+  type HttpFilterFactory,
+  type SetupContext,
+  type Slot,
+} from "@tsproxy/sdk";
+import type { Config } from "./config.ts";
+import { RequestHead } from "./request-head.ts";
+import { ResponseHead } from "./response-head.ts";
+import { RouteTable } from "./route-table.ts";
+import { CodeCounters, HcmStats } from "./stats.ts";
+import { WallClock } from "./wall-clock.ts";
+
+export interface FilterSlot {
+  readonly name: string;
+  readonly slot: Slot<HttpFilterFactory>;
+  /** Skipped unless a route switches it on. */
+  readonly disabled: boolean;
+}
+
+/** A config made ready. Streams keep the one they began with; the next stream takes the newest. */
+export class Runtime {
+  readonly config: Config;
+  readonly cx: SetupContext;
+  readonly stats: HcmStats;
+  readonly routes: RouteTable;
+  readonly requestHead: RequestHead;
+  readonly responseHead: ResponseHead;
+  readonly filters: readonly FilterSlot[];
+  /** Routes or the chain itself leave filters out. */
+  readonly switchesFilters: boolean;
+  readonly loggers: readonly Slot<AccessLogger>[];
+  readonly codec: Slot<CodecFactory>;
+  readonly codecOptions: CodecOptions;
+  /** Lower case. */
+  readonly upgrades: ReadonlyMap<string, boolean>;
+  readonly clock: WallClock;
+  readonly #listeners = new Map<string, CodeCounters>();
+
+  constructor(config: Config, cx: SetupContext) {
+    this.config = config;
+    this.cx = cx;
+    if (config.codec_type === "HTTP2" || config.codec_type === "HTTP3") {
+      throw new ConfigError(
+        "codec_type",
+        `"${config.codec_type}" is not implemented; use AUTO or HTTP1`,
+      );
+    }
+    if (config.route_config === undefined) {
+      throw new ConfigError(
+        "",
+        "route_config is missing; rds and scoped_routes are not implemented",
+      );
+    }
+    if (config.strip_any_host_port && config.strip_matching_host_port) {
+      throw new ConfigError("", "give one of strip_any_host_port and strip_matching_host_port");
+    }
+    const prefix = `http.${config.stat_prefix}.`;
+    this.stats = new HcmStats(cx.stats.scope(prefix));
+    this.clock = new WallClock(cx);
+    this.routes = new RouteTable(config.route_config, "route_config", cx);
+    this.requestHead = new RequestHead(
+      config,
+      this.routes.internalOnlyHeaders,
+      cx.node,
+      this.stats,
+    );
+    this.responseHead = new ResponseHead(config, this.clock);
+    this.filters = config.http_filters.map((ref) => ({
+      name: ref.name,
+      slot: cx.extension("http", ref, { statPrefix: prefix }),
+      disabled: (ref as { readonly disabled?: boolean }).disabled === true,
+    }));
+    this.switchesFilters = this.routes.switchesFilters || this.filters.some((f) => f.disabled);
+    this.loggers = config.access_log.map((ref) => cx.extension("access_log", ref));
+    this.codec = cx.shipped("codec", "codec/http1");
+    this.codecOptions = codecOptions(config);
+    this.upgrades = new Map(
+      config.upgrade_configs.map((u) => [u.upgrade_type.toLowerCase(), u.enabled]),
+    );
+  }
+
+  /** `listener.<its prefix>.http.<ours>.` */
+  listenerCodes(listenerStatPrefix: string): CodeCounters {
+    let counters = this.#listeners.get(listenerStatPrefix);
+    if (counters === undefined) {
+      const prefix = `listener.${listenerStatPrefix}.http.${this.config.stat_prefix}.`;
+      counters = new CodeCounters(this.cx.stats.scope(prefix));
+      this.#listeners.set(listenerStatPrefix, counters);
+    }
+    return counters;
+  }
+}
+
+function codecOptions(config: Config): CodecOptions {
+  const common = config.common_http_protocol_options;
+  const http1 = config.http_protocol_options;
+  return {
+    maxHeadBytes: config.max_request_headers_kb * 1024,
+    maxHeaders: common.max_headers_count,
+    enableTrailers: http1.enable_trailers,
+    acceptHttp10: http1.accept_http_10,
+    defaultHostForHttp10: http1.default_host_for_http_10,
+    allowAbsoluteUrl: http1.allow_absolute_url,
+    allowChunkedLength: http1.allow_chunked_length,
+    allowCustomMethods: http1.allow_custom_methods,
+    headersWithUnderscores: common.headers_with_underscores_action,
+  };
+}

@@ -1,0 +1,113 @@
+import type { Counter, Gauge, Histogram, Stats } from "@tsproxy/sdk";
+
+/** `http.<stat_prefix>.`: Envoy's http_conn_man stats, those that HTTP/1 can move. */
+export class HcmStats {
+  readonly cxTotal: Counter;
+  readonly cxHttp1Total: Counter;
+  readonly cxSslTotal: Counter;
+  readonly cxActive: Gauge;
+  readonly cxHttp1Active: Gauge;
+  readonly cxSslActive: Gauge;
+  readonly cxDestroy: Counter;
+  readonly cxDestroyLocal: Counter;
+  readonly cxDestroyRemote: Counter;
+  readonly cxDestroyActiveRq: Counter;
+  readonly cxDestroyLocalActiveRq: Counter;
+  readonly cxDestroyRemoteActiveRq: Counter;
+  readonly cxDrainClose: Counter;
+  readonly cxIdleTimeout: Counter;
+  readonly cxMaxRequestsReached: Counter;
+  readonly cxProtocolError: Counter;
+  readonly cxRxBytes: Counter;
+  readonly cxTxBytes: Counter;
+  readonly cxUpgradesTotal: Counter;
+  readonly cxUpgradesActive: Gauge;
+  readonly cxLength: Histogram;
+  readonly flowControlPaused: Counter;
+  readonly flowControlResumed: Counter;
+  readonly rqTotal: Counter;
+  readonly rqHttp1Total: Counter;
+  readonly rqActive: Gauge;
+  readonly rqTime: Histogram;
+  readonly rqCodes: CodeCounters;
+  readonly rqFailedPathNormalization: Counter;
+  readonly rqRedirectedWithNormalizedPath: Counter;
+  readonly rqNonRelativePath: Counter;
+  readonly rqIdleTimeout: Counter;
+  readonly rqTimeout: Counter;
+  readonly rqHeaderTimeout: Counter;
+  readonly rqMaxDurationReached: Counter;
+  readonly rqResponseBeforeRqComplete: Counter;
+  readonly rqRxReset: Counter;
+  readonly rqTxReset: Counter;
+  readonly rqTooLarge: Counter;
+  readonly rqWsOnNonWsRoute: Counter;
+  readonly rsTooLarge: Counter;
+  /** Hooks of filters that threw or were rejected; Envoy has no such thing. */
+  readonly filterErrors: Counter;
+
+  constructor(stats: Stats) {
+    const counter = (name: string) => stats.counter(name);
+    const gauge = (name: string) => stats.gauge(name);
+    this.cxTotal = counter("downstream_cx_total");
+    this.cxHttp1Total = counter("downstream_cx_http1_total");
+    this.cxSslTotal = counter("downstream_cx_ssl_total");
+    this.cxActive = gauge("downstream_cx_active");
+    this.cxHttp1Active = gauge("downstream_cx_http1_active");
+    this.cxSslActive = gauge("downstream_cx_ssl_active");
+    this.cxDestroy = counter("downstream_cx_destroy");
+    this.cxDestroyLocal = counter("downstream_cx_destroy_local");
+    this.cxDestroyRemote = counter("downstream_cx_destroy_remote");
+    this.cxDestroyActiveRq = counter("downstream_cx_destroy_active_rq");
+    this.cxDestroyLocalActiveRq = counter("downstream_cx_destroy_local_active_rq");
+    this.cxDestroyRemoteActiveRq = counter("downstream_cx_destroy_remote_active_rq");
+    this.cxDrainClose = counter("downstream_cx_drain_close");
+    this.cxIdleTimeout = counter("downstream_cx_idle_timeout");
+    this.cxMaxRequestsReached = counter("downstream_cx_max_requests_reached");
+    this.cxProtocolError = counter("downstream_cx_protocol_error");
+    this.cxRxBytes = counter("downstream_cx_rx_bytes_total");
+    this.cxTxBytes = counter("downstream_cx_tx_bytes_total");
+    this.cxUpgradesTotal = counter("downstream_cx_upgrades_total");
+    this.cxUpgradesActive = gauge("downstream_cx_upgrades_active");
+    this.cxLength = stats.histogram("downstream_cx_length_ms", "ms");
+    this.flowControlPaused = counter("downstream_flow_control_paused_reading_total");
+    this.flowControlResumed = counter("downstream_flow_control_resumed_reading_total");
+    this.rqTotal = counter("downstream_rq_total");
+    this.rqHttp1Total = counter("downstream_rq_http1_total");
+    this.rqActive = gauge("downstream_rq_active");
+    this.rqTime = stats.histogram("downstream_rq_time", "ms");
+    this.rqCodes = new CodeCounters(stats);
+    this.rqFailedPathNormalization = counter("downstream_rq_failed_path_normalization");
+    this.rqRedirectedWithNormalizedPath = counter("downstream_rq_redirected_with_normalized_path");
+    this.rqNonRelativePath = counter("downstream_rq_non_relative_path");
+    this.rqIdleTimeout = counter("downstream_rq_idle_timeout");
+    this.rqTimeout = counter("downstream_rq_timeout");
+    this.rqHeaderTimeout = counter("downstream_rq_header_timeout");
+    this.rqMaxDurationReached = counter("downstream_rq_max_duration_reached");
+    this.rqResponseBeforeRqComplete = counter("downstream_rq_response_before_rq_complete");
+    this.rqRxReset = counter("downstream_rq_rx_reset");
+    this.rqTxReset = counter("downstream_rq_tx_reset");
+    this.rqTooLarge = counter("downstream_rq_too_large");
+    this.rqWsOnNonWsRoute = counter("downstream_rq_ws_on_non_ws_route");
+    this.rsTooLarge = counter("rs_too_large");
+    this.filterErrors = counter("filter_errors");
+  }
+}
+
+/** `downstream_rq_<n>xx` and `_completed`: below `http.<stat_prefix>.` and again below the listener. */
+export class CodeCounters {
+  readonly #classes: readonly Counter[];
+  readonly #completed: Counter;
+
+  constructor(stats: Stats) {
+    this.#classes = [1, 2, 3, 4, 5].map((n) => stats.counter(`downstream_rq_${n}xx`));
+    this.#completed = stats.counter("downstream_rq_completed");
+  }
+
+  count(status: number): void {
+    const at = ((status / 100) | 0) - 1;
+    if (at >= 0 && at < 5) this.#classes[at]!.inc();
+    // An interim response completes nothing.
+    if (status >= 200 || status === 101) this.#completed.inc();
+  }
+}

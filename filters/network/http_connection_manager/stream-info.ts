@@ -1,0 +1,47 @@
+import type { Address, StreamInfo } from "@tsproxy/sdk";
+
+const NOWHERE: Address = { ip: "", port: 0 };
+
+/** StreamInfo of a stream object, which is filled anew for each of its streams. */
+export class Info implements StreamInfo {
+  protocol: StreamInfo["protocol"] = "HTTP/1.1";
+  startTime = 0;
+  requestDuration = -1;
+  responseDuration = -1;
+  duration = -1;
+  bytesReceived = 0;
+  bytesSent = 0;
+  responseCode = 0;
+  responseCodeDetails = "";
+  readonly flags: string[] = [];
+  routeName = "";
+  virtualHostName = "";
+  clusterName = "";
+  upstreamHost: Address | undefined = undefined;
+  upstreamLocalAddress: Address | undefined = undefined;
+  upstreamTransportFailure = "";
+  attempts = 0;
+  connectionId = 0;
+  downstreamRemoteAddress = NOWHERE;
+  downstreamDirectAddress = NOWHERE;
+  downstreamLocalAddress = NOWHERE;
+
+  begin(): void {
+    this.protocol = "HTTP/1.1";
+    this.requestDuration = -1;
+    this.responseDuration = -1;
+    this.duration = -1;
+    this.bytesReceived = 0;
+    this.bytesSent = 0;
+    this.responseCode = 0;
+    this.responseCodeDetails = "";
+    if (this.flags.length > 0) this.flags.length = 0;
+    this.routeName = "";
+    this.virtualHostName = "";
+    this.clusterName = "";
+    this.upstreamHost = undefined;
+    this.upstreamLocalAddress = undefined;
+    this.upstreamTransportFailure = "";
+    this.attempts = 0;
+  }
+}

@@ -1,0 +1,90 @@
+// Hot path: one a filter and stream.
+import type {
+  HeaderMap,
+  HttpStream,
+  Reply,
+  RequestHeaders,
+  Responder,
+  ResponseHeaders,
+  Route,
+  StreamInfo,
+} from "@tsproxy/sdk";
+import type { HcmStream } from "./stream.ts";
+
+/**
+ * A stream as one filter sees it. Stream objects serve again when their stream has ended; this one does not, so a filter that
+ * still holds it then can do nothing to the next stream.
+ */
+export class StreamView implements HttpStream, Responder {
+  readonly #stream: HcmStream;
+  readonly #filterName: string;
+  #ended = false;
+
+  constructor(stream: HcmStream, filterName: string) {
+    this.#stream = stream;
+    this.#filterName = filterName;
+  }
+
+  end(): void {
+    this.#ended = true;
+  }
+
+  get id(): number {
+    return this.#stream.id;
+  }
+  get info(): StreamInfo {
+    return this.#stream.info;
+  }
+  get request(): RequestHeaders {
+    return this.#stream.headers;
+  }
+  get response(): ResponseHeaders | undefined {
+    return this.#stream.response;
+  }
+  get route(): Route | undefined {
+    return this.#ended ? undefined : this.#stream.route;
+  }
+  clearRoute(): void {
+    if (!this.#ended) this.#stream.clearRoute();
+  }
+  get routeConfig(): unknown {
+    return this.#ended ? undefined : this.#stream.route?.filterConfig(this.#filterName);
+  }
+  get metadata(): Map<string, Record<string, unknown>> {
+    return this.#stream.metadata;
+  }
+  get serverName(): string {
+    return this.#stream.serverName;
+  }
+  get routeMetadata(): Readonly<Record<string, unknown>> | undefined {
+    return this.#stream.routeMetadata;
+  }
+  get responder(): Responder {
+    return this;
+  }
+  sleep(ms: number): Promise<void> {
+    return this.#ended ? new Promise(() => {}) : this.#stream.sleep(ms);
+  }
+
+  sendInformational(headers: ResponseHeaders): void {
+    if (!this.#ended) this.#stream.sendInformational(headers);
+  }
+  sendHeaders(headers: ResponseHeaders, endStream: boolean): void {
+    if (!this.#ended) this.#stream.sendHeaders(headers, endStream);
+  }
+  sendBody(memory: Uint8Array, at: number, end: number, endStream: boolean): void {
+    if (!this.#ended) this.#stream.sendBody(memory, at, end, endStream);
+  }
+  sendTrailers(trailers: HeaderMap): void {
+    if (!this.#ended) this.#stream.sendTrailers(trailers);
+  }
+  sendReply(reply: Reply, editedBy?: Route): void {
+    if (!this.#ended) this.#stream.sendReply(reply, true, editedBy);
+  }
+  reset(details: string, flag: string): void {
+    if (!this.#ended) this.#stream.reset(details, flag);
+  }
+  pauseRequest(paused: boolean): void {
+    if (!this.#ended) this.#stream.pauseRequest(paused);
+  }
+}

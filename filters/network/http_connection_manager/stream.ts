@@ -1,0 +1,634 @@
+// Hot path: one a request. Stream objects are used again, so a request allocates little more than its filters.
+import {
+  type Chunk,
+  type DecodeError,
+  type Generation,
+  type HeaderMap,
+  type HttpFilter,
+  type LogEntry,
+  type Reply,
+  type RequestDecoder,
+  RequestHeaders,
+  type RequestInfo,
+  type ResetReason,
+  type ResponseEncoder,
+  ResponseHeaders,
+  type Route,
+  reply,
+  type SetupContext,
+  type Timer,
+} from "@tsproxy/sdk";
+import type { HcmConnection } from "./connection.ts";
+import { writeLocalReply } from "./local-reply.ts";
+import { RequestIdLine } from "./request-id.ts";
+import type { ResolvedRoute } from "./route.ts";
+import { type Chance, isGrpc } from "./route-match.ts";
+import type { FilterSlot, Runtime } from "./runtime.ts";
+import { Info } from "./stream-info.ts";
+import { StreamView } from "./stream-view.ts";
+import { Walk, type WalkOwner } from "./walk.ts";
+
+const UPGRADE_REFUSED = reply(403, { details: "upgrade_failed" });
+const FILTER_FAILED = reply(500, { body: "Internal Server Error", details: "filter_error" });
+const REQUEST_TOO_LARGE = reply(413, {
+  body: "Payload Too Large",
+  details: "request_payload_too_large",
+});
+const RESPONSE_TOO_LARGE = reply(500, {
+  body: "Internal Server Error",
+  details: "response_payload_too_large",
+});
+const HEADERS_TIMEOUT = reply(408, {
+  body: "request header timeout",
+  details: "request_header_timeout",
+});
+const REQUEST_TIMEOUT = reply(408, {
+  body: "request timeout",
+  details: "request_overall_timeout",
+});
+const CONTINUE = new ResponseHeaders();
+CONTINUE.status = 100;
+
+/** A filter may not think for longer than this where the stream itself has no idle timeout. */
+const LONGEST_PAUSE_MS = 300_000;
+/** Who has stopped a source; bits. */
+const BY = { WALK: 1, PEER: 2 } as const;
+
+/**
+ * One exchange: decodes for the codec, walks the filters both ways, answers.
+ *
+ *   client ──► codec ──► request walk ──► terminal filter ──► upstream
+ *   client ◄── codec ◄── response walk ◄────── responder ◄── upstream
+ *
+ * It ends exactly once: when the response has ended, when either side is reset, or when the client leaves.
+ */
+export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
+  readonly headers = new RequestHeaders();
+  readonly info = new Info();
+  response: ResponseHeaders | undefined = undefined;
+  trailers: HeaderMap | undefined = undefined;
+  localReplyBody = "";
+  /** Ended, or not begun. */
+  ended = true;
+  readonly #cx: SetupContext;
+  readonly #localHead = new ResponseHeaders();
+  readonly #requestId = new RequestIdLine();
+  readonly #request: Walk;
+  readonly #answer: Walk;
+  readonly #filters: HttpFilter[] = [];
+  /** The same filters; those that are done with the stream are taken out. */
+  readonly #live: (HttpFilter | undefined)[] = [];
+  readonly #views: StreamView[] = [];
+  readonly #generations: Generation<unknown>[] = [];
+  #connection!: HcmConnection;
+  #runtime!: Runtime;
+  #encoder!: ResponseEncoder;
+  #isHead = false;
+  #isConnect = false;
+  /** An upgrade that may go on. */
+  #upgrading = false;
+  #internal = false;
+  #headSeen = false;
+  /** The request head has what the proxy adds. */
+  #edited = false;
+  #requestComplete = false;
+  /** The response head is on its way to the client. */
+  #responded = false;
+  /** The client's message was faulty: the connection does not outlive the answer. */
+  #faulty = false;
+  #chance = -1;
+  #routeKnown = false;
+  #route: ResolvedRoute | undefined = undefined;
+  #metadata: Map<string, Record<string, unknown>> | undefined = undefined;
+  #requestStoppedBy = 0;
+  #readingPaused = false;
+  #responseStoppedBy = 0;
+  #startedAt = 0;
+  #idleMs = 0;
+  readonly #idle: Timer;
+  #headersTimer: Timer | undefined = undefined;
+  #requestTimer: Timer | undefined = undefined;
+  #durationTimer: Timer | undefined = undefined;
+  #pauseTimer: Timer | undefined = undefined;
+  #sleeps: Timer[] | undefined = undefined;
+
+  constructor(cx: SetupContext) {
+    this.#cx = cx;
+    this.#request = new Walk(this, false);
+    this.#answer = new Walk(this, true);
+    this.#idle = cx.timer(() => this.#onIdle());
+  }
+
+  begin(connection: HcmConnection, runtime: Runtime, encoder: ResponseEncoder): void {
+    this.#connection = connection;
+    this.#runtime = runtime;
+    this.#encoder = encoder;
+    this.ended = false;
+    this.headers.reset();
+    this.response = undefined;
+    this.trailers = undefined;
+    this.localReplyBody = "";
+    this.#isHead = this.#isConnect = this.#upgrading = this.#internal = false;
+    this.#headSeen = this.#edited = this.#requestComplete = this.#responded = false;
+    this.#faulty = this.#routeKnown = this.#readingPaused = false;
+    this.#route = undefined;
+    this.#metadata = undefined;
+    this.#chance = -1;
+    this.#requestStoppedBy = this.#responseStoppedBy = 0;
+    this.#request.begin(this.#live);
+    this.#answer.begin(this.#live);
+    const { info } = this;
+    info.begin();
+    info.startTime = runtime.clock.now();
+    info.connectionId = connection.connection.id;
+    info.downstreamRemoteAddress = info.downstreamDirectAddress =
+      connection.connection.remoteAddress;
+    info.downstreamLocalAddress = connection.connection.localAddress;
+    this.#startedAt = this.#cx.now();
+    this.#armTimers();
+    runtime.stats.rqTotal.inc();
+    runtime.stats.rqHttp1Total.inc();
+    runtime.stats.rqActive.inc();
+  }
+
+  #armTimers(): void {
+    const { config } = this.#runtime;
+    this.#idleMs = config.stream_idle_timeout;
+    if (this.#idleMs > 0) this.#idle.arm(this.#idleMs);
+    if (config.request_headers_timeout > 0) {
+      this.#headersTimer ??= this.#cx.timer(() => this.#onHeadersTimeout());
+      this.#headersTimer.arm(config.request_headers_timeout);
+    }
+    if (config.request_timeout > 0) {
+      this.#requestTimer ??= this.#cx.timer(() => this.#onRequestTimeout());
+      this.#requestTimer.arm(config.request_timeout);
+    }
+    const longest = config.common_http_protocol_options.max_stream_duration;
+    if (longest > 0) {
+      this.#durationTimer ??= this.#cx.timer(() => this.#onMaxDuration());
+      this.#durationTimer.arm(longest);
+    }
+  }
+
+  // ---- from the codec
+
+  onRequestHeaders(info: RequestInfo, endStream: boolean): void {
+    if (this.ended) return;
+    const runtime = this.#runtime;
+    const { headers } = this;
+    this.#headSeen = true;
+    this.#headersTimer?.cancel();
+    this.info.protocol = info.protocol;
+    this.#isHead = info.isHead;
+    this.#isConnect = info.isConnect;
+    this.#touch();
+    if (endStream) this.#onRequestComplete();
+    if (info.expectContinue && !runtime.config.proxy_100_continue) {
+      runtime.stats.rqCodes.count(100);
+      this.#encoder.encodeInformational(CONTINUE);
+    }
+    const { peer } = this.#connection;
+    const refusal = runtime.requestHead.check(headers, info.isConnect, peer);
+    if (refusal !== undefined) {
+      this.sendReply(refusal, false);
+      return;
+    }
+    const client = runtime.requestHead.edit(headers, peer, this.#requestId);
+    this.info.downstreamRemoteAddress = client.address;
+    this.#internal = client.internal;
+    this.#edited = true;
+    if (info.upgrade !== "" && !this.#upgrades(info.upgrade)) {
+      runtime.stats.rqWsOnNonWsRoute.inc();
+      this.sendReply(UPGRADE_REFUSED, false);
+      return;
+    }
+    if (this.#createFilters()) this.#request.head(headers, endStream);
+    if (!this.#connection.inTurn && !this.ended) headers.detach();
+  }
+
+  onRequestBody(chunk: Chunk, endStream: boolean): void {
+    if (this.ended) return;
+    this.info.bytesReceived += chunk.length;
+    this.#touch();
+    if (endStream) this.#onRequestComplete();
+    this.#request.body(chunk.memory, chunk.at, chunk.end, endStream);
+  }
+
+  onRequestTrailers(trailers: HeaderMap): void {
+    if (this.ended) return;
+    this.#touch();
+    this.#onRequestComplete();
+    this.#request.trailers(trailers);
+  }
+
+  onDecodeError(error: DecodeError): void {
+    if (this.ended) return;
+    const { stats } = this.#runtime;
+    const { status, body, details } = error;
+    this.#faulty = true;
+    stats.cxProtocolError.inc();
+    // A request without a host is well-formed; Envoy's own word for it has no flag.
+    const flags = details === "missing_host_header" ? [] : ["DPE"];
+    if (this.#responded) this.reset(details, flags[0] ?? "");
+    else this.sendReply(reply(status, { body, details, flags }), false);
+  }
+
+  onReset(_reason: ResetReason): void {
+    if (this.ended) return;
+    this.info.flags.push("DC");
+    this.info.responseCodeDetails = "downstream_remote_disconnect";
+    this.#runtime.stats.rqRxReset.inc();
+    this.#stopTerminal();
+    this.#finish();
+  }
+
+  onBlocked(blocked: boolean): void {
+    if (!this.ended) this.#stopResponse(BY.PEER, blocked);
+  }
+
+  /** The bytes of this turn go away. */
+  onTurnEnded(): void {
+    if (!this.ended) this.headers.detach();
+  }
+
+  #touch(): void {
+    if (this.#idleMs > 0) this.#idle.arm(this.#idleMs);
+  }
+
+  #onRequestComplete(): void {
+    this.#requestComplete = true;
+    this.info.requestDuration = this.#cx.now() - this.#startedAt;
+    this.#requestTimer?.cancel();
+  }
+
+  /** The route has the last word on an upgrade, the connection manager the first. */
+  #upgrades(upgrade: string): boolean {
+    const action = this.route?.action;
+    const ofRoute = action?.type === "route" ? action.upgrades.get(upgrade) : undefined;
+    const allowed = ofRoute ?? this.#runtime.upgrades.get(upgrade) ?? false;
+    if (!allowed) return false;
+    this.#upgrading = true;
+    this.#runtime.stats.cxUpgradesTotal.inc();
+    this.#runtime.stats.cxUpgradesActive.inc();
+    return true;
+  }
+
+  #createFilters(): boolean {
+    const runtime = this.#runtime;
+    const slots = runtime.filters;
+    try {
+      for (let k = 0; k < slots.length; k++) {
+        const filter = slots[k]!;
+        if (runtime.switchesFilters && this.#isSwitchedOff(filter)) continue;
+        const generation = filter.slot.current;
+        generation.acquire();
+        this.#generations.push(generation);
+        const view = new StreamView(this, filter.name);
+        this.#views.push(view);
+        const made = generation.value(view);
+        this.#filters.push(made);
+        this.#live.push(made);
+      }
+    } catch (error) {
+      this.onFilterError(error, this.#filters.length, false);
+      return false;
+    }
+    for (let k = 0; k < runtime.loggers.length; k++) {
+      const generation = runtime.loggers[k]!.current;
+      generation.acquire();
+      this.#generations.push(generation);
+    }
+    this.#request.begin(this.#live);
+    this.#answer.begin(this.#live);
+    return true;
+  }
+
+  #isSwitchedOff(filter: FilterSlot): boolean {
+    return this.#resolveRoute()?.filterOverride(filter.name)?.disabled ?? filter.disabled;
+  }
+
+  // ---- for the filters
+
+  get id(): number {
+    return this.#encoder.streamId;
+  }
+  get request(): RequestHeaders {
+    return this.headers;
+  }
+  get route(): Route | undefined {
+    return this.#resolveRoute();
+  }
+  get metadata(): Map<string, Record<string, unknown>> {
+    this.#metadata ??= new Map();
+    return this.#metadata;
+  }
+  get routeMetadata(): Readonly<Record<string, unknown>> | undefined {
+    return this.#route?.routeMetadata;
+  }
+  get serverName(): string {
+    return this.#connection.connection.serverName;
+  }
+  get random(): number {
+    if (this.#chance < 0) this.#chance = Math.floor(Math.random() * 0x1_0000_0000_0000);
+    return this.#chance;
+  }
+
+  clearRoute(): void {
+    this.#routeKnown = false;
+    this.#route = undefined;
+  }
+
+  #resolveRoute(): ResolvedRoute | undefined {
+    if (this.#routeKnown) return this.#route;
+    this.#routeKnown = true;
+    const { info } = this;
+    const route = this.#isConnect
+      ? undefined
+      : this.#runtime.routes.find(this.headers, this, this.#internal);
+    this.#route = route;
+    info.routeName = route?.name ?? "";
+    info.virtualHostName = route?.virtualHostName ?? "";
+    const action = route?.action;
+    info.clusterName = action?.type === "route" ? (action.cluster ?? "") : "";
+    if (action?.type === "route" && action.idleTimeoutMs !== undefined) {
+      this.#idleMs = action.idleTimeoutMs;
+      if (this.#idleMs > 0) this.#idle.arm(this.#idleMs);
+      else this.#idle.cancel();
+    }
+    return route;
+  }
+
+  sleep(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = this.#cx.timer(resolve);
+      this.#sleeps ??= [];
+      this.#sleeps.push(timer);
+      timer.arm(ms);
+    });
+  }
+
+  sendInformational(headers: ResponseHeaders): void {
+    if (this.ended || this.#responded) return;
+    // Envoy swallows every interim response unless it was told to leave `100-continue` to the upstream.
+    if (!this.#runtime.config.proxy_100_continue) return;
+    this.#runtime.stats.rqCodes.count(headers.status);
+    this.#encoder.encodeInformational(headers);
+  }
+
+  sendHeaders(headers: ResponseHeaders, endStream: boolean): void {
+    if (this.ended || this.#answer.begun) return;
+    this.response = headers;
+    this.#answer.head(headers, endStream);
+    // Whoever reads the head later than this event needs its bytes.
+    const isRead = this.#filters.length > 1 || this.#runtime.loggers.length > 0;
+    if (!this.ended && (isRead || !this.#responded)) headers.detach();
+  }
+
+  sendBody(memory: Uint8Array, at: number, end: number, endStream: boolean): void {
+    if (!this.ended) this.#answer.body(memory, at, end, endStream);
+  }
+
+  sendTrailers(trailers: HeaderMap): void {
+    if (!this.ended) this.#answer.trailers(trailers);
+  }
+
+  pauseRequest(paused: boolean): void {
+    if (!this.ended) this.#stopRequest(BY.PEER, paused);
+  }
+
+  /** `byTerminal`: the terminal filter says it, so it need not be told to stop. */
+  sendReply(reply: Reply, byTerminal: boolean, editedBy?: Route): void {
+    if (this.ended) return;
+    const { info } = this;
+    for (const flag of reply.flags) info.flags.push(flag);
+    info.responseCodeDetails = reply.details;
+    if (this.#responded) {
+      this.reset(reply.details, "");
+      return;
+    }
+    this.#request.stop();
+    if (!byTerminal) this.#stopTerminal();
+    if (reply.status === 400) this.#faulty = true;
+    const head = this.#localHead;
+    let body: Uint8Array;
+    try {
+      body = writeLocalReply(head, reply, this.#headSeen && isGrpc(this.headers));
+      info.responseCode = head.status;
+      editedBy?.editResponse(head, info, this.headers, this);
+    } catch (error) {
+      // A header that a filter asks for and HTTP cannot carry.
+      this.#logFilterError(error, "");
+      body = writeLocalReply(head, FILTER_FAILED, false);
+    }
+    this.localReplyBody = reply.body;
+    this.response = head;
+    const endStream = body.length === 0 || this.#isHead;
+    // A reply in the middle of a response's way does not take that way again.
+    if (this.#answer.begun) this.#answer.begin([]);
+    this.#answer.head(head, endStream);
+    if (!endStream) this.#answer.body(body, 0, body.length, true);
+  }
+
+  /** Ends the stream so that the client sees it is cut. */
+  reset(details: string, flag: string): void {
+    if (this.ended) return;
+    if (flag !== "") this.info.flags.push(flag);
+    this.info.responseCodeDetails = details;
+    this.#runtime.stats.rqTxReset.inc();
+    this.#stopTerminal();
+    this.#encoder.reset();
+    this.#finish();
+  }
+
+  // ---- from the walks
+
+  onReply(reply: Reply, _response: boolean): void {
+    this.sendReply(reply, false);
+  }
+
+  onFilterError(error: unknown, filter: number, response: boolean): void {
+    this.#logFilterError(error, this.#runtime.filters[filter]?.name ?? "");
+    if (this.ended) return;
+    // Its answer must not meet the same fault again.
+    if (response) this.#answer.begin([]);
+    this.sendReply(FILTER_FAILED, false);
+  }
+
+  onTooLarge(response: boolean): void {
+    const { stats } = this.#runtime;
+    if (response) stats.rsTooLarge.inc();
+    else stats.rqTooLarge.inc();
+    if (response) this.#answer.begin([]);
+    this.sendReply(response ? RESPONSE_TOO_LARGE : REQUEST_TOO_LARGE, false);
+  }
+
+  onWaiting(waiting: boolean, response: boolean): void {
+    if (this.ended) return;
+    if (response) this.#stopResponse(BY.WALK, waiting);
+    else this.#stopRequest(BY.WALK, waiting);
+    if (waiting) {
+      this.#pauseTimer ??= this.#cx.timer(() => this.#onIdle());
+      this.#pauseTimer.arm(this.#idleMs > 0 ? this.#idleMs : LONGEST_PAUSE_MS);
+    } else if (!this.#request.waiting && !this.#answer.waiting) this.#pauseTimer?.cancel();
+  }
+
+  encodeHead(headers: ResponseHeaders, endStream: boolean): void {
+    if (this.ended) return;
+    const runtime = this.#runtime;
+    this.#responded = true;
+    this.response = headers;
+    this.#touch();
+    const { status } = headers;
+    this.info.responseCode = status;
+    const requestId =
+      this.#edited && runtime.config.always_set_request_id_in_response
+        ? this.headers.get(this.#requestId.name)
+        : undefined;
+    runtime.responseHead.complete(headers, requestId);
+    runtime.stats.rqCodes.count(status);
+    this.#connection.listenerCodes(runtime).count(status);
+    const tunnel = this.#upgrading && status === 101;
+    if (!this.#requestComplete && !tunnel) runtime.stats.rqResponseBeforeRqComplete.inc();
+    if (!tunnel)
+      this.#connection.beforeResponse(this.#encoder, this.#faulty, this.#requestComplete);
+    this.#encoder.encodeHeaders(headers, endStream);
+    if (endStream) this.#finish();
+  }
+
+  encodeBody(chunk: Chunk, endStream: boolean): void {
+    if (this.ended) return;
+    this.#touch();
+    if (!this.#isHead) this.info.bytesSent += chunk.length;
+    this.#encoder.encodeBody(chunk.memory, chunk.at, chunk.end, endStream);
+    if (endStream) this.#finish();
+  }
+
+  encodeTrailers(trailers: HeaderMap): void {
+    if (this.ended) return;
+    this.trailers = trailers;
+    this.#encoder.encodeTrailers(trailers);
+    this.#finish();
+  }
+
+  // ---- back-pressure
+
+  #stopRequest(by: number, stop: boolean): void {
+    this.#requestStoppedBy = stop ? this.#requestStoppedBy | by : this.#requestStoppedBy & ~by;
+    const pause = this.#requestStoppedBy !== 0;
+    // A request that is complete has no more bytes to hold back.
+    if (pause === this.#readingPaused || (pause && this.#requestComplete)) return;
+    this.#readingPaused = pause;
+    const { stats } = this.#runtime;
+    if (pause) stats.flowControlPaused.inc();
+    else stats.flowControlResumed.inc();
+    this.#encoder.pauseReading(pause);
+  }
+
+  #stopResponse(by: number, stop: boolean): void {
+    const before = this.#responseStoppedBy !== 0;
+    this.#responseStoppedBy = stop ? this.#responseStoppedBy | by : this.#responseStoppedBy & ~by;
+    const now = this.#responseStoppedBy !== 0;
+    if (before === now) return;
+    this.#guard(this.#filters.length - 1, (terminal) => terminal.onResponseBlocked?.(now));
+  }
+
+  #stopTerminal(): void {
+    this.#guard(this.#filters.length - 1, (terminal) => terminal.onReset?.());
+  }
+
+  /** Calls a filter outside a walk: what it throws is its own affair. */
+  #guard(index: number, call: (filter: HttpFilter) => void): void {
+    const filter = this.#filters[index];
+    if (filter === undefined) return;
+    try {
+      call(filter);
+    } catch (error) {
+      this.#logFilterError(error, this.#runtime.filters[index]?.name ?? "");
+    }
+  }
+
+  #logFilterError(error: unknown, filter: string): void {
+    this.#runtime.stats.filterErrors.inc();
+    const reason = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    this.#cx.log.error("an HTTP filter failed", { filter, reason });
+  }
+
+  // ---- timeouts
+
+  #onIdle(): void {
+    if (this.ended) return;
+    this.#runtime.stats.rqIdleTimeout.inc();
+    if (this.#responded) {
+      this.reset("stream_idle_timeout", "SI");
+      return;
+    }
+    const status = this.#requestComplete ? 504 : 408;
+    const flags = ["SI"];
+    const details = "stream_idle_timeout";
+    this.sendReply(reply(status, { body: "stream timeout", flags, details }), false);
+  }
+
+  #onHeadersTimeout(): void {
+    if (this.ended) return;
+    this.#runtime.stats.rqHeaderTimeout.inc();
+    this.sendReply(HEADERS_TIMEOUT, false);
+  }
+
+  #onRequestTimeout(): void {
+    if (this.ended) return;
+    this.#runtime.stats.rqTimeout.inc();
+    this.sendReply(REQUEST_TIMEOUT, false);
+  }
+
+  #onMaxDuration(): void {
+    if (this.ended) return;
+    this.#runtime.stats.rqMaxDurationReached.inc();
+    const status = this.#requestComplete ? 504 : 408;
+    const details = "max_duration_timeout";
+    this.sendReply(reply(status, { body: "downstream duration timeout", details }), false);
+  }
+
+  // ---- the end
+
+  #finish(): void {
+    if (this.ended) return;
+    this.ended = true;
+    const runtime = this.#runtime;
+    const { info } = this;
+    // A verdict that is still awaited may come at any time and must find nobody.
+    const quiet = !this.#request.waiting && !this.#answer.waiting;
+    this.#request.stop();
+    this.#answer.stop();
+    this.#cancelTimers();
+    info.duration = this.#cx.now() - this.#startedAt;
+    runtime.stats.rqActive.dec();
+    runtime.stats.rqTime.record(info.duration);
+    if (this.#upgrading) runtime.stats.cxUpgradesActive.dec();
+    for (let k = 0; k < runtime.loggers.length; k++) this.#log(k);
+    for (let k = 0; k < this.#filters.length; k++) this.#guard(k, (filter) => filter.onEnd?.());
+    for (let k = 0; k < this.#views.length; k++) this.#views[k]!.end();
+    for (let k = 0; k < this.#generations.length; k++) this.#generations[k]!.release();
+    this.#filters.length = this.#live.length = this.#views.length = this.#generations.length = 0;
+    this.#connection.onStreamEnded(this, this.#requestComplete, this.#faulty, quiet);
+  }
+
+  #cancelTimers(): void {
+    this.#idle.cancel();
+    this.#headersTimer?.cancel();
+    this.#requestTimer?.cancel();
+    this.#durationTimer?.cancel();
+    this.#pauseTimer?.cancel();
+    if (this.#sleeps === undefined) return;
+    for (const timer of this.#sleeps) timer.cancel();
+    this.#sleeps = undefined;
+  }
+
+  #log(index: number): void {
+    try {
+      this.#runtime.loggers[index]!.current.value.log(this);
+    } catch (error) {
+      const reason = error instanceof Error ? (error.stack ?? error.message) : String(error);
+      this.#cx.log.error("an access log failed", { reason });
+    }
+  }
+}

@@ -1,0 +1,385 @@
+// Hot path: both directions of every stream.
+import {
+  Chunk,
+  type Done,
+  type HeaderMap,
+  type Hold,
+  type HookResult,
+  type HttpFilter,
+  type Reply,
+  type RequestHeaders,
+  type ResponseHeaders,
+  type Verdict,
+} from "@tsproxy/sdk";
+
+const EMPTY = new Uint8Array(0);
+/** Bytes of one direction that may wait for a filter that thinks. Its source is paused meanwhile, so little more than a read comes. */
+const KEPT_LIMIT = 1024 * 1024;
+
+/** What a walk is part of: the stream. */
+export interface WalkOwner {
+  onReply(reply: Reply, response: boolean): void;
+  onFilterError(error: unknown, filter: number, response: boolean): void;
+  /** More body than may be held. */
+  onTooLarge(response: boolean): void;
+  /** A filter thinks (true): its source is to stop; or has decided. */
+  onWaiting(waiting: boolean, response: boolean): void;
+  /** The end of the chain in the response direction. */
+  encodeHead(headers: ResponseHeaders, endStream: boolean): void;
+  encodeBody(chunk: Chunk, endStream: boolean): void;
+  encodeTrailers(trailers: HeaderMap): void;
+}
+
+/**
+ * One direction of a stream on its way through the filters.
+ *
+ *   head ──► filter 0 ──► filter 1 ──► … ──► end of the chain
+ *                 ▲ holds the head until the body is there (`hold`)
+ *   body ──►──────┘
+ *
+ * One event is under way at a time: the head, a chunk, the trailers. Each goes from filter to filter until one answers, throws or
+ * thinks (a promise, which may settle within its own `then`); what arrives meanwhile is copied and waits at the entry. Positions
+ * count in the direction of the walk, so position 0 of a response is the last filter.
+ */
+export class Walk {
+  /** A verdict is awaited. */
+  waiting = false;
+  /** Nothing moves any more: answered, reset or ended. */
+  over = true;
+  readonly #owner: WalkOwner;
+  readonly #response: boolean;
+  #filters: (HttpFilter | undefined)[] = [];
+  #count = 0;
+  #head: HeaderMap | undefined = undefined;
+  #headEnd = false;
+  /** The next position to see the head; count: the end of the chain; beyond: done. */
+  #headAt = 0;
+  /** The position that keeps the head back, or -1. */
+  #holdingAt = -1;
+  #hold: Hold | undefined = undefined;
+  #held: Uint8Array[] = [];
+  #heldSize = 0;
+  /** Position of the chunk under way, or -1. */
+  #bodyAt = -1;
+  readonly #chunk = new Chunk(EMPTY, 0, 0);
+  #chunkEnd = false;
+  #lent = false;
+  /** Position of the trailers under way, or -1. */
+  #trailersAt = -1;
+  #trailers: HeaderMap | undefined = undefined;
+  #kept: Uint8Array[] = [];
+  #keptSize = 0;
+  #keptEnd = false;
+  #keptTrailers: HeaderMap | undefined = undefined;
+  /** The filter that was asked last. */
+  #askedAt = 0;
+  /** Counts questions: a verdict to an older one is dropped. */
+  #ticket = 0;
+  #running = false;
+  #told = false;
+
+  constructor(owner: WalkOwner, response: boolean) {
+    this.#owner = owner;
+    this.#response = response;
+  }
+
+  begin(filters: (HttpFilter | undefined)[]): void {
+    this.#ticket++;
+    this.#filters = filters;
+    this.#count = filters.length;
+    this.over = false;
+    this.waiting = false;
+    this.#head = undefined;
+    this.#headAt = 0;
+    this.#holdingAt = -1;
+    this.#hold = undefined;
+    this.#heldSize = 0;
+    this.#bodyAt = -1;
+    this.#trailersAt = -1;
+    this.#trailers = undefined;
+    this.#keptSize = 0;
+    this.#keptEnd = false;
+    this.#keptTrailers = undefined;
+    this.#running = false;
+    this.#told = false;
+    if (this.#held.length > 0) this.#held = [];
+    if (this.#kept.length > 0) this.#kept = [];
+  }
+
+  /** Verdicts that are still awaited count no more. */
+  stop(): void {
+    this.over = true;
+    this.#ticket++;
+  }
+
+  get begun(): boolean {
+    return this.#head !== undefined;
+  }
+
+  head(headers: HeaderMap, endStream: boolean): void {
+    this.#head = headers;
+    this.#headEnd = endStream;
+    this.#run();
+  }
+
+  body(memory: Uint8Array, at: number, end: number, endStream: boolean): void {
+    if (this.over) return;
+    if (this.waiting || this.#running) {
+      this.#keep(memory, at, end);
+      this.#keptEnd = endStream;
+      return;
+    }
+    const chunk = this.#chunk;
+    chunk.memory = memory;
+    chunk.at = at;
+    chunk.end = end;
+    this.#lent = true;
+    this.#chunkEnd = endStream;
+    this.#bodyAt = 0;
+    this.#run();
+  }
+
+  trailers(trailers: HeaderMap): void {
+    if (this.over) return;
+    if (this.waiting || this.#running) {
+      trailers.detach();
+      this.#keptTrailers = trailers;
+      return;
+    }
+    this.#trailers = trailers;
+    this.#trailersAt = 0;
+    this.#run();
+  }
+
+  #keep(memory: Uint8Array, at: number, end: number): void {
+    this.#keptSize += end - at;
+    if (this.#keptSize > KEPT_LIMIT) {
+      this.#owner.onTooLarge(this.#response);
+      return;
+    }
+    if (end > at) this.#kept.push(new Uint8Array(memory.subarray(at, end)));
+  }
+
+  #run(): void {
+    this.#running = true;
+    try {
+      while (!this.waiting && !this.over && this.#step()) {}
+    } catch (error) {
+      this.#running = false;
+      this.#owner.onFilterError(error, this.#filterAt(this.#askedAt), this.#response);
+      return;
+    }
+    this.#running = false;
+    if (!this.waiting || this.over) return;
+    // The event that brought these bytes ends before the verdict comes.
+    if (this.#bodyAt >= 0 && this.#lent) {
+      this.#chunk.replace(this.#chunk.copy());
+      this.#lent = false;
+    }
+    this.#trailers?.detach();
+    if (!this.#told) {
+      this.#told = true;
+      this.#owner.onWaiting(true, this.#response);
+    }
+  }
+
+  /** Moves whatever is first in order by one filter. False: nothing is left to move. */
+  #step(): boolean {
+    if (this.#headAt <= this.#count && this.#holdingAt < 0 && this.#head !== undefined) {
+      this.#stepHead(this.#head);
+      return true;
+    }
+    if (this.#bodyAt >= 0) {
+      this.#stepBody();
+      return true;
+    }
+    if (this.#trailersAt >= 0) {
+      this.#stepTrailers(this.#trailers!);
+      return true;
+    }
+    return this.#takeKept();
+  }
+
+  #stepHead(head: HeaderMap): void {
+    const at = this.#headAt++;
+    if (at === this.#count) {
+      if (this.#response) this.#owner.encodeHead(head as ResponseHeaders, this.#headEnd);
+      return;
+    }
+    const filter = this.#filters[this.#filterAt(at)];
+    if (filter === undefined) return;
+    this.#askedAt = at;
+    const result = this.#response
+      ? filter.onResponseHeaders?.(head as ResponseHeaders, this.#headEnd)
+      : filter.onRequestHeaders?.(head as RequestHeaders, this.#headEnd);
+    if (result !== undefined) this.#take(result, true);
+  }
+
+  #stepBody(): void {
+    const at = this.#bodyAt;
+    if (this.#holdingAt >= 0) {
+      // Past the filter that holds: the head goes first, and this chunk after it.
+      if (at > this.#holdingAt) {
+        this.#release();
+        return;
+      }
+      if (at === this.#holdingAt && this.#hold!.body === "buffer" && !this.#gather()) return;
+    }
+    if (at === this.#count) {
+      this.#bodyAt = -1;
+      if (this.#response) this.#owner.encodeBody(this.#chunk, this.#chunkEnd);
+      return;
+    }
+    this.#bodyAt = at + 1;
+    const filter = this.#filters[this.#filterAt(at)];
+    if (filter === undefined) return;
+    this.#askedAt = at;
+    const result = this.#response
+      ? filter.onResponseBody?.(this.#chunk, this.#chunkEnd)
+      : filter.onRequestBody?.(this.#chunk, this.#chunkEnd);
+    if (result !== undefined) this.#take(result, false);
+  }
+
+  /** Adds the chunk to what is held. True: that was all, and the chunk is now the whole body. */
+  #gather(): boolean {
+    const chunk = this.#chunk;
+    this.#heldSize += chunk.length;
+    if (this.#heldSize > this.#hold!.max) {
+      this.#owner.onTooLarge(this.#response);
+      return false;
+    }
+    if (!this.#chunkEnd && this.#trailersAt < 0) {
+      if (chunk.length > 0) this.#held.push(chunk.copy());
+      this.#bodyAt = -1;
+      return false;
+    }
+    if (this.#held.length > 0) this.#joinHeld();
+    return true;
+  }
+
+  #joinHeld(): void {
+    const all = new Uint8Array(this.#heldSize);
+    let at = 0;
+    for (const bytes of this.#held) {
+      all.set(bytes, at);
+      at += bytes.length;
+    }
+    all.set(this.#chunk.memory.subarray(this.#chunk.at, this.#chunk.end), at);
+    this.#held = [];
+    this.#chunk.replace(all);
+    this.#lent = false;
+  }
+
+  #release(): void {
+    this.#holdingAt = -1;
+    this.#hold = undefined;
+    this.#heldSize = 0;
+    this.#headEnd = false;
+  }
+
+  #stepTrailers(trailers: HeaderMap): void {
+    const at = this.#trailersAt;
+    if (this.#holdingAt >= 0 && at === this.#holdingAt) {
+      // The body has ended without a last chunk: what is held goes on as one.
+      this.#chunk.replace(EMPTY);
+      this.#lent = false;
+      this.#chunkEnd = false;
+      this.#bodyAt = at;
+      return;
+    }
+    if (at === this.#count) {
+      this.#trailersAt = -1;
+      if (this.#response) this.#owner.encodeTrailers(trailers);
+      return;
+    }
+    this.#trailersAt = at + 1;
+    const filter = this.#filters[this.#filterAt(at)];
+    if (filter === undefined) return;
+    this.#askedAt = at;
+    const result = this.#response
+      ? filter.onResponseTrailers?.(trailers)
+      : filter.onRequestTrailers?.(trailers);
+    if (result !== undefined) this.#take(result, false);
+  }
+
+  #takeKept(): boolean {
+    const bytes = this.#kept.shift();
+    const ends = this.#keptEnd && this.#kept.length === 0;
+    if (bytes !== undefined || ends) {
+      this.#keptSize -= bytes?.length ?? 0;
+      if (ends) this.#keptEnd = false;
+      this.#chunk.replace(bytes ?? EMPTY);
+      this.#lent = false;
+      this.#chunkEnd = ends;
+      this.#bodyAt = 0;
+      return true;
+    }
+    if (this.#keptTrailers === undefined) return false;
+    this.#trailers = this.#keptTrailers;
+    this.#keptTrailers = undefined;
+    this.#trailersAt = 0;
+    return true;
+  }
+
+  #take(result: Exclude<HookResult, undefined>, onHead: boolean): void {
+    if (result !== null && typeof (result as PromiseLike<Verdict>).then === "function") {
+      this.#wait(result as PromiseLike<Verdict>, onHead);
+    } else this.#decide(result as Reply | Hold | Done, onHead);
+  }
+
+  #wait(promise: PromiseLike<Verdict>, onHead: boolean): void {
+    const ticket = ++this.#ticket;
+    const at = this.#askedAt;
+    this.waiting = true;
+    promise.then(
+      (verdict) => {
+        if (ticket === this.#ticket) this.#settle(at, verdict, onHead);
+      },
+      (error) => {
+        if (ticket === this.#ticket) this.#fail(at, error);
+      },
+    );
+  }
+
+  #settle(at: number, verdict: Verdict, onHead: boolean): void {
+    this.#ticket++;
+    this.waiting = false;
+    this.#askedAt = at;
+    if (verdict !== undefined) this.#decide(verdict, onHead);
+    // Settled within `then`: the loop that asked goes on by itself.
+    if (this.#running) return;
+    this.#run();
+    if (!this.waiting && this.#told && !this.over) {
+      this.#told = false;
+      this.#owner.onWaiting(false, this.#response);
+    }
+  }
+
+  #fail(at: number, error: unknown): void {
+    this.#ticket++;
+    this.waiting = false;
+    this.#owner.onFilterError(error, this.#filterAt(at), this.#response);
+  }
+
+  #decide(verdict: Reply | Hold | Done, onHead: boolean): void {
+    switch (verdict.type) {
+      case "reply":
+        this.#owner.onReply(verdict, this.#response);
+        break;
+      case "hold":
+        // Without a body there is nothing to wait for.
+        if (onHead && !this.#headEnd) {
+          this.#holdingAt = this.#askedAt;
+          this.#hold = verdict;
+        }
+        break;
+      case "done":
+        this.#filters[this.#filterAt(this.#askedAt)] = undefined;
+        break;
+    }
+  }
+
+  #filterAt(position: number): number {
+    return this.#response ? this.#count - 1 - position : position;
+  }
+}

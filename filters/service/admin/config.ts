@@ -1,0 +1,20 @@
+import { Extension, type Static, Type, UInt32 } from "@tsproxy/sdk";
+
+export const Config = Type.Object({
+  address: Type.Optional(
+    Type.Object({
+      socket_address: Type.Optional(
+        Type.Object({
+          address: Type.String({ minLength: 1 }),
+          port_value: UInt32({ default: 0, maximum: 65_535 }),
+          protocol: Type.Optional(Type.Literal("TCP")),
+        }),
+      ),
+      pipe: Type.Optional(Type.Object({ path: Type.String({ minLength: 1 }) })),
+    }),
+  ),
+  access_log: Type.Optional(Type.Array(Extension("access_log"))),
+  /** Older than `access_log`: a file with a line of the default format for each request. */
+  access_log_path: Type.Optional(Type.String()),
+});
+export type Config = Static<typeof Config>;

@@ -1,0 +1,180 @@
+import {
+  type ClusterManagerStatus,
+  type ClusterStatus,
+  type Counter,
+  formatAddress,
+  type Gauge,
+  type HostSpec,
+  type HostStatus,
+  type SetupContext,
+  type Stats,
+  type Thresholds,
+  type Timer,
+} from "@tsproxy/sdk";
+import type { ClusterConfig, Config } from "./config.ts";
+import type { Estate } from "./handover.ts";
+import { addressOf, healthOf } from "./host.ts";
+
+/** Envoy's defaults, as it reports them; nothing here enforces them. */
+const DEFAULTS: Thresholds = Object.freeze({
+  maxConnections: 1024,
+  maxPendingRequests: 1024,
+  maxRequests: 1024,
+  maxRetries: 3,
+});
+
+const PUBLISH_MS = 50; // after a change; admin's readers do not notice
+
+interface Hosts {
+  readonly specs: readonly HostSpec[];
+  readonly ids: readonly string[];
+}
+
+interface Cells {
+  readonly total: Gauge;
+  readonly healthy: Gauge;
+  readonly degraded: Gauge;
+  readonly change: Counter;
+}
+
+/**
+ * Who is a member of which cluster, for stats and admin. On the control thread only: gauges of all threads are added up, and
+ * a host is to be counted once.
+ */
+export class Membership {
+  readonly members = new Map<string, readonly string[]>();
+  readonly #cx: SetupContext;
+  readonly #stats: Stats;
+  readonly #previous: Estate | undefined;
+  readonly #configs = new Map<string, ClusterConfig>();
+  readonly #cells = new Map<string, Cells>();
+  readonly #hosts = new Map<string, Hosts>();
+  /** Many clusters change at once when a proxy starts; all of that is one status. */
+  readonly #soon: Timer;
+  #active = false;
+
+  constructor(cx: SetupContext, config: Config, previous: Estate | undefined) {
+    this.#cx = cx;
+    this.#stats = cx.stats.scope("cluster_manager.");
+    this.#previous = previous;
+    this.#soon = cx.timer(() => this.#publish());
+    for (const cluster of config) {
+      this.#configs.set(cluster.name, cluster);
+      const stats = cx.stats.scope(`cluster.${cluster.alt_stat_name || cluster.name}.`);
+      this.#cells.set(cluster.name, {
+        total: stats.gauge("membership_total"),
+        healthy: stats.gauge("membership_healthy"),
+        degraded: stats.gauge("membership_degraded"),
+        change: stats.counter("membership_change"),
+      });
+      const members = previous?.members.get(cluster.name);
+      if (members !== undefined) this.members.set(cluster.name, members);
+    }
+    for (const name of [
+      "cluster_updated",
+      "cluster_updated_via_merge",
+      "update_merge_cancelled",
+      "update_out_of_merge_window",
+    ]) {
+      this.#stats.counter(name);
+    }
+  }
+
+  update(cluster: string, hosts: readonly HostSpec[], ids: readonly string[]): void {
+    this.#hosts.set(cluster, { specs: hosts, ids });
+    if (!this.#active) return;
+    this.#count(cluster, { specs: hosts, ids });
+    if (!this.#soon.armed) this.#soon.arm(PUBLISH_MS);
+  }
+
+  /** This generation is in service. */
+  begin(): void {
+    this.#active = true;
+    const before = this.#previous?.fingerprints ?? new Map<string, string>();
+    let added = 0;
+    let modified = 0;
+    for (const [name, config] of this.#configs) {
+      const old = before.get(name);
+      if (old === undefined) added++;
+      else if (old !== JSON.stringify(config)) modified++;
+    }
+    const removed = [...before.keys()].filter((name) => !this.#configs.has(name)).length;
+    this.#stats.counter("cluster_added").add(added);
+    this.#stats.counter("cluster_modified").add(modified);
+    this.#stats.counter("cluster_removed").add(removed);
+    this.#stats.gauge("active_clusters").set(this.#configs.size);
+    this.#stats.gauge("warming_clusters").set(0);
+    for (const [cluster, hosts] of this.#hosts) this.#count(cluster, hosts);
+    this.#publish();
+  }
+
+  /** Another generation goes on, perhaps without some of these clusters. */
+  end(): void {
+    this.#active = false;
+    this.#soon.cancel();
+    this.#stats.gauge("active_clusters").set(0);
+    for (const cells of this.#cells.values()) {
+      cells.total.set(0);
+      cells.healthy.set(0);
+      cells.degraded.set(0);
+    }
+  }
+
+  #count(cluster: string, { specs, ids }: Hosts): void {
+    const cells = this.#cells.get(cluster);
+    if (cells === undefined) return;
+    const of = (health: string): number => specs.filter((spec) => healthOf(spec) === health).length;
+    cells.total.set(specs.length);
+    cells.healthy.set(of("healthy"));
+    cells.degraded.set(of("degraded"));
+    const before = new Set(this.members.get(cluster));
+    if (ids.length !== before.size || ids.some((id) => !before.has(id))) cells.change.inc();
+    this.members.set(cluster, ids);
+  }
+
+  #publish(): void {
+    const clusters: ClusterStatus[] = [];
+    for (const [name, config] of this.#configs) {
+      clusters.push({
+        name,
+        observabilityName: config.alt_stat_name || name,
+        addedViaApi: false,
+        thresholds: [DEFAULTS, DEFAULTS],
+        hosts: (this.#hosts.get(name)?.specs ?? []).map(statusOf),
+      });
+    }
+    const status: ClusterManagerStatus = { clusters };
+    this.#cx.publish("cluster_manager/status", status);
+  }
+}
+
+function statusOf(spec: HostSpec): HostStatus {
+  return {
+    ...spec,
+    key: formatAddress(addressOf(spec)),
+    healthFlags: healthFlags(spec),
+    canary: isCanary(spec.metadata),
+  };
+}
+
+function healthFlags(spec: HostSpec): string {
+  switch (spec.healthStatus) {
+    case "UNHEALTHY":
+    case "TIMEOUT":
+      return "/failed_eds_health";
+    case "DRAINING":
+      return "/eds_status_draining";
+    case "DEGRADED":
+      return "/degraded_eds_health";
+    default:
+      return "healthy";
+  }
+}
+
+/** `metadata: { filter_metadata: { envoy.lb: { canary: true } } }` */
+function isCanary(metadata: unknown): boolean {
+  const filters = (
+    metadata as { filter_metadata?: Record<string, { canary?: unknown }> } | undefined
+  )?.filter_metadata;
+  return filters?.["envoy.lb"]?.canary === true;
+}

@@ -1,0 +1,110 @@
+import { afterEach, expect, test } from "vitest";
+import { get } from "./client.ts";
+import { Proxy, StartFailure } from "./proxy.ts";
+
+let proxy: Proxy | undefined;
+afterEach(async () => {
+  await proxy?.stop();
+  proxy = undefined;
+});
+
+const HCM =
+  "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+
+/** A front that answers by itself. `filters` and `more` are lines of YAML at the depth of its config. */
+function front(filters: string, more = ""): string {
+  return `admin:
+  address:
+    socket_address: { address: 127.0.0.1, port_value: 0 }
+static_resources:
+  listeners:
+  - name: main
+    address:
+      socket_address: { address: 127.0.0.1, port_value: 0 }
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": ${HCM}
+          stat_prefix: main
+${more}          route_config:
+            virtual_hosts:
+            - name: all
+              domains: ["*"]
+              routes:
+              - match: { prefix: / }
+                direct_response: { status: 200, body: { inline_string: "hello" } }
+          http_filters:
+${filters}
+`;
+}
+const ROUTER = `          - name: envoy.filters.http.router
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router`;
+
+async function refusal(config: string): Promise<string> {
+  const failure = await Proxy.start({ config }).catch((error: unknown) => error);
+  if (failure instanceof Proxy) await failure.stop();
+  expect(failure).toBeInstanceOf(StartFailure);
+  expect((failure as StartFailure).code).toBe(1);
+  return (failure as StartFailure).output;
+}
+
+/** Line and column, from 1, where a text begins in a file. */
+function placeOf(text: string, file: string): string {
+  const before = file.slice(0, file.indexOf(text)).split("\n");
+  return `${before.length}:${before.at(-1)!.length + 1}`;
+}
+
+test("a filter that nobody knows is named with its place and the one that was meant", async () => {
+  const config = front("          - name: http/ruoter\n            config: {}");
+  const output = await refusal(config);
+  expect(output).toContain(`envoy.yaml:${placeOf("http/ruoter", config)}: `);
+  expect(output).toContain('did you mean "http/router"?');
+});
+
+test("a field that nobody knows is named with its place and the one that was meant", async () => {
+  const config = front(ROUTER, "          stat_prefx: main\n");
+  const output = await refusal(config);
+  expect(output).toMatch(new RegExp(`envoy.yaml:${placeOf("stat_prefx", config)}: .*stat_prefx`));
+  expect(output).toContain("stat_prefix");
+});
+
+test("all errors of a file are told at once", async () => {
+  const config = front(ROUTER, "          codec_type: HTTP9\n          stat_prefx: main\n");
+  const output = await refusal(config);
+  expect(output).toContain("HTTP9");
+  expect(output).toContain("stat_prefx");
+});
+
+test("YAML that is none is told with its line", async () => {
+  expect(await refusal("static_resources:\n  listeners: [\n")).toMatch(/envoy\.yaml:[23]:\d+: /);
+});
+
+test("a file that is not there is an error, not a stack", async () => {
+  const failure = await Proxy.start({ config: "nowhere.yaml", folder: "/tmp" }).catch(
+    (error: unknown) => error,
+  );
+  expect(failure).toBeInstanceOf(StartFailure);
+  expect((failure as StartFailure).output).toContain("nowhere.yaml");
+  expect((failure as StartFailure).output).not.toMatch(/^\s+at /m);
+});
+
+test("a chain without its terminal filter is refused", async () => {
+  const output = await refusal(front("          []").replace("http_filters:\n          []", "http_filters: []"));
+  expect(output).toMatch(/envoy\.yaml:\d+:\d+: /);
+});
+
+test("a field that Envoy knows and we do not is a warning, and the rest serves", async () => {
+  proxy = await Proxy.start({
+    config: front(ROUTER, "          proxy_status_config: { remove_details: true }\n"),
+  });
+  expect(await proxy.line(/proxy_status_config/)).toMatchObject({ level: "warn" });
+  expect((await get(proxy.port("main"), "/")).text).toBe("hello");
+});
+
+test("YAML and JSON, snake_case and lowerCamelCase, say the same", async () => {
+  const config = front(ROUTER).replace("stat_prefix", "statPrefix").replace("route_config", "routeConfig");
+  proxy = await Proxy.start({ config });
+  expect((await get(proxy.port("main"), "/")).text).toBe("hello");
+});

@@ -1,0 +1,172 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import path from "node:path";
+import { afterEach, expect, test } from "vitest";
+import { deferred, get, PATIENCE_MS, RawClient } from "./client.ts";
+import { ROOT } from "./proxy.ts";
+
+/** An example as a person runs it, but on free ports. */
+class Example {
+  readonly #child: ChildProcess;
+  readonly exited: Promise<number | null>;
+  stdout = "";
+  stderr = "";
+
+  constructor(command: readonly string[]) {
+    this.#child = spawn(command[0]!, command.slice(1), { cwd: ROOT, stdio: ["ignore", "pipe", "pipe"] });
+    this.#child.stdout!.setEncoding("utf8").on("data", (text: string) => (this.stdout += text));
+    this.#child.stderr!.setEncoding("utf8").on("data", (text: string) => (this.stderr += text));
+    this.exited = new Promise((resolve) => this.#child.on("close", resolve));
+  }
+
+  /** Settles when it has said what to try, which is the last thing it says by itself. */
+  static start(name: string, ...args: string[]): Promise<Example> {
+    const run = path.join("examples", name, "run.ts");
+    return new Example([process.execPath, run, "--free-ports", ...args]).#told();
+  }
+
+  #told(): Promise<Example> {
+    return new Promise((resolve, reject) => {
+      const fail = () => reject(new Error(`did not start:\n${this.stdout}${this.stderr}`));
+      const deadline = setTimeout(fail, PATIENCE_MS);
+      this.#child.on("close", fail);
+      this.#child.stdout!.on("data", () => {
+        if (!/^ {2}admin /m.test(this.stdout)) return;
+        clearTimeout(deadline);
+        resolve(this);
+      });
+    });
+  }
+
+  /** The port that stands in the line that has this text. */
+  port(text: string): number {
+    const line = this.stdout.split("\n").find((l) => l.includes(text)) ?? "";
+    const [, port] = /localhost[: ](\d+)/.exec(line) ?? [];
+    if (port === undefined) throw new Error(`no port beside "${text}" in:\n${this.stdout}`);
+    return Number(port);
+  }
+
+  /** As Ctrl-C does. */
+  async stop(): Promise<number | null> {
+    this.#child.kill("SIGINT");
+    return this.exited;
+  }
+}
+
+let example: Example | undefined;
+afterEach(async () => {
+  await example?.stop();
+  example = undefined;
+});
+
+/** What comes back for a WebSocket message. */
+async function webSocketEcho(url: string, message: string): Promise<string> {
+  const socket = new WebSocket(url);
+  const answered = deferred<string>();
+  socket.onopen = () => socket.send(message);
+  socket.onmessage = ({ data }) => answered.resolve(data);
+  socket.onerror = () => answered.reject(new Error(`no WebSocket at ${url}`));
+  const answer = await answered.promise;
+  socket.close();
+  return answer;
+}
+
+test.each([
+  ["as 2018 wrote it", []],
+  ["in v3", ["--v3"]],
+])("front-proxy %s: two services behind one address, WebSocket, access log, admin", async (_, args) => {
+  example = await Example.start("front-proxy", ...args);
+  const front = example.port("/service/1");
+  expect((await get(front, "/service/1")).text).toMatch(/^Hello from behind tsproxy \(service 1\)! /);
+  expect((await get(front, "/service/2")).text).toMatch(/^Hello from behind tsproxy \(service 2\)! /);
+  expect((await get(front, "/service/3")).status).toBe(404);
+  expect(await webSocketEcho(`ws://127.0.0.1:${front}/service/1/echo`, "hi")).toBe("hi");
+  const clusters = await get(example.port("admin"), "/clusters");
+  expect(clusters.text).toMatch(/^service1::127\.0\.0\.1:\d+::cx_total::[1-9]/m);
+  expect(await example.stop()).toBe(0);
+  expect(example.stdout).toMatch(/"GET \/service\/1 HTTP\/1\.1" 200 - 0 \d+ /);
+  expect(example.stdout).toMatch(/"GET \/service\/3 HTTP\/1\.1" 404 NR 0 0 /);
+});
+
+test("echo-balancer: the two services take turns, JSON and WebSocket messages come back", async () => {
+  example = await Example.start("echo-balancer");
+  const port = example.port("curl -i");
+  const served: unknown[] = [];
+  for (let n = 0; n < 4; n++) {
+    const { headers, text } = await get(port, "/", { headers: { "x-mine": `${n}` } });
+    expect(JSON.parse(text)).toMatchObject({ "x-mine": `${n}`, "x-forwarded-proto": "http" });
+    served.push(headers["x-served-by"]);
+  }
+  expect(["a,b,a,b", "b,a,b,a"]).toContain(served.join());
+  const echoed = await get(port, "/echo", { method: "POST", body: '{"hello": "world"}' });
+  expect(JSON.parse(echoed.text)).toEqual({ hello: "world" });
+  expect((await get(port, "/echo", { method: "POST", body: "{" })).status).toBe(400);
+  expect(await webSocketEcho(`ws://127.0.0.1:${port}/ws`, "ping")).toBe("ping");
+});
+
+test("tcp: a forwarded service, an echo, a sign", async () => {
+  example = await Example.start("tcp");
+  const forward = await RawClient.connect(example.port("tcp_proxy"));
+  await forward.untilText("say something\n");
+  forward.send("hello\n");
+  await forward.untilText("HELLO\n");
+  forward.end();
+  await forward.untilClosed();
+  expect(forward.text).toBe("say something\nHELLO\nbye\n");
+  const echo = await RawClient.connect(example.port("echo"));
+  echo.send("same");
+  await echo.untilText("same");
+  echo.destroy();
+  const sign = await RawClient.connect(example.port("direct_response"));
+  await sign.untilEnded();
+  expect(sign.text).toBe("closed for lunch\n");
+  sign.destroy();
+});
+
+test("first-filter: a folder beside the config is a filter", async () => {
+  example = await Example.start("first-filter");
+  const port = example.port("/hello");
+  expect((await get(port, "/hello?name=Ada")).text).toBe("Hello, Ada!\n");
+  const { headers, text } = await get(port, "/");
+  expect(headers["x-greeting"]).toBe("Hello");
+  expect(text).toBe("the route's own answer\n");
+  const stats = await get(example.port("admin"), "/stats?filter=greeting");
+  expect(stats.text).toContain("greeting.greeted: 1\n");
+});
+
+const examples = readdirSync(path.join(ROOT, "examples"), { withFileTypes: true })
+  .filter((entry) => entry.isDirectory())
+  .map((entry) => entry.name);
+
+test("this file starts every example", () => {
+  const own = readFileSync(import.meta.filename, "utf8");
+  for (const name of examples) expect(own).toContain(`Example.start("${name}"`);
+});
+
+test.each(examples)("%s has a README of one screen, and its configs are valid", async (name) => {
+  const folder = path.join(ROOT, "examples", name);
+  const readme = readFileSync(path.join(folder, "README.md"), "utf8");
+  expect(readme.split("\n").length).toBeLessThan(50);
+  expect(readme).toMatch(new RegExp(`examples/${name}/run.ts`));
+  const configs = readdirSync(folder).filter((file) => file.endsWith(".yaml"));
+  expect(configs.length).toBeGreaterThan(0);
+  const cli = path.join(ROOT, "core/bin/tsproxy.js");
+  const validate = new Example([process.execPath, cli, "validate", ...configs.map((c) => path.join(folder, c))]);
+  expect(await validate.exited, validate.stdout + validate.stderr).toBe(0);
+});
+
+test("npm start runs the front proxy", () => {
+  const { scripts } = JSON.parse(readFileSync(path.join(ROOT, "package.json"), "utf8"));
+  expect(scripts.start).toBe("node examples/front-proxy/run.ts");
+  expect(existsSync(path.join(ROOT, "examples/front-proxy/run.ts"))).toBe(true);
+});
+
+test("no two examples want the same port", () => {
+  const wanted = examples.map((name) => {
+    const folder = path.join(ROOT, "examples", name);
+    const config = readdirSync(folder).find((file) => file.endsWith(".yaml"))!;
+    const text = readFileSync(path.join(folder, config), "utf8");
+    return [...new Set([...text.matchAll(/port_value: (\d+)/g)].map(([, port]) => port))];
+  });
+  expect(wanted.flat().length).toBe(new Set(wanted.flat()).size);
+});

@@ -1,0 +1,147 @@
+import type http from "node:http";
+import net from "node:net";
+import { afterEach, expect, test } from "vitest";
+import { deferred, eventually, get, RawClient } from "./client.ts";
+import {
+  address,
+  bootstrap,
+  cluster,
+  direct,
+  http as httpFilter,
+  listener,
+  route,
+} from "./config.ts";
+import { Proxy, type ProxyOptions, StartFailure } from "./proxy.ts";
+import { httpUpstream, tcpUpstream } from "./upstream.ts";
+
+const ends: (() => Promise<unknown>)[] = [];
+afterEach(async () => {
+  for (const end of ends.splice(0).reverse()) await end();
+});
+
+async function start(options: ProxyOptions): Promise<Proxy> {
+  const proxy = await Proxy.start(options);
+  ends.push(() => proxy.stop());
+  return proxy;
+}
+async function origin(answer: http.RequestListener) {
+  const upstream = await httpUpstream(answer);
+  ends.push(() => upstream.close());
+  return upstream;
+}
+const hello = httpFilter([direct("/", "hello\n")]);
+
+test("a port that is taken is an error at its place in the file", async () => {
+  const other = await tcpUpstream(() => {});
+  ends.push(() => other.close());
+  const failure = await Proxy.start({
+    config: `static_resources:
+  listeners:
+  - name: main
+    address:
+      socket_address: { address: 127.0.0.1, port_value: ${other.port} }
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.echo
+        typed_config: { "@type": type.googleapis.com/envoy.extensions.filters.network.echo.v3.Echo }
+`,
+  }).catch((error: unknown) => error);
+  expect(failure).toBeInstanceOf(StartFailure);
+  const { code, output } = failure as StartFailure;
+  expect(code).toBe(1);
+  expect(output).toMatch(/envoy\.yaml:[345]:\d+: /);
+  expect(output).toContain(`127.0.0.1:${other.port}`);
+});
+
+test("port 0 is one free port for all four workers, and each of them serves", async () => {
+  const proxy = await start({ config: bootstrap([listener("main", hello)]), concurrency: 4 });
+  expect(await proxy.admin("/listeners")).toContain(`main::127.0.0.1:${proxy.port("main")}\n`);
+  expect(proxy.port("main")).toBeGreaterThan(0);
+  const accepted = async () => {
+    const stat = await proxy.stats();
+    const name = (n: number) =>
+      `listener.127.0.0.1_${proxy.port("main")}.worker_${n}.downstream_cx_total`;
+    return [0, 1, 2, 3].map((n) => stat(name(n)));
+  };
+  const batch = async () => {
+    await Promise.all(Array.from({ length: 16 }, () => get(proxy.port("main"), "/")));
+    return accepted();
+  };
+  const counts = await eventually(batch, (all) => all.every((n) => n > 0), "every worker accepted");
+  const stat = await proxy.stats();
+  expect(counts.reduce((sum, n) => sum + n)).toBe(
+    stat(`listener.127.0.0.1_${proxy.port("main")}.downstream_cx_total`),
+  );
+  expect(stat("server.concurrency")).toBe(4);
+});
+
+test("gauges of the workers follow connections as they come and go", async () => {
+  const proxy = await start({ config: bootstrap([listener("main", hello)]), concurrency: 2 });
+  const name = `listener.127.0.0.1_${proxy.port("main")}.downstream_cx_active`;
+  const clients = await Promise.all(
+    Array.from({ length: 12 }, () => RawClient.connect(proxy.port("main"))),
+  );
+  await proxy.untilStat(name, 12);
+  for (const client of clients.splice(0, 5)) client.end();
+  await proxy.untilStat(name, 7);
+  for (const client of clients) client.destroy();
+  await proxy.untilStat(name, 0);
+});
+
+test("SIGTERM lets a request in flight finish, takes no new connection, and ends with 0", async () => {
+  const asked = deferred<http.ServerResponse>();
+  const upstream = await origin((_, response) => asked.resolve(response));
+  const proxy = await start({
+    config: bootstrap(
+      [listener("main", httpFilter([route("/", "origin")]))],
+      [cluster("origin", [upstream.port])],
+    ),
+  });
+  const inFlight = get(proxy.port("main"), "/slow");
+  const response = await asked.promise;
+  proxy.signal("SIGTERM");
+  await eventually(
+    () => refuses(proxy.port("main")),
+    (refused) => refused,
+    "new connections are refused",
+  );
+  response.end("at last");
+  expect(await inFlight).toMatchObject({ status: 200, text: "at last" });
+  expect(await proxy.exited).toBe(0);
+});
+
+test("a listener on IPv6 and one on every address serve beside each other", async () => {
+  if (!(await hasIpv6())) return;
+  const proxy = await start({
+    config: bootstrap([
+      { ...listener("six", hello), address: address(0, "::1") },
+      { ...listener("all", hello), address: address(0, "0.0.0.0") },
+    ]),
+  });
+  const socket = net.connect(proxy.port("six"), "::1");
+  const answered = deferred<string>();
+  socket.setEncoding("latin1").on("data", (text: string) => answered.resolve(text));
+  socket.on("error", answered.reject);
+  socket.write("GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+  expect(await answered.promise).toMatch(/^HTTP\/1\.1 200 OK/);
+  expect((await get(proxy.port("all"), "/")).text).toBe("hello\n");
+});
+
+function refuses(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = net.connect(port, "127.0.0.1");
+    socket.on("error", () => resolve(true));
+    socket.on("connect", () => {
+      socket.destroy();
+      resolve(false);
+    });
+  });
+}
+
+function hasIpv6(): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = net.createServer();
+    server.on("error", () => resolve(false));
+    server.listen(0, "::1", () => server.close(() => resolve(true)));
+  });
+}
