@@ -11,5 +11,8 @@ export default defineConfig({
       "--enable-experimental-regexp-engine-on-excessive-backtracks",
     ],
     exclude: ["**/node_modules/**"],
+    // Integration tests start processes; a machine that is busy with something else takes its time for that.
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
   },
 });

@@ -24,7 +24,7 @@ export function operations(parts: OperationParts): (name: string, args: unknown)
   const table = new Map<string, Operation>([
     ["core.stats", () => stats.snapshot()],
     ["core.reset_counters", () => stats.resetCounters()],
-    ["core.config", () => ({ bootstrap: reload.live?.bootstrap ?? {}, loadedAt: reload.loadedAt.toISOString() })],
+    ["core.config", () => ({ bootstrap: reload.live?.loaded.bootstrap ?? {}, loadedAt: reload.loadedAt.toISOString() })],
     ["core.packages", () => shownPackages(reload)],
     ["core.listeners", () => shownListeners(fleet(), reload.live?.config)],
     [

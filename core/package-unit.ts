@@ -1,4 +1,4 @@
-import { readFile } from "node:fs/promises";
+import { readFile, realpath } from "node:fs/promises";
 import path from "node:path";
 import { type Bundle, BundleError, bundle, hashOf } from "./bundle.ts";
 import { DescribeError, type Describer, type Description } from "./describe.ts";
@@ -42,6 +42,9 @@ export class PackageUnit {
   /** Its files are gone from disk. */
   gone = false;
   #inputs: ReadonlyMap<string, string> = new Map();
+  /** The file behind all links when it was built: a link may be swapped to another. */
+  #builtFrom = "";
+  #tried = false;
   #built = false;
 
   constructor(source: PackageSource, names: PackageNames) {
@@ -55,6 +58,11 @@ export class PackageUnit {
     return info?.package ?? (this.source.origin === "shipped" ? this.source.id : shortPath(this.source.entry));
   }
 
+  /** Nobody has tried to build it. */
+  get isNew(): boolean {
+    return !this.#tried;
+  }
+
   /** Where a save of any of its files shows. */
   directories(): Set<string> {
     const found = directoriesOf(this.source.entry);
@@ -65,7 +73,7 @@ export class PackageUnit {
 
   /** The files differ from what the last build read. After a build that failed, always: what it did not find may be there. */
   async isStale(): Promise<boolean> {
-    if (!this.#built) return true;
+    if (!this.#built || (await this.#target()) !== this.#builtFrom) return true;
     for (const [file, hash] of this.#inputs) {
       const bytes = await readFile(file).catch(() => undefined);
       if (bytes === undefined || hashOf(bytes) !== hash) return true;
@@ -77,8 +85,10 @@ export class PackageUnit {
   async build(describer: Describer): Promise<void> {
     this.next = undefined;
     this.problems = [];
+    this.#tried = true;
     this.#built = false;
     try {
+      this.#builtFrom = await this.#target();
       const made = await bundle({ entry: this.source.entry, filename: `${this.source.id}.bundle` });
       this.#inputs = made.inputs;
       this.#built = true;
@@ -93,6 +103,10 @@ export class PackageUnit {
       else if (!(error instanceof DescribeError)) throw error;
       this.problems = [error.problem];
     }
+  }
+
+  #target(): Promise<string> {
+    return realpath(this.source.entry).catch(() => "");
   }
 
   /** `builtin`, or a sandbox of its own. */

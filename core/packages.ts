@@ -16,8 +16,9 @@ export interface PackageSource {
   readonly trusted: boolean;
 }
 
-/** The tree that comes with the proxy. */
-export const SHIPPED_ROOT = fileURLToPath(new URL("../filters", import.meta.url));
+/** The tree that comes with the proxy. Tests of reloads edit a copy and name it in the environment. */
+export const SHIPPED_ROOT =
+  process.env["TSPROXY_SHIPPED_FILTERS"] ?? fileURLToPath(new URL("../filters", import.meta.url));
 
 /** `filters/<kind>/<name>/filter.ts`. */
 export async function discoverShipped(root = SHIPPED_ROOT): Promise<PackageSource[]> {

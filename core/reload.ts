@@ -179,7 +179,10 @@ export class Reload {
     } catch (error) {
       this.#log.error({ err: error }, "the reload failed");
     }
-    if (last) this.#since = undefined;
+    if (last) {
+      this.#since = undefined;
+      this.#options.describer.warm();
+    }
     this.#watch.set(this.#directories());
   }
 
@@ -189,7 +192,7 @@ export class Reload {
     let fresh = false;
     const builds = [...this.#units.values()].map(async (unit) => {
       if (unit.gone) return;
-      const isTouched = [...unit.directories()].some((directory) => touched.has(directory));
+      const isTouched = unit.isNew || [...unit.directories()].some((directory) => touched.has(directory));
       if (!isTouched || !(await unit.isStale())) return;
       const before = unit.next;
       await unit.build(this.#options.describer);
@@ -334,9 +337,11 @@ export class Reload {
         this.#configText = edit.text;
         this.#tried = hashOf(edit.text);
         this.#configProblems = [];
+        this.#reported.delete("config");
         continue;
       }
       const { unit } = edit;
+      this.#reported.delete(unit.source.id);
       if (edit.type === "removal") this.#units.delete(unit.source.id);
       else {
         unit.live = unit.next;
@@ -368,11 +373,13 @@ export class Reload {
 
   /** Each refusal once. */
   #report(): void {
-    const told = (key: string, problems: readonly Problem[], rest: string) => {
+    const tell = (key: string, name: string, problems: readonly Problem[], rest: string) => {
       const text = problems.map(formatProblem).join("\n");
       if (text === (this.#reported.get(key) ?? "")) return;
-      if (text === "") this.#reported.delete(key);
-      else {
+      if (text === "") {
+        this.#reported.delete(key);
+        this.#log.info(`${name} is again what serves`);
+      } else {
         this.#reported.set(key, text);
         this.#options.onReload?.("refused");
         this.#log.error(`${text}\n${rest}`);
@@ -380,9 +387,9 @@ export class Reload {
     };
     for (const unit of this.#units.values()) {
       const rest = unit.live === undefined ? `${unit.name} cannot be used` : `${unit.name} stays at generation ${unit.generation}`;
-      told(unit.source.id, unit.problems, rest);
+      tell(unit.source.id, unit.name, unit.problems, rest);
     }
-    told("config", this.#configProblems, `the config of before goes on`);
+    tell("config", "the config", this.#configProblems, "the config of before goes on");
   }
 
   /** Two dropped-in packages of one name: the later one is refused. */

@@ -1,4 +1,4 @@
-import { type Static, type TSchema, Type } from "@sinclair/typebox";
+import { type Static, type TObject, type TProperties, type TSchema, Type } from "@sinclair/typebox";
 
 export { type Static, type TSchema, Type };
 
@@ -15,9 +15,22 @@ export interface ExtensionRef {
   readonly config: unknown;
 }
 
-/** Schema of a use of an extension of that kind. `fallback`: the package for an entry that is absent. */
-export function Extension(kind: string, options: { readonly description?: string } = {}) {
-  return Type.Unsafe<ExtensionRef>({ type: "object", extension: kind, ...options });
+/**
+ * Schema of a use of an extension of that kind. `fields`: what the entry may hold beside its name and config (`filter` of an
+ * access log); they are handed over beside these.
+ */
+export function Extension<F extends TProperties = Record<never, never>>(
+  kind: string,
+  options: { readonly description?: string; readonly fields?: F } = {},
+) {
+  const { fields, ...rest } = options;
+  const properties = fields === undefined ? {} : { properties: fields };
+  return Type.Unsafe<ExtensionRef & Static<TObject<F>>>({
+    type: "object",
+    extension: kind,
+    ...properties,
+    ...rest,
+  });
 }
 
 /**

@@ -28,6 +28,8 @@ export interface BuilderParts {
   readonly normaliser: Normaliser;
   readonly report: Report;
   readonly era: Era;
+  /** Entries may be ExtensionRefs already. */
+  readonly resolved: boolean;
 }
 
 /**
@@ -84,7 +86,7 @@ export class Builder {
         said.missing === undefined
           ? node.place
           : childPlace(node.place, node.place.offset, said.missing);
-      this.#report.error(place, said.message, said.help);
+      if (!this.#report.has(place)) this.#report.error(place, said.message, said.help);
     }
   }
 
@@ -310,6 +312,7 @@ const ENTRY_FIELDS = new Set([
   "config",
   "is_optional",
   "config_discovery",
+  "package",
   "@type",
 ]);
 

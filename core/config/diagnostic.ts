@@ -56,6 +56,11 @@ export class Report {
     else this.warn(place, message, help);
   }
 
+  /** There is an error about that very place already. */
+  has(place: Place): boolean {
+    const start = `${place.offset} ${place.path} `;
+    return [...this.#errors.keys()].some((key) => key.startsWith(start));
+  }
   get failed(): boolean {
     return this.#errors.size > 0;
   }
@@ -82,7 +87,11 @@ export class Report {
 }
 
 /** `did you mean "buffer"?`, if one of the words is near enough to be meant. */
-export function didYouMean(word: string, words: Iterable<string>): string | undefined {
+export function didYouMean(
+  word: string,
+  words: Iterable<string>,
+  shown: (found: string) => string = (found) => found,
+): string | undefined {
   let best: string | undefined;
   let least = Math.max(1, Math.floor(word.length / 3)) + 1;
   for (const candidate of words) {
@@ -92,7 +101,7 @@ export function didYouMean(word: string, words: Iterable<string>): string | unde
       best = candidate;
     }
   }
-  return best === undefined ? undefined : `did you mean "${best}"?`;
+  return best === undefined ? undefined : `did you mean "${shown(best)}"?`;
 }
 
 /** Optimal string alignment: a swap of neighbours counts once. Anything from `limit` on is only known to be too far. */

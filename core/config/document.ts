@@ -190,7 +190,7 @@ export function parseDocument(text: string, format: Format, report: Report): Map
 }
 
 // Aliases are written out: a few lines of them could otherwise grow into more than memory holds.
-const MAX_NODES = 1_000_000;
+const MAX_NODES = 200_000;
 const MAX_DEPTH = 100;
 
 function parseYaml(text: string, report: Report): Node | undefined {
@@ -222,8 +222,16 @@ function parseYaml(text: string, report: Report): Node | undefined {
     report.error(start, "the file is empty");
     return undefined;
   }
-  return new YamlReader(report).read(document.contents, start, 0);
+  try {
+    return new YamlReader(report).read(document.contents, start, 0);
+  } catch (error) {
+    if (!(error instanceof TooLarge)) throw error;
+    return undefined;
+  }
 }
+
+/** Reported; nothing more is read. */
+class TooLarge extends Error {}
 
 function sentence(message: string): string {
   const line = message.split("\n")[0]!.replace(/[.:]$/, "");
@@ -246,7 +254,7 @@ class YamlReader {
     if (++this.#nodes > MAX_NODES || depth > MAX_DEPTH) {
       const what = depth > MAX_DEPTH ? "nested too deeply" : "aliases make the file too large";
       this.#report.error({ offset, path: "" }, what);
-      return invalidAt(place);
+      throw new TooLarge();
     }
     if (isAlias(node)) {
       const target = this.#anchors.get(node.source);
@@ -279,6 +287,8 @@ class YamlReader {
     for (const pair of pairs) {
       const offset = pair.key?.range?.[0] ?? place.offset;
       const source = isAlias(pair.key) ? this.#anchors.get(pair.key.source) : pair.key;
+      if (isScalar(pair.key) && pair.key.anchor !== undefined)
+        this.#anchors.set(pair.key.anchor, pair.key);
       if (!isScalar(source)) {
         const template = isMap(source)
           ? '"{{ … }}" is a template to be filled in first'

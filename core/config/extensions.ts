@@ -58,11 +58,12 @@ export class ExtensionResolver {
     }
     this.#canonical(node);
     const name = node.string("name") ?? "";
-    const resolved = node.string("package");
-    if (resolved !== undefined && node.message === undefined) {
-      const found = registry.packages.find((p) => p.package === resolved);
+    const resolved = this.#parts.resolved ? node.string("package") : undefined;
+    const known = registry.packages.find((p) => p.package === resolved);
+    if (known !== undefined) {
       const config = node.get("config") ?? new MapNode(node.place);
-      if (found !== undefined) return { name, package: found, config, built: plain(config) };
+      this.#parts.normaliser.loose.delete(config);
+      return { name, package: known, config, built: plain(config) };
     }
     const discovery = node.entries.get("config_discovery");
     if (discovery !== undefined) {
@@ -211,8 +212,9 @@ export class ExtensionResolver {
       report.error(place, `Envoy's ${modern} is not implemented here`);
       return;
     }
-    const names = registry.names(kind);
-    const near = didYouMean(name, names) ?? didYouMean(`${kind}/${name}`, names);
+    // The last words are compared: what stands before them is alike in all names of a kind.
+    const byTail = new Map(registry.names(kind).map((n) => [tail(n), n]));
+    const near = didYouMean(tail(name), byTail.keys(), (found) => byTail.get(found)!);
     report.error(place, `no ${word(kind)} ${quote(name)}`, near);
   }
 
@@ -293,6 +295,9 @@ export class ExtensionResolver {
 function typeOf(node: MapNode): string | undefined {
   const url = node.string("@type");
   return url?.slice(url.lastIndexOf("/") + 1);
+}
+function tail(name: string): string {
+  return name.slice(Math.max(name.lastIndexOf("/"), name.lastIndexOf(".")) + 1);
 }
 function isTrue(node: Node | undefined): boolean {
   return node?.kind === "scalar" && (node.value === true || node.value === "true");

@@ -61,7 +61,7 @@ export function loadConfig(
   if (root === undefined) return { ok: false, errors: report.errors, warnings: report.warnings };
 
   const registry = new Registry(packages);
-  const { builder, normaliser, maker } = tools(registry, report, eraOf(root));
+  const { builder, normaliser, maker } = tools(registry, report, eraOf(root), false);
   normaliser.message("envoy.config.bootstrap.v3.Bootstrap", root);
   checkBootstrap(root, report);
   const value = builder.part(bootstrapSchema(registry.packages), root);
@@ -83,7 +83,7 @@ export function loadListener(
   | { readonly ok: true; readonly listener: ListenerConfig }
   | { readonly ok: false; readonly errors: readonly Diagnostic[] } {
   const report = new Report(origin, "", false);
-  const { builder, normaliser, maker } = tools(new Registry(packages), report, "v3");
+  const { builder, normaliser, maker } = tools(new Registry(packages), report, "v3", true);
   // No message: what a service writes is checked by core's own schema alone.
   const root = fromValue(listener, { offset: 0, path: "" });
   const value = builder.part(Listener as unknown as Schema, root);
@@ -93,11 +93,11 @@ export function loadListener(
   return { ok: true, listener: made };
 }
 
-function tools(registry: Registry, report: Report, era: Era) {
+function tools(registry: Registry, report: Report, era: Era, resolved: boolean) {
   const messages = descriptor();
   const rewriter = new Rewriter(era, messages, registry, report);
-  const normaliser = new Normaliser(messages, rewriter, report);
-  const builder = new Builder({ registry, normaliser, report, era });
+  const normaliser = new Normaliser(messages, rewriter, report, resolved);
+  const builder = new Builder({ registry, normaliser, report, era, resolved });
   const maker: Maker = {
     report,
     registry,

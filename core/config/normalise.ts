@@ -60,10 +60,14 @@ export class Normaliser {
   /** Any's without a type, or of one that Envoy lacks: a package may know them; errors if none does. */
   readonly loose = new Map<Node, LooseEnd>();
 
-  constructor(descriptor: Descriptor, rewriter: Rewriter, report: Report) {
+  /** Entries may be ExtensionRefs already: `{name, package, config}`, from a package that was handed them. */
+  readonly #resolved: boolean;
+
+  constructor(descriptor: Descriptor, rewriter: Rewriter, report: Report, resolved: boolean) {
     this.descriptor = descriptor;
     this.rewriter = rewriter;
     this.#report = report;
+    this.#resolved = resolved;
   }
 
   /** Told at the end, about what no package has taken. */
@@ -163,6 +167,10 @@ export class Normaliser {
     entries: Map<string, { readonly place: Place; readonly value: Node }>,
   ): void {
     const message = this.descriptor.message(type)!;
+    if (key === "package" && this.#resolved) {
+      entries.set(key, { place, value });
+      return;
+    }
     if (key === "config" && message.fields.typed_config?.t === ANY) {
       // The short form. The package that `name` means checks it; nothing else may.
       const help = "write typed_config with its @type";

@@ -54,6 +54,8 @@ export class Registry {
   /** What one may write at such a place. */
   names(kind: string): string[] {
     const own = this.packages.filter((p) => p.kind === kind);
-    return [...new Set(own.flatMap((p) => [p.package, p.name]))];
+    return own.flatMap((p) =>
+      p.origin === "dropped-in" ? [p.package, p.name] : [p.name, p.package],
+    );
   }
 }

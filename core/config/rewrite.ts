@@ -128,8 +128,11 @@ export class Rewriter {
   }
 
   rewrite(type: string, node: MapNode): void {
+    if (this.era === "v2") this.#rewriteOld(type, node);
     COMMON[type]?.(node);
-    if (this.era === "v3") return;
+  }
+
+  #rewriteOld(type: string, node: MapNode): void {
     if (type in PLACES) this.#extensionEntry(type, node);
     switch (type) {
       case "envoy.config.bootstrap.v3.Bootstrap":
@@ -243,6 +246,14 @@ export class Rewriter {
 
 type Rule = (node: MapNode) => void;
 
+const STRING_MATCHES: { readonly [old: string]: string } = {
+  exact_match: "exact",
+  prefix_match: "prefix",
+  suffix_match: "suffix",
+  contains_match: "contains",
+  safe_regex_match: "safe_regex",
+};
+
 /** Old names that v3 still knows in its own way, whatever the file's age. */
 const COMMON: { readonly [type: string]: Rule } = {
   "envoy.config.listener.v3.Listener": (node) => {
@@ -258,6 +269,15 @@ const COMMON: { readonly [type: string]: Rule } = {
       typed_config: mapOf(place, { "@type": scalar(place, type) }),
     });
     node.set("listener_filters", new ListNode(place, [filter, ...node.list("listener_filters")]));
+  },
+  "envoy.config.route.v3.HeaderMatcher": (node) => {
+    // Deprecated forms of string_match; two of them at once stay as they are, to be refused.
+    const old = Object.keys(STRING_MATCHES).filter((name) => node.has(name));
+    const [name] = old;
+    if (name === undefined || old.length > 1 || node.has("string_match")) return;
+    const { place, value } = node.entries.get(name)!;
+    node.delete(name);
+    node.set("string_match", mapOf(value.place, { [STRING_MATCHES[name]!]: value }), place);
   },
   "envoy.config.route.v3.RouteAction": (node) => {
     // v2's literal; today's field of that name is a format, which a text without % is as well.

@@ -88,7 +88,7 @@ export class SocketConnection implements DownstreamConnection {
     this.bytesSent += size;
     const io = this.#io;
     if (this.#pending !== undefined || this.id < 0) this.#keep(memory.slice(at, end));
-    else if (io.canForward(memory, at, size)) io.forward(this.id, at, size);
+    else if (io.canForward(this.id, memory, at, size)) io.forward(this.id, at, size);
     else if (io.canCopy(size)) io.copyOut(this.id, memory, at, end);
     else this.#keep(memory.slice(at, end));
   }

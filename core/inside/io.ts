@@ -2,7 +2,7 @@
 import type { Output } from "@tsproxy/sdk";
 import { COMMAND, WORD } from "./ring.ts";
 
-/** Below this many bytes a range is copied beside what else goes out, so that one write does for both. */
+/** A range below this size is copied beside what goes to the same peer just before it, so that one write does for both. */
 const COPY_BELOW = 2048;
 /** A crossing ends early once the output segment has less room than this left, or the command ring fewer places. */
 const OUTPUT_RESERVE = 96 * 1024;
@@ -121,8 +121,26 @@ export class Io {
     return this.#active && size <= this.#outEnd - this.#outAt && this.#commandCount < this.#commandMax && this.#waiting.length === 0;
   }
 
-  canForward(memory: Uint8Array, at: number, size: number): boolean {
-    return this.#active && size >= COPY_BELOW && this.isLent(memory, at) && this.#commandCount < this.#commandMax && this.#waiting.length === 0;
+  canForward(id: number, memory: Uint8Array, at: number, size: number): boolean {
+    return (
+      this.#active &&
+      this.isLent(memory, at) &&
+      (size >= COPY_BELOW || !this.#hasWritten(id)) &&
+      this.#commandCount < this.#commandMax &&
+      this.#waiting.length === 0
+    );
+  }
+
+  /** The latest command is a write to that connection out of the output segment: more can join it. */
+  #hasWritten(id: number): boolean {
+    if (this.#commandCount === 0) return false;
+    const i = this.#commands + (this.#commandCount - 1) * 4;
+    return (
+      this.control[i] === COMMAND.WRITE &&
+      this.control[i + 1] === id &&
+      this.control[i + 2]! >= this.#outStart &&
+      this.control[i + 2]! < this.#outEnd
+    );
   }
 
   /** Writes bytes where they lie. Only after `canForward`. */

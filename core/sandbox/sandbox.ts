@@ -129,6 +129,10 @@ export class Sandbox {
   get breaker(): "closed" | "open" | "half-open" {
     return this.#breaker.state;
   }
+  /** Bytes that its isolate uses; 0 while there is none. */
+  get memoryUsed(): number {
+    return this.#isolate?.memory ?? 0;
+  }
   get ready(): boolean {
     return this.#isolate !== undefined;
   }

@@ -1,5 +1,4 @@
-import { type Chunk, latin1Decode, latin1Encode } from "../bytes.ts";
-import { Chunk as Bytes } from "../bytes.ts";
+import { Chunk as Bytes, type Chunk, latin1Decode, latin1Encode } from "../bytes.ts";
 import type {
   ClientEvents,
   CodecOptions,

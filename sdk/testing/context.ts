@@ -67,6 +67,39 @@ export interface Opened {
   readonly timeoutMs: number;
 }
 
+/** A use of an extension that a test can reload. */
+export class TestSlot<T> implements Slot<T> {
+  readonly ref: ExtensionRef;
+  current: TestGeneration<T>;
+
+  constructor(ref: ExtensionRef, value: T) {
+    this.ref = ref;
+    this.current = new TestGeneration(value, 1);
+  }
+  /** What a reload of the package does to whoever looks next. */
+  replace(value: T): void {
+    this.current = new TestGeneration(value, this.current.number + 1);
+  }
+}
+
+export class TestGeneration<T> implements Generation<T> {
+  readonly value: T;
+  readonly number: number;
+  /** Acquired and not released. */
+  uses = 0;
+
+  constructor(value: T, number: number) {
+    this.value = value;
+    this.number = number;
+  }
+  acquire(): void {
+    this.uses++;
+  }
+  release(): void {
+    this.uses--;
+  }
+}
+
 /** What `setup` gets in a test: a clock that the test turns, stats to read, connections to play the peer of. */
 export class TestContext implements SetupContext {
   role: "worker" | "control" | "canary" = "worker";
@@ -82,6 +115,9 @@ export class TestContext implements SetupContext {
   readonly definitions = new Map<string, Definition>();
   readonly clusterMap = new Map<string, Cluster>();
   readonly waits: Promise<unknown>[] = [];
+  /** Every use of an extension, in the order they were asked for. */
+  readonly slots: TestSlot<unknown>[] = [];
+  statPrefix = "";
   previous: unknown = undefined;
   readonly #subscribers = new Map<string, ((value: unknown) => void)[]>();
   readonly #disposers: (() => void)[] = [];
@@ -114,17 +150,20 @@ export class TestContext implements SetupContext {
   timer(onFired: () => void): Timer {
     return this.clock.timer(onFired);
   }
-  extension<K extends Kind>(kind: K, ref: ExtensionRef): Slot<Kinds[K]> {
+  extension<K extends Kind>(
+    kind: K,
+    ref: ExtensionRef,
+    options: { readonly statPrefix?: string } = {},
+  ): Slot<Kinds[K]> {
     const definition = this.definitions.get(ref.package);
     if (definition === undefined || definition.kind !== kind)
       throw new Error(`no ${kind} package "${ref.package}"`);
-    const generation: Generation<Kinds[K]> = {
-      value: definition.setup(ref.config as never, this) as Kinds[K],
-      number: 1,
-      acquire: () => {},
-      release: () => {},
-    };
-    return { ref, current: generation };
+    const outer = this.statPrefix;
+    this.statPrefix = options.statPrefix ?? "";
+    const slot = new TestSlot(ref, definition.setup(ref.config as never, this) as Kinds[K]);
+    this.statPrefix = outer;
+    this.slots.push(slot as TestSlot<unknown>);
+    return slot;
   }
   shipped<K extends Kind>(kind: K, packageName: string, config: unknown = {}): Slot<Kinds[K]> {
     return this.extension(kind, { name: packageName, package: packageName, config });

@@ -1,5 +1,7 @@
 /** Drives one package with no proxy, no socket and a clock that the test turns. */
 export * from "./clock.ts";
+export * from "./cluster.ts";
 export * from "./codec.ts";
 export * from "./connection.ts";
 export * from "./context.ts";
+export * from "./defaults.ts";

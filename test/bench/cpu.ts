@@ -28,6 +28,7 @@ const seconds = Number(values.seconds);
 const connections = values.connections ?? (mode === "1m" || mode === "tcp1m" ? "16" : "64");
 const root = path.join(import.meta.dirname, "../..");
 const dir = fs.mkdtempSync(path.join(os.tmpdir(), "tsproxy-bench-"));
+fs.chmodSync(dir, 0o755); // nginx's workers are another user
 const BACKEND = 21_900;
 
 /** What a browser sends beside Host. */

@@ -31,6 +31,8 @@ export interface Message {
 
 export interface Outcome {
   readonly messages: Message[];
+  /** Ours: how many bytes had been read when each complete message was; exact if they came singly. */
+  readonly ends: number[];
   /** `end`: between messages. `closed`: after one that was the last. `tunnel`: what follows is another protocol. */
   end: "end" | "closed" | "tunnel" | "incomplete" | "error";
   error: string;
@@ -47,7 +49,8 @@ export function parseOurs(kind: "request" | "response", pieces: readonly string[
 }
 
 function parseOurRequests(pieces: readonly string[]): Outcome {
-  const outcome: Outcome = { messages: [], end: "end", error: "" };
+  const outcome: Outcome = { messages: [], ends: [], end: "end", error: "" };
+  let read = 0;
   const connection = new TestConnection();
   let closed = false;
   const codec = factory.createServer(
@@ -61,7 +64,9 @@ function parseOurRequests(pieces: readonly string[]): Outcome {
     OPTIONS,
   );
   for (const piece of pieces) {
+    read += piece.length;
     codec.onData(lent(piece));
+    noteEnds(outcome, read);
     while (connection.agains > 0) {
       connection.agains = 0;
       codec.onAgain();
@@ -124,7 +129,8 @@ class OurRequest implements RequestDecoder {
 }
 
 function parseOurResponses(pieces: readonly string[]): Outcome {
-  const outcome: Outcome = { messages: [], end: "end", error: "" };
+  const outcome: Outcome = { messages: [], ends: [], end: "end", error: "" };
+  let read = 0;
   const connection = new TestConnection();
   let idle = true;
   let retired = false;
@@ -149,7 +155,9 @@ function parseOurResponses(pieces: readonly string[]): Outcome {
     // The response side sees one exchange at a time, so a piece is given in single bytes once a response may have ended.
     for (const byte of piece) {
       if (idle && !retired) ask();
+      read++;
       codec.onData(lent(byte));
+      noteEnds(outcome, read);
     }
   }
   if (outcome.end === "error") return outcome;
@@ -200,6 +208,11 @@ class OurResponse implements ResponseDecoder {
   onUpstreamBlocked(): void {}
 }
 
+function noteEnds(outcome: Outcome, read: number): void {
+  const complete = outcome.messages.filter((message) => message.complete).length;
+  while (outcome.ends.length < complete) outcome.ends.push(read);
+}
+
 /** Lines as they came, those that are not forwarded among them. */
 function allLines(headers: HeaderMap): string[] {
   const lines: string[] = [];
@@ -244,34 +257,39 @@ const internals = createRequire(import.meta.url)("_http_common") as {
 };
 const { HTTPParser, methods } = internals;
 const llhttp = new HTTPParser();
-let outcome: Outcome = { messages: [], end: "end", error: "" };
+let outcome: Outcome = { messages: [], ends: [], end: "end", error: "" };
 let message: Message | undefined;
+/** Lines and target that came before the end of the head: Node flushes now and then. */
 let early: string[] = [];
+let earlyUrl = "";
 let stopped = false;
 
 llhttp[HTTPParser.kOnMessageBegin] = () => {
   early = [];
+  earlyUrl = "";
   message = undefined;
   if (!stopped) outcome.end = "incomplete";
 };
-llhttp[HTTPParser.kOnHeaders] = (lines: string[]) => {
+llhttp[HTTPParser.kOnHeaders] = (lines: string[], url: string) => {
   if (stopped) return;
-  if (message === undefined) early.push(...pairs(lines));
-  else message.trailers = keptTrailers([...message.trailers, ...pairs(lines)]);
+  if (message === undefined) {
+    early.push(...pairs(lines));
+    earlyUrl += url;
+  } else message.trailers = keptTrailers([...message.trailers, ...pairs(lines)]);
 };
 llhttp[HTTPParser.kOnHeadersComplete] = (
   _major: number,
   minor: number,
   lines: string[] | undefined,
   method: number,
-  url: string,
+  url: string | undefined,
   status: number | undefined,
   _reason: string,
   upgrade: boolean,
   keepAlive: boolean,
 ): number => {
   if (stopped) return 0;
-  message = newMessage(status === undefined ? `${methods[method]} ${url}` : `${status}`, minor);
+  message = newMessage(status === undefined ? `${methods[method]} ${url ?? earlyUrl}` : `${status}`, minor);
   message.headers = [...early, ...pairs(lines ?? [])];
   message.keepAlive = keepAlive;
   outcome.messages.push(message);
@@ -293,7 +311,7 @@ llhttp[HTTPParser.kOnMessageComplete] = () => {
 };
 
 export function parseLlhttp(kind: "request" | "response", wire: string): Outcome {
-  outcome = { messages: [], end: "end", error: "" };
+  outcome = { messages: [], ends: [], end: "end", error: "" };
   message = undefined;
   stopped = false;
   llhttp.initialize(kind === "request" ? HTTPParser.REQUEST : HTTPParser.RESPONSE, {}, 1 << 20, 0);
@@ -301,6 +319,11 @@ export function parseLlhttp(kind: "request" | "response", wire: string): Outcome
   if (result instanceof Error && !stopped) {
     outcome.end = "error";
     outcome.error = `${result.code}: ${result.reason}`;
+  }
+  // Node reports no error once an upgrade is asked for; then only the count of bytes tells.
+  if (outcome.end === "tunnel" && !message!.complete) {
+    outcome.end = result === wire.length ? "incomplete" : "error";
+    outcome.error = "hidden by an upgrade";
   }
   return outcome;
 }

@@ -151,6 +151,7 @@ export async function eventually<T>(
   ask: () => Promise<T> | T,
   holds: (value: T) => boolean,
   what: string,
+  everyMs = 20,
 ): Promise<T> {
   const until = performance.now() + PATIENCE_MS;
   for (;;) {
@@ -159,7 +160,7 @@ export async function eventually<T>(
     if (performance.now() > until) {
       throw new Error(`never became true: ${what}; last seen ${JSON.stringify(value)}`);
     }
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    await new Promise((resolve) => setTimeout(resolve, everyMs));
   }
 }
 

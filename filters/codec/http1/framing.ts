@@ -94,6 +94,7 @@ export class Framing {
   #options = 0;
   #connections = 0;
   #hosts = 0;
+  #hostAt = -1;
   #transferEncodings = 0;
   #upgradeAt = -1;
   #te = 0;
@@ -111,8 +112,9 @@ export class Framing {
     }
     const verdict = this.#readLines(headers);
     if (verdict < 0) return verdict;
-    // Envoy joins several Host lines into one value; RFC 9112 §3.2 wants 400.
-    if (this.#hosts > 1) return PARSE.MALFORMED;
+    // RFC 9112 §3.2: 400 for several Host lines (Envoy joins them into one value) and for one that names no host.
+    if (this.#hosts > 1 || (this.#hosts === 1 && !this.#isHostGood(headers)))
+      return PARSE.MALFORMED;
     if (this.#transferEncodings > 0) {
       if (!this.chunked) return PARSE.INVALID_TRANSFER_ENCODING;
       // RFC 9112 §6.1: a request of HTTP/1.0 with Transfer-Encoding has faulty framing.
@@ -181,8 +183,7 @@ export class Framing {
       const valueEnd = base + spans[i + 3]!;
       switch (id) {
         case ID.HOST:
-          this.#hosts++;
-          if (!isAuthority(memory, at, valueEnd, false)) return PARSE.MALFORMED;
+          if (++this.#hosts === 1) this.#hostAt = i;
           break;
         case ID.CONNECTION:
           spans[i + 5] = flags | FLAG.REMOVED;
@@ -220,6 +221,11 @@ export class Framing {
     if ((this.#options & OPTION.CLOSE) !== 0) this.keepAlive = false;
     else if ((this.#options & OPTION.KEEP_ALIVE) !== 0) this.keepAlive = true;
     return 1;
+  }
+
+  #isHostGood({ memory, base, spans }: HeaderMap): boolean {
+    const i = this.#hostAt;
+    return isAuthority(memory, base + spans[i + 2]!, base + spans[i + 3]!, false);
   }
 
   #dropLength(headers: HeaderMap, allowed: boolean): boolean {

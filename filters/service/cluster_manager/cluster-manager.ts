@@ -12,6 +12,7 @@ import {
 } from "@tsproxy/sdk";
 import type { ClusterConfig, Config } from "./config.ts";
 import { type Estate, estateOf, type Heir, VERSION } from "./handover.ts";
+import type { Load } from "./host.ts";
 import { Membership } from "./membership.ts";
 import { UpstreamCluster } from "./upstream-cluster.ts";
 
@@ -24,6 +25,9 @@ interface Entry {
   /** The generation of `type` that the hosts come from. */
   generation: Slot<ClusterType>["current"];
   stop: () => void;
+  /** Its first list has come. */
+  warm: boolean;
+  onWarm: () => void;
   /** On the control thread: what was published last. */
   published: readonly HostSpec[] | undefined;
 }
@@ -40,7 +44,10 @@ export class ClusterManager implements Service {
   readonly clusters: Clusters;
   readonly #cx: SetupContext;
   readonly #entries = new Map<string, Entry>();
-  readonly #previous: Estate | undefined;
+  /** Whom this generation replaces, until it does. */
+  #previous: Estate | undefined;
+  /** Generations that go on with what they had begun, the latest first. */
+  #ancestors: readonly Estate[];
   readonly #estate: Estate;
   readonly #membership: Membership | undefined;
   readonly #look: Timer;
@@ -50,11 +57,13 @@ export class ClusterManager implements Service {
   constructor(config: Config, cx: SetupContext) {
     this.#cx = cx;
     this.#previous = estateOf(cx.previous);
+    this.#ancestors =
+      this.#previous === undefined ? [] : [this.#previous, ...this.#previous.ancestors()];
     this.#membership =
       cx.role === "control" ? new Membership(cx, config, this.#previous) : undefined;
     this.#estate = this.#makeEstate(config);
     this.clusters = { get: (name) => this.#entries.get(name)?.cluster };
-    this.#look = cx.timer(() => this.#lookForNewCode());
+    this.#look = cx.timer(() => this.#onLook());
     this.#heir = this.#asHeir();
     // First of all, for a cluster that is refused below must not leave those before it behind.
     cx.onDispose(() => this.#dispose());
@@ -74,7 +83,7 @@ export class ClusterManager implements Service {
       config,
       balancer,
       codec,
-      estate: this.#previous,
+      loadOf: (name, host) => this.#loadOf(name, host),
       hostNames: this.#estate.hostNames,
     });
     const entry: Entry = {
@@ -82,6 +91,8 @@ export class ClusterManager implements Service {
       type,
       generation: type.current,
       stop: () => {},
+      warm: false,
+      onWarm: () => {},
       published: undefined,
     };
     entry.generation.acquire();
@@ -89,8 +100,7 @@ export class ClusterManager implements Service {
     if (this.#cx.role === "canary") return;
     if (type.current.value.discover === undefined)
       this.#onHosts(entry, type.current.value.initialHosts);
-    this.#listen(entry, config.wait_for_warm_on_init ?? true);
-    this.#discover(entry);
+    this.#follow(entry, config.wait_for_warm_on_init ?? true);
   }
 
   /** The packages of a type and a policy are found by Envoy's own words for them. */
@@ -111,37 +121,42 @@ export class ClusterManager implements Service {
 
   // ---- hosts
 
-  /** Lists come from the control thread; it hears its own the same way. */
-  #listen(entry: Entry, wait: boolean): void {
+  /** The control thread finds out who the hosts are; workers are told. */
+  #follow(entry: Entry, wait: boolean): void {
     const { cluster } = entry;
-    let warmed = () => {};
-    const warm = new Promise<void>((resolve) => {
-      warmed = resolve;
-    });
-    this.#cx.subscribe(topicOf(cluster.name), (value) => {
-      const list = value as HostList | undefined;
-      if (list?.config !== cluster.fingerprint || entry.generation.value.discover === undefined)
-        return;
-      this.#onHosts(entry, list.hosts);
-      warmed();
-    });
+    if (this.#cx.role === "control") this.#discover(entry);
+    else {
+      this.#cx.subscribe(topicOf(cluster.name), (value) => {
+        const list = value as HostList | undefined;
+        if (list?.config !== cluster.fingerprint) return;
+        if (entry.generation.value.discover !== undefined) this.#onHosts(entry, list.hosts);
+      });
+    }
     if (entry.generation.value.discover === undefined) return;
+    const warm = new Promise<void>((resolve) => {
+      if (entry.warm) resolve();
+      else entry.onWarm = resolve;
+    });
     if (wait) this.#cx.waitFor(warm, `the hosts of cluster "${cluster.name}"`);
   }
 
   #onHosts(entry: Entry, hosts: readonly HostSpec[]): void {
     entry.cluster.update(hosts);
+    entry.warm = true;
+    entry.onWarm();
     this.#membership?.update(entry.cluster.name, hosts, entry.cluster.hostIds());
   }
 
   #discover(entry: Entry): void {
     const { discover } = entry.generation.value;
-    if (this.#cx.role !== "control" || discover === undefined) return;
+    if (discover === undefined) return;
     let stopped = false;
     const stop = discover.call(
       entry.generation.value,
       (hosts) => {
-        if (!stopped) this.#publish(entry, hosts);
+        if (stopped) return;
+        this.#onHosts(entry, hosts);
+        this.#publish(entry, hosts);
       },
       this.#cx,
     );
@@ -158,7 +173,7 @@ export class ClusterManager implements Service {
   }
 
   /** A reload of a cluster package replaces where the hosts come from, and the hosts only as far as they differ. */
-  #lookForNewCode(): void {
+  #onLook(): void {
     for (const entry of this.#entries.values()) {
       if (entry.type.current === entry.generation) continue;
       entry.stop();
@@ -168,15 +183,16 @@ export class ClusterManager implements Service {
       entry.generation.acquire();
       const { discover, initialHosts } = entry.generation.value;
       if (discover === undefined) this.#onHosts(entry, initialHosts);
-      else this.#discover(entry);
+      else if (this.#cx.role === "control") this.#discover(entry);
     }
+    this.#forgetAncestors();
     this.#look.arm(LOOK_MS);
   }
 
   // ---- generations
 
   #makeEstate(config: Config): Estate {
-    return {
+    const estate: Estate = {
       version: VERSION,
       fingerprints: new Map(config.map((cluster) => [cluster.name, JSON.stringify(cluster)])),
       members: this.#membership?.members ?? new Map(),
@@ -190,11 +206,30 @@ export class ClusterManager implements Service {
       },
       surrender: (heir) => this.#surrender(heir),
       open: () => {
-        let n = this.#previous?.open() ?? 0;
+        let n = 0;
         for (const entry of this.#entries.values()) n += entry.cluster.open();
         return n;
       },
+      ancestors: () => this.#ancestors,
+      release: () => Object.assign(estate, NOTHING_LEFT),
     };
+    return estate;
+  }
+
+  #loadOf(cluster: string, host: string): Load | undefined {
+    for (const ancestor of this.#ancestors) {
+      const load = ancestor.load(cluster, host);
+      if (load !== undefined) return load;
+    }
+    return undefined;
+  }
+
+  /** Generations that have finished are forgotten, with all their code. */
+  #forgetAncestors(): void {
+    if (!this.#active || this.#ancestors.length === 0) return;
+    const finished = this.#ancestors.filter((ancestor) => ancestor.open() === 0);
+    this.#ancestors = this.#ancestors.filter((ancestor) => !finished.includes(ancestor));
+    for (const ancestor of finished) ancestor.release();
   }
 
   #asHeir(): Heir {
@@ -202,6 +237,7 @@ export class ClusterManager implements Service {
       clusters: this.clusters,
       begin: () => {
         this.#active = true;
+        this.#previous = undefined;
         this.#membership?.begin();
       },
       adopt: (connection, handler) => this.#cx.adopt(connection, handler),
@@ -232,16 +268,25 @@ export class ClusterManager implements Service {
 
   #surrender(heir: Heir | undefined): void {
     for (const entry of this.#entries.values()) entry.cluster.retire(heir);
-    if (
-      heir !== undefined &&
-      this.#active &&
-      this.#previous !== undefined &&
-      this.#previous.open() > 0
-    ) {
-      this.#previous.surrender(heir);
-    }
+    if (!this.#active) return;
+    const ancestors = this.#ancestors;
+    this.#ancestors = [];
+    if (heir !== undefined) for (const ancestor of ancestors) ancestor.surrender(heir);
   }
 }
+
+/** What an estate is once its generation has finished. */
+const NOTHING_LEFT: Partial<Estate> = {
+  fingerprints: new Map(),
+  members: new Map(),
+  heir: undefined,
+  load: () => undefined,
+  republish: () => {},
+  surrender: () => {},
+  open: () => 0,
+  ancestors: () => [],
+  release: () => {},
+};
 
 const topicOf = (cluster: string): string => `cluster/${cluster}/hosts`;
 

@@ -1107,6 +1107,23 @@ describe("a new generation", () => {
     expect(before.stats.value("cluster.c.membership_total")).toBe(1);
   });
 
+  it("forgets the generations before once their last exchange has ended", () => {
+    const before = cx;
+    ask(cluster(start(config)));
+    connected(0);
+    const estate = before.handover!() as { open(): number; load(c: string, h: string): unknown };
+    const next = prepare(before);
+    next.setup(clusterManager, [config] as never);
+    commit(before, next);
+    next.clock.advance(1_000);
+    expect(estate.open()).toBe(1);
+    expect(estate.load("c", "10.0.0.1:80")).toEqual({ active: 1 });
+    close(0, remote);
+    next.clock.advance(1_000);
+    expect(estate.open()).toBe(0);
+    expect(estate.load("c", "10.0.0.1:80")).toBeUndefined();
+  });
+
   it("does not trust what another version of this package left", () => {
     const before = cx;
     start(config);
@@ -1121,87 +1138,48 @@ describe("a new generation", () => {
 });
 
 describe("new code of the packages inside", () => {
-  /** A context whose slots can be given another generation, as a reload does. */
-  class ReloadContext extends TestContext {
-    readonly slots = new Map<
-      string,
-      { current: { value: unknown; number: number; acquire(): void; release(): void } }
-    >();
-    readonly uses: string[] = [];
-    override extension(kind: never, ref: never): never {
-      const slot = super.extension(kind, ref) as unknown as {
-        ref: { package: string };
-        current: never;
-      };
-      this.slots.set(slot.ref.package, slot as never);
-      return slot as never;
-    }
-    reload(packageName: string, definition: unknown): void {
-      this.define(packageName, definition);
-      const fresh = super.shipped("balancer" as never, packageName) as unknown as {
-        current: never;
-      };
-      this.slots.get(packageName)!.current = fresh.current;
-    }
-  }
+  const slot = (packageName: string) => cx.slots.find((s) => s.ref.package === packageName)!;
+  const uses = () => cx.slots.map((s) => s.current.uses);
 
   it("of a balancer chooses the next host, over the connections that are open", () => {
-    const context = equip(new ReloadContext()) as ReloadContext;
-    cx = context;
     const c = cluster(start(listedCluster("c", [spec("10.0.0.1"), spec("10.0.0.2")])));
     ask(c);
-    const last = defineBalancer({
-      name: "last",
-      config: Type.Object({}),
-      setup: () => (hosts) => ({ choose: () => hosts.at(-1) }),
-    });
-    context.define("balancer/round_robin", last);
-    const slot = context.slots.get("balancer/round_robin")!;
-    slot.current = { ...slot.current, number: 2, value: last.setup({}, context) };
+    const before = slot("balancer/round_robin").current;
+    slot("balancer/round_robin").replace((hosts: readonly Host[]) => ({ choose: () => hosts[1] }));
     ask(c);
     ask(c);
     expect(cx.opened.map((o) => o.address.ip)).toEqual(["10.0.0.1", "10.0.0.2", "10.0.0.2"]);
+    expect(before.uses).toBe(0);
   });
 
   it("of the codec serves the next exchange on a connection that is open", () => {
-    const context = equip(new ReloadContext()) as ReloadContext;
-    cx = context;
     const c = one();
     ask(c);
     connected(0);
     say(0, "ok");
     const made: Connection[] = [];
-    const slot = context.slots.get("codec/http1")!;
-    const released: number[] = [];
-    slot.current.release = () => void released.push(1);
-    slot.current = {
-      number: 2,
-      acquire: () => {},
-      release: () => {},
-      value: {
-        protocol: "HTTP/1.1",
-        createClient: (connection: Connection, events: ClientEvents) => {
-          made.push(connection);
-          return new WordCodec(connection, events);
-        },
+    const before = slot("codec/http1").current;
+    slot("codec/http1").replace({
+      protocol: "HTTP/1.1",
+      createClient: (connection: Connection, events: ClientEvents) => {
+        made.push(connection);
+        return new WordCodec(connection, events);
       },
-    };
+    });
+    expect(before.uses).toBe(1);
     expect(ask(c).connection).toBe(cx.opened[0]!.connection);
     expect(made).toEqual([cx.opened[0]!.connection]);
-    expect(released).toEqual([1]);
+    expect([before.uses, slot("codec/http1").current.uses]).toEqual([0, 1]);
     say(0, "ok");
     expect(cx.opened).toHaveLength(1);
   });
 
   it("of a cluster package goes on discovering where the old one stopped", () => {
-    const context = equip(new ReloadContext()) as ReloadContext;
-    cx = context;
     cx.role = "control";
     const c = cluster(start(discoveredCluster("c")));
     discoverer.updates[0]!([spec("10.0.0.1")]);
     const host = c.hosts[0];
-    const slot = context.slots.get("cluster/strict_dns")!;
-    slot.current = { ...slot.current, number: 2, value: discoverer.definition.setup({}, context) };
+    slot("cluster/strict_dns").replace(discoverer.definition.setup({}, cx));
     cx.clock.advance(1_000);
     expect([discoverer.stopped, discoverer.updates.length]).toEqual([1, 2]);
     discoverer.updates[0]!([spec("10.0.0.9")]);
@@ -1209,5 +1187,16 @@ describe("new code of the packages inside", () => {
     discoverer.updates[1]!([spec("10.0.0.1"), spec("10.0.0.2")]);
     expect(c.hosts.map((h) => h.key)).toEqual(["10.0.0.1:80", "10.0.0.2:80"]);
     expect(c.hosts[0]).toBe(host);
+  });
+
+  it("is given back when the generation has ended and the last connection has closed", () => {
+    const c = one();
+    ask(c);
+    connected(0);
+    cx.dispose();
+    expect(uses()).toEqual([1, 0, 0]);
+    say(0, "ok");
+    endTurn();
+    expect(uses()).toEqual([0, 0, 0]);
   });
 });

@@ -15,18 +15,23 @@ import type { ConnectionFacts } from "./pooled-connection.ts";
 export interface Estate {
   readonly version: typeof VERSION;
   /** The config of each cluster as JSON: the same text is the same cluster. */
-  readonly fingerprints: ReadonlyMap<string, string>;
+  fingerprints: ReadonlyMap<string, string>;
   /** Ids of the hosts of each cluster, as last counted in `membership_change`. */
-  readonly members: ReadonlyMap<string, readonly string[]>;
+  members: ReadonlyMap<string, readonly string[]>;
   /** Names of hosts that have cells on this worker. */
   readonly hostNames: Set<string>;
   heir: Heir | undefined;
   load(cluster: string, host: string): Load | undefined;
   /** Publishes hosts again: a generation that was dropped may have published others over them. */
   republish(): void;
+  /** May come again, with the heir's own heir. */
   surrender(heir: Heir): void;
-  /** Sockets that are still here, or behind: a generation before that has not finished. */
+  /** Sockets that this generation opened and has not finished with. */
   open(): number;
+  /** Generations before this one that have not finished. */
+  ancestors(): readonly Estate[];
+  /** It has finished: forgets everything, for contexts hold on to what they were handed. */
+  release(): void;
 }
 
 export interface Heir {

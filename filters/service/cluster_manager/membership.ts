@@ -45,7 +45,7 @@ export class Membership {
   readonly members = new Map<string, readonly string[]>();
   readonly #cx: SetupContext;
   readonly #stats: Stats;
-  readonly #previous: Estate | undefined;
+  #previous: Estate | undefined;
   readonly #configs = new Map<string, ClusterConfig>();
   readonly #cells = new Map<string, Cells>();
   readonly #hosts = new Map<string, Hosts>();
@@ -91,6 +91,7 @@ export class Membership {
   begin(): void {
     this.#active = true;
     const before = this.#previous?.fingerprints ?? new Map<string, string>();
+    this.#previous = undefined;
     let added = 0;
     let modified = 0;
     for (const [name, config] of this.#configs) {

@@ -20,7 +20,7 @@ import type {
 import { formatAddress } from "@tsproxy/sdk";
 import type { ClusterConfig, ClusterOptions } from "./config.ts";
 import { optionsOf } from "./config.ts";
-import type { Estate, Heir } from "./handover.ts";
+import type { Heir } from "./handover.ts";
 import { addressOf, type Load, UpstreamHost } from "./host.ts";
 import { Levels } from "./levels.ts";
 import { Pool, type PoolOwner } from "./pool.ts";
@@ -41,7 +41,8 @@ export interface UpstreamClusterParts {
   readonly config: ClusterConfig;
   readonly balancer: Slot<BalancerFactory>;
   readonly codec: Slot<CodecFactory>;
-  readonly estate: Estate | undefined;
+  /** Requests in progress that generations before this one count. */
+  readonly loadOf: (cluster: string, hostId: string) => Load | undefined;
   readonly hostNames: Set<string>;
 }
 
@@ -58,7 +59,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   readonly maxRequestsPerConnection: number;
   pending = 0;
   readonly #options: ClusterOptions;
-  readonly #estate: Estate | undefined;
+  readonly #loadOf: UpstreamClusterParts["loadOf"];
   readonly #hostNames: Set<string>;
   readonly #levels: Levels;
   readonly #sweep: Timer;
@@ -72,13 +73,13 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   #heir: Heir | undefined = undefined;
   #retired = false;
 
-  constructor({ cx, config, balancer, codec, estate, hostNames }: UpstreamClusterParts) {
+  constructor({ cx, config, balancer, codec, loadOf, hostNames }: UpstreamClusterParts) {
     this.cx = cx;
     this.codec = codec;
     this.name = config.name;
     this.fingerprint = JSON.stringify(config);
     this.#options = optionsOf(config);
-    this.#estate = estate;
+    this.#loadOf = loadOf;
     this.#hostNames = hostNames;
     this.maxRequestsPerConnection = this.#options.maxRequestsPerConnection;
     this.stats = cx.stats.scope(`cluster.${config.alt_stat_name || config.name}.`);
@@ -165,7 +166,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   }
 
   #makeHost(spec: HostSpec, id: string): UpstreamHost {
-    const load = this.#estate?.load(this.name, id) ?? { active: 0 };
+    const load = this.#loadOf(this.name, id) ?? { active: 0 };
     return new UpstreamHost(spec, this.#cellsOf(spec), load, (host) => new Pool(this, host));
   }
 
@@ -217,7 +218,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     if (this.#retired) return;
     this.#retired = true;
     this.#sweep.cancel();
-    for (const host of this.#hosts) this.#drain(host.pool);
+    for (const host of this.#hosts) host.pool.drain();
     this.#levels.dispose();
   }
 

@@ -1,0 +1,98 @@
+import { describe, expect, it } from "vitest";
+import { Report } from "./diagnostic.ts";
+import { type Format, parseDocument, plain } from "./document.ts";
+
+function parse(text: string, format: Format = "yaml") {
+  const report = new Report("a.yaml", text, false);
+  const root = parseDocument(text, format, report);
+  return { value: root && plain(root), root, report };
+}
+
+describe("a plain YAML scalar", () => {
+  const cases: readonly [string, unknown][] = [
+    ["y", true],
+    ["Yes", true],
+    ["on", true],
+    ["TRUE", true],
+    ["n", false],
+    ["No", false],
+    ["OFF", false],
+    ["yEs", "yEs"],
+    ["~", undefined],
+    ["null", undefined],
+    ["12", 12],
+    ["-3", -3],
+    ["0x1F", 31],
+    ["010", 8],
+    ["08", 8],
+    ["1.5", 1.5],
+    ["1e3", 1000],
+    [".inf", Number.POSITIVE_INFINITY],
+    ["18446744073709551615", "18446744073709551615"],
+    ["0.25s", "0.25s"],
+    ["1:30", "1:30"],
+    ["127.0.0.1", "127.0.0.1"],
+    ["2024-01-01", "2024-01-01"],
+    ["'on'", "on"],
+    ['"5"', "5"],
+    ["!!str 5", "5"],
+  ];
+  for (const [text, value] of cases)
+    it(`${text} is read as Envoy reads it`, () => {
+      expect(parse(`a: ${text}`).value).toEqual({ a: value });
+    });
+});
+
+describe("a tree", () => {
+  it("knows where every value stands, and what a person would call it", () => {
+    const { root, report } = parse('a:\n  - b: 1\n    "c.d": [x, y]\n');
+    const list = root!.get("a")!;
+    const map = list.kind === "list" ? list.items[0]! : list;
+    const inner = map.kind === "map" ? map.get("c.d")! : map;
+    const place = inner.kind === "list" ? inner.items[1]!.place : inner.place;
+    expect(report.diagnostic(place, "here")).toMatchObject({
+      line: 3,
+      column: 16,
+      path: 'a[0]["c.d"][1]',
+    });
+  });
+
+  it("keeps a key that names a prototype an ordinary key", () => {
+    const { value } = parse('{"__proto__": {"x": 1}, "constructor": 2}', "json");
+    expect(Object.keys(value as object)).toEqual(["__proto__", "constructor"]);
+    expect(Object.getPrototypeOf(value)).toBe(Object.prototype);
+  });
+
+  it("is not built from text that is nested without end", () => {
+    const deep = "[".repeat(5000) + "]".repeat(5000);
+    expect(parse(`a: ${deep}`).report.errors[0]!.message).toMatch(/nested too deeply|not YAML/);
+    expect(parse(`{"a": ${deep}}`, "json").report.errors[0]!.message).toMatch(/nested too deeply/);
+  });
+});
+
+describe("JSON", () => {
+  it("is read strictly, and says where it is not JSON", () => {
+    const wrong: readonly [string, string][] = [
+      ['{"a": 1,}', '1:9: not JSON: "}" where a key in double quotes should be'],
+      ['{"a" 1}', '1:6: not JSON: "1" where ":" should be'],
+      ['{"a": tru}', '1:7: not JSON: "t" where a value should be'],
+      ['{"a": 1} x', '1:10: not JSON: "x" where the end should be'],
+      ['{"a": "\\x"}', "1:7: not JSON: a control character or an unknown escape in a string"],
+      ["[1 2]", '1:4: not JSON: "2" where "," or "]" should be'],
+    ];
+    for (const [text, message] of wrong) {
+      const { line, column, message: said } = parse(text, "json").report.errors[0]!;
+      expect(`${line}:${column}: ${said}`).toBe(message);
+    }
+  });
+
+  it("keeps numbers that a double cannot hold", () => {
+    expect(parse('{"a": 18446744073709551615, "b": -2.5e1, "y": "\\u00e9"}', "json").value).toEqual(
+      {
+        a: "18446744073709551615",
+        b: -25,
+        y: "é",
+      },
+    );
+  });
+});

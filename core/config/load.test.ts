@@ -1,0 +1,736 @@
+import { describe, expect, it } from "vitest";
+import type { RuntimeConfig } from "../protocol.ts";
+import { formatDiagnostic, loadConfig, loadListener } from "./load.ts";
+import { TEST_PACKAGES } from "./test-packages.ts";
+
+const TYPES = "type.googleapis.com/envoy.extensions.filters";
+const HCM = `${TYPES}.network.http_connection_manager.v3.HttpConnectionManager`;
+const ROUTER = `{name: r, typed_config: {"@type": ${TYPES}.http.router.v3.Router}}`;
+
+function load(text: string, options: { strict?: boolean; file?: string } = {}) {
+  const { strict = false, file = "front.yaml" } = options;
+  return loadConfig({ file, text }, TEST_PACKAGES, { strict });
+}
+function errors(text: string, options: { strict?: boolean; file?: string } = {}): string[] {
+  const loaded = load(text, options);
+  return loaded.ok ? [] : loaded.errors.map(formatDiagnostic);
+}
+function warnings(text: string): string[] {
+  return load(text).warnings.map(formatDiagnostic);
+}
+function config(text: string): RuntimeConfig {
+  const loaded = load(text);
+  if (!loaded.ok) throw new Error(loaded.errors.map(formatDiagnostic).join("\n"));
+  return loaded.config;
+}
+
+const cluster = (field: string) => `static_resources:
+  clusters:
+  - name: a
+    ${field}
+`;
+/** A listener with a connection manager; `filters` from column 10 on, `routes` in one line. */
+const http = (
+  filters: string,
+  routes = "[{match: {prefix: /}, direct_response: {status: 200}}]",
+) => `
+static_resources:
+  listeners:
+  - address: {socket_address: {address: 127.0.0.1, port_value: 8080}}
+    filter_chains:
+    - filters:
+      - name: hcm
+        typed_config:
+          "@type": ${HCM}
+          stat_prefix: ingress
+          route_config: {virtual_hosts: [{name: v, domains: ["*"], routes: ${routes}}]}
+          http_filters:
+${filters}
+`;
+const chain = (match: string) => `
+static_resources:
+  listeners:
+  - address: {socket_address: {address: 127.0.0.1, port_value: 8080}}
+    filter_chains: ${match}
+`;
+interface Hcm {
+  readonly http_filters: readonly { name: string; package: string; config: unknown }[];
+  readonly route_config: { virtual_hosts: { routes: Record<string, never>[] }[] };
+}
+function hcm(text: string): Hcm {
+  return config(text).listeners[0]!.filterChains[0]!.filters[0]!.config as Hcm;
+}
+
+describe("a configuration", () => {
+  it("becomes listeners, chains and services with every default filled in", () => {
+    const made = config(`${http(`          - ${ROUTER}`)}
+node: {id: me, cluster: us}
+admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}
+`);
+    expect(made.node).toEqual({ id: "me", cluster: "us" });
+    expect(made.listeners[0]).toMatchObject({
+      name: "127.0.0.1:8080",
+      statPrefix: "127.0.0.1_8080",
+      address: { ip: "127.0.0.1", port: 8080 },
+      direction: "UNSPECIFIED",
+      listenerFiltersTimeoutMs: 15_000,
+      perConnectionBufferLimitBytes: 1_048_576,
+      source: "front.yaml:4:5",
+    });
+    const filter = made.listeners[0]!.filterChains[0]!.filters[0]!;
+    expect(filter).toMatchObject({ name: "hcm", package: "network/http_connection_manager" });
+    expect(filter.config).toMatchObject({ codec_type: "AUTO", generate_request_id: true });
+    expect(made.services.map((s) => s.package)).toEqual([
+      "service/cluster_manager",
+      "service/admin",
+      "service/clock",
+    ]);
+    expect(made.services[0]!.config).toEqual([]);
+    expect(made.services[2]!.config).toEqual({ tick: 1000 });
+  });
+
+  it("starts no admin where none is asked for", () => {
+    expect(config("static_resources: {}").services.map((s) => s.package)).not.toContain(
+      "service/admin",
+    );
+  });
+
+  it("is read from JSON with the same positions", () => {
+    const text = `{"static_resources": {\n  "clusters": [{"name": "a",\n    "lb_polizy": 1}]}}`;
+    expect(errors(text, { file: "c.json" })).toEqual([
+      'c.json:3:5: static_resources.clusters[0].lb_polizy: unknown field "lb_polizy"; did you mean "lb_policy"?',
+    ]);
+  });
+
+  it("is given back as canonical v3 JSON for the config dump", () => {
+    const loaded = load(
+      cluster(
+        "connectTimeout: 0.25s\n    type: strict_dns\n    per_connection_buffer_limit_bytes: '5'",
+      ),
+    );
+    expect(loaded.ok && loaded.bootstrap).toEqual({
+      static_resources: {
+        clusters: [
+          {
+            name: "a",
+            connect_timeout: "0.250s",
+            type: "STRICT_DNS",
+            per_connection_buffer_limit_bytes: 5,
+          },
+        ],
+      },
+    });
+  });
+});
+
+describe("errors", () => {
+  it("are all told at once, each with its line, its path and how to mend it", () => {
+    const text = `static_resources:
+  clusters:
+  - name: a
+    connect_timeout: 250ms
+    lb_policy: ROUND_ROBBIN
+    per_connection_buffer_limit_bytes: 10MB
+  - name: b
+    conect_timeout: 1s
+  listeners:
+  - name: l
+    address: {socket_address: {address: localhost, port_value: 80}}
+    filter_chains: [{}]
+`;
+    expect(errors(text)).toEqual([
+      'front.yaml:4:22: static_resources.clusters[0].connect_timeout: "250ms" is not a duration; write "0.25s"',
+      'front.yaml:5:16: static_resources.clusters[0].lb_policy: "ROUND_ROBBIN" is not one of ROUND_ROBIN, LEAST_REQUEST, RING_HASH, RANDOM, MAGLEV, CLUSTER_PROVIDED or LOAD_BALANCING_POLICY_CONFIG; did you mean "ROUND_ROBIN"?',
+      'front.yaml:6:40: static_resources.clusters[0].per_connection_buffer_limit_bytes: "10MB" is not a number; write 10485760',
+      'front.yaml:8:5: static_resources.clusters[1].conect_timeout: unknown field "conect_timeout"; did you mean "connect_timeout"?',
+      "front.yaml:11:41: static_resources.listeners[0].address.socket_address.address: malformed IP address: localhost; listeners take an IP address; names are not resolved",
+    ]);
+  });
+
+  it("refuse an empty file, a list at the top and broken YAML", () => {
+    expect(errors("")).toEqual(["front.yaml:1:1: the file is empty"]);
+    expect(errors("# nothing\n")).toEqual(["front.yaml:1:1: the file is empty"]);
+    expect(errors("- a\n")).toEqual(["front.yaml:1:1: the top level must be a map of fields"]);
+    expect(errors("a: [\n")[0]).toMatch(/^front\.yaml:2:1: not YAML: /);
+    expect(errors("{", { file: "a.json" })).toEqual([
+      "a.json:1:2: not JSON: the end where a key in double quotes should be",
+    ]);
+  });
+
+  it("say that a template wants filling in, once", () => {
+    expect(errors("node: {{ node }}\nadmin: {nothing: 1}\n")).toEqual([
+      'front.yaml:1:8: node: a key must be a word; "{{ … }}" is a template to be filled in first',
+    ]);
+  });
+
+  it("point at the second of two fields that exclude each other", () => {
+    const both = http(
+      `          - ${ROUTER}`,
+      "[{match: {prefix: /, path: /a}, direct_response: {status: 200}}]",
+    );
+    expect(errors(both)[0]).toMatch(
+      /match\.path: "path" and "prefix" exclude each other; keep one of them$/,
+    );
+  });
+
+  it("come from the rules that the protos carry", () => {
+    expect(errors(cluster("connect_timeout: 0s"))[0]).toMatch(
+      /connect_timeout: "0s" must be more than 0s$/,
+    );
+    expect(errors("static_resources: {clusters: [{}]}")[0]).toMatch(
+      /clusters\[0\]\.name: is required$/,
+    );
+    const noMatch = http(`          - ${ROUTER}`, "[{direct_response: {status: 200}}]");
+    expect(errors(noMatch)[0]).toMatch(/routes\[0\]\.match: is required$/);
+    const status = http(
+      `          - ${ROUTER}`,
+      "[{match: {prefix: /}, direct_response: {status: 99}}]",
+    );
+    expect(errors(status)[0]).toMatch(/status: 99 must be at least 200$/);
+    const separated = http(
+      `          - ${ROUTER}`,
+      "[{match: {path_separated_prefix: /a/}, direct_response: {status: 200}}]",
+    );
+    expect(errors(separated)).toContainEqual(
+      expect.stringMatching(/path_separated_prefix: "\/a\/" does not match/),
+    );
+    const port = `{socket_address: {address: 1.1.1.1, port_value: 70000}}`;
+    expect(
+      errors(
+        cluster(`load_assignment: {endpoints: [{lb_endpoints: [{endpoint: {address: ${port}}}]}]}`),
+      ),
+    ).toContainEqual(expect.stringMatching(/port_value: 70000 must be at most 65535$/));
+  });
+});
+
+describe("proto JSON", () => {
+  const accepted: readonly [string, string, object][] = [
+    ["an enum name in any case", "type: Strict_Dns", { type: "STRICT_DNS" }],
+    ["an enum number", "type: 1", { type: "STRICT_DNS" }],
+    [
+      "a quoted number",
+      'per_connection_buffer_limit_bytes: "5"',
+      { per_connection_buffer_limit_bytes: 5 },
+    ],
+    [
+      "5.0 for an integer",
+      "per_connection_buffer_limit_bytes: 5.0",
+      { per_connection_buffer_limit_bytes: 5 },
+    ],
+    [
+      "a duration as a map",
+      "connect_timeout: {seconds: 1, nanos: 500000000}",
+      { connect_timeout: 1500 },
+    ],
+    ["lowerCamelCase", "connectTimeout: 0.5s", { connect_timeout: 500 }],
+    ["null for an absent field", "circuit_breakers: null", { name: "a" }],
+  ];
+  for (const [what, field, value] of accepted)
+    it(`takes ${what}`, () => {
+      const clusters = config(cluster(field)).services[0]!.config as object[];
+      expect(clusters[0]).toMatchObject(value);
+    });
+
+  it("takes a lone value for a list of one", () => {
+    const clusters = config("static_resources: {clusters: {name: foo}}").services[0]!.config;
+    expect(clusters).toMatchObject([{ name: "foo" }]);
+  });
+
+  it("refuses a negative unsigned number, a number for a duration and a boolean for a string", () => {
+    expect(errors(cluster("per_connection_buffer_limit_bytes: -1"))[0]).toMatch(
+      /: -1 must not be negative$/,
+    );
+    expect(errors(cluster("connect_timeout: 1"))[0]).toMatch(/: 1 is not a duration; write "1s"$/);
+    expect(errors("node: {id: y}")[0]).toMatch(
+      /node\.id: y is read as true, not a string; write "y"$/,
+    );
+  });
+
+  it("warns of a key written twice, and takes the last", () => {
+    const text = cluster("type: STATIC\n    type: STRICT_DNS");
+    expect(warnings(text)).toEqual([
+      'front.yaml:5:5: static_resources.clusters[0].type: "type" is written twice; this one counts',
+    ]);
+    expect(config(text).services[0]!.config).toMatchObject([{ type: "STRICT_DNS" }]);
+  });
+
+  it("knows anchors and no merge keys, and reads the first document alone", () => {
+    const anchors =
+      "static_resources:\n  clusters: [{name: a, load_assignment: &l {cluster_name: x}}, {name: b, load_assignment: *l}]\n---\nnonsense: 1\n";
+    expect(config(anchors).services[0]!.config).toMatchObject([
+      { load_assignment: { cluster_name: "x" } },
+      { load_assignment: { cluster_name: "x" } },
+    ]);
+    expect(
+      errors("static_resources:\n  clusters:\n  - &a {name: a}\n  - {<<: *a, name: b}\n")[0],
+    ).toMatch(/clusters\[1\]\["<<"\]: unknown field "<<"/);
+  });
+
+  it("bounds what aliases may grow into", () => {
+    const lines = ["a: &l0 [x, x, x, x, x, x, x, x, x, x]"];
+    for (let i = 1; i < 9; i++)
+      lines.push(
+        `b${i}: &l${i} [${Array(10)
+          .fill(`*l${i - 1}`)
+          .join(", ")}]`,
+      );
+    expect(errors(lines.join("\n"))).toContainEqual(
+      expect.stringMatching(/aliases make the file too large$/),
+    );
+  });
+});
+
+describe("what Envoy knows and no package implements", () => {
+  it("is a warning with its path", () => {
+    expect(warnings(cluster("alt_stat_name: b"))).toEqual([
+      "front.yaml:4:5: static_resources.clusters[0].alt_stat_name: known to Envoy, not implemented here",
+    ]);
+  });
+
+  it("is an error for those who want it strict", () => {
+    expect(errors(cluster("alt_stat_name: b"), { strict: true })).toEqual([
+      "front.yaml:4:5: static_resources.clusters[0].alt_stat_name: known to Envoy, not implemented here",
+    ]);
+  });
+
+  it("is no matter where it says what holds anyway", () => {
+    expect(warnings(cluster("ignore_health_on_host_removal: false"))).toEqual([]);
+  });
+
+  it("is an error where leaving it out would be unsafe", () => {
+    const tls = `transport_socket: {name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext}}`;
+    expect(errors(cluster(tls))).toEqual([
+      "front.yaml:4:5: static_resources.clusters[0].transport_socket: known to Envoy, not implemented here, and not safe to ignore",
+    ]);
+  });
+
+  it("is an error where it is the one chosen of several that must be", () => {
+    const rds = http(`          - ${ROUTER}`).replace(
+      /route_config: .*/,
+      "rds: {route_config_name: r, config_source: {ads: {}}}",
+    );
+    expect(errors(rds)[0]).toMatch(/typed_config\.rds: known to Envoy, not implemented here, and/);
+  });
+
+  it("is an error where it is a value of a field that is implemented", () => {
+    expect(errors(cluster("lb_policy: RING_HASH"))).toEqual([
+      'front.yaml:4:16: static_resources.clusters[0].lb_policy: "RING_HASH" is known to Envoy, not implemented here; write ROUND_ROBIN or LEAST_REQUEST',
+    ]);
+  });
+
+  it("says of HTTP/2 upstreams what happens instead", () => {
+    expect(warnings(cluster("http2_protocol_options: {}"))[0]).toMatch(
+      /http2_protocol_options: HTTP\/2 to upstreams is not implemented yet; HTTP\/1\.1 is spoken instead$/,
+    );
+  });
+});
+
+describe("an extension", () => {
+  it("is found by its type, whatever its name", () => {
+    expect(hcm(http(`          - ${ROUTER}`)).http_filters).toEqual([
+      { name: "r", package: "http/router", config: {} },
+    ]);
+  });
+
+  it("is found inside a TypedStruct", () => {
+    const text = http(`          - name: b
+            typed_config:
+              "@type": type.googleapis.com/xds.type.v3.TypedStruct
+              type_url: ${TYPES}.http.buffer.v3.Buffer
+              value: {max_request_bytes: "5"}
+          - ${ROUTER}`);
+    expect(hcm(text).http_filters[0]).toEqual({
+      name: "b",
+      package: "http/buffer",
+      config: { max_request_bytes: 5 },
+    });
+  });
+
+  it("is found by kind/name and by a dropped-in filter's bare name, with config", () => {
+    const text =
+      http(`          - {name: shield, config: {limit: "5", window: 0.25s, mode: loud, stickyIp: true}}
+          - {name: http/buffer, config: {max_request_bytes: 5}}
+          - {name: http/router}`);
+    expect(hcm(text).http_filters).toEqual([
+      {
+        name: "shield",
+        package: "http/shield",
+        config: { limit: 5, window: 250, mode: "LOUD", sticky_ip: true },
+      },
+      { name: "http/buffer", package: "http/buffer", config: { max_request_bytes: 5 } },
+      { name: "http/router", package: "http/router", config: {} },
+    ]);
+  });
+
+  it("answers a wrong name with the right one", () => {
+    expect(
+      errors(
+        http(
+          "          - name: http/bufer\n            config: {max_request_bytes: 5}\n          - {name: http/router}",
+        ),
+      ),
+    ).toEqual([
+      'front.yaml:13:19: static_resources.listeners[0].filter_chains[0].filters[0].typed_config.http_filters[0].name: no HTTP filter "http/bufer"; did you mean "http/buffer"?',
+    ]);
+  });
+
+  it("answers a wrong field of a dropped-in filter with the right one", () => {
+    expect(
+      errors(
+        http("          - {name: shield, config: {limitt: 5}}\n          - {name: http/router}"),
+      )[0],
+    ).toMatch(/config\.limitt: unknown field "limitt"; did you mean "limit"\?$/);
+    expect(
+      errors(
+        http(
+          "          - {name: shield, config: {limit: 10KB, label: 5, window: 3}}\n          - {name: http/router}",
+        ),
+      ),
+    ).toEqual([
+      expect.stringMatching(/config\.limit: "10KB" is not a number; write 10240$/),
+      expect.stringMatching(/config\.label: 5 is a number, not a string; write "5"$/),
+      expect.stringMatching(/config\.window: 3 is not a duration; write "3s"$/),
+    ]);
+  });
+
+  it("with a full Envoy name needs a typed_config, as in Envoy", () => {
+    const text = http("          - name: envoy.filters.http.router");
+    expect(errors(text)).toEqual([
+      `front.yaml:13:19: static_resources.listeners[0].filter_chains[0].filters[0].typed_config.http_filters[0].name: "envoy.filters.http.router" needs a typed_config; add typed_config: {"@type": ${TYPES}.http.router.v3.Router}, or name it "http/router"`,
+    ]);
+  });
+
+  it("may not have config beside typed_config", () => {
+    const text = http(
+      `          - {name: b, config: {}, typed_config: {"@type": ${TYPES}.http.router.v3.Router}}`,
+    );
+    expect(errors(text)[0]).toMatch(
+      /http_filters\[0\]\.config: "config" stands beside "typed_config"; keep one of them$/,
+    );
+  });
+
+  it("that Envoy has and we lack is refused with its name, and so is one of another kind", () => {
+    const lua =
+      http(`          - {name: l, typed_config: {"@type": ${TYPES}.http.lua.v3.Lua, inline_code: x}}
+          - ${ROUTER}`);
+    expect(errors(lua)[0]).toMatch(/Envoy's envoy\.filters\.http\.lua is not implemented here$/);
+    expect(
+      errors(http("          - {name: http/lua}\n          - {name: http/router}"))[0],
+    ).toMatch(/name: Envoy's envoy\.filters\.http\.lua is not implemented here$/);
+    const tcp = http(
+      `          - {name: t, typed_config: {"@type": ${TYPES}.network.tcp_proxy.v3.TcpProxy, stat_prefix: s, cluster: c}}`,
+    );
+    expect(errors(tcp)[0]).toMatch(
+      /network\/tcp_proxy is a network filter; an HTTP filter belongs here$/,
+    );
+  });
+
+  it("of a type that nobody has is refused with the type that was meant", () => {
+    const text = http(
+      `          - {name: l, typed_config: {"@type": ${TYPES}.http.router.v3.Ruter}}`,
+    );
+    expect(errors(text)[0]).toMatch(
+      /no HTTP filter has the type "envoy\.extensions\.filters\.http\.router\.v3\.Ruter"; did you mean "envoy\.extensions\.filters\.http\.router\.v3\.Router"\?$/,
+    );
+    const foreign = http(
+      `          - {name: l, typed_config: {"@type": type.googleapis.com/acme.Filter}}`,
+    );
+    expect(errors(foreign)[0]).toMatch(/no HTTP filter has the type "acme\.Filter"$/);
+  });
+
+  it("that is optional and missing is left out, with a warning", () => {
+    const text =
+      http(`          - {name: l, is_optional: true, typed_config: {"@type": ${TYPES}.http.lua.v3.Lua, inline_code: x}}
+          - {name: m, is_optional: true, typed_config: {"@type": type.googleapis.com/acme.Filter}}
+          - ${ROUTER}`);
+    expect(hcm(text).http_filters.map((f) => f.name)).toEqual(["r"]);
+    expect(warnings(text)).toEqual([
+      expect.stringMatching(/optional filter "l" is not implemented here and left out$/),
+      expect.stringMatching(/optional filter "m" is not implemented here and left out$/),
+    ]);
+  });
+
+  it("is handed over with the fields of its entry that the place asks for", () => {
+    const log = `{name: l, filter: {not_health_check_filter: {}}, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: /x}}`;
+    const text = http(`          - ${ROUTER}\n          access_log: [${log}]`);
+    expect(hcm(text)).toMatchObject({
+      access_log: [
+        {
+          name: "l",
+          package: "access_log/file",
+          filter: { not_health_check_filter: {} },
+          config: { path: "/x" },
+        },
+      ],
+    });
+    expect(errors(http(`          - {name: http/router, disabled: true}`))[0]).toMatch(
+      /http_filters\[0\]\.disabled: known to Envoy, not implemented here, and not safe to ignore$/,
+    );
+  });
+
+  it("that is terminal stands last, and nothing else does; an empty list is allowed", () => {
+    const buffer = "{name: http/buffer, config: {max_request_bytes: 5}}";
+    expect(errors(http(`          - ${ROUTER}\n          - ${buffer}`))).toEqual([
+      expect.stringMatching(
+        /http_filters\[0\]\.name: terminal filter "r" must be the last HTTP filter$/,
+      ),
+      expect.stringMatching(
+        /http_filters\[1\]\.name: "http\/buffer" is not a terminal filter, and the last HTTP filter must be one; end with envoy\.filters\.http\.router$/,
+      ),
+    ]);
+    expect(hcm(http("            []")).http_filters).toEqual([]);
+    expect(errors(chain("[{filters: [{name: sniff}]}]"))[0]).toMatch(
+      /"sniff" is not a terminal filter/,
+    );
+  });
+});
+
+describe("typed_per_filter_config", () => {
+  const route = (entries: string) =>
+    http(
+      `          - ${ROUTER}`,
+      `[{match: {prefix: /}, direct_response: {status: 200}, typed_per_filter_config: {${entries}}}]`,
+    );
+  const per = (text: string) =>
+    hcm(text).route_config.virtual_hosts[0]!.routes[0]!.typed_per_filter_config as unknown;
+
+  it("is checked by the filter's own schema for routes", () => {
+    const text = route(
+      `b: {"@type": ${TYPES}.http.buffer.v3.BufferPerRoute, buffer: {max_request_bytes: 7}}`,
+    );
+    expect(per(text)).toEqual({
+      b: { name: "b", package: "http/buffer", config: { buffer: { max_request_bytes: 7 } } },
+    });
+  });
+
+  it("takes Envoy's FilterConfig off", () => {
+    const type = "type.googleapis.com/envoy.config.route.v3.FilterConfig";
+    const inner = `{"@type": ${TYPES}.http.buffer.v3.BufferPerRoute, disabled: true}`;
+    expect(
+      per(
+        route(
+          `http/buffer: {"@type": ${type}, disabled: true}, b: {"@type": ${type}, config: ${inner}}`,
+        ),
+      ),
+    ).toEqual({
+      "http/buffer": {
+        name: "http/buffer",
+        package: "http/buffer",
+        config: undefined,
+        disabled: true,
+      },
+      b: { name: "b", package: "http/buffer", config: { disabled: true }, disabled: false },
+    });
+  });
+
+  it("takes the short form of a dropped-in filter", () => {
+    expect(per(route("shield: {limit: 3}"))).toEqual({
+      shield: { name: "shield", package: "http/shield", config: { limit: 3 } },
+    });
+    expect(errors(route("shield: {limmit: 3}"))).toContainEqual(
+      expect.stringMatching(/unknown field "limmit"; did you mean "limit"\?$/),
+    );
+  });
+
+  it("needs a type for anything else", () => {
+    expect(errors(route("other: {limit: 3}"))[0]).toMatch(
+      /typed_per_filter_config\.other: "@type" is required$/,
+    );
+  });
+});
+
+describe("listeners", () => {
+  it("may not share an address, and are told apart when they share a name", () => {
+    const two = (port: number) => `static_resources:
+  listeners:
+  - {name: a, address: {socket_address: {address: 127.0.0.1, port_value: 1234}}, filter_chains: [{}]}
+  - {name: a, address: {socket_address: {address: 127.0.0.1, port_value: ${port}}}, filter_chains: [{}]}
+`;
+    expect(errors(two(1234))[0]).toMatch(
+      /front\.yaml:4:\d+: .*address: 127\.0\.0\.1:1234 is the address of listener "a" already$/,
+    );
+    expect(config(two(1235)).listeners.map((l) => l.name)).toEqual(["a", "a#2"]);
+  });
+
+  it("need an address and a filter chain", () => {
+    expect(errors("static_resources: {listeners: [{name: a, filter_chains: [{}]}]}")[0]).toMatch(
+      /listener "a" has no address$/,
+    );
+    expect(
+      errors(
+        "static_resources: {listeners: [{name: a, address: {socket_address: {address: 127.0.0.1, port_value: 0}}}]}",
+      )[0],
+    ).toMatch(/listener "a" has no filter_chains$/);
+  });
+
+  it("may not have two chains for the same connections", () => {
+    expect(errors(chain("[{name: x}, {}]"))[0]).toMatch(
+      /filter_chains\[1\]: this filter chain has the same matching rules as "x"$/,
+    );
+    const overlap =
+      "[{filter_chain_match: {server_names: [a.b, c.d]}}, {filter_chain_match: {server_names: [c.d, e.f]}}]";
+    expect(errors(chain(overlap))[0]).toMatch(
+      /filter_chain_match: this filter chain's matching rules overlap with those of filter_chains\[0\]$/,
+    );
+    const apart =
+      "[{filter_chain_match: {destination_port: 1}}, {filter_chain_match: {destination_port: 2}}]";
+    expect(config(chain(apart)).listeners[0]!.filterChains).toHaveLength(2);
+  });
+
+  it("take every criterion of filter_chain_match", () => {
+    const match =
+      '{destination_port: 1, prefix_ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}], server_names: ["*.a.b"], transport_protocol: tls, application_protocols: [h2], direct_source_prefix_ranges: [{address_prefix: "::", prefix_len: 0}], source_type: external, source_prefix_ranges: [{address_prefix: 1.1.1.1, prefix_len: 32}], source_ports: [5]}';
+    expect(
+      config(chain(`[{filter_chain_match: ${match}}]`)).listeners[0]!.filterChains[0]!.match,
+    ).toEqual({
+      destination_port: 1,
+      prefix_ranges: [{ address_prefix: "10.0.0.0", prefix_len: 8 }],
+      server_names: ["*.a.b"],
+      transport_protocol: "tls",
+      application_protocols: ["h2"],
+      direct_source_prefix_ranges: [{ address_prefix: "::", prefix_len: 0 }],
+      source_type: "EXTERNAL",
+      source_prefix_ranges: [{ address_prefix: "1.1.1.1", prefix_len: 32 }],
+      source_ports: [5],
+    });
+    expect(
+      errors(
+        chain(
+          "[{filter_chain_match: {prefix_ranges: [{address_prefix: 1.1.1.1, prefix_len: 33}]}}]",
+        ),
+      )[0],
+    ).toMatch(/33 is more than 32$/);
+    expect(errors(chain('[{filter_chain_match: {server_names: ["*"]}}]'))[0]).toMatch(
+      /"\*" is not a server name/,
+    );
+    expect(errors(chain('[{filter_chain_match: {server_names: ["a*.b"]}}]'))[0]).toMatch(
+      /partial wildcard "a\*\.b"/,
+    );
+  });
+
+  it("are made of what a service brings along, too", () => {
+    const made = loadListener(
+      {
+        name: "admin",
+        address: { socket_address: { address: "127.0.0.1", port_value: 0 } },
+        filter_chains: [
+          {
+            filters: [
+              {
+                name: "network/http_connection_manager",
+                config: {
+                  stat_prefix: "admin",
+                  route_config: { virtual_hosts: [] },
+                  http_filters: [{ name: "r", package: "http/router", config: { kept: true } }],
+                },
+              },
+            ],
+          },
+        ],
+      },
+      TEST_PACKAGES,
+      "service/admin",
+    );
+    expect(made.ok && made.listener).toMatchObject({
+      name: "admin",
+      filterChains: [
+        {
+          filters: [
+            {
+              package: "network/http_connection_manager",
+              config: {
+                codec_type: "AUTO",
+                http_filters: [{ name: "r", package: "http/router", config: { kept: true } }],
+              },
+            },
+          ],
+        },
+      ],
+    });
+    const bad = loadListener(
+      { name: "admin", filter_chains: [{ filters: [{ name: "nope" }] }] },
+      TEST_PACKAGES,
+      "service/admin",
+    );
+    expect(!bad.ok && bad.errors.map(formatDiagnostic)).toEqual([
+      'service/admin:1:1: filter_chains[0].filters[0].name: no network filter "nope"',
+      'service/admin:1:1: listener "admin" has no address',
+    ]);
+  });
+});
+
+describe("runtime layers", () => {
+  it("may not share a name, and hold no lists", () => {
+    expect(
+      errors(
+        "layered_runtime: {layers: [{name: a, admin_layer: {}}, {name: a, admin_layer: {}}]}",
+      )[0],
+    ).toMatch(/layers\[1\]\.name: duplicate runtime layer name "a"$/);
+    expect(
+      errors("layered_runtime: {layers: [{name: a, static_layer: {foo: [{bar: baz}]}}]}")[0],
+    ).toMatch(/static_layer\.foo: "foo" is no runtime value/);
+    expect(errors("layered_runtime: {layers: [{name: a}]}")[0]).toMatch(
+      /one of static_layer, disk_layer, admin_layer or rtds_layer is required$/,
+    );
+  });
+});
+
+describe("a package's refusal", () => {
+  const source = (text: string) => {
+    const loaded = load(text);
+    if (!loaded.ok) throw new Error(loaded.errors.map(formatDiagnostic).join("\n"));
+    return loaded.source;
+  };
+  const refusal = (place: string, path: string) => ({
+    package: "p",
+    message: "is bad",
+    place,
+    path,
+  });
+
+  it("is told at the line in its config, though v2 wrote it elsewhere", () => {
+    const text = `static_resources:
+  clusters:
+  - name: a
+    hosts:
+    - socket_address: {address: 127.0.0.1, port_value: 80}
+    - socket_address: {address: here, port_value: 81}
+`;
+    const path =
+      "[0].load_assignment.endpoints[0].lb_endpoints[1].endpoint.address.socket_address.address";
+    expect(formatDiagnostic(source(text).diagnostic(refusal("/services/0/config", path)))).toBe(
+      "front.yaml:6:33: static_resources.clusters[0].hosts[1].socket_address.address: is bad",
+    );
+  });
+
+  it("is told at a filter within a filter, and at a key with dots in it", () => {
+    const text = http(
+      `          - {name: shield, config: {limit: 3}}\n          - ${ROUTER}`,
+      `[{match: {prefix: /}, direct_response: {status: 200}, typed_per_filter_config: {my.shield: {"@type": ${TYPES}.http.buffer.v3.BufferPerRoute, disabled: true}}}]`,
+    );
+    const found = source(text);
+    const filter = "/listeners/0/filterChains/0/filters/0/config";
+    expect(
+      formatDiagnostic(found.diagnostic(refusal(`${filter}/http_filters/0/config`, "limit"))),
+    ).toBe(
+      "front.yaml:13:44: static_resources.listeners[0].filter_chains[0].filters[0].typed_config.http_filters[0].config.limit: is bad",
+    );
+    expect(
+      found.diagnostic(
+        refusal(
+          filter,
+          "route_config.virtual_hosts[0].routes[0].typed_per_filter_config.my.shield.config.disabled",
+        ),
+      ).path,
+    ).toMatch(/routes\[0\]\.typed_per_filter_config\["my\.shield"\]\.disabled$/);
+  });
+
+  it("about a default is told where the default would stand", () => {
+    const found = source(http(`          - ${ROUTER}`)).diagnostic(
+      refusal("/listeners/0/filterChains/0/filters/0/config", "codec_type"),
+    );
+    expect(formatDiagnostic(found)).toBe(
+      "front.yaml:9:11: static_resources.listeners[0].filter_chains[0].filters[0].typed_config.codec_type: is bad",
+    );
+  });
+});

@@ -1,0 +1,68 @@
+// Hot path: the lookups of each request.
+import { type Cluster, HeaderLine, type HttpStream, type SetupContext } from "@tsproxy/sdk";
+import type { Config } from "./config.ts";
+import { RoutedRequest } from "./routed-request.ts";
+import { ClusterCharges, RouterStats } from "./stats.ts";
+
+/** Requests' objects that wait for their next request. */
+const REQUESTS_KEPT = 1024;
+/** Lines for service times up to this many milliseconds are kept, each made when first needed. */
+const TIMES_KEPT = 1000;
+/** Timeouts of routes are few; those of clients' headers may be any. */
+const TIMEOUTS_KEPT = 256;
+
+/** One router of the config: what its requests share. */
+export class Router {
+  readonly config: Config;
+  readonly cx: SetupContext;
+  readonly stats: RouterStats;
+  readonly #free: RoutedRequest[] = [];
+  readonly #charges = new Map<string, ClusterCharges>();
+  readonly #serviceTimes: (HeaderLine | undefined)[] = new Array(TIMES_KEPT).fill(undefined);
+  readonly #timeouts = new Map<number, HeaderLine>();
+
+  constructor(config: Config, cx: SetupContext) {
+    this.config = config;
+    this.cx = cx;
+    this.stats = new RouterStats(cx.stats.scope(cx.statPrefix ?? ""));
+  }
+
+  route(stream: HttpStream): RoutedRequest {
+    const request = this.#free.pop() ?? new RoutedRequest(this);
+    request.begin(stream);
+    return request;
+  }
+
+  giveBack(request: RoutedRequest): void {
+    if (this.#free.length < REQUESTS_KEPT) this.#free.push(request);
+  }
+
+  charges(cluster: Cluster): ClusterCharges {
+    let charges = this.#charges.get(cluster.name);
+    if (charges === undefined) {
+      charges = new ClusterCharges(cluster);
+      this.#charges.set(cluster.name, charges);
+    }
+    return charges;
+  }
+
+  serviceTimeLine(ms: number): HeaderLine {
+    const whole = Math.max(0, Math.floor(ms));
+    if (whole >= TIMES_KEPT) return serviceTime(whole);
+    this.#serviceTimes[whole] ??= serviceTime(whole);
+    return this.#serviceTimes[whole];
+  }
+
+  expectedTimeoutLine(ms: number): HeaderLine {
+    let line = this.#timeouts.get(ms);
+    if (line === undefined) {
+      line = new HeaderLine("x-envoy-expected-rq-timeout-ms", String(ms));
+      if (this.#timeouts.size < TIMEOUTS_KEPT) this.#timeouts.set(ms, line);
+    }
+    return line;
+  }
+}
+
+function serviceTime(ms: number): HeaderLine {
+  return new HeaderLine("x-envoy-upstream-service-time", String(ms));
+}

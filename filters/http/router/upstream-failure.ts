@@ -1,0 +1,73 @@
+import { type PoolFailure, type Reply, type ResetReason, reply } from "@tsproxy/sdk";
+
+/** How an upstream can fail a request before it has answered. */
+export interface UpstreamFailure {
+  readonly text: string;
+  readonly flag: string;
+  readonly status: number;
+}
+
+const failure = (text: string, flag: string, status = 503): UpstreamFailure => ({
+  text,
+  flag,
+  status,
+});
+
+export const FAILURE = {
+  connectionFailed: failure("remote connection failure", "UF"),
+  connectionTimeout: failure("connection timeout", "UF"),
+  connectionTermination: failure("connection termination", "UC"),
+  localReset: failure("local reset", "LR"),
+  overflow: failure("overflow", "UO"),
+  protocolError: failure("protocol error", "UPE", 502),
+  remoteReset: failure("remote reset", "UR"),
+} as const;
+
+export function ofReset(reason: ResetReason): UpstreamFailure {
+  switch (reason) {
+    case "local":
+      return FAILURE.localReset;
+    case "remote":
+      return FAILURE.remoteReset;
+    case "protocol_error":
+      return FAILURE.protocolError;
+    case "connection_closed":
+      return FAILURE.connectionTermination;
+    case "connection_failed":
+      return FAILURE.connectionFailed;
+    case "overflow":
+      return FAILURE.overflow;
+  }
+}
+
+export function ofPool(reason: Exclude<PoolFailure["reason"], "no_host">): UpstreamFailure {
+  switch (reason) {
+    case "connection_failed":
+      return FAILURE.connectionFailed;
+    case "connection_timeout":
+      return FAILURE.connectionTimeout;
+    case "overflow":
+      return FAILURE.overflow;
+  }
+}
+
+export const NO_HOST = reply(503, {
+  body: "no healthy upstream",
+  flags: ["UH"],
+  details: "no_healthy_upstream",
+});
+
+/** `transport`: what the socket said of it, "" if nothing. */
+export function failureReply(failure: UpstreamFailure, transport: string, quiet: boolean): Reply {
+  const reason = failure.text.replaceAll(" ", "_");
+  // Envoy tells clients of a TLS failure, and keeps what connect() said to itself.
+  const told = transport !== "" && !transport.startsWith("delayed_connect_error");
+  return reply(failure.status, {
+    body: `upstream connect error or disconnect/reset before headers. reset reason: ${failure.text}${
+      told ? `, transport failure reason: ${transport}` : ""
+    }`,
+    headers: failure === FAILURE.overflow && !quiet ? [["x-envoy-overloaded", "true"]] : [],
+    flags: [failure.flag],
+    details: `upstream_reset_before_response_started{${reason}${transport === "" ? "" : `|${transport}`}}`,
+  });
+}

@@ -1,0 +1,192 @@
+import { Chunk, latin1Decode } from "../bytes.ts";
+import type {
+  Cluster,
+  ClusterStats,
+  Host,
+  PoolCallbacks,
+  PoolFailure,
+  PoolHandle,
+} from "../cluster.ts";
+import type { RequestEncoder, ResetReason } from "../codec.ts";
+import type { HeaderMap, RequestHeaders } from "../headers.ts";
+import type { Address } from "../network.ts";
+import type { Stats } from "../stats.ts";
+import { TestConnection } from "./connection.ts";
+
+export class TestHost implements Host {
+  readonly address: Address;
+  readonly key: string;
+  hostname = "";
+  weight = 1;
+  healthy = true;
+  activeRequests = 0;
+  /** What was told of attempts: a status, `timeout` or `reset`. */
+  readonly told: (number | "timeout" | "reset")[] = [];
+
+  constructor(address: Address = { ip: "198.51.100.1", port: 8080 }) {
+    this.address = address;
+    this.key = `${address.ip}:${address.port}`;
+  }
+  onResponse(status: number): void {
+    this.told.push(status);
+  }
+  onTimeout(): void {
+    this.told.push("timeout");
+  }
+  onReset(): void {
+    this.told.push("reset");
+  }
+}
+
+/** A cluster whose upstream is played by the test. */
+export class TestCluster implements Cluster {
+  readonly name: string;
+  readonly stats: Stats;
+  readonly traffic: ClusterStats;
+  readonly host = new TestHost();
+  readonly hosts: readonly Host[] = [this.host];
+  readonly connectTimeoutMs = 5000;
+  /** What `newStream` comes to: an exchange at once, one that waits for `connect`, or a failure. */
+  answer: "ready" | "pending" | PoolFailure = "ready";
+  /** Every exchange that was asked for. */
+  readonly exchanges: TestExchange[] = [];
+
+  constructor(name: string, stats: Stats) {
+    this.name = name;
+    this.stats = stats.scope(`cluster.${name}.`);
+    this.traffic = {
+      rqTotal: this.stats.counter("upstream_rq_total"),
+      rqActive: this.stats.gauge("upstream_rq_active"),
+      rqTimeout: this.stats.counter("upstream_rq_timeout"),
+      rqCompleted: this.stats.counter("upstream_rq_completed"),
+      cxProtocolError: this.stats.counter("upstream_cx_protocol_error"),
+    };
+  }
+
+  /** The exchange asked for last. */
+  get last(): TestExchange {
+    const last = this.exchanges.at(-1);
+    if (last === undefined) throw new Error(`cluster "${this.name}" was asked for no exchange`);
+    return last;
+  }
+
+  newStream(callbacks: PoolCallbacks): PoolHandle | undefined {
+    const exchange = new TestExchange(callbacks, this.host);
+    this.exchanges.push(exchange);
+    if (this.answer === "pending") return exchange;
+    if (this.answer === "ready") exchange.connect();
+    else callbacks.onPoolFailure(this.answer);
+    return undefined;
+  }
+
+  connect(): "no_host" {
+    return "no_host";
+  }
+}
+
+/** One exchange: what the proxy sent, and the means to answer it. */
+export class TestExchange implements PoolHandle, RequestEncoder {
+  method = "";
+  path = "";
+  /** Lines of the request head, in order. */
+  headers: [string, string][] = [];
+  upgrade = "";
+  body = "";
+  trailers: [string, string][] | undefined = undefined;
+  sent = false;
+  ended = false;
+  cancelled = false;
+  wasReset = false;
+  paused = false;
+  readonly connection = new TestConnection(500);
+  readonly #callbacks: PoolCallbacks;
+  readonly #host: Host;
+
+  constructor(callbacks: PoolCallbacks, host: Host) {
+    this.#callbacks = callbacks;
+    this.#host = host;
+  }
+
+  // ---- for the test
+
+  header(name: string): string | undefined {
+    return this.headers.find(([n]) => n === name)?.[1];
+  }
+  connect(): void {
+    this.#callbacks.onPoolReady(this, this.#host, this.connection);
+  }
+  fail(failure: Partial<PoolFailure>): void {
+    const host = this.#host;
+    this.#callbacks.onPoolFailure({
+      reason: "connection_failed",
+      host,
+      transportFailure: "",
+      ...failure,
+    });
+  }
+  /** A whole response, or its head if `body` is undefined. */
+  respond(status: number, headers: Record<string, string> = {}, body?: string): void {
+    const decoder = this.#callbacks.decoder;
+    decoder.responseHeaders.reset();
+    decoder.responseHeaders.status = status;
+    for (const [name, value] of Object.entries(headers))
+      decoder.responseHeaders.append(name, value);
+    decoder.onResponseHeaders(body === "");
+    if (body !== undefined && body !== "") this.send(body, true);
+  }
+  informational(status: number): void {
+    const headers = this.#callbacks.decoder.responseHeaders;
+    headers.reset();
+    headers.status = status;
+    this.#callbacks.decoder.onInformational(headers);
+  }
+  send(body: string, endStream: boolean): void {
+    const bytes = Uint8Array.from(body, (char) => char.charCodeAt(0));
+    this.#callbacks.decoder.onResponseBody(new Chunk(bytes, 0, bytes.length), endStream);
+    bytes.fill(33); // what was lent is gone
+  }
+  endWithTrailers(trailers: HeaderMap): void {
+    this.#callbacks.decoder.onResponseTrailers(trailers);
+  }
+  break(reason: ResetReason): void {
+    this.#callbacks.decoder.onUpstreamReset(reason, undefined);
+  }
+  garbage(): void {
+    this.#callbacks.decoder.onDecodeError({
+      status: 502,
+      body: "Bad Gateway",
+      details: "http1.codec_error",
+    });
+  }
+  block(blocked: boolean): void {
+    this.#callbacks.decoder.onUpstreamBlocked(blocked);
+  }
+
+  // ---- for the proxy
+
+  cancel(): void {
+    this.cancelled = true;
+  }
+  encodeHeaders(headers: RequestHeaders, endStream: boolean, upgrade: string): void {
+    this.sent = true;
+    this.method = headers.method;
+    this.path = headers.path;
+    this.headers = [...headers];
+    this.upgrade = upgrade;
+    this.ended = endStream;
+  }
+  encodeBody(memory: Uint8Array, at: number, end: number, endStream: boolean): void {
+    this.body += latin1Decode(memory, at, end);
+    this.ended = endStream;
+  }
+  encodeTrailers(trailers: HeaderMap): void {
+    this.trailers = [...trailers];
+    this.ended = true;
+  }
+  reset(): void {
+    this.wasReset = true;
+  }
+  pauseReading(paused: boolean): void {
+    this.paused = paused;
+  }
+}

@@ -1,0 +1,50 @@
+/**
+ * Milliseconds from a save to the first answer by the new code on all workers, and requests that failed meanwhile.
+ *
+ *   node test/bench/reload.ts [router edits] [dropped-in edits] [config edits]      (100 100 200)
+ *
+ * The load: clients that open a connection for each request. Edits follow each other as soon as the last has arrived.
+ */
+import { type Edited, Load, Workbench } from "../integration/reloading.ts";
+
+const WORKERS = 2;
+const CLIENTS = 8;
+const [router = 100, filter = 100, config = 200] = process.argv.slice(2).map(Number);
+
+const bench = await Workbench.open(WORKERS);
+const load = new Load(bench.port, CLIENTS);
+await load.untilAllWorkers(WORKERS, () => true);
+const memory = bench.proxy.rss();
+const started = performance.now();
+for (const [what, edits] of [
+  ["router", router],
+  ["filter", filter],
+  ["config", config],
+] as const)
+  report(what, await measure(what, edits));
+const seconds = (performance.now() - started) / 1000;
+await load.stop();
+const grown = (bench.proxy.rss() - memory) / 2 ** 20;
+await bench.close();
+console.log(
+  `${load.requests} requests (${Math.round(load.requests / seconds)}/s), ${load.failures.length} failed; ` +
+    `memory grew by ${grown.toFixed(0)} MiB`,
+);
+for (const failure of load.failures.slice(0, 5)) console.log(`failed: ${JSON.stringify(failure)}`);
+process.exit(load.failures.length === 0 ? 0 : 1);
+
+async function measure(what: Edited, edits: number): Promise<number[]> {
+  const took: number[] = [];
+  for (let n = 0; n < edits; n++) {
+    const version = bench.edit(what);
+    took.push(await load.untilAllWorkers(WORKERS, (seen) => seen[what] === version));
+  }
+  return took;
+}
+
+function report(what: Edited, took: readonly number[]): void {
+  const sorted = took.toSorted((a, b) => a - b);
+  const at = (quantile: number) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * quantile))] ?? NaN;
+  const figures = [0.5, 0.95, 0.99].map((q) => `p${q * 100} ${at(q).toFixed(0)}`).join(", ");
+  console.log(`${what}: ${took.length} edits, save -> all workers in ms: ${figures}, max ${at(1).toFixed(0)}`);
+}

@@ -1,0 +1,199 @@
+import { writeFileSync } from "node:fs";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { eventually, get, RawClient } from "./client.ts";
+import {
+  address,
+  bootstrap,
+  cluster,
+  direct,
+  http as httpFilter,
+  listener,
+  route,
+} from "./config.ts";
+import { Proxy } from "./proxy.ts";
+import { type Edited, FILTER, filterSource, Load, Workbench } from "./reloading.ts";
+import { httpUpstream } from "./upstream.ts";
+
+const WORKERS = 2;
+const CLIENTS = 6;
+/** Of each kind here; `test/bench/reload.ts` does hundreds. */
+const EDITS = 15;
+
+describe("under a load of one connection a request", () => {
+  let bench: Workbench;
+  let load: Load;
+
+  beforeAll(async () => {
+    bench = await Workbench.open(WORKERS);
+    load = new Load(bench.port, CLIENTS);
+    await load.untilAllWorkers(WORKERS, () => true);
+  });
+  afterAll(async () => {
+    await load?.stop();
+    await bench?.close();
+  });
+
+  const kinds: readonly (readonly [string, Edited])[] = [
+    ["a dropped-in filter", "filter"],
+    ["the shipped router", "router"],
+    ["the config", "config"],
+  ];
+  test.each(kinds)(`${EDITS} edits of %s reach every worker, and no request fails`, { timeout: 120_000 }, async (_, what) => {
+    for (let n = 0; n < EDITS; n++) {
+      const version = bench.edit(what);
+      await load.untilAllWorkers(WORKERS, (seen) => seen[what] === version);
+    }
+    await load.pass(50);
+    expect(load.failures).toEqual([]);
+  });
+
+  test("after an edit nobody meets the code of before again", async () => {
+    const version = bench.edit("filter");
+    await load.untilAllWorkers(WORKERS, (seen) => seen.filter === version);
+    for (let n = 0; n < 100; n++)
+      expect((await get(bench.port, "/")).headers["x-filter"]).toMatch(new RegExp(`^${version} `));
+  });
+
+  test("all three saved at once come together", async () => {
+    const wanted = {
+      filter: bench.edit("filter"),
+      router: bench.edit("router"),
+      config: bench.edit("config"),
+    };
+    await load.untilAllWorkers(
+      WORKERS,
+      ({ filter, router, config }) =>
+        filter === wanted.filter && router === wanted.router && config === wanted.config,
+    );
+    expect(load.failures).toEqual([]);
+  });
+
+  const broken: readonly (readonly [string, string, RegExp])[] = [
+    [
+      "a syntax error",
+      filterSource(1000).replace("setup: (", "setup: (("),
+      /filters\/mark\/filter\.ts:\d+:\d+: /,
+    ],
+    [
+      "a throw in setup",
+      filterSource(1001).replace("const value =", 'throw new Error("not today");\n    const value ='),
+      /filters\/mark\/filter\.ts:9:\d+: [^]*not today/,
+    ],
+    [
+      "a schema that refuses the live config",
+      filterSource(1002).replace("header: Type.String()", "header: Type.Number()"),
+      /envoy\.json:\d+:\d+: [^]*header/,
+    ],
+    ["an import of Node", `import fs from "node:fs";\nfs;\n${filterSource(1003)}`, /cannot import "node:fs"/],
+  ];
+  test.each(broken)("%s changes nothing for traffic and is shown; mended, it serves", async (_, source, said) => {
+    const { proxy } = bench;
+    const before = bench.version("filter");
+    const from = proxy.lines.length;
+    proxy.write(FILTER, source);
+    expect((await proxy.line(said, from)).level).toBe("error");
+    const filters = await proxy.admin("/filters?filter=mark");
+    expect(filters).toMatch(said);
+    expect(await proxy.stat("filters.reload.refused")).toBeGreaterThan(0);
+    await load.pass(50);
+    await load.untilAllWorkers(WORKERS, (seen) => seen.filter === before);
+    const version = bench.edit("filter");
+    await load.untilAllWorkers(WORKERS, (seen) => seen.filter === version);
+    expect(await proxy.admin("/filters?filter=mark")).not.toMatch(said);
+    expect(load.failures).toEqual([]);
+  });
+
+  test("a syntax error in the router is shown, and the router of before goes on", async () => {
+    const before = bench.version("router");
+    const from = bench.proxy.lines.length;
+    writeFileSync(bench.routerFile, "export default {");
+    await bench.proxy.line(/http\/router\/filter\.ts:1:\d+: /, from);
+    await load.untilAllWorkers(WORKERS, (seen) => seen.router === before);
+    const version = bench.edit("router");
+    await load.untilAllWorkers(WORKERS, (seen) => seen.router === version);
+    expect(load.failures).toEqual([]);
+  });
+
+  test("a config with a mistake is told with its place, and the config of before goes on", async () => {
+    const before = bench.version("config");
+    const from = bench.proxy.lines.length;
+    const text = bench.proxy.read("envoy.json").replace('"stat_prefix"', '"stat_prefx"');
+    bench.proxy.reconfigure(text);
+    await bench.proxy.line(/envoy\.json:\d+:\d+: [^]*stat_prefx/, from);
+    await load.untilAllWorkers(WORKERS, (seen) => seen.config === before);
+    const version = bench.edit("config");
+    await load.untilAllWorkers(WORKERS, (seen) => seen.config === version);
+    expect(load.failures).toEqual([]);
+  });
+});
+
+describe("one connection at a time", () => {
+  test("a request in flight ends with the code that began it; the next one on its connection meets the new code", async () => {
+    const asked: (() => void)[] = [];
+    const upstream = await httpUpstream((_, response) => void asked.push(() => response.end("done")));
+    const proxy = await Proxy.start({
+      config: bootstrap(
+        [listener("main", httpFilter([route("/", "origin")], {}, [{ name: "mark", config: { header: "x-v" } }]))],
+        [cluster("origin", [upstream.port])],
+      ),
+      files: { [FILTER]: filterSource(1) },
+    });
+    try {
+      const client = await RawClient.connect(proxy.port("main"));
+      client.send("GET /1 HTTP/1.1\r\nhost: x\r\n\r\n");
+      await eventually(() => asked.length, (n) => n === 1, "the upstream was asked");
+      const from = proxy.lines.length;
+      proxy.write(FILTER, filterSource(2));
+      await proxy.line(/^reloaded http\/mark /, from);
+      asked[0]!();
+      await client.untilText("done");
+      expect(client.text).toContain("x-v: 1 0\r\n");
+      client.send("GET /2 HTTP/1.1\r\nhost: x\r\n\r\n");
+      await eventually(() => asked.length, (n) => n === 2, "the upstream was asked again");
+      asked[1]!();
+      await client.untilText("x-v: 2 0\r\n");
+      expect(upstream.accepted()).toBe(1);
+      client.destroy();
+    } finally {
+      await proxy.stop();
+      await upstream.close();
+    }
+  });
+
+  test("listeners, routes and filters come and go with the config; open connections stay", async () => {
+    const main = (text: string) => listener("main", httpFilter([direct("/", text)]));
+    const proxy = await Proxy.start({ config: bootstrap([main("one")]) });
+    try {
+      const kept = await RawClient.connect(proxy.port("main"));
+      kept.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n");
+      await kept.untilText("\r\n\r\none");
+      const config = (listeners: Parameters<typeof bootstrap>[0]) => ({
+        ...bootstrap(listeners),
+        admin: { address: address(proxy.adminPort) },
+      });
+      let from = proxy.lines.length;
+      proxy.reconfigure(config([main("two"), listener("more", httpFilter([direct("/", "more")]))]));
+      await proxy.line(/^reloaded /, from);
+      const port = await eventually(
+        async () => /^more::127\.0\.0\.1:(\d+)$/m.exec(await proxy.admin("/listeners"))?.[1],
+        (found) => found !== undefined && found !== "0",
+        "the new listener has a port",
+      );
+      expect((await get(Number(port), "/")).text).toBe("more");
+      kept.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n");
+      await kept.untilText("\r\n\r\ntwo");
+      from = proxy.lines.length;
+      proxy.reconfigure(config([main("three")]));
+      await proxy.line(/^reloaded /, from);
+      await eventually(
+        () => get(Number(port), "/").then(() => "served", () => "refused"),
+        (outcome) => outcome === "refused",
+        "the listener that is gone takes no connection",
+      );
+      expect((await get(proxy.port("main"), "/")).text).toBe("three");
+      kept.destroy();
+    } finally {
+      await proxy.stop();
+    }
+  });
+});
