@@ -23,11 +23,13 @@ export class Builtin {
   readonly #isolate: Isolate;
   readonly #prelude: LoadedModule;
   readonly #watchdog: Watchdog | undefined;
+  readonly #clock: Float64Array;
   readonly run: (events: number) => number;
 
   constructor(options: BuiltinOptions) {
     this.#isolate = new Isolate({ memoryLimitMb: MEMORY_LIMIT_MB, sdk: options.prelude.sdk });
     this.#prelude = this.#isolate.load({ code: options.prelude.builtin, filename: "tsproxy:inside" }, 10_000);
+    this.#clock = new Float64Array(options.ring, WORD.NOW * 4, 1);
     const { role, worker, node } = options;
     this.#enter(
       "init",
@@ -45,6 +47,7 @@ export class Builtin {
   }
 
   #enter(name: string, ...args: unknown[]): unknown {
+    this.#clock[0] = performance.now();
     return this.#prelude.entry(name, 5000)(...args);
   }
 

@@ -1,6 +1,7 @@
 import { promises as dns } from "node:dns";
 import { readFileSync, statSync } from "node:fs";
 import { isIP } from "node:net";
+import { networkInterfaces } from "node:os";
 
 export interface Resolved {
   readonly ip: string;
@@ -83,6 +84,11 @@ function pick(family: Family, v4: readonly Resolved[], v6: readonly Resolved[]):
   if (family === "V4_ONLY") return v4;
   if (family === "V6_ONLY") return v6;
   if (family === "ALL") return [...v6, ...v4];
-  if (family === "V4_PREFERRED") return v4.length > 0 ? v4 : v6;
+  if (family === "V4_PREFERRED" || !routesIpv6()) return v4.length > 0 ? v4 : v6;
   return v6.length > 0 ? v6 : v4;
+}
+
+/** As getaddrinfo's AI_ADDRCONFIG: without an address beyond loopback nothing IPv6 can be reached. */
+function routesIpv6(): boolean {
+  return Object.values(networkInterfaces()).some((list) => list?.some((a) => a.family === "IPv6" && !a.internal));
 }

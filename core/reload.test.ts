@@ -264,20 +264,62 @@ test("takes up a swapped ..data link, whether the old target goes or stays", asy
   const version = (n: number) => {
     fs.mkdirSync(path.join(mount, `..v${n}`), { recursive: true });
     fs.writeFileSync(path.join(mount, `..v${n}`, "shout.ts"), filter("shout", `v${n}`));
+    fs.writeFileSync(path.join(mount, `..v${n}`, "front.yaml"), yaml("shout", 10000 + n));
     fs.symlinkSync(`..v${n}`, path.join(mount, "..data_tmp"));
     fs.renameSync(path.join(mount, "..data_tmp"), path.join(mount, "..data"));
   };
+  const portIs = (port: number) =>
+    world.serving.until(`port ${port}`, () => world.serving.listeners[0]?.address.port === port);
   version(1);
   fs.symlinkSync("..data/shout.ts", path.join(mount, "shout.ts"));
+  fs.symlinkSync("..data/front.yaml", path.join(mount, "front.yaml"));
   fs.rmdirSync(world.filters);
   fs.symlinkSync("mount", world.filters);
+  fs.unlinkSync(world.config);
+  fs.symlinkSync("mount/front.yaml", world.config);
   await world.start();
   await world.serves("v1");
   version(2);
   fs.rmSync(path.join(mount, "..v1"), { recursive: true });
   await world.serves("v2");
+  await portIs(10002);
   version(3);
   await world.serves("v3");
+  await portIs(10003);
+  expect(world.refusals).toEqual([]);
+});
+
+test("ends with the last of many saves of every kind, in whatever order they come", async () => {
+  const world = await started();
+  const file = world.file("shout.ts");
+  const kinds: ((text: string) => unknown)[] = [
+    (text) => fs.writeFileSync(file, text),
+    (text) => {
+      fs.writeFileSync(world.file(".tmp"), text);
+      fs.renameSync(world.file(".tmp"), file);
+    },
+    async (text) => {
+      fs.rmSync(file, { force: true });
+      await delay(5);
+      fs.writeFileSync(file, text);
+    },
+    async (text) => {
+      const handle = fs.openSync(file, "w");
+      fs.writeSync(handle, text.slice(0, 60));
+      await delay(10);
+      fs.writeSync(handle, text.slice(60));
+      fs.closeSync(handle);
+    },
+  ];
+  let n = 1;
+  for (const gap of [0, 1, 3, 7, 15, 31, 40, 0, 50, 2, 62, 5, 0, 0, 20, 33]) {
+    await kinds[n % kinds.length]!(filter("shout", `v${++n}`));
+    await delay(gap);
+  }
+  await world.serves(`v${n}`);
+  await world.serving.until("nothing is wrong", () => world.reload.packages().every((p) => p.state === "active"));
+  const order = world.serving.commits.flatMap((change) => change.modules.map((m) => Number(/"v(\d+)"/.exec(m.code)?.[1] ?? 0)));
+  expect(order.slice(2)).toEqual(order.slice(2).toSorted((a, b) => a - b));
   expect(world.refusals).toEqual([]);
 });
 

@@ -18,7 +18,7 @@ export interface SupervisorOptions {
   readonly execArgv: readonly string[];
   readonly log: (message: string) => void;
   /** Milliseconds, for tests. */
-  readonly backOffMs?: typeof BACK_OFF_MS;
+  readonly backOffMs?: { readonly first: number; readonly most: number };
 }
 
 export function superviseProxy(options: RunOptions, log: (message: string) => void): Promise<number> {
@@ -48,8 +48,9 @@ export class Supervisor {
     this.#options = options;
   }
 
-  get pid(): number | undefined {
-    return this.#child?.pid;
+  /** A proxy has served. */
+  get ready(): boolean {
+    return this.#wasReady;
   }
 
   /** The exit code for this process. */

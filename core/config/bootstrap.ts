@@ -259,7 +259,7 @@ const MAX_PIPE_PATH = 107;
 
 function addressConfig(address: Static<typeof Address>, maker: Maker): AddressConfig | undefined {
   const { pipe, socket_address: socket } = address;
-  if (pipe !== undefined) {
+  if (pipe?.path !== undefined) {
     if (Buffer.byteLength(pipe.path) <= MAX_PIPE_PATH) return { ip: "", port: 0, path: pipe.path };
     const place = placeOf(maker, pipe, "path");
     maker.report.error(place, `the path has more than ${MAX_PIPE_PATH} bytes`);

@@ -654,7 +654,6 @@ describe("listeners", () => {
     );
     expect(!bad.ok && bad.errors.map(formatDiagnostic)).toEqual([
       'service/admin:1:1: filter_chains[0].filters[0].name: no network filter "nope"',
-      'service/admin:1:1: listener "admin" has no address',
     ]);
   });
 });
@@ -672,6 +671,23 @@ describe("runtime layers", () => {
     expect(errors("layered_runtime: {layers: [{name: a}]}")[0]).toMatch(
       /one of static_layer, disk_layer, admin_layer or rtds_layer is required$/,
     );
+  });
+});
+
+describe("any text", () => {
+  it("is taken or refused with a reason, never dropped", () => {
+    const text = http(
+      `          - {name: shield, config: {limit: 3, window: 1s}}\n          - ${ROUTER}`,
+      "[{match: {prefix: /, headers: [{name: a, exact_match: b}]}, route: {cluster: a, timeout: 1s}}]",
+    );
+    const junk = ["", "~", "[]", "{}", "-1", "yes", "[~]", "{a: [1]}", "*x", "10MB", "{name: r}"];
+    const starts = [...text.matchAll(/[[{:,] ?/g)].map((m) => m.index + m[0].length);
+    for (const at of starts)
+      for (const piece of junk) {
+        const rest = text.slice(at).replace(/^[^\s,:}\]]*/, piece);
+        const loaded = load(text.slice(0, at) + rest);
+        expect(loaded.ok || loaded.errors.length > 0).toBe(true);
+      }
   });
 });
 

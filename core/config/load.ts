@@ -65,6 +65,7 @@ export function loadConfig(
   normaliser.message("envoy.config.bootstrap.v3.Bootstrap", root);
   checkBootstrap(root, report);
   const value = builder.part(bootstrapSchema(registry.packages), root);
+  if (report.failed) dropHoles(value);
   const config = runtimeConfig(value, root, maker);
   normaliser.reportLoose();
 
@@ -87,10 +88,21 @@ export function loadListener(
   // No message: what a service writes is checked by core's own schema alone.
   const root = fromValue(listener, { offset: 0, path: "" });
   const value = builder.part(Listener as unknown as Schema, root);
-  const [made] = root.kind === "map" ? listenerConfigs([value as never], maker) : [];
+  const sound = root.kind === "map" && !report.failed;
+  const [made] = sound ? listenerConfigs([value as never], maker) : [];
   normaliser.reportLoose();
   if (report.failed || made === undefined) return { ok: false, errors: report.errors };
   return { ok: true, listener: made };
+}
+
+/** Takes out of all lists what was refused in them, so that the rest can be looked at as well. */
+function dropHoles(value: unknown): void {
+  if (Array.isArray(value)) {
+    const kept = value.filter((item) => item !== undefined);
+    value.splice(0, value.length, ...kept);
+  }
+  if (typeof value === "object" && value !== null)
+    for (const item of Object.values(value)) dropHoles(item);
 }
 
 function tools(registry: Registry, report: Report, era: Era, resolved: boolean) {

@@ -246,6 +246,11 @@ export class Engine {
     return connection;
   }
 
+  /** Core enters outside a crossing: what is armed or measured now starts from now. */
+  onEntered(): void {
+    this.#wheel.now = this.#io.now;
+  }
+
   // ---- code and configuration
 
   /** A module has been loaded; its default export is a definition or several. It is used from the next preparation on. */

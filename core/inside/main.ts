@@ -32,6 +32,7 @@ export function describe(packageName: string): string {
 
 /** `text`: JSON of { generation, changed, removed, config }. Answers JSON of Refusal[]. */
 export function prepare(text: string): string {
+  engine.onEntered();
   const { generation, changed, removed, config } = JSON.parse(text) as {
     generation: number;
     changed: string[];
@@ -42,10 +43,12 @@ export function prepare(text: string): string {
 }
 
 export function commit(drainMs: number): void {
+  engine.onEntered();
   engine.commit(drainMs);
 }
 
 export function abort(): void {
+  engine.onEntered();
   engine.abort();
 }
 
@@ -54,14 +57,17 @@ export function serviceListeners(): string {
 }
 
 export function onReply(text: string): void {
+  engine.onEntered();
   engine.host.onReply(JSON.parse(text));
 }
 
 export function onPublished(topic: string, text: string): void {
+  engine.onEntered();
   engine.topics.onPublished(topic, JSON.parse(text));
 }
 
 export function drain(): void {
+  engine.onEntered();
   engine.drain();
 }
 

@@ -10,8 +10,10 @@ export class Topics {
     this.#host = host;
   }
 
+  /** Core carries it to the other isolates; subscribers in this one get a copy of their own at once. */
   publish(topic: string, value: unknown): void {
     this.#host.tell("publish", { topic, value });
+    this.onPublished(topic, JSON.parse(JSON.stringify(value ?? null)));
   }
 
   /** Answers the function that ends the subscription. */

@@ -170,10 +170,7 @@ describe("the breaker", () => {
 
   it("is half-open after its back-off: one stream tries, and when that goes well all may pass", async () => {
     const { sandbox } = await open();
-    await worker.until(() => {
-      worker.again();
-      return sandbox.breaker === "half-open";
-    });
+    await worker.until(() => sandbox.breaker === "half-open");
     const factory = stubs(worker, sandbox);
     const [first, second] = [HEAD, HEAD].map((head) => new Exchange(worker, [factory], head).requestHeaders());
     await worker.until(() => first!.pending + second!.pending === 0);
@@ -184,10 +181,7 @@ describe("the breaker", () => {
 
   it("doubles its back-off when the trial fails", async () => {
     const { sandbox } = await open();
-    await worker.until(() => {
-      worker.again();
-      return sandbox.breaker === "half-open";
-    });
+    await worker.until(() => sandbox.breaker === "half-open");
     const again = await new Exchange(worker, [stubs(worker, sandbox)], get("/loop")).requestHeaders().settled();
     expect([again.reply?.status, sandbox.breaker]).toEqual([500, "open"]);
     expect(worker.faults.at(-1)!.reason).toContain("not entered for 2000 ms");
@@ -315,7 +309,6 @@ it("keeps no memory of streams that have ended", async () => {
   const before = sandbox.memoryUsed;
   for (let k = 0; k < 800; k++) batch();
   await worker.until(() => {
-    worker.again();
     sandbox.expire(0);
     return worker.stat("ended") === 100_000;
   });

@@ -60,7 +60,6 @@ export class FakeWorker implements ParkPorts {
   #events: [token: number, at: number, size: number][] = [];
   #commands: (() => void)[] = [];
   #scheduled = false;
-  #onTurn: (() => void)[] = [];
   #turnAsked = false;
   /** Rooms that `reserve` still gives; less than none: as many as fit. */
   rooms = -1;
@@ -170,7 +169,6 @@ export class FakeWorker implements ParkPorts {
     setImmediate(() => {
       this.#scheduled = false;
       this.flush();
-      for (const call of this.#onTurn.splice(0)) call();
     });
   }
 
@@ -201,13 +199,11 @@ export class FakeWorker implements ParkPorts {
     this.#lent = EVENTS;
   }
 
-  /** Runs flushes until `condition` holds; what it waits for is work that somebody announces. */
+  /** Turns of the event loop until `condition` holds. */
   async until(condition: () => boolean): Promise<void> {
     while (!condition()) {
-      await new Promise<void>((resolve) => {
-        this.#onTurn.push(resolve);
-        if (this.#turnAsked) this.#schedule();
-      });
+      await new Promise(setImmediate);
+      if (this.#turnAsked) this.#schedule();
     }
   }
 

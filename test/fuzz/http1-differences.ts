@@ -109,7 +109,7 @@ export const DIFFERENCES: readonly ListedDifference[] = [
   {
     name: "we refuse a chunk beyond 2^53",
     clause: "RFC 9112 §7.1: a recipient must anticipate large numbers and not overflow",
-    isThis: (difference) => difference.refusedBy === "ours" && /\r\n0*[1-9a-f][0-9a-f]{13,}(;[^\r\n]*)?\r\n/i.test(difference.wire),
+    isThis: (difference) => difference.refusedBy === "ours" && /\r\n0*[1-9a-f][0-9a-f]{13,}(;|\r|$)/i.test(difference.wire),
   },
   {
     name: "we refuse a CONNECT with a body",

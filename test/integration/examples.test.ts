@@ -88,16 +88,17 @@ test.each([
   expect(example.stdout).toMatch(/"GET \/service\/3 HTTP\/1\.1" 404 NR 0 0 /);
 });
 
-test("echo-balancer: the two services take turns, JSON and WebSocket messages come back", async () => {
+test("echo-balancer: both services serve, JSON and WebSocket messages come back", async () => {
   example = await Example.start("echo-balancer");
   const port = example.port("curl -i");
   const served: unknown[] = [];
-  for (let n = 0; n < 4; n++) {
+  for (let n = 0; n < 12; n++) {
     const { headers, text } = await get(port, "/", { headers: { "x-mine": `${n}` } });
     expect(JSON.parse(text)).toMatchObject({ "x-mine": `${n}`, "x-forwarded-proto": "http" });
     served.push(headers["x-served-by"]);
   }
-  expect(["a,b,a,b", "b,a,b,a"]).toContain(served.join());
+  // Each worker takes turns of its own.
+  expect(new Set(served)).toEqual(new Set(["a", "b"]));
   const echoed = await get(port, "/echo", { method: "POST", body: '{"hello": "world"}' });
   expect(JSON.parse(echoed.text)).toEqual({ hello: "world" });
   expect((await get(port, "/echo", { method: "POST", body: "{" })).status).toBe(400);

@@ -49,12 +49,14 @@ export class Discovery {
     for (const target of this.#targets) target.resolve();
   }
 
-  onFirstAnswer(): void {
-    if (--this.#unanswered === 0 && !this.#published) this.#publish();
+  onFirstAnswer(changed: boolean): void {
+    this.#unanswered--;
+    if (this.#published) this.onChanged(changed);
+    else if (this.#unanswered === 0) this.#publish();
   }
 
-  onChanged(): void {
-    if (this.#published) this.#publish();
+  onChanged(changed: boolean): void {
+    if (changed && this.#published) this.#publish();
   }
 
   stop(): void {
@@ -170,8 +172,8 @@ class Target {
   #told(changed: boolean): void {
     if (!this.answered) {
       this.answered = true;
-      this.#owner.onFirstAnswer();
-    } else if (changed) this.#owner.onChanged();
+      this.#owner.onFirstAnswer(changed);
+    } else this.#owner.onChanged(changed);
   }
 
   #refreshMs(ttls: readonly number[]): number {

@@ -151,6 +151,17 @@ describe("strict DNS", () => {
     expect(latest()).toEqual(["10.0.0.1:80"]);
   });
 
+  it("adds the hosts of a name that answers after the others have gone ahead", async () => {
+    let answer: (value: unknown) => void = () => {};
+    cx.operations.set("dns.resolve", () => new Promise((resolve) => (answer = resolve)));
+    discover([endpoint("127.0.0.1"), endpoint("slow.test")]);
+    cx.clock.advance(2_000);
+    expect(latest()).toEqual(["127.0.0.1:80"]);
+    answer({ addresses: addresses("10.0.0.2") });
+    await settled();
+    expect(latest()).toEqual(["127.0.0.1:80", "10.0.0.2:80"]);
+  });
+
   it("follows the shortest TTL when told to", async () => {
     names.set("api.test", [
       { ip: "10.0.0.1", ttl: 30 },

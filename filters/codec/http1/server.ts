@@ -145,9 +145,7 @@ export class Http1Server implements ServerCodec {
   }
 
   onClosed(_event: CloseEvent): void {
-    const stream = this.#stream;
-    this.#close();
-    stream?.decoder.onReset("connection_closed");
+    this.#reset("connection_closed");
   }
 
   /** Reads what can be read now; answers where it stopped. */
@@ -279,10 +277,15 @@ export class Http1Server implements ServerCodec {
   }
 
   #abandon(reason: ResetReason): void {
+    this.#reset(reason);
+    this.connection.close("flush");
+  }
+
+  #reset(reason: ResetReason): void {
     const stream = this.#stream;
     this.#close();
-    stream?.decoder.onReset(reason);
-    this.connection.close("flush");
+    // A tunnel whose upstream half has ended is over for everybody else already.
+    if (stream !== undefined && !stream.ended) stream.decoder.onReset(reason);
   }
 
   /** Nothing is in progress and nothing more will be. */

@@ -57,8 +57,10 @@ export class ClientAddress {
   /** The client of a request that has x-forwarded-for. */
   behind(headers: RequestHeaders, direct: Client): Client {
     const external = { address: direct.address, internal: false };
+    const lines = headers.getAll(FORWARDED_FOR);
+    const entries = lines.join(",");
+    if (lines.length > 1) headers.set(FORWARDED_FOR, entries);
     if (this.#atEdge && this.#hops === 0) return external;
-    const entries = headers.getAll(FORWARDED_FOR).join(",");
     // At the edge the last entry is the first that a trusted proxy wrote; elsewhere it is the client itself.
     const entry = fromTheRight(entries, this.#atEdge ? this.#hops : this.#hops + 1);
     const bytes = entry === undefined ? undefined : parseIp(entry);

@@ -773,6 +773,7 @@ describe("a connection of the caller's own", () => {
     one().connect(handler, {});
     close(0, refused);
     expect(heard).toEqual(["closed by remote"]);
+    expect([stat("cx_destroy_remote"), stat("cx_destroy_with_active_rq")]).toEqual([1, 0]);
     expect([stat("cx_connect_fail"), cell("cx_connect_fail"), stat("rq_total")]).toEqual([1, 1, 0]);
     expect(gauges()).toEqual({});
   });

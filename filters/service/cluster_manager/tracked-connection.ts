@@ -93,7 +93,8 @@ export class TrackedConnection implements ConnectionHandler {
   onClosed(event: CloseEvent): void {
     const { cells, cx } = this.#owner;
     const { host } = this;
-    cells.onDestroyed(event.by === "remote", this.#connected);
+    // What is active on it, nobody but the caller knows; Envoy counts none as well.
+    cells.onDestroyed(event.by === "remote", false);
     cells.cxActive.dec();
     host.cells.cxActive.dec();
     cells.cxLengthMs.record(cx.now() - this.#openedAt);

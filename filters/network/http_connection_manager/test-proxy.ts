@@ -1,0 +1,133 @@
+import {
+  defineHttpFilter,
+  type ExtensionRef,
+  type HttpFilterFactory,
+  type NetworkFilter,
+  type NetworkFilterFactory,
+  Type,
+} from "@tsproxy/sdk";
+import {
+  LentChunk,
+  TestCluster,
+  TestConnection,
+  TestContext,
+  withDefaults,
+} from "@tsproxy/sdk/testing";
+import { Config } from "./config.ts";
+import definition from "./filter.ts";
+
+/** The packages that the tests bring along: filters meet by name, so this file imports none. */
+export interface Packages {
+  readonly codec: unknown;
+  readonly router: unknown;
+}
+
+export const routeTo = (cluster: string, more: object = {}) => ({
+  match: { prefix: "/" },
+  route: { cluster, ...more },
+});
+
+/** A config with one virtual host for everything. */
+export const oneHost = (...routes: object[]) => ({
+  name: "local",
+  virtual_hosts: [{ name: "all", domains: ["*"], routes }],
+});
+
+/** A connection manager between a client and an upstream that the test plays. */
+export class TestProxy {
+  readonly cx = new TestContext();
+  readonly up: TestCluster;
+  factory!: NetworkFilterFactory;
+  readonly #filters: { readonly name: string; readonly factory: HttpFilterFactory }[] = [];
+
+  constructor(packages: Packages) {
+    this.cx.define("codec/codec/http1", packages.codec);
+    this.cx.define("codec/http1", packages.codec);
+    this.cx.define("http/router", packages.router);
+    this.up = this.cluster("up");
+  }
+
+  cluster(name: string): TestCluster {
+    const cluster = new TestCluster(name, this.cx.stats);
+    this.cx.clusterMap.set(name, cluster);
+    return cluster;
+  }
+
+  /** One more HTTP filter, before the router. */
+  filter(name: string, factory: HttpFilterFactory): this {
+    const setup = () => factory;
+    this.cx.define(`http/${name}`, defineHttpFilter({ name, config: Type.Object({}), setup }));
+    this.#filters.push({ name, factory });
+    return this;
+  }
+
+  config(config: object): Config {
+    const ref = (name: string, more: object = {}): ExtensionRef => ({
+      name,
+      package: `http/${name}`,
+      config: more,
+    });
+    return withDefaults(Config, {
+      stat_prefix: "test",
+      route_config: oneHost(routeTo("up")),
+      http_filters: [
+        ...this.#filters.map((f) => ref(f.name)),
+        ref("router", { dynamic_stats: true, suppress_envoy_headers: false }),
+      ],
+      ...config,
+    });
+  }
+
+  start(config: object = {}): this {
+    this.factory = this.cx.setup(definition, this.config(config));
+    return this;
+  }
+
+  connect(prepare: (connection: TestConnection) => void = () => {}): TestClient {
+    const connection = new TestConnection();
+    prepare(connection);
+    return new TestClient(this.factory, connection);
+  }
+}
+
+export class TestClient {
+  readonly connection: TestConnection;
+  readonly filter: NetworkFilter;
+
+  constructor(factory: NetworkFilterFactory, connection: TestConnection) {
+    this.connection = connection;
+    this.filter = factory.create(connection, { resumeReading: () => {} });
+    this.filter.onConnect?.();
+  }
+
+  send(text: string): this {
+    const chunk = new LentChunk(text);
+    this.connection.bytesReceived += text.length;
+    this.filter.onData?.(chunk, false);
+    chunk.used();
+    return this;
+  }
+  get(path: string, ...lines: string[]): this {
+    return this.send(["GET " + path + " HTTP/1.1", "host: h.test", ...lines, "", ""].join("\r\n"));
+  }
+  post(path: string, body: string, ...lines: string[]): this {
+    const head = [`POST ${path} HTTP/1.1`, "host: h.test", `content-length: ${body.length}`];
+    return this.send([...head, ...lines, "", body].join("\r\n"));
+  }
+  leave(): void {
+    this.connection.open = false;
+    const event = { by: "remote", phase: "connected", timeout: false, error: undefined } as const;
+    this.filter.onClose?.(event);
+  }
+  /** What was written since the last call, without the date that it was written. */
+  take(): string {
+    return this.connection
+      .take()
+      .replace(/date: [^\r]*\r\n/g, "")
+      .replaceAll("\r\n", "\n");
+  }
+  /** The status of the only response written since the last call. */
+  status(): number {
+    return Number(/^HTTP\/1\.[01] (\d+)/.exec(this.connection.take())?.[1]);
+  }
+}
