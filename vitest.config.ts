@@ -1,12 +1,13 @@
 import { defineConfig } from "vitest/config";
 
-// The proxy's own V8 flags: without --no-maglev an allocation loop in an isolate escapes every limit.
+// The proxy's own V8 flags: without --no-use-osr and --no-maglev an allocation loop in an isolate escapes every limit.
 export default defineConfig({
   test: {
     pool: "forks",
     execArgv: [
       "--no-node-snapshot",
       "--no-maglev",
+      "--no-use-osr",
       "--enable-experimental-regexp-engine",
       "--enable-experimental-regexp-engine-on-excessive-backtracks",
     ],

@@ -1,3 +1,4 @@
+import { networkInterfaces } from "node:os";
 import { callback, Isolate, type LoadedModule, share, Watchdog } from "./isolate.ts";
 import { WORD } from "./inside/ring.ts";
 import type { ModuleSource, Refusal, RuntimeConfig } from "./protocol.ts";
@@ -14,6 +15,7 @@ export interface BuiltinOptions {
   readonly prelude: { readonly builtin: string; readonly sdk: string };
   readonly ring: SharedArrayBuffer;
   readonly stats: SharedArrayBuffer;
+  readonly turns: SharedArrayBuffer;
   /** Calls of the isolate: name and text (JSON, but for "append"). */
   readonly onCall: (name: string, text: string) => void;
 }
@@ -35,8 +37,9 @@ export class Builtin {
       "init",
       share(options.ring),
       share(options.stats),
+      share(options.turns),
       callback(options.onCall),
-      JSON.stringify({ role, worker, node }),
+      JSON.stringify({ role, worker, node: { ...node, address: ownAddress() } }),
     );
     this.run = this.#prelude.numberEntry("run");
     this.#watchdog = role === "canary" ? undefined : new Watchdog(this.#isolate, options.ring, WORD.BEAT, HANG_MS);
@@ -107,4 +110,11 @@ export class Builtin {
     await this.#watchdog?.stop();
     this.#isolate.dispose();
   }
+}
+
+/** The first address beyond loopback, IPv4 before IPv6. */
+function ownAddress(): string | undefined {
+  const all = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
+  const outside = all.filter((a) => !a.internal);
+  return (outside.find((a) => a.family === "IPv4") ?? outside[0])?.address;
 }

@@ -112,6 +112,7 @@ export class Canary implements CanaryStage {
       prelude: this.#options.prelude,
       ring: createRing(RING),
       stats: new SharedArrayBuffer(STATS_BYTES),
+      turns: new SharedArrayBuffer(4),
       // The threads will say and ask the same; here nothing takes effect.
       onCall: () => {},
     });

@@ -146,6 +146,8 @@ export interface WorkerStart {
   readonly prelude: { readonly builtin: string; readonly sandbox: string; readonly sdk: string };
   /** Stats cells (Float64Array) of this worker. */
   readonly stats: SharedArrayBuffer;
+  /** Counts that all threads share (Int32Array). */
+  readonly turns: SharedArrayBuffer;
   /** Beats (Int32Array): [turns, package index about to be entered + 1 or 0, milliseconds at entry]. */
   readonly beat: SharedArrayBuffer;
   readonly sizes: { readonly events: number; readonly commands: number; readonly segments: number; readonly slots: number };

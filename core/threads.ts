@@ -6,6 +6,8 @@ import type { FromWorker, WorkerStart } from "./protocol.ts";
 /** Cells for as many stats as a large config defines; untouched pages cost nothing. */
 const STATS_BYTES = 32 * 1024 * 1024;
 const BEAT_BYTES = 64;
+/** Names fold onto so many shared counts; a power of two. */
+const TURNS = 1 << 16;
 
 /** Shared memory of a thread: what it counts, and that it lives. */
 export interface ThreadMemory {
@@ -15,9 +17,12 @@ export interface ThreadMemory {
 
 /** Starts the proxy's worker threads. */
 export function threadStarter(start: Pick<WorkerStart, "prelude" | "node">): StartThread {
+  const turns = new SharedArrayBuffer(TURNS * 4);
+  const counts = new Int32Array(turns);
+  for (let k = 0; k < TURNS; k++) counts[k] = Math.floor(Math.random() * 2 ** 31);
   return (role, index, events) => {
     const memory = { stats: new SharedArrayBuffer(STATS_BYTES), beat: new SharedArrayBuffer(BEAT_BYTES) };
-    const workerData: WorkerStart = { ...start, ...memory, role, index, sizes: DEFAULT_SIZES };
+    const workerData: WorkerStart = { ...start, ...memory, turns, role, index, sizes: DEFAULT_SIZES };
     const name = role === "control" ? "control" : `worker ${index}`;
     const worker = new Worker(new URL("./worker.ts", import.meta.url), { workerData, name });
     let reason = "it ended";

@@ -80,6 +80,7 @@ class Worker {
       prelude: this.#start.prelude,
       ring,
       stats: this.#start.stats,
+      turns: this.#start.turns,
       onCall: (name, text) => this.#onCall(name, text),
     });
     const sockets = new Sockets(ring, builtin.run, (error) => this.#onDead(builtin, error));

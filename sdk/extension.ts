@@ -102,6 +102,12 @@ export interface FileSink {
   flush(): void;
 }
 
+/** Counts up over all workers of the process, from a random start. */
+export interface Turns {
+  /** 0 to 2^32 - 1, then 0 again. */
+  next(): number;
+}
+
 /** RE2 semantics (linear time). */
 export interface Regex {
   /** The whole text matches. */
@@ -154,6 +160,8 @@ export interface SetupContext {
   subscribe(topic: string, onValue: (value: unknown) => void): void;
   /** The configuration is not put into service before this settles (either way). Bounded by core (15 s). */
   waitFor(settled: Promise<unknown>, what: string): void;
+  /** A count that all workers share and that outlives reloads: who takes the next turn. */
+  turns(name: string): Turns;
   /** An operation of core outside the isolate: `dns.resolve`, `core.stats`, … JSON in and out. */
   operation(name: string, args: unknown): Promise<unknown>;
   /** Called when the generation ends. */

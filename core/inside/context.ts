@@ -16,6 +16,7 @@ import type {
   Slot,
   Stats,
   Timer,
+  Turns,
 } from "@tsproxy/sdk";
 import { type ConnectionTable, SocketConnection } from "./connection.ts";
 import type { FileTable } from "./files.ts";
@@ -30,7 +31,7 @@ import type { Topics } from "./topics.ts";
 export interface Surroundings {
   readonly role: "worker" | "control" | "canary";
   readonly worker: number;
-  readonly node: { readonly id: string; readonly cluster: string };
+  readonly node: { readonly id: string; readonly cluster: string; readonly address?: string };
   readonly host: Host;
   readonly registry: Registry;
   readonly connections: ConnectionTable;
@@ -39,6 +40,8 @@ export interface Surroundings {
   readonly topics: Topics;
   readonly files: FileTable;
   readonly clusters: Clusters;
+  /** Shared by all workers of the process. */
+  readonly turns: Int32Array;
   /** Promises that hold the present preparation back. */
   waits: { readonly settled: Promise<unknown>; readonly what: string }[];
 }
@@ -47,7 +50,7 @@ export interface Surroundings {
 export class Context implements SetupContext {
   readonly role: "worker" | "control" | "canary";
   readonly worker: number;
-  readonly node: { readonly id: string; readonly cluster: string };
+  readonly node: { readonly id: string; readonly cluster: string; readonly address?: string };
   readonly log: Log;
   readonly stats: Stats;
   readonly clusters: Clusters;
@@ -120,6 +123,14 @@ export class Context implements SetupContext {
 
   waitFor(settled: Promise<unknown>, what: string): void {
     if (this.role !== "canary") this.#around.waits.push({ settled, what });
+  }
+
+  turns(name: string): Turns {
+    const { turns } = this.#around;
+    let hash = 0x811c9dc5;
+    for (let k = 0; k < name.length; k++) hash = Math.imul(hash ^ name.charCodeAt(k), 0x01000193);
+    const at = (hash ^ (hash >>> 16)) & (turns.length - 1);
+    return { next: () => Atomics.add(turns, at, 1) >>> 0 };
   }
 
   operation(name: string, args: unknown): Promise<unknown> {

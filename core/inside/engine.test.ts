@@ -36,6 +36,7 @@ class Driver {
     this.engine = new Engine(
       this.ring,
       new SharedArrayBuffer(8 * 20_000),
+      new SharedArrayBuffer(64),
       (name, text) => void this.told.push({ name, value: JSON.parse(text) }),
       { role: "worker", worker: 0, node: { id: "", cluster: "" } },
     );

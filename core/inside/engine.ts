@@ -29,7 +29,7 @@ const ENGINE_CELLS = 3 / 4;
 export interface EngineOptions {
   readonly role: "worker" | "control" | "canary";
   readonly worker: number;
-  readonly node: { readonly id: string; readonly cluster: string };
+  readonly node: { readonly id: string; readonly cluster: string; readonly address?: string };
 }
 
 interface ServiceUse {
@@ -72,7 +72,13 @@ export class Engine {
   #draining = false;
   readonly #sandboxes: Sandboxes;
 
-  constructor(ring: SharedArrayBuffer, cells: SharedArrayBuffer, call: HostCall, options: EngineOptions) {
+  constructor(
+    ring: SharedArrayBuffer,
+    cells: SharedArrayBuffer,
+    turns: SharedArrayBuffer,
+    call: HostCall,
+    options: EngineOptions,
+  ) {
     this.#role = options.role;
     this.host = new Host(call);
     this.#io = new Io(ring);
@@ -103,6 +109,7 @@ export class Engine {
       topics: this.topics,
       files: this.#files,
       clusters,
+      turns: new Int32Array(turns),
       waits: [],
     };
     this.registry.contextMaker = (scope) => new Context(this.#around, scope);

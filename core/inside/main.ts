@@ -7,10 +7,11 @@ let engine: Engine;
 export function init(
   ring: SharedArrayBuffer,
   cells: SharedArrayBuffer,
+  turns: SharedArrayBuffer,
   call: (name: string, text: string) => void,
   options: string,
 ): void {
-  engine = new Engine(ring, cells, call, JSON.parse(options) as EngineOptions);
+  engine = new Engine(ring, cells, turns, call, JSON.parse(options) as EngineOptions);
 }
 
 export function run(count: number): number {

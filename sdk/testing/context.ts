@@ -10,6 +10,7 @@ import type {
   SetupContext,
   Slot,
   Timer,
+  Turns,
 } from "../extension.ts";
 import type { Address, Connection, ConnectionHandler } from "../network.ts";
 import type { ExtensionRef } from "../schema.ts";
@@ -216,6 +217,16 @@ export class TestContext implements SetupContext {
   subscribe(topic: string, onValue: (value: unknown) => void): void {
     this.#subscribers.set(topic, [...(this.#subscribers.get(topic) ?? []), onValue]);
     if (this.published.has(topic)) onValue(this.published.get(topic));
+  }
+  readonly #turns = new Map<string, number>();
+  turns(name: string): Turns {
+    return {
+      next: () => {
+        const turn = this.#turns.get(name) ?? 0;
+        this.#turns.set(name, turn + 1);
+        return turn;
+      },
+    };
   }
   waitFor(settled: Promise<unknown>): void {
     this.waits.push(settled);

@@ -9,9 +9,13 @@ export interface ListedDifference {
 
 const TOKEN = "[!#$%&'*+.^_`|~0-9A-Za-z-]+";
 const REQUEST_LINE = new RegExp(`^${TOKEN} [\\x21-\\x7e]+ HTTP/1\\.[01]$`);
-const AUTHORITY_FORM = /^(\[[0-9A-Za-z:.!$&'()*+,;=~_-]+\]|([0-9A-Za-z!$&'()*+,;=~._-]|%[0-9A-Fa-f]{2})+)(:\d*)?$/;
+const AUTHORITY_FORM =
+  /^(\[[0-9A-Za-z:.!$&'()*+,;=~_-]+\]|([0-9A-Za-z!$&'()*+,;=~._-]|%[0-9A-Fa-f]{2})+)(:\d*)?$/;
 /** RFC 3986 §3.2 without user information, with a port that TCP has. */
-const AUTHORITY = { test: (text: string) => AUTHORITY_FORM.test(text) && Number(/:(\d+)$/.exec(text)?.[1] ?? 0) < 65536 };
+const AUTHORITY = {
+  test: (text: string) =>
+    AUTHORITY_FORM.test(text) && Number(/:(\d+)$/.exec(text)?.[1] ?? 0) < 65536,
+};
 const MAX_SAFE = BigInt(Number.MAX_SAFE_INTEGER);
 
 /** Lines of the head, empty lines before it skipped; the first is the start line. */
@@ -25,7 +29,8 @@ function values(wire: string, name: string): string[] {
   const found: string[] = [];
   for (const line of headOf(wire).slice(1)) {
     const colon = line.indexOf(":");
-    if (colon >= 0 && line.slice(0, colon).toLowerCase() === name) found.push(line.slice(colon + 1).replace(/^[ \t]+|[ \t]+$/g, ""));
+    if (colon >= 0 && line.slice(0, colon).toLowerCase() === name)
+      found.push(line.slice(colon + 1).replace(/^[ \t]+|[ \t]+$/g, ""));
   }
   return found;
 }
@@ -38,13 +43,24 @@ function headHas(wire: string, pattern: RegExp): boolean {
 const startLine = (wire: string): string => headOf(wire)[0] ?? "";
 const target = (wire: string): string => startLine(wire).split(" ")[1] ?? "";
 const method = (wire: string): string => startLine(wire).split(" ")[0] ?? "";
-const options = (wire: string): string[] => values(wire, "connection").flatMap((value) => value.toLowerCase().split(",").map((option) => option.trim()));
+const options = (wire: string): string[] =>
+  values(wire, "connection").flatMap((value) =>
+    value
+      .toLowerCase()
+      .split(",")
+      .map((option) => option.trim()),
+  );
 
 /** The difference is that we refuse a message of this kind which llhttp takes. */
-const weRefuse = (kind: "request" | "response", because: (wire: string) => boolean) => (difference: Difference) =>
-  difference.refusedBy === "ours" && difference.kind === kind && because(difference.wire);
-const llhttpRefuses = (error: RegExp, because: (wire: string, difference: Difference) => boolean) => (difference: Difference) =>
-  difference.refusedBy === "llhttp" && error.test(difference.theirs.error) && because(difference.wire, difference);
+const weRefuse =
+  (kind: "request" | "response", because: (wire: string) => boolean) => (difference: Difference) =>
+    difference.refusedBy === "ours" && difference.kind === kind && because(difference.wire);
+const llhttpRefuses =
+  (error: RegExp, because: (wire: string, difference: Difference) => boolean) =>
+  (difference: Difference) =>
+    difference.refusedBy === "llhttp" &&
+    error.test(difference.theirs.error) &&
+    because(difference.wire, difference);
 
 export const DIFFERENCES: readonly ListedDifference[] = [
   {
@@ -54,12 +70,14 @@ export const DIFFERENCES: readonly ListedDifference[] = [
   },
   {
     name: "we refuse a request line that is not three words with one space between, of version 1.0 or 1.1",
-    clause: "RFC 9112 §3 (the grammar), §2.3 (the version); HTTP/0.9 has no place on a persistent connection",
+    clause:
+      "RFC 9112 §3 (the grammar), §2.3 (the version); HTTP/0.9 has no place on a persistent connection",
     isThis: weRefuse("request", (wire) => !REQUEST_LINE.test(startLine(wire))),
   },
   {
     name: "we refuse a method that Envoy does not know",
-    clause: "RFC 9110 §9.1: an unrecognised method may be refused; `allowCustomMethods` lets it pass",
+    clause:
+      "RFC 9110 §9.1: an unrecognised method may be refused; `allowCustomMethods` lets it pass",
     isThis: weRefuse("request", (wire) => method(wire) === "QUERY"),
   },
   {
@@ -76,7 +94,8 @@ export const DIFFERENCES: readonly ListedDifference[] = [
   },
   {
     name: "we refuse two hosts, or one that is none, or none beside a target with an authority",
-    clause: "RFC 9112 §3.2: 400 for more than one Host line, for an invalid one, and for none in HTTP/1.1",
+    clause:
+      "RFC 9112 §3.2: 400 for more than one Host line, for an invalid one, and for none in HTTP/1.1",
     isThis: weRefuse("request", (wire) => {
       const hosts = values(wire, "host");
       if (hosts.length === 0) return !target(wire).startsWith("/") && target(wire) !== "*";
@@ -86,35 +105,61 @@ export const DIFFERENCES: readonly ListedDifference[] = [
   {
     name: "we refuse a request whose Connection names what routes or frames it",
     clause: "RFC 9110 §7.6.1 with Envoy's rule: these are never hop-by-hop",
-    isThis: weRefuse("request", (wire) => options(wire).some((option) => option.startsWith(":") || ["host", "content-length", "transfer-encoding", "trailer", "x-forwarded-for"].includes(option))),
+    isThis: weRefuse("request", (wire) =>
+      options(wire).some(
+        (option) =>
+          option.startsWith(":") ||
+          ["host", "content-length", "transfer-encoding", "trailer", "x-forwarded-for"].includes(
+            option,
+          ),
+      ),
+    ),
   },
   {
     name: "we refuse Transfer-Encoding in HTTP/1.0",
     clause: "RFC 9112 §6.1: such a message has faulty framing",
-    isThis: (difference) => difference.refusedBy === "ours" && values(difference.wire, "transfer-encoding").length > 0 && /HTTP\/1\.0/.test(startLine(difference.wire)),
+    isThis: (difference) =>
+      difference.refusedBy === "ours" &&
+      values(difference.wire, "transfer-encoding").length > 0 &&
+      /HTTP\/1\.0/.test(startLine(difference.wire)),
   },
   {
     name: "we refuse transfer codings other than one `chunked`",
     clause: "RFC 9112 §6.1: 501 for codings that are not understood; §7.1: chunked is applied once",
     isThis: (difference) => {
       const codings = values(difference.wire, "transfer-encoding");
-      return difference.refusedBy === "ours" && (codings.length > 1 || (codings.length === 1 && codings[0]!.toLowerCase() !== "chunked"));
+      return (
+        difference.refusedBy === "ours" &&
+        (codings.length > 1 || (codings.length === 1 && codings[0]!.toLowerCase() !== "chunked"))
+      );
     },
   },
   {
     name: "we refuse a Content-Length beyond 2^53",
     clause: "RFC 9110 §8.6: a recipient must anticipate large numbers and not overflow",
-    isThis: (difference) => difference.refusedBy === "ours" && values(difference.wire, "content-length").some((length) => /^\d+$/.test(length) && BigInt(length) > MAX_SAFE),
+    isThis: (difference) =>
+      difference.refusedBy === "ours" &&
+      values(difference.wire, "content-length").some(
+        (length) => /^\d+$/.test(length) && BigInt(length) > MAX_SAFE,
+      ),
   },
   {
     name: "we refuse a chunk beyond 2^53",
     clause: "RFC 9112 §7.1: a recipient must anticipate large numbers and not overflow",
-    isThis: (difference) => difference.refusedBy === "ours" && /\r\n0*[1-9a-f][0-9a-f]{13,}(;|\r|$)/i.test(difference.wire),
+    isThis: (difference) =>
+      difference.refusedBy === "ours" &&
+      /\r\n0*[1-9a-f][0-9a-f]{13,}(;|\r|$)/i.test(difference.wire),
   },
   {
     name: "we refuse a CONNECT with a body",
     clause: "RFC 9110 §9.3.6: content of a CONNECT request has no meaning",
-    isThis: weRefuse("request", (wire) => method(wire) === "CONNECT" && (values(wire, "content-length").some((length) => Number(length) > 0) || values(wire, "transfer-encoding").length > 0)),
+    isThis: weRefuse(
+      "request",
+      (wire) =>
+        method(wire) === "CONNECT" &&
+        (values(wire, "content-length").some((length) => Number(length) > 0) ||
+          values(wire, "transfer-encoding").length > 0),
+    ),
   },
   {
     name: "we refuse an empty line before a response",
@@ -124,12 +169,21 @@ export const DIFFERENCES: readonly ListedDifference[] = [
   {
     name: "we refuse a status line of another version, a status below 100, or control characters in the reason",
     clause: "RFC 9112 §4, RFC 9110 §15",
-    isThis: weRefuse("response", (wire) => !/^HTTP\/1\.[01] [1-9]\d\d( [\t\x20-\x7e\x80-\xff]*)?$/.test(startLine(wire))),
+    isThis: weRefuse(
+      "response",
+      (wire) => !/^HTTP\/1\.[01] [1-9]\d\d( [\t\x20-\x7e\x80-\xff]*)?$/.test(startLine(wire)),
+    ),
   },
   {
     name: "we refuse 1xx and 204 that announce a body",
     clause: "RFC 9112 §6.1, RFC 9110 §8.6: a server must not send either field with them",
-    isThis: weRefuse("response", (wire) => / (1\d\d|204)( |$)/.test(startLine(wire)) && (values(wire, "transfer-encoding").length > 0 || values(wire, "content-length").some((length) => length !== "0"))),
+    isThis: weRefuse(
+      "response",
+      (wire) =>
+        / (1\d\d|204)( |$)/.test(startLine(wire)) &&
+        (values(wire, "transfer-encoding").length > 0 ||
+          values(wire, "content-length").some((length) => length !== "0")),
+    ),
   },
   {
     name: "we refuse a 101 that nobody asked for",
@@ -144,45 +198,74 @@ export const DIFFERENCES: readonly ListedDifference[] = [
   {
     name: "we leave out the white space after a coding",
     clause: "RFC 9110 §5.5: it is no part of the value",
-    isThis: ({ refusedBy, kind, wire, theirs }) => (refusedBy === "llhttp" || kind === "response" || theirs.end === "tunnel") && headHas(wire, /transfer-encoding:[ \t]*chunked[ \t]+\r?\n/i),
+    isThis: ({ refusedBy, kind, wire, theirs }) =>
+      (refusedBy === "llhttp" || kind === "response" || theirs.end === "tunnel") &&
+      headHas(wire, /transfer-encoding:[ \t]*chunked[ \t]+\r?\n/i),
   },
   {
     name: "we drop framing headers from trailers, where llhttp takes them for the head's",
     clause: "RFC 9110 §6.5.1: they must not be merged into the head",
-    isThis: llhttpRefuses(/CONTENT_LENGTH|TRANSFER_ENCODING|hidden/, (wire) => /^0+(;[^\r\n]*)?\r\n(.+\r\n)*(content-length|transfer-encoding):/im.test(wire)),
+    isThis: llhttpRefuses(/CONTENT_LENGTH|TRANSFER_ENCODING|hidden/, (wire) =>
+      /^0+(;[^\r\n]*)?\r\n(.+\r\n)*(content-length|transfer-encoding):/im.test(wire),
+    ),
   },
   {
     name: "we read past chunk extensions whatever they are, but for control characters",
     clause: "RFC 9112 §7.1.1: unrecognised extensions are ignored",
-    isThis: llhttpRefuses(/chunk extensions|hidden/, (wire) => /\r\n[0-9A-Fa-f]+;[^\r\n]*\r\n/.test(wire)),
+    isThis: llhttpRefuses(/chunk extensions|hidden/, (wire) =>
+      /\r\n[0-9A-Fa-f]+;[^\r\n]*\r\n/.test(wire),
+    ),
   },
   {
     name: "we do not take `connection: close` of a 1xx for the final response's",
     clause: "RFC 9112 §9.6: close is said with the last response",
-    isThis: (difference) => difference.kind === "response" && /^1\d\d$/.test(difference.ourMessage?.start ?? "") && (difference.field === "keepAlive" || /CLOSED_CONNECTION/.test(difference.theirs.error)),
+    isThis: (difference) =>
+      difference.kind === "response" &&
+      /^1\d\d$/.test(difference.ourMessage?.start ?? "") &&
+      (difference.field === "keepAlive" || /CLOSED_CONNECTION/.test(difference.theirs.error)),
   },
   {
     name: "close beats keep-alive",
     clause: "RFC 9112 §9.3: in this order",
-    isThis: ({ refusedBy, field, wire }) => refusedBy === "both" && field === "keepAlive" && options(wire).includes("close") && options(wire).includes("keep-alive"),
+    isThis: ({ refusedBy, field, wire }) =>
+      refusedBy === "both" &&
+      field === "keepAlive" &&
+      options(wire).includes("close") &&
+      options(wire).includes("keep-alive"),
   },
   {
     name: "Proxy-Connection says nothing",
     clause: "RFC 9112 appendix C.2.2",
-    isThis: ({ refusedBy, field, wire }) => refusedBy === "both" && (field === "keepAlive" || field === "end") && values(wire, "proxy-connection").some((value) => /close|keep-alive|upgrade/i.test(value)),
+    isThis: ({ refusedBy, field, wire }) =>
+      refusedBy === "both" &&
+      (field === "keepAlive" || field === "end") &&
+      values(wire, "proxy-connection").some((value) => /close|keep-alive|upgrade/i.test(value)),
   },
   {
     name: "a target's authority takes the place of Host",
     clause: "RFC 9112 §3.2.2",
-    isThis: ({ refusedBy, field, wire }) => refusedBy === "both" && field === "headers" && !/^[/*]/.test(target(wire)),
+    isThis: ({ refusedBy, field, wire }) =>
+      refusedBy === "both" && field === "headers" && !/^[/*]/.test(target(wire)),
   },
   {
     name: "an upgrade takes HTTP/1.1, both headers, one protocol that is not h2c, and no body",
     clause: "RFC 9110 §7.8, RFC 9113 §3.1",
     isThis: ({ kind, refusedBy, field, wire, theirs }) => {
       const upgrades = values(wire, "upgrade");
-      const hasBody = values(wire, "transfer-encoding").length > 0 || values(wire, "content-length").some((length) => Number(length) > 0);
-      return kind === "request" && refusedBy === "both" && field === "end" && theirs.end === "tunnel" && (/HTTP\/1\.0$/.test(startLine(wire)) || hasBody || upgrades.length !== 1 || upgrades[0] === "" || upgrades[0]!.toLowerCase() === "h2c");
+      const hasBody =
+        values(wire, "transfer-encoding").length > 0 ||
+        values(wire, "content-length").some((length) => Number(length) > 0);
+      return (
+        kind === "request" &&
+        refusedBy === "both" &&
+        field === "end" &&
+        theirs.end === "tunnel" &&
+        (/HTTP\/1\.0$/.test(startLine(wire)) ||
+          hasBody ||
+          upgrades.length !== 1 ||
+          upgrades[0] === "" ||
+          upgrades[0]!.toLowerCase() === "h2c")
+      );
     },
   },
 ];

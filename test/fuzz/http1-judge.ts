@@ -75,7 +75,8 @@ function compareOnce(
       if (`${ourMessage[field]}` !== `${theirMessage[field]}`) return difference("both", field);
     }
     if (ourMessage.complete !== theirMessage.complete) return difference("both", "complete");
-    if (!ourMessage.complete) return ours.end === theirs.end ? undefined : difference("both", "end");
+    if (!ourMessage.complete)
+      return ours.end === theirs.end ? undefined : difference("both", "end");
   }
 }
 
@@ -86,6 +87,11 @@ function isTunnelAt(outcome: Outcome, index: number): boolean {
 /** Where the message begins that they differ on. */
 function startOf(kind: "request" | "response", wire: string, difference: Difference): number {
   const { ourMessage, theirMessage, ours, theirs } = difference;
-  const at = ourMessage !== undefined ? ours.messages.indexOf(ourMessage) : theirMessage !== undefined ? theirs.messages.indexOf(theirMessage) : Math.min(ours.messages.length, theirs.messages.length);
+  const at =
+    ourMessage !== undefined
+      ? ours.messages.indexOf(ourMessage)
+      : theirMessage !== undefined
+        ? theirs.messages.indexOf(theirMessage)
+        : Math.min(ours.messages.length, theirs.messages.length);
   return at === 0 ? 0 : (parseOurs(kind, [...wire]).ends[at - 1] ?? 0);
 }

@@ -41,7 +41,9 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const started = performance.now();
   const tally = fuzz(cases, seed);
   for (const [name, count] of tally.listed) console.log(`${String(count).padStart(8)}  ${name}`);
-  console.log(`${String(tally.equal).padStart(8)}  the same, of ${cases}, in ${Math.round(performance.now() - started)} ms`);
+  console.log(
+    `${String(tally.equal).padStart(8)}  the same, of ${cases}, in ${Math.round(performance.now() - started)} ms`,
+  );
   if (tally.unlisted !== undefined) {
     console.error(`not listed: ${tally.unlisted}`);
     process.exit(1);

@@ -1,7 +1,7 @@
 import { createRequire } from "node:module";
 import {
-  type Chunk,
   Chunk as Bytes,
+  type Chunk,
   type DecodeError,
   type HeaderMap,
   latin1Decode,
@@ -11,7 +11,6 @@ import {
   type ResponseDecoder,
   type ResponseEncoder,
   ResponseHeaders,
-  SPAN,
 } from "@tsproxy/sdk";
 import { CODEC_OPTIONS, TestConnection, TestContext } from "@tsproxy/sdk/testing";
 import http1 from "../../filters/codec/http1/filter.ts";
@@ -38,8 +37,24 @@ export interface Outcome {
   error: string;
 }
 
-const FRAMING_TRAILERS = new Set(["host", "connection", "content-length", "transfer-encoding", "keep-alive", "proxy-connection", "te", "trailer", "upgrade", "expect"]);
-const OPTIONS = { ...CODEC_OPTIONS, acceptHttp10: true, enableTrailers: true, maxHeadBytes: 1 << 20 };
+const FRAMING_TRAILERS = new Set([
+  "host",
+  "connection",
+  "content-length",
+  "transfer-encoding",
+  "keep-alive",
+  "proxy-connection",
+  "te",
+  "trailer",
+  "upgrade",
+  "expect",
+]);
+const OPTIONS = {
+  ...CODEC_OPTIONS,
+  acceptHttp10: true,
+  enableTrailers: true,
+  maxHeadBytes: 1 << 20,
+};
 const factory = new TestContext().setup(http1, {});
 
 // ---- ours
@@ -289,7 +304,10 @@ llhttp[HTTPParser.kOnHeadersComplete] = (
   keepAlive: boolean,
 ): number => {
   if (stopped) return 0;
-  message = newMessage(status === undefined ? `${methods[method]} ${url ?? earlyUrl}` : `${status}`, minor);
+  message = newMessage(
+    status === undefined ? `${methods[method]} ${url ?? earlyUrl}` : `${status}`,
+    minor,
+  );
   message.headers = [...early, ...pairs(lines ?? [])];
   message.keepAlive = keepAlive;
   outcome.messages.push(message);
@@ -330,6 +348,7 @@ export function parseLlhttp(kind: "request" | "response", wire: string): Outcome
 
 function pairs(lines: readonly string[]): string[] {
   const joined: string[] = [];
-  for (let k = 0; k + 1 < lines.length; k += 2) joined.push(`${lines[k]!.toLowerCase()}:${lines[k + 1]}`);
+  for (let k = 0; k + 1 < lines.length; k += 2)
+    joined.push(`${lines[k]!.toLowerCase()}:${lines[k + 1]}`);
   return joined;
 }

@@ -82,7 +82,7 @@ export class RawClient {
 
   static connect(port: number): Promise<RawClient> {
     return new Promise((resolve, reject) => {
-      const socket = net.connect({ port, host: "127.0.0.1", allowHalfOpen: true });
+      const socket = net.connect(port, "127.0.0.1");
       socket.once("error", reject);
       socket.once("connect", () => {
         socket.off("error", reject);

@@ -90,9 +90,9 @@ test("a file that is not there is an error, not a stack", async () => {
   expect((failure as StartFailure).output).not.toMatch(/^\s+at /m);
 });
 
-test("a chain without its terminal filter is refused", async () => {
-  const output = await refusal(front("          []").replace("http_filters:\n          []", "http_filters: []"));
-  expect(output).toMatch(/envoy\.yaml:\d+:\d+: /);
+test("a filter behind the terminal one is refused, with the place of the terminal one", async () => {
+  const output = await refusal(front(`${ROUTER}\n${ROUTER}`));
+  expect(output).toMatch(/envoy\.yaml:\d+:\d+: .*http_filters\[0\].*must be the last/);
 });
 
 test("a field that Envoy knows and we do not is a warning, and the rest serves", async () => {

@@ -20,7 +20,10 @@ beforeAll(async () => {
   };
   proxy = await Proxy.start({
     config: bootstrap(
-      [listener("main", httpFilter([route("/", "origin")], trailers))],
+      [
+        listener("main", httpFilter([route("/", "origin")], trailers)),
+        listener("interim", httpFilter([route("/", "origin")], { proxy_100_continue: true })),
+      ],
       [
         cluster("origin", [upstream.port], {
           typed_extension_protocol_options: {
@@ -100,19 +103,31 @@ test("100-continue: the body is asked for before it is sent", async () => {
   client.destroy();
 });
 
-test("an interim response reaches the client before the final one", async () => {
+test("with proxy_100_continue an interim response passes before the final one is there", async () => {
   const seen = deferred();
   answer = (_, response) => {
     response.writeEarlyHints({ link: "</style.css>; rel=preload" });
     seen.promise.then(() => response.end("done"));
   };
-  const client = await RawClient.connect(proxy.port("main"));
+  const client = await RawClient.connect(proxy.port("interim"));
   client.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n");
   await client.untilText("HTTP/1.1 103 Early Hints\r\n");
-  await client.untilText("link: </style.css>; rel=preload\r\n\r\n");
+  await client.untilText("link: </style.css>; rel=preload\r\n");
   expect(client.text).not.toContain("HTTP/1.1 200");
   seen.resolve();
   await client.untilText("\r\n\r\ndone");
+  client.destroy();
+});
+
+test("without it the client sees the final response alone, as behind Envoy", async () => {
+  answer = (_, response) => {
+    response.writeEarlyHints({ link: "</style.css>; rel=preload" });
+    response.end("done");
+  };
+  const client = await RawClient.connect(proxy.port("main"));
+  client.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n");
+  await client.untilText("\r\n\r\ndone");
+  expect(client.text).toMatch(/^HTTP\/1\.1 200 OK\r\n/);
   client.destroy();
 });
 

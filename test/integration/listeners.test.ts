@@ -30,6 +30,7 @@ async function origin(answer: http.RequestListener) {
   return upstream;
 }
 const hello = httpFilter([direct("/", "hello\n")]);
+const main = listener("main", hello, { stat_prefix: "main" });
 
 test("a port that is taken is an error at its place in the file", async () => {
   const other = await tcpUpstream(() => {});
@@ -54,14 +55,12 @@ test("a port that is taken is an error at its place in the file", async () => {
 });
 
 test("port 0 is one free port for all four workers, and each of them serves", async () => {
-  const proxy = await start({ config: bootstrap([listener("main", hello)]), concurrency: 4 });
+  const proxy = await start({ config: bootstrap([main]), concurrency: 4 });
   expect(await proxy.admin("/listeners")).toContain(`main::127.0.0.1:${proxy.port("main")}\n`);
   expect(proxy.port("main")).toBeGreaterThan(0);
   const accepted = async () => {
     const stat = await proxy.stats();
-    const name = (n: number) =>
-      `listener.127.0.0.1_${proxy.port("main")}.worker_${n}.downstream_cx_total`;
-    return [0, 1, 2, 3].map((n) => stat(name(n)));
+    return [0, 1, 2, 3].map((n) => stat(`listener.main.worker_${n}.downstream_cx_total`));
   };
   const batch = async () => {
     await Promise.all(Array.from({ length: 16 }, () => get(proxy.port("main"), "/")));
@@ -69,15 +68,13 @@ test("port 0 is one free port for all four workers, and each of them serves", as
   };
   const counts = await eventually(batch, (all) => all.every((n) => n > 0), "every worker accepted");
   const stat = await proxy.stats();
-  expect(counts.reduce((sum, n) => sum + n)).toBe(
-    stat(`listener.127.0.0.1_${proxy.port("main")}.downstream_cx_total`),
-  );
+  expect(counts.reduce((sum, n) => sum + n)).toBe(stat("listener.main.downstream_cx_total"));
   expect(stat("server.concurrency")).toBe(4);
 });
 
 test("gauges of the workers follow connections as they come and go", async () => {
-  const proxy = await start({ config: bootstrap([listener("main", hello)]), concurrency: 2 });
-  const name = `listener.127.0.0.1_${proxy.port("main")}.downstream_cx_active`;
+  const proxy = await start({ config: bootstrap([main]), concurrency: 2 });
+  const name = "listener.main.downstream_cx_active";
   const clients = await Promise.all(
     Array.from({ length: 12 }, () => RawClient.connect(proxy.port("main"))),
   );

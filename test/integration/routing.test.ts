@@ -1,4 +1,6 @@
+import { readFile } from "node:fs/promises";
 import type http from "node:http";
+import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { eventually, get, RawClient } from "./client.ts";
@@ -35,7 +37,7 @@ beforeAll(async () => {
   };
   [a, b] = await Promise.all([httpUpstream(name("a")), httpUpstream(name("b"))]);
   const dead = await deadPort();
-  log = path.join("/tmp", `tsproxy-routing-${process.pid}.log`);
+  log = path.join(tmpdir(), `tsproxy-routing-${process.pid}.log`);
   const routes = [
     { ...direct("/direct", "said by the proxy\n", 203), name: "said" },
     direct("/teapot", "", 418),
@@ -137,8 +139,8 @@ test("a cluster's hosts are taken in turn", async () => {
 test("an upstream that refuses the connection makes a 503 that says so", async () => {
   const { status, text, headers } = await ask("/dead");
   expect(status).toBe(503);
-  expect(text).toMatch(
-    /^upstream connect error or disconnect\/reset before headers\. reset reason: remote connection failure, transport failure reason: delayed connect error: Connection refused$/,
+  expect(text).toBe(
+    "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure",
   );
   expect(headers["content-type"]).toBe("text/plain");
   expect(await proxy.stat("cluster.dead.upstream_cx_connect_fail")).toBeGreaterThan(0);
@@ -150,25 +152,21 @@ test("a strict_dns cluster sends to what its name resolves to", async () => {
 });
 
 test("the access log has a line for each request, with what became of it", async () => {
-  await get(proxy.port("main"), "/direct?for=the-log", {
-    method: "POST",
-    body: "12345",
-    headers: { "user-agent": "reader/1" },
-  });
-  await get(proxy.port("main"), "/a/for-the-log", { headers: { "user-agent": "reader/1" } });
-  await get(proxy.port("main"), "/dead/for-the-log", { headers: { "user-agent": "reader/1" } });
-  const { readFile } = await import("node:fs/promises");
+  const headers = { "user-agent": "reader/1" };
+  await get(proxy.port("main"), "/direct/for-the-log", { headers });
+  await get(proxy.port("main"), "/a/for-the-log?x=1", { method: "POST", body: "12345", headers });
+  await get(proxy.port("main"), "/dead/for-the-log", { headers });
   const text = await eventually(
     () => readFile(log, "utf8").catch(() => ""),
     (all) => all.includes("/dead/for-the-log"),
     "the last line of the access log",
   );
-  const lines = text.split("\n").filter((line) => line.includes("for"));
+  const lines = text.split("\n").filter((line) => line.includes("for-the-log"));
   expect(lines[0]).toBe(
-    'POST /direct?for=the-log HTTP/1.1 203 - direct_response 5 18 said - "reader/1" -',
+    'GET /direct/for-the-log HTTP/1.1 203 - direct_response 0 18 said - "reader/1" -',
   );
   expect(lines[1]).toBe(
-    `GET /a/for-the-log HTTP/1.1 200 - via_upstream 0 1 - a "reader/1" 127.0.0.1:${a.port}`,
+    `POST /a/for-the-log?x=1 HTTP/1.1 200 - via_upstream 5 1 - a "reader/1" 127.0.0.1:${a.port}`,
   );
   expect(lines[2]).toMatch(
     /^GET \/dead\/for-the-log HTTP\/1\.1 503 UF upstream_reset_before_response_started\{\S+\} 0 \d+ - dead "reader\/1" 127\.0\.0\.1:\d+$/,

@@ -11,6 +11,7 @@ import type {
   Slot,
   Stats,
   Timer,
+  Turns,
 } from "@tsproxy/sdk";
 import { compileRegex } from "../regex.ts";
 import { ScopedStats } from "../stats.ts";
@@ -94,6 +95,9 @@ export class SandboxContext implements SetupContext {
   }
   adopt(): void {
     unavailable("cx.adopt");
+  }
+  turns(): Turns {
+    return unavailable("cx.turns");
   }
   file(): FileSink {
     return unavailable("cx.file");

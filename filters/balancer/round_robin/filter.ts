@@ -1,24 +1,28 @@
 // Hot path: a choice a request.
-import { type Balancer, defineBalancer, EdfScheduler, type Host, Type } from "@tsproxy/sdk";
+import {
+  type Balancer,
+  defineBalancer,
+  EdfScheduler,
+  type Host,
+  type Turns,
+  Type,
+} from "@tsproxy/sdk";
 
-const START = 1 << 29; // starts are random below this, so that workers do not all begin with the same host
+/** The weighted order begins at a random place, so that workers do not all begin with the same host. */
+const START = 1 << 29;
 
-/** Hosts take turns. */
-class Turns implements Balancer {
+/** Hosts take turns. All workers count together, so the order holds whichever of them a connection lands on. */
+class EqualTurns implements Balancer {
   readonly #hosts: readonly Host[];
-  turn: number;
+  readonly #turns: Turns;
 
-  constructor(hosts: readonly Host[], turn: number) {
+  constructor(hosts: readonly Host[], turns: Turns) {
     this.#hosts = hosts;
-    this.turn = turn;
+    this.#turns = turns;
   }
 
   choose(): Host | undefined {
-    const hosts = this.#hosts;
-    const host = hosts[this.turn % hosts.length];
-    this.turn = (this.turn + 1) | 0;
-    if (this.turn < 0) this.turn = 0;
-    return host;
+    return this.#hosts[this.#turns.next() % this.#hosts.length];
   }
 }
 
@@ -38,14 +42,15 @@ class WeightedTurns implements Balancer {
 export default defineBalancer({
   name: "envoy.load_balancing_policies.round_robin",
   types: ["envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin"],
-  config: Type.Object({}),
-  setup: () => (hosts, previous) => {
-    const first = hosts[0];
-    const start = Math.floor(Math.random() * START);
-    if (first === undefined || hosts.every((host) => host.weight === first.weight)) {
-      // A change of the hosts does not begin the round anew, so frequent changes do not favour the first host.
-      return new Turns(hosts, previous instanceof Turns ? previous.turn : start);
-    }
-    return new WeightedTurns(hosts, start);
+  config: Type.Object({ cluster: Type.String({ default: "" }) }),
+  setup: (config, cx) => {
+    const turns = cx.turns(`round_robin ${config.cluster}`);
+    return (hosts) => {
+      const first = hosts[0];
+      if (first === undefined || hosts.every((host) => host.weight === first.weight)) {
+        return new EqualTurns(hosts, turns);
+      }
+      return new WeightedTurns(hosts, Math.floor(Math.random() * START));
+    };
   },
 });

@@ -1,10 +1,9 @@
 // Hot path: every body byte that arrives.
-import { HeaderMap } from "@tsproxy/sdk";
+import { FLAG, HeaderMap, SPAN } from "@tsproxy/sdk";
 import { CHUNK, ChunkedDecoder, LAST_CHUNK_BYTES } from "./chunked.ts";
 import { PARSE } from "./error.ts";
 import { NOT_IN_TRAILERS } from "./framing.ts";
-import { HeadReader, type HeadLimits, KIND } from "./head-reader.ts";
-import { FLAG, SPAN } from "@tsproxy/sdk";
+import { type HeadLimits, HeadReader, KIND } from "./head-reader.ts";
 
 const FRAME = { NONE: 0, LENGTH: 1, CHUNKED: 2, TRAILERS: 3, RAW: 4 } as const;
 

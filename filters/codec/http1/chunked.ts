@@ -4,7 +4,15 @@
 //     ▲                └───CR───> SIZE_LF <──CR┘
 //     │                              ├─ size 0 ─> trailer section (the codec's), END
 //     └── DATA_LF <─CR─ DATA_CR <── DATA <─┘
-const STATE = { SIZE: 0, EXTENSION: 1, SIZE_LF: 2, DATA: 3, DATA_CR: 4, DATA_LF: 5, END: 6 } as const;
+const STATE = {
+  SIZE: 0,
+  EXTENSION: 1,
+  SIZE_LF: 2,
+  DATA: 3,
+  DATA_CR: 4,
+  DATA_LF: 5,
+  END: 6,
+} as const;
 
 export const CHUNK = { MORE: 0, DATA: 1, END: 2, BAD: 3 } as const;
 

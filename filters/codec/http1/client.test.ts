@@ -25,7 +25,11 @@ function open(options: Partial<CodecOptions> = {}) {
     codec.onData(chunk);
     chunk.used();
   };
-  const ask = (headers: RequestHeaders = requestHeaders("GET", "/", "host", "a"), endStream = true, upgrade = "") => {
+  const ask = (
+    headers: RequestHeaders = requestHeaders("GET", "/", "host", "a"),
+    endStream = true,
+    upgrade = "",
+  ) => {
     const encoder = codec.newStream(events);
     encoder.encodeHeaders(headers, endStream, upgrade);
     return encoder;
@@ -37,7 +41,10 @@ function open(options: Partial<CodecOptions> = {}) {
 function decoded(wire: string, then: (headers: RequestHeaders) => void): void {
   const events = new TestServerEvents();
   const factory = new TestContext().setup(http1, {});
-  const codec = factory.createServer(new TestConnection(), events, { ...CODEC_OPTIONS, acceptHttp10: true });
+  const codec = factory.createServer(new TestConnection(), events, {
+    ...CODEC_OPTIONS,
+    acceptHttp10: true,
+  });
   events.onHead = ({ headers }) => then(headers);
   codec.onData(new LentChunk(wire));
   expect(events.log[0]).toMatch(/^head /);
@@ -67,7 +74,9 @@ describe("a request head", () => {
   });
 
   it("of HTTP/1.0 becomes HTTP/1.1", () => {
-    expect(forwarded("GET / HTTP/1.0\r\nHost: a\r\n\r\n")).toBe("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    expect(forwarded("GET / HTTP/1.0\r\nHost: a\r\n\r\n")).toBe(
+      "GET / HTTP/1.1\r\nhost: a\r\n\r\n",
+    );
   });
 
   it("loses what was removed and gains what was added", () => {
@@ -94,7 +103,9 @@ describe("a request head", () => {
     expect(forwarded("GET http://b:81/x HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n")).toBe(
       "GET /x HTTP/1.1\r\nhost: b:81\r\nx: y\r\n\r\n",
     );
-    expect(forwarded("GET http://b?q HTTP/1.1\r\nHost: a\r\n\r\n")).toBe("GET /?q HTTP/1.1\r\nhost: b\r\n\r\n");
+    expect(forwarded("GET http://b?q HTTP/1.1\r\nHost: a\r\n\r\n")).toBe(
+      "GET /?q HTTP/1.1\r\nhost: b\r\n\r\n",
+    );
   });
 
   it("never carries framing that a filter has added", () => {
@@ -103,7 +114,9 @@ describe("a request head", () => {
       headers.append("connection", "close");
       headers.append("upgrade", "x");
     };
-    expect(forwarded("GET / HTTP/1.1\r\nHost: a\r\n\r\n", edit)).toBe("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    expect(forwarded("GET / HTTP/1.1\r\nHost: a\r\n\r\n", edit)).toBe(
+      "GET / HTTP/1.1\r\nhost: a\r\n\r\n",
+    );
   });
 
   it("says that there is no body only where its method would have one", () => {
@@ -118,7 +131,9 @@ describe("a request body", () => {
     const encoder = ask(requestHeaders("POST", "/", "host", "a"), false);
     encoder.encodeBody(latin1Encode("hello"), 0, 5, false);
     encoder.encodeBody(latin1Encode(""), 0, 0, true);
-    expect(connection.take()).toBe("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
+    expect(connection.take()).toBe(
+      "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    );
   });
 
   it("goes out with its trailers where they are enabled", () => {
@@ -141,27 +156,97 @@ describe("a request body", () => {
 });
 
 describe("responses", () => {
-  type Case = readonly [why: string, wire: string, events: readonly string[], options?: Partial<CodecOptions>];
+  type Case = readonly [
+    why: string,
+    wire: string,
+    events: readonly string[],
+    options?: Partial<CodecOptions>,
+  ];
   const BAD = ["retire", "error 502 http1.codec_error"];
   const book: readonly Case[] = [
     ["with a length", OK, ["head 200 [content-length: 2]", "body ok", "end", "idle"]],
-    ["with none", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", ["head 200 end [content-length: 0]", "idle"]],
-    ["without a reason", "HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n", ["head 200 end [content-length: 0]", "idle"]],
-    ["without even the space before it", "HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", ["head 200 end [content-length: 0]", "idle"]],
-    ["with lines that end with LF", "HTTP/1.1 200 OK\nContent-Length: 2\n\nok", ["head 200 [content-length: 2]", "body ok", "end", "idle"]],
-    ["of a status that nobody knows", "HTTP/1.1 799 Eh\r\nContent-Length: 0\r\n\r\n", ["head 799 end [content-length: 0]", "idle"]],
-    ["chunked", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", ["head 200 []", "body ok", "end", "idle"]],
-    ["with trailers", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-T: 1\r\n\r\n", ["head 200 []", "body ok", "trailers [x-t: 1]", "idle"], { enableTrailers: true }],
+    [
+      "with none",
+      "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+      ["head 200 end [content-length: 0]", "idle"],
+    ],
+    [
+      "without a reason",
+      "HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n",
+      ["head 200 end [content-length: 0]", "idle"],
+    ],
+    [
+      "without even the space before it",
+      "HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n",
+      ["head 200 end [content-length: 0]", "idle"],
+    ],
+    [
+      "with lines that end with LF",
+      "HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+      ["head 200 [content-length: 2]", "body ok", "end", "idle"],
+    ],
+    [
+      "of a status that nobody knows",
+      "HTTP/1.1 799 Eh\r\nContent-Length: 0\r\n\r\n",
+      ["head 799 end [content-length: 0]", "idle"],
+    ],
+    [
+      "chunked",
+      "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+      ["head 200 []", "body ok", "end", "idle"],
+    ],
+    [
+      "with trailers",
+      "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-T: 1\r\n\r\n",
+      ["head 200 []", "body ok", "trailers [x-t: 1]", "idle"],
+      { enableTrailers: true },
+    ],
     ["204", "HTTP/1.1 204 No Content\r\n\r\n", ["head 204 end []", "idle"]],
-    ["204 that says a length of 0", "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", ["head 204 end []", "idle"]],
-    ["304 that says a length", "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", ["head 304 end [content-length: 9]", "idle"]],
-    ["after 1xx", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n", ["informational 100 []", "informational 103 [link: x]", "head 204 end []", "idle"]],
-    ["that close", "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok", ["retire", "head 200 [content-length: 2]", "body ok", "end"]],
-    ["of HTTP/1.0", "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", ["retire", "head 200 [content-length: 2]", "body ok", "end"]],
-    ["of HTTP/1.0 with keep-alive", "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok", ["head 200 [content-length: 2]", "body ok", "end", "idle"]],
-    ["with hop-by-hop headers", "HTTP/1.1 200 OK\r\nConnection: x-h, transfer-encoding\r\nX-H: 1\r\nKeep-Alive: 5\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n", ["head 200 end [content-length: 0]", "idle"]],
-    ["until the end of the connection", "HTTP/1.1 200 OK\r\n\r\nthe rest", ["retire", "head 200 []", "body the rest"]],
-    ["followed by bytes that nobody asked for", `${OK}HTTP/1.1 200 OK\r\n\r\n`, ["head 200 [content-length: 2]", "body ok", "end", "retire"]],
+    [
+      "204 that says a length of 0",
+      "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n",
+      ["head 204 end []", "idle"],
+    ],
+    [
+      "304 that says a length",
+      "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n",
+      ["head 304 end [content-length: 9]", "idle"],
+    ],
+    [
+      "after 1xx",
+      "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
+      ["informational 100 []", "informational 103 [link: x]", "head 204 end []", "idle"],
+    ],
+    [
+      "that close",
+      "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
+      ["retire", "head 200 [content-length: 2]", "body ok", "end"],
+    ],
+    [
+      "of HTTP/1.0",
+      "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+      ["retire", "head 200 [content-length: 2]", "body ok", "end"],
+    ],
+    [
+      "of HTTP/1.0 with keep-alive",
+      "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok",
+      ["head 200 [content-length: 2]", "body ok", "end", "idle"],
+    ],
+    [
+      "with hop-by-hop headers",
+      "HTTP/1.1 200 OK\r\nConnection: x-h, transfer-encoding\r\nX-H: 1\r\nKeep-Alive: 5\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n",
+      ["head 200 end [content-length: 0]", "idle"],
+    ],
+    [
+      "until the end of the connection",
+      "HTTP/1.1 200 OK\r\n\r\nthe rest",
+      ["retire", "head 200 []", "body the rest"],
+    ],
+    [
+      "followed by bytes that nobody asked for",
+      `${OK}HTTP/1.1 200 OK\r\n\r\n`,
+      ["head 200 [content-length: 2]", "body ok", "end", "retire"],
+    ],
     ["that are no HTTP", "SSH-2.0-OpenSSH\r\n", BAD],
     ["of HTTP/2", "HTTP/2 200 OK\r\n\r\n", BAD],
     ["of a status below 100", "HTTP/1.1 099 No\r\n\r\n", BAD],
@@ -170,17 +255,62 @@ describe("responses", () => {
     ["with a tab after the version", "HTTP/1.1\t200 OK\r\n\r\n", BAD],
     ["with a folded line (RFC 9112 §5.2)", "HTTP/1.1 200 OK\r\nX: y\r\n z\r\n\r\n", BAD],
     ["with NUL in the reason", "HTTP/1.1 200 O\0K\r\n\r\n", BAD],
-    ["with two lengths", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok", BAD],
+    [
+      "with two lengths",
+      "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok",
+      BAD,
+    ],
     ["with a bad length", "HTTP/1.1 200 OK\r\nContent-Length: 2x\r\n\r\nok", BAD],
-    ["with a length and chunks", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", ["retire", "error 502 http1.content_length_not_allowed"]],
-    ["with a coding that nobody reads", "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", ["retire", "error 502 http1.invalid_transfer_encoding"]],
-    ["of HTTP/1.0 with chunks", "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", ["retire", "error 502 http1.transfer_encoding_not_allowed"]],
-    ["204 with chunks", "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", ["retire", "error 502 http1.transfer_encoding_not_allowed"]],
-    ["204 with a length", "HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\nok", ["retire", "error 502 http1.content_length_not_allowed"]],
-    ["101 that nobody asked for", "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", BAD],
-    ["with a bad chunk", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nokx\r\n0\r\n\r\n", ["head 200 []", "body ok", "retire", "reset protocol_error"]],
-    ["with more lines than allowed", "HTTP/1.1 200 OK\r\nA: 1\r\nB: 1\r\nC: 1\r\n\r\n", ["retire", "error 502 http1.too_many_headers"], { maxHeaders: 2 }],
-    ["with 1xx without end", "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(101), [...Array.from({ length: 100 }, () => "informational 103 []"), "retire", "error 502 http1.too_many_headers"]],
+    [
+      "with a length and chunks",
+      "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+      ["retire", "error 502 http1.content_length_not_allowed"],
+    ],
+    [
+      "with a coding that nobody reads",
+      "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+      ["retire", "error 502 http1.invalid_transfer_encoding"],
+    ],
+    [
+      "of HTTP/1.0 with chunks",
+      "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+      ["retire", "error 502 http1.transfer_encoding_not_allowed"],
+    ],
+    [
+      "204 with chunks",
+      "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+      ["retire", "error 502 http1.transfer_encoding_not_allowed"],
+    ],
+    [
+      "204 with a length",
+      "HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\nok",
+      ["retire", "error 502 http1.content_length_not_allowed"],
+    ],
+    [
+      "101 that nobody asked for",
+      "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+      BAD,
+    ],
+    [
+      "with a bad chunk",
+      "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nokx\r\n0\r\n\r\n",
+      ["head 200 []", "body ok", "retire", "reset protocol_error"],
+    ],
+    [
+      "with more lines than allowed",
+      "HTTP/1.1 200 OK\r\nA: 1\r\nB: 1\r\nC: 1\r\n\r\n",
+      ["retire", "error 502 http1.too_many_headers"],
+      { maxHeaders: 2 },
+    ],
+    [
+      "with 1xx without end",
+      "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(101),
+      [
+        ...Array.from({ length: 100 }, () => "informational 103 []"),
+        "retire",
+        "error 502 http1.too_many_headers",
+      ],
+    ],
   ];
 
   for (const [why, wire, expected, options] of book) {
@@ -234,7 +364,12 @@ describe("responses", () => {
   });
 
   it("that break off are reset", () => {
-    for (const wire of ["", "HTTP/1.1 2", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n"]) {
+    for (const wire of [
+      "",
+      "HTTP/1.1 2",
+      "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe",
+      "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n",
+    ]) {
       const { connection, events, codec, ask, send } = open();
       ask();
       if (wire !== "") send(wire);
@@ -362,13 +497,16 @@ describe("the connection", () => {
 });
 
 describe("a tunnel", () => {
-  const SWITCH = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+  const SWITCH =
+    "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
   const upgrade = () => requestHeaders("GET", "/ws", "host", "a", "upgrade", "websocket");
 
   it("is asked for with Upgrade, and after 101 carries bytes as they are", () => {
     const { connection, events, ask, send } = open();
     const encoder = ask(upgrade(), false, "websocket");
-    expect(connection.take()).toBe("GET /ws HTTP/1.1\r\nhost: a\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\r\n");
+    expect(connection.take()).toBe(
+      "GET /ws HTTP/1.1\r\nhost: a\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\r\n",
+    );
     send(`${SWITCH}down`);
     encoder.encodeBody(latin1Encode("up"), 0, 2, false);
     expect(connection.take()).toBe("up");
@@ -378,7 +516,9 @@ describe("a tunnel", () => {
   it("is asked for with GET when the client came with an extended CONNECT (RFC 8441)", () => {
     const { connection, ask } = open();
     ask(requestHeaders("CONNECT", "/ws", "host", "a"), false, "websocket");
-    expect(connection.take()).toBe("GET /ws HTTP/1.1\r\nhost: a\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\r\n");
+    expect(connection.take()).toBe(
+      "GET /ws HTTP/1.1\r\nhost: a\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\r\n",
+    );
   });
 
   it("is asked for with CONNECT, and the authority for a target", () => {
@@ -411,7 +551,12 @@ describe("a tunnel", () => {
     send("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
     encoder.encodeBody(latin1Encode("more"), 0, 4, true);
     expect(connection.take()).toBe("");
-    expect(events.take()).toEqual(["blocked", "drained", "head 403 end [content-length: 0]", "idle"]);
+    expect(events.take()).toEqual([
+      "blocked",
+      "drained",
+      "head 403 end [content-length: 0]",
+      "idle",
+    ]);
   });
 
   it("is not opened by a 101 that does not say to what", () => {

@@ -120,10 +120,7 @@ export class Http1Client implements ClientCodec {
       this.#retire();
       this.#deliver(stream, NOTHING, 0, 0, true);
     } else if (this.#state !== STATE.CLOSED)
-      this.#lose(
-        event.phase === "connecting" ? "connection_failed" : "connection_closed",
-        event,
-      );
+      this.#lose(event.phase === "connecting" ? "connection_failed" : "connection_closed", event);
   }
 
   #run(memory: Uint8Array, from: number, end: number): number {
@@ -278,7 +275,7 @@ export class Http1Client implements ClientCodec {
   }
 
   #updatePause(): void {
-    const pause = this.#stream?.paused ?? false;
+    const pause = this.#stream?.paused === true;
     if (pause === this.#paused) return;
     this.#paused = pause;
     if (pause) this.connection.pause();

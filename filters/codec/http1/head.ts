@@ -93,7 +93,8 @@ function parseLineEnd(memory: Uint8Array, at: number, end: number): number {
 
 function isMethod(memory: Uint8Array, at: number, end: number, custom: boolean): boolean {
   const size = end - at;
-  if (size === 3 && memory[at] === 71 && memory[at + 1] === 69 && memory[at + 2] === 84) return true;
+  if (size === 3 && memory[at] === 71 && memory[at + 1] === 69 && memory[at + 2] === 84)
+    return true;
   if (size === 0 || size > MAX_METHOD) return false;
   return custom || METHODS.has(latin1Decode(memory, at, end));
 }
@@ -161,12 +162,11 @@ export function parseFields(
     const nameAt = q;
     let c = 0;
     let hash = 0;
-    while (q < end) {
-      c = memory[q]!;
-      const lower = tokenByte[c]!;
-      if (lower === 0) break;
-      if (lower !== c) memory[q] = lower;
-      hash = (Math.imul(hash, 31) + lower) | 0;
+    let lower = 0;
+    // Storing each byte is cheaper than asking whether it has changed; (h << 5) - h is 31 h, a cycle sooner than imul.
+    while (q < end && (lower = tokenByte[(c = memory[q]!)]!) !== 0) {
+      memory[q] = lower;
+      hash = ((hash << 5) - hash + lower) | 0;
       q++;
     }
     if (q === end) return suspend(headers, nameAt);
@@ -184,8 +184,9 @@ export function parseFields(
     const nameEnd = q++;
     while (q < end && (memory[q] === SP || memory[q] === TAB)) q++;
     const valueAt = q;
-    while (q < end && valueByte[(c = memory[q]!)] === 1) q++;
+    q = skipValue(memory, q, end);
     if (q === end) return suspend(headers, nameAt);
+    c = memory[q]!;
     let valueEnd = q;
     let flags = valueAt === nameEnd + 2 && memory[nameEnd + 1] === SP ? 0 : FLAG.IRREGULAR;
     if (c === CR) {
@@ -196,10 +197,7 @@ export function parseFields(
       flags = FLAG.IRREGULAR;
       q++;
     } else return c === LF ? PARSE.MALFORMED : PARSE.INVALID_CHARACTERS;
-    while (
-      valueEnd > valueAt &&
-      (memory[valueEnd - 1] === SP || memory[valueEnd - 1] === TAB)
-    ) {
+    while (valueEnd > valueAt && (memory[valueEnd - 1] === SP || memory[valueEnd - 1] === TAB)) {
       valueEnd--;
       flags = FLAG.IRREGULAR;
     }
@@ -212,6 +210,49 @@ export function parseFields(
       hash,
       flags | knownId(hash, memory, nameAt, nameEnd),
     );
+  }
+}
+
+/** The memory that heads come in nearly always, as words. */
+let wordsOf: Uint8Array | undefined;
+let words: Int32Array = new Int32Array(0);
+/** Private buffers of heads that came in pieces are smaller; viewing each as words would cost more than it saves. */
+const SHARED_MEMORY = 1 << 18;
+
+/**
+ * Offset of the first byte that a value cannot have. Four bytes a step: 480 ns for nine browser headers where single bytes take
+ * 560 (bench). A word is passed if no byte is below 32 or equal to 127; HTAB stops it and is looked at by itself.
+ */
+function skipValue(memory: Uint8Array, at: number, end: number): number {
+  let q = at;
+  if (memory !== wordsOf) {
+    if (memory.length < SHARED_MEMORY || (memory.byteOffset & 3) !== 0) {
+      while (q < end && valueByte[memory[q]!] === 1) q++;
+      return q;
+    }
+    words = new Int32Array(memory.buffer, memory.byteOffset, memory.length >> 2);
+    wordsOf = memory;
+  }
+  for (;;) {
+    while ((q & 3) !== 0) {
+      if (q === end || valueByte[memory[q]!] === 0) return q;
+      q++;
+    }
+    const last = end >> 2;
+    let i = q >> 2;
+    for (; i < last; i++) {
+      const word = words[i]!;
+      const del = word ^ 0x7f7f7f7f;
+      const below = (word - 0x20202020) & ~word;
+      const equal = (del - 0x01010101) & ~del;
+      if (((below | equal) & 0x80808080) !== 0) break;
+    }
+    q = i << 2;
+    // The word that has stopped it, or the last few bytes.
+    do {
+      if (q === end || valueByte[memory[q]!] === 0) return q;
+      q++;
+    } while ((q & 3) !== 0);
   }
 }
 

@@ -19,7 +19,9 @@ function open(options: Partial<CodecOptions> = {}) {
   const cx = new TestContext();
   const connection = new TestConnection();
   const events = new TestServerEvents();
-  const codec = cx.setup(http1, {}).createServer(connection, events, { ...CODEC_OPTIONS, ...options });
+  const codec = cx
+    .setup(http1, {})
+    .createServer(connection, events, { ...CODEC_OPTIONS, ...options });
   const send = (text: string) => {
     const chunk = new LentChunk(text);
     codec.onData(chunk);
@@ -39,7 +41,9 @@ describe("a response head", () => {
     const headers = responseHeaders(404, "content-length", "0", "connection", "close", "x", "1");
     headers.appendLine(new HeaderLine("server", "envoy"));
     events.last.encoder.encodeHeaders(headers, true);
-    expect(connection.take()).toBe("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nx: 1\r\nserver: envoy\r\n\r\n");
+    expect(connection.take()).toBe(
+      "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nx: 1\r\nserver: envoy\r\n\r\n",
+    );
   });
 
   it("says that there is no body where a client would wait for one", () => {
@@ -55,7 +59,9 @@ describe("a response head", () => {
     events.last.encoder.encodeHeaders(responseHeaders(204, "content-length", "0"), true);
     send(GET);
     events.last.encoder.encodeHeaders(responseHeaders(304), true);
-    expect(connection.take()).toBe("HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 304 Not Modified\r\n\r\n");
+    expect(connection.take()).toBe(
+      "HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 304 Not Modified\r\n\r\n",
+    );
   });
 
   it("to HEAD keeps its length and loses its body", () => {
@@ -80,14 +86,18 @@ describe("a response head", () => {
     const headers = responseHeaders(200, "content-length", "5", "content-length", "6");
     events.last.encoder.encodeHeaders(headers, false);
     body("hello", true);
-    expect(connection.take()).toBe("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
+    expect(connection.take()).toBe(
+      "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    );
   });
 
   it("with a 1xx as the final one is a fault of ours, so 500", () => {
     const { connection, events, send } = open();
     send(GET);
     events.last.encoder.encodeHeaders(responseHeaders(101), true);
-    expect(connection.take()).toBe("HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n");
+    expect(connection.take()).toBe(
+      "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n",
+    );
   });
 });
 
@@ -177,9 +187,13 @@ describe("informational responses", () => {
   it("go before the final one", () => {
     const { connection, events, send } = open();
     send(GET);
-    events.last.encoder.encodeInformational(responseHeaders(103, "link", "</x>", "content-length", "3"));
+    events.last.encoder.encodeInformational(
+      responseHeaders(103, "link", "</x>", "content-length", "3"),
+    );
     events.last.encoder.encodeHeaders(responseHeaders(200), true);
-    expect(connection.take()).toBe("HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    expect(connection.take()).toBe(
+      "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+    );
   });
 
   it("are kept from clients of HTTP/1.0 (RFC 9110 §15.2)", () => {
@@ -207,7 +221,9 @@ describe("the connection", () => {
     const { connection, events, send } = open();
     send("GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, close\r\n\r\n");
     events.last.encoder.encodeHeaders(responseHeaders(200), true);
-    expect(connection.take()).toBe("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+    expect(connection.take()).toBe(
+      "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+    );
     expect(events.take().at(-1)).toBe("idle end");
     send(GET);
     expect(events.take()).toEqual([]);
@@ -217,10 +233,14 @@ describe("the connection", () => {
     const { connection, events, send } = open({ acceptHttp10: true });
     send("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n");
     events.last.encoder.encodeHeaders(responseHeaders(200, "content-length", "0"), true);
-    expect(connection.take()).toBe("HTTP/1.0 200 OK\r\ncontent-length: 0\r\nconnection: keep-alive\r\n\r\n");
+    expect(connection.take()).toBe(
+      "HTTP/1.0 200 OK\r\ncontent-length: 0\r\nconnection: keep-alive\r\n\r\n",
+    );
     send("GET / HTTP/1.0\r\n\r\n");
     events.last.encoder.encodeHeaders(responseHeaders(200, "content-length", "0"), true);
-    expect(connection.take()).toBe("HTTP/1.0 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    expect(connection.take()).toBe(
+      "HTTP/1.0 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+    );
     expect(events.take().at(-1)).toBe("idle end");
   });
 
@@ -247,8 +267,13 @@ describe("the connection", () => {
     events.onHead = ({ encoder }) => encoder.encodeHeaders(responseHeaders(413), true);
     send(`${POST}ab`);
     send(`cd${GET}`);
-    expect(connection.take()).toBe("HTTP/1.1 413 Payload Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
-    expect(events.take()).toEqual(["head POST / HTTP/1.1 length=4 [host: a, content-length: 4]", "idle end"]);
+    expect(connection.take()).toBe(
+      "HTTP/1.1 413 Payload Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+    );
+    expect(events.take()).toEqual([
+      "head POST / HTTP/1.1 length=4 [host: a, content-length: 4]",
+      "idle end",
+    ]);
   });
 
   it("wants to be closed when the client ends it between requests", () => {
@@ -288,17 +313,24 @@ describe("the connection", () => {
 describe("a malformed request", () => {
   it("is answered through the encoder, and nothing after it is looked at", () => {
     const { connection, events, send } = open();
-    events.onError = ({ encoder }) => encoder.encodeHeaders(responseHeaders(400, "content-length", "0"), true);
+    events.onError = ({ encoder }) =>
+      encoder.encodeHeaders(responseHeaders(400, "content-length", "0"), true);
     send(`FOO\r\n\r\n${GET}`);
     send(GET);
-    expect(connection.take()).toBe("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    expect(connection.take()).toBe(
+      "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+    );
     expect(events.take()).toEqual(["error 400 http1.codec_error"]);
   });
 
   it("carries the status's words for its body", () => {
     const { events, send } = open({ maxHeadBytes: 40 });
     send(`GET /${"a".repeat(60)}`);
-    expect(events.last.error).toEqual({ status: 431, body: "Request Header Fields Too Large", details: "http1.headers_too_large" });
+    expect(events.last.error).toEqual({
+      status: 431,
+      body: "Request Header Fields Too Large",
+      details: "http1.headers_too_large",
+    });
   });
 
   it("is counted when underscores are why", () => {
@@ -435,7 +467,8 @@ describe("an encoder whose exchange is over", () => {
 });
 
 describe("a tunnel", () => {
-  const UPGRADE = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+  const UPGRADE =
+    "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
 
   it("after 101 carries bytes as they are, both ways", () => {
     const { connection, events, send, body } = open();
@@ -443,7 +476,9 @@ describe("a tunnel", () => {
     expect(connection.pauses).toBe(1);
     events.take();
     events.last.encoder.encodeHeaders(responseHeaders(101, "upgrade", "websocket"), false);
-    expect(connection.take()).toBe("HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\r\n");
+    expect(connection.take()).toBe(
+      "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\r\n",
+    );
     expect(connection.pauses).toBe(0);
     send("GET / HTTP/1.1\r\n\r\n");
     body("down", false);
@@ -455,7 +490,9 @@ describe("a tunnel", () => {
     const { connection, events, send } = open();
     send(UPGRADE);
     events.last.encoder.encodeHeaders(responseHeaders(101), false);
-    expect(connection.take()).toBe("HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\r\n");
+    expect(connection.take()).toBe(
+      "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\r\n",
+    );
   });
 
   it("after 2xx to CONNECT has no framing", () => {
@@ -504,7 +541,9 @@ describe("a tunnel", () => {
     send(`${UPGRADE}GET /smuggled HTTP/1.1\r\n\r\n`);
     events.take();
     events.last.encoder.encodeHeaders(responseHeaders(403), true);
-    expect(connection.take()).toBe("HTTP/1.1 403 Forbidden\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+    expect(connection.take()).toBe(
+      "HTTP/1.1 403 Forbidden\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+    );
     expect(events.take()).toEqual(["idle end"]);
     expect(connection.pauses).toBe(0);
   });

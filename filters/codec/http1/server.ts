@@ -352,7 +352,7 @@ export class Http1Server implements ServerCodec {
   /** One pause for whatever reasons there are, so that pauses and resumes stay balanced. */
   #updatePause(): void {
     const waiting = this.#pendingAt < this.#pendingEnd;
-    const pause = waiting || (this.#stream !== undefined && this.#stream.paused);
+    const pause = waiting || this.#stream?.paused === true;
     if (pause === this.#paused) return;
     this.#paused = pause;
     if (pause) this.connection.pause();

@@ -92,7 +92,8 @@ export function isAuthority(
   } else {
     while (q < end) {
       if (hostByte[memory[q]!] === 1) q++;
-      else if (memory[q] === 37 && isHex(memory[q + 1]) && isHex(memory[q + 2]) && q + 2 < end) q += 3;
+      else if (memory[q] === 37 && isHex(memory[q + 1]) && isHex(memory[q + 2]) && q + 2 < end)
+        q += 3;
       else break;
     }
     if (q === at && (q < end || portNeeded)) return false;

@@ -108,7 +108,7 @@ export class TestClient {
     return this;
   }
   get(path: string, ...lines: string[]): this {
-    return this.send(["GET " + path + " HTTP/1.1", "host: h.test", ...lines, "", ""].join("\r\n"));
+    return this.send([`GET ${path} HTTP/1.1`, "host: h.test", ...lines, "", ""].join("\r\n"));
   }
   post(path: string, body: string, ...lines: string[]): this {
     const head = [`POST ${path} HTTP/1.1`, "host: h.test", `content-length: ${body.length}`];

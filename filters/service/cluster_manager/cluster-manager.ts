@@ -110,7 +110,8 @@ export class ClusterManager implements Service {
   ): { balancer: Slot<BalancerFactory>; type: Slot<ClusterType> } {
     const policy = (config.lb_policy ?? "ROUND_ROBIN").toLowerCase();
     const type = (config.type ?? "STATIC").toLowerCase();
-    const options = config[`${policy}_lb_config` as keyof ClusterConfig] ?? {};
+    const own = config[`${policy}_lb_config` as keyof ClusterConfig] as object | undefined;
+    const options = { ...own, cluster: config.name };
     return {
       type: placed(at, "type", () => this.#cx.shipped("cluster", `cluster/${type}`, config)),
       balancer: placed(at, "lb_policy", () =>
