@@ -27,7 +27,8 @@ export function listenProblem(
   listener: ListenerConfig,
   failure: string | Pick<ListenFailure, "code" | "message">,
 ): Problem {
-  const { code, message } = typeof failure === "string" ? { code: failure, message: failure } : failure;
+  const { code, message } =
+    typeof failure === "string" ? { code: failure, message: failure } : failure;
   const text = `${listener.source}: cannot listen on ${shown(listener.address)}`;
   return problem(`${text}: ${REASONS[code] ?? message}`);
 }
@@ -53,7 +54,9 @@ function tryPort({ ip, port, ipv4Compat }: AddressConfig): Promise<string | unde
     const server = net.createServer();
     server.once("error", (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message));
     const ipv6Only = ip.includes(":") && ipv4Compat !== true;
-    server.listen({ host: ip, port, ipv6Only, exclusive: true }, () => server.close(() => resolve(undefined)));
+    server.listen({ host: ip, port, ipv6Only, exclusive: true }, () =>
+      server.close(() => resolve(undefined)),
+    );
   });
 }
 

@@ -14,15 +14,21 @@ export function announce(
   bound: readonly Bound[],
   packages: readonly PackageState[],
 ): void {
-  const control = new Set(config.listeners.filter((l) => l.thread === "control").map((l) => l.name));
+  const control = new Set(
+    config.listeners.filter((l) => l.thread === "control").map((l) => l.name),
+  );
   const listeners = bound.filter(({ name }) => !control.has(name));
   const admin = bound.filter(({ name }) => control.has(name));
-  const at = ({ name, address }: Bound) => (name === shown(address) ? name : `${shown(address)} (${name})`);
+  const at = ({ name, address }: Bound) =>
+    name === shown(address) ? name : `${shown(address)} (${name})`;
   const workers = options.concurrency === 1 ? "1 worker" : `${options.concurrency} workers`;
-  log.info(`listening on ${listeners.length === 0 ? "nothing" : some(listeners.map(at))}, with ${workers}`);
+  log.info(
+    `listening on ${listeners.length === 0 ? "nothing" : some(listeners.map(at))}, with ${workers}`,
+  );
   for (const { address } of admin.slice(0, 1)) log.info(`admin at ${url(address)}`);
   const used = JSON.stringify(config);
-  const isUsed = ({ package: name }: PackageState) => used.includes(`"package":${JSON.stringify(name)}`);
+  const isUsed = ({ package: name }: PackageState) =>
+    used.includes(`"package":${JSON.stringify(name)}`);
   const shipped = packages.filter((p) => p.group === "builtin" && isUsed(p)).map((p) => p.package);
   const sandboxed = packages.filter((p) => p.origin === "dropped-in" && p.generation > 0);
   log.info(`shipped filters in use: ${shipped.length === 0 ? "none" : some(shipped)}`);
@@ -42,5 +48,7 @@ function url(address: Bound["address"]): string {
 
 function some(names: readonly string[]): string {
   const most = 8;
-  return names.length > most ? `${names.slice(0, most).join(", ")} and ${names.length - most} more` : names.join(", ");
+  return names.length > most
+    ? `${names.slice(0, most).join(", ")} and ${names.length - most} more`
+    : names.join(", ");
 }

@@ -1,10 +1,10 @@
-import type { FromWorker, ModuleSource, Refusal } from "./protocol.ts";
+import { EVENT } from "./inside/ring.ts";
 import type { SandboxUse } from "./inside/sandbox/main.ts";
+import { HISTOGRAM_CELLS } from "./inside/stats.ts";
+import type { FromWorker, ModuleSource, Refusal } from "./protocol.ts";
 import { Sandbox } from "./sandbox/sandbox.ts";
 import type { StatsSink } from "./sandbox/stats.ts";
 import type { Sockets } from "./sockets.ts";
-import { EVENT } from "./inside/ring.ts";
-import { HISTOGRAM_CELLS } from "./inside/stats.ts";
 
 /** Part of the stats cells that belongs to sandboxes: the last quarter. */
 export const SANDBOX_CELLS_FROM = 3 / 4;
@@ -76,7 +76,12 @@ export class Boxes {
       onWork: () => sockets.schedule(),
       onFault: (fault) => post({ type: "fault", ...fault }),
       onLog: (level, message, fields) =>
-        post({ type: "log", level: level as "info", message, fields: { filter: module.package, ...fields } }),
+        post({
+          type: "log",
+          level: level as "info",
+          message,
+          fields: { filter: module.package, ...fields },
+        }),
       stats,
     });
     this.#boxes.set(box, { sandbox, uses: new Set(), superseded: false });
@@ -112,7 +117,10 @@ export class Boxes {
     const found = this.#boxes.get(box);
     if (found === undefined) return [];
     const old = this.#boxes.get(this.#current.get(uses[0]!.package) ?? -1);
-    const left = old === undefined || old === found ? new Map<number, unknown>() : await old.sandbox.handover();
+    const left =
+      old === undefined || old === found
+        ? new Map<number, unknown>()
+        : await old.sandbox.handover();
     const setups = uses.map(({ use, config, place, previousUse }): SandboxUse => {
       const previous = previousUse === undefined ? undefined : left.get(previousUse);
       return { id: use, config, place, ...(previous != null && { previous }) };

@@ -1,6 +1,6 @@
 import { networkInterfaces } from "node:os";
-import { callback, Isolate, type LoadedModule, share, Watchdog } from "./isolate.ts";
 import { WORD } from "./inside/ring.ts";
+import { callback, Isolate, type LoadedModule, share, Watchdog } from "./isolate.ts";
 import type { ModuleSource, Refusal, RuntimeConfig } from "./protocol.ts";
 
 /** `memoryLimit` of the builtin isolate; the ring and the stats count against it. */
@@ -30,7 +30,10 @@ export class Builtin {
 
   constructor(options: BuiltinOptions) {
     this.#isolate = new Isolate({ memoryLimitMb: MEMORY_LIMIT_MB, sdk: options.prelude.sdk });
-    this.#prelude = this.#isolate.load({ code: options.prelude.builtin, filename: "tsproxy:inside" }, 10_000);
+    this.#prelude = this.#isolate.load(
+      { code: options.prelude.builtin, filename: "tsproxy:inside" },
+      10_000,
+    );
     this.#clock = new Float64Array(options.ring, WORD.NOW * 4, 1);
     const { role, worker, node } = options;
     this.#enter(
@@ -42,7 +45,8 @@ export class Builtin {
       JSON.stringify({ role, worker, node: { ...node, address: ownAddress() } }),
     );
     this.run = this.#prelude.numberEntry("run");
-    this.#watchdog = role === "canary" ? undefined : new Watchdog(this.#isolate, options.ring, WORD.BEAT, HANG_MS);
+    this.#watchdog =
+      role === "canary" ? undefined : new Watchdog(this.#isolate, options.ring, WORD.BEAT, HANG_MS);
   }
 
   get memory(): number {

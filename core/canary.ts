@@ -57,7 +57,9 @@ export class Canary implements CanaryStage {
     } catch (error) {
       // The isolate was stopped in the middle of something, or is gone.
       this.#drop();
-      return [refusalOf(change.modules.length === 1 ? change.modules[0]!.package : "", error as Error)];
+      return [
+        refusalOf(change.modules.length === 1 ? change.modules[0]!.package : "", error as Error),
+      ];
     }
   }
 
@@ -133,6 +135,8 @@ export class Canary implements CanaryStage {
 }
 
 function refusalOf(packageName: string, { message, stack = "" }: Error): Refusal {
-  const reason = message.startsWith("Script execution timed out") ? "setup did not return" : message;
+  const reason = message.startsWith("Script execution timed out")
+    ? "setup did not return"
+    : message;
   return { package: packageName, message: reason, path: "", place: "", stack };
 }

@@ -29,8 +29,13 @@ export class Catalog {
     return [...shipped, ...(await this.#build(sources, names))];
   }
 
-  async #build(sources: readonly PackageUnit["source"][], shipped: ReadonlySet<string>): Promise<PackageUnit[]> {
-    const units = sources.map((source) => new PackageUnit(source, { shipped, trusted: new Set(this.#trusted) }));
+  async #build(
+    sources: readonly PackageUnit["source"][],
+    shipped: ReadonlySet<string>,
+  ): Promise<PackageUnit[]> {
+    const units = sources.map(
+      (source) => new PackageUnit(source, { shipped, trusted: new Set(this.#trusted) }),
+    );
     await Promise.all(units.map((unit) => unit.build(this.#describer)));
     return units;
   }

@@ -3,13 +3,10 @@ import { availableParallelism } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { Command, InvalidArgumentError, Option } from "commander";
-import { filterNew, type NewFilterKind } from "./filter-new.ts";
-import { listFilters } from "./filter-list.ts";
+import type { NewFilterKind } from "./filter-new.ts";
 import { createLog, LEVEL_NAMES, type LevelName } from "./log.ts";
 import type { RunOptions } from "./options.ts";
 import { isShippedTree } from "./packages.ts";
-import { superviseProxy } from "./supervisor.ts";
-import { validate } from "./validate.ts";
 import { VERSION } from "./version.ts";
 
 interface RunFlags {
@@ -24,11 +21,13 @@ interface RunFlags {
   readonly strict: boolean;
 }
 
-/** Answers the exit code. */
+/** Answers the exit code. Each command loads what it needs: the supervisor stays small beside the proxy. */
 export async function cli(argv: readonly string[]): Promise<number> {
   let code = 0;
   const program = new Command("tsproxy")
-    .description("A proxy that runs Envoy's configuration files, and filters written in TypeScript that reload while traffic flows.")
+    .description(
+      "A proxy that runs Envoy's configuration files, and filters written in TypeScript that reload while traffic flows.",
+    )
     .version(VERSION, "-V, --version")
     .showHelpAfterError("(tsproxy --help tells more)")
     .exitOverride();
@@ -38,12 +37,24 @@ export async function cli(argv: readonly string[]): Promise<number> {
     .description("serve traffic; edits of the config and of filters are taken up as they are saved")
     .requiredOption("-c, --config-path <file>", "Envoy bootstrap, YAML or JSON, v3 or v2")
     .option("--concurrency <n>", "worker threads", parseCount, availableParallelism())
-    .addOption(new Option("-l, --log-level <level>", "how much is told").choices(LEVEL_NAMES).default("info"))
-    .option("--service-cluster <name>", "the cluster this node belongs to, for control planes and access logs", "")
+    .addOption(
+      new Option("-l, --log-level <level>", "how much is told")
+        .choices(LEVEL_NAMES)
+        .default("info"),
+    )
+    .option(
+      "--service-cluster <name>",
+      "the cluster this node belongs to, for control planes and access logs",
+      "",
+    )
     .option("--service-node <id>", "the id of this node", "")
     .addOption(filtersOption())
     .addOption(trustOption())
-    .addOption(new Option("--mode <mode>", "serve, or only check the config").choices(["serve", "validate"]).default("serve"))
+    .addOption(
+      new Option("--mode <mode>", "serve, or only check the config")
+        .choices(["serve", "validate"])
+        .default("serve"),
+    )
     .option("--strict", "refuse fields that Envoy knows and tsproxy does not implement", false)
     .action(async (flags: RunFlags) => {
       code = await run(flags);
@@ -57,18 +68,31 @@ export async function cli(argv: readonly string[]): Promise<number> {
     .option("--strict", "refuse fields that Envoy knows and tsproxy does not implement", false)
     .addOption(filtersOption())
     .addOption(trustOption())
-    .action(async (files: string[], flags: { json: boolean; strict: boolean; filters: string[]; trust: string[] }) => {
-      code = await validate({ files, ...flags, filters: (file) => filterDirectories(flags.filters, file) });
-    });
+    .action(
+      async (
+        files: string[],
+        flags: { json: boolean; strict: boolean; filters: string[]; trust: string[] },
+      ) => {
+        const { validate } = await import("./validate.ts");
+        code = await validate({
+          files,
+          ...flags,
+          filters: (file) => filterDirectories(flags.filters, file),
+        });
+      },
+    );
 
   const filter = program.command("filter").description("make filters, and see what is there");
   filter
     .command("new")
     .description("write a filter package that works, with its test")
     .argument("<name>", "what configs will call it")
-    .addOption(new Option("--kind <kind>", "where it stands").choices(["http", "network"]).default("http"))
+    .addOption(
+      new Option("--kind <kind>", "where it stands").choices(["http", "network"]).default("http"),
+    )
     .option("--dir <directory>", "where packages lie", "filters")
     .action(async (name: string, flags: { kind: NewFilterKind; dir: string }) => {
+      const { filterNew } = await import("./filter-new.ts");
       code = await filterNew({ name, ...flags });
     });
   filter
@@ -79,9 +103,21 @@ export async function cli(argv: readonly string[]): Promise<number> {
     .addOption(trustOption())
     .option("--json", "print JSON", false)
     .option("--admin <url>", "ask the proxy behind this admin address what it runs")
-    .action(async (flags: { configPath?: string; filters: string[]; trust: string[]; json: boolean; admin?: string }) => {
-      code = await listFilters({ ...flags, filters: filterDirectories(flags.filters, flags.configPath) });
-    });
+    .action(
+      async (flags: {
+        configPath?: string;
+        filters: string[];
+        trust: string[];
+        json: boolean;
+        admin?: string;
+      }) => {
+        const { listFilters } = await import("./filter-list.ts");
+        code = await listFilters({
+          ...flags,
+          filters: filterDirectories(flags.filters, flags.configPath),
+        });
+      },
+    );
 
   try {
     await program.parseAsync([...argv], { from: "user" });
@@ -97,14 +133,25 @@ export async function cli(argv: readonly string[]): Promise<number> {
 async function run(flags: RunFlags): Promise<number> {
   const file = flags.configPath;
   if (!existsSync(file) || statSync(file).isDirectory()) {
-    process.stderr.write(`cannot read ${file}: ${existsSync(file) ? "it is a directory" : "no such file"}\n`);
+    process.stderr.write(
+      `cannot read ${file}: ${existsSync(file) ? "it is a directory" : "no such file"}\n`,
+    );
     return 1;
   }
   const filters = filterDirectories(flags.filters, file);
   const trusted = flags.trust;
-  if (flags.mode === "validate")
-    return validate({ files: [file], json: false, strict: flags.strict, trust: trusted, filters: () => filters });
+  if (flags.mode === "validate") {
+    const { validate } = await import("./validate.ts");
+    return validate({
+      files: [file],
+      json: false,
+      strict: flags.strict,
+      trust: trusted,
+      filters: () => filters,
+    });
+  }
   const options: RunOptions = { ...flags, configFile: file, filters, trusted };
+  const { superviseProxy } = await import("./supervisor.ts");
   const log = createLog(flags.logLevel);
   return superviseProxy(options, (message) => log.error(message));
 }
@@ -113,21 +160,31 @@ async function run(flags: RunFlags): Promise<number> {
 function filterDirectories(named: readonly string[], configFile: string | undefined): string[] {
   for (const directory of named)
     if (isShippedTree(directory))
-      throw new Error(`--filters ${directory}: these are the shipped filters, which are always there; name a directory of your own`);
+      throw new Error(
+        `--filters ${directory}: these are the shipped filters, which are always there; name a directory of your own`,
+      );
   if (named.length > 0) return named.map((directory) => path.resolve(directory));
   if (configFile === undefined) return [];
   const beside = path.join(path.dirname(path.resolve(configFile)), "filters");
-  return existsSync(beside) && statSync(beside).isDirectory() && !isShippedTree(beside) ? [beside] : [];
+  return existsSync(beside) && statSync(beside).isDirectory() && !isShippedTree(beside)
+    ? [beside]
+    : [];
 }
 
 function filtersOption(): Option {
-  return new Option("--filters <directory>", "dropped-in filters; may be repeated (default: filters/ beside the config)")
+  return new Option(
+    "--filters <directory>",
+    "dropped-in filters; may be repeated (default: filters/ beside the config)",
+  )
     .argParser(collect)
     .default([], "");
 }
 
 function trustOption(): Option {
-  return new Option("--trust <name>", "let a dropped-in filter run among the shipped ones; may be repeated")
+  return new Option(
+    "--trust <name>",
+    "let a dropped-in filter run among the shipped ones; may be repeated",
+  )
     .argParser(collect)
     .default([], "");
 }
@@ -138,12 +195,16 @@ function collect(value: string, before: string[]): string[] {
 
 function parseCount(text: string): number {
   const n = Number(text);
-  if (!Number.isInteger(n) || n < 1 || n > 256) throw new InvalidArgumentError("write a number from 1 to 256");
+  if (!Number.isInteger(n) || n < 1 || n > 256)
+    throw new InvalidArgumentError("write a number from 1 to 256");
   return n;
 }
 
 // Started as a program, not imported by a test.
-if (process.argv[1] !== undefined && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
+if (
+  process.argv[1] !== undefined &&
+  realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)
+) {
   const code = await cli(process.argv.slice(2));
   process.exit(code);
 }

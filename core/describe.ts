@@ -95,7 +95,9 @@ class Cell {
 
   constructor(sdk: string) {
     this.#isolate = new Isolate({ memoryLimitMb: MEMORY_MB, sdk });
-    this.#read = this.#isolate.load({ code: READER, filename: "tsproxy:reader" }).entry("read", LOAD_MS);
+    this.#read = this.#isolate
+      .load({ code: READER, filename: "tsproxy:reader" })
+      .entry("read", LOAD_MS);
   }
 
   read(bundle: Bundle): readonly Description[] {
@@ -108,7 +110,8 @@ class Cell {
       const reason = message.startsWith("Script execution timed out")
         ? `did not finish loading within ${LOAD_MS / 1000} s`
         : message;
-      const find = (filename: string) => (filename === bundle.filename ? bundle.sources : undefined);
+      const find = (filename: string) =>
+        filename === bundle.filename ? bundle.sources : undefined;
       throw new DescribeError(locate(reason, stack, find));
     }
   }

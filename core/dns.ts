@@ -25,7 +25,8 @@ function fromHostsFile(name: string): readonly string[] {
       for (const line of readFileSync(HOSTS_FILE, "utf8").split("\n")) {
         const [ip, ...names] = line.replace(/#.*/, "").trim().split(/\s+/);
         if (ip === undefined || isIP(ip) === 0) continue;
-        for (const n of names) hosts.set(n.toLowerCase(), [...(hosts.get(n.toLowerCase()) ?? []), ip]);
+        for (const n of names)
+          hosts.set(n.toLowerCase(), [...(hosts.get(n.toLowerCase()) ?? []), ip]);
       }
     }
   } catch {
@@ -71,7 +72,9 @@ export async function resolveName(name: string, family: Family): Promise<readonl
 }
 
 /** Undefined: the server could not be asked. */
-async function ask(query: () => Promise<{ address: string; ttl: number }[]>): Promise<Resolved[] | undefined> {
+async function ask(
+  query: () => Promise<{ address: string; ttl: number }[]>,
+): Promise<Resolved[] | undefined> {
   try {
     return (await query()).map(({ address, ttl }) => ({ ip: address, ttl }));
   } catch (error) {
@@ -80,7 +83,11 @@ async function ask(query: () => Promise<{ address: string; ttl: number }[]>): Pr
   }
 }
 
-function pick(family: Family, v4: readonly Resolved[], v6: readonly Resolved[]): readonly Resolved[] {
+function pick(
+  family: Family,
+  v4: readonly Resolved[],
+  v6: readonly Resolved[],
+): readonly Resolved[] {
   if (family === "V4_ONLY") return v4;
   if (family === "V6_ONLY") return v6;
   if (family === "ALL") return [...v6, ...v4];
@@ -90,5 +97,7 @@ function pick(family: Family, v4: readonly Resolved[], v6: readonly Resolved[]):
 
 /** As getaddrinfo's AI_ADDRCONFIG: without an address beyond loopback nothing IPv6 can be reached. */
 function routesIpv6(): boolean {
-  return Object.values(networkInterfaces()).some((list) => list?.some((a) => a.family === "IPv6" && !a.internal));
+  return Object.values(networkInterfaces()).some((list) =>
+    list?.some((a) => a.family === "IPv6" && !a.internal),
+  );
 }

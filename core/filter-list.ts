@@ -24,7 +24,8 @@ interface Row {
 
 /** Prints the packages of a running proxy, or those that one would find. The exit code is 1 if any is broken. */
 export async function listFilters(options: ListOptions): Promise<number> {
-  const rows = options.admin === undefined ? await rowsOnDisk(options) : await rowsOfProxy(options.admin);
+  const rows =
+    options.admin === undefined ? await rowsOnDisk(options) : await rowsOfProxy(options.admin);
   if (rows === undefined) return 1;
   if (options.json) process.stdout.write(`${JSON.stringify({ filters: rows })}\n`);
   else process.stdout.write(table(rows));
@@ -53,12 +54,16 @@ function rowsOf(unit: PackageUnit): Row[] {
 async function rowsOfProxy(url: string): Promise<Row[] | undefined> {
   const base = url.includes("://") ? url : `http://${url}`;
   try {
-    const answer = await fetch(new URL("/filters?format=json", base), { signal: AbortSignal.timeout(5_000) });
+    const answer = await fetch(new URL("/filters?format=json", base), {
+      signal: AbortSignal.timeout(5_000),
+    });
     if (!answer.ok) throw new Error(`it answered ${answer.status}`);
     return ((await answer.json()) as { filters: Row[] }).filters;
   } catch (error) {
     const { message, cause } = error as Error;
-    process.stderr.write(`no tsproxy admin at ${url}: ${cause instanceof Error ? cause.message : message}\n`);
+    process.stderr.write(
+      `no tsproxy admin at ${url}: ${cause instanceof Error ? cause.message : message}\n`,
+    );
     return undefined;
   }
 }
@@ -67,7 +72,12 @@ function table(rows: readonly Row[]): string {
   const width = Math.max(0, ...rows.map((row) => row.package.length));
   return rows
     .map((row) => {
-      const place = row.origin === "shipped" ? "shipped" : row.group === "builtin" ? "dropped-in, trusted" : "dropped-in, sandbox";
+      const place =
+        row.origin === "shipped"
+          ? "shipped"
+          : row.group === "builtin"
+            ? "dropped-in, trusted"
+            : "dropped-in, sandbox";
       const generation = row.generation === undefined ? "" : `  generation ${row.generation}`;
       const line = `${row.package.padEnd(width)}  ${row.state.padEnd(6)}  ${place}${generation}\n`;
       return row.error === undefined ? line : line + indented(row.error);
@@ -77,5 +87,8 @@ function table(rows: readonly Row[]): string {
 
 function indented(error: NonNullable<Row["error"]>): string {
   const text = formatProblem({ ...problem(error.message), ...error, file: error.file ?? "" });
-  return text.split("\n").map((line) => `    ${line}\n`).join("");
+  return text
+    .split("\n")
+    .map((line) => `    ${line}\n`)
+    .join("");
 }

@@ -17,9 +17,14 @@ export interface NewFilterOptions {
 /** Writes a package that works as it stands: a small filter, its config, its test. */
 export async function filterNew({ name, kind, dir }: NewFilterOptions): Promise<number> {
   if (!/^[a-z][a-z0-9_]*$/.test(name)) {
-    const better = name.toLowerCase().replace(/[^a-z0-9]+/g, "_").replace(/^[^a-z]+/, "");
+    const better = name
+      .toLowerCase()
+      .replace(/[^a-z0-9]+/g, "_")
+      .replace(/^[^a-z]+/, "");
     const hint = better === "" ? "" : `, say "${better}"`;
-    process.stderr.write(`"${name}" is no name for a filter: write small letters, digits and _${hint}\n`);
+    process.stderr.write(
+      `"${name}" is no name for a filter: write small letters, digits and _${hint}\n`,
+    );
     return 1;
   }
   const folder = path.resolve(dir, name);
@@ -48,7 +53,8 @@ function sdkVersion(folder: string): string {
 function nextSteps(name: string, kind: NewFilterKind, folder: string, sdk: string): string {
   const place = kind === "http" ? "http_filters" : "filters";
   const where = shortPath(folder);
-  const install = sdk === "*" ? "" : `  (cd ${where} && npm install)    once, for the editor and the test\n`;
+  const install =
+    sdk === "*" ? "" : `  (cd ${where} && npm install)    once, for the editor and the test\n`;
   return `${install}  npx vitest run ${where}    its test
   in the config, under ${place}:    - name: ${name}
   a proxy whose config has filters/ beside it, or --filters ${shortPath(path.dirname(folder))}, has it already; save and it reloads

@@ -35,7 +35,10 @@ export class FleetLog implements FleetEvents {
     );
   }
 
-  onFault(thread: Thread, { package: name, reason, stack }: Extract<FromWorker, { type: "fault" }>): void {
+  onFault(
+    thread: Thread,
+    { package: name, reason, stack }: Extract<FromWorker, { type: "fault" }>,
+  ): void {
     const { log, reload, server } = this.#parts;
     server.faults(name === "" ? "unknown" : name);
     this.#once(`fault ${name} ${reason}`, (more) => {

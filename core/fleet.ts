@@ -1,4 +1,3 @@
-import type { ThreadMemory } from "./threads.ts";
 import type {
   AddressConfig,
   FromWorker,
@@ -8,6 +7,7 @@ import type {
   RuntimeConfig,
   ToWorker,
 } from "./protocol.ts";
+import type { ThreadMemory } from "./threads.ts";
 
 /** What a new generation brings. */
 export interface Change {
@@ -117,7 +117,8 @@ export class Fleet implements Stage {
 
   async commit(generation: number): Promise<void> {
     const change = this.#pending;
-    if (change?.generation !== generation) throw new Error(`generation ${generation} was not prepared`);
+    if (change?.generation !== generation)
+      throw new Error(`generation ${generation} was not prepared`);
     this.#pending = undefined;
     this.#generation = generation;
     for (const module of change.modules) this.#modules.set(module.package, module);
@@ -214,7 +215,9 @@ export class Fleet implements Stage {
     const member = this.#members.at(-1)!;
     const config = this.#config;
     if (config === undefined) return;
-    const names = new Set(config.listeners.filter((l) => (l.thread ?? "worker") === role).map((l) => l.name));
+    const names = new Set(
+      config.listeners.filter((l) => (l.thread ?? "worker") === role).map((l) => l.name),
+    );
     // A unix socket is the first worker's alone.
     const takes = ({ name, address }: Bound) =>
       names.has(name) && (address.path === undefined || role === "control" || index === 0);
@@ -227,13 +230,17 @@ export class Fleet implements Stage {
   #onMessage(member: Member, message: FromWorker): void {
     switch (message.type) {
       case "publish":
-        return this.publish(message.topic, message.value, member.thread);
+        this.publish(message.topic, message.value, member.thread);
+        break;
       case "log":
-        return this.#events.onLog(member.thread, message);
+        this.#events.onLog(member.thread, message);
+        break;
       case "fault":
-        return this.#events.onFault(member.thread, message);
+        this.#events.onFault(member.thread, message);
+        break;
       case "stats":
-        return this.#events.onStats(member.thread, message);
+        this.#events.onStats(member.thread, message);
+        break;
       case "call": {
         const { call } = message;
         const reply = (value: unknown, error: string | undefined) =>
@@ -251,7 +258,10 @@ function isSameAddress(a: AddressConfig, b: AddressConfig): boolean {
   return a.ip === b.ip && a.port === b.port && a.path === b.path && a.ipv4Compat === b.ipv4Compat;
 }
 
-type Answer = Extract<FromWorker, { type: "prepared" | "refused" | "committed" | "listening" | "listen_failed" | "drained" }>;
+type Answer = Extract<
+  FromWorker,
+  { type: "prepared" | "refused" | "committed" | "listening" | "listen_failed" | "drained" }
+>;
 
 /** One thread and the answers that the fleet waits for from it. */
 class Member {
@@ -315,12 +325,19 @@ class Member {
     const message = await answer;
     if (message?.type === "prepared") return [];
     if (message?.type === "refused") return message.refusals;
-    const what = this.#gone ? "died while it prepared" : `did not answer within ${PREPARE_MS / 1000} s`;
-    return [{ package: "", message: `${this.thread.name} ${what}`, path: "", place: "", stack: "" }];
+    const what = this.#gone
+      ? "died while it prepared"
+      : `did not answer within ${PREPARE_MS / 1000} s`;
+    return [
+      { package: "", message: `${this.thread.name} ${what}`, path: "", place: "", stack: "" },
+    ];
   }
 
   async commit(generation: number): Promise<void> {
-    const answer = this.#answer(COMMIT_MS, (message) => message.type === "committed" && message.generation === generation);
+    const answer = this.#answer(
+      COMMIT_MS,
+      (message) => message.type === "committed" && message.generation === generation,
+    );
     this.post({ type: "commit", generation });
     await answer;
     this.#running = true;
@@ -340,7 +357,10 @@ class Member {
     const { code, message: text } =
       message?.type === "listen_failed"
         ? message
-        : { code: "", message: `${this.thread.name} ${this.#gone ? "died" : "did not answer"} while it bound the socket` };
+        : {
+            code: "",
+            message: `${this.thread.name} ${this.#gone ? "died" : "did not answer"} while it bound the socket`,
+          };
     const failure: ListenFailure = { listener: listener.name, code, message: text };
     throw failure;
   }

@@ -4,9 +4,15 @@ import { createRequire } from "node:module";
 const ivm = createRequire(import.meta.url)("isolated-vm") as Ivm;
 
 interface Ivm {
-  readonly Isolate: new (options: { memoryLimit: number; onCatastrophicError?: () => void }) => IvmIsolate;
+  readonly Isolate: new (options: {
+    memoryLimit: number;
+    onCatastrophicError?: () => void;
+  }) => IvmIsolate;
   readonly ExternalCopy: new (value: unknown) => { copyInto(): unknown };
-  readonly Callback: new (f: (...args: string[]) => unknown, options?: { sync?: boolean; ignored?: boolean }) => unknown;
+  readonly Callback: new (
+    f: (...args: string[]) => unknown,
+    options?: { sync?: boolean; ignored?: boolean },
+  ) => unknown;
 }
 interface IvmIsolate {
   readonly isDisposed: boolean;
@@ -21,7 +27,9 @@ interface IvmContext {
   evalSync(code: string, options: { reference: true }): IvmReference;
 }
 interface IvmModule {
-  readonly namespace: IvmReference & { getSync(name: string, options: { reference: true }): IvmReference };
+  readonly namespace: IvmReference & {
+    getSync(name: string, options: { reference: true }): IvmReference;
+  };
   instantiateSync(context: IvmContext, resolve: (specifier: string) => IvmModule): void;
   evaluateSync(options?: { timeout: number }): void;
 }

@@ -44,7 +44,7 @@ export function logTo(stream: DestinationStream, level: LevelName, terminal: boo
   };
   if (!terminal) return pino(options, stream);
   const format = prettyFactory({
-    colorize: process.env["NO_COLOR"] === undefined,
+    colorize: process.env.NO_COLOR === undefined,
     translateTime: "SYS:HH:MM:ss.l",
     singleLine: true,
   });

@@ -2,8 +2,8 @@ import { checkAddresses, listenProblem } from "./addresses.ts";
 import { announce } from "./announce.ts";
 import { Canary } from "./canary.ts";
 import { Describer } from "./describe.ts";
-import { FleetLog } from "./fleet-log.ts";
 import { Fleet } from "./fleet.ts";
+import { FleetLog } from "./fleet-log.ts";
 import { createLog } from "./log.ts";
 import { operations } from "./operations.ts";
 import type { RunOptions, ToSupervisor } from "./options.ts";
@@ -63,7 +63,15 @@ beat();
 /** Threads start with the first config that is known to be good. */
 async function serve(config: RuntimeConfig): Promise<Serving> {
   const quit = () => void drain();
-  const onCall = operations({ options, reload, fleet: () => fleet, stats, server, state: () => state, quit });
+  const onCall = operations({
+    options,
+    reload,
+    fleet: () => fleet,
+    stats,
+    server,
+    state: () => state,
+    quit,
+  });
   const started = new Fleet(
     threadStarter({ prelude, node: config.node }),
     new FleetLog({ log, reload, server, stats, onCall }),

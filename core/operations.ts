@@ -19,12 +19,20 @@ export interface OperationParts {
 type Operation = (args: unknown) => unknown;
 
 /** What packages may ask of core as a whole (`cx.operation("core.…")`). Admin does. */
-export function operations(parts: OperationParts): (name: string, args: unknown) => Promise<unknown> {
+export function operations(
+  parts: OperationParts,
+): (name: string, args: unknown) => Promise<unknown> {
   const { options, reload, fleet, stats, server } = parts;
   const table = new Map<string, Operation>([
     ["core.stats", () => stats.snapshot()],
     ["core.reset_counters", () => stats.resetCounters()],
-    ["core.config", () => ({ bootstrap: reload.live?.loaded.bootstrap ?? {}, loadedAt: reload.loadedAt.toISOString() })],
+    [
+      "core.config",
+      () => ({
+        bootstrap: reload.live?.loaded.bootstrap ?? {},
+        loadedAt: reload.loadedAt.toISOString(),
+      }),
+    ],
     ["core.packages", () => shownPackages(reload)],
     ["core.listeners", () => shownListeners(fleet(), reload.live?.config)],
     [
@@ -71,7 +79,9 @@ function usesIn(config: RuntimeConfig | undefined): Map<string, number> {
 
 function shownListeners(fleet: Fleet | undefined, config: RuntimeConfig | undefined): unknown[] {
   const own = new Set(config?.listeners.filter((l) => l.thread !== "control").map((l) => l.name));
-  return (fleet?.bound ?? []).filter(({ name }) => own.has(name)).map((bound) => ({ ...bound, additional: [] }));
+  return (fleet?.bound ?? [])
+    .filter(({ name }) => own.has(name))
+    .map((bound) => ({ ...bound, additional: [] }));
 }
 
 function shownOptions(options: RunOptions): Record<string, unknown> {

@@ -17,7 +17,14 @@ export interface Built {
 }
 
 /** Kinds whose contract is made of records that may wait, so that they can live in an isolate of their own. */
-const SANDBOX_KINDS = new Set(["http", "network", "listener", "access_log", "stats_sink", "service"]);
+const SANDBOX_KINDS = new Set([
+  "http",
+  "network",
+  "listener",
+  "access_log",
+  "stats_sink",
+  "service",
+]);
 
 /** What a unit has to know of names that are not its own. */
 export interface PackageNames {
@@ -55,7 +62,10 @@ export class PackageUnit {
   /** As a log says it: `http/router`; the path of one that never could be read. */
   get name(): string {
     const info = (this.live ?? this.next)?.infos[0];
-    return info?.package ?? (this.source.origin === "shipped" ? this.source.id : shortPath(this.source.entry));
+    return (
+      info?.package ??
+      (this.source.origin === "shipped" ? this.source.id : shortPath(this.source.entry))
+    );
   }
 
   /** Nobody has tried to build it. */
@@ -97,7 +107,12 @@ export class PackageUnit {
       const infos = infosOf(this.source, descriptions, this.#names.shipped);
       const group = this.#group(infos);
       const { code, filename, hash } = made;
-      this.next = { bundle: made, builtAt: new Date(), infos, module: { package: infos[0]!.package, group, code, filename, hash } };
+      this.next = {
+        bundle: made,
+        builtAt: new Date(),
+        infos,
+        module: { package: infos[0]!.package, group, code, filename, hash },
+      };
     } catch (error) {
       if (error instanceof BundleError) this.#inputs = new Map([...this.#inputs, ...error.inputs]);
       else if (!(error instanceof DescribeError)) throw error;

@@ -18,7 +18,7 @@ export interface PackageSource {
 
 /** The tree that comes with the proxy. Tests of reloads edit a copy and name it in the environment. */
 export const SHIPPED_ROOT =
-  process.env["TSPROXY_SHIPPED_FILTERS"] ?? fileURLToPath(new URL("../filters", import.meta.url));
+  process.env.TSPROXY_SHIPPED_FILTERS ?? fileURLToPath(new URL("../filters", import.meta.url));
 
 /** `filters/<kind>/<name>/filter.ts`. */
 export async function discoverShipped(root = SHIPPED_ROOT): Promise<PackageSource[]> {
@@ -58,7 +58,8 @@ export function isShippedTree(directory: string): boolean {
 async function packageAt(at: string): Promise<PackageSource | undefined> {
   const entry = await stat(at).catch(() => undefined);
   if (entry?.isFile()) {
-    if (!/\.[cm]?[jt]s$/.test(at) || /\.(test|spec|d|config)\.[cm]?[jt]s$/.test(at)) return undefined;
+    if (!/\.[cm]?[jt]s$/.test(at) || /\.(test|spec|d|config)\.[cm]?[jt]s$/.test(at))
+      return undefined;
     return { id: at, origin: "dropped-in", entry: at, folder: path.dirname(at), trusted: false };
   }
   if (!entry?.isDirectory()) return undefined;
@@ -92,7 +93,7 @@ function exported(exports: unknown): string | undefined {
   if (typeof exports === "string") return exports;
   if (typeof exports !== "object" || exports === null) return undefined;
   const conditions = exports as Record<string, unknown>;
-  return exported(conditions["."] ?? conditions["import"] ?? conditions["default"]);
+  return exported(conditions["."] ?? conditions.import ?? conditions.default);
 }
 
 async function folders(directory: string): Promise<string[]> {

@@ -103,10 +103,18 @@ export type ToWorker =
   | { readonly type: "commit"; readonly generation: number }
   | { readonly type: "abort"; readonly generation: number }
   /** Bind these (main has checked that the address is free); answered by `listening`. */
-  | { readonly type: "listen"; readonly listeners: readonly { readonly name: string; readonly address: AddressConfig }[] }
+  | {
+      readonly type: "listen";
+      readonly listeners: readonly { readonly name: string; readonly address: AddressConfig }[];
+    }
   | { readonly type: "publish"; readonly topic: string; readonly value: unknown }
   | { readonly type: "drain"; readonly ms: number }
-  | { readonly type: "reply"; readonly call: number; readonly value: unknown; readonly error: string | undefined }
+  | {
+      readonly type: "reply";
+      readonly call: number;
+      readonly value: unknown;
+      readonly error: string | undefined;
+    }
   | { readonly type: "stop" };
 
 /** Why a generation was refused: which package, and where in its config (or in its source) it said no. */
@@ -126,14 +134,40 @@ export type FromWorker =
   | { readonly type: "prepared"; readonly generation: number }
   | { readonly type: "refused"; readonly generation: number; readonly refusals: readonly Refusal[] }
   | { readonly type: "committed"; readonly generation: number }
-  | { readonly type: "listening"; readonly listeners: readonly { readonly name: string; readonly address: AddressConfig }[] }
-  | { readonly type: "listen_failed"; readonly name: string; readonly code: string; readonly message: string }
+  | {
+      readonly type: "listening";
+      readonly listeners: readonly { readonly name: string; readonly address: AddressConfig }[];
+    }
+  | {
+      readonly type: "listen_failed";
+      readonly name: string;
+      readonly code: string;
+      readonly message: string;
+    }
   | { readonly type: "publish"; readonly topic: string; readonly value: unknown }
   /** New names of stats; `cell` is an index into the worker's block. Kinds: counter, gauge, histogram. */
-  | { readonly type: "stats"; readonly defined: readonly { readonly kind: string; readonly name: string; readonly unit: string; readonly cell: number }[] }
-  | { readonly type: "log"; readonly level: "debug" | "info" | "warn" | "error"; readonly message: string; readonly fields: Readonly<Record<string, unknown>> }
+  | {
+      readonly type: "stats";
+      readonly defined: readonly {
+        readonly kind: string;
+        readonly name: string;
+        readonly unit: string;
+        readonly cell: number;
+      }[];
+    }
+  | {
+      readonly type: "log";
+      readonly level: "debug" | "info" | "warn" | "error";
+      readonly message: string;
+      readonly fields: Readonly<Record<string, unknown>>;
+    }
   /** A fault of a package: what happened, how often it has. */
-  | { readonly type: "fault"; readonly package: string; readonly reason: string; readonly stack: string }
+  | {
+      readonly type: "fault";
+      readonly package: string;
+      readonly reason: string;
+      readonly stack: string;
+    }
   /** An operation that main carries out (`core.config`, `core.quit`, …). */
   | { readonly type: "call"; readonly call: number; readonly name: string; readonly args: unknown }
   | { readonly type: "drained" };
@@ -150,6 +184,11 @@ export interface WorkerStart {
   readonly turns: SharedArrayBuffer;
   /** Beats (Int32Array): [turns, package index about to be entered + 1 or 0, milliseconds at entry]. */
   readonly beat: SharedArrayBuffer;
-  readonly sizes: { readonly events: number; readonly commands: number; readonly segments: number; readonly slots: number };
+  readonly sizes: {
+    readonly events: number;
+    readonly commands: number;
+    readonly segments: number;
+    readonly slots: number;
+  };
   readonly node: { readonly id: string; readonly cluster: string };
 }

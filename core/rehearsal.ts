@@ -70,7 +70,8 @@ export async function rehearse(options: RehearsalOptions): Promise<Rehearsed | R
   const services = canary.serviceListeners();
   const brought = JSON.stringify(services);
   const same = { asked, loaded, warnings, written, brought, explain };
-  if (sameFile && brought === live?.brought) return { ...same, config: live.config, unchanged: true };
+  if (sameFile && brought === live?.brought)
+    return { ...same, config: live.config, unchanged: true };
   if (services.length === 0) return { ...same, config: own, unchanged: false };
 
   const listeners: ListenerConfig[] = [];
@@ -94,18 +95,26 @@ export function isRejected(outcome: Rehearsed | Rejected): outcome is Rejected {
 }
 
 /** A word against the config is told at the user's line in it; a failure of code at the line of the code. */
-function explained(refusal: Refusal, loaded: Loaded & { ok: true }, { find }: RehearsalOptions): Problem {
+function explained(
+  refusal: Refusal,
+  loaded: Loaded & { ok: true },
+  { find }: RehearsalOptions,
+): Problem {
   const inCode = locate(refusal.message, refusal.stack, find);
   if (inCode.file !== "") return inCode;
   if (refusal.place !== "") return toProblem(loaded.source.diagnostic(refusal));
-  return problem(refusal.package === "" ? refusal.message : `${refusal.package}: ${refusal.message}`);
+  return problem(
+    refusal.package === "" ? refusal.message : `${refusal.package}: ${refusal.message}`,
+  );
 }
 
 /** A service may write the listener as core keeps it; its filters are checked all the same, so that defaults get filled in. */
 function asEnvoys(service: unknown): unknown {
-  if (typeof service !== "object" || service === null || !("filterChains" in service)) return service;
+  if (typeof service !== "object" || service === null || !("filterChains" in service))
+    return service;
   const { name, statPrefix, address, direction, filterChains, ...rest } = service as ListenerConfig;
-  const filters = (refs: readonly ExtensionRef[]) => refs.map((ref) => ({ name: ref.package, config: ref.config }));
+  const filters = (refs: readonly ExtensionRef[]) =>
+    refs.map((ref) => ({ name: ref.package, config: ref.config }));
   return {
     name,
     stat_prefix: statPrefix,
@@ -114,7 +123,10 @@ function asEnvoys(service: unknown): unknown {
         ? { socket_address: { address: address.ip, port_value: address.port } }
         : { pipe: { path: address.path } },
     traffic_direction: direction,
-    filter_chains: filterChains.map((chain) => ({ name: chain.name, filters: filters(chain.filters) })),
+    filter_chains: filterChains.map((chain) => ({
+      name: chain.name,
+      filters: filters(chain.filters),
+    })),
     per_connection_buffer_limit_bytes: rest.perConnectionBufferLimitBytes,
     tcp_backlog_size: rest.backlog,
   };

@@ -61,7 +61,10 @@ class FakeServing implements Serving, CanaryStage {
     const deadline = Date.now() + 5_000;
     while (!holds()) {
       if (Date.now() > deadline) throw new Error(`still not so: ${what}`);
-      await Promise.race([new Promise<void>((resolve) => this.#waiting.push(resolve)), delay(5_000)]);
+      await Promise.race([
+        new Promise<void>((resolve) => this.#waiting.push(resolve)),
+        delay(5_000),
+      ]);
     }
   }
 }
@@ -81,7 +84,10 @@ class World {
     this.canary = new FakeServing(options.canary);
     fs.mkdirSync(this.filters);
     fs.mkdirSync(path.join(this.shipped, "network/end"), { recursive: true });
-    fs.writeFileSync(path.join(this.shipped, "network/end/filter.ts"), filter("envoy.filters.network.end", "end", true));
+    fs.writeFileSync(
+      path.join(this.shipped, "network/end/filter.ts"),
+      filter("envoy.filters.network.end", "end", true),
+    );
     fs.writeFileSync(this.config, yaml("shout"));
     const sink = {
       write: (line: string) => {
@@ -111,13 +117,22 @@ class World {
     this.reload.watch();
   }
   serves(marker: string, name = "network/shout"): Promise<void> {
-    return this.serving.until(`${name} serves ${marker}`, () => this.serving.code(name).includes(`"${marker}"`));
+    return this.serving.until(`${name} serves ${marker}`, () =>
+      this.serving.code(name).includes(`"${marker}"`),
+    );
   }
   says(words: string): Promise<void> {
-    return this.serving.until(`the log says ${words}\n${this.lines.join("\n")}`, () => this.lines.some((line) => line.includes(words)));
+    return this.serving.until(`the log says ${words}\n${this.lines.join("\n")}`, () =>
+      this.lines.some((line) => line.includes(words)),
+    );
   }
   get refusals(): string[] {
-    return this.lines.filter((line) => line.includes("stays at generation") || line.includes("cannot be used") || line.includes("goes on"));
+    return this.lines.filter(
+      (line) =>
+        line.includes("stays at generation") ||
+        line.includes("cannot be used") ||
+        line.includes("goes on"),
+    );
   }
 }
 
@@ -171,13 +186,19 @@ test("starts with every package and the config in one generation", async () => {
   expect([...world.serving.modules.keys()].sort()).toEqual(["network/end", "network/shout"]);
   expect(world.serving.modules.get("network/end")?.group).toBe("builtin");
   expect(world.serving.modules.get("network/shout")?.group).toBe("network/shout");
-  expect(world.serving.listeners[0]?.filterChains[0]?.filters.map((ref) => ref.package)).toEqual(["network/shout", "network/end"]);
+  expect(world.serving.listeners[0]?.filterChains[0]?.filters.map((ref) => ref.package)).toEqual([
+    "network/shout",
+    "network/end",
+  ]);
 });
 
 test("does not start when the config names a filter whose code is broken, and says both", async () => {
   const world = new World();
   fs.writeFileSync(world.file("shout.ts"), "export default (");
-  const error: StartError = await world.start().then(() => expect.unreachable(), (e) => e);
+  const error: StartError = await world.start().then(
+    () => expect.unreachable(),
+    (e) => e,
+  );
   expect(error).toBeInstanceOf(StartError);
   expect(error.message).toMatch(/shout\.ts:1:17: unexpected end of file/);
   expect(error.message).toMatch(/front\.yaml:7:15: .*no network filter "shout"/);
@@ -223,20 +244,41 @@ test("ends with the second of two saves 30 ms apart", async () => {
   await delay(30);
   fs.writeFileSync(world.file("shout.ts"), filter("shout", "v3"));
   await world.serves("v3");
-  const markers = world.serving.commits.map((change) => /"(v\d)"/.exec(change.modules.at(-1)?.code ?? "")?.[1]);
+  const markers = world.serving.commits.map(
+    (change) => /"(v\d)"/.exec(change.modules.at(-1)?.code ?? "")?.[1],
+  );
   expect(markers.at(-1)).toBe("v3");
 });
 
 test("takes up a checkout of fifty files", async () => {
   const world = new World();
   const git = (...args: string[]) =>
-    execFileSync("git", ["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "init.defaultBranch=a", ...args], { cwd: world.filters, stdio: "pipe" });
+    execFileSync(
+      "git",
+      [
+        "-c",
+        "user.name=t",
+        "-c",
+        "user.email=t@example.com",
+        "-c",
+        "init.defaultBranch=a",
+        ...args,
+      ],
+      { cwd: world.filters, stdio: "pipe" },
+    );
   const names = Array.from({ length: 10 }, (_, k) => (k === 0 ? "shout" : `other${k}`));
   const write = (marker: string) => {
     for (const name of names) {
       fs.mkdirSync(world.file(name), { recursive: true });
-      fs.writeFileSync(path.join(world.file(name), "filter.ts"), `import "./a.ts";\nimport "./b.ts";\nimport "./c.ts";\nimport "./d.ts";\n${filter(name, marker)}`);
-      for (const part of ["a", "b", "c", "d"]) fs.writeFileSync(path.join(world.file(name), `${part}.ts`), `globalThis.${part} = "${marker}";\n`);
+      fs.writeFileSync(
+        path.join(world.file(name), "filter.ts"),
+        `import "./a.ts";\nimport "./b.ts";\nimport "./c.ts";\nimport "./d.ts";\n${filter(name, marker)}`,
+      );
+      for (const part of ["a", "b", "c", "d"])
+        fs.writeFileSync(
+          path.join(world.file(name), `${part}.ts`),
+          `globalThis.${part} = "${marker}";\n`,
+        );
     }
   };
   git("init", "-q");
@@ -317,8 +359,12 @@ test("ends with the last of many saves of every kind, in whatever order they com
     await delay(gap);
   }
   await world.serves(`v${n}`);
-  await world.serving.until("nothing is wrong", () => world.reload.packages().every((p) => p.state === "active"));
-  const order = world.serving.commits.flatMap((change) => change.modules.map((m) => Number(/"v(\d+)"/.exec(m.code)?.[1] ?? 0)));
+  await world.serving.until("nothing is wrong", () =>
+    world.reload.packages().every((p) => p.state === "active"),
+  );
+  const order = world.serving.commits.flatMap((change) =>
+    change.modules.map((m) => Number(/"v(\d+)"/.exec(m.code)?.[1] ?? 0)),
+  );
   expect(order.slice(2)).toEqual(order.slice(2).toSorted((a, b) => a - b));
   expect(world.refusals).toEqual([]);
 });
@@ -329,11 +375,17 @@ test("keeps serving what it has when a save does not parse, says so once with th
   await world.says("stays at generation 1");
   expect(world.refusals).toHaveLength(1);
   expect(world.refusals[0]).toMatch(/shout\.ts:2:7: .*\n> 2 \| const = 2;\n {4}\| {7}\^/);
-  expect(world.reload.packages().find((p) => p.package === "network/shout")).toMatchObject({ state: "failed", generation: 1 });
+  expect(world.reload.packages().find((p) => p.package === "network/shout")).toMatchObject({
+    state: "failed",
+    generation: 1,
+  });
   expect(world.serving.code("network/shout")).toContain('"v1"');
   fs.writeFileSync(world.file("shout.ts"), filter("shout", "v2"));
   await world.serves("v2");
-  expect(world.reload.packages().find((p) => p.package === "network/shout")).toMatchObject({ state: "active", generation: 2 });
+  expect(world.reload.packages().find((p) => p.package === "network/shout")).toMatchObject({
+    state: "active",
+    generation: 2,
+  });
 });
 
 test("goes back to nothing to do when a bad save is undone", async () => {
@@ -341,7 +393,9 @@ test("goes back to nothing to do when a bad save is undone", async () => {
   fs.writeFileSync(world.file("shout.ts"), "(");
   await world.says("stays at generation 1");
   fs.writeFileSync(world.file("shout.ts"), filter("shout", "v1"));
-  await world.serving.until("it is fine again", () => world.reload.packages().every((p) => p.state === "active"));
+  await world.serving.until("it is fine again", () =>
+    world.reload.packages().every((p) => p.state === "active"),
+  );
   expect(world.serving.commits).toHaveLength(1);
 });
 
@@ -351,7 +405,15 @@ test("commits nothing when the canary refuses, and reports the line of the code 
       const bad = change.modules.find((module) => module.code.includes('"bad"'));
       if (bad === undefined) return [];
       const line = bad.code.split("\n").findIndex((text) => text.includes('"bad"')) + 1;
-      return [{ package: bad.package, message: "boom", path: "", place: "", stack: `Error: boom\n    at setup (${bad.filename}:${line}:5)` }];
+      return [
+        {
+          package: bad.package,
+          message: "boom",
+          path: "",
+          place: "",
+          stack: `Error: boom\n    at setup (${bad.filename}:${line}:5)`,
+        },
+      ];
     },
   });
   fs.writeFileSync(world.file("shout.ts"), filter("shout", "bad"));
@@ -365,7 +427,13 @@ test("takes a good package up although another one that was saved with it is ref
     canary: (change) =>
       change.modules
         .filter((module) => module.code.includes('"bad"'))
-        .map((module) => ({ package: module.package, message: "boom", path: "", place: "", stack: "" })),
+        .map((module) => ({
+          package: module.package,
+          message: "boom",
+          path: "",
+          place: "",
+          stack: "",
+        })),
   });
   fs.writeFileSync(world.file("other.ts"), filter("other", "bad"));
   fs.writeFileSync(world.file("shout.ts"), filter("shout", "v2"));
@@ -388,7 +456,9 @@ test("takes code and config up together when each needs the other", async () => 
   await world.says("stays at generation 1");
   fs.writeFileSync(world.config, yaml("shout").replace("word:", "words:"));
   await world.serves("v2");
-  expect(world.serving.listeners[0]?.filterChains[0]?.filters[0]?.config).toEqual({ words: "hello" });
+  expect(world.serving.listeners[0]?.filterChains[0]?.filters[0]?.config).toEqual({
+    words: "hello",
+  });
 });
 
 test("takes a config edit up, once it has held still", async () => {
@@ -429,7 +499,10 @@ test("offers a package that was dropped in, takes it away when it is gone, and k
 test("starts and goes on without a drop-in directory that appears later", async () => {
   const world = new World();
   fs.rmdirSync(world.filters);
-  fs.writeFileSync(world.config, yaml("network/end").replace("      - name: network/end\n        config: { word: hello }\n", ""));
+  fs.writeFileSync(
+    world.config,
+    yaml("network/end").replace("      - name: network/end\n        config: { word: hello }\n", ""),
+  );
   await world.start();
   fs.mkdirSync(world.filters);
   fs.writeFileSync(world.file("shout.ts"), filter("shout", "v1"));
@@ -453,14 +526,20 @@ test("lets a dropped-in package hide a shipped one by its bare name, and says so
 
 test("refuses a kind that runs among the shipped packages unless it is trusted", async () => {
   const world = await started();
-  fs.writeFileSync(world.file("pick.ts"), 'import { defineBalancer, Type } from "@tsproxy/sdk";\nexport default defineBalancer({ name: "pick", config: Type.Object({}), setup: () => () => ({ choose: () => undefined }) });\n');
+  fs.writeFileSync(
+    world.file("pick.ts"),
+    'import { defineBalancer, Type } from "@tsproxy/sdk";\nexport default defineBalancer({ name: "pick", config: Type.Object({}), setup: () => () => ({ choose: () => undefined }) });\n',
+  );
   await world.says("start with --trust pick");
   fs.rmSync(world.file("pick.ts"));
 });
 
 test("reloads a shipped package under the same name", async () => {
   const world = await started();
-  fs.writeFileSync(path.join(world.shipped, "network/end/filter.ts"), filter("envoy.filters.network.end", "v2", true));
+  fs.writeFileSync(
+    path.join(world.shipped, "network/end/filter.ts"),
+    filter("envoy.filters.network.end", "v2", true),
+  );
   await world.serves("v2", "network/end");
   expect(world.serving.modules.get("network/end")?.group).toBe("builtin");
 });

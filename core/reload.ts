@@ -8,7 +8,13 @@ import { type Built, type PackageNames, PackageUnit } from "./package-unit.ts";
 import { discoverDroppedIn, discoverShipped } from "./packages.ts";
 import { formatProblem, type Problem, problem, shortPath } from "./problem.ts";
 import type { ListenerConfig, RuntimeConfig } from "./protocol.ts";
-import { type CanaryStage, isRejected, type Rehearsed, type Rejected, rehearse } from "./rehearsal.ts";
+import {
+  type CanaryStage,
+  isRejected,
+  type Rehearsed,
+  type Rejected,
+  rehearse,
+} from "./rehearsal.ts";
 import { directoriesOf, Looks, Watch } from "./watch.ts";
 
 /** What serves: the threads, with their sockets. */
@@ -162,7 +168,11 @@ export class Reload {
   /** A failure while packages run, at the line of their source. */
   locate(message: string, stack: string): Problem {
     const bundles = [...this.#units.values()].flatMap((unit) => unit.live?.bundle ?? []);
-    return locate(message, stack, (name) => bundles.find((made) => made.filename === name)?.sources);
+    return locate(
+      message,
+      stack,
+      (name) => bundles.find((made) => made.filename === name)?.sources,
+    );
   }
 
   packages(): PackageState[] {
@@ -192,7 +202,8 @@ export class Reload {
     let fresh = false;
     const builds = [...this.#units.values()].map(async (unit) => {
       if (unit.gone) return;
-      const isTouched = unit.isNew || [...unit.directories()].some((directory) => touched.has(directory));
+      const isTouched =
+        unit.isNew || [...unit.directories()].some((directory) => touched.has(directory));
       if (!isTouched || !(await unit.isStale())) return;
       const before = unit.next;
       await unit.build(this.#options.describer);
@@ -219,7 +230,9 @@ export class Reload {
     const text = await readFile(this.#options.configFile, "utf8").catch(() => undefined);
     if (text === undefined || text.trim() === "") {
       this.#configProblems = [
-        problem(`${shortPath(this.#options.configFile)}: ${text === undefined ? "cannot be read" : "the file is empty"}`),
+        problem(
+          `${shortPath(this.#options.configFile)}: ${text === undefined ? "cannot be read" : "the file is empty"}`,
+        ),
       ];
       this.#seen.hash = "";
       return undefined;
@@ -245,10 +258,14 @@ export class Reload {
     const [only] = edits;
     if (edits.length === 1 && only !== undefined) return this.#refuse(only, failure.problems);
     const isBlamed = (edit: Edit) =>
-      edit.type === "code" && edit.unit.next!.infos.some((info) => failure.packages.has(info.package));
+      edit.type === "code" &&
+      edit.unit.next!.infos.some((info) => failure.packages.has(info.package));
     const blamed = edits.filter(isBlamed);
     const others = edits.filter((edit) => !isBlamed(edit));
-    const parts = blamed.length === 0 || others.length === 0 ? edits.map((edit) => [edit]) : [others, ...blamed.map((edit) => [edit])];
+    const parts =
+      blamed.length === 0 || others.length === 0
+        ? edits.map((edit) => [edit])
+        : [others, ...blamed.map((edit) => [edit])];
     for (const part of parts) await this.#settle(part);
   }
 
@@ -312,7 +329,8 @@ export class Reload {
   /** What would serve, by unit. */
   #draft(edits: readonly Edit[]): Map<PackageUnit, Built> {
     const packages = new Map<PackageUnit, Built>();
-    for (const unit of this.#units.values()) if (unit.live !== undefined) packages.set(unit, unit.live);
+    for (const unit of this.#units.values())
+      if (unit.live !== undefined) packages.set(unit, unit.live);
     for (const edit of edits) {
       if (edit.type === "code") packages.set(edit.unit, edit.unit.next!);
       else if (edit.type === "removal") packages.delete(edit.unit);
@@ -355,7 +373,11 @@ export class Reload {
   #announce(edits: readonly Edit[], generation: number, ms: number): void {
     this.#options.onReload?.("committed");
     const names = (type: Edit["type"]) =>
-      edits.filter((edit) => edit.type === type).map((edit) => (edit.type === "config" ? shortPath(this.#options.configFile) : edit.unit.name));
+      edits
+        .filter((edit) => edit.type === type)
+        .map((edit) =>
+          edit.type === "config" ? shortPath(this.#options.configFile) : edit.unit.name,
+        );
     const done = [...names("code"), ...names("config")];
     const took = `(generation ${generation}) in ${Math.round(ms)} ms`;
     if (done.length > 0) this.#log.info(`reloaded ${listed(done)} ${took}`);
@@ -367,7 +389,9 @@ export class Reload {
     for (const info of unit.live?.infos ?? []) {
       const shipped = info.package.replace(/@dropped-in$/, "");
       if (shipped !== info.package)
-        this.#log.info(`"${info.name}" now means ${shortPath(unit.source.entry)}; the shipped one is still ${shipped}`);
+        this.#log.info(
+          `"${info.name}" now means ${shortPath(unit.source.entry)}; the shipped one is still ${shipped}`,
+        );
     }
   }
 
@@ -386,7 +410,10 @@ export class Reload {
       }
     };
     for (const unit of this.#units.values()) {
-      const rest = unit.live === undefined ? `${unit.name} cannot be used` : `${unit.name} stays at generation ${unit.generation}`;
+      const rest =
+        unit.live === undefined
+          ? `${unit.name} cannot be used`
+          : `${unit.name} stays at generation ${unit.generation}`;
       tell(unit.source.id, unit.name, unit.problems, rest);
     }
     tell("config", "the config", this.#configProblems, "the config of before goes on");
@@ -406,7 +433,9 @@ export class Reload {
         }
         unit.next = undefined;
         unit.problems = [
-          problem(`${shortPath(unit.source.entry)}: ${shortPath(other.source.entry)} already is ${kind} filter "${name}"; give one of them another name`),
+          problem(
+            `${shortPath(unit.source.entry)}: ${shortPath(other.source.entry)} already is ${kind} filter "${name}"; give one of them another name`,
+          ),
         ];
       }
     }
@@ -414,7 +443,10 @@ export class Reload {
 
   async #discover(last: boolean): Promise<void> {
     const { shippedRoot, droppedIn } = this.#options;
-    const lists = await Promise.all([discoverShipped(shippedRoot), ...droppedIn.map(discoverDroppedIn)]);
+    const lists = await Promise.all([
+      discoverShipped(shippedRoot),
+      ...droppedIn.map(discoverDroppedIn),
+    ]);
     const sources = lists.flat();
     const shipped = this.#names.shipped as Set<string>;
     for (const source of sources) if (source.origin === "shipped") shipped.add(source.id);
@@ -446,15 +478,22 @@ export class Reload {
       all.add(path.resolve(root));
       for (const directory of directoriesOf(path.join(root, "any"))) all.add(directory);
     }
-    for (const unit of this.#units.values()) for (const directory of unit.directories()) all.add(directory);
+    for (const unit of this.#units.values())
+      for (const directory of unit.directories()) all.add(directory);
     return all;
   }
 }
 
 function changeOf(edits: readonly Edit[], generation: number): Omit<Change, "config"> {
   const modules = edits.flatMap((edit) => (edit.type === "code" ? [edit.unit.next!.module] : []));
-  const kept = new Set(edits.flatMap((edit) => (edit.type === "code" ? edit.unit.next!.infos.map((info) => info.package) : [])));
-  const before = edits.flatMap((edit) => (edit.type === "config" ? [] : (edit.unit.live?.infos ?? [])));
+  const kept = new Set(
+    edits.flatMap((edit) =>
+      edit.type === "code" ? edit.unit.next!.infos.map((info) => info.package) : [],
+    ),
+  );
+  const before = edits.flatMap((edit) =>
+    edit.type === "config" ? [] : (edit.unit.live?.infos ?? []),
+  );
   const removed = before.map((info) => info.package).filter((name) => !kept.has(name));
   return { generation, modules, removed };
 }
@@ -464,7 +503,14 @@ function statesOf(unit: PackageUnit): PackageState[] {
   const { generation, problems } = unit;
   const shown = unit.live ?? unit.next;
   const state = problems.length > 0 || unit.live === undefined ? "failed" : "active";
-  const common = { origin, folder, generation, state, problems, builtAt: shown?.builtAt.toISOString() ?? "" } as const;
+  const common = {
+    origin,
+    folder,
+    generation,
+    state,
+    problems,
+    builtAt: shown?.builtAt.toISOString() ?? "",
+  } as const;
   if (shown !== undefined)
     return shown.infos.map(({ package: name, kind, name: own, types }) => ({
       ...common,

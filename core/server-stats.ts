@@ -23,7 +23,8 @@ export class ServerStats {
       define();
     };
     this.#stats.gauge("server.concurrency").set(concurrency);
-    for (const name of ["live", "state", "uptime", "memory_heap_size", "memory_allocated"]) this.#gauge(name);
+    for (const name of ["live", "state", "uptime", "memory_heap_size", "memory_allocated"])
+      this.#gauge(name);
     this.#stats.gauge("listener_manager.total_listeners_active");
     this.#stats.gauge("listener_manager.workers_started");
     define();

@@ -1,6 +1,8 @@
 // Hot path: sockets and the ring (test/bench).
+import { rmSync } from "node:fs";
 import net from "node:net";
 import { CLOSED_FLAG, COMMAND, EVENT, HOW, indexOf, SOCKET_ERRORS, WORD } from "./inside/ring.ts";
+import type { AddressConfig } from "./protocol.ts";
 import { Segments, Slots } from "./segments.ts";
 
 const BULK = 16 * 1024; // a read of this size earns a socket a slot of its own
@@ -8,12 +10,27 @@ const SMALL = 4 * 1024; // and one below this costs it the slot
 const BATCH = 64; // events that make a crossing worth while before the poll phase ends
 const ROUNDS = 16; // visits of sandboxes in one flush; what is left waits for the next one
 const EMPTY = Buffer.alloc(0);
+/** A peer that takes nothing of what a closed connection still has for it loses the rest after so long. */
+const FLUSH_MS = 60_000;
 
 /** What takes part in a flush beside the builtin isolate: a sandbox. */
 export interface Visited {
   readonly hasWork: boolean;
   /** One crossing for all its records; its answers come back as events. */
   enter(): void;
+}
+
+export interface ListenOptions {
+  /** 0: the system's. */
+  readonly backlog: number;
+  readonly reusePort: boolean;
+  readonly ipv6Only: boolean;
+}
+
+/** A listening socket; `path` of a unix one, else "". */
+export interface Listening {
+  readonly server: net.Server;
+  readonly path: string;
 }
 
 /** Parts of node:net's socket that this module leans on and that have no public form. */
@@ -81,7 +98,7 @@ export class Sockets {
   readonly #sweep: NodeJS.Timeout;
   readonly #onDead: (error: unknown) => void;
   #dead = false;
-  readonly #listeners = new Map<string, net.Server>();
+  readonly #listeners = new Map<string, Listening>();
   #open = 0;
   onPark: (box: number, token: number, offset: number, length: number) => void = () => {};
   onForget: (box: number, token: number) => void = () => {};
@@ -90,7 +107,11 @@ export class Sockets {
   /**
    * `run` enters the isolate. `onDead` is called when it throws: the isolate is lost, all its sockets are destroyed.
    */
-  constructor(ring: SharedArrayBuffer, run: (events: number) => number, onDead: (error: unknown) => void) {
+  constructor(
+    ring: SharedArrayBuffer,
+    run: (events: number) => number,
+    onDead: (error: unknown) => void,
+  ) {
     this.#run = run;
     this.#onDead = onDead;
     this.#control = new Int32Array(ring);
@@ -222,7 +243,8 @@ export class Sockets {
         while (head < this.#queued || this.#again) {
           const n = Math.min(this.#eventCount, this.#queued - head);
           const queue = this.#queue;
-          for (let k = 0, i = this.#events, j = head * 4; k < n * 4; k++) control[i + k] = queue[j + k]!;
+          for (let k = 0, i = this.#events, j = head * 4; k < n * 4; k++)
+            control[i + k] = queue[j + k]!;
           control[WORD.OUT_START] = this.#segments.outputStart;
           control[WORD.OUT_END] = this.#segments.outputEnd;
           this.counts.crossings++;
@@ -389,7 +411,8 @@ export class Sockets {
       this.#slotReaders[entry.slot] = undefined;
       entry.slot = -1;
     }
-    const flags = (entry.local ? CLOSED_FLAG.LOCAL : 0) | (entry.connecting ? CLOSED_FLAG.CONNECTING : 0);
+    const flags =
+      (entry.local ? CLOSED_FLAG.LOCAL : 0) | (entry.connecting ? CLOSED_FLAG.CONNECTING : 0);
     this.push(EVENT.CLOSED, entry.id, flags, error);
     this.schedule();
   }
@@ -420,7 +443,8 @@ export class Sockets {
       }
       const socket = entry.socket;
       if (op === COMMAND.WRITE) {
-        if (socket !== undefined && !socket.destroyed && !socket.writableEnded) i = this.#write(entry, socket, i, end);
+        if (socket !== undefined && !socket.destroyed && !socket.writableEnded)
+          i = this.#write(entry, socket, i, end);
         else i += 4;
         continue;
       }
@@ -447,14 +471,16 @@ export class Sockets {
   #close(entry: Entry, socket: RawSocket, how: number): void {
     entry.local = true;
     if (how === HOW.FLUSH) {
-      // What the peer still sends is of no interest, and a paused socket would never notice its end.
+      socket.setTimeout(FLUSH_MS, () => socket.destroy());
       socket.destroySoon();
     } else if (how === HOW.RESET) socket.resetAndDestroy();
     else socket.destroy();
   }
 
   #isPiece(offset: number, length: number): boolean {
-    return length > 0 && (this.#segments.holds(offset, length) || this.#slots.holds(offset, length));
+    return (
+      length > 0 && (this.#segments.holds(offset, length) || this.#slots.holds(offset, length))
+    );
   }
 
   /** Consecutive pieces for one socket are one writev. Answers the index of the command after them. */
@@ -546,7 +572,7 @@ export class Sockets {
     entry.offered = false;
     entry.connecting = true;
     const [ip = "", port = "0", path = ""] = this.#text(offset, length).split("|");
-    const target = path !== "" ? { path: path.startsWith("@") ? `\0${path.slice(1)}` : path } : { host: ip, port: Number(port) };
+    const target = path !== "" ? { path: socketPath(path) } : { host: ip, port: Number(port) };
     const socket = net.connect({
       ...target,
       noDelay: true,
@@ -573,39 +599,38 @@ export class Sockets {
 
   // ---- listening
 
-  /** Binds and accepts. Rejects with the socket's error. Port 0 takes a free one; the promise tells which. */
-  listen(
-    name: string,
-    address: { readonly ip: string; readonly port: number },
-    options: { readonly backlog: number; readonly reusePort: boolean; readonly ipv6Only: boolean },
-  ): Promise<{ readonly ip: string; readonly port: number }> {
-    const server = net.createServer({ noDelay: true, pauseOnConnect: true, allowHalfOpen: true }, (raw) =>
-      this.#onAccepted(name, raw as RawSocket),
+  /**
+   * Binds and accepts. Rejects with the socket's error. Port 0 takes a free one; the promise tells which. The file of a unix
+   * socket that somebody left behind is replaced: whoever calls has made sure that nobody listens there.
+   */
+  listen(name: string, address: AddressConfig, options: ListenOptions): Promise<AddressConfig> {
+    const { path } = address;
+    const server = net.createServer(
+      { noDelay: true, pauseOnConnect: true, allowHalfOpen: true },
+      (raw) => this.#onAccepted(name, raw as RawSocket, path ?? ""),
     );
+    const { backlog, reusePort, ipv6Only } = options;
+    if (path !== undefined && !path.startsWith("@")) rmSync(path, { force: true });
+    const where =
+      path !== undefined
+        ? { path: socketPath(path) }
+        : { host: address.ip, port: address.port, reusePort, ipv6Only };
     return new Promise((resolve, reject) => {
       server.once("error", reject);
-      server.listen(
-        {
-          host: address.ip,
-          port: address.port,
-          backlog: options.backlog,
-          reusePort: options.reusePort,
-          ipv6Only: options.ipv6Only,
-        },
-        () => {
-          server.removeListener("error", reject);
-          server.on("error", () => {});
-          this.#listeners.set(name, server);
-          const bound = server.address() as net.AddressInfo;
-          resolve({ ip: bound.address, port: bound.port });
-        },
-      );
+      server.listen({ ...where, backlog }, () => {
+        server.removeListener("error", reject);
+        server.on("error", () => {});
+        this.#listeners.set(name, { server, path: path ?? "" });
+        if (path !== undefined) return resolve(address);
+        const bound = server.address() as net.AddressInfo;
+        resolve({ ip: bound.address, port: bound.port });
+      });
     });
   }
 
   /** Takes no more connections; those it has go on. */
   unlisten(name: string): void {
-    this.#listeners.get(name)?.close();
+    this.#listeners.get(name)?.server.close();
     this.#listeners.delete(name);
   }
 
@@ -613,7 +638,7 @@ export class Sockets {
     return [...this.#listeners.keys()];
   }
 
-  #onAccepted(name: string, raw: RawSocket): void {
+  #onAccepted(name: string, raw: RawSocket, path: string): void {
     if (this.#dead || this.#open >= MAX_CONNECTIONS) {
       raw.destroy();
       return;
@@ -632,7 +657,7 @@ export class Sockets {
       },
     } as unknown as net.SocketConstructorOpts) as RawSocket;
     this.#adopt(entry, socket);
-    const text = `${name}|${socket.remoteAddress ?? ""}|${socket.remotePort ?? 0}|${socket.localAddress ?? ""}|${socket.localPort ?? 0}`;
+    const text = `${name}|${socket.remoteAddress ?? ""}|${socket.remotePort ?? 0}|${socket.localAddress ?? ""}|${socket.localPort ?? 0}|${path}`;
     this.push(EVENT.ACCEPTED, entry.id, this.#putText(text), text.length);
     this.schedule();
     socket.read(0);
@@ -647,20 +672,25 @@ export class Sockets {
   }
 
   /** The listening sockets, for the Sockets that take the place of these. */
-  giveListeners(): Map<string, net.Server> {
+  giveListeners(): ReadonlyMap<string, Listening> {
     const given = new Map(this.#listeners);
     this.#listeners.clear();
     return given;
   }
 
-  takeListeners(given: ReadonlyMap<string, net.Server>): void {
-    for (const [name, server] of given) {
+  takeListeners(given: ReadonlyMap<string, Listening>): void {
+    for (const [name, { server, path }] of given) {
       server.removeAllListeners("connection");
-      server.on("connection", (raw) => this.#onAccepted(name, raw as RawSocket));
-      this.#listeners.set(name, server);
+      server.on("connection", (raw) => this.#onAccepted(name, raw as RawSocket, path));
+      this.#listeners.set(name, { server, path });
     }
   }
 }
 
 /** Ids have 16 bits of index; offered ones and closing ones need some too. */
 const MAX_CONNECTIONS = 60_000;
+
+/** `@name` is the abstract namespace. */
+function socketPath(path: string): string {
+  return path.startsWith("@") ? `\0${path.slice(1)}` : path;
+}

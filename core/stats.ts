@@ -6,7 +6,11 @@ export interface HistogramSnapshot {
   readonly count: number;
   readonly sum: number;
   /** Of the last full interval, or null if nothing was recorded in it. */
-  readonly interval: { readonly count: number; readonly sum: number; readonly buckets: readonly (readonly [number, number])[] } | null;
+  readonly interval: {
+    readonly count: number;
+    readonly sum: number;
+    readonly buckets: readonly (readonly [number, number])[];
+  } | null;
   /** [upper bound, count] of each bucket that is not empty, ascending. */
   readonly buckets: readonly (readonly [number, number])[];
 }
@@ -66,7 +70,8 @@ export class StatsReader {
           name,
           unit: place.unit,
           ...summary(total),
-          interval: interval === undefined || interval[HISTOGRAM.COUNT] === 0 ? null : summary(interval),
+          interval:
+            interval === undefined || interval[HISTOGRAM.COUNT] === 0 ? null : summary(interval),
         });
         continue;
       }
@@ -101,7 +106,8 @@ export class StatsReader {
 
 function totals(place: Place): Float64Array {
   const sum = new Float64Array(HISTOGRAM_CELLS);
-  for (const { block, at } of place.cells) for (let k = 0; k < HISTOGRAM_CELLS; k++) sum[k]! += block[at + k]!;
+  for (const { block, at } of place.cells)
+    for (let k = 0; k < HISTOGRAM_CELLS; k++) sum[k]! += block[at + k]!;
   return sum;
 }
 

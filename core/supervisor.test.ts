@@ -15,10 +15,19 @@ let count = 0;
 function supervise(code: string) {
   const main = path.join(folder, `main${count++}.mjs`);
   const runs = `${main}.runs`;
-  fs.writeFileSync(main, `import fs from "node:fs";\nfs.appendFileSync(${JSON.stringify(runs)}, "x");\nconst run = fs.statSync(${JSON.stringify(runs)}).size;\n${code}`);
+  fs.writeFileSync(
+    main,
+    `import fs from "node:fs";\nfs.appendFileSync(${JSON.stringify(runs)}, "x");\nconst run = fs.statSync(${JSON.stringify(runs)}).size;\n${code}`,
+  );
   const log: string[] = [];
   const backOffMs = { first: 1, most: 4 };
-  const supervisor = new Supervisor({ main, args: [], execArgv: [], log: (message) => log.push(message), backOffMs });
+  const supervisor = new Supervisor({
+    main,
+    args: [],
+    execArgv: [],
+    log: (message) => log.push(message),
+    backOffMs,
+  });
   return { supervisor, log, runs: () => fs.readFileSync(runs, "utf8").length };
 }
 const READY = 'process.send({ type: "ready" });';
@@ -36,7 +45,9 @@ test("does not try a start again that was refused", async () => {
 });
 
 test("starts another proxy after a crash", async () => {
-  const { supervisor, runs, log } = supervise(`${READY} if (run === 1) process.kill(process.pid, "SIGABRT"); else process.disconnect();`);
+  const { supervisor, runs, log } = supervise(
+    `${READY} if (run === 1) process.kill(process.pid, "SIGABRT"); else process.disconnect();`,
+  );
   expect(await supervisor.run()).toBe(0);
   expect(runs()).toBe(2);
   expect(log[0]).toMatch(/was ended by SIGABRT; starting it again in 0\.001 s/);
@@ -58,7 +69,9 @@ test("kills a proxy whose thread has stopped turning, and starts another", async
 });
 
 test("passes a signal on and ends with what the proxy answers", async () => {
-  const { supervisor } = supervise(`process.on("SIGTERM", () => process.exit(0)); ${READY} setInterval(() => {}, 1000); process.send({ type: "beat", threads: [] });`);
+  const { supervisor } = supervise(
+    `process.on("SIGTERM", () => process.exit(0)); ${READY} setInterval(() => {}, 1000); process.send({ type: "beat", threads: [] });`,
+  );
   const ended = supervisor.run();
   await vi.waitFor(() => expect(supervisor.ready).toBe(true), 5_000);
   supervisor.signal("SIGTERM");

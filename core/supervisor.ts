@@ -21,9 +21,17 @@ export interface SupervisorOptions {
   readonly backOffMs?: { readonly first: number; readonly most: number };
 }
 
-export function superviseProxy(options: RunOptions, log: (message: string) => void): Promise<number> {
+export function superviseProxy(
+  options: RunOptions,
+  log: (message: string) => void,
+): Promise<number> {
   const main = fileURLToPath(new URL("./main.ts", import.meta.url));
-  const supervisor = new Supervisor({ main, args: [JSON.stringify(options)], execArgv: process.execArgv, log });
+  const supervisor = new Supervisor({
+    main,
+    args: [JSON.stringify(options)],
+    execArgv: process.execArgv,
+    log,
+  });
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"] as const)
     process.on(signal, () => supervisor.signal(signal));
   process.on("disconnect", () => supervisor.signal("SIGTERM"));
@@ -104,7 +112,9 @@ export class Supervisor {
       } else watch.onBeat(message.threads);
     });
     return new Promise((resolve) => {
-      child.on("error", (error) => resolve({ code: 1, reason: `could not be started: ${error.message}` }));
+      child.on("error", (error) =>
+        resolve({ code: 1, reason: `could not be started: ${error.message}` }),
+      );
       child.on("exit", (code, signal) => {
         watch.stop();
         const died = signal === null ? `ended with code ${code}` : `was ended by ${signal}`;

@@ -1,6 +1,6 @@
 import { Worker } from "node:worker_threads";
 import type { StartThread } from "./fleet.ts";
-import { DEFAULT_SIZES } from "./inside/ring.ts";
+import { DEFAULT_SIZES, type RingSizes } from "./inside/ring.ts";
 import type { FromWorker, WorkerStart } from "./protocol.ts";
 
 /** Cells for as many stats as a large config defines; untouched pages cost nothing. */
@@ -18,11 +18,15 @@ export interface ThreadMemory {
 /** Starts the proxy's worker threads. */
 export function threadStarter(start: Pick<WorkerStart, "prelude" | "node">): StartThread {
   const turns = new SharedArrayBuffer(TURNS * 4);
+  const sizes = ringSizes(process.env.TSPROXY_RING);
   const counts = new Int32Array(turns);
   for (let k = 0; k < TURNS; k++) counts[k] = Math.floor(Math.random() * 2 ** 31);
   return (role, index, events) => {
-    const memory = { stats: new SharedArrayBuffer(STATS_BYTES), beat: new SharedArrayBuffer(BEAT_BYTES) };
-    const workerData: WorkerStart = { ...start, ...memory, turns, role, index, sizes: DEFAULT_SIZES };
+    const memory = {
+      stats: new SharedArrayBuffer(STATS_BYTES),
+      beat: new SharedArrayBuffer(BEAT_BYTES),
+    };
+    const workerData: WorkerStart = { ...start, ...memory, turns, role, index, sizes };
     const name = role === "control" ? "control" : `worker ${index}`;
     const worker = new Worker(new URL("./worker.ts", import.meta.url), { workerData, name });
     let reason = "it ended";
@@ -40,4 +44,11 @@ export function threadStarter(start: Pick<WorkerStart, "prelude" | "node">): Sta
       kill: () => void worker.terminate(),
     };
   };
+}
+
+/** `events,commands,segments,slots`: suites run with the smallest ring that works, to see that nothing depends on its size. */
+function ringSizes(text: string | undefined): RingSizes {
+  const [events, commands, segments, slots] = (text ?? "").split(",").map(Number);
+  if (!events || !commands || !segments || !slots) return DEFAULT_SIZES;
+  return { events, commands, segments, slots };
 }

@@ -30,7 +30,9 @@ export async function validate(options: ValidateOptions): Promise<number> {
     byDirectories.set(key, [...(byDirectories.get(key) ?? []), file]);
   }
   for (const files of byDirectories.values())
-    verdicts.push(...(await verdictsOf(files, options.filters(files[0]!), catalog, options.strict)));
+    verdicts.push(
+      ...(await verdictsOf(files, options.filters(files[0]!), catalog, options.strict)),
+    );
   catalog.dispose();
   const inOrder = options.files.map((file) => verdicts.find((verdict) => verdict.file === file)!);
   print(inOrder, options.json);
@@ -54,7 +56,12 @@ async function verdictsOf(
   for (const [k, file] of files.entries()) {
     const text = await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => error);
     if (typeof text !== "string") {
-      verdicts.push({ file, ok: false, errors: [problem(`${file}: cannot be read (${text.code})`)], warnings: [] });
+      verdicts.push({
+        file,
+        ok: false,
+        errors: [problem(`${file}: cannot be read (${text.code})`)],
+        warnings: [],
+      });
       continue;
     }
     const outcome = await rehearse({
@@ -70,7 +77,12 @@ async function verdictsOf(
     });
     await canary.abort(k + 1);
     const ok = !isRejected(outcome);
-    verdicts.push({ file, ok, errors: ok ? [] : [...broken, ...outcome.problems], warnings: outcome.warnings });
+    verdicts.push({
+      file,
+      ok,
+      errors: ok ? [] : [...broken, ...outcome.problems],
+      warnings: outcome.warnings,
+    });
   }
   await canary.dispose();
   return verdicts;

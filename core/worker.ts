@@ -1,8 +1,7 @@
-import type { Server } from "node:net";
 import { isMainThread, parentPort, workerData } from "node:worker_threads";
 import { Boxes, SandboxCells, type ToldUse } from "./boxes.ts";
 import { Builtin } from "./builtin.ts";
-import { resolveName, type Family } from "./dns.ts";
+import { type Family, resolveName } from "./dns.ts";
 import { FileWriter } from "./file-writer.ts";
 import { createRing } from "./inside/ring.ts";
 import type {
@@ -14,7 +13,7 @@ import type {
   ToWorker,
   WorkerStart,
 } from "./protocol.ts";
-import { Sockets } from "./sockets.ts";
+import { type Listening, Sockets } from "./sockets.ts";
 
 /** Connections of a chain that is gone may finish for so long (Envoy's --drain-time-s). */
 const DRAIN_MS = 600_000;
@@ -63,7 +62,9 @@ class Worker {
   constructor(start: WorkerStart, post: (message: FromWorker) => void) {
     this.#start = start;
     this.#post = post;
-    this.#files = new FileWriter((path, message) => this.#log("error", `cannot write ${path}: ${message}`));
+    this.#files = new FileWriter((path, message) =>
+      this.#log("error", `cannot write ${path}: ${message}`),
+    );
     this.#beats = new Int32Array(start.beat);
     this.#cells = new SandboxCells(start.stats, post);
     [this.#builtin, this.#sockets, this.#boxes] = this.#build();
@@ -98,7 +99,11 @@ class Worker {
     return [builtin, sockets, boxes];
   }
 
-  #log(level: "debug" | "info" | "warn" | "error", message: string, fields: Record<string, unknown> = {}): void {
+  #log(
+    level: "debug" | "info" | "warn" | "error",
+    message: string,
+    fields: Record<string, unknown> = {},
+  ): void {
     this.#post({ type: "log", level, message, fields });
   }
 
@@ -207,7 +212,14 @@ class Worker {
     for (const name of removed) next.delete(name);
     for (const module of modules) next.set(module.package, module);
     const live = { modules: next, config: config ?? this.#live.config };
-    const pending: Pending = { generation, live, boxes: new Map(), removed, builtinReady: false, boxesReady: false };
+    const pending: Pending = {
+      generation,
+      live,
+      boxes: new Map(),
+      removed,
+      builtinReady: false,
+      boxesReady: false,
+    };
     this.#pending = pending;
     const refusals = this.#stage(pending, modules, config);
     if (refusals.length > 0) this.#refuse(pending, refusals);
@@ -216,12 +228,21 @@ class Worker {
   }
 
   /** Loads modules and sets them up beside what runs. */
-  #stage(pending: Pending, modules: readonly ModuleSource[], config: RuntimeConfig | undefined): readonly Refusal[] {
+  #stage(
+    pending: Pending,
+    modules: readonly ModuleSource[],
+    config: RuntimeConfig | undefined,
+  ): readonly Refusal[] {
     const { generation, removed } = pending;
     try {
       const refusals = this.#load(modules, pending.boxes);
       if (refusals.length > 0) return refusals;
-      return this.#builtin.prepare({ generation, changed: modules.map((m) => m.package), removed, config });
+      return this.#builtin.prepare({
+        generation,
+        changed: modules.map((m) => m.package),
+        removed,
+        config,
+      });
     } catch (error) {
       return [refusalOf("", error)];
     }
@@ -291,7 +312,9 @@ class Worker {
     this.#post({ type: "committed", generation });
   }
 
-  async #listen(listeners: readonly { readonly name: string; readonly address: AddressConfig }[]): Promise<void> {
+  async #listen(
+    listeners: readonly { readonly name: string; readonly address: AddressConfig }[],
+  ): Promise<void> {
     const bound: { name: string; address: AddressConfig }[] = [];
     for (const { name, address } of listeners) {
       const config = this.#live.config?.listeners.find((listener) => listener.name === name);
@@ -345,7 +368,7 @@ class Worker {
   }
 
   /** Builds the isolates anew with what is live; the listening sockets have waited. */
-  #rebuild(listeners: ReadonlyMap<string, Server>): void {
+  #rebuild(listeners: ReadonlyMap<string, Listening>): void {
     if (this.#stopping) return;
     [this.#builtin, this.#sockets, this.#boxes] = this.#build();
     const live = this.#live;
@@ -367,7 +390,8 @@ class Worker {
     };
     this.#pending = pending;
     const refusals = this.#stage(pending, [...live.modules.values()], live.config);
-    for (const { message, package: name } of refusals) this.#log("error", `cannot be set up again: ${message}`, { filter: name });
+    for (const { message, package: name } of refusals)
+      this.#log("error", `cannot be set up again: ${message}`, { filter: name });
     void this.#prepareBoxes(pending);
     this.#sockets.poke();
   }
@@ -403,7 +427,8 @@ function refusalOf(packageName: string, error: unknown): Refusal {
 
 function changedPackages(before: Live, after: Live): string[] {
   const names: string[] = [];
-  for (const [name, module] of after.modules) if (before.modules.get(name)?.hash !== module.hash) names.push(name);
+  for (const [name, module] of after.modules)
+    if (before.modules.get(name)?.hash !== module.hash) names.push(name);
   return names;
 }
 

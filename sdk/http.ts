@@ -96,6 +96,8 @@ export interface StreamInfo {
   upstreamHost: Address | undefined;
   upstreamLocalAddress: Address | undefined;
   upstreamTransportFailure: string;
+  /** Protocol of the exchange with the upstream, once there is one. */
+  upstreamProtocol?: string | undefined;
   attempts: number;
   connectionId: number;
   downstreamRemoteAddress: Address;

@@ -7,11 +7,13 @@ import { createRequire } from "node:module";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 
-// Isolates need the first; without the second a loop that allocates escapes every limit; the others give linear regexes.
+// Isolates need the first. Without the next two a loop that allocates escapes every limit: code that is replaced in the middle
+// of a loop no longer checks for interrupts. Two give linear regexes. SIGUSR1 would open a debugger's port.
 // The supervisor starts the proxy with its own execArgv, so this is the one list.
 const FLAGS = [
   "--no-node-snapshot",
   "--no-maglev",
+  "--no-use-osr",
   "--enable-experimental-regexp-engine",
   "--enable-experimental-regexp-engine-on-excessive-backtracks",
   "--disable-sigusr1",

@@ -236,10 +236,12 @@ export class Engine {
   }
 
   #accept(id: number, text: string): SocketConnection {
-    const [name = "", remoteIp = "", remotePort = "0", localIp = "", localPort = "0"] = text.split("|");
+    const [name = "", remoteIp = "", remotePort = "0", localIp = "", localPort = "0", path = ""] =
+      text.split("|");
     const connection = new SocketConnection(this.#connections, id, NO_HANDLER);
-    connection.remoteAddress = { ip: remoteIp, port: Number(remotePort) };
-    connection.localAddress = { ip: localIp, port: Number(localPort) };
+    const unix = path === "" ? undefined : { ip: "", port: 0, path };
+    connection.remoteAddress = unix ?? { ip: remoteIp, port: Number(remotePort) };
+    connection.localAddress = unix ?? { ip: localIp, port: Number(localPort) };
     this.#connections.add(connection);
     const entry = this.#world.listeners.get(name);
     if (entry === undefined) connection.close("abort");

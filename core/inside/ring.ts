@@ -8,7 +8,7 @@
  * may run with tiny sizes.
  */
 export const EVENT = {
-  /** offset, length: text `listener|remote ip|remote port|local ip|local port` */
+  /** offset, length: text `listener|remote ip|remote port|local ip|local port|unix path` */
   ACCEPTED: 1,
   /** offset, length: the bytes, lent until the flush that delivers them ends */
   DATA: 2,

@@ -55,25 +55,3 @@ export class Breaker {
     this.#faults = this.#faults.slice(-1);
   }
 }
-
-const SLOW_ENTRIES = 3;
-
-/** Entries that took too much CPU: three in 10 s are a fault. */
-export class CpuBudget {
-  readonly #limitMs: number;
-  #slow: number[] = [];
-
-  constructor(limitMs: number) {
-    this.#limitMs = limitMs;
-  }
-
-  /** True: it is a fault. */
-  spent(ms: number, now: number): boolean {
-    if (ms <= this.#limitMs) return false;
-    this.#slow = this.#slow.filter((at) => now - at < WINDOW_MS);
-    this.#slow.push(now);
-    if (this.#slow.length < SLOW_ENTRIES) return false;
-    this.#slow = [];
-    return true;
-  }
-}

@@ -108,11 +108,6 @@ export class SandboxIsolate {
     return String(await entry.apply(undefined, args as never, { timeout: LOAD_TIMEOUT_MS }));
   }
 
-  /** Nanoseconds of CPU spent inside so far (110 ns to ask). */
-  get cpuTime(): bigint {
-    return this.#isolate.cpuTime;
-  }
-
   /** Bytes of heap and of what hangs on it (3 µs to ask). */
   get memory(): number {
     const statistics = this.#isolate.getHeapStatisticsSync();

@@ -12,7 +12,8 @@ import {
   STATUS,
 } from "../inside/sandbox/layout.ts";
 import type { SandboxUse } from "../inside/sandbox/main.ts";
-import { Breaker, CpuBudget } from "./breaker.ts";
+import { Breaker } from "./breaker.ts";
+import { CpuBudget } from "./cpu-budget.ts";
 import { hooksOf } from "./hooks.ts";
 import { Inbox, RECORD_SIZE_MIN } from "./inbox.ts";
 import { SandboxIsolate, type SandboxSources } from "./isolate.ts";
@@ -22,7 +23,7 @@ import { Tokens } from "./tokens.ts";
 export interface SandboxLimits {
   /** Wall clock of one entry. Small boxes kill honest filters on a busy machine: stalls of 67 ms were seen. */
   readonly timeoutMs: number;
-  /** CPU of one entry; more than this three times in 10 s is a fault. */
+  /** CPU of one entry, for each 64 records in it; three entries in 10 s that take ten times as much together are a fault. */
   readonly cpuMs: number;
   /** How long a hook's promise may stay pending. */
   readonly pauseMs: number;
@@ -63,7 +64,7 @@ export interface SandboxOptions extends SandboxSources {
 
 const LAZY_MS = 20; // what nobody waits for (ends of streams) goes along with other records, or after this long
 const LAZY_MAX = 128;
-const WARM_UP_ENTRIES = 16; // a fresh isolate compiles what it runs for the first time
+const WARM_UP_RECORDS = 1024; // a fresh isolate interprets and compiles what it will run fast later
 const LOGS_A_CROSSING = 100;
 
 /**
@@ -91,9 +92,9 @@ export class Sandbox {
   #disposed = false;
   /** Counts isolates, so that a late callback of an old one is known. */
   #build = 0;
-  #building = false;
-  /** Running on another thread. */
-  #aside = false;
+  #rebuilding: Promise<void> | undefined = undefined;
+  /** Calls that run on other threads. */
+  #away = 0;
   /** Tokens in the block that wait for this entry's answers. */
   #asked: number[] = [];
   /** Answers that found no room in the worker's memory. */
@@ -107,7 +108,7 @@ export class Sandbox {
   #rebuildTimer: NodeJS.Timeout | undefined = undefined;
   #overQuota = 0;
   #memoryAtStart = 0;
-  #entriesOfBuild = 0;
+  #recordsOfBuild = 0;
   #entriesSeen = 0;
   readonly counts = { entries: 0, records: 0, faults: 0, thrown: 0, late: 0, refused: 0, opened: 0, rebuilt: 0 };
 
@@ -144,6 +145,7 @@ export class Sandbox {
    * while another `prepare` of this sandbox runs.
    */
   async prepare(uses: readonly SandboxUse[]): Promise<Refusal[]> {
+    await this.#rebuilding;
     if (this.#isolate === undefined) {
       try {
         this.#install(await this.#make([...this.#uses, ...uses]));
@@ -184,7 +186,7 @@ export class Sandbox {
     this.#stats = stats;
     this.#inbox = new Inbox(isolate.words, isolate.bytes);
     this.#cpu = new CpuBudget(this.#limits.cpuMs);
-    this.#entriesOfBuild = 0;
+    this.#recordsOfBuild = 0;
     this.#overQuota = 0;
     this.#memoryAtStart = isolate.memory;
     this.#collect();
@@ -222,7 +224,7 @@ export class Sandbox {
   /** What each use leaves to the next generation, by its id. */
   async handover(): Promise<ReadonlyMap<number, unknown>> {
     const isolate = this.#isolate;
-    if (isolate === undefined || this.#aside) return new Map();
+    if (isolate === undefined) return new Map();
     const build = this.#build;
     this.#leave();
     try {
@@ -252,13 +254,19 @@ export class Sandbox {
   }
 
   #leave(): void {
-    this.#aside = true;
+    this.#away++;
     if (this.#inbox !== undefined) this.#inbox.locked = true;
   }
 
-  #comeBack(): void {
-    this.#aside = false;
+  /** True: nothing of it runs elsewhere any more. */
+  #return(): boolean {
+    if (--this.#away > 0) return false;
     if (this.#inbox !== undefined) this.#inbox.locked = false;
+    return true;
+  }
+
+  #comeBack(): void {
+    if (!this.#return()) return;
     this.#collect();
     if (this.hasWork) this.#options.onWork();
   }
@@ -305,7 +313,8 @@ export class Sandbox {
 
   /** Half-open: one stream tries, the others are answered by the policy until it is known how that went. */
   #mayBegin(token: number): boolean {
-    return this.#breaker.state !== "half-open" || this.#tokens.count === 0 || this.#tokens.isLive(token);
+    const { state } = this.#breaker;
+    return state === "closed" || (state === "half-open" && (this.#tokens.count === 0 || this.#tokens.isLive(token)));
   }
 
   #answerByPolicy(token: number): void {
@@ -339,7 +348,7 @@ export class Sandbox {
   // ---- entering
 
   get hasWork(): boolean {
-    if (this.#isolate === undefined || this.#aside) return false;
+    if (this.#isolate === undefined || this.#away > 0) return false;
     return (
       this.#asked.length > 0 ||
       this.#due ||
@@ -354,7 +363,7 @@ export class Sandbox {
   enter(): void {
     const isolate = this.#isolate;
     const inbox = this.#inbox;
-    if (isolate === undefined || inbox === undefined || this.#aside) return;
+    if (isolate === undefined || inbox === undefined || this.#away > 0) return;
     if (this.#undelivered.length > 0 && !this.#deliverKept()) return;
     inbox.fill();
     const now = this.#now();
@@ -362,24 +371,28 @@ export class Sandbox {
     this.#due = this.#more = false;
     this.#lazy = 0;
     this.counts.entries++;
-    this.#entriesOfBuild++;
     this.counts.records += inbox.count;
-    const cpuBefore = isolate.cpuTime;
     if (this.#breaker.isSuspect(now)) {
-      void this.#enterAside(isolate, inbox, cpuBefore);
+      void this.#enterAside(isolate, inbox);
       return;
     }
+    const records = inbox.count;
+    this.#cpu.begin(now);
     try {
-      isolate.run(inbox.count);
+      isolate.run(records);
     } catch (error) {
       this.#fault("entry", error);
       return;
     }
-    this.#entered(isolate, inbox, cpuBefore, now);
+    this.#entered(inbox, now);
+    this.#recordsOfBuild += Math.max(1, records);
+    if (this.#cpu.end(records, this.#now()) && this.#recordsOfBuild > WARM_UP_RECORDS) {
+      this.#fault("cpu", new Error(`entries of more than ${this.#limits.cpuMs} ms of CPU, again and again`));
+    }
   }
 
   /** A sandbox that has hung lately runs on another thread, so that it holds up nobody but its own streams. */
-  async #enterAside(isolate: SandboxIsolate, inbox: Inbox, cpuBefore: bigint): Promise<void> {
+  async #enterAside(isolate: SandboxIsolate, inbox: Inbox): Promise<void> {
     const build = this.#build;
     this.#leave();
     const count = inbox.count;
@@ -392,13 +405,12 @@ export class Sandbox {
     if (build !== this.#build || this.#disposed) return;
     const now = this.#now();
     this.#breaker.succeeded(now);
-    this.#aside = false;
-    inbox.locked = false;
-    this.#entered(isolate, inbox, cpuBefore, now);
+    this.#return();
+    this.#entered(inbox, now);
     this.#options.onWork();
   }
 
-  #entered(isolate: SandboxIsolate, inbox: Inbox, cpuBefore: bigint, now: number): void {
+  #entered(inbox: Inbox, now: number): void {
     inbox.clear();
     this.#collect();
     const asked = this.#asked;
@@ -408,10 +420,6 @@ export class Sandbox {
     }
     // What came while it ran aside lies in the backlog and is still to be asked.
     asked.length = 0;
-    const spentMs = Number(isolate.cpuTime - cpuBefore) / 1e6;
-    if (this.#entriesOfBuild > WARM_UP_ENTRIES && this.#cpu.spent(spentMs, now)) {
-      this.#fault("cpu", new Error(`more than ${this.#limits.cpuMs} ms of CPU in one entry, three times in 10 s`));
-    }
   }
 
   // ---- answers out
@@ -537,7 +545,7 @@ export class Sandbox {
     }
     this.#stats?.merge();
     const isolate = this.#isolate;
-    if (isolate === undefined || this.#aside || this.counts.entries === this.#entriesSeen) return;
+    if (isolate === undefined || this.#away > 0 || this.counts.entries === this.#entriesSeen) return;
     this.#entriesSeen = this.counts.entries;
     const isOver = isolate.memory - this.#memoryAtStart > this.#limits.quotaMb * 1024 * 1024;
     this.#overQuota = isOver ? this.#overQuota + 1 : 0;
@@ -561,7 +569,7 @@ export class Sandbox {
 
   #teardown(): void {
     this.#build++;
-    this.#aside = false;
+    this.#away = 0;
     this.#stats?.end();
     this.#isolate?.dispose();
     this.#isolate = this.#inbox = this.#stats = undefined;
@@ -577,28 +585,33 @@ export class Sandbox {
   #rebuildIn(ms: number): void {
     clearTimeout(this.#rebuildTimer);
     if (this.#disposed) return;
-    this.#rebuildTimer = setTimeout(() => void this.#rebuild(), ms);
+    this.#rebuildTimer = setTimeout(() => {
+      this.#rebuilding = this.#rebuild().finally(() => {
+        this.#rebuilding = undefined;
+      });
+    }, ms);
     this.#rebuildTimer.unref();
   }
 
+  /** Off the hot path: compiling and setting up run on other threads. */
   async #rebuild(): Promise<void> {
-    if (this.#building || this.#disposed || this.#isolate !== undefined) return;
-    this.#building = true;
-    try {
-      const made = await this.#make(this.#uses);
-      if (this.#refusals.length > 0) {
-        made.isolate.dispose();
-        throw new Error(`setup refuses what it took before: ${this.#refusals[0]!.message}`);
+    if (this.#disposed) return;
+    // A preparation may have built it in the meantime.
+    if (this.#isolate === undefined) {
+      try {
+        const made = await this.#make(this.#uses);
+        if (this.#refusals.length > 0) {
+          made.isolate.dispose();
+          throw new Error(`setup refuses what it took before: ${this.#refusals[0]!.message}`);
+        }
+        this.#install(made);
+        this.counts.rebuilt++;
+      } catch (error) {
+        if (!this.#disposed) this.#fault("rebuild", error);
+        return;
       }
-      this.#install(made);
-      this.counts.rebuilt++;
-      this.#breaker.onRebuilt();
-    } catch (error) {
-      this.#building = false;
-      if (!this.#disposed) this.#fault("rebuild", error);
-      return;
     }
-    this.#building = false;
+    this.#breaker.onRebuilt();
   }
 
   /** The generation is over. Whoever still waits is answered by the policy. */

@@ -24,6 +24,8 @@ beforeAll(async () => {
   origin = await httpUpstream((request, response) => answer(request, response));
   rawOrigin = await tcpUpstream((socket) => onConnection(socket));
   proxy = await Proxy.start({
+    // Events, commands, segments, slots: one that were lost would stop everything that comes after.
+    env: { TSPROXY_RING: "8,8,2,2" },
     config: bootstrap(
       [
         listener("main", httpFilter([route("/raw", "raw"), route("/", "origin")])),
@@ -139,7 +141,6 @@ test("10,000 connections of all kinds of fates leave nothing behind", { timeout:
     response.end("done");
   };
   onConnection = (socket) => void socket.pipe(socket);
-  const free = await ringOf(proxy);
   const fates: readonly (() => Promise<void>)[] = [
     async () => {
       const client = await RawClient.connect(proxy.port("main"));
@@ -163,6 +164,8 @@ test("10,000 connections of all kinds of fates leave nothing behind", { timeout:
     async () => {
       const client = await RawClient.connect(proxy.port("main"));
       client.send("not http at all\r\n\r\n");
+      await client.untilText("HTTP/1.1 400 Bad Request");
+      client.end();
       await client.untilClosed();
     },
     async () => {
@@ -185,14 +188,8 @@ test("10,000 connections of all kinds of fates leave nothing behind", { timeout:
   });
   await Promise.all(crowd);
   await nothingIsGoingOn();
-  expect(await ringOf(proxy)).toEqual(free);
-  expect((await get(proxy.port("main"), "/")).text).toBe("done");
+  const large = "x".repeat(1_000_000);
+  answer = async (request, response) => void response.end(await bodyOf(request));
+  const { text } = await get(proxy.port("main"), "/", { method: "POST", body: large });
+  expect(text === large).toBe(true);
 });
-
-/** Segments and slots that are free, and connections that core still knows. */
-async function ringOf(proxy: Proxy): Promise<Record<string, number>> {
-  const text = await proxy.admin("/stats?filter=ring");
-  return Object.fromEntries(
-    [...text.matchAll(/^(\S*ring\S*): (\d+)$/gm)].map(([, name, value]) => [name!, Number(value)]),
-  );
-}

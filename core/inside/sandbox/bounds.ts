@@ -70,7 +70,6 @@ function boundArrays(): void {
     );
   };
   for (const key of Reflect.ownKeys(RealArray)) {
-    if (key === "length" || key === "name") continue;
     Object.defineProperty(BoundedArray, key, Object.getOwnPropertyDescriptor(RealArray, key)!);
   }
   // The prototype keeps its constructor: with another one every map and slice leaves V8's fast path.

@@ -238,6 +238,11 @@ describe("responses", () => {
       ["head 200 end [content-length: 0]", "idle"],
     ],
     [
+      "with a Host line, which means nothing there",
+      "HTTP/1.1 200 OK\r\nHost: a b\r\nContent-Length: 0\r\n\r\n",
+      ["head 200 end [host: a b, content-length: 0]", "idle"],
+    ],
+    [
       "until the end of the connection",
       "HTTP/1.1 200 OK\r\n\r\nthe rest",
       ["retire", "head 200 []", "body the rest"],

@@ -305,9 +305,11 @@ export function fillInfo(info: RequestInfo, framing: Framing): void {
   info.expectContinue = framing.expectContinue;
 }
 
+const MAX_LENGTH_DIGITS = 19; // what others read into 64 bits
+
 /** Digits alone (RFC 9110 §8.6), within what a double counts exactly; else -1. */
 export function parseLength(memory: Uint8Array, at: number, end: number): number {
-  if (at === end || end - at > 32) return -1;
+  if (at === end || end - at > MAX_LENGTH_DIGITS) return -1;
   let length = 0;
   for (let k = at; k < end; k++) {
     const digit = memory[k]! - 48;

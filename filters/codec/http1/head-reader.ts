@@ -105,8 +105,9 @@ export class HeadReader {
   #isDue(lineAt: number, before: number): boolean {
     const size = this.#length - lineAt;
     if (size > SHORT_LINE && this.#length < this.#parseAt) {
-      const lf = this.#pieces.indexOf(LF, before);
-      if (lf < 0 || lf >= this.#length) return false;
+      let k = before;
+      while (k < this.#length && this.#pieces[k] !== LF) k++;
+      if (k === this.#length) return false;
     }
     this.#parseAt = this.#length + size;
     return true;

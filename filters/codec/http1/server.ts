@@ -188,8 +188,8 @@ export class Http1Server implements ServerCodec {
 
   #readHead(memory: Uint8Array, at: number, end: number): number {
     const stream = this.#stream ?? this.#begin();
-    // The decoder may have closed at the sight of a request.
-    if (this.#state !== STATE.HEAD) return end;
+    // The connection manager may have closed, or reset the stream at once.
+    if (this.#state !== STATE.HEAD || !this.connection.open) return end;
     if (this.#sawCr) {
       this.#fail(PARSE.MALFORMED);
       return end;

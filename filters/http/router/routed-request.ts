@@ -38,6 +38,7 @@ const UPGRADE = headerName("upgrade");
 const INTERNAL = headerName("x-envoy-internal");
 const EXPECTED_TIMEOUT = headerName("x-envoy-expected-rq-timeout-ms");
 const ORIGINAL_HOST = headerName("x-envoy-original-host");
+const SERVICE_TIME = headerName("x-envoy-upstream-service-time");
 
 const NO_ROUTE = reply(404, { flags: ["NR"], details: "route_not_found" });
 const TOO_LARGE = reply(413, {
@@ -226,6 +227,7 @@ export class RoutedRequest implements HttpFilter {
     const { info, responder } = this.#stream;
     info.upstreamHost = host.address;
     info.upstreamLocalAddress = connection.localAddress;
+    info.upstreamProtocol = "HTTP/1.1"; // the only one that pools speak
     const headers = this.#headers;
     if (this.#action!.autoHostRewrite && host.hostname !== "") this.#rewriteHost(headers, host);
     const kept = this.#kept;
@@ -274,6 +276,7 @@ export class RoutedRequest implements HttpFilter {
     info.responseCode = headers.status;
     info.responseCodeDetails = "via_upstream";
     if (this.#requestEnded && !router.config.suppress_envoy_headers) {
+      headers.remove(SERVICE_TIME);
       headers.appendLine(router.serviceTimeLine(router.cx.now() - this.#requestEndedAt));
     }
     if (this.#tunnel) this.#timer.cancel();

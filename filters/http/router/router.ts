@@ -24,7 +24,7 @@ export class Router {
   constructor(config: Config, cx: SetupContext) {
     this.config = config;
     this.cx = cx;
-    this.stats = new RouterStats(cx.stats.scope(cx.statPrefix ?? ""));
+    this.stats = new RouterStats(cx.stats.scope(cx.statPrefix ?? "http."));
   }
 
   route(stream: HttpStream): RoutedRequest {

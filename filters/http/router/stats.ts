@@ -1,6 +1,17 @@
 // Hot path: every response is counted by its code.
 import type { Cluster, ClusterStats, Counter, Histogram, Stats } from "@tsproxy/sdk";
 
+/** Envoy's names for what cannot happen here (`rq_redirect` does not count redirects there either): people look for them. */
+const ALWAYS_ZERO = [
+  "passthrough_internal_redirect_bad_location",
+  "passthrough_internal_redirect_no_route",
+  "passthrough_internal_redirect_predicate",
+  "passthrough_internal_redirect_too_many_redirects",
+  "passthrough_internal_redirect_unsafe_scheme",
+  "rq_overload_local_reply",
+  "rq_redirect",
+];
+
 /** `http.<stat_prefix>.`: the router's own. */
 export class RouterStats {
   readonly noCluster: Counter;
@@ -17,6 +28,7 @@ export class RouterStats {
       "rq_reset_after_downstream_response_started",
     );
     this.rqTotal = stats.counter("rq_total");
+    for (const name of ALWAYS_ZERO) stats.counter(name);
   }
 }
 
@@ -58,7 +70,7 @@ class Origin {
   }
   time(ms: number): void {
     this.#time ??= this.#stats.histogram("upstream_rq_time", "ms");
-    this.#time.record(ms);
+    this.#time.record(Math.floor(ms));
   }
 }
 

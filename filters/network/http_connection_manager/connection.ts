@@ -22,8 +22,6 @@ import type { HcmStream } from "./stream.ts";
 export class HcmConnection implements NetworkFilter, ServerEvents {
   readonly connection: DownstreamConnection;
   peer: Peer;
-  /** An event of this connection is being handled: its bytes are lent until that ends. */
-  inTurn = false;
   readonly #manager: ConnectionManager;
   /** The config that new streams take; looked at for each. */
   #runtime: Runtime;
@@ -31,14 +29,18 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   readonly #codecGeneration: Generation<CodecFactory>;
   readonly #idle: Timer;
   #codes: CodeCounters;
+  /** An event of this connection is being handled. */
+  #inTurn = false;
   #active = 0;
   #requests = 0;
-  /** Streams that began in this turn. */
+  /** Streams whose heads came in this turn. */
   readonly #fresh: HcmStream[] = [];
   #draining = false;
   /** Whoever asked to drain also wants the connection closed when it has been idle for the drain timeout. */
   #leaving = false;
   #closing = false;
+  /** The client has sent FIN. */
+  #clientLeft = false;
   #lingers = false;
   #bytesSent = 0;
 
@@ -72,16 +74,18 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.#manager.reuseStreams();
     if (chunk.end > chunk.at) {
       this.#runtime.stats.cxRxBytes.add(chunk.end - chunk.at);
-      this.inTurn = true;
+      this.#inTurn = true;
       this.#codec.onData(chunk);
       this.#endTurn();
     }
-    if (endStream) this.#codec.onEof();
+    if (!endStream) return;
+    this.#clientLeft = true;
+    this.#codec.onEof();
   }
 
   onAgain(): void {
     this.#manager.reuseStreams();
-    this.inTurn = true;
+    this.#inTurn = true;
     this.#codec.onAgain();
     this.#endTurn();
   }
@@ -91,7 +95,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   }
 
   onDrained(): void {
-    this.inTurn = true;
+    this.#inTurn = true;
     this.#codec.onBlocked(false);
     this.#endTurn();
   }
@@ -105,8 +109,10 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.#closing = true;
     this.#idle.cancel();
     const { stats } = this.#runtime;
-    const remote = event.by === "remote";
+    // Envoy counts a close that answers the client's own as the client's.
+    const remote = event.by === "remote" || this.#clientLeft;
     stats.cxDestroy.inc();
+    if (event.timeout) stats.cxDelayedCloseTimeout.inc();
     if (remote) stats.cxDestroyRemote.inc();
     else stats.cxDestroyLocal.inc();
     if (this.#active > 0) {
@@ -119,12 +125,13 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     stats.cxActive.dec();
     stats.cxHttp1Active.dec();
     if (this.peer.tls) stats.cxSslActive.dec();
-    stats.cxLength.record(Math.max(0, this.#runtime.clock.now() - this.connection.startTime));
+    const length = this.#runtime.clock.now() - this.connection.startTime;
+    stats.cxLength.record(Math.max(0, Math.floor(length)));
     this.#codecGeneration.release();
   }
 
   #endTurn(): void {
-    this.inTurn = false;
+    this.#inTurn = false;
     const fresh = this.#fresh;
     if (fresh.length === 0) return;
     for (let k = 0; k < fresh.length; k++) fresh[k]!.onTurnEnded();
@@ -144,7 +151,6 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
       this.#drain();
     }
     const stream = this.#manager.takeStream();
-    if (this.inTurn) this.#fresh.push(stream);
     stream.begin(this, runtime, encoder);
     return stream;
   }
@@ -174,6 +180,12 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   }
 
   // ---- from the streams
+
+  /** The bytes of the stream's head are lent to it until this event ends; it is still there then. */
+  keep(stream: HcmStream): void {
+    if (this.#inTurn) this.#fresh.push(stream);
+    else stream.onTurnEnded();
+  }
 
   listenerCodes(runtime: Runtime): CodeCounters {
     return runtime === this.#runtime

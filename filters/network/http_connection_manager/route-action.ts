@@ -31,11 +31,14 @@ class Forwarding {
   readonly #path: PathRewrite | undefined;
   readonly #host: HostRewrite | undefined;
   readonly #appendForwardedHost: boolean;
+  /** Envoy keeps no original host where a weighted cluster rewrites it. */
+  readonly #quietly: boolean;
 
   constructor(
     config: RouteActionConfig,
     path: PathRewrite | undefined,
     host: HostRewrite | undefined,
+    quietly: boolean,
   ) {
     this.clusterNotFoundStatus = NOT_FOUND_STATUS[config.cluster_not_found_response_code];
     this.timeoutMs = config.timeout;
@@ -47,6 +50,7 @@ class Forwarding {
     this.#path = path;
     this.#host = host;
     this.#appendForwardedHost = config.append_x_forwarded_host;
+    this.#quietly = quietly;
   }
 
   rewrite(headers: RequestHeaders, keepOriginals: boolean): void {
@@ -65,7 +69,7 @@ class Forwarding {
     if (this.#appendForwardedHost) {
       headers.set(FORWARDED_HOST, [...headers.getAll(FORWARDED_HOST), before].join(","));
     }
-    if (keepOriginals) headers.set(ORIGINAL_HOST, before);
+    if (keepOriginals && !this.#quietly) headers.set(ORIGINAL_HOST, before);
     headers.authority = host;
   }
 }
@@ -116,7 +120,8 @@ export function compileForwardAction(
 ): ForwardAction {
   const pathRewrite = compilePathRewrite(config, match, path, cx);
   const host = hostRewrite(config, path, cx, hostLiteral);
-  return new ForwardAction(new Forwarding(config, pathRewrite, host), undefined);
+  const quietly = (hostLiteral ?? "") !== "";
+  return new ForwardAction(new Forwarding(config, pathRewrite, host, quietly), undefined);
 }
 
 /** Undefined or "": the host stays. */

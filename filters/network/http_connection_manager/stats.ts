@@ -1,6 +1,26 @@
 import type { Counter, Gauge, Histogram, Stats } from "@tsproxy/sdk";
 
-/** `http.<stat_prefix>.`: Envoy's http_conn_man stats, those that HTTP/1 can move. */
+/** Envoy's names for what cannot happen over HTTP/1 here: people and their dashboards look for them. */
+const ALWAYS_ZERO = [
+  "downstream_cx_http2_total",
+  "downstream_cx_http3_total",
+  "downstream_cx_max_duration_reached",
+  "downstream_cx_overload_disable_keepalive",
+  "downstream_rq_http2_total",
+  "downstream_rq_http3_total",
+  "downstream_rq_overload_close",
+  "downstream_rq_rejected_via_ip_detection",
+  "downstream_rq_too_many_premature_resets",
+];
+const ALWAYS_ZERO_GAUGES = [
+  "downstream_cx_http1_soft_drain",
+  "downstream_cx_http2_active",
+  "downstream_cx_http3_active",
+  "downstream_cx_rx_bytes_buffered",
+  "downstream_cx_tx_bytes_buffered",
+];
+
+/** `http.<stat_prefix>.`: Envoy's http_conn_man stats. */
 export class HcmStats {
   readonly cxTotal: Counter;
   readonly cxHttp1Total: Counter;
@@ -14,6 +34,7 @@ export class HcmStats {
   readonly cxDestroyActiveRq: Counter;
   readonly cxDestroyLocalActiveRq: Counter;
   readonly cxDestroyRemoteActiveRq: Counter;
+  readonly cxDelayedCloseTimeout: Counter;
   readonly cxDrainClose: Counter;
   readonly cxIdleTimeout: Counter;
   readonly cxMaxRequestsReached: Counter;
@@ -61,6 +82,7 @@ export class HcmStats {
     this.cxDestroyActiveRq = counter("downstream_cx_destroy_active_rq");
     this.cxDestroyLocalActiveRq = counter("downstream_cx_destroy_local_active_rq");
     this.cxDestroyRemoteActiveRq = counter("downstream_cx_destroy_remote_active_rq");
+    this.cxDelayedCloseTimeout = counter("downstream_cx_delayed_close_timeout");
     this.cxDrainClose = counter("downstream_cx_drain_close");
     this.cxIdleTimeout = counter("downstream_cx_idle_timeout");
     this.cxMaxRequestsReached = counter("downstream_cx_max_requests_reached");
@@ -91,6 +113,8 @@ export class HcmStats {
     this.rqWsOnNonWsRoute = counter("downstream_rq_ws_on_non_ws_route");
     this.rsTooLarge = counter("rs_too_large");
     this.filterErrors = counter("filter_errors");
+    for (const name of ALWAYS_ZERO) counter(name);
+    for (const name of ALWAYS_ZERO_GAUGES) gauge(name);
   }
 }
 

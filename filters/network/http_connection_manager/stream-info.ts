@@ -20,6 +20,7 @@ export class Info implements StreamInfo {
   upstreamHost: Address | undefined = undefined;
   upstreamLocalAddress: Address | undefined = undefined;
   upstreamTransportFailure = "";
+  upstreamProtocol: string | undefined = undefined;
   attempts = 0;
   connectionId = 0;
   downstreamRemoteAddress = NOWHERE;
@@ -42,6 +43,7 @@ export class Info implements StreamInfo {
     this.upstreamHost = undefined;
     this.upstreamLocalAddress = undefined;
     this.upstreamTransportFailure = "";
+    this.upstreamProtocol = undefined;
     this.attempts = 0;
   }
 }

@@ -1,15 +1,16 @@
 // Hot path: one a filter and stream.
-import type {
-  HeaderMap,
-  HttpStream,
-  Reply,
+import {
+  type HeaderMap,
+  type HttpStream,
+  type Reply,
   RequestHeaders,
-  Responder,
-  ResponseHeaders,
-  Route,
-  StreamInfo,
+  type Responder,
+  type ResponseHeaders,
+  type Route,
+  type StreamInfo,
 } from "@tsproxy/sdk";
 import type { HcmStream } from "./stream.ts";
+import { Info } from "./stream-info.ts";
 
 /**
  * A stream as one filter sees it. Stream objects serve again when their stream has ended; this one does not, so a filter that
@@ -33,13 +34,13 @@ export class StreamView implements HttpStream, Responder {
     return this.#stream.id;
   }
   get info(): StreamInfo {
-    return this.#stream.info;
+    return this.#ended ? new Info() : this.#stream.info;
   }
   get request(): RequestHeaders {
-    return this.#stream.headers;
+    return this.#ended ? new RequestHeaders() : this.#stream.headers;
   }
   get response(): ResponseHeaders | undefined {
-    return this.#stream.response;
+    return this.#ended ? undefined : this.#stream.response;
   }
   get route(): Route | undefined {
     return this.#ended ? undefined : this.#stream.route;
@@ -51,7 +52,7 @@ export class StreamView implements HttpStream, Responder {
     return this.#ended ? undefined : this.#stream.route?.filterConfig(this.#filterName);
   }
   get metadata(): Map<string, Record<string, unknown>> {
-    return this.#stream.metadata;
+    return this.#ended ? new Map() : this.#stream.metadata;
   }
   get serverName(): string {
     return this.#stream.serverName;

@@ -55,6 +55,17 @@ describe("an exchange", () => {
     expect(p.up.last.header("x-a")).toBe("1");
   });
 
+  it("keeps a head that came in two pieces", () => {
+    const p = proxy().start();
+    p.up.answer = "pending";
+    const c = p.connect().send("GET /two HTTP/1.1\r\nhost: h\r\nx-a: 1\r\nx-");
+    c.send("b: 2\r\n\r\n");
+    p.up.last.connect();
+    expect(p.up.last.path).toBe("/two");
+    expect(p.up.last.header("x-a")).toBe("1");
+    expect(p.up.last.header("x-b")).toBe("2");
+  });
+
   it("holds a body back while the pool is slow, and sends it after the head", () => {
     const p = proxy().start();
     p.up.answer = "pending";

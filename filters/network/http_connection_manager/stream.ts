@@ -46,6 +46,10 @@ const REQUEST_TIMEOUT = reply(408, {
   body: "request timeout",
   details: "request_overall_timeout",
 });
+// Made once: a closure for each call would cost more than the call.
+const callReset = (filter: HttpFilter): void => filter.onReset?.();
+const callEnd = (filter: HttpFilter): void => filter.onEnd?.();
+
 const CONTINUE = new ResponseHeaders();
 CONTINUE.status = 100;
 
@@ -67,7 +71,6 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
   readonly info = new Info();
   response: ResponseHeaders | undefined = undefined;
   trailers: HeaderMap | undefined = undefined;
-  localReplyBody = "";
   /** Ended, or not begun. */
   ended = true;
   readonly #cx: SetupContext;
@@ -87,6 +90,8 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
   #isConnect = false;
   /** An upgrade that may go on. */
   #upgrading = false;
+  /** The upstream has agreed to the upgrade. */
+  #tunnel = false;
   #internal = false;
   #headSeen = false;
   /** The request head has what the proxy adds. */
@@ -104,6 +109,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
   #readingPaused = false;
   #responseStoppedBy = 0;
   #startedAt = 0;
+  #activeAt = 0;
   #idleMs = 0;
   readonly #idle: Timer;
   #headersTimer: Timer | undefined = undefined;
@@ -116,7 +122,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
     this.#cx = cx;
     this.#request = new Walk(this, false);
     this.#answer = new Walk(this, true);
-    this.#idle = cx.timer(() => this.#onIdle());
+    this.#idle = cx.timer(() => this.#onIdleTimer());
   }
 
   begin(connection: HcmConnection, runtime: Runtime, encoder: ResponseEncoder): void {
@@ -127,10 +133,9 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
     this.headers.reset();
     this.response = undefined;
     this.trailers = undefined;
-    this.localReplyBody = "";
     this.#isHead = this.#isConnect = this.#upgrading = this.#internal = false;
     this.#headSeen = this.#edited = this.#requestComplete = this.#responded = false;
-    this.#faulty = this.#routeKnown = this.#readingPaused = false;
+    this.#faulty = this.#routeKnown = this.#readingPaused = this.#tunnel = false;
     this.#route = undefined;
     this.#metadata = undefined;
     this.#chance = -1;
@@ -144,7 +149,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
     info.downstreamRemoteAddress = info.downstreamDirectAddress =
       connection.connection.remoteAddress;
     info.downstreamLocalAddress = connection.connection.localAddress;
-    this.#startedAt = this.#cx.now();
+    this.#startedAt = this.#activeAt = this.#cx.now();
     this.#armTimers();
     runtime.stats.rqTotal.inc();
     runtime.stats.rqHttp1Total.inc();
@@ -203,7 +208,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
       return;
     }
     if (this.#createFilters()) this.#request.head(headers, endStream);
-    if (!this.#connection.inTurn && !this.ended) headers.detach();
+    if (!this.ended) this.#connection.keep(this);
   }
 
   onRequestBody(chunk: Chunk, endStream: boolean): void {
@@ -235,11 +240,15 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
 
   onReset(_reason: ResetReason): void {
     if (this.ended) return;
-    this.info.flags.push("DC");
-    this.info.responseCodeDetails = "downstream_remote_disconnect";
+    if (!this.#tunnel || !this.#requestComplete) this.#noteDisconnect();
     this.#runtime.stats.rqRxReset.inc();
     this.#stopTerminal();
     this.#finish();
+  }
+
+  #noteDisconnect(): void {
+    this.info.flags.push("DC");
+    this.info.responseCodeDetails = "downstream_remote_disconnect";
   }
 
   onBlocked(blocked: boolean): void {
@@ -251,8 +260,9 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
     if (!this.ended) this.headers.detach();
   }
 
+  /** The idle timer is left where it is: when it fires it looks how long ago this was. */
   #touch(): void {
-    if (this.#idleMs > 0) this.#idle.arm(this.#idleMs);
+    this.#activeAt = this.#cx.now();
   }
 
   #onRequestComplete(): void {
@@ -325,6 +335,9 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
   get routeMetadata(): Readonly<Record<string, unknown>> | undefined {
     return this.#route?.routeMetadata;
   }
+  get upstreamProtocol(): string | undefined {
+    return this.info.upstreamProtocol;
+  }
   get serverName(): string {
     return this.#connection.connection.serverName;
   }
@@ -377,6 +390,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
 
   sendHeaders(headers: ResponseHeaders, endStream: boolean): void {
     if (this.ended || this.#answer.begun) return;
+    this.info.responseDuration = this.#cx.now() - this.#startedAt;
     this.response = headers;
     this.#answer.head(headers, endStream);
     // Whoever reads the head later than this event needs its bytes.
@@ -420,7 +434,6 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
       this.#logFilterError(error, "");
       body = writeLocalReply(head, FILTER_FAILED, false);
     }
-    this.localReplyBody = reply.body;
     this.response = head;
     const endStream = body.length === 0 || this.#isHead;
     // A reply in the middle of a response's way does not take that way again.
@@ -488,6 +501,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
     runtime.stats.rqCodes.count(status);
     this.#connection.listenerCodes(runtime).count(status);
     const tunnel = this.#upgrading && status === 101;
+    this.#tunnel = tunnel;
     if (!this.#requestComplete && !tunnel) runtime.stats.rqResponseBeforeRqComplete.inc();
     if (!tunnel)
       this.#connection.beforeResponse(this.#encoder, this.#faulty, this.#requestComplete);
@@ -533,7 +547,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
   }
 
   #stopTerminal(): void {
-    this.#guard(this.#filters.length - 1, (terminal) => terminal.onReset?.());
+    this.#guard(this.#filters.length - 1, callReset);
   }
 
   /** Calls a filter outside a walk: what it throws is its own affair. */
@@ -554,6 +568,13 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
   }
 
   // ---- timeouts
+
+  #onIdleTimer(): void {
+    if (this.ended) return;
+    const left = this.#activeAt + this.#idleMs - this.#cx.now();
+    if (left > 0) this.#idle.arm(left);
+    else this.#onIdle();
+  }
 
   #onIdle(): void {
     if (this.ended) return;
@@ -602,10 +623,12 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
     this.#cancelTimers();
     info.duration = this.#cx.now() - this.#startedAt;
     runtime.stats.rqActive.dec();
-    runtime.stats.rqTime.record(info.duration);
+    runtime.stats.rqTime.record(Math.floor(info.duration));
+    // Envoy sees a client that closes its half of a tunnel leave, whatever the other half did.
+    if (this.#tunnel && this.#requestComplete) this.#noteDisconnect();
     if (this.#upgrading) runtime.stats.cxUpgradesActive.dec();
     for (let k = 0; k < runtime.loggers.length; k++) this.#log(k);
-    for (let k = 0; k < this.#filters.length; k++) this.#guard(k, (filter) => filter.onEnd?.());
+    for (let k = 0; k < this.#filters.length; k++) this.#guard(k, callEnd);
     for (let k = 0; k < this.#views.length; k++) this.#views[k]!.end();
     for (let k = 0; k < this.#generations.length; k++) this.#generations[k]!.release();
     this.#filters.length = this.#live.length = this.#views.length = this.#generations.length = 0;

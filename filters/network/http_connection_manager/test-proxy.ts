@@ -93,6 +93,7 @@ export class TestProxy {
 export class TestClient {
   readonly connection: TestConnection;
   readonly filter: NetworkFilter;
+  #gone = false;
 
   constructor(factory: NetworkFilterFactory, connection: TestConnection) {
     this.connection = connection;
@@ -114,9 +115,13 @@ export class TestClient {
     const head = [`POST ${path} HTTP/1.1`, "host: h.test", `content-length: ${body.length}`];
     return this.send([...head, ...lines, "", body].join("\r\n"));
   }
+  /** The socket is gone: the client left, or the close of our own is through. */
   leave(): void {
+    if (this.#gone) return;
+    this.#gone = true;
+    const by = this.connection.closed === undefined ? "remote" : "local";
     this.connection.open = false;
-    const event = { by: "remote", phase: "connected", timeout: false, error: undefined } as const;
+    const event = { by, phase: "connected", timeout: false, error: undefined } as const;
     this.filter.onClose?.(event);
   }
   /** What was written since the last call, without the date that it was written. */

@@ -1,0 +1,202 @@
+import { expect, test, vi } from "vitest";
+import { type Change, Fleet, type FleetEvents, type Thread, type ThreadEvents } from "./fleet.ts";
+import type { FromWorker, ListenerConfig, RuntimeConfig, ToWorker } from "./protocol.ts";
+
+/** A thread that answers as a worker does, unless a test takes over. */
+class FakeThread implements Thread {
+  readonly name: string;
+  readonly memory = { stats: new SharedArrayBuffer(8), beat: new SharedArrayBuffer(8) };
+  readonly got: ToWorker[] = [];
+  readonly role: "worker" | "control";
+  readonly index: number;
+  readonly events: ThreadEvents;
+  answer: (message: ToWorker) => FromWorker | undefined = usually;
+
+  constructor(role: "worker" | "control", index: number, events: ThreadEvents) {
+    this.role = role;
+    this.index = index;
+    this.events = events;
+    this.name = `${role} ${index}`;
+  }
+  post(message: ToWorker): void {
+    this.got.push(message);
+    const answer = this.answer(message);
+    if (answer !== undefined) queueMicrotask(() => this.events.onMessage(answer));
+  }
+  kill(): void {
+    this.events.onExit("killed");
+  }
+  types(): string[] {
+    return this.got.map((message) => message.type);
+  }
+}
+
+function usually(message: ToWorker): FromWorker | undefined {
+  switch (message.type) {
+    case "prepare":
+      return { type: "prepared", generation: message.generation };
+    case "commit":
+      return { type: "committed", generation: message.generation };
+    case "listen":
+      return {
+        type: "listening",
+        listeners: message.listeners.map(({ name, address }) => ({
+          name,
+          address: { ...address, port: address.port === 0 ? 4321 : address.port },
+        })),
+      };
+    case "drain":
+      return { type: "drained" };
+    default:
+      return undefined;
+  }
+}
+
+function fleetOf(concurrency: number, events: Partial<FleetEvents> = {}) {
+  const threads: FakeThread[] = [];
+  const fleet = new Fleet(
+    (role, index, thread) => {
+      threads.push(new FakeThread(role, index, thread));
+      return threads.at(-1)!;
+    },
+    {
+      onLog: () => {},
+      onFault: () => {},
+      onStats: () => {},
+      onCall: async () => undefined,
+      onLost: () => {},
+      ...events,
+    },
+    concurrency,
+  );
+  return { fleet, threads };
+}
+
+function change(generation: number, listeners: readonly ListenerConfig[] = []): Change {
+  const config: RuntimeConfig = { listeners, services: [], node: { id: "", cluster: "" } };
+  const code = `v${generation}`;
+  const module = { package: "http/a", group: "builtin", code, filename: "a", hash: code };
+  return { generation, modules: [module], removed: [], config };
+}
+
+function listener(name: string, port: number, thread?: "control"): ListenerConfig {
+  return {
+    name,
+    address: { ip: "127.0.0.1", port },
+    ...(thread && { thread }),
+  } as unknown as ListenerConfig;
+}
+
+async function serve(fleet: Fleet, generation: number, listeners: readonly ListenerConfig[] = []) {
+  expect(await fleet.prepare(change(generation, listeners))).toEqual([]);
+  await fleet.commit(generation);
+  return fleet.listen(listeners);
+}
+
+test("a generation goes to all threads, and is ready when all are", async () => {
+  const { fleet, threads } = fleetOf(2);
+  await serve(fleet, 1);
+  expect(threads.map((t) => t.name)).toEqual(["worker 0", "worker 1", "control 2"]);
+  for (const thread of threads) expect(thread.types()).toEqual(["prepare", "commit"]);
+});
+
+test("one refusal is everybody's, and an abort reaches all", async () => {
+  const { fleet, threads } = fleetOf(2);
+  const refusal = { package: "http/a", message: "no", path: "", place: "", stack: "" };
+  threads[1]!.answer = (message) =>
+    message.type === "prepare" ? { type: "refused", generation: 1, refusals: [refusal] } : undefined;
+  expect(await fleet.prepare(change(1))).toEqual([refusal]);
+  await fleet.abort(1);
+  for (const thread of threads) expect(thread.types()).toEqual(["prepare", "abort"]);
+});
+
+test("a thread that dies while it prepares refuses", async () => {
+  const { fleet, threads } = fleetOf(1);
+  threads[0]!.answer = () => undefined;
+  const refusals = fleet.prepare(change(1));
+  await Promise.resolve();
+  threads[0]!.kill();
+  expect(await refusals).toMatchObject([{ message: "worker 0 died while it prepared" }]);
+});
+
+test("port 0 is bound by the first worker, and the others take its number", async () => {
+  const { fleet, threads } = fleetOf(2);
+  expect(await serve(fleet, 1, [listener("a", 0)])).toEqual([]);
+  const ports = threads.map(({ got }) => got.flatMap((m) => (m.type === "listen" ? m.listeners[0]!.address.port : [])));
+  expect(ports).toEqual([[0], [4321], []]);
+  expect(fleet.bound).toEqual([{ name: "a", address: { ip: "127.0.0.1", port: 4321 } }]);
+});
+
+test("a listener keeps its sockets while its address stays, and only new ones are bound", async () => {
+  const { fleet, threads } = fleetOf(1);
+  await serve(fleet, 1, [listener("a", 0), listener("b", 1000)]);
+  await serve(fleet, 2, [listener("a", 0), listener("b", 1001), listener("admin", 1002, "control")]);
+  const bound = (k: number) => threads[k]!.got.flatMap((m) => (m.type === "listen" ? m.listeners.map((l) => l.name) : []));
+  expect(bound(0)).toEqual(["a", "b", "b"]);
+  expect(bound(1)).toEqual(["admin"]);
+  expect(fleet.bound.map(({ address }) => address.port)).toEqual([4321, 1001, 1002]);
+});
+
+test("a listener that cannot be bound is named, and the others are bound", async () => {
+  const { fleet, threads } = fleetOf(1);
+  threads[0]!.answer = (message) =>
+    message.type === "listen" && message.listeners[0]!.name === "a"
+      ? { type: "listen_failed", name: "a", code: "EADDRINUSE", message: "in use" }
+      : usually(message);
+  const failures = await serve(fleet, 1, [listener("a", 1000), listener("b", 1001)]);
+  expect(failures).toEqual([{ listener: "a", code: "EADDRINUSE", message: "in use" }]);
+  expect(fleet.bound.map(({ name }) => name)).toEqual(["b"]);
+});
+
+test("what one thread publishes reaches the others, and those that come later", async () => {
+  const { fleet, threads } = fleetOf(2);
+  await serve(fleet, 1);
+  threads[0]!.events.onMessage({ type: "publish", topic: "t", value: 1 });
+  const published = (thread: FakeThread) => thread.got.filter((m) => m.type === "publish");
+  expect(threads.slice(0, 3).map((t) => published(t).length)).toEqual([0, 1, 1]);
+  threads[1]!.kill();
+  await vi.waitFor(() => expect(threads).toHaveLength(4));
+  expect(published(threads[3]!)).toEqual([{ type: "publish", topic: "t", value: 1 }]);
+});
+
+test("a thread that died comes back with what the others run, sockets included, before it takes part in a change", async () => {
+  const lost: string[] = [];
+  const { fleet, threads } = fleetOf(2, { onLost: (thread, reason) => lost.push(`${thread.name}: ${reason}`) });
+  await serve(fleet, 1, [listener("a", 0)]);
+  threads[1]!.events.onExit("out of memory");
+  expect(lost).toEqual(["worker 1: out of memory"]);
+  await vi.waitFor(() => expect(threads).toHaveLength(4));
+  await serve(fleet, 2, [listener("a", 0)]);
+  const [prepare] = threads[3]!.got;
+  expect(prepare).toMatchObject({ type: "prepare", generation: 1, modules: [{ code: "v1" }] });
+  expect(threads[3]!.types()).toEqual(["prepare", "commit", "listen", "prepare", "commit"]);
+  expect(threads[3]!.got[2]).toMatchObject({ listeners: [{ address: { port: 4321 } }] });
+});
+
+test("answers a call of a thread, with its failure if it fails", async () => {
+  const { threads } = fleetOf(1, {
+    onCall: async (name) => {
+      if (name === "core.quit") return "bye";
+      throw new Error("no such operation");
+    },
+  });
+  threads[0]!.events.onMessage({ type: "call", call: 7, name: "core.quit", args: {} });
+  threads[0]!.events.onMessage({ type: "call", call: 8, name: "core.other", args: {} });
+  await vi.waitFor(() => expect(threads[0]!.got).toHaveLength(2));
+  expect(threads[0]!.got).toEqual([
+    { type: "reply", call: 7, value: "bye", error: undefined },
+    { type: "reply", call: 8, value: undefined, error: "no such operation" },
+  ]);
+});
+
+test("gives a thread that sets something up a longer box", async () => {
+  const { fleet, threads } = fleetOf(1);
+  expect(fleet.boxes()[0]!.boxMs).toBe(20_000);
+  await serve(fleet, 1);
+  expect(fleet.boxes().map(({ boxMs }) => boxMs)).toEqual([1_000, 1_000]);
+  threads[0]!.answer = () => undefined;
+  void fleet.prepare(change(2));
+  await vi.waitFor(() => expect(threads[0]!.types()).toHaveLength(3));
+  expect(fleet.boxes()[0]!.boxMs).toBe(20_000);
+  threads[0]!.events.onMessage({ type: "prepared", generation: 2 });
+});

@@ -1,0 +1,46 @@
+const WINDOW_MS = 10_000;
+const SLOW_ENTRIES = 3;
+/** And together they must have taken this many times the limit: a collection of garbage may take one honest entry past it. */
+const SLOW_SUM = 10;
+/** A full block may take longer than one record: the limit is for each of so many. */
+const RECORDS_OF_LIMIT = 64;
+
+/**
+ * Entries that took too much CPU. Asking for the thread's CPU time costs 0.5 µs, so it is asked only for 10 s after an entry
+ * that took longer than the limit by the clock; the clock alone would blame filters for a busy machine. (isolated-vm's own
+ * `cpuTime` is such a clock on Linux.)
+ */
+export class CpuBudget {
+  readonly #limitMs: number;
+  #slow: { readonly at: number; readonly ms: number }[] = [];
+  #startedAt = 0;
+  #preciseUntil = Number.NEGATIVE_INFINITY;
+  #before: NodeJS.CpuUsage | undefined = undefined;
+
+  constructor(limitMs: number) {
+    this.#limitMs = limitMs;
+  }
+
+  begin(now: number): void {
+    this.#startedAt = performance.now();
+    this.#before = now < this.#preciseUntil ? process.threadCpuUsage() : undefined;
+  }
+
+  /** True: it is a fault. */
+  end(records: number, now: number): boolean {
+    const limit = this.#limitMs * Math.max(1, records / RECORDS_OF_LIMIT);
+    if (performance.now() - this.#startedAt <= limit) return false;
+    this.#preciseUntil = now + WINDOW_MS;
+    if (this.#before === undefined) return false;
+    const { user, system } = process.threadCpuUsage(this.#before);
+    const ms = (user + system) / 1000;
+    if (ms <= limit) return false;
+    this.#slow = this.#slow.filter((entry) => now - entry.at < WINDOW_MS);
+    this.#slow.push({ at: now, ms });
+    let sum = 0;
+    for (const entry of this.#slow) sum += entry.ms;
+    if (this.#slow.length < SLOW_ENTRIES || sum < this.#limitMs * SLOW_SUM) return false;
+    this.#slow = [];
+    return true;
+  }
+}

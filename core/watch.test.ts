@@ -1,0 +1,105 @@
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { directoriesOf, Looks, Watch } from "./watch.ts";
+
+let root: string;
+beforeEach(() => {
+  root = fs.realpathSync(fs.mkdtempSync(path.join(os.tmpdir(), "watch-")));
+});
+afterEach(() => {
+  vi.useRealTimers();
+  fs.rmSync(root, { recursive: true, force: true });
+});
+
+test("a file is seen from its directory and from that of every link on the way", () => {
+  fs.mkdirSync(path.join(root, "mount/..v1"), { recursive: true });
+  fs.writeFileSync(path.join(root, "mount/..v1/a.yaml"), "");
+  fs.symlinkSync("..v1", path.join(root, "mount/..data"));
+  fs.symlinkSync("..data/a.yaml", path.join(root, "mount/a.yaml"));
+  fs.symlinkSync("mount", path.join(root, "etc"));
+  expect([...directoriesOf(path.join(root, "etc/a.yaml"))].sort()).toEqual([
+    root,
+    path.join(root, "mount"),
+    path.join(root, "mount/..v1"),
+  ]);
+});
+
+test("a link that points at itself ends the search", () => {
+  fs.symlinkSync("loop", path.join(root, "loop"));
+  expect([...directoriesOf(path.join(root, "loop"))]).toEqual([root]);
+});
+
+test("a directory that comes later is watched once it is there, and again after it was replaced", async () => {
+  const seen: string[] = [];
+  const watch = new Watch((directory) => {
+    seen.push(directory);
+    watch.refresh();
+  });
+  const late = path.join(root, "late");
+  const isSeen = () => vi.waitFor(() => expect(seen).toContain(late), { timeout: 5_000, interval: 5 });
+  watch.set(new Set([late]));
+  fs.mkdirSync(late);
+  await vi.waitFor(() => expect(seen).toContain(root), { timeout: 5_000, interval: 5 });
+  fs.writeFileSync(path.join(late, "a.ts"), "1");
+  await isSeen();
+  fs.mkdirSync(path.join(root, "next"));
+  fs.renameSync(late, path.join(root, "old"));
+  await vi.waitFor(() => expect(seen.at(-1)).toBeDefined());
+  fs.renameSync(path.join(root, "next"), late);
+  watch.refresh();
+  seen.length = 0;
+  fs.writeFileSync(path.join(late, "a.ts"), "2");
+  await isSeen();
+  watch.close();
+});
+
+test("logs and swap files beside sources are no events", async () => {
+  const seen: string[] = [];
+  const watch = new Watch((directory) => seen.push(directory));
+  watch.set(new Set([root]));
+  for (const noise of ["access.log", ".a.ts.swp", "a.ts~", "x.tmp"]) fs.writeFileSync(path.join(root, noise), "1");
+  fs.mkdirSync(path.join(root, "end"));
+  await vi.waitFor(() => expect(seen.length).toBeGreaterThan(0), { timeout: 5_000, interval: 5 });
+  expect(seen).toEqual([root]);
+  watch.close();
+});
+
+test("looks at once, and again 60 and 250 ms after the last event; only the last look is final", async () => {
+  vi.useFakeTimers();
+  const looks: [number, boolean][] = [];
+  const start = Date.now();
+  const under = new Looks(async (_, last) => void looks.push([Date.now() - start, last]));
+  under.event("a");
+  await vi.advanceTimersByTimeAsync(40);
+  under.event("a");
+  await vi.advanceTimersByTimeAsync(1_000);
+  expect(looks).toEqual([
+    [0, false],
+    [40, false],
+    [100, false],
+    [290, true],
+  ]);
+});
+
+test("one look at a time: events during a look make one more, with all directories since the last final one", async () => {
+  vi.useFakeTimers();
+  let atOnce = 0;
+  const looks: string[] = [];
+  const under = new Looks(async (directories, last) => {
+    expect(++atOnce).toBe(1);
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    looks.push(`${[...directories].join("+")}${last ? " final" : ""}`);
+    atOnce--;
+  });
+  under.event("a");
+  await vi.advanceTimersByTimeAsync(5);
+  under.event("b");
+  under.event("b");
+  await vi.advanceTimersByTimeAsync(400);
+  expect(looks).toEqual(["a", "a+b", "a+b", "a+b final"]);
+  under.event("c");
+  await vi.advanceTimersByTimeAsync(400);
+  expect(looks.at(-1)).toBe("c final");
+});
