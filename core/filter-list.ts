@@ -47,7 +47,7 @@ function rowsOf(unit: PackageUnit): Row[] {
     return [{ package: unit.name, kind: "", name: "", origin, group: "", state: "failed", error }];
   }
   return unit.next.infos.map(({ package: id, kind, name }) => {
-    return { package: id, kind, name, origin, group: unit.next!.module.group, state: "ready" };
+    return { package: id, kind, name, origin, group: unit.next!.group, state: "ready" };
   });
 }
 

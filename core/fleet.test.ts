@@ -110,6 +110,20 @@ test("one refusal is everybody's, and an abort reaches all", async () => {
   for (const thread of threads) expect(thread.types()).toEqual(["prepare", "abort"]);
 });
 
+test("each thread sets up the listeners it accepts for, and its refusals name them as the config does", async () => {
+  const { fleet, threads } = fleetOf(1);
+  const at = (place: string) => ({ package: "http/a", message: "no", path: "", place, stack: "" });
+  threads[1]!.answer = (message) =>
+    message.type === "prepare"
+      ? { type: "refused", generation: 1, refusals: [at("/listeners/0/filterChains/0"), at("/services/0/config")] }
+      : undefined;
+  const listeners = [listener("a", 1), listener("b", 2), listener("admin", 3, "control")];
+  const refusals = await fleet.prepare(change(1, listeners));
+  expect(refusals.map(({ place }) => place)).toEqual(["/listeners/2/filterChains/0", "/services/0/config"]);
+  const set = threads.map(({ got }) => got.flatMap((m) => (m.type === "prepare" ? m.config!.listeners.map((l) => l.name) : [])));
+  expect(set).toEqual([["a", "b"], ["admin"]]);
+});
+
 test("a thread that dies while it prepares refuses", async () => {
   const { fleet, threads } = fleetOf(1);
   threads[0]!.answer = () => undefined;

@@ -254,6 +254,21 @@ export class Fleet implements Stage {
   }
 }
 
+/** A thread sets up what it accepts for, and nothing else. `place` turns its numbers of listeners into those of all. */
+function listenersOf(config: RuntimeConfig | undefined, role: "worker" | "control") {
+  const numbers = [...(config?.listeners.keys() ?? [])].filter(
+    (k) => (config!.listeners[k]!.thread ?? "worker") === role,
+  );
+  const listeners = numbers.map((k) => config!.listeners[k]!);
+  return {
+    config: config && { ...config, listeners },
+    place: (refusal: Refusal): Refusal => ({
+      ...refusal,
+      place: refusal.place.replace(/^\/listeners\/(\d+)/, (_, k) => `/listeners/${numbers[Number(k)]}`),
+    }),
+  };
+}
+
 function isSameAddress(a: AddressConfig, b: AddressConfig): boolean {
   return a.ip === b.ip && a.port === b.port && a.path === b.path && a.ipv4Compat === b.ipv4Compat;
 }
@@ -321,10 +336,11 @@ class Member {
         (message.type === "prepared" || message.type === "refused") &&
         message.generation === change.generation,
     );
-    this.post({ type: "prepare", ...change });
+    const own = listenersOf(change.config, this.role);
+    this.post({ type: "prepare", ...change, config: own.config });
     const message = await answer;
     if (message?.type === "prepared") return [];
-    if (message?.type === "refused") return message.refusals;
+    if (message?.type === "refused") return message.refusals.map(own.place);
     const what = this.#gone
       ? "died while it prepared"
       : `did not answer within ${PREPARE_MS / 1000} s`;

@@ -10,7 +10,10 @@ import { directoriesOf } from "./watch.ts";
 /** A package as one state of its files makes it. */
 export interface Built {
   readonly bundle: Bundle;
-  readonly module: ModuleSource;
+  /** One for each definition, all with the same code. */
+  readonly modules: readonly ModuleSource[];
+  /** `builtin`, or its sandbox. */
+  readonly group: string;
   readonly builtAt: Date;
   /** One for each definition of the module. */
   readonly infos: readonly PackageInfo[];
@@ -107,12 +110,8 @@ export class PackageUnit {
       const infos = infosOf(this.source, descriptions, this.#names.shipped);
       const group = this.#group(infos);
       const { code, filename, hash } = made;
-      this.next = {
-        bundle: made,
-        builtAt: new Date(),
-        infos,
-        module: { package: infos[0]!.package, group, code, filename, hash },
-      };
+      const modules = infos.map((info) => ({ package: info.package, group, code, filename, hash }));
+      this.next = { bundle: made, builtAt: new Date(), infos, group, modules };
     } catch (error) {
       if (error instanceof BundleError) this.#inputs = new Map([...this.#inputs, ...error.inputs]);
       else if (!(error instanceof DescribeError)) throw error;
@@ -129,15 +128,20 @@ export class PackageUnit {
     const { trusted } = this.#names;
     if (this.source.trusted) return "builtin";
     if (infos.some((info) => trusted.has(info.package) || trusted.has(info.name))) return "builtin";
+    const file = shortPath(this.source.entry);
+    const name = infos[0]!.name;
+    const trust = `start with --trust ${name}, or set "tsproxy": { "trusted": true } in its package.json`;
     const bound = infos.find((info) => !SANDBOX_KINDS.has(info.kind));
-    if (bound === undefined) return infos[0]!.package;
-    throw new DescribeError(
-      problem(
-        `${shortPath(this.source.entry)}: a ${bound.kind} runs among the shipped packages and must be trusted; ` +
-          `start with --trust ${bound.name}, or set "tsproxy": { "trusted": true } in its package.json`,
-      ),
-    );
+    if (bound !== undefined)
+      throw refusal(`${file}: a ${bound.kind} runs among the shipped packages and must be trusted; ${trust}`);
+    if (infos.length > 1)
+      throw refusal(`${file}: a sandbox holds one filter and this defines ${infos.length}; split it, or ${trust}`);
+    return infos[0]!.package;
   }
+}
+
+function refusal(message: string): DescribeError {
+  return new DescribeError(problem(message));
 }
 
 /**

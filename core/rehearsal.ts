@@ -37,8 +37,8 @@ export interface Rehearsed {
   readonly asked: string;
   readonly written: string;
   readonly brought: string;
-  /** What a package says against its code or its part of the config, at the user's line. */
-  explain(refusal: Refusal): Problem;
+  /** What packages say against its code or their part of the config, at the user's lines; each thing once. */
+  explain(refusals: readonly Refusal[]): Problem[];
 }
 
 export interface Rejected {
@@ -55,9 +55,10 @@ export async function rehearse(options: RehearsalOptions): Promise<Rehearsed | R
   const loaded = asked === live?.asked ? live.loaded : load(options);
   const warnings = loaded.warnings.map(toProblem);
   if (!loaded.ok) return { problems: loaded.errors.map(toProblem), warnings, packages: new Set() };
-  const explain = (refusal: Refusal) => explained(refusal, loaded, options);
+  const explain = (refusals: readonly Refusal[]) =>
+    distinct(refusals.map((refusal) => explained(refusal, loaded, options)));
   const refused = (refusals: readonly Refusal[]): Rejected => ({
-    problems: distinct(refusals.map(explain)),
+    problems: explain(refusals),
     warnings,
     packages: new Set(refusals.map((refusal) => refusal.package)),
   });
@@ -141,7 +142,7 @@ function toProblem(found: Omit<Problem, "frame">): Problem {
   return { ...found, frame: "" };
 }
 
-/** A package that is used in ten places says the same ten times. */
+/** A package that is used in ten places, or on ten threads, says the same ten times. */
 function distinct(problems: readonly Problem[]): Problem[] {
   const seen = new Map(problems.map((found) => [JSON.stringify(found), found]));
   return [...seen.values()];

@@ -311,7 +311,7 @@ export class Reload {
     const refusals = await serving.prepare({ ...change, config: unchanged ? undefined : config });
     if (refusals.length > 0) {
       const blamed = new Set(refusals.map((refusal) => refusal.package));
-      return drop({ problems: refusals.map(rehearsed.explain), packages: blamed }, serving);
+      return drop({ problems: rehearsed.explain(refusals), packages: blamed }, serving);
     }
     if (running && (await this.#changedMeanwhile(edits))) return drop("stale", serving);
     await Promise.all([canary.commit(generation), serving.commit(generation)]);
@@ -485,7 +485,7 @@ export class Reload {
 }
 
 function changeOf(edits: readonly Edit[], generation: number): Omit<Change, "config"> {
-  const modules = edits.flatMap((edit) => (edit.type === "code" ? [edit.unit.next!.module] : []));
+  const modules = edits.flatMap((edit) => (edit.type === "code" ? edit.unit.next!.modules : []));
   const kept = new Set(
     edits.flatMap((edit) =>
       edit.type === "code" ? edit.unit.next!.infos.map((info) => info.package) : [],
@@ -518,7 +518,7 @@ function statesOf(unit: PackageUnit): PackageState[] {
       kind,
       name: own,
       types,
-      group: shown.module.group,
+      group: shown.group,
     }));
   // Nobody has ever got to know its kind, but for those that the folder tells.
   const [kind = "", name = ""] = origin === "shipped" ? id.split("/") : ["", path.basename(id)];

@@ -49,9 +49,9 @@ async function verdictsOf(
   const broken = units.flatMap((unit) => unit.problems);
   const built = units.flatMap((unit) => unit.next ?? []);
   const packages = built.flatMap(({ infos }) => infos);
-  const modules = built.map(({ module }) => module);
+  const modules = built.flatMap((made) => made.modules);
   const node = { id: "", cluster: "" };
-  const canary = new Canary({ prelude: catalog.preludes, node });
+  const canary = new Canary({ prelude: catalog.preludes, node, sandboxed: "set up" });
   const verdicts: Verdict[] = [];
   for (const [k, file] of files.entries()) {
     const text = await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => error);

@@ -1,4 +1,5 @@
 const WINDOW_MS = 10_000;
+const PRECISE_MS = 1000;
 const SLOW_ENTRIES = 3;
 /** And together they must have taken this many times the limit: a collection of garbage may take one honest entry past it. */
 const SLOW_SUM = 10;
@@ -6,8 +7,8 @@ const SLOW_SUM = 10;
 const RECORDS_OF_LIMIT = 64;
 
 /**
- * Entries that took too much CPU. Asking for the thread's CPU time costs 0.5 µs, so it is asked only for 10 s after an entry
- * that took longer than the limit by the clock; the clock alone would blame filters for a busy machine. (isolated-vm's own
+ * Entries that took too much CPU. Asking for the thread's CPU time costs 0.5 µs, so it is asked only for a second after an
+ * entry that took longer than the limit by the clock; the clock alone would blame filters for a busy machine. (isolated-vm's own
  * `cpuTime` is such a clock on Linux.)
  */
 export class CpuBudget {
@@ -30,7 +31,7 @@ export class CpuBudget {
   end(records: number, now: number): boolean {
     const limit = this.#limitMs * Math.max(1, records / RECORDS_OF_LIMIT);
     if (performance.now() - this.#startedAt <= limit) return false;
-    this.#preciseUntil = now + WINDOW_MS;
+    this.#preciseUntil = now + PRECISE_MS;
     if (this.#before === undefined) return false;
     const { user, system } = process.threadCpuUsage(this.#before);
     const ms = (user + system) / 1000;

@@ -387,7 +387,7 @@ export class Sandbox {
     this.#entered(inbox, now);
     this.#recordsOfBuild += Math.max(1, records);
     if (this.#cpu.end(records, this.#now()) && this.#recordsOfBuild > WARM_UP_RECORDS) {
-      this.#fault("cpu", new Error(`entries of more than ${this.#limits.cpuMs} ms of CPU, again and again`));
+      this.#onSlow();
     }
   }
 
@@ -552,19 +552,33 @@ export class Sandbox {
     if (this.#overQuota >= 2) this.#fault("memory", new Error(`more than ${this.#limits.quotaMb} MiB in use`));
   }
 
-  /** Its streams are answered by the policy, everybody else goes on, the isolate is built anew. */
+  /** A fault that costs no stream: from now on it is suspect and runs aside, where it is slow for itself alone. */
+  #onSlow(): void {
+    const error = new Error(`entries of more than ${this.#limits.cpuMs} ms of CPU, again and again`);
+    const backOffMs = this.#breaker.fault(this.#now());
+    if (this.#breaker.state === "open") this.#lose("cpu", error, backOffMs);
+    else this.#report("cpu", error, "; it runs on a thread of its own for 10 s");
+  }
+
   #fault(what: string, error: unknown): void {
-    const { message, stack } = errorText(error);
-    this.counts.faults++;
+    this.#lose(what, error, this.#breaker.fault(this.#now()));
+  }
+
+  /** Its streams are answered by the policy, everybody else goes on, the isolate is built anew. */
+  #lose(what: string, error: unknown, backOffMs: number): void {
     // What it had answered before it went wrong still counts.
     this.#collect();
     this.#teardown();
-    const backOffMs = this.#breaker.fault(this.#now());
-    this.counts.opened = this.#breaker.opened;
-    const state = this.#breaker.state === "open" ? `; not entered for ${backOffMs} ms` : "";
-    this.#options.onFault({ package: this.package, reason: `${what}: ${message}${state}`, stack });
+    this.#report(what, error, this.#breaker.state === "open" ? `; not entered for ${backOffMs} ms` : "");
     this.#rebuildIn(backOffMs);
     this.#options.onWork();
+  }
+
+  #report(what: string, error: unknown, then: string): void {
+    const { message, stack } = errorText(error);
+    this.counts.faults++;
+    this.counts.opened = this.#breaker.opened;
+    this.#options.onFault({ package: this.package, reason: `${what}: ${message}${then}`, stack });
   }
 
   #teardown(): void {

@@ -32,13 +32,11 @@ export default defineHttpFilter({
 `;
 }
 
-/** A route on which one bad filter runs; on every other it is switched off. */
-function badRoute(name: BadFilter): Json {
-  const switchedOn = {
-    "@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig",
-    disabled: false,
-  };
-  return { ...route(`/${name}`, "origin"), typed_per_filter_config: { [name]: switchedOn } };
+/** A route on which one of the bad filters runs, or none; the others are switched off. */
+function routeWith(prefix: string, own?: BadFilter): Json {
+  const off = { "@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", disabled: true };
+  const others = BAD_NAMES.filter((name) => name !== own).map((name) => [name, off]);
+  return { ...route(prefix, "origin"), typed_per_filter_config: Object.fromEntries(others) };
 }
 
 /** One worker with every bad filter in the chain that also serves the healthy route. */
@@ -53,9 +51,9 @@ export async function openAsylum(): Promise<{ proxy: Proxy; upstream: Upstream<h
         listener(
           "main",
           httpFilter(
-            [...BAD_NAMES.map(badRoute), route("/", "origin")],
+            [...BAD_NAMES.map((name) => routeWith(`/${name}`, name)), routeWith("/")],
             {},
-            BAD_NAMES.map((name) => ({ name, disabled: true, config: {} })),
+            BAD_NAMES.map((name) => ({ name, config: {} })),
           ),
         ),
       ],

@@ -1,11 +1,12 @@
-// Hot path: one a stream. About 60 ns, as bytes, with no string and no object made.
+// Hot path: one a stream, made as bytes: no string and no object.
 import { HeaderLine } from "@tsproxy/sdk";
 
 const VALUE_AT = "x-request-id: ".length;
-/** Where the digits of a UUID begin that no hyphen interrupts, with their number. */
-const RUNS = [0, 8, 9, 4, 14, 4, 19, 4, 24, 12] as const;
-const HEX = new Uint8Array(16);
-for (let k = 0; k < 16; k++) HEX[k] = k.toString(16).charCodeAt(0);
+/** Where each of the 16 bytes of a UUID stands in its text, which has hyphens between. */
+const PLACES = Uint8Array.of(0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34).map(
+  (place) => VALUE_AT + place,
+);
+const HEX = Uint8Array.from("0123456789abcdef", (digit) => digit.charCodeAt(0));
 
 /**
  * The x-request-id line of one stream: a version 4 UUID (RFC 9562 §5.4). Its 14th digit is the version, which Envoy also reads
@@ -19,23 +20,21 @@ export class RequestIdLine extends HeaderLine {
   /** A new id over the one before. */
   renew(): void {
     const bytes = this.bytes;
-    let bits = 0;
-    let left = 0;
-    for (let r = 0; r < RUNS.length; r += 2) {
-      const at = VALUE_AT + RUNS[r]!;
-      const end = at + RUNS[r + 1]!;
-      for (let k = at; k < end; k++) {
-        if (left === 0) {
-          bits = (Math.random() * 0x1_0000_0000) | 0;
-          left = 8;
-        }
-        bytes[k] = HEX[bits & 15]!;
-        bits >>>= 4;
-        left--;
-      }
+    for (let k = 0; k < 16; k += 4) {
+      const bits = (Math.random() * 0x1_0000_0000) | 0;
+      this.#write(bytes, k, bits);
+      this.#write(bytes, k + 1, bits >> 8);
+      this.#write(bytes, k + 2, bits >> 16);
+      this.#write(bytes, k + 3, bits >> 24);
     }
     bytes[VALUE_AT + 14] = 52; // "4", the version
-    bytes[VALUE_AT + 19] = HEX[8 | ((Math.random() * 4) | 0)]!; // the variant
+    bytes[VALUE_AT + 19] = HEX[8 | (bytes[VALUE_AT + 19]! & 3)]!; // the variant
     this.refresh();
+  }
+
+  #write(bytes: Uint8Array, index: number, byte: number): void {
+    const at = PLACES[index]!;
+    bytes[at] = HEX[(byte >> 4) & 15]!;
+    bytes[at + 1] = HEX[byte & 15]!;
   }
 }

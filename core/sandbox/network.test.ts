@@ -1,0 +1,130 @@
+import { type CloseEvent, Chunk, type NetworkFilter, type NetworkResult } from "@tsproxy/sdk";
+import { TestConnection } from "@tsproxy/sdk/testing";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { parkedNetworkFactory } from "../inside/parked-network.ts";
+import { FakeWorker } from "./fake-worker.ts";
+import type { Sandbox } from "./sandbox.ts";
+
+const CLOSED: CloseEvent = { by: "remote", phase: "connected", timeout: false, error: undefined };
+
+const filter = (members: string, setup = ""): string => `
+  import { defineNetworkFilter, stop, Type, utf8Encode } from "@tsproxy/sdk";
+  export default defineNetworkFilter({ name: "test", config: Type.Object({}), setup(config, cx) { ${setup};
+    return { create: (connection, chain) => ({ ${members} }) };
+  } });`;
+
+let worker: FakeWorker;
+beforeEach(() => {
+  worker = new FakeWorker();
+});
+afterEach(() => worker.dispose());
+
+class Peer {
+  readonly connection = new TestConnection(9);
+  readonly filter: NetworkFilter;
+  resumed = 0;
+
+  constructor(sandbox: Sandbox) {
+    const factory = parkedNetworkFactory(worker.boxes.indexOf(sandbox), 1, sandbox.hooks, worker.table);
+    this.filter = factory.create(this.connection, { resumeReading: () => void this.resumed++ });
+  }
+
+  /** What later filters get: "same", or the text in the chunk's place. */
+  async send(text: string, endStream = false): Promise<string> {
+    const { at, end } = worker.lend(text);
+    return this.passed(this.filter.onData?.(new Chunk(worker.memory, at, end), endStream));
+  }
+
+  async passed(result: NetworkResult): Promise<string> {
+    const bytes = await (result as Promise<Uint8Array | undefined>);
+    return bytes === undefined ? "same" : Buffer.from(bytes).toString("latin1");
+  }
+}
+
+describe("a sandboxed network filter", () => {
+  it("knows its connection, pauses the chain and writes to the client", async () => {
+    const peer = new Peer(await worker.sandbox(filter(`async onConnect() { connection.write(utf8Encode(connection.remoteAddress.ip + " " + connection.listener.name + "\\n"), 0, 15); }`)));
+    expect(await peer.passed(peer.filter.onConnect?.())).toBe("same");
+    expect(peer.connection.take()).toBe("192.0.2.1 test\n");
+  });
+
+  it("lets bytes pass, or puts others in their place", async () => {
+    const peer = new Peer(
+      await worker.sandbox(filter(`async onData(c, end) { if (c.text() === "same") return; if (c.text() === "async") { await null; return utf8Encode("later"); } c.replace(utf8Encode(c.text().toUpperCase() + (end ? "." : ""))); }`)),
+    );
+    expect(await peer.send("same")).toBe("same");
+    expect(await peer.send("abc")).toBe("ABC");
+    expect(await peer.send("async")).toBe("later");
+    expect(await peer.send("end", true)).toBe("END.");
+  });
+
+  it("carries what is longer than a record", async () => {
+    const peer = new Peer(await worker.sandbox(filter(`onData(c) { const b = c.copy(); b.reverse(); c.replace(b); connection.write(b, 0, b.length); }`)));
+    const text = Array.from({ length: 200_000 }, (_, k) => String.fromCharCode(97 + (k % 25))).join("");
+    const reversed = [...text].reverse().join("");
+    expect((await peer.send(text)) === reversed).toBe(true);
+    expect(peer.connection.take() === reversed).toBe(true);
+  });
+
+  it("stops the chain until it resumes it", async () => {
+    const peer = new Peer(await worker.sandbox(filter(`onConnect() { cx.timer(() => chain.resumeReading()).arm(1); return stop; }, onData() { chain.resumeReading(); return stop; }`)));
+    expect(await peer.passed(peer.filter.onConnect?.())).toBe("same");
+    expect(await peer.send("x")).toBe("same");
+    expect(peer.resumed).toBe(0);
+  });
+
+  it("ends, pauses and closes the connection", async () => {
+    const peer = new Peer(await worker.sandbox(filter(`onData(c) { const t = c.text(); if (t === "end") connection.end(); else if (t === "pause") connection.pause(); else connection.close("reset"); }`)));
+    await peer.send("end");
+    await peer.send("pause");
+    await peer.send("close");
+    expect([peer.connection.ended, peer.connection.pauses, peer.connection.closed]).toEqual([true, 1, "reset"]);
+  });
+
+  it("hears of drain, watermarks and the close, and leaves nothing behind", async () => {
+    const sandbox = await worker.sandbox(
+      filter(`onDrain() { cx.log.info("drain " + connection.draining); }, onBlocked() { cx.log.info("blocked " + connection.blocked); }, onDrained() { cx.log.info("drained"); }, onClose(e) { cx.log.info("close " + e.by); }`),
+    );
+    const peer = new Peer(sandbox);
+    peer.filter.onDrain?.();
+    peer.filter.onBlocked?.();
+    peer.filter.onDrained?.();
+    peer.filter.onClose?.(CLOSED);
+    await worker.until(() => worker.logged.length === 4);
+    expect(worker.logged.map((line) => line.message)).toEqual(["drain true", "blocked true", "drained", "close remote"]);
+    expect(sandbox.live).toBe(0);
+  });
+
+  it("closes its connection when a hook throws, and only that one", async () => {
+    const sandbox = await worker.sandbox(filter(`onData(c) { if (c.text() === "bang") throw new Error("bang"); }`));
+    const [bad, good] = [new Peer(sandbox), new Peer(sandbox)];
+    void bad.send("bang");
+    expect(await good.send("fine")).toBe("same");
+    expect([bad.connection.closed, good.connection.closed]).toEqual(["abort", undefined]);
+  });
+
+  it("loses its connections when it hangs, and comes back", async () => {
+    const sandbox = await worker.sandbox(filter(`onData(c) { if (c.text() === "hang") for (;;); }`), [{}], { limits: { timeoutMs: 30 } });
+    const [bad, other] = [new Peer(sandbox), new Peer(sandbox)];
+    await other.send("fine");
+    void bad.send("hang");
+    await worker.until(() => bad.connection.closed !== undefined);
+    void other.send("again");
+    await worker.until(() => other.connection.closed !== undefined);
+    await worker.until(() => sandbox.ready);
+    expect(await new Peer(sandbox).send("fine")).toBe("same");
+  });
+
+  it("keeps the order of what it is told while the ring has no room", async () => {
+    const peer = new Peer(await worker.sandbox(filter(`onConnect() { cx.log.info("connect"); }, onData(c) { cx.log.info(c.text()); }, onClose() { cx.log.info("close"); }`)));
+    worker.rooms = 0;
+    void peer.filter.onConnect?.();
+    void peer.send("data");
+    peer.filter.onClose?.(CLOSED);
+    worker.flush();
+    worker.rooms = -1;
+    worker.again();
+    await worker.until(() => worker.logged.length === 3);
+    expect(worker.logged.map((line) => line.message)).toEqual(["connect", "data", "close"]);
+  });
+});

@@ -1,0 +1,76 @@
+/**
+ * The suites that others made, against the proxy of this tree.
+ *
+ *   node test/conformance/run.ts [names] [-v]      (all: h1-cases, h1-cases-tiny, cross-bytes, cross-bytes-tiny, verdicts, replay, differential)
+ */
+import { type Outcome, runScript, suite, TINY_RING, withForwarder } from "./outside.ts";
+
+/** Scenarios of the differential harness for what this tree implements. */
+const SCENARIOS = [
+  "access-log-text",
+  "admin-basics",
+  "circuit-breaker-connections",
+  "header-manipulation",
+  "http1-basics",
+  "lb-round-robin",
+  "local-reply",
+  "pool-reuse",
+  "redirects",
+  "routing-match",
+  "stats-http",
+  "strict-dns",
+  "tcp-proxy",
+  "timeouts-route",
+  "websocket",
+  "weighted-clusters",
+];
+
+const verbose = process.argv.includes("-v") ? ["-v"] : [];
+
+const SUITES: Readonly<Record<string, () => Promise<Outcome>>> = {
+  "h1-cases": () => forwarded("conformance/h1-cases.mjs", {}),
+  "h1-cases-tiny": () => forwarded("conformance/h1-cases.mjs", TINY_RING),
+  "cross-bytes": () => forwarded("conformance/cross-bytes.mjs", {}),
+  "cross-bytes-tiny": () => forwarded("conformance/cross-bytes.mjs", TINY_RING),
+  verdicts: () =>
+    script("corpus/verdicts.mjs", [...verbose, "--", "npx", "tsproxy", "validate", "--json"]),
+  replay: async () => {
+    const config = suite("corpus/observed-1.40/vectors.yaml");
+    if (config === undefined) return "skipped";
+    const command = ["npx", "tsproxy", "run", "-c", config, "-l", "error"];
+    return script("corpus/replay.mjs", [...verbose, "--", ...command]);
+  },
+  differential: async () => {
+    const scenarios = suite("differential/scenarios");
+    if (scenarios === undefined) return "skipped";
+    const only = `^(${SCENARIOS.join("|")})$`;
+    return script("differential/diff.mjs", [...verbose, "--only", only, scenarios]);
+  },
+};
+
+const names = process.argv.slice(2).filter((arg) => !arg.startsWith("-"));
+const unknown = names.filter((name) => !(name in SUITES));
+if (unknown.length > 0) {
+  console.error(`no suite ${unknown.join(", ")}; there are ${Object.keys(SUITES).join(", ")}`);
+  process.exit(2);
+}
+const outcomes: [string, Outcome][] = [];
+for (const name of names.length > 0 ? names : Object.keys(SUITES)) {
+  console.log(`\n${name}`);
+  outcomes.push([name, await SUITES[name]!()]);
+}
+console.log(`\n${outcomes.map(([name, outcome]) => `${outcome.padEnd(8)}${name}`).join("\n")}`);
+process.exit(outcomes.some(([, outcome]) => outcome === "failed") ? 1 : 0);
+
+async function forwarded(file: string, env: Readonly<Record<string, string>>): Promise<Outcome> {
+  const found = suite(file);
+  if (found === undefined) return "skipped";
+  return withForwarder(env, (proxy, origin) =>
+    runScript(found, ["--proxy", proxy, "--origin", origin, ...verbose]),
+  );
+}
+
+async function script(file: string, args: readonly string[]): Promise<Outcome> {
+  const found = suite(file);
+  return found === undefined ? "skipped" : runScript(found, args);
+}
