@@ -19,15 +19,18 @@ export interface Bundle {
 
 /** What esbuild refused. `inputs` is what it had read until then. */
 export class BundleError extends Error {
-  readonly problem: Problem;
+  readonly problems: readonly Problem[];
   readonly inputs: ReadonlyMap<string, string>;
 
-  constructor(found: Problem, inputs: ReadonlyMap<string, string>) {
-    super(found.message);
-    this.problem = found;
+  constructor(problems: readonly Problem[], inputs: ReadonlyMap<string, string>) {
+    super(problems.map((found) => found.message).join("\n"));
+    this.problems = problems;
     this.inputs = inputs;
   }
 }
+
+/** More than these are echoes of the first. */
+const MAX_PROBLEMS = 5;
 
 export interface BundleOptions {
   readonly entry: string;
@@ -65,9 +68,9 @@ export async function bundle(options: BundleOptions): Promise<Bundle> {
     ) as [string, string];
     return { code, hash: hashOf(code), filename, inputs, sources: new SourcePositions(map) };
   } catch (error) {
-    const first = (error as { errors?: Message[] }).errors?.[0];
-    if (first === undefined) throw error;
-    throw new BundleError(problemOf(first), inputs);
+    const { errors } = error as { errors?: Message[] };
+    if (errors === undefined) throw error;
+    throw new BundleError(errors.slice(0, MAX_PROBLEMS).map(problemOf), inputs);
   }
 }
 
@@ -83,6 +86,11 @@ export class SourcePositions {
 
   constructor(json: string) {
     this.#json = json;
+  }
+
+  /** Absolute paths of what the module was made of. */
+  get files(): string[] {
+    return (JSON.parse(this.#json).sources as string[]).map((source) => path.resolve("/", source));
   }
 
   /** Line and column count from 1. */

@@ -1,8 +1,8 @@
+import { locate, type SourcePositions } from "./bundle.ts";
 import type { FleetEvents, Thread } from "./fleet.ts";
 import type { Log } from "./log.ts";
 import { formatProblem } from "./problem.ts";
 import type { FromWorker } from "./protocol.ts";
-import type { Reload } from "./reload.ts";
 import type { ServerStats } from "./server-stats.ts";
 import type { StatsReader } from "./stats.ts";
 
@@ -12,7 +12,10 @@ const REMEMBERED = 1_000;
 
 export interface FleetLogParts {
   readonly log: Log;
-  readonly reload: Pick<Reload, "locate">;
+  /** Positions of the module of that name. */
+  readonly find: (filename: string) => SourcePositions | undefined;
+  /** A thread has gone back to what these packages were before. */
+  readonly onReverted: (packages: readonly string[]) => void;
   readonly server: Pick<ServerStats, "faults">;
   readonly stats: StatsReader;
   readonly onCall: (name: string, args: unknown) => Promise<unknown>;
@@ -37,12 +40,13 @@ export class FleetLog implements FleetEvents {
 
   onFault(
     thread: Thread,
-    { package: name, reason, stack }: Extract<FromWorker, { type: "fault" }>,
+    { package: name, reason, stack, reverted }: Extract<FromWorker, { type: "fault" }>,
   ): void {
-    const { log, reload, server } = this.#parts;
+    const { log, find, server } = this.#parts;
     server.faults(name === "" ? "unknown" : name);
+    if (reverted !== undefined && reverted.length > 0) this.#parts.onReverted(reverted);
     this.#once(`fault ${name} ${reason}`, (more) => {
-      const found = reload.locate(reason, stack);
+      const found = locate(reason, stack, find);
       const who = name === "" ? "" : `${name}: `;
       log.error({ thread: thread.name, ...more }, `fault: ${who}${formatProblem(found)}`);
     });

@@ -104,7 +104,9 @@ test("one refusal is everybody's, and an abort reaches all", async () => {
   const { fleet, threads } = fleetOf(2);
   const refusal = { package: "http/a", message: "no", path: "", place: "", stack: "" };
   threads[1]!.answer = (message) =>
-    message.type === "prepare" ? { type: "refused", generation: 1, refusals: [refusal] } : undefined;
+    message.type === "prepare"
+      ? { type: "refused", generation: 1, refusals: [refusal] }
+      : undefined;
   expect(await fleet.prepare(change(1))).toEqual([refusal]);
   await fleet.abort(1);
   for (const thread of threads) expect(thread.types()).toEqual(["prepare", "abort"]);
@@ -115,12 +117,21 @@ test("each thread sets up the listeners it accepts for, and its refusals name th
   const at = (place: string) => ({ package: "http/a", message: "no", path: "", place, stack: "" });
   threads[1]!.answer = (message) =>
     message.type === "prepare"
-      ? { type: "refused", generation: 1, refusals: [at("/listeners/0/filterChains/0"), at("/services/0/config")] }
+      ? {
+          type: "refused",
+          generation: 1,
+          refusals: [at("/listeners/0/filterChains/0"), at("/services/0/config")],
+        }
       : undefined;
   const listeners = [listener("a", 1), listener("b", 2), listener("admin", 3, "control")];
   const refusals = await fleet.prepare(change(1, listeners));
-  expect(refusals.map(({ place }) => place)).toEqual(["/listeners/2/filterChains/0", "/services/0/config"]);
-  const set = threads.map(({ got }) => got.flatMap((m) => (m.type === "prepare" ? m.config!.listeners.map((l) => l.name) : [])));
+  expect(refusals.map(({ place }) => place)).toEqual([
+    "/listeners/2/filterChains/0",
+    "/services/0/config",
+  ]);
+  const set = threads.map(({ got }) =>
+    got.flatMap((m) => (m.type === "prepare" ? m.config!.listeners.map((l) => l.name) : [])),
+  );
   expect(set).toEqual([["a", "b"], ["admin"]]);
 });
 
@@ -136,7 +147,9 @@ test("a thread that dies while it prepares refuses", async () => {
 test("port 0 is bound by the first worker, and the others take its number", async () => {
   const { fleet, threads } = fleetOf(2);
   expect(await serve(fleet, 1, [listener("a", 0)])).toEqual([]);
-  const ports = threads.map(({ got }) => got.flatMap((m) => (m.type === "listen" ? m.listeners[0]!.address.port : [])));
+  const ports = threads.map(({ got }) =>
+    got.flatMap((m) => (m.type === "listen" ? m.listeners[0]!.address.port : [])),
+  );
   expect(ports).toEqual([[0], [4321], []]);
   expect(fleet.bound).toEqual([{ name: "a", address: { ip: "127.0.0.1", port: 4321 } }]);
 });
@@ -144,8 +157,13 @@ test("port 0 is bound by the first worker, and the others take its number", asyn
 test("a listener keeps its sockets while its address stays, and only new ones are bound", async () => {
   const { fleet, threads } = fleetOf(1);
   await serve(fleet, 1, [listener("a", 0), listener("b", 1000)]);
-  await serve(fleet, 2, [listener("a", 0), listener("b", 1001), listener("admin", 1002, "control")]);
-  const bound = (k: number) => threads[k]!.got.flatMap((m) => (m.type === "listen" ? m.listeners.map((l) => l.name) : []));
+  await serve(fleet, 2, [
+    listener("a", 0),
+    listener("b", 1001),
+    listener("admin", 1002, "control"),
+  ]);
+  const bound = (k: number) =>
+    threads[k]!.got.flatMap((m) => (m.type === "listen" ? m.listeners.map((l) => l.name) : []));
   expect(bound(0)).toEqual(["a", "b", "b"]);
   expect(bound(1)).toEqual(["admin"]);
   expect(fleet.bound.map(({ address }) => address.port)).toEqual([4321, 1001, 1002]);
@@ -175,7 +193,9 @@ test("what one thread publishes reaches the others, and those that come later", 
 
 test("a thread that died comes back with what the others run, sockets included, before it takes part in a change", async () => {
   const lost: string[] = [];
-  const { fleet, threads } = fleetOf(2, { onLost: (thread, reason) => lost.push(`${thread.name}: ${reason}`) });
+  const { fleet, threads } = fleetOf(2, {
+    onLost: (thread, reason) => lost.push(`${thread.name}: ${reason}`),
+  });
   await serve(fleet, 1, [listener("a", 0)]);
   threads[1]!.events.onExit("out of memory");
   expect(lost).toEqual(["worker 1: out of memory"]);

@@ -178,6 +178,11 @@ export class Fleet implements Stage {
       if (member.thread !== from) member.post({ type: "publish", topic, value });
   }
 
+  /** Files that lines are appended to were moved away: the next line makes them anew. */
+  reopenLogs(): void {
+    for (const member of this.#members) member.post({ type: "reopen_logs" });
+  }
+
   /** Stops accepting and settles when what is in progress has ended, or after `ms`. */
   async drain(ms: number): Promise<void> {
     this.#stopping = true;
@@ -264,7 +269,10 @@ function listenersOf(config: RuntimeConfig | undefined, role: "worker" | "contro
     config: config && { ...config, listeners },
     place: (refusal: Refusal): Refusal => ({
       ...refusal,
-      place: refusal.place.replace(/^\/listeners\/(\d+)/, (_, k) => `/listeners/${numbers[Number(k)]}`),
+      place: refusal.place.replace(
+        /^\/listeners\/(\d+)/,
+        (_, k) => `/listeners/${numbers[Number(k)]}`,
+      ),
     }),
   };
 }

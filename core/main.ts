@@ -1,3 +1,4 @@
+import path from "node:path";
 import { checkAddresses, listenProblem } from "./addresses.ts";
 import { announce } from "./announce.ts";
 import { Canary } from "./canary.ts";
@@ -15,9 +16,12 @@ import { ServerStats } from "./server-stats.ts";
 import { StatsReader } from "./stats.ts";
 import { SAME_SIGNAL_MS } from "./supervisor.ts";
 import { threadStarter } from "./threads.ts";
+import { Watch } from "./watch.ts";
 
 /** How long requests in progress may take to end once we are asked to. */
 const DRAIN_MS = 5_000;
+/** How long threads may take to end after that. */
+const STOP_MS = 2_000;
 /** Envoy's stats_flush_interval: intervals of histograms. */
 const FLUSH_MS = 5_000;
 const BEAT_MS = 100;
@@ -47,6 +51,7 @@ const reload: Reload = new Reload({
   onReload: (outcome) => server.reloads[outcome](),
 });
 
+obeySignals();
 try {
   await reload.start();
 } catch (error) {
@@ -57,7 +62,7 @@ try {
 state = "LIVE";
 announce(log, options, reload.live!.config, fleet!.bound, reload.packages());
 reload.watch();
-obeySignals();
+watchCore();
 beat();
 
 /** Threads start with the first config that is known to be good. */
@@ -72,9 +77,11 @@ async function serve(config: RuntimeConfig): Promise<Serving> {
     state: () => state,
     quit,
   });
+  const onReverted = (packages: readonly string[]) =>
+    reload.takeBack(packages, "hung or broke the isolate that it ran in");
   const started = new Fleet(
     threadStarter({ prelude, node: config.node }),
-    new FleetLog({ log, reload, server, stats, onCall }),
+    new FleetLog({ log, find, onReverted, server, stats, onCall }),
     options.concurrency,
   );
   fleet = started;
@@ -90,6 +97,13 @@ async function serve(config: RuntimeConfig): Promise<Serving> {
   };
 }
 
+/** Where a place in a stack stands in somebody's source. */
+function find(filename: string) {
+  return (
+    reload.sources(filename) ?? prelude.bundles.find((made) => made.filename === filename)?.sources
+  );
+}
+
 function obeySignals(): void {
   let first: number | undefined;
   const onStop = () => {
@@ -101,8 +115,7 @@ function obeySignals(): void {
   process.on("SIGTERM", onStop);
   process.on("SIGINT", onStop);
   process.on("SIGHUP", () => reload.lookAtAll());
-  // Reserved: Envoy reopens its logs. Ours are opened for appending by whoever writes them.
-  process.on("SIGUSR1", () => fleet?.publish("core.reopen_logs", Date.now()));
+  process.on("SIGUSR1", () => fleet?.reopenLogs());
   process.on("disconnect", () => void stop(1));
 }
 
@@ -110,14 +123,14 @@ async function drain(): Promise<void> {
   if (state === "DRAINING") return;
   state = "DRAINING";
   log.info("draining");
+  tell({ type: "stopping" });
   await reload.close();
   await fleet?.drain(DRAIN_MS);
   await stop(0);
 }
 
 async function stop(code: number): Promise<never> {
-  // A sleeping isolate can hold an exit back.
-  setTimeout(() => process.kill(process.pid, "SIGKILL"), 2_000).unref();
+  setTimeout(() => process.exit(code), STOP_MS).unref();
   await reload.close();
   await fleet?.stop();
   await canary.dispose();
@@ -125,9 +138,28 @@ async function stop(code: number): Promise<never> {
   process.exit(code);
 }
 
-/** What main does of its own accord: tells the supervisor that all live, and keeps the stats of the server. */
+function tell(message: ToSupervisor): void {
+  if (process.connected) process.send?.(message, undefined, {}, () => {});
+}
+
+/** Packages reload; what carries them does not. */
+function watchCore(): void {
+  let told = false;
+  const watch = new Watch(() => {
+    if (!told) log.info("core or the SDK has changed: restart to take that up");
+    told = true;
+  });
+  const files = prelude.bundles.flatMap((made) => made.sources.files);
+  const own = files.filter((file) => !file.includes("node_modules"));
+  watch.set(
+    new Map(
+      [...own.map((file) => path.dirname(file)), import.meta.dirname].map((d) => [d, undefined]),
+    ),
+  );
+}
+
+/** What main does of its own accord: tells the supervisor that all live, and ends the intervals of histograms. */
 function beat(): void {
-  const tell = (message: ToSupervisor) => process.send?.(message);
   const words = (memory: SharedArrayBuffer) => Atomics.load(new Int32Array(memory), 0);
   tell({ type: "ready" });
   setInterval(() => {
@@ -137,7 +169,6 @@ function beat(): void {
       boxMs,
     }));
     tell({ type: "beat", threads });
-    server.update(state === "LIVE" ? 0 : 1, fleet!.bound.length);
   }, BEAT_MS);
   setInterval(() => stats.flush(), FLUSH_MS);
 }

@@ -16,6 +16,9 @@ export interface OperationParts {
   readonly state: () => "LIVE" | "DRAINING" | "INITIALIZING";
   readonly quit: () => void;
 }
+/** Envoy's numbers in `server.state`. */
+const STATES = { LIVE: 0, DRAINING: 1, INITIALIZING: 3 } as const;
+
 type Operation = (args: unknown) => unknown;
 
 /** What packages may ask of core as a whole (`cx.operation("core.…")`). Admin does. */
@@ -24,7 +27,13 @@ export function operations(
 ): (name: string, args: unknown) => Promise<unknown> {
   const { options, reload, fleet, stats, server } = parts;
   const table = new Map<string, Operation>([
-    ["core.stats", () => stats.snapshot()],
+    [
+      "core.stats",
+      () => {
+        server.update(STATES[parts.state()], fleet()?.bound.length ?? 0);
+        return stats.snapshot();
+      },
+    ],
     ["core.reset_counters", () => stats.resetCounters()],
     [
       "core.config",

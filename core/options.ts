@@ -16,6 +16,8 @@ export interface RunOptions {
 /** Proxy -> supervisor. */
 export type ToSupervisor =
   | { readonly type: "ready" }
+  /** It was asked to end: however it ends now, it is not started again. */
+  | { readonly type: "stopping" }
   /** Ten times a second: how often each thread has turned, and how long it may be silent. */
   | { readonly type: "beat"; readonly threads: readonly ThreadBeat[] };
 

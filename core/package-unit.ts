@@ -5,7 +5,7 @@ import { DescribeError, type Describer, type Description } from "./describe.ts";
 import type { PackageSource } from "./packages.ts";
 import { type Problem, problem, shortPath } from "./problem.ts";
 import type { ModuleSource, PackageInfo } from "./protocol.ts";
-import { directoriesOf } from "./watch.ts";
+import { placesOf } from "./watch.ts";
 
 /** A package as one state of its files makes it. */
 export interface Built {
@@ -43,6 +43,8 @@ export class PackageUnit {
   readonly #names: PackageNames;
   /** What serves traffic; undefined: not yet anything. */
   live: Built | undefined;
+  /** What served before it: streams may still end on it. */
+  before: Built | undefined;
   /** The generation that brought it. */
   generation = 0;
   /** Built from the newest files and not yet in service. */
@@ -78,7 +80,7 @@ export class PackageUnit {
 
   /** Where a save of any of its files shows. */
   directories(): Set<string> {
-    const found = directoriesOf(this.source.entry);
+    const found = new Set(placesOf(this.source.entry).keys());
     found.add(this.source.folder);
     for (const file of this.#inputs.keys()) found.add(path.dirname(file));
     return found;
@@ -102,7 +104,9 @@ export class PackageUnit {
     this.#built = false;
     try {
       this.#builtFrom = await this.#target();
-      const made = await bundle({ entry: this.source.entry, filename: `${this.source.id}.bundle` });
+      const plain = await bundle({ entry: this.source.entry, filename: this.source.id });
+      // Named by its hash, too: streams that end on old code are led to the lines that it had.
+      const made = { ...plain, filename: `${plain.filename}@${plain.hash}` };
       this.#inputs = made.inputs;
       this.#built = true;
       if (made.hash === this.live?.bundle.hash) return;
@@ -113,9 +117,11 @@ export class PackageUnit {
       const modules = infos.map((info) => ({ package: info.package, group, code, filename, hash }));
       this.next = { bundle: made, builtAt: new Date(), infos, group, modules };
     } catch (error) {
-      if (error instanceof BundleError) this.#inputs = new Map([...this.#inputs, ...error.inputs]);
-      else if (!(error instanceof DescribeError)) throw error;
-      this.problems = [error.problem];
+      if (error instanceof BundleError) {
+        this.#inputs = new Map([...this.#inputs, ...error.inputs]);
+        this.problems = error.problems;
+      } else if (error instanceof DescribeError) this.problems = [error.problem];
+      else throw error;
     }
   }
 
@@ -133,9 +139,13 @@ export class PackageUnit {
     const trust = `start with --trust ${name}, or set "tsproxy": { "trusted": true } in its package.json`;
     const bound = infos.find((info) => !SANDBOX_KINDS.has(info.kind));
     if (bound !== undefined)
-      throw refusal(`${file}: a ${bound.kind} runs among the shipped packages and must be trusted; ${trust}`);
+      throw refusal(
+        `${file}: a ${bound.kind} runs among the shipped packages and must be trusted; ${trust}`,
+      );
     if (infos.length > 1)
-      throw refusal(`${file}: a sandbox holds one filter and this defines ${infos.length}; split it, or ${trust}`);
+      throw refusal(
+        `${file}: a sandbox holds one filter and this defines ${infos.length}; split it, or ${trust}`,
+      );
     return infos[0]!.package;
   }
 }

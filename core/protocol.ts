@@ -109,6 +109,8 @@ export type ToWorker =
     }
   | { readonly type: "publish"; readonly topic: string; readonly value: unknown }
   | { readonly type: "drain"; readonly ms: number }
+  /** Files that lines are appended to were moved away: close them, the next line makes them anew. */
+  | { readonly type: "reopen_logs" }
   | {
       readonly type: "reply";
       readonly call: number;
@@ -167,6 +169,8 @@ export type FromWorker =
       readonly package: string;
       readonly reason: string;
       readonly stack: string;
+      /** Packages whose newest code is to blame for the end of the builtin isolate: this thread runs the code before it again. */
+      readonly reverted?: readonly string[];
     }
   /** An operation that main carries out (`core.config`, `core.quit`, …). */
   | { readonly type: "call"; readonly call: number; readonly name: string; readonly args: unknown }

@@ -543,3 +543,19 @@ test("reloads a shipped package under the same name", async () => {
   await world.serves("v2", "network/end");
   expect(world.serving.modules.get("network/end")?.group).toBe("builtin");
 });
+
+test("takes code back that brought a thread down, and leaves it until its files change", async () => {
+  const world = await started();
+  const end = path.join(world.shipped, "network/end/filter.ts");
+  fs.writeFileSync(end, filter("envoy.filters.network.end", "hangs", true));
+  await world.serves("hangs", "network/end");
+  world.reload.takeBack(["network/end"], "hung");
+  await world.serves("end", "network/end");
+  await world.says("network/end stays at generation 3");
+  expect(world.refusals[0]).toMatch(/network\/end\/filter\.ts: hung\n/);
+  fs.writeFileSync(world.file("shout.ts"), filter("shout", "v2"));
+  await world.serves("v2");
+  expect(world.serving.code("network/end")).toContain('"end"');
+  fs.writeFileSync(end, filter("envoy.filters.network.end", "mended", true));
+  await world.serves("mended", "network/end");
+});

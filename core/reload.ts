@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import path from "node:path";
-import { hashOf, locate } from "./bundle.ts";
+import { hashOf, type SourcePositions } from "./bundle.ts";
 import type { Describer } from "./describe.ts";
 import type { Change, Stage } from "./fleet.ts";
 import type { Log } from "./log.ts";
@@ -15,7 +15,7 @@ import {
   type Rejected,
   rehearse,
 } from "./rehearsal.ts";
-import { directoriesOf, Looks, Watch } from "./watch.ts";
+import { type Interest, Looks, placesOf, Watch } from "./watch.ts";
 
 /** What serves: the threads, with their sockets. */
 export interface Serving extends Stage {
@@ -106,6 +106,7 @@ export class Reload {
   #tried = "";
   #configProblems: readonly Problem[] = [];
   readonly #reported = new Map<string, string>();
+  readonly #toTakeBack = new Map<PackageUnit, string>();
   #generation = 0;
   #since: number | undefined;
   /** When the configuration that serves was put into service. */
@@ -162,17 +163,25 @@ export class Reload {
 
   /** Looks at everything, as if all of it had just been saved. */
   lookAtAll(): void {
-    for (const directory of this.#directories()) this.#looks.event(directory);
+    for (const directory of this.#directories().keys()) this.#looks.event(directory);
   }
 
-  /** A failure while packages run, at the line of their source. */
-  locate(message: string, stack: string): Problem {
-    const bundles = [...this.#units.values()].flatMap((unit) => unit.live?.bundle ?? []);
-    return locate(
-      message,
-      stack,
-      (name) => bundles.find((made) => made.filename === name)?.sources,
-    );
+  /** Code that brought a thread down: what served before serves again, on all threads, until the files change. */
+  takeBack(names: readonly string[], reason: string): void {
+    for (const unit of this.#units.values()) {
+      const isBlamed = unit.live?.infos.some((info) => names.includes(info.package));
+      if (!isBlamed || unit.before === undefined) continue;
+      this.#toTakeBack.set(unit, reason);
+      this.#looks.event(unit.source.folder);
+    }
+  }
+
+  /** Positions of a module of that name that serves, or did before. */
+  sources(filename: string): SourcePositions | undefined {
+    for (const unit of this.#units.values())
+      for (const built of [unit.live, unit.before])
+        if (built?.bundle.filename === filename) return built.bundle.sources;
+    return undefined;
   }
 
   packages(): PackageState[] {
@@ -182,6 +191,7 @@ export class Reload {
   async #look(touched: ReadonlySet<string>, last: boolean): Promise<void> {
     try {
       this.#watch.refresh();
+      await this.#takeBackAll();
       await this.#discover(last);
       const edits = await this.#edits(touched, last);
       if (edits.length > 0) await this.#settle(edits);
@@ -194,6 +204,18 @@ export class Reload {
       this.#options.describer.warm();
     }
     this.#watch.set(this.#directories());
+  }
+
+  async #takeBackAll(): Promise<void> {
+    for (const [unit, reason] of this.#toTakeBack) {
+      this.#toTakeBack.delete(unit);
+      unit.next = unit.before;
+      const failure = await this.#attempt([{ type: "code", unit }], true);
+      unit.next = undefined;
+      if (failure === "stale") continue;
+      unit.before = undefined;
+      unit.problems = [problem(`${shortPath(unit.source.entry)}: ${reason}`)];
+    }
   }
 
   /** What is new on disk, and what was refused before, for which it may have been the missing half. */
@@ -362,6 +384,7 @@ export class Reload {
       this.#reported.delete(unit.source.id);
       if (edit.type === "removal") this.#units.delete(unit.source.id);
       else {
+        unit.before = unit.live;
         unit.live = unit.next;
         unit.next = undefined;
         unit.generation = generation;
@@ -471,15 +494,16 @@ export class Reload {
     return unit;
   }
 
-  #directories(): Set<string> {
+  #directories(): Map<string, Interest> {
     const { configFile, shippedRoot, droppedIn } = this.#options;
-    const all = new Set(directoriesOf(configFile));
+    const all = new Map<string, Interest>(placesOf(configFile));
     for (const root of [shippedRoot, ...droppedIn]) {
-      all.add(path.resolve(root));
-      for (const directory of directoriesOf(path.join(root, "any"))) all.add(directory);
+      all.set(path.resolve(root), undefined);
+      for (const directory of placesOf(path.join(root, "any")).keys())
+        all.set(directory, undefined);
     }
     for (const unit of this.#units.values())
-      for (const directory of unit.directories()) all.add(directory);
+      for (const directory of unit.directories()) all.set(directory, undefined);
     return all;
   }
 }

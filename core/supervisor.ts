@@ -8,6 +8,8 @@ const SILENCE_MS = 500;
 const MAIN_BOX_MS = 10_000;
 const BACK_OFF_MS = { first: 1_000, most: 60_000 } as const;
 const CRASHES = { most: 5, withinMs: 60_000 } as const;
+/** The proxy drains for 5 s and gives its threads 2 s more; past this it hangs. */
+const END_MS = 10_000;
 /** A terminal's Ctrl-C reaches us and the proxy, and what we pass on reaches the proxy again: one signal for all of them. */
 export const SAME_SIGNAL_MS = 300;
 
@@ -88,6 +90,7 @@ export class Supervisor {
     if (signal === "SIGTERM" || signal === "SIGINT") {
       this.#stopAsked = true;
       this.#wakeUp?.();
+      setTimeout(() => this.#child?.kill("SIGKILL"), END_MS).unref();
     }
     this.#child?.kill(signal);
   }
@@ -109,7 +112,8 @@ export class Supervisor {
       if (message.type === "ready") {
         this.#wasReady = true;
         watch.start();
-      } else watch.onBeat(message.threads);
+      } else if (message.type === "stopping") this.#stopAsked = true;
+      else watch.onBeat(message.threads);
     });
     return new Promise((resolve) => {
       child.on("error", (error) =>

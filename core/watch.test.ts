@@ -2,7 +2,7 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { directoriesOf, Looks, Watch } from "./watch.ts";
+import { Looks, placesOf, Watch } from "./watch.ts";
 
 let root: string;
 beforeEach(() => {
@@ -19,16 +19,18 @@ test("a file is seen from its directory and from that of every link on the way",
   fs.symlinkSync("..v1", path.join(root, "mount/..data"));
   fs.symlinkSync("..data/a.yaml", path.join(root, "mount/a.yaml"));
   fs.symlinkSync("mount", path.join(root, "etc"));
-  expect([...directoriesOf(path.join(root, "etc/a.yaml"))].sort()).toEqual([
-    root,
-    path.join(root, "mount"),
-    path.join(root, "mount/..v1"),
-  ]);
+  expect(placesOf(path.join(root, "etc/a.yaml"))).toEqual(
+    new Map([
+      [root, new Set(["etc"])],
+      [path.join(root, "mount"), new Set(["a.yaml", "..data"])],
+      [path.join(root, "mount/..v1"), new Set(["a.yaml"])],
+    ]),
+  );
 });
 
 test("a link that points at itself ends the search", () => {
   fs.symlinkSync("loop", path.join(root, "loop"));
-  expect([...directoriesOf(path.join(root, "loop"))]).toEqual([root]);
+  expect(placesOf(path.join(root, "loop"))).toEqual(new Map([[root, new Set(["loop"])]]));
 });
 
 test("a directory that comes later is watched once it is there, and again after it was replaced", async () => {
@@ -38,8 +40,9 @@ test("a directory that comes later is watched once it is there, and again after 
     watch.refresh();
   });
   const late = path.join(root, "late");
-  const isSeen = () => vi.waitFor(() => expect(seen).toContain(late), { timeout: 5_000, interval: 5 });
-  watch.set(new Set([late]));
+  const isSeen = () =>
+    vi.waitFor(() => expect(seen).toContain(late), { timeout: 5_000, interval: 5 });
+  watch.set(new Map([[late, undefined]]));
   fs.mkdirSync(late);
   await vi.waitFor(() => expect(seen).toContain(root), { timeout: 5_000, interval: 5 });
   fs.writeFileSync(path.join(late, "a.ts"), "1");
@@ -58,12 +61,43 @@ test("a directory that comes later is watched once it is there, and again after 
 test("logs and swap files beside sources are no events", async () => {
   const seen: string[] = [];
   const watch = new Watch((directory) => seen.push(directory));
-  watch.set(new Set([root]));
-  for (const noise of ["access.log", ".a.ts.swp", "a.ts~", "x.tmp"]) fs.writeFileSync(path.join(root, noise), "1");
+  watch.set(new Map([[root, undefined]]));
+  for (const noise of ["access.log", ".a.ts.swp", "a.ts~", "x.tmp"])
+    fs.writeFileSync(path.join(root, noise), "1");
   fs.mkdirSync(path.join(root, "end"));
   await vi.waitFor(() => expect(seen.length).toBeGreaterThan(0), { timeout: 5_000, interval: 5 });
   expect(seen).toEqual([root]);
   watch.close();
+});
+
+test("where a file alone matters, others beside it are no events", async () => {
+  const seen: string[] = [];
+  const watch = new Watch((directory) => seen.push(directory));
+  watch.set(new Map([[root, new Set(["front.yaml"])]]));
+  for (const other of ["other.yaml", "front.yaml.bak", "data"])
+    fs.writeFileSync(path.join(root, other), "1");
+  fs.mkdirSync(path.join(root, "front.yaml"));
+  await vi.waitFor(() => expect(seen.length).toBeGreaterThan(0), { timeout: 5_000, interval: 5 });
+  expect(seen).toEqual([root]);
+  watch.close();
+});
+
+test("comes to a last look although events never cease, and rests between looks", async () => {
+  vi.useFakeTimers();
+  const looks: [number, boolean][] = [];
+  const start = performance.now();
+  const under = new Looks(async (_, last) => void looks.push([performance.now() - start, last]));
+  for (let ms = 0; ms < 2_100; ms++) {
+    under.event("a");
+    await vi.advanceTimersByTimeAsync(1);
+  }
+  const closed = under.close();
+  await vi.advanceTimersByTimeAsync(10);
+  await closed;
+  const finals = looks.filter(([, last]) => last).map(([ms]) => ms);
+  expect(finals[0]).toBeGreaterThanOrEqual(2_000);
+  expect(finals[0]).toBeLessThan(2_020);
+  expect(looks.length).toBeLessThan(2_100 / 5 + 5);
 });
 
 test("looks at once, and again 60 and 250 ms after the last event; only the last look is final", async () => {

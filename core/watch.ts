@@ -1,6 +1,9 @@
 import { type FSWatcher, lstatSync, readlinkSync, statSync, watch } from "node:fs";
 import path from "node:path";
 
+/** Names in a directory whose changes count; undefined: all, but for what editors and logs leave beside sources. */
+export type Interest = ReadonlySet<string> | undefined;
+
 /**
  * Tells that something changed in a directory, never what: its listener reads again and compares bytes. That makes every kind
  * of saving the same (in place, rename over, unlink and create, a swapped link), and it does not matter which events a
@@ -9,21 +12,21 @@ import path from "node:path";
 export class Watch {
   readonly #onEvent: (directory: string) => void;
   readonly #watching = new Map<string, { readonly watcher: FSWatcher; readonly inode: number }>();
-  #wanted: ReadonlySet<string> = new Set();
+  #wanted: ReadonlyMap<string, Interest> = new Map();
 
   constructor(onEvent: (directory: string) => void) {
     this.#onEvent = onEvent;
   }
 
   /** Watches these directories and no others. */
-  set(directories: ReadonlySet<string>): void {
+  set(directories: ReadonlyMap<string, Interest>): void {
     this.#wanted = directories;
     this.refresh();
   }
 
   /** A directory that was moved away or deleted is watched again where it should be; until it is back, what is above it. */
   refresh(): void {
-    const directories = new Set([...this.#wanted].map(nearestDirectory));
+    const directories = new Set([...this.#wanted.keys()].map(nearestDirectory));
     for (const [directory, { watcher, inode }] of this.#watching) {
       if (directories.has(directory) && inodeOf(directory) === inode) continue;
       watcher.close();
@@ -35,13 +38,16 @@ export class Watch {
   close(): void {
     for (const { watcher } of this.#watching.values()) watcher.close();
     this.#watching.clear();
-    this.#wanted = new Set();
+    this.#wanted = new Map();
   }
 
   #open(directory: string): void {
     try {
       const watcher = watch(directory, (_event, name) => {
-        if (name === null || !isNoise(name)) this.#onEvent(directory);
+        const interest = this.#wanted.get(directory);
+        // A directory's own name tells of its end.
+        const counts = interest?.has(name ?? "") ?? !isNoise(name ?? "");
+        if (counts || name === null || name === path.basename(directory)) this.#onEvent(directory);
       });
       watcher.on("error", () => this.#lost(directory, watcher));
       this.#watching.set(directory, { watcher, inode: inodeOf(directory) });
@@ -58,20 +64,24 @@ export class Watch {
 }
 
 /**
- * Where a change of this path can show: its own directory, and that of every symbolic link on the way, since a link may be
- * swapped (Kubernetes swaps `..data`).
+ * Where a change of this file can show, and under what name: in its own directory, and in that of every symbolic link on the
+ * way, since a link may be swapped (Kubernetes swaps `..data`).
  */
-export function directoriesOf(file: string): Set<string> {
-  const found = new Set<string>();
+export function placesOf(file: string): Map<string, Set<string>> {
+  const found = new Map<string, Set<string>>();
+  const add = (at: string) => {
+    const names = found.get(path.dirname(at)) ?? new Set();
+    found.set(path.dirname(at), names.add(path.basename(at)));
+  };
   let current = path.resolve(file);
   // As many links as Linux follows.
   for (let links = 0; links < 40; links++) {
     const link = firstLink(current);
     if (link === undefined) break;
-    found.add(path.dirname(link.at));
+    add(link.at);
     current = path.resolve(path.dirname(link.at), link.target, link.rest);
   }
-  found.add(path.dirname(current));
+  add(current);
   return found;
 }
 
@@ -110,8 +120,13 @@ function inodeOf(directory: string): number {
   return found?.isDirectory() ? found.ino : -1;
 }
 
-/** The times after the last event at which a folder is looked at again. The last look is the one that may report. */
-const LOOK_AGAIN_MS = [60, 250] as const;
+/** The times after the last event at which all is looked at again. The last look is the one that may report. */
+const LOOK_AGAIN_MS = 60;
+const LAST_LOOK_MS = 250;
+/** Where something is saved all the time, the last look comes this long after the first event all the same. */
+const LAST_LOOK_AT_MOST_MS = 2_000;
+/** A folder in which much happens is not looked at more often than this. */
+const BETWEEN_LOOKS_MS = 5;
 
 /**
  * When to look. At once at an event; again 60 and 250 ms after the last one, because a file may still be in the middle of
@@ -121,6 +136,7 @@ export class Looks {
   readonly #look: (directories: ReadonlySet<string>, last: boolean) => Promise<void>;
   readonly #touched = new Set<string>();
   #timers: NodeJS.Timeout[] = [];
+  #firstEvent: number | undefined;
   #running: Promise<void> | undefined;
   #due = false;
   #lastDue = false;
@@ -133,8 +149,13 @@ export class Looks {
   event(directory: string): void {
     this.#touched.add(directory);
     this.#clear();
-    const last = LOOK_AGAIN_MS.length - 1;
-    this.#timers = LOOK_AGAIN_MS.map((ms, i) => setTimeout(() => this.#want(i === last), ms));
+    const now = performance.now();
+    this.#firstEvent ??= now;
+    const last = Math.min(LAST_LOOK_MS, Math.max(0, this.#firstEvent + LAST_LOOK_AT_MOST_MS - now));
+    this.#timers = [
+      setTimeout(() => this.#want(false), LOOK_AGAIN_MS),
+      setTimeout(() => this.#want(true), last),
+    ];
     this.#want(false);
   }
 
@@ -156,8 +177,12 @@ export class Looks {
       const last = this.#lastDue;
       this.#due = this.#lastDue = false;
       const directories = new Set(this.#touched);
-      if (last) this.#touched.clear();
+      if (last) {
+        this.#touched.clear();
+        this.#firstEvent = undefined;
+      }
       await this.#look(directories, last);
+      await new Promise((resolve) => setTimeout(resolve, BETWEEN_LOOKS_MS));
     }
     this.#running = undefined;
   }

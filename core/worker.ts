@@ -200,6 +200,9 @@ class Worker {
       case "drain":
         void this.#drain(message.ms);
         break;
+      case "reopen_logs":
+        void this.#files.end();
+        break;
       case "stop":
         void this.#stop();
         break;
@@ -353,6 +356,7 @@ class Worker {
         ? `the isolate of the shipped filters was lost (${reason}); the generation before serves again`
         : `the isolate of the shipped filters was lost (${reason}) and is built anew`,
       stack: error instanceof Error ? (error.stack ?? "") : "",
+      reverted: changed,
     });
     if (blamed) {
       this.#live = { modules: this.#before!.modules, config: this.#before!.config };

@@ -512,9 +512,9 @@ const COMMANDS: Readonly<Record<string, Make>> = {
   UPSTREAM_PROTOCOL: plain((s) => nonEmpty(s.upstreamProtocol)),
   RESPONSE_CODE: plain((s) => s.info.responseCode),
   RESPONSE_CODE_DETAILS: plain((s) => nonEmpty(s.info.responseCodeDetails)?.replaceAll(" ", "_")),
-  RESPONSE_FLAGS: plain((s) => (s.info.flags.length === 0 ? undefined : s.info.flags.join(","))),
+  RESPONSE_FLAGS: plain((s) => (s.info.flags.length === 0 ? "-" : s.info.flags.join(","))),
   RESPONSE_FLAGS_LONG: plain((s) =>
-    s.info.flags.length === 0 ? undefined : s.info.flags.map((f) => LONG_FLAGS[f] ?? f).join(","),
+    s.info.flags.length === 0 ? "-" : s.info.flags.map((f) => LONG_FLAGS[f] ?? f).join(","),
   ),
   BYTES_RECEIVED: plain((s) => s.info.bytesReceived),
   BYTES_SENT: plain((s) => s.info.bytesSent),

@@ -1,11 +1,11 @@
 // Hot path: all bytes of all connections pass here.
-import {
-  type Address,
+import type {
+  Address,
   Chunk,
-  type CloseEvent,
-  type ConnectionHandler,
-  type DownstreamConnection,
-  type Output,
+  CloseEvent,
+  ConnectionHandler,
+  DownstreamConnection,
+  Output,
 } from "@tsproxy/sdk";
 import type { Io } from "./io.ts";
 import { COMMAND, HOW } from "./ring.ts";
@@ -195,11 +195,13 @@ export class SocketConnection implements DownstreamConnection {
   }
 
   pause(): void {
-    if (this.#pauses++ === 0 && this.open && this.id >= 0) this.#io.command(COMMAND.PAUSE, this.id, 0, 0);
+    if (this.#pauses++ === 0 && this.open && this.id >= 0)
+      this.#io.command(COMMAND.PAUSE, this.id, 0, 0);
   }
 
   resume(): void {
-    if (--this.#pauses === 0 && this.open && this.id >= 0) this.#io.command(COMMAND.RESUME, this.id, 0, 0);
+    if (--this.#pauses === 0 && this.open && this.id >= 0)
+      this.#io.command(COMMAND.RESUME, this.id, 0, 0);
   }
 
   again(): void {
@@ -328,7 +330,8 @@ export class ConnectionTable {
     if (timeoutMs > 0) connection.connectTimeout(timeoutMs);
     const text = `${address.ip}|${address.port}|${address.path ?? ""}`;
     let size = 0;
-    for (; size < text.length && size < this.#address.length; size++) this.#address[size] = text.charCodeAt(size);
+    for (; size < text.length && size < this.#address.length; size++)
+      this.#address[size] = text.charCodeAt(size);
     const entry = { connection, address: this.#address.slice(0, size) };
     if (!this.#bear(entry)) {
       this.#unborn.push(entry);
@@ -398,13 +401,19 @@ export class ConnectionTable {
       const closed = this.#closed;
       this.#closed = [];
       for (const connection of closed) {
-        if (!connection.gone) guard(connection, () => connection.onClosed(true, "", connection.connecting));
+        if (!connection.gone)
+          guard(connection, () => connection.onClosed(true, "", connection.connecting));
       }
     }
   }
 
   get wantsTurn(): boolean {
-    return this.#unborn.length > 0 || this.#pulls.length > 0 || this.#agains.length > 0 || this.io.overflowed;
+    return (
+      this.#unborn.length > 0 ||
+      this.#pulls.length > 0 ||
+      this.#agains.length > 0 ||
+      this.io.overflowed
+    );
   }
 
   *all(): IterableIterator<SocketConnection> {

@@ -53,6 +53,7 @@ export class Context implements SetupContext {
   readonly node: { readonly id: string; readonly cluster: string; readonly address?: string };
   readonly log: Log;
   readonly stats: Stats;
+  readonly statPrefix: string;
   readonly clusters: Clusters;
   readonly previous: unknown;
   readonly #around: Surroundings;
@@ -64,6 +65,7 @@ export class Context implements SetupContext {
     this.node = around.node;
     this.log = new PackageLog(around.host, scope.package);
     this.stats = new ScopedStats(around.stats, "");
+    this.statPrefix = scope.place.statPrefix;
     this.clusters = around.clusters;
     this.previous = scope.previous;
     this.#around = around;
@@ -74,7 +76,7 @@ export class Context implements SetupContext {
   claimUse(use: number): { readonly place: string; readonly previousUse: number | undefined } {
     const previousUse = this.previous as number | undefined;
     this.#scope.handover = () => use;
-    return { place: this.#scope.place, previousUse };
+    return { place: this.#scope.place.pointer, previousUse };
   }
 
   now(): number {
@@ -86,8 +88,14 @@ export class Context implements SetupContext {
     return timer;
   }
 
-  extension<K extends Kind>(kind: K, ref: ExtensionRef): Slot<Kinds[K]> {
-    const slot = this.#around.registry.create(kind, ref, `${this.#scope.place}/${kind}:${ref.name}`, undefined);
+  extension<K extends Kind>(
+    kind: K,
+    ref: ExtensionRef,
+    options: { readonly statPrefix?: string } = {},
+  ): Slot<Kinds[K]> {
+    const pointer = `${this.#scope.place.pointer}/${kind}:${ref.name}`;
+    const place = { pointer, statPrefix: options.statPrefix ?? "" };
+    const slot = this.#around.registry.create(kind, ref, place, undefined);
     this.#scope.children.push(slot as never);
     return slot;
   }

@@ -1,11 +1,11 @@
 import {
   type Chunk,
   ConfigError,
+  type Definition,
   type DownstreamConnection,
   defineHttpFilter,
   defineNetworkFilter,
   defineService,
-  type Definition,
   type NetworkChain,
   type NetworkFilter,
   stop,
@@ -32,7 +32,8 @@ class Driver {
     this.control = new Int32Array(this.ring);
     this.memory = Buffer.from(this.ring);
     this.#input = this.control[WORD.SEGMENTS]!;
-    for (let k = 0; k < this.control[WORD.ID_COUNT]!; k++) this.control[(this.control[WORD.IDS]! >> 2) + k] = 1000 + k;
+    for (let k = 0; k < this.control[WORD.ID_COUNT]!; k++)
+      this.control[(this.control[WORD.IDS]! >> 2) + k] = 1000 + k;
     this.engine = new Engine(
       this.ring,
       new SharedArrayBuffer(8 * 20_000),
@@ -62,12 +63,15 @@ class Driver {
     for (let turn = 0; turn < 1000; turn++) {
       const n = Math.min(this.#queue.length, this.control[WORD.EVENT_COUNT]!);
       const at = this.control[WORD.EVENTS]! >> 2;
-      for (let k = 0; k < n; k++) for (let j = 0; j < 4; j++) this.control[at + k * 4 + j] = this.#queue[k]![j]!;
-      this.control[WORD.OUT_START] = this.control[WORD.SEGMENTS]! + this.control[WORD.SEGMENT_SIZE]!;
+      for (let k = 0; k < n; k++)
+        for (let j = 0; j < 4; j++) this.control[at + k * 4 + j] = this.#queue[k]![j]!;
+      this.control[WORD.OUT_START] =
+        this.control[WORD.SEGMENTS]! + this.control[WORD.SEGMENT_SIZE]!;
       this.control[WORD.OUT_END] = this.control[WORD.OUT_START]! + this.control[WORD.SEGMENT_SIZE]!;
       const count = this.engine.run(n);
       this.#queue.splice(0, this.control[WORD.CONSUMED]!);
-      for (let k = 0; k < count; k++) commands.push(this.#word((this.control[WORD.COMMANDS]! >> 2) + k * 4));
+      for (let k = 0; k < count; k++)
+        commands.push(this.#word((this.control[WORD.COMMANDS]! >> 2) + k * 4));
       if (this.#queue.length === 0 && this.control[WORD.AGAIN] === 0) {
         this.#input = this.control[WORD.SEGMENTS]!;
         return commands;
@@ -77,25 +81,43 @@ class Driver {
   }
 
   #word(i: number): string {
-    const [op, id, a, b] = [this.control[i]!, this.control[i + 1]!, this.control[i + 2]!, this.control[i + 3]!];
+    const [op, id, a, b] = [
+      this.control[i]!,
+      this.control[i + 1]!,
+      this.control[i + 2]!,
+      this.control[i + 3]!,
+    ];
     if (op === COMMAND.WRITE) return `write ${id} ${this.memory.toString("latin1", a, a + b)}`;
     if (op === COMMAND.CONNECT) return `connect ${id} ${this.memory.toString("latin1", a, a + b)}`;
     if (op === COMMAND.CLOSE) return `close ${id} ${Object.keys(HOW)[a]}`;
-    const name = Object.entries(COMMAND).find(([, code]) => code === op)?.[0].toLowerCase();
+    const name = Object.entries(COMMAND)
+      .find(([, code]) => code === op)?.[0]
+      .toLowerCase();
     return `${name} ${id}`;
   }
 
-  prepare(config: RuntimeConfig | undefined, packages: Record<string, Definition> = {}, generation = 1) {
+  prepare(
+    config: RuntimeConfig | undefined,
+    packages: Record<string, Definition> = {},
+    generation = 1,
+  ) {
     for (const [name, definition] of Object.entries(packages)) this.engine.define(name, definition);
     return this.engine.prepare(generation, Object.keys(packages), [], config);
   }
-  go(config: RuntimeConfig | undefined, packages: Record<string, Definition> = {}, generation = 1): void {
+  go(
+    config: RuntimeConfig | undefined,
+    packages: Record<string, Definition> = {},
+    generation = 1,
+  ): void {
     expect(this.prepare(config, packages, generation)).toEqual([]);
     this.engine.commit(1000);
   }
 }
 
-const listener = (filters: readonly [string, unknown][], over: Partial<ListenerConfig> = {}): ListenerConfig => ({
+const listener = (
+  filters: readonly [string, unknown][],
+  over: Partial<ListenerConfig> = {},
+): ListenerConfig => ({
   name: "l",
   statPrefix: "127.0.0.1_80",
   address: { ip: "127.0.0.1", port: 80 },
@@ -104,7 +126,11 @@ const listener = (filters: readonly [string, unknown][], over: Partial<ListenerC
   listenerFiltersTimeoutMs: 15_000,
   continueOnListenerFiltersTimeout: false,
   filterChains: [
-    { name: "", match: {}, filters: filters.map(([name, config]) => ({ name, package: `network/${name}`, config })) },
+    {
+      name: "",
+      match: {},
+      filters: filters.map(([name, config]) => ({ name, package: `network/${name}`, config })),
+    },
   ],
   defaultFilterChain: undefined,
   perConnectionBufferLimitBytes: 1 << 20,
@@ -116,7 +142,10 @@ const listener = (filters: readonly [string, unknown][], over: Partial<ListenerC
 const settled = async () => {
   for (let k = 0; k < 10; k++) await undefined;
 };
-const world = (listeners: ListenerConfig[], services: RuntimeConfig["services"] = []): RuntimeConfig => ({
+const world = (
+  listeners: ListenerConfig[],
+  services: RuntimeConfig["services"] = [],
+): RuntimeConfig => ({
   listeners,
   services,
   node: { id: "", cluster: "" },
@@ -143,7 +172,9 @@ const prefixer = (version: string) =>
 
 test("a new version of a package serves new connections, and the open one finishes on the old", () => {
   const driver = new Driver();
-  driver.go(world([listener([["prefixer", { prefix: ":" }]])]), { "network/prefixer": prefixer("1") });
+  driver.go(world([listener([["prefixer", { prefix: ":" }]])]), {
+    "network/prefixer": prefixer("1"),
+  });
   const old = driver.accept();
   driver.run();
   driver.go(undefined, { "network/prefixer": prefixer("2") }, 2);
@@ -156,7 +187,9 @@ test("a new version of a package serves new connections, and the open one finish
 
 test("a setup that throws is refused with package, place and path, and nothing changes", () => {
   const driver = new Driver();
-  driver.go(world([listener([["prefixer", { prefix: ":" }]])]), { "network/prefixer": prefixer("1") });
+  driver.go(world([listener([["prefixer", { prefix: ":" }]])]), {
+    "network/prefixer": prefixer("1"),
+  });
   const refusals = driver.prepare(world([listener([["prefixer", { prefix: "bad" }]])]), {}, 2);
   expect(refusals).toEqual([
     {
@@ -175,7 +208,9 @@ test("a setup that throws is refused with package, place and path, and nothing c
 
 test("an aborted preparation leaves no trace and the next one works", () => {
   const driver = new Driver();
-  driver.go(world([listener([["prefixer", { prefix: ":" }]])]), { "network/prefixer": prefixer("1") });
+  driver.go(world([listener([["prefixer", { prefix: ":" }]])]), {
+    "network/prefixer": prefixer("1"),
+  });
   expect(driver.prepare(undefined, { "network/prefixer": prefixer("2") }, 2)).toEqual([]);
   driver.engine.abort();
   driver.go(undefined, { "network/prefixer": prefixer("3") }, 3);
@@ -261,7 +296,9 @@ test("what setups wait for holds the preparation back, and nothing else does", a
       return {};
     },
   }) as Definition;
-  driver.prepare(world([], [{ package: "service/waiting", config: {} }]), { "service/waiting": waiting });
+  driver.prepare(world([], [{ package: "service/waiting", config: {} }]), {
+    "service/waiting": waiting,
+  });
   await Promise.resolve();
   expect(driver.told.some((t) => t.name === "prepared")).toBe(false);
   settle();
@@ -282,13 +319,18 @@ test("state passes from one generation to the next by handover", () => {
         return {};
       },
     }) as Definition;
-  driver.go(world([], [{ package: "service/keeper", config: {} }]), { "service/keeper": keeper(1) });
+  driver.go(world([], [{ package: "service/keeper", config: {} }]), {
+    "service/keeper": keeper(1),
+  });
   driver.go(undefined, { "service/keeper": keeper(2) }, 2);
   expect(seen).toEqual([undefined, { from: 1 }]);
 });
 
 /** Collects what it sees; `behave` decides what it answers. */
-const scripted = (log: string[], behave: (text: string, chain: NetworkChain) => ReturnType<NonNullable<NetworkFilter["onData"]>>) =>
+const scripted = (
+  log: string[],
+  behave: (text: string, chain: NetworkChain) => ReturnType<NonNullable<NetworkFilter["onData"]>>,
+) =>
   defineNetworkFilter({
     name: "scripted",
     config: Type.Object({}),
@@ -318,14 +360,22 @@ test("a filter that stops keeps later ones from the bytes until it resumes, and 
   const driver = new Driver();
   const log: string[] = [];
   let held: NetworkChain | undefined;
-  driver.go(world([listener([["scripted", {}], ["sink", {}]])]), {
-    "network/scripted": scripted(log, (text, chain) => {
-      if (text !== "a") return undefined;
-      held = chain;
-      return stop;
-    }),
-    "network/sink": sink(log),
-  });
+  driver.go(
+    world([
+      listener([
+        ["scripted", {}],
+        ["sink", {}],
+      ]),
+    ]),
+    {
+      "network/scripted": scripted(log, (text, chain) => {
+        if (text !== "a") return undefined;
+        held = chain;
+        return stop;
+      }),
+      "network/sink": sink(log),
+    },
+  );
   const id = driver.accept();
   driver.text(EVENT.DATA, id, "a");
   driver.text(EVENT.DATA, id, "b");
@@ -334,16 +384,34 @@ test("a filter that stops keeps later ones from the bytes until it resumes, and 
   expect(log).toEqual(["sink connects", "first a"]);
   held!.resumeReading();
   expect(driver.run()).toEqual([`resume ${id}`]);
-  expect(log).toEqual(["sink connects", "first a", "sink a", "first b", "sink b", "first  end", "sink  end"]);
+  expect(log).toEqual([
+    "sink connects",
+    "first a",
+    "sink a",
+    "first b",
+    "sink b",
+    "first  end",
+    "sink  end",
+  ]);
 });
 
 test("a promise pauses the chain, and a rejected one closes the connection", async () => {
   const driver = new Driver();
   const log: string[] = [];
-  driver.go(world([listener([["scripted", {}], ["sink", {}]])]), {
-    "network/scripted": scripted(log, (text) => (text === "ok" ? Promise.resolve() : Promise.reject(new Error("no")))),
-    "network/sink": sink(log),
-  });
+  driver.go(
+    world([
+      listener([
+        ["scripted", {}],
+        ["sink", {}],
+      ]),
+    ]),
+    {
+      "network/scripted": scripted(log, (text) =>
+        text === "ok" ? Promise.resolve() : Promise.reject(new Error("no")),
+      ),
+      "network/sink": sink(log),
+    },
+  );
   const id = driver.accept();
   driver.text(EVENT.DATA, id, "ok");
   expect(driver.run()).toEqual([`pause ${id}`]);
@@ -399,7 +467,9 @@ test("far more output than the ring holds arrives whole and in order", () => {
   const id = driver.accept();
   driver.text(EVENT.DATA, id, "go");
   const commands = driver.run();
-  const written = commands.filter((c) => c.startsWith("write")).map((c) => c.slice(`write ${id} `.length));
+  const written = commands
+    .filter((c) => c.startsWith("write"))
+    .map((c) => c.slice(`write ${id} `.length));
   expect(written.join("") === big.toString()).toBe(true);
   expect(commands.at(-1)).toBe(`close ${id} FLUSH`);
 });
@@ -443,7 +513,11 @@ test("a hundred connections opened in one turn all get an id in time", () => {
         create: () => ({
           onConnect: () => {
             for (let k = 0; k < 100; k++) {
-              cx.connect({ ip: "192.0.2.7", port: k }, { onData: () => {}, onEof: () => {}, onClosed: () => {} }, { timeoutMs: 0 });
+              cx.connect(
+                { ip: "192.0.2.7", port: k },
+                { onData: () => {}, onEof: () => {}, onClosed: () => {} },
+                { timeoutMs: 0 },
+              );
             }
           },
         }),
@@ -458,7 +532,11 @@ test("a hundred connections opened in one turn all get an id in time", () => {
 
 test("a package of another kind is refused by name", () => {
   const driver = new Driver();
-  const http = defineHttpFilter({ name: "x", config: Type.Object({}), setup: () => () => ({}) }) as Definition;
+  const http = defineHttpFilter({
+    name: "x",
+    config: Type.Object({}),
+    setup: () => () => ({}),
+  }) as Definition;
   const refusals = driver.prepare(world([listener([["x", {}]])]), { "network/x": http });
   expect(refusals[0]!.message).toBe('no network package "network/x"');
 });

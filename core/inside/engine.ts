@@ -3,9 +3,10 @@ import {
   type Clusters,
   type Definition,
   type ExtensionRef,
-  type ListenerFilterFactory,
+  type Kinds,
   type NetworkFilterFactory,
   type Service,
+  type Slot,
 } from "@tsproxy/sdk";
 import type { FilterChainConfig, ListenerConfig, Refusal, RuntimeConfig } from "../protocol.ts";
 import { ConnectionTable, SocketConnection } from "./connection.ts";
@@ -16,8 +17,8 @@ import { Io } from "./io.ts";
 import { type Chain, Listener } from "./listener.ts";
 import type { NetworkChainRun } from "./network-chain.ts";
 import { Registry, type SlotState } from "./registry.ts";
-import { type ParkedDescription, Sandboxes } from "./sandboxes.ts";
 import { CLOSED_FLAG, EVENT, SOCKET_ERRORS, WORD } from "./ring.ts";
+import { type ParkedDescription, Sandboxes } from "./sandboxes.ts";
 import { ScopedStats, StatsTable } from "./stats.ts";
 import { TimerWheel } from "./timers.ts";
 import { Topics } from "./topics.ts";
@@ -87,8 +88,9 @@ export class Engine {
       () => this.#io.touch(),
     );
     this.#connections = new ConnectionTable(this.#io, this.#wheel);
-    this.#stats = new StatsTable(new Float64Array(cells, 0, Math.floor((cells.byteLength / 8) * ENGINE_CELLS)), () =>
-      this.host.log("warn", "the table of stats is full: new ones are not counted", {}),
+    this.#stats = new StatsTable(
+      new Float64Array(cells, 0, Math.floor((cells.byteLength / 8) * ENGINE_CELLS)),
+      () => this.host.log("warn", "the table of stats is full: new ones are not counted", {}),
     );
     this.#files = new FileTable(this.host, this.#wheel);
     this.topics = new Topics(this.host);
@@ -267,7 +269,11 @@ export class Engine {
     const list = Array.isArray(exported) ? exported : [exported];
     const folder = packageName.slice(packageName.indexOf("/") + 1);
     for (const definition of list as Definition[]) {
-      if (definition === null || typeof definition !== "object" || typeof definition.setup !== "function") {
+      if (
+        definition === null ||
+        typeof definition !== "object" ||
+        typeof definition.setup !== "function"
+      ) {
         throw new Error("the default export is not a filter: export default defineHttpFilter({…})");
       }
       const key = list.length === 1 ? packageName : `${definition.kind}/${folder}`;
@@ -352,12 +358,21 @@ export class Engine {
       const runs = definition?.runs ?? "workers";
       if (this.#role === "worker" && runs === "control") continue;
       if (this.#role === "control" && runs === "workers") continue;
-      const ref: ExtensionRef = { name: entry.package, package: entry.package, config: entry.config };
+      const ref: ExtensionRef = {
+        name: entry.package,
+        package: entry.package,
+        config: entry.config,
+      };
       const json = JSON.stringify(entry.config);
       const old = this.#world.services.get(entry.package);
       this.registry.attempt(entry.package, place, refusals, () => {
         if (old === undefined) {
-          const slot = this.registry.create("service", ref, place, undefined);
+          const slot = this.registry.create(
+            "service",
+            ref,
+            { pointer: place, statPrefix: "" },
+            undefined,
+          );
           made.push(slot as never);
           services.set(entry.package, { package: entry.package, json, slot });
         } else {
@@ -402,43 +417,62 @@ export class Engine {
     if (config.defaultFilterChain !== undefined) configs.push(config.defaultFilterChain);
     const left = [...(old?.chains ?? [])];
     const chains = configs.map((chain, k): Chain => {
-      const at = `${place}/${k < config.filterChains.length ? `filterChains/${k}` : "defaultFilterChain"}`;
+      const at = k < config.filterChains.length ? `filterChains/${k}` : "defaultFilterChain";
+      const pointer = `${place}/${at}/filters`;
       const same = left.findIndex((c) => isSamePlace(c.config, chain));
       const kept = same < 0 ? undefined : left.splice(same, 1)[0];
       if (kept !== undefined) {
-        this.#renewChain(kept, chain, at, refusals);
+        this.#renewChain(kept, chain, pointer, refusals);
         return { config: chain, slots: kept.slots, runs: kept.runs };
       }
-      const slots: SlotState<NetworkFilterFactory>[] = [];
-      for (const [n, ref] of chain.filters.entries()) {
-        this.registry.attempt(ref.package, `${at}/filters/${n}/config`, refusals, () => {
-          const slot = this.registry.create("network", ref, `${at}/filters/${n}/config`, undefined);
-          made.push(slot as never);
-          slots.push(slot);
-        });
-      }
+      const slots = this.#createSlots("network", chain.filters, pointer, made, refusals);
       return { config: chain, slots, runs: new Set<NetworkChainRun>() };
     });
-    const sameFilters = JSON.stringify(old?.config.listenerFilters) === JSON.stringify(config.listenerFilters);
-    const listenerFilters: SlotState<ListenerFilterFactory>[] = [];
-    if (old !== undefined && sameFilters) listenerFilters.push(...(old.listenerFilters as SlotState<ListenerFilterFactory>[]));
-    else {
-      for (const [n, ref] of config.listenerFilters.entries()) {
-        this.registry.attempt(ref.package, `${place}/listenerFilters/${n}/config`, refusals, () => {
-          const slot = this.registry.create("listener", ref, `${place}/listenerFilters/${n}/config`, undefined);
-          made.push(slot as never);
-          listenerFilters.push(slot);
-        });
-      }
-    }
-    return new Listener(config, chains, listenerFilters, new ScopedStats(this.#stats, ""), this.#wheel);
+    const isSame =
+      JSON.stringify(old?.config.listenerFilters) === JSON.stringify(config.listenerFilters);
+    const listenerFilters =
+      old !== undefined && isSame
+        ? old.listenerFilters
+        : this.#createSlots(
+            "listener",
+            config.listenerFilters,
+            `${place}/listenerFilters`,
+            made,
+            refusals,
+          );
+    return new Listener(
+      config,
+      chains,
+      listenerFilters,
+      new ScopedStats(this.#stats, ""),
+      this.#wheel,
+    );
   }
 
-  #renewChain(kept: Chain, chain: FilterChainConfig, at: string, refusals: Refusal[]): void {
+  #createSlots<K extends "network" | "listener">(
+    kind: K,
+    refs: readonly ExtensionRef[],
+    pointer: string,
+    made: SlotState[],
+    refusals: Refusal[],
+  ): Slot<Kinds[K]>[] {
+    const slots: Slot<Kinds[K]>[] = [];
+    for (const [n, ref] of refs.entries()) {
+      const at = `${pointer}/${n}/config`;
+      this.registry.attempt(ref.package, at, refusals, () => {
+        const slot = this.registry.create(kind, ref, { pointer: at, statPrefix: "" }, undefined);
+        made.push(slot as never);
+        slots.push(slot);
+      });
+    }
+    return slots;
+  }
+
+  #renewChain(kept: Chain, chain: FilterChainConfig, pointer: string, refusals: Refusal[]): void {
     for (const [n, ref] of chain.filters.entries()) {
       if (JSON.stringify(kept.config.filters[n]) === JSON.stringify(ref)) continue;
       const slot = kept.slots[n] as SlotState<NetworkFilterFactory>;
-      this.registry.attempt(ref.package, `${at}/filters/${n}/config`, refusals, () =>
+      this.registry.attempt(ref.package, `${pointer}/${n}/config`, refusals, () =>
         this.registry.reconfigure(slot, ref),
       );
     }
@@ -459,7 +493,9 @@ export class Engine {
     const timer = this.#wheel.timer(() => {
       if (told) return;
       told = true;
-      this.host.log("warn", "went on without waiting any longer", { for: waits.map((w) => w.what).join(", ") });
+      this.host.log("warn", "went on without waiting any longer", {
+        for: waits.map((w) => w.what).join(", "),
+      });
       tell();
     });
     timer.arm(WAIT_LIMIT_MS);
@@ -482,7 +518,8 @@ export class Engine {
     this.#world = preparation.world;
     if (before === preparation.world) return;
     for (const [name, use] of before.services) {
-      if (this.#world.services.get(name)?.slot !== use.slot) (use.slot as unknown as SlotState).retire();
+      if (this.#world.services.get(name)?.slot !== use.slot)
+        (use.slot as unknown as SlotState).retire();
     }
     const kept = new Set<unknown>();
     for (const { listener } of this.#world.listeners.values()) {
@@ -495,7 +532,8 @@ export class Engine {
         this.#drainChain(chain, drainMs);
         for (const slot of chain.slots) (slot as unknown as SlotState).retire();
       }
-      for (const slot of listener.listenerFilters) if (!kept.has(slot)) (slot as unknown as SlotState).retire();
+      for (const slot of listener.listenerFilters)
+        if (!kept.has(slot)) (slot as unknown as SlotState).retire();
     }
   }
 
@@ -531,14 +569,16 @@ export class Engine {
     if (this.#draining) return;
     this.#draining = true;
     for (const { listener } of this.#world.listeners.values()) {
-      for (const chain of listener.chains) for (const run of [...chain.runs]) this.#guard(run.connection, () => run.drain());
+      for (const chain of listener.chains)
+        for (const run of [...chain.runs]) this.#guard(run.connection, () => run.drain());
     }
   }
 
   /** Connections that listeners still have. */
   activeConnections(): number {
     let n = 0;
-    for (const { listener } of this.#world.listeners.values()) for (const chain of listener.chains) n += chain.runs.size;
+    for (const { listener } of this.#world.listeners.values())
+      for (const chain of listener.chains) n += chain.runs.size;
     return n;
   }
 

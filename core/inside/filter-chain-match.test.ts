@@ -2,7 +2,9 @@ import { describe, expect, test } from "vitest";
 import type { FilterChainMatchConfig } from "../protocol.ts";
 import { FilterChainMatcher, type MatchInput, parseIp } from "./filter-chain-match.ts";
 
-const input = (over: Partial<MatchInput> & { local?: string; remote?: string } = {}): MatchInput => {
+const input = (
+  over: Partial<MatchInput> & { local?: string; remote?: string } = {},
+): MatchInput => {
   const address = (text: string) => {
     const colon = text.lastIndexOf(":");
     return { ip: text.slice(0, colon), port: Number(text.slice(colon + 1)) };
@@ -18,8 +20,13 @@ const input = (over: Partial<MatchInput> & { local?: string; remote?: string } =
     ...over,
   };
 };
-const choose = (chains: Record<string, FilterChainMatchConfig>, at: MatchInput): string | undefined =>
-  new FilterChainMatcher(Object.entries(chains).map(([value, match]) => ({ match, value }))).choose(at);
+const choose = (
+  chains: Record<string, FilterChainMatchConfig>,
+  at: MatchInput,
+): string | undefined =>
+  new FilterChainMatcher(Object.entries(chains).map(([value, match]) => ({ match, value }))).choose(
+    at,
+  );
 const cidr = (text: string) => {
   const [address_prefix, length] = text.split("/");
   return { address_prefix: address_prefix!, prefix_len: Number(length) };
@@ -59,7 +66,11 @@ describe("the most specific value of each criterion is taken, in Envoy's order",
   });
 
   test("the first of the client's protocols that a chain names", () => {
-    const chains = { h2: { application_protocols: ["h2"] }, h1: { application_protocols: ["http/1.1"] }, any: {} };
+    const chains = {
+      h2: { application_protocols: ["h2"] },
+      h1: { application_protocols: ["http/1.1"] },
+      any: {},
+    };
     expect(choose(chains, input({ applicationProtocols: ["http/1.1", "h2"] }))).toBe("h1");
     expect(choose(chains, input({ applicationProtocols: ["spdy"] }))).toBe("any");
   });
@@ -68,7 +79,11 @@ describe("the most specific value of each criterion is taken, in Envoy's order",
     const chains = {
       local: { source_type: "SAME_IP_OR_LOOPBACK" as const },
       external: { source_type: "EXTERNAL" as const, source_prefix_ranges: [cidr("192.0.2.0/24")] },
-      port: { source_type: "EXTERNAL" as const, source_prefix_ranges: [cidr("192.0.2.0/24")], source_ports: [7] },
+      port: {
+        source_type: "EXTERNAL" as const,
+        source_prefix_ranges: [cidr("192.0.2.0/24")],
+        source_ports: [7],
+      },
     };
     expect(choose(chains, input({ remote: "127.0.0.1:9" }))).toBe("local");
     expect(choose(chains, input({ remote: "10.0.0.1:9" }))).toBe("local");
@@ -91,7 +106,9 @@ test("there is no way back to a less specific sibling", () => {
     wildcard: { server_names: ["*.test"] },
     any: {},
   };
-  expect(choose(chains, input({ serverName: "a.test", applicationProtocols: ["http/1.1"] }))).toBeUndefined();
+  expect(
+    choose(chains, input({ serverName: "a.test", applicationProtocols: ["http/1.1"] })),
+  ).toBeUndefined();
 });
 
 test("a single chain without criteria takes everything", () => {
@@ -107,9 +124,17 @@ test.each([
   expect([...parseIp(text)!]).toEqual(bytes);
 });
 
-test.each(["", "1.2.3", "1.2.3.256", "1.2.3.4.5", "a.b.c.d", "::1::", "1:2:3", "1:2:3:4:5:6:7:8:9", "12345::", "::g"])(
-  "refuses %s",
-  (text) => {
-    expect(parseIp(text)).toBeUndefined();
-  },
-);
+test.each([
+  "",
+  "1.2.3",
+  "1.2.3.256",
+  "1.2.3.4.5",
+  "a.b.c.d",
+  "::1::",
+  "1:2:3",
+  "1:2:3:4:5:6:7:8:9",
+  "12345::",
+  "::g",
+])("refuses %s", (text) => {
+  expect(parseIp(text)).toBeUndefined();
+});

@@ -39,7 +39,10 @@ export class FilterChainMatcher<T> {
 
   constructor(chains: readonly { readonly match: FilterChainMatchConfig; readonly value: T }[]) {
     this.#entries = chains.map(({ match, value }) => ({ match: parse(match), value }));
-    this.#any = chains.length === 1 && Object.keys(chains[0]!.match).length === 0 ? chains[0]!.value : undefined;
+    this.#any =
+      chains.length === 1 && Object.keys(chains[0]!.match).length === 0
+        ? chains[0]!.value
+        : undefined;
   }
 
   choose(input: MatchInput): T | undefined {
@@ -48,7 +51,11 @@ export class FilterChainMatcher<T> {
     left = exactOrAny(left, (m) => m.port, input.localAddress.port);
     left = longestPrefix(left, (m) => m.destination, input.localAddress.ip);
     left = byServerName(left, input.serverName.toLowerCase());
-    left = exactOrAny(left, (m) => (m.transport === "" ? undefined : m.transport), input.transportProtocol);
+    left = exactOrAny(
+      left,
+      (m) => (m.transport === "" ? undefined : m.transport),
+      input.transportProtocol,
+    );
     left = byApplication(left, input.applicationProtocols);
     left = longestPrefix(left, (m) => m.directSource, input.directAddress.ip);
     left = bySourceType(left, input);
@@ -105,7 +112,10 @@ function byServerName<T>(entries: readonly Entry<T>[], name: string): readonly E
   return entries.filter((e) => e.match.serverNames.length === 0);
 }
 
-function byApplication<T>(entries: readonly Entry<T>[], offered: readonly string[]): readonly Entry<T>[] {
+function byApplication<T>(
+  entries: readonly Entry<T>[],
+  offered: readonly string[],
+): readonly Entry<T>[] {
   for (const protocol of offered) {
     const named = entries.filter((e) => e.match.applications.includes(protocol));
     if (named.length > 0) return named;
@@ -114,7 +124,8 @@ function byApplication<T>(entries: readonly Entry<T>[], offered: readonly string
 }
 
 function bySourceType<T>(entries: readonly Entry<T>[], input: MatchInput): readonly Entry<T>[] {
-  const local = isLoopback(input.remoteAddress.ip) || input.remoteAddress.ip === input.localAddress.ip;
+  const local =
+    isLoopback(input.remoteAddress.ip) || input.remoteAddress.ip === input.localAddress.ip;
   const type = local ? "SAME_IP_OR_LOOPBACK" : "EXTERNAL";
   const exact = entries.filter((e) => e.match.sourceType === type);
   return exact.length > 0 ? exact : entries.filter((e) => e.match.sourceType === "ANY");
@@ -191,7 +202,8 @@ export function parseIp(text: string): Uint8Array | undefined {
     bytes[k * 2] = value >> 8;
     bytes[k * 2 + 1] = value & 255;
   }
-  const mapped = bytes.subarray(0, 10).every((b) => b === 0) && bytes[10] === 255 && bytes[11] === 255;
+  const mapped =
+    bytes.subarray(0, 10).every((b) => b === 0) && bytes[10] === 255 && bytes[11] === 255;
   return mapped ? bytes.slice(12) : bytes;
 }
 

@@ -5,7 +5,10 @@ const OPERATIONS_AT_ONCE = 4096;
 
 export class Host {
   readonly #call: HostCall;
-  readonly #waiting = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>();
+  readonly #waiting = new Map<
+    number,
+    { resolve: (value: unknown) => void; reject: (error: Error) => void }
+  >();
   #next = 1;
 
   constructor(call: HostCall) {
@@ -31,7 +34,8 @@ export class Host {
   }
 
   operation(name: string, args: unknown): Promise<unknown> {
-    if (this.#waiting.size >= OPERATIONS_AT_ONCE) return Promise.reject(new Error("too many operations at once"));
+    if (this.#waiting.size >= OPERATIONS_AT_ONCE)
+      return Promise.reject(new Error("too many operations at once"));
     return new Promise((resolve, reject) => {
       const call = this.#next++;
       this.#waiting.set(call, { resolve, reject });
@@ -39,7 +43,11 @@ export class Host {
     });
   }
 
-  onReply(reply: { readonly call: number; readonly value: unknown; readonly error?: string }): void {
+  onReply(reply: {
+    readonly call: number;
+    readonly value: unknown;
+    readonly error?: string;
+  }): void {
     const waiter = this.#waiting.get(reply.call);
     if (waiter === undefined) return;
     this.#waiting.delete(reply.call);

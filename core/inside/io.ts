@@ -118,7 +118,12 @@ export class Io {
 
   /** Ranges in the output segment may only be named while the ring has place: left-over commands outlive the segment. */
   canCopy(size: number): boolean {
-    return this.#active && size <= this.#outEnd - this.#outAt && this.#commandCount < this.#commandMax && this.#waiting.length === 0;
+    return (
+      this.#active &&
+      size <= this.#outEnd - this.#outAt &&
+      this.#commandCount < this.#commandMax &&
+      this.#waiting.length === 0
+    );
   }
 
   canForward(id: number, memory: Uint8Array, at: number, size: number): boolean {

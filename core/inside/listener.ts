@@ -50,7 +50,9 @@ export class Listener {
     this.#wheel = wheel;
     this.#stats = new ListenerStats(stats.scope(`listener.${config.statPrefix}.`));
     const matched = chains.slice(0, config.filterChains.length);
-    this.#matcher = new FilterChainMatcher(matched.map((chain) => ({ match: chain.config.match, value: chain })));
+    this.#matcher = new FilterChainMatcher(
+      matched.map((chain) => ({ match: chain.config.match, value: chain })),
+    );
     this.#fallback = chains[config.filterChains.length];
   }
 
@@ -65,7 +67,11 @@ export class Listener {
   }
 
   /** Chooses the chain and starts it; `early` are bytes that listener filters have looked at. */
-  startChain(connection: SocketConnection, directAddress: { ip: string; port: number }, early: Uint8Array | undefined): void {
+  startChain(
+    connection: SocketConnection,
+    directAddress: { ip: string; port: number },
+    early: Uint8Array | undefined,
+  ): void {
     const chain =
       this.#matcher.choose({
         localAddress: connection.localAddress,
@@ -91,7 +97,8 @@ export class Listener {
     chain.runs.add(run);
     connection.handler = run;
     run.start(chain.slots);
-    if (early !== undefined && early.length > 0 && connection.open) run.onData(new Chunk(early, 0, early.length));
+    if (early !== undefined && early.length > 0 && connection.open)
+      run.onData(new Chunk(early, 0, early.length));
   }
 }
 
@@ -127,7 +134,12 @@ class Peek implements ConnectionHandler, AcceptedSocket {
   #bytes: Uint8Array = new Uint8Array(0);
   #over = false;
 
-  constructor(connection: SocketConnection, listener: Listener, wheel: TimerWheel, stats: ListenerStats) {
+  constructor(
+    connection: SocketConnection,
+    listener: Listener,
+    wheel: TimerWheel,
+    stats: ListenerStats,
+  ) {
     this.#connection = connection;
     this.#listener = listener;
     this.#stats = stats;
@@ -188,7 +200,9 @@ class Peek implements ConnectionHandler, AcceptedSocket {
 
   #step(): void {
     for (; this.#at < this.#filters.length; this.#at++) {
-      const answer = this.#filters[this.#at]!.onBytes(new Chunk(this.#bytes, 0, this.#bytes.length));
+      const answer = this.#filters[this.#at]!.onBytes(
+        new Chunk(this.#bytes, 0, this.#bytes.length),
+      );
       if (answer === "more") return;
       if (answer === "close") {
         this.#connection.close("abort");

@@ -8,7 +8,7 @@ import {
   type NetworkFilter,
   type NetworkFilterFactory,
   type Slot,
-  stop,
+  type stop,
 } from "@tsproxy/sdk";
 import type { SocketConnection } from "./connection.ts";
 

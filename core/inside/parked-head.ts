@@ -12,7 +12,15 @@ import {
   tokenByte,
 } from "@tsproxy/sdk";
 import { type ParkTable, recordSize } from "./parked.ts";
-import { EDITS, HEAD, HEAD_FLAG, RANGE_MAX, RECORD, RECORD_BLOCK_MAX, REPLY } from "./sandbox/layout.ts";
+import {
+  EDITS,
+  HEAD,
+  HEAD_FLAG,
+  RANGE_MAX,
+  RECORD,
+  RECORD_BLOCK_MAX,
+  REPLY,
+} from "./sandbox/layout.ts";
 
 /** What goes with a head beside its lines: JSON in ASCII, or "". */
 export interface HeadTexts {
@@ -179,7 +187,15 @@ export function applyEdits(
   const pathSize = words[e + EDITS.PATH]!;
   const status = words[e + EDITS.STATUS]!;
   const old = map.added.length / 2 + map.lines.length;
-  if (drops < 0 || drops > map.count || removed < 0 || removed > old || pairs < 0 || pairs > ADDED_MAX) return -1;
+  if (
+    drops < 0 ||
+    drops > map.count ||
+    removed < 0 ||
+    removed > old ||
+    pairs < 0 ||
+    pairs > ADDED_MAX
+  )
+    return -1;
   let w = e + EDITS.REST;
   let from = (w + drops + removed + pairs * 2) * 4;
   if (from > end) return -1;
@@ -193,11 +209,21 @@ export function applyEdits(
   if (removed > 0 && !removeStrings(map, words, w, removed, old)) return -1;
   w += removed;
   if (methodSize >= 0) {
-    if (!(map instanceof RequestHeaders) || from + methodSize > end || !setMethod(map, memory, from, from + methodSize)) return -1;
+    if (
+      !(map instanceof RequestHeaders) ||
+      from + methodSize > end ||
+      !setMethod(map, memory, from, from + methodSize)
+    )
+      return -1;
     from += methodSize;
   }
   if (pathSize >= 0) {
-    if (!(map instanceof RequestHeaders) || from + pathSize > end || !isTarget(memory, from, from + pathSize)) return -1;
+    if (
+      !(map instanceof RequestHeaders) ||
+      from + pathSize > end ||
+      !isTarget(memory, from, from + pathSize)
+    )
+      return -1;
     map.path = latin1Decode(memory, from, from + pathSize);
     from += pathSize;
   }
@@ -225,7 +251,13 @@ export function applyEdits(
 }
 
 /** Takes edits of earlier filters away: their places in `added`, then `lines`, in rising order. */
-function removeStrings(map: HeaderMap, words: Int32Array, at: number, n: number, old: number): boolean {
+function removeStrings(
+  map: HeaderMap,
+  words: Int32Array,
+  at: number,
+  n: number,
+  old: number,
+): boolean {
   const pairs = map.added.length / 2;
   let last = old;
   for (let k = n - 1; k >= 0; k--) {
@@ -244,7 +276,8 @@ function setMethod(map: RequestHeaders, memory: Uint8Array, at: number, end: num
   const method = latin1Decode(memory, at, end);
   const before = map.method;
   const fixed = (m: string): boolean => m === "HEAD" || m === "CONNECT";
-  if (end === at || end - at > 64 || (method !== before && (fixed(method) || fixed(before)))) return false;
+  if (end === at || end - at > 64 || (method !== before && (fixed(method) || fixed(before))))
+    return false;
   map.method = method;
   return true;
 }
@@ -292,10 +325,12 @@ export function readReply(
   const flagCount = words[w + REPLY.FLAGS]!;
   const detailsSize = words[w + REPLY.DETAILS]!;
   w += REPLY.REST;
-  if (headerCount < 0 || headerCount > ADDED_MAX || flagCount < 0 || flagCount > 32) return undefined;
+  if (headerCount < 0 || headerCount > ADDED_MAX || flagCount < 0 || flagCount > 32)
+    return undefined;
   let from = (w + headerCount * 2 + flagCount) * 4;
   const take = (size: number): string | undefined => {
-    if (size < 0 || size > end || from + size > end || !isValue(memory, from, from + size)) return undefined;
+    if (size < 0 || size > end || from + size > end || !isValue(memory, from, from + size))
+      return undefined;
     const text = latin1Decode(memory, from, from + size);
     from += size;
     return text;
@@ -315,7 +350,8 @@ export function readReply(
     const name = take(words[w++]!);
     const id = name === undefined ? -1 : nameId(memory, nameAt, from);
     const value = take(words[w++]!);
-    if (name === undefined || value === undefined || id < 0 || ((1 << id) & NEVER_SET) !== 0) return undefined;
+    if (name === undefined || value === undefined || id < 0 || ((1 << id) & NEVER_SET) !== 0)
+      return undefined;
     headers.push([name, value]);
   }
   return { type: "reply", status, body, headers, flags, details };

@@ -3,11 +3,12 @@ import {
   type Chunk,
   done,
   type HeaderMap,
-  headerName,
   type HookResult,
   type HttpFilter,
   type HttpFilterFactory,
   type HttpStream,
+  headerName,
+  hold,
   type RequestHeaders,
   type ResponseHeaders,
   reply,
@@ -44,7 +45,12 @@ const OVERLOAD = reply(503, { details: "filter_overload" });
  * What stands in a chain for a dropped-in http package: each stream gets a stub whose hooks answer with a promise that settles
  * when the sandbox has. `hooks` is what the package's source names; hooks that it does not name do not exist here either.
  */
-export function parkedHttpFactory(box: number, use: number, hooks: HookMask, table: ParkTable): HttpFilterFactory {
+export function parkedHttpFactory(
+  box: number,
+  use: number,
+  hooks: HookMask,
+  table: ParkTable,
+): HttpFilterFactory {
   class Stub extends ParkedHttpFilter {}
   const methods = Stub.prototype as unknown as Record<string, unknown>;
   for (const [bit, name, method] of METHODS) if ((hooks & bit) !== 0) methods[name] = method;
@@ -77,7 +83,12 @@ class Lane implements PromiseLike<Verdict> {
   #settled = false;
   #verdict: Verdict = undefined;
 
-  begin(kind: number, map: HeaderMap | undefined, chunk: Chunk | undefined, endStream: boolean): void {
+  begin(
+    kind: number,
+    map: HeaderMap | undefined,
+    chunk: Chunk | undefined,
+    endStream: boolean,
+  ): void {
     this.kind = kind;
     this.busy = true;
     this.map = map;
@@ -143,14 +154,21 @@ class ParkedHttpFilter implements Parked {
     return this.#park(kind, bit, undefined, chunk, endStream);
   }
 
-  #park(kind: number, bit: number, map: HeaderMap | undefined, chunk: Chunk | undefined, endStream: boolean): HookResult {
+  #park(
+    kind: number,
+    bit: number,
+    map: HeaderMap | undefined,
+    chunk: Chunk | undefined,
+    endStream: boolean,
+  ): HookResult {
     if (this.#over || (this.#hooks & bit) === 0) return undefined;
     const lane = this.#lane(kind);
     lane.begin(kind, map, chunk, endStream);
     if (!this.#send(lane)) {
       // The event's bytes do not outlive it.
       map?.detach();
-      if (chunk !== undefined && chunk.memory === this.#shared.table.ports.memory) chunk.replace(chunk.copy());
+      if (chunk !== undefined && chunk.memory === this.#shared.table.ports.memory)
+        chunk.replace(chunk.copy());
       this.#wait(lane);
     }
     return lane;
@@ -196,7 +214,10 @@ class ParkedHttpFilter implements Parked {
     }
     if (lane.chunk !== undefined) return this.#sendBody(lane, token);
     const flags = RECORD_FLAG.ANSWER | (lane.endStream ? RECORD_FLAG.END_STREAM : 0);
-    const texts = lane.kind === KIND.RESPONSE_HEADERS && this.#wantsInfo ? { routeConfig: "", info: this.#info() } : undefined;
+    const texts =
+      lane.kind === KIND.RESPONSE_HEADERS && this.#wantsInfo
+        ? { routeConfig: "", info: this.#info() }
+        : undefined;
     const sent = parkHead(table, box, lane.kind, flags, token, use, lane.map!, texts);
     if (sent === "large") lane.settle(FAULT);
     return sent !== "full";
@@ -211,9 +232,19 @@ class ParkedHttpFilter implements Parked {
       return true;
     }
     let flags: number = RECORD_FLAG.CREATE;
-    if (lane !== undefined) flags |= RECORD_FLAG.ANSWER | (lane.endStream ? RECORD_FLAG.END_STREAM : 0);
+    if (lane !== undefined)
+      flags |= RECORD_FLAG.ANSWER | (lane.endStream ? RECORD_FLAG.END_STREAM : 0);
     const kind = lane === undefined ? KIND.CREATE : KIND.REQUEST_HEADERS;
-    const sent = parkHead(table, box, kind, flags, token, use, lane?.map ?? this.#stream.request, this.#texts());
+    const sent = parkHead(
+      table,
+      box,
+      kind,
+      flags,
+      token,
+      use,
+      lane?.map ?? this.#stream.request,
+      this.#texts(),
+    );
     if (sent !== "sent") table.release(box, token);
     else this.#token = token;
     if (sent === "large") lane?.settle(FAULT);
@@ -248,7 +279,8 @@ class ParkedHttpFilter implements Parked {
       return true;
     }
     const inOne = lent ? size <= RANGE_MAX : size <= PART_SIZE;
-    if (!inOne && lane.sending === undefined) lane.sending = lent ? chunk.copy() : chunk.memory.subarray(chunk.at, chunk.end);
+    if (!inOne && lane.sending === undefined)
+      lane.sending = lent ? chunk.copy() : chunk.memory.subarray(chunk.at, chunk.end);
     const memory = lane.sending ?? chunk.memory;
     const at = lane.sending === undefined ? chunk.at : lane.sent;
     const rest = lane.sending === undefined ? size : size - lane.sent;
@@ -274,7 +306,16 @@ class ParkedHttpFilter implements Parked {
     if (lane === undefined || !lane.busy) return;
     if (status !== 0) {
       if (status === STATUS.ACK) this.#sendNext(lane);
-      else lane.settle(status === STATUS.SKIP ? undefined : status === STATUS.LATE ? LATE : status === STATUS.OVERLOAD ? OVERLOAD : FAULT);
+      else
+        lane.settle(
+          status === STATUS.SKIP
+            ? undefined
+            : status === STATUS.LATE
+              ? LATE
+              : status === STATUS.OVERLOAD
+                ? OVERLOAD
+                : FAULT,
+        );
       return;
     }
     const { words, memory } = this.#shared.table.ports;
@@ -285,12 +326,17 @@ class ParkedHttpFilter implements Parked {
       lane.receivedSize += end - from;
       if (lane.receivedSize > CHUNK_MAX) this.#malformed(lane, "its answer is too long");
       else (lane.received ??= []).push(memory.slice(from, end));
-    } else if (kind === ANSWER.VERDICT) this.#take(lane, from, end);
-    else this.#malformed(lane, `an answer of kind ${kind}`);
+    } else if (kind === ANSWER.VERDICT) {
+      const verdict = this.#verdictOf(lane, from, end);
+      if (typeof verdict === "string") this.#malformed(lane, verdict);
+      else lane.settle(verdict);
+    } else this.#malformed(lane, `an answer of kind ${kind}`);
   }
 
   #sendNext(lane: Lane): void {
-    if (lane.sending !== undefined && !this.#send(lane)) this.#wait(lane);
+    if (lane.sending === undefined || lane.sent === 0 || lane.sent >= lane.sending.length) {
+      this.#malformed(lane, "leave to send what it has");
+    } else if (!this.#send(lane)) this.#wait(lane);
   }
 
   #malformed(lane: Lane, reason: string): void {
@@ -298,7 +344,8 @@ class ParkedHttpFilter implements Parked {
     lane.settle(FAULT);
   }
 
-  #take(lane: Lane, at: number, end: number): void {
+  /** Carries the answer out and tells the verdict; a string says what is wrong with it. */
+  #verdictOf(lane: Lane, at: number, end: number): Verdict | string {
     const { words, memory } = this.#shared.table.ports;
     const w = at >> 2;
     const type = words[w + VERDICT.TYPE]! & 0xff;
@@ -306,43 +353,48 @@ class ParkedHttpFilter implements Parked {
     const value = words[w + VERDICT.VALUE]!;
     const bodySize = words[w + VERDICT.BODY]!;
     let from = at + VERDICT.REST * 4;
-    if (from > end || bodySize < 0 || bodySize > end - from) return this.#malformed(lane, "a verdict cut short");
+    if (from > end || bodySize < 0 || bodySize > end - from) return "a verdict cut short";
     if ((flags & VERDICT_FLAG.HOOKS) !== 0) this.#hooks = words[w + VERDICT.HOOKS]! & ALL_HOOKS;
-    if (type === VERDICT_TYPE.FAULT) return lane.settle(FAULT);
+    if (type === VERDICT_TYPE.FAULT) return FAULT;
     const bodyAt = end - bodySize;
     if (type === VERDICT_TYPE.REPLY) {
       const body = this.#body(lane, memory, bodyAt, end);
-      const answer = readReply(value, utf8Decode(body, 0, body.length), words, memory, from, bodyAt);
-      if (answer === undefined) return this.#malformed(lane, "a reply that HTTP cannot carry");
-      return lane.settle(answer);
+      const text = utf8Decode(body, 0, body.length);
+      return (
+        readReply(value, text, words, memory, from, bodyAt) ?? "a reply that HTTP cannot carry"
+      );
     }
     const isBody = lane.chunk !== undefined;
     // Held heads may be edited until the body hook has answered; others have gone on.
-    const map = isBody ? (lane.held ? this.#held(lane) : undefined) : lane.map;
+    const map = isBody ? (lane.held ? this.#headOf(lane) : undefined) : lane.map;
     if ((flags & VERDICT_FLAG.EDITS) !== 0 && map !== undefined) {
       from = applyEdits(map, words, memory, from, bodyAt);
-      if (from < 0) return this.#malformed(lane, "edits that HTTP cannot carry");
+      if (from < 0) return "edits that HTTP cannot carry";
     }
     if ((flags & VERDICT_FLAG.CLEAR_ROUTE) !== 0) this.#stream.clearRoute();
-    if ((flags & VERDICT_FLAG.BODY) !== 0 && isBody && !this.#replace(lane, map, bodyAt, end)) return;
-    if (isBody) lane.held = false;
+    if (isBody) {
+      if ((flags & VERDICT_FLAG.BODY) !== 0 && !this.#replace(lane, bodyAt, end)) {
+        return "another length for a body whose content-length has gone out; remove it in the headers hook";
+      }
+      lane.held = false;
+    }
     switch (type) {
       case VERDICT_TYPE.GO_ON:
-        return lane.settle(undefined);
+        return undefined;
       case VERDICT_TYPE.DONE:
         this.#hooks = 0;
-        return lane.settle(done);
+        return done;
       case VERDICT_TYPE.HOLD_BUFFER:
       case VERDICT_TYPE.HOLD_STREAM:
-        if (isBody || value < 0 || value > CHUNK_MAX) return this.#malformed(lane, "a hold out of place");
+        if (isBody || value < 0 || value > CHUNK_MAX) return "a hold out of place";
         lane.held = true;
-        return lane.settle({ type: "hold", body: type === VERDICT_TYPE.HOLD_BUFFER ? "buffer" : "stream", max: value });
+        return hold({ body: type === VERDICT_TYPE.HOLD_BUFFER ? "buffer" : "stream", max: value });
       default:
-        return this.#malformed(lane, `a verdict of type ${type}`);
+        return `a verdict of type ${type}`;
     }
   }
 
-  #held(lane: Lane): HeaderMap | undefined {
+  #headOf(lane: Lane): HeaderMap | undefined {
     return lane === this.#request ? this.#stream.request : this.#stream.response;
   }
 
@@ -359,17 +411,14 @@ class ParkedHttpFilter implements Parked {
     return whole;
   }
 
-  /** Puts other bytes in the chunk's place. The length that the head tells must stay true. */
-  #replace(lane: Lane, held: HeaderMap | undefined, at: number, end: number): boolean {
+  /** Puts other bytes in the chunk's place. False: the length that the head has told would not be true any more. */
+  #replace(lane: Lane, at: number, end: number): boolean {
     const chunk = lane.chunk!;
     const body = this.#body(lane, this.#shared.table.ports.memory, at, end);
     if (body.length !== chunk.end - chunk.at) {
-      const head = this.#held(lane);
+      const head = this.#headOf(lane);
       if (head?.has(CONTENT_LENGTH) === true) {
-        if (held === undefined) {
-          this.#malformed(lane, "another length for a body whose content-length has gone out; remove it in the headers hook");
-          return false;
-        }
+        if (!lane.held) return false;
         if (lane.endStream) head.set(CONTENT_LENGTH, String(body.length));
         else head.remove(CONTENT_LENGTH);
       }
@@ -378,13 +427,30 @@ class ParkedHttpFilter implements Parked {
     return true;
   }
 
+  /** The last that is known of the stream, for `onEnd`. If there is no room, it sees what was known before. */
+  #tellInfo(): void {
+    const { box, use, table } = this.#shared;
+    const text = this.#info();
+    const whole = recordSize(text.length, 0);
+    const w = table.begin(whole, KIND.INFO, 0, this.#token, use);
+    if (w < 0) return;
+    const { words, memory } = table.ports;
+    words[w + RECORD.ARGUMENT] = text.length;
+    const at = (w + RECORD.PAYLOAD) * 4;
+    for (let k = 0; k < text.length; k++) memory[at + k] = text.charCodeAt(k);
+    table.send(box, this.#token, whole);
+  }
+
   onEnd(): void {
     if (this.#over) return;
     // A filter that has no other hook than this one is made now, for its end.
     if (this.#token === 0 && (this.#shared.hooks & ALL_HOOKS) === 0) this.#create(undefined);
     this.#over = true;
-    if (this.#token !== 0) this.#shared.table.release(this.#shared.box, this.#token);
-    this.#token = 0;
+    if (this.#token !== 0) {
+      if (this.#wantsInfo && (this.#shared.hooks & HOOK.END) !== 0) this.#tellInfo();
+      this.#shared.table.release(this.#shared.box, this.#token);
+      this.#token = 0;
+    }
     if (this.#request !== undefined) this.#request.busy = false;
     if (this.#response !== undefined) this.#response.busy = false;
   }
@@ -452,5 +518,8 @@ function configText(config: unknown): string {
 
 /** JSON with everything beyond ASCII escaped, so that a byte is a char. */
 export function ascii(json: string): string {
-  return json.replace(/[\u0080-\uffff]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  return json.replace(
+    /[\u0080-\uffff]/g,
+    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
 }

@@ -73,6 +73,7 @@ class ParkedNetworkFilter implements Parked {
   readonly #unsent: Unsent[] = [];
   #waiting = false;
   #over = false;
+  #released = false;
   #received: Uint8Array[] = [];
   #receivedSize = 0;
   /** A hook's promise. The chain calls no other hook that answers before it settles. */
@@ -138,7 +139,9 @@ class ParkedNetworkFilter implements Parked {
   }
 
   #release(): void {
-    if (this.#token !== 0) this.#shared.table.release(this.#shared.box, this.#token);
+    if (this.#released || this.#token === 0) return;
+    this.#released = true;
+    this.#shared.table.release(this.#shared.box, this.#token);
   }
 
   #putChunk(kind: number, flags: number, chunk: Chunk): void {
@@ -160,14 +163,15 @@ class ParkedNetworkFilter implements Parked {
 
   /** Sends bytes of our own: as payload of a record (facts, an event), or as the range of DATA. */
   #put(kind: number, flags: number, argument: number, bytes: Uint8Array): void {
+    // Token 0: there are too many streams; the first hook closes the connection.
+    if (this.#token === 0) return;
     const unsent: Unsent = { kind, flags, argument, bytes, sent: 0 };
-    if (this.#unsent.length === 0 && this.#sendOne(unsent)) return;
     if (this.#unsent.length >= UNSENT_MAX || bytes.length > CHUNK_MAX) {
       this.#connection.close("abort");
       return;
     }
     this.#unsent.push(unsent);
-    this.#wait();
+    if (this.#unsent.length === 1 && !this.#sendUnsent()) this.#wait();
   }
 
   #wait(): void {
@@ -177,31 +181,38 @@ class ParkedNetworkFilter implements Parked {
   }
 
   retry(): boolean {
-    this.#waiting = false;
-    while (this.#unsent.length > 0) {
-      if (!this.#sendOne(this.#unsent[0]!)) {
-        // Between two parts of one chunk it is the acknowledgement that goes on.
-        if (this.#unsent[0]!.sent > 0) return true;
-        this.#waiting = true;
-        return false;
-      }
+    this.#waiting = !this.#sendUnsent();
+    return !this.#waiting;
+  }
+
+  /** Sends in order until all is sent or a part waits for its acknowledgement. False: there is no room. */
+  #sendUnsent(): boolean {
+    for (let unsent = this.#unsent[0]; unsent !== undefined; unsent = this.#unsent[0]) {
+      if (!this.#sendOne(unsent)) return false;
+      if (unsent.sent < unsent.bytes.length) return true;
       this.#unsent.shift();
     }
     if (this.#over) this.#release();
     return true;
   }
 
-  /** True: all of it is sent. */
+  /** One record of it. False: there is no room. */
   #sendOne(unsent: Unsent): boolean {
     const { box, use, table } = this.#shared;
     const { ports } = table;
     const isData = unsent.kind === KIND.DATA;
     const rest = unsent.bytes.length - unsent.sent;
     const n = Math.min(rest, PART_SIZE);
-    const last = n === rest;
-    const payload = isData ? 0 : n;
-    const whole = recordSize(payload, isData ? n : 0);
-    const w = table.begin(whole, last ? unsent.kind : KIND.PART, last ? unsent.flags : RECORD_FLAG.ANSWER, this.#token, use);
+    const isLast = n === rest;
+    const whole = recordSize(isData ? 0 : n, isData ? n : 0);
+    const kind = isLast ? unsent.kind : KIND.PART;
+    const w = table.begin(
+      whole,
+      kind,
+      isLast ? unsent.flags : RECORD_FLAG.ANSWER,
+      this.#token,
+      use,
+    );
     if (w < 0) return false;
     ports.words[w + RECORD.ARGUMENT] = unsent.argument;
     if (isData) ports.words[w + RECORD.RANGE_SIZE] = n;
@@ -209,40 +220,49 @@ class ParkedNetworkFilter implements Parked {
     ports.memory.set(unsent.bytes.subarray(unsent.sent, unsent.sent + n), at);
     table.send(box, this.#token, whole);
     unsent.sent += n;
-    return last;
+    return true;
   }
 
   onVerdict(_lane: number, at: number, size: number, status: number): void {
-    if (status === STATUS.ACK) {
-      if (!this.#waiting && this.#unsent.length > 0 && !this.retry()) this.#shared.table.wait(this);
-      return;
-    }
-    if (this.#over) {
-      // Nobody acknowledges parts any more: what still waits has nowhere to go.
-      if (status !== 0 && this.#unsent.length > 0) {
-        this.#unsent.length = 0;
-        this.#release();
-      }
-      return;
-    }
-    if (status === STATUS.SKIP) return this.#settle(undefined);
-    if (status !== 0) return this.#fail();
+    if (status === STATUS.ACK) this.#onAcknowledged();
+    else if (this.#over) this.#dropUnsent(status);
+    else if (status === STATUS.SKIP) this.#settle(undefined);
+    else if (status !== 0) this.#fail();
+    else this.#onAnswer(at, at + size);
+  }
+
+  #onAcknowledged(): void {
+    const unsent = this.#unsent[0];
+    if (unsent === undefined || unsent.sent === 0) {
+      if (!this.#over) this.#malformed("leave to send what it has");
+    } else if (!this.#waiting && !this.#sendUnsent()) this.#wait();
+  }
+
+  /** The sandbox is gone and acknowledges nothing any more: what still waits has nowhere to go. */
+  #dropUnsent(status: number): void {
+    if (status === 0 || this.#unsent.length === 0) return;
+    this.#unsent.length = 0;
+    this.#release();
+  }
+
+  #onAnswer(at: number, end: number): void {
     const { words, memory } = this.#shared.table.ports;
     const w = at >> 2;
     const from = at + ANSWER_HEAD_SIZE;
-    const end = at + size;
     switch (words[w + ANSWER_HEAD.KIND]) {
       case ANSWER.ACTION:
-        return this.#act(words[w + ANSWER_HEAD.ARGUMENT]!, from, end);
+        this.#act(words[w + ANSWER_HEAD.ARGUMENT]!, from, end);
+        break;
       case ANSWER.PART:
         this.#receivedSize += end - from;
-        if (this.#receivedSize > CHUNK_MAX) return this.#malformed("its answer is too long");
-        this.#received.push(memory.slice(from, end));
-        return;
+        if (this.#receivedSize > CHUNK_MAX) this.#malformed("its answer is too long");
+        else this.#received.push(memory.slice(from, end));
+        break;
       case ANSWER.VERDICT:
-        return this.#take(from, end);
+        this.#take(from, end);
+        break;
       default:
-        return this.#malformed(`an answer of kind ${words[w + ANSWER_HEAD.KIND]}`);
+        this.#malformed(`an answer of kind ${words[w + ANSWER_HEAD.KIND]}`);
     }
   }
 
@@ -262,33 +282,39 @@ class ParkedNetworkFilter implements Parked {
   }
 
   #take(at: number, end: number): void {
-    const { words, memory } = this.#shared.table.ports;
+    const { words } = this.#shared.table.ports;
     const w = at >> 2;
-    const bodySize = words[w + VERDICT.BODY]!;
     const from = at + VERDICT.REST * 4;
-    if (from > end || bodySize !== end - from) return this.#malformed("a verdict cut short");
-    const type = words[w + VERDICT.TYPE]! & 0xff;
-    let bytes: Uint8Array | undefined;
-    if ((words[w + VERDICT.TYPE]! >> 8) & VERDICT_FLAG.BODY) {
-      bytes = new Uint8Array(this.#receivedSize + bodySize);
-      let to = 0;
-      for (const part of this.#received) {
-        bytes.set(part, to);
-        to += part.length;
-      }
-      bytes.set(memory.subarray(from, end), to);
+    if (from > end || words[w + VERDICT.BODY] !== end - from) {
+      this.#malformed("a verdict cut short");
+      return;
     }
+    const type = words[w + VERDICT.TYPE]! & 0xff;
+    const hasBody = ((words[w + VERDICT.TYPE]! >> 8) & VERDICT_FLAG.BODY) !== 0;
+    const bytes = hasBody ? this.#body(from, end) : undefined;
     this.#received = [];
     this.#receivedSize = 0;
-    if (type === VERDICT_TYPE.GO_ON) return this.#settle(bytes);
-    if (type !== VERDICT_TYPE.STOP) return this.#fail();
-    // A filter may resume in the very hook that stops.
-    if (this.#resumed) {
+    if (type === VERDICT_TYPE.GO_ON) this.#settle(bytes);
+    else if (type !== VERDICT_TYPE.STOP) this.#fail();
+    else if (this.#resumed) {
+      // It has resumed in the very hook that stops.
       this.#resumed = false;
-      return this.#settle(bytes);
+      this.#settle(bytes);
+    } else {
+      this.#stopped = true;
+      this.#kept = bytes;
     }
-    this.#stopped = true;
-    this.#kept = bytes;
+  }
+
+  #body(from: number, end: number): Uint8Array {
+    const bytes = new Uint8Array(this.#receivedSize + end - from);
+    let to = 0;
+    for (const part of this.#received) {
+      bytes.set(part, to);
+      to += part.length;
+    }
+    bytes.set(this.#shared.table.ports.memory.subarray(from, end), to);
+    return bytes;
   }
 
   #act(action: number, at: number, end: number): void {
@@ -311,7 +337,9 @@ class ParkedNetworkFilter implements Parked {
         connection.close("reset");
         return;
       case ACTION.CLOSE_DELAYED:
-        connection.closeDelayed(end - at === 4 ? Math.max(0, Math.min(60_000, words[at >> 2]!)) : 0);
+        connection.closeDelayed(
+          end - at === 4 ? Math.max(0, Math.min(60_000, words[at >> 2]!)) : 0,
+        );
         return;
       case ACTION.PAUSE:
         connection.pause();

@@ -61,7 +61,10 @@ export function compileRegex(pattern: string): Regex {
     try {
       regex = new Re2Regex(pattern);
     } catch (error) {
-      throw new ConfigError("", `"${pattern}" is not a regular expression of RE2: ${(error as Error).message}`);
+      throw new ConfigError(
+        "",
+        `"${pattern}" is not a regular expression of RE2: ${(error as Error).message}`,
+      );
     }
   }
   if (compiled.size < 10_000) compiled.set(pattern, regex);

@@ -1,21 +1,39 @@
-import { ConfigError, type Definition, type ExtensionRef, type Generation, type Kind, type Kinds, type NetworkFilterFactory, type SetupContext, type Slot } from "@tsproxy/sdk";
+import {
+  ConfigError,
+  type Definition,
+  type ExtensionRef,
+  type Generation,
+  type Kind,
+  type Kinds,
+  type NetworkFilterFactory,
+  type SetupContext,
+  type Slot,
+} from "@tsproxy/sdk";
 import type { Refusal } from "../protocol.ts";
 
 /** Makes the `cx` of one setup; told by the registry, filled by the context module. */
 export type ContextMaker = (scope: Scope) => SetupContext;
 
+/** Where a use of an extension stands. */
+export interface Place {
+  /** Pointer into the RuntimeConfig. */
+  readonly pointer: string;
+  /** What its owner has said its stats begin with; "" if nothing. */
+  readonly statPrefix: string;
+}
+
 /** All that one setup has made: other slots, and what is to be undone at its end. */
 export class Scope {
   readonly registry: Registry;
   readonly package: string;
-  readonly place: string;
+  readonly place: Place;
   readonly previous: unknown;
   readonly children: SlotState[] = [];
   readonly #disposers: (() => void)[] = [];
   handover: (() => unknown) | undefined = undefined;
   #disposed = false;
 
-  constructor(registry: Registry, packageName: string, place: string, previous: unknown) {
+  constructor(registry: Registry, packageName: string, place: Place, previous: unknown) {
     this.registry = registry;
     this.package = packageName;
     this.place = place;
@@ -72,7 +90,7 @@ export class GenerationState<T> implements Generation<T> {
 
 export class SlotState<T = unknown> implements Slot<T> {
   readonly kind: Kind;
-  readonly place: string;
+  readonly place: Place;
   ref: ExtensionRef;
   current: GenerationState<T>;
   /** Prepared, not yet committed. */
@@ -82,7 +100,13 @@ export class SlotState<T = unknown> implements Slot<T> {
   reconfiguration: { readonly apply: () => void; readonly scope: Scope } | undefined = undefined;
   readonly #registry: Registry;
 
-  constructor(registry: Registry, kind: Kind, ref: ExtensionRef, place: string, first: GenerationState<T>) {
+  constructor(
+    registry: Registry,
+    kind: Kind,
+    ref: ExtensionRef,
+    place: Place,
+    first: GenerationState<T>,
+  ) {
     this.#registry = registry;
     this.kind = kind;
     this.ref = ref;
@@ -166,9 +190,17 @@ export class Registry {
   /** Sets changed packages up for every living use that a config change has not dealt with already. */
   prepareCode(changed: Bundle, refusals: Refusal[]): void {
     for (const slot of [...this.#slots]) {
-      if (slot.next !== undefined || slot.reconfiguration !== undefined || !changed.has(slot.ref.package) || !this.#slots.has(slot)) continue;
+      if (
+        slot.next !== undefined ||
+        slot.reconfiguration !== undefined ||
+        !changed.has(slot.ref.package) ||
+        !this.#slots.has(slot)
+      )
+        continue;
       if (slot.current.number === this.generation) continue;
-      this.attempt(slot.ref.package, slot.place, refusals, () => this.renew(slot, slot.ref));
+      this.attempt(slot.ref.package, slot.place.pointer, refusals, () =>
+        this.renew(slot, slot.ref),
+      );
     }
   }
 
@@ -184,8 +216,19 @@ export class Registry {
   }
 
   /** A use: sets the package up and keeps the slot until its owner ends. */
-  create<K extends Kind>(kind: K, ref: ExtensionRef, place: string, previous: unknown): SlotState<Kinds[K]> {
-    const slot = new SlotState<Kinds[K]>(this, kind, ref, place, this.setup(kind, ref, place, previous));
+  create<K extends Kind>(
+    kind: K,
+    ref: ExtensionRef,
+    place: Place,
+    previous: unknown,
+  ): SlotState<Kinds[K]> {
+    const slot = new SlotState<Kinds[K]>(
+      this,
+      kind,
+      ref,
+      place,
+      this.setup(kind, ref, place, previous),
+    );
     this.#slots.add(slot as SlotState);
     return slot;
   }
@@ -216,13 +259,18 @@ export class Registry {
       }
     } catch (error) {
       scope.dispose();
-      throw error instanceof Refused ? error : new Refused(ref.package, slot.place, error);
+      throw error instanceof Refused ? error : new Refused(ref.package, slot.place.pointer, error);
     }
     scope.dispose();
     this.renew(slot as never, ref);
   }
 
-  setup<K extends Kind>(kind: K, ref: ExtensionRef, place: string, previous: unknown): GenerationState<Kinds[K]> {
+  setup<K extends Kind>(
+    kind: K,
+    ref: ExtensionRef,
+    place: Place,
+    previous: unknown,
+  ): GenerationState<Kinds[K]> {
     const definition = this.definition(ref.package);
     if (definition === undefined || definition.kind !== kind) {
       throw new ConfigError("", `no ${kind} package "${ref.package}"`);
@@ -233,7 +281,7 @@ export class Registry {
       return new GenerationState(value, this.generation, scope);
     } catch (error) {
       scope.dispose();
-      throw error instanceof Refused ? error : new Refused(ref.package, place, error);
+      throw error instanceof Refused ? error : new Refused(ref.package, place.pointer, error);
     }
   }
 

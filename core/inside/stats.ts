@@ -85,7 +85,13 @@ export class StatsTable {
   histogram(name: string, unit: string): Buckets {
     const known = this.#byName.get(name);
     if (known instanceof Buckets) return known;
-    return this.#define("histogram", name, unit, HISTOGRAM_CELLS, (cells, at) => new Buckets(cells, at)) as Buckets;
+    return this.#define(
+      "histogram",
+      name,
+      unit,
+      HISTOGRAM_CELLS,
+      (cells, at) => new Buckets(cells, at),
+    ) as Buckets;
   }
 
   #define(

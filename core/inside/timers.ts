@@ -69,7 +69,8 @@ export class TimerWheel {
       this.#tick++;
       // Collected first: callbacks may change the list.
       const due = this.#due;
-      for (let t = this.#slots[this.#tick % SLOTS]; t !== undefined; t = t.next) if (t.at <= now) due.push(t);
+      for (let t = this.#slots[this.#tick % SLOTS]; t !== undefined; t = t.next)
+        if (t.at <= now) due.push(t);
       for (const timer of due) {
         if (!timer.armed || timer.at > now) continue;
         this.unlink(timer);

@@ -2,7 +2,8 @@ import { expect, it } from "vitest";
 import { Breaker } from "./breaker.ts";
 
 /** Milliseconds of back-off for each fault at these times. */
-const faults = (breaker: Breaker, ...times: number[]): number[] => times.map((now) => breaker.fault(now));
+const faults = (breaker: Breaker, ...times: number[]): number[] =>
+  times.map((now) => breaker.fault(now));
 
 it("opens at the third fault within 10 s", () => {
   const breaker = new Breaker();

@@ -2,11 +2,11 @@ import { fileURLToPath } from "node:url";
 import {
   Chunk,
   HeaderMap,
-  headerName,
   type HookResult,
   type HttpFilter,
   type HttpFilterFactory,
   type HttpStream,
+  headerName,
   latin1Decode,
   type Reply,
   RequestHeaders,
@@ -177,7 +177,8 @@ export class FakeWorker implements ParkPorts {
     for (let round = 0; round < ROUNDS; round++) {
       do {
         this.#turnAsked = false;
-        for (const [token, at, size] of this.#events.splice(0)) this.table.onVerdict(token, at, size);
+        for (const [token, at, size] of this.#events.splice(0))
+          this.table.onVerdict(token, at, size);
         if (this.rooms !== 0) this.table.turn();
         for (const command of this.#commands.splice(0)) command();
       } while (this.#events.length > 0);
@@ -267,13 +268,18 @@ export class Exchange {
   cleared = 0;
   ended = false;
 
-  constructor(worker: FakeWorker, factories: readonly HttpFilterFactory[], head: string, routeConfig?: unknown) {
+  constructor(
+    worker: FakeWorker,
+    factories: readonly HttpFilterFactory[],
+    head: string,
+    routeConfig?: unknown,
+  ) {
     this.worker = worker;
     this.request = worker.requestHeaders(head);
     const exchange = this;
     this.stream = {
       id: 1,
-      info: INFO,
+      info: { ...INFO },
       get request() {
         return exchange.request;
       },
@@ -289,7 +295,11 @@ export class Exchange {
   }
 
   requestHeaders(endStream = true): this {
-    this.#walk(this.filters, (filter) => filter.onRequestHeaders?.(this.request, endStream), this.request);
+    this.#walk(
+      this.filters,
+      (filter) => filter.onRequestHeaders?.(this.request, endStream),
+      this.request,
+    );
     return this;
   }
 
@@ -309,18 +319,30 @@ export class Exchange {
   responseHeaders(status: number, text: string, endStream = true): ResponseHeaders {
     const map = this.worker.responseHeaders(status, text);
     this.stream.response = map;
-    this.#walk([...this.filters].reverse(), (filter) => filter.onResponseHeaders?.(map, endStream), map);
+    this.#walk(
+      [...this.filters].reverse(),
+      (filter) => filter.onResponseHeaders?.(map, endStream),
+      map,
+    );
     return map;
   }
 
   responseBody(text: string, endStream = true): Chunk {
     const { at, end } = this.worker.lend(text);
     const chunk = new Chunk(this.worker.memory, at, end);
-    this.#walk([...this.filters].reverse(), (filter) => filter.onResponseBody?.(chunk, endStream), chunk);
+    this.#walk(
+      [...this.filters].reverse(),
+      (filter) => filter.onResponseBody?.(chunk, endStream),
+      chunk,
+    );
     return chunk;
   }
 
-  #walk(filters: readonly HttpFilter[], call: (filter: HttpFilter) => HookResult, lent: Chunk | HeaderMap): void {
+  #walk(
+    filters: readonly HttpFilter[],
+    call: (filter: HttpFilter) => HookResult,
+    lent: Chunk | HeaderMap,
+  ): void {
     const go = (k: number): void => {
       if (this.ended || this.reply !== undefined) return;
       for (let i = k; i < filters.length; i++) {

@@ -1,5 +1,14 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { ANSWER, BOX, EDITS, RECORD, REPLY, VERDICT, VERDICT_FLAG, VERDICT_TYPE } from "../inside/sandbox/layout.ts";
+import {
+  ANSWER,
+  BOX,
+  EDITS,
+  RECORD,
+  REPLY,
+  VERDICT,
+  VERDICT_FLAG,
+  VERDICT_TYPE,
+} from "../inside/sandbox/layout.ts";
 import { Exchange, FakeWorker, linesOf, stubs } from "./fake-worker.ts";
 
 // Here the prelude itself is the enemy: code of a sandbox that has taken over its isolate and writes what it likes into its block.
@@ -9,7 +18,8 @@ const PRELUDE = `
   export function adopt(exported) { attack = exported; return ""; }
   export function prepare() { return "[]"; }
   export function run(count) { attack(words, bytes, count); }`;
-const HEAD = "GET /a HTTP/1.1\r\nhost: example.com\r\nupgrade: x\r\nx-a: 1\r\ncontent-length: 5\r\n";
+const HEAD =
+  "GET /a HTTP/1.1\r\nhost: example.com\r\nupgrade: x\r\nx-a: 1\r\ncontent-length: 5\r\n";
 const names = { ANSWER, BOX, EDITS, RECORD, REPLY, VERDICT, VERDICT_FLAG, VERDICT_TYPE };
 
 /** A sandbox that runs `body` with words, bytes and the token of the first record. */
@@ -42,7 +52,10 @@ beforeEach(() => {
 afterEach(() => worker.dispose());
 
 async function attacked(body: string): Promise<Exchange> {
-  const sandbox = await worker.sandbox(attacker(body), [{}], { prelude: PRELUDE, limits: { pauseMs: 1000 } });
+  const sandbox = await worker.sandbox(attacker(body), [{}], {
+    prelude: PRELUDE,
+    limits: { pauseMs: 1000 },
+  });
   const e = new Exchange(worker, [stubs(worker, sandbox)], HEAD);
   e.requestHeaders(false);
   worker.flush();
@@ -54,7 +67,9 @@ async function attacked(body: string): Promise<Exchange> {
 const ORIGINAL = ["host: example.com", "upgrade: x", "x-a: 1", "content-length: 5"];
 
 it("is believed when it writes what an honest one would", async () => {
-  const e = await attacked(`edits(words, bytes, token, { drops: [2], lines: [["x-b", "2"]], path: "/b" })`);
+  const e = await attacked(
+    `edits(words, bytes, token, { drops: [2], lines: [["x-b", "2"]], path: "/b" })`,
+  );
   expect([e.reply, e.request.path, linesOf(e.request)]).toEqual([
     undefined,
     "/b",
@@ -95,34 +110,69 @@ describe("edits", () => {
     expect([e.reply?.status, worker.malformations.length]).toEqual([500, 1]);
   });
 
-  it.each(["101", "204", "304", "99", "600", "-1"])("cannot make a response's status %s", async (status) => {
-    const sandbox = await worker.sandbox(
-      attacker(`const w = words[(BOX.RECORDS >> 2) + (count - 1) * 4] >> 2; edits(words, bytes, words[w + 1], { status: (words[w] & 255) === 5 ? ${status} : 0 })`),
-      [{}],
-      { prelude: PRELUDE },
-    );
-    const e = new Exchange(worker, [stubs(worker, sandbox)], HEAD);
-    await e.requestHeaders().settled();
-    const response = e.responseHeaders(200, "server: up\r\n");
-    await e.settled();
-    expect([response.status, e.reply?.status]).toEqual([200, 500]);
-  });
+  it.each(["101", "204", "304", "99", "600", "-1"])(
+    "cannot make a response's status %s",
+    async (status) => {
+      const sandbox = await worker.sandbox(
+        attacker(
+          `const w = words[(BOX.RECORDS >> 2) + (count - 1) * 4] >> 2; edits(words, bytes, words[w + 1], { status: (words[w] & 255) === 5 ? ${status} : 0 })`,
+        ),
+        [{}],
+        { prelude: PRELUDE },
+      );
+      const e = new Exchange(worker, [stubs(worker, sandbox)], HEAD);
+      await e.requestHeaders().settled();
+      const response = e.responseHeaders(200, "server: up\r\n");
+      await e.settled();
+      expect([response.status, e.reply?.status]).toEqual([200, 500]);
+    },
+  );
 });
 
 describe("answers", () => {
   it.each([
-    ["of a size beyond the block", `answer(words, bytes, 0, ANSWER.VERDICT, token, [0, 0, 0, 0], "", 1 << 30)`],
+    [
+      "of a size beyond the block",
+      `answer(words, bytes, 0, ANSWER.VERDICT, token, [0, 0, 0, 0], "", 1 << 30)`,
+    ],
     ["of a negative size", `answer(words, bytes, 0, ANSWER.VERDICT, token, [0, 0, 0, 0], "", -8)`],
-    ["beyond the block", `answer(words, bytes, 0, ANSWER.VERDICT, token, [0, 0, 0, 0]); words[BOX.OUT_USED] = 1 << 30`],
-    ["of a negative sum", `answer(words, bytes, 0, ANSWER.VERDICT, token, [0, 0, 0, 0]); words[BOX.OUT_USED] = -16`],
+    [
+      "beyond the block",
+      `answer(words, bytes, 0, ANSWER.VERDICT, token, [0, 0, 0, 0]); words[BOX.OUT_USED] = 1 << 30`,
+    ],
+    [
+      "of a negative sum",
+      `answer(words, bytes, 0, ANSWER.VERDICT, token, [0, 0, 0, 0]); words[BOX.OUT_USED] = -16`,
+    ],
     ["that are cut short", `answer(words, bytes, 0, ANSWER.VERDICT, token, [0, 0])`],
-    ["with a body that is not there", `answer(words, bytes, 0, ANSWER.VERDICT, token, [0, 0, 0, 1000])`],
-    ["of a type that nobody knows", `answer(words, bytes, 0, ANSWER.VERDICT, token, [77, 0, 0, 0])`],
-    ["that hold without end", `answer(words, bytes, 0, ANSWER.VERDICT, token, [VERDICT_TYPE.HOLD_BUFFER, 0, 2 ** 31 - 1, 0])`],
-    ["with a status of 101", `answer(words, bytes, 0, ANSWER.VERDICT, token, [VERDICT_TYPE.REPLY, 0, 101, 0, 0, 0, 0])`],
-    ["with a line in a reply's header", `answer(words, bytes, 0, ANSWER.VERDICT, token, [VERDICT_TYPE.REPLY, 0, 200, 0, 1, 0, 0, 1, 6], "xa\\r\\nb:1")`],
-    ["with a length in a reply's header", `answer(words, bytes, 0, ANSWER.VERDICT, token, [VERDICT_TYPE.REPLY, 0, 200, 0, 1, 0, 0, 14, 1], "content-length5")`],
-    ["with more headers than there are", `answer(words, bytes, 0, ANSWER.VERDICT, token, [VERDICT_TYPE.REPLY, 0, 200, 0, 200, 0, 0])`],
+    [
+      "with a body that is not there",
+      `answer(words, bytes, 0, ANSWER.VERDICT, token, [0, 0, 0, 1000])`,
+    ],
+    [
+      "of a type that nobody knows",
+      `answer(words, bytes, 0, ANSWER.VERDICT, token, [77, 0, 0, 0])`,
+    ],
+    [
+      "that hold without end",
+      `answer(words, bytes, 0, ANSWER.VERDICT, token, [VERDICT_TYPE.HOLD_BUFFER, 0, 2 ** 31 - 1, 0])`,
+    ],
+    [
+      "with a status of 101",
+      `answer(words, bytes, 0, ANSWER.VERDICT, token, [VERDICT_TYPE.REPLY, 0, 101, 0, 0, 0, 0])`,
+    ],
+    [
+      "with a line in a reply's header",
+      `answer(words, bytes, 0, ANSWER.VERDICT, token, [VERDICT_TYPE.REPLY, 0, 200, 0, 1, 0, 0, 1, 6], "xa\\r\\nb:1")`,
+    ],
+    [
+      "with a length in a reply's header",
+      `answer(words, bytes, 0, ANSWER.VERDICT, token, [VERDICT_TYPE.REPLY, 0, 200, 0, 1, 0, 0, 14, 1], "content-length5")`,
+    ],
+    [
+      "with more headers than there are",
+      `answer(words, bytes, 0, ANSWER.VERDICT, token, [VERDICT_TYPE.REPLY, 0, 200, 0, 200, 0, 0])`,
+    ],
     ["that do not come", `words[BOX.OUT_USED] = 0`],
   ])("%s fail their stream", async (_, body) => {
     const e = await attacked(body);
@@ -131,10 +181,21 @@ describe("answers", () => {
   });
 
   it("count once, and only for streams that wait for this sandbox", async () => {
-    const victim = new Exchange(worker, [stubs(worker, await worker.sandbox(attacker("words[BOX.OUT_USED] = 0"), [{}], { prelude: PRELUDE }))], HEAD).requestHeaders();
+    const victim = new Exchange(
+      worker,
+      [
+        stubs(
+          worker,
+          await worker.sandbox(attacker("words[BOX.OUT_USED] = 0"), [{}], { prelude: PRELUDE }),
+        ),
+      ],
+      HEAD,
+    ).requestHeaders();
     worker.flush();
     const evil = await worker.sandbox(
-      attacker(`let at = 0; for (let slot = 0; slot < 16; slot++) for (let g = 1; g < 8; g++) for (let lane = 0; lane < 2; lane++) at = answer(words, bytes, at, ANSWER.VERDICT, (g << 19) | (slot << 1) | lane, [0, 0, 0, 0]);`),
+      attacker(
+        `let at = 0; for (let slot = 0; slot < 16; slot++) for (let g = 1; g < 8; g++) for (let lane = 0; lane < 2; lane++) at = answer(words, bytes, at, ANSWER.VERDICT, (g << 19) | (slot << 1) | lane, [0, 0, 0, 0]);`,
+      ),
       [{}],
       { prelude: PRELUDE },
     );
@@ -151,13 +212,18 @@ describe("answers", () => {
           if (random() < 0.7) payload[0] = ((random() * 7) | 0) | (((random() * 16) | 0) << 8);
           const text = Array.from({ length: random() * 60 }, () => String.fromCharCode(random() < 0.5 ? 97 + random() * 26 : random() * 256)).join("");
           at = answer(words, bytes, k === 0 ? 0 : at, 1 + ((random() * 8) | 0), tokenOf(words, k), payload, text, random() < 0.9 ? undefined : small());
-        }`).replace("export default", "let seed = 7, at = 0; const random = () => (seed = (Math.imul(seed, 48271) >>> 0) % 2147483647) / 2147483647;\nexport default"),
+        }`).replace(
+        "export default",
+        "let seed = 7, at = 0; const random = () => (seed = (Math.imul(seed, 48271) >>> 0) % 2147483647) / 2147483647;\nexport default",
+      ),
       [{}],
       { prelude: PRELUDE, limits: { pauseMs: 1 } },
     );
     const factory = stubs(worker, sandbox);
     for (let round = 0; round < 300; round++) {
-      const all = Array.from({ length: 8 }, () => new Exchange(worker, [factory], HEAD).requestHeaders(false));
+      const all = Array.from({ length: 8 }, () =>
+        new Exchange(worker, [factory], HEAD).requestHeaders(false),
+      );
       worker.flush();
       sandbox.expire(performance.now() + 1000);
       worker.flush();

@@ -38,10 +38,23 @@ export class Inbox {
   }
 
   /** A record of `size` bytes at `at`; its range lies in the same memory, or (0) is its tail. False: there is no place at all. */
-  add(token: number, memory: Buffer, at: number, size: number, rangeAt: number, rangeSize: number): boolean {
-    if (!this.locked && this.#backlog.length === 0 && this.#copy(memory, at, size, rangeAt, rangeSize)) return true;
+  add(
+    token: number,
+    memory: Buffer,
+    at: number,
+    size: number,
+    rangeAt: number,
+    rangeSize: number,
+  ): boolean {
+    if (
+      !this.locked &&
+      this.#backlog.length === 0 &&
+      this.#copy(memory, at, size, rangeAt, rangeSize)
+    )
+      return true;
     const block = Buffer.from(memory.subarray(at, at + size));
-    const whole = rangeAt === 0 ? block : Buffer.concat([block, memory.subarray(rangeAt, rangeAt + rangeSize)]);
+    const whole =
+      rangeAt === 0 ? block : Buffer.concat([block, memory.subarray(rangeAt, rangeAt + rangeSize)]);
     return this.#keep({ token, block: whole, rangeAt: rangeAt === 0 ? 0 : size, rangeSize });
   }
 
@@ -56,7 +69,11 @@ export class Inbox {
   #keep(waiting: Waiting): boolean {
     const size = waiting.block?.length ?? 0;
     // Ends are small and must not get lost.
-    if (size > 0 && (this.#backlog.length >= BACKLOG_MAX || this.#backlogBytes + size > BACKLOG_BYTES_MAX)) return false;
+    if (
+      size > 0 &&
+      (this.#backlog.length >= BACKLOG_MAX || this.#backlogBytes + size > BACKLOG_BYTES_MAX)
+    )
+      return false;
     this.#backlog.push(waiting);
     this.#backlogBytes += size;
     return true;

@@ -70,14 +70,21 @@ export class SandboxIsolate {
         return module;
       };
       sdk = await load({ code: sources.sdk, filename: "@tsproxy/sdk" });
-      const prelude = (await load({ code: sources.prelude, filename: "tsproxy/sandbox" })).namespace;
+      const prelude = (await load({ code: sources.prelude, filename: "tsproxy/sandbox" }))
+        .namespace;
       const box = new SharedArrayBuffer(BOX.TOTAL);
       const share = (memory: SharedArrayBuffer): unknown => new ivm.ExternalCopy(memory).copyInto();
       const call = async (name: string, args: unknown[]): Promise<unknown> => {
         const entry = await prelude.get(name, { reference: true });
         return entry.apply(undefined, args as never, { timeout: LOAD_TIMEOUT_MS });
       };
-      await call("init", [share(box), share(stats), options.worker, options.node.id, options.node.cluster]);
+      await call("init", [
+        share(box),
+        share(stats),
+        options.worker,
+        options.node.id,
+        options.node.cluster,
+      ]);
       // The package is evaluated last: by now the prelude has bounded what it will find.
       const module = await load(sources.module);
       const exported = await module.namespace.get("default", { reference: true });

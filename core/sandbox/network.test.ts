@@ -1,4 +1,4 @@
-import { type CloseEvent, Chunk, type NetworkFilter, type NetworkResult } from "@tsproxy/sdk";
+import { Chunk, type CloseEvent, type NetworkFilter, type NetworkResult } from "@tsproxy/sdk";
 import { TestConnection } from "@tsproxy/sdk/testing";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { parkedNetworkFactory } from "../inside/parked-network.ts";
@@ -25,7 +25,12 @@ class Peer {
   resumed = 0;
 
   constructor(sandbox: Sandbox) {
-    const factory = parkedNetworkFactory(worker.boxes.indexOf(sandbox), 1, sandbox.hooks, worker.table);
+    const factory = parkedNetworkFactory(
+      worker.boxes.indexOf(sandbox),
+      1,
+      sandbox.hooks,
+      worker.table,
+    );
     this.filter = factory.create(this.connection, { resumeReading: () => void this.resumed++ });
   }
 
@@ -43,14 +48,24 @@ class Peer {
 
 describe("a sandboxed network filter", () => {
   it("knows its connection, pauses the chain and writes to the client", async () => {
-    const peer = new Peer(await worker.sandbox(filter(`async onConnect() { connection.write(utf8Encode(connection.remoteAddress.ip + " " + connection.listener.name + "\\n"), 0, 15); }`)));
+    const peer = new Peer(
+      await worker.sandbox(
+        filter(
+          `async onConnect() { connection.write(utf8Encode(connection.remoteAddress.ip + " " + connection.listener.name + "\\n"), 0, 15); }`,
+        ),
+      ),
+    );
     expect(await peer.passed(peer.filter.onConnect?.())).toBe("same");
     expect(peer.connection.take()).toBe("192.0.2.1 test\n");
   });
 
   it("lets bytes pass, or puts others in their place", async () => {
     const peer = new Peer(
-      await worker.sandbox(filter(`async onData(c, end) { if (c.text() === "same") return; if (c.text() === "async") { await null; return utf8Encode("later"); } c.replace(utf8Encode(c.text().toUpperCase() + (end ? "." : ""))); }`)),
+      await worker.sandbox(
+        filter(
+          `async onData(c, end) { if (c.text() === "same") return; if (c.text() === "async") { await null; return utf8Encode("later"); } c.replace(utf8Encode(c.text().toUpperCase() + (end ? "." : ""))); }`,
+        ),
+      ),
     );
     expect(await peer.send("same")).toBe("same");
     expect(await peer.send("abc")).toBe("ABC");
@@ -59,31 +74,57 @@ describe("a sandboxed network filter", () => {
   });
 
   it("carries what is longer than a record", async () => {
-    const peer = new Peer(await worker.sandbox(filter(`onData(c) { const b = c.copy(); b.reverse(); c.replace(b); connection.write(b, 0, b.length); }`)));
-    const text = Array.from({ length: 200_000 }, (_, k) => String.fromCharCode(97 + (k % 25))).join("");
+    const peer = new Peer(
+      await worker.sandbox(
+        filter(
+          `onData(c) { const b = c.copy(); b.reverse(); c.replace(b); connection.write(b, 0, b.length); }`,
+        ),
+      ),
+    );
+    const text = Array.from({ length: 200_000 }, (_, k) => String.fromCharCode(97 + (k % 25))).join(
+      "",
+    );
     const reversed = [...text].reverse().join("");
     expect((await peer.send(text)) === reversed).toBe(true);
     expect(peer.connection.take() === reversed).toBe(true);
   });
 
   it("stops the chain until it resumes it", async () => {
-    const peer = new Peer(await worker.sandbox(filter(`onConnect() { cx.timer(() => chain.resumeReading()).arm(1); return stop; }, onData() { chain.resumeReading(); return stop; }`)));
+    const peer = new Peer(
+      await worker.sandbox(
+        filter(
+          `onConnect() { cx.timer(() => chain.resumeReading()).arm(1); return stop; }, onData() { chain.resumeReading(); return stop; }`,
+        ),
+      ),
+    );
     expect(await peer.passed(peer.filter.onConnect?.())).toBe("same");
     expect(await peer.send("x")).toBe("same");
     expect(peer.resumed).toBe(0);
   });
 
   it("ends, pauses and closes the connection", async () => {
-    const peer = new Peer(await worker.sandbox(filter(`onData(c) { const t = c.text(); if (t === "end") connection.end(); else if (t === "pause") connection.pause(); else connection.close("reset"); }`)));
+    const peer = new Peer(
+      await worker.sandbox(
+        filter(
+          `onData(c) { const t = c.text(); if (t === "end") connection.end(); else if (t === "pause") connection.pause(); else connection.close("reset"); }`,
+        ),
+      ),
+    );
     await peer.send("end");
     await peer.send("pause");
     await peer.send("close");
-    expect([peer.connection.ended, peer.connection.pauses, peer.connection.closed]).toEqual([true, 1, "reset"]);
+    expect([peer.connection.ended, peer.connection.pauses, peer.connection.closed]).toEqual([
+      true,
+      1,
+      "reset",
+    ]);
   });
 
   it("hears of drain, watermarks and the close, and leaves nothing behind", async () => {
     const sandbox = await worker.sandbox(
-      filter(`onDrain() { cx.log.info("drain " + connection.draining); }, onBlocked() { cx.log.info("blocked " + connection.blocked); }, onDrained() { cx.log.info("drained"); }, onClose(e) { cx.log.info("close " + e.by); }`),
+      filter(
+        `onDrain() { cx.log.info("drain " + connection.draining); }, onBlocked() { cx.log.info("blocked " + connection.blocked); }, onDrained() { cx.log.info("drained"); }, onClose(e) { cx.log.info("close " + e.by); }`,
+      ),
     );
     const peer = new Peer(sandbox);
     peer.filter.onDrain?.();
@@ -91,12 +132,19 @@ describe("a sandboxed network filter", () => {
     peer.filter.onDrained?.();
     peer.filter.onClose?.(CLOSED);
     await worker.until(() => worker.logged.length === 4);
-    expect(worker.logged.map((line) => line.message)).toEqual(["drain true", "blocked true", "drained", "close remote"]);
+    expect(worker.logged.map((line) => line.message)).toEqual([
+      "drain true",
+      "blocked true",
+      "drained",
+      "close remote",
+    ]);
     expect(sandbox.live).toBe(0);
   });
 
   it("closes its connection when a hook throws, and only that one", async () => {
-    const sandbox = await worker.sandbox(filter(`onData(c) { if (c.text() === "bang") throw new Error("bang"); }`));
+    const sandbox = await worker.sandbox(
+      filter(`onData(c) { if (c.text() === "bang") throw new Error("bang"); }`),
+    );
     const [bad, good] = [new Peer(sandbox), new Peer(sandbox)];
     void bad.send("bang");
     expect(await good.send("fine")).toBe("same");
@@ -104,7 +152,11 @@ describe("a sandboxed network filter", () => {
   });
 
   it("loses its connections when it hangs, and comes back", async () => {
-    const sandbox = await worker.sandbox(filter(`onData(c) { if (c.text() === "hang") for (;;); }`), [{}], { limits: { timeoutMs: 30 } });
+    const sandbox = await worker.sandbox(
+      filter(`onData(c) { if (c.text() === "hang") for (;;); }`),
+      [{}],
+      { limits: { timeoutMs: 30 } },
+    );
     const [bad, other] = [new Peer(sandbox), new Peer(sandbox)];
     await other.send("fine");
     void bad.send("hang");
@@ -116,7 +168,13 @@ describe("a sandboxed network filter", () => {
   });
 
   it("keeps the order of what it is told while the ring has no room", async () => {
-    const peer = new Peer(await worker.sandbox(filter(`onConnect() { cx.log.info("connect"); }, onData(c) { cx.log.info(c.text()); }, onClose() { cx.log.info("close"); }`)));
+    const peer = new Peer(
+      await worker.sandbox(
+        filter(
+          `onConnect() { cx.log.info("connect"); }, onData(c) { cx.log.info(c.text()); }, onClose() { cx.log.info("close"); }`,
+        ),
+      ),
+    );
     worker.rooms = 0;
     void peer.filter.onConnect?.();
     void peer.send("data");

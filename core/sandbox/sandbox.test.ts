@@ -16,7 +16,11 @@ beforeEach(() => {
 });
 afterEach(() => worker.dispose());
 
-async function exchange(code: string, head = HEAD, configs: readonly unknown[] = [{}]): Promise<Exchange> {
+async function exchange(
+  code: string,
+  head = HEAD,
+  configs: readonly unknown[] = [{}],
+): Promise<Exchange> {
   return new Exchange(worker, [stubs(worker, await worker.sandbox(code, configs))], head);
 }
 
@@ -40,17 +44,33 @@ describe("heads", () => {
 
   it("edits method, path and host", async () => {
     const e = await exchange(
-      filter(`onRequestHeaders(h) { h.method = "PUT"; h.path = "/new"; h.authority = "other:81"; stream.clearRoute(); }`),
+      filter(
+        `onRequestHeaders(h) { h.method = "PUT"; h.path = "/new"; h.authority = "other:81"; stream.clearRoute(); }`,
+      ),
     );
     await e.requestHeaders().settled();
-    expect([e.request.method, e.request.path, e.request.authority, e.cleared]).toEqual(["PUT", "/new", "other:81", 1]);
+    expect([e.request.method, e.request.path, e.request.authority, e.cleared]).toEqual([
+      "PUT",
+      "/new",
+      "other:81",
+      1,
+    ]);
   });
 
   it("lets the next filter see what the one before edited, and take it back", async () => {
-    const one = stubs(worker, await worker.sandbox(filter(`onRequestHeaders(h) { h.set("x-a", "1"); h.append("x-b", "é"); h.path = "/p"; }`)));
+    const one = stubs(
+      worker,
+      await worker.sandbox(
+        filter(`onRequestHeaders(h) { h.set("x-a", "1"); h.append("x-b", "é"); h.path = "/p"; }`),
+      ),
+    );
     const two = stubs(
       worker,
-      await worker.sandbox(filter(`onRequestHeaders(h) { h.set("x-c", h.get("x-a") + h.get("x-b") + h.path); h.remove("x-a"); }`)),
+      await worker.sandbox(
+        filter(
+          `onRequestHeaders(h) { h.set("x-c", h.get("x-a") + h.get("x-b") + h.path); h.remove("x-a"); }`,
+        ),
+      ),
     );
     const e = new Exchange(worker, [one, two], HEAD);
     await e.requestHeaders().settled();
@@ -58,11 +78,20 @@ describe("heads", () => {
   });
 
   it("edits the response, its status and what lines of a filter before say", async () => {
-    const inner = stubs(worker, await worker.sandbox(filter(`onResponseHeaders(h) { h.appendLine(new HeaderLine("x-line", "v")); h.set("server", "inner"); }`)));
+    const inner = stubs(
+      worker,
+      await worker.sandbox(
+        filter(
+          `onResponseHeaders(h) { h.appendLine(new HeaderLine("x-line", "v")); h.set("server", "inner"); }`,
+        ),
+      ),
+    );
     const outer = stubs(
       worker,
       await worker.sandbox(
-        filter(`onResponseHeaders(h, end) { h.set("x-path", stream.request.path + " " + h.get("x-line") + stream.response.status + end); h.remove("x-line"); h.status = 418; }`),
+        filter(
+          `onResponseHeaders(h, end) { h.set("x-path", stream.request.path + " " + h.get("x-line") + stream.response.status + end); h.remove("x-line"); h.status = 418; }`,
+        ),
       ),
     );
     const e = new Exchange(worker, [outer, inner], HEAD);
@@ -70,12 +99,18 @@ describe("heads", () => {
     const response = e.responseHeaders(200, "server: up\r\ncontent-type: text/plain\r\n");
     await e.settled();
     expect(response.status).toBe(418);
-    expect(linesOf(response)).toEqual(["content-type: text/plain", "server: inner", "x-path: /a?b=c v200true"]);
+    expect(linesOf(response)).toEqual([
+      "content-type: text/plain",
+      "server: inner",
+      "x-path: /a?b=c v200true",
+    ]);
   });
 
   it("answers in the place of the upstream", async () => {
     const e = await exchange(
-      filter(`onRequestHeaders() { return reply(403, { body: "kein Zutritt: ü", headers: [["X-Why", "no"]], flags: ["UAEX"], details: "denied" }); }`),
+      filter(
+        `onRequestHeaders() { return reply(403, { body: "kein Zutritt: ü", headers: [["X-Why", "no"]], flags: ["UAEX"], details: "denied" }); }`,
+      ),
     );
     await e.requestHeaders().settled();
     expect(e.reply).toEqual({
@@ -89,21 +124,29 @@ describe("heads", () => {
   });
 
   it("answers with a body that is longer than one record", async () => {
-    const e = await exchange(filter(`onRequestHeaders() { return reply(200, { body: "0123456789".repeat(30000) }); }`));
+    const e = await exchange(
+      filter(`onRequestHeaders() { return reply(200, { body: "0123456789".repeat(30000) }); }`),
+    );
     await e.requestHeaders().settled();
     expect(e.reply?.body.length).toBe(300_000);
     expect(e.reply?.body.slice(-11)).toBe("90123456789");
   });
 
   it("carries a head that lies in private memory and one with many lines", async () => {
-    const e = await exchange(filter(`onRequestHeaders(h) { h.set("x-n", [...h].length + h.get("x-99")); }`), `${HEAD}${Array.from({ length: 100 }, (_, k) => `x-${k}: value ${k}\r\n`).join("")}`);
+    const e = await exchange(
+      filter(`onRequestHeaders(h) { h.set("x-n", [...h].length + h.get("x-99")); }`),
+      `${HEAD}${Array.from({ length: 100 }, (_, k) => `x-${k}: value ${k}\r\n`).join("")}`,
+    );
     e.request.detach();
     await e.requestHeaders().settled();
     expect(e.request.get("x-n")).toBe("103value 99");
   });
 
   it("gives a head that fits no record to the failure policy", async () => {
-    const e = await exchange(filter(`onRequestHeaders() {}`), `${HEAD}x-long: ${"a".repeat(100_000)}\r\n`);
+    const e = await exchange(
+      filter(`onRequestHeaders() {}`),
+      `${HEAD}x-long: ${"a".repeat(100_000)}\r\n`,
+    );
     await e.requestHeaders().settled();
     expect(e.reply?.status).toBe(500);
   });
@@ -128,7 +171,9 @@ describe("crossings", () => {
       `const a = { onRequestHeaders() {}, onResponseBody() {} }, b = { onRequestHeaders() {} }; return (stream) => stream.request.path === "/a" ? a : b`,
     );
     const factory = stubs(worker, await worker.sandbox(code));
-    const [a, b] = ["/a", "/b"].map((path) => new Exchange(worker, [factory], `GET ${path} HTTP/1.1\r\nhost: x\r\n`));
+    const [a, b] = ["/a", "/b"].map(
+      (path) => new Exchange(worker, [factory], `GET ${path} HTTP/1.1\r\nhost: x\r\n`),
+    );
     await a!.requestHeaders().settled();
     await b!.requestHeaders().settled();
     a!.responseBody("x");
@@ -138,8 +183,14 @@ describe("crossings", () => {
   });
 
   it("enters once for all records of a round", async () => {
-    const factory = stubs(worker, await worker.sandbox(filter(`onRequestHeaders(h) { h.set("x-i", h.path); }`)));
-    const all = Array.from({ length: 50 }, (_, k) => new Exchange(worker, [factory], `GET /${k} HTTP/1.1\r\nhost: x\r\n`));
+    const factory = stubs(
+      worker,
+      await worker.sandbox(filter(`onRequestHeaders(h) { h.set("x-i", h.path); }`)),
+    );
+    const all = Array.from(
+      { length: 50 },
+      (_, k) => new Exchange(worker, [factory], `GET /${k} HTTP/1.1\r\nhost: x\r\n`),
+    );
     for (const e of all) e.requestHeaders();
     await worker.until(() => all.every((e) => e.pending === 0));
     expect(worker.crossings).toBe(1);
@@ -147,8 +198,16 @@ describe("crossings", () => {
   });
 
   it("takes more records than its block holds, in order", async () => {
-    const factory = stubs(worker, await worker.sandbox(filter(`onRequestHeaders(h) { h.set("x-i", String(n++)); }`, "let n = 0")));
-    const all = Array.from({ length: 1500 }, (_, k) => new Exchange(worker, [factory], `GET /${k} HTTP/1.1\r\nhost: x\r\n`));
+    const factory = stubs(
+      worker,
+      await worker.sandbox(
+        filter(`onRequestHeaders(h) { h.set("x-i", String(n++)); }`, "let n = 0"),
+      ),
+    );
+    const all = Array.from(
+      { length: 1500 },
+      (_, k) => new Exchange(worker, [factory], `GET /${k} HTTP/1.1\r\nhost: x\r\n`),
+    );
     for (const e of all) e.requestHeaders();
     await worker.until(() => all.every((e) => e.pending === 0));
     expect(all.map((e) => e.request.get("x-i"))).toEqual(all.map((_, k) => String(k)));
@@ -156,7 +215,9 @@ describe("crossings", () => {
   });
 
   it("makes the filter from the request although its first hook is of the response", async () => {
-    const e = await exchange(filter(`path: stream.request.path, onResponseHeaders(h) { h.set("x-path", this.path); }`));
+    const e = await exchange(
+      filter(`path: stream.request.path, onResponseHeaders(h) { h.set("x-path", this.path); }`),
+    );
     e.requestHeaders();
     const response = e.responseHeaders(200, "server: up\r\n");
     await e.settled();
@@ -164,7 +225,11 @@ describe("crossings", () => {
   });
 
   it("waits for room in the ring and keeps what it must send", async () => {
-    const e = await exchange(filter(`onRequestHeaders(h) { h.set("x-t", h.get("x-trace")); }, onRequestBody(c) { c.replace(new Uint8Array([65])); }`));
+    const e = await exchange(
+      filter(
+        `onRequestHeaders(h) { h.set("x-t", h.get("x-trace")); }, onRequestBody(c) { c.replace(new Uint8Array([65])); }`,
+      ),
+    );
     worker.rooms = 0;
     e.requestHeaders(false);
     worker.flush();
@@ -187,10 +252,17 @@ describe("promises", () => {
   it("answers streams in the order in which their promises settle", async () => {
     const factory = stubs(
       worker,
-      await worker.sandbox(filter(`async onRequestHeaders(h) { await stream.sleep(h.path === "/slow" ? 60 : 1); h.set("x-late", h.get("x-trace")); }`)),
+      await worker.sandbox(
+        filter(
+          `async onRequestHeaders(h) { await stream.sleep(h.path === "/slow" ? 60 : 1); h.set("x-late", h.get("x-trace")); }`,
+        ),
+      ),
     );
     const order: string[] = [];
-    const [slow, fast] = ["/slow", "/fast"].map((path) => new Exchange(worker, [factory], `GET ${path} HTTP/1.1\r\nhost: x\r\nx-trace: ${path}\r\n`));
+    const [slow, fast] = ["/slow", "/fast"].map(
+      (path) =>
+        new Exchange(worker, [factory], `GET ${path} HTTP/1.1\r\nhost: x\r\nx-trace: ${path}\r\n`),
+    );
     slow!.requestHeaders();
     fast!.requestHeaders();
     await worker.until(() => fast!.pending === 0);
@@ -201,7 +273,11 @@ describe("promises", () => {
   });
 
   it("answers in the same crossing when a promise has nothing to wait for", async () => {
-    const e = await exchange(filter(`async onRequestHeaders(h) { await null; await null; h.set("x", "1"); return done; }, onResponseHeaders() {}`));
+    const e = await exchange(
+      filter(
+        `async onRequestHeaders(h) { await null; await null; h.set("x", "1"); return done; }, onResponseHeaders() {}`,
+      ),
+    );
     await e.requestHeaders().settled();
     expect(e.verdicts[0]).toEqual({ type: "done" });
     e.responseHeaders(200, "server: up\r\n");
@@ -209,9 +285,15 @@ describe("promises", () => {
   });
 
   it("fails only the stream whose promise never settles, after the deadline", async () => {
-    const sandbox = await worker.sandbox(filter(`onRequestHeaders(h) { if (h.path === "/never") return new Promise(() => {}); }`));
+    const sandbox = await worker.sandbox(
+      filter(`onRequestHeaders(h) { if (h.path === "/never") return new Promise(() => {}); }`),
+    );
     const factory = stubs(worker, sandbox);
-    const never = new Exchange(worker, [factory], "GET /never HTTP/1.1\r\nhost: x\r\n").requestHeaders();
+    const never = new Exchange(
+      worker,
+      [factory],
+      "GET /never HTTP/1.1\r\nhost: x\r\n",
+    ).requestHeaders();
     const fine = new Exchange(worker, [factory], HEAD).requestHeaders();
     await worker.until(() => fine.pending === 0);
     sandbox.expire(performance.now() + 9_000);
@@ -219,26 +301,45 @@ describe("promises", () => {
     expect(never.pending).toBe(1);
     sandbox.expire(performance.now() + 10_001);
     await never.settled();
-    expect([never.reply?.status, never.reply?.details, fine.reply]).toEqual([504, "filter_timeout", undefined]);
-    expect([sandbox.counts.late, sandbox.counts.faults, worker.faults[0]?.reason]).toEqual([1, 0, "no answer within 10000 ms (1 so far)"]);
+    expect([never.reply?.status, never.reply?.details, fine.reply]).toEqual([
+      504,
+      "filter_timeout",
+      undefined,
+    ]);
+    expect([sandbox.counts.late, sandbox.counts.faults, worker.faults[0]?.reason]).toEqual([
+      1,
+      0,
+      "no answer within 10000 ms (1 so far)",
+    ]);
   });
 
   it("drops a verdict that comes after the stream's end", async () => {
-    const sandbox = await worker.sandbox(filter(`async onRequestHeaders(h) { await tick(); h.set("x-late", "1"); }`, `let go; const tick = () => new Promise((r) => { cx.timer(r).arm(20); })`));
+    const sandbox = await worker.sandbox(
+      filter(
+        `async onRequestHeaders(h) { await tick(); h.set("x-late", "1"); }`,
+        `let go; const tick = () => new Promise((r) => { cx.timer(r).arm(20); })`,
+      ),
+    );
     const factory = stubs(worker, sandbox);
     const gone = new Exchange(worker, [factory], HEAD).requestHeaders();
     worker.flush();
     gone.end();
     const next = new Exchange(worker, [factory], HEAD).requestHeaders();
     await next.settled();
-    expect([gone.verdicts.length, gone.request.get("x-late"), next.request.get("x-late")]).toEqual([0, undefined, "1"]);
+    expect([gone.verdicts.length, gone.request.get("x-late"), next.request.get("x-late")]).toEqual([
+      0,
+      undefined,
+      "1",
+    ]);
   });
 });
 
 describe("bodies and trailers", () => {
   it("shows each chunk and puts other bytes in its place", async () => {
     const e = await exchange(
-      filter(`onRequestHeaders(h) { h.remove("content-length"); }, onRequestBody(c, end) { const t = c.text().toUpperCase() + (end ? "!" : ""); c.replace(Uint8Array.from(t, (x) => x.charCodeAt(0))); }`),
+      filter(
+        `onRequestHeaders(h) { h.remove("content-length"); }, onRequestBody(c, end) { const t = c.text().toUpperCase() + (end ? "!" : ""); c.replace(Uint8Array.from(t, (x) => x.charCodeAt(0))); }`,
+      ),
       `${HEAD}content-length: 10\r\n`,
     );
     await e.requestHeaders(false).settled();
@@ -246,7 +347,11 @@ describe("bodies and trailers", () => {
     await e.settled();
     const second = e.requestBody("world");
     await e.settled();
-    expect([textOf(first), textOf(second), e.request.has("content-length")]).toEqual(["HELLO", "WORLD!", false]);
+    expect([textOf(first), textOf(second), e.request.has("content-length")]).toEqual([
+      "HELLO",
+      "WORLD!",
+      false,
+    ]);
   });
 
   it("leaves bytes alone that nobody replaced", async () => {
@@ -258,9 +363,13 @@ describe("bodies and trailers", () => {
   });
 
   it("carries a long chunk in pieces both ways", async () => {
-    const e = await exchange(filter(`onRequestBody(c) { const b = c.copy(); b.reverse(); c.replace(b); }`));
+    const e = await exchange(
+      filter(`onRequestBody(c) { const b = c.copy(); b.reverse(); c.replace(b); }`),
+    );
     await e.requestHeaders(false).settled();
-    const text = Array.from({ length: 100_000 }, (_, k) => String.fromCharCode(65 + (k % 23))).join("");
+    const text = Array.from({ length: 100_000 }, (_, k) => String.fromCharCode(65 + (k % 23))).join(
+      "",
+    );
     const chunk = e.requestBody(text);
     chunk.replace(chunk.copy());
     await e.settled();
@@ -268,7 +377,11 @@ describe("bodies and trailers", () => {
   });
 
   it("keeps a copy of the chunk for a filter that waits", async () => {
-    const e = await exchange(filter(`async onRequestBody(c) { await stream.sleep(1); c.replace(Uint8Array.from(c.text() + "?", (x) => x.charCodeAt(0))); }`));
+    const e = await exchange(
+      filter(
+        `async onRequestBody(c) { await stream.sleep(1); c.replace(Uint8Array.from(c.text() + "?", (x) => x.charCodeAt(0))); }`,
+      ),
+    );
     await e.requestHeaders(false).settled();
     const chunk = e.requestBody("late");
     await e.settled();
@@ -277,7 +390,9 @@ describe("bodies and trailers", () => {
 
   it("holds a head until the body hook has edited it, and mends its length", async () => {
     const e = await exchange(
-      filter(`onRequestHeaders(h) { h.set("x-early", "1"); return hold({ max: 5000 }); }, onRequestBody(c) { const h = stream.request; h.set("x-model", JSON.parse(c.text()).model); h.remove("x-early"); c.replace(new Uint8Array(3)); }`),
+      filter(
+        `onRequestHeaders(h) { h.set("x-early", "1"); return hold({ max: 5000 }); }, onRequestBody(c) { const h = stream.request; h.set("x-model", JSON.parse(c.text()).model); h.remove("x-early"); c.replace(new Uint8Array(3)); }`,
+      ),
       `${HEAD}content-length: 17\r\n`,
     );
     await e.requestHeaders(false).settled();
@@ -288,7 +403,10 @@ describe("bodies and trailers", () => {
   });
 
   it("fails a stream whose body changes its length behind a content-length that has gone out", async () => {
-    const e = await exchange(filter(`onRequestBody(c) { c.replace(new Uint8Array(99)); }`), `${HEAD}content-length: 5\r\n`);
+    const e = await exchange(
+      filter(`onRequestBody(c) { c.replace(new Uint8Array(99)); }`),
+      `${HEAD}content-length: 5\r\n`,
+    );
     await e.requestHeaders(false).settled();
     e.requestBody("hello");
     await e.settled();
@@ -296,7 +414,9 @@ describe("bodies and trailers", () => {
   });
 
   it("shows trailers and takes edits of them", async () => {
-    const e = await exchange(filter(`onRequestTrailers(t) { t.set("x-sum", t.get("x-a") + "!"); t.remove("x-a"); }`));
+    const e = await exchange(
+      filter(`onRequestTrailers(t) { t.set("x-sum", t.get("x-a") + "!"); t.remove("x-a"); }`),
+    );
     await e.requestHeaders(false).settled();
     const trailers = e.requestTrailers("x-a: 1\r\n");
     await e.settled();
@@ -306,16 +426,34 @@ describe("bodies and trailers", () => {
 
 describe("what a filter knows", () => {
   it("has its config, the per-route config and the stream's addresses", async () => {
-    const code = filter(`onRequestHeaders(h) { h.set("x-seen", JSON.stringify([config.n, stream.routeConfig, stream.info.downstreamRemoteAddress.ip, stream.info.connectionId])); }`);
+    const code = filter(
+      `onRequestHeaders(h) { h.set("x-seen", JSON.stringify([config.n, stream.routeConfig, stream.info.downstreamRemoteAddress.ip, stream.info.connectionId])); }`,
+    );
     const sandbox = await worker.sandbox(code, [{ n: 1 }, { n: 2 }]);
     const e = new Exchange(worker, [stubs(worker, sandbox, 2)], HEAD, { label: "größe" });
     await e.requestHeaders().settled();
     expect(e.request.get("x-seen")).toBe('[2,{"label":"größe"},"192.0.2.7",9]');
   });
 
+  it("knows at its end what became of the stream", async () => {
+    const e = await exchange(
+      filter(
+        `onRequestHeaders() {}, onEnd() { cx.log.warn(stream.request.path + " " + stream.info.responseCode); }`,
+      ),
+    );
+    await e.requestHeaders().settled();
+    e.stream.info.responseCode = 204;
+    e.end();
+    await worker.until(() => worker.logged.length === 1);
+    expect(worker.logged[0]!.message).toBe("/a?b=c 204");
+  });
+
   it("counts into the worker's stats and logs through core", async () => {
     const sandbox = await worker.sandbox(
-      filter(`onRequestHeaders() { c.inc(); g.set(7); cx.log.info("größe", { a: 1 }); }`, `const c = cx.stats.counter("test.rq"), g = cx.stats.gauge("test.g")`),
+      filter(
+        `onRequestHeaders() { c.inc(); g.set(7); cx.log.info("größe", { a: 1 }); }`,
+        `const c = cx.stats.counter("test.rq"), g = cx.stats.gauge("test.g")`,
+      ),
     );
     const e = new Exchange(worker, [stubs(worker, sandbox)], HEAD);
     await e.requestHeaders().settled();
@@ -327,7 +465,12 @@ describe("what a filter knows", () => {
   });
 
   it("fires timers of its setup", async () => {
-    await worker.sandbox(filter("", `const c = cx.stats.counter("fired"); cx.timer(() => cx.log.info("fired")).arm(5)`));
+    await worker.sandbox(
+      filter(
+        "",
+        `const c = cx.stats.counter("fired"); cx.timer(() => cx.log.info("fired")).arm(5)`,
+      ),
+    );
     await worker.until(() => worker.logged.length > 0);
     expect(worker.logged[0]!.message).toBe("fired");
   });
@@ -340,12 +483,16 @@ describe("what a filter knows", () => {
   });
 
   it("refuses a config with the path that setup names", async () => {
-    const sandbox = await worker.unprepared(filter("", `if (config.bad) throw new ConfigError("rules[2].name", "is taken")`));
+    const sandbox = await worker.unprepared(
+      filter("", `if (config.bad) throw new ConfigError("rules[2].name", "is taken")`),
+    );
     const refusals = await sandbox.prepare([
       { id: 1, config: {}, place: "/a" },
       { id: 2, config: { bad: true }, place: "/b" },
     ]);
-    expect(refusals).toEqual([{ package: "http/test", place: "/b", path: "rules[2].name", message: "is taken", stack: "" }]);
+    expect(refusals).toEqual([
+      { package: "http/test", place: "/b", path: "rules[2].name", message: "is taken", stack: "" },
+    ]);
   });
 
   it.each([
@@ -354,7 +501,11 @@ describe("what a filter knows", () => {
     ["one that never ends", "for (;;) {}", "timed out"],
     ["one without a filter", "export default 7;", "the default export is not a filter"],
     ["one that imports what is not there", `import "node:fs";`, 'cannot import "node:fs"'],
-    ["a balancer", `export default { kind: "balancer", setup() {} };`, "a balancer package cannot live in a sandbox"],
+    [
+      "a balancer",
+      `export default { kind: "balancer", setup() {} };`,
+      "a balancer package cannot live in a sandbox",
+    ],
   ])("refuses %s", async (_, code, message) => {
     const sandbox = await worker.unprepared(code);
     const [refusal] = await sandbox.prepare([{ id: 1, config: {}, place: "/a" }]);

@@ -1,17 +1,16 @@
 // Hot path: core's side of a dropped-in package's records and answers (test/bench/sandbox.ts).
-import type { Refusal } from "../protocol.ts";
+
 import {
   ANSWER,
-  ANSWER_HEAD,
-  ANSWER_HEAD_SIZE,
   BOX,
   type HookMask,
-
   RECORD,
   RECORD_FLAG,
   STATUS,
 } from "../inside/sandbox/layout.ts";
 import type { SandboxUse } from "../inside/sandbox/main.ts";
+import type { Refusal } from "../protocol.ts";
+import { Answers } from "./answers.ts";
 import { Breaker } from "./breaker.ts";
 import { CpuBudget } from "./cpu-budget.ts";
 import { hooksOf } from "./hooks.ts";
@@ -32,7 +31,13 @@ export interface SandboxLimits {
   /** V8's own limit, the last resort. */
   readonly memoryLimitMb: number;
 }
-export const DEFAULT_LIMITS: SandboxLimits = { timeoutMs: 100, cpuMs: 5, pauseMs: 10_000, quotaMb: 64, memoryLimitMb: 128 };
+export const DEFAULT_LIMITS: SandboxLimits = {
+  timeoutMs: 100,
+  cpuMs: 5,
+  pauseMs: 10_000,
+  quotaMb: 64,
+  memoryLimitMb: 128,
+};
 
 export interface SandboxFault {
   readonly package: string;
@@ -62,10 +67,15 @@ export interface SandboxOptions extends SandboxSources {
   readonly now?: () => number;
 }
 
+interface Made {
+  readonly isolate: SandboxIsolate;
+  readonly stats: SandboxStats;
+  readonly refusals: Refusal[];
+}
+
 const LAZY_MS = 20; // what nobody waits for (ends of streams) goes along with other records, or after this long
 const LAZY_MAX = 128;
 const WARM_UP_RECORDS = 1024; // a fresh isolate interprets and compiles what it will run fast later
-const LOGS_A_CROSSING = 100;
 
 /**
  * One dropped-in package of one generation: an isolate with a small block of memory. Core alone enters it, once a round for all
@@ -81,6 +91,7 @@ export class Sandbox {
   readonly #memory: Buffer;
   readonly #words: Int32Array;
   readonly #tokens = new Tokens();
+  readonly #answers: Answers;
   readonly #breaker = new Breaker();
   readonly #now: () => number;
   #cpu: CpuBudget;
@@ -88,17 +99,15 @@ export class Sandbox {
   #inbox: Inbox | undefined = undefined;
   #stats: SandboxStats | undefined = undefined;
   #uses: SandboxUse[] = [];
-  #refusals: Refusal[] = [];
   #disposed = false;
   /** Counts isolates, so that a late callback of an old one is known. */
   #build = 0;
   #rebuilding: Promise<void> | undefined = undefined;
+  #preparing: Promise<unknown> | undefined = undefined;
   /** Calls that run on other threads. */
   #away = 0;
   /** Tokens in the block that wait for this entry's answers. */
   #asked: number[] = [];
-  /** Answers that found no room in the worker's memory. */
-  #undelivered: Buffer[] = [];
   #due = false;
   #more = false;
   #lazy = 0;
@@ -110,7 +119,16 @@ export class Sandbox {
   #memoryAtStart = 0;
   #recordsOfBuild = 0;
   #entriesSeen = 0;
-  readonly counts = { entries: 0, records: 0, faults: 0, thrown: 0, late: 0, refused: 0, opened: 0, rebuilt: 0 };
+  readonly counts = {
+    entries: 0,
+    records: 0,
+    faults: 0,
+    thrown: 0,
+    late: 0,
+    refused: 0,
+    opened: 0,
+    rebuilt: 0,
+  };
 
   constructor(options: SandboxOptions) {
     this.package = options.package;
@@ -118,7 +136,12 @@ export class Sandbox {
     this.#options = options;
     this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
     this.#memory = options.memory;
-    this.#words = new Int32Array(options.memory.buffer, options.memory.byteOffset, options.memory.length >> 2);
+    this.#answers = new Answers(options, this.#tokens, (kind, text) => this.#note(kind, text));
+    this.#words = new Int32Array(
+      options.memory.buffer,
+      options.memory.byteOffset,
+      options.memory.length >> 2,
+    );
     this.#now = options.now ?? (() => performance.now());
     this.#cpu = new CpuBudget(this.#limits.cpuMs);
   }
@@ -147,37 +170,57 @@ export class Sandbox {
   async prepare(uses: readonly SandboxUse[]): Promise<Refusal[]> {
     await this.#rebuilding;
     if (this.#isolate === undefined) {
-      try {
-        this.#install(await this.#make([...this.#uses, ...uses]));
-      } catch (error) {
-        return [this.#refusal(error)];
-      }
-      if (this.#refusals.length === 0) this.#uses.push(...uses);
-      return this.#refusals;
+      const first = this.#prepareFirst(uses);
+      this.#preparing = first;
+      const refusals = await first;
+      this.#preparing = undefined;
+      return refusals;
     }
     const refusals = await this.#setUp(this.#isolate, uses);
     if (refusals.length === 0) this.#uses.push(...uses);
     return refusals;
   }
 
-  async #make(uses: readonly SandboxUse[]): Promise<{ isolate: SandboxIsolate; stats: SandboxStats }> {
+  async #prepareFirst(uses: readonly SandboxUse[]): Promise<Refusal[]> {
+    let made: Made;
+    try {
+      made = await this.#make([...this.#uses, ...uses]);
+    } catch (error) {
+      return [this.#refusal(error)];
+    }
+    if (made.refusals.length > 0) {
+      // Uses from before, if it was down, wait for the rebuild that is under way already.
+      made.isolate.dispose();
+      return made.refusals;
+    }
+    this.#uses.push(...uses);
+    this.#install(made);
+    return [];
+  }
+
+  async #make(uses: readonly SandboxUse[]): Promise<Made> {
     const { timeoutMs, memoryLimitMb } = this.#limits;
     const { worker, node } = this.#options;
     const stats = new SandboxStats(this.#options.stats);
-    const isolate = await SandboxIsolate.build(this.#options, stats.shared, { timeoutMs, memoryLimitMb, worker, node });
+    const isolate = await SandboxIsolate.build(this.#options, stats.shared, {
+      timeoutMs,
+      memoryLimitMb,
+      worker,
+      node,
+    });
     isolate.times[BOX.WAKE_AT / 2] = Number.POSITIVE_INFINITY;
     try {
       isolate.times[BOX.NOW / 2] = this.#now();
-      this.#refusals = this.#parseRefusals(await isolate.call("prepare", JSON.stringify(uses)));
+      const text = await isolate.call("prepare", JSON.stringify(uses));
+      return { isolate, stats, refusals: this.#parseRefusals(text) };
     } catch (error) {
       isolate.dispose();
       throw error;
     }
-    return { isolate, stats };
   }
 
-  #install({ isolate, stats }: { isolate: SandboxIsolate; stats: SandboxStats }): void {
-    if (this.#disposed) {
+  #install({ isolate, stats }: Made): void {
+    if (this.#disposed || this.#isolate !== undefined) {
       isolate.dispose();
       return;
     }
@@ -207,7 +250,10 @@ export class Sandbox {
   }
 
   #parseRefusals(text: string): Refusal[] {
-    return (JSON.parse(text) as Omit<Refusal, "package">[]).map((refusal) => ({ package: this.package, ...refusal }));
+    return (JSON.parse(text) as Omit<Refusal, "package">[]).map((refusal) => ({
+      package: this.package,
+      ...refusal,
+    }));
   }
 
   #refusal(error: unknown): Refusal {
@@ -285,7 +331,8 @@ export class Sandbox {
     const isAnswered = (flags & RECORD_FLAG.ANSWER) !== 0;
     const rangeAt = words[w + RECORD.RANGE_AT]!;
     const rangeSize = words[w + RECORD.RANGE_SIZE]!;
-    const rangeFits = rangeAt === 0 ? rangeSize <= size : rangeAt > 0 && rangeAt + rangeSize <= this.#memory.length;
+    const rangeFits =
+      rangeAt === 0 ? rangeSize <= size : rangeAt > 0 && rangeAt + rangeSize <= this.#memory.length;
     const inbox = this.#inbox;
     const isNew = (flags & RECORD_FLAG.CREATE) !== 0;
     const mayPass =
@@ -314,7 +361,10 @@ export class Sandbox {
   /** Half-open: one stream tries, the others are answered by the policy until it is known how that went. */
   #mayBegin(token: number): boolean {
     const { state } = this.#breaker;
-    return state === "closed" || (state === "half-open" && (this.#tokens.count === 0 || this.#tokens.isLive(token)));
+    return (
+      state === "closed" ||
+      (state === "half-open" && (this.#tokens.count === 0 || this.#tokens.isLive(token)))
+    );
   }
 
   #answerByPolicy(token: number): void {
@@ -355,7 +405,7 @@ export class Sandbox {
       this.#more ||
       this.#lazy >= LAZY_MAX ||
       this.#inbox!.backlog > 0 ||
-      this.#undelivered.length > 0
+      this.#answers.waits
     );
   }
 
@@ -364,7 +414,7 @@ export class Sandbox {
     const isolate = this.#isolate;
     const inbox = this.#inbox;
     if (isolate === undefined || inbox === undefined || this.#away > 0) return;
-    if (this.#undelivered.length > 0 && !this.#deliverKept()) return;
+    if (this.#answers.waits && !this.#answers.deliverKept()) return;
     inbox.fill();
     const now = this.#now();
     isolate.times[BOX.NOW / 2] = now;
@@ -416,7 +466,8 @@ export class Sandbox {
     const asked = this.#asked;
     for (let k = 0; k < asked.length; k++) {
       const token = asked[k]!;
-      if (this.#tokens.isWaiting(token)) this.#tokens.leftPending(token, now + this.#limits.pauseMs);
+      if (this.#tokens.isWaiting(token))
+        this.#tokens.leftPending(token, now + this.#limits.pauseMs);
     }
     // What came while it ran aside lies in the backlog and is still to be asked.
     asked.length = 0;
@@ -427,93 +478,33 @@ export class Sandbox {
   #collect(): void {
     const isolate = this.#isolate;
     if (isolate === undefined) return;
-    const { words, times, bytes } = isolate;
-    const used = words[BOX.OUT_USED]!;
-    this.#more = words[BOX.MORE] === 1;
-    words[BOX.OUT_USED] = 0;
-    if (used > 0 && used <= BOX.OUT_SIZE && (used & 7) === 0) {
-      if (!this.#deliver(bytes, words, BOX.OUT, used)) this.#undelivered.push(Buffer.from(bytes.subarray(BOX.OUT, BOX.OUT + used)));
-    }
-    this.#armWake(times[BOX.WAKE_AT / 2]!);
-  }
-
-  #deliverKept(): boolean {
-    while (this.#undelivered.length > 0) {
-      const kept = this.#undelivered[0]!;
-      const words = new Int32Array(kept.buffer, kept.byteOffset, kept.length >> 2);
-      if (!this.#deliver(kept, words, 0, kept.length)) return false;
-      this.#undelivered.shift();
-    }
-    return true;
-  }
-
-  /** Copies answers natively into the worker's memory and tells whom they are for. False: no room there now. */
-  #deliver(bytes: Buffer, words: Int32Array, from: number, used: number): boolean {
-    let to = 0;
-    if (hasAnswers(words, from, used)) {
-      to = this.#options.place(used);
-      if (to < 0) return false;
-      bytes.copy(this.#memory, to, from, from + used);
-    }
-    const tokens = this.#tokens;
-    let logs = 0;
-    for (let at = 0; at + ANSWER_HEAD_SIZE <= used; ) {
-      const w = (from + at) >> 2;
-      const kind = words[w + ANSWER_HEAD.KIND]!;
-      const token = words[w + ANSWER_HEAD.TOKEN]!;
-      const size = words[w + ANSWER_HEAD.SIZE]!;
-      if (size < 0 || size > used - at - ANSWER_HEAD_SIZE) break;
-      switch (kind) {
-        case ANSWER.VERDICT:
-          if (tokens.isWaiting(token)) {
-            tokens.answered(token);
-            this.#options.onVerdict(token, to + at, ANSWER_HEAD_SIZE + size);
-          }
-          break;
-        case ANSWER.PART:
-          if (tokens.isWaiting(token)) this.#options.onVerdict(token, to + at, ANSWER_HEAD_SIZE + size);
-          break;
-        case ANSWER.ACTION:
-          if (tokens.isLive(token)) this.#options.onVerdict(token, to + at, ANSWER_HEAD_SIZE + size);
-          break;
-        case ANSWER.ACK:
-          if (tokens.isWaiting(token)) {
-            tokens.answered(token);
-            this.#options.onVerdict(token, 0, -STATUS.ACK);
-          }
-          break;
-        default:
-          if (logs++ < LOGS_A_CROSSING) {
-            const text = bytes.toString("latin1", from + at + ANSWER_HEAD_SIZE, from + at + ANSWER_HEAD_SIZE + size);
-            this.#note(kind, text);
-          }
-      }
-      at += (ANSWER_HEAD_SIZE + size + 7) & ~7;
-    }
-    return true;
+    this.#more = isolate.words[BOX.MORE] === 1;
+    this.#answers.collect(isolate.words, isolate.bytes);
+    this.#armWake(isolate.times[BOX.WAKE_AT / 2]!);
   }
 
   /** What is meant for core: a log line, a throw, the name of a stat. */
   #note(kind: number, text: string): void {
     if (kind === ANSWER.THROWN) this.counts.thrown++;
     if (text === "") return;
-    let told: Record<string, unknown>;
+    let told: Told;
     try {
-      told = JSON.parse(text) as Record<string, unknown>;
+      told = JSON.parse(text) as Told;
     } catch {
       return;
     }
     if (kind === ANSWER.STATS) this.#stats?.define(told);
     else if (kind === ANSWER.LOG) {
-      const fields = typeof told["fields"] === "object" && told["fields"] !== null ? told["fields"] : {};
-      const level = ["debug", "info", "warn", "error"].includes(String(told["level"])) ? String(told["level"]) : "info";
-      this.#options.onLog(level, String(told["message"]), fields as Record<string, unknown>);
+      const { level, message, fields } = told;
+      const isFields = typeof fields === "object" && fields !== null;
+      this.#options.onLog(
+        LEVELS.includes(String(level)) ? String(level) : "info",
+        String(message),
+        (isFields ? fields : {}) as Record<string, unknown>,
+      );
     } else if (kind === ANSWER.THROWN) {
-      this.#options.onFault({
-        package: this.package,
-        reason: `${told["hook"]} threw: ${told["message"]}`,
-        stack: String(told["stack"] ?? ""),
-      });
+      const reason = `${told.hook} threw: ${told.message}`;
+      this.#options.onFault({ package: this.package, reason, stack: String(told.stack ?? "") });
     }
   }
 
@@ -545,16 +536,20 @@ export class Sandbox {
     }
     this.#stats?.merge();
     const isolate = this.#isolate;
-    if (isolate === undefined || this.#away > 0 || this.counts.entries === this.#entriesSeen) return;
+    if (isolate === undefined || this.#away > 0 || this.counts.entries === this.#entriesSeen)
+      return;
     this.#entriesSeen = this.counts.entries;
     const isOver = isolate.memory - this.#memoryAtStart > this.#limits.quotaMb * 1024 * 1024;
     this.#overQuota = isOver ? this.#overQuota + 1 : 0;
-    if (this.#overQuota >= 2) this.#fault("memory", new Error(`more than ${this.#limits.quotaMb} MiB in use`));
+    if (this.#overQuota >= 2)
+      this.#fault("memory", new Error(`more than ${this.#limits.quotaMb} MiB in use`));
   }
 
   /** A fault that costs no stream: from now on it is suspect and runs aside, where it is slow for itself alone. */
   #onSlow(): void {
-    const error = new Error(`entries of more than ${this.#limits.cpuMs} ms of CPU, again and again`);
+    const error = new Error(
+      `entries of more than ${this.#limits.cpuMs} ms of CPU, again and again`,
+    );
     const backOffMs = this.#breaker.fault(this.#now());
     if (this.#breaker.state === "open") this.#lose("cpu", error, backOffMs);
     else this.#report("cpu", error, "; it runs on a thread of its own for 10 s");
@@ -569,7 +564,11 @@ export class Sandbox {
     // What it had answered before it went wrong still counts.
     this.#collect();
     this.#teardown();
-    this.#report(what, error, this.#breaker.state === "open" ? `; not entered for ${backOffMs} ms` : "");
+    this.#report(
+      what,
+      error,
+      this.#breaker.state === "open" ? `; not entered for ${backOffMs} ms` : "",
+    );
     this.#rebuildIn(backOffMs);
     this.#options.onWork();
   }
@@ -590,7 +589,7 @@ export class Sandbox {
     clearTimeout(this.#wakeTimer);
     this.#wakeAt = Number.POSITIVE_INFINITY;
     this.#asked.length = 0;
-    this.#undelivered = [];
+    this.#answers.clear();
     this.#due = this.#more = false;
     this.#lazy = 0;
     for (const token of this.#tokens.clear()) this.#answerByPolicy(token);
@@ -609,14 +608,15 @@ export class Sandbox {
 
   /** Off the hot path: compiling and setting up run on other threads. */
   async #rebuild(): Promise<void> {
+    await this.#preparing;
     if (this.#disposed) return;
     // A preparation may have built it in the meantime.
     if (this.#isolate === undefined) {
       try {
         const made = await this.#make(this.#uses);
-        if (this.#refusals.length > 0) {
+        if (made.refusals.length > 0) {
           made.isolate.dispose();
-          throw new Error(`setup refuses what it took before: ${this.#refusals[0]!.message}`);
+          throw new Error(`setup refuses what it took before: ${made.refusals[0]!.message}`);
         }
         this.#install(made);
         this.counts.rebuilt++;
@@ -638,20 +638,17 @@ export class Sandbox {
   }
 }
 
-/** True if anything is for the chain; nearly always the first answer is. */
-function hasAnswers(words: Int32Array, from: number, used: number): boolean {
-  for (let at = 0; at + ANSWER_HEAD_SIZE <= used; ) {
-    const w = (from + at) >> 2;
-    if (words[w + ANSWER_HEAD.KIND]! <= ANSWER.ACTION) return true;
-    const size = words[w + ANSWER_HEAD.SIZE]!;
-    if (size < 0 || size > used) return false;
-    at += (ANSWER_HEAD_SIZE + size + 7) & ~7;
-  }
-  return false;
+const LEVELS = ["debug", "info", "warn", "error"];
+/** JSON out of a sandbox: any of it may be missing or something else. */
+interface Told {
+  readonly level?: unknown;
+  readonly message?: unknown;
+  readonly fields?: unknown;
+  readonly hook?: unknown;
+  readonly stack?: unknown;
 }
 
 function errorText(error: unknown): { message: string; stack: string } {
   if (error instanceof Error) return { message: error.message, stack: error.stack ?? "" };
   return { message: String(error), stack: "" };
 }
-

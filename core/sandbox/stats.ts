@@ -1,5 +1,5 @@
-import { HISTOGRAM_CELLS } from "../inside/stats.ts";
 import { STATS_CELLS } from "../inside/sandbox/layout.ts";
+import { HISTOGRAM_CELLS } from "../inside/stats.ts";
 
 /** Where a worker keeps its stats. */
 export interface StatsSink {
@@ -31,9 +31,16 @@ export class SandboxStats {
   define(told: unknown): void {
     const { kind, name, unit, cell } = told as Record<string, unknown>;
     if (kind !== "counter" && kind !== "gauge" && kind !== "histogram") return;
-    if (typeof name !== "string" || name === "" || name.length > 256 || typeof unit !== "string") return;
+    if (typeof name !== "string" || name === "" || name.length > 256 || typeof unit !== "string")
+      return;
     const size = kind === "histogram" ? HISTOGRAM_CELLS : 1;
-    if (typeof cell !== "number" || !Number.isInteger(cell) || cell < 0 || cell + size > STATS_CELLS) return;
+    if (
+      typeof cell !== "number" ||
+      !Number.isInteger(cell) ||
+      cell < 0 ||
+      cell + size > STATS_CELLS
+    )
+      return;
     if (this.#mapped.length >= STATS_CELLS) return;
     const to = this.#sink.define(kind, name, unit);
     if (to >= 0) this.#mapped.push({ from: cell, to, size, isGauge: kind === "gauge" });
@@ -55,7 +62,8 @@ export class SandboxStats {
   /** The isolate is gone: what it counted stays, what it gauged does not. */
   end(): void {
     this.merge();
-    for (const { from, to, isGauge } of this.#mapped) if (isGauge) this.#sink.cells[to]! -= this.#seen[from]!;
+    for (const { from, to, isGauge } of this.#mapped)
+      if (isGauge) this.#sink.cells[to]! -= this.#seen[from]!;
     this.#mapped.length = 0;
   }
 }

@@ -84,7 +84,8 @@ export class Tokens {
       const token = pending[this.#pendingHead]!;
       const deadline = pending[this.#pendingHead + 1]!;
       this.#pendingHead += 2;
-      if (!this.isWaiting(token) || this.#lateAt[slotOf(token) * 2 + (token & 1)] !== deadline) continue;
+      if (!this.isWaiting(token) || this.#lateAt[slotOf(token) * 2 + (token & 1)] !== deadline)
+        continue;
       this.answered(token);
       late.push(token);
     }

@@ -5,10 +5,10 @@
  *   node --no-node-snapshot --no-maglev --no-use-osr test/bench/sandbox.ts [requests]
  */
 import {
-  headerName,
   type HttpFilter,
   type HttpFilterFactory,
   type HttpStream,
+  headerName,
   RequestHeaders,
   ResponseHeaders,
 } from "@tsproxy/sdk";
@@ -20,7 +20,8 @@ import { Sandbox } from "../../core/sandbox/sandbox.ts";
 const requests = Number(process.argv[2] ?? 40_000);
 const HEAD =
   "GET /index.html?x=1 HTTP/1.1\r\nhost: www.example.com\r\nuser-agent: wrk/4.2\r\naccept: text/html,application/json\r\naccept-encoding: gzip, deflate\r\naccept-language: en\r\ncookie: session=0123456789abcdef0123456789abcdef\r\nx-request-id: 00000000-0000-4000-8000-000000000000\r\n";
-const RESPONSE = "content-type: text/plain\r\ncontent-length: 49\r\nserver: upstream\r\ndate: Thu, 20 Nov 2026 12:00:00 GMT\r\n";
+const RESPONSE =
+  "content-type: text/plain\r\ncontent-length: 49\r\nserver: upstream\r\ndate: Thu, 20 Nov 2026 12:00:00 GMT\r\n";
 const CODE = `
 import { defineHttpFilter, headerName, Type } from "@tsproxy/sdk";
 const SEEN = headerName("x-seen"), AGENT = headerName("user-agent");
@@ -83,7 +84,8 @@ await sandbox.prepare([{ id: 1, config: {}, place: "" }]);
 
 function flush(): void {
   do {
-    for (let k = 0; k < events.length; k += 3) table.onVerdict(events[k]!, events[k + 1]!, events[k + 2]!);
+    for (let k = 0; k < events.length; k += 3)
+      table.onVerdict(events[k]!, events[k + 1]!, events[k + 2]!);
     events.length = 0;
     for (let k = 0; k < commands.length; k += 3) {
       if (commands[k + 1] === -1) sandbox.forget(commands[k]!);
@@ -97,7 +99,12 @@ function flush(): void {
 }
 
 /** Spans of a head whose lines begin at `from`; made once, copied for each stream as a parser would write them. */
-function parsed(map: RequestHeaders | ResponseHeaders, text: string, from: number, base: number): void {
+function parsed(
+  map: RequestHeaders | ResponseHeaders,
+  text: string,
+  from: number,
+  base: number,
+): void {
   let at = from;
   map.memory = bytes;
   map.base = base;
@@ -175,7 +182,8 @@ function measure(name: string, batch: number, factory: HttpFilterFactory): numbe
   for (let k = 0; k < rounds; k++) round(slots, factory);
   const { user, system } = process.threadCpuUsage(before);
   const passed = slots.reduce((sum, slot) => sum + slot.passed, 0);
-  if (passed !== rounds * batch * 2) throw new Error(`${name}: ${passed} hooks settled of ${rounds * batch * 2}`);
+  if (passed !== rounds * batch * 2)
+    throw new Error(`${name}: ${passed} hooks settled of ${rounds * batch * 2}`);
   return (user + system) / (rounds * batch);
 }
 
@@ -187,7 +195,16 @@ for (const batch of [1, 4, 16, 64]) {
     Math.min(...[1, 2, 3].map(() => measure(name, batch, factory)));
   const base = least("base", nothing);
   const parked = least("parked", parkedFactory);
-  console.log(`${String(batch).padStart(3)} streams a crossing: +${(parked - base).toFixed(2)} µs a request (loop alone ${base.toFixed(2)})`);
+  console.log(
+    `${String(batch).padStart(3)} streams a crossing: +${(parked - base).toFixed(2)} µs a request (loop alone ${base.toFixed(2)})`,
+  );
 }
-console.log("faults", sandbox.counts.faults, "entries", sandbox.counts.entries, "records", sandbox.counts.records);
+console.log(
+  "faults",
+  sandbox.counts.faults,
+  "entries",
+  sandbox.counts.entries,
+  "records",
+  sandbox.counts.records,
+);
 process.exit(0);

@@ -3,6 +3,7 @@
  *
  *   node test/conformance/run.ts [names] [-v]      (all: h1-cases, h1-cases-tiny, cross-bytes, cross-bytes-tiny, verdicts, replay, differential)
  */
+import { CLI } from "../integration/proxy.ts";
 import { type Outcome, runScript, suite, TINY_RING, withForwarder } from "./outside.ts";
 
 /** Scenarios of the differential harness for what this tree implements. */
@@ -33,18 +34,20 @@ const SUITES: Readonly<Record<string, () => Promise<Outcome>>> = {
   "cross-bytes": () => forwarded("conformance/cross-bytes.mjs", {}),
   "cross-bytes-tiny": () => forwarded("conformance/cross-bytes.mjs", TINY_RING),
   verdicts: () =>
-    script("corpus/verdicts.mjs", [...verbose, "--", "npx", "tsproxy", "validate", "--json"]),
+    script("corpus/verdicts.mjs", [...verbose, "--", process.execPath, CLI, "validate", "--json"]),
   replay: async () => {
     const config = suite("corpus/observed-1.40/vectors.yaml");
     if (config === undefined) return "skipped";
-    const command = ["npx", "tsproxy", "run", "-c", config, "-l", "error"];
+    const command = [process.execPath, CLI, "run", "-c", config, "-l", "error"];
     return script("corpus/replay.mjs", [...verbose, "--", ...command]);
   },
   differential: async () => {
     const scenarios = suite("differential/scenarios");
     if (scenarios === undefined) return "skipped";
     const only = `^(${SCENARIOS.join("|")})$`;
-    return script("differential/diff.mjs", [...verbose, "--only", only, scenarios]);
+    const subject = `${process.execPath} ${CLI} run -c {config}`;
+    const args = ["--subject", subject, "--only", only, ...verbose, scenarios];
+    return script("differential/diff.mjs", args);
   },
 };
 

@@ -13,7 +13,8 @@ export function installBounds(): void {
   boundTypedArrays();
   boundText();
   // Code that a filter must not make (wasm has its own memory, Atomics.wait stops the worker's thread).
-  for (const name of ["WebAssembly", "SharedArrayBuffer", "Atomics"]) Reflect.deleteProperty(globalThis, name);
+  for (const name of ["WebAssembly", "SharedArrayBuffer", "Atomics"])
+    Reflect.deleteProperty(globalThis, name);
 }
 
 type Method = (this: unknown, ...args: never[]) => unknown;
@@ -23,7 +24,11 @@ function refuse(what: string): never {
 }
 
 /** Puts `check` before a method; what it is given stays as it was. */
-function guard(owner: object, name: string, check: (self: unknown, args: readonly unknown[]) => void): void {
+function guard(
+  owner: object,
+  name: string,
+  check: (self: unknown, args: readonly unknown[]) => void,
+): void {
   const original = (owner as Record<string, unknown>)[name];
   if (typeof original !== "function") return;
   const method = original as Method;
@@ -58,7 +63,7 @@ function boundArrays(): void {
     if (lengthOf(source) > ELEMENTS_MAX) refuse(`an array of ${lengthOf(source)} elements`);
   });
   const RealArray = Array;
-  const BoundedArray = function Array(this: unknown, ...args: unknown[]): unknown {
+  const BoundedArray = function (this: unknown, ...args: unknown[]): unknown {
     if (args.length === 1 && typeof args[0] === "number" && args[0] > ELEMENTS_MAX) {
       refuse(`an array of ${args[0]} elements`);
     }
@@ -73,7 +78,11 @@ function boundArrays(): void {
     Object.defineProperty(BoundedArray, key, Object.getOwnPropertyDescriptor(RealArray, key)!);
   }
   // The prototype keeps its constructor: with another one every map and slice leaves V8's fast path.
-  Object.defineProperty(globalThis, "Array", { value: BoundedArray, writable: true, configurable: true });
+  Object.defineProperty(globalThis, "Array", {
+    value: BoundedArray,
+    writable: true,
+    configurable: true,
+  });
 }
 
 function boundTypedArrays(): void {

@@ -1,7 +1,7 @@
 // Hot path: every read of a connection with a sandboxed network filter.
 import {
-  Chunk,
   type Address,
+  Chunk,
   type CloseEvent,
   type DownstreamConnection,
   type NetworkChain,
@@ -71,11 +71,18 @@ export class ConnectionTable {
     this.#uses.delete(id);
   }
 
-  create(token: number, words: Int32Array, bytes: Uint8Array, w: number): ConnectionState | undefined {
+  create(
+    token: number,
+    words: Int32Array,
+    bytes: Uint8Array,
+    w: number,
+  ): ConnectionState | undefined {
     const use = this.#uses.get(words[w + RECORD.USE]!);
     if (use === undefined) return undefined;
     const at = (w + RECORD.PAYLOAD) * 4;
-    const facts = JSON.parse(utf8Decode(bytes, at, at + words[w + RECORD.ARGUMENT]!)) as ConnectionFacts;
+    const facts = JSON.parse(
+      utf8Decode(bytes, at, at + words[w + RECORD.ARGUMENT]!),
+    ) as ConnectionFacts;
     const connection = new SandboxConnection(this.#around, token, facts);
     const filter = use.factory.create(connection, connection.chain);
     connection.again = () => this.#around.clock.soon(() => connection.open && filter.onAgain?.());
@@ -95,7 +102,14 @@ export class ConnectionTable {
     this.#around.outbox.close();
   }
 
-  run(state: ConnectionState, words: Int32Array, bytes: Uint8Array, w: number, at: number, end: number): void {
+  run(
+    state: ConnectionState,
+    words: Int32Array,
+    bytes: Uint8Array,
+    w: number,
+    at: number,
+    end: number,
+  ): void {
     const kind = words[w]! & 0xff;
     const { filter, connection } = state;
     switch (kind) {
@@ -152,11 +166,18 @@ export class ConnectionTable {
     }
   }
 
-  #hook(state: ConnectionState, hook: string, chunk: Chunk | undefined, call: () => NetworkResult): void {
+  #hook(
+    state: ConnectionState,
+    hook: string,
+    chunk: Chunk | undefined,
+    call: () => NetworkResult,
+  ): void {
     const { token } = state;
-    const given = chunk === undefined ? undefined : { memory: chunk.memory, at: chunk.at, end: chunk.end };
+    const given =
+      chunk === undefined ? undefined : { memory: chunk.memory, at: chunk.at, end: chunk.end };
     const replaced = (): boolean =>
-      chunk !== undefined && (chunk.memory !== given!.memory || chunk.at !== given!.at || chunk.end !== given!.end);
+      chunk !== undefined &&
+      (chunk.memory !== given!.memory || chunk.at !== given!.at || chunk.end !== given!.end);
     let result: NetworkResult;
     try {
       result = call();
@@ -179,7 +200,8 @@ export class ConnectionTable {
     (result as PromiseLike<undefined | Uint8Array>).then(
       (bytes) => {
         if (state.token !== token) return;
-        if (bytes instanceof Uint8Array) this.#answer(token, VERDICT_TYPE.GO_ON, new Chunk(bytes, 0, bytes.length));
+        if (bytes instanceof Uint8Array)
+          this.#answer(token, VERDICT_TYPE.GO_ON, new Chunk(bytes, 0, bytes.length));
         else this.#answer(token, VERDICT_TYPE.GO_ON, replaced() ? chunk : undefined);
       },
       (error) => {
@@ -194,7 +216,8 @@ export class ConnectionTable {
     const { outbox } = this.#around;
     let at = body?.at ?? 0;
     const end = body?.end ?? 0;
-    for (; end - at > PART_SIZE; at += PART_SIZE) outbox.send(ANSWER.PART, token, 0, body!.memory, at, at + PART_SIZE);
+    for (; end - at > PART_SIZE; at += PART_SIZE)
+      outbox.send(ANSWER.PART, token, 0, body!.memory, at, at + PART_SIZE);
     const to = outbox.open(ANSWER.VERDICT, token, 0, VERDICT.REST * 4 + (end - at));
     const w = to >> 2;
     outbox.words[w + VERDICT.TYPE] = type | ((body === undefined ? 0 : VERDICT_FLAG.BODY) << 8);
@@ -281,7 +304,13 @@ export class SandboxConnection implements DownstreamConnection {
   }
 
   close(how: "flush" | "abort" | "reset"): void {
-    this.#act(how === "flush" ? ACTION.CLOSE_FLUSH : how === "abort" ? ACTION.CLOSE_ABORT : ACTION.CLOSE_RESET);
+    this.#act(
+      how === "flush"
+        ? ACTION.CLOSE_FLUSH
+        : how === "abort"
+          ? ACTION.CLOSE_ABORT
+          : ACTION.CLOSE_RESET,
+    );
     this.open = false;
   }
 

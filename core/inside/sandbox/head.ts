@@ -152,7 +152,9 @@ export class Head<M extends HeaderMap = HeaderMap> {
     for (let i = FLAG_WORD, n = map.count * SPAN; i < n; i += SPAN) {
       if ((spans[i]! & (FLAG.REMOVED | TOLD)) !== FLAG.REMOVED) continue;
       if (KEPT.has(spans[i]! & FLAG.KNOWN)) {
-        throw new TypeError(`a sandboxed filter cannot remove "${map.nameAt((i / SPAN) | 0)}": framing is the codec's`);
+        throw new TypeError(
+          `a sandboxed filter cannot remove "${map.nameAt((i / SPAN) | 0)}": framing is the codec's`,
+        );
       }
       drops++;
     }
@@ -186,9 +188,11 @@ export class Head<M extends HeaderMap = HeaderMap> {
     for (let k = this.#kept; k < added.length; k += 2) {
       size += 8 + this.#checked(added[k]!).length + added[k + 1]!.length;
     }
-    for (const line of map.lines) size += 8 + this.#checked(line.name.text).length + line.value.length;
+    for (const line of map.lines)
+      size += 8 + this.#checked(line.name.text).length + line.value.length;
     size += (this.#newMethod?.length ?? 0) + (this.#newPath?.length ?? 0);
-    if (size > ANSWER_MAX - 1024) throw new RangeError(`edits of ${size} bytes are too many for one head`);
+    if (size > ANSWER_MAX - 1024)
+      throw new RangeError(`edits of ${size} bytes are too many for one head`);
     return (size + 3) & ~3;
   }
 

@@ -77,6 +77,8 @@ export const KIND = {
   DATA: 11,
   /** argument: one of NOTICE. */
   NOTICE: 12,
+  /** What is known of a stream at its end. argument: bytes of the JSON text that follows. */
+  INFO: 13,
 } as const;
 
 export const NOTICE = { DRAIN: 1, BLOCKED: 2, DRAINED: 3, CLOSE: 4 } as const;
@@ -196,7 +198,15 @@ export const VERDICT_TYPE = {
 export const VERDICT_FLAG = { HOOKS: 1, EDITS: 2, BODY: 4, CLEAR_ROUTE: 8 } as const;
 
 /** Words of edits; then dropped spans, dropped strings, name and value lengths, and the bytes of all strings. */
-export const EDITS = { DROPS: 0, REMOVED: 1, ADDED: 2, METHOD: 3, PATH: 4, STATUS: 5, REST: 6 } as const;
+export const EDITS = {
+  DROPS: 0,
+  REMOVED: 1,
+  ADDED: 2,
+  METHOD: 3,
+  PATH: 4,
+  STATUS: 5,
+  REST: 6,
+} as const;
 /** Words of a reply; then name and value lengths, flag lengths, and the bytes: details, flags, names and values. */
 export const REPLY = { HEADERS: 0, FLAGS: 1, DETAILS: 2, REST: 3 } as const;
 

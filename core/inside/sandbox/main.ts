@@ -3,7 +3,7 @@ import { ConfigError, type Definition } from "@tsproxy/sdk";
 import { installBounds } from "./bounds.ts";
 import { type ConnectionState, ConnectionTable } from "./connection.ts";
 import { SandboxContext } from "./context.ts";
-import { baseOf, BOX, KIND, RECORD, RECORD_FLAG, RECORD_WORDS, slotOf } from "./layout.ts";
+import { BOX, baseOf, KIND, RECORD, RECORD_FLAG, RECORD_WORDS, slotOf } from "./layout.ts";
 import { StreamState, StreamTable } from "./stream.ts";
 import { describeError, Surroundings } from "./surroundings.ts";
 
@@ -50,15 +50,32 @@ export function adopt(exported: unknown): string {
   if (found.kind !== "http" && found.kind !== "network") {
     return `a ${found.kind} package cannot live in a sandbox; mark it "trusted"`;
   }
-  if (found.terminal === true && found.kind === "http") return "a terminal http filter cannot live in a sandbox yet";
+  if (found.terminal === true && found.kind === "http")
+    return "a terminal http filter cannot live in a sandbox yet";
   definition = found as Definition;
   return "";
 }
 
 /** JSON of what the package says of itself. */
 export function describe(): string {
-  const { kind, name, aliases = [], types = [], terminal = false, config, routeConfig } = definition;
-  return JSON.stringify({ kind, name, aliases, types, terminal, schema: config, routeSchema: routeConfig });
+  const {
+    kind,
+    name,
+    aliases = [],
+    types = [],
+    terminal = false,
+    config,
+    routeConfig,
+  } = definition;
+  return JSON.stringify({
+    kind,
+    name,
+    aliases,
+    types,
+    terminal,
+    schema: config,
+    routeSchema: routeConfig,
+  });
 }
 
 /** Runs `setup` for each use (JSON in); what refused (JSON out). All or none of them are taken. */
@@ -79,7 +96,12 @@ export function prepare(text: string): string {
       cx.dispose();
       const { message, stack } = describeError(error);
       const known = error instanceof ConfigError;
-      refusals.push({ place: use.place, path: known ? error.path : "", message, stack: known ? "" : stack });
+      refusals.push({
+        place: use.place,
+        path: known ? error.path : "",
+        message,
+        stack: known ? "" : stack,
+      });
     }
   }
   for (const { use, cx, factory } of made) {
@@ -150,12 +172,14 @@ function record(w: number, range: number, rangeEnd: number): void {
     states[slot] = state;
   }
   if (state === undefined) {
-    if ((flags & RECORD_FLAG.ANSWER) !== 0) streams.fail(token, "create", new Error("its stream is not known here"));
+    if ((flags & RECORD_FLAG.ANSWER) !== 0)
+      streams.fail(token, "create", new Error("its stream is not known here"));
     return;
   }
   if (kind === KIND.CREATE || kind === KIND.CONNECTION) return;
   if (state instanceof StreamState) {
     if (kind === KIND.PART) streams.part(state, token & 1, bytes, range, rangeEnd);
+    else if (kind === KIND.INFO) streams.tellInfo(state, words, bytes, w);
     else streams.run(state, words, bytes, w, range, rangeEnd);
   } else if (kind === KIND.PART) connections.part(state, bytes, range, rangeEnd);
   else connections.run(state, words, bytes, w, range, rangeEnd);

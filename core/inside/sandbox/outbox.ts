@@ -80,7 +80,14 @@ export class Outbox {
   }
 
   /** One answer of bytes as they are. */
-  send(kind: number, token: number, argument: number, memory: Uint8Array, from: number, end: number): void {
+  send(
+    kind: number,
+    token: number,
+    argument: number,
+    memory: Uint8Array,
+    from: number,
+    end: number,
+  ): void {
     const at = this.open(kind, token, argument, end - from);
     if (end > from) this.bytes.set(memory.subarray(from, end), at);
     this.close();

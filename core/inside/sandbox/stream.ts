@@ -5,7 +5,7 @@ import {
   type HttpFilter,
   type HttpFilterFactory,
   type HttpStream,
-
+  latin1Decode,
   type Reply,
   RequestHeaders,
   type Responder,
@@ -17,7 +17,7 @@ import {
   type Verdict,
 } from "@tsproxy/sdk";
 import type { SandboxContext } from "./context.ts";
-import { type HeadExtras, Head } from "./head.ts";
+import { Head, type HeadExtras } from "./head.ts";
 import {
   ANSWER,
   ANSWER_MAX,
@@ -107,7 +107,13 @@ export class StreamTable {
   }
 
   /** A stream begins. Undefined: its filter could not be made (and the chain knows it, if it waits). */
-  create(token: number, words: Int32Array, bytes: Uint8Array, w: number, range: number): StreamState | undefined {
+  create(
+    token: number,
+    words: Int32Array,
+    bytes: Uint8Array,
+    w: number,
+    range: number,
+  ): StreamState | undefined {
     const use = this.#uses.get(words[w + RECORD.USE]!);
     if (use === undefined) return undefined;
     const state = this.#spare.pop() ?? new StreamState();
@@ -143,7 +149,14 @@ export class StreamTable {
   }
 
   /** One hook. `words[w]` is the record's head, `range` where its bytes lie. */
-  run(state: StreamState, words: Int32Array, bytes: Uint8Array, w: number, range: number, rangeEnd: number): void {
+  run(
+    state: StreamState,
+    words: Int32Array,
+    bytes: Uint8Array,
+    w: number,
+    range: number,
+    rangeEnd: number,
+  ): void {
     const kind = words[w]! & 0xff;
     const endStream = ((words[w]! >> 8) & RECORD_FLAG.END_STREAM) !== 0;
     const filter = state.filter!;
@@ -216,6 +229,11 @@ export class StreamTable {
         if (state.token === token) this.#fault(state, kind, error);
       },
     );
+  }
+
+  tellInfo(state: StreamState, words: Int32Array, bytes: Uint8Array, w: number): void {
+    const at = (w + RECORD.PAYLOAD) * 4;
+    state.extras.info = latin1Decode(bytes, at, at + words[w + RECORD.ARGUMENT]!);
   }
 
   part(state: StreamState, lane: number, bytes: Uint8Array, at: number, end: number): void {
@@ -302,7 +320,10 @@ export class StreamTable {
       body = utf8Encode(reply.body);
       bodyEnd = body.length;
       flags |= VERDICT_FLAG.BODY;
-    } else if (chunk !== undefined && (chunk.memory !== call.memory || chunk.at !== call.at || chunk.end !== call.end)) {
+    } else if (
+      chunk !== undefined &&
+      (chunk.memory !== call.memory || chunk.at !== call.at || chunk.end !== call.end)
+    ) {
       body = chunk.memory;
       bodyAt = chunk.at;
       bodyEnd = chunk.end;
@@ -310,7 +331,8 @@ export class StreamTable {
     }
     const { outbox } = this.#around;
     const token = state.token | lane;
-    if (bodyEnd - bodyAt > CHUNK_MAX) throw new RangeError(`a chunk of ${bodyEnd - bodyAt} bytes is too long`);
+    if (bodyEnd - bodyAt > CHUNK_MAX)
+      throw new RangeError(`a chunk of ${bodyEnd - bodyAt} bytes is too long`);
     while (bodyEnd - bodyAt > PART_SIZE) {
       outbox.send(ANSWER.PART, token, 0, body!, bodyAt, bodyAt + PART_SIZE);
       bodyAt += PART_SIZE;
@@ -348,7 +370,12 @@ function laneOf(kind: number): number {
   return kind >= KIND.RESPONSE_HEADERS && kind <= KIND.RESPONSE_TRAILERS ? 1 : 0;
 }
 
-function joined(parts: readonly Uint8Array[], bytes: Uint8Array, at: number, end: number): Uint8Array {
+function joined(
+  parts: readonly Uint8Array[],
+  bytes: Uint8Array,
+  at: number,
+  end: number,
+): Uint8Array {
   let size = end - at;
   for (const part of parts) size += part.length;
   const whole = new Uint8Array(size);
@@ -365,7 +392,8 @@ function measureReply(reply: Reply): number {
   if (!Number.isInteger(reply.status) || reply.status < 200 || reply.status > 599) {
     throw new RangeError(`${reply.status} is no status that a filter can answer with`);
   }
-  let size = (REPLY.REST + reply.headers.length * 2 + reply.flags.length) * 4 + reply.details.length;
+  let size =
+    (REPLY.REST + reply.headers.length * 2 + reply.flags.length) * 4 + reply.details.length;
   for (const flag of reply.flags) size += flag.length;
   for (const [name, value] of reply.headers) {
     if (FRAMING.has(name.toLowerCase())) {
@@ -373,11 +401,17 @@ function measureReply(reply: Reply): number {
     }
     size += name.length + value.length;
   }
-  if (size > ANSWER_MAX - PART_SIZE / 2) throw new RangeError(`a reply with ${size} bytes of headers is too large`);
+  if (size > ANSWER_MAX - PART_SIZE / 2)
+    throw new RangeError(`a reply with ${size} bytes of headers is too large`);
   return size;
 }
 
-function writeReply(words: Int32Array, at: number, reply: Reply, put: (text: string, at: number) => number): void {
+function writeReply(
+  words: Int32Array,
+  at: number,
+  reply: Reply,
+  put: (text: string, at: number) => number,
+): void {
   let w = at >> 2;
   words[w + REPLY.HEADERS] = reply.headers.length;
   words[w + REPLY.FLAGS] = reply.flags.length;
@@ -465,7 +499,8 @@ export class SandboxStream implements HttpStream {
       const timer = this.#around.clock.timer(resolve);
       timer.arm(ms);
       if (this.#sleeps === undefined) this.#sleeps = [];
-      else if (this.#sleeps.length >= 16) this.#sleeps = this.#sleeps.filter((sleep) => sleep.armed);
+      else if (this.#sleeps.length >= 16)
+        this.#sleeps = this.#sleeps.filter((sleep) => sleep.armed);
       this.#sleeps.push(timer);
     });
   }
@@ -502,4 +537,3 @@ const NO_INFO: StreamInfo = {
   downstreamDirectAddress: NO_ADDRESS,
   downstreamLocalAddress: NO_ADDRESS,
 };
-

@@ -82,7 +82,8 @@ function encode(value: unknown): Uint8Array {
   for (let k = 0; k < text.length; k++) {
     const code = text.charCodeAt(k);
     if (code < 128) bytes.push(code);
-    else for (const char of `\\u${code.toString(16).padStart(4, "0")}`) bytes.push(char.charCodeAt(0));
+    else
+      for (const char of `\\u${code.toString(16).padStart(4, "0")}`) bytes.push(char.charCodeAt(0));
   }
   return Uint8Array.from(bytes);
 }
@@ -91,7 +92,10 @@ function encode(value: unknown): Uint8Array {
 export function describeError(error: unknown): { message: string; stack: string } {
   try {
     if (error instanceof Error) {
-      return { message: String(error.message).slice(0, TEXT_MAX), stack: String(error.stack ?? "").slice(0, TEXT_MAX) };
+      return {
+        message: String(error.message).slice(0, TEXT_MAX),
+        stack: String(error.stack ?? "").slice(0, TEXT_MAX),
+      };
     }
     return { message: String(error).slice(0, TEXT_MAX), stack: "" };
   } catch {

@@ -134,8 +134,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.#inTurn = false;
     const fresh = this.#fresh;
     if (fresh.length === 0) return;
-    for (let k = 0; k < fresh.length; k++) fresh[k]!.onTurnEnded();
-    fresh.length = 0;
+    while (fresh.length > 0) fresh.pop()!.onTurnEnded();
   }
 
   // ---- from the codec

@@ -36,7 +36,7 @@ export class Info implements StreamInfo {
     this.bytesSent = 0;
     this.responseCode = 0;
     this.responseCodeDetails = "";
-    if (this.flags.length > 0) this.flags.length = 0;
+    while (this.flags.length > 0) this.flags.pop();
     this.routeName = "";
     this.virtualHostName = "";
     this.clusterName = "";

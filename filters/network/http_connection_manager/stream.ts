@@ -631,7 +631,10 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
     for (let k = 0; k < this.#filters.length; k++) this.#guard(k, callEnd);
     for (let k = 0; k < this.#views.length; k++) this.#views[k]!.end();
     for (let k = 0; k < this.#generations.length; k++) this.#generations[k]!.release();
-    this.#filters.length = this.#live.length = this.#views.length = this.#generations.length = 0;
+    empty(this.#filters);
+    empty(this.#live);
+    empty(this.#views);
+    empty(this.#generations);
     this.#connection.onStreamEnded(this, this.#requestComplete, this.#faulty, quiet);
   }
 
@@ -654,4 +657,9 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
       this.#cx.log.error("an access log failed", { reason });
     }
   }
+}
+
+/** Keeps the room that the list has, which `length = 0` would give away. */
+function empty(list: unknown[]): void {
+  while (list.length > 0) list.pop();
 }

@@ -1,0 +1,190 @@
+import { execFile } from "node:child_process";
+import fs from "node:fs";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
+import { cli } from "./cli.ts";
+import { VERSION } from "./version.ts";
+
+let root: string;
+beforeAll(() => {
+  root = fs.mkdtempSync(path.join(fileURLToPath(new URL("..", import.meta.url)), ".cli-test-"));
+});
+afterAll(() => fs.rmSync(root, { recursive: true }));
+afterEach(() => vi.restoreAllMocks());
+
+/** Runs a command line; the exit code and what it printed. */
+async function run(...argv: string[]): Promise<{ code: number; out: string; err: string }> {
+  let out = "";
+  let err = "";
+  vi.spyOn(process.stdout, "write").mockImplementation((text) => {
+    out += text;
+    return true;
+  });
+  vi.spyOn(process.stderr, "write").mockImplementation((text) => {
+    err += text;
+    return true;
+  });
+  const code = await cli(argv);
+  vi.restoreAllMocks();
+  return { code, out, err };
+}
+
+function write(name: string, text: string): string {
+  const file = path.join(root, name);
+  fs.mkdirSync(path.dirname(file), { recursive: true });
+  fs.writeFileSync(file, text);
+  return file;
+}
+
+const ECHO = `static_resources:
+  listeners:
+  - name: echo
+    address: { socket_address: { address: 127.0.0.1, port_value: 10000 } }
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.echo
+        typed_config: { "@type": type.googleapis.com/envoy.extensions.filters.network.echo.v3.Echo }
+`;
+
+test("prints its version, and a help that names every command", async () => {
+  expect(await run("--version")).toMatchObject({ code: 0, out: `${VERSION}\n` });
+  const { out } = await run("--help");
+  for (const command of ["run", "validate", "filter"])
+    expect(out).toMatch(new RegExp(`^  ${command} `, "m"));
+});
+
+test("says what is missing or wrong about an option, with exit code 1", async () => {
+  expect(await run("run")).toMatchObject({
+    code: 1,
+    err: expect.stringContaining("required option '-c, --config-path <file>'"),
+  });
+  expect(await run("-c", path.join(root, "none.yaml"))).toMatchObject({
+    code: 1,
+    err: expect.stringContaining("none.yaml: no such file"),
+  });
+  expect(await run("run", "-c", "x", "--concurrency", "0")).toMatchObject({
+    code: 1,
+    err: expect.stringContaining("from 1 to 256"),
+  });
+  expect(await run("run", "-c", "x", "-l", "loud")).toMatchObject({
+    code: 1,
+    err: expect.stringContaining("trace, debug"),
+  });
+});
+
+test("gives each file its verdict, and 1 if one is refused", async () => {
+  const good = write("good.yaml", ECHO);
+  const bad = write(
+    "bad.yaml",
+    ECHO.replace("network.echo\n", "network.ecko\n").replace("v3.Echo ", "v3.Ecko "),
+  );
+  const none = path.join(root, "none.yaml");
+  expect(await run("validate", good)).toMatchObject({ code: 0, out: `${good}: OK\n`, err: "" });
+  const { code, out } = await run("validate", "--json", good, bad, none);
+  expect(code).toBe(1);
+  const verdicts = JSON.parse(out);
+  expect(verdicts.map((v: { file: string; ok: boolean }) => [v.file, v.ok])).toEqual([
+    [good, true],
+    [bad, false],
+    [none, false],
+  ]);
+  expect(verdicts[1].errors[0]).toMatchObject({
+    line: 8,
+    message: expect.any(String),
+    path: expect.stringContaining("filters[0]"),
+  });
+  expect((await run("-c", good, "--mode", "validate")).code).toBe(0);
+});
+
+test("validates with the filters beside each config, and sets them up", async () => {
+  const picky = `import { ConfigError, defineNetworkFilter, Type } from "@tsproxy/sdk";
+export default defineNetworkFilter({
+  name: "picky",
+  config: Type.Object({ word: Type.String() }),
+  setup(config) {
+    if (config.word !== "please") throw new ConfigError("word", "say please");
+    return { create: () => ({}) };
+  },
+});
+`;
+  write("beside/filters/picky.ts", picky);
+  const yaml = (word: string) =>
+    ECHO.replace(
+      "    - filters:\n",
+      `    - filters:\n      - name: picky\n        config: { word: ${word} }\n`,
+    );
+  const bad = write("beside/bad.yaml", yaml("now"));
+  const good = write("beside/good.yaml", yaml("please"));
+  const { code, out, err } = await run("validate", good, bad);
+  expect(code).toBe(1);
+  expect(out).toContain(`${good}: OK`);
+  expect(err).toMatch(/bad\.yaml:8:\d+: .*word: say please/);
+});
+
+test("refuses the shipped tree as a directory of dropped-in filters", async () => {
+  const shipped = fileURLToPath(new URL("../filters", import.meta.url));
+  expect(await run("validate", "--filters", shipped, write("a.yaml", ECHO))).toMatchObject({
+    code: 1,
+    err: expect.stringContaining("these are the shipped filters"),
+  });
+});
+
+test("lists packages with what is wrong with them", async () => {
+  const dir = path.join(root, "listed");
+  write("listed/broken.ts", "export default (");
+  write(
+    "listed/fine.ts",
+    'import { defineHttpFilter, Type } from "@tsproxy/sdk";\nexport default defineHttpFilter({ name: "fine", config: Type.Object({}), setup: () => () => ({}) });\n',
+  );
+  const { code, out } = await run("filter", "list", "--filters", dir);
+  expect(code).toBe(1);
+  expect(out).toMatch(/^http\/fine +ready +dropped-in, sandbox$/m);
+  expect(out).toMatch(
+    /broken\.ts +failed[^\n]*\n +[^\n]*broken\.ts:1:17: unexpected end of file\n +> 1 \| export default \(/,
+  );
+  const { filters } = JSON.parse((await run("filter", "list", "--json", "--filters", dir)).out);
+  expect(filters).toContainEqual(
+    expect.objectContaining({ package: "network/echo", origin: "shipped", state: "ready" }),
+  );
+  expect(await run("filter", "list", "--admin", "http://127.0.0.1:1")).toMatchObject({
+    code: 1,
+    err: expect.stringContaining("no tsproxy admin at"),
+  });
+});
+
+test("writes new filters that are found, and whose own tests pass", async () => {
+  const dir = path.join(root, "filters");
+  expect((await run("filter", "new", "my_marker", "--dir", dir)).code).toBe(0);
+  expect((await run("filter", "new", "limiter", "--kind", "network", "--dir", dir)).code).toBe(0);
+  expect(await run("filter", "new", "limiter", "--dir", dir)).toMatchObject({
+    code: 1,
+    err: expect.stringContaining("is there already"),
+  });
+  expect(await run("filter", "new", "My-Filter", "--dir", dir)).toMatchObject({
+    code: 1,
+    err: expect.stringContaining('say "my_filter"'),
+  });
+  expect(fs.readdirSync(path.join(dir, "my_marker")).sort()).toEqual([
+    "README.md",
+    "config.ts",
+    "filter.test.ts",
+    "filter.ts",
+    "package.json",
+    "tsconfig.json",
+  ]);
+  const { code, out } = await run("filter", "list", "--filters", dir);
+  expect(code).toBe(0);
+  expect(out).toMatch(/http\/my_marker +ready/);
+  expect(out).toMatch(/network\/limiter +ready/);
+  const cwd = fileURLToPath(new URL("..", import.meta.url));
+  const vitest = path.join(cwd, "node_modules/vitest/vitest.mjs");
+  const ran = await promisify(execFile)(process.execPath, [vitest, "run", dir, "--reporter=json"], {
+    cwd,
+  });
+  expect(JSON.parse(ran.stdout)).toMatchObject({ success: true, numPassedTests: 2 });
+  const tsc = path.join(cwd, "node_modules/typescript/bin/tsc");
+  for (const name of ["my_marker", "limiter"])
+    await promisify(execFile)(process.execPath, [tsc, "-p", path.join(dir, name)], { cwd });
+}, 30_000);

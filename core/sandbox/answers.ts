@@ -1,0 +1,119 @@
+// Hot path: every answer of a sandbox passes here (test/bench/sandbox.ts).
+import { ANSWER, ANSWER_HEAD, ANSWER_HEAD_SIZE, BOX, STATUS } from "../inside/sandbox/layout.ts";
+import type { Tokens } from "./tokens.ts";
+
+const NOTES_A_CROSSING = 100;
+
+export interface AnswersOwner {
+  readonly memory: Buffer;
+  place(size: number): number;
+  onVerdict(token: number, at: number, size: number): void;
+}
+
+/**
+ * Answers of one sandbox on their way to the chain. Nothing of them is believed: sizes must fit, and only who waits for this
+ * sandbox gets one.
+ */
+export class Answers {
+  readonly #owner: AnswersOwner;
+  readonly #tokens: Tokens;
+  readonly #onNote: (kind: number, text: string) => void;
+  /** What found no room in the worker's memory. */
+  #kept: Buffer[] = [];
+
+  constructor(owner: AnswersOwner, tokens: Tokens, onNote: (kind: number, text: string) => void) {
+    this.#owner = owner;
+    this.#tokens = tokens;
+    this.#onNote = onNote;
+  }
+
+  /** Answers wait for room. */
+  get waits(): boolean {
+    return this.#kept.length > 0;
+  }
+
+  clear(): void {
+    this.#kept = [];
+  }
+
+  /** Takes what lies in the sandbox's block. */
+  collect(words: Int32Array, bytes: Buffer): void {
+    const used = words[BOX.OUT_USED]!;
+    words[BOX.OUT_USED] = 0;
+    if (used <= 0 || used > BOX.OUT_SIZE || (used & 7) !== 0) return;
+    if (this.#kept.length === 0 && this.#deliver(bytes, words, BOX.OUT, used)) return;
+    const copy = Buffer.allocUnsafeSlow(used);
+    bytes.copy(copy, 0, BOX.OUT, BOX.OUT + used);
+    this.#kept.push(copy);
+  }
+
+  /** False: there is still no room. */
+  deliverKept(): boolean {
+    while (this.#kept.length > 0) {
+      const kept = this.#kept[0]!;
+      const words = new Int32Array(kept.buffer, kept.byteOffset, kept.length >> 2);
+      if (!this.#deliver(kept, words, 0, kept.length)) return false;
+      this.#kept.shift();
+    }
+    return true;
+  }
+
+  /** Copies natively into the worker's memory and tells whom it is for. False: no room there now. */
+  #deliver(bytes: Buffer, words: Int32Array, from: number, used: number): boolean {
+    const { memory } = this.#owner;
+    let to = 0;
+    if (isForChain(words, from, used)) {
+      to = this.#owner.place(used);
+      if (to < 0) return false;
+      bytes.copy(memory, to, from, from + used);
+    }
+    const tokens = this.#tokens;
+    let notes = 0;
+    for (let at = 0; at + ANSWER_HEAD_SIZE <= used; ) {
+      const w = (from + at) >> 2;
+      const kind = words[w + ANSWER_HEAD.KIND]!;
+      const token = words[w + ANSWER_HEAD.TOKEN]!;
+      const size = words[w + ANSWER_HEAD.SIZE]!;
+      if (size < 0 || size > used - at - ANSWER_HEAD_SIZE) break;
+      const whole = ANSWER_HEAD_SIZE + size;
+      switch (kind) {
+        case ANSWER.VERDICT:
+          if (!tokens.isWaiting(token)) break;
+          tokens.answered(token);
+          this.#owner.onVerdict(token, to + at, whole);
+          break;
+        case ANSWER.PART:
+          if (tokens.isWaiting(token)) this.#owner.onVerdict(token, to + at, whole);
+          break;
+        case ANSWER.ACTION:
+          if (tokens.isLive(token)) this.#owner.onVerdict(token, to + at, whole);
+          break;
+        case ANSWER.ACK:
+          if (!tokens.isWaiting(token)) break;
+          tokens.answered(token);
+          this.#owner.onVerdict(token, 0, -STATUS.ACK);
+          break;
+        default:
+          if (notes++ >= NOTES_A_CROSSING) break;
+          this.#onNote(
+            kind,
+            bytes.toString("latin1", from + at + ANSWER_HEAD_SIZE, from + at + whole),
+          );
+      }
+      at += (whole + 7) & ~7;
+    }
+    return true;
+  }
+}
+
+/** True if any answer needs room in the worker's memory; nearly always the first one does. */
+function isForChain(words: Int32Array, from: number, used: number): boolean {
+  for (let at = 0; at + ANSWER_HEAD_SIZE <= used; ) {
+    const w = (from + at) >> 2;
+    if (words[w + ANSWER_HEAD.KIND]! <= ANSWER.ACTION) return true;
+    const size = words[w + ANSWER_HEAD.SIZE]!;
+    if (size < 0 || size > used) return false;
+    at += (ANSWER_HEAD_SIZE + size + 7) & ~7;
+  }
+  return false;
+}
