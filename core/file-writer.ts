@@ -19,7 +19,10 @@ export class FileWriter {
     let stream = this.#streams.get(path);
     if (stream === undefined) {
       const fd = STANDARD[path];
-      stream = createWriteStream(path, fd === undefined ? { flags: "a" } : { fd, autoClose: false });
+      stream = createWriteStream(
+        path,
+        fd === undefined ? { flags: "a" } : { fd, autoClose: false },
+      );
       stream.on("error", (error) => {
         this.#streams.delete(path);
         this.#onTrouble(path, error.message);

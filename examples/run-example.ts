@@ -24,7 +24,9 @@ export interface Example {
  */
 export async function runExample(example: Example): Promise<void> {
   const isCopy = process.argv.includes("--free-ports");
-  const { folder, ports } = isCopy ? await copyWithFreePorts(example) : { ...example, ports: new Map() };
+  const { folder, ports } = isCopy
+    ? await copyWithFreePorts(example)
+    : { ...example, ports: new Map() };
   const port = (inConfig: number): number => ports.get(inConfig) ?? inConfig;
   const services = await Promise.all(
     Object.entries(example.services).map(([inConfig, start]) => start(port(Number(inConfig)))),

@@ -3,7 +3,9 @@ import path from "node:path";
 import { expect, test } from "vitest";
 
 const root = path.join(import.meta.dirname, "..");
-const manifest = (folder: string): { dependencies?: Record<string, string>; name: string; exports?: unknown } =>
+const manifest = (
+  folder: string,
+): { dependencies?: Record<string, string>; name: string; exports?: unknown } =>
   JSON.parse(readFileSync(path.join(root, folder, "package.json"), "utf8"));
 const folders = (at: string): string[] =>
   readdirSync(path.join(root, at), { withFileTypes: true })
@@ -16,13 +18,17 @@ test("the SDK depends on TypeBox alone", () => {
 });
 
 test("core depends on the SDK and on no filter", () => {
-  const names = Object.keys(manifest("core").dependencies ?? {}).filter((n) => n.startsWith("@tsproxy/"));
+  const names = Object.keys(manifest("core").dependencies ?? {}).filter((n) =>
+    n.startsWith("@tsproxy/"),
+  );
   expect(names).toEqual(["@tsproxy/sdk"]);
 });
 
 test.each(packages)("%s depends on the SDK and on nothing else of ours", (folder) => {
   const { dependencies, name, exports } = manifest(folder);
-  expect(Object.keys(dependencies ?? {}).filter((n) => n.startsWith("@tsproxy/"))).toEqual(["@tsproxy/sdk"]);
+  expect(Object.keys(dependencies ?? {}).filter((n) => n.startsWith("@tsproxy/"))).toEqual([
+    "@tsproxy/sdk",
+  ]);
   const [kind, own] = folder.split(path.sep).slice(1);
   expect(name).toBe(`@tsproxy/${`${kind}-${own}`.replaceAll("_", "-")}`);
   expect(exports).toEqual({ ".": "./filter.ts" });
@@ -31,16 +37,22 @@ test.each(packages)("%s depends on the SDK and on nothing else of ours", (folder
 test.each(packages)("%s has a README of one screen and tests", (folder) => {
   const files = readdirSync(path.join(root, folder));
   expect(existsSync(path.join(root, folder, "README.md"))).toBe(true);
-  expect(readFileSync(path.join(root, folder, "README.md"), "utf8").split("\n").length).toBeLessThan(80);
+  expect(
+    readFileSync(path.join(root, folder, "README.md"), "utf8").split("\n").length,
+  ).toBeLessThan(80);
   expect(files.some((file) => file.endsWith(".test.ts"))).toBe(true);
 });
 
 test("no source of core's inside, the SDK or a filter names Node", () => {
   const sources = ["sdk", "core/inside", ...packages].flatMap((folder) =>
     readdirSync(path.join(root, folder), { recursive: true, encoding: "utf8" })
-      .filter((file) => file.endsWith(".ts") && !file.endsWith(".test.ts") && !file.includes("node_modules"))
+      .filter(
+        (file) =>
+          file.endsWith(".ts") && !file.endsWith(".test.ts") && !file.includes("node_modules"),
+      )
       .map((file) => path.join(root, folder, file)),
   );
   expect(sources.length).toBeGreaterThan(20);
-  for (const file of sources) expect(readFileSync(file, "utf8"), file).not.toMatch(/from "node:|require\(/);
+  for (const file of sources)
+    expect(readFileSync(file, "utf8"), file).not.toMatch(/from "node:|require\(/);
 });

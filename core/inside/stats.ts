@@ -43,7 +43,7 @@ class Buckets implements Histogram {
     this.#at = at;
   }
   record(value: number): void {
-    const v = value < 0 ? 0 : value;
+    const v = Math.max(0, value);
     this.#cells[this.#at + HISTOGRAM.COUNT]!++;
     this.#cells[this.#at + HISTOGRAM.SUM]! += v;
     this.#cells[this.#at + HISTOGRAM.BUCKETS + bucketOf(v)]!++;

@@ -24,7 +24,10 @@ export function startService(name: string, port: number): Promise<http.Server> {
   });
 }
 
-async function echoJson(request: http.IncomingMessage, response: http.ServerResponse): Promise<void> {
+async function echoJson(
+  request: http.IncomingMessage,
+  response: http.ServerResponse,
+): Promise<void> {
   try {
     let text = "";
     for await (const piece of request.setEncoding("utf8")) {

@@ -37,5 +37,7 @@ process.exit(besides.failures.length === 0 ? 0 : 1);
 function report(what: string, healthy: Healthy, over: number): void {
   const figures = [0.5, 0.99, 0.999, 1].map((q) => `p${q * 100} ${healthy.quantile(q).toFixed(1)}`);
   const rate = Math.round(healthy.tookMs.length / over);
-  console.log(`${what}: ${rate} requests/s, ms ${figures.join(", ")}, ${healthy.failures.length} failed`);
+  console.log(
+    `${what}: ${rate} requests/s, ms ${figures.join(", ")}, ${healthy.failures.length} failed`,
+  );
 }

@@ -58,14 +58,27 @@ function envoyConfig(port: number, extraFilters: object[] = []): string {
     stat_prefix: "ingress_http",
     route_config: {
       name: "local_route",
-      virtual_hosts: [{ name: "backend", domains: ["*"], routes: [{ match: { prefix: "/" }, route: { cluster: "backend" } }] }],
+      virtual_hosts: [
+        {
+          name: "backend",
+          domains: ["*"],
+          routes: [{ match: { prefix: "/" }, route: { cluster: "backend" } }],
+        },
+      ],
     },
     http_filters: [
       ...extraFilters,
-      { name: "envoy.filters.http.router", typed_config: { "@type": `${T}filters.http.router.v3.Router` } },
+      {
+        name: "envoy.filters.http.router",
+        typed_config: { "@type": `${T}filters.http.router.v3.Router` },
+      },
     ],
   };
-  const tcp = { "@type": `${T}filters.network.tcp_proxy.v3.TcpProxy`, stat_prefix: "tcp", cluster: "backend" };
+  const tcp = {
+    "@type": `${T}filters.network.tcp_proxy.v3.TcpProxy`,
+    stat_prefix: "tcp",
+    cluster: "backend",
+  };
   const filter = mode.startsWith("tcp")
     ? { name: "tcp", typed_config: tcp }
     : { name: "hcm", typed_config: hcm };
@@ -78,7 +91,10 @@ function envoyConfig(port: number, extraFilters: object[] = []): string {
           type: "STATIC",
           connect_timeout: "0.25s",
           lb_policy: "ROUND_ROBIN",
-          load_assignment: { cluster_name: "backend", endpoints: [{ lb_endpoints: [{ endpoint: { address: socket(BACKEND) } }] }] },
+          load_assignment: {
+            cluster_name: "backend",
+            endpoints: [{ lb_endpoints: [{ endpoint: { address: socket(BACKEND) } }] }],
+          },
         },
       ],
     },
@@ -143,7 +159,14 @@ if (process.env.ENVOY !== undefined) {
   subjects.push({
     name: "envoy",
     start: (port) => [
-      envoy, "-c", write(`envoy-${port}.json`, envoyConfig(port)), "--concurrency", "1", "-l", "error", "--disable-hot-restart",
+      envoy,
+      "-c",
+      write(`envoy-${port}.json`, envoyConfig(port)),
+      "--concurrency",
+      "1",
+      "-l",
+      "error",
+      "--disable-hot-restart",
     ],
   });
 }
@@ -163,7 +186,10 @@ export default defineHttpFilter({ name: "stamp", config: Type.Object({}), setup:
   subjects.unshift({
     name: "tsproxy +filter",
     start: (port) =>
-      tsproxy(write(`tsproxy-filter-${port}.json`, envoyConfig(port, [{ name: "stamp", config: {} }])), ["--filters", filters]),
+      tsproxy(
+        write(`tsproxy-filter-${port}.json`, envoyConfig(port, [{ name: "stamp", config: {} }])),
+        ["--filters", filters],
+      ),
   });
 }
 
@@ -219,7 +245,9 @@ function cpuOf(pid: number): number {
 async function ready(port: number): Promise<void> {
   for (let k = 0; k < 400; k++) {
     const ok = await new Promise<boolean>((resolve) => {
-      const s = net.connect(port, "127.0.0.1", () => s.write("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"));
+      const s = net.connect(port, "127.0.0.1", () =>
+        s.write("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"),
+      );
       let text = "";
       s.on("data", (d) => {
         text += d;
@@ -232,12 +260,23 @@ async function ready(port: number): Promise<void> {
     if (ok) return;
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
-  throw new Error(`nothing answers on port ${port}: ${fs.readFileSync(path.join(dir, "proc.log"), "utf8").slice(-2000)}`);
+  throw new Error(
+    `nothing answers on port ${port}: ${fs.readFileSync(path.join(dir, "proc.log"), "utf8").slice(-2000)}`,
+  );
 }
 
 async function load(port: number, secs: number): Promise<{ n: number; bad: number }> {
   const url = `http://127.0.0.1:${port}/${mode.endsWith("1m") ? "1m" : ""}`;
-  const argv = ["-c", "0", "wrk", "-t1", `-c${connections}`, `-d${secs}s`, ...HEADERS.flatMap((h) => ["-H", h]), url];
+  const argv = [
+    "-c",
+    "0",
+    "wrk",
+    "-t1",
+    `-c${connections}`,
+    `-d${secs}s`,
+    ...HEADERS.flatMap((h) => ["-H", h]),
+    url,
+  ];
   const child = spawn("taskset", argv, { stdio: ["ignore", "pipe", "inherit"] });
   children.add(child);
   let text = "";
@@ -273,9 +312,16 @@ const backend = run(0, [
 await ready(BACKEND);
 const only = values.only?.split(",");
 const chosen = subjects.filter(
-  (s) => (only === undefined || only.includes(s.name)) && (s.name.startsWith("tsproxy") || spawnSync(s.name === "envoy" ? process.env.ENVOY! : s.name, [s.name === "envoy" ? "--version" : "-v"]).error === undefined),
+  (s) =>
+    (only === undefined || only.includes(s.name)) &&
+    (s.name.startsWith("tsproxy") ||
+      spawnSync(s.name === "envoy" ? process.env.ENVOY! : s.name, [
+        s.name === "envoy" ? "--version" : "-v",
+      ]).error === undefined),
 );
-const rows = new Map<string, { us: number[]; rps: number[]; bad: number }>(chosen.map((s) => [s.name, { us: [], rps: [], bad: 0 }]));
+const rows = new Map<string, { us: number[]; rps: number[]; bad: number }>(
+  chosen.map((s) => [s.name, { us: [], rps: [], bad: 0 }]),
+);
 let port = 22_000 + (process.pid % 500) * 10;
 for (let round = 0; round < rounds; round++) {
   for (const subject of chosen) {
@@ -293,10 +339,15 @@ for (let round = 0; round < rounds; round++) {
   }
 }
 await stopped(backend);
-const median = (list: readonly number[]): number => [...list].sort((a, b) => a - b)[list.length >> 1]!;
+const median = (list: readonly number[]): number =>
+  [...list].sort((a, b) => a - b)[list.length >> 1]!;
 const base = rows.get("nginx") ?? rows.values().next().value!;
-console.log(`${mode}: ${connections} connections, ${rounds} rounds of ${seconds} s; CPU µs a request`);
-console.log("| proxy | min | median | × nginx (medians) | requests/s | not 200 |\n|---|---|---|---|---|---|");
+console.log(
+  `${mode}: ${connections} connections, ${rounds} rounds of ${seconds} s; CPU µs a request`,
+);
+console.log(
+  "| proxy | min | median | × nginx (medians) | requests/s | not 200 |\n|---|---|---|---|---|---|",
+);
 for (const [name, row] of rows) {
   console.log(
     `| ${name} | ${Math.min(...row.us).toFixed(1)} | ${median(row.us).toFixed(1)} | ${(median(row.us) / median(base.us)).toFixed(2)} | ${Math.round(median(row.rps))} | ${row.bad} |`,

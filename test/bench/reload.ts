@@ -44,7 +44,10 @@ async function measure(what: Edited, edits: number): Promise<number[]> {
 
 function report(what: Edited, took: readonly number[]): void {
   const sorted = took.toSorted((a, b) => a - b);
-  const at = (quantile: number) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * quantile))] ?? NaN;
+  const at = (quantile: number) =>
+    sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * quantile))] ?? NaN;
   const figures = [0.5, 0.95, 0.99].map((q) => `p${q * 100} ${at(q).toFixed(0)}`).join(", ");
-  console.log(`${what}: ${took.length} edits, save -> all workers in ms: ${figures}, max ${at(1).toFixed(0)}`);
+  console.log(
+    `${what}: ${took.length} edits, save -> all workers in ms: ${figures}, max ${at(1).toFixed(0)}`,
+  );
 }

@@ -54,7 +54,10 @@ test("/clusters shows each host and what it has done", async () => {
   expect(text).toContain(`${host}health_flags::healthy\n`);
   const { cluster_statuses } = JSON.parse(await proxy.admin("/clusters?format=json"));
   expect(cluster_statuses).toMatchObject([
-    { name: "origin", host_statuses: [{ address: { socket_address: { port_value: upstream.port } } }] },
+    {
+      name: "origin",
+      host_statuses: [{ address: { socket_address: { port_value: upstream.port } } }],
+    },
   ]);
 });
 

@@ -82,7 +82,10 @@ async function hashOf(stream: NodeJS.ReadableStream): Promise<string> {
 }
 
 /** Sends a request and resolves with the response, whose body is not read yet. */
-function open(method: string): { request: http.ClientRequest; response: Promise<http.IncomingMessage> } {
+function open(method: string): {
+  request: http.ClientRequest;
+  response: Promise<http.IncomingMessage>;
+} {
   const request = http.request({
     host: "127.0.0.1",
     port: proxy.port("main"),

@@ -104,7 +104,9 @@ test("a field that Envoy knows and we do not is a warning, and the rest serves",
 });
 
 test("YAML and JSON, snake_case and lowerCamelCase, say the same", async () => {
-  const config = front(ROUTER).replace("stat_prefix", "statPrefix").replace("route_config", "routeConfig");
+  const config = front(ROUTER)
+    .replace("stat_prefix", "statPrefix")
+    .replace("route_config", "routeConfig");
   proxy = await Proxy.start({ config });
   expect((await get(proxy.port("main"), "/")).text).toBe("hello");
 });

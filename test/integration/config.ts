@@ -16,7 +16,11 @@ export function address(port: number, host = "127.0.0.1"): Json {
 }
 
 /** An http_connection_manager with these routes; `more` are further fields of its config. */
-export function http(routes: readonly Json[], more: Json = {}, filters: readonly Json[] = []): Json {
+export function http(
+  routes: readonly Json[],
+  more: Json = {},
+  filters: readonly Json[] = [],
+): Json {
   return {
     name: "envoy.filters.network.http_connection_manager",
     typed_config: {

@@ -1,13 +1,22 @@
 import http from "node:http";
 import { get } from "./client.ts";
-import { bootstrap, cluster, http as httpFilter, type Json, listener, route, unlimited } from "./config.ts";
+import {
+  bootstrap,
+  cluster,
+  http as httpFilter,
+  type Json,
+  listener,
+  route,
+  unlimited,
+} from "./config.ts";
 import { Proxy } from "./proxy.ts";
 import { httpUpstream, type Upstream } from "./upstream.ts";
 
 /** What a filter may do wrong, by the name of the filter and of its route: the members of its filter object. */
 export const BAD_FILTERS = {
   spin: "onRequestHeaders() { while (true) {} }",
-  hoard: "onRequestHeaders() { const kept = []; for (;;) kept.push(new Array(100_000).fill(kept.length)); }",
+  hoard:
+    "onRequestHeaders() { const kept = []; for (;;) kept.push(new Array(100_000).fill(kept.length)); }",
   backtrack: 'onRequestHeaders() { /^(([a-z])+.)+[A-Z]([a-z])+$/.test("a".repeat(5_000)); }',
   never: "onRequestHeaders() { return new Promise(() => {}); }",
   reject: 'onRequestHeaders() { return Promise.reject(new Error("no")); }',

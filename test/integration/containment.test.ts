@@ -1,6 +1,6 @@
 import type http from "node:http";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { type BadFilter, BAD_NAMES, Healthy, openAsylum, provoke } from "./containing.ts";
+import { BAD_NAMES, type BadFilter, Healthy, openAsylum, provoke } from "./containing.ts";
 import type { Proxy } from "./proxy.ts";
 import type { Upstream } from "./upstream.ts";
 

@@ -13,7 +13,10 @@ class Example {
   stderr = "";
 
   constructor(command: readonly string[]) {
-    this.#child = spawn(command[0]!, command.slice(1), { cwd: ROOT, stdio: ["ignore", "pipe", "pipe"] });
+    this.#child = spawn(command[0]!, command.slice(1), {
+      cwd: ROOT,
+      stdio: ["ignore", "pipe", "pipe"],
+    });
     this.#child.stdout!.setEncoding("utf8").on("data", (text: string) => (this.stdout += text));
     this.#child.stderr!.setEncoding("utf8").on("data", (text: string) => (this.stderr += text));
     this.exited = new Promise((resolve) => this.#child.on("close", resolve));
@@ -74,19 +77,26 @@ async function webSocketEcho(url: string, message: string): Promise<string> {
 test.each([
   ["as 2018 wrote it", []],
   ["in v3", ["--v3"]],
-])("front-proxy %s: two services behind one address, WebSocket, access log, admin", async (_, args) => {
-  example = await Example.start("front-proxy", ...args);
-  const front = example.port("/service/1");
-  expect((await get(front, "/service/1")).text).toMatch(/^Hello from behind tsproxy \(service 1\)! /);
-  expect((await get(front, "/service/2")).text).toMatch(/^Hello from behind tsproxy \(service 2\)! /);
-  expect((await get(front, "/service/3")).status).toBe(404);
-  expect(await webSocketEcho(`ws://127.0.0.1:${front}/service/1/echo`, "hi")).toBe("hi");
-  const clusters = await get(example.port("admin"), "/clusters");
-  expect(clusters.text).toMatch(/^service1::127\.0\.0\.1:\d+::cx_total::[1-9]/m);
-  expect(await example.stop()).toBe(0);
-  expect(example.stdout).toMatch(/"GET \/service\/1 HTTP\/1\.1" 200 - 0 \d+ /);
-  expect(example.stdout).toMatch(/"GET \/service\/3 HTTP\/1\.1" 404 NR 0 0 /);
-});
+])(
+  "front-proxy %s: two services behind one address, WebSocket, access log, admin",
+  async (_, args) => {
+    example = await Example.start("front-proxy", ...args);
+    const front = example.port("/service/1");
+    expect((await get(front, "/service/1")).text).toMatch(
+      /^Hello from behind tsproxy \(service 1\)! /,
+    );
+    expect((await get(front, "/service/2")).text).toMatch(
+      /^Hello from behind tsproxy \(service 2\)! /,
+    );
+    expect((await get(front, "/service/3")).status).toBe(404);
+    expect(await webSocketEcho(`ws://127.0.0.1:${front}/service/1/echo`, "hi")).toBe("hi");
+    const clusters = await get(example.port("admin"), "/clusters");
+    expect(clusters.text).toMatch(/^service1::127\.0\.0\.1:\d+::cx_total::[1-9]/m);
+    expect(await example.stop()).toBe(0);
+    expect(example.stdout).toMatch(/"GET \/service\/1 HTTP\/1\.1" 200 - 0 \d+ /);
+    expect(example.stdout).toMatch(/"GET \/service\/3 HTTP\/1\.1" 404 NR 0 0 /);
+  },
+);
 
 test("echo-balancer: both services serve, JSON and WebSocket messages come back", async () => {
   example = await Example.start("echo-balancer");
@@ -154,7 +164,12 @@ test.each(examples)("%s has a README of one screen, and its configs are valid", 
   const configs = readdirSync(folder).filter((file) => file.endsWith(".yaml"));
   expect(configs.length).toBeGreaterThan(0);
   const cli = path.join(ROOT, "core/bin/tsproxy.js");
-  const validate = new Example([process.execPath, cli, "validate", ...configs.map((c) => path.join(folder, c))]);
+  const validate = new Example([
+    process.execPath,
+    cli,
+    "validate",
+    ...configs.map((c) => path.join(folder, c)),
+  ]);
   expect(await validate.exited, validate.stdout + validate.stderr).toBe(0);
 });
 

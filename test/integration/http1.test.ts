@@ -14,8 +14,7 @@ beforeAll(async () => {
   upstream = await httpUpstream((request, response) => answer(request, response));
   const trailers = { http_protocol_options: { enable_trailers: true } };
   const options = {
-    "@type":
-      "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
     explicit_http_config: trailers,
   };
   proxy = await Proxy.start({
@@ -45,7 +44,9 @@ test("HEAD is answered with the length of the body and without the body", async 
     response.end(request.method === "HEAD" ? undefined : "hello world");
   };
   const client = await RawClient.connect(proxy.port("main"));
-  client.send("HEAD / HTTP/1.1\r\nhost: x\r\n\r\nGET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+  client.send(
+    "HEAD / HTTP/1.1\r\nhost: x\r\n\r\nGET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+  );
   await client.untilClosed();
   const [head, full, ...rest] = client.text.split("HTTP/1.1 200 OK\r\n").slice(1);
   expect(rest).toEqual([]);

@@ -151,14 +151,19 @@ export class Proxy {
   async stats(): Promise<(name: string) => number> {
     const text = await this.admin("/stats");
     const values = new Map<string, number>();
-    for (const [, name, value] of text.matchAll(/^(\S+): (-?\d+)$/gm)) values.set(name!, Number(value));
+    for (const [, name, value] of text.matchAll(/^(\S+): (-?\d+)$/gm))
+      values.set(name!, Number(value));
     return (name) => values.get(name) ?? 0;
   }
   async stat(name: string): Promise<number> {
     return (await this.stats())(name);
   }
   untilStat(name: string, wanted: number): Promise<number> {
-    return eventually(() => this.stat(name), (value) => value === wanted, `${name} = ${wanted}`);
+    return eventually(
+      () => this.stat(name),
+      (value) => value === wanted,
+      `${name} = ${wanted}`,
+    );
   }
 
   /** Settles with the first line of the log, from `from` on, that matches. */
@@ -223,7 +228,8 @@ export class Proxy {
       };
       const look = () => {
         if (holds()) finish(resolve);
-        else if (this.#gone) finish(() => reject(new StartFailure(this.#child.exitCode, this.#output)));
+        else if (this.#gone)
+          finish(() => reject(new StartFailure(this.#child.exitCode, this.#output)));
       };
       const deadline = setTimeout(
         () => finish(() => reject(new Error(`never came: ${what}\n${this.#output.slice(-4000)}`))),

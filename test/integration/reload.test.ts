@@ -38,14 +38,18 @@ describe("under a load of one connection a request", () => {
     ["the shipped router", "router"],
     ["the config", "config"],
   ];
-  test.each(kinds)(`${EDITS} edits of %s reach every worker, and no request fails`, { timeout: 120_000 }, async (_, what) => {
-    for (let n = 0; n < EDITS; n++) {
-      const version = bench.edit(what);
-      await load.untilAllWorkers(WORKERS, (seen) => seen[what] === version);
-    }
-    await load.pass(50);
-    expect(load.failures).toEqual([]);
-  });
+  test.each(kinds)(
+    `${EDITS} edits of %s reach every worker, and no request fails`,
+    { timeout: 120_000 },
+    async (_, what) => {
+      for (let n = 0; n < EDITS; n++) {
+        const version = bench.edit(what);
+        await load.untilAllWorkers(WORKERS, (seen) => seen[what] === version);
+      }
+      await load.pass(50);
+      expect(load.failures).toEqual([]);
+    },
+  );
 
   test("after an edit nobody meets the code of before again", async () => {
     const version = bench.edit("filter");
@@ -76,7 +80,10 @@ describe("under a load of one connection a request", () => {
     ],
     [
       "a throw in setup",
-      filterSource(1001).replace("const value =", 'throw new Error("not today");\n    const value ='),
+      filterSource(1001).replace(
+        "const value =",
+        'throw new Error("not today");\n    const value =',
+      ),
       /filters\/mark\/filter\.ts:9:\d+: [^]*not today/,
     ],
     [
@@ -84,24 +91,31 @@ describe("under a load of one connection a request", () => {
       filterSource(1002).replace("header: Type.String()", "header: Type.Number()"),
       /envoy\.json:\d+:\d+: [^]*"x-filter" is not a number/,
     ],
-    ["an import of Node", `import fs from "node:fs";\nfs;\n${filterSource(1003)}`, /cannot import "node:fs"/],
+    [
+      "an import of Node",
+      `import fs from "node:fs";\nfs;\n${filterSource(1003)}`,
+      /cannot import "node:fs"/,
+    ],
   ];
-  test.each(broken)("%s changes nothing for traffic and is shown; mended, it serves", async (_, source, said) => {
-    const { proxy } = bench;
-    const before = bench.version("filter");
-    const from = proxy.lines.length;
-    proxy.write(FILTER, source);
-    expect((await proxy.line(said, from)).level).toBe("error");
-    const filters = await proxy.admin("/filters?filter=mark");
-    expect(filters).toMatch(said);
-    expect(await proxy.stat("filters.reload.refused")).toBeGreaterThan(0);
-    await load.pass(50);
-    await load.untilAllWorkers(WORKERS, (seen) => seen.filter === before);
-    const version = bench.edit("filter");
-    await load.untilAllWorkers(WORKERS, (seen) => seen.filter === version);
-    expect(await proxy.admin("/filters?filter=mark")).not.toMatch(said);
-    expect(load.failures).toEqual([]);
-  });
+  test.each(broken)(
+    "%s changes nothing for traffic and is shown; mended, it serves",
+    async (_, source, said) => {
+      const { proxy } = bench;
+      const before = bench.version("filter");
+      const from = proxy.lines.length;
+      proxy.write(FILTER, source);
+      expect((await proxy.line(said, from)).level).toBe("error");
+      const filters = await proxy.admin("/filters?filter=mark");
+      expect(filters).toMatch(said);
+      expect(await proxy.stat("filters.reload.refused")).toBeGreaterThan(0);
+      await load.pass(50);
+      await load.untilAllWorkers(WORKERS, (seen) => seen.filter === before);
+      const version = bench.edit("filter");
+      await load.untilAllWorkers(WORKERS, (seen) => seen.filter === version);
+      expect(await proxy.admin("/filters?filter=mark")).not.toMatch(said);
+      expect(load.failures).toEqual([]);
+    },
+  );
 
   test("a syntax error in the router is shown, and the router of before goes on", async () => {
     const before = bench.version("router");
@@ -130,10 +144,17 @@ describe("under a load of one connection a request", () => {
 describe("one connection at a time", () => {
   test("a request in flight ends with the code that began it; the next one on its connection meets the new code", async () => {
     const asked: (() => void)[] = [];
-    const upstream = await httpUpstream((_, response) => void asked.push(() => response.end("done")));
+    const upstream = await httpUpstream(
+      (_, response) => void asked.push(() => response.end("done")),
+    );
     const proxy = await Proxy.start({
       config: bootstrap(
-        [listener("main", httpFilter([route("/", "origin")], {}, [{ name: "mark", config: { header: "x-v" } }]))],
+        [
+          listener(
+            "main",
+            httpFilter([route("/", "origin")], {}, [{ name: "mark", config: { header: "x-v" } }]),
+          ),
+        ],
         [cluster("origin", [upstream.port])],
       ),
       files: { [FILTER]: filterSource(1) },
@@ -141,7 +162,11 @@ describe("one connection at a time", () => {
     try {
       const client = await RawClient.connect(proxy.port("main"));
       client.send("GET /1 HTTP/1.1\r\nhost: x\r\n\r\n");
-      await eventually(() => asked.length, (n) => n === 1, "the upstream was asked");
+      await eventually(
+        () => asked.length,
+        (n) => n === 1,
+        "the upstream was asked",
+      );
       const from = proxy.lines.length;
       proxy.write(FILTER, filterSource(2));
       await proxy.line(/^reloaded http\/mark /, from);
@@ -149,7 +174,11 @@ describe("one connection at a time", () => {
       await client.untilText("done");
       expect(client.text).toContain("x-v: 1 0\r\n");
       client.send("GET /2 HTTP/1.1\r\nhost: x\r\n\r\n");
-      await eventually(() => asked.length, (n) => n === 2, "the upstream was asked again");
+      await eventually(
+        () => asked.length,
+        (n) => n === 2,
+        "the upstream was asked again",
+      );
       asked[1]!();
       await client.untilText("x-v: 2 0\r\n");
       expect(upstream.accepted()).toBe(1);
@@ -186,7 +215,11 @@ describe("one connection at a time", () => {
       proxy.reconfigure(config([main("three")]));
       await proxy.line(/^reloaded /, from);
       await eventually(
-        () => get(Number(port), "/").then(() => "served", () => "refused"),
+        () =>
+          get(Number(port), "/").then(
+            () => "served",
+            () => "refused",
+          ),
         (outcome) => outcome === "refused",
         "the listener that is gone takes no connection",
       );

@@ -188,7 +188,11 @@ export class Load {
   /** Settles after so many further requests. */
   async pass(requests: number): Promise<void> {
     const wanted = this.requests + requests;
-    await eventually(() => this.requests, (n) => n >= wanted, `${requests} further requests`);
+    await eventually(
+      () => this.requests,
+      (n) => n >= wanted,
+      `${requests} further requests`,
+    );
   }
 
   async stop(): Promise<void> {
@@ -221,7 +225,8 @@ function once(port: number): Promise<string> {
 
 /** Undefined: not a complete answer of the upstream. */
 function seenIn(text: string): Seen | undefined {
-  if (!text.startsWith("HTTP/1.1 200 OK\r\n") || !text.endsWith("\r\n\r\ncomplete")) return undefined;
+  if (!text.startsWith("HTTP/1.1 200 OK\r\n") || !text.endsWith("\r\n\r\ncomplete"))
+    return undefined;
   const number = (name: string) => Number(new RegExp(`^${name}: (\\d+)`, "m").exec(text)?.[1]);
   const worker = Number(/^x-filter: \d+ (\d+)/m.exec(text)?.[1]);
   const seen = {

@@ -23,18 +23,20 @@ let proxy: Proxy;
 let log: string;
 
 const LOG_FORMAT =
-  '%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL% %RESPONSE_CODE% %RESPONSE_FLAGS% ' +
+  "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL% %RESPONSE_CODE% %RESPONSE_FLAGS% " +
   '%RESPONSE_CODE_DETAILS% %BYTES_RECEIVED% %BYTES_SENT% %ROUTE_NAME% %UPSTREAM_CLUSTER% "%REQ(USER-AGENT)%" %UPSTREAM_HOST%\n';
 
 beforeAll(async () => {
-  const name = (own: string): http.RequestListener => (request, response) => {
-    request.resume();
-    request.on("end", () => {
-      response.setHeader("x-path", request.url!);
-      response.setHeader("x-host", request.headers.host!);
-      response.end(own);
-    });
-  };
+  const name =
+    (own: string): http.RequestListener =>
+    (request, response) => {
+      request.resume();
+      request.on("end", () => {
+        response.setHeader("x-path", request.url!);
+        response.setHeader("x-host", request.headers.host!);
+        response.end(own);
+      });
+    };
   [a, b] = await Promise.all([httpUpstream(name("a")), httpUpstream(name("b"))]);
   const dead = await deadPort();
   log = path.join(tmpdir(), `tsproxy-routing-${process.pid}.log`);
@@ -80,7 +82,9 @@ beforeAll(async () => {
           connect_timeout: "5s",
           load_assignment: {
             cluster_name: "named",
-            endpoints: [{ lb_endpoints: [{ endpoint: { address: address(a.port, "localhost") } }] }],
+            endpoints: [
+              { lb_endpoints: [{ endpoint: { address: address(a.port, "localhost") } }] },
+            ],
           },
         },
       ],

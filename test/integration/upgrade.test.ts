@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import http from "node:http";
+import type http from "node:http";
 import type { Duplex } from "node:stream";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { echoWebSocket } from "../../examples/websocket.ts";
@@ -10,10 +10,13 @@ import { httpUpstream, type Upstream } from "./upstream.ts";
 
 let upstream: Upstream<http.Server>;
 let proxy: Proxy;
-let onUpgrade: (request: http.IncomingMessage, socket: Duplex, head: Buffer) => void = echoWebSocket;
+let onUpgrade: (request: http.IncomingMessage, socket: Duplex, head: Buffer) => void =
+  echoWebSocket;
 
 beforeAll(async () => {
-  upstream = await httpUpstream((_, response) => void response.writeHead(404).end("no upgrade here"));
+  upstream = await httpUpstream(
+    (_, response) => void response.writeHead(404).end("no upgrade here"),
+  );
   upstream.server.on("upgrade", (request, socket, head) => onUpgrade(request, socket, head));
   const upgrades = { upgrade_configs: [{ upgrade_type: "websocket" }] };
   proxy = await Proxy.start({
@@ -45,7 +48,9 @@ function raw(onBytes: (socket: Duplex, text: string) => void) {
   return (request: http.IncomingMessage, socket: Duplex, head: Buffer) => {
     expect(request.headers.upgrade).toBe("websocket");
     socket.on("error", () => socket.destroy());
-    socket.write("HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\r\n");
+    socket.write(
+      "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\r\n",
+    );
     if (head.length > 0) onBytes(socket, head.toString());
     socket.on("data", (piece: Buffer) => onBytes(socket, piece.toString()));
   };
@@ -115,8 +120,7 @@ test("a server's FIN delivers what it sent before and ends both connections", as
 });
 
 test("the upstream's refusal of the handshake is an ordinary response", async () => {
-  onUpgrade = (_, socket) =>
-    socket.end("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno");
+  onUpgrade = (_, socket) => socket.end("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno");
   const client = await RawClient.connect(proxy.port("main"));
   client.send(handshake("/refused"));
   await client.untilText("\r\n\r\nno");

@@ -29,8 +29,16 @@ describe("round robin", () => {
   it("shares the round with other workers", () => {
     const cx = new TestContext();
     const hosts = [host("a"), host("b"), host("c")];
-    const [one, other] = [cx.setup(roundRobin, { cluster: "x" })(hosts), cx.setup(roundRobin, { cluster: "x" })(hosts)];
-    expect([...take(one, 1), ...take(other, 1), ...take(one, 1), ...take(other, 1)]).toEqual(["a", "b", "c", "a"]);
+    const [one, other] = [
+      cx.setup(roundRobin, { cluster: "x" })(hosts),
+      cx.setup(roundRobin, { cluster: "x" })(hosts),
+    ];
+    expect([...take(one, 1), ...take(other, 1), ...take(one, 1), ...take(other, 1)]).toEqual([
+      "a",
+      "b",
+      "c",
+      "a",
+    ]);
   });
 
   it("goes on with the round when the hosts change", () => {
