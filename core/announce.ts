@@ -2,9 +2,9 @@ import { shown } from "./addresses.ts";
 import type { Bound } from "./fleet.ts";
 import type { Log } from "./log.ts";
 import type { RunOptions } from "./options.ts";
+import type { PackageState } from "./package-state.ts";
 import { shortPath } from "./problem.ts";
 import type { RuntimeConfig } from "./protocol.ts";
-import type { PackageState } from "./reload.ts";
 
 /** What a person wants to know once the proxy runs: where it listens, where admin is, whose code runs where. */
 export function announce(

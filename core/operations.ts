@@ -1,8 +1,9 @@
 import type { Fleet } from "./fleet.ts";
 import type { RunOptions } from "./options.ts";
+import type { PackageState } from "./package-state.ts";
 import type { Problem } from "./problem.ts";
 import type { RuntimeConfig } from "./protocol.ts";
-import type { PackageState, Reload } from "./reload.ts";
+import type { Reload } from "./reload.ts";
 import type { ServerStats } from "./server-stats.ts";
 import type { StatsReader } from "./stats.ts";
 import { VERSION } from "./version.ts";

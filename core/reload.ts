@@ -4,6 +4,7 @@ import { hashOf, type SourcePositions } from "./bundle.ts";
 import type { Describer } from "./describe.ts";
 import type { Change, Stage } from "./fleet.ts";
 import type { Log } from "./log.ts";
+import { type PackageState, statesOf } from "./package-state.ts";
 import { type Built, type PackageNames, PackageUnit } from "./package-unit.ts";
 import { discoverDroppedIn, discoverShipped } from "./packages.ts";
 import { formatProblem, type Problem, problem, shortPath } from "./problem.ts";
@@ -40,24 +41,6 @@ export interface ReloadOptions {
   readonly log: Log;
   /** A change was put into service, or refused. */
   readonly onReload?: (outcome: "committed" | "refused") => void;
-}
-
-/** One package as `filter list` and admin show it. */
-export interface PackageState {
-  readonly package: string;
-  readonly kind: string;
-  readonly name: string;
-  readonly origin: "shipped" | "dropped-in";
-  readonly folder: string;
-  /** `builtin`, or its sandbox. */
-  readonly group: string;
-  readonly types: readonly string[];
-  /** `failed`: its newest files are refused. What serves is its generation before, if there is one. */
-  readonly state: "active" | "failed";
-  /** 0: nothing of it has ever served. */
-  readonly generation: number;
-  readonly builtAt: string;
-  readonly problems: readonly Problem[];
 }
 
 /** The start was refused. */
@@ -117,10 +100,13 @@ export class Reload {
     this.#log = options.log;
     this.#names = { shipped: new Set(), trusted: new Set(options.trusted) };
     this.#looks = new Looks((directories, last) => this.#look(directories, last));
-    this.#watch = new Watch((directory) => {
-      this.#since ??= performance.now();
-      this.#looks.event(directory);
-    });
+    this.#watch = new Watch(
+      (directory) => {
+        this.#since ??= performance.now();
+        this.#looks.event(directory);
+      },
+      (directory, code) => this.#onUnwatched(directory, code),
+    );
   }
 
   /** The configuration that serves. */
@@ -204,6 +190,16 @@ export class Reload {
       this.#options.describer.warm();
     }
     this.#watch.set(this.#directories());
+  }
+
+  #onUnwatched(directory: string, code: string): void {
+    const key = `watch ${directory}`;
+    if (this.#reported.has(key)) return;
+    this.#reported.set(key, code);
+    const help = "raise fs.inotify.max_user_watches, or send SIGHUP after an edit";
+    this.#log.warn(
+      `cannot watch ${shortPath(directory)} (${code}): edits there go unseen; ${help}`,
+    );
   }
 
   async #takeBackAll(): Promise<void> {
@@ -520,33 +516,6 @@ function changeOf(edits: readonly Edit[], generation: number): Omit<Change, "con
   );
   const removed = before.map((info) => info.package).filter((name) => !kept.has(name));
   return { generation, modules, removed };
-}
-
-function statesOf(unit: PackageUnit): PackageState[] {
-  const { origin, folder, id } = unit.source;
-  const { generation, problems } = unit;
-  const shown = unit.live ?? unit.next;
-  const state = problems.length > 0 || unit.live === undefined ? "failed" : "active";
-  const common = {
-    origin,
-    folder,
-    generation,
-    state,
-    problems,
-    builtAt: shown?.builtAt.toISOString() ?? "",
-  } as const;
-  if (shown !== undefined)
-    return shown.infos.map(({ package: name, kind, name: own, types }) => ({
-      ...common,
-      package: name,
-      kind,
-      name: own,
-      types,
-      group: shown.group,
-    }));
-  // Nobody has ever got to know its kind, but for those that the folder tells.
-  const [kind = "", name = ""] = origin === "shipped" ? id.split("/") : ["", path.basename(id)];
-  return [{ ...common, package: unit.name, kind, name, types: [], group: "" }];
 }
 
 function listed(names: readonly string[]): string {

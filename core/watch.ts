@@ -11,11 +11,17 @@ export type Interest = ReadonlySet<string> | undefined;
  */
 export class Watch {
   readonly #onEvent: (directory: string) => void;
+  readonly #onTrouble: (directory: string, code: string) => void;
   readonly #watching = new Map<string, { readonly watcher: FSWatcher; readonly inode: number }>();
   #wanted: ReadonlyMap<string, Interest> = new Map();
 
-  constructor(onEvent: (directory: string) => void) {
+  /** `onTrouble`: the system has no more watches (ENOSPC, EMFILE); what changes there goes unseen. */
+  constructor(
+    onEvent: (directory: string) => void,
+    onTrouble: (directory: string, code: string) => void = () => {},
+  ) {
     this.#onEvent = onEvent;
+    this.#onTrouble = onTrouble;
   }
 
   /** Watches these directories and no others. */
@@ -51,8 +57,10 @@ export class Watch {
       });
       watcher.on("error", () => this.#lost(directory, watcher));
       this.#watching.set(directory, { watcher, inode: inodeOf(directory) });
-    } catch {
-      // Gone between the look and the watch, or the system has no more watches: the next refresh tries again.
+    } catch (error) {
+      // Gone between the look and the watch, or no watches left: the next refresh tries again.
+      const { code = "" } = error as NodeJS.ErrnoException;
+      if (code !== "ENOENT") this.#onTrouble(directory, code);
     }
   }
 

@@ -8,13 +8,10 @@ import { type Outcome, runScript, suite, TINY_RING, withForwarder } from "./outs
 
 /** Scenarios of the differential harness for what this tree implements. */
 const SCENARIOS = [
-  "access-log-text",
   "admin-basics",
-  "circuit-breaker-connections",
   "header-manipulation",
   "http1-basics",
   "lb-round-robin",
-  "local-reply",
   "pool-reuse",
   "redirects",
   "routing-match",

@@ -30,7 +30,11 @@ class Example {
 
   #told(): Promise<Example> {
     return new Promise((resolve, reject) => {
-      const fail = () => reject(new Error(`did not start:\n${this.stdout}${this.stderr}`));
+      const fail = () => {
+        clearTimeout(deadline);
+        this.#child.kill("SIGTERM");
+        reject(new Error(`did not start:\n${this.stdout}${this.stderr}`));
+      };
       const deadline = setTimeout(fail, PATIENCE_MS);
       this.#child.on("close", fail);
       this.#child.stdout!.on("data", () => {

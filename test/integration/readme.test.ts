@@ -1,0 +1,63 @@
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { expect, test } from "vitest";
+import { get } from "./client.ts";
+import { CLI, Proxy, ROOT } from "./proxy.ts";
+
+const readme = readFileSync(path.join(ROOT, "README.md"), "utf8");
+const config = /```yaml\n([^]*?)```/.exec(readme)![1]!;
+
+test("the README's filter is made, and the config serves with it", async () => {
+  const folder = mkdtempSync(path.join(tmpdir(), "tsproxy-readme-"));
+  try {
+    const made = spawnSync(process.execPath, [CLI, "filter", "new", "hello"], { cwd: folder });
+    expect(made.status, String(made.stderr)).toBe(0);
+    const files = ["config.ts", "filter.ts", "filter.test.ts", "README.md", "package.json"];
+    for (const file of files)
+      expect(existsSync(path.join(folder, "filters/hello", file)), file).toBe(true);
+    const filters = Object.fromEntries(
+      ["config.ts", "filter.ts"].map((file) => [
+        `filters/hello/${file}`,
+        readFileSync(path.join(folder, "filters/hello", file), "utf8"),
+      ]),
+    );
+    const proxy = await Proxy.start({
+      config: config.replace("port_value: 8400", "port_value: 0"),
+      files: filters,
+    });
+    try {
+      const { headers, text } = await get(proxy.port("main"), "/");
+      expect(text).toBe("hello\n");
+      expect(headers["x-hello"]).toBeDefined();
+    } finally {
+      await proxy.stop();
+    }
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test("every command of the README is run by a test", () => {
+  const commands = [...readme.matchAll(/^ {4}((?:npm|npx|curl|node) .*)$/gm)].map(
+    ([, text]) => text,
+  );
+  expect(commands).toEqual([
+    // .ci/run, and examples.test.ts for what npm start names.
+    "npm install && npm start",
+    "curl http://localhost:8000/service/1",
+    "curl http://localhost:8001/clusters",
+    "npm install && npm test",
+    // examples.test.ts.
+    "npx tsproxy validate examples/echo-balancer/envoy.yaml",
+    "npx tsproxy run -c examples/echo-balancer/envoy.yaml",
+    // Here.
+    "npx tsproxy filter new hello",
+  ]);
+});
+
+test("what the README links to is there", () => {
+  for (const [, target] of readme.matchAll(/\]\(([^)#]+)\)/g))
+    expect(existsSync(path.join(ROOT, target!)), target).toBe(true);
+});
