@@ -235,7 +235,7 @@ export class Reload {
         fresh = true;
       } else if (unit.next !== undefined) edits.push({ type: "code", unit });
     }
-    const text = await this.#settledConfig();
+    const text = await this.#settledConfig(last);
     if (text !== undefined) {
       fresh ||= hashOf(text) !== this.#tried;
       edits.push({ type: "config", text });
@@ -244,7 +244,7 @@ export class Reload {
   }
 
   /** The config's text if it is not what serves and has held still. */
-  async #settledConfig(): Promise<string | undefined> {
+  async #settledConfig(last: boolean): Promise<string | undefined> {
     const text = await readFile(this.#options.configFile, "utf8").catch(() => undefined);
     if (text === undefined || text.trim() === "") {
       this.#configProblems = [
@@ -262,7 +262,10 @@ export class Reload {
       this.#tried = hash;
       return undefined;
     }
-    return performance.now() - this.#seen.since >= CONFIG_SETTLES_MS ? text : undefined;
+    if (performance.now() - this.#seen.since >= CONFIG_SETTLES_MS) return text;
+    // A look that came late may be the last one that was due.
+    this.#looks.again(CONFIG_SETTLES_MS, last);
+    return undefined;
   }
 
   /** Attempts all together; what is to blame for a refusal, alone. */

@@ -167,6 +167,11 @@ export class Looks {
     this.#want(false);
   }
 
+  /** One look more, for what could not be judged yet by the look that is running. */
+  again(ms: number, last: boolean): void {
+    this.#timers.push(setTimeout(() => this.#want(last), ms));
+  }
+
   /** Settles when no look is running. */
   async close(): Promise<void> {
     this.#clear();

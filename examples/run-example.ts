@@ -1,6 +1,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import http from "node:http";
 import net, { type Server } from "node:net";
 import os from "node:os";
 import path from "node:path";
@@ -49,11 +50,22 @@ async function ready(admin: number, ended: Promise<unknown>): Promise<boolean> {
   let isOver = false;
   void ended.then(() => (isOver = true));
   while (!isOver) {
-    const answer = await fetch(`http://127.0.0.1:${admin}/ready`).catch(() => undefined);
-    if (answer?.ok === true) return true;
+    if ((await statusOf(`http://127.0.0.1:${admin}/ready`)) === 200) return true;
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
   return false;
+}
+
+/** Undefined: nobody answers. */
+function statusOf(url: string): Promise<number | undefined> {
+  return new Promise((resolve) => {
+    // A connection of its own, closed with the answer: one that is kept would hold the proxy's end up.
+    const request = http.get(url, { agent: false }, (response) => {
+      response.resume();
+      resolve(response.statusCode);
+    });
+    request.on("error", () => resolve(undefined));
+  });
 }
 
 const PORT = /port_value: (\d+)/g;
