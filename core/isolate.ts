@@ -162,7 +162,12 @@ export class Watchdog {
   readonly #isolate: IvmIsolate;
   readonly #ended: Promise<unknown>;
 
-  constructor(target: Isolate, memory: SharedArrayBuffer, beat: number, limitMs: number) {
+  constructor(
+    target: { readonly handle: unknown },
+    memory: SharedArrayBuffer,
+    beat: number,
+    limitMs: number,
+  ) {
     this.#isolate = new ivm.Isolate({ memoryLimit: 64 });
     const context = this.#isolate.createContextSync();
     context.global.setSync("target", target.handle);

@@ -82,6 +82,8 @@ export class Sockets {
   readonly #slots: Slots;
   readonly #slotViews: Buffer[] = [];
   readonly #slotReaders: (Entry | undefined)[] = [];
+  /** Connections that have been paused or resumed in this flush. */
+  readonly #turned: Entry[] = [];
   /** Slots that undelivered events name. */
   readonly #busySlots: number[] = [];
   readonly #entries: (Entry | undefined)[] = [];
@@ -266,6 +268,12 @@ export class Sockets {
       this.#onDead(error);
       return;
     }
+    // A stream that waits for a sandbox pauses its source and resumes it in the same flush: only what is left in the end counts.
+    for (let k = 0; k < this.#turned.length; k++) {
+      const entry = this.#turned[k]!;
+      this.#setReading(entry, !entry.paused);
+    }
+    this.#turned.length = 0;
     for (let k = 0; k < this.#busySlots.length; k++) this.#slots.drop(this.#busySlots[k]!);
     this.#busySlots.length = 0;
     this.#segments.resetInput();
@@ -455,7 +463,7 @@ export class Sockets {
         else if (op === COMMAND.END) socket.end();
         else if (op === COMMAND.PAUSE || op === COMMAND.RESUME) {
           entry.paused = op === COMMAND.PAUSE;
-          this.#setReading(entry, !entry.paused);
+          this.#turned.push(entry);
         }
       }
       i += 4;
