@@ -1,7 +1,7 @@
 import { createRequire } from "node:module";
 import type ivmTypes from "isolated-vm";
-import { Watchdog } from "../isolate.ts";
 import { BOX } from "../inside/sandbox/layout.ts";
+import { Watchdog } from "../isolate.ts";
 
 // isolated-vm is CommonJS with a native half; its only use for sandboxes is in this file.
 const ivm = createRequire(import.meta.url)("isolated-vm") as typeof ivmTypes;
@@ -114,7 +114,9 @@ export class SandboxIsolate {
       this.#run.applySync(undefined, this.#args as [number]);
     } catch (error) {
       if (!this.#isolate.isDisposed) throw error;
-      throw new Error(`it was stopped: no return within ${this.#runOptions.timeout} ms, or no memory`);
+      throw new Error(
+        `it was stopped: no return within ${this.#runOptions.timeout} ms, or no memory`,
+      );
     } finally {
       this.#beat[0]!++;
     }
