@@ -98,8 +98,12 @@ export class PackageUnit {
 
   /** Sets `next`, or `problems`, or neither if the files make what already runs. */
   async build(describer: Describer): Promise<void> {
+    // What was wrong stays to be seen until it is known to be mended.
+    this.problems = await this.#build(describer);
+  }
+
+  async #build(describer: Describer): Promise<readonly Problem[]> {
     this.next = undefined;
-    this.problems = [];
     this.#tried = true;
     this.#built = false;
     try {
@@ -109,19 +113,21 @@ export class PackageUnit {
       const made = { ...plain, filename: `${plain.filename}@${plain.hash}` };
       this.#inputs = made.inputs;
       this.#built = true;
-      if (made.hash === this.live?.bundle.hash) return;
+      if (made.hash === this.live?.bundle.hash) return [];
       const descriptions = describer.describe(made, this.source.origin);
       const infos = infosOf(this.source, descriptions, this.#names.shipped);
       const group = this.#group(infos);
       const { code, filename, hash } = made;
       const modules = infos.map((info) => ({ package: info.package, group, code, filename, hash }));
       this.next = { bundle: made, builtAt: new Date(), infos, group, modules };
+      return [];
     } catch (error) {
       if (error instanceof BundleError) {
         this.#inputs = new Map([...this.#inputs, ...error.inputs]);
-        this.problems = error.problems;
-      } else if (error instanceof DescribeError) this.problems = [error.problem];
-      else throw error;
+        return error.problems;
+      }
+      if (error instanceof DescribeError) return [error.problem];
+      throw error;
     }
   }
 
