@@ -53,6 +53,8 @@ function raw(onBytes: (socket: Duplex, text: string) => void) {
     );
     if (head.length > 0) onBytes(socket, head.toString());
     socket.on("data", (piece: Buffer) => onBytes(socket, piece.toString()));
+    // A half that nobody closes keeps the tunnel.
+    socket.on("end", () => socket.end());
   };
 }
 
@@ -97,7 +99,6 @@ test("a client's FIN delivers what it sent before and ends both connections", as
   onUpgrade = (request, socket, head) => {
     let text = "";
     raw((_, piece) => (text += piece))(request, socket, head);
-    socket.on("end", () => socket.end());
     socket.on("close", () => finished.resolve(text));
   };
   const client = await RawClient.connect(proxy.port("main"));
