@@ -1,5 +1,6 @@
 import {
   ConfigError,
+  compileRegex,
   type RedirectAction,
   type Regex,
   type RequestHeaders,
@@ -7,7 +8,6 @@ import {
 } from "@tsproxy/sdk";
 import type { RedirectConfig, RegexRewrite } from "./route-config.ts";
 import { type RouteMatch, withoutQuery } from "./route-match.ts";
-import { compileRegex } from "./string-match.ts";
 import { wireText } from "./wire-text.ts";
 
 const STATUS = {

@@ -2,11 +2,11 @@ import {
   ConfigError,
   type HeaderName,
   headerName,
+  nameOf,
   type RequestHeaders,
   type RouteAction,
   type SetupContext,
 } from "@tsproxy/sdk";
-import { nameOf } from "./header-match.ts";
 import { compilePathRewrite, compileRewrite, type PathRewrite } from "./redirect.ts";
 import type { RouteActionConfig } from "./route-config.ts";
 import { type RouteMatch, withoutQuery } from "./route-match.ts";

@@ -1,63 +1,15 @@
-import { Duration, Enum, RouteConfigs, SafeRegex, type Static, Type, UInt32 } from "@tsproxy/sdk";
-
-const HeaderValueOption = Type.Object({
-  header: Type.Object({
-    key: Type.String({ minLength: 1 }),
-    value: Type.String({ default: "" }),
-  }),
-  append_action: Enum(
-    [
-      "APPEND_IF_EXISTS_OR_ADD",
-      "ADD_IF_ABSENT",
-      "OVERWRITE_IF_EXISTS_OR_ADD",
-      "OVERWRITE_IF_EXISTS",
-    ],
-    { default: "APPEND_IF_EXISTS_OR_ADD" },
-  ),
-  /** Envoy's older word for the choice between appending and overwriting. */
-  append: Type.Optional(Type.Boolean()),
-  keep_empty_value: Type.Boolean({ default: false }),
-});
-
-/** The four lists that routes, virtual hosts, weighted clusters and the whole table may have. */
-const headerRules = {
-  request_headers_to_add: Type.Array(HeaderValueOption, { default: [] }),
-  request_headers_to_remove: Type.Array(Type.String({ minLength: 1 }), { default: [] }),
-  response_headers_to_add: Type.Array(HeaderValueOption, { default: [] }),
-  response_headers_to_remove: Type.Array(Type.String({ minLength: 1 }), { default: [] }),
-};
-const HeaderRulesConfig = Type.Object(headerRules);
-export type HeaderRulesConfig = Static<typeof HeaderRulesConfig>;
-export type HeaderValueOption = Static<typeof HeaderValueOption>;
-
-const StringMatcher = Type.Object({
-  exact: Type.Optional(Type.String()),
-  prefix: Type.Optional(Type.String({ minLength: 1 })),
-  suffix: Type.Optional(Type.String({ minLength: 1 })),
-  contains: Type.Optional(Type.String({ minLength: 1 })),
-  safe_regex: Type.Optional(SafeRegex),
-  ignore_case: Type.Boolean({ default: false }),
-});
-export type StringMatcher = Static<typeof StringMatcher>;
-
-const HeaderMatcher = Type.Object({
-  name: Type.String({ minLength: 1 }),
-  string_match: Type.Optional(StringMatcher),
-  present_match: Type.Optional(Type.Boolean()),
-  range_match: Type.Optional(
-    Type.Object({ start: Type.Integer({ default: 0 }), end: Type.Integer({ default: 0 }) }),
-  ),
-  invert_match: Type.Boolean({ default: false }),
-  treat_missing_header_as_empty: Type.Boolean({ default: false }),
-});
-export type HeaderMatcher = Static<typeof HeaderMatcher>;
-
-const QueryParameterMatcher = Type.Object({
-  name: Type.String({ minLength: 1 }),
-  string_match: Type.Optional(StringMatcher),
-  present_match: Type.Optional(Type.Boolean()),
-});
-export type QueryParameterMatcher = Static<typeof QueryParameterMatcher>;
+import {
+  Duration,
+  Enum,
+  HeaderMatcher,
+  headerRules,
+  QueryParameterMatcher,
+  RouteConfigs,
+  SafeRegex,
+  type Static,
+  Type,
+  UInt32,
+} from "@tsproxy/sdk";
 
 const RouteMatch = Type.Object({
   prefix: Type.Optional(Type.String()),

@@ -1,15 +1,17 @@
 // Hot path: every request walks the matchers of its virtual host. A prefix costs a few byte compares.
 import {
   ConfigError,
+  compileHeaderMatch,
+  compileQueryMatch,
+  compileRegex,
+  type HeadMatch,
   headerName,
   latin1Encode,
   type Regex,
   type RequestHeaders,
   type SetupContext,
 } from "@tsproxy/sdk";
-import { compileHeaderMatch, compileQueryMatch, type HeadMatch } from "./header-match.ts";
 import type { RouteMatch as RouteMatchConfig } from "./route-config.ts";
-import { compileRegex } from "./string-match.ts";
 
 const QUESTION = 63;
 const SLASH = 47;

@@ -1,19 +1,20 @@
 // Hot path: one lookup a stream. A table with a single `*` virtual host never looks at the host.
 import {
   ConfigError,
+  compileHeaderRules,
   type HeaderName,
+  type HeaderRules,
+  type HeaderRulesConfig,
+  nameOf,
   type RequestHeaders,
   type Route,
   type RouteAction,
   type SetupContext,
 } from "@tsproxy/sdk";
-import { nameOf } from "./header-match.ts";
-import { compileHeaderRules, type HeaderRules } from "./header-rules.ts";
 import { httpsRedirect, portAt, Redirect } from "./redirect.ts";
 import { mergeOverrides, ResolvedRoute, type RouteLevels } from "./route.ts";
 import { compileForwardAction, type ForwardAction } from "./route-action.ts";
 import type {
-  HeaderRulesConfig,
   RouteActionConfig,
   RouteConfig,
   RouteEntry,

@@ -3,6 +3,7 @@ import type {
   ExtensionRef,
   FormatSource,
   HeaderMap,
+  HeaderRules,
   RedirectAction,
   RequestHeaders,
   ResponseHeaders,
@@ -10,7 +11,6 @@ import type {
   RouteAction,
   StreamInfo,
 } from "@tsproxy/sdk";
-import type { HeaderRules } from "./header-rules.ts";
 
 /** An entry of `typed_per_filter_config` after levels are merged. */
 export interface FilterOverride {

@@ -1,13 +1,30 @@
-import {
-  ConfigError,
-  type HeaderName,
-  headerName,
-  type RequestHeaders,
-  type SetupContext,
-} from "@tsproxy/sdk";
-import type { HeaderMatcher, QueryParameterMatcher } from "./route-config.ts";
-import { compileStringMatch, type StringMatch } from "./string-match.ts";
+import { ConfigError, type SetupContext } from "./extension.ts";
+import { type HeaderName, headerName, type RequestHeaders } from "./headers.ts";
+import { type Static, Type } from "./schema.ts";
+import { compileStringMatch, type StringMatch, StringMatcher } from "./string-match.ts";
 
+/** Envoy's `route.v3.HeaderMatcher`. */
+export const HeaderMatcher = Type.Object({
+  name: Type.String({ minLength: 1 }),
+  string_match: Type.Optional(StringMatcher),
+  present_match: Type.Optional(Type.Boolean()),
+  range_match: Type.Optional(
+    Type.Object({ start: Type.Integer({ default: 0 }), end: Type.Integer({ default: 0 }) }),
+  ),
+  invert_match: Type.Boolean({ default: false }),
+  treat_missing_header_as_empty: Type.Boolean({ default: false }),
+});
+export type HeaderMatcher = Static<typeof HeaderMatcher>;
+
+/** Envoy's `route.v3.QueryParameterMatcher`. */
+export const QueryParameterMatcher = Type.Object({
+  name: Type.String({ minLength: 1 }),
+  string_match: Type.Optional(StringMatcher),
+  present_match: Type.Optional(Type.Boolean()),
+});
+export type QueryParameterMatcher = Static<typeof QueryParameterMatcher>;
+
+/** A condition on a request head. */
 export interface HeadMatch {
   matches(headers: RequestHeaders): boolean;
 }

@@ -1,15 +1,39 @@
-import {
-  ConfigError,
-  compileFormat,
-  type Format,
-  type FormatSource,
-  HeaderLine,
-  type HeaderMap,
-  type HeaderName,
-  RequestHeaders,
-} from "@tsproxy/sdk";
+import { ConfigError } from "./extension.ts";
+import { compileFormat, type Format, type FormatSource } from "./format.ts";
 import { nameOf } from "./header-match.ts";
-import type { HeaderRulesConfig, HeaderValueOption } from "./route-config.ts";
+import { HeaderLine, type HeaderMap, type HeaderName, RequestHeaders } from "./headers.ts";
+import { Enum, type Static, Type } from "./schema.ts";
+
+/** Envoy's `core.v3.HeaderValueOption`. */
+export const HeaderValueOption = Type.Object({
+  header: Type.Object({
+    key: Type.String({ minLength: 1 }),
+    value: Type.String({ default: "" }),
+  }),
+  append_action: Enum(
+    [
+      "APPEND_IF_EXISTS_OR_ADD",
+      "ADD_IF_ABSENT",
+      "OVERWRITE_IF_EXISTS_OR_ADD",
+      "OVERWRITE_IF_EXISTS",
+    ],
+    { default: "APPEND_IF_EXISTS_OR_ADD" },
+  ),
+  /** Envoy's older word for the choice between appending and overwriting. */
+  append: Type.Optional(Type.Boolean()),
+  keep_empty_value: Type.Boolean({ default: false }),
+});
+
+/** The four lists that routes, virtual hosts, weighted clusters and the whole table may have. */
+export const headerRules = {
+  request_headers_to_add: Type.Array(HeaderValueOption, { default: [] }),
+  request_headers_to_remove: Type.Array(Type.String({ minLength: 1 }), { default: [] }),
+  response_headers_to_add: Type.Array(HeaderValueOption, { default: [] }),
+  response_headers_to_remove: Type.Array(Type.String({ minLength: 1 }), { default: [] }),
+};
+const HeaderRulesConfig = Type.Object(headerRules);
+export type HeaderRulesConfig = Static<typeof HeaderRulesConfig>;
+export type HeaderValueOption = Static<typeof HeaderValueOption>;
 
 /** The part of a request head that a rule with a `:` name sets. */
 type Pseudo = ":path" | ":method" | ":authority";

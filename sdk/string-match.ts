@@ -1,5 +1,16 @@
-import { ConfigError, type Regex, type SetupContext } from "@tsproxy/sdk";
-import type { StringMatcher } from "./route-config.ts";
+import { ConfigError, type Regex, type SetupContext } from "./extension.ts";
+import { SafeRegex, type Static, Type } from "./schema.ts";
+
+/** Envoy's `type.matcher.v3.StringMatcher`. */
+export const StringMatcher = Type.Object({
+  exact: Type.Optional(Type.String()),
+  prefix: Type.Optional(Type.String({ minLength: 1 })),
+  suffix: Type.Optional(Type.String({ minLength: 1 })),
+  contains: Type.Optional(Type.String({ minLength: 1 })),
+  safe_regex: Type.Optional(SafeRegex),
+  ignore_case: Type.Boolean({ default: false }),
+});
+export type StringMatcher = Static<typeof StringMatcher>;
 
 /** Whether a text is what the config asks for. */
 export type StringMatch = (text: string) => boolean;
