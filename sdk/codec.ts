@@ -1,10 +1,13 @@
 import type { Chunk } from "./bytes.ts";
 import type { HeaderMap, RequestHeaders, ResponseHeaders } from "./headers.ts";
+import type { Http2Options } from "./http2-options.ts";
 import type { CloseEvent, Connection } from "./network.ts";
 
 export type ResetReason =
   | "local"
   | "remote"
+  /** The peer has not looked at the request (REFUSED_STREAM, GOAWAY): it may be sent again. */
+  | "refused"
   | "protocol_error"
   | "connection_closed"
   | "connection_failed"
@@ -21,6 +24,8 @@ export interface CodecOptions {
   readonly allowChunkedLength: boolean;
   readonly allowCustomMethods: boolean;
   readonly headersWithUnderscores: "ALLOW" | "REJECT_REQUEST" | "DROP_HEADER";
+  /** Absent: Envoy's defaults. */
+  readonly http2?: Http2Options;
   /** Codec counters (`http1.dropped_headers_with_underscores`) are the codec's own business: its setup has `cx.stats`. */
 }
 
@@ -48,6 +53,11 @@ export interface ServerEvents {
   onStream(encoder: ResponseEncoder): RequestDecoder;
   /** Nothing is in progress and the client has closed its half or asked to close: the codec wants the connection closed. */
   onIdleEnd(): void;
+  /**
+   * The client broke the protocol, or a limit that guards it, and the connection is lost: streams have been reset, the codec
+   * has said why, the rest is to close. `details`: Envoy's word for %RESPONSE_CODE_DETAILS%.
+   */
+  onConnectionError?(details: string): void;
 }
 
 export interface RequestDecoder {
@@ -83,8 +93,10 @@ export interface ServerCodec {
   onClosed(event: CloseEvent): void;
   /** A request head has begun or a stream is in progress. */
   readonly active: boolean;
-  /** No further request on this connection: the next response says so (`connection: close`, GOAWAY). */
+  /** No further request on this connection: the next response says so (`connection: close`), or a GOAWAY notice does at once. */
   drain(): void;
+  /** The connection is about to be closed: names the last stream (GOAWAY) and writes what waits in the codec. */
+  finish?(): void;
 }
 
 export interface ResponseEncoder {
@@ -106,9 +118,9 @@ export interface ResponseEncoder {
 
 /** Implemented by the pool. */
 export interface ClientEvents {
-  /** A response has ended and the connection may take another request. */
+  /** An exchange has ended (whichever way, where there can be several) and the connection may take another. */
   onIdle(): void;
-  /** The peer asked to leave, or the codec can take no more requests: out of the pool; closes by itself when idle. */
+  /** The peer asked to leave, or the codec can take no more requests: out of the pool; closes when idle. */
   onRetire(): void;
 }
 
@@ -118,8 +130,14 @@ export interface ClientCodec {
   onData(chunk: Chunk): void;
   onEof(): void;
   onBlocked(blocked: boolean): void;
+  onAgain?(): void;
   onClosed(event: CloseEvent): void;
+  /** An exchange is in progress. */
   readonly active: boolean;
+  /** Exchanges that may be in progress at once; absent: one. May change; `onIdle` tells when it has grown. */
+  readonly capacity?: number;
+  /** The connection is about to be closed by its owner: says so (GOAWAY) and writes what waits in the codec. */
+  finish?(): void;
 }
 
 export interface ResponseDecoder {

@@ -10,6 +10,7 @@ export * from "./header-match.ts";
 export * from "./header-rules.ts";
 export * from "./headers.ts";
 export * from "./http.ts";
+export * from "./http2-options.ts";
 export * from "./load-assignment.ts";
 export * from "./network.ts";
 export * from "./route.ts";

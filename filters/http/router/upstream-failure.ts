@@ -20,6 +20,7 @@ export const FAILURE = {
   localReset: failure("local reset", "LR"),
   overflow: failure("overflow", "UO"),
   protocolError: failure("protocol error", "UPE", 502),
+  remoteRefused: failure("remote refused stream reset", "UR"),
   remoteReset: failure("remote reset", "UR"),
 } as const;
 
@@ -29,6 +30,8 @@ export function ofReset(reason: ResetReason): UpstreamFailure {
       return FAILURE.localReset;
     case "remote":
       return FAILURE.remoteReset;
+    case "refused":
+      return FAILURE.remoteRefused;
     case "protocol_error":
       return FAILURE.protocolError;
     case "connection_closed":
