@@ -1,7 +1,7 @@
 import type { AccessLogger } from "./access-log.ts";
 import type { BalancerFactory, Clusters, ClusterType } from "./cluster.ts";
 import type { CodecFactory } from "./codec.ts";
-import type { HttpFilterFactory } from "./http.ts";
+import { type HttpFilterFactory, type HttpStream, RouteSetups } from "./http.ts";
 import type {
   Address,
   Connection,
@@ -55,7 +55,23 @@ const define =
   <K extends Kind>(kind: K) =>
   <S extends TSchema>(spec: Spec<K, S>): Definition<K, S> => ({ kind, ...spec });
 
-export const defineHttpFilter = define("http");
+/** Defines an HTTP filter. `setupRoute`: runs once for each per-route config, as `setup` does for the filter's own. */
+export function defineHttpFilter<S extends TSchema, R extends TSchema = TSchema>(
+  spec: Omit<Spec<"http", S>, "routeConfig"> & {
+    readonly routeConfig?: R;
+    readonly setupRoute?: (config: Static<R>, cx: SetupContext) => unknown;
+  },
+): Definition<"http", S> {
+  const { setupRoute, ...definition } = spec;
+  if (setupRoute === undefined) return { kind: "http", ...definition };
+  const setup = (config: Static<S>, cx: SetupContext): HttpFilterFactory => {
+    const make = definition.setup(config, cx);
+    const routes = new RouteSetups((route) => setupRoute(route as Static<R>, cx));
+    return Object.assign((stream: HttpStream) => make(stream), { routes });
+  };
+  return { kind: "http", ...definition, setup };
+}
+
 export const defineNetworkFilter = define("network");
 export const defineListenerFilter = define("listener");
 export const defineCodec = define("codec");

@@ -13,11 +13,13 @@ export interface Reply {
   readonly flags: readonly string[];
   /** %RESPONSE_CODE_DETAILS% */
   readonly details: string;
+  /** What a gRPC client gets as `grpc-status`; absent: what the HTTP status stands for. */
+  readonly grpcStatus?: number;
 }
 
 export function reply(
   status: number,
-  options: Partial<Pick<Reply, "body" | "headers" | "flags" | "details">> = {},
+  options: Partial<Omit<Reply, "type" | "status">> = {},
 ): Reply {
   return {
     type: "reply",
@@ -74,7 +76,41 @@ export interface HttpFilter {
 }
 
 /** What an http package's setup returns: called once per stream. */
-export type HttpFilterFactory = (stream: HttpStream) => HttpFilter;
+export interface HttpFilterFactory {
+  (stream: HttpStream): HttpFilter;
+  /** Made by `defineHttpFilter` from `setupRoute`: what `stream.routeConfig` and `routeConfigs` give. */
+  readonly routes?: RouteSetups;
+}
+
+/** Per-route configs of one use of a filter, each set up once. */
+export class RouteSetups {
+  readonly #setup: (config: unknown) => unknown;
+  readonly #made = new WeakMap<object, unknown>();
+
+  constructor(setup: (config: unknown) => unknown) {
+    this.#setup = setup;
+  }
+
+  /** May throw: the config is refused. */
+  one(config: unknown): unknown {
+    if (typeof config !== "object" || config === null) return config;
+    let made = this.#made.get(config);
+    if (made === undefined) {
+      made = this.#setup(config);
+      this.#made.set(config, made);
+    }
+    return made;
+  }
+
+  all(configs: readonly unknown[]): readonly unknown[] {
+    let made = this.#made.get(configs);
+    if (made === undefined) {
+      made = configs.map((config) => this.one(config));
+      this.#made.set(configs, made);
+    }
+    return made as readonly unknown[];
+  }
+}
 
 /** What is known of a stream, for access logs and filters. Times are epoch milliseconds, sizes body bytes. */
 export interface StreamInfo {
@@ -116,8 +152,10 @@ export interface HttpStream {
   readonly route: Route | undefined;
   /** Forget the choice: the head was edited. */
   clearRoute(): void;
-  /** `typed_per_filter_config` for this filter, the most specific level; undefined: none. */
+  /** `typed_per_filter_config` for this filter, the most specific level; undefined: none. What `setupRoute` made of it. */
   readonly routeConfig: unknown;
+  /** The same of every level that has one: route table, virtual host, route, weighted cluster. For filters that merge them. */
+  readonly routeConfigs: readonly unknown[];
   /** Values that filters leave for each other and for logs, by namespace. */
   readonly metadata: Map<string, Record<string, unknown>>;
   /** For terminal filters. */

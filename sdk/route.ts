@@ -19,6 +19,8 @@ export interface Route {
   ): void;
   /** `typed_per_filter_config`, the most specific level. */
   filterConfig(filterName: string): unknown;
+  /** The same of every level that has one, the least specific first; the same array each time. */
+  filterConfigs(filterName: string): readonly unknown[];
 }
 
 export interface RouteAction {

@@ -258,9 +258,9 @@ class ParkedHttpFilter implements Parked {
   #texts(): HeadTexts | undefined {
     const { hooks } = this.#shared;
     if ((hooks & (HOOK.ROUTE_CONFIG | HOOK.INFO)) === 0) return undefined;
-    const config = (hooks & HOOK.ROUTE_CONFIG) !== 0 ? this.#stream.routeConfig : undefined;
+    const configs = (hooks & HOOK.ROUTE_CONFIG) !== 0 ? this.#stream.routeConfigs : NONE;
     return {
-      routeConfig: config === undefined ? "" : configText(config),
+      routeConfig: configs.length === 0 ? "" : configText(configs),
       info: this.#wantsInfo ? this.#info() : "",
     };
   }
@@ -503,15 +503,15 @@ const METHODS: readonly (readonly [bit: number, name: keyof HttpFilter, method: 
   ],
 ];
 
-const configTexts = new WeakMap<object, string>();
+const NONE: readonly unknown[] = [];
+const configTexts = new WeakMap<readonly unknown[], string>();
 
-/** JSON of a per-route config, made once: it is the same object for all streams of a route. */
-function configText(config: unknown): string {
-  if (typeof config !== "object" || config === null) return ascii(JSON.stringify(config));
-  let text = configTexts.get(config);
+/** JSON of the per-route configs, made once: it is the same array for all streams of a route. */
+function configText(configs: readonly unknown[]): string {
+  let text = configTexts.get(configs);
   if (text === undefined) {
-    text = ascii(JSON.stringify(config));
-    configTexts.set(config, text);
+    text = ascii(JSON.stringify(configs));
+    configTexts.set(configs, text);
   }
   return text;
 }

@@ -287,6 +287,7 @@ export class Exchange {
       route: undefined,
       clearRoute: () => void this.cleared++,
       routeConfig,
+      routeConfigs: routeConfig === undefined ? [] : [routeConfig],
       metadata: new Map(),
       responder: undefined as never,
       sleep: () => Promise.resolve(),

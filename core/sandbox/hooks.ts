@@ -10,6 +10,6 @@ export function hooksOf(code: string): HookMask {
   for (const [name, bit] of HOOK_NAMES) if (new RegExp(`\\b${name}\\b`).test(code)) hooks |= bit;
   // `cx.log.info` is no reading of `stream.info`.
   if (/\binfo\b/.test(code.replace(/\blog\s*\.\s*info\b/g, ""))) hooks |= HOOK.INFO;
-  if (/\brouteConfig\b/.test(code)) hooks |= HOOK.ROUTE_CONFIG;
+  if (/\brouteConfigs?\b/.test(code)) hooks |= HOOK.ROUTE_CONFIG;
   return hooks;
 }

@@ -435,6 +435,23 @@ describe("what a filter knows", () => {
     expect(e.request.get("x-seen")).toBe('[2,{"label":"größe"},"192.0.2.7",9]');
   });
 
+  it("sets a per-route config up once", async () => {
+    const code = `
+      import { defineHttpFilter, Type } from "@tsproxy/sdk";
+      let n = 0;
+      export default defineHttpFilter({ name: "test", config: Type.Object({}), routeConfig: Type.Object({}),
+        setupRoute: (config) => ({ text: config.label + " " + ++n }),
+        setup: () => (stream) => ({ onRequestHeaders(h) { h.set("x-seen", stream.routeConfig.text + " of " + stream.routeConfigs.length); } }),
+      });`;
+    const sandbox = await worker.sandbox(code, [{}]);
+    const route = { label: "größe" };
+    for (let k = 0; k < 2; k++) {
+      const e = new Exchange(worker, [stubs(worker, sandbox)], HEAD, route);
+      await e.requestHeaders().settled();
+      expect(e.request.get("x-seen")).toBe("größe 1 of 1");
+    }
+  });
+
   it("knows at its end what became of the stream", async () => {
     const e = await exchange(
       filter(

@@ -440,14 +440,16 @@ export class SandboxStream implements HttpStream {
   #info: StreamInfo | undefined = undefined;
   #infoText: string | undefined = undefined;
   #sleeps: Timer[] | undefined = undefined;
-  #routeConfig: unknown = undefined;
+  #routeConfigs: readonly unknown[] = NONE;
 
   constructor(around: Surroundings, state: StreamState, token: number) {
     this.#around = around;
     this.#state = state;
     this.id = token >>> 1;
     const text = state.extras.routeConfig;
-    if (text !== undefined) this.#routeConfig = around.routeConfigs.get(text);
+    if (text === undefined) return;
+    const configs = around.routeConfigs.get(text);
+    this.#routeConfigs = state.use?.factory.routes?.all(configs) ?? configs;
   }
 
   get #open(): StreamState {
@@ -482,7 +484,11 @@ export class SandboxStream implements HttpStream {
   }
 
   get routeConfig(): unknown {
-    return this.#routeConfig;
+    return this.#routeConfigs.at(-1);
+  }
+
+  get routeConfigs(): readonly unknown[] {
+    return this.#routeConfigs;
   }
 
   get metadata(): Map<string, Record<string, unknown>> {
@@ -513,6 +519,7 @@ export class SandboxStream implements HttpStream {
   }
 }
 
+const NONE: readonly unknown[] = [];
 const NO_ADDRESS = { ip: "", port: 0 };
 const NO_INFO: StreamInfo = {
   protocol: "HTTP/1.1",

@@ -182,15 +182,15 @@ const ROUTE_CONFIGS_KEPT = 1024;
 
 /** Per-route configs by their text, so that streams of one route share one object, as they do without a sandbox. */
 export class RouteConfigs {
-  readonly #byText = new Map<string, unknown>();
+  readonly #byText = new Map<string, readonly unknown[]>();
 
-  get(text: string): unknown {
-    let config = this.#byText.get(text);
-    if (config === undefined) {
-      config = JSON.parse(text);
+  get(text: string): readonly unknown[] {
+    let configs = this.#byText.get(text);
+    if (configs === undefined) {
+      configs = JSON.parse(text) as readonly unknown[];
       if (this.#byText.size >= ROUTE_CONFIGS_KEPT) this.#byText.clear();
-      this.#byText.set(text, config);
+      this.#byText.set(text, configs);
     }
-    return config;
+    return configs;
   }
 }

@@ -13,15 +13,15 @@ const GRPC_MESSAGE = headerName("grpc-message");
 const EMPTY = new Uint8Array(0);
 
 /** The statuses that have a gRPC code of their own; every other one is 2, unknown. */
-const GRPC_CODES: Readonly<Record<number, string>> = {
-  400: "13",
-  401: "16",
-  403: "7",
-  404: "12",
-  429: "14",
-  502: "14",
-  503: "14",
-  504: "14",
+const GRPC_CODES: Readonly<Record<number, number>> = {
+  400: 13,
+  401: 16,
+  403: 7,
+  404: 12,
+  429: 14,
+  502: 14,
+  503: 14,
+  504: 14,
 };
 
 /** The text encoded last: a proxy that answers by itself mostly says the same thing again. */
@@ -46,7 +46,8 @@ export function writeLocalReply(head: ResponseHeaders, reply: Reply, grpc: boole
 function writeGrpcReply(head: ResponseHeaders, reply: Reply): void {
   head.status = 200;
   head.append(CONTENT_TYPE, "application/grpc");
-  head.append(GRPC_STATUS, GRPC_CODES[reply.status] ?? "2");
+  const status = reply.grpcStatus ?? GRPC_CODES[reply.status] ?? 2;
+  head.append(GRPC_STATUS, String(status));
   if (reply.body !== "") head.append(GRPC_MESSAGE, percentEncode(reply.body));
   for (const [name, value] of reply.headers) {
     if (name.toLowerCase() !== "content-type") head.append(name, value);

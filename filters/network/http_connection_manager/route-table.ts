@@ -29,6 +29,8 @@ export class RouteTable {
   readonly internalOnlyHeaders: readonly HeaderName[];
   /** Some entry of `typed_per_filter_config` switches a filter off or on. */
   readonly switchesFilters: boolean;
+  /** Every per-route config of a filter, and where it stands. */
+  readonly filterConfigs: ReadonlyMap<unknown, { readonly filter: string; readonly path: string }>;
   readonly #hosts: DomainTable;
   readonly #ignorePort: boolean;
 
@@ -47,6 +49,7 @@ export class RouteTable {
       }
     }
     this.switchesFilters = compiler.switchesFilters;
+    this.filterConfigs = compiler.filterConfigs;
   }
 
   /** `internal`: the client is one of ours (`require_tls: EXTERNAL_ONLY`). */
@@ -172,6 +175,7 @@ interface Choice {
 /** Turns the config of a table into routes; knows the levels above them. */
 class Compiler {
   switchesFilters = false;
+  readonly filterConfigs = new Map<unknown, { readonly filter: string; readonly path: string }>();
   readonly #config: RouteConfig;
   readonly #cx: SetupContext;
 
@@ -297,6 +301,13 @@ class Compiler {
       ordered
         .map((level) => compileHeaderRules(level.config, direction, level.path))
         .filter((rules): rules is HeaderRules => rules !== undefined);
+    for (const { config, path } of levels) {
+      for (const [name, ref] of Object.entries(config.typed_per_filter_config ?? {})) {
+        if (ref.config === undefined) continue;
+        const at = `${path}.typed_per_filter_config[${JSON.stringify(name)}]`;
+        this.filterConfigs.set(ref.config, { filter: name, path: at });
+      }
+    }
     const filters = mergeOverrides(outermostFirst.map((l) => l.config.typed_per_filter_config));
     for (const override of filters.values()) {
       if (override.disabled !== undefined) this.switchesFilters = true;

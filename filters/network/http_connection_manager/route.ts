@@ -15,6 +15,8 @@ import type {
 /** An entry of `typed_per_filter_config` after levels are merged. */
 export interface FilterOverride {
   readonly config: unknown;
+  /** Of every level that has one, the least specific first. */
+  readonly configs: readonly unknown[];
   /** Undefined: the entry does not say. */
   readonly disabled: boolean | undefined;
 }
@@ -77,10 +79,16 @@ export class ResolvedRoute implements Route {
     return this.#levels.filters.get(filterName)?.config;
   }
 
+  filterConfigs(filterName: string): readonly unknown[] {
+    return this.#levels.filters.get(filterName)?.configs ?? NONE;
+  }
+
   filterOverride(filterName: string): FilterOverride | undefined {
     return this.#levels.filters.get(filterName);
   }
 }
+
+const NONE: readonly unknown[] = [];
 
 function edit(rules: readonly HeaderRules[], headers: HeaderMap, source: FormatSource): void {
   for (let k = 0; k < rules.length; k++) rules[k]!.apply(headers, source);
@@ -96,7 +104,13 @@ export function mergeOverrides(
   const merged = new Map<string, FilterOverride>();
   for (const level of levels) {
     for (const [name, ref] of Object.entries(level ?? {})) {
-      merged.set(name, { config: ref.config, disabled: ref.disabled });
+      const outer = merged.get(name);
+      const own = ref.config === undefined ? [] : [ref.config];
+      merged.set(name, {
+        config: ref.config ?? outer?.config,
+        configs: [...(outer?.configs ?? []), ...own],
+        disabled: ref.disabled ?? outer?.disabled,
+      });
     }
   }
   return merged;

@@ -74,6 +74,7 @@ export class Runtime {
       slot: cx.extension("http", ref, { statPrefix: prefix }),
       disabled: (ref as { readonly disabled?: boolean }).disabled === true,
     }));
+    setupRoutes(this.routes, this.filters);
     this.switchesFilters = this.routes.switchesFilters || this.filters.some((f) => f.disabled);
     this.loggers = config.access_log.map((ref) => cx.extension("access_log", ref));
     this.codec = cx.shipped("codec", "codec/http1");
@@ -92,6 +93,21 @@ export class Runtime {
       this.#listeners.set(listenerStatPrefix, counters);
     }
     return counters;
+  }
+}
+
+/** Filters see their per-route configs now: what they refuse must not wait for the first request. */
+function setupRoutes(routes: RouteTable, filters: readonly FilterSlot[]): void {
+  for (const [config, { filter, path }] of routes.filterConfigs) {
+    for (const { name, slot } of filters) {
+      if (name !== filter) continue;
+      try {
+        slot.current.value.routes?.one(config);
+      } catch (error) {
+        if (!(error instanceof ConfigError)) throw error;
+        throw new ConfigError(error.path === "" ? path : `${path}.${error.path}`, error.message);
+      }
+    }
   }
 }
 

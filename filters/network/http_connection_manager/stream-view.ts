@@ -7,10 +7,13 @@ import {
   type Responder,
   type ResponseHeaders,
   type Route,
+  type RouteSetups,
   type StreamInfo,
 } from "@tsproxy/sdk";
 import type { HcmStream } from "./stream.ts";
 import { Info } from "./stream-info.ts";
+
+const NONE: readonly unknown[] = [];
 
 /**
  * A stream as one filter sees it. Stream objects serve again when their stream has ended; this one does not, so a filter that
@@ -19,11 +22,13 @@ import { Info } from "./stream-info.ts";
 export class StreamView implements HttpStream, Responder {
   readonly #stream: HcmStream;
   readonly #filterName: string;
+  readonly #routes: RouteSetups | undefined;
   #ended = false;
 
-  constructor(stream: HcmStream, filterName: string) {
+  constructor(stream: HcmStream, filterName: string, routes: RouteSetups | undefined) {
     this.#stream = stream;
     this.#filterName = filterName;
+    this.#routes = routes;
   }
 
   end(): void {
@@ -49,7 +54,13 @@ export class StreamView implements HttpStream, Responder {
     if (!this.#ended) this.#stream.clearRoute();
   }
   get routeConfig(): unknown {
-    return this.#ended ? undefined : this.#stream.route?.filterConfig(this.#filterName);
+    const config = this.#ended ? undefined : this.#stream.route?.filterConfig(this.#filterName);
+    return config === undefined || this.#routes === undefined ? config : this.#routes.one(config);
+  }
+  get routeConfigs(): readonly unknown[] {
+    const configs = this.#ended ? undefined : this.#stream.route?.filterConfigs(this.#filterName);
+    if (configs === undefined || configs.length === 0) return NONE;
+    return this.#routes === undefined ? configs : this.#routes.all(configs);
   }
   get metadata(): Map<string, Record<string, unknown>> {
     return this.#ended ? new Map() : this.#stream.metadata;

@@ -1,4 +1,16 @@
-import { Chunk, done, type HttpFilter, hold, reply, type Verdict } from "@tsproxy/sdk";
+import {
+  Chunk,
+  ConfigError,
+  done,
+  type HttpFilter,
+  type HttpFilterFactory,
+  type HttpStream,
+  hold,
+  type RequestHeaders,
+  RouteSetups,
+  reply,
+  type Verdict,
+} from "@tsproxy/sdk";
 import { describe, expect, it } from "vitest";
 import codec from "../../codec/http1/filter.ts";
 import router from "../../http/router/filter.ts";
@@ -507,6 +519,64 @@ describe("filters", () => {
     p.up.last.respond(200, {}, "");
     c.get("/on");
     expect(p.up.last.header("x-a")).toBe("mine");
+  });
+});
+
+describe("per-route configs", () => {
+  const entry = (config: unknown) => ({ a: { name: "a", package: "http/a", config } });
+  const levels = (...configs: unknown[]) => ({
+    route_config: {
+      ...oneHost({ ...routeTo("up"), typed_per_filter_config: entry(configs[2]) }),
+      virtual_hosts: [
+        {
+          ...oneHost({ ...routeTo("up"), typed_per_filter_config: entry(configs[2]) })
+            .virtual_hosts[0]!,
+          typed_per_filter_config: entry(configs[1]),
+        },
+      ],
+      typed_per_filter_config: entry(configs[0]),
+    },
+  });
+  const setUp = (make: (config: unknown) => unknown) => {
+    const setups: unknown[] = [];
+    const factory: HttpFilterFactory = Object.assign(
+      (stream: HttpStream) => ({
+        onRequestHeaders: (h: RequestHeaders) =>
+          h.set("x-a", `${stream.routeConfigs.join()}|${stream.routeConfig}`),
+      }),
+      {
+        routes: new RouteSetups((config) => {
+          setups.push(config);
+          return make(config);
+        }),
+      },
+    );
+    return { setups, factory };
+  };
+
+  it("reach a filter from all levels, set up once each", () => {
+    const { setups, factory } = setUp((config) => `<${(config as { n: number }).n}>`);
+    const p = proxy()
+      .filter("a", factory)
+      .start(levels({ n: 1 }, { n: 2 }, { n: 3 }));
+    const c = p.connect().get("/");
+    expect(p.up.last.header("x-a")).toBe("<1>,<2>,<3>|<3>");
+    p.up.last.respond(200, {}, "");
+    c.get("/");
+    expect(p.up.last.header("x-a")).toBe("<1>,<2>,<3>|<3>");
+    expect(setups).toHaveLength(3);
+  });
+
+  it("that a filter refuses refuse the config, at their place", () => {
+    const { factory } = setUp(() => {
+      throw new ConfigError("x", "is wrong");
+    });
+    const p = proxy().filter("a", factory);
+    expect(() => p.start(levels({}, {}, {}))).toThrow(
+      expect.objectContaining({
+        path: 'route_config.virtual_hosts[0].routes[0].typed_per_filter_config["a"].x',
+      }),
+    );
   });
 });
 

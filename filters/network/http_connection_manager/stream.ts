@@ -293,9 +293,10 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
         const generation = filter.slot.current;
         generation.acquire();
         this.#generations.push(generation);
-        const view = new StreamView(this, filter.name);
+        const make = generation.value;
+        const view = new StreamView(this, filter.name, make.routes);
         this.#views.push(view);
-        const made = generation.value(view);
+        const made = make(view);
         this.#filters.push(made);
         this.#live.push(made);
       }
