@@ -44,6 +44,7 @@ export class Boxes {
   #next = 1;
   /** Uses told during the present preparation. */
   #told: ToldUse[] = [];
+  #runtime = "";
 
   constructor(options: BoxesOptions) {
     this.#options = options;
@@ -84,9 +85,16 @@ export class Boxes {
         }),
       stats,
     });
+    if (this.#runtime !== "") void sandbox.setRuntime(this.#runtime);
     this.#boxes.set(box, { sandbox, uses: new Set(), superseded: false });
     sockets.visit(sandbox);
     return { box, hooks: sandbox.hooks };
+  }
+
+  /** `text`: JSON of all runtime values. */
+  setRuntime(text: string): void {
+    this.#runtime = text;
+    for (const { sandbox } of this.#boxes.values()) void sandbox.setRuntime(text);
   }
 
   onUse(use: ToldUse): void {

@@ -5,6 +5,7 @@ import { Canary } from "./canary.ts";
 import { Describer } from "./describe.ts";
 import { Fleet } from "./fleet.ts";
 import { FleetLog } from "./fleet-log.ts";
+import { RUNTIME_TOPIC } from "./inside/topics.ts";
 import { createLog } from "./log.ts";
 import { operations } from "./operations.ts";
 import type { RunOptions, ToSupervisor } from "./options.ts";
@@ -12,6 +13,7 @@ import { SHIPPED_ROOT } from "./packages.ts";
 import { bundlePreludes } from "./preludes.ts";
 import type { RuntimeConfig } from "./protocol.ts";
 import { Reload, type Serving, StartError } from "./reload.ts";
+import { RuntimeLayers } from "./runtime.ts";
 import { ServerStats } from "./server-stats.ts";
 import { StatsReader } from "./stats.ts";
 import { SAME_SIGNAL_MS } from "./supervisor.ts";
@@ -36,6 +38,11 @@ const stats = new StatsReader();
 const server = new ServerStats(stats, options.concurrency);
 let state: "INITIALIZING" | "LIVE" | "DRAINING" = "INITIALIZING";
 let fleet: Fleet | undefined;
+const runtime = new RuntimeLayers({
+  serviceCluster: options.serviceCluster,
+  onChange: (values) => fleet?.publish(RUNTIME_TOPIC, values),
+  onError: (message) => log.error(message),
+});
 
 const reload: Reload = new Reload({
   configFile: options.configFile,
@@ -74,6 +81,7 @@ async function serve(config: RuntimeConfig): Promise<Serving> {
     fleet: () => fleet,
     stats,
     server,
+    runtime,
     state: () => state,
     quit,
   });
@@ -85,9 +93,20 @@ async function serve(config: RuntimeConfig): Promise<Serving> {
     options.concurrency,
   );
   fleet = started;
+  // Before the first setup, so that all of them find the values there.
+  runtime.configure(config.runtime ?? []);
+  let layers = config.runtime;
+  let next = layers;
   return {
-    prepare: (change) => started.prepare(change),
-    commit: (generation) => started.commit(generation),
+    prepare: (change) => {
+      next = change.config?.runtime ?? layers;
+      return started.prepare(change);
+    },
+    commit: async (generation) => {
+      await started.commit(generation);
+      if (next !== layers) runtime.configure(next ?? []);
+      layers = next;
+    },
     abort: (generation) => started.abort(generation),
     check: (listeners) => checkAddresses(listeners, started.bound),
     listen: async (listeners) => {

@@ -4,6 +4,7 @@ import type { PackageState } from "./package-state.ts";
 import type { Problem } from "./problem.ts";
 import type { RuntimeConfig } from "./protocol.ts";
 import type { Reload } from "./reload.ts";
+import type { RuntimeLayers } from "./runtime.ts";
 import type { ServerStats } from "./server-stats.ts";
 import type { StatsReader } from "./stats.ts";
 import { VERSION } from "./version.ts";
@@ -14,6 +15,7 @@ export interface OperationParts {
   readonly fleet: () => Fleet | undefined;
   readonly stats: StatsReader;
   readonly server: ServerStats;
+  readonly runtime: RuntimeLayers;
   readonly state: () => "LIVE" | "DRAINING" | "INITIALIZING";
   readonly quit: () => void;
 }
@@ -32,6 +34,7 @@ export function operations(
       "core.stats",
       () => {
         server.update(STATES[parts.state()], fleet()?.bound.length ?? 0);
+        server.updateRuntime(parts.runtime);
         return stats.snapshot();
       },
     ],
@@ -55,6 +58,9 @@ export function operations(
         node: reload.live?.config.node ?? {},
       }),
     ],
+    ["core.runtime", () => parts.runtime.dump()],
+    // False: there is no layer that takes changes.
+    ["core.runtime_modify", (args) => parts.runtime.modify(args as Record<string, string>)],
     ["core.quit", () => parts.quit()],
   ]);
   return async (name, args) => {

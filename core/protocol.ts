@@ -80,12 +80,26 @@ export interface ListenerConfig {
   readonly thread?: "worker" | "control";
 }
 
+/** One layer of the bootstrap's `layered_runtime`. */
+export interface RuntimeLayerConfig {
+  readonly name: string;
+  readonly static_layer?: Readonly<Record<string, unknown>>;
+  readonly disk_layer?: {
+    readonly symlink_root: string;
+    readonly subdirectory: string;
+    readonly append_service_cluster: boolean;
+  };
+  readonly admin_layer?: object;
+}
+
 /** A configuration after all checks: what workers run. Listeners that services bring along are among them. */
 export interface RuntimeConfig {
   readonly listeners: readonly ListenerConfig[];
   /** Cluster manager first: others reach it through `cx.clusters`. */
   readonly services: readonly { readonly package: string; readonly config: unknown }[];
   readonly node: { readonly id: string; readonly cluster: string };
+  /** Layers of the runtime; main alone reads them and tells the threads their values. */
+  readonly runtime?: readonly RuntimeLayerConfig[];
 }
 
 /** Main -> worker. Every `prepare` is answered by `prepared` or `refused`; nothing changes for traffic before `commit`. */

@@ -1,4 +1,5 @@
 import { ScopedStats, StatsTable } from "./inside/stats.ts";
+import type { RuntimeLayers } from "./runtime.ts";
 import type { StatsReader } from "./stats.ts";
 
 const CELLS = 1024;
@@ -7,6 +8,7 @@ const CELLS = 1024;
 export class ServerStats {
   readonly #started = performance.now();
   readonly #stats: ScopedStats;
+  readonly #runtimeCounts = new Map<string, number>();
   readonly reloads: { readonly committed: () => void; readonly refused: () => void };
   readonly faults: (packageName: string) => void;
 
@@ -27,6 +29,12 @@ export class ServerStats {
       this.#gauge(name);
     this.#stats.gauge("listener_manager.total_listeners_active");
     this.#stats.gauge("listener_manager.workers_started");
+    for (const name of ["load_success", "load_error", "override_dir_exists"])
+      this.#stats.counter(`runtime.${name}`);
+    for (const name of ["override_dir_not_exists", "deprecated_feature_use"])
+      this.#stats.counter(`runtime.${name}`);
+    for (const name of ["num_keys", "num_layers", "admin_overrides_active"])
+      this.#stats.gauge(`runtime.${name}`);
     define();
   }
 
@@ -44,6 +52,21 @@ export class ServerStats {
     this.#gauge("memory_allocated").set(heapUsed + external);
     this.#stats.gauge("listener_manager.total_listeners_active").set(listeners);
     this.#stats.gauge("listener_manager.workers_started").set(state === 3 ? 0 : 1);
+  }
+
+  updateRuntime({ counts, keys, layers, overrides }: RuntimeLayers): void {
+    const counter = (name: string, value: number) => {
+      const seen = this.#runtimeCounts.get(name) ?? 0;
+      this.#stats.counter(`runtime.${name}`).add(value - seen);
+      this.#runtimeCounts.set(name, value);
+    };
+    counter("load_success", counts.loadSuccess);
+    counter("load_error", counts.loadError);
+    counter("override_dir_exists", counts.overrideExists);
+    counter("override_dir_not_exists", counts.overrideNotExists);
+    this.#stats.gauge("runtime.num_keys").set(keys);
+    this.#stats.gauge("runtime.num_layers").set(layers);
+    this.#stats.gauge("runtime.admin_overrides_active").set(overrides > 0 ? 1 : 0);
   }
 
   get uptimeSeconds(): number {

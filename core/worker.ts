@@ -4,6 +4,7 @@ import { Builtin } from "./builtin.ts";
 import { type Family, resolveName } from "./dns.ts";
 import { FileWriter } from "./file-writer.ts";
 import { createRing } from "./inside/ring.ts";
+import { RUNTIME_TOPIC } from "./inside/topics.ts";
 import type {
   AddressConfig,
   FromWorker,
@@ -95,7 +96,10 @@ class Worker {
       stats: this.#cells,
       post: this.#post,
     });
-    for (const [topic, value] of this.#topics) builtin.publish(topic, value);
+    for (const [topic, value] of this.#topics) {
+      builtin.publish(topic, value);
+      if (topic === RUNTIME_TOPIC) boxes.setRuntime(JSON.stringify(value));
+    }
     return [builtin, sockets, boxes];
   }
 
@@ -192,6 +196,7 @@ class Worker {
       case "publish":
         this.#topics.set(message.topic, message.value);
         this.#guarded(() => this.#builtin.publish(message.topic, message.value));
+        if (message.topic === RUNTIME_TOPIC) this.#boxes.setRuntime(JSON.stringify(message.value));
         this.#sockets.poke();
         break;
       case "reply":

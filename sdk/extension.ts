@@ -10,6 +10,7 @@ import type {
   ListenerFilterFactory,
   NetworkFilterFactory,
 } from "./network.ts";
+import type { Runtime } from "./runtime.ts";
 import type { ExtensionRef, Static, TSchema } from "./schema.ts";
 import type { Service } from "./service.ts";
 import type { Stats } from "./stats.ts";
@@ -145,6 +146,8 @@ export interface SetupContext {
   };
   readonly log: Log;
   readonly stats: Stats;
+  /** Values of the bootstrap's `layered_runtime`, always the newest. */
+  readonly runtime: Runtime;
   /** Where a filter's own stats stand by Envoy's naming: `http.<stat_prefix>.` in a connection manager's chain. Absent: nowhere special. */
   readonly statPrefix?: string;
   readonly clusters: Clusters;

@@ -14,6 +14,7 @@ export * from "./http2-options.ts";
 export * from "./load-assignment.ts";
 export * from "./network.ts";
 export * from "./route.ts";
+export * from "./runtime.ts";
 export * from "./schema.ts";
 export * from "./service.ts";
 export * from "./stats.ts";

@@ -82,6 +82,25 @@ const NodeSchema = Type.Object({
   user_agent_version: Type.Optional(Type.Unknown()),
 });
 
+const LayeredRuntime = Type.Object({
+  layers: Type.Optional(
+    Type.Array(
+      Type.Object({
+        name: Type.String({ minLength: 1 }),
+        static_layer: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
+        disk_layer: Type.Optional(
+          Type.Object({
+            symlink_root: Type.String({ default: "" }),
+            subdirectory: Type.String({ default: "" }),
+            append_service_cluster: Type.Boolean({ default: false }),
+          }),
+        ),
+        admin_layer: Type.Optional(Type.Object({})),
+      }),
+    ),
+  ),
+});
+
 const schemas = new Map<string, Schema>();
 
 /** The bootstrap's schema: core's own fields, and the sections that services own. Kept, as a schema is compiled once. */
@@ -98,6 +117,7 @@ function withSections(packages: readonly PackageInfo[]): Schema {
     static_resources: Type.Optional(
       Type.Object({ listeners: Type.Optional(Type.Array(Listener)) }),
     ),
+    layered_runtime: Type.Optional(LayeredRuntime),
   });
   const schema = structuredClone(own) as unknown as MutableSchema;
   for (const service of services(packages)) {
@@ -137,6 +157,7 @@ export interface Maker {
 export function runtimeConfig(value: unknown, root: MapNode, maker: Maker): RuntimeConfig {
   const bootstrap = (value ?? {}) as {
     readonly node?: { readonly id?: string; readonly cluster?: string };
+    readonly layered_runtime?: Static<typeof LayeredRuntime>;
     readonly static_resources?: { readonly listeners?: readonly (Listener | undefined)[] };
   };
   const listeners = listenerConfigs(bootstrap.static_resources?.listeners ?? [], maker);
@@ -144,6 +165,7 @@ export function runtimeConfig(value: unknown, root: MapNode, maker: Maker): Runt
     listeners,
     services: serviceConfigs(value, root, maker),
     node: { id: bootstrap.node?.id ?? "", cluster: bootstrap.node?.cluster ?? "" },
+    runtime: bootstrap.layered_runtime?.layers ?? [],
   };
 }
 

@@ -12,6 +12,7 @@ import type {
   Log,
   LogFields,
   Regex,
+  Runtime,
   SetupContext,
   Slot,
   Stats,
@@ -37,6 +38,7 @@ export interface Surroundings {
   readonly connections: ConnectionTable;
   readonly wheel: TimerWheel;
   readonly stats: StatsTable;
+  readonly runtime: Runtime;
   readonly topics: Topics;
   readonly files: FileTable;
   readonly clusters: Clusters;
@@ -53,6 +55,7 @@ export class Context implements SetupContext {
   readonly node: { readonly id: string; readonly cluster: string; readonly address?: string };
   readonly log: Log;
   readonly stats: Stats;
+  readonly runtime: Runtime;
   readonly statPrefix: string;
   readonly clusters: Clusters;
   readonly previous: unknown;
@@ -65,6 +68,7 @@ export class Context implements SetupContext {
     this.node = around.node;
     this.log = new PackageLog(around.host, scope.package);
     this.stats = new ScopedStats(around.stats, "");
+    this.runtime = around.runtime;
     this.statPrefix = scope.place.statPrefix;
     this.clusters = around.clusters;
     this.previous = scope.previous;

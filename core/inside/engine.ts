@@ -5,6 +5,8 @@ import {
   type ExtensionRef,
   type Kinds,
   type NetworkFilterFactory,
+  Runtime,
+  type RuntimeValue,
   type Service,
   type Slot,
 } from "@tsproxy/sdk";
@@ -21,7 +23,7 @@ import { CLOSED_FLAG, EVENT, SOCKET_ERRORS, WORD } from "./ring.ts";
 import { type ParkedDescription, Sandboxes } from "./sandboxes.ts";
 import { ScopedStats, StatsTable } from "./stats.ts";
 import { TimerWheel } from "./timers.ts";
-import { Topics } from "./topics.ts";
+import { RUNTIME_TOPIC, Topics } from "./topics.ts";
 
 const WAIT_LIMIT_MS = 15_000;
 /** The rest of the stats cells belongs to sandboxes. */
@@ -61,6 +63,7 @@ export class Engine {
   readonly #wheel: TimerWheel;
   readonly #connections: ConnectionTable;
   readonly #stats: StatsTable;
+  readonly #runtime = new Runtime();
   readonly #files: FileTable;
   readonly #around: Surroundings;
   readonly #role: EngineOptions["role"];
@@ -94,6 +97,9 @@ export class Engine {
     );
     this.#files = new FileTable(this.host, this.#wheel);
     this.topics = new Topics(this.host);
+    this.topics.subscribe(RUNTIME_TOPIC, (values) =>
+      this.#runtime.replace(values as readonly [string, RuntimeValue][]),
+    );
     this.#sandboxes = new Sandboxes(this.#io, this.host);
     this.registry = new Registry((name, error) => this.host.fault(name, error));
     this.#chunk = new Chunk(this.#io.memory, 0, 0);
@@ -108,6 +114,7 @@ export class Engine {
       connections: this.#connections,
       wheel: this.#wheel,
       stats: this.#stats,
+      runtime: this.#runtime,
       topics: this.topics,
       files: this.#files,
       clusters,

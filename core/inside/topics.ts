@@ -1,5 +1,8 @@
 import type { Host } from "./host.ts";
 
+/** Core tells each isolate the values of the runtime: a list of [key, value]. */
+export const RUNTIME_TOPIC = "core/runtime";
+
 /** Values that isolates tell each other by name; the last one of a topic is kept for those who come later. */
 export class Topics {
   readonly #host: Host;

@@ -96,6 +96,7 @@ export class Sandbox {
   readonly #now: () => number;
   #cpu: CpuBudget;
   #isolate: SandboxIsolate | undefined = undefined;
+  #runtime = "";
   #inbox: Inbox | undefined = undefined;
   #stats: SandboxStats | undefined = undefined;
   #uses: SandboxUse[] = [];
@@ -211,6 +212,7 @@ export class Sandbox {
     isolate.times[BOX.WAKE_AT / 2] = Number.POSITIVE_INFINITY;
     try {
       isolate.times[BOX.NOW / 2] = this.#now();
+      if (this.#runtime !== "") await isolate.call("setRuntime", this.#runtime);
       const text = await isolate.call("prepare", JSON.stringify(uses));
       return { isolate, stats, refusals: this.#parseRefusals(text) };
     } catch (error) {
@@ -278,6 +280,22 @@ export class Sandbox {
     } catch (error) {
       if (build === this.#build) this.#fault("hand-over", error);
       return new Map();
+    } finally {
+      if (build === this.#build) this.#comeBack();
+    }
+  }
+
+  /** `text`: JSON of all runtime values, as this isolate and those after it see them. */
+  async setRuntime(text: string): Promise<void> {
+    this.#runtime = text;
+    const isolate = this.#isolate;
+    if (isolate === undefined) return;
+    const build = this.#build;
+    this.#leave();
+    try {
+      await isolate.call("setRuntime", text);
+    } catch (error) {
+      if (build === this.#build) this.#fault("runtime", error);
     } finally {
       if (build === this.#build) this.#comeBack();
     }

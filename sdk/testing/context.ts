@@ -13,6 +13,7 @@ import type {
   Turns,
 } from "../extension.ts";
 import type { Address, Connection, ConnectionHandler } from "../network.ts";
+import { Runtime } from "../runtime.ts";
 import type { ExtensionRef } from "../schema.ts";
 import type { Counter, Gauge, Histogram, Stats } from "../stats.ts";
 import { TestClock } from "./clock.ts";
@@ -108,6 +109,7 @@ export class TestContext implements SetupContext {
   node = { id: "test-node", cluster: "test-cluster" };
   readonly clock = new TestClock();
   readonly stats = new TestStats();
+  readonly runtime = new Runtime();
   readonly logged: { level: string; message: string; fields: LogFields }[] = [];
   readonly opened: Opened[] = [];
   readonly files = new Map<string, string>();

@@ -7,6 +7,7 @@ import type {
   Log,
   LogFields,
   Regex,
+  Runtime,
   SetupContext,
   Slot,
   Stats,
@@ -24,6 +25,7 @@ export class SandboxContext implements SetupContext {
   readonly node: { readonly id: string; readonly cluster: string };
   readonly log: Log;
   readonly stats: Stats;
+  readonly runtime: Runtime;
   readonly previous: unknown;
   readonly #around: Surroundings;
   readonly #disposers: (() => void)[] = [];
@@ -36,6 +38,7 @@ export class SandboxContext implements SetupContext {
     this.node = around.node;
     this.log = new SandboxLog(around);
     this.stats = new ScopedStats(around.stats, "");
+    this.runtime = around.runtime;
     this.previous = previous;
     this.#around = around;
   }

@@ -41,6 +41,11 @@ export function init(
   connections = new ConnectionTable(around);
 }
 
+/** `text`: JSON of [key, value] of all runtime values. */
+export function setRuntime(text: string): void {
+  around.runtime.replace(JSON.parse(text));
+}
+
 /** The package's default export. "" if it can live here, else why it cannot. */
 export function adopt(exported: unknown): string {
   const found = exported as Partial<Definition> | undefined;

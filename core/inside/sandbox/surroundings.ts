@@ -1,4 +1,4 @@
-import type { Timer } from "@tsproxy/sdk";
+import { Runtime, type Timer } from "@tsproxy/sdk";
 import { StatsTable } from "../stats.ts";
 import { TimerWheel, type WheelTimer } from "../timers.ts";
 import { ANSWER, BOX, STATS_CELLS } from "./layout.ts";
@@ -14,6 +14,7 @@ export class Surroundings {
   readonly outbox: Outbox;
   readonly clock: Clock;
   readonly stats: StatsTable;
+  readonly runtime = new Runtime();
   readonly routeConfigs = new RouteConfigs();
   node: { readonly id: string; readonly cluster: string } = { id: "", cluster: "" };
   worker = 0;

@@ -66,6 +66,13 @@ export interface ServerSnapshot {
   readonly node: Record<string, unknown>;
 }
 
+export interface RuntimeSnapshot {
+  readonly layers: readonly string[];
+  readonly entries: Readonly<
+    Record<string, { readonly layer_values: readonly string[]; readonly final_value: string }>
+  >;
+}
+
 /** What admin's pages are made of: asked of core when a page is asked for, and told by the cluster manager. */
 export class CoreData {
   readonly #cx: SetupContext;
@@ -96,6 +103,13 @@ export class CoreData {
   server(): Promise<ServerSnapshot> {
     return this.#ask("core.server_info");
   }
+  runtime(): Promise<RuntimeSnapshot> {
+    return this.#ask("core.runtime");
+  }
+  /** False: no layer of the config takes changes. */
+  modifyRuntime(changes: Readonly<Record<string, string>>): Promise<boolean> {
+    return this.#ask("core.runtime_modify", changes);
+  }
   async resetCounters(): Promise<void> {
     await this.#ask("core.reset_counters");
   }
@@ -106,7 +120,7 @@ export class CoreData {
   }
 
   /** Core's answers are our own process speaking: their shape is agreed, not checked. */
-  #ask<T>(operation: string): Promise<T> {
-    return this.#cx.operation(operation, {}) as Promise<T>;
+  #ask<T>(operation: string, args: unknown = {}): Promise<T> {
+    return this.#cx.operation(operation, args) as Promise<T>;
   }
 }

@@ -7,6 +7,7 @@ import { listeners } from "./listeners.ts";
 import { packages } from "./packages.ts";
 import { prometheus } from "./prometheus.ts";
 import type { Query } from "./query.ts";
+import { runtime, runtimeModify } from "./runtime.ts";
 import { ready, serverInfo } from "./server.ts";
 import { stats } from "./stats.ts";
 
@@ -100,6 +101,13 @@ export const ENDPOINTS: readonly Endpoint[] = [
       await core.resetCounters();
       return text("OK\n");
     },
+  },
+  { path: "/runtime", help: "print runtime values", answer: runtime },
+  {
+    path: "/runtime_modify",
+    help: "Adds or modifies runtime values as passed in query parameters. To delete a previously added key, use an empty string as the value. Note that deletion only applies to overrides added via this endpoint; values loaded from disk can be modified via override but not deleted. E.g. ?key1=value1&key2=value2...",
+    mutates: true,
+    answer: runtimeModify,
   },
   { path: "/server_info", help: "print server version/status information", answer: serverInfo },
   {

@@ -21,6 +21,11 @@ export class Query {
     }
   }
 
+  /** All parameters, in the order given. */
+  get all(): ReadonlyMap<string, string> {
+    return this.#values;
+  }
+
   has(name: string): boolean {
     return this.#values.has(name);
   }

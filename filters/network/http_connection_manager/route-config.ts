@@ -5,6 +5,7 @@ import {
   headerRules,
   QueryParameterMatcher,
   RouteConfigs,
+  RuntimeFractionalPercent,
   SafeRegex,
   type Static,
   Type,
@@ -19,14 +20,7 @@ const RouteMatch = Type.Object({
   case_sensitive: Type.Boolean({ default: true }),
   headers: Type.Array(HeaderMatcher, { default: [] }),
   query_parameters: Type.Array(QueryParameterMatcher, { default: [] }),
-  runtime_fraction: Type.Optional(
-    Type.Object({
-      default_value: Type.Object({
-        numerator: UInt32({ default: 0 }),
-        denominator: Enum(["HUNDRED", "TEN_THOUSAND", "MILLION"], { default: "HUNDRED" }),
-      }),
-    }),
-  ),
+  runtime_fraction: Type.Optional(RuntimeFractionalPercent),
   grpc: Type.Optional(Type.Object({})),
 });
 export type RouteMatch = Static<typeof RouteMatch>;

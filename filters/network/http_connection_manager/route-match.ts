@@ -9,13 +9,13 @@ import {
   latin1Encode,
   type Regex,
   type RequestHeaders,
+  RuntimeFraction,
   type SetupContext,
 } from "@tsproxy/sdk";
 import type { RouteMatch as RouteMatchConfig } from "./route-config.ts";
 
 const QUESTION = 63;
 const SLASH = 47;
-const DENOMINATOR = { HUNDRED: 100, TEN_THOUSAND: 10_000, MILLION: 1_000_000 } as const;
 
 /** One random number a stream, the same however often its route is chosen. */
 export interface Chance {
@@ -33,8 +33,7 @@ export class RouteMatch {
   readonly regex: Regex | undefined;
   readonly #bytes: Uint8Array;
   readonly #conditions: readonly HeadMatch[];
-  readonly #numerator: number;
-  readonly #denominator: number;
+  readonly #fraction: RuntimeFraction | undefined;
 
   constructor(config: RouteMatchConfig, path: string, cx: SetupContext) {
     this.form = pathForm(config, path);
@@ -52,14 +51,13 @@ export class RouteMatch {
         compileQueryMatch(q, `${path}.query_parameters[${k}]`, cx),
       ),
     ];
-    const fraction = config.runtime_fraction?.default_value;
-    this.#numerator = fraction?.numerator ?? 0;
-    this.#denominator = fraction === undefined ? 0 : DENOMINATOR[fraction.denominator];
+    const fraction = config.runtime_fraction;
+    this.#fraction = fraction && new RuntimeFraction(fraction, cx.runtime);
   }
 
   matches(headers: RequestHeaders, chance: Chance): boolean {
     if (!this.#matchesPath(headers)) return false;
-    if (this.#denominator > 0 && chance.random % this.#denominator >= this.#numerator) return false;
+    if (this.#fraction?.enabled(chance.random) === false) return false;
     for (let k = 0; k < this.#conditions.length; k++) {
       if (!this.#conditions[k]!.matches(headers)) return false;
     }

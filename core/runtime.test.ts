@@ -1,0 +1,125 @@
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import type { RuntimeValue } from "@tsproxy/sdk";
+import { afterEach, describe, expect, it } from "vitest";
+import { RuntimeLayers, readRuntimeText } from "./runtime.ts";
+
+const cleanups: (() => void)[] = [];
+afterEach(() => {
+  for (const cleanup of cleanups.splice(0)) cleanup();
+});
+
+function layers() {
+  const seen: Map<string, RuntimeValue>[] = [];
+  let told: (() => void) | undefined;
+  const runtime = new RuntimeLayers({
+    serviceCluster: "front",
+    onChange: (values) => {
+      seen.push(new Map(values));
+      told?.();
+    },
+    onError: (message) => {
+      throw new Error(message);
+    },
+  });
+  cleanups.push(() => runtime.close());
+  const changed = () =>
+    new Promise<void>((resolve) => {
+      told = resolve;
+    });
+  return { runtime, values: () => Object.fromEntries(seen.at(-1)!), changed };
+}
+
+describe("values", () => {
+  it.each([
+    ["12", 12],
+    [" 5 ", 5],
+    ["1e6", 1e6],
+    ["-1", -1],
+    ["0x10", "0x10"],
+    ["TRUE", true],
+    ["word", "word"],
+    ["{numerator: 3}", { numerator: 3, denominator: 100 }],
+    ["numerator: 3\ndenominator: million", { numerator: 3, denominator: 1_000_000 }],
+    ["{numerator: 3, other: 1}", "{numerator: 3, other: 1}"],
+    ["{numerator: [", "{numerator: ["],
+  ])("reads %j as %j", (text, value) => {
+    expect(readRuntimeText(text)).toEqual(value);
+  });
+});
+
+it("flattens maps into dotted keys, but for fractions", () => {
+  const { runtime, values } = layers();
+  const tree = { a: { b: 1, c: { numerator: 5, denominator: "TEN_THOUSAND" } }, "x.y": "yes" };
+  runtime.configure([{ name: "base", static_layer: tree }]);
+  expect(values()).toEqual({
+    "a.b": 1,
+    "a.c": { numerator: 5, denominator: 10_000 },
+    "x.y": "yes",
+  });
+});
+
+it("lets the last layer win, and operators take their overrides back", () => {
+  const { runtime, values } = layers();
+  runtime.configure([
+    { name: "base", static_layer: { a: 1 } },
+    { name: "admin", admin_layer: {} },
+  ]);
+  expect(runtime.modify({ a: "7", b: "word" })).toBe(true);
+  expect(values()).toEqual({ a: 7, b: "word" });
+  expect(runtime.dump()).toEqual({
+    layers: ["base", "admin"],
+    entries: {
+      a: { layer_values: ["1", "7"], final_value: "7" },
+      b: { layer_values: ["", "word"], final_value: "word" },
+    },
+  });
+  runtime.modify({ a: "" });
+  expect(values()).toEqual({ a: 1, b: "word" });
+});
+
+it("takes no overrides without an admin layer", () => {
+  const { runtime } = layers();
+  runtime.configure([]);
+  expect(runtime.modify({ a: "1" })).toBe(false);
+});
+
+it("reads directories, and again when the symbolic link is moved", async () => {
+  const root = fs.mkdtempSync(path.join(os.tmpdir(), "runtime-"));
+  cleanups.push(() => fs.rmSync(root, { recursive: true }));
+  for (const [version, n] of [
+    ["v1", "5"],
+    ["v2", "6"],
+  ] as const) {
+    fs.mkdirSync(path.join(root, version, "envoy/front/health"), { recursive: true });
+    fs.writeFileSync(path.join(root, version, "envoy/front/health/min"), `# why\n${n}\n`);
+  }
+  const link = path.join(root, "current");
+  fs.symlinkSync("v1", link);
+  const { runtime, values, changed } = layers();
+  const disk = { symlink_root: link, subdirectory: "envoy", append_service_cluster: true };
+  runtime.configure([{ name: "disk", disk_layer: disk }]);
+  expect(values()).toEqual({ "health.min": 5 });
+  const swapped = changed();
+  fs.symlinkSync("v2", `${link}.new`);
+  fs.renameSync(`${link}.new`, link);
+  await swapped;
+  expect(values()).toEqual({ "health.min": 6 });
+});
+
+it("takes a directory that is not there for an empty layer", () => {
+  const { runtime, values } = layers();
+  const disk = { symlink_root: "/nowhere/at/all", subdirectory: "", append_service_cluster: false };
+  const errors: string[] = [];
+  const quiet = new RuntimeLayers({
+    serviceCluster: "",
+    onChange: () => {},
+    onError: (message) => errors.push(message),
+  });
+  quiet.configure([{ name: "disk", disk_layer: disk }]);
+  expect(errors).toHaveLength(1);
+  expect(quiet.dump()).toEqual({ layers: ["disk"], entries: {} });
+  runtime.configure([]);
+  expect(values()).toEqual({});
+});

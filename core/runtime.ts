@@ -1,0 +1,215 @@
+import fs from "node:fs";
+import path from "node:path";
+import type { RuntimeValue } from "@tsproxy/sdk";
+import yaml from "yaml";
+import type { RuntimeLayerConfig } from "./protocol.ts";
+
+/** A value as its layer has it, and as it is read. */
+interface Entry {
+  readonly text: string;
+  readonly value: RuntimeValue;
+}
+type Values = ReadonlyMap<string, Entry>;
+
+const MAX_DEPTH = 16; // Envoy's; a directory that links to itself ends here
+const MAX_FILE_BYTES = 1024 * 1024;
+/** A swap of the symbolic link is several events. */
+const SETTLE_MS = 20;
+
+export interface RuntimeParts {
+  readonly serviceCluster: string;
+  readonly onChange: (values: readonly (readonly [string, RuntimeValue])[]) => void;
+  readonly onError: (message: string) => void;
+}
+
+/** What `/runtime` shows. A value "" in a layer is one that the layer does not have. */
+export interface RuntimeDump {
+  readonly layers: readonly string[];
+  readonly entries: Readonly<
+    Record<string, { readonly layer_values: readonly string[]; readonly final_value: string }>
+  >;
+}
+
+/** Envoy's runtime: values from the config, from directories and from operators, the last layer winning. */
+export class RuntimeLayers {
+  readonly #parts: RuntimeParts;
+  #config: readonly RuntimeLayerConfig[] = [];
+  #layers: Values[] = [];
+  readonly #overrides = new Map<string, Entry>();
+  #watches: fs.FSWatcher[] = [];
+  #settling: NodeJS.Timeout | undefined;
+  /** Envoy's `runtime.` stats. */
+  readonly counts = { loadSuccess: 0, loadError: 0, overrideExists: 0, overrideNotExists: 0 };
+
+  constructor(parts: RuntimeParts) {
+    this.#parts = parts;
+  }
+
+  /** Takes the layers of a config that was put into service; what operators have overridden stays. */
+  configure(layers: readonly RuntimeLayerConfig[]): void {
+    this.#config = layers;
+    this.#load();
+    for (const watch of this.#watches.splice(0)) watch.close();
+    for (const { disk_layer: disk } of layers) if (disk !== undefined) this.#watch(disk);
+  }
+
+  /** `/runtime_modify`: an empty value takes an override back. False: there is no admin layer. */
+  modify(changes: Readonly<Record<string, string>>): boolean {
+    if (!this.#config.some((layer) => layer.admin_layer !== undefined)) return false;
+    for (const [key, text] of Object.entries(changes)) {
+      if (text === "") this.#overrides.delete(key);
+      else this.#overrides.set(key, { text, value: readRuntimeText(text) });
+    }
+    this.#load();
+    return true;
+  }
+
+  dump(): RuntimeDump {
+    const entries: Record<string, { layer_values: string[]; final_value: string }> = {};
+    const keys = new Set(this.#layers.flatMap((layer) => [...layer.keys()]));
+    for (const key of keys) {
+      const values = this.#layers.map((layer) => layer.get(key)?.text ?? "");
+      const final = values.findLast((text) => text !== "") ?? "";
+      entries[key] = { layer_values: values, final_value: final };
+    }
+    return { layers: this.#config.map((layer) => layer.name), entries };
+  }
+
+  get keys(): number {
+    return new Set(this.#layers.flatMap((layer) => [...layer.keys()])).size;
+  }
+  get layers(): number {
+    return this.#layers.length;
+  }
+  get overrides(): number {
+    return this.#overrides.size;
+  }
+
+  close(): void {
+    clearTimeout(this.#settling);
+    for (const watch of this.#watches.splice(0)) watch.close();
+  }
+
+  #load(): void {
+    let failed = false;
+    let disks = 0;
+    this.#layers = this.#config.map((layer) => {
+      if (layer.static_layer !== undefined) return staticValues(layer.static_layer);
+      if (layer.admin_layer !== undefined) return new Map(this.#overrides);
+      if (layer.disk_layer === undefined) return new Map();
+      const directory = this.#directory(layer.disk_layer);
+      if (!fs.existsSync(directory)) return new Map();
+      disks++;
+      try {
+        return diskValues(directory);
+      } catch (error) {
+        failed = true;
+        const reason = error instanceof Error ? error.message : String(error);
+        this.#parts.onError(`runtime layer "${layer.name}" cannot be read: ${reason}`);
+        return new Map();
+      }
+    });
+    if (failed) this.counts.loadError++;
+    else this.counts.loadSuccess++;
+    if (disks > 1) this.counts.overrideExists++;
+    else this.counts.overrideNotExists++;
+    const all = new Map<string, RuntimeValue>();
+    for (const layer of this.#layers) for (const [key, { value }] of layer) all.set(key, value);
+    this.#parts.onChange([...all]);
+  }
+
+  #directory(disk: NonNullable<RuntimeLayerConfig["disk_layer"]>): string {
+    const parts = [disk.symlink_root, disk.subdirectory];
+    return path.join(...parts, disk.append_service_cluster ? this.#parts.serviceCluster : "");
+  }
+
+  /** Envoy's contract: whoever changes values makes a new directory and moves a symbolic link over the old one. */
+  #watch({ symlink_root }: NonNullable<RuntimeLayerConfig["disk_layer"]>): void {
+    const root = path.resolve(symlink_root);
+    try {
+      const watch = fs.watch(path.dirname(root), (_event, name) => {
+        if (name === path.basename(root))
+          this.#settling ??= setTimeout(() => this.#swap(), SETTLE_MS);
+      });
+      watch.on("error", (error) => this.#parts.onError(`${root} is not watched: ${error.message}`));
+      watch.unref();
+      this.#watches.push(watch);
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      this.#parts.onError(`runtime: ${root} cannot be watched: ${reason}`);
+    }
+  }
+
+  #swap(): void {
+    this.#settling = undefined;
+    this.#load();
+  }
+}
+
+/** `{ a: { b: 1 } }` is the key `a.b`; a map that is a FractionalPercent is a value. */
+function staticValues(tree: Readonly<Record<string, unknown>>, prefix = ""): Map<string, Entry> {
+  const values = new Map<string, Entry>();
+  for (const [name, value] of Object.entries(tree)) {
+    const key = prefix + name;
+    if (typeof value === "string") values.set(key, { text: value, value: readRuntimeText(value) });
+    else if (typeof value === "number" || typeof value === "boolean")
+      values.set(key, { text: String(value), value });
+    else if (typeof value === "object" && value !== null) {
+      const fraction = fractionOf(value as Record<string, unknown>);
+      if (fraction !== undefined) values.set(key, { text: JSON.stringify(value), value: fraction });
+      else for (const [k, v] of staticValues(value as never, `${key}.`)) values.set(k, v);
+    }
+  }
+  return values;
+}
+
+function diskValues(root: string): Map<string, Entry> {
+  const values = new Map<string, Entry>();
+  const walk = (directory: string, prefix: string, depth: number): void => {
+    if (depth > MAX_DEPTH) throw new Error(`more than ${MAX_DEPTH} directories deep`);
+    for (const name of fs.readdirSync(directory).sort()) {
+      const file = path.join(directory, name);
+      const stat = fs.statSync(file);
+      if (stat.isDirectory()) walk(file, `${prefix}${name}.`, depth + 1);
+      else if (stat.isFile() && stat.size <= MAX_FILE_BYTES) {
+        const lines = fs.readFileSync(file, "utf8").split("\n");
+        const text = lines
+          .filter((line) => !line.startsWith("#"))
+          .join("\n")
+          .trimEnd();
+        values.set(prefix + name, { text, value: readRuntimeText(text) });
+      }
+    }
+  };
+  walk(root, "", 0);
+  return values;
+}
+
+/** What a text of a file or an operator stands for: a number, a boolean, a FractionalPercent as YAML, else itself. */
+export function readRuntimeText(text: string): RuntimeValue {
+  const trimmed = text.trim();
+  if (/^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$/.test(trimmed)) return Number(trimmed);
+  const lower = trimmed.toLowerCase();
+  if (lower === "true" || lower === "false") return lower === "true";
+  if (!trimmed.includes("numerator")) return text;
+  try {
+    return fractionOf(yaml.parse(text)) ?? text;
+  } catch {
+    return text;
+  }
+}
+
+const DENOMINATORS: Readonly<Record<string, number>> = {
+  HUNDRED: 100,
+  TEN_THOUSAND: 10_000,
+  MILLION: 1_000_000,
+};
+
+function fractionOf(value: unknown): RuntimeValue | undefined {
+  if (typeof value !== "object" || value === null || !("numerator" in value)) return undefined;
+  const { numerator, denominator = "HUNDRED", ...rest } = value as Record<string, unknown>;
+  const whole = Number(numerator);
+  if (Object.keys(rest).length > 0 || !Number.isInteger(whole) || whole < 0) return undefined;
+  const known = DENOMINATORS[String(denominator).toUpperCase()];
+  return known === undefined ? undefined : { numerator: whole, denominator: known };
+}
