@@ -3,10 +3,29 @@ import type { SetupContext } from "./extension.ts";
 import type { Address, CloseEvent, Connection, ConnectionHandler } from "./network.ts";
 import type { Counter, Gauge, Stats } from "./stats.ts";
 
-/** What a balancer may look at. */
+/** Envoy's RoutingPriority: each has limits of its own in a cluster. */
+export type Priority = "default" | "high";
+
+/** A key of `envoy.lb` that the chosen host's metadata should have with this value (JSON). */
+export interface MetadataCriterion {
+  readonly key: string;
+  readonly value: unknown;
+}
+
+/** What a balancer, and whoever asks it, may look at. */
 export interface BalancerContext {
-  /** Undefined: nothing to hash. */
-  readonly hash?: number;
+  /** What the hash policies of the route make of the request: 64 bits, unsigned (`xxHash64`). Undefined: nothing to hash. */
+  readonly hash?: bigint | undefined;
+  /** For subsets: sorted by key; the same array for every request that asks for the same. Undefined or empty: asks for none. */
+  readonly metadataMatch?: readonly MetadataCriterion[] | undefined;
+  /** Undefined: DEFAULT. */
+  readonly priority?: Priority | undefined;
+  /** A retry: true if that host has no use (`retry_host_predicate`). It is taken after all when `hostSelectionRetries` others had none either. */
+  rejects?(host: Host): boolean;
+  /** How often another host is chosen in the place of a rejected one. Undefined: never. */
+  readonly hostSelectionRetries?: number | undefined;
+  /** A retry: levels of priority that get no load (`retry_priority`), unless no other level has any. */
+  readonly excludedPriorities?: ReadonlySet<number> | undefined;
 }
 
 /** An endpoint that is alive in a cluster. */
@@ -16,6 +35,10 @@ export interface Host {
   readonly key: string;
   readonly hostname: string;
   readonly weight: number;
+  /** Level of priority, 0 the first (also if absent). */
+  readonly priority?: number;
+  /** `metadata` of the endpoint as the config or discovery gave it: `{ filter_metadata: { "envoy.lb": { … } } }`. */
+  readonly metadata?: unknown;
   readonly healthy: boolean;
   /** Requests in progress on this worker; counted by the pool. */
   activeRequests: number;
@@ -63,8 +86,11 @@ export interface ClusterType {
  */
 export type BalancerFactory = (hosts: readonly Host[], previous?: Balancer) => Balancer;
 export interface Balancer {
-  /** Undefined: no host. */
-  choose(context: BalancerContext): Host | undefined;
+  /**
+   * Undefined: no host. `attempt` counts the hosts that `context.rejects` has turned down: who chooses by hash has to answer
+   * another one then.
+   */
+  choose(context: BalancerContext, attempt?: number): Host | undefined;
 }
 
 /** The cluster manager, reached as `cx.clusters`. */
@@ -110,6 +136,9 @@ export interface Cluster {
   readonly traffic: ClusterStats;
   readonly hosts: readonly Host[];
   readonly connectTimeoutMs: number;
+  /** The breaker of retries (`max_retries`, or the retry budget). False: too many run. Each true is ended once with `endRetry`. */
+  beginRetry(priority: Priority): boolean;
+  endRetry(priority: Priority): void;
   /**
    * Chooses a host and begins an HTTP exchange on a pooled connection. Undefined if callbacks were called at once.
    */

@@ -1,5 +1,10 @@
 import { ConfigError, type SetupContext } from "./extension.ts";
-import { type HeaderName, headerName, type RequestHeaders } from "./headers.ts";
+import {
+  type HeaderName,
+  headerName,
+  type RequestHeaders,
+  type ResponseHeaders,
+} from "./headers.ts";
 import { type Static, Type } from "./schema.ts";
 import { compileStringMatch, type StringMatch, StringMatcher } from "./string-match.ts";
 
@@ -24,9 +29,9 @@ export const QueryParameterMatcher = Type.Object({
 });
 export type QueryParameterMatcher = Static<typeof QueryParameterMatcher>;
 
-/** A condition on a request head. */
-export interface HeadMatch {
-  matches(headers: RequestHeaders): boolean;
+/** A condition on a head, a request's unless the type says otherwise. */
+export interface HeadMatch<H = RequestHeaders> {
+  matches(headers: H): boolean;
 }
 
 const PSEUDO = {
@@ -42,7 +47,28 @@ export function compileHeaderMatch(
   path: string,
   cx: SetupContext,
 ): HeadMatch {
-  const read = reader(config.name, path);
+  return compileWith(config, path, cx, reader(config.name, path));
+}
+
+/** The same for a response head, whose only pseudo header is `:status`. */
+export function compileResponseHeaderMatch(
+  config: HeaderMatcher,
+  path: string,
+  cx: SetupContext,
+): HeadMatch<ResponseHeaders> {
+  if (config.name.toLowerCase() === ":status") {
+    return compileWith(config, path, cx, (headers: ResponseHeaders) => [String(headers.status)]);
+  }
+  const header = nameOf(config.name, `${path}.name`);
+  return compileWith(config, path, cx, (headers: ResponseHeaders) => headers.getAll(header));
+}
+
+function compileWith<H>(
+  config: HeaderMatcher,
+  path: string,
+  cx: SetupContext,
+  read: (headers: H) => readonly string[],
+): HeadMatch<H> {
   const invert = config.invert_match;
   const value = valueMatch(config, path, cx);
   if (value === undefined) {

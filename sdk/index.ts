@@ -19,3 +19,4 @@ export * from "./schema.ts";
 export * from "./service.ts";
 export * from "./stats.ts";
 export * from "./string-match.ts";
+export * from "./xxhash64.ts";

@@ -1,5 +1,7 @@
+import type { Host, MetadataCriterion, Priority } from "./cluster.ts";
 import type { FormatSource } from "./format.ts";
-import type { RequestHeaders, ResponseHeaders } from "./headers.ts";
+import type { HeadMatch } from "./header-match.ts";
+import type { HeaderName, RequestHeaders, ResponseHeaders } from "./headers.ts";
 import type { StreamInfo } from "./http.ts";
 
 /** The route that a request took, resolved by the connection manager; the router carries it out. */
@@ -37,7 +39,109 @@ export interface RouteAction {
   /** Rewrites of path and host. `keepOriginals`: what was there goes into x-envoy-original-path and -host. */
   rewrite(headers: RequestHeaders, keepOriginals?: boolean): void;
   readonly autoHostRewrite: boolean;
+  /** What the route asks for beyond one attempt at one host; undefined: nothing. Shared by all requests of the route. */
+  readonly policies?: RoutePolicies | undefined;
 }
+
+/** Each member as Envoy's field of that name, after virtual host and route are merged. */
+export interface RoutePolicies {
+  readonly retry: RetryPolicy | undefined;
+  readonly hedgeOnPerTryTimeout: boolean;
+  readonly mirrors: readonly MirrorPolicy[];
+  readonly hash: readonly HashPolicy[];
+  readonly metadataMatch: readonly MetadataCriterion[] | undefined;
+  readonly priority: Priority;
+  readonly streamDuration: StreamDuration | undefined;
+  readonly internalRedirect: InternalRedirectPolicy | undefined;
+  /** `include_request_attempt_count`, `include_attempt_count_in_response`, `include_is_timeout_retry_header`. */
+  readonly attemptCountInRequest: boolean;
+  readonly attemptCountInResponse: boolean;
+  readonly timeoutRetryInRequest: boolean;
+  /** Bytes of a request's body that are kept for retries, mirrors and redirects at most. */
+  readonly bufferLimit: number | undefined;
+  /** `max_grpc_timeout`, the older way to honour `grpc-timeout`. Undefined: it is not looked at. */
+  readonly maxGrpcTimeoutMs: number | undefined;
+  readonly grpcTimeoutOffsetMs: number;
+}
+
+export interface RetryPolicy {
+  /** Words of `retry_on`, HTTP's and gRPC's; unknown ones are left out. */
+  readonly on: readonly string[];
+  readonly retries: number;
+  /** 0: none. */
+  readonly perTryTimeoutMs: number;
+  readonly perTryIdleTimeoutMs: number;
+  /** Undefined: Envoy's 25 ms (runtime `upstream.base_retry_backoff_ms`), and ten times that. */
+  readonly backOffBaseMs: number | undefined;
+  readonly backOffMaxMs: number | undefined;
+  /** `rate_limited_retry_back_off`: response headers that say when to come again. */
+  readonly resetHeaders: readonly {
+    readonly name: HeaderName;
+    readonly format: "SECONDS" | "UNIX_TIMESTAMP";
+  }[];
+  readonly resetMaxMs: number;
+  readonly statusCodes: readonly number[];
+  readonly headers: readonly HeadMatch<ResponseHeaders>[];
+  /** Empty: every request may be retried. */
+  readonly requestHeaders: readonly HeadMatch[];
+  /** `previous_hosts` is known to the router; others look at the host alone. */
+  readonly avoidPreviousHosts: boolean;
+  readonly avoids: readonly ((host: Host) => boolean)[];
+  readonly hostSelectionRetries: number;
+  /** `previous_priorities`: after so many attempts each, the priorities tried are left out. 0: never. */
+  readonly previousPrioritiesEvery: number;
+}
+
+export interface MirrorPolicy {
+  readonly cluster: string;
+  /** In the place of `cluster`, if there is one. */
+  readonly clusterHeader: HeaderName | undefined;
+  /** `-shadow` behind the host. */
+  readonly shadowHost: boolean;
+  /** Whether this request is mirrored; `random` is the stream's own number. */
+  chosen(random: number): boolean;
+  editRequest(headers: RequestHeaders): void;
+}
+
+/** Where one part of a request's hash comes from. */
+export type HashPolicy = { readonly terminal: boolean } & (
+  | {
+      readonly type: "header";
+      readonly name: HeaderName;
+      rewrite(value: string): string;
+    }
+  | {
+      readonly type: "cookie";
+      readonly name: string;
+      /** Undefined: a client without the cookie gets none. 0: one for its session. */
+      readonly ttlMs: number | undefined;
+      readonly path: string;
+      readonly attributes: readonly (readonly [string, string])[];
+    }
+  | { readonly type: "source_ip" }
+  | { readonly type: "query_parameter"; readonly name: string }
+  | { readonly type: "filter_state"; readonly key: string }
+);
+
+/** `max_stream_duration` of a route. Undefined: not said. */
+export interface StreamDuration {
+  readonly maxMs: number | undefined;
+  readonly grpcTimeoutHeaderMaxMs: number | undefined;
+  readonly grpcTimeoutHeaderOffsetMs: number | undefined;
+}
+
+export interface InternalRedirectPolicy {
+  readonly maxRedirects: number;
+  readonly statuses: readonly number[];
+  readonly allowCrossScheme: boolean;
+  readonly predicates: readonly InternalRedirectPredicate[];
+  readonly responseHeadersToCopy: readonly HeaderName[];
+}
+
+export type InternalRedirectPredicate =
+  | { readonly type: "previous_routes" }
+  | { readonly type: "allow_listed_routes"; readonly routes: readonly string[] }
+  | { readonly type: "safe_cross_scheme" };
 
 export interface RedirectAction {
   readonly type: "redirect";

@@ -1,5 +1,6 @@
 import { Chunk, latin1Decode } from "../bytes.ts";
 import type {
+  BalancerContext,
   Cluster,
   ClusterStats,
   Host,
@@ -18,6 +19,8 @@ export class TestHost implements Host {
   readonly key: string;
   hostname = "";
   weight = 1;
+  priority = 0;
+  metadata: unknown = undefined;
   healthy = true;
   activeRequests = 0;
   /** What was told of attempts: a status, `timeout` or `reset`. */
@@ -44,12 +47,18 @@ export class TestCluster implements Cluster {
   readonly stats: Stats;
   readonly traffic: ClusterStats;
   readonly host = new TestHost();
-  readonly hosts: readonly Host[] = [this.host];
+  /** One after the other gets an exchange. */
+  readonly hosts: TestHost[] = [this.host];
   readonly connectTimeoutMs = 5000;
   /** What `newStream` comes to: an exchange at once, one that waits for `connect`, or a failure. */
   answer: "ready" | "pending" | PoolFailure = "ready";
   /** Every exchange that was asked for. */
   readonly exchanges: TestExchange[] = [];
+  /** What each of them was asked for with. */
+  readonly contexts: BalancerContext[] = [];
+  /** How many retries may run, and how many do. */
+  maxRetries = 3;
+  retries = 0;
 
   constructor(name: string, stats: Stats) {
     this.name = name;
@@ -70,8 +79,19 @@ export class TestCluster implements Cluster {
     return last;
   }
 
-  newStream(callbacks: PoolCallbacks): PoolHandle | undefined {
-    const exchange = new TestExchange(callbacks, this.host);
+  beginRetry(): boolean {
+    if (this.retries >= this.maxRetries) return false;
+    this.retries++;
+    return true;
+  }
+  endRetry(): void {
+    this.retries--;
+  }
+
+  newStream(callbacks: PoolCallbacks, context: BalancerContext): PoolHandle | undefined {
+    const host = this.hosts[this.exchanges.length % this.hosts.length]!;
+    const exchange = new TestExchange(callbacks, host);
+    this.contexts.push(context);
     this.exchanges.push(exchange);
     if (this.answer === "pending") return exchange;
     if (this.answer === "ready") exchange.connect();

@@ -51,6 +51,12 @@ export class UpstreamHost implements Host {
   get weight(): number {
     return this.spec.weight;
   }
+  get priority(): number {
+    return this.spec.priority;
+  }
+  get metadata(): unknown {
+    return this.spec.metadata;
+  }
   get healthy(): boolean {
     return this.health !== "unhealthy";
   }

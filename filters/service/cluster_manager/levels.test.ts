@@ -141,7 +141,7 @@ describe("choosing", () => {
     levels.update([...level(0, 5, 0, 5), ...level(1, 10, 0, 0)]);
     const ips = Array.from(
       { length: 20 },
-      () => levels.choose({ hash: 1_234_567_885 })!.address.ip,
+      () => levels.choose({ hash: 1_234_567_885n })!.address.ip,
     );
     expect(new Set(ips)).toEqual(new Set(["10.1.0.0"]));
   });

@@ -51,8 +51,18 @@ export class Levels {
 
   choose(context: BalancerContext): UpstreamHost | undefined {
     if (this.#slot.current !== this.#generation) this.#renew();
+    let host = this.#chooseOnce(context, 0);
+    const retries = context.hostSelectionRetries ?? 0;
+    for (let k = 1; k <= retries && host !== undefined && context.rejects?.(host); k++) {
+      host = this.#chooseOnce(context, k);
+    }
+    return host;
+  }
+
+  #chooseOnce(context: BalancerContext, attempt: number): UpstreamHost | undefined {
     const only = this.#only;
-    const host = only !== undefined ? only.choose(context) : this.#chooseShare(context);
+    const host =
+      only !== undefined ? only.choose(context, attempt) : this.#chooseShare(context, attempt);
     return host instanceof UpstreamHost ? host : undefined;
   }
 
@@ -62,15 +72,16 @@ export class Levels {
     this.#generation.release();
   }
 
-  #chooseShare(context: BalancerContext): unknown {
+  #chooseShare(context: BalancerContext, attempt: number): unknown {
     const shares = this.#shares;
-    const n = (context.hash ?? Math.floor(Math.random() * 100)) % 100;
+    const { hash } = context;
+    const n = hash === undefined ? Math.floor(Math.random() * 100) : Number(hash % 100n);
     let sum = 0;
     for (let k = 0; k < shares.length; k++) {
       sum += shares[k]!.load;
       if (n >= sum && k < shares.length - 1) continue;
       if (shares[k]!.panic) this.#panics.inc();
-      return this.#balancers[k]!.choose(context);
+      return this.#balancers[k]!.choose(context, attempt);
     }
     return undefined;
   }

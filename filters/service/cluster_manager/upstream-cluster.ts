@@ -12,6 +12,7 @@ import type {
   PoolCallbacks,
   PoolFailure,
   PoolHandle,
+  Priority,
   SetupContext,
   Slot,
   Stats,
@@ -33,6 +34,7 @@ const NO_HOST: PoolFailure = Object.freeze({
   host: undefined,
   transportFailure: "",
 });
+const MAX_RETRIES = 3;
 /** Addresses come and go with DNS, and a cell is never given back; hosts beyond these share theirs. */
 const MAX_HOST_NAMES = 16_384;
 
@@ -64,6 +66,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   readonly #levels: Levels;
   readonly #sweep: Timer;
   #sweeping = false;
+  #retries = 0;
   #byId = new Map<string, UpstreamHost>();
   #hosts: readonly UpstreamHost[] = [];
   /** Hosts that are gone and still have connections. */
@@ -112,6 +115,16 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   }
 
   // ---- requests
+
+  /** Envoy's `max_retries` without a config. */
+  beginRetry(_priority: Priority): boolean {
+    if (this.#retries >= MAX_RETRIES) return false;
+    this.#retries++;
+    return true;
+  }
+  endRetry(_priority: Priority): void {
+    this.#retries--;
+  }
 
   newStream(callbacks: PoolCallbacks, context: BalancerContext): PoolHandle | undefined {
     const host = this.#levels.choose(context);
