@@ -162,7 +162,8 @@ export function compileQueryMatch(
   };
 }
 
-function queryParameter(path: string, name: string): string | undefined {
+/** The first value of that parameter, as it is written; undefined: none. */
+export function queryParameter(path: string, name: string): string | undefined {
   let at = path.indexOf("?") + 1;
   if (at === 0) return undefined;
   while (at <= path.length) {

@@ -50,6 +50,22 @@ export interface RouteConfigRef extends ExtensionRef {
   readonly disabled?: boolean;
 }
 
+/**
+ * Schema of an Any whose message the package carries out itself: names of messages, each with the schema of its fields. `setup`
+ * gets these fields beside `"@type"`, which is the bare name.
+ */
+export function Typed<const T extends Record<string, TSchema>>(types: T) {
+  return Type.Unsafe<TypedOf<T>>({ type: "object", typed: types });
+}
+type TypedOf<T extends Record<string, TSchema>> = {
+  [K in keyof T]: { readonly "@type": K } & Static<T[K]>;
+}[keyof T];
+
+/** The same within a TypedExtensionConfig: `{ name, typed_config }`. */
+export function TypedExtension<const T extends Record<string, TSchema>>(types: T) {
+  return Type.Object({ name: Type.String({ default: "" }), typed_config: Typed(types) });
+}
+
 /** A protobuf Duration: a string of seconds (`"0.25s"`). `setup` gets milliseconds as a number. */
 export function Duration(
   options: { readonly default?: number; readonly description?: string } = {},

@@ -96,6 +96,8 @@ export class Builder {
     if (extension !== undefined) return this.#extension(extension, node, root);
     const section = schemas.find((s) => s.section !== undefined)?.section;
     if (section !== undefined) return this.#section(section, node);
+    const typed = schemas.find((s) => s.typed !== undefined)?.typed;
+    if (typed !== undefined) return this.#typed(typed, node, root);
     if (schemas.some((s) => s.duration === true)) return this.#duration(node);
     if (node.kind === "map") return this.#map(node, schemas, root, known);
     if (node.kind === "list") return this.#list(node, schemas, root, known);
@@ -103,6 +105,33 @@ export class Builder {
     if (isType(schemas, "array") && !isType(schemas, "string"))
       return this.#list(new ListNode(node.place, [node]), schemas, root, known);
     return this.#looseScalar(node, schemas);
+  }
+
+  /** An Any that the package carries out itself. */
+  #typed(types: NonNullable<Schema["typed"]>, node: Node, root: Schema): unknown {
+    if (node.kind !== "map") {
+      this.#report.error(node.place, 'a map with "@type" belongs here');
+      this.#refused.add(node);
+      return undefined;
+    }
+    const url = node.string("@type") ?? "";
+    const type = url.slice(url.lastIndexOf("/") + 1);
+    const schema = Object.hasOwn(types, type) ? types[type] : undefined;
+    if (schema === undefined) {
+      const place = node.get("@type")?.place ?? node.place;
+      this.#normaliser.loose.delete(node);
+      const what = url === "" ? '"@type" is missing' : `"${type}" is not implemented here`;
+      this.#report.error(place, what, `what works here: ${listed(Object.keys(types))}`);
+      this.#refused.add(node);
+      return undefined;
+    }
+    this.#normaliser.loose.delete(node);
+    const value = this.#value(node, alternatives(schema, root), root, this.#known(node));
+    if (typeof value !== "object" || value === null) return undefined;
+    // Its own check: the schema around it knows nothing of the message.
+    const validate = validator(schema);
+    if (!validate(value)) this.#explain(validate, node);
+    return Object.assign(value, { "@type": type });
   }
 
   #section(packageName: string, node: Node): unknown {

@@ -17,6 +17,8 @@ export interface Schema {
   readonly extension?: string;
   /** An entry of `typed_per_filter_config`. */
   readonly perRoute?: boolean;
+  /** An Any of one of these messages: name -> schema of its fields. */
+  readonly typed?: { readonly [type: string]: Schema };
   /** A protobuf Duration. */
   readonly duration?: boolean;
   /** Core's own: the section of the bootstrap that this package owns. */

@@ -3,5 +3,37 @@ import { Value } from "@sinclair/typebox/value";
 
 /** The config as core would hand it to `setup`: the schema's defaults filled in. Nothing is checked. */
 export function withDefaults<S extends TSchema>(schema: S, config: unknown): Static<S> {
-  return Value.Default(schema, JSON.parse(JSON.stringify(config))) as Static<S>;
+  const value = Value.Default(schema, JSON.parse(JSON.stringify(config)));
+  fillTyped(schema, value, schema);
+  return value as Static<S>;
+}
+
+/** TypeBox knows nothing of `Typed`: the defaults of the message that `@type` names. */
+function fillTyped(schema: TSchema, value: unknown, root: TSchema): void {
+  if (typeof value !== "object" || value === null) return;
+  const fields = value as Record<string, unknown>;
+  const { typed, properties, patternProperties, items, $ref } = schema;
+  const target = $ref === undefined ? undefined : findId(root, $ref);
+  if (target !== undefined) fillTyped(target, value, root);
+  if (typed !== undefined) {
+    const url = String(fields["@type"] ?? "");
+    const type = url.slice(url.lastIndexOf("/") + 1);
+    const inner = typed[type];
+    if (inner !== undefined) Object.assign(fields, withDefaults(inner, value), { "@type": type });
+  }
+  for (const [key, field] of Object.entries(fields)) {
+    const patterns = Object.values(patternProperties ?? {}) as TSchema[];
+    const inner = properties?.[key] ?? patterns[0] ?? items;
+    if (inner !== undefined) fillTyped(inner, field, root);
+  }
+}
+
+function findId(schema: unknown, id: string): TSchema | undefined {
+  if (typeof schema !== "object" || schema === null) return undefined;
+  if ((schema as TSchema).$id === id) return schema as TSchema;
+  for (const part of Object.values(schema)) {
+    const found = findId(part, id);
+    if (found !== undefined) return found;
+  }
+  return undefined;
 }

@@ -1,11 +1,14 @@
 import {
   type Address,
+  CidrRanges,
   type DownstreamConnection,
+  formatIp,
   headerName,
+  isLoopback,
+  parseIp,
   type RequestHeaders,
 } from "@tsproxy/sdk";
 import type { Config } from "./config.ts";
-import { CidrRanges, formatIp, isLoopback, parseIp } from "./ip.ts";
 
 const FORWARDED_FOR = headerName("x-forwarded-for");
 

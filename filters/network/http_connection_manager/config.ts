@@ -1,10 +1,5 @@
-import { Duration, Enum, Extension, type Static, Type, UInt32 } from "@tsproxy/sdk";
+import { CidrRange, Duration, Enum, Extension, type Static, Type, UInt32 } from "@tsproxy/sdk";
 import { RouteConfig } from "./route-config.ts";
-
-const CidrRange = Type.Object({
-  address_prefix: Type.String({ minLength: 1 }),
-  prefix_len: UInt32({ default: 0, maximum: 128 }),
-});
 
 export const Config = Type.Object({
   stat_prefix: Type.String({ minLength: 1 }),

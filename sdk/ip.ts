@@ -1,4 +1,12 @@
-import { ConfigError } from "@tsproxy/sdk";
+import { ConfigError } from "./extension.ts";
+import { type Static, Type, UInt32 } from "./schema.ts";
+
+/** Envoy's `core.v3.CidrRange`. */
+export const CidrRange = Type.Object({
+  address_prefix: Type.String({ minLength: 1 }),
+  prefix_len: UInt32({ default: 0, maximum: 128 }),
+});
+export type CidrRange = Static<typeof CidrRange>;
 
 /** The bytes of an IP address, 4 or 16, or undefined if the text is none. Ports, brackets and zones are not part of one. */
 export function parseIp(text: string): Uint8Array | undefined {
@@ -78,10 +86,7 @@ function longestZeros(words: readonly number[]): { at: number; length: number } 
 export class CidrRanges {
   readonly #ranges: readonly { readonly bytes: Uint8Array; readonly bits: number }[];
 
-  constructor(
-    config: readonly { readonly address_prefix: string; readonly prefix_len: number }[],
-    path: string,
-  ) {
+  constructor(config: readonly CidrRange[], path: string) {
     this.#ranges = config.map((range, k) => {
       const bytes = parseIp(range.address_prefix);
       if (bytes === undefined) {

@@ -1,0 +1,176 @@
+import { describe, expect, it } from "vitest";
+import { RequestHeaders } from "./headers.ts";
+import type { StreamInfo } from "./http.ts";
+import { compileMatcher, MatcherOf, type MatchSubject } from "./matcher.ts";
+import { Type } from "./schema.ts";
+import { TestContext, withDefaults } from "./testing/index.ts";
+
+const Schema = MatcherOf({ "test.Say": Type.Object({ word: Type.String() }) });
+
+const say = (word: string, more: object = {}) => ({
+  action: { name: "say", typed_config: { "@type": "x/test.Say", word } },
+  ...more,
+});
+const header = (name: string) => ({
+  name: "i",
+  typed_config: {
+    "@type": "type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
+    header_name: name,
+  },
+});
+const is = (name: string, exact: string) => ({
+  single_predicate: { input: header(name), value_match: { exact } },
+});
+const network = (input: string) => ({
+  name: "i",
+  typed_config: { "@type": `x/envoy.extensions.matching.common_inputs.network.v3.${input}` },
+});
+
+function subject(path: string, fields: Record<string, string> = {}): MatchSubject {
+  const request = new RequestHeaders();
+  request.path = path;
+  for (const [name, value] of Object.entries(fields)) request.append(name, value);
+  const address = { ip: "10.0.0.7", port: 4000 };
+  const info = {
+    downstreamRemoteAddress: address,
+    downstreamDirectAddress: address,
+    downstreamLocalAddress: { ip: "10.0.0.1", port: 80 },
+  } as StreamInfo;
+  return { request, info, metadata: new Map([["ns", { a: { b: "deep" } }]]) };
+}
+
+const compile = (config: object) => {
+  const tree = compileMatcher(
+    withDefaults(Schema, config),
+    "matcher",
+    new TestContext(),
+    (action) => action.word,
+  );
+  return (path: string, fields?: Record<string, string>) => tree.match(subject(path, fields));
+};
+
+describe("a matcher tree", () => {
+  it("takes the first entry of a list whose predicate holds", () => {
+    const match = compile({
+      matcher_list: {
+        matchers: [
+          { predicate: is("a", "1"), on_match: say("one") },
+          {
+            predicate: {
+              and_matcher: { predicate: [is("b", "2"), { not_matcher: is("c", "3") }] },
+            },
+            on_match: say("two"),
+          },
+          {
+            predicate: { or_matcher: { predicate: [is("d", "4"), is("e", "5")] } },
+            on_match: say("or"),
+          },
+        ],
+      },
+      on_no_match: say("none"),
+    });
+    expect(match("/", { a: "1", b: "2" })).toBe("one");
+    expect(match("/", { b: "2" })).toBe("two");
+    expect(match("/", { b: "2", c: "3" })).toBe("none");
+    expect(match("/", { e: "5" })).toBe("or");
+  });
+
+  it("goes on where a nested tree finds nothing, or an action says keep_matching", () => {
+    const nested = {
+      matcher_list: { matchers: [{ predicate: is("x", "y"), on_match: say("in") }] },
+    };
+    const match = compile({
+      matcher_list: {
+        matchers: [
+          { predicate: is("a", "1"), on_match: { matcher: nested } },
+          { predicate: is("a", "1"), on_match: say("skipped", { keep_matching: true }) },
+          { predicate: is("a", "1"), on_match: say("after") },
+        ],
+      },
+    });
+    expect(match("/", { a: "1", x: "y" })).toBe("in");
+    expect(match("/", { a: "1" })).toBe("after");
+    expect(match("/")).toBeUndefined();
+  });
+
+  it("looks exact values up, and the longest prefix first", () => {
+    const exact = compile({
+      matcher_tree: { input: header(":path"), exact_match_map: { map: { "/a?x": say("a") } } },
+    });
+    expect([exact("/a?x"), exact("/a")]).toEqual(["a", undefined]);
+    const prefix = compile({
+      matcher_tree: {
+        input: header(":path"),
+        prefix_match_map: {
+          map: {
+            "/": say("root"),
+            "/a": say("a"),
+            "/a/b": {
+              matcher: {
+                matcher_list: { matchers: [{ predicate: is("h", "1"), on_match: say("ab") }] },
+              },
+            },
+          },
+        },
+      },
+    });
+    expect(prefix("/a/b", { h: "1" })).toBe("ab");
+    expect(prefix("/a/b")).toBe("a");
+    expect(prefix("/z")).toBe("root");
+  });
+
+  it("reads addresses, query parameters and metadata", () => {
+    const one = (input: object, more: object) => {
+      const predicate = { single_predicate: { input, ...more } };
+      return compile({ matcher_list: { matchers: [{ predicate, on_match: say("yes") }] } });
+    };
+    const ranges = {
+      custom_match: {
+        name: "ip",
+        typed_config: {
+          "@type": "x/envoy.extensions.matching.input_matchers.ip.v3.Ip",
+          cidr_ranges: [{ address_prefix: "10.0.0.0", prefix_len: 24 }],
+          stat_prefix: "s",
+        },
+      },
+    };
+    expect(one(network("SourceIPInput"), ranges)("/")).toBe("yes");
+    expect(one(network("DestinationPortInput"), { value_match: { exact: "80" } })("/")).toBe("yes");
+    expect(one(network("ServerNameInput"), { value_match: { prefix: "a" } })("/")).toBeUndefined();
+    const query = {
+      name: "q",
+      typed_config: {
+        "@type": "x/envoy.type.matcher.v3.HttpRequestQueryParamMatchInput",
+        query_param: "q",
+      },
+    };
+    expect(one(query, { value_match: { exact: "a b" } })("/?q=a%20b&q=c")).toBe("yes");
+    const metadata = {
+      name: "m",
+      typed_config: {
+        "@type": "x/envoy.extensions.matching.common_inputs.network.v3.DynamicMetadataInput",
+        filter: "ns",
+        path: [{ key: "a" }, { key: "b" }],
+      },
+    };
+    const value = {
+      custom_match: {
+        name: "v",
+        typed_config: {
+          "@type": "x/envoy.extensions.matching.input_matchers.metadata.v3.Metadata",
+          value: { string_match: { exact: "deep" } },
+        },
+      },
+    };
+    expect(one(metadata, value)("/")).toBe("yes");
+  });
+
+  it("never matches a missing value, and so always its negation", () => {
+    const match = compile({
+      matcher_list: {
+        matchers: [{ predicate: { not_matcher: is("a", "1") }, on_match: say("not") }],
+      },
+    });
+    expect(match("/")).toBe("not");
+  });
+});
