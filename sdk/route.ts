@@ -100,7 +100,6 @@ export interface MirrorPolicy {
   readonly shadowHost: boolean;
   /** Whether this request is mirrored; `random` is the stream's own number. */
   chosen(random: number): boolean;
-  editRequest(headers: RequestHeaders): void;
 }
 
 /** Where one part of a request's hash comes from. */
@@ -120,7 +119,6 @@ export type HashPolicy = { readonly terminal: boolean } & (
     }
   | { readonly type: "source_ip" }
   | { readonly type: "query_parameter"; readonly name: string }
-  | { readonly type: "filter_state"; readonly key: string }
 );
 
 /** `max_stream_duration` of a route. Undefined: not said. */

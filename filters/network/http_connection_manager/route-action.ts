@@ -5,6 +5,7 @@ import {
   nameOf,
   type RequestHeaders,
   type RouteAction,
+  type RoutePolicies,
   type SetupContext,
 } from "@tsproxy/sdk";
 import { compilePathRewrite, compileRewrite, type PathRewrite } from "./redirect.ts";
@@ -28,6 +29,7 @@ class Forwarding {
   readonly idleTimeoutMs: number | undefined;
   readonly upgrades: ReadonlyMap<string, boolean>;
   readonly autoHostRewrite: boolean;
+  readonly policies: RoutePolicies | undefined;
   readonly #path: PathRewrite | undefined;
   readonly #host: HostRewrite | undefined;
   readonly #appendForwardedHost: boolean;
@@ -38,6 +40,7 @@ class Forwarding {
     config: RouteActionConfig,
     path: PathRewrite | undefined,
     host: HostRewrite | undefined,
+    policies: RoutePolicies | undefined,
     quietly: boolean,
   ) {
     this.clusterNotFoundStatus = NOT_FOUND_STATUS[config.cluster_not_found_response_code];
@@ -47,6 +50,7 @@ class Forwarding {
       config.upgrade_configs.map((u) => [u.upgrade_type.toLowerCase(), u.enabled]),
     );
     this.autoHostRewrite = config.auto_host_rewrite;
+    this.policies = policies;
     this.#path = path;
     this.#host = host;
     this.#appendForwardedHost = config.append_x_forwarded_host;
@@ -105,6 +109,9 @@ export class ForwardAction implements RouteAction {
   get autoHostRewrite(): boolean {
     return this.#forwarding.autoHostRewrite;
   }
+  get policies(): RoutePolicies | undefined {
+    return this.#forwarding.policies;
+  }
   rewrite(headers: RequestHeaders, keepOriginals = true): void {
     this.#forwarding.rewrite(headers, keepOriginals);
   }
@@ -116,12 +123,13 @@ export function compileForwardAction(
   match: RouteMatch,
   path: string,
   cx: SetupContext,
-  hostLiteral?: string,
+  policies: RoutePolicies | undefined,
+  { hostLiteral }: { readonly hostLiteral: string | undefined },
 ): ForwardAction {
   const pathRewrite = compilePathRewrite(config, match, path, cx);
   const host = hostRewrite(config, path, cx, hostLiteral);
   const quietly = (hostLiteral ?? "") !== "";
-  return new ForwardAction(new Forwarding(config, pathRewrite, host, quietly), undefined);
+  return new ForwardAction(new Forwarding(config, pathRewrite, host, policies, quietly), undefined);
 }
 
 /** Undefined or "": the host stays. */

@@ -11,6 +11,13 @@ import {
   Type,
   UInt32,
 } from "@tsproxy/sdk";
+import {
+  actionPolicyFields,
+  bufferFields,
+  mirrorFields,
+  virtualHostPolicyFields,
+  weightedPolicyFields,
+} from "./policies-config.ts";
 
 const RouteMatch = Type.Object({
   prefix: Type.Optional(Type.String()),
@@ -37,6 +44,7 @@ const WeightedCluster = Type.Object({
   weight: UInt32({ default: 0 }),
   host_rewrite_literal: Type.Optional(Type.String()),
   typed_per_filter_config: Type.Optional(RouteConfigs()),
+  ...weightedPolicyFields,
   ...headerRules,
 });
 export type WeightedCluster = Static<typeof WeightedCluster>;
@@ -67,6 +75,7 @@ const RouteActionConfig = Type.Object({
     }),
     { default: [] },
   ),
+  ...actionPolicyFields,
 });
 export type RouteActionConfig = Static<typeof RouteActionConfig>;
 
@@ -103,6 +112,7 @@ const RouteEntry = Type.Object({
     }),
   ),
   typed_per_filter_config: Type.Optional(RouteConfigs()),
+  ...bufferFields,
   ...headerRules,
 });
 export type RouteEntry = Static<typeof RouteEntry>;
@@ -113,6 +123,7 @@ const VirtualHostConfig = Type.Object({
   routes: Type.Array(RouteEntry, { default: [] }),
   require_tls: Enum(["NONE", "EXTERNAL_ONLY", "ALL"], { default: "NONE" }),
   typed_per_filter_config: Type.Optional(RouteConfigs()),
+  ...virtualHostPolicyFields,
   ...headerRules,
 });
 export type VirtualHostConfig = Static<typeof VirtualHostConfig>;
@@ -127,6 +138,7 @@ export const RouteConfig = Type.Object({
   internal_only_headers: Type.Array(Type.String({ minLength: 1 }), { default: [] }),
   max_direct_response_body_size_bytes: UInt32({ default: 4096 }),
   typed_per_filter_config: Type.Optional(RouteConfigs()),
+  ...mirrorFields,
   ...headerRules,
 });
 export type RouteConfig = Static<typeof RouteConfig>;

@@ -9,8 +9,11 @@ import {
   type RequestHeaders,
   type Route,
   type RouteAction,
+  type RoutePolicies,
   type SetupContext,
 } from "@tsproxy/sdk";
+import { compilePolicies } from "./policies.ts";
+import type { Metadata } from "./policies-config.ts";
 import { httpsRedirect, portAt, Redirect } from "./redirect.ts";
 import { mergeOverrides, ResolvedRoute, type RouteLevels } from "./route.ts";
 import { compileForwardAction, type ForwardAction } from "./route-action.ts";
@@ -190,7 +193,7 @@ class Compiler {
       { config: this.#config, path: tablePath },
     ];
     const routes = config.routes.map((route, r) =>
-      this.#choice(route, config.name, outer, `${path}.routes[${r}]`),
+      this.#choice(route, config, outer, `${path}.routes[${r}]`),
     );
     const names = { route: "", virtualHost: config.name };
     const none: RouteLevels = { request: [], response: [], filters: new Map() };
@@ -201,10 +204,10 @@ class Compiler {
     );
   }
 
-  #choice(entry: RouteEntry, virtualHost: string, outer: Level[], path: string): Choice {
+  #choice(entry: RouteEntry, virtualHost: VirtualHostConfig, outer: Level[], path: string): Choice {
     const match = new RouteMatch(entry.match, `${path}.match`, this.#cx);
     const levels = [{ config: entry, path }, ...outer];
-    const names = { route: entry.name, virtualHost };
+    const names = { route: entry.name, virtualHost: virtualHost.name };
     const resolve = (action: Route["action"], inner: Level[] = []) =>
       new ResolvedRoute(
         names,
@@ -230,13 +233,21 @@ class Compiler {
       }
       return fixed(match, resolve({ type: "direct_response", status: direct.status, body }));
     }
-    return this.#forward(match, route!, resolve, `${path}.route`);
+    const policies = (weighted?: Metadata) =>
+      compilePolicies(
+        { action: route!, entry, virtualHost, table: this.#config },
+        { action: `${path}.route`, virtualHost: outer[0]!.path, table: outer[1]!.path },
+        this.#cx,
+        weighted,
+      );
+    return this.#forward(match, route!, resolve, policies, `${path}.route`);
   }
 
   #forward(
     match: RouteMatch,
     action: RouteActionConfig,
     resolve: (action: RouteAction, inner?: Level[]) => ResolvedRoute,
+    policies: (weighted?: Metadata) => RoutePolicies | undefined,
     path: string,
   ): Choice {
     const forms = (["cluster", "cluster_header", "weighted_clusters"] as const).filter(
@@ -245,8 +256,10 @@ class Compiler {
     if (forms.length !== 1) {
       throw new ConfigError(path, "give one of cluster, cluster_header and weighted_clusters");
     }
-    const forward = (literal?: string) =>
-      compileForwardAction(action, match, path, this.#cx, literal);
+    const forward = (entry?: WeightedCluster) =>
+      compileForwardAction(action, match, path, this.#cx, policies(entry?.metadata_match), {
+        hostLiteral: entry?.host_rewrite_literal,
+      });
     if (action.cluster !== undefined) {
       this.#checkCluster(action.cluster, `${path}.cluster`);
       return fixed(match, resolve(forward().to(action.cluster)));
@@ -267,12 +280,12 @@ class Compiler {
   #weightedEntry(
     entry: WeightedCluster,
     match: RouteMatch,
-    forward: (hostLiteral?: string) => ForwardAction,
+    forward: (entry: WeightedCluster) => ForwardAction,
     resolve: (action: RouteAction, inner: Level[]) => ResolvedRoute,
     path: string,
   ): Choice {
     const inner = [{ config: entry, path }];
-    const action = forward(entry.host_rewrite_literal);
+    const action = forward(entry);
     const { name = "", cluster_header: header = "" } = entry;
     if ((name === "") === (header === "")) {
       throw new ConfigError(path, "give one of name and cluster_header");

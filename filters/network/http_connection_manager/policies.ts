@@ -1,0 +1,281 @@
+import {
+  ConfigError,
+  compileHeaderMatch,
+  compileResponseHeaderMatch,
+  type HashPolicy,
+  type Host,
+  type InternalRedirectPolicy,
+  type InternalRedirectPredicate,
+  type MetadataCriterion,
+  type MirrorPolicy,
+  nameOf,
+  type RetryPolicy,
+  type RoutePolicies,
+  RuntimeFraction,
+  type SetupContext,
+  type StreamDuration,
+} from "@tsproxy/sdk";
+import type {
+  HashPolicyConfig,
+  InternalRedirectConfig,
+  Metadata,
+  MirrorPolicyConfig,
+  PolicySources,
+  RetryPolicyConfig,
+} from "./policies-config.ts";
+import { compileRewrite } from "./redirect.ts";
+
+/** Where each of the sources stands in the config. */
+export interface PolicyPaths {
+  readonly action: string;
+  readonly virtualHost: string;
+  readonly table: string;
+}
+
+/** Undefined: the route asks for nothing but to be forwarded, once. `weighted`: what its weighted cluster adds. */
+export function compilePolicies(
+  sources: PolicySources,
+  paths: PolicyPaths,
+  cx: SetupContext,
+  weighted?: Metadata,
+): RoutePolicies | undefined {
+  const { action, entry, virtualHost } = sources;
+  const retryOfRoute = action.retry_policy !== undefined;
+  const retry = action.retry_policy ?? virtualHost.retry_policy;
+  const hedge = action.hedge_policy ?? virtualHost.hedge_policy;
+  const retryPath = `${retryOfRoute ? paths.action : paths.virtualHost}.retry_policy`;
+  const policies: RoutePolicies = {
+    retry: retry === undefined ? undefined : compileRetry(retry, retryPath, cx),
+    hedgeOnPerTryTimeout: hedge?.hedge_on_per_try_timeout ?? false,
+    mirrors: compileMirrors(sources, paths, cx),
+    hash: action.hash_policy.flatMap((policy, k) =>
+      compileHash(policy, `${paths.action}.hash_policy[${k}]`, cx),
+    ),
+    metadataMatch: criteria(action.metadata_match, weighted),
+    priority: action.priority === "HIGH" ? "high" : "default",
+    streamDuration: streamDuration(action),
+    internalRedirect:
+      action.internal_redirect_policy === undefined
+        ? undefined
+        : compileRedirect(
+            action.internal_redirect_policy,
+            `${paths.action}.internal_redirect_policy`,
+          ),
+    attemptCountInRequest: virtualHost.include_request_attempt_count,
+    attemptCountInResponse: virtualHost.include_attempt_count_in_response,
+    timeoutRetryInRequest: virtualHost.include_is_timeout_retry_header,
+    bufferLimit:
+      entry.request_body_buffer_limit ??
+      virtualHost.request_body_buffer_limit ??
+      entry.per_request_buffer_limit_bytes ??
+      virtualHost.per_request_buffer_limit_bytes,
+    maxGrpcTimeoutMs: action.max_grpc_timeout,
+    grpcTimeoutOffsetMs: action.grpc_timeout_offset ?? 0,
+  };
+  return asksForNothing(policies) ? undefined : policies;
+}
+
+/** A buffer's limit alone changes nothing. */
+function asksForNothing({ bufferLimit: _, ...policies }: RoutePolicies): boolean {
+  return Object.values(policies).every(
+    (value) =>
+      value === undefined ||
+      value === false ||
+      value === 0 ||
+      value === "default" ||
+      (Array.isArray(value) && value.length === 0),
+  );
+}
+
+function compileRetry(config: RetryPolicyConfig, path: string, cx: SetupContext): RetryPolicy {
+  const backOff = config.retry_back_off;
+  // Envoy counts what is below a millisecond as one.
+  const base = backOff === undefined ? undefined : Math.max(1, Math.floor(backOff.base_interval));
+  const most =
+    backOff?.max_interval === undefined ? undefined : Math.max(1, Math.floor(backOff.max_interval));
+  if (base !== undefined && most !== undefined && most < base) {
+    throw new ConfigError(
+      `${path}.retry_back_off.max_interval`,
+      "is less than base_interval; give one that is not",
+    );
+  }
+  const limited = config.rate_limited_retry_back_off;
+  const names = config.retry_host_predicate.map((predicate) => predicate.typed_config);
+  return {
+    on: config.retry_on.split(",").map((word) => word.trim()),
+    retries: config.num_retries,
+    perTryTimeoutMs: config.per_try_timeout,
+    perTryIdleTimeoutMs: config.per_try_idle_timeout,
+    backOffBaseMs: base,
+    backOffMaxMs: most,
+    resetHeaders: (limited?.reset_headers ?? []).map(({ name, format }, k) => ({
+      name: nameOf(name, `${path}.rate_limited_retry_back_off.reset_headers[${k}].name`),
+      format,
+    })),
+    resetMaxMs: Math.max(1, limited?.max_interval ?? 300_000),
+    statusCodes: config.retriable_status_codes,
+    headers: config.retriable_headers.map((matcher, k) =>
+      compileResponseHeaderMatch(matcher, `${path}.retriable_headers[${k}]`, cx),
+    ),
+    requestHeaders: config.retriable_request_headers.map((matcher, k) =>
+      compileHeaderMatch(matcher, `${path}.retriable_request_headers[${k}]`, cx),
+    ),
+    avoidPreviousHosts: names.some((p) => p["@type"].endsWith("PreviousHostsPredicate")),
+    avoids: names.flatMap((predicate) => {
+      switch (predicate["@type"]) {
+        case "envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate":
+          return [isCanary];
+        case "envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig":
+          return [hasMetadata(predicate.metadata_match)];
+        default:
+          return [];
+      }
+    }),
+    // Envoy takes 0 for "not set", and its default is one more choice.
+    hostSelectionRetries: config.host_selection_retry_max_attempts || 1,
+    previousPrioritiesEvery: config.retry_priority?.typed_config.update_frequency ?? 0,
+  };
+}
+
+function lbMetadata(host: Host): Readonly<Record<string, unknown>> {
+  const metadata = host.metadata as Partial<Metadata> | undefined;
+  return metadata?.filter_metadata?.["envoy.lb"] ?? {};
+}
+
+const isCanary = (host: Host): boolean => lbMetadata(host).canary === true;
+
+/** All pairs of `envoy.lb` are the host's as well. */
+function hasMetadata(config: Metadata | undefined): (host: Host) => boolean {
+  const wanted = criteria(config) ?? [];
+  const texts = wanted.map(({ key, value }) => [key, JSON.stringify(value)] as const);
+  return (host) => {
+    const own = lbMetadata(host);
+    return texts.length > 0 && texts.every(([key, text]) => JSON.stringify(own[key]) === text);
+  };
+}
+
+/** A later source has the last word on a key. */
+function criteria(
+  ...sources: readonly (Metadata | undefined)[]
+): readonly MetadataCriterion[] | undefined {
+  const merged = new Map<string, unknown>();
+  for (const source of sources) {
+    for (const [key, value] of Object.entries(source?.filter_metadata["envoy.lb"] ?? {})) {
+      merged.set(key, value);
+    }
+  }
+  if (merged.size === 0) return undefined;
+  const entries = [...merged].sort(([a], [b]) => (a < b ? -1 : 1));
+  return entries.map(([key, value]) => ({ key, value }));
+}
+
+/** The most specific place that names any mirrors names all of them. */
+function compileMirrors(
+  { action, virtualHost, table }: PolicySources,
+  paths: PolicyPaths,
+  cx: SetupContext,
+): readonly MirrorPolicy[] {
+  const places = [
+    [action.request_mirror_policies, paths.action],
+    [virtualHost.request_mirror_policies, paths.virtualHost],
+    [table.request_mirror_policies, paths.table],
+  ] as const;
+  const [configs, path] = places.find(([list]) => list.length > 0) ?? [[], ""];
+  return configs.map((config, k) =>
+    compileMirror(config, `${path}.request_mirror_policies[${k}]`, cx),
+  );
+}
+
+function compileMirror(config: MirrorPolicyConfig, path: string, cx: SetupContext): MirrorPolicy {
+  const { cluster, cluster_header: header } = config;
+  if (cluster !== "" && header !== "") {
+    throw new ConfigError(path, "give one of cluster and cluster_header");
+  }
+  if (cluster === "" && header === "") {
+    throw new ConfigError(path, "give cluster or cluster_header");
+  }
+  const fraction = new RuntimeFraction(config.runtime_fraction, cx.runtime);
+  return {
+    cluster,
+    clusterHeader: header === "" ? undefined : nameOf(header, `${path}.cluster_header`),
+    shadowHost: !config.disable_shadow_host_suffix_append,
+    chosen: (random) => fraction.enabled(random),
+  };
+}
+
+function compileHash(config: HashPolicyConfig, path: string, cx: SetupContext): HashPolicy[] {
+  const { header, cookie, connection_properties: connection, query_parameter: query } = config;
+  const { terminal } = config;
+  const forms = [header, cookie, connection, query].filter((form) => form !== undefined);
+  if (forms.length !== 1) {
+    throw new ConfigError(
+      path,
+      "give one of header, cookie, connection_properties and query_parameter",
+    );
+  }
+  if (header !== undefined) {
+    const at = `${path}.header`;
+    const rewrite =
+      header.regex_rewrite === undefined
+        ? (value: string) => value
+        : compileRewrite(header.regex_rewrite, `${at}.regex_rewrite`, cx);
+    return [
+      { type: "header", name: nameOf(header.header_name, `${at}.header_name`), rewrite, terminal },
+    ];
+  }
+  if (cookie !== undefined) {
+    const attributes = cookie.attributes.map(({ name, value }) => [name, value] as const);
+    const { name, ttl: ttlMs, path: cookiePath } = cookie;
+    return [{ type: "cookie", name, ttlMs, path: cookiePath, attributes, terminal }];
+  }
+  if (query !== undefined) return [{ type: "query_parameter", name: query.name, terminal }];
+  return connection!.source_ip ? [{ type: "source_ip", terminal }] : [];
+}
+
+function streamDuration(action: PolicySources["action"]): StreamDuration | undefined {
+  const config = action.max_stream_duration;
+  if (config === undefined) return undefined;
+  return {
+    maxMs: config.max_stream_duration,
+    grpcTimeoutHeaderMaxMs: config.grpc_timeout_header_max,
+    grpcTimeoutHeaderOffsetMs: config.grpc_timeout_header_offset,
+  };
+}
+
+/** Envoy takes no other codes for redirects, and leaves the rest of the list out. */
+const REDIRECT_CODES = [301, 302, 303, 307, 308];
+
+function compileRedirect(config: InternalRedirectConfig, path: string): InternalRedirectPolicy {
+  const codes = config.redirect_response_codes;
+  if (codes.length > 5) {
+    throw new ConfigError(`${path}.redirect_response_codes`, "has more than 5 codes");
+  }
+  return {
+    maxRedirects: config.max_internal_redirects,
+    statuses: codes.length === 0 ? [302] : codes.filter((code) => REDIRECT_CODES.includes(code)),
+    allowCrossScheme: config.allow_cross_scheme_redirect,
+    predicates: config.predicates.map((predicate) => redirectPredicate(predicate.typed_config)),
+    responseHeadersToCopy: config.response_headers_to_copy.map((name, k) =>
+      copyable(name, `${path}.response_headers_to_copy[${k}]`),
+    ),
+  };
+}
+
+function redirectPredicate(
+  config: InternalRedirectConfig["predicates"][number]["typed_config"],
+): InternalRedirectPredicate {
+  switch (config["@type"]) {
+    case "envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig":
+      return { type: "previous_routes" };
+    case "envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig":
+      return { type: "allow_listed_routes", routes: config.allowed_route_names };
+    case "envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig":
+      return { type: "safe_cross_scheme" };
+  }
+}
+
+function copyable(name: string, path: string) {
+  if (name.startsWith(":"))
+    throw new ConfigError(path, `":" headers may not be copied; remove "${name}"`);
+  return nameOf(name, path);
+}
