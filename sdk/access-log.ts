@@ -1,5 +1,13 @@
+import {
+  AccessLogFilter,
+  type AccessLogType,
+  compileAccessLogFilter,
+  type LogFilter,
+} from "./access-log-filter.ts";
+import type { Generation, SetupContext, Slot } from "./extension.ts";
 import type { HeaderMap, RequestHeaders, ResponseHeaders } from "./headers.ts";
 import type { StreamInfo } from "./http.ts";
+import { Extension, type Static, Type } from "./schema.ts";
 
 /** What a log line can be made of. `request` is undefined for TCP. */
 export interface LogEntry {
@@ -7,6 +15,8 @@ export interface LogEntry {
   readonly request: RequestHeaders | undefined;
   readonly response: ResponseHeaders | undefined;
   readonly trailers: HeaderMap | undefined;
+  /** Undefined: the end of the stream, or of the connection where there is no request. */
+  readonly logType?: AccessLogType | undefined;
   /** `HttpStream.metadata`. */
   readonly metadata?: ReadonlyMap<string, Readonly<Record<string, unknown>>> | undefined;
   /** `metadata.filter_metadata` of the route. */
@@ -24,4 +34,52 @@ export interface LogEntry {
 /** An access_log package's setup returns this. Called once, after the stream or connection has ended. */
 export interface AccessLogger {
   log(entry: LogEntry): void;
+}
+
+/** Schema of an `access_log` field: loggers, each with the filter that chooses what it writes. */
+export function AccessLogList() {
+  return Type.Array(
+    Extension("access_log", { fields: { filter: Type.Optional(AccessLogFilter) } }),
+    { default: [] },
+  );
+}
+export type AccessLogList = Static<ReturnType<typeof AccessLogList>>;
+
+/** The access logs of one place in the config. */
+export class AccessLogs {
+  readonly #cx: SetupContext;
+  readonly #slots: readonly Slot<AccessLogger>[];
+  readonly #filters: readonly (LogFilter | undefined)[];
+  readonly count: number;
+
+  /** `path`: where the list stands in the package's config. */
+  constructor(list: AccessLogList, path: string, cx: SetupContext) {
+    this.#cx = cx;
+    this.#filters = list.map(
+      ({ filter }, k) => filter && compileAccessLogFilter(filter, `${path}[${k}].filter`, cx),
+    );
+    this.#slots = list.map((ref) => cx.extension("access_log", ref));
+    this.count = list.length;
+  }
+
+  /** Keeps the loggers until each generation put into `held` is released: for a stream that outlives this config. */
+  acquire(held: Generation<unknown>[]): void {
+    for (let k = 0; k < this.count; k++) {
+      const generation = this.#slots[k]!.current;
+      generation.acquire();
+      held.push(generation);
+    }
+  }
+
+  /** What a logger throws is its own affair. */
+  log(entry: LogEntry): void {
+    for (let k = 0; k < this.count; k++) {
+      try {
+        if (this.#filters[k]?.(entry) !== false) this.#slots[k]!.current.value.log(entry);
+      } catch (error) {
+        const reason = error instanceof Error ? (error.stack ?? error.message) : String(error);
+        this.#cx.log.error("an access log failed", { reason });
+      }
+    }
+  }
 }

@@ -3,6 +3,7 @@ import { latin1Decode, latin1Encode, utf8Decode, utf8Encode } from "./bytes.ts";
 import { compileDateFormat, isoTime } from "./date-format.ts";
 import { type HeaderMap, type HeaderName, headerName } from "./headers.ts";
 import { type Address, formatAddress } from "./network.ts";
+import { FLAG_NAMES } from "./response-flags.ts";
 
 /**
  * What Envoy's substitution formats (`%REQ(:METHOD)% %DURATION%`) are filled from. A `LogEntry` is one, and so is an `HttpStream`
@@ -460,39 +461,6 @@ const grpc: Make = (parameter, length) => {
   };
 };
 
-const LONG_FLAGS: Readonly<Record<string, string>> = {
-  LH: "FailedLocalHealthCheck",
-  UH: "NoHealthyUpstream",
-  UT: "UpstreamRequestTimeout",
-  LR: "LocalReset",
-  UR: "UpstreamRemoteReset",
-  UF: "UpstreamConnectionFailure",
-  UC: "UpstreamConnectionTermination",
-  UO: "UpstreamOverflow",
-  NR: "NoRouteFound",
-  DI: "DelayInjected",
-  FI: "FaultInjected",
-  RL: "RateLimited",
-  UAEX: "UnauthorizedExternalService",
-  RLSE: "RateLimitServiceError",
-  DC: "DownstreamConnectionTermination",
-  URX: "UpstreamRetryLimitExceeded",
-  SI: "StreamIdleTimeout",
-  IH: "InvalidEnvoyRequestHeaders",
-  DPE: "DownstreamProtocolError",
-  UMSDR: "UpstreamMaxStreamDurationReached",
-  RFCF: "ResponseFromCacheFilter",
-  NFCF: "NoFilterConfigFound",
-  DT: "DurationTimeout",
-  UPE: "UpstreamProtocolError",
-  NC: "NoClusterFound",
-  OM: "OverloadManagerTerminated",
-  DF: "DnsResolutionFailed",
-  DO: "DropOverload",
-  DR: "DownstreamRemoteReset",
-  UDO: "UnconditionalDropOverload",
-};
-
 const protocol: Command = ({ info, request }) =>
   request === undefined ? undefined : info.protocol;
 
@@ -514,7 +482,7 @@ const COMMANDS: Readonly<Record<string, Make>> = {
   RESPONSE_CODE_DETAILS: plain((s) => nonEmpty(s.info.responseCodeDetails)?.replaceAll(" ", "_")),
   RESPONSE_FLAGS: plain((s) => (s.info.flags.length === 0 ? "-" : s.info.flags.join(","))),
   RESPONSE_FLAGS_LONG: plain((s) =>
-    s.info.flags.length === 0 ? "-" : s.info.flags.map((f) => LONG_FLAGS[f] ?? f).join(","),
+    s.info.flags.length === 0 ? "-" : s.info.flags.map((f) => FLAG_NAMES[f] ?? f).join(","),
   ),
   BYTES_RECEIVED: plain((s) => s.info.bytesReceived),
   BYTES_SENT: plain((s) => s.info.bytesSent),

@@ -135,6 +135,10 @@ export interface StreamInfo {
   /** Protocol of the exchange with the upstream, once there is one. */
   upstreamProtocol?: string | undefined;
   attempts: number;
+  /** A health check that this proxy answers or passes on. */
+  healthCheck?: boolean;
+  /** The request is traced because its sender asked for that. */
+  traceForced?: boolean;
   connectionId: number;
   downstreamRemoteAddress: Address;
   downstreamDirectAddress: Address;

@@ -1,11 +1,13 @@
 /** What a filter may import. */
 export * from "./access-log.ts";
+export * from "./access-log-filter.ts";
 export * from "./bytes.ts";
 export * from "./cluster.ts";
 export * from "./codec.ts";
 export * from "./edf.ts";
 export * from "./extension.ts";
 export * from "./format.ts";
+export * from "./grpc-status.ts";
 export * from "./header-match.ts";
 export * from "./header-rules.ts";
 export * from "./headers.ts";
@@ -16,6 +18,7 @@ export * from "./load-assignment.ts";
 export * from "./matcher.ts";
 export * from "./metadata-match.ts";
 export * from "./network.ts";
+export * from "./response-flags.ts";
 export * from "./route.ts";
 export * from "./runtime.ts";
 export * from "./schema.ts";

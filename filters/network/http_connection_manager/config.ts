@@ -1,4 +1,13 @@
-import { CidrRange, Duration, Enum, Extension, type Static, Type, UInt32 } from "@tsproxy/sdk";
+import {
+  AccessLogList,
+  CidrRange,
+  Duration,
+  Enum,
+  Extension,
+  type Static,
+  Type,
+  UInt32,
+} from "@tsproxy/sdk";
 import { RouteConfig } from "./route-config.ts";
 
 export const Config = Type.Object({
@@ -6,7 +15,7 @@ export const Config = Type.Object({
   codec_type: Enum(["AUTO", "HTTP1", "HTTP2", "HTTP3"], { default: "AUTO" }),
   route_config: Type.Optional(RouteConfig),
   http_filters: Type.Array(Extension("http"), { default: [] }),
-  access_log: Type.Array(Extension("access_log"), { default: [] }),
+  access_log: AccessLogList(),
 
   use_remote_address: Type.Boolean({ default: false }),
   xff_num_trusted_hops: UInt32({ default: 0 }),

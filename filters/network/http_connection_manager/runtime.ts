@@ -1,5 +1,5 @@
 import {
-  type AccessLogger,
+  AccessLogs,
   type CodecFactory,
   type CodecOptions,
   ConfigError,
@@ -32,7 +32,7 @@ export class Runtime {
   readonly filters: readonly FilterSlot[];
   /** Routes or the chain itself leave filters out. */
   readonly switchesFilters: boolean;
-  readonly loggers: readonly Slot<AccessLogger>[];
+  readonly logs: AccessLogs;
   readonly codec: Slot<CodecFactory>;
   readonly codecOptions: CodecOptions;
   /** Lower case. */
@@ -76,7 +76,7 @@ export class Runtime {
     }));
     setupRoutes(this.routes, this.filters);
     this.switchesFilters = this.routes.switchesFilters || this.filters.some((f) => f.disabled);
-    this.loggers = config.access_log.map((ref) => cx.extension("access_log", ref));
+    this.logs = new AccessLogs(config.access_log, "access_log", cx);
     this.codec = cx.shipped("codec", "codec/http1");
     this.codecOptions = codecOptions(config);
     this.upgrades = new Map(

@@ -304,11 +304,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
       this.onFilterError(error, this.#filters.length, false);
       return false;
     }
-    for (let k = 0; k < runtime.loggers.length; k++) {
-      const generation = runtime.loggers[k]!.current;
-      generation.acquire();
-      this.#generations.push(generation);
-    }
+    runtime.logs.acquire(this.#generations);
     this.#request.begin(this.#live);
     this.#answer.begin(this.#live);
     return true;
@@ -395,7 +391,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
     this.response = headers;
     this.#answer.head(headers, endStream);
     // Whoever reads the head later than this event needs its bytes.
-    const isRead = this.#filters.length > 1 || this.#runtime.loggers.length > 0;
+    const isRead = this.#filters.length > 1 || this.#runtime.logs.count > 0;
     if (!this.ended && (isRead || !this.#responded)) headers.detach();
   }
 
@@ -628,7 +624,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
     // Envoy sees a client that closes its half of a tunnel leave, whatever the other half did.
     if (this.#tunnel && this.#requestComplete) this.#noteDisconnect();
     if (this.#upgrading) runtime.stats.cxUpgradesActive.dec();
-    for (let k = 0; k < runtime.loggers.length; k++) this.#log(k);
+    runtime.logs.log(this);
     for (let k = 0; k < this.#filters.length; k++) this.#guard(k, callEnd);
     for (let k = 0; k < this.#views.length; k++) this.#views[k]!.end();
     for (let k = 0; k < this.#generations.length; k++) this.#generations[k]!.release();
@@ -648,15 +644,6 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
     if (this.#sleeps === undefined) return;
     for (const timer of this.#sleeps) timer.cancel();
     this.#sleeps = undefined;
-  }
-
-  #log(index: number): void {
-    try {
-      this.#runtime.loggers[index]!.current.value.log(this);
-    } catch (error) {
-      const reason = error instanceof Error ? (error.stack ?? error.message) : String(error);
-      this.#cx.log.error("an access log failed", { reason });
-    }
   }
 }
 

@@ -1,4 +1,4 @@
-import { Duration, Extension, type Static, Type, UInt32 } from "@tsproxy/sdk";
+import { AccessLogList, Duration, type Static, Type, UInt32 } from "@tsproxy/sdk";
 
 export const Config = Type.Object({
   stat_prefix: Type.String({ minLength: 1 }),
@@ -18,6 +18,6 @@ export const Config = Type.Object({
   idle_timeout: Duration({ default: 3_600_000 }),
   max_connect_attempts: UInt32({ default: 1, minimum: 1 }),
   max_downstream_connection_duration: Type.Optional(Duration()),
-  access_log: Type.Optional(Type.Array(Extension("access_log"))),
+  access_log: AccessLogList(),
 });
 export type Config = Static<typeof Config>;

@@ -6,7 +6,7 @@
 //
 // The client is not read from while the upstream connection is being made.
 import {
-  type AccessLogger,
+  AccessLogs,
   type Address,
   type Chunk,
   type CloseEvent,
@@ -20,7 +20,6 @@ import {
   type NetworkFilter,
   type NetworkFilterFactory,
   type SetupContext,
-  type Slot,
   type StreamInfo,
   type Timer,
 } from "@tsproxy/sdk";
@@ -265,15 +264,14 @@ class TcpProxy implements NetworkFilter {
 
   #log(): void {
     const logs = this.#shared.logs;
-    if (logs.length === 0) return;
-    const entry = {
+    if (logs.count === 0) return;
+    logs.log({
       info: this.#info(),
       request: undefined,
       response: undefined,
       trailers: undefined,
       serverName: this.#downstream.serverName,
-    };
-    for (const log of logs) log.current.value.log(entry);
+    });
   }
 
   #info(): StreamInfo {
@@ -356,7 +354,7 @@ class Shared implements NetworkFilterFactory {
   readonly config: Config;
   readonly cx: SetupContext;
   readonly stats: Stats;
-  readonly logs: readonly Slot<AccessLogger>[];
+  readonly logs: AccessLogs;
   readonly #clusters: readonly { readonly name: string; readonly weight: number }[];
   readonly #totalWeight: number;
 
@@ -364,7 +362,7 @@ class Shared implements NetworkFilterFactory {
     this.config = config;
     this.cx = cx;
     this.stats = statsOf(cx, config.stat_prefix);
-    this.logs = (config.access_log ?? []).map((ref) => cx.extension("access_log", ref));
+    this.logs = new AccessLogs(config.access_log, "access_log", cx);
     this.#clusters = clustersOf(config);
     this.#totalWeight = this.#clusters.reduce((sum, cluster) => sum + cluster.weight, 0);
   }

@@ -1,4 +1,4 @@
-import { Extension, type Static, Type, UInt32 } from "@tsproxy/sdk";
+import { AccessLogList, type Static, Type, UInt32 } from "@tsproxy/sdk";
 
 export const Config = Type.Object({
   address: Type.Optional(
@@ -13,7 +13,7 @@ export const Config = Type.Object({
       pipe: Type.Optional(Type.Object({ path: Type.String({ minLength: 1 }) })),
     }),
   ),
-  access_log: Type.Optional(Type.Array(Extension("access_log"))),
+  access_log: AccessLogList(),
   /** Older than `access_log`: a file with a line of the default format for each request. */
   access_log_path: Type.Optional(Type.String()),
 });

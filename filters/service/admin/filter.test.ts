@@ -10,7 +10,9 @@ interface Listener {
 }
 
 const listener = (config: unknown) =>
-  new TestContext().setup(admin, config).listener as Listener | undefined;
+  new TestContext().setup(admin, { access_log: [], ...(config as object) }).listener as
+    | Listener
+    | undefined;
 
 const hcm = (config: unknown) =>
   listener(config)!.filter_chains[0]!.filters[0]!.config as Record<string, unknown>;

@@ -61,7 +61,11 @@ function connectionManagerConfig(config: Config): unknown {
 }
 
 function accessLogs(config: Config): unknown[] {
-  const logs = (config.access_log ?? []).map((ref) => ({ name: ref.package, config: ref.config }));
+  const logs = config.access_log.map(({ package: name, config, filter }) => ({
+    name,
+    config,
+    ...(filter && { filter }),
+  }));
   const path = config.access_log_path;
   if (path === undefined || path === "") return logs;
   return [...logs, { name: "access_log/file", config: { path } }];
