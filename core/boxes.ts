@@ -1,17 +1,19 @@
 import { EVENT } from "./inside/ring.ts";
 import type { SandboxUse } from "./inside/sandbox/main.ts";
 import { HISTOGRAM_CELLS } from "./inside/stats.ts";
+import type { Watchdog } from "./isolate.ts";
 import type { FromWorker, ModuleSource, Refusal } from "./protocol.ts";
 import { Sandbox } from "./sandbox/sandbox.ts";
 import type { StatsSink } from "./sandbox/stats.ts";
+import type { Supply } from "./sandbox/supply.ts";
 import type { Sockets } from "./sockets.ts";
 
 /** Part of the stats cells that belongs to sandboxes: the last quarter. */
 export const SANDBOX_CELLS_FROM = 3 / 4;
 
 export interface BoxesOptions {
-  readonly sdk: string;
-  readonly prelude: string;
+  readonly supply: Supply;
+  readonly watchdog: Watchdog;
   readonly worker: number;
   readonly node: { readonly id: string; readonly cluster: string };
   readonly sockets: Sockets;
@@ -59,12 +61,12 @@ export class Boxes {
 
   /** A package has new code. Answers the number of its box and the hooks that its code names. */
   add(module: ModuleSource): { readonly box: number; readonly hooks: number } {
-    const { sdk, prelude, worker, node, sockets, stats, post } = this.#options;
+    const { supply, watchdog, worker, node, sockets, stats, post } = this.#options;
     const box = this.#next++;
     const sandbox = new Sandbox({
       package: module.package,
-      sdk,
-      prelude,
+      supply,
+      watchdog,
       module: { code: module.code, filename: module.filename },
       worker,
       node,
@@ -143,11 +145,13 @@ export class Boxes {
       this.#current.set(name, box);
       if (before !== undefined && before !== box) this.#supersede(before);
     }
+    if (boxes.size > 0) this.#options.supply.restock();
   }
 
   /** A package is gone, or a preparation was dropped. */
   drop(box: number): void {
     this.#supersede(box);
+    this.#options.supply.restock();
   }
 
   removePackage(name: string): void {

@@ -1,6 +1,6 @@
 import { networkInterfaces } from "node:os";
 import { WORD } from "./inside/ring.ts";
-import { callback, Isolate, type LoadedModule, share, Watchdog } from "./isolate.ts";
+import { callback, Isolate, type LoadedModule, share, type Watchdog } from "./isolate.ts";
 import type { ModuleSource, Refusal, RuntimeConfig } from "./protocol.ts";
 
 /** `memoryLimit` of the builtin isolate; the ring and the stats count against it. */
@@ -16,6 +16,8 @@ export interface BuiltinOptions {
   readonly ring: SharedArrayBuffer;
   readonly stats: SharedArrayBuffer;
   readonly turns: SharedArrayBuffer;
+  /** Ends it when it hangs; without one, nobody does. */
+  readonly watchdog?: Watchdog;
   /** Calls of the isolate: name and text (JSON, but for "append"). */
   readonly onCall: (name: string, text: string) => void;
 }
@@ -24,7 +26,7 @@ export interface BuiltinOptions {
 export class Builtin {
   readonly #isolate: Isolate;
   readonly #prelude: LoadedModule;
-  readonly #watchdog: Watchdog | undefined;
+  readonly #unwatch: () => void;
   readonly #clock: Float64Array;
   readonly run: (events: number) => number;
 
@@ -45,8 +47,9 @@ export class Builtin {
       JSON.stringify({ role, worker, node: { ...node, address: ownAddress() } }),
     );
     this.run = this.#prelude.numberEntry("run");
-    this.#watchdog =
-      role === "canary" ? undefined : new Watchdog(this.#isolate, options.ring, WORD.BEAT, HANG_MS);
+    const { watchdog } = options;
+    const watched = watchdog?.watch(this.#isolate, options.ring, WORD.BEAT, HANG_MS);
+    this.#unwatch = () => watched !== undefined && watchdog?.unwatch(watched);
   }
 
   get memory(): number {
@@ -109,9 +112,8 @@ export class Builtin {
     this.#enter("flushFiles");
   }
 
-  /** The watchdog first: asleep, it would hold the process at its exit. */
-  async dispose(): Promise<void> {
-    await this.#watchdog?.stop();
+  dispose(): void {
+    this.#unwatch();
     this.#isolate.dispose();
   }
 }

@@ -92,7 +92,7 @@ export class Canary implements CanaryStage {
   }
 
   async dispose(): Promise<void> {
-    await this.#builtin?.dispose();
+    this.#builtin?.dispose();
     this.#builtin = undefined;
   }
 
@@ -112,7 +112,7 @@ export class Canary implements CanaryStage {
   }
 
   #drop(): void {
-    void this.#builtin?.dispose();
+    this.#builtin?.dispose();
     this.#builtin = undefined;
   }
 

@@ -140,47 +140,85 @@ export function callback(f: (...args: string[]) => void): unknown {
   return new ivm.Callback(f, { sync: true });
 }
 
-const STOP_WORD = 0;
-const WATCH = `(beat, limitMs) => {
-  const stop = new Int32Array(control), words = new Int32Array(beats), step = Math.max(10, limitMs >> 2);
-  let last = -1, since = 0;
-  for (;;) {
-    if (Atomics.wait(stop, ${STOP_WORD}, 0, step) !== "timed-out") return;
-    const now = Atomics.load(words, beat);
-    since = (now & 1) === 1 && now === last ? since + step : 0;
-    last = now;
-    if (since >= limitMs) { target.dispose(); return; }
+/** Words of a watchdog's control memory: changes asked for, and 1 once it is to end. */
+const CHANGES = 0;
+const END = 1;
+/** No target is looked at more often than this. */
+const STEP_MIN_MS = 10;
+const WATCH = `
+const control = new Int32Array(controlMemory);
+const targets = new Map();
+let seen = 0;
+globalThis.watch = (id, isolate, memory, beat, limitMs) => {
+  targets.set(id, { isolate, words: new Int32Array(memory), beat, limitMs, last: -1, since: 0 });
+  seen++;
+};
+globalThis.unwatch = (id) => { targets.delete(id); seen++; };
+globalThis.run = () => {
+  let step = Infinity;
+  for (const { limitMs } of targets.values()) step = Math.min(step, Math.max(${STEP_MIN_MS}, limitMs >> 2));
+  while (targets.size > 0 && Atomics.load(control, ${CHANGES}) === seen && Atomics.load(control, ${END}) === 0) {
+    if (Atomics.wait(control, ${CHANGES}, seen, step) !== "timed-out") continue;
+    for (const [id, target] of targets) {
+      const now = Atomics.load(target.words, target.beat);
+      target.since = (now & 1) === 1 && now === target.last ? target.since + step : 0;
+      target.last = now;
+      if (target.since < target.limitMs) continue;
+      targets.delete(id);
+      target.isolate.dispose();
+    }
   }
-}`;
+};`;
 
 /**
- * Disposes of an isolate that stays inside one call longer than `limitMs`. It sleeps on a thread of isolated-vm's pool, so
- * it works while this thread is the one that hangs. `beat` is a word that is odd while inside and changes with each call.
+ * Disposes of isolates that stay inside one call longer than they may. It sleeps on a thread of isolated-vm's pool, so it
+ * works while this thread is the one that hangs; one serves all isolates of a thread.
  */
 export class Watchdog {
   readonly #control = new Int32Array(new SharedArrayBuffer(8));
   readonly #isolate: IvmIsolate;
-  readonly #ended: Promise<unknown>;
+  readonly #entries: Readonly<Record<"watch" | "unwatch" | "run", IvmReference>>;
+  #nextId = 1;
+  #ended: Promise<unknown> = Promise.resolve();
 
-  constructor(
+  constructor() {
+    this.#isolate = new ivm.Isolate({ memoryLimit: 64 });
+    const context = this.#isolate.createContextSync();
+    context.global.setSync("controlMemory", share(this.#control.buffer as SharedArrayBuffer));
+    const entry = (name: string) => context.evalSync(name, { reference: true });
+    context.evalSync(WATCH, { reference: true });
+    this.#entries = { watch: entry("watch"), unwatch: entry("unwatch"), run: entry("run") };
+  }
+
+  /** `beat` is a word of `memory` that is odd while inside and changes with each call. Answers what `unwatch` takes. */
+  watch(
     target: { readonly handle: unknown },
     memory: SharedArrayBuffer,
     beat: number,
     limitMs: number,
-  ) {
-    this.#isolate = new ivm.Isolate({ memoryLimit: 64 });
-    const context = this.#isolate.createContextSync();
-    context.global.setSync("target", target.handle);
-    context.global.setSync("control", share(this.#control.buffer as SharedArrayBuffer));
-    context.global.setSync("beats", share(memory));
-    const watch = context.evalSync(WATCH, { reference: true });
-    this.#ended = watch.apply(undefined, [beat, limitMs]).catch(() => {});
+  ): number {
+    const id = this.#nextId++;
+    this.#change("watch", [id, target.handle, share(memory), beat, limitMs]);
+    return id;
+  }
+
+  unwatch(id: number): void {
+    this.#change("unwatch", [id]);
+  }
+
+  /** It runs until it is told of a change; calls that wait for its isolate are taken in order. */
+  #change(name: "watch" | "unwatch", args: readonly unknown[]): void {
+    if (this.#isolate.isDisposed) return;
+    Atomics.add(this.#control, CHANGES, 1);
+    Atomics.notify(this.#control, CHANGES);
+    this.#entries[name].apply(undefined, args).catch(() => {});
+    this.#ended = this.#entries.run.apply(undefined, []).catch(() => {});
   }
 
   /** Must have settled before the process exits: a sleeping isolate would hold it. */
   async stop(): Promise<void> {
-    Atomics.store(this.#control, STOP_WORD, 1);
-    Atomics.notify(this.#control, STOP_WORD);
+    Atomics.store(this.#control, END, 1);
+    Atomics.notify(this.#control, CHANGES);
     await this.#ended;
     if (!this.#isolate.isDisposed) this.#isolate.dispose();
   }

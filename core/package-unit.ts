@@ -114,7 +114,7 @@ export class PackageUnit {
       this.#inputs = made.inputs;
       this.#built = true;
       if (made.hash === this.live?.bundle.hash) return [];
-      const descriptions = describer.describe(made, this.source.origin);
+      const descriptions = describer.describe(this.source.id, made, this.source.origin);
       const infos = infosOf(this.source, descriptions, this.#names.shipped);
       const group = this.#group(infos);
       const { code, filename, hash } = made;

@@ -5,6 +5,7 @@ import { type Family, resolveName } from "./dns.ts";
 import { FileWriter } from "./file-writer.ts";
 import { createRing } from "./inside/ring.ts";
 import { RUNTIME_TOPIC } from "./inside/topics.ts";
+import { Watchdog } from "./isolate.ts";
 import type {
   AddressConfig,
   FromWorker,
@@ -14,6 +15,7 @@ import type {
   ToWorker,
   WorkerStart,
 } from "./protocol.ts";
+import { Supply } from "./sandbox/supply.ts";
 import { type Listening, Sockets } from "./sockets.ts";
 
 /** Connections of a chain that is gone may finish for so long (Envoy's --drain-time-s). */
@@ -51,6 +53,8 @@ class Worker {
   #sockets: Sockets;
   #boxes: Boxes;
   readonly #cells: SandboxCells;
+  readonly #supply: Supply;
+  readonly #watchdog = new Watchdog();
   #live: Live = { modules: new Map(), config: undefined };
   #before: Live | undefined = undefined;
   #committedAt = 0;
@@ -68,6 +72,8 @@ class Worker {
     );
     this.#beats = new Int32Array(start.beat);
     this.#cells = new SandboxCells(start.stats, post);
+    const { sdk, sandbox } = start.prelude;
+    this.#supply = new Supply({ sdk, prelude: sandbox });
     [this.#builtin, this.#sockets, this.#boxes] = this.#build();
     setInterval(() => this.#beats[0]!++, 100).unref();
     setInterval(() => this.#boxes.expire(performance.now()), 1000).unref();
@@ -83,13 +89,14 @@ class Worker {
       ring,
       stats: this.#start.stats,
       turns: this.#start.turns,
+      watchdog: this.#watchdog,
       onCall: (name, text) => this.#onCall(name, text),
     });
     const sockets = new Sockets(ring, builtin.run, (error) => this.#onDead(builtin, error));
-    const { prelude, index, node } = this.#start;
+    const { index, node } = this.#start;
     const boxes = new Boxes({
-      sdk: prelude.sdk,
-      prelude: prelude.sandbox,
+      supply: this.#supply,
+      watchdog: this.#watchdog,
       worker: index,
       node,
       sockets,
@@ -371,7 +378,7 @@ class Worker {
     const listeners = this.#sockets.giveListeners();
     this.#sockets.destroy();
     this.#boxes.dispose();
-    void builtin.dispose();
+    builtin.dispose();
     const delay = REBUILD_MS[Math.min(this.#deaths++, REBUILD_MS.length - 1)]!;
     setTimeout(() => this.#rebuild(listeners), delay);
   }
@@ -423,7 +430,9 @@ class Worker {
     await this.#files.end();
     this.#sockets.destroy();
     this.#boxes.dispose();
-    await this.#builtin.dispose();
+    this.#supply.dispose();
+    this.#builtin.dispose();
+    await this.#watchdog.stop();
     parentPort?.close();
     process.exit(0);
   }

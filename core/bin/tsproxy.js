@@ -14,6 +14,8 @@ const FLAGS = [
   "--no-node-snapshot",
   "--no-maglev",
   "--no-use-osr",
+  // Young garbage that stays in the cache: 8 % less CPU a request than with V8's own 16 MiB, and less memory (test/bench/cpu.ts http).
+  "--max-semi-space-size=4",
   "--enable-experimental-regexp-engine",
   "--enable-experimental-regexp-engine-on-excessive-backtracks",
   "--disable-sigusr1",

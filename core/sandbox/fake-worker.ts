@@ -17,7 +17,9 @@ import {
 import { bundle } from "../bundle.ts";
 import { type ParkPorts, ParkTable } from "../inside/parked.ts";
 import { parkedHttpFactory } from "../inside/parked-http.ts";
+import { Watchdog } from "../isolate.ts";
 import { Sandbox, type SandboxFault, type SandboxOptions } from "./sandbox.ts";
+import { Supply } from "./supply.ts";
 
 // A worker without sockets and without a builtin isolate: the ring is a pair of arrays, the chain runs right here.
 
@@ -41,6 +43,11 @@ export function sandboxSources(): Promise<{ sdk: string; prelude: string }> {
   })();
   return sources;
 }
+
+/** `prelude`: another one in the place of ours. */
+type FakeOptions = Partial<SandboxOptions> & { readonly prelude?: string };
+
+const watchdog = new Watchdog();
 
 export class FakeWorker implements ParkPorts {
   readonly #buffer = Buffer.from(new SharedArrayBuffer(MEMORY));
@@ -109,7 +116,7 @@ export class FakeWorker implements ParkPorts {
   async sandbox(
     code: string,
     configs: readonly unknown[] = [{}],
-    options: Partial<SandboxOptions> = {},
+    options: FakeOptions = {},
   ): Promise<Sandbox> {
     const sandbox = await this.unprepared(code, options);
     const uses = configs.map((config, k) => ({ id: k + 1, config, place: `/uses/${k}` }));
@@ -118,14 +125,17 @@ export class FakeWorker implements ParkPorts {
     return sandbox;
   }
 
-  async unprepared(code: string, options: Partial<SandboxOptions> = {}): Promise<Sandbox> {
+  async unprepared(
+    code: string,
+    { prelude: ownPrelude, ...options }: FakeOptions = {},
+  ): Promise<Sandbox> {
     const { sdk, prelude } = await sandboxSources();
     const sandbox = new Sandbox({
       package: "http/test",
       worker: 0,
       node: { id: "node", cluster: "cluster" },
-      sdk,
-      prelude,
+      supply: new Supply({ sdk, prelude: ownPrelude ?? prelude }),
+      watchdog,
       module: { code, filename: "test.js" },
       memory: this.#buffer,
       place: (size) => {

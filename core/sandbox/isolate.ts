@@ -1,7 +1,6 @@
 import { createRequire } from "node:module";
 import type ivmTypes from "isolated-vm";
-import { BOX } from "../inside/sandbox/layout.ts";
-import { Watchdog } from "../isolate.ts";
+import type { Watchdog } from "../isolate.ts";
 
 // isolated-vm is CommonJS with a native half; its only use for sandboxes is in this file.
 const ivm = createRequire(import.meta.url)("isolated-vm") as typeof ivmTypes;
@@ -13,14 +12,90 @@ export interface Source {
   readonly filename: string;
 }
 
-export interface SandboxSources {
-  readonly sdk: string;
-  readonly prelude: string;
-  readonly module: Source;
+/** What a sandbox shares with core: the block that records and answers cross in, and the cells that it counts in. */
+export interface SandboxMemory {
+  readonly box: SharedArrayBuffer;
+  readonly stats: SharedArrayBuffer;
+}
+
+/** An isolate with the SDK and the prelude in it, which waits for its package. */
+export class EmptyIsolate {
+  readonly isolate: ivmTypes.Isolate;
+  readonly prelude: ivmTypes.Reference;
+  readonly #context: ivmTypes.Context;
+  readonly #sdk: ivmTypes.Module;
+
+  private constructor(
+    isolate: ivmTypes.Isolate,
+    context: ivmTypes.Context,
+    sdk: ivmTypes.Module,
+    prelude: ivmTypes.Reference,
+  ) {
+    this.isolate = isolate;
+    this.#context = context;
+    this.#sdk = sdk;
+    this.prelude = prelude;
+  }
+
+  /** On other threads. */
+  static async build(
+    sources: { readonly sdk: string; readonly prelude: string },
+    memoryLimitMb: number,
+  ): Promise<EmptyIsolate> {
+    const isolate = new ivm.Isolate({ memoryLimit: memoryLimitMb });
+    try {
+      const context = await isolate.createContext();
+      const sdk = await load(isolate, context, undefined, {
+        code: sources.sdk,
+        filename: "@tsproxy/sdk",
+      });
+      const prelude = await load(isolate, context, sdk, {
+        code: sources.prelude,
+        filename: "tsproxy/sandbox",
+      });
+      return new EmptyIsolate(isolate, context, sdk, prelude.namespace);
+    } catch (error) {
+      if (!isolate.isDisposed) isolate.dispose();
+      throw error;
+    }
+  }
+
+  /** Throws what the package throws while it is evaluated. */
+  async load(module: Source): Promise<ivmTypes.Module> {
+    return load(this.isolate, this.#context, this.#sdk, module);
+  }
+
+  async call(name: string, args: unknown[]): Promise<unknown> {
+    const entry = await this.prelude.get(name, { reference: true });
+    return entry.apply(undefined, args as never, { timeout: LOAD_TIMEOUT_MS });
+  }
+
+  dispose(): void {
+    if (!this.isolate.isDisposed) this.isolate.dispose();
+  }
+}
+
+async function load(
+  isolate: ivmTypes.Isolate,
+  context: ivmTypes.Context,
+  sdk: ivmTypes.Module | undefined,
+  { code, filename }: Source,
+): Promise<ivmTypes.Module> {
+  const module = await isolate.compileModule(code, { filename });
+  await module.instantiate(context, (specifier) => {
+    if (specifier === "@tsproxy/sdk" && sdk !== undefined) return sdk;
+    throw new Error(`cannot import "${specifier}": filters see the SDK and their own files`);
+  });
+  await module.evaluate({ timeout: LOAD_TIMEOUT_MS });
+  return module;
 }
 
 /** One package in an isolate of its own. Built and called on other threads where it may take long; entered on this one. */
 export class SandboxIsolate {
+  readonly memory: SandboxMemory;
+  readonly words: Int32Array;
+  readonly times: Float64Array;
+  readonly bytes: Buffer;
   readonly #isolate: ivmTypes.Isolate;
   readonly #namespace: ivmTypes.Reference;
   readonly #run: ivmTypes.Reference<(count: number) => void>;
@@ -29,76 +104,57 @@ export class SandboxIsolate {
   /** Odd while inside. The isolate does not see it. */
   readonly #beat = new Int32Array(new SharedArrayBuffer(4));
   readonly #watchdog: Watchdog;
-  readonly words: Int32Array;
-  readonly times: Float64Array;
-  readonly bytes: Buffer;
+  readonly #watched: number;
 
   private constructor(
-    isolate: ivmTypes.Isolate,
-    namespace: ivmTypes.Reference,
+    { isolate, prelude }: EmptyIsolate,
     run: ivmTypes.Reference<(count: number) => void>,
-    box: SharedArrayBuffer,
-    timeoutMs: number,
+    memory: SandboxMemory,
+    { timeoutMs, watchdog }: { readonly timeoutMs: number; readonly watchdog: Watchdog },
   ) {
     this.#isolate = isolate;
-    this.#namespace = namespace;
+    this.#namespace = prelude;
     this.#run = run;
     this.#runOptions = { timeout: timeoutMs };
-    this.#watchdog = new Watchdog({ handle: isolate }, this.#beat.buffer, 0, timeoutMs);
-    this.words = new Int32Array(box);
-    this.times = new Float64Array(box);
-    this.bytes = Buffer.from(box);
+    this.#watchdog = watchdog;
+    this.#watched = watchdog.watch({ handle: isolate }, this.#beat.buffer, 0, timeoutMs);
+    this.memory = memory;
+    this.words = new Int32Array(memory.box);
+    this.times = new Float64Array(memory.box);
+    this.bytes = Buffer.from(memory.box);
   }
 
-  /** Throws what the package throws while it loads. */
+  /** Puts the package into it. Throws what the package throws while it loads. */
   static async build(
-    sources: SandboxSources,
-    stats: SharedArrayBuffer,
+    empty: EmptyIsolate,
+    module: Source,
+    memory: SandboxMemory,
     options: {
-      readonly memoryLimitMb: number;
       readonly timeoutMs: number;
+      readonly watchdog: Watchdog;
       readonly worker: number;
       readonly node: { readonly id: string; readonly cluster: string };
     },
   ): Promise<SandboxIsolate> {
-    const isolate = new ivm.Isolate({ memoryLimit: options.memoryLimitMb });
     try {
-      const context = await isolate.createContext();
-      let sdk: ivmTypes.Module | undefined;
-      const load = async ({ code, filename }: Source): Promise<ivmTypes.Module> => {
-        const module = await isolate.compileModule(code, { filename });
-        await module.instantiate(context, (specifier) => {
-          if (specifier === "@tsproxy/sdk" && sdk !== undefined) return sdk;
-          throw new Error(`cannot import "${specifier}": filters see the SDK and their own files`);
-        });
-        await module.evaluate({ timeout: LOAD_TIMEOUT_MS });
-        return module;
-      };
-      sdk = await load({ code: sources.sdk, filename: "@tsproxy/sdk" });
-      const prelude = (await load({ code: sources.prelude, filename: "tsproxy/sandbox" }))
-        .namespace;
-      const box = new SharedArrayBuffer(BOX.TOTAL);
-      const share = (memory: SharedArrayBuffer): unknown => new ivm.ExternalCopy(memory).copyInto();
-      const call = async (name: string, args: unknown[]): Promise<unknown> => {
-        const entry = await prelude.get(name, { reference: true });
-        return entry.apply(undefined, args as never, { timeout: LOAD_TIMEOUT_MS });
-      };
-      await call("init", [
-        share(box),
-        share(stats),
-        options.worker,
-        options.node.id,
-        options.node.cluster,
+      const share = (part: SharedArrayBuffer): unknown => new ivm.ExternalCopy(part).copyInto();
+      const { worker, node } = options;
+      await empty.call("init", [
+        share(memory.box),
+        share(memory.stats),
+        worker,
+        node.id,
+        node.cluster,
       ]);
       // The package is evaluated last: by now the prelude has bounded what it will find.
-      const module = await load(sources.module);
-      const exported = await module.namespace.get("default", { reference: true });
-      const refused = await call("adopt", [exported.derefInto()]);
+      const loaded = await empty.load(module);
+      const exported = await loaded.namespace.get("default", { reference: true });
+      const refused = await empty.call("adopt", [exported.derefInto()]);
       if (refused !== "") throw new Error(String(refused));
-      const run = await prelude.get("run", { reference: true });
-      return new SandboxIsolate(isolate, prelude, run, box, options.timeoutMs);
+      const run = await empty.prelude.get("run", { reference: true });
+      return new SandboxIsolate(empty, run, memory, options);
     } catch (error) {
-      if (!isolate.isDisposed) isolate.dispose();
+      empty.dispose();
       throw error;
     }
   }
@@ -134,7 +190,7 @@ export class SandboxIsolate {
   }
 
   /** Bytes of heap and of what hangs on it (3 µs to ask). */
-  get memory(): number {
+  get memoryUsed(): number {
     const statistics = this.#isolate.getHeapStatisticsSync();
     return statistics.used_heap_size + statistics.externally_allocated_size;
   }
@@ -144,7 +200,7 @@ export class SandboxIsolate {
   }
 
   dispose(): void {
-    void this.#watchdog.stop();
+    this.#watchdog.unwatch(this.#watched);
     if (!this.#isolate.isDisposed) this.#isolate.dispose();
   }
 }

@@ -9,14 +9,16 @@ import {
   STATUS,
 } from "../inside/sandbox/layout.ts";
 import type { SandboxUse } from "../inside/sandbox/main.ts";
+import type { Watchdog } from "../isolate.ts";
 import type { Refusal } from "../protocol.ts";
 import { Answers } from "./answers.ts";
 import { Breaker } from "./breaker.ts";
 import { CpuBudget } from "./cpu-budget.ts";
 import { hooksOf } from "./hooks.ts";
 import { Inbox, RECORD_SIZE_MIN } from "./inbox.ts";
-import { SandboxIsolate, type SandboxSources } from "./isolate.ts";
+import { SandboxIsolate, type Source } from "./isolate.ts";
 import { SandboxStats, type StatsSink } from "./stats.ts";
+import type { Supply } from "./supply.ts";
 import { Tokens } from "./tokens.ts";
 
 export interface SandboxLimits {
@@ -28,15 +30,12 @@ export interface SandboxLimits {
   readonly pauseMs: number;
   /** Heap and buffers; past this at two looks in a row is a fault. */
   readonly quotaMb: number;
-  /** V8's own limit, the last resort. */
-  readonly memoryLimitMb: number;
 }
 export const DEFAULT_LIMITS: SandboxLimits = {
   timeoutMs: 100,
   cpuMs: 5,
   pauseMs: 10_000,
   quotaMb: 64,
-  memoryLimitMb: 128,
 };
 
 export interface SandboxFault {
@@ -45,8 +44,11 @@ export interface SandboxFault {
   readonly stack: string;
 }
 
-export interface SandboxOptions extends SandboxSources {
+export interface SandboxOptions {
   readonly package: string;
+  readonly module: Source;
+  readonly supply: Supply;
+  readonly watchdog: Watchdog;
   readonly worker: number;
   readonly node: { readonly id: string; readonly cluster: string };
   /** The worker's shared memory, which records and their ranges lie in. */
@@ -156,7 +158,7 @@ export class Sandbox {
   }
   /** Bytes that its isolate uses; 0 while there is none. */
   get memoryUsed(): number {
-    return this.#isolate?.memory ?? 0;
+    return this.#isolate?.memoryUsed ?? 0;
   }
   get ready(): boolean {
     return this.#isolate !== undefined;
@@ -200,12 +202,14 @@ export class Sandbox {
   }
 
   async #make(uses: readonly SandboxUse[]): Promise<Made> {
-    const { timeoutMs, memoryLimitMb } = this.#limits;
-    const { worker, node } = this.#options;
-    const stats = new SandboxStats(this.#options.stats);
-    const isolate = await SandboxIsolate.build(this.#options, stats.shared, {
+    const { supply, module, watchdog, worker, node } = this.#options;
+    const { timeoutMs } = this.#limits;
+    const empty = await supply.takeIsolate();
+    const memory = supply.takeMemory();
+    const stats = new SandboxStats(this.#options.stats, memory.stats);
+    const isolate = await SandboxIsolate.build(empty, module, memory, {
       timeoutMs,
-      memoryLimitMb,
+      watchdog,
       worker,
       node,
     });
@@ -233,7 +237,7 @@ export class Sandbox {
     this.#cpu = new CpuBudget(this.#limits.cpuMs);
     this.#recordsOfBuild = 0;
     this.#overQuota = 0;
-    this.#memoryAtStart = isolate.memory;
+    this.#memoryAtStart = isolate.memoryUsed;
     this.#collect();
   }
 
@@ -557,7 +561,7 @@ export class Sandbox {
     if (isolate === undefined || this.#away > 0 || this.counts.entries === this.#entriesSeen)
       return;
     this.#entriesSeen = this.counts.entries;
-    const isOver = isolate.memory - this.#memoryAtStart > this.#limits.quotaMb * 1024 * 1024;
+    const isOver = isolate.memoryUsed - this.#memoryAtStart > this.#limits.quotaMb * 1024 * 1024;
     this.#overQuota = isOver ? this.#overQuota + 1 : 0;
     if (this.#overQuota >= 2)
       this.#fault("memory", new Error(`more than ${this.#limits.quotaMb} MiB in use`));
@@ -600,9 +604,11 @@ export class Sandbox {
 
   #teardown(): void {
     this.#build++;
-    this.#away = 0;
     this.#stats?.end();
     this.#isolate?.dispose();
+    if (this.#isolate !== undefined && this.#away === 0)
+      this.#options.supply.giveMemory(this.#isolate.memory);
+    this.#away = 0;
     this.#isolate = this.#inbox = this.#stats = undefined;
     clearTimeout(this.#wakeTimer);
     this.#wakeAt = Number.POSITIVE_INFINITY;

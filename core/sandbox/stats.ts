@@ -17,14 +17,14 @@ interface Mapped {
 
 /** A sandbox counts in cells of its own; what has changed is added to the worker's once a second. */
 export class SandboxStats {
-  readonly shared = new SharedArrayBuffer(STATS_CELLS * 8);
-  readonly #cells = new Float64Array(this.shared);
+  readonly #cells: Float64Array;
   readonly #seen = new Float64Array(STATS_CELLS);
   readonly #mapped: Mapped[] = [];
   readonly #sink: StatsSink;
 
-  constructor(sink: StatsSink) {
+  constructor(sink: StatsSink, memory: SharedArrayBuffer) {
     this.#sink = sink;
+    this.#cells = new Float64Array(memory);
   }
 
   /** A name that the sandbox tells; nothing of it is believed. */

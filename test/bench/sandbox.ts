@@ -14,8 +14,10 @@ import {
 } from "@tsproxy/sdk";
 import { type ParkPorts, ParkTable } from "../../core/inside/parked.ts";
 import { parkedHttpFactory } from "../../core/inside/parked-http.ts";
+import { Watchdog } from "../../core/isolate.ts";
 import { sandboxSources } from "../../core/sandbox/fake-worker.ts";
 import { Sandbox } from "../../core/sandbox/sandbox.ts";
+import { Supply } from "../../core/sandbox/supply.ts";
 
 const requests = Number(process.argv[2] ?? 40_000);
 const HEAD =
@@ -66,7 +68,8 @@ const sandbox = new Sandbox({
   package: "http/bench",
   worker: 0,
   node: { id: "", cluster: "" },
-  ...sources,
+  supply: new Supply(sources),
+  watchdog: new Watchdog(),
   module: { code: CODE, filename: "bench.js" },
   memory: buffer,
   place: (size) => {
