@@ -14,6 +14,7 @@ import type { Runtime } from "./runtime.ts";
 import type { ExtensionRef, Static, TSchema } from "./schema.ts";
 import type { Service } from "./service.ts";
 import type { Stats } from "./stats.ts";
+import type { Tls, TransportFactory } from "./transport.ts";
 
 /** What `setup` of each kind returns: the thing that makes filters, or the one object that serves all. */
 export interface Kinds {
@@ -25,6 +26,7 @@ export interface Kinds {
   balancer: BalancerFactory;
   access_log: AccessLogger;
   service: Service;
+  transport: TransportFactory;
 }
 export type Kind = keyof Kinds;
 
@@ -80,6 +82,7 @@ export const defineCluster = define("cluster");
 export const defineBalancer = define("balancer");
 export const defineAccessLogger = define("access_log");
 export const defineService = define("service");
+export const defineTransport = define("transport");
 
 /**
  * A use of an extension whose code or config may be replaced. Read `current` for each new connection or stream, never keep
@@ -174,6 +177,14 @@ export interface SetupContext {
    */
   adopt(connection: Connection, handler: ConnectionHandler): void;
   file(path: string): FileSink;
+  /**
+   * The whole of a file: a path counts from where the proxy was started. Throws if it cannot be read. For setups: it waits for
+   * the disk.
+   */
+  readFile(path: string, encoding?: "utf8" | "base64"): string;
+  /** Called when the file is another one than it was, within a second or two. Ends with the generation. */
+  watchFile(path: string, onChanged: () => void): void;
+  readonly tls: Tls;
   /** Tells every isolate that has subscribed; the last value is kept for those who come later. JSON values. */
   publish(topic: string, value: unknown): void;
   subscribe(topic: string, onValue: (value: unknown) => void): void;

@@ -1,5 +1,6 @@
 import type { Chunk, Output } from "./bytes.ts";
-import type { SetupContext } from "./extension.ts";
+import type { SetupContext, Slot } from "./extension.ts";
+import type { TlsInfo, TransportFactory, TransportOptions } from "./transport.ts";
 
 /** An IP address and port, or a unix socket (`path`; a leading `@` is the abstract namespace). */
 export interface Address {
@@ -21,6 +22,8 @@ export interface CloseEvent {
   readonly phase: "connecting" | "connected";
   readonly timeout: boolean;
   readonly error: string | undefined;
+  /** Why the transport gave the connection up (a TLS handshake that failed), in Envoy's words. */
+  readonly transportFailure?: string;
 }
 
 /** One socket, either direction. All methods may be called after it has closed; then they do nothing. */
@@ -29,6 +32,8 @@ export interface Connection {
   readonly remoteAddress: Address;
   readonly localAddress: Address;
   readonly open: boolean;
+  /** What the TLS handshake came to; absent before it is done, and without TLS. */
+  readonly tls?: TlsInfo | undefined;
   /** The peer has not taken what was written (high watermark passed); `onDrained` will tell. */
   readonly blocked: boolean;
   /** Bytes read and written, for access logs. */
@@ -72,6 +77,11 @@ export interface ConnectOptions {
   /** 0: none. */
   readonly timeoutMs: number;
   readonly keepAlive?: { readonly idleS: number };
+  /** `onConnected` comes when the transport is ready. Absent: plain bytes. */
+  readonly transport?: Slot<TransportFactory> | undefined;
+  readonly transportOptions?: TransportOptions | undefined;
+  /** The address to connect from. */
+  readonly bind?: Address | undefined;
 }
 
 /** A connection that a listener accepted, as its network filters see it. */
@@ -87,6 +97,14 @@ export interface DownstreamConnection extends Connection {
   readonly transportProtocol: string;
   readonly serverName: string;
   readonly applicationProtocols: readonly string[];
+  /** Its transport socket encrypts; true before the handshake is done. */
+  readonly secure?: boolean;
+  /** The socket's own peer, whatever a PROXY header said. Absent: `remoteAddress`. */
+  readonly directAddress?: Address;
+  /** What listener filters have left for access logs and filters, by namespace. */
+  readonly metadata?: ReadonlyMap<string, Record<string, unknown>> | undefined;
+  /** `name` of the filter chain. */
+  readonly filterChainName?: string;
   /** True once the listener drains: finish, take nothing new. */
   readonly draining: boolean;
 }
@@ -135,6 +153,8 @@ export interface AcceptedSocket {
   transportProtocol: string;
   serverName: string;
   applicationProtocols: readonly string[];
+  /** Dynamic metadata for the connection: a namespace, and what to put into it. */
+  setMetadata?(namespace: string, values: Readonly<Record<string, unknown>>): void;
 }
 
 export interface ListenerFilter {
@@ -143,5 +163,7 @@ export interface ListenerFilter {
    * it consumes (0: it only looked), or "more" to wait, or "close".
    */
   onBytes(bytes: Chunk): number | "more" | "close";
+  /** The client has closed, or no more time is left, while it waited. */
+  onAbandoned?(): void;
 }
 export type ListenerFilterFactory = (socket: AcceptedSocket) => ListenerFilter;

@@ -16,6 +16,7 @@ import type { Address, Connection, ConnectionHandler } from "../network.ts";
 import { Runtime } from "../runtime.ts";
 import type { ExtensionRef } from "../schema.ts";
 import type { Counter, Gauge, Histogram, Stats } from "../stats.ts";
+import type { Tls } from "../transport.ts";
 import { TestClock } from "./clock.ts";
 import { TestConnection } from "./connection.ts";
 
@@ -212,6 +213,30 @@ export class TestContext implements SetupContext {
       flush: () => {},
     };
   }
+  /** Files that `readFile` finds, by path; changed by `changeFile`. */
+  readonly readable = new Map<string, string>();
+  readonly #watchers = new Map<string, (() => void)[]>();
+  readFile(path: string): string {
+    const text = this.readable.get(path);
+    if (text === undefined) throw new Error(`no file "${path}" in this test`);
+    return text;
+  }
+  watchFile(path: string, onChanged: () => void): void {
+    this.#watchers.set(path, [...(this.#watchers.get(path) ?? []), onChanged]);
+  }
+  changeFile(path: string, text: string): void {
+    this.readable.set(path, text);
+    for (const onChanged of this.#watchers.get(path) ?? []) onChanged();
+  }
+  /** Tests of transports put their own here. */
+  tls: Tls = {
+    context: () => {
+      throw new Error("no TLS in this test");
+    },
+    certificates: () => {
+      throw new Error("no TLS in this test");
+    },
+  };
   publish(topic: string, value: unknown): void {
     this.published.set(topic, value);
     for (const f of this.#subscribers.get(topic) ?? []) f(value);

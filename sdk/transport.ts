@@ -1,0 +1,166 @@
+import type { Chunk } from "./bytes.ts";
+import type { Address, Connection, DownstreamConnection } from "./network.ts";
+
+/** What an X.509 certificate says. Names are written as RFC 2253 has them: the most specific part first. */
+export interface Certificate {
+  readonly subject: string;
+  readonly issuer: string;
+  readonly commonName: string;
+  /** Lower-case hex, as the digests below. */
+  readonly serial: string;
+  readonly sha256: string;
+  readonly sha1: string;
+  /** Base64 of the SHA-256 of its public key (RFC 7469 §2.4). */
+  readonly spki: string;
+  /** Epoch milliseconds. */
+  readonly notBefore: number;
+  readonly notAfter: number;
+  readonly names: readonly AlternativeName[];
+  /** `rsa`, `ec`, `ed25519`, …; `curve` of an `ec` key (`prime256v1`), `bits` of an `rsa` one. */
+  readonly keyType: string;
+  readonly curve: string;
+  readonly bits: number;
+  readonly pem: string;
+}
+export interface AlternativeName {
+  readonly type: "DNS" | "URI" | "IP_ADDRESS" | "EMAIL" | "OTHER_NAME";
+  readonly value: string;
+}
+
+/** What a handshake came to. */
+export interface TlsInfo {
+  /** `TLSv1.3` */
+  readonly version: string;
+  /** OpenSSL's name: `ECDHE-RSA-AES128-GCM-SHA256`. */
+  readonly cipher: string;
+  /** The group of the key exchange; "" where OpenSSL does not tell (on the server's side). */
+  readonly curve: string;
+  /** "" if none was agreed on. */
+  readonly alpn: string;
+  /** The name that the client asked for; "" if none. */
+  readonly serverName: string;
+  /** Hex; "" if there is none. */
+  readonly sessionId: string;
+  readonly resumed: boolean;
+  readonly peer: Certificate | undefined;
+  /** PEM of all that the peer has sent, its own first. */
+  readonly peerChain: readonly string[];
+  /** OpenSSL's word for what it has against the peer's chain (`CERT_HAS_EXPIRED`); "" if nothing, or nothing was asked. */
+  readonly verifyError: string;
+  /** The transport has checked the peer's certificate against something and found it right. */
+  peerValidated: boolean;
+  /** The certificate that was shown to the peer. */
+  local: Certificate | undefined;
+}
+
+/** Files and keys that one side of TLS stands on; PEM text throughout. */
+export interface TlsContextOptions {
+  readonly side: "server" | "client";
+  readonly certificates: readonly {
+    readonly chain: string;
+    readonly key: string;
+    readonly password?: string;
+  }[];
+  /** Base64 of a PKCS #12 bundle, in the place of a certificate. */
+  readonly pkcs12?: readonly { readonly bundle: string; readonly password?: string }[];
+  readonly minVersion: TlsVersion;
+  readonly maxVersion: TlsVersion;
+  /** OpenSSL's list for TLS 1.2 and below. */
+  readonly ciphers: string;
+  readonly curves: string;
+  readonly signatureAlgorithms?: string;
+  /** Absent: the peer's chain is not verified. */
+  readonly trustedCa?: string;
+  readonly crl?: string;
+  /** A chain that is right but for its dates has no `verifyError`. */
+  readonly allowExpired?: boolean;
+  /** Server: session tickets. */
+  readonly tickets: boolean;
+  /** What ticket keys are made of, base64; absent: a secret of this process. */
+  readonly ticketSecret?: string;
+  readonly sessionTimeoutS?: number;
+  /** Sessions are resumed only where this is the same. */
+  readonly sessionScope: string;
+  /** Client: so many sessions are kept for resumption. */
+  readonly maxSessions?: number;
+}
+export type TlsVersion = "TLSv1" | "TLSv1.1" | "TLSv1.2" | "TLSv1.3";
+
+/** An OpenSSL context of this worker. It ends with the generation that made it, or with `release`. */
+export interface TlsContext {
+  readonly id: number;
+  /** The leaf of each certificate, in the order of the options. */
+  readonly certificates: readonly Certificate[];
+  readonly trusted: readonly Certificate[];
+  release(): void;
+}
+
+/** What core can do of TLS (`cx.tls`). */
+export interface Tls {
+  /** Throws with OpenSSL's reason for what it does not take: no PEM, a key that does not fit, an unknown cipher. */
+  context(options: TlsContextOptions): TlsContext;
+  /** Throws if the text holds no certificate. */
+  certificates(pem: string): readonly Certificate[];
+}
+
+/** How TLS is begun on a connection. */
+export interface TlsStart {
+  readonly context: TlsContext;
+  /** Server: the one that is chosen, or none. Client: all that are offered. */
+  readonly alpn: readonly string[];
+  /** Client: the name to ask for; "" asks for none. */
+  readonly serverName: string;
+  /** Server: whether the client is asked for a certificate, and refused without one. */
+  readonly clientCertificate: "no" | "optional" | "required";
+}
+
+/** A connection in the hands of its transport: between accept or connect, and the first byte for whoever owns it. */
+export interface TransportSocket {
+  readonly connection: Connection;
+  /** As it is, ahead of everything else. Not after `startTls`. */
+  write(bytes: Uint8Array): void;
+  /** What `onBytes` was shown, and what has come since, goes to TLS. */
+  startTls(start: TlsStart): void;
+  /** The connection is its owner's from here on. Bytes that `onBytes` was shown and did not consume are passed on. */
+  ready(consumed?: number): void;
+  /** Closes. `reason`: %UPSTREAM_TRANSPORT_FAILURE_REASON%. */
+  fail(reason: string): void;
+}
+
+/** What a transport does for one connection. Exactly one of `ready` and `fail` ends it, or the connection closes. */
+export interface Transport {
+  /** The socket is there: an accepted one at once, an upstream one when it is connected. */
+  onConnected(): void;
+  /** Before `startTls`: everything received so far. */
+  onBytes?(bytes: Chunk): void;
+  /** The handshake is done. */
+  onSecured?(tls: TlsInfo): void;
+  /** The handshake failed: OpenSSL's code and words (`ERR_SSL_WRONG_VERSION_NUMBER`). Answers the reason to report. */
+  onTlsError?(code: string, message: string): string;
+  /** The connection is gone before it was ready. */
+  onClosed?(): void;
+}
+
+/** Of an upstream connection: what its cluster, host and request say of the handshake. */
+export interface TransportOptions {
+  /** Name of the endpoint, if the config gives one. */
+  readonly hostname?: string;
+  /** `auto_sni`: in the place of the configured name. */
+  readonly serverName?: string;
+  /** `auto_san_validation`: the certificate has to be of one of these names. */
+  readonly subjectAltNames?: readonly string[];
+  /** In the place of the configured list: what the pool can speak. */
+  readonly alpn?: readonly string[];
+  /** Addresses of the client that the connection is made for: the PROXY protocol carries them. */
+  readonly downstream?: { readonly remoteAddress: Address; readonly localAddress: Address };
+}
+
+/** What a transport package's setup returns. */
+export interface TransportFactory {
+  /** Its connections are encrypted. */
+  readonly secure: boolean;
+  /** Undefined: bytes pass as they are. Absent: not for listeners. */
+  accept?(socket: TransportSocket, connection: DownstreamConnection): Transport | undefined;
+  /** Undefined: bytes pass as they are. Absent: not for clusters. */
+  connect?(socket: TransportSocket, options: TransportOptions): Transport | undefined;
+}
