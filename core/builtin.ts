@@ -18,8 +18,8 @@ export interface BuiltinOptions {
   readonly turns: SharedArrayBuffer;
   /** Ends it when it hangs; without one, nobody does. */
   readonly watchdog?: Watchdog;
-  /** Calls of the isolate: name and text (JSON, but for "append"). */
-  readonly onCall: (name: string, text: string) => void;
+  /** Calls of the isolate: name and text (JSON, but for "append"). Those that ask for something get their answer at once. */
+  readonly onCall: (name: string, text: string) => string | void;
 }
 
 /** The isolate of the shipped packages, with core's prelude in it. */

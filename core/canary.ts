@@ -1,8 +1,10 @@
 import { Builtin } from "./builtin.ts";
 import type { Change } from "./fleet.ts";
 import { createRing } from "./inside/ring.ts";
+import { LocalServices } from "./local-services.ts";
 import type { ModuleSource, Refusal, RuntimeConfig } from "./protocol.ts";
 import type { CanaryStage } from "./rehearsal.ts";
+import { Contexts } from "./tls.ts";
 
 /** Rings of a size that nothing passes through, and cells for as many stats as a config defines. */
 const RING = { events: 8, commands: 8, segments: 2, slots: 2 } as const;
@@ -119,6 +121,7 @@ export class Canary implements CanaryStage {
   /** The isolate, caught up with what runs. */
   #ready(): Builtin {
     if (this.#builtin !== undefined) return this.#builtin;
+    const services = new LocalServices(new Contexts(""));
     const builtin = new Builtin({
       role: "canary",
       worker: -1,
@@ -127,8 +130,8 @@ export class Canary implements CanaryStage {
       ring: createRing(RING),
       stats: new SharedArrayBuffer(STATS_BYTES),
       turns: new SharedArrayBuffer(4),
-      // The threads will say and ask the same; here nothing takes effect.
-      onCall: () => {},
+      // The threads will say and ask the same; here nothing takes effect, but what is asked is answered.
+      onCall: (name, text) => services.call(name, text),
     });
     this.#builtin = builtin;
     this.#defined.clear();

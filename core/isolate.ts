@@ -135,8 +135,8 @@ export function share(memory: SharedArrayBuffer): unknown {
   return new ivm.ExternalCopy(memory).copyInto();
 }
 
-/** A function of core as an argument: called synchronously with strings. */
-export function callback(f: (...args: string[]) => void): unknown {
+/** A function of core as an argument: called synchronously with strings, answers one or nothing. */
+export function callback(f: (...args: string[]) => string | void): unknown {
   return new ivm.Callback(f, { sync: true });
 }
 

@@ -57,6 +57,10 @@ export interface FilterChainMatchConfig {
 export interface FilterChainConfig {
   readonly name: string;
   readonly match: FilterChainMatchConfig;
+  /** Undefined: plain bytes. */
+  readonly transport?: ExtensionRef;
+  /** From accept to the end of the handshake. */
+  readonly transportTimeoutMs?: number;
   readonly filters: readonly ExtensionRef[];
 }
 
@@ -194,6 +198,8 @@ export type FromWorker =
 export interface WorkerStart {
   readonly role: "worker" | "control";
   readonly index: number;
+  /** Base64; the same for all threads of the process: what their TLS session tickets are sealed with. */
+  readonly secret: string;
   /** Bundled prelude and SDK. */
   readonly prelude: { readonly builtin: string; readonly sandbox: string; readonly sdk: string };
   /** Stats cells (Float64Array) of this worker. */

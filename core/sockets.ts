@@ -1,9 +1,12 @@
 // Hot path: sockets and the ring (test/bench).
 import { rmSync } from "node:fs";
 import net from "node:net";
+import type { TLSSocket } from "node:tls";
 import { CLOSED_FLAG, COMMAND, EVENT, HOW, indexOf, SOCKET_ERRORS, WORD } from "./inside/ring.ts";
 import type { AddressConfig } from "./protocol.ts";
 import { Segments, Slots } from "./segments.ts";
+import type { Contexts } from "./tls.ts";
+import { startTls, type TlsRequest } from "./tls-socket.ts";
 
 const BULK = 16 * 1024; // a read of this size earns a socket a slot of its own
 const SMALL = 4 * 1024; // and one below this costs it the slot
@@ -55,6 +58,12 @@ class Entry {
   connecting = false;
   /** We have closed it. */
   local = false;
+  /** The TCP socket below, where `socket` is TLS. */
+  raw: RawSocket | undefined = undefined;
+  /** Index in SOCKET_ERRORS of what became of it. */
+  error = 0;
+  /** Decrypted bytes that came in the middle of a flush. */
+  late: Buffer[] | undefined = undefined;
 
   constructor(id: number) {
     this.id = id;
@@ -99,6 +108,7 @@ export class Sockets {
   readonly #visited: Visited[] = [];
   readonly #sweep: NodeJS.Timeout;
   readonly #onDead: (error: unknown) => void;
+  readonly #contexts: Contexts | undefined;
   #dead = false;
   readonly #listeners = new Map<string, Listening>();
   #open = 0;
@@ -113,8 +123,10 @@ export class Sockets {
     ring: SharedArrayBuffer,
     run: (events: number) => number,
     onDead: (error: unknown) => void,
+    contexts?: Contexts,
   ) {
     this.#run = run;
+    this.#contexts = contexts;
     this.#onDead = onDead;
     this.#control = new Int32Array(ring);
     this.#clock = new Float64Array(ring, WORD.NOW * 4, 1);
@@ -380,6 +392,11 @@ export class Sockets {
   #setReading(entry: Entry, on: boolean): void {
     const socket = entry.socket;
     const handle = socket?._handle;
+    if (entry.raw !== undefined) {
+      if (on) socket!.resume();
+      else socket!.pause();
+      return;
+    }
     if (!handle || socket!.destroyed || entry.connecting || handle.reading === on) return;
     handle.reading = on;
     if (on) handle.readStart();
@@ -390,20 +407,25 @@ export class Sockets {
     entry.socket = socket;
     socket.connection = entry;
     this.#open++;
+    this.#listenTo(entry, socket);
+  }
+
+  /** A socket that TLS has been put upon has nothing more to say here. */
+  #listenTo(entry: Entry, socket: RawSocket): void {
     socket.on("end", () => {
+      if (entry.socket !== socket) return;
       this.push(EVENT.EOF, entry.id, 0, 0);
       this.schedule();
     });
-    let error = 0;
     socket.on("error", (e: NodeJS.ErrnoException) => {
       const at = (SOCKET_ERRORS as readonly string[]).indexOf(e.code ?? "EIO");
-      error = at < 0 ? SOCKET_ERRORS.length - 1 : at;
+      entry.error = at < 0 ? SOCKET_ERRORS.length - 1 : at;
     });
     socket.on("close", () => {
-      this.#onClosed(entry, error);
+      if (entry.socket === socket) this.#onClosed(entry, entry.error);
     });
     socket.on("drain", () => {
-      if (!entry.blocked) return;
+      if (!entry.blocked || entry.socket !== socket) return;
       entry.blocked = false;
       this.push(EVENT.DRAINED, entry.id, 0, 0);
       this.schedule();
@@ -451,9 +473,9 @@ export class Sockets {
       }
       const socket = entry.socket;
       if (op === COMMAND.WRITE) {
-        if (socket !== undefined && !socket.destroyed && !socket.writableEnded)
-          i = this.#write(entry, socket, i, end);
-        else i += 4;
+        if (socket === undefined || socket.destroyed || socket.writableEnded) i += 4;
+        else if (entry.raw === undefined) i = this.#write(entry, socket, i, end);
+        else i = this.#writeSecure(entry, socket, i, end);
         continue;
       }
       if (op === COMMAND.CONNECT) this.#connect(entry, control[i + 2]!, control[i + 3]!);
@@ -464,7 +486,8 @@ export class Sockets {
         else if (op === COMMAND.PAUSE || op === COMMAND.RESUME) {
           entry.paused = op === COMMAND.PAUSE;
           this.#turned.push(entry);
-        }
+        } else if (op === COMMAND.TLS) this.#startTls(entry, control[i + 2]!, control[i + 3]!);
+        else if (op === COMMAND.UNREAD) this.#unread(entry, control[i + 2]!, control[i + 3]!);
       }
       i += 4;
     }
@@ -481,7 +504,7 @@ export class Sockets {
     if (how === HOW.FLUSH) {
       socket.setTimeout(FLUSH_MS, () => socket.destroy());
       socket.destroySoon();
-    } else if (how === HOW.RESET) socket.resetAndDestroy();
+    } else if (how === HOW.RESET) reset(entry.raw ?? socket, socket);
     else socket.destroy();
   }
 
@@ -549,6 +572,94 @@ export class Sockets {
       for (const slot of slots) this.#slots.drop(slot);
       for (const segment of segments) this.#segments.unpin(segment);
     });
+  }
+
+  // ---- TLS: OpenSSL takes a copy of what is written and hands out buffers of its own, so nothing is ever pinned
+
+  #startTls(entry: Entry, offset: number, length: number): void {
+    const raw = entry.socket!;
+    const request = JSON.parse(this.#text(offset, length)) as TlsRequest;
+    const context = this.#contexts?.get(request.context);
+    if (context === undefined || entry.raw !== undefined) {
+      raw.destroy();
+      return;
+    }
+    if (entry.slot >= 0) {
+      this.#slots.drop(entry.slot);
+      this.#slotReaders[entry.slot] = undefined;
+      entry.slot = -1;
+    }
+    const socket: RawSocket = startTls(raw, context, request, (told) => {
+      this.push(EVENT.SECURED, entry.id, this.#putText(told), told.length);
+      this.schedule();
+      // What follows the handshake in the same read comes behind it.
+      socket.on("data", (bytes: Buffer) => this.#onDecrypted(entry, bytes));
+      if (entry.paused) socket.pause();
+    }) as unknown as RawSocket;
+    entry.raw = raw;
+    entry.socket = socket;
+    this.#listenTo(entry, socket);
+  }
+
+  /** In the order they were read, and before anything that is read later. */
+  #unread(entry: Entry, offset: number, length: number): void {
+    const bytes = Buffer.from(this.#memory.subarray(offset, offset + length));
+    const socket = entry.socket as unknown as TLSSocket & {
+      _handle: { receive(bytes: Buffer): void } | null;
+    };
+    if (entry.raw !== undefined) process.nextTick(() => socket._handle?.receive(bytes));
+  }
+
+  #onDecrypted(entry: Entry, bytes: Buffer): void {
+    if (this.#running || entry.late !== undefined) {
+      if (entry.late === undefined) {
+        entry.late = [];
+        setImmediate(() => this.#onLate(entry));
+      }
+      entry.late.push(bytes);
+      return;
+    }
+    for (let at = 0; at < bytes.length; at += this.#slots.size) {
+      const n = Math.min(bytes.length - at, this.#slots.size);
+      this.#needInput(n);
+      const offset = this.#segments.inputAt;
+      bytes.copy(this.#memory, offset, at, at + n);
+      this.#segments.inputAt = offset + n;
+      this.push(EVENT.DATA, entry.id, offset, n);
+    }
+    this.schedule();
+  }
+
+  #onLate(entry: Entry): void {
+    const late = entry.late ?? [];
+    entry.late = undefined;
+    for (const bytes of late) if (!entry.closed) this.#onDecrypted(entry, bytes);
+  }
+
+  #writeSecure(entry: Entry, socket: RawSocket, from: number, end: number): number {
+    const control = this.#control;
+    const id = entry.id;
+    let i = from;
+    // With nothing before them these bytes are encrypted before `write` returns.
+    const direct = socket.writableLength === 0;
+    const several = i + 4 < end && control[i + 4] === COMMAND.WRITE && control[i + 5] === id;
+    if (several) socket.cork();
+    for (; i < end && control[i] === COMMAND.WRITE && control[i + 1] === id; i += 4) {
+      const offset = control[i + 2]!;
+      const length = control[i + 3]!;
+      if (!this.#isPiece(offset, length)) {
+        this.counts.refused++;
+        continue;
+      }
+      const view = this.#memory.subarray(offset, offset + length);
+      socket.write(direct ? view : Buffer.from(view));
+    }
+    if (several) socket.uncork();
+    if (!entry.blocked && socket.writableNeedDrain) {
+      entry.blocked = true;
+      this.push(EVENT.BLOCKED, id, 0, 0);
+    }
+    return i;
   }
 
   #text(offset: number, length: number): string {
@@ -697,6 +808,12 @@ export class Sockets {
 
 /** Ids have 16 bits of index; offered ones and closing ones need some too. */
 const MAX_CONNECTIONS = 60_000;
+
+/** RST, where the socket knows it; unix sockets do not. */
+function reset(tcp: RawSocket, socket: RawSocket): void {
+  if (tcp.remotePort !== undefined) tcp.resetAndDestroy();
+  if (!socket.destroyed) socket.destroy();
+}
 
 /** `@name` is the abstract namespace. */
 function socketPath(path: string): string {

@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { Worker } from "node:worker_threads";
 import type { StartThread } from "./fleet.ts";
 import { DEFAULT_SIZES, type RingSizes } from "./inside/ring.ts";
@@ -17,6 +18,7 @@ export interface ThreadMemory {
 
 /** Starts the proxy's worker threads. */
 export function threadStarter(start: Pick<WorkerStart, "prelude" | "node">): StartThread {
+  const secret = randomBytes(32).toString("base64");
   const turns = new SharedArrayBuffer(TURNS * 4);
   const sizes = ringSizes(process.env.TSPROXY_RING);
   const counts = new Int32Array(turns);
@@ -26,7 +28,7 @@ export function threadStarter(start: Pick<WorkerStart, "prelude" | "node">): Sta
       stats: new SharedArrayBuffer(STATS_BYTES),
       beat: new SharedArrayBuffer(BEAT_BYTES),
     };
-    const workerData: WorkerStart = { ...start, ...memory, turns, role, index, sizes };
+    const workerData: WorkerStart = { ...start, ...memory, turns, secret, role, index, sizes };
     const name = role === "control" ? "control" : `worker ${index}`;
     const worker = new Worker(new URL("./worker.ts", import.meta.url), { workerData, name });
     let reason = "it ended";

@@ -6,6 +6,7 @@ import { FileWriter } from "./file-writer.ts";
 import { createRing } from "./inside/ring.ts";
 import { RUNTIME_TOPIC } from "./inside/topics.ts";
 import { Watchdog } from "./isolate.ts";
+import { FileWatch, LocalServices } from "./local-services.ts";
 import type {
   AddressConfig,
   FromWorker,
@@ -17,6 +18,7 @@ import type {
 } from "./protocol.ts";
 import { Supply } from "./sandbox/supply.ts";
 import { type Listening, Sockets } from "./sockets.ts";
+import { Contexts } from "./tls.ts";
 
 /** Connections of a chain that is gone may finish for so long (Envoy's --drain-time-s). */
 const DRAIN_MS = 600_000;
@@ -49,6 +51,8 @@ class Worker {
   readonly #post: (message: FromWorker) => void;
   readonly #files: FileWriter;
   readonly #topics = new Map<string, unknown>();
+  #watch: FileWatch | undefined;
+  #services: LocalServices | undefined;
   #builtin: Builtin;
   #sockets: Sockets;
   #boxes: Boxes;
@@ -81,6 +85,10 @@ class Worker {
 
   #build(): [Builtin, Sockets, Boxes] {
     const ring = createRing(this.#start.sizes);
+    const contexts = new Contexts(this.#start.secret);
+    this.#watch?.stop();
+    this.#watch = new FileWatch((path) => this.#onFileChanged(path));
+    this.#services = new LocalServices(contexts, this.#watch);
     const builtin = new Builtin({
       role: this.#start.role,
       worker: this.#start.index,
@@ -92,7 +100,8 @@ class Worker {
       watchdog: this.#watchdog,
       onCall: (name, text) => this.#onCall(name, text),
     });
-    const sockets = new Sockets(ring, builtin.run, (error) => this.#onDead(builtin, error));
+    const onDead = (error: unknown) => this.#onDead(builtin, error);
+    const sockets = new Sockets(ring, builtin.run, onDead, contexts);
     const { index, node } = this.#start;
     const boxes = new Boxes({
       supply: this.#supply,
@@ -120,12 +129,14 @@ class Worker {
 
   // ---- calls of the isolate
 
-  #onCall(name: string, text: string): void {
+  #onCall(name: string, text: string): string | void {
     if (name === "append") {
       const at = text.indexOf("\0");
       this.#files.append(text.slice(0, at), text.slice(at + 1));
       return;
     }
+    const answer = this.#services?.call(name, text);
+    if (answer !== undefined) return answer;
     const value = JSON.parse(text);
     switch (name) {
       case "log":
@@ -156,6 +167,11 @@ class Worker {
         this.#onOperation(value.call, value.name, value.args);
         break;
     }
+  }
+
+  #onFileChanged(path: string): void {
+    this.#guarded(() => this.#builtin.publish(`core.file:${path}`, performance.now()));
+    this.#sockets.poke();
   }
 
   #onOperation(call: number, name: string, args: unknown): void {

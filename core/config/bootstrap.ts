@@ -49,6 +49,8 @@ const FilterChainMatch = Type.Object({
 const FilterChain = Type.Object({
   name: Type.Optional(Type.String()),
   filter_chain_match: Type.Optional(FilterChainMatch),
+  transport_socket: Type.Optional(Extension("transport")),
+  transport_socket_connect_timeout: Type.Optional(Duration()),
   filters: Type.Optional(Type.Array(Extension("network"))),
 });
 type FilterChain = Static<typeof FilterChain>;
@@ -308,7 +310,15 @@ function chainConfig(chain: FilterChain, maker: Maker): FilterChainConfig {
   const match: FilterChainMatchConfig = chain.filter_chain_match ?? {};
   checkCriteria(match, maker);
   const filters = (chain.filters ?? []).filter((f): f is ExtensionRef => f !== undefined);
-  const config = { name: chain.name ?? "", match, filters };
+  const config = {
+    name: chain.name ?? "",
+    match,
+    ...(chain.transport_socket !== undefined && { transport: chain.transport_socket }),
+    ...(chain.transport_socket_connect_timeout !== undefined && {
+      transportTimeoutMs: chain.transport_socket_connect_timeout,
+    }),
+    filters,
+  };
   maker.origin.set(config, maker.origin.get(chain)!);
   maker.origin.set(filters, maker.origin.get(chain.filters ?? chain)!);
   return config;

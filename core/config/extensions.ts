@@ -26,6 +26,7 @@ const KIND_WORDS: { readonly [kind: string]: string } = {
   network: "network filter",
   listener: "listener filter",
   access_log: "access logger",
+  transport: "transport socket",
 };
 const PREFIXES: { readonly [kind: string]: string } = {
   http: "envoy.filters.http.",

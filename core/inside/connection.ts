@@ -4,15 +4,20 @@ import type {
   Chunk,
   CloseEvent,
   ConnectionHandler,
+  ConnectOptions,
   DownstreamConnection,
   Output,
+  TlsInfo,
 } from "@tsproxy/sdk";
+import { Handshake } from "./handshake.ts";
 import type { Io } from "./io.ts";
 import { COMMAND, HOW } from "./ring.ts";
 import type { TimerWheel, WheelTimer } from "./timers.ts";
 
 const NO_ADDRESS: Address = { ip: "", port: 0 };
 const NO_LISTENER = { name: "", statPrefix: "", direction: "UNSPECIFIED" as const };
+/** The largest thing that a task places: what a peer has sent before TLS began, and the words that begin it. */
+const TASK_BYTES = 80 * 1024;
 const LINGER_READ_LIMIT = 1 << 20; // what a peer may still send while a closed connection lingers
 
 /**
@@ -29,6 +34,14 @@ export class SocketConnection implements DownstreamConnection {
   transportProtocol = "raw_buffer";
   serverName = "";
   applicationProtocols: readonly string[] = [];
+  directAddress: Address = NO_ADDRESS;
+  metadata: Map<string, Record<string, unknown>> | undefined = undefined;
+  filterChainName = "";
+  secure = false;
+  tls: TlsInfo | undefined = undefined;
+  /** While its transport has it. */
+  handshake: Handshake | undefined = undefined;
+  transportFailure = "";
   draining = false;
   bytesReceived = 0;
   bytesSent = 0;
@@ -51,6 +64,8 @@ export class SocketConnection implements DownstreamConnection {
   #lingerRead = 0;
   #timer: WheelTimer | undefined = undefined;
   #againAsked = false;
+  /** What is written waits for the transport. */
+  #held = false;
 
   constructor(table: ConnectionTable, id: number, handler: ConnectionHandler) {
     this.#table = table;
@@ -108,7 +123,7 @@ export class SocketConnection implements DownstreamConnection {
     const io = this.#io;
     const pending = this.#pending;
     if (pending === undefined || !this.open) return true;
-    if (this.id < 0) return true;
+    if (this.id < 0 || this.#held) return true;
     while (pending.length > 0) {
       if (this.#socketBlocked) return true;
       const bytes = pending[0]!;
@@ -210,6 +225,63 @@ export class SocketConnection implements DownstreamConnection {
     this.#table.again(this);
   }
 
+  // ---- the transport
+
+  adopt(handler: ConnectionHandler): void {
+    if (this.handshake !== undefined) this.handshake.inner = handler;
+    else this.handler = handler;
+  }
+
+  /** The transport has the connection; what its owner writes meanwhile waits. */
+  hold(handshake: Handshake): void {
+    this.handshake = handshake;
+    this.handler = handshake;
+    this.#held = true;
+    this.#pending ??= [];
+    this.#told = true;
+  }
+
+  /** Ahead of what waits. */
+  writeFirst(bytes: Uint8Array): void {
+    if (!this.open) return;
+    this.bytesSent += bytes.length;
+    this.#table.soon(() => {
+      if (this.open) this.#io.copyOut(this.id, bytes, 0, bytes.length);
+    });
+  }
+
+  /** `text`: JSON of what core needs; `shown`: bytes that have been read already and are the handshake's. */
+  startTls(text: string, shown: Uint8Array): void {
+    this.#table.soon(() => {
+      if (!this.open) return;
+      const io = this.#io;
+      const at = io.placeText(text);
+      io.command(COMMAND.TLS, this.id, at, text.length);
+      if (shown.length > 0) this.#giveBack(shown);
+    });
+  }
+
+  unread(bytes: Uint8Array): void {
+    this.#table.soon(() => {
+      if (this.open) this.#giveBack(bytes);
+    });
+  }
+
+  #giveBack(bytes: Uint8Array): void {
+    const at = this.#io.place(bytes, 0, bytes.length);
+    this.#io.command(COMMAND.UNREAD, this.id, at, bytes.length);
+  }
+
+  onTransportReady(inner: ConnectionHandler): void {
+    this.handshake = undefined;
+    this.handler = inner;
+    this.connecting = false;
+    if (this.#closing === "no") this.#timer?.cancel();
+    this.#held = false;
+    this.#table.pull(this);
+    if (this.open) inner.onConnected?.();
+  }
+
   // ---- told by the event loop
 
   onAgain(): void {
@@ -246,9 +318,13 @@ export class SocketConnection implements DownstreamConnection {
   }
 
   onConnected(local: Address): void {
+    this.localAddress = local;
+    if (this.handshake !== undefined) {
+      if (this.open) this.handshake.onConnected();
+      return;
+    }
     this.connecting = false;
     this.#timer?.cancel();
-    this.localAddress = local;
     if (this.open) this.handler.onConnected?.();
   }
 
@@ -274,6 +350,7 @@ export class SocketConnection implements DownstreamConnection {
       phase: connecting || this.connecting ? "connecting" : "connected",
       timeout: this.#timedOut,
       error: error === "" ? undefined : error,
+      ...(this.transportFailure !== "" && { transportFailure: this.transportFailure }),
     };
     this.connecting = false;
     this.handler.onClosed(event);
@@ -303,6 +380,7 @@ export class ConnectionTable {
   #closed: SocketConnection[] = [];
   readonly #unborn: { readonly connection: SocketConnection; readonly address: Uint8Array }[] = [];
   readonly #address = new Uint8Array(512);
+  readonly #tasks: (() => void)[] = [];
 
   constructor(io: Io, wheel: TimerWheel) {
     this.io = io;
@@ -323,11 +401,17 @@ export class ConnectionTable {
     this.io.command(COMMAND.RELEASE, connection.id, 0, 0);
   }
 
-  connect(address: Address, handler: ConnectionHandler, timeoutMs: number): SocketConnection {
+  connect(address: Address, handler: ConnectionHandler, options: ConnectOptions): SocketConnection {
     const connection = new SocketConnection(this, -1, handler);
     connection.connecting = true;
     connection.remoteAddress = address;
-    if (timeoutMs > 0) connection.connectTimeout(timeoutMs);
+    if (options.timeoutMs > 0) connection.connectTimeout(options.timeoutMs);
+    if (options.transport !== undefined) {
+      const generation = options.transport.current;
+      const handshake = new Handshake(connection, handler, generation);
+      const transport = generation.value.connect?.(handshake, options.transportOptions ?? {});
+      if (handshake.take(transport)) connection.hold(handshake);
+    }
     const text = `${address.ip}|${address.port}|${address.path ?? ""}`;
     let size = 0;
     for (; size < text.length && size < this.#address.length; size++)
@@ -358,6 +442,15 @@ export class ConnectionTable {
     if (at >= 0) this.#unborn.splice(at, 1);
   }
 
+  /** Runs it at once if a whole answer of an event still fits, else in the next turn that has room for one. */
+  soon(task: () => void): void {
+    if (this.#tasks.length === 0 && this.io.hasRoom && this.io.canCopy(TASK_BYTES)) task();
+    else {
+      this.#tasks.push(task);
+      this.io.touch();
+    }
+  }
+
   pull(connection: SocketConnection): void {
     if (!this.#pulls.includes(connection)) this.#pulls.push(connection);
     this.io.touch();
@@ -376,6 +469,8 @@ export class ConnectionTable {
   /** Turns that connections asked for, as far as there is room. */
   turn(guard: (connection: SocketConnection, call: () => void) => void): void {
     while (this.#unborn.length > 0 && this.#bear(this.#unborn[0]!)) this.#unborn.shift();
+    while (this.#tasks.length > 0 && this.io.hasRoom && this.io.canCopy(TASK_BYTES))
+      this.#tasks.shift()!();
     while (this.#pulls.length > 0 && this.io.hasRoom) {
       const connection = this.#pulls[0]!;
       let done = true;
@@ -410,6 +505,7 @@ export class ConnectionTable {
   get wantsTurn(): boolean {
     return (
       this.#unborn.length > 0 ||
+      this.#tasks.length > 0 ||
       this.#pulls.length > 0 ||
       this.#agains.length > 0 ||
       this.io.overflowed

@@ -1,5 +1,6 @@
 import type {
   Address,
+  Certificate,
   Clusters,
   Connection,
   ConnectionHandler,
@@ -17,6 +18,9 @@ import type {
   Slot,
   Stats,
   Timer,
+  Tls,
+  TlsContext,
+  TlsContextOptions,
   Turns,
 } from "@tsproxy/sdk";
 import { type ConnectionTable, SocketConnection } from "./connection.ts";
@@ -113,15 +117,47 @@ export class Context implements SetupContext {
   }
 
   connect(address: Address, handler: ConnectionHandler, options: ConnectOptions): Connection {
-    return this.#around.connections.connect(address, handler, options.timeoutMs);
+    return this.#around.connections.connect(address, handler, options);
   }
 
   adopt(connection: Connection, handler: ConnectionHandler): void {
-    if (connection instanceof SocketConnection) connection.handler = handler;
+    if (connection instanceof SocketConnection) connection.adopt(handler);
   }
 
   file(path: string): FileSink {
     return this.#around.files.open(path);
+  }
+
+  readFile(path: string, encoding: "utf8" | "base64" = "utf8"): string {
+    return this.#around.host.ask("file.read", { path, encoding }) as string;
+  }
+
+  watchFile(path: string, onChanged: () => void): void {
+    if (this.role === "canary") return;
+    const { topics, host } = this.#around;
+    this.#scope.onDispose(topics.subscribe(`core.file:${path}`, onChanged));
+    host.tell("file.watch", { path });
+    this.#scope.onDispose(() => host.tell("file.unwatch", { path }));
+  }
+
+  get tls(): Tls {
+    return {
+      context: (options) => this.#tlsContext(options),
+      certificates: (pem) =>
+        this.#around.host.ask("tls.certificates", { pem }) as readonly Certificate[],
+    };
+  }
+
+  #tlsContext(options: TlsContextOptions): TlsContext {
+    const { host } = this.#around;
+    const made = host.ask("tls.context", options) as Omit<TlsContext, "release">;
+    let released = false;
+    const release = (): void => {
+      if (!released) host.tell("tls.release", { id: made.id });
+      released = true;
+    };
+    this.#scope.onDispose(release);
+    return { ...made, release };
   }
 
   publish(topic: string, value: unknown): void {

@@ -9,6 +9,7 @@ import {
   type RuntimeValue,
   type Service,
   type Slot,
+  type TransportFactory,
 } from "@tsproxy/sdk";
 import type { FilterChainConfig, ListenerConfig, Refusal, RuntimeConfig } from "../protocol.ts";
 import { ConnectionTable, SocketConnection } from "./connection.ts";
@@ -18,7 +19,7 @@ import { Host, type HostCall } from "./host.ts";
 import { Io } from "./io.ts";
 import { type Chain, Listener } from "./listener.ts";
 import type { NetworkChainRun } from "./network-chain.ts";
-import { Registry, type SlotState } from "./registry.ts";
+import { type Place, Registry, type SlotState } from "./registry.ts";
 import { CLOSED_FLAG, EVENT, SOCKET_ERRORS, WORD } from "./ring.ts";
 import { type ParkedDescription, Sandboxes } from "./sandboxes.ts";
 import { ScopedStats, StatsTable } from "./stats.ts";
@@ -221,6 +222,9 @@ export class Engine {
           connection.onConnected({ ip, port: Number(port) });
           break;
         }
+        case EVENT.SECURED:
+          connection.handshake?.onTold(this.#text(a, b));
+          break;
         case EVENT.CLOSED:
           try {
             connection.onClosed(
@@ -250,6 +254,7 @@ export class Engine {
     const connection = new SocketConnection(this.#connections, id, NO_HANDLER);
     const unix = path === "" ? undefined : { ip: "", port: 0, path };
     connection.remoteAddress = unix ?? { ip: remoteIp, port: Number(remotePort) };
+    connection.directAddress = connection.remoteAddress;
     connection.localAddress = unix ?? { ip: localIp, port: Number(localPort) };
     this.#connections.add(connection);
     const entry = this.#world.listeners.get(name);
@@ -428,12 +433,21 @@ export class Engine {
       const pointer = `${place}/${at}/filters`;
       const same = left.findIndex((c) => isSamePlace(c.config, chain));
       const kept = same < 0 ? undefined : left.splice(same, 1)[0];
+      const statPrefix = `listener.${config.statPrefix}.`;
+      const transportAt = `${place}/${at}/transport/config`;
       if (kept !== undefined) {
-        this.#renewChain(kept, chain, pointer, refusals);
-        return { config: chain, slots: kept.slots, runs: kept.runs };
+        this.#renewChain(kept, chain, pointer, transportAt, refusals);
+        const { slots, transport, runs } = kept;
+        return { config: chain, slots, transport, runs };
       }
       const slots = this.#createSlots("network", chain.filters, pointer, made, refusals);
-      return { config: chain, slots, runs: new Set<NetworkChainRun>() };
+      const transport = this.#createTransport(
+        chain.transport,
+        { pointer: transportAt, statPrefix },
+        made,
+        refusals,
+      );
+      return { config: chain, slots, transport, runs: new Set<NetworkChainRun>() };
     });
     const isSame =
       JSON.stringify(old?.config.listenerFilters) === JSON.stringify(config.listenerFilters);
@@ -475,7 +489,36 @@ export class Engine {
     return slots;
   }
 
-  #renewChain(kept: Chain, chain: FilterChainConfig, pointer: string, refusals: Refusal[]): void {
+  #createTransport(
+    ref: ExtensionRef | undefined,
+    place: Place,
+    made: SlotState[],
+    refusals: Refusal[],
+  ): Slot<TransportFactory> | undefined {
+    if (ref === undefined) return undefined;
+    let slot: SlotState<TransportFactory> | undefined;
+    this.registry.attempt(ref.package, place.pointer, refusals, () => {
+      slot = this.registry.create("transport", ref, place, undefined);
+      made.push(slot as never);
+    });
+    return slot;
+  }
+
+  #renewChain(
+    kept: Chain,
+    chain: FilterChainConfig,
+    pointer: string,
+    transportAt: string,
+    refusals: Refusal[],
+  ): void {
+    const { transport } = chain;
+    if (
+      transport !== undefined &&
+      JSON.stringify(kept.config.transport) !== JSON.stringify(transport)
+    )
+      this.registry.attempt(transport.package, transportAt, refusals, () =>
+        this.registry.renew(kept.transport as unknown as SlotState, transport),
+      );
     for (const [n, ref] of chain.filters.entries()) {
       if (JSON.stringify(kept.config.filters[n]) === JSON.stringify(ref)) continue;
       const slot = kept.slots[n] as SlotState<NetworkFilterFactory>;
@@ -531,13 +574,17 @@ export class Engine {
     const kept = new Set<unknown>();
     for (const { listener } of this.#world.listeners.values()) {
       for (const slot of listener.listenerFilters) kept.add(slot);
-      for (const chain of listener.chains) for (const slot of chain.slots) kept.add(slot);
+      for (const chain of listener.chains) {
+        for (const slot of chain.slots) kept.add(slot);
+        kept.add(chain.transport);
+      }
     }
     for (const { listener } of before.listeners.values()) {
       for (const chain of listener.chains) {
         if (chain.slots.some((slot) => kept.has(slot))) continue;
         this.#drainChain(chain, drainMs);
         for (const slot of chain.slots) (slot as unknown as SlotState).retire();
+        (chain.transport as unknown as SlotState | undefined)?.retire();
       }
       for (const slot of listener.listenerFilters)
         if (!kept.has(slot)) (slot as unknown as SlotState).retire();
@@ -599,6 +646,7 @@ function isSamePlace(a: FilterChainConfig, b: FilterChainConfig): boolean {
   return (
     a.name === b.name &&
     JSON.stringify(a.match) === JSON.stringify(b.match) &&
+    a.transport?.package === b.transport?.package &&
     a.filters.length === b.filters.length &&
     a.filters.every((ref, k) => ref.package === b.filters[k]!.package)
   );

@@ -171,6 +171,14 @@ export class Io {
     return to;
   }
 
+  /** ASCII text into the output segment; its offset. Only after `canCopy`. */
+  placeText(text: string): number {
+    const to = this.#outAt;
+    for (let k = 0; k < text.length; k++) this.memory[to + k] = text.charCodeAt(k);
+    this.#outAt += text.length;
+    return to;
+  }
+
   /** Room for a record, at a multiple of 8, whose command must follow in the same crossing; -1: none. */
   reserveBlock(size: number): number {
     const at = (this.#outAt + 7) & ~7;

@@ -11,19 +11,24 @@ import {
   type NetworkFilterFactory,
   type Slot,
   type Stats,
+  type TransportFactory,
 } from "@tsproxy/sdk";
 import type { FilterChainConfig, ListenerConfig } from "../protocol.ts";
 import type { SocketConnection } from "./connection.ts";
 import { FilterChainMatcher } from "./filter-chain-match.ts";
+import { Handshake } from "./handshake.ts";
 import { NetworkChainRun } from "./network-chain.ts";
 import type { TimerWheel, WheelTimer } from "./timers.ts";
 
+/** A handshake takes no longer than this, whatever the config says; Envoy would wait for ever. */
+const HANDSHAKE_MS = 60_000;
 const PEEK_LIMIT = 64 * 1024; // what listener filters may ask to see of a connection
 
 /** One filter chain of a listener: its slots outlive config edits that leave it as it is. */
 export interface Chain {
   readonly config: FilterChainConfig;
   readonly slots: readonly Slot<NetworkFilterFactory>[];
+  readonly transport: Slot<TransportFactory> | undefined;
   readonly runs: Set<NetworkChainRun>;
 }
 
@@ -63,20 +68,16 @@ export class Listener {
       const peek = new Peek(connection, this, this.#wheel, this.#stats);
       connection.handler = peek;
       peek.start();
-    } else this.startChain(connection, connection.remoteAddress, undefined);
+    } else this.startChain(connection, undefined);
   }
 
   /** Chooses the chain and starts it; `early` are bytes that listener filters have looked at. */
-  startChain(
-    connection: SocketConnection,
-    directAddress: { ip: string; port: number },
-    early: Uint8Array | undefined,
-  ): void {
+  startChain(connection: SocketConnection, early: Uint8Array | undefined): void {
     const chain =
       this.#matcher.choose({
         localAddress: connection.localAddress,
         remoteAddress: connection.remoteAddress,
-        directAddress,
+        directAddress: connection.directAddress,
         serverName: connection.serverName,
         transportProtocol: connection.transportProtocol,
         applicationProtocols: connection.applicationProtocols,
@@ -95,10 +96,36 @@ export class Listener {
       this.#stats.length.record(Date.now() - connection.startTime);
     });
     chain.runs.add(run);
-    connection.handler = run;
+    connection.filterChainName = chain.config.name;
+    const handshake = this.#handshake(chain, connection, run);
+    if (handshake === undefined) connection.handler = run;
+    // Filters begin before the handshake has ended, as in Envoy: tcp_proxy connects meanwhile.
     run.start(chain.slots);
-    if (early !== undefined && early.length > 0 && connection.open)
-      run.onData(new Chunk(early, 0, early.length));
+    if (!connection.open) return;
+    handshake?.onConnected();
+    if (early !== undefined && early.length > 0 && connection.open) {
+      const chunk = new Chunk(early, 0, early.length);
+      if (handshake !== undefined) handshake.onData(chunk);
+      else run.onData(chunk);
+    }
+  }
+
+  /** Undefined: bytes pass as they are. */
+  #handshake(
+    chain: Chain,
+    connection: SocketConnection,
+    run: NetworkChainRun,
+  ): Handshake | undefined {
+    if (chain.transport === undefined) return undefined;
+    const generation = chain.transport.current;
+    const handshake = new Handshake(connection, run, generation);
+    const transport = generation.value.accept?.(handshake, connection);
+    connection.secure = generation.value.secure;
+    if (!handshake.take(transport)) return undefined;
+    connection.hold(handshake);
+    const ms = chain.config.transportTimeoutMs || HANDSHAKE_MS;
+    handshake.limit(this.#wheel, ms, () => this.#stats.transportTimeout.inc());
+    return handshake;
   }
 }
 
@@ -110,6 +137,9 @@ class ListenerStats {
   readonly noFilterChainMatch: Counter;
   readonly preActive: Gauge;
   readonly preTimeout: Counter;
+  readonly transportTimeout: Counter;
+  readonly filterRemoteClose: Counter;
+  readonly filterError: Counter;
 
   constructor(stats: Stats) {
     this.total = stats.counter("downstream_cx_total");
@@ -119,6 +149,9 @@ class ListenerStats {
     this.noFilterChainMatch = stats.counter("no_filter_chain_match");
     this.preActive = stats.gauge("downstream_pre_cx_active");
     this.preTimeout = stats.counter("downstream_pre_cx_timeout");
+    this.transportTimeout = stats.counter("downstream_cx_transport_socket_connect_timeout");
+    this.filterRemoteClose = stats.counter("downstream_listener_filter_remote_close");
+    this.filterError = stats.counter("downstream_listener_filter_error");
   }
 }
 
@@ -128,7 +161,6 @@ class Peek implements ConnectionHandler, AcceptedSocket {
   readonly #listener: Listener;
   readonly #stats: ListenerStats;
   readonly #filters: ListenerFilter[] = [];
-  readonly #direct: { ip: string; port: number };
   readonly #timer: WheelTimer;
   #at = 0;
   #bytes: Uint8Array = new Uint8Array(0);
@@ -143,7 +175,6 @@ class Peek implements ConnectionHandler, AcceptedSocket {
     this.#connection = connection;
     this.#listener = listener;
     this.#stats = stats;
-    this.#direct = connection.remoteAddress;
     this.#timer = wheel.timer(() => this.#onTimeout());
   }
 
@@ -178,6 +209,11 @@ class Peek implements ConnectionHandler, AcceptedSocket {
     this.#connection.applicationProtocols = value;
   }
 
+  setMetadata(namespace: string, values: Readonly<Record<string, unknown>>): void {
+    const all = (this.#connection.metadata ??= new Map());
+    all.set(namespace, { ...all.get(namespace), ...values });
+  }
+
   start(): void {
     this.#stats.preActive.inc();
     const { listenerFiltersTimeoutMs } = this.#listener.config;
@@ -205,6 +241,7 @@ class Peek implements ConnectionHandler, AcceptedSocket {
       );
       if (answer === "more") return;
       if (answer === "close") {
+        this.#stats.filterError.inc();
         this.#connection.close("abort");
         return;
       }
@@ -216,7 +253,7 @@ class Peek implements ConnectionHandler, AcceptedSocket {
   #finish(): void {
     if (this.#over) return;
     this.#leave();
-    this.#listener.startChain(this.#connection, this.#direct, this.#bytes);
+    this.#listener.startChain(this.#connection, this.#bytes);
   }
 
   #leave(): void {
@@ -227,15 +264,19 @@ class Peek implements ConnectionHandler, AcceptedSocket {
 
   #onTimeout(): void {
     this.#stats.preTimeout.inc();
+    this.#filters[this.#at]?.onAbandoned?.();
     if (this.#listener.config.continueOnListenerFiltersTimeout) this.#finish();
     else this.#connection.close("abort");
   }
 
   onEof(): void {
+    this.#stats.filterRemoteClose.inc();
     this.#connection.close("abort");
   }
 
   onClosed(_event: CloseEvent): void {
-    if (!this.#over) this.#leave();
+    if (this.#over) return;
+    this.#filters[this.#at]?.onAbandoned?.();
+    this.#leave();
   }
 }

@@ -8,7 +8,7 @@ export function init(
   ring: SharedArrayBuffer,
   cells: SharedArrayBuffer,
   turns: SharedArrayBuffer,
-  call: (name: string, text: string) => void,
+  call: (name: string, text: string) => string | void,
   options: string,
 ): void {
   engine = new Engine(ring, cells, turns, call, JSON.parse(options) as EngineOptions);

@@ -21,6 +21,8 @@ export const EVENT = {
   CONNECTED: 7,
   /** id: token; offset, length: the answer of a sandbox (length -status: the core's own answer) */
   VERDICT: 8,
+  /** offset, length: JSON of how a TLS handshake went (`{ tls }` or `{ code, message }`), in ASCII */
+  SECURED: 9,
 } as const;
 
 export const CLOSED_FLAG = { LOCAL: 1, CONNECTING: 2 } as const;
@@ -40,6 +42,10 @@ export const COMMAND = {
   PARK: 8,
   /** id: token, op holds box << 8: nobody waits for this answer any more */
   FORGET: 9,
+  /** offset, length: JSON of how TLS begins on this socket, in ASCII */
+  TLS: 10,
+  /** offset, length: bytes that were read before TLS began and are part of it */
+  UNREAD: 11,
 } as const;
 
 export const HOW = { FLUSH: 0, ABORT: 1, RESET: 2 } as const;

@@ -12,6 +12,7 @@ import type {
   Slot,
   Stats,
   Timer,
+  Tls,
   Turns,
 } from "@tsproxy/sdk";
 import { compileRegex } from "../regex.ts";
@@ -104,6 +105,15 @@ export class SandboxContext implements SetupContext {
   }
   file(): FileSink {
     return unavailable("cx.file");
+  }
+  readFile(): string {
+    return unavailable("cx.readFile");
+  }
+  watchFile(): void {
+    unavailable("cx.watchFile");
+  }
+  get tls(): Tls {
+    return unavailable("cx.tls");
   }
   publish(): void {
     unavailable("cx.publish");

@@ -1,0 +1,176 @@
+import {
+  Chunk,
+  type CloseEvent,
+  type ConnectionHandler,
+  type Generation,
+  type TlsInfo,
+  type TlsStart,
+  type Transport,
+  type TransportFactory,
+  type TransportSocket,
+} from "@tsproxy/sdk";
+import type { SocketConnection } from "./connection.ts";
+import type { TimerWheel, WheelTimer } from "./timers.ts";
+
+const SHOWN_LIMIT = 64 * 1024; // what a transport may ask to see before it begins
+const EMPTY = new Uint8Array(0);
+
+/** What core tells of a handshake: `local` is an index among the certificates of the context. */
+interface Told {
+  readonly tls?: Omit<TlsInfo, "local"> & { readonly local: number };
+  readonly code?: string;
+  readonly message?: string;
+}
+
+/**
+ * A connection in the hands of its transport.
+ *
+ *   (connecting) ──> shown bytes ──startTls──> securing ──secured──> ready: the connection is `inner`'s
+ *                        └────────────ready────────────────────────────^
+ */
+export class Handshake implements ConnectionHandler, TransportSocket {
+  readonly connection: SocketConnection;
+  /** Whose the connection will be. */
+  inner: ConnectionHandler;
+  readonly #generation: Generation<TransportFactory>;
+  #transport: Transport | undefined = undefined;
+  #shown: Uint8Array = EMPTY;
+  #start: TlsStart | undefined = undefined;
+  #over = false;
+  #timer: WheelTimer | undefined = undefined;
+
+  constructor(
+    connection: SocketConnection,
+    inner: ConnectionHandler,
+    generation: Generation<TransportFactory>,
+  ) {
+    this.connection = connection;
+    this.inner = inner;
+    this.#generation = generation;
+    generation.acquire();
+  }
+
+  /** The transport's part begins. Undefined: there is none, bytes pass as they are. */
+  take(transport: Transport | undefined): boolean {
+    this.#transport = transport;
+    if (transport !== undefined) return true;
+    this.#end();
+    return false;
+  }
+
+  /** An accepted connection that is not ready after `ms` is closed. */
+  limit(wheel: TimerWheel, ms: number, onTimeout: () => void): void {
+    this.#timer = wheel.timer(() => {
+      onTimeout();
+      this.connection.close("abort");
+    });
+    this.#timer.arm(ms);
+  }
+
+  #end(): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#timer?.cancel();
+    this.#generation.release();
+  }
+
+  // ---- the transport
+
+  write(bytes: Uint8Array): void {
+    if (!this.#over && this.#start === undefined) this.connection.writeFirst(bytes);
+  }
+
+  startTls(start: TlsStart): void {
+    if (this.#over || this.#start !== undefined) return;
+    this.#start = start;
+    const shown = this.#shown;
+    this.#shown = EMPTY;
+    const { context, ...rest } = start;
+    this.connection.startTls(asciiJson({ ...rest, context: context.id }), shown);
+  }
+
+  ready(consumed = 0): void {
+    if (this.#over) return;
+    this.#end();
+    const left = this.#shown.subarray(consumed);
+    this.connection.onTransportReady(this.inner);
+    if (left.length > 0 && this.connection.open)
+      this.connection.handler.onData(new Chunk(left, 0, left.length));
+  }
+
+  fail(reason: string): void {
+    if (this.#over) return;
+    this.connection.transportFailure = reason;
+    this.connection.close("abort");
+  }
+
+  // ---- the connection
+
+  onConnected(): void {
+    this.#transport?.onConnected();
+  }
+
+  onData(chunk: Chunk): void {
+    if (this.#over) return;
+    if (this.#start !== undefined) {
+      // Read before TLS had taken the socket over.
+      this.connection.unread(chunk.copy());
+      return;
+    }
+    this.show(chunk);
+  }
+
+  /** Bytes from the peer, or from whoever has peeked at them. */
+  show(chunk: Chunk): void {
+    if (this.#shown.length + chunk.length > SHOWN_LIMIT) {
+      this.connection.close("abort");
+      return;
+    }
+    const more = new Uint8Array(this.#shown.length + chunk.length);
+    more.set(this.#shown);
+    more.set(chunk.memory.subarray(chunk.at, chunk.end), this.#shown.length);
+    this.#shown = more;
+    this.#transport?.onBytes?.(new Chunk(more, 0, more.length));
+  }
+
+  /** `text`: JSON of what core tells. */
+  onTold(text: string): void {
+    const start = this.#start;
+    if (this.#over || start === undefined) return;
+    const { tls, code = "", message = "" } = JSON.parse(text) as Told;
+    if (tls === undefined) {
+      this.connection.transportFailure = this.#transport?.onTlsError?.(code, message) ?? message;
+      return;
+    }
+    const info: TlsInfo = { ...tls, local: start.context.certificates[tls.local] };
+    this.connection.tls = info;
+    if (this.#transport?.onSecured !== undefined) this.#transport.onSecured(info);
+    else this.ready();
+  }
+
+  onEof(): void {
+    this.connection.close("abort");
+  }
+
+  onBlocked(): void {}
+  onDrained(): void {}
+
+  onAgain(): void {
+    this.inner.onAgain?.();
+  }
+
+  onClosed(event: CloseEvent): void {
+    if (!this.#over) {
+      this.#end();
+      this.#transport?.onClosed?.();
+    }
+    this.inner.onClosed(event);
+  }
+}
+
+function asciiJson(value: unknown): string {
+  return JSON.stringify(value).replace(
+    /[\u0080-\uffff]/g,
+    (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+}
