@@ -98,8 +98,8 @@ export interface MirrorPolicy {
   readonly clusterHeader: HeaderName | undefined;
   /** `-shadow` behind the host. */
   readonly shadowHost: boolean;
-  /** Whether this request is mirrored; `random` is the stream's own number. */
-  chosen(random: number): boolean;
+  /** Whether this request is one of those that are mirrored. */
+  chosen(): boolean;
 }
 
 /** Where one part of a request's hash comes from. */

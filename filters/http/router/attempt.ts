@@ -15,21 +15,24 @@ import {
   type ResetReason,
   type ResponseDecoder,
   ResponseHeaders,
+  type SetupContext,
+  type Timer,
 } from "@tsproxy/sdk";
-
-const NOTHING_TO_HASH: BalancerContext = {};
 
 /** Who is told how an attempt goes. */
 export interface AttemptOwner {
-  onReady(encoder: RequestEncoder, host: Host, connection: Connection): void;
-  onNoConnection(failure: PoolFailure): void;
-  onInformational(headers: ResponseHeaders): void;
-  onHead(headers: ResponseHeaders, endStream: boolean): void;
-  onBody(chunk: Chunk, endStream: boolean): void;
-  onTrailers(trailers: HeaderMap): void;
-  onMalformed(): void;
-  onCut(reason: ResetReason): void;
-  onFull(full: boolean): void;
+  onReady(attempt: Attempt, encoder: RequestEncoder, host: Host, connection: Connection): void;
+  onNoConnection(attempt: Attempt, failure: PoolFailure): void;
+  onInformational(attempt: Attempt, headers: ResponseHeaders): void;
+  onHead(attempt: Attempt, headers: ResponseHeaders, endStream: boolean): void;
+  onBody(attempt: Attempt, chunk: Chunk, endStream: boolean): void;
+  onTrailers(attempt: Attempt, trailers: HeaderMap): void;
+  onMalformed(attempt: Attempt): void;
+  onCut(attempt: Attempt, reason: ResetReason): void;
+  onFull(attempt: Attempt, full: boolean): void;
+  /** `per_try_timeout`, or `per_try_idle_timeout`. */
+  onTryTimeout(attempt: Attempt, idle: boolean): void;
+  onStreamDuration(attempt: Attempt): void;
 }
 
 /**
@@ -43,30 +46,59 @@ export class Attempt implements PoolCallbacks, ResponseDecoder {
   encoder: RequestEncoder | undefined = undefined;
   host: Host | undefined = undefined;
   waiting = false;
+  /** Another attempt was begun beside this one, which was slow: it causes no further one. */
+  hedged = false;
   readonly #owner: AttemptOwner;
+  readonly #cx: SetupContext;
   #handle: PoolHandle | undefined = undefined;
+  #idleMs = 0;
+  #timers: TryTimers | undefined = undefined;
 
-  constructor(owner: AttemptOwner) {
+  constructor(owner: AttemptOwner, cx: SetupContext) {
     this.#owner = owner;
+    this.#cx = cx;
   }
 
   get decoder(): ResponseDecoder {
     return this;
   }
+  get over(): boolean {
+    return !this.waiting && this.encoder === undefined;
+  }
 
   /** True: it waits. False: the owner has been told already, and may be elsewhere by now. */
-  begin(cluster: Cluster): boolean {
+  begin(cluster: Cluster, context: BalancerContext): boolean {
     this.host = undefined;
     this.waiting = true;
-    const handle = cluster.newStream(this, NOTHING_TO_HASH);
+    this.hedged = false;
+    this.#idleMs = 0;
+    const handle = cluster.newStream(this, context);
     if (handle === undefined) return false;
     this.#handle = handle;
     return true;
   }
 
+  /** 0: none. For an attempt that runs. */
+  limit(kind: "try" | "idle" | "duration", ms: number): void {
+    if (ms === 0) return;
+    this.#timers ??= new TryTimers(this, this.#owner, this.#cx);
+    if (kind === "idle") this.#idleMs = ms;
+    this.#timers[kind].arm(ms);
+  }
+
+  /** The wait for its head is over. */
+  endTry(): void {
+    this.#timers?.try.cancel();
+  }
+
+  /** Something has moved. */
+  touch(): void {
+    if (this.#idleMs > 0) this.#timers!.idle.arm(this.#idleMs);
+  }
+
   /** Both halves are complete: the codec takes the connection back by itself. */
   complete(): void {
-    this.encoder = undefined;
+    this.#over();
   }
 
   /** No call to the owner follows. */
@@ -82,6 +114,8 @@ export class Attempt implements PoolCallbacks, ResponseDecoder {
     this.waiting = false;
     this.#handle = undefined;
     this.encoder = undefined;
+    this.#idleMs = 0;
+    this.#timers?.cancel();
   }
 
   onPoolReady(encoder: RequestEncoder, host: Host, connection: Connection): void {
@@ -89,41 +123,64 @@ export class Attempt implements PoolCallbacks, ResponseDecoder {
     this.#handle = undefined;
     this.encoder = encoder;
     this.host = host;
-    this.#owner.onReady(encoder, host, connection);
+    this.#owner.onReady(this, encoder, host, connection);
   }
 
   onPoolFailure(failure: PoolFailure): void {
     this.#over();
-    this.#owner.onNoConnection(failure);
+    this.host = failure.host;
+    this.#owner.onNoConnection(this, failure);
   }
 
   onInformational(headers: ResponseHeaders): void {
-    this.#owner.onInformational(headers);
+    this.touch();
+    this.#owner.onInformational(this, headers);
   }
 
   onResponseHeaders(endStream: boolean): void {
-    this.#owner.onHead(this.responseHeaders, endStream);
+    this.touch();
+    this.#owner.onHead(this, this.responseHeaders, endStream);
   }
 
   onResponseBody(chunk: Chunk, endStream: boolean): void {
-    this.#owner.onBody(chunk, endStream);
+    this.touch();
+    this.#owner.onBody(this, chunk, endStream);
   }
 
   onResponseTrailers(trailers: HeaderMap): void {
-    this.#owner.onTrailers(trailers);
+    this.#owner.onTrailers(this, trailers);
   }
 
   onDecodeError(_error: DecodeError): void {
     this.#over();
-    this.#owner.onMalformed();
+    this.#owner.onMalformed(this);
   }
 
   onUpstreamReset(reason: ResetReason, _event: CloseEvent | undefined): void {
     this.#over();
-    this.#owner.onCut(reason);
+    this.#owner.onCut(this, reason);
   }
 
   onUpstreamBlocked(blocked: boolean): void {
-    this.#owner.onFull(blocked);
+    this.#owner.onFull(this, blocked);
+  }
+}
+
+/** Made for attempts alone that have such a limit. */
+class TryTimers {
+  readonly try: Timer;
+  readonly idle: Timer;
+  readonly duration: Timer;
+
+  constructor(attempt: Attempt, owner: AttemptOwner, cx: SetupContext) {
+    this.try = cx.timer(() => owner.onTryTimeout(attempt, false));
+    this.idle = cx.timer(() => owner.onTryTimeout(attempt, true));
+    this.duration = cx.timer(() => owner.onStreamDuration(attempt));
+  }
+
+  cancel(): void {
+    this.try.cancel();
+    this.idle.cancel();
+    this.duration.cancel();
   }
 }

@@ -1,8 +1,16 @@
 import { type Static, Type } from "@tsproxy/sdk";
+import { STRICT_NAMES } from "./steering.ts";
 
 export const Config = Type.Object({
   /** Counters by response code, for each cluster. */
   dynamic_stats: Type.Boolean({ default: true }),
   suppress_envoy_headers: Type.Boolean({ default: false }),
+  /** A request with a bad value in one of these is answered 400. */
+  strict_check_headers: Type.Array(Type.Union(STRICT_NAMES.map((name) => Type.Literal(name))), {
+    default: [],
+  }),
+  /** `x-envoy-expected-rq-timeout-ms` of the proxy before this one is the timeout. */
+  respect_expected_rq_timeout: Type.Boolean({ default: false }),
+  suppress_grpc_request_failure_code_stats: Type.Boolean({ default: false }),
 });
 export type Config = Static<typeof Config>;

@@ -1,5 +1,6 @@
 // Hot path: one a request. Nothing of an object is touched after a call that may end its stream: it may serve another by then.
 import {
+  type BalancerContext,
   type Chunk,
   type Cluster,
   type Connection,
@@ -18,13 +19,18 @@ import {
   type ResponseHeaders,
   type Route,
   type RouteAction,
+  type RoutePolicies,
   reply,
   type Timer,
 } from "@tsproxy/sdk";
 import { Attempt, type AttemptOwner } from "./attempt.ts";
+import { KeptBody } from "./kept-body.ts";
+import { RequestContext } from "./request-context.ts";
+import { RetryState, type RetryVerdict } from "./retry-state.ts";
 import type { Router } from "./router.ts";
-import type { ClusterCharges } from "./stats.ts";
-import { takeSteering } from "./steering.ts";
+import type { Answered, ClusterCharges } from "./stats.ts";
+import { badSteering, isSteeredByFilter, type Steering, takeSteering } from "./steering.ts";
+import { expectedMs, finalTimeouts, setGrpcTimeout, type Timeouts } from "./timeouts.ts";
 import {
   FAILURE,
   failureReply,
@@ -39,32 +45,55 @@ const INTERNAL = headerName("x-envoy-internal");
 const EXPECTED_TIMEOUT = headerName("x-envoy-expected-rq-timeout-ms");
 const ORIGINAL_HOST = headerName("x-envoy-original-host");
 const SERVICE_TIME = headerName("x-envoy-upstream-service-time");
+const ATTEMPT_COUNT = headerName("x-envoy-attempt-count");
+const TIMEOUT_RETRY = headerName("x-envoy-is-timeout-retry");
+const CANARY = headerName("x-envoy-upstream-canary");
+const CONTENT_TYPE = headerName("content-type");
 
 const NO_ROUTE = reply(404, { flags: ["NR"], details: "route_not_found" });
 const TOO_LARGE = reply(413, {
   body: "Payload Too Large",
   details: "request_payload_too_large",
 });
-const EMPTY = new Uint8Array(0);
+const TOO_LARGE_TO_RETRY = reply(507, {
+  body: "exceeded request buffer limit while retrying upstream",
+  details: "request_payload_exceeded_retry_buffer_limit",
+});
 /** Body that may come before there is a connection; reading is paused at once, so this is what was on its way. */
 const KEPT_LIMIT = 1024 * 1024;
+const NOTHING_TO_CHOOSE_BY: BalancerContext = {};
+const NO_ATTEMPTS: readonly Attempt[] = [];
+/** Timers count in 31 bits; nobody waits longer. */
+const LONGEST_MS = 0x7fff_ffff;
 
 /**
  * One request: where it goes, and what comes back.
  *
  *   head ──► route ──► cluster ──► attempt ··waits··► head and kept body sent ──► response passed on ──► end
+ *              │                     ▲    └ failed, or answered what is retried ─┐
+ *              │                     └────────────── back-off ◄──────────────────┘
  *              └ redirect, direct response, or a failure: answered here
+ *
+ * Hedging alone has several attempts in progress; the first good head wins, and the others are given up.
  */
-export class RoutedRequest implements HttpFilter {
+export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   readonly #router: Router;
   readonly #timer: Timer;
-  readonly #attempt: Attempt;
+  /** The one begun last, or the one that has answered. */
+  #attempt: Attempt;
+  /** Begun before it, and not answered yet. */
+  #earlier: readonly Attempt[] = NO_ATTEMPTS;
   #stream!: HttpStream;
   #headers!: RequestHeaders;
   #route: Route | undefined = undefined;
   #action: RouteAction | undefined = undefined;
+  #policies: RoutePolicies | undefined = undefined;
   #charges: ClusterCharges | undefined = undefined;
-  #internal = false;
+  #context: BalancerContext = NOTHING_TO_CHOOSE_BY;
+  internal = false;
+  canary = false;
+  withoutCode = false;
+  #altStatName = "";
   #upgrade = "";
   #tunnel = false;
   /** The upstream does not take more. */
@@ -73,15 +102,26 @@ export class RoutedRequest implements HttpFilter {
   #requestEnded = false;
   #requestEndedAt = 0;
   #timeoutMs = 0;
+  /** There if a try has a limit of its own, or the attempts differ in what they are told. */
+  #timeouts: Timeouts | undefined = undefined;
   #quietTimeout = false;
-  #kept: Uint8Array[] | undefined = undefined;
-  #keptSize = 0;
-  #keptTrailers: HeaderMap | undefined = undefined;
+  #hedges = false;
+  #streamDurationMs = 0;
+  #retry: RetryState | undefined = undefined;
+  /** The retry waits for its time. */
+  #backingOff = false;
+  #timedOut = false;
+  /** An attempt has been sent. */
+  #sent = false;
+  #attempts = 0;
+  /** The body is kept as long as it may be needed again. */
+  #keepsBody = false;
+  #kept: KeptBody | undefined = undefined;
 
   constructor(router: Router) {
     this.#router = router;
     this.#timer = router.cx.timer(() => this.#onTimeout());
-    this.#attempt = new Attempt(this.#attemptOwner());
+    this.#attempt = new Attempt(this, router.cx);
   }
 
   begin(stream: HttpStream): void {
@@ -89,19 +129,26 @@ export class RoutedRequest implements HttpFilter {
     this.#headers = stream.request;
     this.#route = undefined;
     this.#action = undefined;
+    this.#policies = undefined;
     this.#charges = undefined;
-    this.#internal = this.#tunnel = this.#full = this.#responded = false;
-    this.#requestEnded = this.#quietTimeout = false;
-    this.#upgrade = "";
+    this.#context = NOTHING_TO_CHOOSE_BY;
+    this.#earlier = NO_ATTEMPTS;
+    this.internal = this.canary = this.withoutCode = false;
+    this.#tunnel = this.#full = this.#responded = false;
+    this.#requestEnded = this.#quietTimeout = this.#hedges = false;
+    this.#backingOff = this.#timedOut = this.#sent = this.#keepsBody = false;
+    this.#upgrade = this.#altStatName = "";
+    this.#timeouts = undefined;
+    this.#streamDurationMs = 0;
+    this.#retry = undefined;
+    this.#attempts = 0;
     this.#kept = undefined;
-    this.#keptSize = 0;
-    this.#keptTrailers = undefined;
   }
 
   // ---- the request
 
   onRequestHeaders(headers: RequestHeaders, endStream: boolean): Reply | undefined {
-    const { stats } = this.#router;
+    const { stats, config } = this.#router;
     stats.rqTotal.inc();
     const route = this.#stream.route;
     if (route === undefined) {
@@ -115,8 +162,7 @@ export class RoutedRequest implements HttpFilter {
       this.#answer(directReply(action, headers));
       return undefined;
     }
-    const cluster =
-      action.cluster === undefined ? undefined : this.#router.cx.clusters.get(action.cluster);
+    const cluster = this.#clusterOf(action);
     if (cluster === undefined) {
       stats.noCluster.inc();
       this.#stream.info.clusterName = "";
@@ -124,8 +170,16 @@ export class RoutedRequest implements HttpFilter {
       this.#answer(reply(action.clusterNotFoundStatus, { flags: ["NC"], details }));
       return undefined;
     }
+    if (config.strict_check_headers.length > 0) {
+      const bad = badSteering(headers, config.strict_check_headers);
+      if (bad !== undefined) return badHeader(bad.name, bad.value);
+    }
     this.#forward(cluster, action, headers, endStream);
     return undefined;
+  }
+
+  #clusterOf(action: RouteAction): Cluster | undefined {
+    return action.cluster === undefined ? undefined : this.#router.cx.clusters.get(action.cluster);
   }
 
   #forward(
@@ -135,118 +189,194 @@ export class RoutedRequest implements HttpFilter {
     endStream: boolean,
   ): void {
     this.#action = action;
+    this.#policies = action.policies;
     this.#charges = this.#router.charges(cluster);
-    this.#prepareHead(action, headers);
+    const steering = this.#prepareHead(action, headers);
+    if (action.policies !== undefined || steering?.retryOn !== undefined) {
+      this.#applyPolicies(cluster, action.policies, steering);
+    }
+    this.#attempts = 1;
     this.#stream.info.attempts = 1;
     if (endStream) this.#onRequestEnded();
     const { responder } = this.#stream;
-    if (this.#attempt.begin(cluster) && !endStream) responder.pauseRequest(true);
+    if (this.#attempt.begin(cluster, this.#context) && !endStream) responder.pauseRequest(true);
   }
 
   /** The head as the upstream gets it, but for what only its host tells. */
-  #prepareHead(action: RouteAction, headers: RequestHeaders): void {
-    const suppress = this.#router.config.suppress_envoy_headers;
+  #prepareHead(action: RouteAction, headers: RequestHeaders): Steering | undefined {
+    const { config } = this.#router;
+    const { policies } = action;
+    const suppress = config.suppress_envoy_headers;
     this.#timeoutMs = action.timeoutMs;
-    this.#internal = headers.has(INTERNAL);
-    if (this.#internal) {
-      const steering = takeSteering(headers);
-      this.#timeoutMs = steering.timeoutMs ?? this.#timeoutMs;
+    this.internal = headers.has(INTERNAL);
+    let steering: Steering | undefined;
+    if (this.internal || isSteeredByFilter(headers)) {
+      steering = takeSteering(headers);
       this.#quietTimeout = steering.quietTimeout;
+      this.#altStatName = steering.altStatName;
+      this.#streamDurationMs = steering.streamDurationMs ?? 0;
       headers.remove(EXPECTED_TIMEOUT);
     }
     if (headers.has(UPGRADE)) this.#upgrade = (headers.get(UPGRADE) ?? "").toLowerCase();
-    if (this.#timeoutMs > 0 && !suppress) {
+    if (steering !== undefined || policies !== undefined) {
+      this.#decideTimeouts(action, headers, steering);
+    } else if (this.#timeoutMs > 0 && !suppress) {
       headers.appendLine(this.#router.expectedTimeoutLine(this.#timeoutMs));
     }
+    if (config.suppress_grpc_request_failure_code_stats) this.withoutCode = isGrpc(headers);
+    if (policies?.attemptCountInRequest) headers.set(ATTEMPT_COUNT, "1");
     this.#route!.editRequest(headers, this.#stream.info, this.#stream);
     action.rewrite(headers, !suppress);
+    return steering;
+  }
+
+  #decideTimeouts(
+    action: RouteAction,
+    headers: RequestHeaders,
+    steering: Steering | undefined,
+  ): void {
+    const { policies } = action;
+    const timeouts = finalTimeouts(action, steering, headers, {
+      grpc: policies?.maxGrpcTimeoutMs !== undefined && isGrpc(headers),
+      respectExpected: this.#router.config.respect_expected_rq_timeout,
+    });
+    this.#timeouts = timeouts;
+    this.#timeoutMs = timeouts.totalMs;
+    this.#hedges = steering?.hedge ?? policies?.hedgeOnPerTryTimeout ?? false;
+    this.#tellTimeout(headers, timeouts, 0);
+  }
+
+  #tellTimeout(headers: RequestHeaders, timeouts: Timeouts, elapsedMs: number): void {
+    const ms = expectedMs(timeouts, this.#hedges, elapsedMs);
+    if (ms === 0) return;
+    const router = this.#router;
+    if (!router.config.suppress_envoy_headers) {
+      headers.remove(EXPECTED_TIMEOUT);
+      headers.appendLine(router.expectedTimeoutLine(ms));
+    }
+    const policies = this.#policies;
+    if (policies?.maxGrpcTimeoutMs === undefined || policies.streamDuration !== undefined) return;
+    if (isGrpc(headers)) setGrpcTimeout(headers, ms);
+  }
+
+  #applyPolicies(
+    cluster: Cluster,
+    policies: RoutePolicies | undefined,
+    steering: Steering | undefined,
+  ): void {
+    if (policies?.retry !== undefined || steering?.retryOn !== undefined) {
+      this.#retry = new RetryState({
+        cx: this.#router.cx,
+        cluster,
+        priority: policies?.priority ?? "default",
+        stats: this.#charges!.retries,
+        policy: policies?.retry,
+        steering,
+        headers: this.#headers,
+        onDue: () => this.#onRetryDue(),
+      });
+      this.#keepsBody = this.#retry.enabled;
+    }
+    this.#context = new RequestContext(policies, this.#stream, () => this.#retryOfNow());
+  }
+
+  /** Where a retry may go is its own affair; the first attempt goes anywhere. */
+  #retryOfNow(): RetryState | undefined {
+    return this.#attempts > 1 ? this.#retry : undefined;
   }
 
   onRequestBody(chunk: Chunk, endStream: boolean): void {
     if (endStream) this.#onRequestEnded();
-    const { encoder } = this.#attempt;
+    const attempt = this.#attempt;
+    if (this.#keepsBody && !this.#keepForRetries(chunk)) return;
+    const { encoder } = attempt;
     if (encoder !== undefined) {
+      attempt.touch();
       encoder.encodeBody(chunk.memory, chunk.at, chunk.end, endStream);
-    } else if (this.#attempt.waiting) this.#keep(chunk);
+    } else if (attempt.waiting && !this.#keepsBody) this.#keep(chunk);
   }
 
   onRequestTrailers(trailers: HeaderMap): void {
     this.#onRequestEnded();
-    const { encoder } = this.#attempt;
-    if (encoder !== undefined) encoder.encodeTrailers(trailers);
-    else if (this.#attempt.waiting) {
+    const { encoder, waiting } = this.#attempt;
+    if (this.#keepsBody || waiting) {
       trailers.detach();
-      this.#keptTrailers = trailers;
+      this.#kept ??= new KeptBody();
+      this.#kept.trailers = trailers;
     }
+    encoder?.encodeTrailers(trailers);
   }
 
   #keep(chunk: Chunk): void {
-    this.#keptSize += chunk.length;
-    if (this.#keptSize > KEPT_LIMIT) {
-      this.#giveUp();
-      this.#answer(TOO_LARGE);
-      return;
+    this.#kept ??= new KeptBody();
+    this.#kept.add(chunk);
+    if (this.#kept.size <= KEPT_LIMIT) return;
+    this.#giveUp();
+    this.#answer(TOO_LARGE);
+  }
+
+  /** False: the request is answered. Too much to keep is no fault: it is only not tried again. */
+  #keepForRetries(chunk: Chunk): boolean {
+    this.#kept ??= new KeptBody();
+    const limit = Math.min(KEPT_LIMIT, this.#policies?.bufferLimit ?? KEPT_LIMIT);
+    if (this.#kept.size + chunk.length <= limit) {
+      this.#kept.add(chunk);
+      return true;
     }
-    this.#kept ??= [];
-    if (chunk.length > 0) this.#kept.push(chunk.copy());
+    this.#charges!.retries.abandoned.inc();
+    this.#keepsBody = false;
+    this.#endRetries();
+    if (this.#attempt.over) {
+      this.#giveUp();
+      this.#answer(TOO_LARGE_TO_RETRY);
+      return false;
+    }
+    if (this.#attempt.encoder !== undefined) this.#kept = undefined;
+    return true;
+  }
+
+  #endRetries(): void {
+    this.#retry?.end();
+    this.#retry = undefined;
+    this.#backingOff = false;
   }
 
   /** From here on the upstream's time counts. A tunnel has no end that anybody waits for. */
   #onRequestEnded(): void {
     this.#requestEnded = true;
     this.#requestEndedAt = this.#router.cx.now();
-    if (this.#timeoutMs > 0 && !this.#tunnel) this.#timer.arm(this.#timeoutMs);
+    if (this.#tunnel) return;
+    if (this.#timeoutMs > 0) this.#timer.arm(Math.min(this.#timeoutMs, LONGEST_MS));
+    if (this.#timeouts !== undefined && this.#attempt.encoder !== undefined) {
+      this.#attempt.limit("try", Math.min(this.#timeouts.perTryMs, LONGEST_MS));
+    }
   }
 
-  // ---- how the attempt goes
+  // ---- how an attempt goes
 
-  #attemptOwner(): AttemptOwner {
-    return {
-      onReady: (encoder, host, connection) => this.#onReady(encoder, host, connection),
-      onNoConnection: (failure) => this.#onNoConnection(failure),
-      onInformational: (headers) => this.#stream.responder.sendInformational(headers),
-      onHead: (headers, endStream) => this.#onHead(headers, endStream),
-      onBody: (chunk, endStream) => this.#onBody(chunk, endStream),
-      onTrailers: (trailers) => {
-        this.#onResponseEnded();
-        this.#stream.responder.sendTrailers(trailers);
-      },
-      onMalformed: () => {
-        this.#charges!.traffic.cxProtocolError.inc();
-        this.#onFailed(FAILURE.protocolError);
-      },
-      onCut: (reason) => this.#onCut(reason),
-      onFull: (full) => {
-        this.#full = full;
-        this.#stream.responder.pauseRequest(full);
-      },
-    };
-  }
-
-  #onReady(encoder: RequestEncoder, host: Host, connection: Connection): void {
+  onReady(attempt: Attempt, encoder: RequestEncoder, host: Host, connection: Connection): void {
     const { info, responder } = this.#stream;
     info.upstreamHost = host.address;
     info.upstreamLocalAddress = connection.localAddress;
     info.upstreamProtocol = "HTTP/1.1"; // the only one that pools speak
+    this.#sent = true;
+    if (this.#timeouts !== undefined) this.#limitTry(attempt, this.#timeouts);
+    this.#retry?.onHostAttempted(host);
     const headers = this.#headers;
     if (this.#action!.autoHostRewrite && host.hostname !== "") this.#rewriteHost(headers, host);
     const kept = this.#kept;
-    const trailers = this.#keptTrailers;
     const ended = this.#requestEnded;
-    const headOnly = ended && kept === undefined && trailers === undefined;
+    const headOnly = ended && (kept === undefined || kept.empty);
+    if (!this.#keepsBody) this.#kept = undefined;
     encoder.encodeHeaders(headers, headOnly, this.#upgrade);
-    if (kept !== undefined) this.#sendKept(encoder, kept, ended && trailers === undefined);
-    if (trailers !== undefined) encoder.encodeTrailers(trailers);
+    if (kept !== undefined && !headOnly) kept.send(encoder, ended);
     if (!headOnly) responder.pauseRequest(this.#full || connection.blocked);
   }
 
-  #sendKept(encoder: RequestEncoder, kept: readonly Uint8Array[], ends: boolean): void {
-    this.#kept = undefined;
-    for (let k = 0; k < kept.length; k++) {
-      const bytes = kept[k]!;
-      encoder.encodeBody(bytes, 0, bytes.length, ends && k === kept.length - 1);
-    }
-    if (ends && kept.length === 0) encoder.encodeBody(EMPTY, 0, 0, true);
+  #limitTry(attempt: Attempt, timeouts: Timeouts): void {
+    if (this.#requestEnded) attempt.limit("try", Math.min(timeouts.perTryMs, LONGEST_MS));
+    attempt.limit("idle", Math.min(timeouts.perTryIdleMs, LONGEST_MS));
+    attempt.limit("duration", Math.min(this.#streamDurationMs, LONGEST_MS));
   }
 
   #rewriteHost(headers: RequestHeaders, host: Host): void {
@@ -256,23 +386,43 @@ export class RoutedRequest implements HttpFilter {
     headers.authority = host.hostname;
   }
 
-  #onNoConnection(failure: PoolFailure): void {
+  onNoConnection(attempt: Attempt, failure: PoolFailure): void {
     const { info } = this.#stream;
-    if (failure.host !== undefined) {
-      info.upstreamHost = failure.host.address;
-      failure.host.onReset();
+    const { host, reason, transportFailure } = failure;
+    if (host !== undefined) {
+      info.upstreamHost = host.address;
+      this.#retry?.onHostAttempted(host);
     }
-    info.upstreamTransportFailure = failure.transportFailure;
-    if (failure.reason === "no_host") this.#fail(NO_HOST);
-    else this.#fail(this.#failureReply(ofPool(failure.reason), failure.transportFailure));
+    info.upstreamTransportFailure = transportFailure;
+    if (reason === "no_host") {
+      this.#endRetries();
+      this.#charge(NO_HOST.status);
+      this.#conclude(NO_HOST);
+    } else this.#onFailed(attempt, ofPool(reason), transportFailure);
   }
 
-  #onHead(headers: ResponseHeaders, endStream: boolean): void {
+  onInformational(attempt: Attempt, headers: ResponseHeaders): void {
+    // Who has begun to answer is not asked again.
+    this.#charge(headers.status);
+    this.#endRetries();
+    this.#keepsBody = false;
+    this.#giveUpOthers(attempt);
+    this.#stream.responder.sendInformational(headers);
+  }
+
+  onHead(attempt: Attempt, headers: ResponseHeaders, endStream: boolean): void {
     const { info, responder } = this.#stream;
     const router = this.#router;
+    attempt.endTry();
+    if (this.#policies?.attemptCountInResponse) headers.set(ATTEMPT_COUNT, String(this.#attempts));
+    if (this.#retry !== undefined && this.#retriesHead(attempt, headers, endStream)) return;
+    if (this.#earlier !== NO_ATTEMPTS || this.#attempt !== attempt) this.#giveUpOthers(attempt);
+    this.#retry = undefined;
+    this.#keepsBody = false;
     this.#responded = true;
     this.#tunnel = headers.status === 101;
-    this.#attempt.host!.onResponse(headers.status);
+    this.canary = headers.has(CANARY) && headers.get(CANARY) === "true";
+    attempt.host!.onResponse(headers.status);
     info.responseCode = headers.status;
     info.responseCodeDetails = "via_upstream";
     if (this.#requestEnded && !router.config.suppress_envoy_headers) {
@@ -280,15 +430,49 @@ export class RoutedRequest implements HttpFilter {
       headers.appendLine(router.serviceTimeLine(router.cx.now() - this.#requestEndedAt));
     }
     if (this.#tunnel) this.#timer.cancel();
-    if (router.config.dynamic_stats) this.#charges!.response(headers.status, this.#internal);
+    this.#charge(headers.status);
+    if (this.#context instanceof RequestContext) this.#context.addCookies(headers);
     this.#route!.editResponse(headers, info, this.#headers, this.#stream);
     if (endStream) this.#onResponseEnded();
     responder.sendHeaders(headers, endStream);
   }
 
-  #onBody(chunk: Chunk, endStream: boolean): void {
+  /** True: this response goes nowhere. */
+  #retriesHead(attempt: Attempt, headers: ResponseHeaders, endStream: boolean): boolean {
+    const retry = this.#retry!;
+    const { host } = attempt;
+    let tooLate: boolean;
+    if (attempt.hedged) tooLate = retry.wouldRetry(headers);
+    else {
+      const verdict = retry.onHead(headers);
+      if (verdict === "yes") {
+        host!.onResponse(headers.status);
+        this.#charges!.retries.retried(headers.status, this.withoutCode);
+        if (endStream && this.#requestEnded) attempt.complete();
+        else attempt.giveUp();
+        this.#awaitRetry(attempt, false);
+        return true;
+      }
+      tooLate = this.#noteVerdict(verdict);
+    }
+    if (!tooLate || !this.#othersMayAnswer(attempt)) {
+      retry.end();
+      return false;
+    }
+    host!.onResponse(headers.status);
+    attempt.giveUp();
+    this.#forget(attempt);
+    return true;
+  }
+
+  onBody(_attempt: Attempt, chunk: Chunk, endStream: boolean): void {
     if (endStream) this.#onResponseEnded();
     this.#stream.responder.sendBody(chunk.memory, chunk.at, chunk.end, endStream);
+  }
+
+  onTrailers(_attempt: Attempt, trailers: HeaderMap): void {
+    this.#onResponseEnded();
+    this.#stream.responder.sendTrailers(trailers);
   }
 
   #onResponseEnded(): void {
@@ -296,43 +480,192 @@ export class RoutedRequest implements HttpFilter {
     if (!this.#requestEnded) return;
     this.#attempt.complete();
     if (!this.#router.config.dynamic_stats) return;
-    this.#charges!.time(this.#router.cx.now() - this.#requestEndedAt, this.#internal);
+    this.#charges!.time(this.#router.cx.now() - this.#requestEndedAt, this, this.#altStatName);
   }
 
-  #onCut(reason: ResetReason): void {
+  onMalformed(attempt: Attempt): void {
+    this.#charges!.traffic.cxProtocolError.inc();
+    this.#onFailed(attempt, FAILURE.protocolError, "");
+  }
+
+  onCut(attempt: Attempt, reason: ResetReason): void {
     // An end in the middle of a message is a breach of the protocol, whoever closed.
     const cut = this.#responded && reason === "connection_closed";
-    this.#onFailed(cut ? FAILURE.protocolError : ofReset(reason));
+    this.#onFailed(attempt, cut ? FAILURE.protocolError : ofReset(reason), "");
   }
 
-  #onFailed(failure: UpstreamFailure): void {
-    if (!this.#responded) {
-      this.#attempt.host?.onReset();
-      this.#fail(this.#failureReply(failure, ""));
+  onFull(attempt: Attempt, full: boolean): void {
+    if (attempt !== this.#attempt) return;
+    this.#full = full;
+    this.#stream.responder.pauseRequest(full);
+  }
+
+  #onFailed(attempt: Attempt, failure: UpstreamFailure, transport: string): void {
+    if (this.#responded) {
+      this.#timer.cancel();
+      this.#router.stats.rqResetAfterDownstreamResponseStarted.inc();
+      const reason = failure.text.replaceAll(" ", "_");
+      const details = `upstream_reset_after_response_started{${reason}}`;
+      this.#stream.responder.reset(details, failure.flag);
       return;
     }
-    this.#timer.cancel();
-    this.#router.stats.rqResetAfterDownstreamResponseStarted.inc();
-    const reason = failure.text.replaceAll(" ", "_");
-    const details = `upstream_reset_after_response_started{${reason}}`;
-    this.#stream.responder.reset(details, failure.flag);
+    attempt.host?.onReset();
+    if (this.#retriesFailure(attempt, failure, false)) return;
+    this.#charge(failure.status);
+    if (this.#othersMayAnswer(attempt)) {
+      this.#forget(attempt);
+      return;
+    }
+    const quiet = this.#router.config.suppress_envoy_headers;
+    this.#conclude(failureReply(failure, transport, { quiet, retried: this.#attempts > 1 }));
   }
 
   #onTimeout(): void {
-    this.#charges!.traffic.rqTimeout.inc();
-    const { host } = this.#attempt;
+    const { traffic } = this.#charges!;
+    const status = this.#quietTimeout ? 204 : 504;
+    const attempts = [this.#attempt, ...this.#earlier];
+    for (const attempt of attempts) {
+      if (attempt.over) continue;
+      traffic.rqTimeout.inc();
+      if (this.#responded) continue;
+      attempt.host?.onTimeout();
+      this.#charge(status);
+    }
     this.#giveUp();
-    if (this.#responded) {
-      this.#stream.responder.reset("response_timeout", "UT");
+    if (this.#responded) this.#stream.responder.reset("response_timeout", "UT");
+    else this.#conclude(this.#timeoutReply("response_timeout"));
+  }
+
+  #timeoutReply(details: string): Reply {
+    const flags = ["UT"];
+    const body = "upstream request timeout";
+    return this.#quietTimeout
+      ? reply(204, { flags, details })
+      : reply(504, { body, flags, details });
+  }
+
+  onTryTimeout(attempt: Attempt, idle: boolean): void {
+    if (this.#responded && !idle) return;
+    if (this.#hedges) {
+      this.#hedge(attempt);
       return;
     }
-    host?.onTimeout();
-    const flags = ["UT"];
-    const details = "response_timeout";
-    const body = "upstream request timeout";
-    this.#fail(
-      this.#quietTimeout ? reply(204, { flags, details }) : reply(504, { body, flags, details }),
-    );
+    const { retries } = this.#charges!;
+    (idle ? retries.perTryIdleTimeout : retries.perTryTimeout).inc();
+    const details = idle ? "upstream_per_try_idle_timeout" : "upstream_per_try_timeout";
+    attempt.giveUp();
+    if (this.#responded) {
+      this.#timer.cancel();
+      this.#stream.responder.reset(details, "UT");
+      return;
+    }
+    attempt.host?.onTimeout();
+    if (this.#retriesFailure(attempt, FAILURE.localReset, true)) return;
+    this.#charge(this.#quietTimeout ? 204 : 504);
+    this.#giveUp();
+    this.#conclude(this.#timeoutReply(details));
+  }
+
+  onStreamDuration(attempt: Attempt): void {
+    this.#charges!.retries.maxDurationReached.inc();
+    const details = "upstream_max_stream_duration_reached";
+    attempt.giveUp();
+    if (this.#responded) {
+      this.#timer.cancel();
+      this.#stream.responder.reset(details, "UMSDR");
+      return;
+    }
+    if (this.#retriesFailure(attempt, FAILURE.localReset, false)) return;
+    this.#giveUp();
+    const body = "upstream max stream duration reached";
+    const status = this.#requestEnded ? 504 : 408;
+    this.#conclude(reply(status, { body, flags: ["UMSDR"], details }));
+  }
+
+  // ---- retries
+
+  /** True: another attempt follows. */
+  #retriesFailure(attempt: Attempt, failure: UpstreamFailure, timedOut: boolean): boolean {
+    const retry = this.#retry;
+    if (retry === undefined || attempt.hedged) return false;
+    const verdict = retry.onFailure(failure, this.#sent);
+    if (verdict === "yes") this.#awaitRetry(attempt, timedOut);
+    else this.#noteVerdict(verdict);
+    return verdict === "yes";
+  }
+
+  /** The attempt goes on, and gets company. */
+  #hedge(attempt: Attempt): void {
+    const verdict = this.#retry?.onHedge() ?? "no";
+    this.#noteVerdict(verdict);
+    if (verdict !== "yes") return;
+    attempt.hedged = true;
+    this.#backingOff = true;
+    this.#timedOut = true;
+  }
+
+  #awaitRetry(attempt: Attempt, timedOut: boolean): void {
+    this.#forget(attempt);
+    this.#backingOff = true;
+    this.#timedOut = timedOut;
+    this.#full = false;
+  }
+
+  /** True: it would have been tried again. */
+  #noteVerdict(verdict: RetryVerdict): boolean {
+    if (verdict !== "limit" && verdict !== "overflow") return false;
+    this.#flag(verdict === "limit" ? "URX" : "UO");
+    return true;
+  }
+
+  #flag(flag: string): void {
+    const { flags } = this.#stream.info;
+    if (!flags.includes(flag)) flags.push(flag);
+  }
+
+  #onRetryDue(): void {
+    this.#backingOff = false;
+    this.#attempts++;
+    this.#stream.info.attempts = this.#attempts;
+    const headers = this.#headers;
+    const policies = this.#policies;
+    if (policies?.attemptCountInRequest) headers.set(ATTEMPT_COUNT, String(this.#attempts));
+    if (policies?.timeoutRetryInRequest) headers.set(TIMEOUT_RETRY, String(this.#timedOut));
+    const elapsed = this.#requestEnded ? this.#router.cx.now() - this.#requestEndedAt : 0;
+    this.#tellTimeout(headers, this.#timeouts!, elapsed);
+    const cluster = this.#clusterOf(this.#action!);
+    if (cluster === undefined) {
+      this.#charge(NO_HOST.status);
+      this.#giveUp();
+      this.#conclude(NO_HOST);
+      return;
+    }
+    if (!this.#attempt.over) {
+      this.#earlier = [...this.#earlier, this.#attempt];
+      this.#attempt = new Attempt(this, this.#router.cx);
+    }
+    const { responder } = this.#stream;
+    const ended = this.#requestEnded;
+    if (this.#attempt.begin(cluster, this.#context) && !ended) responder.pauseRequest(true);
+  }
+
+  #othersMayAnswer(attempt: Attempt): boolean {
+    if (this.#backingOff) return true;
+    if (this.#attempt !== attempt && !this.#attempt.over) return true;
+    return this.#earlier.some((other) => other !== attempt && !other.over);
+  }
+
+  /** It is over, and others go on. */
+  #forget(attempt: Attempt): void {
+    if (this.#earlier === NO_ATTEMPTS || this.#attempt === attempt) return;
+    this.#earlier = this.#earlier.filter((other) => other !== attempt);
+  }
+
+  #giveUpOthers(winner: Attempt): void {
+    if (this.#attempt !== winner) this.#attempt.giveUp();
+    for (const other of this.#earlier) if (other !== winner) other.giveUp();
+    this.#attempt = winner;
+    this.#earlier = NO_ATTEMPTS;
   }
 
   // ---- the client
@@ -352,25 +685,48 @@ export class RoutedRequest implements HttpFilter {
 
   #giveUp(): void {
     this.#timer.cancel();
+    if (this.#retry !== undefined) this.#endRetries();
     this.#attempt.giveUp();
+    if (this.#earlier === NO_ATTEMPTS) return;
+    for (const attempt of this.#earlier) attempt.giveUp();
+    this.#earlier = NO_ATTEMPTS;
   }
 
   // ---- answers of our own
 
-  #failureReply(failure: UpstreamFailure, transport: string): Reply {
-    return failureReply(failure, transport, this.#router.config.suppress_envoy_headers);
+  #charge(status: number): void {
+    if (!this.#router.config.dynamic_stats) return;
+    this.#charges!.response(status, this, this.#altStatName);
   }
 
-  /** The cluster could not serve: counted as its answer. */
-  #fail(answer: Reply): void {
+  /** The upstream has had its chance. */
+  #conclude(answer: Reply): void {
     this.#timer.cancel();
-    if (this.#router.config.dynamic_stats) this.#charges!.response(answer.status, this.#internal);
     this.#answer(answer);
   }
 
   #answer(answer: Reply): void {
-    this.#stream.responder.sendReply(answer, this.#route);
+    const { responder } = this.#stream;
+    if (!this.#policies?.attemptCountInResponse) {
+      responder.sendReply(answer, this.#route);
+      return;
+    }
+    const count = [ATTEMPT_COUNT.text, String(this.#attempts)] as const;
+    responder.sendReply({ ...answer, headers: [...answer.headers, count] }, this.#route);
   }
+}
+
+function badHeader(name: string, value: string): Reply {
+  return reply(400, {
+    body: `invalid header '${name}' with value '${value}'`,
+    flags: ["IH"],
+    details: `request_headers_failed_strict_check{${name}}`,
+  });
+}
+
+/** `application/grpc`, alone or with a suffix (`+proto`). */
+function isGrpc(headers: RequestHeaders): boolean {
+  return /^application\/grpc(?:$|\+)/.test(headers.get(CONTENT_TYPE) ?? "");
 }
 
 function directReply(

@@ -2,15 +2,7 @@
 import type { Cluster, ClusterStats, Counter, Histogram, Stats } from "@tsproxy/sdk";
 
 /** Envoy's names for what cannot happen here (`rq_redirect` does not count redirects there either): people look for them. */
-const ALWAYS_ZERO = [
-  "passthrough_internal_redirect_bad_location",
-  "passthrough_internal_redirect_no_route",
-  "passthrough_internal_redirect_predicate",
-  "passthrough_internal_redirect_too_many_redirects",
-  "passthrough_internal_redirect_unsafe_scheme",
-  "rq_overload_local_reply",
-  "rq_redirect",
-];
+const ALWAYS_ZERO = ["rq_overload_local_reply", "rq_redirect"];
 
 /** `http.<stat_prefix>.`: the router's own. */
 export class RouterStats {
@@ -19,8 +11,19 @@ export class RouterStats {
   readonly rqDirectResponse: Counter;
   readonly rqResetAfterDownstreamResponseStarted: Counter;
   readonly rqTotal: Counter;
+  readonly redirectBadLocation: Counter;
+  readonly redirectNoRoute: Counter;
+  readonly redirectPredicate: Counter;
+  readonly redirectTooMany: Counter;
+  readonly redirectUnsafeScheme: Counter;
 
   constructor(stats: Stats) {
+    const redirect = (why: string) => stats.counter(`passthrough_internal_redirect_${why}`);
+    this.redirectBadLocation = redirect("bad_location");
+    this.redirectNoRoute = redirect("no_route");
+    this.redirectPredicate = redirect("predicate");
+    this.redirectTooMany = redirect("too_many_redirects");
+    this.redirectUnsafeScheme = redirect("unsafe_scheme");
     this.noCluster = stats.counter("no_cluster");
     this.noRoute = stats.counter("no_route");
     this.rqDirectResponse = stats.counter("rq_direct_response");
@@ -58,15 +61,15 @@ class Origin {
     this.#stats = stats;
     this.#completed = stats.counter("upstream_rq_completed");
   }
-  count(status: number): void {
-    if (status < 100 || status > 999) return;
+  count(status: number, withoutCode: boolean): void {
+    this.#completed.inc();
+    if (withoutCode || status < 100 || status > 999) return;
     let cells = this.#codes[status];
     if (cells === undefined) {
       cells = new CodeCells(this.#stats, status);
       this.#codes[status] = cells;
     }
     cells.inc();
-    this.#completed.inc();
   }
   time(ms: number): void {
     this.#time ??= this.#stats.histogram("upstream_rq_time", "ms");
@@ -74,29 +77,125 @@ class Origin {
   }
 }
 
+/** `cluster.<name>.`: what retries, timeouts of tries and redirects count. Made with the first request that may have any. */
+export class RetryStats {
+  readonly retry: Counter;
+  readonly success: Counter;
+  readonly limitExceeded: Counter;
+  readonly overflow: Counter;
+  readonly backOffExponential: Counter;
+  readonly backOffRateLimited: Counter;
+  readonly perTryTimeout: Counter;
+  readonly perTryIdleTimeout: Counter;
+  readonly maxDurationReached: Counter;
+  readonly abandoned: Counter;
+  readonly redirectSucceeded: Counter;
+  readonly redirectFailed: Counter;
+  readonly #stats: Stats;
+  /** Responses in whose place another attempt was made. */
+  #responses: Origin | undefined = undefined;
+
+  constructor(stats: Stats) {
+    this.#stats = stats;
+    this.retry = stats.counter("upstream_rq_retry");
+    this.success = stats.counter("upstream_rq_retry_success");
+    this.limitExceeded = stats.counter("upstream_rq_retry_limit_exceeded");
+    this.overflow = stats.counter("upstream_rq_retry_overflow");
+    this.backOffExponential = stats.counter("upstream_rq_retry_backoff_exponential");
+    this.backOffRateLimited = stats.counter("upstream_rq_retry_backoff_ratelimited");
+    this.perTryTimeout = stats.counter("upstream_rq_per_try_timeout");
+    this.perTryIdleTimeout = stats.counter("upstream_rq_per_try_idle_timeout");
+    this.maxDurationReached = stats.counter("upstream_rq_max_duration_reached");
+    this.abandoned = stats.counter("retry_or_shadow_abandoned");
+    this.redirectSucceeded = stats.counter("upstream_internal_redirect_succeeded_total");
+    this.redirectFailed = stats.counter("upstream_internal_redirect_failed_total");
+  }
+
+  retried(status: number, withoutCode: boolean): void {
+    this.#responses ??= new Origin(this.#stats.scope("retry."));
+    this.#responses.count(status, withoutCode);
+  }
+}
+
+/** Names that clients may give with `x-envoy-upstream-alt-stat-name`; a cell is never given back. */
+const ALT_NAMES = 64;
+
+/** Who is counted, beside all. */
+export interface Answered {
+  readonly internal: boolean;
+  readonly canary: boolean;
+  /** `suppress_grpc_request_failure_code_stats`: the code itself is not counted. */
+  readonly withoutCode: boolean;
+}
+
 /** What the router counts in a cluster. Names appear when they are first used, as in Envoy. */
 export class ClusterCharges {
   readonly traffic: ClusterStats;
   readonly #stats: Stats;
-  #all: Origin | undefined = undefined;
-  #internal: Origin | undefined = undefined;
-  #external: Origin | undefined = undefined;
+  readonly #alt = new Map<string, Origins>();
+  readonly #main: Origins;
+  #retries: RetryStats | undefined = undefined;
 
   constructor(cluster: Cluster) {
     this.traffic = cluster.traffic;
     this.#stats = cluster.stats;
+    this.#main = new Origins(cluster.stats);
   }
 
-  response(status: number, internal: boolean): void {
+  get retries(): RetryStats {
+    this.#retries ??= new RetryStats(this.#stats);
+    return this.#retries;
+  }
+
+  /** `altName`: "" for none. */
+  response(status: number, answered: Answered, altName: string): void {
+    this.#main.response(status, answered);
+    if (altName !== "") this.#altOf(altName)?.response(status, answered);
+  }
+
+  time(ms: number, answered: Answered, altName: string): void {
+    this.#main.time(ms, answered);
+    if (altName !== "") this.#altOf(altName)?.time(ms, answered);
+  }
+
+  #altOf(name: string): Origins | undefined {
+    let origins = this.#alt.get(name);
+    if (origins === undefined && this.#alt.size < ALT_NAMES) {
+      origins = new Origins(this.#stats.scope(`${name}.`));
+      this.#alt.set(name, origins);
+    }
+    return origins;
+  }
+}
+
+class Origins {
+  readonly #stats: Stats;
+  #all: Origin | undefined = undefined;
+  #internal: Origin | undefined = undefined;
+  #external: Origin | undefined = undefined;
+  #canary: Origin | undefined = undefined;
+
+  constructor(stats: Stats) {
+    this.#stats = stats;
+  }
+
+  response(status: number, { internal, canary, withoutCode }: Answered): void {
     this.#all ??= new Origin(this.#stats);
-    this.#all.count(status);
-    this.#of(internal).count(status);
+    this.#all.count(status, withoutCode);
+    if (canary) this.#ofCanary().count(status, withoutCode);
+    this.#of(internal).count(status, withoutCode);
   }
 
-  time(ms: number, internal: boolean): void {
+  time(ms: number, { internal, canary }: Answered): void {
     this.#all ??= new Origin(this.#stats);
     this.#all.time(ms);
+    if (canary) this.#ofCanary().time(ms);
     this.#of(internal).time(ms);
+  }
+
+  #ofCanary(): Origin {
+    this.#canary ??= new Origin(this.#stats.scope("canary."));
+    return this.#canary;
   }
 
   #of(internal: boolean): Origin {

@@ -1,33 +1,122 @@
 import { type HeaderName, headerName, type RequestHeaders } from "@tsproxy/sdk";
+import { grpcConditions, httpConditions } from "./retry-conditions.ts";
 
 const TIMEOUT = headerName("x-envoy-upstream-rq-timeout-ms");
+const PER_TRY_TIMEOUT = headerName("x-envoy-upstream-rq-per-try-timeout-ms");
+const STREAM_DURATION = headerName("x-envoy-upstream-stream-duration-ms");
 const ALT_RESPONSE = headerName("x-envoy-upstream-rq-timeout-alt-response");
+const HEDGE = headerName("x-envoy-hedge-on-per-try-timeout");
+const MAX_RETRIES = headerName("x-envoy-max-retries");
+const RETRY_ON = headerName("x-envoy-retry-on");
+const RETRY_GRPC_ON = headerName("x-envoy-retry-grpc-on");
+const STATUS_CODES = headerName("x-envoy-retriable-status-codes");
+const HEADER_NAMES = headerName("x-envoy-retriable-header-names");
+const ALT_STAT_NAME = headerName("x-envoy-upstream-alt-stat-name");
+const EXPECTED_TIMEOUT = headerName("x-envoy-expected-rq-timeout-ms");
+
 /** Headers that steer this proxy alone: none of them goes on. */
 const STEERING: readonly HeaderName[] = [
   TIMEOUT,
+  PER_TRY_TIMEOUT,
+  STREAM_DURATION,
   ALT_RESPONSE,
-  headerName("x-envoy-upstream-rq-per-try-timeout-ms"),
-  headerName("x-envoy-hedge-on-per-try-timeout"),
-  headerName("x-envoy-max-retries"),
-  headerName("x-envoy-retry-on"),
-  headerName("x-envoy-retry-grpc-on"),
-  headerName("x-envoy-retriable-status-codes"),
-  headerName("x-envoy-retriable-header-names"),
-  headerName("x-envoy-upstream-alt-stat-name"),
+  HEDGE,
+  MAX_RETRIES,
+  RETRY_ON,
+  RETRY_GRPC_ON,
+  STATUS_CODES,
+  HEADER_NAMES,
+  ALT_STAT_NAME,
 ];
+const NAMES: ReadonlySet<string> = new Set(STEERING.map((name) => name.text));
+/** Codes and names that one request may list. */
+const LISTED = 64;
 
+/** Undefined: not said. */
 export interface Steering {
-  /** Undefined: the client does not say. */
   readonly timeoutMs: number | undefined;
+  readonly expectedTimeoutMs: number | undefined;
+  readonly perTryTimeoutMs: number | undefined;
+  readonly streamDurationMs: number | undefined;
   /** The timeout is answered with 204, not 504. */
   readonly quietTimeout: boolean;
+  readonly hedge: boolean | undefined;
+  /** Bits of retry conditions. */
+  readonly retryOn: number | undefined;
+  readonly maxRetries: number | undefined;
+  readonly statusCodes: readonly number[];
+  readonly headerNames: readonly HeaderName[];
+  readonly altStatName: string;
 }
 
-/** Takes what an internal client wants off the head. The connection manager has removed it from everybody else's. */
+/** A filter of the chain wants something. What a client may say has been sifted by the connection manager. */
+export function isSteeredByFilter(headers: RequestHeaders): boolean {
+  const { added } = headers;
+  for (let k = 0; k < added.length; k += 2) if (NAMES.has(added[k]!)) return true;
+  return false;
+}
+
+/** Takes what an internal client, or a filter, wants off the head. */
 export function takeSteering(headers: RequestHeaders): Steering {
-  const timeout = headers.get(TIMEOUT);
-  const quietTimeout = headers.has(ALT_RESPONSE);
+  const retryOn = headers.get(RETRY_ON);
+  const retryGrpcOn = headers.get(RETRY_GRPC_ON);
+  const hedge = headers.get(HEDGE);
+  const steering: Steering = {
+    timeoutMs: whole(headers.get(TIMEOUT)),
+    expectedTimeoutMs: whole(headers.get(EXPECTED_TIMEOUT)),
+    perTryTimeoutMs: whole(headers.get(PER_TRY_TIMEOUT)),
+    streamDurationMs: whole(headers.get(STREAM_DURATION)),
+    quietTimeout: headers.has(ALT_RESPONSE),
+    hedge: hedge === "true" ? true : hedge === "false" ? false : undefined,
+    retryOn:
+      retryOn === undefined && retryGrpcOn === undefined
+        ? undefined
+        : httpConditions(retryOn ?? "").bits | grpcConditions(retryGrpcOn ?? "").bits,
+    maxRetries: whole(headers.get(MAX_RETRIES)),
+    statusCodes: listed(headers.get(STATUS_CODES)).flatMap((text) => whole(text) ?? []),
+    headerNames: listed(headers.get(HEADER_NAMES)).flatMap(nameOrNone),
+    altStatName: headers.get(ALT_STAT_NAME) ?? "",
+  };
   for (const name of STEERING) headers.remove(name);
-  const valid = timeout !== undefined && /^[0-9]{1,9}$/.test(timeout);
-  return { timeoutMs: valid ? Number(timeout) : undefined, quietTimeout };
+  return steering;
+}
+
+function listed(text: string | undefined): string[] {
+  if (text === undefined) return [];
+  return text.split(",", LISTED).map((part) => part.trim());
+}
+
+/** A whole number in decimal digits; timers and counts have no use for one of more than 15. */
+function whole(text: string | undefined): number | undefined {
+  return text !== undefined && /^ *[0-9]{1,15} *$/.test(text) ? Number(text) : undefined;
+}
+
+function nameOrNone(text: string): HeaderName[] {
+  try {
+    return [headerName(text)];
+  } catch {
+    return [];
+  }
+}
+
+/** Headers that `strict_check_headers` may name, and what is good in them. */
+const STRICT: Readonly<Record<string, (text: string) => boolean>> = {
+  [TIMEOUT.text]: (text) => whole(text) !== undefined,
+  [PER_TRY_TIMEOUT.text]: (text) => whole(text) !== undefined,
+  [MAX_RETRIES.text]: (text) => whole(text) !== undefined,
+  [RETRY_ON.text]: (text) => httpConditions(text).valid,
+  [RETRY_GRPC_ON.text]: (text) => grpcConditions(text).valid,
+};
+export const STRICT_NAMES = Object.keys(STRICT);
+
+/** The first of these headers whose value nobody can obey. */
+export function badSteering(
+  headers: RequestHeaders,
+  names: readonly string[],
+): { readonly name: string; readonly value: string } | undefined {
+  for (const name of names) {
+    const value = headers.get(name);
+    if (value !== undefined && !STRICT[name]!(value)) return { name, value };
+  }
+  return undefined;
 }

@@ -61,14 +61,18 @@ export const NO_HOST = reply(503, {
 });
 
 /** `transport`: what the socket said of it, "" if nothing. */
-export function failureReply(failure: UpstreamFailure, transport: string, quiet: boolean): Reply {
+export function failureReply(
+  failure: UpstreamFailure,
+  transport: string,
+  { quiet, retried }: { readonly quiet: boolean; readonly retried: boolean },
+): Reply {
   const reason = failure.text.replaceAll(" ", "_");
   // Envoy tells clients of a TLS failure, and keeps what connect() said to itself.
   const told = transport !== "" && !transport.startsWith("delayed_connect_error");
   return reply(failure.status, {
-    body: `upstream connect error or disconnect/reset before headers. reset reason: ${failure.text}${
-      told ? `, transport failure reason: ${transport}` : ""
-    }`,
+    body: `upstream connect error or disconnect/reset before headers. ${
+      retried ? "retried and the latest " : ""
+    }reset reason: ${failure.text}${told ? `, transport failure reason: ${transport}` : ""}`,
     headers: failure === FAILURE.overflow && !quiet ? [["x-envoy-overloaded", "true"]] : [],
     flags: [failure.flag],
     details: `upstream_reset_before_response_started{${reason}${transport === "" ? "" : `|${transport}`}}`,

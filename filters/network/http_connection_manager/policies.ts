@@ -199,7 +199,7 @@ function compileMirror(config: MirrorPolicyConfig, path: string, cx: SetupContex
     cluster,
     clusterHeader: header === "" ? undefined : nameOf(header, `${path}.cluster_header`),
     shadowHost: !config.disable_shadow_host_suffix_append,
-    chosen: (random) => fraction.enabled(random),
+    chosen: () => fraction.enabled(),
   };
 }
 

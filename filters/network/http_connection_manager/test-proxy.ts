@@ -72,7 +72,13 @@ export class TestProxy {
       route_config: oneHost(routeTo("up")),
       http_filters: [
         ...this.#filters.map((f) => ref(f.name)),
-        ref("router", { dynamic_stats: true, suppress_envoy_headers: false }),
+        ref("router", {
+          dynamic_stats: true,
+          suppress_envoy_headers: false,
+          strict_check_headers: [],
+          respect_expected_rq_timeout: false,
+          suppress_grpc_request_failure_code_stats: false,
+        }),
       ],
       ...config,
     });

@@ -1,0 +1,48 @@
+import type {
+  BalancerContext,
+  Host,
+  HttpStream,
+  MetadataCriterion,
+  Priority,
+  ResponseHeaders,
+  RoutePolicies,
+} from "@tsproxy/sdk";
+import { hashOf } from "./request-hash.ts";
+import type { RetryState } from "./retry-state.ts";
+
+/** What the policies of a route tell whoever chooses a host for one of its requests. */
+export class RequestContext implements BalancerContext {
+  readonly hash: bigint | undefined;
+  readonly metadataMatch: readonly MetadataCriterion[] | undefined;
+  readonly priority: Priority;
+  readonly #retry: () => RetryState | undefined;
+  /** Cookies that a hash policy gives to a client without one. */
+  readonly #cookies: string[] = [];
+
+  /** `retry`: the state of a request that is tried again, undefined before. */
+  constructor(
+    policies: RoutePolicies | undefined,
+    stream: HttpStream,
+    retry: () => RetryState | undefined,
+  ) {
+    this.#retry = retry;
+    this.priority = policies?.priority ?? "default";
+    this.metadataMatch = policies?.metadataMatch;
+    const hash = policies?.hash ?? [];
+    this.hash = hash.length === 0 ? undefined : hashOf(hash, stream, this.#cookies);
+  }
+
+  rejects(host: Host): boolean {
+    return this.#retry()?.rejects(host) ?? false;
+  }
+  get hostSelectionRetries(): number {
+    return this.#retry()?.hostSelectionRetries ?? 0;
+  }
+  get excludedPriorities(): ReadonlySet<number> | undefined {
+    return this.#retry()?.excludedPriorities;
+  }
+
+  addCookies(headers: ResponseHeaders): void {
+    for (const cookie of this.#cookies) headers.append("set-cookie", cookie);
+  }
+}

@@ -1,0 +1,205 @@
+import type {
+  Cluster,
+  Host,
+  Priority,
+  RequestHeaders,
+  ResponseHeaders,
+  RetryPolicy,
+  SetupContext,
+  Timer,
+} from "@tsproxy/sdk";
+import {
+  policyConditions,
+  type Retriable,
+  retriesFailure,
+  retriesHead,
+} from "./retry-conditions.ts";
+import type { RetryStats } from "./stats.ts";
+import type { Steering } from "./steering.ts";
+import type { UpstreamFailure } from "./upstream-failure.ts";
+
+const BACK_OFF_MS = 25;
+/** Envoy's default longest wait, in back-off intervals. */
+const BACK_OFF_GROWTH = 10;
+
+/** "limit": it would be retried, and has been as often as it may. "overflow": the cluster runs too many retries. */
+export type RetryVerdict = "no" | "yes" | "limit" | "overflow";
+
+export interface RetryStateParts {
+  readonly cx: SetupContext;
+  readonly cluster: Cluster;
+  readonly priority: Priority;
+  readonly stats: RetryStats;
+  readonly policy: RetryPolicy | undefined;
+  /** What the client asks for. */
+  readonly steering: Steering | undefined;
+  readonly headers: RequestHeaders;
+  readonly onDue: () => void;
+}
+
+/** Whether and when one request is tried again. Made for requests alone that have a policy, or a client that asks for one. */
+export class RetryState implements Retriable {
+  readonly statusCodes: readonly number[];
+  readonly #cx: SetupContext;
+  readonly #cluster: Cluster;
+  readonly #priority: Priority;
+  readonly #stats: RetryStats;
+  readonly #policy: RetryPolicy | undefined;
+  readonly #steering: Steering | undefined;
+  readonly #timer: Timer;
+  readonly #conditions: number;
+  readonly #maxIntervalMs: number;
+  #intervalMs: number;
+  /** What the upstream's own word makes of the next wait. */
+  #resetMs = 0;
+  #left: number;
+  /** A retry waits or runs, and counts in the cluster's breaker. */
+  #retrying = false;
+  readonly #hosts: Host[] = [];
+  readonly #excluded = new Set<number>();
+
+  constructor(parts: RetryStateParts) {
+    const { cx, policy, steering } = parts;
+    this.#cx = cx;
+    this.#cluster = parts.cluster;
+    this.#priority = parts.priority;
+    this.#stats = parts.stats;
+    this.#policy = policy;
+    this.#steering = steering;
+    this.#timer = cx.timer(parts.onDue);
+    this.statusCodes = [...(policy?.statusCodes ?? []), ...(steering?.statusCodes ?? [])];
+    let conditions = policy === undefined ? 0 : policyConditions(policy);
+    conditions |= steering?.retryOn ?? 0;
+    const wanted = policy?.requestHeaders ?? [];
+    if (wanted.length > 0 && !wanted.some((match) => match.matches(parts.headers))) conditions = 0;
+    this.#conditions = conditions;
+    this.#left = steering?.maxRetries ?? policy?.retries ?? 1;
+    const base =
+      policy?.backOffBaseMs ?? cx.runtime.integer("upstream.base_retry_backoff_ms", BACK_OFF_MS);
+    this.#intervalMs = Math.max(1, base);
+    this.#maxIntervalMs = policy?.backOffMaxMs ?? this.#intervalMs * BACK_OFF_GROWTH;
+  }
+
+  /** Something may make it retry: the request's body is worth keeping. */
+  get enabled(): boolean {
+    return this.#conditions !== 0;
+  }
+
+  headers(headers: ResponseHeaders): boolean {
+    for (const match of this.#policy?.headers ?? []) if (match.matches(headers)) return true;
+    for (const name of this.#steering?.headerNames ?? []) if (headers.has(name)) return true;
+    return false;
+  }
+
+  // ---- decisions; "yes" arms the timer
+
+  wouldRetry(headers: ResponseHeaders): boolean {
+    return retriesHead(this.#conditions, headers, this);
+  }
+
+  onHead(headers: ResponseHeaders): RetryVerdict {
+    const would = this.wouldRetry(headers);
+    if (would) this.#resetMs = this.#resetInterval(headers);
+    return this.#decide(would);
+  }
+
+  onFailure(failure: UpstreamFailure, sent: boolean): RetryVerdict {
+    return this.#decide(retriesFailure(this.#conditions, failure, sent));
+  }
+
+  /** An attempt goes on, and another is begun beside it, whatever the conditions say. */
+  onHedge(): RetryVerdict {
+    return this.#decide(true);
+  }
+
+  #decide(would: boolean): RetryVerdict {
+    if (this.#retrying && !would) this.#stats.success.inc();
+    this.end();
+    if (!would) return "no";
+    if (this.#left === 0) {
+      this.#stats.limitExceeded.inc();
+      return "limit";
+    }
+    this.#left--;
+    if (!this.#cluster.beginRetry(this.#priority)) {
+      this.#stats.overflow.inc();
+      return "overflow";
+    }
+    this.#retrying = true;
+    if (!this.#cx.runtime.featureEnabled("upstream.use_retry", 100)) {
+      this.end();
+      return "no";
+    }
+    this.#stats.retry.inc();
+    this.#timer.arm(this.#waitMs());
+    return "yes";
+  }
+
+  /** The retry that may be under way counts no more, and one that waits does not come. */
+  end(): void {
+    this.#timer.cancel();
+    if (!this.#retrying) return;
+    this.#retrying = false;
+    this.#cluster.endRetry(this.#priority);
+  }
+
+  // ---- when
+
+  #waitMs(): number {
+    const reset = this.#resetMs;
+    if (reset > 0) {
+      this.#resetMs = 0;
+      this.#stats.backOffRateLimited.inc();
+      return reset + Math.floor(Math.random() * (reset / 2));
+    }
+    this.#stats.backOffExponential.inc();
+    const interval = this.#intervalMs;
+    this.#intervalMs = Math.min(interval * 2, this.#maxIntervalMs);
+    return Math.floor(Math.random() * interval);
+  }
+
+  /** 0: the response does not say, or wants more patience than the policy has. */
+  #resetInterval(headers: ResponseHeaders): number {
+    for (const { name, format } of this.#policy?.resetHeaders ?? []) {
+      const text = headers.get(name);
+      if (text === undefined || !/^[0-9]{1,12}$/.test(text)) continue;
+      const ms = Number(text) * 1000 - (format === "SECONDS" ? 0 : now());
+      if (ms > 1 && ms <= this.#policy!.resetMaxMs) return ms;
+    }
+    return 0;
+  }
+
+  // ---- where
+
+  onHostAttempted(host: Host): void {
+    this.#hosts.push(host);
+    const every = this.#policy?.previousPrioritiesEvery ?? 0;
+    if (every === 0 || this.#hosts.length % every !== 0) return;
+    // A level that was left out and is tried all the same: all have been, and they begin anew.
+    if (this.#excluded.has(host.priority ?? 0)) {
+      this.#excluded.clear();
+      this.#hosts.splice(0, this.#hosts.length, host);
+    }
+    for (const tried of this.#hosts) this.#excluded.add(tried.priority ?? 0);
+  }
+
+  get excludedPriorities(): ReadonlySet<number> | undefined {
+    return this.#excluded.size === 0 ? undefined : this.#excluded;
+  }
+
+  get hostSelectionRetries(): number {
+    return this.#policy?.hostSelectionRetries ?? 1;
+  }
+
+  rejects(host: Host): boolean {
+    const policy = this.#policy;
+    if (policy === undefined) return false;
+    if (policy.avoidPreviousHosts && this.#hosts.some((tried) => tried.key === host.key)) {
+      return true;
+    }
+    return policy.avoids.some((avoids) => avoids(host));
+  }
+}
+
+/** Whole seconds, as Envoy compares them. */
+const now = (): number => Math.floor(Date.now() / 1000) * 1000;
