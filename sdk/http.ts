@@ -1,7 +1,7 @@
 import type { Chunk } from "./bytes.ts";
 import type { HeaderMap, RequestHeaders, ResponseHeaders } from "./headers.ts";
 import type { Address } from "./network.ts";
-import type { Route } from "./route.ts";
+import type { Route, VirtualCluster } from "./route.ts";
 
 /** A local reply: the answer of a filter in the place of an upstream's. */
 export interface Reply {
@@ -129,6 +129,8 @@ export interface StreamInfo {
   routeName: string;
   virtualHostName: string;
   clusterName: string;
+  /** What the route's virtual host counts the request as; undefined: it counts nothing by itself. */
+  virtualCluster?: VirtualCluster | undefined;
   upstreamHost: Address | undefined;
   upstreamLocalAddress: Address | undefined;
   upstreamTransportFailure: string;

@@ -3,6 +3,7 @@ import type { FormatSource } from "./format.ts";
 import type { HeadMatch } from "./header-match.ts";
 import type { HeaderName, RequestHeaders, ResponseHeaders } from "./headers.ts";
 import type { StreamInfo } from "./http.ts";
+import type { Stats } from "./stats.ts";
 
 /** The route that a request took, resolved by the connection manager; the router carries it out. */
 export interface Route {
@@ -23,6 +24,13 @@ export interface Route {
   filterConfig(filterName: string): unknown;
   /** The same of every level that has one, the least specific first; the same array each time. */
   filterConfigs(filterName: string): readonly unknown[];
+}
+
+/** Requests of a virtual host that are counted by themselves. */
+export interface VirtualCluster {
+  readonly name: string;
+  /** `vhost.<virtual host>.vcluster.<name>.` */
+  readonly stats: Stats;
 }
 
 export interface RouteAction {

@@ -50,6 +50,11 @@ export interface RouteConfigRef extends ExtensionRef {
   readonly disabled?: boolean;
 }
 
+/** Schema of Envoy's DataSource, whatever its form (a file, an environment variable, inline): `setup` gets the text. */
+export function DataSource() {
+  return Type.Unsafe<{ readonly text: string }>({ type: "object", dataSource: true });
+}
+
 /**
  * Schema of an Any whose message the package carries out itself: names of messages, each with the schema of its fields. `setup`
  * gets these fields beside `"@type"`, which is the bare name.

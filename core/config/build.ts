@@ -1,4 +1,5 @@
 import { Ajv, type ValidateFunction } from "ajv";
+import { readDataSource } from "./data-source.ts";
 import { snakeCase } from "./descriptor.ts";
 import { didYouMean, listed, type Place, quote, type Report } from "./diagnostic.ts";
 import {
@@ -98,6 +99,8 @@ export class Builder {
     if (section !== undefined) return this.#section(section, node);
     const typed = schemas.find((s) => s.typed !== undefined)?.typed;
     if (typed !== undefined) return this.#typed(typed, node, root);
+    if (schemas.some((s) => s.dataSource === true) && node.kind === "map")
+      return this.#dataSource(node);
     if (schemas.some((s) => s.duration === true)) return this.#duration(node);
     if (node.kind === "map") return this.#map(node, schemas, root, known);
     if (node.kind === "list") return this.#list(node, schemas, root, known);
@@ -105,6 +108,17 @@ export class Builder {
     if (isType(schemas, "array") && !isType(schemas, "string"))
       return this.#list(new ListNode(node.place, [node]), schemas, root, known);
     return this.#looseScalar(node, schemas);
+  }
+
+  #dataSource(node: MapNode): unknown {
+    const text = readDataSource(node, this.#report);
+    if (text === undefined) {
+      this.#refused.add(node);
+      return undefined;
+    }
+    const out = { text };
+    this.origin.set(out, node);
+    return out;
   }
 
   /** An Any that the package carries out itself. */

@@ -19,6 +19,8 @@ export interface Schema {
   readonly perRoute?: boolean;
   /** An Any of one of these messages: name -> schema of its fields. */
   readonly typed?: { readonly [type: string]: Schema };
+  /** A DataSource, of which packages get the text. */
+  readonly dataSource?: boolean;
   /** A protobuf Duration. */
   readonly duration?: boolean;
   /** Core's own: the section of the bootstrap that this package owns. */

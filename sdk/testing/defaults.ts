@@ -8,13 +8,14 @@ export function withDefaults<S extends TSchema>(schema: S, config: unknown): Sta
   return value as Static<S>;
 }
 
-/** TypeBox knows nothing of `Typed`: the defaults of the message that `@type` names. */
+/** What TypeBox knows nothing of: `Typed` messages get their defaults, a DataSource its text. */
 function fillTyped(schema: TSchema, value: unknown, root: TSchema): void {
   if (typeof value !== "object" || value === null) return;
   const fields = value as Record<string, unknown>;
   const { typed, properties, patternProperties, items, $ref } = schema;
   const target = $ref === undefined ? undefined : findId(root, $ref);
   if (target !== undefined) fillTyped(target, value, root);
+  if (schema.dataSource === true && "inline_string" in fields) fields.text = fields.inline_string;
   if (typed !== undefined) {
     const url = String(fields["@type"] ?? "");
     const type = url.slice(url.lastIndexOf("/") + 1);

@@ -107,12 +107,29 @@ export function compilePathRewrite(
   config: {
     readonly prefix_rewrite?: string | undefined;
     readonly regex_rewrite?: RegexRewrite | undefined;
+    readonly path_rewrite_policy?:
+      | { readonly typed_config: { readonly path_template_rewrite: string } }
+      | undefined;
   },
   match: RouteMatch,
   path: string,
   cx: SetupContext,
 ): PathRewrite | undefined {
   const prefix = config.prefix_rewrite;
+  if (config.path_rewrite_policy !== undefined) {
+    if (config.regex_rewrite !== undefined || (prefix !== undefined && prefix !== "")) {
+      throw new ConfigError(
+        path,
+        "give one of prefix_rewrite, regex_rewrite and path_rewrite_policy",
+      );
+    }
+    const at = `${path}.path_rewrite_policy.typed_config.path_template_rewrite`;
+    if (match.template === undefined) {
+      throw new ConfigError(at, "needs the variables of a path_match_policy; the route has none");
+    }
+    const text = config.path_rewrite_policy.typed_config.path_template_rewrite;
+    return { rewrite: match.template.compileRewrite(text, at, cx) };
+  }
   if (config.regex_rewrite !== undefined) {
     if (prefix !== undefined && prefix !== "") {
       throw new ConfigError(path, "give one of prefix_rewrite and regex_rewrite");
@@ -123,7 +140,7 @@ export function compilePathRewrite(
   if (prefix === undefined || prefix === "") return undefined;
   const text = wireText(prefix, `${path}.prefix_rewrite`);
   // Only what a prefix has matched can be cut out; the other forms have matched the whole path.
-  const whole = match.form === "path" || match.form === "safe_regex";
+  const whole = match.form !== "prefix" && match.form !== "path_separated_prefix";
   return { rewrite: (before) => (whole ? text : text + before.slice(match.text.length)) };
 }
 

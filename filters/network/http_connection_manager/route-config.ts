@@ -1,14 +1,18 @@
 import {
+  DataSource,
   Duration,
   Enum,
   HeaderMatcher,
   headerRules,
+  MatcherOf,
+  MetadataMatcher,
   QueryParameterMatcher,
   RouteConfigs,
   RuntimeFractionalPercent,
   SafeRegex,
   type Static,
   Type,
+  TypedExtension,
   UInt32,
 } from "@tsproxy/sdk";
 import {
@@ -24,11 +28,26 @@ const RouteMatch = Type.Object({
   path: Type.Optional(Type.String()),
   safe_regex: Type.Optional(SafeRegex),
   path_separated_prefix: Type.Optional(Type.String({ pattern: "^/[^?#]*[^?#/]$" })),
+  connect_matcher: Type.Optional(Type.Object({})),
+  path_match_policy: Type.Optional(
+    TypedExtension({
+      "envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig": Type.Object({
+        path_template: Type.String({ minLength: 1, maxLength: 256 }),
+      }),
+    }),
+  ),
   case_sensitive: Type.Boolean({ default: true }),
   headers: Type.Array(HeaderMatcher, { default: [] }),
   query_parameters: Type.Array(QueryParameterMatcher, { default: [] }),
   runtime_fraction: Type.Optional(RuntimeFractionalPercent),
   grpc: Type.Optional(Type.Object({})),
+  tls_context: Type.Optional(
+    Type.Object({
+      presented: Type.Optional(Type.Boolean()),
+      validated: Type.Optional(Type.Boolean()),
+    }),
+  ),
+  dynamic_metadata: Type.Array(MetadataMatcher, { default: [] }),
 });
 export type RouteMatch = Static<typeof RouteMatch>;
 
@@ -53,7 +72,11 @@ const RouteActionConfig = Type.Object({
   cluster: Type.Optional(Type.String({ minLength: 1 })),
   cluster_header: Type.Optional(Type.String({ minLength: 1 })),
   weighted_clusters: Type.Optional(
-    Type.Object({ clusters: Type.Array(WeightedCluster, { minItems: 1 }) }),
+    Type.Object({
+      clusters: Type.Array(WeightedCluster, { minItems: 1 }),
+      runtime_key_prefix: Type.String({ default: "" }),
+      header_name: Type.String({ default: "" }),
+    }),
   ),
   cluster_not_found_response_code: Enum(
     ["SERVICE_UNAVAILABLE", "NOT_FOUND", "INTERNAL_SERVER_ERROR"],
@@ -61,6 +84,13 @@ const RouteActionConfig = Type.Object({
   ),
   prefix_rewrite: Type.Optional(Type.String()),
   regex_rewrite: Type.Optional(RegexRewrite),
+  path_rewrite_policy: Type.Optional(
+    TypedExtension({
+      "envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig": Type.Object({
+        path_template_rewrite: Type.String({ minLength: 1, maxLength: 256 }),
+      }),
+    }),
+  ),
   host_rewrite_literal: Type.Optional(Type.String()),
   host_rewrite_header: Type.Optional(Type.String()),
   host_rewrite_path_regex: Type.Optional(RegexRewrite),
@@ -97,7 +127,7 @@ export type RedirectConfig = Static<typeof RedirectConfig>;
 
 const DirectResponse = Type.Object({
   status: Type.Integer({ minimum: 200, maximum: 599 }),
-  body: Type.Optional(Type.Object({ inline_string: Type.Optional(Type.String()) })),
+  body: Type.Optional(DataSource()),
 });
 
 const RouteEntry = Type.Object({
@@ -106,6 +136,7 @@ const RouteEntry = Type.Object({
   route: Type.Optional(RouteActionConfig),
   redirect: Type.Optional(RedirectConfig),
   direct_response: Type.Optional(DirectResponse),
+  non_forwarding_action: Type.Optional(Type.Object({})),
   metadata: Type.Optional(
     Type.Object({
       filter_metadata: Type.Record(Type.String(), Type.Unknown(), { default: {} }),
@@ -117,10 +148,22 @@ const RouteEntry = Type.Object({
 });
 export type RouteEntry = Static<typeof RouteEntry>;
 
+const VirtualCluster = Type.Object({
+  name: Type.String({ minLength: 1 }),
+  headers: Type.Array(HeaderMatcher, { default: [] }),
+});
+
 const VirtualHostConfig = Type.Object({
   name: Type.String({ minLength: 1 }),
   domains: Type.Array(Type.String(), { minItems: 1 }),
   routes: Type.Array(RouteEntry, { default: [] }),
+  matcher: Type.Optional(
+    MatcherOf({
+      "envoy.config.route.v3.Route": RouteEntry,
+      "envoy.config.route.v3.RouteList": Type.Object({ routes: Type.Array(RouteEntry) }),
+    }),
+  ),
+  virtual_clusters: Type.Array(VirtualCluster, { default: [] }),
   require_tls: Enum(["NONE", "EXTERNAL_ONLY", "ALL"], { default: "NONE" }),
   typed_per_filter_config: Type.Optional(RouteConfigs()),
   ...virtualHostPolicyFields,
@@ -134,6 +177,7 @@ export const RouteConfig = Type.Object({
   virtual_hosts: Type.Array(VirtualHostConfig, { default: [] }),
   validate_clusters: Type.Boolean({ default: true }),
   ignore_port_in_host_matching: Type.Boolean({ default: false }),
+  ignore_path_parameters_in_path_matching: Type.Boolean({ default: false }),
   most_specific_header_mutations_wins: Type.Boolean({ default: false }),
   internal_only_headers: Type.Array(Type.String({ minLength: 1 }), { default: [] }),
   max_direct_response_body_size_bytes: UInt32({ default: 4096 }),

@@ -2,73 +2,131 @@
 import {
   ConfigError,
   compileHeaderMatch,
+  compileMetadataMatch,
   compileQueryMatch,
   compileRegex,
-  type HeadMatch,
   headerName,
   latin1Encode,
+  type MatchSubject,
   type Regex,
   type RequestHeaders,
   RuntimeFraction,
   type SetupContext,
 } from "@tsproxy/sdk";
 import type { RouteMatch as RouteMatchConfig } from "./route-config.ts";
+import { UriTemplate } from "./uri-template.ts";
 
 const QUESTION = 63;
+const SEMICOLON = 59;
 const SLASH = 47;
 
-/** One random number a stream, the same however often its route is chosen. */
-export interface Chance {
+/** What routes ask about a request beside its head. */
+export interface RouteSubject extends MatchSubject {
+  readonly request: RequestHeaders;
+  /** One number a stream, the same however often its route is chosen. */
   readonly random: number;
+  /** The client is one of ours. */
+  readonly internal: boolean;
+  readonly isConnect: boolean;
+  /** Whether the client has shown a certificate in TLS, and whether that was found right. */
+  readonly certificatePresented: boolean;
+  readonly certificateValidated: boolean;
 }
 
-type PathForm = "prefix" | "path" | "path_separated_prefix" | "safe_regex";
+const FORMS = [
+  "prefix",
+  "path",
+  "path_separated_prefix",
+  "safe_regex",
+  "connect_matcher",
+  "path_match_policy",
+] as const;
+type PathForm = (typeof FORMS)[number];
+/** Forms whose path is not compared byte by byte. */
+const TEXTLESS: readonly PathForm[] = ["safe_regex", "connect_matcher", "path_match_policy"];
+
+/** One condition beside the path, and how a person would name it. */
+interface Condition {
+  readonly what: string;
+  holds(subject: RouteSubject): boolean;
+}
+
+/** What a route table says for all of its routes. */
+export interface PathRules {
+  readonly ignoreParameters: boolean;
+}
 
 /** Envoy's RouteMatch. */
 export class RouteMatch {
   readonly form: PathForm;
-  /** What the path is compared with; "" for a regular expression. */
+  /** What the path is compared with; "" where it is not. */
   readonly text: string;
   readonly caseSensitive: boolean;
-  readonly regex: Regex | undefined;
+  readonly template: UriTemplate | undefined;
+  readonly #regex: Regex | undefined;
   readonly #bytes: Uint8Array;
-  readonly #conditions: readonly HeadMatch[];
-  readonly #fraction: RuntimeFraction | undefined;
+  readonly #textual: boolean;
+  readonly #ignoreParameters: boolean;
+  readonly #conditions: readonly Condition[];
 
-  constructor(config: RouteMatchConfig, path: string, cx: SetupContext) {
+  constructor(config: RouteMatchConfig, path: string, cx: SetupContext, rules: PathRules) {
     this.form = pathForm(config, path);
     this.caseSensitive = config.case_sensitive;
-    this.regex =
+    this.#ignoreParameters = rules.ignoreParameters;
+    this.#textual = !TEXTLESS.includes(this.form);
+    this.#regex =
       config.safe_regex === undefined
         ? undefined
         : compileRegex(config.safe_regex.regex, `${path}.safe_regex.regex`, cx);
-    this.text = this.form === "safe_regex" ? "" : (config[this.form] ?? "");
+    this.template =
+      config.path_match_policy === undefined
+        ? undefined
+        : new UriTemplate(
+            config.path_match_policy.typed_config.path_template,
+            `${path}.path_match_policy.typed_config.path_template`,
+            cx,
+          );
+    this.text = this.#textual ? String(config[this.form] ?? "") : "";
     this.#bytes = latin1Encode(this.caseSensitive ? this.text : this.text.toLowerCase());
-    this.#conditions = [
-      ...(config.grpc === undefined ? [] : [{ matches: isGrpc }]),
-      ...config.headers.map((h, k) => compileHeaderMatch(h, `${path}.headers[${k}]`, cx)),
-      ...config.query_parameters.map((q, k) =>
-        compileQueryMatch(q, `${path}.query_parameters[${k}]`, cx),
-      ),
-    ];
-    const fraction = config.runtime_fraction;
-    this.#fraction = fraction && new RuntimeFraction(fraction, cx.runtime);
+    this.#conditions = compileConditions(config, path, cx);
   }
 
-  matches(headers: RequestHeaders, chance: Chance): boolean {
-    if (!this.#matchesPath(headers)) return false;
-    if (this.#fraction?.enabled(chance.random) === false) return false;
-    for (let k = 0; k < this.#conditions.length; k++) {
-      if (!this.#conditions[k]!.matches(headers)) return false;
-    }
+  matches(subject: RouteSubject): boolean {
+    if (!this.#matchesPath(subject)) return false;
+    const conditions = this.#conditions;
+    for (let k = 0; k < conditions.length; k++) if (!conditions[k]!.holds(subject)) return false;
     return true;
   }
 
-  #matchesPath(headers: RequestHeaders): boolean {
-    if (this.regex !== undefined) return this.regex.matches(withoutQuery(headers.path));
+  /** Why it does not match, for people; undefined: it does. */
+  mismatch(subject: RouteSubject): string | undefined {
+    if (!this.#matchesPath(subject)) return this.#pathWords();
+    return this.#conditions.find((condition) => !condition.holds(subject))?.what;
+  }
+
+  #pathWords(): string {
+    if (this.form === "connect_matcher") return "the method is not CONNECT";
+    if (this.#textual) {
+      const fold = this.caseSensitive ? "" : ", in any case";
+      return `the path does not match ${this.form} "${this.text}"${fold}`;
+    }
+    return `the path does not match its ${this.form}`;
+  }
+
+  #matchesPath(subject: RouteSubject): boolean {
+    const headers = subject.request;
+    if (this.form === "connect_matcher") return subject.isConnect;
+    // A CONNECT of HTTP/1 has no path, and no form but `connect_matcher` can match that.
+    if (subject.isConnect && headers.path === "") return false;
+    if (!this.#textual) {
+      const plain = this.#plain(headers.path);
+      return this.template === undefined
+        ? this.#regex!.matches(plain)
+        : this.template.matches(plain);
+    }
+    if (headers.pathEdited) return this.#matchesText(headers.path);
     const wanted = this.#bytes;
     const size = wanted.length;
-    if (headers.pathEdited) return this.#matchesText(headers.path);
     const memory = headers.memory;
     const at = headers.base + headers.pathAt;
     const end = headers.base + headers.pathEnd;
@@ -87,28 +145,69 @@ export class RouteMatch {
   }
 
   #matchesText(path: string): boolean {
-    const text = withoutQuery(path);
+    const text = this.#plain(path);
     const wanted = this.caseSensitive ? this.text : this.text.toLowerCase();
     if (!(this.caseSensitive ? text : text.toLowerCase()).startsWith(wanted)) return false;
     return this.#endsWell(text.length === wanted.length ? -1 : text.charCodeAt(wanted.length));
   }
 
+  #plain(path: string): string {
+    const plain = withoutQuery(path);
+    const at = this.#ignoreParameters ? plain.indexOf(";") : -1;
+    return at < 0 ? plain : plain.slice(0, at);
+  }
+
   /** `next`: the byte after what was compared, -1 at the end of the path. */
   #endsWell(next: number): boolean {
     if (this.form === "prefix" || next === -1 || next === QUESTION) return true;
+    if (next === SEMICOLON && this.#ignoreParameters) return true;
     return this.form === "path_separated_prefix" && next === SLASH;
   }
 }
 
 function pathForm(config: RouteMatchConfig, path: string): PathForm {
-  const forms = (["prefix", "path", "path_separated_prefix", "safe_regex"] as const).filter(
-    (form) => config[form] !== undefined,
-  );
+  const forms = FORMS.filter((form) => config[form] !== undefined);
   const form = forms[0];
   if (form === undefined || forms.length > 1) {
-    throw new ConfigError(path, "give one of prefix, path, path_separated_prefix and safe_regex");
+    throw new ConfigError(path, `give one of ${FORMS.slice(0, -1).join(", ")} and ${FORMS.at(-1)}`);
   }
   return form;
+}
+
+function compileConditions(
+  config: RouteMatchConfig,
+  path: string,
+  cx: SetupContext,
+): readonly Condition[] {
+  const conditions: Condition[] = [];
+  const add = (what: string, holds: Condition["holds"]) => conditions.push({ what, holds });
+  if (config.runtime_fraction !== undefined) {
+    const share = new RuntimeFraction(config.runtime_fraction, cx.runtime);
+    add("runtime_fraction leaves this stream out", ({ random }) => share.enabled(random));
+  }
+  if (config.grpc !== undefined) add("it is no gRPC request", ({ request }) => isGrpc(request));
+  for (const [k, header] of config.headers.entries()) {
+    const match = compileHeaderMatch(header, `${path}.headers[${k}]`, cx);
+    add(`headers[${k}] (${header.name}) does not match`, ({ request }) => match.matches(request));
+  }
+  for (const [k, query] of config.query_parameters.entries()) {
+    const match = compileQueryMatch(query, `${path}.query_parameters[${k}]`, cx);
+    add(`query_parameters[${k}] (${query.name}) does not match`, ({ request }) =>
+      match.matches(request),
+    );
+  }
+  const { presented, validated } = config.tls_context ?? {};
+  if (presented !== undefined) {
+    add("tls_context.presented does not match", (s) => s.certificatePresented === presented);
+  }
+  if (validated !== undefined) {
+    add("tls_context.validated does not match", (s) => s.certificateValidated === validated);
+  }
+  for (const [k, metadata] of config.dynamic_metadata.entries()) {
+    const matches = compileMetadataMatch(metadata, `${path}.dynamic_metadata[${k}]`, cx);
+    add(`dynamic_metadata[${k}] (${metadata.filter}) does not match`, (s) => matches(s.metadata));
+  }
+  return conditions;
 }
 
 export function withoutQuery(path: string): string {

@@ -10,7 +10,13 @@ import type {
   Route,
   RouteAction,
   StreamInfo,
+  VirtualCluster,
 } from "@tsproxy/sdk";
+
+/** Which virtual cluster a request is one of. */
+export interface VirtualClusterChoice {
+  of(headers: RequestHeaders): VirtualCluster;
+}
 
 /** An entry of `typed_per_filter_config` after levels are merged. */
 export interface FilterOverride {
@@ -35,24 +41,32 @@ export class ResolvedRoute implements Route {
   readonly action: RouteAction | RedirectAction | DirectResponseAction;
   readonly routeMetadata: Readonly<Record<string, unknown>> | undefined;
   readonly #levels: RouteLevels;
+  readonly #clusters: VirtualClusterChoice | undefined;
 
   constructor(
     names: { readonly route: string; readonly virtualHost: string },
     action: Route["action"],
     levels: RouteLevels,
     routeMetadata?: Readonly<Record<string, unknown>>,
+    clusters?: VirtualClusterChoice,
   ) {
     this.name = names.route;
     this.virtualHostName = names.virtualHost;
     this.action = action;
     this.#levels = levels;
     this.routeMetadata = routeMetadata;
+    this.#clusters = clusters;
+  }
+
+  /** Undefined: the virtual host counts none by themselves. */
+  virtualCluster(headers: RequestHeaders): VirtualCluster | undefined {
+    return this.#clusters?.of(headers);
   }
 
   /** The same route to a cluster that only the request tells. */
   withAction(action: RouteAction): ResolvedRoute {
     const names = { route: this.name, virtualHost: this.virtualHostName };
-    return new ResolvedRoute(names, action, this.#levels, this.routeMetadata);
+    return new ResolvedRoute(names, action, this.#levels, this.routeMetadata, this.#clusters);
   }
 
   editRequest(headers: RequestHeaders, info: StreamInfo, source?: FormatSource): void {

@@ -439,12 +439,12 @@ describe("a config that cannot work is refused, and says where", () => {
     [
       "two actions",
       route({ ...says("x"), ...routeTo("up") }),
-      `${at}: give one of route, redirect and direct_response`,
+      `${at}: give one of route, redirect, direct_response and non_forwarding_action`,
     ],
     [
       "no path",
       route({ ...routeTo("up"), match: {} }),
-      `${at}.match: give one of prefix, path, path_separated_prefix and safe_regex`,
+      `${at}.match: give one of prefix, path, path_separated_prefix, safe_regex, connect_matcher and path_match_policy`,
     ],
     [
       "weights of 0",

@@ -1,4 +1,4 @@
-import type { Address, StreamInfo } from "@tsproxy/sdk";
+import type { Address, StreamInfo, VirtualCluster } from "@tsproxy/sdk";
 
 const NOWHERE: Address = { ip: "", port: 0 };
 
@@ -17,6 +17,7 @@ export class Info implements StreamInfo {
   routeName = "";
   virtualHostName = "";
   clusterName = "";
+  virtualCluster: VirtualCluster | undefined = undefined;
   upstreamHost: Address | undefined = undefined;
   upstreamLocalAddress: Address | undefined = undefined;
   upstreamTransportFailure = "";
@@ -40,6 +41,7 @@ export class Info implements StreamInfo {
     this.routeName = "";
     this.virtualHostName = "";
     this.clusterName = "";
+    this.virtualCluster = undefined;
     this.upstreamHost = undefined;
     this.upstreamLocalAddress = undefined;
     this.upstreamTransportFailure = "";

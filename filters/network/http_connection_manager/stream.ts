@@ -22,7 +22,7 @@ import type { HcmConnection } from "./connection.ts";
 import { writeLocalReply } from "./local-reply.ts";
 import { RequestIdLine } from "./request-id.ts";
 import type { ResolvedRoute } from "./route.ts";
-import { type Chance, isGrpc } from "./route-match.ts";
+import { isGrpc, type RouteSubject } from "./route-match.ts";
 import type { FilterSlot, Runtime } from "./runtime.ts";
 import { Info } from "./stream-info.ts";
 import { StreamView } from "./stream-view.ts";
@@ -66,7 +66,7 @@ const BY = { WALK: 1, PEER: 2 } as const;
  *
  * It ends exactly once: when the response has ended, when either side is reset, or when the client leaves.
  */
-export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
+export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubject {
   readonly headers = new RequestHeaders();
   readonly info = new Info();
   response: ResponseHeaders | undefined = undefined;
@@ -87,12 +87,12 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
   #runtime!: Runtime;
   #encoder!: ResponseEncoder;
   #isHead = false;
-  #isConnect = false;
+  isConnect = false;
   /** An upgrade that may go on. */
   #upgrading = false;
   /** The upstream has agreed to the upgrade. */
   #tunnel = false;
-  #internal = false;
+  internal = false;
   #headSeen = false;
   /** The request head has what the proxy adds. */
   #edited = false;
@@ -133,7 +133,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
     this.headers.reset();
     this.response = undefined;
     this.trailers = undefined;
-    this.#isHead = this.#isConnect = this.#upgrading = this.#internal = false;
+    this.#isHead = this.isConnect = this.#upgrading = this.internal = false;
     this.#headSeen = this.#edited = this.#requestComplete = this.#responded = false;
     this.#faulty = this.#routeKnown = this.#readingPaused = this.#tunnel = false;
     this.#route = undefined;
@@ -185,7 +185,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
     this.#headersTimer?.cancel();
     this.info.protocol = info.protocol;
     this.#isHead = info.isHead;
-    this.#isConnect = info.isConnect;
+    this.isConnect = info.isConnect;
     this.#touch();
     if (endStream) this.#onRequestComplete();
     if (info.expectContinue && !runtime.config.proxy_100_continue) {
@@ -200,7 +200,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
     }
     const client = runtime.requestHead.edit(headers, peer, this.#requestId);
     this.info.downstreamRemoteAddress = client.address;
-    this.#internal = client.internal;
+    this.internal = client.internal;
     this.#edited = true;
     if (info.upgrade !== "" && !this.#upgrades(info.upgrade)) {
       runtime.stats.rqWsOnNonWsRoute.inc();
@@ -335,6 +335,21 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
   get upstreamProtocol(): string | undefined {
     return this.info.upstreamProtocol;
   }
+  get virtualClusterName(): string | undefined {
+    return this.info.virtualCluster?.name;
+  }
+  get transportProtocol(): string {
+    return this.#connection.connection.transportProtocol;
+  }
+  get applicationProtocols(): readonly string[] {
+    return this.#connection.connection.applicationProtocols;
+  }
+  get certificatePresented(): boolean {
+    return tlsOf(this.#connection).tls?.peer !== undefined;
+  }
+  get certificateValidated(): boolean {
+    return tlsOf(this.#connection).tls?.peerValidated === true;
+  }
   get serverName(): string {
     return this.#connection.connection.serverName;
   }
@@ -352,12 +367,11 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
     if (this.#routeKnown) return this.#route;
     this.#routeKnown = true;
     const { info } = this;
-    const route = this.#isConnect
-      ? undefined
-      : this.#runtime.routes.find(this.headers, this, this.#internal);
+    const route = this.#runtime.routes.find(this);
     this.#route = route;
     info.routeName = route?.name ?? "";
     info.virtualHostName = route?.virtualHostName ?? "";
+    info.virtualCluster = route?.virtualCluster(this.headers);
     const action = route?.action;
     info.clusterName = action?.type === "route" ? (action.cluster ?? "") : "";
     if (action?.type === "route" && action.idleTimeoutMs !== undefined) {
@@ -646,6 +660,9 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, Chance {
     this.#sleeps = undefined;
   }
 }
+
+const tlsOf = ({ connection }: HcmConnection) =>
+  connection as { readonly tls?: { readonly peer?: unknown; readonly peerValidated?: boolean } };
 
 /** Keeps the room that the list has, which `length = 0` would give away. */
 function empty(list: unknown[]): void {

@@ -1,0 +1,52 @@
+import { readFileSync } from "node:fs";
+import type { Report } from "./diagnostic.ts";
+import type { MapNode, Node } from "./document.ts";
+
+/** Bytes that a config may bring along from elsewhere, each time it does. */
+const MOST_BYTES = 16 * 1024 * 1024;
+
+/** The text of Envoy's DataSource; undefined: reported. Files are read when the config is, as Envoy does it. */
+export function readDataSource(node: MapNode, report: Report): string | undefined {
+  for (const form of ["inline_string", "inline_bytes", "filename", "environment_variable"]) {
+    const given = node.get(form);
+    if (given?.kind !== "scalar") continue;
+    if (given.invalid) return undefined;
+    const text = String(given.value);
+    if (form === "inline_string") return text;
+    const bytes = bytesOf(form, text);
+    if (typeof bytes === "string") {
+      report.error(given.place, bytes);
+      return undefined;
+    }
+    return decoded(bytes, given, report);
+  }
+  report.error(
+    node.place,
+    "one of filename, inline_string, inline_bytes and environment_variable is required",
+  );
+  return undefined;
+}
+
+/** A text is what is wrong. */
+function bytesOf(form: string, text: string): Uint8Array | string {
+  if (form === "inline_bytes") return Buffer.from(text, "base64");
+  if (form === "environment_variable") {
+    const value = process.env[text];
+    return value === undefined ? `there is no environment variable "${text}"` : Buffer.from(value);
+  }
+  try {
+    const bytes = readFileSync(text);
+    return bytes.length > MOST_BYTES ? `file "${text}" has more than ${MOST_BYTES} bytes` : bytes;
+  } catch (error) {
+    return `file "${text}" cannot be read (${(error as NodeJS.ErrnoException).code})`;
+  }
+}
+
+function decoded(bytes: Uint8Array, node: Node, report: Report): string | undefined {
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    report.error(node.place, "is not UTF-8; only text works here");
+    return undefined;
+  }
+}

@@ -1,0 +1,331 @@
+import {
+  ConfigError,
+  compileHeaderRules,
+  compileMatcher,
+  type DirectResponseAction,
+  type HeaderName,
+  type HeaderRules,
+  type HeaderRulesConfig,
+  nameOf,
+  type Route,
+  type RouteAction,
+  type RoutePolicies,
+  RuntimeInteger,
+  type SetupContext,
+} from "@tsproxy/sdk";
+import { compilePolicies } from "./policies.ts";
+import type { Metadata } from "./policies-config.ts";
+import { httpsRedirect, Redirect } from "./redirect.ts";
+import { mergeOverrides, ResolvedRoute, type RouteLevels } from "./route.ts";
+import { compileForwardAction, type ForwardAction } from "./route-action.ts";
+import type {
+  RouteActionConfig,
+  RouteConfig,
+  RouteEntry,
+  VirtualHostConfig,
+  WeightedCluster,
+} from "./route-config.ts";
+import { RouteMatch, type RouteSubject } from "./route-match.ts";
+import { type Choice, VirtualClusters, VirtualHost } from "./virtual-host.ts";
+
+/** A level of the config that edits heads and configures filters. */
+interface Level {
+  readonly config: HeaderRulesConfig & Pick<WeightedCluster, "typed_per_filter_config">;
+  readonly path: string;
+}
+
+/** A virtual host while its routes are made. */
+interface Outer {
+  readonly config: VirtualHostConfig;
+  readonly path: string;
+  readonly levels: readonly Level[];
+  readonly clusters: VirtualClusters | undefined;
+}
+
+/** What a route comes to for one stream. */
+type Answer = Choice["route"];
+
+/** Turns the config of a table into routes; knows the levels above them. */
+export class RouteCompiler {
+  switchesFilters = false;
+  /** Every per-route config of a filter, and where it stands. */
+  readonly filterConfigs = new Map<unknown, { readonly filter: string; readonly path: string }>();
+  readonly #config: RouteConfig;
+  readonly #path: string;
+  readonly #cx: SetupContext;
+  /** A virtual host's rules serve all of its routes: compiled once. */
+  readonly #rules = { request: new Map(), response: new Map() } as Record<
+    "request" | "response",
+    Map<HeaderRulesConfig, HeaderRules | undefined>
+  >;
+  readonly #overrides = new Map<HeaderRulesConfig, RouteLevels["filters"]>();
+
+  constructor(config: RouteConfig, path: string, cx: SetupContext) {
+    this.#config = config;
+    this.#path = path;
+    this.#cx = cx;
+  }
+
+  virtualHost(config: VirtualHostConfig, path: string): VirtualHost {
+    const clusters =
+      config.virtual_clusters.length === 0
+        ? undefined
+        : new VirtualClusters(config, path, this.#cx);
+    const levels = [
+      { config, path },
+      { config: this.#config, path: this.#path },
+    ];
+    const outer = { config, path, levels, clusters };
+    const names = { route: "", virtualHost: config.name };
+    const none: RouteLevels = { request: [], response: [], filters: new Map() };
+    const toTls = new ResolvedRoute(names, httpsRedirect, none);
+    if (config.matcher !== undefined && config.routes.length > 0) {
+      throw new ConfigError(path, "give one of routes and matcher");
+    }
+    const routes = config.routes.map((route, r) =>
+      this.#choice(route, outer, `${path}.routes[${r}]`, `routes[${r}]`),
+    );
+    const matcher =
+      config.matcher &&
+      compileMatcher(config.matcher, `${path}.matcher`, this.#cx, (action, at) => {
+        const { "@type": type } = action;
+        if (type === "envoy.config.route.v3.Route") return [this.#choice(action, outer, at, at)];
+        return action.routes.map((route, r) =>
+          this.#choice(route, outer, `${at}.routes[${r}]`, `${at}.routes[${r}]`),
+        );
+      });
+    return new VirtualHost(config, { routes, matcher }, toTls);
+  }
+
+  #choice(entry: RouteEntry, outer: Outer, path: string, place: string): Choice {
+    const rules = { ignoreParameters: this.#config.ignore_path_parameters_in_path_matching };
+    const match = new RouteMatch(entry.match, `${path}.match`, this.#cx, rules);
+    const levels = [{ config: entry, path }, ...outer.levels];
+    const names = { route: entry.name, virtualHost: outer.config.name };
+    const resolve = (action: Route["action"], inner: readonly Level[] = []) =>
+      new ResolvedRoute(
+        names,
+        action,
+        this.#levels([...inner, ...levels]),
+        entry.metadata?.filter_metadata,
+        action.type === "route" ? outer.clusters : undefined,
+      );
+    const label = entry.name === "" ? place : `${place} (${entry.name})`;
+    return { label, match, route: this.#action(entry, outer, match, resolve, path) };
+  }
+
+  #action(
+    entry: RouteEntry,
+    outer: Outer,
+    match: RouteMatch,
+    resolve: (action: Route["action"], inner?: readonly Level[]) => ResolvedRoute,
+    path: string,
+  ): Answer {
+    const { route, redirect, direct_response: direct, non_forwarding_action: none } = entry;
+    if ([route, redirect, direct, none].filter((action) => action !== undefined).length !== 1) {
+      throw new ConfigError(
+        path,
+        "give one of route, redirect, direct_response and non_forwarding_action",
+      );
+    }
+    if (redirect !== undefined) {
+      return fixed(resolve(new Redirect(redirect, match, `${path}.redirect`, this.#cx)));
+    }
+    if (direct !== undefined) return fixed(resolve(this.#direct(direct, path)));
+    if (none !== undefined) {
+      // A filter of the chain answers; the router has no cluster for it.
+      const action = compileForwardAction(NO_FORWARDING, match, path, this.#cx, undefined);
+      return fixed(resolve(action));
+    }
+    const policies = (weighted?: Metadata) =>
+      compilePolicies(
+        { action: route!, entry, virtualHost: outer.config, table: this.#config },
+        { action: `${path}.route`, virtualHost: outer.path, table: this.#path },
+        this.#cx,
+        weighted,
+      );
+    return this.#forward(match, route!, resolve, policies, `${path}.route`);
+  }
+
+  #direct(direct: NonNullable<RouteEntry["direct_response"]>, path: string): DirectResponseAction {
+    const body = direct.body?.text ?? "";
+    const max = this.#config.max_direct_response_body_size_bytes;
+    if (body.length > max) {
+      throw new ConfigError(
+        `${path}.direct_response.body`,
+        `has ${body.length} bytes; raise max_direct_response_body_size_bytes, now ${max}`,
+      );
+    }
+    return { type: "direct_response", status: direct.status, body };
+  }
+
+  #forward(
+    match: RouteMatch,
+    action: RouteActionConfig,
+    resolve: (action: RouteAction, inner?: readonly Level[]) => ResolvedRoute,
+    policies: (weighted?: Metadata) => RoutePolicies | undefined,
+    path: string,
+  ): Answer {
+    const forms = (["cluster", "cluster_header", "weighted_clusters"] as const).filter(
+      (form) => action[form] !== undefined,
+    );
+    if (forms.length !== 1) {
+      throw new ConfigError(path, "give one of cluster, cluster_header and weighted_clusters");
+    }
+    const forward = (entry?: WeightedCluster) =>
+      compileForwardAction(action, match, path, this.#cx, policies(entry?.metadata_match), {
+        hostLiteral: entry?.host_rewrite_literal,
+      });
+    if (action.cluster !== undefined) {
+      this.#checkCluster(action.cluster, `${path}.cluster`);
+      return fixed(resolve(forward().to(action.cluster)));
+    }
+    if (action.cluster_header !== undefined) {
+      const header = nameOf(action.cluster_header, `${path}.cluster_header`);
+      const unnamed = forward();
+      return byHeader(header, resolve(unnamed), unnamed);
+    }
+    const weights = action.weighted_clusters!;
+    const at = `${path}.weighted_clusters`;
+    const answers = weights.clusters.map((entry, k) =>
+      this.#weightedEntry(entry, forward, resolve, `${at}.clusters[${k}]`),
+    );
+    return this.#weighted(weights, answers, at);
+  }
+
+  #weightedEntry(
+    entry: WeightedCluster,
+    forward: (entry: WeightedCluster) => ForwardAction,
+    resolve: (action: RouteAction, inner: readonly Level[]) => ResolvedRoute,
+    path: string,
+  ): Answer {
+    const inner = [{ config: entry, path }];
+    const action = forward(entry);
+    const { name = "", cluster_header: header = "" } = entry;
+    if ((name === "") === (header === "")) {
+      throw new ConfigError(path, "give one of name and cluster_header");
+    }
+    if (name !== "") {
+      this.#checkCluster(name, `${path}.name`);
+      return fixed(resolve(action.to(name), inner));
+    }
+    const headerName = nameOf(header, `${path}.cluster_header`);
+    return byHeader(headerName, resolve(action, inner), action);
+  }
+
+  #weighted(
+    config: NonNullable<RouteActionConfig["weighted_clusters"]>,
+    answers: readonly Answer[],
+    path: string,
+  ): Answer {
+    const total = config.clusters.reduce((sum, entry) => sum + entry.weight, 0);
+    if (total === 0)
+      throw new ConfigError(path, "the weights are 0 in sum; give one cluster a weight");
+    if (total > 0xffff_ffff)
+      throw new ConfigError(path, `the weights are ${total} in sum, above 4294967295`);
+    const { header_name: header, runtime_key_prefix: prefix } = config;
+    const name = header === "" ? undefined : nameOf(header, `${path}.header_name`);
+    const random = (subject: RouteSubject) =>
+      (name && wholeNumber(subject.request.get(name))) ?? subject.random;
+    if (prefix === "") {
+      const weights = config.clusters.map(({ weight }) => weight);
+      return (subject) => answers[pick(weights, random(subject) % total)]!(subject);
+    }
+    const cells = config.clusters.map(({ name: cluster = "", weight }) => {
+      const runtime_key = `${prefix}.${cluster}`;
+      return new RuntimeInteger({ runtime_key, default_value: weight }, this.#cx.runtime);
+    });
+    return (subject) => {
+      const weights = cells.map((cell) => cell.value);
+      const sum = weights.reduce((all, weight) => all + weight, 0);
+      // An operator who has set every weight to 0 wants none of them.
+      return sum === 0 ? undefined : answers[pick(weights, random(subject) % sum)]!(subject);
+    };
+  }
+
+  #checkCluster(name: string, path: string): void {
+    if (!this.#config.validate_clusters || this.#cx.clusters.get(name) !== undefined) return;
+    throw new ConfigError(
+      path,
+      `unknown cluster "${name}"; add it to static_resources.clusters, or set validate_clusters: false`,
+    );
+  }
+
+  /** From the most specific level outwards. */
+  #levels(levels: readonly Level[]): RouteLevels {
+    const outermostFirst = [...levels].reverse();
+    const ordered = this.#config.most_specific_header_mutations_wins ? outermostFirst : levels;
+    const rules = (direction: "request" | "response") =>
+      ordered
+        .map((level) => this.#rulesOf(level, direction))
+        .filter((rules): rules is HeaderRules => rules !== undefined);
+    return {
+      request: rules("request"),
+      response: rules("response"),
+      filters: this.#filtersOf(levels, outermostFirst),
+    };
+  }
+
+  #rulesOf({ config, path }: Level, direction: "request" | "response"): HeaderRules | undefined {
+    const made = this.#rules[direction];
+    if (!made.has(config)) made.set(config, compileHeaderRules(config, direction, path));
+    return made.get(config);
+  }
+
+  #filtersOf(levels: readonly Level[], outermostFirst: readonly Level[]): RouteLevels["filters"] {
+    // Most routes say nothing of their own, and share what their virtual host says.
+    const innermost = levels.find((level) => level.config.typed_per_filter_config !== undefined);
+    if (innermost === undefined) return NO_FILTERS;
+    const made = this.#overrides.get(innermost.config);
+    if (made !== undefined) return made;
+    for (const { config, path } of levels) {
+      for (const [name, ref] of Object.entries(config.typed_per_filter_config ?? {})) {
+        if (ref.disabled !== undefined) this.switchesFilters = true;
+        if (ref.config === undefined) continue;
+        const at = `${path}.typed_per_filter_config[${JSON.stringify(name)}]`;
+        this.filterConfigs.set(ref.config, { filter: name, path: at });
+      }
+    }
+    const merged = mergeOverrides(outermostFirst.map((l) => l.config.typed_per_filter_config));
+    this.#overrides.set(innermost.config, merged);
+    return merged;
+  }
+}
+
+const NO_FILTERS: RouteLevels["filters"] = new Map();
+
+/** `non_forwarding_action`: what would forward, to nowhere. */
+const NO_FORWARDING = {
+  cluster_not_found_response_code: "SERVICE_UNAVAILABLE",
+  auto_host_rewrite: false,
+  append_x_forwarded_host: false,
+  timeout: 15_000,
+  upgrade_configs: [],
+} as unknown as RouteActionConfig;
+
+const fixed =
+  (route: ResolvedRoute): Answer =>
+  () =>
+    route;
+
+function byHeader(header: HeaderName, unnamed: ResolvedRoute, action: ForwardAction): Answer {
+  return ({ request }) => {
+    const name = request.get(header);
+    return name === undefined || name === "" ? unnamed : unnamed.withAction(action.to(name));
+  };
+}
+
+/** The entry that `left`, below the sum of the weights, falls to. */
+function pick(weights: readonly number[], left: number): number {
+  let rest = left;
+  for (let k = 0; k < weights.length; k++) {
+    if (rest < weights[k]!) return k;
+    rest -= weights[k]!;
+  }
+  return weights.length - 1;
+}
+
+/** Undefined: no header, or no number in it. */
+function wholeNumber(text: string | undefined): number | undefined {
+  return text !== undefined && /^[0-9]{1,15}$/.test(text) ? Number(text) : undefined;
+}

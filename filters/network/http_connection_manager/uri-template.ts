@@ -1,0 +1,125 @@
+import { ConfigError, type Regex, type SetupContext } from "@tsproxy/sdk";
+import { wireText } from "./wire-text.ts";
+
+/** Characters of a path segment (RFC 3986 §3.3) but for `*`. */
+const SEGMENT = "a-zA-Z0-9\\-._~%!$&'()+,;:@=";
+const ONE = `[${SEGMENT}]+`;
+const MANY = `[${SEGMENT}/]*`;
+const LITERAL = new RegExp(`^[${SEGMENT}]+$`);
+const MOST_VARIABLES = 5;
+const LONGEST_NAME = 16;
+
+/**
+ * Envoy's URI template: `/a/{x}/{y=b/*}/**.jpg`. `*` is one segment, `**` the rest, with or without slashes; `{x}` is `{x=*}`. A
+ * literal may stand behind the last of them.
+ */
+export class UriTemplate {
+  /** Variables in the order of their groups. */
+  readonly names: readonly string[];
+  /** Groups catch the variables. */
+  readonly pattern: string;
+  readonly #regex: Regex;
+
+  constructor(text: string, path: string, cx: SetupContext) {
+    const parser = new Parser(text, path);
+    this.pattern = parser.pattern;
+    this.names = parser.names;
+    this.#regex = cx.regex(this.pattern);
+  }
+
+  /** `path` has no query. */
+  matches(path: string): boolean {
+    return this.#regex.matches(path);
+  }
+
+  /** `/new/{x}`: what the variables have caught goes to where they are named. */
+  compileRewrite(text: string, path: string, cx: SetupContext): (path: string) => string {
+    const whole = cx.regex(`^${this.pattern}$`);
+    const substitution = this.#substitution(text, path);
+    return (before) => whole.replaceAll(before, substitution);
+  }
+
+  #substitution(text: string, path: string): string {
+    if (!text.startsWith("/")) throw new ConfigError(path, `"${text}" does not begin with a slash`);
+    if (text.includes("//")) throw new ConfigError(path, `"${text}" has two slashes in a row`);
+    let out = "";
+    for (const part of text.split(/(\{[^{}]*\})/)) {
+      if (!part.startsWith("{")) {
+        if (/[*{}\\]/.test(part)) {
+          throw new ConfigError(path, `"${part}" has more than literals and {variables}`);
+        }
+        out += wireText(part, path);
+        continue;
+      }
+      const at = this.names.indexOf(part.slice(1, -1));
+      if (at < 0) {
+        const known = this.names.length === 0 ? "none" : this.names.join(", ");
+        throw new ConfigError(path, `path_template has no variable ${part}; it has ${known}`);
+      }
+      out += `\\${at + 1}`;
+    }
+    return out;
+  }
+}
+
+class Parser {
+  pattern = "";
+  readonly names: string[] = [];
+  readonly #text: string;
+  readonly #path: string;
+  #sawMany = false;
+
+  constructor(text: string, path: string) {
+    this.#text = text;
+    this.#path = path;
+    if (!/^\/[!-~]*$/.test(text)) this.#fail("it has to begin with a slash and to have no spaces");
+    const segments = text.slice(1).split(/\/(?![^{]*\})/);
+    segments.forEach((segment, k) => {
+      const last = k === segments.length - 1;
+      this.pattern += `/${segment === "" && last ? "" : this.#segment(segment, last)}`;
+    });
+  }
+
+  /** One operator, variable or literal; behind the last one a literal may follow. */
+  #segment(segment: string, last: boolean): string {
+    const [head = ""] = /^(?:\{[^}]*\}|\*\*?)/.exec(segment) ?? [];
+    const rest = segment.slice(head.length);
+    if (rest !== "" && head !== "" && !last)
+      this.#fail(`"${rest}" follows an operator in mid-path`);
+    const tail = rest === "" && head !== "" ? "" : this.#literal(rest);
+    if (head === "") return tail;
+    return (head.startsWith("{") ? this.#variable(head.slice(1, -1)) : this.#operator(head)) + tail;
+  }
+
+  #operator(operator: string): string {
+    if (this.#sawMany) this.#fail("nothing that varies may follow **");
+    this.#sawMany = operator === "**";
+    return operator === "**" ? MANY : ONE;
+  }
+
+  #variable(text: string): string {
+    const equals = text.indexOf("=");
+    const name = equals < 0 ? text : text.slice(0, equals);
+    if (!/^[a-zA-Z][a-zA-Z0-9_]*$/.test(name)) this.#fail(`"${name}" is not a name of a variable`);
+    if (name.length > LONGEST_NAME)
+      this.#fail(`"${name}" has more than ${LONGEST_NAME} characters`);
+    if (this.names.includes(name)) this.#fail(`the variable "${name}" stands there twice`);
+    this.names.push(name);
+    if (this.names.length > MOST_VARIABLES) this.#fail(`more than ${MOST_VARIABLES} variables`);
+    if (equals < 0) return `(${this.#operator("*")})`;
+    const parts = text.slice(equals + 1).split("/");
+    const inner = parts.map((part) =>
+      /^\*\*?$/.test(part) ? this.#operator(part) : this.#literal(part),
+    );
+    return `(${inner.join("/")})`;
+  }
+
+  #literal(text: string): string {
+    if (!LITERAL.test(text)) this.#fail(`"${text}" is not a literal`);
+    return text.replace(/[$().+]/g, "\\$&");
+  }
+
+  #fail(why: string): never {
+    throw new ConfigError(this.#path, `"${this.#text}" is not a URI template: ${why}`);
+  }
+}

@@ -1,0 +1,114 @@
+// Hot path: every request walks the routes of one virtual host until one matches.
+import {
+  type CompiledMatcher,
+  compileHeaderMatch,
+  type HeadMatch,
+  type RequestHeaders,
+  type SetupContext,
+  type VirtualCluster,
+} from "@tsproxy/sdk";
+import type { ResolvedRoute } from "./route.ts";
+import type { VirtualHostConfig } from "./route-config.ts";
+import type { RouteMatch, RouteSubject } from "./route-match.ts";
+
+/** A route of the config, and what it comes to for one stream. */
+export interface Choice {
+  /** Its name, or its place in the config. */
+  readonly label: string;
+  readonly match: RouteMatch;
+  route(subject: RouteSubject): ResolvedRoute | undefined;
+}
+
+/** Why a request takes its route. */
+export interface Explanation {
+  readonly route: ResolvedRoute | undefined;
+  readonly label: string;
+  /** Routes that were asked before, and why they did not match. */
+  readonly skipped: readonly { readonly label: string; readonly why: string }[];
+}
+
+/** Where a virtual host's routes come from. */
+export interface RouteSource {
+  readonly routes: readonly Choice[];
+  /** In the place of `routes`: chooses a list of routes first. */
+  readonly matcher: CompiledMatcher<readonly Choice[]> | undefined;
+}
+
+export class VirtualHost {
+  readonly name: string;
+  readonly #source: RouteSource;
+  readonly #requireTls: VirtualHostConfig["require_tls"];
+  readonly #toTls: ResolvedRoute;
+
+  constructor(config: VirtualHostConfig, source: RouteSource, toTls: ResolvedRoute) {
+    this.name = config.name;
+    this.#source = source;
+    this.#requireTls = config.require_tls;
+    this.#toTls = toTls;
+  }
+
+  find(subject: RouteSubject): ResolvedRoute | undefined {
+    if (this.#requireTls !== "NONE" && this.#wantsTls(subject)) return this.#toTls;
+    const { matcher } = this.#source;
+    const routes = matcher === undefined ? this.#source.routes : matcher.match(subject);
+    if (routes === undefined) return undefined;
+    for (let k = 0; k < routes.length; k++) {
+      const choice = routes[k]!;
+      if (choice.match.matches(subject)) return choice.route(subject);
+    }
+    return undefined;
+  }
+
+  /** The same walk, told. */
+  explain(subject: RouteSubject): Explanation {
+    if (this.#requireTls !== "NONE" && this.#wantsTls(subject)) {
+      return { route: this.#toTls, label: `require_tls: ${this.#requireTls}`, skipped: [] };
+    }
+    const { matcher } = this.#source;
+    const routes = matcher === undefined ? this.#source.routes : matcher.match(subject);
+    const skipped: { readonly label: string; readonly why: string }[] = [];
+    if (routes === undefined) skipped.push({ label: "matcher", why: "no entry of it matches" });
+    for (const choice of routes ?? []) {
+      const why = choice.match.mismatch(subject);
+      if (why === undefined) return { route: choice.route(subject), label: choice.label, skipped };
+      skipped.push({ label: choice.label, why });
+    }
+    return { route: undefined, label: "", skipped };
+  }
+
+  #wantsTls(subject: RouteSubject): boolean {
+    if (subject.request.scheme === "https") return false;
+    return this.#requireTls === "ALL" || !subject.internal;
+  }
+}
+
+/** Kinds of requests of a virtual host that are counted by themselves: `vhost.<name>.vcluster.<name>.`. */
+export class VirtualClusters {
+  readonly #entries: readonly {
+    readonly conditions: readonly HeadMatch[];
+    readonly cluster: VirtualCluster;
+  }[];
+  /** For requests that are none of them. */
+  readonly #other: VirtualCluster;
+
+  constructor(config: VirtualHostConfig, path: string, cx: SetupContext) {
+    const named = (name: string): VirtualCluster => ({
+      name,
+      stats: cx.stats.scope(`vhost.${config.name}.vcluster.${name}.`),
+    });
+    this.#entries = config.virtual_clusters.map((entry, k) => ({
+      conditions: entry.headers.map((header, h) =>
+        compileHeaderMatch(header, `${path}.virtual_clusters[${k}].headers[${h}]`, cx),
+      ),
+      cluster: named(entry.name),
+    }));
+    this.#other = named("other");
+  }
+
+  of(headers: RequestHeaders): VirtualCluster {
+    for (const { conditions, cluster } of this.#entries) {
+      if (conditions.every((condition) => condition.matches(headers))) return cluster;
+    }
+    return this.#other;
+  }
+}
