@@ -134,7 +134,9 @@ export class RouteCompiler {
     if (direct !== undefined) return fixed(resolve(this.#direct(direct, path)));
     if (none !== undefined) {
       // A filter of the chain answers; the router has no cluster for it.
-      const action = compileForwardAction(NO_FORWARDING, match, path, this.#cx, undefined);
+      const action = compileForwardAction(NO_FORWARDING, match, path, this.#cx, undefined, {
+        hostLiteral: undefined,
+      });
       return fixed(resolve(action));
     }
     const policies = (weighted?: Metadata) =>

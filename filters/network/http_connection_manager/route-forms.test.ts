@@ -1,0 +1,230 @@
+import { describe, expect, it } from "vitest";
+import codec from "../../codec/http1/filter.ts";
+import router from "../../http/router/filter.ts";
+import { oneHost, TestProxy } from "./test-proxy.ts";
+
+const say = (match: object, body: string, more: object = {}) => ({
+  match,
+  direct_response: { status: 200, body: { inline_string: body } },
+  ...more,
+});
+const start = (...routes: object[]) =>
+  new TestProxy({ codec, router }).start({ route_config: oneHost(...routes) });
+const ask = (p: TestProxy, path: string, ...lines: string[]) =>
+  p
+    .connect()
+    .get(path, ...lines)
+    .take()
+    .split("\n\n")[1] ?? "";
+
+const template = (path_template: string) => ({
+  path_match_policy: {
+    name: "envoy.path.match.uri_template.uri_template_matcher",
+    typed_config: {
+      "@type":
+        "type.googleapis.com/envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig",
+      path_template,
+    },
+  },
+});
+const rewriteTo = (path_template_rewrite: string) => ({
+  path_rewrite_policy: {
+    name: "envoy.path.rewrite.uri_template.uri_template_rewriter",
+    typed_config: {
+      "@type":
+        "type.googleapis.com/envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig",
+      path_template_rewrite,
+    },
+  },
+});
+
+describe("a URI template", () => {
+  it.each([
+    ["/a/{x}/c", "/a/b/c", true],
+    ["/a/{x}/c", "/a/b/c?q=/", true],
+    ["/a/{x}/c", "/a//c", false],
+    ["/a/{x}/c", "/a/b/b/c", false],
+    ["/a/*/c", "/a/b.b/c", true],
+    ["/a/**", "/a/b/c/d", true],
+    ["/a/**", "/a/", true],
+    ["/a/**.jpg", "/a/b/c.jpg", true],
+    ["/a/**.jpg", "/a/b/cjpg", false],
+    ["/{x=a/*}/{y=**}", "/a/b/c/d", true],
+    ["/{x=a/*}/{y=**}", "/b/b/c/d", false],
+    ["/a/", "/a/", true],
+    ["/a/", "/a", false],
+    ["/a+b$", "/a+b$", true],
+  ])("%s and %s", (text, path, matches) => {
+    const p = start(say(template(text), "yes"), say({ prefix: "/" }, "no"));
+    expect(ask(p, path)).toBe(matches ? "yes" : "no");
+  });
+
+  it("is refused where Envoy refuses it", () => {
+    const bad = ["a/b", "/a/**/*", "/{x}/{x}", "/{1}", "/a{x", "/*b/c", "/a b", "/{x=}"];
+    for (const text of [...bad, "/{a}/{b}/{c}/{d}/{e}/{f}", `/{${"x".repeat(17)}}`]) {
+      expect(() => start(say(template(text), "")), text).toThrow(/URI template/);
+    }
+  });
+
+  it("fills what it has caught into the rewritten path", () => {
+    const route = (to: string) => ({
+      match: template("/api/{who}/{rest=**}"),
+      route: { cluster: "up", ...rewriteTo(to) },
+    });
+    const p = start(route("/{rest}/of/{who}"));
+    p.connect().get("/api/ann/x/y?q=1");
+    expect(p.up.last.path).toBe("/x/y/of/ann?q=1");
+    expect(() => start(route("/{other}"))).toThrow(/no variable \{other\}/);
+  });
+});
+
+it("matches no CONNECT but by connect_matcher", () => {
+  const p = start(say({ prefix: "/" }, "prefix"), say({ connect_matcher: {} }, "connect"));
+  const client = p.connect().send("CONNECT h.test:443 HTTP/1.1\r\nhost: h.test:443\r\n\r\n");
+  expect(client.take()).toMatch(/^HTTP\/1.1 403 |connect/);
+  expect(ask(p, "/x")).toBe("prefix");
+});
+
+it("matches the certificate that the client has shown", () => {
+  const p = start(
+    say({ prefix: "/", tls_context: { presented: true, validated: true } }, "valid"),
+    say({ prefix: "/", tls_context: { presented: true } }, "shown"),
+    say({ prefix: "/" }, "none"),
+  );
+  const as = (tls: object | undefined) =>
+    p
+      .connect((connection) => void Object.assign(connection, { tls }))
+      .get("/")
+      .take()
+      .split("\n\n")[1];
+  expect(as(undefined)).toBe("none");
+  expect(as({ peer: {}, peerValidated: false })).toBe("shown");
+  expect(as({ peer: {}, peerValidated: true })).toBe("valid");
+});
+
+it("matches metadata that filters have left", () => {
+  const metadata = (value: object, more: object = {}) => ({
+    prefix: "/",
+    dynamic_metadata: [{ filter: "ns", path: [{ key: "a" }, { key: "b" }], value, ...more }],
+  });
+  const p = new TestProxy({ codec, router });
+  p.filter("mark", (stream) => ({
+    onRequestHeaders: (headers) => {
+      const value = headers.get("x-value");
+      if (value !== undefined) stream.metadata.set("ns", { a: { b: JSON.parse(value) } });
+    },
+  }));
+  p.start({
+    route_config: oneHost(
+      say(metadata({ string_match: { prefix: "x" } }), "string"),
+      say(metadata({ double_match: { range: { start: 1, end: 3 } } }), "range"),
+      say(metadata({ list_match: { one_of: { string_match: { exact: "in" } } } }), "list"),
+      say(metadata({ null_match: {} }), "null"),
+      say(metadata({ present_match: true }, { invert: true }), "absent"),
+      say({ prefix: "/" }, "other"),
+    ),
+  });
+  const with_ = (value: string) => ask(p, "/", `x-value: ${value}`);
+  expect(with_('"xyz"')).toBe("string");
+  expect([with_("1"), with_("3")]).toEqual(["range", "other"]);
+  expect(with_('["out","in"]')).toBe("list");
+  expect(with_("null")).toBe("null");
+  expect(ask(p, "/")).toBe("absent");
+});
+
+it("leaves path parameters out of the match, and forwards them", () => {
+  const p = new TestProxy({ codec, router });
+  const routes = [{ match: { path: "/a" }, route: { cluster: "up" } }];
+  const route_config = { ...oneHost(...routes), ignore_path_parameters_in_path_matching: true };
+  p.start({ route_config });
+  p.connect().get("/a;v=1?q");
+  expect(p.up.last.path).toBe("/a;v=1?q");
+});
+
+describe("a matcher of a virtual host", () => {
+  const input = (name: string) => ({
+    name: "header",
+    typed_config: {
+      "@type": "type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
+      header_name: name,
+    },
+  });
+  const route = (entry: object) => ({
+    action: {
+      name: "route",
+      typed_config: { "@type": "type.googleapis.com/envoy.config.route.v3.Route", ...entry },
+    },
+  });
+  const routes = (...entries: object[]) => ({
+    action: {
+      name: "routes",
+      typed_config: {
+        "@type": "type.googleapis.com/envoy.config.route.v3.RouteList",
+        routes: entries,
+      },
+    },
+  });
+
+  it("chooses the routes that may match", () => {
+    const matcher = {
+      matcher_tree: {
+        input: input(":path"),
+        prefix_match_map: {
+          map: {
+            "/a": routes(say({ path: "/a/1" }, "one"), say({ prefix: "/a/2" }, "two")),
+            "/b": route(say({ prefix: "/b/" }, "b")),
+          },
+        },
+      },
+      on_no_match: route(say({ prefix: "/" }, "rest")),
+    };
+    const p = new TestProxy({ codec, router });
+    const virtual_hosts = [{ name: "all", domains: ["*"], matcher }];
+    p.start({ route_config: { name: "local", virtual_hosts } });
+    expect([ask(p, "/a/1"), ask(p, "/a/2x"), ask(p, "/b/x"), ask(p, "/c")]).toEqual([
+      "one",
+      "two",
+      "b",
+      "rest",
+    ]);
+    // The tree has decided; routes beside those that it chose are not asked.
+    expect(p.connect().get("/a/3").status()).toBe(404);
+  });
+});
+
+describe("weighted clusters", () => {
+  const weighted = (more: object) => ({
+    match: { prefix: "/" },
+    route: {
+      weighted_clusters: {
+        clusters: [
+          { name: "up", weight: 1 },
+          { name: "other", weight: 1 },
+        ],
+        ...more,
+      },
+    },
+  });
+
+  it("are chosen by the number in a header", () => {
+    const p = new TestProxy({ codec, router });
+    const other = p.cluster("other");
+    p.start({ route_config: oneHost(weighted({ header_name: "x-random" })) });
+    for (const n of [0, 1, 2, 3, 5]) p.connect().get("/", `x-random: ${n}`);
+    expect([p.up.exchanges.length, other.exchanges.length]).toEqual([2, 3]);
+  });
+
+  it("take their weights from the runtime", () => {
+    const p = new TestProxy({ codec, router });
+    const other = p.cluster("other");
+    p.cx.runtime.replace([["split.up", 0]]);
+    p.start({ route_config: oneHost(weighted({ runtime_key_prefix: "split" })) });
+    for (let k = 0; k < 5; k++) p.connect().get("/");
+    expect([p.up.exchanges.length, other.exchanges.length]).toEqual([0, 5]);
+    p.cx.runtime.replace([
+      ["split.up", 0],
+      ["split.other", 0],
+    ]);
+    expect(p.connect().get("/").status()).toBe(404);
+  });
+});
