@@ -382,10 +382,23 @@ function validator(schema: Schema): ValidateFunction {
       verbose: true,
       logger: false,
     });
-    validate = ajv.compile(schema);
+    validate = ajv.compile(withoutRepeats(schema, new Set()) as Schema);
     validators.set(schema, validate);
   }
   return validate;
+}
+
+/** A recursive schema that stands in several places has its `$id` there each time, which Ajv refuses: the first one serves all. */
+function withoutRepeats(part: unknown, seen: Set<string>): unknown {
+  if (typeof part !== "object" || part === null) return part;
+  if (Array.isArray(part)) return part.map((item) => withoutRepeats(item, seen));
+  const { $id } = part as Schema;
+  if ($id !== undefined) {
+    if (seen.has($id)) return { $ref: $id };
+    seen.add($id);
+  }
+  const entries = Object.entries(part).map(([key, value]) => [key, withoutRepeats(value, seen)]);
+  return Object.fromEntries(entries);
 }
 
 interface Found {
