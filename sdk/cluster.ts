@@ -26,6 +26,8 @@ export interface BalancerContext {
   readonly hostSelectionRetries?: number | undefined;
   /** A retry: levels of priority that get no load (`retry_priority`), unless no other level has any. */
   readonly excludedPriorities?: ReadonlySet<number> | undefined;
+  /** What the request came in, for clusters that pass it on in the same (`use_downstream_protocol_config`). */
+  readonly downstreamProtocol?: "HTTP/1.0" | "HTTP/1.1" | "HTTP/2" | undefined;
 }
 
 /** An endpoint that is alive in a cluster. */

@@ -118,8 +118,13 @@ export interface ResponseEncoder {
 
 /** Implemented by the pool. */
 export interface ClientEvents {
-  /** An exchange has ended (whichever way, where there can be several) and the connection may take another. */
+  /**
+   * An exchange has ended and the connection may take another. A codec with a capacity says so of every exchange, however it
+   * ended, until the connection itself is lost.
+   */
   onIdle(): void;
+  /** The capacity has grown. */
+  onCapacity?(): void;
   /** The peer asked to leave, or the codec can take no more requests: out of the pool; closes when idle. */
   onRetire(): void;
 }
@@ -134,7 +139,7 @@ export interface ClientCodec {
   onClosed(event: CloseEvent): void;
   /** An exchange is in progress. */
   readonly active: boolean;
-  /** Exchanges that may be in progress at once; absent: one. May change; `onIdle` tells when it has grown. */
+  /** Exchanges that may be in progress at once; absent: one. May change. */
   readonly capacity?: number;
   /** The connection is about to be closed by its owner: says so (GOAWAY) and writes what waits in the codec. */
   finish?(): void;

@@ -2,7 +2,6 @@ import {
   type BalancerFactory,
   type Clusters,
   type ClusterType,
-  type CodecFactory,
   ConfigError,
   type HostSpec,
   type Service,
@@ -14,7 +13,7 @@ import type { ClusterConfig, Config } from "./config.ts";
 import { type Estate, estateOf, type Heir, VERSION } from "./handover.ts";
 import type { Load } from "./host.ts";
 import { Membership } from "./membership.ts";
-import { UpstreamCluster } from "./upstream-cluster.ts";
+import { type Codecs, UpstreamCluster } from "./upstream-cluster.ts";
 
 const LOOK_MS = 1_000; // how soon new code of a cluster package is noticed
 
@@ -67,8 +66,11 @@ export class ClusterManager implements Service {
     this.#heir = this.#asHeir();
     // First of all, for a cluster that is refused below must not leave those before it behind.
     cx.onDispose(() => this.#dispose());
-    const codec = cx.shipped("codec", "codec/http1");
-    for (const [k, cluster] of config.entries()) this.#add(cluster, `[${k}]`, codec);
+    const codecs: Codecs = {
+      http1: cx.shipped("codec", "codec/http1"),
+      http2: () => cx.shipped("codec", "codec/http2"),
+    };
+    for (const [k, cluster] of config.entries()) this.#add(cluster, `[${k}]`, codecs);
     if (cx.role === "canary") return;
     cx.onHandover(() => this.#estate);
     this.#look.arm(LOOK_MS);
@@ -76,13 +78,13 @@ export class ClusterManager implements Service {
     else this.#heir.begin();
   }
 
-  #add(config: ClusterConfig, at: string, codec: Slot<CodecFactory>): void {
+  #add(config: ClusterConfig, at: string, codecs: Codecs): void {
     const { balancer, type } = this.#packages(config, at);
     const cluster = new UpstreamCluster({
       cx: this.#cx,
       config,
       balancer,
-      codec,
+      codecs,
       loadOf: (name, host) => this.#loadOf(name, host),
       hostNames: this.#estate.hostNames,
     });

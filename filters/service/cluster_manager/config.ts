@@ -3,6 +3,8 @@ import {
   Duration,
   Enum,
   endpointsOf,
+  type Http2Options,
+  http2Options,
   LoadAssignment,
   type Static,
   Type,
@@ -121,6 +123,8 @@ export interface ClusterOptions {
   readonly maxHeaders: number;
   readonly enableTrailers: boolean;
   readonly allowChunkedLength: boolean;
+  readonly protocol: "HTTP1" | "HTTP2" | "DOWNSTREAM" | "ALPN";
+  readonly http2: Http2Options;
   readonly panicThreshold: number;
   readonly overprovisioningFactor: number;
 }
@@ -143,6 +147,8 @@ export function optionsOf(config: ClusterConfig): ClusterOptions {
     maxHeaders: common.max_headers_count ?? 100,
     enableTrailers: http1.enable_trailers ?? false,
     allowChunkedLength: http1.allow_chunked_length ?? false,
+    protocol: "HTTP1",
+    http2: http2Options(),
     panicThreshold: Math.round(config.common_lb_config?.healthy_panic_threshold?.value ?? 50),
     overprovisioningFactor: config.load_assignment?.policy?.overprovisioning_factor ?? 140,
   };

@@ -15,7 +15,8 @@ export class UpstreamHost implements Host {
   readonly key: string;
   readonly load: Load;
   readonly cells: HostCells;
-  readonly pool: Pool;
+  /** One, or with `use_downstream_protocol_config` one for HTTP/1.1 and then one for HTTP/2. */
+  readonly pools: readonly Pool[];
   spec: HostSpec;
   health: Health;
 
@@ -23,7 +24,7 @@ export class UpstreamHost implements Host {
     spec: HostSpec,
     cells: HostCells,
     load: Load,
-    makePool: (host: UpstreamHost) => Pool,
+    makePools: (host: UpstreamHost) => readonly Pool[],
   ) {
     this.address = addressOf(spec);
     this.key = formatAddress(this.address);
@@ -31,7 +32,12 @@ export class UpstreamHost implements Host {
     this.health = healthOf(spec);
     this.cells = cells;
     this.load = load;
-    this.pool = makePool(this);
+    this.pools = makePools(this);
+  }
+
+  /** The pool of exchanges that come in that protocol. */
+  poolFor(downstream: string | undefined): Pool {
+    return this.pools[downstream === "HTTP/2" ? this.pools.length - 1 : 0]!;
   }
 
   /** Takes over what an update says of it. False: nothing that a balancer looks at has changed. */

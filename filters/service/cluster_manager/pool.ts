@@ -3,6 +3,7 @@ import type {
   CloseEvent,
   CodecFactory,
   CodecOptions,
+  Connection,
   ConnectOptions,
   PoolCallbacks,
   PoolFailure,
@@ -16,11 +17,18 @@ import type { ClusterCells } from "./stats.ts";
 
 const MAX_PENDING = 1024; // requests of one cluster that wait on this worker; more would only wait longer
 
+/** What the connections of a pool speak. */
+export interface PoolProtocol {
+  readonly name: "HTTP/1.1" | "HTTP/2" | "ALPN";
+  /** Exchanges that a connection is taken to have room for before it has told. */
+  readonly expectedCapacity: number;
+  codec(connection: Connection): Slot<CodecFactory>;
+}
+
 /** What the pools of one cluster share. */
 export interface PoolOwner {
   readonly cx: SetupContext;
   readonly cells: ClusterCells;
-  readonly codec: Slot<CodecFactory>;
   readonly codecOptions: CodecOptions;
   readonly connectOptions: ConnectOptions;
   /** 0: no limit. */
@@ -56,33 +64,35 @@ class PendingStream implements PoolHandle {
 }
 
 /**
- * The HTTP/1 connections to one host: one exchange a connection at a time, the last used is the first reused.
+ * The connections to one host in one protocol. Those with room for an exchange are a stack: an HTTP/1 connection leaves it with
+ * the exchange that it takes, one of HTTP/2 when it is full.
  *
- *   open ──> connecting ──> busy <──> idle ──> closed
- *                 └───────────────────^
+ *   open ──> connecting ──> ready <──> full ──> closed
  */
 export class Pool {
   readonly owner: PoolOwner;
   readonly host: UpstreamHost;
+  readonly protocol: PoolProtocol;
   /** All that are not closed. */
   readonly connections = new Set<PooledConnection>();
-  /** A stack, longest idle at the bottom. Closed ones stay until they are met or swept. */
-  #idle: PooledConnection[] = [];
-  #closedIdle = 0;
+  /** Longest unused at the bottom. Those that have lost their room stay until they are met or swept. */
+  #ready: PooledConnection[] = [];
+  #stale = 0;
   #pending: PendingStream[] = [];
   #connecting = 0;
   /** The host is gone: what is idle closes, what is busy finishes. */
   draining = false;
 
-  constructor(owner: PoolOwner, host: UpstreamHost) {
+  constructor(owner: PoolOwner, host: UpstreamHost, protocol: PoolProtocol) {
     this.owner = owner;
     this.host = host;
+    this.protocol = protocol;
   }
 
   newStream(callbacks: PoolCallbacks): PoolHandle | undefined {
-    const idle = this.#takeIdle();
-    if (idle !== undefined) {
-      idle.begin(callbacks);
+    const connection = this.#takeReady();
+    if (connection !== undefined) {
+      connection.begin(callbacks);
       return undefined;
     }
     const { owner } = this;
@@ -97,17 +107,30 @@ export class Pool {
     owner.cells.rqPendingTotal.inc();
     owner.cells.rqPendingActive.inc();
     this.host.cells.rqPendingActive.inc();
-    // A connection on its way is for whoever waits longest; only those beyond need one more.
-    if (this.#pending.length > this.#connecting) this.#open();
+    this.#openForPending();
     return stream;
   }
 
-  #takeIdle(): PooledConnection | undefined {
+  #takeReady(): PooledConnection | undefined {
     for (;;) {
-      const connection = this.#idle.pop();
-      if (connection === undefined || connection.usable) return connection;
-      this.#closedIdle--;
+      const connection = this.#ready.at(-1);
+      if (connection === undefined) return undefined;
+      const { room } = connection;
+      if (room <= 1) {
+        this.#ready.pop();
+        connection.ready = false;
+      }
+      if (room > 0) return connection;
+      this.#stale--;
     }
+  }
+
+  /** A connection on its way is for those who wait longest; only those beyond its room need one more. */
+  #openForPending(): void {
+    const most = this.owner.maxRequestsPerConnection;
+    const expected = this.protocol.expectedCapacity;
+    const each = most > 0 && most < expected ? most : expected;
+    while (this.#pending.length > this.#connecting * each) this.#open();
   }
 
   #open(): void {
@@ -137,27 +160,34 @@ export class Pool {
     this.onAvailable(connection);
   }
 
-  /** A connection can take an exchange: one that waits, or else it waits itself. */
+  /** A connection has room: for those who wait, or else it waits itself. */
   onAvailable(connection: PooledConnection): void {
-    const stream = this.#pending.shift();
-    if (stream !== undefined) {
+    while (this.#pending.length > 0 && connection.room > 0) {
+      const stream = this.#pending.shift()!;
       this.#unqueue(stream);
       connection.begin(stream.callbacks);
-    } else if (this.draining) {
-      if (!this.owner.giveAway(connection)) connection.close();
-    } else {
-      connection.rest(this.owner.cx.now());
-      this.#idle.push(connection);
+    }
+    if (this.#pending.length > 0) this.#openForPending();
+    if (connection.room === 0) return;
+    if (this.draining) {
+      if (connection.idle && !this.owner.giveAway(connection)) connection.close();
+      return;
+    }
+    if (connection.idle) {
+      connection.idleSince = this.owner.cx.now();
       this.owner.onIdle();
     }
+    if (connection.ready) return;
+    connection.ready = true;
+    this.#ready.push(connection);
   }
 
-  /** An idle connection has closed. */
-  onIdleClosed(): void {
-    this.#closedIdle++;
-    if (this.#closedIdle > 32 && this.#closedIdle * 2 > this.#idle.length) {
-      this.#idle = this.#idle.filter((connection) => connection.usable);
-      this.#closedIdle = 0;
+  /** A connection that is in the stack has no room any more. */
+  onStale(): void {
+    this.#stale++;
+    if (this.#stale > 32 && this.#stale * 2 > this.#ready.length) {
+      this.#ready = this.#ready.filter((connection) => connection.room > 0);
+      this.#stale = 0;
     }
   }
 
@@ -188,29 +218,34 @@ export class Pool {
 
   /** Closes what has been idle since before `since`. Answers when the next one will have been, or -1. */
   sweep(since: number): number {
-    let k = 0;
-    for (; k < this.#idle.length; k++) {
-      const connection = this.#idle[k]!;
-      if (!connection.usable) {
-        this.#closedIdle--;
+    const ready = this.#ready;
+    this.#ready = [];
+    this.#stale = 0;
+    let next = -1;
+    for (const connection of ready) {
+      if (connection.room === 0) continue;
+      if (connection.idle && connection.idleSince <= since) {
+        this.owner.cells.cxIdleTimeout.inc();
+        connection.ready = false;
+        connection.close();
         continue;
       }
-      if (connection.idleSince > since) break;
-      this.owner.cells.cxIdleTimeout.inc();
-      connection.close();
+      this.#ready.push(connection);
+      if (connection.idle && (next < 0 || connection.idleSince < next)) next = connection.idleSince;
     }
-    this.#idle.splice(0, k);
-    return this.#idle.length === 0 ? -1 : this.#idle[0]!.idleSince;
+    return next;
   }
 
   /** The host is gone, or its cluster. */
   drain(): void {
     this.draining = true;
-    const idle = this.#idle;
-    this.#idle = [];
-    this.#closedIdle = 0;
-    for (const connection of idle) {
-      if (connection.usable && !this.owner.giveAway(connection)) connection.close();
+    const ready = this.#ready;
+    this.#ready = [];
+    this.#stale = 0;
+    for (const connection of ready) {
+      connection.ready = false;
+      if (connection.room === 0 || !connection.idle) continue;
+      if (!this.owner.giveAway(connection)) connection.close();
     }
   }
 

@@ -9,10 +9,11 @@ import type {
   ConnectionHandler,
   Generation,
   PoolCallbacks,
+  Slot,
 } from "@tsproxy/sdk";
 import type { Pool } from "./pool.ts";
 
-const STATE = { CONNECTING: 0, IDLE: 1, BUSY: 2, CLOSING: 3, CLOSED: 4, GIVEN_AWAY: 5 } as const;
+const STATE = { CONNECTING: 0, OPEN: 1, CLOSING: 2, CLOSED: 3, GIVEN_AWAY: 4 } as const;
 type State = (typeof STATE)[keyof typeof STATE];
 
 /** What goes with a connection from one generation to the next. */
@@ -25,27 +26,34 @@ export interface ConnectionFacts {
 }
 
 /**
- * One connection of a pool.
+ * One connection of a pool: idle or with exchanges in progress, of which HTTP/1 has one at a time.
  *
- *   CONNECTING ──connected──> IDLE <──end of exchange── BUSY
- *        │                     │ └─────────begin─────────^ │
- *        │ failed              │ peer closes or speaks,    │ reset, retired, closed
- *        v                     v idle too long             v
- *     CLOSED <──onClosed── CLOSING <───────────────────────┘
+ *   CONNECTING ──connected──> OPEN ──────────────────────────────────────────┐
+ *        │                      peer closes, or speaks out of turn (HTTP/1)   │
+ *        │ failed               idle too long, spent, retired: once idle      │
+ *        v                                                                    v
+ *     CLOSED <──onClosed─────────────────────────────────────────────────  CLOSING
  */
 export class PooledConnection implements ConnectionHandler, ClientEvents {
   readonly pool: Pool;
+  /** While it is idle: since when. */
   idleSince = 0;
+  /** It stands in the pool's stack. */
+  ready = false;
   #state: State = STATE.CONNECTING;
   #connection: Connection | undefined = undefined;
   #codec: ClientCodec | undefined = undefined;
+  #slot: Slot<CodecFactory> | undefined = undefined;
   #generation: Generation<CodecFactory> | undefined = undefined;
+  /** Many exchanges at once, and the codec's to the end of the connection. */
+  #multiplexes = false;
+  #active = 0;
   #openedAt = 0;
   #requests = 0;
   #sent = 0;
   /** It has carried all the exchanges that the config allows. */
   #spent = false;
-  /** The codec takes no further exchange once this one has ended. */
+  /** The codec takes no further exchange. */
   #retired = false;
   /** The codec has given the exchange up in the middle; `onClosed` follows. */
   #broken = false;
@@ -53,7 +61,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
   #ended = false;
   /** Inside `codec.onData` or `codec.onEof`. */
   #reading = false;
-  /** The exchange ended in there; what follows waits until the codec has seen all bytes. */
+  /** HTTP/1: the exchange ended in there; what follows waits until the codec has seen all bytes. */
   #finished = false;
 
   constructor(pool: Pool) {
@@ -64,11 +72,16 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     const { owner, host } = this.pool;
     this.#openedAt = owner.cx.now();
     owner.cells.cxTotal.inc();
-    owner.cells.cxHttp1Total.inc();
     owner.cells.cxActive.inc();
+    if (this.pool.protocol.name !== "ALPN") this.#countProtocol(this.pool.protocol.name);
     host.cells.cxTotal.inc();
     host.cells.cxActive.inc();
     this.#connection = owner.cx.connect(host.address, this, owner.connectOptions);
+  }
+
+  #countProtocol(name: CodecFactory["protocol"]): void {
+    const { cells } = this.pool.owner;
+    (name === "HTTP/2" ? cells.cxHttp2Total : cells.cxHttp1Total).inc();
   }
 
   /** Goes on with an idle connection of the generation before, which has counted it. */
@@ -77,16 +90,15 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     this.#openedAt = facts.openedAt;
     this.#requests = facts.requests;
     this.#sent = facts.sent;
-    this.#state = STATE.IDLE;
+    this.#state = STATE.OPEN;
     this.pool.owner.cx.adopt(facts.connection, this);
-    this.#renewCodec();
+    this.#makeCodec();
   }
 
   /** What another owner has to know; undefined if it is of no use to anybody. */
   facts(): ConnectionFacts | undefined {
     const connection = this.#connection;
-    if (connection === undefined || !connection.open || this.#retired || this.#spent)
-      return undefined;
+    if (connection === undefined || this.#multiplexes || this.room === 0) return undefined;
     return { connection, requests: this.#requests, openedAt: this.#openedAt, sent: this.#sent };
   }
 
@@ -102,15 +114,29 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     return this.#connection;
   }
 
-  get usable(): boolean {
-    return this.#state === STATE.IDLE && this.#connection!.open;
+  get idle(): boolean {
+    return this.#active === 0;
   }
 
-  /** The connection is ours: the exchange begins. */
+  /** Exchanges that it can take now. */
+  get room(): number {
+    if (this.#state !== STATE.OPEN || this.#isLeaving) return 0;
+    if (!this.#multiplexes) return 1 - this.#active;
+    // Streams of a codec that has been replaced end on it; the next ones get a connection of the new one's.
+    if (this.#generation !== this.#slot!.current) return 0;
+    return Math.max(0, (this.#codec!.capacity ?? 1) - this.#active);
+  }
+
+  get #isLeaving(): boolean {
+    return this.#retired || this.#spent || this.#ended || !this.#connection!.open;
+  }
+
+  /** There is room: the exchange begins. */
   begin(callbacks: PoolCallbacks): void {
     const { owner, host } = this.pool;
-    if (this.#generation !== owner.codec.current) this.#renewCodec();
-    this.#state = STATE.BUSY;
+    // An HTTP/1 codec between exchanges holds nothing, so new code can take its place on an open connection.
+    if (this.#generation !== this.#slot!.current) this.#makeCodec();
+    this.#active++;
     this.#requests++;
     if (this.#requests === owner.maxRequestsPerConnection) {
       owner.cells.cxMaxRequests.inc();
@@ -125,49 +151,58 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     callbacks.onPoolReady(encoder, host, this.#connection!);
   }
 
-  /** Nobody wants it for now. */
-  rest(now: number): void {
-    this.#state = STATE.IDLE;
-    this.idleSince = now;
-  }
-
   close(): void {
     if (this.#state === STATE.CLOSED || this.#state === STATE.CLOSING) return;
     this.#state = STATE.CLOSING;
+    this.#codec?.finish?.();
     this.#connection!.close("flush");
   }
 
   // ---- the codec
 
   onIdle(): void {
-    if (this.#state !== STATE.BUSY) return;
-    if (this.#reading) this.#finished = true;
+    if (this.#state !== STATE.OPEN || this.#active === 0) return;
+    if (this.#reading && !this.#multiplexes) this.#finished = true;
     else this.#settle();
   }
 
+  onCapacity(): void {
+    if (this.#state === STATE.OPEN) this.pool.onAvailable(this);
+  }
+
   onRetire(): void {
-    if (this.#state === STATE.IDLE) this.#leave();
-    if (this.#state !== STATE.BUSY || this.#retired) return;
-    if (this.#codec!.active) this.#retired = true;
+    if (this.#state !== STATE.OPEN || this.#retired) return;
+    if (this.#multiplexes) {
+      this.#retired = true;
+      this.pool.owner.cells.cxCloseNotify.inc();
+      if (this.ready) this.pool.onStale();
+      if (this.idle) this.close();
+    } else if (this.idle) this.#leave();
+    else if (this.#codec!.active) this.#retired = true;
     else this.#broken = true;
   }
 
-  /** An exchange has ended well. */
+  /** An exchange has ended. */
   #settle(): void {
     const { owner } = this.pool;
     this.#finished = false;
     this.#endExchange();
     this.#countSent();
-    this.#state = STATE.IDLE;
     // Bodies and tunnels that end with the connection retire it as well; they end with FIN, and nobody announced it.
-    if (this.#retired && !this.#ended) owner.cells.cxCloseNotify.inc();
+    if (this.#retired && !this.#ended && !this.#multiplexes) owner.cells.cxCloseNotify.inc();
     // A codec may have closed the connection with the exchange; then only `onClosed` is left to come.
-    if (this.#retired || this.#spent || this.#ended || !this.#connection!.open) this.close();
-    else this.pool.onAvailable(this);
+    if (this.#isLeaving || this.#isOutdated) {
+      if (this.idle) this.close();
+    } else this.pool.onAvailable(this);
+  }
+
+  get #isOutdated(): boolean {
+    return this.#multiplexes && this.#generation !== this.#slot!.current;
   }
 
   #endExchange(): void {
     const { owner, host } = this.pool;
+    this.#active--;
     host.load.active--;
     owner.cells.rqActive.dec();
     host.cells.rqActive.dec();
@@ -179,13 +214,14 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     this.#sent = sent;
   }
 
-  /** An HTTP/1 codec between exchanges holds nothing, so new code can take its place on an open connection. */
-  #renewCodec(): void {
-    const { owner } = this.pool;
+  #makeCodec(): void {
+    const { owner, protocol } = this.pool;
     this.#releaseCodec();
-    this.#generation = owner.codec.current;
+    this.#slot ??= protocol.codec(this.#connection!);
+    this.#generation = this.#slot.current;
     this.#generation.acquire();
     this.#codec = this.#generation.value.createClient(this.#connection!, this, owner.codecOptions);
+    this.#multiplexes = this.#codec.capacity !== undefined;
   }
 
   #releaseCodec(): void {
@@ -194,25 +230,32 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     this.#codec = undefined;
   }
 
-  /** Out of the stack of idle connections, and closed. */
+  /** Closed, and of no use to the pool that may have it in its stack. */
   #leave(): void {
     this.close();
-    this.pool.onIdleClosed();
+    if (this.ready) this.pool.onStale();
   }
 
   // ---- the socket
 
   onConnected(): void {
     if (this.#state !== STATE.CONNECTING) return;
-    const { owner } = this.pool;
-    owner.cells.cxConnectMs.record(owner.cx.now() - this.#openedAt);
-    this.#renewCodec();
+    const { cx, cells } = this.pool.owner;
+    cells.cxConnectMs.record(cx.now() - this.#openedAt);
+    this.#makeCodec();
+    if (this.pool.protocol.name === "ALPN") this.#countProtocol(this.#generation!.value.protocol);
+    this.#state = STATE.OPEN;
     this.pool.onConnected(this);
   }
 
   onData(chunk: Chunk): void {
     this.pool.owner.cells.cxRxBytes.add(chunk.end - chunk.at);
-    if (this.#state !== STATE.BUSY) {
+    if (this.#state !== STATE.OPEN) return;
+    if (this.#multiplexes) {
+      this.#codec!.onData(chunk);
+      return;
+    }
+    if (this.idle) {
       this.#onUnasked(chunk);
       return;
     }
@@ -225,8 +268,16 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
 
   onEof(): void {
     this.#ended = true;
-    if (this.#state === STATE.IDLE) this.#leave();
-    if (this.#state !== STATE.BUSY) return;
+    if (this.#state !== STATE.OPEN) return;
+    if (this.#multiplexes) {
+      if (this.ready) this.pool.onStale();
+      this.#codec!.onEof();
+      return;
+    }
+    if (this.idle) {
+      this.#leave();
+      return;
+    }
     const codec = this.#codec!;
     this.#reading = true;
     codec.onEof();
@@ -235,24 +286,31 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     if (!this.#broken && !codec.active) this.#settle();
   }
 
+  onAgain(): void {
+    if (this.#state === STATE.OPEN) this.#codec!.onAgain?.();
+  }
+
   /**
    * Bytes that answer nothing. They are never kept for the next exchange, which would take them for its own response. A 408
    * is how some servers say goodbye to an idle connection, so it is no offence.
    */
   #onUnasked(chunk: Chunk): void {
-    if (this.#state !== STATE.IDLE) return;
     if (!isGoodbye(chunk)) this.pool.owner.cells.cxProtocolError.inc();
     this.#leave();
   }
 
   onBlocked(): void {
     this.pool.owner.cells.flowControlBackedUp.inc();
-    if (this.#state === STATE.BUSY) this.#codec!.onBlocked(true);
+    if (this.#hearsOfRoom) this.#codec!.onBlocked(true);
   }
 
   onDrained(): void {
     this.pool.owner.cells.flowControlDrained.inc();
-    if (this.#state === STATE.BUSY) this.#codec!.onBlocked(false);
+    if (this.#hearsOfRoom) this.#codec!.onBlocked(false);
+  }
+
+  get #hearsOfRoom(): boolean {
+    return this.#state === STATE.OPEN && (this.#multiplexes || !this.idle);
   }
 
   onClosed(event: CloseEvent): void {
@@ -261,10 +319,12 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     const { pool } = this;
     const { cells } = pool.owner;
     const codec = this.#codec;
+    const busy = this.#active > 0;
+    // Already stale if it was leaving: counting it twice only makes the pool tidy up sooner.
+    if (this.ready && state === STATE.OPEN) pool.onStale();
     this.#state = STATE.CLOSED;
-    if (state === STATE.BUSY) this.#endExchange();
-    if (state === STATE.IDLE) pool.onIdleClosed();
-    cells.onDestroyed(this.#ended || event.by === "remote", state === STATE.BUSY);
+    while (this.#active > 0) this.#endExchange();
+    cells.onDestroyed(this.#ended || event.by === "remote", busy);
     cells.cxActive.dec();
     pool.host.cells.cxActive.dec();
     this.#countSent();
@@ -279,7 +339,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     }
     pool.onClosed(this);
     // Whoever hears of it may ask for another connection at once, so all else is in order by now.
-    if (state === STATE.BUSY) codec!.onClosed(event);
+    if (busy || this.#multiplexes) codec?.onClosed(event);
     this.#releaseCodec();
   }
 }

@@ -14,6 +14,7 @@ export class ClusterCells implements ClusterStats {
   readonly rqPerCx: Histogram;
   readonly cxTotal: Counter;
   readonly cxHttp1Total: Counter;
+  readonly cxHttp2Total: Counter;
   readonly cxActive: Gauge;
   readonly cxConnectFail: Counter;
   readonly cxConnectTimeout: Counter;
@@ -49,6 +50,7 @@ export class ClusterCells implements ClusterStats {
     this.rqPerCx = stats.histogram("upstream_rq_per_cx");
     this.cxTotal = stats.counter("upstream_cx_total");
     this.cxHttp1Total = stats.counter("upstream_cx_http1_total");
+    this.cxHttp2Total = stats.counter("upstream_cx_http2_total");
     this.cxActive = stats.gauge("upstream_cx_active");
     this.cxConnectFail = stats.counter("upstream_cx_connect_fail");
     this.cxConnectTimeout = stats.counter("upstream_cx_connect_timeout");
@@ -110,7 +112,6 @@ const UNMOVED_COUNTERS = [
   "update_success",
   "upstream_cx_connect_attempts_exceeded",
   "upstream_cx_connect_with_0_rtt",
-  "upstream_cx_http2_total",
   "upstream_cx_http3_total",
   "upstream_cx_max_duration_reached",
   "upstream_cx_overflow",

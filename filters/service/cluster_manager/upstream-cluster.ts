@@ -8,6 +8,7 @@ import type {
   Connection,
   ConnectionHandler,
   ConnectOptions,
+  DownstreamConnection,
   HostSpec,
   PoolCallbacks,
   PoolFailure,
@@ -24,7 +25,7 @@ import { optionsOf } from "./config.ts";
 import type { Heir } from "./handover.ts";
 import { addressOf, type Load, UpstreamHost } from "./host.ts";
 import { Levels } from "./levels.ts";
-import { Pool, type PoolOwner } from "./pool.ts";
+import { Pool, type PoolOwner, type PoolProtocol } from "./pool.ts";
 import { type ConnectionFacts, PooledConnection } from "./pooled-connection.ts";
 import { ClusterCells, HostCells } from "./stats.ts";
 import { TrackedConnection } from "./tracked-connection.ts";
@@ -38,11 +39,17 @@ const MAX_RETRIES = 3;
 /** Addresses come and go with DNS, and a cell is never given back; hosts beyond these share theirs. */
 const MAX_HOST_NAMES = 16_384;
 
+/** The codecs that pools may need; packages are only asked for where a config wants them. */
+export interface Codecs {
+  readonly http1: Slot<CodecFactory>;
+  readonly http2: () => Slot<CodecFactory>;
+}
+
 export interface UpstreamClusterParts {
   readonly cx: SetupContext;
   readonly config: ClusterConfig;
   readonly balancer: Slot<BalancerFactory>;
-  readonly codec: Slot<CodecFactory>;
+  readonly codecs: Codecs;
   /** Requests in progress that generations before this one count. */
   readonly loadOf: (cluster: string, hostId: string) => Load | undefined;
   readonly hostNames: Set<string>;
@@ -55,12 +62,12 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   readonly stats: Stats;
   readonly traffic: ClusterCells;
   readonly cx: SetupContext;
-  readonly codec: Slot<CodecFactory>;
   readonly codecOptions: CodecOptions;
   readonly connectOptions: ConnectOptions;
   readonly maxRequestsPerConnection: number;
   pending = 0;
   readonly #options: ClusterOptions;
+  readonly #protocols: readonly PoolProtocol[];
   readonly #loadOf: UpstreamClusterParts["loadOf"];
   readonly #hostNames: Set<string>;
   readonly #levels: Levels;
@@ -76,9 +83,8 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   #heir: Heir | undefined = undefined;
   #retired = false;
 
-  constructor({ cx, config, balancer, codec, loadOf, hostNames }: UpstreamClusterParts) {
+  constructor({ cx, config, balancer, codecs, loadOf, hostNames }: UpstreamClusterParts) {
     this.cx = cx;
-    this.codec = codec;
     this.name = config.name;
     this.fingerprint = JSON.stringify(config);
     this.#options = optionsOf(config);
@@ -94,6 +100,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
       }),
     };
     this.codecOptions = codecOptions(this.#options);
+    this.#protocols = protocolsOf(this.#options, codecs);
     this.#levels = new Levels(balancer, this.#options, this.traffic.healthyPanic);
     this.#sweep = cx.timer(() => this.#onSweep());
   }
@@ -128,7 +135,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
 
   newStream(callbacks: PoolCallbacks, context: BalancerContext): PoolHandle | undefined {
     const host = this.#levels.choose(context);
-    if (host !== undefined) return host.pool.newStream(callbacks);
+    if (host !== undefined) return host.poolFor(context.downstreamProtocol).newStream(callbacks);
     const successor = this.#heir?.clusters.get(this.name);
     if (successor !== undefined) return successor.newStream(callbacks, context);
     this.traffic.cxNoneHealthy.inc();
@@ -171,7 +178,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     for (const [id, host] of before) {
       if (now.has(id)) continue;
       changed = true;
-      this.#drain(host.pool);
+      for (const pool of host.pools) this.#drain(pool);
     }
     this.#byId = now;
     this.#hosts = [...now.values()];
@@ -180,7 +187,9 @@ export class UpstreamCluster implements Cluster, PoolOwner {
 
   #makeHost(spec: HostSpec, id: string): UpstreamHost {
     const load = this.#loadOf(this.name, id) ?? { active: 0 };
-    return new UpstreamHost(spec, this.#cellsOf(spec), load, (host) => new Pool(this, host));
+    return new UpstreamHost(spec, this.#cellsOf(spec), load, (host) =>
+      this.#protocols.map((protocol) => new Pool(this, host, protocol)),
+    );
   }
 
   #cellsOf(spec: HostSpec): HostCells {
@@ -213,8 +222,10 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     const now = this.cx.now();
     let next = -1;
     for (const host of this.#hosts) {
-      const since = host.pool.sweep(now - idleTimeoutMs);
-      if (since >= 0 && (next < 0 || since < next)) next = since;
+      for (const pool of host.pools) {
+        const since = pool.sweep(now - idleTimeoutMs);
+        if (since >= 0 && (next < 0 || since < next)) next = since;
+      }
     }
     this.#sweeping = next >= 0;
     if (next >= 0) this.#sweep.arm(Math.max(1, next + idleTimeoutMs - now));
@@ -231,7 +242,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     if (this.#retired) return;
     this.#retired = true;
     this.#sweep.cancel();
-    for (const host of this.#hosts) host.pool.drain();
+    for (const host of this.#hosts) for (const pool of host.pools) pool.drain();
     this.#levels.dispose();
   }
 
@@ -255,14 +266,16 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   takeIdle(hostId: string, facts: ConnectionFacts): boolean {
     const host = this.#byId.get(hostId);
     if (host === undefined || this.#retired) return false;
-    const connection = new PooledConnection(host.pool);
+    // Connections that change hands speak HTTP/1.1, whose pool is the first.
+    const pool = host.poolFor("HTTP/1.1");
+    const connection = new PooledConnection(pool);
     connection.takeOver(facts);
-    host.pool.take(connection);
+    pool.take(connection);
     return true;
   }
 
   *sockets(): IterableIterator<readonly [Connection, ConnectionHandler]> {
-    const pools = [...this.#hosts.map((host) => host.pool), ...this.#leaving];
+    const pools = [...this.#hosts.flatMap((host) => host.pools), ...this.#leaving];
     for (const pool of pools) {
       for (const connection of pool.connections) {
         if (connection.socket !== undefined) yield [connection.socket, connection];
@@ -274,7 +287,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
 
   open(): number {
     let n = this.#tracked.size;
-    for (const host of this.#hosts) n += host.pool.connections.size;
+    for (const host of this.#hosts) for (const pool of host.pools) n += pool.connections.size;
     for (const pool of this.#leaving) n += pool.connections.size;
     return n;
   }
@@ -288,6 +301,34 @@ function freeId(taken: ReadonlyMap<string, unknown>, key: string): string {
   return `${key}#${n}`;
 }
 
+/** Nobody negotiates on a connection without TLS: it speaks HTTP/1.1 then, as Envoy's does. */
+function protocolsOf(options: ClusterOptions, codecs: Codecs): readonly PoolProtocol[] {
+  const expectedCapacity = options.http2.maxConcurrentStreams;
+  const http1: PoolProtocol = { name: "HTTP/1.1", expectedCapacity: 1, codec: () => codecs.http1 };
+  if (options.protocol === "HTTP1") return [http1];
+  const codec = codecs.http2();
+  const http2: PoolProtocol = { name: "HTTP/2", expectedCapacity, codec: () => codec };
+  switch (options.protocol) {
+    case "HTTP2":
+      return [http2];
+    case "DOWNSTREAM":
+      return [http1, http2];
+    case "ALPN":
+      return [
+        {
+          name: "ALPN",
+          expectedCapacity,
+          codec: (connection) => (negotiated(connection) === "h2" ? codec : codecs.http1),
+        },
+      ];
+  }
+}
+
+/** What the TLS handshake has settled on; "" on a connection without TLS. */
+function negotiated(connection: Connection): string {
+  return (connection as Partial<DownstreamConnection>).applicationProtocols?.[0] ?? "";
+}
+
 function codecOptions(options: ClusterOptions): CodecOptions {
   return {
     maxHeadBytes: options.maxHeadBytes,
@@ -299,5 +340,6 @@ function codecOptions(options: ClusterOptions): CodecOptions {
     allowChunkedLength: options.allowChunkedLength,
     allowCustomMethods: true,
     headersWithUnderscores: "ALLOW",
+    http2: options.http2,
   };
 }
