@@ -62,6 +62,7 @@ const PHRASES: Readonly<Record<number, string>> = {
   508: "Loop Detected",
   510: "Not Extended",
   511: "Network Authentication Required",
+  599: "Last Unassigned Server Error Code",
 };
 
 /** The phrase of a status; Envoy's word for one that has none. An upstream's own phrase is not forwarded. */

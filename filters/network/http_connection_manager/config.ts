@@ -8,6 +8,7 @@ import {
   Type,
   UInt32,
 } from "@tsproxy/sdk";
+import { LocalReplyConfig } from "./local-reply-config.ts";
 import { RouteConfig } from "./route-config.ts";
 
 export const Config = Type.Object({
@@ -48,6 +49,7 @@ export const Config = Type.Object({
     }),
     { default: [] },
   ),
+  local_reply_config: Type.Optional(LocalReplyConfig),
   normalize_path: Type.Boolean({ default: false }),
   merge_slashes: Type.Boolean({ default: false }),
   path_with_escaped_slashes_action: Enum(

@@ -1,10 +1,24 @@
 import {
+  ConfigError,
+  compileAccessLogFilter,
+  compileFormat,
+  compileHeaderRules,
+  compileJsonFormat,
+  type Format,
+  type FormatSource,
+  type HeaderRules,
   headerName,
+  type LogEntry,
+  type LogFilter,
   latin1Decode,
   type Reply,
+  type RequestHeaders,
   type ResponseHeaders,
+  type Route,
+  type SetupContext,
   utf8Encode,
 } from "@tsproxy/sdk";
+import type { BodyFormatConfig, LocalReplyConfig } from "./local-reply-config.ts";
 
 const CONTENT_TYPE = headerName("content-type");
 const CONTENT_LENGTH = headerName("content-length");
@@ -28,30 +42,164 @@ const GRPC_CODES: Readonly<Record<number, number>> = {
 let lastText = "";
 let lastBytes: Uint8Array = EMPTY;
 
-/** Writes a local reply into `head` and answers its body. A gRPC client gets all of it in the head. */
-export function writeLocalReply(head: ResponseHeaders, reply: Reply, grpc: boolean): Uint8Array {
-  head.reset();
-  if (grpc) {
-    writeGrpcReply(head, reply);
-    return EMPTY;
-  }
-  head.status = reply.status;
-  const body = reply.body === "" ? EMPTY : encode(reply.body);
-  if (body.length > 0) head.append(CONTENT_LENGTH, String(body.length));
-  for (const [name, value] of reply.headers) head.append(name, value);
-  if (body.length > 0 && !head.has(CONTENT_TYPE)) head.append(CONTENT_TYPE, "text/plain");
-  return body;
+/** Whose reply it is, and what may change it on its way to the client. */
+export interface ReplyContext {
+  /** A gRPC client gets all of it in the head. */
+  readonly grpc: boolean;
+  readonly isHead: boolean;
+  /** The route whose response header rules it takes. */
+  readonly editedBy: Route | undefined;
+  /** The stream; its `response` is the head that is being written. */
+  readonly stream: LogEntry & { readonly request: RequestHeaders };
 }
 
-function writeGrpcReply(head: ResponseHeaders, reply: Reply): void {
-  head.status = 200;
-  head.append(CONTENT_TYPE, "application/grpc");
-  const status = reply.grpcStatus ?? GRPC_CODES[reply.status] ?? 2;
-  head.append(GRPC_STATUS, String(status));
-  if (reply.body !== "") head.append(GRPC_MESSAGE, percentEncode(reply.body));
-  for (const [name, value] of reply.headers) {
-    if (name.toLowerCase() !== "content-type") head.append(name, value);
+/** How a connection manager writes its local replies: plainly, or as `local_reply_config` says. */
+export class LocalReplies {
+  readonly #mappers: readonly Mapper[];
+  readonly #format: BodyFormat | undefined;
+
+  constructor(config: LocalReplyConfig | undefined, path: string, cx: SetupContext) {
+    this.#mappers = (config?.mappers ?? []).map((mapper, k) =>
+      compileMapper(mapper, `${path}.mappers[${k}]`, cx),
+    );
+    this.#format = config?.body_format && compileBodyFormat(config.body_format, path);
   }
+
+  /** Writes the reply into `head`, in Envoy's order, and answers its body. Throws on a header that HTTP cannot carry. */
+  write(head: ResponseHeaders, reply: Reply, context: ReplyContext): Uint8Array {
+    const { info, request } = context.stream;
+    head.reset();
+    head.status = reply.status;
+    for (const [name, value] of reply.headers) head.append(name, value);
+    context.editedBy?.editResponse(head, info, request, context.stream);
+    let text = reply.body;
+    let type = "text/plain";
+    if (this.#mappers.length > 0 || this.#format !== undefined) {
+      const mapped = this.#rewrite(head, text, context.stream);
+      text = mapped.body;
+      type = mapped.type;
+    }
+    info.responseCode = head.status;
+    const retyped = text !== reply.body;
+    if (context.grpc) {
+      writeGrpcReply(head, reply, text, context.isHead);
+      return EMPTY;
+    }
+    if (text === "") {
+      head.remove(CONTENT_TYPE);
+      return EMPTY;
+    }
+    const body = encode(text);
+    head.append(CONTENT_LENGTH, String(body.length));
+    if (retyped || !head.has(CONTENT_TYPE)) head.set(CONTENT_TYPE, type);
+    return body;
+  }
+
+  #rewrite(
+    head: ResponseHeaders,
+    text: string,
+    stream: ReplyContext["stream"],
+  ): { readonly body: string; readonly type: string } {
+    stream.info.responseCode = head.status;
+    let body = text;
+    let format = this.#format;
+    const mapper = this.#mappers.find((each) => each.applies(stream));
+    if (mapper !== undefined) {
+      body = mapper.body ?? body;
+      mapper.rules?.apply(head, withBody(stream, head, body));
+      if (mapper.status !== undefined) head.status = stream.info.responseCode = mapper.status;
+      format = mapper.format ?? format;
+    }
+    if (format === undefined) return { body, type: "text/plain" };
+    return { body: format.format.format(withBody(stream, head, body)), type: format.type };
+  }
+}
+
+interface BodyFormat {
+  readonly format: Format;
+  readonly type: string;
+}
+
+interface Mapper {
+  readonly applies: LogFilter;
+  readonly status: number | undefined;
+  readonly body: string | undefined;
+  readonly rules: HeaderRules | undefined;
+  readonly format: BodyFormat | undefined;
+}
+
+function compileMapper(
+  config: LocalReplyConfig["mappers"][number],
+  path: string,
+  cx: SetupContext,
+): Mapper {
+  const override = config.body_format_override;
+  return {
+    applies: compileAccessLogFilter(config.filter, `${path}.filter`, cx),
+    status: config.status_code,
+    body: config.body?.text,
+    rules: compileHeaderRules(
+      { ...NO_RULES, response_headers_to_add: config.headers_to_add },
+      "response",
+      path,
+    ),
+    format: override && compileBodyFormat(override, `${path}.body_format_override`),
+  };
+}
+
+const NO_RULES = {
+  request_headers_to_add: [],
+  request_headers_to_remove: [],
+  response_headers_to_remove: [],
+};
+
+function compileBodyFormat(config: BodyFormatConfig, path: string): BodyFormat {
+  const { json_format: json, omit_empty_values: omitEmpty } = config;
+  const text = config.text_format_source?.text ?? config.text_format;
+  if ((json === undefined) === (text === undefined)) {
+    throw new ConfigError(path, "give one of text_format_source and json_format");
+  }
+  const type = config.content_type;
+  try {
+    if (json !== undefined) {
+      const format = compileJsonFormat(json, { omitEmpty });
+      return { format, type: type === "" ? "application/json" : type };
+    }
+    const format = compileFormat(text!, omitEmpty ? { missing: "" } : {});
+    return { format, type: type === "" ? "text/plain" : type };
+  } catch (error) {
+    throw new ConfigError(path, error instanceof Error ? error.message : String(error));
+  }
+}
+
+/** The stream as formats see it while its reply is made. */
+function withBody(
+  stream: ReplyContext["stream"],
+  response: ResponseHeaders,
+  localReplyBody: string,
+): FormatSource {
+  const { info, request, metadata, serverName } = stream;
+  const { routeMetadata, virtualClusterName, filterChainName } = stream;
+  return {
+    info,
+    request,
+    response,
+    metadata,
+    serverName,
+    routeMetadata,
+    virtualClusterName,
+    filterChainName,
+    localReplyBody,
+  };
+}
+
+function writeGrpcReply(head: ResponseHeaders, reply: Reply, body: string, isHead: boolean): void {
+  const status = reply.grpcStatus ?? GRPC_CODES[head.status] ?? 2;
+  head.status = 200;
+  head.set(CONTENT_TYPE, "application/grpc");
+  if (!head.has(GRPC_STATUS)) head.append(GRPC_STATUS, String(status));
+  if (body !== "" && !isHead) head.append(GRPC_MESSAGE, percentEncode(body));
+  head.remove(CONTENT_LENGTH);
 }
 
 function encode(text: string): Uint8Array {

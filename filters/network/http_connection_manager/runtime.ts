@@ -8,6 +8,7 @@ import {
   type Slot,
 } from "@tsproxy/sdk";
 import type { Config } from "./config.ts";
+import { LocalReplies } from "./local-reply.ts";
 import { RequestHead } from "./request-head.ts";
 import { ResponseHead } from "./response-head.ts";
 import { RouteTable } from "./route-table.ts";
@@ -29,6 +30,7 @@ export class Runtime {
   readonly routes: RouteTable;
   readonly requestHead: RequestHead;
   readonly responseHead: ResponseHead;
+  readonly localReplies: LocalReplies;
   readonly filters: readonly FilterSlot[];
   /** Routes or the chain itself leave filters out. */
   readonly switchesFilters: boolean;
@@ -68,6 +70,7 @@ export class Runtime {
       cx.node,
       this.stats,
     );
+    this.localReplies = new LocalReplies(config.local_reply_config, "local_reply_config", cx);
     this.responseHead = new ResponseHead(config, this.clock);
     this.filters = config.http_filters.map((ref) => ({
       name: ref.name,

@@ -198,7 +198,7 @@ describe("filters", () => {
       .start();
     const c = p.connect().get("/");
     expect(c.take()).toBe(
-      "HTTP/1.1 429 Too Many Requests\ncontent-length: 9\nx-why: rate\ncontent-type: text/plain\nserver: envoy\n\nslow down",
+      "HTTP/1.1 429 Too Many Requests\nx-why: rate\ncontent-length: 9\ncontent-type: text/plain\nserver: envoy\n\nslow down",
     );
     expect(p.up.exchanges.length).toBe(0);
     // A local reply takes the way of all responses.

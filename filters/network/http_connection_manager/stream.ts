@@ -19,7 +19,6 @@ import {
   type Timer,
 } from "@tsproxy/sdk";
 import type { HcmConnection } from "./connection.ts";
-import { writeLocalReply } from "./local-reply.ts";
 import { RequestIdLine } from "./request-id.ts";
 import type { ResolvedRoute } from "./route.ts";
 import { isGrpc, type RouteSubject } from "./route-match.ts";
@@ -435,15 +434,20 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     if (!byTerminal) this.#stopTerminal();
     if (reply.status === 400) this.#faulty = true;
     const head = this.#localHead;
+    const { localReplies } = this.#runtime;
+    const context = {
+      grpc: this.#headSeen && isGrpc(this.headers),
+      isHead: this.#isHead,
+      editedBy,
+      stream: this,
+    };
     let body: Uint8Array;
     try {
-      body = writeLocalReply(head, reply, this.#headSeen && isGrpc(this.headers));
-      info.responseCode = head.status;
-      editedBy?.editResponse(head, info, this.headers, this);
+      body = localReplies.write(head, reply, context);
     } catch (error) {
       // A header that a filter asks for and HTTP cannot carry.
       this.#logFilterError(error, "");
-      body = writeLocalReply(head, FILTER_FAILED, false);
+      body = localReplies.write(head, FILTER_FAILED, { ...context, editedBy: undefined });
     }
     this.response = head;
     const endStream = body.length === 0 || this.#isHead;
