@@ -40,12 +40,19 @@ export interface Hold {
   readonly type: "hold";
   readonly body: "buffer" | "stream";
   readonly max: number;
+  /** The chunk that ends the body may be of any size. */
+  readonly exceptLast: boolean;
 }
 
 export function hold(
-  options: { readonly body?: "buffer" | "stream"; readonly max?: number } = {},
+  options: {
+    readonly body?: "buffer" | "stream";
+    readonly max?: number;
+    readonly exceptLast?: boolean;
+  } = {},
 ): Hold {
-  return { type: "hold", body: options.body ?? "buffer", max: options.max ?? 1024 * 1024 };
+  const { body = "buffer", max = 1024 * 1024, exceptLast = false } = options;
+  return { type: "hold", body, max, exceptLast };
 }
 
 /** This filter is not called again for this stream (but for `onEnd`). */

@@ -5,3 +5,4 @@ export * from "./codec.ts";
 export * from "./connection.ts";
 export * from "./context.ts";
 export * from "./defaults.ts";
+export * from "./http.ts";

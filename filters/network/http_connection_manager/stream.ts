@@ -486,6 +486,8 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     const { stats } = this.#runtime;
     if (response) stats.rsTooLarge.inc();
     else stats.rqTooLarge.inc();
+    // Envoy's HTTP/1 tells of a body's last bytes before it tells of their end, so there the request never counts as complete.
+    if (!response && this.info.protocol !== "HTTP/2") this.#faulty = true;
     if (response) this.#answer.begin([]);
     this.sendReply(response ? RESPONSE_TOO_LARGE : REQUEST_TOO_LARGE, false);
   }

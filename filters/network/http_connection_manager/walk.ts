@@ -244,7 +244,8 @@ export class Walk {
   #gather(): boolean {
     const chunk = this.#chunk;
     this.#heldSize += chunk.length;
-    if (this.#heldSize > this.#hold!.max) {
+    const counted = this.#hold!.exceptLast && this.#chunkEnd ? 0 : this.#heldSize;
+    if (counted > this.#hold!.max) {
       this.#owner.onTooLarge(this.#response);
       return false;
     }

@@ -1,0 +1,394 @@
+import { Chunk, latin1Decode, latin1Encode } from "../bytes.ts";
+import type { Timer } from "../extension.ts";
+import { type HeaderMap, RequestHeaders, type ResponseHeaders } from "../headers.ts";
+import type {
+  Hold,
+  HookResult,
+  HttpFilter,
+  HttpFilterFactory,
+  HttpStream,
+  Reply,
+  Responder,
+  StreamInfo,
+  Verdict,
+} from "../http.ts";
+import type { Address } from "../network.ts";
+import type { Route } from "../route.ts";
+import { requestHeaders, responseHeaders } from "./codec.ts";
+import type { TestContext } from "./context.ts";
+
+const CLIENT: Address = { ip: "192.0.2.1", port: 40_000 };
+
+export interface TestStreamOptions {
+  /** `typed_per_filter_config` of all levels, least specific first; what `setupRoute` makes of them is seen to. */
+  readonly routeConfigs?: readonly unknown[];
+  readonly route?: Route;
+  readonly info?: Partial<StreamInfo>;
+}
+
+/**
+ * One stream through one HTTP filter, with neither proxy nor socket: holds, replies, promises and `done` count as they do in a
+ * chain. Hooks that return at once have run when the call returns; a promise is waited for with `settled`.
+ */
+export class TestStream implements HttpStream {
+  readonly id = 1;
+  readonly info: StreamInfo;
+  request = new RequestHeaders();
+  response: ResponseHeaders | undefined = undefined;
+  route: Route | undefined;
+  readonly metadata = new Map<string, Record<string, unknown>>();
+  readonly filter: HttpFilter;
+  /** What came out on the upstream's side. */
+  readonly upstream = new TestOutput();
+  /** What came out on the client's side; a local reply of the filter is in `reply`. */
+  readonly downstream = new TestOutput();
+  reply: Reply | undefined = undefined;
+  /** What a hook threw or rejected with: the stream would be answered 500. */
+  error: unknown = undefined;
+  /** More body than `hold` allows: 413 (request) or 500. */
+  tooLarge: "request" | "response" | undefined = undefined;
+  routeCleared = 0;
+  readonly #configs: readonly unknown[];
+  readonly #factory: HttpFilterFactory;
+  readonly #cx: TestContext;
+  readonly #lanes: readonly [Lane, Lane];
+  readonly #sleeps: Timer[] = [];
+  #done = false;
+  #ended = false;
+
+  constructor(cx: TestContext, factory: HttpFilterFactory, options: TestStreamOptions = {}) {
+    this.#cx = cx;
+    this.#factory = factory;
+    this.#configs = options.routeConfigs ?? [];
+    this.route = options.route;
+    this.info = { ...NEW_INFO, flags: [], ...options.info };
+    this.#lanes = [new Lane(this, this.upstream, false), new Lane(this, this.downstream, true)];
+    this.filter = factory(this);
+  }
+
+  // ---- for the test
+
+  /** A request head, and its body if that is given; without one the head ends the request. */
+  requestHeaders(
+    method: string,
+    path: string,
+    headers: Readonly<Record<string, string>> = {},
+    endStream = true,
+  ): this {
+    const lines = Object.entries({ host: "test", ...headers }).flat();
+    this.request = requestHeaders(method, path, ...lines);
+    return this.#push(0, { head: this.request, endStream });
+  }
+  requestBody(text: string, endStream = true): this {
+    return this.#push(0, { body: text, endStream });
+  }
+  requestTrailers(trailers: HeaderMap): this {
+    return this.#push(0, { trailers, endStream: true });
+  }
+  responseHeaders(
+    status: number,
+    headers: Readonly<Record<string, string>> = {},
+    endStream = true,
+  ): this {
+    this.response = responseHeaders(status, ...Object.entries(headers).flat());
+    return this.#push(1, { head: this.response, endStream });
+  }
+  responseBody(text: string, endStream = true): this {
+    return this.#push(1, { body: text, endStream });
+  }
+  responseTrailers(trailers: HeaderMap): this {
+    return this.#push(1, { trailers, endStream: true });
+  }
+
+  /** A hook's promise is awaited. */
+  get waiting(): boolean {
+    return this.#lanes[0].waiting || this.#lanes[1].waiting;
+  }
+  /** Lets promises that can settle do so; those that wait for the clock or for a fetch need `advance` or an answer first. */
+  async settled(): Promise<this> {
+    for (let k = 0; k < 50; k++) await Promise.resolve();
+    return this;
+  }
+  /** Turns the clock, and lets what that has set free run. */
+  async advance(ms: number): Promise<this> {
+    // In steps, since a promise that one timer settles may arm the next.
+    for (let left = ms; left > 0; left -= 16) {
+      this.#cx.clock.advance(Math.min(left, 16));
+      await this.settled();
+    }
+    return this;
+  }
+  /** The stream is over, however it went: `onEnd`, once. */
+  end(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    for (const lane of this.#lanes) lane.stop();
+    for (const timer of this.#sleeps) timer.cancel();
+    this.filter.onEnd?.();
+  }
+
+  #push(lane: 0 | 1, event: Event): this {
+    if (!this.#ended) this.#lanes[lane].push(event);
+    return this;
+  }
+
+  // ---- for the lanes
+
+  hook(event: Event, chunk: Chunk | undefined, response: boolean): HookResult {
+    const { filter } = this;
+    if (this.#done || this.#ended || this.reply !== undefined) return undefined;
+    const { head, trailers, endStream } = event;
+    if (head !== undefined)
+      return response
+        ? filter.onResponseHeaders?.(head as ResponseHeaders, endStream)
+        : filter.onRequestHeaders?.(head as RequestHeaders, endStream);
+    if (trailers !== undefined)
+      return response
+        ? filter.onResponseTrailers?.(trailers)
+        : filter.onRequestTrailers?.(trailers);
+    return response
+      ? filter.onResponseBody?.(chunk!, endStream)
+      : filter.onRequestBody?.(chunk!, endStream);
+  }
+  onReply(reply: Reply): void {
+    this.reply = reply;
+    this.info.responseCodeDetails = reply.details;
+    this.info.flags.push(...reply.flags);
+    for (const lane of this.#lanes) lane.stop();
+    const head = responseHeaders(reply.status);
+    for (const [name, value] of reply.headers) head.append(name, value);
+    this.response = head;
+    // A reply passes the filters in reverse as an upstream's answer does.
+    try {
+      void this.filter.onResponseHeaders?.(head, reply.body === "");
+    } catch (error) {
+      this.error = error;
+    }
+  }
+  onDone(): void {
+    this.#done = true;
+  }
+  onError(error: unknown): void {
+    this.error = error;
+    for (const lane of this.#lanes) lane.stop();
+  }
+  onTooLarge(response: boolean): void {
+    this.tooLarge = response ? "response" : "request";
+    for (const lane of this.#lanes) lane.stop();
+  }
+
+  // ---- for the filter
+
+  get routeConfigs(): readonly unknown[] {
+    return this.#factory.routes?.all(this.#configs) ?? this.#configs;
+  }
+  get routeConfig(): unknown {
+    return this.routeConfigs.at(-1);
+  }
+  clearRoute(): void {
+    this.routeCleared++;
+  }
+  get responder(): Responder {
+    throw new Error("a TestStream drives filters that are not terminal");
+  }
+  sleep(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = this.#cx.timer(resolve);
+      timer.arm(ms);
+      this.#sleeps.push(timer);
+    });
+  }
+}
+
+/** What left the filter in one direction. */
+export class TestOutput {
+  head: HeaderMap | undefined = undefined;
+  /** The head's lines when it left. */
+  headers: [string, string][] = [];
+  /** One char a byte. */
+  body = "";
+  /** The body as it was cut. */
+  readonly chunks: string[] = [];
+  trailers: HeaderMap | undefined = undefined;
+  ended = false;
+
+  header(name: string): string | undefined {
+    return this.headers.find(([n]) => n === name)?.[1];
+  }
+}
+
+interface Event {
+  readonly head?: HeaderMap;
+  readonly body?: string;
+  readonly trailers?: HeaderMap;
+  readonly endStream: boolean;
+}
+
+/** One direction: events wait while the filter thinks. */
+class Lane {
+  waiting = false;
+  readonly #stream: TestStream;
+  readonly #out: TestOutput;
+  readonly #response: boolean;
+  readonly #events: Event[] = [];
+  #hold: Hold | undefined = undefined;
+  #heldHead: Event | undefined = undefined;
+  #heldBody = "";
+  #stopped = false;
+
+  constructor(stream: TestStream, out: TestOutput, response: boolean) {
+    this.#stream = stream;
+    this.#out = out;
+    this.#response = response;
+  }
+
+  push(event: Event): void {
+    this.#events.push(event);
+    this.#run();
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.waiting = false;
+    this.#events.length = 0;
+  }
+
+  #run(): void {
+    while (!this.waiting && !this.#stopped) {
+      const event = this.#events.shift();
+      if (event === undefined) return;
+      this.#step(event);
+    }
+  }
+
+  #step(event: Event): void {
+    let text = event.body ?? "";
+    if (this.#hold?.body === "buffer" && event.head === undefined) {
+      const ends = event.endStream && event.trailers === undefined;
+      this.#heldBody += text;
+      const isFree = ends && this.#hold.exceptLast;
+      if (!isFree && this.#heldBody.length > this.#hold.max) {
+        this.#stream.onTooLarge(this.#response);
+        return;
+      }
+      if (event.trailers !== undefined) {
+        // The body has ended without a last chunk.
+        this.#hold = undefined;
+        this.#events.unshift({ body: this.#heldBody, endStream: false }, event);
+        this.#heldBody = "";
+        return;
+      }
+      if (!ends) return;
+      text = this.#heldBody;
+      this.#heldBody = "";
+      this.#hold = undefined;
+    }
+    // The memory is lent, as a socket's is: what a filter keeps of it without a copy is overwritten.
+    const lent = latin1Encode(`..${text}..`);
+    const chunk = event.body === undefined ? undefined : new Chunk(lent, 2, lent.length - 2);
+    let result: HookResult;
+    try {
+      result = this.#stream.hook(event, chunk, this.#response);
+    } catch (error) {
+      this.#stream.onError(error);
+      return;
+    }
+    if (typeof (result as PromiseLike<Verdict> | undefined)?.then !== "function") {
+      this.#decide(event, chunk, result as Verdict);
+      lent.fill(0x21);
+      return;
+    }
+    chunk?.replace(chunk.copy());
+    lent.fill(0x21);
+    this.waiting = true;
+    (result as PromiseLike<Verdict>).then(
+      (verdict) => {
+        if (this.#stopped) return;
+        this.waiting = false;
+        this.#decide(event, chunk, verdict);
+        this.#run();
+      },
+      (error) => {
+        if (!this.#stopped) this.#stream.onError(error);
+      },
+    );
+  }
+
+  #decide(event: Event, chunk: Chunk | undefined, verdict: Verdict): void {
+    if (verdict?.type === "reply") {
+      this.#stream.onReply(verdict);
+      return;
+    }
+    if (verdict?.type === "done") this.#stream.onDone();
+    if (event.head !== undefined) {
+      if (verdict?.type === "hold" && !event.endStream) {
+        this.#hold = verdict;
+        this.#heldHead = event;
+      } else this.#forwardHead(event);
+      return;
+    }
+    if (this.#heldHead !== undefined) this.#forwardHead(this.#heldHead);
+    this.#heldHead = undefined;
+    this.#hold = undefined;
+    const out = this.#out;
+    if (chunk !== undefined) {
+      const text = latin1Decode(chunk.memory, chunk.at, chunk.end);
+      out.body += text;
+      out.chunks.push(text);
+    } else out.trailers = event.trailers;
+    out.ended = event.endStream;
+  }
+
+  #forwardHead(event: Event): void {
+    this.#out.head = event.head;
+    this.#out.headers = [...event.head!];
+    this.#out.ended = event.endStream;
+  }
+}
+
+/** Every way to cut a text into chunks; of long ones (past 12) every single cut, and one byte at a time. */
+export function chunkings(text: string): string[][] {
+  if (text.length > 12) {
+    const cuts = Array.from({ length: text.length - 1 }, (_, k) => [
+      text.slice(0, k + 1),
+      text.slice(k + 1),
+    ]);
+    return [[text], ...cuts, [...text]];
+  }
+  const ways: string[][] = [];
+  for (let bits = 0; bits < 1 << Math.max(0, text.length - 1); bits++) {
+    const chunks: string[] = [];
+    let from = 0;
+    for (let k = 1; k <= text.length; k++) {
+      if (k < text.length && (bits & (1 << (k - 1))) === 0) continue;
+      chunks.push(text.slice(from, k));
+      from = k;
+    }
+    ways.push(chunks);
+  }
+  return ways;
+}
+
+const NEW_INFO: StreamInfo = {
+  protocol: "HTTP/1.1",
+  startTime: 0,
+  requestDuration: -1,
+  responseDuration: -1,
+  duration: -1,
+  bytesReceived: 0,
+  bytesSent: 0,
+  responseCode: 0,
+  responseCodeDetails: "",
+  flags: [],
+  routeName: "",
+  virtualHostName: "",
+  clusterName: "",
+  upstreamHost: undefined,
+  upstreamLocalAddress: undefined,
+  upstreamTransportFailure: "",
+  attempts: 0,
+  connectionId: 1,
+  downstreamRemoteAddress: CLIENT,
+  downstreamDirectAddress: CLIENT,
+  downstreamLocalAddress: { ip: "127.0.0.1", port: 10_000 },
+};
