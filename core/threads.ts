@@ -1,14 +1,14 @@
 import { randomBytes } from "node:crypto";
 import { Worker } from "node:worker_threads";
 import type { StartThread } from "./fleet.ts";
-import { DEFAULT_SIZES, type RingSizes } from "./inside/ring.ts";
+import { DEFAULT_SIZES, type RingSizes, TURNS } from "./inside/ring.ts";
 import type { FromWorker, WorkerStart } from "./protocol.ts";
 
 /** Cells for as many stats as a large config defines; untouched pages cost nothing. */
 const STATS_BYTES = 32 * 1024 * 1024;
 const BEAT_BYTES = 64;
-/** Names fold onto so many shared counts; a power of two. */
-const TURNS = 1 << 16;
+/** For cells of rate limits and the like; untouched pages cost nothing. */
+const CELLS_BYTES = 16 * 1024 * 1024;
 
 /** Shared memory of a thread: what it counts, and that it lives. */
 export interface ThreadMemory {
@@ -19,7 +19,7 @@ export interface ThreadMemory {
 /** Starts the proxy's worker threads. */
 export function threadStarter(start: Pick<WorkerStart, "prelude" | "node">): StartThread {
   const secret = randomBytes(32).toString("base64");
-  const turns = new SharedArrayBuffer(TURNS * 4);
+  const turns = new SharedArrayBuffer(TURNS * 4 + CELLS_BYTES);
   const sizes = ringSizes(process.env.TSPROXY_RING);
   const counts = new Int32Array(turns);
   for (let k = 0; k < TURNS; k++) counts[k] = Math.floor(Math.random() * 2 ** 31);

@@ -1,4 +1,5 @@
 import type { AccessLogger } from "./access-log.ts";
+import type { CellSpec, OpenCells, SharedCells } from "./cells.ts";
 import type { BalancerFactory, Clusters, ClusterType } from "./cluster.ts";
 import type { CodecFactory } from "./codec.ts";
 import { type HttpFilterFactory, type HttpStream, RouteSetups } from "./http.ts";
@@ -53,23 +54,49 @@ export interface Definition<K extends Kind = Kind, S extends TSchema = TSchema> 
   setup(config: Static<S>, cx: SetupContext): Kinds[K];
 }
 
-type Spec<K extends Kind, S extends TSchema> = Omit<Definition<K, S>, "kind">;
+type Spec<K extends Kind, S extends TSchema, C extends SharedCells> = Omit<
+  Definition<K, S>,
+  "kind" | "setup"
+> & {
+  /** Cells that `cx.shared` gives, one set for each place in the config: over all workers, and kept over reloads. */
+  readonly shared?: C;
+  setup(config: Static<S>, cx: ContextWith<C>): Kinds[K];
+};
+export type ContextWith<C extends SharedCells> = SetupContext & { readonly shared: OpenCells<C> };
+
 const define =
   <K extends Kind>(kind: K) =>
-  <S extends TSchema>(spec: Spec<K, S>): Definition<K, S> => ({ kind, ...spec });
+  <S extends TSchema, C extends SharedCells = Record<never, never>>(
+    spec: Spec<K, S, C>,
+  ): Definition<K, S> => {
+    const { shared, ...definition } = spec;
+    return { kind, ...definition, setup: (config, cx) => spec.setup(config, open(shared, cx)) };
+  };
+
+/** Each setup has a context of its own, so what is declared can hang on it. */
+function open<C extends SharedCells>(shared: C | undefined, cx: SetupContext): ContextWith<C> {
+  const cells: Record<string, unknown> = {};
+  for (const [name, spec] of Object.entries(shared ?? {})) cells[name] = cx.cell(name, spec);
+  return Object.assign(cx, { shared: cells as OpenCells<C> });
+}
 
 /** Defines an HTTP filter. `setupRoute`: runs once for each per-route config, as `setup` does for the filter's own. */
-export function defineHttpFilter<S extends TSchema, R extends TSchema = TSchema>(
-  spec: Omit<Spec<"http", S>, "routeConfig"> & {
+export function defineHttpFilter<
+  S extends TSchema,
+  R extends TSchema = TSchema,
+  C extends SharedCells = Record<never, never>,
+>(
+  spec: Omit<Spec<"http", S, C>, "routeConfig"> & {
     readonly routeConfig?: R;
-    readonly setupRoute?: (config: Static<R>, cx: SetupContext) => unknown;
+    readonly setupRoute?: (config: Static<R>, cx: ContextWith<C>) => unknown;
   },
 ): Definition<"http", S> {
-  const { setupRoute, ...definition } = spec;
-  if (setupRoute === undefined) return { kind: "http", ...definition };
+  const { setupRoute, shared, ...definition } = spec;
   const setup = (config: Static<S>, cx: SetupContext): HttpFilterFactory => {
-    const make = definition.setup(config, cx);
-    const routes = new RouteSetups((route) => setupRoute(route as Static<R>, cx));
+    const own = open(shared, cx);
+    const make = spec.setup(config, own);
+    if (setupRoute === undefined) return make;
+    const routes = new RouteSetups((route) => setupRoute(route as Static<R>, own));
     return Object.assign((stream: HttpStream) => make(stream), { routes });
   };
   return { kind: "http", ...definition, setup };
@@ -190,6 +217,8 @@ export interface SetupContext {
   subscribe(topic: string, onValue: (value: unknown) => void): void;
   /** The configuration is not put into service before this settles (either way). Bounded by core (15 s). */
   waitFor(settled: Promise<unknown>, what: string): void;
+  /** State that all workers share and that outlives reloads, by its name at this place of the config. What `shared` declares is made so. */
+  cell<T>(name: string, spec: CellSpec<T>): T;
   /** A count that all workers share and that outlives reloads: who takes the next turn. */
   turns(name: string): Turns;
   /** An operation of core outside the isolate: `dns.resolve`, `core.stats`, … JSON in and out. */

@@ -2,6 +2,7 @@
 export * from "./access-log.ts";
 export * from "./access-log-filter.ts";
 export * from "./bytes.ts";
+export * from "./cells.ts";
 export * from "./cluster.ts";
 export * from "./codec.ts";
 export * from "./edf.ts";

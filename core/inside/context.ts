@@ -1,5 +1,7 @@
 import type {
   Address,
+  CellHeap,
+  CellSpec,
   Certificate,
   Clusters,
   Connection,
@@ -23,6 +25,7 @@ import type {
   TlsContextOptions,
   Turns,
 } from "@tsproxy/sdk";
+import { openPrivateCell } from "@tsproxy/sdk";
 import { type ConnectionTable, SocketConnection } from "./connection.ts";
 import type { FileTable } from "./files.ts";
 import type { Host } from "./host.ts";
@@ -48,6 +51,8 @@ export interface Surroundings {
   readonly clusters: Clusters;
   /** Shared by all workers of the process. */
   readonly turns: Int32Array;
+  /** Shared by all workers as well; undefined in the canary, whose cells are its own. */
+  readonly cells: CellHeap | undefined;
   /** Promises that hold the present preparation back. */
   waits: { readonly settled: Promise<unknown>; readonly what: string }[];
 }
@@ -171,6 +176,18 @@ export class Context implements SetupContext {
 
   waitFor(settled: Promise<unknown>, what: string): void {
     if (this.role !== "canary") this.#around.waits.push({ settled, what });
+  }
+
+  cell<T>(name: string, spec: CellSpec<T>): T {
+    const { cells } = this.#around;
+    if (cells === undefined) return openPrivateCell(spec);
+    const at = cells.acquire(
+      `${this.#scope.package} ${this.#scope.place.pointer} ${name}`,
+      spec.bytes,
+    );
+    if (at === undefined) throw new Error(`no shared memory is left for "${name}"`);
+    this.#scope.onDispose(() => cells.release(at));
+    return spec.open(cells, at);
   }
 
   turns(name: string): Turns {

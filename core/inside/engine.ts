@@ -1,4 +1,5 @@
 import {
+  CellHeap,
   Chunk,
   type Clusters,
   type Definition,
@@ -20,7 +21,7 @@ import { Io } from "./io.ts";
 import { type Chain, Listener } from "./listener.ts";
 import type { NetworkChainRun } from "./network-chain.ts";
 import { type Place, Registry, type SlotState } from "./registry.ts";
-import { CLOSED_FLAG, EVENT, SOCKET_ERRORS, WORD } from "./ring.ts";
+import { CLOSED_FLAG, EVENT, SOCKET_ERRORS, TURNS, WORD } from "./ring.ts";
 import { type ParkedDescription, Sandboxes } from "./sandboxes.ts";
 import { ScopedStats, StatsTable } from "./stats.ts";
 import { TimerWheel } from "./timers.ts";
@@ -119,7 +120,8 @@ export class Engine {
       topics: this.topics,
       files: this.#files,
       clusters,
-      turns: new Int32Array(turns),
+      turns: new Int32Array(turns, 0, Math.min(TURNS, turns.byteLength / 4)),
+      cells: turns.byteLength > TURNS * 4 ? new CellHeap(turns, TURNS * 4) : undefined,
       waits: [],
     };
     this.registry.contextMaker = (scope) => new Context(this.#around, scope);

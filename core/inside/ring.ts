@@ -135,3 +135,6 @@ export const SOCKET_ERRORS = [
   "ECONNABORTED",
   "EIO",
 ] as const;
+
+/** Memory that all threads share: so many counts for turns (names fold onto them, so a power of two), then the heap of cells. */
+export const TURNS = 1 << 16;

@@ -1,3 +1,4 @@
+import { CellHeap, type CellSpec } from "../cells.ts";
 import type { Cluster, Clusters } from "../cluster.ts";
 import type {
   Definition,
@@ -244,6 +245,11 @@ export class TestContext implements SetupContext {
   subscribe(topic: string, onValue: (value: unknown) => void): void {
     this.#subscribers.set(topic, [...(this.#subscribers.get(topic) ?? []), onValue]);
     if (this.published.has(topic)) onValue(this.published.get(topic));
+  }
+  /** Give it to another context to play a reload, or another worker. */
+  cells = new CellHeap(new ArrayBuffer(1 << 20), 0, () => 1e9 + this.clock.ms);
+  cell<T>(name: string, spec: CellSpec<T>): T {
+    return spec.open(this.cells, this.cells.acquire(name, spec.bytes)!);
   }
   readonly #turns = new Map<string, number>();
   turns(name: string): Turns {

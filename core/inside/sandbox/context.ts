@@ -100,6 +100,9 @@ export class SandboxContext implements SetupContext {
   adopt(): void {
     unavailable("cx.adopt");
   }
+  cell<T>(): T {
+    return unavailable("cx.cell");
+  }
   turns(): Turns {
     return unavailable("cx.turns");
   }

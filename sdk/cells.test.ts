@@ -1,0 +1,179 @@
+import { Worker } from "node:worker_threads";
+import { describe, expect, it } from "vitest";
+import { CellHeap, counter, tokenBucket, tokenBuckets, ttlMap } from "./cells.ts";
+
+let now = 1e9;
+const heap = (bytes = 1 << 20) => new CellHeap(new ArrayBuffer(bytes), 0, () => now);
+const open = <T>(spec: { bytes: number; open(memory: CellHeap, at: number): T }, of = heap()) =>
+  spec.open(of, of.acquire("x", spec.bytes)!);
+
+describe("a token bucket", () => {
+  const rate = { maxTokens: 3, tokensPerFill: 3, fillIntervalMs: 600 };
+
+  it("starts full and fills evenly", () => {
+    const bucket = open(tokenBucket(rate));
+    expect([bucket.remaining, bucket.waitMs]).toEqual([3, 0]);
+    expect([bucket.take(), bucket.take(), bucket.take(), bucket.take()]).toEqual([
+      true,
+      true,
+      true,
+      false,
+    ]);
+    expect(Math.round(bucket.waitMs)).toBe(200);
+    now += 199;
+    expect(bucket.take()).toBe(false);
+    now += 1;
+    expect(bucket.take()).toBe(true);
+    now += 60_000;
+    expect(bucket.remaining).toBe(3);
+  });
+
+  it("gives just as many as it holds, whatever the rate comes to in milliseconds", () => {
+    for (let maxTokens = 1; maxTokens < 400; maxTokens++) {
+      const bucket = open(tokenBucket({ maxTokens, tokensPerFill: 7, fillIntervalMs: 333 }));
+      let n = 0;
+      while (bucket.take()) n++;
+      expect(n).toBe(maxTokens);
+    }
+  });
+
+  it("lets several tokens go at once or none", () => {
+    const bucket = open(tokenBucket(rate));
+    expect([bucket.take(2), bucket.take(2), bucket.take(1)]).toEqual([true, false, true]);
+  });
+
+  it("recovers when the clock is set back", () => {
+    const bucket = open(tokenBucket(rate));
+    while (bucket.take()) {}
+    now -= 3_600_000;
+    now += 200;
+    expect(bucket.take()).toBe(false);
+    expect(bucket.waitMs).toBeLessThan(601);
+  });
+});
+
+describe("buckets by key", () => {
+  const rate = { maxTokens: 2, tokensPerFill: 1, fillIntervalMs: 1000 };
+
+  it("count each key by itself", () => {
+    const buckets = open(tokenBuckets({ ...rate, maxKeys: 100 }));
+    expect([buckets.take("a"), buckets.take("a"), buckets.take("a")]).toEqual([true, true, false]);
+    expect(buckets.remaining("b")).toBe(2);
+    expect(buckets.waitMs("a")).toBeGreaterThan(999);
+  });
+
+  it("holds as many keys as was said without forgetting one", () => {
+    const buckets = open(tokenBuckets({ ...rate, maxKeys: 1000 }), heap(1 << 20));
+    for (let k = 0; k < 1000; k++) for (let n = 0; n < 2; n++) buckets.take(`key ${k}`);
+    let forgotten = 0;
+    for (let k = 0; k < 1000; k++) if (buckets.take(`key ${k}`)) forgotten++;
+    expect(forgotten).toBeLessThanOrEqual(5);
+  });
+
+  it("gives a bucket that is full again to another key, before any other", () => {
+    const buckets = open(tokenBuckets({ ...rate, maxKeys: 1 }));
+    for (let k = 0; k < 10_000; k++) {
+      expect(buckets.take(`key ${k}`)).toBe(true);
+      now += 2001;
+    }
+  });
+});
+
+describe("a map whose keys end", () => {
+  it("counts in windows", () => {
+    const map = open(ttlMap({ maxKeys: 10, ttlMs: 1000 }));
+    expect(map.get("a")).toBeUndefined();
+    expect([map.add("a", 1), map.add("a", 2)]).toEqual([1, 3]);
+    now += 999;
+    expect(map.get("a")).toBe(3);
+    now += 1;
+    expect(map.get("a")).toBeUndefined();
+    expect(map.add("a", 5)).toBe(5);
+    map.set("a", 9);
+    expect(map.get("a")).toBe(9);
+    map.delete("a");
+    expect(map.get("a")).toBeUndefined();
+  });
+});
+
+describe("a counter", () => {
+  it("is not passed by those who acquire", () => {
+    const c = open(counter());
+    expect([c.acquire(2), c.acquire(2), c.acquire(2), c.value]).toEqual([true, true, false, 2]);
+    c.release();
+    expect([c.acquire(2), c.add(10)]).toEqual([true, 12]);
+    c.set(0);
+    expect(c.value).toBe(0);
+  });
+});
+
+describe("the heap", () => {
+  it("gives the same memory for the same name, and keeps it while anybody uses it", () => {
+    const h = heap();
+    const a = h.acquire("a", 64)!;
+    h.words[a >> 2] = 7;
+    expect(h.acquire("a", 64)).toBe(a);
+    expect(h.acquire("b", 64)).not.toBe(a);
+    h.release(a);
+    h.release(a);
+    expect(h.acquire("a", 64)).toBe(a);
+    expect(h.words[a >> 2]).toBe(7);
+  });
+
+  it("uses memory again that nobody uses, cleared, and says when there is none", () => {
+    const h = heap(1024);
+    const names: number[] = [];
+    for (let k = 0; ; k++) {
+      const at = h.acquire(`n${k}`, 64);
+      if (at === undefined) break;
+      h.words[at >> 2] = 9;
+      names.push(at);
+    }
+    expect(names.length).toBeGreaterThan(8);
+    h.release(names[3]!);
+    expect(h.acquire("other", 64)).toBe(names[3]);
+    expect(h.words[names[3]! >> 2]).toBe(0);
+    expect(h.acquire("more", 64)).toBeUndefined();
+  });
+});
+
+it("four threads get together just as many as one would", async () => {
+  const memory = new SharedArrayBuffer(1 << 20);
+  const code = `
+    import { workerData, parentPort } from "node:worker_threads";
+    const { CellHeap, tokenBucket, tokenBuckets, ttlMap, counter } = await import(workerData.url);
+    const heap = new CellHeap(workerData.memory);
+    const cell = (name, spec) => spec.open(heap, heap.acquire(name, spec.bytes));
+    const rate = { maxTokens: 50_000, tokensPerFill: 1, fillIntervalMs: 3_600_000 };
+    const bucket = cell("bucket", tokenBucket(rate));
+    const buckets = cell("buckets", tokenBuckets({ ...rate, maxTokens: 100, maxKeys: 500 }));
+    const map = cell("map", ttlMap({ maxKeys: 50, ttlMs: 3_600_000 }));
+    const active = cell("active", counter());
+    let one = 0, keyed = 0, held = 0;
+    for (let k = 0; k < 40_000; k++) {
+      if (bucket.take()) one++;
+      if (buckets.take("key " + (k % 200))) keyed++;
+      map.add("key " + (k % 20), 1);
+      if (active.acquire(1000)) held++;
+    }
+    parentPort.postMessage([one, keyed, held, map.get("key 3")]);
+  `;
+  const url = new URL("./cells.ts", import.meta.url).href;
+  const runs = Array.from(
+    { length: 4 },
+    () =>
+      new Promise<number[]>((resolve, reject) => {
+        const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(code)}`), {
+          workerData: { memory, url },
+        });
+        worker.on("message", resolve);
+        worker.on("error", reject);
+      }),
+  );
+  const results = await Promise.all(runs);
+  const sum = (k: number) => results.reduce((n, r) => n + r[k]!, 0);
+  expect(sum(0)).toBe(50_000);
+  expect(sum(1)).toBe(20_000);
+  expect(sum(2)).toBe(1000);
+  expect(Math.max(...results.map((r) => r[3]!))).toBe(8000);
+}, 30_000);

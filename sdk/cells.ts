@@ -1,0 +1,431 @@
+// Hot path: rate limits take from these for every request.
+
+/**
+ * State in memory that all workers share and that outlives reloads. A definition declares it (`shared`), or `setup` asks for it by
+ * name (`cx.cell`): the same name at the same place of the config is the same cell, in every worker and generation. Cells are
+ * lock-free, so a worker that dies in the middle of an update holds nobody up.
+ */
+export interface CellSpec<T> {
+  readonly bytes: number;
+  /** `words` and the views beside it lie over the same memory; `at` counts bytes and is a multiple of 8. */
+  open(memory: CellMemory, at: number): T;
+}
+
+export interface CellMemory {
+  readonly words: Int32Array;
+  readonly floats: Float64Array;
+  readonly longs: BigInt64Array;
+  /** Milliseconds on a clock that all workers share. */
+  now(): number;
+  /** Two secret numbers: whoever picks the keys of a table must not know where they come to lie. */
+  readonly seeds: readonly [number, number];
+}
+
+/** What `cx.shared` gives for a definition's `shared`. */
+export type SharedCells = Readonly<Record<string, CellSpec<unknown>>>;
+export type OpenCells<C extends SharedCells> = {
+  readonly [K in keyof C]: C[K] extends CellSpec<infer T> ? T : never;
+};
+
+// Sandboxes have no Atomics of their own; this module is loaded before it is taken away.
+const { add, load, store, compareExchange } = Atomics;
+const scratchFloat = new Float64Array(1);
+const scratchLong = new BigInt64Array(scratchFloat.buffer);
+
+/** A whole number of 32 bits. */
+export interface SharedCounter {
+  readonly value: number;
+  /** Answers the new value. */
+  add(n: number): number;
+  set(value: number): void;
+  /** Adds one unless that would pass `max`. */
+  acquire(max: number): boolean;
+  release(): void;
+}
+
+export function counter(): CellSpec<SharedCounter> {
+  return {
+    bytes: 8,
+    open({ words }, at) {
+      const i = at >> 2;
+      return {
+        get value() {
+          return load(words, i);
+        },
+        add: (n) => (add(words, i, n) + n) | 0,
+        set: (value) => void store(words, i, value),
+        acquire(max) {
+          for (;;) {
+            const now = load(words, i);
+            if (now >= max) return false;
+            if (compareExchange(words, i, now, now + 1) === now) return true;
+          }
+        },
+        release: () => void add(words, i, -1),
+      };
+    },
+  };
+}
+
+/** How fast tokens come: `tokensPerFill` each `fillIntervalMs`, at most `maxTokens`. They trickle in evenly, as in Envoy. */
+export interface BucketRate {
+  readonly maxTokens: number;
+  readonly tokensPerFill: number;
+  readonly fillIntervalMs: number;
+}
+
+export interface TokenBucket {
+  /** True: there were so many, and they are gone. */
+  take(tokens?: number): boolean;
+  /** Whole tokens that are there. */
+  readonly remaining: number;
+  /** Milliseconds until there is one; 0 if there is. */
+  readonly waitMs: number;
+}
+
+/** One bucket, full when it is new. */
+export function tokenBucket(rate: BucketRate): CellSpec<TokenBucket> {
+  const pace = paceOf(rate);
+  return {
+    bytes: 8,
+    open: (memory, at) => ({
+      take: (tokens = 1) => take(memory, at >> 3, pace, tokens),
+      get remaining() {
+        return tokensAt(memory, at >> 3, pace);
+      },
+      get waitMs() {
+        return waitAt(memory, at >> 3, pace);
+      },
+    }),
+  };
+}
+
+/** Milliseconds that a token takes, and that a full bucket takes. */
+interface Pace {
+  readonly token: number;
+  readonly full: number;
+  readonly max: number;
+}
+
+export function paceOf({ maxTokens, tokensPerFill, fillIntervalMs }: BucketRate): Pace {
+  const token = fillIntervalMs / tokensPerFill;
+  return { token, full: token * maxTokens, max: maxTokens };
+}
+
+/** A clock that has been set back further than this is believed; less is another thread's reading. */
+const CLOCK_JUMP_MS = 1000;
+/** Sums of fractions of a millisecond do not come out even. */
+const ROUNDING_MS = 1e-3;
+
+/** The moment when the bucket was empty, were it filled evenly since (GCRA's theoretical arrival time, less the burst). */
+function emptyAt(floats: Float64Array, i: number, pace: Pace, now: number): number {
+  const at = floats[i]!;
+  if (at > now + CLOCK_JUMP_MS) return now;
+  return Math.max(at, now - pace.full);
+}
+
+function take(memory: CellMemory, i: number, pace: Pace, tokens: number): boolean {
+  const { floats } = memory;
+  for (;;) {
+    const seen = floats[i]!;
+    const now = memory.now();
+    const next = emptyAt(floats, i, pace, now) + tokens * pace.token;
+    if (next > now + ROUNDING_MS) return false;
+    if (replace(memory.longs, i, seen, next)) return true;
+  }
+}
+
+function tokensAt({ floats, now }: CellMemory, i: number, pace: Pace): number {
+  const at = now();
+  const tokens = (at - emptyAt(floats, i, pace, at) + ROUNDING_MS) / pace.token;
+  return Math.max(0, Math.min(pace.max, Math.floor(tokens)));
+}
+
+function waitAt({ floats, now }: CellMemory, i: number, pace: Pace): number {
+  const at = now();
+  return Math.max(0, emptyAt(floats, i, pace, at) + pace.token - at - ROUNDING_MS);
+}
+
+/** Compare-and-set of a float, by its bits. */
+function replace(longs: BigInt64Array, i: number, seen: number, next: number): boolean {
+  scratchFloat[0] = seen;
+  const before = scratchLong[0]!;
+  scratchFloat[0] = next;
+  return compareExchange(longs, i, before, scratchLong[0]!) === before;
+}
+
+/** Buckets by key. A bucket that is full again is as good as none, so its place is taken first when the table is. */
+export interface TokenBuckets {
+  take(key: string, tokens?: number): boolean;
+  remaining(key: string): number;
+  waitMs(key: string): number;
+}
+
+export interface TokenBucketsOptions extends BucketRate {
+  /** Past this many keys in use the one that has waited longest loses its count. */
+  readonly maxKeys: number;
+}
+
+export function tokenBuckets(options: TokenBucketsOptions): CellSpec<TokenBuckets> {
+  const pace = paceOf(options);
+  const table = new TableShape(options.maxKeys);
+  return {
+    bytes: table.bytes,
+    open(memory, at) {
+      const keys = new Table(memory, at, table);
+      const place = (key: string): number => keys.place(key, memory.now() - pace.full);
+      return {
+        take: (key, tokens = 1) => take(memory, place(key), pace, tokens),
+        remaining: (key) => tokensAt(memory, place(key), pace),
+        waitMs: (key) => waitAt(memory, place(key), pace),
+      };
+    },
+  };
+}
+
+/** Numbers by key, each forgotten `ttlMs` after it was made. */
+export interface TtlMap {
+  get(key: string): number | undefined;
+  /** Starts its time anew. */
+  set(key: string, value: number): void;
+  /** Answers the new value; a key that is not there begins with 0, and its time with this call. */
+  add(key: string, n: number): number;
+  delete(key: string): void;
+}
+
+export interface TtlMapOptions {
+  readonly maxKeys: number;
+  readonly ttlMs: number;
+}
+
+export function ttlMap({ maxKeys, ttlMs }: TtlMapOptions): CellSpec<TtlMap> {
+  const table = new TableShape(maxKeys, 2);
+  return {
+    bytes: table.bytes,
+    open(memory, at) {
+      const keys = new Table(memory, at, table);
+      const { floats, longs } = memory;
+      const place = (key: string): number => keys.place(key, memory.now());
+      // The first float of an entry is when it ends, which is also what eviction goes by.
+      const begin = (i: number, value: number): void => {
+        floats[i + 1] = value;
+        floats[i] = memory.now() + ttlMs;
+      };
+      return {
+        get(key) {
+          const i = keys.find(key);
+          return i < 0 || floats[i]! <= memory.now() ? undefined : floats[i + 1]!;
+        },
+        set: (key, value) => begin(place(key), value),
+        add(key, n) {
+          const i = place(key);
+          for (let spins = 0; ; ) {
+            const end = floats[i]!;
+            const now = memory.now();
+            if (end <= now) {
+              // Whoever wins empties the entry; the others wait for that, though not for a thread that died over it.
+              if (end === EMPTYING && spins++ < SPINS_MAX) continue;
+              if (!replace(longs, i, end, EMPTYING)) continue;
+              store(longs, i + 1, 0n);
+              replace(longs, i, EMPTYING, now + ttlMs);
+              continue;
+            }
+            const seen = floats[i + 1]!;
+            if (replace(longs, i + 1, seen, seen + n)) return seen + n;
+          }
+        },
+        delete(key) {
+          const i = keys.find(key);
+          if (i >= 0) floats[i] = 0;
+        },
+      };
+    },
+  };
+}
+
+const EMPTYING = -1;
+const SPINS_MAX = 1_000_000;
+const PROBES = 16;
+
+/** Entries of a table: the key's hash (8 bytes), then `values` floats, of which the first tells how old the entry is. */
+class TableShape {
+  readonly slots: number;
+  /** In units of 8 bytes. */
+  readonly stride: number;
+  readonly bytes: number;
+
+  constructor(maxKeys: number, values = 1) {
+    let slots = PROBES;
+    // A table three quarters full finds a place for nearly every key within its probes.
+    while (slots * 0.75 < maxKeys) slots *= 2;
+    this.slots = slots;
+    this.stride = 1 + values;
+    this.bytes = slots * this.stride * 8;
+  }
+}
+
+class Table {
+  readonly #memory: CellMemory;
+  readonly #at: number;
+  readonly #shape: TableShape;
+
+  constructor(memory: CellMemory, at: number, shape: TableShape) {
+    this.#memory = memory;
+    this.#at = at >> 3;
+    this.#shape = shape;
+  }
+
+  /** Index of the key's first float, or -1. */
+  find(key: string): number {
+    const { words, seeds } = this.#memory;
+    const a = hash(key, seeds[0]) || 1;
+    const b = hash(key, seeds[1]);
+    for (let k = 0; k < PROBES; k++) {
+      const i = this.#slot(a, k);
+      const first = words[i * 2]!;
+      if (first === a && words[i * 2 + 1] === b) return i + 1;
+      if (first === 0) return -1;
+    }
+    return -1;
+  }
+
+  /** The same; a key that is not there takes a free place, or that of the entry that is oldest by its first float. */
+  place(key: string, stale: number): number {
+    const { words, floats, longs, seeds } = this.#memory;
+    const a = hash(key, seeds[0]) || 1;
+    const b = hash(key, seeds[1]);
+    for (;;) {
+      let oldest = -1;
+      let oldestAt = Number.POSITIVE_INFINITY;
+      for (let k = 0; k < PROBES; k++) {
+        const i = this.#slot(a, k);
+        const first = words[i * 2]!;
+        if (first === a && words[i * 2 + 1] === b) return i + 1;
+        const at = first === 0 ? Number.NEGATIVE_INFINITY : floats[i + 1]!;
+        if (at < oldestAt) {
+          oldest = i;
+          oldestAt = at;
+        }
+        if (first === 0) break;
+      }
+      const before = load(longs, oldest);
+      if (compareExchange(longs, oldest, before, BigInt.asIntN(64, pair(a, b))) !== before)
+        continue;
+      if (oldestAt > stale)
+        for (let k = 1; k < this.#shape.stride; k++) store(longs, oldest + k, 0n);
+      return oldest + 1;
+    }
+  }
+
+  #slot(a: number, probe: number): number {
+    const { slots, stride } = this.#shape;
+    return this.#at + (((a >>> 4) + probe) & (slots - 1)) * stride;
+  }
+}
+
+const isLittle = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
+function pair(a: number, b: number): bigint {
+  const [low, high] = isLittle ? [a, b] : [b, a];
+  return (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
+}
+
+/** Murmur-like, seeded. */
+export function hash(text: string, seed: number): number {
+  let h = seed ^ Math.imul(text.length, 0x9e3779b1);
+  for (let k = 0; k < text.length; k++) {
+    h = Math.imul(h ^ text.charCodeAt(k), 0x5bd1e995);
+    h ^= h >>> 15;
+  }
+  h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);
+  h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
+  return (h ^ (h >>> 16)) | 0;
+}
+
+const HEADER = { LOCK: 0, USED: 1, SEED_A: 2, SEED_B: 3, SIZE: 8 } as const;
+/** Of a block, in words. */
+const BLOCK = { SIZE: 0, USES: 1, HASH_A: 2, HASH_B: 3, HEADER: 4 } as const;
+const LOCK_SPINS_MAX = 50_000_000;
+
+/**
+ * Memory that cells are cut from, by name. Blocks in use are counted; one that nobody uses keeps its content until its memory is
+ * needed, so that a filter that goes and comes back finds it. Only setup and disposal come here.
+ */
+export class CellHeap implements CellMemory {
+  readonly words: Int32Array;
+  readonly floats: Float64Array;
+  readonly longs: BigInt64Array;
+  readonly now: () => number;
+  readonly seeds: readonly [number, number];
+
+  /** `from` is a multiple of 8. The first to come makes a heap of memory that is zero. */
+  constructor(memory: ArrayBufferLike, from = 0, now: () => number = Date.now) {
+    const size = memory.byteLength - from;
+    this.words = new Int32Array(memory, from, size >> 2);
+    this.floats = new Float64Array(memory, from, size >> 3);
+    this.longs = new BigInt64Array(memory, from, size >> 3);
+    this.now = now;
+    const { words } = this;
+    for (const at of [HEADER.SEED_A, HEADER.SEED_B])
+      compareExchange(words, at, 0, (Math.random() * 0xffff_fffe + 1) | 0 || 1);
+    this.seeds = [load(words, HEADER.SEED_A), load(words, HEADER.SEED_B)];
+  }
+
+  /** Byte offset of the block of that name, zero when it is new; undefined: no memory is left. */
+  acquire(name: string, bytes: number): number | undefined {
+    // The names need no secret, only to be told apart, and by every thread alike.
+    const a = hash(name, 0x51ab);
+    const b = hash(name, 0x7e11);
+    const size = ((bytes + 7) >> 3) * 2 + BLOCK.HEADER;
+    return this.#locked(() => {
+      const { words } = this;
+      const used = words[HEADER.USED]! || HEADER.SIZE;
+      let free = -1;
+      for (let w: number = HEADER.SIZE; w < used; w += words[w + BLOCK.SIZE]!) {
+        const fits = words[w + BLOCK.SIZE]! >= size;
+        if (fits && words[w + BLOCK.HASH_A] === a && words[w + BLOCK.HASH_B] === b) {
+          words[w + BLOCK.USES]!++;
+          return (w + BLOCK.HEADER) * 4;
+        }
+        if (fits && free < 0 && words[w + BLOCK.USES] === 0 && words[w + BLOCK.SIZE]! < size * 2)
+          free = w;
+      }
+      let w = free;
+      if (used + size <= words.length) {
+        w = used;
+        words[w + BLOCK.SIZE] = size;
+        words[HEADER.USED] = used + size;
+      }
+      if (w < 0) return undefined;
+      words.fill(0, w + BLOCK.HEADER, w + words[w + BLOCK.SIZE]!);
+      words[w + BLOCK.USES] = 1;
+      words[w + BLOCK.HASH_A] = a;
+      words[w + BLOCK.HASH_B] = b;
+      return (w + BLOCK.HEADER) * 4;
+    });
+  }
+
+  release(at: number): void {
+    const uses = at / 4 - BLOCK.HEADER + BLOCK.USES;
+    this.#locked(() => {
+      if (this.words[uses]! > 0) this.words[uses]!--;
+    });
+  }
+
+  #locked<T>(run: () => T): T {
+    const { words } = this;
+    // A thread that was killed inside would hold the lock for ever; after about a second it is taken from it.
+    for (let k = 0; k < LOCK_SPINS_MAX; k++)
+      if (compareExchange(words, HEADER.LOCK, 0, 1) === 0) break;
+    try {
+      return run();
+    } finally {
+      store(words, HEADER.LOCK, 0);
+    }
+  }
+}
+
+/** A cell in memory of its own: for whoever only proves that a config is good. */
+export function openPrivateCell<T>(spec: CellSpec<T>): T {
+  const heap = new CellHeap(new ArrayBuffer(spec.bytes + 128));
+  return spec.open(heap, heap.acquire("", spec.bytes)!);
+}
