@@ -396,7 +396,7 @@ describe("bodies and trailers", () => {
       `${HEAD}content-length: 17\r\n`,
     );
     await e.requestHeaders(false).settled();
-    expect(e.verdicts).toEqual([{ type: "hold", body: "buffer", max: 5000 }]);
+    expect(e.verdicts).toEqual([{ type: "hold", body: "buffer", max: 5000, exceptLast: false }]);
     e.requestBody('{"model":"gpt-9"}');
     await e.settled();
     expect(linesOf(e.request).slice(3)).toEqual(["x-model: gpt-9", "content-length: 3"]);
