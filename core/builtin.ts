@@ -1,4 +1,4 @@
-import { networkInterfaces } from "node:os";
+import { hostname, networkInterfaces } from "node:os";
 import { WORD } from "./inside/ring.ts";
 import { callback, Isolate, type LoadedModule, share, type Watchdog } from "./isolate.ts";
 import type { ModuleSource, Refusal, RuntimeConfig } from "./protocol.ts";
@@ -44,7 +44,13 @@ export class Builtin {
       share(options.stats),
       share(options.turns),
       callback(options.onCall),
-      JSON.stringify({ role, worker, node: { ...node, address: ownAddress() } }),
+      JSON.stringify({
+        role,
+        worker,
+        node: { ...node, address: ownAddress() },
+        hostname: hostname(),
+        environment: process.env,
+      }),
     );
     this.run = this.#prelude.numberEntry("run");
     const { watchdog } = options;

@@ -7,7 +7,14 @@ import {
 import type { Generation, SetupContext, Slot } from "./extension.ts";
 import type { HeaderMap, RequestHeaders, ResponseHeaders } from "./headers.ts";
 import type { StreamInfo } from "./http.ts";
+import type { DownstreamConnection } from "./network.ts";
 import { Extension, type Static, Type } from "./schema.ts";
+
+/** What lines tell of a connection. */
+export type LoggedConnection = Pick<
+  DownstreamConnection,
+  "listener" | "serverName" | "filterChainName" | "metadata" | "tls"
+>;
 
 /** What a log line can be made of. `request` is undefined for TCP. */
 export interface LogEntry {
@@ -21,14 +28,20 @@ export interface LogEntry {
   readonly metadata?: ReadonlyMap<string, Readonly<Record<string, unknown>>> | undefined;
   /** `metadata.filter_metadata` of the route. */
   readonly routeMetadata?: Readonly<Record<string, unknown>> | undefined;
-  /** The name that the client asked for in TLS; "" if none. */
+  /** The same of its virtual host. */
+  readonly virtualHostMetadata?: Readonly<Record<string, unknown>> | undefined;
+  /** What filters keep for each other, by key. */
+  readonly filterState?: ReadonlyMap<string, unknown> | undefined;
+  /** The client's connection. */
+  readonly downstream?: LoggedConnection | undefined;
+  /** In the place of the connection's own: the name that the client asked for in TLS; "" if none. */
   readonly serverName?: string | undefined;
-  /** Protocol of the exchange with the upstream. */
-  readonly upstreamProtocol?: string | undefined;
   /** Body of a local reply. */
   readonly localReplyBody?: string | undefined;
   readonly virtualClusterName?: string | undefined;
   readonly filterChainName?: string | undefined;
+  readonly traceId?: string | undefined;
+  readonly spanId?: string | undefined;
 }
 
 /** An access_log package's setup returns this. Called once, after the stream or connection has ended. */

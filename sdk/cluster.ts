@@ -133,6 +133,10 @@ export interface PoolHandle {
 
 export interface Cluster {
   readonly name: string;
+  /** `alt_stat_name`, in logs and stats; absent: the name. */
+  readonly observabilityName?: string;
+  /** `{ filter_metadata: { … } }` */
+  readonly metadata?: unknown;
   /** `cluster.<alt_stat_name or name>.` */
   readonly stats: Stats;
   readonly traffic: ClusterStats;

@@ -2,7 +2,10 @@
  * strftime over UTC with absl's additions, as access logs use it: `%E3S`, `%E*S`, `%3f`, `%f` (nanoseconds), `%s`. Compiled once;
  * throws TypeError for a conversion that does not exist.
  */
-export function compileDateFormat(format: string): (epochMs: number) => string {
+export function compileDateFormat(
+  format: string,
+  zone: "UTC" | "local" = "UTC",
+): (epochMs: number) => string {
   const parts: (string | Field)[] = [];
   let literal = "";
   for (let k = 0; k < format.length; k++) {
@@ -27,7 +30,7 @@ export function compileDateFormat(format: string): (epochMs: number) => string {
   if (literal !== "") parts.push(literal);
 
   return (epochMs) => {
-    const moment = momentOf(epochMs);
+    const moment = zone === "UTC" ? momentOf(epochMs) : localMoment(epochMs);
     let text = "";
     for (const part of parts) text += typeof part === "string" ? part : part(moment);
     return text;
@@ -54,13 +57,33 @@ interface Moment {
   readonly seconds: number;
   /** Nine digits. */
   readonly nanos: string;
+  /** Minutes that the local time is ahead of UTC. */
+  readonly offset: number;
 }
 type Field = (m: Moment) => string;
 
 function momentOf(epochMs: number): Moment {
   const seconds = Math.floor(epochMs / 1000);
   const nanos = Math.round((epochMs - seconds * 1000) * 1e6);
-  return { date: new Date(seconds * 1000), seconds, nanos: String(nanos).padStart(9, "0") };
+  return {
+    date: new Date(seconds * 1000),
+    seconds,
+    nanos: String(nanos).padStart(9, "0"),
+    offset: 0,
+  };
+}
+
+/** The same with a date whose UTC fields are those of the local time. */
+function localMoment(epochMs: number): Moment {
+  const offset = -new Date(epochMs).getTimezoneOffset();
+  const moment = momentOf(epochMs);
+  return { ...moment, date: new Date((moment.seconds + offset * 60) * 1000), offset };
+}
+
+/** `+hhmm`, or with colons between. */
+function zoneOffset({ offset }: Moment, colon: string): string {
+  const minutes = Math.abs(offset);
+  return `${offset < 0 ? "-" : "+"}${two(Math.floor(minutes / 60))}${colon}${two(minutes % 60)}`;
 }
 
 const CONVERSION = /^([1-9]|E[0-9*]?)?([A-Za-z%])/;
@@ -100,7 +123,7 @@ function fieldOf(modifier: string, letter: string): Field | string | undefined {
   }
   if (letter === "f" && count !== "") return (m) => fraction(m, count) || "0";
   if (letter === "z" && (count === "" || count === "*"))
-    return count === "*" ? "+00:00:00" : "+00:00";
+    return (m) => zoneOffset(m, ":") + (count === "*" ? ":00" : "");
   if (letter === "T" && count === "") return "T";
   if (letter === "Y" && count === "4")
     return (m) => String(m.date.getUTCFullYear()).padStart(4, "0");
@@ -117,8 +140,8 @@ const FIELDS: Readonly<Record<string, Field | string>> = {
   "%": "%",
   n: "\n",
   t: "\t",
-  z: "+0000",
-  Z: "UTC",
+  z: (m) => zoneOffset(m, ""),
+  Z: (m) => (m.offset === 0 ? "UTC" : zoneOffset(m, "")),
   Y: (m) => String(m.date.getUTCFullYear()),
   C: (m) => two(Math.floor(m.date.getUTCFullYear() / 100)),
   y: (m) => two(m.date.getUTCFullYear() % 100),

@@ -9,6 +9,8 @@ import {
 } from "./format.ts";
 import { RequestHeaders, ResponseHeaders } from "./headers.ts";
 import type { StreamInfo } from "./http.ts";
+import { surroundings } from "./surroundings.ts";
+import type { Certificate, TlsInfo } from "./transport.ts";
 
 const info = (changes: Partial<StreamInfo> = {}): StreamInfo => ({
   protocol: "HTTP/1.1",
@@ -141,7 +143,9 @@ describe("text formats", () => {
     response.append("grpc-status", "0");
     const trailers = new ResponseHeaders();
     trailers.append("grpc-status", "14");
-    const from = source({ response, trailers });
+    const grpc = request("/", { "content-type": "application/grpc" });
+    expect(print("%GRPC_STATUS%", source({ response, trailers }))).toBe("-");
+    const from = source({ request: grpc, response, trailers });
     expect(print("%GRPC_STATUS% %GRPC_STATUS(SNAKE_STRING)% %GRPC_STATUS_NUMBER%", from)).toBe(
       "Unavailable UNAVAILABLE 14",
     );
@@ -158,7 +162,11 @@ describe("text formats", () => {
     ["%PATH(XX)%", /WQ or NQ/],
     ["%QUERY_PARAM%", /name of a parameter/],
     ["%DYNAMIC_METADATA%", /takes a namespace/],
-    ["%METADATA(CLUSTER:a)%", /ROUTE or DYNAMIC/],
+    ["%METADATA(NOPE:a)%", /"NOPE" is not one of/],
+    ["%COMMON_DURATION(DS_RX_BEG:DS_TX_END)%", /START:END:PRECISION/],
+    ["%FILTER_STATE(a:JSON)%", /PLAIN, TYPED or FIELD/],
+    ["%COALESCE(x)%", /COALESCE/],
+    ["%QUERY_PARAMS(x)%", /ORIG or DECODED/],
   ])("refuses %s", (format, message) => {
     expect(() => compileFormat(format)).toThrow(FormatError);
     expect(() => compileFormat(format)).toThrow(message);
@@ -175,13 +183,150 @@ describe("text formats", () => {
 
   it("tells of commands that have no data here", () => {
     const told: string[] = [];
-    const format = compileFormat("%DOWNSTREAM_TLS_VERSION% %ENVIRONMENT(X)%", {
+    const format = compileFormat("%DOWNSTREAM_WIRE_BYTES_SENT% %TLS_JA3_FINGERPRINT%", {
       onUnsupported: (command) => told.push(command),
     });
     expect(format.format(source())).toBe("- -");
-    expect(told).toEqual(["DOWNSTREAM_TLS_VERSION", "ENVIRONMENT"]);
+    expect(told).toEqual(["DOWNSTREAM_WIRE_BYTES_SENT", "TLS_JA3_FINGERPRINT"]);
   });
 });
+
+describe("commands, as Envoy 1.40 printed them", () => {
+  const head = request("/d?q=%41&b=%20x&q=2", {
+    host: "127.0.0.1:24911",
+    "x-b": "beta",
+    "x-request-id": "65afd24c-2810-4231-a460-10df069e40c8",
+  });
+  const one = { filter_metadata: { ns: { k: "v", n: 1.5, l: [1, "a"] } } };
+  const full = source({
+    request: head,
+    routeMetadata: { my: { k: [1, "a"] } },
+    virtualHostMetadata: { vh: { k: "vhv" } },
+    metadata: new Map([["dyn", { a: { b: true } }]]),
+    filterState: new Map<string, unknown>([
+      ["plain", "text"],
+      ["map", { x: 5 }],
+    ]),
+    downstream: {
+      listener: { name: "main", statPrefix: "", direction: "INBOUND", metadata: one },
+      serverName: "a.test",
+      filterChainName: "fc",
+      tls: tlsInfo(),
+    },
+    info: info({
+      routeName: "rt",
+      clusterName: "up",
+      cluster: { observabilityName: "alt", metadata: one },
+      host: { hostname: "localhost:80", metadata: one },
+      upstreamHost: { ip: "127.0.0.1", port: 24912 },
+      requestDuration: 2.4,
+      responseDuration: 10.25,
+      duration: 42.207,
+      upstreamTxBegin: 1,
+      upstreamTxEnd: 3.9,
+    }),
+  });
+  it.each([
+    ["%REQ(X-A?X-B):2%", "be"],
+    ["%QUERY_PARAM(q)% %QUERY_PARAM(b)% %QUERY_PARAM(none)%", "A  x -"],
+    ["%QUERY_PARAMS% %QUERY_PARAMS(DECODED):5%", "q=%41&b=%20x&q=2 q=A&b"],
+    ["%PATH% %PATH(NQ)% %PATH:3%", "/d?q=%41&b=%20x&q=2 /d /d?"],
+    ["%METADATA(ROUTE:my:k)% %METADATA(ROUTE:my)%", '[1,"a"] {"k":[1,"a"]}'],
+    ["%METADATA(VIRTUAL_HOST:vh:k)% %METADATA(LISTENER:ns:k)%", "vhv v"],
+    ["%CLUSTER_METADATA(ns:n)% %UPSTREAM_METADATA(ns:k)%", "1.5 v"],
+    ["%METADATA(CLUSTER:ns:k):1% %METADATA(UPSTREAM_HOST:none)%", "v -"],
+    ["%DYNAMIC_METADATA(dyn:a:b)% %DYNAMIC_METADATA(dyn:a):3%", 'true {"b'],
+    ["%FILTER_STATE(plain:PLAIN)% %FILTER_STATE(map:FIELD:x)% %FILTER_STATE(no)%", "text 5 -"],
+    ["%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%", "42207"],
+    ["%COMMON_DURATION(US_TX_BEG:US_RX_BEG:ms)% %COMMON_DURATION(US_CX_BEG:DS_TX_END:ns)%", "9 -"],
+    ["%REQUEST_DURATION% %REQUEST_TX_DURATION% %DURATION%", "2 3 42"],
+    ["%RESPONSE_TX_DURATION% %ROUNDTRIP_DURATION%", "32 -"],
+    ["%UPSTREAM_CLUSTER% %UPSTREAM_CLUSTER_RAW%", "alt up"],
+    ["%UPSTREAM_HOST_NAME% %UPSTREAM_HOST_NAME_WITHOUT_PORT%", "localhost:80 localhost"],
+    ["%UPSTREAM_REMOTE_PORT% %DOWNSTREAM_DIRECT_LOCAL_PORT%", "24912 10000"],
+    ["%LISTENER_NAME% %FILTER_CHAIN_NAME% %REQUESTED_SERVER_NAME%", "main fc a.test"],
+    ["%STREAM_ID%", "65afd24c-2810-4231-a460-10df069e40c8"],
+    ["%CUSTOM_FLAGS%%TRACE_ID%%DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID%", "-"],
+    [
+      "%RESPONSE_CODE_DETAILS% %RESPONSE_CODE_DETAILS(ALLOW_WHITESPACES)%",
+      "via_upstream via upstream",
+    ],
+    ['%COALESCE({"operators": [{"command":"REQ","param":"nope"}, "ROUTE_NAME"]})%', "rt"],
+    [
+      "%DOWNSTREAM_TLS_VERSION% %DOWNSTREAM_TLS_CIPHER% %UPSTREAM_TLS_VERSION%",
+      "TLSv1.3 TLS_AES -",
+    ],
+    ["%DOWNSTREAM_PEER_DNS_SAN% %DOWNSTREAM_PEER_URI_SAN%", "a.test,b.test spiffe://x"],
+    ["%DOWNSTREAM_PEER_SUBJECT% %DOWNSTREAM_LOCAL_SUBJECT%", "CN=peer -"],
+    ["%DOWNSTREAM_PEER_CERT% %DOWNSTREAM_PEER_CERT_V_END(%Y)%", "a%2Bb%0A 2027"],
+  ])("%s", (format, line) => {
+    expect(print(format, full)).toBe(line);
+  });
+
+  it("counts header bytes with pseudo headers, as HTTP/2 would have them", () => {
+    const bare = request("/d?q=1&b=%20x", {
+      host: "127.0.0.1:24911",
+      "accept-encoding": "identity",
+      "user-agent": "Python-urllib/3.11",
+      "x-forwarded-proto": "http",
+      "x-request-id": "65afd24c-2810-4231-a460-10df069e40c8",
+    });
+    expect(print("%REQUEST_HEADERS_BYTES%", source({ request: bare }))).toBe("184");
+  });
+
+  it("makes another unique id for every line", () => {
+    const lines = [print("%UNIQUE_ID%"), print("%UNIQUE_ID%")];
+    expect(lines[0]).toMatch(
+      /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/,
+    );
+    expect(lines[0]).not.toBe(lines[1]);
+  });
+
+  it("reads the environment once", () => {
+    surroundings.environment = { HOME: "/root" };
+    surroundings.hostname = "vm";
+    expect(print("%ENVIRONMENT(HOME)% %ENVIRONMENT(HOME):3% %ENVIRONMENT(NO)% %HOSTNAME%")).toBe(
+      "/root /ro - vm",
+    );
+  });
+});
+
+function tlsInfo(): TlsInfo {
+  const peer: Certificate = {
+    subject: "CN=peer",
+    issuer: "CN=ca",
+    commonName: "peer",
+    serial: "1a",
+    sha256: "aa",
+    sha1: "bb",
+    spki: "",
+    notBefore: 0,
+    notAfter: Date.UTC(2027, 0, 1),
+    names: [
+      { type: "DNS", value: "a.test" },
+      { type: "URI", value: "spiffe://x" },
+      { type: "DNS", value: "b.test" },
+    ],
+    keyType: "ec",
+    curve: "",
+    bits: 0,
+    pem: "a+b\n",
+  };
+  return {
+    version: "TLSv1.3",
+    cipher: "TLS_AES",
+    curve: "",
+    alpn: "",
+    serverName: "a.test",
+    sessionId: "",
+    resumed: false,
+    peer,
+    peerChain: [],
+    verifyError: "",
+    peerValidated: true,
+    local: undefined,
+  };
+}
 
 describe("values of headers", () => {
   it("keeps one char a byte and prints nothing for a missing value", () => {
@@ -213,6 +358,14 @@ describe("JSON formats", () => {
   it("drops missing values when asked to", () => {
     const format = compileJsonFormat({ a: "%REQ(X)%", b: "%DURATION%" }, { omitEmpty: true });
     expect(format.format(source())).toBe('{"b":12}\n');
+  });
+
+  it("drops lists' entries and maps that have nothing left", () => {
+    const tree = { a: ["%REQ(X)%", "%DURATION%", 3, "x%REQ(X)%"], e: { q: "%REQ(X)%" }, z: null };
+    expect(compileJsonFormat(tree, { omitEmpty: true }).format(source())).toBe(
+      '{"a":[12,3,"x"]}\n',
+    );
+    expect(compileJsonFormat({ e: "%REQ(X)%" }, { omitEmpty: true }).format(source())).toBe("{}\n");
   });
 
   it("escapes what a client sends", () => {

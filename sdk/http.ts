@@ -1,7 +1,9 @@
 import type { Chunk } from "./bytes.ts";
+import type { Cluster, Host } from "./cluster.ts";
 import type { HeaderMap, RequestHeaders, ResponseHeaders } from "./headers.ts";
 import type { Address } from "./network.ts";
 import type { Route, VirtualCluster } from "./route.ts";
+import type { TlsInfo } from "./transport.ts";
 
 /** A local reply: the answer of a filter in the place of an upstream's. */
 export interface Reply {
@@ -144,6 +146,23 @@ export interface StreamInfo {
   /** Protocol of the exchange with the upstream, once there is one. */
   upstreamProtocol?: string | undefined;
   attempts: number;
+  /** More moments, as these: of the exchange with the upstream, and the first byte to the client. Absent: as -1. */
+  upstreamConnectBegin?: number;
+  upstreamConnectEnd?: number;
+  upstreamHandshakeEnd?: number;
+  upstreamTxBegin?: number;
+  upstreamTxEnd?: number;
+  upstreamRxEnd?: number;
+  downstreamTxBegin?: number;
+  /** Behind `clusterName`, `upstreamHost` and the upstream connection. */
+  cluster?: Pick<Cluster, "metadata" | "observabilityName"> | undefined;
+  host?: Pick<Host, "hostname" | "metadata"> | undefined;
+  upstreamConnectionId?: number | undefined;
+  upstreamTls?: TlsInfo | undefined;
+  /** Why the client's TLS handshake failed. */
+  downstreamTransportFailure?: string;
+  /** %CONNECTION_TERMINATION_DETAILS% */
+  connectionTerminationDetails?: string;
   /** A health check that this proxy answers or passes on. */
   healthCheck?: boolean;
   /** The request is traced because its sender asked for that. */

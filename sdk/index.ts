@@ -26,5 +26,6 @@ export * from "./schema.ts";
 export * from "./service.ts";
 export * from "./stats.ts";
 export * from "./string-match.ts";
+export * from "./surroundings.ts";
 export * from "./transport.ts";
 export * from "./xxhash64.ts";

@@ -90,6 +90,8 @@ export interface DownstreamConnection extends Connection {
     readonly name: string;
     readonly statPrefix: string;
     readonly direction: "UNSPECIFIED" | "INBOUND" | "OUTBOUND";
+    /** `{ filter_metadata: { … } }` */
+    readonly metadata?: unknown;
   };
   /** When it was accepted, epoch milliseconds. */
   readonly startTime: number;

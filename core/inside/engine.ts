@@ -10,6 +10,7 @@ import {
   type RuntimeValue,
   type Service,
   type Slot,
+  surroundings,
   type TransportFactory,
 } from "@tsproxy/sdk";
 import type { FilterChainConfig, ListenerConfig, Refusal, RuntimeConfig } from "../protocol.ts";
@@ -35,6 +36,9 @@ export interface EngineOptions {
   readonly role: "worker" | "control" | "canary";
   readonly worker: number;
   readonly node: { readonly id: string; readonly cluster: string; readonly address?: string };
+  /** For access logs. */
+  readonly hostname?: string;
+  readonly environment?: Readonly<Record<string, string>>;
 }
 
 interface ServiceUse {
@@ -86,6 +90,8 @@ export class Engine {
     options: EngineOptions,
   ) {
     this.#role = options.role;
+    surroundings.hostname = options.hostname ?? "";
+    surroundings.environment = options.environment ?? {};
     this.host = new Host(call);
     this.#io = new Io(ring);
     this.#wheel = new TimerWheel(

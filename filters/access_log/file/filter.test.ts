@@ -90,11 +90,11 @@ it("refuses two formats at once", () => {
 
 it("warns of a command that has no data here", () => {
   const cx = new TestContext();
-  cx.setup(file, { path: "/log", format: "%DOWNSTREAM_TLS_VERSION%" });
+  cx.setup(file, { path: "/log", format: "%TLS_JA3_FINGERPRINT%" });
   expect(cx.logged).toEqual([
     expect.objectContaining({
       level: "warn",
-      message: expect.stringContaining("DOWNSTREAM_TLS_VERSION"),
+      message: expect.stringContaining("TLS_JA3_FINGERPRINT"),
     }),
   ]);
 });

@@ -22,6 +22,18 @@ export class Info implements StreamInfo {
   upstreamLocalAddress: Address | undefined = undefined;
   upstreamTransportFailure = "";
   upstreamProtocol: string | undefined = undefined;
+  upstreamConnectBegin = -1;
+  upstreamConnectEnd = -1;
+  upstreamHandshakeEnd = -1;
+  upstreamTxBegin = -1;
+  upstreamTxEnd = -1;
+  upstreamRxEnd = -1;
+  downstreamTxBegin = -1;
+  cluster: StreamInfo["cluster"] = undefined;
+  host: StreamInfo["host"] = undefined;
+  upstreamConnectionId: number | undefined = undefined;
+  upstreamTls: StreamInfo["upstreamTls"] = undefined;
+  healthCheck = false;
   attempts = 0;
   connectionId = 0;
   downstreamRemoteAddress = NOWHERE;
@@ -46,6 +58,18 @@ export class Info implements StreamInfo {
     this.upstreamLocalAddress = undefined;
     this.upstreamTransportFailure = "";
     this.upstreamProtocol = undefined;
+    this.upstreamConnectBegin = -1;
+    this.upstreamConnectEnd = -1;
+    this.upstreamHandshakeEnd = -1;
+    this.upstreamTxBegin = -1;
+    this.upstreamTxEnd = -1;
+    this.upstreamRxEnd = -1;
+    this.downstreamTxBegin = -1;
+    this.cluster = undefined;
+    this.host = undefined;
+    this.upstreamConnectionId = undefined;
+    this.upstreamTls = undefined;
+    this.healthCheck = false;
     this.attempts = 0;
   }
 }

@@ -1,5 +1,6 @@
 // Hot path: one a filter and stream.
 import {
+  type DownstreamConnection,
   type HeaderMap,
   type HttpStream,
   type Reply,
@@ -67,6 +68,9 @@ export class StreamView implements HttpStream, Responder {
   }
   get serverName(): string {
     return this.#stream.serverName;
+  }
+  get downstream(): DownstreamConnection | undefined {
+    return this.#ended ? undefined : this.#stream.downstream;
   }
   get routeMetadata(): Readonly<Record<string, unknown>> | undefined {
     return this.#stream.routeMetadata;

@@ -2,6 +2,7 @@
 import {
   type Chunk,
   type DecodeError,
+  type DownstreamConnection,
   type Generation,
   type HeaderMap,
   type HttpFilter,
@@ -331,8 +332,8 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   get routeMetadata(): Readonly<Record<string, unknown>> | undefined {
     return this.#route?.routeMetadata;
   }
-  get upstreamProtocol(): string | undefined {
-    return this.info.upstreamProtocol;
+  get downstream(): DownstreamConnection {
+    return this.#connection.connection;
   }
   get virtualClusterName(): string | undefined {
     return this.info.virtualCluster?.name;
@@ -508,6 +509,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.#responded = true;
     this.response = headers;
     this.#touch();
+    this.info.downstreamTxBegin = this.#activeAt - this.#startedAt;
     const { status } = headers;
     this.info.responseCode = status;
     const requestId =

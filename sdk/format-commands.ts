@@ -1,0 +1,503 @@
+// Hot path: each command runs once a line, test/bench/access-log.ts.
+import { logTypeOf } from "./access-log-filter.ts";
+import { compileDateFormat, isoTime } from "./date-format.ts";
+import type { Command, FormatSource, FormatValue } from "./format.ts";
+import { cut, type Make, nonEmpty, plain } from "./format-make.ts";
+import { tlsCommands } from "./format-tls.ts";
+import { GRPC_STATUS_NAMES, grpcStatusOf, isGrpcRequest } from "./grpc-status.ts";
+import { type HeaderMap, type HeaderName, headerName } from "./headers.ts";
+import type { StreamInfo } from "./http.ts";
+import { valueAt } from "./metadata-match.ts";
+import { type Address, formatAddress } from "./network.ts";
+import { FLAG_NAMES } from "./response-flags.ts";
+import { surroundings } from "./surroundings.ts";
+
+/** Undefined: there is no such command, or nothing collects its data. */
+export function commandOf(name: string): Make | undefined {
+  return Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
+}
+
+// ---- headers
+
+function header(of: (source: FormatSource) => HeaderMap | undefined): Make {
+  return (parameter, length, text) => {
+    const [first, second] = headerNames(parameter);
+    return (source) => {
+      const headers = of(source);
+      if (headers === undefined) return undefined;
+      const value =
+        read(headers, source, first) ??
+        (second === undefined ? undefined : read(headers, source, second));
+      return value === undefined ? undefined : cut(text.read(value), length);
+    };
+  };
+}
+
+type HeaderKey = HeaderName | ":method" | ":path" | ":authority" | ":scheme" | ":status";
+
+function headerNames(parameter: string | undefined): [HeaderKey, HeaderKey | undefined] {
+  const [first, second, more] = (parameter ?? "").split("?");
+  if (more !== undefined) throw new TypeError("takes a name and at most one other, X?Y");
+  return [headerKey(first ?? ""), second === undefined ? undefined : headerKey(second)];
+}
+
+function headerKey(name: string): HeaderKey {
+  const lower = name.toLowerCase();
+  if (lower === ":method" || lower === ":path" || lower === ":scheme" || lower === ":status")
+    return lower;
+  if (lower === ":authority" || lower === "host") return ":authority";
+  return headerName(name);
+}
+
+function read(headers: HeaderMap, source: FormatSource, key: HeaderKey): string | undefined {
+  if (typeof key !== "string") return headers.get(key);
+  if (headers === source.request) {
+    const request = source.request;
+    if (key === ":method") return request.method;
+    if (key === ":path") return request.path;
+    if (key === ":scheme") return request.scheme;
+    if (key === ":authority") return request.authority;
+    return undefined;
+  }
+  return headers === source.response && key === ":status"
+    ? String(source.response.status)
+    : undefined;
+}
+
+/** Envoy's `byteSize`: names and values, those of HTTP/2's pseudo headers among them, whatever the protocol. */
+function sizeOf(headers: HeaderMap): number {
+  let size = 0;
+  for (const [name, value] of headers) {
+    size += (name.toLowerCase() === "host" ? ":authority".length : name.length) + value.length;
+  }
+  return size;
+}
+
+function requestSize({ request }: FormatSource): number {
+  if (request === undefined) return 0;
+  const { method, path, scheme } = request;
+  const pseudo = method.length + path.length + scheme.length + ":method:path:scheme".length;
+  return sizeOf(request) + pseudo;
+}
+
+function responseSize({ response }: FormatSource): number {
+  return response === undefined ? 0 : sizeOf(response) + ":status200".length;
+}
+
+// ---- times
+
+const happened = (ms: number): number | undefined => (ms < 0 ? undefined : Math.floor(ms));
+const between = (from: number, to: number): number | undefined =>
+  from < 0 || to < 0 ? undefined : Math.max(0, Math.floor(to) - Math.floor(from));
+
+/** Points in time that %COMMON_DURATION% counts between: milliseconds from the start, -1 if it has not come. */
+const POINTS: Readonly<Record<string, (info: StreamInfo) => number>> = {
+  DS_RX_BEG: () => 0,
+  DS_RX_END: (i) => i.requestDuration,
+  US_CX_BEG: (i) => i.upstreamConnectBegin ?? -1,
+  US_CX_END: (i) => i.upstreamConnectEnd ?? -1,
+  US_HS_END: (i) => i.upstreamHandshakeEnd ?? -1,
+  US_TX_BEG: (i) => i.upstreamTxBegin ?? -1,
+  US_TX_END: (i) => i.upstreamTxEnd ?? -1,
+  US_RX_BEG: (i) => i.responseDuration,
+  US_RX_END: (i) => i.upstreamRxEnd ?? -1,
+  DS_TX_BEG: (i) => i.downstreamTxBegin ?? -1,
+  DS_TX_END: (i) => i.duration,
+};
+const never = () => -1;
+const PER_MS: Readonly<Record<string, number>> = { ms: 1, us: 1e3, ns: 1e6 };
+
+/** `COMMON_DURATION(START:END:PRECISION)`. Filters may know other points than these; nobody sets one here. */
+const commonDuration: Make = (parameter, length) => {
+  if (length !== undefined) throw new TypeError("takes no length");
+  const [from = "", to = "", unit = "", more] = (parameter ?? "").split(":");
+  const scale = Object.hasOwn(PER_MS, unit) ? PER_MS[unit]! : undefined;
+  if (from === "" || to === "" || more !== undefined || scale === undefined)
+    throw new TypeError("takes START:END:PRECISION, the last of them ms, us or ns");
+  const start = Object.hasOwn(POINTS, from) ? POINTS[from]! : never;
+  const end = Object.hasOwn(POINTS, to) ? POINTS[to]! : never;
+  return ({ info }) => {
+    const began = start(info);
+    const ended = end(info);
+    return began < 0 || ended < began ? undefined : Math.floor((ended - began) * scale);
+  };
+};
+
+function startTime(time: (source: FormatSource) => number, local: boolean): Make {
+  return (parameter, length) => {
+    if (length !== undefined) throw new TypeError("takes no length");
+    const format = parameter ?? "";
+    if (local) {
+      const print = compileDateFormat(format === "" ? "%Y-%m-%dT%H:%M:%E3S%z" : format, "local");
+      return (source) => print(time(source));
+    }
+    if (format === "") return (source) => isoTime(time(source));
+    const print = compileDateFormat(format);
+    return (source) => print(time(source));
+  };
+}
+
+// ---- addresses
+
+const ipOf = (address: Address): string => address.path ?? address.ip;
+const portOf = (address: Address): number | undefined =>
+  address.path === undefined ? address.port : undefined;
+
+/** `%X%`, `%X_WITHOUT_PORT%`, `%X_PORT%` and `%X_ENDPOINT_ID%` of one address. */
+function address(
+  name: string,
+  of: (source: FormatSource) => Address | undefined,
+): Record<string, Make> {
+  const take =
+    (pick: (address: Address) => FormatValue): Command =>
+    (source) => {
+      const value = of(source);
+      return value === undefined ? undefined : pick(value);
+    };
+  return {
+    [name]: plain(take(formatAddress)),
+    [`${name}_WITHOUT_PORT`]: plain(take(ipOf)),
+    [name.replace(/_ADDRESS$/, "_PORT")]: plain(take(portOf)),
+    // Listeners within the proxy have endpoints; sockets do not.
+    [`${name}_ENDPOINT_ID`]: plain(take(() => "")),
+  };
+}
+
+// ---- metadata
+
+/** Values below a namespace: `ns:key:inner`. */
+function metadata(of: (source: FormatSource, namespace: string) => unknown): Make {
+  return (parameter, length, text) => {
+    const [namespace = "", ...path] = (parameter ?? "").split(":");
+    if (namespace === "") throw new TypeError("takes a namespace, and keys after colons");
+    return (source) => printValue(valueAt(of(source, namespace), path), length, text.write);
+  };
+}
+
+/** In a JSON line an object stays an object. */
+function printValue(
+  value: unknown,
+  length: number | undefined,
+  write: (text: string) => string,
+): FormatValue {
+  if (value === undefined || value === null) return undefined;
+  if (typeof value === "string") return cut(write(value), length);
+  if (length === undefined) {
+    if (typeof value === "number" || typeof value === "boolean") return value;
+    // A header holds bytes, and JSON may hold any text.
+    const text = JSON.stringify(value);
+    return write(text) === text ? (value as object) : write(text);
+  }
+  return cut(write(JSON.stringify(value)), length);
+}
+
+const own = (values: unknown, key: string): unknown =>
+  typeof values === "object" && values !== null && Object.hasOwn(values, key)
+    ? (values as Record<string, unknown>)[key]
+    : undefined;
+const filterMetadata = (message: unknown, namespace: string): unknown =>
+  own(own(message, "filter_metadata"), namespace);
+
+const METADATA: Readonly<Record<string, Make>> = {
+  DYNAMIC: metadata(
+    (s, namespace) => s.metadata?.get(namespace) ?? s.downstream?.metadata?.get(namespace),
+  ),
+  ROUTE: metadata((s, namespace) => own(s.routeMetadata, namespace)),
+  CLUSTER: metadata((s, namespace) => filterMetadata(s.info.cluster?.metadata, namespace)),
+  UPSTREAM_HOST: metadata((s, namespace) => filterMetadata(s.info.host?.metadata, namespace)),
+  VIRTUAL_HOST: metadata((s, namespace) => own(s.virtualHostMetadata, namespace)),
+  LISTENER: metadata((s, namespace) => filterMetadata(s.downstream?.listener.metadata, namespace)),
+};
+
+const anyMetadata: Make = (parameter, length, text) => {
+  const colon = (parameter ?? "").indexOf(":");
+  const type = (parameter ?? "").slice(0, colon < 0 ? undefined : colon);
+  if (!Object.hasOwn(METADATA, type))
+    throw new TypeError(`"${type}" is not one of ${Object.keys(METADATA).join(", ")}`);
+  return METADATA[type]!(colon < 0 ? undefined : parameter?.slice(colon + 1), length, text);
+};
+
+/** `FILTER_STATE(key)`, `(key:PLAIN)`, `(key:TYPED)`, `(key:FIELD:name)`. */
+const filterState: Make = (parameter, length, text) => {
+  const [key = "", form = "TYPED", field = ""] = (parameter ?? "").split(":");
+  if (key === "") throw new TypeError("takes a key");
+  if (form !== "PLAIN" && form !== "TYPED" && !(form === "FIELD" && field !== ""))
+    throw new TypeError(`"${form}" is not PLAIN, TYPED or FIELD:name`);
+  return ({ filterState }) => {
+    const value = filterState?.get(key);
+    if (value === undefined) return undefined;
+    return printValue(form === "FIELD" ? own(value, field) : value, length, text.write);
+  };
+};
+
+// ---- paths
+
+function queryAt(path: string): number {
+  const at = path.indexOf("?");
+  return at < 0 ? path.length : at;
+}
+
+const ORIGINAL_PATH = headerName("x-envoy-original-path");
+const REQUEST_ID = headerName("x-request-id");
+
+/** `PATH(WQ|NQ:ORIG|PATH|ORIG_OR_PATH)` */
+const path: Make = (parameter, length, text) => {
+  const [query = "", which = "ORIG_OR_PATH"] = (parameter ?? "").split(":");
+  if (!["", "WQ", "NQ"].includes(query)) throw new TypeError(`"${query}" is not WQ or NQ`);
+  if (!["ORIG", "PATH", "ORIG_OR_PATH"].includes(which)) {
+    throw new TypeError(`"${which}" is not ORIG, PATH or ORIG_OR_PATH`);
+  }
+  return ({ request }) => {
+    if (request === undefined) return undefined;
+    const original = which === "PATH" ? undefined : request.get(ORIGINAL_PATH);
+    const value = original ?? (which === "ORIG" ? undefined : request.path);
+    if (value === undefined) return undefined;
+    return cut(text.read(query === "NQ" ? value.slice(0, queryAt(value)) : value), length);
+  };
+};
+
+const requestWithoutQuery: Make = (parameter, length, text) => {
+  const [first, second] = headerNames(parameter);
+  return (source) => {
+    const request = source.request;
+    if (request === undefined) return undefined;
+    const value =
+      read(request, source, first) ??
+      (second === undefined ? undefined : read(request, source, second));
+    return value === undefined ? undefined : cut(text.read(value.slice(0, queryAt(value))), length);
+  };
+};
+
+const queryParameter: Make = (parameter, length, text) => {
+  if (parameter === undefined || parameter === "")
+    throw new TypeError("takes the name of a parameter");
+  return ({ request }) => {
+    if (request === undefined) return undefined;
+    const path = request.path;
+    for (const pair of path.slice(queryAt(path) + 1).split("&")) {
+      const equals = pair.indexOf("=");
+      if (percentDecode(equals < 0 ? pair : pair.slice(0, equals)) !== parameter) continue;
+      const value = equals < 0 ? "" : percentDecode(pair.slice(equals + 1));
+      return nonEmpty(cut(text.read(value), length));
+    }
+    return undefined;
+  };
+};
+
+/** `QUERY_PARAMS`, as on the wire; `QUERY_PARAMS(DECODED)`. */
+const queryParameters: Make = (parameter = "", length, text) => {
+  if (!["", "ORIG", "DECODED"].includes(parameter))
+    throw new TypeError(`"${parameter}" is not ORIG or DECODED`);
+  return ({ request }) => {
+    if (request === undefined) return undefined;
+    const { path } = request;
+    const query = path.slice(queryAt(path) + 1);
+    const value =
+      parameter === "DECODED"
+        ? query
+            .split("&")
+            .map((pair) => pair.split("=").map(percentDecode).join("="))
+            .join("&")
+        : query;
+    return nonEmpty(cut(text.read(value), length));
+  };
+};
+
+/** One char a byte, as header bytes are. What is no escape stays. */
+function percentDecode(text: string): string {
+  if (!text.includes("%")) return text;
+  return text.replace(/%([0-9a-fA-F]{2})/g, (_, hex: string) =>
+    String.fromCharCode(Number.parseInt(hex, 16)),
+  );
+}
+
+// ---- gRPC
+
+/** The names that gRPC's C++ library has for them. */
+const CAMEL_NAMES = GRPC_STATUS_NAMES.map((name) =>
+  name === "OK"
+    ? name
+    : name === "CANCELLED"
+      ? "Canceled"
+      : name
+          .split("_")
+          .map((word) => word[0] + word.slice(1).toLowerCase())
+          .join(""),
+);
+
+const grpc: Make = (parameter, length) => {
+  if (length !== undefined) throw new TypeError("takes no length");
+  const style = parameter === undefined || parameter === "" ? "CAMEL_STRING" : parameter;
+  if (!["CAMEL_STRING", "SNAKE_STRING", "NUMBER"].includes(style))
+    throw new TypeError(`"${style}" is not CAMEL_STRING, SNAKE_STRING or NUMBER`);
+  const names = style === "SNAKE_STRING" ? GRPC_STATUS_NAMES : CAMEL_NAMES;
+  return (source) => {
+    if (source.request === undefined || !isGrpcRequest(source.request)) return undefined;
+    const code = grpcStatusOf(source);
+    if (code === undefined || style === "NUMBER") return code;
+    return names[code] ?? String(code);
+  };
+};
+
+const details: Make = (parameter, length) => {
+  if (length !== undefined) throw new TypeError("takes no length");
+  if (parameter === "ALLOW_WHITESPACES") return ({ info }) => nonEmpty(info.responseCodeDetails);
+  return ({ info }) => {
+    const text = info.responseCodeDetails;
+    if (text === "") return undefined;
+    return text.includes(" ") ? text.replaceAll(" ", "_") : text;
+  };
+};
+
+const environment: Make = (parameter, length, text) => {
+  if (parameter === undefined || parameter === "") throw new TypeError("takes a name");
+  const { environment } = surroundings;
+  if (!Object.hasOwn(environment, parameter)) return () => undefined;
+  const value = cut(text.write(environment[parameter]!), length);
+  return () => nonEmpty(value);
+};
+
+/** `COALESCE({"operators": ["ROUTE_NAME", {"command": "REQ", "param": ":path", "max_length": 3}]})`: the first that has a value. */
+const coalesce: Make = (parameter, length, text) => {
+  const { operators } = JSON.parse(parameter ?? "") as { operators?: unknown };
+  if (!Array.isArray(operators) || operators.length === 0)
+    throw new TypeError('takes {"operators": [...]}');
+  const commands = operators.map((operator: unknown) => {
+    const spec = typeof operator === "string" ? { command: operator } : (operator as object);
+    const { command, param, max_length } = spec as Record<string, unknown>;
+    const make = typeof command === "string" ? commandOf(command) : undefined;
+    if (make === undefined) throw new TypeError(`${JSON.stringify(operator)} is not a command`);
+    const limit = typeof max_length === "number" ? max_length : undefined;
+    return make(typeof param === "string" ? param : undefined, limit, text);
+  });
+  return (source) => {
+    for (const command of commands) {
+      const value = command(source);
+      if (value === undefined) continue;
+      return length === undefined || typeof value === "object" ? value : cut(String(value), length);
+    }
+    return undefined;
+  };
+};
+
+/** RFC 9562 §5.4 without a cryptographic source: it tells lines apart and guards nothing. */
+function uuid(): string {
+  const part = (bits: number) =>
+    Math.floor(Math.random() * 2 ** bits)
+      .toString(16)
+      .padStart(bits / 4, "0");
+  const variant = (0x8000 + Math.floor(Math.random() * 0x4000)).toString(16);
+  return `${part(32)}-${part(16)}-4${part(12)}-${variant}-${part(48)}`;
+}
+
+const protocol: Command = ({ info, request }) =>
+  request === undefined ? undefined : info.protocol;
+const serverName: Command = (s) => nonEmpty(s.serverName ?? s.downstream?.serverName);
+
+const COMMANDS: Readonly<Record<string, Make>> = {
+  REQ: header((s) => s.request),
+  REQUEST_HEADER: header((s) => s.request),
+  RESP: header((s) => s.response),
+  RESPONSE_HEADER: header((s) => s.response),
+  TRAILER: header((s) => s.trailers),
+  RESPONSE_TRAILER: header((s) => s.trailers),
+  REQ_WITHOUT_QUERY: requestWithoutQuery,
+  PATH: path,
+  QUERY_PARAM: queryParameter,
+  QUERY_PARAMS: queryParameters,
+  REQUEST_HEADERS_BYTES: plain(requestSize),
+  RESPONSE_HEADERS_BYTES: plain(responseSize),
+  RESPONSE_TRAILERS_BYTES: plain((s) => (s.trailers === undefined ? 0 : sizeOf(s.trailers))),
+  START_TIME: startTime((s) => s.info.startTime, false),
+  START_TIME_LOCAL: startTime((s) => s.info.startTime, true),
+  EMIT_TIME: startTime(() => Date.now(), false),
+  EMIT_TIME_LOCAL: startTime(() => Date.now(), true),
+  PROTOCOL: plain(protocol),
+  UPSTREAM_PROTOCOL: plain((s) => nonEmpty(s.info.upstreamProtocol)),
+  RESPONSE_CODE: plain((s) => s.info.responseCode),
+  RESPONSE_CODE_DETAILS: details,
+  RESPONSE_FLAGS: plain(({ info: { flags } }) =>
+    flags.length === 0 ? "-" : flags.length === 1 ? flags[0] : flags.join(","),
+  ),
+  RESPONSE_FLAGS_LONG: plain(({ info: { flags } }) =>
+    flags.length === 0 ? "-" : flags.map((f) => FLAG_NAMES[f] ?? f).join(","),
+  ),
+  CUSTOM_FLAGS: plain(() => ""),
+  CONNECTION_TERMINATION_DETAILS: plain((s) => nonEmpty(s.info.connectionTerminationDetails)),
+  BYTES_RECEIVED: plain((s) => s.info.bytesReceived),
+  BYTES_SENT: plain((s) => s.info.bytesSent),
+  DURATION: plain((s) => happened(s.info.duration)),
+  REQUEST_DURATION: plain((s) => happened(s.info.requestDuration)),
+  REQUEST_TX_DURATION: plain((s) => happened(s.info.upstreamTxEnd ?? -1)),
+  RESPONSE_DURATION: plain((s) => happened(s.info.responseDuration)),
+  RESPONSE_TX_DURATION: plain((s) => between(s.info.responseDuration, s.info.duration)),
+  // Measured for HTTP/3 alone.
+  ROUNDTRIP_DURATION: plain(() => undefined),
+  COMMON_DURATION: commonDuration,
+  ROUTE_NAME: plain((s) => nonEmpty(s.info.routeName)),
+  VIRTUAL_CLUSTER_NAME: plain((s) => nonEmpty(s.virtualClusterName)),
+  FILTER_CHAIN_NAME: plain((s) => nonEmpty(s.filterChainName ?? s.downstream?.filterChainName)),
+  LISTENER_NAME: plain((s) => nonEmpty(s.downstream?.listener.name)),
+  UPSTREAM_CLUSTER: plain((s) => s.info.cluster?.observabilityName ?? nonEmpty(s.info.clusterName)),
+  UPSTREAM_CLUSTER_RAW: plain((s) => nonEmpty(s.info.clusterName)),
+  UPSTREAM_REQUEST_ATTEMPT_COUNT: plain((s) => s.info.attempts),
+  UPSTREAM_TRANSPORT_FAILURE_REASON: plain((s) =>
+    nonEmpty(s.info.upstreamTransportFailure)?.replaceAll(" ", "_"),
+  ),
+  DOWNSTREAM_TRANSPORT_FAILURE_REASON: plain((s) =>
+    nonEmpty(s.info.downstreamTransportFailure)?.replaceAll(" ", "_"),
+  ),
+  UPSTREAM_HOST_NAME: plain(({ info: { host, upstreamHost } }) =>
+    host === undefined ? undefined : host.hostname || (upstreamHost && formatAddress(upstreamHost)),
+  ),
+  UPSTREAM_HOST_NAME_WITHOUT_PORT: plain(({ info: { host, upstreamHost } }) =>
+    host === undefined
+      ? undefined
+      : host.hostname.replace(/:\d+$/, "") || (upstreamHost && ipOf(upstreamHost)),
+  ),
+  UPSTREAM_CONNECTION_ID: plain((s) => s.info.upstreamConnectionId),
+  UPSTREAM_SERVER_NAME: plain((s) => nonEmpty(s.info.upstreamTls?.serverName)),
+  ...address("UPSTREAM_REMOTE_ADDRESS", (s) => s.info.upstreamHost),
+  ...address("UPSTREAM_LOCAL_ADDRESS", (s) => s.info.upstreamLocalAddress),
+  ...address("DOWNSTREAM_REMOTE_ADDRESS", (s) => s.info.downstreamRemoteAddress),
+  ...address("DOWNSTREAM_DIRECT_REMOTE_ADDRESS", (s) => s.info.downstreamDirectAddress),
+  ...address("DOWNSTREAM_LOCAL_ADDRESS", (s) => s.info.downstreamLocalAddress),
+  ...address("DOWNSTREAM_DIRECT_LOCAL_ADDRESS", (s) => s.info.downstreamLocalAddress),
+  UPSTREAM_HOST: plain(({ info: { upstreamHost } }) => upstreamHost && formatAddress(upstreamHost)),
+  ...tlsCommands("DOWNSTREAM", (s) => s.downstream?.tls),
+  ...tlsCommands("UPSTREAM", (s) => s.info.upstreamTls),
+  CONNECTION_ID: plain((s) => s.info.connectionId),
+  STREAM_ID: plain((s) => s.request?.get(REQUEST_ID)),
+  UNIQUE_ID: plain(uuid),
+  TRACE_ID: plain((s) => nonEmpty(s.traceId)),
+  SPAN_ID: plain((s) => nonEmpty(s.spanId)),
+  REQUESTED_SERVER_NAME: plain(serverName),
+  DYNAMIC_METADATA: METADATA.DYNAMIC!,
+  CLUSTER_METADATA: METADATA.CLUSTER!,
+  UPSTREAM_METADATA: METADATA.UPSTREAM_HOST!,
+  METADATA: anyMetadata,
+  FILTER_STATE: filterState,
+  GRPC_STATUS: grpc,
+  GRPC_STATUS_NUMBER: (parameter, length, text) => {
+    if (parameter !== undefined) throw new TypeError("takes no parameter");
+    return grpc("NUMBER", length, text);
+  },
+  // Envoy prints an empty value here, not a missing one, for an answer that was not its own.
+  LOCAL_REPLY_BODY: (_parameter, length, text) => (s) =>
+    cut(text.write(s.localReplyBody ?? ""), length),
+  ACCESS_LOG_TYPE: plain(logTypeOf),
+  HOSTNAME: plain(() => nonEmpty(surroundings.hostname)),
+  ENVIRONMENT: environment,
+  COALESCE: coalesce,
+};
+
+/** Commands of Envoy's whose data nothing here collects. */
+export const UNSUPPORTED = new RegExp(
+  "^(?:CEL|UPSTREAM_FILTER_STATE|UPSTREAM_CONNECTION_POOL_READY_DURATION|" +
+    "UPSTREAM_HOSTS_ATTEMPTED(?:_WITHOUT_PORT)?|UPSTREAM_HOST_NAMES_ATTEMPTED(?:_WITHOUT_PORT)?|UPSTREAM_CONNECTION_IDS_ATTEMPTED|" +
+    "(?:UPSTREAM|DOWNSTREAM)_DETECTED_CLOSE_TYPE|(?:UPSTREAM|DOWNSTREAM)_LOCAL_CLOSE_REASON|" +
+    "DOWNSTREAM_CX_RTT|DOWNSTREAM_HANDSHAKE_DURATION|ROUTE_RESOLUTION_COUNT|ROUTE_RESOLUTION_TIME_US|" +
+    "TLS_JA3_FINGERPRINT|TLS_JA4_FINGERPRINT|DYNAMIC_MODULE|" +
+    "(?:UPSTREAM|DOWNSTREAM)_PEER_(?:CHAIN|ISSUER)_\\w+|" +
+    "(?:DOWNSTREAM|UPSTREAM)_(?:WIRE|HEADER|DECOMPRESSED_HEADER)_BYTES_(?:SENT|RECEIVED))$",
+);
