@@ -170,7 +170,7 @@ describe("a response body", () => {
     body("hello", false);
     events.last.encoder.reset();
     expect(connection.take().endsWith("5\r\nhello\r\n")).toBe(true);
-    expect(connection.closed).toBe("flush");
+    expect(events.take().at(-1)).toBe("idle end");
   });
 
   it("that is given up and has no framing ends with RST, so that it does not look complete", () => {

@@ -398,9 +398,11 @@ export class Http1Server implements ServerCodec {
   }
 
   onStreamReset(stream: ServerStream): void {
-    this.#close();
     // The end of a response without a length must not look like its natural end.
-    this.connection.close(stream.writer.mode === MODE.UNTIL_CLOSE ? "reset" : "flush");
+    if (stream.writer.mode === MODE.UNTIL_CLOSE) {
+      this.#close();
+      this.connection.close("reset");
+    } else this.#leave();
   }
 }
 

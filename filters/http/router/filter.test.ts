@@ -122,7 +122,7 @@ describe("an upstream that fails in the middle of its answer", () => {
     p.up.last.send("abc", false);
     p.up.last.break("connection_closed");
     expect(c.take()).toMatch(/\n\nabc$/);
-    expect(c.connection.open).toBe(false);
+    expect(c.connection.closed).toBe("delayed");
     expect(p.lines).toEqual([
       "200 UPE upstream_reset_after_response_started{protocol_error} 1 cl=up bs=3 br=0",
     ]);
@@ -164,7 +164,7 @@ describe("the route timeout", () => {
     const c = p.connect().get("/");
     p.up.last.respond(200, {});
     p.cx.clock.advance(500);
-    expect(c.connection.open).toBe(false);
+    expect(c.connection.closed).toBe("delayed");
     expect(p.lines).toEqual(["200 UT response_timeout 1 cl=up bs=0 br=0"]);
   });
 

@@ -158,6 +158,11 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.close();
   }
 
+  /** A response is cut: the client may take what it got of it before the connection is gone. */
+  onCut(): void {
+    this.#lingers = true;
+  }
+
   #takeRuntime(runtime: Runtime): void {
     this.#moveGauges(runtime);
     this.#runtime = runtime;

@@ -354,7 +354,7 @@ describe("filters", () => {
     p.up.last.respond(200, { "content-length": "4" });
     p.up.last.send("ab", false);
     expect(c.take()).toContain("HTTP/1.1 200");
-    expect(c.connection.open).toBe(false);
+    expect(c.connection.closed).toBe("delayed");
     expect(p.up.last.wasReset).toBe(true);
   });
 
@@ -618,7 +618,7 @@ describe("timeouts", () => {
     const c = p.connect().get("/");
     p.up.last.respond(200, { "content-length": "9" });
     p.cx.clock.advance(1001);
-    expect(c.connection.open).toBe(false);
+    expect(c.connection.closed).toBe("delayed");
     expect(p.up.last.wasReset).toBe(true);
   });
 

@@ -465,6 +465,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.info.responseCodeDetails = details;
     this.#runtime.stats.rqTxReset.inc();
     this.#stopTerminal();
+    this.#connection.onCut();
     this.#encoder.reset();
     this.#finish();
   }
