@@ -16,6 +16,9 @@ export interface BuiltinOptions {
   readonly ring: SharedArrayBuffer;
   readonly stats: SharedArrayBuffer;
   readonly turns: SharedArrayBuffer;
+  readonly counts: SharedArrayBuffer;
+  /** What this isolate holds of the counts; whoever outlives it gives that back. */
+  readonly ledger: SharedArrayBuffer;
   /** Ends it when it hangs; without one, nobody does. */
   readonly watchdog?: Watchdog;
   /** Calls of the isolate: name and text (JSON, but for "append"). Those that ask for something get their answer at once. */
@@ -43,6 +46,8 @@ export class Builtin {
       share(options.ring),
       share(options.stats),
       share(options.turns),
+      share(options.counts),
+      share(options.ledger),
       callback(options.onCall),
       JSON.stringify({
         role,

@@ -1,6 +1,7 @@
 import { Builtin } from "./builtin.ts";
 import type { Change } from "./fleet.ts";
 import { createRing } from "./inside/ring.ts";
+import { COUNTS_BYTES, LEDGER_BYTES } from "./inside/shared-counts.ts";
 import { LocalServices } from "./local-services.ts";
 import type { ModuleSource, Refusal, RuntimeConfig } from "./protocol.ts";
 import type { CanaryStage } from "./rehearsal.ts";
@@ -130,6 +131,8 @@ export class Canary implements CanaryStage {
       ring: createRing(RING),
       stats: new SharedArrayBuffer(STATS_BYTES),
       turns: new SharedArrayBuffer(4),
+      counts: new SharedArrayBuffer(COUNTS_BYTES),
+      ledger: new SharedArrayBuffer(LEDGER_BYTES),
       // The threads will say and ask the same; here nothing takes effect, but what is asked is answered.
       onCall: (name, text) => services.call(name, text),
     });

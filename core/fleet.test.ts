@@ -5,7 +5,11 @@ import type { FromWorker, ListenerConfig, RuntimeConfig, ToWorker } from "./prot
 /** A thread that answers as a worker does, unless a test takes over. */
 class FakeThread implements Thread {
   readonly name: string;
-  readonly memory = { stats: new SharedArrayBuffer(8), beat: new SharedArrayBuffer(8) };
+  readonly memory = {
+    stats: new SharedArrayBuffer(8),
+    beat: new SharedArrayBuffer(8),
+    ledger: new SharedArrayBuffer(4),
+  };
   readonly got: ToWorker[] = [];
   readonly role: "worker" | "control";
   readonly index: number;

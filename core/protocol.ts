@@ -206,6 +206,9 @@ export interface WorkerStart {
   readonly stats: SharedArrayBuffer;
   /** Counts that all threads share (Int32Array). */
   readonly turns: SharedArrayBuffer;
+  /** Counts with limits (core/inside/shared-counts.ts), and what this thread holds of them. */
+  readonly counts: SharedArrayBuffer;
+  readonly ledger: SharedArrayBuffer;
   /** Beats (Int32Array): [turns, package index about to be entered + 1 or 0, milliseconds at entry]. */
   readonly beat: SharedArrayBuffer;
   readonly sizes: {

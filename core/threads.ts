@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { Worker } from "node:worker_threads";
 import type { StartThread } from "./fleet.ts";
 import { DEFAULT_SIZES, type RingSizes, TURNS } from "./inside/ring.ts";
+import { COUNTS_BYTES, giveBack, LEDGER_BYTES } from "./inside/shared-counts.ts";
 import type { FromWorker, WorkerStart } from "./protocol.ts";
 
 /** Cells for as many stats as a large config defines; untouched pages cost nothing. */
@@ -14,12 +15,15 @@ const CELLS_BYTES = 16 * 1024 * 1024;
 export interface ThreadMemory {
   readonly stats: SharedArrayBuffer;
   readonly beat: SharedArrayBuffer;
+  /** What it holds of the counts that all threads share. */
+  readonly ledger: SharedArrayBuffer;
 }
 
 /** Starts the proxy's worker threads. */
 export function threadStarter(start: Pick<WorkerStart, "prelude" | "node">): StartThread {
   const secret = randomBytes(32).toString("base64");
   const turns = new SharedArrayBuffer(TURNS * 4 + CELLS_BYTES);
+  const shared = new SharedArrayBuffer(COUNTS_BYTES);
   const sizes = ringSizes(process.env.TSPROXY_RING);
   const counts = new Int32Array(turns);
   for (let k = 0; k < TURNS; k++) counts[k] = Math.floor(Math.random() * 2 ** 31);
@@ -27,8 +31,18 @@ export function threadStarter(start: Pick<WorkerStart, "prelude" | "node">): Sta
     const memory = {
       stats: new SharedArrayBuffer(STATS_BYTES),
       beat: new SharedArrayBuffer(BEAT_BYTES),
+      ledger: new SharedArrayBuffer(LEDGER_BYTES),
     };
-    const workerData: WorkerStart = { ...start, ...memory, turns, secret, role, index, sizes };
+    const workerData: WorkerStart = {
+      ...start,
+      ...memory,
+      turns,
+      counts: shared,
+      secret,
+      role,
+      index,
+      sizes,
+    };
     const name = role === "control" ? "control" : `worker ${index}`;
     const worker = new Worker(new URL("./worker.ts", import.meta.url), { workerData, name });
     let reason = "it ended";
@@ -36,7 +50,10 @@ export function threadStarter(start: Pick<WorkerStart, "prelude" | "node">): Sta
     worker.on("error", (error: Error) => {
       reason = error.stack ?? error.message;
     });
-    worker.on("exit", () => events.onExit(reason));
+    worker.on("exit", () => {
+      giveBack(shared, memory.ledger);
+      events.onExit(reason);
+    });
     return {
       role,
       index,

@@ -4,6 +4,7 @@ import { Builtin } from "./builtin.ts";
 import { type Family, resolveName } from "./dns.ts";
 import { FileWriter } from "./file-writer.ts";
 import { createRing } from "./inside/ring.ts";
+import { giveBack } from "./inside/shared-counts.ts";
 import { RUNTIME_TOPIC } from "./inside/topics.ts";
 import { Watchdog } from "./isolate.ts";
 import { FileWatch, LocalServices } from "./local-services.ts";
@@ -97,6 +98,8 @@ class Worker {
       ring,
       stats: this.#start.stats,
       turns: this.#start.turns,
+      counts: this.#start.counts,
+      ledger: this.#start.ledger,
       watchdog: this.#watchdog,
       onCall: (name, text) => this.#onCall(name, text),
     });
@@ -395,6 +398,7 @@ class Worker {
     this.#sockets.destroy();
     this.#boxes.dispose();
     builtin.dispose();
+    giveBack(this.#start.counts, this.#start.ledger);
     const delay = REBUILD_MS[Math.min(this.#deaths++, REBUILD_MS.length - 1)]!;
     setTimeout(() => this.#rebuild(listeners), delay);
   }

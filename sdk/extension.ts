@@ -155,6 +155,18 @@ export interface Turns {
   next(): number;
 }
 
+/**
+ * A count that all workers share: exact, and what a worker holds is given back when its isolate is lost. Each call answers how
+ * many are held after it, so that of all workers one alone sees a limit reached.
+ */
+export interface SharedCount {
+  readonly value: number;
+  /** 0: `max` or more are held already, and nothing is taken. */
+  tryAcquire(max: number): number;
+  acquire(): number;
+  release(): number;
+}
+
 /** RE2 semantics (linear time). */
 export interface Regex {
   /** The whole text matches. */
@@ -221,6 +233,8 @@ export interface SetupContext {
   cell<T>(name: string, spec: CellSpec<T>): T;
   /** A count that all workers share and that outlives reloads: who takes the next turn. */
   turns(name: string): Turns;
+  /** The one count of that name in the process. Names are never given back. */
+  sharedCount(name: string): SharedCount;
   /** An operation of core outside the isolate: `dns.resolve`, `core.stats`, … JSON in and out. */
   operation(name: string, args: unknown): Promise<unknown>;
   /** Called when the generation ends. */

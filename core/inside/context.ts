@@ -17,6 +17,7 @@ import type {
   Regex,
   Runtime,
   SetupContext,
+  SharedCount,
   Slot,
   Stats,
   Timer,
@@ -31,6 +32,7 @@ import type { FileTable } from "./files.ts";
 import type { Host } from "./host.ts";
 import { compileRegex } from "./regex.ts";
 import type { Registry, Scope } from "./registry.ts";
+import type { SharedCounts } from "./shared-counts.ts";
 import { ScopedStats, type StatsTable } from "./stats.ts";
 import type { TimerWheel } from "./timers.ts";
 import type { Topics } from "./topics.ts";
@@ -53,6 +55,7 @@ export interface Surroundings {
   readonly turns: Int32Array;
   /** Shared by all workers as well; undefined in the canary, whose cells are its own. */
   readonly cells: CellHeap | undefined;
+  readonly counts: SharedCounts;
   /** Promises that hold the present preparation back. */
   waits: { readonly settled: Promise<unknown>; readonly what: string }[];
 }
@@ -196,6 +199,10 @@ export class Context implements SetupContext {
     for (let k = 0; k < name.length; k++) hash = Math.imul(hash ^ name.charCodeAt(k), 0x01000193);
     const at = (hash ^ (hash >>> 16)) & (turns.length - 1);
     return { next: () => Atomics.add(turns, at, 1) >>> 0 };
+  }
+
+  sharedCount(name: string): SharedCount {
+    return this.#around.counts.of(name);
   }
 
   operation(name: string, args: unknown): Promise<unknown> {

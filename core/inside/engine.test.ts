@@ -15,6 +15,7 @@ import { expect, test } from "vitest";
 import type { ListenerConfig, RuntimeConfig } from "../protocol.ts";
 import { Engine } from "./engine.ts";
 import { COMMAND, createRing, EVENT, HOW, WORD } from "./ring.ts";
+import { COUNTS_BYTES, LEDGER_BYTES } from "./shared-counts.ts";
 
 /** Core's side of the ring, by hand: what a test pushes, and what the engine commands. */
 class Driver {
@@ -38,6 +39,8 @@ class Driver {
       this.ring,
       new SharedArrayBuffer(8 * 20_000),
       new SharedArrayBuffer(64),
+      new SharedArrayBuffer(COUNTS_BYTES),
+      new SharedArrayBuffer(LEDGER_BYTES),
       (name, text) => void this.told.push({ name, value: JSON.parse(text) }),
       { role: "worker", worker: 0, node: { id: "", cluster: "" } },
     );

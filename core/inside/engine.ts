@@ -24,6 +24,7 @@ import type { NetworkChainRun } from "./network-chain.ts";
 import { type Place, Registry, type SlotState } from "./registry.ts";
 import { CLOSED_FLAG, EVENT, SOCKET_ERRORS, TURNS, WORD } from "./ring.ts";
 import { type ParkedDescription, Sandboxes } from "./sandboxes.ts";
+import { SharedCounts } from "./shared-counts.ts";
 import { ScopedStats, StatsTable } from "./stats.ts";
 import { TimerWheel } from "./timers.ts";
 import { RUNTIME_TOPIC, Topics } from "./topics.ts";
@@ -86,6 +87,8 @@ export class Engine {
     ring: SharedArrayBuffer,
     cells: SharedArrayBuffer,
     turns: SharedArrayBuffer,
+    counts: SharedArrayBuffer,
+    ledger: SharedArrayBuffer,
     call: HostCall,
     options: EngineOptions,
   ) {
@@ -128,6 +131,9 @@ export class Engine {
       clusters,
       turns: new Int32Array(turns, 0, Math.min(TURNS, turns.byteLength / 4)),
       cells: turns.byteLength > TURNS * 4 ? new CellHeap(turns, TURNS * 4) : undefined,
+      counts: new SharedCounts(counts, ledger, () =>
+        this.host.log("warn", "the table of shared counts is full: new ones count by worker", {}),
+      ),
       waits: [],
     };
     this.registry.contextMaker = (scope) => new Context(this.#around, scope);

@@ -8,10 +8,20 @@ export function init(
   ring: SharedArrayBuffer,
   cells: SharedArrayBuffer,
   turns: SharedArrayBuffer,
+  counts: SharedArrayBuffer,
+  ledger: SharedArrayBuffer,
   call: (name: string, text: string) => string | void,
   options: string,
 ): void {
-  engine = new Engine(ring, cells, turns, call, JSON.parse(options) as EngineOptions);
+  engine = new Engine(
+    ring,
+    cells,
+    turns,
+    counts,
+    ledger,
+    call,
+    JSON.parse(options) as EngineOptions,
+  );
 }
 
 export function run(count: number): number {

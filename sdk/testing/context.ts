@@ -9,6 +9,7 @@ import type {
   LogFields,
   Regex,
   SetupContext,
+  SharedCount,
   Slot,
   Timer,
   Turns,
@@ -260,6 +261,20 @@ export class TestContext implements SetupContext {
         return turn;
       },
     };
+  }
+  readonly #counts = new Map<string, SharedCount>();
+  sharedCount(name: string): SharedCount {
+    let held = 0;
+    const count = this.#counts.get(name) ?? {
+      get value() {
+        return held;
+      },
+      tryAcquire: (max) => (held < max ? ++held : 0),
+      acquire: () => ++held,
+      release: () => --held,
+    };
+    this.#counts.set(name, count);
+    return count;
   }
   waitFor(settled: Promise<unknown>): void {
     this.waits.push(settled);

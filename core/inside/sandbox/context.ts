@@ -9,6 +9,7 @@ import type {
   Regex,
   Runtime,
   SetupContext,
+  SharedCount,
   Slot,
   Stats,
   Timer,
@@ -105,6 +106,9 @@ export class SandboxContext implements SetupContext {
   }
   turns(): Turns {
     return unavailable("cx.turns");
+  }
+  sharedCount(): SharedCount {
+    return unavailable("cx.sharedCount");
   }
   file(): FileSink {
     return unavailable("cx.file");
