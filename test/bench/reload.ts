@@ -37,10 +37,15 @@ process.exit(load.failures.length === 0 ? 0 : 1);
 async function measure(what: Edited, edits: number): Promise<number[]> {
   const took: number[] = [];
   for (let n = 0; n < edits; n++) {
+    if (n > 0 && n % 100 === 0) console.log(`${what}: ${n} edits, memory ${grown()} MiB above the start`);
     const version = bench.edit(what);
     took.push(await load.untilAllWorkers(WORKERS, (seen) => seen[what] === version));
   }
   return took;
+}
+
+function grown(): string {
+  return ((bench.proxy.rss() - memory) / 2 ** 20).toFixed(0);
 }
 
 function report(what: Edited, took: readonly number[]): void {
@@ -48,9 +53,8 @@ function report(what: Edited, took: readonly number[]): void {
   const at = (quantile: number) =>
     sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * quantile))] ?? NaN;
   const figures = [0.5, 0.95, 0.99].map((q) => `p${q * 100} ${at(q).toFixed(0)}`).join(", ");
-  const grown = (bench.proxy.rss() - memory) / 2 ** 20;
   console.log(
     `${what}: ${took.length} edits, save -> all workers in ms: ${figures}, max ${at(1).toFixed(0)}; ` +
-      `memory ${grown.toFixed(0)} MiB above the start`,
+      `memory ${grown()} MiB above the start`,
   );
 }
