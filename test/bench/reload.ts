@@ -32,12 +32,19 @@ console.log(
   `${load.requests} requests (${Math.round((load.requests - atStart) / seconds)}/s), ${load.failures.length} failed`,
 );
 for (const failure of load.failures.slice(0, 5)) console.log(`failed: ${JSON.stringify(failure)}`);
+if (load.failures.length > 0)
+  for (const line of bench.proxy.output
+    .split("\n")
+    .filter((l) => l.includes("fault:"))
+    .slice(-5))
+    console.log(line);
 process.exit(load.failures.length === 0 ? 0 : 1);
 
 async function measure(what: Edited, edits: number): Promise<number[]> {
   const took: number[] = [];
   for (let n = 0; n < edits; n++) {
-    if (n > 0 && n % 100 === 0) console.log(`${what}: ${n} edits, memory ${grown()} MiB above the start`);
+    if (n > 0 && n % 100 === 0)
+      console.log(`${what}: ${n} edits, memory ${grown()} MiB above the start`);
     const version = bench.edit(what);
     took.push(await load.untilAllWorkers(WORKERS, (seen) => seen[what] === version));
   }
