@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { builtinModules, SourceMap } from "node:module";
 import path from "node:path";
-import { build, type Message, type Plugin } from "esbuild";
+import type { Message, Plugin } from "esbuild";
 import { codeFrame, type Problem, problem, shortPath } from "./problem.ts";
 
 /** One ES module made of a package's files; only `@tsproxy/sdk` is still imported. */
@@ -29,6 +29,10 @@ export class BundleError extends Error {
   }
 }
 
+/** esbuild works in a process of its own; after so long without a build that is stopped. */
+const IDLE_MS = 60_000;
+let idle: NodeJS.Timeout | undefined;
+
 /** More than these are echoes of the first. */
 const MAX_PROBLEMS = 5;
 
@@ -44,6 +48,10 @@ export interface BundleOptions {
 export async function bundle(options: BundleOptions): Promise<Bundle> {
   const { entry, filename, external = ["@tsproxy/sdk"], keepInputs = true } = options;
   const inputs = new Map<string, string>();
+  // Loaded with the first build: the npm package starts without any.
+  const { build, stop } = await import("esbuild");
+  clearTimeout(idle);
+  idle = setTimeout(() => void stop(), IDLE_MS).unref();
   try {
     const result = await build({
       entryPoints: [entry],
@@ -66,7 +74,7 @@ export async function bundle(options: BundleOptions): Promise<Bundle> {
     const [map, code] = [".map", ".js"].map(
       (end) => result.outputFiles.find((file) => file.path.endsWith(end))!.text,
     ) as [string, string];
-    return { code, hash: hashOf(code), filename, inputs, sources: new SourcePositions(map) };
+    return { code, hash: hashOf(code), filename, inputs, sources: new SourcePositions(() => map) };
   } catch (error) {
     const { errors } = error as { errors?: Message[] };
     if (errors === undefined) throw error;
@@ -80,17 +88,24 @@ export function hashOf(bytes: string | Uint8Array): string {
 
 /** Positions in a bundled module -> positions in the files it was made of. */
 export class SourcePositions {
-  readonly #json: string;
+  readonly #read: () => string;
   #map: SourceMap | undefined;
   #contents = new Map<string, string>();
 
-  constructor(json: string) {
-    this.#json = json;
+  /** `read` answers the source map. */
+  constructor(read: () => string) {
+    this.#read = read;
+  }
+
+  get json(): string {
+    return this.#read();
   }
 
   /** Absolute paths of what the module was made of. */
   get files(): string[] {
-    return (JSON.parse(this.#json).sources as string[]).map((source) => path.resolve("/", source));
+    return (JSON.parse(this.#read()).sources as string[]).map((source) =>
+      path.resolve("/", source),
+    );
   }
 
   /** Line and column count from 1. */
@@ -98,7 +113,7 @@ export class SourcePositions {
     line: number,
     column: number,
   ): { file: string; line: number; column: number; text: string } | undefined {
-    const entry = this.#read().findEntry(line - 1, column - 1);
+    const entry = this.#parsed().findEntry(line - 1, column - 1);
     if (!("originalSource" in entry) || entry.originalSource === undefined) return undefined;
     return {
       file: path.resolve("/", entry.originalSource),
@@ -109,9 +124,9 @@ export class SourcePositions {
   }
 
   // Nobody asks until something fails.
-  #read(): SourceMap {
+  #parsed(): SourceMap {
     if (this.#map === undefined) {
-      const payload = JSON.parse(this.#json);
+      const payload = JSON.parse(this.#read());
       payload.sources.forEach((source: string, i: number) => {
         this.#contents.set(source, payload.sourcesContent[i] ?? "");
       });

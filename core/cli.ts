@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 import { Command, InvalidArgumentError, Option } from "commander";
 import type { NewFilterKind } from "./filter-new.ts";
 import { createLog, LEVEL_NAMES, type LevelName } from "./log.ts";
-import type { RunOptions } from "./options.ts";
+import type { RunOptions, Runtime } from "./options.ts";
 import { isShippedTree } from "./packages.ts";
 import { VERSION } from "./version.ts";
 
@@ -22,7 +22,10 @@ interface RunFlags {
 }
 
 /** Answers the exit code. Each command loads what it needs: the supervisor stays small beside the proxy. */
-export async function cli(argv: readonly string[]): Promise<number> {
+export async function cli(
+  argv: readonly string[],
+  runtime: Runtime = { node: process.execPath, flags: process.execArgv },
+): Promise<number> {
   let code = 0;
   const program = new Command("tsproxy")
     .description(
@@ -57,7 +60,7 @@ export async function cli(argv: readonly string[]): Promise<number> {
     )
     .option("--strict", "refuse fields that Envoy knows and tsproxy does not implement", false)
     .action(async (flags: RunFlags) => {
-      code = await run(flags);
+      code = await run(flags, runtime);
     });
 
   program
@@ -96,6 +99,16 @@ export async function cli(argv: readonly string[]): Promise<number> {
       code = await filterNew({ name, ...flags });
     });
   filter
+    .command("test")
+    .description("run the tests of filters; vitest and the SDK's testing kit come with the proxy")
+    .argument("[name...]", "only tests whose path has one of these in it")
+    .option("--dir <directory>", "where packages lie", "filters")
+    .option("--watch", "run them again when something is saved", false)
+    .action(async (names: string[], flags: { dir: string; watch: boolean }) => {
+      const { filterTest } = await import("./filter-test.ts");
+      code = await filterTest({ names, ...flags });
+    });
+  filter
     .command("list")
     .description("list packages: kind, origin, state, and what is wrong with them")
     .option("-c, --config-path <file>", "the config whose filters/ directory is meant")
@@ -130,7 +143,7 @@ export async function cli(argv: readonly string[]): Promise<number> {
   return code;
 }
 
-async function run(flags: RunFlags): Promise<number> {
+async function run(flags: RunFlags, runtime: Runtime): Promise<number> {
   const file = flags.configPath;
   if (!existsSync(file) || statSync(file).isDirectory()) {
     process.stderr.write(
@@ -153,7 +166,7 @@ async function run(flags: RunFlags): Promise<number> {
   const options: RunOptions = { ...flags, configFile: file, filters, trusted };
   const { superviseProxy } = await import("./supervisor.ts");
   const log = createLog(flags.logLevel);
-  return superviseProxy(options, (message) => log.error(message));
+  return superviseProxy(options, runtime, (message) => log.error(message));
 }
 
 /** The directories that were named; else `filters/` beside the config, if there is one. Never the tree of the shipped ones. */

@@ -1,8 +1,8 @@
 import { existsSync } from "node:fs";
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import path from "node:path";
-import { fileURLToPath } from "node:url";
+import { isPacked, ROOT } from "./own-files.ts";
 import { shortPath } from "./problem.ts";
 
 export type NewFilterKind = "http" | "network";
@@ -33,39 +33,68 @@ export async function filterNew({ name, kind, dir }: NewFilterOptions): Promise<
     return 1;
   }
   await mkdir(folder, { recursive: true });
-  const sdk = sdkVersion(folder);
-  for (const [file, text] of Object.entries(filesOf(name, kind, sdk)))
+  for (const [file, text] of Object.entries(filesOf(name, kind)))
     await writeFile(path.join(folder, file), text);
-  process.stdout.write(`wrote ${shortPath(folder)}\n${nextSteps(name, kind, folder, sdk)}`);
+  const tsconfig = await writeTsconfig(dir);
+  const written = [folder, tsconfig].filter((file) => file !== undefined).map(shortPath);
+  process.stdout.write(`wrote ${written.join(" and ")}\n${nextSteps(name, kind, folder)}`);
   return 0;
 }
 
-/** What package.json asks for: whatever is installed, or, outside of any installation, the SDK that came with this proxy. */
-function sdkVersion(folder: string): string {
+/**
+ * What tsc and the editor need to know: filters import the SDK that came with this proxy, and Node does not exist for them. Stands
+ * above the packages; in `filters/` itself if what is above has a tsconfig.json of its own.
+ */
+async function writeTsconfig(dir: string): Promise<string | undefined> {
+  const above = path.dirname(path.resolve(dir));
+  const places = [
+    { at: above, include: path.basename(path.resolve(dir)) },
+    { at: path.resolve(dir), include: "." },
+  ];
+  for (const { at, include } of places) {
+    const file = path.join(at, "tsconfig.json");
+    const found = await readFile(file, "utf8").catch(() => undefined);
+    if (found !== undefined && isOurs(found)) return undefined;
+    if (found !== undefined) continue;
+    const config = { extends: kit(at), include: [include] };
+    await writeFile(file, `${JSON.stringify(config, undefined, 2)}\n`);
+    return file;
+  }
+  return undefined;
+}
+
+const KIT = isPacked ? "dist/tsconfig.json" : "core/tsconfig.filters.json";
+
+function isOurs(tsconfig: string): boolean {
+  return tsconfig.includes("tsproxy/tsconfig.json") || tsconfig.includes(KIT);
+}
+
+/** By name where the proxy is installed, so that it stays right when that moves; else by path. */
+function kit(from: string): string {
+  if (!isPacked) return path.join(ROOT, KIT);
   try {
-    createRequire(path.join(folder, "package.json")).resolve("@tsproxy/sdk");
-    return "*";
+    createRequire(path.join(from, "any.js")).resolve("tsproxy/tsconfig.json");
+    return "tsproxy/tsconfig.json";
   } catch {
-    return `file:${path.dirname(fileURLToPath(import.meta.resolve("@tsproxy/sdk")))}`;
+    return path.join(ROOT, KIT);
   }
 }
 
-function nextSteps(name: string, kind: NewFilterKind, folder: string, sdk: string): string {
+function nextSteps(name: string, kind: NewFilterKind, folder: string): string {
   const place = kind === "http" ? "http_filters" : "filters";
-  const where = shortPath(folder);
-  const install =
-    sdk === "*" ? "" : `  (cd ${where} && npm install)    once, for the editor and the test\n`;
-  return `${install}  npx vitest run ${where}    its test
+  const dir = shortPath(path.dirname(folder));
+  const option = dir === "filters" ? "" : ` --dir ${dir}`;
+  return `  npx tsproxy filter test${option} ${name}    its test
+  npx -p typescript tsc --noEmit    its types
   in the config, under ${place}:    - name: ${name}
-  a proxy whose config has filters/ beside it, or --filters ${shortPath(path.dirname(folder))}, has it already; save and it reloads
+  a proxy whose config has filters/ beside it, or --filters ${dir}, has it already; save and it reloads
 `;
 }
 
-function filesOf(name: string, kind: NewFilterKind, sdk: string): Record<string, string> {
+function filesOf(name: string, kind: NewFilterKind): Record<string, string> {
   const words = { name, Class: className(name), header: `x-${name.replaceAll("_", "-")}` };
   return {
-    "package.json": `${JSON.stringify(manifest(name, kind, sdk), undefined, 2)}\n`,
-    "tsconfig.json": TSCONFIG,
+    "package.json": `${JSON.stringify(manifest(name, kind), undefined, 2)}\n`,
     ...(kind === "http" ? httpFiles(words) : networkFiles(words)),
   };
 }
@@ -80,36 +109,15 @@ function className(name: string): string {
   return name.replace(/(?:^|_)([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
 }
 
-function manifest(name: string, kind: NewFilterKind, sdk: string): unknown {
+function manifest(name: string, kind: NewFilterKind): unknown {
   return {
     name: `${kind}-${name.replaceAll("_", "-")}`,
     version: "0.1.0",
     private: true,
     type: "module",
     exports: { ".": "./filter.ts" },
-    dependencies: { "@tsproxy/sdk": sdk },
-    ...(sdk !== "*" && { devDependencies: { vitest: "^4.0.0" } }),
   };
 }
-
-/** No Node in there: `setTimeout` or `Buffer` shall not compile where they would not run. */
-const TSCONFIG = `{
-  "compilerOptions": {
-    "target": "ES2024",
-    "lib": ["ES2024"],
-    "module": "NodeNext",
-    "strict": true,
-    "noEmit": true,
-    "allowImportingTsExtensions": true,
-    "erasableSyntaxOnly": true,
-    "verbatimModuleSyntax": true,
-    "skipLibCheck": true,
-    "types": []
-  },
-  "include": ["*.ts"],
-  "exclude": ["*.test.ts"]
-}
-`;
 
 function httpFiles({ name, Class, header }: Words): Record<string, string> {
   return {

@@ -1,7 +1,7 @@
-import { createRequire } from "node:module";
+import { isolatedVm } from "./own-files.ts";
 
 /** The only module that knows isolated-vm (its types stay here as well). What goes in: module text, shared memory, numbers and strings. */
-const ivm = createRequire(import.meta.url)("isolated-vm") as Ivm;
+const ivm = isolatedVm() as Ivm;
 
 interface Ivm {
   readonly Isolate: new (options: {

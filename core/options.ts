@@ -13,6 +13,12 @@ export interface RunOptions {
   readonly strict: boolean;
 }
 
+/** The Node that runs the proxy. */
+export interface Runtime {
+  readonly node: string;
+  readonly flags: readonly string[];
+}
+
 /** Proxy -> supervisor. */
 export type ToSupervisor =
   | { readonly type: "ready" }

@@ -3,6 +3,7 @@ import path from "node:path";
 import { type Bundle, BundleError, bundle, hashOf } from "./bundle.ts";
 import { DescribeError, type Describer, type Description } from "./describe.ts";
 import type { PackageSource } from "./packages.ts";
+import { packedPackage } from "./packed.ts";
 import { type Problem, problem, shortPath } from "./problem.ts";
 import type { ModuleSource, PackageInfo } from "./protocol.ts";
 import { placesOf } from "./watch.ts";
@@ -108,17 +109,22 @@ export class PackageUnit {
     this.#built = false;
     try {
       this.#builtFrom = await this.#target();
-      const plain = await bundle({ entry: this.source.entry, filename: this.source.id });
+      const packed = await packedPackage(this.source);
+      const { entry, id: filename } = this.source;
+      const plain = packed?.bundle ?? (await bundle({ entry, filename }));
       // Named by its hash, too: streams that end on old code are led to the lines that it had.
       const made = { ...plain, filename: `${plain.filename}@${plain.hash}` };
       this.#inputs = made.inputs;
       this.#built = true;
       if (made.hash === this.live?.bundle.hash) return [];
-      const descriptions = describer.describe(this.source.id, made, this.source.origin);
+      const { id, origin } = this.source;
+      const descriptions = packed?.descriptions ?? describer.describe(id, made, origin);
       const infos = infosOf(this.source, descriptions, this.#names.shipped);
       const group = this.#group(infos);
-      const { code, filename, hash } = made;
-      const modules = infos.map((info) => ({ package: info.package, group, code, filename, hash }));
+      const { code, hash } = made;
+      const modules = infos.map(({ package: name }) => {
+        return { package: name, group, code, filename: made.filename, hash };
+      });
       this.next = { bundle: made, builtAt: new Date(), infos, group, modules };
       return [];
     } catch (error) {

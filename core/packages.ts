@@ -2,6 +2,7 @@ import { existsSync, realpathSync } from "node:fs";
 import { readdir, readFile, stat } from "node:fs/promises";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { isPacked } from "./own-files.ts";
 
 /** A package as it lies on disk, before anybody has read what it says of itself. */
 export interface PackageSource {
@@ -20,13 +21,13 @@ export interface PackageSource {
 export const SHIPPED_ROOT =
   process.env.TSPROXY_SHIPPED_FILTERS ?? fileURLToPath(new URL("../filters", import.meta.url));
 
-/** `filters/<kind>/<name>/filter.ts`. */
+/** `filters/<kind>/<name>/filter.ts`; `filter.js` in the npm package. */
 export async function discoverShipped(root = SHIPPED_ROOT): Promise<PackageSource[]> {
   const found: PackageSource[] = [];
   for (const kind of await folders(root))
     for (const name of await folders(path.join(root, kind))) {
       const folder = path.join(root, kind, name);
-      const entry = path.join(folder, "filter.ts");
+      const entry = path.join(folder, isPacked ? "filter.js" : "filter.ts");
       if (!existsSync(entry)) continue;
       found.push({ id: `${kind}/${name}`, origin: "shipped", entry, folder, trusted: true });
     }

@@ -1,5 +1,7 @@
 import { fileURLToPath } from "node:url";
 import { type Bundle, bundle } from "./bundle.ts";
+import { isPacked } from "./own-files.ts";
+import { readPacked } from "./packed.ts";
 
 /** What core itself puts into isolates. */
 export interface Preludes {
@@ -9,8 +11,22 @@ export interface Preludes {
   readonly bundles: readonly Bundle[];
 }
 
+/** Name in stacks -> the file that pack.ts makes of it. */
+export const PRELUDES = {
+  "tsproxy:inside": "inside.js",
+  "tsproxy:sandbox": "sandbox.js",
+  "@tsproxy/sdk": "sdk.js",
+} as const;
+
 export async function bundlePreludes(): Promise<Preludes> {
-  const [builtin, sandbox, sdk] = await Promise.all([
+  const bundles = isPacked ? readPreludes() : await buildPreludes();
+  const [builtin, sandbox, sdk] = bundles.map(({ code }) => code) as [string, string, string];
+  return { builtin, sandbox, sdk, bundles };
+}
+
+/** In the order of PRELUDES. */
+export function buildPreludes(): Promise<Bundle[]> {
+  return Promise.all([
     prelude("inside/main.ts", "tsproxy:inside"),
     prelude("inside/sandbox/main.ts", "tsproxy:sandbox"),
     bundle({
@@ -20,12 +36,12 @@ export async function bundlePreludes(): Promise<Preludes> {
       keepInputs: false,
     }),
   ]);
-  return {
-    builtin: builtin.code,
-    sandbox: sandbox.code,
-    sdk: sdk.code,
-    bundles: [builtin, sandbox, sdk],
-  };
+}
+
+function readPreludes(): Bundle[] {
+  return Object.entries(PRELUDES).map(([filename, file]) =>
+    readPacked(fileURLToPath(new URL(file, import.meta.url)), filename),
+  );
 }
 
 function prelude(file: string, filename: string): Promise<Bundle> {

@@ -1,6 +1,7 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
-import type { RunOptions, ThreadBeat, ToSupervisor } from "./options.ts";
+import type { RunOptions, Runtime, ThreadBeat, ToSupervisor } from "./options.ts";
+import { ownModule } from "./own-files.ts";
 
 /** How long a thread may be silent beyond its time box. */
 const SILENCE_MS = 500;
@@ -17,6 +18,7 @@ export interface SupervisorOptions {
   /** Module of the proxy, its arguments, and the flags of its Node. */
   readonly main: string;
   readonly args: readonly string[];
+  readonly execPath?: string;
   readonly execArgv: readonly string[];
   readonly log: (message: string) => void;
   /** Milliseconds, for tests. */
@@ -25,13 +27,15 @@ export interface SupervisorOptions {
 
 export function superviseProxy(
   options: RunOptions,
+  { node, flags }: Runtime,
   log: (message: string) => void,
 ): Promise<number> {
-  const main = fileURLToPath(new URL("./main.ts", import.meta.url));
+  const main = fileURLToPath(ownModule("main"));
   const supervisor = new Supervisor({
     main,
     args: [JSON.stringify(options)],
-    execArgv: process.execArgv,
+    execPath: node,
+    execArgv: flags,
     log,
   });
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"] as const)
@@ -100,8 +104,8 @@ export class Supervisor {
   }
 
   #serve(): Promise<{ code: number | undefined; reason: string }> {
-    const { main, args, execArgv } = this.#options;
-    const child = fork(main, args, { execArgv: [...execArgv], stdio: "inherit" });
+    const { main, args, execPath = process.execPath, execArgv } = this.#options;
+    const child = fork(main, args, { execPath, execArgv: [...execArgv], stdio: "inherit" });
     this.#child = child;
     let hung: string | undefined;
     const watch = new HangWatch((who) => {

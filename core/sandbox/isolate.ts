@@ -1,9 +1,9 @@
-import { createRequire } from "node:module";
 import type ivmTypes from "isolated-vm";
 import type { Watchdog } from "../isolate.ts";
+import { isolatedVm } from "../own-files.ts";
 
 // isolated-vm is CommonJS with a native half; its only use for sandboxes is in this file.
-const ivm = createRequire(import.meta.url)("isolated-vm") as typeof ivmTypes;
+const ivm = isolatedVm() as typeof ivmTypes;
 
 const LOAD_TIMEOUT_MS = 1000;
 

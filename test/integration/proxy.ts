@@ -16,6 +16,8 @@ export interface ProxyOptions {
   /** An existing folder in the place of a temporary one; `config` is then a file name in it. */
   readonly folder?: string;
   readonly concurrency?: number;
+  /** Instead of the checkout's command line. */
+  readonly program?: readonly [string, ...string[]];
   readonly args?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
 }
@@ -60,8 +62,9 @@ export class Proxy {
     for (const [name, text] of Object.entries(options.files ?? {})) this.write(name, text);
     this.configFile = this.#place(options);
     const { concurrency = 1, args = [], env = {} } = options;
+    const [program, ...first] = options.program ?? [process.execPath, CLI];
     const command = ["run", "-c", this.configFile, "--concurrency", String(concurrency), ...args];
-    this.#child = spawn(process.execPath, [CLI, ...command], {
+    this.#child = spawn(program, [...first, ...command], {
       cwd: this.dir,
       env: { ...process.env, ...env },
       stdio: ["ignore", "pipe", "pipe"],

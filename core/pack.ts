@@ -1,0 +1,133 @@
+// Makes dist/, which is what `npm pack` packs: core, SDK, testing kit and all shipped filters as JavaScript, since Node strips no
+// types below node_modules. Core is bundled with its libraries, filters and preludes are built and described beforehand: a start
+// reads a few files. Run by npm (`prepack`), with the flag that isolates need.
+import { execFile } from "node:child_process";
+import { cp, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import path from "node:path";
+import { promisify } from "node:util";
+import { build, type Metafile } from "esbuild";
+import { bundle } from "./bundle.ts";
+import { Describer } from "./describe.ts";
+import { ROOT } from "./own-files.ts";
+import { discoverShipped } from "./packages.ts";
+import { PACKED_LIST, type PackedPackage } from "./packed.ts";
+import { buildPreludes, PRELUDES } from "./preludes.ts";
+
+const dist = path.join(ROOT, "dist");
+const require = createRequire(import.meta.url);
+/** Installed beside the package: a program, a test runner, and what the SDK's types name. */
+const EXTERNAL = ["esbuild", "vitest", "vitest/*", "@sinclair/typebox"];
+
+await rm(dist, { recursive: true, force: true });
+await Promise.all([core(), preludes(), sdk(), declarations(), addons(), launcher()]);
+await filters();
+process.exit(0);
+
+async function core(): Promise<void> {
+  const { metafile } = await build({
+    entryPoints: ["cli", "main", "worker"].map((name) => path.join(ROOT, "core", `${name}.ts`)),
+    outdir: path.join(dist, "core"),
+    bundle: true,
+    splitting: true,
+    format: "esm",
+    platform: "node",
+    // The supervisor runs in whatever Node there is.
+    target: "node20",
+    chunkNames: "part-[hash]",
+    // TypeBox is bundled as well, where core itself uses it.
+    external: EXTERNAL.filter((name) => name !== "@sinclair/typebox"),
+    // For libraries that are CommonJS.
+    banner: {
+      js: 'import { createRequire as toRequire } from "node:module"; const require = toRequire(import.meta.url);',
+    },
+    logLevel: "warning",
+    metafile: true,
+  });
+  await cp(path.join(ROOT, "core/config/descriptor.json"), path.join(dist, "core/descriptor.json"));
+  await writeFile(path.join(dist, "LICENSES.txt"), await licences(metafile));
+}
+
+async function preludes(): Promise<void> {
+  const bundles = await buildPreludes();
+  for (const [k, file] of Object.values(PRELUDES).entries())
+    await write(path.join("core", file), bundles[k]!.code, bundles[k]!.sources.json);
+}
+
+async function filters(): Promise<void> {
+  const sdkCode = await readFile(path.join(dist, "core", PRELUDES["@tsproxy/sdk"]), "utf8");
+  const describer = new Describer(sdkCode);
+  const list: Record<string, PackedPackage> = {};
+  for (const { id, entry, folder, origin } of await discoverShipped()) {
+    const made = await bundle({ entry, filename: id });
+    list[id] = { hash: made.hash, descriptions: describer.describe(id, made, origin) };
+    await write(path.join("filters", id, "filter.js"), made.code, made.sources.json);
+    for (const file of ["README.md", "package.json"])
+      await cp(path.join(folder, file), path.join(dist, "filters", id, file));
+  }
+  describer.dispose();
+  await write(path.join("filters", PACKED_LIST), JSON.stringify(list));
+}
+
+/** The contract and its testing kit, for filters under test; inside isolates the prelude's copy serves. */
+async function sdk(): Promise<void> {
+  await build({
+    entryPoints: ["index.ts", "testing/index.ts"].map((file) => path.join(ROOT, "sdk", file)),
+    outdir: path.join(dist, "sdk"),
+    bundle: true,
+    splitting: true,
+    format: "esm",
+    platform: "neutral",
+    target: "es2024",
+    external: EXTERNAL,
+    logLevel: "warning",
+  });
+}
+
+async function declarations(): Promise<void> {
+  const tsc = path.join(path.dirname(require.resolve("typescript/package.json")), "bin/tsc");
+  const options = ["--noEmit", "false", "--declaration", "--emitDeclarationOnly"];
+  const out = ["--rootDir", ROOT, "--outDir", dist];
+  await promisify(execFile)(process.execPath, [
+    tsc,
+    ...["-p", path.join(ROOT, "filters"), ...options, ...out],
+  ]);
+}
+
+/** isolated-vm's own binaries, for the systems and versions of Node that it builds them for. */
+async function addons(): Promise<void> {
+  const from = path.dirname(require.resolve("isolated-vm/package.json"));
+  const to = path.join(dist, "isolated-vm");
+  for (const system of await readdir(path.join(from, "prebuilds")))
+    if (!system.startsWith("win32"))
+      await cp(path.join(from, "prebuilds", system), path.join(to, system), { recursive: true });
+  await cp(path.join(from, "LICENSE"), path.join(to, "LICENSE"));
+}
+
+async function launcher(): Promise<void> {
+  await cp(path.join(ROOT, "core/bin"), path.join(dist, "bin"), { recursive: true });
+  const tsconfig = await readFile(path.join(ROOT, "core/tsconfig.filters.json"), "utf8");
+  await write("tsconfig.json", tsconfig.replace(/"\.\.\/(sdk\/[^"]*)\.ts"/g, '"./$1.d.ts"'));
+}
+
+async function write(name: string, code: string, map?: string): Promise<void> {
+  const file = path.join(dist, name);
+  await mkdir(path.dirname(file), { recursive: true });
+  await writeFile(file, code);
+  if (map !== undefined) await writeFile(`${file}.map`, map);
+}
+
+/** What the licences of bundled libraries ask for: their text. */
+async function licences(metafile: Metafile): Promise<string> {
+  const inputs = Object.keys(metafile.inputs).map(
+    (file) => /^(?:.*\/)?node_modules\/(?:@[^/]+\/)?[^/]+/.exec(file)?.[0],
+  );
+  const folders = [...new Set(inputs.filter((folder) => folder !== undefined))].sort();
+  const texts = folders.map(async (folder) => {
+    const names = await readdir(folder);
+    const file = names.find((name) => /^licen[cs]e/i.test(name));
+    const text = file === undefined ? "" : await readFile(path.join(folder, file), "utf8");
+    return `${folder.replace(/^.*node_modules\//, "")}\n\n${text}`;
+  });
+  return (await Promise.all(texts)).join("\n----------------\n\n");
+}

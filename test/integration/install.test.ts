@@ -1,0 +1,86 @@
+import { execFile } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { eventually, get } from "./client.ts";
+import { direct, http, listener } from "./config.ts";
+import { Proxy, ROOT } from "./proxy.ts";
+
+// The way of somebody new: `npm pack` here, `npm install` of the result in an empty folder, and the commands of the README there.
+
+let folder: string;
+/** Why npm could not install; undefined: it did. */
+let unreachable: string | undefined;
+
+beforeAll(async () => {
+  folder = mkdtempSync(path.join(os.tmpdir(), "tsproxy-install-"));
+  await npm(ROOT, "pack", "--pack-destination", folder);
+  const { version } = JSON.parse(readFileSync(path.join(ROOT, "package.json"), "utf8"));
+  writeFileSync(path.join(folder, "package.json"), '{ "private": true }');
+  // Nothing of the package, nor of what it needs, may want a script to be installed.
+  const options = ["--prefer-offline", "--ignore-scripts", "--no-audit", "--no-fund"];
+  try {
+    await npm(folder, "install", `./tsproxy-${version}.tgz`, ...options);
+  } catch (error) {
+    const { stderr } = error as { stderr: string };
+    if (!/ENOTCACHED|ENOTFOUND|EAI_AGAIN|ECONN|ETIMEDOUT|network/.test(stderr)) throw error;
+    unreachable = "npm reaches no registry and has not cached what tsproxy needs";
+  }
+}, 120_000);
+afterAll(() => rmSync(folder, { recursive: true }));
+
+function npm(cwd: string, ...args: string[]) {
+  return promisify(execFile)("npm", args, { cwd, env: environment(), maxBuffer: 1 << 26 });
+}
+
+/** Without what an npm around us has set. */
+function environment(): NodeJS.ProcessEnv {
+  const ours = /^(npm_(?!config)|vitest|node_(env|options|path)$)/i;
+  const entries = Object.entries(process.env).filter(([name]) => !ours.test(name));
+  return { ...Object.fromEntries(entries), NO_COLOR: "1" };
+}
+
+function tsproxy(...args: string[]) {
+  const options = { cwd: folder, env: environment() };
+  return promisify(execFile)(path.join(folder, "node_modules/.bin/tsproxy"), args, options);
+}
+
+test("installs into an empty folder, serves, and makes a filter that is tested, typed and reloaded", async (context) => {
+  if (unreachable !== undefined) return context.skip(unreachable);
+  expect((await tsproxy("filter", "new", "ratelimit")).stdout).toContain("filters/ratelimit");
+  const ran = await tsproxy("filter", "test");
+  expect(ran.stdout).toMatch(/Tests +1 passed/);
+
+  const tsc = path.join(ROOT, "node_modules/typescript/bin/tsc");
+  const types = () => promisify(execFile)(process.execPath, [tsc, "--noEmit"], { cwd: folder });
+  await types();
+
+  const filters = [{ name: "ratelimit", config: { value: "installed" } }];
+  const main = listener("main", http([direct("/", "hello")], {}, filters));
+  const config = { static_resources: { listeners: [main] } };
+  writeFileSync(path.join(folder, "front.json"), JSON.stringify(config));
+  const proxy = await Proxy.start({
+    program: [path.join(folder, "node_modules/.bin/tsproxy")],
+    folder,
+    config: "front.json",
+  });
+  try {
+    const answer = await get(proxy.port("main"), "/");
+    expect(answer.text).toBe("hello");
+    expect(answer.headers["x-ratelimit"]).toBe("installed");
+
+    const file = path.join(folder, "filters/ratelimit/filter.ts");
+    const source = readFileSync(file, "utf8");
+    writeFileSync(file, source.replace("this.#config.value", '"saved"'));
+    const mark = async () => (await get(proxy.port("main"), "/")).headers["x-ratelimit"];
+    await eventually(mark, (value) => value === "saved", "the saved filter answers");
+    writeFileSync(file, `${source}\nsetTimeout(() => {}, 1);\n`);
+    await expect(types()).rejects.toMatchObject({
+      stdout: expect.stringContaining("Cannot find name 'setTimeout'"),
+    });
+  } finally {
+    await proxy.stop();
+  }
+});
