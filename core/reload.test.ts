@@ -58,7 +58,7 @@ class FakeServing implements Serving, CanaryStage {
   }
   /** Settles as soon as it holds, fails after 5 s. */
   async until(what: string, holds: () => boolean): Promise<void> {
-    const deadline = Date.now() + 5_000;
+    const deadline = Date.now() + 20_000;
     while (!holds()) {
       if (Date.now() > deadline) throw new Error(`still not so: ${what}`);
       await Promise.race([
