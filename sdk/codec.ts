@@ -24,6 +24,8 @@ export interface CodecOptions {
   readonly allowChunkedLength: boolean;
   readonly allowCustomMethods: boolean;
   readonly headersWithUnderscores: "ALLOW" | "REJECT_REQUEST" | "DROP_HEADER";
+  /** HTTP/1: how names of headers are written. Absent: in lower case. `preserve_case`: as the peer of this head wrote them. */
+  readonly headerKeyFormat?: "proper_case_words" | "preserve_case" | undefined;
   /** Absent: Envoy's defaults. */
   readonly http2?: Http2Options;
   /** Codec counters (`http1.dropped_headers_with_underscores`) are the codec's own business: its setup has `cx.stats`. */

@@ -176,6 +176,8 @@ export class HeaderMap {
   /** Values set by edits: flat [name, value, …]; they follow the spans on the wire. */
   readonly added: string[] = [];
   readonly lines: HeaderLine[] = [];
+  /** Names that the peer wrote with capitals, by their lower-case form, where the config wants them kept; HTTP/1 writes them so again. */
+  originalNames: ReadonlyMap<string, string> | undefined = undefined;
   #own: Uint8Array = EMPTY;
 
   /** Empties the block for another head. */
@@ -185,6 +187,7 @@ export class HeaderMap {
     this.blockEnd = 0;
     this.count = 0;
     this.present = 0;
+    this.originalNames = undefined;
     // `length = 0` is a call into the engine and gives the room away; popping keeps it (70 ns a list and stream).
     while (this.added.length > 0) this.added.pop();
     while (this.lines.length > 0) this.lines.pop();

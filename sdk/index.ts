@@ -13,6 +13,7 @@ export * from "./header-match.ts";
 export * from "./header-rules.ts";
 export * from "./headers.ts";
 export * from "./http.ts";
+export * from "./http1-options.ts";
 export * from "./http2-options.ts";
 export * from "./ip.ts";
 export * from "./load-assignment.ts";

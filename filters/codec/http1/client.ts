@@ -27,6 +27,7 @@ import { BodyWriter, MODE } from "./body-writer.ts";
 import { PARSE, responseError } from "./error.ts";
 import { CONNECT, Framing, GET, HEAD, HOP_BY_HOP, ID, isMethod } from "./framing.ts";
 import { HeadReader, KIND } from "./head-reader.ts";
+import { recase } from "./name-case.ts";
 import {
   LINE,
   lengthOf,
@@ -361,6 +362,7 @@ class ClientStream implements RequestEncoder {
     const form = this.isConnect ? "connect" : isConnectMethod ? "asGet" : "";
     const { connection } = this.#client;
     const out = connection.reserve(requestHeadSize(headers, form) + upgrade.length);
+    const from = out.at;
     writeRequestHead(out, headers, skip, form);
     if (upgrade !== "") {
       if (!headers.has(UPGRADE)) writeText(out, `upgrade: ${upgrade}\r\n`);
@@ -369,6 +371,10 @@ class ClientStream implements RequestEncoder {
     if (noBody) writeBytes(out, LINE.NO_BODY);
     else if (mode === MODE.CHUNKED) writeBytes(out, LINE.CHUNKED);
     writeBytes(out, LINE.END);
+    const { headerKeyFormat } = this.#client.options;
+    if (headers.originalNames !== undefined || headerKeyFormat === "proper_case_words") {
+      recase(out.memory, from, out.at, headers.originalNames);
+    }
     connection.commit(out);
     if (!endStream) return;
     if (this.#waiting) this.#earlyEnd = true;

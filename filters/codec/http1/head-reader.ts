@@ -2,6 +2,7 @@
 import type { HeaderMap, RequestHeaders, ResponseHeaders } from "@tsproxy/sdk";
 import { PARSE } from "./error.ts";
 import { parseFields, parseRequestHead, parseResponseHead } from "./head.ts";
+import { keepNames } from "./name-case.ts";
 
 export const KIND = { REQUEST: 0, RESPONSE: 1, TRAILERS: 2 } as const;
 type Kind = (typeof KIND)[keyof typeof KIND];
@@ -10,6 +11,7 @@ export interface HeadLimits {
   readonly maxHeadBytes: number;
   readonly maxHeaders: number;
   readonly allowCustomMethods: boolean;
+  readonly headerKeyFormat?: "proper_case_words" | "preserve_case" | undefined;
 }
 
 /** Lines up to this long are parsed again whenever they grow; longer ones once they have doubled, or end. */
@@ -26,10 +28,14 @@ export class HeadReader {
   #pieces: Uint8Array = EMPTY;
   #length = 0;
   #parseAt = 0;
+  /** The same bytes before names were folded, where somebody wants them. */
+  #raw: Uint8Array = EMPTY;
+  readonly #keepsNames: boolean;
 
   constructor(kind: Kind, limits: HeadLimits) {
     this.#kind = kind;
     this.#limits = limits;
+    this.#keepsNames = limits.headerKeyFormat === "preserve_case" && kind !== KIND.TRAILERS;
   }
 
   /** Part of a head has come. */
@@ -39,6 +45,23 @@ export class HeadReader {
 
   /** Fills `headers`. Answers 1, or a PARSE code; after INCOMPLETE call again with what follows. */
   read(headers: HeaderMap, memory: Uint8Array, at: number, end: number): number {
+    if (!this.#keepsNames) return this.#read(headers, memory, at, end);
+    this.#keepRaw(memory, at, Math.min(end, at + this.#limits.maxHeadBytes + 1));
+    const code = this.#read(headers, memory, at, end);
+    if (code === PARSE.INCOMPLETE) return code;
+    if (code > 0) keepNames(headers, this.#raw);
+    this.#raw = EMPTY;
+    return code;
+  }
+
+  #keepRaw(memory: Uint8Array, at: number, end: number): void {
+    const all = new Uint8Array(this.#raw.length + end - at);
+    all.set(this.#raw);
+    all.set(memory.subarray(at, end), this.#raw.length);
+    this.#raw = all;
+  }
+
+  #read(headers: HeaderMap, memory: Uint8Array, at: number, end: number): number {
     if (this.#length > 0) return this.#readOn(headers, memory, at, end);
     headers.reset();
     headers.memory = memory;

@@ -29,6 +29,7 @@ import { BodyWriter, MODE } from "./body-writer.ts";
 import { type Http1Stats, PARSE, requestError } from "./error.ts";
 import { Framing, fillInfo, HOP_BY_HOP, ID } from "./framing.ts";
 import { HeadReader, KIND } from "./head-reader.ts";
+import { recase } from "./name-case.ts";
 import {
   HEAD_EXTRA,
   LINE,
@@ -466,12 +467,15 @@ class ServerStream implements ResponseEncoder {
     const length = lengthOf(headers);
     let mode: number = MODE.NONE;
     let noBody = false;
+    // RFC 9110 §9.3.2: HEAD gets the fields that GET would; without a length that is how its body would have come.
+    let framedLikeGet = false;
     if (tunnel) {
       mode = MODE.TUNNEL;
       skip |= LENGTH_BIT; // RFC 9110 §8.6, §9.3.6
     } else if (status === 204) skip |= LENGTH_BIT;
     else if (this.#isHead || status === 304) {
       if (length === -2) skip |= LENGTH_BIT;
+      framedLikeGet = length === -1 && status !== 304 && this.#minor === 1;
     } else if (endStream) {
       noBody = length !== 0;
       if (noBody) skip |= LENGTH_BIT;
@@ -484,6 +488,7 @@ class ServerStream implements ResponseEncoder {
     this.writer.begin(mode, length);
     const { connection } = server;
     const out = connection.reserve(headers.wireSize + HEAD_EXTRA + this.#upgrade.length);
+    const from = out.at;
     writeStatusLine(out, this.#minor, status);
     writeFields(out, headers, skip, -1);
     if (upgraded) {
@@ -494,8 +499,12 @@ class ServerStream implements ResponseEncoder {
     } else if (this.close) writeBytes(out, LINE.CLOSE);
     else if (this.#minor === 0) writeBytes(out, LINE.KEEP_ALIVE);
     if (noBody) writeBytes(out, LINE.NO_BODY);
-    else if (mode === MODE.CHUNKED) writeBytes(out, LINE.CHUNKED);
+    else if (mode === MODE.CHUNKED || framedLikeGet) writeBytes(out, LINE.CHUNKED);
     writeBytes(out, LINE.END);
+    const { headerKeyFormat } = server.options;
+    if (headers.originalNames !== undefined || headerKeyFormat === "proper_case_words") {
+      recase(out.memory, from, out.at, headers.originalNames);
+    }
     connection.commit(out);
     if (tunnel) {
       this.isTunnel = true;

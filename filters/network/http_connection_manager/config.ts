@@ -4,6 +4,7 @@ import {
   Duration,
   Enum,
   Extension,
+  HeaderKeyFormat,
   type Static,
   Type,
   UInt32,
@@ -71,6 +72,7 @@ export const Config = Type.Object({
     {
       idle_timeout: Duration({ default: 3_600_000 }),
       max_headers_count: UInt32({ default: 100, minimum: 1 }),
+      max_connection_duration: Duration({ default: 0 }),
       max_stream_duration: Duration({ default: 0 }),
       max_requests_per_connection: UInt32({ default: 0 }),
       headers_with_underscores_action: Enum(["ALLOW", "REJECT_REQUEST", "DROP_HEADER"], {
@@ -87,12 +89,15 @@ export const Config = Type.Object({
       enable_trailers: Type.Boolean({ default: false }),
       allow_chunked_length: Type.Boolean({ default: false }),
       allow_custom_methods: Type.Boolean({ default: false }),
+      header_key_format: Type.Optional(HeaderKeyFormat),
+      override_stream_error_on_invalid_http_message: Type.Optional(Type.Boolean()),
     },
     { default: {} },
   ),
   stream_idle_timeout: Duration({ default: 300_000 }),
   request_timeout: Duration({ default: 0 }),
   request_headers_timeout: Duration({ default: 0 }),
+  stream_error_on_invalid_http_message: Type.Boolean({ default: false }),
   drain_timeout: Duration({ default: 5000 }),
   delayed_close_timeout: Duration({ default: 1000 }),
 });

@@ -28,6 +28,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   readonly #codec: ServerCodec;
   readonly #codecGeneration: Generation<CodecFactory>;
   readonly #idle: Timer;
+  #durationTimer: Timer | undefined = undefined;
   #codes: CodeCounters;
   /** An event of this connection is being handled. */
   #inTurn = false;
@@ -68,6 +69,11 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
       stats.cxSslActive.inc();
     }
     this.#armIdle();
+    const longest = this.#runtime.config.common_http_protocol_options.max_connection_duration;
+    if (longest > 0) {
+      this.#durationTimer = this.#manager.cx.timer(() => this.#onMaxDuration());
+      this.#durationTimer.arm(longest);
+    }
   }
 
   onData(chunk: Chunk, endStream: boolean): void {
@@ -108,6 +114,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   onClose(event: CloseEvent): void {
     this.#closing = true;
     this.#idle.cancel();
+    this.#durationTimer?.cancel();
     const { stats } = this.#runtime;
     // Envoy counts a close that answers the client's own as the client's.
     const remote = event.by === "remote" || this.#clientLeft;
@@ -250,10 +257,21 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
       this.close();
       return;
     }
-    this.#leaving = true;
     this.#runtime.stats.cxIdleTimeout.inc();
+    this.#leave();
+  }
+
+  #onMaxDuration(): void {
+    if (this.#closing) return;
+    this.#runtime.stats.cxMaxDurationReached.inc();
+    this.#leave();
+  }
+
+  /** The next response is the last; without one the connection closes after the drain timeout. */
+  #leave(): void {
+    this.#leaving = true;
     this.#drain();
-    this.#armIdle();
+    if (this.#active === 0) this.#armIdle();
   }
 
   close(): void {

@@ -6,6 +6,7 @@ import {
   compileJsonFormat,
   type Format,
   type FormatSource,
+  HeaderLine,
   type HeaderRules,
   headerName,
   type LogEntry,
@@ -90,8 +91,17 @@ export class LocalReplies {
       return EMPTY;
     }
     const body = encode(text);
-    head.append(CONTENT_LENGTH, String(body.length));
-    if (retyped || !head.has(CONTENT_TYPE)) head.set(CONTENT_TYPE, type);
+    const typed = !retyped && head.has(CONTENT_TYPE);
+    if (head.lines.length === 0) {
+      head.append(CONTENT_LENGTH, String(body.length));
+      if (!typed) head.set(CONTENT_TYPE, type);
+      return body;
+    }
+    // Behind the lines that a route has added.
+    head.appendLine(new HeaderLine("content-length", String(body.length)));
+    if (typed) return body;
+    head.remove(CONTENT_TYPE);
+    head.appendLine(new HeaderLine("content-type", type));
     return body;
   }
 

@@ -315,5 +315,7 @@ function checkReferer(headers: RequestHeaders): void {
 }
 
 export function appendVia(headers: HeaderMap, via: string): void {
-  headers.set(VIA, [...headers.getAll(VIA), via].join(", "));
+  const before = headers.getAll(VIA);
+  if (before.length === 0) headers.appendLine(new HeaderLine("via", via));
+  else headers.set(VIA, [...before, via].join(", "));
 }

@@ -4,6 +4,7 @@ import {
   type CodecOptions,
   ConfigError,
   type HttpFilterFactory,
+  headerKeyFormat,
   type SetupContext,
   type Slot,
 } from "@tsproxy/sdk";
@@ -35,6 +36,8 @@ export class Runtime {
   /** Routes or the chain itself leave filters out. */
   readonly switchesFilters: boolean;
   readonly logs: AccessLogs;
+  /** A request that was refused as malformed does not take its connection along. */
+  readonly keepsFaulty: boolean;
   readonly codec: Slot<CodecFactory>;
   readonly codecOptions: CodecOptions;
   /** Lower case. */
@@ -81,6 +84,9 @@ export class Runtime {
     this.switchesFilters = this.routes.switchesFilters || this.filters.some((f) => f.disabled);
     this.logs = new AccessLogs(config.access_log, "access_log", cx);
     this.codec = cx.shipped("codec", "codec/http1");
+    this.keepsFaulty =
+      config.http_protocol_options.override_stream_error_on_invalid_http_message ??
+      config.stream_error_on_invalid_http_message;
     this.codecOptions = codecOptions(config);
     this.upgrades = new Map(
       config.upgrade_configs.map((u) => [u.upgrade_type.toLowerCase(), u.enabled]),
@@ -127,5 +133,6 @@ function codecOptions(config: Config): CodecOptions {
     allowChunkedLength: http1.allow_chunked_length,
     allowCustomMethods: http1.allow_custom_methods,
     headersWithUnderscores: common.headers_with_underscores_action,
+    headerKeyFormat: headerKeyFormat(http1.header_key_format),
   };
 }

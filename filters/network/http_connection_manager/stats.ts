@@ -4,7 +4,6 @@ import type { Counter, Gauge, Histogram, Stats } from "@tsproxy/sdk";
 const ALWAYS_ZERO = [
   "downstream_cx_http2_total",
   "downstream_cx_http3_total",
-  "downstream_cx_max_duration_reached",
   "downstream_cx_overload_disable_keepalive",
   "downstream_rq_http2_total",
   "downstream_rq_http3_total",
@@ -36,6 +35,7 @@ export class HcmStats {
   readonly cxDestroyRemoteActiveRq: Counter;
   readonly cxDelayedCloseTimeout: Counter;
   readonly cxDrainClose: Counter;
+  readonly cxMaxDurationReached: Counter;
   readonly cxIdleTimeout: Counter;
   readonly cxMaxRequestsReached: Counter;
   readonly cxProtocolError: Counter;
@@ -84,6 +84,7 @@ export class HcmStats {
     this.cxDestroyRemoteActiveRq = counter("downstream_cx_destroy_remote_active_rq");
     this.cxDelayedCloseTimeout = counter("downstream_cx_delayed_close_timeout");
     this.cxDrainClose = counter("downstream_cx_drain_close");
+    this.cxMaxDurationReached = counter("downstream_cx_max_duration_reached");
     this.cxIdleTimeout = counter("downstream_cx_idle_timeout");
     this.cxMaxRequestsReached = counter("downstream_cx_max_requests_reached");
     this.cxProtocolError = counter("downstream_cx_protocol_error");

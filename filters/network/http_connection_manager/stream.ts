@@ -433,7 +433,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     }
     this.#request.stop();
     if (!byTerminal) this.#stopTerminal();
-    if (reply.status === 400) this.#faulty = true;
+    if (reply.status === 400 && !this.#runtime.keepsFaulty) this.#faulty = true;
     const head = this.#localHead;
     const { localReplies } = this.#runtime;
     const context = {

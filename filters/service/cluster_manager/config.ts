@@ -3,7 +3,9 @@ import {
   Duration,
   Enum,
   endpointsOf,
+  HeaderKeyFormat,
   type Http2Options,
+  headerKeyFormat,
   http2Options,
   LoadAssignment,
   type Static,
@@ -14,6 +16,7 @@ import {
 const Http1Options = Type.Object({
   enable_trailers: Type.Optional(Type.Boolean()),
   allow_chunked_length: Type.Optional(Type.Boolean()),
+  header_key_format: Type.Optional(HeaderKeyFormat),
 });
 
 const CommonHttpOptions = Type.Object({
@@ -123,6 +126,7 @@ export interface ClusterOptions {
   readonly maxHeaders: number;
   readonly enableTrailers: boolean;
   readonly allowChunkedLength: boolean;
+  readonly headerKeyFormat: "proper_case_words" | "preserve_case" | undefined;
   readonly protocol: "HTTP1" | "HTTP2" | "DOWNSTREAM" | "ALPN";
   readonly http2: Http2Options;
   readonly panicThreshold: number;
@@ -147,6 +151,7 @@ export function optionsOf(config: ClusterConfig): ClusterOptions {
     maxHeaders: common.max_headers_count ?? 100,
     enableTrailers: http1.enable_trailers ?? false,
     allowChunkedLength: http1.allow_chunked_length ?? false,
+    headerKeyFormat: headerKeyFormat(http1.header_key_format),
     protocol: "HTTP1",
     http2: http2Options(),
     panicThreshold: Math.round(config.common_lb_config?.healthy_panic_threshold?.value ?? 50),

@@ -340,6 +340,7 @@ function codecOptions(options: ClusterOptions): CodecOptions {
     allowChunkedLength: options.allowChunkedLength,
     allowCustomMethods: true,
     headersWithUnderscores: "ALLOW",
+    headerKeyFormat: options.headerKeyFormat,
     http2: options.http2,
   };
 }
