@@ -198,6 +198,12 @@ export class SandboxCells implements StatsSink {
     this.#post = post;
   }
 
+  /** A counter of the worker's own. */
+  counter(name: string): { inc(): void } {
+    const cell = this.define("counter", name, "");
+    return { inc: () => void this.cells[cell]!++ };
+  }
+
   define(kind: "counter" | "gauge" | "histogram", name: string, unit: string): number {
     const known = this.#defined.get(`${kind} ${name}`);
     if (known !== undefined) return known;

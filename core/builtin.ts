@@ -19,6 +19,7 @@ export interface BuiltinOptions {
   readonly counts: SharedArrayBuffer;
   /** What this isolate holds of the counts; whoever outlives it gives that back. */
   readonly ledger: SharedArrayBuffer;
+  readonly fileFlushMs?: number | undefined;
   /** Ends it when it hangs; without one, nobody does. */
   readonly watchdog?: Watchdog;
   /** Calls of the isolate: name and text (JSON, but for "append"). Those that ask for something get their answer at once. */
@@ -55,6 +56,7 @@ export class Builtin {
         node: { ...node, address: ownAddress() },
         hostname: hostname(),
         environment: process.env,
+        fileFlushMs: options.fileFlushMs,
       }),
     );
     this.run = this.#prelude.numberEntry("run");

@@ -19,6 +19,7 @@ interface RunFlags {
   readonly trust: string[];
   readonly mode: "serve" | "validate";
   readonly strict: boolean;
+  readonly fileFlushIntervalMsec: number;
 }
 
 /** Answers the exit code. Each command loads what it needs: the supervisor stays small beside the proxy. */
@@ -57,6 +58,12 @@ export async function cli(
       new Option("--mode <mode>", "serve, or only check the config")
         .choices(["serve", "validate"])
         .default("serve"),
+    )
+    .option(
+      "--file-flush-interval-msec <ms>",
+      "access logs are written this long after their first line, or at 64 KiB",
+      parseMs,
+      10_000,
     )
     .option("--strict", "refuse fields that Envoy knows and tsproxy does not implement", false)
     .action(async (flags: RunFlags) => {
@@ -204,6 +211,13 @@ function trustOption(): Option {
 
 function collect(value: string, before: string[]): string[] {
   return [...before, value];
+}
+
+function parseMs(text: string): number {
+  const n = Number(text);
+  if (!Number.isInteger(n) || n < 1 || n > 3_600_000)
+    throw new InvalidArgumentError("write milliseconds, 1 to 3600000");
+  return n;
 }
 
 function parseCount(text: string): number {

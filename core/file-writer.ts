@@ -5,43 +5,84 @@ const QUEUE_LIMIT = 16 * 1024 * 1024; // bytes of log lines that may wait for a 
 /** Opened anew these fail where they are sockets, as under systemd or in a pipe of Node's. */
 const STANDARD: Readonly<Record<string, number>> = { "/dev/stdout": 1, "/dev/stderr": 2 };
 
+/** Envoy's `filesystem.` stats that are about writing. */
+export interface WriterStats {
+  readonly completed: { inc(): void };
+  readonly failed: { inc(): void };
+  readonly reopenFailed: { inc(): void };
+}
+
 /** Appends to files without ever holding the data path up. */
 export class FileWriter {
   readonly #streams = new Map<string, WriteStream>();
+  readonly #ending = new Set<Promise<void>>();
   readonly #onTrouble: (path: string, message: string) => void;
-  dropped = 0;
+  readonly #stats: WriterStats | undefined;
+  #dropping = false;
 
-  constructor(onTrouble: (path: string, message: string) => void) {
+  constructor(onTrouble: (path: string, message: string) => void, stats?: WriterStats) {
     this.#onTrouble = onTrouble;
+    this.#stats = stats;
   }
 
+  /** An empty text only makes the file. */
   append(path: string, text: string): void {
-    let stream = this.#streams.get(path);
-    if (stream === undefined) {
-      const fd = STANDARD[path];
-      stream = createWriteStream(
-        path,
-        fd === undefined ? { flags: "a" } : { fd, autoClose: false },
-      );
-      stream.on("error", (error) => {
-        this.#streams.delete(path);
-        this.#onTrouble(path, error.message);
-      });
-      this.#streams.set(path, stream);
-    }
+    const stream = this.#streams.get(path) ?? this.#open(path, false);
+    if (text === "") return;
     if (stream.writableLength > QUEUE_LIMIT) {
-      if (this.dropped++ === 0) this.#onTrouble(path, "the disk does not keep up: lines are lost");
+      if (!this.#dropping) this.#onTrouble(path, "the disk does not keep up: lines are lost");
+      this.#dropping = true;
+      this.#stats?.failed.inc();
       return;
     }
-    stream.write(Buffer.from(text, "latin1"));
+    this.#dropping = false;
+    stream.write(text, "utf8", (error) => {
+      if (error == null) this.#stats?.completed.inc();
+      else this.#stats?.failed.inc();
+    });
+  }
+
+  #open(path: string, again: boolean): WriteStream {
+    const fd = STANDARD[path];
+    const stream = createWriteStream(
+      path,
+      fd === undefined ? { flags: "a" } : { fd, autoClose: false },
+    );
+    stream.on("error", (error) => {
+      // The next line tries anew.
+      if (this.#streams.get(path) === stream) this.#streams.delete(path);
+      if (again) this.#stats?.reopenFailed.inc();
+      this.#onTrouble(path, error.message);
+    });
+    this.#streams.set(path, stream);
+    return stream;
+  }
+
+  /** The files were moved away: what waits goes to them as they are, and what comes to new ones of the same names. */
+  reopen(): void {
+    for (const [path, stream] of [...this.#streams]) {
+      if (STANDARD[path] !== undefined) continue;
+      this.#end(stream);
+      this.#open(path, true);
+    }
+  }
+
+  #end(stream: WriteStream): void {
+    const ended = new Promise<void>((resolve) => {
+      stream.once("close", resolve);
+      stream.once("error", () => resolve());
+      stream.end(() => {
+        if (STANDARD[String(stream.path)] !== undefined) resolve();
+      });
+    });
+    this.#ending.add(ended);
+    void ended.then(() => this.#ending.delete(ended));
   }
 
   /** Settles when all is written. */
   async end(): Promise<void> {
-    const streams = [...this.#streams.values()];
+    for (const stream of this.#streams.values()) this.#end(stream);
     this.#streams.clear();
-    await Promise.all(
-      streams.map((stream) => new Promise<void>((resolve) => stream.end(() => resolve()))),
-    );
+    await Promise.all(this.#ending);
   }
 }

@@ -88,7 +88,7 @@ async function serve(config: RuntimeConfig): Promise<Serving> {
   const onReverted = (packages: readonly string[]) =>
     reload.takeBack(packages, "hung or broke the isolate that it ran in");
   const started = new Fleet(
-    threadStarter({ prelude, node: config.node }),
+    threadStarter({ prelude, node: config.node, fileFlushMs: options.fileFlushIntervalMsec }),
     new FleetLog({ log, find, onReverted, server, stats, onCall }),
     options.concurrency,
   );

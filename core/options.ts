@@ -11,6 +11,8 @@ export interface RunOptions {
   readonly filters: readonly string[];
   readonly trusted: readonly string[];
   readonly strict: boolean;
+  /** Lines of access logs are written this long after the first of them, or when 64 KiB have gathered. */
+  readonly fileFlushIntervalMsec?: number;
 }
 
 /** The Node that runs the proxy. */

@@ -217,5 +217,7 @@ export interface WorkerStart {
     readonly segments: number;
     readonly slots: number;
   };
+  /** --file-flush-interval-msec */
+  readonly fileFlushMs?: number | undefined;
   readonly node: { readonly id: string; readonly cluster: string };
 }

@@ -21,7 +21,9 @@ export interface ThreadMemory {
 }
 
 /** Starts the proxy's worker threads. */
-export function threadStarter(start: Pick<WorkerStart, "prelude" | "node">): StartThread {
+export function threadStarter(
+  start: Pick<WorkerStart, "prelude" | "node" | "fileFlushMs">,
+): StartThread {
   const secret = randomBytes(32).toString("base64");
   const turns = new SharedArrayBuffer(TURNS * 4 + CELLS_BYTES);
   const shared = new SharedArrayBuffer(COUNTS_BYTES);

@@ -72,11 +72,16 @@ class Worker {
   constructor(start: WorkerStart, post: (message: FromWorker) => void) {
     this.#start = start;
     this.#post = post;
-    this.#files = new FileWriter((path, message) =>
-      this.#log("error", `cannot write ${path}: ${message}`),
-    );
     this.#beats = new Int32Array(start.beat);
     this.#cells = new SandboxCells(start.stats, post);
+    this.#files = new FileWriter(
+      (path, message) => this.#log("error", `cannot write ${path}: ${message}`),
+      {
+        completed: this.#cells.counter("filesystem.write_completed"),
+        failed: this.#cells.counter("filesystem.write_failed"),
+        reopenFailed: this.#cells.counter("filesystem.reopen_failed"),
+      },
+    );
     const { sdk, sandbox } = start.prelude;
     this.#supply = new Supply({ sdk, prelude: sandbox });
     [this.#builtin, this.#sockets, this.#boxes] = this.#build();
@@ -100,6 +105,7 @@ class Worker {
       turns: this.#start.turns,
       counts: this.#start.counts,
       ledger: this.#start.ledger,
+      fileFlushMs: this.#start.fileFlushMs,
       watchdog: this.#watchdog,
       onCall: (name, text) => this.#onCall(name, text),
     });
@@ -232,7 +238,8 @@ class Worker {
         void this.#drain(message.ms);
         break;
       case "reopen_logs":
-        void this.#files.end();
+        this.#guarded(() => this.#builtin.flushFiles());
+        this.#files.reopen();
         break;
       case "stop":
         void this.#stop();

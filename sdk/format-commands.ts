@@ -53,8 +53,9 @@ function read(headers: HeaderMap, source: FormatSource, key: HeaderKey): string 
   if (typeof key !== "string") return headers.get(key);
   if (headers === source.request) {
     const request = source.request;
-    if (key === ":method") return request.method;
-    if (key === ":path") return request.path;
+    // Both are empty where the client's bytes were no request.
+    if (key === ":method") return request.method || undefined;
+    if (key === ":path") return request.path || undefined;
     if (key === ":scheme") return request.scheme;
     if (key === ":authority") return request.authority;
     return undefined;

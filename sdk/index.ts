@@ -17,6 +17,7 @@ export * from "./http1-options.ts";
 export * from "./http2-options.ts";
 export * from "./ip.ts";
 export * from "./load-assignment.ts";
+export * from "./log-format.ts";
 export * from "./matcher.ts";
 export * from "./metadata-match.ts";
 export * from "./network.ts";

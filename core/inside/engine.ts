@@ -37,6 +37,8 @@ export interface EngineOptions {
   readonly role: "worker" | "control" | "canary";
   readonly worker: number;
   readonly node: { readonly id: string; readonly cluster: string; readonly address?: string };
+  /** Lines of files are written this long after the first of them. */
+  readonly fileFlushMs?: number;
   /** For access logs. */
   readonly hostname?: string;
   readonly environment?: Readonly<Record<string, string>>;
@@ -106,7 +108,12 @@ export class Engine {
       new Float64Array(cells, 0, Math.floor((cells.byteLength / 8) * ENGINE_CELLS)),
       () => this.host.log("warn", "the table of stats is full: new ones are not counted", {}),
     );
-    this.#files = new FileTable(this.host, this.#wheel);
+    this.#files = new FileTable(
+      this.host,
+      this.#wheel,
+      new ScopedStats(this.#stats, ""),
+      options.fileFlushMs,
+    );
     this.topics = new Topics(this.host);
     this.topics.subscribe(RUNTIME_TOPIC, (values) =>
       this.#runtime.replace(values as readonly [string, RuntimeValue][]),

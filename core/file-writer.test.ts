@@ -1,0 +1,65 @@
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { afterEach, expect, it } from "vitest";
+import { FileWriter } from "./file-writer.ts";
+
+const root = fs.mkdtempSync(path.join(os.tmpdir(), "writer-"));
+afterEach(() => {
+  for (const name of fs.readdirSync(root)) fs.rmSync(path.join(root, name), { recursive: true });
+});
+
+const counter = () => {
+  let n = 0;
+  return { inc: () => void n++, count: () => n };
+};
+function start() {
+  const troubles: string[] = [];
+  const stats = { completed: counter(), failed: counter(), reopenFailed: counter() };
+  const writer = new FileWriter((_path, message) => troubles.push(message), stats);
+  const file = path.join(root, "access.log");
+  return { writer, troubles, stats, file, read: (name = file) => fs.readFileSync(name, "utf8") };
+}
+
+it("appends to what is there, in order, as UTF-8", async () => {
+  const { writer, stats, file, read } = start();
+  fs.writeFileSync(file, "before\n");
+  writer.append(file, "één\n");
+  writer.append(file, "2 → 3\n");
+  await writer.end();
+  expect(read()).toBe("before\néén\n2 → 3\n");
+  expect(stats.completed.count()).toBe(2);
+});
+
+it("makes the file before there is a line", async () => {
+  const { writer, file, read } = start();
+  writer.append(file, "");
+  await writer.end();
+  expect(read()).toBe("");
+});
+
+it("goes on in a new file when the old one was moved away, losing nothing", async () => {
+  const { writer, file, read } = start();
+  writer.append(file, "old\n");
+  fs.renameSync(await made(file), `${file}.1`);
+  writer.append(file, "still old\n");
+  writer.reopen();
+  writer.append(file, "new\n");
+  await writer.end();
+  expect(read(`${file}.1`)).toBe("old\nstill old\n");
+  expect(read()).toBe("new\n");
+});
+
+it("tells of a file that cannot be written, and counts what is lost", async () => {
+  const { writer, troubles, stats } = start();
+  writer.append(path.join(root, "none", "access.log"), "x\n");
+  await writer.end();
+  expect(troubles).toEqual([expect.stringContaining("ENOENT")]);
+  expect(stats.failed.count()).toBe(1);
+});
+
+/** Opened, which takes a turn or two of the thread pool. */
+async function made(file: string): Promise<string> {
+  while (!fs.existsSync(file)) await new Promise((resolve) => setImmediate(resolve));
+  return file;
+}
