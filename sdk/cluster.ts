@@ -1,5 +1,5 @@
 import type { RequestEncoder, ResponseDecoder } from "./codec.ts";
-import type { SetupContext } from "./extension.ts";
+import type { SetupContext, Slot } from "./extension.ts";
 import type { Address, CloseEvent, Connection, ConnectionHandler } from "./network.ts";
 import type { Counter, Gauge, Stats } from "./stats.ts";
 
@@ -41,7 +41,11 @@ export interface Host {
   readonly priority?: number;
   /** `metadata` of the endpoint as the config or discovery gave it: `{ filter_metadata: { "envoy.lb": { … } } }`. */
   readonly metadata?: unknown;
+  readonly health?: HostHealth;
+  /** Not unhealthy. */
   readonly healthy: boolean;
+  /** When it became healthy, on the clock of `cx.now()`; slow start counts from here. */
+  readonly healthySince?: number;
   /** Requests in progress on this worker; counted by the pool. */
   activeRequests: number;
   /**
@@ -52,6 +56,8 @@ export interface Host {
   onTimeout(): void;
   onReset(): void;
 }
+
+export type HostHealth = "healthy" | "degraded" | "unhealthy";
 
 /** A host as configuration or discovery names it; plain JSON, so that it can be published. */
 export interface HostSpec {
@@ -67,6 +73,9 @@ export interface HostSpec {
     readonly zone?: string;
     readonly sub_zone?: string;
   };
+  /** `load_balancing_weight` of its locality; absent: none is given. */
+  readonly localityWeight?: number;
+  /** `{ filter_metadata: { "envoy.lb": {…} } }` */
   readonly metadata?: unknown;
 }
 
@@ -82,17 +91,80 @@ export interface ClusterType {
 }
 
 /**
- * A balancer package's setup returns this: called for every change of the hosts. `hosts` are those that may be chosen now:
- * one priority level, its healthy hosts (or all of them in panic), never none. `previous` is the balancer that the new one
- * replaces, for those who go on where it stood; it may be of other code.
+ * Hosts of one priority level that may be chosen now: its healthy ones, or its degraded ones (those of one locality, where the
+ * policy counts localities), or all of the level in panic. A balancer is made for each, anew for every change of the hosts.
  */
-export type BalancerFactory = (hosts: readonly Host[], previous?: Balancer) => Balancer;
+export interface HostSet {
+  /** The same set before and after an update has the same key: `0|healthy`. */
+  readonly key: string;
+  /** May be empty. */
+  readonly hosts: readonly Host[];
+  /** The part of each host in the weight of all; localities' weights are in it where the policy counts those. The sum is 1. */
+  readonly shares: readonly number[];
+}
+
 export interface Balancer {
   /**
    * Undefined: no host. `attempt` counts the hosts that `context.rejects` has turned down: who chooses by hash has to answer
    * another one then.
    */
   choose(context: BalancerContext, attempt?: number): Host | undefined;
+  /** Another balancer has taken its place. */
+  dispose?(): void;
+}
+
+/** What a balancer package's setup returns: a policy for each set of hosts, or one for the whole cluster. */
+export type BalancerPolicy = LevelPolicy | ClusterPolicy;
+
+export interface LevelPolicy {
+  create(set: HostSet): Balancer;
+  /** Undefined: localities do not count. */
+  readonly localities?: LocalityPolicy | undefined;
+  /** The hash of a request chooses its level as well, and weights of localities are in `shares`: no locality is chosen first. */
+  readonly hashing?: boolean;
+}
+
+/** Envoy's LocalityLbConfig. */
+export type LocalityPolicy =
+  | { readonly type: "weighted" }
+  | {
+      readonly type: "zone_aware";
+      /** Percent of the requests. */
+      readonly routingEnabled: number;
+      readonly minClusterSize: number;
+      readonly failTrafficOnPanic: boolean;
+      readonly forceLocalityDirectRouting: boolean;
+    };
+
+/** A policy that stands above priorities and health: it hands on to other policies. */
+export interface ClusterPolicy {
+  compose(cluster: BalancedCluster, previous: Balancer | undefined): Balancer;
+}
+
+export interface BalancedCluster {
+  /** All, whatever their health, in the order of the config. */
+  readonly hosts: readonly Host[];
+  /** `cluster.<name>.` */
+  readonly stats: Stats;
+  /**
+   * Spreads requests over some of the hosts as if they were a cluster: by priorities, health, panic and localities, and then by
+   * that policy. `key` keeps them apart from others of this cluster.
+   */
+  spread(
+    key: string,
+    hosts: readonly Host[],
+    policy: Slot<BalancerPolicy>,
+    options?: SpreadOptions,
+  ): Balancer;
+  /** The host of that address (`ip:port`). */
+  find(address: string): Host | undefined;
+}
+
+export interface SpreadOptions {
+  /** Weights of localities: as configured (default), scaled by how many of their hosts these are, or none. */
+  readonly localityWeights?: "configured" | "scaled" | "none";
+  /** In the place of what the policy itself says of localities. */
+  readonly localities?: LocalityPolicy;
 }
 
 /** The cluster manager, reached as `cx.clusters`. */

@@ -1,6 +1,6 @@
 import type { AccessLogger } from "./access-log.ts";
 import type { CellSpec, OpenCells, SharedCells } from "./cells.ts";
-import type { BalancerFactory, Clusters, ClusterType } from "./cluster.ts";
+import type { BalancerPolicy, Clusters, ClusterType } from "./cluster.ts";
 import type { CodecFactory } from "./codec.ts";
 import { type HttpFilterFactory, type HttpStream, RouteSetups } from "./http.ts";
 import type {
@@ -24,7 +24,7 @@ export interface Kinds {
   http: HttpFilterFactory;
   codec: CodecFactory;
   cluster: ClusterType;
-  balancer: BalancerFactory;
+  balancer: BalancerPolicy;
   access_log: AccessLogger;
   service: Service;
   transport: TransportFactory;

@@ -1,4 +1,5 @@
 /** What a filter may import. */
+
 export * from "./access-log.ts";
 export * from "./access-log-filter.ts";
 export * from "./bytes.ts";
@@ -16,6 +17,7 @@ export * from "./http.ts";
 export * from "./http1-options.ts";
 export * from "./http2-options.ts";
 export * from "./ip.ts";
+export * from "./lb-policy.ts";
 export * from "./load-assignment.ts";
 export * from "./log-format.ts";
 export * from "./matcher.ts";

@@ -40,12 +40,16 @@ export const LoadAssignment = Type.Object({
           }),
         ),
         lb_endpoints: Type.Optional(Type.Array(LbEndpoint)),
+        load_balancing_weight: Type.Optional(UInt32({ minimum: 1 })),
         priority: Type.Optional(UInt32({ maximum: 128 })),
       }),
     ),
   ),
   policy: Type.Optional(
-    Type.Object({ overprovisioning_factor: Type.Optional(UInt32({ minimum: 1 })) }),
+    Type.Object({
+      overprovisioning_factor: Type.Optional(UInt32({ minimum: 1 })),
+      weighted_priority_health: Type.Optional(Type.Boolean()),
+    }),
   ),
 });
 export type LoadAssignment = Static<typeof LoadAssignment>;
@@ -71,6 +75,9 @@ export function endpointsOf(assignment: LoadAssignment | undefined): Endpoint[] 
         healthStatus: entry.health_status ?? "UNKNOWN",
         ...(locality.locality !== undefined && {
           locality: locality.locality as NonNullable<HostSpec["locality"]>,
+        }),
+        ...(locality.load_balancing_weight !== undefined && {
+          localityWeight: locality.load_balancing_weight,
         }),
         ...(entry.metadata !== undefined && { metadata: entry.metadata }),
       };

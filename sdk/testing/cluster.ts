@@ -1,9 +1,12 @@
 import { Chunk, latin1Decode } from "../bytes.ts";
 import type {
+  Balancer,
   BalancerContext,
+  BalancerPolicy,
   Cluster,
   ClusterStats,
   Host,
+  HostHealth,
   PoolCallbacks,
   PoolFailure,
   PoolHandle,
@@ -21,8 +24,12 @@ export class TestHost implements Host {
   weight = 1;
   priority = 0;
   metadata: unknown = undefined;
-  healthy = true;
+  health: HostHealth = "healthy";
+  healthySince = 0;
   activeRequests = 0;
+  get healthy(): boolean {
+    return this.health !== "unhealthy";
+  }
   /** What was told of attempts: a status, `timeout` or `reset`. */
   readonly told: (number | "timeout" | "reset")[] = [];
 
@@ -39,6 +46,18 @@ export class TestHost implements Host {
   onReset(): void {
     this.told.push("reset");
   }
+}
+
+/** The balancer of a policy for these hosts, as if they were the healthy ones of a level. */
+export function balancerFor(
+  policy: BalancerPolicy,
+  hosts: readonly Host[],
+  options: { readonly key?: string; readonly shares?: readonly number[] } = {},
+): Balancer {
+  if (!("create" in policy)) throw new Error("this policy stands above levels: use its compose");
+  const sum = hosts.reduce((total, host) => total + host.weight, 0);
+  const shares = options.shares ?? hosts.map((host) => host.weight / sum);
+  return policy.create({ key: options.key ?? "0|healthy", hosts, shares });
 }
 
 /** A cluster whose upstream is played by the test. */

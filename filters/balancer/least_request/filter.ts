@@ -3,14 +3,17 @@ import {
   type Balancer,
   defineBalancer,
   EdfScheduler,
+  Enum,
   type Host,
-  type Static,
+  LocalityLbConfig,
+  localityPolicyOf,
+  RuntimeDouble,
+  RuntimeNumber,
+  SlowStart,
+  SlowStartConfig,
   Type,
   UInt32,
 } from "@tsproxy/sdk";
-
-const Config = Type.Object({ choice_count: UInt32({ default: 2, minimum: 2 }) });
-type Config = Static<typeof Config>;
 
 const START = 1 << 29; // starts are random below this, so that workers do not all begin with the same host
 const MAX_CHOICES = 1024; // more draws than this cost time and change nothing
@@ -37,12 +40,34 @@ class LeastOfSome implements Balancer {
   }
 }
 
-/** Hosts take turns; each request in progress divides a host's weight, as of the last time it was chosen. */
+/** The one with the fewest requests of all; those that tie have equal chances. */
+class LeastOfAll implements Balancer {
+  readonly #hosts: readonly Host[];
+
+  constructor(hosts: readonly Host[]) {
+    this.#hosts = hosts;
+  }
+
+  choose(): Host | undefined {
+    const hosts = this.#hosts;
+    let best = hosts[0];
+    let tied = 1;
+    for (let k = 1; k < hosts.length; k++) {
+      const host = hosts[k]!;
+      if (host.activeRequests > best!.activeRequests) continue;
+      tied = host.activeRequests < best!.activeRequests ? 1 : tied + 1;
+      if (tied === 1 || Math.random() * tied < 1) best = host;
+    }
+    return best;
+  }
+}
+
+/** Hosts take turns by weight; requests in progress divide it, as of the last time the host was chosen. */
 class WeightedLeast implements Balancer {
   readonly #hosts: EdfScheduler<Host>;
 
-  constructor(hosts: readonly Host[], picks: number) {
-    this.#hosts = new EdfScheduler(hosts, (host) => host.weight / (host.activeRequests + 1), picks);
+  constructor(hosts: readonly Host[], weight: (host: Host) => number) {
+    this.#hosts = new EdfScheduler(hosts, weight, Math.floor(Math.random() * START));
   }
 
   choose(): Host {
@@ -53,15 +78,39 @@ class WeightedLeast implements Balancer {
 export default defineBalancer({
   name: "envoy.load_balancing_policies.least_request",
   types: ["envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest"],
-  config: Config,
-  setup(config: Config) {
+  config: Type.Object({
+    choice_count: UInt32({ default: 2, minimum: 2 }),
+    active_request_bias: Type.Optional(RuntimeDouble),
+    slow_start_config: Type.Optional(SlowStartConfig),
+    locality_lb_config: Type.Optional(LocalityLbConfig),
+    enable_full_scan: Type.Optional(Type.Boolean()),
+    selection_method: Enum(["N_CHOICES", "FULL_SCAN"], { default: "N_CHOICES" }),
+  }),
+  setup: (config, cx) => {
     const choices = Math.min(config.choice_count ?? 2, MAX_CHOICES);
-    return (hosts) => {
-      const first = hosts[0];
-      if (first === undefined || hosts.every((host) => host.weight === first.weight)) {
-        return new LeastOfSome(hosts, choices);
-      }
-      return new WeightedLeast(hosts, Math.floor(Math.random() * START));
+    const fullScan = config.enable_full_scan === true || config.selection_method === "FULL_SCAN";
+    const bias = new RuntimeNumber(
+      config.active_request_bias ?? { default_value: 1, runtime_key: "" },
+      cx.runtime,
+    );
+    const slow =
+      config.slow_start_config &&
+      new SlowStart(config.slow_start_config, cx.runtime, () => cx.now());
+    const weight = (host: Host): number => {
+      const busy = host.activeRequests + 1;
+      const divisor = bias.value === 1 ? busy : busy ** Math.max(0, bias.value);
+      return ((slow?.factor(host) ?? 1) * host.weight) / divisor;
+    };
+    return {
+      localities: localityPolicyOf(config.locality_lb_config),
+      create({ hosts }) {
+        const first = hosts[0];
+        const equal = hosts.every(
+          (host) => host.weight === first!.weight && !slow?.isStarting(host),
+        );
+        if (!equal && hosts.length > 1) return new WeightedLeast(hosts, weight);
+        return fullScan ? new LeastOfAll(hosts) : new LeastOfSome(hosts, choices);
+      },
     };
   },
 });

@@ -4,6 +4,10 @@ import {
   defineBalancer,
   EdfScheduler,
   type Host,
+  LocalityLbConfig,
+  localityPolicyOf,
+  SlowStart,
+  SlowStartConfig,
   type Turns,
   Type,
 } from "@tsproxy/sdk";
@@ -30,8 +34,8 @@ class EqualTurns implements Balancer {
 class WeightedTurns implements Balancer {
   readonly #hosts: EdfScheduler<Host>;
 
-  constructor(hosts: readonly Host[], picks: number) {
-    this.#hosts = new EdfScheduler(hosts, (host) => host.weight, picks);
+  constructor(hosts: readonly Host[], weight: (host: Host) => number) {
+    this.#hosts = new EdfScheduler(hosts, weight, Math.floor(Math.random() * START));
   }
 
   choose(): Host {
@@ -42,15 +46,30 @@ class WeightedTurns implements Balancer {
 export default defineBalancer({
   name: "envoy.load_balancing_policies.round_robin",
   types: ["envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin"],
-  config: Type.Object({ cluster: Type.String({ default: "" }) }),
+  config: Type.Object({
+    /** Apart from Envoy's fields: whose hosts they are. */
+    cluster: Type.String({ default: "" }),
+    slow_start_config: Type.Optional(SlowStartConfig),
+    locality_lb_config: Type.Optional(LocalityLbConfig),
+  }),
   setup: (config, cx) => {
-    const turns = cx.turns(`round_robin ${config.cluster}`);
-    return (hosts) => {
-      const first = hosts[0];
-      if (first === undefined || hosts.every((host) => host.weight === first.weight)) {
-        return new EqualTurns(hosts, turns);
-      }
-      return new WeightedTurns(hosts, Math.floor(Math.random() * START));
+    const slow =
+      config.slow_start_config &&
+      new SlowStart(config.slow_start_config, cx.runtime, () => cx.now());
+    const weight =
+      slow === undefined
+        ? (host: Host) => host.weight
+        : (host: Host) => host.weight * slow.factor(host);
+    return {
+      localities: localityPolicyOf(config.locality_lb_config),
+      create({ key, hosts }) {
+        const first = hosts[0];
+        const equal = hosts.every(
+          (host) => host.weight === first!.weight && !slow?.isStarting(host),
+        );
+        if (!equal && hosts.length > 1) return new WeightedTurns(hosts, weight);
+        return new EqualTurns(hosts, cx.turns(`round_robin ${config.cluster} ${key}`));
+      },
     };
   },
 });

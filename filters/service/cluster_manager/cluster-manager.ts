@@ -1,5 +1,5 @@
 import {
-  type BalancerFactory,
+  type BalancerPolicy,
   type Clusters,
   type ClusterType,
   ConfigError,
@@ -12,6 +12,8 @@ import {
 import type { ClusterConfig, Config } from "./config.ts";
 import { type Estate, estateOf, type Heir, VERSION } from "./handover.ts";
 import type { Load } from "./host.ts";
+import { balancerOf } from "./lb-policy.ts";
+import { NOWHERE } from "./localities.ts";
 import { Membership } from "./membership.ts";
 import { type Codecs, UpstreamCluster } from "./upstream-cluster.ts";
 
@@ -87,6 +89,8 @@ export class ClusterManager implements Service {
       codecs,
       loadOf: (name, host) => this.#loadOf(name, host),
       hostNames: this.#estate.hostNames,
+      ownLocality: NOWHERE,
+      local: () => undefined,
     });
     const entry: Entry = {
       cluster,
@@ -105,20 +109,16 @@ export class ClusterManager implements Service {
     this.#follow(entry, config.wait_for_warm_on_init ?? true);
   }
 
-  /** The packages of a type and a policy are found by Envoy's own words for them. */
+  /** The package of a type is found by Envoy's own word for it. */
   #packages(
     config: ClusterConfig,
     at: string,
-  ): { balancer: Slot<BalancerFactory>; type: Slot<ClusterType> } {
-    const policy = (config.lb_policy ?? "ROUND_ROBIN").toLowerCase();
+  ): { balancer: Slot<BalancerPolicy>; type: Slot<ClusterType> } {
     const type = (config.type ?? "STATIC").toLowerCase();
-    const own = config[`${policy}_lb_config` as keyof ClusterConfig] as object | undefined;
-    const options = { ...own, cluster: config.name };
+    const { place, ref } = balancerOf(config);
     return {
       type: placed(at, "type", () => this.#cx.shipped("cluster", `cluster/${type}`, config)),
-      balancer: placed(at, "lb_policy", () =>
-        this.#cx.shipped("balancer", `balancer/${policy}`, options),
-      ),
+      balancer: placed(at, place, () => this.#cx.extension("balancer", ref)),
     };
   }
 

@@ -1,5 +1,6 @@
 import {
   ConfigError,
+  ConsistentHashingLbConfig,
   Duration,
   Enum,
   endpointsOf,
@@ -8,10 +9,38 @@ import {
   headerKeyFormat,
   http2Options,
   LoadAssignment,
+  LoadBalancingPolicy,
+  RuntimeDouble,
+  SlowStartConfig,
   type Static,
   Type,
   UInt32,
 } from "@tsproxy/sdk";
+
+const MAX_RING = 8 * 1024 * 1024;
+
+/** Envoy's `lb_subset_config`; what its fields mean is the subset balancer's to say. */
+const LbSubsetConfig = Type.Object({
+  fallback_policy: Type.Optional(Enum(["NO_FALLBACK", "ANY_ENDPOINT", "DEFAULT_SUBSET"])),
+  default_subset: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
+  subset_selectors: Type.Optional(
+    Type.Array(
+      Type.Object({
+        keys: Type.Optional(Type.Array(Type.String())),
+        single_host_per_subset: Type.Optional(Type.Boolean()),
+        fallback_policy: Type.Optional(
+          Enum(["NOT_DEFINED", "NO_FALLBACK", "ANY_ENDPOINT", "DEFAULT_SUBSET", "KEYS_SUBSET"]),
+        ),
+        fallback_keys_subset: Type.Optional(Type.Array(Type.String())),
+      }),
+    ),
+  ),
+  locality_weight_aware: Type.Optional(Type.Boolean()),
+  scale_locality_weight: Type.Optional(Type.Boolean()),
+  panic_mode_any: Type.Optional(Type.Boolean()),
+  list_as_any: Type.Optional(Type.Boolean()),
+  metadata_fallback_policy: Type.Optional(Enum(["METADATA_NO_FALLBACK", "FALLBACK_LIST"])),
+});
 
 const Http1Options = Type.Object({
   enable_trailers: Type.Optional(Type.Boolean()),
@@ -42,15 +71,54 @@ export const ClusterConfig = Type.Object({
   type: Enum(["STATIC", "STRICT_DNS", "LOGICAL_DNS", "EDS", "ORIGINAL_DST"], { default: "STATIC" }),
   connect_timeout: Duration({ default: 5_000 }),
   /** Each is a package of that name in filters/balancer. */
-  lb_policy: Enum(["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "RING_HASH", "MAGLEV"], {
-    default: "ROUND_ROBIN",
-  }),
-  load_assignment: Type.Optional(LoadAssignment),
-  least_request_lb_config: Type.Optional(
-    Type.Object({ choice_count: UInt32({ default: 2, minimum: 2 }) }),
+  lb_policy: Enum(
+    [
+      "ROUND_ROBIN",
+      "LEAST_REQUEST",
+      "RING_HASH",
+      "RANDOM",
+      "MAGLEV",
+      "CLUSTER_PROVIDED",
+      "LOAD_BALANCING_POLICY_CONFIG",
+    ],
+    { default: "ROUND_ROBIN" },
   ),
+  load_balancing_policy: Type.Optional(LoadBalancingPolicy),
+  load_assignment: Type.Optional(LoadAssignment),
+  round_robin_lb_config: Type.Optional(
+    Type.Object({ slow_start_config: Type.Optional(SlowStartConfig) }),
+  ),
+  least_request_lb_config: Type.Optional(
+    Type.Object({
+      choice_count: UInt32({ default: 2, minimum: 2 }),
+      active_request_bias: Type.Optional(RuntimeDouble),
+      slow_start_config: Type.Optional(SlowStartConfig),
+    }),
+  ),
+  ring_hash_lb_config: Type.Optional(
+    Type.Object({
+      minimum_ring_size: Type.Optional(UInt32({ maximum: MAX_RING, minimum: 1 })),
+      maximum_ring_size: Type.Optional(UInt32({ maximum: MAX_RING })),
+      hash_function: Enum(["XX_HASH", "MURMUR_HASH_2"], { default: "XX_HASH" }),
+    }),
+  ),
+  maglev_lb_config: Type.Optional(
+    Type.Object({ table_size: Type.Optional(UInt32({ maximum: 5_000_011, minimum: 2 })) }),
+  ),
+  lb_subset_config: Type.Optional(LbSubsetConfig),
   common_lb_config: Type.Optional(
     Type.Object({
+      zone_aware_lb_config: Type.Optional(
+        Type.Object({
+          routing_enabled: Type.Optional(
+            Type.Object({ value: Type.Number({ minimum: 0, maximum: 100, default: 0 }) }),
+          ),
+          min_cluster_size: Type.Optional(UInt32()),
+          fail_traffic_on_panic: Type.Optional(Type.Boolean()),
+        }),
+      ),
+      locality_weighted_lb_config: Type.Optional(Type.Object({})),
+      consistent_hashing_lb_config: Type.Optional(ConsistentHashingLbConfig),
       healthy_panic_threshold: Type.Optional(
         Type.Object({ value: Type.Number({ minimum: 0, maximum: 100, default: 0 }) }),
       ),
@@ -131,6 +199,7 @@ export interface ClusterOptions {
   readonly http2: Http2Options;
   readonly panicThreshold: number;
   readonly overprovisioningFactor: number;
+  readonly weightedPriorityHealth: boolean;
 }
 
 export function optionsOf(config: ClusterConfig): ClusterOptions {
@@ -156,5 +225,6 @@ export function optionsOf(config: ClusterConfig): ClusterOptions {
     http2: http2Options(),
     panicThreshold: Math.round(config.common_lb_config?.healthy_panic_threshold?.value ?? 50),
     overprovisioningFactor: config.load_assignment?.policy?.overprovisioning_factor ?? 140,
+    weightedPriorityHealth: config.load_assignment?.policy?.weighted_priority_health ?? false,
   };
 }

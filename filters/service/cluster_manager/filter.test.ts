@@ -10,6 +10,7 @@ import {
   defineCluster,
   defineCodec,
   type Host,
+  type HostSet,
   type HostSpec,
   latin1Decode,
   latin1Encode,
@@ -105,10 +106,12 @@ const wordCodec = defineCodec({
 const inTurn = defineBalancer({
   name: "in_turn",
   config: Type.Object({}),
-  setup: () => (hosts) => {
-    let next = 0;
-    return { choose: () => hosts[next++ % hosts.length] };
-  },
+  setup: () => ({
+    create: ({ hosts }) => {
+      let next = 0;
+      return { choose: () => hosts[next++ % hosts.length] };
+    },
+  }),
 });
 
 const listed = defineCluster({
@@ -1146,7 +1149,9 @@ describe("new code of the packages inside", () => {
     const c = cluster(start(listedCluster("c", [spec("10.0.0.1"), spec("10.0.0.2")])));
     ask(c);
     const before = slot("balancer/round_robin").current;
-    slot("balancer/round_robin").replace((hosts: readonly Host[]) => ({ choose: () => hosts[1] }));
+    slot("balancer/round_robin").replace({
+      create: ({ hosts }: HostSet) => ({ choose: () => hosts[1] }),
+    });
     ask(c);
     ask(c);
     expect(cx.opened.map((o) => o.address.ip)).toEqual(["10.0.0.1", "10.0.0.2", "10.0.0.2"]);

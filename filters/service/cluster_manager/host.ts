@@ -1,8 +1,14 @@
-import { type Address, formatAddress, type Host, type HostSpec } from "@tsproxy/sdk";
+import {
+  type Address,
+  formatAddress,
+  type Host,
+  type HostHealth,
+  type HostSpec,
+} from "@tsproxy/sdk";
+import { excludedBy, healthBy } from "./health-flags.ts";
+import { localityKey } from "./localities.ts";
 import type { Pool } from "./pool.ts";
 import type { HostCells } from "./stats.ts";
-
-export type Health = "healthy" | "degraded" | "unhealthy";
 
 /** Requests in progress, apart from its host: it outlives code, for old streams go on counting in it. */
 export interface Load {
@@ -18,18 +24,31 @@ export class UpstreamHost implements Host {
   /** One, or with `use_downstream_protocol_config` one for HTTP/1.1 and then one for HTTP/2. */
   readonly pools: readonly Pool[];
   spec: HostSpec;
-  health: Health;
+  health: HostHealth;
+  /** Left out of the numbers that priorities and panic go by: nobody has checked it yet. */
+  excluded: boolean;
+  localityKey: string;
+  healthySince: number;
+  readonly #now: () => number;
+  #flags: number;
 
   constructor(
     spec: HostSpec,
     cells: HostCells,
     load: Load,
     makePools: (host: UpstreamHost) => readonly Pool[],
+    now: () => number,
+    flags: number,
   ) {
     this.address = addressOf(spec);
     this.key = formatAddress(this.address);
     this.spec = spec;
-    this.health = healthOf(spec);
+    this.#now = now;
+    this.#flags = flags;
+    this.health = healthBy(spec, flags);
+    this.excluded = excludedBy(flags);
+    this.localityKey = localityKey(spec.locality);
+    this.healthySince = now();
     this.cells = cells;
     this.load = load;
     this.pools = makePools(this);
@@ -43,11 +62,32 @@ export class UpstreamHost implements Host {
   /** Takes over what an update says of it. False: nothing that a balancer looks at has changed. */
   update(spec: HostSpec): boolean {
     const old = this.spec;
-    const health = healthOf(spec);
-    const changed =
-      old.weight !== spec.weight || old.priority !== spec.priority || this.health !== health;
+    if (spec === old) return false;
     this.spec = spec;
+    this.localityKey = localityKey(spec.locality);
+    const changed =
+      old.weight !== spec.weight ||
+      old.priority !== spec.priority ||
+      old.localityWeight !== spec.localityWeight ||
+      localityKey(old.locality) !== this.localityKey ||
+      JSON.stringify(old.metadata) !== JSON.stringify(spec.metadata);
+    return this.#judge() || changed;
+  }
+
+  /** What active checks and outlier detection say of it. False: nothing that a balancer looks at has changed. */
+  setFlags(flags: number): boolean {
+    if (flags === this.#flags) return false;
+    this.#flags = flags;
+    return this.#judge();
+  }
+
+  #judge(): boolean {
+    const health = healthBy(this.spec, this.#flags);
+    const excluded = excludedBy(this.#flags);
+    const changed = health !== this.health || excluded !== this.excluded;
+    if (health === "healthy" && this.health !== "healthy") this.healthySince = this.#now();
     this.health = health;
+    this.excluded = excluded;
     return changed;
   }
 
@@ -90,17 +130,4 @@ export function addressOf(spec: HostSpec): Address {
   return spec.path === undefined
     ? { ip: spec.ip, port: spec.port }
     : { ip: "", port: 0, path: spec.path };
-}
-
-export function healthOf(spec: HostSpec): Health {
-  switch (spec.healthStatus) {
-    case "UNHEALTHY":
-    case "DRAINING":
-    case "TIMEOUT":
-      return "unhealthy";
-    case "DEGRADED":
-      return "degraded";
-    default:
-      return "healthy";
-  }
 }

@@ -1,207 +1,356 @@
 // Hot path: a host is chosen for every request.
-import type { Balancer, BalancerContext, BalancerFactory, Counter, Slot } from "@tsproxy/sdk";
-import { UpstreamHost } from "./host.ts";
-
-export interface LevelOptions {
-  /** Percent of a level's hosts; below it health is not trusted. 0: it always is. */
-  readonly panicThreshold: number;
-  /** Percent; 140 lets a level lose 28 % of its hosts before others get a share of its load. */
-  readonly overprovisioningFactor: number;
-}
+import type {
+  Balancer,
+  BalancerContext,
+  Host,
+  HostSet,
+  LevelPolicy,
+  LocalityPolicy,
+  SpreadOptions,
+} from "@tsproxy/sdk";
+import type { Balancing } from "./balancing.ts";
+import type { UpstreamHost } from "./host.ts";
+import {
+  type LocalCluster,
+  type Locality,
+  type LocalityChoice,
+  localitiesOf,
+  weightedLocalities,
+  zoneAwareLocalities,
+} from "./localities.ts";
+import { type LevelHealth, type LevelLoads, levelLoads, loadsWithout } from "./priority-loads.ts";
 
 /** The hosts of one priority. */
 interface Level {
   readonly all: UpstreamHost[];
   readonly healthy: UpstreamHost[];
   readonly degraded: UpstreamHost[];
+  excluded: number;
+  localities: Locality[];
 }
 
-/** A set of hosts that gets `load` percent of the requests. */
-interface Share {
-  readonly key: string;
-  readonly hosts: readonly UpstreamHost[];
-  readonly load: number;
+/** One level as requests see it. */
+interface Sources {
   readonly panic: boolean;
+  readonly all: Source;
+  readonly healthy: Source;
+  readonly degraded: Source;
+  /** By number of the locality. Empty: localities do not count in this level. */
+  readonly healthyIn: readonly Source[];
+  readonly degradedIn: readonly Source[];
+  readonly healthyLocality: LocalityChoice | undefined;
+  readonly degradedLocality: LocalityChoice | undefined;
 }
 
-/** Spreads requests over priority levels by their health, and asks the balancer for a host of the level chosen. */
-export class Levels {
-  readonly #slot: Slot<BalancerFactory>;
-  readonly #options: LevelOptions;
-  readonly #panics: Counter;
-  #generation: Slot<BalancerFactory>["current"];
-  #shares: Share[] = [];
-  #balancers: Balancer[] = [];
-  #byKey = new Map<string, Balancer>();
-  /** The balancer, if there is but one and no panic. */
-  #only: Balancer | undefined = undefined;
+/** Spreads requests over priority levels by their health, and asks the policy for a host of the level chosen. */
+export class Levels implements Balancer {
+  readonly #balancing: Balancing;
+  readonly #policy: LevelPolicy;
+  readonly #localities: LocalityPolicy | undefined;
+  readonly #loads: LevelLoads;
+  readonly #levels: readonly Sources[];
+  readonly #hashing: boolean;
+  readonly #failOnPanic: boolean;
+  /** Percent of requests that zones count for; undefined: zones do not count. */
+  readonly #zonePercent: number | undefined;
+  /** The one source of a cluster that has one level, no panic and no localities. */
+  readonly #only: Source | undefined;
 
-  constructor(slot: Slot<BalancerFactory>, options: LevelOptions, panics: Counter) {
-    this.#slot = slot;
-    this.#options = options;
-    this.#panics = panics;
-    this.#generation = slot.current;
-    this.#generation.acquire();
+  constructor(
+    balancing: Balancing,
+    key: string,
+    policy: LevelPolicy,
+    hosts: readonly UpstreamHost[],
+    options: SpreadOptions,
+  ) {
+    this.#balancing = balancing;
+    this.#policy = policy;
+    this.#localities = options.localities ?? policy.localities;
+    this.#hashing = policy.hashing === true;
+    const zones = this.#localities?.type === "zone_aware" ? this.#localities : undefined;
+    this.#failOnPanic = zones?.failTrafficOnPanic ?? false;
+    this.#zonePercent = balancing.local() === undefined ? undefined : zones?.routingEnabled;
+    const levels = levelsOf(hosts, balancing);
+    if (options.localityWeights === "scaled") scaleWeights(levels, balancing.allHosts());
+    const { weightedPriorityHealth } = balancing.options;
+    this.#loads = levelLoads(
+      levels.map((level) => healthOfLevel(level, weightedPriorityHealth)),
+      balancing.options,
+    );
+    this.#levels = levels.map((level, k) =>
+      this.#sources(`${key}${k}`, k, level, this.#loads.panic[k]!, options),
+    );
+    this.#only = this.#simple();
+    // Whoever counts what a policy builds does so on the control thread, where no request asks for it.
+    if (this.#hashing && balancing.eager)
+      for (const sources of this.#levels) void (sources.panic ? sources.all : sources.healthy).made;
   }
 
-  update(hosts: readonly UpstreamHost[]): void {
-    this.#shares = sharesOf(hosts, this.#options);
-    this.#build();
-  }
-
-  choose(context: BalancerContext): UpstreamHost | undefined {
-    if (this.#slot.current !== this.#generation) this.#renew();
+  choose(context: BalancerContext): Host | undefined {
     let host = this.#chooseOnce(context, 0);
     const retries = context.hostSelectionRetries ?? 0;
-    for (let k = 1; k <= retries && host !== undefined && context.rejects?.(host); k++) {
+    for (let k = 1; k <= retries && host !== undefined && context.rejects?.(host); k++)
       host = this.#chooseOnce(context, k);
-    }
     return host;
   }
 
-  #chooseOnce(context: BalancerContext, attempt: number): UpstreamHost | undefined {
-    const only = this.#only;
-    const host =
-      only !== undefined ? only.choose(context, attempt) : this.#chooseShare(context, attempt);
-    return host instanceof UpstreamHost ? host : undefined;
-  }
-
-  /** Gives the balancer's generation back. No host from here on. */
   dispose(): void {
-    this.update([]);
-    this.#generation.release();
+    for (const { all, healthy, degraded, healthyIn, degradedIn } of this.#levels)
+      for (const source of [all, healthy, degraded, ...healthyIn, ...degradedIn]) source.dispose();
   }
 
-  #chooseShare(context: BalancerContext, attempt: number): unknown {
-    const shares = this.#shares;
-    const { hash } = context;
-    const n = hash === undefined ? Math.floor(Math.random() * 100) : Number(hash % 100n);
-    let sum = 0;
-    for (let k = 0; k < shares.length; k++) {
-      sum += shares[k]!.load;
-      if (n >= sum && k < shares.length - 1) continue;
-      if (shares[k]!.panic) this.#panics.inc();
-      return this.#balancers[k]!.choose(context, attempt);
+  #chooseOnce(context: BalancerContext, attempt: number): Host | undefined {
+    if (this.#only !== undefined) return this.#only.made.choose(context, attempt);
+    const { excludedPriorities } = context;
+    const loads =
+      excludedPriorities === undefined || this.#hashing
+        ? this.#loads
+        : loadsWithout(this.#loads, excludedPriorities);
+    let ticket = this.#ticket(context);
+    let level = 0;
+    let degraded = false;
+    for (; level < loads.healthy.length; level++) {
+      ticket -= loads.healthy[level]!;
+      if (ticket < 0) break;
     }
-    return undefined;
+    if (ticket >= 0) {
+      degraded = true;
+      for (level = 0; level < loads.degraded.length - 1; level++) {
+        ticket -= loads.degraded[level]!;
+        if (ticket < 0) break;
+      }
+    }
+    return this.#chooseFrom(this.#levels[level]!, degraded, context, attempt);
   }
 
-  /** The balancer's code has been replaced. */
-  #renew(): void {
-    this.#generation.release();
-    this.#generation = this.#slot.current;
-    this.#generation.acquire();
-    this.#build();
+  /** 0 to 99. */
+  #ticket(context: BalancerContext): number {
+    const { hash } = context;
+    if (!this.#hashing || hash === undefined) return Math.floor(Math.random() * 100);
+    return Number(hash % 100n);
   }
 
-  #build(): void {
-    const before = this.#byKey;
-    const make = this.#generation.value;
-    this.#byKey = new Map();
-    this.#balancers = this.#shares.map((share) => {
-      const balancer = make(share.hosts, before.get(share.key));
-      this.#byKey.set(share.key, balancer);
-      return balancer;
-    });
-    const first = this.#shares[0];
-    this.#only =
-      this.#shares.length === 1 && first?.panic === false ? this.#balancers[0] : undefined;
+  #chooseFrom(
+    level: Sources,
+    degraded: boolean,
+    context: BalancerContext,
+    attempt: number,
+  ): Host | undefined {
+    if (level.panic) {
+      this.#balancing.panics.inc();
+      return this.#failOnPanic ? undefined : level.all.made.choose(context, attempt);
+    }
+    // A hash finds its host among the healthy ones whatever the load was meant for.
+    if (this.#hashing) return level.healthy.made.choose(context, attempt);
+    const choice = degraded ? level.degradedLocality : level.healthyLocality;
+    const whole = degraded ? level.degraded : level.healthy;
+    if (choice === undefined) return whole.made.choose(context, attempt);
+    if (this.#zonePercent !== undefined) {
+      if (this.#zonePercent < 100 && Math.random() * 100 >= this.#zonePercent)
+        return whole.made.choose(context, attempt);
+      if (this.#balancing.local()?.inPanic === true) {
+        this.#balancing.zoneStats.localClusterNotOk.inc();
+        return this.#failOnPanic ? undefined : whole.made.choose(context, attempt);
+      }
+    }
+    const sources = degraded ? level.degradedIn : level.healthyIn;
+    return sources[choice.choose()]?.made.choose(context, attempt);
+  }
+
+  #simple(): Source | undefined {
+    const level = this.#levels[0]!;
+    const plain =
+      this.#levels.length === 1 &&
+      !level.panic &&
+      level.healthyLocality === undefined &&
+      this.#loads.healthy[0] === 100;
+    return plain ? level.healthy : undefined;
+  }
+
+  #sources(
+    key: string,
+    priority: number,
+    level: Level,
+    panic: boolean,
+    options: SpreadOptions,
+  ): Sources {
+    const policy = this.#policy;
+    const weighted = this.#localities?.type === "weighted" && options.localityWeights !== "none";
+    const source = (name: string, which: "all" | "healthy" | "degraded"): Source =>
+      this.#hashing && weighted
+        ? new Source(policy, `${key}|${name}`, ...inLocalities(level.localities, which))
+        : new Source(policy, `${key}|${name}`, level[which], undefined);
+    const sources = {
+      panic,
+      all: source("all", "all"),
+      healthy: source("healthy", "healthy"),
+      degraded: source("degraded", "degraded"),
+    };
+    const [healthyLocality, degradedLocality] = this.#hashing
+      ? []
+      : this.#localityChoices(priority, level, weighted);
+    const inside = (which: "healthy" | "degraded", choice: LocalityChoice | undefined): Source[] =>
+      choice === undefined
+        ? []
+        : level.localities.map(
+            (locality, k) => new Source(policy, `${key}|${which}|${k}`, locality[which], undefined),
+          );
+    return {
+      ...sources,
+      healthyLocality,
+      degradedLocality,
+      healthyIn: inside("healthy", healthyLocality),
+      degradedIn: inside("degraded", degradedLocality),
+    };
+  }
+
+  #localityChoices(
+    priority: number,
+    level: Level,
+    weighted: boolean,
+  ): readonly [LocalityChoice?, LocalityChoice?] {
+    const { localities } = level;
+    const { overprovisioningFactor } = this.#balancing.options;
+    if (weighted) {
+      const healthy = weightedLocalities(localities, "healthy", overprovisioningFactor);
+      const degraded = weightedLocalities(localities, "degraded", overprovisioningFactor);
+      return [healthy, degraded] as readonly [LocalityChoice?, LocalityChoice?];
+    }
+    const local = this.#balancing.local();
+    const policy = this.#localities;
+    // Zones count in the first level alone.
+    if (local === undefined || policy?.type !== "zone_aware" || priority > 0) return [];
+    const hasOwn = localities[0]?.key === this.#balancing.ownLocality;
+    const { zoneStats } = this.#balancing;
+    const choice = zoneAwareLocalities(localities, hasOwn, local, policy, zoneStats);
+    return choice === undefined ? [] : [choice, choice];
   }
 }
 
-/** Envoy's arithmetic of priorities and panic, in whole percents; the loads add up to 100 unless there is nobody to choose. */
-export function sharesOf(hosts: readonly UpstreamHost[], options: LevelOptions): Share[] {
-  const levels = levelsOf(hosts);
-  const healthy = levels.map((level) =>
-    availability(level.healthy.length, level.all.length, options),
-  );
-  const degraded = levels.map((level) =>
-    availability(level.degraded.length, level.all.length, options),
-  );
-  const total = Math.min(100, sum(healthy) + sum(degraded));
-  const threshold = options.panicThreshold;
-  const panic = levels.map(
-    (level) =>
-      total < 100 &&
-      percent(level.healthy.length + level.degraded.length, level.all.length) < threshold,
-  );
-  const shares: Share[] = [];
-  const add = (
-    k: number,
-    source: "all" | "healthy" | "degraded",
-    load: number,
-    panicking: boolean,
-  ): void => {
-    const chosen = levels[k]![source];
-    if (load > 0 && chosen.length > 0)
-      shares.push({ key: `${k}|${source}`, hosts: chosen, load, panic: panicking });
-  };
-  if (levels.length > 0 && panic.every(Boolean)) {
-    // Nobody's health is trusted: each level gets load by the number of its hosts.
-    const loads = distribute(
-      levels.map((level) => percent(level.all.length, hosts.length)),
-      100,
-      100,
-    ).loads;
-    giveRest(
-      loads,
-      levels.map((level) => level.all.length),
-    );
-    for (const [k, load] of loads.entries()) add(k, "all", load, true);
-    return shares;
+/** A set of hosts, and its balancer once somebody asks for one. */
+class Source implements HostSet {
+  readonly key: string;
+  readonly hosts: readonly UpstreamHost[];
+  readonly #policy: LevelPolicy;
+  #shares: readonly number[] | undefined;
+  #balancer: Balancer | undefined = undefined;
+
+  constructor(
+    policy: LevelPolicy,
+    key: string,
+    hosts: readonly UpstreamHost[],
+    shares: readonly number[] | undefined,
+  ) {
+    this.#policy = policy;
+    this.key = key;
+    this.hosts = hosts;
+    this.#shares = shares;
   }
-  if (total === 0) return shares;
-  const first = distribute(healthy, 100, total);
-  const second = distribute(degraded, first.rest, total);
-  const rounding = second.rest;
-  const firstHealthy = healthy.findIndex((a) => a > 0);
-  if (firstHealthy >= 0) first.loads[firstHealthy]! += rounding;
-  else second.loads[degraded.findIndex((a) => a > 0)]! += rounding;
-  for (const [k, load] of first.loads.entries())
-    add(k, panic[k] === true ? "all" : "healthy", load, panic[k] === true);
-  for (const [k, load] of second.loads.entries())
-    add(k, panic[k] === true ? "all" : "degraded", load, panic[k] === true);
-  return shares;
+
+  get shares(): readonly number[] {
+    this.#shares ??= sharesOf(this.hosts, 1);
+    return this.#shares;
+  }
+
+  get made(): Balancer {
+    this.#balancer ??= this.#policy.create(this);
+    return this.#balancer;
+  }
+
+  dispose(): void {
+    this.#balancer?.dispose?.();
+  }
 }
 
-function levelsOf(hosts: readonly UpstreamHost[]): Level[] {
+/** Each host's part in `whole`. */
+function sharesOf(hosts: readonly UpstreamHost[], whole: number): number[] {
+  let sum = 0;
+  for (const host of hosts) sum += host.weight;
+  return hosts.map((host) => (host.weight * whole) / sum);
+}
+
+/** The hosts of all localities that have a weight, and their parts in the level. */
+function inLocalities(
+  localities: readonly Locality[],
+  which: "all" | "healthy" | "degraded",
+): [UpstreamHost[], number[]] {
+  const sum = localities.reduce((total, locality) => total + locality.weight, 0);
+  const hosts: UpstreamHost[] = [];
+  const shares: number[] = [];
+  for (const locality of localities) {
+    if (locality.weight === 0) continue;
+    hosts.push(...locality[which]);
+    shares.push(...sharesOf(locality[which], locality.weight / sum));
+  }
+  return [hosts, shares];
+}
+
+/** There is a first level always, if only an empty one. */
+function levelsOf(hosts: readonly UpstreamHost[], balancing: Balancing): Level[] {
   const levels: Level[] = [];
+  const upTo = (priority: number): void => {
+    while (levels.length <= priority)
+      levels.push({ all: [], healthy: [], degraded: [], excluded: 0, localities: [] });
+  };
+  upTo(0);
   for (const host of hosts) {
-    while (levels.length <= host.spec.priority) levels.push({ all: [], healthy: [], degraded: [] });
+    upTo(host.spec.priority);
     const level = levels[host.spec.priority]!;
     level.all.push(host);
+    if (host.excluded) level.excluded++;
     if (host.health !== "unhealthy") level[host.health].push(host);
   }
+  for (const level of levels) level.localities = localitiesOf(level.all, balancing.ownLocality);
   return levels;
 }
 
-function availability(available: number, total: number, options: LevelOptions): number {
-  return total === 0
-    ? 0
-    : Math.min(100, Math.floor((options.overprovisioningFactor * available) / total));
+/** A locality of which only a part is here gets that part of its weight. */
+function scaleWeights(levels: readonly Level[], all: readonly UpstreamHost[]): void {
+  const counts = new Map<string, number>();
+  const keyOf = (priority: number, locality: string): string => `${priority}|${locality}`;
+  for (const host of all) {
+    const key = keyOf(host.spec.priority, host.localityKey);
+    counts.set(key, (counts.get(key) ?? 0) + 1);
+  }
+  for (const [priority, level] of levels.entries()) {
+    for (const locality of level.localities) {
+      const whole = counts.get(keyOf(priority, locality.key)) ?? locality.all.length;
+      locality.weight = Math.round((locality.weight * locality.all.length) / whole);
+    }
+  }
 }
 
-const percent = (part: number, whole: number): number =>
-  whole === 0 ? 0 : Math.floor((100 * part) / whole);
-const sum = (numbers: readonly number[]): number => numbers.reduce((a, b) => a + b, 0);
-
-/** Each level takes what its availability allows, in order, until nothing of `load` is left. */
-function distribute(
-  available: readonly number[],
-  load: number,
-  total: number,
-): { loads: number[]; rest: number } {
-  let rest = load;
-  const loads = available.map((a) => {
-    const taken = Math.min(rest, Math.floor((a * 100) / total));
-    rest -= taken;
-    return taken;
-  });
-  return { loads, rest };
+function healthOfLevel(level: Level, weighted: boolean): LevelHealth {
+  const health = {
+    total: level.all.length - level.excluded,
+    healthy: level.healthy.length,
+    degraded: level.degraded.length,
+    hosts: level.all.length,
+  };
+  if (!weighted) return health;
+  const weightOf = (hosts: readonly UpstreamHost[]): number =>
+    hosts.reduce((sum, host) => sum + host.weight, 0);
+  const weights = {
+    total: weightOf(level.all.filter((host) => !host.excluded)),
+    healthy: weightOf(level.healthy),
+    degraded: weightOf(level.degraded),
+  };
+  return { ...health, weights };
 }
 
-/** What rounding left goes to the first level that has hosts. */
-function giveRest(loads: number[], counts: readonly number[]): void {
-  const at = counts.findIndex((count) => count > 0);
-  if (at >= 0) loads[at]! += 100 - sum(loads);
+/** The local cluster as other clusters look at it. */
+export function localClusterOf(
+  hosts: readonly UpstreamHost[],
+  ownLocality: string,
+  panicThreshold: number,
+): LocalCluster {
+  const first = hosts.filter((host) => host.spec.priority === 0);
+  const localities = localitiesOf(first, ownLocality);
+  const counted = first.filter((host) => !host.excluded).length;
+  const available = first.filter((host) => host.health !== "unhealthy").length;
+  return {
+    localities,
+    hasOwn: localities[0]?.key === ownLocality,
+    inPanic: (counted === 0 ? 0 : (100 * available) / counted) < panicThreshold,
+  };
 }

@@ -13,7 +13,8 @@ import {
 } from "@tsproxy/sdk";
 import type { ClusterConfig, Config } from "./config.ts";
 import type { Estate } from "./handover.ts";
-import { addressOf, healthOf } from "./host.ts";
+import { flagsText, healthBy } from "./health-flags.ts";
+import { addressOf } from "./host.ts";
 
 /** Envoy's defaults, as it reports them; nothing here enforces them. */
 const DEFAULTS: Thresholds = Object.freeze({
@@ -124,7 +125,8 @@ export class Membership {
   #count(cluster: string, { specs, ids }: Hosts): void {
     const cells = this.#cells.get(cluster);
     if (cells === undefined) return;
-    const of = (health: string): number => specs.filter((spec) => healthOf(spec) === health).length;
+    const of = (health: string): number =>
+      specs.filter((spec) => healthBy(spec, 0) === health).length;
     cells.total.set(specs.length);
     cells.healthy.set(of("healthy"));
     cells.degraded.set(of("degraded"));
@@ -153,23 +155,9 @@ function statusOf(spec: HostSpec): HostStatus {
   return {
     ...spec,
     key: formatAddress(addressOf(spec)),
-    healthFlags: healthFlags(spec),
+    healthFlags: flagsText(spec, 0),
     canary: isCanary(spec.metadata),
   };
-}
-
-function healthFlags(spec: HostSpec): string {
-  switch (spec.healthStatus) {
-    case "UNHEALTHY":
-    case "TIMEOUT":
-      return "/failed_eds_health";
-    case "DRAINING":
-      return "/eds_status_draining";
-    case "DEGRADED":
-      return "/degraded_eds_health";
-    default:
-      return "healthy";
-  }
 }
 
 /** `metadata: { filter_metadata: { envoy.lb: { canary: true } } }` */

@@ -1,7 +1,7 @@
 // Hot path: `newStream` runs for every request.
 import type {
   BalancerContext,
-  BalancerFactory,
+  BalancerPolicy,
   Cluster,
   CodecFactory,
   CodecOptions,
@@ -20,11 +20,12 @@ import type {
   Timer,
 } from "@tsproxy/sdk";
 import { formatAddress } from "@tsproxy/sdk";
+import { type Balancing, Spread } from "./balancing.ts";
 import type { ClusterConfig, ClusterOptions } from "./config.ts";
 import { optionsOf } from "./config.ts";
 import type { Heir } from "./handover.ts";
 import { addressOf, type Load, UpstreamHost } from "./host.ts";
-import { Levels } from "./levels.ts";
+import { type LocalCluster, ZoneStats } from "./localities.ts";
 import { Pool, type PoolOwner, type PoolProtocol } from "./pool.ts";
 import { type ConnectionFacts, PooledConnection } from "./pooled-connection.ts";
 import { ClusterCells, HostCells } from "./stats.ts";
@@ -48,8 +49,10 @@ export interface Codecs {
 export interface UpstreamClusterParts {
   readonly cx: SetupContext;
   readonly config: ClusterConfig;
-  readonly balancer: Slot<BalancerFactory>;
+  readonly balancer: Slot<BalancerPolicy>;
   readonly codecs: Codecs;
+  readonly ownLocality: string;
+  readonly local: () => LocalCluster | undefined;
   /** Requests in progress that generations before this one count. */
   readonly loadOf: (cluster: string, hostId: string) => Load | undefined;
   readonly hostNames: Set<string>;
@@ -70,11 +73,13 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   readonly #protocols: readonly PoolProtocol[];
   readonly #loadOf: UpstreamClusterParts["loadOf"];
   readonly #hostNames: Set<string>;
-  readonly #levels: Levels;
+  readonly #spread: Spread;
   readonly #sweep: Timer;
   #sweeping = false;
   #retries = 0;
   #byId = new Map<string, UpstreamHost>();
+  /** What the control thread says of hosts' health, by id; those without a flag are left out. */
+  #flags: ReadonlyMap<string, number> = new Map();
   #hosts: readonly UpstreamHost[] = [];
   /** Hosts that are gone and still have connections. */
   readonly #leaving = new Set<Pool>();
@@ -83,7 +88,8 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   #heir: Heir | undefined = undefined;
   #retired = false;
 
-  constructor({ cx, config, balancer, codecs, loadOf, hostNames }: UpstreamClusterParts) {
+  constructor(parts: UpstreamClusterParts) {
+    const { cx, config, balancer, codecs, loadOf, hostNames } = parts;
     this.cx = cx;
     this.name = config.name;
     this.fingerprint = JSON.stringify(config);
@@ -101,7 +107,18 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     };
     this.codecOptions = codecOptions(this.#options);
     this.#protocols = protocolsOf(this.#options, codecs);
-    this.#levels = new Levels(balancer, this.#options, this.traffic.healthyPanic);
+    const balancing: Balancing = {
+      stats: this.stats,
+      panics: this.traffic.healthyPanic,
+      zoneStats: new ZoneStats(this.stats),
+      options: this.#options,
+      eager: cx.role === "control",
+      ownLocality: parts.ownLocality,
+      allHosts: () => this.#hosts,
+      local: parts.local,
+    };
+    this.#spread = new Spread(balancing, "", balancer);
+    this.#spread.update([]);
     this.#sweep = cx.timer(() => this.#onSweep());
   }
 
@@ -134,7 +151,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   }
 
   newStream(callbacks: PoolCallbacks, context: BalancerContext): PoolHandle | undefined {
-    const host = this.#levels.choose(context);
+    const host = this.#spread.choose(context);
     if (host !== undefined) return host.poolFor(context.downstreamProtocol).newStream(callbacks);
     const successor = this.#heir?.clusters.get(this.name);
     if (successor !== undefined) return successor.newStream(callbacks, context);
@@ -144,7 +161,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   }
 
   connect(handler: ConnectionHandler, context: BalancerContext): ReturnType<Cluster["connect"]> {
-    const host = this.#levels.choose(context);
+    const host = this.#spread.choose(context);
     if (host === undefined) {
       const successor = this.#heir?.clusters.get(this.name);
       if (successor !== undefined) return successor.connect(handler, context);
@@ -182,13 +199,18 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     }
     this.#byId = now;
     this.#hosts = [...now.values()];
-    if (changed) this.#levels.update(this.#hosts);
+    if (changed) this.#spread.update(this.#hosts);
   }
 
   #makeHost(spec: HostSpec, id: string): UpstreamHost {
     const load = this.#loadOf(this.name, id) ?? { active: 0 };
-    return new UpstreamHost(spec, this.#cellsOf(spec), load, (host) =>
-      this.#protocols.map((protocol) => new Pool(this, host, protocol)),
+    return new UpstreamHost(
+      spec,
+      this.#cellsOf(spec),
+      load,
+      (host) => this.#protocols.map((protocol) => new Pool(this, host, protocol)),
+      () => this.cx.now(),
+      this.#flags.get(id) ?? 0,
     );
   }
 
@@ -243,7 +265,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     this.#retired = true;
     this.#sweep.cancel();
     for (const host of this.#hosts) for (const pool of host.pools) pool.drain();
-    this.#levels.dispose();
+    this.#spread.dispose();
   }
 
   giveAway(connection: PooledConnection): boolean {

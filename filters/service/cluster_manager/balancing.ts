@@ -1,0 +1,130 @@
+// Hot path: `choose` runs for every request.
+import type {
+  BalancedCluster,
+  Balancer,
+  BalancerContext,
+  BalancerPolicy,
+  Counter,
+  Generation,
+  Host,
+  Slot,
+  SpreadOptions,
+  Stats,
+} from "@tsproxy/sdk";
+import { UpstreamHost } from "./host.ts";
+import { Levels } from "./levels.ts";
+import type { LocalCluster, ZoneStats } from "./localities.ts";
+import type { LoadOptions } from "./priority-loads.ts";
+
+export interface BalancingOptions extends LoadOptions {
+  readonly weightedPriorityHealth: boolean;
+}
+
+/** What all policies of a cluster share. */
+export interface Balancing {
+  readonly stats: Stats;
+  readonly panics: Counter;
+  readonly zoneStats: ZoneStats;
+  readonly options: BalancingOptions;
+  /** Balancers are made at once, not when they are first asked. */
+  readonly eager: boolean;
+  /** Key of the locality that this proxy runs in. */
+  readonly ownLocality: string;
+  /** Of the whole cluster. */
+  allHosts(): readonly UpstreamHost[];
+  /** Undefined: the config names no cluster of our own. */
+  local(): LocalCluster | undefined;
+}
+
+/** A policy put to work on some hosts of a cluster; it goes over to new code of the policy by itself. */
+export class Spread implements Balancer {
+  readonly #balancing: Balancing;
+  readonly #key: string;
+  readonly #slot: Slot<BalancerPolicy>;
+  readonly #options: SpreadOptions;
+  #hosts: readonly UpstreamHost[] = [];
+  #generation: Generation<BalancerPolicy>;
+  #balancer: Balancer | undefined = undefined;
+
+  constructor(
+    balancing: Balancing,
+    key: string,
+    slot: Slot<BalancerPolicy>,
+    options: SpreadOptions = {},
+  ) {
+    this.#balancing = balancing;
+    this.#key = key;
+    this.#slot = slot;
+    this.#options = options;
+    this.#generation = slot.current;
+    this.#generation.acquire();
+  }
+
+  update(hosts: readonly UpstreamHost[]): void {
+    this.#hosts = hosts;
+    this.#build();
+  }
+
+  choose(context: BalancerContext): UpstreamHost | undefined {
+    if (this.#slot.current !== this.#generation) this.#renew();
+    const host = this.#balancer?.choose(context, 0);
+    // A dropped-in balancer may answer anything.
+    return host instanceof UpstreamHost ? host : undefined;
+  }
+
+  /** Gives the policy's generation back. No host from here on. */
+  dispose(): void {
+    this.#balancer?.dispose?.();
+    this.#balancer = undefined;
+    this.#hosts = [];
+    this.#generation.release();
+  }
+
+  #renew(): void {
+    this.#generation.release();
+    this.#generation = this.#slot.current;
+    this.#generation.acquire();
+    this.#build();
+  }
+
+  #build(): void {
+    const policy = this.#generation.value;
+    const before = this.#balancer;
+    this.#balancer =
+      "compose" in policy
+        ? policy.compose(new Composed(this.#balancing, this.#key, this.#hosts), before)
+        : new Levels(this.#balancing, this.#key, policy, this.#hosts, this.#options);
+    before?.dispose?.();
+  }
+}
+
+class Composed implements BalancedCluster {
+  readonly hosts: readonly UpstreamHost[];
+  readonly stats: Stats;
+  readonly #balancing: Balancing;
+  readonly #key: string;
+  #byAddress: Map<string, UpstreamHost> | undefined = undefined;
+
+  constructor(balancing: Balancing, key: string, hosts: readonly UpstreamHost[]) {
+    this.#balancing = balancing;
+    this.#key = key;
+    this.hosts = hosts;
+    this.stats = balancing.stats;
+  }
+
+  spread(
+    key: string,
+    hosts: readonly Host[],
+    policy: Slot<BalancerPolicy>,
+    options: SpreadOptions = {},
+  ): Balancer {
+    const spread = new Spread(this.#balancing, `${this.#key}${key}|`, policy, options);
+    spread.update(hosts.filter((host) => host instanceof UpstreamHost));
+    return spread;
+  }
+
+  find(address: string): Host | undefined {
+    this.#byAddress ??= new Map(this.hosts.map((host) => [host.key, host]));
+    return this.#byAddress.get(address);
+  }
+}

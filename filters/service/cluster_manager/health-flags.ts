@@ -1,0 +1,46 @@
+import type { HostHealth, HostSpec } from "@tsproxy/sdk";
+
+/** What the control thread finds out about a host, as bits: Envoy's own, so that they read the same. */
+export const FLAG = {
+  FAILED_ACTIVE_HC: 0x1,
+  FAILED_OUTLIER_CHECK: 0x2,
+  DEGRADED_ACTIVE_HC: 0x8,
+  PENDING_DYNAMIC_REMOVAL: 0x20,
+  PENDING_ACTIVE_HC: 0x40,
+  EXCLUDED_VIA_IMMEDIATE_HC_FAIL: 0x80,
+  ACTIVE_HC_TIMEOUT: 0x100,
+} as const;
+
+const UNHEALTHY = FLAG.FAILED_ACTIVE_HC | FLAG.FAILED_OUTLIER_CHECK;
+const EXCLUDED = FLAG.PENDING_ACTIVE_HC | FLAG.EXCLUDED_VIA_IMMEDIATE_HC_FAIL;
+
+export function healthBy(spec: HostSpec, flags: number): HostHealth {
+  const said = spec.healthStatus;
+  if ((flags & UNHEALTHY) !== 0) return "unhealthy";
+  if (said === "UNHEALTHY" || said === "DRAINING" || said === "TIMEOUT") return "unhealthy";
+  return said === "DEGRADED" || (flags & FLAG.DEGRADED_ACTIVE_HC) !== 0 ? "degraded" : "healthy";
+}
+
+export function excludedBy(flags: number): boolean {
+  return (flags & EXCLUDED) !== 0;
+}
+
+/** `healthy`, or Envoy's words one after the other. */
+export function flagsText(spec: HostSpec, flags: number): string {
+  const said = spec.healthStatus;
+  let text = "";
+  const say = (condition: boolean, word: string): void => {
+    if (condition) text += word;
+  };
+  say((flags & FLAG.FAILED_ACTIVE_HC) !== 0, "/failed_active_hc");
+  say((flags & FLAG.FAILED_OUTLIER_CHECK) !== 0, "/failed_outlier_check");
+  say(said === "UNHEALTHY" || said === "TIMEOUT", "/failed_eds_health");
+  say((flags & FLAG.DEGRADED_ACTIVE_HC) !== 0, "/degraded_active_hc");
+  say(said === "DEGRADED", "/degraded_eds_health");
+  say((flags & FLAG.PENDING_DYNAMIC_REMOVAL) !== 0, "/pending_dynamic_removal");
+  say((flags & FLAG.PENDING_ACTIVE_HC) !== 0, "/pending_active_hc");
+  say((flags & FLAG.EXCLUDED_VIA_IMMEDIATE_HC_FAIL) !== 0, "/excluded_via_immediate_hc_fail");
+  say((flags & FLAG.ACTIVE_HC_TIMEOUT) !== 0, "/active_hc_timeout");
+  say(said === "DRAINING", "/eds_status_draining");
+  return text === "" ? "healthy" : text;
+}

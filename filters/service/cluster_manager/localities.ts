@@ -1,0 +1,182 @@
+// Hot path: `choose` runs for every request of a cluster that counts localities.
+import { type Counter, EdfScheduler, type LocalityPolicy, type Stats } from "@tsproxy/sdk";
+import type { UpstreamHost } from "./host.ts";
+
+/** The hosts of one level that share a locality. */
+export interface Locality {
+  readonly key: string;
+  readonly all: UpstreamHost[];
+  readonly healthy: UpstreamHost[];
+  readonly degraded: UpstreamHost[];
+  excluded: number;
+  weight: number;
+}
+
+/** `own`: the locality that this proxy runs in stands first; all others in the order of their names, as in Envoy. */
+export function localitiesOf(hosts: readonly UpstreamHost[], own: string): Locality[] {
+  const byKey = new Map<string, Locality>();
+  for (const host of hosts) {
+    let locality = byKey.get(host.localityKey);
+    if (locality === undefined) {
+      const { localityKey: key } = host;
+      locality = { key, all: [], healthy: [], degraded: [], excluded: 0, weight: 0 };
+      byKey.set(key, locality);
+    }
+    locality.all.push(host);
+    locality.weight = host.spec.localityWeight ?? 0;
+    if (host.excluded) locality.excluded++;
+    if (host.health !== "unhealthy") locality[host.health].push(host);
+  }
+  const rank = (key: string): number => (key === own && own !== NOWHERE ? 0 : 1);
+  return [...byKey.values()].sort(
+    (a, b) => rank(a.key) - rank(b.key) || (a.key < b.key ? -1 : a.key > b.key ? 1 : 0),
+  );
+}
+
+/** Parts are kept apart by a character that sorts before all others. */
+export function localityKey(
+  locality: { region?: string; zone?: string; sub_zone?: string } | undefined,
+): string {
+  return `${locality?.region ?? ""}\0${locality?.zone ?? ""}\0${locality?.sub_zone ?? ""}`;
+}
+export const NOWHERE = localityKey(undefined);
+
+/** Chooses a locality by its number in the level, or -1: none is chosen, all hosts of the level are in the draw. */
+export interface LocalityChoice {
+  choose(): number;
+}
+
+const START = 1 << 29; // starts are random below this, so that workers do not all begin with the same locality
+
+/** Localities by their weights, each cut by how many of its hosts are there. Undefined: no locality has a weight. */
+export function weightedLocalities(
+  localities: readonly Locality[],
+  which: "healthy" | "degraded",
+  overprovisioningFactor: number,
+): LocalityChoice | undefined {
+  const entries: { readonly index: number; readonly weight: number }[] = [];
+  for (const [index, locality] of localities.entries()) {
+    const total = locality.all.length - locality.excluded;
+    const part = total === 0 ? 0 : locality[which].length / total;
+    const weight = locality.weight * Math.min(1, (overprovisioningFactor / 100) * part);
+    if (weight > 0) entries.push({ index, weight });
+  }
+  if (entries.length === 0) return undefined;
+  if (entries.length === 1) return { choose: () => entries[0]!.index };
+  const picks = Math.floor(Math.random() * START);
+  const scheduler = new EdfScheduler(entries, (entry) => entry.weight, picks);
+  return { choose: () => scheduler.pick().index };
+}
+
+export type ZoneAwarePolicy = Extract<LocalityPolicy, { type: "zone_aware" }>;
+
+/** The cluster that this proxy itself is a member of (`cluster_manager.local_cluster_name`): where requests come from. */
+export interface LocalCluster {
+  /** Localities of its first level, the own one first. */
+  readonly localities: readonly Locality[];
+  readonly hasOwn: boolean;
+  readonly inPanic: boolean;
+}
+
+export class ZoneStats {
+  readonly recalculated: Counter;
+  readonly localClusterNotOk: Counter;
+  readonly clusterTooSmall: Counter;
+  readonly allDirectly: Counter;
+  readonly sampled: Counter;
+  readonly crossZone: Counter;
+  readonly noCapacityLeft: Counter;
+
+  constructor(stats: Stats) {
+    this.recalculated = stats.counter("lb_recalculate_zone_structures");
+    this.localClusterNotOk = stats.counter("lb_local_cluster_not_ok");
+    this.clusterTooSmall = stats.counter("lb_zone_cluster_too_small");
+    this.allDirectly = stats.counter("lb_zone_routing_all_directly");
+    this.sampled = stats.counter("lb_zone_routing_sampled");
+    this.crossZone = stats.counter("lb_zone_routing_cross_zone");
+    this.noCapacityLeft = stats.counter("lb_zone_no_capacity_left");
+  }
+}
+
+/**
+ * Keeps requests in this proxy's own zone as far as the zone can serve its part: shares of 1/100 percent, of the proxies (the
+ * local cluster) and of the healthy hosts. Undefined: zones do not count, for one of Envoy's reasons.
+ */
+export function zoneAwareLocalities(
+  localities: readonly Locality[],
+  hasOwn: boolean,
+  local: LocalCluster,
+  policy: ZoneAwarePolicy,
+  stats: ZoneStats,
+): LocalityChoice | undefined {
+  stats.recalculated.inc();
+  const healthy = localities.reduce((n, locality) => n + locality.healthy.length, 0);
+  if (localities.length < 2) return undefined;
+  if (local.localities.length < 2 && !policy.forceLocalityDirectRouting) return undefined;
+  if (!local.hasOwn || local.localities[0]!.all.length === 0) {
+    stats.localClusterNotOk.inc();
+    return undefined;
+  }
+  if (healthy < policy.minClusterSize) {
+    stats.clusterTooSmall.inc();
+    return undefined;
+  }
+  const proxies = local.localities.reduce((n, locality) => n + locality.healthy.length, 0);
+  const shares = localities.map(({ key, healthy: here }) => {
+    const there = local.localities.find((locality) => locality.key === key)?.healthy.length ?? 0;
+    if (here.length === 0) return { local: 0, upstream: 0 };
+    return {
+      local: proxies > 0 ? Math.floor((10_000 * there) / proxies) : 0,
+      upstream: Math.floor((10_000 * here.length) / healthy),
+    };
+  });
+  const own = shares[0]!;
+  const direct = own.upstream > 0 && own.upstream >= own.local;
+  if (hasOwn && (direct || policy.forceLocalityDirectRouting)) {
+    return {
+      choose: () => {
+        stats.allDirectly.inc();
+        return 0;
+      },
+    };
+  }
+  const toOwn = hasOwn && own.local > 0 ? Math.floor((own.upstream * 10_000) / own.local) : 0;
+  let sum = 0;
+  const residual = shares.map((share, k) => {
+    if (!(k === 0 && hasOwn)) sum += Math.max(0, share.upstream - share.local);
+    return sum;
+  });
+  return new ZoneChoice(toOwn, residual, stats);
+}
+
+class ZoneChoice implements LocalityChoice {
+  /** Of 10,000 requests, those that stay. */
+  readonly #toOwn: number;
+  /** What other localities can take beyond their own, added up. */
+  readonly #residual: readonly number[];
+  readonly #stats: ZoneStats;
+
+  constructor(toOwn: number, residual: readonly number[], stats: ZoneStats) {
+    this.#toOwn = toOwn;
+    this.#residual = residual;
+    this.#stats = stats;
+  }
+
+  choose(): number {
+    if (Math.random() * 10_000 < this.#toOwn) {
+      this.#stats.sampled.inc();
+      return 0;
+    }
+    this.#stats.crossZone.inc();
+    const residual = this.#residual;
+    const capacity = residual[residual.length - 1]!;
+    if (capacity === 0) {
+      this.#stats.noCapacityLeft.inc();
+      return Math.floor(Math.random() * residual.length);
+    }
+    const ticket = Math.floor(Math.random() * capacity);
+    let k = 0;
+    while (ticket >= residual[k]!) k++;
+    return k;
+  }
+}
