@@ -1,12 +1,21 @@
 import { hostname, networkInterfaces } from "node:os";
 import { WORD } from "./inside/ring.ts";
-import { callback, Isolate, type LoadedModule, share, type Watchdog } from "./isolate.ts";
+import {
+  callback,
+  type EntryPoint,
+  Isolate,
+  type LoadedModule,
+  share,
+  type Watchdog,
+} from "./isolate.ts";
 import type { ModuleSource, Refusal, RuntimeConfig } from "./protocol.ts";
 
 /** `memoryLimit` of the builtin isolate; the ring and the stats count against it. */
 const MEMORY_LIMIT_MB = 768;
 /** `while (true)` in a shipped package ends here. */
 const HANG_MS = 1000;
+/** Setting up may take longer. */
+const ENTRY_MS = 5000;
 
 export interface BuiltinOptions {
   readonly role: "worker" | "control" | "canary";
@@ -32,6 +41,7 @@ export class Builtin {
   readonly #prelude: LoadedModule;
   readonly #unwatch: () => void;
   readonly #clock: Float64Array;
+  readonly #entries = new Map<string, EntryPoint>();
   readonly run: (events: number) => number;
 
   constructor(options: BuiltinOptions) {
@@ -71,13 +81,19 @@ export class Builtin {
 
   #enter(name: string, ...args: unknown[]): unknown {
     this.#clock[0] = performance.now();
-    return this.#prelude.entry(name, 5000)(...args);
+    let entry = this.#entries.get(name);
+    if (entry === undefined) {
+      entry = this.#prelude.entry(name, ENTRY_MS);
+      this.#entries.set(name, entry);
+    }
+    return entry(...args);
   }
 
   /** Loads the module of a package beside the one before. Throws what it throws. */
   define(module: ModuleSource): void {
     const loaded = this.#isolate.load({ code: module.code, filename: module.filename });
     this.#enter("define", module.package, loaded.namespace);
+    loaded.release();
   }
 
   /** A package that lives in a sandbox: a stand-in for it takes its places in chains. */

@@ -114,7 +114,9 @@ class Cell {
     this.#loaded++;
     try {
       const module = this.#isolate.load({ code: bundle.code, filename: bundle.filename }, LOAD_MS);
-      return JSON.parse(this.#read(module.namespace) as string);
+      const text = this.#read(module.namespace) as string;
+      module.release();
+      return JSON.parse(text);
     } catch (error) {
       const { message, stack = "" } = error as Error;
       const reason = message.startsWith("Script execution timed out")

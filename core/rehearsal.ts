@@ -55,8 +55,8 @@ export async function rehearse(options: RehearsalOptions): Promise<Rehearsed | R
   const loaded = asked === live?.asked ? live.loaded : load(options);
   const warnings = loaded.warnings.map(toProblem);
   if (!loaded.ok) return { problems: loaded.errors.map(toProblem), warnings, packages: new Set() };
-  const explain = (refusals: readonly Refusal[]) =>
-    distinct(refusals.map((refusal) => explained(refusal, loaded, options)));
+  // What serves keeps this function: it must not hold on to `options`, in which stands what served before.
+  const explain = explainer(loaded, options.find);
   const refused = (refusals: readonly Refusal[]): Rejected => ({
     problems: explain(refusals),
     warnings,
@@ -95,11 +95,18 @@ export function isRejected(outcome: Rehearsed | Rejected): outcome is Rejected {
   return "problems" in outcome;
 }
 
+function explainer(
+  loaded: Loaded & { ok: true },
+  find: RehearsalOptions["find"],
+): (refusals: readonly Refusal[]) => Problem[] {
+  return (refusals) => distinct(refusals.map((refusal) => explained(refusal, loaded, find)));
+}
+
 /** A word against the config is told at the user's line in it; a failure of code at the line of the code. */
 function explained(
   refusal: Refusal,
   loaded: Loaded & { ok: true },
-  { find }: RehearsalOptions,
+  find: RehearsalOptions["find"],
 ): Problem {
   const inCode = locate(refusal.message, refusal.stack, find);
   if (inCode.file !== "") return inCode;
