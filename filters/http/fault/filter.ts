@@ -1,0 +1,134 @@
+// Hot path: a request that no fault is meant for passes onRequestHeaders only.
+import {
+  type Chunk,
+  counter,
+  defineHttpFilter,
+  done,
+  type HttpFilter,
+  type HttpStream,
+  type RequestHeaders,
+  reply,
+  type SetupContext,
+  type SharedCounter,
+} from "@tsproxy/sdk";
+import { Config } from "./config.ts";
+import { Settings } from "./settings.ts";
+import { FaultStats } from "./stats.ts";
+import { Throttle } from "./throttle.ts";
+
+const METADATA = "envoy.filters.http.fault";
+
+/** What all streams of one use share. */
+class Faults {
+  readonly settings: Settings;
+  readonly stats: FaultStats;
+  /** Faults under way, over all workers. */
+  readonly active: SharedCounter;
+  readonly now: () => number;
+
+  constructor(config: Config, cx: SetupContext, active: SharedCounter) {
+    this.settings = new Settings(config, cx);
+    this.stats = new FaultStats(cx);
+    this.active = active;
+    this.now = () => cx.now();
+  }
+}
+
+/** Delays, then aborts, then slows down; each by its own chance. */
+class FaultFilter implements HttpFilter {
+  readonly #faults: Faults;
+  readonly #stream: HttpStream;
+  #settings: Settings;
+  #client = "";
+  #isActive = false;
+  #throttle: Throttle | undefined = undefined;
+
+  constructor(faults: Faults, stream: HttpStream) {
+    this.#faults = faults;
+    this.#settings = faults.settings;
+    this.#stream = stream;
+  }
+
+  onRequestHeaders(headers: RequestHeaders) {
+    const stream = this.#stream;
+    const settings = (stream.routeConfig as Settings | undefined) ?? this.#faults.settings;
+    if (settings.isEmpty || !settings.matches(headers, stream)) return done;
+    this.#settings = settings;
+    this.#client = settings.clusterOf(headers);
+    this.#limitRate(headers);
+    const ms = settings.delayMs(headers, this.#client);
+    if (ms === 0 || !this.#begin()) return this.#abort(headers);
+    const { stats } = this.#faults;
+    stats.delays.inc();
+    if (this.#hasClusterStats) stats.of(this.#client)?.delays.inc();
+    stream.info.flags.push("DI");
+    return stream.sleep(ms).then(() => this.#abort(headers));
+  }
+
+  #limitRate(headers: RequestHeaders): void {
+    const kbps = this.#settings.rateKbps(headers);
+    if (kbps === 0 || !this.#begin()) return;
+    this.#faults.stats.rateLimits.inc();
+    this.#throttle = new Throttle(kbps);
+  }
+
+  #abort(headers: RequestHeaders) {
+    const abort = this.#settings.abort(headers, this.#client);
+    if (abort === undefined || !this.#begin()) return undefined;
+    const { stats } = this.#faults;
+    stats.aborts.inc();
+    if (this.#hasClusterStats) stats.of(this.#client)?.aborts.inc();
+    const { status, grpcStatus } = abort;
+    return reply(status, {
+      body: "fault filter abort",
+      flags: ["FI"],
+      details: "fault_filter_abort",
+      ...(grpcStatus !== undefined && { grpcStatus }),
+    });
+  }
+
+  get #hasClusterStats(): boolean {
+    return this.#client !== "" && !this.#settings.config.disable_downstream_cluster_stats;
+  }
+
+  /** However many faults a stream suffers, it counts as one. False: too many streams do. */
+  #begin(): boolean {
+    if (this.#isActive) return true;
+    const { active, stats } = this.#faults;
+    if (!active.acquire(this.#settings.maxActive)) {
+      stats.overflow.inc();
+      return false;
+    }
+    this.#isActive = true;
+    stats.active.inc();
+    const metadata = this.#settings.config.filter_metadata;
+    if (metadata !== undefined) this.#stream.metadata.set(METADATA, { ...metadata });
+    return true;
+  }
+
+  onResponseBody(chunk: Chunk) {
+    const ms = this.#throttle?.waitMs(chunk.length, this.#faults.now()) ?? 0;
+    if (ms > 0) return this.#stream.sleep(ms);
+  }
+
+  onEnd() {
+    if (!this.#isActive) return;
+    this.#isActive = false;
+    this.#faults.active.release();
+    this.#faults.stats.active.dec();
+  }
+}
+
+export default defineHttpFilter({
+  name: "envoy.filters.http.fault",
+  aliases: ["envoy.fault"],
+  types: ["envoy.extensions.filters.http.fault.v3.HTTPFault"],
+  config: Config,
+  routeConfig: Config,
+  shared: { active: counter() },
+  setupRoute: (config, cx) => new Settings(config, cx),
+  setup(config, cx) {
+    const faults = new Faults(config, cx, cx.shared.active);
+    return (stream) => new FaultFilter(faults, stream);
+  },
+});
