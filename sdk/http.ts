@@ -91,6 +91,18 @@ export interface HttpFilterFactory {
   readonly routes?: RouteSetups;
 }
 
+const places = new WeakMap<object, string>();
+
+/** Whoever owns routes tells where each per-route config stands, before filters set it up. */
+export function placeRouteConfig(config: unknown, place: string): void {
+  if (typeof config === "object" && config !== null) places.set(config, place);
+}
+
+/** Where in its chain's config a per-route config stands, for names of cells; "" if nobody has said. */
+export function placeOfRouteConfig(config: object): string {
+  return places.get(config) ?? "";
+}
+
 /** Per-route configs of one use of a filter, each set up once. */
 export class RouteSetups {
   readonly #setup: (config: unknown) => unknown;
@@ -190,6 +202,8 @@ export interface HttpStream {
   readonly routeConfigs: readonly unknown[];
   /** Values that filters leave for each other and for logs, by namespace. */
   readonly metadata: Map<string, Record<string, unknown>>;
+  /** Values that live as long as the client's connection, for all its streams. */
+  readonly connectionState: Map<string, unknown>;
   /** For terminal filters. */
   readonly responder: Responder;
   /** A timer that is cancelled with the stream. */

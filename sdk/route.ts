@@ -3,6 +3,7 @@ import type { FormatSource } from "./format.ts";
 import type { HeadMatch } from "./header-match.ts";
 import type { HeaderName, RequestHeaders, ResponseHeaders } from "./headers.ts";
 import type { StreamInfo } from "./http.ts";
+import type { DescriptorMaker } from "./rate-limit.ts";
 import type { Stats } from "./stats.ts";
 
 /** The route that a request took, resolved by the connection manager; the router carries it out. */
@@ -20,6 +21,8 @@ export interface Route {
     request: RequestHeaders,
     source?: FormatSource,
   ): void;
+  /** `rate_limits` of the route, and those of its virtual host where they count too. */
+  readonly rateLimits?: readonly (readonly DescriptorMaker[])[] | undefined;
   /** `typed_per_filter_config`, the most specific level. */
   filterConfig(filterName: string): unknown;
   /** The same of every level that has one, the least specific first; the same array each time. */

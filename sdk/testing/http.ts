@@ -37,6 +37,7 @@ export class TestStream implements HttpStream {
   response: ResponseHeaders | undefined = undefined;
   route: Route | undefined;
   readonly metadata = new Map<string, Record<string, unknown>>();
+  readonly connectionState = new Map<string, unknown>();
   readonly filter: HttpFilter;
   /** What came out on the upstream's side. */
   readonly upstream = new TestOutput();

@@ -495,6 +495,10 @@ export class SandboxStream implements HttpStream {
     return (this.#metadata ??= new Map());
   }
 
+  get connectionState(): Map<string, unknown> {
+    throw new Error("stream.connectionState is not available in a sandbox yet");
+  }
+
   get responder(): Responder {
     throw new Error("a terminal filter cannot live in a sandbox yet");
   }

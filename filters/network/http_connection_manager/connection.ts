@@ -22,6 +22,7 @@ import type { HcmStream } from "./stream.ts";
 export class HcmConnection implements NetworkFilter, ServerEvents {
   readonly connection: DownstreamConnection;
   peer: Peer;
+  #state: Map<string, unknown> | undefined = undefined;
   readonly #manager: ConnectionManager;
   /** The config that new streams take; looked at for each. */
   #runtime: Runtime;
@@ -56,6 +57,12 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.#codecGeneration.acquire();
     this.#codec = this.#codecGeneration.value.createServer(connection, this, runtime.codecOptions);
     this.#idle = manager.cx.timer(() => this.#onIdleTimeout());
+  }
+
+  /** What filters keep for the connection. */
+  get state(): Map<string, unknown> {
+    this.#state ??= new Map();
+    return this.#state;
   }
 
   onConnect(): void {

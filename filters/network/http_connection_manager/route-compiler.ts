@@ -2,11 +2,13 @@ import {
   ConfigError,
   compileHeaderRules,
   compileMatcher,
+  DescriptorMaker,
   type DirectResponseAction,
   type HeaderName,
   type HeaderRules,
   type HeaderRulesConfig,
   nameOf,
+  type RateLimit,
   type Route,
   type RouteAction,
   type RoutePolicies,
@@ -102,16 +104,30 @@ export class RouteCompiler {
     const match = new RouteMatch(entry.match, `${path}.match`, this.#cx, rules);
     const levels = [{ config: entry, path }, ...outer.levels];
     const names = { route: entry.name, virtualHost: outer.config.name };
+    const rateLimits = this.#rateLimits(entry, outer, path);
     const resolve = (action: Route["action"], inner: readonly Level[] = []) =>
       new ResolvedRoute(
         names,
         action,
-        this.#levels([...inner, ...levels]),
+        { ...this.#levels([...inner, ...levels]), rateLimits },
         entry.metadata?.filter_metadata,
         action.type === "route" ? outer.clusters : undefined,
       );
     const label = entry.name === "" ? place : `${place} (${entry.name})`;
     return { label, match, route: this.#action(entry, outer, match, resolve, path) };
+  }
+
+  /** A virtual host's limits count where the route has none of its own, or says that they do. */
+  #rateLimits({ route }: RouteEntry, outer: Outer, path: string): RouteLevels["rateLimits"] {
+    const compile = (list: readonly RateLimit[], at: string) =>
+      list.map((limit, k) => new DescriptorMaker(limit, `${at}.rate_limits[${k}]`, this.#cx));
+    const own = route?.rate_limits ?? [];
+    const host = outer.config.rate_limits;
+    if (own.length === 0 && host.length === 0) return undefined;
+    const lists = own.length === 0 ? [] : [compile(own, `${path}.route`)];
+    if (host.length > 0 && (own.length === 0 || route?.include_vh_rate_limits === true))
+      lists.push(compile(host, outer.path));
+    return lists;
   }
 
   #action(

@@ -7,6 +7,7 @@ import {
   MatcherOf,
   MetadataMatcher,
   QueryParameterMatcher,
+  RateLimit,
   RouteConfigs,
   RuntimeFractionalPercent,
   SafeRegex,
@@ -68,7 +69,11 @@ const WeightedCluster = Type.Object({
 });
 export type WeightedCluster = Static<typeof WeightedCluster>;
 
+const rateLimits = Type.Array(RateLimit, { default: [] });
+
 const RouteActionConfig = Type.Object({
+  rate_limits: rateLimits,
+  include_vh_rate_limits: Type.Boolean({ default: false }),
   cluster: Type.Optional(Type.String({ minLength: 1 })),
   cluster_header: Type.Optional(Type.String({ minLength: 1 })),
   weighted_clusters: Type.Optional(
@@ -154,6 +159,7 @@ const VirtualCluster = Type.Object({
 });
 
 const VirtualHostConfig = Type.Object({
+  rate_limits: rateLimits,
   name: Type.String({ minLength: 1 }),
   domains: Type.Array(Type.String(), { minItems: 1 }),
   routes: Type.Array(RouteEntry, { default: [] }),

@@ -1,4 +1,5 @@
 import type {
+  DescriptorMaker,
   DirectResponseAction,
   ExtensionRef,
   FormatSource,
@@ -32,6 +33,8 @@ export interface RouteLevels {
   readonly request: readonly HeaderRules[];
   readonly response: readonly HeaderRules[];
   readonly filters: ReadonlyMap<string, FilterOverride>;
+  /** Of the route, then of its virtual host. */
+  readonly rateLimits?: readonly (readonly DescriptorMaker[])[] | undefined;
 }
 
 /** A route of the table, resolved: made once, shared by all streams. */
@@ -87,6 +90,10 @@ export class ResolvedRoute implements Route {
     const { metadata, serverName } = source ?? {};
     const routeMetadata = this.routeMetadata;
     edit(rules, headers, { info, request, response: headers, metadata, serverName, routeMetadata });
+  }
+
+  get rateLimits(): readonly (readonly DescriptorMaker[])[] | undefined {
+    return this.#levels.rateLimits;
   }
 
   filterConfig(filterName: string): unknown {

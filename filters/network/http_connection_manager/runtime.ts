@@ -5,6 +5,7 @@ import {
   ConfigError,
   type HttpFilterFactory,
   headerKeyFormat,
+  placeRouteConfig,
   type SetupContext,
   type Slot,
 } from "@tsproxy/sdk";
@@ -108,6 +109,7 @@ export class Runtime {
 /** Filters see their per-route configs now: what they refuse must not wait for the first request. */
 function setupRoutes(routes: RouteTable, filters: readonly FilterSlot[]): void {
   for (const [config, { filter, path }] of routes.filterConfigs) {
+    placeRouteConfig(config, path);
     for (const { name, slot } of filters) {
       if (name !== filter) continue;
       try {

@@ -66,6 +66,9 @@ export class StreamView implements HttpStream, Responder {
   get metadata(): Map<string, Record<string, unknown>> {
     return this.#ended ? new Map() : this.#stream.metadata;
   }
+  get connectionState(): Map<string, unknown> {
+    return this.#ended ? new Map() : this.#stream.connectionState;
+  }
   get serverName(): string {
     return this.#stream.serverName;
   }

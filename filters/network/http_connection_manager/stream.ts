@@ -350,6 +350,9 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   get certificateValidated(): boolean {
     return tlsOf(this.#connection).tls?.peerValidated === true;
   }
+  get connectionState(): Map<string, unknown> {
+    return this.#connection.state;
+  }
   get serverName(): string {
     return this.#connection.connection.serverName;
   }

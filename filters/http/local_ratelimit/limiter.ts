@@ -1,0 +1,154 @@
+import {
+  type BucketRate,
+  CellHeap,
+  type CellSpec,
+  ConfigError,
+  type Descriptor,
+  hash,
+  type TokenBucket,
+  tokenBucket,
+  tokenBuckets,
+} from "@tsproxy/sdk";
+import type { Config, TokenBucket as TokenBucketConfig } from "./config.ts";
+
+/** Envoy refuses faster fills. */
+const FILL_INTERVAL_MIN_MS = 50;
+
+/** Opens a cell by name: shared by all workers, or private to a connection. */
+export type OpenCell = <T>(name: string, spec: CellSpec<T>) => T;
+
+/** A bucket as one request sees it. */
+export interface Limit {
+  readonly maxTokens: number;
+  readonly bucket: TokenBucket;
+}
+
+export interface Answer {
+  readonly allowed: boolean;
+  /** Whose figures `x-ratelimit-*` tell; undefined: no limit was asked. */
+  readonly limit: Limit | undefined;
+}
+
+const UNLIMITED: Answer = { allowed: true, limit: undefined };
+
+/** The buckets of one config: the default one, and those of descriptors. */
+export class Limiter {
+  readonly #default: Limit | undefined;
+  readonly #alwaysDefault: boolean;
+  readonly #descriptors: readonly DescriptorLimit[];
+
+  constructor(config: Config, open: OpenCell) {
+    const bucket = config.token_bucket;
+    this.#default = bucket === undefined ? undefined : openLimit(bucket, "token_bucket", open);
+    this.#alwaysDefault = config.always_consume_default_token_bucket;
+    this.#descriptors = config.descriptors.map(
+      (descriptor, k) =>
+        new DescriptorLimit(descriptor, `descriptors[${k}]`, config.max_dynamic_descriptors, open),
+    );
+  }
+
+  /** Takes a token of every bucket that the request belongs to, the slowest first, until one has none. */
+  ask(descriptors: readonly Descriptor[]): Answer {
+    const found: (Limit & { readonly perMs: number })[] = [];
+    for (const descriptor of descriptors) {
+      for (const candidate of this.#descriptors) {
+        const limit = candidate.of(descriptor);
+        if (limit === undefined) continue;
+        found.push({ ...limit, perMs: candidate.perMs });
+        break;
+      }
+    }
+    found.sort((a, b) => a.perMs - b.perMs);
+    for (const limit of found) if (!limit.bucket.take()) return { allowed: false, limit };
+    const first = found[0];
+    if (first !== undefined && !this.#alwaysDefault) return { allowed: true, limit: first };
+    const limit = this.#default;
+    if (limit === undefined)
+      return first === undefined ? UNLIMITED : { allowed: true, limit: first };
+    if (!limit.bucket.take()) return { allowed: false, limit };
+    return { allowed: true, limit: first ?? limit };
+  }
+}
+
+/** The bucket of one descriptor; of one with open values (""), a bucket for each combination of values. */
+class DescriptorLimit {
+  /** Tokens a millisecond. */
+  readonly perMs: number;
+  readonly #entries: Descriptor;
+  readonly #of: (descriptor: Descriptor) => Limit;
+
+  constructor(
+    { entries, token_bucket }: Config["descriptors"][number],
+    path: string,
+    maxDynamic: number,
+    open: OpenCell,
+  ) {
+    const rate = rateOf(token_bucket, `${path}.token_bucket`);
+    this.#entries = entries;
+    this.perMs = rate.tokensPerFill / rate.fillIntervalMs;
+    const { maxTokens } = rate;
+    if (entries.every((entry) => entry.value !== "")) {
+      const limit = { maxTokens, bucket: open(nameOf(path, rate, entries), tokenBucket(rate)) };
+      this.#of = () => limit;
+      return;
+    }
+    const spec = tokenBuckets({ ...rate, maxKeys: maxDynamic });
+    const buckets = open(nameOf(path, rate, entries), spec);
+    this.#of = (descriptor) => {
+      const key = descriptor.map((entry) => entry.value).join("\u0000");
+      const bucket: TokenBucket = {
+        take: (tokens) => buckets.take(key, tokens),
+        get remaining() {
+          return buckets.remaining(key);
+        },
+        get waitMs() {
+          return buckets.waitMs(key);
+        },
+      };
+      return { maxTokens, bucket };
+    };
+  }
+
+  /** Undefined: the descriptor is another one. */
+  of(descriptor: Descriptor): Limit | undefined {
+    const entries = this.#entries;
+    if (descriptor.length !== entries.length) return undefined;
+    for (let k = 0; k < entries.length; k++) {
+      const { key, value } = entries[k]!;
+      const given = descriptor[k]!;
+      if (given.key !== key || (value !== "" && given.value !== value)) return undefined;
+    }
+    return this.#of(descriptor);
+  }
+}
+
+function openLimit(bucket: TokenBucketConfig, path: string, open: OpenCell): Limit {
+  const rate = rateOf(bucket, path);
+  return { maxTokens: rate.maxTokens, bucket: open(nameOf(path, rate, []), tokenBucket(rate)) };
+}
+
+/** Another rate is another bucket, and starts full, as after Envoy's reload. */
+function nameOf(path: string, rate: BucketRate, entries: Descriptor): string {
+  return `${path} ${hash(JSON.stringify([rate, entries]), 0).toString(36)}`;
+}
+
+function rateOf(bucket: TokenBucketConfig, path: string): BucketRate {
+  if (bucket.fill_interval < FILL_INTERVAL_MIN_MS) {
+    throw new ConfigError(`${path}.fill_interval`, "is shorter than 50 ms; write at least 0.05s");
+  }
+  return {
+    maxTokens: bucket.max_tokens,
+    tokensPerFill: bucket.tokens_per_fill,
+    fillIntervalMs: bucket.fill_interval,
+  };
+}
+
+/** Cells in memory of their own, for the buckets of one connection. */
+export function privateCells(now: () => number): OpenCell {
+  // The clock of a setup starts near 0, where a new bucket could not be told from an empty one.
+  const later = () => 1e9 + now();
+  return (_name, spec) => {
+    const heap = new CellHeap(new ArrayBuffer(spec.bytes + 256), 0, later);
+    return spec.open(heap, heap.acquire("", spec.bytes)!);
+  };
+}

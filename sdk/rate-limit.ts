@@ -1,0 +1,213 @@
+import { ConfigError, type SetupContext } from "./extension.ts";
+import {
+  compileHeaderMatch,
+  compileQueryMatch,
+  HeaderMatcher,
+  nameOf,
+  QueryParameterMatcher,
+  queryParameter,
+} from "./header-match.ts";
+import type { HttpStream } from "./http.ts";
+import { formatIp, parseIp } from "./ip.ts";
+import { valueAt } from "./metadata-match.ts";
+import { type Static, Type, UInt32 } from "./schema.ts";
+
+const text = Type.String({ minLength: 1 });
+const Metadata = Type.Object({
+  descriptor_key: text,
+  metadata_key: Type.Object({
+    key: text,
+    path: Type.Array(Type.Object({ key: text }), { minItems: 1 }),
+  }),
+  default_value: Type.String({ default: "" }),
+  source: Type.Optional(Type.Union([Type.Literal("DYNAMIC"), Type.Literal("ROUTE_ENTRY")])),
+  skip_if_absent: Type.Boolean({ default: false }),
+});
+
+const Action = Type.Object({
+  source_cluster: Type.Optional(Type.Object({})),
+  destination_cluster: Type.Optional(Type.Object({})),
+  request_headers: Type.Optional(
+    Type.Object({
+      header_name: text,
+      descriptor_key: text,
+      skip_if_absent: Type.Boolean({ default: false }),
+    }),
+  ),
+  query_parameters: Type.Optional(
+    Type.Object({
+      query_parameter_name: text,
+      descriptor_key: text,
+      skip_if_absent: Type.Boolean({ default: false }),
+    }),
+  ),
+  remote_address: Type.Optional(Type.Object({})),
+  masked_remote_address: Type.Optional(
+    Type.Object({
+      v4_prefix_mask_len: UInt32({ default: 32, maximum: 32 }),
+      v6_prefix_mask_len: UInt32({ default: 128, maximum: 128 }),
+    }),
+  ),
+  generic_key: Type.Optional(
+    Type.Object({ descriptor_value: text, descriptor_key: Type.String({ default: "" }) }),
+  ),
+  header_value_match: Type.Optional(
+    Type.Object({
+      descriptor_key: Type.String({ default: "" }),
+      descriptor_value: text,
+      expect_match: Type.Boolean({ default: true }),
+      headers: Type.Array(HeaderMatcher, { minItems: 1 }),
+    }),
+  ),
+  query_parameter_value_match: Type.Optional(
+    Type.Object({
+      descriptor_key: Type.String({ default: "" }),
+      descriptor_value: text,
+      expect_match: Type.Boolean({ default: true }),
+      query_parameters: Type.Array(QueryParameterMatcher, { minItems: 1 }),
+    }),
+  ),
+  metadata: Type.Optional(Metadata),
+  dynamic_metadata: Type.Optional(Type.Omit(Metadata, ["source", "skip_if_absent"])),
+});
+type Action = Static<typeof Action>;
+
+/** Envoy's `route.v3.RateLimit`. */
+export const RateLimit = Type.Object({
+  stage: UInt32({ default: 0, maximum: 10 }),
+  disable_key: Type.String({ default: "" }),
+  actions: Type.Array(Action, { minItems: 1 }),
+});
+export type RateLimit = Static<typeof RateLimit>;
+
+export interface DescriptorEntry {
+  readonly key: string;
+  readonly value: string;
+}
+export type Descriptor = readonly DescriptorEntry[];
+
+/** What an action comes to for one stream: an entry, nothing (skipped), or undefined: there is no descriptor. */
+type Step = (stream: HttpStream) => DescriptorEntry | "skipped" | undefined;
+
+/** One entry of `rate_limits`, compiled: makes at most one descriptor of a stream. */
+export class DescriptorMaker {
+  readonly stage: number;
+  readonly #steps: readonly Step[];
+
+  constructor(config: RateLimit, path: string, cx: SetupContext) {
+    this.stage = config.stage;
+    this.#steps = config.actions.map((action, k) =>
+      compileAction(action, `${path}.actions[${k}]`, cx),
+    );
+  }
+
+  /** Undefined: some action has no value for this stream, which drops the whole descriptor. */
+  make(stream: HttpStream): Descriptor | undefined {
+    const entries: DescriptorEntry[] = [];
+    for (const step of this.#steps) {
+      const entry = step(stream);
+      if (entry === undefined) return undefined;
+      if (entry !== "skipped") entries.push(entry);
+    }
+    return entries.length === 0 ? undefined : entries;
+  }
+}
+
+const has = (key: string, value: string | undefined, skips = false) =>
+  value === undefined || value === "" ? (skips ? "skipped" : undefined) : { key, value };
+
+function compileAction(action: Action, path: string, cx: SetupContext): Step {
+  const given = Object.keys(action).filter((key) => action[key as keyof Action] !== undefined);
+  if (given.length !== 1) throw new ConfigError(path, "give exactly one kind of action");
+  const { request_headers: header, query_parameters: query, generic_key: generic } = action;
+  if (header !== undefined) {
+    const name = nameOf(header.header_name, `${path}.request_headers.header_name`);
+    const isPseudo = header.header_name.startsWith(":");
+    if (isPseudo)
+      throw new ConfigError(`${path}.request_headers.header_name`, "is a pseudo header");
+    return ({ request }) => has(header.descriptor_key, request.get(name), header.skip_if_absent);
+  }
+  if (query !== undefined) {
+    return ({ request }) => {
+      const value = queryParameter(request.path, query.query_parameter_name);
+      return has(query.descriptor_key, value, query.skip_if_absent);
+    };
+  }
+  if (generic !== undefined) {
+    const entry = { key: generic.descriptor_key || "generic_key", value: generic.descriptor_value };
+    return () => entry;
+  }
+  if (action.source_cluster !== undefined) {
+    const entry = { key: "source_cluster", value: cx.node.cluster };
+    return () => entry;
+  }
+  if (action.destination_cluster !== undefined) {
+    return ({ route }) =>
+      route?.action.type === "route" ? has("destination_cluster", route.action.cluster) : undefined;
+  }
+  if (action.remote_address !== undefined) {
+    return ({ info }) => has("remote_address", info.downstreamRemoteAddress.ip);
+  }
+  return compileRareAction(action, path, cx);
+}
+
+function compileRareAction(action: Action, path: string, cx: SetupContext): Step {
+  const {
+    masked_remote_address: masked,
+    header_value_match: headerMatch,
+    query_parameter_value_match: queryMatch,
+  } = action;
+  if (masked !== undefined) {
+    return ({ info }) => {
+      const { v4_prefix_mask_len: v4, v6_prefix_mask_len: v6 } = masked;
+      return has("masked_remote_address", maskedIp(info.downstreamRemoteAddress.ip, v4, v6));
+    };
+  }
+  if (headerMatch !== undefined) {
+    const matchers = headerMatch.headers.map((h, k) =>
+      compileHeaderMatch(h, `${path}.header_value_match.headers[${k}]`, cx),
+    );
+    const entry = {
+      key: headerMatch.descriptor_key || "header_match",
+      value: headerMatch.descriptor_value,
+    };
+    return ({ request }) =>
+      matchers.every((m) => m.matches(request)) === headerMatch.expect_match ? entry : undefined;
+  }
+  if (queryMatch !== undefined) {
+    const matchers = queryMatch.query_parameters.map((q, k) =>
+      compileQueryMatch(q, `${path}.query_parameter_value_match.query_parameters[${k}]`, cx),
+    );
+    const entry = {
+      key: queryMatch.descriptor_key || "query_match",
+      value: queryMatch.descriptor_value,
+    };
+    return ({ request }) =>
+      matchers.every((m) => m.matches(request)) === queryMatch.expect_match ? entry : undefined;
+  }
+  const metadata = action.metadata ?? action.dynamic_metadata!;
+  const keys = metadata.metadata_key.path.map(({ key }) => key);
+  const ofRoute = action.metadata?.source === "ROUTE_ENTRY";
+  const skips = action.metadata?.skip_if_absent ?? false;
+  return (stream) => {
+    const values = ofRoute
+      ? (stream.route as { routeMetadata?: Record<string, unknown> } | undefined)?.routeMetadata?.[
+          metadata.metadata_key.key
+        ]
+      : stream.metadata.get(metadata.metadata_key.key);
+    const value = valueAt(values, keys);
+    const found = typeof value === "string" && value !== "" ? value : metadata.default_value;
+    return has(metadata.descriptor_key, found, skips);
+  };
+}
+
+function maskedIp(ip: string, v4Bits: number, v6Bits: number): string | undefined {
+  const bytes = parseIp(ip);
+  if (bytes === undefined) return undefined;
+  const bits = bytes.length === 4 ? v4Bits : v6Bits;
+  for (let k = 0; k < bytes.length; k++) {
+    const kept = Math.max(0, Math.min(8, bits - k * 8));
+    bytes[k] = bytes[k]! & (0xff << (8 - kept));
+  }
+  return `${formatIp(bytes)}/${bits}`;
+}
