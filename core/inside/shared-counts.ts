@@ -2,7 +2,7 @@
 import { type SharedCount, xxHash64 } from "@tsproxy/sdk";
 
 /** Names that all threads may count by; a power of two. */
-export const COUNT_SLOTS = 1 << 15;
+export const COUNT_SLOTS = 1 << 17;
 /** For each slot the hash of its name (64 bits), then how many are held. */
 export const COUNTS_BYTES = COUNT_SLOTS * 12;
 /** What one thread holds of each. */

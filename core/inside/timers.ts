@@ -1,8 +1,9 @@
 // Hot path: a request arms and cancels two of these (test/bench).
 import type { Timer } from "@tsproxy/sdk";
 
-const TICK_MS = 16;
-const SLOTS = 512;
+/** Retries wait for a few of these; a coarser wheel would stretch every back-off. */
+const TICK_MS = 4;
+const SLOTS = 2048;
 
 /**
  * A timing wheel: arming and cancelling cost a few pointer writes, and one native timer serves a whole isolate. A timer

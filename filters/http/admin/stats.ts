@@ -34,11 +34,16 @@ function* merged(a: readonly NamedValue[], b: readonly NamedValue[]): Generator<
   }
 }
 
+/** Envoy's numbers have 64 bits and no sign: below 0 is where "no limit, less what is held" lies. */
+function unsigned(value: number): string {
+  return value < 0 ? String(BigInt.asUintN(64, BigInt(value))) : String(value);
+}
+
 type Mode = "summary" | "cumulative" | "disjoint";
 
 function* textStats(selection: Selection, mode: Mode): Generator<string> {
   for (const [name, value] of merged(selection.counters, selection.gauges))
-    yield `${name}: ${value}\n`;
+    yield `${name}: ${unsigned(value)}\n`;
   for (const histogram of selection.histograms) {
     const line = mode === "summary" ? textQuantiles(histogram) : textBuckets(histogram, mode);
     yield `${histogram.name}: ${line}\n`;

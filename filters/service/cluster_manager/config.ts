@@ -62,6 +62,36 @@ const HttpProtocolOptions = Type.Object({
   ),
 });
 
+const CircuitBreakers = Type.Object({
+  thresholds: Type.Array(
+    Type.Object({
+      priority: Enum(["DEFAULT", "HIGH"], { default: "DEFAULT" }),
+      max_connections: Type.Optional(UInt32()),
+      max_pending_requests: Type.Optional(UInt32()),
+      max_requests: Type.Optional(UInt32()),
+      max_retries: Type.Optional(UInt32()),
+      max_connection_pools: Type.Optional(UInt32()),
+      retry_budget: Type.Optional(
+        Type.Object({
+          budget_percent: Type.Optional(
+            Type.Object({ value: Type.Number({ minimum: 0, maximum: 100, default: 0 }) }),
+          ),
+          min_retry_concurrency: Type.Optional(UInt32()),
+        }),
+      ),
+      track_remaining: Type.Boolean({ default: false }),
+    }),
+    { default: [] },
+  ),
+  per_host_thresholds: Type.Array(
+    Type.Object({
+      priority: Enum(["DEFAULT", "HIGH"], { default: "DEFAULT" }),
+      max_connections: Type.Optional(UInt32()),
+    }),
+    { default: [] },
+  ),
+});
+
 export const HTTP_PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 export const ClusterConfig = Type.Object({
@@ -124,6 +154,7 @@ export const ClusterConfig = Type.Object({
       ),
     }),
   ),
+  circuit_breakers: Type.Optional(CircuitBreakers),
   dns_refresh_rate: Duration({ default: 5_000 }),
   dns_failure_refresh_rate: Type.Optional(
     Type.Object({ base_interval: Duration(), max_interval: Type.Optional(Duration()) }),

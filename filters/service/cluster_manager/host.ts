@@ -4,6 +4,7 @@ import {
   type Host,
   type HostHealth,
   type HostSpec,
+  type Priority,
 } from "@tsproxy/sdk";
 import { excludedBy, healthBy } from "./health-flags.ts";
 import { localityKey } from "./localities.ts";
@@ -15,14 +16,20 @@ export interface Load {
   active: number;
 }
 
+export type PoolMaker = (host: UpstreamHost, priority: Priority) => readonly Pool[];
+
 /** An endpoint that is alive. It stays the same object through all updates that still name its address. */
 export class UpstreamHost implements Host {
   readonly address: Address;
   readonly key: string;
   readonly load: Load;
   readonly cells: HostCells;
-  /** One, or with `use_downstream_protocol_config` one for HTTP/1.1 and then one for HTTP/2. */
-  readonly pools: readonly Pool[];
+  /** Of both priorities. */
+  readonly pools: Pool[];
+  /** One each, or with `use_downstream_protocol_config` one for HTTP/1.1 and then one for HTTP/2. */
+  readonly #defaultPools: readonly Pool[];
+  #highPools: readonly Pool[] | undefined = undefined;
+  readonly #makePools: PoolMaker;
   spec: HostSpec;
   health: HostHealth;
   /** Left out of the numbers that priorities and panic go by: nobody has checked it yet. */
@@ -36,7 +43,7 @@ export class UpstreamHost implements Host {
     spec: HostSpec,
     cells: HostCells,
     load: Load,
-    makePools: (host: UpstreamHost) => readonly Pool[],
+    makePools: PoolMaker,
     now: () => number,
     flags: number,
   ) {
@@ -51,12 +58,24 @@ export class UpstreamHost implements Host {
     this.healthySince = now();
     this.cells = cells;
     this.load = load;
-    this.pools = makePools(this);
+    this.#makePools = makePools;
+    this.#defaultPools = makePools(this, "default");
+    this.pools = [...this.#defaultPools];
   }
 
   /** The pool of exchanges that come in that protocol. */
-  poolFor(downstream: string | undefined): Pool {
-    return this.pools[downstream === "HTTP/2" ? this.pools.length - 1 : 0]!;
+  poolFor(downstream: string | undefined, priority: Priority = "default"): Pool {
+    const pools = priority === "default" ? this.#defaultPools : this.#high();
+    return pools[downstream === "HTTP/2" ? pools.length - 1 : 0]!;
+  }
+
+  /** Few routes ask for them. */
+  #high(): readonly Pool[] {
+    if (this.#highPools === undefined) {
+      this.#highPools = this.#makePools(this, "high");
+      this.pools.push(...this.#highPools);
+    }
+    return this.#highPools;
   }
 
   /** Takes over what an update says of it. False: nothing that a balancer looks at has changed. */

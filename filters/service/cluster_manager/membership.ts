@@ -8,21 +8,13 @@ import {
   type HostStatus,
   type SetupContext,
   type Stats,
-  type Thresholds,
   type Timer,
 } from "@tsproxy/sdk";
+import { BreakerDisplay, thresholdsOf } from "./circuit-breaker.ts";
 import type { ClusterConfig, Config } from "./config.ts";
 import type { Estate } from "./handover.ts";
 import { flagsText, healthBy } from "./health-flags.ts";
 import { addressOf } from "./host.ts";
-
-/** Envoy's defaults, as it reports them; nothing here enforces them. */
-const DEFAULTS: Thresholds = Object.freeze({
-  maxConnections: 1024,
-  maxPendingRequests: 1024,
-  maxRequests: 1024,
-  maxRetries: 3,
-});
 
 const PUBLISH_MS = 50; // after a change; admin's readers do not notice
 
@@ -52,12 +44,14 @@ export class Membership {
   readonly #hosts = new Map<string, Hosts>();
   /** Many clusters change at once when a proxy starts; all of that is one status. */
   readonly #soon: Timer;
+  readonly #breakers: BreakerDisplay;
   #active = false;
 
   constructor(cx: SetupContext, config: Config, previous: Estate | undefined) {
     this.#cx = cx;
     this.#stats = cx.stats.scope("cluster_manager.");
     this.#previous = previous;
+    this.#breakers = new BreakerDisplay(config, cx);
     this.#soon = cx.timer(() => this.#publish());
     for (const cluster of config) {
       this.#configs.set(cluster.name, cluster);
@@ -107,6 +101,7 @@ export class Membership {
     this.#stats.gauge("active_clusters").set(this.#configs.size);
     this.#stats.gauge("warming_clusters").set(0);
     for (const [cluster, hosts] of this.#hosts) this.#count(cluster, hosts);
+    this.#breakers.begin();
     this.#publish();
   }
 
@@ -114,6 +109,7 @@ export class Membership {
   end(): void {
     this.#active = false;
     this.#soon.cancel();
+    this.#breakers.end();
     this.#stats.gauge("active_clusters").set(0);
     for (const cells of this.#cells.values()) {
       cells.total.set(0);
@@ -142,7 +138,7 @@ export class Membership {
         name,
         observabilityName: config.alt_stat_name || name,
         addedViaApi: false,
-        thresholds: [DEFAULTS, DEFAULTS],
+        thresholds: [thresholdsOf(config, "default"), thresholdsOf(config, "high")],
         hosts: (this.#hosts.get(name)?.specs ?? []).map(statusOf),
       });
     }

@@ -8,14 +8,15 @@ import type {
   PoolCallbacks,
   PoolFailure,
   PoolHandle,
+  Priority,
   SetupContext,
+  SharedCount,
   Slot,
 } from "@tsproxy/sdk";
+import type { CircuitBreaker, Limit } from "./circuit-breaker.ts";
 import type { UpstreamHost } from "./host.ts";
 import { PooledConnection } from "./pooled-connection.ts";
 import type { ClusterCells } from "./stats.ts";
-
-const MAX_PENDING = 1024; // requests of one cluster that wait on this worker; more would only wait longer
 
 /** What the connections of a pool speak. */
 export interface PoolProtocol {
@@ -33,8 +34,15 @@ export interface PoolOwner {
   readonly connectOptions: ConnectOptions;
   /** 0: no limit. */
   readonly maxRequestsPerConnection: number;
-  /** Requests that wait in all of its pools. */
-  pending: number;
+  breaker(priority: Priority): CircuitBreaker;
+  /** `per_host_thresholds`. Undefined: none. */
+  hostLimit(host: UpstreamHost, priority: Priority): Limit | undefined;
+  /** The process's connections to a host; undefined where the config does not limit connections. */
+  hostConnections(host: UpstreamHost, priority: Priority): SharedCount | undefined;
+  /** The pool may not open a connection that it needs (true), or needs none any more. */
+  onStarving(pool: Pool, starving: boolean): void;
+  /** A connection is gone: one that starves may have its place. */
+  onRoom(): void;
   /** A connection has become idle: the sweep for old ones has to run sometime. */
   onIdle(): void;
   /** Another generation may want an idle connection of this one. True: it is that one's now. */
@@ -43,6 +51,11 @@ export interface PoolOwner {
 
 const OVERFLOW: PoolFailure = Object.freeze({
   reason: "overflow",
+  host: undefined,
+  transportFailure: "",
+});
+const NO_POOL: PoolFailure = Object.freeze({
+  reason: "no_host",
   host: undefined,
   transportFailure: "",
 });
@@ -73,6 +86,13 @@ export class Pool {
   readonly owner: PoolOwner;
   readonly host: UpstreamHost;
   readonly protocol: PoolProtocol;
+  readonly priority: Priority;
+  readonly breaker: CircuitBreaker;
+  readonly #hostLimit: Limit | undefined;
+  readonly #hostConnections: SharedCount | undefined;
+  /** It has had an exchange, and counts as a pool. */
+  #used = false;
+  #starving = false;
   /** All that are not closed. */
   readonly connections = new Set<PooledConnection>();
   /** Longest unused at the bottom. Those that have lost their room stay until they are met or swept. */
@@ -83,32 +103,57 @@ export class Pool {
   /** The host is gone: what is idle closes, what is busy finishes. */
   draining = false;
 
-  constructor(owner: PoolOwner, host: UpstreamHost, protocol: PoolProtocol) {
+  constructor(
+    owner: PoolOwner,
+    host: UpstreamHost,
+    protocol: PoolProtocol,
+    priority: Priority = "default",
+  ) {
     this.owner = owner;
     this.host = host;
     this.protocol = protocol;
+    this.priority = priority;
+    this.breaker = owner.breaker(priority);
+    this.#hostLimit = owner.hostLimit(host, priority);
+    this.#hostConnections = owner.hostConnections(host, priority);
   }
 
   newStream(callbacks: PoolCallbacks): PoolHandle | undefined {
-    const connection = this.#takeReady();
-    if (connection !== undefined) {
-      connection.begin(callbacks);
+    const { owner } = this;
+    if (!this.#used && !this.#use()) {
+      owner.cells.cxPoolOverflow.inc();
+      callbacks.onPoolFailure(NO_POOL);
       return undefined;
     }
-    const { owner } = this;
-    if (owner.pending >= MAX_PENDING) {
-      owner.cells.rqPendingOverflow.inc();
-      callbacks.onPoolFailure(OVERFLOW);
+    const connection = this.#takeReady();
+    if (connection !== undefined) {
+      if (!this.breaker.requests.tryAcquire()) {
+        this.onAvailable(connection);
+        this.#overflow(callbacks);
+      } else connection.begin(callbacks);
+      return undefined;
+    }
+    if (!this.breaker.pending.tryAcquire()) {
+      this.#overflow(callbacks);
       return undefined;
     }
     const stream = new PendingStream(this, callbacks);
     this.#pending.push(stream);
-    owner.pending++;
     owner.cells.rqPendingTotal.inc();
     owner.cells.rqPendingActive.inc();
     this.host.cells.rqPendingActive.inc();
     this.#openForPending();
     return stream;
+  }
+
+  #use(): boolean {
+    this.#used = this.breaker.pools.tryAcquire();
+    return this.#used;
+  }
+
+  #overflow(callbacks: PoolCallbacks): void {
+    this.owner.cells.rqPendingOverflow.inc();
+    callbacks.onPoolFailure(OVERFLOW);
   }
 
   #takeReady(): PooledConnection | undefined {
@@ -130,7 +175,69 @@ export class Pool {
     const most = this.owner.maxRequestsPerConnection;
     const expected = this.protocol.expectedCapacity;
     const each = most > 0 && most < expected ? most : expected;
-    while (this.#pending.length > this.#connecting * each) this.#open();
+    while (this.#pending.length > this.#connecting * each) {
+      if (!this.#mayOpen()) {
+        this.#starve(true);
+        return;
+      }
+      this.#open();
+    }
+    this.#starve(false);
+  }
+
+  /** True: the breakers have counted one more connection. `again`: this is not the first time that it is asked for. */
+  #mayOpen(again = false): boolean {
+    const { connections } = this.breaker;
+    const ofHost = this.#hostConnections;
+    if (this.#hostLimit === undefined || this.#hostLimit.tryAcquire()) {
+      if (connections.tryAcquire()) {
+        ofHost?.acquire();
+        return true;
+      }
+      this.#hostLimit?.release();
+    }
+    if (!again) this.owner.cells.cxOverflow.inc();
+    // A pool without any connection would never serve those who wait in it, so Envoy lets it have one, whatever the limit. Where
+    // the config names the limit, a connection of another worker counts as one: its end makes room for this one.
+    if (this.connections.size > 0 || (ofHost?.value ?? 0) > 0) return false;
+    connections.acquire();
+    this.#hostLimit?.acquire();
+    ofHost?.acquire();
+    return true;
+  }
+
+  /** A connection is gone, or is another owner's to count. */
+  countClosed(): void {
+    this.breaker.connections.release();
+    this.#hostLimit?.release();
+    this.#hostConnections?.release();
+    this.owner.onRoom();
+  }
+
+  #starve(starving: boolean): void {
+    if (starving === this.#starving) return;
+    this.#starving = starving;
+    this.owner.onStarving(this, starving);
+  }
+
+  /** There may be room for a connection again. */
+  openMore(): void {
+    if (this.#pending.length === 0) this.#starve(false);
+    else if (this.#mayOpen(true)) {
+      this.#open();
+      this.#openForPending();
+    }
+  }
+
+  /** Somebody else has more need of it. False: none is idle. */
+  closeIdle(): boolean {
+    for (const connection of this.#ready) {
+      if (connection.room === 0 || !connection.idle) continue;
+      connection.close();
+      this.onStale();
+      return true;
+    }
+    return false;
   }
 
   #open(): void {
@@ -142,7 +249,7 @@ export class Pool {
 
   #unqueue(stream: PendingStream): void {
     stream.done = true;
-    this.owner.pending--;
+    this.breaker.pending.release();
     this.owner.cells.rqPendingActive.dec();
     this.host.cells.rqPendingActive.dec();
   }
@@ -152,6 +259,7 @@ export class Pool {
     const at = this.#pending.indexOf(stream);
     if (at >= 0) this.#pending.splice(at, 1);
     this.#unqueue(stream);
+    if (this.#pending.length === 0) this.#starve(false);
     this.owner.cells.rqCancelled.inc();
   }
 
@@ -165,8 +273,10 @@ export class Pool {
     while (this.#pending.length > 0 && connection.room > 0) {
       const stream = this.#pending.shift()!;
       this.#unqueue(stream);
-      connection.begin(stream.callbacks);
+      if (this.breaker.requests.tryAcquire()) connection.begin(stream.callbacks);
+      else this.#overflow(stream.callbacks);
     }
+    if (this.#starving && this.#pending.length === 0) this.#starve(false);
     if (this.#pending.length > 0) this.#openForPending();
     if (connection.room === 0) return;
     if (this.draining) {
@@ -174,6 +284,11 @@ export class Pool {
       return;
     }
     if (connection.idle) {
+      if (this.breaker.exact && this.breaker.starving.value > 0) {
+        connection.close();
+        if (connection.ready) this.onStale();
+        return;
+      }
       connection.idleSince = this.owner.cx.now();
       this.owner.onIdle();
     }
@@ -195,9 +310,11 @@ export class Pool {
   onConnectFailed(connection: PooledConnection, event: CloseEvent): void {
     this.#connecting--;
     this.connections.delete(connection);
+    this.countClosed();
     const failed = this.#pending;
     if (failed.length === 0) return;
     this.#pending = [];
+    this.#starve(false);
     const failure: PoolFailure = {
       reason: event.timeout ? "connection_timeout" : "connection_failed",
       host: this.host,
@@ -213,6 +330,13 @@ export class Pool {
   }
 
   onClosed(connection: PooledConnection): void {
+    this.connections.delete(connection);
+    this.countClosed();
+    if (this.#pending.length > 0) this.#openForPending();
+  }
+
+  /** Another owner goes on with it, and counts it from here on. */
+  onForgotten(connection: PooledConnection): void {
     this.connections.delete(connection);
   }
 
@@ -239,6 +363,8 @@ export class Pool {
   /** The host is gone, or its cluster. */
   drain(): void {
     this.draining = true;
+    if (this.#used) this.breaker.pools.release();
+    this.#used = false;
     const ready = this.#ready;
     this.#ready = [];
     this.#stale = 0;

@@ -106,7 +106,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
   forget(): void {
     this.#state = STATE.GIVEN_AWAY;
     this.#releaseCodec();
-    this.pool.onClosed(this);
+    this.pool.onForgotten(this);
   }
 
   /** For a hand-over: the socket, while there is one. */
@@ -203,6 +203,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
   #endExchange(): void {
     const { owner, host } = this.pool;
     this.#active--;
+    this.pool.breaker.requests.release();
     host.load.active--;
     owner.cells.rqActive.dec();
     host.cells.rqActive.dec();

@@ -15,6 +15,8 @@ export class ClusterCells implements ClusterStats {
   readonly cxTotal: Counter;
   readonly cxHttp1Total: Counter;
   readonly cxHttp2Total: Counter;
+  readonly cxOverflow: Counter;
+  readonly cxPoolOverflow: Counter;
   readonly cxActive: Gauge;
   readonly cxConnectFail: Counter;
   readonly cxConnectTimeout: Counter;
@@ -50,6 +52,8 @@ export class ClusterCells implements ClusterStats {
     this.rqPerCx = stats.histogram("upstream_rq_per_cx");
     this.cxTotal = stats.counter("upstream_cx_total");
     this.cxHttp1Total = stats.counter("upstream_cx_http1_total");
+    this.cxOverflow = stats.counter("upstream_cx_overflow");
+    this.cxPoolOverflow = stats.counter("upstream_cx_pool_overflow");
     this.cxHttp2Total = stats.counter("upstream_cx_http2_total");
     this.cxActive = stats.gauge("upstream_cx_active");
     this.cxConnectFail = stats.counter("upstream_cx_connect_fail");
@@ -87,8 +91,8 @@ export class ClusterCells implements ClusterStats {
 }
 
 /**
- * Envoy lists these for every cluster, and so dashboards ask for them. This package never moves them: the updates are counted
- * by the cluster's own package, and what the others count (limits, HTTP/2, zones, subsets) does not happen: zero is the truth.
+ * Envoy lists these for every cluster, and so dashboards ask for them. This package never moves them: updates are counted by the
+ * cluster's own package, retries and redirects by the router, and what the others count does not happen: zero is the truth.
  */
 const UNMOVED_COUNTERS = [
   "bind_errors",
@@ -114,20 +118,22 @@ const UNMOVED_COUNTERS = [
   "upstream_cx_connect_with_0_rtt",
   "upstream_cx_http3_total",
   "upstream_cx_max_duration_reached",
-  "upstream_cx_overflow",
-  "upstream_cx_pool_overflow",
+  "retry_or_shadow_abandoned",
+  "upstream_internal_redirect_failed_total",
+  "upstream_internal_redirect_succeeded_total",
+  "upstream_rq_max_duration_reached",
+  "upstream_rq_per_try_idle_timeout",
+  "upstream_rq_per_try_timeout",
+  "upstream_rq_retry",
+  "upstream_rq_rx_reset",
+  "upstream_rq_tx_reset",
+  "upstream_rq_retry_backoff_exponential",
+  "upstream_rq_retry_backoff_ratelimited",
+  "upstream_rq_retry_limit_exceeded",
+  "upstream_rq_retry_overflow",
+  "upstream_rq_retry_success",
 ] as const;
 const UNMOVED_GAUGES = [
-  "circuit_breakers.default.cx_open",
-  "circuit_breakers.default.cx_pool_open",
-  "circuit_breakers.default.rq_open",
-  "circuit_breakers.default.rq_pending_open",
-  "circuit_breakers.default.rq_retry_open",
-  "circuit_breakers.high.cx_open",
-  "circuit_breakers.high.cx_pool_open",
-  "circuit_breakers.high.rq_open",
-  "circuit_breakers.high.rq_pending_open",
-  "circuit_breakers.high.rq_retry_open",
   "lb_subsets_active",
   "max_host_weight",
   "membership_excluded",

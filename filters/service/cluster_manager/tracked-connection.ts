@@ -93,6 +93,7 @@ export class TrackedConnection implements ConnectionHandler {
   onClosed(event: CloseEvent): void {
     const { cells, cx } = this.#owner;
     const { host } = this;
+    this.#owner.breaker("default").connections.release();
     // What is active on it, nobody but the caller knows; Envoy counts none as well.
     cells.onDestroyed(event.by === "remote", false);
     cells.cxActive.dec();

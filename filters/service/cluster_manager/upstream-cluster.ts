@@ -15,12 +15,14 @@ import type {
   PoolHandle,
   Priority,
   SetupContext,
+  SharedCount,
   Slot,
   Stats,
   Timer,
 } from "@tsproxy/sdk";
 import { formatAddress } from "@tsproxy/sdk";
 import { type Balancing, Spread } from "./balancing.ts";
+import { CircuitBreaker, Limit } from "./circuit-breaker.ts";
 import type { ClusterConfig, ClusterOptions } from "./config.ts";
 import { optionsOf } from "./config.ts";
 import type { Heir } from "./handover.ts";
@@ -28,6 +30,7 @@ import { addressOf, type Load, UpstreamHost } from "./host.ts";
 import { type LocalCluster, ZoneStats } from "./localities.ts";
 import { Pool, type PoolOwner, type PoolProtocol } from "./pool.ts";
 import { type ConnectionFacts, PooledConnection } from "./pooled-connection.ts";
+import { Starvation } from "./starvation.ts";
 import { ClusterCells, HostCells } from "./stats.ts";
 import { TrackedConnection } from "./tracked-connection.ts";
 
@@ -36,7 +39,6 @@ const NO_HOST: PoolFailure = Object.freeze({
   host: undefined,
   transportFailure: "",
 });
-const MAX_RETRIES = 3;
 /** Addresses come and go with DNS, and a cell is never given back; hosts beyond these share theirs. */
 const MAX_HOST_NAMES = 16_384;
 
@@ -68,7 +70,10 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   readonly codecOptions: CodecOptions;
   readonly connectOptions: ConnectOptions;
   readonly maxRequestsPerConnection: number;
-  pending = 0;
+  readonly #config: ClusterConfig;
+  readonly #breaker: CircuitBreaker;
+  #highBreaker: CircuitBreaker | undefined = undefined;
+  readonly #starvation: Starvation;
   readonly #options: ClusterOptions;
   readonly #protocols: readonly PoolProtocol[];
   readonly #loadOf: UpstreamClusterParts["loadOf"];
@@ -76,7 +81,6 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   readonly #spread: Spread;
   readonly #sweep: Timer;
   #sweeping = false;
-  #retries = 0;
   #byId = new Map<string, UpstreamHost>();
   /** What the control thread says of hosts' health, by id; those without a flag are left out. */
   #flags: ReadonlyMap<string, number> = new Map();
@@ -94,6 +98,12 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     this.name = config.name;
     this.fingerprint = JSON.stringify(config);
     this.#options = optionsOf(config);
+    this.#config = config;
+    this.#breaker = new CircuitBreaker(config, "default", cx);
+    this.#starvation = new Starvation(config.name, cx, () => this.#pools());
+    if (config.circuit_breakers?.thresholds.some((entry) => entry.max_connections !== undefined)) {
+      this.#starvation.listen();
+    }
     this.#loadOf = loadOf;
     this.#hostNames = hostNames;
     this.maxRequestsPerConnection = this.#options.maxRequestsPerConnection;
@@ -138,21 +148,56 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     return this.#byId.get(hostId)?.load;
   }
 
+  // ---- limits
+
+  breaker(priority: Priority): CircuitBreaker {
+    if (priority === "default") return this.#breaker;
+    this.#highBreaker ??= new CircuitBreaker(this.#config, priority, this.cx);
+    return this.#highBreaker;
+  }
+
+  hostLimit(host: UpstreamHost, priority: Priority): Limit | undefined {
+    const name = priority === "high" ? "HIGH" : "DEFAULT";
+    const most = this.#config.circuit_breakers?.per_host_thresholds.find(
+      (entry) => entry.priority === name,
+    )?.max_connections;
+    if (most === undefined) return undefined;
+    const count = this.cx.sharedCount(
+      `host_connections|${this.name}|${priority}|${host.key}|limit`,
+    );
+    return new Limit(count, { value: most });
+  }
+
+  hostConnections(host: UpstreamHost, priority: Priority): SharedCount | undefined {
+    if (!this.breaker(priority).exact) return undefined;
+    return this.cx.sharedCount(`host_connections|${this.name}|${priority}|${host.key}`);
+  }
+
+  onStarving(pool: Pool, starving: boolean): void {
+    this.#starvation.note(pool, starving);
+  }
+  onRoom(): void {
+    this.#starvation.onRoom();
+  }
+
+  #pools(): readonly Pool[] {
+    return this.#hosts.flatMap((host) => host.pools);
+  }
+
   // ---- requests
 
-  /** Envoy's `max_retries` without a config. */
-  beginRetry(_priority: Priority): boolean {
-    if (this.#retries >= MAX_RETRIES) return false;
-    this.#retries++;
-    return true;
+  beginRetry(priority: Priority): boolean {
+    return this.breaker(priority).retries.tryAcquire();
   }
-  endRetry(_priority: Priority): void {
-    this.#retries--;
+  endRetry(priority: Priority): void {
+    this.breaker(priority).retries.release();
   }
 
   newStream(callbacks: PoolCallbacks, context: BalancerContext): PoolHandle | undefined {
     const host = this.#spread.choose(context);
-    if (host !== undefined) return host.poolFor(context.downstreamProtocol).newStream(callbacks);
+    if (host !== undefined) {
+      return host.poolFor(context.downstreamProtocol, context.priority).newStream(callbacks);
+    }
     const successor = this.#heir?.clusters.get(this.name);
     if (successor !== undefined) return successor.newStream(callbacks, context);
     this.traffic.cxNoneHealthy.inc();
@@ -167,6 +212,10 @@ export class UpstreamCluster implements Cluster, PoolOwner {
       if (successor !== undefined) return successor.connect(handler, context);
       this.traffic.cxNoneHealthy.inc();
       return "no_host";
+    }
+    if (!this.#breaker.connections.tryAcquire()) {
+      this.traffic.cxOverflow.inc();
+      return "overflow";
     }
     const tracked = new TrackedConnection(this, host, handler, this.#onTrackedGone);
     this.#tracked.add(tracked);
@@ -208,7 +257,8 @@ export class UpstreamCluster implements Cluster, PoolOwner {
       spec,
       this.#cellsOf(spec),
       load,
-      (host) => this.#protocols.map((protocol) => new Pool(this, host, protocol)),
+      (host, priority) =>
+        this.#protocols.map((protocol) => new Pool(this, host, protocol, priority)),
       () => this.cx.now(),
       this.#flags.get(id) ?? 0,
     );
@@ -264,6 +314,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     if (this.#retired) return;
     this.#retired = true;
     this.#sweep.cancel();
+    this.#starvation.end();
     for (const host of this.#hosts) for (const pool of host.pools) pool.drain();
     this.#spread.dispose();
   }

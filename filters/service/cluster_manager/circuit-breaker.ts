@@ -1,0 +1,210 @@
+// Hot path: each exchange takes one of these and gives it back.
+import {
+  type Gauge,
+  type Priority,
+  RuntimeInteger,
+  RuntimeNumber,
+  type SetupContext,
+  type SharedCount,
+  type Stats,
+  type Thresholds,
+  type Timer,
+} from "@tsproxy/sdk";
+import type { ClusterConfig } from "./config.ts";
+
+const DEFAULTS: Thresholds = Object.freeze({
+  maxConnections: 1024,
+  maxPendingRequests: 1024,
+  maxRequests: 1024,
+  maxRetries: 3,
+});
+/** How often the gauges are brought up to date. */
+const SHOW_MS = 50;
+
+type ThresholdsConfig = NonNullable<
+  NonNullable<ClusterConfig["circuit_breakers"]>["thresholds"]
+>[number];
+
+function thresholdsConfig(config: ClusterConfig, priority: Priority): ThresholdsConfig | undefined {
+  const name = priority === "high" ? "HIGH" : "DEFAULT";
+  return config.circuit_breakers?.thresholds.find((entry) => entry.priority === name);
+}
+
+/** Limits as Envoy reports them, without runtime. */
+export function thresholdsOf(config: ClusterConfig, priority: Priority): Thresholds {
+  const entry = thresholdsConfig(config, priority);
+  return {
+    maxConnections: entry?.max_connections ?? DEFAULTS.maxConnections,
+    maxPendingRequests: entry?.max_pending_requests ?? DEFAULTS.maxPendingRequests,
+    maxRequests: entry?.max_requests ?? DEFAULTS.maxRequests,
+    maxRetries: entry?.max_retries ?? DEFAULTS.maxRetries,
+  };
+}
+
+/** So many of one thing at a time, in all workers together. */
+export class Limit {
+  readonly count: SharedCount;
+  readonly #most: { readonly value: number };
+
+  constructor(count: SharedCount, most: { readonly value: number }) {
+    this.count = count;
+    this.#most = most;
+  }
+
+  get most(): number {
+    return this.#most.value;
+  }
+  get full(): boolean {
+    return this.count.value >= this.#most.value;
+  }
+  tryAcquire(): boolean {
+    return this.count.tryAcquire(this.#most.value) > 0;
+  }
+  /** Beyond the limit, if need be. */
+  acquire(): void {
+    this.count.acquire();
+  }
+  release(): void {
+    this.count.release();
+  }
+}
+
+/** The limits of one cluster for one priority. */
+export class CircuitBreaker {
+  readonly connections: Limit;
+  readonly pending: Limit;
+  readonly requests: Limit;
+  readonly retries: Limit;
+  readonly pools: Limit;
+  /** The config limits connections: the limit is held even where Envoy's workers would go beyond it, each by one. */
+  readonly exact: boolean;
+  /** Requests wait in pools that may not open a connection; how many pools, in all workers. */
+  readonly starving: SharedCount;
+
+  constructor(config: ClusterConfig, priority: Priority, cx: SetupContext) {
+    const entry = thresholdsConfig(config, priority);
+    const limits = thresholdsOf(config, priority);
+    const limit = (what: string, most: number): Limit => {
+      const runtime_key = `circuit_breakers.${config.name}.${priority}.max_${what}`;
+      return new Limit(
+        cx.sharedCount(`circuit_breakers|${config.name}|${priority}|${what}`),
+        new RuntimeInteger({ default_value: most, runtime_key }, cx.runtime),
+      );
+    };
+    this.connections = limit("connections", limits.maxConnections);
+    this.pending = limit("pending_requests", limits.maxPendingRequests);
+    this.requests = limit("requests", limits.maxRequests);
+    this.pools = limit("connection_pools", entry?.max_connection_pools ?? Number.MAX_SAFE_INTEGER);
+    const retries = limit("retries", limits.maxRetries);
+    this.retries =
+      entry?.retry_budget === undefined
+        ? retries
+        : new Limit(retries.count, this.#budget(config, priority, entry.retry_budget, cx));
+    this.exact = entry?.max_connections !== undefined;
+    this.starving = cx.sharedCount(`circuit_breakers|${config.name}|${priority}|starving`);
+  }
+
+  /** As many as are a share of what is in progress. */
+  #budget(
+    config: ClusterConfig,
+    priority: Priority,
+    budget: NonNullable<ThresholdsConfig["retry_budget"]>,
+    cx: SetupContext,
+  ): { readonly value: number } {
+    const key = `circuit_breakers.${config.name}.${priority}.retry_budget`;
+    const percent = new RuntimeNumber(
+      {
+        default_value: { value: budget.budget_percent?.value ?? 20 },
+        runtime_key: `${key}.budget_percent`,
+      },
+      cx.runtime,
+    );
+    const least = new RuntimeInteger(
+      {
+        default_value: budget.min_retry_concurrency ?? 3,
+        runtime_key: `${key}.min_retry_concurrency`,
+      },
+      cx.runtime,
+    );
+    const { pending, requests } = this;
+    return {
+      get value() {
+        const active = pending.count.value + requests.count.value;
+        return Math.max(least.value, Math.floor((percent.value / 100) * active));
+      },
+    };
+  }
+}
+
+/** `circuit_breakers.<priority>.`: shown by the control thread, for all workers; a gauge of each would not add up. */
+class BreakerGauges {
+  readonly #shown: readonly {
+    readonly limit: Limit;
+    readonly open: Gauge;
+    readonly remaining: Gauge | undefined;
+  }[];
+
+  constructor(breaker: CircuitBreaker, stats: Stats, tracks: boolean) {
+    const of = (limit: Limit, open: string, remaining: string) => ({
+      limit,
+      open: stats.gauge(`${open}_open`),
+      remaining: tracks ? stats.gauge(`remaining_${remaining}`) : undefined,
+    });
+    this.#shown = [
+      of(breaker.connections, "cx", "cx"),
+      of(breaker.pools, "cx_pool", "cx_pools"),
+      of(breaker.requests, "rq", "rq"),
+      of(breaker.pending, "rq_pending", "pending"),
+      of(breaker.retries, "rq_retry", "retries"),
+    ];
+  }
+
+  show(): void {
+    for (const { limit, open, remaining } of this.#shown) {
+      const { most, count } = limit;
+      const { value } = count;
+      open.set(value >= most ? 1 : 0);
+      // No limit is 2^64 - 1 in Envoy, and that less what is held is, in 64 bits, this.
+      if (most === Number.MAX_SAFE_INTEGER) remaining?.set(-1 - value);
+      else remaining?.set(Math.max(0, most - value));
+    }
+  }
+  hide(): void {
+    for (const { open, remaining } of this.#shown) {
+      open.set(0);
+      remaining?.set(0);
+    }
+  }
+}
+
+/** All breakers of one generation of clusters, for stats. On the control thread. */
+export class BreakerDisplay {
+  readonly #gauges: BreakerGauges[] = [];
+  readonly #timer: Timer;
+
+  constructor(configs: readonly ClusterConfig[], cx: SetupContext) {
+    for (const config of configs) {
+      const stats = cx.stats.scope(`cluster.${config.alt_stat_name || config.name}.`);
+      for (const priority of ["default", "high"] as const) {
+        const breaker = new CircuitBreaker(config, priority, cx);
+        const tracks = thresholdsConfig(config, priority)?.track_remaining ?? false;
+        const scope = stats.scope(`circuit_breakers.${priority}.`);
+        this.#gauges.push(new BreakerGauges(breaker, scope, tracks));
+      }
+    }
+    this.#timer = cx.timer(() => this.#show());
+  }
+
+  begin(): void {
+    this.#show();
+  }
+  end(): void {
+    this.#timer.cancel();
+    for (const gauges of this.#gauges) gauges.hide();
+  }
+
+  #show(): void {
+    for (const gauges of this.#gauges) gauges.show();
+    this.#timer.arm(SHOW_MS);
+  }
+}
