@@ -6,6 +6,8 @@ import { isolatedVm } from "../own-files.ts";
 const ivm = isolatedVm() as typeof ivmTypes;
 
 const LOAD_TIMEOUT_MS = 1000;
+/** Chars of a module that this thread may stop for (1 ms). */
+const COMPILE_HERE_MAX = 64 * 1024;
 
 export interface Source {
   readonly code: string;
@@ -60,14 +62,24 @@ export class EmptyIsolate {
     }
   }
 
-  /** Throws what the package throws while it is evaluated. */
-  async load(module: Source): Promise<ivmTypes.Module> {
-    return load(this.isolate, this.#context, this.#sdk, module);
+  /**
+   * Only the package's own code runs on another thread: under load, each step there and back waits for the scheduler twice.
+   * Throws what the package throws while it is evaluated.
+   */
+  async load({ code, filename }: Source): Promise<ivmTypes.Module> {
+    const module =
+      code.length > COMPILE_HERE_MAX
+        ? await this.isolate.compileModule(code, { filename })
+        : this.isolate.compileModuleSync(code, { filename });
+    module.instantiateSync(this.#context, resolver(this.#sdk));
+    await module.evaluate({ timeout: LOAD_TIMEOUT_MS });
+    return module;
   }
 
-  async call(name: string, args: unknown[]): Promise<unknown> {
-    const entry = await this.prelude.get(name, { reference: true });
-    return entry.apply(undefined, args as never, { timeout: LOAD_TIMEOUT_MS });
+  /** On this thread. */
+  call(name: string, args: unknown[]): unknown {
+    const entry = this.prelude.getSync(name, { reference: true });
+    return entry.applySync(undefined, args as never, { timeout: LOAD_TIMEOUT_MS });
   }
 
   dispose(): void {
@@ -82,13 +94,17 @@ async function load(
   { code, filename }: Source,
 ): Promise<ivmTypes.Module> {
   const module = await isolate.compileModule(code, { filename });
-  await module.instantiate(context, (specifier) => {
-    if (specifier === "@tsproxy/sdk" && sdk !== undefined) return sdk;
-    throw new Error(`cannot import "${specifier}": filters see the SDK and their own files`);
-  });
+  await module.instantiate(context, resolver(sdk));
   await module.evaluate({ timeout: LOAD_TIMEOUT_MS });
   return module;
 }
+
+const resolver =
+  (sdk: ivmTypes.Module | undefined) =>
+  (specifier: string): ivmTypes.Module => {
+    if (specifier === "@tsproxy/sdk" && sdk !== undefined) return sdk;
+    throw new Error(`cannot import "${specifier}": filters see the SDK and their own files`);
+  };
 
 /** One package in an isolate of its own. Built and called on other threads where it may take long; entered on this one. */
 export class SandboxIsolate {
@@ -139,19 +155,13 @@ export class SandboxIsolate {
     try {
       const share = (part: SharedArrayBuffer): unknown => new ivm.ExternalCopy(part).copyInto();
       const { worker, node } = options;
-      await empty.call("init", [
-        share(memory.box),
-        share(memory.stats),
-        worker,
-        node.id,
-        node.cluster,
-      ]);
+      empty.call("init", [share(memory.box), share(memory.stats), worker, node.id, node.cluster]);
       // The package is evaluated last: by now the prelude has bounded what it will find.
       const loaded = await empty.load(module);
-      const exported = await loaded.namespace.get("default", { reference: true });
-      const refused = await empty.call("adopt", [exported.derefInto()]);
+      const exported = loaded.namespace.getSync("default", { reference: true });
+      const refused = empty.call("adopt", [exported.derefInto()]);
       if (refused !== "") throw new Error(String(refused));
-      const run = await empty.prelude.get("run", { reference: true });
+      const run = empty.prelude.getSync("run", { reference: true });
       return new SandboxIsolate(empty, run, memory, options);
     } catch (error) {
       empty.dispose();
@@ -185,7 +195,7 @@ export class SandboxIsolate {
 
   /** A rare call, text in and out, on another thread. */
   async call(name: string, ...args: (string | number)[]): Promise<string> {
-    const entry = await this.#namespace.get(name, { reference: true });
+    const entry = this.#namespace.getSync(name, { reference: true });
     return String(await entry.apply(undefined, args as never, { timeout: LOAD_TIMEOUT_MS }));
   }
 
