@@ -55,6 +55,8 @@ export interface Host {
   onResponse(status: number): void;
   onTimeout(): void;
   onReset(): void;
+  /** A response said `x-envoy-immediate-health-check-fail`. Undefined: nobody wants to know. */
+  readonly onImmediateHealthCheckFail?: (() => void) | undefined;
 }
 
 export type HostHealth = "healthy" | "degraded" | "unhealthy";
@@ -77,6 +79,14 @@ export interface HostSpec {
   readonly localityWeight?: number;
   /** `{ filter_metadata: { "envoy.lb": {…} } }` */
   readonly metadata?: unknown;
+  /** `health_check_config`: where and how checks of this host differ; absent: not at all. */
+  readonly healthCheck?: {
+    readonly disabled: boolean;
+    /** 0: the host's own. */
+    readonly port: number;
+    readonly ip?: string;
+    readonly hostname: string;
+  };
 }
 
 /** A cluster package's setup returns this. Config: the whole cluster, Envoy's v3 fields. */
@@ -236,6 +246,13 @@ export interface ClusterStatus {
   readonly name: string;
   readonly observabilityName: string;
   readonly addedViaApi: boolean;
+  /** What hosts' success rates are judged by, in percent; -1 or absent: nothing. */
+  readonly outlier?: {
+    readonly successRateAverage: number;
+    readonly successRateEjectionThreshold: number;
+    readonly localOriginSuccessRateAverage: number;
+    readonly localOriginSuccessRateEjectionThreshold: number;
+  };
   /** Limits as Envoy reports them, DEFAULT priority and then HIGH. */
   readonly thresholds: readonly [Thresholds, Thresholds];
   readonly hosts: readonly HostStatus[];
@@ -247,6 +264,9 @@ export interface Thresholds {
   readonly maxRetries: number;
 }
 export interface HostStatus extends HostSpec {
+  /** Percent, of the last interval of outlier detection; -1: not measured. */
+  readonly successRate?: number;
+  readonly localOriginSuccessRate?: number;
   /** As in the names of its cells: `@host|<cluster>|<key>|cx_active`. */
   readonly key: string;
   /** `healthy`, or `/failed_eds_health` and the like, one after the other. */

@@ -2,6 +2,7 @@ import type { AccessLogger } from "./access-log.ts";
 import type { CellSpec, OpenCells, SharedCells } from "./cells.ts";
 import type { BalancerPolicy, Clusters, ClusterType } from "./cluster.ts";
 import type { CodecFactory } from "./codec.ts";
+import type { HealthChecker } from "./health.ts";
 import { type HttpFilterFactory, type HttpStream, RouteSetups } from "./http.ts";
 import type {
   Address,
@@ -25,6 +26,7 @@ export interface Kinds {
   codec: CodecFactory;
   cluster: ClusterType;
   balancer: BalancerPolicy;
+  health: HealthChecker;
   access_log: AccessLogger;
   service: Service;
   transport: TransportFactory;
@@ -107,6 +109,7 @@ export const defineListenerFilter = define("listener");
 export const defineCodec = define("codec");
 export const defineCluster = define("cluster");
 export const defineBalancer = define("balancer");
+export const defineHealthChecker = define("health");
 export const defineAccessLogger = define("access_log");
 export const defineService = define("service");
 export const defineTransport = define("transport");

@@ -16,6 +16,14 @@ const LbEndpoint = Type.Object({
   endpoint: Type.Object({
     address: EndpointAddress,
     hostname: Type.Optional(Type.String()),
+    health_check_config: Type.Optional(
+      Type.Object({
+        port_value: Type.Optional(UInt32({ maximum: 65535 })),
+        hostname: Type.Optional(Type.String()),
+        address: Type.Optional(EndpointAddress),
+        disable_active_health_check: Type.Optional(Type.Boolean()),
+      }),
+    ),
   }),
   health_status: Type.Optional(
     Enum(["UNKNOWN", "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED"]),
@@ -79,12 +87,28 @@ export function endpointsOf(assignment: LoadAssignment | undefined): Endpoint[] 
         ...(locality.load_balancing_weight !== undefined && {
           localityWeight: locality.load_balancing_weight,
         }),
+        ...healthCheckOf(entry.endpoint.health_check_config),
         ...(entry.metadata !== undefined && { metadata: entry.metadata }),
       };
       endpoints.push({ spec, path: `endpoints[${l}].lb_endpoints[${e}]` });
     }
   }
   return endpoints;
+}
+
+function healthCheckOf(
+  config: Static<typeof LbEndpoint>["endpoint"]["health_check_config"],
+): Pick<HostSpec, "healthCheck"> {
+  if (config === undefined) return {};
+  const ip = config.address?.socket_address?.address;
+  return {
+    healthCheck: {
+      disabled: config.disable_active_health_check ?? false,
+      port: config.port_value || (config.address?.socket_address?.port_value ?? 0),
+      hostname: config.hostname ?? "",
+      ...(ip !== undefined && { ip }),
+    },
+  };
 }
 
 /** Whether the text is an IP address, so that nobody has to resolve it. */

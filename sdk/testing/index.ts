@@ -1,4 +1,6 @@
 /** Drives one package with no proxy, no socket and a clock that the test turns. */
+
+export * from "./client-codec.ts";
 export * from "./clock.ts";
 export * from "./cluster.ts";
 export * from "./codec.ts";

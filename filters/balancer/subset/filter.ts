@@ -17,7 +17,8 @@ export default defineBalancer({
     return {
       compose(cluster) {
         const stats = new SubsetStats(cluster.stats);
-        const counts = cx.role === "control";
+        // Envoy counts them on its main thread and on each worker; here one worker counts, however many there are.
+        const counts = cx.role === "control" || cx.worker === 0;
         const subsets = new Subsets(config, cluster, child, stats, counts, previous);
         previous = subsets.names;
         return subsets;

@@ -44,6 +44,13 @@ async function hostCells(core: CoreData): Promise<Cells> {
 function* clusterText(cluster: ClusterStatus, cells: Cells): Generator<string> {
   const name = cluster.name;
   yield `${name}::observability_name::${cluster.observabilityName}\n`;
+  if (cluster.outlier !== undefined) {
+    const { outlier } = cluster;
+    yield `${name}::outlier::success_rate_average::${rateText(outlier.successRateAverage)}\n` +
+      `${name}::outlier::success_rate_ejection_threshold::${rateText(outlier.successRateEjectionThreshold)}\n` +
+      `${name}::outlier::local_origin_success_rate_average::${rateText(outlier.localOriginSuccessRateAverage)}\n` +
+      `${name}::outlier::local_origin_success_rate_ejection_threshold::${rateText(outlier.localOriginSuccessRateEjectionThreshold)}\n`;
+  }
   for (const [k, priority] of ["default", "high"].entries()) {
     const limits = cluster.thresholds[k]!;
     yield `${name}::${priority}_priority::max_connections::${limits.maxConnections}\n` +
@@ -63,12 +70,17 @@ function* clusterText(cluster: ClusterStatus, cells: Cells): Generator<string> {
       ["sub_zone", host.locality?.sub_zone ?? ""],
       ["canary", host.canary],
       ["priority", host.priority],
-      // -1: nothing measures success rates.
-      ["success_rate", -1],
-      ["local_origin_success_rate", -1],
+      // -1: nothing measures it.
+      ["success_rate", rateText(host.successRate)],
+      ["local_origin_success_rate", rateText(host.localOriginSuccessRate)],
     ];
     yield facts.map(([fact, value]) => `${name}::${host.key}::${fact}::${value}\n`).join("");
   }
+}
+
+/** As C++ prints a double: six digits at most. */
+function rateText(rate: number | undefined): string {
+  return String(Number((rate ?? -1).toPrecision(6)));
 }
 
 /** Protobuf's JSON leaves out what has its default value, and writes 64-bit numbers as strings. */
@@ -76,6 +88,13 @@ function clusterJson(cluster: ClusterStatus, cells: Cells): unknown {
   return {
     name: cluster.name,
     ...(cluster.addedViaApi && { added_via_api: true }),
+    ...(cluster.outlier !== undefined &&
+      rateJson("success_rate_ejection_threshold", cluster.outlier.successRateEjectionThreshold)),
+    ...(cluster.outlier !== undefined &&
+      rateJson(
+        "local_origin_success_rate_ejection_threshold",
+        cluster.outlier.localOriginSuccessRateEjectionThreshold,
+      )),
     ...(cluster.hosts.length > 0 && {
       host_statuses: cluster.hosts.map((host) => hostJson(cluster, host, cells)),
     }),
@@ -87,6 +106,11 @@ function clusterJson(cluster: ClusterStatus, cells: Cells): unknown {
     },
     observability_name: cluster.observabilityName,
   };
+}
+
+/** Absent: not measured. */
+function rateJson(name: string, rate: number | undefined): Record<string, { value: number }> {
+  return rate === undefined || rate < 0 ? {} : { [name]: { value: rate } };
 }
 
 function thresholdsJson(limits: Thresholds): object {
@@ -107,9 +131,11 @@ function hostJson(cluster: ClusterStatus, host: HostStatus, cells: Cells): unkno
     address: addressJson(host),
     stats: [...COUNTERS.map((n) => stat(n, undefined)), ...GAUGES.map((n) => stat(n, "GAUGE"))],
     health_status: healthJson(host),
+    ...rateJson("success_rate", host.successRate),
     weight: host.weight,
     ...(host.hostname !== "" && { hostname: host.hostname }),
     ...(host.priority !== 0 && { priority: host.priority }),
+    ...rateJson("local_origin_success_rate", host.localOriginSuccessRate),
     locality: localityJson(host),
   };
 }

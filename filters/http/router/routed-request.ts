@@ -43,6 +43,7 @@ import {
 const UPGRADE = headerName("upgrade");
 const INTERNAL = headerName("x-envoy-internal");
 const EXPECTED_TIMEOUT = headerName("x-envoy-expected-rq-timeout-ms");
+const IMMEDIATE_HEALTH_CHECK_FAIL = headerName("x-envoy-immediate-health-check-fail");
 const ORIGINAL_HOST = headerName("x-envoy-original-host");
 const SERVICE_TIME = headerName("x-envoy-upstream-service-time");
 const ATTEMPT_COUNT = headerName("x-envoy-attempt-count");
@@ -422,7 +423,10 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     this.#responded = true;
     this.#tunnel = headers.status === 101;
     this.canary = headers.has(CANARY) && headers.get(CANARY) === "true";
-    attempt.host!.onResponse(headers.status);
+    const host = attempt.host!;
+    host.onResponse(headers.status);
+    if (host.onImmediateHealthCheckFail !== undefined && headers.has(IMMEDIATE_HEALTH_CHECK_FAIL))
+      host.onImmediateHealthCheckFail();
     info.responseCode = headers.status;
     info.responseCodeDetails = "via_upstream";
     if (this.#requestEnded && !router.config.suppress_envoy_headers) {

@@ -3,15 +3,20 @@ import {
   type Clusters,
   type ClusterType,
   ConfigError,
+  formatAddress,
+  type HealthChecker,
   type HostSpec,
   type Service,
   type SetupContext,
   type Slot,
   type Timer,
 } from "@tsproxy/sdk";
+import type { HealthList } from "./cluster-health.ts";
 import type { ClusterConfig, Config } from "./config.ts";
 import { type Estate, estateOf, type Heir, VERSION } from "./handover.ts";
-import type { Load } from "./host.ts";
+import { checkerOf } from "./health-checker.ts";
+import { HealthDesk, healthTopic, needsHealth } from "./health-desk.ts";
+import { addressOf, type Load } from "./host.ts";
 import { balancerOf } from "./lb-policy.ts";
 import { NOWHERE } from "./localities.ts";
 import { Membership } from "./membership.ts";
@@ -29,8 +34,12 @@ interface Entry {
   /** Its first list has come. */
   warm: boolean;
   onWarm: () => void;
+  /** Its config is the same as in the generation before, which goes on checking its hosts until that one ends. */
+  readonly inherited: boolean;
   /** On the control thread: what was published last. */
   published: readonly HostSpec[] | undefined;
+  /** What discovery said last; hosts that it names no more may be among the published ones. */
+  discovered: readonly HostSpec[] | undefined;
 }
 
 /** What the control thread tells all others about the hosts of a cluster. */
@@ -51,6 +60,7 @@ export class ClusterManager implements Service {
   #ancestors: readonly Estate[];
   readonly #estate: Estate;
   readonly #membership: Membership | undefined;
+  readonly #desk: HealthDesk | undefined;
   readonly #look: Timer;
   readonly #heir: Heir;
   #active = false;
@@ -62,6 +72,15 @@ export class ClusterManager implements Service {
       this.#previous === undefined ? [] : [this.#previous, ...this.#previous.ancestors()];
     this.#membership =
       cx.role === "control" ? new Membership(cx, config, this.#previous) : undefined;
+    this.#desk =
+      cx.role === "control"
+        ? new HealthDesk(
+            cx,
+            "",
+            (name) => this.#count(this.#entries.get(name)),
+            (name) => this.#onHealthyNoMore(this.#entries.get(name)),
+          )
+        : undefined;
     this.#estate = this.#makeEstate(config);
     this.clusters = { get: (name) => this.#entries.get(name)?.cluster };
     this.#look = cx.timer(() => this.#onLook());
@@ -99,11 +118,15 @@ export class ClusterManager implements Service {
       stop: () => {},
       warm: false,
       onWarm: () => {},
+      inherited: this.#previous?.fingerprints.get(config.name) === cluster.fingerprint,
       published: undefined,
+      discovered: undefined,
     };
     entry.generation.acquire();
     this.#entries.set(config.name, entry);
+    const checker = this.#checker(config, at);
     if (this.#cx.role === "canary") return;
+    if (needsHealth(config)) this.#followHealth(entry, config, checker);
     if (type.current.value.discover === undefined)
       this.#onHosts(entry, type.current.value.initialHosts);
     this.#follow(entry, config.wait_for_warm_on_init ?? true);
@@ -122,7 +145,39 @@ export class ClusterManager implements Service {
     };
   }
 
+  #checker(config: ClusterConfig, at: string): Slot<HealthChecker> | undefined {
+    const check = config.health_checks?.[0];
+    // Workers do not check; what a checker refuses, the canary has seen.
+    if (check === undefined || this.#cx.role === "worker") return undefined;
+    const where = `${at}.health_checks[0]`;
+    const { place, ref } = checkerOf(check, where);
+    return placed(where, place, () => this.#cx.extension("health", ref));
+  }
+
   // ---- hosts
+
+  /** The control thread finds out how the hosts are; workers are told. */
+  #followHealth(
+    entry: Entry,
+    config: ClusterConfig,
+    checker: Slot<HealthChecker> | undefined,
+  ): void {
+    const { cluster } = entry;
+    if (this.#desk !== undefined) {
+      this.#desk.add(config, cluster, checker, () => cluster.hadTraffic);
+      return;
+    }
+    const warm = new Promise<void>((resolve) => {
+      this.#cx.subscribe(healthTopic(cluster.name), (value) => {
+        const list = value as HealthList | undefined;
+        if (list?.config !== cluster.fingerprint) return;
+        cluster.setHealth(list);
+        if (list.warm) resolve();
+      });
+    });
+    if (config.wait_for_warm_on_init !== false)
+      this.#cx.waitFor(warm, `the first health checks of cluster "${cluster.name}"`);
+  }
 
   /** The control thread finds out who the hosts are; workers are told. */
   #follow(entry: Entry, wait: boolean): void {
@@ -144,10 +199,36 @@ export class ClusterManager implements Service {
   }
 
   #onHosts(entry: Entry, hosts: readonly HostSpec[]): void {
-    entry.cluster.update(hosts);
+    const { cluster } = entry;
+    cluster.update(hosts);
+    const desk = this.#desk;
+    if (desk?.get(cluster.name) !== undefined) {
+      desk.onHosts(cluster.name, cluster.specs());
+      // The first list: its hosts are checked from here on, unless the generation before still does.
+      if (!entry.warm && !entry.inherited) desk.start(cluster.name, undefined);
+    }
     entry.warm = true;
     entry.onWarm();
-    this.#membership?.update(entry.cluster.name, hosts, entry.cluster.hostIds());
+    this.#count(entry);
+  }
+
+  #count(entry: Entry | undefined): void {
+    if (entry === undefined) return;
+    const { cluster } = entry;
+    this.#membership?.update(cluster.name, cluster.specs(), this.#desk?.get(cluster.name));
+  }
+
+  /** A host that discovery does not name any more, and that was kept while it was healthy, goes. */
+  #onHealthyNoMore(entry: Entry | undefined): void {
+    if (entry?.discovered !== undefined) this.#onDiscovered(entry, entry.discovered);
+  }
+
+  #onDiscovered(entry: Entry, found: readonly HostSpec[]): void {
+    entry.discovered = found;
+    const idOf = (spec: HostSpec): string => formatAddress(addressOf(spec));
+    const hosts = this.#desk?.get(entry.cluster.name)?.retain(found, idOf) ?? found;
+    this.#onHosts(entry, hosts);
+    this.#publish(entry, hosts);
   }
 
   #discover(entry: Entry): void {
@@ -157,9 +238,7 @@ export class ClusterManager implements Service {
     const stop = discover.call(
       entry.generation.value,
       (hosts) => {
-        if (stopped) return;
-        this.#onHosts(entry, hosts);
-        this.#publish(entry, hosts);
+        if (!stopped) this.#onDiscovered(entry, hosts);
       },
       this.#cx,
     );
@@ -204,9 +283,11 @@ export class ClusterManager implements Service {
       load: (cluster, host) => this.#entries.get(cluster)?.cluster.load(host),
       republish: () => {
         for (const entry of this.#entries.values()) {
+          this.#desk?.tell(entry.cluster.name);
           if (entry.published !== undefined) this.#publish(entry, entry.published);
         }
       },
+      health: (cluster) => this.#desk?.get(cluster)?.records(),
       surrender: (heir) => this.#surrender(heir),
       open: () => {
         let n = 0;
@@ -239,8 +320,11 @@ export class ClusterManager implements Service {
     return {
       clusters: this.clusters,
       begin: () => {
+        const previous = this.#previous;
         this.#active = true;
         this.#previous = undefined;
+        for (const { cluster, inherited } of this.#entries.values())
+          if (inherited) this.#desk?.start(cluster.name, previous?.health(cluster.name));
         this.#membership?.begin();
       },
       adopt: (connection, handler) => this.#cx.adopt(connection, handler),
@@ -256,6 +340,7 @@ export class ClusterManager implements Service {
       entry.stop();
       entry.generation.release();
     }
+    this.#desk?.stop();
     if (this.#active) {
       this.#membership?.end();
       this.#estate.heir?.begin();
@@ -284,6 +369,7 @@ const NOTHING_LEFT: Partial<Estate> = {
   members: new Map(),
   heir: undefined,
   load: () => undefined,
+  health: () => undefined,
   republish: () => {},
   surrender: () => {},
   open: () => 0,

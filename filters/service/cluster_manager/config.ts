@@ -17,6 +17,8 @@ import {
   UInt32,
 } from "@tsproxy/sdk";
 
+import { HealthCheck, OutlierDetection } from "./health-config.ts";
+
 const MAX_RING = 8 * 1024 * 1024;
 
 /** Envoy's `lb_subset_config`; what its fields mean is the subset balancer's to say. */
@@ -136,6 +138,10 @@ export const ClusterConfig = Type.Object({
     Type.Object({ table_size: Type.Optional(UInt32({ maximum: 5_000_011, minimum: 2 })) }),
   ),
   lb_subset_config: Type.Optional(LbSubsetConfig),
+  health_checks: Type.Optional(Type.Array(HealthCheck)),
+  outlier_detection: Type.Optional(OutlierDetection),
+  close_connections_on_host_health_failure: Type.Optional(Type.Boolean()),
+  ignore_health_on_host_removal: Type.Optional(Type.Boolean()),
   common_lb_config: Type.Optional(
     Type.Object({
       zone_aware_lb_config: Type.Optional(
@@ -148,6 +154,8 @@ export const ClusterConfig = Type.Object({
         }),
       ),
       locality_weighted_lb_config: Type.Optional(Type.Object({})),
+      update_merge_window: Type.Optional(Duration()),
+      ignore_new_hosts_until_first_hc: Type.Optional(Type.Boolean()),
       consistent_hashing_lb_config: Type.Optional(ConsistentHashingLbConfig),
       healthy_panic_threshold: Type.Optional(
         Type.Object({ value: Type.Number({ minimum: 0, maximum: 100, default: 0 }) }),
@@ -194,8 +202,28 @@ export function check(config: Config): void {
     names.add(cluster.name);
     if (cluster.connect_timeout === 0)
       throw new ConfigError(`[${k}].connect_timeout`, "must be more than 0s; leave it out for 5s");
+    checkHealth(cluster, `[${k}]`);
     checkWeights(cluster, `[${k}].load_assignment`);
   }
+}
+
+function checkHealth(cluster: ClusterConfig, at: string): void {
+  const checks = cluster.health_checks ?? [];
+  if (checks.length > 1)
+    throw new ConfigError(
+      `${at}.health_checks[1]`,
+      "multiple health checks not supported; keep one",
+    );
+  for (const field of ["timeout", "interval"] as const) {
+    if (checks[0]?.[field] === 0)
+      throw new ConfigError(`${at}.health_checks[0].${field}`, "must be more than 0s");
+  }
+  const outlier = cluster.outlier_detection;
+  if ((outlier?.max_ejection_time ?? Number.MAX_VALUE) < (outlier?.base_ejection_time ?? 0))
+    throw new ConfigError(
+      `${at}.outlier_detection.max_ejection_time`,
+      "outlier detector's max_ejection_time cannot be smaller than base_ejection_time",
+    );
 }
 
 /** Sums of weights have to fit 32 bits, as Envoy's do. */

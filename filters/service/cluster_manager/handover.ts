@@ -1,4 +1,5 @@
 import type { Clusters, Connection, ConnectionHandler } from "@tsproxy/sdk";
+import type { HostRecord } from "./cluster-health.ts";
 import type { Load } from "./host.ts";
 import type { ConnectionFacts } from "./pooled-connection.ts";
 
@@ -22,6 +23,8 @@ export interface Estate {
   readonly hostNames: Set<string>;
   heir: Heir | undefined;
   load(cluster: string, host: string): Load | undefined;
+  /** What is known of the health of a cluster's hosts, by id. */
+  health(cluster: string): ReadonlyMap<string, HostRecord> | undefined;
   /** Publishes hosts again: a generation that was dropped may have published others over them. */
   republish(): void;
   /** May come again, with the heir's own heir. */
@@ -45,7 +48,7 @@ export interface Heir {
 }
 
 /** Goes up whenever a field here changes its meaning; an estate of another version is left to finish by itself. */
-export const VERSION = 1;
+export const VERSION = 2;
 
 export function estateOf(previous: unknown): Estate | undefined {
   const estate = previous as Estate | undefined;

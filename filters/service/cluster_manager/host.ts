@@ -8,6 +8,7 @@ import {
 } from "@tsproxy/sdk";
 import { excludedBy, healthBy } from "./health-flags.ts";
 import { localityKey } from "./localities.ts";
+import type { OutlierMonitor } from "./outlier-monitor.ts";
 import type { Pool } from "./pool.ts";
 import type { HostCells } from "./stats.ts";
 
@@ -36,6 +37,10 @@ export class UpstreamHost implements Host {
   excluded: boolean;
   localityKey: string;
   healthySince: number;
+  /** Undefined: the cluster has no outlier detection. */
+  outlier: OutlierMonitor | undefined = undefined;
+  /** Undefined: the cluster has no active checks, and nobody need look for the header. */
+  onImmediateHealthCheckFail: (() => void) | undefined = undefined;
   readonly #now: () => number;
   #flags: number;
 
@@ -135,13 +140,16 @@ export class UpstreamHost implements Host {
   onResponse(status: number): void {
     if (status >= 500) this.cells.rqError.inc();
     else this.cells.rqSuccess.inc();
+    this.outlier?.onCode(status);
   }
   onTimeout(): void {
     this.cells.rqTimeout.inc();
     this.cells.rqError.inc();
+    this.outlier?.onLocalFailure(504);
   }
   onReset(): void {
     this.cells.rqError.inc();
+    this.outlier?.onLocalFailure(503);
   }
 }
 

@@ -11,22 +11,26 @@ import {
   type Timer,
 } from "@tsproxy/sdk";
 import { BreakerDisplay, thresholdsOf } from "./circuit-breaker.ts";
+import type { ClusterHealth } from "./cluster-health.ts";
 import type { ClusterConfig, Config } from "./config.ts";
 import type { Estate } from "./handover.ts";
-import { flagsText, healthBy } from "./health-flags.ts";
+import { excludedBy, flagsText, healthBy } from "./health-flags.ts";
 import { addressOf } from "./host.ts";
 
 const PUBLISH_MS = 50; // after a change; admin's readers do not notice
 
 interface Hosts {
-  readonly specs: readonly HostSpec[];
-  readonly ids: readonly string[];
+  /** By id. */
+  readonly specs: ReadonlyMap<string, HostSpec>;
+  /** Undefined: nobody checks them. */
+  readonly health: ClusterHealth | undefined;
 }
 
 interface Cells {
   readonly total: Gauge;
   readonly healthy: Gauge;
   readonly degraded: Gauge;
+  readonly excluded: Gauge;
   readonly change: Counter;
 }
 
@@ -45,6 +49,7 @@ export class Membership {
   /** Many clusters change at once when a proxy starts; all of that is one status. */
   readonly #soon: Timer;
   readonly #breakers: BreakerDisplay;
+  #publishedMs = -PUBLISH_MS;
   #active = false;
 
   constructor(cx: SetupContext, config: Config, previous: Estate | undefined) {
@@ -60,26 +65,31 @@ export class Membership {
         total: stats.gauge("membership_total"),
         healthy: stats.gauge("membership_healthy"),
         degraded: stats.gauge("membership_degraded"),
+        excluded: stats.gauge("membership_excluded"),
         change: stats.counter("membership_change"),
       });
       const members = previous?.members.get(cluster.name);
       if (members !== undefined) this.members.set(cluster.name, members);
     }
-    for (const name of [
-      "cluster_updated",
-      "cluster_updated_via_merge",
-      "update_merge_cancelled",
-      "update_out_of_merge_window",
-    ]) {
-      this.#stats.counter(name);
-    }
   }
 
-  update(cluster: string, hosts: readonly HostSpec[], ids: readonly string[]): void {
-    this.#hosts.set(cluster, { specs: hosts, ids });
+  update(
+    cluster: string,
+    specs: ReadonlyMap<string, HostSpec>,
+    health: ClusterHealth | undefined,
+  ): void {
+    this.#hosts.set(cluster, { specs, health });
     if (!this.#active) return;
-    this.#count(cluster, { specs: hosts, ids });
-    if (!this.#soon.armed) this.#soon.arm(PUBLISH_MS);
+    this.#count(cluster, { specs, health });
+    this.#publishSoon();
+  }
+
+  /** The first change is told at once; those that follow it closely are told together. */
+  #publishSoon(): void {
+    if (this.#soon.armed) return;
+    const next = this.#publishedMs + PUBLISH_MS - this.#cx.now();
+    if (next <= 0) this.#publish();
+    else this.#soon.arm(next);
   }
 
   /** This generation is in service. */
@@ -115,23 +125,33 @@ export class Membership {
       cells.total.set(0);
       cells.healthy.set(0);
       cells.degraded.set(0);
+      cells.excluded.set(0);
     }
   }
 
-  #count(cluster: string, { specs, ids }: Hosts): void {
+  #count(cluster: string, { specs, health }: Hosts): void {
     const cells = this.#cells.get(cluster);
     if (cells === undefined) return;
-    const of = (health: string): number =>
-      specs.filter((spec) => healthBy(spec, 0) === health).length;
-    cells.total.set(specs.length);
-    cells.healthy.set(of("healthy"));
-    cells.degraded.set(of("degraded"));
+    const flags = health?.flags();
+    const counts = { healthy: 0, degraded: 0, unhealthy: 0 };
+    let excluded = 0;
+    for (const [id, spec] of specs) {
+      const bits = flags?.get(id) ?? 0;
+      counts[healthBy(spec, bits)]++;
+      if (excludedBy(bits)) excluded++;
+    }
+    cells.total.set(specs.size);
+    cells.healthy.set(counts.healthy);
+    cells.degraded.set(counts.degraded);
+    cells.excluded.set(excluded);
     const before = new Set(this.members.get(cluster));
+    const ids = [...specs.keys()];
     if (ids.length !== before.size || ids.some((id) => !before.has(id))) cells.change.inc();
     this.members.set(cluster, ids);
   }
 
   #publish(): void {
+    this.#publishedMs = this.#cx.now();
     const clusters: ClusterStatus[] = [];
     for (const [name, config] of this.#configs) {
       clusters.push({
@@ -139,7 +159,8 @@ export class Membership {
         observabilityName: config.alt_stat_name || name,
         addedViaApi: false,
         thresholds: [thresholdsOf(config, "default"), thresholdsOf(config, "high")],
-        hosts: (this.#hosts.get(name)?.specs ?? []).map(statusOf),
+        ...outlierOf(this.#hosts.get(name)?.health),
+        hosts: statusesOf(this.#hosts.get(name)),
       });
     }
     const status: ClusterManagerStatus = { clusters };
@@ -147,13 +168,36 @@ export class Membership {
   }
 }
 
-function statusOf(spec: HostSpec): HostStatus {
+function outlierOf(health: ClusterHealth | undefined): Pick<ClusterStatus, "outlier"> {
+  const rates = health?.rates();
+  if (rates === undefined) return {};
   return {
-    ...spec,
-    key: formatAddress(addressOf(spec)),
-    healthFlags: flagsText(spec, 0),
-    canary: isCanary(spec.metadata),
+    outlier: {
+      successRateAverage: rates.external.average,
+      successRateEjectionThreshold: rates.external.threshold,
+      localOriginSuccessRateAverage: rates.local.average,
+      localOriginSuccessRateEjectionThreshold: rates.local.threshold,
+    },
   };
+}
+
+function statusesOf(hosts: Hosts | undefined): HostStatus[] {
+  if (hosts === undefined) return [];
+  const { specs, health } = hosts;
+  const flags = health?.flags();
+  return [...specs].map(([id, spec]) => {
+    const rates = health?.successRates(id);
+    return {
+      ...spec,
+      key: formatAddress(addressOf(spec)),
+      healthFlags: flagsText(spec, flags?.get(id) ?? 0),
+      canary: isCanary(spec.metadata),
+      ...(rates !== undefined && {
+        successRate: rates.external,
+        localOriginSuccessRate: rates.local,
+      }),
+    };
+  });
 }
 
 /** `metadata: { filter_metadata: { envoy.lb: { canary: true } } }` */

@@ -361,6 +361,11 @@ export class Pool {
   }
 
   /** The host is gone, or its cluster. */
+  /** The host has failed, and its connections with it: what runs on them is reset. */
+  closeAll(): void {
+    for (const connection of [...this.connections]) connection.socket?.close("abort");
+  }
+
   drain(): void {
     this.draining = true;
     if (this.#used) this.breaker.pools.release();

@@ -143,6 +143,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
       this.#spent = true;
     }
     host.load.active++;
+    host.outlier?.onConnected(false);
     owner.cells.rqTotal.inc();
     owner.cells.rqActive.inc();
     host.cells.rqTotal.inc();

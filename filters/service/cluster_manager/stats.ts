@@ -133,12 +133,7 @@ const UNMOVED_COUNTERS = [
   "upstream_rq_retry_overflow",
   "upstream_rq_retry_success",
 ] as const;
-const UNMOVED_GAUGES = [
-  "lb_subsets_active",
-  "max_host_weight",
-  "membership_excluded",
-  "version",
-] as const;
+const UNMOVED_GAUGES = ["lb_subsets_active", "max_host_weight", "version"] as const;
 
 /** The cells of one host, for admin's /clusters. */
 export class HostCells {

@@ -58,6 +58,7 @@ export class TrackedConnection implements ConnectionHandler {
     cells.rqTotal.inc();
     cells.rqActive.inc();
     this.host.load.active++;
+    this.host.outlier?.onConnected(true);
     this.host.cells.rqTotal.inc();
     this.host.cells.rqActive.inc();
     this.#handler.onConnected?.();
@@ -110,6 +111,7 @@ export class TrackedConnection implements ConnectionHandler {
       if (event.timeout) cells.cxConnectTimeout.inc();
       host.cells.cxConnectFail.inc();
       cells.rqPendingFailureEject.inc();
+      host.outlier?.onLocalFailure(event.timeout ? 504 : 503);
     }
     this.#onGone(this);
     this.#handler.onClosed(event);

@@ -16,18 +16,22 @@ import type {
   Priority,
   SetupContext,
   SharedCount,
+  SharedCounter,
   Slot,
   Stats,
   Timer,
 } from "@tsproxy/sdk";
-import { formatAddress } from "@tsproxy/sdk";
+import { counter, formatAddress } from "@tsproxy/sdk";
 import { type Balancing, Spread } from "./balancing.ts";
 import { CircuitBreaker, Limit } from "./circuit-breaker.ts";
+import { firstFlags, type HealthList, openOutlierTable } from "./cluster-health.ts";
 import type { ClusterConfig, ClusterOptions } from "./config.ts";
 import { optionsOf } from "./config.ts";
 import type { Heir } from "./handover.ts";
+import { type HealthReport, report } from "./health-desk.ts";
 import { addressOf, type Load, UpstreamHost } from "./host.ts";
 import { type LocalCluster, ZoneStats } from "./localities.ts";
+import { OutlierMonitor, type OutlierTable } from "./outlier-monitor.ts";
 import { Pool, type PoolOwner, type PoolProtocol } from "./pool.ts";
 import { type ConnectionFacts, PooledConnection } from "./pooled-connection.ts";
 import { Starvation } from "./starvation.ts";
@@ -82,8 +86,14 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   readonly #sweep: Timer;
   #sweeping = false;
   #byId = new Map<string, UpstreamHost>();
-  /** What the control thread says of hosts' health, by id; those without a flag are left out. */
-  #flags: ReadonlyMap<string, number> = new Map();
+  /** What the control thread says of the health of hosts; undefined: nothing yet. */
+  #health: HealthList | undefined = undefined;
+  readonly #outliers: OutlierTable | undefined;
+  /** Whether any worker has ever had a request for it; undefined: nobody wants to know. */
+  readonly #traffic: SharedCounter | undefined;
+  #hadTraffic = false;
+  /** On the control thread: workers know its hosts. */
+  served = false;
   #hosts: readonly UpstreamHost[] = [];
   /** Hosts that are gone and still have connections. */
   readonly #leaving = new Set<Pool>();
@@ -96,9 +106,17 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     const { cx, config, balancer, codecs, loadOf, hostNames } = parts;
     this.cx = cx;
     this.name = config.name;
+    this.#config = config;
+    this.#outliers =
+      config.outlier_detection === undefined || cx.role === "canary"
+        ? undefined
+        : openOutlierTable(cx, config);
+    this.#traffic =
+      (config.health_checks ?? []).length === 0
+        ? undefined
+        : cx.cell(`traffic ${config.name}`, counter());
     this.fingerprint = JSON.stringify(config);
     this.#options = optionsOf(config);
-    this.#config = config;
     this.#breaker = new CircuitBreaker(config, "default", cx);
     this.#starvation = new Starvation(config.name, cx, () => this.#pools());
     if (config.circuit_breakers?.thresholds.some((entry) => entry.max_connections !== undefined)) {
@@ -141,8 +159,12 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   get hosts(): readonly UpstreamHost[] {
     return this.#hosts;
   }
-  hostIds(): readonly string[] {
-    return [...this.#byId.keys()];
+  /** By id. */
+  specs(): ReadonlyMap<string, HostSpec> {
+    return new Map([...this.#byId].map(([id, host]) => [id, host.spec]));
+  }
+  get hadTraffic(): boolean {
+    return this.#traffic !== undefined && this.#traffic.value > 0;
   }
   load(hostId: string): Load | undefined {
     return this.#byId.get(hostId)?.load;
@@ -194,7 +216,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   }
 
   newStream(callbacks: PoolCallbacks, context: BalancerContext): PoolHandle | undefined {
-    const host = this.#spread.choose(context);
+    const host = this.#choose(context);
     if (host !== undefined) {
       return host.poolFor(context.downstreamProtocol, context.priority).newStream(callbacks);
     }
@@ -206,7 +228,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   }
 
   connect(handler: ConnectionHandler, context: BalancerContext): ReturnType<Cluster["connect"]> {
-    const host = this.#spread.choose(context);
+    const host = this.#choose(context);
     if (host === undefined) {
       const successor = this.#heir?.clusters.get(this.name);
       if (successor !== undefined) return successor.connect(handler, context);
@@ -220,6 +242,14 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     const tracked = new TrackedConnection(this, host, handler, this.#onTrackedGone);
     this.#tracked.add(tracked);
     return { connection: tracked.open(), host };
+  }
+
+  #choose(context: BalancerContext): UpstreamHost | undefined {
+    if (!this.#hadTraffic && this.#traffic !== undefined) {
+      this.#hadTraffic = true;
+      this.#traffic.set(1);
+    }
+    return this.#spread.choose(context);
   }
 
   readonly #onTrackedGone = (tracked: TrackedConnection): void => {
@@ -239,7 +269,9 @@ export class UpstreamCluster implements Cluster, PoolOwner {
       const known = before.get(id);
       if (known === undefined) changed = true;
       else if (known.update(spec)) changed = true;
-      now.set(id, known ?? this.#makeHost(spec, id));
+      const host = known ?? this.#makeHost(spec, id);
+      now.set(id, host);
+      if (known === undefined) this.#watch(id, host);
     }
     for (const [id, host] of before) {
       if (now.has(id)) continue;
@@ -260,8 +292,49 @@ export class UpstreamCluster implements Cluster, PoolOwner {
       (host, priority) =>
         this.#protocols.map((protocol) => new Pool(this, host, protocol, priority)),
       () => this.cx.now(),
-      this.#flags.get(id) ?? 0,
+      this.#flagsOf(id, spec),
     );
+  }
+
+  #flagsOf(id: string, spec: HostSpec): number {
+    return this.#health === undefined
+      ? firstFlags(this.#config, spec)
+      : (this.#health.flags[id] ?? 0);
+  }
+
+  /** The control thread has found out how the hosts are. */
+  setHealth(health: HealthList): void {
+    if (this.#retired) return;
+    this.#health = health;
+    let changed = false;
+    for (const [id, host] of this.#byId) {
+      const was = host.healthy;
+      if (host.setFlags(this.#flagsOf(id, host.spec))) changed = true;
+      if (was && !host.healthy && this.#config.close_connections_on_host_health_failure === true)
+        for (const pool of host.pools) pool.closeAll();
+      this.#watch(id, host);
+    }
+    if (changed) this.#spread.update(this.#hosts);
+  }
+
+  /** What becomes of requests to the host is counted where the control thread says. */
+  #watch(id: string, host: UpstreamHost): void {
+    const slot = this.#health?.slots[id];
+    const table = this.#outliers;
+    const config = this.#config.outlier_detection;
+    if (slot === undefined || table === undefined || config === undefined) {
+      host.outlier = undefined;
+    } else if (host.outlier?.slot !== slot) {
+      host.outlier = new OutlierMonitor(table, slot, config, this.cx.runtime, (row) =>
+        this.#report(id, row),
+      );
+    }
+    if ((this.#config.health_checks ?? []).length > 0)
+      host.onImmediateHealthCheckFail = () => this.#report(id, "IMMEDIATE_HEALTH_CHECK_FAIL");
+  }
+
+  #report(host: string, what: HealthReport["what"]): void {
+    report(this.cx, { cluster: this.name, config: this.fingerprint, host, what });
   }
 
   #cellsOf(spec: HostSpec): HostCells {

@@ -1,0 +1,388 @@
+import type { Counter, FileSink, Gauge, HostSpec, SetupContext, Stats, Timer } from "@tsproxy/sdk";
+import { formatAddress } from "@tsproxy/sdk";
+import type { OutlierDetection } from "./health-config.ts";
+import { FLAG } from "./health-flags.ts";
+import { addressOf } from "./host.ts";
+import { type OutlierTable, type Row, WORD } from "./outlier-monitor.ts";
+
+type Ejection =
+  | Row
+  | "SUCCESS_RATE"
+  | "SUCCESS_RATE_LOCAL_ORIGIN"
+  | "FAILURE_PERCENTAGE"
+  | "FAILURE_PERCENTAGE_LOCAL_ORIGIN";
+
+/** Envoy's names of stats, and fields and runtime keys of the percentages, by type. */
+const NAMES: Readonly<Record<Ejection, string>> = {
+  CONSECUTIVE_5XX: "consecutive_5xx",
+  CONSECUTIVE_GATEWAY_FAILURE: "consecutive_gateway_failure",
+  CONSECUTIVE_LOCAL_ORIGIN_FAILURE: "consecutive_local_origin_failure",
+  SUCCESS_RATE: "success_rate",
+  SUCCESS_RATE_LOCAL_ORIGIN: "local_origin_success_rate",
+  FAILURE_PERCENTAGE: "failure_percentage",
+  FAILURE_PERCENTAGE_LOCAL_ORIGIN: "local_origin_failure_percentage",
+};
+const ENFORCING = {
+  CONSECUTIVE_5XX: "enforcing_consecutive_5xx",
+  CONSECUTIVE_GATEWAY_FAILURE: "enforcing_consecutive_gateway_failure",
+  CONSECUTIVE_LOCAL_ORIGIN_FAILURE: "enforcing_consecutive_local_origin_failure",
+  SUCCESS_RATE: "enforcing_success_rate",
+  SUCCESS_RATE_LOCAL_ORIGIN: "enforcing_local_origin_success_rate",
+  FAILURE_PERCENTAGE: "enforcing_failure_percentage",
+  FAILURE_PERCENTAGE_LOCAL_ORIGIN: "enforcing_failure_percentage_local_origin",
+} as const satisfies Readonly<Record<Ejection, keyof OutlierDetection>>;
+
+const ROW_WORDS: Readonly<Record<Row, number>> = {
+  CONSECUTIVE_5XX: WORD.CONSECUTIVE_5XX,
+  CONSECUTIVE_GATEWAY_FAILURE: WORD.CONSECUTIVE_GATEWAY,
+  CONSECUTIVE_LOCAL_ORIGIN_FAILURE: WORD.CONSECUTIVE_LOCAL,
+};
+
+/** Where the figures of one origin of errors stand: the host's answers, or our own attempts to reach it. */
+interface Origin {
+  readonly total: number;
+  readonly successes: number;
+  readonly success: Ejection;
+  readonly failure: Ejection;
+}
+const EXTERNAL: Origin = {
+  total: WORD.TOTAL,
+  successes: WORD.SUCCESSES,
+  success: "SUCCESS_RATE",
+  failure: "FAILURE_PERCENTAGE",
+};
+const LOCAL: Origin = {
+  total: WORD.LOCAL_TOTAL,
+  successes: WORD.LOCAL_SUCCESSES,
+  success: "SUCCESS_RATE_LOCAL_ORIGIN",
+  failure: "FAILURE_PERCENTAGE_LOCAL_ORIGIN",
+};
+
+/** A host as outlier detection sees it. */
+export interface JudgedHost {
+  readonly spec: HostSpec;
+  flags: number;
+  /** In the table; undefined: there was none left, and nobody counts. */
+  readonly slot: number | undefined;
+  readonly outlier: OutlierRecord;
+}
+
+export class OutlierRecord {
+  ejections = 0;
+  /** How many times the base ejection time the next one lasts. */
+  backOff = 0;
+  lastEjectionMs: number | undefined = undefined;
+  lastUnejectionMs: number | undefined = undefined;
+  jitterMs = 0;
+  /** Percent, of the interval that has ended; -1: too few requests. */
+  successRate = -1;
+  localSuccessRate = -1;
+  /** Counts at the end of the last interval: total, successes, and both of local origin. */
+  readonly counted: number[] = [0, 0, 0, 0];
+}
+
+export interface SuccessRates {
+  average: number;
+  threshold: number;
+}
+
+/** Takes hosts that do worse than others out of a cluster for a while. On the control thread; workers count (OutlierMonitor). */
+export class OutlierDetector {
+  readonly external: SuccessRates = { average: -1, threshold: -1 };
+  readonly local: SuccessRates = { average: -1, threshold: -1 };
+  readonly #cx: SetupContext;
+  readonly #config: OutlierDetection;
+  readonly #clusterName: string;
+  readonly #table: OutlierTable;
+  readonly #hosts: () => Iterable<JudgedHost>;
+  readonly #onChanged: () => void;
+  readonly #log: FileSink | undefined;
+  readonly #timer: Timer;
+  readonly #active: Gauge;
+  readonly #detected: Readonly<Record<Ejection, Counter>>;
+  readonly #enforced: Readonly<Record<Ejection, Counter>>;
+  readonly #enforcedTotal: Counter;
+  readonly #overflow: Counter;
+  /** Envoy's older counters. */
+  readonly #total: Counter;
+  readonly #old5xx: Counter;
+  readonly #oldSuccessRate: Counter;
+
+  constructor(parts: {
+    readonly cx: SetupContext;
+    readonly config: OutlierDetection;
+    readonly clusterName: string;
+    readonly stats: Stats;
+    readonly table: OutlierTable;
+    readonly hosts: () => Iterable<JudgedHost>;
+    /** Flags of hosts have changed. */
+    readonly onChanged: () => void;
+    readonly logPath: string;
+  }) {
+    this.#cx = parts.cx;
+    this.#config = parts.config;
+    this.#clusterName = parts.clusterName;
+    this.#table = parts.table;
+    this.#hosts = parts.hosts;
+    this.#onChanged = parts.onChanged;
+    this.#log = parts.logPath === "" ? undefined : parts.cx.file(parts.logPath);
+    this.#timer = parts.cx.timer(() => this.#onInterval());
+    const stats = parts.stats.scope("outlier_detection.");
+    const each = (verb: string) =>
+      Object.fromEntries(
+        Object.entries(NAMES).map(([type, name]) => [
+          type,
+          stats.counter(`ejections_${verb}_${name}`),
+        ]),
+      ) as Record<Ejection, Counter>;
+    this.#active = stats.gauge("ejections_active");
+    this.#detected = each("detected");
+    this.#enforced = each("enforced");
+    this.#enforcedTotal = stats.counter("ejections_enforced_total");
+    this.#overflow = stats.counter("ejections_overflow");
+    this.#total = stats.counter("ejections_total");
+    this.#old5xx = stats.counter("ejections_consecutive_5xx");
+    this.#oldSuccessRate = stats.counter("ejections_success_rate");
+    stats.counter("ejections_detected_degradation");
+  }
+
+  start(): void {
+    this.#active.set(this.#ejected());
+    this.#arm();
+  }
+
+  stop(): void {
+    this.#timer.cancel();
+    this.#active.set(0);
+  }
+
+  /** Hosts have come or gone. */
+  onHosts(): void {
+    this.#active.set(this.#ejected());
+  }
+
+  /** A worker has counted a whole row of failures. */
+  onRow(host: JudgedHost, row: Row): void {
+    if (isEjected(host)) return;
+    this.#detected[row].inc();
+    this.#eject(host, row);
+    if (row === "CONSECUTIVE_5XX") this.#old5xx.inc();
+    if (host.slot !== undefined) this.#table.clear(host.slot, ROW_WORDS[row]);
+  }
+
+  /** An active check of the host went well. */
+  onHealthy(host: JudgedHost): void {
+    if (!this.#config.successful_active_health_check_uneject_host) return;
+    if (isEjected(host) && (host.flags & FLAG.FAILED_ACTIVE_HC) === 0) this.#uneject(host);
+  }
+
+  #arm(): void {
+    this.#timer.arm(this.#integer("interval_ms", this.#config.interval));
+  }
+
+  #integer(key: string, otherwise: number): number {
+    return this.#cx.runtime.integer(`outlier_detection.${key}`, otherwise);
+  }
+
+  #ejected(): number {
+    let n = 0;
+    for (const host of this.#hosts()) if (isEjected(host)) n++;
+    return n;
+  }
+
+  #ejectionMs(factor: number): number {
+    const config = this.#config;
+    const base = this.#integer("base_ejection_time_ms", config.base_ejection_time);
+    const most = config.max_ejection_time ?? Math.max(300_000, config.base_ejection_time);
+    return Math.min(base * factor, this.#integer("max_ejection_time_ms", most));
+  }
+
+  #onInterval(): void {
+    const now = this.#cx.now();
+    const hosts = [...this.#hosts()];
+    for (const host of hosts) {
+      const { outlier } = host;
+      const lasts = this.#ejectionMs(outlier.backOff) + outlier.jitterMs;
+      if (isEjected(host) && lasts <= now - (outlier.lastEjectionMs ?? 0)) this.#uneject(host);
+      outlier.successRate = outlier.localSuccessRate = -1;
+    }
+    this.#judge(hosts, EXTERNAL, this.external);
+    this.#judge(hosts, LOCAL, this.local);
+    const interval = this.#integer("interval_ms", this.#config.interval);
+    for (const host of hosts) {
+      const { lastUnejectionMs } = host.outlier;
+      if (isEjected(host) || lastUnejectionMs === undefined) continue;
+      if (now - lastUnejectionMs >= interval && host.outlier.backOff > 0) host.outlier.backOff--;
+    }
+    this.#arm();
+  }
+
+  /** Compares the hosts of one interval with each other, and with a fixed percentage. */
+  #judge(hosts: readonly JudgedHost[], origin: Origin, rates: SuccessRates): void {
+    const config = this.#config;
+    const success = {
+      hosts: this.#integer("success_rate_minimum_hosts", config.success_rate_minimum_hosts),
+      volume: this.#integer("success_rate_request_volume", config.success_rate_request_volume),
+    };
+    const failure = {
+      hosts: this.#integer(
+        "failure_percentage_minimum_hosts",
+        config.failure_percentage_minimum_hosts,
+      ),
+      volume: this.#integer(
+        "failure_percentage_request_volume",
+        config.failure_percentage_request_volume,
+      ),
+    };
+    rates.average = rates.threshold = -1;
+    const figures = hosts.map((host) => ({ host, ...this.#figures(host, origin) }));
+    if (hosts.length < success.hosts && hosts.length < failure.hosts) return;
+    const active = figures.filter(({ host, total }) => !isEjected(host) && total > 0);
+    for (const { host, rate, total } of active) {
+      if (total < Math.min(success.volume, failure.volume)) continue;
+      if (origin === EXTERNAL) host.outlier.successRate = rate;
+      else host.outlier.localSuccessRate = rate;
+    }
+    const compared = active.filter(({ total }) => total >= success.volume);
+    const counted = active.filter(({ total }) => total >= failure.volume);
+    if (compared.length > 0 && compared.length >= success.hosts) {
+      const factor = this.#integer("success_rate_stdev_factor", config.success_rate_stdev_factor);
+      Object.assign(
+        rates,
+        thresholdOf(
+          compared.map(({ rate }) => rate),
+          factor / 1000,
+        ),
+      );
+      for (const { host, rate } of compared) {
+        if (rate >= rates.threshold) continue;
+        this.#oldSuccessRate.inc();
+        this.#detected[origin.success].inc();
+        this.#eject(host, origin.success);
+      }
+    }
+    if (counted.length > 0 && counted.length >= failure.hosts) {
+      const most = this.#integer(
+        "failure_percentage_threshold",
+        config.failure_percentage_threshold,
+      );
+      for (const { host, rate } of counted) {
+        if (100 - rate < most) continue;
+        this.#detected[origin.failure].inc();
+        this.#eject(host, origin.failure);
+      }
+    }
+  }
+
+  /** Requests since the last interval. The counts run over 32 bits. */
+  #figures(host: JudgedHost, origin: Origin): { total: number; rate: number } {
+    if (host.slot === undefined) return { total: 0, rate: 0 };
+    const { counted } = host.outlier;
+    const at = origin === EXTERNAL ? 0 : 2;
+    const total = this.#table.read(host.slot, origin.total);
+    const successes = this.#table.read(host.slot, origin.successes);
+    const news = (total - counted[at]!) | 0;
+    const good = (successes - counted[at + 1]!) | 0;
+    counted[at] = total;
+    counted[at + 1] = successes;
+    return { total: news, rate: news === 0 ? 0 : (good * 100) / news };
+  }
+
+  #eject(host: JudgedHost, type: Ejection): void {
+    // Both of the rules of an interval may be meant for it.
+    if (isEjected(host)) return;
+    const config = this.#config;
+    const most = Math.min(100, this.#integer("max_ejection_percent", config.max_ejection_percent));
+    const ejected = this.#ejected();
+    const all = [...this.#hosts()].length;
+    const allowed =
+      (100 * (ejected + 1)) / all <= most || (config.always_eject_one_host && ejected === 0);
+    if (!allowed) {
+      this.#overflow.inc();
+      return;
+    }
+    if (type === "CONSECUTIVE_5XX" || type === "SUCCESS_RATE") this.#total.inc();
+    const percent = config[ENFORCING[type]];
+    const enforced = this.#cx.runtime.featureEnabled(
+      `outlier_detection.${ENFORCING[type]}`,
+      percent,
+    );
+    if (enforced) {
+      const { outlier } = host;
+      host.flags |= FLAG.FAILED_OUTLIER_CHECK;
+      this.#enforcedTotal.inc();
+      this.#enforced[type].inc();
+      outlier.ejections++;
+      outlier.lastEjectionMs = this.#cx.now();
+      const jitter = this.#integer("max_ejection_time_jitter_ms", config.max_ejection_time_jitter);
+      outlier.jitterMs = Math.floor(Math.random() * (jitter + 1));
+      const base = this.#integer("base_ejection_time_ms", config.base_ejection_time);
+      const longest = this.#ejectionMs(Number.MAX_SAFE_INTEGER / Math.max(1, base));
+      if (outlier.backOff * base < longest + base) outlier.backOff++;
+      this.#active.set(ejected + 1);
+      this.#onChanged();
+    }
+    this.#write(host, host.outlier.lastUnejectionMs, { type, action: "EJECT", enforced });
+  }
+
+  #uneject(host: JudgedHost): void {
+    host.flags &= ~FLAG.FAILED_OUTLIER_CHECK;
+    host.outlier.lastUnejectionMs = this.#cx.now();
+    // A row that was nearly long enough before must not end the host's second chance at once.
+    if (host.slot !== undefined)
+      for (const word of Object.values(ROW_WORDS)) this.#table.clear(host.slot, word);
+    this.#active.set(this.#ejected());
+    this.#onChanged();
+    this.#write(host, host.outlier.lastEjectionMs, { action: "UNEJECT" });
+  }
+
+  /** One JSON line: envoy.data.cluster.v3.OutlierDetectionEvent. */
+  #write(
+    host: JudgedHost,
+    lastMs: number | undefined,
+    event: { type?: Ejection; action: "EJECT" | "UNEJECT"; enforced?: boolean },
+  ): void {
+    if (this.#log === undefined) return;
+    const { outlier } = host;
+    const seconds = lastMs === undefined ? undefined : Math.floor((this.#cx.now() - lastMs) / 1000);
+    const line = {
+      type: event.type ?? "CONSECUTIVE_5XX",
+      timestamp: new Date(Date.now()).toISOString(),
+      ...(seconds !== undefined && { secs_since_last_action: String(seconds) }),
+      cluster_name: this.#clusterName,
+      upstream_url: formatAddress(addressOf(host.spec)),
+      action: event.action,
+      num_ejections: outlier.ejections,
+      enforced: event.enforced ?? false,
+      ...(event.type !== undefined && this.#details(outlier, event.type)),
+    };
+    this.#log.append(`${JSON.stringify(line)}\n`);
+  }
+
+  #details(outlier: OutlierRecord, type: Ejection): object {
+    const local = type.endsWith("LOCAL_ORIGIN");
+    const host_success_rate = Math.trunc(local ? outlier.localSuccessRate : outlier.successRate);
+    const rates = local ? this.local : this.external;
+    if (type.startsWith("SUCCESS_RATE")) {
+      return {
+        eject_success_rate_event: {
+          host_success_rate,
+          cluster_average_success_rate: Math.trunc(rates.average),
+          cluster_success_rate_ejection_threshold: Math.trunc(rates.threshold),
+        },
+      };
+    }
+    if (type.startsWith("FAILURE_PERCENTAGE"))
+      return { eject_failure_percentage_event: { host_success_rate } };
+    return { eject_consecutive_event: {} };
+  }
+}
+
+const isEjected = (host: JudgedHost): boolean => (host.flags & FLAG.FAILED_OUTLIER_CHECK) !== 0;
+
+/** The mean of the rates, less so many standard deviations. */
+function thresholdOf(rates: readonly number[], deviations: number): SuccessRates {
+  const average = rates.reduce((sum, rate) => sum + rate, 0) / rates.length;
+  const variance = rates.reduce((sum, rate) => sum + (rate - average) ** 2, 0) / rates.length;
+  return { average, threshold: average - deviations * Math.sqrt(variance) };
+}
