@@ -1,4 +1,5 @@
 import net from "node:net";
+import { networkInterfaces } from "node:os";
 import type { Bound, ListenFailure } from "./fleet.ts";
 import { type Problem, problem } from "./problem.ts";
 import type { AddressConfig, ListenerConfig } from "./protocol.ts";
@@ -38,6 +39,13 @@ const REASONS: Readonly<Record<string, string>> = {
   EACCES: "permission denied; ports below 1024 want CAP_NET_BIND_SERVICE",
   EADDRNOTAVAIL: "this machine has no such address",
 };
+
+/** The first address of this machine beyond loopback, of that family if there is one. */
+export function ownAddress(family: "v4" | "v6"): string | undefined {
+  const all = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
+  const outside = all.filter((a) => !a.internal);
+  return (outside.find((a) => a.family === `IP${family}`) ?? outside[0])?.address;
+}
 
 export function shown({ ip, port, path }: AddressConfig): string {
   return path ?? (ip.includes(":") ? `[${ip}]:${port}` : `${ip}:${port}`);

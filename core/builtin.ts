@@ -1,4 +1,4 @@
-import { hostname, networkInterfaces } from "node:os";
+import { hostname } from "node:os";
 import { WORD } from "./inside/ring.ts";
 import {
   callback,
@@ -8,7 +8,7 @@ import {
   share,
   type Watchdog,
 } from "./isolate.ts";
-import type { ModuleSource, Refusal, RuntimeConfig } from "./protocol.ts";
+import type { ModuleSource, Refusal, RuntimeConfig, WorkerStart } from "./protocol.ts";
 
 /** `memoryLimit` of the builtin isolate; the ring and the stats count against it. */
 const MEMORY_LIMIT_MB = 768;
@@ -20,7 +20,7 @@ const ENTRY_MS = 5000;
 export interface BuiltinOptions {
   readonly role: "worker" | "control" | "canary";
   readonly worker: number;
-  readonly node: { readonly id: string; readonly cluster: string };
+  readonly node: WorkerStart["node"];
   readonly prelude: { readonly builtin: string; readonly sdk: string };
   readonly ring: SharedArrayBuffer;
   readonly stats: SharedArrayBuffer;
@@ -63,7 +63,7 @@ export class Builtin {
       JSON.stringify({
         role,
         worker,
-        node: { ...node, address: ownAddress() },
+        node,
         hostname: hostname(),
         environment: process.env,
         fileFlushMs: options.fileFlushMs,
@@ -145,11 +145,4 @@ export class Builtin {
     this.#unwatch();
     this.#isolate.dispose();
   }
-}
-
-/** The first address beyond loopback, IPv4 before IPv6. */
-function ownAddress(): string | undefined {
-  const all = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
-  const outside = all.filter((a) => !a.internal);
-  return (outside.find((a) => a.family === "IPv4") ?? outside[0])?.address;
 }

@@ -58,19 +58,53 @@ test("prints its version, and a help that names every command", async () => {
 test("says what is missing or wrong about an option, with exit code 1", async () => {
   expect(await run("run")).toMatchObject({
     code: 1,
-    err: expect.stringContaining("required option '-c, --config-path <file>'"),
+    err: expect.stringContaining("name a file with -c"),
   });
   expect(await run("-c", path.join(root, "none.yaml"))).toMatchObject({
     code: 1,
     err: expect.stringContaining("none.yaml: no such file"),
   });
-  expect(await run("run", "-c", "x", "--concurrency", "0")).toMatchObject({
+  expect(await run("run", "-c", "x", "--concurrency", "many")).toMatchObject({
     code: 1,
     err: expect.stringContaining("from 1 to 256"),
   });
   expect(await run("run", "-c", "x", "-l", "loud")).toMatchObject({
     code: 1,
     err: expect.stringContaining("trace, debug"),
+  });
+});
+
+test("takes every flag of Envoy's; one without meaning costs a warning", async () => {
+  const good = write("flags.yaml", ECHO);
+  const envoys =
+    "--mode validate -l warning --component-log-level upstream:debug,config:trace --log-path x.log --log-format %v " +
+    "--log-format-escaped --service-cluster c --service-node n --service-zone z --concurrency 0 --drain-time-s 1 " +
+    "--drain-strategy immediate --parent-shutdown-time-s 2 --restart-epoch 1 --base-id 3 --base-id-path /dev/null " +
+    "--use-dynamic-base-id --disable-hot-restart --socket-path s --socket-mode 600 " +
+    "--allow-unknown-static-fields --allow-unknown-fields --reject-unknown-dynamic-fields " +
+    "--ignore-unknown-dynamic-fields --admin-address-path a --local-address-ip-version v6 --cpuset-threads " +
+    "--disable-extensions a --enable-core-dump --enable-mutex-tracing --enable-fine-grain-logging " +
+    "--file-flush-interval-msec 1 --file-flush-min-size-kb 1 --log-stacktrace-single-entry --skip-deprecated-logs " +
+    "--skip-hot-restart-on-no-parent --skip-hot-restart-parent-stats --stats-tag a:b";
+  const { code, err } = await run("-c", good, ...envoys.split(" "));
+  expect(code).toBe(0);
+  expect(err.match(/^warning: --cpuset-threads has no effect: /gm)).toHaveLength(1);
+  expect(await run("-c", good, "--component-log-level", "upstream")).toMatchObject({
+    code: 1,
+    err: expect.stringContaining('"upstream" is not component:level'),
+  });
+});
+
+test("merges --config-yaml over the file, and takes it alone", async () => {
+  const good = write("base.yaml", ECHO);
+  const validate = ["--mode", "validate", "--config-yaml"];
+  expect(await run("-c", good, ...validate, "node: {id: a}")).toMatchObject({ code: 0 });
+  expect(await run(...validate, ECHO)).toMatchObject({ code: 0, out: "--config-yaml: OK\n" });
+  expect(await run("-c", good, ...validate, "{nod: {}}")).toMatchObject({
+    code: 1,
+    err: expect.stringContaining(
+      '--config-yaml:1:2: nod: unknown field "nod"; did you mean "node"?',
+    ),
   });
 });
 

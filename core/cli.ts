@@ -1,26 +1,13 @@
 import { existsSync, realpathSync, statSync } from "node:fs";
-import { availableParallelism } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { Command, InvalidArgumentError, Option } from "commander";
+import { Command, Option } from "commander";
 import type { NewFilterKind } from "./filter-new.ts";
-import { createLog, LEVEL_NAMES, type LevelName } from "./log.ts";
-import type { RunOptions, Runtime } from "./options.ts";
+import { addRunFlags, type RunFlags, runOptions, warningsOf } from "./flags.ts";
+import { openLog } from "./log.ts";
+import type { Runtime } from "./options.ts";
 import { isShippedTree } from "./packages.ts";
 import { VERSION } from "./version.ts";
-
-interface RunFlags {
-  readonly configPath: string;
-  readonly concurrency: number;
-  readonly logLevel: LevelName;
-  readonly serviceCluster: string;
-  readonly serviceNode: string;
-  readonly filters: string[];
-  readonly trust: string[];
-  readonly mode: "serve" | "validate";
-  readonly strict: boolean;
-  readonly fileFlushIntervalMsec: number;
-}
 
 /** Answers the exit code. Each command loads what it needs: the supervisor stays small beside the proxy. */
 export async function cli(
@@ -36,37 +23,17 @@ export async function cli(
     .showHelpAfterError("(tsproxy --help tells more)")
     .exitOverride();
 
-  program
-    .command("run", { isDefault: true })
-    .description("serve traffic; edits of the config and of filters are taken up as they are saved")
-    .requiredOption("-c, --config-path <file>", "Envoy bootstrap, YAML or JSON, v3 or v2")
-    .option("--concurrency <n>", "worker threads", parseCount, availableParallelism())
-    .addOption(
-      new Option("-l, --log-level <level>", "how much is told")
-        .choices(LEVEL_NAMES)
-        .default("info"),
-    )
-    .option(
-      "--service-cluster <name>",
-      "the cluster this node belongs to, for control planes and access logs",
-      "",
-    )
-    .option("--service-node <id>", "the id of this node", "")
+  addRunFlags(
+    program
+      .command("run", { isDefault: true })
+      .description(
+        "serve traffic; edits of the config and of filters are taken up as they are saved",
+      ),
+  )
     .addOption(filtersOption())
     .addOption(trustOption())
-    .addOption(
-      new Option("--mode <mode>", "serve, or only check the config")
-        .choices(["serve", "validate"])
-        .default("serve"),
-    )
-    .option(
-      "--file-flush-interval-msec <ms>",
-      "access logs are written this long after their first line, or at 64 KiB",
-      parseMs,
-      10_000,
-    )
-    .option("--strict", "refuse fields that Envoy knows and tsproxy does not implement", false)
-    .action(async (flags: RunFlags) => {
+    .action(async (flags: RunFlags, command: Command) => {
+      for (const warning of warningsOf(command)) process.stderr.write(`warning: ${warning}\n`);
       code = await run(flags, runtime);
     });
 
@@ -85,7 +52,8 @@ export async function cli(
       ) => {
         const { validate } = await import("./validate.ts");
         code = await validate({
-          files,
+          files: files.map((name) => ({ name, overlays: [] })),
+          allowUnknown: false,
           ...flags,
           filters: (file) => filterDirectories(flags.filters, file),
         });
@@ -151,29 +119,27 @@ export async function cli(
 }
 
 async function run(flags: RunFlags, runtime: Runtime): Promise<number> {
-  const file = flags.configPath;
-  if (!existsSync(file) || statSync(file).isDirectory()) {
-    process.stderr.write(
-      `cannot read ${file}: ${existsSync(file) ? "it is a directory" : "no such file"}\n`,
-    );
-    return 1;
+  if (flags.hotRestartVersion) {
+    process.stdout.write("disabled: proxies find each other by --takeover\n");
+    return 0;
   }
-  const filters = filterDirectories(flags.filters, file);
-  const trusted = flags.trust;
-  if (flags.mode === "validate") {
+  const filters = filterDirectories(flags.filters, flags.configPath);
+  const options = runOptions(flags, filters);
+  if (flags.mode !== "serve") {
     const { validate } = await import("./validate.ts");
+    const { configFile: name, configText: text, overlays, strict, allowUnknown } = options;
     return validate({
-      files: [file],
+      files: [{ name: name === "" ? "--config-yaml" : name, text, overlays }],
       json: false,
-      strict: flags.strict,
-      trust: trusted,
+      strict,
+      allowUnknown,
+      trust: flags.trust,
       filters: () => filters,
     });
   }
-  const options: RunOptions = { ...flags, configFile: file, filters, trusted };
   const { superviseProxy } = await import("./supervisor.ts");
-  const log = createLog(flags.logLevel);
-  return superviseProxy(options, runtime, (message) => log.error(message));
+  const { log } = openLog(options.log);
+  return superviseProxy(options, runtime, log);
 }
 
 /** The directories that were named; else `filters/` beside the config, if there is one. Never the tree of the shipped ones. */
@@ -211,20 +177,6 @@ function trustOption(): Option {
 
 function collect(value: string, before: string[]): string[] {
   return [...before, value];
-}
-
-function parseMs(text: string): number {
-  const n = Number(text);
-  if (!Number.isInteger(n) || n < 1 || n > 3_600_000)
-    throw new InvalidArgumentError("write milliseconds, 1 to 3600000");
-  return n;
-}
-
-function parseCount(text: string): number {
-  const n = Number(text);
-  if (!Number.isInteger(n) || n < 1 || n > 256)
-    throw new InvalidArgumentError("write a number from 1 to 256");
-  return n;
 }
 
 // Started as a program, not imported by a test.

@@ -1,5 +1,6 @@
 import { type DestinationStream, type Logger, pino } from "pino";
 import { prettyFactory } from "pino-pretty";
+import { lineFormat } from "./log-format.ts";
 
 export type Log = Logger;
 
@@ -17,44 +18,92 @@ const LEVELS = {
 export type LevelName = keyof typeof LEVELS;
 export const LEVEL_NAMES = Object.keys(LEVELS) as LevelName[];
 
+export interface LogOptions {
+  readonly level: LevelName;
+  /** Levels of components: a package (`http/router`), its last word, or its kind. */
+  readonly components: Readonly<Record<string, LevelName>>;
+  /** A file to append to; undefined: stderr. */
+  readonly path?: string;
+  /** In spdlog's words, as Envoy takes it; undefined: JSON, or pretty on a terminal. */
+  readonly format?: string;
+  /** Line ends within a message are written as `\n`. */
+  readonly escaped: boolean;
+}
+
 /** A reader of our output that stops reading costs lines past this many bytes, never the process. */
 const MAX_BUFFERED_BYTES = 1024 * 1024;
 
-/** One line an event on stderr: for eyes on a terminal, JSON for everything else. */
-export function createLog(level: LevelName, terminal = process.stderr.isTTY === true): Log {
+/** The log, and what to do when its file has been moved away. */
+export interface OpenLog {
+  readonly log: Log;
+  reopen(): void;
+}
+
+/** One line an event on stderr or in a file: for eyes on a terminal, JSON for everything else. */
+export function openLog(options: LogOptions, terminal = process.stderr.isTTY === true): OpenLog {
+  const { path } = options;
   const destination = pino.destination({
-    fd: 2,
+    ...(path === undefined ? { fd: 2 } : { dest: path, append: true }),
     sync: false,
     minLength: 0,
     maxLength: MAX_BUFFERED_BYTES,
   });
-  // A closed stderr must not end the proxy.
+  // A closed stderr, a full disk, must not end the proxy.
   destination.on("error", () => {});
   process.on("exit", () => flush(destination));
-  return logTo(destination, level, terminal);
+  return {
+    log: logTo(destination, options, terminal && path === undefined),
+    reopen: () => path !== undefined && destination.reopen(),
+  };
 }
 
 /** The same into any stream. */
-export function logTo(stream: DestinationStream, level: LevelName, terminal: boolean): Log {
-  const options = {
-    level: LEVELS[level],
+export function logTo(stream: DestinationStream, options: LogOptions, terminal: boolean): Log {
+  const { level, components, format } = options;
+  const levels = [level, ...Object.values(components)].map((name) => LEVELS[name]);
+  const least = levels.reduce((a, b) => (rank(a) <= rank(b) ? a : b));
+  const settings = {
+    level: least,
     base: null,
     formatters: { level: (label: string) => ({ level: label }) },
     timestamp: pino.stdTimeFunctions.isoTime,
   };
-  if (!terminal) return pino(options, stream);
-  const format = prettyFactory({
-    colorize: process.env.NO_COLOR === undefined,
-    translateTime: "SYS:HH:MM:ss.l",
-    singleLine: true,
-  });
-  return pino(options, { write: (line) => void stream.write(format(line)) });
+  let write = (line: string): void => void stream.write(line);
+  if (format !== undefined) {
+    const form = lineFormat(format, options.escaped);
+    write = (line) => void stream.write(form(line));
+  } else if (terminal) {
+    const pretty = prettyFactory({
+      colorize: process.env.NO_COLOR === undefined,
+      translateTime: "SYS:HH:MM:ss.l",
+      singleLine: true,
+    });
+    write = (line) => void stream.write(pretty(line));
+  } else if (Object.keys(components).length === 0) return pino(settings, stream);
+  const wanted = (line: string): boolean => {
+    if (Object.keys(components).length === 0) return true;
+    const said = JSON.parse(line) as { level: string; filter?: unknown };
+    const own = components[componentOf(components, said.filter) ?? ""] ?? level;
+    return rank(said.level) >= rank(LEVELS[own]);
+  };
+  return pino(settings, { write: (line) => wanted(line) && write(line) });
+}
+
+/** The name by which the user meant that package. */
+function componentOf(components: LogOptions["components"], filter: unknown): string | undefined {
+  if (typeof filter !== "string") return "main";
+  const [kind, name] = filter.split("/");
+  return [filter, name, kind].find((word) => word !== undefined && word in components);
+}
+
+function rank(level: string): number {
+  return level === "silent" ? Number.POSITIVE_INFINITY : (pino.levels.values[level] ?? 0);
 }
 
 function flush(destination: { flushSync(): void }): void {
   try {
     destination.flushSync();
   } catch {
-    // Nobody reads stderr any more.
+    // Nobody reads it any more, or it has never been opened.
   }
 }

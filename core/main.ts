@@ -1,14 +1,15 @@
+import { writeFileSync } from "node:fs";
 import path from "node:path";
-import { checkAddresses, listenProblem } from "./addresses.ts";
+import { checkAddresses, listenProblem, ownAddress, shown } from "./addresses.ts";
 import { announce } from "./announce.ts";
 import { Canary } from "./canary.ts";
 import { Describer } from "./describe.ts";
 import { Fleet } from "./fleet.ts";
 import { FleetLog } from "./fleet-log.ts";
 import { RUNTIME_TOPIC } from "./inside/topics.ts";
-import { createLog } from "./log.ts";
+import { openLog } from "./log.ts";
 import { operations } from "./operations.ts";
-import type { RunOptions, ToSupervisor } from "./options.ts";
+import type { RunOptions, ToProxy, ToSupervisor } from "./options.ts";
 import { SHIPPED_ROOT } from "./packages.ts";
 import { bundlePreludes } from "./preludes.ts";
 import type { RuntimeConfig } from "./protocol.ts";
@@ -29,18 +30,17 @@ const FLUSH_MS = 5_000;
 const BEAT_MS = 100;
 
 const options = JSON.parse(process.argv[2] ?? "{}") as RunOptions;
-const log = createLog(options.logLevel);
+const { log, reopen } = openLog(options.log);
 const node = { id: options.serviceNode, cluster: options.serviceCluster };
 const prelude = await bundlePreludes();
-const describer = new Describer(prelude.sdk);
-const canary = new Canary({ prelude, node, sandboxed: "left out" });
 const stats = new StatsReader();
 const server = new ServerStats(stats, options.concurrency);
 let state: "INITIALIZING" | "LIVE" | "DRAINING" = "INITIALIZING";
-let fleet: Fleet | undefined;
+const describer = new Describer(prelude.sdk);
+const canary = new Canary({ prelude, node, sandboxed: "left out" });
 const runtime = new RuntimeLayers({
   serviceCluster: options.serviceCluster,
-  onChange: (values) => fleet?.publish(RUNTIME_TOPIC, values),
+  onChange: (values) => fleet.publish(RUNTIME_TOPIC, values),
   onError: (message) => log.error(message),
 });
 
@@ -49,7 +49,10 @@ const reload: Reload = new Reload({
   shippedRoot: SHIPPED_ROOT,
   droppedIn: options.filters,
   trusted: options.trusted,
+  configText: options.configText,
+  overlays: options.overlays,
   strict: options.strict,
+  allowUnknown: options.allowUnknown,
   node,
   describer,
   canary,
@@ -57,6 +60,9 @@ const reload: Reload = new Reload({
   log,
   onReload: (outcome) => server.reloads[outcome](),
 });
+
+// Threads take as long to start as a config takes to be checked, so they start beside it.
+let fleet = newFleet(node);
 
 obeySignals();
 try {
@@ -67,13 +73,13 @@ try {
   await stop(1);
 }
 state = "LIVE";
-announce(log, options, reload.live!.config, fleet!.bound, reload.packages());
+announce(log, options, reload.live!.config, fleet.bound, reload.packages());
+writeAdminAddress();
 reload.watch();
 watchCore();
 beat();
 
-/** Threads start with the first config that is known to be good. */
-async function serve(config: RuntimeConfig): Promise<Serving> {
+function newFleet(self: RuntimeConfig["node"]): Fleet {
   const quit = () => void drain();
   const onCall = operations({
     options,
@@ -87,12 +93,27 @@ async function serve(config: RuntimeConfig): Promise<Serving> {
   });
   const onReverted = (packages: readonly string[]) =>
     reload.takeBack(packages, "hung or broke the isolate that it ran in");
-  const started = new Fleet(
-    threadStarter({ prelude, node: config.node, fileFlushMs: options.fileFlushIntervalMsec }),
+  const address = ownAddress(options.addressFamily);
+  const own = address === undefined ? self : { ...self, address };
+  return new Fleet(
+    threadStarter({
+      prelude,
+      node: own,
+      drainMs: options.drainTimeMs,
+      fileFlushMs: options.fileFlushIntervalMsec,
+    }),
     new FleetLog({ log, find, onReverted, server, stats, onCall }),
     options.concurrency,
   );
-  fleet = started;
+}
+
+/** The first config that is known to be good. */
+async function serve(config: RuntimeConfig): Promise<Serving> {
+  if (config.node.id !== node.id || config.node.cluster !== node.cluster) {
+    await fleet.stop();
+    fleet = newFleet(config.node);
+  }
+  const started = fleet;
   // Before the first setup, so that all of them find the values there.
   runtime.configure(config.runtime ?? []);
   let layers = config.runtime;
@@ -108,7 +129,9 @@ async function serve(config: RuntimeConfig): Promise<Serving> {
       layers = next;
     },
     abort: (generation) => started.abort(generation),
-    check: (listeners) => checkAddresses(listeners, started.bound),
+    // Beside a predecessor the ports are in use, and shall be.
+    check: async (listeners) =>
+      options.takeover && state === "INITIALIZING" ? [] : checkAddresses(listeners, started.bound),
     listen: async (listeners) => {
       const failures = await started.listen(listeners);
       return failures.map((f) => listenProblem(listeners.find((l) => l.name === f.listener)!, f));
@@ -134,27 +157,44 @@ function obeySignals(): void {
   process.on("SIGTERM", onStop);
   process.on("SIGINT", onStop);
   process.on("SIGHUP", () => reload.lookAtAll());
-  process.on("SIGUSR1", () => fleet?.reopenLogs());
+  process.on("SIGUSR1", () => {
+    reopen();
+    fleet.reopenLogs();
+  });
+  process.on("message", ({ ms }: ToProxy) => void drain(ms));
   process.on("disconnect", () => void stop(1));
 }
 
-async function drain(): Promise<void> {
+/** Takes no more connections and ends with the last one, or after `ms`. */
+async function drain(ms = DRAIN_MS): Promise<void> {
   if (state === "DRAINING") return;
   state = "DRAINING";
   log.info("draining");
   tell({ type: "stopping" });
   await reload.close();
-  await fleet?.drain(DRAIN_MS);
+  await fleet.drain(ms);
   await stop(0);
 }
 
 async function stop(code: number): Promise<never> {
   setTimeout(() => process.exit(code), STOP_MS).unref();
   await reload.close();
-  await fleet?.stop();
+  await fleet.stop();
   await canary.dispose();
   describer.dispose();
   process.exit(code);
+}
+
+function writeAdminAddress(): void {
+  const { listeners } = reload.live!.config;
+  const admin = listeners.find((listener) => listener.thread === "control");
+  const bound = fleet.bound.find(({ name }) => name === admin?.name);
+  if (options.adminAddressPath === "" || bound === undefined) return;
+  try {
+    writeFileSync(options.adminAddressPath, shown(bound.address));
+  } catch (error) {
+    log.error(`cannot write ${options.adminAddressPath}: ${(error as Error).message}`);
+  }
 }
 
 function tell(message: ToSupervisor): void {
@@ -182,7 +222,7 @@ function beat(): void {
   const words = (memory: SharedArrayBuffer) => Atomics.load(new Int32Array(memory), 0);
   tell({ type: "ready" });
   setInterval(() => {
-    const threads = fleet!.boxes().map(({ thread, boxMs }) => ({
+    const threads = fleet.boxes().map(({ thread, boxMs }) => ({
       name: thread.name,
       turns: words(thread.memory.beat),
       boxMs,

@@ -104,8 +104,17 @@ function shownOptions(options: RunOptions): Record<string, unknown> {
   return {
     concurrency: options.concurrency,
     config_path: options.configFile,
-    log_level: options.logLevel,
+    config_yaml: options.overlays.find(({ name }) => name === "--config-yaml")?.text ?? "",
+    allow_unknown_static_fields: options.allowUnknown,
+    admin_address_path: options.adminAddressPath,
+    local_address_ip_version: options.addressFamily,
+    log_level: options.log.level,
+    log_format: options.log.format ?? "",
+    log_path: options.log.path ?? "",
     service_cluster: options.serviceCluster,
     service_node: options.serviceNode,
+    drain_time: `${options.drainTimeMs / 1000}s`,
+    parent_shutdown_time: `${options.parentShutdownMs / 1000}s`,
+    mode: "Serve",
   };
 }

@@ -1,10 +1,15 @@
-import type { LevelName } from "./log.ts";
+import type { Overlay } from "./config/overlay.ts";
+import type { LogOptions } from "./log.ts";
 
 /** What `tsproxy run` was asked for; the supervisor hands it to the proxy as JSON. */
 export interface RunOptions {
+  /** "": all of it stands in the overlays. */
   readonly configFile: string;
+  /** Of a file that can be read once only: a pipe, standard input. */
+  readonly configText?: string;
+  readonly overlays: readonly Overlay[];
   readonly concurrency: number;
-  readonly logLevel: LevelName;
+  readonly log: LogOptions;
   readonly serviceCluster: string;
   readonly serviceNode: string;
   /** Directories of dropped-in packages. */
@@ -12,13 +17,31 @@ export interface RunOptions {
   readonly trusted: readonly string[];
   readonly strict: boolean;
   /** Lines of access logs are written this long after the first of them, or when 64 KiB have gathered. */
-  readonly fileFlushIntervalMsec?: number;
+  readonly fileFlushIntervalMsec: number;
+  readonly allowUnknown: boolean;
+  /** Connections of a listener or chain that is gone may finish for so long. */
+  readonly drainTimeMs: number;
+  /** A proxy that was taken over ends after so long at the latest. */
+  readonly parentShutdownMs: number;
+  /** Where the address that admin got is written; "": nowhere. */
+  readonly adminAddressPath: string;
+  readonly addressFamily: "v4" | "v6";
+  /** Binds beside the proxy that serves this config, and ends it. */
+  readonly takeover: boolean;
+  /** Where the next one finds this one; "": nowhere. */
+  readonly controlSocket: string;
 }
 
 /** The Node that runs the proxy. */
 export interface Runtime {
   readonly node: string;
   readonly flags: readonly string[];
+}
+
+/** Supervisor -> proxy: another one serves beside it. It takes no more connections, and ends with the last one, or after `ms`. */
+export interface ToProxy {
+  readonly type: "retire";
+  readonly ms: number;
 }
 
 /** Proxy -> supervisor. */

@@ -219,5 +219,7 @@ export interface WorkerStart {
   };
   /** --file-flush-interval-msec */
   readonly fileFlushMs?: number | undefined;
-  readonly node: { readonly id: string; readonly cluster: string };
+  readonly node: { readonly id: string; readonly cluster: string; readonly address?: string };
+  /** Connections of a chain that is gone may finish for so long. */
+  readonly drainMs: number;
 }

@@ -1,6 +1,7 @@
 import type { ExtensionRef } from "@tsproxy/sdk";
 import { locate, type SourcePositions } from "./bundle.ts";
 import { type Loaded, loadConfig, loadListener } from "./config/load.ts";
+import type { Overlay } from "./config/overlay.ts";
 import type { Change, Stage } from "./fleet.ts";
 import { type Problem, problem } from "./problem.ts";
 import type { ListenerConfig, PackageInfo, Refusal, RuntimeConfig } from "./protocol.ts";
@@ -14,8 +15,10 @@ export interface CanaryStage extends Stage {
 export interface RehearsalOptions {
   readonly file: string;
   readonly text: string;
+  readonly overlays?: readonly Overlay[];
   readonly packages: readonly PackageInfo[];
   readonly strict: boolean;
+  readonly allowUnknown?: boolean;
   /** What the command line says of the node; "" leaves it to the config. */
   readonly node: { readonly id: string; readonly cluster: string };
   readonly canary: CanaryStage;
@@ -87,8 +90,9 @@ export async function rehearse(options: RehearsalOptions): Promise<Rehearsed | R
 }
 
 /** Checking a large config takes most of a reload's time; the same text against the same packages says the same again. */
-function load({ file, text, packages, strict }: RehearsalOptions): Loaded {
-  return loadConfig({ file, text }, packages, { strict });
+function load(options: RehearsalOptions): Loaded {
+  const { file, text, overlays = [], packages, strict, allowUnknown = false } = options;
+  return loadConfig({ file, text, overlays }, packages, { strict, allowUnknown });
 }
 
 export function isRejected(outcome: Rehearsed | Rejected): outcome is Rejected {

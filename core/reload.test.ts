@@ -105,7 +105,7 @@ class World {
       describer,
       canary: this.canary,
       serve: async () => this.serving,
-      log: logTo(sink, "info", false),
+      log: logTo(sink, { level: "info", components: {}, escaped: false }, false),
     });
     worlds.push(this);
   }

@@ -1,6 +1,7 @@
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { hashOf, type SourcePositions } from "./bundle.ts";
+import type { Overlay } from "./config/overlay.ts";
 import type { Describer } from "./describe.ts";
 import type { Change, Stage } from "./fleet.ts";
 import type { Log } from "./log.ts";
@@ -28,6 +29,9 @@ export interface Serving extends Stage {
 
 export interface ReloadOptions {
   readonly configFile: string;
+  /** In the place of that file. */
+  readonly configText?: string | undefined;
+  readonly overlays?: readonly Overlay[];
   /** Trees of `kind/name` folders that come with the proxy. */
   readonly shippedRoot: string;
   readonly droppedIn: readonly string[];
@@ -35,6 +39,7 @@ export interface ReloadOptions {
   readonly describer: Describer;
   readonly canary: CanaryStage;
   readonly strict: boolean;
+  readonly allowUnknown?: boolean;
   readonly node: { readonly id: string; readonly cluster: string };
   /** Called once, with the first configuration that the canary let pass. */
   readonly serve: (config: RuntimeConfig) => Promise<Serving>;
@@ -123,7 +128,7 @@ export class Reload {
     const units = [...this.#units.values()];
     await Promise.all(units.map((unit) => unit.build(this.#options.describer)));
     this.#setAsideDoubles();
-    const text = await readFile(this.#options.configFile, "utf8").catch((error: Error) => {
+    const text = await this.#readConfig().catch((error: Error) => {
       throw new StartError([problem(`cannot read ${this.#options.configFile}: ${error.message}`)]);
     });
     const edits: Edit[] = units.filter((unit) => unit.next).map((unit) => ({ type: "code", unit }));
@@ -245,7 +250,8 @@ export class Reload {
 
   /** The config's text if it is not what serves and has held still. */
   async #settledConfig(last: boolean): Promise<string | undefined> {
-    const text = await readFile(this.#options.configFile, "utf8").catch(() => undefined);
+    const text = await this.#readConfig().catch(() => undefined);
+    if (text === this.#options.configText) return undefined;
     if (text === undefined || text.trim() === "") {
       this.#configProblems = [
         problem(
@@ -306,13 +312,15 @@ export class Reload {
     const packages = [...this.#draft(edits).values()];
     const configEdit = edits.find((edit) => edit.type === "config");
     const generation = ++this.#generation;
-    const { canary, configFile: file, strict, node } = this.#options;
+    const { canary, configFile, strict, node, overlays = [], allowUnknown = false } = this.#options;
     const change = changeOf(edits, generation);
     const rehearsed = await rehearse({
-      file,
+      file: configFile === "" ? "--config-yaml" : configFile,
       text: configEdit?.text ?? this.#configText,
       packages: packages.flatMap((built) => built.infos),
+      overlays,
       strict,
+      allowUnknown,
       node,
       canary,
       change,
@@ -363,7 +371,7 @@ export class Reload {
     for (const edit of edits) {
       if (edit.type === "code" && (await edit.unit.isStale())) return true;
       if (edit.type === "config") {
-        const text = await readFile(this.#options.configFile, "utf8").catch(() => undefined);
+        const text = await this.#readConfig().catch(() => undefined);
         if (text !== edit.text) return true;
       }
     }
@@ -463,6 +471,11 @@ export class Reload {
     }
   }
 
+  async #readConfig(): Promise<string> {
+    const { configFile, configText } = this.#options;
+    return configText ?? readFile(configFile, "utf8");
+  }
+
   async #discover(last: boolean): Promise<void> {
     const { shippedRoot, droppedIn } = this.#options;
     const lists = await Promise.all([
@@ -494,8 +507,8 @@ export class Reload {
   }
 
   #directories(): Map<string, Interest> {
-    const { configFile, shippedRoot, droppedIn } = this.#options;
-    const all = new Map<string, Interest>(placesOf(configFile));
+    const { configFile, configText, shippedRoot, droppedIn } = this.#options;
+    const all = new Map<string, Interest>(configText === undefined ? placesOf(configFile) : []);
     for (const root of [shippedRoot, ...droppedIn]) {
       all.set(path.resolve(root), undefined);
       for (const directory of placesOf(path.join(root, "any")).keys())

@@ -26,7 +26,6 @@ export interface Visited {
 export interface ListenOptions {
   /** 0: the system's. */
   readonly backlog: number;
-  readonly reusePort: boolean;
   readonly ipv6Only: boolean;
 }
 
@@ -728,12 +727,12 @@ export class Sockets {
       { noDelay: true, pauseOnConnect: true, allowHalfOpen: true },
       (raw) => this.#onAccepted(name, raw as RawSocket, path ?? ""),
     );
-    const { backlog, reusePort, ipv6Only } = options;
+    const { backlog, ipv6Only } = options;
     if (path !== undefined && !path.startsWith("@")) rmSync(path, { force: true });
     const where =
       path !== undefined
         ? { path: socketPath(path) }
-        : { host: address.ip, port: address.port, reusePort, ipv6Only };
+        : { host: address.ip, port: address.port, reusePort: true, ipv6Only };
     return new Promise((resolve, reject) => {
       server.once("error", reject);
       server.listen({ ...where, backlog }, () => {
@@ -747,10 +746,13 @@ export class Sockets {
     });
   }
 
-  /** Takes no more connections; those it has go on. */
-  unlisten(name: string): void {
-    this.#listeners.get(name)?.server.close();
+  /** Takes no more connections; those it has go on. Settles when the last that waited has been taken. */
+  async unlisten(name: string): Promise<void> {
+    const listener = this.#listeners.get(name);
     this.#listeners.delete(name);
+    if (listener === undefined) return;
+    if (listener.path === "") await closeWhenQuiet(listener.server);
+    else listener.server.close();
   }
 
   get listening(): readonly string[] {
@@ -818,4 +820,26 @@ function reset(tcp: RawSocket, socket: RawSocket): void {
 /** `@name` is the abstract namespace. */
 function socketPath(path: string): string {
   return path.startsWith("@") ? `\0${path.slice(1)}` : path;
+}
+
+/** A turn of the event loop that is shorter has found nothing to do. */
+const QUIET_MS = 0.05;
+const QUIET_WITHIN_MS = 1_000;
+
+/**
+ * What waits to be accepted is reset with its socket. So it is closed just after a turn of the event loop that found nothing
+ * there: until somebody connects in the microseconds between, nothing is lost.
+ */
+function closeWhenQuiet(server: net.Server): Promise<void> {
+  const until = performance.now() + QUIET_WITHIN_MS;
+  return new Promise((resolve) => {
+    const turn = (since: number): void => {
+      const now = performance.now();
+      if (now - since >= QUIET_MS && now < until) return void setImmediate(turn, now);
+      server.close();
+      resolve();
+    };
+    // The first to come belongs to the turn that is under way.
+    setImmediate(() => setImmediate(turn, performance.now()));
+  });
 }

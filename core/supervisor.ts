@@ -1,7 +1,9 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
-import type { RunOptions, Runtime, ThreadBeat, ToSupervisor } from "./options.ts";
+import type { Log } from "./log.ts";
+import type { RunOptions, Runtime, ThreadBeat, ToProxy, ToSupervisor } from "./options.ts";
 import { ownModule } from "./own-files.ts";
+import { ControlSocket, Predecessor } from "./takeover.ts";
 
 /** How long a thread may be silent beyond its time box. */
 const SILENCE_MS = 500;
@@ -11,6 +13,9 @@ const BACK_OFF_MS = { first: 1_000, most: 60_000 } as const;
 const CRASHES = { most: 5, withinMs: 60_000 } as const;
 /** The proxy drains for 5 s and gives its threads 2 s more; past this it hangs. */
 const END_MS = 10_000;
+/** A predecessor leaves its place at once; a file system may take its time. */
+const LISTEN_TIMES = 20;
+const LISTEN_AGAIN_MS = 100;
 /** A terminal's Ctrl-C reaches us and the proxy, and what we pass on reaches the proxy again: one signal for all of them. */
 export const SAME_SIGNAL_MS = 300;
 
@@ -21,23 +26,52 @@ export interface SupervisorOptions {
   readonly execPath?: string;
   readonly execArgv: readonly string[];
   readonly log: (message: string) => void;
+  /** A proxy serves for the first time. */
+  readonly onFirstReady?: () => void;
   /** Milliseconds, for tests. */
   readonly backOffMs?: { readonly first: number; readonly most: number };
 }
 
-export function superviseProxy(
+export async function superviseProxy(
   options: RunOptions,
   { node, flags }: Runtime,
-  log: (message: string) => void,
+  log: Log,
 ): Promise<number> {
+  const { controlSocket: place, parentShutdownMs } = options;
+  const predecessor = options.takeover ? await Predecessor.find(place) : undefined;
+  if (options.takeover && predecessor === undefined)
+    log.info("no proxy serves this config, so there is none to take over");
   const main = fileURLToPath(ownModule("main"));
   const supervisor = new Supervisor({
     main,
-    args: [JSON.stringify(options)],
+    args: [JSON.stringify({ ...options, takeover: predecessor !== undefined })],
     execPath: node,
     execArgv: flags,
-    log,
+    log: (message) => log.error(message),
+    onFirstReady: () => void replace(),
   });
+  let control: ControlSocket | undefined;
+  const onRetire = (ms: number): void => {
+    control?.leave();
+    supervisor.send({ type: "retire", ms });
+  };
+  const listen = async (): Promise<void> => {
+    for (let n = 0; n < LISTEN_TIMES && control === undefined; n++) {
+      if (n > 0) await new Promise((resolve) => setTimeout(resolve, LISTEN_AGAIN_MS).unref());
+      control = await ControlSocket.listen(place, onRetire);
+    }
+    if (control === undefined)
+      log.debug(`no proxy can take this one over: ${place} is taken, or cannot be made`);
+  };
+  const replace = async (): Promise<void> => {
+    if (predecessor === undefined) return;
+    log.info("serving; the proxy before drains");
+    // Its place is free as soon as it has heard of it.
+    void predecessor.retire(parentShutdownMs).then(() => log.info("the proxy before has ended"));
+    if (place !== "") await listen();
+  };
+  if (predecessor === undefined && place !== "") void listen();
+  process.on("exit", () => control?.leave());
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"] as const)
     process.on(signal, () => supervisor.signal(signal));
   process.on("disconnect", () => supervisor.signal("SIGTERM"));
@@ -99,6 +133,10 @@ export class Supervisor {
     this.#child?.kill(signal);
   }
 
+  send(message: ToProxy): void {
+    if (this.#child?.connected) this.#child.send(message);
+  }
+
   get #backOff() {
     return this.#options.backOffMs ?? BACK_OFF_MS;
   }
@@ -114,6 +152,7 @@ export class Supervisor {
     });
     child.on("message", (message: ToSupervisor) => {
       if (message.type === "ready") {
+        if (!this.#wasReady) this.#options.onFirstReady?.();
         this.#wasReady = true;
         watch.start();
       } else if (message.type === "stopping") this.#stopAsked = true;

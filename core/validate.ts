@@ -1,13 +1,23 @@
 import { readFile } from "node:fs/promises";
 import { Canary } from "./canary.ts";
 import { Catalog } from "./catalog.ts";
+import type { Overlay } from "./config/overlay.ts";
 import { formatProblem, type Problem, problem } from "./problem.ts";
 import { isRejected, rehearse } from "./rehearsal.ts";
 
+export interface ConfigSource {
+  /** A file, or what the text is called. */
+  readonly name: string;
+  /** Undefined: it stands in that file. */
+  readonly text?: string | undefined;
+  readonly overlays: readonly Overlay[];
+}
+
 export interface ValidateOptions {
-  readonly files: readonly string[];
+  readonly files: readonly ConfigSource[];
   readonly json: boolean;
   readonly strict: boolean;
+  readonly allowUnknown: boolean;
   readonly trust: readonly string[];
   /** The drop-in directories that belong to a config file. */
   readonly filters: (file: string) => readonly string[];
@@ -24,27 +34,25 @@ interface Verdict {
 export async function validate(options: ValidateOptions): Promise<number> {
   const catalog = await Catalog.open(options.trust);
   const verdicts: Verdict[] = [];
-  const byDirectories = new Map<string, string[]>();
-  for (const file of options.files) {
-    const key = options.filters(file).join("\0");
-    byDirectories.set(key, [...(byDirectories.get(key) ?? []), file]);
+  const byDirectories = new Map<string, ConfigSource[]>();
+  for (const source of options.files) {
+    const key = options.filters(source.name).join("\0");
+    byDirectories.set(key, [...(byDirectories.get(key) ?? []), source]);
   }
-  for (const files of byDirectories.values())
-    verdicts.push(
-      ...(await verdictsOf(files, options.filters(files[0]!), catalog, options.strict)),
-    );
+  for (const sources of byDirectories.values())
+    verdicts.push(...(await verdictsOf(sources, catalog, options)));
   catalog.dispose();
-  const inOrder = options.files.map((file) => verdicts.find((verdict) => verdict.file === file)!);
+  const inOrder = options.files.map(({ name }) => verdicts.find((v) => v.file === name)!);
   print(inOrder, options.json);
   return inOrder.every((verdict) => verdict.ok) ? 0 : 1;
 }
 
 async function verdictsOf(
-  files: readonly string[],
-  directories: readonly string[],
+  sources: readonly ConfigSource[],
   catalog: Catalog,
-  strict: boolean,
+  options: ValidateOptions,
 ): Promise<Verdict[]> {
+  const directories = options.filters(sources[0]!.name);
   const units = await catalog.units(directories);
   const broken = units.flatMap((unit) => unit.problems);
   const built = units.flatMap((unit) => unit.next ?? []);
@@ -53,22 +61,22 @@ async function verdictsOf(
   const node = { id: "", cluster: "" };
   const canary = new Canary({ prelude: catalog.preludes, node, sandboxed: "set up" });
   const verdicts: Verdict[] = [];
-  for (const [k, file] of files.entries()) {
-    const text = await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => error);
+  for (const [k, { name: file, text: given, overlays }] of sources.entries()) {
+    const text =
+      given ?? (await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => error));
     if (typeof text !== "string") {
-      verdicts.push({
-        file,
-        ok: false,
-        errors: [problem(`${file}: cannot be read (${text.code})`)],
-        warnings: [],
-      });
+      const reason = REASONS[text.code ?? ""] ?? text.message;
+      const errors = [problem(`${file}: cannot be read: ${reason}`)];
+      verdicts.push({ file, ok: false, errors, warnings: [] });
       continue;
     }
     const outcome = await rehearse({
       file,
       text,
+      overlays,
       packages,
-      strict,
+      strict: options.strict,
+      allowUnknown: options.allowUnknown,
       node,
       canary,
       change: { generation: k + 1, modules, removed: [] },
@@ -87,6 +95,12 @@ async function verdictsOf(
   await canary.dispose();
   return verdicts;
 }
+
+const REASONS: Readonly<Record<string, string>> = {
+  ENOENT: "no such file",
+  EISDIR: "it is a directory",
+  EACCES: "permission denied",
+};
 
 function print(verdicts: readonly Verdict[], json: boolean): void {
   if (json) {

@@ -21,8 +21,6 @@ import { Supply } from "./sandbox/supply.ts";
 import { type Listening, Sockets } from "./sockets.ts";
 import { Contexts } from "./tls.ts";
 
-/** Connections of a chain that is gone may finish for so long (Envoy's --drain-time-s). */
-const DRAIN_MS = 600_000;
 /** A generation that kills its isolate this soon after its commit is taken back. */
 const BLAME_MS = 60_000;
 const REBUILD_MS = [0, 250, 1000, 5000] as const;
@@ -341,14 +339,15 @@ class Worker {
     if (pending?.generation !== generation) return;
     this.#pending = undefined;
     this.#boxes.commit(pending.boxes);
-    this.#guarded(() => this.#builtin.commit(DRAIN_MS));
+    this.#guarded(() => this.#builtin.commit(this.#start.drainMs));
     for (const name of pending.removed) this.#boxes.removePackage(name);
     this.#before = this.#generation === 0 ? undefined : this.#live;
     this.#live = pending.live;
     this.#generation = generation;
     this.#committedAt = performance.now();
     const names = new Set(this.#live.config?.listeners.map((listener) => listener.name));
-    for (const name of this.#sockets.listening) if (!names.has(name)) this.#sockets.unlisten(name);
+    for (const name of this.#sockets.listening)
+      if (!names.has(name)) void this.#sockets.unlisten(name);
     this.#sockets.poke();
     this.#post({ type: "committed", generation });
   }
@@ -359,11 +358,10 @@ class Worker {
     const bound: { name: string; address: AddressConfig }[] = [];
     for (const { name, address } of listeners) {
       const config = this.#live.config?.listeners.find((listener) => listener.name === name);
-      this.#sockets.unlisten(name);
+      void this.#sockets.unlisten(name);
       try {
         const at = await this.#sockets.listen(name, address, {
           backlog: config?.backlog ?? 0,
-          reusePort: this.#start.role === "worker",
           ipv6Only: address.ip.includes(":") && address.ipv4Compat !== true,
         });
         bound.push({ name, address: at });
@@ -418,7 +416,7 @@ class Worker {
     const serve = (): void => {
       this.#pending = undefined;
       this.#boxes.commit(pending.boxes);
-      this.#guarded(() => this.#builtin.commit(DRAIN_MS));
+      this.#guarded(() => this.#builtin.commit(this.#start.drainMs));
       this.#sockets.takeListeners(listeners);
       this.#sockets.poke();
     };
@@ -440,7 +438,7 @@ class Worker {
   }
 
   async #drain(ms: number): Promise<void> {
-    for (const name of this.#sockets.listening) this.#sockets.unlisten(name);
+    await Promise.all(this.#sockets.listening.map((name) => this.#sockets.unlisten(name)));
     this.#guarded(() => this.#builtin.drain());
     this.#sockets.poke();
     const until = performance.now() + ms;

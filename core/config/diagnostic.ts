@@ -31,17 +31,30 @@ interface Finding {
 
 /** Gathers all findings about one file, so that they are told together. */
 export class Report {
-  readonly #file: string;
+  /** What the text is made of, by the line at which each starts: the file, and what is laid over it. */
+  readonly #parts: { readonly name: string; readonly line: number }[];
   readonly #lineStarts: number[] = [0];
   readonly #errors = new Map<string, Finding>();
   readonly #warnings = new Map<string, Finding>();
   readonly #strict: boolean;
 
   constructor(file: string, text: string, strict: boolean) {
-    this.#file = file;
+    this.#parts = [{ name: file, line: 0 }];
     this.#strict = strict;
+    this.#addLines(text, 0);
+  }
+
+  /** Another text, as if it stood below; answers the offset at which it does. */
+  append(name: string, text: string, below: number): number {
+    const from = below + 1;
+    this.#parts.push({ name, line: this.#lineStarts.push(from) - 1 });
+    this.#addLines(text, from);
+    return from;
+  }
+
+  #addLines(text: string, from: number): void {
     for (let i = text.indexOf("\n"); i >= 0; i = text.indexOf("\n", i + 1))
-      this.#lineStarts.push(i + 1);
+      this.#lineStarts.push(from + i + 1);
   }
 
   error(place: Place, message: string, help?: string): void {
@@ -75,7 +88,14 @@ export class Report {
     let line = this.#lineStarts.length - 1;
     while (this.#lineStarts[line]! > place.offset) line--;
     const column = place.offset - this.#lineStarts[line]! + 1;
-    const found = { file: this.#file, line: line + 1, column, path: place.path, message };
+    const part = this.#parts.findLast((p) => p.line <= line)!;
+    const found = {
+      file: part.name,
+      line: line - part.line + 1,
+      column,
+      path: place.path,
+      message,
+    };
     return help === undefined ? found : { ...found, help };
   }
 

@@ -12,8 +12,9 @@ import {
 import { Builder } from "./build.ts";
 import { descriptor } from "./descriptor.ts";
 import { type Diagnostic, type Place, Report } from "./diagnostic.ts";
-import { type Format, fromValue, type Node, parseDocument, plain } from "./document.ts";
+import { type Format, fromValue, MapNode, type Node, parseDocument, plain } from "./document.ts";
 import { Normaliser } from "./normalise.ts";
+import { merge, type Overlay } from "./overlay.ts";
 import { Registry } from "./registry.ts";
 import { type Era, eraOf, Rewriter } from "./rewrite.ts";
 import type { Schema } from "./schema.ts";
@@ -27,6 +28,15 @@ export interface ConfigText {
   readonly file?: string;
   readonly text: string;
   readonly format?: Format;
+  /** YAML, each over what is before it. */
+  readonly overlays?: readonly Overlay[];
+}
+
+export interface LoadOptions {
+  /** Fields that Envoy knows and nothing here implements are errors. */
+  readonly strict: boolean;
+  /** Fields that Envoy does not know either are warnings (`--allow-unknown-static-fields`). */
+  readonly allowUnknown?: boolean;
 }
 
 export type Loaded =
@@ -52,16 +62,15 @@ export type Loaded =
 export function loadConfig(
   input: ConfigText,
   packages: readonly PackageInfo[],
-  options: { readonly strict: boolean },
+  options: LoadOptions,
 ): Loaded {
   const file = input.file ?? "(config)";
   const report = new Report(file, input.text, options.strict);
-  const format = input.format ?? formatOf(file, report);
-  const root = format && parseDocument(input.text, format, report);
+  const root = read(input, file, report);
   if (root === undefined) return { ok: false, errors: report.errors, warnings: report.warnings };
 
   const registry = new Registry(packages);
-  const { builder, normaliser, maker } = tools(registry, report, eraOf(root), false);
+  const { builder, normaliser, maker } = tools(registry, report, eraOf(root), false, options);
   normaliser.message("envoy.config.bootstrap.v3.Bootstrap", root);
   checkBootstrap(root, report);
   const value = builder.part(bootstrapSchema(registry.packages), root);
@@ -73,6 +82,26 @@ export function loadConfig(
   if (report.failed) return { ok: false, errors, warnings };
   const source = new Source(config, root, builder.origin, report);
   return { ok: true, config, bootstrap: plain(root, true) as object, warnings, source };
+}
+
+/** The file with what is laid over it. */
+function read(input: ConfigText, file: string, report: Report): MapNode | undefined {
+  const { overlays = [] } = input;
+  const isOverlayAlone = input.text.trim() === "" && overlays.length > 0;
+  const format = input.format ?? formatOf(file, report);
+  const first: Place = { offset: 0, path: "" };
+  let root: Node | undefined = isOverlayAlone
+    ? new MapNode(first)
+    : format && parseDocument(input.text, format, report);
+  let end = input.text.length;
+  for (const { name, text } of overlays) {
+    const from = report.append(name, text, end);
+    end = from + text.length;
+    // Blank lines take the place of what stands before, so that offsets are those of the whole.
+    const over = parseDocument(`${"\n".repeat(from)}${text}`, "yaml", report);
+    root = root && over && merge(root, over);
+  }
+  return root as MapNode | undefined;
 }
 
 /** A listener that a service brings along: Envoy's Listener as JSON, extensions by name with `config`, or resolved already. */
@@ -105,10 +134,16 @@ function dropHoles(value: unknown): void {
     for (const item of Object.values(value)) dropHoles(item);
 }
 
-function tools(registry: Registry, report: Report, era: Era, resolved: boolean) {
+function tools(
+  registry: Registry,
+  report: Report,
+  era: Era,
+  resolved: boolean,
+  { allowUnknown = false }: Pick<LoadOptions, "allowUnknown"> = {},
+) {
   const messages = descriptor();
   const rewriter = new Rewriter(era, messages, registry, report);
-  const normaliser = new Normaliser(messages, rewriter, report, resolved);
+  const normaliser = new Normaliser(messages, rewriter, report, { resolved, allowUnknown });
   const builder = new Builder({ registry, normaliser, report, era, resolved });
   const maker: Maker = {
     report,

@@ -62,12 +62,19 @@ export class Normaliser {
 
   /** Entries may be ExtensionRefs already: `{name, package, config}`, from a package that was handed them. */
   readonly #resolved: boolean;
+  readonly #allowUnknown: boolean;
 
-  constructor(descriptor: Descriptor, rewriter: Rewriter, report: Report, resolved: boolean) {
+  constructor(
+    descriptor: Descriptor,
+    rewriter: Rewriter,
+    report: Report,
+    options: { readonly resolved: boolean; readonly allowUnknown: boolean },
+  ) {
     this.descriptor = descriptor;
     this.rewriter = rewriter;
     this.#report = report;
-    this.#resolved = resolved;
+    this.#resolved = options.resolved;
+    this.#allowUnknown = options.allowUnknown;
   }
 
   /** Told at the end, about what no package has taken. */
@@ -180,7 +187,8 @@ export class Normaliser {
     }
     const help =
       this.rewriter.hint(type, key) ?? didYouMean(key, Object.keys(message.fields)) ?? undefined;
-    this.#report.error(place, `unknown field "${key}"`, help);
+    if (this.#allowUnknown) this.#report.warn(place, `unknown field "${key}" is left out`, help);
+    else this.#report.error(place, `unknown field "${key}"`, help);
   }
 
   #field(field: Field, node: Node): Node {

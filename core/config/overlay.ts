@@ -1,0 +1,23 @@
+import { ListNode, MapNode, type Node } from "./document.ts";
+
+/** More of a configuration, beside its file: what stands in it counts over the file. */
+export interface Overlay {
+  /** For messages: `--config-yaml`. */
+  readonly name: string;
+  readonly text: string;
+}
+
+/** As protobuf merges one message into another: values are replaced, lists are lengthened, messages are merged. */
+export function merge(base: Node, over: Node): Node {
+  if (base.kind === "list" && over.kind === "list")
+    return new ListNode(base.place, [...base.items, ...over.items]);
+  if (base.kind !== "map" || over.kind !== "map") return over;
+  // An Any is one value.
+  if (base.has("@type") || over.has("@type")) return over;
+  const merged = new MapNode(base.place, new Map(base.entries));
+  for (const [key, { place, value }] of over.entries) {
+    const known = merged.get(key);
+    merged.set(key, known === undefined ? value : merge(known, value), place);
+  }
+  return merged;
+}
