@@ -2,6 +2,7 @@ import type { Chunk } from "./bytes.ts";
 import type { HeaderMap, RequestHeaders, ResponseHeaders } from "./headers.ts";
 import type { Http2Options } from "./http2-options.ts";
 import type { CloseEvent, Connection } from "./network.ts";
+import type { Stats } from "./stats.ts";
 
 export type ResetReason =
   | "local"
@@ -28,6 +29,10 @@ export interface CodecOptions {
   readonly headerKeyFormat?: "proper_case_words" | "preserve_case" | undefined;
   /** Absent: Envoy's defaults. */
   readonly http2?: Http2Options;
+  /** HTTP/2: milliseconds that the end of a message may wait for its peer to take it; 0 or absent: for ever. */
+  readonly flushTimeoutMs?: number;
+  /** Where the codec counts; absent: its own scope (`http1.`, `http2.`), else a scope of that name in this one. */
+  readonly stats?: Stats;
   /** Codec counters (`http1.dropped_headers_with_underscores`) are the codec's own business: its setup has `cx.stats`. */
 }
 
@@ -56,8 +61,8 @@ export interface ServerEvents {
   /** Nothing is in progress and the client has closed its half or asked to close: the codec wants the connection closed. */
   onIdleEnd(): void;
   /**
-   * The client broke the protocol, or a limit that guards it, and the connection is lost: streams have been reset, the codec
-   * has said why, the rest is to close. `details`: Envoy's word for %RESPONSE_CODE_DETAILS%.
+   * The client broke the protocol, or a limit that guards it, and the connection is lost: the codec has told it why, streams
+   * are reset next (`protocol_error`), the rest is to close. `details`: Envoy's word for %RESPONSE_CODE_DETAILS%.
    */
   onConnectionError?(details: string): void;
 }
@@ -162,6 +167,8 @@ export interface ResponseDecoder {
 }
 
 export interface RequestEncoder {
+  /** Absent: HTTP/1.1. */
+  readonly protocol?: CodecFactory["protocol"];
   /** `upgrade` as in RequestInfo: the exchange may become a tunnel after 101. */
   encodeHeaders(headers: RequestHeaders, endStream: boolean, upgrade: string): void;
   encodeBody(memory: Uint8Array, at: number, end: number, endStream: boolean): void;

@@ -1,0 +1,274 @@
+// Hot path: every request to an HTTP/2 upstream passes here.
+import {
+  type Chunk,
+  type ClientCodec,
+  type ClientEvents,
+  type CloseEvent,
+  type CodecOptions,
+  type Connection,
+  type DecodeError,
+  type HeaderMap,
+  http2Options,
+  type RequestEncoder,
+  type RequestHeaders,
+  type ResponseDecoder,
+} from "@tsproxy/sdk";
+import { CODE } from "./frame.ts";
+import { FAULT, ID, KIND, type Kind } from "./head-builder.ts";
+import { SKIPPED } from "./hpack-encoder.ts";
+import { Session, type SessionParts, type Side } from "./session.ts";
+import type { Http2Stats } from "./stats.ts";
+import { Stream } from "./stream.ts";
+import { trailersMap } from "./trailers.ts";
+
+/** An upstream that never comes to its final answer is none. */
+const MAX_INFORMATIONAL = 100;
+/** Ids end at 2^31 - 1 (RFC 9113 §5.1.1); the connection is replaced well before. */
+const LAST_USED_ID = 0x4000_0000;
+const LENGTH_BIT = 1 << ID.CONTENT_LENGTH;
+const MALFORMED: DecodeError = {
+  status: 502,
+  body: "Bad Gateway",
+  details: "http2.violation.of.messaging.rule",
+};
+const TOO_LARGE: DecodeError = {
+  status: 502,
+  body: "Bad Gateway",
+  details: "http2.too_many_headers",
+};
+
+export class Http2Client implements ClientCodec, Side {
+  readonly isServer = false;
+  readonly session: Session;
+  readonly #connection: Connection;
+  readonly #events: ClientEvents;
+  #retired = false;
+  #finished = false;
+  #capacity: number;
+
+  constructor(
+    connection: Connection,
+    events: ClientEvents,
+    options: CodecOptions,
+    stats: Http2Stats,
+    parts: SessionParts,
+  ) {
+    this.#connection = connection;
+    this.#events = events;
+    const h2 = options.http2 ?? http2Options();
+    this.#capacity = h2.maxConcurrentStreams;
+    this.session = new Session(connection, options, h2, stats, parts, this);
+  }
+
+  get active(): boolean {
+    return this.session.streams.size > 0;
+  }
+
+  get capacity(): number {
+    return this.#capacity;
+  }
+
+  newStream(decoder: ResponseDecoder): RequestEncoder {
+    this.session.probeIfIdle();
+    return new ClientStream(this, decoder);
+  }
+
+  onData(chunk: Chunk): void {
+    this.session.onData(chunk);
+  }
+  onAgain(): void {
+    this.session.onAgain();
+  }
+  onBlocked(blocked: boolean): void {
+    this.session.onBlocked(blocked);
+  }
+
+  onEof(): void {
+    if (this.session.dead) return;
+    this.#retire();
+    this.session.onClosed();
+    this.#connection.close("flush");
+  }
+
+  onClosed(_event: CloseEvent): void {
+    this.session.onClosed();
+  }
+
+  finish(): void {
+    if (this.#finished || this.session.dead) return;
+    this.#finished = true;
+    this.session.sendGoAway(0, CODE.NO_ERROR);
+    this.session.flush();
+  }
+
+  #retire(): void {
+    if (this.#retired) return;
+    this.#retired = true;
+    this.#events.onRetire();
+  }
+
+  /** The stream's head goes out: it gets the next id. */
+  open(stream: ClientStream): void {
+    const { session } = this;
+    session.lastId = session.lastId === 0 ? 1 : session.lastId + 2;
+    stream.id = session.lastId;
+    session.register(stream);
+    if (stream.id > LAST_USED_ID) this.#retire();
+  }
+
+  /** A stream that was never opened has been given up. */
+  onUnopened(): void {
+    this.#events.onIdle();
+  }
+
+  // ---- from the session
+
+  openStream(_id: number, _endStream: boolean): Stream | undefined {
+    return undefined;
+  }
+
+  headersOf(stream: Stream): { readonly kind: Kind; readonly headers: HeaderMap } {
+    if (stream.headReceived) return trailersMap();
+    return { kind: KIND.RESPONSE, headers: (stream as ClientStream).decoder.responseHeaders };
+  }
+
+  onHead(
+    stream: ClientStream,
+    _kind: Kind,
+    _headers: HeaderMap,
+    fault: number,
+    endStream: boolean,
+  ): void {
+    const { session } = this;
+    if (fault === FAULT.MALFORMED) {
+      stream.isMalformed = true;
+      session.onMalformed(stream);
+    } else if (fault !== FAULT.NONE) {
+      stream.isTooLarge = true;
+      session.stats.headerOverflow.inc();
+      session.resetStream(stream, CODE.INTERNAL_ERROR);
+    } else if (stream.decoder.responseHeaders.status < 200) {
+      if (endStream || ++stream.informational > MAX_INFORMATIONAL) {
+        stream.isMalformed = true;
+        session.onMalformed(stream);
+      } else stream.decoder.onInformational(stream.decoder.responseHeaders);
+    } else stream.onFinalHead(session.builder.contentLength, endStream);
+  }
+
+  onStreamClosed(_stream: Stream): void {
+    this.#events.onIdle();
+  }
+
+  onSettings(): void {
+    const before = this.#capacity;
+    const { session } = this;
+    this.#capacity = Math.min(session.options.maxConcurrentStreams, session.peerMaxStreams);
+    if (this.#capacity > before) this.#events.onCapacity?.();
+  }
+
+  onGoAway(lastId: number, _code: number): void {
+    this.#retire();
+    this.session.loseAbove(lastId);
+  }
+
+  onFailed(_details: string): void {
+    this.#retire();
+    this.#connection.close("abort");
+  }
+}
+
+/** One exchange: the side of it that asks. */
+class ClientStream extends Stream implements RequestEncoder {
+  readonly protocol = "HTTP/2";
+  readonly decoder: ResponseDecoder;
+  isMalformed = false;
+  isTooLarge = false;
+  informational = 0;
+  readonly #client: Http2Client;
+  #isHead = false;
+  #upgrade = "";
+
+  constructor(client: Http2Client, decoder: ResponseDecoder) {
+    super(client.session);
+    this.#client = client;
+    this.decoder = decoder;
+  }
+
+  encodeHeaders(headers: RequestHeaders, endStream: boolean, upgrade: string): void {
+    const { session } = this;
+    if (this.closed || this.headSent || session.dead) return;
+    this.headSent = true;
+    this.sendWindow = session.peerWindow;
+    this.#client.open(this);
+    this.#upgrade = upgrade;
+    const { method } = headers;
+    this.#isHead = method === "HEAD";
+    const isConnect = method === "CONNECT" && upgrade === "";
+    const at = session.beginHead();
+    session.encoder.requestLine(headers, isConnect, upgrade);
+    session.encoder.fields(headers, isConnect || upgrade !== "" ? SKIPPED | LENGTH_BIT : SKIPPED);
+    // An upgrade has no end of its own before it is agreed to.
+    const ends = endStream && upgrade === "";
+    if (endStream) this.sendEnded = ends;
+    session.endHead(this, at, ends);
+    if (ends) session.settle(this);
+  }
+
+  onFinalHead(contentLength: number, endStream: boolean): void {
+    const { decoder, session } = this;
+    const headers = decoder.responseHeaders;
+    this.headReceived = true;
+    const bodiless = this.#isHead || headers.status === 304 || headers.status === 204;
+    if (!bodiless) this.contentLeft = contentLength;
+    if (endStream && this.contentLeft > 0) {
+      this.isMalformed = true;
+      session.onMalformed(this);
+      return;
+    }
+    if (this.#upgrade !== "" && headers.status === 200) {
+      // RFC 8441 §4: to HTTP/1 it is a 101.
+      headers.status = 101;
+      headers.append("upgrade", this.#upgrade);
+    }
+    if (endStream) this.deliveredEnd = true;
+    decoder.onResponseHeaders(endStream);
+    if (endStream) session.settle(this);
+  }
+
+  reset(): void {
+    if (this.closed) return;
+    if (this.headSent) this.session.abandon(this, CODE.CANCEL);
+    else {
+      this.closed = true;
+      this.#client.onUnopened();
+    }
+  }
+
+  // ---- from the upstream
+
+  protected onBody(chunk: Chunk, endStream: boolean): void {
+    this.decoder.onResponseBody(chunk, endStream);
+  }
+  protected onTrailers(trailers: HeaderMap): void {
+    this.decoder.onResponseTrailers(trailers);
+  }
+  protected onBlocked(blocked: boolean): void {
+    this.decoder.onUpstreamBlocked(blocked);
+  }
+
+  onLost(by: "peer" | "us" | "connection" | "goaway", code: number): void {
+    if (this.deliveredEnd) return;
+    const { decoder } = this;
+    if (this.isMalformed) decoder.onDecodeError(MALFORMED);
+    else if (this.isTooLarge) decoder.onDecodeError(TOO_LARGE);
+    else if (by === "goaway" || (by === "peer" && code === CODE.REFUSED_STREAM))
+      decoder.onUpstreamReset("refused", undefined);
+    else if (by === "peer") decoder.onUpstreamReset("remote", undefined);
+    else if (by === "us") decoder.onUpstreamReset("protocol_error", undefined);
+    else
+      decoder.onUpstreamReset(
+        code === CODE.NO_ERROR ? "connection_closed" : "protocol_error",
+        undefined,
+      );
+  }
+}

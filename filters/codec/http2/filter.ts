@@ -1,0 +1,37 @@
+import { type CodecFactory, type CodecOptions, defineCodec, type Stats, Type } from "@tsproxy/sdk";
+import { Http2Client } from "./client.ts";
+import { BufferPool } from "./frame-writer.ts";
+import { HeadArena } from "./head-arena.ts";
+import { Http2Server } from "./server.ts";
+import type { SessionParts } from "./session.ts";
+import { Http2Stats } from "./stats.ts";
+
+export default defineCodec({
+  name: "envoy.codec.http2",
+  config: Type.Object({}),
+  setup: (_config, cx): CodecFactory => {
+    const parts: SessionParts = {
+      cx,
+      arena: new HeadArena(() => cx.now()),
+      buffers: new BufferPool(),
+    };
+    const own = new Http2Stats(cx.stats.scope("http2."));
+    const ofScopes = new WeakMap<Stats, Http2Stats>();
+    const statsOf = ({ stats }: CodecOptions): Http2Stats => {
+      if (stats === undefined) return own;
+      let cells = ofScopes.get(stats);
+      if (cells === undefined) {
+        cells = new Http2Stats(stats.scope("http2."));
+        ofScopes.set(stats, cells);
+      }
+      return cells;
+    };
+    return {
+      protocol: "HTTP/2",
+      createServer: (connection, events, options) =>
+        new Http2Server(connection, events, options, statsOf(options), parts),
+      createClient: (connection, events, options) =>
+        new Http2Client(connection, events, options, statsOf(options), parts),
+    };
+  },
+});

@@ -1,0 +1,477 @@
+// Hot path: every head that arrives, laid out so that an HTTP/1 codec can pass it on as one copy.
+import {
+  FLAG,
+  type HeaderMap,
+  headerName,
+  KNOWN_NAMES,
+  latin1Decode,
+  latin1Encode,
+  RequestHeaders,
+  type ResponseHeaders,
+  SPAN,
+  tokenByte,
+} from "@tsproxy/sdk";
+import type { HeadArena } from "./head-arena.ts";
+import { META, PSEUDO } from "./static-table.ts";
+
+const known = (name: (typeof KNOWN_NAMES)[number]): number => KNOWN_NAMES.indexOf(name);
+export const ID = {
+  HOST: known("host"),
+  CONNECTION: known("connection"),
+  CONTENT_LENGTH: known("content-length"),
+  TRANSFER_ENCODING: known("transfer-encoding"),
+  KEEP_ALIVE: known("keep-alive"),
+  PROXY_CONNECTION: known("proxy-connection"),
+  TE: known("te"),
+  TRAILER: known("trailer"),
+  UPGRADE: known("upgrade"),
+  EXPECT: known("expect"),
+} as const;
+const LAST_ID = ID.EXPECT;
+const COOKIE = headerName("cookie");
+
+export const KIND = { REQUEST: 0, RESPONSE: 1, TRAILERS: 2 } as const;
+export type Kind = (typeof KIND)[keyof typeof KIND];
+
+/** What is wrong with a head; 0: nothing. */
+export const FAULT = {
+  NONE: 0,
+  /** It breaks RFC 9113 §8.1-8.3. */
+  MALFORMED: 1,
+  TOO_LARGE: 2,
+  TOO_MANY: 3,
+} as const;
+
+export interface HeadLimits {
+  readonly maxHeadBytes: number;
+  readonly maxHeaders: number;
+}
+
+const VERSION_LINE = latin1Encode(" HTTP/1.1\r\n");
+const HOST_LINE = latin1Encode("host: ");
+const UPGRADE_LINE = latin1Encode("upgrade: ");
+const COOKIE_LINE = latin1Encode("cookie: ");
+const GET = latin1Encode("GET");
+const HOST_HASH = headerName("host").hash;
+const UPGRADE_HASH = headerName("upgrade").hash;
+
+/** Bytes of an authority: reg-name, address literals and a port (RFC 3986 §3.2). No user information (RFC 9113 §8.3.1). */
+const authorityByte = new Uint8Array(256);
+for (const char of "!$&'()*+,;=-._~%[]:0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") {
+  authorityByte[char.charCodeAt(0)] = 1;
+}
+
+/**
+ * Fills a HeaderMap from the fields of one header block. In the arena a head lies so:
+ *
+ *   [pseudo fields as they came] [GET /path HTTP/1.1 CRLF, host: authority CRLF] [name: value CRLF …]
+ *                                ^ base of the HeaderMap; a request's alone
+ *
+ * so that both codecs forward it as they forward one that came over HTTP/1. One object serves a whole connection.
+ */
+export class HeadBuilder {
+  fault: number = FAULT.NONE;
+  isHead = false;
+  isConnect = false;
+  /** `:protocol` of an extended CONNECT (RFC 8441), lower case; "" if there is none. */
+  protocol = "";
+  /** -1: there is none. */
+  contentLength = -1;
+  expectContinue = false;
+  readonly #arena: HeadArena;
+  readonly #limits: HeadLimits;
+  #kind: Kind = KIND.REQUEST;
+  #headers: HeaderMap = new RequestHeaders();
+  /** Where the head begins in the arena; all other places count from here. */
+  #start = 0;
+  /** Where the lines begin, or -1 while only pseudo fields have come. */
+  #linesAt = -1;
+  /** By PSEUDO: where the value lies; end below 0: it has not come. */
+  readonly #pseudoAt = new Int32Array(8);
+  readonly #pseudoEnd = new Int32Array(8);
+  #size = 0;
+  #cookies = 0;
+  #hosts = 0;
+  #underscores = false;
+
+  constructor(arena: HeadArena, limits: HeadLimits) {
+    this.#arena = arena;
+    this.#limits = limits;
+  }
+
+  get memory(): Uint8Array {
+    return this.#arena.memory;
+  }
+
+  begin(kind: Kind, headers: HeaderMap): void {
+    this.#arena.begin();
+    headers.reset();
+    this.fault = FAULT.NONE;
+    this.isHead = this.isConnect = this.expectContinue = false;
+    this.protocol = "";
+    this.contentLength = -1;
+    this.#kind = kind;
+    this.#headers = headers;
+    this.#start = this.#arena.at;
+    this.#linesAt = kind === KIND.TRAILERS ? 0 : -1;
+    this.#pseudoEnd.fill(-1);
+    this.#size = this.#cookies = this.#hosts = 0;
+    this.#underscores = false;
+  }
+
+  /** Some name has an underscore. */
+  get hasUnderscores(): boolean {
+    return this.#underscores;
+  }
+
+  // ---- for the decoder: a line is opened, written at the place that was answered, and added
+
+  /** Room for a line of at most `size` bytes whose name is known. */
+  open(meta: number, size: number): number {
+    if (this.#linesAt < 0 && (meta & META.PSEUDO) === 0) this.#openLines();
+    this.#grow(size);
+    return this.#arena.at;
+  }
+
+  /** The same while nobody knows the name: there is place before it for what a regular one makes necessary. */
+  openUnknown(size: number): number {
+    const gap = this.#linesAt < 0 ? this.#frontSize() : 0;
+    this.#grow(size + gap);
+    return this.#arena.at + gap;
+  }
+
+  /** The name that was written at `to` is now known. */
+  openKnown(meta: number, to: number): void {
+    if (this.#linesAt < 0 && (meta & META.PSEUDO) === 0) this.#openLines();
+    this.#arena.at = to;
+  }
+
+  add(at: number, nameSize: number, valueSize: number, hash: number, meta: number): void {
+    this.#size += nameSize + valueSize;
+    if (this.#size > this.#limits.maxHeadBytes) {
+      // Read on for the table's sake alone: each line is written over the one before.
+      this.fault = FAULT.TOO_LARGE;
+      return;
+    }
+    if ((meta & (META.MALFORMED_NAME | META.MALFORMED_VALUE)) !== 0) {
+      this.#refuse();
+      return;
+    }
+    const nameAt = at - this.#start;
+    const valueAt = nameAt + nameSize + 2;
+    if ((meta & META.PSEUDO) !== 0) {
+      this.#addPseudo((meta & META.PSEUDO) >> META.PSEUDO_SHIFT, valueAt, valueAt + valueSize);
+      this.#arena.at = at + nameSize + valueSize + 4;
+      return;
+    }
+    const headers = this.#headers;
+    if (headers.count === this.#limits.maxHeaders) {
+      if (this.fault === FAULT.NONE) this.fault = FAULT.TOO_MANY;
+      return;
+    }
+    const id = meta & META.KNOWN;
+    if (id !== 0 && id <= LAST_ID && !this.#addKnown(id, at + nameSize + 2, valueSize)) return;
+    if (id === 0) this.#addUnknown(at, nameSize, hash);
+    const from = this.#linesAt;
+    headers.addSpan(
+      nameAt - from,
+      nameAt - from + nameSize,
+      valueAt - from,
+      valueAt - from + valueSize,
+      hash,
+      id,
+    );
+    this.#arena.at = at + nameSize + valueSize + 4;
+  }
+
+  #refuse(): void {
+    if (this.fault === FAULT.NONE) this.fault = FAULT.MALFORMED;
+  }
+
+  #grow(size: number): void {
+    this.#start = this.#arena.grow(this.#start, size + 64);
+  }
+
+  #addPseudo(id: number, at: number, end: number): void {
+    const allowed =
+      this.#kind === KIND.REQUEST
+        ? id !== PSEUDO.STATUS && id !== PSEUDO.UNKNOWN
+        : this.#kind === KIND.RESPONSE && id === PSEUDO.STATUS;
+    // RFC 9113 §8.3: before all regular fields, each once.
+    if (!allowed || this.#linesAt >= 0 || this.#pseudoEnd[id]! >= 0) {
+      this.#refuse();
+      return;
+    }
+    this.#pseudoAt[id] = at;
+    this.#pseudoEnd[id] = end;
+  }
+
+  /** A field with rules of its own. False: it goes no further. */
+  #addKnown(id: number, at: number, size: number): boolean {
+    const { memory } = this.#arena;
+    switch (id) {
+      case ID.HOST:
+        // RFC 9113 §8.3.1: `:authority` takes its place.
+        if (this.#kind !== KIND.REQUEST) return this.#kind === KIND.RESPONSE;
+        if (this.#pseudoEnd[PSEUDO.AUTHORITY]! >= 0) return false;
+        if (++this.#hosts > 1 || !isAuthority(memory, at, at + size)) this.#refuse();
+        return true;
+      case ID.CONTENT_LENGTH: {
+        if (this.#kind === KIND.TRAILERS) return false;
+        const length = parseLength(memory, at, at + size);
+        if (length < 0 || (this.contentLength >= 0 && this.contentLength !== length)) {
+          this.#refuse();
+          return false;
+        }
+        const again = this.contentLength >= 0;
+        this.contentLength = length;
+        return !again;
+      }
+      case ID.TE:
+        // RFC 9113 §8.2.2: nothing but `trailers`.
+        if (this.#kind === KIND.TRAILERS) return false;
+        if (latin1Decode(memory, at, at + size).toLowerCase() !== "trailers") this.#refuse();
+        return true;
+      case ID.EXPECT:
+        if (size === 12 && latin1Decode(memory, at, at + size).toLowerCase() === "100-continue")
+          this.expectContinue = true;
+        return true;
+      case ID.TRAILER:
+        return true;
+      default:
+        // RFC 9113 §8.2.2: fields of an HTTP/1 connection make a message malformed.
+        this.#refuse();
+        return false;
+    }
+  }
+
+  #addUnknown(at: number, nameSize: number, hash: number): void {
+    if (hash === COOKIE.hash && nameSize === 6) this.#cookies++;
+    const { memory } = this.#arena;
+    for (let k = at; k < at + nameSize; k++) {
+      if (memory[k] === 95) {
+        this.#underscores = true;
+        return;
+      }
+    }
+  }
+
+  // ---- the front of a request
+
+  #sizeOf(id: number): number {
+    const end = this.#pseudoEnd[id]!;
+    return end < 0 ? 0 : end - this.#pseudoAt[id]!;
+  }
+
+  #frontSize(): number {
+    if (this.#kind !== KIND.REQUEST) return 0;
+    return (
+      64 +
+      this.#sizeOf(PSEUDO.METHOD) +
+      this.#sizeOf(PSEUDO.PATH) +
+      this.#sizeOf(PSEUDO.AUTHORITY) +
+      this.#sizeOf(PSEUDO.PROTOCOL)
+    );
+  }
+
+  /** All pseudo fields are there: the lines begin. */
+  #openLines(): void {
+    const arena = this.#arena;
+    if (this.#kind === KIND.REQUEST) this.#grow(this.#frontSize());
+    this.#linesAt = arena.at - this.#start;
+    if (this.#kind === KIND.REQUEST) this.#writeFront(this.#headers as RequestHeaders);
+  }
+
+  #writeFront(headers: RequestHeaders): void {
+    const start = this.#linesAt;
+    const upgrade = this.#pseudoEnd[PSEUDO.PROTOCOL]! >= 0;
+    if (upgrade) this.#put(GET);
+    else this.#putPseudo(PSEUDO.METHOD);
+    headers.methodEnd = this.#here - start;
+    this.memory[this.#arena.at++] = 32;
+    headers.pathAt = this.#here - start;
+    this.#putPseudo(PSEUDO.PATH);
+    headers.pathEnd = this.#here - start;
+    this.#put(VERSION_LINE);
+    if (this.#pseudoEnd[PSEUDO.AUTHORITY]! >= 0)
+      this.#putLine(HOST_LINE, PSEUDO.AUTHORITY, HOST_HASH, ID.HOST);
+    if (upgrade) this.#putLine(UPGRADE_LINE, PSEUDO.PROTOCOL, UPGRADE_HASH, ID.UPGRADE);
+  }
+
+  get #here(): number {
+    return this.#arena.at - this.#start;
+  }
+
+  #put(bytes: Uint8Array): void {
+    const { memory } = this.#arena;
+    let { at } = this.#arena;
+    for (let k = 0; k < bytes.length; k++) memory[at++] = bytes[k]!;
+    this.#arena.at = at;
+  }
+
+  #putPseudo(id: number): void {
+    const { memory } = this.#arena;
+    let { at } = this.#arena;
+    const end = this.#start + this.#pseudoEnd[id]!;
+    for (let k = this.#start + this.#pseudoAt[id]!; k < end; k++) memory[at++] = memory[k]!;
+    this.#arena.at = at;
+  }
+
+  #putLine(name: Uint8Array, pseudo: number, hash: number, id: number): void {
+    const nameAt = this.#here - this.#linesAt;
+    this.#put(name);
+    const valueAt = this.#here - this.#linesAt;
+    this.#putPseudo(pseudo);
+    const valueEnd = this.#here - this.#linesAt;
+    this.#put(CRLF);
+    this.#headers.addSpan(nameAt, valueAt - 2, valueAt, valueEnd, hash, id);
+  }
+
+  // ---- the end
+
+  /** The block is complete. Answers `fault`. */
+  finish(): number {
+    if (this.#linesAt < 0) this.#openLines();
+    if (this.fault === FAULT.NONE && this.#kind === KIND.REQUEST) this.#checkRequest();
+    if (this.fault === FAULT.NONE && this.#kind === KIND.RESPONSE) this.#checkResponse();
+    if (this.fault !== FAULT.NONE) return this.fault;
+    const headers = this.#headers;
+    headers.memory = this.memory;
+    headers.base = this.#start + this.#linesAt;
+    if (this.#cookies > 1) this.#joinCookies();
+    headers.memory = this.memory;
+    headers.base = this.#start + this.#linesAt;
+    headers.blockEnd = this.#here - this.#linesAt;
+    return FAULT.NONE;
+  }
+
+  /** RFC 9113 §8.3.1 and §8.5, RFC 8441 §4. */
+  #checkRequest(): void {
+    const end = this.#pseudoEnd;
+    const { memory } = this.#arena;
+    const methodAt = this.#start + this.#pseudoAt[PSEUDO.METHOD]!;
+    const methodEnd = this.#start + end[PSEUDO.METHOD]!;
+    if (end[PSEUDO.METHOD]! < 0 || !isToken(memory, methodAt, methodEnd)) {
+      this.#refuse();
+      return;
+    }
+    const size = methodEnd - methodAt;
+    this.isHead = size === 4 && latin1Decode(memory, methodAt, methodEnd) === "HEAD";
+    const isConnect = size === 7 && latin1Decode(memory, methodAt, methodEnd) === "CONNECT";
+    const hasAuthority = end[PSEUDO.AUTHORITY]! >= 0;
+    if (hasAuthority) {
+      const at = this.#start + this.#pseudoAt[PSEUDO.AUTHORITY]!;
+      if (!isAuthority(memory, at, this.#start + end[PSEUDO.AUTHORITY]!)) this.#refuse();
+    }
+    if (end[PSEUDO.PROTOCOL]! >= 0) {
+      const at = this.#start + this.#pseudoAt[PSEUDO.PROTOCOL]!;
+      this.protocol = latin1Decode(memory, at, this.#start + end[PSEUDO.PROTOCOL]!).toLowerCase();
+      if (!isConnect || !hasAuthority || this.protocol === "") this.#refuse();
+    } else if (isConnect) {
+      this.isConnect = true;
+      if (!hasAuthority || end[PSEUDO.PATH]! >= 0 || end[PSEUDO.SCHEME]! >= 0) this.#refuse();
+      return;
+    }
+    if (end[PSEUDO.SCHEME]! < 0 || this.#sizeOf(PSEUDO.PATH) === 0) {
+      this.#refuse();
+      return;
+    }
+    if (!this.#isPath()) this.#refuse();
+    const schemeAt = this.#start + this.#pseudoAt[PSEUDO.SCHEME]!;
+    const isHttps = end[PSEUDO.SCHEME]! - this.#pseudoAt[PSEUDO.SCHEME]! === 5;
+    if (isHttps && memory[schemeAt + 4] === 115) (this.#headers as RequestHeaders).scheme = "https";
+  }
+
+  /** No space and no control character: it becomes part of a line. */
+  #isPath(): boolean {
+    const { memory } = this.#arena;
+    const at = this.#start + this.#pseudoAt[PSEUDO.PATH]!;
+    const end = this.#start + this.#pseudoEnd[PSEUDO.PATH]!;
+    for (let k = at; k < end; k++) if (memory[k]! <= 32 || memory[k] === 127) return false;
+    return true;
+  }
+
+  /** RFC 9113 §8.3.2. */
+  #checkResponse(): void {
+    const at = this.#start + this.#pseudoAt[PSEUDO.STATUS]!;
+    const { memory } = this.#arena;
+    let status = 0;
+    if (this.#sizeOf(PSEUDO.STATUS) === 3) {
+      for (let k = at; k < at + 3; k++) {
+        const digit = memory[k]! - 48;
+        if (digit < 0 || digit > 9) status = -1000;
+        status = status * 10 + digit;
+      }
+    }
+    if (status < 100 || status === 101) this.#refuse();
+    else (this.#headers as ResponseHeaders).status = status;
+  }
+
+  /** RFC 9113 §8.2.3: crumbs become one line where HTTP/1 may read them. */
+  #joinCookies(): void {
+    const headers = this.#headers;
+    let size = COOKIE_LINE.length + 2;
+    for (let k = headers.find(COOKIE); k >= 0; k = headers.find(COOKIE, k + 1))
+      size += headers.spans[k * SPAN + 3]! - headers.spans[k * SPAN + 2]! + 2;
+    this.#grow(size);
+    const { memory } = this.#arena;
+    headers.memory = memory;
+    headers.base = this.#start + this.#linesAt;
+    const { base } = headers;
+    const nameAt = this.#here - this.#linesAt;
+    this.#put(COOKIE_LINE);
+    const valueAt = nameAt + COOKIE_LINE.length;
+    for (let k = headers.find(COOKIE); k >= 0; k = headers.find(COOKIE, k + 1)) {
+      if (this.#here - this.#linesAt > valueAt) this.#put(CRUMB);
+      let { at } = this.#arena;
+      const end = base + headers.spans[k * SPAN + 3]!;
+      for (let q = base + headers.spans[k * SPAN + 2]!; q < end; q++) memory[at++] = memory[q]!;
+      this.#arena.at = at;
+      headers.removeAt(k);
+    }
+    const valueEnd = this.#here - this.#linesAt;
+    this.#put(CRLF);
+    headers.addSpan(nameAt, valueAt - 2, valueAt, valueEnd, COOKIE.hash, 0);
+  }
+}
+
+const CRLF = latin1Encode("\r\n");
+const CRUMB = latin1Encode("; ");
+
+function isToken(memory: Uint8Array, at: number, end: number): boolean {
+  for (let k = at; k < end; k++) if (tokenByte[memory[k]!] === 0) return false;
+  return end > at;
+}
+
+function isAuthority(memory: Uint8Array, at: number, end: number): boolean {
+  for (let k = at; k < end; k++) if (authorityByte[memory[k]!] === 0) return false;
+  return true;
+}
+
+/** Digits alone (RFC 9110 §8.6), within what a double counts exactly; else -1. */
+function parseLength(memory: Uint8Array, at: number, end: number): number {
+  if (at === end || end - at > 15) return -1;
+  let length = 0;
+  for (let k = at; k < end; k++) {
+    const digit = memory[k]! - 48;
+    if (digit < 0 || digit > 9) return -1;
+    length = length * 10 + digit;
+  }
+  return length;
+}
+
+/** Takes fields whose names have an underscore away; answers how many. */
+export function dropUnderscores(headers: HeaderMap): number {
+  let dropped = 0;
+  for (let k = 0; k < headers.count; k++) {
+    const { memory, base, spans } = headers;
+    if ((spans[k * SPAN + 5]! & FLAG.REMOVED) !== 0) continue;
+    const end = base + spans[k * SPAN + 1]!;
+    let q = base + spans[k * SPAN]!;
+    while (q < end && memory[q] !== 95) q++;
+    if (q === end) continue;
+    headers.removeAt(k);
+    dropped++;
+  }
+  return dropped;
+}

@@ -1,0 +1,381 @@
+// Hot path: every header block that leaves.
+import {
+  FLAG,
+  type HeaderMap,
+  headerName,
+  latin1Encode,
+  type RequestHeaders,
+  SPAN,
+} from "@tsproxy/sdk";
+import { DynamicTable, ENTRY_EXTRA } from "./dynamic-table.ts";
+import type { FrameWriter } from "./frame-writer.ts";
+import { ID } from "./head-builder.ts";
+import { huffmanEncode, huffmanSize } from "./huffman.ts";
+import {
+  STATIC_COUNT,
+  STATIC_FIELDS,
+  staticAt,
+  staticBytes,
+  staticIndex,
+  staticNameSize,
+} from "./static-table.ts";
+
+/** The table that we keep for a peer who would take a larger one. */
+export const MAX_TABLE_SIZE = 4096;
+const SLOTS = 256;
+
+/** Bits of known names that no HTTP/2 message carries (RFC 9113 §8.2.2), and `host`, which goes as `:authority`. */
+export const SKIPPED =
+  (1 << ID.HOST) |
+  (1 << ID.CONNECTION) |
+  (1 << ID.TRANSFER_ENCODING) |
+  (1 << ID.KEEP_ALIVE) |
+  (1 << ID.PROXY_CONNECTION) |
+  (1 << ID.UPGRADE);
+const HOST_BIT = 1 << ID.HOST;
+
+/** RFC 7541 §7.1.3: values that a peer could guess by trying are never indexed, on any hop. */
+const SECRET = new Set([headerName("authorization").hash, headerName("proxy-authorization").hash]);
+const COOKIE_HASH = headerName("cookie").hash;
+const SHORT_COOKIE = 20;
+
+const STATUS_INDEX: ReadonlyMap<number, number> = new Map(
+  STATIC_FIELDS.flatMap(([name, value], k) =>
+    name === ":status" ? [[Number(value), k + 1] as const] : [],
+  ),
+);
+const NAME = { AUTHORITY: 1, METHOD: 2, PATH: 4, SCHEME: 6, STATUS: 8 } as const;
+const PROTOCOL = latin1Encode(":protocol");
+
+/**
+ * RFC 7541: header blocks of one direction of a connection, in order. A field goes into the dynamic table when it is met a second
+ * time: what differs from message to message would only push out what does not.
+ */
+export class HpackEncoder {
+  readonly #out: FrameWriter;
+  readonly #table = new DynamicTable(MAX_TABLE_SIZE);
+  /** By a hash of name and value: the number of the entry that had it last. */
+  #entries: Int32Array | undefined = undefined;
+  /** The same by name alone. */
+  #names!: Int32Array;
+  /** Hashes of fields that were met once. */
+  #met!: Int32Array;
+  #max = MAX_TABLE_SIZE;
+  /** Changes of the table's size that the next block has to announce: the least and the last; -1: none. */
+  #leastSize = -1;
+  #scratch: Uint8Array = new Uint8Array(256);
+
+  constructor(out: FrameWriter) {
+    this.#out = out;
+  }
+
+  /** The peer's SETTINGS_HEADER_TABLE_SIZE. */
+  setLimit(limit: number): void {
+    const max = Math.min(limit, MAX_TABLE_SIZE);
+    if (max === this.#max) return;
+    this.#leastSize = this.#leastSize < 0 ? max : Math.min(this.#leastSize, max);
+    this.#max = max;
+  }
+
+  /** Before the first field of a block. */
+  begin(): void {
+    if (this.#entries === undefined) {
+      this.#entries = new Int32Array(SLOTS).fill(-1);
+      this.#names = new Int32Array(SLOTS).fill(-1);
+      this.#met = new Int32Array(SLOTS);
+    }
+    if (this.#leastSize < 0) return;
+    const out = this.#out;
+    out.ensure(16);
+    if (this.#leastSize < this.#max) this.#integer(0x20, 0x1f, this.#leastSize);
+    this.#integer(0x20, 0x1f, this.#max);
+    this.#table.resize(this.#leastSize);
+    this.#table.resize(this.#max);
+    this.#leastSize = -1;
+  }
+
+  status(status: number): void {
+    const index = STATUS_INDEX.get(status);
+    if (index !== undefined) {
+      this.#out.ensure(1);
+      this.#out.memory[this.#out.at++] = 0x80 | index;
+      return;
+    }
+    const size = this.#text(String(status));
+    this.#pseudo(NAME.STATUS, this.#scratch, 0, size);
+  }
+
+  /** `upgrade`: an extended CONNECT for that protocol (RFC 8441), or "". `isConnect`: neither scheme nor path (RFC 9113 §8.5). */
+  requestLine(headers: RequestHeaders, isConnect: boolean, upgrade: string): void {
+    if (upgrade !== "") this.#method("CONNECT");
+    else this.#method(headers.methodEdited ? headers.method : headers);
+    if (!isConnect) {
+      this.#out.ensure(1);
+      this.#out.memory[this.#out.at++] = 0x80 | (headers.scheme === "https" ? 7 : NAME.SCHEME);
+      this.#path(headers);
+    }
+    this.#authority(headers);
+    if (upgrade !== "") {
+      const size = this.#text(upgrade);
+      this.#field(0, 0, PROTOCOL, 0, PROTOCOL.length, this.#scratch, 0, size);
+    }
+  }
+
+  #method(method: string | RequestHeaders): void {
+    const out = this.#out;
+    out.ensure(1);
+    let memory = this.#scratch;
+    let at = 0;
+    let end = 0;
+    if (typeof method === "string") {
+      end = this.#text(method);
+      memory = this.#scratch;
+    } else {
+      memory = method.memory;
+      at = method.base + method.methodAt;
+      end = method.base + method.methodEnd;
+    }
+    const first = memory[at];
+    if (end - at === 3 && first === 71 && memory[at + 2] === 84) out.memory[out.at++] = 0x82;
+    else if (end - at === 4 && first === 80 && memory[at + 1] === 79 && memory[at + 3] === 84)
+      out.memory[out.at++] = 0x83;
+    else this.#pseudo(NAME.METHOD, memory, at, end);
+  }
+
+  #path(headers: RequestHeaders): void {
+    let { memory } = headers;
+    let at = headers.base + headers.pathAt;
+    let end = headers.base + headers.pathEnd;
+    if (headers.pathEdited) {
+      at = 0;
+      end = this.#text(headers.path);
+      memory = this.#scratch;
+    }
+    if (end - at === 1 && memory[at] === 47) {
+      this.#out.ensure(1);
+      this.#out.memory[this.#out.at++] = 0x84;
+    } else this.#pseudo(NAME.PATH, memory, at, end);
+  }
+
+  #authority(headers: RequestHeaders): void {
+    const { spans, base } = headers;
+    for (let i = 0; (headers.present & HOST_BIT) !== 0 && i < headers.count * SPAN; i += SPAN) {
+      if ((spans[i + 5]! & (FLAG.KNOWN | FLAG.REMOVED)) !== ID.HOST) continue;
+      this.#putAuthority(headers.memory, base + spans[i + 2]!, base + spans[i + 3]!);
+      return;
+    }
+    const authority = headers.authority;
+    if (authority === undefined || authority === "") return;
+    const size = this.#text(authority);
+    this.#putAuthority(this.#scratch, 0, size);
+  }
+
+  #putAuthority(memory: Uint8Array, at: number, end: number): void {
+    this.#pseudo(NAME.AUTHORITY, memory, at, end);
+  }
+
+  /** All regular fields of a head. `skip`: bits of known names that are left out. */
+  fields(headers: HeaderMap, skip: number): void {
+    const { spans, memory, base, added, lines } = headers;
+    const last = headers.count * SPAN;
+    for (let i = 0; i < last; i += SPAN) {
+      const flags = spans[i + 5]!;
+      if ((flags & FLAG.REMOVED) !== 0 || ((skip >>> (flags & FLAG.KNOWN)) & 1) !== 0) continue;
+      this.#regular(
+        spans[i + 4]!,
+        memory,
+        base + spans[i]!,
+        base + spans[i + 1]!,
+        memory,
+        base + spans[i + 2]!,
+        base + spans[i + 3]!,
+      );
+    }
+    for (let k = 0; k < added.length; k += 2) {
+      const name = headerName(added[k]!);
+      if (((skip >>> name.known) & 1) !== 0) continue;
+      const size = this.#text(added[k + 1]!);
+      this.#regular(name.hash, name.bytes, 0, name.bytes.length, this.#scratch, 0, size);
+    }
+    for (let k = 0; k < lines.length; k++) {
+      const { name, bytes } = lines[k]!;
+      if (((skip >>> name.known) & 1) !== 0) continue;
+      const size = name.bytes.length;
+      this.#regular(name.hash, bytes, 0, size, bytes, size + 2, bytes.length - 2);
+    }
+  }
+
+  /** One more field. `name` in lower case. */
+  line(name: string, value: string): void {
+    const { hash, bytes } = headerName(name);
+    const size = this.#text(value);
+    this.#regular(hash, bytes, 0, bytes.length, this.#scratch, 0, size);
+  }
+
+  /** A string's bytes at the front of `#scratch`; their number. */
+  #text(text: string): number {
+    if (text.length > this.#scratch.length) this.#scratch = new Uint8Array(text.length * 2);
+    const to = this.#scratch;
+    for (let k = 0; k < text.length; k++) to[k] = text.charCodeAt(k);
+    return text.length;
+  }
+
+  #pseudo(known: number, memory: Uint8Array, at: number, end: number): void {
+    const nameAt = staticAt[known]!;
+    // Any number does for a hash, for names are compared.
+    this.#field(
+      known,
+      known,
+      staticBytes,
+      nameAt,
+      nameAt + staticNameSize[known]!,
+      memory,
+      at,
+      end,
+    );
+  }
+
+  #regular(
+    hash: number,
+    names: Uint8Array,
+    nameAt: number,
+    nameEnd: number,
+    memory: Uint8Array,
+    at: number,
+    end: number,
+  ): void {
+    let known = staticIndex.get(hash) ?? 0;
+    if (known !== 0 && !isStaticName(known, names, nameAt, nameEnd)) known = 0;
+    this.#field(hash, known, names, nameAt, nameEnd, memory, at, end);
+  }
+
+  /** `known`: the static table's index of the name, or 0. */
+  #field(
+    nameHash: number,
+    known: number,
+    nameMemory: Uint8Array,
+    nameAt: number,
+    nameEnd: number,
+    memory: Uint8Array,
+    at: number,
+    end: number,
+  ): void {
+    const size = end - at;
+    const out = this.#out;
+    out.ensure(size + nameEnd - nameAt + 24);
+    const key = fieldHash(nameHash, memory, at, end);
+    const slot = (key ^ (key >>> 8)) & (SLOTS - 1);
+    const table = this.#table;
+    const entry = this.#entries![slot]!;
+    if (entry >= table.first) {
+      const i = entry & table.mask;
+      const isSame =
+        table.meta[i] === key &&
+        this.#hasName(i, nameMemory, nameAt, nameEnd) &&
+        this.#hasValue(i, memory, at, size);
+      if (isSame) {
+        this.#integer(0x80, 0x7f, STATIC_COUNT + table.next - entry);
+        return;
+      }
+    }
+    let index = known;
+    if (index === 0) {
+      const named = this.#names[nameSlot(nameHash)]!;
+      if (named >= table.first && this.#hasName(named & table.mask, nameMemory, nameAt, nameEnd))
+        index = STATIC_COUNT + table.next - named;
+    }
+    const isSecret = SECRET.has(nameHash) || (nameHash === COOKIE_HASH && size < SHORT_COOKIE);
+    let adds = false;
+    if (isSecret) this.#integer(0x10, 0x0f, index);
+    else if (this.#met[slot] === key && size + ENTRY_EXTRA + nameEnd - nameAt < this.#max >> 1) {
+      adds = true;
+      this.#integer(0x40, 0x3f, index);
+    } else {
+      this.#met[slot] = key;
+      this.#integer(0, 0x0f, index);
+    }
+    if (index === 0) this.#string(nameMemory, nameAt, nameEnd);
+    this.#string(memory, at, end);
+    if (adds) this.#add(key, slot, nameHash, nameMemory, nameAt, nameEnd, memory, at, end);
+  }
+
+  #add(
+    key: number,
+    slot: number,
+    nameHash: number,
+    nameMemory: Uint8Array,
+    nameAt: number,
+    nameEnd: number,
+    memory: Uint8Array,
+    at: number,
+    end: number,
+  ): void {
+    const nameSize = nameEnd - nameAt;
+    const line = new Uint8Array(nameSize + end - at + 4);
+    line.set(nameMemory.subarray(nameAt, nameEnd));
+    line.set(memory.subarray(at, end), nameSize + 2);
+    this.#table.add(line, 0, nameSize, end - at, nameHash, key);
+    this.#entries![slot] = this.#table.next - 1;
+    this.#names[nameSlot(nameHash)] = this.#table.next - 1;
+  }
+
+  #hasValue(i: number, memory: Uint8Array, at: number, size: number): boolean {
+    const table = this.#table;
+    if (table.valueSize[i] !== size) return false;
+    const valueAt = table.at[i]! + table.nameSize[i]! + 2;
+    const { bytes } = table;
+    for (let k = 0; k < size; k++) if (bytes[valueAt + k] !== memory[at + k]) return false;
+    return true;
+  }
+
+  /** Hashes of names may collide. */
+  #hasName(i: number, memory: Uint8Array, at: number, end: number): boolean {
+    const table = this.#table;
+    if (table.nameSize[i] !== end - at) return false;
+    const nameAt = table.at[i]!;
+    for (let k = 0; k < end - at; k++) if (table.bytes[nameAt + k] !== memory[at + k]) return false;
+    return true;
+  }
+
+  #integer(first: number, mask: number, value: number): void {
+    const out = this.#out;
+    const { memory } = out;
+    if (value < mask) {
+      memory[out.at++] = first | value;
+      return;
+    }
+    memory[out.at++] = first | mask;
+    let rest = value - mask;
+    for (; rest >= 128; rest >>>= 7) memory[out.at++] = (rest & 127) | 128;
+    memory[out.at++] = rest;
+  }
+
+  #string(memory: Uint8Array, at: number, end: number): void {
+    const out = this.#out;
+    const size = end - at;
+    const coded = huffmanSize(memory, at, end);
+    if (coded < size) {
+      this.#integer(0x80, 0x7f, coded);
+      out.at = huffmanEncode(memory, at, end, out.memory, out.at);
+    } else {
+      this.#integer(0, 0x7f, size);
+      out.bytes(memory, at, end);
+    }
+  }
+}
+
+function isStaticName(index: number, memory: Uint8Array, at: number, end: number): boolean {
+  if (staticNameSize[index] !== end - at) return false;
+  const nameAt = staticAt[index]! - at;
+  for (let k = at; k < end; k++) if (staticBytes[nameAt + k] !== memory[k]) return false;
+  return true;
+}
+
+const nameSlot = (hash: number): number => (hash ^ (hash >>> 9)) & (SLOTS - 1);
+
+/** Of the name, the length, and up to sixteen bytes of the value: the last ones, which tell most values apart. */
+function fieldHash(nameHash: number, memory: Uint8Array, at: number, end: number): number {
+  let hash = (Math.imul(nameHash, 31) + end - at) | 0;
+  for (let k = Math.max(at, end - 16); k < end; k++) hash = ((hash << 5) - hash + memory[k]!) | 0;
+  return hash;
+}

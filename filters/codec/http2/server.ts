@@ -1,0 +1,292 @@
+// Hot path: every request of every HTTP/2 client passes here.
+import {
+  type Chunk,
+  type CloseEvent,
+  type CodecOptions,
+  type Connection,
+  type HeaderMap,
+  headerName,
+  http2Options,
+  type RequestDecoder,
+  type RequestInfo,
+  type ResponseEncoder,
+  type ResponseHeaders,
+  type ServerCodec,
+  type ServerEvents,
+} from "@tsproxy/sdk";
+import { CODE, LAST_STREAM_ID } from "./frame.ts";
+import { dropUnderscores, FAULT, ID, KIND, type Kind } from "./head-builder.ts";
+import { SKIPPED } from "./hpack-encoder.ts";
+import { Session, type SessionParts, type Side } from "./session.ts";
+import type { Http2Stats } from "./stats.ts";
+import { Stream } from "./stream.ts";
+import { trailersMap } from "./trailers.ts";
+
+const LENGTH_BIT = 1 << ID.CONTENT_LENGTH;
+const CONTENT_LENGTH = headerName("content-length");
+
+export class Http2Server implements ServerCodec, Side {
+  readonly isServer = true;
+  readonly session: Session;
+  readonly #events: ServerEvents;
+  readonly #options: CodecOptions;
+  readonly #info: RequestInfo = {
+    protocol: "HTTP/2",
+    isHead: false,
+    isConnect: false,
+    upgrade: "",
+    contentLength: -1,
+    expectContinue: false,
+  };
+  #draining = false;
+  #finished = false;
+  #clientLeaves = false;
+
+  constructor(
+    connection: Connection,
+    events: ServerEvents,
+    options: CodecOptions,
+    stats: Http2Stats,
+    parts: SessionParts,
+  ) {
+    this.#events = events;
+    this.#options = options;
+    this.session = new Session(
+      connection,
+      options,
+      options.http2 ?? http2Options(),
+      stats,
+      parts,
+      this,
+    );
+  }
+
+  get active(): boolean {
+    return this.session.streams.size > 0;
+  }
+
+  onData(chunk: Chunk): void {
+    this.session.onData(chunk);
+  }
+
+  onAgain(): void {
+    this.session.onAgain();
+  }
+
+  /** RFC 9113 has no half-closed connections: whoever sends FIN hears no answer. */
+  onEof(): void {
+    const { session } = this;
+    if (session.dead) return;
+    session.onClosed();
+    this.#events.onIdleEnd();
+  }
+
+  onBlocked(blocked: boolean): void {
+    this.session.onBlocked(blocked);
+  }
+
+  onClosed(_event: CloseEvent): void {
+    this.session.onClosed();
+  }
+
+  /** The first of two steps (RFC 9113 §6.8): the client learns that it should go elsewhere, and what is on its way is served. */
+  drain(): void {
+    if (this.#draining) return;
+    this.#draining = true;
+    this.session.sendGoAway(LAST_STREAM_ID, CODE.NO_ERROR);
+  }
+
+  finish(): void {
+    const { session } = this;
+    this.#draining = true;
+    if (!this.#finished) session.sendGoAway(session.lastId, CODE.NO_ERROR);
+    this.#finished = true;
+    if (!session.dead) session.flush();
+  }
+
+  // ---- from the session
+
+  openStream(id: number, _endStream: boolean): Stream | undefined {
+    const { session } = this;
+    if (id > session.goAwayId) return undefined;
+    if (session.streams.size >= session.options.maxConcurrentStreams) {
+      session.refuse(id);
+      return undefined;
+    }
+    const stream = new ServerStream(session, id);
+    session.register(stream);
+    stream.decoder = this.#events.onStream(stream);
+    return stream;
+  }
+
+  headersOf(stream: Stream): { readonly kind: Kind; readonly headers: HeaderMap } {
+    if (stream.headReceived) return trailersMap();
+    return { kind: KIND.REQUEST, headers: (stream as ServerStream).decoder.headers };
+  }
+
+  onHead(
+    stream: ServerStream,
+    kind: Kind,
+    headers: HeaderMap,
+    fault: number,
+    endStream: boolean,
+  ): void {
+    const { session } = this;
+    if (fault !== FAULT.NONE) {
+      this.#onFault(stream, fault);
+      return;
+    }
+    if (kind !== KIND.REQUEST) return;
+    const { builder } = session;
+    stream.headReceived = true;
+    if (builder.hasUnderscores && !this.#takesUnderscores(stream, headers)) return;
+    const { protocol, contentLength } = builder;
+    if (protocol !== "" && !session.options.allowConnect) {
+      session.onMalformed(stream);
+      return;
+    }
+    if (contentLength > 0 && endStream) {
+      session.onMalformed(stream);
+      return;
+    }
+    if (!builder.isConnect) stream.contentLeft = contentLength;
+    stream.isHead = builder.isHead;
+    stream.upgrade = protocol;
+    const info = this.#info;
+    info.isHead = builder.isHead;
+    info.isConnect = builder.isConnect;
+    info.upgrade = protocol;
+    info.contentLength = contentLength;
+    info.expectContinue = builder.expectContinue;
+    if (endStream) stream.deliveredEnd = true;
+    stream.decoder.onRequestHeaders(info, endStream);
+    if (endStream) session.settle(stream);
+  }
+
+  #onFault(stream: Stream, fault: number): void {
+    const { session } = this;
+    if (fault === FAULT.MALFORMED) session.onMalformed(stream);
+    else session.resetStream(stream, CODE.INTERNAL_ERROR);
+  }
+
+  #takesUnderscores(stream: Stream, headers: HeaderMap): boolean {
+    const { session } = this;
+    switch (this.#options.headersWithUnderscores) {
+      case "ALLOW":
+        return true;
+      case "DROP_HEADER":
+        session.stats.droppedHeaders.add(dropUnderscores(headers));
+        return true;
+      case "REJECT_REQUEST":
+        session.stats.rejectedRequests.inc();
+        session.onMalformed(stream);
+        return false;
+    }
+  }
+
+  onStreamClosed(_stream: Stream): void {
+    const isLast = this.session.streams.size === 0;
+    if (isLast && (this.#finished || this.#clientLeaves)) this.#leave();
+  }
+
+  onSettings(): void {}
+
+  onGoAway(_lastId: number, _code: number): void {
+    this.#clientLeaves = true;
+    if (!this.active) this.#leave();
+  }
+
+  #leave(): void {
+    this.#events.onIdleEnd();
+  }
+
+  onFailed(details: string): void {
+    if (this.#events.onConnectionError === undefined) this.#events.onIdleEnd();
+    else this.#events.onConnectionError(details);
+  }
+}
+
+/** One exchange: the side of it that answers. */
+class ServerStream extends Stream implements ResponseEncoder {
+  decoder!: RequestDecoder;
+  isHead = false;
+  /** What an extended CONNECT asks for, or "". */
+  upgrade = "";
+
+  constructor(session: Session, id: number) {
+    super(session);
+    this.id = id;
+  }
+
+  get streamId(): number {
+    return this.id;
+  }
+
+  encodeInformational(headers: ResponseHeaders): void {
+    if (this.closed || this.headSent) return;
+    if (headers.status < 100 || headers.status > 199 || headers.status === 101) return;
+    this.#writeHead(headers, headers.status, SKIPPED | LENGTH_BIT, false);
+  }
+
+  encodeHeaders(headers: ResponseHeaders, endStream: boolean): void {
+    if (this.closed || this.headSent) return;
+    this.headSent = true;
+    let { status } = headers;
+    let skip = SKIPPED;
+    // RFC 8441 §4: what 101 says in HTTP/1 is a success here.
+    if (status === 101 && this.upgrade !== "") {
+      status = 200;
+      skip |= LENGTH_BIT;
+    }
+    if (status < 200 || status > 999) status = 500;
+    if (status === 204) skip |= LENGTH_BIT;
+    else if (endStream && !this.isHead && status !== 304 && headers.has(CONTENT_LENGTH)) {
+      // RFC 9113 §8.1.1: a length that no body follows would make the answer malformed.
+      if (headers.get(CONTENT_LENGTH) !== "0") skip |= LENGTH_BIT;
+    }
+    if (endStream) this.sendEnded = true;
+    this.#writeHead(headers, status, skip, endStream);
+    if (endStream) this.session.settle(this);
+  }
+
+  #writeHead(headers: ResponseHeaders, status: number, skip: number, endStream: boolean): void {
+    const { session } = this;
+    const at = session.beginHead();
+    session.encoder.status(status);
+    session.encoder.fields(headers, skip);
+    session.endHead(this, at, endStream);
+  }
+
+  override encodeBody(memory: Uint8Array, at: number, end: number, endStream: boolean): void {
+    super.encodeBody(memory, this.isHead ? end : at, end, endStream);
+  }
+
+  reset(): void {
+    this.session.abandon(this, CODE.INTERNAL_ERROR);
+  }
+
+  /** Streams end by themselves here, and connections by GOAWAY. */
+  closeAfter(): void {}
+
+  // ---- from the client
+
+  // Once its answer is complete nobody hears of the exchange any more: its decoder may serve another by then.
+
+  protected onBody(chunk: Chunk, endStream: boolean): void {
+    if (!this.sendEnded) this.decoder.onRequestBody(chunk, endStream);
+  }
+  protected onTrailers(trailers: HeaderMap): void {
+    if (!this.sendEnded) this.decoder.onRequestTrailers(trailers);
+  }
+  protected onBlocked(blocked: boolean): void {
+    if (!this.sendEnded) this.decoder.onBlocked(blocked);
+  }
+  onLost(by: "peer" | "us" | "connection" | "goaway", code: number): void {
+    if (this.sendEnded) return;
+    if (by === "peer") this.decoder.onReset("remote");
+    else
+      this.decoder.onReset(
+        by === "us" || code !== CODE.NO_ERROR ? "protocol_error" : "connection_closed",
+      );
+  }
+}

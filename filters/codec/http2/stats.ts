@@ -1,0 +1,51 @@
+import type { Counter, Gauge, Stats } from "@tsproxy/sdk";
+
+/** Envoy's names for what this codec never has: it keeps no metadata frames and frees streams at once. */
+const ALWAYS_ZERO = ["headers_cb_no_stream", "metadata_empty_frames"];
+const ALWAYS_ZERO_GAUGES = ["deferred_stream_close"];
+
+/** `http2.` downstream, `cluster.<name>.http2.` upstream. */
+export class Http2Stats {
+  readonly droppedHeaders: Counter;
+  readonly rejectedRequests: Counter;
+  readonly goawaySent: Counter;
+  readonly headerOverflow: Counter;
+  readonly emptyFramesFlood: Counter;
+  readonly priorityFramesFlood: Counter;
+  readonly windowUpdateFramesFlood: Counter;
+  readonly keepaliveTimeout: Counter;
+  readonly outboundControlFlood: Counter;
+  readonly outboundFlood: Counter;
+  readonly rxMessagingError: Counter;
+  readonly rxReset: Counter;
+  readonly streamRefusedErrors: Counter;
+  readonly trailers: Counter;
+  readonly txFlushTimeout: Counter;
+  readonly txReset: Counter;
+  readonly streamsActive: Gauge;
+  readonly pendingSendBytes: Gauge;
+
+  constructor(stats: Stats) {
+    const counter = (name: string) => stats.counter(name);
+    this.droppedHeaders = counter("dropped_headers_with_underscores");
+    this.rejectedRequests = counter("requests_rejected_with_underscores_in_headers");
+    this.goawaySent = counter("goaway_sent");
+    this.headerOverflow = counter("header_overflow");
+    this.emptyFramesFlood = counter("inbound_empty_frames_flood");
+    this.priorityFramesFlood = counter("inbound_priority_frames_flood");
+    this.windowUpdateFramesFlood = counter("inbound_window_update_frames_flood");
+    this.keepaliveTimeout = counter("keepalive_timeout");
+    this.outboundControlFlood = counter("outbound_control_flood");
+    this.outboundFlood = counter("outbound_flood");
+    this.rxMessagingError = counter("rx_messaging_error");
+    this.rxReset = counter("rx_reset");
+    this.streamRefusedErrors = counter("stream_refused_errors");
+    this.trailers = counter("trailers");
+    this.txFlushTimeout = counter("tx_flush_timeout");
+    this.txReset = counter("tx_reset");
+    this.streamsActive = stats.gauge("streams_active");
+    this.pendingSendBytes = stats.gauge("pending_send_bytes");
+    for (const name of ALWAYS_ZERO) counter(name);
+    for (const name of ALWAYS_ZERO_GAUGES) stats.gauge(name);
+  }
+}

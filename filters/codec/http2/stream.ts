@@ -1,0 +1,237 @@
+// Hot path: one a stream, and every body byte of it.
+import { Chunk, HeaderMap, type Timer } from "@tsproxy/sdk";
+import { CODE } from "./frame.ts";
+import type { Session } from "./session.ts";
+
+const NOTHING = new Uint8Array(0);
+
+/**
+ * What both sides of an exchange have in common: windows, what waits in either direction, and how it ends.
+ *
+ *   received:  DATA ──► `deliver`            paused: kept in `#held`, and no window is given back for it
+ *   sent:      `send` ──► DATA               no window, or a socket that is full: kept in `#pending`, and the source told to stop
+ */
+export abstract class Stream {
+  id = 0;
+  readonly session: Session;
+  /** Bytes that the peer may still send, and those taken that it has not been told of. */
+  receiveWindow: number;
+  untold = 0;
+  sendWindow: number;
+  /** The peer's half is complete: as far as we have read, and as far as anybody was told. */
+  receiveEnded = false;
+  deliveredEnd = false;
+  /** Our half is complete: as far as the encoder was told, and on the wire. */
+  sendEnded = false;
+  sentEnd = false;
+  closed = false;
+  headSent = false;
+  /** The final head of the peer has come. */
+  headReceived = false;
+  /** Body bytes that the peer's content-length still promises; -1: it promised nothing. */
+  contentLeft = -1;
+  /** It stands in the session's list of those that wait for a window. */
+  waiting = false;
+  paused = false;
+  readonly #chunk = new Chunk(NOTHING, 0, 0);
+  #pending: Uint8Array[] | undefined = undefined;
+  #pendingAt = 0;
+  #pendingTrailers: HeaderMap | undefined = undefined;
+  #toldBlocked = false;
+  #held: Uint8Array[] | undefined = undefined;
+  #heldEnd = false;
+  #heldTrailers: HeaderMap | undefined = undefined;
+  #flushTimer: Timer | undefined = undefined;
+
+  constructor(session: Session) {
+    this.session = session;
+    this.receiveWindow = session.options.initialStreamWindow;
+    this.sendWindow = session.peerWindow;
+  }
+
+  /** To the decoder. */
+  protected abstract onBody(chunk: Chunk, endStream: boolean): void;
+  protected abstract onTrailers(trailers: HeaderMap): void;
+  protected abstract onBlocked(blocked: boolean): void;
+  /** The stream is lost. `code`: the peer's, or ours. */
+  abstract onLost(by: "peer" | "us" | "connection" | "goaway", code: number): void;
+
+  // ---- from the peer
+
+  /** A piece of a DATA frame. */
+  receive(memory: Uint8Array, at: number, end: number, endStream: boolean): void {
+    if (this.paused || this.#held !== undefined) {
+      this.#held ??= [];
+      if (end > at) this.#held.push(memory.slice(at, end));
+      this.#heldEnd = endStream;
+      return;
+    }
+    this.#deliver(memory, at, end, endStream);
+  }
+
+  receiveTrailers(trailers: HeaderMap): void {
+    if (this.paused || this.#held !== undefined) {
+      this.#held ??= [];
+      trailers.detach();
+      this.#heldTrailers = trailers;
+      return;
+    }
+    this.deliveredEnd = true;
+    this.onTrailers(trailers);
+    this.session.settle(this);
+  }
+
+  #deliver(memory: Uint8Array, at: number, end: number, endStream: boolean): void {
+    const chunk = this.#chunk;
+    chunk.memory = memory;
+    chunk.at = at;
+    chunk.end = end;
+    if (endStream) this.deliveredEnd = true;
+    this.onBody(chunk, endStream);
+    this.session.onTaken(this, end - at);
+    if (endStream) this.session.settle(this);
+  }
+
+  pauseReading(paused: boolean): void {
+    if (paused === this.paused || this.closed) return;
+    this.paused = paused;
+    if (!paused && this.#held !== undefined) this.session.resumeLater(this);
+  }
+
+  /** What was held goes on, in a turn of its own. */
+  resume(): void {
+    while (!this.paused && !this.closed && this.#held !== undefined) {
+      const bytes = this.#held.shift();
+      const last = this.#held.length === 0;
+      const ends = last && this.#heldEnd;
+      const trailers = last ? this.#heldTrailers : undefined;
+      if (last) this.#held = undefined;
+      if (bytes !== undefined || ends) {
+        const piece = bytes ?? NOTHING;
+        this.#deliver(piece, 0, piece.length, ends);
+      }
+      if (trailers === undefined || this.closed) continue;
+      this.#heldTrailers = undefined;
+      this.receiveTrailers(trailers);
+    }
+  }
+
+  // ---- to the peer
+
+  encodeBody(memory: Uint8Array, at: number, end: number, endStream: boolean): void {
+    if (this.closed || !this.headSent || this.sendEnded) return;
+    if (endStream) this.sendEnded = true;
+    if (end === at && !endStream) return;
+    const sent = this.#pending === undefined ? this.#send(memory, at, end, endStream) : at;
+    if (sent < 0) {
+      this.session.settle(this);
+      return;
+    }
+    this.#pending ??= [];
+    this.#pending.push(memory.slice(sent, end));
+    this.session.stats.pendingSendBytes.add(end - sent);
+    this.#wait();
+  }
+
+  encodeTrailers(trailers: HeaderMap): void {
+    if (this.closed || !this.headSent || this.sendEnded) return;
+    this.sendEnded = true;
+    if (this.#pending === undefined) {
+      this.session.sendTrailers(this, trailers);
+      this.session.settle(this);
+      return;
+    }
+    this.#pendingTrailers = new HeaderMap();
+    for (const [name, value] of trailers) this.#pendingTrailers.append(name, value);
+    this.#wait();
+  }
+
+  /** Sends what the windows let through. Where it stopped, or -1 if all has gone. */
+  #send(memory: Uint8Array, at: number, end: number, endStream: boolean): number {
+    const { session } = this;
+    let q = at;
+    do {
+      const room = session.roomFor(this, end - q);
+      if (room < end - q && room <= 0) return q;
+      const last = q + room === end;
+      session.sendData(this, memory, q, q + room, last && endStream);
+      q += room;
+    } while (q < end);
+    return -1;
+  }
+
+  #wait(): void {
+    const { session } = this;
+    session.waitForWindow(this);
+    if (this.sendEnded && session.flushTimeoutMs > 0) {
+      this.#flushTimer ??= session.cx.timer(() => this.#onFlushTimeout());
+      if (!this.#flushTimer.armed) this.#flushTimer.arm(session.flushTimeoutMs);
+    }
+    if (this.#toldBlocked) return;
+    this.#toldBlocked = true;
+    this.onBlocked(true);
+  }
+
+  /** Nobody else watches over a response that its source has finished and the peer does not take. */
+  #onFlushTimeout(): void {
+    if (this.closed) return;
+    this.session.stats.txFlushTimeout.inc();
+    this.session.resetStream(this, CODE.CANCEL);
+    this.session.flush();
+  }
+
+  get hasPending(): boolean {
+    return this.#pending !== undefined;
+  }
+
+  /** There may be a window again: one frame's worth, so that others get theirs. False: nothing is left, or nothing goes. */
+  proceed(): boolean {
+    const { session } = this;
+    const pending = this.#pending;
+    if (pending === undefined || this.closed) return false;
+    const bytes = pending[0];
+    if (bytes !== undefined) {
+      const left = bytes.length - this.#pendingAt;
+      const room = session.roomFor(this, left);
+      if (room <= 0 && left > 0) return false;
+      const last = pending.length === 1 && room === left;
+      const ends = last && this.sendEnded && this.#pendingTrailers === undefined;
+      if (room > 0 || ends)
+        session.sendData(this, bytes, this.#pendingAt, this.#pendingAt + room, ends);
+      session.stats.pendingSendBytes.add(-room);
+      this.#pendingAt += room;
+      if (room < left) return true;
+      pending.shift();
+      this.#pendingAt = 0;
+      if (pending.length > 0) return true;
+    }
+    this.#pending = undefined;
+    this.#flushTimer?.cancel();
+    if (this.#pendingTrailers !== undefined) session.sendTrailers(this, this.#pendingTrailers);
+    if (this.sendEnded) session.settle(this);
+    else if (this.#toldBlocked) {
+      this.#toldBlocked = false;
+      this.onBlocked(false);
+    }
+    return false;
+  }
+
+  /** The session has forgotten it. */
+  onClosed(): void {
+    this.closed = true;
+    this.#flushTimer?.cancel();
+    if (this.#pending !== undefined) {
+      let size = -this.#pendingAt;
+      for (const bytes of this.#pending) size += bytes.length;
+      this.session.stats.pendingSendBytes.add(-size);
+      this.#pending = undefined;
+    }
+    // Nobody takes it any more; its part of the connection's window must not be lost.
+    if (this.#held !== undefined) {
+      let size = 0;
+      for (const bytes of this.#held) size += bytes.length;
+      this.#held = undefined;
+      this.session.onTaken(undefined, size);
+    }
+  }
+}
