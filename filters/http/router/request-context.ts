@@ -6,6 +6,7 @@ import type {
   Priority,
   ResponseHeaders,
   RoutePolicies,
+  StreamInfo,
 } from "@tsproxy/sdk";
 import { hashOf } from "./request-hash.ts";
 import type { RetryState } from "./retry-state.ts";
@@ -15,6 +16,7 @@ export class RequestContext implements BalancerContext {
   readonly hash: bigint | undefined;
   readonly metadataMatch: readonly MetadataCriterion[] | undefined;
   readonly priority: Priority;
+  readonly downstreamProtocol: StreamInfo["protocol"];
   readonly #retry: () => RetryState | undefined;
   /** Cookies that a hash policy gives to a client without one. */
   readonly #cookies: string[] = [];
@@ -27,6 +29,7 @@ export class RequestContext implements BalancerContext {
   ) {
     this.#retry = retry;
     this.priority = policies?.priority ?? "default";
+    this.downstreamProtocol = stream.info.protocol;
     this.metadataMatch = policies?.metadataMatch;
     const hash = policies?.hash ?? [];
     this.hash = hash.length === 0 ? undefined : hashOf(hash, stream, this.#cookies);

@@ -63,6 +63,7 @@ const TOO_LARGE_TO_RETRY = reply(507, {
 /** Body that may come before there is a connection; reading is paused at once, so this is what was on its way. */
 const KEPT_LIMIT = 1024 * 1024;
 const NOTHING_TO_CHOOSE_BY: BalancerContext = {};
+const FROM_HTTP2: BalancerContext = { downstreamProtocol: "HTTP/2" };
 const NO_ATTEMPTS: readonly Attempt[] = [];
 /** Timers count in 31 bits; nobody waits longer. */
 const LONGEST_MS = 0x7fff_ffff;
@@ -132,7 +133,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     this.#action = undefined;
     this.#policies = undefined;
     this.#charges = undefined;
-    this.#context = NOTHING_TO_CHOOSE_BY;
+    this.#context = stream.info.protocol === "HTTP/2" ? FROM_HTTP2 : NOTHING_TO_CHOOSE_BY;
     this.#earlier = NO_ATTEMPTS;
     this.internal = this.canary = this.withoutCode = false;
     this.#tunnel = this.#full = this.#responded = false;
@@ -359,7 +360,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     const { info, responder } = this.#stream;
     info.upstreamHost = host.address;
     info.upstreamLocalAddress = connection.localAddress;
-    info.upstreamProtocol = "HTTP/1.1"; // the only one that pools speak
+    info.upstreamProtocol = encoder.protocol ?? "HTTP/1.1";
     this.#sent = true;
     if (this.#timeouts !== undefined) this.#limitTry(attempt, this.#timeouts);
     this.#retry?.onHostAttempted(host);

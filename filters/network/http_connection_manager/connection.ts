@@ -1,22 +1,31 @@
 // Hot path: every downstream read.
-import type {
+import {
   Chunk,
-  CloseEvent,
-  CodecFactory,
-  DownstreamConnection,
-  Generation,
-  NetworkFilter,
-  RequestDecoder,
-  ResponseEncoder,
-  ServerCodec,
-  ServerEvents,
-  Timer,
+  type CloseEvent,
+  type CodecFactory,
+  type DownstreamConnection,
+  type Gauge,
+  type Generation,
+  type NetworkFilter,
+  type RequestDecoder,
+  type ResponseEncoder,
+  type ServerCodec,
+  type ServerEvents,
+  type StreamInfo,
+  type Timer,
 } from "@tsproxy/sdk";
 import type { ConnectionManager } from "./manager.ts";
 import { Peer } from "./request-head.ts";
 import type { Runtime } from "./runtime.ts";
-import type { CodeCounters } from "./stats.ts";
+import type { CodeCounters, HcmStats } from "./stats.ts";
 import type { HcmStream } from "./stream.ts";
+
+/** RFC 9113 §3.4: how every HTTP/2 connection begins, and no HTTP/1 request does. */
+const PREFACE = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/** Envoy's `overload.premature_reset_total_stream_count` and `…_min_stream_lifetime_seconds`. */
+const PREMATURE_RESETS = 500;
+const PREMATURE_MS = 1000;
 
 /** One downstream connection: its codec, its streams, and when it closes. */
 export class HcmConnection implements NetworkFilter, ServerEvents {
@@ -26,10 +35,19 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   readonly #manager: ConnectionManager;
   /** The config that new streams take; looked at for each. */
   #runtime: Runtime;
-  readonly #codec: ServerCodec;
-  readonly #codecGeneration: Generation<CodecFactory>;
+  /** Absent until the first bytes, or TLS, have told which it is. */
+  #codec: ServerCodec | undefined = undefined;
+  #codecGeneration: Generation<CodecFactory> | undefined = undefined;
+  /** Many streams at once, none of which ends the connection with it. */
+  isHttp2 = false;
+  /** The first bytes, while they could be the beginning of a preface. */
+  #early: Uint8Array | undefined = undefined;
   readonly #idle: Timer;
   #durationTimer: Timer | undefined = undefined;
+  /** HTTP/2: the client has been asked to leave and may still open streams. */
+  #drainTimer: Timer | undefined = undefined;
+  /** Why the codec has given the connection up. */
+  errorDetails = "";
   #codes: CodeCounters;
   /** An event of this connection is being handled. */
   #inTurn = false;
@@ -45,6 +63,8 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   #clientLeft = false;
   #lingers = false;
   #bytesSent = 0;
+  #streamsEnded = 0;
+  #prematureResets = 0;
 
   constructor(manager: ConnectionManager, connection: DownstreamConnection) {
     this.#manager = manager;
@@ -53,9 +73,6 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     const runtime = this.#runtime;
     this.peer = new Peer(connection, runtime.requestHead.addresses);
     this.#codes = runtime.listenerCodes(connection.listener.statPrefix);
-    this.#codecGeneration = runtime.codec.current;
-    this.#codecGeneration.acquire();
-    this.#codec = this.#codecGeneration.value.createServer(connection, this, runtime.codecOptions);
     this.#idle = manager.cx.timer(() => this.#onIdleTimeout());
   }
 
@@ -68,9 +85,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   onConnect(): void {
     const { stats } = this.#runtime;
     stats.cxTotal.inc();
-    stats.cxHttp1Total.inc();
     stats.cxActive.inc();
-    stats.cxHttp1Active.inc();
     if (this.peer.tls) {
       stats.cxSslTotal.inc();
       stats.cxSslActive.inc();
@@ -88,28 +103,69 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     if (chunk.end > chunk.at) {
       this.#runtime.stats.cxRxBytes.add(chunk.end - chunk.at);
       this.#inTurn = true;
-      this.#codec.onData(chunk);
+      if (this.#codec !== undefined) this.#codec.onData(chunk);
+      else this.#sniff(chunk, endStream);
       this.#endTurn();
     }
     if (!endStream) return;
     this.#clientLeft = true;
-    this.#codec.onEof();
+    if (this.#codec === undefined) this.#useCodec(false);
+    this.#codec?.onEof();
+  }
+
+  // ---- the protocol
+
+  /** `codec_type`, what TLS has agreed on (ALPN), or how the connection begins. */
+  #sniff(chunk: Chunk, endStream: boolean): void {
+    const { codec_type } = this.#runtime.config;
+    const agreed = this.connection.applicationProtocols;
+    if (codec_type !== "AUTO") this.#useCodec(codec_type === "HTTP2");
+    else if (this.peer.tls && agreed.length > 0) this.#useCodec(agreed[0] === "h2");
+    else {
+      const bytes = this.#early === undefined ? chunk : join(this.#early, chunk);
+      const size = Math.min(bytes.length, PREFACE.length);
+      let k = 0;
+      while (k < size && bytes.memory[bytes.at + k] === PREFACE.charCodeAt(k)) k++;
+      if (k === size && size < PREFACE.length && !endStream) {
+        this.#early = bytes.copy();
+        return;
+      }
+      this.#early = undefined;
+      this.#useCodec(k === PREFACE.length).onData(bytes);
+      return;
+    }
+    this.#codec!.onData(chunk);
+  }
+
+  #useCodec(isHttp2: boolean): ServerCodec {
+    const runtime = this.#runtime;
+    const { stats } = runtime;
+    this.isHttp2 = isHttp2;
+    (isHttp2 ? stats.cxHttp2Total : stats.cxHttp1Total).inc();
+    (isHttp2 ? stats.cxHttp2Active : stats.cxHttp1Active).inc();
+    const generation = (isHttp2 ? runtime.http2 : runtime.http1).current;
+    generation.acquire();
+    this.#codecGeneration = generation;
+    const codec = generation.value.createServer(this.connection, this, runtime.codecOptions);
+    this.#codec = codec;
+    if (this.#draining) codec.drain();
+    return codec;
   }
 
   onAgain(): void {
     this.#manager.reuseStreams();
     this.#inTurn = true;
-    this.#codec.onAgain();
+    this.#codec?.onAgain();
     this.#endTurn();
   }
 
   onBlocked(): void {
-    this.#codec.onBlocked(true);
+    this.#codec?.onBlocked(true);
   }
 
   onDrained(): void {
     this.#inTurn = true;
-    this.#codec.onBlocked(false);
+    this.#codec?.onBlocked(false);
     this.#endTurn();
   }
 
@@ -122,6 +178,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.#closing = true;
     this.#idle.cancel();
     this.#durationTimer?.cancel();
+    this.#drainTimer?.cancel();
     const { stats } = this.#runtime;
     // Envoy counts a close that answers the client's own as the client's.
     const remote = event.by === "remote" || this.#clientLeft;
@@ -134,14 +191,18 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
       if (remote) stats.cxDestroyRemoteActiveRq.inc();
       else stats.cxDestroyLocalActiveRq.inc();
     }
-    this.#codec.onClosed(event);
+    this.#codec?.onClosed(event);
     this.#countSent();
     stats.cxActive.dec();
-    stats.cxHttp1Active.dec();
+    if (this.#codec !== undefined) this.#activeOf(stats).dec();
     if (this.peer.tls) stats.cxSslActive.dec();
     const length = this.#runtime.clock.now() - this.connection.startTime;
     stats.cxLength.record(Math.max(0, Math.floor(length)));
-    this.#codecGeneration.release();
+    this.#codecGeneration?.release();
+  }
+
+  #activeOf(stats: HcmStats): Gauge {
+    return this.isHttp2 ? stats.cxHttp2Active : stats.cxHttp1Active;
   }
 
   #endTurn(): void {
@@ -172,6 +233,14 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.close();
   }
 
+  /** HTTP/2: the streams are reset next. */
+  onConnectionError(details: string): void {
+    this.errorDetails = details;
+    this.#runtime.stats.cxProtocolError.inc();
+    this.#lingers = true;
+    this.close();
+  }
+
   /** A response is cut: the client may take what it got of it before the connection is gone. */
   onCut(): void {
     this.#lingers = true;
@@ -189,9 +258,11 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     if (to.config.stat_prefix === this.#runtime.config.stat_prefix) return;
     const from = this.#runtime.stats;
     from.cxActive.dec();
-    from.cxHttp1Active.dec();
     to.stats.cxActive.inc();
-    to.stats.cxHttp1Active.inc();
+    if (this.#codec !== undefined) {
+      this.#activeOf(from).dec();
+      this.#activeOf(to.stats).inc();
+    }
     if (!this.peer.tls) return;
     from.cxSslActive.dec();
     to.stats.cxSslActive.inc();
@@ -213,6 +284,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
 
   /** A final response head is about to be written: is it the last of its connection? */
   beforeResponse(encoder: ResponseEncoder, faulty: boolean, requestComplete: boolean): void {
+    if (this.isHttp2) return;
     if (this.#draining) this.#runtime.stats.cxDrainClose.inc();
     // A client that still sends must get the chance to read the answer before the connection is gone.
     if (faulty || !requestComplete) this.#lingers = true;
@@ -229,9 +301,27 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.#active--;
     this.#countSent();
     if (quiet && requestComplete && !faulty) this.#manager.giveBack(stream);
+    if (this.isHttp2) {
+      this.#countReset(stream.info);
+      if (this.#active === 0 && !this.#closing) this.#armIdle();
+      return;
+    }
     // The codec leaves a connection to us whose request it cannot or need not read to the end.
     if (faulty || !requestComplete) this.close();
     else if (this.#active === 0 && !this.#closing) this.#armIdle();
+  }
+
+  /** A client that opens streams only to reset them costs more than it is served for (CVE-2023-44487). */
+  #countReset(info: StreamInfo): void {
+    this.#streamsEnded++;
+    if (info.responseCode === 0 && info.duration < PREMATURE_MS) this.#prematureResets++;
+    else if (this.#prematureResets === 0) return;
+    const most = Math.max(this.#streamsEnded, PREMATURE_RESETS);
+    if (this.#prematureResets * 2 < most || this.#closing) return;
+    this.#runtime.stats.rqTooManyPrematureResets.inc();
+    this.#closing = true;
+    this.#idle.cancel();
+    this.connection.close("abort");
   }
 
   #countSent(): void {
@@ -245,7 +335,18 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   #drain(): void {
     if (this.#draining) return;
     this.#draining = true;
-    this.#codec.drain();
+    this.#codec?.drain();
+    if (!this.isHttp2) return;
+    if (this.#active > 0) this.#runtime.stats.cxDrainClose.inc();
+    this.#drainTimer = this.#manager.cx.timer(() => this.#onDrained());
+    this.#drainTimer.arm(this.#runtime.config.drain_timeout);
+  }
+
+  /** What had been on its way when the client was asked to leave has come by now. */
+  #onDrained(): void {
+    if (this.#closing) return;
+    this.#codec?.finish?.();
+    if (this.#codec?.active !== true) this.close();
   }
 
   #armIdle(): void {
@@ -285,8 +386,16 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     if (this.#closing) return;
     this.#closing = true;
     this.#idle.cancel();
+    this.#codec?.finish?.();
     const ms = this.#runtime.config.delayed_close_timeout;
     if (this.#lingers && ms > 0) this.connection.closeDelayed(ms);
     else this.connection.close("flush");
   }
+}
+
+function join(early: Uint8Array, chunk: Chunk): Chunk {
+  const all = new Uint8Array(early.length + chunk.length);
+  all.set(early);
+  all.set(chunk.memory.subarray(chunk.at, chunk.end), early.length);
+  return new Chunk(all, 0, all.length);
 }

@@ -495,9 +495,9 @@ describe("a config that cannot work is refused, and says where", () => {
       ": route_config is missing; rds and scoped_routes are not implemented",
     ],
     [
-      "HTTP/2",
-      refuse({ codec_type: "HTTP2" }),
-      `codec_type: "HTTP2" is not implemented; use AUTO or HTTP1`,
+      "HTTP/3",
+      refuse({ codec_type: "HTTP3" }),
+      `codec_type: "HTTP3" is not implemented; use AUTO, HTTP1 or HTTP2`,
     ],
     [
       "an address that is none",

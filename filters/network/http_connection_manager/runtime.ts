@@ -5,6 +5,7 @@ import {
   ConfigError,
   type HttpFilterFactory,
   headerKeyFormat,
+  http2Options,
   placeRouteConfig,
   type SetupContext,
   type Slot,
@@ -39,7 +40,8 @@ export class Runtime {
   readonly logs: AccessLogs;
   /** A request that was refused as malformed does not take its connection along. */
   readonly keepsFaulty: boolean;
-  readonly codec: Slot<CodecFactory>;
+  readonly http1: Slot<CodecFactory>;
+  readonly http2: Slot<CodecFactory>;
   readonly codecOptions: CodecOptions;
   /** Lower case. */
   readonly upgrades: ReadonlyMap<string, boolean>;
@@ -49,11 +51,8 @@ export class Runtime {
   constructor(config: Config, cx: SetupContext) {
     this.config = config;
     this.cx = cx;
-    if (config.codec_type === "HTTP2" || config.codec_type === "HTTP3") {
-      throw new ConfigError(
-        "codec_type",
-        `"${config.codec_type}" is not implemented; use AUTO or HTTP1`,
-      );
+    if (config.codec_type === "HTTP3") {
+      throw new ConfigError("codec_type", '"HTTP3" is not implemented; use AUTO, HTTP1 or HTTP2');
     }
     if (config.route_config === undefined) {
       throw new ConfigError(
@@ -84,10 +83,11 @@ export class Runtime {
     setupRoutes(this.routes, this.filters);
     this.switchesFilters = this.routes.switchesFilters || this.filters.some((f) => f.disabled);
     this.logs = new AccessLogs(config.access_log, "access_log", cx);
-    this.codec = cx.shipped("codec", "codec/http1");
     this.keepsFaulty =
       config.http_protocol_options.override_stream_error_on_invalid_http_message ??
       config.stream_error_on_invalid_http_message;
+    this.http1 = cx.shipped("codec", "codec/http1");
+    this.http2 = cx.shipped("codec", "codec/http2");
     this.codecOptions = codecOptions(config);
     this.upgrades = new Map(
       config.upgrade_configs.map((u) => [u.upgrade_type.toLowerCase(), u.enabled]),
@@ -136,5 +136,10 @@ function codecOptions(config: Config): CodecOptions {
     allowCustomMethods: http1.allow_custom_methods,
     headersWithUnderscores: common.headers_with_underscores_action,
     headerKeyFormat: headerKeyFormat(http1.header_key_format),
+    http2: http2Options({
+      stream_error_on_invalid_http_messaging: config.stream_error_on_invalid_http_message,
+      ...config.http2_protocol_options,
+    }),
+    flushTimeoutMs: config.stream_idle_timeout,
   };
 }

@@ -1,19 +1,15 @@
 import type { Counter, Gauge, Histogram, Stats } from "@tsproxy/sdk";
 
-/** Envoy's names for what cannot happen over HTTP/1 here: people and their dashboards look for them. */
+/** Envoy's names for what cannot happen here: people and their dashboards look for them. */
 const ALWAYS_ZERO = [
-  "downstream_cx_http2_total",
   "downstream_cx_http3_total",
   "downstream_cx_overload_disable_keepalive",
-  "downstream_rq_http2_total",
   "downstream_rq_http3_total",
   "downstream_rq_overload_close",
   "downstream_rq_rejected_via_ip_detection",
-  "downstream_rq_too_many_premature_resets",
 ];
 const ALWAYS_ZERO_GAUGES = [
   "downstream_cx_http1_soft_drain",
-  "downstream_cx_http2_active",
   "downstream_cx_http3_active",
   "downstream_cx_rx_bytes_buffered",
   "downstream_cx_tx_bytes_buffered",
@@ -23,9 +19,11 @@ const ALWAYS_ZERO_GAUGES = [
 export class HcmStats {
   readonly cxTotal: Counter;
   readonly cxHttp1Total: Counter;
+  readonly cxHttp2Total: Counter;
   readonly cxSslTotal: Counter;
   readonly cxActive: Gauge;
   readonly cxHttp1Active: Gauge;
+  readonly cxHttp2Active: Gauge;
   readonly cxSslActive: Gauge;
   readonly cxDestroy: Counter;
   readonly cxDestroyLocal: Counter;
@@ -48,6 +46,7 @@ export class HcmStats {
   readonly flowControlResumed: Counter;
   readonly rqTotal: Counter;
   readonly rqHttp1Total: Counter;
+  readonly rqHttp2Total: Counter;
   readonly rqActive: Gauge;
   readonly rqTime: Histogram;
   readonly rqCodes: CodeCounters;
@@ -62,6 +61,7 @@ export class HcmStats {
   readonly rqRxReset: Counter;
   readonly rqTxReset: Counter;
   readonly rqTooLarge: Counter;
+  readonly rqTooManyPrematureResets: Counter;
   readonly rqWsOnNonWsRoute: Counter;
   readonly rsTooLarge: Counter;
   /** Hooks of filters that threw or were rejected; Envoy has no such thing. */
@@ -72,9 +72,11 @@ export class HcmStats {
     const gauge = (name: string) => stats.gauge(name);
     this.cxTotal = counter("downstream_cx_total");
     this.cxHttp1Total = counter("downstream_cx_http1_total");
+    this.cxHttp2Total = counter("downstream_cx_http2_total");
     this.cxSslTotal = counter("downstream_cx_ssl_total");
     this.cxActive = gauge("downstream_cx_active");
     this.cxHttp1Active = gauge("downstream_cx_http1_active");
+    this.cxHttp2Active = gauge("downstream_cx_http2_active");
     this.cxSslActive = gauge("downstream_cx_ssl_active");
     this.cxDestroy = counter("downstream_cx_destroy");
     this.cxDestroyLocal = counter("downstream_cx_destroy_local");
@@ -97,6 +99,7 @@ export class HcmStats {
     this.flowControlResumed = counter("downstream_flow_control_resumed_reading_total");
     this.rqTotal = counter("downstream_rq_total");
     this.rqHttp1Total = counter("downstream_rq_http1_total");
+    this.rqHttp2Total = counter("downstream_rq_http2_total");
     this.rqActive = gauge("downstream_rq_active");
     this.rqTime = stats.histogram("downstream_rq_time", "ms");
     this.rqCodes = new CodeCounters(stats);
@@ -111,6 +114,7 @@ export class HcmStats {
     this.rqRxReset = counter("downstream_rq_rx_reset");
     this.rqTxReset = counter("downstream_rq_tx_reset");
     this.rqTooLarge = counter("downstream_rq_too_large");
+    this.rqTooManyPrematureResets = counter("downstream_rq_too_many_premature_resets");
     this.rqWsOnNonWsRoute = counter("downstream_rq_ws_on_non_ws_route");
     this.rsTooLarge = counter("rs_too_large");
     this.filterErrors = counter("filter_errors");

@@ -152,7 +152,8 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.#startedAt = this.#activeAt = this.#cx.now();
     this.#armTimers();
     runtime.stats.rqTotal.inc();
-    runtime.stats.rqHttp1Total.inc();
+    if (connection.isHttp2) runtime.stats.rqHttp2Total.inc();
+    else runtime.stats.rqHttp1Total.inc();
     runtime.stats.rqActive.inc();
   }
 
@@ -238,9 +239,16 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     else this.sendReply(reply(status, { body, details, flags }), false);
   }
 
-  onReset(_reason: ResetReason): void {
+  onReset(reason: ResetReason): void {
     if (this.ended) return;
-    if (!this.#tunnel || !this.#requestComplete) this.#noteDisconnect();
+    const { errorDetails } = this.#connection;
+    if (reason === "protocol_error" && errorDetails !== "") {
+      this.info.flags.push("DPE");
+      this.info.responseCodeDetails = errorDetails;
+    } else if (this.#connection.isHttp2 && reason === "remote") {
+      this.info.flags.push("DR");
+      this.info.responseCodeDetails = "http2.remote_reset";
+    } else if (!this.#tunnel || !this.#requestComplete) this.#noteDisconnect();
     this.#runtime.stats.rqRxReset.inc();
     this.#stopTerminal();
     this.#finish();

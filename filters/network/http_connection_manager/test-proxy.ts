@@ -19,6 +19,8 @@ import definition from "./filter.ts";
 /** The packages that the tests bring along: filters meet by name, so this file imports none. */
 export interface Packages {
   readonly codec: unknown;
+  /** Tests that speak HTTP/1 alone need none. */
+  readonly http2?: unknown;
   readonly router: unknown;
 }
 
@@ -43,6 +45,7 @@ export class TestProxy {
   constructor(packages: Packages) {
     this.cx.define("codec/codec/http1", packages.codec);
     this.cx.define("codec/http1", packages.codec);
+    this.cx.define("codec/http2", packages.http2 ?? packages.codec);
     this.cx.define("http/router", packages.router);
     this.up = this.cluster("up");
   }

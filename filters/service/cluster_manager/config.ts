@@ -6,6 +6,7 @@ import {
   endpointsOf,
   HeaderKeyFormat,
   type Http2Options,
+  Http2ProtocolOptions,
   headerKeyFormat,
   http2Options,
   LoadAssignment,
@@ -57,11 +58,19 @@ const CommonHttpOptions = Type.Object({
   max_response_headers_kb: Type.Optional(UInt32({ minimum: 1, maximum: 8192 })),
 });
 
+const BothOptions = Type.Object({
+  http_protocol_options: Type.Optional(Http1Options),
+  http2_protocol_options: Type.Optional(Http2ProtocolOptions),
+});
+
 const HttpProtocolOptions = Type.Object({
   common_http_protocol_options: Type.Optional(CommonHttpOptions),
-  explicit_http_config: Type.Optional(
-    Type.Object({ http_protocol_options: Type.Optional(Http1Options) }),
-  ),
+  /** One protocol: the one whose options are there. */
+  explicit_http_config: Type.Optional(BothOptions),
+  /** The one that the request came in. */
+  use_downstream_protocol_config: Type.Optional(BothOptions),
+  /** The one that TLS agrees on (ALPN); HTTP/1.1 without. */
+  auto_config: Type.Optional(BothOptions),
 });
 
 const CircuitBreakers = Type.Object({
@@ -184,6 +193,10 @@ export const ClusterConfig = Type.Object({
   /** The older place of the same options; counts where the newer is absent. */
   common_http_protocol_options: Type.Optional(CommonHttpOptions),
   http_protocol_options: Type.Optional(Http1Options),
+  http2_protocol_options: Type.Optional(Http2ProtocolOptions),
+  protocol_selection: Enum(["USE_CONFIGURED_PROTOCOL", "USE_DOWNSTREAM_PROTOCOL"], {
+    default: "USE_CONFIGURED_PROTOCOL",
+  }),
 });
 export type ClusterConfig = Static<typeof ClusterConfig>;
 
@@ -261,13 +274,27 @@ export interface ClusterOptions {
   readonly weightedPriorityHealth: boolean;
 }
 
+/** What connections speak, and the options of that. The older fields count where the newer message is absent. */
+function protocolOf(config: ClusterConfig): {
+  readonly protocol: ClusterOptions["protocol"];
+  readonly options: Static<typeof BothOptions>;
+} {
+  const typed = config.typed_extension_protocol_options?.[HTTP_PROTOCOL_OPTIONS];
+  if (typed?.use_downstream_protocol_config !== undefined)
+    return { protocol: "DOWNSTREAM", options: typed.use_downstream_protocol_config };
+  if (typed?.auto_config !== undefined) return { protocol: "ALPN", options: typed.auto_config };
+  const options = (typed === undefined ? config : typed.explicit_http_config) ?? {};
+  if (typed === undefined && config.protocol_selection === "USE_DOWNSTREAM_PROTOCOL")
+    return { protocol: "DOWNSTREAM", options };
+  const isHttp2 = options.http2_protocol_options !== undefined;
+  return { protocol: isHttp2 ? "HTTP2" : "HTTP1", options };
+}
+
 export function optionsOf(config: ClusterConfig): ClusterOptions {
   const typed = config.typed_extension_protocol_options?.[HTTP_PROTOCOL_OPTIONS];
   const common = (typed === undefined ? config : typed).common_http_protocol_options ?? {};
-  const http1 =
-    (typed === undefined
-      ? config.http_protocol_options
-      : typed.explicit_http_config?.http_protocol_options) ?? {};
+  const { protocol, options } = protocolOf(config);
+  const http1 = options.http_protocol_options ?? {};
   const keepAlive = config.upstream_connection_options?.tcp_keepalive;
   return {
     connectTimeoutMs: config.connect_timeout ?? 5_000,
@@ -280,8 +307,8 @@ export function optionsOf(config: ClusterConfig): ClusterOptions {
     enableTrailers: http1.enable_trailers ?? false,
     allowChunkedLength: http1.allow_chunked_length ?? false,
     headerKeyFormat: headerKeyFormat(http1.header_key_format),
-    protocol: "HTTP1",
-    http2: http2Options(),
+    protocol,
+    http2: http2Options(options.http2_protocol_options),
     panicThreshold: Math.round(config.common_lb_config?.healthy_panic_threshold?.value ?? 50),
     overprovisioningFactor: config.load_assignment?.policy?.overprovisioning_factor ?? 140,
     weightedPriorityHealth: config.load_assignment?.policy?.weighted_priority_health ?? false,

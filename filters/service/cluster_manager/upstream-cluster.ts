@@ -133,7 +133,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
         keepAlive: { idleS: this.#options.keepAliveIdleS },
       }),
     };
-    this.codecOptions = codecOptions(this.#options);
+    this.codecOptions = codecOptions(this.#options, this.stats);
     this.#protocols = protocolsOf(this.#options, codecs);
     const balancing: Balancing = {
       stats: this.stats,
@@ -475,7 +475,7 @@ function negotiated(connection: Connection): string {
   return (connection as Partial<DownstreamConnection>).applicationProtocols?.[0] ?? "";
 }
 
-function codecOptions(options: ClusterOptions): CodecOptions {
+function codecOptions(options: ClusterOptions, stats: Stats): CodecOptions {
   return {
     maxHeadBytes: options.maxHeadBytes,
     maxHeaders: options.maxHeaders,
@@ -488,5 +488,6 @@ function codecOptions(options: ClusterOptions): CodecOptions {
     headersWithUnderscores: "ALLOW",
     headerKeyFormat: options.headerKeyFormat,
     http2: options.http2,
+    stats,
   };
 }
