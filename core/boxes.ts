@@ -67,7 +67,7 @@ export class Boxes {
       package: module.package,
       supply,
       watchdog,
-      module: { code: module.code, filename: module.filename },
+      module,
       worker,
       node,
       memory: sockets.memory,

@@ -11,6 +11,8 @@ export interface Description {
   readonly terminal: boolean;
   readonly runs: "workers" | "control" | "everywhere";
   readonly section?: string;
+  /** A shipped package that wants an isolate of its own. */
+  readonly sandboxed?: boolean;
   readonly schema: unknown;
   readonly routeSchema?: unknown;
 }
@@ -91,7 +93,7 @@ const READER = `export function read(loaded) {
       throw new Error('"' + d.name + '" has no config schema; write: config: Type.Object({})');
     return {
       kind: d.kind, name: d.name, aliases: d.aliases ?? [], types: d.types ?? [], terminal: d.terminal === true,
-      runs: d.runs ?? "workers", section: d.section, schema: d.config, routeSchema: d.routeConfig,
+      runs: d.runs ?? "workers", section: d.section, schema: d.config, sandboxed: d.placement === "sandbox", routeSchema: d.routeConfig,
     };
   }));
 }`;

@@ -6,6 +6,7 @@ import type { PackageSource } from "./packages.ts";
 import { packedPackage } from "./packed.ts";
 import { type Problem, problem, shortPath } from "./problem.ts";
 import type { ModuleSource, PackageInfo } from "./protocol.ts";
+import { sandboxCells } from "./sandbox/cells.ts";
 import { placesOf } from "./watch.ts";
 
 /** A package as one state of its files makes it. */
@@ -123,7 +124,15 @@ export class PackageUnit {
       const group = this.#group(infos);
       const { code, hash } = made;
       const modules = infos.map(({ package: name }) => {
-        return { package: name, group, code, filename: made.filename, hash };
+        const cells = group === "builtin" ? undefined : sandboxCells(name, code);
+        return {
+          package: name,
+          group,
+          code,
+          filename: made.filename,
+          hash,
+          ...(cells !== undefined && { cells }),
+        };
       });
       this.next = { bundle: made, builtAt: new Date(), infos, group, modules };
       return [];
@@ -144,7 +153,7 @@ export class PackageUnit {
   /** `builtin`, or a sandbox of its own. */
   #group(infos: readonly PackageInfo[]): string {
     const { trusted } = this.#names;
-    if (this.source.trusted) return "builtin";
+    if (this.source.trusted && infos[0]?.sandboxed !== true) return "builtin";
     if (infos.some((info) => trusted.has(info.package) || trusted.has(info.name))) return "builtin";
     const file = shortPath(this.source.entry);
     const name = infos[0]!.name;

@@ -14,6 +14,8 @@ export interface PackageInfo {
   /** JSON Schema with the SDK's own keywords: `extension` (a kind), `duration`. */
   readonly schema: unknown;
   readonly routeSchema: unknown;
+  /** A shipped package that lives in an isolate of its own. */
+  readonly sandboxed?: boolean;
   readonly origin: "shipped" | "dropped-in";
   readonly folder: string;
 }
@@ -27,6 +29,8 @@ export interface ModuleSource {
   readonly filename: string;
   /** Hash of the code: the same code is the same generation. */
   readonly hash: string;
+  /** Of a sandboxed package that has shared cells: their memory, the same in all threads and generations. */
+  readonly cells?: SharedArrayBuffer;
 }
 
 export interface AddressConfig {

@@ -43,6 +43,8 @@ export interface Definition<K extends Kind = Kind, S extends TSchema = TSchema> 
   readonly types?: readonly string[];
   /** The last of its chain: it answers or forwards, nothing follows it. */
   readonly terminal?: boolean;
+  /** A shipped package that is to live in an isolate of its own, as dropped-in ones do. */
+  readonly placement?: "sandbox";
   /** A service: where it runs, and which section of the bootstrap is its config (`admin`). */
   readonly runs?: "workers" | "control" | "everywhere";
   readonly section?: string;

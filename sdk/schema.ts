@@ -93,6 +93,26 @@ export function Enum<const T extends readonly string[]>(
   return Type.Unsafe<T[number]>({ type: "string", enum: [...names], ...options });
 }
 
+/** A script out of the config: JavaScript (types are spaces by now), and where it stood, so that stacks can tell. */
+export interface ScriptSource {
+  readonly code: string;
+  /** As the user has written its path. */
+  readonly file: string;
+  /** Of its first character, from 1. */
+  readonly line: number;
+  /** How many columns each of its lines is indented by, in a block scalar. */
+  readonly indent: number;
+}
+
+/** Schema of a script's text; `setup` gets a ScriptSource. `file`: a path in its place. `body`: the statements of one function. */
+export function ScriptSource(
+  options: { readonly file?: boolean; readonly body?: boolean; readonly description?: string } = {},
+) {
+  const { file = false, body = false, ...rest } = options;
+  const script = file ? "file" : body ? "body" : "module";
+  return Type.Unsafe<ScriptSource>({ type: "object", script, ...rest });
+}
+
 /** A regular expression in RE2's syntax; `setup` compiles it with `cx.regex`. */
 export const SafeRegex = Type.Object({ regex: Type.String({ minLength: 1 }) });
 export type SafeRegex = Static<typeof SafeRegex>;

@@ -18,6 +18,7 @@ import type { Registry } from "./registry.ts";
 import type { Era } from "./rewrite.ts";
 import { parseDuration, readBool, readDuration, readFloat, readString } from "./scalars.ts";
 import { allowedWords, alternatives, fieldSchemas, isType, type Schema } from "./schema.ts";
+import { readScript } from "./script.ts";
 import { sentences } from "./sentences.ts";
 import { reportUnimplemented } from "./unimplemented.ts";
 
@@ -101,6 +102,8 @@ export class Builder {
     if (typed !== undefined) return this.#typed(typed, node, root);
     if (schemas.some((s) => s.dataSource === true) && node.kind === "map")
       return this.#dataSource(node);
+    const script = schemas.find((s) => s.script !== undefined)?.script;
+    if (script !== undefined) return this.#script(node, script);
     if (schemas.some((s) => s.duration === true)) return this.#duration(node);
     if (node.kind === "map") return this.#map(node, schemas, root, known);
     if (node.kind === "list") return this.#list(node, schemas, root, known);
@@ -119,6 +122,13 @@ export class Builder {
     const out = { text };
     this.origin.set(out, node);
     return out;
+  }
+
+  #script(node: Node, form: NonNullable<Schema["script"]>): unknown {
+    const source = readScript(node, form, this.#report);
+    if (source === undefined) this.#refused.add(node);
+    else this.origin.set(source, node);
+    return source;
   }
 
   /** An Any that the package carries out itself. */

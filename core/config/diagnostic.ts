@@ -33,6 +33,7 @@ interface Finding {
 export class Report {
   /** What the text is made of, by the line at which each starts: the file, and what is laid over it. */
   readonly #parts: { readonly name: string; readonly line: number }[];
+  text: string;
   readonly #lineStarts: number[] = [0];
   readonly #errors = new Map<string, Finding>();
   readonly #warnings = new Map<string, Finding>();
@@ -40,6 +41,7 @@ export class Report {
 
   constructor(file: string, text: string, strict: boolean) {
     this.#parts = [{ name: file, line: 0 }];
+    this.text = text;
     this.#strict = strict;
     this.#addLines(text, 0);
   }
@@ -47,6 +49,7 @@ export class Report {
   /** Another text, as if it stood below; answers the offset at which it does. */
   append(name: string, text: string, below: number): number {
     const from = below + 1;
+    this.text = this.text.slice(0, from).padEnd(from, "\n") + text;
     this.#parts.push({ name, line: this.#lineStarts.push(from) - 1 });
     this.#addLines(text, from);
     return from;

@@ -21,6 +21,8 @@ export interface Schema {
   readonly typed?: { readonly [type: string]: Schema };
   /** A DataSource, of which packages get the text. */
   readonly dataSource?: boolean;
+  /** Text of a script; packages get a ScriptSource. */
+  readonly script?: "module" | "body" | "file";
   /** A protobuf Duration. */
   readonly duration?: boolean;
   /** Core's own: the section of the bootstrap that this package owns. */

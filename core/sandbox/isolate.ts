@@ -12,6 +12,8 @@ const COMPILE_HERE_MAX = 64 * 1024;
 export interface Source {
   readonly code: string;
   readonly filename: string;
+  /** Memory of a package's shared cells. */
+  readonly cells?: SharedArrayBuffer;
 }
 
 /** What a sandbox shares with core: the block that records and answers cross in, and the cells that it counts in. */
@@ -156,6 +158,7 @@ export class SandboxIsolate {
       const share = (part: SharedArrayBuffer): unknown => new ivm.ExternalCopy(part).copyInto();
       const { worker, node } = options;
       empty.call("init", [share(memory.box), share(memory.stats), worker, node.id, node.cluster]);
+      if (module.cells !== undefined) empty.call("shareCells", [share(module.cells)]);
       // The package is evaluated last: by now the prelude has bounded what it will find.
       const loaded = await empty.load(module);
       const exported = loaded.namespace.getSync("default", { reference: true });

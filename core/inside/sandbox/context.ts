@@ -16,6 +16,7 @@ import type {
   Tls,
   Turns,
 } from "@tsproxy/sdk";
+import { type CellSpec, openPrivateCell } from "@tsproxy/sdk";
 import { compileRegex } from "../regex.ts";
 import { ScopedStats } from "../stats.ts";
 import type { Surroundings } from "./surroundings.ts";
@@ -30,12 +31,14 @@ export class SandboxContext implements SetupContext {
   readonly runtime: Runtime;
   readonly previous: unknown;
   readonly #around: Surroundings;
+  readonly #place: string;
   readonly #disposers: (() => void)[] = [];
   readonly #timers: Timer[] = [];
   #handover: (() => unknown) | undefined = undefined;
   #disposed = false;
 
-  constructor(around: Surroundings, previous: unknown) {
+  constructor(around: Surroundings, place: string, previous: unknown) {
+    this.#place = place;
     this.worker = around.worker;
     this.node = around.node;
     this.log = new SandboxLog(around);
@@ -101,8 +104,14 @@ export class SandboxContext implements SetupContext {
   adopt(): void {
     unavailable("cx.adopt");
   }
-  cell<T>(): T {
-    return unavailable("cx.cell");
+  cell<T>(name: string, spec: CellSpec<T>): T {
+    const { cells } = this.#around;
+    if (cells === undefined) return openPrivateCell(spec);
+    const at = cells.acquire(`${this.#place} ${name}`, spec.bytes);
+    if (at === undefined)
+      throw new Error(`no shared memory is left for "${name}" (1 MiB a package)`);
+    this.#disposers.push(() => cells.release(at));
+    return spec.open(cells, at);
   }
   turns(): Turns {
     return unavailable("cx.turns");

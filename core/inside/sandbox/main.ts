@@ -1,5 +1,5 @@
 /** Entry of the isolate that one dropped-in package lives in. Core calls these functions and nobody else does. */
-import { ConfigError, type Definition } from "@tsproxy/sdk";
+import { CellHeap, ConfigError, type Definition } from "@tsproxy/sdk";
 import { installBounds } from "./bounds.ts";
 import { type ConnectionState, ConnectionTable } from "./connection.ts";
 import { SandboxContext } from "./context.ts";
@@ -39,6 +39,11 @@ export function init(
   around.node = { id: nodeId, cluster: nodeCluster };
   streams = new StreamTable(around);
   connections = new ConnectionTable(around);
+}
+
+/** Memory for the package's shared cells. */
+export function shareCells(memory: SharedArrayBuffer): void {
+  around.cells = new CellHeap(memory);
 }
 
 /** `text`: JSON of [key, value] of all runtime values. */
@@ -88,7 +93,7 @@ export function prepare(text: string): string {
   const refusals: { place: string; path: string; message: string; stack: string }[] = [];
   const made: { use: SandboxUse; cx: SandboxContext; factory: unknown }[] = [];
   for (const use of JSON.parse(text) as SandboxUse[]) {
-    const cx = new SandboxContext(around, use.previous);
+    const cx = new SandboxContext(around, use.place, use.previous);
     try {
       const factory = definition.setup(use.config as never, cx);
       const fits =

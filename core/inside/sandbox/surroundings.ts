@@ -1,4 +1,4 @@
-import { Runtime, type Timer } from "@tsproxy/sdk";
+import { type CellHeap, Runtime, type Timer } from "@tsproxy/sdk";
 import { StatsTable } from "../stats.ts";
 import { TimerWheel, type WheelTimer } from "../timers.ts";
 import { ANSWER, BOX, STATS_CELLS } from "./layout.ts";
@@ -15,6 +15,8 @@ export class Surroundings {
   readonly clock: Clock;
   readonly stats: StatsTable;
   readonly runtime = new Runtime();
+  /** Undefined: the package has no shared cells, or this is only the canary. */
+  cells: CellHeap | undefined = undefined;
   readonly routeConfigs = new RouteConfigs();
   node: { readonly id: string; readonly cluster: string } = { id: "", cluster: "" };
   worker = 0;

@@ -1,0 +1,123 @@
+import {
+  type Chunk,
+  defineHttpFilter,
+  type HookResult,
+  type HttpFilter,
+  type HttpStream,
+  hold,
+  type RequestHeaders,
+  type ResponseHeaders,
+  type Verdict,
+} from "@tsproxy/sdk";
+import { Config, RouteConfig } from "./config.ts";
+import { type Message, ScriptRequest, ScriptResponse } from "./message.ts";
+import { Script } from "./script.ts";
+
+/** One direction: the script's call, and the body that it may wait for. */
+class Call {
+  readonly #script: Script;
+  readonly #message: Message<RequestHeaders> | Message<ResponseHeaders>;
+  #result: PromiseLike<Verdict> | undefined = undefined;
+
+  constructor(script: Script, message: Call["message"]) {
+    this.#script = script;
+    this.#message = message;
+  }
+
+  get message(): Message<RequestHeaders> | Message<ResponseHeaders> {
+    return this.#message;
+  }
+
+  /** Calls the script with the head. It goes on when the script ends, or is held when the script wants the body. */
+  begin(run: () => Verdict | PromiseLike<Verdict>): HookResult {
+    let result: Verdict | PromiseLike<Verdict>;
+    try {
+      result = run();
+    } catch (error) {
+      throw this.#script.located(error);
+    }
+    if (!isPromise(result)) return this.#headDone(result);
+    const promise = this.#located(result);
+    this.#result = promise;
+    if (this.#message.needsBody) return this.#hold();
+    return new Promise((resolve, reject) => {
+      this.#message.onWanted = () => resolve(this.#hold());
+      promise.then((verdict) => resolve(this.#headDone(verdict)), reject);
+    });
+  }
+
+  #hold() {
+    return hold({ body: "buffer", max: this.#script.maxBodyBytes });
+  }
+
+  #headDone(verdict: Verdict): Verdict {
+    if (verdict !== undefined) return verdict;
+    if (this.#message.needsBody) return this.#hold();
+    this.#message.send();
+    return undefined;
+  }
+
+  /** The body, whole if the script wants it. */
+  body(chunk: Chunk): HookResult {
+    const message = this.#message;
+    if (!message.needsBody) return undefined;
+    message.deliver(chunk.copy());
+    const end = (verdict: Verdict): Verdict => {
+      if (message.replacement !== undefined) chunk.replace(message.replacement);
+      message.send();
+      return verdict;
+    };
+    return this.#result === undefined ? end(undefined) : this.#result.then(end);
+  }
+
+  async #located(promise: PromiseLike<Verdict>): Promise<Verdict> {
+    try {
+      return await promise;
+    } catch (error) {
+      throw this.#script.located(error);
+    }
+  }
+}
+
+const isPromise = (value: unknown): value is PromiseLike<Verdict> =>
+  typeof (value as PromiseLike<Verdict> | undefined)?.then === "function";
+
+/** Only the hooks that the script needs are there: the others cost nothing. */
+function filterFor(script: Script, stream: HttpStream): HttpFilter {
+  const { onRequest, onResponse } = script;
+  let req: ScriptRequest | undefined;
+  const filter: HttpFilter = {};
+  if (onRequest !== undefined) {
+    let call: Call;
+    filter.onRequestHeaders = (headers, endStream) => {
+      const message = new ScriptRequest(headers, !endStream);
+      req = message;
+      call = new Call(script, message);
+      return call.begin(() => onRequest(message, stream));
+    };
+    if (script.usesBody) filter.onRequestBody = (chunk) => call.body(chunk);
+  }
+  if (onResponse !== undefined) {
+    let call: Call;
+    filter.onResponseHeaders = (headers, endStream) => {
+      const message = new ScriptResponse(headers, !endStream);
+      call = new Call(script, message);
+      const request = (req ??= new ScriptRequest(stream.request, false));
+      return call.begin(() => onResponse(message, request, stream));
+    };
+    if (script.usesBody) filter.onResponseBody = (chunk) => call.body(chunk);
+  }
+  return filter;
+}
+
+export default defineHttpFilter({
+  name: "tsproxy.filters.http.script",
+  placement: "sandbox",
+  config: Config,
+  routeConfig: RouteConfig,
+  setupRoute: (config, cx) => new Script(config, cx),
+  setup(config, cx) {
+    const own = new Script(config, cx);
+    return (stream) => filterFor((stream.routeConfig as Script | undefined) ?? own, stream);
+  },
+});
