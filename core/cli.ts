@@ -60,6 +60,40 @@ export async function cli(
       },
     );
 
+  program
+    .command("init")
+    .description("write a config to start from, and the schema for your editor")
+    .argument("[file]", "what to write", "tsproxy.yaml")
+    .action(async (file: string) => {
+      const { init } = await import("./init.ts");
+      code = await init(file, { filters: filterDirectories([], file), trust: [] });
+    });
+
+  program
+    .command("schema")
+    .description("print the JSON Schema of configs, as the filters that are there take them")
+    .option("-c, --config-path <file>", "the config whose filters/ directory is meant")
+    .option("--json", "it is JSON in any case", false)
+    .addOption(filtersOption())
+    .addOption(trustOption())
+    .action(async (flags: { configPath?: string; filters: string[]; trust: string[] }) => {
+      const { printSchema } = await import("./init.ts");
+      const filters = filterDirectories(flags.filters, flags.configPath);
+      code = await printSchema({ filters, trust: flags.trust });
+    });
+
+  program
+    .command("config")
+    .description("work on config files")
+    .command("upgrade")
+    .description("print a config in Envoy's v3, comments and all")
+    .argument("<file>", "an Envoy bootstrap, v2 or v3")
+    .option("--json", "print { file, ok, from, text, errors }", false)
+    .action(async (file: string, flags: { json: boolean }) => {
+      const { configUpgrade } = await import("./config-upgrade.ts");
+      code = configUpgrade(file, flags.json);
+    });
+
   const filter = program.command("filter").description("make filters, and see what is there");
   filter
     .command("new")

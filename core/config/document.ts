@@ -197,12 +197,7 @@ function parseYaml(text: string, report: Report): Node | undefined {
   const start: Place = { offset: 0, path: "" };
   let document: Document.Parsed | undefined;
   try {
-    // The failsafe schema leaves scalars as they are written; Envoy's own reading of them follows below.
-    document = parseAllDocuments(text, {
-      schema: "failsafe",
-      uniqueKeys: false,
-      prettyErrors: false,
-    })[0] as Document.Parsed | undefined;
+    document = yamlOf(text);
   } catch (error) {
     const deep = error instanceof RangeError;
     report.error(start, deep ? "nested too deeply" : `not YAML: ${(error as Error).message}`);
@@ -236,6 +231,12 @@ class TooLarge extends Error {}
 function sentence(message: string): string {
   const line = message.split("\n")[0]!.replace(/[.:]$/, "");
   return line.charAt(0).toLowerCase() + line.slice(1);
+}
+
+/** The first document of a file. The failsafe schema leaves scalars as they are written; Envoy's own reading of them follows below. */
+export function yamlOf(text: string): Document.Parsed {
+  const options = { schema: "failsafe", uniqueKeys: false, prettyErrors: false } as const;
+  return parseAllDocuments(text, options)[0] as Document.Parsed;
 }
 
 class YamlReader {
@@ -327,7 +328,7 @@ const FALSE = /^(?:n|N|no|No|NO|false|False|FALSE|off|Off|OFF)$/;
 const INTEGER = /^[-+]?(?:0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)$/;
 const FLOAT = /^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$/;
 
-function plainScalar(text: string): ScalarValue {
+export function plainScalar(text: string): ScalarValue {
   if (text === "" || /^(?:~|null|Null|NULL)$/.test(text)) return undefined;
   if (TRUE.test(text)) return true;
   if (FALSE.test(text)) return false;

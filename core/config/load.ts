@@ -158,7 +158,7 @@ function tools(
   return { builder, normaliser, maker };
 }
 
-function formatOf(file: string, report: Report): Format | undefined {
+export function formatOf(file: string, report: Report): Format | undefined {
   const extension = path.extname(file).toLowerCase();
   if (extension === ".json") return "json";
   if (extension !== ".pb" && extension !== ".pb_text") return "yaml";

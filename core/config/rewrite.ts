@@ -148,6 +148,20 @@ export class Rewriter {
         break;
     }
     TABLE[type]?.(node);
+    const perRoute = node.map("typed_per_filter_config");
+    if (perRoute !== undefined) this.#perRoute(perRoute);
+  }
+
+  /** v2 wrote the configs of routes without a type: the filter's name says it. */
+  #perRoute(configs: MapNode): void {
+    for (const [name, { value, place }] of configs.entries) {
+      if (value.kind !== "map" || value.has("@type")) continue;
+      const main = this.#descriptor.extensions.get(modernName(name, "envoy.filters.http."));
+      if (main === undefined || !isEnvoyName(name)) continue;
+      const own = this.#descriptor.siblings(main).find((t) => /PerRoute(Config)?$/.test(t));
+      const type = scalar(place, `type.googleapis.com/${own ?? main}`);
+      value.entries = new Map([["@type", { place, value: type }], ...value.entries]);
+    }
   }
 
   /** `config`, an untyped Struct, becomes a typed_config: the name says the type. */

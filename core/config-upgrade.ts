@@ -1,0 +1,15 @@
+import { readFileSync } from "node:fs";
+import { formatDiagnostic } from "./config/diagnostic.ts";
+import { upgrade } from "./config/upgrade.ts";
+
+/** Prints a config in v3. The exit code is 1 if something in it has no place there. */
+export function configUpgrade(file: string, json: boolean): number {
+  const made = upgrade({ file, text: readFileSync(file, "utf8") });
+  const ok = made.text !== undefined && made.errors.length === 0;
+  if (json) process.stdout.write(`${JSON.stringify({ file, ok, ...made })}\n`);
+  else {
+    for (const error of made.errors) process.stderr.write(`${formatDiagnostic(error)}\n`);
+    process.stdout.write(made.text ?? "");
+  }
+  return ok ? 0 : 1;
+}

@@ -1,0 +1,145 @@
+import {
+  Document,
+  isMap,
+  isScalar,
+  isSeq,
+  Pair,
+  Scalar,
+  YAMLMap,
+  YAMLSeq,
+  type Node as YamlNode,
+} from "yaml";
+import { descriptor } from "./descriptor.ts";
+import { type Diagnostic, Report } from "./diagnostic.ts";
+import {
+  isNull,
+  type Node,
+  parseDocument,
+  plain,
+  plainScalar,
+  type ScalarNode,
+  yamlOf,
+} from "./document.ts";
+import { type ConfigText, formatOf } from "./load.ts";
+import { Normaliser } from "./normalise.ts";
+import { Registry } from "./registry.ts";
+import { eraOf, Rewriter } from "./rewrite.ts";
+
+export interface Upgraded {
+  /** The file in v3, with its comments; undefined: it cannot be read. */
+  readonly text: string | undefined;
+  readonly from: "v2" | "v3";
+  /** What has no place in v3, or is wrong. */
+  readonly errors: readonly Diagnostic[];
+}
+
+/** The same configuration in today's words: types and fields of v3, whatever the packages that are there implement of them. */
+export function upgrade(input: ConfigText & { readonly file: string }): Upgraded {
+  const report = new Report(input.file, input.text, false);
+  const format = formatOf(input.file, report);
+  const root = format && parseDocument(input.text, format, report);
+  if (root === undefined) return { text: undefined, from: "v3", errors: report.errors };
+  const from = eraOf(root);
+  const messages = descriptor();
+  const rewriter = new Rewriter(from, messages, new Registry([]), report);
+  const normaliser = new Normaliser(messages, rewriter, report, {
+    resolved: false,
+    allowUnknown: false,
+  });
+  normaliser.message("envoy.config.bootstrap.v3.Bootstrap", root);
+  normaliser.reportLoose();
+  const text =
+    format === "json"
+      ? `${JSON.stringify(plain(root, true), undefined, 2)}\n`
+      : new Writer(input.text).write(root);
+  return { text, from, errors: report.errors };
+}
+
+/** What a person wrote around a node. */
+interface Around {
+  commentBefore?: string | null;
+  comment?: string | null;
+  spaceBefore?: boolean;
+}
+
+/** Writes a tree as YAML. What stood in the file keeps its form and its comments, wherever it stands now. */
+class Writer {
+  readonly #source: Document.Parsed;
+  /** By offset in the file: keys of maps, and values. A map begins where its first key does. */
+  readonly #keys = new Map<number, YamlNode>();
+  readonly #values = new Map<number, YamlNode>();
+  /** Comments are written once, also where one thing has become several. */
+  readonly #written = new Set<YamlNode>();
+
+  constructor(text: string) {
+    this.#source = yamlOf(text);
+    this.#index(this.#source.contents);
+  }
+
+  write(root: Node): string {
+    const document = new Document(undefined, { schema: "failsafe" });
+    document.contents = this.#node(root) as never;
+    document.commentBefore = this.#source.commentBefore;
+    document.comment = this.#source.comment;
+    return document.toString({ lineWidth: 0, flowCollectionPadding: true });
+  }
+
+  #index(node: unknown): void {
+    if (isScalar(node) || isMap(node) || isSeq(node)) {
+      if (node.range) this.#values.set(node.range[0], node);
+    }
+    if (isSeq(node)) for (const item of node.items) this.#index(item);
+    if (!isMap(node)) return;
+    for (const { key, value } of node.items as Pair<YamlNode, YamlNode | null>[]) {
+      if (key.range) this.#keys.set(key.range[0], key);
+      this.#index(value);
+    }
+  }
+
+  #node(node: Node): YamlNode {
+    const before = this.#values.get(node.place.offset);
+    if (node.kind === "scalar") return this.#scalar(node, isScalar(before) ? before : undefined);
+    if (node.kind === "list") {
+      const list = new YAMLSeq();
+      list.items = node.items.map((item) => this.#node(item));
+      return this.#around(list, isSeq(before) ? before : undefined);
+    }
+    const map = new YAMLMap();
+    for (const [key, { place, value }] of node.entries) {
+      if (isNull(value)) continue;
+      const name = this.#around(scalarOf(key), this.#keys.get(place.offset));
+      map.items.push(new Pair(name, this.#node(value)));
+    }
+    return this.#around(map, isMap(before) ? before : undefined);
+  }
+
+  #scalar(node: ScalarNode, before: Scalar | undefined): Scalar {
+    // As it was written, unless it has become something else.
+    const own = before !== undefined && textOf(before) === node.text ? before : undefined;
+    if (own === undefined) return this.#around(scalarOf(node.json ?? node.value ?? ""), before);
+    const kept = new Scalar(own.value);
+    if (own.type !== undefined) kept.type = own.type;
+    return this.#around(kept, own);
+  }
+
+  #around<T extends YamlNode>(node: T, before: YamlNode | undefined): T {
+    if (before === undefined || this.#written.has(before)) return node;
+    this.#written.add(before);
+    const { commentBefore, comment, spaceBefore } = before as Around;
+    Object.assign(node, { commentBefore, comment, spaceBefore });
+    if ("flow" in before && before.flow !== undefined) Object.assign(node, { flow: before.flow });
+    return node;
+  }
+}
+
+function textOf(node: Scalar): string {
+  const text = String(node.value ?? "");
+  return node.type === "PLAIN" ? text : JSON.stringify(text);
+}
+
+/** A word that Envoy would read as something else is quoted: `on`, `12`. */
+function scalarOf(value: string | number | boolean): Scalar {
+  const node = new Scalar(String(value));
+  if (typeof value === "string" && plainScalar(value) !== value) node.type = "QUOTE_DOUBLE";
+  return node;
+}
