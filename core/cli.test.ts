@@ -108,6 +108,33 @@ test("merges --config-yaml over the file, and takes it alone", async () => {
   });
 });
 
+test("starts a config with its schema, and never over another", async () => {
+  const file = path.join(root, "begun/start.yaml");
+  fs.mkdirSync(path.dirname(file));
+  expect((await run("init", file)).code).toBe(0);
+  expect(fs.readFileSync(file, "utf8")).toContain("$schema=./tsproxy.schema.json");
+  expect((await run("validate", file)).code).toBe(0);
+  const schema = JSON.parse(fs.readFileSync(path.join(root, "begun/tsproxy.schema.json"), "utf8"));
+  expect(schema).toEqual(JSON.parse((await run("schema")).out));
+  expect(schema.$defs["http/router"]).toBeDefined();
+  expect(await run("init", file)).toMatchObject({
+    code: 1,
+    err: expect.stringContaining("is there already"),
+  });
+});
+
+test("prints a v2 file in v3, and says what has no place there", async () => {
+  const old = write("old.yaml", "static_resources: { clusters: [{ name: a, hosts: [] }] }\n");
+  const { code, out } = await run("config", "upgrade", old);
+  expect(code).toBe(0);
+  expect(out).toContain("load_assignment");
+  const bad = write("older.yaml", "static_resources: { clusters: [{ name: a, hots: [] }] }\n");
+  const made = await run("config", "upgrade", "--json", bad);
+  expect(made.code).toBe(1);
+  expect(JSON.parse(made.out)).toMatchObject({ ok: false, errors: [{ line: 1 }] });
+  expect(await run("config", "upgrade", path.join(root, "none.yaml"))).toMatchObject({ code: 1 });
+});
+
 test("gives each file its verdict, and 1 if one is refused", async () => {
   const good = write("good.yaml", ECHO);
   const bad = write(

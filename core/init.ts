@@ -16,7 +16,7 @@ async function schemaText({ filters, trust }: SchemaOptions): Promise<string> {
   const units = await catalog.units(filters);
   catalog.dispose();
   const packages = units.flatMap((unit) => unit.next?.infos ?? []);
-  return `${JSON.stringify(jsonSchema(packages), undefined, 1)}\n`;
+  return `${JSON.stringify(jsonSchema(packages))}\n`;
 }
 
 export async function printSchema(options: SchemaOptions): Promise<number> {

@@ -66,7 +66,7 @@ interface Around {
 class Writer {
   readonly #source: Document.Parsed;
   /** By offset in the file: keys of maps, and values. A map begins where its first key does. */
-  readonly #keys = new Map<number, YamlNode>();
+  readonly #pairs = new Map<number, Pair<YamlNode, YamlNode | null>>();
   readonly #values = new Map<number, YamlNode>();
   /** Comments are written once, also where one thing has become several. */
   readonly #written = new Set<YamlNode>();
@@ -90,9 +90,9 @@ class Writer {
     }
     if (isSeq(node)) for (const item of node.items) this.#index(item);
     if (!isMap(node)) return;
-    for (const { key, value } of node.items as Pair<YamlNode, YamlNode | null>[]) {
-      if (key.range) this.#keys.set(key.range[0], key);
-      this.#index(value);
+    for (const pair of node.items as Pair<YamlNode, YamlNode | null>[]) {
+      if (pair.key.range) this.#pairs.set(pair.key.range[0], pair);
+      this.#index(pair.value);
     }
   }
 
@@ -107,10 +107,30 @@ class Writer {
     const map = new YAMLMap();
     for (const [key, { place, value }] of node.entries) {
       if (isNull(value)) continue;
-      const name = this.#around(scalarOf(key), this.#keys.get(place.offset));
+      const before = this.#pairs.get(place.offset);
+      const name = this.#around(scalarOf(key), before?.key);
+      if (before?.value && !this.#stands(before.value, value))
+        this.#keepComment(name, before.value);
       map.items.push(new Pair(name, this.#node(value)));
     }
     return this.#around(map, isMap(before) ? before : undefined);
+  }
+
+  /** Something of the tree stands for that node of the file. */
+  #stands(before: YamlNode, node: Node): boolean {
+    if (this.#values.get(node.place.offset) === before) return true;
+    if (node.kind === "list") return node.items.some((item) => this.#stands(before, item));
+    if (node.kind === "scalar") return false;
+    return [...node.entries.values()].some(({ value }) => this.#stands(before, value));
+  }
+
+  /** What was said of a value that is there no more is said of its key. */
+  #keepComment(key: Scalar, gone: YamlNode): void {
+    if (this.#written.has(gone)) return;
+    this.#written.add(gone);
+    const { commentBefore, comment } = gone as Around;
+    const all = [key.commentBefore, commentBefore, comment].filter((text) => text);
+    if (all.length > 0) key.commentBefore = all.join("\n");
   }
 
   #scalar(node: ScalarNode, before: Scalar | undefined): Scalar {

@@ -1,0 +1,114 @@
+import { expect, test } from "vitest";
+import { upgrade } from "./upgrade.ts";
+
+const V2 = `# The edge.
+static_resources:
+  clusters:
+    # One of ours.
+    - name: "on"   # quoted, for Envoy reads it as true
+      connect_timeout: 0.250s
+      type: strict_dns
+      hosts:   # where it is
+        - socket_address: { address: localhost, port_value: 80 }   # the only one
+
+    - name: other
+      connect_timeout: 1s
+      tls_context: { sni: a.test }
+      hosts: [{ pipe: { path: /run/other.sock } }]
+# The end.
+`;
+
+test("writes v2 in v3's words, and keeps comments, quotes and numbers as they were", () => {
+  const { text, from, errors } = upgrade({ file: "a.yaml", text: V2 });
+  expect({ from, errors }).toEqual({ from: "v2", errors: [] });
+  expect(text).toBe(`# The edge.
+static_resources:
+  clusters:
+    # One of ours.
+    - name: "on" # quoted, for Envoy reads it as true
+      connect_timeout: 0.250s
+      type: strict_dns
+      # where it is
+      load_assignment:
+        cluster_name: "on"
+        endpoints:
+          - lb_endpoints:
+              - endpoint:
+                  address:
+                    socket_address: { address: localhost, port_value: 80 } # the only one
+
+    - name: other
+      connect_timeout: 1s
+      load_assignment:
+        cluster_name: other
+        endpoints:
+          - lb_endpoints:
+              - endpoint:
+                  address: { pipe: { path: /run/other.sock } }
+      transport_socket:
+        name: envoy.transport_sockets.tls
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+          sni: a.test
+
+# The end.
+`);
+});
+
+test("what it has written needs no further upgrade", () => {
+  const { text } = upgrade({ file: "a.yaml", text: V2 });
+  expect(upgrade({ file: "b.yaml", text: text! })).toEqual({ text, from: "v3", errors: [] });
+});
+
+test("gives configs of routes their types", () => {
+  const { text } = upgrade({
+    file: "a.json",
+    text: JSON.stringify({
+      static_resources: {
+        listeners: [
+          {
+            address: { pipe: { path: "/a" } },
+            filter_chains: [
+              {
+                filters: [
+                  {
+                    name: "envoy.http_connection_manager",
+                    config: {
+                      stat_prefix: "a",
+                      route_config: {
+                        virtual_hosts: [
+                          {
+                            name: "v",
+                            domains: ["*"],
+                            per_filter_config: { "envoy.buffer": { disabled: true } },
+                          },
+                        ],
+                      },
+                    },
+                  },
+                ],
+              },
+            ],
+          },
+        ],
+      },
+    }),
+  });
+  const [virtualHost] = JSON.parse(text!).static_resources.listeners[0].filter_chains[0].filters[0]
+    .typed_config.route_config.virtual_hosts;
+  expect(virtualHost.typed_per_filter_config).toEqual({
+    "envoy.buffer": {
+      "@type": "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
+      disabled: true,
+    },
+  });
+});
+
+test("tells what has no place in v3, at its line", () => {
+  const { text, errors } = upgrade({
+    file: "a.yaml",
+    text: "static_resources: {}\nflags_pat: a\n",
+  });
+  expect(text).toContain("static_resources");
+  expect(errors).toMatchObject([{ line: 2, message: 'unknown field "flags_pat"' }]);
+});
