@@ -119,7 +119,7 @@ class SchemaWriter {
     const short = packages.flatMap(({ package: name, name: own, origin }) => {
       const names = origin === "dropped-in" ? [own, name] : [name];
       const properties = { name: { enum: names }, config: this.#package(name) };
-      return [{ if: { properties: { name: properties.name } }, then: { properties } }];
+      return [{ anyOf: [{ properties }, { properties: { name: { not: properties.name } } }] }];
     });
     return {
       type: "object",

@@ -49,6 +49,8 @@ function tsproxy(...args: string[]) {
 
 test("installs into an empty folder, serves, and makes a filter that is tested, typed and reloaded", async (context) => {
   if (unreachable !== undefined) return context.skip(unreachable);
+  await tsproxy("init");
+  expect((await tsproxy("validate", "tsproxy.yaml")).stdout).toBe("tsproxy.yaml: OK\n");
   expect((await tsproxy("filter", "new", "ratelimit")).stdout).toContain("filters/ratelimit");
   const ran = await tsproxy("filter", "test");
   expect(ran.stdout).toMatch(/Tests +1 passed/);

@@ -49,9 +49,9 @@ test("every command of the README is run by a test", () => {
     "curl http://localhost:8000/service/1",
     "curl http://localhost:8001/clusters",
     "npm install && npm test",
-    // examples.test.ts.
-    "npx tsproxy validate examples/echo-balancer/envoy.yaml",
-    "npx tsproxy run -c examples/echo-balancer/envoy.yaml",
+    // install.test.ts.
+    "npm install ./tsproxy-0.1.0.tgz",
+    "npx tsproxy init && npx tsproxy run -c tsproxy.yaml",
     // Here.
     "npx tsproxy filter new hello",
   ]);
