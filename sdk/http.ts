@@ -206,8 +206,16 @@ export interface HttpStream {
   readonly connectionState: Map<string, unknown>;
   /** For terminal filters. */
   readonly responder: Responder;
+  /** What internal redirects have left behind; undefined before the first. It stays with the request through all of them. */
+  internalRedirects?: InternalRedirects | undefined;
   /** A timer that is cancelled with the stream. */
   sleep(ms: number): Promise<void>;
+}
+
+export interface InternalRedirects {
+  count: number;
+  /** Routes that were redirected to, by `from route` and `to route`. */
+  readonly taken: Set<string>;
 }
 
 /** How a terminal filter answers. Each call passes the filters in reverse before it reaches the codec. */
@@ -223,4 +231,9 @@ export interface Responder {
   reset(details: string, flag: string): void;
   /** The request body is not taken for now (true), or again. */
   pauseRequest(paused: boolean): void;
+  /**
+   * An internal redirect: the request, with its head as it is now and this body, begins anew at the first filter. What was so
+   * far ends as a stream of its own, which `response` has answered; the caller is at its end when this returns true.
+   */
+  recreate?(response: ResponseHeaders, body: Uint8Array): boolean;
 }

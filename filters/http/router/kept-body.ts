@@ -18,12 +18,6 @@ export class KeptBody {
     this.#pieces.push(chunk.copy());
   }
 
-  clear(): void {
-    this.size = 0;
-    this.#pieces = [];
-    this.trailers = undefined;
-  }
-
   /** `ended`: there is no more than this. */
   send(encoder: RequestEncoder, ended: boolean): void {
     const { trailers } = this;

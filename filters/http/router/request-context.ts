@@ -1,5 +1,6 @@
 import type {
   BalancerContext,
+  HashPolicy,
   Host,
   HttpStream,
   MetadataCriterion,
@@ -13,11 +14,14 @@ import type { RetryState } from "./retry-state.ts";
 
 /** What the policies of a route tell whoever chooses a host for one of its requests. */
 export class RequestContext implements BalancerContext {
-  readonly hash: bigint | undefined;
   readonly metadataMatch: readonly MetadataCriterion[] | undefined;
   readonly priority: Priority;
   readonly downstreamProtocol: StreamInfo["protocol"];
   readonly #retry: () => RetryState | undefined;
+  readonly #policies: readonly HashPolicy[];
+  readonly #stream: HttpStream;
+  #hashed = false;
+  #hash: bigint | undefined = undefined;
   /** Cookies that a hash policy gives to a client without one. */
   readonly #cookies: string[] = [];
 
@@ -31,8 +35,17 @@ export class RequestContext implements BalancerContext {
     this.priority = policies?.priority ?? "default";
     this.downstreamProtocol = stream.info.protocol;
     this.metadataMatch = policies?.metadataMatch;
-    const hash = policies?.hash ?? [];
-    this.hash = hash.length === 0 ? undefined : hashOf(hash, stream, this.#cookies);
+    this.#policies = policies?.hash ?? [];
+    this.#stream = stream;
+  }
+
+  /** Made when a balancer asks: clients of others get no cookie. */
+  get hash(): bigint | undefined {
+    if (!this.#hashed && this.#policies.length > 0) {
+      this.#hash = hashOf(this.#policies, this.#stream, this.#cookies);
+    }
+    this.#hashed = true;
+    return this.#hash;
   }
 
   rejects(host: Host): boolean {

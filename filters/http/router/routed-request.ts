@@ -24,7 +24,9 @@ import {
   type Timer,
 } from "@tsproxy/sdk";
 import { Attempt, type AttemptOwner } from "./attempt.ts";
+import { redirectRequest } from "./internal-redirect.ts";
 import { KeptBody } from "./kept-body.ts";
+import { MirrorPlan } from "./mirror.ts";
 import { RequestContext } from "./request-context.ts";
 import { RetryState, type RetryVerdict } from "./retry-state.ts";
 import type { Router } from "./router.ts";
@@ -49,6 +51,7 @@ const SERVICE_TIME = headerName("x-envoy-upstream-service-time");
 const ATTEMPT_COUNT = headerName("x-envoy-attempt-count");
 const TIMEOUT_RETRY = headerName("x-envoy-is-timeout-retry");
 const CANARY = headerName("x-envoy-upstream-canary");
+const LOCATION = headerName("location");
 const CONTENT_TYPE = headerName("content-type");
 
 const NO_ROUTE = reply(404, { flags: ["NR"], details: "route_not_found" });
@@ -64,6 +67,7 @@ const TOO_LARGE_TO_RETRY = reply(507, {
 const KEPT_LIMIT = 1024 * 1024;
 const NOTHING_TO_CHOOSE_BY: BalancerContext = {};
 const FROM_HTTP2: BalancerContext = { downstreamProtocol: "HTTP/2" };
+const EMPTY = new Uint8Array(0);
 const NO_ATTEMPTS: readonly Attempt[] = [];
 /** Timers count in 31 bits; nobody waits longer. */
 const LONGEST_MS = 0x7fff_ffff;
@@ -119,6 +123,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   /** The body is kept as long as it may be needed again. */
   #keepsBody = false;
   #kept: KeptBody | undefined = undefined;
+  #keptTooMuch = false;
+  #mirrors: MirrorPlan | undefined = undefined;
 
   constructor(router: Router) {
     this.#router = router;
@@ -145,6 +151,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     this.#retry = undefined;
     this.#attempts = 0;
     this.#kept = undefined;
+    this.#keptTooMuch = false;
+    this.#mirrors = undefined;
   }
 
   // ---- the request
@@ -279,6 +287,16 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
       });
       this.#keepsBody = this.#retry.enabled;
     }
+    if (policies !== undefined) {
+      if (policies.internalRedirect !== undefined) this.#keepsBody = true;
+      if (policies.mirrors.length > 0 && this.#headers.method !== "CONNECT") {
+        const plan = new MirrorPlan(this.#router, policies.mirrors, this.#headers);
+        if (!plan.empty) {
+          this.#mirrors = plan;
+          this.#keepsBody = true;
+        }
+      }
+    }
     this.#context = new RequestContext(policies, this.#stream, () => this.#retryOfNow());
   }
 
@@ -288,9 +306,9 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   }
 
   onRequestBody(chunk: Chunk, endStream: boolean): void {
-    if (endStream) this.#onRequestEnded();
     const attempt = this.#attempt;
     if (this.#keepsBody && !this.#keepForRetries(chunk)) return;
+    if (endStream) this.#onRequestEnded();
     const { encoder } = attempt;
     if (encoder !== undefined) {
       attempt.touch();
@@ -299,13 +317,13 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   }
 
   onRequestTrailers(trailers: HeaderMap): void {
-    this.#onRequestEnded();
     const { encoder, waiting } = this.#attempt;
     if (this.#keepsBody || waiting) {
       trailers.detach();
       this.#kept ??= new KeptBody();
       this.#kept.trailers = trailers;
     }
+    this.#onRequestEnded();
     encoder?.encodeTrailers(trailers);
   }
 
@@ -327,6 +345,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     }
     this.#charges!.retries.abandoned.inc();
     this.#keepsBody = false;
+    this.#keptTooMuch = true;
+    this.#mirrors = undefined;
     this.#endRetries();
     if (this.#attempt.over) {
       this.#giveUp();
@@ -348,10 +368,17 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     this.#requestEnded = true;
     this.#requestEndedAt = this.#router.cx.now();
     if (this.#tunnel) return;
+    if (this.#mirrors !== undefined) this.#mirror(this.#mirrors);
     if (this.#timeoutMs > 0) this.#timer.arm(Math.min(this.#timeoutMs, LONGEST_MS));
     if (this.#timeouts !== undefined && this.#attempt.encoder !== undefined) {
       this.#attempt.limit("try", Math.min(this.#timeouts.perTryMs, LONGEST_MS));
     }
+  }
+
+  /** The copies have the body that is kept; it stays theirs when the request has forgotten it. */
+  #mirror(plan: MirrorPlan): void {
+    this.#mirrors = undefined;
+    plan.send(this.#kept, Math.min(this.#timeoutMs, LONGEST_MS));
   }
 
   // ---- how an attempt goes
@@ -418,6 +445,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     attempt.endTry();
     if (this.#policies?.attemptCountInResponse) headers.set(ATTEMPT_COUNT, String(this.#attempts));
     if (this.#retry !== undefined && this.#retriesHead(attempt, headers, endStream)) return;
+    if (this.#policies?.internalRedirect !== undefined && this.#redirects(attempt, headers)) return;
     if (this.#earlier !== NO_ATTEMPTS || this.#attempt !== attempt) this.#giveUpOthers(attempt);
     this.#retry = undefined;
     this.#keepsBody = false;
@@ -467,6 +495,30 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     host!.onResponse(headers.status);
     attempt.giveUp();
     this.#forget(attempt);
+    return true;
+  }
+
+  /** True: the request has begun anew elsewhere, and this object is somebody else's already. */
+  #redirects(attempt: Attempt, headers: ResponseHeaders): boolean {
+    const policy = this.#policies!.internalRedirect!;
+    if (!policy.statuses.includes(headers.status)) return false;
+    const { responder } = this.#stream;
+    const { retries } = this.#charges!;
+    const possible = this.#requestEnded && !this.#keptTooMuch && headers.has(LOCATION);
+    const turn =
+      possible && responder.recreate !== undefined
+        ? redirectRequest(policy, this.#stream, headers, this.#router.stats)
+        : undefined;
+    if (turn === undefined) {
+      retries.redirectFailed.inc();
+      return false;
+    }
+    const body = turn.dropsBody ? undefined : this.#kept?.bytes();
+    attempt.host!.onResponse(headers.status);
+    this.#charge(headers.status);
+    headers.detach();
+    retries.redirectSucceeded.inc();
+    responder.recreate!(headers, body ?? EMPTY);
     return true;
   }
 

@@ -1,6 +1,13 @@
 // Hot path: the lookups of each request.
-import { type Cluster, HeaderLine, type HttpStream, type SetupContext } from "@tsproxy/sdk";
+import {
+  type Cluster,
+  type Counter,
+  HeaderLine,
+  type HttpStream,
+  type SetupContext,
+} from "@tsproxy/sdk";
 import type { Config } from "./config.ts";
+import type { Mirror } from "./mirror.ts";
 import { RoutedRequest } from "./routed-request.ts";
 import { ClusterCharges, RouterStats } from "./stats.ts";
 
@@ -16,6 +23,10 @@ export class Router {
   readonly config: Config;
   readonly cx: SetupContext;
   readonly stats: RouterStats;
+  /** In progress. */
+  readonly mirrors = new Set<Mirror>();
+  /** `http.async-client.rq_total`, where Envoy counts the requests that it makes itself. */
+  readonly mirrored: Counter;
   readonly #free: RoutedRequest[] = [];
   readonly #charges = new Map<string, ClusterCharges>();
   readonly #serviceTimes: (HeaderLine | undefined)[] = new Array(TIMES_KEPT).fill(undefined);
@@ -24,6 +35,10 @@ export class Router {
   constructor(config: Config, cx: SetupContext) {
     this.config = config;
     this.cx = cx;
+    this.mirrored = cx.stats.counter("http.async-client.rq_total");
+    cx.onDispose(() => {
+      for (const mirror of this.mirrors) mirror.giveUp();
+    });
     this.stats = new RouterStats(cx.stats.scope(cx.statPrefix ?? "http."));
   }
 

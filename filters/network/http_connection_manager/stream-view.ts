@@ -3,6 +3,7 @@ import {
   type DownstreamConnection,
   type HeaderMap,
   type HttpStream,
+  type InternalRedirects,
   type Reply,
   RequestHeaders,
   type Responder,
@@ -78,6 +79,12 @@ export class StreamView implements HttpStream, Responder {
   get routeMetadata(): Readonly<Record<string, unknown>> | undefined {
     return this.#stream.routeMetadata;
   }
+  get internalRedirects(): InternalRedirects | undefined {
+    return this.#ended ? undefined : this.#stream.internalRedirects;
+  }
+  set internalRedirects(redirects: InternalRedirects | undefined) {
+    if (!this.#ended) this.#stream.internalRedirects = redirects;
+  }
   get responder(): Responder {
     return this;
   }
@@ -105,5 +112,8 @@ export class StreamView implements HttpStream, Responder {
   }
   pauseRequest(paused: boolean): void {
     if (!this.#ended) this.#stream.pauseRequest(paused);
+  }
+  recreate(response: ResponseHeaders, body: Uint8Array): boolean {
+    return !this.#ended && this.#stream.recreate(response, body);
   }
 }

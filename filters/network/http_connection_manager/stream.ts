@@ -6,6 +6,7 @@ import {
   type Generation,
   type HeaderMap,
   type HttpFilter,
+  type InternalRedirects,
   type LogEntry,
   type Reply,
   type RequestDecoder,
@@ -24,6 +25,7 @@ import { RequestIdLine } from "./request-id.ts";
 import type { ResolvedRoute } from "./route.ts";
 import { isGrpc, type RouteSubject } from "./route-match.ts";
 import type { FilterSlot, Runtime } from "./runtime.ts";
+import { durationOf } from "./stream-duration.ts";
 import { Info } from "./stream-info.ts";
 import { StreamView } from "./stream-view.ts";
 import { Walk, type WalkOwner } from "./walk.ts";
@@ -49,6 +51,9 @@ const REQUEST_TIMEOUT = reply(408, {
 // Made once: a closure for each call would cost more than the call.
 const callReset = (filter: HttpFilter): void => filter.onReset?.();
 const callEnd = (filter: HttpFilter): void => filter.onEnd?.();
+
+/** The gRPC status of a stream that has taken too long. */
+const DEADLINE_EXCEEDED = 4;
 
 const CONTINUE = new ResponseHeaders();
 CONTINUE.status = 100;
@@ -101,6 +106,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   #responded = false;
   /** The client's message was faulty: the connection does not outlive the answer. */
   #faulty = false;
+  internalRedirects: InternalRedirects | undefined = undefined;
   #chance = -1;
   #routeKnown = false;
   #route: ResolvedRoute | undefined = undefined;
@@ -138,6 +144,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.#faulty = this.#routeKnown = this.#readingPaused = this.#tunnel = false;
     this.#route = undefined;
     this.#metadata = undefined;
+    this.internalRedirects = undefined;
     this.#chance = -1;
     this.#requestStoppedBy = this.#responseStoppedBy = 0;
     this.#request.begin(this.#live);
@@ -385,12 +392,26 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     info.virtualCluster = route?.virtualCluster(this.headers);
     const action = route?.action;
     info.clusterName = action?.type === "route" ? (action.cluster ?? "") : "";
-    if (action?.type === "route" && action.idleTimeoutMs !== undefined) {
+    if (action?.type !== "route") return route;
+    if (action.idleTimeoutMs !== undefined) {
       this.#idleMs = action.idleTimeoutMs;
       if (this.#idleMs > 0) this.#idle.arm(this.#idleMs);
       else this.#idle.cancel();
     }
+    const duration = action.policies?.streamDuration;
+    if (duration !== undefined) this.#limitDuration(durationOf(duration, this.headers));
     return route;
+  }
+
+  /** The route's `max_stream_duration` takes the place of the connection manager's. 0: none; undefined: it says nothing. */
+  #limitDuration(ms: number | undefined): void {
+    if (ms === undefined) return;
+    if (ms === 0) {
+      this.#durationTimer?.cancel();
+      return;
+    }
+    this.#durationTimer ??= this.#cx.timer(() => this.#onMaxDuration());
+    this.#durationTimer.arm(Math.max(0, ms - (this.#cx.now() - this.#startedAt)));
   }
 
   sleep(ms: number): Promise<void> {
@@ -637,27 +658,77 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.#runtime.stats.rqMaxDurationReached.inc();
     const status = this.#requestComplete ? 504 : 408;
     const details = "max_duration_timeout";
-    this.sendReply(reply(status, { body: "downstream duration timeout", details }), false);
+    const body = "downstream duration timeout";
+    this.sendReply(reply(status, { body, details, grpcStatus: DEADLINE_EXCEEDED }), false);
   }
 
   // ---- the end
+
+  /** An internal redirect: this pass is over, and the same request takes another, as it is now. */
+  recreate(response: ResponseHeaders, body: Uint8Array): boolean {
+    if (this.ended || !this.#requestComplete || this.#responded || this.#answer.begun) return false;
+    const runtime = this.#runtime;
+    const { info } = this;
+    this.response = response;
+    info.responseCode = response.status;
+    info.responseCodeDetails = "internal_redirect";
+    runtime.stats.rqCodes.count(response.status);
+    this.#connection.listenerCodes(runtime).count(response.status);
+    this.#cancelTimers();
+    this.#endPass();
+    this.#beginPass();
+    if (!this.#createFilters()) return true;
+    this.#request.head(this.headers, body.length === 0);
+    if (body.length > 0 && !this.ended) this.#request.body(body, 0, body.length, true);
+    return true;
+  }
+
+  #beginPass(): void {
+    const runtime = this.#runtime;
+    const { info } = this;
+    const { protocol, connectionId, bytesReceived } = info;
+    const { downstreamRemoteAddress, downstreamDirectAddress, downstreamLocalAddress } = info;
+    info.begin();
+    Object.assign(info, { protocol, connectionId, bytesReceived });
+    Object.assign(info, { downstreamRemoteAddress, downstreamDirectAddress });
+    info.downstreamLocalAddress = downstreamLocalAddress;
+    info.startTime = runtime.clock.now();
+    info.requestDuration = 0;
+    this.response = undefined;
+    this.#metadata = undefined;
+    this.#routeKnown = false;
+    this.#route = undefined;
+    this.#startedAt = this.#activeAt = this.#cx.now();
+    this.#armTimers();
+    this.#headersTimer?.cancel();
+    this.#requestTimer?.cancel();
+    runtime.stats.rqTotal.inc();
+    runtime.stats.rqActive.inc();
+  }
 
   #finish(): void {
     if (this.ended) return;
     this.ended = true;
     const runtime = this.#runtime;
-    const { info } = this;
     // A verdict that is still awaited may come at any time and must find nobody.
     const quiet = !this.#request.waiting && !this.#answer.waiting;
     this.#request.stop();
     this.#answer.stop();
     this.#cancelTimers();
-    info.duration = this.#cx.now() - this.#startedAt;
-    runtime.stats.rqActive.dec();
-    runtime.stats.rqTime.record(Math.floor(info.duration));
     // Envoy sees a client that closes its half of a tunnel leave, whatever the other half did.
     if (this.#tunnel && this.#requestComplete) this.#noteDisconnect();
     if (this.#upgrading) runtime.stats.cxUpgradesActive.dec();
+    this.#endPass();
+    this.#connection.onStreamEnded(this, this.#requestComplete, this.#faulty, quiet);
+  }
+
+  /** Logged, and no filter's any more. */
+  #endPass(): void {
+    const runtime = this.#runtime;
+    const { info } = this;
+    info.duration = this.#cx.now() - this.#startedAt;
+    runtime.stats.rqActive.dec();
+    runtime.stats.rqTime.record(Math.floor(info.duration));
     runtime.logs.log(this);
     for (let k = 0; k < this.#filters.length; k++) this.#guard(k, callEnd);
     for (let k = 0; k < this.#views.length; k++) this.#views[k]!.end();
@@ -666,7 +737,6 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     empty(this.#live);
     empty(this.#views);
     empty(this.#generations);
-    this.#connection.onStreamEnded(this, this.#requestComplete, this.#faulty, quiet);
   }
 
   #cancelTimers(): void {

@@ -1,0 +1,33 @@
+import { headerName, type RequestHeaders, type StreamDuration } from "@tsproxy/sdk";
+
+const GRPC_TIMEOUT = headerName("grpc-timeout");
+const UNIT_MS: Readonly<Record<string, number>> = {
+  H: 3_600_000,
+  M: 60_000,
+  S: 1000,
+  m: 1,
+  u: 1 / 1000,
+  n: 1 / 1_000_000,
+};
+
+/**
+ * How long a stream may take by its route, with what a gRPC client says in `grpc-timeout` where the route heeds that; the header
+ * is then told upstream as it was understood. 0: endless; undefined: the connection manager's own limit holds.
+ */
+export function durationOf(config: StreamDuration, headers: RequestHeaders): number | undefined {
+  const most = config.grpcTimeoutHeaderMaxMs;
+  const asked = most === undefined ? undefined : grpcTimeoutMs(headers);
+  if (asked === undefined) return config.maxMs;
+  let ms = most !== 0 && asked > most! ? most! : asked;
+  const offset = config.grpcTimeoutHeaderOffsetMs ?? 0;
+  if (ms !== 0 && offset > 0) ms = offset < ms ? ms - offset : 0;
+  headers.set(GRPC_TIMEOUT, ms < 100_000_000 ? `${ms}m` : `${Math.floor(ms / 1000)}S`);
+  // What is left of a deadline that has passed is no time at all, and not all the time there is.
+  return Math.max(1, ms);
+}
+
+/** `1S`, `250m`: at most eight digits and a unit. Part of a millisecond counts as one. */
+function grpcTimeoutMs(headers: RequestHeaders): number | undefined {
+  const found = /^([0-9]{1,8})([HMSmun])$/.exec(headers.get(GRPC_TIMEOUT) ?? "");
+  return found === null ? undefined : Math.ceil(Number(found[1]) * UNIT_MS[found[2]!]!);
+}
