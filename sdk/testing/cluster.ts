@@ -180,6 +180,8 @@ export class TestExchange implements PoolHandle, RequestEncoder {
     this.#callbacks.decoder.onInformational(headers);
   }
   send(body: string, endStream: boolean): void {
+    // Who has given the exchange up hears no more of it.
+    if (this.wasReset) return;
     const bytes = Uint8Array.from(body, (char) => char.charCodeAt(0));
     this.#callbacks.decoder.onResponseBody(new Chunk(bytes, 0, bytes.length), endStream);
     bytes.fill(33); // what was lent is gone
