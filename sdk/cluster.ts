@@ -1,6 +1,12 @@
 import type { RequestEncoder, ResponseDecoder } from "./codec.ts";
 import type { SetupContext, Slot } from "./extension.ts";
-import type { Address, CloseEvent, Connection, ConnectionHandler } from "./network.ts";
+import type {
+  Address,
+  CloseEvent,
+  Connection,
+  ConnectionHandler,
+  DownstreamConnection,
+} from "./network.ts";
 import type { Counter, Gauge, Stats } from "./stats.ts";
 
 /** Envoy's RoutingPriority: each has limits of its own in a cluster. */
@@ -28,6 +34,8 @@ export interface BalancerContext {
   readonly excludedPriorities?: ReadonlySet<number> | undefined;
   /** What the request came in, for clusters that pass it on in the same (`use_downstream_protocol_config`). */
   readonly downstreamProtocol?: "HTTP/1.0" | "HTTP/1.1" | "HTTP/2" | undefined;
+  /** `Cluster.connect`: the client whose bytes the connection will carry, for a PROXY header and the like. */
+  readonly downstream?: DownstreamConnection | undefined;
 }
 
 /** An endpoint that is alive in a cluster. */
@@ -231,6 +239,8 @@ export interface Cluster {
    * Chooses a host and begins an HTTP exchange on a pooled connection. Undefined if callbacks were called at once.
    */
   newStream(callbacks: PoolCallbacks, context: BalancerContext): PoolHandle | undefined;
+  /** Chooses a host and no more (udp_proxy). Undefined: there is none. */
+  chooseHost?(context: BalancerContext): Host | undefined;
   /** Chooses a host and opens a connection of the caller's own (tcp_proxy). Undefined: no host or too many connections. */
   connect(
     handler: ConnectionHandler,

@@ -1,5 +1,6 @@
 import { latin1Decode, type Output } from "../bytes.ts";
 import type { Address, DownstreamConnection } from "../network.ts";
+import type { TlsInfo } from "../transport.ts";
 
 /** A connection without a socket: keeps what is written, and how it was closed. */
 export class TestConnection implements DownstreamConnection {
@@ -11,6 +12,8 @@ export class TestConnection implements DownstreamConnection {
   transportProtocol = "raw_buffer";
   serverName = "";
   applicationProtocols: readonly string[] = [];
+  secure = false;
+  tls: TlsInfo | undefined = undefined;
   draining = false;
   open = true;
   blocked = false;

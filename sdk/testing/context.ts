@@ -1,3 +1,4 @@
+import { latin1Decode } from "../bytes.ts";
 import { CellHeap, type CellSpec } from "../cells.ts";
 import type { Cluster, Clusters } from "../cluster.ts";
 import type {
@@ -19,6 +20,7 @@ import { Runtime } from "../runtime.ts";
 import type { ExtensionRef } from "../schema.ts";
 import type { Counter, Gauge, Histogram, Stats } from "../stats.ts";
 import type { Tls } from "../transport.ts";
+import type { UdpHandler, UdpSocket } from "../udp.ts";
 import { TestClock } from "./clock.ts";
 import { TestConnection } from "./connection.ts";
 
@@ -70,6 +72,28 @@ export interface Opened {
   handler: ConnectionHandler;
   readonly connection: TestConnection;
   readonly timeoutMs: number;
+}
+
+/** A UDP socket whose peer the test plays. */
+export class TestUdpSocket implements UdpSocket {
+  readonly localAddress: Address = { ip: "127.0.0.1", port: 5300 };
+  readonly address: Address;
+  readonly handler: UdpHandler | undefined;
+  open = true;
+  /** Text of each datagram sent, one char a byte, and where to if that was said. */
+  readonly sent: { readonly text: string; readonly to: Address | undefined }[] = [];
+
+  constructor(address: Address, handler?: UdpHandler) {
+    this.address = address;
+    this.handler = handler;
+  }
+  send(memory: Uint8Array, at: number, end: number, to?: Address): boolean {
+    if (this.open) this.sent.push({ text: latin1Decode(memory, at, end), to });
+    return this.open;
+  }
+  close(): void {
+    this.open = false;
+  }
 }
 
 /** A use of an extension that a test can reload. */
@@ -197,6 +221,13 @@ export class TestContext implements SetupContext {
     connection.remoteAddress = address;
     this.opened.push({ address, handler, connection, timeoutMs: options.timeoutMs });
     return connection;
+  }
+  /** Sockets that `udp` has opened, in order. */
+  readonly udpSockets: TestUdpSocket[] = [];
+  udp(address: Address, handler: UdpHandler): TestUdpSocket {
+    const socket = new TestUdpSocket(address, handler);
+    this.udpSockets.push(socket);
+    return socket;
   }
   adopt(connection: Connection, handler: ConnectionHandler): void {
     const opened = this.opened.find((o) => o.connection === connection);

@@ -17,6 +17,7 @@ import {
   Type,
   UInt32,
 } from "@tsproxy/sdk";
+import { TransportConfig } from "./transports.ts";
 
 import { HealthCheck, OutlierDetection } from "./health-config.ts";
 
@@ -182,6 +183,7 @@ export const ClusterConfig = Type.Object({
     default: "AUTO",
   }),
   wait_for_warm_on_init: Type.Optional(Type.Boolean()),
+  ...TransportConfig,
   upstream_connection_options: Type.Optional(
     Type.Object({
       tcp_keepalive: Type.Optional(Type.Object({ keepalive_time: Type.Optional(UInt32()) })),

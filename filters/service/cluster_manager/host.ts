@@ -5,6 +5,8 @@ import {
   type HostHealth,
   type HostSpec,
   type Priority,
+  type Slot,
+  type TransportFactory,
 } from "@tsproxy/sdk";
 import { excludedBy, healthBy } from "./health-flags.ts";
 import { localityKey } from "./localities.ts";
@@ -31,6 +33,8 @@ export class UpstreamHost implements Host {
   readonly #defaultPools: readonly Pool[];
   #highPools: readonly Pool[] | undefined = undefined;
   readonly #makePools: PoolMaker;
+  /** What its connections pass; undefined: plain bytes. */
+  transport: Slot<TransportFactory> | undefined = undefined;
   spec: HostSpec;
   health: HostHealth;
   /** Left out of the numbers that priorities and panic go by: nobody has checked it yet. */

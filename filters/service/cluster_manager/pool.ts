@@ -5,6 +5,7 @@ import type {
   CodecOptions,
   Connection,
   ConnectOptions,
+  DownstreamConnection,
   PoolCallbacks,
   PoolFailure,
   PoolHandle,
@@ -31,7 +32,7 @@ export interface PoolOwner {
   readonly cx: SetupContext;
   readonly cells: ClusterCells;
   readonly codecOptions: CodecOptions;
-  readonly connectOptions: ConnectOptions;
+  connectOptionsFor(host: UpstreamHost, downstream?: DownstreamConnection): ConnectOptions;
   /** 0: no limit. */
   readonly maxRequestsPerConnection: number;
   breaker(priority: Priority): CircuitBreaker;
@@ -318,7 +319,9 @@ export class Pool {
     const failure: PoolFailure = {
       reason: event.timeout ? "connection_timeout" : "connection_failed",
       host: this.host,
-      transportFailure: event.timeout ? "" : transportFailure(event.error),
+      transportFailure: event.timeout
+        ? ""
+        : (event.transportFailure ?? transportFailure(event.error)),
     };
     for (const stream of failed) {
       // One of those before may have cancelled this one.

@@ -76,7 +76,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     if (this.pool.protocol.name !== "ALPN") this.#countProtocol(this.pool.protocol.name);
     host.cells.cxTotal.inc();
     host.cells.cxActive.inc();
-    this.#connection = owner.cx.connect(host.address, this, owner.connectOptions);
+    this.#connection = owner.cx.connect(host.address, this, owner.connectOptionsFor(host));
   }
 
   #countProtocol(name: CodecFactory["protocol"]): void {

@@ -1,5 +1,11 @@
 // Hot path: every byte of a TCP proxy's upstream passes here.
-import type { Chunk, CloseEvent, Connection, ConnectionHandler } from "@tsproxy/sdk";
+import type {
+  Chunk,
+  CloseEvent,
+  Connection,
+  ConnectionHandler,
+  DownstreamConnection,
+} from "@tsproxy/sdk";
 import type { UpstreamHost } from "./host.ts";
 import type { PoolOwner } from "./pool.ts";
 
@@ -27,8 +33,9 @@ export class TrackedConnection implements ConnectionHandler {
     this.#openedAt = owner.cx.now();
   }
 
-  open(): Connection {
-    const { cells, cx, connectOptions } = this.#owner;
+  /** `downstream`: whose bytes it will carry, where that is one connection's. */
+  open(downstream?: DownstreamConnection): Connection {
+    const { cells, cx } = this.#owner;
     cells.cxTotal.inc();
     cells.cxActive.inc();
     this.host.cells.cxTotal.inc();
@@ -36,7 +43,8 @@ export class TrackedConnection implements ConnectionHandler {
     cells.rqPendingTotal.inc();
     cells.rqPendingActive.inc();
     this.host.cells.rqPendingActive.inc();
-    const connection = cx.connect(this.host.address, this, connectOptions);
+    const options = this.#owner.connectOptionsFor(this.host, downstream);
+    const connection = cx.connect(this.host.address, this, options);
     this.#connection = connection;
     return connection;
   }

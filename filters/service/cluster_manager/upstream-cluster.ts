@@ -37,6 +37,7 @@ import { type ConnectionFacts, PooledConnection } from "./pooled-connection.ts";
 import { Starvation } from "./starvation.ts";
 import { ClusterCells, HostCells } from "./stats.ts";
 import { TrackedConnection } from "./tracked-connection.ts";
+import { Transports, throughTransport } from "./transports.ts";
 
 const NO_HOST: PoolFailure = Object.freeze({
   reason: "no_host",
@@ -78,6 +79,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   readonly #breaker: CircuitBreaker;
   #highBreaker: CircuitBreaker | undefined = undefined;
   readonly #starvation: Starvation;
+  readonly #transports: Transports;
   readonly #options: ClusterOptions;
   readonly #protocols: readonly PoolProtocol[];
   readonly #loadOf: UpstreamClusterParts["loadOf"];
@@ -125,7 +127,9 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     this.#loadOf = loadOf;
     this.#hostNames = hostNames;
     this.maxRequestsPerConnection = this.#options.maxRequestsPerConnection;
-    this.stats = cx.stats.scope(`cluster.${config.alt_stat_name || config.name}.`);
+    const statPrefix = `cluster.${config.alt_stat_name || config.name}.`;
+    this.stats = cx.stats.scope(statPrefix);
+    this.#transports = new Transports(cx, config, statPrefix);
     this.traffic = new ClusterCells(this.stats);
     this.connectOptions = {
       timeoutMs: this.#options.connectTimeoutMs,
@@ -152,6 +156,14 @@ export class UpstreamCluster implements Cluster, PoolOwner {
 
   get cells(): ClusterCells {
     return this.traffic;
+  }
+  connectOptionsFor(host: UpstreamHost, downstream?: DownstreamConnection): ConnectOptions {
+    const { transport } = host;
+    if (transport === undefined) return this.connectOptions;
+    return throughTransport(this.connectOptions, transport, {
+      hostname: host.hostname,
+      ...(downstream !== undefined && { downstream }),
+    });
   }
   get connectTimeoutMs(): number {
     return this.#options.connectTimeoutMs;
@@ -227,6 +239,12 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     return undefined;
   }
 
+  chooseHost(context: BalancerContext): UpstreamHost | undefined {
+    const host = this.#spread.choose(context);
+    if (host === undefined) this.traffic.cxNoneHealthy.inc();
+    return host;
+  }
+
   connect(handler: ConnectionHandler, context: BalancerContext): ReturnType<Cluster["connect"]> {
     const host = this.#choose(context);
     if (host === undefined) {
@@ -241,7 +259,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     }
     const tracked = new TrackedConnection(this, host, handler, this.#onTrackedGone);
     this.#tracked.add(tracked);
-    return { connection: tracked.open(), host };
+    return { connection: tracked.open(context.downstream), host };
   }
 
   #choose(context: BalancerContext): UpstreamHost | undefined {
@@ -285,15 +303,17 @@ export class UpstreamCluster implements Cluster, PoolOwner {
 
   #makeHost(spec: HostSpec, id: string): UpstreamHost {
     const load = this.#loadOf(this.name, id) ?? { active: 0 };
-    return new UpstreamHost(
+    const host = new UpstreamHost(
       spec,
       this.#cellsOf(spec),
       load,
-      (host, priority) =>
-        this.#protocols.map((protocol) => new Pool(this, host, protocol, priority)),
+      (made, priority) =>
+        this.#protocols.map((protocol) => new Pool(this, made, protocol, priority)),
       () => this.cx.now(),
       this.#flagsOf(id, spec),
     );
+    host.transport = this.#transports.choose(spec);
+    return host;
   }
 
   #flagsOf(id: string, spec: HostSpec): number {

@@ -1,0 +1,78 @@
+import {
+  type ConnectOptions,
+  Extension,
+  type HostSpec,
+  type SetupContext,
+  type Slot,
+  type Static,
+  type Stats,
+  type TransportFactory,
+  type TransportOptions,
+  Type,
+} from "@tsproxy/sdk";
+
+export const TransportConfig = {
+  transport_socket: Type.Optional(Extension("transport")),
+  transport_socket_matches: Type.Optional(
+    Type.Array(
+      Type.Object({
+        name: Type.String({ minLength: 1 }),
+        match: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
+        transport_socket: Type.Optional(Extension("transport")),
+      }),
+    ),
+  ),
+};
+const Schema = Type.Object(TransportConfig);
+
+/** Where an endpoint's metadata says which of the matches it wants. */
+const METADATA = "envoy.transport_socket_match";
+
+interface Match {
+  readonly name: string;
+  /** JSON of the values that an endpoint has to have. */
+  readonly wanted: readonly (readonly [key: string, value: string])[];
+  readonly transport: Slot<TransportFactory> | undefined;
+}
+
+/** The transport sockets of a cluster, and which of them an endpoint's connections pass. */
+export class Transports {
+  readonly #stats: Stats;
+  readonly #matches: readonly Match[];
+  readonly #fallback: Match;
+
+  constructor(cx: SetupContext, config: Static<typeof Schema>, statPrefix: string) {
+    this.#stats = cx.stats.scope(statPrefix);
+    const slot = (ref: Parameters<SetupContext["extension"]>[1] | undefined) =>
+      ref && cx.extension("transport", ref, { statPrefix });
+    this.#matches = (config.transport_socket_matches ?? []).map((entry) => ({
+      name: entry.name,
+      wanted: Object.entries(entry.match ?? {}).map(([key, v]) => [key, JSON.stringify(v)]),
+      transport: slot(entry.transport_socket),
+    }));
+    this.#fallback = { name: "default", wanted: [], transport: slot(config.transport_socket) };
+  }
+
+  /** The first match whose values the endpoint has, else the cluster's own. */
+  choose(spec: HostSpec): Slot<TransportFactory> | undefined {
+    const metadata = spec.metadata as
+      | { readonly filter_metadata?: Readonly<Record<string, Readonly<Record<string, unknown>>>> }
+      | undefined;
+    const values = metadata?.filter_metadata?.[METADATA] ?? {};
+    const match =
+      this.#matches.find(({ wanted }) =>
+        wanted.every(([key, value]) => JSON.stringify(values[key]) === value),
+      ) ?? this.#fallback;
+    this.#stats.counter(`${match.name}.total_match_count`).inc();
+    return match.transport;
+  }
+}
+
+/** `base`, for a host whose connections pass `transport`. */
+export function throughTransport(
+  base: ConnectOptions,
+  transport: Slot<TransportFactory> | undefined,
+  transportOptions: TransportOptions,
+): ConnectOptions {
+  return transport === undefined ? base : { ...base, transport, transportOptions };
+}
