@@ -1,3 +1,4 @@
+import dgram from "node:dgram";
 import net from "node:net";
 import { networkInterfaces } from "node:os";
 import type { Bound, ListenFailure } from "./fleet.ts";
@@ -17,7 +18,11 @@ export async function checkAddresses(
   for (const listener of listeners) {
     const { address } = listener;
     if (owned.has(key(address))) continue;
-    const code = address.path === undefined ? await tryPort(address) : await tryPath(address.path);
+    const code = await (address.path !== undefined
+      ? tryPath(address.path)
+      : address.udp === true
+        ? tryUdp(address)
+        : tryPort(address));
     if (code !== undefined) problems.push(listenProblem(listener, code));
   }
   return problems;
@@ -52,8 +57,20 @@ export function shown({ ip, port, path }: AddressConfig): string {
 }
 
 /** Ours on one address of a port speaks for all of them: 0.0.0.0 and 127.0.0.1 exclude each other. */
-function key({ port, path }: AddressConfig): string {
-  return path ?? String(port);
+function key({ port, path, udp }: AddressConfig): string {
+  return path ?? `${udp === true ? "udp " : ""}${port}`;
+}
+
+function tryUdp({ ip, port, ipv4Compat }: AddressConfig): Promise<string | undefined> {
+  if (port === 0) return Promise.resolve(undefined);
+  return new Promise((resolve) => {
+    const type = ip.includes(":") ? "udp6" : "udp4";
+    const socket = dgram.createSocket({ type, ipv6Only: type === "udp6" && ipv4Compat !== true });
+    socket.once("error", (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message));
+    socket.bind({ address: ip, port, exclusive: true }, () =>
+      socket.close(() => resolve(undefined)),
+    );
+  });
 }
 
 function tryPort({ ip, port, ipv4Compat }: AddressConfig): Promise<string | undefined> {

@@ -278,7 +278,13 @@ function listenersOf(config: RuntimeConfig | undefined, role: "worker" | "contro
 }
 
 function isSameAddress(a: AddressConfig, b: AddressConfig): boolean {
-  return a.ip === b.ip && a.port === b.port && a.path === b.path && a.ipv4Compat === b.ipv4Compat;
+  return (
+    a.ip === b.ip &&
+    a.port === b.port &&
+    a.path === b.path &&
+    a.udp === b.udp &&
+    a.ipv4Compat === b.ipv4Compat
+  );
 }
 
 type Answer = Extract<

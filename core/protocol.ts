@@ -38,6 +38,8 @@ export interface AddressConfig {
   readonly port: number;
   readonly path?: string;
   readonly ipv4Compat?: boolean;
+  /** Datagrams; absent: TCP. */
+  readonly udp?: boolean;
 }
 
 export interface CidrConfig {
@@ -74,7 +76,10 @@ export interface ListenerConfig {
   readonly statPrefix: string;
   readonly address: AddressConfig;
   readonly direction: "UNSPECIFIED" | "INBOUND" | "OUTBOUND";
+  /** Of kind `listener`, or `udp` where the address is. */
   readonly listenerFilters: readonly ExtensionRef[];
+  /** UDP: larger datagrams are dropped. */
+  readonly maxDatagramBytes?: number;
   /** 0: none. */
   readonly listenerFiltersTimeoutMs: number;
   readonly continueOnListenerFiltersTimeout: boolean;

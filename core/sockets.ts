@@ -1,4 +1,5 @@
 // Hot path: sockets and the ring (test/bench).
+import type dgram from "node:dgram";
 import { rmSync } from "node:fs";
 import net from "node:net";
 import type { TLSSocket } from "node:tls";
@@ -7,6 +8,7 @@ import type { AddressConfig } from "./protocol.ts";
 import { Segments, Slots } from "./segments.ts";
 import type { Contexts } from "./tls.ts";
 import { startTls, type TlsRequest } from "./tls-socket.ts";
+import { bindUdp, connectUdp, sendUdp } from "./udp.ts";
 
 const BULK = 16 * 1024; // a read of this size earns a socket a slot of its own
 const SMALL = 4 * 1024; // and one below this costs it the slot
@@ -31,7 +33,7 @@ export interface ListenOptions {
 
 /** A listening socket; `path` of a unix one, else "". */
 export interface Listening {
-  readonly server: net.Server;
+  readonly server: net.Server | dgram.Socket;
   readonly path: string;
 }
 
@@ -59,6 +61,7 @@ class Entry {
   local = false;
   /** The TCP socket below, where `socket` is TLS. */
   raw: RawSocket | undefined = undefined;
+  udp: dgram.Socket | undefined = undefined;
   /** Index in SOCKET_ERRORS of what became of it. */
   error = 0;
   /** Decrypted bytes that came in the middle of a flush. */
@@ -110,6 +113,8 @@ export class Sockets {
   readonly #contexts: Contexts | undefined;
   #dead = false;
   readonly #listeners = new Map<string, Listening>();
+  /** Sockets that another Sockets has taken over. */
+  readonly #given = new Set<unknown>();
   #open = 0;
   onPark: (box: number, token: number, offset: number, length: number) => void = () => {};
   onForget: (box: number, token: number) => void = () => {};
@@ -417,8 +422,7 @@ export class Sockets {
       this.schedule();
     });
     socket.on("error", (e: NodeJS.ErrnoException) => {
-      const at = (SOCKET_ERRORS as readonly string[]).indexOf(e.code ?? "EIO");
-      entry.error = at < 0 ? SOCKET_ERRORS.length - 1 : at;
+      entry.error = errorIndex(e.code);
     });
     socket.on("close", () => {
       if (entry.socket === socket) this.#onClosed(entry, entry.error);
@@ -479,7 +483,12 @@ export class Sockets {
       }
       if (op === COMMAND.CONNECT) this.#connect(entry, control[i + 2]!, control[i + 3]!);
       else if (op === COMMAND.RELEASE) this.#release(entry);
-      else if (socket !== undefined && !socket.destroyed) {
+      else if (op === COMMAND.UDP_CONNECT)
+        this.#connectUdp(entry, control[i + 2]!, control[i + 3]!);
+      else if (entry.udp !== undefined) {
+        if (op === COMMAND.DATAGRAM) this.#sendDatagram(entry, control[i + 2]!, control[i + 3]!);
+        else if (op === COMMAND.CLOSE) this.#closeUdp(entry);
+      } else if (socket !== undefined && !socket.destroyed) {
         if (op === COMMAND.CLOSE) this.#close(entry, socket, control[i + 2]!);
         else if (op === COMMAND.END) socket.end();
         else if (op === COMMAND.PAUSE || op === COMMAND.RESUME) {
@@ -715,6 +724,86 @@ export class Sockets {
     });
   }
 
+  // ---- UDP
+
+  #connectUdp(entry: Entry, offset: number, length: number): void {
+    if (!entry.offered) {
+      this.counts.refused++;
+      return;
+    }
+    entry.offered = false;
+    const [ip = "", port = "0", bind = ""] = this.#text(offset, length).split("|");
+    this.#attachUdp(entry, connectUdp(ip, Number(port), bind));
+    if (this.#open >= MAX_CONNECTIONS) this.#closeUdp(entry);
+  }
+
+  #attachUdp(entry: Entry, socket: dgram.Socket): void {
+    entry.udp = socket;
+    this.#open++;
+    socket.on("message", (bytes, from) => {
+      const head = `${from.address}|${from.port}\n`;
+      const size = head.length + bytes.length;
+      this.#needInput(size);
+      const at = this.#segments.inputAt;
+      this.#memory.write(head, at, "latin1");
+      bytes.copy(this.#memory, at + head.length);
+      this.#segments.inputAt = at + size;
+      this.push(EVENT.DATAGRAM, entry.id, at, size);
+      this.schedule();
+    });
+    socket.on("error", (error: NodeJS.ErrnoException) => this.#onUdpError(entry, error.code));
+  }
+
+  #onUdpError(entry: Entry, code: string | undefined): void {
+    if (entry.closed) return;
+    this.push(EVENT.DATAGRAM, entry.id, 0, -errorIndex(code));
+    this.schedule();
+  }
+
+  #sendDatagram(entry: Entry, offset: number, length: number): void {
+    if (entry.closed || !this.#isPiece(offset, length)) return;
+    let at = offset;
+    while (this.#memory[at] !== NEWLINE && at < offset + length) at++;
+    const [ip = "", port = "0"] = this.#text(offset, at - offset).split("|");
+    const bytes = Buffer.from(this.#memory.subarray(at + 1, offset + length));
+    const to = ip === "" ? undefined : { ip, port: Number(port) };
+    const onError = (code: string): void => this.#onUdpError(entry, code);
+    if (!sendUdp(entry.udp!, bytes, to, onError)) onError("EAGAIN");
+  }
+
+  #closeUdp(entry: Entry): void {
+    if (entry.closed) return;
+    entry.closed = true;
+    this.#open--;
+    closeUdp(entry.udp!);
+    this.push(EVENT.CLOSED, entry.id, CLOSED_FLAG.LOCAL, 0);
+    this.schedule();
+  }
+
+  /** Binds a listener's socket. Rejects with the socket's error. */
+  async listenUdp(
+    name: string,
+    address: AddressConfig,
+    options: Pick<ListenOptions, "reusePort" | "ipv6Only">,
+  ): Promise<AddressConfig> {
+    const socket = await bindUdp(address, options);
+    this.#listeners.set(name, { server: socket, path: "" });
+    this.#takeUdp(name, socket);
+    const { port } = socket.address();
+    return { ...address, port };
+  }
+
+  /** The isolate gets an id for the socket of a listener. */
+  #takeUdp(name: string, socket: dgram.Socket): void {
+    const { address, port } = socket.address();
+    const entry = this.#issue();
+    this.#attachUdp(entry, socket);
+    const text = `${name}|${address}|${port}`;
+    this.push(EVENT.UDP_BOUND, entry.id, this.#putText(text), text.length);
+    this.schedule();
+    socket.once("close", () => this.#closeUdp(entry));
+  }
+
   // ---- listening
 
   /**
@@ -789,27 +878,53 @@ export class Sockets {
     this.#dead = true;
     clearInterval(this.#sweep);
     if (this.#wakeTimer !== undefined) clearTimeout(this.#wakeTimer);
-    for (const entry of this.#entries) entry?.socket?.destroy();
+    const kept = new Set([...this.#listeners.values()].map(({ server }) => server));
+    for (const entry of this.#entries) {
+      entry?.socket?.destroy();
+      if (entry?.udp !== undefined && !kept.has(entry.udp) && !this.#given.has(entry.udp))
+        closeUdp(entry.udp);
+    }
   }
 
   /** The listening sockets, for the Sockets that take the place of these. */
   giveListeners(): ReadonlyMap<string, Listening> {
     const given = new Map(this.#listeners);
+    for (const { server } of given.values()) this.#given.add(server);
     this.#listeners.clear();
     return given;
   }
 
   takeListeners(given: ReadonlyMap<string, Listening>): void {
     for (const [name, { server, path }] of given) {
+      this.#listeners.set(name, { server, path });
+      if (!(server instanceof net.Server)) {
+        for (const event of ["message", "error", "close"]) server.removeAllListeners(event);
+        this.#takeUdp(name, server);
+        continue;
+      }
       server.removeAllListeners("connection");
       server.on("connection", (raw) => this.#onAccepted(name, raw as RawSocket, path));
-      this.#listeners.set(name, { server, path });
     }
   }
 }
 
 /** Ids have 16 bits of index; offered ones and closing ones need some too. */
 const MAX_CONNECTIONS = 60_000;
+
+const NEWLINE = 10;
+
+function errorIndex(code: string | undefined): number {
+  const at = (SOCKET_ERRORS as readonly string[]).indexOf(code ?? "EIO");
+  return at < 1 ? SOCKET_ERRORS.length - 1 : at;
+}
+
+function closeUdp(socket: dgram.Socket): void {
+  try {
+    socket.close();
+  } catch {
+    // It is closed already.
+  }
+}
 
 /** RST, where the socket knows it; unix sockets do not. */
 function reset(tcp: RawSocket, socket: RawSocket): void {

@@ -360,10 +360,14 @@ class Worker {
       const config = this.#live.config?.listeners.find((listener) => listener.name === name);
       void this.#sockets.unlisten(name);
       try {
-        const at = await this.#sockets.listen(name, address, {
+        const options = {
           backlog: config?.backlog ?? 0,
           ipv6Only: address.ip.includes(":") && address.ipv4Compat !== true,
-        });
+        };
+        const at =
+          address.udp === true
+            ? await this.#sockets.listenUdp(name, address, options)
+            : await this.#sockets.listen(name, address, options);
         bound.push({ name, address: at });
       } catch (error) {
         const e = error as NodeJS.ErrnoException;

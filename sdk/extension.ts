@@ -17,6 +17,7 @@ import type { ExtensionRef, Static, TSchema } from "./schema.ts";
 import type { Service } from "./service.ts";
 import type { Stats } from "./stats.ts";
 import type { Tls, TransportFactory } from "./transport.ts";
+import type { UdpHandler, UdpListenerFilter, UdpSocket } from "./udp.ts";
 
 /** What `setup` of each kind returns: the thing that makes filters, or the one object that serves all. */
 export interface Kinds {
@@ -30,6 +31,7 @@ export interface Kinds {
   access_log: AccessLogger;
   service: Service;
   transport: TransportFactory;
+  udp: UdpListenerFilter;
 }
 export type Kind = keyof Kinds;
 
@@ -115,6 +117,7 @@ export const defineHealthChecker = define("health");
 export const defineAccessLogger = define("access_log");
 export const defineService = define("service");
 export const defineTransport = define("transport");
+export const defineUdpFilter = define("udp");
 
 /**
  * A use of an extension whose code or config may be replaced. Read `current` for each new connection or stream, never keep
@@ -215,6 +218,8 @@ export interface SetupContext {
   /** Throws with the construct's name if RE2 has no such syntax. */
   regex(pattern: string): Regex;
   connect(address: Address, handler: ConnectionHandler, options: ConnectOptions): Connection;
+  /** A UDP socket towards one peer; whoever opens it closes it. */
+  udp(address: Address, handler: UdpHandler, options?: { readonly bind?: Address }): UdpSocket;
   /**
    * Takes a connection over that the generation before opened: `handler` hears its events from here on, and it ends with this
    * generation instead of that one. For hand-overs; called when the generation before ends, or later.

@@ -20,7 +20,7 @@ import type { Schema } from "./schema.ts";
 const Address = Type.Object({
   socket_address: Type.Optional(
     Type.Object({
-      protocol: Enum(["TCP"], { default: "TCP" }),
+      protocol: Enum(["TCP", "UDP"], { default: "TCP" }),
       address: Type.String({ minLength: 1 }),
       port_value: UInt32({ maximum: 65535 }),
       ipv4_compat: Type.Optional(Type.Boolean()),
@@ -65,6 +65,17 @@ export const Listener = Type.Object({
   listener_filters_timeout: Duration({ default: 15_000 }),
   continue_on_listener_filters_timeout: Type.Boolean({ default: false }),
   per_connection_buffer_limit_bytes: UInt32({ default: 1_048_576 }),
+  udp_listener_config: Type.Optional(
+    Type.Object({
+      downstream_socket_config: Type.Optional(
+        Type.Object({
+          max_rx_datagram_size: Type.Optional(UInt32({ minimum: 1, maximum: 65_535 })),
+          // Node reads one datagram at a time either way.
+          prefer_gro: Type.Optional(Type.Boolean()),
+        }),
+      ),
+    }),
+  ),
   // Listening sockets are one a worker either way.
   enable_reuse_port: Type.Optional(Type.Boolean()),
   reuse_port: Type.Optional(Type.Boolean()),
@@ -204,7 +215,7 @@ export function listenerConfigs(
   for (const listener of listeners) {
     const config = listener && listenerConfig(listener, maker);
     if (listener === undefined || config === undefined) continue;
-    const key = addressText(config.address);
+    const key = `${config.address.udp === true ? "udp " : ""}${addressText(config.address)}`;
     const other = byAddress.get(key);
     const place = placeOf(maker, listener, "address");
     if (other !== undefined && config.address.port !== 0)
@@ -235,7 +246,9 @@ function listenerConfig(listener: Listener, maker: Maker): ListenerConfig | unde
     if (!written(node, "address")) report.error(node.place, named(name, "has no address"));
     return undefined;
   }
+  const udp = listener.address.socket_address?.protocol === "UDP";
   if (
+    !udp &&
     chains.length === 0 &&
     listener.default_filter_chain === undefined &&
     !written(node, "filter_chains")
@@ -248,6 +261,20 @@ function listenerConfig(listener: Listener, maker: Maker): ListenerConfig | unde
   checkMatches(chains, filterChains, maker);
   const fallback = listener.default_filter_chain;
   const listenerFilters = (listener.listener_filters ?? []).filter((f) => f !== undefined);
+  if (udp && chains.length > 0)
+    report.error(
+      placeOf(maker, listener, "filter_chains"),
+      "a UDP listener has no filter chains",
+      "its filter stands in listener_filters",
+    );
+  if (udp && listenerFilters.length !== 1)
+    report.error(node.place, named(name, "needs one UDP filter in listener_filters"));
+  for (const filter of listenerFilters)
+    if (filter.package.startsWith("udp/") !== udp)
+      report.error(
+        maker.origin.get(filter)!.place,
+        udp ? `"${filter.name}" is no UDP filter` : `"${filter.name}" wants a UDP listener`,
+      );
   return {
     name: name === "" ? text : name,
     statPrefix: listener.stat_prefix || text.replaceAll(":", "_"),
@@ -260,6 +287,10 @@ function listenerConfig(listener: Listener, maker: Maker): ListenerConfig | unde
     defaultFilterChain: fallback === undefined ? undefined : chainConfig(fallback, maker),
     perConnectionBufferLimitBytes: listener.per_connection_buffer_limit_bytes,
     backlog: listener.tcp_backlog_size,
+    ...(udp && {
+      maxDatagramBytes:
+        listener.udp_listener_config?.downstream_socket_config?.max_rx_datagram_size ?? 1500,
+    }),
     source: maker.source(node.place),
   };
 }
@@ -297,7 +328,11 @@ function addressConfig(address: Static<typeof Address>, maker: Maker): AddressCo
     maker.report.error(place, `malformed IP address: ${socket.address}`, help);
     return undefined;
   }
-  const config = { ip: socket.address, port: socket.port_value };
+  const config: AddressConfig = {
+    ip: socket.address,
+    port: socket.port_value,
+    ...(socket.protocol === "UDP" && { udp: true }),
+  };
   return socket.ipv4_compat === true ? { ...config, ipv4Compat: true } : config;
 }
 

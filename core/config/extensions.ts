@@ -111,7 +111,9 @@ export class ExtensionResolver {
     const { registry, normaliser, report } = this.#parts;
     const type = typed.kind === "map" ? typeOf(typed) : undefined;
     if (typed.kind !== "map" || type === undefined) return undefined;
-    const found = registry.typed(kind, type);
+    // The filter of a UDP listener stands where others have their listener filters.
+    const found =
+      registry.typed(kind, type) ?? (kind === "listener" ? registry.typed("udp", type) : undefined);
     if (found !== undefined) {
       normaliser.loose.delete(typed);
       return { name: name === "" ? found.name : name, package: found, config: typed };
@@ -162,6 +164,7 @@ export class ExtensionResolver {
     }
     const found =
       registry.find(kind, name) ??
+      (kind === "listener" ? registry.find("udp", name) : undefined) ??
       (isEnvoyName(name)
         ? registry.named(kind, modernName(name, PREFIXES[kind] ?? "envoy."))
         : undefined);

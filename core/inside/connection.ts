@@ -18,6 +18,8 @@ const NO_ADDRESS: Address = { ip: "", port: 0 };
 const NO_LISTENER = { name: "", statPrefix: "", direction: "UNSPECIFIED" as const };
 /** The largest thing that a task places: what a peer has sent before TLS began, and the words that begin it. */
 const TASK_BYTES = 80 * 1024;
+/** Of tasks that may as well be dropped: datagrams. */
+const MAX_TASKS = 4096;
 const LINGER_READ_LIMIT = 1 << 20; // what a peer may still send while a closed connection lingers
 
 /**
@@ -444,11 +446,19 @@ export class ConnectionTable {
 
   /** Runs it at once if a whole answer of an event still fits, else in the next turn that has room for one. */
   soon(task: () => void): void {
-    if (this.#tasks.length === 0 && this.io.hasRoom && this.io.canCopy(TASK_BYTES)) task();
+    if (this.soonIsNow) task();
     else {
       this.#tasks.push(task);
       this.io.touch();
     }
+  }
+
+  /** `soon` would run it at once. */
+  get soonIsNow(): boolean {
+    return this.#tasks.length === 0 && this.io.hasRoom && this.io.canCopy(TASK_BYTES);
+  }
+  get soonIsFull(): boolean {
+    return this.#tasks.length >= MAX_TASKS;
   }
 
   pull(connection: SocketConnection): void {

@@ -25,6 +25,8 @@ import type {
   TlsContext,
   TlsContextOptions,
   Turns,
+  UdpHandler,
+  UdpSocket,
 } from "@tsproxy/sdk";
 import { openPrivateCell } from "@tsproxy/sdk";
 import { type ConnectionTable, SocketConnection } from "./connection.ts";
@@ -36,6 +38,7 @@ import type { SharedCounts } from "./shared-counts.ts";
 import { ScopedStats, type StatsTable } from "./stats.ts";
 import type { TimerWheel } from "./timers.ts";
 import type { Topics } from "./topics.ts";
+import type { UdpTable } from "./udp.ts";
 
 /** What every context of an isolate shares. */
 export interface Surroundings {
@@ -45,6 +48,7 @@ export interface Surroundings {
   readonly host: Host;
   readonly registry: Registry;
   readonly connections: ConnectionTable;
+  readonly udp: UdpTable;
   readonly wheel: TimerWheel;
   readonly stats: StatsTable;
   readonly runtime: Runtime;
@@ -126,6 +130,10 @@ export class Context implements SetupContext {
 
   connect(address: Address, handler: ConnectionHandler, options: ConnectOptions): Connection {
     return this.#around.connections.connect(address, handler, options);
+  }
+
+  udp(address: Address, handler: UdpHandler, options: { readonly bind?: Address } = {}): UdpSocket {
+    return this.#around.udp.connect(address, handler, options.bind);
   }
 
   adopt(connection: Connection, handler: ConnectionHandler): void {

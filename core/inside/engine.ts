@@ -28,6 +28,7 @@ import { SharedCounts } from "./shared-counts.ts";
 import { ScopedStats, StatsTable } from "./stats.ts";
 import { TimerWheel } from "./timers.ts";
 import { RUNTIME_TOPIC, Topics } from "./topics.ts";
+import { UdpTable } from "./udp.ts";
 
 const WAIT_LIMIT_MS = 15_000;
 /** The rest of the stats cells belongs to sandboxes. */
@@ -71,6 +72,7 @@ export class Engine {
   readonly #io: Io;
   readonly #wheel: TimerWheel;
   readonly #connections: ConnectionTable;
+  readonly #udp: UdpTable;
   readonly #stats: StatsTable;
   readonly #runtime = new Runtime();
   readonly #files: FileTable;
@@ -104,6 +106,7 @@ export class Engine {
       () => this.#io.touch(),
     );
     this.#connections = new ConnectionTable(this.#io, this.#wheel);
+    this.#udp = new UdpTable(this.#io, this.#connections);
     this.#stats = new StatsTable(
       new Float64Array(cells, 0, Math.floor((cells.byteLength / 8) * ENGINE_CELLS)),
       () => this.host.log("warn", "the table of stats is full: new ones are not counted", {}),
@@ -130,6 +133,7 @@ export class Engine {
       host: this.host,
       registry: this.registry,
       connections: this.#connections,
+      udp: this.#udp,
       wheel: this.#wheel,
       stats: this.#stats,
       runtime: this.#runtime,
@@ -214,12 +218,23 @@ export class Engine {
         this.#sandboxes.table.onVerdict(id, a, b);
         return;
       }
+      if (kind === EVENT.DATAGRAM) {
+        this.#udp.onDatagram(id, a, b);
+        return;
+      }
+      if (kind === EVENT.UDP_BOUND) {
+        this.#onUdpBound(id, this.#text(a, b));
+        return;
+      }
       if (kind === EVENT.ACCEPTED) {
         connection = this.#accept(id, this.#text(a, b));
         return;
       }
       connection = this.#connections.find(id);
-      if (connection === undefined) return;
+      if (connection === undefined) {
+        if (kind === EVENT.CLOSED) this.#udp.onClosed(id);
+        return;
+      }
       switch (kind) {
         case EVENT.DATA: {
           const chunk = this.#chunk;
@@ -288,6 +303,20 @@ export class Engine {
       }
     }
     return connection;
+  }
+
+  /** Datagrams go to the listener of that name, as it is when they come. */
+  #onUdpBound(id: number, text: string): void {
+    const [name = "", ip = "", port = "0"] = text.split("|");
+    const socket = this.#udp.adopt(
+      id,
+      { ip, port: Number(port) },
+      {
+        onDatagram: (bytes, from) =>
+          this.#world.listeners.get(name)?.listener.onDatagram(bytes, from, socket),
+        onError: () => {},
+      },
+    );
   }
 
   /** Core enters outside a crossing: what is armed or measured now starts from now. */
@@ -476,7 +505,7 @@ export class Engine {
       old !== undefined && isSame
         ? old.listenerFilters
         : this.#createSlots(
-            "listener",
+            config.address.udp === true ? "udp" : "listener",
             config.listenerFilters,
             `${place}/listenerFilters`,
             made,
@@ -491,7 +520,7 @@ export class Engine {
     );
   }
 
-  #createSlots<K extends "network" | "listener">(
+  #createSlots<K extends "network" | "listener" | "udp">(
     kind: K,
     refs: readonly ExtensionRef[],
     pointer: string,

@@ -1,5 +1,6 @@
 import {
   type AcceptedSocket,
+  type Address,
   Chunk,
   type CloseEvent,
   type ConnectionHandler,
@@ -12,6 +13,8 @@ import {
   type Slot,
   type Stats,
   type TransportFactory,
+  type UdpListenerFilter,
+  type UdpSocket,
 } from "@tsproxy/sdk";
 import type { FilterChainConfig, ListenerConfig } from "../protocol.ts";
 import type { SocketConnection } from "./connection.ts";
@@ -36,7 +39,8 @@ export interface Chain {
 export class Listener {
   readonly config: ListenerConfig;
   readonly chains: readonly Chain[];
-  readonly listenerFilters: readonly Slot<ListenerFilterFactory>[];
+  /** Of a UDP listener: what hears its datagrams. */
+  readonly listenerFilters: readonly Slot<ListenerFilterFactory | UdpListenerFilter>[];
   readonly #matcher: FilterChainMatcher<Chain>;
   readonly #fallback: Chain | undefined;
   readonly #wheel: TimerWheel;
@@ -45,7 +49,7 @@ export class Listener {
   constructor(
     config: ListenerConfig,
     chains: readonly Chain[],
-    listenerFilters: readonly Slot<ListenerFilterFactory>[],
+    listenerFilters: readonly Slot<ListenerFilterFactory | UdpListenerFilter>[],
     stats: Stats,
     wheel: TimerWheel,
   ) {
@@ -59,6 +63,15 @@ export class Listener {
       matched.map((chain) => ({ match: chain.config.match, value: chain })),
     );
     this.#fallback = chains[config.filterChains.length];
+  }
+
+  onDatagram(bytes: Chunk, from: Address, socket: UdpSocket): void {
+    if (bytes.end - bytes.at > (this.config.maxDatagramBytes ?? 0)) {
+      this.#stats.datagramDropped.inc();
+      return;
+    }
+    const filter = this.listenerFilters[0]?.current.value as UdpListenerFilter | undefined;
+    filter?.onDatagram(bytes, from, socket);
   }
 
   onAccepted(connection: SocketConnection): void {
@@ -140,6 +153,7 @@ class ListenerStats {
   readonly transportTimeout: Counter;
   readonly filterRemoteClose: Counter;
   readonly filterError: Counter;
+  readonly datagramDropped: Counter;
 
   constructor(stats: Stats) {
     this.total = stats.counter("downstream_cx_total");
@@ -151,6 +165,7 @@ class ListenerStats {
     this.preTimeout = stats.counter("downstream_pre_cx_timeout");
     this.transportTimeout = stats.counter("downstream_cx_transport_socket_connect_timeout");
     this.filterRemoteClose = stats.counter("downstream_listener_filter_remote_close");
+    this.datagramDropped = stats.counter("udp.downstream_rx_datagram_dropped");
     this.filterError = stats.counter("downstream_listener_filter_error");
   }
 }
@@ -218,7 +233,10 @@ class Peek implements ConnectionHandler, AcceptedSocket {
     this.#stats.preActive.inc();
     const { listenerFiltersTimeoutMs } = this.#listener.config;
     if (listenerFiltersTimeoutMs > 0) this.#timer.arm(listenerFiltersTimeoutMs);
-    for (const slot of this.#listener.listenerFilters) this.#filters.push(slot.current.value(this));
+    for (const slot of this.#listener.listenerFilters) {
+      const factory = slot.current.value as ListenerFilterFactory;
+      this.#filters.push(factory(this));
+    }
     this.#step();
   }
 

@@ -23,6 +23,10 @@ export const EVENT = {
   VERDICT: 8,
   /** offset, length: JSON of how a TLS handshake went (`{ tls }` or `{ code, message }`), in ASCII */
   SECURED: 9,
+  /** offset, length: text `ip|port`, a newline, and the bytes; length -n: the nth of SOCKET_ERRORS instead */
+  DATAGRAM: 10,
+  /** offset, length: text `listener|ip|port`: the id is the listener's socket */
+  UDP_BOUND: 11,
 } as const;
 
 export const CLOSED_FLAG = { LOCAL: 1, CONNECTING: 2 } as const;
@@ -46,6 +50,10 @@ export const COMMAND = {
   TLS: 10,
   /** offset, length: bytes that were read before TLS began and are part of it */
   UNREAD: 11,
+  /** offset, length: text `ip|port|ip to send from` */
+  UDP_CONNECT: 12,
+  /** offset, length: text `ip|port` or nothing, a newline, and the bytes */
+  DATAGRAM: 13,
 } as const;
 
 export const HOW = { FLUSH: 0, ABORT: 1, RESET: 2 } as const;

@@ -15,6 +15,7 @@ import type {
   Timer,
   Tls,
   Turns,
+  UdpSocket,
 } from "@tsproxy/sdk";
 import { type CellSpec, openPrivateCell } from "@tsproxy/sdk";
 import { compileRegex } from "../regex.ts";
@@ -100,6 +101,9 @@ export class SandboxContext implements SetupContext {
   }
   connect(): Connection {
     return unavailable("cx.connect");
+  }
+  udp(): UdpSocket {
+    return unavailable("cx.udp");
   }
   adopt(): void {
     unavailable("cx.adopt");

@@ -387,6 +387,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     const { info, responder } = this.#stream;
     info.upstreamHost = host.address;
     info.upstreamLocalAddress = connection.localAddress;
+    info.upstreamTls = connection.tls;
     info.upstreamProtocol = encoder.protocol ?? "HTTP/1.1";
     this.#sent = true;
     if (this.#timeouts !== undefined) this.#limitTry(attempt, this.#timeouts);

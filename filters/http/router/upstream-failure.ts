@@ -67,12 +67,11 @@ export function failureReply(
   { quiet, retried }: { readonly quiet: boolean; readonly retried: boolean },
 ): Reply {
   const reason = failure.text.replaceAll(" ", "_");
-  // Envoy tells clients of a TLS failure, and keeps what connect() said to itself.
-  const told = transport !== "" && !transport.startsWith("delayed_connect_error");
+  // What the socket said goes into logs, not to clients.
   return reply(failure.status, {
     body: `upstream connect error or disconnect/reset before headers. ${
       retried ? "retried and the latest " : ""
-    }reset reason: ${failure.text}${told ? `, transport failure reason: ${transport}` : ""}`,
+    }reset reason: ${failure.text}`,
     headers: failure === FAILURE.overflow && !quiet ? [["x-envoy-overloaded", "true"]] : [],
     flags: [failure.flag],
     details: `upstream_reset_before_response_started{${reason}${transport === "" ? "" : `|${transport}`}}`,

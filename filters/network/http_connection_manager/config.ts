@@ -68,6 +68,20 @@ export const Config = Type.Object({
   strip_any_host_port: Type.Boolean({ default: false }),
   strip_trailing_host_dot: Type.Boolean({ default: false }),
 
+  forward_client_cert_details: Enum(
+    ["SANITIZE", "FORWARD_ONLY", "APPEND_FORWARD", "SANITIZE_SET", "ALWAYS_FORWARD_ONLY"],
+    { default: "SANITIZE" },
+  ),
+  set_current_client_cert_details: Type.Optional(
+    Type.Object({
+      subject: Type.Optional(Type.Boolean()),
+      cert: Type.Optional(Type.Boolean()),
+      chain: Type.Optional(Type.Boolean()),
+      dns: Type.Optional(Type.Boolean()),
+      uri: Type.Optional(Type.Boolean()),
+    }),
+  ),
+
   max_request_headers_kb: UInt32({ default: 60, minimum: 1, maximum: 8192 }),
   common_http_protocol_options: Type.Object(
     {

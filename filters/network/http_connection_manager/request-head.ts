@@ -13,6 +13,7 @@ import {
   SPAN,
 } from "@tsproxy/sdk";
 import { appendForwardedFor, type Client, ClientAddress } from "./client-address.ts";
+import { ClientCert, editClientCert } from "./client-cert.ts";
 import type { Config } from "./config.ts";
 import {
   FOUND,
@@ -101,14 +102,16 @@ export class Peer {
   readonly forwardedForLine: HeaderLine | undefined;
   readonly tls: boolean;
   readonly localPort: number;
+  readonly clientCert: ClientCert;
 
   constructor(connection: DownstreamConnection, addresses: ClientAddress) {
     this.direct = addresses.direct(connection);
     this.forwardedFor = addresses.forwardedFor(connection);
     this.forwardedForLine =
       this.forwardedFor === "" ? undefined : new HeaderLine("x-forwarded-for", this.forwardedFor);
-    this.tls = connection.transportProtocol === "tls";
+    this.tls = connection.secure === true;
     this.localPort = connection.localAddress.port;
+    this.clientCert = new ClientCert(connection);
   }
 }
 
@@ -236,6 +239,7 @@ export class RequestHead {
       else headers.appendLine(peer.forwardedForLine);
     }
     this.#setScheme(headers, peer);
+    editClientCert(headers, peer.clientCert, config);
     this.#removeSensitive(headers, client);
     if (client.internal) headers.appendLine(INTERNAL_LINE);
     if (config.add_user_agent) this.#addUserAgent(headers);

@@ -241,7 +241,7 @@ describe("forwarding", () => {
       "HTTP/1.1 301 Moved Permanently\nlocation: https://tls.test/a?b=c\n",
     );
     const tls = p.connect((connection) => {
-      connection.transportProtocol = "tls";
+      connection.secure = true;
     });
     tls.send("GET /a HTTP/1.1\r\nhost: tls.test\r\n\r\n");
     expect(p.up.last.header("x-forwarded-proto")).toBe("https");

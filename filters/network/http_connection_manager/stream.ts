@@ -153,8 +153,9 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     info.begin();
     info.startTime = runtime.clock.now();
     info.connectionId = connection.connection.id;
-    info.downstreamRemoteAddress = info.downstreamDirectAddress =
-      connection.connection.remoteAddress;
+    const { remoteAddress, directAddress } = connection.connection;
+    info.downstreamRemoteAddress = remoteAddress;
+    info.downstreamDirectAddress = directAddress ?? remoteAddress;
     info.downstreamLocalAddress = connection.connection.localAddress;
     this.#startedAt = this.#activeAt = this.#cx.now();
     this.#armTimers();

@@ -134,7 +134,7 @@ class TcpProxy implements NetworkFilter {
     this.#attempts++;
     const upstream = new Upstream(this);
     this.#upstream = upstream;
-    const begun = cluster.connect(upstream, {});
+    const begun = cluster.connect(upstream, { downstream: this.#downstream });
     if (begun === "no_host" || begun === "overflow") {
       this.#upstream = undefined;
       this.#flags.push(begun === "no_host" ? "UH" : "UO");
@@ -297,7 +297,7 @@ class TcpProxy implements NetworkFilter {
       attempts: this.#attempts,
       connectionId: downstream.id,
       downstreamRemoteAddress: downstream.remoteAddress,
-      downstreamDirectAddress: downstream.remoteAddress,
+      downstreamDirectAddress: downstream.directAddress ?? downstream.remoteAddress,
       downstreamLocalAddress: downstream.localAddress,
     };
   }
@@ -433,6 +433,7 @@ const ERROR_TEXT: Readonly<Record<string, string>> = {
 
 /** Envoy's words for %UPSTREAM_TRANSPORT_FAILURE_REASON%; a connect timeout has none. */
 function transportFailure(event: CloseEvent): string {
+  if (event.transportFailure !== undefined) return event.transportFailure;
   if (event.timeout || event.error === undefined) return "";
   return `delayed_connect_error: ${ERROR_TEXT[event.error] ?? event.error}`;
 }

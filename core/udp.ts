@@ -1,0 +1,83 @@
+import dgram from "node:dgram";
+import { isIPv6 } from "node:net";
+import type { AddressConfig } from "./protocol.ts";
+
+/** What may wait in a socket before more of it is dropped. */
+const MAX_QUEUED_BYTES = 4 * 1024 * 1024;
+const BUFFER_BYTES = 1024 * 1024;
+
+/** Addresses are numbers already: nothing is asked. */
+const lookup = (
+  host: string,
+  _options: unknown,
+  callback: (error: null, address: string, family: number) => void,
+): void => callback(null, host, isIPv6(host) ? 6 : 4);
+
+function createSocket(ip: string, reusePort: boolean, ipv6Only: boolean): dgram.Socket {
+  const type = ip.includes(":") ? "udp6" : "udp4";
+  const own = type === "udp6" ? { ipv6Only } : {};
+  return dgram.createSocket({ type, reusePort, ...own, lookup } as dgram.SocketOptions);
+}
+
+/** Binds a listener's socket. Rejects with the socket's error. */
+export function bindUdp(
+  { ip, port }: AddressConfig,
+  options: { readonly reusePort: boolean; readonly ipv6Only: boolean },
+): Promise<dgram.Socket> {
+  const socket = createSocket(ip, options.reusePort, options.ipv6Only);
+  return new Promise((resolve, reject) => {
+    socket.once("error", reject);
+    socket.bind({ address: ip, port, exclusive: true }, () => {
+      socket.removeListener("error", reject);
+      enlarge(socket);
+      resolve(socket);
+    });
+  });
+}
+
+/** A socket that speaks with one peer; what others send to it is not heard. */
+export function connectUdp(ip: string, port: number, bind: string): dgram.Socket {
+  const socket = createSocket(ip, false, false);
+  const connect = () => socket.connect(port, ip, () => enlarge(socket));
+  if (bind === "") connect();
+  else socket.bind({ address: bind }, connect);
+  return socket;
+}
+
+/** False: too much waits. */
+export function sendUdp(
+  socket: dgram.Socket,
+  bytes: Buffer,
+  to: { readonly ip: string; readonly port: number } | undefined,
+  onError: (code: string) => void,
+): boolean {
+  if (queued(socket) > MAX_QUEUED_BYTES) return false;
+  const done = (error: NodeJS.ErrnoException | null): void => {
+    if (error) onError(error.code ?? "");
+  };
+  try {
+    if (to === undefined) socket.send(bytes, done);
+    else socket.send(bytes, to.port, to.ip, done);
+  } catch (error) {
+    onError((error as NodeJS.ErrnoException).code ?? "");
+  }
+  return true;
+}
+
+function queued(socket: dgram.Socket): number {
+  try {
+    return socket.getSendQueueSize();
+  } catch {
+    return 0;
+  }
+}
+
+/** A burst that the kernel has no room for is lost. It may allow less. */
+function enlarge(socket: dgram.Socket): void {
+  try {
+    socket.setRecvBufferSize(BUFFER_BYTES);
+    socket.setSendBufferSize(BUFFER_BYTES);
+  } catch {
+    // It stays as it is.
+  }
+}

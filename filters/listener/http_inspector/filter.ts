@@ -1,0 +1,77 @@
+import {
+  type AcceptedSocket,
+  type Chunk,
+  defineListenerFilter,
+  type ListenerFilter,
+  latin1Decode,
+  type SetupContext,
+  Type,
+} from "@tsproxy/sdk";
+
+const PREFACE = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/** A request line that has not ended by then is none. */
+const MAX_LINE = 64 * 1024 - 1;
+const METHOD = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
+
+/** Looks which HTTP a client speaks in the clear; takes no byte. */
+class HttpInspector implements ListenerFilter {
+  readonly #socket: AcceptedSocket;
+  readonly #stats: Stats;
+
+  constructor(socket: AcceptedSocket, stats: Stats) {
+    this.#socket = socket;
+    this.#stats = stats;
+  }
+
+  onBytes(bytes: Chunk): number | "more" | "close" {
+    // What TLS hides is told by ALPN.
+    if (this.#socket.transportProtocol === "tls") return 0;
+    const found = protocolOf(bytes);
+    if (found === "more") return "more";
+    this.#stats[found].inc();
+    if (found !== "not") this.#socket.applicationProtocols = [NAMES[found]];
+    return 0;
+  }
+}
+
+const NAMES = { http10: "http/1.0", http11: "http/1.1", http2: "h2c" } as const;
+
+function protocolOf(bytes: Chunk): keyof typeof NAMES | "not" | "more" {
+  const start = latin1Decode(bytes.memory, bytes.at, Math.min(bytes.end, bytes.at + 24));
+  if (start === "") return "more";
+  if (start === PREFACE) return "http2";
+  if (PREFACE.startsWith(start)) return "more";
+  let end = bytes.at;
+  while (end < bytes.end && bytes.memory[end] !== 10) end++;
+  const line = latin1Decode(bytes.memory, bytes.at, end).replace(/\r$/, "");
+  const method = line.split(" ", 1)[0]!;
+  if (!METHOD.test(method) || method.length > 64) return "not";
+  if (end === bytes.end) return bytes.length < MAX_LINE ? "more" : "not";
+  const version = / HTTP\/1\.([01])$/.exec(line)?.[1];
+  if (version === undefined) return "not";
+  return version === "0" ? "http10" : "http11";
+}
+
+type Stats = ReturnType<typeof statsOf>;
+
+function statsOf(cx: SetupContext) {
+  const scope = cx.stats.scope("http_inspector.");
+  scope.counter("read_error");
+  return {
+    http10: scope.counter("http10_found"),
+    http11: scope.counter("http11_found"),
+    http2: scope.counter("http2_found"),
+    not: scope.counter("http_not_found"),
+  };
+}
+
+export default defineListenerFilter({
+  name: "envoy.filters.listener.http_inspector",
+  aliases: ["envoy.listener.http_inspector"],
+  types: ["envoy.extensions.filters.listener.http_inspector.v3.HttpInspector"],
+  config: Type.Object({}),
+  setup(_config, cx) {
+    const stats = statsOf(cx);
+    return (socket) => new HttpInspector(socket, stats);
+  },
+});

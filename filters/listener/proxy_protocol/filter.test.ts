@@ -1,0 +1,132 @@
+import { type AcceptedSocket, Chunk, type ListenerFilterFactory } from "@tsproxy/sdk";
+import { TestContext } from "@tsproxy/sdk/testing";
+import { expect, test } from "vitest";
+import proxyProtocol from "./filter.ts";
+import { readProxyHeader } from "./header.ts";
+
+function begin(config: object = {}) {
+  const cx = new TestContext();
+  const all = { allow_requests_without_proxy_protocol: false, ...config };
+  const factory = cx.setup(proxyProtocol, all) as ListenerFilterFactory;
+  const metadata = new Map<string, unknown>();
+  const socket: AcceptedSocket = {
+    remoteAddress: { ip: "192.0.2.1", port: 1 },
+    localAddress: { ip: "192.0.2.2", port: 2 },
+    transportProtocol: "raw_buffer",
+    serverName: "",
+    applicationProtocols: [],
+    setMetadata: (namespace, values) => void metadata.set(namespace, values),
+  };
+  const filter = factory(socket);
+  const give = (text: string) => {
+    const bytes = Buffer.from(text, "latin1");
+    return filter.onBytes(new Chunk(bytes, 0, bytes.length));
+  };
+  return { cx, socket, give, metadata };
+}
+
+const SIGNATURE = "\r\n\r\n\0\r\nQUIT\n";
+const TCP4 = "\x0a\x01\x02\x03\xc0\x00\x02\x01\x1f\x90\x00\x50";
+function v2(command: number, family: number, body: string): string {
+  const head = String.fromCharCode(command, family, body.length >> 8, body.length & 255);
+  return SIGNATURE + head + body;
+}
+
+test("takes the addresses of a v1 line, and exactly the line", () => {
+  const { cx, socket, give } = begin();
+  const line = "PROXY TCP4 10.1.2.3 192.0.2.1 8080 80\r\n";
+  for (let n = 0; n < line.length; n++) expect(give(line.slice(0, n))).toBe("more");
+  expect(give(`${line}GET / HTTP/1.1`)).toBe(line.length);
+  expect(socket.remoteAddress).toEqual({ ip: "10.1.2.3", port: 8080 });
+  expect(socket.localAddress).toEqual({ ip: "192.0.2.1", port: 80 });
+  expect(cx.stats.value("proxy_proto.versions.v1.found")).toBe(1);
+});
+
+test("UNKNOWN and LOCAL leave the socket's own addresses", () => {
+  for (const header of ["PROXY UNKNOWN\r\n", v2(0x20, 0x11, TCP4), v2(0x21, 0x00, "")]) {
+    const { socket, give } = begin();
+    expect(give(header)).toBe(header.length);
+    expect(socket.remoteAddress.ip).toBe("192.0.2.1");
+  }
+});
+
+test("reads v2 with IPv4 and IPv6", () => {
+  const four = begin();
+  const header = v2(0x21, 0x11, TCP4);
+  for (let n = 0; n < header.length; n++)
+    expect(four.give(header.slice(0, n)), `${n}`).toBe("more");
+  expect(four.give(header)).toBe(header.length);
+  expect(four.socket.remoteAddress).toEqual({ ip: "10.1.2.3", port: 8080 });
+  const six = begin();
+  const ip = `\x20\x01\x0d\xb8${"\0".repeat(11)}\x01`;
+  const long = v2(0x21, 0x21, `${ip}${ip}\x30\x39\x1f\x90`);
+  expect(six.give(long)).toBe(long.length);
+  expect(six.socket.remoteAddress).toEqual({ ip: "2001:db8::1", port: 12345 });
+});
+
+test("puts TLVs where the rules say", () => {
+  const { give, metadata } = begin({
+    rules: [
+      { tlv_type: 2, on_tlv_present: { key: "authority" } },
+      { tlv_type: 0xea, on_tlv_present: { metadata_namespace: "aws", key: "vpce" } },
+    ],
+  });
+  give(v2(0x21, 0x11, `${TCP4}\x02\x00\x04name\xea\x00\x03abc`));
+  expect(metadata.get("envoy.filters.listener.proxy_protocol")).toEqual({ authority: "name" });
+  expect(metadata.get("aws")).toEqual({ vpce: "abc" });
+});
+
+test("closes on what breaks the rules", () => {
+  const bad = [
+    "PROXY TCP4 999.1.2.3 127.0.0.1 12345 8080\r\n",
+    "PROXY TCP4 10.1.2.3 127.0.0.1 99999 8080\r\n",
+    "PROXY TCP4 10.1.2.3 127.0.0.1 012 8080\r\n",
+    "PROXY TCP4 ::1 ::1 1 2\r\n",
+    "PROXY TCP4 10.1.2.3 127.0.0.1 12345 8080\n",
+    "PROXY TCP4 10.1.2.3 127.0.0.1 12345 8080 x\r\n",
+    `PROXY TCP4 ${"1".repeat(200)}`,
+    "PROXY \r\n",
+    v2(0x21, 0x11, TCP4.slice(0, 6)),
+    v2(0x25, 0x11, TCP4),
+    v2(0x31, 0x11, TCP4),
+    v2(0x21, 0x12, TCP4),
+    v2(0x21, 0x41, TCP4),
+    v2(0x21, 0x11, `${TCP4}\x02\x00\x09name`),
+  ];
+  for (const header of bad) expect(begin().give(header), JSON.stringify(header)).toBe("close");
+});
+
+test("without a header: refused, unless the config allows it", () => {
+  const strict = begin();
+  expect(strict.give("GET / HTTP/1.1\r\n")).toBe("close");
+  expect(strict.cx.stats.value("proxy_proto.not_found_disallowed")).toBe(1);
+  expect(begin().give("proxy TCP4 10.1.2.3 127.0.0.1 1 2\r\n")).toBe("close");
+  const lax = begin({ allow_requests_without_proxy_protocol: true });
+  expect(lax.give("GET / HTTP/1.1\r\n")).toBe(0);
+  expect(lax.cx.stats.value("proxy_proto.not_found_allowed")).toBe(1);
+});
+
+test("a version can be disallowed", () => {
+  const { cx, give } = begin({ disallowed_versions: ["V1"], stat_prefix: "edge" });
+  expect(give("PROXY TCP4 10.1.2.3 192.0.2.1 8080 80\r\n")).toBe("close");
+  expect(cx.stats.value("proxy_proto.edge.versions.v1.disallowed")).toBe(1);
+});
+
+test("bytes that were changed on the way never make it throw, nor take more than there is", () => {
+  let seed = 7;
+  const random = (below: number) => {
+    seed = (Math.imul(seed, 1103515245) + 12345) & 0x7fffffff;
+    return seed % below;
+  };
+  const starts = [
+    "PROXY TCP4 10.1.2.3 192.0.2.1 8080 80\r\nx",
+    v2(0x21, 0x11, `${TCP4}\x02\x00\x04name`),
+  ];
+  for (let round = 0; round < 20_000; round++) {
+    const bytes = Buffer.from(starts[round & 1]!, "latin1");
+    for (let k = random(4); k >= 0; k--) bytes[random(bytes.length)] = random(256);
+    const n = random(bytes.length + 1);
+    const found = readProxyHeader(new Chunk(bytes, 0, n));
+    if (typeof found !== "string") expect(found.size).toBeLessThanOrEqual(n);
+  }
+});

@@ -1,0 +1,116 @@
+import {
+  type AcceptedSocket,
+  type Chunk,
+  type Counter,
+  defineListenerFilter,
+  Enum,
+  type ListenerFilter,
+  type SetupContext,
+  type Static,
+  Type,
+  UInt32,
+  utf8Decode,
+} from "@tsproxy/sdk";
+import { readProxyHeader, type Tlv, versionOf } from "./header.ts";
+
+const METADATA = "envoy.filters.listener.proxy_protocol";
+
+const Config = Type.Object({
+  rules: Type.Optional(
+    Type.Array(
+      Type.Object({
+        tlv_type: UInt32({ maximum: 255, default: 0 }),
+        on_tlv_present: Type.Optional(
+          Type.Object({
+            metadata_namespace: Type.Optional(Type.String()),
+            key: Type.String({ minLength: 1 }),
+          }),
+        ),
+      }),
+    ),
+  ),
+  allow_requests_without_proxy_protocol: Type.Boolean({ default: false }),
+  disallowed_versions: Type.Optional(Type.Array(Enum(["V1", "V2"]))),
+  stat_prefix: Type.Optional(Type.String()),
+});
+type Config = Static<typeof Config>;
+
+/** Takes the PROXY header off, and the addresses that it names for the connection's. */
+class ProxyProtocol implements ListenerFilter {
+  readonly #socket: AcceptedSocket;
+  readonly #config: Config;
+  readonly #stats: Stats;
+
+  constructor(socket: AcceptedSocket, config: Config, stats: Stats) {
+    this.#socket = socket;
+    this.#config = config;
+    this.#stats = stats;
+  }
+
+  onBytes(bytes: Chunk): number | "more" | "close" {
+    const stats = this.#stats;
+    const announced = versionOf(bytes);
+    if (announced === "more") return "more";
+    if (announced === "absent") return this.#without(stats.notFoundAllowed, stats.notFoundRefused);
+    const { found, error, disallowed } = stats[announced];
+    if (this.#config.disallowed_versions?.includes(announced)) {
+      // Whoever may come without a header may as well send bytes that look like one.
+      return this.#without(disallowed, disallowed);
+    }
+    const header = readProxyHeader(bytes);
+    if (header === "more") return "more";
+    if (typeof header === "string") {
+      error.inc();
+      return "close";
+    }
+    found.inc();
+    if (header.source !== undefined) this.#socket.remoteAddress = header.source;
+    if (header.destination !== undefined) this.#socket.localAddress = header.destination;
+    this.#note(header.tlvs);
+    return header.size;
+  }
+
+  #without(allowed: Counter, refused: Counter): number | "close" {
+    const isAllowed = this.#config.allow_requests_without_proxy_protocol;
+    (isAllowed ? allowed : refused).inc();
+    return isAllowed ? 0 : "close";
+  }
+
+  #note(tlvs: readonly Tlv[]): void {
+    for (const { tlv_type, on_tlv_present: wanted } of this.#config.rules ?? []) {
+      const tlv = tlvs.find(({ type }) => type === tlv_type);
+      if (tlv === undefined || wanted === undefined) continue;
+      const namespace = wanted.metadata_namespace || METADATA;
+      const value = utf8Decode(tlv.value, 0, tlv.value.length);
+      this.#socket.setMetadata?.(namespace, { [wanted.key]: value });
+    }
+  }
+}
+
+type Stats = ReturnType<typeof statsOf>;
+
+function statsOf(cx: SetupContext, prefix: string) {
+  const scope = cx.stats.scope(prefix === "" ? "proxy_proto." : `proxy_proto.${prefix}.`);
+  const version = (name: string) => ({
+    found: scope.counter(`versions.${name}.found`),
+    disallowed: scope.counter(`versions.${name}.disallowed`),
+    error: scope.counter(`versions.${name}.error`),
+  });
+  return {
+    notFoundAllowed: scope.counter("not_found_allowed"),
+    notFoundRefused: scope.counter("not_found_disallowed"),
+    V1: version("v1"),
+    V2: version("v2"),
+  };
+}
+
+export default defineListenerFilter({
+  name: "envoy.filters.listener.proxy_protocol",
+  aliases: ["envoy.listener.proxy_protocol"],
+  types: ["envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"],
+  config: Config,
+  setup(config, cx) {
+    const stats = statsOf(cx, config.stat_prefix ?? "");
+    return (socket) => new ProxyProtocol(socket, config, stats);
+  },
+});

@@ -1,0 +1,125 @@
+import { type Address, type Chunk, formatIp, latin1Decode, parseIp } from "@tsproxy/sdk";
+
+// The PROXY protocol, versions 1 and 2: https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt
+
+export type Version = "V1" | "V2";
+
+/** A header that was read to its end. */
+export interface ProxyHeader {
+  readonly version: Version;
+  /** Bytes that it takes. */
+  readonly size: number;
+  /** Undefined: the sender speaks for itself (LOCAL, UNKNOWN). */
+  readonly source: Address | undefined;
+  readonly destination: Address | undefined;
+  readonly tlvs: readonly Tlv[];
+}
+export interface Tlv {
+  readonly type: number;
+  readonly value: Uint8Array;
+}
+
+/** No header; one that is not complete; one of that version that breaks the rules. */
+export type NoHeader = "absent" | "more" | "bad V1" | "bad V2";
+
+const V1_SIGNATURE = "PROXY ";
+const V2_SIGNATURE = "\r\n\r\n\0\r\nQUIT\n";
+/** "107 characters + CRLF + the null byte": no line is longer. */
+const V1_MAX = 107 + 1;
+const V2_FIXED = 16;
+
+/** Which version the first bytes announce. */
+export function versionOf(bytes: Chunk): Version | "absent" | "more" {
+  const start = latin1Decode(bytes.memory, bytes.at, Math.min(bytes.end, bytes.at + 12));
+  if (start.startsWith(V1_SIGNATURE)) return "V1";
+  if (start === V2_SIGNATURE) return "V2";
+  return V1_SIGNATURE.startsWith(start) || V2_SIGNATURE.startsWith(start) ? "more" : "absent";
+}
+
+export function readProxyHeader(bytes: Chunk): ProxyHeader | NoHeader {
+  const version = versionOf(bytes);
+  if (version === "V1") return readV1(bytes);
+  if (version === "V2") return readV2(bytes);
+  return version;
+}
+
+function readV1(bytes: Chunk): ProxyHeader | NoHeader {
+  const end = Math.min(bytes.end, bytes.at + V1_MAX);
+  const text = latin1Decode(bytes.memory, bytes.at, end);
+  const newline = text.indexOf("\n");
+  if (newline < 0) return text.length < V1_MAX ? "more" : "bad V1";
+  if (text[newline - 1] !== "\r") return "bad V1";
+  const size = newline + 1;
+  const [, family, source = "", destination = "", from = "", to = "", ...rest] = text
+    .slice(0, newline - 1)
+    .split(" ");
+  const none = { version: "V1" as const, size, tlvs: [] };
+  if (family === "UNKNOWN") return { ...none, source: undefined, destination: undefined };
+  const length = family === "TCP4" ? 4 : family === "TCP6" ? 16 : 0;
+  if (length === 0 || rest.length > 0) return "bad V1";
+  const a = addressOf(source, from, length);
+  const b = addressOf(destination, to, length);
+  if (a === undefined || b === undefined) return "bad V1";
+  return { ...none, source: a, destination: b };
+}
+
+function addressOf(ip: string, port: string, length: number): Address | undefined {
+  if (!/^(?:0|[1-9]\d{0,4})$/.test(port) || Number(port) > 65_535) return undefined;
+  if (ip.includes(":") !== (length === 16) || ip.includes("%")) return undefined;
+  const bytes = parseIp(ip);
+  return bytes === undefined ? undefined : { ip: formatIp(bytes), port: Number(port) };
+}
+
+const COMMAND = { LOCAL: 0, PROXY: 1 } as const;
+const FAMILY = { UNSPEC: 0, INET: 1, INET6: 2, UNIX: 3 } as const;
+const STREAM = 1;
+
+function readV2(bytes: Chunk): ProxyHeader | NoHeader {
+  const { memory, at } = bytes;
+  if (bytes.length < V2_FIXED) return "more";
+  const version = memory[at + 12]! >> 4;
+  const command = memory[at + 12]! & 15;
+  const family = memory[at + 13]! >> 4;
+  const protocol = memory[at + 13]! & 15;
+  const length = (memory[at + 14]! << 8) | memory[at + 15]!;
+  if (version !== 2 || (command !== COMMAND.LOCAL && command !== COMMAND.PROXY)) return "bad V2";
+  if (bytes.length < V2_FIXED + length) return "more";
+  const size = V2_FIXED + length;
+  const own = { version: "V2" as const, size, source: undefined, destination: undefined };
+  if (command === COMMAND.LOCAL) return { ...own, tlvs: [] };
+  const body = at + V2_FIXED;
+  const end = at + size;
+  const addresses = ADDRESS_SIZES[family];
+  if (addresses === undefined || length < addresses) return "bad V2";
+  const tlvs = readTlvs(memory, body + addresses, end);
+  if (tlvs === undefined) return "bad V2";
+  if (family === FAMILY.UNSPEC || family === FAMILY.UNIX) return { ...own, tlvs };
+  if (protocol !== STREAM) return "bad V2";
+  const ip = family === FAMILY.INET ? 4 : 16;
+  const read = (from: number, port: number): Address => ({
+    ip: formatIp(memory.slice(from, from + ip)),
+    port: (memory[port]! << 8) | memory[port + 1]!,
+  });
+  return {
+    ...own,
+    source: read(body, body + 2 * ip),
+    destination: read(body + ip, body + 2 * ip + 2),
+    tlvs,
+  };
+}
+
+const ADDRESS_SIZES: readonly (number | undefined)[] = [0, 12, 36, 216];
+
+/** Undefined: one says that it is longer than there is room. */
+function readTlvs(memory: Uint8Array, from: number, end: number): Tlv[] | undefined {
+  const tlvs: Tlv[] = [];
+  for (let at = from; at < end; ) {
+    if (at + 3 > end) return undefined;
+    const type = memory[at]!;
+    const length = (memory[at + 1]! << 8) | memory[at + 2]!;
+    if (at + 3 + length > end) return undefined;
+    tlvs.push({ type, value: memory.slice(at + 3, at + 3 + length) });
+    at += 3 + length;
+  }
+  return tlvs;
+}

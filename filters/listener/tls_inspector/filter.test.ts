@@ -1,0 +1,71 @@
+import net from "node:net";
+import tls from "node:tls";
+import { type AcceptedSocket, Chunk, type ListenerFilterFactory } from "@tsproxy/sdk";
+import { TestContext } from "@tsproxy/sdk/testing";
+import { expect, test } from "vitest";
+import tlsInspector from "./filter.ts";
+
+function begin(config: object = {}) {
+  const cx = new TestContext();
+  const all = { initial_read_buffer_size: 16_384, max_client_hello_size: 16_384, ...config };
+  const factory = cx.setup(tlsInspector, all) as ListenerFilterFactory;
+  const socket: AcceptedSocket = {
+    remoteAddress: { ip: "192.0.2.1", port: 1 },
+    localAddress: { ip: "192.0.2.2", port: 2 },
+    transportProtocol: "raw_buffer",
+    serverName: "",
+    applicationProtocols: [],
+  };
+  const filter = factory(socket);
+  const give = (bytes: Uint8Array) => filter.onBytes(new Chunk(bytes, 0, bytes.length));
+  return { cx, socket, give };
+}
+
+function hello(options: tls.ConnectionOptions): Promise<Buffer> {
+  return new Promise((resolve) => {
+    const server = net.createServer((socket) => {
+      socket
+        .on("error", () => {})
+        .once("data", (bytes) => {
+          resolve(bytes);
+          socket.destroy();
+          server.close();
+        });
+    });
+    server.listen(0, "127.0.0.1", () => {
+      const { port } = server.address() as net.AddressInfo;
+      tls.connect({ port, host: "127.0.0.1", ...options }).on("error", () => {});
+    });
+  });
+}
+
+test("tells the name and protocols of a TLS client, and takes nothing", async () => {
+  const { cx, socket, give } = begin();
+  const bytes = await hello({ servername: "a.test", ALPNProtocols: ["h2"] });
+  expect(give(new Uint8Array(0))).toBe("more");
+  expect(give(bytes.subarray(0, 100))).toBe("more");
+  expect(give(bytes)).toBe(0);
+  expect(socket).toMatchObject({
+    transportProtocol: "tls",
+    serverName: "a.test",
+    applicationProtocols: ["h2"],
+  });
+  for (const name of ["tls_found", "sni_found", "alpn_found"])
+    expect(cx.stats.value(`tls_inspector.${name}`)).toBe(1);
+});
+
+test("lets others pass as they are", () => {
+  const { cx, socket, give } = begin();
+  expect(give(Buffer.from("GET / HTTP/1.1\r\n"))).toBe(0);
+  expect(socket.transportProtocol).toBe("raw_buffer");
+  expect(cx.stats.value("tls_inspector.tls_not_found")).toBe(1);
+});
+
+test("closes on a ClientHello that never ends", () => {
+  const { cx, give } = begin({ max_client_hello_size: 256 });
+  const start = Buffer.alloc(300);
+  start.set([22, 3, 1, 64, 0, 1, 0, 63, 252]);
+  expect(give(start.subarray(0, 200))).toBe("more");
+  expect(give(start)).toBe("close");
+  expect(cx.stats.value("tls_inspector.client_hello_too_large")).toBe(1);
+});

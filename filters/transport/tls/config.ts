@@ -1,0 +1,91 @@
+import { Duration, Enum, type Static, StringMatcher, Type, UInt32 } from "@tsproxy/sdk";
+
+export const DataSource = Type.Object({
+  filename: Type.Optional(Type.String({ minLength: 1 })),
+  /** Base64, as protobuf writes bytes in JSON. */
+  inline_bytes: Type.Optional(Type.String()),
+  inline_string: Type.Optional(Type.String()),
+  watched_directory: Type.Optional(Type.Object({ path: Type.Optional(Type.String()) })),
+});
+export type DataSource = Static<typeof DataSource>;
+
+/** Files are watched one by one, so this adds nothing. */
+const WatchedDirectory = Type.Optional(Type.Object({ path: Type.Optional(Type.String()) }));
+
+const TlsProtocol = Enum(["TLS_AUTO", "TLSv1_0", "TLSv1_1", "TLSv1_2", "TLSv1_3"], {
+  default: "TLS_AUTO",
+});
+
+const TlsParameters = Type.Object({
+  tls_minimum_protocol_version: TlsProtocol,
+  tls_maximum_protocol_version: TlsProtocol,
+  cipher_suites: Type.Optional(Type.Array(Type.String())),
+  ecdh_curves: Type.Optional(Type.Array(Type.String())),
+  signature_algorithms: Type.Optional(Type.Array(Type.String())),
+});
+export type TlsParameters = Static<typeof TlsParameters>;
+
+export const TlsCertificate = Type.Object({
+  certificate_chain: Type.Optional(DataSource),
+  private_key: Type.Optional(DataSource),
+  pkcs12: Type.Optional(DataSource),
+  password: Type.Optional(DataSource),
+  watched_directory: WatchedDirectory,
+});
+export type TlsCertificate = Static<typeof TlsCertificate>;
+
+const SubjectAltNameMatcher = Type.Object({
+  san_type: Enum(["DNS", "URI", "EMAIL", "IP_ADDRESS"]),
+  matcher: StringMatcher,
+});
+
+export const ValidationContext = Type.Object({
+  trusted_ca: Type.Optional(DataSource),
+  system_root_certs: Type.Optional(Type.Object({})),
+  watched_directory: WatchedDirectory,
+  verify_certificate_spki: Type.Optional(Type.Array(Type.String())),
+  verify_certificate_hash: Type.Optional(Type.Array(Type.String())),
+  match_typed_subject_alt_names: Type.Optional(Type.Array(SubjectAltNameMatcher)),
+  match_subject_alt_names: Type.Optional(Type.Array(StringMatcher)),
+  crl: Type.Optional(DataSource),
+  allow_expired_certificate: Type.Boolean({ default: false }),
+  trust_chain_verification: Enum(["VERIFY_TRUST_CHAIN", "ACCEPT_UNTRUSTED"], {
+    default: "VERIFY_TRUST_CHAIN",
+  }),
+  max_verify_depth: UInt32({ default: 100, maximum: 100 }),
+});
+export type ValidationContext = Static<typeof ValidationContext>;
+
+const CommonTlsContext = Type.Object({
+  tls_params: Type.Optional(TlsParameters),
+  tls_certificates: Type.Optional(Type.Array(TlsCertificate)),
+  validation_context: Type.Optional(ValidationContext),
+  alpn_protocols: Type.Optional(Type.Array(Type.String({ minLength: 1, maxLength: 255 }))),
+});
+export type CommonTlsContext = Static<typeof CommonTlsContext>;
+
+const DOWNSTREAM = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
+const UPSTREAM = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
+export const TYPES = [DOWNSTREAM, UPSTREAM];
+
+/** Both messages: which of them it is, the place says. */
+export const Config = Type.Object({
+  common_tls_context: Type.Optional(CommonTlsContext),
+  // Downstream.
+  require_client_certificate: Type.Optional(Type.Boolean()),
+  require_sni: Type.Optional(Type.Boolean()),
+  session_ticket_keys: Type.Optional(
+    Type.Object({ keys: Type.Array(DataSource, { minItems: 1 }) }),
+  ),
+  disable_stateless_session_resumption: Type.Optional(Type.Boolean()),
+  /** Sessions without tickets are never kept here. */
+  disable_stateful_session_resumption: Type.Optional(Type.Boolean()),
+  session_timeout: Type.Optional(Duration()),
+  full_scan_certs_on_sni_mismatch: Type.Optional(Type.Boolean()),
+  // Upstream.
+  sni: Type.Optional(Type.String({ maxLength: 255 })),
+  auto_host_sni: Type.Optional(Type.Boolean()),
+  auto_sni_san_validation: Type.Optional(Type.Boolean()),
+  max_session_keys: Type.Optional(UInt32()),
+});
+export type Config = Static<typeof Config>;

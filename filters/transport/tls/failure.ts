@@ -1,0 +1,66 @@
+/** Reasons of BoringSSL's library "SSL" by name; alerts of the peer are 1000 and the alert's number. */
+const REASONS: Readonly<Record<string, number>> = {
+  BAD_PACKET_LENGTH: 105,
+  CERTIFICATE_VERIFY_FAILED: 125,
+  CLIENTHELLO_TLSEXT: 129,
+  DECODE_ERROR: 137,
+  DECRYPTION_FAILED_OR_BAD_RECORD_MAC: 139,
+  DIGEST_CHECK_FAILED: 140,
+  ERROR_IN_RECEIVED_CIPHER_LIST: 143,
+  EXCESSIVE_MESSAGE_SIZE: 150,
+  HTTP_REQUEST: 155,
+  HTTPS_PROXY_REQUEST: 156,
+  INVALID_MESSAGE: 160,
+  NO_CIPHERS_AVAILABLE: 176,
+  NO_SHARED_CIPHER: 184,
+  PEER_DID_NOT_RETURN_A_CERTIFICATE: 192,
+  UNEXPECTED_MESSAGE: 223,
+  UNEXPECTED_RECORD: 225,
+  UNKNOWN_PROTOCOL: 234,
+  UNSUPPORTED_PROTOCOL: 240,
+  WRONG_VERSION_NUMBER: 247,
+  NO_COMMON_SIGNATURE_ALGORITHMS: 253,
+  NO_APPLICATION_PROTOCOL: 307,
+};
+const ALERTS: Readonly<Record<string, number>> = {
+  UNEXPECTED_MESSAGE: 10,
+  BAD_RECORD_MAC: 20,
+  RECORD_OVERFLOW: 22,
+  HANDSHAKE_FAILURE: 40,
+  BAD_CERTIFICATE: 42,
+  UNSUPPORTED_CERTIFICATE: 43,
+  CERTIFICATE_REVOKED: 44,
+  CERTIFICATE_EXPIRED: 45,
+  CERTIFICATE_UNKNOWN: 46,
+  ILLEGAL_PARAMETER: 47,
+  UNKNOWN_CA: 48,
+  ACCESS_DENIED: 49,
+  DECODE_ERROR: 50,
+  DECRYPT_ERROR: 51,
+  PROTOCOL_VERSION: 70,
+  INSUFFICIENT_SECURITY: 71,
+  INTERNAL_ERROR: 80,
+  USER_CANCELLED: 90,
+  NO_RENEGOTIATION: 100,
+  UNSUPPORTED_EXTENSION: 110,
+  UNRECOGNIZED_NAME: 112,
+  CERTIFICATE_REQUIRED: 116,
+  NO_APPLICATION_PROTOCOL: 120,
+};
+const LIBRARY_SSL = 16 << 24;
+
+/** %UPSTREAM_TRANSPORT_FAILURE_REASON% as Envoy writes it. `reason`: OpenSSL's word; `details`: why a certificate was refused. */
+export function failureReason(reason: string, details: string): string {
+  const number = REASONS[reason] ?? alertNumber(reason);
+  // A peer that just leaves is no error of TLS's.
+  if (number === undefined && !/^[A-Z0-9_]+$/.test(reason)) return "";
+  if (/^E[A-Z]+$/.test(reason)) return "";
+  const code = LIBRARY_SSL + (number ?? 0);
+  const more = details === "" ? "" : `:${details}`;
+  return `TLS_error:|${code}:SSL routines:OPENSSL_internal:${reason}${more}:TLS_error_end`;
+}
+
+function alertNumber(reason: string): number | undefined {
+  const alert = ALERTS[/^(?:TLSV1|TLSV13|SSLV3)_ALERT_(.*)$/.exec(reason)?.[1] ?? ""];
+  return alert === undefined ? undefined : 1000 + alert;
+}

@@ -1,0 +1,21 @@
+import { expect, test } from "vitest";
+import { headerV1, headerV2 } from "./filter.ts";
+
+const client = { ip: "10.1.2.3", port: 8080 };
+const server = { ip: "192.0.2.1", port: 80 };
+const text = (bytes: Uint8Array) => Buffer.from(bytes).toString("latin1");
+
+test("version 1 is one line", () => {
+  expect(text(headerV1(client, server))).toBe("PROXY TCP4 10.1.2.3 192.0.2.1 8080 80\r\n");
+  const six = { ip: "2001:db8::1", port: 1 };
+  expect(text(headerV1(six, six))).toBe("PROXY TCP6 2001:db8::1 2001:db8::1 1 1\r\n");
+  expect(text(headerV1({ ip: "", port: 0, path: "@a" }, server))).toBe("PROXY UNKNOWN\r\n");
+});
+
+test("version 2 names both ends, or says LOCAL", () => {
+  expect(text(headerV2(client, server, false))).toBe(
+    "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x0a\x01\x02\x03\xc0\x00\x02\x01\x1f\x90\x00\x50",
+  );
+  expect(text(headerV2(client, server, true))).toBe("\r\n\r\n\0\r\nQUIT\n\x20\0\0\0");
+  expect(headerV2(client, { ip: "::1", port: 1 }, false)).toHaveLength(16);
+});

@@ -1,0 +1,135 @@
+import { type BalancerContext, Chunk, latin1Encode, type UdpListenerFilter } from "@tsproxy/sdk";
+import { TestCluster, TestContext, TestHost, TestUdpSocket } from "@tsproxy/sdk/testing";
+import { expect, test } from "vitest";
+import udpProxy from "./filter.ts";
+
+const ROUTE = "envoy.extensions.filters.udp.udp_proxy.v3.Route";
+const route = { name: "route", typed_config: { "@type": ROUTE, cluster: "dns" } };
+
+class UdpCluster extends TestCluster {
+  readonly second = new TestHost({ ip: "198.51.100.2", port: 8080 });
+  override readonly hosts = [this.host, this.second];
+  readonly asked: BalancerContext[] = [];
+  next: TestHost | undefined = this.host;
+  chooseHost(context: BalancerContext) {
+    this.asked.push(context);
+    return this.next;
+  }
+}
+
+function begin(config: object = {}) {
+  const cx = new TestContext();
+  const cluster = new UdpCluster("dns", cx.stats);
+  cx.clusterMap.set("dns", cluster);
+  const all = {
+    stat_prefix: "u",
+    matcher: { on_no_match: { action: route, keep_matching: false } },
+    idle_timeout: 1000,
+    use_per_packet_load_balancing: false,
+    ...config,
+  };
+  const filter = cx.setup(udpProxy, all) as UdpListenerFilter;
+  const listener = new TestUdpSocket({ ip: "", port: 0 });
+  const send = (text: string, port = 1000) => {
+    const bytes = latin1Encode(text);
+    filter.onDatagram(new Chunk(bytes, 0, bytes.length), { ip: "192.0.2.1", port }, listener);
+  };
+  const answer = (k: number, text: string) => {
+    const bytes = latin1Encode(text);
+    const { handler, address } = cx.udpSockets[k]!;
+    handler!.onDatagram(new Chunk(bytes, 0, bytes.length), address);
+  };
+  return { cx, cluster, listener, send, answer };
+}
+
+test("each client has a session with one host, and gets what comes back", () => {
+  const { cx, cluster, listener, send, answer } = begin();
+  send("one");
+  send("two");
+  send("other", 2000);
+  expect(cx.udpSockets.map(({ sent }) => sent.map(({ text }) => text))).toEqual([
+    ["one", "two"],
+    ["other"],
+  ]);
+  expect(cx.udpSockets[0]!.address).toEqual(cluster.host.address);
+  answer(1, "back");
+  expect(listener.sent).toEqual([{ text: "back", to: { ip: "192.0.2.1", port: 2000 } }]);
+  expect(cx.stats.value("udp.u.downstream_sess_total")).toBe(2);
+  expect(cx.stats.value("udp.u.downstream_sess_rx_bytes")).toBe(11);
+  expect(cx.stats.value("cluster.dns.udp.sess_tx_datagrams")).toBe(3);
+  expect(cx.stats.value("udp.u.downstream_sess_tx_datagrams")).toBe(1);
+});
+
+test("a session without datagrams ends, one with some goes on", () => {
+  const { cx, send } = begin();
+  send("one");
+  cx.clock.advance(800);
+  send("two");
+  cx.clock.advance(800);
+  expect(cx.stats.value("udp.u.downstream_sess_active")).toBe(1);
+  cx.clock.advance(400);
+  expect(cx.stats.value("udp.u.downstream_sess_active")).toBe(0);
+  expect(cx.stats.value("udp.u.idle_timeout")).toBe(1);
+  expect(cx.udpSockets[0]!.open).toBe(false);
+  send("three");
+  expect(cx.udpSockets).toHaveLength(2);
+});
+
+test("another host takes over when the first is unhealthy", () => {
+  const { cx, cluster, send } = begin();
+  send("one");
+  cluster.host.health = "unhealthy";
+  cluster.next = cluster.second;
+  send("two");
+  expect(cx.udpSockets[1]!.address).toEqual(cluster.second.address);
+  expect(cx.stats.value("udp.u.downstream_sess_active")).toBe(1);
+});
+
+test("per packet, every datagram asks for a host, and sessions are one a host", () => {
+  const { cx, cluster, send } = begin({ use_per_packet_load_balancing: true });
+  send("one");
+  cluster.next = cluster.second;
+  send("two");
+  cluster.next = cluster.host;
+  send("three");
+  expect(cluster.asked).toHaveLength(3);
+  expect(cx.udpSockets.map(({ sent }) => sent.length)).toEqual([2, 1]);
+});
+
+test("hashes the client's address, or a fixed key", () => {
+  const address = begin({ hash_policies: [{ source_ip: true }] });
+  address.send("one");
+  address.send("two", 2);
+  const [a, b] = address.cluster.asked;
+  expect(a!.hash).toBe(b!.hash);
+  expect(a!.hash).not.toBeUndefined();
+  const key = begin({ hash_policies: [{ key: "k" }] });
+  key.send("one");
+  expect(key.cluster.asked[0]!.hash).not.toBe(a!.hash);
+});
+
+test("without a cluster or a host the datagram is dropped and counted", () => {
+  const { cx, cluster, send } = begin();
+  cluster.next = undefined;
+  send("one");
+  cx.clusterMap.delete("dns");
+  send("two");
+  expect(cx.stats.value("udp.u.downstream_sess_no_route")).toBe(1);
+  expect(cx.udpSockets).toHaveLength(0);
+});
+
+test("an answer beyond the largest datagram is dropped", () => {
+  const { cx, listener, send, answer } = begin();
+  send("one");
+  answer(0, "x".repeat(1501));
+  expect(listener.sent).toHaveLength(0);
+  expect(cx.stats.value("cluster.dns.udp.sess_rx_datagrams_dropped")).toBe(1);
+});
+
+test("the end of a generation ends its sessions", () => {
+  const { cx, send } = begin();
+  send("one");
+  cx.dispose();
+  expect(cx.udpSockets[0]!.open).toBe(false);
+  expect(cx.stats.value("udp.u.downstream_sess_active")).toBe(0);
+});

@@ -1,0 +1,145 @@
+// Hot path: every datagram.
+import {
+  type Address,
+  type BalancerContext,
+  type Chunk,
+  type Cluster,
+  ConfigError,
+  compileMatcher,
+  defineUdpFilter,
+  type MatchSubject,
+  type SetupContext,
+  type StreamInfo,
+  type UdpListenerFilter,
+  type UdpSocket,
+  xxHash64,
+} from "@tsproxy/sdk";
+import { Config } from "./config.ts";
+import { Session, type SessionOwner } from "./session.ts";
+import { ClusterUdpStats, DownstreamUdpStats } from "./stats.ts";
+
+/** Clients are free to name ever new addresses: sessions of one listener and worker beyond these are not begun. */
+const MAX_SESSIONS = 16_384;
+const DEFAULT_DATAGRAM = 1_500;
+
+/** Forwards the datagrams of each client to a host of a cluster, and what comes back. */
+class UdpProxy implements UdpListenerFilter, SessionOwner {
+  readonly cx: SetupContext;
+  readonly stats: DownstreamUdpStats;
+  readonly idleMs: number;
+  readonly maxDatagram: number;
+  readonly #perPacket: boolean;
+  readonly #clusterOf: (client: Address, local: Address) => string | undefined;
+  readonly #hash: (client: Address) => bigint | undefined;
+  readonly #sessions = new Map<string, Session>();
+  readonly #clusterStats = new Map<string, ClusterUdpStats>();
+
+  constructor(config: Config, cx: SetupContext) {
+    this.cx = cx;
+    this.stats = new DownstreamUdpStats(cx.stats.scope(`udp.${config.stat_prefix}.`));
+    this.idleMs = config.idle_timeout;
+    this.maxDatagram = config.upstream_socket_config?.max_rx_datagram_size ?? DEFAULT_DATAGRAM;
+    this.#perPacket = config.use_per_packet_load_balancing;
+    this.#clusterOf = clusterChoice(config, cx);
+    this.#hash = hashPolicy(config);
+    cx.onDispose(() => {
+      for (const session of [...this.#sessions.values()]) session.end();
+    });
+  }
+
+  onDatagram(bytes: Chunk, from: Address, socket: UdpSocket): void {
+    const client = `${from.ip}|${from.port}`;
+    const known = this.#perPacket ? undefined : this.#sessions.get(client);
+    if (known?.host.healthy && this.#isCurrent(known)) {
+      known.forward(bytes);
+      return;
+    }
+    known?.end();
+    this.#begin(client, from, socket)?.forward(bytes);
+  }
+
+  /** Its cluster is the one of that name, and still has the host. */
+  #isCurrent({ cluster, host }: Session): boolean {
+    return this.cx.clusters.get(cluster.name) === cluster && cluster.hosts.includes(host);
+  }
+
+  #begin(client: string, from: Address, socket: UdpSocket): Session | undefined {
+    const name = this.#clusterOf(from, socket.localAddress);
+    const cluster = name === undefined ? undefined : this.cx.clusters.get(name);
+    if (cluster === undefined) {
+      this.stats.noRoute.inc();
+      return undefined;
+    }
+    const context: BalancerContext = { hash: this.#hash(from) };
+    // The cluster counts it if it has none.
+    const host = cluster.chooseHost?.(context);
+    if (host === undefined) return undefined;
+    const key = this.#perPacket ? `${client}|${cluster.name}|${host.key}` : client;
+    const open = this.#sessions.get(key);
+    if (open !== undefined) return open;
+    const stats = this.#statsOf(cluster);
+    if (this.#sessions.size >= MAX_SESSIONS) {
+      stats.overflow.inc();
+      return undefined;
+    }
+    const session = new Session(this, key, { cluster, host, stats }, from, socket);
+    this.#sessions.set(key, session);
+    return session;
+  }
+
+  #statsOf(cluster: Cluster): ClusterUdpStats {
+    let stats = this.#clusterStats.get(cluster.name);
+    if (stats === undefined) {
+      stats = new ClusterUdpStats(cluster.stats);
+      this.#clusterStats.set(cluster.name, stats);
+    }
+    return stats;
+  }
+
+  onEnded(session: Session): void {
+    this.#sessions.delete(session.key);
+  }
+}
+
+function clusterChoice(
+  config: Config,
+  cx: SetupContext,
+): (client: Address, local: Address) => string | undefined {
+  const { cluster, matcher } = config;
+  if ((cluster === undefined) === (matcher === undefined))
+    throw new ConfigError("", "give one of matcher and cluster");
+  if (matcher === undefined) return () => cluster;
+  if (matcher.matcher_list === undefined && matcher.matcher_tree === undefined) {
+    const always = matcher.on_no_match?.action?.typed_config.cluster;
+    return () => always;
+  }
+  const tree = compileMatcher(matcher, "matcher", cx, (action) => action.cluster);
+  return (client, local) => tree.match(subject(client, local));
+}
+
+/** Of all that a tree may look at a datagram has its addresses. */
+function subject(client: Address, local: Address): MatchSubject {
+  const info: Partial<StreamInfo> = {
+    downstreamRemoteAddress: client,
+    downstreamDirectAddress: client,
+    downstreamLocalAddress: local,
+  };
+  return { info: info as StreamInfo };
+}
+
+function hashPolicy({ hash_policies: policies }: Config): (client: Address) => bigint | undefined {
+  const policy = policies?.[0];
+  if (policy?.key !== undefined) {
+    const hash = xxHash64(policy.key);
+    return () => hash;
+  }
+  return policy?.source_ip === true ? ({ ip }) => xxHash64(ip) : () => undefined;
+}
+
+export default defineUdpFilter({
+  name: "envoy.filters.udp_listener.udp_proxy",
+  types: ["envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig"],
+  terminal: true,
+  config: Config,
+  setup: (config, cx) => new UdpProxy(config, cx),
+});

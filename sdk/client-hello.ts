@@ -1,0 +1,145 @@
+import type { Chunk } from "./bytes.ts";
+
+/** What a TLS client says before anything is encrypted (RFC 8446 §4.1.2). */
+export interface ClientHello {
+  /** Lower case; "" if none. */
+  readonly serverName: string;
+  readonly alpn: readonly string[];
+}
+
+const RECORD_HANDSHAKE = 22;
+const CLIENT_HELLO = 1;
+const EXTENSION_SERVER_NAME = 0;
+const EXTENSION_ALPN = 16;
+/** A record holds at most so much, RFC 8446 §5.1. */
+const MAX_RECORD = 16_384;
+
+/**
+ * Reads the ClientHello at the beginning of a connection, which may be spread over several records. "more": it is not complete;
+ * "none": this is not TLS, or nothing that a server would take.
+ */
+export function readClientHello(bytes: Chunk): ClientHello | "more" | "none" {
+  const message = handshakeMessage(bytes);
+  if (typeof message === "string") return message;
+  const hello = parse(new Reader(message, 4, message.length));
+  return hello ?? "none";
+}
+
+/** The first handshake message, taken out of its records. */
+function handshakeMessage(bytes: Chunk): Uint8Array | "more" | "none" {
+  const { memory, at, end } = bytes;
+  const parts: Uint8Array[] = [];
+  let have = 0;
+  let need = 4;
+  for (let p = at; have < need; ) {
+    if (p < end && memory[p] !== RECORD_HANDSHAKE) return "none";
+    if (p + 1 < end && memory[p + 1] !== 3) return "none";
+    if (p + 5 > end) return "more";
+    const length = (memory[p + 3]! << 8) | memory[p + 4]!;
+    if (length === 0 || length > MAX_RECORD) return "none";
+    const part = memory.subarray(p + 5, Math.min(p + 5 + length, end));
+    if (have === 0 && part.length > 0 && part[0] !== CLIENT_HELLO) return "none";
+    parts.push(part);
+    have += part.length;
+    if (need === 4 && have >= 4) {
+      const head = join(parts, have);
+      need = 4 + ((head[1]! << 16) | (head[2]! << 8) | head[3]!);
+    }
+    if (have < need && p + 5 + length > end) return "more";
+    p += 5 + length;
+  }
+  return join(parts, have).subarray(0, need);
+}
+
+function join(parts: readonly Uint8Array[], size: number): Uint8Array {
+  if (parts.length === 1) return parts[0]!;
+  const all = new Uint8Array(size);
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
+}
+
+/** A range of bytes read from its front; past its end it gives zeros and is `broken`. */
+class Reader {
+  readonly bytes: Uint8Array;
+  at: number;
+  readonly end: number;
+  broken = false;
+
+  constructor(bytes: Uint8Array, at: number, end: number) {
+    this.bytes = bytes;
+    this.at = at;
+    this.end = end;
+  }
+  number(size: 1 | 2): number {
+    if (!this.skip(size)) return 0;
+    const low = this.bytes[this.at - 1]!;
+    return size === 1 ? low : (this.bytes[this.at - 2]! << 8) | low;
+  }
+  skip(size: number): boolean {
+    if (this.at + size > this.end) {
+      this.broken = true;
+      this.at = this.end;
+      return false;
+    }
+    this.at += size;
+    return true;
+  }
+  /** What a length of `size` bytes announces. */
+  vector(size: 1 | 2): Reader {
+    const length = this.number(size);
+    const from = this.at;
+    if (this.skip(length)) return new Reader(this.bytes, from, from + length);
+    return new Reader(this.bytes, this.end, this.end);
+  }
+  text(): string {
+    let text = "";
+    for (let k = this.at; k < this.end; k++) text += String.fromCharCode(this.bytes[k]!);
+    return text;
+  }
+  get more(): boolean {
+    return this.at < this.end;
+  }
+}
+
+function parse(hello: Reader): ClientHello | undefined {
+  hello.skip(2 + 32); // legacy version, random
+  hello.vector(1); // session id
+  hello.vector(2); // cipher suites
+  hello.vector(1); // compression methods
+  if (hello.broken) return undefined;
+  let serverName = "";
+  let alpn: readonly string[] = [];
+  const extensions = hello.more ? hello.vector(2) : new Reader(hello.bytes, 0, 0);
+  while (extensions.more) {
+    const type = extensions.number(2);
+    const body = extensions.vector(2);
+    if (type === EXTENSION_SERVER_NAME) serverName = readServerName(body);
+    else if (type === EXTENSION_ALPN) alpn = readAlpn(body);
+    if (body.broken) return undefined;
+  }
+  return hello.broken || extensions.broken ? undefined : { serverName, alpn };
+}
+
+/** RFC 6066 §3: a list of names of which only host names were ever defined. */
+function readServerName(body: Reader): string {
+  const list = body.vector(2);
+  while (list.more) {
+    const type = list.number(1);
+    const name = list.vector(2);
+    if (type === 0) return name.text().toLowerCase();
+  }
+  if (list.broken) body.broken = true;
+  return "";
+}
+
+function readAlpn(body: Reader): string[] {
+  const list = body.vector(2);
+  const names: string[] = [];
+  while (list.more) names.push(list.vector(1).text());
+  if (list.broken) body.broken = true;
+  return names;
+}

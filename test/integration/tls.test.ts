@@ -1,0 +1,340 @@
+import { copyFileSync } from "node:fs";
+import https from "node:https";
+import path from "node:path";
+import tls from "node:tls";
+import { afterAll, afterEach, expect, test } from "vitest";
+import { Authority, type Pair } from "./certificates.ts";
+import { eventually, get } from "./client.ts";
+import {
+  bootstrap,
+  cluster,
+  direct,
+  http,
+  type Json,
+  listener,
+  route,
+  tcpProxy,
+} from "./config.ts";
+import { Proxy, type ProxyOptions, StartFailure } from "./proxy.ts";
+import { tcpUpstream } from "./upstream.ts";
+
+const ours = new Authority("ours");
+const strangers = new Authority("strangers");
+const a = ours.issue("a", "a.test", "DNS:a.test,DNS:*.a.test");
+const aRsa = ours.issue("a-rsa", "a.test", "DNS:a.test", { rsa: true });
+const b = ours.issue("b", "b.test", "DNS:b.test");
+const client = ours.issue("client", "client", "URI:spiffe://test/client,DNS:client.test");
+const stranger = strangers.issue("stranger", "stranger", "URI:spiffe://test/client");
+afterAll(() => {
+  ours.dispose();
+  strangers.dispose();
+});
+
+const ends: (() => unknown)[] = [];
+afterEach(async () => {
+  for (const end of ends.splice(0).reverse()) await end();
+});
+
+async function start(options: ProxyOptions): Promise<Proxy> {
+  const proxy = await Proxy.start(options);
+  ends.push(() => proxy.stop());
+  return proxy;
+}
+
+const TYPE = "type.googleapis.com/envoy.extensions.";
+const source = (filename: string): Json => ({ filename });
+const certificate = ({ certificate: chain, key }: Pair): Json => ({
+  certificate_chain: source(chain),
+  private_key: source(key),
+});
+function downstreamTls(pairs: readonly Pair[], common: Json = {}, more: Json = {}): Json {
+  return {
+    name: "tls",
+    typed_config: {
+      "@type": `${TYPE}transport_sockets.tls.v3.DownstreamTlsContext`,
+      common_tls_context: { tls_certificates: pairs.map(certificate), ...common },
+      ...more,
+    },
+  };
+}
+function upstreamTls(common: Json, more: Json = {}): Json {
+  return {
+    name: "tls",
+    typed_config: {
+      "@type": `${TYPE}transport_sockets.tls.v3.UpstreamTlsContext`,
+      common_tls_context: common,
+      ...more,
+    },
+  };
+}
+const secure = (filter: Json, transport_socket: Json, more: Json = {}): Json => ({
+  filters: [filter],
+  transport_socket,
+  ...more,
+});
+const hello = http([direct("/", "hello\n")]);
+
+interface Seen {
+  readonly name: string;
+  readonly version: string | null;
+  readonly alpn: string | false | null;
+  readonly keyType: string | undefined;
+  readonly resumed: boolean;
+}
+/** The first certificate that a server shows, and what else was agreed on. */
+function handshake(port: number, options: tls.ConnectionOptions = {}): Promise<Seen> {
+  return new Promise((resolve, reject) => {
+    let seen: Seen;
+    const socket = tls.connect({ port, host: "127.0.0.1", ca: ours.root.pem, ...options }, () => {
+      seen = {
+        name: String(socket.getPeerCertificate().subject?.CN),
+        version: socket.getProtocol(),
+        alpn: socket.alpnProtocol,
+        keyType: socket.getPeerX509Certificate()?.publicKey.asymmetricKeyType,
+        resumed: socket.isSessionReused(),
+      };
+      socket.end().resume();
+    });
+    socket.on("error", reject);
+    socket.on("close", () => resolve(seen));
+  });
+}
+
+function ask(port: number, options: https.RequestOptions = {}): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const all = { port, host: "127.0.0.1", ca: ours.root.pem, servername: "a.test", agent: false };
+    const request = https.get({ ...all, ...options }, (response) => {
+      let text = "";
+      response.setEncoding("utf8").on("data", (piece: string) => (text += piece));
+      response.on("end", () => resolve(`${response.statusCode} ${text}`));
+    });
+    request.on("error", reject);
+  });
+}
+
+test("serves the certificate of the name that was asked for, and of the key that can be verified", async () => {
+  const tlsSocket = downstreamTls([aRsa, a, b], { alpn_protocols: ["http/1.1"] });
+  const proxy = await start({
+    config: bootstrap([{ ...listener("main", hello), filter_chains: [secure(hello, tlsSocket)] }]),
+  });
+  const port = proxy.port("main");
+  expect(await ask(port)).toBe("200 hello\n");
+  expect(await handshake(port, { servername: "b.test" })).toMatchObject({ name: "b.test" });
+  expect(await handshake(port, { servername: "x.a.test" })).toMatchObject({ keyType: "ec" });
+  const rsa = {
+    servername: "a.test",
+    maxVersion: "TLSv1.2",
+    ciphers: "ECDHE-RSA-AES128-GCM-SHA256",
+  };
+  expect(await handshake(port, rsa as tls.ConnectionOptions)).toMatchObject({
+    keyType: "rsa",
+    version: "TLSv1.2",
+  });
+  const others = { ALPNProtocols: ["bogus"], servername: "a.test" };
+  expect(await handshake(port, others)).toMatchObject({ alpn: false, version: "TLSv1.3" });
+  const stats = await proxy.stats();
+  const prefix = `listener.127.0.0.1_0.ssl.`;
+  expect(stats(`${prefix}handshake`)).toBe(5);
+  expect(stats(`${prefix}versions.TLSv1.2`)).toBe(1);
+  expect(stats("http.test.downstream_cx_ssl_total")).toBe(5);
+});
+
+test("large bodies pass TLS on both sides, whatever the size of the pieces", async () => {
+  const origin = tls.createServer({ key: a.keyPem, cert: a.pem }, (socket) => {
+    socket.on("error", () => socket.destroy());
+    socket.pipe(socket);
+  });
+  await new Promise<void>((resolve) => origin.listen(0, "127.0.0.1", resolve));
+  ends.push(() => origin.close());
+  const { port: originPort } = origin.address() as { port: number };
+  const echo = cluster("origin", [originPort], {
+    transport_socket: upstreamTls(
+      { validation_context: { trusted_ca: source(ours.root.certificate) } },
+      { sni: "a.test" },
+    ),
+  });
+  const forward = tcpProxy("origin");
+  const proxy = await start({
+    config: bootstrap(
+      [{ ...listener("main", forward), filter_chains: [secure(forward, downstreamTls([a]))] }],
+      [echo],
+    ),
+    env: { TSPROXY_RING: "8,8,3,2" },
+  });
+  const round = (mark: number) =>
+    new Promise<void>((resolve, reject) => {
+      const size = 3_000_000 + mark;
+      const socket = tls.connect(
+        { port: proxy.port("main"), host: "127.0.0.1", ca: ours.root.pem, servername: "a.test" },
+        () => socket.end(Buffer.alloc(size, mark)),
+      );
+      let got = 0;
+      socket.on("data", (bytes: Buffer) => {
+        if (bytes.some((byte: number) => byte !== mark))
+          reject(new Error("another client's bytes"));
+        got += bytes.length;
+      });
+      socket.on("end", () => (got === size ? resolve() : reject(new Error(`${got} of ${size}`))));
+      socket.on("error", reject);
+    });
+  await Promise.all([1, 2, 3, 4, 5, 6].map(round));
+});
+
+test("asks clients for a certificate, and looks at whose it is", async () => {
+  const validation_context = {
+    trusted_ca: source(ours.root.certificate),
+    match_typed_subject_alt_names: [{ san_type: "URI", matcher: { prefix: "spiffe://test/" } }],
+  };
+  const required = downstreamTls([a], { validation_context }, { require_client_certificate: true });
+  const optional = downstreamTls([a], { validation_context });
+  const proxy = await start({
+    config: bootstrap([
+      { ...listener("must", hello), filter_chains: [secure(hello, required)], stat_prefix: "must" },
+      { ...listener("may", hello), filter_chains: [secure(hello, optional)], stat_prefix: "may" },
+    ]),
+  });
+  const identity = { key: client.keyPem, cert: client.pem };
+  const false_ = { key: stranger.keyPem, cert: stranger.pem };
+  expect(await ask(proxy.port("must"), identity)).toBe("200 hello\n");
+  await expect(ask(proxy.port("must"))).rejects.toThrow();
+  await expect(ask(proxy.port("must"), false_)).rejects.toThrow();
+  const nameless = { key: b.keyPem, cert: b.pem };
+  await expect(ask(proxy.port("must"), nameless)).rejects.toThrow();
+  expect(await ask(proxy.port("may"))).toBe("200 hello\n");
+  await expect(ask(proxy.port("may"), false_)).rejects.toThrow();
+  await proxy.untilStat("listener.may.ssl.fail_verify_error", 1);
+  const stats = await proxy.stats();
+  expect(stats("listener.must.ssl.fail_verify_no_cert")).toBe(1);
+  expect(stats("listener.must.ssl.fail_verify_error")).toBe(1);
+  expect(stats("listener.must.ssl.fail_verify_san")).toBe(1);
+  expect(stats("listener.must.ssl.handshake")).toBe(1);
+});
+
+test("resumes sessions by ticket, on whichever worker", async () => {
+  const proxy = await start({
+    config: bootstrap([
+      { ...listener("main", hello), filter_chains: [secure(hello, downstreamTls([a]))] },
+    ]),
+    concurrency: 2,
+  });
+  const options = { port: proxy.port("main"), host: "127.0.0.1", ca: ours.root.pem };
+  const session = await new Promise<Buffer>((resolve, reject) => {
+    const socket = tls.connect({ ...options, servername: "a.test" });
+    socket.on("error", reject).once("session", (ticket: Buffer) => {
+      resolve(ticket);
+      socket.destroy();
+    });
+  });
+  for (let k = 0; k < 8; k++) {
+    const { resumed } = await handshake(options.port, { servername: "a.test", session });
+    expect(resumed).toBe(true);
+  }
+});
+
+test("takes changed files for new connections while old ones go on", async () => {
+  const dir = ours.dir;
+  const live = { ...a, certificate: path.join(dir, "live.pem"), key: path.join(dir, "live.key") };
+  const put = (from: Pair) => {
+    copyFileSync(from.certificate, live.certificate);
+    copyFileSync(from.key, live.key);
+  };
+  put(a);
+  const proxy = await start({
+    config: bootstrap([
+      { ...listener("main", hello), filter_chains: [secure(hello, downstreamTls([live]))] },
+    ]),
+  });
+  const port = proxy.port("main");
+  const agent = new https.Agent({ keepAlive: true, maxSockets: 1 });
+  ends.push(() => agent.destroy());
+  expect(await ask(port, { agent })).toBe("200 hello\n");
+  put(b);
+  await eventually(
+    () => handshake(port, { servername: "b.test", rejectUnauthorized: false }),
+    ({ name }) => name === "b.test",
+    "the new certificate",
+  );
+  expect(await ask(port, { agent })).toBe("200 hello\n");
+  expect(await proxy.stat("http.test.downstream_cx_total")).toBeGreaterThan(1);
+  expect((await proxy.stats())("listener.127.0.0.1_0.ssl.connection_error")).toBe(0);
+});
+
+test("verifies upstreams by authority, name and pin, and says in the log why it refused one", async () => {
+  const origin = https.createServer({ key: a.keyPem, cert: a.pem }, (_, response) =>
+    response.end("origin\n"),
+  );
+  await new Promise<void>((resolve) => origin.listen(0, "127.0.0.1", resolve));
+  ends.push(() => origin.close());
+  const { port: originPort } = origin.address() as { port: number };
+  const trusted = { trusted_ca: source(ours.root.certificate) };
+  const dns = (exact: string) => ({ san_type: "DNS", matcher: { exact } });
+  const cases: Record<string, Json> = {
+    ok: { ...trusted, match_typed_subject_alt_names: [dns("any.a.test")] },
+    authority: { trusted_ca: source(strangers.root.certificate) },
+    san: { ...trusted, match_typed_subject_alt_names: [dns("b.test")] },
+    hash: { verify_certificate_hash: ["ab".repeat(32)] },
+    lax: {
+      trusted_ca: source(strangers.root.certificate),
+      trust_chain_verification: "ACCEPT_UNTRUSTED",
+    },
+  };
+  const clusters = Object.entries(cases).map(([name, validation_context]) =>
+    cluster(name, [originPort], { transport_socket: upstreamTls({ validation_context }) }),
+  );
+  clusters.push(cluster("unverified", [originPort], { transport_socket: upstreamTls({}) }));
+  const names = [...Object.keys(cases), "unverified"];
+  const proxy = await start({
+    config: bootstrap(
+      [listener("main", http(names.map((name) => route(`/${name}`, name))))],
+      clusters,
+    ),
+  });
+  const status = async (name: string) => (await get(proxy.port("main"), `/${name}`)).status;
+  expect(await status("ok")).toBe(200);
+  expect(await status("lax")).toBe(200);
+  expect(await status("unverified")).toBe(200);
+  for (const name of ["authority", "san", "hash"]) expect(await status(name)).toBe(503);
+  const stats = await proxy.stats();
+  expect(stats("cluster.authority.ssl.fail_verify_error")).toBe(1);
+  expect(stats("cluster.san.ssl.fail_verify_san")).toBe(1);
+  expect(stats("cluster.hash.ssl.fail_verify_cert_hash")).toBe(1);
+  expect(stats("cluster.ok.ssl.handshake")).toBe(1);
+  expect(stats("cluster.hash.upstream_cx_connect_fail")).toBe(1);
+});
+
+test("an upstream that never speaks TLS is given up when the connect timeout is over", async () => {
+  const silent = await tcpUpstream(() => {});
+  ends.push(() => silent.close());
+  const proxy = await start({
+    config: bootstrap(
+      [listener("main", http([route("/", "silent")]))],
+      [
+        cluster("silent", [silent.port], {
+          connect_timeout: "0.3s",
+          transport_socket: upstreamTls({}),
+        }),
+      ],
+    ),
+  });
+  const { status, text } = await get(proxy.port("main"), "/");
+  expect(status).toBe(503);
+  expect(text).toMatch(/connection timeout$/);
+});
+
+test("a key of another certificate, a missing file and an unknown cipher refuse the config at their place", async () => {
+  const refuse = async (transport: Json) => {
+    const failure = await Proxy.start({
+      config: bootstrap([
+        { ...listener("main", hello), filter_chains: [secure(hello, transport)] },
+      ]),
+    }).catch((error: unknown) => error);
+    expect(failure).toBeInstanceOf(StartFailure);
+    return (failure as StartFailure).output;
+  };
+  expect(await refuse(downstreamTls([{ ...a, key: b.key }]))).toMatch(/key values mismatch/i);
+  expect(await refuse(downstreamTls([{ ...a, key: "/none/such.key" }]))).toMatch(
+    /private_key\.filename: cannot read "\/none\/such\.key": there is no such file/,
+  );
+  const ciphers = { tls_params: { cipher_suites: ["NO-SUCH-CIPHER"] } };
+  expect(await refuse(downstreamTls([a], ciphers))).toMatch(/cipher/);
+});
