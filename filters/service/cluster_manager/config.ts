@@ -17,9 +17,8 @@ import {
   Type,
   UInt32,
 } from "@tsproxy/sdk";
-import { TransportConfig } from "./transports.ts";
-
 import { HealthCheck, OutlierDetection } from "./health-config.ts";
+import { TransportConfig } from "./transports.ts";
 
 const MAX_RING = 8 * 1024 * 1024;
 
