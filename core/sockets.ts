@@ -784,7 +784,7 @@ export class Sockets {
   async listenUdp(
     name: string,
     address: AddressConfig,
-    options: Pick<ListenOptions, "reusePort" | "ipv6Only">,
+    options: Pick<ListenOptions, "ipv6Only">,
   ): Promise<AddressConfig> {
     const socket = await bindUdp(address, options);
     this.#listeners.set(name, { server: socket, path: "" });
@@ -840,8 +840,9 @@ export class Sockets {
     const listener = this.#listeners.get(name);
     this.#listeners.delete(name);
     if (listener === undefined) return;
-    if (listener.path === "") await closeWhenQuiet(listener.server);
-    else listener.server.close();
+    const { server, path } = listener;
+    if (path === "" && server instanceof net.Server) await closeWhenQuiet(server);
+    else server.close();
   }
 
   get listening(): readonly string[] {

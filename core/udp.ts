@@ -13,7 +13,10 @@ const lookup = (
   callback: (error: null, address: string, family: number) => void,
 ): void => callback(null, host, isIPv6(host) ? 6 : 4);
 
-function createSocket(ip: string, reusePort: boolean, ipv6Only: boolean): dgram.Socket {
+function createSocket(
+  ip: string,
+  { reusePort, ipv6Only }: { readonly reusePort: boolean; readonly ipv6Only: boolean },
+): dgram.Socket {
   const type = ip.includes(":") ? "udp6" : "udp4";
   const own = type === "udp6" ? { ipv6Only } : {};
   return dgram.createSocket({ type, reusePort, ...own, lookup } as dgram.SocketOptions);
@@ -22,9 +25,9 @@ function createSocket(ip: string, reusePort: boolean, ipv6Only: boolean): dgram.
 /** Binds a listener's socket. Rejects with the socket's error. */
 export function bindUdp(
   { ip, port }: AddressConfig,
-  options: { readonly reusePort: boolean; readonly ipv6Only: boolean },
+  { ipv6Only }: { readonly ipv6Only: boolean },
 ): Promise<dgram.Socket> {
-  const socket = createSocket(ip, options.reusePort, options.ipv6Only);
+  const socket = createSocket(ip, { reusePort: true, ipv6Only });
   return new Promise((resolve, reject) => {
     socket.once("error", reject);
     socket.bind({ address: ip, port, exclusive: true }, () => {
@@ -37,7 +40,7 @@ export function bindUdp(
 
 /** A socket that speaks with one peer; what others send to it is not heard. */
 export function connectUdp(ip: string, port: number, bind: string): dgram.Socket {
-  const socket = createSocket(ip, false, false);
+  const socket = createSocket(ip, { reusePort: false, ipv6Only: false });
   const connect = () => socket.connect(port, ip, () => enlarge(socket));
   if (bind === "") connect();
   else socket.bind({ address: bind }, connect);
