@@ -61,6 +61,16 @@ export function hold(
 export const done = Object.freeze({ type: "done" as const });
 export type Done = typeof done;
 
+/** Of a trailers hook: the message ends with these bytes in the place of the trailers. Not for filters in a sandbox. */
+export interface LastChunk {
+  readonly type: "last_chunk";
+  readonly bytes: Uint8Array;
+}
+
+export function lastChunk(bytes: Uint8Array): LastChunk {
+  return { type: "last_chunk", bytes };
+}
+
 export type Verdict = void | Reply | Hold | Done;
 /**
  * What a hook answers. A promise pauses this direction of the stream at this filter until it settles; a rejection is an error
@@ -72,10 +82,10 @@ export type HookResult = Verdict | PromiseLike<Verdict>;
 export interface HttpFilter {
   onRequestHeaders?(headers: RequestHeaders, endStream: boolean): HookResult;
   onRequestBody?(chunk: Chunk, endStream: boolean): HookResult;
-  onRequestTrailers?(trailers: HeaderMap): HookResult;
+  onRequestTrailers?(trailers: HeaderMap): HookResult | LastChunk;
   onResponseHeaders?(headers: ResponseHeaders, endStream: boolean): HookResult;
   onResponseBody?(chunk: Chunk, endStream: boolean): HookResult;
-  onResponseTrailers?(trailers: HeaderMap): HookResult;
+  onResponseTrailers?(trailers: HeaderMap): HookResult | LastChunk;
   /** Exactly once, whatever became of the stream. */
   onEnd?(): void;
   /** Terminal filters: the client does not take what was sent (true), or takes it again. */

@@ -324,7 +324,7 @@ export class Exchange {
 
   requestTrailers(text: string): HeaderMap {
     const map = this.worker.trailers(text);
-    this.#walk(this.filters, (filter) => filter.onRequestTrailers?.(map), map);
+    this.#walk(this.filters, (filter) => filter.onRequestTrailers?.(map) as HookResult, map);
     return map;
   }
 

@@ -7,6 +7,7 @@ import type {
   HttpFilter,
   HttpFilterFactory,
   HttpStream,
+  LastChunk,
   Reply,
   Responder,
   StreamInfo,
@@ -135,7 +136,7 @@ export class TestStream implements HttpStream {
 
   // ---- for the lanes
 
-  hook(event: Event, chunk: Chunk | undefined, response: boolean): HookResult {
+  hook(event: Event, chunk: Chunk | undefined, response: boolean): HookResult | LastChunk {
     const { filter } = this;
     if (this.#done || this.#ended || this.reply !== undefined) return undefined;
     const { head, trailers, endStream } = event;
@@ -287,11 +288,16 @@ class Lane {
     // The memory is lent, as a socket's is: what a filter keeps of it without a copy is overwritten.
     const lent = latin1Encode(`..${text}..`);
     const chunk = event.body === undefined ? undefined : new Chunk(lent, 2, lent.length - 2);
-    let result: HookResult;
+    let result: HookResult | LastChunk;
     try {
       result = this.#stream.hook(event, chunk, this.#response);
     } catch (error) {
       this.#stream.onError(error);
+      return;
+    }
+    if ((result as LastChunk | undefined)?.type === "last_chunk") {
+      const bytes = new Chunk((result as LastChunk).bytes, 0, (result as LastChunk).bytes.length);
+      this.#decide({ endStream: true }, bytes, undefined);
       return;
     }
     if (typeof (result as PromiseLike<Verdict> | undefined)?.then !== "function") {

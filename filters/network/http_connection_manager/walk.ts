@@ -6,6 +6,7 @@ import {
   type Hold,
   type HookResult,
   type HttpFilter,
+  type LastChunk,
   type Reply,
   type RequestHeaders,
   type ResponseHeaders,
@@ -300,7 +301,19 @@ export class Walk {
     const result = this.#response
       ? filter.onResponseTrailers?.(trailers)
       : filter.onRequestTrailers?.(trailers);
-    if (result !== undefined) this.#take(result, false);
+    if (result === undefined) return;
+    if ((result as LastChunk).type === "last_chunk") this.#endWith(at, (result as LastChunk).bytes);
+    else this.#take(result as Exclude<HookResult, undefined>, false);
+  }
+
+  /** The filter at that position has put bytes in the place of the trailers. */
+  #endWith(at: number, bytes: Uint8Array): void {
+    this.#trailersAt = -1;
+    this.#trailers = undefined;
+    this.#chunk.replace(bytes);
+    this.#lent = false;
+    this.#chunkEnd = true;
+    this.#bodyAt = at + 1;
   }
 
   #takeKept(): boolean {
