@@ -1,0 +1,67 @@
+import { HeaderMap, latin1Decode } from "@tsproxy/sdk";
+import { chunkings, TestCluster, TestContext, TestStream } from "@tsproxy/sdk/testing";
+import { expect, it } from "vitest";
+import grpcStats from "./filter.ts";
+
+const message = (size: number) =>
+  latin1Decode(Uint8Array.from([0, 0, 0, size >> 8, size & 255]), 0, 5) + "m".repeat(size);
+
+function open(config: object = { stats_for_all_methods: true }) {
+  const cx = new TestContext();
+  cx.clusterMap.set("g", new TestCluster("g", cx.stats));
+  const factory = cx.setup(grpcStats, { enable_upstream_stats: false, ...config });
+  const route = { action: { type: "route", cluster: "g" } };
+  const call = (path = "/shop.Cart/Add", type = "application/grpc") => {
+    const stream = new TestStream(cx, factory, { route: route as never });
+    stream.requestHeaders("POST", path, { "content-type": type }, false);
+    return stream;
+  };
+  return { call, value: (name: string) => cx.stats.value(`cluster.g.grpc.${name}`) };
+}
+
+const trailers = (status: string) => {
+  const map = new HeaderMap();
+  map.append("grpc-status", status);
+  return map;
+};
+
+it("counts a call by its status and its messages, however they were cut", () => {
+  for (const chunks of chunkings(message(3) + message(0) + message(300))) {
+    const { call, value } = open();
+    const stream = call();
+    for (const chunk of chunks) stream.requestBody(chunk, false);
+    stream.responseHeaders(200, { "content-type": "application/grpc" }, false);
+    stream.responseBody(message(2), false);
+    stream.responseTrailers(trailers("5"));
+    expect(value("shop.Cart.Add.request_message_count")).toBe(3);
+    expect(value("shop.Cart.Add.response_message_count")).toBe(1);
+    expect(value("shop.Cart.Add.5")).toBe(1);
+    expect(value("shop.Cart.Add.failure")).toBe(1);
+    expect(value("shop.Cart.Add.total")).toBe(1);
+  }
+});
+
+it("takes the status of an answer that is a head alone", () => {
+  const { call, value } = open();
+  call().responseHeaders(200, { "content-type": "application/grpc", "grpc-status": "0" }, true);
+  expect(value("shop.Cart.Add.success")).toBe(1);
+});
+
+it("names only the methods that the config lists", () => {
+  const services = [{ name: "shop.Cart", method_names: ["Add"] }];
+  const { call, value } = open({
+    individual_method_stats_allowlist: { services },
+    replace_dots_in_grpc_service_name: true,
+  });
+  for (const path of ["/shop.Cart/Add?x=1", "/shop.Cart/Remove", "/odd"]) {
+    call(path).responseHeaders(200, { "grpc-status": "0" }, true);
+  }
+  expect(value("shop_Cart.Add.total")).toBe(1);
+  expect(value("total")).toBe(2);
+});
+
+it("leaves alone what is not gRPC", () => {
+  const { call, value } = open();
+  call("/shop.Cart/Add", "application/grpc-web").responseHeaders(200, { "grpc-status": "0" }, true);
+  expect(value("shop.Cart.Add.total")).toBe(0);
+});

@@ -1,0 +1,184 @@
+import {
+  type Chunk,
+  ConfigError,
+  type Counter,
+  defineHttpFilter,
+  done,
+  type HeaderMap,
+  type Histogram,
+  type HttpFilter,
+  type HttpStream,
+  headerName,
+  type RequestHeaders,
+  type ResponseHeaders,
+  type SetupContext,
+  type Stats,
+} from "@tsproxy/sdk";
+import { Config } from "./config.ts";
+import { MessageCounter } from "./message-counter.ts";
+
+const CONTENT_TYPE = headerName("content-type");
+const GRPC_STATUS = headerName("grpc-status");
+/** Names come from clients and a cell is never given back; methods beyond these are counted without their names. */
+const MAX_METHODS = 2048;
+
+/** The cells of one method, or of all those that have none of their own. They appear when they first move. */
+class MethodStats {
+  readonly #stats: Stats;
+  readonly #cells = new Map<string, Counter>();
+  #time: Histogram | undefined = undefined;
+
+  constructor(stats: Stats) {
+    this.#stats = stats;
+  }
+  add(name: string, n: number): void {
+    let cell = this.#cells.get(name);
+    if (cell === undefined) {
+      cell = this.#stats.counter(name);
+      this.#cells.set(name, cell);
+    }
+    cell.add(n);
+  }
+  time(ms: number): void {
+    this.#time ??= this.#stats.histogram("upstream_rq_time", "ms");
+    this.#time.record(Math.floor(ms));
+  }
+}
+
+/** One filter of the config: which methods have cells of their own. */
+class GrpcStats {
+  readonly config: Config;
+  readonly #cx: SetupContext;
+  readonly #allowed: ReadonlySet<string> | undefined;
+  readonly #methods = new Map<string, MethodStats>();
+
+  constructor(config: Config, cx: SetupContext) {
+    this.config = config;
+    this.#cx = cx;
+    const list = config.individual_method_stats_allowlist?.services;
+    this.#allowed =
+      list === undefined
+        ? undefined
+        : new Set(list.flatMap((s) => s.method_names.map((method) => `/${s.name}/${method}`)));
+  }
+
+  now(): number {
+    return this.#cx.now();
+  }
+
+  /** `path`: of the request, with its query. Undefined: no such cluster. */
+  of(clusterName: string, path: string): MethodStats | undefined {
+    const cluster = this.#cx.clusters.get(clusterName);
+    if (cluster === undefined) return undefined;
+    const query = path.indexOf("?");
+    const method = this.#isNamed(query < 0 ? path : path.slice(0, query))
+      ? query < 0
+        ? path
+        : path.slice(0, query)
+      : "";
+    const key = `${clusterName}${method}`;
+    let stats = this.#methods.get(key);
+    if (stats !== undefined) return stats;
+    if (method !== "" && this.#methods.size >= MAX_METHODS) return this.of(clusterName, "");
+    stats = new MethodStats(cluster.stats.scope(`grpc.${this.#scopeOf(method)}`));
+    this.#methods.set(key, stats);
+    return stats;
+  }
+
+  #isNamed(path: string): boolean {
+    if (!/^\/[^/]+\/[^/]+$/.test(path)) return false;
+    return this.#allowed?.has(path) ?? this.config.stats_for_all_methods ?? false;
+  }
+
+  #scopeOf(method: string): string {
+    if (method === "") return "";
+    const [, service = "", name = ""] = method.split("/");
+    const shown = this.config.replace_dots_in_grpc_service_name
+      ? service.replaceAll(".", "_")
+      : service;
+    return `${shown}.${name}.`;
+  }
+}
+
+/** Counts one call by its status, and its messages. */
+class GrpcStatsFilter implements HttpFilter {
+  readonly #stats: GrpcStats;
+  readonly #stream: HttpStream;
+  readonly #requests = new MessageCounter();
+  readonly #responses = new MessageCounter();
+  #method: MethodStats | undefined = undefined;
+  /** When the request was complete; -1: it is not. */
+  #sentAt = -1;
+
+  constructor(stats: GrpcStats, stream: HttpStream) {
+    this.#stats = stats;
+    this.#stream = stream;
+  }
+
+  onRequestHeaders(headers: RequestHeaders) {
+    if (!isGrpc(headers.get(CONTENT_TYPE))) return done;
+    const action = this.#stream.route?.action;
+    const cluster = action?.type === "route" ? (action.cluster ?? "") : "";
+    this.#method = this.#stats.of(cluster, headers.path);
+    return this.#method === undefined ? done : undefined;
+  }
+
+  onRequestBody(chunk: Chunk, endStream: boolean): void {
+    if (endStream) this.#sentAt = this.#stats.now();
+    const messages = this.#requests.count(chunk.memory, chunk.at, chunk.end);
+    if (messages > 0) this.#method?.add("request_message_count", messages);
+  }
+
+  onRequestTrailers(): void {
+    this.#sentAt = this.#stats.now();
+  }
+
+  onResponseHeaders(headers: ResponseHeaders, endStream: boolean): void {
+    if (endStream) this.#charge(headers);
+  }
+
+  onResponseBody(chunk: Chunk): void {
+    if (!isGrpc(this.#stream.response?.get(CONTENT_TYPE))) return;
+    const messages = this.#responses.count(chunk.memory, chunk.at, chunk.end);
+    if (messages > 0) this.#method?.add("response_message_count", messages);
+  }
+
+  onResponseTrailers(trailers: HeaderMap): void {
+    this.#charge(trailers);
+  }
+
+  #charge(headers: HeaderMap): void {
+    const status = headers.get(GRPC_STATUS);
+    const method = this.#method;
+    if (method === undefined || status === undefined || !/^\d{1,2}$/.test(status)) return;
+    method.add(String(Number(status)), 1);
+    method.add(Number(status) === 0 ? "success" : "failure", 1);
+    method.add("total", 1);
+    if (this.#stats.config.enable_upstream_stats && this.#sentAt >= 0)
+      method.time(this.#stats.now() - this.#sentAt);
+  }
+}
+
+/** `application/grpc`, with or without a suffix such as `+proto`. */
+function isGrpc(type: string | undefined): boolean {
+  if (type === undefined || !type.startsWith("application/grpc")) return false;
+  return type.length === 16 || type[16] === "+";
+}
+
+export default defineHttpFilter({
+  name: "envoy.filters.http.grpc_stats",
+  types: ["envoy.extensions.filters.http.grpc_stats.v3.FilterConfig"],
+  config: Config,
+  setup: (config, cx) => {
+    if (
+      config.stats_for_all_methods !== undefined &&
+      config.individual_method_stats_allowlist !== undefined
+    )
+      throw new ConfigError(
+        "",
+        "give one of stats_for_all_methods and individual_method_stats_allowlist",
+      );
+    const stats = new GrpcStats(config, cx);
+    return (stream) => new GrpcStatsFilter(stats, stream);
+  },
+});

@@ -1,0 +1,4 @@
+import { type Static, Type } from "@tsproxy/sdk";
+
+export const Config = Type.Object({});
+export type Config = Static<typeof Config>;

@@ -1,0 +1,177 @@
+import {
+  type Chunk,
+  defineHttpFilter,
+  done,
+  type HeaderMap,
+  type HttpFilter,
+  type HttpStream,
+  headerName,
+  hold,
+  lastChunk,
+  latin1Encode,
+  type RequestHeaders,
+  type ResponseHeaders,
+  reply,
+} from "@tsproxy/sdk";
+import { Base64Encoder, decodeBase64 } from "./base64.ts";
+import { Config } from "./config.ts";
+import { FrameSplitter } from "./frame-splitter.ts";
+
+const CONTENT_TYPE = headerName("content-type");
+const CONTENT_LENGTH = headerName("content-length");
+const ACCEPT = headerName("accept");
+const GRPC_STATUS = headerName("grpc-status");
+const GRPC_MESSAGE = headerName("grpc-message");
+
+const WEB = new Set(["application/grpc-web", "application/grpc-web+proto"]);
+const TEXT = new Set(["application/grpc-web-text", "application/grpc-web-text+proto"]);
+/** What an answer has to be for its body to be gRPC. */
+const GRPC = new Set(["application/grpc", "application/grpc+proto", ...WEB, ...TEXT]);
+/** A body that is no gRPC becomes a message of the status, up to here. */
+const MAX_MESSAGE = 16 * 1024;
+/** The flag of a frame that has trailers in it. */
+const TRAILERS_FLAG = 0x80;
+const NOTHING = new Uint8Array(0);
+
+const BAD_SIZE = badRequest("grpc_base_64_decode_failed_bad_size");
+const BAD_BASE64 = badRequest("grpc_base_64_decode_failed");
+
+function badRequest(details: string) {
+  return reply(400, { body: "Bad gRPC-web request, invalid base64 data.", details });
+}
+
+/** HTTP statuses as gRPC's (gRPC over HTTP/2, "HTTP to gRPC Status Code Mapping"); others are UNKNOWN. */
+const GRPC_CODES: Readonly<Record<number, string>> = {
+  400: "13",
+  401: "16",
+  403: "7",
+  404: "12",
+  429: "14",
+  502: "14",
+  503: "14",
+  504: "14",
+};
+
+/** One call of a gRPC-Web client, as a gRPC server wants it, and its answer back. */
+class GrpcWebFilter implements HttpFilter {
+  readonly #stream: HttpStream;
+  #isText = false;
+  #answersText = false;
+  /** Base64 that waits for the rest of its group of four. */
+  #waiting: Uint8Array = NOTHING;
+  /** The answer is no gRPC: its body becomes `grpc-message`. */
+  #isForeign = false;
+  readonly #splitter = new FrameSplitter();
+  readonly #encoder = new Base64Encoder();
+
+  constructor(stream: HttpStream) {
+    this.#stream = stream;
+  }
+
+  onRequestHeaders(headers: RequestHeaders) {
+    const type = headers.get(CONTENT_TYPE) ?? "";
+    this.#isText = TEXT.has(type);
+    if (!this.#isText && !WEB.has(type)) return done;
+    this.#answersText = TEXT.has(headers.get(ACCEPT) ?? "");
+    headers.remove(CONTENT_LENGTH);
+    headers.set(CONTENT_TYPE, "application/grpc");
+    headers.set("te", "trailers");
+    headers.set("grpc-accept-encoding", "identity");
+    return undefined;
+  }
+
+  onRequestBody(chunk: Chunk, endStream: boolean) {
+    if (!this.#isText) return undefined;
+    const all = join(this.#waiting, chunk);
+    if (endStream && all.length % 4 !== 0) return BAD_SIZE;
+    const whole = all.length - (all.length % 4);
+    const decoded = decodeBase64(all.subarray(0, whole));
+    if (decoded === undefined) return BAD_BASE64;
+    this.#waiting = all.slice(whole);
+    chunk.replace(decoded);
+    return undefined;
+  }
+
+  onResponseHeaders(headers: ResponseHeaders, endStream: boolean) {
+    this.#isForeign = !GRPC.has(headers.get(CONTENT_TYPE) ?? "");
+    const text = this.#answersText ? "-text" : "";
+    headers.set(CONTENT_TYPE, `application/grpc-web${text}+proto`);
+    if (endStream) return undefined;
+    headers.remove(CONTENT_LENGTH);
+    return this.#isForeign ? hold() : undefined;
+  }
+
+  onResponseBody(chunk: Chunk) {
+    if (this.#isForeign) {
+      this.#explain(chunk);
+      return;
+    }
+    if (!this.#answersText) return;
+    const pieces: Uint8Array[] = [];
+    this.#splitter.split(chunk.memory, chunk.at, chunk.end, (bytes, last) => {
+      pieces.push(this.#encoder.encode(bytes, last));
+    });
+    chunk.replace(concat(pieces));
+  }
+
+  /** The whole body of an answer that is none of a gRPC server. */
+  #explain(chunk: Chunk): void {
+    const headers = this.#stream.response;
+    if (headers === undefined) return;
+    const message = percentEncode(chunk.copy().subarray(0, MAX_MESSAGE));
+    headers.set(GRPC_STATUS, GRPC_CODES[headers.status] ?? "2");
+    if (message !== "") headers.set(GRPC_MESSAGE, message);
+    headers.set(CONTENT_LENGTH, "0");
+    chunk.replace(NOTHING);
+  }
+
+  /** A client in a browser sees no trailers, so they are the body's last frame. */
+  onResponseTrailers(trailers: HeaderMap) {
+    if (this.#isForeign) return lastChunk(NOTHING);
+    let lines = "";
+    for (const [name, value] of trailers) lines += `${name}:${value}\r\n`;
+    const text = latin1Encode(lines);
+    const frame = new Uint8Array(5 + text.length);
+    frame[0] = TRAILERS_FLAG;
+    new DataView(frame.buffer).setUint32(1, text.length);
+    frame.set(text, 5);
+    return lastChunk(this.#answersText ? this.#encoder.encode(frame, true) : frame);
+  }
+}
+
+function join(before: Uint8Array, chunk: Chunk): Uint8Array {
+  const all = new Uint8Array(before.length + chunk.length);
+  all.set(before);
+  all.set(chunk.memory.subarray(chunk.at, chunk.end), before.length);
+  return all;
+}
+
+function concat(pieces: readonly Uint8Array[]): Uint8Array {
+  const all = new Uint8Array(pieces.reduce((size, piece) => size + piece.length, 0));
+  let at = 0;
+  for (const piece of pieces) {
+    all.set(piece, at);
+    at += piece.length;
+  }
+  return all;
+}
+
+/** `grpc-message` (gRPC over HTTP/2, "Responses"). */
+function percentEncode(bytes: Uint8Array): string {
+  let text = "";
+  for (const byte of bytes) {
+    const plain = byte >= 0x20 && byte <= 0x7e && byte !== 0x25;
+    text += plain
+      ? String.fromCharCode(byte)
+      : `%${byte.toString(16).toUpperCase().padStart(2, "0")}`;
+  }
+  return text;
+}
+
+export default defineHttpFilter({
+  name: "envoy.filters.http.grpc_web",
+  aliases: ["envoy.grpc_web"],
+  types: ["envoy.extensions.filters.http.grpc_web.v3.GrpcWeb"],
+  config: Config,
+  setup: () => (stream) => new GrpcWebFilter(stream),
+});
