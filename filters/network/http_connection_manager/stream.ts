@@ -93,12 +93,13 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   #encoder!: ResponseEncoder;
   #isHead = false;
   isConnect = false;
+  /** What the client sent, whatever filters make of it: a local reply to it is a gRPC status. */
+  #isGrpc = false;
   /** An upgrade that may go on. */
   #upgrading = false;
   /** The upstream has agreed to the upgrade. */
   #tunnel = false;
   internal = false;
-  #headSeen = false;
   /** The request head has what the proxy adds. */
   #edited = false;
   #requestComplete = false;
@@ -140,7 +141,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.response = undefined;
     this.trailers = undefined;
     this.#isHead = this.isConnect = this.#upgrading = this.internal = false;
-    this.#headSeen = this.#edited = this.#requestComplete = this.#responded = false;
+    this.#isGrpc = this.#edited = this.#requestComplete = this.#responded = false;
     this.#faulty = this.#routeKnown = this.#readingPaused = this.#tunnel = false;
     this.#route = undefined;
     this.#metadata = undefined;
@@ -190,11 +191,11 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     if (this.ended) return;
     const runtime = this.#runtime;
     const { headers } = this;
-    this.#headSeen = true;
     this.#headersTimer?.cancel();
     this.info.protocol = info.protocol;
     this.#isHead = info.isHead;
     this.isConnect = info.isConnect;
+    this.#isGrpc = isGrpc(headers);
     this.#touch();
     if (endStream) this.#onRequestComplete();
     if (info.expectContinue && !runtime.config.proxy_100_continue) {
@@ -470,7 +471,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     const head = this.#localHead;
     const { localReplies } = this.#runtime;
     const context = {
-      grpc: this.#headSeen && isGrpc(this.headers),
+      grpc: this.#isGrpc,
       isHead: this.#isHead,
       editedBy,
       stream: this,
@@ -497,6 +498,8 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     if (flag !== "") this.info.flags.push(flag);
     this.info.responseCodeDetails = details;
     this.#runtime.stats.rqTxReset.inc();
+    // Envoy hears of its own resets from its HTTP/2 codec as of the client's.
+    if (this.#connection.isHttp2) this.#runtime.stats.rqRxReset.inc();
     this.#stopTerminal();
     this.#connection.onCut();
     this.#encoder.reset();
