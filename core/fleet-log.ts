@@ -1,5 +1,6 @@
 import { locate, type SourcePositions } from "./bundle.ts";
 import type { FleetEvents, Thread } from "./fleet.ts";
+import type { LineOrder } from "./line-order.ts";
 import type { Log } from "./log.ts";
 import { formatProblem } from "./problem.ts";
 import type { FromWorker } from "./protocol.ts";
@@ -18,6 +19,7 @@ export interface FleetLogParts {
   readonly onReverted: (packages: readonly string[]) => void;
   readonly server: Pick<ServerStats, "faults">;
   readonly stats: StatsReader;
+  readonly lines: Pick<LineOrder, "add">;
   readonly onCall: (name: string, args: unknown) => Promise<unknown>;
 }
 
@@ -50,6 +52,10 @@ export class FleetLog implements FleetEvents {
       const who = name === "" ? "" : `${name}: `;
       log.error({ thread: thread.name, ...more }, `fault: ${who}${formatProblem(found)}`);
     });
+  }
+
+  onLines({ path, text, marks }: Extract<FromWorker, { type: "lines" }>): void {
+    this.#parts.lines.add(path, text, marks);
   }
 
   onStats(thread: Thread, { defined }: Extract<FromWorker, { type: "stats" }>): void {

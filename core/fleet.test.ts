@@ -67,6 +67,7 @@ function fleetOf(concurrency: number, events: Partial<FleetEvents> = {}) {
       onLog: () => {},
       onFault: () => {},
       onStats: () => {},
+      onLines: () => {},
       onCall: async () => undefined,
       onLost: () => {},
       ...events,
@@ -213,6 +214,7 @@ test("a thread that died comes back with what the others run, sockets included, 
 
 test("answers a call of a thread, with its failure if it fails", async () => {
   const { threads } = fleetOf(1, {
+    onLines: () => {},
     onCall: async (name) => {
       if (name === "core.quit") return "bye";
       throw new Error("no such operation");

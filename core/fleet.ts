@@ -54,6 +54,7 @@ export interface FleetEvents {
   onLog(thread: Thread, message: Extract<FromWorker, { type: "log" }>): void;
   onFault(thread: Thread, message: Extract<FromWorker, { type: "fault" }>): void;
   onStats(thread: Thread, message: Extract<FromWorker, { type: "stats" }>): void;
+  onLines(message: Extract<FromWorker, { type: "lines" }>): void;
   onCall(name: string, args: unknown): Promise<unknown>;
   /** A thread died and another has taken its place, or will. */
   onLost(thread: Thread, reason: string): void;
@@ -178,9 +179,9 @@ export class Fleet implements Stage {
       if (member.thread !== from) member.post({ type: "publish", topic, value });
   }
 
-  /** Files that lines are appended to were moved away: the next line makes them anew. */
-  reopenLogs(): void {
-    for (const member of this.#members) member.post({ type: "reopen_logs" });
+  /** Lines for files that wait in the threads are told. */
+  flushLines(): void {
+    for (const member of this.#members) member.post({ type: "flush_lines" });
   }
 
   /** Stops accepting and settles when what is in progress has ended, or after `ms`. */
@@ -239,6 +240,9 @@ export class Fleet implements Stage {
         break;
       case "log":
         this.#events.onLog(member.thread, message);
+        break;
+      case "lines":
+        this.#events.onLines(message);
         break;
       case "fault":
         this.#events.onFault(member.thread, message);

@@ -4,9 +4,11 @@ import { checkAddresses, listenProblem, ownAddress, shown } from "./addresses.ts
 import { announce } from "./announce.ts";
 import { Canary } from "./canary.ts";
 import { Describer } from "./describe.ts";
+import { FileWriter } from "./file-writer.ts";
 import { Fleet } from "./fleet.ts";
 import { FleetLog } from "./fleet-log.ts";
 import { RUNTIME_TOPIC } from "./inside/topics.ts";
+import { LINES_WAIT_MS, LineOrder } from "./line-order.ts";
 import { openLog } from "./log.ts";
 import { operations } from "./operations.ts";
 import type { RunOptions, ToProxy, ToSupervisor } from "./options.ts";
@@ -35,6 +37,11 @@ const node = { id: options.serviceNode, cluster: options.serviceCluster };
 const prelude = await bundlePreludes();
 const stats = new StatsReader();
 const server = new ServerStats(stats, options.concurrency);
+const files = new FileWriter(
+  (file, message) => log.error(`cannot write ${file}: ${message}`),
+  server.files,
+);
+const lines = new LineOrder((file, text) => files.append(file, text));
 let state: "INITIALIZING" | "LIVE" | "DRAINING" = "INITIALIZING";
 const describer = new Describer(prelude.sdk);
 const canary = new Canary({ prelude, node, sandboxed: "left out" });
@@ -102,7 +109,7 @@ function newFleet(self: RuntimeConfig["node"]): Fleet {
       drainMs: options.drainTimeMs,
       fileFlushMs: options.fileFlushIntervalMsec,
     }),
-    new FleetLog({ log, find, onReverted, server, stats, onCall }),
+    new FleetLog({ log, find, onReverted, server, stats, lines, onCall }),
     options.concurrency,
   );
 }
@@ -159,10 +166,19 @@ function obeySignals(): void {
   process.on("SIGHUP", () => reload.lookAtAll());
   process.on("SIGUSR1", () => {
     reopen();
-    fleet.reopenLogs();
+    reopenFiles();
   });
   process.on("message", ({ ms }: ToProxy) => void drain(ms));
   process.on("disconnect", () => void stop(1));
+}
+
+/** Lines that threads still hold belong to the files that were moved away. */
+function reopenFiles(): void {
+  fleet.flushLines();
+  setTimeout(() => {
+    lines.flush();
+    files.reopen();
+  }, 2 * LINES_WAIT_MS);
 }
 
 /** Takes no more connections and ends with the last one, or after `ms`. */
@@ -180,6 +196,8 @@ async function stop(code: number): Promise<never> {
   setTimeout(() => process.exit(code), STOP_MS).unref();
   await reload.close();
   await fleet.stop();
+  lines.flush();
+  await files.end();
   await canary.dispose();
   describer.dispose();
   process.exit(code);

@@ -136,8 +136,8 @@ export type ToWorker =
     }
   | { readonly type: "publish"; readonly topic: string; readonly value: unknown }
   | { readonly type: "drain"; readonly ms: number }
-  /** Files that lines are appended to were moved away: close them, the next line makes them anew. */
-  | { readonly type: "reopen_logs" }
+  /** Files that lines are appended to were moved away: what waits here still belongs to them. */
+  | { readonly type: "flush_lines" }
   | {
       readonly type: "reply";
       readonly call: number;
@@ -201,6 +201,13 @@ export type FromWorker =
     }
   /** An operation that main carries out (`core.config`, `core.quit`, …). */
   | { readonly type: "call"; readonly call: number; readonly name: string; readonly args: unknown }
+  /** To be appended to a file. `marks`: when the text from some char on was written, [epoch ms, first char, …]. */
+  | {
+      readonly type: "lines";
+      readonly path: string;
+      readonly text: string;
+      readonly marks: readonly number[];
+    }
   | { readonly type: "drained" };
 
 /** `workerData` of a worker. */

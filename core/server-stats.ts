@@ -1,3 +1,4 @@
+import type { WriterStats } from "./file-writer.ts";
 import { ScopedStats, StatsTable } from "./inside/stats.ts";
 import type { RuntimeLayers } from "./runtime.ts";
 import type { StatsReader } from "./stats.ts";
@@ -11,6 +12,7 @@ export class ServerStats {
   readonly #runtimeCounts = new Map<string, number>();
   readonly reloads: { readonly committed: () => void; readonly refused: () => void };
   readonly faults: (packageName: string) => void;
+  readonly files: WriterStats;
 
   constructor(reader: StatsReader, concurrency: number) {
     const memory = new SharedArrayBuffer(CELLS * Float64Array.BYTES_PER_ELEMENT);
@@ -23,6 +25,11 @@ export class ServerStats {
     this.faults = (packageName) => {
       this.#stats.counter(`filters.${packageName.replaceAll("/", ".")}.fault`).inc();
       define();
+    };
+    this.files = {
+      completed: this.#stats.counter("filesystem.write_completed"),
+      failed: this.#stats.counter("filesystem.write_failed"),
+      reopenFailed: this.#stats.counter("filesystem.reopen_failed"),
     };
     this.#stats.gauge("server.concurrency").set(concurrency);
     for (const name of ["live", "state", "uptime", "memory_heap_size", "memory_allocated"])

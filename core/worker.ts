@@ -2,7 +2,6 @@ import { isMainThread, parentPort, workerData } from "node:worker_threads";
 import { Boxes, SandboxCells, type ToldUse } from "./boxes.ts";
 import { Builtin } from "./builtin.ts";
 import { type Family, resolveName } from "./dns.ts";
-import { FileWriter } from "./file-writer.ts";
 import { createRing } from "./inside/ring.ts";
 import { giveBack } from "./inside/shared-counts.ts";
 import { RUNTIME_TOPIC } from "./inside/topics.ts";
@@ -48,7 +47,6 @@ interface Pending {
 class Worker {
   readonly #start: WorkerStart;
   readonly #post: (message: FromWorker) => void;
-  readonly #files: FileWriter;
   readonly #topics = new Map<string, unknown>();
   #watch: FileWatch | undefined;
   #services: LocalServices | undefined;
@@ -72,14 +70,6 @@ class Worker {
     this.#post = post;
     this.#beats = new Int32Array(start.beat);
     this.#cells = new SandboxCells(start.stats, post);
-    this.#files = new FileWriter(
-      (path, message) => this.#log("error", `cannot write ${path}: ${message}`),
-      {
-        completed: this.#cells.counter("filesystem.write_completed"),
-        failed: this.#cells.counter("filesystem.write_failed"),
-        reopenFailed: this.#cells.counter("filesystem.reopen_failed"),
-      },
-    );
     const { sdk, sandbox } = start.prelude;
     this.#supply = new Supply({ sdk, prelude: sandbox });
     [this.#builtin, this.#sockets, this.#boxes] = this.#build();
@@ -138,8 +128,7 @@ class Worker {
 
   #onCall(name: string, text: string): string | void {
     if (name === "append") {
-      const at = text.indexOf("\0");
-      this.#files.append(text.slice(0, at), text.slice(at + 1));
+      this.#onLines(text);
       return;
     }
     const answer = this.#services?.call(name, text);
@@ -179,6 +168,15 @@ class Worker {
   #onFileChanged(path: string): void {
     this.#guarded(() => this.#builtin.publish(`core.file:${path}`, performance.now()));
     this.#sockets.poke();
+  }
+
+  /** Lines for a file: its path, when they were written, the lines. Main writes them, in order with those of other threads. */
+  #onLines(told: string): void {
+    const [path = "", times = ""] = told.split("\0", 2);
+    const text = told.slice(path.length + times.length + 2);
+    const marks = times === "" ? [] : times.split(",").map(Number);
+    for (let k = 0; k < marks.length; k += 2) marks[k]! += performance.timeOrigin;
+    this.#post({ type: "lines", path, text, marks });
   }
 
   #onOperation(call: number, name: string, args: unknown): void {
@@ -235,9 +233,8 @@ class Worker {
       case "drain":
         void this.#drain(message.ms);
         break;
-      case "reopen_logs":
+      case "flush_lines":
         this.#guarded(() => this.#builtin.flushFiles());
-        this.#files.reopen();
         break;
       case "stop":
         void this.#stop();
@@ -456,7 +453,6 @@ class Worker {
     if (this.#stopping) return;
     this.#stopping = true;
     this.#guarded(() => this.#builtin.flushFiles());
-    await this.#files.end();
     this.#sockets.destroy();
     this.#boxes.dispose();
     this.#supply.dispose();

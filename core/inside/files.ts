@@ -8,11 +8,15 @@ const FLUSH_CHARS = 64 * 1024;
 /** Envoy's `--file-flush-interval-msec`. */
 export const FLUSH_MS = 10_000;
 
-/** Files that packages append to. Lines gather here as one string; core gets it by size or time and writes it. */
+/**
+ * Files that packages append to. Lines gather here as one string; core gets it by size or time and writes it. By time, all
+ * threads flush at the same moments, so that core can put their lines in order.
+ */
 export class FileTable {
   readonly #host: Host;
   readonly #stats: Stats;
   readonly #open = new Map<string, BufferedFile>();
+  readonly #wheel: TimerWheel;
   readonly #timer: WheelTimer;
   readonly #flushMs: number;
 
@@ -20,6 +24,7 @@ export class FileTable {
     this.#host = host;
     this.#stats = stats;
     this.#flushMs = flushMs;
+    this.#wheel = wheel;
     this.#timer = wheel.timer(() => this.#onTimer());
   }
 
@@ -27,15 +32,15 @@ export class FileTable {
   open(path: string): FileSink {
     let file = this.#open.get(path);
     if (file === undefined) {
-      this.#host.tellText("append", `${path}\0`);
-      file = new BufferedFile(path, this.#host, this.#stats, () => this.#arm());
+      this.#host.tellText("append", `${path}\0\0`);
+      file = new BufferedFile(path, this.#host, this.#wheel, this.#stats, () => this.#arm());
       this.#open.set(path, file);
     }
     return file;
   }
 
   #arm(): void {
-    if (!this.#timer.armed) this.#timer.arm(this.#flushMs);
+    if (!this.#timer.armed) this.#timer.arm(this.#flushMs - (Date.now() % this.#flushMs));
   }
 
   #onTimer(): void {
@@ -50,15 +55,20 @@ export class FileTable {
 class BufferedFile implements FileSink {
   readonly #path: string;
   readonly #host: Host;
+  readonly #wheel: TimerWheel;
   readonly #onFirst: () => void;
   readonly #buffered: Counter;
   readonly #byTimer: Counter;
   readonly #total: Gauge;
   #text = "";
+  /** When the text from some char on was written: [monotonic ms, first char, …], one pair a poll phase. */
+  #marks: number[] = [];
+  #marked = -1;
 
-  constructor(path: string, host: Host, stats: Stats, onFirst: () => void) {
+  constructor(path: string, host: Host, wheel: TimerWheel, stats: Stats, onFirst: () => void) {
     this.#path = path;
     this.#host = host;
+    this.#wheel = wheel;
     this.#onFirst = onFirst;
     this.#buffered = stats.counter("filesystem.write_buffered");
     this.#byTimer = stats.counter("filesystem.flushed_by_timer");
@@ -69,6 +79,11 @@ class BufferedFile implements FileSink {
     this.#buffered.inc();
     this.#total.add(line.length);
     if (this.#text === "") this.#onFirst();
+    const { now } = this.#wheel;
+    if (now !== this.#marked) {
+      this.#marks.push(now, this.#text.length);
+      this.#marked = now;
+    }
     this.#text += line;
     if (this.#text.length >= FLUSH_CHARS) this.flush();
   }
@@ -82,9 +97,12 @@ class BufferedFile implements FileSink {
   flush(): void {
     if (this.#text === "") return;
     const text = this.#text;
+    const marks = this.#marks.join();
     this.#text = "";
+    this.#marks = [];
+    this.#marked = -1;
     this.#total.add(-text.length);
     // The path ends at the first NUL, which no path holds.
-    this.#host.tellText("append", `${this.#path}\0${text}`);
+    this.#host.tellText("append", `${this.#path}\0${marks}\0${text}`);
   }
 }
