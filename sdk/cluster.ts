@@ -232,6 +232,8 @@ export interface Cluster {
   readonly traffic: ClusterStats;
   readonly hosts: readonly Host[];
   readonly connectTimeoutMs: number;
+  /** How long an exchange may take at most; absent: as long as it likes. */
+  readonly maxStreamDurationMs?: number | undefined;
   /** The breaker of retries (`max_retries`, or the retry budget). False: too many run. Each true is ended once with `endRetry`. */
   beginRetry(priority: Priority): boolean;
   endRetry(priority: Priority): void;

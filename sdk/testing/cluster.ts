@@ -69,6 +69,7 @@ export class TestCluster implements Cluster {
   /** One after the other gets an exchange. */
   readonly hosts: TestHost[] = [this.host];
   readonly connectTimeoutMs = 5000;
+  maxStreamDurationMs: number | undefined = undefined;
   /** What `newStream` comes to: an exchange at once, one that waits for `connect`, or a failure. */
   answer: "ready" | "pending" | PoolFailure = "ready";
   /** Every exchange that was asked for. */

@@ -581,3 +581,55 @@ it("passes trailers of a request again", () => {
   p.up.last.endWithTrailers(trailers);
   expect(p.lines).toEqual(["200 - via_upstream 2"]);
 });
+
+it("turns the share of a cluster in maintenance away", () => {
+  const p = proxy({});
+  p.cx.runtime.replace([["upstream.maintenance_mode.up", 100]]);
+  const c = p.connect().get("/");
+  expect(c.take()).toMatch(
+    /^HTTP\/1.1 503 [\s\S]*x-envoy-overloaded: true\n[\s\S]*maintenance mode$/,
+  );
+  expect(p.lines).toEqual(["503 UO maintenance_mode 0"]);
+  expect([p.stat("maintenance_mode"), p.stat("503")]).toEqual([1, 1]);
+});
+
+it("ends an exchange that takes longer than its cluster allows", () => {
+  const p = proxy({});
+  p.up.maxStreamDurationMs = 100;
+  const c = p.connect().get("/");
+  p.cx.clock.advance(100);
+  expect(c.take()).toMatch(/^HTTP\/1.1 504 [\s\S]*upstream max stream duration reached$/);
+  expect(p.lines).toEqual(["504 UMSDR upstream_max_stream_duration_reached 1"]);
+});
+
+it("says why an upstream failed, once in a while", () => {
+  const p = proxy({});
+  const transportFailure = "delayed_connect_error: Connection refused";
+  p.up.answer = { reason: "connection_failed", host: p.up.host, transportFailure };
+  for (let k = 0; k < 3; k++) p.connect().get("/");
+  p.cx.clock.advance(10_000);
+  p.connect().get("/");
+  const said = p.cx.logged.filter(({ message }) => message === "an upstream failed");
+  expect(said.map(({ fields }) => fields.times)).toEqual([1, 3]);
+  expect(said[0]!.fields).toMatchObject({
+    cluster: "up",
+    host: "198.51.100.1:8080",
+    phase: "connecting",
+    transport: transportFailure,
+  });
+});
+
+it("counts for the virtual cluster of the request as well", () => {
+  const virtual_clusters = [
+    { name: "vc", headers: [{ name: ":path", string_match: { prefix: "/v" } }] },
+  ];
+  const p = proxy({ retry_on: "5xx" }, {}, { virtual_clusters });
+  p.connect().get("/v");
+  p.up.last.respond(503, {}, "");
+  p.wait();
+  p.up.last.respond(200, {}, "");
+  const vc = (name: string) => p.cx.stats.value(`vhost.all.vcluster.vc.upstream_rq_${name}`);
+  expect([vc("total"), vc("retry"), vc("retry_success"), vc("200"), vc("503")]).toEqual([
+    2, 1, 1, 1, 0,
+  ]);
+});

@@ -14,7 +14,7 @@ import {
   retriesFailure,
   retriesHead,
 } from "./retry-conditions.ts";
-import type { RetryStats } from "./stats.ts";
+import type { RetryStats, VirtualCharges } from "./stats.ts";
 import type { Steering } from "./steering.ts";
 import type { UpstreamFailure } from "./upstream-failure.ts";
 
@@ -30,6 +30,7 @@ export interface RetryStateParts {
   readonly cluster: Cluster;
   readonly priority: Priority;
   readonly stats: RetryStats;
+  readonly also: readonly VirtualCharges[];
   readonly policy: RetryPolicy | undefined;
   /** What the client asks for. */
   readonly steering: Steering | undefined;
@@ -44,6 +45,7 @@ export class RetryState implements Retriable {
   readonly #cluster: Cluster;
   readonly #priority: Priority;
   readonly #stats: RetryStats;
+  readonly #also: readonly VirtualCharges[];
   readonly #policy: RetryPolicy | undefined;
   readonly #steering: Steering | undefined;
   readonly #timer: Timer;
@@ -64,6 +66,7 @@ export class RetryState implements Retriable {
     this.#cluster = parts.cluster;
     this.#priority = parts.priority;
     this.#stats = parts.stats;
+    this.#also = parts.also;
     this.#policy = policy;
     this.#steering = steering;
     this.#timer = cx.timer(parts.onDue);
@@ -113,16 +116,21 @@ export class RetryState implements Retriable {
   }
 
   #decide(would: boolean): RetryVerdict {
-    if (this.#retrying && !would) this.#stats.success.inc();
+    if (this.#retrying && !would) {
+      this.#stats.success.inc();
+      for (const also of this.#also) also.retrySuccess.inc();
+    }
     this.end();
     if (!would) return "no";
     if (this.#left === 0) {
       this.#stats.limitExceeded.inc();
+      for (const also of this.#also) also.retryLimitExceeded.inc();
       return "limit";
     }
     this.#left--;
     if (!this.#cluster.beginRetry(this.#priority)) {
       this.#stats.overflow.inc();
+      for (const also of this.#also) also.retryOverflow.inc();
       return "overflow";
     }
     this.#retrying = true;
@@ -131,6 +139,7 @@ export class RetryState implements Retriable {
       return "no";
     }
     this.#stats.retry.inc();
+    for (const also of this.#also) also.retry.inc();
     this.#timer.arm(this.#waitMs());
     return "yes";
   }

@@ -30,7 +30,7 @@ import { MirrorPlan } from "./mirror.ts";
 import { RequestContext } from "./request-context.ts";
 import { RetryState, type RetryVerdict } from "./retry-state.ts";
 import type { Router } from "./router.ts";
-import type { Answered, ClusterCharges } from "./stats.ts";
+import type { Answered, ClusterCharges, VirtualCharges } from "./stats.ts";
 import { badSteering, isSteeredByFilter, type Steering, takeSteering } from "./steering.ts";
 import { expectedMs, finalTimeouts, setGrpcTimeout, type Timeouts } from "./timeouts.ts";
 import {
@@ -67,7 +67,13 @@ const TOO_LARGE_TO_RETRY = reply(507, {
 const KEPT_LIMIT = 1024 * 1024;
 const NOTHING_TO_CHOOSE_BY: BalancerContext = {};
 const FROM_HTTP2: BalancerContext = { downstreamProtocol: "HTTP/2" };
+const MAINTENANCE = reply(503, {
+  body: "maintenance mode",
+  flags: ["UO"],
+  details: "maintenance_mode",
+});
 const EMPTY = new Uint8Array(0);
+const NOBODY_ELSE: readonly VirtualCharges[] = [];
 const NO_ATTEMPTS: readonly Attempt[] = [];
 /** Timers count in 31 bits; nobody waits longer. */
 const LONGEST_MS = 0x7fff_ffff;
@@ -95,6 +101,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   #action: RouteAction | undefined = undefined;
   #policies: RoutePolicies | undefined = undefined;
   #charges: ClusterCharges | undefined = undefined;
+  /** Virtual clusters and routes that count by themselves. */
+  #also: readonly VirtualCharges[] = NOBODY_ELSE;
   #context: BalancerContext = NOTHING_TO_CHOOSE_BY;
   internal = false;
   canary = false;
@@ -139,6 +147,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     this.#action = undefined;
     this.#policies = undefined;
     this.#charges = undefined;
+    this.#also = NOBODY_ELSE;
     this.#context = stream.info.protocol === "HTTP/2" ? FROM_HTTP2 : NOTHING_TO_CHOOSE_BY;
     this.#earlier = NO_ATTEMPTS;
     this.internal = this.canary = this.withoutCode = false;
@@ -198,9 +207,21 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     headers: RequestHeaders,
     endStream: boolean,
   ): void {
+    this.#charges = this.#router.charges(cluster);
+    const { virtualCluster } = this.#stream.info;
+    const ofRoute = action.policies?.stats;
+    if (virtualCluster !== undefined || ofRoute !== undefined) {
+      this.#also = this.#router.virtualCharges(virtualCluster, ofRoute);
+    }
+    if (this.#charges.turnsAway()) {
+      this.internal = headers.has(INTERNAL);
+      this.#charge(MAINTENANCE.status);
+      this.#answer(maintenanceReply(this.#router.config.suppress_envoy_headers));
+      return;
+    }
     this.#action = action;
     this.#policies = action.policies;
-    this.#charges = this.#router.charges(cluster);
+    this.#streamDurationMs = cluster.maxStreamDurationMs ?? 0;
     const steering = this.#prepareHead(action, headers);
     if (action.policies !== undefined || steering?.retryOn !== undefined) {
       this.#applyPolicies(cluster, action.policies, steering);
@@ -224,7 +245,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
       steering = takeSteering(headers);
       this.#quietTimeout = steering.quietTimeout;
       this.#altStatName = steering.altStatName;
-      this.#streamDurationMs = steering.streamDurationMs ?? 0;
+      this.#streamDurationMs = steering.streamDurationMs ?? this.#streamDurationMs;
       headers.remove(EXPECTED_TIMEOUT);
     }
     if (headers.has(UPGRADE)) this.#upgrade = (headers.get(UPGRADE) ?? "").toLowerCase();
@@ -280,6 +301,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
         cluster,
         priority: policies?.priority ?? "default",
         stats: this.#charges!.retries,
+        also: this.#also,
         policy: policies?.retry,
         steering,
         headers: this.#headers,
@@ -390,7 +412,9 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     info.upstreamTls = connection.tls;
     info.upstreamProtocol = encoder.protocol ?? "HTTP/1.1";
     this.#sent = true;
+    for (let k = 0; k < this.#also.length; k++) this.#also[k]!.total.inc();
     if (this.#timeouts !== undefined) this.#limitTry(attempt, this.#timeouts);
+    attempt.limit("duration", Math.min(this.#streamDurationMs, LONGEST_MS));
     this.#retry?.onHostAttempted(host);
     const headers = this.#headers;
     if (this.#action!.autoHostRewrite && host.hostname !== "") this.#rewriteHost(headers, host);
@@ -406,7 +430,6 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   #limitTry(attempt: Attempt, timeouts: Timeouts): void {
     if (this.#requestEnded) attempt.limit("try", Math.min(timeouts.perTryMs, LONGEST_MS));
     attempt.limit("idle", Math.min(timeouts.perTryIdleMs, LONGEST_MS));
-    attempt.limit("duration", Math.min(this.#streamDurationMs, LONGEST_MS));
   }
 
   #rewriteHost(headers: RequestHeaders, host: Host): void {
@@ -538,7 +561,9 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     if (!this.#requestEnded) return;
     this.#attempt.complete();
     if (!this.#router.config.dynamic_stats) return;
-    this.#charges!.time(this.#router.cx.now() - this.#requestEndedAt, this, this.#altStatName);
+    const ms = this.#router.cx.now() - this.#requestEndedAt;
+    this.#charges!.time(ms, this, this.#altStatName);
+    for (let k = 0; k < this.#also.length; k++) this.#also[k]!.time(ms);
   }
 
   onMalformed(attempt: Attempt): void {
@@ -569,6 +594,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     }
     attempt.host?.onReset();
     if (this.#retriesFailure(attempt, failure, false)) return;
+    this.#router.failures.note(this.#stream.info.clusterName, attempt.host, failure, transport);
     this.#charge(failure.status);
     if (this.#othersMayAnswer(attempt)) {
       this.#forget(attempt);
@@ -585,6 +611,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     for (const attempt of attempts) {
       if (attempt.over) continue;
       traffic.rqTimeout.inc();
+      for (let k = 0; k < this.#also.length; k++) this.#also[k]!.timeout.inc();
       if (this.#responded) continue;
       attempt.host?.onTimeout();
       this.#charge(status);
@@ -755,6 +782,9 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   #charge(status: number): void {
     if (!this.#router.config.dynamic_stats) return;
     this.#charges!.response(status, this, this.#altStatName);
+    for (let k = 0; k < this.#also.length; k++) {
+      this.#also[k]!.response(status, this.withoutCode);
+    }
   }
 
   /** The upstream has had its chance. */
@@ -772,6 +802,10 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     const count = [ATTEMPT_COUNT.text, String(this.#attempts)] as const;
     responder.sendReply({ ...answer, headers: [...answer.headers, count] }, this.#route);
   }
+}
+
+function maintenanceReply(quiet: boolean): Reply {
+  return quiet ? MAINTENANCE : { ...MAINTENANCE, headers: [["x-envoy-overloaded", "true"]] };
 }
 
 function badHeader(name: string, value: string): Reply {

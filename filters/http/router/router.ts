@@ -5,11 +5,13 @@ import {
   HeaderLine,
   type HttpStream,
   type SetupContext,
+  type VirtualCluster,
 } from "@tsproxy/sdk";
 import type { Config } from "./config.ts";
+import { FailureLog } from "./failure-log.ts";
 import type { Mirror } from "./mirror.ts";
 import { RoutedRequest } from "./routed-request.ts";
-import { ClusterCharges, RouterStats } from "./stats.ts";
+import { ClusterCharges, RouterStats, VirtualCharges } from "./stats.ts";
 
 /** Requests' objects that wait for their next request. */
 const REQUESTS_KEPT = 1024;
@@ -27,6 +29,8 @@ export class Router {
   readonly mirrors = new Set<Mirror>();
   /** `http.async-client.rq_total`, where Envoy counts the requests that it makes itself. */
   readonly mirrored: Counter;
+  readonly failures: FailureLog;
+  readonly #virtual = new WeakMap<VirtualCluster, VirtualCharges>();
   readonly #free: RoutedRequest[] = [];
   readonly #charges = new Map<string, ClusterCharges>();
   readonly #serviceTimes: (HeaderLine | undefined)[] = new Array(TIMES_KEPT).fill(undefined);
@@ -35,6 +39,7 @@ export class Router {
   constructor(config: Config, cx: SetupContext) {
     this.config = config;
     this.cx = cx;
+    this.failures = new FailureLog(cx);
     this.mirrored = cx.stats.counter("http.async-client.rq_total");
     cx.onDispose(() => {
       for (const mirror of this.mirrors) mirror.giveUp();
@@ -55,8 +60,22 @@ export class Router {
   charges(cluster: Cluster): ClusterCharges {
     let charges = this.#charges.get(cluster.name);
     if (charges === undefined) {
-      charges = new ClusterCharges(cluster);
+      charges = new ClusterCharges(cluster, this.cx.runtime);
       this.#charges.set(cluster.name, charges);
+    }
+    return charges;
+  }
+
+  /** Of those that there are. */
+  virtualCharges(...clusters: readonly (VirtualCluster | undefined)[]): readonly VirtualCharges[] {
+    return clusters.flatMap((cluster) => (cluster === undefined ? [] : this.#chargesOf(cluster)));
+  }
+
+  #chargesOf(cluster: VirtualCluster): VirtualCharges {
+    let charges = this.#virtual.get(cluster);
+    if (charges === undefined) {
+      charges = new VirtualCharges(cluster.stats);
+      this.#virtual.set(cluster, charges);
     }
     return charges;
   }

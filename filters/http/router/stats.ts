@@ -1,5 +1,13 @@
 // Hot path: every response is counted by its code.
-import type { Cluster, ClusterStats, Counter, Histogram, Stats } from "@tsproxy/sdk";
+import {
+  type Cluster,
+  type ClusterStats,
+  type Counter,
+  type Histogram,
+  type Runtime,
+  RuntimeInteger,
+  type Stats,
+} from "@tsproxy/sdk";
 
 /** Envoy's names for what cannot happen here (`rq_redirect` does not count redirects there either): people look for them. */
 const ALWAYS_ZERO = ["rq_overload_local_reply", "rq_redirect"];
@@ -136,7 +144,13 @@ export class ClusterCharges {
   readonly #main: Origins;
   #retries: RetryStats | undefined = undefined;
 
-  constructor(cluster: Cluster) {
+  /** Percent of requests that are turned away: runtime `upstream.maintenance_mode.<cluster>`. */
+  readonly #maintenance: RuntimeInteger;
+  #turnedAway: Counter | undefined = undefined;
+
+  constructor(cluster: Cluster, runtime: Runtime) {
+    const runtime_key = `upstream.maintenance_mode.${cluster.name}`;
+    this.#maintenance = new RuntimeInteger({ default_value: 0, runtime_key }, runtime);
     this.traffic = cluster.traffic;
     this.#stats = cluster.stats;
     this.#main = new Origins(cluster.stats);
@@ -145,6 +159,14 @@ export class ClusterCharges {
   get retries(): RetryStats {
     this.#retries ??= new RetryStats(this.#stats);
     return this.#retries;
+  }
+
+  turnsAway(): boolean {
+    const percent = this.#maintenance.value;
+    if (percent === 0 || Math.random() * 100 >= percent) return false;
+    this.#turnedAway ??= this.#stats.counter("upstream_rq_maintenance_mode");
+    this.#turnedAway.inc();
+    return true;
   }
 
   /** `altName`: "" for none. */
@@ -165,6 +187,33 @@ export class ClusterCharges {
       this.#alt.set(name, origins);
     }
     return origins;
+  }
+}
+
+/** What is counted for a virtual cluster: all of its requests alike. */
+export class VirtualCharges {
+  readonly total: Counter;
+  readonly timeout: Counter;
+  readonly retry: Counter;
+  readonly retryLimitExceeded: Counter;
+  readonly retryOverflow: Counter;
+  readonly retrySuccess: Counter;
+  readonly #all: Origin;
+
+  constructor(stats: Stats) {
+    this.total = stats.counter("upstream_rq_total");
+    this.timeout = stats.counter("upstream_rq_timeout");
+    this.retry = stats.counter("upstream_rq_retry");
+    this.retryLimitExceeded = stats.counter("upstream_rq_retry_limit_exceeded");
+    this.retryOverflow = stats.counter("upstream_rq_retry_overflow");
+    this.retrySuccess = stats.counter("upstream_rq_retry_success");
+    this.#all = new Origin(stats);
+  }
+  response(status: number, withoutCode: boolean): void {
+    this.#all.count(status, withoutCode);
+  }
+  time(ms: number): void {
+    this.#all.time(ms);
   }
 }
 

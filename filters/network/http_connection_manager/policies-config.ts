@@ -133,9 +133,16 @@ const sharedFields = {
 };
 
 /** Of a route entry and of its virtual host. */
-export const bufferFields = {
+const bufferFields = {
   per_request_buffer_limit_bytes: Type.Optional(UInt32()),
   request_body_buffer_limit: Type.Optional(Type.Integer({ minimum: 0 })),
+};
+
+/** Of a route entry. */
+export const entryPolicyFields = {
+  ...bufferFields,
+  /** The route's requests are counted below `vhost.<virtual host>.route.<this>.` as well. */
+  stat_prefix: Type.String({ default: "" }),
 };
 
 /** Of a virtual host. */
@@ -172,11 +179,11 @@ export const weightedPolicyFields = { metadata_match: Type.Optional(Metadata) };
 const Action = Type.Object(actionPolicyFields);
 const Host = Type.Object(virtualHostPolicyFields);
 const Mirrors = Type.Object(mirrorFields);
-const Buffers = Type.Object(bufferFields);
+const Entry = Type.Object(entryPolicyFields);
 /** The places that say something of a route's policies, from the inside out. */
 export interface PolicySources {
   readonly action: Static<typeof Action>;
-  readonly entry: Static<typeof Buffers>;
-  readonly virtualHost: Static<typeof Host>;
+  readonly entry: Static<typeof Entry>;
+  readonly virtualHost: Static<typeof Host> & { readonly name: string };
   readonly table: Static<typeof Mirrors>;
 }

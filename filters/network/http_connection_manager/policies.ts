@@ -69,6 +69,13 @@ export function compilePolicies(
       virtualHost.request_body_buffer_limit ??
       entry.per_request_buffer_limit_bytes ??
       virtualHost.per_request_buffer_limit_bytes,
+    stats:
+      entry.stat_prefix === ""
+        ? undefined
+        : {
+            name: entry.stat_prefix,
+            stats: cx.stats.scope(`vhost.${virtualHost.name}.route.${entry.stat_prefix}.`),
+          },
     maxGrpcTimeoutMs: action.max_grpc_timeout,
     grpcTimeoutOffsetMs: action.grpc_timeout_offset ?? 0,
   };

@@ -18,7 +18,7 @@ import {
 } from "@tsproxy/sdk";
 import {
   actionPolicyFields,
-  bufferFields,
+  entryPolicyFields,
   mirrorFields,
   virtualHostPolicyFields,
   weightedPolicyFields,
@@ -148,7 +148,7 @@ const RouteEntry = Type.Object({
     }),
   ),
   typed_per_filter_config: Type.Optional(RouteConfigs()),
-  ...bufferFields,
+  ...entryPolicyFields,
   ...headerRules,
 });
 export type RouteEntry = Static<typeof RouteEntry>;

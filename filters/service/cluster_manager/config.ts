@@ -55,6 +55,7 @@ const CommonHttpOptions = Type.Object({
   idle_timeout: Type.Optional(Duration()),
   max_requests_per_connection: Type.Optional(UInt32()),
   max_headers_count: Type.Optional(UInt32({ minimum: 1 })),
+  max_stream_duration: Type.Optional(Duration()),
   max_response_headers_kb: Type.Optional(UInt32({ minimum: 1, maximum: 8192 })),
 });
 
@@ -263,6 +264,8 @@ export interface ClusterOptions {
   readonly idleTimeoutMs: number;
   /** 0: no limit. */
   readonly maxRequestsPerConnection: number;
+  /** Undefined or 0: none. */
+  readonly maxStreamDurationMs: number | undefined;
   readonly maxHeadBytes: number;
   readonly maxHeaders: number;
   readonly enableTrailers: boolean;
@@ -303,6 +306,7 @@ export function optionsOf(config: ClusterConfig): ClusterOptions {
     keepAliveIdleS: keepAlive === undefined ? undefined : (keepAlive.keepalive_time ?? 7_200),
     idleTimeoutMs: common.idle_timeout ?? 3_600_000,
     maxRequestsPerConnection: common.max_requests_per_connection ?? 0,
+    maxStreamDurationMs: common.max_stream_duration,
     maxHeadBytes: (common.max_response_headers_kb ?? 60) * 1024,
     maxHeaders: common.max_headers_count ?? 100,
     enableTrailers: http1.enable_trailers ?? false,

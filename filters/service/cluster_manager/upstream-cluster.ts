@@ -168,6 +168,9 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   get connectTimeoutMs(): number {
     return this.#options.connectTimeoutMs;
   }
+  get maxStreamDurationMs(): number | undefined {
+    return this.#options.maxStreamDurationMs;
+  }
   get hosts(): readonly UpstreamHost[] {
     return this.#hosts;
   }
