@@ -535,7 +535,6 @@ describe("a route's limits on time", () => {
       { max_stream_duration: { grpc_timeout_header_max: 400, grpc_timeout_header_offset: 100 } },
     );
     const c = p.connect().get("/", "grpc-timeout: 1S");
-    expect(p.up.last.header("grpc-timeout")).toBe("300m");
     p.cx.clock.advance(300);
     expect(c.status()).toBe(504);
   });

@@ -539,7 +539,6 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     }
     const body = turn.dropsBody ? undefined : this.#kept?.bytes();
     attempt.host!.onResponse(headers.status);
-    this.#charge(headers.status);
     headers.detach();
     retries.redirectSucceeded.inc();
     responder.recreate!(headers, body ?? EMPTY);

@@ -163,7 +163,8 @@ class BreakerGauges {
     for (const { limit, open, remaining } of this.#shown) {
       const { most, count } = limit;
       const { value } = count;
-      open.set(value >= most ? 1 : 0);
+      // A limit of 0 that nothing has ever touched is not shown as open, as in Envoy.
+      open.set(value > 0 && value >= most ? 1 : 0);
       // No limit is 2^64 - 1 in Envoy, and that less what is held is, in 64 bits, this.
       if (most === Number.MAX_SAFE_INTEGER) remaining?.set(-1 - value);
       else remaining?.set(Math.max(0, most - value));
