@@ -10,6 +10,7 @@ import {
   type HttpFilter,
   type HttpStream,
   headerName,
+  isGrpcRequest,
   type PoolFailure,
   type RedirectAction,
   type Reply,
@@ -52,7 +53,6 @@ const ATTEMPT_COUNT = headerName("x-envoy-attempt-count");
 const TIMEOUT_RETRY = headerName("x-envoy-is-timeout-retry");
 const CANARY = headerName("x-envoy-upstream-canary");
 const LOCATION = headerName("location");
-const CONTENT_TYPE = headerName("content-type");
 
 const NO_ROUTE = reply(404, { flags: ["NR"], details: "route_not_found" });
 const TOO_LARGE = reply(413, {
@@ -254,7 +254,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     } else if (this.#timeoutMs > 0 && !suppress) {
       headers.appendLine(this.#router.expectedTimeoutLine(this.#timeoutMs));
     }
-    if (config.suppress_grpc_request_failure_code_stats) this.withoutCode = isGrpc(headers);
+    if (config.suppress_grpc_request_failure_code_stats) this.withoutCode = isGrpcRequest(headers);
     if (policies?.attemptCountInRequest) headers.set(ATTEMPT_COUNT, "1");
     this.#route!.editRequest(headers, this.#stream.info, this.#stream);
     action.rewrite(headers, !suppress);
@@ -268,7 +268,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   ): void {
     const { policies } = action;
     const timeouts = finalTimeouts(action, steering, headers, {
-      grpc: policies?.maxGrpcTimeoutMs !== undefined && isGrpc(headers),
+      grpc: policies?.maxGrpcTimeoutMs !== undefined && isGrpcRequest(headers),
       respectExpected: this.#router.config.respect_expected_rq_timeout,
     });
     this.#timeouts = timeouts;
@@ -287,7 +287,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     }
     const policies = this.#policies;
     if (policies?.maxGrpcTimeoutMs === undefined || policies.streamDuration !== undefined) return;
-    if (isGrpc(headers)) setGrpcTimeout(headers, ms);
+    if (isGrpcRequest(headers)) setGrpcTimeout(headers, ms);
   }
 
   #applyPolicies(
@@ -591,7 +591,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
       this.#stream.responder.reset(details, failure.flag);
       return;
     }
-    attempt.host?.onReset();
+    // That the cluster has too much to do is no fault of the host's.
+    if (failure !== FAILURE.overflow) attempt.host?.onReset();
     if (this.#retriesFailure(attempt, failure, false)) return;
     this.#router.failures.note(this.#stream.info.clusterName, attempt.host, failure, transport);
     this.#charge(failure.status);
@@ -813,11 +814,6 @@ function badHeader(name: string, value: string): Reply {
     flags: ["IH"],
     details: `request_headers_failed_strict_check{${name}}`,
   });
-}
-
-/** `application/grpc`, alone or with a suffix (`+proto`). */
-function isGrpc(headers: RequestHeaders): boolean {
-  return /^application\/grpc(?:$|\+)/.test(headers.get(CONTENT_TYPE) ?? "");
 }
 
 function directReply(

@@ -1,4 +1,4 @@
-import { headerName, type RequestHeaders, type StreamDuration } from "@tsproxy/sdk";
+import { headerName, isGrpcRequest, type RequestHeaders, type StreamDuration } from "@tsproxy/sdk";
 
 const GRPC_TIMEOUT = headerName("grpc-timeout");
 const UNIT_MS: Readonly<Record<string, number>> = {
@@ -11,7 +11,8 @@ const UNIT_MS: Readonly<Record<string, number>> = {
 };
 
 /**
- * How long a stream may take by its route, with what a gRPC client says in `grpc-timeout` where the route heeds that. 0: endless; undefined: the connection manager's own limit holds.
+ * How long a stream may take by its route, with what a gRPC client says in `grpc-timeout` where the route heeds that; a gRPC
+ * upstream is told the same. 0: endless; undefined: the connection manager's own limit holds.
  */
 export function durationOf(config: StreamDuration, headers: RequestHeaders): number | undefined {
   const most = config.grpcTimeoutHeaderMaxMs;
@@ -20,6 +21,9 @@ export function durationOf(config: StreamDuration, headers: RequestHeaders): num
   let ms = most !== 0 && asked > most! ? most! : asked;
   const offset = config.grpcTimeoutHeaderOffsetMs ?? 0;
   if (ms !== 0 && offset > 0) ms = offset < ms ? ms - offset : 0;
+  if (isGrpcRequest(headers)) {
+    headers.set(GRPC_TIMEOUT, ms < 100_000_000 ? `${ms}m` : `${Math.floor(ms / 1000)}S`);
+  }
   // What is left of a deadline that has passed is no time at all, and not all the time there is.
   return Math.max(1, ms);
 }

@@ -1243,7 +1243,7 @@ describe("circuit breakers", () => {
     say(0, "ok");
     const third = ask(c);
     expect(third.encoder).toBeDefined();
-    expect([count("requests"), stat("rq_pending_overflow")]).toEqual([1, 1]);
+    expect([count("requests"), stat("rq_active_overflow")]).toEqual([1, 1]);
     say(0, "ok");
     say(1, "ok");
     expect(count("requests")).toBe(0);

@@ -130,7 +130,7 @@ export class Pool {
     if (connection !== undefined) {
       if (!this.breaker.requests.tryAcquire()) {
         this.onAvailable(connection);
-        this.#overflow(callbacks);
+        this.#tooManyActive(callbacks);
       } else connection.begin(callbacks);
       return undefined;
     }
@@ -155,6 +155,12 @@ export class Pool {
   #overflow(callbacks: PoolCallbacks): void {
     this.owner.cells.rqPendingOverflow.inc();
     callbacks.onPoolFailure(OVERFLOW);
+  }
+
+  /** There is a connection, and the exchange may not begin on it. */
+  #tooManyActive(callbacks: PoolCallbacks): void {
+    this.owner.cells.rqActiveOverflow.inc();
+    callbacks.onPoolFailure({ ...OVERFLOW, host: this.host });
   }
 
   #takeReady(): PooledConnection | undefined {
@@ -275,7 +281,7 @@ export class Pool {
       const stream = this.#pending.shift()!;
       this.#unqueue(stream);
       if (this.breaker.requests.tryAcquire()) connection.begin(stream.callbacks);
-      else this.#overflow(stream.callbacks);
+      else this.#tooManyActive(stream.callbacks);
     }
     if (this.#starving && this.#pending.length === 0) this.#starve(false);
     if (this.#pending.length > 0) this.#openForPending();

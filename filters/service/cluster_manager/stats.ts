@@ -10,6 +10,7 @@ export class ClusterCells implements ClusterStats {
   readonly rqPendingTotal: Counter;
   readonly rqPendingActive: Gauge;
   readonly rqPendingOverflow: Counter;
+  readonly rqActiveOverflow: Counter;
   readonly rqPendingFailureEject: Counter;
   readonly rqPerCx: Histogram;
   readonly cxTotal: Counter;
@@ -47,6 +48,7 @@ export class ClusterCells implements ClusterStats {
     this.rqCancelled = stats.counter("upstream_rq_cancelled");
     this.rqPendingTotal = stats.counter("upstream_rq_pending_total");
     this.rqPendingActive = stats.gauge("upstream_rq_pending_active");
+    this.rqActiveOverflow = stats.counter("upstream_rq_active_overflow");
     this.rqPendingOverflow = stats.counter("upstream_rq_pending_overflow");
     this.rqPendingFailureEject = stats.counter("upstream_rq_pending_failure_eject");
     this.rqPerCx = stats.histogram("upstream_rq_per_cx");
