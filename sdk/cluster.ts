@@ -1,5 +1,6 @@
 import type { RequestEncoder, ResponseDecoder } from "./codec.ts";
 import type { SetupContext, Slot } from "./extension.ts";
+import type { HttpStream } from "./http.ts";
 import type {
   Address,
   CloseEvent,
@@ -32,6 +33,10 @@ export interface BalancerContext {
   readonly hostSelectionRetries?: number | undefined;
   /** A retry: levels of priority that get no load (`retry_priority`), unless no other level has any. */
   readonly excludedPriorities?: ReadonlySet<number> | undefined;
+  /** The level has been chosen already: by an aggregate cluster, over the levels of all that it is made of. */
+  readonly level?: { readonly priority: number; readonly degraded: boolean } | undefined;
+  /** The request itself, for clusters that choose by it (`Cluster.choosesByStream`). */
+  readonly stream?: Pick<HttpStream, "request" | "info" | "metadata"> | undefined;
   /** What the request came in, for clusters that pass it on in the same (`use_downstream_protocol_config`). */
   readonly downstreamProtocol?: "HTTP/1.0" | "HTTP/1.1" | "HTTP/2" | undefined;
   /** `Cluster.connect`: the client whose bytes the connection will carry, for a PROXY header and the like. */
@@ -71,6 +76,8 @@ export type HostHealth = "healthy" | "degraded" | "unhealthy";
 
 /** A host as configuration or discovery names it; plain JSON, so that it can be published. */
 export interface HostSpec {
+  /** Who it is, where that is not its address: the same host may move to another one. */
+  readonly id?: string;
   readonly ip: string;
   readonly port: number;
   readonly path?: string;
@@ -106,6 +113,26 @@ export interface ClusterType {
    * function returned ends it, for when the package's code is replaced; otherwise it ends with `cx`.
    */
   discover?(update: (hosts: readonly HostSpec[]) => void, cx: SetupContext): void | (() => void);
+  /** Other clusters, by name: each is one or more levels of priority, in this order, and has the hosts. */
+  readonly clusters?: readonly string[];
+  /** CLUSTER_PROVIDED: the type itself says which host a request goes to, on every worker. */
+  provide?(own: ProvidedHosts): ProvidedBalancer;
+}
+
+export interface ProvidedBalancer {
+  /** Undefined: none. */
+  choose(context: BalancerContext): Host | undefined;
+  dispose?(): void;
+}
+
+/** Hosts that a worker makes as requests ask for them. */
+export interface ProvidedHosts {
+  /** `cluster.<name>.` */
+  readonly stats: Stats;
+  /** The host of that address (made when it is first asked for); undefined: there are as many as there may be. */
+  at(address: Address, hostname: string): Host | undefined;
+  /** Drops hosts that nobody has asked for since `sinceMs` on the clock of `cx.now()`, and that have nothing to do. */
+  sweep(sinceMs: number): void;
 }
 
 /**
@@ -231,6 +258,8 @@ export interface Cluster {
   readonly stats: Stats;
   readonly traffic: ClusterStats;
   readonly hosts: readonly Host[];
+  /** Its hosts depend on the request: `BalancerContext.stream` has to be given. */
+  readonly choosesByStream?: boolean;
   readonly connectTimeoutMs: number;
   /** How long an exchange may take at most; absent: as long as it likes. */
   readonly maxStreamDurationMs?: number | undefined;
@@ -276,6 +305,8 @@ export interface Thresholds {
   readonly maxRetries: number;
 }
 export interface HostStatus extends HostSpec {
+  /** In the names of its cells, where that is not `key`. */
+  readonly cells?: string;
   /** Percent, of the last interval of outlier detection; -1: not measured. */
   readonly successRate?: number;
   readonly localOriginSuccessRate?: number;

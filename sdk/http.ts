@@ -193,6 +193,8 @@ export interface StreamInfo {
   downstreamRemoteAddress: Address;
   downstreamDirectAddress: Address;
   downstreamLocalAddress: Address;
+  /** It is where the client wanted to go, not where this proxy listens. */
+  downstreamLocalAddressRestored?: boolean;
 }
 
 /** A stream as its filters see it. */

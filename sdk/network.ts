@@ -101,6 +101,8 @@ export interface DownstreamConnection extends Connection {
   readonly applicationProtocols: readonly string[];
   /** Its transport socket encrypts; true before the handshake is done. */
   readonly secure?: boolean;
+  /** A listener filter has found out where the connection was going: `localAddress` is not this machine's. */
+  readonly localAddressRestored?: boolean;
   /** The socket's own peer, whatever a PROXY header said. Absent: `remoteAddress`. */
   readonly directAddress?: Address;
   /** What listener filters have left for access logs and filters, by namespace. */

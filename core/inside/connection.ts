@@ -31,6 +31,7 @@ export class SocketConnection implements DownstreamConnection {
   handler: ConnectionHandler;
   remoteAddress: Address = NO_ADDRESS;
   localAddress: Address = NO_ADDRESS;
+  localAddressRestored = false;
   listener: DownstreamConnection["listener"] = NO_LISTENER;
   startTime = 0;
   transportProtocol = "raw_buffer";

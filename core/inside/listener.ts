@@ -204,6 +204,7 @@ class Peek implements ConnectionHandler, AcceptedSocket {
   }
   set localAddress(address) {
     this.#connection.localAddress = address;
+    this.#connection.localAddressRestored = true;
   }
   get transportProtocol() {
     return this.#connection.transportProtocol;

@@ -1,4 +1,4 @@
-import { ConfigError, defineCluster, endpointsOf } from "@tsproxy/sdk";
+import { ConfigError, checkDnsOptions, defineCluster, endpointsOf } from "@tsproxy/sdk";
 import { Config } from "./config.ts";
 import { Discovery } from "./discovery.ts";
 
@@ -14,16 +14,7 @@ export default defineCluster({
         "a STRICT_DNS endpoint needs a socket_address with a name or an IP address",
       );
     }
-    if (config.dns_refresh_rate !== undefined && config.dns_refresh_rate < 1)
-      throw new ConfigError("dns_refresh_rate", "must be at least a millisecond; write 5s");
-    const failure = config.dns_failure_refresh_rate;
-    if (failure !== undefined && failure.base_interval < 1)
-      throw new ConfigError(
-        "dns_failure_refresh_rate.base_interval",
-        "must be at least a millisecond",
-      );
-    if (failure?.max_interval !== undefined && failure.max_interval < failure.base_interval)
-      throw new ConfigError("dns_failure_refresh_rate.max_interval", "is less than base_interval");
+    checkDnsOptions(config);
     return {
       initialHosts: [],
       discover(update, cx) {

@@ -38,7 +38,8 @@ async function hostCells(core: CoreData): Promise<Cells> {
   for (const list of [counters, gauges]) {
     for (const [name, value] of list) if (name.startsWith("@host|")) values.set(name, value);
   }
-  return (cluster, host, name) => values.get(`@host|${cluster.name}|${host.key}|${name}`) ?? 0;
+  return (cluster, host, name) =>
+    values.get(`@host|${cluster.name}|${host.cells ?? host.key}|${name}`) ?? 0;
 }
 
 function* clusterText(cluster: ClusterStatus, cells: Cells): Generator<string> {

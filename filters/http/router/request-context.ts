@@ -17,9 +17,9 @@ export class RequestContext implements BalancerContext {
   readonly metadataMatch: readonly MetadataCriterion[] | undefined;
   readonly priority: Priority;
   readonly downstreamProtocol: StreamInfo["protocol"];
+  readonly stream: HttpStream;
   readonly #retry: () => RetryState | undefined;
   readonly #policies: readonly HashPolicy[];
-  readonly #stream: HttpStream;
   #hashed = false;
   #hash: bigint | undefined = undefined;
   /** Cookies that a hash policy gives to a client without one. */
@@ -31,18 +31,18 @@ export class RequestContext implements BalancerContext {
     stream: HttpStream,
     retry: () => RetryState | undefined,
   ) {
+    this.stream = stream;
     this.#retry = retry;
     this.priority = policies?.priority ?? "default";
     this.downstreamProtocol = stream.info.protocol;
     this.metadataMatch = policies?.metadataMatch;
     this.#policies = policies?.hash ?? [];
-    this.#stream = stream;
   }
 
   /** Made when a balancer asks: clients of others get no cookie. */
   get hash(): bigint | undefined {
     if (!this.#hashed && this.#policies.length > 0) {
-      this.#hash = hashOf(this.#policies, this.#stream, this.#cookies);
+      this.#hash = hashOf(this.#policies, this.stream, this.#cookies);
     }
     this.#hashed = true;
     return this.#hash;

@@ -226,6 +226,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     if (action.policies !== undefined || steering?.retryOn !== undefined) {
       this.#applyPolicies(cluster, action.policies, steering);
     }
+    if (cluster.choosesByStream === true && !(this.#context instanceof RequestContext))
+      this.#context = { stream: this.#stream, downstreamProtocol: this.#stream.info.protocol };
     this.#attempts = 1;
     this.#stream.info.attempts = 1;
     if (endStream) this.#onRequestEnded();

@@ -39,6 +39,7 @@ export class Info implements StreamInfo {
   downstreamRemoteAddress = NOWHERE;
   downstreamDirectAddress = NOWHERE;
   downstreamLocalAddress = NOWHERE;
+  downstreamLocalAddressRestored = false;
 
   begin(): void {
     this.protocol = "HTTP/1.1";

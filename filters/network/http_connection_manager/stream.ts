@@ -158,6 +158,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     info.downstreamRemoteAddress = remoteAddress;
     info.downstreamDirectAddress = directAddress ?? remoteAddress;
     info.downstreamLocalAddress = connection.connection.localAddress;
+    info.downstreamLocalAddressRestored = connection.connection.localAddressRestored === true;
     this.#startedAt = this.#activeAt = this.#cx.now();
     this.#armTimers();
     runtime.stats.rqTotal.inc();

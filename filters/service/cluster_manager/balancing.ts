@@ -13,7 +13,7 @@ import type {
 } from "@tsproxy/sdk";
 import { UpstreamHost } from "./host.ts";
 import { Levels } from "./levels.ts";
-import type { LocalCluster, ZoneStats } from "./localities.ts";
+import type { LocalCluster } from "./localities.ts";
 import type { LoadOptions } from "./priority-loads.ts";
 
 export interface BalancingOptions extends LoadOptions {
@@ -23,8 +23,7 @@ export interface BalancingOptions extends LoadOptions {
 /** What all policies of a cluster share. */
 export interface Balancing {
   readonly stats: Stats;
-  readonly panics: Counter;
-  readonly zoneStats: ZoneStats;
+  readonly panics: Pick<Counter, "inc">;
   readonly options: BalancingOptions;
   /** Balancers are made at once, not when they are first asked. */
   readonly eager: boolean;

@@ -3,7 +3,6 @@ import {
   type Clusters,
   type ClusterType,
   ConfigError,
-  formatAddress,
   type HealthChecker,
   type HostSpec,
   type Service,
@@ -16,7 +15,7 @@ import type { ClusterConfig, Config } from "./config.ts";
 import { type Estate, estateOf, type Heir, VERSION } from "./handover.ts";
 import { checkerOf } from "./health-checker.ts";
 import { HealthDesk, healthTopic, needsHealth } from "./health-desk.ts";
-import { addressOf, type Load } from "./host.ts";
+import { idOf, type Load } from "./host.ts";
 import { balancerOf } from "./lb-policy.ts";
 import { NOWHERE } from "./localities.ts";
 import { Membership } from "./membership.ts";
@@ -108,6 +107,8 @@ export class ClusterManager implements Service {
       codecs,
       loadOf: (name, host) => this.#loadOf(name, host),
       hostNames: this.#estate.hostNames,
+      type: type.current.value,
+      clusterOf: (name) => this.#entries.get(name)?.cluster,
       ownLocality: NOWHERE,
       local: () => undefined,
     });
@@ -136,13 +137,26 @@ export class ClusterManager implements Service {
   #packages(
     config: ClusterConfig,
     at: string,
-  ): { balancer: Slot<BalancerPolicy>; type: Slot<ClusterType> } {
-    const type = (config.type ?? "STATIC").toLowerCase();
-    const { place, ref } = balancerOf(config);
-    return {
-      type: placed(at, "type", () => this.#cx.shipped("cluster", `cluster/${type}`, config)),
-      balancer: placed(at, place, () => this.#cx.extension("balancer", ref)),
-    };
+  ): { balancer: Slot<BalancerPolicy> | undefined; type: Slot<ClusterType> } {
+    const name = `cluster/${(config.type ?? "STATIC").toLowerCase()}`;
+    const named = config.cluster_type;
+    const type =
+      named === undefined
+        ? placed(at, "type", () => this.#cx.shipped("cluster", name, config))
+        : placed(`${at}.cluster_type`, "typed_config", () => this.#cx.extension("cluster", named));
+    const { value } = type.current;
+    const provides = value.provide !== undefined || value.clusters !== undefined;
+    const chosen = balancerOf(config);
+    if (provides !== (chosen === undefined))
+      throw new ConfigError(
+        `${at}.lb_policy`,
+        provides
+          ? `a cluster of type ${config.type ?? named?.name} chooses its hosts itself; write CLUSTER_PROVIDED`
+          : "CLUSTER_PROVIDED is for clusters that choose their hosts themselves; this one does not",
+      );
+    const balancer =
+      chosen && placed(at, chosen.place, () => this.#cx.extension("balancer", chosen.ref));
+    return { balancer, type };
   }
 
   #checker(config: ClusterConfig, at: string): Slot<HealthChecker> | undefined {
@@ -225,7 +239,6 @@ export class ClusterManager implements Service {
 
   #onDiscovered(entry: Entry, found: readonly HostSpec[]): void {
     entry.discovered = found;
-    const idOf = (spec: HostSpec): string => formatAddress(addressOf(spec));
     const hosts = this.#desk?.get(entry.cluster.name)?.retain(found, idOf) ?? found;
     this.#onHosts(entry, hosts);
     this.#publish(entry, hosts);

@@ -3,6 +3,7 @@ import {
   ConsistentHashingLbConfig,
   Duration,
   Enum,
+  Extension,
   endpointsOf,
   HeaderKeyFormat,
   type Http2Options,
@@ -111,6 +112,21 @@ export const ClusterConfig = Type.Object({
   alt_stat_name: Type.Optional(Type.String()),
   /** Each is a package of that name in filters/cluster. */
   type: Enum(["STATIC", "STRICT_DNS", "LOGICAL_DNS", "EDS", "ORIGINAL_DST"], { default: "STATIC" }),
+  cluster_type: Type.Optional(Extension("cluster")),
+  cleanup_interval: Type.Optional(Duration()),
+  original_dst_lb_config: Type.Optional(
+    Type.Object({
+      use_http_header: Type.Optional(Type.Boolean()),
+      http_header_name: Type.Optional(Type.String()),
+      upstream_port_override: Type.Optional(UInt32({ maximum: 65_535 })),
+      metadata_key: Type.Optional(
+        Type.Object({
+          key: Type.String({ minLength: 1 }),
+          path: Type.Array(Type.Object({ key: Type.String({ minLength: 1 }) }), { minItems: 1 }),
+        }),
+      ),
+    }),
+  ),
   connect_timeout: Duration({ default: 5_000 }),
   /** Each is a package of that name in filters/balancer. */
   lb_policy: Enum(

@@ -120,6 +120,7 @@ export class HostCheck implements HealthEvents {
   readonly #timeout: Timer;
   #session: HealthSession | undefined = undefined;
   #generation: Slot<HealthChecker>["current"];
+  #spec: HostSpec;
   #checking = false;
   /** Nobody knows yet how the host is. */
   #first: boolean;
@@ -136,6 +137,7 @@ export class HostCheck implements HealthEvents {
   ) {
     this.#shared = shared;
     this.#host = host;
+    this.#spec = host.spec;
     this.#first = !known;
     this.#onChecked = onChecked;
     this.#generation = shared.checker.current;
@@ -179,6 +181,7 @@ export class HostCheck implements HealthEvents {
   #check(): void {
     const { checker, attempt, config } = this.#shared;
     if (checker.current !== this.#generation) this.#renew();
+    if (this.#spec !== this.#host.spec) this.#session = this.#leave();
     this.#session ??= this.#generation.value.create(this.#target(), this);
     this.#checking = true;
     attempt.inc();
@@ -188,11 +191,17 @@ export class HostCheck implements HealthEvents {
 
   /** The checker's code has been replaced. */
   #renew(): void {
-    this.#session?.close();
-    this.#session = undefined;
+    this.#session = this.#leave();
     this.#generation.release();
     this.#generation = this.#shared.checker.current;
     this.#generation.acquire();
+  }
+
+  /** The host may have moved since. */
+  #leave(): undefined {
+    this.#session?.close();
+    this.#spec = this.#host.spec;
+    return undefined;
   }
 
   #target() {

@@ -23,14 +23,15 @@ export type PoolMaker = (host: UpstreamHost, priority: Priority) => readonly Poo
 
 /** An endpoint that is alive. It stays the same object through all updates that still name its address. */
 export class UpstreamHost implements Host {
-  readonly address: Address;
-  readonly key: string;
+  address: Address;
+  key: string;
   readonly load: Load;
-  readonly cells: HostCells;
-  /** Of both priorities. */
-  readonly pools: Pool[];
+  /** Of both priorities, as far as there are any. */
+  readonly pools: Pool[] = [];
+  readonly #makeCells: () => HostCells;
+  #cells: HostCells | undefined = undefined;
   /** One each, or with `use_downstream_protocol_config` one for HTTP/1.1 and then one for HTTP/2. */
-  readonly #defaultPools: readonly Pool[];
+  #defaultPools: readonly Pool[] | undefined = undefined;
   #highPools: readonly Pool[] | undefined = undefined;
   readonly #makePools: PoolMaker;
   /** What its connections pass; undefined: plain bytes. */
@@ -50,7 +51,7 @@ export class UpstreamHost implements Host {
 
   constructor(
     spec: HostSpec,
-    cells: HostCells,
+    makeCells: () => HostCells,
     load: Load,
     makePools: PoolMaker,
     now: () => number,
@@ -65,17 +66,29 @@ export class UpstreamHost implements Host {
     this.excluded = excludedBy(flags);
     this.localityKey = localityKey(spec.locality);
     this.healthySince = now();
-    this.cells = cells;
+    this.#makeCells = makeCells;
     this.load = load;
     this.#makePools = makePools;
-    this.#defaultPools = makePools(this, "default");
-    this.pools = [...this.#defaultPools];
+  }
+
+  /** Made for the first request: most hosts of a large config have none on most workers. */
+  get cells(): HostCells {
+    this.#cells ??= this.#makeCells();
+    return this.#cells;
   }
 
   /** The pool of exchanges that come in that protocol. */
   poolFor(downstream: string | undefined, priority: Priority = "default"): Pool {
-    const pools = priority === "default" ? this.#defaultPools : this.#high();
+    const pools = priority === "default" ? this.#default() : this.#high();
     return pools[downstream === "HTTP/2" ? pools.length - 1 : 0]!;
+  }
+
+  #default(): readonly Pool[] {
+    if (this.#defaultPools === undefined) {
+      this.#defaultPools = this.#makePools(this, "default");
+      this.pools.push(...this.#defaultPools);
+    }
+    return this.#defaultPools;
   }
 
   /** Few routes ask for them. */
@@ -93,6 +106,11 @@ export class UpstreamHost implements Host {
     if (spec === old) return false;
     this.spec = spec;
     this.localityKey = localityKey(spec.locality);
+    if (spec.id !== undefined) {
+      // It has moved: connections that are open stay where they are, new ones go there.
+      this.address = addressOf(spec);
+      this.key = formatAddress(this.address);
+    }
     const changed =
       old.weight !== spec.weight ||
       old.priority !== spec.priority ||
@@ -155,6 +173,11 @@ export class UpstreamHost implements Host {
     this.cells.rqError.inc();
     this.outlier?.onLocalFailure(503);
   }
+}
+
+/** Who a host is among those of its cluster. */
+export function idOf(spec: HostSpec): string {
+  return spec.id ?? formatAddress(addressOf(spec));
 }
 
 export function addressOf(spec: HostSpec): Address {

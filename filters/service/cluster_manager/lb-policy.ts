@@ -3,15 +3,18 @@ import type { ClusterConfig } from "./config.ts";
 
 /**
  * The policy of a cluster, in either form: `load_balancing_policy`, or `lb_policy` with the fields that Envoy had before, which
- * are put where the policies look for them. `place`: the field that an error is about.
+ * are put where the policies look for them. Undefined: the cluster's type chooses. `place`: the field that an error is about.
  */
-export function balancerOf(config: ClusterConfig): { place: string; ref: ExtensionRef } {
+export function balancerOf(
+  config: ClusterConfig,
+): { place: string; ref: ExtensionRef } | undefined {
   const named = config.load_balancing_policy?.policies[0]?.typed_extension_config;
   if (named !== undefined)
     return {
       place: "load_balancing_policy.policies[0].typed_extension_config",
       ref: own(named, config),
     };
+  if (config.lb_policy === "CLUSTER_PROVIDED") return undefined;
   const policy = shipped(`balancer/${config.lb_policy.toLowerCase()}`, optionsOf(config));
   const subsets = config.lb_subset_config;
   if (subsets === undefined || (subsets.subset_selectors ?? []).length === 0)

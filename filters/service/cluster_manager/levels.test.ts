@@ -5,7 +5,7 @@ import { type Balancing, type BalancingOptions, Spread } from "./balancing.ts";
 import { FLAG } from "./health-flags.ts";
 import { UpstreamHost } from "./host.ts";
 import { localClusterOf } from "./levels.ts";
-import { type LocalCluster, localityKey, NOWHERE, ZoneStats } from "./localities.ts";
+import { type LocalCluster, localityKey, NOWHERE } from "./localities.ts";
 import { levelLoads, loadsWithout } from "./priority-loads.ts";
 import { HostCells } from "./stats.ts";
 
@@ -18,7 +18,7 @@ const OPTIONS: BalancingOptions = {
 function makeHost(spec: Partial<HostSpec>, flags = 0): UpstreamHost {
   return new UpstreamHost(
     { ip: "10.0.0.1", port: 80, hostname: "", weight: 1, priority: 0, healthStatus: "", ...spec },
-    new HostCells(new TestStats(), "c", ""),
+    () => new HostCells(new TestStats(), "c", ""),
     { active: 0 },
     () => [],
     () => 0,
@@ -58,7 +58,6 @@ function spreadOf(policy: BalancerPolicy, hosts: readonly UpstreamHost[], world:
   const balancing: Balancing = {
     stats,
     panics: stats.counter("lb_healthy_panic"),
-    zoneStats: new ZoneStats(stats),
     options: { ...OPTIONS, ...world.options },
     eager: false,
     ownLocality: world.ownLocality ?? NOWHERE,

@@ -15,7 +15,9 @@ import {
   type Locality,
   type LocalityChoice,
   localitiesOf,
+  NOWHERE,
   weightedLocalities,
+  ZoneStats,
   zoneAwareLocalities,
 } from "./localities.ts";
 import { type LevelHealth, type LevelLoads, levelLoads, loadsWithout } from "./priority-loads.ts";
@@ -70,7 +72,7 @@ export class Levels implements Balancer {
     const zones = this.#localities?.type === "zone_aware" ? this.#localities : undefined;
     this.#failOnPanic = zones?.failTrafficOnPanic ?? false;
     this.#zonePercent = balancing.local() === undefined ? undefined : zones?.routingEnabled;
-    const levels = levelsOf(hosts, balancing);
+    const levels = levelsOf(hosts, balancing.ownLocality);
     if (options.localityWeights === "scaled") scaleWeights(levels, balancing.allHosts());
     const { weightedPriorityHealth } = balancing.options;
     this.#loads = levelLoads(
@@ -101,7 +103,11 @@ export class Levels implements Balancer {
 
   #chooseOnce(context: BalancerContext, attempt: number): Host | undefined {
     if (this.#only !== undefined) return this.#only.made.choose(context, attempt);
-    const { excludedPriorities } = context;
+    const { excludedPriorities, level: given } = context;
+    if (given !== undefined) {
+      const level = this.#levels[given.priority];
+      return level && this.#chooseFrom(level, given.degraded, context, attempt);
+    }
     const loads =
       excludedPriorities === undefined || this.#hashing
         ? this.#loads
@@ -149,7 +155,7 @@ export class Levels implements Balancer {
       if (this.#zonePercent < 100 && Math.random() * 100 >= this.#zonePercent)
         return whole.made.choose(context, attempt);
       if (this.#balancing.local()?.inPanic === true) {
-        this.#balancing.zoneStats.localClusterNotOk.inc();
+        this.#balancing.stats.counter("lb_local_cluster_not_ok").inc();
         return this.#failOnPanic ? undefined : whole.made.choose(context, attempt);
       }
     }
@@ -221,7 +227,7 @@ export class Levels implements Balancer {
     // Zones count in the first level alone.
     if (local === undefined || policy?.type !== "zone_aware" || priority > 0) return [];
     const hasOwn = localities[0]?.key === this.#balancing.ownLocality;
-    const { zoneStats } = this.#balancing;
+    const zoneStats = new ZoneStats(this.#balancing.stats);
     const choice = zoneAwareLocalities(localities, hasOwn, local, policy, zoneStats);
     return choice === undefined ? [] : [choice, choice];
   }
@@ -286,7 +292,7 @@ function inLocalities(
 }
 
 /** There is a first level always, if only an empty one. */
-function levelsOf(hosts: readonly UpstreamHost[], balancing: Balancing): Level[] {
+function levelsOf(hosts: readonly UpstreamHost[], ownLocality: string): Level[] {
   const levels: Level[] = [];
   const upTo = (priority: number): void => {
     while (levels.length <= priority)
@@ -300,7 +306,7 @@ function levelsOf(hosts: readonly UpstreamHost[], balancing: Balancing): Level[]
     if (host.excluded) level.excluded++;
     if (host.health !== "unhealthy") level[host.health].push(host);
   }
-  for (const level of levels) level.localities = localitiesOf(level.all, balancing.ownLocality);
+  for (const level of levels) level.localities = localitiesOf(level.all, ownLocality);
   return levels;
 }
 
@@ -336,6 +342,18 @@ function healthOfLevel(level: Level, weighted: boolean): LevelHealth {
     degraded: weightOf(level.degraded),
   };
   return { ...health, weights };
+}
+
+/** What other clusters have to know of the levels of one that they are made of. */
+export function levelHealths(
+  hosts: readonly UpstreamHost[],
+  options: { readonly overprovisioningFactor: number; readonly weightedPriorityHealth: boolean },
+): LevelHealth[] {
+  const { overprovisioningFactor } = options;
+  return levelsOf(hosts, NOWHERE).map((level) => ({
+    ...healthOfLevel(level, options.weightedPriorityHealth),
+    overprovisioningFactor,
+  }));
 }
 
 /** The local cluster as other clusters look at it. */

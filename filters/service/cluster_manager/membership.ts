@@ -190,6 +190,7 @@ function statusesOf(hosts: Hosts | undefined): HostStatus[] {
     return {
       ...spec,
       key: formatAddress(addressOf(spec)),
+      ...(spec.id !== undefined && { cells: spec.id }),
       healthFlags: flagsText(spec, flags?.get(id) ?? 0),
       canary: isCanary(spec.metadata),
       ...(rates !== undefined && {

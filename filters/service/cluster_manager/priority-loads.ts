@@ -6,6 +6,8 @@ export interface LevelHealth {
   readonly degraded: number;
   /** Hosts of the level, excluded ones too. */
   readonly hosts: number;
+  /** In the place of that of the options. */
+  readonly overprovisioningFactor?: number;
   /** The same as the first three in weights, where the cluster says `weighted_priority_health`. */
   readonly weights?: {
     readonly total: number;
@@ -80,7 +82,7 @@ function byAvailability({ healthy, degraded }: PriorityLoads, total: number): Pr
 function availability(level: LevelHealth, which: "healthy" | "degraded", factor: number): number {
   if (level.total === 0) return 0;
   const { total, [which]: available } = level.weights ?? level;
-  return Math.min(100, Math.floor((factor * available) / total));
+  return Math.min(100, Math.floor(((level.overprovisioningFactor ?? factor) * available) / total));
 }
 
 function availablePercent(level: LevelHealth): number {

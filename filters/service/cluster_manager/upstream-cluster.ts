@@ -3,6 +3,7 @@ import type {
   BalancerContext,
   BalancerPolicy,
   Cluster,
+  ClusterType,
   CodecFactory,
   CodecOptions,
   Connection,
@@ -14,6 +15,8 @@ import type {
   PoolFailure,
   PoolHandle,
   Priority,
+  ProvidedBalancer,
+  ProvidedHosts,
   SetupContext,
   SharedCount,
   SharedCounter,
@@ -22,6 +25,7 @@ import type {
   Timer,
 } from "@tsproxy/sdk";
 import { counter, formatAddress } from "@tsproxy/sdk";
+import { Aggregate } from "./aggregate.ts";
 import { type Balancing, Spread } from "./balancing.ts";
 import { CircuitBreaker, Limit } from "./circuit-breaker.ts";
 import { firstFlags, type HealthList, openOutlierTable } from "./cluster-health.ts";
@@ -29,11 +33,13 @@ import type { ClusterConfig, ClusterOptions } from "./config.ts";
 import { optionsOf } from "./config.ts";
 import type { Heir } from "./handover.ts";
 import { type HealthReport, report } from "./health-desk.ts";
-import { addressOf, type Load, UpstreamHost } from "./host.ts";
-import { type LocalCluster, ZoneStats } from "./localities.ts";
+import { idOf, type Load, UpstreamHost } from "./host.ts";
+import { levelHealths } from "./levels.ts";
+import type { LocalCluster } from "./localities.ts";
 import { OutlierMonitor, type OutlierTable } from "./outlier-monitor.ts";
 import { Pool, type PoolOwner, type PoolProtocol } from "./pool.ts";
 import { type ConnectionFacts, PooledConnection } from "./pooled-connection.ts";
+import type { LevelHealth } from "./priority-loads.ts";
 import { Starvation } from "./starvation.ts";
 import { ClusterCells, HostCells } from "./stats.ts";
 import { TrackedConnection } from "./tracked-connection.ts";
@@ -56,7 +62,10 @@ export interface Codecs {
 export interface UpstreamClusterParts {
   readonly cx: SetupContext;
   readonly config: ClusterConfig;
-  readonly balancer: Slot<BalancerPolicy>;
+  /** Undefined: the type of the cluster chooses. */
+  readonly balancer: Slot<BalancerPolicy> | undefined;
+  readonly type: ClusterType;
+  readonly clusterOf: (name: string) => UpstreamCluster | undefined;
   readonly codecs: Codecs;
   readonly ownLocality: string;
   readonly local: () => LocalCluster | undefined;
@@ -70,7 +79,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   readonly name: string;
   readonly fingerprint: string;
   readonly stats: Stats;
-  readonly traffic: ClusterCells;
+  #cells: ClusterCells | undefined = undefined;
   readonly cx: SetupContext;
   readonly codecOptions: CodecOptions;
   readonly connectOptions: ConnectOptions;
@@ -84,7 +93,11 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   readonly #protocols: readonly PoolProtocol[];
   readonly #loadOf: UpstreamClusterParts["loadOf"];
   readonly #hostNames: Set<string>;
-  readonly #spread: Spread;
+  readonly #spread: Spread | undefined;
+  readonly #provided: ProvidedBalancer | undefined;
+  readonly choosesByStream: boolean;
+  /** Another number after every change of hosts or of their health. */
+  changes = 0;
   readonly #sweep: Timer;
   #sweeping = false;
   #byId = new Map<string, UpstreamHost>();
@@ -130,7 +143,8 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     const statPrefix = `cluster.${config.alt_stat_name || config.name}.`;
     this.stats = cx.stats.scope(statPrefix);
     this.#transports = new Transports(cx, config, statPrefix);
-    this.traffic = new ClusterCells(this.stats);
+    // One thread lists all names; others make their cells when there is something to count.
+    if (cx.role === "control") this.#cells = new ClusterCells(this.stats);
     this.connectOptions = {
       timeoutMs: this.#options.connectTimeoutMs,
       ...(this.#options.keepAliveIdleS !== undefined && {
@@ -141,19 +155,30 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     this.#protocols = protocolsOf(this.#options, codecs);
     const balancing: Balancing = {
       stats: this.stats,
-      panics: this.traffic.healthyPanic,
-      zoneStats: new ZoneStats(this.stats),
+      panics: { inc: () => this.traffic.healthyPanic.inc() },
       options: this.#options,
       eager: cx.role === "control",
       ownLocality: parts.ownLocality,
       allHosts: () => this.#hosts,
       local: parts.local,
     };
-    this.#spread = new Spread(balancing, "", balancer);
-    this.#spread.update([]);
+    this.#spread = balancer && new Spread(balancing, "", balancer);
+    this.#spread?.update([]);
+    const { type } = parts;
+    this.choosesByStream = type.provide !== undefined;
+    if (cx.role === "canary") this.#provided = undefined;
+    else if (type.clusters !== undefined) {
+      const threshold = this.#options.panicThreshold;
+      const panics = { inc: () => this.traffic.healthyPanic.inc() };
+      this.#provided = new Aggregate(type.clusters, parts.clusterOf, threshold, panics);
+    } else this.#provided = type.provide?.(this.#ownHosts());
     this.#sweep = cx.timer(() => this.#onSweep());
   }
 
+  get traffic(): ClusterCells {
+    this.#cells ??= new ClusterCells(this.stats);
+    return this.#cells;
+  }
   get cells(): ClusterCells {
     return this.traffic;
   }
@@ -243,7 +268,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   }
 
   chooseHost(context: BalancerContext): UpstreamHost | undefined {
-    const host = this.#spread.choose(context);
+    const host = this.#choose(context);
     if (host === undefined) this.traffic.cxNoneHealthy.inc();
     return host;
   }
@@ -260,7 +285,12 @@ export class UpstreamCluster implements Cluster, PoolOwner {
       this.traffic.cxOverflow.inc();
       return "overflow";
     }
-    const tracked = new TrackedConnection(this, host, handler, this.#onTrackedGone);
+    const tracked = new TrackedConnection(
+      host.poolFor(undefined).owner,
+      host,
+      handler,
+      this.#onTrackedGone,
+    );
     this.#tracked.add(tracked);
     return { connection: tracked.open(context.downstream), host };
   }
@@ -270,7 +300,56 @@ export class UpstreamCluster implements Cluster, PoolOwner {
       this.#hadTraffic = true;
       this.#traffic.set(1);
     }
-    return this.#spread.choose(context);
+    return this.hostFor(context);
+  }
+
+  /** The choice alone, nothing is counted. */
+  hostFor(context: BalancerContext): UpstreamHost | undefined {
+    if (this.#spread !== undefined) return this.#spread.choose(context);
+    const host = this.#retired ? undefined : this.#provided?.choose(context);
+    return host instanceof UpstreamHost ? host : undefined;
+  }
+
+  /** Its levels, for a cluster that is made of this one. */
+  levels(): LevelHealth[] {
+    return levelHealths(this.#hosts, this.#options);
+  }
+
+  #changed(): void {
+    this.changes++;
+    this.#spread?.update(this.#hosts);
+  }
+
+  /** Hosts that the cluster's type makes for requests. */
+  #ownHosts(): ProvidedHosts {
+    const lastUsed = new Map<string, number>();
+    return {
+      stats: this.stats,
+      at: (address, hostname) => {
+        const id = formatAddress(address);
+        const known = this.#byId.get(id);
+        if (known === undefined && this.#byId.size >= MAX_HOST_NAMES) return undefined;
+        lastUsed.set(id, this.cx.now());
+        if (known !== undefined) return known;
+        const { ip, port } = address;
+        const spec = { ip, port, hostname, weight: 1, priority: 0, healthStatus: "UNKNOWN" };
+        const host = this.#makeHost(spec, id);
+        this.#byId.set(id, host);
+        this.#hosts = [...this.#byId.values()];
+        this.#watch(id, host);
+        return host;
+      },
+      sweep: (sinceMs) => {
+        for (const [id, host] of this.#byId) {
+          const used = lastUsed.get(id) ?? 0;
+          if (used > sinceMs || host.pools.some((pool) => pool.connections.size > 0)) continue;
+          for (const pool of host.pools) this.#drain(pool);
+          this.#byId.delete(id);
+          lastUsed.delete(id);
+        }
+        this.#hosts = [...this.#byId.values()];
+      },
+    };
   }
 
   readonly #onTrackedGone = (tracked: TrackedConnection): void => {
@@ -286,7 +365,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     const now = new Map<string, UpstreamHost>();
     let changed = false;
     for (const spec of specs) {
-      const id = freeId(now, formatAddress(addressOf(spec)));
+      const id = freeId(now, idOf(spec));
       const known = before.get(id);
       if (known === undefined) changed = true;
       else if (known.update(spec)) changed = true;
@@ -301,14 +380,14 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     }
     this.#byId = now;
     this.#hosts = [...now.values()];
-    if (changed) this.#spread.update(this.#hosts);
+    if (changed) this.#changed();
   }
 
   #makeHost(spec: HostSpec, id: string): UpstreamHost {
     const load = this.#loadOf(this.name, id) ?? { active: 0 };
     const host = new UpstreamHost(
       spec,
-      this.#cellsOf(spec),
+      () => this.#cellsOf(spec),
       load,
       (made, priority) =>
         this.#protocols.map((protocol) => new Pool(this, made, protocol, priority)),
@@ -337,7 +416,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
         for (const pool of host.pools) pool.closeAll();
       this.#watch(id, host);
     }
-    if (changed) this.#spread.update(this.#hosts);
+    if (changed) this.#changed();
   }
 
   /** What becomes of requests to the host is counted where the control thread says. */
@@ -361,7 +440,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   }
 
   #cellsOf(spec: HostSpec): HostCells {
-    const key = formatAddress(addressOf(spec));
+    const key = idOf(spec);
     const name = `${this.name}|${key}`;
     if (this.#hostNames.size >= MAX_HOST_NAMES && !this.#hostNames.has(name)) {
       return new HostCells(this.cx.stats, this.name, "others");
@@ -412,7 +491,8 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     this.#sweep.cancel();
     this.#starvation.end();
     for (const host of this.#hosts) for (const pool of host.pools) pool.drain();
-    this.#spread.dispose();
+    this.#spread?.dispose();
+    this.#provided?.dispose?.();
   }
 
   giveAway(connection: PooledConnection): boolean {

@@ -1,0 +1,130 @@
+import {
+  type Address,
+  type BalancerContext,
+  ConfigError,
+  type Counter,
+  Duration,
+  defineCluster,
+  type HeaderName,
+  headerName,
+  isIp,
+  type ProvidedBalancer,
+  type ProvidedHosts,
+  type SetupContext,
+  type Static,
+  type Timer,
+  Type,
+  UInt32,
+} from "@tsproxy/sdk";
+
+const Config = Type.Object({
+  cleanup_interval: Duration({ default: 5_000 }),
+  original_dst_lb_config: Type.Optional(
+    Type.Object({
+      use_http_header: Type.Optional(Type.Boolean()),
+      http_header_name: Type.Optional(Type.String()),
+      upstream_port_override: Type.Optional(UInt32({ maximum: 65_535 })),
+      metadata_key: Type.Optional(
+        Type.Object({
+          key: Type.String({ minLength: 1 }),
+          path: Type.Array(Type.Object({ key: Type.String({ minLength: 1 }) }), { minItems: 1 }),
+        }),
+      ),
+    }),
+  ),
+  load_assignment: Type.Optional(Type.Unknown()),
+});
+type Config = Static<typeof Config>;
+
+/** Sends each request where its connection was going before it was redirected here, or where a header says. */
+class OriginalDestination implements ProvidedBalancer {
+  readonly #own: ProvidedHosts;
+  readonly #cx: SetupContext;
+  readonly #header: HeaderName | undefined;
+  readonly #metadata: { readonly key: string; readonly path: readonly string[] } | undefined;
+  readonly #port: number | undefined;
+  readonly #everyMs: number;
+  readonly #sweep: Timer;
+  readonly #invalid: Counter;
+
+  constructor(config: Config, own: ProvidedHosts, cx: SetupContext) {
+    const options = config.original_dst_lb_config ?? {};
+    this.#own = own;
+    this.#cx = cx;
+    this.#header =
+      options.use_http_header === true
+        ? headerName(options.http_header_name || "x-envoy-original-dst-host")
+        : undefined;
+    const key = options.metadata_key;
+    this.#metadata = key && { key: key.key, path: key.path.map((step) => step.key) };
+    this.#port = options.upstream_port_override;
+    this.#invalid = own.stats.counter("original_dst_host_invalid");
+    this.#everyMs = config.cleanup_interval ?? 5_000;
+    this.#sweep = cx.timer(() => this.#onSweep());
+    this.#sweep.arm(this.#everyMs);
+  }
+
+  choose(context: BalancerContext) {
+    const address = this.#addressOf(context);
+    if (address === undefined) return undefined;
+    const { ip, port } = address;
+    return this.#own.at({ ip, port: this.#port ?? port }, "");
+  }
+
+  dispose(): void {
+    this.#sweep.cancel();
+  }
+
+  #onSweep(): void {
+    this.#own.sweep(this.#cx.now() - this.#everyMs);
+    this.#sweep.arm(this.#everyMs);
+  }
+
+  #addressOf(context: BalancerContext): Address | undefined {
+    const { stream } = context;
+    if (this.#metadata !== undefined && stream !== undefined) {
+      const said = this.#read(stream.metadata.get(this.#metadata.key), this.#metadata.path);
+      if (said !== undefined) return this.#parsed(said);
+    }
+    if (this.#header !== undefined && stream !== undefined) {
+      const said = stream.request.get(this.#header);
+      if (said !== undefined) return this.#parsed(said);
+    }
+    // An address that nobody restored is our own: the request would come back to us.
+    const info = stream?.info;
+    if (info?.downstreamLocalAddressRestored === true) return info.downstreamLocalAddress;
+    const { downstream } = context;
+    return downstream?.localAddressRestored === true ? downstream.localAddress : undefined;
+  }
+
+  #read(metadata: unknown, path: readonly string[]): string | undefined {
+    let value = metadata;
+    for (const step of path) value = (value as Record<string, unknown> | undefined)?.[step];
+    return typeof value === "string" ? value : undefined;
+  }
+
+  #parsed(text: string): Address | undefined {
+    const match = /^(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([0-9]{1,5})$/.exec(text.trim());
+    const ip = match?.[1] ?? match?.[2] ?? "";
+    const port = Number(match?.[3]);
+    if (match !== null && isIp(ip) && port <= 65_535) return { ip, port };
+    this.#invalid.inc();
+    return undefined;
+  }
+}
+
+export default defineCluster({
+  name: "envoy.cluster.original_dst",
+  config: Config,
+  setup(config: Config, cx) {
+    if (config.load_assignment !== undefined)
+      throw new ConfigError(
+        "load_assignment",
+        "ORIGINAL_DST clusters must have no load assignment configured; remove it",
+      );
+    return {
+      initialHosts: [],
+      provide: (own) => new OriginalDestination(config, own, cx),
+    };
+  },
+});

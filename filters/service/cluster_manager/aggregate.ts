@@ -1,0 +1,113 @@
+// Hot path: `choose` runs for every request of an aggregate cluster.
+import type { BalancerContext, Counter, Host, ProvidedBalancer } from "@tsproxy/sdk";
+import { type LevelHealth, type LevelLoads, levelLoads } from "./priority-loads.ts";
+import type { UpstreamCluster } from "./upstream-cluster.ts";
+
+const OVERPROVISIONING_FACTOR = 140;
+
+/** One level of priority among those of all clusters. */
+interface Level {
+  readonly cluster: UpstreamCluster;
+  /** Within its cluster. */
+  readonly healthy: NonNullable<BalancerContext["level"]>;
+  readonly degraded: NonNullable<BalancerContext["level"]>;
+}
+
+/** The levels of some clusters, one cluster's after the other's, as if they were those of one. */
+export class Aggregate implements ProvidedBalancer {
+  readonly #names: readonly string[];
+  readonly #clusterOf: (name: string) => UpstreamCluster | undefined;
+  readonly #panicThreshold: number;
+  readonly #panics: Pick<Counter, "inc">;
+  #seen = -1;
+  #levels: readonly Level[] = [];
+  #loads: LevelLoads | undefined = undefined;
+
+  constructor(
+    names: readonly string[],
+    clusterOf: (name: string) => UpstreamCluster | undefined,
+    panicThreshold: number,
+    panics: Pick<Counter, "inc">,
+  ) {
+    this.#names = names;
+    this.#clusterOf = clusterOf;
+    this.#panicThreshold = panicThreshold;
+    this.#panics = panics;
+  }
+
+  choose(context: BalancerContext): Host | undefined {
+    this.#refresh();
+    const loads = this.#loads;
+    if (loads === undefined) return undefined;
+    let ticket = Math.floor(Math.random() * 100);
+    for (const which of ["healthy", "degraded"] as const) {
+      for (let k = 0; k < loads[which].length; k++) {
+        ticket -= loads[which][k]!;
+        if (ticket >= 0) continue;
+        if (loads.panic[k] === true) this.#panics.inc();
+        const { cluster, [which]: level } = this.#levels[k]!;
+        return cluster.hostFor(new AtLevel(context, level));
+      }
+    }
+    return undefined;
+  }
+
+  /** Loads are computed anew when the hosts of any of the clusters have changed. */
+  #refresh(): void {
+    let changes = 0;
+    for (const name of this.#names) changes += (this.#clusterOf(name)?.changes ?? 0) + 1;
+    if (changes === this.#seen) return;
+    this.#seen = changes;
+    const levels: Level[] = [];
+    const healths: LevelHealth[] = [];
+    for (const name of this.#names) {
+      const cluster = this.#clusterOf(name);
+      for (const [priority, health] of (cluster?.levels() ?? []).entries()) {
+        healths.push(health);
+        levels.push({
+          cluster: cluster!,
+          healthy: { priority, degraded: false },
+          degraded: { priority, degraded: true },
+        });
+      }
+    }
+    this.#levels = levels;
+    this.#loads =
+      levels.length === 0
+        ? undefined
+        : levelLoads(healths, {
+            panicThreshold: this.#panicThreshold,
+            overprovisioningFactor: OVERPROVISIONING_FACTOR,
+          });
+  }
+}
+
+/** What the request says, but for its level. */
+class AtLevel implements BalancerContext {
+  readonly metadataMatch: BalancerContext["metadataMatch"];
+  readonly priority: BalancerContext["priority"];
+  readonly hostSelectionRetries: BalancerContext["hostSelectionRetries"];
+  readonly stream: BalancerContext["stream"];
+  readonly downstream: BalancerContext["downstream"];
+  readonly level: BalancerContext["level"];
+  readonly #context: BalancerContext;
+
+  constructor(context: BalancerContext, level: BalancerContext["level"]) {
+    this.#context = context;
+    this.metadataMatch = context.metadataMatch;
+    this.priority = context.priority;
+    this.hostSelectionRetries = context.hostSelectionRetries;
+    this.stream = context.stream;
+    this.downstream = context.downstream;
+    this.level = level;
+  }
+
+  /** Asked for only by those who need it: it may give the client a cookie. */
+  get hash(): BalancerContext["hash"] {
+    return this.#context.hash;
+  }
+
+  rejects(host: Host): boolean {
+    return this.#context.rejects?.(host) ?? false;
+  }
+}
