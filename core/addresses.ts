@@ -15,7 +15,15 @@ export async function checkAddresses(
 ): Promise<Problem[]> {
   const owned = new Set(ours.map(({ address }) => key(address)));
   const problems: Problem[] = [];
-  for (const listener of listeners) {
+  const wanted = listeners
+    .filter(({ bindToPort }) => bindToPort !== false)
+    .flatMap((listener) =>
+      [listener.address, ...(listener.additionalAddresses ?? [])].map((address) => ({
+        ...listener,
+        address,
+      })),
+    );
+  for (const listener of wanted) {
     const { address } = listener;
     if (owned.has(key(address))) continue;
     const code = await (address.path !== undefined

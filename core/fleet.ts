@@ -7,6 +7,7 @@ import type {
   RuntimeConfig,
   ToWorker,
 } from "./protocol.ts";
+import { listenerOf, socketName } from "./protocol.ts";
 import type { ThreadMemory } from "./threads.ts";
 
 /** What a new generation brings. */
@@ -140,22 +141,23 @@ export class Fleet implements Stage {
   async listen(listeners: readonly ListenerConfig[]): Promise<readonly ListenFailure[]> {
     const failures: ListenFailure[] = [];
     const kept = new Map<string, Socket>();
-    for (const { name, address } of listeners) {
+    const wanted = listeners.flatMap(socketsOf);
+    for (const { name, address } of wanted) {
       const socket = this.#sockets.get(name);
       if (socket !== undefined && isSameAddress(socket.asked, address)) kept.set(name, socket);
     }
-    for (const listener of listeners) {
-      if (kept.has(listener.name)) continue;
-      const address = await this.#bind(listener).catch((failure: ListenFailure) => failure);
-      if ("message" in address) failures.push(address);
-      else kept.set(listener.name, { asked: listener.address, address });
+    for (const socket of wanted) {
+      if (kept.has(socket.name)) continue;
+      const address = await this.#bind(socket).catch((failure: ListenFailure) => failure);
+      if ("message" in address) failures.push({ ...address, listener: listenerOf(socket.name) });
+      else kept.set(socket.name, { asked: socket.address, address });
     }
     this.#sockets = kept;
     return failures;
   }
 
-  async #bind({ name, address, thread }: ListenerConfig): Promise<AddressConfig> {
-    const members = this.#members.filter((member) => member.role === (thread ?? "worker"));
+  async #bind({ name, address, thread = "worker" }: WantedSocket): Promise<AddressConfig> {
+    const members = this.#members.filter((member) => member.role === thread);
     let bound = address;
     for (const [k, member] of members.entries()) {
       if (k > 0 && address.path !== undefined) break;
@@ -165,7 +167,7 @@ export class Fleet implements Stage {
   }
 
   get bound(): readonly Bound[] {
-    return [...this.#sockets].map(([name, { address }]) => ({ name, address }));
+    return [...this.#sockets].map(([name, { address }]) => ({ name: listenerOf(name), address }));
   }
 
   /** Each thread and how long it may be silent. */
@@ -226,10 +228,11 @@ export class Fleet implements Stage {
     );
     // A unix socket is the first worker's alone.
     const takes = ({ name, address }: Bound) =>
-      names.has(name) && (address.path === undefined || role === "control" || index === 0);
+      names.has(listenerOf(name)) &&
+      (address.path === undefined || role === "control" || index === 0);
     member.join(
       { generation: this.#generation, modules: [...this.#modules.values()], removed: [], config },
-      this.bound.filter(takes),
+      [...this.#sockets].map(([name, { address }]) => ({ name, address })).filter(takes),
     );
   }
 
@@ -279,6 +282,22 @@ function listenersOf(config: RuntimeConfig | undefined, role: "worker" | "contro
       ),
     }),
   };
+}
+
+interface WantedSocket {
+  readonly name: string;
+  readonly address: AddressConfig;
+  readonly thread?: "worker" | "control";
+}
+
+function socketsOf(listener: ListenerConfig): WantedSocket[] {
+  if (listener.bindToPort === false) return [];
+  const { name, address, additionalAddresses = [], thread = "worker" } = listener;
+  return [address, ...additionalAddresses].map((at, k) => ({
+    name: socketName(name, k),
+    address: at,
+    thread,
+  }));
 }
 
 function isSameAddress(a: AddressConfig, b: AddressConfig): boolean {

@@ -97,7 +97,13 @@ function shownListeners(fleet: Fleet | undefined, config: RuntimeConfig | undefi
   const own = new Set(config?.listeners.filter((l) => l.thread !== "control").map((l) => l.name));
   return (fleet?.bound ?? [])
     .filter(({ name }) => own.has(name))
-    .map((bound) => ({ ...bound, additional: [] }));
+    .filter(({ name }, k, all) => all.findIndex((other) => other.name === name) === k)
+    .map((bound, _, all) => ({
+      ...bound,
+      additional: (fleet?.bound ?? []).filter(
+        (other) => other.name === bound.name && !all.includes(other),
+      ),
+    }));
 }
 
 function shownOptions(options: RunOptions): Record<string, unknown> {

@@ -38,8 +38,21 @@ export interface AddressConfig {
   readonly port: number;
   readonly path?: string;
   readonly ipv4Compat?: boolean;
+  /** Of the file of a unix socket. */
+  readonly mode?: number;
   /** Datagrams; absent: TCP. */
   readonly udp?: boolean;
+}
+
+/**
+ * What a listening socket is called: its listener's name, and for an additional address a mark and its number behind it.
+ */
+export function socketName(listener: string, additional: number): string {
+  return additional === 0 ? listener : `${listener}\0${additional}`;
+}
+export function listenerOf(socket: string): string {
+  const mark = socket.indexOf("\0");
+  return mark < 0 ? socket : socket.slice(0, mark);
 }
 
 export interface CidrConfig {
@@ -70,14 +83,31 @@ export interface FilterChainConfig {
   readonly filters: readonly ExtensionRef[];
 }
 
+/** When a listener filter is left out. */
+export interface ListenerPredicate {
+  readonly any_match?: boolean;
+  readonly destination_port_range?: { readonly start: number; readonly end: number };
+  readonly not_match?: ListenerPredicate;
+  readonly or_match?: { readonly rules: readonly ListenerPredicate[] };
+  readonly and_match?: { readonly rules: readonly ListenerPredicate[] };
+}
+export type ListenerFilterRef = ExtensionRef & { readonly filter_disabled?: ListenerPredicate };
+
 export interface ListenerConfig {
   readonly name: string;
   /** Prefix of its stats behind `listener.`: the address with `:` folded to `_`, or `stat_prefix`. */
   readonly statPrefix: string;
   readonly address: AddressConfig;
+  /** Beside `address`. */
+  readonly additionalAddresses?: readonly AddressConfig[];
+  /** False: no socket; connections come from a listener with `useOriginalDst`. Absent: true. */
+  readonly bindToPort?: boolean;
+  /** A connection goes to the listener of the address that the client asked for, if there is one. */
+  readonly useOriginalDst?: boolean;
+  readonly ignoreGlobalConnectionLimit?: boolean;
   readonly direction: "UNSPECIFIED" | "INBOUND" | "OUTBOUND";
   /** Of kind `listener`, or `udp` where the address is. */
-  readonly listenerFilters: readonly ExtensionRef[];
+  readonly listenerFilters: readonly ListenerFilterRef[];
   /** UDP: larger datagrams are dropped. */
   readonly maxDatagramBytes?: number;
   /** 0: none. */

@@ -1,6 +1,6 @@
 // Hot path: sockets and the ring (test/bench).
 import type dgram from "node:dgram";
-import { rmSync } from "node:fs";
+import { chmodSync, rmSync } from "node:fs";
 import net from "node:net";
 import type { TLSSocket } from "node:tls";
 import { CLOSED_FLAG, COMMAND, EVENT, HOW, indexOf, SOCKET_ERRORS, WORD } from "./inside/ring.ts";
@@ -29,12 +29,15 @@ export interface ListenOptions {
   /** 0: the system's. */
   readonly backlog: number;
   readonly ipv6Only: boolean;
+  /** Of what waits to be sent on a connection, so much passes its high watermark. 0: core's own figure. */
+  readonly bufferBytes?: number;
 }
 
 /** A listening socket; `path` of a unix one, else "". */
 export interface Listening {
   readonly server: net.Server | dgram.Socket;
   readonly path: string;
+  readonly bufferBytes?: number;
 }
 
 /** Parts of node:net's socket that this module leans on and that have no public form. */
@@ -698,10 +701,17 @@ export class Sockets {
     }
     entry.offered = false;
     entry.connecting = true;
-    const [ip = "", port = "0", path = ""] = this.#text(offset, length).split("|");
+    const [ip = "", port = "0", path = "", keepAliveS = "", bindIp = "", bindPort = "0", bytes] =
+      this.#text(offset, length).split("|");
     const target = path !== "" ? { path: socketPath(path) } : { host: ip, port: Number(port) };
     const socket = net.connect({
       ...target,
+      ...(bindIp !== "" && { localAddress: bindIp, localPort: Number(bindPort) }),
+      ...(keepAliveS !== "" && {
+        keepAlive: true,
+        keepAliveInitialDelay: Number(keepAliveS) * 1000,
+      }),
+      ...watermark(Number(bytes ?? 0)),
       noDelay: true,
       allowHalfOpen: true,
       onread: {
@@ -814,9 +824,9 @@ export class Sockets {
     const { path } = address;
     const server = net.createServer(
       { noDelay: true, pauseOnConnect: true, allowHalfOpen: true },
-      (raw) => this.#onAccepted(name, raw as RawSocket, path ?? ""),
+      (raw) => this.#onAccepted(name, raw as RawSocket, path ?? "", bufferBytes),
     );
-    const { backlog, ipv6Only } = options;
+    const { backlog, ipv6Only, bufferBytes = 0 } = options;
     if (path !== undefined && !path.startsWith("@")) rmSync(path, { force: true });
     const where =
       path !== undefined
@@ -827,8 +837,11 @@ export class Sockets {
       server.listen({ ...where, backlog }, () => {
         server.removeListener("error", reject);
         server.on("error", () => {});
-        this.#listeners.set(name, { server, path: path ?? "" });
-        if (path !== undefined) return resolve(address);
+        this.#listeners.set(name, { server, path: path ?? "", bufferBytes });
+        if (path !== undefined) {
+          if (address.mode !== undefined && !path.startsWith("@")) chmodSync(path, address.mode);
+          return resolve(address);
+        }
         const bound = server.address() as net.AddressInfo;
         resolve({ ip: bound.address, port: bound.port });
       });
@@ -849,7 +862,7 @@ export class Sockets {
     return [...this.#listeners.keys()];
   }
 
-  #onAccepted(name: string, raw: RawSocket, path: string): void {
+  #onAccepted(name: string, raw: RawSocket, path: string, bufferBytes: number): void {
     if (this.#dead || this.#open >= MAX_CONNECTIONS) {
       raw.destroy();
       return;
@@ -862,6 +875,7 @@ export class Sockets {
     const socket = new net.Socket({
       handle,
       allowHalfOpen: true,
+      ...watermark(bufferBytes),
       onread: {
         buffer: (() => this.#nextBuffer()) as () => Buffer,
         callback: (n: number) => this.#onRead(entry, n),
@@ -896,21 +910,28 @@ export class Sockets {
   }
 
   takeListeners(given: ReadonlyMap<string, Listening>): void {
-    for (const [name, { server, path }] of given) {
-      this.#listeners.set(name, { server, path });
+    for (const [name, { server, path, bufferBytes = 0 }] of given) {
+      this.#listeners.set(name, { server, path, bufferBytes });
       if (!(server instanceof net.Server)) {
         for (const event of ["message", "error", "close"]) server.removeAllListeners(event);
         this.#takeUdp(name, server);
         continue;
       }
       server.removeAllListeners("connection");
-      server.on("connection", (raw) => this.#onAccepted(name, raw as RawSocket, path));
+      server.on("connection", (raw) => this.#onAccepted(name, raw as RawSocket, path, bufferBytes));
     }
   }
 }
 
 /** Ids have 16 bits of index; offered ones and closing ones need some too. */
 const MAX_CONNECTIONS = 60_000;
+
+/** What a socket may keep of its peer's before it counts as blocked; a config can only ask for less. */
+const MAX_WAITING = 64 * 1024;
+
+function watermark(bytes: number): { readonly highWaterMark?: number } {
+  return bytes > 0 && bytes < MAX_WAITING ? { highWaterMark: bytes } : {};
+}
 
 const NEWLINE = 10;
 

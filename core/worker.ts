@@ -16,6 +16,7 @@ import type {
   ToWorker,
   WorkerStart,
 } from "./protocol.ts";
+import { listenerOf } from "./protocol.ts";
 import { Supply } from "./sandbox/supply.ts";
 import { type Listening, Sockets } from "./sockets.ts";
 import { Contexts } from "./tls.ts";
@@ -344,7 +345,7 @@ class Worker {
     this.#committedAt = performance.now();
     const names = new Set(this.#live.config?.listeners.map((listener) => listener.name));
     for (const name of this.#sockets.listening)
-      if (!names.has(name)) void this.#sockets.unlisten(name);
+      if (!names.has(listenerOf(name))) void this.#sockets.unlisten(name);
     this.#sockets.poke();
     this.#post({ type: "committed", generation });
   }
@@ -354,11 +355,13 @@ class Worker {
   ): Promise<void> {
     const bound: { name: string; address: AddressConfig }[] = [];
     for (const { name, address } of listeners) {
-      const config = this.#live.config?.listeners.find((listener) => listener.name === name);
+      const listener = listenerOf(name);
+      const config = this.#live.config?.listeners.find((known) => known.name === listener);
       void this.#sockets.unlisten(name);
       try {
         const options = {
           backlog: config?.backlog ?? 0,
+          bufferBytes: config?.perConnectionBufferLimitBytes ?? 0,
           ipv6Only: address.ip.includes(":") && address.ipv4Compat !== true,
         };
         const at =

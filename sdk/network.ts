@@ -80,6 +80,8 @@ export interface ConnectOptions {
   /** `onConnected` comes when the transport is ready. Absent: plain bytes. */
   readonly transport?: Slot<TransportFactory> | undefined;
   readonly transportOptions?: TransportOptions | undefined;
+  /** Of what waits to be sent so much passes the high watermark; core has a figure of its own, and this can only be less. */
+  readonly bufferBytes?: number | undefined;
   /** The address to connect from. */
   readonly bind?: Address | undefined;
 }

@@ -7,6 +7,7 @@ import type {
   FilterChainConfig,
   FilterChainMatchConfig,
   ListenerConfig,
+  ListenerFilterRef,
   PackageInfo,
   RuntimeConfig,
 } from "../protocol.ts";
@@ -26,7 +27,12 @@ const Address = Type.Object({
       ipv4_compat: Type.Optional(Type.Boolean()),
     }),
   ),
-  pipe: Type.Optional(Type.Object({ path: Type.String({ minLength: 1 }) })),
+  pipe: Type.Optional(
+    Type.Object({
+      path: Type.String({ minLength: 1 }),
+      mode: UInt32({ default: 0, maximum: 511 }),
+    }),
+  ),
 });
 
 const CidrRange = Type.Object({
@@ -55,13 +61,34 @@ const FilterChain = Type.Object({
 });
 type FilterChain = Static<typeof FilterChain>;
 
+const ListenerPredicate = Type.Recursive((This) => {
+  const Rules = Type.Object({ rules: Type.Array(This, { minItems: 2 }) });
+  return Type.Object({
+    any_match: Type.Optional(Type.Boolean()),
+    destination_port_range: Type.Optional(
+      Type.Object({ start: UInt32({ default: 0 }), end: UInt32({ default: 0 }) }),
+    ),
+    not_match: Type.Optional(This),
+    or_match: Type.Optional(Rules),
+    and_match: Type.Optional(Rules),
+  });
+});
+
 export const Listener = Type.Object({
   name: Type.Optional(Type.String()),
   stat_prefix: Type.Optional(Type.String()),
   address: Type.Optional(Address),
   filter_chains: Type.Optional(Type.Array(FilterChain)),
   default_filter_chain: Type.Optional(FilterChain),
-  listener_filters: Type.Optional(Type.Array(Extension("listener"))),
+  additional_addresses: Type.Optional(Type.Array(Type.Object({ address: Address }))),
+  bind_to_port: Type.Boolean({ default: true }),
+  use_original_dst: Type.Optional(Type.Boolean()),
+  ignore_global_conn_limit: Type.Optional(Type.Boolean()),
+  listener_filters: Type.Optional(
+    Type.Array(
+      Extension("listener", { fields: { filter_disabled: Type.Optional(ListenerPredicate) } }),
+    ),
+  ),
   listener_filters_timeout: Duration({ default: 15_000 }),
   continue_on_listener_filters_timeout: Type.Boolean({ default: false }),
   per_connection_buffer_limit_bytes: UInt32({ default: 1_048_576 }),
@@ -260,7 +287,14 @@ function listenerConfig(listener: Listener, maker: Maker): ListenerConfig | unde
   const filterChains = chains.map((chain) => chainConfig(chain, maker));
   checkMatches(chains, filterChains, maker);
   const fallback = listener.default_filter_chain;
-  const listenerFilters = (listener.listener_filters ?? []).filter((f) => f !== undefined);
+  const additional = (listener.additional_addresses ?? []).flatMap(
+    (more) => (more && addressConfig(more.address, maker)) ?? [],
+  );
+  const listenerFilters = withTlsInspector(
+    (listener.listener_filters ?? []).filter((f) => f !== undefined),
+    listener,
+    maker,
+  );
   if (udp && chains.length > 0)
     report.error(
       placeOf(maker, listener, "filter_chains"),
@@ -279,6 +313,10 @@ function listenerConfig(listener: Listener, maker: Maker): ListenerConfig | unde
     name: name === "" ? text : name,
     statPrefix: listener.stat_prefix || text.replaceAll(":", "_"),
     address,
+    ...(additional.length > 0 && { additionalAddresses: additional }),
+    ...(!listener.bind_to_port && { bindToPort: false }),
+    ...(listener.use_original_dst === true && { useOriginalDst: true }),
+    ...(listener.ignore_global_conn_limit === true && { ignoreGlobalConnectionLimit: true }),
     direction: listener.traffic_direction,
     listenerFilters,
     listenerFiltersTimeoutMs: listener.listener_filters_timeout,
@@ -293,6 +331,38 @@ function listenerConfig(listener: Listener, maker: Maker): ListenerConfig | unde
     }),
     source: maker.source(node.place),
   };
+}
+
+const TLS_INSPECTOR = "listener/tls_inspector";
+
+/** Chains that want to know what is in a ClientHello get somebody who looks, as in Envoy. */
+function withTlsInspector(
+  filters: readonly ListenerFilterRef[],
+  listener: Listener,
+  maker: Maker,
+): readonly ListenerFilterRef[] {
+  const asking = (listener.filter_chains ?? []).find((chain) => {
+    const {
+      transport_protocol: transport = "",
+      server_names = [],
+      application_protocols = [],
+    } = chain?.filter_chain_match ?? {};
+    const asks = server_names.length > 0 || application_protocols.length > 0;
+    return transport === "tls" || (transport === "" && asks);
+  });
+  const found = maker.registry.packages.find((p) => p.package === TLS_INSPECTOR);
+  const looks = ({ package: name }: ListenerFilterRef) => name === TLS_INSPECTOR;
+  if (asking === undefined || found === undefined || filters.some(looks)) return filters;
+  const place = placeOf(maker, asking, "filter_chain_match");
+  maker.report.warn(
+    place,
+    "this match needs tls_inspector among the listener_filters",
+    "it is put there now",
+  );
+  const config = maker.part(found.schema as Schema, new MapNode(place)) ?? {};
+  const filter = { name: found.name, package: found.package, config };
+  maker.origin.set(filter, new MapNode(place));
+  return [...filters, filter];
 }
 
 function named(name: string, what: string): string {
@@ -315,7 +385,9 @@ const MAX_PIPE_PATH = 107;
 function addressConfig(address: Static<typeof Address>, maker: Maker): AddressConfig | undefined {
   const { pipe, socket_address: socket } = address;
   if (pipe?.path !== undefined) {
-    if (Buffer.byteLength(pipe.path) <= MAX_PIPE_PATH) return { ip: "", port: 0, path: pipe.path };
+    const mode = pipe.mode > 0 ? { mode: pipe.mode } : {};
+    if (Buffer.byteLength(pipe.path) <= MAX_PIPE_PATH)
+      return { ip: "", port: 0, path: pipe.path, ...mode };
     const place = placeOf(maker, pipe, "path");
     maker.report.error(place, `the path has more than ${MAX_PIPE_PATH} bytes`);
     return undefined;

@@ -15,18 +15,14 @@ const MUST_NOT_IGNORE: { readonly [message: string]: readonly string[] | "*" } =
   ],
   "envoy.config.bootstrap.v3.Bootstrap": ["dynamic_resources"],
   "envoy.config.listener.v3.Listener": [
-    "additional_addresses",
     "api_listener",
-    "bind_to_port",
     "filter_chain_matcher",
     "internal_listener",
     "transparent",
-    "use_original_dst",
   ],
   "envoy.config.listener.v3.UdpListenerConfig": ["quic_options"],
   "envoy.config.listener.v3.FilterChain": ["transport_socket"],
   "envoy.config.listener.v3.FilterChainMatch": "*",
-  "envoy.config.core.v3.Pipe": ["mode"],
   "envoy.config.core.v3.SocketAddress": ["network_namespace_filepath", "resolver_name"],
   "envoy.config.cluster.v3.Cluster": [
     "cluster_type",

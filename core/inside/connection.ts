@@ -45,6 +45,8 @@ export class SocketConnection implements DownstreamConnection {
   /** While its transport has it. */
   handshake: Handshake | undefined = undefined;
   transportFailure = "";
+  /** Called once, when the connection is gone: whoever counts it. */
+  onGone: (() => void) | undefined = undefined;
   draining = false;
   bytesReceived = 0;
   bytesSent = 0;
@@ -345,6 +347,7 @@ export class SocketConnection implements DownstreamConnection {
   onClosed(local: boolean, error: string, connecting: boolean): void {
     if (this.gone) return;
     this.gone = true;
+    this.onGone?.();
     this.open = false;
     this.#timer?.cancel();
     this.#pending = undefined;
@@ -415,7 +418,10 @@ export class ConnectionTable {
       const transport = generation.value.connect?.(handshake, options.transportOptions ?? {});
       if (handshake.take(transport)) connection.hold(handshake);
     }
-    const text = `${address.ip}|${address.port}|${address.path ?? ""}`;
+    const { keepAlive, bind, bufferBytes } = options;
+    let text = `${address.ip}|${address.port}|${address.path ?? ""}`;
+    if (keepAlive !== undefined || bind !== undefined || bufferBytes !== undefined)
+      text += `|${keepAlive?.idleS ?? ""}|${bind?.ip ?? ""}|${bind?.port ?? 0}|${bufferBytes ?? 0}`;
     let size = 0;
     for (; size < text.length && size < this.#address.length; size++)
       this.#address[size] = text.charCodeAt(size);

@@ -1,4 +1,5 @@
 import {
+  type Address,
   CellHeap,
   Chunk,
   type Clusters,
@@ -14,6 +15,7 @@ import {
   type TransportFactory,
 } from "@tsproxy/sdk";
 import type { FilterChainConfig, ListenerConfig, Refusal, RuntimeConfig } from "../protocol.ts";
+import { listenerOf } from "../protocol.ts";
 import { ConnectionTable, SocketConnection } from "./connection.ts";
 import { Context, type Surroundings } from "./context.ts";
 import { FileTable } from "./files.ts";
@@ -293,7 +295,7 @@ export class Engine {
     connection.directAddress = connection.remoteAddress;
     connection.localAddress = unix ?? { ip: localIp, port: Number(localPort) };
     this.#connections.add(connection);
-    const entry = this.#world.listeners.get(name);
+    const entry = this.#world.listeners.get(listenerOf(name));
     if (entry === undefined) connection.close("abort");
     else {
       try {
@@ -305,6 +307,18 @@ export class Engine {
     return connection;
   }
 
+  /** The listener of exactly that address, else one of that port on every address. */
+  #listenerAt({ ip, port }: Address): Listener | undefined {
+    let any: Listener | undefined;
+    for (const { listener } of this.#world.listeners.values()) {
+      const at = listener.config.address;
+      if (at.port !== port || at.udp === true || at.path !== undefined) continue;
+      if (at.ip === ip) return listener;
+      if (at.ip === "0.0.0.0" || at.ip === "::") any ??= listener;
+    }
+    return any;
+  }
+
   /** Datagrams go to the listener of that name, as it is when they come. */
   #onUdpBound(id: number, text: string): void {
     const [name = "", ip = "", port = "0"] = text.split("|");
@@ -313,7 +327,7 @@ export class Engine {
       { ip, port: Number(port) },
       {
         onDatagram: (bytes, from) =>
-          this.#world.listeners.get(name)?.listener.onDatagram(bytes, from, socket),
+          this.#world.listeners.get(listenerOf(name))?.listener.onDatagram(bytes, from, socket),
         onError: () => {},
       },
     );
@@ -511,13 +525,12 @@ export class Engine {
             made,
             refusals,
           );
-    return new Listener(
-      config,
-      chains,
-      listenerFilters,
-      new ScopedStats(this.#stats, ""),
-      this.#wheel,
-    );
+    return new Listener(config, chains, listenerFilters, new ScopedStats(this.#stats, ""), {
+      wheel: this.#wheel,
+      runtime: this.#runtime,
+      count: (counted) => this.#around.counts.of(counted),
+      listenerAt: (address) => this.#listenerAt(address),
+    });
   }
 
   #createSlots<K extends "network" | "listener" | "udp">(

@@ -10,13 +10,15 @@ import {
   type ListenerFilter,
   type ListenerFilterFactory,
   type NetworkFilterFactory,
+  type Runtime,
+  type SharedCount,
   type Slot,
   type Stats,
   type TransportFactory,
   type UdpListenerFilter,
   type UdpSocket,
 } from "@tsproxy/sdk";
-import type { FilterChainConfig, ListenerConfig } from "../protocol.ts";
+import type { FilterChainConfig, ListenerConfig, ListenerPredicate } from "../protocol.ts";
 import type { SocketConnection } from "./connection.ts";
 import { FilterChainMatcher } from "./filter-chain-match.ts";
 import { Handshake } from "./handshake.ts";
@@ -25,6 +27,7 @@ import type { TimerWheel, WheelTimer } from "./timers.ts";
 
 /** A handshake takes no longer than this, whatever the config says; Envoy would wait for ever. */
 const HANDSHAKE_MS = 60_000;
+const NO_LIMIT = 0x7fff_ffff;
 const PEEK_LIMIT = 64 * 1024; // what listener filters may ask to see of a connection
 
 /** One filter chain of a listener: its slots outlive config edits that leave it as it is. */
@@ -35,6 +38,14 @@ export interface Chain {
   readonly runs: Set<NetworkChainRun>;
 }
 
+/** What listeners have of their engine. */
+export interface ListenerSurroundings {
+  readonly wheel: TimerWheel;
+  readonly runtime: Runtime;
+  readonly count: (name: string) => SharedCount;
+  readonly listenerAt: (address: Address) => Listener | undefined;
+}
+
 /** A listener of one generation: accepted connections pass its listener filters, get a chain, and run it. */
 export class Listener {
   readonly config: ListenerConfig;
@@ -43,20 +54,24 @@ export class Listener {
   readonly listenerFilters: readonly Slot<ListenerFilterFactory | UdpListenerFilter>[];
   readonly #matcher: FilterChainMatcher<Chain>;
   readonly #fallback: Chain | undefined;
-  readonly #wheel: TimerWheel;
+  readonly #around: ListenerSurroundings;
   readonly #stats: ListenerStats;
+  readonly #count: SharedCount;
+  readonly #globalCount: SharedCount;
 
   constructor(
     config: ListenerConfig,
     chains: readonly Chain[],
     listenerFilters: readonly Slot<ListenerFilterFactory | UdpListenerFilter>[],
     stats: Stats,
-    wheel: TimerWheel,
+    around: ListenerSurroundings,
   ) {
     this.config = config;
     this.chains = chains;
     this.listenerFilters = listenerFilters;
-    this.#wheel = wheel;
+    this.#around = around;
+    this.#count = around.count(`listener.${config.name}`);
+    this.#globalCount = around.count("listeners");
     this.#stats = new ListenerStats(stats.scope(`listener.${config.statPrefix}.`));
     const matched = chains.slice(0, config.filterChains.length);
     this.#matcher = new FilterChainMatcher(
@@ -77,15 +92,54 @@ export class Listener {
   onAccepted(connection: SocketConnection): void {
     connection.listener = this.config;
     connection.startTime = Date.now();
+    if (!this.#admit(connection)) return;
     if (this.listenerFilters.length > 0) {
-      const peek = new Peek(connection, this, this.#wheel, this.#stats);
+      const peek = new Peek(connection, this, this.#around.wheel, this.#stats);
       connection.handler = peek;
       peek.start();
     } else this.startChain(connection, undefined);
   }
 
+  /** Limits are counted over all workers, as Envoy's; a listener of a service (admin) is not limited. */
+  #admit(connection: SocketConnection): boolean {
+    if (this.config.thread === "control") return true;
+    const { runtime } = this.#around;
+    const own = runtime.integer(
+      `envoy.resource_limits.listener.${this.config.name}.connection_limit`,
+      NO_LIMIT,
+    );
+    const all =
+      this.config.ignoreGlobalConnectionLimit === true
+        ? NO_LIMIT
+        : runtime.integer("overload.global_downstream_max_connections", NO_LIMIT);
+    if (this.#globalCount.tryAcquire(all) === 0) {
+      this.#stats.globalOverflow.inc();
+      connection.close("abort");
+      return false;
+    }
+    if (this.#count.tryAcquire(own) === 0) {
+      this.#globalCount.release();
+      this.#stats.overflow.inc();
+      connection.close("abort");
+      return false;
+    }
+    connection.onGone = () => {
+      this.#count.release();
+      this.#globalCount.release();
+    };
+    return true;
+  }
+
   /** Chooses the chain and starts it; `early` are bytes that listener filters have looked at. */
   startChain(connection: SocketConnection, early: Uint8Array | undefined): void {
+    if (this.config.useOriginalDst === true) {
+      const other = this.#around.listenerAt(connection.localAddress);
+      if (other !== undefined && other !== this) {
+        connection.listener = other.config;
+        other.startChain(connection, early);
+        return;
+      }
+    }
     const chain =
       this.#matcher.choose({
         localAddress: connection.localAddress,
@@ -137,7 +191,7 @@ export class Listener {
     if (!handshake.take(transport)) return undefined;
     connection.hold(handshake);
     const ms = chain.config.transportTimeoutMs || HANDSHAKE_MS;
-    handshake.limit(this.#wheel, ms, () => this.#stats.transportTimeout.inc());
+    handshake.limit(this.#around.wheel, ms, () => this.#stats.transportTimeout.inc());
     return handshake;
   }
 }
@@ -154,6 +208,8 @@ class ListenerStats {
   readonly filterRemoteClose: Counter;
   readonly filterError: Counter;
   readonly datagramDropped: Counter;
+  readonly overflow: Counter;
+  readonly globalOverflow: Counter;
 
   constructor(stats: Stats) {
     this.total = stats.counter("downstream_cx_total");
@@ -165,9 +221,21 @@ class ListenerStats {
     this.preTimeout = stats.counter("downstream_pre_cx_timeout");
     this.transportTimeout = stats.counter("downstream_cx_transport_socket_connect_timeout");
     this.filterRemoteClose = stats.counter("downstream_listener_filter_remote_close");
+    this.overflow = stats.counter("downstream_cx_overflow");
+    this.globalOverflow = stats.counter("downstream_global_cx_overflow");
     this.datagramDropped = stats.counter("udp.downstream_rx_datagram_dropped");
     this.filterError = stats.counter("downstream_listener_filter_error");
   }
+}
+
+/** Envoy's ListenerFilterChainMatchPredicate, of whose questions the port is the only one. */
+function holds(predicate: ListenerPredicate, port: number): boolean {
+  const { any_match, destination_port_range: range, not_match, or_match, and_match } = predicate;
+  if (any_match !== undefined) return any_match;
+  if (range !== undefined) return port >= range.start && port < range.end;
+  if (not_match !== undefined) return !holds(not_match, port);
+  if (or_match !== undefined) return or_match.rules.some((rule) => holds(rule, port));
+  return and_match?.rules.every((rule) => holds(rule, port)) ?? false;
 }
 
 /** A connection whose listener filters still want bytes. */
@@ -234,7 +302,10 @@ class Peek implements ConnectionHandler, AcceptedSocket {
     this.#stats.preActive.inc();
     const { listenerFiltersTimeoutMs } = this.#listener.config;
     if (listenerFiltersTimeoutMs > 0) this.#timer.arm(listenerFiltersTimeoutMs);
-    for (const slot of this.#listener.listenerFilters) {
+    const { listenerFilters, config } = this.#listener;
+    for (const [k, slot] of listenerFilters.entries()) {
+      const disabled = config.listenerFilters[k]?.filter_disabled;
+      if (disabled !== undefined && holds(disabled, this.#connection.localAddress.port)) continue;
       const factory = slot.current.value as ListenerFilterFactory;
       this.#filters.push(factory(this));
     }

@@ -200,6 +200,17 @@ export const ClusterConfig = Type.Object({
   }),
   wait_for_warm_on_init: Type.Optional(Type.Boolean()),
   ...TransportConfig,
+  per_connection_buffer_limit_bytes: Type.Optional(UInt32()),
+  upstream_bind_config: Type.Optional(
+    Type.Object({
+      source_address: Type.Optional(
+        Type.Object({
+          address: Type.String(),
+          port_value: UInt32({ maximum: 65_535, default: 0 }),
+        }),
+      ),
+    }),
+  ),
   upstream_connection_options: Type.Optional(
     Type.Object({
       tcp_keepalive: Type.Optional(Type.Object({ keepalive_time: Type.Optional(UInt32()) })),

@@ -150,6 +150,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
       ...(this.#options.keepAliveIdleS !== undefined && {
         keepAlive: { idleS: this.#options.keepAliveIdleS },
       }),
+      ...bindAndBuffer(config),
     };
     this.codecOptions = codecOptions(this.#options, this.stats);
     this.#protocols = protocolsOf(this.#options, codecs);
@@ -576,6 +577,15 @@ function protocolsOf(options: ClusterOptions, codecs: Codecs): readonly PoolProt
 /** What the TLS handshake has settled on; "" on a connection without TLS. */
 function negotiated(connection: Connection): string {
   return (connection as Partial<DownstreamConnection>).applicationProtocols?.[0] ?? "";
+}
+
+function bindAndBuffer(config: ClusterConfig): Pick<ConnectOptions, "bind" | "bufferBytes"> {
+  const source = config.upstream_bind_config?.source_address;
+  const bufferBytes = config.per_connection_buffer_limit_bytes;
+  return {
+    ...(source !== undefined && { bind: { ip: source.address, port: source.port_value } }),
+    ...(bufferBytes !== undefined && { bufferBytes }),
+  };
 }
 
 function codecOptions(options: ClusterOptions, stats: Stats): CodecOptions {

@@ -1,0 +1,245 @@
+import dgram from "node:dgram";
+import { statSync } from "node:fs";
+import http from "node:http";
+import net from "node:net";
+import os from "node:os";
+import path from "node:path";
+import { afterEach, expect, test } from "vitest";
+import { eventually, get } from "./client.ts";
+import {
+  address,
+  bootstrap,
+  cluster,
+  direct,
+  http as httpFilter,
+  type Json,
+  listener,
+  route,
+  tcpProxy,
+} from "./config.ts";
+import { Proxy, type ProxyOptions } from "./proxy.ts";
+import { httpUpstream, tcpUpstream } from "./upstream.ts";
+
+const ends: (() => unknown)[] = [];
+afterEach(async () => {
+  for (const end of ends.splice(0).reverse()) await end();
+});
+async function start(options: ProxyOptions): Promise<Proxy> {
+  const proxy = await Proxy.start(options);
+  ends.push(() => proxy.stop());
+  return proxy;
+}
+
+const TYPE = "type.googleapis.com/envoy.extensions.";
+const hello = httpFilter([direct("/", "hello\n")]);
+
+/** A port that is free now. */
+async function freePort(): Promise<number> {
+  const { port, close } = await tcpUpstream(() => {});
+  await close();
+  return port;
+}
+function overUnix(socketPath: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const request = http.get({ socketPath, path: "/", agent: false }, (response) => {
+      response.setEncoding("utf8").on("data", resolve);
+    });
+    request.on("error", reject);
+  });
+}
+
+test("unix sockets, abstract ones and additional addresses lead to one listener", async () => {
+  const file = path.join(os.tmpdir(), `tsproxy-${process.pid}.sock`);
+  const abstract = `@tsproxy-${process.pid}`;
+  const port = await freePort();
+  const additional = [{ address: { pipe: { path: abstract } } }, { address: address(port) }];
+  const proxy = await start({
+    config: bootstrap([
+      {
+        ...listener("main", hello),
+        address: { pipe: { path: file, mode: 0o600 } },
+        additional_addresses: additional,
+      },
+    ]),
+    concurrency: 2,
+  });
+  expect(await overUnix(file)).toBe("hello\n");
+  expect(statSync(file).mode & 0o777).toBe(0o600);
+  expect(await overUnix(`\0${abstract.slice(1)}`)).toBe("hello\n");
+  expect((await get(port, "/")).text).toBe("hello\n");
+  expect(await proxy.admin("/listeners")).toContain(file);
+});
+
+test("a cluster reaches its hosts over unix sockets, and from the address it is told to", async () => {
+  const file = path.join(os.tmpdir(), `tsproxy-up-${process.pid}.sock`);
+  const server = http.createServer((_, response) => response.end("unix\n"));
+  await new Promise<void>((resolve) => server.listen(file, resolve));
+  ends.push(() => server.close());
+  const origin = await httpUpstream((request, response) =>
+    response.end(String(request.socket.remoteAddress)),
+  );
+  ends.push(() => origin.close());
+  const unix: Json = {
+    name: "unix",
+    type: "STATIC",
+    load_assignment: {
+      cluster_name: "unix",
+      endpoints: [{ lb_endpoints: [{ endpoint: { address: { pipe: { path: file } } } }] }],
+    },
+  };
+  const bound = cluster("bound", [origin.port], {
+    upstream_bind_config: { source_address: { address: "127.0.0.9", port_value: 0 } },
+  });
+  const proxy = await start({
+    config: bootstrap(
+      [listener("main", httpFilter([route("/unix", "unix"), route("/", "bound")]))],
+      [unix, bound],
+    ),
+  });
+  expect((await get(proxy.port("main"), "/unix")).text).toBe("unix\n");
+  expect((await get(proxy.port("main"), "/")).text).toBe("127.0.0.9");
+});
+
+test("a listener without a port of its own gets connections by their destination", async () => {
+  const port = await freePort();
+  const hidden = { ...listener("hidden", hello), address: address(port, "192.0.2.7") };
+  const inspector = {
+    name: "envoy.filters.listener.proxy_protocol",
+    typed_config: { "@type": `${TYPE}filters.listener.proxy_protocol.v3.ProxyProtocol` },
+  };
+  const proxy = await start({
+    config: bootstrap([
+      {
+        ...listener("main", httpFilter([direct("/", "main\n")])),
+        use_original_dst: true,
+        listener_filters: [inspector],
+      },
+      { ...hidden, bind_to_port: false },
+    ]),
+  });
+  const ask = (destination: string) =>
+    new Promise<string>((resolve, reject) => {
+      const socket = net.connect(proxy.port("main"), "127.0.0.1");
+      let text = "";
+      socket.setEncoding("latin1").on("data", (piece: string) => (text += piece));
+      socket.on("end", () => resolve(text)).on("error", reject);
+      const request = "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+      socket.write(`PROXY TCP4 10.0.0.1 ${destination} 1000 ${port}\r\n${request}`);
+    });
+  expect(await ask("192.0.2.7")).toContain("hello\n");
+  expect(await ask("192.0.2.8")).toContain("main\n");
+});
+
+test("connections beyond a listener's limit, or that of all, are closed at once", async () => {
+  const limits = {
+    "envoy.resource_limits.listener.main.connection_limit": 3,
+    "overload.global_downstream_max_connections": 4,
+  };
+  const echo = {
+    name: "envoy.filters.network.echo",
+    typed_config: { "@type": `${TYPE}filters.network.echo.v3.Echo` },
+  };
+  const proxy = await start({
+    config: {
+      ...bootstrap([listener("main", echo, { stat_prefix: "main" }), listener("other", echo)]),
+      layered_runtime: { layers: [{ name: "static", static_layer: limits }] },
+    },
+    concurrency: 2,
+  });
+  const open = (name: string) =>
+    new Promise<net.Socket | undefined>((resolve) => {
+      const socket = net.connect(proxy.port(name), "127.0.0.1", () => socket.write("x"));
+      socket.on("data", () => resolve(socket)).on("error", () => resolve(undefined));
+      socket.on("close", () => resolve(undefined));
+    });
+  const first = await Promise.all([open("main"), open("main"), open("main")]);
+  expect(first.every((socket) => socket !== undefined)).toBe(true);
+  expect(await open("main")).toBeUndefined();
+  const fourth = await open("other");
+  expect(fourth).toBeDefined();
+  expect(await open("other")).toBeUndefined();
+  const stats = await proxy.stats();
+  expect(stats("listener.main.downstream_cx_overflow")).toBe(1);
+  first[0]!.destroy();
+  await eventually(
+    () => open("main"),
+    (socket) => socket !== undefined,
+    "room for one more",
+  );
+  for (const socket of [...first, fourth]) socket?.destroy();
+});
+
+test("a small buffer limit pauses the source while the client does not read", async () => {
+  const origin = await tcpUpstream((socket) => {
+    const piece = Buffer.alloc(64 * 1024, 120);
+    const more = () => {
+      while (!socket.destroyed && socket.write(piece));
+    };
+    socket.on("drain", more);
+    more();
+  });
+  ends.push(() => origin.close());
+  const proxy = await start({
+    config: bootstrap(
+      [listener("main", tcpProxy("origin"), { per_connection_buffer_limit_bytes: 4096 })],
+      [cluster("origin", [origin.port])],
+    ),
+  });
+  const socket = net.connect(proxy.port("main"), "127.0.0.1");
+  ends.push(() => socket.destroy());
+  socket.pause();
+  await eventually(
+    () => proxy.stat("cluster.origin.upstream_flow_control_paused_reading_total"),
+    (paused) => paused > 0,
+    "the upstream is paused",
+  );
+});
+
+test("datagrams find their way there and back, for many clients at once", async () => {
+  const origin = dgram.createSocket("udp4");
+  origin.on("message", (bytes, from) => origin.send(`got ${bytes}`, from.port, from.address));
+  await new Promise<void>((resolve) => origin.bind(0, "127.0.0.1", resolve));
+  ends.push(() => origin.close());
+  const udpProxy = {
+    name: "udp",
+    typed_config: {
+      "@type": `${TYPE}filters.udp.udp_proxy.v3.UdpProxyConfig`,
+      stat_prefix: "u",
+      cluster: "origin",
+    },
+  };
+  const port = await freePort();
+  const proxy = await start({
+    config: bootstrap(
+      [
+        {
+          name: "udp",
+          address: {
+            socket_address: { protocol: "UDP", address: "127.0.0.1", port_value: port },
+          },
+          listener_filters: [udpProxy],
+        },
+      ],
+      [cluster("origin", [origin.address().port])],
+    ),
+    concurrency: 2,
+    env: { TSPROXY_RING: "8,8,2,2" },
+  });
+  const client = (name: string) =>
+    new Promise<void>((resolve, reject) => {
+      const socket = dgram.createSocket("udp4");
+      let next = 0;
+      socket.on("message", (bytes) => {
+        if (String(bytes) !== `got ${name} ${next}`) reject(new Error(`${name} got ${bytes}`));
+        if (++next === 20) {
+          socket.close();
+          resolve();
+        } else socket.send(`${name} ${next}`, port, "127.0.0.1");
+      });
+      socket.send(`${name} 0`, port, "127.0.0.1");
+    });
+  await Promise.all(Array.from({ length: 20 }, (_, k) => client(`client${k}`)));
+  const stats = await proxy.stats();
+  expect(stats("udp.u.downstream_sess_total")).toBe(20);
+  expect(stats("udp.u.downstream_sess_tx_datagrams")).toBe(400);
+});
