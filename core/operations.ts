@@ -2,7 +2,7 @@ import type { Fleet } from "./fleet.ts";
 import type { RunOptions } from "./options.ts";
 import type { PackageState } from "./package-state.ts";
 import type { Problem } from "./problem.ts";
-import type { RuntimeConfig } from "./protocol.ts";
+import type { AddressConfig, RuntimeConfig } from "./protocol.ts";
 import type { Reload } from "./reload.ts";
 import type { RuntimeLayers } from "./runtime.ts";
 import type { ServerStats } from "./server-stats.ts";
@@ -95,15 +95,10 @@ function usesIn(config: RuntimeConfig | undefined): Map<string, number> {
 
 function shownListeners(fleet: Fleet | undefined, config: RuntimeConfig | undefined): unknown[] {
   const own = new Set(config?.listeners.filter((l) => l.thread !== "control").map((l) => l.name));
-  return (fleet?.bound ?? [])
-    .filter(({ name }) => own.has(name))
-    .filter(({ name }, k, all) => all.findIndex((other) => other.name === name) === k)
-    .map((bound, _, all) => ({
-      ...bound,
-      additional: (fleet?.bound ?? []).filter(
-        (other) => other.name === bound.name && !all.includes(other),
-      ),
-    }));
+  const byName = new Map<string, AddressConfig[]>();
+  for (const { name, address } of fleet?.bound ?? [])
+    if (own.has(name)) byName.set(name, [...(byName.get(name) ?? []), address]);
+  return [...byName].map(([name, [address, ...additional]]) => ({ name, address, additional }));
 }
 
 function shownOptions(options: RunOptions): Record<string, unknown> {

@@ -92,6 +92,12 @@ function secureOptions(options: TlsContextOptions, secret: string): tls.SecureCo
 const SSL_OP_NO_RENEGOTIATION = 1 << 30;
 const NO_TICKET = 1 << 14;
 
+const INLINE = "<inline>";
+
+function shown({ serial, names, notBefore, notAfter }: Certificate, path: string): unknown {
+  return { path, serial, names, notBefore, notAfter };
+}
+
 /** All TLS contexts of one worker, by number. */
 export class Contexts {
   readonly #secret: string;
@@ -122,6 +128,29 @@ export class Contexts {
       certificates: context.certificates,
       trusted: context.trusted.map(describeCertificate),
     };
+  }
+
+  /** What /certs shows. Contexts of one config are one entry, however many its certificates made. */
+  describe(): unknown {
+    const byScope = new Map<string, { trusted: unknown[]; chains: Map<string, unknown> }>();
+    for (const { options, trusted, certificates } of this.#byId.values()) {
+      const key = `${options.side} ${options.sessionScope}`;
+      let entry = byScope.get(key);
+      if (entry === undefined) {
+        const path = options.trustedCaPath || INLINE;
+        const first = trusted.slice(0, 1).map((ca) => shown(describeCertificate(ca), path));
+        byScope.set(key, (entry = { trusted: first, chains: new Map() }));
+      }
+      for (const [k, certificate] of certificates.entries())
+        entry.chains.set(
+          certificate.sha256,
+          shown(certificate, options.certificates[k]?.path ?? INLINE),
+        );
+    }
+    return [...byScope.values()].map(({ trusted, chains }) => ({
+      trusted,
+      chains: [...chains.values()],
+    }));
   }
 
   /** A command that has been given already may still name it. */

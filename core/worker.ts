@@ -50,6 +50,7 @@ class Worker {
   readonly #post: (message: FromWorker) => void;
   readonly #topics = new Map<string, unknown>();
   #watch: FileWatch | undefined;
+  #tellsCertificates = false;
   #services: LocalServices | undefined;
   #builtin: Builtin;
   #sockets: Sockets;
@@ -81,6 +82,8 @@ class Worker {
   #build(): [Builtin, Sockets, Boxes] {
     const ring = createRing(this.#start.sizes);
     const contexts = new Contexts(this.#start.secret);
+    if (this.#start.role === "worker" && this.#start.index === 0)
+      contexts.onChanged = () => this.#tellCertificates(contexts);
     this.#watch?.stop();
     this.#watch = new FileWatch((path) => this.#onFileChanged(path));
     this.#services = new LocalServices(contexts, this.#watch);
@@ -164,6 +167,16 @@ class Worker {
         this.#onOperation(value.call, value.name, value.args);
         break;
     }
+  }
+
+  /** Once for all that change in the same moment. */
+  #tellCertificates(contexts: Contexts): void {
+    if (this.#tellsCertificates) return;
+    this.#tellsCertificates = true;
+    setImmediate(() => {
+      this.#tellsCertificates = false;
+      this.#post({ type: "publish", topic: "core.certificates", value: contexts.describe() });
+    });
   }
 
   #onFileChanged(path: string): void {

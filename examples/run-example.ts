@@ -2,11 +2,13 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import http from "node:http";
-import net, { type Server } from "node:net";
+import net from "node:net";
 import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 
+/** Paths in the configs count from here. */
+const ROOT = fileURLToPath(new URL("..", import.meta.url));
 const CLI = fileURLToPath(new URL("../core/bin/tsproxy.js", import.meta.url));
 
 export interface Example {
@@ -14,7 +16,7 @@ export interface Example {
   /** A file of the folder. */
   readonly config: string;
   /** What stands behind the proxy, by the port that the config names. */
-  readonly services: Readonly<Record<number, (port: number) => Promise<Server>>>;
+  readonly services: Readonly<Record<number, (port: number) => Promise<{ close(): unknown }>>>;
   /** What to try. `port` turns a port of the config into the one in use. */
   tell(port: (inConfig: number) => number): string;
 }
@@ -33,7 +35,10 @@ export async function runExample(example: Example): Promise<void> {
     Object.entries(example.services).map(([inConfig, start]) => start(port(Number(inConfig)))),
   );
   const config = path.join(folder, example.config);
-  const proxy = spawn(process.execPath, [CLI, "run", "-c", config], { stdio: "inherit" });
+  const proxy = spawn(process.execPath, [CLI, "run", "-c", config], {
+    stdio: "inherit",
+    cwd: ROOT,
+  });
   const ended = once(proxy, "exit");
   // On a terminal the proxy hears Ctrl-C as we do; it ignores hearing of it twice.
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => proxy.kill(signal));

@@ -60,6 +60,8 @@ export interface TlsContextOptions {
     readonly chain: string;
     readonly key: string;
     readonly password?: string;
+    /** The chain's file, for /certs. */
+    readonly path?: string;
   }[];
   /** Base64 of a PKCS #12 bundle, in the place of a certificate. */
   readonly pkcs12?: readonly { readonly bundle: string; readonly password?: string }[];
@@ -71,6 +73,7 @@ export interface TlsContextOptions {
   readonly signatureAlgorithms?: string;
   /** Absent: the peer's chain is not verified. */
   readonly trustedCa?: string;
+  readonly trustedCaPath?: string;
   readonly crl?: string;
   /** A chain that is right but for its dates has no `verifyError`. */
   readonly allowExpired?: boolean;

@@ -1,7 +1,10 @@
 import { type ChildProcess, spawn } from "node:child_process";
+import dgram from "node:dgram";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
+import https from "node:https";
 import path from "node:path";
 import { afterEach, expect, test } from "vitest";
+import { makeCertificates } from "../../examples/tls-edge/certificates.ts";
 import { deferred, eventually, get, PATIENCE_MS, RawClient } from "./client.ts";
 import { ROOT } from "./proxy.ts";
 
@@ -138,6 +141,47 @@ test("tcp: a forwarded service, an echo, a sign", async () => {
   sign.destroy();
 });
 
+test("tls-edge: HTTPS for everybody, certificates by name, clients by certificate", async () => {
+  example = await Example.start("tls-edge");
+  const plain = await get(example.port("curl -i"), "/a", { headers: { host: "www.example.test" } });
+  expect(plain.status).toBe(301);
+  expect(plain.headers.location).toMatch(/^https:\/\/www\.example\.test:\d+\/a$/);
+  const port = example.port("www.example.test");
+  const certs = path.join(ROOT, "examples/tls-edge/certs");
+  const read = (file: string) => readFileSync(path.join(certs, file));
+  const ask = (host: string, identity: https.RequestOptions = {}) =>
+    new Promise<string>((resolve, reject) => {
+      const options = { port, host: "127.0.0.1", servername: host, ca: read("ca.pem") };
+      const headers = { host };
+      const request = https.get({ ...options, headers, ...identity, agent: false }, (response) =>
+        response.setEncoding("utf8").on("data", resolve),
+      );
+      request.on("error", reject);
+    });
+  expect(await ask("www.example.test")).toBe("https://www.example.test/\n");
+  expect(await ask("shop.example.test")).toBe("https://shop.example.test/\n");
+  await expect(ask("staff.example.test")).rejects.toThrow();
+  const ada = { key: read("ada.key"), cert: read("ada.pem") };
+  expect(await ask("staff.example.test", ada)).toMatch(
+    /^https:\/\/staff\.example\.test\/ by Hash=[0-9a-f]{64};URI=spiffe:\/\/example\.test\/staff\/ada\n$/,
+  );
+  const { certificates } = JSON.parse((await get(example.port("admin"), "/certs")).text) as {
+    certificates: { cert_chain: { path: string; days_until_expiration: string }[] }[];
+  };
+  const chains = certificates.flatMap(({ cert_chain }) => cert_chain.map((c) => c.path));
+  expect(chains).toContain("examples/tls-edge/certs/www.pem");
+});
+
+test("udp: datagrams come back from one of two services", async () => {
+  example = await Example.start("udp");
+  const socket = dgram.createSocket("udp4");
+  const answered = deferred<string>();
+  socket.on("message", (bytes) => answered.resolve(String(bytes)));
+  socket.send("hello", example.port("nc -u"), "127.0.0.1");
+  expect(await answered.promise).toMatch(/^[ab]: hello$/);
+  socket.close();
+});
+
 test("first-filter: a folder beside the config is a filter", async () => {
   example = await Example.start("first-filter");
   const port = example.port("/hello");
@@ -168,6 +212,7 @@ test.each(examples)("%s has a README of one screen, and its configs are valid", 
   const configs = readdirSync(folder).filter((file) => file.endsWith(".yaml"));
   expect(configs.length).toBeGreaterThan(0);
   const cli = path.join(ROOT, "core/bin/tsproxy.js");
+  if (name === "tls-edge") makeCertificates();
   const validate = new Example([
     process.execPath,
     cli,

@@ -73,18 +73,39 @@ export interface RuntimeSnapshot {
   >;
 }
 
+/** Published by core under `core.certificates`: what each TLS context of a worker has loaded. */
+export interface ContextSnapshot {
+  readonly trusted: readonly CertificateSnapshot[];
+  readonly chains: readonly CertificateSnapshot[];
+}
+export interface CertificateSnapshot {
+  /** The file, or `<inline>`. */
+  readonly path: string;
+  readonly serial: string;
+  readonly names: readonly { readonly type: string; readonly value: string }[];
+  readonly notBefore: number;
+  readonly notAfter: number;
+}
+
 /** What admin's pages are made of: asked of core when a page is asked for, and told by the cluster manager. */
 export class CoreData {
   readonly #cx: SetupContext;
   #clusters: ClusterManagerStatus = { clusters: [] };
+  #certificates: readonly ContextSnapshot[] = [];
 
   constructor(cx: SetupContext) {
     this.#cx = cx;
+    cx.subscribe("core.certificates", (certificates) => {
+      this.#certificates = certificates as readonly ContextSnapshot[];
+    });
     cx.subscribe("cluster_manager/status", (status) => {
       this.#clusters = status as ClusterManagerStatus;
     });
   }
 
+  get certificates(): readonly ContextSnapshot[] {
+    return this.#certificates;
+  }
   get clusters(): ClusterManagerStatus {
     return this.#clusters;
   }

@@ -1,4 +1,5 @@
 import { type Answer, html, text } from "./answer.ts";
+import { certs } from "./certs.ts";
 import { clusters } from "./clusters.ts";
 import { configDump } from "./config-dump.ts";
 import type { CoreData } from "./core-data.ts";
@@ -40,6 +41,7 @@ const INVERT: Parameter = { name: "invert_filter", help: "Invert the filter rege
 /** All that admin answers, by path. */
 export const ENDPOINTS: readonly Endpoint[] = [
   { path: "/", help: "Admin home page", answer: () => html(homePage(ENDPOINTS)) },
+  { path: "/certs", help: "print certs on machine", answer: certs },
   {
     path: "/clusters",
     help: "upstream cluster status",

@@ -118,9 +118,9 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   /** `codec_type`, what TLS has agreed on (ALPN), or how the connection begins. */
   #sniff(chunk: Chunk, endStream: boolean): void {
     const { codec_type } = this.#runtime.config;
-    const agreed = this.connection.applicationProtocols;
+    const agreed = this.connection.tls?.alpn ?? "";
     if (codec_type !== "AUTO") this.#useCodec(codec_type === "HTTP2");
-    else if (this.peer.tls && agreed.length > 0) this.#useCodec(agreed[0] === "h2");
+    else if (agreed !== "") this.#useCodec(agreed === "h2");
     else {
       const bytes = this.#early === undefined ? chunk : join(this.#early, chunk);
       const size = Math.min(bytes.length, PREFACE.length);

@@ -576,7 +576,7 @@ function protocolsOf(options: ClusterOptions, codecs: Codecs): readonly PoolProt
 
 /** What the TLS handshake has settled on; "" on a connection without TLS. */
 function negotiated(connection: Connection): string {
-  return (connection as Partial<DownstreamConnection>).applicationProtocols?.[0] ?? "";
+  return connection.tls?.alpn ?? "";
 }
 
 function bindAndBuffer(config: ClusterConfig): Pick<ConnectOptions, "bind" | "bufferBytes"> {

@@ -98,7 +98,10 @@ function serverOptions(
   return {
     side: "server",
     ...parametersOf(config.common_tls_context ?? {}, "server"),
-    ...(validation?.trustedCa !== undefined && { trustedCa: validation.trustedCa }),
+    ...(validation?.trustedCa !== undefined && {
+      trustedCa: validation.trustedCa,
+      trustedCaPath: validation.trustedCaPath,
+    }),
     ...(validation?.crl !== undefined && { crl: validation.crl }),
     ...(validation?.allowExpired === true && { allowExpired: true }),
     tickets: config.disable_stateless_session_resumption !== true,

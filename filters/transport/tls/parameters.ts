@@ -66,6 +66,7 @@ export interface KeyPair {
   readonly chain: string;
   readonly key: string;
   readonly password?: string;
+  readonly path?: string;
 }
 
 /** The certificates of a config, read. */
@@ -92,5 +93,6 @@ function pemPair(certificate: TlsCertificate, path: string, sources: Sources): K
   if (chain === undefined || chain === "")
     throw new ConfigError(path, "certificate_chain is missing");
   if (key === undefined || key === "") throw new ConfigError(path, "private_key is missing");
-  return { chain, key };
+  const file = certificate.certificate_chain?.filename;
+  return { chain, key, ...(file !== undefined && { path: file }) };
 }

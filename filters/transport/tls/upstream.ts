@@ -33,13 +33,13 @@ export class ClientSide {
       );
     const validation = common.validation_context;
     this.validation = validation && readValidation(validation, sources, cx);
-    const { trustedCa, crl, allowExpired } = this.validation ?? {};
+    const { trustedCa, trustedCaPath = "", crl, allowExpired } = this.validation ?? {};
     this.context = make(cx, {
       side: "client",
       certificates: pairs,
       pkcs12: bundles,
       ...parametersOf(common, "client"),
-      ...(trustedCa !== undefined && { trustedCa }),
+      ...(trustedCa !== undefined && { trustedCa, trustedCaPath }),
       ...(crl !== undefined && { crl }),
       ...(allowExpired === true && { allowExpired }),
       tickets: true,

@@ -27,6 +27,7 @@ export interface Refusal {
 /** What a validation context asks of a peer's certificate. */
 export class Validation {
   readonly trustedCa: string | undefined;
+  readonly trustedCaPath: string;
   readonly crl: string | undefined;
   readonly allowExpired: boolean;
   readonly #acceptUntrusted: boolean;
@@ -37,6 +38,7 @@ export class Validation {
 
   constructor(config: ValidationContext, path: string, sources: Sources, cx: SetupContext) {
     this.trustedCa = trustedCa(config, path, sources, cx);
+    this.trustedCaPath = config.trusted_ca?.filename ?? "";
     this.crl = sources.text(config.crl, `${path}.crl`);
     this.allowExpired = config.allow_expired_certificate;
     this.#acceptUntrusted = config.trust_chain_verification === "ACCEPT_UNTRUSTED";
