@@ -201,7 +201,11 @@ const filterMetadata = (message: unknown, namespace: string): unknown =>
 
 const METADATA: Readonly<Record<string, Make>> = {
   DYNAMIC: metadata(
-    (s, namespace) => s.metadata?.get(namespace) ?? s.downstream?.metadata?.get(namespace),
+    // What listener filters have left belongs to the connection: its requests do not show it, as in Envoy.
+    (s, namespace) =>
+      (s.request === undefined ? (s.metadata ?? s.downstream?.metadata) : s.metadata)?.get(
+        namespace,
+      ),
   ),
   ROUTE: metadata((s, namespace) => own(s.routeMetadata, namespace)),
   CLUSTER: metadata((s, namespace) => filterMetadata(s.info.cluster?.metadata, namespace)),
