@@ -152,7 +152,7 @@ export interface TransportOptions {
   readonly serverName?: string;
   /** `auto_san_validation`: the certificate has to be of one of these names. */
   readonly subjectAltNames?: readonly string[];
-  /** In the place of the configured list: what the pool can speak. */
+  /** Offered where the config lists nothing: what the pool can speak. */
   readonly alpn?: readonly string[];
   /** Addresses of the client that the connection is made for: the PROXY protocol carries them. */
   readonly downstream?: { readonly remoteAddress: Address; readonly localAddress: Address };

@@ -32,7 +32,11 @@ export interface PoolOwner {
   readonly cx: SetupContext;
   readonly cells: ClusterCells;
   readonly codecOptions: CodecOptions;
-  connectOptionsFor(host: UpstreamHost, downstream?: DownstreamConnection): ConnectOptions;
+  connectOptionsFor(
+    host: UpstreamHost,
+    downstream?: DownstreamConnection,
+    protocol?: PoolProtocol,
+  ): ConnectOptions;
   /** 0: no limit. */
   readonly maxRequestsPerConnection: number;
   breaker(priority: Priority): CircuitBreaker;

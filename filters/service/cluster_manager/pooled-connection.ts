@@ -76,7 +76,8 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     if (this.pool.protocol.name !== "ALPN") this.#countProtocol(this.pool.protocol.name);
     host.cells.cxTotal.inc();
     host.cells.cxActive.inc();
-    this.#connection = owner.cx.connect(host.address, this, owner.connectOptionsFor(host));
+    const options = owner.connectOptionsFor(host, undefined, this.pool.protocol);
+    this.#connection = owner.cx.connect(host.address, this, options);
   }
 
   #countProtocol(name: CodecFactory["protocol"]): void {

@@ -183,11 +183,16 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   get cells(): ClusterCells {
     return this.traffic;
   }
-  connectOptionsFor(host: UpstreamHost, downstream?: DownstreamConnection): ConnectOptions {
+  connectOptionsFor(
+    host: UpstreamHost,
+    downstream?: DownstreamConnection,
+    protocol?: PoolProtocol,
+  ): ConnectOptions {
     const { transport } = host;
     if (transport === undefined) return this.connectOptions;
     return throughTransport(this.connectOptions, transport, {
       hostname: host.hostname,
+      ...(protocol !== undefined && { alpn: ALPN[protocol.name] }),
       ...(downstream !== undefined && { downstream }),
     });
   }
@@ -550,6 +555,13 @@ function freeId(taken: ReadonlyMap<string, unknown>, key: string): string {
   while (taken.has(`${key}#${n}`)) n++;
   return `${key}#${n}`;
 }
+
+/** What a pool offers in TLS where the transport's config offers nothing. */
+const ALPN: Readonly<Record<PoolProtocol["name"], readonly string[]>> = {
+  "HTTP/1.1": ["http/1.1"],
+  "HTTP/2": ["h2"],
+  ALPN: ["h2", "http/1.1"],
+};
 
 /** Nobody negotiates on a connection without TLS: it speaks HTTP/1.1 then, as Envoy's does. */
 function protocolsOf(options: ClusterOptions, codecs: Codecs): readonly PoolProtocol[] {

@@ -194,6 +194,15 @@ describe("a cluster's", () => {
     expect(name({ sni: "::1" })).toBe("");
   });
 
+  it("protocols are the config's, or what the pool speaks", () => {
+    const alpn = (config: object, options?: TransportOptions) =>
+      connect(config, options).socket.started?.alpn;
+    expect(alpn({}, { alpn: ["h2"] })).toEqual(["h2"]);
+    const own = { common_tls_context: { alpn_protocols: ["x"] } };
+    expect(alpn(own, { alpn: ["h2"] })).toEqual(["x"]);
+    expect(alpn({})).toEqual([]);
+  });
+
   it("peer is refused for its chain, its names, its digest", () => {
     const judged = (more: object, changes: Partial<TlsInfo>, options?: TransportOptions) => {
       const { cx, socket, transport } = connect(validating(more), options);

@@ -98,7 +98,7 @@ class ClientHandshake implements Transport {
     const serverName = this.#tls.serverName(this.#options);
     this.#socket.startTls({
       context: this.#side.context,
-      alpn: this.#options.alpn ?? this.#tls.config.common_tls_context?.alpn_protocols ?? [],
+      alpn: this.#tls.config.common_tls_context?.alpn_protocols ?? this.#options.alpn ?? [],
       serverName: ADDRESS.test(serverName) ? "" : serverName,
       clientCertificate: "no",
     });
