@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { formatDiagnostic, loadConfig } from "./load.ts";
 import { TEST_PACKAGES } from "./test-packages.ts";
+import { upgrade } from "./upgrade.ts";
 
 function load(text: string) {
   return loadConfig({ file: "v2.yaml", text }, TEST_PACKAGES, { strict: false });
@@ -247,4 +248,29 @@ describe("a v3 file", () => {
       'v2.yaml:11:38: tracing.http.config: unknown field "config"; write typed_config with its @type',
     ]);
   });
+});
+
+it("turns the gzip filter into the compressor with its library", () => {
+  const text = front().replace(
+    "          - name: envoy.router",
+    "          - name: envoy.gzip\n" +
+      "            config: {memory_level: 3, compression_level: SPEED, content_length: 50, disable_on_etag_header: true}\n" +
+      "          - name: envoy.router",
+  );
+  const { text: made, errors: found } = upgrade({ file: "a.yaml", text });
+  expect(found).toEqual([]);
+  for (const line of [
+    "type.googleapis.com/envoy.extensions.filters.http.compressor.v3.Compressor",
+    "type.googleapis.com/envoy.extensions.compression.gzip.compressor.v3.Gzip",
+    "compression_level: BEST_SPEED",
+    "min_content_length: 50",
+    "disable_on_etag_header: true",
+  ])
+    expect(made).toContain(line);
+});
+
+it("finds bind_to_port where v2 had it", () => {
+  const text = "static_resources: {listeners: [{name: a, deprecated_v1: {bind_to_port: false}}]}\n";
+  const made = upgrade({ file: "a.yaml", text });
+  expect(made.text).toBe("static_resources: { listeners: [ { name: a, bind_to_port: false } ] }\n");
 });

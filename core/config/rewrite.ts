@@ -201,6 +201,7 @@ export class Rewriter {
 
   #configType(name: string, prefix: string, kind: string): string | undefined {
     const modern = modernName(name, prefix);
+    if (modern === "envoy.filters.http.gzip") return "envoy.extensions.filters.http.gzip.v3.Gzip";
     return (
       this.#descriptor.extensions.get(modern) ??
       this.#registry.named(kind, modern)?.types[0] ??
@@ -349,7 +350,11 @@ const TABLE: { readonly [type: string]: Rule } = {
     const name = node.delete("service_name");
     if (name !== undefined) node.set("service_name_matcher", mapOf(name.place, { prefix: name }));
   },
+  "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter": gzipAsCompressor,
   "envoy.config.listener.v3.Listener": (node) => {
+    const bind = node.map("deprecated_v1")?.get("bind_to_port");
+    node.delete("deprecated_v1");
+    if (bind !== undefined && !node.has("bind_to_port")) node.set("bind_to_port", bind);
     const operation = operationName(node);
     if (operation === undefined || node.has("traffic_direction")) return;
     const direction = operation.value.toUpperCase() === "EGRESS" ? "OUTBOUND" : "INBOUND";
@@ -569,6 +574,67 @@ function asPercentage(node: MapNode): void {
   const { place } = percent;
   const hundred = scalar(place, "HUNDRED");
   node.set("percentage", mapOf(place, { numerator: percent, denominator: hundred }));
+}
+
+const GZIP = /\/envoy\.(?:extensions\.filters|config\.filter)\.http\.gzip\.v[23]\.Gzip$/;
+/** Fields of v2's gzip that are the library's own; the others say which responses are compressed. */
+const GZIP_LIBRARY = [
+  "memory_level",
+  "compression_level",
+  "compression_strategy",
+  "window_bits",
+  "chunk_size",
+];
+const GZIP_LEVELS: { readonly [old: string]: string } = {
+  DEFAULT: "DEFAULT_COMPRESSION",
+  BEST: "BEST_COMPRESSION",
+  SPEED: "BEST_SPEED",
+};
+const GZIP_STRATEGIES: { readonly [old: string]: string } = {
+  DEFAULT: "DEFAULT_STRATEGY",
+  HUFFMAN: "HUFFMAN_ONLY",
+};
+
+/** v2's gzip filter is the compressor with gzip as its library. */
+function gzipAsCompressor(node: MapNode): void {
+  const old = node.map("typed_config");
+  const type = old?.string("@type");
+  if (old === undefined || type === undefined || !GZIP.test(type)) return;
+  const { place } = old;
+  const space = "type.googleapis.com/envoy.extensions.";
+  const library = mapOf(place, {
+    "@type": scalar(place, `${space}compression.gzip.compressor.v3.Gzip`),
+  });
+  const compressor = old.map("compressor") ?? new MapNode(place);
+  for (const [key, { value, place: at }] of old.entries) {
+    if (GZIP_LIBRARY.includes(key)) library.set(key, value, at);
+    else if (key !== "@type" && key !== "compressor") compressor.set(key, value, at);
+  }
+  renameWord(library, "compression_level", GZIP_LEVELS);
+  renameWord(library, "compression_strategy", GZIP_STRATEGIES);
+  const made = mapOf(place, {
+    "@type": scalar(place, `${space}filters.http.compressor.v3.Compressor`),
+    compressor_library: mapOf(place, { name: scalar(place, "gzip"), typed_config: library }),
+  });
+  const common = mapOf(place, {
+    enabled: compressor.delete("runtime_enabled"),
+    min_content_length: compressor.delete("content_length"),
+    content_type: compressor.delete("content_type"),
+  });
+  const response = mapOf(place, {
+    common_config: common.entries.size > 0 ? common : undefined,
+    disable_on_etag_header: compressor.delete("disable_on_etag_header"),
+    remove_accept_encoding_header: compressor.delete("remove_accept_encoding_header"),
+  });
+  if (response.entries.size > 0) made.set("response_direction_config", response, place);
+  // What is left is unknown, and said to be.
+  for (const [key, { value, place: at }] of compressor.entries) made.set(key, value, at);
+  node.set("typed_config", made, node.entries.get("typed_config")!.place);
+}
+
+function renameWord(node: MapNode, key: string, words: { readonly [old: string]: string }): void {
+  const now = words[node.string(key)?.toUpperCase() ?? ""];
+  if (now !== undefined) node.set(key, scalar(node.get(key)!.place, now));
 }
 
 function perFilterConfig(node: MapNode): void {
