@@ -391,6 +391,10 @@ function validator(schema: Schema): ValidateFunction {
       useDefaults: true,
       verbose: true,
       logger: false,
+      // TypeBox writes sound schemas; to check and to polish what is made of them takes as long as all the rest of a start.
+      meta: false,
+      validateSchema: false,
+      code: { optimize: false },
     });
     validate = ajv.compile(withoutRepeats(schema, new Set()) as Schema);
     validators.set(schema, validate);
