@@ -77,7 +77,7 @@ test("says what is missing or wrong about an option, with exit code 1", async ()
 test("takes every flag of Envoy's; one without meaning costs a warning", async () => {
   const good = write("flags.yaml", ECHO);
   const envoys =
-    "--mode validate -l warning --component-log-level upstream:debug,config:trace --log-path x.log --log-format %v " +
+    `--mode validate -l warning --component-log-level upstream:debug,config:trace --log-path ${root}/x.log --log-format %v ` +
     "--log-format-escaped --service-cluster c --service-node n --service-zone z --concurrency 0 --drain-time-s 1 " +
     "--drain-strategy immediate --parent-shutdown-time-s 2 --restart-epoch 1 --base-id 3 --base-id-path /dev/null " +
     "--use-dynamic-base-id --disable-hot-restart --socket-path s --socket-mode 600 " +
@@ -133,6 +133,23 @@ test("prints a v2 file in v3, and says what has no place there", async () => {
   expect(made.code).toBe(1);
   expect(JSON.parse(made.out)).toMatchObject({ ok: false, errors: [{ line: 1 }] });
   expect(await run("config", "upgrade", path.join(root, "none.yaml"))).toMatchObject({ code: 1 });
+});
+
+test("says what went wrong before anything was read", async () => {
+  const good = write("plain.yaml", ECHO);
+  const missing = path.join(root, "no/such/x.log");
+  expect(await run("runn", "-c", good)).toMatchObject({
+    code: 1,
+    err: 'no command "runn"; did you mean "run"?\n',
+  });
+  expect((await run(good)).err).toBe(`no command "${good}"; to run a config: -c ${good}\n`);
+  expect((await run("-c", good, "--log-path", missing)).err).toContain(
+    `cannot write the log to ${missing}: no such file or directory`,
+  );
+  expect((await run("-c", root)).err).toContain(`cannot read ${root}: it is a directory`);
+  expect((await run("config", "upgrade", missing)).err).toContain(
+    `cannot read ${missing}: no such`,
+  );
 });
 
 test("gives each file its verdict, and 1 if one is refused", async () => {

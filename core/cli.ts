@@ -2,6 +2,7 @@ import { existsSync, realpathSync, statSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { Command, Option } from "commander";
+import { didYouMean } from "./config/diagnostic.ts";
 import type { NewFilterKind } from "./filter-new.ts";
 import { addRunFlags, type RunFlags, runOptions, warningsOf } from "./flags.ts";
 import { openLog } from "./log.ts";
@@ -141,6 +142,14 @@ export async function cli(
       },
     );
 
+  // `run` may be left out, so a command that there is none of would be taken for something that belongs to it.
+  const [first] = argv;
+  const names = program.commands.map((command) => command.name());
+  if (first !== undefined && !first.startsWith("-") && ![...names, "help"].includes(first)) {
+    const near = existsSync(first) ? `to run a config: -c ${first}` : didYouMean(first, names);
+    process.stderr.write(`no command "${first}"; ${near ?? "tsproxy --help tells more"}\n`);
+    return 1;
+  }
   try {
     await program.parseAsync([...argv], { from: "user" });
   } catch (error) {

@@ -1,10 +1,12 @@
 import { readFileSync } from "node:fs";
 import { formatDiagnostic } from "./config/diagnostic.ts";
 import { upgrade } from "./config/upgrade.ts";
+import { said } from "./flags.ts";
 
 /** Prints a config in v3. The exit code is 1 if something in it has no place there. */
 export function configUpgrade(file: string, json: boolean): number {
-  const made = upgrade({ file, text: readFileSync(file, "utf8") });
+  const text = said(`cannot read ${file}`, () => readFileSync(file, "utf8"));
+  const made = upgrade({ file, text });
   const ok = made.text !== undefined && made.errors.length === 0;
   if (json) process.stdout.write(`${JSON.stringify({ file, ok, ...made })}\n`);
   else {

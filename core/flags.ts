@@ -1,5 +1,13 @@
 import { createHash } from "node:crypto";
-import { existsSync, readFileSync, realpathSync, statSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readFileSync,
+  realpathSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { availableParallelism, tmpdir, userInfo } from "node:os";
 import path from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
@@ -157,7 +165,10 @@ export function runOptions(flags: RunFlags, filters: readonly string[]): RunOpti
   if (configPath === "" && configYaml === undefined)
     throw new Error("no config: name a file with -c, or write it after --config-yaml");
   const baseId = flags.useDynamicBaseId ? process.pid : flags.baseId;
-  if (baseIdPath !== undefined) writeFileSync(baseIdPath, `${baseId}`);
+  if (baseIdPath !== undefined)
+    said(`cannot write ${baseIdPath}`, () => writeFileSync(baseIdPath, `${baseId}`));
+  if (logPath !== undefined)
+    said(`cannot write the log to ${logPath}`, () => closeSync(openSync(logPath, "a")));
   return {
     configFile: configPath,
     ...configText(configPath),
@@ -189,21 +200,25 @@ export function runOptions(flags: RunFlags, filters: readonly string[]): RunOpti
 /** A pipe or a terminal is read here, once; a file is read by the proxy, again and again. */
 function configText(file: string): { configText?: string } {
   if (file === "") return { configText: "" };
-  const found = statSync(file, { throwIfNoEntry: false });
-  if (found === undefined) throw new Error(`cannot read ${file}: no such file`);
-  if (found.isDirectory()) throw new Error(`cannot read ${file}: it is a directory`);
-  if (!found.isFile()) return { configText: readFileSync(file, "utf8") };
+  return said(`cannot read ${file}`, () => {
+    const text = readFileSync(file, "utf8");
+    return statSync(file).isFile() ? {} : { configText: text };
+  });
+}
+
+/** Does it, or tells in a person's words why the system did not let it. */
+export function said<T>(what: string, run: () => T): T {
   try {
-    readFileSync(file);
+    return run();
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
-    throw new Error(
-      code === "EACCES"
-        ? `cannot read ${file}: permission denied for user ${userInfo().username}; try chmod +r`
-        : `cannot read ${file}: ${message}`,
-    );
+    const reasons: Readonly<Record<string, string>> = {
+      ENOENT: "no such file or directory",
+      EISDIR: "it is a directory",
+      EACCES: `permission denied for user ${userInfo().username}`,
+    };
+    throw new Error(`${what}: ${reasons[code ?? ""] ?? message}`);
   }
-  return {};
 }
 
 /** Flags that say something of the bootstrap are laid over it. */

@@ -1,3 +1,4 @@
+import { openSync } from "node:fs";
 import { type DestinationStream, type Logger, pino } from "pino";
 import { prettyFactory } from "pino-pretty";
 import { lineFormat } from "./log-format.ts";
@@ -43,11 +44,13 @@ export interface OpenLog {
 export function openLog(options: LogOptions, terminal = process.stderr.isTTY === true): OpenLog {
   const { path } = options;
   const destination = pino.destination({
-    ...(path === undefined ? { fd: 2 } : { dest: path, append: true }),
+    // Opened here: a file that is still being opened could not take what is said at an early end.
+    fd: path === undefined ? 2 : openSync(path, "a"),
     sync: false,
     minLength: 0,
     maxLength: MAX_BUFFERED_BYTES,
   });
+  if (path !== undefined) Object.assign(destination, { file: path });
   // A closed stderr, a full disk, must not end the proxy.
   destination.on("error", () => {});
   process.on("exit", () => flush(destination));
