@@ -12,7 +12,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 
 // Isolates need the first. Without the next two a loop that allocates escapes every limit: code that is replaced in the middle
-// of a loop no longer checks for interrupts. Two give linear regexes. SIGUSR1 would open a debugger's port.
+// of a loop no longer checks for interrupts. Two give linear regexes.
 // The supervisor starts the proxy with these, so this is the one list.
 const FLAGS = [
   "--no-node-snapshot",
@@ -24,7 +24,6 @@ const FLAGS = [
   "--max-semi-space-size=4",
   "--enable-experimental-regexp-engine",
   "--enable-experimental-regexp-engine-on-excessive-backtracks",
-  "--disable-sigusr1",
   "--disable-warning=ExperimentalWarning",
 ];
 
