@@ -245,8 +245,19 @@ export function check(config: Config): void {
     if (cluster.connect_timeout === 0)
       throw new ConfigError(`[${k}].connect_timeout`, "must be more than 0s; leave it out for 5s");
     checkHealth(cluster, `[${k}]`);
+    checkHashing(cluster, `[${k}]`);
     checkWeights(cluster, `[${k}].load_assignment`);
   }
+}
+
+/** Names are known of hosts that are found by name alone. */
+function checkHashing(cluster: ClusterConfig, at: string): void {
+  const hashing = cluster.common_lb_config?.consistent_hashing_lb_config;
+  if (hashing?.use_hostname_for_hashing !== true || cluster.type === "STRICT_DNS") return;
+  throw new ConfigError(
+    `${at}.common_lb_config.consistent_hashing_lb_config.use_hostname_for_hashing`,
+    `cannot use hostname for consistent hashing loadbalancing for a cluster of type ${cluster.type ?? "STATIC"}; use STRICT_DNS`,
+  );
 }
 
 function checkHealth(cluster: ClusterConfig, at: string): void {

@@ -916,6 +916,13 @@ describe("a config that the schema lets through", () => {
     );
   });
 
+  it("is refused for hashing by names where hosts have none", () => {
+    const common_lb_config = { consistent_hashing_lb_config: { use_hostname_for_hashing: true } };
+    expect(refusal(listedCluster("c", [], { common_lb_config })).message).toContain(
+      "cannot use hostname for consistent hashing",
+    );
+  });
+
   it("is refused with the place in this config for what its cluster package refuses", () => {
     const error = refusal(listedCluster("a", []), listedCluster("b", [spec("name")]));
     expect([error.path, error.message]).toEqual(["[1].hosts[0]", "malformed IP address"]);
