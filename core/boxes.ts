@@ -19,6 +19,8 @@ export interface BoxesOptions {
   readonly sockets: Sockets;
   readonly stats: StatsSink;
   readonly post: (message: FromWorker) => void;
+  /** A sandbox asks a cluster; JSON of a FetchCall. */
+  readonly onFetch: (box: number, text: string) => void;
 }
 
 /** A use of a dropped-in package, as its stand-in in the builtin isolate told it. */
@@ -77,6 +79,7 @@ export class Boxes {
         sockets.schedule();
       },
       onWork: () => sockets.schedule(),
+      onFetch: (text) => this.#options.onFetch(box, text),
       onFault: (fault) => post({ type: "fault", ...fault }),
       onLog: (level, message, fields) =>
         post({
@@ -91,6 +94,11 @@ export class Boxes {
     this.#boxes.set(box, { sandbox, uses: new Set(), superseded: false });
     sockets.visit(sandbox);
     return { box, hooks: sandbox.hooks };
+  }
+
+  /** JSON of a FetchAnswer. */
+  onFetched(box: number, text: string): void {
+    this.#boxes.get(box)?.sandbox.onFetched(text);
   }
 
   /** `text`: JSON of all runtime values. */

@@ -128,6 +128,9 @@ export class Builtin {
   reply(call: number, value: unknown, error: string | undefined): void {
     this.#enter("onReply", JSON.stringify({ call, value: value ?? null, error }));
   }
+  fetch(box: number, text: string): void {
+    this.#enter("fetch", box, text);
+  }
   publish(topic: string, value: unknown): void {
     this.#enter("onPublished", topic, JSON.stringify(value ?? null));
   }

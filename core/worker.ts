@@ -112,6 +112,7 @@ class Worker {
       sockets,
       stats: this.#cells,
       post: this.#post,
+      onFetch: (box, text) => this.#onFetch(box, text),
     });
     for (const [topic, value] of this.#topics) {
       builtin.publish(topic, value);
@@ -163,6 +164,9 @@ class Worker {
       case "malformed":
         this.#log("warn", "a sandbox gave an answer that cannot be taken", value);
         break;
+      case "fetched":
+        this.#boxes.onFetched(value.box, value.answer);
+        break;
       case "operation":
         this.#onOperation(value.call, value.name, value.args);
         break;
@@ -191,6 +195,14 @@ class Worker {
     const marks = times === "" ? [] : times.split(",").map(Number);
     for (let k = 0; k < marks.length; k += 2) marks[k]! += performance.timeOrigin;
     this.#post({ type: "lines", path, text, marks });
+  }
+
+  /** Not from within the crossing that told of it. */
+  #onFetch(box: number, text: string): void {
+    setImmediate(() => {
+      this.#guarded(() => this.#builtin.fetch(box, text));
+      this.#sockets.poke();
+    });
   }
 
   #onOperation(call: number, name: string, args: unknown): void {

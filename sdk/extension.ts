@@ -2,6 +2,7 @@ import type { AccessLogger } from "./access-log.ts";
 import type { CellSpec, OpenCells, SharedCells } from "./cells.ts";
 import type { BalancerPolicy, Clusters, ClusterType } from "./cluster.ts";
 import type { CodecFactory } from "./codec.ts";
+import type { FetchInit, FetchResponse } from "./fetch.ts";
 import type { HealthChecker } from "./health.ts";
 import { type HttpFilterFactory, type HttpStream, RouteSetups } from "./http.ts";
 import type {
@@ -201,6 +202,11 @@ export interface SetupContext {
   /** Where a filter's own stats stand by Envoy's naming: `http.<stat_prefix>.` in a connection manager's chain. Absent: nowhere special. */
   readonly statPrefix?: string;
   readonly clusters: Clusters;
+  /**
+   * Asks a cluster: `cx.fetch("auth:/check?user=7", { method: "POST", body })`. Balancing, pools and limits are the cluster's. Rejects
+   * with a FetchError when there is no answer. In a sandbox the body comes as a whole.
+   */
+  fetch(target: string, init?: FetchInit): Promise<FetchResponse>;
   /** Milliseconds on a monotonic clock, read once a poll phase. */
   now(): number;
   timer(onFired: () => void): Timer;

@@ -10,6 +10,7 @@ export * from "./codec.ts";
 export * from "./dns-watch.ts";
 export * from "./edf.ts";
 export * from "./extension.ts";
+export * from "./fetch.ts";
 export * from "./format.ts";
 export * from "./grpc-status.ts";
 export * from "./header-match.ts";

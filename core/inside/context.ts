@@ -28,7 +28,7 @@ import type {
   UdpHandler,
   UdpSocket,
 } from "@tsproxy/sdk";
-import { openPrivateCell } from "@tsproxy/sdk";
+import { type FetchInit, type FetchResponse, fetchFrom, openPrivateCell } from "@tsproxy/sdk";
 import { type ConnectionTable, SocketConnection } from "./connection.ts";
 import type { FileTable } from "./files.ts";
 import type { Host } from "./host.ts";
@@ -97,6 +97,10 @@ export class Context implements SetupContext {
     const previousUse = this.previous as number | undefined;
     this.#scope.handover = () => use;
     return { place: this.#scope.place.pointer, previousUse };
+  }
+
+  fetch(target: string, init?: FetchInit): Promise<FetchResponse> {
+    return fetchFrom(this, target, init);
   }
 
   now(): number {

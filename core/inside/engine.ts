@@ -18,6 +18,7 @@ import type { FilterChainConfig, ListenerConfig, Refusal, RuntimeConfig } from "
 import { listenerOf } from "../protocol.ts";
 import { ConnectionTable, SocketConnection } from "./connection.ts";
 import { Context, type Surroundings } from "./context.ts";
+import { answerFetch } from "./fetches.ts";
 import { FileTable } from "./files.ts";
 import { Host, type HostCall } from "./host.ts";
 import { Io } from "./io.ts";
@@ -331,6 +332,13 @@ export class Engine {
         onError: () => {},
       },
     );
+  }
+
+  /** A sandbox asks a cluster. */
+  fetchFor(box: number, text: string): void {
+    const clusters: Clusters = { get: (name) => this.#clusters()?.get(name) };
+    const cx = { clusters, timer: (onFired: () => void) => this.#wheel.timer(onFired) };
+    void answerFetch(cx, text).then((answer) => this.host.tell("fetched", { box, answer }));
   }
 
   /** Core enters outside a crossing: what is armed or measured now starts from now. */

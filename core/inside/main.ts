@@ -72,6 +72,11 @@ export function onReply(text: string): void {
   engine.host.onReply(JSON.parse(text));
 }
 
+export function fetch(box: number, text: string): void {
+  engine.onEntered();
+  engine.fetchFor(box, text);
+}
+
 export function onPublished(topic: string, text: string): void {
   engine.onEntered();
   engine.topics.onPublished(topic, JSON.parse(text));

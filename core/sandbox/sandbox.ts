@@ -64,6 +64,8 @@ export interface SandboxOptions {
   onWork(): void;
   onFault(fault: SandboxFault): void;
   onLog(level: string, message: string, fields: Readonly<Record<string, unknown>>): void;
+  /** JSON of a FetchCall: the sandbox asks a cluster; `onFetched` brings the answer. */
+  onFetch?(text: string): void;
   readonly stats: StatsSink;
   readonly limits?: Partial<SandboxLimits>;
   /** While it cannot be entered: `closed` fails streams, `open` lets them pass it by. */
@@ -98,6 +100,7 @@ export class Sandbox {
   readonly #tokens = new Tokens();
   readonly #answers: Answers;
   readonly #breaker = new Breaker();
+  #fetched: string[] = [];
   readonly #now: () => number;
   #cpu: CpuBudget;
   #isolate: SandboxIsolate | undefined = undefined;
@@ -306,6 +309,30 @@ export class Sandbox {
     } finally {
       if (build === this.#build) this.#comeBack();
     }
+  }
+
+  /** Answers to fetches, JSON each. Those of one moment cross together. */
+  onFetched(answer: string): void {
+    this.#fetched.push(answer);
+    if (this.#fetched.length === 1) setImmediate(() => void this.#bringFetched());
+  }
+
+  async #bringFetched(): Promise<void> {
+    const answers = this.#fetched;
+    this.#fetched = [];
+    const isolate = this.#isolate;
+    if (isolate === undefined) return;
+    const build = this.#build;
+    this.#leave();
+    try {
+      await isolate.call("onFetched", `[${answers.join()}]`);
+    } catch (error) {
+      if (build === this.#build) this.#fault("fetch", error);
+      return;
+    }
+    if (build !== this.#build) return;
+    this.#comeBack();
+    this.#wake();
   }
 
   /** A use has left the config and its last stream has ended. */
@@ -518,7 +545,8 @@ export class Sandbox {
     } catch {
       return;
     }
-    if (kind === ANSWER.STATS) this.#stats?.define(told);
+    if (kind === ANSWER.FETCH) this.#options.onFetch?.(text);
+    else if (kind === ANSWER.STATS) this.#stats?.define(told);
     else if (kind === ANSWER.LOG) {
       const { level, message, fields } = told;
       const isFields = typeof fields === "object" && fields !== null;

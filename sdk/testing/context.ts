@@ -15,6 +15,7 @@ import type {
   Timer,
   Turns,
 } from "../extension.ts";
+import { type FetchInit, type FetchResponse, fetchFrom } from "../fetch.ts";
 import type { Address, Connection, ConnectionHandler } from "../network.ts";
 import { Runtime } from "../runtime.ts";
 import type { ExtensionRef } from "../schema.ts";
@@ -174,6 +175,9 @@ export class TestContext implements SetupContext {
     return definition.setup(config as never, this);
   }
 
+  fetch(target: string, init?: FetchInit): Promise<FetchResponse> {
+    return fetchFrom(this, target, init);
+  }
   now(): number {
     return this.clock.ms;
   }

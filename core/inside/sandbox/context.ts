@@ -17,7 +17,7 @@ import type {
   Turns,
   UdpSocket,
 } from "@tsproxy/sdk";
-import { type CellSpec, openPrivateCell } from "@tsproxy/sdk";
+import { type CellSpec, type FetchInit, type FetchResponse, openPrivateCell } from "@tsproxy/sdk";
 import { compileRegex } from "../regex.ts";
 import { ScopedStats } from "../stats.ts";
 import type { Surroundings } from "./surroundings.ts";
@@ -47,6 +47,10 @@ export class SandboxContext implements SetupContext {
     this.runtime = around.runtime;
     this.previous = previous;
     this.#around = around;
+  }
+
+  fetch(target: string, init?: FetchInit): Promise<FetchResponse> {
+    return this.#around.fetches.start(target, init);
   }
 
   now(): number {

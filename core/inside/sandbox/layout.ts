@@ -154,6 +154,8 @@ export const ANSWER = {
   STATS: 6,
   /** Leave to send the next PART. */
   ACK: 7,
+  /** For core: JSON of a FetchCall. */
+  FETCH: 8,
 } as const;
 
 export const ACTION = {

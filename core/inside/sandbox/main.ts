@@ -41,6 +41,11 @@ export function init(
   connections = new ConnectionTable(around);
 }
 
+/** JSON of FetchAnswers: what became of fetches that were told to core. */
+export function onFetched(text: string): void {
+  around.onFetched(JSON.parse(text));
+}
+
 /** Memory for the package's shared cells. */
 export function shareCells(memory: SharedArrayBuffer): void {
   around.cells = new CellHeap(memory);

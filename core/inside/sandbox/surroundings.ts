@@ -1,11 +1,13 @@
 import { type CellHeap, Runtime, type Timer } from "@tsproxy/sdk";
 import { StatsTable } from "../stats.ts";
 import { TimerWheel, type WheelTimer } from "../timers.ts";
+import { type FetchAnswer, Fetches } from "./fetches.ts";
 import { ANSWER, BOX, STATS_CELLS } from "./layout.ts";
 import { Outbox } from "./outbox.ts";
 
 const TOLD_A_SECOND = 20; // log lines and throws with their stacks; the others are only counted
 const TEXT_MAX = 4096;
+const FETCH_MAX = 64 * 1024;
 
 /** What everything in one sandbox shares. */
 export class Surroundings {
@@ -20,6 +22,7 @@ export class Surroundings {
   readonly routeConfigs = new RouteConfigs();
   node: { readonly id: string; readonly cluster: string } = { id: "", cluster: "" };
   worker = 0;
+  readonly fetches: Fetches;
   #second = 0;
   #told = 0;
 
@@ -31,6 +34,17 @@ export class Surroundings {
     this.stats = new StatsTable(new Float64Array(stats, 0, STATS_CELLS), () =>
       this.log("warn", "no cells are left for further stats", {}),
     );
+    this.fetches = new Fetches(
+      (call) => this.#tell(ANSWER.FETCH, 0, call, FETCH_MAX),
+      (onFired) => this.clock.timer(onFired),
+    );
+  }
+
+  /** Answers that core has brought: they settle in the next crossing, whose verdicts core collects. */
+  onFetched(answers: readonly FetchAnswer[]): void {
+    this.clock.soon(() => {
+      for (const answer of answers) this.fetches.onAnswer(answer);
+    });
   }
 
   get #mayTell(): boolean {
@@ -66,21 +80,21 @@ export class Surroundings {
     for (const stat of defined) this.#tell(ANSWER.STATS, 0, stat);
   }
 
-  #tell(kind: number, token: number, value: unknown): void {
-    const text = encode(value);
+  #tell(kind: number, token: number, value: unknown, max = 4 * TEXT_MAX): void {
+    const text = encode(value, max);
     this.outbox.send(kind, token, 0, text, 0, text.length);
   }
 }
 
 /** One char a byte would lose what a log line may carry, so text goes as \u escapes within JSON. */
-function encode(value: unknown): Uint8Array {
+function encode(value: unknown, max: number): Uint8Array {
   let text: string;
   try {
     text = JSON.stringify(value);
   } catch {
     text = "{}";
   }
-  if (text.length > 4 * TEXT_MAX) text = "{}";
+  if (text.length > max) text = "{}";
   const bytes: number[] = [];
   for (let k = 0; k < text.length; k++) {
     const code = text.charCodeAt(k);

@@ -1,4 +1,4 @@
-import { TestContext, TestStream, withDefaults } from "@tsproxy/sdk/testing";
+import { TestCluster, TestContext, TestStream, withDefaults } from "@tsproxy/sdk/testing";
 import { describe, expect, it } from "vitest";
 import { Config } from "./config.ts";
 import script from "./filter.ts";
@@ -113,6 +113,26 @@ describe("bodies", () => {
     const s = await stream().requestHeaders("GET", "/").settled();
     expect(s.upstream.header("x")).toBe("[]");
   });
+});
+
+it("asks clusters", async () => {
+  const { cx, stream } = inline(
+    `async function onRequest(req) {
+       const answer = await fetch("auth:/check", { headers: { authorization: req.header("authorization") } });
+       if (!answer.ok) return reply(403);
+       req.headers.set("x-user", (await answer.json()).user);
+     }`,
+  );
+  const auth = new TestCluster("auth", cx.stats);
+  cx.clusterMap.set("auth", auth);
+  const ask = async (status: number) => {
+    const s = stream().requestHeaders("GET", "/", { authorization: "t" });
+    expect([auth.last.path, auth.last.header("authorization")]).toEqual(["/check", "t"]);
+    auth.last.respond(status, {}, '{"user":"ada"}');
+    return s.settled();
+  };
+  expect((await ask(200)).upstream.header("x-user")).toBe("ada");
+  expect((await ask(401)).reply?.status).toBe(403);
 });
 
 describe("errors", () => {

@@ -2,6 +2,7 @@ import {
   type BucketRate,
   ConfigError,
   counter,
+  type FetchInit,
   type HttpStream,
   reply,
   type ScriptSource,
@@ -105,6 +106,7 @@ function namesOf(config: Config["config"], cx: SetupContext) {
     log: cx.log,
     stats: cx.stats,
     reply,
+    fetch: (target: string, init?: FetchInit) => cx.fetch(target, init),
     shared: {
       counter: (name: string) => cx.cell(name, counter()),
       tokenBucket: (name: string, rate: BucketRate) => cx.cell(name, tokenBucket(rate)),

@@ -1,0 +1,347 @@
+import { type Chunk, latin1Encode, utf8Decode, utf8Encode } from "./bytes.ts";
+import type { Clusters, Host, PoolCallbacks, PoolFailure, PoolHandle } from "./cluster.ts";
+import type { DecodeError, RequestEncoder, ResetReason, ResponseDecoder } from "./codec.ts";
+import type { Timer } from "./extension.ts";
+import { type HeaderMap, RequestHeaders, ResponseHeaders } from "./headers.ts";
+
+export type FetchBody = string | Uint8Array | AsyncIterable<string | Uint8Array>;
+
+export interface FetchInit {
+  /** Default: GET. */
+  readonly method?: string;
+  readonly headers?:
+    | Readonly<Record<string, string>>
+    | readonly (readonly [name: string, value: string])[];
+  readonly body?: FetchBody;
+  /** From the call to the end of the response. Default: 15,000. */
+  readonly timeoutMs?: number;
+  /** Of the response's body, when it is read as a whole. Default: 1 MiB. */
+  readonly maxBytes?: number;
+}
+
+/** Why there is no answer, or not all of it. */
+export class FetchError extends Error {
+  readonly reason:
+    | "no_cluster"
+    | "timeout"
+    | "too_large"
+    | "cancelled"
+    | "malformed"
+    | PoolFailure["reason"]
+    | ResetReason;
+
+  constructor(reason: FetchError["reason"], message: string) {
+    super(message);
+    this.name = "FetchError";
+    this.reason = reason;
+  }
+}
+
+export interface FetchResponse {
+  readonly status: number;
+  /** 200-299 */
+  readonly ok: boolean;
+  readonly headers: ResponseHeaders;
+  /** The body as it comes; the upstream waits while nobody reads. */
+  readonly body: AsyncIterable<Uint8Array>;
+  bytes(): Promise<Uint8Array>;
+  text(): Promise<string>;
+  json(): Promise<unknown>;
+  /** The rest is not wanted. */
+  cancel(): void;
+}
+
+/** What a fetch needs of a context. */
+export interface FetchContext {
+  readonly clusters: Clusters;
+  timer(onFired: () => void): Timer;
+}
+
+const TIMEOUT_MS = 15_000;
+const MAX_BYTES = 1024 * 1024;
+/** Unread bytes past which the upstream is asked to wait. */
+const BUFFER_BYTES = 64 * 1024;
+
+/** `target`: `cluster:/path?query`. Rejects with a FetchError; an answer of any status is an answer. */
+export function fetchFrom(
+  cx: FetchContext,
+  target: string,
+  init: FetchInit = {},
+): Promise<FetchResponse> {
+  const at = target.indexOf(":");
+  const name = at < 0 ? target : target.slice(0, at);
+  const rest = at < 0 ? "" : target.slice(at + 1);
+  const cluster = cx.clusters.get(name);
+  if (cluster === undefined)
+    return Promise.reject(new FetchError("no_cluster", `no cluster "${name}"`));
+  return new Promise((resolve, reject) => {
+    const headers = requestHead(name, rest.startsWith("/") ? rest : `/${rest}`, init);
+    new Exchange(cx, headers, init, { resolve, reject }).begin((callbacks) =>
+      cluster.newStream(callbacks, {}),
+    );
+  });
+}
+
+function requestHead(cluster: string, path: string, init: FetchInit): RequestHeaders {
+  const headers = new RequestHeaders();
+  headers.method = init.method ?? "GET";
+  headers.path = path;
+  const given = init.headers ?? [];
+  const lines = Array.isArray(given) ? given : Object.entries(given);
+  for (const [name, value] of lines as readonly (readonly [string, string])[])
+    headers.append(name, value);
+  if (!headers.has("host")) headers.set("host", cluster);
+  const { body } = init;
+  headers.remove("content-length");
+  headers.remove("transfer-encoding");
+  if (typeof body === "string") headers.set("content-length", String(utf8Encode(body).length));
+  else if (body instanceof Uint8Array) headers.set("content-length", String(body.length));
+  return headers;
+}
+
+interface Settle {
+  resolve(response: FetchResponse): void;
+  reject(error: FetchError): void;
+}
+
+/** One exchange: waits for a connection, sends, and hands the answer on as it comes. */
+class Exchange implements PoolCallbacks, ResponseDecoder {
+  readonly responseHeaders = new ResponseHeaders();
+  readonly decoder: ResponseDecoder = this;
+  readonly #head: RequestHeaders;
+  readonly #init: FetchInit;
+  readonly #settle: Settle;
+  readonly #timer: Timer;
+  #handle: PoolHandle | undefined = undefined;
+  #encoder: RequestEncoder | undefined = undefined;
+  #host: Host | undefined = undefined;
+  #response: Response | undefined = undefined;
+  #over = false;
+  #blocked: Promise<void> | undefined = undefined;
+  #unblock: () => void = () => {};
+
+  constructor(cx: FetchContext, head: RequestHeaders, init: FetchInit, settle: Settle) {
+    this.#head = head;
+    this.#init = init;
+    this.#settle = settle;
+    const ms = init.timeoutMs ?? TIMEOUT_MS;
+    this.#timer = cx.timer(() => {
+      this.#host?.onTimeout();
+      this.#fail("timeout", `no answer within ${ms} ms`);
+    });
+    this.#timer.arm(ms);
+  }
+
+  begin(newStream: (callbacks: PoolCallbacks) => PoolHandle | undefined): void {
+    const handle = newStream(this);
+    if (!this.#over && this.#encoder === undefined) this.#handle = handle;
+  }
+
+  // ---- from the pool
+
+  onPoolReady(encoder: RequestEncoder, host: Host): void {
+    this.#handle = undefined;
+    this.#encoder = encoder;
+    this.#host = host;
+    const { body } = this.#init;
+    encoder.encodeHeaders(this.#head, body === undefined, "");
+    if (body === undefined) return;
+    if (typeof body === "string") this.#send(utf8Encode(body), true);
+    else if (body instanceof Uint8Array) this.#send(body, true);
+    else void this.#sendAll(body);
+  }
+
+  onPoolFailure({ reason, transportFailure }: PoolFailure): void {
+    this.#handle = undefined;
+    this.#fail(reason, transportFailure === "" ? reason : `${reason}: ${transportFailure}`);
+  }
+
+  #send(bytes: Uint8Array, endStream: boolean): void {
+    this.#encoder?.encodeBody(bytes, 0, bytes.length, endStream);
+  }
+
+  async #sendAll(body: AsyncIterable<string | Uint8Array>): Promise<void> {
+    try {
+      for await (const part of body) {
+        if (this.#over) return;
+        this.#send(typeof part === "string" ? utf8Encode(part) : part, false);
+        await this.#blocked;
+      }
+      if (!this.#over) this.#send(latin1Encode(""), true);
+    } catch (error) {
+      this.#fail("cancelled", `its body failed: ${String(error)}`);
+    }
+  }
+
+  // ---- from the codec
+
+  onInformational(): void {}
+
+  onResponseHeaders(endStream: boolean): void {
+    this.responseHeaders.detach();
+    this.#host?.onResponse(this.responseHeaders.status);
+    const response = new Response(this.responseHeaders, this.#init.maxBytes ?? MAX_BYTES, {
+      pause: (paused) => this.#encoder?.pauseReading(paused),
+      cancel: () => this.#fail("cancelled", "cancelled by its reader"),
+    });
+    this.#response = response;
+    if (endStream) this.#end();
+    this.#settle.resolve(response);
+  }
+
+  onResponseBody(chunk: Chunk, endStream: boolean): void {
+    this.#response?.push(chunk.copy());
+    if (endStream) this.#end();
+  }
+
+  onResponseTrailers(_trailers: HeaderMap): void {
+    this.#end();
+  }
+
+  onDecodeError(error: DecodeError): void {
+    this.#encoder = undefined;
+    this.#fail("malformed", `the upstream's answer is malformed: ${error.details}`);
+  }
+
+  onUpstreamReset(reason: ResetReason): void {
+    this.#encoder = undefined;
+    this.#host?.onReset();
+    this.#fail(reason, `the exchange was cut: ${reason}`);
+  }
+
+  onUpstreamBlocked(blocked: boolean): void {
+    if (!blocked) {
+      this.#unblock();
+      this.#blocked = undefined;
+      return;
+    }
+    this.#blocked ??= new Promise((resolve) => {
+      this.#unblock = resolve;
+    });
+  }
+
+  #end(): void {
+    if (this.#over) return;
+    this.#finish();
+    this.#response?.end(undefined);
+  }
+
+  #fail(reason: FetchError["reason"], message: string): void {
+    if (this.#over) return;
+    const encoder = this.#encoder;
+    this.#finish();
+    this.#handle?.cancel();
+    encoder?.reset();
+    const error = new FetchError(reason, message);
+    if (this.#response === undefined) this.#settle.reject(error);
+    else this.#response.end(error);
+  }
+
+  #finish(): void {
+    this.#over = true;
+    this.#encoder = undefined;
+    this.#timer.cancel();
+    this.#unblock();
+  }
+}
+
+interface Source {
+  pause(paused: boolean): void;
+  cancel(): void;
+}
+
+class Response implements FetchResponse {
+  readonly status: number;
+  readonly headers: ResponseHeaders;
+  readonly #maxBytes: number;
+  readonly #source: Source;
+  readonly #chunks: Uint8Array[] = [];
+  #size = 0;
+  #paused = false;
+  #ended = false;
+  #error: FetchError | undefined = undefined;
+  #wake: () => void = () => {};
+
+  constructor(headers: ResponseHeaders, maxBytes: number, source: Source) {
+    this.status = headers.status;
+    this.headers = headers;
+    this.#maxBytes = maxBytes;
+    this.#source = source;
+  }
+
+  get ok(): boolean {
+    return this.status >= 200 && this.status < 300;
+  }
+
+  push(bytes: Uint8Array): void {
+    if (bytes.length > 0) this.#chunks.push(bytes);
+    this.#size += bytes.length;
+    if (this.#size > BUFFER_BYTES && !this.#paused) {
+      this.#paused = true;
+      this.#source.pause(true);
+    }
+    this.#wake();
+  }
+
+  end(error: FetchError | undefined): void {
+    this.#ended = true;
+    this.#error = error;
+    this.#wake();
+  }
+
+  get body(): AsyncIterable<Uint8Array> {
+    return { [Symbol.asyncIterator]: () => this.#read() };
+  }
+
+  async *#read(): AsyncGenerator<Uint8Array> {
+    try {
+      for (;;) {
+        const chunk = this.#chunks.shift();
+        if (chunk !== undefined) {
+          this.#size -= chunk.length;
+          if (this.#paused && this.#size <= BUFFER_BYTES / 2) {
+            this.#paused = false;
+            this.#source.pause(false);
+          }
+          yield chunk;
+        } else if (this.#error !== undefined) throw this.#error;
+        else if (this.#ended) return;
+        else
+          await new Promise<void>((resolve) => {
+            this.#wake = resolve;
+          });
+      }
+    } finally {
+      // Who stops reading in the middle does not want the rest.
+      if (!this.#ended) this.cancel();
+    }
+  }
+
+  async bytes(): Promise<Uint8Array> {
+    const parts: Uint8Array[] = [];
+    let size = 0;
+    for await (const part of this.body) {
+      parts.push(part);
+      size += part.length;
+      if (size > this.#maxBytes)
+        throw new FetchError("too_large", `its body is longer than ${this.#maxBytes} bytes`);
+    }
+    const whole = new Uint8Array(size);
+    let at = 0;
+    for (const part of parts) {
+      whole.set(part, at);
+      at += part.length;
+    }
+    return whole;
+  }
+  async text(): Promise<string> {
+    const bytes = await this.bytes();
+    return utf8Decode(bytes, 0, bytes.length);
+  }
+  async json(): Promise<unknown> {
+    return JSON.parse(await this.text());
+  }
+  cancel(): void {
+    if (!this.#ended) this.#source.cancel();
+  }
+}
