@@ -1,0 +1,150 @@
+import { TestContext, TestStream, withDefaults } from "@tsproxy/sdk/testing";
+import { describe, expect, it } from "vitest";
+import { Config, RouteConfig } from "./config.ts";
+import rbac from "./filter.ts";
+
+const ANY = [{ any: true }];
+const path = (prefix: string) => ({ url_path: { path: { prefix } } });
+/** With the defaults that core fills in. */
+const header = (name: string, more: object) => ({
+  header: { name, invert_match: false, treat_missing_header_as_empty: false, ...more },
+});
+const method = (exact: string) =>
+  header(":method", { string_match: { exact, ignore_case: false } });
+
+function harness(config: object, route?: object) {
+  const cx = new TestContext();
+  cx.statPrefix = "http.x.";
+  const factory = cx.setup(rbac, withDefaults(Config, config));
+  const routeConfigs = route === undefined ? [] : [withDefaults(RouteConfig, route)];
+  const stream = (ip = "192.0.2.1") =>
+    new TestStream(cx, factory, {
+      routeConfigs,
+      info: {
+        downstreamRemoteAddress: { ip, port: 1 },
+        downstreamDirectAddress: { ip: "10.0.0.9", port: 1 },
+      },
+    });
+  const ask = (verb: string, where: string, headers = {}, ip?: string) =>
+    stream(ip).requestHeaders(verb, where, headers);
+  return { ask, stat: (name: string) => cx.stats.value(`http.x.rbac.${name}`) };
+}
+const allow = (policies: object) => ({ rules: { action: "ALLOW", policies } });
+
+describe("ALLOW", () => {
+  const config = allow({
+    read: {
+      permissions: [{ and_rules: { rules: [method("GET"), { not_rule: path("/admin") }] } }],
+      principals: [
+        {
+          or_ids: {
+            ids: [
+              { remote_ip: { address_prefix: "192.0.2.0", prefix_len: 24 } },
+              header("x-pass", { present_match: true }),
+            ],
+          },
+        },
+      ],
+    },
+    admin: {
+      permissions: [path("/admin")],
+      principals: [header("x-role", { string_match: { exact: "admin", ignore_case: false } })],
+    },
+  });
+
+  it("lets through what some policy allows, and says which", () => {
+    const { ask, stat } = harness(config);
+    const s = ask("GET", "/page?q=/admin");
+    expect(s.reply).toBeUndefined();
+    expect(s.metadata.get("envoy.filters.http.rbac")).toEqual({
+      enforced_effective_policy_id: "read",
+      enforced_engine_result: "allowed",
+    });
+    expect(ask("DELETE", "/admin/x", { "x-role": "admin" }).reply).toBeUndefined();
+    expect(ask("GET", "/page", { "x-pass": "" }, "198.51.100.1").reply).toBeUndefined();
+    expect(stat("allowed")).toBe(3);
+  });
+
+  it("refuses the rest", () => {
+    const { ask, stat } = harness(config);
+    expect(ask("POST", "/page").reply).toMatchObject({
+      status: 403,
+      body: "RBAC: access denied",
+      details: "rbac_access_denied_matched_policy[none]",
+    });
+    expect(ask("GET", "/admin").reply?.status).toBe(403);
+    expect(ask("GET", "/page", {}, "198.51.100.1").reply?.status).toBe(403);
+    expect(stat("denied")).toBe(3);
+  });
+
+  it("without policies lets nothing through, and no rules everything", () => {
+    expect(harness(allow({})).ask("GET", "/").reply?.status).toBe(403);
+    expect(harness({}).ask("GET", "/").reply).toBeUndefined();
+  });
+});
+
+describe("DENY", () => {
+  it("refuses what some policy names", () => {
+    const rules = {
+      action: "DENY",
+      policies: { "bad ones": { permissions: [path("/x")], principals: ANY } },
+    };
+    const { ask } = harness({ rules });
+    expect(ask("GET", "/x").reply?.details).toBe("rbac_access_denied_matched_policy[bad_ones]");
+    expect(ask("GET", "/y").reply).toBeUndefined();
+  });
+});
+
+describe("shadow rules", () => {
+  it("only count and tell", () => {
+    const shadow_rules = {
+      action: "DENY",
+      policies: { spy: { permissions: [path("/secret")], principals: ANY } },
+    };
+    const { ask, stat } = harness({ shadow_rules, shadow_rules_stat_prefix: "s_" });
+    const s = ask("GET", "/secret");
+    expect(s.reply).toBeUndefined();
+    expect(s.metadata.get("envoy.filters.http.rbac")).toEqual({
+      s_shadow_effective_policy_id: "spy",
+      s_shadow_engine_result: "denied",
+    });
+    expect(stat("s_.shadow_denied")).toBe(1);
+  });
+});
+
+describe("conditions", () => {
+  const meets = (permission: object, principal: object = { any: true }) =>
+    harness(allow({ p: { permissions: [permission], principals: [principal] } })).ask("GET", "/")
+      .reply === undefined;
+
+  it.each([
+    [{ destination_port: 10_000 }, true],
+    [{ destination_port: 1 }, false],
+    [{ destination_port_range: { start: 10_000, end: 10_001 } }, true],
+    [{ destination_port_range: { start: 1, end: 10_000 } }, false],
+    [{ destination_ip: { address_prefix: "127.0.0.0", prefix_len: 8 } }, true],
+    [{ or_rules: { rules: [{ any: false }, { any: true }] } }, true],
+    [{ requested_server_name: { exact: "a.test" } }, false],
+  ])("%j is %s", (permission, expected) => {
+    expect(meets(permission)).toBe(expected);
+  });
+
+  it("know the client behind proxies from the one that is connected", () => {
+    const net = (address_prefix: string) => ({ address_prefix, prefix_len: 8 });
+    expect(meets({ any: true }, { direct_remote_ip: net("10.0.0.0") })).toBe(true);
+    expect(meets({ any: true }, { remote_ip: net("10.0.0.0") })).toBe(false);
+    expect(meets({ any: true }, { not_id: { remote_ip: net("10.0.0.0") } })).toBe(true);
+  });
+
+  it("that nobody carries out refuse the config", () => {
+    expect(() => meets({})).toThrow("exactly one condition");
+    const policy = { permissions: ANY, principals: ANY, condition: {} };
+    expect(() => harness(allow({ p: policy }))).toThrow("conditions are not implemented");
+    expect(() => harness({ matcher: {} })).toThrow("matcher trees are not implemented");
+  });
+});
+
+it("is replaced by a route's rules, or switched off there", () => {
+  expect(harness(allow({}), {}).ask("GET", "/").reply).toBeUndefined();
+  expect(harness({}, { rbac: allow({}) }).ask("GET", "/").reply?.status).toBe(403);
+});

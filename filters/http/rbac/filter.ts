@@ -1,0 +1,128 @@
+import {
+  ConfigError,
+  type Counter,
+  defineHttpFilter,
+  type HttpFilter,
+  type HttpStream,
+  reply,
+  type SetupContext,
+  type Stats,
+} from "@tsproxy/sdk";
+import { Config, RouteConfig } from "./config.ts";
+import { CompiledRules, type Decision } from "./rules.ts";
+
+const METADATA = "envoy.filters.http.rbac";
+
+/** One RBAC, compiled: the filter's own or a route's. */
+class Settings {
+  readonly #rules: CompiledRules | undefined;
+  readonly #shadow: CompiledRules | undefined;
+  readonly #config: Config;
+  readonly #stats: Stats;
+  readonly #shadowStats: Stats;
+  readonly #allowed: Counter;
+  readonly #denied: Counter;
+  readonly #shadowAllowed: Counter;
+  readonly #shadowDenied: Counter;
+
+  constructor(config: Config, path: string, cx: SetupContext) {
+    for (const field of ["matcher", "shadow_matcher"] as const) {
+      if (config[field] !== undefined)
+        throw new ConfigError(`${path}${field}`, "matcher trees are not implemented; write rules");
+    }
+    const { rules, shadow_rules: shadow } = config;
+    this.#config = config;
+    this.#rules = rules && new CompiledRules(rules, `${path}rules`, cx);
+    this.#shadow = shadow && new CompiledRules(shadow, `${path}shadow_rules`, cx);
+    const scope = (prefix: string) =>
+      cx.stats.scope(`${cx.statPrefix ?? ""}rbac.${prefix === "" ? "" : `${dotted(prefix)}`}`);
+    this.#stats = scope(config.rules_stat_prefix);
+    this.#shadowStats = scope(config.shadow_rules_stat_prefix);
+    this.#allowed = this.#stats.counter("allowed");
+    this.#denied = this.#stats.counter("denied");
+    this.#shadowAllowed = this.#shadowStats.counter("shadow_allowed");
+    this.#shadowDenied = this.#shadowStats.counter("shadow_denied");
+  }
+
+  /** Undefined: there are no rules, or they let it pass. */
+  enforce(stream: HttpStream) {
+    const told: Record<string, unknown> = {};
+    if (this.#shadow !== undefined) {
+      const decision = this.#shadow.decide(stream);
+      (decision.allowed ? this.#shadowAllowed : this.#shadowDenied).inc();
+      this.#countPolicy(this.#shadowStats, decision, "shadow_");
+      const prefix = this.#config.shadow_rules_stat_prefix;
+      tell(told, `${prefix}shadow_effective_policy_id`, `${prefix}shadow_engine_result`, decision);
+    }
+    const decision = this.#rules?.decide(stream);
+    if (decision !== undefined) {
+      tell(told, "enforced_effective_policy_id", "enforced_engine_result", decision);
+      (decision.allowed ? this.#allowed : this.#denied).inc();
+      this.#countPolicy(this.#stats, decision, "");
+      if (this.#rules?.action === "LOG") hintLog(stream, decision);
+    }
+    if (this.#shadow !== undefined || decision !== undefined) {
+      const all = { ...stream.metadata.get(METADATA), ...told };
+      // In the order in which Envoy's logs print them.
+      stream.metadata.set(METADATA, Object.fromEntries(Object.entries(all).sort()));
+    }
+    return decision === undefined || decision.allowed ? undefined : refusal(decision);
+  }
+
+  #countPolicy(stats: Stats, { allowed, policy }: Decision, prefix: string): void {
+    if (!this.#config.track_per_rule_stats || policy === undefined) return;
+    stats.counter(`policy.${policy}.${prefix}${allowed ? "allowed" : "denied"}`).inc();
+  }
+}
+
+const dotted = (prefix: string): string => (prefix.endsWith(".") ? prefix : `${prefix}.`);
+
+function tell(
+  told: Record<string, unknown>,
+  policyKey: string,
+  resultKey: string,
+  { allowed, policy }: Decision,
+): void {
+  if (policy !== undefined) told[policyKey] = policy;
+  told[resultKey] = allowed ? "allowed" : "denied";
+}
+
+/** Access loggers may ask for it. */
+function hintLog(stream: HttpStream, { policy }: Decision): void {
+  const common = stream.metadata.get("envoy.common");
+  stream.metadata.set("envoy.common", { ...common, access_log_hint: policy !== undefined });
+}
+
+function refusal({ policy = "none" }: Decision) {
+  const details = `rbac_access_denied_matched_policy[${policy.replace(/\s/g, "_")}]`;
+  return reply(403, { body: "RBAC: access denied", details });
+}
+
+class RbacFilter implements HttpFilter {
+  readonly #own: Settings;
+  readonly #stream: HttpStream;
+
+  constructor(own: Settings, stream: HttpStream) {
+    this.#own = own;
+    this.#stream = stream;
+  }
+
+  onRequestHeaders() {
+    const route = this.#stream.routeConfig as { readonly settings?: Settings } | undefined;
+    const settings = route === undefined ? this.#own : route.settings;
+    return settings?.enforce(this.#stream);
+  }
+}
+
+export default defineHttpFilter({
+  name: "envoy.filters.http.rbac",
+  types: ["envoy.extensions.filters.http.rbac.v3.RBAC"],
+  config: Config,
+  routeConfig: RouteConfig,
+  setupRoute: ({ rbac }, cx) =>
+    rbac === undefined ? {} : { settings: new Settings(rbac, "rbac.", cx) },
+  setup(config, cx) {
+    const own = new Settings(config, "", cx);
+    return (stream) => new RbacFilter(own, stream);
+  },
+});
