@@ -20,6 +20,7 @@ import { ConnectionTable, SocketConnection } from "./connection.ts";
 import { Context, type Surroundings } from "./context.ts";
 import { answerFetch } from "./fetches.ts";
 import { FileTable } from "./files.ts";
+import { installGlobals } from "./globals.ts";
 import { Host, type HostCall } from "./host.ts";
 import { Io } from "./io.ts";
 import { type Chain, Listener } from "./listener.ts";
@@ -108,6 +109,11 @@ export class Engine {
       (error) => this.host.fault("", error),
       () => this.#io.touch(),
     );
+    installGlobals({
+      now: () => this.#wheel.now,
+      timer: (onFired) => this.#wheel.timer(onFired),
+      onError: (error) => this.host.fault("", error),
+    });
     this.#connections = new ConnectionTable(this.#io, this.#wheel);
     this.#udp = new UdpTable(this.#io, this.#connections);
     this.#stats = new StatsTable(

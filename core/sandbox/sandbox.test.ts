@@ -424,6 +424,22 @@ describe("bodies and trailers", () => {
   });
 });
 
+it("has what browsers and Node have beside the language", async () => {
+  const e = await exchange(
+    filter(
+      `async onRequestHeaders(h) {
+        await new Promise((resolve) => setTimeout(resolve, 5));
+        const url = new URL(h.path, "http://" + h.authority);
+        const text = new TextDecoder().decode(new TextEncoder().encode(atob(btoa("ok"))));
+        h.set("x-got", [url.searchParams.get("b"), text, structuredClone({ n: 1 }).n].join(" "));
+      }`,
+    ),
+  );
+  e.requestHeaders();
+  await worker.until(() => e.request.has("x-got"));
+  expect(e.request.get("x-got")).toBe("c ok 1");
+});
+
 describe("fetch", () => {
   const asking = filter(
     `async onRequestHeaders(h) {

@@ -1,5 +1,6 @@
 /** Entry of the isolate that one dropped-in package lives in. Core calls these functions and nobody else does. */
 import { CellHeap, ConfigError, type Definition } from "@tsproxy/sdk";
+import { installGlobals } from "../globals.ts";
 import { installBounds } from "./bounds.ts";
 import { type ConnectionState, ConnectionTable } from "./connection.ts";
 import { SandboxContext } from "./context.ts";
@@ -37,6 +38,12 @@ export function init(
   around = new Surroundings(box, stats);
   around.worker = worker;
   around.node = { id: nodeId, cluster: nodeCluster };
+  const { clock } = around;
+  installGlobals({
+    now: () => clock.now,
+    timer: (onFired) => clock.timer(onFired),
+    onError: (error) => around.thrown(0, "a timer or microtask", error),
+  });
   streams = new StreamTable(around);
   connections = new ConnectionTable(around);
 }

@@ -1,0 +1,268 @@
+import { latin1Decode, latin1Encode, type Timer, utf8Decode, utf8Encode } from "@tsproxy/sdk";
+import { Url, UrlSearchParams } from "./url.ts";
+
+/** What the globals need of the isolate that they are installed in. */
+export interface GlobalsHost {
+  /** Monotonic milliseconds. */
+  readonly now: () => number;
+  readonly timer: (onFired: () => void) => Timer;
+  readonly onError: (error: unknown) => void;
+}
+
+/** Timers of `setTimeout` that may be armed at once in one isolate. */
+const TIMEOUTS_MAX = 10_000;
+const BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/**
+ * What an isolate has beside ECMAScript: subsets of what every browser and Node have under these names, enough for filters and the
+ * pure libraries that they use.
+ */
+export function installGlobals(host: GlobalsHost): void {
+  const { setTimeout, clearTimeout } = timeouts(host);
+  const globals: Readonly<Record<string, unknown>> = {
+    TextEncoder: Utf8Encoder,
+    TextDecoder: Utf8Decoder,
+    URL: Url,
+    URLSearchParams: UrlSearchParams,
+    AbortController: Controller,
+    AbortSignal: Signal,
+    atob: decodeBase64,
+    btoa: encodeBase64,
+    structuredClone: clone,
+    queueMicrotask: (run: () => void) => void Promise.resolve().then(run).catch(host.onError),
+    setTimeout,
+    clearTimeout,
+    performance: Object.freeze({ now: host.now }),
+  };
+  for (const [name, value] of Object.entries(globals)) {
+    if (name in globalThis) continue;
+    Object.defineProperty(globalThis, name, { value, writable: true, configurable: true });
+  }
+}
+
+/** UTF-8. */
+class Utf8Encoder {
+  readonly encoding = "utf-8";
+  encode(text = ""): Uint8Array {
+    return utf8Encode(String(text));
+  }
+}
+
+/** UTF-8 alone; a sequence that is cut by the end of a chunk waits for the next (`stream: true`). */
+class Utf8Decoder {
+  readonly encoding = "utf-8";
+  readonly fatal: boolean;
+  readonly ignoreBOM: boolean;
+  #kept = new Uint8Array(0);
+
+  constructor(label = "utf-8", options: { fatal?: boolean; ignoreBOM?: boolean } = {}) {
+    if (!/^\s*(utf-?8|unicode-1-1-utf-8)\s*$/i.test(label))
+      throw new RangeError(`"${label}" is not supported: only utf-8 is`);
+    this.fatal = options.fatal === true;
+    this.ignoreBOM = options.ignoreBOM === true;
+  }
+
+  decode(input?: ArrayBufferLike | ArrayBufferView, options: { stream?: boolean } = {}): string {
+    const bytes = joined(this.#kept, bytesOf(input));
+    const end = options.stream === true ? completeEnd(bytes) : bytes.length;
+    this.#kept = bytes.slice(end);
+    const text = utf8Decode(bytes, 0, end);
+    if (this.fatal && text.includes("\ufffd") && !utf8Matches(text, bytes.subarray(0, end)))
+      throw new TypeError("the bytes are not UTF-8");
+    return !this.ignoreBOM && text.charCodeAt(0) === 0xfeff ? text.slice(1) : text;
+  }
+}
+
+function bytesOf(input: ArrayBufferLike | ArrayBufferView | undefined): Uint8Array {
+  if (input === undefined) return new Uint8Array(0);
+  if (ArrayBuffer.isView(input))
+    return new Uint8Array(input.buffer, input.byteOffset, input.byteLength);
+  return new Uint8Array(input);
+}
+
+function joined(a: Uint8Array, b: Uint8Array): Uint8Array<ArrayBuffer> {
+  const all = new Uint8Array(a.length + b.length);
+  all.set(a);
+  all.set(b, a.length);
+  return all;
+}
+
+/** Where the last sequence begins, if its end is missing. */
+function completeEnd(bytes: Uint8Array): number {
+  for (let back = 1; back <= 3 && back <= bytes.length; back++) {
+    const byte = bytes[bytes.length - back]!;
+    if (byte < 0x80) break;
+    if (byte >= 0xc0) {
+      const size = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2;
+      return size > back ? bytes.length - back : bytes.length;
+    }
+  }
+  return bytes.length;
+}
+
+/** The replacement characters stood in the bytes themselves. */
+function utf8Matches(text: string, bytes: Uint8Array): boolean {
+  const again = utf8Encode(text);
+  return again.length === bytes.length && again.every((byte, k) => byte === bytes[k]);
+}
+
+function encodeBase64(text: string): string {
+  const chars = String(text);
+  for (let k = 0; k < chars.length; k++)
+    if (chars.charCodeAt(k) > 255) throw new RangeError("btoa takes characters of one byte");
+  const bytes = latin1Encode(chars);
+  let out = "";
+  for (let k = 0; k < bytes.length; k += 3) {
+    const [a, b, c] = [bytes[k]!, bytes[k + 1], bytes[k + 2]];
+    const bits = (a << 16) | ((b ?? 0) << 8) | (c ?? 0);
+    out += BASE64[bits >> 18]! + BASE64[(bits >> 12) & 63]!;
+    out +=
+      (b === undefined ? "=" : BASE64[(bits >> 6) & 63]!) +
+      (c === undefined ? "=" : BASE64[bits & 63]!);
+  }
+  return out;
+}
+
+function decodeBase64(text: string): string {
+  let plain = String(text).replace(/[\t\n\f\r ]/g, "");
+  if (plain.length % 4 === 0) plain = plain.replace(/==?$/, "");
+  if (plain.length % 4 === 1 || /[^A-Za-z0-9+/]/.test(plain))
+    throw new RangeError("the text is not base64");
+  const bytes: number[] = [];
+  let bits = 0;
+  let size = 0;
+  for (const char of plain) {
+    bits = ((bits << 6) | BASE64.indexOf(char)) & 0xffffff;
+    size += 6;
+    if (size < 8) continue;
+    size -= 8;
+    bytes.push((bits >> size) & 0xff);
+  }
+  return latin1Decode(Uint8Array.from(bytes), 0, bytes.length);
+}
+
+/** Plain objects, arrays, Map, Set, Date, RegExp, errors, buffers and their views, with cycles. Functions and symbols throw. */
+function clone<T>(value: T, seen = new Map<unknown, unknown>()): T {
+  return cloneValue(value, seen instanceof Map ? seen : new Map()) as T;
+}
+
+function cloneValue(value: unknown, seen: Map<unknown, unknown>): unknown {
+  if (typeof value === "function" || typeof value === "symbol")
+    throw new TypeError(`a ${typeof value} cannot be cloned`);
+  if (typeof value !== "object" || value === null) return value;
+  const known = seen.get(value);
+  if (known !== undefined) return known;
+  const keep = <O>(made: O): O => {
+    seen.set(value, made);
+    return made;
+  };
+  if (value instanceof Date) return keep(new Date(value));
+  if (value instanceof RegExp) return keep(new RegExp(value.source, value.flags));
+  if (value instanceof ArrayBuffer) return keep(value.slice(0));
+  if (ArrayBuffer.isView(value)) return keep(cloneView(value));
+  if (value instanceof Map) {
+    const made = keep(new Map());
+    for (const [k, v] of value) made.set(cloneValue(k, seen), cloneValue(v, seen));
+    return made;
+  }
+  if (value instanceof Set) {
+    const made = keep(new Set());
+    for (const item of value) made.add(cloneValue(item, seen));
+    return made;
+  }
+  if (value instanceof Error) {
+    const made = keep(new Error(value.message));
+    made.name = value.name;
+    if (value.stack !== undefined) made.stack = value.stack;
+    return made;
+  }
+  const made = keep(
+    (Array.isArray(value) ? new Array(value.length) : {}) as Record<string, unknown>,
+  );
+  for (const key of Object.keys(value)) {
+    const inner = cloneValue((value as Record<string, unknown>)[key], seen);
+    Object.defineProperty(made, key, {
+      value: inner,
+      writable: true,
+      enumerable: true,
+      configurable: true,
+    });
+  }
+  return made;
+}
+
+function cloneView(view: ArrayBufferView): ArrayBufferView {
+  const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength).slice();
+  if (view instanceof DataView) return new DataView(bytes.buffer);
+  const View = view.constructor as new (buffer: ArrayBuffer) => ArrayBufferView;
+  return new View(bytes.buffer);
+}
+
+type Listener = (event: { readonly type: "abort"; readonly target: Signal }) => void;
+
+class Signal {
+  aborted = false;
+  reason: unknown = undefined;
+  onabort: Listener | undefined = undefined;
+  readonly #listeners = new Set<Listener>();
+
+  addEventListener(type: string, listener: Listener): void {
+    if (type === "abort") this.#listeners.add(listener);
+  }
+  removeEventListener(_type: string, listener: Listener): void {
+    this.#listeners.delete(listener);
+  }
+  throwIfAborted(): void {
+    if (this.aborted) throw this.reason;
+  }
+  static abort(signal: Signal, reason: unknown): void {
+    if (signal.aborted) return;
+    signal.aborted = true;
+    signal.reason = reason;
+    const event = { type: "abort", target: signal } as const;
+    signal.onabort?.(event);
+    for (const listener of [...signal.#listeners]) listener(event);
+  }
+}
+
+class Controller {
+  readonly signal = new Signal();
+  abort(reason: unknown = abortError()): void {
+    Signal.abort(this.signal, reason);
+  }
+}
+
+function abortError(): Error {
+  const error = new Error("this operation was aborted");
+  error.name = "AbortError";
+  return error;
+}
+
+function timeouts({ timer, onError }: GlobalsHost) {
+  const armed = new Map<number, Timer>();
+  let next = 1;
+  return {
+    setTimeout(run: (...args: unknown[]) => void, ms = 0, ...args: unknown[]): number {
+      if (typeof run !== "function") throw new TypeError("setTimeout takes a function");
+      if (armed.size >= TIMEOUTS_MAX)
+        throw new RangeError(`${TIMEOUTS_MAX} timers are armed already`);
+      const id = next++;
+      const made = timer(() => {
+        armed.delete(id);
+        try {
+          run(...args);
+        } catch (error) {
+          onError(error);
+        }
+      });
+      armed.set(id, made);
+      made.arm(Math.max(0, Math.min(Number(ms) || 0, 0x7fff_ffff)));
+      return id;
+    },
+    clearTimeout(id?: number): void {
+      if (id === undefined) return;
+      armed.get(id)?.cancel();
+      armed.delete(id);
+    },
+  };
+}
