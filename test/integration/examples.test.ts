@@ -195,6 +195,23 @@ test("first-filter: a folder beside the config is a filter", async () => {
   await eventually(stats, (text) => text === "greeting.greeted: 1\n", "the greeting is counted");
 });
 
+test("scripts: a limit for each key, a check by another service, a body rewritten", async () => {
+  example = await Example.start("scripts");
+  const port = example.port("curl -i");
+  const ask = (path: string, key?: string) =>
+    get(port, path, key === undefined ? {} : { headers: { "x-api-key": key } });
+  expect((await ask("/")).text).toBe("HELLO, NOBODY\n");
+  expect((await ask("/private", "ada")).text).toBe("HELLO, ADA\n");
+  expect(await ask("/private")).toMatchObject({ status: 403, text: "NOT FOR YOU\n" });
+  const page = (await ask("/page", "ada")).text;
+  expect(page).toMatch(/^VERSION [AB]\n$/);
+  expect((await ask("/page", "ada")).text).toBe(page);
+  const statuses: number[] = [];
+  for (let k = 0; k < 12; k++) statuses.push((await ask("/", "bob")).status);
+  expect(statuses.filter((status) => status === 200)).toHaveLength(10);
+  expect((await ask("/", "bob")).headers["retry-after"]).toBe("6");
+});
+
 const examples = readdirSync(path.join(ROOT, "examples"), { withFileTypes: true })
   .filter((entry) => entry.isDirectory())
   .map((entry) => entry.name);
