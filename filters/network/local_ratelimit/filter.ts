@@ -1,0 +1,74 @@
+import {
+  type BucketRate,
+  ConfigError,
+  type Counter,
+  type DownstreamConnection,
+  defineNetworkFilter,
+  hash,
+  type NetworkFilter,
+  RuntimeFlag,
+  stop,
+  type TokenBucket,
+  tokenBucket,
+} from "@tsproxy/sdk";
+import { Config } from "./config.ts";
+
+/** Envoy refuses faster fills. */
+const FILL_INTERVAL_MIN_MS = 50;
+
+interface Shared {
+  readonly bucket: TokenBucket;
+  readonly enabled: RuntimeFlag | undefined;
+  readonly limited: Counter;
+}
+
+/** Closes connections that come too fast. */
+class LocalRateLimit implements NetworkFilter {
+  readonly #shared: Shared;
+  readonly #connection: DownstreamConnection;
+
+  constructor(shared: Shared, connection: DownstreamConnection) {
+    this.#shared = shared;
+    this.#connection = connection;
+  }
+
+  onConnect() {
+    const { bucket, enabled, limited } = this.#shared;
+    if (enabled?.value === false || bucket.take()) return;
+    limited.inc();
+    this.#connection.close("flush");
+    return stop;
+  }
+}
+
+export default defineNetworkFilter({
+  name: "envoy.filters.network.local_ratelimit",
+  types: ["envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit"],
+  config: Config,
+  setup(config, cx) {
+    const rate = rateOf(config);
+    // Another rate is another bucket, and starts full.
+    const name = `bucket ${hash(JSON.stringify(rate), 0).toString(36)}`;
+    const flag = config.runtime_enabled;
+    const shared: Shared = {
+      bucket: cx.cell(name, tokenBucket(rate)),
+      enabled: flag === undefined ? undefined : new RuntimeFlag(flag, cx.runtime),
+      limited: cx.stats.counter(`local_rate_limit.${config.stat_prefix}.rate_limited`),
+    };
+    return { create: (connection) => new LocalRateLimit(shared, connection) };
+  },
+});
+
+function rateOf({ token_bucket: bucket }: Config): BucketRate {
+  if (bucket.fill_interval < FILL_INTERVAL_MIN_MS) {
+    throw new ConfigError(
+      "token_bucket.fill_interval",
+      "is shorter than 50 ms; write at least 0.05s",
+    );
+  }
+  return {
+    maxTokens: bucket.max_tokens,
+    tokensPerFill: bucket.tokens_per_fill,
+    fillIntervalMs: bucket.fill_interval,
+  };
+}
