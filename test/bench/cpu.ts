@@ -1,13 +1,15 @@
 /**
  * CPU microseconds a request of the whole proxy process beside nginx, HAProxy and Envoy, in interleaved rounds of one run.
  *
- *   node test/bench/cpu.ts [http|tcp|1m|filter] [--rounds 3] [--seconds 2] [--only tsproxy,nginx]
+ *   node test/bench/cpu.ts [http|tcp|1m|filter|h2|h2h2] [--rounds 3] [--seconds 2] [--only tsproxy,nginx]
  *
- * Needs wrk and nginx (Debian: wrk nginx-light libnginx-mod-stream haproxy); HAProxy and ENVOY=/path/to/envoy take part if
+ * `h2`: clients of HTTP/2 (h2load, 8 connections of 32 streams), an upstream of HTTP/1.1; `h2h2`: HTTP/2 at both ends, cleartext.
+ * Needs wrk, h2load and nginx (Debian: wrk nginx-light libnginx-mod-stream haproxy); HAProxy and ENVOY=/path/to/envoy take part if
  * present. The proxy is pinned to core 1 with one worker; the load, the backend and this script to core 0.
  */
 import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
 import fs from "node:fs";
+import http2 from "node:http2";
 import net from "node:net";
 import os from "node:os";
 import path from "node:path";
@@ -25,11 +27,15 @@ const { values, positionals } = parseArgs({
 const mode = positionals[0] ?? "http";
 const rounds = Number(values.rounds);
 const seconds = Number(values.seconds);
-const connections = values.connections ?? (mode === "1m" || mode === "tcp1m" ? "16" : "64");
+const usual: Record<string, string> = { "1m": "16", tcp1m: "16", h2: "8", h2h2: "8" };
+const connections = values.connections ?? usual[mode] ?? "64";
 const root = path.join(import.meta.dirname, "../..");
 const dir = fs.mkdtempSync(path.join(os.tmpdir(), "tsproxy-bench-"));
 fs.chmodSync(dir, 0o755); // nginx's workers are another user
+const isHttp2 = mode.startsWith("h2");
+/** The one for HTTP/1.1; the next port speaks HTTP/2. */
 const BACKEND = 21_900;
+const UPSTREAM = mode === "h2h2" ? BACKEND + 1 : BACKEND;
 
 /** What a browser sends beside Host. */
 const HEADERS = [
@@ -50,6 +56,12 @@ const write = (name: string, text: string): string => {
 };
 const socket = (port: number) => ({ socket_address: { address: "127.0.0.1", port_value: port } });
 const T = "type.googleapis.com/envoy.extensions.";
+
+const OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+const http2Upstream = {
+  "@type": `type.googleapis.com/${OPTIONS}`,
+  explicit_http_config: { http2_protocol_options: {} },
+};
 
 /** The front proxy as shipped: request ids, stats, routing. */
 function envoyConfig(port: number, extraFilters: object[] = []): string {
@@ -91,9 +103,12 @@ function envoyConfig(port: number, extraFilters: object[] = []): string {
           type: "STATIC",
           connect_timeout: "0.25s",
           lb_policy: "ROUND_ROBIN",
+          ...(mode === "h2h2" && {
+            typed_extension_protocol_options: { [OPTIONS]: http2Upstream },
+          }),
           load_assignment: {
             cluster_name: "backend",
-            endpoints: [{ lb_endpoints: [{ endpoint: { address: socket(BACKEND) } }] }],
+            endpoints: [{ lb_endpoints: [{ endpoint: { address: socket(UPSTREAM) } }] }],
           },
         },
       ],
@@ -126,7 +141,7 @@ const subjects: Subject[] = [
     start: (port) => {
       const http = `http { access_log off; keepalive_requests 1000000000;
         upstream be { server 127.0.0.1:${BACKEND}; keepalive 512; keepalive_requests 1000000000; }
-        server { listen 127.0.0.1:${port} backlog=8192; location / { proxy_pass http://be; proxy_http_version 1.1;
+        server { listen 127.0.0.1:${port}${isHttp2 ? " http2" : ""} backlog=8192; location / { proxy_pass http://be; proxy_http_version 1.1;
           proxy_set_header Connection ""; proxy_set_header Host $host; proxy_set_header X-Request-Id $request_id;
           proxy_set_header X-Forwarded-Proto $scheme; } } }`;
       const stream = `stream { server { listen 127.0.0.1:${port} backlog=8192; proxy_pass 127.0.0.1:${BACKEND}; } }`;
@@ -242,9 +257,25 @@ function cpuOf(pid: number): number {
   return sum;
 }
 
-async function ready(port: number): Promise<void> {
+/** HTTP/2 by prior knowledge answers. */
+function answersHttp2(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const session = http2.connect(`http://127.0.0.1:${port}`);
+    session.on("error", () => resolve(false));
+    const stream = session.request({});
+    stream.on("error", () => resolve(false));
+    stream.on("response", (headers) => {
+      resolve(headers[":status"] === 200);
+      session.destroy();
+    });
+  });
+}
+
+async function ready(port: number, speaksHttp2 = false): Promise<void> {
   for (let k = 0; k < 400; k++) {
+    if (speaksHttp2 && (await answersHttp2(port))) return;
     const ok = await new Promise<boolean>((resolve) => {
+      if (speaksHttp2) return resolve(false);
       const s = net.connect(port, "127.0.0.1", () =>
         s.write("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"),
       );
@@ -267,6 +298,7 @@ async function ready(port: number): Promise<void> {
 
 async function load(port: number, secs: number): Promise<{ n: number; bad: number }> {
   const url = `http://127.0.0.1:${port}/${mode.endsWith("1m") ? "1m" : ""}`;
+  if (isHttp2) return loadHttp2(url, secs);
   const argv = [
     "-c",
     "0",
@@ -293,6 +325,25 @@ async function load(port: number, secs: number): Promise<{ n: number; bad: numbe
   return { n, bad };
 }
 
+async function loadHttp2(url: string, secs: number): Promise<{ n: number; bad: number }> {
+  const headers = HEADERS.flatMap((h) => ["-H", h]);
+  const argv = ["-c", "0", "h2load", "-t1", `-c${connections}`, "-m32", "-D", String(secs)];
+  const child = spawn("taskset", [...argv, ...headers, url], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  children.add(child);
+  let text = "";
+  child.stdout.on("data", (d) => {
+    text += d;
+  });
+  await new Promise((resolve) => child.on("close", resolve));
+  children.delete(child);
+  const [, done = "0", failed = "0"] = /(\d+) done, \d+ succeeded, (\d+) failed/.exec(text) ?? [];
+  const n = Number(done);
+  const ok = Number(/status codes: (\d+) 2xx/.exec(text)?.[1] ?? 0);
+  return { n, bad: Number(failed) + Math.max(0, n - ok) };
+}
+
 execFileSync("taskset", ["-cp", "0", String(process.pid)]);
 fs.mkdirSync(path.join(dir, "www"));
 fs.writeFileSync(path.join(dir, "www/1m"), "x".repeat(1 << 20));
@@ -305,7 +356,7 @@ const backend = run(0, [
     "backend.conf",
     `worker_processes 1; daemon off; pid ${dir}/backend.pid; error_log ${dir}/backend.err warn; events { worker_connections 16384; }
     http { access_log off; keepalive_requests 1000000000; keepalive_timeout 300s; sendfile on; open_file_cache max=10; default_type text/plain;
-    server { listen 127.0.0.1:${BACKEND} backlog=8192; root ${dir}/www;
+    server { listen 127.0.0.1:${BACKEND} backlog=8192; listen 127.0.0.1:${BACKEND + 1} http2; root ${dir}/www;
     location = / { return 200 "hello from backend, this is a small body of text\\n"; } } }`,
   ),
 ]);
@@ -314,6 +365,9 @@ const only = values.only?.split(",");
 const chosen = subjects.filter(
   (s) =>
     (only === undefined || only.includes(s.name)) &&
+    // nginx speaks HTTP/1 to upstreams, and this HAProxy's config is of HTTP/1.
+    !(isHttp2 && s.name === "haproxy") &&
+    !(mode === "h2h2" && s.name === "nginx") &&
     (s.name.startsWith("tsproxy") ||
       spawnSync(s.name === "envoy" ? process.env.ENVOY! : s.name, [
         s.name === "envoy" ? "--version" : "-v",
@@ -327,7 +381,7 @@ for (let round = 0; round < rounds; round++) {
   for (const subject of chosen) {
     const at = port++;
     const child = run(1, subject.start(at));
-    await ready(at);
+    await ready(at, isHttp2);
     await load(at, 1);
     const before = cpuOf(child.pid!);
     const { n, bad } = await load(at, seconds);

@@ -1,0 +1,170 @@
+import { http2Options, latin1Encode } from "@tsproxy/sdk";
+import {
+  CODEC_OPTIONS,
+  LentChunk,
+  requestHeaders,
+  TestClientEvents,
+  TestConnection,
+  TestContext,
+} from "@tsproxy/sdk/testing";
+import { describe, expect, it } from "vitest";
+import http2 from "./filter.ts";
+import { CODE, FLAG, SETTING, TYPE } from "./frame.ts";
+import { frame, framesOf, framesText, literal, setting, uint32 } from "./test-frames.ts";
+
+const END = FLAG.END_STREAM | FLAG.END_HEADERS;
+const OK = "\x88";
+
+/** A client whose server has sent its settings. */
+function open(h2: Parameters<typeof http2Options>[0] = {}) {
+  const cx = new TestContext();
+  const connection = new TestConnection();
+  const events = new TestClientEvents();
+  const capacities: number[] = [];
+  Object.assign(events, { onCapacity: () => capacities.push(codec.capacity ?? 0) });
+  const options = {
+    ...CODEC_OPTIONS,
+    http2: http2Options(h2),
+    stats: cx.stats.scope("cluster.c."),
+  };
+  const codec = cx.setup(http2, {}).createClient(connection, events, options);
+  const send = (...frames: string[]) => {
+    const chunk = new LentChunk(frames.join(""));
+    codec.onData(chunk);
+    chunk.used();
+  };
+  const take = () => {
+    if (connection.open) codec.onAgain?.();
+    return framesOf(connection.take());
+  };
+  const ask = (method = "GET", endStream = true, upgrade = "") => {
+    const encoder = codec.newStream(events);
+    encoder.encodeHeaders(requestHeaders(method, "/p", "host", "a"), endStream, upgrade);
+    return encoder;
+  };
+  return { cx, connection, events, codec, send, take, ask, capacities };
+}
+
+function ready(h2: Parameters<typeof http2Options>[0] = {}) {
+  const client = open(h2);
+  client.send(frame(TYPE.SETTINGS, 0, 0));
+  client.take();
+  return client;
+}
+
+const head = (id: number, flags: number = END, block = OK) => frame(TYPE.HEADERS, flags, id, block);
+
+it("begins with the preface and its settings, and does not wait for the server's", () => {
+  const { connection, take, ask } = open();
+  ask();
+  expect(connection.written).toBe("");
+  const text = framesText(take());
+  expect(text).toEqual(["SETTINGS 0", "WINDOW_UPDATE 0 by=25100289", "HEADERS 1 end"]);
+});
+
+it("has as many exchanges at once as both sides allow, and tells when there may be more", () => {
+  const { codec, send, capacities } = open({ max_concurrent_streams: 50 });
+  expect(codec.capacity).toBe(50);
+  send(frame(TYPE.SETTINGS, 0, 0, setting(SETTING.MAX_CONCURRENT_STREAMS, 2)));
+  expect(codec.capacity).toBe(2);
+  send(frame(TYPE.SETTINGS, 0, 0, setting(SETTING.MAX_CONCURRENT_STREAMS, 1000)));
+  expect(capacities).toEqual([50]);
+});
+
+describe("an answer", () => {
+  it("may have 1xx before it, a body and trailers", () => {
+    const { send, events, ask } = ready();
+    ask();
+    send(head(1, FLAG.END_HEADERS, "\x08\x03103"), head(1, FLAG.END_HEADERS));
+    send(frame(TYPE.DATA, 0, 1, "hello"), head(1, END, literal("sum", "1")));
+    expect(events.take()).toEqual([
+      "informational 103 []",
+      "head 200 []",
+      "body hello",
+      "trailers [sum: 1]",
+      "idle",
+    ]);
+  });
+
+  it("that comes before the request has ended leaves the request going", () => {
+    const { send, events, take, ask } = ready();
+    const encoder = ask("POST", false);
+    send(head(1));
+    expect(events.take()).toEqual(["head 200 end []"]);
+    const bytes = latin1Encode("late");
+    encoder.encodeBody(bytes, 0, 4, true);
+    expect(framesText(take())).toEqual(["HEADERS 1", "DATA 1 late end"]);
+    expect(events.take()).toEqual(["idle"]);
+  });
+
+  it("that is malformed is a bad gateway, and the connection goes", () => {
+    const blocks = [
+      literal("x", "1"),
+      "\x08\x0320x",
+      "\x08\x03101",
+      OK + OK,
+      OK + literal("upgrade", "x"),
+    ];
+    for (const block of blocks) {
+      const { send, events, connection, ask } = ready();
+      ask();
+      send(head(1, END, block));
+      expect(events.take()).toEqual(["retire", "error 502 http2.violation.of.messaging.rule"]);
+      expect(connection.closed).toBe("abort");
+    }
+  });
+
+  it("to an upgrade is 101 for those who asked", () => {
+    const { send, events, take, ask } = ready();
+    ask("GET", false, "websocket");
+    const [request] = take();
+    expect(request!.flags).toBe(FLAG.END_HEADERS);
+    send(head(1, FLAG.END_HEADERS));
+    expect(events.take()).toEqual(["head 101 [upgrade: websocket]"]);
+  });
+});
+
+describe("a lost exchange", () => {
+  it("is refused where the server has not looked at it, and the connection is retired by GOAWAY", () => {
+    const { send, events, ask } = ready();
+    ask();
+    ask();
+    send(frame(TYPE.RST_STREAM, 0, 1, uint32(CODE.REFUSED_STREAM)));
+    expect(events.take()).toEqual(["idle", "reset refused"]);
+    send(frame(TYPE.GOAWAY, 0, 0, uint32(1) + uint32(0)));
+    expect(events.take()).toEqual(["retire", "idle", "reset refused"]);
+  });
+
+  it("is reset where the server says so, and closed where the connection is gone", () => {
+    const { send, events, codec, ask, cx } = ready();
+    ask();
+    ask();
+    send(frame(TYPE.RST_STREAM, 0, 1, uint32(CODE.INTERNAL_ERROR)));
+    expect(events.take()).toEqual(["idle", "reset remote"]);
+    codec.onClosed({ by: "remote", phase: "connected", timeout: false, error: undefined });
+    expect(events.take()).toEqual(["reset connection_closed"]);
+    expect(cx.stats.value("cluster.c.http2.rx_reset")).toBe(1);
+    expect(cx.stats.value("cluster.c.http2.streams_active")).toBe(0);
+  });
+
+  it("that we give up is cancelled on the wire", () => {
+    const { take, events, ask } = ready();
+    ask().reset();
+    expect(framesText(take())).toEqual(["HEADERS 1 end", "RST_STREAM 1 code=8"]);
+    expect(events.take()).toEqual(["idle"]);
+  });
+});
+
+it("takes no push, and no frame for a stream that it has not opened", () => {
+  for (const bytes of [
+    frame(TYPE.PUSH_PROMISE, FLAG.END_HEADERS, 1, uint32(2) + OK),
+    head(3),
+    frame(TYPE.DATA, 0, 5, "x"),
+    frame(TYPE.RST_STREAM, 0, 7, uint32(0)),
+  ]) {
+    const { send, connection, ask } = ready();
+    ask();
+    send(bytes);
+    expect(connection.closed).toBe("abort");
+  }
+});
