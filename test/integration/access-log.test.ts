@@ -1,0 +1,63 @@
+import { existsSync, mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { eventually, get } from "./client.ts";
+import { accessLog, bootstrap, direct, http, listener } from "./config.ts";
+import { Proxy } from "./proxy.ts";
+
+let proxy: Proxy;
+const folder = mkdtempSync(path.join(os.tmpdir(), "tsproxy-access-log-"));
+const file = path.join(folder, "access.log");
+const linesOf = (name: string): string[] =>
+  existsSync(name) ? readFileSync(name, "utf8").split("\n").slice(0, -1) : [];
+
+beforeAll(async () => {
+  const chain = http([direct("/", "said\n")], { access_log: [accessLog(file, "%REQ(:PATH)%\n")] });
+  proxy = await Proxy.start({
+    config: bootstrap([listener("main", chain)]),
+    concurrency: 3,
+    args: ["--file-flush-interval-msec", "200"],
+  });
+});
+afterAll(async () => {
+  await proxy.stop();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+/** Each request takes a connection of its own, and so whichever worker the kernel picks. */
+async function ask(from: number, to: number): Promise<string[]> {
+  const asked: string[] = [];
+  for (let k = from; k < to; k++) {
+    await get(proxy.port("main"), `/${k}`, { headers: { connection: "close" } });
+    asked.push(`/${k}`);
+  }
+  return asked;
+}
+
+test("lines of all workers stand in the order of the requests; after SIGUSR1 they go to a new file", async () => {
+  const first = await ask(0, 60);
+  await eventually(
+    () => linesOf(file),
+    (lines) => lines.length === first.length,
+    "a line for each request",
+  );
+  expect(linesOf(file)).toEqual(first);
+
+  renameSync(file, `${file}.1`);
+  const still = await ask(60, 70);
+  proxy.signal("SIGUSR1");
+  await eventually(
+    () => existsSync(file),
+    (made) => made,
+    "the new file",
+  );
+  const fresh = await ask(70, 80);
+  await eventually(
+    () => linesOf(file),
+    (lines) => lines.length === fresh.length,
+    "the lines in the new file",
+  );
+  expect(linesOf(file)).toEqual(fresh);
+  expect(linesOf(`${file}.1`)).toEqual([...first, ...still]);
+});
