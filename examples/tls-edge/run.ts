@@ -9,12 +9,12 @@ const staff = "--cert examples/tls-edge/certs/ada.pem --key examples/tls-edge/ce
 await runExample({
   folder: import.meta.dirname,
   config: "envoy.yaml",
-  services: { 8391: (port) => startService(port, certs) },
+  services: { 8791: (port) => startService(port, certs) },
   tell: (port) => `
-  curl -i http://localhost:${port(8300)}/            redirected to HTTPS
-  ${curl} --connect-to ::localhost:${port(8443)} https://www.example.test/
-  ${curl} --connect-to ::localhost:${port(8443)} https://shop.example.test/
-  ${curl} ${staff} --connect-to ::localhost:${port(8443)} https://staff.example.test/
-  admin  http://localhost:${port(8301)}/certs
+  curl -i http://localhost:${port(8700)}/            redirected to HTTPS
+  ${curl} --connect-to ::localhost:${port(8743)} https://www.example.test/
+  ${curl} --connect-to ::localhost:${port(8743)} https://shop.example.test/
+  ${curl} ${staff} --connect-to ::localhost:${port(8743)} https://staff.example.test/
+  admin  http://localhost:${port(8701)}/certs
 `,
 });
