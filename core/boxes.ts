@@ -206,12 +206,6 @@ export class SandboxCells implements StatsSink {
     this.#post = post;
   }
 
-  /** A counter of the worker's own. */
-  counter(name: string): { inc(): void } {
-    const cell = this.define("counter", name, "");
-    return { inc: () => void this.cells[cell]!++ };
-  }
-
   define(kind: "counter" | "gauge" | "histogram", name: string, unit: string): number {
     const known = this.#defined.get(`${kind} ${name}`);
     if (known !== undefined) return known;
@@ -219,6 +213,8 @@ export class SandboxCells implements StatsSink {
     if (this.#next + size > this.cells.length) return -1;
     const cell = this.#next;
     this.#next += size;
+    // As in inside/stats.ts: not written yet.
+    if (size === 1 && this.cells[cell] === 0) this.cells[cell] = -0;
     this.#defined.set(`${kind} ${name}`, cell);
     this.#post({ type: "stats", defined: [{ kind, name, unit, cell }] });
     return cell;

@@ -137,6 +137,9 @@ export class Builtin {
   drain(): void {
     this.#enter("drain");
   }
+  drainListeners(names: readonly string[]): void {
+    this.#enter("drainListeners", JSON.stringify(names));
+  }
   get activeConnections(): number {
     return this.#enter("activeConnections") as number;
   }

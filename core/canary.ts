@@ -1,4 +1,6 @@
+import type { Certificate } from "@tsproxy/sdk";
 import { Builtin } from "./builtin.ts";
+import { describeCertificate } from "./certificate.ts";
 import type { Change } from "./fleet.ts";
 import { createRing } from "./inside/ring.ts";
 import { COUNTS_BYTES, LEDGER_BYTES } from "./inside/shared-counts.ts";
@@ -6,6 +8,12 @@ import { LocalServices } from "./local-services.ts";
 import type { ModuleSource, Refusal, RuntimeConfig } from "./protocol.ts";
 import type { CanaryStage } from "./rehearsal.ts";
 import { Contexts } from "./tls.ts";
+
+/** What one TLS context shows to its peers, and whom it trusts. */
+export interface ContextCertificates {
+  readonly chain: readonly Certificate[];
+  readonly trusted: readonly Certificate[];
+}
 
 /** Rings of a size that nothing passes through, and cells for as many stats as a config defines. */
 const RING = { events: 8, commands: 8, segments: 2, slots: 2 } as const;
@@ -32,6 +40,7 @@ export class Canary implements CanaryStage {
   readonly #modules = new Map<string, ModuleSource>();
   #config: RuntimeConfig | undefined;
   #generation = 0;
+  #contexts: Contexts | undefined;
   #builtin: Builtin | undefined;
   /** Hash of the code last defined there, by package. */
   readonly #defined = new Map<string, string>();
@@ -94,6 +103,14 @@ export class Canary implements CanaryStage {
     this.#guarded((builtin) => builtin.abort());
   }
 
+  /** Certificates of the configuration that serves: each TLS context of it stands here as in every worker. */
+  certificates(): readonly ContextCertificates[] {
+    return [...(this.#contexts?.all() ?? [])].map(({ certificates, trusted }) => ({
+      chain: certificates,
+      trusted: trusted.map(describeCertificate),
+    }));
+  }
+
   async dispose(): Promise<void> {
     this.#builtin?.dispose();
     this.#builtin = undefined;
@@ -122,7 +139,9 @@ export class Canary implements CanaryStage {
   /** The isolate, caught up with what runs. */
   #ready(): Builtin {
     if (this.#builtin !== undefined) return this.#builtin;
-    const services = new LocalServices(new Contexts(""));
+    const contexts = new Contexts("");
+    const services = new LocalServices(contexts);
+    this.#contexts = contexts;
     const builtin = new Builtin({
       role: "canary",
       worker: -1,

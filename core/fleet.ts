@@ -65,6 +65,7 @@ export interface FleetEvents {
 const PREPARE_MS = 20_000;
 const COMMIT_MS = 5_000;
 const LISTEN_MS = 5_000;
+const PROFILE_MS = 30_000;
 /** The watchdog ends an isolate after 1 s; setting a large config up is bounded by what `prepare` may take. */
 const BOX_MS = 1_000;
 const SETUP_BOX_MS = PREPARE_MS;
@@ -181,9 +182,24 @@ export class Fleet implements Stage {
       if (member.thread !== from) member.post({ type: "publish", topic, value });
   }
 
+  /** Begins or ends a CPU profile of a thread (`worker 0`, `control`). */
+  async profile(thread: string, enable: boolean): Promise<Profiled> {
+    const member = this.#members.find((m) => m.thread.name === thread);
+    if (member === undefined) return { profile: "", error: `there is no thread "${thread}"` };
+    return member.profile(enable);
+  }
+
   /** Lines for files that wait in the threads are told. */
   flushLines(): void {
     for (const member of this.#members) member.post({ type: "flush_lines" });
+  }
+
+  /** `ask`: clients of these are asked to leave. `stop`: they accept no more; who is connected stays. */
+  drainListeners(
+    names: readonly string[],
+    how: { readonly ask: boolean; readonly stop: boolean },
+  ): void {
+    for (const member of this.#members) member.post({ type: "drain_listeners", names, ...how });
   }
 
   /** Stops accepting and settles when what is in progress has ended, or after `ms`. */
@@ -310,9 +326,20 @@ function isSameAddress(a: AddressConfig, b: AddressConfig): boolean {
   );
 }
 
+type Profiled = Omit<Extract<FromWorker, { type: "profiled" }>, "type">;
+
 type Answer = Extract<
   FromWorker,
-  { type: "prepared" | "refused" | "committed" | "listening" | "listen_failed" | "drained" }
+  {
+    type:
+      | "prepared"
+      | "refused"
+      | "committed"
+      | "listening"
+      | "listen_failed"
+      | "drained"
+      | "profiled";
+  }
 >;
 
 /** One thread and the answers that the fleet waits for from it. */
@@ -422,6 +449,14 @@ class Member {
     const answer = this.#answer(ms + 500, (message) => message.type === "drained");
     this.post({ type: "drain", ms });
     await answer;
+  }
+
+  async profile(enable: boolean): Promise<Profiled> {
+    const answer = this.#answer(PROFILE_MS, (message) => message.type === "profiled");
+    this.post({ type: "profile", enable });
+    const message = await answer;
+    if (message?.type === "profiled") return message;
+    return { profile: "", error: "the thread did not answer" };
   }
 
   async stop(): Promise<void> {

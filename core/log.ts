@@ -6,7 +6,7 @@ import { lineFormat } from "./log-format.ts";
 export type Log = Logger;
 
 /** Envoy's words for `-l`, and pino's. */
-const LEVELS = {
+export const LEVELS = {
   trace: "trace",
   debug: "debug",
   info: "info",
@@ -19,10 +19,11 @@ const LEVELS = {
 export type LevelName = keyof typeof LEVELS;
 export const LEVEL_NAMES = Object.keys(LEVELS) as LevelName[];
 
+/** Looked at for every line, so whoever changes a level changes it here (log-levels.ts). */
 export interface LogOptions {
-  readonly level: LevelName;
+  level: LevelName;
   /** Levels of components: a package (`http/router`), its last word, or its kind. */
-  readonly components: Readonly<Record<string, LevelName>>;
+  components: Readonly<Record<string, LevelName>>;
   /** A file to append to; undefined: stderr. */
   readonly path?: string;
   /** In spdlog's words, as Envoy takes it; undefined: JSON, or pretty on a terminal. */
@@ -62,11 +63,9 @@ export function openLog(options: LogOptions, terminal = process.stderr.isTTY ===
 
 /** The same into any stream. */
 export function logTo(stream: DestinationStream, options: LogOptions, terminal: boolean): Log {
-  const { level, components, format } = options;
-  const levels = [level, ...Object.values(components)].map((name) => LEVELS[name]);
-  const least = levels.reduce((a, b) => (rank(a) <= rank(b) ? a : b));
+  const { format } = options;
   const settings = {
-    level: least,
+    level: leastLevel(options),
     base: null,
     formatters: { level: (label: string) => ({ level: label }) },
     timestamp: pino.stdTimeFunctions.isoTime,
@@ -82,14 +81,24 @@ export function logTo(stream: DestinationStream, options: LogOptions, terminal: 
       singleLine: true,
     });
     write = (line) => void stream.write(pretty(line));
-  } else if (Object.keys(components).length === 0) return pino(settings, stream);
+  }
   const wanted = (line: string): boolean => {
-    if (Object.keys(components).length === 0) return true;
+    if (Object.keys(options.components).length === 0) return true;
     const said = JSON.parse(line) as { level: string; filter?: unknown };
-    const own = components[componentOf(components, said.filter) ?? ""] ?? level;
-    return rank(said.level) >= rank(LEVELS[own]);
+    return rank(said.level) >= rank(LEVELS[levelOf(options, said.filter)]);
   };
   return pino(settings, { write: (line) => wanted(line) && write(line) });
+}
+
+/** Of a package, or of core itself (`filter` undefined). */
+export function levelOf({ level, components }: LogOptions, filter: unknown): LevelName {
+  return components[componentOf(components, filter) ?? ""] ?? level;
+}
+
+/** What pino has to let pass. */
+export function leastLevel({ level, components }: LogOptions): string {
+  const levels = [level, ...Object.values(components)].map((name) => LEVELS[name]);
+  return levels.reduce((a, b) => (rank(a) <= rank(b) ? a : b));
 }
 
 /** The name by which the user meant that package. */

@@ -7,18 +7,21 @@ import { Describer } from "./describe.ts";
 import { FileWriter } from "./file-writer.ts";
 import { Fleet } from "./fleet.ts";
 import { FleetLog } from "./fleet-log.ts";
-import { RUNTIME_TOPIC } from "./inside/topics.ts";
+import { HEALTH_TOPIC, RUNTIME_TOPIC } from "./inside/topics.ts";
 import { LINES_WAIT_MS, LineOrder } from "./line-order.ts";
 import { openLog } from "./log.ts";
+import { LogLevels } from "./log-levels.ts";
 import { operations } from "./operations.ts";
 import type { RunOptions, ToProxy, ToSupervisor } from "./options.ts";
 import { SHIPPED_ROOT } from "./packages.ts";
 import { bundlePreludes } from "./preludes.ts";
+import { Profiler } from "./profiler.ts";
 import type { RuntimeConfig } from "./protocol.ts";
 import { Reload, type Serving, StartError } from "./reload.ts";
 import { RuntimeLayers } from "./runtime.ts";
 import { ServerStats } from "./server-stats.ts";
 import { StatsReader } from "./stats.ts";
+import { exclusion } from "./stats-config.ts";
 import { SAME_SIGNAL_MS } from "./supervisor.ts";
 import { threadStarter } from "./threads.ts";
 import { Watch } from "./watch.ts";
@@ -29,10 +32,13 @@ const DRAIN_MS = 5_000;
 const STOP_MS = 2_000;
 /** Envoy's stats_flush_interval: intervals of histograms. */
 const FLUSH_MS = 5_000;
+let flushes: NodeJS.Timeout | undefined;
 const BEAT_MS = 100;
 
 const options = JSON.parse(process.argv[2] ?? "{}") as RunOptions;
 const { log, reopen } = openLog(options.log);
+const levels = new LogLevels(log, options.log);
+const profiler = new Profiler(() => fleet);
 const node = { id: options.serviceNode, cluster: options.serviceCluster };
 const prelude = await bundlePreludes();
 const stats = new StatsReader();
@@ -45,6 +51,8 @@ const lines = new LineOrder((file, text) => files.append(file, text));
 let state: "INITIALIZING" | "LIVE" | "DRAINING" = "INITIALIZING";
 const describer = new Describer(prelude.sdk);
 const canary = new Canary({ prelude, node, sandboxed: "left out" });
+/** An operator has asked to fail health checks (admin's /healthcheck/fail). */
+let failing = false;
 const runtime = new RuntimeLayers({
   serviceCluster: options.serviceCluster,
   onChange: (values) => fleet.publish(RUNTIME_TOPIC, values),
@@ -80,6 +88,8 @@ try {
   await stop(1);
 }
 state = "LIVE";
+server.onLive();
+server.onListeners([], reload.live!.config.listeners);
 announce(log, options, reload.live!.config, fleet.bound, reload.packages());
 writeAdminAddress();
 reload.watch();
@@ -95,7 +105,15 @@ function newFleet(self: RuntimeConfig["node"]): Fleet {
     stats,
     server,
     runtime,
-    state: () => state,
+    reopenLogs: reopenFiles,
+    levels,
+    profiler,
+    certificates: () => canary.certificates(),
+    state: () => (state === "LIVE" && failing ? "DRAINING" : state),
+    failHealthchecks: (failed) => {
+      failing = failed;
+      fleet?.publish(HEALTH_TOPIC, failed);
+    },
     quit,
   });
   const onReverted = (packages: readonly string[]) =>
@@ -123,17 +141,23 @@ async function serve(config: RuntimeConfig): Promise<Serving> {
   const started = fleet;
   // Before the first setup, so that all of them find the values there.
   runtime.configure(config.runtime ?? []);
-  let layers = config.runtime;
-  let next = layers;
+  stats.exclude(exclusion(config.stats));
+  flushEvery(config.statsFlushMs);
+  let live = config;
+  let next = config;
   return {
     prepare: (change) => {
-      next = change.config?.runtime ?? layers;
+      next = change.config ?? live;
       return started.prepare(change);
     },
     commit: async (generation) => {
       await started.commit(generation);
-      if (next !== layers) runtime.configure(next ?? []);
-      layers = next;
+      if (next === live) return;
+      server.onListeners(live.listeners, next.listeners);
+      live = next;
+      runtime.configure(next.runtime ?? []);
+      stats.exclude(exclusion(next.stats));
+      flushEvery(next.statsFlushMs);
     },
     abort: (generation) => started.abort(generation),
     // Beside a predecessor the ports are in use, and shall be.
@@ -247,5 +271,9 @@ function beat(): void {
     }));
     tell({ type: "beat", threads });
   }, BEAT_MS);
-  setInterval(() => stats.flush(), FLUSH_MS);
+}
+
+function flushEvery(ms = FLUSH_MS): void {
+  clearInterval(flushes);
+  flushes = setInterval(() => stats.flush(), ms);
 }

@@ -1,7 +1,11 @@
+import type { ContextCertificates } from "./canary.ts";
 import type { Fleet } from "./fleet.ts";
+import type { LevelName } from "./log.ts";
+import { type LogLevels, MAIN_LOGGER } from "./log-levels.ts";
 import type { RunOptions } from "./options.ts";
 import type { PackageState } from "./package-state.ts";
 import type { Problem } from "./problem.ts";
+import type { ProfileAnswer, Profiler } from "./profiler.ts";
 import type { AddressConfig, RuntimeConfig } from "./protocol.ts";
 import type { Reload } from "./reload.ts";
 import type { RuntimeLayers } from "./runtime.ts";
@@ -17,6 +21,11 @@ export interface OperationParts {
   readonly server: ServerStats;
   readonly runtime: RuntimeLayers;
   readonly state: () => "LIVE" | "DRAINING" | "INITIALIZING";
+  readonly reopenLogs: () => void;
+  readonly levels: LogLevels;
+  readonly profiler: Profiler;
+  readonly certificates: () => readonly ContextCertificates[];
+  readonly failHealthchecks: (failed: boolean) => void;
   readonly quit: () => void;
 }
 /** Envoy's numbers in `server.state`. */
@@ -33,7 +42,10 @@ export function operations(
     [
       "core.stats",
       () => {
-        server.update(STATES[parts.state()], fleet()?.bound.length ?? 0);
+        server.update(STATES[parts.state()], {
+          connections: connections(stats, reload.live?.config),
+          daysLeft: daysLeft(parts.certificates()),
+        });
         server.updateRuntime(parts.runtime);
         return stats.snapshot();
       },
@@ -55,12 +67,39 @@ export function operations(
         state: parts.state(),
         uptimeSeconds: server.uptimeSeconds,
         options: shownOptions(options),
-        node: reload.live?.config.node ?? {},
+        // With all that the file says of the node, and the id and cluster that flags may have given.
+        node: { ...nodeOf(reload.live?.loaded.bootstrap), ...reload.live?.config.node },
       }),
     ],
     ["core.runtime", () => parts.runtime.dump()],
     // False: there is no layer that takes changes.
     ["core.runtime_modify", (args) => parts.runtime.modify(args as Record<string, string>)],
+    [
+      "core.healthcheck",
+      (args) => parts.failHealthchecks((args as { readonly failed: boolean }).failed),
+    ],
+    ["core.drain_listeners", (args) => drainListeners(parts, args as DrainHow)],
+    ["core.reopen_logs", () => parts.reopenLogs()],
+    ["core.memory", () => memory()],
+    ["core.log_levels", () => shownLevels(parts)],
+    [
+      "core.set_log_levels",
+      (args) => {
+        const { changes } = args as { readonly changes: readonly (readonly [string, string])[] };
+        for (const [name, level] of changes) parts.levels.set(name, level as LevelName);
+        return shownLevels(parts);
+      },
+    ],
+    ["core.profile", (args) => profile(parts, args as ProfileAsked)],
+    ["core.recent_lookups", () => ({ recent: stats.recentLookups, total: stats.lookups })],
+    [
+      "core.change_lookups",
+      (args) => {
+        const { change } = args as { readonly change: "enable" | "disable" | "clear" };
+        if (change === "clear") stats.clearLookups();
+        else stats.trackLookups(change === "enable");
+      },
+    ],
     ["core.quit", () => parts.quit()],
   ]);
   return async (name, args) => {
@@ -68,6 +107,85 @@ export function operations(
     if (run === undefined) throw new Error(`core has no operation "${name}"`);
     return run(args);
   };
+}
+
+function connections(stats: StatsReader, config: RuntimeConfig | undefined): number {
+  const own = (config?.listeners ?? []).filter((listener) => listener.thread !== "control");
+  const name = (prefix: string) => `listener.${prefix.replaceAll(":", "_")}.downstream_cx_active`;
+  return own.reduce((sum, { statPrefix }) => sum + stats.value(name(statPrefix)), 0);
+}
+
+/** Until the first certificate ends; Envoy's largest number if there is none. */
+function daysLeft(contexts: readonly ContextCertificates[]): number {
+  const ends = contexts.flatMap(({ chain }) => chain.map((certificate) => certificate.notAfter));
+  if (ends.length === 0) return 0xffff_ffff;
+  return Math.max(0, Math.floor((Math.min(...ends) - Date.now()) / DAY_MS));
+}
+
+interface ProfileAsked {
+  readonly enable: boolean;
+  readonly thread?: string;
+}
+
+/** The file is `admin.profile_path` of the config, else one of the system's temporary directory. */
+function profile(
+  { profiler, reload }: OperationParts,
+  asked: ProfileAsked,
+): Promise<ProfileAnswer> {
+  const { admin } = (reload.live?.loaded.bootstrap ?? {}) as {
+    readonly admin?: { readonly profile_path?: string };
+  };
+  const file = admin?.profile_path || undefined;
+  if (!asked.enable) return profiler.stop(file);
+  return profiler.start((asked.thread ?? "worker 0").replace("_", " "), file);
+}
+
+interface DrainHow {
+  readonly graceful: boolean;
+  readonly inboundOnly: boolean;
+  readonly skipExit: boolean;
+}
+
+/** Envoy's --drain-time-s. */
+const DRAIN_MS = 600_000;
+
+/** Gracefully: clients are asked to leave now, and listeners close when the drain time is over (`skipExit`: never). */
+function drainListeners({ fleet, reload }: OperationParts, how: DrainHow): void {
+  const names = (reload.live?.config.listeners ?? [])
+    .filter((l) => l.thread !== "control" && (!how.inboundOnly || l.direction === "INBOUND"))
+    .map((l) => l.name);
+  if (!how.graceful) {
+    fleet()?.drainListeners(names, { ask: false, stop: true });
+    return;
+  }
+  fleet()?.drainListeners(names, { ask: true, stop: false });
+  if (how.skipExit) return;
+  setTimeout(() => fleet()?.drainListeners(names, { ask: false, stop: true }), DRAIN_MS).unref();
+}
+
+function memory(): unknown {
+  const { rss, heapUsed, heapTotal, external, arrayBuffers } = process.memoryUsage();
+  return {
+    allocated: heapUsed + external,
+    heapSize: heapTotal + external,
+    unmapped: 0,
+    free: heapTotal - heapUsed,
+    cached: arrayBuffers,
+    physical: rss,
+  };
+}
+
+const DAY_MS = 86_400_000;
+
+function shownLevels({ levels, reload }: OperationParts): (readonly [string, string])[] {
+  const packages = reload.packages().map((state) => state.package);
+  const names = [MAIN_LOGGER, ...new Set(packages)].sort();
+  return names.map((name) => [name, levels.level(name)] as const);
+}
+
+function nodeOf(bootstrap: object | undefined): object {
+  const { node } = (bootstrap ?? {}) as { readonly node?: object };
+  return node ?? {};
 }
 
 function shownPackages(reload: Reload): unknown[] {
@@ -117,5 +235,6 @@ function shownOptions(options: RunOptions): Record<string, unknown> {
     drain_time: `${options.drainTimeMs / 1000}s`,
     parent_shutdown_time: `${options.parentShutdownMs / 1000}s`,
     mode: "Serve",
+    file_flush_interval: `${(options.fileFlushIntervalMsec ?? 10_000) / 1000}s`,
   };
 }

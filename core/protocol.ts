@@ -1,4 +1,5 @@
-import type { ExtensionRef } from "@tsproxy/sdk";
+import type { AccessLogList, ExtensionRef } from "@tsproxy/sdk";
+import type { StatsConfig } from "./stats-config.ts";
 
 /** What a package says of itself, read in the canary (`describe`). Plain JSON. */
 export interface PackageInfo {
@@ -110,6 +111,10 @@ export interface ListenerConfig {
   readonly listenerFilters: readonly ListenerFilterRef[];
   /** UDP: larger datagrams are dropped. */
   readonly maxDatagramBytes?: number;
+  /** A line for every connection, when it ends. */
+  readonly accessLog?: AccessLogList;
+  /** `{ filter_metadata: { … } }` */
+  readonly metadata?: unknown;
   /** 0: none. */
   readonly listenerFiltersTimeoutMs: number;
   readonly continueOnListenerFiltersTimeout: boolean;
@@ -143,6 +148,9 @@ export interface RuntimeConfig {
   readonly node: { readonly id: string; readonly cluster: string };
   /** Layers of the runtime; main alone reads them and tells the threads their values. */
   readonly runtime?: readonly RuntimeLayerConfig[];
+  /** `stats_config`, and how often intervals of histograms end; main's alone too. */
+  readonly stats?: StatsConfig | undefined;
+  readonly statsFlushMs?: number | undefined;
 }
 
 /** Main -> worker. Every `prepare` is answered by `prepared` or `refused`; nothing changes for traffic before `commit`. */
@@ -166,6 +174,14 @@ export type ToWorker =
     }
   | { readonly type: "publish"; readonly topic: string; readonly value: unknown }
   | { readonly type: "drain"; readonly ms: number }
+  | {
+      readonly type: "drain_listeners";
+      readonly names: readonly string[];
+      readonly ask: boolean;
+      readonly stop: boolean;
+    }
+  /** Begins or ends a CPU profile of this thread. Answered by `profiled`. */
+  | { readonly type: "profile"; readonly enable: boolean }
   /** Files that lines are appended to were moved away: what waits here still belongs to them. */
   | { readonly type: "flush_lines" }
   | {
@@ -238,7 +254,13 @@ export type FromWorker =
       readonly text: string;
       readonly marks: readonly number[];
     }
-  | { readonly type: "drained" };
+  | { readonly type: "drained" }
+  /** `profile`: JSON as DevTools opens it; "" when one has begun. */
+  | {
+      readonly type: "profiled";
+      readonly profile: string;
+      readonly error: string | undefined;
+    };
 
 /** `workerData` of a worker. */
 export interface WorkerStart {

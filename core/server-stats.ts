@@ -1,14 +1,57 @@
+import type { Histogram } from "@tsproxy/sdk";
 import type { WriterStats } from "./file-writer.ts";
 import { ScopedStats, StatsTable } from "./inside/stats.ts";
+import type { ListenerConfig } from "./protocol.ts";
 import type { RuntimeLayers } from "./runtime.ts";
 import type { StatsReader } from "./stats.ts";
 
-const CELLS = 1024;
+const CELLS = 4096;
+
+/** Envoy's names, which stay at 0 until something counts them. */
+const COUNTERS = [
+  ...["listener_added", "listener_create_failure", "listener_create_success"],
+  ...["listener_in_place_updated", "listener_modified", "listener_removed", "listener_stopped"],
+].map((name) => `listener_manager.${name}`);
+COUNTERS.push(
+  ...["debug_assertion_failures", "dropped_stat_flushes", "dynamic_unknown_fields"].map(server),
+  ...["envoy_bug_failures", "envoy_notifications", "static_unknown_fields", "wip_protos"].map(
+    server,
+  ),
+  ...["main_thread.watchdog_miss", "main_thread.watchdog_mega_miss"].flatMap((n) => [n, server(n)]),
+  ...["workers.watchdog_miss", "workers.watchdog_mega_miss"],
+  ...["load_success", "load_error", "override_dir_exists", "override_dir_not_exists"].map(runtime),
+  runtime("deprecated_feature_use"),
+  ...["flushed_by_timer", "reopen_failed", "write_buffered", "write_completed", "write_failed"].map(
+    (name) => `filesystem.${name}`,
+  ),
+);
+const GAUGES = [
+  ...["total_filter_chains_draining", "total_listeners_active", "total_listeners_draining"],
+  ...["total_listeners_warming", "workers_pinned", "workers_started"],
+].map((name) => `listener_manager.${name}`);
+GAUGES.push(
+  ...["live", "state", "uptime", "version", "parent_connections", "total_connections"].map(server),
+  ...["memory_heap_size", "memory_allocated", "memory_physical_size"].map(server),
+  ...["stats_recent_lookups", "seconds_until_first_ocsp_response_expiring"].map(server),
+  server("compilation_settings.fips_mode"),
+  ...["num_keys", "num_layers", "admin_overrides_active"].map(runtime),
+  runtime("deprecated_feature_seen_since_process_start"),
+  "filesystem.write_total_buffered",
+);
+
+function server(name: string): string {
+  return `server.${name}`;
+}
+function runtime(name: string): string {
+  return `runtime.${name}`;
+}
 
 /** What main itself counts: the server as a whole, its listeners, and reloads. Envoy's names where it has them. */
 export class ServerStats {
   readonly #started = performance.now();
   readonly #stats: ScopedStats;
+  readonly #initialization: Histogram;
+  readonly #concurrency: number;
   readonly #runtimeCounts = new Map<string, number>();
   readonly reloads: { readonly committed: () => void; readonly refused: () => void };
   readonly faults: (packageName: string) => void;
@@ -31,34 +74,63 @@ export class ServerStats {
       failed: this.#stats.counter("filesystem.write_failed"),
       reopenFailed: this.#stats.counter("filesystem.reopen_failed"),
     };
-    this.#stats.gauge("server.concurrency").set(concurrency);
-    for (const name of ["live", "state", "uptime", "memory_heap_size", "memory_allocated"])
-      this.#gauge(name);
-    this.#stats.gauge("listener_manager.total_listeners_active");
-    this.#stats.gauge("listener_manager.workers_started");
-    for (const name of ["load_success", "load_error", "override_dir_exists"])
-      this.#stats.counter(`runtime.${name}`);
-    for (const name of ["override_dir_not_exists", "deprecated_feature_use"])
-      this.#stats.counter(`runtime.${name}`);
-    for (const name of ["num_keys", "num_layers", "admin_overrides_active"])
-      this.#stats.gauge(`runtime.${name}`);
+    for (const name of COUNTERS) this.#stats.counter(name);
+    for (const name of GAUGES) this.#stats.gauge(name);
+    for (let k = 0; k < concurrency; k++) {
+      this.#stats.counter(`server.worker_${k}.watchdog_miss`);
+      this.#stats.counter(`server.worker_${k}.watchdog_mega_miss`);
+    }
+    this.#initialization = this.#stats.histogram("server.initialization_time_ms", "ms");
+    this.#concurrency = concurrency;
+    this.#set("server.concurrency", concurrency);
+    this.#set("server.hot_restart_epoch", 0);
+    this.#set("server.hot_restart_generation", 1);
+    // Envoy's word for "none expires".
+    this.#set("server.days_until_first_cert_expiring", 0xffff_ffff);
     define();
   }
 
-  #gauge(name: string) {
-    return this.#stats.gauge(`server.${name}`);
+  #set(name: string, value: number): void {
+    this.#stats.gauge(name).set(value);
+  }
+
+  /** The first configuration serves. */
+  onLive(): void {
+    this.#initialization.record(Math.round(performance.now() - this.#started));
+  }
+
+  /** Another configuration was put into service. */
+  onListeners(before: readonly ListenerConfig[], after: readonly ListenerConfig[]): void {
+    const known = byName(before);
+    const now = byName(after);
+    let made = 0;
+    for (const [name, text] of now) {
+      if (known.get(name) === text) continue;
+      made++;
+      const how = known.has(name) ? "modified" : "added";
+      this.#stats.counter(`listener_manager.listener_${how}`).inc();
+    }
+    for (const name of known.keys())
+      if (!now.has(name)) this.#stats.counter("listener_manager.listener_removed").inc();
+    this.#stats.counter("listener_manager.listener_create_success").add(made * this.#concurrency);
+    this.#set("listener_manager.total_listeners_active", now.size);
   }
 
   /** `state` is Envoy's number: 0 live, 1 draining, 3 initialising. */
-  update(state: 0 | 1 | 3, listeners: number): void {
-    this.#gauge("state").set(state);
-    this.#gauge("live").set(state === 0 ? 1 : 0);
-    this.#gauge("uptime").set(Math.floor((performance.now() - this.#started) / 1000));
-    const { rss, heapUsed, external } = process.memoryUsage();
-    this.#gauge("memory_heap_size").set(rss);
-    this.#gauge("memory_allocated").set(heapUsed + external);
-    this.#stats.gauge("listener_manager.total_listeners_active").set(listeners);
-    this.#stats.gauge("listener_manager.workers_started").set(state === 3 ? 0 : 1);
+  update(
+    state: 0 | 1 | 3,
+    facts: { readonly connections: number; readonly daysLeft: number },
+  ): void {
+    this.#set("server.state", state);
+    this.#set("server.live", state === 0 ? 1 : 0);
+    this.#set("server.uptime", Math.floor((performance.now() - this.#started) / 1000));
+    const { rss, heapUsed, heapTotal, external } = process.memoryUsage();
+    this.#set("server.memory_heap_size", heapTotal + external);
+    this.#set("server.memory_allocated", heapUsed + external);
+    this.#set("server.memory_physical_size", rss);
+    this.#set("server.total_connections", facts.connections);
+    this.#set("server.days_until_first_cert_expiring", facts.daysLeft);
+    this.#set("listener_manager.workers_started", state === 3 ? 0 : 1);
   }
 
   updateRuntime({ counts, keys, layers, overrides }: RuntimeLayers): void {
@@ -79,4 +151,12 @@ export class ServerStats {
   get uptimeSeconds(): number {
     return (performance.now() - this.#started) / 1000;
   }
+}
+
+/** What runs on the workers, which is what Envoy's listener manager counts: admin's own listener is none of its. */
+function byName(listeners: readonly ListenerConfig[]): ReadonlyMap<string, string> {
+  const own = listeners.filter((listener) => listener.thread !== "control");
+  return new Map(
+    own.map(({ source: _, ...listener }) => [listener.name, JSON.stringify(listener)]),
+  );
 }

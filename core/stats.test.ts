@@ -24,8 +24,8 @@ test("cells of one name are summed over threads, and colons are folded", () => {
   a.tell();
   b.tell();
   const { counters, gauges } = reader.snapshot();
-  expect(counters).toEqual([["listener.127.0.0.1_80.cx", 4]]);
-  expect(gauges).toEqual([["active", 7]]);
+  expect(counters).toEqual([["listener.127.0.0.1_80.cx", 4, true]]);
+  expect(gauges).toEqual([["active", 7, true]]);
 });
 
 test("reset makes counters begin at zero and leaves gauges", () => {
@@ -37,8 +37,8 @@ test("reset makes counters begin at zero and leaves gauges", () => {
   a.tell();
   reader.resetCounters();
   counter.inc();
-  expect(reader.snapshot().counters).toEqual([["n", 1]]);
-  expect(reader.snapshot().gauges).toEqual([["g", 2]]);
+  expect(reader.snapshot().counters).toEqual([["n", 1, true]]);
+  expect(reader.snapshot().gauges).toEqual([["g", 2, true]]);
 });
 
 test("the gauges of a thread that is gone are gone, its counts stay", () => {
@@ -50,8 +50,8 @@ test("the gauges of a thread that is gone are gone, its counts stay", () => {
     t.tell();
   }
   reader.forget(a.memory);
-  expect(reader.snapshot().counters).toEqual([["n", 2]]);
-  expect(reader.snapshot().gauges).toEqual([["g", 1]]);
+  expect(reader.snapshot().counters).toEqual([["n", 2, true]]);
+  expect(reader.snapshot().gauges).toEqual([["g", 1, true]]);
 });
 
 test("histogram buckets hold two significant digits", () => {
@@ -81,4 +81,56 @@ test("a full table still hands out cells, and says so", () => {
   stats.histogram("c").record(5);
   expect(full).toBe(2);
   expect(table.defined.map((d) => d.name)).toEqual(["a"]);
+});
+
+test("a 0 that was written is told apart from one that never was", () => {
+  const reader = new StatsReader();
+  const a = thread(reader);
+  a.stats.counter("never");
+  a.stats.counter("nothing").add(0);
+  a.stats.gauge("set").set(0);
+  a.stats.gauge("back").inc();
+  a.stats.gauge("back").dec();
+  a.tell();
+  const { counters, gauges } = reader.snapshot();
+  expect(counters).toEqual([
+    ["never", 0, false],
+    ["nothing", 0, true],
+  ]);
+  expect(gauges).toEqual([
+    ["set", 0, true],
+    ["back", 0, true],
+  ]);
+});
+
+test("leaves out what the config excludes, and what comes later too", () => {
+  const reader = new StatsReader();
+  const a = thread(reader);
+  a.stats.counter("a.x").inc();
+  a.tell();
+  reader.exclude((name) => name.startsWith("a."));
+  a.stats.counter("a.y").inc();
+  a.stats.counter("b").inc();
+  a.tell();
+  expect(reader.snapshot().counters).toEqual([["b", 1, true]]);
+  reader.exclude(() => false);
+  expect(reader.snapshot().counters.map(([name]) => name)).toEqual(["a.x", "a.y", "b"]);
+});
+
+test("keeps the names looked up last while somebody wants them", () => {
+  const reader = new StatsReader();
+  const a = thread(reader);
+  expect(reader.recentLookups).toBeUndefined();
+  reader.trackLookups(true);
+  a.stats.counter("x");
+  a.stats.counter("y");
+  a.tell();
+  expect(reader.recentLookups).toEqual([
+    ["x", 1],
+    ["y", 1],
+  ]);
+  reader.clearLookups();
+  expect(reader.recentLookups).toEqual([]);
+  reader.trackLookups(false);
+  expect(reader.recentLookups).toBeUndefined();
 });

@@ -1,32 +1,39 @@
 import { HISTOGRAM, HISTOGRAM_CELLS, type StatDefinition } from "./inside/stats.ts";
 
-export interface HistogramSnapshot {
-  readonly name: string;
-  readonly unit: string;
+export interface Distribution {
   readonly count: number;
   readonly sum: number;
-  /** Of the last full interval, or null if nothing was recorded in it. */
-  readonly interval: {
-    readonly count: number;
-    readonly sum: number;
-    readonly buckets: readonly (readonly [number, number])[];
-  } | null;
   /** [upper bound, count] of each bucket that is not empty, ascending. */
   readonly buckets: readonly (readonly [number, number])[];
 }
 
+export interface HistogramSnapshot extends Distribution {
+  readonly name: string;
+  readonly unit: string;
+  /** Of the last full interval, or null if nothing was recorded in it. */
+  readonly interval: Distribution | null;
+}
+
+/** `used`: somebody has written it, be it a 0. */
+export type NamedValue = readonly [name: string, value: number, used: boolean];
+
 export interface StatsSnapshot {
-  readonly counters: readonly (readonly [string, number])[];
-  readonly gauges: readonly (readonly [string, number])[];
+  readonly counters: readonly NamedValue[];
+  readonly gauges: readonly NamedValue[];
   readonly histograms: readonly HistogramSnapshot[];
 }
 
 interface Place {
   readonly kind: StatDefinition["kind"];
   readonly unit: string;
+  /** Nobody is told of it (stats_config.stats_matcher). */
+  hidden: boolean;
   /** Cells of this name: one a thread and life of its isolate. */
   readonly cells: { readonly block: Float64Array; readonly at: number }[];
 }
+
+/** Names that were looked up lately, while somebody asks for that; those that come after are counted alone. */
+const LOOKUPS_KEPT = 100;
 
 /** Reads the cells of all threads and sums them by name. Threads write their own cells without locks; a sum may be a moment old. */
 export class StatsReader {
@@ -34,19 +41,52 @@ export class StatsReader {
   readonly #zero = new Map<string, number>();
   readonly #lastTotals = new Map<string, Float64Array>();
   readonly #intervals = new Map<string, Float64Array>();
+  #excludes: (name: string) => boolean = () => false;
+  #lookups: Map<string, number> | undefined;
+  /** Names that threads have asked for, all in all. */
+  lookups = 0;
 
   /** A thread has defined names; `memory` is its block. */
   define(memory: SharedArrayBuffer, defined: readonly StatDefinition[]): void {
     const block = new Float64Array(memory);
     for (const { kind, name, unit, cell } of defined) {
+      this.#noteLookup(name);
       let place = this.#places.get(name);
       if (place === undefined) {
-        place = { kind, unit, cells: [] };
+        place = { kind, unit, hidden: this.#excludes(name), cells: [] };
         this.#places.set(name, place);
       }
       const known = place.cells.some((c) => c.block.buffer === memory && c.at === cell);
       if (place.kind === kind && !known) place.cells.push({ block, at: cell });
     }
+  }
+
+  #noteLookup(name: string): void {
+    this.lookups++;
+    const list = this.#lookups;
+    if (list === undefined) return;
+    const times = list.get(name) ?? 0;
+    list.delete(name);
+    list.set(name, times + 1);
+    if (list.size > LOOKUPS_KEPT) list.delete(list.keys().next().value!);
+  }
+
+  /** Which names a config leaves out. What they count goes on being counted. */
+  exclude(excludes: (name: string) => boolean): void {
+    this.#excludes = excludes;
+    for (const [name, place] of this.#places) place.hidden = excludes(name);
+  }
+
+  /** Names looked up since this was enabled, the latest last; undefined: it is not. */
+  get recentLookups(): readonly (readonly [name: string, times: number])[] | undefined {
+    return this.#lookups && [...this.#lookups];
+  }
+  trackLookups(enabled: boolean): void {
+    this.#lookups = enabled ? (this.#lookups ?? new Map()) : undefined;
+  }
+  clearLookups(): void {
+    this.lookups = 0;
+    this.#lookups?.clear();
   }
 
   /** A thread is gone: what it counted stays counted, what it gauged does not. */
@@ -58,11 +98,19 @@ export class StatsReader {
     }
   }
 
+  /** Of one counter or gauge; 0 if there is none. */
+  value(name: string): number {
+    let sum = -(this.#zero.get(name) ?? 0);
+    for (const { block, at } of this.#places.get(name)?.cells ?? []) sum += block[at]!;
+    return sum;
+  }
+
   snapshot(): StatsSnapshot {
-    const counters: [string, number][] = [];
-    const gauges: [string, number][] = [];
+    const counters: NamedValue[] = [];
+    const gauges: NamedValue[] = [];
     const histograms: HistogramSnapshot[] = [];
     for (const [name, place] of this.#places) {
+      if (place.hidden) continue;
       if (place.kind === "histogram") {
         const total = totals(place);
         const interval = this.#intervals.get(name);
@@ -76,8 +124,14 @@ export class StatsReader {
         continue;
       }
       let sum = -(this.#zero.get(name) ?? 0);
-      for (const { block, at } of place.cells) sum += block[at]!;
-      (place.kind === "counter" ? counters : gauges).push([name, sum]);
+      let used = false;
+      for (const { block, at } of place.cells) {
+        const value = block[at]!;
+        // A cell that nobody has written holds -0, see inside/stats.ts.
+        used ||= !Object.is(value, -0);
+        sum += value;
+      }
+      (place.kind === "counter" ? counters : gauges).push([name, sum + 0, used]);
     }
     return { counters, gauges, histograms };
   }

@@ -1,3 +1,4 @@
+import { Session } from "node:inspector/promises";
 import { isMainThread, parentPort, workerData } from "node:worker_threads";
 import { Boxes, SandboxCells, type ToldUse } from "./boxes.ts";
 import { Builtin } from "./builtin.ts";
@@ -65,6 +66,7 @@ class Worker {
   #generation = 0;
   #deaths = 0;
   #stopping = false;
+  readonly #inspector = new Session();
   readonly #beats: Int32Array;
 
   constructor(start: WorkerStart, post: (message: FromWorker) => void) {
@@ -259,6 +261,14 @@ class Worker {
       case "drain":
         void this.#drain(message.ms);
         break;
+      case "drain_listeners":
+        if (message.stop) for (const name of message.names) this.#sockets.unlisten(name);
+        if (message.ask) this.#guarded(() => this.#builtin.drainListeners(message.names));
+        this.#sockets.poke();
+        break;
+      case "profile":
+        void this.#profile(message.enable);
+        break;
       case "flush_lines":
         this.#guarded(() => this.#builtin.flushFiles());
         break;
@@ -266,6 +276,25 @@ class Worker {
         void this.#stop();
         break;
     }
+  }
+
+  /** Of core's half of this thread: what runs in isolates stands in it as the time of the crossing. */
+  async #profile(enable: boolean): Promise<void> {
+    let profile = "";
+    let error: string | undefined;
+    try {
+      if (enable) {
+        this.#inspector.connect();
+        await this.#inspector.post("Profiler.enable");
+        await this.#inspector.post("Profiler.start");
+      } else {
+        profile = JSON.stringify((await this.#inspector.post("Profiler.stop")).profile);
+        this.#inspector.disconnect();
+      }
+    } catch (thrown) {
+      error = thrown instanceof Error ? thrown.message : String(thrown);
+    }
+    this.#post({ type: "profiled", profile, error });
   }
 
   #prepare(message: Extract<ToWorker, { type: "prepare" }>): void {

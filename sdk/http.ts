@@ -147,6 +147,8 @@ export class RouteSetups {
 export interface StreamInfo {
   protocol: "HTTP/1.0" | "HTTP/1.1" | "HTTP/2";
   startTime: number;
+  /** The same moment on the clock of `cx.now()`. */
+  startedAt?: number;
   /** Milliseconds from the start, -1 if it has not happened: last request byte in, first upstream byte in, last byte out. */
   requestDuration: number;
   responseDuration: number;

@@ -1,6 +1,6 @@
 import { isIPv4, isIPv6 } from "node:net";
 import { type Static, Type } from "@sinclair/typebox";
-import { Duration, Enum, Extension, type ExtensionRef, UInt32 } from "@tsproxy/sdk";
+import { AccessLogList, Duration, Enum, Extension, type ExtensionRef, UInt32 } from "@tsproxy/sdk";
 import type {
   AddressConfig,
   CidrConfig,
@@ -11,6 +11,7 @@ import type {
   PackageInfo,
   RuntimeConfig,
 } from "../protocol.ts";
+import { type StatsConfig, StatsConfigSchema, StatsFlushInterval } from "../stats-config.ts";
 import type { Place, Report } from "./diagnostic.ts";
 import { ListNode, MapNode, type Node } from "./document.ts";
 import type { Registry } from "./registry.ts";
@@ -89,6 +90,14 @@ export const Listener = Type.Object({
       Extension("listener", { fields: { filter_disabled: Type.Optional(ListenerPredicate) } }),
     ),
   ),
+  access_log: AccessLogList(),
+  /** Shown in access logs (%METADATA(LISTENER:…)%). */
+  metadata: Type.Optional(
+    Type.Object({
+      filter_metadata: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
+      typed_filter_metadata: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
+    }),
+  ),
   listener_filters_timeout: Duration({ default: 15_000 }),
   continue_on_listener_filters_timeout: Type.Boolean({ default: false }),
   per_connection_buffer_limit_bytes: UInt32({ default: 1_048_576 }),
@@ -158,6 +167,8 @@ function withSections(packages: readonly PackageInfo[]): Schema {
       Type.Object({ listeners: Type.Optional(Type.Array(Listener)) }),
     ),
     layered_runtime: Type.Optional(LayeredRuntime),
+    stats_config: Type.Optional(StatsConfigSchema),
+    stats_flush_interval: StatsFlushInterval,
   });
   const schema = structuredClone(own) as unknown as MutableSchema;
   for (const service of services(packages)) {
@@ -198,6 +209,8 @@ export function runtimeConfig(value: unknown, root: MapNode, maker: Maker): Runt
   const bootstrap = (value ?? {}) as {
     readonly node?: { readonly id?: string; readonly cluster?: string };
     readonly layered_runtime?: Static<typeof LayeredRuntime>;
+    readonly stats_config?: StatsConfig;
+    readonly stats_flush_interval?: number;
     readonly static_resources?: { readonly listeners?: readonly (Listener | undefined)[] };
   };
   const listeners = listenerConfigs(bootstrap.static_resources?.listeners ?? [], maker);
@@ -206,6 +219,8 @@ export function runtimeConfig(value: unknown, root: MapNode, maker: Maker): Runt
     services: serviceConfigs(value, root, maker),
     node: { id: bootstrap.node?.id ?? "", cluster: bootstrap.node?.cluster ?? "" },
     runtime: bootstrap.layered_runtime?.layers ?? [],
+    stats: bootstrap.stats_config,
+    statsFlushMs: bootstrap.stats_flush_interval,
   };
 }
 
@@ -287,6 +302,7 @@ function listenerConfig(listener: Listener, maker: Maker): ListenerConfig | unde
   const filterChains = chains.map((chain) => chainConfig(chain, maker));
   checkMatches(chains, filterChains, maker);
   const fallback = listener.default_filter_chain;
+  const accessLog = listener.access_log.filter((log) => log !== undefined);
   const additional = (listener.additional_addresses ?? []).flatMap(
     (more) => (more && addressConfig(more.address, maker)) ?? [],
   );
@@ -319,6 +335,8 @@ function listenerConfig(listener: Listener, maker: Maker): ListenerConfig | unde
     ...(listener.ignore_global_conn_limit === true && { ignoreGlobalConnectionLimit: true }),
     direction: listener.traffic_direction,
     listenerFilters,
+    ...(accessLog.length > 0 && { accessLog }),
+    ...(listener.metadata !== undefined && { metadata: listener.metadata }),
     listenerFiltersTimeoutMs: listener.listener_filters_timeout,
     continueOnListenerFiltersTimeout: listener.continue_on_listener_filters_timeout,
     filterChains,

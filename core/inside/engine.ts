@@ -1,4 +1,5 @@
 import {
+  AccessLogs,
   type Address,
   CellHeap,
   Chunk,
@@ -23,9 +24,9 @@ import { FileTable } from "./files.ts";
 import { installGlobals } from "./globals.ts";
 import { Host, type HostCall } from "./host.ts";
 import { Io } from "./io.ts";
-import { type Chain, Listener } from "./listener.ts";
+import { type Chain, Listener, type ListenerLogs } from "./listener.ts";
 import type { NetworkChainRun } from "./network-chain.ts";
-import { type Place, Registry, type SlotState } from "./registry.ts";
+import { type Place, Registry, Scope, type SlotState } from "./registry.ts";
 import { CLOSED_FLAG, EVENT, SOCKET_ERRORS, TURNS, WORD } from "./ring.ts";
 import { type ParkedDescription, Sandboxes } from "./sandboxes.ts";
 import { SharedCounts } from "./shared-counts.ts";
@@ -539,12 +540,32 @@ export class Engine {
             made,
             refusals,
           );
+    const logs = this.#createLogs(config, `${place}/accessLog`, made, refusals);
     return new Listener(config, chains, listenerFilters, new ScopedStats(this.#stats, ""), {
       wheel: this.#wheel,
       runtime: this.#runtime,
       count: (counted) => this.#around.counts.of(counted),
       listenerAt: (address) => this.#listenerAt(address),
+      thread: this.#role === "control" ? "main_thread" : `worker_${this.#around.worker}`,
+      logs,
     });
+  }
+
+  #createLogs(
+    { accessLog = [] }: ListenerConfig,
+    pointer: string,
+    made: SlotState[],
+    refusals: Refusal[],
+  ): ListenerLogs | undefined {
+    if (accessLog.length === 0) return undefined;
+    let logs: ListenerLogs | undefined;
+    this.registry.attempt("", pointer, refusals, () => {
+      const scope = new Scope(this.registry, "", { pointer, statPrefix: "" }, undefined);
+      const list = new AccessLogs(accessLog, "", new Context(this.#around, scope));
+      made.push(...scope.children);
+      logs = { list, slots: scope.children };
+    });
+    return logs;
   }
 
   #createSlots<K extends "network" | "listener" | "udp">(
@@ -649,7 +670,9 @@ export class Engine {
         (use.slot as unknown as SlotState).retire();
     }
     const kept = new Set<unknown>();
+    const logging = new Set<unknown>();
     for (const { listener } of this.#world.listeners.values()) {
+      logging.add(listener.logs);
       for (const slot of listener.listenerFilters) kept.add(slot);
       for (const chain of listener.chains) {
         for (const slot of chain.slots) kept.add(slot);
@@ -665,6 +688,7 @@ export class Engine {
       }
       for (const slot of listener.listenerFilters)
         if (!kept.has(slot)) (slot as unknown as SlotState).retire();
+      if (!logging.has(listener.logs)) for (const slot of listener.logs?.slots ?? []) slot.retire();
     }
   }
 
@@ -700,6 +724,17 @@ export class Engine {
     if (this.#draining) return;
     this.#draining = true;
     for (const { listener } of this.#world.listeners.values()) {
+      for (const chain of listener.chains)
+        for (const run of [...chain.runs]) this.#guard(run.connection, () => run.drain());
+    }
+  }
+
+  /** Connections that these listeners have now are asked to leave, and those that come are too. */
+  drainListeners(names: readonly string[]): void {
+    for (const name of names) {
+      const listener = this.#world.listeners.get(name)?.listener;
+      if (listener === undefined) continue;
+      listener.draining = true;
       for (const chain of listener.chains)
         for (const run of [...chain.runs]) this.#guard(run.connection, () => run.drain());
     }

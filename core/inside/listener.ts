@@ -1,5 +1,6 @@
 import {
   type AcceptedSocket,
+  type AccessLogs,
   type Address,
   Chunk,
   type CloseEvent,
@@ -9,6 +10,7 @@ import {
   type Histogram,
   type ListenerFilter,
   type ListenerFilterFactory,
+  type LogEntry,
   type NetworkFilterFactory,
   type Runtime,
   type SharedCount,
@@ -23,6 +25,7 @@ import type { SocketConnection } from "./connection.ts";
 import { FilterChainMatcher } from "./filter-chain-match.ts";
 import { Handshake } from "./handshake.ts";
 import { NetworkChainRun } from "./network-chain.ts";
+import type { SlotState } from "./registry.ts";
 import type { TimerWheel, WheelTimer } from "./timers.ts";
 
 /** A handshake takes no longer than this, whatever the config says; Envoy would wait for ever. */
@@ -38,12 +41,21 @@ export interface Chain {
   readonly runs: Set<NetworkChainRun>;
 }
 
+/** `access_log` of a listener, and the uses of packages behind it. */
+export interface ListenerLogs {
+  readonly list: AccessLogs;
+  readonly slots: readonly SlotState[];
+}
+
 /** What listeners have of their engine. */
 export interface ListenerSurroundings {
   readonly wheel: TimerWheel;
   readonly runtime: Runtime;
   readonly count: (name: string) => SharedCount;
   readonly listenerAt: (address: Address) => Listener | undefined;
+  /** `worker_0`, or `main_thread` for what is accepted beside the workers. */
+  readonly thread: string;
+  readonly logs: ListenerLogs | undefined;
 }
 
 /** A listener of one generation: accepted connections pass its listener filters, get a chain, and run it. */
@@ -52,6 +64,9 @@ export class Listener {
   readonly chains: readonly Chain[];
   /** Of a UDP listener: what hears its datagrams. */
   readonly listenerFilters: readonly Slot<ListenerFilterFactory | UdpListenerFilter>[];
+  readonly logs: ListenerLogs | undefined;
+  /** Whoever connects is asked to leave after the first exchange. */
+  draining = false;
   readonly #matcher: FilterChainMatcher<Chain>;
   readonly #fallback: Chain | undefined;
   readonly #around: ListenerSurroundings;
@@ -66,13 +81,14 @@ export class Listener {
     stats: Stats,
     around: ListenerSurroundings,
   ) {
+    this.logs = around.logs;
     this.config = config;
     this.chains = chains;
     this.listenerFilters = listenerFilters;
     this.#around = around;
     this.#count = around.count(`listener.${config.name}`);
     this.#globalCount = around.count("listeners");
-    this.#stats = new ListenerStats(stats.scope(`listener.${config.statPrefix}.`));
+    this.#stats = new ListenerStats(stats.scope(`listener.${config.statPrefix}.`), around.thread);
     const matched = chains.slice(0, config.filterChains.length);
     this.#matcher = new FilterChainMatcher(
       matched.map((chain) => ({ match: chain.config.match, value: chain })),
@@ -151,16 +167,21 @@ export class Listener {
       }) ?? this.#fallback;
     if (chain === undefined) {
       this.#stats.noFilterChainMatch.inc();
+      this.logs?.list.log(entryOf(connection, ["NR"], "filter_chain_not_found"));
       connection.close("abort");
       return;
     }
     this.#stats.total.inc();
     this.#stats.active.inc();
-    const run = new NetworkChainRun(connection, () => {
+    this.#stats.ofThread.total.inc();
+    this.#stats.ofThread.active.inc();
+    const run = new NetworkChainRun(connection, (event) => {
       chain.runs.delete(run);
       this.#stats.active.dec();
+      this.#stats.ofThread.active.dec();
       this.#stats.destroy.inc();
       this.#stats.length.record(Date.now() - connection.startTime);
+      this.logs?.list.log(entryOf(connection, [], "", event.transportFailure));
     });
     chain.runs.add(run);
     connection.filterChainName = chain.config.name;
@@ -168,6 +189,7 @@ export class Listener {
     if (handshake === undefined) connection.handler = run;
     // Filters begin before the handshake has ended, as in Envoy: tcp_proxy connects meanwhile.
     run.start(chain.slots);
+    if (this.draining && connection.open) run.drain();
     if (!connection.open) return;
     handshake?.onConnected();
     if (early !== undefined && early.length > 0 && connection.open) {
@@ -196,6 +218,54 @@ export class Listener {
   }
 }
 
+/** Envoy's names of what cannot happen here, or what nothing counts yet. */
+const NEVER = [
+  "downstream_cx_overload_reject",
+  "extension_config_missing",
+  "network_extension_config_missing",
+];
+
+/** What a listener's access log tells of a connection, whatever its filters did with it. */
+function entryOf(
+  connection: SocketConnection,
+  flags: string[],
+  details: string,
+  transportFailure = "",
+): LogEntry {
+  return {
+    info: {
+      protocol: "HTTP/1.1",
+      startTime: connection.startTime,
+      requestDuration: -1,
+      responseDuration: -1,
+      duration: Math.max(0, Date.now() - connection.startTime),
+      bytesReceived: connection.bytesReceived,
+      bytesSent: connection.bytesSent,
+      responseCode: 0,
+      responseCodeDetails: details,
+      flags,
+      routeName: "",
+      virtualHostName: "",
+      clusterName: "",
+      upstreamHost: undefined,
+      upstreamLocalAddress: undefined,
+      upstreamTransportFailure: "",
+      downstreamTransportFailure: transportFailure,
+      attempts: 0,
+      connectionId: connection.id,
+      downstreamRemoteAddress: connection.remoteAddress,
+      downstreamDirectAddress: connection.directAddress ?? connection.remoteAddress,
+      downstreamLocalAddress: connection.localAddress,
+    },
+    request: undefined,
+    response: undefined,
+    trailers: undefined,
+    metadata: connection.metadata,
+    downstream: connection,
+    logType: "NotSet",
+  };
+}
+
 class ListenerStats {
   readonly total: Counter;
   readonly active: Gauge;
@@ -210,8 +280,17 @@ class ListenerStats {
   readonly datagramDropped: Counter;
   readonly overflow: Counter;
   readonly globalOverflow: Counter;
+  readonly ofThread: { readonly total: Counter; readonly active: Gauge };
 
-  constructor(stats: Stats) {
+  /** `thread`: `worker_0`, or `main_thread` for what is accepted beside the workers. */
+  constructor(stats: Stats, thread: string) {
+    const own = stats.scope(`${thread}.`);
+    this.ofThread = {
+      total: own.counter("downstream_cx_total"),
+      active: own.gauge("downstream_cx_active"),
+    };
+    for (const name of NEVER) stats.counter(name);
+    stats.histogram("connections_accepted_per_socket_event");
     this.total = stats.counter("downstream_cx_total");
     this.active = stats.gauge("downstream_cx_active");
     this.destroy = stats.counter("downstream_cx_destroy");

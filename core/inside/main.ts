@@ -87,6 +87,12 @@ export function drain(): void {
   engine.drain();
 }
 
+/** `names`: JSON of the names of listeners. */
+export function drainListeners(names: string): void {
+  engine.onEntered();
+  engine.drainListeners(JSON.parse(names));
+}
+
 export function activeConnections(): number {
   return engine.activeConnections();
 }

@@ -105,6 +105,8 @@ export class StatsTable {
       this.#onFull();
       return make(new Float64Array(size), 0);
     }
+    // Nobody has written it yet: whatever is added to -0 or set is another value, so that a 0 that was written is told apart.
+    if (size === 1 && this.#cells[this.#next] === 0) this.#cells[this.#next] = -0;
     const stat = make(this.#cells, this.#next);
     this.#byName.set(name, stat);
     this.defined.push({ kind, name, unit, cell: this.#next });

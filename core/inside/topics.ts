@@ -3,6 +3,9 @@ import type { Host } from "./host.ts";
 /** Core tells each isolate the values of the runtime: a list of [key, value]. */
 export const RUNTIME_TOPIC = "core/runtime";
 
+/** True while an operator wants health checks to fail (admin's /healthcheck/fail): clients are asked to leave. */
+export const HEALTH_TOPIC = "core/health_checks_fail";
+
 /** Values that isolates tell each other by name; the last one of a topic is kept for those who come later. */
 export class Topics {
   readonly #host: Host;

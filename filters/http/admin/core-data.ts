@@ -1,4 +1,4 @@
-import type { ClusterManagerStatus, SetupContext } from "@tsproxy/sdk";
+import type { ClusterManagerStatus, Regex, SetupContext } from "@tsproxy/sdk";
 
 /** `core.stats`. Names that begin with `@host|` are cells of /clusters and no stats of their own. */
 export interface StatsSnapshot {
@@ -6,7 +6,8 @@ export interface StatsSnapshot {
   readonly gauges: readonly NamedValue[];
   readonly histograms: readonly HistogramSnapshot[];
 }
-export type NamedValue = readonly [name: string, value: number];
+/** `used`: somebody has written it, be it a 0. */
+export type NamedValue = readonly [name: string, value: number, used: boolean];
 
 export interface Distribution {
   readonly count: number;
@@ -87,6 +88,16 @@ export interface CertificateSnapshot {
   readonly notAfter: number;
 }
 
+/** Bytes. */
+export interface MemorySnapshot {
+  readonly allocated: number;
+  readonly heapSize: number;
+  readonly unmapped: number;
+  readonly free: number;
+  readonly cached: number;
+  readonly physical: number;
+}
+
 /** What admin's pages are made of: asked of core when a page is asked for, and told by the cluster manager. */
 export class CoreData {
   readonly #cx: SetupContext;
@@ -130,6 +141,49 @@ export class CoreData {
   /** False: no layer of the config takes changes. */
   modifyRuntime(changes: Readonly<Record<string, string>>): Promise<boolean> {
     return this.#ask("core.runtime_modify", changes);
+  }
+  /** How a pattern is compiled (RE2). */
+  readonly regex = (pattern: string): Regex => this.#cx.regex(pattern);
+  async healthcheck(failed: boolean): Promise<void> {
+    await this.#ask("core.healthcheck", { failed });
+  }
+  async drainListeners(how: {
+    readonly graceful: boolean;
+    readonly inboundOnly: boolean;
+    readonly skipExit: boolean;
+  }): Promise<void> {
+    await this.#ask("core.drain_listeners", how);
+  }
+  async reopenLogs(): Promise<void> {
+    await this.#ask("core.reopen_logs");
+  }
+  memory(): Promise<MemorySnapshot> {
+    return this.#ask("core.memory");
+  }
+  logLevels(): Promise<readonly (readonly [logger: string, level: string])[]> {
+    return this.#ask("core.log_levels");
+  }
+  /** Answers all levels, as they are then. Logger "": all. */
+  setLogLevels(
+    changes: readonly (readonly [logger: string, level: string])[],
+  ): Promise<readonly (readonly [logger: string, level: string])[]> {
+    return this.#ask("core.set_log_levels", { changes });
+  }
+  /** Begins or ends a CPU profile of a thread (`worker_0`, the default; `control`). Answers the file that it was written to. */
+  profile(
+    enable: boolean,
+    thread: string | undefined,
+  ): Promise<{ readonly file?: string; readonly error?: string }> {
+    return this.#ask("core.profile", { enable, thread });
+  }
+  recentLookups(): Promise<{
+    readonly recent?: readonly (readonly [name: string, times: number])[];
+    readonly total: number;
+  }> {
+    return this.#ask("core.recent_lookups");
+  }
+  async changeLookups(change: "enable" | "disable" | "clear"): Promise<void> {
+    await this.#ask("core.change_lookups", { change });
   }
   async resetCounters(): Promise<void> {
     await this.#ask("core.reset_counters");

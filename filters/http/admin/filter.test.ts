@@ -1,17 +1,17 @@
 import { existsSync, readFileSync } from "node:fs";
 import {
+  Chunk,
   type ClusterManagerStatus,
   type HttpStream,
   RequestHeaders,
   type ResponseHeaders,
   utf8Decode,
+  utf8Encode,
 } from "@tsproxy/sdk";
 import { TestContext } from "@tsproxy/sdk/testing";
 import { describe, expect, it } from "vitest";
 import type { ConfigSnapshot, PackageSnapshot, StatsSnapshot } from "./core-data.ts";
 import admin from "./filter.ts";
-
-const noStats: StatsSnapshot = { counters: [], gauges: [], histograms: [] };
 
 const cluster = (name: string, hosts: number[] = []): ClusterManagerStatus["clusters"][number] => ({
   name,
@@ -34,10 +34,19 @@ const cluster = (name: string, hosts: number[] = []): ClusterManagerStatus["clus
   })),
 });
 
+/** Stats of a test: what is at 0 was never written. */
+interface GivenStats {
+  readonly counters?: readonly (readonly [string, number])[];
+  readonly gauges?: readonly (readonly [string, number])[];
+  readonly histograms?: StatsSnapshot["histograms"];
+}
+const written = (list: readonly (readonly [string, number])[] = []) =>
+  list.map(([name, value]) => [name, value, value !== 0] as const);
+
 /** A proxy of one listener and two clusters, with the stats that a test gives it. */
 function start(
   world: {
-    stats?: Partial<StatsSnapshot>;
+    stats?: GivenStats;
     state?: string;
     clusters?: ClusterManagerStatus;
     bootstrap?: ConfigSnapshot["bootstrap"];
@@ -51,7 +60,8 @@ function start(
       ran.push(name);
       return answer;
     });
-  operation("core.stats", { ...noStats, ...world.stats });
+  const { counters, gauges, histograms = [] } = world.stats ?? {};
+  operation("core.stats", { counters: written(counters), gauges: written(gauges), histograms });
   operation("core.server_info", {
     version: "0.1.0",
     state: world.state ?? "LIVE",
@@ -74,6 +84,22 @@ function start(
   });
   operation("core.reset_counters", {});
   operation("core.quit", {});
+  for (const name of ["healthcheck", "drain_listeners", "reopen_logs", "change_lookups"])
+    operation(`core.${name}`, {});
+  operation("core.runtime_modify", true);
+  operation("core.memory", {
+    allocated: 1,
+    heapSize: 2,
+    unmapped: 0,
+    free: 1,
+    cached: 0,
+    physical: 3,
+  });
+  operation("core.log_levels", [
+    ["http/router", "info"],
+    ["main", "info"],
+  ]);
+  operation("core.recent_lookups", { total: 7 });
   cx.publish("cluster_manager/status", world.clusters ?? { clusters: [] });
   const factory = cx.setup(admin, {});
 
@@ -108,9 +134,12 @@ function start(
     return { filter, request, sent, hooks };
   }
 
-  async function ask(path: string, method = "GET") {
+  async function ask(path: string, method = "GET", { form = "" } = {}) {
     const { filter, request, sent } = open(method, path);
-    filter.onRequestHeaders!(request, true);
+    if (form !== "") request.append("content-type", "application/x-www-form-urlencoded");
+    filter.onRequestHeaders!(request, form === "");
+    const bytes = utf8Encode(form);
+    if (form !== "") filter.onRequestBody!(new Chunk(bytes, 0, bytes.length), true);
     await settled();
     filter.onEnd!();
     return sent;
@@ -350,7 +379,7 @@ describe("/stats", () => {
     const t = start(world);
     const text = (await t.ask("/stats?filter=l.time&histogram_buckets=disjoint")).body;
     expect(text).toMatch(
-      /^l\.time: B0\.5\(0,3\) B1\(0,0\) .* B500\(0,0\) B1000\(0,1\) B2500\(0,0\) .* B3600000\(0,0\)\n$/,
+      /^l\.time: B0\.5\(0,3\) B1\(0,0\) .* B500\(0,0\) B1000\(0,1\) B2500\(0,0\) .* B600000\(0,0\) B1\.8e\+06\(0,0\) B3\.6e\+06\(0,0\)\n$/,
     );
     const { stats } = JSON.parse(
       (await t.ask("/stats?format=json&filter=l.time&histogram_buckets=cumulative")).body,
@@ -369,7 +398,166 @@ describe("/stats", () => {
       body: "Invalid re2 regex\n",
     });
     expect((await t.ask(`/stats?filter=${"a".repeat(1025)}`)).status).toBe(400);
-    expect((await t.ask("/stats?format=html")).body).toBe("usage: format=(text|json|prometheus)\n");
+    expect((await t.ask("/stats?format=xml")).body).toBe(
+      "usage: /stats?format=(html|active-html|json|prometheus|text)\n\n",
+    );
+    expect((await t.ask("/stats?type=x")).body).toBe("invalid &type= param");
+    expect((await t.ask("/stats?histogram_buckets=x")).status).toBe(400);
+  });
+});
+
+describe("histograms in detail", () => {
+  // 0, 0 and 2, as Envoy 1.40 printed them.
+  const histogram = {
+    name: "http.main.t",
+    unit: "ms",
+    count: 3,
+    sum: 2,
+    interval: null,
+    buckets: [
+      [1, 2],
+      [2.1, 1],
+    ] as const,
+  };
+  const world = {
+    stats: { histograms: [histogram, { ...histogram, name: "none", count: 0, buckets: [] }] },
+  };
+
+  it("as text", async () => {
+    expect((await start(world).ask("/stats?filter=main&histogram_buckets=detailed")).body).toBe(
+      "http.main.t:\n  totals=0,0:2, 2,0.1:1\n  intervals=\n" +
+        "  summary=P0(nan,0) P25(nan,0) P50(nan,0) P75(nan,2.05) P90(nan,2.05) P95(nan,2.05) P99(nan,2.05) P99.5(nan,2.05) P99.9(nan,2.05) P100(nan,2.05)\n",
+    );
+  });
+
+  it("as JSON", async () => {
+    const { body } = await start(world).ask(
+      "/stats?filter=main&histogram_buckets=detailed&format=json",
+    );
+    const { histograms } = JSON.parse(body).stats[0];
+    expect(histograms.supported_percentiles).toHaveLength(10);
+    expect(histograms.details[0]).toMatchObject({
+      name: "http.main.t",
+      totals: [
+        { lower_bound: 0, width: 0, count: 2 },
+        { lower_bound: 2, width: 0.1, count: 1 },
+      ],
+      intervals: [],
+    });
+    expect(histograms.details[0].percentiles[3]).toEqual({ cumulative: 2.05, interval: null });
+  });
+
+  it("as a page that shows what is there and nothing else", async () => {
+    const { body, headers } = await start({ stats: { counters: [["a<b", 1]] } }).ask(
+      "/stats?format=html",
+    );
+    expect(headers["content-type"]).toContain("text/html");
+    expect(body).toContain("a&lt;b: 1\n");
+  });
+});
+
+describe("commands that change something", () => {
+  it.each([
+    ["/healthcheck/fail", "core.healthcheck"],
+    ["/healthcheck/ok", "core.healthcheck"],
+    ["/drain_listeners?graceful&inboundonly", "core.drain_listeners"],
+    ["/reopen_logs", "core.reopen_logs"],
+    ["/stats/recentlookups/enable", "core.change_lookups"],
+    ["/runtime_modify?a=1", "core.runtime_modify"],
+  ])("%s wants POST, and answers OK", async (path, operation) => {
+    const t = start();
+    expect((await t.ask(path)).status).toBe(405);
+    expect(t.ran).toEqual([]);
+    expect(await t.ask(path, "POST")).toMatchObject({ status: 200, body: "OK\n" });
+    expect(t.ran).toEqual([operation]);
+  });
+
+  it("takes the values of a form", async () => {
+    const t = start();
+    const told: unknown[] = [];
+    t.cx.operations.set("core.runtime_modify", (args) => told.push(args));
+    await t.ask("/runtime_modify?a=1", "POST", { form: "b=2%20x&c=" });
+    expect(told).toEqual([{ a: "1", b: "2 x", c: "" }]);
+    expect((await t.ask("/runtime_modify", "POST")).status).toBe(400);
+  });
+
+  it("says so when no layer of the runtime takes changes", async () => {
+    const t = start();
+    t.cx.operations.set("core.runtime_modify", () => false);
+    expect(await t.ask("/runtime_modify?a=1", "POST")).toMatchObject({
+      status: 503,
+      body: "No admin layer specified",
+    });
+  });
+});
+
+describe("/logging", () => {
+  it("lists loggers and changes one, several, or all", async () => {
+    const t = start();
+    expect((await t.ask("/logging", "POST")).body).toBe(
+      "active loggers:\n  http/router: info\n  main: info\n\n",
+    );
+    const set: unknown[] = [];
+    t.cx.operations.set("core.set_log_levels", (args) => {
+      set.push((args as { changes: unknown }).changes);
+      return [["main", "debug"]];
+    });
+    for (const query of ["level=debug", "main=trace", "paths=main:off,http/router:error"])
+      expect((await t.ask(`/logging?${query}`, "POST")).body).toBe(
+        "active loggers:\n  main: debug\n\n",
+      );
+    expect(set).toEqual([
+      [["", "debug"]],
+      [["main", "trace"]],
+      [
+        ["main", "off"],
+        ["http/router", "error"],
+      ],
+    ]);
+  });
+
+  it.each([
+    ["level=loud", "unknown logger level"],
+    ["nobody=info", "unknown logger name"],
+    ["paths=main", "unknown logger level"],
+    ["level=info&main=debug", "invalid number of parameters"],
+  ])("refuses %s", async (query, reason) => {
+    const { status, body } = await start().ask(`/logging?${query}`, "POST");
+    expect(status).toBe(400);
+    expect(body).toMatch(new RegExp(`^error: ${reason}\n\nusage: /logging`));
+  });
+});
+
+describe("what Envoy has beside", () => {
+  it("answers memory in decimal strings", async () => {
+    const body = JSON.parse((await start().ask("/memory")).body);
+    expect(Object.keys(body)).toEqual([
+      "allocated",
+      "heap_size",
+      "pageheap_unmapped",
+      "pageheap_free",
+      "total_thread_cache",
+      "total_physical_bytes",
+    ]);
+    expect(body.allocated).toBe("1");
+  });
+
+  it.each([
+    ["/heap_dump", "GET", "The current build does not support heap dump"],
+    ["/heapprofiler?enable=y", "POST", "The current build does not support heap profiler"],
+  ])("says that %s is not there", async (path, method, body) => {
+    expect(await start().ask(path, method)).toMatchObject({ status: 501, body });
+  });
+
+  it("prints the names of stats that were looked up", async () => {
+    const t = start();
+    expect((await t.ask("/stats/recentlookups")).body).toBe(
+      "Lookup tracking is not enabled. Use /stats/recentlookups/enable to enable.\n\ntotal: 7\n",
+    );
+    t.cx.operations.set("core.recent_lookups", () => ({ recent: [["a.b", 2]], total: 9 }));
+    expect((await t.ask("/stats/recentlookups")).body).toBe(
+      "   Count Lookup\n       2 a.b\n\ntotal: 9\n",
+    );
   });
 });
 
@@ -455,8 +643,61 @@ describe("/stats/prometheus", () => {
       'envoy_cluster_t_count{envoy_cluster_name="a"} 3',
       "",
     ]);
+    // A summary is one of the last interval, in which nothing came.
     const summary = (await t.ask("/stats/prometheus?histogram_buckets=summary")).body;
-    expect(summary).toContain('envoy_cluster_t{envoy_cluster_name="a",quantile="0.999"} 12.5\n');
+    expect(summary).toContain('envoy_cluster_t{envoy_cluster_name="a",quantile="0.999"} nan\n');
+    expect(summary).toContain('envoy_cluster_t_count{envoy_cluster_name="a"} 0\n');
+    expect(await t.ask("/stats/prometheus?histogram_buckets=detailed")).toMatchObject({
+      status: 400,
+      body: "unsupported prometheus histogram bucket mode",
+    });
+  });
+
+  it("takes tags and bounds of the config", async () => {
+    const stats_config = {
+      stats_tags: [
+        { tag_name: "my_tag", regex: "^http\\.((.*?)\\.)downstream_rq_t" },
+        { tag_name: "fixed", fixed_value: "fx" },
+      ],
+      histogram_bucket_settings: [
+        { match: { suffix: "rq_time" }, buckets: [1, 5.5, 1000] },
+        { match: { prefix: "http." }, buckets: [7] },
+      ],
+    };
+    const time = { unit: "ms", count: 1, sum: 2, interval: null, buckets: [[2.1, 1]] as const };
+    const t = start({
+      bootstrap: { stats_config },
+      stats: {
+        counters: [["http.main.downstream_rq_2xx", 4]],
+        histograms: [
+          { ...time, name: "http.main.downstream_rq_time" },
+          { ...time, name: "http.main.other" },
+        ],
+      },
+    });
+    const body = (await t.ask("/stats/prometheus")).body;
+    const labels = 'fixed="fx",envoy_http_conn_manager_prefix="main"';
+    expect(body).toContain(
+      `envoy_http_downstream_rq_xx{envoy_response_code_class="2",${labels}} 4\n`,
+    );
+    const time_ = "envoy_http_downstream_rq_time_bucket";
+    expect(body).toContain(
+      `${time_}{${labels},my_tag="main",le="1"} 0\n` +
+        `${time_}{${labels},my_tag="main",le="5.5"} 1\n` +
+        `${time_}{${labels},my_tag="main",le="1000"} 1\n`,
+    );
+    expect((await t.ask("/stats?filter=other&histogram_buckets=cumulative")).body).toBe(
+      "http.main.other: B7(0,1)\n",
+    );
+  });
+
+  it("leaves default tags out when the config says so", async () => {
+    const stats_config = { use_all_default_tags: false };
+    const counters = [["cluster.up.upstream_rq_200", 1]] as const;
+    const t = start({ bootstrap: { stats_config }, stats: { counters } });
+    expect((await t.ask("/stats/prometheus")).body).toContain(
+      "envoy_cluster_up_upstream_rq_200{} 1\n",
+    );
   });
 });
 
@@ -770,12 +1011,15 @@ describe("beside a recording of Envoy 1.40", () => {
     expect(ours).toBe(text);
   });
 
-  it.skipIf(!exists)(`has only commands that Envoy has, and /filters${why}`, async () => {
-    const paths = (text: string) =>
-      [...text.matchAll(/^ {2}(\/[a-z_/]*)/gm)].map((match) => match[1]!);
-    const theirs = new Set(paths(recorded("GET /help")));
-    expect(paths((await start().ask("/help")).body).filter((path) => !theirs.has(path))).toEqual([
-      "/filters",
-    ]);
-  });
+  it.skipIf(!exists)(
+    `has the commands that Envoy has, and what is our own apart${why}`,
+    async () => {
+      const paths = (text: string) =>
+        [...text.matchAll(/^ {2}(\/[a-z_/]*)/gm)].map((match) => match[1]!);
+      const theirs = new Set(paths(recorded("GET /help")));
+      const help = (await start().ask("/help")).body;
+      expect(paths(help)).toEqual([...theirs]);
+      expect(help).toContain("\n    /filters: ");
+    },
+  );
 });

@@ -1,7 +1,10 @@
 import {
+  type Chunk,
   defineHttpFilter,
   type HttpFilter,
   type HttpStream,
+  latin1Decode,
+  type RequestHeaders,
   ResponseHeaders,
   type SetupContext,
   Type,
@@ -16,6 +19,8 @@ import { Query } from "./query.ts";
 const PIECE = 16 * 1024;
 /** Answers in progress; a snapshot of all stats waits behind each whose client is slow. */
 const MAX_ANSWERS = 64;
+/** Bytes of a form, past which the rest of it is not read. */
+const MAX_FORM = 64 * 1024;
 
 /** What the requests of one use of the filter share. */
 class Admin {
@@ -28,7 +33,8 @@ class Admin {
     this.core = new CoreData(cx);
   }
 
-  async answer(method: string, pathAndQuery: string): Promise<Answer> {
+  /** `form`: the body of a request whose parameters stand there; "" for all others. */
+  async answer(method: string, pathAndQuery: string, form: string): Promise<Answer> {
     const at = pathAndQuery.indexOf("?");
     const path = at < 0 ? pathAndQuery : pathAndQuery.slice(0, at);
     const endpoint = ENDPOINTS.find((e) => e.path === path);
@@ -37,7 +43,8 @@ class Admin {
       return text(`Method ${method} not allowed, POST required.`, 405);
     }
     try {
-      const query = new Query(at < 0 ? "" : pathAndQuery.slice(at + 1), this.cx);
+      const parameters = at < 0 ? "" : pathAndQuery.slice(at + 1);
+      const query = new Query(form === "" ? parameters : `${parameters}&${form}`, this.cx);
       return await endpoint.answer(query, this.core);
     } catch (error) {
       if (error instanceof Refused) return text(error.message, error.status);
@@ -51,6 +58,8 @@ class Admin {
 class AdminFilter implements HttpFilter {
   readonly #admin: Admin;
   readonly #stream: HttpStream;
+  #isForm = false;
+  #form = "";
   #started = false;
   #counted = false;
   #ended = false;
@@ -63,11 +72,15 @@ class AdminFilter implements HttpFilter {
     this.#stream = stream;
   }
 
-  onRequestHeaders(_headers: unknown, endStream: boolean): void {
+  onRequestHeaders(headers: RequestHeaders, endStream: boolean): void {
+    const type = headers.get("content-type");
+    this.#isForm = type?.startsWith("application/x-www-form-urlencoded") === true;
     if (endStream) this.#start();
   }
-  // No command takes a body; it is read to its end and dropped.
-  onRequestBody(_chunk: unknown, endStream: boolean): void {
+  // A form's parameters are as good as those of the query; any other body is read to its end and dropped.
+  onRequestBody(chunk: Chunk, endStream: boolean): void {
+    if (this.#isForm && this.#form.length + chunk.length <= MAX_FORM)
+      this.#form += latin1Decode(chunk.memory, chunk.at, chunk.end);
     if (endStream) this.#start();
   }
   onRequestTrailers(): void {
@@ -96,7 +109,7 @@ class AdminFilter implements HttpFilter {
     admin.answers++;
     this.#counted = true;
     const { method, path } = this.#stream.request;
-    void admin.answer(method, path).then((answer) => {
+    void admin.answer(method, path, this.#form).then((answer) => {
       if (this.#ended) answer.after?.();
       else this.#begin(answer);
     });

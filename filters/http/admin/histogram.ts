@@ -1,9 +1,10 @@
 import type { Distribution } from "./core-data.ts";
 
-export const QUANTILES = [0, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 100] as const;
+export const QUANTILES = [0, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 100];
+export type Bounds = readonly number[];
 
 /** Envoy's default bounds, for buckets in text, JSON and Prometheus. */
-export const BOUNDS = [
+export const BOUNDS: Bounds = [
   0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 300_000, 600_000,
   1_800_000, 3_600_000,
 ] as const;
@@ -22,25 +23,28 @@ export function quantiles(distribution: Distribution | null): readonly number[] 
     while (at < buckets.length - 1 && before + buckets[at]![1] < rank) before += buckets[at++]![1];
     const bucket = buckets[at];
     if (bucket === undefined) return 0;
-    const { lower, width } = bucketBelow(bucket[0]);
+    const { lower, width } = bucketRange(bucket[0]);
     return lower + width * ((rank - before) / (bucket[1] + 1));
   });
 }
 
 /** How many samples lie in buckets that begin at or below each bound. */
-export function countsUpTo(distribution: Distribution | null): readonly number[] {
+export function countsUpTo(
+  distribution: Distribution | null,
+  bounds: Bounds = BOUNDS,
+): readonly number[] {
   const buckets = distribution?.buckets ?? [];
   let at = 0;
   let sum = 0;
-  return BOUNDS.map((bound) => {
-    while (at < buckets.length && bucketBelow(buckets[at]![0]).lower <= bound)
+  return bounds.map((bound) => {
+    while (at < buckets.length && bucketRange(buckets[at]![0]).lower <= bound)
       sum += buckets[at++]![1];
     return sum;
   });
 }
 
 /** Where the bucket that ends at `upper` begins, and its width: ten to ninety-nine times a power of ten, then the next power. */
-function bucketBelow(upper: number): { readonly lower: number; readonly width: number } {
+export function bucketRange(upper: number): { readonly lower: number; readonly width: number } {
   // The first bucket holds what is below 1; values are whole numbers, so that is 0.
   if (upper <= 1) return { lower: 0, width: 0 };
   // An end at a power of ten belongs to the narrower bucket before it.

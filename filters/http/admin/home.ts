@@ -56,8 +56,16 @@ function field({ name, help, choices }: Parameter): string {
 }
 
 /** Parameters that count by being there. */
-const FLAGS = new Set(["usedonly", "invert_filter", "include_eds"]);
+const FLAGS = new Set([
+  "usedonly",
+  "invert_filter",
+  "include_eds",
+  "text_readouts",
+  "graceful",
+  "skip_exit",
+  "inboundonly",
+]);
 
-function escapeHtml(text: string): string {
+export function escapeHtml(text: string): string {
   return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 }

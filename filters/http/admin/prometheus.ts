@@ -1,37 +1,59 @@
-import { type Answer, text } from "./answer.ts";
-import type { CoreData } from "./core-data.ts";
-import { BOUNDS, countsUpTo, QUANTILES, quantiles } from "./histogram.ts";
+import { type Answer, Refused, text } from "./answer.ts";
+import type { CoreData, HistogramSnapshot, NamedValue } from "./core-data.ts";
+import { type Bounds, countsUpTo, QUANTILES, quantiles } from "./histogram.ts";
 import type { Query } from "./query.ts";
 import { select, selector } from "./selection.ts";
-import { extractTags } from "./tags.ts";
+import { StatsConfig } from "./stats-config.ts";
+import { Tagger } from "./tags.ts";
 
 /** `/stats/prometheus`: Prometheus' text format 0.0.4 under Envoy's names. */
 export async function prometheus(query: Query, core: CoreData): Promise<Answer> {
-  const mode = query.choice("histogram_buckets", ["cumulative", "summary"]);
+  const mode = query.get("histogram_buckets") || "cumulative";
+  if (mode === "prometheusnative")
+    throw new Refused(
+      400,
+      "unsupported prometheusnative histogram type when not using protobuf exposition format",
+    );
+  if (mode !== "cumulative" && mode !== "summary")
+    throw new Refused(400, "unsupported prometheus histogram bucket mode");
   const wanted = selector(query);
-  const { counters, gauges, histograms } = select(await core.stats(), wanted);
+  const [snapshot, dump] = await Promise.all([core.stats(), core.config()]);
+  const { counters, gauges, histograms } = select(snapshot, wanted);
+  const config = new StatsConfig(dump.bootstrap.stats_config, core.regex);
+  const tagger = new Tagger(config.rules, config.fixedTags);
+  const bounds = config.bounds;
+  const buckets: Lines<HistogramSnapshot> = (metric, labels, histogram) =>
+    bucketLines(metric, labels, histogram, bounds(histogram.name));
 
   function* body(): Generator<string> {
-    yield* families("counter", counters, ([name]) => name, scalar);
-    yield* families("gauge", gauges, ([name]) => name, scalar);
+    yield* families(tagger, "counter", counters, ([name]) => name, scalar);
+    yield* families(tagger, "gauge", gauges, ([name]) => name, scalar);
     const type = mode === "summary" ? "summary" : "histogram";
-    yield* families(type, histograms, (h) => h.name, mode === "summary" ? summary : buckets);
+    yield* families(
+      tagger,
+      type,
+      histograms,
+      (h) => h.name,
+      mode === "summary" ? summary : buckets,
+    );
   }
   return text(body());
 }
 
 type Labels = string;
+type Lines<T> = (metric: string, labels: Labels, stat: T) => string;
 
 /** Stats of one metric name, which must stand together under one TYPE line. */
 function* families<T>(
+  tagger: Tagger,
   type: string,
   list: readonly T[],
   nameOf: (stat: T) => string,
-  lines: (metric: string, labels: Labels, stat: T) => string,
+  lines: Lines<T>,
 ): Generator<string> {
   const byMetric = new Map<string, { readonly labels: Labels; readonly stat: T }[]>();
   for (const stat of list) {
-    const { name, tags } = extractTags(nameOf(stat));
+    const { name, tags } = tagger.extract(nameOf(stat));
     const metric = `envoy_${name.replace(/[^a-zA-Z0-9_]/g, "_")}`;
     const labels = tags
       .map(([tag, value]) => `${tag.replace(/[^a-zA-Z0-9_]/g, "_")}="${escapeLabel(value)}"`)
@@ -50,32 +72,40 @@ function escapeLabel(value: string): string {
   return value.replaceAll("\\", "\\\\").replaceAll('"', '\\"').replaceAll("\n", "\\n");
 }
 
-function scalar(metric: string, labels: Labels, [, value]: readonly [string, number]): string {
+function scalar(metric: string, labels: Labels, [, value]: NamedValue): string {
   return `${metric}{${labels}} ${value}\n`;
 }
 
-type Histogram = Parameters<typeof countsUpTo>[0] & object;
-
-function buckets(metric: string, labels: Labels, histogram: Histogram): string {
+function bucketLines(
+  metric: string,
+  labels: Labels,
+  histogram: HistogramSnapshot,
+  bounds: Bounds,
+): string {
   const prefix = labels === "" ? "" : `${labels},`;
   let lines = "";
-  for (const [k, count] of countsUpTo(histogram).entries()) {
-    lines += `${metric}_bucket{${prefix}le="${BOUNDS[k]}"} ${count}\n`;
+  for (const [k, count] of countsUpTo(histogram, bounds).entries()) {
+    lines += `${metric}_bucket{${prefix}le="${bounds[k]}"} ${count}\n`;
   }
   lines += `${metric}_bucket{${prefix}le="+Inf"} ${histogram.count}\n`;
   return lines + total(metric, labels, histogram);
 }
 
-function summary(metric: string, labels: Labels, histogram: Histogram): string {
+/** Of the last interval, as a summary's quantiles are (Envoy's are too). */
+function summary(metric: string, labels: Labels, { interval }: HistogramSnapshot): string {
   const prefix = labels === "" ? "" : `${labels},`;
-  const values = quantiles(histogram);
+  const values = quantiles(interval);
   let lines = "";
   for (const [k, percent] of QUANTILES.entries()) {
-    lines += `${metric}{${prefix}quantile="${(percent / 100).toFixed(3).replace(/\.?0+$/, "")}"} ${values?.[k] ?? "NaN"}\n`;
+    lines += `${metric}{${prefix}quantile="${Number((percent / 100).toFixed(4))}"} ${values?.[k] ?? "nan"}\n`;
   }
-  return lines + total(metric, labels, histogram);
+  return lines + total(metric, labels, interval ?? { count: 0, sum: 0 });
 }
 
-function total(metric: string, labels: Labels, histogram: Histogram): string {
-  return `${metric}_sum{${labels}} ${histogram.sum}\n${metric}_count{${labels}} ${histogram.count}\n`;
+function total(
+  metric: string,
+  labels: Labels,
+  { sum, count }: { readonly sum: number; readonly count: number },
+): string {
+  return `${metric}_sum{${labels}} ${sum}\n${metric}_count{${labels}} ${count}\n`;
 }

@@ -8,13 +8,14 @@ export interface Selection {
   readonly histograms: readonly HistogramSnapshot[];
 }
 
-/** What `filter`, `invert_filter` and `usedonly` leave. A stat at 0 counts as unused: cells do not tell who wrote a 0. */
+/** What `filter`, `invert_filter`, `usedonly` and `hidden` leave. Nothing is hidden here, so `hidden=only` leaves nothing. */
 export function selector(query: Query): (name: string, used: boolean) => boolean {
   const matches: Matcher | undefined = query.matcher("filter");
   const usedOnly = query.has("usedonly");
   const inverted = query.has("invert_filter");
+  const hiddenOnly = query.get("hidden") === "only";
   return (name, used) =>
-    (used || !usedOnly) && (matches === undefined || matches(name) !== inverted);
+    !hiddenOnly && (used || !usedOnly) && (matches === undefined || matches(name) !== inverted);
 }
 
 export function select(
@@ -23,7 +24,7 @@ export function select(
 ): Selection {
   const scalars = (list: readonly NamedValue[]) =>
     list
-      .filter(([name, value]) => !name.startsWith("@") && wanted(name, value !== 0))
+      .filter(([name, , used]) => !name.startsWith("@") && wanted(name, used))
       .sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0));
   return {
     counters: scalars(snapshot.counters),

@@ -51,7 +51,7 @@ const OPTIONS = {
   service_cluster: "",
   service_node: "",
   service_zone: "",
-  file_flush_interval: "1s",
+  file_flush_interval: "10s",
   drain_time: "600s",
   parent_shutdown_time: "900s",
   mode: "Serve",

@@ -1,27 +1,48 @@
-import { type Answer, jsonPieces, text } from "./answer.ts";
+import { type Answer, html, jsonPieces, Refused, text } from "./answer.ts";
 import type { CoreData, Distribution, HistogramSnapshot, NamedValue } from "./core-data.ts";
-import { BOUNDS, countsUpTo, QUANTILES, quantiles } from "./histogram.ts";
+import { type Bounds, bucketRange, countsUpTo, QUANTILES, quantiles } from "./histogram.ts";
+import { escapeHtml } from "./home.ts";
 import { prometheus } from "./prometheus.ts";
 import type { Query } from "./query.ts";
 import { type Selection, select, selector } from "./selection.ts";
+import { StatsConfig } from "./stats-config.ts";
+
+const TYPES = ["All", "Counters", "Histograms", "Gauges", "TextReadouts"] as const;
+const FORMATS = ["html", "active-html", "json", "prometheus", "text"];
+const MODES = ["cumulative", "disjoint", "detailed", "summary", "prometheusnative"];
 
 /** `/stats` */
 export async function stats(query: Query, core: CoreData): Promise<Answer> {
-  const format = query.choice("format", ["text", "json", "prometheus"]);
+  const format = query.get("format") || "text";
+  if (!FORMATS.includes(format))
+    throw new Refused(400, `usage: /stats?format=(${FORMATS.join("|")})\n\n`);
   if (format === "prometheus") return prometheus(query, core);
-  const type = query.choice("type", ["All", "Counters", "Histograms", "Gauges", "TextReadouts"]);
-  const mode = query.choice("histogram_buckets", ["summary", "cumulative", "disjoint"]);
+  const asked = (query.get("type") || "All").toLowerCase();
+  const type = TYPES.find((t) => t.toLowerCase() === asked);
+  if (type === undefined) throw new Refused(400, "invalid &type= param");
+  const mode = query.get("histogram_buckets") || "summary";
+  if (!MODES.includes(mode))
+    throw new Refused(400, `usage: /stats?histogram_buckets=(${MODES.join("|")})\n`);
   const wanted = selector(query);
-  const all = select(await core.stats(), wanted);
+  const [snapshot, config] = await Promise.all([core.stats(), core.config()]);
+  const all = select(snapshot, wanted);
   const is = (kind: typeof type) => type === "All" || type === kind;
   const selection: Selection = {
     counters: is("Counters") ? all.counters : [],
     gauges: is("Gauges") ? all.gauges : [],
     histograms: is("Histograms") ? all.histograms : [],
   };
-  return format === "json"
-    ? jsonPieces(jsonStats(selection, mode))
-    : text(textStats(selection, mode));
+  const bounds = new StatsConfig(config.bootstrap.stats_config, core.regex).bounds;
+  if (format === "json") return jsonPieces(jsonStats(selection, mode, bounds));
+  const lines = textStats(selection, mode, bounds);
+  return format === "text" ? text(lines) : html(page(lines, format === "active-html"));
+}
+
+/** The same as a page, which asks again by itself where that was wanted. */
+function page(lines: Iterable<string>, active: boolean): string {
+  const again = active ? '<meta http-equiv="refresh" content="5">' : "";
+  const body = escapeHtml([...lines].join(""));
+  return `<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>stats</title>${again}</head><body><pre>\n${body}</pre></body></html>\n`;
 }
 
 /** Two sorted lists as one. */
@@ -39,14 +60,20 @@ function unsigned(value: number): string {
   return value < 0 ? String(BigInt.asUintN(64, BigInt(value))) : String(value);
 }
 
-type Mode = "summary" | "cumulative" | "disjoint";
+type BoundsOf = (name: string) => Bounds;
 
-function* textStats(selection: Selection, mode: Mode): Generator<string> {
+function* textStats(selection: Selection, mode: string, bounds: BoundsOf): Generator<string> {
   for (const [name, value] of merged(selection.counters, selection.gauges))
     yield `${name}: ${unsigned(value)}\n`;
   for (const histogram of selection.histograms) {
-    const line = mode === "summary" ? textQuantiles(histogram) : textBuckets(histogram, mode);
-    yield `${histogram.name}: ${line}\n`;
+    if (mode === "detailed") yield detailed(histogram);
+    else {
+      const line =
+        mode === "summary"
+          ? textQuantiles(histogram)
+          : textBuckets(histogram, mode, bounds(histogram.name));
+      yield `${histogram.name}: ${line}\n`;
+    }
   }
 }
 
@@ -57,50 +84,101 @@ function textQuantiles(histogram: HistogramSnapshot): string {
   return QUANTILES.map((q, k) => `P${q}(${interval?.[k] ?? "nan"},${cumulative[k]})`).join(" ");
 }
 
-function textBuckets(histogram: HistogramSnapshot, mode: Mode): string {
+function textBuckets(histogram: HistogramSnapshot, mode: string, bounds: Bounds): string {
   if (histogram.count === 0) return "No recorded values";
-  const cumulative = counts(histogram, mode);
-  const interval = counts(histogram.interval, mode);
-  return BOUNDS.map((bound, k) => `B${bound}(${interval[k]},${cumulative[k]})`).join(" ");
+  const cumulative = counts(histogram, mode, bounds);
+  const interval = counts(histogram.interval, mode, bounds);
+  return bounds
+    .map((bound, k) => `B${sixDigits(bound)}(${interval[k]},${cumulative[k]})`)
+    .join(" ");
 }
 
-function counts(distribution: Distribution | null, mode: Mode): readonly number[] {
-  const upTo = countsUpTo(distribution);
+/** C's `%g`, which Envoy prints bounds with. */
+function sixDigits(value: number): string {
+  const exponent = Math.floor(Math.log10(value));
+  if (exponent < 6) return String(Number(value.toPrecision(6)));
+  const mantissa = Number((value / 10 ** exponent).toPrecision(6));
+  return `${mantissa}e+${String(exponent).padStart(2, "0")}`;
+}
+
+function detailed(histogram: HistogramSnapshot): string {
+  const buckets = (distribution: Distribution | null) =>
+    detailedBuckets(distribution)
+      .map(({ lower_bound, width, count }) => ` ${lower_bound},${width}:${count}`)
+      .join(",")
+      .trimStart();
+  if (histogram.count === 0) return `${histogram.name}: No recorded values\n`;
+  return (
+    `${histogram.name}:\n  totals=${buckets(histogram)}\n` +
+    `  intervals=${buckets(histogram.interval)}\n  summary=${textQuantiles(histogram)}\n`
+  );
+}
+
+function detailedBuckets(distribution: Distribution | null) {
+  return (distribution?.buckets ?? []).map(([upper, count]) => {
+    const { lower, width } = bucketRange(upper);
+    return { lower_bound: lower, width, count };
+  });
+}
+
+function counts(
+  distribution: Distribution | null,
+  mode: string,
+  bounds: Bounds,
+): readonly number[] {
+  const upTo = countsUpTo(distribution, bounds);
   return mode === "cumulative" ? upTo : upTo.map((n, k) => n - (k === 0 ? 0 : upTo[k - 1]!));
 }
 
-function* jsonStats(selection: Selection, mode: Mode): Generator<string> {
+function* jsonStats(selection: Selection, mode: string, bounds: BoundsOf): Generator<string> {
   let separator = '{"stats":[';
   for (const [name, value] of merged(selection.counters, selection.gauges)) {
     yield `${separator}${JSON.stringify({ name, value })}`;
     separator = ",";
   }
   const histograms = selection.histograms;
-  if (histograms.length > 0 && mode === "summary") {
-    yield `${separator}{"histograms":{"supported_quantiles":${JSON.stringify(QUANTILES)},"computed_quantiles":[`;
-    for (const [k, histogram] of histograms.entries()) {
-      const cumulative = quantiles(histogram);
-      const interval = quantiles(histogram.interval);
-      const values = QUANTILES.map((_, q) => ({
-        cumulative: cumulative?.[q] ?? null,
-        interval: interval?.[q] ?? null,
-      }));
-      yield `${k === 0 ? "" : ","}${JSON.stringify({ name: histogram.name, values })}`;
-    }
-    yield "]}}";
-  } else if (histograms.length > 0) {
-    yield `${separator}{"histograms":[`;
-    for (const [k, histogram] of histograms.entries()) {
-      const cumulative = counts(histogram, mode);
-      const interval = counts(histogram.interval, mode);
-      const buckets = BOUNDS.map((upper_bound, b) => ({
-        upper_bound,
-        interval: interval[b],
-        cumulative: cumulative[b],
-      }));
-      yield `${k === 0 ? "" : ","}${JSON.stringify({ name: histogram.name, buckets })}`;
-    }
-    yield "]}";
-  } else if (separator !== ",") yield separator;
-  yield "]}";
+  if (histograms.length === 0) {
+    yield separator === "," ? "]}" : `${separator}]}`;
+    return;
+  }
+  const quantileNames = JSON.stringify(QUANTILES);
+  const [head, tail] =
+    mode === "summary"
+      ? [`{"supported_quantiles":${quantileNames},"computed_quantiles":[`, "]}"]
+      : mode === "detailed"
+        ? [`{"supported_percentiles":${quantileNames},"details":[`, "]}"]
+        : ["[", "]"];
+  yield `${separator}{"histograms":${head}`;
+  for (const [k, histogram] of histograms.entries()) {
+    const printed = jsonHistogram(histogram, mode, bounds(histogram.name));
+    yield `${k === 0 ? "" : ","}${JSON.stringify(printed)}`;
+  }
+  yield `${tail}}]}`;
+}
+
+function jsonHistogram(histogram: HistogramSnapshot, mode: string, bounds: Bounds): object {
+  const { name } = histogram;
+  if (mode !== "summary" && mode !== "detailed") {
+    const cumulative = counts(histogram, mode, bounds);
+    const interval = counts(histogram.interval, mode, bounds);
+    const buckets = bounds.map((upper_bound, b) => ({
+      upper_bound,
+      interval: interval[b],
+      cumulative: cumulative[b],
+    }));
+    return { name, buckets };
+  }
+  const cumulative = quantiles(histogram);
+  const interval = quantiles(histogram.interval);
+  const values = QUANTILES.map((_, q) => ({
+    cumulative: cumulative?.[q] ?? null,
+    interval: interval?.[q] ?? null,
+  }));
+  if (mode === "summary") return { name, values };
+  return {
+    name,
+    totals: detailedBuckets(histogram),
+    intervals: detailedBuckets(histogram.interval),
+    percentiles: values,
+  };
 }

@@ -8,7 +8,7 @@ export interface Tagged {
  * Group 1 is taken out of the name, group 2 is the tag's value. The tags and what they stand for are Envoy's defaults, in
  * Envoy's order, which is the order of labels in Prometheus.
  */
-interface Rule {
+export interface Rule {
   readonly tag: string;
   readonly pattern: RegExp;
   /** A value that is part of other names and no tag. */
@@ -96,24 +96,52 @@ const RULES: Readonly<Record<string, readonly Rule[]>> = {
   sds: [rule("xds_resource_name", /^sds\.(([^.]+)\.)/)],
 };
 
-/** Finds the tags of a stat by its name. */
-export function extractTags(name: string): Tagged {
-  const dot = name.indexOf(".");
-  const root = dot < 0 ? name : name.slice(0, dot);
-  const own = Object.hasOwn(RULES, root) ? RULES[root]! : RATE_LIMIT;
-  const tags: [string, string][] = [];
-  const cuts: (readonly [number, number])[] = [];
-  for (const rules of [RESPONSE, own]) {
-    for (const { tag, pattern, except } of rules) {
-      const match = pattern.exec(name);
-      if (match === null || match[2] === except) continue;
-      tags.push([tag, match[2]!]);
-      cuts.push(match.indices![1]!);
-    }
+/** Finds the tags of stats by their names: Envoy's defaults as far as the config leaves them, then the config's own. */
+export class Tagger {
+  readonly #own: readonly Rule[];
+  readonly #isDefault: (tag: string) => boolean;
+  readonly #fixed: readonly (readonly [string, string])[];
+
+  constructor(
+    rules: { readonly own: readonly Rule[]; readonly isDefault: (tag: string) => boolean } = {
+      own: [],
+      isDefault: () => true,
+    },
+    fixed: readonly (readonly [string, string])[] = [],
+  ) {
+    this.#own = rules.own;
+    this.#isDefault = rules.isDefault;
+    this.#fixed = fixed;
   }
-  // From the end, so that earlier positions stay what they were.
-  let rest = name;
-  for (const [from, to] of cuts.sort((a, b) => b[0] - a[0]))
-    rest = rest.slice(0, from) + rest.slice(to);
-  return { name: rest, tags };
+
+  extract(name: string): Tagged {
+    const dot = name.indexOf(".");
+    const root = dot < 0 ? name : name.slice(0, dot);
+    const rooted = Object.hasOwn(RULES, root) ? RULES[root]! : RATE_LIMIT;
+    const tags: [string, string][] = [];
+    const cuts: (readonly [number, number])[] = [];
+    const apply = ({ tag, pattern, except }: Rule) => {
+      const match = pattern.exec(name);
+      if (match === null || match[1] === undefined || match[2] === except) return;
+      // A pattern with one group takes the same out that it names the value by.
+      tags.push([tag, match[2] ?? match[1]]);
+      cuts.push(match.indices![1]!);
+    };
+    for (const rule of RESPONSE) if (this.#isDefault(rule.tag)) apply(rule);
+    for (const [tag, value] of this.#fixed) tags.push([tag, value]);
+    for (const rule of rooted) if (this.#isDefault(rule.tag)) apply(rule);
+    for (const rule of this.#own) apply(rule);
+    return { name: without(name, cuts), tags };
+  }
+}
+
+/** Two rules may take the same part out. */
+function without(name: string, cuts: (readonly [number, number])[]): string {
+  let rest = "";
+  let at = 0;
+  for (const [from, to] of cuts.sort((a, b) => a[0] - b[0])) {
+    if (from > at) rest += name.slice(at, from);
+    at = Math.max(at, to);
+  }
+  return rest + name.slice(at);
 }

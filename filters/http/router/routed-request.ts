@@ -230,6 +230,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
       this.#context = { stream: this.#stream, downstreamProtocol: this.#stream.info.protocol };
     this.#attempts = 1;
     this.#stream.info.attempts = 1;
+    this.#stream.info.cluster = cluster;
     if (endStream) this.#onRequestEnded();
     const { responder } = this.#stream;
     if (this.#attempt.begin(cluster, this.#context) && !endStream) responder.pauseRequest(true);
@@ -391,6 +392,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   #onRequestEnded(): void {
     this.#requestEnded = true;
     this.#requestEndedAt = this.#router.cx.now();
+    const { info } = this.#stream;
+    if (this.#sent) info.upstreamTxEnd = this.#requestEndedAt - (info.startedAt ?? 0);
     if (this.#tunnel) return;
     if (this.#mirrors !== undefined) this.#mirror(this.#mirrors);
     if (this.#timeoutMs > 0) this.#timer.arm(Math.min(this.#timeoutMs, LONGEST_MS));
@@ -410,9 +413,13 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   onReady(attempt: Attempt, encoder: RequestEncoder, host: Host, connection: Connection): void {
     const { info, responder } = this.#stream;
     info.upstreamHost = host.address;
+    info.host = host;
     info.upstreamLocalAddress = connection.localAddress;
     info.upstreamTls = connection.tls;
     info.upstreamProtocol = encoder.protocol ?? "HTTP/1.1";
+    info.upstreamConnectionId = connection.id;
+    info.upstreamTls = connection.tls;
+    info.upstreamTxBegin = this.#router.cx.now() - (info.startedAt ?? 0);
     this.#sent = true;
     for (let k = 0; k < this.#also.length; k++) this.#also[k]!.total.inc();
     if (this.#timeouts !== undefined) this.#limitTry(attempt, this.#timeouts);
@@ -425,6 +432,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     const headOnly = ended && (kept === undefined || kept.empty);
     if (!this.#keepsBody) this.#kept = undefined;
     encoder.encodeHeaders(headers, headOnly, this.#upgrade);
+    if (ended) info.upstreamTxEnd = info.upstreamTxBegin;
     if (kept !== undefined && !headOnly) kept.send(encoder, ended);
     if (!headOnly) responder.pauseRequest(this.#full || connection.blocked);
   }
@@ -446,6 +454,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     const { host, reason, transportFailure } = failure;
     if (host !== undefined) {
       info.upstreamHost = host.address;
+      info.host = host;
       this.#retry?.onHostAttempted(host);
     }
     info.upstreamTransportFailure = transportFailure;
@@ -559,6 +568,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
 
   #onResponseEnded(): void {
     this.#timer.cancel();
+    const { info } = this.#stream;
+    info.upstreamRxEnd = this.#router.cx.now() - (info.startedAt ?? 0);
     if (!this.#requestEnded) return;
     this.#attempt.complete();
     if (!this.#router.config.dynamic_stats) return;

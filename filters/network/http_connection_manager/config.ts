@@ -19,6 +19,16 @@ export const Config = Type.Object({
   route_config: Type.Optional(RouteConfig),
   http_filters: Type.Array(Extension("http"), { default: [] }),
   access_log: AccessLogList(),
+  access_log_options: Type.Optional(
+    Type.Object({
+      access_log_flush_interval: Type.Optional(Duration()),
+      flush_access_log_on_new_request: Type.Boolean({ default: false }),
+      flush_log_on_tunnel_successfully_established: Type.Boolean({ default: false }),
+    }),
+  ),
+  /** Older than `access_log_options`. */
+  access_log_flush_interval: Type.Optional(Duration()),
+  flush_access_log_on_new_request: Type.Boolean({ default: false }),
 
   use_remote_address: Type.Boolean({ default: false }),
   xff_num_trusted_hops: UInt32({ default: 0 }),

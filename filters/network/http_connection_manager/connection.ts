@@ -284,6 +284,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
 
   /** A final response head is about to be written: is it the last of its connection? */
   beforeResponse(encoder: ResponseEncoder, faulty: boolean, requestComplete: boolean): void {
+    if (this.#manager.leaving) this.#drain();
     if (this.isHttp2) return;
     if (this.#draining) this.#runtime.stats.cxDrainClose.inc();
     // A client that still sends must get the chance to read the answer before the connection is gone.

@@ -17,12 +17,19 @@ export class ConnectionManager implements NetworkFilterFactory {
   readonly cx: SetupContext;
   /** What new streams take; replaced as a whole when the config changes. */
   runtime: Runtime;
+  /** An operator wants clients to leave: each answer closes its connection. */
+  leaving = false;
   readonly #free: HcmStream[] = [];
   readonly #ended: HcmStream[] = [];
 
   constructor(config: Config, cx: SetupContext) {
     this.cx = cx;
     this.runtime = new Runtime(config, cx);
+    // Admin answers on as ever, so that health checks can be told to pass again.
+    if (cx.role !== "control")
+      cx.subscribe("core/health_checks_fail", (failing) => {
+        this.leaving = failing === true;
+      });
   }
 
   create(connection: DownstreamConnection): NetworkFilter {

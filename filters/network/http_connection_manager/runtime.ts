@@ -38,6 +38,10 @@ export class Runtime {
   /** Routes or the chain itself leave filters out. */
   readonly switchesFilters: boolean;
   readonly logs: AccessLogs;
+  /** Streams that run are logged this often; 0: only when they end. */
+  readonly logEveryMs: number;
+  readonly logsStart: boolean;
+  readonly logsTunnel: boolean;
   /** A request that was refused as malformed does not take its connection along. */
   readonly keepsFaulty: boolean;
   readonly http1: Slot<CodecFactory>;
@@ -83,6 +87,15 @@ export class Runtime {
     setupRoutes(this.routes, this.filters);
     this.switchesFilters = this.routes.switchesFilters || this.filters.some((f) => f.disabled);
     this.logs = new AccessLogs(config.access_log, "access_log", cx);
+    const options = config.access_log_options;
+    const logged = this.logs.count > 0;
+    this.logEveryMs = logged
+      ? (options?.access_log_flush_interval ?? config.access_log_flush_interval ?? 0)
+      : 0;
+    this.logsStart =
+      logged &&
+      (options?.flush_access_log_on_new_request ?? config.flush_access_log_on_new_request);
+    this.logsTunnel = logged && options?.flush_log_on_tunnel_successfully_established === true;
     this.keepsFaulty =
       config.http_protocol_options.override_stream_error_on_invalid_http_message ??
       config.stream_error_on_invalid_http_message;

@@ -6,6 +6,7 @@ const NOWHERE: Address = { ip: "", port: 0 };
 export class Info implements StreamInfo {
   protocol: StreamInfo["protocol"] = "HTTP/1.1";
   startTime = 0;
+  startedAt = 0;
   requestDuration = -1;
   responseDuration = -1;
   duration = -1;

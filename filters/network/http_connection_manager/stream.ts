@@ -1,5 +1,6 @@
 // Hot path: one a request. Stream objects are used again, so a request allocates little more than its filters.
 import {
+  type AccessLogType,
   type Chunk,
   type DecodeError,
   type DownstreamConnection,
@@ -76,6 +77,8 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   readonly info = new Info();
   response: ResponseHeaders | undefined = undefined;
   trailers: HeaderMap | undefined = undefined;
+  /** Of the line that is being written; undefined: the last one. */
+  logType: AccessLogType | undefined = undefined;
   /** Ended, or not begun. */
   ended = true;
   readonly #cx: SetupContext;
@@ -123,6 +126,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   #requestTimer: Timer | undefined = undefined;
   #durationTimer: Timer | undefined = undefined;
   #pauseTimer: Timer | undefined = undefined;
+  #logTimer: Timer | undefined = undefined;
   #sleeps: Timer[] | undefined = undefined;
 
   constructor(cx: SetupContext) {
@@ -159,7 +163,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     info.downstreamDirectAddress = directAddress ?? remoteAddress;
     info.downstreamLocalAddress = connection.connection.localAddress;
     info.downstreamLocalAddressRestored = connection.connection.localAddressRestored === true;
-    this.#startedAt = this.#activeAt = this.#cx.now();
+    info.startedAt = this.#startedAt = this.#activeAt = this.#cx.now();
     this.#armTimers();
     runtime.stats.rqTotal.inc();
     if (connection.isHttp2) runtime.stats.rqHttp2Total.inc();
@@ -217,6 +221,14 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
       runtime.stats.rqWsOnNonWsRoute.inc();
       this.sendReply(UPGRADE_REFUSED, false);
       return;
+    }
+    if (runtime.logsStart) {
+      this.#resolveRoute();
+      this.#logNow("DownstreamStart");
+    }
+    if (runtime.logEveryMs > 0) {
+      this.#logTimer ??= this.#cx.timer(() => this.#onLogTimer());
+      this.#logTimer.arm(runtime.logEveryMs);
     }
     if (this.#createFilters()) this.#request.head(headers, endStream);
     if (!this.ended) this.#connection.keep(this);
@@ -354,7 +366,9 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     return this.#connection.connection;
   }
   get virtualClusterName(): string | undefined {
-    return this.info.virtualCluster?.name;
+    // The one that takes what no other does has no name in logs, as in Envoy.
+    const name = this.info.virtualCluster?.name;
+    return name === "other" ? undefined : name;
   }
   get transportProtocol(): string {
     return this.#connection.connection.transportProtocol;
@@ -559,6 +573,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.#connection.listenerCodes(runtime).count(status);
     const tunnel = this.#upgrading && status === 101;
     this.#tunnel = tunnel;
+    if (tunnel && runtime.logsTunnel) this.#logNow("DownstreamTunnelSuccessfullyEstablished");
     if (!this.#requestComplete && !tunnel) runtime.stats.rqResponseBeforeRqComplete.inc();
     if (!tunnel)
       this.#connection.beforeResponse(this.#encoder, this.#faulty, this.#requestComplete);
@@ -734,6 +749,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     info.duration = this.#cx.now() - this.#startedAt;
     runtime.stats.rqActive.dec();
     runtime.stats.rqTime.record(Math.floor(info.duration));
+    this.logType = undefined;
     runtime.logs.log(this);
     for (let k = 0; k < this.#filters.length; k++) this.#guard(k, callEnd);
     for (let k = 0; k < this.#views.length; k++) this.#views[k]!.end();
@@ -744,12 +760,27 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     empty(this.#generations);
   }
 
+  #onLogTimer(): void {
+    if (this.ended) return;
+    this.#logNow("DownstreamPeriodic");
+    this.#logTimer!.arm(this.#runtime.logEveryMs);
+  }
+
+  /** A line before the end: times are those of this moment. */
+  #logNow(type: AccessLogType): void {
+    this.logType = type;
+    this.info.duration = this.#cx.now() - this.#startedAt;
+    this.#runtime.logs.log(this);
+    this.info.duration = -1;
+  }
+
   #cancelTimers(): void {
     this.#idle.cancel();
     this.#headersTimer?.cancel();
     this.#requestTimer?.cancel();
     this.#durationTimer?.cancel();
     this.#pauseTimer?.cancel();
+    this.#logTimer?.cancel();
     if (this.#sleeps === undefined) return;
     for (const timer of this.#sleeps) timer.cancel();
     this.#sleeps = undefined;

@@ -19,5 +19,14 @@ export const Config = Type.Object({
   max_connect_attempts: UInt32({ default: 1, minimum: 1 }),
   max_downstream_connection_duration: Type.Optional(Duration()),
   access_log: AccessLogList(),
+  access_log_options: Type.Optional(
+    Type.Object({
+      access_log_flush_interval: Type.Optional(Duration()),
+      flush_access_log_on_connected: Type.Boolean({ default: false }),
+    }),
+  ),
+  /** Older than `access_log_options`. */
+  access_log_flush_interval: Type.Optional(Duration()),
+  flush_access_log_on_connected: Type.Boolean({ default: false }),
 });
 export type Config = Static<typeof Config>;

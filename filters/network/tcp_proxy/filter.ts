@@ -7,6 +7,7 @@
 // The client is not read from while the upstream connection is being made.
 import {
   AccessLogs,
+  type AccessLogType,
   type Address,
   type Chunk,
   type CloseEvent,
@@ -52,6 +53,10 @@ class TcpProxy implements NetworkFilter {
   #lastByteMs = 0;
   #idle: Timer | undefined = undefined;
   #maxDuration: Timer | undefined = undefined;
+  #logTimer: Timer | undefined = undefined;
+  /** Also when it is gone, for access logs. */
+  #upstreamConnection: Connection | undefined = undefined;
+  #downstreamFailure = "";
   readonly #flags: string[] = [];
   #transportFailure = "";
 
@@ -66,6 +71,10 @@ class TcpProxy implements NetworkFilter {
   onConnect(): void {
     const { cx, config, stats } = this.#shared;
     stats.cxTotal.inc();
+    if (this.#shared.logEveryMs > 0 && this.#shared.logs.count > 0) {
+      this.#logTimer = cx.timer(() => this.#onLogTimer());
+      this.#logTimer.arm(this.#shared.logEveryMs);
+    }
     const maxMs = config.max_downstream_connection_duration;
     if (maxMs !== undefined) {
       this.#maxDuration = cx.timer(() => this.#onMaxDuration());
@@ -125,7 +134,9 @@ class TcpProxy implements NetworkFilter {
     this.#upstream = undefined;
     this.#connected = false;
     this.#early = undefined;
-    this.#log();
+    this.#logTimer?.cancel();
+    this.#downstreamFailure = event.transportFailure ?? "";
+    this.#log("TcpConnectionEnd");
   }
 
   // ---- upstream
@@ -154,7 +165,9 @@ class TcpProxy implements NetworkFilter {
       this.#idle.arm(config.idle_timeout);
     }
     const upstream = this.#upstream!.connection!;
+    this.#upstreamConnection = upstream;
     this.#upstreamLocalAddress = upstream.localAddress;
+    if (this.#shared.logsConnected) this.#log("TcpUpstreamConnected");
     const early = this.#early;
     this.#early = undefined;
     if (early !== undefined) for (const bytes of early) upstream.write(bytes, 0, bytes.length);
@@ -262,7 +275,13 @@ class TcpProxy implements NetworkFilter {
     this.#downstream.close("abort");
   }
 
-  #log(): void {
+  /** Periodically, while the connection is open. */
+  #onLogTimer(): void {
+    this.#log("TcpPeriodic");
+    this.#logTimer!.arm(this.#shared.logEveryMs);
+  }
+
+  #log(logType: AccessLogType): void {
     const logs = this.#shared.logs;
     if (logs.count === 0) return;
     logs.log({
@@ -270,7 +289,9 @@ class TcpProxy implements NetworkFilter {
       request: undefined,
       response: undefined,
       trailers: undefined,
-      serverName: this.#downstream.serverName,
+      metadata: this.#downstream.metadata,
+      downstream: this.#downstream,
+      logType,
     });
   }
 
@@ -292,6 +313,11 @@ class TcpProxy implements NetworkFilter {
       virtualHostName: "",
       clusterName: this.#cluster === undefined ? "" : this.#clusterName,
       upstreamHost: this.#host?.address,
+      host: this.#host,
+      cluster: this.#cluster,
+      upstreamConnectionId: this.#upstreamConnection?.id,
+      upstreamTls: this.#upstreamConnection?.tls,
+      downstreamTransportFailure: this.#downstreamFailure,
       upstreamLocalAddress: this.#upstreamLocalAddress,
       upstreamTransportFailure: this.#transportFailure,
       attempts: this.#attempts,
@@ -355,6 +381,9 @@ class Shared implements NetworkFilterFactory {
   readonly cx: SetupContext;
   readonly stats: Stats;
   readonly logs: AccessLogs;
+  /** 0: only at the end of a connection. */
+  readonly logEveryMs: number;
+  readonly logsConnected: boolean;
   readonly #clusters: readonly { readonly name: string; readonly weight: number }[];
   readonly #totalWeight: number;
 
@@ -363,6 +392,10 @@ class Shared implements NetworkFilterFactory {
     this.cx = cx;
     this.stats = statsOf(cx, config.stat_prefix);
     this.logs = new AccessLogs(config.access_log, "access_log", cx);
+    const options = config.access_log_options;
+    this.logEveryMs = options?.access_log_flush_interval ?? config.access_log_flush_interval ?? 0;
+    this.logsConnected =
+      options?.flush_access_log_on_connected ?? config.flush_access_log_on_connected;
     this.#clusters = clustersOf(config);
     this.#totalWeight = this.#clusters.reduce((sum, cluster) => sum + cluster.weight, 0);
   }

@@ -14,6 +14,8 @@ export const Config = Type.Object({
     }),
   ),
   access_log: AccessLogList(),
+  /** Where /cpuprofiler writes; core reads it. */
+  profile_path: Type.String({ default: "" }),
   /** Older than `access_log`: a file with a line of the default format for each request. */
   access_log_path: Type.Optional(Type.String()),
 });

@@ -110,6 +110,13 @@ export const HTTP_PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpPro
 export const ClusterConfig = Type.Object({
   name: Type.String({ minLength: 1 }),
   alt_stat_name: Type.Optional(Type.String()),
+  /** Shown in access logs, and matched by filters. */
+  metadata: Type.Optional(
+    Type.Object({
+      filter_metadata: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
+      typed_filter_metadata: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
+    }),
+  ),
   /** Each is a package of that name in filters/cluster. */
   type: Enum(["STATIC", "STRICT_DNS", "LOGICAL_DNS", "EDS", "ORIGINAL_DST"], { default: "STATIC" }),
   cluster_type: Type.Optional(Extension("cluster")),

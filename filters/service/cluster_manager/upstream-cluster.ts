@@ -77,6 +77,8 @@ export interface UpstreamClusterParts {
 /** A cluster on this worker: its hosts, who of them is chosen, and the connections to them. */
 export class UpstreamCluster implements Cluster, PoolOwner {
   readonly name: string;
+  readonly observabilityName: string;
+  readonly metadata: unknown;
   readonly fingerprint: string;
   readonly stats: Stats;
   #cells: ClusterCells | undefined = undefined;
@@ -121,6 +123,8 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     const { cx, config, balancer, codecs, loadOf, hostNames } = parts;
     this.cx = cx;
     this.name = config.name;
+    this.observabilityName = config.alt_stat_name || config.name;
+    this.metadata = config.metadata;
     this.#config = config;
     this.#outliers =
       config.outlier_detection === undefined || cx.role === "canary"

@@ -1,0 +1,35 @@
+import { expect, it } from "vitest";
+import { logTo } from "./log.ts";
+import { LogLevels } from "./log-levels.ts";
+
+function start(components = {}) {
+  const lines: string[] = [];
+  const stream = { write: (line: string) => void lines.push(JSON.parse(line).msg) };
+  const options = { level: "info" as const, components, escaped: false };
+  const log = logTo(stream, options, false);
+  const levels = new LogLevels(log, options);
+  const say = (filter?: string) => {
+    log.debug({ filter }, `${filter} debug`);
+    log.error({ filter }, `${filter} error`);
+    return lines.splice(0);
+  };
+  return { levels, say };
+}
+
+it("changes one logger and leaves the others", () => {
+  const { levels, say } = start();
+  expect(say("http/router")).toEqual(["http/router error"]);
+  levels.set("http/router", "debug");
+  expect(say("http/router")).toEqual(["http/router debug", "http/router error"]);
+  expect([...say(), ...say("http/other")]).toEqual(["undefined error", "http/other error"]);
+  levels.set("main", "off");
+  expect(say()).toEqual([]);
+});
+
+it("changes all of them, those that had a level of their own too", () => {
+  const { levels, say } = start({ router: "debug" });
+  expect(levels.level("http/router")).toBe("debug");
+  levels.set("", "off");
+  expect([...say("http/router"), ...say()]).toEqual([]);
+  expect(levels.level("http/router")).toBe("off");
+});

@@ -1,0 +1,119 @@
+import { type Answer, json, Refused, text } from "./answer.ts";
+import type { CoreData } from "./core-data.ts";
+import type { Query } from "./query.ts";
+
+const ok = (): Answer => text("OK\n");
+
+/** `/healthcheck/fail` and `/healthcheck/ok` */
+export const healthcheck =
+  (failed: boolean) =>
+  async (_query: Query, core: CoreData): Promise<Answer> => {
+    await core.healthcheck(failed);
+    return ok();
+  };
+
+/** `/drain_listeners` */
+export async function drainListeners(query: Query, core: CoreData): Promise<Answer> {
+  const skipExit = query.has("skip_exit");
+  if (skipExit && !query.has("graceful")) throw new Refused(400, "skip_exit requires graceful\n");
+  await core.drainListeners({
+    graceful: query.has("graceful"),
+    inboundOnly: query.has("inboundonly"),
+    skipExit,
+  });
+  return ok();
+}
+
+/** `/reopen_logs` */
+export async function reopenLogs(_query: Query, core: CoreData): Promise<Answer> {
+  await core.reopenLogs();
+  return ok();
+}
+
+/** `/memory`: Envoy's names for what V8 and the system tell. */
+export async function memory(_query: Query, core: CoreData): Promise<Answer> {
+  const { allocated, heapSize, unmapped, free, cached, physical } = await core.memory();
+  return json({
+    allocated: String(allocated),
+    heap_size: String(heapSize),
+    pageheap_unmapped: String(unmapped),
+    pageheap_free: String(free),
+    total_thread_cache: String(cached),
+    total_physical_bytes: String(physical),
+  });
+}
+
+/** Parts of Envoy that a JavaScript proxy does not have: what Envoy answers where it was built without them. */
+export const unsupported = (what: string) => (): Answer =>
+  text(`The current build does not support ${what}`, 501);
+
+const LEVELS = ["trace", "debug", "info", "warning", "error", "critical", "off"];
+const LOGGING_USAGE =
+  "usage: /logging?<name>=<level> (change single level)\n" +
+  "usage: /logging?paths=name1:level1,name2:level2,... (change multiple levels)\n" +
+  "usage: /logging?level=<level> (change all levels)\n" +
+  "usage: /logging?group=<group_name>:<level> (change group of loggers)\n" +
+  `levels: ${LEVELS.join(" ")} \n`;
+
+/** `/logging`: the loggers are core's own (`main`) and one a package. */
+export async function logging(query: Query, core: CoreData): Promise<Answer> {
+  const known = await core.logLevels();
+  const changes = loggingChanges(query, new Set(known.map(([name]) => name)));
+  const list = (levels: readonly (readonly [string, string])[]) =>
+    `active loggers:\n${levels.map(([name, level]) => `  ${name}: ${level}\n`).join("")}\n`;
+  if (typeof changes === "string")
+    return text(`error: ${changes}\n\n${LOGGING_USAGE}${list(known)}`, 400);
+  return text(list(changes === undefined ? known : await core.setLogLevels(changes)));
+}
+
+/** [logger, level] of each change, "" for all loggers; undefined: none is asked for; a string: what is wrong. */
+function loggingChanges(
+  query: Query,
+  names: ReadonlySet<string>,
+): readonly (readonly [string, string])[] | string | undefined {
+  const given = [...query.all];
+  if (given.length === 0) return undefined;
+  if (given.length > 1) return "invalid number of parameters";
+  const [name, value] = given[0]!;
+  const changes: (readonly [string, string])[] =
+    name === "level"
+      ? [["", value]]
+      : name === "paths" || name === "group"
+        ? value.split(",").map((pair) => {
+            const colon = pair.lastIndexOf(":");
+            return [pair.slice(0, Math.max(0, colon)), pair.slice(colon + 1)] as const;
+          })
+        : [[name, value]];
+  for (const [logger, level] of changes) {
+    if (!LEVELS.includes(level)) return "unknown logger level";
+    if (name !== "level" && !names.has(logger)) return "unknown logger name";
+  }
+  return changes;
+}
+
+/** `/cpuprofiler?enable=y`, and `=n`, which writes the profile. `thread`: whose, see CoreData. */
+export async function cpuProfiler(query: Query, core: CoreData): Promise<Answer> {
+  const enable = query.get("enable");
+  if (query.all.size === 0 || (enable !== "y" && enable !== "n"))
+    throw new Refused(400, "?enable=<y|n>\n");
+  const answer = await core.profile(enable === "y", query.get("thread"));
+  if (answer.error !== undefined) throw new Refused(500, `${answer.error}\n`);
+  return text(answer.file === undefined ? "OK\n" : `OK\n${answer.file}\n`);
+}
+
+/** `/stats/recentlookups`, as Envoy prints them: the names of stats that threads have asked for. */
+export async function recentLookups(_query: Query, core: CoreData): Promise<Answer> {
+  const { recent, total } = await core.recentLookups();
+  if (recent === undefined)
+    return text(
+      `Lookup tracking is not enabled. Use /stats/recentlookups/enable to enable.\n\ntotal: ${total}\n`,
+    );
+  const lines = recent.map(([name, times]) => `${String(times).padStart(8)} ${name}\n`).join("");
+  return text(`   Count Lookup\n${lines}\ntotal: ${total}\n`);
+}
+export const changeLookups =
+  (change: "enable" | "disable" | "clear") =>
+  async (_query: Query, core: CoreData): Promise<Answer> => {
+    await core.changeLookups(change);
+    return ok();
+  };

@@ -1,0 +1,86 @@
+import type { Regex } from "@tsproxy/sdk";
+import { BOUNDS, type Bounds } from "./histogram.ts";
+import type { Rule } from "./tags.ts";
+
+/** What admin reads of Envoy's `metrics.v3.StatsConfig`, as the config dump has it. */
+interface Config {
+  readonly stats_tags?: readonly {
+    readonly tag_name?: string;
+    readonly regex?: string;
+    readonly fixed_value?: string;
+  }[];
+  readonly use_all_default_tags?: boolean;
+  readonly histogram_bucket_settings?: readonly {
+    readonly match?: Match;
+    readonly buckets?: readonly number[];
+  }[];
+}
+interface Match {
+  readonly exact?: string;
+  readonly prefix?: string;
+  readonly suffix?: string;
+  readonly contains?: string;
+  readonly safe_regex?: { readonly regex?: string };
+  readonly ignore_case?: boolean;
+}
+
+/** The bootstrap's `stats_config`, made ready for a page. */
+export class StatsConfig {
+  readonly #config: Config;
+  readonly #regex: (pattern: string) => Regex;
+
+  constructor(config: unknown, regex: (pattern: string) => Regex) {
+    this.#config = (config ?? {}) as Config;
+    this.#regex = regex;
+  }
+
+  /** Bounds of the buckets of a histogram: of the first setting that matches its name, else Envoy's own. */
+  get bounds(): (name: string) => Bounds {
+    const settings = (this.#config.histogram_bucket_settings ?? []).map(({ match, buckets }) => ({
+      matches: this.#matcher(match ?? {}),
+      bounds: [...(buckets ?? [])].sort((a, b) => a - b),
+    }));
+    return (name) => settings.find(({ matches }) => matches(name))?.bounds ?? BOUNDS;
+  }
+
+  #matcher(match: Match): (name: string) => boolean {
+    const fold = (text: string) => (match.ignore_case === true ? text.toLowerCase() : text);
+    const { exact, prefix, suffix, contains, safe_regex } = match;
+    if (safe_regex !== undefined) {
+      const regex = this.#regex(safe_regex.regex ?? "");
+      return (name) => regex.matches(name);
+    }
+    if (exact !== undefined) return (name) => fold(name) === fold(exact);
+    if (prefix !== undefined) return (name) => fold(name).startsWith(fold(prefix));
+    if (suffix !== undefined) return (name) => fold(name).endsWith(fold(suffix));
+    return (name) => contains !== undefined && fold(name).includes(fold(contains));
+  }
+
+  /** Tags that all stats have. */
+  get fixedTags(): readonly (readonly [string, string])[] {
+    return (this.#config.stats_tags ?? []).flatMap(({ tag_name, fixed_value }) =>
+      fixed_value === undefined || tag_name === undefined ? [] : [[tag_name, fixed_value] as const],
+    );
+  }
+
+  /** The config's own rules, which come behind the defaults that it leaves. */
+  get rules(): { readonly own: readonly Rule[]; readonly isDefault: (tag: string) => boolean } {
+    const tags = this.#config.stats_tags ?? [];
+    const own = tags.flatMap(({ tag_name = "", regex }) => {
+      if (regex === undefined || regex === "") return [];
+      try {
+        // RE2 reads it the same, or core has refused the config.
+        return [{ tag: tag_name, pattern: new RegExp(regex, "d") }];
+      } catch {
+        return [];
+      }
+    });
+    const named = new Set(
+      tags
+        .filter(({ regex, fixed_value }) => !regex && fixed_value === undefined)
+        .map((t) => t.tag_name),
+    );
+    const all = this.#config.use_all_default_tags !== false;
+    return { own, isDefault: (tag) => all || named.has(tag) };
+  }
+}

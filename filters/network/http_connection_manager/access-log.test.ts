@@ -1,0 +1,83 @@
+import { compileFormat, defineAccessLogger, Type } from "@tsproxy/sdk";
+import { expect, it } from "vitest";
+import codec from "../../codec/http1/filter.ts";
+import router from "../../http/router/filter.ts";
+import { oneHost, routeTo, TestProxy } from "./test-proxy.ts";
+
+/** A proxy whose access log gathers lines of that format. */
+function logging(format: string, config: object = {}) {
+  const p = new TestProxy({ codec, router });
+  const lines: string[] = [];
+  const compiled = compileFormat(format);
+  const logger = { log: (entry: never) => void lines.push(compiled.format(entry)) };
+  p.cx.define(
+    "access_log/test",
+    defineAccessLogger({ name: "test", config: Type.Object({}), setup: () => logger }),
+  );
+  const log = { name: "test", package: "access_log/test", config: {} };
+  p.start({ access_log: [log], ...config });
+  return { p, lines };
+}
+
+it("tells of the exchange with the upstream, moment by moment", () => {
+  const { p, lines } = logging(
+    "%UPSTREAM_CLUSTER% %UPSTREAM_CONNECTION_ID% " +
+      "%COMMON_DURATION(DS_RX_BEG:US_TX_END:ms)% %COMMON_DURATION(US_TX_BEG:US_RX_BEG:ms)% " +
+      "%COMMON_DURATION(US_RX_BEG:US_RX_END:ms)% %REQUEST_TX_DURATION% %DURATION%",
+  );
+  const c = p.connect().get("/");
+  p.cx.clock.advance(20);
+  p.up.last.respond(200, { "content-length": "2" });
+  p.cx.clock.advance(5);
+  p.up.last.send("ok", true);
+  expect(c.status()).toBe(200);
+  expect(lines).toEqual([expect.stringMatching(/^up \d+ 0 20 5 0 25$/)]);
+});
+
+it("logs the beginning of a request, with its route, and its end", () => {
+  const { p, lines } = logging("%ACCESS_LOG_TYPE% %ROUTE_NAME% %RESPONSE_CODE% %DURATION%", {
+    access_log_options: { flush_access_log_on_new_request: true },
+    route_config: oneHost({ ...routeTo("up"), name: "named" }),
+  });
+  p.connect().get("/");
+  expect(lines.splice(0)).toEqual(["DownstreamStart named 0 0"]);
+  p.up.last.respond(200, { "content-length": "0" }, "");
+  expect(lines).toEqual(["DownstreamEnd named 200 0"]);
+});
+
+it("logs a long stream again and again, until it ends", () => {
+  const { p, lines } = logging("%ACCESS_LOG_TYPE% %DURATION% %BYTES_SENT%", {
+    access_log_options: { access_log_flush_interval: 1000 },
+  });
+  p.connect().get("/");
+  p.up.last.respond(200, { "content-length": "4" });
+  p.cx.clock.advance(1000);
+  p.up.last.send("ab", false);
+  p.cx.clock.advance(1000);
+  expect(lines.splice(0)).toEqual(["DownstreamPeriodic 1000 0", "DownstreamPeriodic 2000 2"]);
+  p.up.last.send("cd", true);
+  p.cx.clock.advance(5000);
+  expect(lines).toEqual(["DownstreamEnd 2000 4"]);
+});
+
+it("logs a tunnel when it stands", () => {
+  const { p, lines } = logging("%ACCESS_LOG_TYPE% %RESPONSE_CODE%", {
+    upgrade_configs: [{ upgrade_type: "websocket" }],
+    access_log_options: { flush_log_on_tunnel_successfully_established: true },
+  });
+  p.connect().get("/", "connection: Upgrade", "upgrade: websocket");
+  p.up.last.respond(101, { upgrade: "websocket" });
+  expect(lines).toEqual(["DownstreamTunnelSuccessfullyEstablished 101"]);
+});
+
+it("writes what the filter of a log lets through, and no more", () => {
+  const comparison = { op: "GE", value: { default_value: 500, runtime_key: "" } };
+  const filter = { status_code_filter: { comparison } };
+  const log = { name: "test", package: "access_log/test", config: {}, filter };
+  const { p, lines } = logging("%RESPONSE_CODE%", { access_log: [log] });
+  for (const status of [200, 503]) {
+    p.connect().get("/");
+    p.up.last.respond(status, { "content-length": "0" }, "");
+  }
+  expect(lines).toEqual(["503"]);
+});
