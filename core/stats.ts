@@ -112,12 +112,13 @@ export class StatsReader {
     for (const [name, place] of this.#places) {
       if (place.hidden) continue;
       if (place.kind === "histogram") {
-        const total = totals(place);
+        // As Envoy's: what was recorded shows when its interval has ended.
+        const total = this.#lastTotals.get(name);
         const interval = this.#intervals.get(name);
         histograms.push({
           name,
           unit: place.unit,
-          ...summary(total),
+          ...(total === undefined ? NOTHING : summary(total)),
           interval:
             interval === undefined || interval[HISTOGRAM.COUNT] === 0 ? null : summary(interval),
         });
@@ -157,6 +158,8 @@ export class StatsReader {
     }
   }
 }
+
+const NOTHING: Distribution = { count: 0, sum: 0, buckets: [] };
 
 function totals(place: Place): Float64Array {
   const sum = new Float64Array(HISTOGRAM_CELLS);

@@ -1,6 +1,6 @@
 import type http from "node:http";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { get } from "./client.ts";
+import { eventually, get } from "./client.ts";
 import { bootstrap, cluster, http as httpFilter, listener, route } from "./config.ts";
 import { Proxy } from "./proxy.ts";
 import { httpUpstream, type Upstream } from "./upstream.ts";
@@ -11,10 +11,13 @@ let proxy: Proxy;
 beforeAll(async () => {
   upstream = await httpUpstream((_, response) => void response.end("hi"));
   proxy = await Proxy.start({
-    config: bootstrap(
-      [listener("main", httpFilter([route("/", "origin")]))],
-      [cluster("origin", [upstream.port])],
-    ),
+    config: {
+      ...bootstrap(
+        [listener("main", httpFilter([route("/", "origin")]))],
+        [cluster("origin", [upstream.port])],
+      ),
+      stats_flush_interval: "0.1s",
+    },
     concurrency: 2,
   });
   await get(proxy.port("main"), "/");
@@ -40,10 +43,11 @@ test("/stats counts what passed, and filters by regex", async () => {
 });
 
 test("/stats/prometheus has the same with labels", async () => {
-  const text = await proxy.admin("/stats/prometheus");
+  const total = /envoy_cluster_upstream_rq_time_bucket\{[^}]*le="\+Inf"\} 1\n/;
+  const page = () => proxy.admin("/stats/prometheus");
+  const text = await eventually(page, (seen) => total.test(seen), "an interval has ended");
   expect(text).toContain("# TYPE envoy_cluster_upstream_cx_total counter\n");
   expect(text).toContain('envoy_cluster_upstream_cx_total{envoy_cluster_name="origin"} 1\n');
-  expect(text).toMatch(/envoy_cluster_upstream_rq_time_bucket\{[^}]*le="\+Inf"\} 1\n/);
 });
 
 test("/clusters shows each host and what it has done", async () => {
