@@ -89,47 +89,54 @@ interface Predicate {
   readonly and_matcher?: { readonly predicate: readonly Predicate[] };
   readonly not_matcher?: Predicate;
 }
-const PredicateSchema = Type.Recursive((This) =>
-  Type.Object({
-    single_predicate: Type.Optional(
-      Type.Object({
-        input: Input,
-        value_match: Type.Optional(StringMatcher),
-        custom_match: Type.Optional(CustomMatch),
-      }),
-    ),
-    or_matcher: Type.Optional(Type.Object({ predicate: Type.Array(This, { minItems: 2 }) })),
-    and_matcher: Type.Optional(Type.Object({ predicate: Type.Array(This, { minItems: 2 }) })),
-    not_matcher: Type.Optional(This),
-  }),
+const PredicateSchema = Type.Recursive(
+  (This) =>
+    Type.Object({
+      single_predicate: Type.Optional(
+        Type.Object({
+          input: Input,
+          value_match: Type.Optional(StringMatcher),
+          custom_match: Type.Optional(CustomMatch),
+        }),
+      ),
+      or_matcher: Type.Optional(Type.Object({ predicate: Type.Array(This, { minItems: 2 }) })),
+      and_matcher: Type.Optional(Type.Object({ predicate: Type.Array(This, { minItems: 2 }) })),
+      not_matcher: Type.Optional(This),
+    }),
+  { $id: "MatcherPredicate" },
 );
 
 /** Schema of a matcher whose actions are these messages: name -> schema of its fields. */
 export function MatcherOf<const T extends Record<string, TSchema>>(actions: T) {
   const Action = TypedExtension(actions);
-  const schema = Type.Recursive((This) => {
-    const OnMatch = Type.Object({
-      action: Type.Optional(Action),
-      matcher: Type.Optional(This),
-      keep_matching: Type.Boolean({ default: false }),
-    });
-    const Branches = Type.Optional(
-      Type.Object({ map: Type.Record(Type.String(), OnMatch, { minProperties: 1 }) }),
-    );
-    return Type.Object({
-      matcher_list: Type.Optional(
-        Type.Object({
-          matchers: Type.Array(Type.Object({ predicate: PredicateSchema, on_match: OnMatch }), {
-            minItems: 1,
+  // TypeBox would number it by the order in which packages are loaded, which is another one each time.
+  const $id = `MatcherOf.${Object.keys(actions).join(".")}`;
+  const schema = Type.Recursive(
+    (This) => {
+      const OnMatch = Type.Object({
+        action: Type.Optional(Action),
+        matcher: Type.Optional(This),
+        keep_matching: Type.Boolean({ default: false }),
+      });
+      const Branches = Type.Optional(
+        Type.Object({ map: Type.Record(Type.String(), OnMatch, { minProperties: 1 }) }),
+      );
+      return Type.Object({
+        matcher_list: Type.Optional(
+          Type.Object({
+            matchers: Type.Array(Type.Object({ predicate: PredicateSchema, on_match: OnMatch }), {
+              minItems: 1,
+            }),
           }),
-        }),
-      ),
-      matcher_tree: Type.Optional(
-        Type.Object({ input: Input, exact_match_map: Branches, prefix_match_map: Branches }),
-      ),
-      on_no_match: Type.Optional(OnMatch),
-    });
-  });
+        ),
+        matcher_tree: Type.Optional(
+          Type.Object({ input: Input, exact_match_map: Branches, prefix_match_map: Branches }),
+        ),
+        on_no_match: Type.Optional(OnMatch),
+      });
+    },
+    { $id },
+  );
   type Action = Static<ReturnType<typeof Typed<T>>>;
   return Type.Unsafe<Matcher<Action>>(schema);
 }

@@ -34,21 +34,24 @@ export interface Permission extends Common {
   readonly requested_server_name?: StringMatcher;
 }
 const Permission = Type.Unsafe<Permission>(
-  Type.Recursive((Rule) => {
-    const set = Type.Optional(Type.Object({ rules: Type.Array(Rule, { minItems: 1 }) }));
-    return Type.Object({
-      ...common,
-      and_rules: set,
-      or_rules: set,
-      not_rule: Type.Optional(Rule),
-      destination_ip: Type.Optional(CidrRange),
-      destination_port: Type.Optional(UInt32({ maximum: 65_535 })),
-      destination_port_range: Type.Optional(
-        Type.Object({ start: Type.Integer({ default: 0 }), end: Type.Integer({ default: 0 }) }),
-      ),
-      requested_server_name: Type.Optional(StringMatcher),
-    });
-  }),
+  Type.Recursive(
+    (Rule) => {
+      const set = Type.Optional(Type.Object({ rules: Type.Array(Rule, { minItems: 1 }) }));
+      return Type.Object({
+        ...common,
+        and_rules: set,
+        or_rules: set,
+        not_rule: Type.Optional(Rule),
+        destination_ip: Type.Optional(CidrRange),
+        destination_port: Type.Optional(UInt32({ maximum: 65_535 })),
+        destination_port_range: Type.Optional(
+          Type.Object({ start: Type.Integer({ default: 0 }), end: Type.Integer({ default: 0 }) }),
+        ),
+        requested_server_name: Type.Optional(StringMatcher),
+      });
+    },
+    { $id: "Permission" },
+  ),
 );
 
 export interface Principal extends Common {
@@ -60,18 +63,21 @@ export interface Principal extends Common {
   readonly source_ip?: CidrRange;
 }
 const Principal = Type.Unsafe<Principal>(
-  Type.Recursive((Id) => {
-    const set = Type.Optional(Type.Object({ ids: Type.Array(Id, { minItems: 1 }) }));
-    return Type.Object({
-      ...common,
-      and_ids: set,
-      or_ids: set,
-      not_id: Type.Optional(Id),
-      direct_remote_ip: Type.Optional(CidrRange),
-      remote_ip: Type.Optional(CidrRange),
-      source_ip: Type.Optional(CidrRange),
-    });
-  }),
+  Type.Recursive(
+    (Id) => {
+      const set = Type.Optional(Type.Object({ ids: Type.Array(Id, { minItems: 1 }) }));
+      return Type.Object({
+        ...common,
+        and_ids: set,
+        or_ids: set,
+        not_id: Type.Optional(Id),
+        direct_remote_ip: Type.Optional(CidrRange),
+        remote_ip: Type.Optional(CidrRange),
+        source_ip: Type.Optional(CidrRange),
+      });
+    },
+    { $id: "Principal" },
+  ),
 );
 
 /** `condition`: read to be refused, since a policy without its condition would let more through. */
