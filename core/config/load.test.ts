@@ -317,12 +317,6 @@ describe("what Envoy knows and no package implements", () => {
       'front.yaml:4:16: static_resources.clusters[0].lb_policy: "RING_HASH" is known to Envoy, not implemented here; write ROUND_ROBIN or LEAST_REQUEST',
     ]);
   });
-
-  it("says of HTTP/2 upstreams what happens instead", () => {
-    expect(warnings(cluster("http2_protocol_options: {}"))[0]).toMatch(
-      /http2_protocol_options: HTTP\/2 to upstreams is not implemented yet; HTTP\/1\.1 is spoken instead$/,
-    );
-  });
 });
 
 describe("an extension", () => {

@@ -86,7 +86,7 @@ admin:
       },
     ]);
     expect(loaded.warnings.map(formatDiagnostic)).toEqual([
-      "v2.yaml:20:5: static_resources.clusters[0].http2_protocol_options: HTTP/2 to upstreams is not implemented yet; HTTP/1.1 is spoken instead",
+      "v2.yaml:20:5: static_resources.clusters[0].http2_protocol_options: known to Envoy, not implemented here",
     ]);
   });
 

@@ -35,6 +35,7 @@ const MUST_NOT_IGNORE: { readonly [message: string]: readonly string[] | "*" } =
   "envoy.config.endpoint.v3.LbEndpoint": ["health_status"],
   "envoy.config.endpoint.v3.LocalityLbEndpoints": ["priority"],
   "envoy.config.core.v3.HttpProtocolOptions": ["headers_with_underscores_action"],
+  "envoy.config.core.v3.UpstreamHttpProtocolOptions": ["auto_san_validation"],
   "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager": [
     "early_header_mutation_extensions",
     "internal_address_config",
@@ -124,15 +125,6 @@ const TRUE_BY_DEFAULT = new Set(["envoy.config.listener.v3.Listener.bind_to_port
 /** Deprecated, without any effect in Envoy either. */
 const WITHOUT_EFFECT = new Set(["envoy.type.matcher.v3.RegexMatcher.google_re2"]);
 
-const HTTP2 = "HTTP/2 to upstreams is not implemented yet; HTTP/1.1 is spoken instead";
-
-/** Warnings that say more than that the field is not implemented. */
-const NOTES: { readonly [field: string]: string } = {
-  "envoy.config.cluster.v3.Cluster.http2_protocol_options": HTTP2,
-  "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig.http2_protocol_options":
-    HTTP2,
-};
-
 /** Tells of a field that Envoy knows and no schema lists. */
 export function reportUnimplemented(
   report: Report,
@@ -145,11 +137,6 @@ export function reportUnimplemented(
   const message = parent.message ?? "";
   const full = `${message}.${name}`;
   if (WITHOUT_EFFECT.has(full) || saysNothing(descriptor, full, message, name, value)) return;
-  const note = NOTES[full];
-  if (note !== undefined) {
-    report.unimplemented(place, note);
-    return;
-  }
   const described = descriptor.message(message);
   const oneof = described?.fields[name]?.o;
   const chosen = oneof !== undefined && described?.required?.includes(oneof) === true;
