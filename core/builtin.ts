@@ -121,6 +121,9 @@ export class Builtin {
   abort(): void {
     this.#enter("abort");
   }
+  tool(packageName: string, name: string, input: unknown): unknown {
+    return JSON.parse(this.#enter("tool", packageName, name, JSON.stringify(input)) as string);
+  }
   /** JSON of the listeners that services bring along. */
   serviceListeners(): string {
     return this.#enter("serviceListeners") as string;

@@ -85,6 +85,11 @@ export class Canary implements CanaryStage {
     return JSON.parse(this.#builtin?.serviceListeners() ?? "[]");
   }
 
+  /** Runs a tool of a package that has been prepared. Throws what it throws. */
+  tool(packageName: string, name: string, input: unknown): unknown {
+    return this.#ready().tool(packageName, name, input);
+  }
+
   async commit(generation: number): Promise<void> {
     const change = this.#pending;
     if (change?.generation !== generation) return;

@@ -1,7 +1,7 @@
 import { existsSync, realpathSync, statSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { Command, Option } from "commander";
+import { Command, InvalidArgumentError, Option } from "commander";
 import { didYouMean } from "./config/diagnostic.ts";
 import type { NewFilterKind } from "./filter-new.ts";
 import { addRunFlags, type RunFlags, runOptions, warningsOf } from "./flags.ts";
@@ -9,6 +9,22 @@ import { openLog } from "./log.ts";
 import type { Runtime } from "./options.ts";
 import { isShippedTree } from "./packages.ts";
 import { VERSION } from "./version.ts";
+
+interface CheckFlags {
+  readonly details: boolean;
+  readonly onlyShowFailures: boolean;
+  readonly detailedCoverage: boolean;
+  readonly covall: boolean;
+  readonly failUnder: number;
+  readonly outputPath: string | undefined;
+}
+
+interface ExplainFlags {
+  readonly request: string;
+  readonly header: string[];
+  readonly listener: string | undefined;
+  readonly filters: string[];
+}
 
 /** Answers the exit code. Each command loads what it needs: the supervisor stays small beside the proxy. */
 export async function cli(
@@ -93,6 +109,46 @@ export async function cli(
     .action(async (file: string, flags: { json: boolean }) => {
       const { configUpgrade } = await import("./config-upgrade.ts");
       code = configUpgrade(file, flags.json);
+    });
+
+  const route = program.command("route").description("ask route tables without a proxy");
+  route
+    .command("check")
+    .description("send requests through a route table and compare (Envoy's router_check_tool)")
+    .argument("<table>", "a RouteConfiguration, YAML or JSON")
+    .argument("<expectations>", "tests: requests, and what is to become of them")
+    .option("-d, --details", "name the tests that pass as well", false)
+    .option("--only-show-failures", "name failing tests alone", false)
+    .option("--detailed-coverage", "tell what is covered of each route", false)
+    .option("--covall", "count every fact of a route, not the route once", false)
+    .option("-f, --fail-under <percent>", "fail if fewer routes are covered", parsePercent, 0)
+    .option("-o, --output-path <file>", "write the results as JSON")
+    .option(
+      "--disable-deprecation-check",
+      "accepted for Envoy's sake: old fields always work",
+      false,
+    )
+    .action(async (table: string, expectations: string, flags: CheckFlags) => {
+      const { routeCheck } = await import("./route-command.ts");
+      code = await routeCheck({ table, expectations, ...flags, output: flags.outputPath });
+    });
+  route
+    .command("explain")
+    .description("tell which route of a config serves a request, and why those before it do not")
+    .argument("<file>", "an Envoy bootstrap")
+    .requiredOption("--request <request>", 'method and URL: "GET https://host/path"')
+    .option("-H, --header <line>", "a header of the request; may be repeated", collect, [])
+    .option("--listener <name>", "of this listener alone (default: those of the URL's port)")
+    .addOption(filtersOption())
+    .action(async (file: string, flags: ExplainFlags) => {
+      const { routeExplain } = await import("./route-command.ts");
+      code = await routeExplain({
+        file,
+        request: flags.request,
+        headers: flags.header,
+        listener: flags.listener,
+        filters: filterDirectories(flags.filters, file),
+      });
     });
 
   const filter = program.command("filter").description("make filters, and see what is there");
@@ -220,6 +276,12 @@ function trustOption(): Option {
 
 function collect(value: string, before: string[]): string[] {
   return [...before, value];
+}
+
+function parsePercent(text: string): number {
+  const n = Number(text);
+  if (!(n >= 0 && n <= 100)) throw new InvalidArgumentError("write a number from 0 to 100");
+  return n;
 }
 
 // Started as a program, not imported by a test.

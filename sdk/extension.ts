@@ -55,6 +55,11 @@ export interface Definition<K extends Kind = Kind, S extends TSchema = TSchema> 
   /** Schema of `typed_per_filter_config` (http only). */
   readonly routeConfig?: TSchema;
   /**
+   * What the command line may ask of the package, beside all traffic (`route check`): JSON in and out, in an isolate of its own.
+   * May throw: the message is the answer.
+   */
+  readonly tools?: Readonly<Record<string, (input: unknown, cx: SetupContext) => unknown>>;
+  /**
    * Called once per use in the config, generation and isolate. May throw: the config (or the new code) is refused with that
    * message and nothing changes for traffic.
    */
@@ -178,6 +183,8 @@ export interface SharedCount {
 
 /** RE2 semantics (linear time). */
 export interface Regex {
+  /** How many groups it has: `\\1` to `\\9` in a substitution may name no more. */
+  readonly groups: number;
   /** The whole text matches. */
   matches(text: string): boolean;
   /** Every match replaced; `\1` in the substitution is the first group. */

@@ -47,6 +47,8 @@ export interface RouteAction {
   readonly idleTimeoutMs: number | undefined;
   /** Upgrades that the route turns on or off, lower case; others follow the connection manager. */
   readonly upgrades: ReadonlyMap<string, boolean>;
+  /** `connect_config`: a CONNECT ends here, and its bytes go to the cluster as they are. */
+  readonly terminatesConnect?: boolean;
   /** Rewrites of path and host. `keepOriginals`: what was there goes into x-envoy-original-path and -host. */
   rewrite(headers: RequestHeaders, keepOriginals?: boolean): void;
   readonly autoHostRewrite: boolean;

@@ -33,6 +33,8 @@ export interface ConfigText {
 }
 
 export interface LoadOptions {
+  /** Where the text does not show it. */
+  readonly era?: Era;
   /** Fields that Envoy knows and nothing here implements are errors. */
   readonly strict: boolean;
   /** Fields that Envoy does not know either are warnings (`--allow-unknown-static-fields`). */
@@ -70,7 +72,8 @@ export function loadConfig(
   if (root === undefined) return { ok: false, errors: report.errors, warnings: report.warnings };
 
   const registry = new Registry(packages);
-  const { builder, normaliser, maker } = tools(registry, report, eraOf(root), false, options);
+  const era = options.era ?? eraOf(root);
+  const { builder, normaliser, maker } = tools(registry, report, era, false, options);
   normaliser.message("envoy.config.bootstrap.v3.Bootstrap", root);
   checkBootstrap(root, report);
   const value = builder.part(bootstrapSchema(registry.packages), root);

@@ -719,6 +719,19 @@ export class Engine {
     return JSON.stringify(list);
   }
 
+  /** What the command line asks of a package. */
+  tool(packageName: string, name: string, input: string): string {
+    const run = this.registry.definition(packageName)?.tools?.[name];
+    if (run === undefined) throw new Error(`${packageName} has no tool "${name}"`);
+    const place = { pointer: "", statPrefix: "" };
+    const scope = new Scope(this.registry, packageName, place, undefined);
+    try {
+      return JSON.stringify(run(JSON.parse(input), new Context(this.#around, scope)) ?? null);
+    } finally {
+      scope.dispose();
+    }
+  }
+
   /** Every connection is asked to leave; idle ones at once. */
   drain(): void {
     if (this.#draining) return;

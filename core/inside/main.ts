@@ -67,6 +67,12 @@ export function serviceListeners(): string {
   return engine.serviceListeners();
 }
 
+/** Answers JSON of what the package's tool says. Throws what it throws. */
+export function tool(packageName: string, name: string, input: string): string {
+  engine.onEntered();
+  return engine.tool(packageName, name, input);
+}
+
 export function onReply(text: string): void {
   engine.onEntered();
   engine.host.onReply(JSON.parse(text));

@@ -1,47 +1,111 @@
-import { ConfigError, type Regex } from "@tsproxy/sdk";
+import { ConfigError, latin1Decode, type Regex, utf8Decode, utf8Encode } from "@tsproxy/sdk";
 import { RE2JS } from "re2js";
+import { toLinearSource } from "./re2-syntax.ts";
 
-/**
- * Constructs that V8's linear engine reads differently from RE2, or not at all. Patterns with one of them go to re2js, which
- * is slower and exact.
- */
-const RE2_ONLY = /\(\?[imsU-]|\(\?P|\\[AzQECpPaxGZsSv]|\[\[:|\\[0-7]|\\u|\\k|\(\?<|\(\?[=!]/;
+/** Constructs that look at whole characters, or at case: of a text beyond ASCII, which is bytes here, they would see other ones. */
+const SEES_CHARACTERS = /\.|\[\^|\\[DWSBPpC]|\(\?[a-zA-Z]*i|[^\p{ASCII}]/u;
+// biome-ignore lint/suspicious/noControlCharactersInRegex: all that is not ASCII is asked for.
+const NOT_ASCII = /[^\x00-\x7f]/;
 
-class LinearRegex implements Regex {
-  readonly #whole: RegExp;
-  readonly #all: RegExp;
+/** RE2 semantics: V8's linear engine where it can (an ordinary match costs 41 ns, an evil one 1 ms), re2js for the rest. */
+class CompiledRegex implements Regex {
+  readonly groups: number;
+  readonly #pattern: string;
+  readonly #seesCharacters: boolean;
+  readonly #whole: RegExp | undefined;
+  readonly #all: RegExp | undefined;
+  #exact: RE2JS | undefined;
 
   constructor(pattern: string) {
-    this.#whole = new RegExp(`^(?:${pattern})$`, "l");
-    this.#all = new RegExp(pattern, "lg");
+    // Also the judge of what is RE2 at all.
+    const exact = RE2JS.compile(pattern);
+    this.groups = exact.groupCount();
+    this.#pattern = pattern;
+    this.#seesCharacters = SEES_CHARACTERS.test(pattern);
+    const source = toLinearSource(pattern);
+    this.#whole = source === undefined ? undefined : linear(`^(?:${source})$`, "l");
+    this.#all = this.#whole === undefined ? undefined : linear(source!, "lg");
+    this.#exact = this.#all === undefined ? exact : undefined;
   }
+
   matches(text: string): boolean {
+    if (this.#whole === undefined || this.#needsCharacters(text)) {
+      return this.#re2.matches(charactersOf(text));
+    }
     return this.#whole.test(text);
   }
+
   replaceAll(text: string, substitution: string): string {
-    return text.replace(this.#all, toJavaScript(substitution));
+    if (this.#all !== undefined && !this.#needsCharacters(text)) {
+      let lastEnd = -1;
+      return text.replace(this.#all, (...match: unknown[]) => {
+        // RE2 does not count an empty match at the end of the one before.
+        const found = match[0] as string;
+        const at = match.find((part) => typeof part === "number") as number;
+        if (found === "" && at === lastEnd) return "";
+        lastEnd = at + found.length;
+        return substitute(substitution, (group) => match[group] as string | undefined);
+      });
+    }
+    const characters = charactersOf(text);
+    if (characters === text) return this.#replaceExactly(text, substitution);
+    const bytes = utf8Encode(this.#replaceExactly(characters, charactersOf(substitution)));
+    return latin1Decode(bytes, 0, bytes.length);
+  }
+
+  #replaceExactly(text: string, substitution: string): string {
+    const matcher = this.#re2.matcher(text);
+    let out = "";
+    let at = 0;
+    let lastEnd = -1;
+    while (matcher.find()) {
+      const [start, end] = [matcher.start(), matcher.end()];
+      if (start === end && start === lastEnd) continue;
+      out += text.slice(at, start);
+      out += substitute(substitution, (group) => matcher.group(group) ?? undefined);
+      at = lastEnd = end;
+    }
+    return out + text.slice(at);
+  }
+
+  get #re2(): RE2JS {
+    this.#exact ??= RE2JS.compile(this.#pattern);
+    return this.#exact;
+  }
+
+  #needsCharacters(text: string): boolean {
+    return this.#seesCharacters && NOT_ASCII.test(text);
   }
 }
 
-class Re2Regex implements Regex {
-  readonly #pattern: ReturnType<typeof RE2JS.compile>;
-
-  constructor(pattern: string) {
-    this.#pattern = RE2JS.compile(pattern);
-  }
-  matches(text: string): boolean {
-    return this.#pattern.matches(text);
-  }
-  replaceAll(text: string, substitution: string): string {
-    return this.#pattern.matcher(text).replaceAll(toJavaScript(substitution));
+/** Undefined: V8 does not take it. */
+function linear(source: string, flags: string): RegExp | undefined {
+  try {
+    return new RegExp(source, flags);
+  } catch {
+    return undefined;
   }
 }
 
-/** `\1` becomes `$1`, `\\` a backslash, `$` stands for itself. */
-function toJavaScript(substitution: string): string {
-  return substitution
-    .replaceAll("$", "$$$$")
-    .replace(/\\(\\|\d)/g, (_, c: string) => (c === "\\" ? "\\" : c === "0" ? "$&" : `$${c}`));
+/** Header values are kept one char a byte; if these are UTF-8, their characters. */
+function charactersOf(text: string): string {
+  if (!NOT_ASCII.test(text)) return text;
+  const bytes = new Uint8Array(text.length);
+  for (let k = 0; k < text.length; k++) {
+    const code = text.charCodeAt(k);
+    if (code > 255) return text;
+    bytes[k] = code;
+  }
+  const decoded = utf8Decode(bytes, 0, bytes.length);
+  return decoded.includes("\ufffd") ? text : decoded;
+}
+
+/** `\1` is a group, `\\` a backslash; everything else stands for itself. */
+function substitute(text: string, group: (index: number) => string | undefined): string {
+  if (!text.includes("\\")) return text;
+  return text.replace(/\\(\\|[0-9])/g, (_, char: string) =>
+    char === "\\" ? "\\" : (group(Number(char)) ?? ""),
+  );
 }
 
 const compiled = new Map<string, Regex>();
@@ -50,22 +114,13 @@ const compiled = new Map<string, Regex>();
 export function compileRegex(pattern: string): Regex {
   let regex = compiled.get(pattern);
   if (regex !== undefined) return regex;
-  if (!RE2_ONLY.test(pattern)) {
-    try {
-      regex = new LinearRegex(pattern);
-    } catch {
-      regex = undefined;
-    }
-  }
-  if (regex === undefined) {
-    try {
-      regex = new Re2Regex(pattern);
-    } catch (error) {
-      throw new ConfigError(
-        "",
-        `"${pattern}" is not a regular expression of RE2: ${(error as Error).message}`,
-      );
-    }
+  try {
+    regex = new CompiledRegex(pattern);
+  } catch (error) {
+    throw new ConfigError(
+      "",
+      `"${pattern}" is not a regular expression of RE2: ${(error as Error).message}`,
+    );
   }
   if (compiled.size < 10_000) compiled.set(pattern, regex);
   return regex;

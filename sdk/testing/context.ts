@@ -206,6 +206,7 @@ export class TestContext implements SetupContext {
     const whole = new RegExp(`^(?:${pattern})$`);
     const all = new RegExp(pattern, "g");
     return {
+      groups: (new RegExp(`${pattern}|`).exec("")?.length ?? 1) - 1,
       matches: (text) => whole.test(text),
       replaceAll: (text, substitution) =>
         text.replace(

@@ -35,6 +35,7 @@ import {
   writeBytes,
   writeRequestHead,
   writeText,
+  writeUpgrade,
 } from "./writer.ts";
 
 const STATE = { IDLE: 0, HEAD: 1, BODY: 2, CLOSED: 3 } as const;
@@ -366,7 +367,7 @@ class ClientStream implements RequestEncoder {
     writeRequestHead(out, headers, skip, form);
     if (upgrade !== "") {
       if (!headers.has(UPGRADE)) writeText(out, `upgrade: ${upgrade}\r\n`);
-      writeBytes(out, LINE.UPGRADE);
+      writeUpgrade(out, headers);
     }
     if (noBody) writeBytes(out, LINE.NO_BODY);
     else if (mode === MODE.CHUNKED) writeBytes(out, LINE.CHUNKED);

@@ -38,6 +38,7 @@ import {
   writeFields,
   writeStatusLine,
   writeText,
+  writeUpgrade,
 } from "./writer.ts";
 
 const STATE = { HEAD: 0, BODY: 1, SWITCHING: 2, RESPONSE: 3, CLOSED: 4 } as const;
@@ -493,7 +494,7 @@ class ServerStream implements ResponseEncoder {
     writeFields(out, headers, skip, -1);
     if (upgraded) {
       if (!headers.has(UPGRADE)) writeText(out, `upgrade: ${this.#upgrade}\r\n`);
-      writeBytes(out, LINE.UPGRADE);
+      writeUpgrade(out, headers);
     } else if (tunnel) {
       // RFC 9110 §9.3.6: a 2xx to CONNECT says nothing of the connection; it is a tunnel now.
     } else if (this.close) writeBytes(out, LINE.CLOSE);

@@ -3,6 +3,7 @@ import {
   FLAG,
   type HeaderMap,
   headerName,
+  latin1Decode,
   latin1Encode,
   type Output,
   type RequestHeaders,
@@ -209,6 +210,20 @@ function framingId(name: string): number {
     default:
       return 0;
   }
+}
+
+/** The Connection line of an upgrade: the words of whoever asked, if they are no more than that. */
+export function writeUpgrade(out: Output, headers: HeaderMap): void {
+  const { spans, memory, base } = headers;
+  for (let i = 0; i < headers.count * SPAN; i += SPAN) {
+    if ((spans[i + 5]! & FLAG.KNOWN) !== ID.CONNECTION) continue;
+    const value = latin1Decode(memory, base + spans[i + 2]!, base + spans[i + 3]!);
+    if (/^(?:keep-alive, ?)?upgrade$/i.test(value)) {
+      writeText(out, `connection: ${value}\r\n`);
+      return;
+    }
+  }
+  writeBytes(out, LINE.UPGRADE);
 }
 
 /** The one content-length of a head, -1 if there is none, -2 if it cannot be written: bad, or more than one. */

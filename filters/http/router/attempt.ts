@@ -18,6 +18,7 @@ import {
   type SetupContext,
   type Timer,
 } from "@tsproxy/sdk";
+import { TcpStream } from "./tcp-stream.ts";
 
 /** Who is told how an attempt goes. */
 export interface AttemptOwner {
@@ -66,13 +67,15 @@ export class Attempt implements PoolCallbacks, ResponseDecoder {
     return !this.waiting && this.encoder === undefined;
   }
 
-  /** True: it waits. False: the owner has been told already, and may be elsewhere by now. */
-  begin(cluster: Cluster, context: BalancerContext): boolean {
+  /** `overTcp`: to a connection of its own, whose bytes are the exchange. True: it waits. False: the owner has been told already, and may be elsewhere by now. */
+  begin(cluster: Cluster, context: BalancerContext, overTcp = false): boolean {
     this.host = undefined;
     this.waiting = true;
     this.hedged = false;
     this.#idleMs = 0;
-    const handle = cluster.newStream(this, context);
+    const handle = overTcp
+      ? TcpStream.open(cluster, this, context)
+      : cluster.newStream(this, context);
     if (handle === undefined) return false;
     this.#handle = handle;
     return true;

@@ -101,6 +101,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   #action: RouteAction | undefined = undefined;
   #policies: RoutePolicies | undefined = undefined;
   #charges: ClusterCharges | undefined = undefined;
+  /** A CONNECT that ends here. */
+  #overTcp = false;
   /** Virtual clusters and routes that count by themselves. */
   #also: readonly VirtualCharges[] = NOBODY_ELSE;
   #context: BalancerContext = NOTHING_TO_CHOOSE_BY;
@@ -147,6 +149,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     this.#action = undefined;
     this.#policies = undefined;
     this.#charges = undefined;
+    this.#overTcp = false;
     this.#also = NOBODY_ELSE;
     this.#context = stream.info.protocol === "HTTP/2" ? FROM_HTTP2 : NOTHING_TO_CHOOSE_BY;
     this.#earlier = NO_ATTEMPTS;
@@ -220,6 +223,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
       return;
     }
     this.#action = action;
+    this.#overTcp = action.terminatesConnect === true && headers.method === "CONNECT";
     this.#policies = action.policies;
     this.#streamDurationMs = cluster.maxStreamDurationMs ?? 0;
     const steering = this.#prepareHead(action, headers);
@@ -233,7 +237,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     this.#stream.info.cluster = cluster;
     if (endStream) this.#onRequestEnded();
     const { responder } = this.#stream;
-    if (this.#attempt.begin(cluster, this.#context) && !endStream) responder.pauseRequest(true);
+    if (this.#attempt.begin(cluster, this.#context, this.#overTcp) && !endStream)
+      responder.pauseRequest(true);
   }
 
   /** The head as the upstream gets it, but for what only its host tells. */
@@ -744,7 +749,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     }
     const { responder } = this.#stream;
     const ended = this.#requestEnded;
-    if (this.#attempt.begin(cluster, this.#context) && !ended) responder.pauseRequest(true);
+    if (this.#attempt.begin(cluster, this.#context, this.#overTcp) && !ended)
+      responder.pauseRequest(true);
   }
 
   #othersMayAnswer(attempt: Attempt): boolean {

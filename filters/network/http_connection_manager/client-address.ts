@@ -1,6 +1,7 @@
 import {
   type Address,
   CidrRanges,
+  ConfigError,
   type DownstreamConnection,
   formatIp,
   headerName,
@@ -8,6 +9,7 @@ import {
   parseIp,
   type RequestHeaders,
 } from "@tsproxy/sdk";
+import { compileDetector, type Detected, type Detector } from "./client-detection.ts";
 import type { Config } from "./config.ts";
 
 const FORWARDED_FOR = headerName("x-forwarded-for");
@@ -27,6 +29,8 @@ export class ClientAddress {
   readonly #ranges: CidrRanges;
   readonly #unixIsInternal: boolean;
   readonly #ownAddress: string | undefined;
+  readonly #maps: boolean;
+  readonly #detectors: readonly Detector[];
 
   constructor(config: Config, ownAddress: string | undefined) {
     this.#atEdge = config.use_remote_address;
@@ -39,6 +43,19 @@ export class ClientAddress {
     );
     this.#unixIsInternal = internal?.unix_sockets ?? false;
     this.#ownAddress = ownAddress;
+    this.#maps = config.represent_ipv4_remote_address_as_ipv4_mapped_ipv6;
+    const { original_ip_detection_extensions: extensions } = config;
+    if (extensions.length > 0 && (this.#atEdge || this.#hops > 0)) {
+      throw new ConfigError(
+        "original_ip_detection_extensions",
+        "cannot stand beside use_remote_address or xff_num_trusted_hops",
+      );
+    }
+    this.#detectors = extensions.map((each, k) =>
+      compileDetector(each, `original_ip_detection_extensions[${k}]`, (ip) =>
+        this.#ranges.contains(ip),
+      ),
+    );
   }
 
   /** What holds for a connection whose requests have no x-forwarded-for: computed once. */
@@ -54,7 +71,30 @@ export class ClientAddress {
     const bytes = parseIp(ip);
     // A client on this machine is known to others by the machine's address.
     const local = bytes !== undefined && isLoopback(bytes);
-    return local ? (this.#ownAddress ?? ip) : ip;
+    if (local) return this.#ownAddress ?? ip;
+    return this.#maps && bytes?.length === 4 ? `::ffff:${ip}` : ip;
+  }
+
+  /** The peer as others know it. */
+  textOf(address: Address): string {
+    const bytes = parseIp(address.ip);
+    return bytes !== undefined && isLoopback(bytes) ? (this.#ownAddress ?? address.ip) : address.ip;
+  }
+
+  /** Extensions find the client, in the place of x-forwarded-for alone. */
+  get detects(): boolean {
+    return this.#detectors.length > 0;
+  }
+
+  /** A refusal, or the client; whoever asks appends the peer to x-forwarded-for if `appends`. */
+  detect(headers: RequestHeaders, direct: Client): Detected & { readonly client: Client } {
+    let last: Detected | undefined;
+    for (const detector of this.#detectors) {
+      last = detector(headers, direct);
+      if (last.client !== undefined || last.refusal !== undefined) break;
+    }
+    const client = last?.client ?? { address: direct.address, internal: false };
+    return { appends: false, ...last, client };
   }
 
   /** The client of a request that has x-forwarded-for. */

@@ -8,16 +8,27 @@ import {
   Http2ProtocolOptions,
   type Static,
   Type,
+  Typed,
   UInt32,
 } from "@tsproxy/sdk";
+import { ClientDetection } from "./client-detection.ts";
+import { EarlyHeaderMutation } from "./early-header-mutation.ts";
 import { LocalReplyConfig } from "./local-reply-config.ts";
 import { RouteConfig } from "./route-config.ts";
+import { ScopedRoutesConfig } from "./scoped-routes.ts";
+
+/** A chain. `disabled`: left out of it unless a route turns the filter on. */
+const HttpFilters = Type.Array(
+  Extension("http", { fields: { disabled: Type.Boolean({ default: false }) } }),
+  { default: [] },
+);
 
 export const Config = Type.Object({
   stat_prefix: Type.String({ minLength: 1 }),
   codec_type: Enum(["AUTO", "HTTP1", "HTTP2", "HTTP3"], { default: "AUTO" }),
   route_config: Type.Optional(RouteConfig),
-  http_filters: Type.Array(Extension("http"), { default: [] }),
+  scoped_routes: Type.Optional(ScopedRoutesConfig),
+  http_filters: HttpFilters,
   access_log: AccessLogList(),
   access_log_options: Type.Optional(
     Type.Object({
@@ -39,6 +50,9 @@ export const Config = Type.Object({
       cidr_ranges: Type.Array(CidrRange, { default: [] }),
     }),
   ),
+  represent_ipv4_remote_address_as_ipv4_mapped_ipv6: Type.Boolean({ default: false }),
+  original_ip_detection_extensions: Type.Array(ClientDetection, { default: [] }),
+  early_header_mutation_extensions: Type.Array(EarlyHeaderMutation, { default: [] }),
   append_x_forwarded_port: Type.Boolean({ default: false }),
   scheme_header_transformation: Type.Optional(
     Type.Object({ scheme_to_overwrite: Type.Optional(Type.String()) }),
@@ -52,12 +66,25 @@ export const Config = Type.Object({
   generate_request_id: Type.Boolean({ default: true }),
   preserve_external_request_id: Type.Boolean({ default: false }),
   always_set_request_id_in_response: Type.Boolean({ default: false }),
+  /** Both options choose what tracing makes of the id. */
+  request_id_extension: Type.Optional(
+    Type.Object({
+      typed_config: Typed({
+        "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig": Type.Object({
+          pack_trace_reason: Type.Boolean({ default: true }),
+          use_request_id_for_trace_sampling: Type.Boolean({ default: true }),
+        }),
+      }),
+    }),
+  ),
 
   proxy_100_continue: Type.Boolean({ default: false }),
   upgrade_configs: Type.Array(
     Type.Object({
       upgrade_type: Type.String({ minLength: 1 }),
       enabled: Type.Boolean({ default: true }),
+      /** In the place of `http_filters`, for streams that ask for this upgrade. */
+      filters: HttpFilters,
     }),
     { default: [] },
   ),

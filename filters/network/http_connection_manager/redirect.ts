@@ -151,12 +151,22 @@ export function compileRewrite(
 ): (text: string) => string {
   const regex: Regex = compileRegex(config.pattern.regex, `${path}.pattern.regex`, cx);
   const substitution = wireText(config.substitution, `${path}.substitution`);
-  checkSubstitution(substitution, `${path}.substitution`);
+  checkSubstitution(substitution, regex.groups, `${path}.substitution`);
   return (text) => regex.replaceAll(text, substitution);
 }
 
 /** `\0` to `\9` are groups and `\\` is a backslash; another character after a backslash means nothing (RE2). */
-function checkSubstitution(substitution: string, path: string): void {
+function checkSubstitution(substitution: string, groups: number, path: string): void {
+  const most = Math.max(
+    0,
+    ...[...substitution.matchAll(/\\\\|\\([0-9])/g)].map((m) => Number(m[1] ?? 0)),
+  );
+  if (most > groups) {
+    throw new ConfigError(
+      path,
+      `"${substitution}" asks for group ${most}; the pattern has ${groups}`,
+    );
+  }
   const bad = /\\(?![0-9\\])/.exec(substitution);
   if (bad !== null) {
     throw new ConfigError(

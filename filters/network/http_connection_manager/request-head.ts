@@ -26,6 +26,7 @@ import {
 import { portAt } from "./redirect.ts";
 import type { RequestIdLine } from "./request-id.ts";
 import { isGrpc } from "./route-match.ts";
+import type { RouteTable } from "./route-table.ts";
 import type { HcmStats } from "./stats.ts";
 import { headerText } from "./wire-text.ts";
 
@@ -118,9 +119,10 @@ export class Peer {
 /** Checks and completes request heads, in Envoy's order. */
 export class RequestHead {
   readonly addresses: ClientAddress;
+  /** Set by `edit`: an extension that finds clients turns this one away. */
+  refusal: Reply | undefined = undefined;
   readonly #config: Config;
   readonly #stats: HcmStats;
-  readonly #internalOnly: readonly HeaderName[];
   readonly #rewritesPath: boolean;
   readonly #unescapes: boolean;
   readonly #stripsHost: boolean;
@@ -131,14 +133,12 @@ export class RequestHead {
 
   constructor(
     config: Config,
-    internalOnly: readonly HeaderName[],
     node: { readonly id: string; readonly cluster: string; readonly address?: string },
     stats: HcmStats,
   ) {
     this.addresses = new ClientAddress(config, node.address);
     this.#config = config;
     this.#stats = stats;
-    this.#internalOnly = internalOnly;
     const action = config.path_with_escaped_slashes_action;
     this.#unescapes = action !== "KEEP_UNCHANGED" && action !== "IMPLEMENTATION_SPECIFIC_DEFAULT";
     this.#rewritesPath = config.normalize_path || config.merge_slashes || this.#unescapes;
@@ -227,20 +227,30 @@ export class RequestHead {
   }
 
   /** Adds and takes away what the proxy vouches for. Answers who sent the request. */
-  edit(headers: RequestHeaders, peer: Peer, requestId: RequestIdLine): Client {
+  edit(
+    headers: RequestHeaders,
+    peer: Peer,
+    requestId: RequestIdLine,
+    table: RouteTable | undefined,
+  ): Client {
     const present = headers.present;
     const config = this.#config;
+    this.refusal = undefined;
     if ((present & EXPECT_BIT) !== 0 && !config.proxy_100_continue) headers.remove(EXPECT);
     if ((present & REFERER_BIT) !== 0) checkReferer(headers);
     const hasFor = (present & FORWARDED_FOR_BIT) !== 0;
-    const client = hasFor ? this.addresses.behind(headers, peer.direct) : peer.direct;
+    const client = this.addresses.detects
+      ? this.#detect(headers, peer)
+      : hasFor
+        ? this.addresses.behind(headers, peer.direct)
+        : peer.direct;
     if (peer.forwardedForLine !== undefined) {
       if (hasFor) appendForwardedFor(headers, peer.forwardedFor);
       else headers.appendLine(peer.forwardedForLine);
     }
     this.#setScheme(headers, peer);
     editClientCert(headers, peer.clientCert, config);
-    this.#removeSensitive(headers, client);
+    this.#removeSensitive(headers, client, table);
     if (client.internal) headers.appendLine(INTERNAL_LINE);
     if (config.add_user_agent) this.#addUserAgent(headers);
     if (this.#via !== "") appendVia(headers, this.#via);
@@ -256,6 +266,17 @@ export class RequestHead {
       }
     }
     return client;
+  }
+
+  #detect(headers: RequestHeaders, peer: Peer): Client {
+    const found = this.addresses.detect(headers, peer.direct);
+    if (found.refusal !== undefined) {
+      this.refusal = found.refusal;
+      this.#stats.rqRejectedViaIpDetection.inc();
+      return peer.direct;
+    }
+    if (found.appends) appendForwardedFor(headers, this.addresses.textOf(peer.direct.address));
+    return found.client;
   }
 
   #setScheme(headers: RequestHeaders, peer: Peer): void {
@@ -285,7 +306,7 @@ export class RequestHead {
   }
 
   /** Headers that steer the proxy are obeyed from internal clients alone. */
-  #removeSensitive(headers: RequestHeaders, client: Client): void {
+  #removeSensitive(headers: RequestHeaders, client: Client, table: RouteTable | undefined): void {
     if ((headers.present & INTERNAL_BIT) !== 0) headers.remove(INTERNAL);
     if (client.internal) return;
     if ((headers.present & EXPECTED_TIMEOUT_BIT) !== 0) headers.remove(EXPECTED_TIMEOUT);
@@ -300,7 +321,9 @@ export class RequestHead {
       if (found === undefined || (found.edgeOnly && !this.#config.use_remote_address)) continue;
       headers.remove(found.name);
     }
-    for (let k = 0; k < this.#internalOnly.length; k++) headers.remove(this.#internalOnly[k]!);
+    if (table === undefined) return;
+    const { internalOnlyHeaders } = table;
+    for (let k = 0; k < internalOnlyHeaders.length; k++) headers.remove(internalOnlyHeaders[k]!);
   }
 
   #addUserAgent(headers: RequestHeaders): void {

@@ -22,12 +22,15 @@ const ORIGINAL_PATH = headerName("x-envoy-original-path");
 const ORIGINAL_HOST = headerName("x-envoy-original-host");
 const FORWARDED_HOST = headerName("x-forwarded-host");
 
+const NO_UPGRADES: ReadonlyMap<string, boolean> = new Map();
+
 /** What the clusters of one RouteAction share. */
 class Forwarding {
   readonly clusterNotFoundStatus: number;
   readonly timeoutMs: number;
   readonly idleTimeoutMs: number | undefined;
   readonly upgrades: ReadonlyMap<string, boolean>;
+  readonly terminatesConnect: boolean;
   readonly autoHostRewrite: boolean;
   readonly policies: RoutePolicies | undefined;
   readonly #path: PathRewrite | undefined;
@@ -46,9 +49,15 @@ class Forwarding {
     this.clusterNotFoundStatus = NOT_FOUND_STATUS[config.cluster_not_found_response_code];
     this.timeoutMs = config.timeout;
     this.idleTimeoutMs = config.idle_timeout;
-    this.upgrades = new Map(
-      config.upgrade_configs.map((u) => [u.upgrade_type.toLowerCase(), u.enabled]),
+    const { upgrade_configs: upgrades } = config;
+    this.terminatesConnect = upgrades.some(
+      ({ upgrade_type, connect_config }) =>
+        connect_config !== undefined && upgrade_type.toLowerCase() === "connect",
     );
+    this.upgrades =
+      upgrades.length === 0
+        ? NO_UPGRADES
+        : new Map(upgrades.map((u) => [u.upgrade_type.toLowerCase(), u.enabled]));
     this.autoHostRewrite = config.auto_host_rewrite;
     this.policies = policies;
     this.#path = path;
@@ -102,6 +111,9 @@ export class ForwardAction implements RouteAction {
   }
   get idleTimeoutMs(): number | undefined {
     return this.#forwarding.idleTimeoutMs;
+  }
+  get terminatesConnect(): boolean {
+    return this.#forwarding.terminatesConnect;
   }
   get upgrades(): ReadonlyMap<string, boolean> {
     return this.#forwarding.upgrades;

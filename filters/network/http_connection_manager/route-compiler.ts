@@ -60,6 +60,8 @@ export class RouteCompiler {
     "request" | "response",
     Map<HeaderRulesConfig, HeaderRules | undefined>
   >;
+  /** Of routes that say nothing of their own, by their virtual host. */
+  readonly #plain = new Map<HeaderRulesConfig, RouteLevels>();
   readonly #overrides = new Map<HeaderRulesConfig, RouteLevels["filters"]>();
 
   constructor(config: RouteConfig, path: string, cx: SetupContext) {
@@ -269,8 +271,22 @@ export class RouteCompiler {
     );
   }
 
-  /** From the most specific level outwards. */
   #levels(levels: readonly Level[]): RouteLevels {
+    const [route, host] = levels;
+    // Only a weighted cluster has a level before the route's.
+    if (levels.length > 3 || route === undefined || host === undefined || saysSomething(route)) {
+      return this.#compileLevels(levels);
+    }
+    let plain = this.#plain.get(host.config);
+    if (plain === undefined) {
+      plain = this.#compileLevels(levels.slice(1));
+      this.#plain.set(host.config, plain);
+    }
+    return plain;
+  }
+
+  /** From the most specific level outwards. */
+  #compileLevels(levels: readonly Level[]): RouteLevels {
     const outermostFirst = [...levels].reverse();
     const ordered = this.#config.most_specific_header_mutations_wins ? outermostFirst : levels;
     const rules = (direction: "request" | "response") =>
@@ -308,6 +324,16 @@ export class RouteCompiler {
     this.#overrides.set(innermost.config, merged);
     return merged;
   }
+}
+
+function saysSomething({ config }: Level): boolean {
+  return (
+    config.typed_per_filter_config !== undefined ||
+    config.request_headers_to_add.length > 0 ||
+    config.request_headers_to_remove.length > 0 ||
+    config.response_headers_to_add.length > 0 ||
+    config.response_headers_to_remove.length > 0
+  );
 }
 
 const NO_FILTERS: RouteLevels["filters"] = new Map();

@@ -107,6 +107,7 @@ const RouteActionConfig = Type.Object({
     Type.Object({
       upgrade_type: Type.String({ minLength: 1 }),
       enabled: Type.Boolean({ default: true }),
+      connect_config: Type.Optional(Type.Object({})),
     }),
     { default: [] },
   ),
@@ -182,6 +183,8 @@ export const RouteConfig = Type.Object({
   name: Type.String({ default: "" }),
   virtual_hosts: Type.Array(VirtualHostConfig, { default: [] }),
   validate_clusters: Type.Boolean({ default: true }),
+  /** The header that virtual hosts are chosen by, in the place of the host. */
+  vhost_header: Type.String({ default: "" }),
   ignore_port_in_host_matching: Type.Boolean({ default: false }),
   ignore_path_parameters_in_path_matching: Type.Boolean({ default: false }),
   most_specific_header_mutations_wins: Type.Boolean({ default: false }),

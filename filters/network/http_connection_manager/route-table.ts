@@ -17,23 +17,33 @@ export class RouteTable {
   /** Every per-route config of a filter, and where it stands. */
   readonly filterConfigs: ReadonlyMap<unknown, { readonly filter: string; readonly path: string }>;
   readonly #hosts = new DomainTable<VirtualHost>();
+  readonly #virtualHosts: VirtualHost[] = [];
   readonly #ignorePort: boolean;
+  readonly #vhostHeader: HeaderName | undefined;
 
   constructor(config: RouteConfig, path: string, cx: SetupContext) {
     const compiler = new RouteCompiler(config, path, cx);
     this.#ignorePort = config.ignore_port_in_host_matching;
+    this.#vhostHeader =
+      config.vhost_header === "" ? undefined : nameOf(config.vhost_header, `${path}.vhost_header`);
     this.internalOnlyHeaders = config.internal_only_headers.map((name, k) =>
       nameOf(name, `${path}.internal_only_headers[${k}]`),
     );
     for (const [v, virtualHost] of config.virtual_hosts.entries()) {
       const at = `${path}.virtual_hosts[${v}]`;
       const host = compiler.virtualHost(virtualHost, at);
+      this.#virtualHosts.push(host);
       for (const [d, domain] of virtualHost.domains.entries()) {
         this.#hosts.add(domain, host, `${at}.domains[${d}]`, config.name);
       }
     }
     this.switchesFilters = compiler.switchesFilters;
     this.filterConfigs = compiler.filterConfigs;
+  }
+
+  /** Labels of all routes, as `explain` tells them. */
+  get labels(): readonly string[] {
+    return this.#virtualHosts.flatMap((host) => host.labels);
   }
 
   find(subject: RouteSubject): ResolvedRoute | undefined {
@@ -51,7 +61,9 @@ export class RouteTable {
   }
 
   #hostOf(headers: RequestHeaders): string {
-    const host = (headers.authority ?? "").toLowerCase();
+    const header = this.#vhostHeader;
+    const named = header === undefined ? headers.authority : headers.get(header);
+    const host = (named ?? "").toLowerCase();
     const port = this.#ignorePort ? portAt(host) : -1;
     return port < 0 ? host : host.slice(0, port);
   }

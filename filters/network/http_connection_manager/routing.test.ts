@@ -492,7 +492,7 @@ describe("a config that cannot work is refused, and says where", () => {
     [
       "no routes at all",
       refuse({ route_config: undefined }),
-      ": route_config is missing; rds and scoped_routes are not implemented",
+      ": give one of route_config and scoped_routes; rds is not implemented",
     ],
     [
       "HTTP/3",

@@ -7,14 +7,17 @@ import {
   headerKeyFormat,
   http2Options,
   placeRouteConfig,
+  type RequestHeaders,
   type SetupContext,
   type Slot,
 } from "@tsproxy/sdk";
 import type { Config } from "./config.ts";
+import { EarlyHeaderMutations } from "./early-header-mutation.ts";
 import { LocalReplies } from "./local-reply.ts";
 import { RequestHead } from "./request-head.ts";
 import { ResponseHead } from "./response-head.ts";
 import { RouteTable } from "./route-table.ts";
+import { ScopedRoutes } from "./scoped-routes.ts";
 import { CodeCounters, HcmStats } from "./stats.ts";
 import { WallClock } from "./wall-clock.ts";
 
@@ -25,12 +28,21 @@ export interface FilterSlot {
   readonly disabled: boolean;
 }
 
+/** An entry of `upgrade_configs`. */
+export interface Upgrade {
+  readonly enabled: boolean;
+  /** Undefined: the chain of all other streams. */
+  readonly filters: readonly FilterSlot[] | undefined;
+}
+
 /** A config made ready. Streams keep the one they began with; the next stream takes the newest. */
 export class Runtime {
   readonly config: Config;
   readonly cx: SetupContext;
   readonly stats: HcmStats;
-  readonly routes: RouteTable;
+  /** One, or with scopes any number. */
+  readonly tables: readonly RouteTable[];
+  readonly scopes: ScopedRoutes | undefined = undefined;
   readonly requestHead: RequestHead;
   readonly responseHead: ResponseHead;
   readonly localReplies: LocalReplies;
@@ -48,7 +60,9 @@ export class Runtime {
   readonly http2: Slot<CodecFactory>;
   readonly codecOptions: CodecOptions;
   /** Lower case. */
-  readonly upgrades: ReadonlyMap<string, boolean>;
+  readonly upgrades: ReadonlyMap<string, Upgrade>;
+  /** Undefined: none. */
+  readonly earlyMutations: EarlyHeaderMutations | undefined;
   readonly clock: WallClock;
   readonly #listeners = new Map<string, CodeCounters>();
 
@@ -58,10 +72,10 @@ export class Runtime {
     if (config.codec_type === "HTTP3") {
       throw new ConfigError("codec_type", '"HTTP3" is not implemented; use AUTO, HTTP1 or HTTP2');
     }
-    if (config.route_config === undefined) {
+    if ((config.route_config === undefined) === (config.scoped_routes === undefined)) {
       throw new ConfigError(
         "",
-        "route_config is missing; rds and scoped_routes are not implemented",
+        "give one of route_config and scoped_routes; rds is not implemented",
       );
     }
     if (config.strip_any_host_port && config.strip_matching_host_port) {
@@ -70,22 +84,38 @@ export class Runtime {
     const prefix = `http.${config.stat_prefix}.`;
     this.stats = new HcmStats(cx.stats.scope(prefix));
     this.clock = new WallClock(cx);
-    this.routes = new RouteTable(config.route_config, "route_config", cx);
-    this.requestHead = new RequestHead(
-      config,
-      this.routes.internalOnlyHeaders,
-      cx.node,
-      this.stats,
-    );
+    if (config.route_config === undefined) {
+      this.scopes = new ScopedRoutes(config.scoped_routes!, "scoped_routes", cx);
+      this.tables = this.scopes.tables;
+    } else this.tables = [new RouteTable(config.route_config, "route_config", cx)];
+    this.requestHead = new RequestHead(config, cx.node, this.stats);
     this.localReplies = new LocalReplies(config.local_reply_config, "local_reply_config", cx);
     this.responseHead = new ResponseHead(config, this.clock);
-    this.filters = config.http_filters.map((ref) => ({
-      name: ref.name,
-      slot: cx.extension("http", ref, { statPrefix: prefix }),
-      disabled: (ref as { readonly disabled?: boolean }).disabled === true,
-    }));
-    setupRoutes(this.routes, this.filters);
-    this.switchesFilters = this.routes.switchesFilters || this.filters.some((f) => f.disabled);
+    const chain = (refs: Config["http_filters"]): FilterSlot[] =>
+      refs.map((ref) => ({
+        name: ref.name,
+        slot: cx.extension("http", ref, { statPrefix: prefix }),
+        disabled: ref.disabled,
+      }));
+    this.filters = chain(config.http_filters);
+    this.upgrades = new Map(
+      config.upgrade_configs.map(({ upgrade_type, enabled, filters }) => [
+        upgrade_type.toLowerCase(),
+        { enabled, filters: filters.length === 0 ? undefined : chain(filters) },
+      ]),
+    );
+    const chains = [this.filters];
+    for (const { filters } of this.upgrades.values())
+      if (filters !== undefined) chains.push(filters);
+    for (const filters of chains) for (const table of this.tables) setupRoutes(table, filters);
+    this.switchesFilters =
+      this.tables.some((table) => table.switchesFilters) ||
+      chains.some((filters) => filters.some((f) => f.disabled));
+    const early = config.early_header_mutation_extensions;
+    this.earlyMutations =
+      early.length === 0
+        ? undefined
+        : new EarlyHeaderMutations(early, "early_header_mutation_extensions", cx);
     this.logs = new AccessLogs(config.access_log, "access_log", cx);
     const options = config.access_log_options;
     const logged = this.logs.count > 0;
@@ -102,9 +132,11 @@ export class Runtime {
     this.http1 = cx.shipped("codec", "codec/http1");
     this.http2 = cx.shipped("codec", "codec/http2");
     this.codecOptions = codecOptions(config);
-    this.upgrades = new Map(
-      config.upgrade_configs.map((u) => [u.upgrade_type.toLowerCase(), u.enabled]),
-    );
+  }
+
+  /** Undefined: the request belongs to no scope. */
+  routesFor(headers: RequestHeaders): RouteTable | undefined {
+    return this.scopes === undefined ? this.tables[0] : this.scopes.find(headers);
   }
 
   /** `listener.<its prefix>.http.<ours>.` */

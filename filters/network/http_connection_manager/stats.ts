@@ -6,7 +6,6 @@ const ALWAYS_ZERO = [
   "downstream_cx_overload_disable_keepalive",
   "downstream_rq_http3_total",
   "downstream_rq_overload_close",
-  "downstream_rq_rejected_via_ip_detection",
 ];
 const ALWAYS_ZERO_GAUGES = [
   "downstream_cx_http1_soft_drain",
@@ -50,6 +49,7 @@ export class HcmStats {
   readonly rqActive: Gauge;
   readonly rqTime: Histogram;
   readonly rqCodes: CodeCounters;
+  readonly rqRejectedViaIpDetection: Counter;
   readonly rqFailedPathNormalization: Counter;
   readonly rqRedirectedWithNormalizedPath: Counter;
   readonly rqNonRelativePath: Counter;
@@ -103,6 +103,7 @@ export class HcmStats {
     this.rqActive = gauge("downstream_rq_active");
     this.rqTime = stats.histogram("downstream_rq_time", "ms");
     this.rqCodes = new CodeCounters(stats);
+    this.rqRejectedViaIpDetection = counter("downstream_rq_rejected_via_ip_detection");
     this.rqFailedPathNormalization = counter("downstream_rq_failed_path_normalization");
     this.rqRedirectedWithNormalizedPath = counter("downstream_rq_redirected_with_normalized_path");
     this.rqNonRelativePath = counter("downstream_rq_non_relative_path");

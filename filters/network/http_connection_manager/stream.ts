@@ -25,6 +25,7 @@ import type { HcmConnection } from "./connection.ts";
 import { RequestIdLine } from "./request-id.ts";
 import type { ResolvedRoute } from "./route.ts";
 import { isGrpc, type RouteSubject } from "./route-match.ts";
+import type { RouteTable } from "./route-table.ts";
 import type { FilterSlot, Runtime } from "./runtime.ts";
 import { durationOf } from "./stream-duration.ts";
 import { Info } from "./stream-info.ts";
@@ -115,6 +116,9 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   #routeKnown = false;
   #route: ResolvedRoute | undefined = undefined;
   #metadata: Map<string, Record<string, unknown>> | undefined = undefined;
+  #table: RouteTable | undefined = undefined;
+  /** The chain of this stream. */
+  #slots: readonly FilterSlot[] = [];
   #requestStoppedBy = 0;
   #readingPaused = false;
   #responseStoppedBy = 0;
@@ -140,6 +144,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.#connection = connection;
     this.#runtime = runtime;
     this.#encoder = encoder;
+    this.#slots = runtime.filters;
     this.ended = false;
     this.headers.reset();
     this.response = undefined;
@@ -148,6 +153,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.#isGrpc = this.#edited = this.#requestComplete = this.#responded = false;
     this.#faulty = this.#routeKnown = this.#readingPaused = this.#tunnel = false;
     this.#route = undefined;
+    this.#table = undefined;
     this.#metadata = undefined;
     this.internalRedirects = undefined;
     this.#chance = -1;
@@ -213,11 +219,21 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
       this.sendReply(refusal, false);
       return;
     }
-    const client = runtime.requestHead.edit(headers, peer, this.#requestId);
+    this.#table = runtime.routesFor(headers);
+    runtime.earlyMutations?.apply(headers, this);
+    const client = runtime.requestHead.edit(headers, peer, this.#requestId, this.#table);
     this.info.downstreamRemoteAddress = client.address;
     this.internal = client.internal;
+    if (runtime.requestHead.refusal !== undefined) {
+      this.sendReply(runtime.requestHead.refusal, false);
+      return;
+    }
     this.#edited = true;
-    if (info.upgrade !== "" && !this.#upgrades(info.upgrade)) {
+    // CONNECT asks for an upgrade of its own.
+    const upgrade = info.isConnect && info.upgrade === "" ? "connect" : info.upgrade;
+    if (upgrade !== "" && !this.#upgrades(upgrade)) {
+      // What follows may be of the protocol that was asked for, so nothing more is read from this connection.
+      this.#faulty = true;
       runtime.stats.rqWsOnNonWsRoute.inc();
       this.sendReply(UPGRADE_REFUSED, false);
       return;
@@ -301,21 +317,23 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.#requestTimer?.cancel();
   }
 
-  /** The route has the last word on an upgrade, the connection manager the first. */
+  /** The route has the last word on an upgrade, the connection manager the first. Without a route nobody refuses it. */
   #upgrades(upgrade: string): boolean {
+    const runtime = this.#runtime;
+    const ofManager = runtime.upgrades.get(upgrade);
     const action = this.route?.action;
     const ofRoute = action?.type === "route" ? action.upgrades.get(upgrade) : undefined;
-    const allowed = ofRoute ?? this.#runtime.upgrades.get(upgrade) ?? false;
-    if (!allowed) return false;
+    if (!(ofRoute ?? ofManager?.enabled ?? false)) return this.route === undefined;
+    if (ofManager?.filters !== undefined) this.#slots = ofManager.filters;
     this.#upgrading = true;
-    this.#runtime.stats.cxUpgradesTotal.inc();
-    this.#runtime.stats.cxUpgradesActive.inc();
+    runtime.stats.cxUpgradesTotal.inc();
+    runtime.stats.cxUpgradesActive.inc();
     return true;
   }
 
   #createFilters(): boolean {
     const runtime = this.#runtime;
-    const slots = runtime.filters;
+    const slots = this.#slots;
     try {
       for (let k = 0; k < slots.length; k++) {
         const filter = slots[k]!;
@@ -377,10 +395,10 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     return this.#connection.connection.applicationProtocols;
   }
   get certificatePresented(): boolean {
-    return tlsOf(this.#connection).tls?.peer !== undefined;
+    return this.#connection.connection.tls?.peer !== undefined;
   }
   get certificateValidated(): boolean {
-    return tlsOf(this.#connection).tls?.peerValidated === true;
+    return this.#connection.connection.tls?.peerValidated === true;
   }
   get connectionState(): Map<string, unknown> {
     return this.#connection.state;
@@ -402,7 +420,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     if (this.#routeKnown) return this.#route;
     this.#routeKnown = true;
     const { info } = this;
-    const route = this.#runtime.routes.find(this);
+    const route = this.#table?.find(this);
     this.#route = route;
     info.routeName = route?.name ?? "";
     info.virtualHostName = route?.virtualHostName ?? "";
@@ -528,7 +546,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   }
 
   onFilterError(error: unknown, filter: number, response: boolean): void {
-    this.#logFilterError(error, this.#runtime.filters[filter]?.name ?? "");
+    this.#logFilterError(error, this.#slots[filter]?.name ?? "");
     if (this.ended) return;
     // Its answer must not meet the same fault again.
     if (response) this.#answer.begin([]);
@@ -571,7 +589,8 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     runtime.responseHead.complete(headers, requestId);
     runtime.stats.rqCodes.count(status);
     this.#connection.listenerCodes(runtime).count(status);
-    const tunnel = this.#upgrading && status === 101;
+    const agreed = status === 101 || (this.isConnect && status >= 200 && status < 300);
+    const tunnel = this.#upgrading && agreed;
     this.#tunnel = tunnel;
     if (tunnel && runtime.logsTunnel) this.#logNow("DownstreamTunnelSuccessfullyEstablished");
     if (!this.#requestComplete && !tunnel) runtime.stats.rqResponseBeforeRqComplete.inc();
@@ -629,7 +648,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     try {
       call(filter);
     } catch (error) {
-      this.#logFilterError(error, this.#runtime.filters[index]?.name ?? "");
+      this.#logFilterError(error, this.#slots[index]?.name ?? "");
     }
   }
 
@@ -786,9 +805,6 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.#sleeps = undefined;
   }
 }
-
-const tlsOf = ({ connection }: HcmConnection) =>
-  connection as { readonly tls?: { readonly peer?: unknown; readonly peerValidated?: boolean } };
 
 /** Keeps the room that the list has, which `length = 0` would give away. */
 function empty(list: unknown[]): void {

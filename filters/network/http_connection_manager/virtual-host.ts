@@ -47,6 +47,11 @@ export class VirtualHost {
     this.#toTls = toTls;
   }
 
+  /** Of every route that stands in the config by itself. */
+  get labels(): readonly string[] {
+    return this.#source.routes.map((route) => `${this.name} ${route.label}`);
+  }
+
   find(subject: RouteSubject): ResolvedRoute | undefined {
     if (this.#requireTls !== "NONE" && this.#wantsTls(subject)) return this.#toTls;
     const { matcher } = this.#source;
@@ -70,7 +75,9 @@ export class VirtualHost {
     if (routes === undefined) skipped.push({ label: "matcher", why: "no entry of it matches" });
     for (const choice of routes ?? []) {
       const why = choice.match.mismatch(subject);
-      if (why === undefined) return { route: choice.route(subject), label: choice.label, skipped };
+      if (why === undefined) {
+        return { route: choice.route(subject), label: `${this.name} ${choice.label}`, skipped };
+      }
       skipped.push({ label: choice.label, why });
     }
     return { route: undefined, label: "", skipped };

@@ -1,0 +1,282 @@
+import { readFile } from "node:fs/promises";
+import { parse } from "yaml";
+import { Canary } from "./canary.ts";
+import { Catalog } from "./catalog.ts";
+import { type Loaded, loadConfig } from "./config/load.ts";
+import { FilterChainMatcher } from "./inside/filter-chain-match.ts";
+import { formatProblem, problem } from "./problem.ts";
+import type { ListenerConfig, ModuleSource, PackageInfo } from "./protocol.ts";
+
+/** The package that has route tables. Core knows its name, and that it has the tools `route check` and `route explain`. */
+const OWNER = "network/http_connection_manager";
+
+export interface CheckOptions {
+  readonly table: string;
+  readonly expectations: string;
+  readonly details: boolean;
+  readonly onlyShowFailures: boolean;
+  readonly detailedCoverage: boolean;
+  readonly covall: boolean;
+  /** Percent. */
+  readonly failUnder: number;
+  readonly output: string | undefined;
+}
+
+interface Checked {
+  readonly tests: readonly {
+    readonly name: string;
+    readonly failures: readonly {
+      readonly what: string;
+      readonly expected: string;
+      readonly actual: string;
+    }[];
+  }[];
+  readonly routes: readonly { readonly label: string; readonly covered: readonly string[] }[];
+}
+
+/** Envoy's router_check_tool: requests against a route table, without a proxy. */
+export async function routeCheck(options: CheckOptions): Promise<number> {
+  const table = await readDocument(options.table);
+  const tests = await readDocument(options.expectations);
+  const list = Array.isArray(tests) ? tests : (tests as { tests?: unknown[] } | undefined)?.tests;
+  if (!Array.isArray(list)) {
+    throw new Error(
+      `${options.expectations}: a list of tests, or a map with "tests", belongs here`,
+    );
+  }
+  return withTools([], async ({ load, tool }) => {
+    const text = JSON.stringify(bootstrapOf(table));
+    const modern = load(options.table, text);
+    // A table has no word of its age; what v3 does not take may be of v2.
+    const older = modern.ok ? modern : load(options.table, text, "v2");
+    const loaded = older.ok ? older : modern;
+    if (!loaded.ok) return refuse(options.table, loaded);
+    const config = configsOf(loaded.config.listeners[0]!)[0]!.config as { route_config: unknown };
+    const input = { route_config: config.route_config, tests: list };
+    const checked = (await tool("route check", input)) as Checked;
+    return report(checked, options);
+  });
+}
+
+/** A table stands in a connection manager of its own. Its clusters need not exist. */
+function bootstrapOf(table: unknown): object {
+  const route_config = { ...(table as object), validate_clusters: false };
+  const config = { stat_prefix: "check", route_config, http_filters: [] };
+  const address = { socket_address: { address: "127.0.0.1", port_value: 0 } };
+  const filters = [{ name: OWNER, config }];
+  return {
+    static_resources: { listeners: [{ name: "check", address, filter_chains: [{ filters }] }] },
+  };
+}
+
+async function report(checked: Checked, options: CheckOptions): Promise<number> {
+  const lines: string[] = [];
+  let failed = 0;
+  for (const { name, failures } of checked.tests) {
+    if (failures.length > 0) failed++;
+    if (failures.length > 0 || (options.details && !options.onlyShowFailures)) lines.push(name);
+    for (const { what, expected, actual } of failures) {
+      lines.push(`expected: [${expected}], actual: [${actual}], test type: ${what}`);
+    }
+  }
+  const coverage = coverageOf(checked, options.covall);
+  lines.push(`Current route coverage: ${Number(coverage.toFixed(2))}%`);
+  if (options.detailedCoverage) {
+    for (const { label, covered } of checked.routes) {
+      lines.push(`  ${label}: ${covered.length === 0 ? "not covered" : covered.join(", ")}`);
+    }
+  }
+  const enough = coverage >= options.failUnder;
+  if (!enough) lines.push(`Failed to meet coverage requirement: ${options.failUnder}%`);
+  process.stdout.write(`${lines.join("\n")}\n`);
+  if (options.output !== undefined) {
+    const { writeFile } = await import("node:fs/promises");
+    await writeFile(options.output, `${JSON.stringify(checked, undefined, 2)}\n`);
+  }
+  return failed === 0 && enough ? 0 : 1;
+}
+
+/** The facts that `--covall` wants of every route. */
+const ALL_FACTS = [
+  "cluster_name",
+  "virtual_cluster_name",
+  "virtual_host_name",
+  "path_rewrite",
+  "host_rewrite",
+  "path_redirect",
+];
+
+function coverageOf({ routes }: Checked, all: boolean): number {
+  if (routes.length === 0) return 0;
+  const share = ({ covered }: Checked["routes"][number]) =>
+    all
+      ? ALL_FACTS.filter((fact) => covered.includes(fact)).length / ALL_FACTS.length
+      : covered.length > 0
+        ? 1
+        : 0;
+  return (100 * routes.reduce((sum, route) => sum + share(route), 0)) / routes.length;
+}
+
+export interface ExplainOptions {
+  readonly file: string;
+  /** `GET https://host/path` */
+  readonly request: string;
+  readonly headers: readonly string[];
+  readonly listener: string | undefined;
+  readonly filters: readonly string[];
+}
+
+/** Which listener, chain, virtual host, route and cluster would serve a request, and why the ones before did not match. */
+export async function routeExplain(options: ExplainOptions): Promise<number> {
+  const asked = parseRequest(options.request, options.headers);
+  const text = await readFile(options.file, "utf8");
+  return withTools(options.filters, async ({ load, tool }) => {
+    const loaded = load(options.file, text);
+    if (!loaded.ok) return refuse(options.file, loaded);
+    const { listeners } = loaded.config;
+    const chosen = listeners.filter((each) =>
+      options.listener === undefined
+        ? asked.port === undefined || each.address.port === asked.port
+        : each.name === options.listener,
+    );
+    if (chosen.length === 0) {
+      const names = listeners.map((each) => `${each.name} (port ${each.address.port})`).join(", ");
+      process.stdout.write(`no listener takes it; there are ${names}\n`);
+      return 1;
+    }
+    for (const listener of chosen) {
+      const lines = await explainListener(listener, asked, tool);
+      process.stdout.write(`listener: ${listener.name}\n${lines.map((l) => `  ${l}\n`).join("")}`);
+    }
+    return 0;
+  });
+}
+
+type Tool = (name: string, input: unknown) => unknown;
+
+async function explainListener(
+  listener: ListenerConfig,
+  asked: AskedRequest,
+  tool: Tool,
+): Promise<readonly string[]> {
+  const chains = listener.filterChains.map((chain, k) => ({
+    match: chain.match,
+    value: { chain, label: chain.name === "" ? `filter_chains[${k}]` : chain.name },
+  }));
+  const client = { ip: "127.0.0.1", port: 40_000 };
+  const found = new FilterChainMatcher(chains).choose({
+    localAddress: { ip: listener.address.ip, port: listener.address.port },
+    remoteAddress: client,
+    directAddress: client,
+    serverName: asked.tls ? asked.host : "",
+    transportProtocol: asked.tls ? "tls" : "raw_buffer",
+    applicationProtocols: [],
+  });
+  const fallback = listener.defaultFilterChain;
+  const chosen = found ?? (fallback && { chain: fallback, label: "default_filter_chain" });
+  if (chosen === undefined) return ["filter chain: none matches; the connection is closed"];
+  const lines = [`filter chain: ${chosen.label}`];
+  const manager = chosen.chain.filters.find((filter) => filter.package === OWNER);
+  if (manager === undefined) {
+    return [
+      ...lines,
+      `no routes: its filters are ${chosen.chain.filters.map((f) => f.package).join(", ")}`,
+    ];
+  }
+  const { method, authority, path, tls, headers } = asked;
+  const input = { config: manager.config, method, authority, path, tls, headers };
+  return [...lines, ...((await tool("route explain", input)) as string[])];
+}
+
+interface AskedRequest {
+  readonly method: string;
+  readonly host: string;
+  readonly authority: string;
+  /** Undefined: the URL names none. */
+  readonly port: number | undefined;
+  readonly path: string;
+  readonly tls: boolean;
+  readonly headers: readonly (readonly [string, string])[];
+}
+
+function parseRequest(request: string, headers: readonly string[]): AskedRequest {
+  const match = /^(?:([A-Z]+)\s+)?(https?):\/\/([^/?#]*)([^#]*)$/.exec(request.trim());
+  if (match === null) {
+    throw new Error(`--request "${request}": write "GET https://host/path"`);
+  }
+  const [, method = "GET", scheme, authority = "", rest = ""] = match;
+  const port = /:(\d+)$/.exec(authority)?.[1];
+  const pairs = headers.map((line): readonly [string, string] => {
+    const colon = line.indexOf(":");
+    if (colon < 1) throw new Error(`-H "${line}": write "name: value"`);
+    return [line.slice(0, colon).trim().toLowerCase(), line.slice(colon + 1).trim()];
+  });
+  const host = pairs.find(([name]) => name === "host")?.[1];
+  return {
+    method,
+    host: authority.replace(/:\d+$/, ""),
+    authority: host ?? authority,
+    port: port === undefined ? undefined : Number(port),
+    path: rest.startsWith("/") ? rest : `/${rest}`,
+    tls: scheme === "https",
+    headers: pairs.filter(([name]) => name !== "host"),
+  };
+}
+
+interface Tools {
+  load(file: string, text: string, era?: "v2"): Loaded;
+  tool: Tool;
+}
+
+/** The shipped packages in an isolate where nothing takes effect. */
+async function withTools(
+  directories: readonly string[],
+  use: (tools: Tools) => Promise<number>,
+): Promise<number> {
+  const catalog = await Catalog.open([]);
+  const built = (await catalog.units(directories)).flatMap((unit) => unit.next ?? []);
+  const packages: PackageInfo[] = built.flatMap(({ infos }) => infos);
+  const modules: ModuleSource[] = built.flatMap((made) => made.modules);
+  const canary = new Canary({
+    prelude: catalog.preludes,
+    node: { id: "", cluster: "" },
+    sandboxed: "left out",
+  });
+  try {
+    const owner = modules.filter((module) => module.package === OWNER);
+    await canary.prepare({ generation: 1, modules: owner, removed: [], config: undefined });
+    await canary.commit(1);
+    return await use({
+      load: (file, text, era) =>
+        loadConfig({ file, text }, packages, { strict: false, ...(era && { era }) }),
+      tool: (name, input) => canary.tool(OWNER, name, input),
+    });
+  } finally {
+    await canary.dispose();
+    catalog.dispose();
+  }
+}
+
+function configsOf(listener: ListenerConfig): ListenerConfig["filterChains"][number]["filters"] {
+  return listener.filterChains.flatMap((chain) => chain.filters);
+}
+
+function refuse(file: string, loaded: Loaded & { readonly ok: false }): number {
+  for (const error of loaded.errors) {
+    process.stderr.write(`${formatProblem({ ...error, frame: "" })}\n`);
+  }
+  process.stderr.write(`${formatProblem(problem(`${file}: refused`))}\n`);
+  return 1;
+}
+
+/** YAML, and so JSON, also with the commas too many that Envoy's own files have. */
+async function readDocument(file: string): Promise<unknown> {
+  const text = await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => {
+    throw new Error(`${file}: cannot be read (${error.code})`);
+  });
+  try {
+    return parse(text);
+  } catch (error) {
+    throw new Error(`${file}: ${(error as Error).message.split("\n")[0]}`);
+  }
+}

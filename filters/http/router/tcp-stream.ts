@@ -1,0 +1,134 @@
+import {
+  type BalancerContext,
+  Chunk,
+  type CloseEvent,
+  type Cluster,
+  type Connection,
+  type ConnectionHandler,
+  type HeaderMap,
+  type Host,
+  type PoolCallbacks,
+  type PoolHandle,
+  type RequestEncoder,
+  type RequestHeaders,
+} from "@tsproxy/sdk";
+
+const NOTHING = new Uint8Array(0);
+
+/**
+ * CONNECT that ends here (`connect_config`): a TCP connection to the cluster in the place of an HTTP exchange. The 200 is our own;
+ * after it, bytes pass both ways until either side closes its half.
+ *
+ *   connecting ──connected──> open ──FIN of the upstream──> its half is over ──> closed
+ *       └─ failed: told as a pool tells it
+ */
+export class TcpStream implements ConnectionHandler, RequestEncoder, PoolHandle {
+  readonly #callbacks: PoolCallbacks;
+  #connection!: Connection;
+  #host!: Host;
+  /** Nobody listens any more. */
+  #over = false;
+  #connected = false;
+  /** The upstream has sent FIN. */
+  #ended = false;
+
+  private constructor(callbacks: PoolCallbacks) {
+    this.#callbacks = callbacks;
+  }
+
+  /** As `Cluster.newStream`. */
+  static open(
+    cluster: Cluster,
+    callbacks: PoolCallbacks,
+    context: BalancerContext,
+  ): PoolHandle | undefined {
+    const stream = new TcpStream(callbacks);
+    const opened = cluster.connect(stream, context);
+    if (typeof opened === "string") {
+      stream.#over = true;
+      callbacks.onPoolFailure({ reason: opened, host: undefined, transportFailure: "" });
+      return undefined;
+    }
+    stream.#connection = opened.connection;
+    stream.#host = opened.host;
+    return stream;
+  }
+
+  cancel(): void {
+    this.reset();
+  }
+
+  // ---- from the connection
+
+  onConnected(): void {
+    if (this.#over) return;
+    this.#connected = true;
+    this.#callbacks.onPoolReady(this, this.#host, this.#connection);
+  }
+
+  onData(chunk: Chunk): void {
+    if (!this.#over) this.#callbacks.decoder.onResponseBody(chunk, false);
+  }
+
+  onEof(): void {
+    if (this.#over || !this.#connected) return;
+    this.#ended = true;
+    this.#callbacks.decoder.onResponseBody(new Chunk(NOTHING, 0, 0), true);
+  }
+
+  onClosed(event: CloseEvent): void {
+    if (this.#over) return;
+    this.#over = true;
+    if (this.#connected) {
+      if (!this.#ended) this.#callbacks.decoder.onUpstreamReset("connection_closed", event);
+      return;
+    }
+    this.#callbacks.onPoolFailure({
+      reason: event.timeout ? "connection_timeout" : "connection_failed",
+      host: this.#host,
+      transportFailure: event.transportFailure ?? "",
+    });
+  }
+
+  onBlocked(): void {
+    if (!this.#over) this.#callbacks.decoder.onUpstreamBlocked(true);
+  }
+  onDrained(): void {
+    if (!this.#over) this.#callbacks.decoder.onUpstreamBlocked(false);
+  }
+
+  // ---- from the router
+
+  encodeHeaders(_headers: RequestHeaders, endStream: boolean): void {
+    const { decoder } = this.#callbacks;
+    decoder.responseHeaders.reset();
+    decoder.responseHeaders.status = 200;
+    decoder.onResponseHeaders(false);
+    if (endStream) this.#end();
+  }
+
+  encodeBody(memory: Uint8Array, at: number, end: number, endStream: boolean): void {
+    if (end > at) this.#connection.write(memory, at, end);
+    if (endStream) this.#end();
+  }
+
+  encodeTrailers(_trailers: HeaderMap): void {
+    this.#end();
+  }
+
+  /** The client's half is over; the upstream may go on. */
+  #end(): void {
+    this.#connection.end();
+  }
+
+  reset(): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#connection.close("abort");
+  }
+
+  pauseReading(paused: boolean): void {
+    if (paused) this.#connection.pause();
+    else this.#connection.resume();
+  }
+}

@@ -1,0 +1,295 @@
+import { describe, expect, it } from "vitest";
+import codec from "../../codec/http1/filter.ts";
+import router from "../../http/router/filter.ts";
+import { oneHost, routeTo, TestProxy } from "./test-proxy.ts";
+
+const proxy = () => new TestProxy({ codec, router });
+const any = (type: string, more: object = {}) => ({
+  name: "x",
+  typed_config: { "@type": `type.googleapis.com/${type}`, ...more },
+});
+const says = (body: string, match: object = { prefix: "/" }) => ({
+  match,
+  direct_response: { status: 200, body: { inline_string: body } },
+});
+
+describe("local_reply_config", () => {
+  const route_config = oneHost(says("stop", { prefix: "/direct" }), {
+    match: { prefix: "/moved" },
+    redirect: { path_redirect: "/new" },
+  });
+  const start = (local_reply_config: object) => proxy().start({ route_config, local_reply_config });
+  const header = (name: string) => ({ header_filter: { header: { name, present_match: true } } });
+
+  it("takes the first mapper that applies, and its format before the one of all", () => {
+    const p = start({
+      mappers: [
+        {
+          filter: header("x-map"),
+          status_code: 418,
+          body: { inline_string: "mapped" },
+          headers_to_add: [{ header: { key: "x-was", value: "%RESPONSE_CODE%" } }],
+        },
+        { filter: header("x-map"), status_code: 500 },
+        {
+          filter: header("x-json"),
+          body_format_override: {
+            json_format: { code: "%RESPONSE_CODE%", said: "%LOCAL_REPLY_BODY%" },
+          },
+        },
+      ],
+      body_format: {
+        text_format_source: { inline_string: "<%LOCAL_REPLY_BODY%>" },
+        content_type: "text/html",
+      },
+    });
+    expect(p.connect().get("/direct", "x-map: 1").take()).toBe(
+      "HTTP/1.1 418 Unknown\nx-was: 200\ncontent-length: 8\ncontent-type: text/html\nserver: envoy\n\n<mapped>",
+    );
+    expect(p.connect().get("/direct", "x-json: 1").take()).toContain(
+      'content-type: application/json\nserver: envoy\n\n{"code":200,"said":"stop"}\n',
+    );
+    expect(p.connect().get("/moved").take()).toMatch(/^HTTP\/1.1 301 [\s\S]*\n\n<>$/);
+    // No request to read a header of: the head itself was bad.
+    expect(p.connect().send("BAD\r\n\r\n").take()).toMatch(/^HTTP\/1.1 400 [\s\S]*<Bad Request>$/);
+  });
+
+  it("maps a gRPC reply by the status that it would have had", () => {
+    const p = start({ mappers: [{ filter: header("x-map"), status_code: 429 }] });
+    const answer = p.connect().get("/none", "content-type: application/grpc", "x-map: 1").take();
+    expect(answer).toContain("HTTP/1.1 200 OK\ncontent-type: application/grpc\ngrpc-status: 14\n");
+  });
+});
+
+describe("original_ip_detection_extensions", () => {
+  const XFF = "envoy.extensions.http.original_ip_detection.xff.v3.XffConfig";
+  const HEADER = "envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig";
+  const start = (...original_ip_detection_extensions: object[]) => {
+    const remote = [
+      { header: { key: "x-remote", value: "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%" } },
+    ];
+    const route_config = { ...oneHost(routeTo("up")), request_headers_to_add: remote };
+    return proxy().start({ route_config, original_ip_detection_extensions });
+  };
+  const remoteOf = (p: TestProxy, ...lines: string[]) => {
+    p.connect((connection) => {
+      connection.remoteAddress = { ip: "10.0.0.1", port: 4000 };
+    }).get("/", ...lines);
+    return p.up.last.headers.find(([name]) => name === "x-remote")?.[1];
+  };
+
+  it("find the client in a header, or turn the request away", () => {
+    const p = start(
+      any(HEADER, { header_name: "x-real", reject_with_status: { code: "Unauthorized" } }),
+    );
+    expect(remoteOf(p, "x-real: 1.2.3.4")).toBe("1.2.3.4");
+    expect(p.connect().get("/", "x-real: junk").status()).toBe(401);
+    expect(p.cx.stats.value("http.test.downstream_rq_rejected_via_ip_detection")).toBe(1);
+  });
+
+  it("skip the proxies that are trusted", () => {
+    const cidrs = [{ address_prefix: "10.0.0.0", prefix_len: 8 }];
+    const p = start(any(XFF, { xff_trusted_cidrs: { cidrs } }));
+    expect(remoteOf(p, "x-forwarded-for: 6.6.6.6, 7.7.7.7, 10.2.2.2")).toBe("7.7.7.7");
+    expect(remoteOf(p, "x-forwarded-for: 10.9.9.9")).toBe("10.9.9.9");
+    expect(remoteOf(p)).toBe("10.0.0.1");
+  });
+
+  it("stand alone", () => {
+    expect(() =>
+      proxy().start({ use_remote_address: true, original_ip_detection_extensions: [any(XFF)] }),
+    ).toThrow(/cannot stand beside use_remote_address/);
+  });
+});
+
+it("edits heads before anything is decided by them", () => {
+  const type = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation";
+  const mutations = [
+    { remove: "x-gone" },
+    { append: { header: { key: "x-new", value: "%REQ(x-old)%" } } },
+    { remove_on_match: { key_matcher: { prefix: "x-internal-" } } },
+  ];
+  const p = proxy().start({
+    early_header_mutation_extensions: [any(type, { mutations })],
+    route_config: oneHost({
+      match: { prefix: "/", headers: [{ name: "x-new", string_match: { exact: "v" } }] },
+      route: { cluster: "up" },
+    }),
+  });
+  p.connect().get("/", "x-gone: 1", "x-old: v", "x-internal-a: 1");
+  const names = p.up.last.headers.map(([name]) => name);
+  expect(names).toContain("x-new");
+  expect(names).not.toContain("x-gone");
+  expect(names).not.toContain("x-internal-a");
+});
+
+describe("scoped_routes", () => {
+  const scope = (name: string, ...keys: string[]) => ({
+    name,
+    key: { fragments: keys.map((string_key) => ({ string_key })) },
+    route_configuration: { ...oneHost(says(name)), name },
+  });
+  const by = (more: object) => ({ header_value_extractor: { name: "x-scope", ...more } });
+  const start = (fragments: object[], ...scopes: object[]) =>
+    proxy().start({
+      route_config: undefined,
+      scoped_routes: {
+        name: "scopes",
+        scope_key_builder: { fragments },
+        scoped_route_configurations_list: { scoped_route_configurations: scopes },
+      },
+    });
+  const ask = (p: TestProxy, ...lines: string[]) =>
+    p
+      .connect()
+      .get("/", ...lines)
+      .take();
+
+  it("choose the table by a key of headers", () => {
+    const element = { element_separator: ";", element: { separator: "=", key: "v" } };
+    const p = start(
+      [by(element), by({ element_separator: ";", index: 0 })],
+      scope("one", "a", "v=a"),
+      scope("two", "b", "x"),
+    );
+    expect(ask(p, "x-scope: v=a;x")).toMatch(/one$/);
+    expect(ask(p, "x-scope: x;v=b")).toMatch(/two$/);
+    expect(ask(p, "x-scope: v=c")).toMatch(/^HTTP\/1.1 404/);
+    expect(ask(p)).toMatch(/^HTTP\/1.1 404/);
+  });
+
+  it("have a key each", () => {
+    expect(() => start([by({ index: 0 })], scope("one", "a"), scope("two", "a"))).toThrow(
+      /has the key of another one/,
+    );
+  });
+});
+
+describe("upgrades", () => {
+  const ask = (p: TestProxy, path: string, upgrade: string) =>
+    p.connect().get(path, "connection: upgrade", `upgrade: ${upgrade}`);
+
+  it("walk the chain of their own", () => {
+    const p = proxy();
+    const seen: string[] = [];
+    p.filter("mark", () => ({ onRequestHeaders: () => void seen.push("mark") }));
+    const ref = p.config({}).http_filters.at(-1);
+    p.start({
+      upgrade_configs: [{ upgrade_type: "foo", filters: [ref] }, { upgrade_type: "bar" }],
+    });
+    ask(p, "/", "foo");
+    expect([seen, p.up.exchanges.length]).toEqual([[], 1]);
+    ask(p, "/", "BAR");
+    expect([seen, p.up.exchanges.length]).toEqual([["mark"], 2]);
+  });
+
+  it("that nobody allows cost the connection, but for requests without a route", () => {
+    const p = proxy().start({
+      route_config: oneHost({ match: { path: "/a" }, route: { cluster: "up" } }),
+    });
+    const refused = ask(p, "/a", "foo");
+    expect(refused.take()).toMatch(/^HTTP\/1.1 403 [\s\S]*connection: close\n/);
+    expect(ask(p, "/b", "foo").take()).toMatch(/^HTTP\/1.1 404 /);
+  });
+});
+
+describe("header_key_format", () => {
+  const preserve = any(
+    "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig",
+  );
+
+  it("writes capitals where words begin", () => {
+    const p = proxy().start({
+      http_protocol_options: { header_key_format: { proper_case_words: {} } },
+    });
+    const c = p.connect().get("/");
+    p.up.last.respond(200, { "x-a_b-c1d": "1", "content-length": "0" }, "");
+    expect(c.take()).toContain("X-A_B-C1d: 1\nContent-Length: 0\n");
+  });
+
+  it("keeps the names of requests, whole or in pieces", () => {
+    const p = proxy();
+    let names: ReadonlyMap<string, string> | undefined;
+    p.filter("look", () => ({
+      onRequestHeaders: (headers) => void (names = headers.originalNames),
+    }));
+    p.start({ http_protocol_options: { header_key_format: { stateful_formatter: preserve } } });
+    const c = p.connect();
+    for (const piece of ["GET / HTTP/1.1\r\nHo", "st: h\r\nX-Ca", "mel: 1\r\nx-low: 2\r\n\r\n"])
+      c.send(piece);
+    expect(Object.fromEntries(names ?? [])).toEqual({ host: "Host", "x-camel": "X-Camel" });
+  });
+});
+
+it("closes a connection that has lived long enough", () => {
+  const p = proxy().start({
+    common_http_protocol_options: { idle_timeout: 3_600_000, max_connection_duration: 1000 },
+    drain_timeout: 500,
+  });
+  const idle = p.connect();
+  const busy = p.connect().get("/");
+  p.cx.clock.advance(1001);
+  expect(p.cx.stats.value("http.test.downstream_cx_max_duration_reached")).toBe(2);
+  p.up.last.respond(200, { "content-length": "0" }, "");
+  expect(busy.take()).toContain("connection: close");
+  expect(idle.connection.closed).toBeUndefined();
+  p.cx.clock.advance(501);
+  expect(idle.connection.closed).toBe("delayed");
+});
+
+describe("max_stream_duration of a route", () => {
+  const route = (max_stream_duration: object) => oneHost(routeTo("up", { max_stream_duration }));
+
+  it("goes before the connection manager's", () => {
+    const p = proxy().start({
+      route_config: route({ max_stream_duration: 300 }),
+      common_http_protocol_options: { idle_timeout: 0, max_stream_duration: 5000 },
+    });
+    const c = p.connect().get("/");
+    p.cx.clock.advance(301);
+    expect(c.take()).toMatch(/^HTTP\/1.1 504 [\s\S]*downstream duration timeout$/);
+  });
+
+  it("lets a gRPC client ask for less", () => {
+    const p = proxy().start({ route_config: route({ grpc_timeout_header_max: 1000 }) });
+    const c = p.connect().get("/", "content-type: application/grpc", "grpc-timeout: 200m");
+    p.cx.clock.advance(201);
+    expect(c.take()).toContain("grpc-status: 4");
+  });
+});
+
+it("keeps the connection of a refused request where the config says so", () => {
+  const p = proxy().start({ stream_error_on_invalid_http_message: true });
+  const c = p.connect().get("/a#b");
+  expect(c.take()).not.toContain("connection: close");
+  c.get("/");
+  expect(p.up.exchanges.length).toBe(1);
+});
+
+it("asks the routes of one virtual host, however many there are", () => {
+  const p = proxy();
+  const asked: string[] = [];
+  const { regex } = p.cx;
+  Object.assign(p.cx, {
+    regex: (pattern: string) => {
+      const made = regex.call(p.cx, pattern);
+      const matches = (text: string) => {
+        asked.push(pattern);
+        return made.matches(text);
+      };
+      return { ...made, matches };
+    },
+  });
+  const virtual_hosts = Array.from({ length: 2000 }, (_, v) => ({
+    name: `v${v}`,
+    domains: [v % 3 === 0 ? `h${v}.test` : v % 3 === 1 ? `*.h${v}.test` : `h${v}.*`],
+    routes: [says(`v${v}`, { safe_regex: { regex: `/${v}` } })],
+  }));
+  p.start({ route_config: { name: "many", virtual_hosts } });
+  const ask = (host: string, path: string) =>
+    p.connect().send(`GET ${path} HTTP/1.1\r\nhost: ${host}\r\n\r\n`).take();
+  expect(ask("h1500.test", "/1500")).toMatch(/v1500$/);
+  expect(ask("a.h1501.test", "/1501")).toMatch(/v1501$/);
+  expect(ask("h1502.example", "/1502")).toMatch(/v1502$/);
+  expect(asked).toEqual(["/1500", "/1501", "/1502"]);
+});

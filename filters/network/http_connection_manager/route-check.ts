@@ -1,0 +1,330 @@
+import {
+  ConfigError,
+  compileHeaderMatch,
+  compileResponseHeaderMatch,
+  type Fraction,
+  type HeaderMatcher,
+  type MatchSubject,
+  RequestHeaders,
+  ResponseHeaders,
+  Runtime,
+  type SetupContext,
+} from "@tsproxy/sdk";
+import type { ResolvedRoute } from "./route.ts";
+import type { RouteConfig } from "./route-config.ts";
+import type { RouteSubject } from "./route-match.ts";
+import { RouteTable } from "./route-table.ts";
+import { Info } from "./stream-info.ts";
+
+type Fields = readonly { readonly key?: string; readonly field?: string; readonly value: string }[];
+
+/** One test of Envoy's router_check_tool: `ValidationItem`, or the JSON form before it, whose keys are told in the comments. */
+interface TestItem {
+  readonly test_name?: string;
+  readonly input?: {
+    /** `:authority`, `:path`, `:method` */
+    readonly authority?: string;
+    readonly path?: string;
+    readonly method?: string;
+    readonly ssl?: boolean;
+    readonly internal?: boolean;
+    readonly runtime?: string;
+    readonly random_value?: number;
+    /** `additional_headers` */
+    readonly additional_request_headers?: Fields;
+    readonly additional_response_headers?: Fields;
+    readonly dynamic_metadata?: readonly {
+      readonly metadata_namespace: string;
+      readonly value?: Readonly<Record<string, unknown>>;
+      readonly allow_overwrite?: boolean;
+    }[];
+    readonly [older: string]: unknown;
+  };
+  readonly validate?: {
+    readonly cluster_name?: string;
+    readonly virtual_cluster_name?: string;
+    readonly virtual_host_name?: string;
+    readonly path_rewrite?: string;
+    readonly host_rewrite?: string;
+    readonly path_redirect?: string;
+    readonly code_redirect?: number;
+    readonly request_header_fields?: Fields;
+    readonly response_header_fields?: Fields;
+    /** Both of the older form: request headers after the route's edits. */
+    readonly header_fields?: Fields;
+    readonly custom_header_fields?: Fields;
+    readonly request_header_matches?: readonly object[];
+    readonly response_header_matches?: readonly object[];
+  };
+}
+
+export interface CheckInput {
+  readonly route_config: RouteConfig;
+  readonly tests: readonly TestItem[];
+}
+
+export interface CheckedTest {
+  readonly name: string;
+  readonly failures: readonly {
+    readonly what: string;
+    readonly expected: string;
+    readonly actual: string;
+  }[];
+}
+
+export interface CheckOutput {
+  readonly tests: readonly CheckedTest[];
+  /** Labels of all routes, each with the facts of it that a test has confirmed. */
+  readonly routes: readonly { readonly label: string; readonly covered: readonly string[] }[];
+}
+
+const FACTS = [
+  "cluster_name",
+  "virtual_cluster_name",
+  "virtual_host_name",
+  "path_rewrite",
+  "host_rewrite",
+  "path_redirect",
+  "code_redirect",
+] as const;
+
+/** Sends each test's request through the table, and compares what becomes of it. */
+export function checkRoutes(input: CheckInput, cx: SetupContext): CheckOutput {
+  const runtime = new TestRuntime();
+  const table = new RouteTable(input.route_config, "route_config", tableContext(cx, runtime));
+  const covered = new Map<string, Set<string>>(table.labels.map((label) => [label, new Set()]));
+  const tests = input.tests.map((item, k) => {
+    const subject = new TestRequest(item);
+    runtime.enable(item.input?.runtime);
+    const { label = "", route } = table.explain(subject) ?? {};
+    const facts = new Facts(subject, route, item);
+    const failures = compare(item, facts, covered.get(label), cx);
+    return { name: item.test_name ?? `test ${k + 1}`, failures };
+  });
+  const routes = [...covered].map(([label, facts]) => ({ label, covered: [...facts] }));
+  return { tests, routes };
+}
+
+/** A route table asks for little; clusters are not looked at. */
+export function tableContext(cx: SetupContext, runtime: Runtime): SetupContext {
+  const { stats, log, role, worker, node } = cx;
+  const clusters = { get: () => ({}) };
+  const regex = (pattern: string) => cx.regex(pattern);
+  return { stats, log, role, worker, node, clusters, runtime, regex } as unknown as SetupContext;
+}
+
+/** As the tool has it: the one key that a test names is on, with the fraction of the config; every other one is off. */
+class TestRuntime extends Runtime {
+  #enabled = "";
+
+  enable(key = ""): void {
+    this.#enabled = key;
+    this.replace([]);
+  }
+
+  override fraction(key: string, fallback: Fraction): Fraction {
+    const { numerator, denominator } = fallback;
+    // The tool counts the numerator itself in.
+    return { numerator: key === this.#enabled ? numerator + 1 : 0, denominator };
+  }
+}
+
+/** A request that nobody sent. */
+export class TestRequest implements RouteSubject {
+  readonly request = new RequestHeaders();
+  readonly info = new Info();
+  readonly metadata = new Map<string, Record<string, unknown>>();
+  readonly random: number;
+  readonly internal: boolean;
+  readonly isConnect: boolean;
+  readonly certificatePresented = false;
+  readonly certificateValidated = false;
+  response: ResponseHeaders | undefined = undefined;
+
+  constructor({ input = {} }: TestItem) {
+    const older = (name: string) => input[name] as string | undefined;
+    const address = { ip: "127.0.0.1", port: 0 };
+    this.info.downstreamRemoteAddress = this.info.downstreamDirectAddress = address;
+    this.info.downstreamLocalAddress = address;
+    const { request } = this;
+    request.method = input.method ?? older(":method") ?? "GET";
+    request.path = input.path ?? older(":path") ?? "";
+    request.authority = input.authority ?? older(":authority") ?? "";
+    request.scheme = input.ssl === true ? "https" : "http";
+    request.append("x-forwarded-proto", request.scheme);
+    this.internal = input.internal === true;
+    if (this.internal) request.append("x-envoy-internal", "true");
+    this.random = Number(input.random_value ?? 0);
+    this.isConnect = request.method === "CONNECT";
+    const more = input.additional_request_headers ?? (input.additional_headers as Fields) ?? [];
+    for (const field of more) setHeader(request, nameOf(field), field.value);
+    for (const {
+      metadata_namespace: space,
+      value = {},
+      allow_overwrite,
+    } of input.dynamic_metadata ?? []) {
+      if (!this.metadata.has(space) || allow_overwrite === true) {
+        this.metadata.set(space, { ...value });
+      }
+    }
+  }
+}
+
+const nameOf = (field: Fields[number]): string => plainName(field.key ?? field.field ?? "");
+
+const PSEUDO = [":authority", ":path", ":method", ":scheme", ":status"];
+
+/** Tests ask for headers such as `:cookie`, which no request can have. */
+function plainName(name: string): string {
+  return name.startsWith(":") && !PSEUDO.includes(name) ? `no-such-${name.slice(1)}` : name;
+}
+
+function setHeader(headers: RequestHeaders, name: string, value: string): void {
+  if (name === ":authority") headers.authority = value;
+  else if (name === ":path") headers.path = value;
+  else if (name === ":method") headers.method = value;
+  else if (!name.startsWith(":")) headers.append(name, value);
+}
+
+/** What became of a request. */
+class Facts {
+  readonly values: Readonly<Record<(typeof FACTS)[number], string>>;
+  readonly request: RequestHeaders;
+  readonly response: ResponseHeaders;
+
+  constructor(subject: TestRequest, route: ResolvedRoute | undefined, { input }: TestItem) {
+    const { request, info } = subject;
+    const action = route?.action;
+    // Asked before the rewrites: it looks at the path that came.
+    const virtualCluster = route?.virtualCluster(request)?.name ?? "";
+    let redirect = "";
+    let code = "";
+    if (action?.type === "redirect") redirect = action.location(request);
+    if (action?.type === "direct_response") {
+      redirect = `${request.scheme}://${request.authority ?? ""}${request.path}`;
+    }
+    if (action !== undefined && action.type !== "route") code = String(action.status);
+    this.request = request;
+    this.response = responseOf(route, subject, input?.additional_response_headers ?? []);
+    const forwards = action?.type === "route";
+    if (forwards) {
+      route!.editRequest(request, info, subject as MatchSubject as never);
+      action.rewrite(request, true);
+    }
+    this.values = {
+      cluster_name: forwards ? (action.cluster ?? "") : "",
+      virtual_cluster_name: virtualCluster,
+      virtual_host_name: forwards ? route!.virtualHostName : "",
+      path_rewrite: forwards ? request.path : "",
+      host_rewrite: forwards ? (request.authority ?? "") : "",
+      path_redirect: redirect,
+      code_redirect: code,
+    };
+  }
+}
+
+function responseOf(
+  route: ResolvedRoute | undefined,
+  subject: TestRequest,
+  more: Fields,
+): ResponseHeaders {
+  const response = new ResponseHeaders();
+  const action = route?.action;
+  response.status = action === undefined || action.type === "route" ? 200 : action.status;
+  for (const field of more) response.append(nameOf(field), field.value);
+  if (action?.type === "direct_response" && action.body !== "") {
+    response.append("content-length", String(action.body.length));
+    response.append("content-type", "text/plain");
+  }
+  route?.editResponse(response, subject.info, subject.request, subject as MatchSubject as never);
+  return response;
+}
+
+function compare(
+  { validate = {} }: TestItem,
+  facts: Facts,
+  covered: Set<string> | undefined,
+  cx: SetupContext,
+): CheckedTest["failures"] {
+  const failures: CheckedTest["failures"][number][] = [];
+  const expect = (what: string, expected: string, actual: string) => {
+    if (expected === actual) covered?.add(what);
+    else failures.push({ what, expected, actual });
+  };
+  for (const what of FACTS) {
+    const expected = validate[what];
+    if (expected !== undefined) expect(what, String(expected), facts.values[what]);
+  }
+  const fields = (what: string, list: Fields, read: (name: string) => string | undefined) => {
+    for (const field of list) {
+      expect(`${what} ${nameOf(field)}`, field.value, read(nameOf(field)) ?? "");
+    }
+  };
+  const older = [...(validate.header_fields ?? []), ...(validate.custom_header_fields ?? [])];
+  fields("request_header_fields", [...(validate.request_header_fields ?? []), ...older], (name) =>
+    requestHeader(facts.request, name),
+  );
+  fields("response_header_fields", validate.response_header_fields ?? [], (name) =>
+    name === ":status" ? String(facts.response.status) : facts.response.get(name),
+  );
+  const matches = (what: string, list: readonly object[], holds: (m: HeaderMatcher) => boolean) => {
+    for (const given of list) {
+      const matcher = matcherOf(given);
+      expect(
+        `${what} ${matcher.name}`,
+        JSON.stringify(given),
+        holds(matcher) ? JSON.stringify(given) : "no match",
+      );
+    }
+  };
+  matches("request_header_matches", validate.request_header_matches ?? [], (matcher) =>
+    compileHeaderMatch(matcher, "request_header_matches", cx).matches(facts.request),
+  );
+  // The tool looks at the lines of a name joined, as Envoy did for long; both readings count.
+  const joined = joinLines(facts.response);
+  matches("response_header_matches", validate.response_header_matches ?? [], (matcher) => {
+    const match = compileResponseHeaderMatch(matcher, "response_header_matches", cx);
+    const [each, whole] = [match.matches(facts.response), match.matches(joined)];
+    return matcher.invert_match ? each && whole : each || whole;
+  });
+  return failures;
+}
+
+function joinLines(headers: ResponseHeaders): ResponseHeaders {
+  const joined = new ResponseHeaders();
+  joined.status = headers.status;
+  for (const name of new Set([...headers].map(([each]) => each))) {
+    joined.append(name, headers.getAll(name).join(","));
+  }
+  return joined;
+}
+
+function requestHeader(headers: RequestHeaders, name: string): string | undefined {
+  if (name === ":path") return headers.path;
+  if (name === ":method") return headers.method;
+  if (name === ":scheme") return headers.scheme;
+  return name === ":authority" ? headers.authority : headers.get(name);
+}
+
+/** A matcher of a test has passed no schema: its defaults, and the deprecated forms. */
+function matcherOf(given: object): HeaderMatcher {
+  const { exact_match, prefix_match, suffix_match, contains_match, safe_regex_match, ...rest } =
+    given as Record<string, unknown>;
+  const forms = {
+    exact: exact_match,
+    prefix: prefix_match,
+    suffix: suffix_match,
+    contains: contains_match,
+    safe_regex: safe_regex_match,
+  };
+  const older = Object.entries(forms).find(([, value]) => value !== undefined);
+  const text = rest.string_match ?? (older === undefined ? undefined : { [older[0]]: older[1] });
+  if (typeof rest.name !== "string") throw new ConfigError("", "a header matcher has no name");
+  return {
+    invert_match: false,
+    treat_missing_header_as_empty: false,
+    ...rest,
+    name: plainName(rest.name),
+    ...(text === undefined ? {} : { string_match: { ignore_case: false, ...(text as object) } }),
+  } as HeaderMatcher;
+}

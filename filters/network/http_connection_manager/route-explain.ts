@@ -1,0 +1,55 @@
+import { Runtime, type SetupContext } from "@tsproxy/sdk";
+import type { Config } from "./config.ts";
+import { TestRequest, tableContext } from "./route-check.ts";
+import { RouteTable } from "./route-table.ts";
+import { ScopedRoutes } from "./scoped-routes.ts";
+
+export interface ExplainInput {
+  readonly config: Config;
+  readonly method: string;
+  readonly authority: string;
+  readonly path: string;
+  readonly tls: boolean;
+  readonly headers: readonly (readonly [string, string])[];
+}
+
+/** Lines for people: which virtual host and route a request takes, where it goes, and what did not match before. */
+export function explainRoute(input: ExplainInput, cx: SetupContext): readonly string[] {
+  const { config } = input;
+  const subject = new TestRequest({
+    input: {
+      method: input.method,
+      authority: input.authority,
+      path: input.path,
+      ssl: input.tls,
+      additional_request_headers: input.headers.map(([key, value]) => ({ key, value })),
+    },
+  });
+  const context = tableContext(cx, new Runtime());
+  const table =
+    config.route_config === undefined
+      ? new ScopedRoutes(config.scoped_routes!, "scoped_routes", context).find(subject.request)
+      : new RouteTable(config.route_config, "route_config", context);
+  if (table === undefined) return ["scope: none has the request's key: 404"];
+  const found = table.explain(subject);
+  if (found === undefined) {
+    return [`virtual host: none has the domain "${input.authority}": 404`];
+  }
+  const lines = [`virtual host: ${found.virtualHost}`];
+  for (const { label, why } of found.skipped)
+    lines.push(`  not ${found.virtualHost} ${label}: ${why}`);
+  const { route } = found;
+  if (route === undefined) return [...lines, "route: none matches: 404"];
+  lines.push(`route: ${found.label}`);
+  const { action } = route;
+  if (action.type === "redirect") {
+    return [...lines, `redirect: ${action.status} to ${action.location(subject.request)}`];
+  }
+  if (action.type === "direct_response") return [...lines, `direct response: ${action.status}`];
+  lines.push(`cluster: ${action.cluster ?? "none: the header that names it is missing"}`);
+  const before = `${subject.request.authority}${subject.request.path}`;
+  action.rewrite(subject.request, false);
+  const after = `${subject.request.authority}${subject.request.path}`;
+  if (after !== before) lines.push(`rewritten to: ${after}`);
+  return lines;
+}
