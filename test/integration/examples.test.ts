@@ -221,12 +221,15 @@ test("this file starts every example", () => {
   for (const name of examples) expect(own).toContain(`Example.start("${name}"`);
 });
 
+const configsOf = (folder: string): string[] =>
+  readdirSync(folder).filter((file) => file.endsWith(".yaml") && file !== "compose.yaml");
+
 test.each(examples)("%s has a README of one screen, and its configs are valid", async (name) => {
   const folder = path.join(ROOT, "examples", name);
   const readme = readFileSync(path.join(folder, "README.md"), "utf8");
   expect(readme.split("\n").length).toBeLessThan(50);
   expect(readme).toMatch(new RegExp(`examples/${name}/run.ts`));
-  const configs = readdirSync(folder).filter((file) => file.endsWith(".yaml"));
+  const configs = configsOf(folder);
   expect(configs.length).toBeGreaterThan(0);
   const cli = path.join(ROOT, "core/bin/tsproxy.js");
   if (name === "tls-edge") makeCertificates();
@@ -248,7 +251,7 @@ test("npm start runs the front proxy", () => {
 test("no two examples want the same port", () => {
   const wanted = examples.map((name) => {
     const folder = path.join(ROOT, "examples", name);
-    const config = readdirSync(folder).find((file) => file.endsWith(".yaml"))!;
+    const config = configsOf(folder)[0]!;
     const text = readFileSync(path.join(folder, config), "utf8");
     return [...new Set([...text.matchAll(/port_value: (\d+)/g)].map(([, port]) => port))];
   });

@@ -204,22 +204,21 @@ const MAX_HELLO = 16 * 1024;
 class ServerHandshake implements Transport {
   readonly #tls: Downstream;
   readonly #socket: TransportSocket;
-  readonly #side: ServerSide;
-  #started = false;
+  /** What the handshake began with. Until then files may change, and what was there before is released. */
+  #side: ServerSide | undefined = undefined;
 
   constructor(tls: Downstream, socket: TransportSocket) {
     this.#tls = tls;
     this.#socket = socket;
-    this.#side = tls.side;
   }
 
   onConnected(): void {}
 
   onBytes(bytes: Chunk): void {
-    if (this.#started) return;
+    if (this.#side !== undefined) return;
     const hello = readClientHello(bytes);
     if (hello === "more" && bytes.length < MAX_HELLO) return;
-    this.#started = true;
+    this.#side = this.#tls.side;
     if (!this.#tls.start(this.#socket, hello === "more" ? "none" : hello, this.#side)) {
       this.#tls.stats.connectionError.inc();
       this.#socket.fail("");
@@ -227,7 +226,7 @@ class ServerHandshake implements Transport {
   }
 
   onSecured(info: TlsInfo): void {
-    const refusal = this.#side.validation?.refuse(info);
+    const refusal = this.#side?.validation?.refuse(info);
     if (refusal !== undefined) {
       this.#tls.stats.onRefused(refusal.stat);
       this.#socket.fail(failureReason("CERTIFICATE_VERIFY_FAILED", refusal.details));

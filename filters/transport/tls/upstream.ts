@@ -85,7 +85,8 @@ class ClientHandshake implements Transport {
   readonly #tls: Upstream;
   readonly #socket: TransportSocket;
   readonly #options: TransportOptions;
-  readonly #side: ClientSide;
+  /** As it is when the socket is connected: until then files may change, and what was there before is released. */
+  #side: ClientSide;
 
   constructor(tls: Upstream, socket: TransportSocket, options: TransportOptions) {
     this.#tls = tls;
@@ -95,6 +96,7 @@ class ClientHandshake implements Transport {
   }
 
   onConnected(): void {
+    this.#side = this.#tls.side;
     const serverName = this.#tls.serverName(this.#options);
     this.#socket.startTls({
       context: this.#side.context,
