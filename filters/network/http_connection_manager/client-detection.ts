@@ -3,6 +3,7 @@ import {
   CidrRanges,
   ConfigError,
   formatIp,
+  HttpStatus,
   headerName,
   nameOf,
   parseIp,
@@ -10,12 +11,12 @@ import {
   type RequestHeaders,
   reply,
   type Static,
+  statusOf,
   Type,
   TypedExtension,
   UInt32,
 } from "@tsproxy/sdk";
 import type { Client } from "./client-address.ts";
-import { StatusCode, statusOf } from "./status-code.ts";
 
 const XFF = "envoy.extensions.http.original_ip_detection.xff.v3.XffConfig";
 const HEADER = "envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig";
@@ -34,7 +35,7 @@ export const ClientDetection = TypedExtension({
   [HEADER]: Type.Object({
     header_name: Type.String({ minLength: 1 }),
     allow_extension_to_set_address_as_trusted: Type.Boolean({ default: false }),
-    reject_with_status: Type.Optional(Type.Object({ code: StatusCode })),
+    reject_with_status: Type.Optional(HttpStatus),
   }),
 });
 export type ClientDetection = Static<typeof ClientDetection>;
@@ -60,7 +61,7 @@ export function compileDetector(
   const typed = config.typed_config;
   if (!("header_name" in typed)) return byForwardedFor(typed, path, isInternal);
   const name = nameOf(typed.header_name, `${path}.typed_config.header_name`);
-  const status = typed.reject_with_status && statusOf(typed.reject_with_status.code);
+  const status = typed.reject_with_status && statusOf(typed.reject_with_status);
   // Envoy refuses with 403 what the config would answer with a success.
   const refusal =
     status === undefined
