@@ -44,6 +44,8 @@ export interface Hold {
   readonly max: number;
   /** The chunk that ends the body may be of any size. */
   readonly exceptLast: boolean;
+  /** With `buffer`: head and body wait for the trailers too, if there are any, and their hook may edit the head. Not for filters in a sandbox. */
+  readonly trailers: boolean;
 }
 
 export function hold(
@@ -51,10 +53,11 @@ export function hold(
     readonly body?: "buffer" | "stream";
     readonly max?: number;
     readonly exceptLast?: boolean;
+    readonly trailers?: boolean;
   } = {},
 ): Hold {
-  const { body = "buffer", max = 1024 * 1024, exceptLast = false } = options;
-  return { type: "hold", body, max, exceptLast };
+  const { body = "buffer", max = 1024 * 1024, exceptLast = false, trailers = false } = options;
+  return { type: "hold", body, max, exceptLast, trailers };
 }
 
 /** This filter is not called again for this stream (but for `onEnd`). */

@@ -220,6 +220,8 @@ export class TestOutput {
 }
 
 interface Event {
+  /** A whole body that goes on when its trailers have been seen. */
+  readonly waits?: boolean;
   readonly head?: HeaderMap;
   readonly body?: string;
   readonly trailers?: HeaderMap;
@@ -236,6 +238,8 @@ class Lane {
   #hold: Hold | undefined = undefined;
   #heldHead: Event | undefined = undefined;
   #heldBody = "";
+  /** What the body hook left of a whole body that waits for its trailers. */
+  #heldChunk = "";
   #stopped = false;
 
   constructor(stream: TestStream, out: TestOutput, response: boolean) {
@@ -275,8 +279,9 @@ class Lane {
       }
       if (event.trailers !== undefined) {
         // The body has ended without a last chunk.
+        const waits = this.#hold.trailers;
         this.#hold = undefined;
-        this.#events.unshift({ body: this.#heldBody, endStream: false }, event);
+        this.#events.unshift({ body: this.#heldBody, endStream: false, waits }, event);
         this.#heldBody = "";
         return;
       }
@@ -334,16 +339,24 @@ class Lane {
       } else this.#forwardHead(event);
       return;
     }
+    if (event.waits === true) {
+      this.#heldChunk = latin1Decode(chunk!.memory, chunk!.at, chunk!.end);
+      return;
+    }
     if (this.#heldHead !== undefined) this.#forwardHead(this.#heldHead);
     this.#heldHead = undefined;
     this.#hold = undefined;
     const out = this.#out;
-    if (chunk !== undefined) {
-      const text = latin1Decode(chunk.memory, chunk.at, chunk.end);
-      out.body += text;
-      out.chunks.push(text);
-    } else out.trailers = event.trailers;
+    if (this.#heldChunk !== "") this.#forwardBody(this.#heldChunk);
+    this.#heldChunk = "";
+    if (chunk !== undefined) this.#forwardBody(latin1Decode(chunk.memory, chunk.at, chunk.end));
+    else out.trailers = event.trailers;
     out.ended = event.endStream;
+  }
+
+  #forwardBody(text: string): void {
+    this.#out.body += text;
+    this.#out.chunks.push(text);
   }
 
   #forwardHead(event: Event): void {

@@ -284,6 +284,7 @@ export class StreamTable {
           reply = verdict;
           break;
         case "hold":
+          if (verdict.trailers) throw new TypeError("hold({ trailers }) is for trusted filters");
           type = verdict.body === "stream" ? VERDICT_TYPE.HOLD_STREAM : VERDICT_TYPE.HOLD_BUFFER;
           value = Math.min(verdict.max, CHUNK_MAX);
           break;

@@ -147,10 +147,10 @@ describe("a lost exchange", () => {
     expect(cx.stats.value("cluster.c.http2.streams_active")).toBe(0);
   });
 
-  it("that we give up is cancelled on the wire", () => {
+  it("that we give up is reset on the wire", () => {
     const { take, events, ask } = ready();
     ask().reset();
-    expect(framesText(take())).toEqual(["HEADERS 1 end", "RST_STREAM 1 code=8"]);
+    expect(framesText(take())).toEqual(["HEADERS 1 end", "RST_STREAM 1 code=2"]);
     expect(events.take()).toEqual(["idle"]);
   });
 });

@@ -237,7 +237,8 @@ class ClientStream extends Stream implements RequestEncoder {
 
   reset(): void {
     if (this.closed) return;
-    if (this.headSent) this.session.abandon(this, CODE.CANCEL);
+    // Envoy's code for every exchange that it gives up itself.
+    if (this.headSent) this.session.abandon(this, CODE.INTERNAL_ERROR);
     else {
       this.closed = true;
       this.#client.onUnopened();

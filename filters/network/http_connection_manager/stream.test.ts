@@ -2,10 +2,12 @@ import {
   Chunk,
   ConfigError,
   done,
+  HeaderMap,
   type HttpFilter,
   type HttpFilterFactory,
   type HttpStream,
   hold,
+  lastChunk,
   type RequestHeaders,
   RouteSetups,
   reply,
@@ -372,6 +374,44 @@ describe("filters", () => {
     expect(seen).toEqual(["abcdef true"]);
     expect(p.up.last.body).toBe("abcdef");
     expect(p.up.last.ended).toBe(true);
+  });
+
+  it("that hold an answer until its trailers are there may still edit its head", () => {
+    const p = proxy()
+      .filter("behind", () => ({
+        onResponseHeaders: (head) => void head.set("x-status-seen", String(head.status)),
+      }))
+      .filter("bridge", (stream) => ({
+        onResponseHeaders: () => hold({ trailers: true }),
+        onResponseBody: (chunk) => chunk.replace(chunk.copy().subarray(1)),
+        onResponseTrailers: (trailers) => {
+          stream.response!.status = Number(trailers.get("x-status"));
+        },
+      }))
+      .start();
+    const c = p.connect().get("/");
+    const trailers = new HeaderMap();
+    trailers.append("x-status", "503");
+    p.up.last.respond(200, { "content-length": "2" });
+    p.up.last.send("ab", false);
+    p.up.last.send("c", false);
+    expect(c.take()).toBe("");
+    p.up.last.endWithTrailers(trailers);
+    expect(c.take()).toMatch(/^HTTP\/1.1 503 [\s\S]*x-status-seen: 503[\s\S]*\n\nbc$/);
+  });
+
+  it("that hold an answer may end it with bytes in the place of its trailers", () => {
+    const p = proxy()
+      .filter("bridge", () => ({
+        onResponseHeaders: () => hold({ trailers: true }),
+        onResponseTrailers: () => lastChunk(new Uint8Array([33])),
+      }))
+      .start();
+    const c = p.connect().get("/");
+    p.up.last.respond(200, { "content-length": "3" });
+    p.up.last.send("ab", false);
+    p.up.last.endWithTrailers(new HeaderMap());
+    expect(c.take()).toMatch(/\n\nab!$/);
   });
 
   it("that hold more than they may get 413 for the client", () => {

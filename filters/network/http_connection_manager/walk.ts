@@ -221,7 +221,9 @@ export class Walk {
     if (this.#holdingAt >= 0) {
       // Past the filter that holds: the head goes first, and this chunk after it.
       if (at > this.#holdingAt) {
-        this.#release();
+        if (this.#trailersAt === this.#holdingAt && this.#hold!.trailers) {
+          this.#askAboutTrailers(this.#trailers!);
+        } else this.#release();
         return;
       }
       if (at === this.#holdingAt && this.#hold!.body === "buffer" && !this.#gather()) return;
@@ -294,7 +296,11 @@ export class Walk {
       if (this.#response) this.#owner.encodeTrailers(trailers);
       return;
     }
-    this.#trailersAt = at + 1;
+    this.#askAboutTrailers(trailers);
+  }
+
+  #askAboutTrailers(trailers: HeaderMap): void {
+    const at = this.#trailersAt++;
     const filter = this.#filters[this.#filterAt(at)];
     if (filter === undefined) return;
     this.#askedAt = at;
@@ -310,7 +316,9 @@ export class Walk {
   #endWith(at: number, bytes: Uint8Array): void {
     this.#trailersAt = -1;
     this.#trailers = undefined;
-    this.#chunk.replace(bytes);
+    // Behind a body that this filter still holds.
+    const held = this.#bodyAt >= 0 ? this.#chunk.copy() : EMPTY;
+    this.#chunk.replace(held.length > 0 ? concat(held, bytes) : bytes);
     this.#lent = false;
     this.#chunkEnd = true;
     this.#bodyAt = at + 1;
@@ -396,4 +404,11 @@ export class Walk {
   #filterAt(position: number): number {
     return this.#response ? this.#count - 1 - position : position;
   }
+}
+
+function concat(a: Uint8Array, b: Uint8Array): Uint8Array {
+  const all = new Uint8Array(a.length + b.length);
+  all.set(a);
+  all.set(b, a.length);
+  return all;
 }
