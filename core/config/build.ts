@@ -1,4 +1,4 @@
-import { Ajv, type ValidateFunction } from "ajv";
+import { check, type Failure } from "./check.ts";
 import { readDataSource } from "./data-source.ts";
 import { snakeCase } from "./descriptor.ts";
 import { didYouMean, listed, type Place, quote, type Report } from "./diagnostic.ts";
@@ -59,8 +59,7 @@ export class Builder {
   part(schema: Schema, node: Node): unknown {
     const value = this.#value(node, alternatives(schema, schema), schema, this.#known(node));
     if (value === SKIPPED || value === undefined) return undefined;
-    const validate = validator(schema);
-    if (!validate(value)) this.#explain(validate, node);
+    this.#explain(check(value, schema), node);
     return value;
   }
 
@@ -68,7 +67,8 @@ export class Builder {
     return node.kind === "map" && node.message !== undefined;
   }
 
-  #explain(validate: ValidateFunction, root: Node): void {
+  #explain(failures: readonly Failure[], root: Node): void {
+    if (failures.length === 0) return;
     const at = (pointer: string) => find(root, pointer)?.node;
     const inEnvoy = (pointer: string) => {
       const found = find(root, pointer);
@@ -76,7 +76,7 @@ export class Builder {
       if (message === undefined || found?.key === undefined) return false;
       return this.#normaliser.descriptor.message(message)?.fields[found.key]?.e === 1;
     };
-    for (const said of sentences(validate.errors ?? [], at, inEnvoy)) {
+    for (const said of sentences(failures, at, inEnvoy)) {
       const node = at(said.pointer) ?? nearest(root, said.pointer);
       if (this.#refused.has(node) || (node.kind === "scalar" && node.invalid)) continue;
       if (said.missing !== undefined) {
@@ -153,8 +153,7 @@ export class Builder {
     const value = this.#value(node, alternatives(schema, root), root, this.#known(node));
     if (typeof value !== "object" || value === null) return undefined;
     // Its own check: the schema around it knows nothing of the message.
-    const validate = validator(schema);
-    if (!validate(value)) this.#explain(validate, node);
+    this.#explain(check(value, schema), node);
     return Object.assign(value, { "@type": type });
   }
 
@@ -377,42 +376,6 @@ function lastHelp(kind: string): string {
 
 function hasProperty(schemas: readonly Schema[], name: string): boolean {
   return schemas.some((s) => s.properties !== undefined && Object.hasOwn(s.properties, name));
-}
-
-const validators = new WeakMap<Schema, ValidateFunction>();
-
-/** One Ajv a schema: TypeBox numbers its `$id`s anew in every isolate, so those of two packages can be equal. */
-function validator(schema: Schema): ValidateFunction {
-  let validate = validators.get(schema);
-  if (validate === undefined) {
-    const ajv = new Ajv({
-      allErrors: true,
-      strict: false,
-      useDefaults: true,
-      verbose: true,
-      logger: false,
-      // TypeBox writes sound schemas; to check and to polish what is made of them takes as long as all the rest of a start.
-      meta: false,
-      validateSchema: false,
-      code: { optimize: false },
-    });
-    validate = ajv.compile(withoutRepeats(schema, new Set()) as Schema);
-    validators.set(schema, validate);
-  }
-  return validate;
-}
-
-/** A recursive schema that stands in several places has its `$id` there each time, which Ajv refuses: the first one serves all. */
-function withoutRepeats(part: unknown, seen: Set<string>): unknown {
-  if (typeof part !== "object" || part === null) return part;
-  if (Array.isArray(part)) return part.map((item) => withoutRepeats(item, seen));
-  const { $id } = part as Schema;
-  if ($id !== undefined) {
-    if (seen.has($id)) return { $ref: $id };
-    seen.add($id);
-  }
-  const entries = Object.entries(part).map(([key, value]) => [key, withoutRepeats(value, seen)]);
-  return Object.fromEntries(entries);
 }
 
 interface Found {

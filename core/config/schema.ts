@@ -6,11 +6,32 @@ export interface Schema {
   readonly additionalProperties?: boolean | Schema;
   readonly required?: readonly string[];
   readonly items?: Schema | readonly Schema[];
+  readonly additionalItems?: boolean | Schema;
+  readonly contains?: Schema;
+  readonly propertyNames?: Schema;
+  readonly dependencies?: { readonly [name: string]: readonly string[] | Schema };
   readonly anyOf?: readonly Schema[];
   readonly oneOf?: readonly Schema[];
   readonly allOf?: readonly Schema[];
+  readonly not?: Schema;
+  readonly if?: Schema;
+  readonly then?: Schema;
+  readonly else?: Schema;
   readonly enum?: readonly unknown[];
   readonly const?: unknown;
+  readonly minimum?: number;
+  readonly maximum?: number;
+  readonly exclusiveMinimum?: number;
+  readonly exclusiveMaximum?: number;
+  readonly multipleOf?: number;
+  readonly minLength?: number;
+  readonly maxLength?: number;
+  readonly pattern?: string;
+  readonly minItems?: number;
+  readonly maxItems?: number;
+  readonly uniqueItems?: boolean;
+  readonly minProperties?: number;
+  readonly maxProperties?: number;
   readonly $ref?: string;
   readonly $id?: string;
   /** The kind of extension that stands here. */
@@ -34,8 +55,8 @@ export interface Schema {
 export function alternatives(schema: Schema, root: Schema, depth = 0): readonly Schema[] {
   if (depth > 20) return [];
   if (schema.$ref !== undefined) {
-    const target = resolve(root, schema.$ref);
-    return target === undefined ? [] : alternatives(target, root, depth + 1);
+    const found = target(root, schema.$ref);
+    return found === undefined ? [] : alternatives(found, root, depth + 1);
   }
   const parts = [...(schema.anyOf ?? []), ...(schema.oneOf ?? []), ...(schema.allOf ?? [])];
   if (parts.length === 0) return [schema];
@@ -43,9 +64,10 @@ export function alternatives(schema: Schema, root: Schema, depth = 0): readonly 
   return schema.properties === undefined ? inner : [schema, ...inner];
 }
 
-function resolve(root: Schema, ref: string): Schema | undefined {
+/** What a reference means. A schema that stands in several places of `root` has its `$id` in each: any of them will do. */
+export function target(root: Schema, ref: string): Schema | undefined {
   if (ref === "#") return root;
-  if (!ref.startsWith("#/")) return findId(root, ref, 0);
+  if (!ref.startsWith("#/")) return idsOf(root).get(ref);
   let at: unknown = root;
   for (const part of ref.slice(2).split("/"))
     at = (at as Record<string, unknown> | undefined)?.[
@@ -54,14 +76,23 @@ function resolve(root: Schema, ref: string): Schema | undefined {
   return at as Schema | undefined;
 }
 
-function findId(schema: unknown, id: string, depth: number): Schema | undefined {
-  if (typeof schema !== "object" || schema === null || depth > 50) return undefined;
-  if ((schema as Schema).$id === id) return schema as Schema;
-  for (const part of Object.values(schema)) {
-    const found = findId(part, id, depth + 1);
-    if (found !== undefined) return found;
+const ids = new WeakMap<Schema, ReadonlyMap<string, Schema>>();
+
+function idsOf(root: Schema): ReadonlyMap<string, Schema> {
+  let known = ids.get(root);
+  if (known === undefined) {
+    const found = new Map<string, Schema>();
+    gatherIds(root, found, 0);
+    ids.set(root, (known = found));
   }
-  return undefined;
+  return known;
+}
+
+function gatherIds(schema: unknown, found: Map<string, Schema>, depth: number): void {
+  if (typeof schema !== "object" || schema === null || depth > 50) return;
+  const { $id } = schema as Schema;
+  if (typeof $id === "string" && !found.has($id)) found.set($id, schema as Schema);
+  for (const part of Object.values(schema)) gatherIds(part, found, depth + 1);
 }
 
 /** The schema of a field, for maps that have one; `open` takes every field as it is. */
@@ -85,7 +116,7 @@ export function fieldSchemas(
 
 const regexes = new Map<string, RegExp>();
 
-function regex(pattern: string): RegExp {
+export function regex(pattern: string): RegExp {
   let found = regexes.get(pattern);
   if (found === undefined) regexes.set(pattern, (found = new RegExp(pattern, "u")));
   return found;

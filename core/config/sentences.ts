@@ -1,4 +1,4 @@
-import type { ErrorObject } from "ajv";
+import type { Failure } from "./check.ts";
 import { didYouMean, listed, quote } from "./diagnostic.ts";
 import { isNull, type Node } from "./document.ts";
 import { formatDuration, shown } from "./scalars.ts";
@@ -13,144 +13,84 @@ export interface Said {
   readonly help?: string;
 }
 
-/** ajv's errors as sentences. `at` finds the node a pointer means; `inEnvoy` says whether a word is one of Envoy's own enum. */
+/** Failures as sentences. `at` finds the node a pointer means; `inEnvoy` says whether a word is one of Envoy's own enum. */
 export function sentences(
-  errors: readonly ErrorObject[],
+  failures: readonly Failure[],
   at: (pointer: string) => Node | undefined,
   inEnvoy: (pointer: string) => boolean,
 ): Said[] {
   const said: Said[] = [];
-  for (const error of leading(errors)) {
-    const one = sentence(error, at(error.instancePath), inEnvoy(error.instancePath));
-    if (one !== undefined) said.push(one);
+  for (const failure of failures) {
+    said.push(sentence(failure, at(failure.pointer), inEnvoy(failure.pointer)));
   }
   return said;
 }
 
-/**
- * A union reports every branch that failed. Literals are one list of words; otherwise the branch that came nearest speaks for
- * all.
- */
-function leading(errors: readonly ErrorObject[]): ErrorObject[] {
-  const dropped = new Set<ErrorObject>();
-  // Inner unions come before the outer one that holds them.
-  for (const union of errors) {
-    if (union.keyword !== "anyOf" && union.keyword !== "oneOf") continue;
-    const inside = errors.filter(
-      (e) => e !== union && !dropped.has(e) && e.schemaPath.startsWith(`${union.schemaPath}/`),
-    );
-    if (inside.length === 0) continue;
-    if (inside.every((e) => e.keyword === "const" && e.instancePath === union.instancePath)) {
-      for (const e of inside) dropped.add(e);
-      continue;
-    }
-    const branches = new Map<string, ErrorObject[]>();
-    for (const e of inside) {
-      const branch = e.schemaPath.slice(union.schemaPath.length + 1).split("/")[0]!;
-      branches.set(branch, [...(branches.get(branch) ?? []), e]);
-    }
-    const best = [...branches.values()].sort((a, b) => misfit(a, union) - misfit(b, union))[0]!;
-    for (const e of inside) if (!best.includes(e)) dropped.add(e);
-    dropped.add(union);
-  }
-  return errors.filter((e) => !dropped.has(e));
-}
-
-function misfit(errors: readonly ErrorObject[], union: ErrorObject): number {
-  const wrongType = errors.some(
-    (e) => e.instancePath === union.instancePath && (e.keyword === "type" || e.keyword === "const"),
-  );
-  return errors.length + (wrongType ? 1000 : 0);
-}
-
-/** What ajv says of a failed keyword; each keyword fills its own. */
-interface Params {
-  readonly missingProperty: string;
-  readonly type: string;
-  readonly allowedValues: readonly unknown[];
-  readonly allowedValue: unknown;
-  readonly limit: number;
-  readonly multipleOf: number;
-  readonly pattern: string;
-  readonly i: number;
-  readonly j: number;
-  readonly additionalProperty?: string;
-  readonly unevaluatedProperty?: string;
-}
-
-function sentence(error: ErrorObject, node: Node | undefined, inEnvoy: boolean): Said | undefined {
-  const pointer = error.instancePath;
+function sentence(failure: Failure, node: Node | undefined, inEnvoy: boolean): Said {
+  const { pointer, schema, says } = failure;
   const said = (message: string, help?: string): Said =>
     help === undefined ? { pointer, message } : { pointer, message, help };
   const subject = node?.kind === "scalar" && !isNull(node) ? `${shown(node)} ` : "";
-  const limit = (value: number) =>
-    (error.parentSchema as Schema).duration ? formatDuration(value) : `${value}`;
-  const params = error.params as Params;
-  switch (error.keyword) {
+  const limit = schema.duration === true ? formatDuration(Number(says)) : `${says}`;
+  switch (failure.keyword) {
     case "required":
-      return { pointer, missing: params.missingProperty, message: "is required" };
-    case "type":
+      return { pointer, missing: failure.name!, message: "is required" };
+    case "type": {
+      const type = String(says);
       return said(
         subject === ""
-          ? `a ${WORDS[params.type] ?? params.type} belongs here`
-          : `${subject}is not ${WORDS_WITH_ARTICLE[params.type] ?? params.type}`,
+          ? `a ${WORDS[type] ?? type} belongs here`
+          : `${subject}is not ${WORDS_WITH_ARTICLE[type] ?? type}`,
       );
+    }
     case "enum":
-      return notOneOf(said, params.allowedValues, node, subject, inEnvoy);
+      return notOneOf(said, says as readonly unknown[], node, subject, inEnvoy);
     case "anyOf":
     case "oneOf": {
-      const words = ((error.schema ?? []) as Schema[])
-        .map((s) => s.const)
-        .filter((w) => w !== undefined);
+      const words = (says as Schema[]).map((s) => s.const).filter((w) => w !== undefined);
       if (words.length > 0) return notOneOf(said, words, node, subject, inEnvoy);
       return said(`${subject}fits none of the allowed forms`);
     }
     case "const":
-      return said(`${subject}must be ${JSON.stringify(params.allowedValue)}`);
+      return said(`${subject}must be ${JSON.stringify(says)}`);
     case "minimum":
-      return said(`${subject}is less than ${limit(params.limit)}`);
+      return said(`${subject}is less than ${limit}`);
     case "maximum":
-      return said(`${subject}is more than ${limit(params.limit)}`);
+      return said(`${subject}is more than ${limit}`);
     case "exclusiveMinimum":
-      return said(`${subject}must be more than ${limit(params.limit)}`);
+      return said(`${subject}must be more than ${limit}`);
     case "exclusiveMaximum":
-      return said(`${subject}must be less than ${limit(params.limit)}`);
+      return said(`${subject}must be less than ${limit}`);
     case "multipleOf":
-      return said(`${subject}is not a multiple of ${params.multipleOf}`);
+      return said(`${subject}is not a multiple of ${says}`);
     case "minLength":
-      return said(
-        params.limit === 1
-          ? "must not be empty"
-          : `${subject}has fewer than ${params.limit} characters`,
-      );
+      return said(says === 1 ? "must not be empty" : `${subject}has fewer than ${says} characters`);
     case "maxLength":
-      return said(`${subject}has more than ${params.limit} characters`);
+      return said(`${subject}has more than ${says} characters`);
     case "pattern":
-      return said(`${subject}does not match ${params.pattern}`);
+      return said(`${subject}does not match ${says}`);
     case "minItems":
-      return said(
-        params.limit === 1 ? "needs at least one entry" : `needs at least ${params.limit} entries`,
-      );
+      return said(says === 1 ? "needs at least one entry" : `needs at least ${says} entries`);
     case "maxItems":
-      return said(`has more than ${params.limit} entries`);
-    case "uniqueItems":
-      return said(`entry ${params.j} and entry ${params.i} are equal`);
-    case "minProperties":
-      return said(
-        params.limit === 1 ? "needs at least one field" : `needs at least ${params.limit} fields`,
-      );
-    case "maxProperties":
-      return said(`has more than ${params.limit} fields`);
-    case "additionalProperties":
-    case "unevaluatedProperties": {
-      const name = String(params.additionalProperty ?? params.unevaluatedProperty);
-      const known = Object.keys((error.parentSchema as Schema).properties ?? {});
-      return said(`unknown field ${quote(name)}`, didYouMean(name, known));
+      return said(`has more than ${says} entries`);
+    case "uniqueItems": {
+      const [first, second] = failure.entries!;
+      return said(`entry ${first} and entry ${second} are equal`);
     }
-    case "if":
-      return undefined;
+    case "minProperties":
+      return said(says === 1 ? "needs at least one field" : `needs at least ${says} fields`);
+    case "maxProperties":
+      return said(`has more than ${says} fields`);
+    case "additionalProperties": {
+      const known = Object.keys(schema.properties ?? {});
+      return said(`unknown field ${quote(failure.name!)}`, didYouMean(failure.name!, known));
+    }
+    case "propertyNames":
+      return said(`the name ${quote(failure.name!)} is not allowed here`);
+    case "contains":
+      return said("has no entry of the kind that it needs");
     default:
-      return said(`${subject}${error.message ?? "is refused"}`);
+      return said(`${subject}is not allowed here`);
   }
 }
 
