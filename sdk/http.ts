@@ -1,7 +1,7 @@
 import type { Chunk } from "./bytes.ts";
 import type { Cluster, Host } from "./cluster.ts";
 import type { HeaderMap, RequestHeaders, ResponseHeaders } from "./headers.ts";
-import type { Address } from "./network.ts";
+import type { Address, DownstreamConnection } from "./network.ts";
 import type { Route, VirtualCluster } from "./route.ts";
 import type { TlsInfo } from "./transport.ts";
 
@@ -102,6 +102,11 @@ export interface HttpFilterFactory {
   (stream: HttpStream): HttpFilter;
   /** Made by `defineHttpFilter` from `setupRoute`: what `stream.routeConfig` and `routeConfigs` give. */
   readonly routes?: RouteSetups;
+  /**
+   * What of their stream its filters read: nothing else is brought into a sandbox for them, and what they find there is as good as
+   * empty. Absent: all parts that the package's source names.
+   */
+  readonly reads?: readonly StreamPart[];
 }
 
 const places = new WeakMap<object, string>();
@@ -202,6 +207,28 @@ export interface StreamInfo {
   downstreamLocalAddressRestored?: boolean;
 }
 
+/** What is known of the connection that a stream came on. */
+export type DownstreamFacts = Pick<
+  DownstreamConnection,
+  | "listener"
+  | "serverName"
+  | "transportProtocol"
+  | "applicationProtocols"
+  | "filterChainName"
+  | "metadata"
+  | "secure"
+  | "tls"
+>;
+
+/** Parts of a stream that cost something to bring into a sandbox. */
+export type StreamPart =
+  | "info"
+  | "route"
+  | "metadata"
+  | "filterState"
+  | "connectionState"
+  | "downstreamConnection";
+
 /** A stream as its filters see it. */
 export interface HttpStream {
   readonly id: number;
@@ -219,6 +246,13 @@ export interface HttpStream {
   readonly routeConfigs: readonly unknown[];
   /** Values that filters leave for each other and for logs, by namespace. */
   readonly metadata: Map<string, Record<string, unknown>>;
+  /**
+   * What filters keep for each other and for logs (`%FILTER_STATE(key)%`), by key, as long as the stream. A sandboxed filter sees and
+   * sets what JSON can carry of it.
+   */
+  readonly filterState: Map<string, unknown>;
+  /** What is known of the client's connection, its TLS handshake among it. Absent: nothing is (tests). */
+  readonly downstreamConnection?: DownstreamFacts | undefined;
   /** Values that live as long as the client's connection, for all its streams. */
   readonly connectionState: Map<string, unknown>;
   /** For terminal filters. */

@@ -12,6 +12,9 @@ export interface Route {
   readonly name: string;
   readonly virtualHostName: string;
   readonly action: RouteAction | RedirectAction | DirectResponseAction;
+  /** `metadata.filter_metadata` of the route and of its virtual host, by namespace. */
+  readonly routeMetadata?: Readonly<Record<string, unknown>> | undefined;
+  readonly virtualHostMetadata?: Readonly<Record<string, unknown>> | undefined;
   /** Header rules of all levels, in Envoy's order, applied to the request before it goes upstream. */
   editRequest(headers: RequestHeaders, info: StreamInfo, source?: FormatSource): void;
   /** `source`: where format commands find what the first three do not tell (metadata); an HttpStream is one. */

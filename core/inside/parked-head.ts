@@ -25,9 +25,9 @@ import {
 /** What goes with a head beside its lines: JSON in ASCII, or "". */
 export interface HeadTexts {
   readonly routeConfig: string;
-  readonly info: string;
+  readonly facts: string;
 }
-const NO_TEXTS: HeadTexts = { routeConfig: "", info: "" };
+const NO_TEXTS: HeadTexts = { routeConfig: "", facts: "" };
 
 /** Sends a head. "full": no room now; "large": it fits no record. */
 export function parkHead(
@@ -73,10 +73,10 @@ export function parkHead(
     strings++;
     stringBytes += texts.routeConfig.length;
   }
-  if (texts.info !== "") {
-    headFlags |= HEAD_FLAG.INFO;
+  if (texts.facts !== "") {
+    headFlags |= HEAD_FLAG.FACTS;
     strings++;
-    stringBytes += texts.info.length;
+    stringBytes += texts.facts.length;
   }
   const payload = (HEAD.SPANS + count * SPAN + strings) * 4 + stringBytes;
   const whole = recordSize(payload, lent ? 0 : size);
@@ -111,7 +111,7 @@ export function parkHead(
     if ((headFlags & HEAD_FLAG.METHOD) !== 0) put(request!.method);
     if ((headFlags & HEAD_FLAG.PATH) !== 0) put(request!.path);
     if (texts.routeConfig !== "") put(texts.routeConfig);
-    if (texts.info !== "") put(texts.info);
+    if (texts.facts !== "") put(texts.facts);
     for (let k = 0; k < added.length; k++) put(added[k]!);
     for (const line of map.lines) {
       put(line.name.text);

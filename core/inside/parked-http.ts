@@ -9,6 +9,7 @@ import {
   type HttpStream,
   headerName,
   hold,
+  latin1Decode,
   type RequestHeaders,
   type ResponseHeaders,
   reply,
@@ -16,6 +17,7 @@ import {
   type Verdict,
 } from "@tsproxy/sdk";
 import { type Parked, type ParkTable, recordSize } from "./parked.ts";
+import { ascii, asksForFacts, ParkedFacts } from "./parked-facts.ts";
 import { applyEdits, type HeadTexts, parkHead, readReply } from "./parked-head.ts";
 import {
   ANSWER,
@@ -140,6 +142,9 @@ class ParkedHttpFilter implements Parked {
   #request: Lane | undefined = undefined;
   #response: Lane | undefined = undefined;
   #retryLane: Lane | undefined = undefined;
+  #facts: ParkedFacts | undefined = undefined;
+  /** What found no room: the sandbox is told of it next time. */
+  #unsentFacts = "";
 
   constructor(shared: Shared, stream: HttpStream) {
     this.#shared = shared;
@@ -212,13 +217,15 @@ class ParkedHttpFilter implements Parked {
       }
       return this.#send(lane);
     }
-    if (lane.chunk !== undefined) return this.#sendBody(lane, token);
+    if (lane.chunk !== undefined) {
+      if (this.#facts !== undefined && lane.sent === 0) this.#tellFacts(lane.endStream);
+      return this.#sendBody(lane, token);
+    }
     const flags = RECORD_FLAG.ANSWER | (lane.endStream ? RECORD_FLAG.END_STREAM : 0);
-    const texts =
-      lane.kind === KIND.RESPONSE_HEADERS && this.#wantsInfo
-        ? { routeConfig: "", info: this.#info() }
-        : undefined;
+    const facts = this.#newFacts(true);
+    const texts = facts === "" ? undefined : { routeConfig: "", facts };
     const sent = parkHead(table, box, lane.kind, flags, token, use, lane.map!, texts);
+    if (sent !== "full") this.#unsentFacts = "";
     if (sent === "large") lane.settle(FAULT);
     return sent !== "full";
   }
@@ -251,22 +258,15 @@ class ParkedHttpFilter implements Parked {
     return sent !== "full";
   }
 
-  get #wantsInfo(): boolean {
-    return (this.#shared.hooks & HOOK.INFO) !== 0;
-  }
-
   #texts(): HeadTexts | undefined {
     const { hooks } = this.#shared;
-    if ((hooks & (HOOK.ROUTE_CONFIG | HOOK.INFO)) === 0) return undefined;
+    if (hooks < HOOK.INFO) return undefined;
     const configs = (hooks & HOOK.ROUTE_CONFIG) !== 0 ? this.#stream.routeConfigs : NONE;
+    if (asksForFacts(hooks)) this.#facts = new ParkedFacts(this.#stream, hooks);
     return {
       routeConfig: configs.length === 0 ? "" : configText(configs),
-      info: this.#wantsInfo ? this.#info() : "",
+      facts: this.#facts === undefined ? "" : this.#facts.text(true),
     };
-  }
-
-  #info(): string {
-    return ascii(JSON.stringify(this.#stream.info));
   }
 
   #sendBody(lane: Lane, token: number): boolean {
@@ -357,6 +357,14 @@ class ParkedHttpFilter implements Parked {
     if ((flags & VERDICT_FLAG.HOOKS) !== 0) this.#hooks = words[w + VERDICT.HOOKS]! & ALL_HOOKS;
     if (type === VERDICT_TYPE.FAULT) return FAULT;
     const bodyAt = end - bodySize;
+    if ((flags & VERDICT_FLAG.FACTS) !== 0) {
+      const textEnd = from + 4 + words[from >> 2]!;
+      if (textEnd < from || textEnd > bodyAt) return "facts out of place";
+      this.#facts ??= new ParkedFacts(this.#stream, this.#shared.hooks);
+      if (!this.#facts.apply(latin1Decode(memory, from + 4, textEnd)))
+        return "facts that nobody can set";
+      from = (textEnd + 3) & ~3;
+    }
     if (type === VERDICT_TYPE.REPLY) {
       const body = this.#body(lane, memory, bodyAt, end);
       const text = utf8Decode(body, 0, body.length);
@@ -427,13 +435,22 @@ class ParkedHttpFilter implements Parked {
     return true;
   }
 
-  /** The last that is known of the stream, for `onEnd`. If there is no room, it sees what was known before. */
-  #tellInfo(): void {
+  /** What the sandbox is to be told now; it stays until it is sent. `info`: with what counts and times. */
+  #newFacts(info: boolean): string {
+    if (this.#facts === undefined) return "";
+    if (this.#unsentFacts === "") this.#unsentFacts = this.#facts.text(info);
+    return this.#unsentFacts;
+  }
+
+  /** What has changed since the last time. If there is no room, the filter goes on with what it knows. */
+  #tellFacts(info: boolean): void {
     const { box, use, table } = this.#shared;
-    const text = this.#info();
+    const text = this.#newFacts(info);
+    if (text === "") return;
     const whole = recordSize(text.length, 0);
-    const w = table.begin(whole, KIND.INFO, 0, this.#token, use);
+    const w = table.begin(whole, KIND.FACTS, 0, this.#token, use);
     if (w < 0) return;
+    this.#unsentFacts = "";
     const { words, memory } = table.ports;
     words[w + RECORD.ARGUMENT] = text.length;
     const at = (w + RECORD.PAYLOAD) * 4;
@@ -447,7 +464,7 @@ class ParkedHttpFilter implements Parked {
     if (this.#token === 0 && (this.#shared.hooks & ALL_HOOKS) === 0) this.#create(undefined);
     this.#over = true;
     if (this.#token !== 0) {
-      if (this.#wantsInfo && (this.#shared.hooks & HOOK.END) !== 0) this.#tellInfo();
+      if ((this.#shared.hooks & HOOK.END) !== 0) this.#tellFacts(true);
       this.#shared.table.release(this.#shared.box, this.#token);
       this.#token = 0;
     }
@@ -514,12 +531,4 @@ function configText(configs: readonly unknown[]): string {
     configTexts.set(configs, text);
   }
   return text;
-}
-
-/** JSON with everything beyond ASCII escaped, so that a byte is a char. */
-export function ascii(json: string): string {
-  return json.replace(
-    /[\u0080-\uffff]/g,
-    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`,
-  );
 }

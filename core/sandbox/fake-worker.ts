@@ -299,6 +299,7 @@ export class Exchange {
       routeConfig,
       routeConfigs: routeConfig === undefined ? [] : [routeConfig],
       metadata: new Map(),
+      filterState: new Map(),
       connectionState: new Map(),
       responder: undefined as never,
       sleep: () => Promise.resolve(),

@@ -1,4 +1,4 @@
-import { HOOK, HOOK_NAMES, type HookMask } from "../inside/sandbox/layout.ts";
+import { HOOK, HOOK_NAMES, type HookMask, STREAM_PARTS } from "../inside/sandbox/layout.ts";
 
 /**
  * What a package may have, read from its bundled text: a hook whose name stands nowhere in it cannot exist. Filters are made
@@ -9,7 +9,8 @@ export function hooksOf(code: string): HookMask {
   let hooks = 0;
   for (const [name, bit] of HOOK_NAMES) if (new RegExp(`\\b${name}\\b`).test(code)) hooks |= bit;
   // `cx.log.info` is no reading of `stream.info`.
-  if (/\binfo\b/.test(code.replace(/\blog\s*\.\s*info\b/g, ""))) hooks |= HOOK.INFO;
+  const text = code.replace(/\blog\s*\.\s*info\b/g, "");
+  for (const [part, bit] of STREAM_PARTS) if (new RegExp(`\\b${part}\\b`).test(text)) hooks |= bit;
   if (/\brouteConfigs?\b/.test(code)) hooks |= HOOK.ROUTE_CONFIG;
   return hooks;
 }

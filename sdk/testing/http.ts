@@ -2,6 +2,7 @@ import { Chunk, latin1Decode, latin1Encode } from "../bytes.ts";
 import type { Timer } from "../extension.ts";
 import { type HeaderMap, RequestHeaders, type ResponseHeaders } from "../headers.ts";
 import type {
+  DownstreamFacts,
   Hold,
   HookResult,
   HttpFilter,
@@ -25,6 +26,7 @@ export interface TestStreamOptions {
   readonly routeConfigs?: readonly unknown[];
   readonly route?: Route;
   readonly info?: Partial<StreamInfo>;
+  readonly downstreamConnection?: DownstreamFacts;
 }
 
 /**
@@ -38,6 +40,8 @@ export class TestStream implements HttpStream {
   response: ResponseHeaders | undefined = undefined;
   route: Route | undefined;
   readonly metadata = new Map<string, Record<string, unknown>>();
+  readonly filterState = new Map<string, unknown>();
+  readonly downstreamConnection: DownstreamFacts | undefined;
   readonly connectionState = new Map<string, unknown>();
   readonly filter: HttpFilter;
   /** What came out on the upstream's side. */
@@ -63,6 +67,7 @@ export class TestStream implements HttpStream {
     this.#factory = factory;
     this.#configs = options.routeConfigs ?? [];
     this.route = options.route;
+    this.downstreamConnection = options.downstreamConnection;
     this.info = { ...NEW_INFO, flags: [], ...options.info };
     this.#lanes = [new Lane(this, this.upstream, false), new Lane(this, this.downstream, true)];
     this.filter = factory(this);

@@ -20,7 +20,8 @@ const NONE: readonly string[] = [];
 /** Strings that came with a head beside its lines. */
 export interface HeadExtras {
   routeConfig: string | undefined;
-  info: string | undefined;
+  /** JSON of what is known of the stream. */
+  facts: string | undefined;
 }
 
 /**
@@ -123,7 +124,7 @@ export class Head<M extends HeaderMap = HeaderMap> {
       ((flags & HEAD_FLAG.METHOD) !== 0 ? 1 : 0) +
       ((flags & HEAD_FLAG.PATH) !== 0 ? 1 : 0) +
       ((flags & HEAD_FLAG.ROUTE_CONFIG) !== 0 ? 1 : 0) +
-      ((flags & HEAD_FLAG.INFO) !== 0 ? 1 : 0);
+      ((flags & HEAD_FLAG.FACTS) !== 0 ? 1 : 0);
     let at = (lengthsAt + strings) * 4;
     const next = (): string => {
       const end = at + words[l++]!;
@@ -139,7 +140,7 @@ export class Head<M extends HeaderMap = HeaderMap> {
       map.path = this.#path = next();
     }
     if ((flags & HEAD_FLAG.ROUTE_CONFIG) !== 0) extras.routeConfig = next();
-    if ((flags & HEAD_FLAG.INFO) !== 0) extras.info = next();
+    if ((flags & HEAD_FLAG.FACTS) !== 0) extras.facts = next();
     for (let k = 0; k < pairs; k++) map.added.push(next(), next());
     if (pairs > 0) this.#added = map.added.slice();
   }

@@ -1,3 +1,5 @@
+import type { StreamPart } from "@tsproxy/sdk";
+
 /**
  * What crosses between a stream's chain, core and a sandbox. Three parties read this file: the stubs in the chain write
  * records, core carries them over, the prelude of the sandbox reads them and writes answers.
@@ -24,11 +26,26 @@ export const HOOK = {
   BLOCKED: 1 << 10,
   DRAINED: 1 << 11,
   CLOSE: 1 << 12,
-  /** Not hooks: the source reads `stream.info`, `stream.routeConfig`. */
+  /** Not hooks: the source reads these parts of its stream. */
   INFO: 1 << 16,
   ROUTE_CONFIG: 1 << 17,
+  ROUTE: 1 << 18,
+  METADATA: 1 << 19,
+  FILTER_STATE: 1 << 20,
+  CONNECTION_STATE: 1 << 21,
+  DOWNSTREAM: 1 << 22,
 } as const;
 export type HookMask = number;
+
+/** Parts of a stream that go over when they are asked for. */
+export const STREAM_PARTS: readonly (readonly [part: StreamPart, bit: number])[] = [
+  ["info", HOOK.INFO],
+  ["route", HOOK.ROUTE],
+  ["metadata", HOOK.METADATA],
+  ["filterState", HOOK.FILTER_STATE],
+  ["connectionState", HOOK.CONNECTION_STATE],
+  ["downstreamConnection", HOOK.DOWNSTREAM],
+];
 
 /** Method names of the hooks, by their bit. */
 export const HOOK_NAMES: readonly (readonly [name: string, bit: number])[] = [
@@ -77,8 +94,8 @@ export const KIND = {
   DATA: 11,
   /** argument: one of NOTICE. */
   NOTICE: 12,
-  /** What is known of a stream at its end. argument: bytes of the JSON text that follows. */
-  INFO: 13,
+  /** What has changed in what is known of a stream. argument: bytes of the JSON text that follows. */
+  FACTS: 13,
 } as const;
 
 export const NOTICE = { DRAIN: 1, BLOCKED: 2, DRAINED: 3, CLOSE: 4 } as const;
@@ -128,7 +145,7 @@ export const HEAD_FLAG = {
   METHOD: 1,
   PATH: 2,
   ROUTE_CONFIG: 4,
-  INFO: 8,
+  FACTS: 8,
   HTTPS: 16,
 } as const;
 
@@ -197,7 +214,14 @@ export const VERDICT_TYPE = {
   /** The hook threw or was late. */
   FAULT: 6,
 } as const;
-export const VERDICT_FLAG = { HOOKS: 1, EDITS: 2, BODY: 4, CLEAR_ROUTE: 8 } as const;
+export const VERDICT_FLAG = {
+  HOOKS: 1,
+  EDITS: 2,
+  BODY: 4,
+  CLEAR_ROUTE: 8,
+  /** First of what follows: bytes of a JSON text, and it, filled up to a multiple of 4. */
+  FACTS: 16,
+} as const;
 
 /** Words of edits; then dropped spans, dropped strings, name and value lengths, and the bytes of all strings. */
 export const EDITS = {

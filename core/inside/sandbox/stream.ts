@@ -4,15 +4,10 @@ import {
   HeaderMap,
   type HttpFilter,
   type HttpFilterFactory,
-  type HttpStream,
   latin1Decode,
   type Reply,
   RequestHeaders,
-  type Responder,
   ResponseHeaders,
-  type Route,
-  type StreamInfo,
-  type Timer,
   utf8Encode,
   type Verdict,
 } from "@tsproxy/sdk";
@@ -33,6 +28,7 @@ import {
   VERDICT_FLAG,
   VERDICT_TYPE,
 } from "./layout.ts";
+import { SandboxStream } from "./stream-view.ts";
 import type { Surroundings } from "./surroundings.ts";
 
 /** One use of an http package: what its setup returned. */
@@ -57,7 +53,7 @@ export class StreamState {
   /** The chain has been told of `hooks`. */
   told = false;
   clearRoute = false;
-  readonly extras: HeadExtras = { routeConfig: undefined, info: undefined };
+  readonly extras: HeadExtras = { routeConfig: undefined, facts: undefined };
   /** Beginnings of a long chunk, by lane. */
   readonly parts: [Uint8Array[], Uint8Array[]] = [[], []];
 
@@ -66,12 +62,19 @@ export class StreamState {
     return this.#trailers[lane]!;
   }
 
+  /** What the head in hand has told of the stream. */
+  learn(): void {
+    const { facts } = this.extras;
+    if (facts !== undefined) this.stream!.learn(facts);
+    this.extras.facts = undefined;
+  }
+
   reset(): void {
     this.token = 0;
     this.use = this.filter = this.stream = undefined;
     this.hasResponse = this.told = this.clearRoute = false;
     this.hooks = 0;
-    this.extras.routeConfig = this.extras.info = undefined;
+    this.extras.routeConfig = this.extras.facts = undefined;
     if (this.parts[0].length > 0) this.parts[0].length = 0;
     if (this.parts[1].length > 0) this.parts[1].length = 0;
   }
@@ -122,6 +125,7 @@ export class StreamTable {
     state.request.read(words, bytes, w + RECORD.PAYLOAD, range, state.extras);
     const stream = new SandboxStream(this.#around, state, token);
     state.stream = stream;
+    state.extras.facts = undefined;
     const filter = use.factory(stream);
     if (typeof filter !== "object" || filter === null) {
       throw new TypeError("the factory of setup did not return a filter object");
@@ -173,6 +177,7 @@ export class StreamTable {
         case KIND.RESPONSE_HEADERS:
           state.response.read(words, bytes, w + RECORD.PAYLOAD, range, state.extras);
           state.hasResponse = true;
+          state.learn();
           result = filter.onResponseHeaders?.(state.response.map, endStream);
           break;
         case KIND.REQUEST_BODY:
@@ -195,6 +200,7 @@ export class StreamTable {
           const lane = kind === KIND.REQUEST_TRAILERS ? 0 : 1;
           const trailers = state.trailers(lane);
           trailers.read(words, bytes, w + RECORD.PAYLOAD, range, state.extras);
+          state.learn();
           result =
             lane === 0
               ? filter.onRequestTrailers?.(trailers.map)
@@ -231,9 +237,9 @@ export class StreamTable {
     );
   }
 
-  tellInfo(state: StreamState, words: Int32Array, bytes: Uint8Array, w: number): void {
+  learn(state: StreamState, words: Int32Array, bytes: Uint8Array, w: number): void {
     const at = (w + RECORD.PAYLOAD) * 4;
-    state.extras.info = latin1Decode(bytes, at, at + words[w + RECORD.ARGUMENT]!);
+    state.stream?.learn(latin1Decode(bytes, at, at + words[w + RECORD.ARGUMENT]!));
   }
 
   part(state: StreamState, lane: number, bytes: Uint8Array, at: number, end: number): void {
@@ -304,6 +310,9 @@ export class StreamTable {
           : state.response;
     const editsSize = reply === undefined ? head.measure() : 0;
     let flags = editsSize > 0 ? VERDICT_FLAG.EDITS : 0;
+    const facts = state.stream!.changes();
+    const factsSize = facts === "" ? 0 : (4 + facts.length + 3) & ~3;
+    if (factsSize > 0) flags |= VERDICT_FLAG.FACTS;
     if (!state.told) {
       flags |= VERDICT_FLAG.HOOKS;
       state.told = true;
@@ -338,7 +347,7 @@ export class StreamTable {
       outbox.send(ANSWER.PART, token, 0, body!, bodyAt, bodyAt + PART_SIZE);
       bodyAt += PART_SIZE;
     }
-    const size = VERDICT.REST * 4 + editsSize + replySize + (bodyEnd - bodyAt);
+    const size = VERDICT.REST * 4 + factsSize + editsSize + replySize + (bodyEnd - bodyAt);
     let to = outbox.open(ANSWER.VERDICT, token, 0, size);
     const words = outbox.words;
     const w = to >> 2;
@@ -347,6 +356,11 @@ export class StreamTable {
     words[w + VERDICT.VALUE] = value;
     words[w + VERDICT.BODY] = bodyEnd - bodyAt;
     to += VERDICT.REST * 4;
+    if (factsSize > 0) {
+      words[to >> 2] = facts.length;
+      outbox.latin1(facts, to + 4);
+      to += factsSize;
+    }
     if (editsSize > 0) to = head.write(outbox, to);
     if (reply !== undefined) {
       writeReply(outbox.words, to, reply, (text, at) => outbox.latin1(text, at));
@@ -431,121 +445,3 @@ function writeReply(
     to = put(value, to);
   }
 }
-
-/** A stream as a sandboxed filter sees it: what the record told, and what can be done without asking the chain. */
-export class SandboxStream implements HttpStream {
-  readonly id: number;
-  readonly #around: Surroundings;
-  #state: StreamState | undefined;
-  #metadata: Map<string, Record<string, unknown>> | undefined = undefined;
-  #info: StreamInfo | undefined = undefined;
-  #infoText: string | undefined = undefined;
-  #sleeps: Timer[] | undefined = undefined;
-  #routeConfigs: readonly unknown[] = NONE;
-
-  constructor(around: Surroundings, state: StreamState, token: number) {
-    this.#around = around;
-    this.#state = state;
-    this.id = token >>> 1;
-    const text = state.extras.routeConfig;
-    if (text === undefined) return;
-    const configs = around.routeConfigs.get(text);
-    this.#routeConfigs = state.use?.factory.routes?.all(configs) ?? configs;
-  }
-
-  get #open(): StreamState {
-    if (this.#state === undefined) throw new Error("the stream has ended");
-    return this.#state;
-  }
-
-  get request(): RequestHeaders {
-    return this.#open.request.map;
-  }
-
-  get response(): ResponseHeaders | undefined {
-    const state = this.#open;
-    return state.hasResponse ? state.response.map : undefined;
-  }
-
-  get info(): StreamInfo {
-    const text = this.#state?.extras.info;
-    if (text !== undefined && text !== this.#infoText) {
-      this.#infoText = text;
-      this.#info = JSON.parse(text) as StreamInfo;
-    }
-    return (this.#info ??= { ...NO_INFO, flags: [] });
-  }
-
-  get route(): Route | undefined {
-    throw new Error("stream.route is not available in a sandbox yet; stream.routeConfig is");
-  }
-
-  clearRoute(): void {
-    this.#open.clearRoute = true;
-  }
-
-  get routeConfig(): unknown {
-    return this.#routeConfigs.at(-1);
-  }
-
-  get routeConfigs(): readonly unknown[] {
-    return this.#routeConfigs;
-  }
-
-  get metadata(): Map<string, Record<string, unknown>> {
-    return (this.#metadata ??= new Map());
-  }
-
-  get connectionState(): Map<string, unknown> {
-    throw new Error("stream.connectionState is not available in a sandbox yet");
-  }
-
-  get responder(): Responder {
-    throw new Error("a terminal filter cannot live in a sandbox yet");
-  }
-
-  sleep(ms: number): Promise<void> {
-    return new Promise((resolve) => {
-      if (this.#state === undefined) return;
-      const timer = this.#around.clock.timer(resolve);
-      timer.arm(ms);
-      if (this.#sleeps === undefined) this.#sleeps = [];
-      else if (this.#sleeps.length >= 16)
-        this.#sleeps = this.#sleeps.filter((sleep) => sleep.armed);
-      this.#sleeps.push(timer);
-    });
-  }
-
-  /** The stream is over: nothing of it may fire or be read any more. */
-  close(): void {
-    this.#state = undefined;
-    if (this.#sleeps !== undefined) for (const timer of this.#sleeps) timer.cancel();
-    this.#sleeps = undefined;
-  }
-}
-
-const NONE: readonly unknown[] = [];
-const NO_ADDRESS = { ip: "", port: 0 };
-const NO_INFO: StreamInfo = {
-  protocol: "HTTP/1.1",
-  startTime: 0,
-  requestDuration: -1,
-  responseDuration: -1,
-  duration: -1,
-  bytesReceived: 0,
-  bytesSent: 0,
-  responseCode: 0,
-  responseCodeDetails: "",
-  flags: [],
-  routeName: "",
-  virtualHostName: "",
-  clusterName: "",
-  upstreamHost: undefined,
-  upstreamLocalAddress: undefined,
-  upstreamTransportFailure: "",
-  attempts: 0,
-  connectionId: 0,
-  downstreamRemoteAddress: NO_ADDRESS,
-  downstreamDirectAddress: NO_ADDRESS,
-  downstreamLocalAddress: NO_ADDRESS,
-};

@@ -188,15 +188,17 @@ function withBody(
   response: ResponseHeaders,
   localReplyBody: string,
 ): FormatSource {
-  const { info, request, metadata, serverName } = stream;
-  const { routeMetadata, virtualClusterName, filterChainName } = stream;
+  const { info, request, metadata, serverName, filterState } = stream;
+  const { routeMetadata, virtualHostMetadata, virtualClusterName, filterChainName } = stream;
   return {
     info,
     request,
     response,
     metadata,
     serverName,
+    filterState,
     routeMetadata,
+    virtualHostMetadata,
     virtualClusterName,
     filterChainName,
     localReplyBody,

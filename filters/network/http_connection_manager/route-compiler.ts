@@ -112,7 +112,10 @@ export class RouteCompiler {
         names,
         action,
         { ...this.#levels([...inner, ...levels]), rateLimits },
-        entry.metadata?.filter_metadata,
+        {
+          route: entry.metadata?.filter_metadata,
+          virtualHost: outer.config.metadata?.filter_metadata,
+        },
         action.type === "route" ? outer.clusters : undefined,
       );
     const label = entry.name === "" ? place : `${place} (${entry.name})`;

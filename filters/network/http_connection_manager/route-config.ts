@@ -136,6 +136,12 @@ const DirectResponse = Type.Object({
   body: Type.Optional(DataSource()),
 });
 
+const metadata = Type.Optional(
+  Type.Object({
+    filter_metadata: Type.Record(Type.String(), Type.Unknown(), { default: {} }),
+  }),
+);
+
 const RouteEntry = Type.Object({
   name: Type.String({ default: "" }),
   match: RouteMatch,
@@ -143,11 +149,7 @@ const RouteEntry = Type.Object({
   redirect: Type.Optional(RedirectConfig),
   direct_response: Type.Optional(DirectResponse),
   non_forwarding_action: Type.Optional(Type.Object({})),
-  metadata: Type.Optional(
-    Type.Object({
-      filter_metadata: Type.Record(Type.String(), Type.Unknown(), { default: {} }),
-    }),
-  ),
+  metadata,
   typed_per_filter_config: Type.Optional(RouteConfigs()),
   ...entryPolicyFields,
   ...headerRules,
@@ -161,6 +163,7 @@ const VirtualCluster = Type.Object({
 
 const VirtualHostConfig = Type.Object({
   rate_limits: rateLimits,
+  metadata,
   name: Type.String({ minLength: 1 }),
   domains: Type.Array(Type.String(), { minItems: 1 }),
   routes: Type.Array(RouteEntry, { default: [] }),

@@ -37,12 +37,16 @@ export interface RouteLevels {
   readonly rateLimits?: readonly (readonly DescriptorMaker[])[] | undefined;
 }
 
+/** `metadata.filter_metadata`, by namespace. */
+type Metadata = Readonly<Record<string, unknown>>;
+
 /** A route of the table, resolved: made once, shared by all streams. */
 export class ResolvedRoute implements Route {
   readonly name: string;
   readonly virtualHostName: string;
   readonly action: RouteAction | RedirectAction | DirectResponseAction;
-  readonly routeMetadata: Readonly<Record<string, unknown>> | undefined;
+  readonly routeMetadata: Metadata | undefined;
+  readonly virtualHostMetadata: Metadata | undefined;
   readonly #levels: RouteLevels;
   readonly #clusters: VirtualClusterChoice | undefined;
 
@@ -50,14 +54,18 @@ export class ResolvedRoute implements Route {
     names: { readonly route: string; readonly virtualHost: string },
     action: Route["action"],
     levels: RouteLevels,
-    routeMetadata?: Readonly<Record<string, unknown>>,
+    metadata: {
+      readonly route?: Metadata | undefined;
+      readonly virtualHost?: Metadata | undefined;
+    } = {},
     clusters?: VirtualClusterChoice,
   ) {
     this.name = names.route;
     this.virtualHostName = names.virtualHost;
     this.action = action;
     this.#levels = levels;
-    this.routeMetadata = routeMetadata;
+    this.routeMetadata = metadata.route;
+    this.virtualHostMetadata = metadata.virtualHost;
     this.#clusters = clusters;
   }
 
@@ -69,7 +77,8 @@ export class ResolvedRoute implements Route {
   /** The same route to a cluster that only the request tells. */
   withAction(action: RouteAction): ResolvedRoute {
     const names = { route: this.name, virtualHost: this.virtualHostName };
-    return new ResolvedRoute(names, action, this.#levels, this.routeMetadata, this.#clusters);
+    const metadata = { route: this.routeMetadata, virtualHost: this.virtualHostMetadata };
+    return new ResolvedRoute(names, action, this.#levels, metadata, this.#clusters);
   }
 
   editRequest(headers: RequestHeaders, info: StreamInfo, source?: FormatSource): void {
@@ -87,9 +96,10 @@ export class ResolvedRoute implements Route {
     const rules = this.#levels.response;
     if (rules.length === 0) return;
     // The head is not the stream's response yet, so a stream as the source would not find it.
-    const { metadata, serverName } = source ?? {};
-    const routeMetadata = this.routeMetadata;
-    edit(rules, headers, { info, request, response: headers, metadata, serverName, routeMetadata });
+    const { metadata, serverName, filterState } = source ?? {};
+    const { routeMetadata, virtualHostMetadata } = this;
+    const known = { metadata, serverName, filterState, routeMetadata, virtualHostMetadata };
+    edit(rules, headers, { info, request, response: headers, ...known });
   }
 
   get rateLimits(): readonly (readonly DescriptorMaker[])[] | undefined {

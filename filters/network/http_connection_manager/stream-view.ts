@@ -67,17 +67,27 @@ export class StreamView implements HttpStream, Responder {
   get metadata(): Map<string, Record<string, unknown>> {
     return this.#ended ? new Map() : this.#stream.metadata;
   }
+  get filterState(): Map<string, unknown> {
+    return this.#ended ? new Map() : this.#stream.filterState;
+  }
   get connectionState(): Map<string, unknown> {
     return this.#ended ? new Map() : this.#stream.connectionState;
   }
   get serverName(): string {
     return this.#stream.serverName;
   }
+  /** As a source of formats has it. */
   get downstream(): DownstreamConnection | undefined {
+    return this.downstreamConnection;
+  }
+  get downstreamConnection(): DownstreamConnection | undefined {
     return this.#ended ? undefined : this.#stream.downstream;
   }
   get routeMetadata(): Readonly<Record<string, unknown>> | undefined {
     return this.#stream.routeMetadata;
+  }
+  get virtualHostMetadata(): Readonly<Record<string, unknown>> | undefined {
+    return this.#stream.virtualHostMetadata;
   }
   get internalRedirects(): InternalRedirects | undefined {
     return this.#ended ? undefined : this.#stream.internalRedirects;

@@ -116,6 +116,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   #routeKnown = false;
   #route: ResolvedRoute | undefined = undefined;
   #metadata: Map<string, Record<string, unknown>> | undefined = undefined;
+  #filterState: Map<string, unknown> | undefined = undefined;
   #table: RouteTable | undefined = undefined;
   /** The chain of this stream. */
   #slots: readonly FilterSlot[] = [];
@@ -155,6 +156,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.#route = undefined;
     this.#table = undefined;
     this.#metadata = undefined;
+    this.#filterState = undefined;
     this.internalRedirects = undefined;
     this.#chance = -1;
     this.#requestStoppedBy = this.#responseStoppedBy = 0;
@@ -377,8 +379,15 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.#metadata ??= new Map();
     return this.#metadata;
   }
+  get filterState(): Map<string, unknown> {
+    this.#filterState ??= new Map();
+    return this.#filterState;
+  }
   get routeMetadata(): Readonly<Record<string, unknown>> | undefined {
     return this.#route?.routeMetadata;
+  }
+  get virtualHostMetadata(): Readonly<Record<string, unknown>> | undefined {
+    return this.#route?.virtualHostMetadata;
   }
   get downstream(): DownstreamConnection {
     return this.#connection.connection;
@@ -735,6 +744,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     info.requestDuration = 0;
     this.response = undefined;
     this.#metadata = undefined;
+    this.#filterState = undefined;
     this.#routeKnown = false;
     this.#route = undefined;
     this.#startedAt = this.#activeAt = this.#cx.now();

@@ -1,0 +1,188 @@
+import type { HttpStream, Route, StreamInfo } from "@tsproxy/sdk";
+import { HOOK, type HookMask } from "./sandbox/layout.ts";
+import { type Change, Mirror } from "./sandbox/mirror.ts";
+
+/** What of a stream goes over beside heads and bodies. */
+const FACTS =
+  HOOK.INFO |
+  HOOK.ROUTE |
+  HOOK.METADATA |
+  HOOK.FILTER_STATE |
+  HOOK.CONNECTION_STATE |
+  HOOK.DOWNSTREAM;
+
+export const asksForFacts = (hooks: HookMask): boolean => (hooks & FACTS) !== 0;
+
+/** Entries that sandboxes may have in one map, so that a connection of many streams does not gather them without end. */
+const ENTRIES_MAX = 256;
+/** Under this key of `connectionState` stand those of sandboxed filters: what others keep there may be objects of their own. */
+const SANDBOXED = "tsproxy.sandboxed";
+
+/** The chain's side of what a sandboxed filter knows of its stream, for packages that ask for any of it. */
+export class ParkedFacts {
+  readonly #stream: HttpStream;
+  readonly #hooks: HookMask;
+  readonly #metadata = new Mirror();
+  readonly #filterState = new Mirror();
+  readonly #connectionState = new Mirror();
+  #route: Route | undefined = undefined;
+  #first = true;
+
+  constructor(stream: HttpStream, hooks: HookMask) {
+    this.#stream = stream;
+    this.#hooks = hooks;
+  }
+
+  /** JSON in ASCII of what has changed since the last time; "" if nothing. `info`: what counts and times is wanted as well. */
+  text(info: boolean): string {
+    const stream = this.#stream;
+    const hooks = this.#hooks;
+    const first = this.#first;
+    this.#first = false;
+    let text = "";
+    const add = (name: string, json: string): void => {
+      if (json !== "") text += `${text === "" ? "{" : ","}"${name}":${json}`;
+    };
+    if (info && (hooks & HOOK.INFO) !== 0) add("info", infoText(stream.info));
+    if ((hooks & HOOK.ROUTE) !== 0) {
+      const { route } = stream;
+      if (first || route !== this.#route) add("route", routeText(route));
+      this.#route = route;
+    }
+    if ((hooks & HOOK.METADATA) !== 0) add("metadata", this.#metadata.changes(stream.metadata));
+    if ((hooks & HOOK.FILTER_STATE) !== 0)
+      add("filterState", this.#filterState.changes(stream.filterState));
+    if ((hooks & HOOK.CONNECTION_STATE) !== 0)
+      add("connectionState", this.#connectionState.changes(sandboxedState(stream)));
+    if (first && (hooks & HOOK.DOWNSTREAM) !== 0) add("downstream", downstreamText(stream));
+    return text === "" ? "" : ascii(`${text}}`);
+  }
+
+  /** Carries out what a sandbox has set; nothing of it is believed. False: it is not what an honest one writes. */
+  apply(text: string): boolean {
+    let told: { metadata?: unknown; filterState?: unknown; connectionState?: unknown };
+    try {
+      told = JSON.parse(text);
+    } catch {
+      return false;
+    }
+    const { metadata, filterState, connectionState } = told;
+    return (
+      take(this.#metadata, this.#stream.metadata as Map<string, unknown>, metadata, isObject) &&
+      take(this.#filterState, this.#stream.filterState, filterState, isAny) &&
+      take(this.#connectionState, sandboxedState(this.#stream), connectionState, isAny)
+    );
+  }
+}
+
+const isAny = (): boolean => true;
+const isObject = (value: unknown): boolean =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
+
+function take(
+  mirror: Mirror,
+  map: Map<string, unknown>,
+  changes: unknown,
+  isValue: (value: unknown) => boolean,
+): boolean {
+  if (changes === undefined) return true;
+  if (!Array.isArray(changes)) return false;
+  for (const change of changes as unknown[]) {
+    if (!Array.isArray(change) || typeof change[0] !== "string") return false;
+    if (change.length > 1 && (change[1] === null || !isValue(change[1]))) return false;
+    if (change.length > 1 && map.size >= ENTRIES_MAX && !map.has(change[0])) return false;
+  }
+  mirror.apply(map, changes as Change[]);
+  return true;
+}
+
+function sandboxedState({ connectionState }: HttpStream): Map<string, unknown> {
+  let own = connectionState.get(SANDBOXED) as Map<string, unknown> | undefined;
+  if (own === undefined) {
+    own = new Map();
+    connectionState.set(SANDBOXED, own);
+  }
+  return own;
+}
+
+/** Of objects that other packages own, only what StreamInfo names. */
+function infoText(info: StreamInfo): string {
+  const { cluster, host, virtualCluster } = info;
+  return JSON.stringify({
+    ...info,
+    cluster: cluster && {
+      metadata: cluster.metadata,
+      observabilityName: cluster.observabilityName,
+    },
+    host: host && { hostname: host.hostname, metadata: host.metadata },
+    virtualCluster: virtualCluster && { name: virtualCluster.name },
+  });
+}
+
+const routeTexts = new WeakMap<Route, string>();
+
+function routeText(route: Route | undefined): string {
+  if (route === undefined) return "null";
+  let text = routeTexts.get(route);
+  if (text === undefined) {
+    const { name, virtualHostName, action, routeMetadata, virtualHostMetadata } = route;
+    text = JSON.stringify({
+      name,
+      virtualHostName,
+      action: plain(action),
+      routeMetadata,
+      virtualHostMetadata,
+    });
+    routeTexts.set(route, text);
+  }
+  return text;
+}
+
+/** Members that are values: neither functions nor what a route's owner made of its policies. */
+function plain(action: Route["action"]): unknown {
+  if (action.type === "redirect") return { type: "redirect", status: action.status };
+  if (action.type === "direct_response")
+    return { type: "direct_response", status: action.status, body: action.body };
+  const { type, cluster, clusterNotFoundStatus, timeoutMs, idleTimeoutMs, autoHostRewrite } =
+    action;
+  return { type, cluster, clusterNotFoundStatus, timeoutMs, idleTimeoutMs, autoHostRewrite };
+}
+
+/** PEM of a long chain of certificates would fit no record. */
+const DOWNSTREAM_MAX = 16 * 1024;
+const downstreamTexts = new WeakMap<object, string>();
+
+function downstreamText({ downstreamConnection }: HttpStream): string {
+  if (downstreamConnection === undefined) return "";
+  let text = downstreamTexts.get(downstreamConnection);
+  if (text === undefined) {
+    text = describeDownstream(downstreamConnection);
+    downstreamTexts.set(downstreamConnection, text);
+  }
+  return text;
+}
+
+function describeDownstream(connection: NonNullable<HttpStream["downstreamConnection"]>): string {
+  const { listener, serverName, transportProtocol, applicationProtocols } = connection;
+  const { filterChainName, secure, tls, metadata } = connection;
+  const facts = {
+    listener,
+    serverName,
+    transportProtocol,
+    applicationProtocols,
+    filterChainName,
+    secure,
+  };
+  const more = { ...facts, metadata: [...(metadata ?? [])] };
+  const text = JSON.stringify({ ...more, tls });
+  if (text.length <= DOWNSTREAM_MAX || tls === undefined) return text;
+  return JSON.stringify({ ...more, tls: { ...tls, peerChain: [] } });
+}
+
+/** JSON with everything beyond ASCII escaped, so that a byte is a char. */
+export function ascii(json: string): string {
+  return json.replace(
+    /[\u0080-\uffff]/g,
+    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+}
