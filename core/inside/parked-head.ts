@@ -324,6 +324,7 @@ export function readReply(
   const headerCount = words[w + REPLY.HEADERS]!;
   const flagCount = words[w + REPLY.FLAGS]!;
   const detailsSize = words[w + REPLY.DETAILS]!;
+  const grpcStatus = words[w + REPLY.GRPC_STATUS]!;
   w += REPLY.REST;
   if (headerCount < 0 || headerCount > ADDED_MAX || flagCount < 0 || flagCount > 32)
     return undefined;
@@ -354,5 +355,6 @@ export function readReply(
       return undefined;
     headers.push([name, value]);
   }
-  return { type: "reply", status, body, headers, flags, details };
+  const reply: Reply = { type: "reply", status, body, headers, flags, details };
+  return grpcStatus < 0 ? reply : { ...reply, grpcStatus };
 }

@@ -396,7 +396,11 @@ class ParkedHttpFilter implements Parked {
       case VERDICT_TYPE.HOLD_STREAM:
         if (isBody || value < 0 || value > CHUNK_MAX) return "a hold out of place";
         lane.held = true;
-        return hold({ body: type === VERDICT_TYPE.HOLD_BUFFER ? "buffer" : "stream", max: value });
+        return hold({
+          body: type === VERDICT_TYPE.HOLD_BUFFER ? "buffer" : "stream",
+          max: value,
+          exceptLast: (flags & VERDICT_FLAG.EXCEPT_LAST) !== 0,
+        });
       default:
         return `a verdict of type ${type}`;
     }

@@ -221,6 +221,8 @@ export const VERDICT_FLAG = {
   CLEAR_ROUTE: 8,
   /** First of what follows: bytes of a JSON text, and it, filled up to a multiple of 4. */
   FACTS: 16,
+  /** Of a hold. */
+  EXCEPT_LAST: 32,
 } as const;
 
 /** Words of edits; then dropped spans, dropped strings, name and value lengths, and the bytes of all strings. */
@@ -234,7 +236,14 @@ export const EDITS = {
   REST: 6,
 } as const;
 /** Words of a reply; then name and value lengths, flag lengths, and the bytes: details, flags, names and values. */
-export const REPLY = { HEADERS: 0, FLAGS: 1, DETAILS: 2, REST: 3 } as const;
+export const REPLY = {
+  HEADERS: 0,
+  FLAGS: 1,
+  DETAILS: 2,
+  /** `grpcStatus`; -1: none. */
+  GRPC_STATUS: 3,
+  REST: 4,
+} as const;
 
 /** Edits, replies and the like must fit one answer; only bodies go in parts. */
 export const ANSWER_MAX = 48 * 1024;

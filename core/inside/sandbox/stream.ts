@@ -280,6 +280,7 @@ export class StreamTable {
     const { kind, chunk } = call;
     const lane = laneOf(kind);
     let type: number = VERDICT_TYPE.GO_ON;
+    let flags = 0;
     let value = 0;
     let reply: Reply | undefined;
     if (verdict !== undefined) {
@@ -293,6 +294,9 @@ export class StreamTable {
           if (verdict.trailers) throw new TypeError("hold({ trailers }) is for trusted filters");
           type = verdict.body === "stream" ? VERDICT_TYPE.HOLD_STREAM : VERDICT_TYPE.HOLD_BUFFER;
           value = Math.min(verdict.max, CHUNK_MAX);
+          if (verdict.exceptLast) flags |= VERDICT_FLAG.EXCEPT_LAST;
+          if (verdict.trailers)
+            throw new TypeError("a hold that waits for trailers is not available in a sandbox");
           break;
         case "done":
           type = VERDICT_TYPE.DONE;
@@ -309,7 +313,7 @@ export class StreamTable {
           ? state.request
           : state.response;
     const editsSize = reply === undefined ? head.measure() : 0;
-    let flags = editsSize > 0 ? VERDICT_FLAG.EDITS : 0;
+    if (editsSize > 0) flags |= VERDICT_FLAG.EDITS;
     const facts = state.stream!.changes();
     const factsSize = facts === "" ? 0 : (4 + facts.length + 3) & ~3;
     if (factsSize > 0) flags |= VERDICT_FLAG.FACTS;
@@ -431,6 +435,7 @@ function writeReply(
   words[w + REPLY.HEADERS] = reply.headers.length;
   words[w + REPLY.FLAGS] = reply.flags.length;
   words[w + REPLY.DETAILS] = reply.details.length;
+  words[w + REPLY.GRPC_STATUS] = reply.grpcStatus ?? -1;
   w += REPLY.REST;
   let to = (w + reply.headers.length * 2 + reply.flags.length) * 4;
   to = put(reply.details, to);
