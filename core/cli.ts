@@ -26,6 +26,16 @@ interface ExplainFlags {
   readonly filters: string[];
 }
 
+interface DevFlags {
+  readonly configPath?: string;
+  readonly filters: string[];
+  readonly trust: string[];
+  readonly port: number;
+  readonly concurrency: number;
+  readonly replay: number;
+  readonly json: boolean;
+}
+
 /** Answers the exit code. Each command loads what it needs: the supervisor stays small beside the proxy. */
 export async function cli(
   argv: readonly string[],
@@ -175,6 +185,22 @@ export async function cli(
       code = await filterTest({ names, ...flags });
     });
   filter
+    .command("dev")
+    .description("run filters behind a port, with a word about every save and what it changes")
+    .argument("[name]", "only this one (default: all that are found)")
+    .option("-c, --config-path <file>", "your own config in the place of one that is made")
+    .addOption(filtersOption())
+    .addOption(trustOption())
+    .option("-p, --port <n>", "of the config that is made; 0: any", parseCount, 8400)
+    .option("--concurrency <n>", "worker threads", parseCount, 2)
+    .option("--replay <n>", "so many of the last requests are sent again", parseCount, 10)
+    .option("--json", "print a JSON object a line", false)
+    .action(async (name: string | undefined, flags: DevFlags) => {
+      const { filterDev } = await import("./filter-dev.ts");
+      const place = devPlace(name, flags);
+      code = await filterDev({ ...flags, ...place, configFile: flags.configPath }, runtime);
+    });
+  filter
     .command("list")
     .description("list packages: kind, origin, state, and what is wrong with them")
     .option("-c, --config-path <file>", "the config whose filters/ directory is meant")
@@ -256,6 +282,20 @@ function filterDirectories(named: readonly string[], configFile: string | undefi
     : [];
 }
 
+/** Without a word about it: `filters/` here, or the folder that is a package of such a directory. */
+function devPlace(
+  name: string | undefined,
+  flags: { readonly filters: readonly string[]; readonly configPath?: string },
+): { readonly name: string | undefined; readonly filters: string[] } {
+  const named = filterDirectories(flags.filters, flags.configPath);
+  if (named.length > 0 || flags.configPath !== undefined) return { name, filters: named };
+  const here = process.cwd();
+  const isPackage = ["filter.ts", "filter.js"].some((file) => existsSync(path.join(here, file)));
+  if (isPackage && name === undefined)
+    return { name: path.basename(here), filters: [path.dirname(here)] };
+  return { name, filters: filterDirectories([], path.join(here, "any")) };
+}
+
 function filtersOption(): Option {
   return new Option(
     "--filters <directory>",
@@ -276,6 +316,13 @@ function trustOption(): Option {
 
 function collect(value: string, before: string[]): string[] {
   return [...before, value];
+}
+
+function parseCount(text: string): number {
+  const n = Number(text);
+  if (!Number.isInteger(n) || n < 0 || n > 65_535)
+    throw new InvalidArgumentError("write a number from 0 on");
+  return n;
 }
 
 function parsePercent(text: string): number {

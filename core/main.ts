@@ -4,6 +4,7 @@ import { checkAddresses, listenProblem, ownAddress, shown } from "./addresses.ts
 import { announce } from "./announce.ts";
 import { Canary } from "./canary.ts";
 import { Describer } from "./describe.ts";
+import { recordExchanges } from "./dev-events.ts";
 import { FileWriter } from "./file-writer.ts";
 import { Fleet } from "./fleet.ts";
 import { FleetLog } from "./fleet-log.ts";
@@ -72,8 +73,13 @@ const reload: Reload = new Reload({
   describer,
   canary,
   serve,
-  log,
-  onReload: (outcome) => server.reloads[outcome](),
+  // Whoever watches the events of `filter dev` need not be told twice.
+  log: options.dev ? log.child({ of: "reload" }) : log,
+  onReload: (outcome) => {
+    if (outcome.type !== "mended") server.reloads[outcome.type]();
+    if (options.dev) tell({ type: "dev", event: outcome });
+  },
+  adjust: options.dev ? recordExchanges : undefined,
 });
 
 // Threads take as long to start as a config takes to be checked, so they start beside it.
@@ -90,6 +96,7 @@ try {
 state = "LIVE";
 server.onLive();
 server.onListeners([], reload.live!.config.listeners);
+tellStart();
 announce(log, options, reload.live!.config, fleet.bound, reload.packages());
 writeAdminAddress();
 reload.watch();
@@ -113,6 +120,9 @@ function newFleet(self: RuntimeConfig["node"]): Fleet {
     failHealthchecks: (failed) => {
       failing = failed;
       fleet?.publish(HEALTH_TOPIC, failed);
+    },
+    onRecorded: (exchange) => {
+      if (options.dev) tell({ type: "dev", event: { type: "exchange", exchange } });
     },
     quit,
   });
@@ -225,6 +235,15 @@ async function stop(code: number): Promise<never> {
   await canary.dispose();
   describer.dispose();
   process.exit(code);
+}
+
+function tellStart(): void {
+  if (options.dev !== true) return;
+  const control = (name: string) =>
+    reload.live!.config.listeners.find((l) => l.name === name)?.thread === "control";
+  const listeners = fleet.bound.filter(({ name }) => !control(name));
+  const packages = reload.packages().filter((state) => state.origin === "dropped-in");
+  tell({ type: "dev", event: { type: "started", listeners, packages } });
 }
 
 function writeAdminAddress(): void {

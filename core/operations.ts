@@ -26,6 +26,8 @@ export interface OperationParts {
   readonly profiler: Profiler;
   readonly certificates: () => readonly ContextCertificates[];
   readonly failHealthchecks: (failed: boolean) => void;
+  /** An exchange, as `http/recorder` tells it. */
+  readonly onRecorded: (exchange: unknown) => void;
   readonly quit: () => void;
 }
 /** Envoy's numbers in `server.state`. */
@@ -100,6 +102,7 @@ export function operations(
         else stats.trackLookups(change === "enable");
       },
     ],
+    ["core.recorded", (exchange) => parts.onRecorded(exchange)],
     ["core.quit", () => parts.quit()],
   ]);
   return async (name, args) => {

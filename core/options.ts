@@ -1,4 +1,5 @@
 import type { Overlay } from "./config/overlay.ts";
+import type { DevEvent } from "./dev-events.ts";
 import type { LogOptions } from "./log.ts";
 
 /** What `tsproxy run` was asked for; the supervisor hands it to the proxy as JSON. */
@@ -30,6 +31,8 @@ export interface RunOptions {
   readonly takeover: boolean;
   /** Where the next one finds this one; "": nowhere. */
   readonly controlSocket: string;
+  /** `tsproxy filter dev` has started it: exchanges are recorded, and it tells what happens. */
+  readonly dev?: boolean;
 }
 
 /** The Node that runs the proxy. */
@@ -49,6 +52,7 @@ export type ToSupervisor =
   | { readonly type: "ready" }
   /** It was asked to end: however it ends now, it is not started again. */
   | { readonly type: "stopping" }
+  | { readonly type: "dev"; readonly event: DevEvent }
   /** Ten times a second: how often each thread has turned, and how long it may be silent. */
   | { readonly type: "beat"; readonly threads: readonly ThreadBeat[] };
 

@@ -17,6 +17,8 @@ export interface Built {
   /** `builtin`, or its sandbox. */
   readonly group: string;
   readonly builtAt: Date;
+  /** What bundling and describing it took. */
+  readonly buildMs: number;
   /** One for each definition of the module. */
   readonly infos: readonly PackageInfo[];
 }
@@ -108,6 +110,7 @@ export class PackageUnit {
     this.next = undefined;
     this.#tried = true;
     this.#built = false;
+    const began = performance.now();
     try {
       this.#builtFrom = await this.#target();
       const packed = await packedPackage(this.source);
@@ -134,7 +137,8 @@ export class PackageUnit {
           ...(cells !== undefined && { cells }),
         };
       });
-      this.next = { bundle: made, builtAt: new Date(), infos, group, modules };
+      const buildMs = performance.now() - began;
+      this.next = { bundle: made, builtAt: new Date(), buildMs, infos, group, modules };
       return [];
     } catch (error) {
       if (error instanceof BundleError) {

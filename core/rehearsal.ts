@@ -21,6 +21,8 @@ export interface RehearsalOptions {
   readonly allowUnknown?: boolean;
   /** What the command line says of the node; "" leaves it to the config. */
   readonly node: { readonly id: string; readonly cluster: string };
+  /** What is changed of a config before anybody sets it up. */
+  readonly adjust?: ((config: RuntimeConfig) => void) | undefined;
   readonly canary: CanaryStage;
   readonly change: Omit<Change, "config">;
   /** What serves. */
@@ -92,7 +94,10 @@ export async function rehearse(options: RehearsalOptions): Promise<Rehearsed | R
 /** Checking a large config takes most of a reload's time; the same text against the same packages says the same again. */
 function load(options: RehearsalOptions): Loaded {
   const { file, text, overlays = [], packages, strict, allowUnknown = false } = options;
-  return loadConfig({ file, text, overlays }, packages, { strict, allowUnknown });
+  const loaded = loadConfig({ file, text, overlays }, packages, { strict, allowUnknown });
+  // In place: what packages say of its parts is still found in the file.
+  if (loaded.ok) options.adjust?.(loaded.config);
+  return loaded;
 }
 
 export function isRejected(outcome: Rehearsed | Rejected): outcome is Rejected {

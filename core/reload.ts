@@ -45,8 +45,35 @@ export interface ReloadOptions {
   readonly serve: (config: RuntimeConfig) => Promise<Serving>;
   readonly log: Log;
   /** A change was put into service, or refused. */
-  readonly onReload?: (outcome: "committed" | "refused") => void;
+  readonly onReload?: (outcome: ReloadOutcome) => void;
+  /** What is changed of a config before anybody sets it up. */
+  readonly adjust?: ((config: RuntimeConfig) => void) | undefined;
 }
+
+/** What became of a save. */
+export type ReloadOutcome =
+  | {
+      readonly type: "committed";
+      readonly generation: number;
+      /** Packages with new code, and those that are gone. */
+      readonly changed: readonly string[];
+      readonly removed: readonly string[];
+      readonly config: boolean;
+      /** Of the slowest build. */
+      readonly buildMs: number;
+      /** From the first sign of the save until all threads had it. */
+      readonly ms: number;
+    }
+  | {
+      readonly type: "refused";
+      /** A package, or "the config". */
+      readonly what: string;
+      readonly problems: readonly Problem[];
+      /** What serves in its place. */
+      readonly rest: string;
+    }
+  /** What was refused has been taken back: it is again what serves. */
+  | { readonly type: "mended"; readonly what: string };
 
 /** The start was refused. */
 export class StartError extends Error {
@@ -322,6 +349,7 @@ export class Reload {
       strict,
       allowUnknown,
       node,
+      adjust: this.#options.adjust,
       canary,
       change,
       live: this.#live,
@@ -401,13 +429,22 @@ export class Reload {
   }
 
   #announce(edits: readonly Edit[], generation: number, ms: number): void {
-    this.#options.onReload?.("committed");
     const names = (type: Edit["type"]) =>
       edits
         .filter((edit) => edit.type === type)
         .map((edit) =>
           edit.type === "config" ? shortPath(this.#options.configFile) : edit.unit.name,
         );
+    const builds = edits.map((edit) => (edit.type === "code" ? edit.unit.live!.buildMs : 0));
+    this.#options.onReload?.({
+      type: "committed",
+      generation,
+      changed: names("code"),
+      removed: names("removal"),
+      config: names("config").length > 0,
+      buildMs: Math.max(0, ...builds),
+      ms,
+    });
     const done = [...names("code"), ...names("config")];
     const took = `(generation ${generation}) in ${Math.round(ms)} ms`;
     if (done.length > 0) this.#log.info(`reloaded ${listed(done)} ${took}`);
@@ -432,10 +469,11 @@ export class Reload {
       if (text === (this.#reported.get(key) ?? "")) return;
       if (text === "") {
         this.#reported.delete(key);
+        this.#options.onReload?.({ type: "mended", what: name });
         this.#log.info(`${name} is again what serves`);
       } else {
         this.#reported.set(key, text);
-        this.#options.onReload?.("refused");
+        this.#options.onReload?.({ type: "refused", what: name, problems, rest });
         this.#log.error(`${text}\n${rest}`);
       }
     };

@@ -1,5 +1,7 @@
 import { type ChildProcess, fork } from "node:child_process";
+import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import type { DevEvent } from "./dev-events.ts";
 import type { Log } from "./log.ts";
 import type { RunOptions, Runtime, ThreadBeat, ToProxy, ToSupervisor } from "./options.ts";
 import { ownModule } from "./own-files.ts";
@@ -28,6 +30,9 @@ export interface SupervisorOptions {
   readonly log: (message: string) => void;
   /** A proxy serves for the first time. */
   readonly onFirstReady?: () => void;
+  /** Its stderr, line by line; undefined: it writes to ours. */
+  readonly onLine?: (line: string) => void;
+  readonly onDev?: (event: DevEvent) => void;
   /** Milliseconds, for tests. */
   readonly backOffMs?: { readonly first: number; readonly most: number };
 }
@@ -143,8 +148,15 @@ export class Supervisor {
 
   #serve(): Promise<{ code: number | undefined; reason: string }> {
     const { main, args, execPath = process.execPath, execArgv } = this.#options;
-    const child = fork(main, args, { execPath, execArgv: [...execArgv], stdio: "inherit" });
+    const { onLine, onDev } = this.#options;
+    const child = fork(main, args, {
+      execPath,
+      execArgv: [...execArgv],
+      stdio: ["inherit", "inherit", onLine === undefined ? "inherit" : "pipe", "ipc"],
+    });
     this.#child = child;
+    if (onLine !== undefined && child.stderr !== null)
+      createInterface({ input: child.stderr }).on("line", onLine);
     let hung: string | undefined;
     const watch = new HangWatch((who) => {
       hung = who;
@@ -156,6 +168,7 @@ export class Supervisor {
         this.#wasReady = true;
         watch.start();
       } else if (message.type === "stopping") this.#stopAsked = true;
+      else if (message.type === "dev") onDev?.(message.event);
       else watch.onBeat(message.threads);
     });
     return new Promise((resolve) => {

@@ -1,0 +1,135 @@
+import { stringify } from "yaml";
+import type { PackageInfo } from "./protocol.ts";
+
+export interface ChainPorts {
+  /** What the listeners listen on: of HTTP, of plain TCP. */
+  readonly http: number;
+  readonly tcp: number;
+  readonly admin: number;
+  /** Echo upstreams. */
+  readonly httpEcho: readonly number[];
+  readonly tcpEcho: number;
+}
+
+/** Kinds that a chain of its own can be made for. The others act by being there. */
+const HTTP_KINDS = new Set(["http", "access_log", "listener", "balancer"]);
+
+/** A config that uses each of these packages once, in front of echo upstreams: what `filter dev` runs where there is none. */
+export function devConfig(packages: readonly PackageInfo[], ports: ChainPorts): string {
+  const of = (kind: string) => packages.filter((info) => info.kind === kind).map(useOf);
+  const isTcp = packages.some((info) => info.kind === "network");
+  const isHttp = !isTcp || packages.some((info) => HTTP_KINDS.has(info.kind));
+  const listeners = [
+    ...(isHttp ? [httpListener(of, ports)] : []),
+    ...(isTcp ? [tcpListener(packages, ports)] : []),
+  ];
+  const [policy] = of("balancer");
+  const clusters = [
+    cluster("echo", ports.httpEcho, policy),
+    ...(isTcp ? [cluster("tcp_echo", [ports.tcpEcho], undefined)] : []),
+  ];
+  const config = { static_resources: { listeners, clusters }, admin: { address: at(ports.admin) } };
+  return stringify(config, { lineWidth: 0 });
+}
+
+type UsesOf = (kind: string) => Use[];
+interface Use {
+  readonly name: string;
+  readonly config: unknown;
+}
+
+function httpListener(of: UsesOf, { http }: ChainPorts): unknown {
+  const routes = [{ match: { prefix: "/" }, route: { cluster: "echo" } }];
+  const manager = {
+    stat_prefix: "http",
+    // What reaches the upstream twice is then the same twice.
+    generate_request_id: false,
+    route_config: { name: "dev", virtual_hosts: [{ name: "all", domains: ["*"], routes }] },
+    http_filters: [...of("http"), { name: "http/router", config: {} }],
+    access_log: of("access_log"),
+  };
+  return {
+    name: "http",
+    address: at(http),
+    listener_filters: of("listener"),
+    filter_chains: [{ filters: [{ name: "network/http_connection_manager", config: manager }] }],
+  };
+}
+
+function tcpListener(packages: readonly PackageInfo[], { tcp }: ChainPorts): unknown {
+  const own = packages.filter((info) => info.kind === "network");
+  const filters: Use[] = own.filter((info) => !info.terminal).map(useOf);
+  const last = own.find((info) => info.terminal);
+  filters.push(
+    last === undefined
+      ? { name: "network/tcp_proxy", config: { stat_prefix: "tcp", cluster: "tcp_echo" } }
+      : useOf(last),
+  );
+  return { name: "tcp", address: at(tcp), filter_chains: [{ filters }] };
+}
+
+function cluster(name: string, ports: readonly number[], policy: Use | undefined): unknown {
+  const endpoint = (port: number) => ({ endpoint: { address: at(port) } });
+  const lb_endpoints = ports.map(endpoint);
+  return {
+    name,
+    type: "STATIC",
+    connect_timeout: "1s",
+    ...(policy !== undefined && {
+      load_balancing_policy: { policies: [{ typed_extension_config: policy }] },
+    }),
+    load_assignment: { cluster_name: name, endpoints: [{ lb_endpoints }] },
+  };
+}
+
+function at(port: number): unknown {
+  return { socket_address: { address: "127.0.0.1", port_value: port } };
+}
+
+function useOf({ package: name, schema }: PackageInfo): Use {
+  return { name, config: sampleOf(schema as Schema) ?? {} };
+}
+
+/** What is read of a JSON Schema. */
+interface Schema {
+  readonly type?: string;
+  readonly const?: unknown;
+  readonly default?: unknown;
+  readonly examples?: readonly unknown[];
+  readonly enum?: readonly unknown[];
+  readonly anyOf?: readonly Schema[];
+  readonly properties?: Readonly<Record<string, Schema>>;
+  readonly required?: readonly string[];
+  readonly items?: Schema;
+  readonly minimum?: number;
+  readonly minLength?: number;
+  readonly minItems?: number;
+  readonly duration?: boolean;
+}
+
+/** The smallest value that a schema takes. What has a default is left out; of the rest an example goes before a guess. */
+export function sampleOf(schema: Schema): unknown {
+  if (schema.examples?.[0] !== undefined) return schema.examples[0];
+  if (schema.const !== undefined) return schema.const;
+  if (schema.enum !== undefined) return schema.enum[0];
+  if (schema.anyOf !== undefined) return sampleOf(schema.anyOf[0]!);
+  switch (schema.type) {
+    case "object": {
+      const wanted = (schema.required ?? []).filter(
+        (name) => schema.properties?.[name]?.default === undefined,
+      );
+      return Object.fromEntries(
+        wanted.map((name) => [name, sampleOf(schema.properties?.[name] ?? {})]),
+      );
+    }
+    case "array":
+      return Array.from({ length: schema.minItems ?? 0 }, () => sampleOf(schema.items ?? {}));
+    case "number":
+    case "integer":
+      return schema.duration ? "1s" : Math.max(1, schema.minimum ?? 1);
+    case "boolean":
+      return false;
+    default:
+      return "x".repeat(Math.max(1, schema.minLength ?? 1));
+  }
+}
