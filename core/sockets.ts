@@ -3,9 +3,17 @@ import type dgram from "node:dgram";
 import { chmodSync, rmSync } from "node:fs";
 import net from "node:net";
 import type { TLSSocket } from "node:tls";
+import { getSystemErrorName } from "node:util";
 import { CLOSED_FLAG, COMMAND, EVENT, HOW, indexOf, SOCKET_ERRORS, WORD } from "./inside/ring.ts";
 import type { AddressConfig } from "./protocol.ts";
 import { Segments, Slots } from "./segments.ts";
+import {
+  onRead,
+  type StreamHandle,
+  type WriteRequest,
+  writeBuffer,
+  writev,
+} from "./stream-handle.ts";
 import type { Contexts } from "./tls.ts";
 import { startTls, type TlsRequest } from "./tls-socket.ts";
 import { bindUdp, connectUdp, sendUdp } from "./udp.ts";
@@ -14,8 +22,7 @@ const BULK = 16 * 1024; // a read of this size earns a socket a slot of its own
 const SMALL = 4 * 1024; // and one below this costs it the slot
 const BATCH = 64; // events that make a crossing worth while before the poll phase ends
 const ROUNDS = 16; // visits of sandboxes in one flush; what is left waits for the next one
-const EMPTY = Buffer.alloc(0);
-/** A peer that takes nothing of what a closed connection still has for it loses the rest after so long. */
+/** How long a closed connection waits for its peer to take some of what is left. */
 const FLUSH_MS = 60_000;
 
 /** What takes part in a flush beside the builtin isolate: a sandbox. */
@@ -40,14 +47,7 @@ export interface Listening {
   readonly bufferBytes?: number;
 }
 
-/** Parts of node:net's socket that this module leans on and that have no public form. */
-interface Handle {
-  reading: boolean;
-  readStart(): number;
-  readStop(): number;
-  useUserBuffer(buffer: Uint8Array): void;
-}
-type RawSocket = net.Socket & { _handle: Handle | null; connection?: Entry };
+type RawSocket = net.Socket & { _handle: StreamHandle | null; connection?: Entry };
 
 class Entry {
   readonly id: number;
@@ -57,6 +57,10 @@ class Entry {
   active = false;
   paused = false;
   blocked = false;
+  /** Where writes go while the connection takes them as they are: no TLS, no end yet. */
+  plain: StreamHandle | undefined = undefined;
+  /** Writes that the kernel has not taken to the end. */
+  writing = 0;
   offered = false;
   closed = false;
   connecting = false;
@@ -81,6 +85,7 @@ class Entry {
  */
 export class Sockets {
   readonly #run: (events: number) => number;
+  readonly #buffer: SharedArrayBuffer;
   readonly #control: Int32Array;
   readonly #clock: Float64Array;
   readonly #memory: Buffer;
@@ -91,6 +96,8 @@ export class Sockets {
   readonly #idCount: number;
   readonly #landingAt: number;
   readonly #landing: Buffer;
+  /** Every socket reads into the landing area at first; what is read there comes by `#onRead`. */
+  readonly #onread: net.OnReadOpts;
   readonly #total: number;
   readonly #segments: Segments;
   readonly #slots: Slots;
@@ -135,6 +142,7 @@ export class Sockets {
     this.#run = run;
     this.#contexts = contexts;
     this.#onDead = onDead;
+    this.#buffer = ring;
     this.#control = new Int32Array(ring);
     this.#clock = new Float64Array(ring, WORD.NOW * 4, 1);
     this.#memory = Buffer.from(ring);
@@ -146,6 +154,7 @@ export class Sockets {
     this.#idCount = word(WORD.ID_COUNT);
     this.#landingAt = word(WORD.LANDING);
     this.#landing = this.#memory.subarray(this.#landingAt, this.#landingAt + word(WORD.SLOT_SIZE));
+    this.#onread = { buffer: this.#landing, callback: () => true };
     this.#total = word(WORD.TOTAL);
     const segments = Math.floor((word(WORD.SLOTS) - word(WORD.SEGMENTS)) / word(WORD.SEGMENT_SIZE));
     this.#segments = new Segments(word(WORD.SEGMENTS), word(WORD.SEGMENT_SIZE), segments);
@@ -330,15 +339,13 @@ export class Sockets {
 
   // ---- reading
 
-  #reader: Entry | undefined = undefined;
-  #readerBytes = 0;
-
   /** Room in the input segment, or a flush that makes some. */
   #needInput(size: number): void {
     if (!this.#segments.hasInput(size)) this.flush();
   }
 
-  #onRead(entry: Entry, n: number): boolean {
+  /** @returns the buffer for the next read, undefined: the same again */
+  #onRead(entry: Entry, n: number): Buffer | undefined {
     let offset: number;
     if (entry.slot >= 0) {
       entry.active = true;
@@ -355,18 +362,13 @@ export class Sockets {
     // A full slot is handed on at once: the next read of this poll phase would overwrite it.
     if (n === this.#slots.size) this.flush();
     else this.schedule();
-    this.#reader = entry;
-    this.#readerBytes = n;
-    return !entry.paused;
+    if (entry.paused) this.#setReading(entry, false);
+    return entry.closed ? undefined : this.#nextBuffer(entry, n);
   }
 
-  /** Node asks right after a read callback of the same socket; undefined: go on with the same buffer. */
-  #nextBuffer(): Buffer | undefined {
-    const entry = this.#reader;
-    this.#reader = undefined;
-    if (entry === undefined) return this.#landing;
-    if (entry.slot < 0) return this.#readerBytes >= BULK ? this.#takeSlot(entry) : undefined;
-    const quiet = this.#readerBytes < SMALL;
+  #nextBuffer(entry: Entry, n: number): Buffer | undefined {
+    if (entry.slot < 0) return n >= BULK ? this.#takeSlot(entry) : undefined;
+    const quiet = n < SMALL;
     if (!quiet && this.#slots.isQuiet(entry.slot)) return undefined;
     this.#slots.drop(entry.slot);
     entry.slot = -1;
@@ -414,6 +416,7 @@ export class Sockets {
     entry.socket = socket;
     socket.connection = entry;
     this.#open++;
+    if (socket._handle) onRead(socket._handle, (n) => this.#onRead(entry, n));
     this.#listenTo(entry, socket);
   }
 
@@ -431,16 +434,20 @@ export class Sockets {
       if (entry.socket === socket) this.#onClosed(entry, entry.error);
     });
     socket.on("drain", () => {
-      if (!entry.blocked || entry.socket !== socket) return;
-      entry.blocked = false;
-      this.push(EVENT.DRAINED, entry.id, 0, 0);
-      this.schedule();
+      if (entry.blocked && entry.socket === socket) this.#onDrain(entry);
     });
+  }
+
+  #onDrain(entry: Entry): void {
+    entry.blocked = false;
+    this.push(EVENT.DRAINED, entry.id, 0, 0);
+    this.schedule();
   }
 
   #onClosed(entry: Entry, error: number): void {
     if (entry.closed) return;
     entry.closed = true;
+    entry.plain = undefined;
     this.#open--;
     if (entry.slot >= 0) {
       this.#slots.drop(entry.slot);
@@ -479,11 +486,12 @@ export class Sockets {
       }
       const socket = entry.socket;
       if (op === COMMAND.WRITE) {
-        if (socket === undefined || socket.destroyed || socket.writableEnded) i += 4;
-        else if (entry.raw === undefined) i = this.#write(entry, socket, i, end);
-        else i = this.#writeSecure(entry, socket, i, end);
+        if (entry.plain !== undefined) i = this.#write(entry, entry.plain, i, end);
+        else if (socket === undefined || socket.destroyed || socket.writableEnded) i += 4;
+        else i = this.#writeThrough(entry, socket, i, end);
         continue;
       }
+      if (op === COMMAND.CLOSE || op === COMMAND.END || op === COMMAND.TLS) entry.plain = undefined;
       if (op === COMMAND.CONNECT) this.#connect(entry, control[i + 2]!, control[i + 3]!);
       else if (op === COMMAND.RELEASE) this.#release(entry);
       else if (op === COMMAND.UDP_CONNECT)
@@ -513,7 +521,7 @@ export class Sockets {
   #close(entry: Entry, socket: RawSocket, how: number): void {
     entry.local = true;
     if (how === HOW.FLUSH) {
-      socket.setTimeout(FLUSH_MS, () => socket.destroy());
+      destroyWhenStuck(socket, socket._handle?.writeQueueSize ?? 0);
       socket.destroySoon();
     } else if (how === HOW.RESET) reset(entry.raw ?? socket, socket);
     else socket.destroy();
@@ -526,13 +534,13 @@ export class Sockets {
   }
 
   /** Consecutive pieces for one socket are one writev. Answers the index of the command after them. */
-  #write(entry: Entry, socket: RawSocket, from: number, end: number): number {
+  #write(entry: Entry, handle: StreamHandle, from: number, end: number): number {
     const control = this.#control;
     const id = entry.id;
+    const mayPin = this.#segments.mayPin;
+    let first: Uint8Array | undefined;
+    let pieces: Uint8Array[] | undefined;
     let i = from;
-    const mayPin = this.#segments.mayPin && !socket.connecting && socket.writableLength === 0;
-    const several = i + 4 < end && control[i + 4] === COMMAND.WRITE && control[i + 5] === id;
-    if (several) socket.cork();
     for (; i < end && control[i] === COMMAND.WRITE && control[i + 1] === id; i += 4) {
       const offset = control[i + 2]!;
       const length = control[i + 3]!;
@@ -540,26 +548,43 @@ export class Sockets {
         this.counts.refused++;
         continue;
       }
-      const view = this.#memory.subarray(offset, offset + length);
-      if (mayPin || offset >= this.#slots.base) socket.write(view);
-      else {
+      let piece: Uint8Array = new Uint8Array(this.#buffer, offset, length);
+      if (!mayPin && offset < this.#slots.base) {
         this.counts.copied++;
-        socket.write(Buffer.from(view));
+        piece = piece.slice();
       }
+      if (first === undefined) first = piece;
+      else (pieces ??= [first]).push(piece);
     }
-    if (several) socket.uncork();
-    if (socket.writableLength > 0) {
-      this.#pin(socket, from, i, mayPin);
-      if (!entry.blocked && socket.writableNeedDrain) {
-        entry.blocked = true;
-        this.push(EVENT.BLOCKED, id, 0, 0);
-      }
-    }
+    if (first === undefined) return i;
+    const request = pieces === undefined ? writeBuffer(handle, first) : writev(handle, pieces);
+    if (request !== undefined) this.#onUnwritten(entry, handle, request, from, i, mayPin);
     return i;
   }
 
+  #onUnwritten(
+    entry: Entry,
+    handle: StreamHandle,
+    request: WriteRequest | string,
+    from: number,
+    end: number,
+    mayPin: boolean,
+  ): void {
+    if (typeof request === "string") {
+      entry.error = errorIndex(request);
+      entry.plain = undefined;
+      entry.socket?.destroy();
+      return;
+    }
+    this.#pin(entry, request, from, end, mayPin);
+    if (!entry.blocked && handle.writeQueueSize >= entry.socket!.writableHighWaterMark) {
+      entry.blocked = true;
+      this.push(EVENT.BLOCKED, entry.id, 0, 0);
+    }
+  }
+
   /** The kernel did not take all: what libuv still points into must stay as it is. */
-  #pin(socket: RawSocket, from: number, end: number, mayPin: boolean): void {
+  #pin(entry: Entry, request: WriteRequest, from: number, end: number, mayPin: boolean): void {
     const slots: number[] = [];
     const segments: number[] = [];
     for (let i = from; i < end; i += 4) {
@@ -577,12 +602,23 @@ export class Sockets {
         }
       }
     }
-    if (slots.length + segments.length === 0) return;
     this.counts.pinned++;
-    socket.write(EMPTY, () => {
+    entry.writing++;
+    request.oncomplete = (status) => {
       for (const slot of slots) this.#slots.drop(slot);
       for (const segment of segments) this.#segments.unpin(segment);
-    });
+      this.#onWritten(entry, status);
+    };
+  }
+
+  #onWritten(entry: Entry, status: number): void {
+    entry.writing--;
+    const { socket } = entry;
+    if (socket === undefined || entry.closed || socket.destroyed) return;
+    if (status < 0) {
+      entry.error = errorIndex(getSystemErrorName(status));
+      socket.destroy();
+    } else if (entry.writing === 0 && entry.blocked) this.#onDrain(entry);
   }
 
   // ---- TLS: OpenSSL takes a copy of what is written and hands out buffers of its own, so nothing is ever pinned
@@ -647,12 +683,17 @@ export class Sockets {
     for (const bytes of late) if (!entry.closed) this.#onDecrypted(entry, bytes);
   }
 
-  #writeSecure(entry: Entry, socket: RawSocket, from: number, end: number): number {
+  /** By way of node:stream: TLS, and what is written before a connection is there. */
+  #writeThrough(entry: Entry, socket: RawSocket, from: number, end: number): number {
+    if (entry.raw === undefined && !socket.connecting && socket.writableLength === 0) {
+      entry.plain = socket._handle!;
+      return this.#write(entry, entry.plain, from, end);
+    }
     const control = this.#control;
     const id = entry.id;
     let i = from;
     // With nothing before them these bytes are encrypted before `write` returns.
-    const direct = socket.writableLength === 0;
+    const direct = entry.raw !== undefined && socket.writableLength === 0;
     const several = i + 4 < end && control[i + 4] === COMMAND.WRITE && control[i + 5] === id;
     if (several) socket.cork();
     for (; i < end && control[i] === COMMAND.WRITE && control[i + 1] === id; i += 4) {
@@ -714,10 +755,7 @@ export class Sockets {
       ...watermark(Number(bytes ?? 0)),
       noDelay: true,
       allowHalfOpen: true,
-      onread: {
-        buffer: (() => this.#nextBuffer()) as () => Buffer,
-        callback: (n: number) => this.#onRead(entry, n),
-      },
+      onread: this.#onread,
     }) as RawSocket;
     this.#adopt(entry, socket);
     socket.on("connect", () => {
@@ -876,12 +914,10 @@ export class Sockets {
       handle,
       allowHalfOpen: true,
       ...watermark(bufferBytes),
-      onread: {
-        buffer: (() => this.#nextBuffer()) as () => Buffer,
-        callback: (n: number) => this.#onRead(entry, n),
-      },
+      onread: this.#onread,
     } as unknown as net.SocketConstructorOpts) as RawSocket;
     this.#adopt(entry, socket);
+    entry.plain = handle ?? undefined;
     const text = `${name}|${socket.remoteAddress ?? ""}|${socket.remotePort ?? 0}|${socket.localAddress ?? ""}|${socket.localPort ?? 0}|${path}`;
     this.push(EVENT.ACCEPTED, entry.id, this.#putText(text), text.length);
     this.schedule();
@@ -946,6 +982,15 @@ function closeUdp(socket: dgram.Socket): void {
   } catch {
     // It is closed already.
   }
+}
+
+/** A peer that takes nothing of what a closed connection still has for it loses the rest. */
+function destroyWhenStuck(socket: RawSocket, waiting: number): void {
+  socket.setTimeout(FLUSH_MS, () => {
+    const left = socket._handle?.writeQueueSize ?? 0;
+    if (left >= waiting || left === 0) socket.destroy();
+    else destroyWhenStuck(socket, left);
+  });
 }
 
 /** RST, where the socket knows it; unix sockets do not. */
