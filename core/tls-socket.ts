@@ -1,6 +1,6 @@
 import type net from "node:net";
 import tls from "node:tls";
-import { type Context, describeHandshake } from "./tls.ts";
+import { type Context, type Described, describeHandshake, type KeptSession } from "./tls.ts";
 
 /** `TlsStart` as it crosses. */
 export interface TlsRequest {
@@ -34,13 +34,19 @@ export function startTls(
     told = true;
     onTold(ascii(JSON.stringify(value)));
   };
-  const socket =
-    context.options.side === "server"
-      ? serverSocket(raw, context, request)
-      : clientSocket(raw, context, request);
+  const isServer = context.options.side === "server";
+  const sessions = isServer ? undefined : new ClientSessions(context, request);
+  const kept = sessions?.take();
+  const socket = isServer
+    ? serverSocket(raw, context, request)
+    : clientSocket(raw, context, request, kept);
+  if (sessions !== undefined) socket.on("session", (latest: Buffer) => sessions.onSession(latest));
   socket.once("secure", () => {
     // The peer may have gone in the same moment.
-    if (!socket.destroyed) tell({ tls: describeHandshake(socket, context) });
+    if (socket.destroyed) return;
+    const described = describeHandshake(socket, context, kept);
+    sessions?.onSecure(described);
+    tell({ tls: described });
   });
   socket.on("error", (error: NodeJS.ErrnoException) => {
     tell({ code: error.code ?? "", message: error.message.trim() });
@@ -63,11 +69,14 @@ function serverSocket(raw: net.Socket, context: Context, request: TlsRequest): t
   return socket;
 }
 
-function clientSocket(raw: net.Socket, context: Context, request: TlsRequest): tls.TLSSocket {
+function clientSocket(
+  raw: net.Socket,
+  context: Context,
+  request: TlsRequest,
+  kept: KeptSession | undefined,
+): tls.TLSSocket {
   const { alpn, serverName } = request;
-  const key = `${serverName}|${alpn.join(",")}`;
-  const session = context.takeSession(key);
-  const socket = tls.connect({
+  return tls.connect({
     socket: raw,
     secureContext: context.secure,
     // Judged later, as above.
@@ -75,11 +84,36 @@ function clientSocket(raw: net.Socket, context: Context, request: TlsRequest): t
     checkServerIdentity: () => undefined,
     ...(serverName !== "" && { servername: serverName }),
     ...(alpn.length > 0 && { ALPNProtocols: [...alpn] }),
-    ...(session !== undefined && { session }),
+    ...(kept !== undefined && { session: kept.session }),
     highWaterMark: PAUSED_BYTES,
   } as tls.ConnectionOptions);
-  socket.on("session", (latest: Buffer) => context.keepSession(key, latest));
-  return socket;
+}
+
+/** Sessions of one connection to a server. They are kept with what its peer has shown: in TLS 1.2 they come before that is known. */
+class ClientSessions {
+  readonly #context: Context;
+  readonly #key: string;
+  #early: Buffer | undefined = undefined;
+  #facts: KeptSession["facts"] | undefined = undefined;
+
+  constructor(context: Context, { alpn, serverName }: TlsRequest) {
+    this.#context = context;
+    this.#key = `${serverName}|${alpn.join(",")}`;
+  }
+
+  take(): KeptSession | undefined {
+    return this.#context.takeSession(this.#key);
+  }
+
+  onSession(session: Buffer): void {
+    if (this.#facts === undefined) this.#early = session;
+    else this.#context.keepSession(this.#key, { session, facts: this.#facts });
+  }
+
+  onSecure({ peer, peerChain, verifyError }: Described): void {
+    this.#facts = { peer, peerChain, verifyError };
+    if (this.#early !== undefined) this.onSession(this.#early);
+  }
 }
 
 function ascii(json: string): string {

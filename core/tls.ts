@@ -10,6 +10,14 @@ const MAX_CHAIN = 10;
 /** TLS 1.3 has its own suites, and Envoy lets nobody choose among them. */
 const TLS13 = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
 
+/** What is known of a peer; OpenSSL does not tell it again to a client that resumes a session, and it is judged each time. */
+type PeerFacts = Pick<TlsInfo, "peer" | "peerChain" | "verifyError">;
+
+export interface KeptSession {
+  readonly session: Buffer;
+  readonly facts: PeerFacts;
+}
+
 /** One OpenSSL context, and what belongs to it. */
 export class Context {
   readonly options: TlsContextOptions;
@@ -17,7 +25,7 @@ export class Context {
   readonly certificates: readonly Certificate[];
   readonly trusted: readonly X509Certificate[];
   /** Tickets of servers, by the name that was asked for; the latest last. */
-  readonly #sessions = new Map<string, Buffer[]>();
+  readonly #sessions = new Map<string, KeptSession[]>();
   #kept = 0;
 
   constructor(options: TlsContextOptions, secret: string) {
@@ -30,13 +38,15 @@ export class Context {
   }
 
   /** Takes a session that may be resumed. Tickets of TLS 1.3 serve once (RFC 8446 appendix C.4), so none is kept here. */
-  takeSession(key: string): Buffer | undefined {
-    const session = this.#sessions.get(key)?.pop();
+  takeSession(key: string): KeptSession | undefined {
+    const list = this.#sessions.get(key);
+    const session = list?.pop();
     if (session !== undefined) this.#kept--;
+    if (list?.length === 0) this.#sessions.delete(key);
     return session;
   }
 
-  keepSession(key: string, session: Buffer): void {
+  keepSession(key: string, session: KeptSession): void {
     const most = Math.min(this.options.maxSessions ?? 1, MAX_SESSIONS);
     if (most === 0) return;
     const list = this.#sessions.get(key) ?? [];
@@ -162,14 +172,16 @@ export class Contexts {
   }
 }
 
-/** What a finished handshake came to; `local` is the index of the certificate that was shown, or -1. */
+/** `local` is the index of the certificate that was shown, or -1. */
+export type Described = Omit<TlsInfo, "local"> & { readonly local: number };
+
+/** What a finished handshake came to. `kept`: the session that was offered to the server. */
 export function describeHandshake(
   socket: tls.TLSSocket,
   context: Context,
-): Omit<TlsInfo, "local"> & { readonly local: number } {
-  const { side, trustedCa } = context.options;
-  const peer = socket.getPeerX509Certificate();
-  const chain = peer === undefined ? [] : presentedChain(peer);
+  kept?: KeptSession,
+): Described {
+  const { side } = context.options;
   const ephemeral = side === "client" ? socket.getEphemeralKeyInfo() : undefined;
   const session = socket.getSession();
   return {
@@ -180,12 +192,21 @@ export function describeHandshake(
     serverName: (socket as { servername?: string | false }).servername || "",
     sessionId: session === undefined ? "" : sessionId(session),
     resumed: socket.isSessionReused(),
-    peer: peer && describeCertificate(peer),
-    peerChain: chain.map((certificate) => certificate.toString()),
-    verifyError:
-      peer === undefined || trustedCa === undefined ? "" : verifyError(socket, context, chain),
+    ...(kept !== undefined && socket.isSessionReused() ? kept.facts : peerFacts(socket, context)),
     peerValidated: false,
     local: shownCertificate(socket, context),
+  };
+}
+
+function peerFacts(socket: tls.TLSSocket, context: Context): PeerFacts {
+  const peer = socket.getPeerX509Certificate();
+  if (peer === undefined) return { peer: undefined, peerChain: [], verifyError: "" };
+  const chain = presentedChain(peer);
+  const isJudged = context.options.trustedCa !== undefined;
+  return {
+    peer: describeCertificate(peer),
+    peerChain: chain.map((certificate) => certificate.toString()),
+    verifyError: isJudged ? verifyError(socket, context, chain) : "",
   };
 }
 
