@@ -1,5 +1,6 @@
 import type { RequestEncoder, ResponseDecoder } from "./codec.ts";
 import type { SetupContext, Slot } from "./extension.ts";
+import type { RequestHeaders } from "./headers.ts";
 import type { HttpStream } from "./http.ts";
 import type {
   Address,
@@ -35,6 +36,8 @@ export interface BalancerContext {
   readonly excludedPriorities?: ReadonlySet<number> | undefined;
   /** The level has been chosen already: by an aggregate cluster, over the levels of all that it is made of. */
   readonly level?: { readonly priority: number; readonly degraded: boolean } | undefined;
+  /** The head as it goes to the upstream, where there is no `stream`: connections may be made for the host that it names. */
+  readonly head?: RequestHeaders | undefined;
   /** The request itself, for clusters that choose by it (`Cluster.choosesByStream`). */
   readonly stream?: Pick<HttpStream, "request" | "info" | "metadata"> | undefined;
   /** What the request came in, for clusters that pass it on in the same (`use_downstream_protocol_config`). */
@@ -258,7 +261,7 @@ export interface Cluster {
   readonly stats: Stats;
   readonly traffic: ClusterStats;
   readonly hosts: readonly Host[];
-  /** Its hosts depend on the request: `BalancerContext.stream` has to be given. */
+  /** Its hosts or its connections depend on the request: `BalancerContext.stream` has to be given (or `head`, as far as that goes). */
   readonly choosesByStream?: boolean;
   readonly connectTimeoutMs: number;
   /** How long an exchange may take at most; absent: as long as it likes. */

@@ -150,6 +150,8 @@ export interface ClientCodec {
   readonly capacity?: number;
   /** The connection is about to be closed by its owner: says so (GOAWAY) and writes what waits in the codec. */
   finish?(): void;
+  /** Another owner goes on with an idle connection, under the same options: events are its own from here on. Absent: none can. */
+  adopt?(events: ClientEvents): void;
 }
 
 export interface ResponseDecoder {

@@ -77,7 +77,7 @@ export function fetchFrom(
   return new Promise((resolve, reject) => {
     const headers = requestHead(name, rest.startsWith("/") ? rest : `/${rest}`, init);
     new Exchange(cx, headers, init, { resolve, reject }).begin((callbacks) =>
-      cluster.newStream(callbacks, {}),
+      cluster.newStream(callbacks, { head: headers }),
     );
   });
 }

@@ -35,7 +35,6 @@ const MUST_NOT_IGNORE: { readonly [message: string]: readonly string[] | "*" } =
   "envoy.config.endpoint.v3.LbEndpoint": ["health_status"],
   "envoy.config.endpoint.v3.LocalityLbEndpoints": ["priority"],
   "envoy.config.core.v3.HttpProtocolOptions": ["headers_with_underscores_action"],
-  "envoy.config.core.v3.UpstreamHttpProtocolOptions": ["auto_san_validation"],
   "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager": [
     "early_header_mutation_extensions",
     "internal_address_config",

@@ -20,7 +20,7 @@ import type { Address, Connection, ConnectionHandler } from "../network.ts";
 import { Runtime } from "../runtime.ts";
 import type { ExtensionRef } from "../schema.ts";
 import type { Counter, Gauge, Histogram, Stats } from "../stats.ts";
-import type { Tls } from "../transport.ts";
+import type { Tls, TransportOptions } from "../transport.ts";
 import type { UdpHandler, UdpSocket } from "../udp.ts";
 import { TestClock } from "./clock.ts";
 import { TestConnection } from "./connection.ts";
@@ -73,6 +73,8 @@ export interface Opened {
   handler: ConnectionHandler;
   readonly connection: TestConnection;
   readonly timeoutMs: number;
+  /** What its transport was told. */
+  readonly transportOptions?: TransportOptions | undefined;
 }
 
 /** A UDP socket whose peer the test plays. */
@@ -220,11 +222,12 @@ export class TestContext implements SetupContext {
   connect(
     address: Address,
     handler: ConnectionHandler,
-    options: { timeoutMs: number },
+    options: { timeoutMs: number; transportOptions?: TransportOptions },
   ): Connection {
     const connection = new TestConnection(this.opened.length + 100);
     connection.remoteAddress = address;
-    this.opened.push({ address, handler, connection, timeoutMs: options.timeoutMs });
+    const { timeoutMs, transportOptions } = options;
+    this.opened.push({ address, handler, connection, timeoutMs, transportOptions });
     return connection;
   }
   /** Sockets that `udp` has opened, in order. */

@@ -1,5 +1,6 @@
-import { copyFileSync } from "node:fs";
+import { copyFileSync, readFileSync } from "node:fs";
 import https from "node:https";
+import type { AddressInfo } from "node:net";
 import path from "node:path";
 import tls from "node:tls";
 import { afterAll, afterEach, expect, test } from "vitest";
@@ -293,13 +294,76 @@ test("verifies upstreams by authority, name and pin, and says in the log why it 
   expect(await status("ok")).toBe(200);
   expect(await status("lax")).toBe(200);
   expect(await status("unverified")).toBe(200);
-  for (const name of ["authority", "san", "hash"]) expect(await status(name)).toBe(503);
+  // Again, on the session of the connection that was refused.
+  for (const name of ["authority", "san", "hash"])
+    for (const _ of [1, 2]) expect(await status(name)).toBe(503);
   const stats = await proxy.stats();
-  expect(stats("cluster.authority.ssl.fail_verify_error")).toBe(1);
-  expect(stats("cluster.san.ssl.fail_verify_san")).toBe(1);
-  expect(stats("cluster.hash.ssl.fail_verify_cert_hash")).toBe(1);
+  expect(stats("cluster.authority.ssl.fail_verify_error")).toBe(2);
+  expect(stats("cluster.san.ssl.fail_verify_san")).toBe(2);
+  expect(stats("cluster.hash.ssl.fail_verify_cert_hash")).toBe(2);
   expect(stats("cluster.ok.ssl.handshake")).toBe(1);
-  expect(stats("cluster.hash.upstream_cx_connect_fail")).toBe(1);
+  expect(stats("cluster.hash.upstream_cx_connect_fail")).toBe(2);
+});
+
+test("requests name the upstream that their connection asks for, and whose certificate it has to show", async () => {
+  const seen: string[] = [];
+  const origin = https.createServer(
+    { key: readFileSync(a.key), cert: readFileSync(a.certificate) },
+    (request, response) => {
+      seen.push(`${(request.socket as tls.TLSSocket).servername} ${request.headers.host}`);
+      response.end("ok");
+    },
+  );
+  await new Promise<void>((resolve) => origin.listen(0, "127.0.0.1", resolve));
+  ends.push(() => origin.close().closeAllConnections());
+  const validation_context = { trusted_ca: source(ours.root.certificate) };
+  const named = (name: string, context: Json, options: Json): Json =>
+    cluster(name, [(origin.address() as AddressInfo).port], {
+      transport_socket: upstreamTls(context, { sni: "config.test" }),
+      typed_extension_protocol_options: {
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+          "@type": `${TYPE}upstreams.http.v3.HttpProtocolOptions`,
+          explicit_http_config: { http_protocol_options: {} },
+          upstream_http_protocol_options: options,
+        },
+      },
+    });
+  const both = { auto_sni: true, auto_san_validation: true };
+  const routes = [
+    route("/asks", "asks"),
+    route("/verifies", "verifies"),
+    route("/blind", "blind"),
+    { match: { prefix: "/" }, route: { cluster: "verifies", host_rewrite_literal: "x.a.test" } },
+  ];
+  const proxy = await start({
+    config: bootstrap(
+      [listener("main", http(routes))],
+      [
+        named("asks", {}, { auto_sni: true }),
+        named("verifies", { validation_context }, both),
+        named("blind", {}, both),
+      ],
+    ),
+  });
+  const status = async (url: string, host: string) =>
+    (await get(proxy.port("main"), url, { headers: { host } })).status;
+  expect(await status("/asks", "any.test")).toBe(200);
+  expect(await status("/asks", "10.0.0.1")).toBe(200);
+  expect(await status("/verifies", "a.test")).toBe(200);
+  expect(await status("/verifies", "b.test")).toBe(503);
+  expect(await status("/verifies", "a.test")).toBe(200);
+  expect(await status("/rewritten", "b.test")).toBe(200);
+  expect(await status("/blind", "a.test")).toBe(503);
+  expect(seen).toEqual([
+    "any.test any.test",
+    "config.test 10.0.0.1",
+    "a.test a.test",
+    "a.test a.test",
+    "x.a.test x.a.test",
+  ]);
+  const stats = await proxy.stats();
+  expect(stats("cluster.verifies.ssl.fail_verify_san")).toBe(1);
+  expect(stats("cluster.verifies.upstream_cx_total")).toBe(3);
 });
 
 test("an upstream that never speaks TLS is given up when the connect timeout is over", async () => {

@@ -41,7 +41,7 @@ export class Http2Client implements ClientCodec, Side {
   readonly isServer = false;
   readonly session: Session;
   readonly #connection: Connection;
-  readonly #events: ClientEvents;
+  #events: ClientEvents;
   #retired = false;
   #finished = false;
   #capacity: number;
@@ -66,6 +66,10 @@ export class Http2Client implements ClientCodec, Side {
 
   get capacity(): number {
     return this.#capacity;
+  }
+
+  adopt(events: ClientEvents): void {
+    this.#events = events;
   }
 
   newStream(decoder: ResponseDecoder): RequestEncoder {

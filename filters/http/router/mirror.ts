@@ -115,7 +115,7 @@ export class Mirror implements PoolCallbacks, ResponseDecoder, Answered {
     router.mirrored.inc();
     this.#begunAt = router.cx.now();
     if (timeoutMs > 0) this.#timer.arm(timeoutMs);
-    this.#handle = this.#cluster.newStream(this, {});
+    this.#handle = this.#cluster.newStream(this, { head: this.#headers });
   }
 
   get decoder(): ResponseDecoder {

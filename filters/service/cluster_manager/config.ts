@@ -19,6 +19,7 @@ import {
   UInt32,
 } from "@tsproxy/sdk";
 import { HealthCheck, OutlierDetection } from "./health-config.ts";
+import { PeerNaming, UpstreamHttpOptions } from "./peer-names.ts";
 import { TransportConfig } from "./transports.ts";
 
 const MAX_RING = 8 * 1024 * 1024;
@@ -67,6 +68,7 @@ const BothOptions = Type.Object({
 
 const HttpProtocolOptions = Type.Object({
   common_http_protocol_options: Type.Optional(CommonHttpOptions),
+  upstream_http_protocol_options: Type.Optional(UpstreamHttpOptions),
   /** One protocol: the one whose options are there. */
   explicit_http_config: Type.Optional(BothOptions),
   /** The one that the request came in. */
@@ -228,6 +230,7 @@ export const ClusterConfig = Type.Object({
   ),
   /** The older place of the same options; counts where the newer is absent. */
   common_http_protocol_options: Type.Optional(CommonHttpOptions),
+  upstream_http_protocol_options: Type.Optional(UpstreamHttpOptions),
   http_protocol_options: Type.Optional(Http1Options),
   http2_protocol_options: Type.Optional(Http2ProtocolOptions),
   protocol_selection: Enum(["USE_CONFIGURED_PROTOCOL", "USE_DOWNSTREAM_PROTOCOL"], {
@@ -318,6 +321,8 @@ export interface ClusterOptions {
   readonly headerKeyFormat: "proper_case_words" | "preserve_case" | undefined;
   readonly protocol: "HTTP1" | "HTTP2" | "DOWNSTREAM" | "ALPN";
   readonly http2: Http2Options;
+  /** Undefined: requests have no say in handshakes. */
+  readonly peerNaming: PeerNaming | undefined;
   readonly panicThreshold: number;
   readonly overprovisioningFactor: number;
   readonly weightedPriorityHealth: boolean;
@@ -359,6 +364,7 @@ export function optionsOf(config: ClusterConfig): ClusterOptions {
     headerKeyFormat: headerKeyFormat(http1.header_key_format),
     protocol,
     http2: http2Options(options.http2_protocol_options),
+    peerNaming: PeerNaming.of((typed ?? config).upstream_http_protocol_options),
     panicThreshold: Math.round(config.common_lb_config?.healthy_panic_threshold?.value ?? 50),
     overprovisioningFactor: config.load_assignment?.policy?.overprovisioning_factor ?? 140,
     weightedPriorityHealth: config.load_assignment?.policy?.weighted_priority_health ?? false,

@@ -5,7 +5,7 @@ import type { ConnectionFacts } from "./pooled-connection.ts";
 
 /**
  * What one generation of this package leaves to the next. The next may be other code, so there is nothing of a class in here:
- * plain data, functions, and the SDK's own Connection.
+ * plain data, functions, the SDK's own Connection, and codecs that the SDK says can be adopted.
  *
  *   setup of the new:   estate.heir = …           both live, the old one serves; if the new one is dropped, heir is unset
  *   end of the old:     estate.surrender(heir)    sockets go over to the new generation
@@ -48,7 +48,7 @@ export interface Heir {
 }
 
 /** Goes up whenever a field here changes its meaning; an estate of another version is left to finish by itself. */
-export const VERSION = 2;
+export const VERSION = 3;
 
 export function estateOf(previous: unknown): Estate | undefined {
   const estate = previous as Estate | undefined;

@@ -10,7 +10,9 @@ import {
 } from "@tsproxy/sdk";
 import { excludedBy, healthBy } from "./health-flags.ts";
 import { localityKey } from "./localities.ts";
+import { NamedPools } from "./named-pools.ts";
 import type { OutlierMonitor } from "./outlier-monitor.ts";
+import type { PeerNames } from "./peer-names.ts";
 import type { Pool } from "./pool.ts";
 import type { HostCells } from "./stats.ts";
 
@@ -19,7 +21,11 @@ export interface Load {
   active: number;
 }
 
-export type PoolMaker = (host: UpstreamHost, priority: Priority) => readonly Pool[];
+export interface PoolMaker {
+  make(host: UpstreamHost, priority: Priority, peer?: PeerNames): readonly Pool[];
+  /** Its connections, all idle, close. */
+  drop(pool: Pool): void;
+}
 
 /** An endpoint that is alive. It stays the same object through all updates that still name its address. */
 export class UpstreamHost implements Host {
@@ -33,7 +39,8 @@ export class UpstreamHost implements Host {
   /** One each, or with `use_downstream_protocol_config` one for HTTP/1.1 and then one for HTTP/2. */
   #defaultPools: readonly Pool[] | undefined = undefined;
   #highPools: readonly Pool[] | undefined = undefined;
-  readonly #makePools: PoolMaker;
+  #named: NamedPools | undefined = undefined;
+  readonly #poolMaker: PoolMaker;
   /** What its connections pass; undefined: plain bytes. */
   transport: Slot<TransportFactory> | undefined = undefined;
   spec: HostSpec;
@@ -53,7 +60,7 @@ export class UpstreamHost implements Host {
     spec: HostSpec,
     makeCells: () => HostCells,
     load: Load,
-    makePools: PoolMaker,
+    poolMaker: PoolMaker,
     now: () => number,
     flags: number,
   ) {
@@ -68,7 +75,7 @@ export class UpstreamHost implements Host {
     this.healthySince = now();
     this.#makeCells = makeCells;
     this.load = load;
-    this.#makePools = makePools;
+    this.#poolMaker = poolMaker;
   }
 
   /** Made for the first request: most hosts of a large config have none on most workers. */
@@ -79,13 +86,30 @@ export class UpstreamHost implements Host {
 
   /** The pool of exchanges that come in that protocol. */
   poolFor(downstream: string | undefined, priority: Priority = "default"): Pool {
-    const pools = priority === "default" ? this.#default() : this.#high();
-    return pools[downstream === "HTTP/2" ? pools.length - 1 : 0]!;
+    return ofProtocol(priority === "default" ? this.#default() : this.#high(), downstream);
+  }
+
+  /** The same for a connection to a peer of those names; undefined: too many names. */
+  namedPoolFor(
+    downstream: string | undefined,
+    priority: Priority,
+    peer: PeerNames,
+  ): Pool | undefined {
+    this.#named ??= new NamedPools((pool) => {
+      this.pools.splice(this.pools.indexOf(pool), 1);
+      this.#poolMaker.drop(pool);
+    });
+    const pools = this.#named.get(`${priority} ${peer.key}`, () => {
+      const made = this.#poolMaker.make(this, priority, peer);
+      this.pools.push(...made);
+      return made;
+    });
+    return pools && ofProtocol(pools, downstream);
   }
 
   #default(): readonly Pool[] {
     if (this.#defaultPools === undefined) {
-      this.#defaultPools = this.#makePools(this, "default");
+      this.#defaultPools = this.#poolMaker.make(this, "default");
       this.pools.push(...this.#defaultPools);
     }
     return this.#defaultPools;
@@ -94,7 +118,7 @@ export class UpstreamHost implements Host {
   /** Few routes ask for them. */
   #high(): readonly Pool[] {
     if (this.#highPools === undefined) {
-      this.#highPools = this.#makePools(this, "high");
+      this.#highPools = this.#poolMaker.make(this, "high");
       this.pools.push(...this.#highPools);
     }
     return this.#highPools;
@@ -174,6 +198,9 @@ export class UpstreamHost implements Host {
     this.outlier?.onLocalFailure(503);
   }
 }
+
+const ofProtocol = (pools: readonly Pool[], downstream: string | undefined): Pool =>
+  pools[downstream === "HTTP/2" ? pools.length - 1 : 0]!;
 
 /** Who a host is among those of its cluster. */
 export function idOf(spec: HostSpec): string {

@@ -20,7 +20,7 @@ function makeHost(spec: Partial<HostSpec>, flags = 0): UpstreamHost {
     { ip: "10.0.0.1", port: 80, hostname: "", weight: 1, priority: 0, healthStatus: "", ...spec },
     () => new HostCells(new TestStats(), "c", ""),
     { active: 0 },
-    () => [],
+    { make: () => [], drop: () => {} },
     () => 0,
     flags,
   );

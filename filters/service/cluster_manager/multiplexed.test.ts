@@ -8,6 +8,7 @@ import {
   defineBalancer,
   defineCluster,
   defineCodec,
+  defineTransport,
   latin1Decode,
   latin1Encode,
   type PoolCallbacks,
@@ -17,7 +18,7 @@ import {
   ResponseHeaders,
   Type,
 } from "@tsproxy/sdk";
-import { TestContext } from "@tsproxy/sdk/testing";
+import { requestHeaders, TestContext } from "@tsproxy/sdk/testing";
 import { beforeEach, describe, expect, it } from "vitest";
 import clusterManager from "./filter.ts";
 
@@ -25,7 +26,7 @@ import clusterManager from "./filter.ts";
 class ManyCodec implements ClientCodec {
   capacity = 100;
   finished = false;
-  readonly #events: ClientEvents;
+  #events: ClientEvents;
   readonly #decoders = new Map<number, ResponseDecoder>();
   #last = 0;
 
@@ -65,6 +66,9 @@ class ManyCodec implements ClientCodec {
   onBlocked(): void {}
   finish(): void {
     this.finished = true;
+  }
+  adopt(events: ClientEvents): void {
+    this.#events = events;
   }
   onClosed(event: CloseEvent): void {
     for (const decoder of this.#decoders.values())
@@ -118,11 +122,8 @@ class Caller implements PoolCallbacks, ResponseDecoder {
   onUpstreamBlocked(): void {}
 }
 
-let cx: TestContext;
-
-beforeEach(() => {
-  codecs = [];
-  cx = new TestContext()
+const equip = (context: TestContext): TestContext =>
+  context
     .define("codec/http1", manyCodec("HTTP/1.1"))
     .define("codec/http2", manyCodec("HTTP/2"))
     .define(
@@ -152,6 +153,12 @@ beforeEach(() => {
         }),
       }),
     );
+
+let cx: TestContext;
+
+beforeEach(() => {
+  codecs = [];
+  cx = equip(new TestContext());
 });
 
 const OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -275,6 +282,131 @@ describe("a pool of HTTP/2 connections", () => {
     cx.clock.advance(2500);
     expect(cx.opened[0]!.connection.closed).toBe("flush");
     expect(stat("cx_idle_timeout")).toBe(1);
+  });
+});
+
+describe("a new generation", () => {
+  const config = {
+    name: "c",
+    type: "STATIC",
+    lb_policy: "ROUND_ROBIN",
+    connect_timeout: 1000,
+    ...speaks({ explicit_http_config: { http2_protocol_options: {} } }),
+  };
+  const begin = (): Cluster => cx.setup(clusterManager, [config]).clusters!.get("c")!;
+  const follow = (old: TestContext): Cluster => {
+    const next = equip(new TestContext());
+    next.previous = old.handover!();
+    Object.assign(next, { stats: old.stats });
+    cx = next;
+    const cluster = begin();
+    old.dispose();
+    return cluster;
+  };
+
+  it("goes on with an idle connection and its codec", () => {
+    const before = cx;
+    ask(begin());
+    connected(0);
+    say(0, "ok 1");
+    const c = follow(before);
+    const caller = ask(c);
+    expect(caller.encoder).toBeDefined();
+    expect([codecs.length, cx.opened.length, stat("cx_total")]).toEqual([1, 1, 1]);
+    say(0, "ok 2");
+    expect(caller.responses).toBe(1);
+    expect([stat("rq_active"), stat("cx_active")]).toEqual([0, 1]);
+  });
+
+  it("lets streams end on the generation that began them, and then has their connection", () => {
+    const before = cx;
+    const busy = ask(begin());
+    connected(0);
+    const c = follow(before);
+    say(0, "ok 1");
+    expect(busy.responses).toBe(1);
+    expect(ask(c).encoder).toBeDefined();
+    expect(codecs).toHaveLength(1);
+  });
+
+  it("closes an idle connection when new codec code comes", () => {
+    const before = cx;
+    ask(begin());
+    connected(0);
+    say(0, "ok 1");
+    const c = follow(before);
+    const slot = cx.slots.find((s) => s.ref.package === "codec/http2")!;
+    slot.replace(slot.current.value);
+    ask(c);
+    expect(cx.opened).toHaveLength(2);
+  });
+});
+
+describe("connections for names", () => {
+  const named = (options: object) =>
+    start({
+      ...speaks({ explicit_http_config: {}, upstream_http_protocol_options: options }),
+      transport_socket: { name: "tls", package: "transport/tls", config: {} },
+    });
+  const head = (host: string, ...lines: string[]) => ({
+    head: requestHeaders("GET", "/", "host", host, ...lines),
+  });
+  const offered = () =>
+    cx.opened.map(({ transportOptions }) => {
+      const { serverName, subjectAltNames } = transportOptions ?? {};
+      return [serverName, subjectAltNames?.join()];
+    });
+
+  beforeEach(() => {
+    const setup = () => ({ secure: true });
+    cx.define("transport/tls", defineTransport({ name: "tls", config: Type.Object({}), setup }));
+  });
+
+  it("ask for the host of their requests, and serve no other", () => {
+    const c = named({ auto_sni: true });
+    for (const host of ["a.test", "A.test:443", "b.test", "10.0.0.1:80", "[::1]:80", "a b"])
+      ask(c, head(host));
+    expect(offered()).toEqual([
+      ["a.test", undefined],
+      ["a.test", undefined],
+      ["b.test", undefined],
+      [undefined, undefined],
+      [undefined, undefined],
+      [undefined, undefined],
+    ]);
+    connected(0);
+    say(0, "ok 1");
+    expect(ask(c, head("a.test")).encoder).toBeDefined();
+    expect(ask(c, head("b.test")).encoder).toBeUndefined();
+  });
+
+  it("verify it, addresses too, and whatever header the config names", () => {
+    const c = named({
+      auto_sni: true,
+      auto_san_validation: true,
+      override_auto_sni_header: "x-name",
+    });
+    ask(c, head("a.test", "x-name", "b.test"));
+    ask(c, head("a.test", "x-name", ""));
+    ask(c, head("10.0.0.1:80"));
+    ask(c);
+    expect(offered()).toEqual([
+      ["b.test", "b.test"],
+      ["a.test", "a.test"],
+      [undefined, "10.0.0.1"],
+      [undefined, ""],
+    ]);
+  });
+
+  it("of names that nobody asks for any more make room for others", () => {
+    const c = named({ auto_sni: true });
+    for (let k = 0; k < 256; k++) ask(c, head(`${k}.test`));
+    expect(ask(c, head("one-more.test")).failure?.reason).toBe("overflow");
+    connected(7);
+    say(7, "ok 1");
+    expect(ask(c, head("one-more.test")).failure).toBeUndefined();
+    expect(cx.opened[7]!.connection.closed).toBe("flush");
+    expect(cx.opened.at(-1)!.transportOptions?.serverName).toBe("one-more.test");
   });
 });
 

@@ -16,6 +16,7 @@ import type {
 } from "@tsproxy/sdk";
 import type { CircuitBreaker, Limit } from "./circuit-breaker.ts";
 import type { UpstreamHost } from "./host.ts";
+import type { PeerNames } from "./peer-names.ts";
 import { PooledConnection } from "./pooled-connection.ts";
 import type { ClusterCells } from "./stats.ts";
 
@@ -34,8 +35,8 @@ export interface PoolOwner {
   readonly codecOptions: CodecOptions;
   connectOptionsFor(
     host: UpstreamHost,
+    pool?: Pool,
     downstream?: DownstreamConnection,
-    protocol?: PoolProtocol,
   ): ConnectOptions;
   /** 0: no limit. */
   readonly maxRequestsPerConnection: number;
@@ -92,6 +93,8 @@ export class Pool {
   readonly host: UpstreamHost;
   readonly protocol: PoolProtocol;
   readonly priority: Priority;
+  /** What its requests say of the handshake; undefined: nothing. */
+  readonly peer: PeerNames | undefined;
   readonly breaker: CircuitBreaker;
   readonly #hostLimit: Limit | undefined;
   readonly #hostConnections: SharedCount | undefined;
@@ -113,11 +116,13 @@ export class Pool {
     host: UpstreamHost,
     protocol: PoolProtocol,
     priority: Priority = "default",
+    peer?: PeerNames,
   ) {
     this.owner = owner;
     this.host = host;
     this.protocol = protocol;
     this.priority = priority;
+    this.peer = peer;
     this.breaker = owner.breaker(priority);
     this.#hostLimit = owner.hostLimit(host, priority);
     this.#hostConnections = owner.hostConnections(host, priority);
@@ -238,6 +243,13 @@ export class Pool {
       this.#open();
       this.#openForPending();
     }
+  }
+
+  /** No request is in progress, and none waits. */
+  get atRest(): boolean {
+    if (this.#pending.length > 0) return false;
+    for (const connection of this.connections) if (!connection.idle) return false;
+    return true;
   }
 
   /** Somebody else has more need of it. False: none is idle. */
@@ -373,12 +385,12 @@ export class Pool {
     return next;
   }
 
-  /** The host is gone, or its cluster. */
   /** The host has failed, and its connections with it: what runs on them is reset. */
   closeAll(): void {
     for (const connection of [...this.connections]) connection.socket?.close("abort");
   }
 
+  /** The host is gone, or its cluster. */
   drain(): void {
     this.draining = true;
     if (this.#used) this.breaker.pools.release();

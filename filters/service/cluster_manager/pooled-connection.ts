@@ -9,8 +9,10 @@ import type {
   ConnectionHandler,
   Generation,
   PoolCallbacks,
+  Priority,
   Slot,
 } from "@tsproxy/sdk";
+import type { PeerNames } from "./peer-names.ts";
 import type { Pool } from "./pool.ts";
 
 const STATE = { CONNECTING: 0, OPEN: 1, CLOSING: 2, CLOSED: 3, GIVEN_AWAY: 4 } as const;
@@ -19,6 +21,11 @@ type State = (typeof STATE)[keyof typeof STATE];
 /** What goes with a connection from one generation to the next. */
 export interface ConnectionFacts {
   readonly connection: Connection;
+  /** One that multiplexes goes along; it is held until the connection is forgotten. */
+  readonly codec?: { readonly codec: ClientCodec; readonly generation: Generation<CodecFactory> };
+  readonly protocol: "HTTP/1.1" | "HTTP/2" | "ALPN";
+  readonly priority: Priority;
+  readonly peer: PeerNames | undefined;
   readonly requests: number;
   readonly openedAt: number;
   /** Bytes sent that have been counted already. */
@@ -45,6 +52,8 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
   #codec: ClientCodec | undefined = undefined;
   #slot: Slot<CodecFactory> | undefined = undefined;
   #generation: Generation<CodecFactory> | undefined = undefined;
+  /** What the slot had when this codec was the latest: its own generation, or what is the same code in another's hands. */
+  #latest: Generation<CodecFactory> | undefined = undefined;
   /** Many exchanges at once, and the codec's to the end of the connection. */
   #multiplexes = false;
   #active = 0;
@@ -76,7 +85,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     if (this.pool.protocol.name !== "ALPN") this.#countProtocol(this.pool.protocol.name);
     host.cells.cxTotal.inc();
     host.cells.cxActive.inc();
-    const options = owner.connectOptionsFor(host, undefined, this.pool.protocol);
+    const options = owner.connectOptionsFor(host, this.pool);
     this.#connection = owner.cx.connect(host.address, this, options);
   }
 
@@ -93,14 +102,37 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     this.#sent = facts.sent;
     this.#state = STATE.OPEN;
     this.pool.owner.cx.adopt(facts.connection, this);
-    this.#makeCodec();
+    if (facts.codec === undefined) this.#makeCodec();
+    else this.#adoptCodec(facts.codec);
+  }
+
+  #adoptCodec({ codec, generation }: NonNullable<ConnectionFacts["codec"]>): void {
+    generation.acquire();
+    this.#generation = generation;
+    this.#slot = this.pool.protocol.codec(this.#connection!);
+    this.#latest = this.#slot.current;
+    this.#codec = codec;
+    this.#multiplexes = true;
+    codec.adopt!(this);
   }
 
   /** What another owner has to know; undefined if it is of no use to anybody. */
   facts(): ConnectionFacts | undefined {
     const connection = this.#connection;
-    if (connection === undefined || this.#multiplexes || this.room === 0) return undefined;
-    return { connection, requests: this.#requests, openedAt: this.#openedAt, sent: this.#sent };
+    if (connection === undefined || this.room === 0) return undefined;
+    const codec = this.#codec!;
+    if (this.#multiplexes && codec.adopt === undefined) return undefined;
+    const { protocol, priority, peer } = this.pool;
+    return {
+      connection,
+      ...(this.#multiplexes && { codec: { codec, generation: this.#generation! } }),
+      protocol: protocol.name,
+      priority,
+      peer,
+      requests: this.#requests,
+      openedAt: this.#openedAt,
+      sent: this.#sent,
+    };
   }
 
   /** Lets go of an idle connection: another object counts and owns it from here on. */
@@ -124,7 +156,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     if (this.#state !== STATE.OPEN || this.#isLeaving) return 0;
     if (!this.#multiplexes) return 1 - this.#active;
     // Streams of a codec that has been replaced end on it; the next ones get a connection of the new one's.
-    if (this.#generation !== this.#slot!.current) return 0;
+    if (this.#isOutdated) return 0;
     return Math.max(0, (this.#codec!.capacity ?? 1) - this.#active);
   }
 
@@ -136,7 +168,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
   begin(callbacks: PoolCallbacks): void {
     const { owner, host } = this.pool;
     // An HTTP/1 codec between exchanges holds nothing, so new code can take its place on an open connection.
-    if (this.#generation !== this.#slot!.current) this.#makeCodec();
+    if (this.#latest !== this.#slot!.current) this.#makeCodec();
     this.#active++;
     this.#requests++;
     if (this.#requests === owner.maxRequestsPerConnection) {
@@ -199,7 +231,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
   }
 
   get #isOutdated(): boolean {
-    return this.#multiplexes && this.#generation !== this.#slot!.current;
+    return this.#multiplexes && this.#latest !== this.#slot!.current;
   }
 
   #endExchange(): void {
@@ -221,7 +253,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     const { owner, protocol } = this.pool;
     this.#releaseCodec();
     this.#slot ??= protocol.codec(this.#connection!);
-    this.#generation = this.#slot.current;
+    this.#generation = this.#latest = this.#slot.current;
     this.#generation.acquire();
     this.#codec = this.#generation.value.createClient(this.#connection!, this, owner.codecOptions);
     this.#multiplexes = this.#codec.capacity !== undefined;

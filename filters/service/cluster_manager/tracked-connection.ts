@@ -43,7 +43,7 @@ export class TrackedConnection implements ConnectionHandler {
     cells.rqPendingTotal.inc();
     cells.rqPendingActive.inc();
     this.host.cells.rqPendingActive.inc();
-    const options = this.#owner.connectOptionsFor(this.host, downstream);
+    const options = this.#owner.connectOptionsFor(this.host, undefined, downstream);
     const connection = cx.connect(this.host.address, this, options);
     this.#connection = connection;
     return connection;

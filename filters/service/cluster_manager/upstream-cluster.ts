@@ -33,7 +33,7 @@ import type { ClusterConfig, ClusterOptions } from "./config.ts";
 import { optionsOf } from "./config.ts";
 import type { Heir } from "./handover.ts";
 import { type HealthReport, report } from "./health-desk.ts";
-import { idOf, type Load, UpstreamHost } from "./host.ts";
+import { idOf, type Load, type PoolMaker, UpstreamHost } from "./host.ts";
 import { levelHealths } from "./levels.ts";
 import type { LocalCluster } from "./localities.ts";
 import { OutlierMonitor, type OutlierTable } from "./outlier-monitor.ts";
@@ -170,7 +170,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     this.#spread = balancer && new Spread(balancing, "", balancer);
     this.#spread?.update([]);
     const { type } = parts;
-    this.choosesByStream = type.provide !== undefined;
+    this.choosesByStream = type.provide !== undefined || this.#options.peerNaming !== undefined;
     if (cx.role === "canary") this.#provided = undefined;
     else if (type.clusters !== undefined) {
       const threshold = this.#options.panicThreshold;
@@ -189,14 +189,14 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   }
   connectOptionsFor(
     host: UpstreamHost,
+    pool?: Pool,
     downstream?: DownstreamConnection,
-    protocol?: PoolProtocol,
   ): ConnectOptions {
     const { transport } = host;
     if (transport === undefined) return this.connectOptions;
     return throughTransport(this.connectOptions, transport, {
       hostname: host.hostname,
-      ...(protocol !== undefined && { alpn: ALPN[protocol.name] }),
+      ...(pool !== undefined && { alpn: ALPN[pool.protocol.name], ...pool.peer?.options }),
       ...(downstream !== undefined && { downstream }),
     });
   }
@@ -268,13 +268,28 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   newStream(callbacks: PoolCallbacks, context: BalancerContext): PoolHandle | undefined {
     const host = this.#choose(context);
     if (host !== undefined) {
-      return host.poolFor(context.downstreamProtocol, context.priority).newStream(callbacks);
+      const pool = this.#poolFor(host, context);
+      if (pool !== undefined) return pool.newStream(callbacks);
+      this.cells.cxPoolOverflow.inc();
+      callbacks.onPoolFailure({ reason: "overflow", host: undefined, transportFailure: "" });
+      return undefined;
     }
     const successor = this.#heir?.clusters.get(this.name);
     if (successor !== undefined) return successor.newStream(callbacks, context);
     this.traffic.cxNoneHealthy.inc();
     callbacks.onPoolFailure(NO_HOST);
     return undefined;
+  }
+
+  #poolFor(host: UpstreamHost, context: BalancerContext): Pool | undefined {
+    const { downstreamProtocol, priority } = context;
+    const { peerNaming } = this.#options;
+    const peer =
+      peerNaming !== undefined && host.transport?.current.value.secure === true
+        ? peerNaming.of(context.head ?? context.stream?.request)
+        : undefined;
+    if (peer === undefined) return host.poolFor(downstreamProtocol, priority);
+    return host.namedPoolFor(downstreamProtocol, priority ?? "default", peer);
   }
 
   chooseHost(context: BalancerContext): UpstreamHost | undefined {
@@ -295,12 +310,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
       this.traffic.cxOverflow.inc();
       return "overflow";
     }
-    const tracked = new TrackedConnection(
-      host.poolFor(undefined).owner,
-      host,
-      handler,
-      this.#onTrackedGone,
-    );
+    const tracked = new TrackedConnection(this, host, handler, this.#onTrackedGone);
     this.#tracked.add(tracked);
     return { connection: tracked.open(context.downstream), host };
   }
@@ -393,14 +403,19 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     if (changed) this.#changed();
   }
 
+  readonly #poolMaker: PoolMaker = {
+    make: (host, priority, peer) =>
+      this.#protocols.map((protocol) => new Pool(this, host, protocol, priority, peer)),
+    drop: (pool) => this.#drain(pool),
+  };
+
   #makeHost(spec: HostSpec, id: string): UpstreamHost {
     const load = this.#loadOf(this.name, id) ?? { active: 0 };
     const host = new UpstreamHost(
       spec,
       () => this.#cellsOf(spec),
       load,
-      (made, priority) =>
-        this.#protocols.map((protocol) => new Pool(this, made, protocol, priority)),
+      this.#poolMaker,
       () => this.cx.now(),
       this.#flagsOf(id, spec),
     );
@@ -525,8 +540,12 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   takeIdle(hostId: string, facts: ConnectionFacts): boolean {
     const host = this.#byId.get(hostId);
     if (host === undefined || this.#retired) return false;
-    // Connections that change hands speak HTTP/1.1, whose pool is the first.
-    const pool = host.poolFor("HTTP/1.1");
+    const { protocol, priority, peer } = facts;
+    const pool =
+      peer === undefined
+        ? host.poolFor(protocol, priority)
+        : host.namedPoolFor(protocol, priority, peer);
+    if (pool === undefined) return false;
     const connection = new PooledConnection(pool);
     connection.takeOver(facts);
     pool.take(connection);

@@ -14,7 +14,7 @@ import { failureReason } from "./failure.ts";
 import { keyPairs, parametersOf } from "./parameters.ts";
 import { Sources } from "./source.ts";
 import type { TlsStats } from "./stats.ts";
-import type { Validation } from "./validation.ts";
+import type { Refusal, Validation } from "./validation.ts";
 
 /** Everything that stands on files. */
 export class ClientSide {
@@ -107,7 +107,7 @@ class ClientHandshake implements Transport {
   }
 
   onSecured(info: TlsInfo): void {
-    const refusal = this.#side.validation?.refuse(info, this.#names());
+    const refusal = this.#refusal(info);
     if (refusal !== undefined) {
       this.#tls.stats.onRefused(refusal.stat);
       this.#socket.fail(failureReason("CERTIFICATE_VERIFY_FAILED", refusal.details));
@@ -115,6 +115,15 @@ class ClientHandshake implements Transport {
     }
     this.#tls.stats.onHandshake(info);
     this.#socket.ready();
+  }
+
+  /** A name in a certificate that nobody has verified proves nothing. */
+  #refusal(info: TlsInfo): Refusal | undefined {
+    const names = this.#names();
+    const { validation } = this.#side;
+    if (names.length > 0 && validation?.trustedCa === undefined)
+      return { stat: "fail_verify_error", details: "" };
+    return validation?.refuse(info, names);
   }
 
   /** Names that this connection asks for beside the config's. */

@@ -78,11 +78,12 @@ export class Validation {
           : tls.verifyError;
       if (error !== "") return { stat: "fail_verify_error", details: chainDetails(error, tls) };
     }
-    const named =
-      (this.#names.length === 0 || this.#names.some((matches) => matches(peer))) &&
-      (names.length === 0 || names.some((name) => isNamed(peer, name)));
-    if (!named) {
-      const had = peer.names.map(({ value }) => value).join(", ");
+    const had = peer.names.map(({ value }) => value).join(", ");
+    if (names.length > 0 && !names.some((name) => isNamed(peer, name))) {
+      const details = `verify cert failed: verify SAN list, expected SANs: [${names.join(", ")}], certificate SANs: [${had}]`;
+      return { stat: "fail_verify_san", details };
+    }
+    if (this.#names.length > 0 && !this.#names.some((matches) => matches(peer))) {
       const details = `verify cert failed: SAN matcher, certificate SANs are [${had}]`;
       return { stat: "fail_verify_san", details };
     }
