@@ -2,6 +2,7 @@ import { EVENT } from "./inside/ring.ts";
 import type { SandboxUse } from "./inside/sandbox/main.ts";
 import { HISTOGRAM_CELLS } from "./inside/stats.ts";
 import type { Watchdog } from "./isolate.ts";
+import { textOf } from "./module-code.ts";
 import type { FromWorker, ModuleSource, Refusal } from "./protocol.ts";
 import { Sandbox } from "./sandbox/sandbox.ts";
 import type { StatsSink } from "./sandbox/stats.ts";
@@ -69,7 +70,7 @@ export class Boxes {
       package: module.package,
       supply,
       watchdog,
-      module,
+      module: { ...module, code: textOf(module) },
       worker,
       node,
       memory: sockets.memory,

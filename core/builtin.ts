@@ -8,6 +8,7 @@ import {
   share,
   type Watchdog,
 } from "./isolate.ts";
+import { textOf } from "./module-code.ts";
 import type { ModuleSource, Refusal, RuntimeConfig, WorkerStart } from "./protocol.ts";
 
 /** `memoryLimit` of the builtin isolate; the ring and the stats count against it. */
@@ -31,12 +32,20 @@ export interface BuiltinOptions {
   readonly fileFlushMs?: number | undefined;
   /** Ends it when it hangs; without one, nobody does. */
   readonly watchdog?: Watchdog;
+  /** Code of a shipped package, as it is or, while a change is prepared, is to be. */
+  readonly moduleOf: (packageName: string) => ModuleSource | undefined;
   /** Calls of the isolate: name and text (JSON, but for "append"). Those that ask for something get their answer at once. */
   readonly onCall: (name: string, text: string) => string | void;
 }
 
-/** The isolate of the shipped packages, with core's prelude in it. */
+/**
+ * The isolate of the shipped packages, with core's prelude in it. A package is loaded when a config, or another package, first names
+ * it: most configs name a third of them.
+ */
 export class Builtin {
+  readonly #moduleOf: BuiltinOptions["moduleOf"];
+  /** Hash of the code that was last loaded, by package. */
+  readonly #loaded = new Map<string, string>();
   readonly #isolate: Isolate;
   readonly #prelude: LoadedModule;
   readonly #unwatch: () => void;
@@ -45,6 +54,7 @@ export class Builtin {
   readonly run: (events: number) => number;
 
   constructor(options: BuiltinOptions) {
+    this.#moduleOf = options.moduleOf;
     this.#isolate = new Isolate({ memoryLimitMb: MEMORY_LIMIT_MB, sdk: options.prelude.sdk });
     this.#prelude = this.#isolate.load(
       { code: options.prelude.builtin, filename: "tsproxy:inside" },
@@ -59,7 +69,9 @@ export class Builtin {
       share(options.turns),
       share(options.counts),
       share(options.ledger),
-      callback(options.onCall),
+      callback((name, text) =>
+        name === "module" ? this.#demand(JSON.parse(text)) : options.onCall(name, text),
+      ),
       JSON.stringify({
         role,
         worker,
@@ -89,21 +101,48 @@ export class Builtin {
     return entry(...args);
   }
 
-  /** Loads the module of a package beside the one before. Throws what it throws. */
-  define(module: ModuleSource): void {
-    const loaded = this.#isolate.load({ code: module.code, filename: module.filename });
+  /** New code of packages that are loaded already goes beside what they have. Throws what it throws. Answers whose code that is. */
+  update(
+    modules: readonly ModuleSource[],
+    onError: (module: ModuleSource, error: unknown) => void,
+  ): string[] {
+    const updated: string[] = [];
+    for (const module of modules) {
+      if (!this.#loaded.has(module.package)) continue;
+      updated.push(module.package);
+      try {
+        this.#load(module);
+      } catch (error) {
+        onError(module, error);
+      }
+    }
+    return updated;
+  }
+
+  #load(module: ModuleSource): void {
+    if (this.#loaded.get(module.package) === module.hash) return;
+    const loaded = this.#isolate.load({ code: textOf(module), filename: module.filename });
     this.#enter("define", module.package, loaded.namespace);
     loaded.release();
+    this.#loaded.set(module.package, module.hash);
+  }
+
+  /** Called from within: what went wrong. */
+  #demand(packageName: string): string {
+    const module = this.#moduleOf(packageName);
+    if (module === undefined) return "";
+    try {
+      this.#load(module);
+      return "";
+    } catch (error) {
+      return error instanceof Error ? error.message : String(error);
+    }
   }
 
   /** A package that lives in a sandbox: a stand-in for it takes its places in chains. */
   defineParked(packageName: string, box: number, description: string): void {
+    this.#loaded.delete(packageName);
     this.#enter("defineParked", packageName, box, description);
-  }
-
-  /** JSON of what the package says of itself. */
-  describe(packageName: string): string {
-    return this.#enter("describe", packageName) as string;
   }
 
   prepare(change: {

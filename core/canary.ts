@@ -42,8 +42,6 @@ export class Canary implements CanaryStage {
   #generation = 0;
   #contexts: Contexts | undefined;
   #builtin: Builtin | undefined;
-  /** Hash of the code last defined there, by package. */
-  readonly #defined = new Map<string, string>();
   #pending: Change | undefined;
 
   constructor(options: CanaryOptions) {
@@ -54,20 +52,12 @@ export class Canary implements CanaryStage {
     const builtin = this.#ready();
     this.#pending = change;
     const refusals: Refusal[] = [];
-    for (const module of change.modules) {
-      if (this.#defined.get(module.package) === module.hash) continue;
-      try {
-        this.#define(builtin, module);
-        this.#defined.set(module.package, module.hash);
-      } catch (error) {
-        refusals.push(refusalOf(module.package, error as Error));
-      }
-    }
+    const changed = this.#load(builtin, change.modules, refusals);
     if (refusals.length > 0) return refusals;
     try {
       return builtin.prepare({
         generation: change.generation,
-        changed: change.modules.map((module) => module.package),
+        changed,
         removed: change.removed,
         config: change.config,
       });
@@ -121,11 +111,30 @@ export class Canary implements CanaryStage {
     this.#builtin = undefined;
   }
 
-  #define(builtin: Builtin, module: ModuleSource): void {
-    if (module.group === "builtin" || this.#options.sandboxed === "set up")
-      return void builtin.define(module);
-    const [kind, name] = module.package.split("/");
-    builtin.defineParked(module.package, 0, JSON.stringify({ kind, name, hooks: 0 }));
+  /** Answers the packages that the isolate knows, and so has to set up again. */
+  #load(builtin: Builtin, modules: readonly ModuleSource[], refusals: Refusal[]): string[] {
+    const parked = modules.filter((module) => this.#isParked(module));
+    for (const { package: name } of parked) {
+      const [kind, own] = name.split("/");
+      builtin.defineParked(name, 0, JSON.stringify({ kind, name: own, hooks: 0 }));
+    }
+    const own = modules.filter((module) => !this.#isParked(module));
+    const updated = builtin.update(own, (module, error) =>
+      refusals.push(refusalOf(module.package, error as Error)),
+    );
+    return [...updated, ...parked.map((module) => module.package)];
+  }
+
+  #isParked(module: ModuleSource): boolean {
+    return module.group !== "builtin" && this.#options.sandboxed === "left out";
+  }
+
+  #moduleOf(packageName: string): ModuleSource | undefined {
+    const pending = this.#pending;
+    if (pending?.removed.includes(packageName)) return undefined;
+    const changed = pending?.modules.find((module) => module.package === packageName);
+    const found = changed ?? this.#modules.get(packageName);
+    return found === undefined || this.#isParked(found) ? undefined : found;
   }
 
   #guarded(enter: (builtin: Builtin) => void): void {
@@ -157,17 +166,16 @@ export class Canary implements CanaryStage {
       turns: new SharedArrayBuffer(4),
       counts: new SharedArrayBuffer(COUNTS_BYTES),
       ledger: new SharedArrayBuffer(LEDGER_BYTES),
+      moduleOf: (name) => this.#moduleOf(name),
       // The threads will say and ask the same; here nothing takes effect, but what is asked is answered.
       onCall: (name, text) => services.call(name, text),
     });
     this.#builtin = builtin;
-    this.#defined.clear();
     if (this.#generation === 0) return builtin;
     const modules = [...this.#modules.values()];
-    for (const module of modules) this.#define(builtin, module);
     builtin.prepare({
       generation: this.#generation,
-      changed: modules.map((module) => module.package),
+      changed: this.#load(builtin, modules, []),
       removed: [],
       config: this.#config,
     });

@@ -2,6 +2,7 @@ import { readFile, realpath } from "node:fs/promises";
 import path from "node:path";
 import { type Bundle, BundleError, bundle, hashOf } from "./bundle.ts";
 import { DescribeError, type Describer, type Description } from "./describe.ts";
+import { sharedCode } from "./module-code.ts";
 import type { PackageSource } from "./packages.ts";
 import { packedPackage } from "./packed.ts";
 import { type Problem, problem, shortPath } from "./problem.ts";
@@ -126,12 +127,13 @@ export class PackageUnit {
       const infos = infosOf(this.source, descriptions, this.#names.shipped);
       const group = this.#group(infos);
       const { code, hash } = made;
+      const text = sharedCode(code);
       const modules = infos.map(({ package: name }) => {
         const cells = group === "builtin" ? undefined : sandboxCells(name, code);
         return {
           package: name,
           group,
-          code,
+          code: text,
           filename: made.filename,
           hash,
           ...(cells !== undefined && { cells }),

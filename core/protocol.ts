@@ -26,7 +26,8 @@ export interface ModuleSource {
   readonly package: string;
   /** "builtin", or the sandbox group (the package's own name). */
   readonly group: string;
-  readonly code: string;
+  /** UTF-8 in memory that all threads share, or the text itself. */
+  readonly code: SharedArrayBuffer | string;
   readonly filename: string;
   /** Hash of the code: the same code is the same generation. */
   readonly hash: string;
@@ -144,7 +145,12 @@ export interface RuntimeLayerConfig {
 export interface RuntimeConfig {
   readonly listeners: readonly ListenerConfig[];
   /** Cluster manager first: others reach it through `cx.clusters`. */
-  readonly services: readonly { readonly package: string; readonly config: unknown }[];
+  readonly services: readonly {
+    readonly package: string;
+    readonly config: unknown;
+    /** Absent: workers. */
+    readonly runs?: PackageInfo["runs"];
+  }[];
   readonly node: { readonly id: string; readonly cluster: string };
   /** Layers of the runtime; main alone reads them and tells the threads their values. */
   readonly runtime?: readonly RuntimeLayerConfig[];

@@ -7,6 +7,7 @@ import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { Describer } from "./describe.ts";
 import type { Change } from "./fleet.ts";
 import { logTo } from "./log.ts";
+import { textOf } from "./module-code.ts";
 import { bundlePreludes } from "./preludes.ts";
 import type { ListenerConfig, ModuleSource, Refusal } from "./protocol.ts";
 import type { CanaryStage } from "./rehearsal.ts";
@@ -54,7 +55,8 @@ class FakeServing implements Serving, CanaryStage {
     return this.commits.findLast((change) => change.config)!.config!.listeners;
   }
   code(name: string): string {
-    return this.modules.get(name)?.code ?? "";
+    const module = this.modules.get(name);
+    return module === undefined ? "" : textOf(module);
   }
   /** Settles as soon as it holds, fails after 5 s. */
   async until(what: string, holds: () => boolean): Promise<void> {
@@ -245,7 +247,7 @@ test("ends with the second of two saves 30 ms apart", async () => {
   fs.writeFileSync(world.file("shout.ts"), filter("shout", "v3"));
   await world.serves("v3");
   const markers = world.serving.commits.map(
-    (change) => /"(v\d)"/.exec(change.modules.at(-1)?.code ?? "")?.[1],
+    (change) => /"(v\d)"/.exec(textOf(change.modules.at(-1)!))?.[1],
   );
   expect(markers.at(-1)).toBe("v3");
 });
@@ -363,7 +365,7 @@ test("ends with the last of many saves of every kind, in whatever order they com
     world.reload.packages().every((p) => p.state === "active"),
   );
   const order = world.serving.commits.flatMap((change) =>
-    change.modules.map((m) => Number(/"v(\d+)"/.exec(m.code)?.[1] ?? 0)),
+    change.modules.map((m) => Number(/"v(\d+)"/.exec(textOf(m))?.[1] ?? 0)),
   );
   expect(order.slice(2)).toEqual(order.slice(2).toSorted((a, b) => a - b));
   expect(world.refusals).toEqual([]);
@@ -402,9 +404,12 @@ test("goes back to nothing to do when a bad save is undone", async () => {
 test("commits nothing when the canary refuses, and reports the line of the code that threw", async () => {
   const world = await started({
     canary: (change) => {
-      const bad = change.modules.find((module) => module.code.includes('"bad"'));
+      const bad = change.modules.find((module) => textOf(module).includes('"bad"'));
       if (bad === undefined) return [];
-      const line = bad.code.split("\n").findIndex((text) => text.includes('"bad"')) + 1;
+      const line =
+        textOf(bad)
+          .split("\n")
+          .findIndex((text) => text.includes('"bad"')) + 1;
       return [
         {
           package: bad.package,
@@ -426,7 +431,7 @@ test("takes a good package up although another one that was saved with it is ref
   const world = await started({
     canary: (change) =>
       change.modules
-        .filter((module) => module.code.includes('"bad"'))
+        .filter((module) => textOf(module).includes('"bad"'))
         .map((module) => ({
           package: module.package,
           message: "boom",

@@ -101,6 +101,7 @@ class Worker {
       ledger: this.#start.ledger,
       fileFlushMs: this.#start.fileFlushMs,
       watchdog: this.#watchdog,
+      moduleOf: (name) => this.#moduleOf(name),
       onCall: (name, text) => this.#onCall(name, text),
     });
     const onDead = (error: unknown) => this.#onDead(builtin, error);
@@ -326,11 +327,12 @@ class Worker {
   ): readonly Refusal[] {
     const { generation, removed } = pending;
     try {
-      const refusals = this.#load(modules, pending.boxes);
+      const refusals: Refusal[] = [];
+      const changed = this.#load(modules, pending.boxes, refusals);
       if (refusals.length > 0) return refusals;
       return this.#builtin.prepare({
         generation,
-        changed: modules.map((m) => m.package),
+        changed,
         removed,
         config,
       });
@@ -339,22 +341,33 @@ class Worker {
     }
   }
 
-  #load(modules: readonly ModuleSource[], boxes: Map<string, number>): Refusal[] {
-    const refusals: Refusal[] = [];
-    for (const module of modules) {
+  /** Answers the packages that the isolate knows, and so has to set up again. */
+  #load(
+    modules: readonly ModuleSource[],
+    boxes: Map<string, number>,
+    refusals: Refusal[],
+  ): string[] {
+    const refuse = ({ package: name }: ModuleSource, error: unknown) =>
+      void refusals.push(refusalOf(name, error));
+    const parked = modules.filter((module) => module.group !== "builtin");
+    for (const module of parked) {
       try {
-        if (module.group === "builtin") this.#builtin.define(module);
-        else {
-          const { box, hooks } = this.#boxes.add(module);
-          boxes.set(module.package, box);
-          const [kind, name] = module.package.split("/");
-          this.#builtin.defineParked(module.package, box, JSON.stringify({ kind, name, hooks }));
-        }
+        const { box, hooks } = this.#boxes.add(module);
+        boxes.set(module.package, box);
+        const [kind, name] = module.package.split("/");
+        this.#builtin.defineParked(module.package, box, JSON.stringify({ kind, name, hooks }));
       } catch (error) {
-        refusals.push(refusalOf(module.package, error));
+        refuse(module, error);
       }
     }
-    return refusals;
+    const own = modules.filter((module) => module.group === "builtin");
+    const updated = this.#builtin.update(own, refuse);
+    return [...updated, ...parked.map((module) => module.package)];
+  }
+
+  #moduleOf(packageName: string): ModuleSource | undefined {
+    const module = (this.#pending?.live ?? this.#live).modules.get(packageName);
+    return module?.group === "builtin" ? module : undefined;
   }
 
   async #prepareBoxes(pending: Pending): Promise<void> {

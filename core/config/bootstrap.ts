@@ -225,7 +225,7 @@ export function runtimeConfig(value: unknown, root: MapNode, maker: Maker): Runt
 }
 
 function serviceConfigs(value: unknown, root: MapNode, maker: Maker): RuntimeConfig["services"] {
-  const found: { readonly package: string; readonly config: unknown; readonly rank: number }[] = [];
+  const found: (RuntimeConfig["services"][number] & { readonly rank: number })[] = [];
   for (const service of maker.registry.packages) {
     if (service.kind !== "service") continue;
     const schema = service.schema as Schema;
@@ -237,10 +237,11 @@ function serviceConfigs(value: unknown, root: MapNode, maker: Maker): RuntimeCon
       if (config === undefined && schema.type === "array")
         config = maker.part(schema, new ListNode(root.place));
     } else config = maker.part(schema, new MapNode(root.place));
-    if (config !== undefined) found.push({ package: service.package, config, rank });
+    if (config !== undefined)
+      found.push({ package: service.package, config, rank, runs: service.runs });
   }
   found.sort((a, b) => a.rank - b.rank || (a.package < b.package ? -1 : 1));
-  return found.map(({ package: name, config }) => ({ package: name, config }));
+  return found.map(({ rank: _, ...service }) => service);
 }
 
 function at(value: unknown, key: string): unknown {

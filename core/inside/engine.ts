@@ -132,7 +132,10 @@ export class Engine {
       this.#runtime.replace(values as readonly [string, RuntimeValue][]),
     );
     this.#sandboxes = new Sandboxes(this.#io, this.host);
-    this.registry = new Registry((name, error) => this.host.fault(name, error));
+    this.registry = new Registry(
+      (name, error) => this.host.fault(name, error),
+      (name) => this.#demand(name),
+    );
     this.#chunk = new Chunk(this.#io.memory, 0, 0);
     this.#wheel.advance(this.#io.now);
     const clusters: Clusters = { get: (name) => this.#clusters()?.get(name) };
@@ -355,6 +358,12 @@ export class Engine {
 
   // ---- code and configuration
 
+  #demand(packageName: string): Definition | undefined {
+    const problem = this.host.demand(packageName);
+    if (problem !== "") throw new Error(problem);
+    return this.#modules.get(packageName);
+  }
+
   /** A module has been loaded; its default export is a definition or several. It is used from the next preparation on. */
   define(packageName: string, exported: unknown): void {
     const list = Array.isArray(exported) ? exported : [exported];
@@ -378,23 +387,6 @@ export class Engine {
     this.#modules.set(packageName, this.#sandboxes.define(packageName, box, parked));
   }
 
-  /** What a package says of itself: JSON of an array, one entry a definition. */
-  describe(packageName: string): string {
-    const definition = this.#modules.get(packageName);
-    if (definition === undefined) throw new Error(`no module "${packageName}"`);
-    return JSON.stringify({
-      kind: definition.kind,
-      name: definition.name,
-      aliases: definition.aliases ?? [],
-      types: definition.types ?? [],
-      terminal: definition.terminal ?? false,
-      runs: definition.runs ?? "workers",
-      section: definition.section,
-      schema: definition.config,
-      routeSchema: definition.routeConfig,
-    });
-  }
-
   /**
    * Sets everything that changes up beside what runs. Answers refusals (then nothing has changed), and tells core "prepared"
    * once all that setups wait for has settled.
@@ -414,6 +406,7 @@ export class Engine {
     const refusals: Refusal[] = [];
     const made: SlotState[] = [];
     this.#around.waits = [];
+    for (const name of removed) this.#modules.delete(name);
     this.registry.begin(generation, changed, removed);
     const services = new Map<string, ServiceUse>();
     const listeners = new Map<string, { readonly json: string; readonly listener: Listener }>();
@@ -445,8 +438,7 @@ export class Engine {
   ): void {
     for (const [k, entry] of config.services.entries()) {
       const place = `/services/${k}/config`;
-      const definition = this.registry.definition(entry.package);
-      const runs = definition?.runs ?? "workers";
+      const runs = entry.runs ?? "workers";
       if (this.#role === "worker" && runs === "control") continue;
       if (this.#role === "control" && runs === "workers") continue;
       const ref: ExtensionRef = {

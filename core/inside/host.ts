@@ -32,6 +32,11 @@ export class Host {
     return answer;
   }
 
+  /** A package that nobody has named before: core loads its module. Answers what went wrong. */
+  demand(packageName: string): string {
+    return this.#call("module", JSON.stringify(packageName)) ?? "";
+  }
+
   log(level: string, message: string, fields: Readonly<Record<string, unknown>>): void {
     this.tell("log", { level, message, fields });
   }

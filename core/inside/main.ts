@@ -37,10 +37,6 @@ export function defineParked(packageName: string, box: number, description: stri
   engine.defineParked(packageName, box, description);
 }
 
-export function describe(packageName: string): string {
-  return engine.describe(packageName);
-}
-
 /** `text`: JSON of { generation, changed, removed, config }. Answers JSON of Refusal[]. */
 export function prepare(text: string): string {
   engine.onEntered();

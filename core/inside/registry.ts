@@ -159,6 +159,7 @@ export type Bundle = ReadonlyMap<string, Definition>;
 export class Registry {
   readonly #slots = new Set<SlotState>();
   readonly onError: (packageName: string, error: unknown) => void;
+  readonly #demand: (packageName: string) => Definition | undefined;
   #definitions = new Map<string, Definition>();
   /** Definitions as they will be, while a change is prepared. */
   #pending: Map<string, Definition> | undefined = undefined;
@@ -167,8 +168,13 @@ export class Registry {
   };
   generation = 0;
 
-  constructor(onError: (packageName: string, error: unknown) => void) {
+  /** `demand` gets the definition of a package that nobody has named before. */
+  constructor(
+    onError: (packageName: string, error: unknown) => void,
+    demand: (packageName: string) => Definition | undefined = () => undefined,
+  ) {
     this.onError = onError;
+    this.#demand = demand;
   }
 
   set contextMaker(make: ContextMaker) {
@@ -176,7 +182,12 @@ export class Registry {
   }
 
   definition(packageName: string): Definition | undefined {
-    return (this.#pending ?? this.#definitions).get(packageName);
+    const definitions = this.#pending ?? this.#definitions;
+    const known = definitions.get(packageName);
+    if (known !== undefined) return known;
+    const found = this.#demand(packageName);
+    if (found !== undefined) definitions.set(packageName, found);
+    return found;
   }
 
   /** A change begins: these packages are new or have new code. */
