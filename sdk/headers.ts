@@ -1,5 +1,5 @@
 // Hot path: test/bench. A head stays bytes; strings are made only when somebody asks.
-import { latin1Decode, latin1Encode } from "./bytes.ts";
+import { copyWords, latin1Decode, latin1Encode, wordsOf } from "./bytes.ts";
 
 /** Per header: name at, name end, value at, value end (all from `base`), hash of the name, flags. */
 export const SPAN = 6;
@@ -179,6 +179,7 @@ export class HeaderMap {
   /** Names that the peer wrote with capitals, by their lower-case form, where the config wants them kept; HTTP/1 writes them so again. */
   originalNames: ReadonlyMap<string, string> | undefined = undefined;
   #own: Uint8Array = EMPTY;
+  #ownWords: Int32Array = NO_WORDS;
 
   /** Empties the block for another head. */
   reset(): void {
@@ -226,8 +227,13 @@ export class HeaderMap {
   detach(): void {
     if (this.memory === this.#own || this.blockEnd === 0) return;
     const n = this.blockEnd;
-    if (this.#own.length < n) this.#own = new Uint8Array(Math.max(512, n + (n >> 1)));
-    this.#own.set(this.memory.subarray(this.base, this.base + n));
+    if (this.#own.length < n) {
+      this.#ownWords = new Int32Array((Math.max(512, n + (n >> 1)) + 3) >> 2);
+      this.#own = new Uint8Array(this.#ownWords.buffer);
+    }
+    const words = wordsOf(this.memory);
+    if (words === undefined) this.#own.set(this.memory.subarray(this.base, this.base + n));
+    else copyWords(this.#ownWords, this.#own, 0, words, this.memory, this.base, n);
     this.memory = this.#own;
     this.base = 0;
   }
@@ -368,6 +374,7 @@ export class HeaderMap {
 }
 
 const EMPTY = new Uint8Array(0);
+const NO_WORDS = new Int32Array(0);
 const HOST = headerName("host");
 
 /** A request head. `host` and `:authority` are one thing (RFC 9113 §8.3.1); it lies in `host`. */

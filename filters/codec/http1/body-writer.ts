@@ -1,7 +1,7 @@
 // Hot path: every body byte that leaves. How the end of a message is marked is settled with its head.
 import type { Connection, HeaderMap } from "@tsproxy/sdk";
 import { NOT_IN_TRAILERS } from "./framing.ts";
-import { copyBytes, LINE, writeBytes, writeFields, writeHex } from "./writer.ts";
+import { copySpan, LINE, writeBytes, writeFields, writeHex } from "./writer.ts";
 
 export const MODE = {
   /** No body goes out, whatever is given. */
@@ -69,7 +69,7 @@ export class BodyWriter {
       const out = connection.reserve(size + CHUNK_EXTRA);
       writeHex(out, size);
       writeBytes(out, LINE.END);
-      copyBytes(out, memory, at, end);
+      copySpan(out, memory, at, end);
       writeBytes(out, LINE.END);
       if (endStream) writeBytes(out, LINE.LAST_CHUNK);
       connection.commit(out);

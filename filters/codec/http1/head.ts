@@ -7,6 +7,7 @@ import {
   type RequestHeaders,
   type ResponseHeaders,
   tokenByte,
+  wordsOf,
 } from "@tsproxy/sdk";
 import { PARSE } from "./error.ts";
 
@@ -213,25 +214,16 @@ export function parseFields(
   }
 }
 
-/** The memory that heads come in nearly always, as words. */
-let wordsOf: Uint8Array | undefined;
-let words: Int32Array = new Int32Array(0);
-/** Private buffers of heads that came in pieces are smaller; viewing each as words would cost more than it saves. */
-const SHARED_MEMORY = 1 << 18;
-
 /**
  * Offset of the first byte that a value cannot have. Four bytes a step: 480 ns for nine browser headers where single bytes take
  * 560 (bench). A word is passed if no byte is below 32 or equal to 127; HTAB stops it and is looked at by itself.
  */
 function skipValue(memory: Uint8Array, at: number, end: number): number {
   let q = at;
-  if (memory !== wordsOf) {
-    if (memory.length < SHARED_MEMORY || (memory.byteOffset & 3) !== 0) {
-      while (q < end && valueByte[memory[q]!] === 1) q++;
-      return q;
-    }
-    words = new Int32Array(memory.buffer, memory.byteOffset, memory.length >> 2);
-    wordsOf = memory;
+  const words = wordsOf(memory);
+  if (words === undefined) {
+    while (q < end && valueByte[memory[q]!] === 1) q++;
+    return q;
   }
   for (;;) {
     while ((q & 3) !== 0) {

@@ -1,0 +1,30 @@
+import { expect, test } from "vitest";
+import { copyBytes, wordsOf } from "./bytes.ts";
+
+test("copies ranges of every size at every alignment, and nothing beside them", () => {
+  const memory = new Uint8Array(new SharedArrayBuffer(1 << 18));
+  expect(wordsOf(memory)).toBeDefined();
+  for (let k = 0; k < 256; k++) memory[1024 + k] = (k * 7 + 3) & 255;
+  for (let size = 0; size < 40; size++) {
+    for (let from = 1024; from < 1028; from++) {
+      for (let to = 4096; to < 4100; to++) {
+        memory.fill(0xee, 4080, 4160);
+        copyBytes(memory, to, memory, from, size);
+        const where = `${size} bytes from ${from} to ${to}`;
+        expect([...memory.subarray(to, to + size)], where).toEqual([
+          ...memory.subarray(from, from + size),
+        ]);
+        expect(memory[to - 1], where).toBe(0xee);
+        expect(memory[to + size], where).toBe(0xee);
+      }
+    }
+  }
+});
+
+test("copies to the last byte of a memory", () => {
+  const memory = new Uint8Array(new SharedArrayBuffer(1 << 18));
+  const end = memory.length;
+  for (let k = 1; k < 10; k++) memory[end - k] = k;
+  copyBytes(memory, 16, memory, end - 9, 9);
+  expect([...memory.subarray(16, 25)]).toEqual([9, 8, 7, 6, 5, 4, 3, 2, 1]);
+});
