@@ -9,14 +9,16 @@ import {
   type Watchdog,
 } from "./isolate.ts";
 import { textOf } from "./module-code.ts";
-import type { ModuleSource, Refusal, RuntimeConfig, WorkerStart } from "./protocol.ts";
+import type { ModuleSource, Refusal, WorkerStart } from "./protocol.ts";
 
 /** `memoryLimit` of the builtin isolate; the ring and the stats count against it. */
 const MEMORY_LIMIT_MB = 768;
 /** `while (true)` in a shipped package ends here. */
 const HANG_MS = 1000;
-/** Setting up may take longer. */
+/** Setting up may take longer, and that of a config of megabytes longer still. */
 const ENTRY_MS = 5000;
+const LARGE_ENTRY_MS = 20_000;
+const LARGE_CHARS = 1_000_000;
 
 export interface BuiltinOptions {
   readonly role: "worker" | "control" | "canary";
@@ -101,6 +103,11 @@ export class Builtin {
     return entry(...args);
   }
 
+  #enterLarge(name: string, ...args: unknown[]): unknown {
+    this.#clock[0] = performance.now();
+    return this.#prelude.entry(name, LARGE_ENTRY_MS)(...args);
+  }
+
   /** New code of packages that are loaded already goes beside what they have. Throws what it throws. Answers whose code that is. */
   update(
     modules: readonly ModuleSource[],
@@ -149,9 +156,21 @@ export class Builtin {
     readonly generation: number;
     readonly changed: readonly string[];
     readonly removed: readonly string[];
-    readonly config: RuntimeConfig | undefined;
+    /** JSON of a RuntimeConfig. */
+    readonly config: string | undefined;
   }): readonly Refusal[] {
-    return JSON.parse(this.#enter("prepare", JSON.stringify(change)) as string) as Refusal[];
+    const { config = "", ...rest } = change;
+    const args = [JSON.stringify(rest), config] as const;
+    const refusals =
+      config.length > LARGE_CHARS
+        ? this.#enterLarge("prepare", ...args)
+        : this.#enter("prepare", ...args);
+    return JSON.parse(refusals as string) as Refusal[];
+  }
+
+  /** `listeners`: JSON of those that services bring along, which are the nth and following of the config. */
+  extend(listeners: string, nth: number): readonly Refusal[] {
+    return JSON.parse(this.#enter("extend", listeners, nth) as string) as Refusal[];
   }
 
   commit(drainMs: number): void {

@@ -8,6 +8,7 @@ import { LocalServices } from "./local-services.ts";
 import type { ModuleSource, Refusal, RuntimeConfig } from "./protocol.ts";
 import type { CanaryStage } from "./rehearsal.ts";
 import { Contexts } from "./tls.ts";
+import { WrittenConfig } from "./written-config.ts";
 
 /** What one TLS context shows to its peers, and whom it trusts. */
 export interface ContextCertificates {
@@ -59,7 +60,7 @@ export class Canary implements CanaryStage {
         generation: change.generation,
         changed,
         removed: change.removed,
-        config: change.config,
+        config: change.config && WrittenConfig.of(change.config).text(),
       });
     } catch (error) {
       // The isolate was stopped in the middle of something, or is gone.
@@ -73,6 +74,20 @@ export class Canary implements CanaryStage {
   /** The listeners that services bring along, as they stand in the present preparation. */
   serviceListeners(): readonly unknown[] {
     return JSON.parse(this.#builtin?.serviceListeners() ?? "[]");
+  }
+
+  async extend(config: RuntimeConfig, nth: number): Promise<readonly Refusal[]> {
+    const builtin = this.#builtin;
+    if (this.#pending === undefined || builtin === undefined)
+      throw new Error("nothing is prepared");
+    try {
+      const refusals = builtin.extend(WrittenConfig.of(config).listeners(nth), nth);
+      this.#pending = { ...this.#pending, config };
+      return refusals;
+    } catch (error) {
+      this.#drop();
+      return [refusalOf("", error as Error)];
+    }
   }
 
   /** Runs a tool of a package that has been prepared. Throws what it throws. */
@@ -177,7 +192,7 @@ export class Canary implements CanaryStage {
       generation: this.#generation,
       changed: this.#load(builtin, modules, []),
       removed: [],
-      config: this.#config,
+      config: this.#config && WrittenConfig.of(this.#config).text(),
     });
     builtin.commit(0);
     return builtin;

@@ -9,6 +9,7 @@ import type {
 } from "./protocol.ts";
 import { listenerOf, socketName } from "./protocol.ts";
 import type { ThreadMemory } from "./threads.ts";
+import { WrittenConfig } from "./written-config.ts";
 
 /** What a new generation brings. */
 export interface Change {
@@ -282,22 +283,20 @@ export class Fleet implements Stage {
   }
 }
 
-/** A thread sets up what it accepts for, and nothing else. `place` turns its numbers of listeners into those of all. */
-function listenersOf(config: RuntimeConfig | undefined, role: "worker" | "control") {
+/** A thread sets up what it accepts for, and nothing else; its numbers of listeners become those of all. */
+function placed(
+  refusal: Refusal,
+  config: RuntimeConfig | undefined,
+  role: "worker" | "control",
+): Refusal {
   const numbers = [...(config?.listeners.keys() ?? [])].filter(
     (k) => (config!.listeners[k]!.thread ?? "worker") === role,
   );
-  const listeners = numbers.map((k) => config!.listeners[k]!);
-  return {
-    config: config && { ...config, listeners },
-    place: (refusal: Refusal): Refusal => ({
-      ...refusal,
-      place: refusal.place.replace(
-        /^\/listeners\/(\d+)/,
-        (_, k) => `/listeners/${numbers[Number(k)]}`,
-      ),
-    }),
-  };
+  const place = refusal.place.replace(
+    /^\/listeners\/(\d+)/,
+    (_, k) => `/listeners/${numbers[Number(k)]}`,
+  );
+  return { ...refusal, place };
 }
 
 interface WantedSocket {
@@ -400,11 +399,12 @@ class Member {
         (message.type === "prepared" || message.type === "refused") &&
         message.generation === change.generation,
     );
-    const own = listenersOf(change.config, this.role);
-    this.post({ type: "prepare", ...change, config: own.config });
+    const config = change.config && WrittenConfig.of(change.config).for(this.role);
+    this.post({ type: "prepare", ...change, config });
     const message = await answer;
     if (message?.type === "prepared") return [];
-    if (message?.type === "refused") return message.refusals.map(own.place);
+    if (message?.type === "refused")
+      return message.refusals.map((refusal) => placed(refusal, change.config, this.role));
     const what = this.#gone
       ? "died while it prepared"
       : `did not answer within ${PREPARE_MS / 1000} s`;

@@ -125,6 +125,8 @@ export interface ListenerConfig {
   readonly backlog: number;
   /** Where in the user's files it stands (`front.yaml:4:5`), for errors of binding. */
   readonly source: string;
+  /** Of all the rest: the same is the same listener. */
+  readonly hash?: string;
   /** Which threads accept for it; those of a control service are the control thread's own. Undefined: the workers. */
   readonly thread?: "worker" | "control";
 }
@@ -141,22 +143,38 @@ export interface RuntimeLayerConfig {
   readonly admin_layer?: object;
 }
 
+export interface ServiceConfig {
+  readonly package: string;
+  readonly config: unknown;
+  /** Absent: workers. */
+  readonly runs?: PackageInfo["runs"];
+  /** As a listener's. */
+  readonly hash?: string;
+}
+
 /** A configuration after all checks: what workers run. Listeners that services bring along are among them. */
 export interface RuntimeConfig {
   readonly listeners: readonly ListenerConfig[];
   /** Cluster manager first: others reach it through `cx.clusters`. */
-  readonly services: readonly {
-    readonly package: string;
-    readonly config: unknown;
-    /** Absent: workers. */
-    readonly runs?: PackageInfo["runs"];
-  }[];
+  readonly services: readonly ServiceConfig[];
   readonly node: { readonly id: string; readonly cluster: string };
   /** Layers of the runtime; main alone reads them and tells the threads their values. */
   readonly runtime?: readonly RuntimeLayerConfig[];
   /** `stats_config`, and how often intervals of histograms end; main's alone too. */
   readonly stats?: StatsConfig | undefined;
   readonly statsFlushMs?: number | undefined;
+}
+
+/** A RuntimeConfig as a thread gets it. */
+export interface ThreadConfig {
+  /** What the thread's own half asks of its listeners. */
+  readonly listeners: readonly {
+    readonly name: string;
+    readonly backlog: number;
+    readonly bufferBytes: number;
+  }[];
+  /** JSON of the RuntimeConfig, with the listeners of this kind of thread; for the isolate. */
+  readonly text: string;
 }
 
 /** Main -> worker. Every `prepare` is answered by `prepared` or `refused`; nothing changes for traffic before `commit`. */
@@ -169,7 +187,7 @@ export type ToWorker =
       /** Packages that are gone. */
       readonly removed: readonly string[];
       /** Undefined: the configuration stays. */
-      readonly config: RuntimeConfig | undefined;
+      readonly config: ThreadConfig | undefined;
     }
   | { readonly type: "commit"; readonly generation: number }
   | { readonly type: "abort"; readonly generation: number }

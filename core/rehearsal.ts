@@ -1,3 +1,4 @@
+import { hash } from "node:crypto";
 import type { ExtensionRef } from "@tsproxy/sdk";
 import { locate, type SourcePositions } from "./bundle.ts";
 import { type Loaded, loadConfig, loadListener } from "./config/load.ts";
@@ -5,11 +6,14 @@ import type { Overlay } from "./config/overlay.ts";
 import type { Change, Stage } from "./fleet.ts";
 import { type Problem, problem } from "./problem.ts";
 import type { ListenerConfig, PackageInfo, Refusal, RuntimeConfig } from "./protocol.ts";
+import { WrittenConfig } from "./written-config.ts";
 
 /** Sets a change up where nothing takes effect. */
 export interface CanaryStage extends Stage {
   /** Envoy's Listener as JSON, one for each that a service of the present preparation brings along. */
   serviceListeners(): readonly unknown[];
+  /** Adds to the present preparation the listeners from the nth of that config on: all before are prepared. */
+  extend(config: RuntimeConfig, nth: number): Promise<readonly Refusal[]>;
 }
 
 export interface RehearsalOptions {
@@ -38,7 +42,7 @@ export interface Rehearsed {
   readonly unchanged: boolean;
   readonly loaded: Loaded & { readonly ok: true };
   readonly warnings: readonly Problem[];
-  /** What was checked, the part that came from the file, and what services added: to tell what has changed. */
+  /** Hashes of what was checked and of the part that came from the file, and what services added: to tell what has changed. */
   readonly asked: string;
   readonly written: string;
   readonly brought: string;
@@ -56,7 +60,7 @@ export interface Rejected {
 /** From the text of a config to what threads run: checked, set up in the canary, with the listeners that services bring along. */
 export async function rehearse(options: RehearsalOptions): Promise<Rehearsed | Rejected> {
   const { file, packages, canary, change, live } = options;
-  const asked = JSON.stringify([options.text, packages]);
+  const asked = hash("sha1", JSON.stringify([options.text, packages]));
   const loaded = asked === live?.asked ? live.loaded : load(options);
   const warnings = loaded.warnings.map(toProblem);
   if (!loaded.ok) return { problems: loaded.errors.map(toProblem), warnings, packages: new Set() };
@@ -69,7 +73,7 @@ export async function rehearse(options: RehearsalOptions): Promise<Rehearsed | R
   });
 
   const own = withNode(loaded.config, options.node);
-  const written = JSON.stringify(own);
+  const written = WrittenConfig.of(own).hash;
   const sameFile = written === live?.written;
   const first = await canary.prepare({ ...change, config: sameFile ? undefined : own });
   if (first.length > 0) return refused(first);
@@ -87,7 +91,9 @@ export async function rehearse(options: RehearsalOptions): Promise<Rehearsed | R
     listeners.push({ ...made.listener, thread: "control" });
   }
   const config = { ...own, listeners: [...own.listeners, ...listeners] };
-  const second = await canary.prepare({ ...change, config });
+  const second = sameFile
+    ? await canary.prepare({ ...change, config })
+    : await canary.extend(config, own.listeners.length);
   return second.length > 0 ? refused(second) : { ...same, config, unchanged: false };
 }
 

@@ -48,6 +48,9 @@ class FakeServing implements Serving, CanaryStage {
   serviceListeners() {
     return [];
   }
+  async extend() {
+    return [];
+  }
   changed() {
     for (const wake of this.#waiting.splice(0)) wake();
   }

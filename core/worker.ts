@@ -13,7 +13,7 @@ import type {
   FromWorker,
   ModuleSource,
   Refusal,
-  RuntimeConfig,
+  ThreadConfig,
   ToWorker,
   WorkerStart,
 } from "./protocol.ts";
@@ -29,7 +29,7 @@ const REBUILD_MS = [0, 250, 1000, 5000] as const;
 /** What runs: enough to build the isolate anew. */
 interface Live {
   readonly modules: ReadonlyMap<string, ModuleSource>;
-  readonly config: RuntimeConfig | undefined;
+  readonly config: ThreadConfig | undefined;
 }
 
 /** A change that is being set up beside what runs. */
@@ -323,7 +323,7 @@ class Worker {
   #stage(
     pending: Pending,
     modules: readonly ModuleSource[],
-    config: RuntimeConfig | undefined,
+    config: ThreadConfig | undefined,
   ): readonly Refusal[] {
     const { generation, removed } = pending;
     try {
@@ -334,7 +334,7 @@ class Worker {
         generation,
         changed,
         removed,
-        config,
+        config: config?.text,
       });
     } catch (error) {
       return [refusalOf("", error)];
@@ -428,7 +428,7 @@ class Worker {
       try {
         const options = {
           backlog: config?.backlog ?? 0,
-          bufferBytes: config?.perConnectionBufferLimitBytes ?? 0,
+          bufferBytes: config?.bufferBytes ?? 0,
           ipv6Only: address.ip.includes(":") && address.ipv4Compat !== true,
         };
         const at =

@@ -13,11 +13,12 @@ import {
   type ScalarNode,
 } from "./document.ts";
 import { ExtensionResolver, type RouteUse, type Use } from "./extensions.ts";
+import type { Entry } from "./fields.ts";
 import type { Normaliser } from "./normalise.ts";
 import type { Registry } from "./registry.ts";
 import type { Era } from "./rewrite.ts";
 import { parseDuration, readBool, readDuration, readFloat, readString } from "./scalars.ts";
-import { allowedWords, alternatives, fieldSchemas, isType, type Schema } from "./schema.ts";
+import { type Schema, type Shape, shapeOf } from "./schema.ts";
 import { readScript } from "./script.ts";
 import { sentences } from "./sentences.ts";
 import { reportUnimplemented } from "./unimplemented.ts";
@@ -57,7 +58,7 @@ export class Builder {
 
   /** One package's config (or core's own part): built and checked against that schema. */
   part(schema: Schema, node: Node): unknown {
-    const value = this.#value(node, alternatives(schema, schema), schema, this.#known(node));
+    const value = this.#value(node, shapeOf(schema, schema), this.#known(node));
     if (value === SKIPPED || value === undefined) return undefined;
     this.#explain(check(value, schema), node);
     return value;
@@ -92,25 +93,19 @@ export class Builder {
     }
   }
 
-  #value(node: Node, schemas: readonly Schema[], root: Schema, known: boolean): unknown {
+  #value(node: Node, shape: Shape, known: boolean): unknown {
     if (node.kind === "scalar" && (node.invalid || isNull(node))) return undefined;
-    const extension = schemas.find((s) => s.extension !== undefined);
-    if (extension !== undefined) return this.#extension(extension, node, root);
-    const section = schemas.find((s) => s.section !== undefined)?.section;
-    if (section !== undefined) return this.#section(section, node);
-    const typed = schemas.find((s) => s.typed !== undefined)?.typed;
-    if (typed !== undefined) return this.#typed(typed, node, root);
-    if (schemas.some((s) => s.dataSource === true) && node.kind === "map")
-      return this.#dataSource(node);
-    const script = schemas.find((s) => s.script !== undefined)?.script;
-    if (script !== undefined) return this.#script(node, script);
-    if (schemas.some((s) => s.duration === true)) return this.#duration(node);
-    if (node.kind === "map") return this.#map(node, schemas, root, known);
-    if (node.kind === "list") return this.#list(node, schemas, root, known);
+    if (shape.extension !== undefined) return this.#extension(shape.extension, node, shape.root);
+    if (shape.section !== undefined) return this.#section(shape.section, node);
+    if (shape.typed !== undefined) return this.#typed(shape.typed, node, shape.root);
+    if (shape.dataSource && node.kind === "map") return this.#dataSource(node);
+    if (shape.script !== undefined) return this.#script(node, shape.script);
+    if (shape.duration) return this.#duration(node);
+    if (node.kind === "map") return this.#map(node, shape, known);
+    if (node.kind === "list") return this.#list(node, shape, known);
     if (known) return node.value;
-    if (isType(schemas, "array") && !isType(schemas, "string"))
-      return this.#list(new ListNode(node.place, [node]), schemas, root, known);
-    return this.#looseScalar(node, schemas);
+    if (shape.list) return this.#list(new ListNode(node.place, [node]), shape, known);
+    return this.#looseScalar(node, shape);
   }
 
   #dataSource(node: MapNode): unknown {
@@ -150,7 +145,7 @@ export class Builder {
       return undefined;
     }
     this.#normaliser.loose.delete(node);
-    const value = this.#value(node, alternatives(schema, root), root, this.#known(node));
+    const value = this.#value(node, shapeOf(schema, root), this.#known(node));
     if (typeof value !== "object" || value === null) return undefined;
     // Its own check: the schema around it knows nothing of the message.
     this.#explain(check(value, schema), node);
@@ -162,34 +157,31 @@ export class Builder {
     return this.part(found.schema as Schema, node);
   }
 
-  #map(node: MapNode, schemas: readonly Schema[], root: Schema, known: boolean): unknown {
+  #map(node: MapNode, shape: Shape, known: boolean): unknown {
     const out: Record<string, unknown> = {};
     this.origin.set(out, node);
-    if (!known) this.#canonicalKeys(node, schemas);
-    for (const [key, entry] of node.entries) {
+    if (!known) this.#canonicalKeys(node, shape);
+    for (let entry = node.entries.first; entry !== undefined; entry = entry.next) {
+      const { key, place } = entry;
       if (key === "@type") continue;
-      const { found, open } = fieldSchemas(schemas, key);
-      const perRoute = found.find((s) => s.perRoute === true);
-      if (perRoute !== undefined) {
-        const ref = this.#routeConfig(key, entry.place, entry.value);
+      const field = shape.field(key);
+      if (field.perRoute) {
+        const ref = this.#routeConfig(key, place, entry.value);
         if (ref !== undefined) define(out, key, ref);
-      } else if (found.length > 0) {
-        const inner = found.flatMap((s) => alternatives(s, root));
-        const value = this.#value(entry.value, inner, root, known || this.#known(entry.value));
+      } else if (field.shape !== undefined) {
+        const value = this.#value(entry.value, field.shape, known || this.#known(entry.value));
         if (value !== undefined && value !== SKIPPED) define(out, key, value);
-      } else if (open) {
+      } else if (field.open) {
         if (!isNull(entry.value)) define(out, key, plain(entry.value));
-      } else this.#notListed(node, key, entry.place, entry.value, schemas, known);
+      } else this.#notListed(node, entry, shape.properties, known);
     }
     return out;
   }
 
   #notListed(
     node: MapNode,
-    key: string,
-    place: Place,
-    value: Node,
-    schemas: readonly Schema[],
+    { key, place, value }: Entry,
+    properties: readonly string[],
     known: boolean,
   ): void {
     const { descriptor } = this.#normaliser;
@@ -203,42 +195,37 @@ export class Builder {
       reportUnimplemented(this.#report, descriptor, node, key, place, value);
       return;
     }
-    const names = schemas.flatMap((s) => Object.keys(s.properties ?? {}));
     const help =
-      didYouMean(key, names) ??
-      (names.length === 0 ? "it takes no fields" : `its fields are ${listed(names)}`);
+      didYouMean(key, properties) ??
+      (properties.length === 0 ? "it takes no fields" : `its fields are ${listed(properties)}`);
     this.#report.error(place, `unknown field ${quote(key)}`, help);
   }
 
   /** lowerCamelCase is as good here as in Envoy's own messages. */
-  #canonicalKeys(node: MapNode, schemas: readonly Schema[]): void {
+  #canonicalKeys(node: MapNode, shape: Shape): void {
     for (const [key, entry] of [...node.entries]) {
-      if (fieldSchemas(schemas, key).found.length > 0) continue;
+      if (shape.field(key).shape !== undefined) continue;
       const snake = snakeCase(key);
-      if (snake === key || node.has(snake) || !hasProperty(schemas, snake)) continue;
+      if (snake === key || node.has(snake) || !shape.hasProperty(snake)) continue;
       node.delete(key);
       node.entries.set(snake, entry);
     }
   }
 
-  #list(node: ListNode, schemas: readonly Schema[], root: Schema, known: boolean): unknown {
-    const items = schemas.find((s) => s.items !== undefined)?.items;
+  #list(node: ListNode, shape: Shape, known: boolean): unknown {
     const out: unknown[] = [];
     const kept: Node[] = [];
     this.origin.set(out, node);
     let extension: string | undefined;
     node.items.forEach((item, i) => {
-      const schema = Array.isArray(items)
-        ? (items as readonly Schema[])[i]
-        : (items as Schema | undefined);
-      if (schema === undefined) {
+      const inner = shape.item(i);
+      if (inner === undefined) {
         out.push(plain(item));
         kept.push(item);
         return;
       }
-      const inner = alternatives(schema, root);
-      extension = inner.find((s) => s.extension !== undefined)?.extension;
-      const value = this.#value(item, inner, root, known || this.#known(item));
+      extension = inner.extension?.extension;
+      const value = this.#value(item, inner, known || this.#known(item));
       if (value === SKIPPED) return;
       out.push(value);
       kept.push(item);
@@ -281,12 +268,13 @@ export class Builder {
     this.origin.set(ref, node);
     // Fields of the entry beside name and config, where the schema of the place lists any.
     const entry = node as MapNode;
+    const properties = schema.properties ?? {};
     for (const [key, field] of entry.entries) {
       if (ENTRY_FIELDS.has(key)) continue;
-      const property = schema.properties?.[key];
+      const property = properties[key];
       if (property !== undefined)
-        ref[key] = this.#value(field.value, alternatives(property, root), root, this.#known(entry));
-      else this.#notListed(entry, key, field.place, field.value, [schema], this.#known(entry));
+        ref[key] = this.#value(field.value, shapeOf(property, root), this.#known(entry));
+      else this.#notListed(entry, field, Object.keys(properties), this.#known(entry));
     }
     ref.config = this.#config(use.package.schema, use);
     return ref;
@@ -326,22 +314,21 @@ export class Builder {
   }
 
   /** By the schema alone, what the descriptor does for Envoy's messages. */
-  #looseScalar(node: ScalarNode, schemas: readonly Schema[]): unknown {
-    const words = allowedWords(schemas);
+  #looseScalar(node: ScalarNode, shape: Shape): unknown {
+    const { words } = shape;
     if (words !== undefined && typeof node.value === "string") {
       const upper = node.value.toUpperCase();
       const word = words.find((w) => w.toUpperCase() === upper);
       if (word !== undefined) node.value = word;
       return node.value;
     }
-    const numeric = isType(schemas, "integer") || isType(schemas, "number");
-    if (isType(schemas, "string")) {
-      if (numeric || isType(schemas, "boolean") || typeof node.value === "string")
-        return node.value;
+    const numeric = shape.isType("integer") || shape.isType("number");
+    if (shape.isType("string")) {
+      if (numeric || shape.isType("boolean") || typeof node.value === "string") return node.value;
       return this.#reading(node, readString(node));
     }
     if (numeric && typeof node.value === "string") return this.#reading(node, readFloat(node));
-    if (isType(schemas, "boolean") && typeof node.value === "string" && !numeric)
+    if (shape.isType("boolean") && typeof node.value === "string" && !numeric)
       return this.#reading(node, readBool(node));
     return node.value;
   }
@@ -372,10 +359,6 @@ function lastHelp(kind: string): string {
   return kind === "http"
     ? "end with envoy.filters.http.router"
     : "end with http_connection_manager or tcp_proxy";
-}
-
-function hasProperty(schemas: readonly Schema[], name: string): boolean {
-  return schemas.some((s) => s.properties !== undefined && Object.hasOwn(s.properties, name));
 }
 
 interface Found {

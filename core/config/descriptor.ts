@@ -1,5 +1,6 @@
 import fs from "node:fs";
 import text from "./descriptor-additions.json" with { type: "json" };
+import { violation } from "./rules.ts";
 
 /** A protoc-gen-validate rule, as the .proto files write it. */
 export type Rules = Readonly<Record<string, unknown>>;
@@ -29,6 +30,15 @@ export interface Message {
   readonly required?: readonly string[];
   /** The full name of the message in v2. */
   readonly was?: string;
+}
+
+export interface RuledField {
+  readonly name: string;
+  readonly field: Field;
+  /** Of an enum. */
+  readonly values: { readonly [value: string]: number } | undefined;
+  /** What the rules have against its absence. */
+  readonly absent: string | undefined;
 }
 
 interface DescriptorFile {
@@ -72,6 +82,7 @@ export class Descriptor {
   /** v2 full name -> v3 full name. */
   readonly #former = new Map<string, string>();
   readonly #opaque = new Set<string>(additions.opaque);
+  readonly #ruled = new Map<string, readonly RuledField[]>();
   readonly #byJsonName = new Map<string, ReadonlyMap<string, string>>();
 
   constructor(file: DescriptorFile) {
@@ -96,6 +107,24 @@ export class Descriptor {
 
   message(name: string): Message | undefined {
     return this.#messages.get(name);
+  }
+  /** Fields of that message with rules: the others need no look. */
+  ruled(type: string): readonly RuledField[] {
+    let ruled = this.#ruled.get(type);
+    if (ruled === undefined) {
+      ruled = Object.entries(this.#messages.get(type)?.fields ?? {}).flatMap(([name, field]) =>
+        field.v === undefined
+          ? []
+          : {
+              name,
+              field,
+              values: field.e === 1 ? this.enum(field.t) : undefined,
+              absent: violation(field, undefined),
+            },
+      );
+      this.#ruled.set(type, ruled);
+    }
+    return ruled;
   }
   enum(name: string): { readonly [value: string]: number } | undefined {
     return this.#enums[name];

@@ -8,6 +8,7 @@ import {
   type Node as YamlNode,
 } from "yaml";
 import type { Place, Report } from "./diagnostic.ts";
+import { Entry, Fields } from "./fields.ts";
 import { parseJson } from "./json.ts";
 
 /** A file as a tree that remembers where everything stood, through all rewriting. */
@@ -44,20 +45,14 @@ export class ListNode {
   }
 }
 
-export interface Entry {
-  /** Of the key. */
-  readonly place: Place;
-  readonly value: Node;
-}
-
 export class MapNode {
   readonly kind = "map";
   readonly place: Place;
-  entries: Map<string, Entry>;
+  readonly entries: Fields;
   /** The protobuf message that it has been found to be; undefined where only a schema knows. */
   message: string | undefined = undefined;
 
-  constructor(place: Place, entries = new Map<string, Entry>()) {
+  constructor(place: Place, entries = new Fields()) {
     this.place = place;
     this.entries = entries;
   }
@@ -84,6 +79,14 @@ export class MapNode {
   }
   set(key: string, value: Node, place: Place = value.place): void {
     this.entries.set(key, { place, value });
+  }
+  /** A field of the file: the last one of a name counts, where it stands. */
+  add(key: string, value: Node, place: Place, report: Report): void {
+    if (this.entries.has(key)) {
+      report.warn(place, `"${key}" is written twice; this one counts`);
+      this.entries.delete(key);
+    }
+    this.entries.add(new Entry(key, place, value));
   }
   delete(key: string): Node | undefined {
     const value = this.get(key);
@@ -139,6 +142,14 @@ export function plain(node: Node, dump = false): unknown {
   return out;
 }
 
+/** As `plain` for a dump, but each field is made whenever it is asked for: that of a large file takes as long as to load it. */
+export function plainFields(node: MapNode): object {
+  const out = {};
+  for (const [key, { value }] of node.entries)
+    Object.defineProperty(out, key, { get: () => plain(value, true), enumerable: true });
+  return out;
+}
+
 /** A key of the user's may be `__proto__`; it stays an ordinary key. */
 export function define(object: Record<string, unknown>, key: string, value: unknown): void {
   if (key === "__proto__")
@@ -170,10 +181,35 @@ export function fromValue(value: unknown, place: Place): Node {
   return scalar(place, value as string | number | boolean);
 }
 
+/** A place inside another one. Its path is put together when somebody asks: a large file has a million places, and few findings. */
+class Inner implements Place {
+  readonly offset: number;
+  readonly #parent: Place;
+  /** Undefined: the same path. */
+  readonly #key: string | number | undefined;
+
+  constructor(offset: number, parent: Place, key: string | number | undefined) {
+    this.offset = offset;
+    this.#parent = parent;
+    this.#key = key;
+  }
+
+  get path(): string {
+    const { path } = this.#parent;
+    const key = this.#key;
+    if (key === undefined) return path;
+    if (typeof key === "number") return `${path}[${key}]`;
+    if (!/^[\w@$-]+$/.test(key)) return `${path}[${JSON.stringify(key)}]`;
+    return path === "" ? key : `${path}.${key}`;
+  }
+}
+
 export function childPlace(parent: Place, offset: number, key: string | number): Place {
-  if (typeof key === "number") return { offset, path: `${parent.path}[${key}]` };
-  if (!/^[\w@$-]+$/.test(key)) return { offset, path: `${parent.path}[${JSON.stringify(key)}]` };
-  return { offset, path: parent.path === "" ? key : `${parent.path}.${key}` };
+  return new Inner(offset, parent, key);
+}
+/** Another offset of the same path. */
+export function placeAt(parent: Place, offset: number): Place {
+  return parent.offset === offset ? parent : new Inner(offset, parent, undefined);
 }
 
 export type Format = "yaml" | "json";
@@ -251,7 +287,7 @@ class YamlReader {
 
   read(node: YamlNode | null, parent: Place, depth: number): Node {
     const offset = node?.range?.[0] ?? parent.offset;
-    const place: Place = { offset, path: parent.path };
+    const place = placeAt(parent, offset);
     if (++this.#nodes > MAX_NODES || depth > MAX_DEPTH) {
       const what = depth > MAX_DEPTH ? "nested too deeply" : "aliases make the file too large";
       this.#report.error({ offset, path: "" }, what);
@@ -299,14 +335,8 @@ class YamlReader {
       }
       const key = String(source.value ?? "");
       const at = childPlace(place, offset, key);
-      if (map.has(key)) this.#report.warn(at, `"${key}" is written twice; this one counts`);
-      const value = this.read(
-        pair.value,
-        { offset: pair.value?.range?.[0] ?? offset, path: at.path },
-        depth + 1,
-      );
-      map.entries.delete(key);
-      map.set(key, value, at);
+      const value = this.read(pair.value, placeAt(at, pair.value?.range?.[0] ?? offset), depth + 1);
+      map.add(key, value, at, this.#report);
     }
     return map;
   }

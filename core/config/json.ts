@@ -1,5 +1,5 @@
 import type { Place, Report } from "./diagnostic.ts";
-import { childPlace, ListNode, MapNode, type Node, ScalarNode } from "./document.ts";
+import { childPlace, ListNode, MapNode, type Node, placeAt, ScalarNode } from "./document.ts";
 
 const MAX_DEPTH = 100;
 
@@ -28,10 +28,11 @@ class JsonError extends Error {
   }
 }
 
-const STRING = /"(?:[^"\\]|\\.)*"/y;
 const NUMBER = /-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?/y;
 const WORD = /true|false|null/y;
-const SPACE = /[ \t\r\n]*/y;
+
+const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
 
 class JsonReader {
   readonly #text: string;
@@ -45,20 +46,25 @@ class JsonReader {
 
   document(): Node {
     const root = this.#value({ offset: 0, path: "" }, 0);
-    this.#take(SPACE);
+    this.#space();
     if (this.#at < this.#text.length) throw this.#unexpected("the end");
     return root;
   }
 
   #value(parent: Place, depth: number): Node {
-    this.#take(SPACE);
-    const place: Place = { offset: this.#at, path: parent.path };
+    this.#space();
+    const place = placeAt(parent, this.#at);
     if (depth > MAX_DEPTH) throw new JsonError(this.#at, "nested too deeply");
-    const next = this.#text[this.#at];
-    if (next === "{") return this.#object(place, depth);
-    if (next === "[") return this.#array(place, depth);
-    const string = this.#take(STRING);
-    if (string !== undefined) return new ScalarNode(place, unquoted(string, place.offset), string);
+    switch (this.#text[this.#at]) {
+      case "{":
+        return this.#object(place, depth);
+      case "[":
+        return this.#array(place, depth);
+      case '"': {
+        const value = this.#string();
+        return new ScalarNode(place, value, this.#text.slice(place.offset, this.#at));
+      }
+    }
     const number = this.#take(NUMBER);
     if (number !== undefined) {
       const value = Number(number);
@@ -75,16 +81,13 @@ class JsonReader {
     this.#at++;
     if (this.#punctuation("}")) return map;
     do {
-      this.#take(SPACE);
+      this.#space();
       const offset = this.#at;
-      const text = this.#take(STRING);
-      if (text === undefined) throw this.#unexpected("a key in double quotes");
-      const key = unquoted(text, offset);
+      if (this.#text[offset] !== '"') throw this.#unexpected("a key in double quotes");
+      const key = this.#string();
       const at = childPlace(place, offset, key);
       if (!this.#punctuation(":")) throw this.#unexpected('":"');
-      if (map.has(key)) this.#report.warn(at, `"${key}" is written twice; this one counts`);
-      map.entries.delete(key);
-      map.set(key, this.#value(at, depth + 1), at);
+      map.add(key, this.#value(at, depth + 1), at, this.#report);
     } while (this.#punctuation(","));
     if (!this.#punctuation("}")) throw this.#unexpected('"," or "}"');
     return map;
@@ -100,8 +103,34 @@ class JsonReader {
     return list;
   }
 
+  /** From a quote to behind the one that closes it. */
+  #string(): string {
+    const text = this.#text;
+    const from = this.#at;
+    let escapes = false;
+    let to = from + 1;
+    for (; to < text.length; to++) {
+      const code = text.charCodeAt(to);
+      if (code === QUOTE) break;
+      if (code < 0x20) throw new JsonError(from, "a control character in a string");
+      if (code !== BACKSLASH) continue;
+      escapes = true;
+      to++;
+    }
+    if (to >= text.length) throw this.#unexpected("a string with an end");
+    this.#at = to + 1;
+    return escapes ? unquoted(text.slice(from, to + 1), from) : text.slice(from + 1, to);
+  }
+
+  #space(): void {
+    for (;;) {
+      const code = this.#text.charCodeAt(this.#at);
+      if (code !== 0x20 && code !== 0x0a && code !== 0x0d && code !== 0x09) return;
+      this.#at++;
+    }
+  }
   #punctuation(mark: string): boolean {
-    this.#take(SPACE);
+    this.#space();
     if (this.#text[this.#at] !== mark) return false;
     this.#at++;
     return true;
@@ -125,6 +154,6 @@ function unquoted(text: string, offset: number): string {
   try {
     return JSON.parse(text) as string;
   } catch {
-    throw new JsonError(offset, "a control character or an unknown escape in a string");
+    throw new JsonError(offset, "an unknown escape in a string");
   }
 }

@@ -12,7 +12,14 @@ import {
 import { Builder } from "./build.ts";
 import { descriptor } from "./descriptor.ts";
 import { type Diagnostic, type Place, Report } from "./diagnostic.ts";
-import { type Format, fromValue, MapNode, type Node, parseDocument, plain } from "./document.ts";
+import {
+  type Format,
+  fromValue,
+  MapNode,
+  type Node,
+  parseDocument,
+  plainFields,
+} from "./document.ts";
 import { Normaliser } from "./normalise.ts";
 import { merge, type Overlay } from "./overlay.ts";
 import { Registry } from "./registry.ts";
@@ -45,7 +52,7 @@ export type Loaded =
   | {
       readonly ok: true;
       readonly config: RuntimeConfig;
-      /** Canonical v3 JSON, for config_dump. */
+      /** Canonical v3 JSON, for config_dump. Each field is made anew when it is read. */
       readonly bootstrap: object;
       readonly warnings: readonly Diagnostic[];
       /** Finds the line that a package's refusal is about. */
@@ -84,7 +91,7 @@ export function loadConfig(
   const { errors, warnings } = report;
   if (report.failed) return { ok: false, errors, warnings };
   const source = new Source(config, root, builder.origin, report);
-  return { ok: true, config, bootstrap: plain(root, true) as object, warnings, source };
+  return { ok: true, config, bootstrap: plainFields(root), warnings, source };
 }
 
 /** The file with what is laid over it. */

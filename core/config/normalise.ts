@@ -10,6 +10,7 @@ import {
   ScalarNode,
   scalar,
 } from "./document.ts";
+import type { Entry } from "./fields.ts";
 import type { Rewriter } from "./rewrite.ts";
 import { itemField, keyField, violation } from "./rules.ts";
 import {
@@ -108,28 +109,34 @@ export class Normaliser {
       if (value !== undefined) node.set("value", this.message(type, value));
       node.message = type;
     } else this.message(type, node);
-    const rest = [...node.entries];
+    let entry = node.entries.first;
     node.entries.clear();
     const place = url?.place ?? node.place;
     node.set("@type", scalar(place, `type.googleapis.com/${type}`), place);
-    for (const [key, entry] of rest) node.entries.set(key, entry);
+    for (let next: Entry | undefined; entry !== undefined; entry = next) {
+      next = entry.next;
+      node.entries.add(entry);
+    }
     return node;
   }
 
   #fields(type: string, node: MapNode): void {
     const message = this.descriptor.message(type)!;
-    const entries = new Map<string, { readonly place: Place; readonly value: Node }>();
-    const oneofs = new Map<string, string>();
-    for (const [key, entry] of node.entries) {
-      const name = this.descriptor.fieldName(type, key);
+    const { entries } = node;
+    let entry = entries.first;
+    entries.clear();
+    let oneofs: Map<string, string> | undefined;
+    for (let next: Entry | undefined; entry !== undefined; entry = next) {
+      next = entry.next;
+      const name = this.descriptor.fieldName(type, entry.key);
       if (name === undefined) {
-        this.#unknownField(type, key, entry.place, entry.value, entries);
+        if (this.#isKept(type, entry)) entries.add(entry);
         continue;
       }
       const field = message.fields[name]!;
       if (isNull(entry.value) && field.t !== "google.protobuf.Value") continue;
-      if (entries.has(name)) this.#report.error(entry.place, `"${name}" is set already`);
       if (field.o !== undefined) {
+        oneofs ??= new Map();
         const other = oneofs.get(field.o);
         if (other !== undefined)
           this.#report.error(
@@ -139,25 +146,30 @@ export class Normaliser {
           );
         oneofs.set(field.o, name);
       }
-      entries.set(name, { place: entry.place, value: this.#field(field, entry.value) });
+      if (entries.has(name)) {
+        this.#report.error(entry.place, `"${name}" is set already`);
+        entries.delete(name);
+      }
+      entry.key = name;
+      entry.value = this.#field(field, entry.value);
+      entries.add(entry);
     }
-    node.entries = entries;
     this.#checkRules(type, node, oneofs);
   }
 
-  #checkRules(type: string, node: MapNode, oneofs: Map<string, string>): void {
-    const message = this.descriptor.message(type)!;
-    for (const [name, field] of Object.entries(message.fields)) {
+  #checkRules(type: string, node: MapNode, oneofs: ReadonlyMap<string, string> | undefined): void {
+    for (const { name, field, values, absent } of this.descriptor.ruled(type)) {
       const value = node.get(name);
-      const found = violation(field, value, this.descriptor.enum(field.t));
+      const found = value === undefined ? absent : violation(field, value, values);
       if (found === undefined) continue;
       const place = value?.place ?? childPlace(node.place, node.place.offset, name);
       const words = value?.kind === "scalar" ? `${shown(value)} ${found}` : found;
       this.#report.error(place, words);
       if (value === undefined) node.set(name, invalidAt(place));
     }
+    const message = this.descriptor.message(type)!;
     for (const oneof of message.required ?? []) {
-      if (oneofs.has(oneof)) continue;
+      if (oneofs?.has(oneof)) continue;
       const members = Object.keys(message.fields).filter(
         (name) => message.fields[name]!.o === oneof && message.fields[name]!.d === undefined,
       );
@@ -166,37 +178,30 @@ export class Normaliser {
     }
   }
 
-  #unknownField(
-    type: string,
-    key: string,
-    place: Place,
-    value: Node,
-    entries: Map<string, { readonly place: Place; readonly value: Node }>,
-  ): void {
+  /** A field that the message lacks; it may still be a package's. */
+  #isKept(type: string, { key, place, value }: Entry): boolean {
     const message = this.descriptor.message(type)!;
-    if (key === "package" && this.#resolved) {
-      entries.set(key, { place, value });
-      return;
-    }
+    if (key === "package" && this.#resolved) return true;
     if (key === "config" && message.fields.typed_config?.t === ANY) {
       // The short form. The package that `name` means checks it; nothing else may.
       const help = "write typed_config with its @type";
       this.loose.set(value, { place, message: 'unknown field "config"', help });
-      entries.set("config", { place, value });
-      return;
+      return true;
     }
     const help =
       this.rewriter.hint(type, key) ?? didYouMean(key, Object.keys(message.fields)) ?? undefined;
     if (this.#allowUnknown) this.#report.warn(place, `unknown field "${key}" is left out`, help);
     else this.#report.error(place, `unknown field "${key}"`, help);
+    return false;
   }
 
   #field(field: Field, node: Node): Node {
     if (field.k !== undefined) return this.#mapField(field, node);
     if (field.r === undefined) return this.#value(field, node);
     // As in Envoy, a lone value where a list belongs is a list of one.
-    if (node.kind === "list") node.items = node.items.map((item) => this.#item(field, item));
-    else return new ListNode(node.place, [this.#item(field, node)]);
+    if (node.kind !== "list") return new ListNode(node.place, [this.#item(field, node)]);
+    const { items } = node;
+    for (let k = 0; k < items.length; k++) items[k] = this.#item(field, items[k]!);
     return node;
   }
 
@@ -210,7 +215,8 @@ export class Normaliser {
   }
 
   #checkItem(rules: Field | undefined, item: Node): void {
-    const found = rules && violation(rules, item, this.descriptor.enum(rules.t));
+    const found =
+      rules && violation(rules, item, rules.e === 1 ? this.descriptor.enum(rules.t) : undefined);
     if (found !== undefined)
       this.#report.error(item.place, item.kind === "scalar" ? `${shown(item)} ${found}` : found);
   }

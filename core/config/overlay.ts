@@ -1,4 +1,5 @@
 import { ListNode, MapNode, type Node } from "./document.ts";
+import { Fields } from "./fields.ts";
 
 /** More of a configuration, beside its file: what stands in it counts over the file. */
 export interface Overlay {
@@ -14,7 +15,7 @@ export function merge(base: Node, over: Node): Node {
   if (base.kind !== "map" || over.kind !== "map") return over;
   // An Any is one value.
   if (base.has("@type") || over.has("@type")) return over;
-  const merged = new MapNode(base.place, new Map(base.entries));
+  const merged = new MapNode(base.place, Fields.of(base.entries));
   for (const [key, { place, value }] of over.entries) {
     const known = merged.get(key);
     merged.set(key, known === undefined ? value : merge(known, value), place);

@@ -45,9 +45,9 @@ function look(node: Node, seen: { v2: boolean; v3: boolean; old: boolean }): voi
     else seen.v2 = true;
   }
   if (node.has("config") && isEnvoyName(node.string("name"))) seen.old = true;
-  for (const [key, entry] of node.entries) {
-    if (OLD_FIELDS.has(key)) seen.old = true;
-    look(entry.value, seen);
+  for (let entry = node.entries.first; entry !== undefined; entry = entry.next) {
+    if (OLD_FIELDS.has(entry.key)) seen.old = true;
+    if (entry.value.kind !== "scalar") look(entry.value, seen);
   }
 }
 
@@ -160,7 +160,10 @@ export class Rewriter {
       if (main === undefined || !isEnvoyName(name)) continue;
       const own = this.#descriptor.siblings(main).find((t) => /PerRoute(Config)?$/.test(t));
       const type = scalar(place, `type.googleapis.com/${own ?? main}`);
-      value.entries = new Map([["@type", { place, value: type }], ...value.entries]);
+      const rest = [...value.entries];
+      value.entries.clear();
+      value.set("@type", type, place);
+      for (const [key, entry] of rest) value.entries.set(key, entry);
     }
   }
 

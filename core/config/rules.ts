@@ -12,13 +12,21 @@ export function violation(
 ): string | undefined {
   if (field.v === undefined) return undefined;
   const set = node !== undefined && !isNull(node);
-  for (const [type, rules] of Object.entries(field.v)) {
+  for (const [type, rules] of rulesOf(field)) {
     if (node?.kind === "scalar" && node.invalid) continue;
     if (!set && !appliesToAbsent(type, field, rules)) continue;
     const found = set ? check(type, rules, node, field, enumValues) : absent(type, rules);
     if (found !== undefined) return found;
   }
   return undefined;
+}
+
+const lists = new WeakMap<Field, readonly (readonly [type: string, rules: Rules])[]>();
+
+function rulesOf(field: Field): readonly (readonly [type: string, rules: Rules])[] {
+  let list = lists.get(field);
+  if (list === undefined) lists.set(field, (list = Object.entries(field.v ?? {})));
+  return list;
 }
 
 /** A plain proto3 scalar that is not written counts as 0, "" or false; messages and members of a oneof are just absent. */
@@ -84,17 +92,26 @@ function enumRule(
   return not.includes(number) ? "may not be set here" : undefined;
 }
 
-/** Rules of each item, if there are any: as a field of its own. */
+/** A field with the rules of a list's items, or a map's values. */
 export function itemField(field: Field): Field | undefined {
-  const rules = field.v?.repeated?.items ?? field.v?.map?.values;
-  if (rules === undefined) return undefined;
-  return { n: field.n, t: field.t, v: rules as { readonly [type: string]: Rules } };
+  return derived(items, field, field.v?.repeated?.items ?? field.v?.map?.values);
 }
 /** Rules of a map's keys. */
 export function keyField(field: Field): Field | undefined {
-  const rules = field.v?.map?.keys;
-  if (rules === undefined) return undefined;
-  return { n: field.n, t: "string", v: rules as { readonly [type: string]: Rules } };
+  return derived(keys, { n: field.n, t: "string" }, field.v?.map?.keys);
+}
+
+const items = new WeakMap<object, Field>();
+const keys = new WeakMap<object, Field>();
+
+function derived(known: WeakMap<object, Field>, { n, t, e }: Field, rules: unknown) {
+  if (typeof rules !== "object" || rules === null) return undefined;
+  let made = known.get(rules);
+  if (made === undefined) {
+    made = { n, t, ...(e === 1 && { e }), v: rules as { readonly [type: string]: Rules } };
+    known.set(rules, made);
+  }
+  return made;
 }
 
 function size(rules: Rules, count: number, min: "min_items" | "min_pairs"): string | undefined {

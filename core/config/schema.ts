@@ -51,8 +51,119 @@ export interface Schema {
   readonly default?: unknown;
 }
 
-/** All that may apply to a value: unions and intersections taken apart, references followed. */
-export function alternatives(schema: Schema, root: Schema, depth = 0): readonly Schema[] {
+/** What a map's schemas say of one key. */
+export interface FieldShape {
+  /** Undefined: no schema lists it. */
+  readonly shape: Shape | undefined;
+  /** Then: it is taken as it is. */
+  readonly open: boolean;
+  readonly perRoute: boolean;
+}
+
+/**
+ * All that may stand at one place: the alternatives of a schema, with unions and intersections taken apart and references
+ * followed. Made once a place of the schema, for a config has a hundred thousand values there.
+ */
+export class Shape {
+  readonly schemas: readonly Schema[];
+  readonly root: Schema;
+  readonly extension: (Schema & { readonly extension: string }) | undefined;
+  readonly section: string | undefined;
+  readonly typed: Schema["typed"];
+  readonly script: Schema["script"];
+  readonly dataSource: boolean;
+  readonly duration: boolean;
+  /** A lone value stands for a list of one. */
+  readonly list: boolean;
+  /** Words that an enum or a union of literals allows; undefined if it is none. */
+  readonly words: readonly string[] | undefined;
+  readonly #fields = new Map<string, FieldShape>();
+
+  constructor(schemas: readonly Schema[], root: Schema) {
+    this.schemas = schemas;
+    this.root = root;
+    const isExtension = (s: Schema): s is Schema & { readonly extension: string } =>
+      s.extension !== undefined;
+    this.extension = schemas.find(isExtension);
+    this.section = schemas.find((s) => s.section !== undefined)?.section;
+    this.typed = schemas.find((s) => s.typed !== undefined)?.typed;
+    this.script = schemas.find((s) => s.script !== undefined)?.script;
+    this.dataSource = schemas.some((s) => s.dataSource === true);
+    this.duration = schemas.some((s) => s.duration === true);
+    this.list = this.isType("array") && !this.isType("string");
+    const words = schemas.flatMap((s) => s.enum ?? (s.const === undefined ? [] : [s.const]));
+    const strings = words.filter((w) => typeof w === "string");
+    this.words = strings.length > 0 ? strings : undefined;
+  }
+
+  isType(type: string): boolean {
+    return this.schemas.some((s) =>
+      Array.isArray(s.type) ? s.type.includes(type) : s.type === type,
+    );
+  }
+  hasProperty(name: string): boolean {
+    return this.schemas.some(
+      (s) => s.properties !== undefined && Object.hasOwn(s.properties, name),
+    );
+  }
+  get properties(): string[] {
+    return this.schemas.flatMap((s) => Object.keys(s.properties ?? {}));
+  }
+
+  /** Of the nth entry of a list; undefined: any. */
+  item(n: number): Shape | undefined {
+    const items = this.schemas.find((s) => s.items !== undefined)?.items;
+    const schema = Array.isArray(items)
+      ? (items as readonly Schema[])[n]
+      : (items as Schema | undefined);
+    return schema && shapeOf(schema, this.root);
+  }
+
+  field(name: string): FieldShape {
+    let field = this.#fields.get(name);
+    if (field !== undefined) return field;
+    field = this.#fieldOf(name);
+    // Other names are the user's own: there may be any number.
+    if (this.hasProperty(name)) this.#fields.set(name, field);
+    return field;
+  }
+
+  #fieldOf(name: string): FieldShape {
+    const found: Schema[] = [];
+    let open = false;
+    for (const schema of this.schemas) {
+      if (schema.properties !== undefined && Object.hasOwn(schema.properties, name))
+        found.push(schema.properties[name]!);
+      for (const [pattern, value] of Object.entries(schema.patternProperties ?? {}))
+        if (regex(pattern).test(name)) found.push(value);
+      const rest = schema.additionalProperties;
+      if (typeof rest === "object") found.push(rest);
+      else if (rest === true || isOpen(schema)) open = true;
+    }
+    if (found.length === 0) return { shape: undefined, open, perRoute: false };
+    const [only] = found;
+    const shape =
+      found.length === 1
+        ? shapeOf(only!, this.root)
+        : new Shape(
+            found.flatMap((s) => alternatives(s, this.root)),
+            this.root,
+          );
+    return { shape, open: false, perRoute: found.some((s) => s.perRoute === true) };
+  }
+}
+
+const shapes = new WeakMap<Schema, WeakMap<Schema, Shape>>();
+
+export function shapeOf(schema: Schema, root: Schema): Shape {
+  let known = shapes.get(root);
+  if (known === undefined) shapes.set(root, (known = new WeakMap()));
+  let shape = known.get(schema);
+  if (shape === undefined) known.set(schema, (shape = new Shape(alternatives(schema, root), root)));
+  return shape;
+}
+
+function alternatives(schema: Schema, root: Schema, depth = 0): readonly Schema[] {
   if (depth > 20) return [];
   if (schema.$ref !== undefined) {
     const found = target(root, schema.$ref);
@@ -95,25 +206,6 @@ function gatherIds(schema: unknown, found: Map<string, Schema>, depth: number): 
   for (const part of Object.values(schema)) gatherIds(part, found, depth + 1);
 }
 
-/** The schema of a field, for maps that have one; `open` takes every field as it is. */
-export function fieldSchemas(
-  schemas: readonly Schema[],
-  name: string,
-): { readonly found: readonly Schema[]; readonly open: boolean } {
-  const found: Schema[] = [];
-  let open = false;
-  for (const schema of schemas) {
-    if (schema.properties !== undefined && Object.hasOwn(schema.properties, name))
-      found.push(schema.properties[name]!);
-    for (const [pattern, value] of Object.entries(schema.patternProperties ?? {}))
-      if (regex(pattern).test(name)) found.push(value);
-    const rest = schema.additionalProperties;
-    if (typeof rest === "object") found.push(rest);
-    else if (rest === true || isOpen(schema)) open = true;
-  }
-  return { found, open: open && found.length === 0 };
-}
-
 const regexes = new Map<string, RegExp>();
 
 export function regex(pattern: string): RegExp {
@@ -125,15 +217,4 @@ export function regex(pattern: string): RegExp {
 function isOpen(schema: Schema): boolean {
   if (schema.properties !== undefined || schema.patternProperties !== undefined) return false;
   return schema.type === undefined || schema.type === "object";
-}
-
-export function isType(schemas: readonly Schema[], type: string): boolean {
-  return schemas.some((s) => (Array.isArray(s.type) ? s.type.includes(type) : s.type === type));
-}
-
-/** Words that an enum or a union of literals allows; undefined if it is none. */
-export function allowedWords(schemas: readonly Schema[]): readonly string[] | undefined {
-  const words = schemas.flatMap((s) => s.enum ?? (s.const === undefined ? [] : [s.const]));
-  const strings = words.filter((w) => typeof w === "string");
-  return strings.length > 0 ? strings : undefined;
 }

@@ -52,19 +52,23 @@ export interface EngineOptions {
 
 interface ServiceUse {
   readonly package: string;
-  readonly json: string;
+  readonly hash: string;
   readonly slot: SlotState<Service>;
 }
 
+type Listeners = Map<string, { readonly hash: string; readonly listener: Listener }>;
+
 /** A configuration as it runs, or as it would. */
 interface World {
-  readonly listeners: ReadonlyMap<string, { readonly json: string; readonly listener: Listener }>;
+  readonly listeners: ReadonlyMap<string, { readonly hash: string; readonly listener: Listener }>;
   readonly services: ReadonlyMap<string, ServiceUse>;
 }
 
 interface Preparation {
   readonly generation: number;
   readonly world: World;
+  /** Of that world, where the change brings a config. */
+  readonly listeners: Listeners;
   /** Slots made for it, to be undone if it is dropped. */
   readonly made: SlotState[];
 }
@@ -409,13 +413,13 @@ export class Engine {
     for (const name of removed) this.#modules.delete(name);
     this.registry.begin(generation, changed, removed);
     const services = new Map<string, ServiceUse>();
-    const listeners = new Map<string, { readonly json: string; readonly listener: Listener }>();
+    const listeners: Listeners = new Map();
     const world: World = config === undefined ? this.#world : { listeners, services };
     this.#preparing = world;
     if (config !== undefined) {
       this.#prepareServices(config, services, made, refusals);
       this.registry.prepareCode(changed, refusals);
-      this.#prepareListeners(config, listeners, made, refusals);
+      this.#prepareListeners(config.listeners, 0, listeners, made, refusals);
     }
     this.registry.prepareCode(changed, refusals);
     this.#preparing = undefined;
@@ -425,9 +429,21 @@ export class Engine {
       this.registry.abort();
       return refusals;
     }
-    this.#preparation = { generation, world, made };
+    this.#preparation = { generation, world, listeners, made };
     this.#waitForAll(generation);
     return [];
+  }
+
+  /** More listeners for the present preparation, those that its services bring along; the first of them is the nth of all. */
+  extend(configs: readonly ListenerConfig[], nth: number): readonly Refusal[] {
+    const { world, listeners, made } = this.#preparation!;
+    const refusals: Refusal[] = [];
+    this.#preparing = world;
+    this.#prepareListeners(configs, nth, listeners, made, refusals);
+    this.#preparing = undefined;
+    this.tellStats();
+    if (refusals.length > 0) this.abort();
+    return refusals;
   }
 
   #prepareServices(
@@ -446,7 +462,7 @@ export class Engine {
         package: entry.package,
         config: entry.config,
       };
-      const json = JSON.stringify(entry.config);
+      const hash = entry.hash ?? JSON.stringify(entry.config);
       const old = this.#world.services.get(entry.package);
       this.registry.attempt(entry.package, place, refusals, () => {
         if (old === undefined) {
@@ -457,33 +473,34 @@ export class Engine {
             undefined,
           );
           made.push(slot as never);
-          services.set(entry.package, { package: entry.package, json, slot });
+          services.set(entry.package, { package: entry.package, hash, slot });
         } else {
-          if (old.json !== json) this.registry.renew(old.slot as never, ref);
-          services.set(entry.package, { package: entry.package, json, slot: old.slot });
+          if (old.hash !== hash) this.registry.renew(old.slot as never, ref);
+          services.set(entry.package, { package: entry.package, hash, slot: old.slot });
         }
       });
     }
   }
 
   #prepareListeners(
-    config: RuntimeConfig,
-    listeners: Map<string, { readonly json: string; readonly listener: Listener }>,
+    configs: readonly ListenerConfig[],
+    nth: number,
+    listeners: Listeners,
     made: SlotState[],
     refusals: Refusal[],
   ): void {
-    for (const [k, entry] of config.listeners.entries()) {
+    for (const [k, entry] of configs.entries()) {
       if (this.#role !== "canary" && this.#role !== (entry.thread ?? "worker")) continue;
-      const json = JSON.stringify(entry);
+      const hash = entry.hash ?? JSON.stringify(entry);
       const old = this.#world.listeners.get(entry.name);
-      if (old !== undefined && old.json === json) {
+      if (old !== undefined && old.hash === hash) {
         listeners.set(entry.name, old);
         continue;
       }
-      const place = `/listeners/${k}`;
+      const place = `/listeners/${nth + k}`;
       this.registry.attempt("", place, refusals, () => {
         const listener = this.#buildListener(entry, old?.listener, place, made, refusals);
-        listeners.set(entry.name, { json, listener });
+        listeners.set(entry.name, { hash, listener });
       });
     }
   }

@@ -1,4 +1,4 @@
-import type { RuntimeConfig } from "../protocol.ts";
+import type { ListenerConfig, RuntimeConfig } from "../protocol.ts";
 import { Engine, type EngineOptions } from "./engine.ts";
 
 /** The doors of the builtin isolate: what core calls. Everything that crosses is a number, a string or shared memory. */
@@ -37,16 +37,22 @@ export function defineParked(packageName: string, box: number, description: stri
   engine.defineParked(packageName, box, description);
 }
 
-/** `text`: JSON of { generation, changed, removed, config }. Answers JSON of Refusal[]. */
-export function prepare(text: string): string {
+/** `text`: JSON of { generation, changed, removed }; `configText`: that of a RuntimeConfig, or "". Answers JSON of Refusal[]. */
+export function prepare(text: string, configText: string): string {
   engine.onEntered();
-  const { generation, changed, removed, config } = JSON.parse(text) as {
+  const { generation, changed, removed } = JSON.parse(text) as {
     generation: number;
     changed: string[];
     removed: string[];
-    config?: RuntimeConfig;
   };
+  const config = configText === "" ? undefined : (JSON.parse(configText) as RuntimeConfig);
   return JSON.stringify(engine.prepare(generation, changed, removed, config));
+}
+
+/** `text`: JSON of ListenerConfig[]. Answers JSON of Refusal[]. */
+export function extend(text: string, nth: number): string {
+  engine.onEntered();
+  return JSON.stringify(engine.extend(JSON.parse(text) as ListenerConfig[], nth));
 }
 
 export function commit(drainMs: number): void {

@@ -1,0 +1,79 @@
+import { hash } from "node:crypto";
+import type { RuntimeConfig, ThreadConfig } from "./protocol.ts";
+
+interface Part {
+  /** JSON, with the hash of the rest in it. */
+  readonly text: string;
+  readonly hash: string;
+  readonly thread: "worker" | "control";
+}
+
+const written = new WeakMap<RuntimeConfig, WrittenConfig>();
+/** Of listeners and services: another config may share them. */
+const parts = new WeakMap<object, Part>();
+
+/**
+ * A RuntimeConfig as JSON. It may be of 30 MB, and the canary and every thread get it: so it is written once, travels as a
+ * string, and what has not changed since the last one is found by a hash.
+ */
+export class WrittenConfig {
+  /** Of all of it. */
+  readonly hash: string;
+  readonly #config: RuntimeConfig;
+  readonly #listeners: readonly Part[];
+  readonly #services: readonly Part[];
+
+  private constructor(config: RuntimeConfig) {
+    this.#config = config;
+    this.#listeners = config.listeners.map((listener) => part(listener, listener.thread));
+    this.#services = config.services.map((service) => part(service));
+    const rest = JSON.stringify({ ...config, listeners: undefined, services: undefined });
+    const hashes = [...this.#listeners, ...this.#services].map((made) => made.hash);
+    this.hash = hash("sha1", `${hashes.join()}${rest}`);
+  }
+
+  static of(config: RuntimeConfig): WrittenConfig {
+    let known = written.get(config);
+    if (known === undefined) written.set(config, (known = new WrittenConfig(config)));
+    return known;
+  }
+
+  /** What an isolate of that kind of thread sets up; undefined: all of it. */
+  text(thread?: "worker" | "control"): string {
+    const listeners = this.#listeners.filter((p) => thread === undefined || p.thread === thread);
+    const list = (parts: readonly Part[]) => `[${parts.map(({ text }) => text).join()}]`;
+    const node = JSON.stringify(this.#config.node);
+    return `{"listeners":${list(listeners)},"services":${list(this.#services)},"node":${node}}`;
+  }
+
+  /** Of the listeners from the nth on. */
+  listeners(nth: number): string {
+    return `[${this.#listeners
+      .slice(nth)
+      .map(({ text }) => text)
+      .join()}]`;
+  }
+
+  for(thread: "worker" | "control"): ThreadConfig {
+    const listeners = this.#config.listeners.filter((l) => (l.thread ?? "worker") === thread);
+    return {
+      listeners: listeners.map(({ name, backlog, perConnectionBufferLimitBytes }) => ({
+        name,
+        backlog,
+        bufferBytes: perConnectionBufferLimitBytes,
+      })),
+      text: this.text(thread),
+    };
+  }
+}
+
+function part(value: object, thread: "worker" | "control" = "worker"): Part {
+  let made = parts.get(value);
+  if (made === undefined) {
+    const text = JSON.stringify(value);
+    const digest = hash("sha1", text);
+    made = { text: `{"hash":"${digest}",${text.slice(1)}`, hash: digest, thread };
+    parts.set(value, made);
+  }
+  return made;
+}
