@@ -20,12 +20,43 @@ export interface Failure {
  */
 export function check(value: unknown, schema: Schema): Failure[] {
   const failures: Failure[] = [];
-  new Checker(schema).check(value, schema, "", failures, true);
+  new Checker(schema).check(value, schema, failures, true);
   return failures;
 }
 
+/** What a schema says, put in order once: a large config meets the same one a hundred thousand times. */
+class Reading {
+  readonly schema: Schema;
+  /** Beyond type, numbers and strings. */
+  readonly combines: boolean;
+  readonly properties: ReadonlyMap<string, Schema | boolean>;
+  readonly defaults: readonly (readonly [name: string, schema: Schema])[];
+  readonly patterns: readonly (readonly [RegExp, Schema | boolean])[];
+  readonly required: readonly string[];
+  readonly dependencies: readonly (readonly [name: string, needed: readonly string[] | Schema])[];
+  /** As a default of it is filled in, with the defaults inside; by `fill`. */
+  filled: { readonly value: unknown } | undefined = undefined;
+
+  constructor(schema: Schema) {
+    this.schema = schema;
+    this.combines = COMBINING.some((keyword) => keyword in schema);
+    const properties = Object.entries(schema.properties ?? {});
+    this.properties = new Map(properties);
+    this.defaults = properties.filter(([, own]) => hasDefault(own));
+    this.patterns = Object.entries(schema.patternProperties ?? {}).map(
+      ([pattern, own]) => [regex(pattern), own] as const,
+    );
+    this.required = schema.required ?? [];
+    this.dependencies = Object.entries(schema.dependencies ?? {});
+  }
+}
+
+const COMBINING = ["const", "enum", "not", "anyOf", "oneOf", "allOf", "if"] as const;
+
 class Checker {
   readonly #root: Schema;
+  /** Of the value that is looked at. */
+  readonly #path: (string | number)[] = [];
   #depth = 0;
 
   constructor(root: Schema) {
@@ -33,88 +64,89 @@ class Checker {
   }
 
   /** `fills`: defaults are filled in; not within unions, of which nobody knows which branch will be it. */
-  check(
-    value: unknown,
-    schema: Schema | boolean,
-    pointer: string,
-    failures: Failure[],
-    fills: boolean,
-  ): void {
+  check(value: unknown, schema: Schema | boolean, failures: Failure[], fills: boolean): void {
     if (typeof schema === "boolean") {
-      if (!schema) failures.push({ keyword: "false", pointer, says: false, schema: {} });
+      if (!schema)
+        failures.push({ keyword: "false", pointer: this.#at(), says: false, schema: {} });
       return;
     }
     // A reference that leads to itself.
     if (this.#depth > 500) return;
     this.#depth++;
-    const fail = (keyword: string, more: Partial<Failure> = {}): void => {
-      const says = (schema as Record<string, unknown>)[keyword];
-      failures.push({ keyword, pointer, says, schema, ...more });
-    };
-    if (schema.type !== undefined && !isOfType(value, schema.type)) fail("type");
+    if (schema.type !== undefined && !isOfType(value, schema.type))
+      this.#fail(failures, schema, "type");
     else {
-      if (schema.$ref !== undefined) this.#reference(value, schema.$ref, pointer, failures, fills);
-      if (typeof value === "number") checkNumber(value, schema, fail);
-      else if (typeof value === "string") checkString(value, schema, fail);
-      this.#combined(value, schema, pointer, failures, fail, fills);
-      if (Array.isArray(value)) this.#list(value, schema, pointer, failures, fail, fills);
+      if (schema.$ref !== undefined) this.#reference(value, schema.$ref, failures, fills);
+      const reading = readingOf(this.#root, schema);
+      if (reading.combines) this.#combined(value, schema, failures, fills);
+      if (typeof value === "number") this.#number(value, schema, failures);
+      else if (typeof value === "string") this.#string(value, schema, failures);
+      else if (Array.isArray(value)) this.#list(value, schema, failures, fills);
       else if (typeof value === "object" && value !== null)
-        this.#map(value as Fields, schema, pointer, failures, fail, fills);
+        this.#map(value as Fields, reading, failures, fills);
     }
     this.#depth--;
   }
 
-  #reference(
+  #at(): string {
+    return this.#path
+      .map((part) => `/${String(part).replaceAll("~", "~0").replaceAll("/", "~1")}`)
+      .join("");
+  }
+
+  #fail(failures: Failure[], schema: Schema, keyword: string, more?: Partial<Failure>): void {
+    const says = (schema as Record<string, unknown>)[keyword];
+    failures.push({ keyword, pointer: this.#at(), says, schema, ...more });
+  }
+
+  #checkAt(
+    key: string | number,
     value: unknown,
-    ref: string,
-    pointer: string,
+    schema: Schema | boolean,
     failures: Failure[],
     fills: boolean,
   ): void {
+    this.#path.push(key);
+    this.check(value, schema, failures, fills);
+    this.#path.pop();
+  }
+
+  #reference(value: unknown, ref: string, failures: Failure[], fills: boolean): void {
     const found = target(this.#root, ref);
     // A recursive schema is a thing of its own: it fills its defaults in, whoever refers to it.
-    if (found !== undefined) this.check(value, found, pointer, failures, fills || refers(found));
+    if (found !== undefined) this.check(value, found, failures, fills || refers(found));
   }
 
   #fits(value: unknown, schema: Schema | boolean): boolean {
     const failures: Failure[] = [];
-    this.check(value, schema, "", failures, false);
+    this.check(value, schema, failures, false);
     return failures.length === 0;
   }
 
-  #combined(
-    value: unknown,
-    schema: Schema,
-    pointer: string,
-    failures: Failure[],
-    fail: Fail,
-    fills: boolean,
-  ): void {
-    if ("const" in schema && !isEqual(value, schema.const)) fail("const");
-    if (schema.enum?.every((word) => !isEqual(value, word))) fail("enum");
-    if (schema.not !== undefined && this.#fits(value, schema.not)) fail("not");
+  #combined(value: unknown, schema: Schema, failures: Failure[], fills: boolean): void {
+    if ("const" in schema && !isEqual(value, schema.const)) this.#fail(failures, schema, "const");
+    if (schema.enum?.every((word) => !isEqual(value, word))) this.#fail(failures, schema, "enum");
+    if (schema.not !== undefined && this.#fits(value, schema.not))
+      this.#fail(failures, schema, "not");
     for (const keyword of ["anyOf", "oneOf"] as const)
-      if (schema[keyword] !== undefined) this.#union(value, schema, keyword, pointer, failures);
-    for (const part of schema.allOf ?? []) this.check(value, part, pointer, failures, fills);
+      if (schema[keyword] !== undefined) this.#union(value, schema, keyword, failures);
+    for (const part of schema.allOf ?? []) this.check(value, part, failures, fills);
     if (schema.if === undefined) return;
     const branch = this.#fits(value, schema.if) ? schema.then : schema.else;
-    if (branch !== undefined) this.check(value, branch, pointer, failures, false);
+    if (branch !== undefined) this.check(value, branch, failures, false);
   }
 
-  #union(
-    value: unknown,
-    schema: Schema,
-    keyword: "anyOf" | "oneOf",
-    pointer: string,
-    failures: Failure[],
-  ): void {
-    const branches = schema[keyword]!.map((branch) => {
+  #union(value: unknown, schema: Schema, keyword: "anyOf" | "oneOf", failures: Failure[]): void {
+    const branches: Failure[][] = [];
+    for (const branch of schema[keyword]!) {
       const found: Failure[] = [];
-      this.check(value, branch, pointer, found, false);
-      return found;
-    });
+      this.check(value, branch, found, false);
+      if (found.length === 0 && keyword === "anyOf") return;
+      branches.push(found);
+    }
     const fitting = branches.filter((found) => found.length === 0).length;
-    if (fitting === 1 || (fitting > 1 && keyword === "anyOf")) return;
+    if (fitting === 1) return;
+    const pointer = this.#at();
     const literals = branches
       .flat()
       .every((found) => found.keyword === "const" && found.pointer === pointer);
@@ -125,83 +157,146 @@ class Checker {
       );
   }
 
-  #list(
-    list: unknown[],
-    schema: Schema,
-    pointer: string,
-    failures: Failure[],
-    fail: Fail,
-    fills: boolean,
-  ): void {
+  #number(value: number, schema: Schema, failures: Failure[]): void {
+    const fail = (keyword: string) => this.#fail(failures, schema, keyword);
+    if (value > (schema.maximum ?? Infinity)) fail("maximum");
+    if (value < (schema.minimum ?? -Infinity)) fail("minimum");
+    if (schema.exclusiveMaximum !== undefined && value >= schema.exclusiveMaximum)
+      fail("exclusiveMaximum");
+    if (schema.exclusiveMinimum !== undefined && value <= schema.exclusiveMinimum)
+      fail("exclusiveMinimum");
+    if (schema.multipleOf !== undefined && !Number.isInteger(value / schema.multipleOf))
+      fail("multipleOf");
+  }
+
+  /** Lengths count characters, not UTF-16's halves of them. */
+  #string(value: string, schema: Schema, failures: Failure[]): void {
+    const { minLength = 0, maxLength = Infinity, pattern } = schema;
+    if (value.length > maxLength && [...value].length > maxLength)
+      this.#fail(failures, schema, "maxLength");
+    // Half as many code units as characters there cannot be.
+    if (value.length < 2 * minLength && [...value].length < minLength)
+      this.#fail(failures, schema, "minLength");
+    if (pattern !== undefined && !regex(pattern).test(value))
+      this.#fail(failures, schema, "pattern");
+  }
+
+  #list(list: unknown[], schema: Schema, failures: Failure[], fills: boolean): void {
     const { items, contains } = schema;
     const tuple = Array.isArray(items) ? (items as readonly Schema[]) : undefined;
-    if (fills) tuple?.forEach((item, i) => void fill(list, i, item));
-    if (list.length > (schema.maxItems ?? Infinity)) fail("maxItems");
-    if (list.length < (schema.minItems ?? 0)) fail("minItems");
-    if (schema.uniqueItems === true) checkUnique(list, fail);
+    if (fills) tuple?.forEach((item, i) => void this.#fill(list, i, item));
+    if (list.length > (schema.maxItems ?? Infinity)) this.#fail(failures, schema, "maxItems");
+    if (list.length < (schema.minItems ?? 0)) this.#fail(failures, schema, "minItems");
+    if (schema.uniqueItems === true) this.#unique(list, schema, failures);
     if (contains !== undefined && !list.some((item) => this.#fits(item, contains)))
-      fail("contains");
+      this.#fail(failures, schema, "contains");
     if (tuple !== undefined && schema.additionalItems === false && list.length > tuple.length)
-      fail("maxItems", { says: tuple.length });
-    list.forEach((item, i) => {
+      this.#fail(failures, schema, "maxItems", { says: tuple.length });
+    for (let i = 0; i < list.length; i++) {
       const own = tuple === undefined ? items : (tuple[i] ?? schema.additionalItems);
       if (own !== undefined && own !== false)
-        this.check(item, own as Schema | boolean, `${pointer}/${i}`, failures, fills);
-    });
+        this.#checkAt(i, list[i], own as Schema | boolean, failures, fills);
+    }
   }
 
-  #map(
-    map: Fields,
-    schema: Schema,
-    pointer: string,
-    failures: Failure[],
-    fail: Fail,
-    fills: boolean,
-  ): void {
-    const { properties = {}, patternProperties = {}, additionalProperties } = schema;
-    if (fills) for (const name in properties) fill(map, name, properties[name]!);
-    const names = Object.keys(map);
-    if (names.length > (schema.maxProperties ?? Infinity)) fail("maxProperties");
-    if (names.length < (schema.minProperties ?? 0)) fail("minProperties");
-    for (const name of schema.required ?? [])
-      if (map[name] === undefined) fail("required", { name });
-    this.#dependencies(map, schema, pointer, failures, fail);
+  #unique(list: readonly unknown[], schema: Schema, failures: Failure[]): void {
+    for (let i = list.length - 1; i > 0; i--)
+      for (let j = i - 1; j >= 0; j--)
+        if (isEqual(list[i], list[j])) {
+          this.#fail(failures, schema, "uniqueItems", { entries: [j, i] });
+          return;
+        }
+  }
+
+  #map(map: Fields, reading: Reading, failures: Failure[], fills: boolean): void {
+    const { schema } = reading;
+    const { additionalProperties, propertyNames } = schema;
+    // What is filled in has been checked when it was made.
+    const written = Object.keys(map);
+    if (fills) for (const [name, own] of reading.defaults) this.#fill(map, name, own);
+    if (schema.maxProperties !== undefined || schema.minProperties !== undefined) {
+      const count = Object.keys(map).length;
+      if (count > (schema.maxProperties ?? Infinity)) this.#fail(failures, schema, "maxProperties");
+      if (count < (schema.minProperties ?? 0)) this.#fail(failures, schema, "minProperties");
+    }
+    for (const name of reading.required)
+      if (map[name] === undefined) this.#fail(failures, schema, "required", { name });
+    if (reading.dependencies.length > 0) this.#dependencies(map, reading, failures);
+    const names =
+      propertyNames === undefined && reading.patterns.length === 0 ? written : Object.keys(map);
     for (const name of names) {
-      const { propertyNames } = schema;
       if (propertyNames !== undefined && !this.#fits(name, propertyNames))
-        fail("propertyNames", { name });
-      const found: (Schema | boolean)[] = [];
-      if (Object.hasOwn(properties, name)) found.push(properties[name]!);
-      for (const pattern in patternProperties)
-        if (regex(pattern).test(name)) found.push(patternProperties[pattern]!);
-      if (found.length === 0 && additionalProperties !== undefined) {
-        if (additionalProperties === false) fail("additionalProperties", { name });
-        else found.push(additionalProperties);
+        this.#fail(failures, schema, "propertyNames", { name });
+      const value = map[name];
+      let found = false;
+      const own = reading.properties.get(name);
+      if (own !== undefined) {
+        found = true;
+        if (value !== undefined) this.#checkAt(name, value, own, failures, fills);
       }
-      if (map[name] === undefined) continue;
-      const at = `${pointer}/${name.replaceAll("~", "~0").replaceAll("/", "~1")}`;
-      for (const one of found) this.check(map[name], one, at, failures, fills);
+      for (const [pattern, one] of reading.patterns) {
+        if (!pattern.test(name)) continue;
+        found = true;
+        if (value !== undefined) this.#checkAt(name, value, one, failures, fills);
+      }
+      if (found || additionalProperties === undefined) continue;
+      if (additionalProperties === false)
+        this.#fail(failures, schema, "additionalProperties", { name });
+      else if (value !== undefined)
+        this.#checkAt(name, value, additionalProperties, failures, fills);
     }
   }
 
-  #dependencies(
-    map: Fields,
-    schema: Schema,
-    pointer: string,
-    failures: Failure[],
-    fail: Fail,
-  ): void {
-    for (const [name, needed] of Object.entries(schema.dependencies ?? {})) {
+  #dependencies(map: Fields, { schema, dependencies }: Reading, failures: Failure[]): void {
+    for (const [name, needed] of dependencies) {
       if (map[name] === undefined) continue;
-      if (!Array.isArray(needed)) this.check(map, needed as Schema, pointer, failures, false);
+      if (!Array.isArray(needed)) this.check(map, needed as Schema, failures, false);
       else
-        for (const other of needed) if (map[other] === undefined) fail("required", { name: other });
+        for (const other of needed)
+          if (map[other] === undefined) this.#fail(failures, schema, "required", { name: other });
     }
+  }
+
+  /**
+   * A default, with the defaults inside it, made once a schema. Frozen: the fields of a hundred thousand routes that nobody
+   * wrote are the same few objects.
+   */
+  #fill(holder: object, key: string | number, schema: Schema | boolean): void {
+    if (typeof schema === "boolean" || schema.default === undefined) return;
+    const at = holder as Fields;
+    if (at[key] !== undefined) return;
+    const reading = readingOf(this.#root, schema);
+    if (reading.filled === undefined) {
+      const value = structuredClone(schema.default);
+      this.check(value, schema, [], true);
+      reading.filled = { value: frozen(value) };
+    }
+    at[key] = reading.filled.value;
   }
 }
 
+const readings = new WeakMap<Schema, WeakMap<Schema, Reading>>();
+
+/** Of a schema within that root, to which its references are relative. */
+function readingOf(root: Schema, schema: Schema): Reading {
+  let known = readings.get(root);
+  if (known === undefined) readings.set(root, (known = new WeakMap()));
+  let reading = known.get(schema);
+  if (reading === undefined) known.set(schema, (reading = new Reading(schema)));
+  return reading;
+}
+
+function hasDefault(schema: Schema | boolean): boolean {
+  return typeof schema !== "boolean" && schema.default !== undefined;
+}
+
+function frozen(value: unknown): unknown {
+  if (typeof value !== "object" || value === null) return value;
+  for (const part of Object.values(value)) frozen(part);
+  return Object.freeze(value);
+}
+
 type Fields = Record<string, unknown>;
-type Fail = (keyword: string, more?: Partial<Failure>) => void;
 
 /** How far a branch is from fitting: another kind of value is further off than any number of wrong fields. */
 function misfit(failures: readonly Failure[], pointer: string): number {
@@ -233,35 +328,6 @@ function isOf(value: unknown, type: string): boolean {
   }
 }
 
-function checkNumber(value: number, schema: Schema, fail: Fail): void {
-  if (value > (schema.maximum ?? Infinity)) fail("maximum");
-  if (value < (schema.minimum ?? -Infinity)) fail("minimum");
-  if (schema.exclusiveMaximum !== undefined && value >= schema.exclusiveMaximum)
-    fail("exclusiveMaximum");
-  if (schema.exclusiveMinimum !== undefined && value <= schema.exclusiveMinimum)
-    fail("exclusiveMinimum");
-  if (schema.multipleOf !== undefined && !Number.isInteger(value / schema.multipleOf))
-    fail("multipleOf");
-}
-
-/** Lengths count characters, not UTF-16's halves of them. */
-function checkString(value: string, schema: Schema, fail: Fail): void {
-  const { minLength = 0, maxLength = Infinity, pattern } = schema;
-  if (value.length > maxLength && [...value].length > maxLength) fail("maxLength");
-  if (minLength > 0 && (value.length < minLength || [...value].length < minLength))
-    fail("minLength");
-  if (pattern !== undefined && !regex(pattern).test(value)) fail("pattern");
-}
-
-function checkUnique(list: readonly unknown[], fail: Fail): void {
-  for (let i = list.length - 1; i > 0; i--)
-    for (let j = i - 1; j >= 0; j--)
-      if (isEqual(list[i], list[j])) {
-        fail("uniqueItems", { entries: [j, i] });
-        return;
-      }
-}
-
 function isEqual(a: unknown, b: unknown): boolean {
   if (a === b) return true;
   if (typeof a !== "object" || typeof b !== "object" || a === null || b === null) return false;
@@ -271,13 +337,6 @@ function isEqual(a: unknown, b: unknown): boolean {
   return names.every(
     (name) => Object.hasOwn(b, name) && isEqual((a as Fields)[name], (b as Fields)[name]),
   );
-}
-
-/** Each value gets a default of its own: packages may keep what they get. */
-function fill(holder: object, key: string | number, schema: Schema | boolean): void {
-  if (typeof schema === "boolean" || schema.default === undefined) return;
-  const at = holder as Fields;
-  if (at[key] === undefined) at[key] = structuredClone(schema.default);
 }
 
 const refer = new WeakMap<object, boolean>();

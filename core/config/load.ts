@@ -138,7 +138,7 @@ export function loadListener(
 function dropHoles(value: unknown): void {
   if (Array.isArray(value)) {
     const kept = value.filter((item) => item !== undefined);
-    value.splice(0, value.length, ...kept);
+    if (kept.length < value.length) value.splice(0, value.length, ...kept);
   }
   if (typeof value === "object" && value !== null)
     for (const item of Object.values(value)) dropHoles(item);
