@@ -20,8 +20,8 @@ export interface BoxesOptions {
   readonly sockets: Sockets;
   readonly stats: StatsSink;
   readonly post: (message: FromWorker) => void;
-  /** A sandbox asks a cluster; JSON of a FetchCall. */
-  readonly onFetch: (box: number, text: string) => void;
+  /** A sandbox asks a cluster; JSON of a FetchMessage. "": it is gone, and what it had asked for is not wanted. */
+  readonly onFetch: (box: number, text: string, bytes: Buffer) => void;
 }
 
 /** A use of a dropped-in package, as its stand-in in the builtin isolate told it. */
@@ -80,7 +80,7 @@ export class Boxes {
         sockets.schedule();
       },
       onWork: () => sockets.schedule(),
-      onFetch: (text) => this.#options.onFetch(box, text),
+      onFetch: (text, bytes) => this.#options.onFetch(box, text, bytes),
       onFault: (fault) => post({ type: "fault", ...fault }),
       onLog: (level, message, fields) =>
         post({
@@ -97,9 +97,9 @@ export class Boxes {
     return { box, hooks: sandbox.hooks };
   }
 
-  /** JSON of a FetchAnswer. */
-  onFetched(box: number, text: string): void {
-    this.#boxes.get(box)?.sandbox.onFetched(text);
+  /** What a sandbox has asked for. */
+  reply(box: number, text: string, bytes: Buffer): void {
+    this.#boxes.get(box)?.sandbox.reply(text, bytes);
   }
 
   /** `text`: JSON of all runtime values. */

@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { hostname } from "node:os";
 import { WORD } from "./inside/ring.ts";
 import {
@@ -81,6 +82,7 @@ export class Builtin {
         hostname: hostname(),
         environment: process.env,
         fileFlushMs: options.fileFlushMs,
+        seed: randomBytes(32).toString("latin1"),
       }),
     );
     this.run = this.#prelude.numberEntry("run");
@@ -91,6 +93,9 @@ export class Builtin {
 
   get memory(): number {
     return this.#isolate.memory;
+  }
+  get disposed(): boolean {
+    return this.#isolate.disposed;
   }
 
   #enter(name: string, ...args: unknown[]): unknown {
@@ -189,8 +194,9 @@ export class Builtin {
   reply(call: number, value: unknown, error: string | undefined): void {
     this.#enter("onReply", JSON.stringify({ call, value: value ?? null, error }));
   }
-  fetch(box: number, text: string): void {
-    this.#enter("fetch", box, text);
+  /** `bytes`: one char each. */
+  fetch(box: number, text: string, bytes: string): void {
+    this.#enter("fetch", box, text, bytes);
   }
   publish(topic: string, value: unknown): void {
     this.#enter("onPublished", topic, JSON.stringify(value ?? null));

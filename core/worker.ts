@@ -2,7 +2,9 @@ import { Session } from "node:inspector/promises";
 import { isMainThread, parentPort, workerData } from "node:worker_threads";
 import { Boxes, SandboxCells, type ToldUse } from "./boxes.ts";
 import { Builtin } from "./builtin.ts";
+import { Crypto } from "./crypto.ts";
 import { type Family, resolveName } from "./dns.ts";
+import type { CryptoCall } from "./inside/crypto.ts";
 import { createRing } from "./inside/ring.ts";
 import { giveBack } from "./inside/shared-counts.ts";
 import { RUNTIME_TOPIC } from "./inside/topics.ts";
@@ -66,6 +68,7 @@ class Worker {
   #generation = 0;
   #deaths = 0;
   #stopping = false;
+  readonly #crypto = new Crypto();
   readonly #inspector = new Session();
   readonly #beats: Int32Array;
 
@@ -115,7 +118,7 @@ class Worker {
       sockets,
       stats: this.#cells,
       post: this.#post,
-      onFetch: (box, text) => this.#onFetch(box, text),
+      onFetch: (box, text, bytes) => this.#onFetch(box, text, bytes),
     });
     for (const [topic, value] of this.#topics) {
       builtin.publish(topic, value);
@@ -137,6 +140,10 @@ class Worker {
   #onCall(name: string, text: string): string | void {
     if (name === "append") {
       this.#onLines(text);
+      return;
+    }
+    if (name === "fetched") {
+      this.#onFetched(text);
       return;
     }
     const answer = this.#services?.call(name, text);
@@ -166,9 +173,6 @@ class Worker {
         break;
       case "malformed":
         this.#log("warn", "a sandbox gave an answer that cannot be taken", value);
-        break;
-      case "fetched":
-        this.#boxes.onFetched(value.box, value.answer);
         break;
       case "operation":
         this.#onOperation(value.call, value.name, value.args);
@@ -201,14 +205,31 @@ class Worker {
   }
 
   /** Not from within the crossing that told of it. */
-  #onFetch(box: number, text: string): void {
+  #onFetch(box: number, text: string, bytes: Buffer): void {
+    const builtin = this.#builtin;
     setImmediate(() => {
-      this.#guarded(() => this.#builtin.fetch(box, text));
+      // With the isolate all that it had under way is gone.
+      if (builtin !== this.#builtin || builtin.disposed) return;
+      this.#guarded(() => builtin.fetch(box, text, bytes.toString("latin1")));
       this.#sockets.poke();
     });
   }
 
+  /** A box, JSON for it, bytes of one char each. */
+  #onFetched(told: string): void {
+    const [box = "", head = ""] = told.split("\0", 2);
+    const bytes = Buffer.from(told.slice(box.length + head.length + 2), "latin1");
+    this.#boxes.reply(Number(box), head, bytes);
+  }
+
   #onOperation(call: number, name: string, args: unknown): void {
+    if (name === "crypto") {
+      const { what, bytes } = args as { what: CryptoCall; bytes: string };
+      void this.#crypto
+        .run(what, Buffer.from(bytes, "latin1"))
+        .then((answer) => this.#reply(call, answer, undefined));
+      return;
+    }
     if (name !== "dns.resolve") {
       this.#post({ type: "call", call, name, args });
       return;

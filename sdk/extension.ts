@@ -211,7 +211,7 @@ export interface SetupContext {
   readonly clusters: Clusters;
   /**
    * Asks a cluster: `cx.fetch("auth:/check?user=7", { method: "POST", body })`. Balancing, pools and limits are the cluster's. Rejects
-   * with a FetchError when there is no answer. In a sandbox the body comes as a whole.
+   * with a FetchError when there is no answer.
    */
   fetch(target: string, init?: FetchInit): Promise<FetchResponse>;
   /** Milliseconds on a monotonic clock, read once a poll phase. */

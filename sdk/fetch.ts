@@ -17,6 +17,14 @@ export interface FetchInit {
   readonly timeoutMs?: number;
   /** Of the response's body, when it is read as a whole. Default: 1 MiB. */
   readonly maxBytes?: number;
+  /** Ends the exchange when it is aborted. */
+  readonly signal?: FetchSignal;
+}
+
+/** What a fetch needs of an AbortSignal. */
+export interface FetchSignal {
+  readonly aborted: boolean;
+  addEventListener(type: "abort", listener: () => void): void;
 }
 
 /** Why there is no answer, or not all of it. */
@@ -115,7 +123,7 @@ class Exchange implements PoolCallbacks, ResponseDecoder {
   #handle: PoolHandle | undefined = undefined;
   #encoder: RequestEncoder | undefined = undefined;
   #host: Host | undefined = undefined;
-  #response: Response | undefined = undefined;
+  #response: FetchedResponse | undefined = undefined;
   #over = false;
   #blocked: Promise<void> | undefined = undefined;
   #unblock: () => void = () => {};
@@ -133,6 +141,13 @@ class Exchange implements PoolCallbacks, ResponseDecoder {
   }
 
   begin(newStream: (callbacks: PoolCallbacks) => PoolHandle | undefined): void {
+    const { signal } = this.#init;
+    const onAbort = (): void => this.#fail("cancelled", "cancelled by its signal");
+    if (signal?.aborted === true) {
+      onAbort();
+      return;
+    }
+    signal?.addEventListener("abort", onAbort);
     const handle = newStream(this);
     if (!this.#over && this.#encoder === undefined) this.#handle = handle;
   }
@@ -180,7 +195,7 @@ class Exchange implements PoolCallbacks, ResponseDecoder {
   onResponseHeaders(endStream: boolean): void {
     this.responseHeaders.detach();
     this.#host?.onResponse(this.responseHeaders.status);
-    const response = new Response(this.responseHeaders, this.#init.maxBytes ?? MAX_BYTES, {
+    const response = new FetchedResponse(this.responseHeaders, this.#init.maxBytes ?? MAX_BYTES, {
       pause: (paused) => this.#encoder?.pauseReading(paused),
       cancel: () => this.#fail("cancelled", "cancelled by its reader"),
     });
@@ -245,16 +260,19 @@ class Exchange implements PoolCallbacks, ResponseDecoder {
   }
 }
 
-interface Source {
+/** Where a FetchedResponse comes from. */
+export interface FetchSource {
+  /** Enough lies here unread (true), or it is read again. */
   pause(paused: boolean): void;
   cancel(): void;
 }
 
-class Response implements FetchResponse {
+/** An answer as its reader has it: whoever carries a fetch out pushes bytes and ends it. */
+export class FetchedResponse implements FetchResponse {
   readonly status: number;
   readonly headers: ResponseHeaders;
   readonly #maxBytes: number;
-  readonly #source: Source;
+  readonly #source: FetchSource;
   readonly #chunks: Uint8Array[] = [];
   #size = 0;
   #paused = false;
@@ -262,7 +280,7 @@ class Response implements FetchResponse {
   #error: FetchError | undefined = undefined;
   #wake: () => void = () => {};
 
-  constructor(headers: ResponseHeaders, maxBytes: number, source: Source) {
+  constructor(headers: ResponseHeaders, maxBytes: number, source: FetchSource) {
     this.status = headers.status;
     this.headers = headers;
     this.#maxBytes = maxBytes;

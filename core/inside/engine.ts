@@ -7,6 +7,8 @@ import {
   type Definition,
   type ExtensionRef,
   type Kinds,
+  latin1Decode,
+  latin1Encode,
   type NetworkFilterFactory,
   Runtime,
   type RuntimeValue,
@@ -19,7 +21,8 @@ import type { FilterChainConfig, ListenerConfig, Refusal, RuntimeConfig } from "
 import { listenerOf } from "../protocol.ts";
 import { ConnectionTable, SocketConnection } from "./connection.ts";
 import { Context, type Surroundings } from "./context.ts";
-import { answerFetch } from "./fetches.ts";
+import type { CryptoAnswer, CryptoCall, CryptoHost } from "./crypto.ts";
+import { SandboxFetches } from "./fetches.ts";
 import { FileTable } from "./files.ts";
 import { installGlobals } from "./globals.ts";
 import { Host, type HostCall } from "./host.ts";
@@ -48,6 +51,8 @@ export interface EngineOptions {
   /** For access logs. */
   readonly hostname?: string;
   readonly environment?: Readonly<Record<string, string>>;
+  /** Random bytes, one char each. */
+  readonly seed?: string;
 }
 
 interface ServiceUse {
@@ -93,6 +98,7 @@ export class Engine {
   #preparation: Preparation | undefined = undefined;
   /** Set while setups run: they see the clusters of the configuration to come. */
   #preparing: World | undefined = undefined;
+  readonly #fetches = new Map<number, SandboxFetches>();
   #draining = false;
   readonly #sandboxes: Sandboxes;
 
@@ -118,6 +124,7 @@ export class Engine {
       now: () => this.#wheel.now,
       timer: (onFired) => this.#wheel.timer(onFired),
       onError: (error) => this.host.fault("", error),
+      ...(options.seed !== undefined && { crypto: this.#crypto(options.seed) }),
     });
     this.#connections = new ConnectionTable(this.#io, this.#wheel);
     this.#udp = new UdpTable(this.#io, this.#connections);
@@ -172,6 +179,15 @@ export class Engine {
   }
   get wheel(): TimerWheel {
     return this.#wheel;
+  }
+
+  /** Bytes cross as text, so core has a copy of its own. */
+  #crypto(seed: string): CryptoHost {
+    const run = async (what: CryptoCall, data: Uint8Array): Promise<CryptoAnswer> => {
+      const bytes = latin1Decode(data, 0, data.length);
+      return (await this.host.operation("crypto", { what, bytes })) as CryptoAnswer;
+    };
+    return { seed, run };
   }
 
   #clusters(): Clusters | undefined {
@@ -349,10 +365,23 @@ export class Engine {
   }
 
   /** A sandbox asks a cluster. */
-  fetchFor(box: number, text: string): void {
-    const clusters: Clusters = { get: (name) => this.#clusters()?.get(name) };
-    const cx = { clusters, timer: (onFired: () => void) => this.#wheel.timer(onFired) };
-    void answerFetch(cx, text).then((answer) => this.host.tell("fetched", { box, answer }));
+  /** `text`: JSON of a FetchMessage; "": the sandbox is gone. */
+  fetchFor(box: number, text: string, bytes: string): void {
+    let fetches = this.#fetches.get(box);
+    if (text === "") {
+      fetches?.cancel();
+      this.#fetches.delete(box);
+      return;
+    }
+    if (fetches === undefined) {
+      const clusters: Clusters = { get: (name) => this.#clusters()?.get(name) };
+      const cx = { clusters, timer: (onFired: () => void) => this.#wheel.timer(onFired) };
+      fetches = new SandboxFetches(cx, (head, body) =>
+        this.host.tellText("fetched", `${box}\0${head}\0${body}`),
+      );
+      this.#fetches.set(box, fetches);
+    }
+    fetches.onMessage(text, latin1Encode(bytes));
   }
 
   /** Core enters outside a crossing: what is armed or measured now starts from now. */

@@ -1,4 +1,5 @@
 import { latin1Decode, latin1Encode, type Timer, utf8Decode, utf8Encode } from "@tsproxy/sdk";
+import { type CryptoHost, makeCrypto } from "./crypto.ts";
 import { Url, UrlSearchParams } from "./url.ts";
 
 /** What the globals need of the isolate that they are installed in. */
@@ -7,6 +8,8 @@ export interface GlobalsHost {
   readonly now: () => number;
   readonly timer: (onFired: () => void) => Timer;
   readonly onError: (error: unknown) => void;
+  /** Absent: there is no `crypto`. */
+  readonly crypto?: CryptoHost;
 }
 
 /** Timers of `setTimeout` that may be armed at once in one isolate. */
@@ -33,6 +36,7 @@ export function installGlobals(host: GlobalsHost): void {
     setTimeout,
     clearTimeout,
     performance: Object.freeze({ now: host.now }),
+    ...(host.crypto !== undefined && { crypto: makeCrypto(host.crypto) }),
   };
   for (const [name, value] of Object.entries(globals)) {
     if (name in globalThis) continue;

@@ -80,9 +80,9 @@ export function onReply(text: string): void {
   engine.host.onReply(JSON.parse(text));
 }
 
-export function fetch(box: number, text: string): void {
+export function fetch(box: number, text: string, bytes: string): void {
   engine.onEntered();
-  engine.fetchFor(box, text);
+  engine.fetchFor(box, text, bytes);
 }
 
 export function onPublished(topic: string, text: string): void {

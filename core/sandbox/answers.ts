@@ -18,10 +18,17 @@ export class Answers {
   readonly #owner: AnswersOwner;
   readonly #tokens: Tokens;
   readonly #onNote: (kind: number, text: string) => void;
+  readonly #onCall: (kind: number, head: string, bytes: Buffer) => void;
   /** What found no room in the worker's memory. */
   #kept: Buffer[] = [];
 
-  constructor(owner: AnswersOwner, tokens: Tokens, onNote: (kind: number, text: string) => void) {
+  constructor(
+    owner: AnswersOwner,
+    tokens: Tokens,
+    onNote: (kind: number, text: string) => void,
+    onCall: (kind: number, head: string, bytes: Buffer) => void,
+  ) {
+    this.#onCall = onCall;
     this.#owner = owner;
     this.#tokens = tokens;
     this.#onNote = onNote;
@@ -93,6 +100,17 @@ export class Answers {
           tokens.answered(token);
           this.#owner.onVerdict(token, 0, -STATUS.ACK);
           break;
+        case ANSWER.FETCH:
+        case ANSWER.CRYPTO: {
+          const textAt = from + at + ANSWER_HEAD_SIZE;
+          const end = from + at + whole;
+          const textEnd = textAt + words[w + ANSWER_HEAD.ARGUMENT]!;
+          if (textEnd < textAt || textEnd > end) break;
+          // A copy: the block is the sandbox's again when this has returned.
+          const copy = Buffer.from(bytes.subarray(textEnd, end));
+          this.#onCall(kind, bytes.toString("latin1", textAt, textEnd), copy);
+          break;
+        }
         default:
           if (notes++ >= NOTES_A_CROSSING) break;
           this.#onNote(

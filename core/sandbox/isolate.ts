@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import type ivmTypes from "isolated-vm";
 import type { Watchdog } from "../isolate.ts";
 import { isolatedVm } from "../own-files.ts";
@@ -159,7 +160,14 @@ export class SandboxIsolate {
     try {
       const share = (part: SharedArrayBuffer): unknown => new ivm.ExternalCopy(part).copyInto();
       const { worker, node } = options;
-      empty.call("init", [share(memory.box), share(memory.stats), worker, node.id, node.cluster]);
+      empty.call("init", [
+        share(memory.box),
+        share(memory.stats),
+        worker,
+        node.id,
+        node.cluster,
+        randomBytes(32).toString("latin1"),
+      ]);
       if (module.cells !== undefined) empty.call("shareCells", [share(module.cells)]);
       // The package is evaluated last: by now the prelude has bounded what it will find.
       const loaded = await empty.load(module);

@@ -441,52 +441,6 @@ it("has what browsers and Node have beside the language", async () => {
   expect(e.request.get("x-got")).toBe("c ok 1");
 });
 
-describe("fetch", () => {
-  const asking = filter(
-    `async onRequestHeaders(h) {
-      try {
-        const r = await cx.fetch("up:/x", { method: "POST", body: "hé", headers: { "x-a": "1" } });
-        h.set("x-got", r.status + " " + r.headers.get("x-b") + " " + (await r.text()));
-      } catch (e) { h.set("x-got", e.name + " " + e.reason + " " + e.message); }
-    }`,
-  );
-
-  async function ask(answer: object): Promise<{ got: string | undefined; call: unknown }> {
-    let call: { call: number } | undefined;
-    const sandbox = await worker.sandbox(asking, [{}], {
-      onFetch(text) {
-        call = JSON.parse(text) as { call: number };
-        sandbox.onFetched(JSON.stringify({ call: call.call, ...answer }));
-      },
-    });
-    const e = new Exchange(worker, [stubs(worker, sandbox)], HEAD);
-    e.requestHeaders();
-    await worker.until(() => e.request.has("x-got"));
-    return { got: e.request.get("x-got"), call };
-  }
-
-  it("crosses as text, and its answer comes back in a later crossing", async () => {
-    const { got, call } = await ask({
-      status: 201,
-      headers: [["x-b", "2"]],
-      body: "h\u00c3\u00a9",
-    });
-    expect(call).toMatchObject({
-      target: "up:/x",
-      method: "POST",
-      headers: [["x-a", "1"]],
-      body: "h\u00c3\u00a9",
-      timeoutMs: 15_000,
-    });
-    expect(got).toBe("201 2 hé");
-  });
-
-  it("rejects with the reason that there is no answer", async () => {
-    const { got } = await ask({ reason: "no_host", message: "none is healthy" });
-    expect(got).toBe("FetchError no_host none is healthy");
-  });
-});
-
 describe("what a filter knows", () => {
   it("has its config, the per-route config and the stream's addresses", async () => {
     const code = filter(

@@ -13,6 +13,7 @@ import type { Watchdog } from "../isolate.ts";
 import type { Refusal } from "../protocol.ts";
 import { Answers } from "./answers.ts";
 import { Breaker } from "./breaker.ts";
+import { Calls, replyRecord } from "./calls.ts";
 import { CpuBudget } from "./cpu-budget.ts";
 import { hooksOf } from "./hooks.ts";
 import { Inbox, RECORD_SIZE_MIN } from "./inbox.ts";
@@ -64,8 +65,8 @@ export interface SandboxOptions {
   onWork(): void;
   onFault(fault: SandboxFault): void;
   onLog(level: string, message: string, fields: Readonly<Record<string, unknown>>): void;
-  /** JSON of a FetchCall: the sandbox asks a cluster; `onFetched` brings the answer. */
-  onFetch?(text: string): void;
+  /** JSON of a FetchMessage and its bytes: the sandbox asks a cluster, and `reply` brings answers. "": it is gone. */
+  onFetch?(text: string, bytes: Buffer): void;
   readonly stats: StatsSink;
   readonly limits?: Partial<SandboxLimits>;
   /** While it cannot be entered: `closed` fails streams, `open` lets them pass it by. */
@@ -100,7 +101,7 @@ export class Sandbox {
   readonly #tokens = new Tokens();
   readonly #answers: Answers;
   readonly #breaker = new Breaker();
-  #fetched: string[] = [];
+  #calls: Calls | undefined = undefined;
   readonly #now: () => number;
   #cpu: CpuBudget;
   #isolate: SandboxIsolate | undefined = undefined;
@@ -145,7 +146,12 @@ export class Sandbox {
     this.#options = options;
     this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
     this.#memory = options.memory;
-    this.#answers = new Answers(options, this.#tokens, (kind, text) => this.#note(kind, text));
+    this.#answers = new Answers(
+      options,
+      this.#tokens,
+      (kind, text) => this.#note(kind, text),
+      (kind, head, bytes) => this.#calls?.onCall(kind, head, bytes),
+    );
     this.#words = new Int32Array(
       options.memory.buffer,
       options.memory.byteOffset,
@@ -238,6 +244,10 @@ export class Sandbox {
     }
     this.#build++;
     this.#isolate = isolate;
+    this.#calls = new Calls({
+      onFetch: (text, bytes) => this.#options.onFetch?.(text, bytes),
+      reply: (head, bytes) => this.reply(head, bytes),
+    });
     this.#stats = stats;
     this.#inbox = new Inbox(isolate.words, isolate.bytes);
     this.#cpu = new CpuBudget(this.#limits.cpuMs);
@@ -311,28 +321,12 @@ export class Sandbox {
     }
   }
 
-  /** Answers to fetches, JSON each. Those of one moment cross together. */
-  onFetched(answer: string): void {
-    this.#fetched.push(answer);
-    if (this.#fetched.length === 1) setImmediate(() => void this.#bringFetched());
-  }
-
-  async #bringFetched(): Promise<void> {
-    const answers = this.#fetched;
-    this.#fetched = [];
-    const isolate = this.#isolate;
-    if (isolate === undefined) return;
-    const build = this.#build;
-    this.#leave();
-    try {
-      await isolate.call("onFetched", `[${answers.join()}]`);
-    } catch (error) {
-      if (build === this.#build) this.#fault("fetch", error);
-      return;
-    }
-    if (build !== this.#build) return;
-    this.#comeBack();
-    this.#wake();
+  /** What it has asked core for: JSON in ASCII and bytes, with the next crossing. */
+  reply(head: string, bytes: Buffer): void {
+    const inbox = this.#inbox;
+    if (inbox === undefined) return;
+    const block = replyRecord(head, bytes);
+    if (inbox.add(0, block, 0, block.length, 0, bytes.length)) this.#wake();
   }
 
   /** A use has left the config and its last stream has ended. */
@@ -545,8 +539,7 @@ export class Sandbox {
     } catch {
       return;
     }
-    if (kind === ANSWER.FETCH) this.#options.onFetch?.(text);
-    else if (kind === ANSWER.STATS) this.#stats?.define(told);
+    if (kind === ANSWER.STATS) this.#stats?.define(told);
     else if (kind === ANSWER.LOG) {
       const { level, message, fields } = told;
       const isFields = typeof fields === "object" && fields !== null;
@@ -636,6 +629,8 @@ export class Sandbox {
   #teardown(): void {
     this.#build++;
     this.#stats?.end();
+    if (this.#calls?.end() === true) this.#options.onFetch?.("", NOTHING);
+    this.#calls = undefined;
     this.#isolate?.dispose();
     if (this.#isolate !== undefined && this.#away === 0)
       this.#options.supply.giveMemory(this.#isolate.memory);
@@ -693,6 +688,7 @@ export class Sandbox {
   }
 }
 
+const NOTHING = Buffer.alloc(0);
 const LEVELS = ["debug", "info", "warn", "error"];
 /** JSON out of a sandbox: any of it may be missing or something else. */
 interface Told {

@@ -1,143 +1,252 @@
 import {
+  type FetchBody,
   FetchError,
+  FetchedResponse,
   type FetchInit,
   type FetchResponse,
-  latin1Decode,
-  latin1Encode,
   ResponseHeaders,
   type Timer,
-  utf8Decode,
   utf8Encode,
 } from "@tsproxy/sdk";
+import { PART_SIZE } from "./layout.ts";
 
 /** Fetches of one sandbox that may be under way. */
-const CALLS_MAX = 256;
-/** Of a request, as JSON; it lies in the sandbox's small block. */
-const REQUEST_MAX = 32 * 1024;
+export const CALLS_MAX = 256;
+/** Of a request's body that is there as a whole; one that comes bit by bit may be of any length. */
+export const WHOLE_BODY_MAX = 4 * 1024 * 1024;
+/** Of a request's target and headers. */
+const HEAD_MAX = 32 * 1024;
 const TIMEOUT_MS = 15_000;
 /** How much longer the sandbox waits than the fetch itself: for an answer that got lost. */
 const PATIENCE_MS = 2000;
+const MAX_BYTES = 1024 * 1024;
+/** Parts of a request's body that are on their way at once. */
+export const PARTS_AHEAD = 4;
+/** Bytes of a response that come unasked; each byte that is read lets another one come. */
+export const CREDIT = 64 * 1024;
 
-/** A fetch on its way out. Bytes are strings of one char each. */
-export interface FetchCall {
-  readonly call: number;
-  readonly target: string;
-  readonly method: string;
-  readonly headers: readonly (readonly [string, string])[];
-  readonly body: string | undefined;
-  readonly timeoutMs: number;
-  readonly maxBytes: number | undefined;
-}
-
-/** Its answer, or what became of it. */
-export type FetchAnswer =
+/** Out of a sandbox; bytes go beside it. A body that is whole goes ahead as `data`, its last part with `begin`. */
+export type FetchMessage = { readonly call: number } & (
   | {
-      readonly call: number;
+      readonly op: "begin";
+      readonly target: string;
+      readonly method: string;
+      readonly headers: readonly (readonly [string, string])[];
+      readonly body: "none" | "whole" | "stream";
+      readonly timeoutMs: number;
+    }
+  | { readonly op: "data" | "end" | "cancel" }
+  | { readonly op: "read"; readonly n: number }
+);
+/** Back; bytes of `data` come beside it. */
+export type FetchReply = { readonly to: "fetch"; readonly call: number } & (
+  | { readonly op: "sent" | "data" | "end" }
+  | {
+      readonly op: "head";
       readonly status: number;
       readonly headers: readonly (readonly [string, string])[];
-      readonly body: string;
     }
-  | { readonly call: number; readonly reason: FetchError["reason"]; readonly message: string };
+  | { readonly op: "error"; readonly reason: FetchError["reason"]; readonly message: string }
+);
 
-interface Waiting {
-  readonly timer: Timer;
+type Send = (message: FetchMessage, bytes: Uint8Array) => void;
+
+/** The sandbox's half of `cx.fetch`: requests cross in parts, and answers come back in later crossings. */
+export class Fetches {
+  readonly #send: Send;
+  readonly #timer: (onFired: () => void) => Timer;
+  readonly #calls = new Map<number, Call>();
+  #next: number;
+
+  constructor(send: Send, timer: (onFired: () => void) => Timer, firstCall: number) {
+    this.#send = send;
+    this.#timer = timer;
+    this.#next = firstCall;
+  }
+
+  async start(target: string, init: FetchInit = {}): Promise<FetchResponse> {
+    if (init.signal?.aborted === true) throw new FetchError("cancelled", "cancelled by its signal");
+    if (this.#calls.size >= CALLS_MAX)
+      throw new FetchError("overflow", `${CALLS_MAX} fetches are under way already`);
+    const id = this.#next++;
+    return new Promise((resolve, reject) => {
+      const call = new Call(id, this.#send, this.#timer, () => this.#calls.delete(id), {
+        resolve,
+        reject,
+      });
+      this.#calls.set(id, call);
+      call.begin(String(target), init);
+    });
+  }
+
+  onReply(reply: FetchReply, bytes: Uint8Array): void {
+    this.#calls.get(reply.call)?.onReply(reply, bytes);
+  }
+}
+
+interface Settle {
   resolve(response: FetchResponse): void;
   reject(error: FetchError): void;
 }
 
-/** The sandbox's half of `cx.fetch`: calls cross as text, and answers come back in a later crossing. */
-export class Fetches {
-  readonly #tell: (call: FetchCall) => void;
-  readonly #timer: (onFired: () => void) => Timer;
-  readonly #waiting = new Map<number, Waiting>();
-  #next = 1;
+/** One fetch, as the sandbox sees it. */
+class Call {
+  readonly #id: number;
+  readonly #send: Send;
+  readonly #settle: Settle;
+  readonly #onOver: () => void;
+  readonly #timer: Timer;
+  #maxBytes = MAX_BYTES;
+  #response: FetchedResponse | undefined = undefined;
+  #over = false;
+  #ahead = 0;
+  #wake: () => void = () => {};
+  /** Bytes that have come and were not asked for again, since nobody reads. */
+  #owed = 0;
+  #paused = false;
 
-  constructor(tell: (call: FetchCall) => void, timer: (onFired: () => void) => Timer) {
-    this.#tell = tell;
-    this.#timer = timer;
+  constructor(
+    id: number,
+    send: Send,
+    timer: (onFired: () => void) => Timer,
+    onOver: () => void,
+    settle: Settle,
+  ) {
+    this.#id = id;
+    this.#send = send;
+    this.#settle = settle;
+    this.#onOver = onOver;
+    this.#timer = timer(() => this.#fail("timeout", "no answer within the time given"));
   }
 
-  async start(target: string, init: FetchInit = {}): Promise<FetchResponse> {
-    const { method = "GET", timeoutMs = TIMEOUT_MS, maxBytes } = init;
+  begin(
+    target: string,
+    { method = "GET", body, timeoutMs = TIMEOUT_MS, ...init }: FetchInit,
+  ): void {
+    this.#maxBytes = init.maxBytes ?? MAX_BYTES;
     const given = init.headers ?? [];
-    const headers = (Array.isArray(given) ? given : Object.entries(given)) as FetchCall["headers"];
-    const body = init.body === undefined ? undefined : await bytesOf(init.body);
-    if (this.#waiting.size >= CALLS_MAX)
-      throw new FetchError("overflow", `${CALLS_MAX} fetches are under way already`);
-    const call = this.#next++;
-    const told = { call, target: String(target), method, headers, body, timeoutMs, maxBytes };
-    if (JSON.stringify(told).length > REQUEST_MAX)
-      throw new FetchError(
+    const headers = (Array.isArray(given) ? given : Object.entries(given)) as [string, string][];
+    const whole = wholeOf(body);
+    const streamed = whole === undefined ? (body as AsyncIterable<string | Uint8Array>) : undefined;
+    const kind = body === undefined ? "none" : streamed === undefined ? "whole" : "stream";
+    const head = {
+      call: this.#id,
+      op: "begin",
+      target,
+      method,
+      headers,
+      body: kind,
+      timeoutMs,
+    } as const;
+    if (JSON.stringify(head).length > HEAD_MAX) {
+      this.#fail("too_large", `a request's head out of a sandbox has ${HEAD_MAX} bytes at most`);
+      return;
+    }
+    if (whole !== undefined && whole.length > WHOLE_BODY_MAX) {
+      this.#fail(
         "too_large",
-        `a request out of a sandbox is ${REQUEST_MAX} bytes at most`,
+        `more than ${WHOLE_BODY_MAX} bytes at once; give a body that comes in parts`,
       );
-    return new Promise((resolve, reject) => {
-      const timer = this.#timer(() => {
-        this.#waiting.delete(call);
-        reject(new FetchError("timeout", `no answer within ${timeoutMs} ms`));
-      });
-      timer.arm(timeoutMs + PATIENCE_MS);
-      this.#waiting.set(call, { timer, resolve, reject });
-      this.#tell(told);
-    });
+      return;
+    }
+    this.#timer.arm(timeoutMs + PATIENCE_MS);
+    init.signal?.addEventListener("abort", () => this.cancel("cancelled by its signal"));
+    const bytes = whole ?? NOTHING;
+    let at = 0;
+    for (; bytes.length - at > PART_SIZE; at += PART_SIZE)
+      this.#send({ call: this.#id, op: "data" }, bytes.subarray(at, at + PART_SIZE));
+    this.#send(head, bytes.subarray(at));
+    if (streamed !== undefined) void this.#sendAll(streamed);
   }
 
-  onAnswer(answer: FetchAnswer): void {
-    const waiting = this.#waiting.get(answer.call);
-    if (waiting === undefined) return;
-    this.#waiting.delete(answer.call);
-    waiting.timer.cancel();
-    if ("reason" in answer) waiting.reject(new FetchError(answer.reason, answer.message));
-    else waiting.resolve(new WholeResponse(answer.status, answer.headers, answer.body));
+  async #sendAll(body: AsyncIterable<string | Uint8Array>): Promise<void> {
+    try {
+      for await (const part of body) {
+        const bytes = typeof part === "string" ? utf8Encode(part) : part;
+        for (let at = 0; at < bytes.length && !this.#over; at += PART_SIZE) {
+          this.#send({ call: this.#id, op: "data" }, bytes.subarray(at, at + PART_SIZE));
+          if (++this.#ahead >= PARTS_AHEAD)
+            await new Promise<void>((resolve) => {
+              this.#wake = resolve;
+            });
+        }
+        if (this.#over) return;
+      }
+      if (!this.#over) this.#send({ call: this.#id, op: "end" }, NOTHING);
+    } catch (error) {
+      this.cancel(`its body failed: ${String(error)}`);
+    }
+  }
+
+  onReply(reply: FetchReply, bytes: Uint8Array): void {
+    switch (reply.op) {
+      case "sent":
+        this.#ahead--;
+        this.#wake();
+        return;
+      case "head": {
+        const headers = new ResponseHeaders();
+        headers.status = reply.status;
+        for (const [name, value] of reply.headers) headers.append(name, value);
+        this.#response = new FetchedResponse(headers, this.#maxBytes, {
+          pause: (paused) => this.#pause(paused),
+          cancel: () => this.cancel("cancelled by its reader"),
+        });
+        this.#settle.resolve(this.#response);
+        return;
+      }
+      case "data":
+        this.#owed += bytes.length;
+        this.#response?.push(bytes);
+        if (!this.#paused) this.#ask();
+        return;
+      case "end":
+        this.#finish();
+        this.#response?.end(undefined);
+        return;
+      case "error":
+        this.#fail(reply.reason, reply.message);
+    }
+  }
+
+  #pause(paused: boolean): void {
+    this.#paused = paused;
+    if (!paused) this.#ask();
+  }
+
+  #ask(): void {
+    if (this.#owed === 0 || this.#over) return;
+    this.#send({ call: this.#id, op: "read", n: this.#owed }, NOTHING);
+    this.#owed = 0;
+  }
+
+  cancel(message: string): void {
+    if (this.#over) return;
+    this.#send({ call: this.#id, op: "cancel" }, NOTHING);
+    this.#fail("cancelled", message);
+  }
+
+  #fail(reason: FetchError["reason"], message: string): void {
+    if (this.#over) return;
+    this.#finish();
+    const error = new FetchError(reason, message);
+    if (this.#response === undefined) this.#settle.reject(error);
+    else this.#response.end(error);
+  }
+
+  #finish(): void {
+    this.#over = true;
+    this.#timer.cancel();
+    this.#onOver();
+    this.#wake();
   }
 }
 
-async function bytesOf(body: NonNullable<FetchInit["body"]>): Promise<string> {
-  const latin1 = (part: string | Uint8Array): string => {
-    const bytes = typeof part === "string" ? utf8Encode(part) : part;
-    return latin1Decode(bytes, 0, bytes.length);
-  };
-  if (typeof body === "string" || body instanceof Uint8Array) return latin1(body);
-  let all = "";
-  for await (const part of body) {
-    all += latin1(part);
-    if (all.length > REQUEST_MAX) break;
-  }
-  return all;
-}
+const NOTHING = new Uint8Array(0);
 
-/** An answer that is there as a whole. */
-class WholeResponse implements FetchResponse {
-  readonly status: number;
-  readonly headers = new ResponseHeaders();
-  readonly #bytes: Uint8Array;
-
-  constructor(status: number, headers: readonly (readonly [string, string])[], body: string) {
-    this.status = status;
-    this.headers.status = status;
-    for (const [name, value] of headers) this.headers.append(name, value);
-    this.#bytes = latin1Encode(body);
-  }
-
-  get ok(): boolean {
-    return this.status >= 200 && this.status < 300;
-  }
-  get body(): AsyncIterable<Uint8Array> {
-    const bytes = this.#bytes;
-    return {
-      async *[Symbol.asyncIterator]() {
-        if (bytes.length > 0) yield bytes;
-      },
-    };
-  }
-  async bytes(): Promise<Uint8Array> {
-    return this.#bytes;
-  }
-  async text(): Promise<string> {
-    return utf8Decode(this.#bytes, 0, this.#bytes.length);
-  }
-  async json(): Promise<unknown> {
-    return JSON.parse(await this.text());
-  }
-  cancel(): void {}
+/** Undefined: it comes in parts. */
+function wholeOf(body: FetchBody | undefined): Uint8Array | undefined {
+  if (body === undefined) return NOTHING;
+  if (typeof body === "string") return utf8Encode(body);
+  return body instanceof Uint8Array ? body : undefined;
 }

@@ -96,6 +96,8 @@ export const KIND = {
   NOTICE: 12,
   /** What has changed in what is known of a stream. argument: bytes of the JSON text that follows. */
   FACTS: 13,
+  /** Not of a stream: what core answers to a call. argument: bytes of the JSON text; the range is its bytes. */
+  REPLY: 14,
 } as const;
 
 export const NOTICE = { DRAIN: 1, BLOCKED: 2, DRAINED: 3, CLOSE: 4 } as const;
@@ -171,8 +173,9 @@ export const ANSWER = {
   STATS: 6,
   /** Leave to send the next PART. */
   ACK: 7,
-  /** For core: JSON of a FetchCall. */
+  /** Calls that core answers later. argument: bytes of the JSON text that the payload begins with; bytes follow it. */
   FETCH: 8,
+  CRYPTO: 9,
 } as const;
 
 export const ACTION = {

@@ -34,8 +34,9 @@ export function init(
   worker: number,
   nodeId: string,
   nodeCluster: string,
+  seed: string,
 ): void {
-  around = new Surroundings(box, stats);
+  around = new Surroundings(box, stats, seed);
   around.worker = worker;
   around.node = { id: nodeId, cluster: nodeCluster };
   const { clock } = around;
@@ -43,14 +44,10 @@ export function init(
     now: () => clock.now,
     timer: (onFired) => clock.timer(onFired),
     onError: (error) => around.thrown(0, "a timer or microtask", error),
+    crypto: { seed, run: (call, data) => around.crypto.run(call, data) },
   });
   streams = new StreamTable(around);
   connections = new ConnectionTable(around);
-}
-
-/** JSON of FetchAnswers: what became of fetches that were told to core. */
-export function onFetched(text: string): void {
-  around.onFetched(JSON.parse(text));
 }
 
 /** Memory for the package's shared cells. */
@@ -179,6 +176,10 @@ function record(w: number, range: number, rangeEnd: number): void {
   const slot = slotOf(token);
   const kind = words[w]! & 0xff;
   const flags = words[w]! >> 8;
+  if (kind === KIND.REPLY) {
+    around.onReply(words, w, range, rangeEnd);
+    return;
+  }
   let state = states[slot];
   if (state !== undefined && state.token !== base) state = undefined;
   if ((flags & RECORD_FLAG.CREATE) !== 0 && state === undefined) {

@@ -1,13 +1,14 @@
-import { type CellHeap, Runtime, type Timer } from "@tsproxy/sdk";
+import { type CellHeap, latin1Decode, Runtime, type Timer } from "@tsproxy/sdk";
+import { ascii } from "../parked-facts.ts";
 import { StatsTable } from "../stats.ts";
 import { TimerWheel, type WheelTimer } from "../timers.ts";
-import { type FetchAnswer, Fetches } from "./fetches.ts";
-import { ANSWER, BOX, STATS_CELLS } from "./layout.ts";
+import { CryptoCalls, type CryptoReply } from "./crypto-calls.ts";
+import { Fetches, type FetchReply } from "./fetches.ts";
+import { ANSWER, BOX, RECORD, STATS_CELLS } from "./layout.ts";
 import { Outbox } from "./outbox.ts";
 
 const TOLD_A_SECOND = 20; // log lines and throws with their stacks; the others are only counted
 const TEXT_MAX = 4096;
-const FETCH_MAX = 64 * 1024;
 
 /** What everything in one sandbox shares. */
 export class Surroundings {
@@ -23,10 +24,12 @@ export class Surroundings {
   node: { readonly id: string; readonly cluster: string } = { id: "", cluster: "" };
   worker = 0;
   readonly fetches: Fetches;
+  readonly crypto: CryptoCalls;
   #second = 0;
   #told = 0;
 
-  constructor(box: SharedArrayBuffer, stats: SharedArrayBuffer) {
+  /** `seed`: random, so that answers to calls of an isolate before this one find nobody. */
+  constructor(box: SharedArrayBuffer, stats: SharedArrayBuffer, seed: string) {
     this.words = new Int32Array(box);
     this.bytes = new Uint8Array(box);
     this.outbox = new Outbox(this.words, this.bytes);
@@ -34,17 +37,36 @@ export class Surroundings {
     this.stats = new StatsTable(new Float64Array(stats, 0, STATS_CELLS), () =>
       this.log("warn", "no cells are left for further stats", {}),
     );
+    let firstCall = 1;
+    for (let k = 0; k < 5; k++) firstCall = firstCall * 256 + (seed.charCodeAt(k) || 0);
     this.fetches = new Fetches(
-      (call) => this.#tell(ANSWER.FETCH, 0, call, FETCH_MAX),
+      (message, bytes) => this.#call(ANSWER.FETCH, message, bytes),
       (onFired) => this.clock.timer(onFired),
+      firstCall,
+    );
+    this.crypto = new CryptoCalls(
+      (message, bytes) => this.#call(ANSWER.CRYPTO, message, bytes),
+      firstCall,
     );
   }
 
-  /** Answers that core has brought: they settle in the next crossing, whose verdicts core collects. */
-  onFetched(answers: readonly FetchAnswer[]): void {
-    this.clock.soon(() => {
-      for (const answer of answers) this.fetches.onAnswer(answer);
-    });
+  /** Asks core for what it will answer in a later crossing. */
+  #call(kind: number, head: object, bytes: Uint8Array): void {
+    const text = ascii(JSON.stringify(head));
+    const { outbox } = this;
+    const at = outbox.open(kind, 0, text.length, text.length + bytes.length);
+    outbox.bytes.set(bytes, outbox.latin1(text, at));
+    outbox.close();
+  }
+
+  /** What core answers to a call. `words[w]` is the record's head, [from, end) its bytes. */
+  onReply(words: Int32Array, w: number, from: number, end: number): void {
+    const at = (w + RECORD.PAYLOAD) * 4;
+    const text = latin1Decode(this.bytes, at, at + words[w + RECORD.ARGUMENT]!);
+    const reply = JSON.parse(text) as FetchReply | CryptoReply;
+    const bytes = this.bytes.slice(from, end);
+    if (reply.to === "fetch") this.fetches.onReply(reply, bytes);
+    else this.crypto.onReply(reply, bytes);
   }
 
   get #mayTell(): boolean {
@@ -80,8 +102,8 @@ export class Surroundings {
     for (const stat of defined) this.#tell(ANSWER.STATS, 0, stat);
   }
 
-  #tell(kind: number, token: number, value: unknown, max = 4 * TEXT_MAX): void {
-    const text = encode(value, max);
+  #tell(kind: number, token: number, value: unknown): void {
+    const text = encode(value, 4 * TEXT_MAX);
     this.outbox.send(kind, token, 0, text, 0, text.length);
   }
 }
