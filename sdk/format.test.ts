@@ -355,6 +355,17 @@ describe("JSON formats", () => {
     );
   });
 
+  it("reads bytes that are no UTF-8 as Latin-1", () => {
+    const format = compileJsonFormat({ a: "%REQ(X-BYTES)%" });
+    const line = (value: string) => {
+      const request = new RequestHeaders();
+      request.set("x-bytes", value);
+      return format.format(source({ request }));
+    };
+    expect(line("\xc3\xa9 \xf0\x9f\x98\x80")).toBe('{"a":"é 😀"}\n');
+    expect(line("caf\xe9")).toBe('{"a":"café"}\n');
+  });
+
   it("drops missing values when asked to", () => {
     const format = compileJsonFormat({ a: "%REQ(X)%", b: "%DURATION%" }, { omitEmpty: true });
     expect(format.format(source())).toBe('{"b":12}\n');

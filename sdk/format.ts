@@ -15,6 +15,8 @@ export interface FormatOptions {
    * value that is missing, no control character whatever the values hold.
    */
   readonly purpose?: "log" | "header";
+  /** Header bytes that are no UTF-8 are read as Latin-1, as Envoy does where it prints JSON; else they become U+FFFD. */
+  readonly latin1?: boolean;
   /** In the place of a value that is missing. */
   readonly missing?: string;
   /**
@@ -46,7 +48,7 @@ export function compileJsonFormat(
   tree: unknown,
   options: FormatOptions & { readonly omitEmpty?: boolean } = {},
 ): Format {
-  const print = compileTree(tree, options);
+  const print = compileTree(tree, { ...options, latin1: true });
   return { format: (source) => `${print(source) || (Array.isArray(tree) ? "[]" : "{}")}\n` };
 }
 
@@ -156,7 +158,9 @@ function command(
     return missing;
   }
   const text: FormatText =
-    options.purpose === "header" ? { read: asIs, write: bytesOf } : { read: textOf, write: asIs };
+    options.purpose === "header"
+      ? { read: asIs, write: bytesOf }
+      : { read: options.latin1 === true ? textOrLatin1 : textOf, write: asIs };
   try {
     return make(parameter, length, text);
   } catch (error) {
@@ -180,6 +184,11 @@ function textOf(headerValue: string): string {
   if (ASCII.test(headerValue)) return headerValue;
   const bytes = latin1Encode(headerValue);
   return utf8Decode(bytes, 0, bytes.length);
+}
+
+function textOrLatin1(headerValue: string): string {
+  const text = textOf(headerValue);
+  return text.includes("\ufffd") ? headerValue : text;
 }
 
 function bytesOf(text: string): string {

@@ -204,6 +204,7 @@ export class SocketConnection implements DownstreamConnection {
       this.#timedOut = true;
       this.close("abort");
     } else {
+      this.#timedOut = true;
       this.#closing = "no";
       this.close("flush");
     }

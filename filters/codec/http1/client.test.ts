@@ -269,7 +269,7 @@ describe("responses", () => {
     [
       "with a length and chunks",
       "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-      ["retire", "error 502 http1.content_length_not_allowed"],
+      ["retire", "error 502 http1.content_length_and_chunked_not_allowed"],
     ],
     [
       "with a coding that nobody reads",

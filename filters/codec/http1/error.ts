@@ -17,6 +17,9 @@ export const PARSE = {
   UNDERSCORE: -11,
   LOW_VERSION: -12,
   MISSING_HOST: -13,
+  LENGTH_BESIDE_CHUNKED: -14,
+  INVALID_AUTHORITY: -15,
+  INVALID_SCHEME: -16,
 } as const;
 
 /** Codec counters, of one setup. */
@@ -40,6 +43,9 @@ const requestErrors: Readonly<Record<number, DecodeError>> = {
   },
   [PARSE.TRANSFER_ENCODING_NOT_ALLOWED]: badRequest("http1.transfer_encoding_not_allowed"),
   [PARSE.CONTENT_LENGTH_NOT_ALLOWED]: badRequest("http1.content_length_not_allowed"),
+  [PARSE.LENGTH_BESIDE_CHUNKED]: badRequest("http1.content_length_and_chunked_not_allowed"),
+  [PARSE.INVALID_AUTHORITY]: badRequest("http.invalid_authority"),
+  [PARSE.INVALID_SCHEME]: badRequest("http1.invalid_scheme"),
   [PARSE.BODY_DISALLOWED]: badRequest("http1.body_disallowed"),
   [PARSE.UNDERSCORE]: badRequest("http1.unexpected_underscore"),
   [PARSE.LOW_VERSION]: { status: 426, body: "Upgrade Required", details: "low_version" },

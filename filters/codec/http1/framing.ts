@@ -113,8 +113,8 @@ export class Framing {
     const verdict = this.#readLines(headers);
     if (verdict < 0) return verdict;
     // RFC 9112 §3.2: 400 for several Host lines (Envoy joins them into one value) and for one that names no host.
-    if (this.#hosts > 1 || (this.#hosts === 1 && !this.#isHostGood(headers)))
-      return PARSE.MALFORMED;
+    if (this.#hosts > 1) return PARSE.MALFORMED;
+    if (this.#hosts === 1 && !this.#isHostGood(headers)) return PARSE.INVALID_AUTHORITY;
     if (this.#transferEncodings > 0) {
       if (!this.chunked) return PARSE.INVALID_TRANSFER_ENCODING;
       // RFC 9112 §6.1: a request of HTTP/1.0 with Transfer-Encoding has faulty framing.
@@ -122,7 +122,7 @@ export class Framing {
       if (this.isConnect) return PARSE.INVALID_TRANSFER_ENCODING;
       // RFC 9112 §6.3: Content-Length beside Transfer-Encoding is smuggling, or leaves without its length.
       if (this.contentLength >= 0 && !this.#dropLength(headers, options.allowChunkedLength))
-        return PARSE.CONTENT_LENGTH_NOT_ALLOWED;
+        return PARSE.LENGTH_BESIDE_CHUNKED;
     }
     if (this.isConnect && this.contentLength > 0) return PARSE.BODY_DISALLOWED;
     if (this.isConnect && this.contentLength === 0) this.#dropLength(headers, true);
@@ -157,7 +157,7 @@ export class Framing {
     } else if (this.#transferEncodings > 0) {
       if (!this.chunked) return PARSE.INVALID_TRANSFER_ENCODING;
       if (this.minor === 0) return PARSE.TRANSFER_ENCODING_NOT_ALLOWED;
-      if (this.contentLength >= 0) return PARSE.CONTENT_LENGTH_NOT_ALLOWED;
+      if (this.contentLength >= 0) return PARSE.LENGTH_BESIDE_CHUNKED;
     }
     this.#settleUpgrade(headers, upgrade && status === 101);
     return this.#removeNamed(headers, false);

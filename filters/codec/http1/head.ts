@@ -22,7 +22,8 @@ const valueByte = new Uint8Array(256).fill(1, 32);
 valueByte[TAB] = 1;
 valueByte[127] = 0;
 
-const VERSION = Uint8Array.from("HTTP/1.", (char) => char.charCodeAt(0));
+const DOT = 46;
+const VERSION = Uint8Array.from("HTTP/", (char) => char.charCodeAt(0));
 
 /** The methods Envoy's parser knows; others need `allowCustomMethods`. */
 const METHODS = new Set(
@@ -64,7 +65,8 @@ function parseRequestLine(headers: RequestHeaders, end: number, customMethods: b
   const pathAt = ++q;
   while (q < end && memory[q]! > 32 && memory[q]! < 127) q++;
   if (q === end) return PARSE.INCOMPLETE;
-  if (memory[q] !== SP || q === pathAt) return PARSE.MALFORMED;
+  if (q === pathAt) return PARSE.MALFORMED;
+  if (memory[q] !== SP) return parseLineWithoutVersion(memory, q, end);
   headers.pathAt = pathAt - base;
   headers.pathEnd = q - base;
   q = parseVersion(memory, q + 1, end);
@@ -72,15 +74,25 @@ function parseRequestLine(headers: RequestHeaders, end: number, customMethods: b
   return parseLineEnd(memory, q, end);
 }
 
-/** RFC 9112 §2.3: upper case, one digit each. Versions beyond 1.1 are not spoken here. */
+/** HTTP/0.9, of which Envoy says what it says of every version that is not spoken. */
+function parseLineWithoutVersion(memory: Uint8Array, at: number, end: number): number {
+  const next = parseLineEnd(memory, at, end);
+  return next > 0 ? PARSE.LOW_VERSION : next;
+}
+
+/** RFC 9112 §2.3: upper case, one digit each. LOW_VERSION: neither 1.0 nor 1.1. */
 function parseVersion(memory: Uint8Array, at: number, end: number): number {
   let q = at;
-  for (let k = 0; k < 7; k++, q++) {
+  for (let k = 0; k < 5; k++, q++) {
     if (q === end) return PARSE.INCOMPLETE;
     if (memory[q] !== VERSION[k]) return PARSE.MALFORMED;
   }
-  if (q === end) return PARSE.INCOMPLETE;
-  return memory[q] === 48 || memory[q] === 49 ? q + 1 : PARSE.MALFORMED;
+  if (end - q < 3) return PARSE.INCOMPLETE;
+  const major = memory[q]! - 48;
+  const minor = memory[q + 2]! - 48;
+  if (major < 0 || major > 9 || memory[q + 1] !== DOT || minor < 0 || minor > 9)
+    return PARSE.MALFORMED;
+  return major === 1 && minor < 2 ? q + 3 : PARSE.LOW_VERSION;
 }
 
 /** RFC 9112 §2.2: CRLF; a bare LF is taken for one, a bare CR never. */
@@ -124,7 +136,7 @@ export function parseResponseHead(
 function parseStatusLine(headers: ResponseHeaders, end: number): number {
   const memory = headers.memory;
   let q = parseVersion(memory, headers.base, end);
-  if (q <= 0) return q;
+  if (q <= 0) return q === PARSE.LOW_VERSION ? PARSE.MALFORMED : q;
   if (q === end) return PARSE.INCOMPLETE;
   if (memory[q++] !== SP) return PARSE.MALFORMED;
   let status = 0;

@@ -30,9 +30,10 @@ export function readTarget(
   if (memory[at] === 42 && end === at + 1) {
     return isOptions(headers) ? 1 : PARSE.INVALID_URL;
   }
+  if (!hasScheme(memory, at, end)) return PARSE.MALFORMED;
   if (!options.absoluteUrl) return 1; // The connection manager answers for a path that is none.
   const authorityAt = skipScheme(headers, at, end);
-  if (authorityAt < 0) return PARSE.INVALID_URL;
+  if (authorityAt < 0) return PARSE.INVALID_SCHEME;
   let q = authorityAt;
   while (q < end && memory[q] !== SLASH && memory[q] !== 63 && memory[q] !== 35) q++;
   if (q === authorityAt || !isAuthority(memory, authorityAt, q, false)) return PARSE.INVALID_URL;
@@ -45,6 +46,13 @@ export function readTarget(
 
 function isOptions(headers: RequestHeaders): boolean {
   return headers.methodEnd - headers.methodAt === 7 && headers.method === "OPTIONS";
+}
+
+/** Letters and `://`: what Envoy's parser takes for an absolute form. */
+function hasScheme(memory: Uint8Array, at: number, end: number): boolean {
+  let q = at;
+  while (q < end && (memory[q]! | 32) >= 97 && (memory[q]! | 32) <= 122) q++;
+  return q > at && q + 3 < end && latin1Decode(memory, q, q + 3) === "://";
 }
 
 /** Offset after `http://` or `https://`, else -1. */

@@ -8,6 +8,8 @@ export interface Answer {
 }
 
 const TEXT = "text/plain; charset=UTF-8";
+/** What Envoy says of the refusals of /config_dump alone. */
+export const BARE_TEXT = "text/plain";
 
 export function text(body: string | Iterable<string>, status = 200): Answer {
   return { status, contentType: TEXT, body: typeof body === "string" ? [body] : body };
@@ -33,9 +35,15 @@ export function html(body: string): Answer {
 /** Thrown by a handler for a request that it cannot serve. */
 export class Refused extends Error {
   readonly status: number;
+  readonly contentType: string;
 
-  constructor(status: number, message: string) {
+  constructor(status: number, message: string, contentType = TEXT) {
     super(message);
     this.status = status;
+    this.contentType = contentType;
+  }
+
+  get answer(): Answer {
+    return { status: this.status, contentType: this.contentType, body: [this.message] };
   }
 }

@@ -1,4 +1,4 @@
-import { type Answer, json, Refused } from "./answer.ts";
+import { type Answer, BARE_TEXT, json, Refused } from "./answer.ts";
 import { addressJson, localityJson } from "./clusters.ts";
 import type { ConfigSnapshot, CoreData } from "./core-data.ts";
 import type { Matcher, Query } from "./query.ts";
@@ -14,17 +14,20 @@ const RESOURCES: Readonly<Record<string, string>> = {
   static_listeners: "ListenersConfigDump.StaticListener",
   static_route_configs: "RoutesConfigDump.StaticRouteConfig",
   static_endpoint_configs: "EndpointsConfigDump.StaticEndpointConfig",
+  static_secrets: "SecretsConfigDump.StaticSecret",
 };
 
 /** `/config_dump` */
 export async function configDump(query: Query, core: CoreData): Promise<Answer> {
-  const named = query.matcher("name_regex");
+  const named = query.matcher("name_regex", (fault, pattern) =>
+    refused(400, `INVALID_ARGUMENT: Error while parsing name_regex from ${pattern}: ${fault}`),
+  );
   const mask = fieldMask(query.get("mask"));
   const config = await core.config();
   const dumps = allDumps(config, named);
   const resource = query.get("resource");
   if (query.has("include_eds") || resource === "static_endpoint_configs")
-    dumps.push(endpoints(core, named));
+    dumps.splice(2, 0, endpoints(core, named));
 
   if (resource === undefined || resource === "") {
     return json({ configs: dumps.flatMap((dump) => trimmed(dump, mask) ?? []) });
@@ -32,13 +35,13 @@ export async function configDump(query: Query, core: CoreData): Promise<Answer> 
   const dump = dumps.find((d) => Object.hasOwn(d, resource));
   if (dump === undefined) {
     if (!Object.hasOwn(RESOURCES, resource))
-      throw new Refused(404, `${resource} not found in config dump`);
+      throw refused(404, `${resource} not found in config dump`);
     return json({ configs: [] });
   }
   if (!Object.hasOwn(RESOURCES, resource)) {
-    throw new Refused(
+    throw refused(
       400,
-      `${resource} is not a repeated field. Use ?mask={${resource}} to get only this field`,
+      `${resource} is not a repeated field. Use ?mask=${resource} to get only this field`,
     );
   }
   const entries = dump[resource] as readonly Json[];
@@ -47,6 +50,10 @@ export async function configDump(query: Query, core: CoreData): Promise<Answer> 
       (entry) => trimmed({ "@type": ADMIN + RESOURCES[resource], ...entry }, mask) ?? [],
     ),
   });
+}
+
+function refused(status: number, message: string): Refused {
+  return new Refused(status, message, BARE_TEXT);
 }
 
 function allDumps(config: ConfigSnapshot, named: Matcher | undefined): Json[] {
@@ -58,6 +65,7 @@ function allDumps(config: ConfigSnapshot, named: Matcher | undefined): Json[] {
   const routes = listOf(resources.listeners)
     .flatMap(routeConfigs)
     .filter((r) => isWanted(r.name, named));
+  const secrets = listOf(resources.secrets).filter((s) => isWanted(s.name, named));
   return [
     { "@type": `${ADMIN}BootstrapConfigDump`, bootstrap, last_updated: config.loadedAt },
     dump("ClustersConfigDump", "static_clusters", clusters, (cluster) => ({
@@ -68,9 +76,18 @@ function allDumps(config: ConfigSnapshot, named: Matcher | undefined): Json[] {
       listener: { "@type": `${CONFIG}listener.v3.Listener`, ...listener },
       last_updated: config.loadedAt,
     })),
+    { "@type": `${ADMIN}ScopedRoutesConfigDump` },
     dump("RoutesConfigDump", "static_route_configs", routes, (route_config) => ({
       route_config: { "@type": `${CONFIG}route.v3.RouteConfiguration`, ...route_config },
       last_updated: config.loadedAt,
+    })),
+    dump("SecretsConfigDump", "static_secrets", secrets, (secret) => ({
+      name: secret.name,
+      last_updated: config.loadedAt,
+      secret: {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+        ...secret,
+      },
     })),
   ];
 }
@@ -123,7 +140,7 @@ function endpoints(core: CoreData, named: Matcher | undefined): Json {
           ...(host.hostname !== "" && { hostname: host.hostname }),
         },
         health_status: told === "" || told === "UNKNOWN" ? "HEALTHY" : told,
-        metadata: host.metadata ?? {},
+        ...(host.metadata !== undefined && { metadata: host.metadata }),
         load_balancing_weight: host.weight,
       });
     }
@@ -175,7 +192,7 @@ function fieldMask(text: string | undefined): Mask | undefined {
   const paths = text.split(",").map((path) => path.split("."));
   const isField = (segment: string) => /^[A-Za-z_][A-Za-z0-9_]{0,127}$/.test(segment);
   if (paths.every((path) => path.length <= 32 && path.every(isField))) return paths;
-  throw new Refused(400, `the mask "${text.slice(0, 80)}" is not a list of fields\n`);
+  throw refused(400, `the mask "${text.slice(0, 80)}" is not a list of fields\n`);
 }
 
 /** What the mask keeps of a message, or undefined if it names nothing of it. */
@@ -194,7 +211,9 @@ function keep(message: Json, mask: Mask): Json | undefined {
     if (below.some((path) => path.length === 0)) result[key] = value;
     else if (typeof value === "object" && value !== null && !Array.isArray(value)) {
       const inner = keep(value as Json, below);
-      if (inner !== undefined) result[key] = inner;
+      if (inner === undefined) continue;
+      const type = (value as Json)["@type"];
+      result[key] = type === undefined ? inner : { "@type": type, ...inner };
     }
   }
   return Object.keys(result).length === 0 ? undefined : result;

@@ -47,7 +47,7 @@ class Admin {
       const query = new Query(form === "" ? parameters : `${parameters}&${form}`, this.cx);
       return await endpoint.answer(query, this.core);
     } catch (error) {
-      if (error instanceof Refused) return text(error.message, error.status);
+      if (error instanceof Refused) return error.answer;
       this.cx.log.error("admin: a page could not be made", { path, error: String(error) });
       return text(`${path} could not be answered: ${String(error)}\n`, 500);
     }

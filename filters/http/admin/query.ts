@@ -43,22 +43,49 @@ export class Query {
     throw new Refused(400, `usage: ${name}=(${choices.join("|")})\n`);
   }
 
-  /** Finds the pattern anywhere in a text (RE2). Undefined: there is no such parameter. */
-  matcher(name: string): Matcher | undefined {
+  /** Finds the pattern anywhere in a text (RE2). Undefined: there is no such parameter. `refuse` words what RE2 says of it. */
+  matcher(
+    name: string,
+    refuse: (fault: string, pattern: string) => Refused = invalidRegex,
+  ): Matcher | undefined {
     const pattern = this.get(name);
     if (pattern === undefined || pattern === "") return undefined;
     if (pattern.length > MAX_PATTERN) {
-      throw new Refused(400, `${name} is longer than ${MAX_PATTERN} characters\n`);
+      throw new Refused(400, `${name} is longer than ${MAX_PATTERN} characters`);
     }
     try {
       // By itself first: what is put around it must not mend it, as it would `a)(b`.
       this.#cx.regex(pattern);
       const anywhere = this.#cx.regex(`[\\s\\S]*(?:${pattern})[\\s\\S]*`);
       return (text) => anywhere.matches(text);
-    } catch {
-      throw new Refused(400, "Invalid re2 regex\n");
+    } catch (error) {
+      throw refuse(re2Words(error as Error), pattern);
     }
   }
+}
+
+function invalidRegex(fault: string): Refused {
+  return new Refused(400, `Invalid re2 regex: ${fault}`);
+}
+
+/** What RE2 itself calls the faults that core's engine names in Go's words. */
+const RE2_WORDS: Readonly<Record<string, string>> = {
+  "missing closing )": "missing )",
+  "missing closing ]": "missing ]",
+  "missing argument to repetition operator": "no argument for repetition operator",
+  "invalid nested repetition operator": "bad repetition operator",
+  "trailing backslash at end of expression": "trailing \\",
+  "invalid named capture": "invalid named capture group",
+  "invalid repeat count": "invalid repetition size",
+  "invalid or unsupported Perl syntax": "invalid perl operator",
+};
+
+/** `missing ): (`: the fault and where it is. */
+function re2Words({ message }: Error): string {
+  const found = /error parsing regexp: (.*?)(?:: `(.*)`)?$/s.exec(message);
+  const fault = found?.[1] ?? message;
+  const words = RE2_WORDS[fault] ?? fault;
+  return found?.[2] === undefined ? words : `${words}: ${found[2]}`;
 }
 
 function decode(text: string): string {

@@ -77,9 +77,12 @@ class CsrfFilter implements HttpFilter {
   }
 }
 
-/** Host and port of an origin or an absolute URL; of anything else the text itself. */
+/**
+ * Host and port of an origin or an absolute URL; of anything else the text itself. A browser that hides the origin sends `null`
+ * (https://fetch.spec.whatwg.org/#origin-header), which counts as none.
+ */
 function hostOf(url: string | undefined): string {
-  if (url === undefined) return "";
+  if (url === undefined || url === "null") return "";
   return /^https?:\/\/([^/?#]*)/i.exec(url)?.[1] ?? url;
 }
 

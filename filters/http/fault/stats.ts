@@ -4,6 +4,26 @@ import type { Counter, Gauge, SetupContext, Stats } from "@tsproxy/sdk";
 const CLUSTERS_MAX = 256;
 const NAME_MAX = 128;
 
+/** `http.<stat_prefix>.fault.<cluster>.`: each is there from its first count on. */
+class ClusterCounters {
+  readonly #stats: Stats;
+  readonly #cluster: string;
+  #aborts: Counter | undefined = undefined;
+  #delays: Counter | undefined = undefined;
+
+  constructor(stats: Stats, cluster: string) {
+    this.#stats = stats;
+    this.#cluster = cluster;
+  }
+
+  get aborts(): Counter {
+    return (this.#aborts ??= this.#stats.counter(`${this.#cluster}.aborts_injected`));
+  }
+  get delays(): Counter {
+    return (this.#delays ??= this.#stats.counter(`${this.#cluster}.delays_injected`));
+  }
+}
+
 /** `http.<stat_prefix>.fault.` */
 export class FaultStats {
   readonly aborts: Counter;
@@ -12,7 +32,7 @@ export class FaultStats {
   readonly overflow: Counter;
   readonly active: Gauge;
   readonly #stats: Stats;
-  readonly #clusters = new Map<string, { readonly aborts: Counter; readonly delays: Counter }>();
+  readonly #clusters = new Map<string, ClusterCounters>();
 
   constructor(cx: SetupContext) {
     this.#stats = cx.stats.scope(`${cx.statPrefix ?? ""}fault.`);
@@ -24,14 +44,11 @@ export class FaultStats {
   }
 
   /** Undefined: none are kept for that name. */
-  of(cluster: string): { readonly aborts: Counter; readonly delays: Counter } | undefined {
+  of(cluster: string): ClusterCounters | undefined {
     let counters = this.#clusters.get(cluster);
     if (counters === undefined) {
       if (this.#clusters.size >= CLUSTERS_MAX || cluster.length > NAME_MAX) return undefined;
-      counters = {
-        aborts: this.#stats.counter(`${cluster}.aborts_injected`),
-        delays: this.#stats.counter(`${cluster}.delays_injected`),
-      };
+      counters = new ClusterCounters(this.#stats, cluster);
       this.#clusters.set(cluster, counters);
     }
     return counters;

@@ -328,10 +328,16 @@ export class RequestHead {
 
   #addUserAgent(headers: RequestHeaders): void {
     const cluster = this.#serviceCluster;
-    headers.set(SERVICE_CLUSTER, cluster);
-    if ((headers.get(USER_AGENT) ?? "") === "") headers.set(USER_AGENT, cluster);
-    if (this.#serviceNode !== "") headers.set(SERVICE_NODE, this.#serviceNode);
+    putLine(headers, SERVICE_CLUSTER, cluster);
+    if ((headers.get(USER_AGENT) ?? "") === "") putLine(headers, USER_AGENT, cluster);
+    if (this.#serviceNode !== "") putLine(headers, SERVICE_NODE, this.#serviceNode);
   }
+}
+
+/** Lines follow what edits have set, so these stand behind `x-forwarded-proto`, as in Envoy. */
+function putLine(headers: HeaderMap, name: HeaderName, value: string): void {
+  headers.remove(name);
+  headers.appendLine(new HeaderLine(name.text, value));
 }
 
 /** RFC 9110 §10.1.3: one URI without fragment and user information; what is none of that goes no further. */
