@@ -43,18 +43,16 @@ export function parkHead(
   const { ports } = table;
   const size = map.blockEnd;
   const lent = map.memory === ports.memory && size <= RANGE_MAX;
-  const count = map.count;
-  const added = map.added;
+  const { count, added, lines } = map;
+  const pairs = added.length / 2;
+  const total = count + pairs + lines.length;
   const request = map instanceof RequestHeaders ? map : undefined;
   let headFlags = 0;
   let strings = 0;
   let stringBytes = 0;
-  if (added.length > 0 || map.lines.length > 0) {
-    strings = added.length + map.lines.length * 2;
-    for (let k = 0; k < added.length; k++) stringBytes += added[k]!.length;
-    for (const line of map.lines) stringBytes += line.name.text.length + line.value.length;
-  }
-  const pairs = strings / 2;
+  let editBytes = 0;
+  for (let k = 0; k < added.length; k++) editBytes += added[k]!.length;
+  for (let k = 0; k < lines.length; k++) editBytes += lines[k]!.bytes.length;
   if (request !== undefined) {
     if (request.methodEdited) {
       headFlags |= HEAD_FLAG.METHOD;
@@ -78,7 +76,7 @@ export function parkHead(
     strings++;
     stringBytes += texts.facts.length;
   }
-  const payload = (HEAD.SPANS + count * SPAN + strings) * 4 + stringBytes;
+  const payload = (HEAD.SPANS + total * SPAN + strings) * 4 + stringBytes + editBytes;
   const whole = recordSize(payload, lent ? 0 : size);
   if (whole > RECORD_BLOCK_MAX) return "large";
   const w = table.begin(whole, kind, flags, token, use);
@@ -96,14 +94,19 @@ export function parkHead(
     words[p + HEAD.PATH_END] = request.pathEnd;
   }
   words[p + HEAD.ADDED] = pairs;
-  words[p + HEAD.PRESENT] = map.present;
+  words[p + HEAD.LINES] = lines.length;
+  words[p + HEAD.EDIT_BYTES] = editBytes;
   words[p + HEAD.FLAGS] = headFlags;
   words[p + HEAD.STATUS] = map instanceof ResponseHeaders ? map.status : 0;
   const spans = map.spans;
   let l = p + HEAD.SPANS;
   for (let k = 0, n = count * SPAN; k < n; k++) words[l++] = spans[k]!;
+  let to = (p + HEAD.SPANS + total * SPAN + strings) * 4 + stringBytes;
+  words[p + HEAD.PRESENT] =
+    editBytes === 0 ? map.present : map.present | putEdits(map, words, memory, l, to, size);
   if (strings > 0) {
-    let to = (l + strings) * 4;
+    l = p + HEAD.SPANS + total * SPAN;
+    to -= stringBytes;
     const put = (text: string): void => {
       words[l++] = text.length;
       for (let k = 0; k < text.length; k++) memory[to++] = text.charCodeAt(k);
@@ -112,17 +115,63 @@ export function parkHead(
     if ((headFlags & HEAD_FLAG.PATH) !== 0) put(request!.path);
     if (texts.routeConfig !== "") put(texts.routeConfig);
     if (texts.facts !== "") put(texts.facts);
-    for (let k = 0; k < added.length; k++) put(added[k]!);
-    for (const line of map.lines) {
-      put(line.name.text);
-      put(line.value);
-    }
   }
   if (!lent && size > 0) {
     memory.set(map.memory.subarray(map.base, map.base + size), w * 4 + whole - ((size + 7) & ~7));
   }
   table.send(box, token, whole);
   return "sent";
+}
+
+/**
+ * Writes what earlier filters added: spans from word `l`, bytes from `to`; `offset` is where the first of them lies in the block
+ * that the sandbox makes. Answers the bits of their known names.
+ */
+function putEdits(
+  map: HeaderMap,
+  words: Int32Array,
+  memory: Uint8Array,
+  l: number,
+  to: number,
+  offset: number,
+): number {
+  const { added, lines } = map;
+  let present = 0;
+  let at = offset;
+  for (let k = 0; k < added.length; k += 2) {
+    const name = headerName(added[k]!);
+    const value = added[k + 1]!;
+    const { bytes } = name;
+    const n = bytes.length;
+    const size = value.length;
+    for (let j = 0; j < n; j++) memory[to + j] = bytes[j]!;
+    to += n;
+    for (let j = 0; j < size; j++) memory[to + j] = value.charCodeAt(j);
+    to += size;
+    words[l] = at;
+    words[l + 1] = words[l + 2] = at + n;
+    words[l + 3] = at += n + size;
+    words[l + 4] = name.hash;
+    words[l + 5] = name.known;
+    l += SPAN;
+    present |= 1 << name.known;
+  }
+  for (let k = 0; k < lines.length; k++) {
+    const { name, bytes } = lines[k]!;
+    const n = bytes.length;
+    for (let j = 0; j < n; j++) memory[to + j] = bytes[j]!;
+    to += n;
+    const nameEnd = at + name.bytes.length;
+    words[l] = at;
+    words[l + 1] = nameEnd;
+    words[l + 2] = nameEnd + 2;
+    words[l + 3] = (at += n) - 2;
+    words[l + 4] = name.hash;
+    words[l + 5] = name.known;
+    l += SPAN;
+    present |= 1 << name.known;
+  }
+  return present;
 }
 
 // ---- back: nothing in an answer is believed
@@ -250,7 +299,7 @@ export function applyEdits(
   return (from + 3) & ~3;
 }
 
-/** Takes edits of earlier filters away: their places in `added`, then `lines`, in rising order. */
+/** Takes edits of earlier filters away: their places in `lines`, then `added`, in rising order. */
 function removeStrings(
   map: HeaderMap,
   words: Int32Array,
@@ -258,14 +307,14 @@ function removeStrings(
   n: number,
   old: number,
 ): boolean {
-  const pairs = map.added.length / 2;
+  const lines = map.lines.length;
   let last = old;
   for (let k = n - 1; k >= 0; k--) {
     const index = words[at + k]!;
     if (index < 0 || index >= last) return false;
     last = index;
-    if (index < pairs) map.added.splice(index * 2, 2);
-    else map.lines.splice(index - pairs, 1);
+    if (index < lines) map.lines.splice(index, 1);
+    else map.added.splice((index - lines) * 2, 2);
   }
   return true;
 }

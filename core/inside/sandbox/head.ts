@@ -1,5 +1,6 @@
 // Hot path: every head that a sandboxed filter sees (test/bench/sandbox.ts).
 import {
+  copyWords,
   FLAG,
   type HeaderMap,
   headerName,
@@ -34,14 +35,16 @@ export class Head<M extends HeaderMap = HeaderMap> {
   #spans: Int32Array;
   #bytes: Uint8Array;
   #bytesAt: number;
-  // What the chain has, to tell later edits from it.
+  // What the chain has, to tell later edits from it: spans that are its own, its `added`, its `lines`, and what it was told since.
+  #count = 0;
+  #linesAt = 0;
   #added: readonly string[] = NONE;
   #method: string | undefined = undefined;
   #path: string | undefined = undefined;
   #status = 0;
   // What is to be told, found by `measure`.
   #drops = 0;
-  #removed: number[] = [];
+  readonly #removed: number[] = [];
   #kept = 0;
   #newMethod: string | undefined = undefined;
   #newPath: string | undefined = undefined;
@@ -71,13 +74,18 @@ export class Head<M extends HeaderMap = HeaderMap> {
     const count = words[p + HEAD.COUNT]!;
     const size = words[p + HEAD.BYTES]!;
     const flags = words[p + HEAD.FLAGS]!;
-    if (count * SPAN > this.#spans.length || this.#bytesAt + size + 4 > this.#bytes.length) {
-      this.#grow(count, size + 4);
+    const editBytes = words[p + HEAD.EDIT_BYTES]!;
+    this.#count = count;
+    this.#linesAt = count + words[p + HEAD.ADDED]!;
+    const total = this.#linesAt + words[p + HEAD.LINES]!;
+    const all = size + editBytes;
+    if (total * SPAN > this.#spans.length || this.#bytesAt + all + 4 > this.#bytes.length) {
+      this.#grow(total, all + 4);
     }
     map.reset();
     const own = this.#words;
     const spansAt = p + HEAD.SPANS;
-    for (let k = 0, n = count * SPAN; k < n; k++) own[k] = words[spansAt + k]!;
+    for (let k = 0, n = total * SPAN; k < n; k++) own[k] = words[spansAt + k]!;
     if (map instanceof RequestHeaders) {
       map.methodAt = words[p + HEAD.METHOD_AT]!;
       map.methodEnd = words[p + HEAD.METHOD_END]!;
@@ -90,37 +98,37 @@ export class Head<M extends HeaderMap = HeaderMap> {
     map.present = words[p + HEAD.PRESENT]!;
     this.#added = NONE;
     this.#method = this.#path = undefined;
-    const added = words[p + HEAD.ADDED]!;
-    if (added !== 0 || (flags & ~HEAD_FLAG.HTTPS) !== 0) {
-      this.#readStrings(words, bytes, spansAt + count * SPAN, added, flags, extras);
+    let editsAt = (spansAt + total * SPAN) * 4;
+    if ((flags & ~HEAD_FLAG.HTTPS) !== 0) {
+      editsAt = this.#readStrings(words, bytes, spansAt + total * SPAN, flags, extras);
     }
     // Word by word: 40 ns for 250 bytes, where `set` from shared memory takes 110.
     const to = this.#bytesAt >> 2;
     const source = range >> 2;
     for (let k = 0, n = (size + 3) >> 2; k < n; k++) own[to + k] = words[source + k]!;
+    if (editBytes > 0)
+      copyWords(own, this.#bytes, this.#bytesAt + size, words, bytes, editsAt, editBytes);
     map.spans = this.#spans;
     map.memory = this.#bytes;
     map.base = this.#bytesAt;
-    map.blockEnd = size;
-    map.count = count;
+    map.blockEnd = all;
+    map.count = total;
     const spans = this.#spans;
     for (let i = FLAG_WORD, n = count * SPAN; i < n; i += SPAN) {
       if ((spans[i]! & FLAG.REMOVED) !== 0) spans[i] = spans[i]! | TOLD;
     }
   }
 
-  /** Reads what earlier filters set. */
+  /** Answers where they end. */
   #readStrings(
     words: Int32Array,
     bytes: Uint8Array,
     lengthsAt: number,
-    pairs: number,
     flags: number,
     extras: HeadExtras,
-  ): void {
+  ): number {
     let l = lengthsAt;
     const strings =
-      pairs * 2 +
       ((flags & HEAD_FLAG.METHOD) !== 0 ? 1 : 0) +
       ((flags & HEAD_FLAG.PATH) !== 0 ? 1 : 0) +
       ((flags & HEAD_FLAG.ROUTE_CONFIG) !== 0 ? 1 : 0) +
@@ -141,14 +149,15 @@ export class Head<M extends HeaderMap = HeaderMap> {
     }
     if ((flags & HEAD_FLAG.ROUTE_CONFIG) !== 0) extras.routeConfig = next();
     if ((flags & HEAD_FLAG.FACTS) !== 0) extras.facts = next();
-    for (let k = 0; k < pairs; k++) map.added.push(next(), next());
-    if (pairs > 0) this.#added = map.added.slice();
+    return at;
   }
 
   /** Bytes that telling the edits takes; 0: there are none. Throws on edits that a sandboxed filter may not make. */
   measure(): number {
     const map = this.map as HeaderMap;
     const spans = this.#spans;
+    const removed = this.#removed;
+    while (removed.length > 0) removed.pop();
     let drops = 0;
     for (let i = FLAG_WORD, n = map.count * SPAN; i < n; i += SPAN) {
       if ((spans[i]! & (FLAG.REMOVED | TOLD)) !== FLAG.REMOVED) continue;
@@ -159,15 +168,11 @@ export class Head<M extends HeaderMap = HeaderMap> {
       }
       drops++;
     }
-    this.#drops = drops;
+    this.#kept = 0;
     const old = this.#added;
     const added = map.added;
-    this.#kept = 0;
-    if (this.#removed.length > 0) this.#removed = [];
-    for (let k = 0; k < old.length; k += 2) {
-      if (added[this.#kept] === old[k] && added[this.#kept + 1] === old[k + 1]) this.#kept += 2;
-      else this.#removed.push(k / 2);
-    }
+    if (drops > 0 || old.length > 0) drops -= this.#findRemoved(old);
+    this.#drops = drops;
     this.#newMethod = this.#newPath = undefined;
     this.#newStatus = 0;
     if (map instanceof RequestHeaders) {
@@ -197,6 +202,32 @@ export class Head<M extends HeaderMap = HeaderMap> {
     return (size + 3) & ~3;
   }
 
+  /**
+   * Edits of before that are gone: where they are in the chain's `lines`, then its `added`, as the chain has them now. Answers how
+   * many of them are spans here.
+   */
+  #findRemoved(old: readonly string[]): number {
+    const removed = this.#removed;
+    const total = this.map.count;
+    let place = 0;
+    for (let index = this.#linesAt; index < total; index++) place = this.#place(index, place);
+    for (let index = this.#count; index < this.#linesAt; index++) place = this.#place(index, place);
+    const spans = removed.length;
+    const { added } = this.map;
+    for (let k = 0; k < old.length; k += 2, place++) {
+      if (added[this.#kept] === old[k] && added[this.#kept + 1] === old[k + 1]) this.#kept += 2;
+      else removed.push(place);
+    }
+    return spans;
+  }
+
+  /** The place behind that of the span `index`. */
+  #place(index: number, place: number): number {
+    const flags = this.#spans[index * SPAN + FLAG_WORD]! & (FLAG.REMOVED | TOLD);
+    if (flags === FLAG.REMOVED) this.#removed.push(place);
+    return flags === (FLAG.REMOVED | TOLD) ? place : place + 1;
+  }
+
   #checked(name: string): string {
     if (FRAMING.has(name)) {
       throw new TypeError(`a sandboxed filter cannot set "${name}": framing is the codec's`);
@@ -220,7 +251,7 @@ export class Head<M extends HeaderMap = HeaderMap> {
     let w = p + EDITS.REST;
     if (this.#drops !== 0) {
       const spans = this.#spans;
-      for (let i = FLAG_WORD, n = map.count * SPAN; i < n; i += SPAN) {
+      for (let i = FLAG_WORD, n = this.#count * SPAN; i < n; i += SPAN) {
         if ((spans[i]! & (FLAG.REMOVED | TOLD)) === FLAG.REMOVED) words[w++] = (i / SPAN) | 0;
       }
     }

@@ -126,7 +126,10 @@ export const RECORD = {
   PAYLOAD: 6,
 } as const;
 
-/** Words of a head's payload, from RECORD.PAYLOAD; then spans, string lengths and strings; the bytes are the range. */
+/**
+ * Words of a head's payload, from RECORD.PAYLOAD; then spans, string lengths, strings, and the bytes of earlier filters' edits.
+ * The head's own bytes are the range. Edits are spans as well: they follow the head's, over bytes that follow the head's.
+ */
 export const HEAD = {
   COUNT: 0,
   /** Bytes that the spans lie in. */
@@ -135,15 +138,17 @@ export const HEAD = {
   METHOD_END: 3,
   PATH_AT: 4,
   PATH_END: 5,
-  /** Pairs of strings: edits of filters before. */
+  /** Spans of `HeaderMap.added`, then of `HeaderMap.lines`. */
   ADDED: 6,
-  PRESENT: 7,
-  FLAGS: 8,
-  STATUS: 9,
-  SPANS: 10,
+  LINES: 7,
+  EDIT_BYTES: 8,
+  PRESENT: 9,
+  FLAGS: 10,
+  STATUS: 11,
+  SPANS: 12,
 } as const;
 export const HEAD_FLAG = {
-  /** A string follows, in this order, before those of ADDED. */
+  /** A string follows, in this order. */
   METHOD: 1,
   PATH: 2,
   ROUTE_CONFIG: 4,
@@ -228,7 +233,10 @@ export const VERDICT_FLAG = {
   EXCEPT_LAST: 32,
 } as const;
 
-/** Words of edits; then dropped spans, dropped strings, name and value lengths, and the bytes of all strings. */
+/**
+ * Words of edits; then dropped spans of the head, dropped edits of before (their places in `lines`, then `added`, rising), name and
+ * value lengths, and the bytes of all strings.
+ */
 export const EDITS = {
   DROPS: 0,
   REMOVED: 1,

@@ -1,6 +1,7 @@
 // Hot path: both directions of every stream.
 import {
   Chunk,
+  copyBytes,
   type Done,
   type HeaderMap,
   type Hold,
@@ -16,6 +17,8 @@ import {
 const EMPTY = new Uint8Array(0);
 /** Bytes of one direction that may wait for a filter that thinks. Its source is paused meanwhile, so little more than a read comes. */
 const KEPT_LIMIT = 1024 * 1024;
+/** A buffer up to this size is kept for the next stream. */
+const KEPT_FOR_NEXT = 16 * 1024;
 
 /** What a walk is part of: the stream. */
 export interface WalkOwner {
@@ -68,8 +71,10 @@ export class Walk {
   /** Position of the trailers under way, or -1. */
   #trailersAt = -1;
   #trailers: HeaderMap | undefined = undefined;
-  #kept: Uint8Array[] = [];
+  /** What arrived while a filter thought, joined; and the chunk that it thinks about. They change places, and are used again. */
+  #kept: Uint8Array = EMPTY;
   #keptSize = 0;
+  #underWay: Uint8Array = EMPTY;
   #keptEnd = false;
   #keptTrailers: HeaderMap | undefined = undefined;
   /** The filter that was asked last. */
@@ -104,7 +109,8 @@ export class Walk {
     this.#running = false;
     this.#told = false;
     if (this.#held.length > 0) this.#held = [];
-    if (this.#kept.length > 0) this.#kept = [];
+    if (this.#kept.length > KEPT_FOR_NEXT) this.#kept = EMPTY;
+    if (this.#underWay.length > KEPT_FOR_NEXT) this.#underWay = EMPTY;
   }
 
   /** Verdicts that are still awaited count no more. */
@@ -153,12 +159,30 @@ export class Walk {
   }
 
   #keep(memory: Uint8Array, at: number, end: number): void {
+    const before = this.#keptSize;
     this.#keptSize += end - at;
     if (this.#keptSize > KEPT_LIMIT) {
       this.#owner.onTooLarge(this.#response);
       return;
     }
-    if (end > at) this.#kept.push(new Uint8Array(memory.subarray(at, end)));
+    if (this.#keptSize > this.#kept.length) {
+      const bigger = new Uint8Array(Math.max(1024, this.#keptSize * 2));
+      bigger.set(this.#kept.subarray(0, before));
+      this.#kept = bigger;
+    }
+    copyBytes(this.#kept, before, memory, at, end - at);
+  }
+
+  /** The event that brought the chunk ends before the verdict on it comes. */
+  #keepChunk(): void {
+    const chunk = this.#chunk;
+    const size = chunk.length;
+    if (size > this.#underWay.length) this.#underWay = new Uint8Array(Math.max(1024, size));
+    copyBytes(this.#underWay, 0, chunk.memory, chunk.at, size);
+    chunk.memory = this.#underWay;
+    chunk.at = 0;
+    chunk.end = size;
+    this.#lent = false;
   }
 
   #run(): void {
@@ -172,11 +196,7 @@ export class Walk {
     }
     this.#running = false;
     if (!this.waiting || this.over) return;
-    // The event that brought these bytes ends before the verdict comes.
-    if (this.#bodyAt >= 0 && this.#lent) {
-      this.#chunk.replace(this.#chunk.copy());
-      this.#lent = false;
-    }
+    if (this.#bodyAt >= 0 && this.#lent) this.#keepChunk();
     this.#trailers?.detach();
     if (!this.#told) {
       this.#told = true;
@@ -325,14 +345,18 @@ export class Walk {
   }
 
   #takeKept(): boolean {
-    const bytes = this.#kept.shift();
-    const ends = this.#keptEnd && this.#kept.length === 0;
-    if (bytes !== undefined || ends) {
-      this.#keptSize -= bytes?.length ?? 0;
-      if (ends) this.#keptEnd = false;
-      this.#chunk.replace(bytes ?? EMPTY);
+    if (this.#keptSize > 0 || this.#keptEnd) {
+      const taken = this.#kept;
+      this.#kept = this.#underWay;
+      this.#underWay = taken;
+      const chunk = this.#chunk;
+      chunk.memory = taken;
+      chunk.at = 0;
+      chunk.end = this.#keptSize;
       this.#lent = false;
-      this.#chunkEnd = ends;
+      this.#chunkEnd = this.#keptEnd;
+      this.#keptSize = 0;
+      this.#keptEnd = false;
       this.#bodyAt = 0;
       return true;
     }
