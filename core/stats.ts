@@ -1,4 +1,4 @@
-import { HISTOGRAM, HISTOGRAM_CELLS, type StatDefinition } from "./inside/stats.ts";
+import { HISTOGRAM, HISTOGRAM_CELLS, NAMED_ONLY, type StatDefinition } from "./inside/stats.ts";
 
 export interface Distribution {
   readonly count: number;
@@ -57,7 +57,8 @@ export class StatsReader {
         this.#places.set(name, place);
       }
       const known = place.cells.some((c) => c.block.buffer === memory && c.at === cell);
-      if (place.kind === kind && !known) place.cells.push({ block, at: cell });
+      if (place.kind === kind && !known && cell !== NAMED_ONLY)
+        place.cells.push({ block, at: cell });
     }
   }
 
@@ -150,9 +151,13 @@ export class StatsReader {
   /** Ends an interval of histograms (Envoy's stats_flush_interval). */
   flush(): void {
     for (const [name, place] of this.#places) {
-      if (place.kind !== "histogram") continue;
-      const total = totals(place);
+      if (place.kind !== "histogram" || place.cells.length === 0) continue;
       const last = this.#lastTotals.get(name);
+      if (countOf(place) === (last?.[HISTOGRAM.COUNT] ?? 0)) {
+        this.#intervals.delete(name);
+        continue;
+      }
+      const total = totals(place);
       this.#lastTotals.set(name, total);
       this.#intervals.set(name, last === undefined ? total : total.map((v, k) => v - last[k]!));
     }
@@ -160,6 +165,10 @@ export class StatsReader {
 }
 
 const NOTHING: Distribution = { count: 0, sum: 0, buckets: [] };
+
+function countOf({ cells }: Place): number {
+  return cells.reduce((sum, { block, at }) => sum + block[at + HISTOGRAM.COUNT]!, 0);
+}
 
 function totals(place: Place): Float64Array {
   const sum = new Float64Array(HISTOGRAM_CELLS);

@@ -490,13 +490,15 @@ export class ConnectionTable {
     while (this.#tasks.length > 0 && this.io.hasRoom && this.io.canCopy(TASK_BYTES))
       this.#tasks.shift()!();
     while (this.#pulls.length > 0 && this.io.hasRoom) {
-      const connection = this.#pulls[0]!;
+      // Out of the list first: one who is told that all is written may write so much that it has to get in line again.
+      const connection = this.#pulls.shift()!;
       let done = true;
       guard(connection, () => {
         done = connection.flushPending();
       });
-      if (!done) break;
-      this.#pulls.shift();
+      if (done) continue;
+      this.#pulls.unshift(connection);
+      break;
     }
     const agains = this.#agains;
     if (agains.length > 0) {

@@ -543,3 +543,28 @@ test("a package of another kind is refused by name", () => {
   const refusals = driver.prepare(world([listener([["x", {}]])]), { "network/x": http });
   expect(refusals[0]!.message).toBe('no network package "network/x"');
 });
+
+test("who writes again the moment that all is written gets in line again", () => {
+  const driver = new Driver();
+  let left = 12;
+  const flood = defineNetworkFilter({
+    name: "flood",
+    config: Type.Object({}),
+    setup: () => ({
+      create: (connection: DownstreamConnection): NetworkFilter => {
+        const pour = () => {
+          while (left > 0 && !connection.blocked) {
+            left--;
+            connection.write(new Uint8Array(100_000), 0, 100_000);
+          }
+        };
+        return { onData: pour, onDrained: pour };
+      },
+    }),
+  }) as Definition;
+  driver.go(world([listener([["flood", {}]])]), { "network/flood": flood });
+  const id = driver.accept();
+  driver.text(EVENT.DATA, id, "?");
+  const written = driver.run().reduce((sum, command) => sum + command.split(" ")[2]!.length, 0);
+  expect(written).toBe(1_200_000);
+});

@@ -9,8 +9,11 @@ export interface StatDefinition {
   readonly kind: "counter" | "gauge" | "histogram";
   readonly name: string;
   readonly unit: string;
+  /** NAMED_ONLY: of a histogram into which this thread has recorded nothing. */
   readonly cell: number;
 }
+
+export const NAMED_ONLY = -1;
 
 class Cell implements Counter, Gauge {
   readonly #cells: Float64Array;
@@ -34,19 +37,28 @@ class Cell implements Counter, Gauge {
   }
 }
 
+/** Takes its 7 KB of cells when something is recorded: most histograms of a large config stay empty on most threads. */
 class Buckets implements Histogram {
-  readonly #cells: Float64Array;
-  readonly #at: number;
+  readonly #open: () => { readonly cells: Float64Array; readonly at: number };
+  #cells: Float64Array | undefined = undefined;
+  #at = 0;
 
-  constructor(cells: Float64Array, at: number) {
-    this.#cells = cells;
-    this.#at = at;
+  constructor(open: () => { readonly cells: Float64Array; readonly at: number }) {
+    this.#open = open;
   }
   record(value: number): void {
+    const cells = this.#cells ?? this.#take();
     const v = Math.max(0, value);
-    this.#cells[this.#at + HISTOGRAM.COUNT]!++;
-    this.#cells[this.#at + HISTOGRAM.SUM]! += v;
-    this.#cells[this.#at + HISTOGRAM.BUCKETS + bucketOf(v)]!++;
+    cells[this.#at + HISTOGRAM.COUNT]!++;
+    cells[this.#at + HISTOGRAM.SUM]! += v;
+    cells[this.#at + HISTOGRAM.BUCKETS + bucketOf(v)]!++;
+  }
+
+  #take(): Float64Array {
+    const { cells, at } = this.#open();
+    this.#cells = cells;
+    this.#at = at;
+    return cells;
   }
 }
 
@@ -79,39 +91,38 @@ export class StatsTable {
   cell(kind: "counter" | "gauge", name: string): Cell {
     const known = this.#byName.get(name);
     if (known instanceof Cell) return known;
-    return this.#define(kind, name, "", 1, (cells, at) => new Cell(cells, at)) as Cell;
+    const { cells, at } = this.#allot(1);
+    // Nobody has written it yet: whatever is added to -0 or set is another value, so that a 0 that was written is told apart.
+    if (cells[at] === 0) cells[at] = -0;
+    const cell = new Cell(cells, at);
+    this.#byName.set(name, cell);
+    if (cells === this.#cells) this.defined.push({ kind, name, unit: "", cell: at });
+    return cell;
   }
 
   histogram(name: string, unit: string): Buckets {
     const known = this.#byName.get(name);
     if (known instanceof Buckets) return known;
-    return this.#define(
-      "histogram",
-      name,
-      unit,
-      HISTOGRAM_CELLS,
-      (cells, at) => new Buckets(cells, at),
-    ) as Buckets;
+    const define = (cell: number) => this.defined.push({ kind: "histogram", name, unit, cell });
+    const buckets = new Buckets(() => {
+      const allotted = this.#allot(HISTOGRAM_CELLS);
+      if (allotted.cells === this.#cells) define(allotted.at);
+      return allotted;
+    });
+    this.#byName.set(name, buckets);
+    define(NAMED_ONLY);
+    return buckets;
   }
 
-  #define(
-    kind: StatDefinition["kind"],
-    name: string,
-    unit: string,
-    size: number,
-    make: (cells: Float64Array, at: number) => Cell | Buckets,
-  ): Cell | Buckets {
+  /** Of a full block: cells that nobody reads. */
+  #allot(size: number): { readonly cells: Float64Array; readonly at: number } {
     if (this.#next + size > this.#cells.length) {
       this.#onFull();
-      return make(new Float64Array(size), 0);
+      return { cells: new Float64Array(size), at: 0 };
     }
-    // Nobody has written it yet: whatever is added to -0 or set is another value, so that a 0 that was written is told apart.
-    if (size === 1 && this.#cells[this.#next] === 0) this.#cells[this.#next] = -0;
-    const stat = make(this.#cells, this.#next);
-    this.#byName.set(name, stat);
-    this.defined.push({ kind, name, unit, cell: this.#next });
+    const at = this.#next;
     this.#next += size;
-    return stat;
+    return { cells: this.#cells, at };
   }
 }
 
