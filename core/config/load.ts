@@ -25,6 +25,7 @@ import { merge, type Overlay } from "./overlay.ts";
 import { Registry } from "./registry.ts";
 import { type Era, eraOf, Rewriter } from "./rewrite.ts";
 import type { Schema } from "./schema.ts";
+import { placeSecrets } from "./secrets.ts";
 import { Source } from "./source.ts";
 
 export { type Diagnostic, formatDiagnostic } from "./diagnostic.ts";
@@ -83,6 +84,9 @@ export function loadConfig(
   const { builder, normaliser, maker } = tools(registry, report, era, false, options);
   normaliser.message("envoy.config.bootstrap.v3.Bootstrap", root);
   checkBootstrap(root, report);
+  // Keys are no business of whoever looks at config_dump.
+  const bootstrap = plainFields(root);
+  placeSecrets(root, report);
   const value = builder.part(bootstrapSchema(registry.packages), root);
   if (report.failed) dropHoles(value);
   const config = runtimeConfig(value, root, maker);
@@ -91,7 +95,7 @@ export function loadConfig(
   const { errors, warnings } = report;
   if (report.failed) return { ok: false, errors, warnings };
   const source = new Source(config, root, builder.origin, report);
-  return { ok: true, config, bootstrap: plainFields(root), warnings, source };
+  return { ok: true, config, bootstrap, warnings, source };
 }
 
 /** The file with what is laid over it. */

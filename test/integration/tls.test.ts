@@ -1,4 +1,4 @@
-import { copyFileSync, readFileSync } from "node:fs";
+import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
 import https from "node:https";
 import type { AddressInfo } from "node:net";
 import path from "node:path";
@@ -303,6 +303,61 @@ test("verifies upstreams by authority, name and pin, and says in the log why it 
   expect(stats("cluster.hash.ssl.fail_verify_cert_hash")).toBe(2);
   expect(stats("cluster.ok.ssl.handshake")).toBe(1);
   expect(stats("cluster.hash.upstream_cx_connect_fail")).toBe(2);
+});
+
+test("takes secrets by name, from the config and from a file that changes", async () => {
+  const file = path.join(path.dirname(a.key), "secrets.json");
+  const write = (pair: Pair) =>
+    writeFileSync(
+      file,
+      JSON.stringify({ resources: [{ name: "theirs", tls_certificate: certificate(pair) }] }),
+    );
+  write(a);
+  const theirs = { name: "theirs", sds_config: { path_config_source: { path: file } } };
+  const chain = (serverName: string, references: Json[], common: Json = {}): Json =>
+    secure(
+      hello,
+      downstreamTls([], { tls_certificate_sds_secret_configs: references, ...common }),
+      { filter_chain_match: { server_names: [serverName] } },
+    );
+  const inspector = {
+    name: "tls",
+    typed_config: { "@type": `${TYPE}filters.listener.tls_inspector.v3.TlsInspector` },
+  };
+  const config = bootstrap([
+    {
+      ...listener("main", hello),
+      listener_filters: [inspector],
+      filter_chains: [
+        chain("file.test", [theirs]),
+        chain("config.test", [{ name: "ours" }], {
+          validation_context_sds_secret_config: { name: "authority" },
+        }),
+      ],
+    },
+  ]);
+  Object.assign(config.static_resources as Json, {
+    secrets: [
+      { name: "ours", tls_certificate: certificate(b) },
+      {
+        name: "authority",
+        validation_context: { trusted_ca: source(ours.root.certificate) },
+      },
+    ],
+  });
+  const proxy = await start({ config });
+  const port = proxy.port("main");
+  const seen = async (servername: string, more: tls.ConnectionOptions = {}) =>
+    (await handshake(port, { servername, checkServerIdentity: () => undefined, ...more })).name;
+  expect(await seen("file.test")).toBe("a.test");
+  expect(await seen("config.test", { key: client.keyPem, cert: client.pem })).toBe("b.test");
+  expect(await proxy.stat("http.test.downstream_cx_ssl_total")).toBe(2);
+  write(b);
+  await eventually(
+    () => seen("file.test"),
+    (name) => name === "b.test",
+    "the new certificate",
+  );
 });
 
 test("requests name the upstream that their connection asks for, and whose certificate it has to show", async () => {

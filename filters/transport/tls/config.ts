@@ -56,10 +56,37 @@ export const ValidationContext = Type.Object({
 });
 export type ValidationContext = Static<typeof ValidationContext>;
 
+export const TicketKeys = Type.Object({ keys: Type.Array(DataSource, { minItems: 1 }) });
+
+/** A secret in a file of secrets, by name. References to `static_resources.secrets` do not come here: core has put those in place. */
+const SecretReference = Type.Object({
+  name: Type.Optional(Type.String()),
+  sds_config: Type.Optional(
+    Type.Object({
+      path: Type.Optional(Type.String({ minLength: 1 })),
+      path_config_source: Type.Optional(
+        Type.Object({ path: Type.String({ minLength: 1 }), watched_directory: WatchedDirectory }),
+      ),
+      /** A file is there or not: nobody waits for it. */
+      initial_fetch_timeout: Type.Optional(Duration()),
+      resource_api_version: Type.Optional(Enum(["AUTO", "V2", "V3"])),
+    }),
+  ),
+});
+export type SecretReference = Static<typeof SecretReference>;
+
 const CommonTlsContext = Type.Object({
   tls_params: Type.Optional(TlsParameters),
   tls_certificates: Type.Optional(Type.Array(TlsCertificate)),
+  tls_certificate_sds_secret_configs: Type.Optional(Type.Array(SecretReference)),
   validation_context: Type.Optional(ValidationContext),
+  validation_context_sds_secret_config: Type.Optional(SecretReference),
+  combined_validation_context: Type.Optional(
+    Type.Object({
+      default_validation_context: Type.Optional(ValidationContext),
+      validation_context_sds_secret_config: Type.Optional(SecretReference),
+    }),
+  ),
   alpn_protocols: Type.Optional(Type.Array(Type.String({ minLength: 1, maxLength: 255 }))),
 });
 export type CommonTlsContext = Static<typeof CommonTlsContext>;
@@ -74,9 +101,8 @@ export const Config = Type.Object({
   // Downstream.
   require_client_certificate: Type.Optional(Type.Boolean()),
   require_sni: Type.Optional(Type.Boolean()),
-  session_ticket_keys: Type.Optional(
-    Type.Object({ keys: Type.Array(DataSource, { minItems: 1 }) }),
-  ),
+  session_ticket_keys: Type.Optional(TicketKeys),
+  session_ticket_keys_sds_secret_config: Type.Optional(SecretReference),
   disable_stateless_session_resumption: Type.Optional(Type.Boolean()),
   /** Sessions without tickets are never kept here. */
   disable_stateful_session_resumption: Type.Optional(Type.Boolean()),

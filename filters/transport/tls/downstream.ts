@@ -15,6 +15,7 @@ import {
 import type { Config, ValidationContext } from "./config.ts";
 import { failureReason } from "./failure.ts";
 import { type KeyPair, keyPairs, parametersOf } from "./parameters.ts";
+import { withSecrets } from "./secret-file.ts";
 import { Sources } from "./source.ts";
 import type { TlsStats } from "./stats.ts";
 import { Validation } from "./validation.ts";
@@ -29,9 +30,10 @@ export class ServerSide {
   readonly #nameless: TlsContext;
   readonly #byName = new Map<string, TlsContext>();
 
-  constructor(config: Config, cx: SetupContext) {
-    const common = config.common_tls_context ?? {};
+  constructor(given: Config, cx: SetupContext) {
     const sources = new Sources(cx);
+    const config = withSecrets(given, sources);
+    const common = config.common_tls_context ?? {};
     const { pairs, bundles } = keyPairs(common, sources);
     const validation = common.validation_context;
     this.validation = validation && readValidation(validation, sources, cx);

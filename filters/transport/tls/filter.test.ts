@@ -8,7 +8,7 @@ import type {
   TransportOptions,
   TransportSocket,
 } from "@tsproxy/sdk";
-import { TestConnection, TestContext } from "@tsproxy/sdk/testing";
+import { LentChunk, TestConnection, TestContext } from "@tsproxy/sdk/testing";
 import { describe, expect, it } from "vitest";
 import { failureReason } from "./failure.ts";
 import tlsTransport from "./filter.ts";
@@ -244,6 +244,80 @@ describe("a cluster's", () => {
     expect(cx.stats.value("cluster.up.ssl.connection_error")).toBe(1);
     expect(transport.onTlsError!("ECONNRESET", "")).toBe("");
     expect(failureReason("TLSV1_ALERT_PROTOCOL_VERSION", "")).toContain("|268436526:");
+  });
+});
+
+describe("secrets in files", () => {
+  const SDS = { sds_config: { path_config_source: { path: "sds.yaml" } } };
+  const secrets = (certificate: string) => `
+resources:
+  - "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret
+    name: mine
+    tlsCertificate:
+      certificate_chain: { filename: ${certificate}.pem }
+      private_key: { inline_string: key }
+  - name: authority
+    validation_context:
+      trusted_ca: { inline_string: ca }
+      match_typed_subject_alt_names: [{ san_type: DNS, matcher: { exact: a.test } }]
+`;
+  const config = {
+    common_tls_context: {
+      tls_certificate_sds_secret_configs: [{ name: "mine", ...SDS }],
+      combined_validation_context: {
+        default_validation_context: {
+          allow_expired_certificate: true,
+          match_typed_subject_alt_names: [{ san_type: "DNS", matcher: { exact: "b.test" } }],
+        },
+        validation_context_sds_secret_config: { name: "authority", ...SDS },
+      },
+    },
+  };
+  function files(text: string) {
+    const { cx, made } = begin("listener.x.");
+    cx.readable.set("sds.yaml", text).set("a.pem", "a").set("b.pem", "b");
+    return { cx, made };
+  }
+
+  it("stand where the config names them, merged into its own", () => {
+    const { cx, made } = files(secrets("a"));
+    const factory = cx.setup(tlsTransport, config);
+    expect(made[0]).toMatchObject({ trustedCa: "ca", allowExpired: true });
+    expect(made[0]!.certificates[0]).toMatchObject({ chain: "a", key: "key", path: "a.pem" });
+    for (const [peer, outcome] of [
+      ["a", "ready"],
+      ["b", "ready"],
+      ["old", "failed"],
+    ] as const) {
+      const socket = new TestSocket();
+      const transport = factory.accept!(socket, {} as never)!;
+      transport.onBytes!(new LentChunk("\x16no hello".repeat(2000)));
+      transport.onSecured!(info({ peer: known.get(peer)!, peerChain: [peer] }));
+      expect(socket.outcome.split(" ")[0]).toBe(outcome);
+    }
+  });
+
+  it("are followed, and so are files that they name only later", () => {
+    const { cx, made } = files(secrets("a"));
+    cx.setup(tlsTransport, config);
+    cx.changeFile("sds.yaml", secrets("b"));
+    expect(made.at(-1)!.certificates[0]!.chain).toBe("b");
+    cx.changeFile("b.pem", "a");
+    expect(made.at(-1)!.certificates[0]!.chain).toBe("a");
+    cx.changeFile("sds.yaml", "resources: 7");
+    expect([made.length, made.at(-1)!.released]).toEqual([3, false]);
+  });
+
+  it("are refused for what is not theirs to say", () => {
+    for (const [text, reason] of [
+      ["[1,", /sds.yaml: /],
+      ["resources: []", /has no secret "mine" with tls_certificate/],
+      [secrets("a").replace("private_key", "privat_key"), /privat_key is unknown/],
+      [secrets("a").replace("{ inline_string: key }", "7"), /private_key: a map belongs here/],
+      [secrets("a").replace("san_type: DNS", "san_type: X"), /"X" is none of DNS, /],
+      [secrets("a").replace("san_type: DNS, ", ""), /san_type is missing/],
+    ] as const)
+      expect(() => files(text).cx.setup(tlsTransport, config), text).toThrow(reason);
   });
 });
 

@@ -40,11 +40,13 @@ function upstream(config: Config, stats: TlsStats, cx: SetupContext): TransportF
 
 /** New connections take what the files say now; a change that does not fit together yet (a key before its certificate) waits. */
 function follow<S extends Side>(cx: SetupContext, holder: { side: S }, make: () => S): void {
+  const watched = new Set<string>();
   const reload = (): void => {
     try {
       const old = holder.side;
       holder.side = make();
       old.release();
+      watch();
       cx.log.info("certificates have changed", { files: [...holder.side.files].join(", ") });
     } catch (error) {
       cx.log.warn("changed certificates are not taken; the ones before go on", {
@@ -52,5 +54,13 @@ function follow<S extends Side>(cx: SetupContext, holder: { side: S }, make: () 
       });
     }
   };
-  for (const file of holder.side.files) cx.watchFile(file, reload);
+  /** A file of secrets may name other files than before. */
+  const watch = (): void => {
+    for (const file of holder.side.files) {
+      if (watched.has(file)) continue;
+      watched.add(file);
+      cx.watchFile(file, reload);
+    }
+  };
+  watch();
 }

@@ -33,6 +33,11 @@ export class Sources {
     return encode(source.inline_string);
   }
 
+  /** The text of a file, whatever is in it. */
+  read(filename: string, path: string): string {
+    return this.#file(filename, path, "utf8");
+  }
+
   #file(filename: string, path: string, encoding: "utf8" | "base64"): string {
     this.files.add(filename);
     try {

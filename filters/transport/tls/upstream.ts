@@ -12,6 +12,7 @@ import type { Config } from "./config.ts";
 import { make, readValidation } from "./downstream.ts";
 import { failureReason } from "./failure.ts";
 import { keyPairs, parametersOf } from "./parameters.ts";
+import { withSecrets } from "./secret-file.ts";
 import { Sources } from "./source.ts";
 import type { TlsStats } from "./stats.ts";
 import type { Refusal, Validation } from "./validation.ts";
@@ -22,9 +23,10 @@ export class ClientSide {
   readonly files: ReadonlySet<string>;
   readonly context: TlsContext;
 
-  constructor(config: Config, cx: SetupContext) {
-    const common = config.common_tls_context ?? {};
+  constructor(given: Config, cx: SetupContext) {
     const sources = new Sources(cx);
+    const config = withSecrets(given, sources);
+    const common = config.common_tls_context ?? {};
     const { pairs, bundles } = keyPairs(common, sources);
     if (pairs.length + bundles.length > 1)
       throw new ConfigError(
