@@ -13,6 +13,7 @@ import { Builder } from "./build.ts";
 import { descriptor } from "./descriptor.ts";
 import { type Diagnostic, type Place, Report } from "./diagnostic.ts";
 import {
+  clone,
   type Format,
   fromValue,
   MapNode,
@@ -84,8 +85,9 @@ export function loadConfig(
   const { builder, normaliser, maker } = tools(registry, report, era, false, options);
   normaliser.message("envoy.config.bootstrap.v3.Bootstrap", root);
   checkBootstrap(root, report);
-  // Keys are no business of whoever looks at config_dump.
-  const bootstrap = plainFields(root);
+  // What is shown names its secrets as the file does.
+  const hasSecrets = root.map("static_resources")?.has("secrets") === true;
+  const shown = hasSecrets ? (clone(root) as MapNode) : root;
   placeSecrets(root, report);
   const value = builder.part(bootstrapSchema(registry.packages), root);
   if (report.failed) dropHoles(value);
@@ -95,7 +97,7 @@ export function loadConfig(
   const { errors, warnings } = report;
   if (report.failed) return { ok: false, errors, warnings };
   const source = new Source(config, root, builder.origin, report);
-  return { ok: true, config, bootstrap, warnings, source };
+  return { ok: true, config, bootstrap: plainFields(shown), warnings, source };
 }
 
 /** The file with what is laid over it. */
