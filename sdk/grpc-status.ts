@@ -38,6 +38,15 @@ export function grpcStatusOfHttp(status: number): number {
   return OF_HTTP[status] ?? 2;
 }
 
+/** What outlier detection goes by, in the order of the numbers. */
+const TO_HTTP = [
+  200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401,
+] as const;
+
+export function httpStatusOfGrpc(code: number): number {
+  return TO_HTTP[code] ?? 500;
+}
+
 const GRPC_STATUS = headerName("grpc-status");
 const CONTENT_TYPE = headerName("content-type");
 

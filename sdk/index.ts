@@ -12,6 +12,7 @@ export * from "./edf.ts";
 export * from "./extension.ts";
 export * from "./fetch.ts";
 export * from "./format.ts";
+export * from "./grpc.ts";
 export * from "./grpc-status.ts";
 export * from "./header-match.ts";
 export * from "./header-rules.ts";
