@@ -12,7 +12,7 @@ export class Catalog {
 
   private constructor(preludes: Preludes, trusted: readonly string[]) {
     this.preludes = preludes;
-    this.#describer = new Describer(preludes.sdk);
+    this.#describer = new Describer(preludes);
     this.#trusted = trusted;
   }
 

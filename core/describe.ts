@@ -1,5 +1,6 @@
 import { type Bundle, locate } from "./bundle.ts";
 import { type EntryPoint, Isolate } from "./isolate.ts";
+import type { Preludes } from "./preludes.ts";
 import type { Problem } from "./problem.ts";
 
 /** What a definition says of itself, as JSON. */
@@ -38,12 +39,12 @@ const MODULES_AN_ISOLATE = 500;
  * own earlier versions, for as long as no other is edited: making one takes longer (14 ms) than all else that is done here.
  */
 export class Describer {
-  readonly #sdk: string;
+  readonly #preludes: Pick<Preludes, "sdk" | "reader">;
   #shared: Cell | undefined;
   #own: Cell | undefined;
 
-  constructor(sdk: string) {
-    this.#sdk = sdk;
+  constructor(preludes: Pick<Preludes, "sdk" | "reader">) {
+    this.#preludes = preludes;
   }
 
   /** `id` tells packages apart. Throws a DescribeError. */
@@ -65,7 +66,7 @@ export class Describer {
 
   #another(before: Cell | undefined): Cell {
     before?.dispose();
-    return new Cell(this.#sdk);
+    return new Cell(this.#preludes);
   }
 
   /** Makes the isolate of the next dropped-in description, when there is time: a save then does not wait for it. */
@@ -80,24 +81,6 @@ export class Describer {
   }
 }
 
-const READER = `export function read(loaded) {
-  const usual = "write: export default defineHttpFilter({ … })";
-  const exported = loaded.default;
-  if (exported === undefined) throw new Error("no default export; " + usual);
-  const list = Array.isArray(exported) ? exported : [exported];
-  return JSON.stringify(list.map((d) => {
-    if (typeof d !== "object" || d === null || typeof d.setup !== "function" || typeof d.kind !== "string")
-      throw new Error("the default export is no filter; " + usual);
-    if (typeof d.name !== "string" || d.name === "") throw new Error('the filter has no name; write: name: "…"');
-    if (typeof d.config !== "object" || d.config === null)
-      throw new Error('"' + d.name + '" has no config schema; write: config: Type.Object({})');
-    return {
-      kind: d.kind, name: d.name, aliases: d.aliases ?? [], types: d.types ?? [], terminal: d.terminal === true,
-      runs: d.runs ?? "workers", section: d.section, schema: d.config, sandboxed: d.placement === "sandbox", routeSchema: d.routeConfig,
-    };
-  }));
-}`;
-
 class Cell {
   readonly #isolate: Isolate;
   readonly #read: EntryPoint;
@@ -105,10 +88,10 @@ class Cell {
   id: string | undefined = undefined;
   #loaded = 0;
 
-  constructor(sdk: string) {
+  constructor({ sdk, reader }: Pick<Preludes, "sdk" | "reader">) {
     this.#isolate = new Isolate({ memoryLimitMb: MEMORY_MB, sdk });
     this.#read = this.#isolate
-      .load({ code: READER, filename: "tsproxy:reader" })
+      .load({ code: reader, filename: "tsproxy:reader" })
       .entry("read", LOAD_MS);
   }
 

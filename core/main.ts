@@ -50,7 +50,7 @@ const files = new FileWriter(
 );
 const lines = new LineOrder((file, text) => files.append(file, text));
 let state: "INITIALIZING" | "LIVE" | "DRAINING" = "INITIALIZING";
-const describer = new Describer(prelude.sdk);
+const describer = new Describer(prelude);
 const canary = new Canary({ prelude, node, sandboxed: "left out" });
 /** An operator has asked to fail health checks (admin's /healthcheck/fail). */
 let failing = false;

@@ -55,8 +55,12 @@ async function preludes(): Promise<void> {
 }
 
 async function filters(): Promise<void> {
-  const sdkCode = await readFile(path.join(dist, "core", PRELUDES["@tsproxy/sdk"]), "utf8");
-  const describer = new Describer(sdkCode);
+  const code = (name: keyof typeof PRELUDES) =>
+    readFile(path.join(dist, "core", PRELUDES[name]), "utf8");
+  const describer = new Describer({
+    sdk: await code("@tsproxy/sdk"),
+    reader: await code("tsproxy:reader"),
+  });
   const list: Record<string, PackedPackage> = {};
   for (const { id, entry, folder, origin } of await discoverShipped()) {
     const made = await bundle({ entry, filename: id });

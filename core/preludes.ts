@@ -8,6 +8,7 @@ export interface Preludes {
   readonly builtin: string;
   readonly sandbox: string;
   readonly sdk: string;
+  readonly reader: string;
   readonly bundles: readonly Bundle[];
 }
 
@@ -16,12 +17,14 @@ export const PRELUDES = {
   "tsproxy:inside": "inside.js",
   "tsproxy:sandbox": "sandbox.js",
   "@tsproxy/sdk": "sdk.js",
+  "tsproxy:reader": "reader.js",
 } as const;
 
 export async function bundlePreludes(): Promise<Preludes> {
   const bundles = isPacked ? readPreludes() : await buildPreludes();
-  const [builtin, sandbox, sdk] = bundles.map(({ code }) => code) as [string, string, string];
-  return { builtin, sandbox, sdk, bundles };
+  const texts = bundles.map(({ code }) => code) as [string, string, string, string];
+  const [builtin, sandbox, sdk, reader] = texts;
+  return { builtin, sandbox, sdk, reader, bundles };
 }
 
 /** In the order of PRELUDES. */
@@ -35,6 +38,7 @@ export function buildPreludes(): Promise<Bundle[]> {
       external: [],
       keepInputs: false,
     }),
+    prelude("inside/reader.ts", "tsproxy:reader"),
   ]);
 }
 

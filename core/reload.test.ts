@@ -144,7 +144,7 @@ class World {
 let describer: Describer;
 const worlds: World[] = [];
 beforeAll(async () => {
-  describer = new Describer((await bundlePreludes()).sdk);
+  describer = new Describer(await bundlePreludes());
 });
 afterEach(async () => {
   for (const { reload, root } of worlds.splice(0)) {

@@ -1,0 +1,43 @@
+import type { Definition } from "@tsproxy/sdk";
+import { installGlobals } from "./globals.ts";
+
+// Libraries may use what filters have while they load; nothing is ever timed here.
+installGlobals({
+  now: () => 0,
+  timer: () => ({ arm: () => {}, cancel: () => {}, armed: false }),
+  onError: () => {},
+});
+
+const USUAL = "write: export default defineHttpFilter({ … })";
+
+/** What a loaded module defines, as JSON (`Description`). Throws with what is wrong with it. */
+export function read(loaded: { readonly default?: unknown }): string {
+  const exported = loaded.default;
+  if (exported === undefined) throw new Error(`no default export; ${USUAL}`);
+  const list: unknown[] = Array.isArray(exported) ? exported : [exported];
+  return JSON.stringify(list.map(describe));
+}
+
+function describe(exported: unknown): unknown {
+  const d = exported as Partial<Definition & { placement: string; section: string }> | null;
+  if (typeof d !== "object" || d === null) throw new Error(NO_FILTER);
+  if (typeof d.setup !== "function" || typeof d.kind !== "string") throw new Error(NO_FILTER);
+  if (typeof d.name !== "string" || d.name === "")
+    throw new Error('the filter has no name; write: name: "…"');
+  if (typeof d.config !== "object" || d.config === null)
+    throw new Error(`"${d.name}" has no config schema; write: config: Type.Object({})`);
+  return {
+    kind: d.kind,
+    name: d.name,
+    aliases: d.aliases ?? [],
+    types: d.types ?? [],
+    terminal: d.terminal === true,
+    runs: d.runs ?? "workers",
+    section: d.section,
+    schema: d.config,
+    sandboxed: d.placement === "sandbox",
+    routeSchema: d.routeConfig,
+  };
+}
+
+const NO_FILTER = `the default export is no filter; ${USUAL}`;
