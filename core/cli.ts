@@ -167,7 +167,9 @@ export async function cli(
     .description("write a filter package that works, with its test")
     .argument("<name>", "what configs will call it")
     .addOption(
-      new Option("--kind <kind>", "where it stands").choices(["http", "network"]).default("http"),
+      new Option("--kind <kind>", "where it stands")
+        .choices(["http", "network", "listener", "access_log", "balancer", "service"])
+        .default("http"),
     )
     .option("--dir <directory>", "where packages lie", "filters")
     .action(async (name: string, flags: { kind: NewFilterKind; dir: string }) => {
@@ -201,6 +203,75 @@ export async function cli(
       code = await filterDev({ ...flags, ...place, configFile: flags.configPath }, runtime);
     });
   filter
+    .command("check")
+    .description("check the types of filters, their tests, and the scripts of configs")
+    .argument("[name...]", "only these (default: all that are found)")
+    .option(
+      "-c, --config-path <file>",
+      "a config whose scripts are meant; may be repeated",
+      collect,
+      [],
+    )
+    .addOption(filtersOption())
+    .addOption(trustOption())
+    .option("--json", "print { ok, filters, scripts, errors }", false)
+    .action(
+      async (
+        names: string[],
+        flags: { configPath: string[]; filters: string[]; trust: string[]; json: boolean },
+      ) => {
+        const { filterCheck } = await import("./filter-check.ts");
+        const filters = filtersHere(flags.filters, flags.configPath);
+        code = await filterCheck({ ...flags, names, configs: flags.configPath, filters });
+      },
+    );
+  filter
+    .command("info")
+    .description(
+      "tell what is known of a filter: kind, version, config, hooks, stats, where it is used",
+    )
+    .argument("<name>", "as configs call it, or kind/name")
+    .option(
+      "-c, --config-path <file>",
+      "a config to look for uses in; may be repeated",
+      collect,
+      [],
+    )
+    .addOption(filtersOption())
+    .addOption(trustOption())
+    .option("--json", "print JSON, with the schema", false)
+    .action(
+      async (
+        name: string,
+        flags: { configPath: string[]; filters: string[]; trust: string[]; json: boolean },
+      ) => {
+        const { filterInfo } = await import("./filter-info.ts");
+        const filters = filtersHere(flags.filters, flags.configPath);
+        code = await filterInfo({ ...flags, name, configs: flags.configPath, filters });
+      },
+    );
+  filter
+    .command("build")
+    .alias("pack")
+    .description(
+      "make one file of each filter, which works dropped into filters/ as its folder does",
+    )
+    .argument("[name...]", "only these (default: all that are found)")
+    .option("-o, --out <directory>", "where they are written", ".")
+    .addOption(filtersOption())
+    .addOption(trustOption())
+    .option("--json", "print { built: [{ package, version, file, bytes, hash }] }", false)
+    .action(
+      async (
+        names: string[],
+        flags: { out: string; filters: string[]; trust: string[]; json: boolean },
+      ) => {
+        const { filterBuild } = await import("./filter-build.ts");
+        const { filters } = devPlace(names[0], flags);
+        code = await filterBuild({ ...flags, names, filters });
+      },
+    );
+  filter
     .command("list")
     .description("list packages: kind, origin, state, and what is wrong with them")
     .option("-c, --config-path <file>", "the config whose filters/ directory is meant")
@@ -217,10 +288,8 @@ export async function cli(
         admin?: string;
       }) => {
         const { listFilters } = await import("./filter-list.ts");
-        code = await listFilters({
-          ...flags,
-          filters: filterDirectories(flags.filters, flags.configPath),
-        });
+        const configs = flags.configPath === undefined ? [] : [flags.configPath];
+        code = await listFilters({ ...flags, filters: filtersHere(flags.filters, configs) });
       },
     );
 
@@ -294,6 +363,12 @@ function devPlace(
   if (isPackage && name === undefined)
     return { name: path.basename(here), filters: [path.dirname(here)] };
   return { name, filters: filterDirectories([], path.join(here, "any")) };
+}
+
+/** Those that were named; else `filters/` here and beside each config. */
+function filtersHere(named: readonly string[], configs: readonly string[]): string[] {
+  const { filters } = devPlace("", { filters: named });
+  return [...new Set([...filters, ...configs.flatMap((file) => filterDirectories(named, file))])];
 }
 
 function filtersOption(): Option {

@@ -3,6 +3,7 @@ import path from "node:path";
 import { type Bundle, BundleError, bundle, hashOf } from "./bundle.ts";
 import { DescribeError, type Describer, type Description } from "./describe.ts";
 import { sharedCode } from "./module-code.ts";
+import { readBundle } from "./package-bundle.ts";
 import type { PackageSource } from "./packages.ts";
 import { packedPackage } from "./packed.ts";
 import { type Problem, problem, shortPath } from "./problem.ts";
@@ -114,6 +115,7 @@ export class PackageUnit {
     const began = performance.now();
     try {
       this.#builtFrom = await this.#target();
+      checkPacked(this.source);
       const packed = await packedPackage(this.source);
       const { entry, id: filename } = this.source;
       const plain = packed?.bundle ?? (await bundle({ entry, filename }));
@@ -174,6 +176,18 @@ export class PackageUnit {
         `${file}: a sandbox holds one filter and this defines ${infos.length}; split it, or ${trust}`,
       );
     return infos[0]!.package;
+  }
+}
+
+/** A file that `filter build` has made must still be that. */
+function checkPacked({ id, entry }: PackageSource): void {
+  if (id !== entry || !entry.endsWith(".js")) return;
+  try {
+    readBundle(entry);
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    // One that is gone, or not readable, is the bundler's to tell.
+    if (code === undefined) throw refusal(`${shortPath(entry)}: ${message}`);
   }
 }
 

@@ -61,7 +61,8 @@ async function packageAt(at: string): Promise<PackageSource | undefined> {
   if (entry?.isFile()) {
     if (!/\.[cm]?[jt]s$/.test(at) || /\.(test|spec|d|config)\.[cm]?[jt]s$/.test(at))
       return undefined;
-    return { id: at, origin: "dropped-in", entry: at, folder: path.dirname(at), trusted: false };
+    const trusted = await saysTrusted(at);
+    return { id: at, origin: "dropped-in", entry: at, folder: path.dirname(at), trusted };
   }
   if (!entry?.isDirectory()) return undefined;
   const manifest = await readManifest(path.join(at, "package.json"));
@@ -72,6 +73,12 @@ async function packageAt(at: string): Promise<PackageSource | undefined> {
   if (file === undefined) return undefined;
   const trusted = manifest?.tsproxy?.trusted === true;
   return { id: at, origin: "dropped-in", entry: path.join(at, file), folder: at, trusted };
+}
+
+/** What a packed filter (package-bundle.ts) says in its first line; anything wrong with it is told when it is built. */
+async function saysTrusted(file: string): Promise<boolean> {
+  const text = await readFile(file, "utf8").catch(() => "");
+  return /^\/\/ tsproxy-filter \{[^\n]*?"trusted":true/.test(text);
 }
 
 interface Manifest {

@@ -1,0 +1,161 @@
+import { readFileSync } from "node:fs";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { Catalog } from "./catalog.ts";
+import { loadConfig } from "./config/load.ts";
+import type { PackageUnit } from "./package-unit.ts";
+import { codeFrame, formatProblem, type Problem, problem, shortPath } from "./problem.ts";
+import type { PackageInfo } from "./protocol.ts";
+import { type FoundScript, ScriptFile, scriptsIn } from "./script-types.ts";
+import { findCompiler, HOW_TO_GET_IT, type TypeProblem, typeProblems } from "./typescript.ts";
+
+export interface FilterCheckOptions {
+  /** Only these; none: all. */
+  readonly names: readonly string[];
+  readonly filters: readonly string[];
+  readonly trust: readonly string[];
+  /** Configs whose scripts are checked. */
+  readonly configs: readonly string[];
+  readonly json: boolean;
+}
+
+/** Whether filters can be loaded, and the types of filters, their tests and the scripts of configs. The exit code is 1 if not. */
+export async function filterCheck(options: FilterCheckOptions): Promise<number> {
+  const catalog = await Catalog.open(options.trust);
+  const units = await catalog.units(options.filters);
+  catalog.dispose();
+  const own = units.filter((unit) => isMeant(unit, options.names));
+  const missing = options.names.filter((name) => !own.some((unit) => isMeant(unit, [name])));
+  const problems = missing.map((name) => problem(noFilter(name, units, options.filters)));
+  for (const unit of own) problems.push(...unit.problems);
+
+  const infos = units.flatMap((unit) => unit.next?.infos ?? []);
+  const scripts: FoundScript[] = [];
+  for (const file of options.configs) {
+    const found = await scriptsOf(file, infos);
+    scripts.push(...found.scripts);
+    problems.push(...found.problems);
+  }
+  const compiler = await findCompiler();
+  if (compiler === undefined) {
+    process.stderr.write(`${HOW_TO_GET_IT}\n`);
+    return 1;
+  }
+  const files = (await Promise.all(own.map((unit) => sourcesOf(unit)))).flat();
+  // What does not even parse has been told.
+  const broken = new Set(problems.map((found) => path.resolve(found.file)));
+  const said = files.length === 0 ? [] : await typeProblems(compiler, files);
+  problems.push(...said.filter((found) => !broken.has(found.file)).map(problemOf));
+  problems.push(...(await scriptProblems(compiler, scripts, infos)));
+  const checked = { filters: own.length, scripts: scripts.length };
+  print(problems, checked, options.json);
+  return problems.length === 0 ? 0 : 1;
+}
+
+function isMeant({ source, next }: PackageUnit, names: readonly string[]): boolean {
+  if (source.origin === "shipped") return false;
+  if (names.length === 0) return true;
+  const known = [
+    path.basename(source.id),
+    ...(next?.infos ?? []).flatMap((i) => [i.name, i.package]),
+  ];
+  return names.some((name) => known.includes(name));
+}
+
+function noFilter(name: string, units: readonly PackageUnit[], filters: readonly string[]): string {
+  const there = units.filter((unit) => unit.source.origin === "dropped-in");
+  const where = filters.map(shortPath).join(", ") || "filters/";
+  const list = there.map((unit) => path.basename(unit.source.id)).join(", ") || "none";
+  return `no filter "${name}" in ${where}; there: ${list}`;
+}
+
+/** The TypeScript of a package, its tests as well. */
+async function sourcesOf({ source }: PackageUnit): Promise<string[]> {
+  const isSingle = source.id === source.entry;
+  if (isSingle) return /\.[cm]?ts$/.test(source.entry) ? [source.entry] : [];
+  const names = await readdir(source.folder, { recursive: true });
+  return names
+    .filter((name) => /\.[cm]?ts$/.test(name) && !name.includes("node_modules"))
+    .map((name) => path.join(source.folder, name));
+}
+
+async function scriptsOf(
+  file: string,
+  infos: readonly PackageInfo[],
+): Promise<{ scripts: FoundScript[]; problems: Problem[] }> {
+  const text = await readFile(file, "utf8").catch(() => undefined);
+  if (text === undefined)
+    return { scripts: [], problems: [problem(`${file}: cannot be read: no such file`)] };
+  const loaded = loadConfig({ file, text }, infos, { strict: false });
+  if (!loaded.ok)
+    return { scripts: [], problems: loaded.errors.map((found) => ({ ...found, frame: "" })) };
+  return { scripts: scriptsIn(loaded.config), problems: [] };
+}
+
+/** Each package's scripts are a program of their own: the names that they find differ. */
+async function scriptProblems(
+  compiler: readonly string[],
+  scripts: readonly FoundScript[],
+  infos: readonly PackageInfo[],
+): Promise<Problem[]> {
+  const problems: Problem[] = [];
+  for (const name of new Set(scripts.map((script) => script.package))) {
+    const names = path.join(infos.find((info) => info.package === name)!.folder, "names.d.ts");
+    const folder = await mkdtemp(path.join(tmpdir(), "tsproxy-scripts-"));
+    try {
+      const files = new Map<string, ScriptFile>();
+      for (const [k, script] of scripts.filter((one) => one.package === name).entries()) {
+        const made = new ScriptFile(script);
+        const file = path.join(folder, `script${k}.ts`);
+        files.set(file, made);
+        await writeFile(file, made.text);
+      }
+      for (const found of await typeProblems(compiler, [names, ...files.keys()])) {
+        const script = files.get(found.file);
+        problems.push(problemOf(script ? { ...found, ...script.place(found) } : found));
+      }
+    } finally {
+      await rm(folder, { recursive: true, force: true });
+    }
+  }
+  return problems;
+}
+
+function problemOf({ file, line, column, code, message }: TypeProblem): Problem {
+  const said = `${message.replace(/\.$/, "")} (${code})`;
+  if (line === 0) return problem(said);
+  return {
+    ...problem(said),
+    file: shortPath(path.resolve(file)),
+    line,
+    column,
+    frame: frameOf(file, line, column),
+  };
+}
+
+function frameOf(file: string, line: number, column: number): string {
+  try {
+    return codeFrame(readFileSync(file, "utf8"), line, column);
+  } catch {
+    return "";
+  }
+}
+
+function print(
+  problems: readonly Problem[],
+  checked: { readonly filters: number; readonly scripts: number },
+  json: boolean,
+): void {
+  if (json) {
+    const ok = problems.length === 0;
+    process.stdout.write(`${JSON.stringify({ ok, ...checked, errors: problems })}\n`);
+    return;
+  }
+  for (const found of problems) process.stderr.write(`${formatProblem(found)}\n`);
+  const many = (n: number, what: string) => `${n} ${what}${n === 1 ? "" : "s"}`;
+  const parts = [many(checked.filters, "filter")];
+  if (checked.scripts > 0) parts.push(many(checked.scripts, "script"));
+  const verdict = problems.length === 0 ? "OK" : many(problems.length, "error");
+  process.stdout.write(`${parts.join(" and ")}: ${verdict}\n`);
+}

@@ -1,0 +1,48 @@
+import { readFileSync } from "node:fs";
+import { hashOf } from "./bundle.ts";
+
+/** What a packed filter says of itself in its first line. */
+export interface BundleManifest {
+  readonly name: string;
+  readonly kind: string;
+  readonly version: string;
+  /** Of what stands below the line. */
+  readonly hash: string;
+  /** The proxy that packed it. */
+  readonly packedBy: string;
+  readonly trusted?: boolean;
+  readonly schema: unknown;
+  readonly routeSchema?: unknown;
+}
+
+const MARK = "// tsproxy-filter ";
+const MAP = "//# sourceMappingURL=data:application/json;base64,";
+
+/** One file: a line with the manifest, the module, and its source map. Dropped into `filters/` it is what its folder was. */
+export function packBundle(
+  manifest: Omit<BundleManifest, "hash">,
+  code: string,
+  sourceMap: string,
+): string {
+  const map = Buffer.from(sourceMap).toString("base64");
+  const body = `${code.trimEnd()}\n${MAP}${map}\n`;
+  return `${MARK}${JSON.stringify({ ...manifest, hash: hashOf(body) })}\n${body}`;
+}
+
+/** Undefined: no packed filter. Throws if what is there is not what was packed. */
+export function readBundle(file: string): BundleManifest | undefined {
+  const text = readFileSync(file, "utf8");
+  if (!text.startsWith(MARK)) return undefined;
+  const end = text.indexOf("\n");
+  let manifest: BundleManifest;
+  try {
+    manifest = JSON.parse(text.slice(MARK.length, end));
+  } catch {
+    throw new Error("its first line is no manifest: it was cut or edited; pack it again");
+  }
+  if (hashOf(text.slice(end + 1)) !== manifest.hash)
+    throw new Error(
+      `it is not what was packed (hash ${manifest.hash}): it was cut or edited; pack it again`,
+    );
+  return manifest;
+}

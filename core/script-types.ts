@@ -1,0 +1,122 @@
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import type { ExtensionRef, ScriptSource } from "@tsproxy/sdk";
+import type { TypeProblem } from "./typescript.ts";
+
+/** A script of a config, and the package that runs it. */
+export interface FoundScript {
+  readonly package: string;
+  readonly source: ScriptSource;
+  /** Undefined: a whole script; else the function whose statements it is. */
+  readonly hook: string | undefined;
+}
+
+/** Every script in a config that has been loaded. */
+export function scriptsIn(config: unknown): FoundScript[] {
+  const found: FoundScript[] = [];
+  const walk = (value: unknown, owner: string, key: string): void => {
+    if (typeof value !== "object" || value === null) return;
+    if (isScript(value)) {
+      const hook = /^on[A-Z]/.test(key) ? key : undefined;
+      found.push({ package: owner, source: value, hook });
+      return;
+    }
+    const { package: name } = value as Partial<ExtensionRef>;
+    const inside = typeof name === "string" ? name : owner;
+    for (const [field, part] of Object.entries(value)) walk(part, inside, field);
+  };
+  walk(config, "", "");
+  return found;
+}
+
+function isScript(value: object): value is ScriptSource {
+  const { code, file, line, indent } = value as Partial<ScriptSource>;
+  return (
+    typeof code === "string" &&
+    typeof file === "string" &&
+    typeof line === "number" &&
+    typeof indent === "number"
+  );
+}
+
+/** A script as a file that tsc can check; its lines stand one lower than in the script. */
+export class ScriptFile {
+  readonly script: FoundScript;
+  readonly text: string;
+  /** Where something was put in: line from 0, column in the script from 0, how many chars. */
+  readonly #added: { readonly line: number; readonly column: number; readonly size: number }[] = [];
+
+  constructor(script: FoundScript) {
+    this.script = script;
+    const { hook } = script;
+    const lines = writtenLines(script.source);
+    this.text =
+      hook === undefined
+        ? `export {};\n${lines.map((line, k) => this.#typed(line, k)).join("\n")}\n`
+        : `${opening(hook)}\n${lines.join("\n")}\n}\nexport {};\n`;
+  }
+
+  /** `function onRequest(req, stream)`: the parameters get the types that the runtime gives them. */
+  #typed(line: string, at: number): string {
+    const match = /\bfunction\s+(on[A-Z]\w*)\s*\(([^()]*)\)/.exec(line);
+    if (match === null) return line;
+    const [whole, hook, list] = match;
+    let column = match.index + whole!.indexOf("(") + 1;
+    const typed = list!.split(",").map((parameter, k) => {
+      const bare = /^\s*[\w$]+\s*$/.test(parameter);
+      column += parameter.length + 1;
+      if (!bare) return parameter;
+      const type = `: Parameters<ScriptHooks["${hook}"]>[${k}]`;
+      this.#added.push({ line: at, column: column - 1, size: type.length });
+      return parameter + type;
+    });
+    const from = match.index + whole!.indexOf("(") + 1;
+    return line.slice(0, from) + typed.join(",") + line.slice(from + list!.length);
+  }
+
+  /** Where that stands in the user's file. */
+  place({ line, column }: TypeProblem): { file: string; line: number; column: number } {
+    const { file, line: first, indent } = this.script.source;
+    const row = Math.max(0, line - 2);
+    let at = column - 1;
+    for (const { line: added, column: after, size } of this.#added)
+      if (added === row && at > after) at = Math.max(after, at - size);
+    // Only the first line of a quoted script has what stands before it on the same line.
+    return { file, line: first + row, column: at + 1 + indent };
+  }
+}
+
+/** The statements of a function: what it returns is checked too. */
+function opening(hook: string): string {
+  const parameters = HOOK_PARAMETERS[hook] ?? "...args";
+  const typed = parameters
+    .split(", ")
+    .map((name, k) => `${name}: Parameters<ScriptHooks["${hook}"]>[${k}]`);
+  return `async function ${hook}(${typed.join(", ")}): Promise<Awaited<ReturnType<ScriptHooks["${hook}"]>>> {`;
+}
+
+const HOOK_PARAMETERS: Readonly<Record<string, string>> = {
+  onRequest: "req, stream",
+  onResponse: "res, req, stream",
+  onConnect: "connection",
+  onData: "data, connection",
+  onWrite: "data, connection",
+  onClose: "connection",
+};
+
+/** Its lines as they were written: in what the runtime gets, types have become spaces. */
+function writtenLines({ code, file, line, indent }: ScriptSource): string[] {
+  const lines = code.split("\n");
+  let text: string[];
+  try {
+    text = readFileSync(path.resolve(file), "utf8").split("\n");
+  } catch {
+    return lines;
+  }
+  return lines.map((known, k) => {
+    const written = (text[line - 1 + k] ?? "").slice(indent, indent + known.length);
+    const isSame = [...known].every((char, n) => char === " " || char === written[n]);
+    // Folded and escaped scalars are not in the file as they run.
+    return isSame ? written.padEnd(known.length) : known;
+  });
+}
