@@ -72,6 +72,7 @@ class Dev {
       execArgv: flags,
       log: (message) => this.#report.log("error", message, {}),
       onLine: (line) => this.#onLine(line),
+      onOutput: (line) => this.#report.text(line),
       onDev: (event) => this.#onEvent(event),
     });
     for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const)

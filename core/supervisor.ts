@@ -32,6 +32,8 @@ export interface SupervisorOptions {
   readonly onFirstReady?: () => void;
   /** Its stderr, line by line; undefined: it writes to ours. */
   readonly onLine?: (line: string) => void;
+  /** The same of its stdout. */
+  readonly onOutput?: (line: string) => void;
   readonly onDev?: (event: DevEvent) => void;
   /** Milliseconds, for tests. */
   readonly backOffMs?: { readonly first: number; readonly most: number };
@@ -148,15 +150,16 @@ export class Supervisor {
 
   #serve(): Promise<{ code: number | undefined; reason: string }> {
     const { main, args, execPath = process.execPath, execArgv } = this.#options;
-    const { onLine, onDev } = this.#options;
+    const { onLine, onOutput, onDev } = this.#options;
+    const to = (reader: unknown) => (reader === undefined ? "inherit" : "pipe");
     const child = fork(main, args, {
       execPath,
       execArgv: [...execArgv],
-      stdio: ["inherit", "inherit", onLine === undefined ? "inherit" : "pipe", "ipc"],
+      stdio: ["inherit", to(onOutput), to(onLine), "ipc"],
     });
     this.#child = child;
-    if (onLine !== undefined && child.stderr !== null)
-      createInterface({ input: child.stderr }).on("line", onLine);
+    if (onOutput && child.stdout) createInterface({ input: child.stdout }).on("line", onOutput);
+    if (onLine && child.stderr) createInterface({ input: child.stderr }).on("line", onLine);
     let hung: string | undefined;
     const watch = new HangWatch((who) => {
       hung = who;

@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import { afterEach, expect, test } from "vitest";
-import { get } from "./client.ts";
+import { get, RawClient } from "./client.ts";
 import { DevSession, portOf } from "./dev-session.ts";
 
 let session: DevSession;
@@ -119,6 +119,21 @@ test("runs a config of one's own, and its lines stay those of the file", async (
     config: true,
     replayed: [{ headers: [{ text: "x-hello: one" }, { text: "x-hello: two" }] }],
   });
+});
+
+test("runs every kind that new makes", async () => {
+  session = new DevSession();
+  for (const kind of ["http", "network", "listener", "access_log", "balancer", "service"])
+    session.run("filter", "new", `my_${kind}`, "--kind", kind);
+  const started = await session.start("--concurrency", "1");
+  expect((started.filters as unknown[]).length).toBe(6);
+  expect((await get(portOf(started, "http"), "/a")).headers["x-my-http"]).toBe("hello");
+  const { text } = await session.next("output");
+  expect(JSON.parse(String(text))).toMatchObject({ method: "GET", path: "/a", status: 200 });
+  const client = await RawClient.connect(portOf(started, "tcp"));
+  client.send("hi");
+  await client.untilText("hi");
+  client.destroy();
 });
 
 test("says what to do where there is no filter, and leaves nothing behind", async () => {
