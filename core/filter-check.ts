@@ -7,7 +7,7 @@ import { loadConfig } from "./config/load.ts";
 import type { PackageUnit } from "./package-unit.ts";
 import { codeFrame, formatProblem, type Problem, problem, shortPath } from "./problem.ts";
 import type { PackageInfo } from "./protocol.ts";
-import { type FoundScript, ScriptFile, scriptsIn } from "./script-types.ts";
+import { type FoundScript, globalNames, ScriptFile, scriptsIn } from "./script-types.ts";
 import { findCompiler, HOW_TO_GET_IT, type TypeProblem, typeProblems } from "./typescript.ts";
 
 export interface FilterCheckOptions {
@@ -101,9 +101,11 @@ async function scriptProblems(
 ): Promise<Problem[]> {
   const problems: Problem[] = [];
   for (const name of new Set(scripts.map((script) => script.package))) {
-    const names = path.join(infos.find((info) => info.package === name)!.folder, "names.d.ts");
+    const owner = infos.find((info) => info.package === name)!.folder;
     const folder = await mkdtemp(path.join(tmpdir(), "tsproxy-scripts-"));
     try {
+      const names = path.join(folder, "names.d.ts");
+      await writeFile(names, globalNames(owner));
       const files = new Map<string, ScriptFile>();
       for (const [k, script] of scripts.filter((one) => one.package === name).entries()) {
         const made = new ScriptFile(script);

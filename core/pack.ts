@@ -2,7 +2,6 @@
 // types below node_modules. Core is bundled with its libraries, filters and preludes are built and described beforehand: a start
 // reads a few files. Run by npm (`prepack`), with the flag that isolates need.
 import { execFile } from "node:child_process";
-import { existsSync } from "node:fs";
 import { cp, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import path from "node:path";
@@ -67,10 +66,8 @@ async function filters(): Promise<void> {
     const made = await bundle({ entry, filename: id });
     list[id] = { hash: made.hash, descriptions: describer.describe(id, made, origin) };
     await write(path.join("filters", id, "filter.js"), made.code, made.sources.json);
-    for (const file of ["README.md", "package.json", "names.d.ts"]) {
-      const from = path.join(folder, file);
-      if (existsSync(from)) await cp(from, path.join(dist, "filters", id, file));
-    }
+    for (const file of ["README.md", "package.json"])
+      await cp(path.join(folder, file), path.join(dist, "filters", id, file));
   }
   describer.dispose();
   await write(path.join("filters", PACKED_LIST), JSON.stringify(list));

@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
 import type { ExtensionRef, ScriptSource } from "@tsproxy/sdk";
 import type { TypeProblem } from "./typescript.ts";
@@ -37,6 +37,21 @@ function isScript(value: object): value is ScriptSource {
     typeof line === "number" &&
     typeof indent === "number"
   );
+}
+
+/** What scripts of the package in that folder find by name, for the program that they are checked in. */
+export function globalNames(folder: string): string {
+  const isSource = existsSync(path.join(folder, "names.ts"));
+  const text = readFileSync(path.join(folder, isSource ? "names.ts" : "names.d.ts"), "utf8");
+  const module = path.join(folder, isSource ? "names.ts" : "names.js");
+  const own = /interface ScriptNames \{([^]*?)\n\}/.exec(text)?.[1] ?? "";
+  const names = [...own.matchAll(/^ {2,4}readonly (\w+):/gm)].map(([, name]) => name);
+  return `import type { ScriptNames, ScriptHooks as Hooks } from ${JSON.stringify(module)};
+declare global {
+${names.map((name) => `  const ${name}: ScriptNames["${name}"];`).join("\n")}
+  interface ScriptHooks extends Hooks {}
+}
+`;
 }
 
 /** A script as a file that tsc can check; its lines stand one lower than in the script. */
