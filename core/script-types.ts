@@ -44,7 +44,7 @@ export function globalNames(folder: string): string {
   const isSource = existsSync(path.join(folder, "names.ts"));
   const text = readFileSync(path.join(folder, isSource ? "names.ts" : "names.d.ts"), "utf8");
   const module = path.join(folder, isSource ? "names.ts" : "names.js");
-  const own = /interface ScriptNames \{([^]*?)\n\}/.exec(text)?.[1] ?? "";
+  const own = /interface ScriptNames \{([\s\S]*?)\n\}/.exec(text)?.[1] ?? "";
   const names = [...own.matchAll(/^ {2,4}readonly (\w+):/gm)].map(([, name]) => name);
   return `import type { ScriptNames, ScriptHooks as Hooks } from ${JSON.stringify(module)};
 declare global {
