@@ -168,7 +168,7 @@ export class Listener {
     if (chain === undefined) {
       this.#stats.noFilterChainMatch.inc();
       this.logs?.list.log(entryOf(connection, ["NR"], "filter_chain_not_found"));
-      connection.close("abort");
+      connection.close(turnAway(early));
       return;
     }
     this.#stats.total.inc();
@@ -224,6 +224,11 @@ const NEVER = [
   "extension_config_missing",
   "network_extension_config_missing",
 ];
+
+/** Envoy only looks at what came, so the kernel answers a close with RST: bytes are left that nobody has read. */
+function turnAway(early: Uint8Array | undefined): "abort" | "reset" {
+  return early !== undefined && early.length > 0 ? "reset" : "abort";
+}
 
 /** What a listener's access log tells of a connection, whatever its filters did with it. */
 function entryOf(
@@ -410,8 +415,7 @@ class Peek implements ConnectionHandler, AcceptedSocket {
       );
       if (answer === "more") return;
       if (answer === "close") {
-        this.#stats.filterError.inc();
-        this.#connection.close("abort");
+        this.#connection.close(turnAway(this.#bytes));
         return;
       }
       if (answer > 0) this.#bytes = this.#bytes.subarray(answer);
@@ -435,7 +439,7 @@ class Peek implements ConnectionHandler, AcceptedSocket {
     this.#stats.preTimeout.inc();
     this.#filters[this.#at]?.onAbandoned?.();
     if (this.#listener.config.continueOnListenerFiltersTimeout) this.#finish();
-    else this.#connection.close("abort");
+    else this.#connection.close(turnAway(this.#bytes));
   }
 
   onEof(): void {
@@ -443,8 +447,9 @@ class Peek implements ConnectionHandler, AcceptedSocket {
     this.#connection.close("abort");
   }
 
-  onClosed(_event: CloseEvent): void {
+  onClosed(event: CloseEvent): void {
     if (this.#over) return;
+    if (event.error !== undefined) this.#stats.filterError.inc();
     this.#filters[this.#at]?.onAbandoned?.();
     this.#leave();
   }

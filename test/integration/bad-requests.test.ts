@@ -49,5 +49,6 @@ test("bytes that are no request have no method and no path in the log, whatever 
     "- - 400 http1.invalid_scheme",
   ]);
   const stat = await proxy.stats();
-  expect(stat("http.test.downstream_cx_delayed_close_timeout")).toBe(sent.length);
+  for (const name of ["cx_delayed_close_timeout", "rq_rx_reset", "rq_response_before_rq_complete"])
+    expect(stat(`http.test.downstream_${name}`), name).toBe(sent.length);
 });

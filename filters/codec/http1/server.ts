@@ -202,8 +202,6 @@ export class Http1Server implements ServerCodec {
     const framing = this.#framing;
     if (code > 0) code = framing.readRequest(headers, this.options, this.#stats);
     if (code < 0) {
-      // Bytes that are no request have no method and no path in any log, as in Envoy.
-      if (code !== PARSE.MISSING_HOST) headers.reset();
       this.#fail(code);
       return end;
     }

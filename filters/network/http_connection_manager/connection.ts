@@ -56,6 +56,8 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   /** Streams whose heads came in this turn. */
   readonly #fresh: HcmStream[] = [];
   #draining = false;
+  /** The listener or the whole proxy drains, which Envoy counts; an idle, old or used up connection it does not. */
+  #toldToDrain = false;
   /** Whoever asked to drain also wants the connection closed when it has been idle for the drain timeout. */
   #leaving = false;
   #closing = false;
@@ -171,6 +173,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
 
   /** The listener drains: the next response is the last. Idle connections are the listener's to close. */
   onDrain(): void {
+    this.#toldToDrain = true;
     this.#drain();
   }
 
@@ -284,9 +287,12 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
 
   /** A final response head is about to be written: is it the last of its connection? */
   beforeResponse(encoder: ResponseEncoder, faulty: boolean, requestComplete: boolean): void {
-    if (this.#manager.leaving) this.#drain();
+    if (this.#manager.leaving) {
+      this.#toldToDrain = true;
+      this.#drain();
+    }
     if (this.isHttp2) return;
-    if (this.#draining) this.#runtime.stats.cxDrainClose.inc();
+    if (this.#toldToDrain) this.#runtime.stats.cxDrainClose.inc();
     // A client that still sends must get the chance to read the answer before the connection is gone.
     if (faulty || !requestComplete) this.#lingers = true;
     if (faulty || !requestComplete || this.#draining) encoder.closeAfter();
@@ -338,7 +344,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.#draining = true;
     this.#codec?.drain();
     if (!this.isHttp2) return;
-    if (this.#active > 0) this.#runtime.stats.cxDrainClose.inc();
+    if (this.#active > 0 && this.#toldToDrain) this.#runtime.stats.cxDrainClose.inc();
     this.#drainTimer = this.#manager.cx.timer(() => this.#onDrained());
     this.#drainTimer.arm(this.#runtime.config.drain_timeout);
   }
@@ -367,7 +373,9 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
       return;
     }
     this.#runtime.stats.cxIdleTimeout.inc();
-    this.#leave();
+    // No byte has ever come: there is no request to cross the close.
+    if (this.#codec === undefined) this.close();
+    else this.#leave();
   }
 
   #onMaxDuration(): void {

@@ -687,7 +687,8 @@ describe("timeouts", () => {
       common_http_protocol_options: { idle_timeout: 1000 },
       drain_timeout: 500,
     });
-    const c = p.connect();
+    const c = p.connect().get("/");
+    p.up.last.respond(200, {}, "");
     p.cx.clock.advance(1400);
     expect(c.connection.open).toBe(true);
     p.cx.clock.advance(200);
@@ -695,9 +696,18 @@ describe("timeouts", () => {
     expect(p.cx.stats.value("http.test.downstream_cx_idle_timeout")).toBe(1);
   });
 
-  it("answer a request that crosses the end of an idle connection, as the last one", () => {
+  it("close a connection that has never said anything at once", () => {
     const p = proxy().start({ common_http_protocol_options: { idle_timeout: 1000 } });
     const c = p.connect();
+    p.cx.clock.advance(1001);
+    expect(c.connection.closed).toBe("flush");
+  });
+
+  it("answer a request that crosses the end of an idle connection, as the last one", () => {
+    const p = proxy().start({ common_http_protocol_options: { idle_timeout: 1000 } });
+    const c = p.connect().get("/");
+    p.up.last.respond(200, {}, "");
+    expect(c.take()).not.toContain("connection: close");
     p.cx.clock.advance(1001);
     c.get("/");
     p.up.last.respond(200, {}, "");

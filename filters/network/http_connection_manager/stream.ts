@@ -111,6 +111,10 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   #responded = false;
   /** The client's message was faulty: the connection does not outlive the answer. */
   #faulty = false;
+  /** Until the head is whole, and for bytes that are none, no log has a method or a path: as in Envoy. */
+  #headRead = false;
+  /** What the access log says of a reply and the reply's own text does not. */
+  #lateFlag = "";
   internalRedirects: InternalRedirects | undefined = undefined;
   #chance = -1;
   #routeKnown = false;
@@ -152,6 +156,8 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.trailers = undefined;
     this.#isHead = this.isConnect = this.#upgrading = this.internal = false;
     this.#isGrpc = this.#edited = this.#requestComplete = this.#responded = false;
+    this.#headRead = false;
+    this.#lateFlag = "";
     this.#faulty = this.#routeKnown = this.#readingPaused = this.#tunnel = false;
     this.#route = undefined;
     this.#table = undefined;
@@ -204,6 +210,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     if (this.ended) return;
     const runtime = this.#runtime;
     const { headers } = this;
+    this.#headRead = true;
     this.#headersTimer?.cancel();
     this.info.protocol = info.protocol;
     this.#isHead = info.isHead;
@@ -274,9 +281,11 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.#faulty = true;
     stats.cxProtocolError.inc();
     // A request without a host is well-formed; Envoy's own word for it has no flag.
-    const flags = details === "missing_host_header" ? [] : ["DPE"];
-    if (this.#responded) this.reset(details, flags[0] ?? "");
-    else this.sendReply(reply(status, { body, details, flags }), false);
+    const wellFormed = details === "missing_host_header";
+    if (wellFormed) this.#headRead = this.#requestComplete = true;
+    else this.#lateFlag = "DPE";
+    if (this.#responded) this.reset(details, this.#lateFlag);
+    else this.sendReply(reply(status, { body, details }), false);
   }
 
   onReset(reason: ResetReason): void {
@@ -508,6 +517,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
       return;
     }
     this.#request.stop();
+    if (!this.#headRead) this.headers.reset();
     if (!byTerminal) this.#stopTerminal();
     if (reply.status === 400 && !this.#runtime.keepsFaulty) this.#faulty = true;
     const head = this.#localHead;
@@ -527,6 +537,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
       body = localReplies.write(head, FILTER_FAILED, { ...context, editedBy: undefined });
     }
     this.response = head;
+    if (this.#lateFlag !== "") info.flags.push(this.#lateFlag);
     const endStream = body.length === 0 || this.#isHead;
     // A reply in the middle of a response's way does not take that way again.
     if (this.#answer.begun) this.#answer.begin([]);
@@ -540,8 +551,8 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     if (flag !== "") this.info.flags.push(flag);
     this.info.responseCodeDetails = details;
     this.#runtime.stats.rqTxReset.inc();
-    // Envoy hears of its own resets from its HTTP/2 codec as of the client's.
-    if (this.#connection.isHttp2) this.#runtime.stats.rqRxReset.inc();
+    // Envoy hears of its own resets from its codec as of the client's.
+    this.#runtime.stats.rqRxReset.inc();
     this.#stopTerminal();
     this.#connection.onCut();
     this.#encoder.reset();
@@ -567,7 +578,10 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     if (response) stats.rsTooLarge.inc();
     else stats.rqTooLarge.inc();
     // Envoy's HTTP/1 tells of a body's last bytes before it tells of their end, so there the request never counts as complete.
-    if (!response && this.info.protocol !== "HTTP/2") this.#faulty = true;
+    if (!response && this.info.protocol !== "HTTP/2") {
+      this.#faulty = true;
+      this.#requestComplete = false;
+    }
     if (response) this.#answer.begin([]);
     this.sendReply(response ? RESPONSE_TOO_LARGE : REQUEST_TOO_LARGE, false);
   }
@@ -606,7 +620,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     if (!tunnel)
       this.#connection.beforeResponse(this.#encoder, this.#faulty, this.#requestComplete);
     this.#encoder.encodeHeaders(headers, endStream);
-    if (endStream) this.#finish();
+    if (endStream) this.#finishResponse();
   }
 
   encodeBody(chunk: Chunk, endStream: boolean): void {
@@ -614,13 +628,19 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.#touch();
     if (!this.#isHead) this.info.bytesSent += chunk.length;
     this.#encoder.encodeBody(chunk.memory, chunk.at, chunk.end, endStream);
-    if (endStream) this.#finish();
+    if (endStream) this.#finishResponse();
   }
 
   encodeTrailers(trailers: HeaderMap): void {
     if (this.ended) return;
     this.trailers = trailers;
     this.#encoder.encodeTrailers(trailers);
+    this.#finishResponse();
+  }
+
+  /** Envoy resets, and counts so, what is left of a request when its response has ended. */
+  #finishResponse(): void {
+    if (!this.#requestComplete && !this.#tunnel && !this.ended) this.#runtime.stats.rqRxReset.inc();
     this.#finish();
   }
 
