@@ -30,6 +30,7 @@ export interface ToldUse {
   readonly box: number;
   readonly use: number;
   readonly place: string;
+  readonly statPrefix: string;
   readonly config: unknown;
   readonly previousUse?: number;
 }
@@ -140,9 +141,9 @@ export class Boxes {
       old === undefined || old === found
         ? new Map<number, unknown>()
         : await old.sandbox.handover();
-    const setups = uses.map(({ use, config, place, previousUse }): SandboxUse => {
+    const setups = uses.map(({ use, config, place, statPrefix, previousUse }): SandboxUse => {
       const previous = previousUse === undefined ? undefined : left.get(previousUse);
-      return { id: use, config, place, ...(previous != null && { previous }) };
+      return { id: use, config, place, statPrefix, ...(previous != null && { previous }) };
     });
     return found.sandbox.prepare(setups);
   }

@@ -208,6 +208,8 @@ export interface SetupContext {
   readonly runtime: Runtime;
   /** Where a filter's own stats stand by Envoy's naming: `http.<stat_prefix>.` in a connection manager's chain. Absent: nowhere special. */
   readonly statPrefix?: string;
+  /** The name that the config gives to this use. Absent: not known here. */
+  readonly configName?: string;
   readonly clusters: Clusters;
   /**
    * Asks a cluster: `cx.fetch("auth:/check?user=7", { method: "POST", body })`. Balancing, pools and limits are the cluster's. Rejects

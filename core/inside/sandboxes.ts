@@ -47,7 +47,9 @@ export class Sandboxes {
       setup: (config, cx) => {
         const use = this.#nextUse++;
         const { place, previousUse } = (cx as Context).claimUse(use);
-        this.#host.tell("use", { package: packageName, box, use, place, config, previousUse });
+        const { statPrefix } = cx as Context;
+        const told = { package: packageName, box, use, place, statPrefix, config, previousUse };
+        this.#host.tell("use", told);
         cx.onDispose(() => this.#host.tell("unuse", { box, use }));
         const make = kind === "http" ? parkedHttpFactory : parkedNetworkFactory;
         return make(box, use, hooks, this.table);

@@ -20,6 +20,7 @@ import type {
 import { type CellSpec, type FetchInit, type FetchResponse, openPrivateCell } from "@tsproxy/sdk";
 import { compileRegex } from "../regex.ts";
 import { ScopedStats } from "../stats.ts";
+import type { SandboxUse } from "./main.ts";
 import type { Surroundings } from "./surroundings.ts";
 
 /** `cx` of one setup in a sandbox: what needs no other isolate. The rest says so when it is asked for. */
@@ -31,6 +32,8 @@ export class SandboxContext implements SetupContext {
   readonly stats: Stats;
   readonly runtime: Runtime;
   readonly previous: unknown;
+  readonly statPrefix: string;
+  readonly configName: string;
   readonly #around: Surroundings;
   readonly #place: string;
   readonly #disposers: (() => void)[] = [];
@@ -38,8 +41,12 @@ export class SandboxContext implements SetupContext {
   #handover: (() => unknown) | undefined = undefined;
   #disposed = false;
 
-  constructor(around: Surroundings, place: string, previous: unknown) {
+  constructor(around: Surroundings, { place, statPrefix = "", previous }: SandboxUse) {
     this.#place = place;
+    this.statPrefix = statPrefix;
+    // A place ends with the kind and the name of its use: `/http:my_filter`.
+    const at = Math.max(place.lastIndexOf("/http:"), place.lastIndexOf("/network:"));
+    this.configName = place.slice(place.indexOf(":", at) + 1);
     this.worker = around.worker;
     this.node = around.node;
     this.log = new SandboxLog(around);

@@ -16,6 +16,8 @@ export interface SandboxUse {
   readonly config: unknown;
   /** JSON pointer in the RuntimeConfig, for refusals. */
   readonly place: string;
+  /** `cx.statPrefix` */
+  readonly statPrefix?: string;
   /** What the generation before left. */
   readonly previous?: unknown;
 }
@@ -102,7 +104,7 @@ export function prepare(text: string): string {
   const refusals: { place: string; path: string; message: string; stack: string }[] = [];
   const made: { use: SandboxUse; cx: SandboxContext; factory: unknown }[] = [];
   for (const use of JSON.parse(text) as SandboxUse[]) {
-    const cx = new SandboxContext(around, use.place, use.previous);
+    const cx = new SandboxContext(around, use);
     try {
       const factory = definition.setup(use.config as never, cx);
       const fits =
