@@ -83,6 +83,7 @@ interface Made {
 
 const LAZY_MS = 20; // what nobody waits for (ends of streams) goes along with other records, or after this long
 const LAZY_MAX = 128;
+const MERGE_MS = 20;
 const WARM_UP_RECORDS = 1024; // a fresh isolate interprets and compiles what it will run fast later
 
 /**
@@ -122,6 +123,7 @@ export class Sandbox {
   #more = false;
   #lazy = 0;
   #lazyTimer: NodeJS.Timeout | undefined = undefined;
+  #mergeTimer: NodeJS.Timeout | undefined = undefined;
   #wakeTimer: NodeJS.Timeout | undefined = undefined;
   #wakeAt = Number.POSITIVE_INFINITY;
   #rebuildTimer: NodeJS.Timeout | undefined = undefined;
@@ -506,9 +508,20 @@ export class Sandbox {
     this.#options.onWork();
   }
 
+  /** What was counted can be read soon after, not only at the next look once a second. */
+  #mergeSoon(): void {
+    if (this.#mergeTimer !== undefined) return;
+    this.#mergeTimer = setTimeout(() => {
+      this.#mergeTimer = undefined;
+      this.#stats?.merge();
+    }, MERGE_MS);
+    this.#mergeTimer.unref();
+  }
+
   #entered(inbox: Inbox, now: number): void {
     inbox.clear();
     this.#collect();
+    this.#mergeSoon();
     const asked = this.#asked;
     for (let k = 0; k < asked.length; k++) {
       const token = asked[k]!;
@@ -685,6 +698,7 @@ export class Sandbox {
     this.#teardown();
     clearTimeout(this.#rebuildTimer);
     clearTimeout(this.#lazyTimer);
+    clearTimeout(this.#mergeTimer);
   }
 }
 

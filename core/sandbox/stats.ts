@@ -15,7 +15,7 @@ interface Mapped {
   readonly isGauge: boolean;
 }
 
-/** A sandbox counts in cells of its own; what has changed is added to the worker's once a second. */
+/** A sandbox counts in cells of its own; what has changed is added to the worker's 20 ms after an entry. */
 export class SandboxStats {
   readonly #cells: Float64Array;
   readonly #seen = new Float64Array(STATS_CELLS);
