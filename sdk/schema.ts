@@ -55,6 +55,23 @@ export function DataSource() {
   return Type.Unsafe<{ readonly text: string }>({ type: "object", dataSource: true });
 }
 
+/** A Lua script out of the config, and what it asks for by `require`. */
+export interface LuaSource {
+  readonly text: string;
+  /** By the name that `require` gives: files beside the config, or where the proxy was started. */
+  readonly modules: Readonly<Record<string, LuaModule>>;
+}
+export interface LuaModule {
+  readonly text: string;
+  /** As `require` finds it: `./lib/name.lua`. */
+  readonly file: string;
+}
+
+/** Schema of a Lua script: a DataSource, or its text as such. `setup` gets a LuaSource. */
+export function LuaSource(options: { readonly description?: string } = {}) {
+  return Type.Unsafe<LuaSource>({ type: ["object", "string"], lua: true, ...options });
+}
+
 /**
  * Schema of an Any whose message the package carries out itself: names of messages, each with the schema of its fields. `setup`
  * gets these fields beside `"@type"`, which is the bare name.

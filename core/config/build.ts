@@ -14,6 +14,7 @@ import {
 } from "./document.ts";
 import { ExtensionResolver, type RouteUse, type Use } from "./extensions.ts";
 import type { Entry } from "./fields.ts";
+import { readLuaSource } from "./lua-source.ts";
 import type { Normaliser } from "./normalise.ts";
 import type { Registry } from "./registry.ts";
 import type { Era } from "./rewrite.ts";
@@ -99,6 +100,7 @@ export class Builder {
     if (shape.section !== undefined) return this.#section(shape.section, node);
     if (shape.typed !== undefined) return this.#typed(shape.typed, node, shape.root);
     if (shape.dataSource && node.kind === "map") return this.#dataSource(node);
+    if (shape.lua) return this.#lua(node);
     if (shape.script !== undefined) return this.#script(node, shape.script);
     if (shape.duration) return this.#duration(node);
     if (node.kind === "map") return this.#map(node, shape, known);
@@ -117,6 +119,13 @@ export class Builder {
     const out = { text };
     this.origin.set(out, node);
     return out;
+  }
+
+  #lua(node: Node): unknown {
+    const source = readLuaSource(node, this.#report);
+    if (source === undefined) this.#refused.add(node);
+    else this.origin.set(source, node);
+    return source;
   }
 
   #script(node: Node, form: NonNullable<Schema["script"]>): unknown {

@@ -57,6 +57,7 @@ class SchemaWriter {
     if (schema.extension !== undefined) return this.#extension(schema, owner);
     if (schema.duration === true) return described(DURATION, schema);
     if (schema.dataSource === true) return described(DATA_SOURCE, schema);
+    if (schema.lua === true) return described({ anyOf: [DATA_SOURCE, { type: "string" }] }, schema);
     if (schema.typed !== undefined) return this.#typed(schema.typed, owner);
     if (schema.$ref !== undefined) return { $ref: `#/$defs/${pointer(`${owner} ${schema.$ref}`)}` };
     const { $id, ...own } = schema;

@@ -42,6 +42,8 @@ export interface Schema {
   readonly typed?: { readonly [type: string]: Schema };
   /** A DataSource, of which packages get the text. */
   readonly dataSource?: boolean;
+  /** A Lua script; packages get a LuaSource. */
+  readonly lua?: boolean;
   /** Text of a script; packages get a ScriptSource. */
   readonly script?: "module" | "body" | "file";
   /** A protobuf Duration. */
@@ -72,6 +74,7 @@ export class Shape {
   readonly typed: Schema["typed"];
   readonly script: Schema["script"];
   readonly dataSource: boolean;
+  readonly lua: boolean;
   readonly duration: boolean;
   /** A lone value stands for a list of one. */
   readonly list: boolean;
@@ -89,6 +92,7 @@ export class Shape {
     this.typed = schemas.find((s) => s.typed !== undefined)?.typed;
     this.script = schemas.find((s) => s.script !== undefined)?.script;
     this.dataSource = schemas.some((s) => s.dataSource === true);
+    this.lua = schemas.some((s) => s.lua === true);
     this.duration = schemas.some((s) => s.duration === true);
     this.list = this.isType("array") && !this.isType("string");
     const words = schemas.flatMap((s) => s.enum ?? (s.const === undefined ? [] : [s.const]));

@@ -15,6 +15,10 @@ function fillTyped(schema: TSchema, value: unknown, root: TSchema): void {
   const { typed, properties, patternProperties, items, $ref } = schema;
   const target = $ref === undefined ? undefined : findId(root, $ref);
   if (target !== undefined) fillTyped(target, value, root);
+  if (schema.lua === true && "inline_string" in fields) {
+    fields.text = fields.inline_string;
+    fields.modules ??= {};
+  }
   if (schema.dataSource === true && "inline_string" in fields) fields.text = fields.inline_string;
   if (typed !== undefined) {
     const url = String(fields["@type"] ?? "");

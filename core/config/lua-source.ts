@@ -1,0 +1,57 @@
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import type { LuaModule, LuaSource } from "@tsproxy/sdk";
+import { readDataSource } from "./data-source.ts";
+import type { Report } from "./diagnostic.ts";
+import type { Node } from "./document.ts";
+
+/** Modules that one script may bring along. */
+const MODULES_MAX = 256;
+const REQUIRE = /\brequire\s*\(?\s*(["'])([\w./-]+)\1/g;
+
+/**
+ * A Lua script with the modules that it, or one of them, names in a `require`. Scripts run where there are no files, so these are
+ * read now, as Envoy reads them when the script is loaded. One that is not there is the script's own affair: it may never ask.
+ */
+export function readLuaSource(node: Node, report: Report): LuaSource | undefined {
+  const text =
+    node.kind === "map"
+      ? readDataSource(node, report)
+      : node.kind === "scalar" && typeof node.value === "string"
+        ? node.value
+        : undefined;
+  if (text === undefined) {
+    if (node.kind !== "map") report.error(node.place, "a Lua script belongs here");
+    return undefined;
+  }
+  const { file } = report.diagnostic(node.place, "");
+  const folders = [...new Set([path.dirname(path.resolve(file)), process.cwd()])];
+  const modules: Record<string, LuaModule> = {};
+  gather(text, folders, modules);
+  return { text, modules };
+}
+
+function gather(text: string, folders: readonly string[], found: Record<string, LuaModule>): void {
+  for (const [, , name] of text.matchAll(REQUIRE)) {
+    if (Object.hasOwn(found, name!) || Object.keys(found).length >= MODULES_MAX) continue;
+    const module = read(name!, folders);
+    if (module === undefined) continue;
+    found[name!] = module;
+    gather(module.text, folders, found);
+  }
+}
+
+/** By Lua's path: `./?.lua` and `./?/init.lua`. A name says no more than which file below the folder. */
+function read(name: string, folders: readonly string[]): LuaModule | undefined {
+  const inFolder = name.replaceAll(".", "/");
+  for (const folder of folders) {
+    for (const file of [`./${inFolder}.lua`, `./${inFolder}/init.lua`]) {
+      try {
+        return { text: readFileSync(path.join(folder, file), "utf8"), file };
+      } catch {
+        // The next place, then.
+      }
+    }
+  }
+  return undefined;
+}
