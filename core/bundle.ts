@@ -194,7 +194,8 @@ function imports(external: readonly string[]): Plugin {
       esbuild.onResolve({ filter: /^@tsproxy\// }, ({ path: name, kind }) => {
         if (kind === "entry-point") return undefined;
         if (external.includes(name)) return { path: name, external: true };
-        if (external.length === 0) return undefined;
+        // The SDK's other doors are for those who come through them: each package has a copy of its own.
+        if (external.length === 0 || name === "@tsproxy/sdk/lua") return undefined;
         return {
           errors: [
             {

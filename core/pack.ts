@@ -76,7 +76,9 @@ async function filters(): Promise<void> {
 /** The contract and its testing kit, for filters under test; inside isolates the prelude's copy serves. */
 async function sdk(): Promise<void> {
   await build({
-    entryPoints: ["index.ts", "testing/index.ts"].map((file) => path.join(ROOT, "sdk", file)),
+    entryPoints: ["index.ts", "lua/index.ts", "testing/index.ts"].map((file) =>
+      path.join(ROOT, "sdk", file),
+    ),
     outdir: path.join(dist, "sdk"),
     bundle: true,
     splitting: true,

@@ -1,0 +1,59 @@
+import { type Chunk, type Log, latin1Decode, latin1Encode } from "@tsproxy/sdk";
+import { integerArgument, type LuaTable, textArgument, Userdata } from "@tsproxy/sdk/lua";
+import { kind, refused } from "./kinds.ts";
+
+/** `body()` and what `bodyChunks()` gives: bytes, and perhaps others in their place. */
+export class BodyData extends Userdata {
+  #chunk: Chunk | undefined;
+  #text: string | undefined = undefined;
+
+  /** Undefined: a message without a body. */
+  constructor(metatable: LuaTable, chunk: Chunk | undefined) {
+    super(metatable);
+    this.#chunk = chunk;
+  }
+
+  get length(): number {
+    return this.#text?.length ?? this.#chunk?.length ?? 0;
+  }
+
+  /** One char a byte. */
+  get text(): string {
+    const chunk = this.#chunk;
+    if (this.#text === undefined)
+      this.#text = chunk === undefined ? "" : latin1Decode(chunk.memory, chunk.at, chunk.end);
+    return this.#text;
+  }
+
+  set text(text: string) {
+    if (this.#chunk === undefined)
+      throw refused("setBytes() cannot give a body to a message that has none");
+    this.#chunk.replace(latin1Encode(text));
+    this.#text = text;
+  }
+
+  /** The bytes go on: what a script still holds of them is a copy. */
+  release(): void {
+    if (this.#chunk === undefined) return;
+    void this.text;
+    this.#chunk = undefined;
+  }
+}
+
+export function bodyKind(log: Log): LuaTable {
+  return kind(log, BodyData, {
+    length: (self) => self.length,
+    getBytes: (self, args) => {
+      const at = integerArgument(args, 1, "getBytes");
+      const size = integerArgument(args, 2, "getBytes");
+      if (at < 0 || size < 0 || at + size > self.length)
+        throw refused("index/length must be >= 0 and (index + length) must be <= buffer size");
+      return self.text.slice(at, at + size);
+    },
+    setBytes: (self, args) => {
+      const text = textArgument(args, 1, "setBytes");
+      self.text = text;
+      return text.length;
+    },
+  });
+}

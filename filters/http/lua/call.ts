@@ -1,0 +1,155 @@
+import {
+  FetchError,
+  type FetchInit,
+  latin1Decode,
+  latin1Encode,
+  type SetupContext,
+} from "@tsproxy/sdk";
+import {
+  type Args,
+  argumentError,
+  LuaTable,
+  numberArgument,
+  tableArgument,
+  textArgument,
+  truth,
+} from "@tsproxy/sdk/lua";
+import { headersFromTable } from "./headers.ts";
+import { refused } from "./kinds.ts";
+
+/** One `httpCall`, checked. */
+export interface HttpCall {
+  readonly cluster: string;
+  readonly path: string;
+  readonly init: FetchInit;
+  readonly asynchronous: boolean;
+  readonly keepsDuplicates: boolean;
+}
+
+const OPTIONS = "asynchronous timeout_ms trace_sampled return_duplicate_headers send_xff".split(
+  " ",
+);
+/** What core allows one fetch. */
+const TIMEOUT_MAX_MS = 600_000;
+
+export function readCall(args: Args): HttpCall {
+  const cluster = textArgument(args, 1, "httpCall");
+  const headers = headersFromTable(tableArgument(args, 2, "httpCall"));
+  const body = args[2] === undefined ? undefined : textArgument(args, 3, "httpCall");
+  const options = optionsOf(args);
+  const pseudo = new Map(headers.filter(([name]) => name.startsWith(":")));
+  const method = pseudo.get(":method");
+  const path = pseudo.get(":path");
+  const authority = pseudo.get(":authority");
+  if (method === undefined || path === undefined || authority === undefined)
+    throw refused("http call headers must include ':path', ':method', and ':authority'");
+  const lines = headers.filter(([name]) => !name.startsWith(":") && name !== "host");
+  return {
+    cluster,
+    path,
+    asynchronous: options.asynchronous,
+    keepsDuplicates: options.keepsDuplicates,
+    init: {
+      method,
+      headers: [["host", authority], ...lines],
+      ...(body !== undefined && { body: latin1Encode(body) }),
+      timeoutMs: options.timeoutMs === 0 ? TIMEOUT_MAX_MS : options.timeoutMs,
+    },
+  };
+}
+
+interface Options {
+  timeoutMs: number;
+  asynchronous: boolean;
+  keepsDuplicates: boolean;
+}
+
+/** `timeout_ms, asynchronous` or a table of options. */
+function optionsOf(args: Args): Options {
+  const [, , , fourth] = args;
+  const options: Options = { timeoutMs: 0, asynchronous: false, keepsDuplicates: false };
+  if (!(fourth instanceof LuaTable)) {
+    options.timeoutMs = numberArgument(args, 4, "httpCall");
+    options.asynchronous = truth(args[4]);
+  } else {
+    for (let at = fourth.entryFrom(0); at >= 0; at = fourth.entryFrom(at + 1)) {
+      const key = fourth.keyAt(at);
+      const value = fourth.valueAt(at);
+      if (typeof key !== "string" || !OPTIONS.includes(key))
+        throw refused(`"${String(key)}" is not valid key for httpCall() options`);
+      if (key === "timeout_ms") {
+        if (typeof value !== "number") throw argumentError(4, "httpCall", "timeout_ms is a number");
+        options.timeoutMs = value;
+      } else if (key === "asynchronous") options.asynchronous = truth(value);
+      else if (key === "return_duplicate_headers") options.keepsDuplicates = truth(value);
+    }
+  }
+  if (!(options.timeoutMs >= 0)) throw refused("http call timeout must be >= 0");
+  return options;
+}
+
+/** Why there is no answer, as Envoy's router says it to whoever asked. */
+const REASONS: Readonly<Record<string, string>> = {
+  connection_failed: "remote connection failure",
+  connection_timeout: "connection timeout",
+  overflow: "overflow",
+  remote: "remote reset",
+  refused: "remote refused stream reset",
+  local: "local reset",
+  protocol_error: "protocol error",
+};
+
+/** The headers and body that the script gets. A call that failed is answered here, as Envoy answers it. */
+export async function carryOut(
+  cx: SetupContext,
+  call: HttpCall,
+): Promise<readonly [LuaTable, string | undefined]> {
+  try {
+    const response = await cx.fetch(`${call.cluster}:${call.path}`, call.init);
+    const bytes = await response.bytes();
+    const lines = [...response.headers];
+    return [
+      headersTable(response.status, lines, call.keepsDuplicates),
+      bytes.length === 0 ? undefined : latin1Decode(bytes, 0, bytes.length),
+    ];
+  } catch (error) {
+    const reason = error instanceof FetchError ? error.reason : "local";
+    if (reason === "no_cluster") throw refused("http call cluster invalid. Must be configured");
+    if (reason === "timeout") return local(504, "upstream request timeout");
+    if (reason === "no_host") return local(503, "no healthy upstream");
+    return local(
+      503,
+      `upstream connect error or disconnect/reset before headers. reset reason: ${REASONS[reason] ?? "connection termination"}`,
+    );
+  }
+}
+
+function local(status: number, body: string): readonly [LuaTable, string] {
+  const lines: [string, string][] = [
+    ["content-length", String(body.length)],
+    ["content-type", "text/plain"],
+  ];
+  return [headersTable(status, lines, false), body];
+}
+
+/** Of a name that comes twice the last value stays, or all as a list. */
+function headersTable(
+  status: number,
+  lines: readonly (readonly [string, string])[],
+  keepsDuplicates: boolean,
+): LuaTable {
+  const table = new LuaTable();
+  table.set(":status", String(status));
+  for (const [name, value] of lines) {
+    const before = table.get(name);
+    if (!keepsDuplicates || before === undefined) table.set(name, value);
+    else if (before instanceof LuaTable) before.set(before.length + 1, value);
+    else {
+      const list = new LuaTable();
+      list.set(1, before);
+      list.set(2, value);
+      table.set(name, list);
+    }
+  }
+  return table;
+}

@@ -1,0 +1,457 @@
+import { HeaderMap, type Route } from "@tsproxy/sdk";
+import {
+  TestCluster,
+  TestContext,
+  TestStream,
+  type TestStreamOptions,
+  withDefaults,
+} from "@tsproxy/sdk/testing";
+import { describe, expect, it } from "vitest";
+import { Config, RouteConfig } from "./config.ts";
+import lua from "./filter.ts";
+
+const source = (text: string, modules: object = {}) => ({ text, modules });
+
+function harness(
+  config: object,
+  options: TestStreamOptions & { readonly routeConfig?: object } = {},
+) {
+  const cx = new TestContext();
+  const factory = cx.setup(lua, withDefaults(Config, config));
+  const { routeConfig, ...rest } = options;
+  const routeConfigs = routeConfig === undefined ? [] : [withDefaults(RouteConfig, routeConfig)];
+  return { cx, stream: () => new TestStream(cx, factory, { ...rest, routeConfigs }) };
+}
+const script = (text: string, options?: Parameters<typeof harness>[1]) =>
+  harness({ default_source_code: source(text) }, options);
+
+/** What `expression` is on a request: `show(…)` puts its arguments into a header. */
+function shown(expression: string, options?: Parameters<typeof harness>[1]): string | undefined {
+  const text = `
+    function envoy_on_request(h)
+      local function show(...)
+        local t = {}
+        for i = 1, select("#", ...) do t[i] = tostring((select(i, ...))) end
+        h:headers():add("x-shown", table.concat(t, " "))
+      end
+      show(${expression})
+    end`;
+  return script(text, options)
+    .stream()
+    .requestHeaders("GET", "/path?q=1", { "x-a": "1" })
+    .upstream.header("x-shown");
+}
+
+const logged = (cx: TestContext) => cx.logged.map(({ message }) => message);
+
+describe("headers", () => {
+  it("are read, iterated in Envoy's order, added, replaced and removed", () => {
+    const { stream, cx } = script(`
+      function envoy_on_request(h)
+        local headers = h:headers()
+        headers:add("X-New", "a") headers:add("x-new", "b")
+        headers:replace("x-old", "new") headers:remove("x-gone")
+        headers:add("x-count", headers:getNumValues("x-new") .. headers:get("x-new") .. headers:getAtIndex("x-new", 1))
+        headers:replace(":path", "/other") headers:replace(":method", "PUT") headers:replace("host", "elsewhere")
+        local names = {}
+        for k, v in pairs(headers) do names[#names + 1] = k end
+        headers:add("x-names", table.concat(names, " "))
+      end
+      function envoy_on_response(h)
+        h:headers():replace(":status", "202")
+        h:headers():add("x-from", h:requestHeaders():get(":path"))
+      end`);
+    const s = stream().requestHeaders("GET", "/", { "x-old": "old", "x-gone": "1" });
+    expect(s.upstream.headers).toEqual([
+      ["x-new", "a"],
+      ["x-new", "b"],
+      ["x-old", "new"],
+      ["x-count", "2a,bb"],
+      ["host", "elsewhere"],
+      ["x-names", ":authority :path :method :scheme x-new x-new x-old x-count"],
+    ]);
+    expect([s.request.method, s.request.path]).toEqual(["PUT", "/other"]);
+    s.responseHeaders(200);
+    expect([s.response?.status, s.downstream.header("x-from")]).toEqual([202, "/other"]);
+    expect(s.routeCleared).toBe(1);
+    expect([cx.stats.value("lua.executions"), cx.stats.value("lua.errors")]).toEqual([2, 0]);
+  });
+
+  it("do not change under an iteration", () => {
+    const { stream, cx } = script(
+      `function envoy_on_request(h) for k in pairs(h:headers()) do h:headers():add("a", "b") end end`,
+    );
+    stream().requestHeaders("GET", "/");
+    expect(logged(cx).at(-1)).toMatch(/header map cannot be modified while iterating/);
+  });
+
+  it("that are not there are no value, not nil", () => {
+    expect(shown(`select("#", h:headers():get("nope"))`)).toBe("0");
+    expect(shown(`pcall(function() return tostring(h:headers():get("nope")) end)`)).toMatch(
+      /value expected/,
+    );
+  });
+
+  it("cannot be broken", () => {
+    const fails = (code: string) => shown(`select(2, pcall(function() ${code} end))`);
+    expect(fails(`h:headers():add("x", {})`)).toMatch(
+      /bad argument #2 to 'add' \(string expected, got table\)/,
+    );
+    expect(fails(`h:headers():add("a b", "c")`)).toMatch(/invalid header name/);
+    expect(fails(`h:headers():add("a", "b\\nc")`)).toMatch(/invalid header value/);
+    expect(fails(`h:headers():replace(":path", "no slash")`)).toMatch(/invalid :path/);
+    expect(fails(`h:headers():replace(":method", "HEAD")`)).toMatch(/cannot change/);
+    // Framing is the codec's.
+    expect(shown(`h:headers():add("transfer-encoding", "x") or "fine"`)).toBe("fine");
+  });
+});
+
+describe("bodies", () => {
+  it("come as a whole, before the head goes on", async () => {
+    const { stream } = script(`
+      function envoy_on_request(h)
+        local body = h:body()
+        h:headers():add("x-size", body:length())
+        h:headers():add("x-part", body:getBytes(1, 2))
+        body:setBytes("<" .. body:getBytes(0, body:length()) .. ">")
+      end
+      function envoy_on_response(h) h:headers():add("x-body", tostring(h:body() == nil)) end`);
+    const s = stream().requestHeaders("POST", "/", {}, false);
+    expect(s.upstream.head).toBeUndefined();
+    s.requestBody("ab", false).requestBody("cd\xff");
+    await s.settled();
+    expect([s.upstream.header("x-size"), s.upstream.header("x-part")]).toEqual(["5", "bc"]);
+    expect(s.upstream.body).toBe("<abcd\xff>");
+    s.responseHeaders(200);
+    expect(s.downstream.header("x-body")).toBe("true");
+  });
+
+  it("come chunk by chunk, with an empty one or none at the end", async () => {
+    const { stream } = script(`
+      sizes = {}
+      function envoy_on_request(h)
+        for chunk in h:bodyChunks() do
+          sizes[#sizes + 1] = chunk:length()
+          chunk:setBytes(chunk:getBytes(0, chunk:length()):upper())
+        end
+        local ok, message = pcall(function() h:headers():add("x", "y") end)
+        sizes[#sizes + 1] = message:match(": (.*)$")
+      end
+      function envoy_on_response(h) h:headers():add("x-sizes", table.concat(sizes, ",")) end`);
+    const s = stream().requestHeaders("POST", "/", { "content-length": "5" }, false);
+    expect(s.upstream.head).toBeDefined();
+    expect(s.upstream.header("content-length")).toBeUndefined();
+    s.requestBody("ab", false).requestBody("cde");
+    await s.settled();
+    expect(s.upstream.chunks).toEqual(["AB", "CDE"]);
+    s.responseHeaders(200);
+    expect(s.downstream.header("x-sizes")).toBe("2,3,header map can no longer be modified");
+  });
+
+  it("may have trailers", async () => {
+    const { stream } = script(`
+      function envoy_on_request(h)
+        local trailers = h:trailers()
+        if trailers then trailers:add("x-seen", trailers:get("x-t")) end
+      end`);
+    const s = stream().requestHeaders("POST", "/", {}, false).requestBody("a", false);
+    const trailers = new HeaderMap();
+    trailers.append("x-t", "1");
+    s.requestTrailers(trailers);
+    expect([...s.upstream.trailers!]).toEqual([
+      ["x-t", "1"],
+      ["x-seen", "1"],
+    ]);
+    expect(stream().requestHeaders("GET", "/").error).toBeUndefined();
+  });
+
+  it("are asked for in time", () => {
+    const fails = (code: string) => shown(`select(2, pcall(function() ${code} end))`);
+    expect(fails(`h:body(true):getBytes(0, 1)`)).toMatch(/index\/length must be >= 0/);
+    expect(shown("select('#', h:body()), h:body(true):length(), select('#', h:trailers())")).toBe(
+      "0 0 0",
+    );
+  });
+});
+
+describe("respond", () => {
+  it("answers the request and ends the script; the answer passes envoy_on_response", () => {
+    const { stream, cx } = script(`
+      function envoy_on_request(h)
+        pcall(h.respond, h, { [":status"] = "403", ["x-many"] = { "a", "b" } }, "no")
+        after = true
+      end
+      function envoy_on_response(h) h:headers():add("x-after", tostring(after)) end`);
+    const s = stream().requestHeaders("GET", "/");
+    expect(s.reply).toMatchObject({
+      status: 403,
+      body: "no",
+      details: "lua_response",
+      headers: [
+        ["x-many", "a"],
+        ["x-many", "b"],
+      ],
+    });
+    expect(s.response?.get("x-after")).toBe("nil");
+    expect(cx.stats.value("lua.errors")).toBe(0);
+  });
+
+  it("wants a status, a request, and a head that is still here", () => {
+    const fails = (code: string) => shown(`select(2, pcall(function() ${code} end))`);
+    expect(fails(`h:respond({}, "")`)).toMatch(/:status must be between 200-599/);
+    const { stream, cx } = script(
+      `function envoy_on_response(h) h:respond({ [":status"] = "403" }) end`,
+    );
+    expect(stream().requestHeaders("GET", "/").responseHeaders(200).response?.status).toBe(200);
+    expect(logged(cx).at(-1)).toMatch(/respond not currently supported in the response path/);
+  });
+});
+
+describe("an error", () => {
+  it("is logged and counted; the stream goes on as the script has left it", () => {
+    const { stream, cx } = script(`
+      function envoy_on_request(h)
+        h:headers():add("x-before", "1")
+        local x = nil
+        x.y = 1
+      end
+      function envoy_on_response(h) coroutine.yield() end`);
+    const s = stream().requestHeaders("GET", "/").responseHeaders(200);
+    expect(s.upstream.header("x-before")).toBe("1");
+    expect(s.response?.status).toBe(200);
+    expect(logged(cx).filter((line) => line.startsWith("script log"))).toEqual([
+      `script log: [string "..."]:5: attempt to index local 'x' (a nil value)`,
+      "script log: script performed an unexpected yield",
+    ]);
+    expect(cx.stats.value("lua.errors")).toBe(2);
+  });
+
+  it("of loading refuses the config", () => {
+    const refused = (text: string) => expect(() => script(text), text);
+    refused("this is not lua").toThrow(
+      `script load error: [string "this is not lua"]:1: '=' expected near 'is'`,
+    );
+    refused(`require("none")`).toThrow(/module 'none' not found/);
+    refused("while true do end").toThrow(/script ran for more than 100 ms/);
+    expect(() => harness({ inline_code: source(""), default_source_code: source("") })).toThrow(
+      /give one of/,
+    );
+  });
+});
+
+describe("httpCall", () => {
+  const CALL = `
+    function envoy_on_request(h)
+      local headers, body = h:httpCall("auth", {
+        [":method"] = "POST", [":path"] = "/check", [":authority"] = "auth.test", ["x-k"] = { "1", "2" }
+      }, "payload", 1000)
+      if headers[":status"] ~= "200" then h:respond({ [":status"] = "403" }, body) end
+      h:headers():add("x-user", body)
+    end`;
+
+  function calling() {
+    const made = script(CALL);
+    const auth = new TestCluster("auth", made.cx.stats);
+    made.cx.clusterMap.set("auth", auth);
+    return { ...made, auth };
+  }
+
+  it("suspends the stream until the answer is there", async () => {
+    const { stream, auth } = calling();
+    const s = await stream().requestHeaders("GET", "/").settled();
+    expect([s.waiting, s.upstream.head]).toEqual([true, undefined]);
+    expect([auth.last.path, auth.last.header("host"), auth.last.header("x-k")]).toEqual([
+      "/check",
+      "auth.test",
+      "1",
+    ]);
+    auth.last.respond(200, {}, "ada");
+    await s.settled();
+    expect(s.upstream.header("x-user")).toBe("ada");
+  });
+
+  it("that fails is answered as Envoy's router would", async () => {
+    const { stream, auth } = calling();
+    auth.answer = { reason: "connection_failed", detail: "" } as never;
+    const s = await stream().requestHeaders("GET", "/").settled();
+    expect(s.reply).toMatchObject({
+      status: 403,
+      body: "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure",
+    });
+  });
+
+  it("of a cluster that there is not is an error of the script", async () => {
+    const { stream, cx } = script(CALL);
+    const s = await stream().requestHeaders("GET", "/").settled();
+    expect(logged(cx).at(-1)).toBe("script log: http call cluster invalid. Must be configured");
+    expect(s.upstream.head).toBeDefined();
+  });
+
+  it("checks what it is given", () => {
+    const fails = (args: string) => shown(`select(2, pcall(function() h:httpCall(${args}) end))`);
+    expect(fails(`"up", {}, "", 1`)).toBe(
+      "http call headers must include ':path', ':method', and ':authority'",
+    );
+    const head = `{ [":method"] = "GET", [":path"] = "/", [":authority"] = "a" }`;
+    expect(fails(`"up", ${head}, "", -1`)).toBe("http call timeout must be >= 0");
+    expect(fails(`"up", ${head}, "", { bad = 1 }`)).toBe(
+      '"bad" is not valid key for httpCall() options',
+    );
+    expect(fails(`"up", 5, "", 1`)).toMatch(/table expected, got number/);
+  });
+});
+
+describe("the stream", () => {
+  const route = {
+    name: "home",
+    virtualHostName: "site",
+    routeMetadata: { "envoy.filters.http.lua": { text: "é", list: [1, { a: true }] } },
+    virtualHostMetadata: { "envoy.filters.http.lua": { n: 5 } },
+  } as unknown as Route;
+
+  it("has metadata of its route and virtual host, and the route's filter_context", () => {
+    const options = { route, routeConfig: { filter_context: { k: "v" } } };
+    expect(shown(`h:metadata():get("text")`, options)).toBe("\xc3\xa9");
+    expect(
+      shown(`h:route():metadata():get("list")[2].a, h:virtualHost():metadata():get("n")`, options),
+    ).toBe("true 5");
+    expect(
+      shown(`h:filterContext():get("k"), select("#", h:metadata():get("none"))`, options),
+    ).toBe("v 0");
+    expect(shown(`h:streamInfo():routeName(), h:streamInfo():protocol()`, options)).toBe(
+      "home HTTP/1.1",
+    );
+  });
+
+  it("has dynamic metadata and filter state, for others too", () => {
+    const { stream } = script(`
+      function envoy_on_request(h)
+        local info = h:streamInfo()
+        info:dynamicMetadata():set("ns", "key", { "a", { b = 1.5 } })
+        info:dynamicMetadata():set("ns", "more", true)
+        info:filterState():set("state", "envoy.string", "value")
+        for name, values in pairs(info:dynamicMetadata()) do h:headers():add("x-" .. name, tostring(values.more)) end
+      end`);
+    const s = stream().requestHeaders("GET", "/");
+    expect(s.metadata.get("ns")).toEqual({ key: ["a", { b: 1.5 }], more: true });
+    expect(s.filterState.get("state")).toBe("value");
+    expect(s.upstream.header("x-ns")).toBe("true");
+  });
+
+  it("has addresses and TLS", () => {
+    const info = { downstreamRemoteAddress: { ip: "192.0.2.9", port: 1 } };
+    expect(shown("h:streamInfo():downstreamRemoteAddress(), h:connection():ssl()", { info })).toBe(
+      "192.0.2.9:1 nil",
+    );
+    const certificate = {
+      subject: "CN=client,O=Org",
+      issuer: "CN=ca",
+      serial: "0a",
+      sha256: "ff",
+      notBefore: 1000,
+      notAfter: 2000,
+      names: [{ type: "URI", value: "spiffe://a" }],
+      pem: "PEM\n",
+    };
+    const tls = {
+      version: "TLSv1.3",
+      cipher: "C",
+      sessionId: "",
+      peer: certificate,
+      peerValidated: true,
+    };
+    const downstreamConnection = { serverName: "sni", tls } as never;
+    const ssl = (method: string) =>
+      shown(`h:streamInfo():downstreamSslConnection():${method}`, { downstreamConnection });
+    expect(ssl("subjectPeerCertificate()")).toBe("CN=client,O=Org");
+    expect(ssl("uriSanPeerCertificate()[1]")).toBe("spiffe://a");
+    expect(ssl("parsedSubjectPeerCertificate():organizationName()")).toBe("Org");
+    expect(ssl("expirationPeerCertificate()")).toBe("2");
+    expect(shown("h:streamInfo():requestedServerName()", { downstreamConnection })).toBe("sni");
+  });
+});
+
+describe("the handle", () => {
+  it("encodes, tells the time, and counts", () => {
+    expect(shown(`h:base64Escape("a\\0\\255"), h:base64Decode("YQ=="), h:base64Decode("!")`)).toBe(
+      "YQD/ a nil",
+    );
+    expect(
+      shown(`h:timestamp() > 1e12, #h:timestampString(EnvoyTimestampResolution.MICROSECOND)`),
+    ).toBe("true 16");
+    const { stream, cx } = script(
+      `function envoy_on_request(h) h:stats():counter("seen"):inc() h:stats():gauge("level"):set(3) end`,
+    );
+    stream().requestHeaders("GET", "/");
+    stream().requestHeaders("GET", "/");
+    expect([cx.stats.value("lua.seen"), cx.stats.value("lua.level")]).toEqual([2, 3]);
+  });
+
+  it("writes to the log at Envoy's levels", () => {
+    const { stream, cx } = script(
+      `function envoy_on_request(h) h:logInfo("i") h:logCritical("c") h:headers():logDebug("d") print("p", 1) end`,
+    );
+    stream().requestHeaders("GET", "/");
+    const lines = cx.logged.map(({ level, message }) => `${level} ${message}`);
+    expect(lines.slice(-4)).toEqual([
+      "info script log: i",
+      "error script log: c",
+      "debug script log: d",
+      "info script log: p\t1",
+    ]);
+  });
+
+  it("refuses to be called without a colon, or with another's method", () => {
+    expect(shown(`pcall(function() return h.headers() end)`)).toMatch(
+      /^false .*bad argument #1 to 'headers'/,
+    );
+    expect(shown(`pcall(function() return h.headers(h:headers()) end)`)).toMatch(/^false/);
+    expect(shown(`pcall(function() h:nope() end)`)).toMatch(
+      /attempt to call method 'nope' \(a nil value\)/,
+    );
+  });
+});
+
+describe("a route", () => {
+  const named = {
+    default_source_code: source(
+      `function envoy_on_request(h) h:headers():add("x-by", "default") end`,
+    ),
+    source_codes: {
+      other: source(`function envoy_on_request(h) h:headers():add("x-by", "other") end`),
+    },
+  };
+  const by = (routeConfig?: object) =>
+    harness(named, routeConfig === undefined ? {} : { routeConfig })
+      .stream()
+      .requestHeaders("GET", "/")
+      .upstream.header("x-by");
+
+  it("chooses a script by name, has its own, or none", () => {
+    const own = source(
+      `function envoy_on_request(h) h:headers():add("x-by", h:filterContext():get("k")) end`,
+    );
+    expect([by(), by({ filter_context: {} }), by({ name: "other" }), by({ name: "none" })]).toEqual(
+      ["default", "default", "other", undefined],
+    );
+    expect([
+      by({ disabled: true }),
+      by({ source_code: own, filter_context: { k: "own" } }),
+    ]).toEqual([undefined, "own"]);
+  });
+});
+
+describe("modules", () => {
+  it("are found by require", () => {
+    const modules = {
+      "lib.my": { text: "return { name = function() return 'mine' end }", file: "./lib/my.lua" },
+    };
+    const { stream } = harness({
+      inline_code: source(
+        `local my = require("lib.my") function envoy_on_request(h) h:headers():add("x-by", my.name()) end`,
+        modules,
+      ),
+    });
+    expect(stream().requestHeaders("GET", "/").upstream.header("x-by")).toBe("mine");
+  });
+});

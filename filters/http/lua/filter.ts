@@ -1,0 +1,160 @@
+// Hot path: one a stream (test/bench/cpu.ts lua).
+import {
+  type Chunk,
+  ConfigError,
+  defineHttpFilter,
+  done,
+  type HeaderMap,
+  type HookResult,
+  type HttpFilter,
+  type HttpStream,
+  type LuaSource,
+  type RequestHeaders,
+  type ResponseHeaders,
+  type SetupContext,
+} from "@tsproxy/sdk";
+import { Config, RouteConfig } from "./config.ts";
+import { Run } from "./run.ts";
+import { Script } from "./script.ts";
+
+/** A route's own: what takes the place of the default script, and what scripts find as `filterContext()`. */
+interface RouteSetup {
+  readonly disabled: boolean;
+  readonly name: string;
+  readonly script: Script | undefined;
+  readonly filterContext: unknown;
+}
+
+/** One script on one stream: a run for each direction. */
+class LuaFilter {
+  readonly #script: Script;
+  readonly #stream: HttpStream;
+  readonly #filterContext: unknown;
+  #request: Run | undefined = undefined;
+  #response: Run | undefined = undefined;
+
+  constructor(script: Script, stream: HttpStream, filterContext: unknown) {
+    this.#script = script;
+    this.#stream = stream;
+    this.#filterContext = filterContext;
+  }
+
+  requestHeaders(headers: RequestHeaders, endStream: boolean): HookResult {
+    this.#request = this.#run(headers, false, endStream);
+    const result = this.#request.begin(this.#script.onRequest!);
+    // Nothing is left to do, so nothing crosses for it.
+    if (result === undefined && this.#request.isOver && this.#script.onResponse === undefined)
+      return done;
+    return result;
+  }
+  requestBody(chunk: Chunk, endStream: boolean): HookResult {
+    return this.#request?.onBody(chunk, endStream);
+  }
+  requestTrailers(trailers: HeaderMap): HookResult {
+    return this.#request?.onTrailers(trailers);
+  }
+  responseHeaders(headers: ResponseHeaders, endStream: boolean): HookResult {
+    this.#response = this.#run(headers, true, endStream);
+    return this.#response.begin(this.#script.onResponse!);
+  }
+  responseBody(chunk: Chunk, endStream: boolean): HookResult {
+    return this.#response?.onBody(chunk, endStream);
+  }
+  responseTrailers(trailers: HeaderMap): HookResult {
+    return this.#response?.onTrailers(trailers);
+  }
+
+  #run(headers: HeaderMap, isResponse: boolean, endStream: boolean): Run {
+    const filterContext = this.#filterContext;
+    return new Run(this.#script, this.#stream, { headers, isResponse, endStream, filterContext });
+  }
+
+  end(): void {
+    this.#request?.end();
+    this.#response?.end();
+  }
+}
+
+type Make = (stream: HttpStream, filterContext: unknown) => HttpFilter;
+
+/** Only the hooks that the script needs are there: the others cost nothing. */
+function filterClass(script: Script): Make {
+  class ScriptFilter extends LuaFilter {}
+  const own = LuaFilter.prototype;
+  const hooks = ScriptFilter.prototype as HttpFilter;
+  const readsBody = script.uses("body", "bodyChunks", "trailers");
+  const readsTrailers = script.uses("trailers", "bodyChunks");
+  if (script.onRequest !== undefined) {
+    hooks.onRequestHeaders = own.requestHeaders;
+    if (readsBody) hooks.onRequestBody = own.requestBody;
+    if (readsTrailers) hooks.onRequestTrailers = own.requestTrailers;
+  }
+  if (script.onResponse !== undefined) {
+    hooks.onResponseHeaders = own.responseHeaders;
+    if (readsBody) hooks.onResponseBody = own.responseBody;
+    if (readsTrailers) hooks.onResponseTrailers = own.responseTrailers;
+  }
+  if (readsBody || script.uses("httpCall", "verifySignature")) hooks.onEnd = own.end;
+  return (stream, filterContext) => new ScriptFilter(script, stream, filterContext) as HttpFilter;
+}
+
+const NO_FILTER: HttpFilter = {};
+
+export default defineHttpFilter({
+  name: "envoy.filters.http.lua",
+  aliases: ["envoy.lua"],
+  types: ["envoy.extensions.filters.http.lua.v3.Lua"],
+  placement: "sandbox",
+  config: Config,
+  routeConfig: RouteConfig,
+  setupRoute: ({ disabled, name, source_code, filter_context }, cx): RouteSetup => ({
+    disabled,
+    name,
+    script: source_code && makeScript(source_code, cx, { prefix: "", clearsRoute: true }),
+    filterContext: filter_context,
+  }),
+  setup(config, cx) {
+    const { inline_code, default_source_code, source_codes, stat_prefix } = config;
+    if (inline_code !== undefined && default_source_code !== undefined)
+      throw new ConfigError("", "give one of inline_code and default_source_code");
+    const options = { prefix: stat_prefix, clearsRoute: config.clear_route_cache };
+    const makes = new WeakMap<Script, Make>();
+    const makeOf = (script: Script): Make => {
+      let make = makes.get(script);
+      if (make === undefined) makes.set(script, (make = filterClass(script)));
+      return make;
+    };
+    const source = default_source_code ?? inline_code;
+    const own = source && makeOf(makeScript(source, cx, options));
+    const named = new Map(
+      Object.entries(source_codes).map(([name, text]) => [
+        name,
+        makeOf(makeScript(text, cx, options)),
+      ]),
+    );
+    return (stream) => {
+      const route = stream.routeConfig as RouteSetup | undefined;
+      if (route === undefined) return own === undefined ? NO_FILTER : own(stream, undefined);
+      if (route.disabled) return NO_FILTER;
+      const make =
+        route.name !== ""
+          ? named.get(route.name)
+          : route.script === undefined
+            ? own
+            : makeOf(route.script);
+      return make === undefined ? NO_FILTER : make(stream, route.filterContext);
+    };
+  },
+});
+
+function makeScript(
+  source: LuaSource,
+  cx: SetupContext,
+  options: { readonly prefix: string; readonly clearsRoute: boolean },
+): Script {
+  const { prefix, clearsRoute } = options;
+  const statPrefix = `${cx.statPrefix ?? ""}lua.${prefix === "" ? "" : `${prefix}.`}`;
+  const stats = cx.stats.scope(statPrefix);
+  const counts = { errors: stats.counter("errors"), executions: stats.counter("executions") };
+  return new Script(source, cx, { counts, statPrefix, clearsRoute });
+}

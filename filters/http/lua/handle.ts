@@ -1,0 +1,118 @@
+import { type Log, reply, type SetupContext } from "@tsproxy/sdk";
+import {
+  type Args,
+  hostFunction,
+  integerArgument,
+  type LuaFunction,
+  type LuaTable,
+  libraryError,
+  NONE,
+  optionalText,
+  tableArgument,
+  textArgument,
+  truth,
+} from "@tsproxy/sdk/lua";
+import { carryOut, readCall } from "./call.ts";
+import { importKey, verifySignature } from "./crypto.ts";
+import { headersFromTable } from "./headers.ts";
+import {
+  ConnectionData,
+  ConnectionInfoData,
+  InfoData,
+  metadataOf,
+  RouteData,
+  VirtualHostData,
+} from "./info.ts";
+import { kind } from "./kinds.ts";
+import { Answered, Run, waitFor } from "./run.ts";
+import { fromUtf8, StructData } from "./values.ts";
+
+/** As browsers have them, in every isolate. */
+declare function atob(text: string): string;
+declare function btoa(text: string): string;
+
+/** `handle:…`, as far as it is not headers, bodies or facts of their own. */
+export function handleKind(cx: SetupContext, log: Log): LuaTable {
+  return kind(log, Run, {
+    headers: (run) => run.headersData(),
+    requestHeaders: (run) => run.requestHeadersData(),
+    body: (run, args) => run.body(truth(args[0])),
+    bodyChunks: (run) => {
+      run.beginChunks();
+      const next: LuaFunction = () => run.nextChunk();
+      return hostFunction("bodyChunks_next", next);
+    },
+    trailers: (run) => run.trailers(),
+    respond: (run, args) => respond(run, args),
+    httpCall: (run, args) => httpCall(cx, run, args),
+    metadata: (run) => metadataOf(run.script.kinds, run.stream.route?.routeMetadata),
+    streamInfo: (run) => new InfoData(run.script.kinds.info, run.stream, run.script.kinds),
+    connection: (run) =>
+      new ConnectionData(run.script.kinds.connection, run.stream, run.script.kinds),
+    connectionStreamInfo: (run) =>
+      new ConnectionInfoData(run.script.kinds.connectionInfo, run.stream, run.script.kinds),
+    virtualHost: (run) =>
+      new VirtualHostData(run.script.kinds.virtualHost, run.stream, run.script.kinds),
+    route: (run) => new RouteData(run.script.kinds.route, run.stream, run.script.kinds),
+    filterContext: (run) => new StructData(run.script.kinds.struct, run.filterContext),
+    clearRouteCache: ({ stream }) => {
+      stream.clearRoute();
+      return NONE;
+    },
+    stats: (run) => run.script.stats,
+    importPublicKey: (run, args) => {
+      const text = textArgument(args, 1, "importPublicKey");
+      const size = integerArgument(args, 2, "importPublicKey");
+      return importKey(run, text.slice(0, Math.max(0, size)));
+    },
+    verifySignature: (run, args) => verifySignature(run, args),
+    base64Escape: (_run, args) => btoa(textArgument(args, 1, "base64Escape")),
+    base64Decode: (_run, args) => {
+      const text = textArgument(args, 1, "base64Decode");
+      try {
+        return atob(text);
+      } catch {
+        return undefined;
+      }
+    },
+    timestamp: (_run, args) => {
+      if ((args[0] ?? 0) !== 0) throw libraryError("timestamp format must be MILLISECOND.");
+      return Date.now();
+    },
+    timestampString: (_run, args) => {
+      const unit = args[0] ?? 0;
+      if (unit === 0) return String(Date.now());
+      if (unit === 1) return String(Date.now() * 1000);
+      throw libraryError("timestamp format must be MILLISECOND or MICROSECOND.");
+    },
+  });
+}
+
+/** Ends the script: nothing of it runs behind this. */
+function respond(run: Run, args: Args): never {
+  if (run.isResponse) throw libraryError("respond not currently supported in the response path");
+  if (run.headersGone)
+    throw libraryError("respond() cannot be called if headers have been continued");
+  const headers = headersFromTable(tableArgument(args, 1, "respond"));
+  const body = optionalText(args, 2, "respond", "");
+  const status = Number(headers.find(([name]) => name === ":status")?.[1]);
+  if (!Number.isInteger(status) || status < 200 || status > 599)
+    throw libraryError(":status must be between 200-599");
+  const lines = headers.filter(([name]) => !name.startsWith(":") && !FRAMING.has(name));
+  run.answer = reply(status, { body: fromUtf8(body), headers: lines, details: "lua_response" });
+  throw new Answered();
+}
+
+const FRAMING = new Set(
+  "content-length transfer-encoding connection keep-alive proxy-connection te trailer upgrade".split(
+    " ",
+  ),
+);
+
+function httpCall(cx: SetupContext, run: Run, args: Args): unknown {
+  const call = readCall(args);
+  const answer = carryOut(cx, call);
+  if (!call.asynchronous) return waitFor(answer);
+  answer.catch((error) => run.script.failed(error));
+  return NONE;
+}

@@ -1,0 +1,63 @@
+import { type Log, latin1Encode, utf8Decode } from "@tsproxy/sdk";
+import {
+  type Args,
+  argumentError,
+  hostFunction,
+  LuaError,
+  type LuaFunction,
+  LuaTable,
+  NONE,
+  textArgument,
+  type Userdata,
+} from "@tsproxy/sdk/lua";
+
+/** A failure that Envoy's own code finds: its message has no place before it. */
+export function refused(message: string): LuaError {
+  return new LuaError(message);
+}
+
+/** What scripts write to the log. Bytes that are no UTF-8 become U+FFFD. */
+export function writeLog(log: Log, level: "debug" | "info" | "warn" | "error", text: string): void {
+  const bytes = latin1Encode(text);
+  log[level](`script log: ${utf8Decode(bytes, 0, bytes.length)}`);
+}
+
+const LOG_LEVELS = {
+  logTrace: "debug",
+  logDebug: "debug",
+  logInfo: "info",
+  logWarn: "warn",
+  logErr: "error",
+  logCritical: "error",
+} as const;
+
+export type Method<T> = (self: T, args: Args) => unknown;
+
+/**
+ * The metatable of one kind of userdata, as Envoy makes them: methods, `__index` on itself, and the log functions on everything.
+ * `args` are what stands behind the userdata in the call.
+ */
+export function kind<T extends Userdata>(
+  log: Log,
+  type: { prototype: T },
+  methods: Readonly<Record<string, Method<T>>>,
+): LuaTable {
+  const table = new LuaTable();
+  const Type = type as unknown as abstract new () => T;
+  for (const [name, method] of Object.entries(methods)) {
+    const called: LuaFunction = (self, ...args) => {
+      if (self instanceof Type) return method(self as T, args);
+      throw argumentError(1, name, "userdata of another kind, or none: call it with a colon");
+    };
+    table.set(name, hostFunction(name, called));
+  }
+  for (const [name, level] of Object.entries(LOG_LEVELS)) {
+    const write: LuaFunction = (_self, ...args) => {
+      writeLog(log, level, textArgument(args, 1, name));
+      return NONE;
+    };
+    table.set(name, hostFunction(name, write));
+  }
+  table.set("__index", table);
+  return table;
+}

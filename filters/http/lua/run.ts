@@ -1,0 +1,298 @@
+// Hot path: one for each direction of a stream that has a script (test/bench/cpu.ts lua).
+import {
+  type Chunk,
+  type HeaderMap,
+  type HookResult,
+  type HttpStream,
+  headerName,
+  hold,
+  type Reply,
+  type Verdict,
+} from "@tsproxy/sdk";
+import {
+  HostWait,
+  isPending,
+  type LuaFunction,
+  libraryError,
+  NONE,
+  Stopped,
+  Userdata,
+  wait,
+} from "@tsproxy/sdk/lua";
+import { BodyData } from "./body.ts";
+import { HeadersData } from "./headers.ts";
+import { refused } from "./kinds.ts";
+import type { Script } from "./script.ts";
+
+/** The script has answered the request: it is over. */
+export class Answered extends Stopped {
+  constructor() {
+    super("answered");
+  }
+}
+
+/** What a script waits for. */
+class BodyWait extends HostWait {}
+class ChunkWait extends HostWait {}
+class TrailersWait extends HostWait {}
+class PromiseWait extends HostWait {
+  readonly promise: Promise<unknown>;
+
+  constructor(promise: Promise<unknown>) {
+    super();
+    this.promise = promise;
+  }
+}
+const BODY = new BodyWait();
+const CHUNK = new ChunkWait();
+const TRAILERS = new TrailersWait();
+
+function* waitOn(what: HostWait): Generator<unknown, unknown, unknown> {
+  return yield what;
+}
+
+/** Suspends the script until the host is done. */
+export function waitFor(promise: Promise<unknown>): Generator<unknown, unknown, unknown> {
+  return waitOn(new PromiseWait(promise));
+}
+
+/** A body that `body()` waits for may have so many bytes, as a sandbox's chunk. */
+const BODY_MAX = 1024 * 1024;
+const CONTENT_LENGTH = headerName("content-length");
+
+/**
+ * One run of a script over one direction of a stream: the `handle` that its function gets, and what it waits for.
+ *
+ *   running ── body() ──▶ body ── all of it is there ──▶ running
+ *           ── bodyChunks() ──▶ chunk ── one is there ──▶ running
+ *           ── trailers() ──▶ trailers ── they, or the end, are there ──▶ running
+ *           ── httpCall() ──▶ promise ── settled ──▶ running        any error, respond(), the end of the function ──▶ over
+ */
+export class Run extends Userdata {
+  readonly script: Script;
+  readonly stream: HttpStream;
+  readonly isResponse: boolean;
+  readonly filterContext: unknown;
+  readonly #headers: HeaderMap;
+  /** What `respond()` has made. */
+  answer: Reply | undefined = undefined;
+  /** The head is no longer this filter's. */
+  headersGone = false;
+  #isOver = false;
+  #waiting: HostWait | undefined = undefined;
+  #generator: Generator<unknown, unknown, unknown> | undefined = undefined;
+  #headersData: HeadersData | undefined = undefined;
+  #requestData: HeadersData | undefined = undefined;
+  #body: BodyData | undefined = undefined;
+  #bodySeen = false;
+  #wholeBody = false;
+  #ended: boolean;
+  #trailers: HeadersData | undefined = undefined;
+
+  constructor(
+    script: Script,
+    stream: HttpStream,
+    options: {
+      readonly headers: HeaderMap;
+      readonly isResponse: boolean;
+      readonly endStream: boolean;
+      readonly filterContext: unknown;
+    },
+  ) {
+    super(script.tables.handle);
+    this.script = script;
+    this.stream = stream;
+    this.isResponse = options.isResponse;
+    this.filterContext = options.filterContext;
+    this.#headers = options.headers;
+    this.#ended = options.endStream;
+  }
+
+  get isOver(): boolean {
+    return this.#isOver;
+  }
+
+  // ---- the hooks
+
+  begin(start: LuaFunction): HookResult {
+    this.script.executions.inc();
+    this.script.state.enter();
+    try {
+      const result = start(this);
+      if (!isPending(result)) {
+        this.#isOver = true;
+        this.#letGo();
+        return undefined;
+      }
+      this.#generator = wait(result);
+      this.#step(this.#generator.next());
+    } catch (error) {
+      this.#fail(error);
+    }
+    return this.#onHead();
+  }
+
+  #onHead(): HookResult {
+    if (this.answer !== undefined) return this.answer;
+    const waiting = this.#waiting;
+    if (waiting instanceof PromiseWait) return this.#settle(waiting).then(() => this.#onHead());
+    if (waiting === BODY) return hold({ body: "buffer", max: BODY_MAX });
+    // Chunks of another length than they came with would not be what the head has told.
+    if (
+      waiting === CHUNK &&
+      this.script.state.names.has("setBytes") &&
+      this.#headers.has(CONTENT_LENGTH)
+    )
+      this.#headers.remove(CONTENT_LENGTH);
+    this.#letGo();
+    return undefined;
+  }
+
+  onBody(chunk: Chunk, endStream: boolean): HookResult {
+    if (this.#isOver) return undefined;
+    this.#bodySeen = true;
+    this.#ended = endStream;
+    const waiting = this.#waiting;
+    let data: BodyData | undefined;
+    if (waiting === BODY) {
+      this.#wholeBody = true;
+      data = this.#body = new BodyData(this.script.tables.body, chunk);
+      this.#resume(data);
+    } else if (waiting === CHUNK) {
+      data = new BodyData(this.script.tables.body, chunk);
+      this.#resume(data);
+    }
+    return this.#onMore(data, endStream);
+  }
+
+  #onMore(data: BodyData | undefined, endStream: boolean): HookResult {
+    if (this.answer !== undefined) return this.answer;
+    if (endStream && this.#waiting === CHUNK) this.#resume(undefined);
+    if (endStream && this.#waiting === TRAILERS) this.#resume(undefined);
+    const waiting = this.#waiting;
+    if (waiting instanceof PromiseWait)
+      return this.#settle(waiting).then(() => this.#onMore(data, endStream));
+    data?.release();
+    this.#letGo();
+    return this.answer;
+  }
+
+  /** The head goes on. Where an edited request goes is chosen anew. */
+  #letGo(): void {
+    if (this.headersGone) return;
+    this.headersGone = true;
+    if (!this.isResponse && this.#headersData?.edited === true && this.script.clearsRoute)
+      this.stream.clearRoute();
+  }
+
+  onTrailers(trailers: HeaderMap): HookResult {
+    if (this.#isOver) return undefined;
+    this.#ended = true;
+    this.#trailers = new HeadersData(this.script.tables.headers, trailers, () => true);
+    return this.#onTrailers();
+  }
+
+  #onTrailers(): HookResult {
+    if (this.#waiting === CHUNK || this.#waiting === BODY) this.#resume(undefined);
+    if (this.#waiting === TRAILERS) this.#resume(this.#trailers);
+    const waiting = this.#waiting;
+    if (waiting instanceof PromiseWait) return this.#settle(waiting).then(() => this.#onTrailers());
+    this.headersGone = true;
+    return undefined;
+  }
+
+  /** The stream is gone: a script that still waits never goes on. */
+  end(): void {
+    this.#isOver = true;
+    this.#waiting = undefined;
+    this.#generator = undefined;
+    this.#body = undefined;
+  }
+
+  // ---- going on
+
+  async #settle({ promise }: PromiseWait): Promise<void> {
+    try {
+      this.#resume(await promise);
+    } catch (error) {
+      this.#resume(undefined, { error });
+    }
+  }
+
+  #resume(value: unknown, thrown?: { readonly error: unknown }): void {
+    const generator = this.#generator;
+    if (generator === undefined) return;
+    this.#waiting = undefined;
+    this.script.state.enter();
+    try {
+      this.#step(thrown === undefined ? generator.next(value) : generator.throw(thrown.error));
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  #step(step: IteratorResult<unknown, unknown>): void {
+    if (step.done === true) this.#over();
+    else if (step.value instanceof HostWait) this.#waiting = step.value;
+    else throw refused("script performed an unexpected yield");
+  }
+
+  #fail(error: unknown): void {
+    if (!(error instanceof Answered)) this.script.failed(error);
+    this.#over();
+  }
+
+  #over(): void {
+    this.#isOver = true;
+    this.#waiting = undefined;
+    this.#generator = undefined;
+  }
+
+  // ---- for the handle
+
+  headersData(): HeadersData {
+    this.#headersData ??= new HeadersData(
+      this.script.tables.headers,
+      this.#headers,
+      () => !this.headersGone,
+    );
+    return this.#headersData;
+  }
+
+  /** The request's head, which a response's script sees as it is. */
+  requestHeadersData(): HeadersData {
+    if (!this.isResponse) return this.headersData();
+    this.#requestData ??= new HeadersData(
+      this.script.tables.headers,
+      this.stream.request,
+      () => true,
+    );
+    return this.#requestData;
+  }
+
+  body(alwaysWrap: boolean): unknown {
+    if (this.#wholeBody) return this.#body;
+    if (this.#ended) {
+      if (this.#bodySeen) throw refused("cannot call body() after body has been streamed");
+      if (!alwaysWrap) return NONE;
+      return (this.#body ??= new BodyData(this.script.tables.body, undefined));
+    }
+    if (this.#bodySeen) throw refused("cannot call body() after body streaming has started");
+    return waitOn(BODY);
+  }
+
+  beginChunks(): void {
+    if (this.#bodySeen)
+      throw libraryError("cannot call bodyChunks after body processing has begun");
+  }
+
+  nextChunk(): unknown {
+    return this.#ended ? undefined : waitOn(CHUNK);
+  }
+
+  trailers(): unknown {
+    if (this.#trailers !== undefined) return this.#trailers;
+    return this.#ended ? NONE : waitOn(TRAILERS);
+  }
+}
+export type Outcome = Verdict;

@@ -1,0 +1,108 @@
+import { ConfigError, type Counter, type LuaSource, type SetupContext } from "@tsproxy/sdk";
+import {
+  LuaError,
+  type LuaFunction,
+  LuaState,
+  LuaTable,
+  Stopped,
+  thrownValue,
+} from "@tsproxy/sdk/lua";
+import { bodyKind } from "./body.ts";
+import { keyKind } from "./crypto.ts";
+import { handleKind } from "./handle.ts";
+import { headersKind } from "./headers.ts";
+import { type InfoKinds, infoKinds } from "./info.ts";
+import { writeLog } from "./kinds.ts";
+import { StatsData } from "./script-stats.ts";
+import { fromUtf8, toUtf8 } from "./values.ts";
+
+const NAME = "envoy.filters.http.lua";
+
+/** What all scripts of one filter count. */
+export interface ScriptCounts {
+  readonly errors: Counter;
+  readonly executions: Counter;
+}
+
+export interface ScriptOptions {
+  readonly counts: ScriptCounts;
+  readonly statPrefix: string;
+  /** Edits of a request make its route be chosen anew. */
+  readonly clearsRoute: boolean;
+}
+
+/** One script of the config, loaded: a program of its own with its globals. Throws ConfigError if it cannot be. */
+export class Script {
+  readonly state: LuaState;
+  readonly onRequest: LuaFunction | undefined;
+  readonly onResponse: LuaFunction | undefined;
+  readonly clearsRoute: boolean;
+  readonly executions: Counter;
+  readonly stats: StatsData;
+  readonly kinds: InfoKinds;
+  readonly tables: Readonly<Record<"handle" | "headers" | "body" | "key", LuaTable>>;
+  readonly #errors: Counter;
+  readonly #cx: SetupContext;
+
+  constructor(source: LuaSource, cx: SetupContext, options: ScriptOptions) {
+    const { counts, statPrefix } = options;
+    this.clearsRoute = options.clearsRoute;
+    this.#cx = cx;
+    this.#errors = counts.errors;
+    this.executions = counts.executions;
+    const { log } = cx;
+    this.state = new LuaState({
+      print: (text) => writeLog(log, "info", text),
+      module: (name) => {
+        const found = Object.hasOwn(source.modules, name) ? source.modules[name] : undefined;
+        return found && { text: toUtf8(found.text), file: found.file };
+      },
+    });
+    const { configName = "" } = cx;
+    this.kinds = infoKinds(log, [...new Set([configName, NAME, "envoy.lua"])]);
+    this.stats = new StatsData(log, cx.stats.scope(statPrefix));
+    this.tables = {
+      handle: handleKind(cx, log),
+      headers: headersKind(log),
+      body: bodyKind(log),
+      key: keyKind(log),
+    };
+    const { globals } = this.state;
+    const resolution = new LuaTable();
+    resolution.set("MILLISECOND", 0);
+    resolution.set("MICROSECOND", 1);
+    globals.set("EnvoyTimestampResolution", resolution);
+    const text = toUtf8(source.text);
+    try {
+      this.state.call(this.state.load(text, text));
+    } catch (error) {
+      throw new ConfigError("", `script load error: ${messageOf(error)}`);
+    }
+    this.onRequest = this.#function("envoy_on_request");
+    this.onResponse = this.#function("envoy_on_response");
+  }
+
+  #function(name: string): LuaFunction | undefined {
+    const found = this.state.globals.get(name);
+    if (typeof found === "function") return found as LuaFunction;
+    this.#cx.log.debug(`${name}() function not found. Lua filter will not hook it.`);
+    return undefined;
+  }
+
+  /** Something in it may call a method of that name. */
+  uses(...names: readonly string[]): boolean {
+    return names.some((name) => this.state.names.has(name));
+  }
+
+  /** A run has failed. The stream goes on as the script has left it. */
+  failed(error: unknown): void {
+    this.#errors.inc();
+    this.#cx.log.error(`script log: ${messageOf(error)}`);
+  }
+}
+
+function messageOf(error: unknown): string {
+  if (error instanceof Stopped) return error.reason;
+  const value = error instanceof LuaError ? error.value : thrownValue(error);
+  return typeof value === "string" ? fromUtf8(value) : "unspecified lua error";
+}

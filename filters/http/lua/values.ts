@@ -1,0 +1,101 @@
+import { type Log, latin1Decode, latin1Encode, utf8Decode, utf8Encode } from "@tsproxy/sdk";
+import {
+  LuaError,
+  type LuaFunction,
+  LuaTable,
+  libraryError,
+  NONE,
+  textArgument,
+  typeOf,
+  Userdata,
+} from "@tsproxy/sdk/lua";
+import { kind } from "./kinds.ts";
+
+/** Bytes of a Lua text as a text of the config's, and back. */
+export const toUtf8 = (text: string): string => {
+  const bytes = utf8Encode(text);
+  return latin1Decode(bytes, 0, bytes.length);
+};
+export const fromUtf8 = (text: string): string => {
+  const bytes = latin1Encode(text);
+  return utf8Decode(bytes, 0, bytes.length);
+};
+
+const DEPTH_MAX = 32;
+
+/** A value of JSON as Lua has it. */
+export function toLua(value: unknown): unknown {
+  if (typeof value === "string") return toUtf8(value);
+  if (typeof value === "number" || typeof value === "boolean") return value;
+  if (typeof value !== "object" || value === null) return undefined;
+  const table = new LuaTable();
+  if (Array.isArray(value)) {
+    value.forEach((item, k) => {
+      table.set(k + 1, toLua(item));
+    });
+    return table;
+  }
+  for (const [key, item] of Object.entries(value)) table.set(toUtf8(key), toLua(item));
+  return table;
+}
+
+/** A Lua value as JSON: a table that begins at 1 is a list. Throws LuaError, as Envoy does for what it cannot keep. */
+export function fromLua(value: unknown, depth = 0): unknown {
+  if (depth > DEPTH_MAX) throw libraryError("the value in dynamicMetadata is nested too deep");
+  if (typeof value === "string") return fromUtf8(value);
+  if (typeof value === "number" || typeof value === "boolean") return value;
+  if (value === undefined) return null;
+  if (!(value instanceof LuaTable))
+    throw libraryError(`unexpected type '${typeOf(value)}' in dynamicMetadata`);
+  if (value.length > 0) return value.array.map((item) => fromLua(item, depth + 1));
+  const made: Record<string, unknown> = {};
+  for (let at = value.entryFrom(0); at >= 0; at = value.entryFrom(at + 1)) {
+    const key = value.keyAt(at);
+    if (typeof key !== "string" && typeof key !== "number")
+      throw libraryError("unexpected key type in dynamicMetadata");
+    Object.defineProperty(made, fromUtf8(String(key)), {
+      value: fromLua(value.valueAt(at), depth + 1),
+      enumerable: true,
+      configurable: true,
+      writable: true,
+    });
+  }
+  return made;
+}
+
+/** `pairs` over a list of [key, value]. */
+export function iterate(entries: Iterable<readonly [string, unknown]>): LuaFunction {
+  const iterator = entries[Symbol.iterator]();
+  return () => {
+    const step = iterator.next();
+    return step.done === true ? undefined : [step.value[0], step.value[1]];
+  };
+}
+
+/** Metadata of the config: `get(key)` and `pairs`. */
+export class StructData extends Userdata {
+  readonly #values: Readonly<Record<string, unknown>>;
+
+  constructor(metatable: LuaTable, values: unknown) {
+    super(metatable);
+    this.#values = typeof values === "object" && values !== null ? { ...values } : {};
+  }
+
+  get(key: string): unknown {
+    const name = fromUtf8(key);
+    return Object.hasOwn(this.#values, name) ? toLua(this.#values[name]) : undefined;
+  }
+
+  *entries(): Generator<readonly [string, unknown]> {
+    for (const [key, value] of Object.entries(this.#values)) yield [toUtf8(key), toLua(value)];
+  }
+}
+
+export function structKind(log: Log): LuaTable {
+  return kind(log, StructData, {
+    get: (self, args) => self.get(textArgument(args, 1, "get")) ?? NONE,
+    __pairs: (self) => iterate(self.entries()),
+  });
+}
+
+export { LuaError, NONE };

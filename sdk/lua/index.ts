@@ -1,0 +1,25 @@
+/**
+ * Lua 5.1 in LuaJIT's dialect, compiled to JavaScript where it is loaded. For packages that run Lua scripts: a program stays in the
+ * isolate that loads it and is bounded in time, in the length of texts and in depth.
+ */
+export * from "./arguments.ts";
+export { HostWait } from "./base-library.ts";
+export { LuaError, libraryError, Stopped } from "./error.ts";
+export { numberText } from "./number.ts";
+export {
+  all,
+  call,
+  callable,
+  isPending,
+  type LuaFunction,
+  NONE,
+  rawText,
+  thrownValue,
+  toText,
+  truth,
+  typeOf,
+  Userdata,
+  wait,
+} from "./runtime.ts";
+export { LuaState, type StateOptions } from "./state.ts";
+export { LuaTable } from "./table.ts";

@@ -1,0 +1,169 @@
+import { hostFunction, textArgument } from "./arguments.ts";
+import {
+  type BaseHost,
+  baseLibrary,
+  coroutineLibrary,
+  type Environment,
+  HostWait,
+  leaveCoroutines,
+  osLibrary,
+  withEnv,
+  within,
+} from "./base-library.ts";
+import { compile, UnknownLabel } from "./compiler.ts";
+import {
+  chunkId,
+  LuaError,
+  libraryError,
+  registerChunk,
+  SyntaxError51,
+  sourceUrl,
+} from "./error.ts";
+import { bitLibrary, mathLibrary } from "./math-library.ts";
+import { parse } from "./parser.ts";
+import * as runtime from "./runtime.ts";
+import {
+  isPending,
+  type LuaFunction,
+  rawSet,
+  setTextMetatable,
+  startMeter,
+  wait,
+} from "./runtime.ts";
+import { LuaTable } from "./table.ts";
+import { tableLibrary } from "./table-library.ts";
+import { textLibrary } from "./text-library.ts";
+
+export interface StateOptions {
+  /** Where `print` goes. */
+  readonly print?: (text: string) => void;
+  /** How long one run may take, in milliseconds. Far less than an entry of a sandbox. Default: 100. */
+  readonly runMs?: number;
+  /** The text of a module that `require` names; undefined: there is none. */
+  readonly module?: (name: string) => { readonly text: string; readonly file: string } | undefined;
+}
+
+const RUNTIME = { ...runtime, withEnv, within };
+
+/** A program's world: globals, libraries, modules. Nothing of it is seen by another. */
+export class LuaState implements BaseHost {
+  readonly globals = new LuaTable();
+  /** Every name and text that stands in what was loaded: what is not here, the program does not call by name. */
+  readonly names = new Set<string>();
+  readonly #texts = new LuaTable();
+  readonly #options: StateOptions;
+  readonly #loaded = new LuaTable();
+
+  constructor(options: StateOptions = {}) {
+    this.#options = options;
+    const { globals } = this;
+    const base = baseLibrary(this);
+    for (let at = base.entryFrom(0); at >= 0; at = base.entryFrom(at + 1))
+      globals.set(base.keyAt(at), base.valueAt(at));
+    globals.set("_G", globals);
+    globals.set("_VERSION", "Lua 5.1");
+    const libraries = {
+      string: textLibrary(),
+      table: tableLibrary(),
+      math: mathLibrary(),
+      bit: bitLibrary(),
+      coroutine: coroutineLibrary(),
+      os: osLibrary(),
+    };
+    for (const [name, table] of Object.entries(libraries)) {
+      globals.set(name, table);
+      this.#loaded.set(name, table);
+    }
+    this.#loaded.set("_G", globals);
+    const packages = new LuaTable();
+    packages.set("loaded", this.#loaded);
+    packages.set("path", "./?.lua");
+    packages.set("cpath", "");
+    packages.set("preload", new LuaTable());
+    globals.set("package", packages);
+    this.#loaded.set("package", packages);
+    globals.set(
+      "require",
+      hostFunction("require", (...args) =>
+        this.#moduleOf(textArgument(args, 1, "require"), packages),
+      ),
+    );
+    this.#texts.set("__index", libraries.string);
+  }
+
+  print(text: string): void {
+    this.#options.print?.(text);
+  }
+
+  /** Compiles a chunk. `name`: its text, `@file` or `=name`. Throws LuaError. */
+  load(source: string, name: string, environment: LuaTable = this.globals): LuaFunction {
+    const chunk = chunkId(name);
+    if (source.startsWith("\x1b")) throw new LuaError(`attempt to load chunk with wrong mode`);
+    let code: string;
+    try {
+      const program = parse(source, chunk);
+      for (const name of program.names.used) this.names.add(name);
+      code = compile(program);
+    } catch (error) {
+      if (error instanceof SyntaxError51) throw new LuaError(error.message);
+      if (error instanceof UnknownLabel)
+        throw new LuaError(`${chunk}:${error.line}: ${error.message}`);
+      throw error;
+    }
+    const url = `${code}\n//# sourceURL=${sourceUrl(registerChunk(chunk))}`;
+    // biome-ignore lint/security/noGlobalEval: the compiler's own text, in the isolate of the program.
+    const make = globalThis.eval(url) as (from: unknown, environment: Environment) => LuaFunction;
+    return withEnv(environment, (cell) => make(RUNTIME, cell));
+  }
+
+  /** Begins a run: until it ends or waits, the program is this state's. */
+  enter(): void {
+    setTextMetatable(this.#texts);
+    leaveCoroutines();
+    startMeter(this.#options.runMs ?? 100);
+  }
+
+  /** A run that may not wait. */
+  call(value: unknown, ...args: unknown[]): readonly unknown[] {
+    this.enter();
+    return runtime.all(runtime.callable(value)(...args));
+  }
+
+  #moduleOf(name: string, packages: LuaTable): unknown {
+    const before = this.#loaded.get(name);
+    if (before === LOADING) throw libraryError(`loop or previous error loading module '${name}'`);
+    if (runtime.truth(before)) return before;
+    const preload = packages.getText("preload");
+    const preloaded = preload instanceof LuaTable ? preload.get(name) : undefined;
+    let loader: unknown = preloaded;
+    if (loader === undefined) {
+      const found = this.#options.module?.(name);
+      if (found === undefined) {
+        const file = `./${name.replaceAll(".", "/")}.lua`;
+        throw libraryError(
+          `module '${name}' not found:\n\tno field package.preload['${name}']\n\tno file '${file}'`,
+        );
+      }
+      loader = this.load(found.text, `@${found.file}`);
+    }
+    this.#loaded.set(name, LOADING);
+    const result = runtime.callable(loader)(name);
+    return isPending(result) ? this.#waitLoaded(name, result) : this.#keep(name, result);
+  }
+
+  *#waitLoaded(name: string, pending: unknown): Generator<unknown, unknown, unknown> {
+    return this.#keep(name, yield* wait(pending));
+  }
+
+  #keep(name: string, result: unknown): unknown {
+    const value = runtime.one(result);
+    if (value !== undefined) rawSet(this.#loaded, name, value);
+    else if (this.#loaded.get(name) === LOADING) this.#loaded.set(name, true);
+    return this.#loaded.get(name);
+  }
+}
+
+/** Stands for a module while it is loaded. */
+const LOADING = new runtime.Userdata(undefined);
+
+export { HostWait };
