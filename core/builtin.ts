@@ -10,7 +10,7 @@ import {
   type Watchdog,
 } from "./isolate.ts";
 import { textOf } from "./module-code.ts";
-import type { ModuleSource, Refusal, WorkerStart } from "./protocol.ts";
+import type { ModuleSource, PreludeCode, Refusal, WorkerStart } from "./protocol.ts";
 
 /** `memoryLimit` of the builtin isolate; the ring and the stats count against it. */
 const MEMORY_LIMIT_MB = 768;
@@ -25,7 +25,7 @@ export interface BuiltinOptions {
   readonly role: "worker" | "control" | "canary";
   readonly worker: number;
   readonly node: WorkerStart["node"];
-  readonly prelude: { readonly builtin: string; readonly sdk: string };
+  readonly prelude: Pick<PreludeCode, "builtin" | "builtinSdk">;
   readonly ring: SharedArrayBuffer;
   readonly stats: SharedArrayBuffer;
   readonly turns: SharedArrayBuffer;
@@ -58,7 +58,10 @@ export class Builtin {
 
   constructor(options: BuiltinOptions) {
     this.#moduleOf = options.moduleOf;
-    this.#isolate = new Isolate({ memoryLimitMb: MEMORY_LIMIT_MB, sdk: options.prelude.sdk });
+    this.#isolate = new Isolate({
+      memoryLimitMb: MEMORY_LIMIT_MB,
+      sdk: options.prelude.builtinSdk,
+    });
     this.#prelude = this.#isolate.load(
       { code: options.prelude.builtin, filename: "tsproxy:inside" },
       10_000,

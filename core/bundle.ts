@@ -41,12 +41,14 @@ export interface BundleOptions {
   readonly filename: string;
   /** Modules that stay imports. */
   readonly external?: readonly string[];
+  /** Another file in the place of a module. */
+  readonly alias?: Readonly<Record<string, string>>;
   /** False: nobody will ask for `inputs`, and esbuild reads the files itself, which is quicker. */
   readonly keepInputs?: boolean;
 }
 
 export async function bundle(options: BundleOptions): Promise<Bundle> {
-  const { entry, filename, external = ["@tsproxy/sdk"], keepInputs = true } = options;
+  const { entry, filename, external = ["@tsproxy/sdk"], alias = {}, keepInputs = true } = options;
   const inputs = new Map<string, string>();
   // Loaded with the first build: the npm package starts without any.
   const { build, stop } = await import("esbuild");
@@ -59,6 +61,7 @@ export async function bundle(options: BundleOptions): Promise<Bundle> {
       absWorkingDir: process.cwd(),
       bundle: true,
       write: false,
+      alias: { ...alias },
       format: "esm",
       platform: "neutral",
       target: "esnext",

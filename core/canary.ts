@@ -5,7 +5,7 @@ import type { Change } from "./fleet.ts";
 import { createRing } from "./inside/ring.ts";
 import { COUNTS_BYTES, LEDGER_BYTES } from "./inside/shared-counts.ts";
 import { LocalServices } from "./local-services.ts";
-import type { ModuleSource, Refusal, RuntimeConfig } from "./protocol.ts";
+import type { ModuleSource, PreludeCode, Refusal, RuntimeConfig } from "./protocol.ts";
 import type { CanaryStage } from "./rehearsal.ts";
 import { Contexts } from "./tls.ts";
 import { WrittenConfig } from "./written-config.ts";
@@ -23,7 +23,7 @@ const STATS_BYTES = 32 * 1024 * 1024;
 const MEMORY_BYTES = 256 * 1024 * 1024;
 
 export interface CanaryOptions {
-  readonly prelude: { readonly builtin: string; readonly sandbox: string; readonly sdk: string };
+  readonly prelude: Pick<PreludeCode, "builtin" | "builtinSdk">;
   readonly node: { readonly id: string; readonly cluster: string };
   /**
    * Packages with an isolate of their own. `left out`: the threads set them up, each in a fresh isolate with time boxes, where
@@ -121,9 +121,13 @@ export class Canary implements CanaryStage {
     }));
   }
 
+  /** Nothing is to be tried for a while: the isolate is built anew with the next change. */
+  rest(): void {
+    if (this.#pending === undefined) this.#drop();
+  }
+
   async dispose(): Promise<void> {
-    this.#builtin?.dispose();
-    this.#builtin = undefined;
+    this.#drop();
   }
 
   /** Answers the packages that the isolate knows, and so has to set up again. */

@@ -1,4 +1,5 @@
 import { writeFileSync } from "node:fs";
+import { Session } from "node:inspector";
 import path from "node:path";
 import { checkAddresses, listenProblem, ownAddress, shown } from "./addresses.ts";
 import { announce } from "./announce.ts";
@@ -14,6 +15,7 @@ import { openLog } from "./log.ts";
 import { LogLevels } from "./log-levels.ts";
 import { operations } from "./operations.ts";
 import type { RunOptions, ToProxy, ToSupervisor } from "./options.ts";
+import { isPacked } from "./own-files.ts";
 import { SHIPPED_ROOT } from "./packages.ts";
 import { bundlePreludes } from "./preludes.ts";
 import { Profiler } from "./profiler.ts";
@@ -41,7 +43,7 @@ const { log, reopen } = openLog(options.log);
 const levels = new LogLevels(log, options.log);
 const profiler = new Profiler(() => fleet);
 const node = { id: options.serviceNode, cluster: options.serviceCluster };
-const prelude = await bundlePreludes();
+const { bundles: ownBundles, ...prelude } = await bundlePreludes();
 const stats = new StatsReader();
 const server = new ServerStats(stats, options.concurrency);
 const files = new FileWriter(
@@ -75,6 +77,7 @@ const reload: Reload = new Reload({
   serve,
   // Whoever watches the events of `filter dev` need not be told twice.
   log: options.dev ? log.child({ of: "reload" }) : log,
+  onQuiet: rest,
   onReload: (outcome) => {
     if (outcome.type !== "mended") server.reloads[outcome.type]();
     if (options.dev) tell({ type: "dev", event: outcome });
@@ -180,11 +183,18 @@ async function serve(config: RuntimeConfig): Promise<Serving> {
   };
 }
 
+/** Nothing has been edited for a while: what only reloads need is given back. */
+function rest(): void {
+  canary.rest();
+  describer.dispose();
+  const session = new Session();
+  session.connect();
+  session.post("HeapProfiler.collectGarbage", () => session.disconnect());
+}
+
 /** Where a place in a stack stands in somebody's source. */
 function find(filename: string) {
-  return (
-    reload.sources(filename) ?? prelude.bundles.find((made) => made.filename === filename)?.sources
-  );
+  return reload.sources(filename) ?? ownBundles.find((made) => made.filename === filename)?.sources;
 }
 
 function obeySignals(): void {
@@ -269,7 +279,7 @@ function watchCore(): void {
     if (!told) log.info("core or the SDK has changed: restart to take that up");
     told = true;
   });
-  const files = prelude.bundles.flatMap((made) => made.sources.files);
+  const files = isPacked ? [] : ownBundles.flatMap((made) => made.sources.files);
   const own = files.filter((file) => !file.includes("node_modules"));
   watch.set(
     new Map(

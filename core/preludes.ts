@@ -2,12 +2,10 @@ import { fileURLToPath } from "node:url";
 import { type Bundle, bundle } from "./bundle.ts";
 import { isPacked } from "./own-files.ts";
 import { readPacked } from "./packed.ts";
+import type { PreludeCode } from "./protocol.ts";
 
-/** What core itself puts into isolates. */
-export interface Preludes {
-  readonly builtin: string;
-  readonly sandbox: string;
-  readonly sdk: string;
+export interface Preludes extends PreludeCode {
+  /** Reads what packages say of themselves. */
   readonly reader: string;
   readonly bundles: readonly Bundle[];
 }
@@ -18,28 +16,31 @@ export const PRELUDES = {
   "tsproxy:sandbox": "sandbox.js",
   "@tsproxy/sdk": "sdk.js",
   "tsproxy:reader": "reader.js",
+  "tsproxy:sdk": "sdk-inside.js",
 } as const;
 
 export async function bundlePreludes(): Promise<Preludes> {
   const bundles = isPacked ? readPreludes() : await buildPreludes();
-  const texts = bundles.map(({ code }) => code) as [string, string, string, string];
-  const [builtin, sandbox, sdk, reader] = texts;
-  return { builtin, sandbox, sdk, reader, bundles };
+  const [builtin, sandbox, sdk, reader, builtinSdk] = bundles.map(({ code }) => code) as Codes;
+  return { builtin, builtinSdk, sandbox, sdk, reader, bundles };
 }
+
+type Codes = [string, string, string, string, string];
 
 /** In the order of PRELUDES. */
 export function buildPreludes(): Promise<Bundle[]> {
   return Promise.all([
     prelude("inside/main.ts", "tsproxy:inside"),
     prelude("inside/sandbox/main.ts", "tsproxy:sandbox"),
-    bundle({
-      entry: fileURLToPath(import.meta.resolve("@tsproxy/sdk")),
-      filename: "@tsproxy/sdk",
-      external: [],
-      keepInputs: false,
-    }),
+    sdk("@tsproxy/sdk"),
     prelude("inside/reader.ts", "tsproxy:reader"),
+    sdk("tsproxy:sdk", { "@sinclair/typebox": own("inside/no-schemas.ts") }),
   ]);
+}
+
+function sdk(filename: string, alias: Readonly<Record<string, string>> = {}): Promise<Bundle> {
+  const entry = fileURLToPath(import.meta.resolve("@tsproxy/sdk"));
+  return bundle({ entry, filename, external: [], alias, keepInputs: false });
 }
 
 function readPreludes(): Bundle[] {
@@ -49,9 +50,9 @@ function readPreludes(): Bundle[] {
 }
 
 function prelude(file: string, filename: string): Promise<Bundle> {
-  return bundle({
-    entry: fileURLToPath(new URL(file, import.meta.url)),
-    filename,
-    keepInputs: false,
-  });
+  return bundle({ entry: own(file), filename, keepInputs: false });
+}
+
+function own(file: string): string {
+  return fileURLToPath(new URL(file, import.meta.url));
 }

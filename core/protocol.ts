@@ -286,6 +286,15 @@ export type FromWorker =
       readonly error: string | undefined;
     };
 
+/** What core itself puts into isolates. */
+export interface PreludeCode {
+  readonly builtin: string;
+  /** The SDK beside it, without schemas. */
+  readonly builtinSdk: string;
+  readonly sandbox: string;
+  readonly sdk: string;
+}
+
 /** `workerData` of a worker. */
 export interface WorkerStart {
   readonly role: "worker" | "control";
@@ -293,7 +302,7 @@ export interface WorkerStart {
   /** Base64; the same for all threads of the process: what their TLS session tickets are sealed with. */
   readonly secret: string;
   /** Bundled prelude and SDK. */
-  readonly prelude: { readonly builtin: string; readonly sandbox: string; readonly sdk: string };
+  readonly prelude: PreludeCode;
   /** Stats cells (Float64Array) of this worker. */
   readonly stats: SharedArrayBuffer;
   /** Counts that all threads share (Int32Array). */

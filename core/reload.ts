@@ -46,6 +46,8 @@ export interface ReloadOptions {
   readonly log: Log;
   /** A change was put into service, or refused. */
   readonly onReload?: (outcome: ReloadOutcome) => void;
+  /** Nothing has changed for a while. */
+  readonly onQuiet?: () => void;
   /** What is changed of a config before anybody sets it up. */
   readonly adjust?: ((config: RuntimeConfig) => void) | undefined;
 }
@@ -96,6 +98,8 @@ type Failure = "stale" | Omit<Rejected, "warnings">;
 
 /** A config file that is still being written looks like one with listeners taken out; so it has to hold still for this long. */
 const CONFIG_SETTLES_MS = 50;
+/** Whoever edits saves more often than this, and finds all that a reload needs ready. */
+const QUIET_MS = 10_000;
 
 /**
  * Brings what is on disk into service: build -> describe -> config -> canary -> all threads prepare -> all commit.
@@ -124,6 +128,7 @@ export class Reload {
   readonly #toTakeBack = new Map<PackageUnit, string>();
   #generation = 0;
   #since: number | undefined;
+  #quiet: NodeJS.Timeout | undefined;
   /** When the configuration that serves was put into service. */
   loadedAt = new Date();
 
@@ -175,6 +180,7 @@ export class Reload {
   }
 
   async close(): Promise<void> {
+    clearTimeout(this.#quiet);
     this.#watch.close();
     await this.#looks.close();
   }
@@ -207,6 +213,7 @@ export class Reload {
   }
 
   async #look(touched: ReadonlySet<string>, last: boolean): Promise<void> {
+    clearTimeout(this.#quiet);
     try {
       this.#watch.refresh();
       await this.#takeBackAll();
@@ -219,7 +226,9 @@ export class Reload {
     }
     if (last) {
       this.#since = undefined;
-      this.#options.describer.warm();
+      const isDroppedIn = ({ source }: PackageUnit) => source.origin === "dropped-in";
+      if ([...this.#units.values()].some(isDroppedIn)) this.#options.describer.warm();
+      this.#quiet = setTimeout(() => this.#options.onQuiet?.(), QUIET_MS).unref();
     }
     this.#watch.set(this.#directories());
   }
