@@ -1,5 +1,4 @@
 import { writeFileSync } from "node:fs";
-import { Session } from "node:inspector";
 import path from "node:path";
 import { checkAddresses, listenProblem, ownAddress, shown } from "./addresses.ts";
 import { announce } from "./announce.ts";
@@ -9,6 +8,7 @@ import { recordExchanges } from "./dev-events.ts";
 import { FileWriter } from "./file-writer.ts";
 import { Fleet } from "./fleet.ts";
 import { FleetLog } from "./fleet-log.ts";
+import { collectGarbage } from "./garbage.ts";
 import { HEALTH_TOPIC, RUNTIME_TOPIC } from "./inside/topics.ts";
 import { LINES_WAIT_MS, LineOrder } from "./line-order.ts";
 import { openLog } from "./log.ts";
@@ -187,9 +187,7 @@ async function serve(config: RuntimeConfig): Promise<Serving> {
 function rest(): void {
   canary.rest();
   describer.dispose();
-  const session = new Session();
-  session.connect();
-  session.post("HeapProfiler.collectGarbage", () => session.disconnect());
+  collectGarbage();
 }
 
 /** Where a place in a stack stands in somebody's source. */

@@ -1,0 +1,52 @@
+/**
+ * Hours of mixed load: keep-alive, new connections, uploads, WebSockets, upstreams that are killed, a reload every 10 s.
+ *
+ *   node test/bench/soak.ts [minutes]      (60)
+ *
+ * Bars: no failure that a killed upstream does not explain, no handle left open, resident memory of all processes
+ * grows by at most 1 MiB in 10 minutes once it has found its size (a third of the time, at most 10 minutes).
+ */
+import { type Sample, soak } from "../integration/soaking.ts";
+
+const MIB = 2 ** 20;
+const BAR_MIB = 1;
+const [minutes = 60] = process.argv.slice(2).map(Number);
+
+let told = 0;
+const soaked = await soak({
+  seconds: minutes * 60,
+  reloadEveryMs: 10_000,
+  onSample: (sample) => {
+    if (told++ % 6 === 0)
+      console.log(
+        `${Math.round(sample.seconds)} s: ${(sample.rss / MIB).toFixed(1)} MiB, ` +
+          `${sample.answered} answered, ${sample.failures} failed`,
+      );
+  },
+});
+
+const warmUp = Math.min(10, minutes / 3) * 60;
+const slope = slopeOf(soaked.samples.filter(({ seconds }) => seconds >= warmUp));
+const { answered, explained, failures, reloads, kills, handles, active } = soaked;
+console.log(
+  `${answered} answered, ${explained} refused by a killed upstream, ${failures.length} failed; ` +
+    `${reloads} reloads, ${kills} kills; handles ${handles.join(" -> ")}; ` +
+    `memory ${slope >= 0 ? "+" : ""}${slope.toFixed(2)} MiB in 10 minutes`,
+);
+for (const failure of failures.slice(0, 10)) console.log(`failed: ${failure}`);
+const left = Object.entries(active).filter(([, n]) => n !== 0);
+for (const [name, n] of left) console.log(`left over: ${name} = ${n}`);
+const isGood =
+  failures.length === 0 && left.length === 0 && handles[1] <= handles[0] && slope <= BAR_MIB;
+process.exit(isGood ? 0 : 1);
+
+/** Least squares, in MiB for 10 minutes. */
+function slopeOf(samples: readonly Sample[]): number {
+  const mean = (values: readonly number[]) =>
+    values.reduce((sum, value) => sum + value, 0) / values.length;
+  const at = mean(samples.map(({ seconds }) => seconds));
+  const rss = mean(samples.map((sample) => sample.rss));
+  const up = samples.map((sample) => (sample.seconds - at) * (sample.rss - rss));
+  const across = samples.map(({ seconds }) => (seconds - at) ** 2);
+  return (mean(up) / mean(across) / MIB) * 600;
+}
