@@ -188,12 +188,12 @@ test("a listener that cannot be bound is named, and the others are bound", async
 test("what one thread publishes reaches the others, and those that come later", async () => {
   const { fleet, threads } = fleetOf(2);
   await serve(fleet, 1);
-  threads[0]!.events.onMessage({ type: "publish", topic: "t", value: 1 });
+  threads[0]!.events.onMessage({ type: "publish", topic: "t", text: "1" });
   const published = (thread: FakeThread) => thread.got.filter((m) => m.type === "publish");
   expect(threads.slice(0, 3).map((t) => published(t).length)).toEqual([0, 1, 1]);
   threads[1]!.kill();
   await vi.waitFor(() => expect(threads).toHaveLength(4));
-  expect(published(threads[3]!)).toEqual([{ type: "publish", topic: "t", value: 1 }]);
+  expect(published(threads[3]!)).toEqual([{ type: "publish", topic: "t", text: "1" }]);
 });
 
 test("a thread that died comes back with what the others run, sockets included, before it takes part in a change", async () => {

@@ -99,7 +99,8 @@ export class Fleet implements Stage {
   readonly #events: FleetEvents;
   readonly #members: Member[] = [];
   readonly #modules = new Map<string, ModuleSource>();
-  readonly #topics = new Map<string, unknown>();
+  /** JSON of the last value of each. */
+  readonly #topics = new Map<string, string>();
   #config: RuntimeConfig | undefined;
   #generation = 0;
   #pending: Change | undefined;
@@ -177,10 +178,14 @@ export class Fleet implements Stage {
     return this.#members.map(({ thread, boxMs }) => ({ thread, boxMs }));
   }
 
-  publish(topic: string, value: unknown, from?: Thread): void {
-    this.#topics.set(topic, value);
+  publish(topic: string, value: unknown): void {
+    this.#publish(topic, JSON.stringify(value ?? null));
+  }
+
+  #publish(topic: string, text: string, from?: Thread): void {
+    this.#topics.set(topic, text);
     for (const member of this.#members)
-      if (member.thread !== from) member.post({ type: "publish", topic, value });
+      if (member.thread !== from) member.post({ type: "publish", topic, text });
   }
 
   /** Begins or ends a CPU profile of a thread (`worker 0`, `control`). */
@@ -220,7 +225,7 @@ export class Fleet implements Stage {
       onExit: (reason) => this.#onExit(member, reason, deaths),
     });
     this.#members.push(member);
-    for (const [topic, value] of this.#topics) member.post({ type: "publish", topic, value });
+    for (const [topic, text] of this.#topics) member.post({ type: "publish", topic, text });
   }
 
   #onExit(member: Member, reason: string, deaths: number): void {
@@ -256,7 +261,7 @@ export class Fleet implements Stage {
   #onMessage(member: Member, message: FromWorker): void {
     switch (message.type) {
       case "publish":
-        this.publish(message.topic, message.value, member.thread);
+        this.#publish(message.topic, message.text, member.thread);
         break;
       case "log":
         this.#events.onLog(member.thread, message);

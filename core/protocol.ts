@@ -196,7 +196,8 @@ export type ToWorker =
       readonly type: "listen";
       readonly listeners: readonly { readonly name: string; readonly address: AddressConfig }[];
     }
-  | { readonly type: "publish"; readonly topic: string; readonly value: unknown }
+  /** `text`: JSON of the value. */
+  | { readonly type: "publish"; readonly topic: string; readonly text: string }
   | { readonly type: "drain"; readonly ms: number }
   | {
       readonly type: "drain_listeners";
@@ -243,7 +244,8 @@ export type FromWorker =
       readonly code: string;
       readonly message: string;
     }
-  | { readonly type: "publish"; readonly topic: string; readonly value: unknown }
+  /** `text`: JSON of the value. */
+  | { readonly type: "publish"; readonly topic: string; readonly text: string }
   /** New names of stats; `cell` is an index into the worker's block. Kinds: counter, gauge, histogram. */
   | {
       readonly type: "stats";

@@ -29,8 +29,12 @@ interface Place {
   /** Nobody is told of it (stats_config.stats_matcher). */
   hidden: boolean;
   /** Cells of this name: one a thread and life of its isolate. */
-  readonly cells: { readonly block: Float64Array; readonly at: number }[];
+  cells: readonly { readonly block: Float64Array; readonly at: number }[];
 }
+
+const NO_CELLS: Place["cells"] = [];
+/** One string each: what a message brings is a copy of its own. */
+const KINDS = { counter: "counter", gauge: "gauge", histogram: "histogram" } as const;
 
 /** Names that were looked up lately, while somebody asks for that; those that come after are counted alone. */
 const LOOKUPS_KEPT = 100;
@@ -53,12 +57,12 @@ export class StatsReader {
       this.#noteLookup(name);
       let place = this.#places.get(name);
       if (place === undefined) {
-        place = { kind, unit, hidden: this.#excludes(name), cells: [] };
+        place = { kind: KINDS[kind], unit, hidden: this.#excludes(name), cells: NO_CELLS };
         this.#places.set(name, place);
       }
       const known = place.cells.some((c) => c.block.buffer === memory && c.at === cell);
       if (place.kind === kind && !known && cell !== NAMED_ONLY)
-        place.cells.push({ block, at: cell });
+        place.cells = [...place.cells, { block, at: cell }];
     }
   }
 
@@ -94,8 +98,7 @@ export class StatsReader {
   forget(memory: SharedArrayBuffer): void {
     for (const place of this.#places.values()) {
       if (place.kind !== "gauge") continue;
-      const left = place.cells.filter((c) => c.block.buffer !== memory);
-      place.cells.splice(0, place.cells.length, ...left);
+      place.cells = place.cells.filter((c) => c.block.buffer !== memory);
     }
   }
 

@@ -51,7 +51,7 @@ interface Pending {
 class Worker {
   readonly #start: WorkerStart;
   readonly #post: (message: FromWorker) => void;
-  readonly #topics = new Map<string, unknown>();
+  readonly #topics = new Map<string, string>();
   #watch: FileWatch | undefined;
   #tellsCertificates = false;
   #services: LocalServices | undefined;
@@ -120,9 +120,9 @@ class Worker {
       post: this.#post,
       onFetch: (box, text, bytes) => this.#onFetch(box, text, bytes),
     });
-    for (const [topic, value] of this.#topics) {
-      builtin.publish(topic, value);
-      if (topic === RUNTIME_TOPIC) boxes.setRuntime(JSON.stringify(value));
+    for (const [topic, text] of this.#topics) {
+      builtin.publish(topic, text);
+      if (topic === RUNTIME_TOPIC) boxes.setRuntime(text);
     }
     return [builtin, sockets, boxes];
   }
@@ -142,6 +142,11 @@ class Worker {
       this.#onLines(text);
       return;
     }
+    if (name === "publish") {
+      const at = text.indexOf("\0");
+      this.#post({ type: "publish", topic: text.slice(0, at), text: text.slice(at + 1) });
+      return;
+    }
     if (name === "fetched") {
       this.#onFetched(text);
       return;
@@ -158,9 +163,6 @@ class Worker {
         break;
       case "stats":
         this.#post({ type: "stats", defined: value.defined });
-        break;
-      case "publish":
-        this.#post({ type: "publish", topic: value.topic, value: value.value });
         break;
       case "prepared":
         this.#onReady(value.generation, "builtin");
@@ -186,12 +188,13 @@ class Worker {
     this.#tellsCertificates = true;
     setImmediate(() => {
       this.#tellsCertificates = false;
-      this.#post({ type: "publish", topic: "core.certificates", value: contexts.describe() });
+      const text = JSON.stringify(contexts.describe());
+      this.#post({ type: "publish", topic: "core.certificates", text });
     });
   }
 
   #onFileChanged(path: string): void {
-    this.#guarded(() => this.#builtin.publish(`core.file:${path}`, performance.now()));
+    this.#guarded(() => this.#builtin.publish(`core.file:${path}`, `${performance.now()}`));
     this.#sockets.poke();
   }
 
@@ -272,9 +275,9 @@ class Worker {
         void this.#listen(message.listeners);
         break;
       case "publish":
-        this.#topics.set(message.topic, message.value);
-        this.#guarded(() => this.#builtin.publish(message.topic, message.value));
-        if (message.topic === RUNTIME_TOPIC) this.#boxes.setRuntime(JSON.stringify(message.value));
+        this.#topics.set(message.topic, message.text);
+        this.#guarded(() => this.#builtin.publish(message.topic, message.text));
+        if (message.topic === RUNTIME_TOPIC) this.#boxes.setRuntime(message.text);
         this.#sockets.poke();
         break;
       case "reply":

@@ -37,6 +37,7 @@ const BACKSLASH = 0x5c;
 class JsonReader {
   readonly #text: string;
   readonly #report: Report;
+  readonly #names = new Map<string, string>();
   #at = 0;
 
   constructor(text: string, report: Report) {
@@ -84,7 +85,7 @@ class JsonReader {
       this.#space();
       const offset = this.#at;
       if (this.#text[offset] !== '"') throw this.#unexpected("a key in double quotes");
-      const key = this.#string();
+      const key = this.#interned(this.#string());
       const at = childPlace(place, offset, key);
       if (!this.#punctuation(":")) throw this.#unexpected('":"');
       map.add(key, this.#value(at, depth + 1), at, this.#report);
@@ -120,6 +121,14 @@ class JsonReader {
     if (to >= text.length) throw this.#unexpected("a string with an end");
     this.#at = to + 1;
     return escapes ? unquoted(text.slice(from, to + 1), from) : text.slice(from + 1, to);
+  }
+
+  /** A large file writes the same names a hundred thousand times. */
+  #interned(name: string): string {
+    const known = this.#names.get(name);
+    if (known !== undefined) return known;
+    this.#names.set(name, name);
+    return name;
   }
 
   #space(): void {

@@ -87,7 +87,7 @@ export function fetch(box: number, text: string, bytes: string): void {
 
 export function onPublished(topic: string, text: string): void {
   engine.onEntered();
-  engine.topics.onPublished(topic, JSON.parse(text));
+  engine.topics.onPublished(topic, text);
 }
 
 export function drain(): void {

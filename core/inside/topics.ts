@@ -6,10 +6,13 @@ export const RUNTIME_TOPIC = "core/runtime";
 /** True while an operator wants health checks to fail (admin's /healthcheck/fail): clients are asked to leave. */
 export const HEALTH_TOPIC = "core/health_checks_fail";
 
-/** Values that isolates tell each other by name; the last one of a topic is kept for those who come later. */
+/**
+ * Values that isolates tell each other by name; the last one of a topic is kept for those who come later. They travel, and are
+ * kept, as JSON: most isolates never look at what may be megabytes.
+ */
 export class Topics {
   readonly #host: Host;
-  readonly #values = new Map<string, unknown>();
+  readonly #texts = new Map<string, string>();
   readonly #subscribers = new Map<string, Set<(value: unknown) => void>>();
 
   constructor(host: Host) {
@@ -18,8 +21,9 @@ export class Topics {
 
   /** Core carries it to the other isolates; subscribers in this one get a copy of their own at once. */
   publish(topic: string, value: unknown): void {
-    this.#host.tell("publish", { topic, value });
-    this.onPublished(topic, JSON.parse(JSON.stringify(value ?? null)));
+    const text = JSON.stringify(value ?? null);
+    this.#host.tellText("publish", `${topic}\0${text}`);
+    this.onPublished(topic, text);
   }
 
   /** Answers the function that ends the subscription. */
@@ -30,15 +34,20 @@ export class Topics {
       this.#subscribers.set(topic, set);
     }
     set.add(onValue);
-    if (this.#values.has(topic)) onValue(this.#values.get(topic));
+    const text = this.#texts.get(topic);
+    if (text !== undefined) onValue(JSON.parse(text));
     return () => {
       set.delete(onValue);
       if (set.size === 0) this.#subscribers.delete(topic);
     };
   }
 
-  onPublished(topic: string, value: unknown): void {
-    this.#values.set(topic, value);
-    for (const onValue of [...(this.#subscribers.get(topic) ?? [])]) onValue(value);
+  /** `text`: JSON of the value. */
+  onPublished(topic: string, text: string): void {
+    this.#texts.set(topic, text);
+    const subscribers = this.#subscribers.get(topic);
+    if (subscribers === undefined) return;
+    const value: unknown = JSON.parse(text);
+    for (const onValue of [...subscribers]) onValue(value);
   }
 }
