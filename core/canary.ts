@@ -19,8 +19,11 @@ export interface ContextCertificates {
 /** Rings of a size that nothing passes through, and cells for as many stats as a config defines. */
 const RING = { events: 8, commands: 8, segments: 2, slots: 2 } as const;
 const STATS_BYTES = 32 * 1024 * 1024;
-/** Module versions pile up in an isolate's heap; past this it is built anew. */
-const MEMORY_BYTES = 256 * 1024 * 1024;
+/**
+ * Past this it is dropped, and built anew for the next change: module versions pile up in an isolate's heap, and a config of a
+ * thousand clusters need not stand there between two changes.
+ */
+const MEMORY_BYTES = STATS_BYTES + 24 * 1024 * 1024;
 
 export interface CanaryOptions {
   readonly prelude: Pick<PreludeCode, "builtin" | "builtinSdk">;

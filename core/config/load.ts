@@ -58,7 +58,7 @@ export type Loaded =
       readonly bootstrap: object;
       readonly warnings: readonly Diagnostic[];
       /** Finds the line that a package's refusal is about. */
-      readonly source: Source;
+      readonly source: Pick<Source, "diagnostic">;
     }
   | {
       readonly ok: false;
@@ -75,10 +75,54 @@ export function loadConfig(
   packages: readonly PackageInfo[],
   options: LoadOptions,
 ): Loaded {
+  const { report, read } = readConfig(input, packages, options);
+  const { errors, warnings } = report;
+  if (read === undefined || report.failed) return { ok: false, errors, warnings };
+  const tree = new Remembered(read, () => readConfig(input, packages, options).read!);
+  return {
+    ok: true,
+    config: read.config,
+    warnings,
+    get bootstrap() {
+      return plainFields(tree.value.shown);
+    },
+    source: { diagnostic: (refusal) => tree.value.source.diagnostic(refusal) },
+  };
+}
+
+/** Of a large file that takes more memory than what serves, and is asked for when something is refused. */
+class Remembered<T extends object> {
+  #value: WeakRef<T>;
+  readonly #again: () => T;
+
+  constructor(value: T, again: () => T) {
+    this.#value = new WeakRef(value);
+    this.#again = again;
+  }
+
+  get value(): T {
+    let value = this.#value.deref();
+    if (value === undefined) this.#value = new WeakRef((value = this.#again()));
+    return value;
+  }
+}
+
+interface Read {
+  /** As a dump shows it. */
+  readonly shown: MapNode;
+  readonly config: RuntimeConfig;
+  readonly source: Source;
+}
+
+function readConfig(
+  input: ConfigText,
+  packages: readonly PackageInfo[],
+  options: LoadOptions,
+): { readonly report: Report; readonly read: Read | undefined } {
   const file = input.file ?? "(config)";
   const report = new Report(file, input.text, options.strict);
   const root = read(input, file, report);
-  if (root === undefined) return { ok: false, errors: report.errors, warnings: report.warnings };
+  if (root === undefined) return { report, read: undefined };
 
   const registry = new Registry(packages);
   const era = options.era ?? eraOf(root);
@@ -93,11 +137,8 @@ export function loadConfig(
   if (report.failed) dropHoles(value);
   const config = runtimeConfig(value, root, maker);
   normaliser.reportLoose();
-
-  const { errors, warnings } = report;
-  if (report.failed) return { ok: false, errors, warnings };
   const source = new Source(config, root, builder.origin, report);
-  return { ok: true, config, bootstrap: plainFields(shown), warnings, source };
+  return { report, read: { shown, config, source } };
 }
 
 /** The file with what is laid over it. */

@@ -12,7 +12,7 @@ import {
 } from "@tsproxy/sdk";
 import type { HealthList } from "./cluster-health.ts";
 import type { ClusterConfig, Config } from "./config.ts";
-import { type Estate, estateOf, type Heir, VERSION } from "./handover.ts";
+import { type Estate, estateOf, fingerprintOf, type Heir, VERSION } from "./handover.ts";
 import { checkerOf } from "./health-checker.ts";
 import { HealthDesk, healthTopic, needsHealth } from "./health-desk.ts";
 import { idOf, type Load } from "./host.ts";
@@ -289,7 +289,7 @@ export class ClusterManager implements Service {
   #makeEstate(config: Config): Estate {
     const estate: Estate = {
       version: VERSION,
-      fingerprints: new Map(config.map((cluster) => [cluster.name, JSON.stringify(cluster)])),
+      fingerprints: new Map(config.map((cluster) => [cluster.name, fingerprintOf(cluster)])),
       members: this.#membership?.members ?? new Map(),
       hostNames: this.#previous?.hostNames ?? new Set(),
       heir: undefined,

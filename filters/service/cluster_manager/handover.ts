@@ -15,7 +15,7 @@ import type { ConnectionFacts } from "./pooled-connection.ts";
  */
 export interface Estate {
   readonly version: typeof VERSION;
-  /** The config of each cluster as JSON: the same text is the same cluster. */
+  /** Of the config of each cluster: the same one is the same cluster. */
   fingerprints: ReadonlyMap<string, string>;
   /** Ids of the hosts of each cluster, as last counted in `membership_change`. */
   members: ReadonlyMap<string, readonly string[]>;
@@ -48,7 +48,29 @@ export interface Heir {
 }
 
 /** Goes up whenever a field here changes its meaning; an estate of another version is left to finish by itself. */
-export const VERSION = 3;
+export const VERSION = 4;
+
+const prints = new WeakMap<object, string>();
+
+/** Tells configs apart: 64 bits of a hash, and the length of their JSON. */
+export function fingerprintOf(config: object): string {
+  let print = prints.get(config);
+  if (print === undefined) {
+    const text = JSON.stringify(config);
+    let a = 0x9e3779b1;
+    let b = 0x85ebca77;
+    for (let k = 0; k < text.length; k++) {
+      const code = text.charCodeAt(k);
+      a = Math.imul(a ^ code, 0x85ebca6b);
+      b = Math.imul(b ^ code, 0xc2b2ae35);
+    }
+    a = Math.imul(a ^ (a >>> 15), 0xc2b2ae35) ^ (b >>> 13);
+    b = Math.imul(b ^ (b >>> 15), 0x27d4eb2f) ^ (a >>> 16);
+    print = `${(b >>> 0).toString(36)}${(a >>> 0).toString(36)}-${text.length}`;
+    prints.set(config, print);
+  }
+  return print;
+}
 
 export function estateOf(previous: unknown): Estate | undefined {
   const estate = previous as Estate | undefined;

@@ -13,7 +13,7 @@ import {
 import { BreakerDisplay, thresholdsOf } from "./circuit-breaker.ts";
 import type { ClusterHealth } from "./cluster-health.ts";
 import type { ClusterConfig, Config } from "./config.ts";
-import type { Estate } from "./handover.ts";
+import { type Estate, fingerprintOf } from "./handover.ts";
 import { excludedBy, flagsText, healthBy } from "./health-flags.ts";
 import { addressOf } from "./host.ts";
 
@@ -102,7 +102,7 @@ export class Membership {
     for (const [name, config] of this.#configs) {
       const old = before.get(name);
       if (old === undefined) added++;
-      else if (old !== JSON.stringify(config)) modified++;
+      else if (old !== fingerprintOf(config)) modified++;
     }
     const removed = [...before.keys()].filter((name) => !this.#configs.has(name)).length;
     this.#stats.counter("cluster_added").add(added);

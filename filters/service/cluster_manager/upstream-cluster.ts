@@ -31,7 +31,7 @@ import { CircuitBreaker, Limit } from "./circuit-breaker.ts";
 import { firstFlags, type HealthList, openOutlierTable } from "./cluster-health.ts";
 import type { ClusterConfig, ClusterOptions } from "./config.ts";
 import { optionsOf } from "./config.ts";
-import type { Heir } from "./handover.ts";
+import { fingerprintOf, type Heir } from "./handover.ts";
 import { type HealthReport, report } from "./health-desk.ts";
 import { idOf, type Load, type PoolMaker, UpstreamHost } from "./host.ts";
 import { levelHealths } from "./levels.ts";
@@ -134,7 +134,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
       (config.health_checks ?? []).length === 0
         ? undefined
         : cx.cell(`traffic ${config.name}`, counter());
-    this.fingerprint = JSON.stringify(config);
+    this.fingerprint = fingerprintOf(config);
     this.#options = optionsOf(config);
     this.#breaker = new CircuitBreaker(config, "default", cx);
     this.#starvation = new Starvation(config.name, cx, () => this.#pools());
