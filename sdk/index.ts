@@ -31,6 +31,7 @@ export * from "./matcher.ts";
 export * from "./metadata-match.ts";
 export * from "./network.ts";
 export * from "./rate-limit.ts";
+export * from "./rbac.ts";
 export * from "./response-flags.ts";
 export * from "./route.ts";
 export * from "./runtime.ts";

@@ -10,7 +10,10 @@ import { compileStringMatch, StringMatcher } from "./string-match.ts";
 
 /** What the inputs of a matcher tree look at; an HttpStream is one. */
 export interface MatchSubject {
-  readonly info: StreamInfo;
+  readonly info: Pick<
+    StreamInfo,
+    "downstreamRemoteAddress" | "downstreamDirectAddress" | "downstreamLocalAddress"
+  >;
   readonly request?: RequestHeaders | undefined;
   readonly response?: ResponseHeaders | undefined;
   readonly trailers?: HeaderMap | undefined;
@@ -385,7 +388,7 @@ const ipOf = (address: Address): string | undefined =>
 const portOf = (address: Address): string | undefined =>
   address.path === undefined ? String(address.port) : undefined;
 
-function isLocal(info: StreamInfo): boolean {
+function isLocal(info: MatchSubject["info"]): boolean {
   const { downstreamDirectAddress: remote, downstreamLocalAddress: local } = info;
   if (remote.path !== undefined) return true;
   const bytes = parseIp(remote.ip);

@@ -109,6 +109,10 @@ export interface DownstreamConnection extends Connection {
   readonly directAddress?: Address;
   /** What listener filters have left for access logs and filters, by namespace. */
   readonly metadata?: ReadonlyMap<string, Record<string, unknown>> | undefined;
+  /** Leaves something there. */
+  setMetadata?(namespace: string, values: Record<string, unknown>): void;
+  /** Why a filter closes the connection, for access logs (`%CONNECTION_TERMINATION_DETAILS%`). */
+  terminationDetails?: string | undefined;
   /** `name` of the filter chain. */
   readonly filterChainName?: string;
   /** True once the listener drains: finish, take nothing new. */

@@ -39,6 +39,7 @@ export class SocketConnection implements DownstreamConnection {
   applicationProtocols: readonly string[] = [];
   directAddress: Address = NO_ADDRESS;
   metadata: Map<string, Record<string, unknown>> | undefined = undefined;
+  terminationDetails: string | undefined = undefined;
   filterChainName = "";
   secure = false;
   tls: TlsInfo | undefined = undefined;
@@ -147,6 +148,11 @@ export class SocketConnection implements DownstreamConnection {
     else if (this.#closing === "delayed") this.#linger();
     else this.#tellDrained();
     return true;
+  }
+
+  setMetadata(namespace: string, values: Record<string, unknown>): void {
+    this.metadata ??= new Map();
+    this.metadata.set(namespace, values);
   }
 
   end(): void {

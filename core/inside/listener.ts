@@ -256,6 +256,9 @@ function entryOf(
       upstreamLocalAddress: undefined,
       upstreamTransportFailure: "",
       downstreamTransportFailure: transportFailure,
+      ...(connection.terminationDetails !== undefined && {
+        connectionTerminationDetails: connection.terminationDetails,
+      }),
       attempts: 0,
       connectionId: connection.id,
       downstreamRemoteAddress: connection.remoteAddress,

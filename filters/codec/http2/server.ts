@@ -40,7 +40,6 @@ export class Http2Server implements ServerCodec, Side {
   };
   #draining = false;
   #finished = false;
-  #clientLeaves = false;
 
   constructor(
     connection: Connection,
@@ -186,15 +185,13 @@ export class Http2Server implements ServerCodec, Side {
 
   onStreamClosed(_stream: Stream): void {
     const isLast = this.session.streams.size === 0;
-    if (isLast && (this.#finished || this.#clientLeaves)) this.#leave();
+    if (isLast && this.#finished) this.#leave();
   }
 
   onSettings(): void {}
 
-  onGoAway(_lastId: number, _code: number): void {
-    this.#clientLeaves = true;
-    if (!this.active) this.#leave();
-  }
+  /** A client that opens no further streams closes the connection itself, as Envoy expects of it; else the idle timeout does. */
+  onGoAway(_lastId: number, _code: number): void {}
 
   #leave(): void {
     this.#events.onIdleEnd();

@@ -140,7 +140,41 @@ describe("conditions", () => {
     expect(() => meets({})).toThrow("exactly one condition");
     const policy = { permissions: ANY, principals: ANY, condition: {} };
     expect(() => harness(allow({ p: policy }))).toThrow("conditions are not implemented");
-    expect(() => harness({ matcher: {} })).toThrow("matcher trees are not implemented");
+  });
+});
+
+describe("a matcher tree", () => {
+  const ACTION = "type.googleapis.com/envoy.config.rbac.v3.Action";
+  const to = (name: string, action: string) => ({
+    action: { name, typed_config: { "@type": ACTION, name, action } },
+  });
+  const input = {
+    name: "h",
+    typed_config: {
+      "@type": "type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
+      header_name: "x-kind",
+    },
+  };
+  const matcher = {
+    matcher_tree: {
+      input,
+      exact_match_map: { map: { good: to("ok", "ALLOW"), bad: to("no way", "DENY") } },
+    },
+  };
+
+  it("allows and denies by the action it comes to, and denies what it has none for", () => {
+    const { ask } = harness({ matcher });
+    expect(ask("GET", "/", { "x-kind": "good" }).reply).toBeUndefined();
+    expect(ask("GET", "/", { "x-kind": "bad" }).reply?.details).toBe(
+      "rbac_access_denied_matched_policy[no_way]",
+    );
+    expect(ask("GET", "/").reply?.details).toBe("rbac_access_denied_matched_policy[none]");
+  });
+
+  it("serves as shadow rules too", () => {
+    const { ask, stat } = harness({ shadow_matcher: matcher });
+    expect(ask("GET", "/", { "x-kind": "bad" }).reply).toBeUndefined();
+    expect(stat("shadow_denied")).toBe(1);
   });
 });
 

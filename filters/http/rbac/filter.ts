@@ -1,22 +1,23 @@
 import {
-  ConfigError,
   type Counter,
+  compileRbac,
   defineHttpFilter,
   type HttpFilter,
   type HttpStream,
+  type Rbac,
+  type RbacDecision,
   reply,
   type SetupContext,
   type Stats,
 } from "@tsproxy/sdk";
 import { Config, RouteConfig } from "./config.ts";
-import { CompiledRules, type Decision } from "./rules.ts";
 
 const METADATA = "envoy.filters.http.rbac";
 
 /** One RBAC, compiled: the filter's own or a route's. */
 class Settings {
-  readonly #rules: CompiledRules | undefined;
-  readonly #shadow: CompiledRules | undefined;
+  readonly #rules: Rbac | undefined;
+  readonly #shadow: Rbac | undefined;
   readonly #config: Config;
   readonly #stats: Stats;
   readonly #shadowStats: Stats;
@@ -26,14 +27,13 @@ class Settings {
   readonly #shadowDenied: Counter;
 
   constructor(config: Config, path: string, cx: SetupContext) {
-    for (const field of ["matcher", "shadow_matcher"] as const) {
-      if (config[field] !== undefined)
-        throw new ConfigError(`${path}${field}`, "matcher trees are not implemented; write rules");
-    }
-    const { rules, shadow_rules: shadow } = config;
     this.#config = config;
-    this.#rules = rules && new CompiledRules(rules, `${path}rules`, cx);
-    this.#shadow = shadow && new CompiledRules(shadow, `${path}shadow_rules`, cx);
+    this.#rules = compileRbac(config, { rules: `${path}rules`, matcher: `${path}matcher` }, cx);
+    this.#shadow = compileRbac(
+      { rules: config.shadow_rules, matcher: config.shadow_matcher },
+      { rules: `${path}shadow_rules`, matcher: `${path}shadow_matcher` },
+      cx,
+    );
     const scope = (prefix: string) =>
       cx.stats.scope(`${cx.statPrefix ?? ""}rbac.${prefix === "" ? "" : `${dotted(prefix)}`}`);
     this.#stats = scope(config.rules_stat_prefix);
@@ -59,7 +59,7 @@ class Settings {
       tell(told, "enforced_effective_policy_id", "enforced_engine_result", decision);
       (decision.allowed ? this.#allowed : this.#denied).inc();
       this.#countPolicy(this.#stats, decision, "");
-      if (this.#rules?.action === "LOG") hintLog(stream, decision);
+      if (decision.logHint !== undefined) hintLog(stream, decision.logHint);
     }
     if (this.#shadow !== undefined || decision !== undefined) {
       const all = { ...stream.metadata.get(METADATA), ...told };
@@ -69,7 +69,7 @@ class Settings {
     return decision === undefined || decision.allowed ? undefined : refusal(decision);
   }
 
-  #countPolicy(stats: Stats, { allowed, policy }: Decision, prefix: string): void {
+  #countPolicy(stats: Stats, { allowed, policy }: RbacDecision, prefix: string): void {
     if (!this.#config.track_per_rule_stats || policy === undefined) return;
     stats.counter(`policy.${policy}.${prefix}${allowed ? "allowed" : "denied"}`).inc();
   }
@@ -81,19 +81,19 @@ function tell(
   told: Record<string, unknown>,
   policyKey: string,
   resultKey: string,
-  { allowed, policy }: Decision,
+  { allowed, policy }: RbacDecision,
 ): void {
   if (policy !== undefined) told[policyKey] = policy;
   told[resultKey] = allowed ? "allowed" : "denied";
 }
 
 /** Access loggers may ask for it. */
-function hintLog(stream: HttpStream, { policy }: Decision): void {
+function hintLog(stream: HttpStream, hint: boolean): void {
   const common = stream.metadata.get("envoy.common");
-  stream.metadata.set("envoy.common", { ...common, access_log_hint: policy !== undefined });
+  stream.metadata.set("envoy.common", { ...common, access_log_hint: hint });
 }
 
-function refusal({ policy = "none" }: Decision) {
+function refusal({ policy = "none" }: RbacDecision) {
   const details = `rbac_access_denied_matched_policy[${policy.replace(/\s/g, "_")}]`;
   return reply(403, { body: "RBAC: access denied", details });
 }

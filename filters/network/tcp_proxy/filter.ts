@@ -320,6 +320,9 @@ class TcpProxy implements NetworkFilter {
       downstreamTransportFailure: this.#downstreamFailure,
       upstreamLocalAddress: this.#upstreamLocalAddress,
       upstreamTransportFailure: this.#transportFailure,
+      ...(downstream.terminationDetails !== undefined && {
+        connectionTerminationDetails: downstream.terminationDetails,
+      }),
       attempts: this.#attempts,
       connectionId: downstream.id,
       downstreamRemoteAddress: downstream.remoteAddress,
