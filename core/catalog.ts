@@ -22,10 +22,10 @@ export class Catalog {
 
   /** The shipped packages and those of these directories. */
   async units(directories: readonly string[]): Promise<PackageUnit[]> {
-    this.#shipped ??= this.#build(await discoverShipped(), new Set());
+    this.#shipped ??= this.#build(discoverShipped(), new Set());
     const shipped = await this.#shipped;
     const names = new Set(shipped.map((unit) => unit.source.id));
-    const sources = (await Promise.all(directories.map(discoverDroppedIn))).flat();
+    const sources = directories.flatMap((directory) => discoverDroppedIn(directory));
     return [...shipped, ...(await this.#build(sources, names))];
   }
 

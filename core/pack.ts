@@ -62,7 +62,7 @@ async function filters(): Promise<void> {
     reader: await code("tsproxy:reader"),
   });
   const list: Record<string, PackedPackage> = {};
-  for (const { id, entry, folder, origin } of await discoverShipped()) {
+  for (const { id, entry, folder, origin } of discoverShipped()) {
     const made = await bundle({ entry, filename: id });
     list[id] = { hash: made.hash, descriptions: describer.describe(id, made, origin) };
     await write(path.join("filters", id, "filter.js"), made.code, made.sources.json);

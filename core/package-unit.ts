@@ -1,4 +1,4 @@
-import { readFile, realpath } from "node:fs/promises";
+import { readFileSync, realpathSync } from "node:fs";
 import path from "node:path";
 import { type Bundle, BundleError, bundle, hashOf } from "./bundle.ts";
 import { DescribeError, type Describer, type Description } from "./describe.ts";
@@ -23,6 +23,8 @@ export interface Built {
   readonly buildMs: number;
   /** One for each definition of the module. */
   readonly infos: readonly PackageInfo[];
+  /** A hash of them. */
+  readonly said: string;
 }
 
 /** Kinds whose contract is made of records that may wait, so that they can live in an isolate of their own. */
@@ -60,6 +62,7 @@ export class PackageUnit {
   /** Its files are gone from disk. */
   gone = false;
   #inputs: ReadonlyMap<string, string> = new Map();
+  #directories: Set<string> | undefined = undefined;
   /** The file behind all links when it was built: a link may be swapped to another. */
   #builtFrom = "";
   #tried = false;
@@ -84,28 +87,32 @@ export class PackageUnit {
     return !this.#tried;
   }
 
-  /** Where a save of any of its files shows. */
-  directories(): Set<string> {
-    const found = new Set(placesOf(this.source.entry).keys());
-    found.add(this.source.folder);
-    for (const file of this.#inputs.keys()) found.add(path.dirname(file));
-    return found;
+  /** Where a save of any of its files shows. Found out by every build: there is a link at most on the way to a file. */
+  directories(): ReadonlySet<string> {
+    if (this.#directories === undefined) {
+      this.#directories = new Set(placesOf(this.source.entry).keys());
+      this.#directories.add(this.source.folder);
+      for (const file of this.#inputs.keys()) this.#directories.add(path.dirname(file));
+    }
+    return this.#directories;
   }
 
   /** The files differ from what the last build read. After a build that failed, always: what it did not find may be there. */
-  async isStale(): Promise<boolean> {
-    if (!this.#built || (await this.#target()) !== this.#builtFrom) return true;
-    for (const [file, hash] of this.#inputs) {
-      const bytes = await readFile(file).catch(() => undefined);
-      if (bytes === undefined || hashOf(bytes) !== hash) return true;
+  isStale(): boolean {
+    if (!this.#built || this.#target() !== this.#builtFrom) return true;
+    try {
+      for (const [file, hash] of this.#inputs) if (hashOf(readFileSync(file)) !== hash) return true;
+      return false;
+    } catch {
+      return true;
     }
-    return false;
   }
 
   /** Sets `next`, or `problems`, or neither if the files make what already runs. */
   async build(describer: Describer): Promise<void> {
     // What was wrong stays to be seen until it is known to be mended.
     this.problems = await this.#build(describer);
+    this.#directories = undefined;
   }
 
   async #build(describer: Describer): Promise<readonly Problem[]> {
@@ -114,7 +121,7 @@ export class PackageUnit {
     this.#built = false;
     const began = performance.now();
     try {
-      this.#builtFrom = await this.#target();
+      this.#builtFrom = this.#target();
       checkPacked(this.source);
       const packed = await packedPackage(this.source);
       const { entry, id: filename } = this.source;
@@ -142,7 +149,8 @@ export class PackageUnit {
         };
       });
       const buildMs = performance.now() - began;
-      this.next = { bundle: made, builtAt: new Date(), buildMs, infos, group, modules };
+      const said = hashOf(JSON.stringify(infos));
+      this.next = { bundle: made, builtAt: new Date(), buildMs, infos, said, group, modules };
       return [];
     } catch (error) {
       if (error instanceof BundleError) {
@@ -154,8 +162,12 @@ export class PackageUnit {
     }
   }
 
-  #target(): Promise<string> {
-    return realpath(this.source.entry).catch(() => "");
+  #target(): string {
+    try {
+      return realpathSync(this.source.entry);
+    } catch {
+      return "";
+    }
   }
 
   /** `builtin`, or a sandbox of its own. */

@@ -15,8 +15,7 @@ function write(name: string, text = ""): void {
   fs.mkdirSync(path.dirname(file), { recursive: true });
   fs.writeFileSync(file, text);
 }
-const entries = async () =>
-  (await discoverDroppedIn(root)).map(({ entry }) => path.relative(root, entry));
+const entries = async () => discoverDroppedIn(root).map(({ entry }) => path.relative(root, entry));
 
 test("a shipped package is kind/name/filter.ts, and nothing else is one", async () => {
   for (const file of [
@@ -27,11 +26,11 @@ test("a shipped package is kind/name/filter.ts, and nothing else is one", async 
     "node_modules/x/y/filter.ts",
   ])
     write(file);
-  expect((await discoverShipped(root)).map(({ id }) => id)).toEqual(["http/a", "network/c"]);
+  expect(discoverShipped(root).map(({ id }) => id)).toEqual(["http/a", "network/c"]);
 });
 
 test("the tree that comes with the proxy has its packages", async () => {
-  const ids = (await discoverShipped()).map(({ id }) => id);
+  const ids = discoverShipped().map(({ id }) => id);
   expect(ids).toContain("network/http_connection_manager");
   expect(isShippedTree(SHIPPED_ROOT)).toBe(true);
   expect(isShippedTree(root)).toBe(false);
@@ -80,9 +79,9 @@ test("a manifest may say that its package is trusted", async () => {
   write("a/package.json", '{ "exports": "./filter.ts", "tsproxy": { "trusted": true } }');
   write("a/filter.ts");
   write("b/filter.ts");
-  expect((await discoverDroppedIn(root)).map(({ trusted }) => trusted)).toEqual([true, false]);
+  expect(discoverDroppedIn(root).map(({ trusted }) => trusted)).toEqual([true, false]);
 });
 
 test("a directory that is not there has no packages", async () => {
-  expect(await discoverDroppedIn(path.join(root, "none"))).toEqual([]);
+  expect(discoverDroppedIn(path.join(root, "none"))).toEqual([]);
 });

@@ -1,5 +1,4 @@
-import { existsSync, realpathSync } from "node:fs";
-import { readdir, readFile, stat } from "node:fs/promises";
+import { existsSync, readdirSync, readFileSync, realpathSync, type Stats, statSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { isPacked } from "./own-files.ts";
@@ -22,10 +21,10 @@ export const SHIPPED_ROOT =
   process.env.TSPROXY_SHIPPED_FILTERS ?? fileURLToPath(new URL("../filters", import.meta.url));
 
 /** `filters/<kind>/<name>/filter.ts`; `filter.js` in the npm package. */
-export async function discoverShipped(root = SHIPPED_ROOT): Promise<PackageSource[]> {
+export function discoverShipped(root = SHIPPED_ROOT): PackageSource[] {
   const found: PackageSource[] = [];
-  for (const kind of await folders(root))
-    for (const name of await folders(path.join(root, kind))) {
+  for (const kind of folders(root))
+    for (const name of folders(path.join(root, kind))) {
       const folder = path.join(root, kind, name);
       const entry = path.join(folder, isPacked ? "filter.js" : "filter.ts");
       if (!existsSync(entry)) continue;
@@ -35,13 +34,13 @@ export async function discoverShipped(root = SHIPPED_ROOT): Promise<PackageSourc
 }
 
 /** The packages of a drop-in directory: a folder each, or a single file. A directory that is not there has none. */
-export async function discoverDroppedIn(directory: string): Promise<PackageSource[]> {
+export function discoverDroppedIn(directory: string): PackageSource[] {
   const root = path.resolve(directory);
   const found: PackageSource[] = [];
-  for (const name of (await names(root)).sort()) {
+  for (const name of names(root).sort()) {
     // Dot names: editors' files, and what Kubernetes keeps behind its links.
     if (name.startsWith(".") || name === "node_modules") continue;
-    const source = await packageAt(path.join(root, name));
+    const source = packageAt(path.join(root, name));
     if (source !== undefined) found.push(source);
   }
   return found;
@@ -56,8 +55,8 @@ export function isShippedTree(directory: string): boolean {
   }
 }
 
-async function packageAt(at: string): Promise<PackageSource | undefined> {
-  const entry = await stat(at).catch(() => undefined);
+function packageAt(at: string): PackageSource | undefined {
+  const entry = statOf(at);
   if (entry?.isFile()) {
     if (!/\.[cm]?[jt]s$/.test(at) || /\.(test|spec|d|config)\.[cm]?[jt]s$/.test(at))
       return undefined;
@@ -65,7 +64,7 @@ async function packageAt(at: string): Promise<PackageSource | undefined> {
     return { id: at, origin: "dropped-in", entry: at, folder: path.dirname(at), trusted };
   }
   if (!entry?.isDirectory()) return undefined;
-  const manifest = await readManifest(path.join(at, "package.json"));
+  const manifest = readManifest(path.join(at, "package.json"));
   const file = [
     exported(manifest?.exports) ?? manifest?.main,
     ...["filter.ts", "index.ts", "filter.js", "index.js"],
@@ -88,9 +87,9 @@ interface Manifest {
 }
 
 /** Undefined for a manifest in the middle of being written: the entry's usual names are tried then. */
-async function readManifest(file: string): Promise<Manifest | undefined> {
+function readManifest(file: string): Manifest | undefined {
   try {
-    return JSON.parse(await readFile(file, "utf8"));
+    return JSON.parse(readFileSync(file, "utf8"));
   } catch {
     return undefined;
   }
@@ -104,15 +103,30 @@ function exported(exports: unknown): string | undefined {
   return exported(conditions["."] ?? conditions.import ?? conditions.default);
 }
 
-async function folders(directory: string): Promise<string[]> {
-  const entries = await readdir(directory, { withFileTypes: true }).catch(() => []);
-  const isPackage = (name: string) => !name.startsWith(".") && name !== "node_modules";
-  return entries
-    .filter((entry) => entry.isDirectory() && isPackage(entry.name))
-    .map((entry) => entry.name)
-    .sort();
+function folders(directory: string): string[] {
+  try {
+    const isPackage = (name: string) => !name.startsWith(".") && name !== "node_modules";
+    return readdirSync(directory, { withFileTypes: true })
+      .filter((entry) => entry.isDirectory() && isPackage(entry.name))
+      .map((entry) => entry.name)
+      .sort();
+  } catch {
+    return [];
+  }
 }
 
-function names(directory: string): Promise<string[]> {
-  return readdir(directory).catch(() => []);
+function statOf(at: string): Stats | undefined {
+  try {
+    return statSync(at, { throwIfNoEntry: false });
+  } catch {
+    return undefined;
+  }
+}
+
+function names(directory: string): string[] {
+  try {
+    return readdirSync(directory);
+  } catch {
+    return [];
+  }
 }

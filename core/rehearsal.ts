@@ -21,6 +21,8 @@ export interface RehearsalOptions {
   readonly text: string;
   readonly overlays?: readonly Overlay[];
   readonly packages: readonly PackageInfo[];
+  /** Their hash. */
+  readonly said: string;
   readonly strict: boolean;
   readonly allowUnknown?: boolean;
   /** What the command line says of the node; "" leaves it to the config. */
@@ -60,7 +62,7 @@ export interface Rejected {
 /** From the text of a config to what threads run: checked, set up in the canary, with the listeners that services bring along. */
 export async function rehearse(options: RehearsalOptions): Promise<Rehearsed | Rejected> {
   const { file, packages, canary, change, live } = options;
-  const asked = hash("sha1", JSON.stringify([options.text, packages]));
+  const asked = hash("sha1", `${options.said}\n${options.text}`);
   const loaded = asked === live?.asked ? live.loaded : load(options);
   const warnings = loaded.warnings.map(toProblem);
   if (!loaded.ok) return { problems: loaded.errors.map(toProblem), warnings, packages: new Set() };

@@ -1,4 +1,4 @@
-import { readFile } from "node:fs/promises";
+import { readFileSync } from "node:fs";
 import path from "node:path";
 import { hashOf, type SourcePositions } from "./bundle.ts";
 import type { Overlay } from "./config/overlay.ts";
@@ -113,6 +113,7 @@ const QUIET_MS = 10_000;
 export class Reload {
   readonly #options: ReloadOptions;
   readonly #units = new Map<string, PackageUnit>();
+  #shipped: readonly PackageUnit["source"][] = [];
   readonly #names: PackageNames;
   readonly #watch: Watch;
   readonly #looks: Looks;
@@ -156,13 +157,12 @@ export class Reload {
 
   /** The first generation. Packages that cannot be built are left out and reported; throws a StartError if the config needs them. */
   async start(): Promise<void> {
-    await this.#discover(true);
+    this.#shipped = discoverShipped(this.#options.shippedRoot);
+    this.#discover(true);
     const units = [...this.#units.values()];
     await Promise.all(units.map((unit) => unit.build(this.#options.describer)));
     this.#setAsideDoubles();
-    const text = await this.#readConfig().catch((error: Error) => {
-      throw new StartError([problem(`cannot read ${this.#options.configFile}: ${error.message}`)]);
-    });
+    const text = this.#readConfigOrRefuse();
     const edits: Edit[] = units.filter((unit) => unit.next).map((unit) => ({ type: "code", unit }));
     const failure = await this.#attempt([...edits, { type: "config", text }], false);
     if (failure !== undefined) {
@@ -215,9 +215,10 @@ export class Reload {
   async #look(touched: ReadonlySet<string>, last: boolean): Promise<void> {
     clearTimeout(this.#quiet);
     try {
-      this.#watch.refresh();
       await this.#takeBackAll();
-      await this.#discover(last);
+      if (last || this.#isAmongShipped(touched))
+        this.#shipped = discoverShipped(this.#options.shippedRoot);
+      this.#discover(last);
       const edits = await this.#edits(touched, last);
       if (edits.length > 0) await this.#settle(edits);
       if (last) this.#report();
@@ -263,7 +264,7 @@ export class Reload {
       if (unit.gone) return;
       const isTouched =
         unit.isNew || [...unit.directories()].some((directory) => touched.has(directory));
-      if (!isTouched || !(await unit.isStale())) return;
+      if (!isTouched || !unit.isStale()) return;
       const before = unit.next;
       await unit.build(this.#options.describer);
       if (unit.next !== undefined && unit.next.bundle.hash !== before?.bundle.hash) fresh = true;
@@ -276,7 +277,7 @@ export class Reload {
         fresh = true;
       } else if (unit.next !== undefined) edits.push({ type: "code", unit });
     }
-    const text = await this.#settledConfig(last);
+    const text = this.#settledConfig(last);
     if (text !== undefined) {
       fresh ||= hashOf(text) !== this.#tried;
       edits.push({ type: "config", text });
@@ -285,8 +286,8 @@ export class Reload {
   }
 
   /** The config's text if it is not what serves and has held still. */
-  async #settledConfig(last: boolean): Promise<string | undefined> {
-    const text = await this.#readConfig().catch(() => undefined);
+  #settledConfig(last: boolean): string | undefined {
+    const text = this.#readConfig();
     if (text === this.#options.configText) return undefined;
     if (text === undefined || text.trim() === "") {
       this.#configProblems = [
@@ -354,6 +355,7 @@ export class Reload {
       file: configFile === "" ? "--config-yaml" : configFile,
       text: configEdit?.text ?? this.#configText,
       packages: packages.flatMap((built) => built.infos),
+      said: packages.map((built) => built.said).join(),
       overlays,
       strict,
       allowUnknown,
@@ -379,7 +381,7 @@ export class Reload {
       const blamed = new Set(refusals.map((refusal) => refusal.package));
       return drop({ problems: rehearsed.explain(refusals), packages: blamed }, serving);
     }
-    if (running && (await this.#changedMeanwhile(edits))) return drop("stale", serving);
+    if (running && this.#changedMeanwhile(edits)) return drop("stale", serving);
     await Promise.all([canary.commit(generation), serving.commit(generation)]);
     this.#accept(edits, generation);
     this.#live = rehearsed;
@@ -404,15 +406,12 @@ export class Reload {
     return packages;
   }
 
-  async #changedMeanwhile(edits: readonly Edit[]): Promise<boolean> {
-    for (const edit of edits) {
-      if (edit.type === "code" && (await edit.unit.isStale())) return true;
-      if (edit.type === "config") {
-        const text = await this.#readConfig().catch(() => undefined);
-        if (text !== edit.text) return true;
-      }
-    }
-    return false;
+  #changedMeanwhile(edits: readonly Edit[]): boolean {
+    return edits.some(
+      (edit) =>
+        (edit.type === "code" && edit.unit.isStale()) ||
+        (edit.type === "config" && this.#readConfig() !== edit.text),
+    );
   }
 
   #accept(edits: readonly Edit[], generation: number): void {
@@ -518,18 +517,36 @@ export class Reload {
     }
   }
 
-  async #readConfig(): Promise<string> {
-    const { configFile, configText } = this.#options;
-    return configText ?? readFile(configFile, "utf8");
+  /** Undefined: it cannot be read. */
+  #readConfig(): string | undefined {
+    try {
+      return this.#readConfigOrRefuse();
+    } catch {
+      return undefined;
+    }
   }
 
-  async #discover(last: boolean): Promise<void> {
-    const { shippedRoot, droppedIn } = this.#options;
-    const lists = await Promise.all([
-      discoverShipped(shippedRoot),
-      ...droppedIn.map(discoverDroppedIn),
-    ]);
-    const sources = lists.flat();
+  #readConfigOrRefuse(): string {
+    const { configFile, configText } = this.#options;
+    try {
+      return configText ?? readFileSync(configFile, "utf8");
+    } catch (error) {
+      throw new StartError([problem(`cannot read ${configFile}: ${(error as Error).message}`)]);
+    }
+  }
+
+  /** Something happened in the tree of the shipped packages above the packages themselves: there may be others now. */
+  #isAmongShipped(touched: ReadonlySet<string>): boolean {
+    const root = path.resolve(this.#options.shippedRoot);
+    return [...touched].some((directory) => directory === root || path.dirname(directory) === root);
+  }
+
+  #discover(last: boolean): void {
+    const { droppedIn } = this.#options;
+    const sources = [
+      ...this.#shipped,
+      ...droppedIn.flatMap((directory) => discoverDroppedIn(directory)),
+    ];
     const shipped = this.#names.shipped as Set<string>;
     for (const source of sources) if (source.origin === "shipped") shipped.add(source.id);
     const found = new Set(sources.map((source) => source.id));

@@ -80,6 +80,7 @@ async function verdictsOf(
       node,
       canary,
       change: { generation: k + 1, modules, removed: [] },
+      said: "",
       live: undefined,
       find: (name) => built.find(({ bundle }) => bundle.filename === name)?.bundle.sources,
     });
