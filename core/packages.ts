@@ -60,7 +60,7 @@ function packageAt(at: string): PackageSource | undefined {
   if (entry?.isFile()) {
     if (!/\.[cm]?[jt]s$/.test(at) || /\.(test|spec|d|config)\.[cm]?[jt]s$/.test(at))
       return undefined;
-    const trusted = await saysTrusted(at);
+    const trusted = saysTrusted(at);
     return { id: at, origin: "dropped-in", entry: at, folder: path.dirname(at), trusted };
   }
   if (!entry?.isDirectory()) return undefined;
@@ -75,9 +75,12 @@ function packageAt(at: string): PackageSource | undefined {
 }
 
 /** What a packed filter (package-bundle.ts) says in its first line; anything wrong with it is told when it is built. */
-async function saysTrusted(file: string): Promise<boolean> {
-  const text = await readFile(file, "utf8").catch(() => "");
-  return /^\/\/ tsproxy-filter \{[^\n]*?"trusted":true/.test(text);
+function saysTrusted(file: string): boolean {
+  try {
+    return /^\/\/ tsproxy-filter \{[^\n]*?"trusted":true/.test(readFileSync(file, "utf8"));
+  } catch {
+    return false;
+  }
 }
 
 interface Manifest {
