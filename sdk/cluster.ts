@@ -125,8 +125,18 @@ export interface ClusterType {
 export interface ProvidedBalancer {
   /** Undefined: none. */
   choose(context: BalancerContext): Host | undefined;
+  /** Of a type whose hosts are what requests name. */
+  readonly names?: HostNames;
   dispose?(): void;
 }
+
+/** A cluster that finds out who a host is when a request names it. */
+export interface HostNames {
+  /** `known`: `choose` will find the host that the authority names. */
+  resolve(authority: string): NameOutcome | Promise<NameOutcome>;
+}
+/** `failed`: it has no address, and why. Overflows: there are as many hosts, or as many who wait, as there may be. */
+export type NameOutcome = "known" | "overflow" | "pending_overflow" | { readonly failed: string };
 
 /** Hosts that a worker makes as requests ask for them. */
 export interface ProvidedHosts {
@@ -134,6 +144,10 @@ export interface ProvidedHosts {
   readonly stats: Stats;
   /** The host of that address (made when it is first asked for); undefined: there are as many as there may be. */
   at(address: Address, hostname: string): Host | undefined;
+  /** A host that discovery has named, by its id. */
+  find(id: string): Host | undefined;
+  /** Where an authority names no port: 443 if connections are encrypted, else 80. */
+  readonly defaultPort: number;
   /** Drops hosts that nobody has asked for since `sinceMs` on the clock of `cx.now()`, and that have nothing to do. */
   sweep(sinceMs: number): void;
 }
@@ -263,6 +277,8 @@ export interface Cluster {
   readonly hosts: readonly Host[];
   /** Its hosts or its connections depend on the request: `BalancerContext.stream` has to be given (or `head`, as far as that goes). */
   readonly choosesByStream?: boolean;
+  /** Its hosts are what requests name (`dynamic_forward_proxy`): somebody has to ask for them first. */
+  readonly names?: HostNames | undefined;
   readonly connectTimeoutMs: number;
   /** How long an exchange may take at most; absent: as long as it likes. */
   readonly maxStreamDurationMs?: number | undefined;

@@ -7,6 +7,7 @@ export * from "./cells.ts";
 export * from "./client-hello.ts";
 export * from "./cluster.ts";
 export * from "./codec.ts";
+export * from "./dns-cache.ts";
 export * from "./dns-watch.ts";
 export * from "./edf.ts";
 export * from "./extension.ts";

@@ -20,6 +20,8 @@ function make(original_dst_lb_config: object = {}) {
       asked.push(formatAddress(address));
       return new TestHost(address);
     },
+    find: () => undefined,
+    defaultPort: 80,
     sweep: (sinceMs) => void swept.push(sinceMs),
   });
 }

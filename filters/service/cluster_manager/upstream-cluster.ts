@@ -10,6 +10,7 @@ import type {
   ConnectionHandler,
   ConnectOptions,
   DownstreamConnection,
+  HostNames,
   HostSpec,
   PoolCallbacks,
   PoolFailure,
@@ -330,6 +331,10 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     return host instanceof UpstreamHost ? host : undefined;
   }
 
+  get names(): HostNames | undefined {
+    return this.#provided?.names;
+  }
+
   /** Its levels, for a cluster that is made of this one. */
   levels(): LevelHealth[] {
     return levelHealths(this.#hosts, this.#options);
@@ -359,6 +364,8 @@ export class UpstreamCluster implements Cluster, PoolOwner {
         this.#watch(id, host);
         return host;
       },
+      find: (id) => this.#byId.get(id),
+      defaultPort: this.#config.transport_socket?.package === "transport/tls" ? 443 : 80,
       sweep: (sinceMs) => {
         for (const [id, host] of this.#byId) {
           const used = lastUsed.get(id) ?? 0;

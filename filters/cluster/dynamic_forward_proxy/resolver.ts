@@ -1,0 +1,236 @@
+import {
+  type Counter,
+  type DnsCacheConfig,
+  type Gauge,
+  type HostSpec,
+  type NamedHost,
+  type NameOutcome,
+  namedHost,
+  outcomeTopic,
+  type SetupContext,
+  type Timer,
+  usedTopic,
+  wantedTopic,
+} from "@tsproxy/sdk";
+
+interface Entry {
+  readonly host: NamedHost;
+  /** "": it has never had one. */
+  ip: string;
+  /** An answer has come, be it an empty one. */
+  answered: boolean;
+  asking: boolean;
+  lastUsed: number;
+  failures: number;
+  readonly timer: Timer;
+  /** Of the question that is open. */
+  readonly deadline: Timer;
+  question: number;
+  /** Why it has no address, in c-ares' words. */
+  failure: string;
+}
+
+interface Answer {
+  readonly addresses?: readonly { readonly ip: string; readonly ttl: number }[];
+}
+
+/** A name is asked for again no later than that, whatever its TTL says. */
+const MAX_WAIT_MS = 86_400_000;
+
+/**
+ * The DNS cache of the process, on the control thread. Workers say which hosts their requests want; each becomes a host of the
+ * cluster for as long as somebody uses it, and is told of as soon as its name has been answered.
+ */
+export class Resolver {
+  readonly #config: DnsCacheConfig;
+  readonly #cx: SetupContext;
+  readonly #update: (hosts: readonly HostSpec[]) => void;
+  readonly #entries = new Map<string, Entry>();
+  readonly #stats: Outcomes;
+  readonly #count: Gauge;
+  #stopped = false;
+
+  constructor(
+    config: DnsCacheConfig,
+    cx: SetupContext,
+    update: (hosts: readonly HostSpec[]) => void,
+  ) {
+    this.#config = config;
+    this.#cx = cx;
+    this.#update = update;
+    const stats = cx.stats.scope(`dns_cache.${config.name}.`);
+    this.#stats = Object.fromEntries(
+      COUNTERS.map((name) => [name, stats.counter(name)]),
+    ) as Outcomes;
+    this.#count = stats.gauge("num_hosts");
+    this.#count.set(0);
+    update([]);
+    for (const { address, port_value } of config.preresolve_hostnames ?? []) {
+      const host = namedHost(address.includes(":") ? `[${address}]` : address, port_value);
+      if (host !== undefined) this.#want(host);
+    }
+    cx.subscribe(wantedTopic(config.name), (value) => {
+      if (!this.#stopped) this.#want(value as NamedHost);
+    });
+    cx.subscribe(usedTopic(config.name), (value) => {
+      for (const key of value as readonly string[]) {
+        const entry = this.#entries.get(key);
+        if (entry !== undefined) entry.lastUsed = cx.now();
+      }
+    });
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    for (const entry of this.#entries.values()) this.#silence(entry);
+    this.#count.set(0);
+  }
+
+  #want(host: NamedHost): void {
+    const known = this.#entries.get(host.key);
+    if (known !== undefined) {
+      known.lastUsed = this.#cx.now();
+      if (known.answered) this.#tell(known);
+      return;
+    }
+    if (this.#entries.size >= this.#config.max_hosts) {
+      this.#stats.host_overflow.inc();
+      this.#cx.publish(outcomeTopic(this.#config.name), { key: host.key, outcome: "overflow" });
+      return;
+    }
+    const entry: Entry = {
+      host,
+      ip: "",
+      answered: false,
+      asking: false,
+      lastUsed: this.#cx.now(),
+      failures: 0,
+      timer: this.#cx.timer(() => this.#onTimer(entry)),
+      deadline: this.#cx.timer(() => this.#onFailure(entry, "timeout")),
+      question: 0,
+      failure: "",
+    };
+    this.#entries.set(host.key, entry);
+    this.#stats.host_added.inc();
+    this.#count.set(this.#entries.size);
+    this.#ask(entry);
+  }
+
+  #onTimer(entry: Entry): void {
+    const isIdle = this.#cx.now() - entry.lastUsed >= this.#config.host_ttl;
+    if (!isIdle) {
+      this.#ask(entry);
+      return;
+    }
+    this.#silence(entry);
+    this.#entries.delete(entry.host.key);
+    this.#stats.host_removed.inc();
+    this.#count.set(this.#entries.size);
+    if (entry.ip !== "") this.#publishHosts();
+  }
+
+  #silence(entry: Entry): void {
+    entry.question++;
+    entry.timer.cancel();
+    entry.deadline.cancel();
+  }
+
+  #ask(entry: Entry): void {
+    const question = ++entry.question;
+    const isOpen = () => entry.question === question && !this.#stopped;
+    this.#stats.dns_query_attempt.inc();
+    entry.deadline.arm(this.#config.dns_query_timeout);
+    this.#cx
+      .operation("dns.resolve", { name: entry.host.name, family: this.#config.dns_lookup_family })
+      .then(
+        (answer) => isOpen() && this.#onAnswer(entry, answer as Answer),
+        () => isOpen() && this.#onFailure(entry, "failure"),
+      );
+  }
+
+  #onAnswer(entry: Entry, { addresses = [] }: Answer): void {
+    entry.deadline.cancel();
+    entry.failures = 0;
+    this.#stats.dns_query_success.inc();
+    entry.failure = "cares_norecords:Domain_name_not_found";
+    const [first] = addresses;
+    // A name that has lost its addresses keeps the last one it had.
+    const moved = first !== undefined && !addresses.some(({ ip }) => ip === entry.ip);
+    if (moved) {
+      entry.ip = first.ip;
+      this.#stats.host_address_changed.inc();
+      this.#publishHosts();
+    }
+    const ttl = Math.min(...addresses.map((address) => address.ttl)) * 1000;
+    const { dns_min_refresh_rate: least, dns_refresh_rate: usual } = this.#config;
+    const ms = addresses.length > 0 && ttl > 0 ? ttl : usual;
+    this.#settle(entry, Math.max(least, ms));
+  }
+
+  #onFailure(entry: Entry, what: "failure" | "timeout"): void {
+    entry.question++;
+    entry.deadline.cancel();
+    entry.failures++;
+    entry.failure = what === "timeout" ? TIMEOUT : "cares_failure:Could_not_contact_DNS_servers";
+    if (what === "timeout") this.#stats.dns_query_timeout.inc();
+    this.#stats.dns_query_failure.inc();
+    const { dns_failure_refresh_rate: rate, dns_refresh_rate: usual } = this.#config;
+    if (rate === undefined) {
+      this.#settle(entry, usual);
+      return;
+    }
+    const most = rate.max_interval ?? rate.base_interval * 10;
+    const interval = Math.min(rate.base_interval * 2 ** Math.min(entry.failures - 1, 30), most);
+    this.#settle(entry, Math.max(1, Math.random() * interval));
+  }
+
+  #settle(entry: Entry, nextMs: number): void {
+    const first = !entry.answered;
+    entry.answered = true;
+    if (first) this.#tell(entry);
+    entry.timer.arm(Math.min(nextMs, MAX_WAIT_MS));
+  }
+
+  #tell(entry: Entry): void {
+    const {
+      host: { key },
+      ip,
+    } = entry;
+    const outcome: NameOutcome = ip === "" ? { failed: entry.failure } : "known";
+    this.#cx.publish(outcomeTopic(this.#config.name), { key, outcome });
+  }
+
+  #publishHosts(): void {
+    const hosts: HostSpec[] = [];
+    for (const { host, ip } of this.#entries.values())
+      if (ip !== "")
+        hosts.push({
+          id: host.key,
+          ip,
+          port: host.port,
+          hostname: host.key,
+          weight: 1,
+          priority: 0,
+          healthStatus: "UNKNOWN",
+        });
+    this.#update(hosts);
+  }
+}
+
+const TIMEOUT = "cares_failure:Timeout_while_contacting_DNS_servers";
+
+const COUNTERS = [
+  "cache_load",
+  "dns_address_filter_out",
+  "dns_query_attempt",
+  "dns_query_failure",
+  "dns_query_success",
+  "dns_query_timeout",
+  "dns_rq_pending_overflow",
+  "host_added",
+  "host_address_changed",
+  "host_overflow",
+  "host_removed",
+] as const;
+
+type Outcomes = Readonly<Record<(typeof COUNTERS)[number], Counter>>;

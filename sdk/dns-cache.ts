@@ -1,0 +1,56 @@
+import { isIp } from "./load-assignment.ts";
+import { Duration, Enum, type Static, Type, UInt32 } from "./schema.ts";
+
+/** Envoy's DnsCacheConfig: the names that requests ask for, known by one name to the filter and to the cluster. */
+export const DnsCacheConfig = Type.Object({
+  name: Type.String({ minLength: 1 }),
+  dns_lookup_family: Enum(["AUTO", "V4_ONLY", "V6_ONLY", "V4_PREFERRED", "ALL"], {
+    default: "AUTO",
+  }),
+  dns_refresh_rate: Duration({ default: 60_000 }),
+  dns_min_refresh_rate: Duration({ default: 5_000 }),
+  dns_failure_refresh_rate: Type.Optional(
+    Type.Object({ base_interval: Duration(), max_interval: Type.Optional(Duration()) }),
+  ),
+  dns_query_timeout: Duration({ default: 5_000 }),
+  host_ttl: Duration({ default: 300_000 }),
+  max_hosts: UInt32({ default: 1024 }),
+  dns_cache_circuit_breaker: Type.Optional(
+    Type.Object({ max_pending_requests: UInt32({ default: 1024 }) }),
+  ),
+  preresolve_hostnames: Type.Optional(
+    Type.Array(
+      Type.Object({
+        address: Type.String({ minLength: 1 }),
+        port_value: UInt32({ maximum: 65_535 }),
+      }),
+    ),
+  ),
+});
+export type DnsCacheConfig = Static<typeof DnsCacheConfig>;
+
+/** Between the threads that have requests and the one that resolves. */
+export const wantedTopic = (cache: string): string => `dns_cache/${cache}/wanted`;
+export const usedTopic = (cache: string): string => `dns_cache/${cache}/used`;
+export const outcomeTopic = (cache: string): string => `dns_cache/${cache}/outcome`;
+
+export interface NamedHost {
+  /** Who it is among the cluster's hosts: as it is written, always with a port. */
+  readonly key: string;
+  /** To be resolved; an address without its brackets. */
+  readonly name: string;
+  readonly port: number;
+}
+
+/** What an authority names; undefined: nothing that could be asked for. */
+export function namedHost(authority: string, defaultPort: number): NamedHost | undefined {
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^\s:/?#@[\]]{1,255}))(?::([0-9]{1,5}))?$/.exec(
+    authority,
+  );
+  if (match === null) return undefined;
+  const [, v6, plain, digits] = match;
+  const name = v6 ?? plain ?? "";
+  const port = digits === undefined ? defaultPort : Number(digits);
+  if (port === 0 || port > 65_535 || (v6 !== undefined && !isIp(v6))) return undefined;
+  return { key: `${v6 === undefined ? name : `[${name}]`}:${port}`, name, port };
+}
