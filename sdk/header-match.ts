@@ -47,7 +47,7 @@ export function compileHeaderMatch(
   path: string,
   cx: SetupContext,
 ): HeadMatch {
-  return compileWith(config, path, cx, reader(config.name, path));
+  return compileWith(config, path, cx, headerReader(config.name, `${path}.name`));
 }
 
 /** The same for a response head, whose only pseudo header is `:status`. */
@@ -91,13 +91,17 @@ function compileWith<H>(
   };
 }
 
-function reader(name: string, path: string): (headers: RequestHeaders) => readonly string[] {
+/** Reads all lines of that name of a request's head; pseudo headers have one. */
+export function headerReader(
+  name: string,
+  path: string,
+): (headers: RequestHeaders) => readonly string[] {
   const lower = name.toLowerCase();
   if (lower.startsWith(":")) {
     const pseudo = PSEUDO[lower as keyof typeof PSEUDO];
     if (pseudo === undefined) {
       throw new ConfigError(
-        `${path}.name`,
+        path,
         `a request has no "${name}"; use :method, :path, :authority or :scheme`,
       );
     }
@@ -106,7 +110,7 @@ function reader(name: string, path: string): (headers: RequestHeaders) => readon
       return value === undefined ? NONE : [value];
     };
   }
-  const header = nameOf(name, `${path}.name`);
+  const header = nameOf(name, path);
   return (headers) => headers.getAll(header);
 }
 const NONE: readonly string[] = [];

@@ -3,7 +3,7 @@ import {
   compileHeaderMatch,
   compileQueryMatch,
   HeaderMatcher,
-  nameOf,
+  headerReader,
   QueryParameterMatcher,
   queryParameter,
 } from "./header-match.ts";
@@ -121,11 +121,8 @@ function compileAction(action: Action, path: string, cx: SetupContext): Step {
   if (given.length !== 1) throw new ConfigError(path, "give exactly one kind of action");
   const { request_headers: header, query_parameters: query, generic_key: generic } = action;
   if (header !== undefined) {
-    const name = nameOf(header.header_name, `${path}.request_headers.header_name`);
-    const isPseudo = header.header_name.startsWith(":");
-    if (isPseudo)
-      throw new ConfigError(`${path}.request_headers.header_name`, "is a pseudo header");
-    return ({ request }) => has(header.descriptor_key, request.get(name), header.skip_if_absent);
+    const read = headerReader(header.header_name, `${path}.request_headers.header_name`);
+    return ({ request }) => has(header.descriptor_key, read(request)[0], header.skip_if_absent);
   }
   if (query !== undefined) {
     return ({ request }) => {
