@@ -147,7 +147,7 @@ function newFleet(self: RuntimeConfig["node"]): Fleet {
 
 /** The first config that is known to be good. */
 async function serve(config: RuntimeConfig): Promise<Serving> {
-  if (config.node.id !== node.id || config.node.cluster !== node.cluster) {
+  if (JSON.stringify(config.node) !== JSON.stringify(node)) {
     await fleet.stop();
     fleet = newFleet(config.node);
   }

@@ -152,12 +152,25 @@ export interface ServiceConfig {
   readonly hash?: string;
 }
 
+/** Who this proxy is. */
+export interface NodeConfig {
+  readonly id: string;
+  readonly cluster: string;
+  readonly locality?: {
+    readonly region?: string | undefined;
+    readonly zone?: string | undefined;
+    readonly sub_zone?: string | undefined;
+  };
+  /** `cluster_manager.local_cluster_name`: the cluster whose members are this proxy and its like. */
+  readonly localCluster?: string;
+}
+
 /** A configuration after all checks: what workers run. Listeners that services bring along are among them. */
 export interface RuntimeConfig {
   readonly listeners: readonly ListenerConfig[];
   /** Cluster manager first: others reach it through `cx.clusters`. */
   readonly services: readonly ServiceConfig[];
-  readonly node: { readonly id: string; readonly cluster: string };
+  readonly node: NodeConfig;
   /** Layers of the runtime; main alone reads them and tells the threads their values. */
   readonly runtime?: readonly RuntimeLayerConfig[];
   /** `stats_config`, and how often intervals of histograms end; main's alone too. */
@@ -322,7 +335,7 @@ export interface WorkerStart {
   };
   /** --file-flush-interval-msec */
   readonly fileFlushMs?: number | undefined;
-  readonly node: { readonly id: string; readonly cluster: string; readonly address?: string };
+  readonly node: NodeConfig & { readonly address?: string };
   /** Connections of a chain that is gone may finish for so long. */
   readonly drainMs: number;
 }

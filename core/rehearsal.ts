@@ -159,7 +159,7 @@ function asEnvoys(service: unknown): unknown {
 
 function withNode(config: RuntimeConfig, { id, cluster }: RehearsalOptions["node"]): RuntimeConfig {
   const { node } = config;
-  return { ...config, node: { id: id || node.id, cluster: cluster || node.cluster } };
+  return { ...config, node: { ...node, id: id || node.id, cluster: cluster || node.cluster } };
 }
 
 function toProblem(found: Omit<Problem, "frame">): Problem {

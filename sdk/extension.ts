@@ -199,6 +199,13 @@ export interface SetupContext {
   readonly node: {
     readonly id: string;
     readonly cluster: string;
+    readonly locality?: {
+      readonly region?: string | undefined;
+      readonly zone?: string | undefined;
+      readonly sub_zone?: string | undefined;
+    };
+    /** `cluster_manager.local_cluster_name`: the cluster whose members are this proxy and its like. */
+    readonly localCluster?: string;
     /** The machine's own address that is not loopback: what x-forwarded-for gets for a client on this machine. */
     readonly address?: string;
   };

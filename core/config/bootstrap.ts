@@ -126,7 +126,13 @@ const NodeSchema = Type.Object({
   cluster: Type.Optional(Type.String()),
   // Told to control planes and shown in the config dump; nothing else in Envoy reads them.
   metadata: Type.Optional(Type.Unknown()),
-  locality: Type.Optional(Type.Unknown()),
+  locality: Type.Optional(
+    Type.Object({
+      region: Type.Optional(Type.String()),
+      zone: Type.Optional(Type.String()),
+      sub_zone: Type.Optional(Type.String()),
+    }),
+  ),
   user_agent_name: Type.Optional(Type.Unknown()),
   user_agent_version: Type.Optional(Type.Unknown()),
 });
@@ -165,6 +171,9 @@ function withSections(packages: readonly PackageInfo[]): Schema {
     node: Type.Optional(NodeSchema),
     static_resources: Type.Optional(
       Type.Object({ listeners: Type.Optional(Type.Array(Listener)) }),
+    ),
+    cluster_manager: Type.Optional(
+      Type.Object({ local_cluster_name: Type.Optional(Type.String()) }),
     ),
     layered_runtime: Type.Optional(LayeredRuntime),
     stats_config: Type.Optional(StatsConfigSchema),
@@ -207,7 +216,8 @@ export interface Maker {
 /** From the checked bootstrap to what workers run. */
 export function runtimeConfig(value: unknown, root: MapNode, maker: Maker): RuntimeConfig {
   const bootstrap = (value ?? {}) as {
-    readonly node?: { readonly id?: string; readonly cluster?: string };
+    readonly node?: Static<typeof NodeSchema>;
+    readonly cluster_manager?: { readonly local_cluster_name?: string };
     readonly layered_runtime?: Static<typeof LayeredRuntime>;
     readonly stats_config?: StatsConfig;
     readonly stats_flush_interval?: number;
@@ -217,10 +227,22 @@ export function runtimeConfig(value: unknown, root: MapNode, maker: Maker): Runt
   return {
     listeners,
     services: serviceConfigs(value, root, maker),
-    node: { id: bootstrap.node?.id ?? "", cluster: bootstrap.node?.cluster ?? "" },
+    node: nodeOf(bootstrap.node, bootstrap.cluster_manager?.local_cluster_name),
     runtime: bootstrap.layered_runtime?.layers ?? [],
     stats: bootstrap.stats_config,
     statsFlushMs: bootstrap.stats_flush_interval,
+  };
+}
+
+function nodeOf(
+  { id = "", cluster = "", locality }: Partial<Static<typeof NodeSchema>> = {},
+  localCluster = "",
+): RuntimeConfig["node"] {
+  return {
+    id,
+    cluster,
+    ...(locality !== undefined && { locality }),
+    ...(localCluster !== "" && { localCluster }),
   };
 }
 
@@ -547,6 +569,16 @@ export function checkBootstrap(root: MapNode, report: Report): void {
     const values = layer.map("static_layer");
     if (values !== undefined) checkRuntime(values, report);
   }
+  checkLocalCluster(root, report);
+}
+
+function checkLocalCluster(root: MapNode, report: Report): void {
+  const manager = root.map("cluster_manager");
+  const local = manager?.string("local_cluster_name") ?? "";
+  const clusters = root.map("static_resources")?.list("clusters") ?? [];
+  if (local === "" || clusters.some((c) => c.kind === "map" && c.string("name") === local)) return;
+  const { place } = manager!.get("local_cluster_name")!;
+  report.error(place, `local cluster "${local}" must be defined`, "add it to static_resources");
 }
 
 function checkRuntime(values: MapNode, report: Report): void {

@@ -44,7 +44,7 @@ import type { UdpTable } from "./udp.ts";
 export interface Surroundings {
   readonly role: "worker" | "control" | "canary";
   readonly worker: number;
-  readonly node: { readonly id: string; readonly cluster: string; readonly address?: string };
+  readonly node: SetupContext["node"];
   readonly host: Host;
   readonly registry: Registry;
   readonly connections: ConnectionTable;
@@ -68,7 +68,7 @@ export interface Surroundings {
 export class Context implements SetupContext {
   readonly role: "worker" | "control" | "canary";
   readonly worker: number;
-  readonly node: { readonly id: string; readonly cluster: string; readonly address?: string };
+  readonly node: SetupContext["node"];
   readonly log: Log;
   readonly stats: Stats;
   readonly runtime: Runtime;

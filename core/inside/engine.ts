@@ -17,7 +17,13 @@ import {
   surroundings,
   type TransportFactory,
 } from "@tsproxy/sdk";
-import type { FilterChainConfig, ListenerConfig, Refusal, RuntimeConfig } from "../protocol.ts";
+import type {
+  FilterChainConfig,
+  ListenerConfig,
+  NodeConfig,
+  Refusal,
+  RuntimeConfig,
+} from "../protocol.ts";
 import { listenerOf } from "../protocol.ts";
 import { ConnectionTable, SocketConnection } from "./connection.ts";
 import { Context, type Surroundings } from "./context.ts";
@@ -45,7 +51,7 @@ const ENGINE_CELLS = 3 / 4;
 export interface EngineOptions {
   readonly role: "worker" | "control" | "canary";
   readonly worker: number;
-  readonly node: { readonly id: string; readonly cluster: string; readonly address?: string };
+  readonly node: NodeConfig & { readonly address?: string };
   /** Lines of files are written this long after the first of them. */
   readonly fileFlushMs?: number;
   /** For access logs. */

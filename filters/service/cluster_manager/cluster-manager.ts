@@ -17,7 +17,7 @@ import { checkerOf } from "./health-checker.ts";
 import { HealthDesk, healthTopic, needsHealth } from "./health-desk.ts";
 import { idOf, type Load } from "./host.ts";
 import { balancerOf } from "./lb-policy.ts";
-import { NOWHERE } from "./localities.ts";
+import { type LocalCluster, localityKey } from "./localities.ts";
 import { Membership } from "./membership.ts";
 import { type Codecs, UpstreamCluster } from "./upstream-cluster.ts";
 
@@ -58,6 +58,7 @@ export class ClusterManager implements Service {
   /** Generations that go on with what they had begun, the latest first. */
   #ancestors: readonly Estate[];
   readonly #estate: Estate;
+  readonly #ownLocality: string;
   readonly #membership: Membership | undefined;
   readonly #desk: HealthDesk | undefined;
   readonly #look: Timer;
@@ -81,6 +82,7 @@ export class ClusterManager implements Service {
           )
         : undefined;
     this.#estate = this.#makeEstate(config);
+    this.#ownLocality = localityKey(cx.node.locality);
     this.clusters = { get: (name) => this.#entries.get(name)?.cluster };
     this.#look = cx.timer(() => this.#onLook());
     this.#heir = this.#asHeir();
@@ -98,6 +100,14 @@ export class ClusterManager implements Service {
     else this.#heir.begin();
   }
 
+  /** Where requests come from, for clusters that count zones. Undefined: the config does not say. */
+  #local(): LocalCluster | undefined {
+    const { localCluster } = this.#cx.node;
+    return localCluster === undefined
+      ? undefined
+      : this.#entries.get(localCluster)?.cluster.asLocal();
+  }
+
   #add(config: ClusterConfig, at: string, codecs: Codecs): void {
     const { balancer, type } = this.#packages(config, at);
     const cluster = new UpstreamCluster({
@@ -109,8 +119,13 @@ export class ClusterManager implements Service {
       hostNames: this.#estate.hostNames,
       type: type.current.value,
       clusterOf: (name) => this.#entries.get(name)?.cluster,
-      ownLocality: NOWHERE,
-      local: () => undefined,
+      onChanged: () => {
+        if (config.name !== this.#cx.node.localCluster) return;
+        for (const entry of this.#entries.values())
+          if (entry.cluster.name !== config.name) entry.cluster.onLocalChanged();
+      },
+      ownLocality: this.#ownLocality,
+      local: () => this.#local(),
     });
     const entry: Entry = {
       cluster,

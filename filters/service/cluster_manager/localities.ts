@@ -1,5 +1,11 @@
 // Hot path: `choose` runs for every request of a cluster that counts localities.
-import { type Counter, EdfScheduler, type LocalityPolicy, type Stats } from "@tsproxy/sdk";
+import {
+  type Counter,
+  EdfScheduler,
+  type LocalityPolicy,
+  type SetupContext,
+  type Stats,
+} from "@tsproxy/sdk";
 import type { UpstreamHost } from "./host.ts";
 
 /** The hosts of one level that share a locality. */
@@ -34,9 +40,7 @@ export function localitiesOf(hosts: readonly UpstreamHost[], own: string): Local
 }
 
 /** Parts are kept apart by a character that sorts before all others. */
-export function localityKey(
-  locality: { region?: string; zone?: string; sub_zone?: string } | undefined,
-): string {
+export function localityKey(locality: SetupContext["node"]["locality"]): string {
   return `${locality?.region ?? ""}\0${locality?.zone ?? ""}\0${locality?.sub_zone ?? ""}`;
 }
 export const NOWHERE = localityKey(undefined);

@@ -36,11 +36,11 @@ import { fingerprintOf, type Heir } from "./handover.ts";
 import { type HealthReport, report } from "./health-desk.ts";
 import { idOf, type Load, type PoolMaker, UpstreamHost } from "./host.ts";
 import { levelHealths } from "./levels.ts";
-import type { LocalCluster } from "./localities.ts";
+import { type LocalCluster, localitiesOf, NOWHERE } from "./localities.ts";
 import { OutlierMonitor, type OutlierTable } from "./outlier-monitor.ts";
 import { Pool, type PoolOwner, type PoolProtocol } from "./pool.ts";
 import { type ConnectionFacts, PooledConnection } from "./pooled-connection.ts";
-import type { LevelHealth } from "./priority-loads.ts";
+import { type LevelHealth, levelLoads } from "./priority-loads.ts";
 import { Starvation } from "./starvation.ts";
 import { ClusterCells, HostCells } from "./stats.ts";
 import { TrackedConnection } from "./tracked-connection.ts";
@@ -70,6 +70,8 @@ export interface UpstreamClusterParts {
   readonly codecs: Codecs;
   readonly ownLocality: string;
   readonly local: () => LocalCluster | undefined;
+  /** Its hosts or their health are others now. */
+  readonly onChanged: () => void;
   /** Requests in progress that generations before this one count. */
   readonly loadOf: (cluster: string, hostId: string) => Load | undefined;
   readonly hostNames: Set<string>;
@@ -96,6 +98,8 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   readonly #protocols: readonly PoolProtocol[];
   readonly #loadOf: UpstreamClusterParts["loadOf"];
   readonly #hostNames: Set<string>;
+  readonly #ownLocality: string;
+  readonly #onChanged: () => void;
   readonly #spread: Spread | undefined;
   readonly #provided: ProvidedBalancer | undefined;
   readonly choosesByStream: boolean;
@@ -144,6 +148,8 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     }
     this.#loadOf = loadOf;
     this.#hostNames = hostNames;
+    this.#ownLocality = parts.ownLocality;
+    this.#onChanged = parts.onChanged;
     this.maxRequestsPerConnection = this.#options.maxRequestsPerConnection;
     const statPrefix = `cluster.${config.alt_stat_name || config.name}.`;
     this.stats = cx.stats.scope(statPrefix);
@@ -343,6 +349,24 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   #changed(): void {
     this.changes++;
     this.#spread?.update(this.#hosts);
+    this.#onChanged();
+  }
+
+  /** The cluster that this proxy is a member of has other hosts: the parts of zones are other ones. */
+  onLocalChanged(): void {
+    if (!this.#retired) this.#spread?.update(this.#hosts);
+  }
+
+  /** As the cluster that this proxy is a member of. */
+  asLocal(): LocalCluster {
+    const first = this.#hosts.filter((host) => host.priority === 0);
+    const localities = localitiesOf(first, this.#ownLocality);
+    const loads = levelLoads(this.levels(), this.#options);
+    return {
+      localities,
+      hasOwn: localities[0]?.key === this.#ownLocality && this.#ownLocality !== NOWHERE,
+      inPanic: loads.panic[0] === true,
+    };
   }
 
   /** Hosts that the cluster's type makes for requests. */
