@@ -200,6 +200,8 @@ export type LocalityPolicy =
 
 /** A policy that stands above priorities and health: it hands on to other policies. */
 export interface ClusterPolicy {
+  /** It looks at the request itself (`BalancerContext.stream`). */
+  readonly byStream?: boolean;
   compose(cluster: BalancedCluster, previous: Balancer | undefined): Balancer;
 }
 

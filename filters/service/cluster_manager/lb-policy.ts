@@ -9,6 +9,7 @@ export function balancerOf(
   config: ClusterConfig,
 ): { place: string; ref: ExtensionRef } | undefined {
   const named = config.load_balancing_policy?.policies[0]?.typed_extension_config;
+  if (named?.package === "balancer/cluster_provided") return undefined;
   if (named !== undefined)
     return {
       place: "load_balancing_policy.policies[0].typed_extension_config",

@@ -177,7 +177,11 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     this.#spread = balancer && new Spread(balancing, "", balancer);
     this.#spread?.update([]);
     const { type } = parts;
-    this.choosesByStream = type.provide !== undefined || this.#options.peerNaming !== undefined;
+    const policy = balancer?.current.value;
+    this.choosesByStream =
+      type.provide !== undefined ||
+      this.#options.peerNaming !== undefined ||
+      (policy !== undefined && "byStream" in policy && policy.byStream === true);
     if (cx.role === "canary") this.#provided = undefined;
     else if (type.clusters !== undefined) {
       const threshold = this.#options.panicThreshold;
