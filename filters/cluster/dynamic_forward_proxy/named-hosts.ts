@@ -96,13 +96,13 @@ export class NamedHosts implements ProvidedBalancer, HostNames {
         waiting = { told: [], timer };
         this.#waiting.set(host.key, waiting);
       }
-      // Each request asks, as each counts.
-      this.#cx.publish(wantedTopic(this.#config.name), host);
       waiting.told.push((outcome) => {
         this.#pending.release();
         this.#open.set(0);
         resolve(outcome);
       });
+      // Each request asks, as each counts.
+      this.#cx.publish(wantedTopic(this.#config.name), host);
     });
   }
 

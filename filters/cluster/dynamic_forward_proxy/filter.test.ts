@@ -1,0 +1,148 @@
+import { DnsCacheConfig, type HostNames, type HostSpec } from "@tsproxy/sdk";
+import { requestHeaders, TestContext, TestHost, withDefaults } from "@tsproxy/sdk/testing";
+import { beforeEach, describe, expect, it } from "vitest";
+import forward from "./filter.ts";
+
+let cx: TestContext;
+/** What the resolver knows; a name that is absent never answers. */
+let names: Map<string, readonly string[] | Error>;
+let hosts: readonly HostSpec[];
+
+const settled = async () => {
+  for (let k = 0; k < 12; k++) await Promise.resolve();
+};
+const stat = (name: string) => cx.stats.value(`dns_cache.n.${name}`);
+
+beforeEach(() => {
+  cx = new TestContext();
+  names = new Map();
+  hosts = [];
+  cx.operations.set("dns.resolve", (args) => {
+    const answer = names.get((args as { name: string }).name);
+    if (answer === undefined) return new Promise(() => {});
+    if (answer instanceof Error) throw answer;
+    return { addresses: answer.map((ip) => ({ ip, ttl: 30 })) };
+  });
+});
+
+/** The thread that resolves, and a worker. */
+function make(config: object = {}, defaultPort = 80) {
+  const dns_cache_config = withDefaults(DnsCacheConfig, { name: "n", ...config });
+  cx.role = "control";
+  const type = cx.setup(forward, { dns_cache_config });
+  type.discover!((list) => {
+    hosts = list;
+  }, cx);
+  cx.role = "worker";
+  const made = cx.setup(forward, { dns_cache_config }).provide!({
+    stats: cx.stats.scope("cluster.c."),
+    at: () => undefined,
+    find: (id) => {
+      const spec = hosts.find((host) => host.id === id);
+      return spec && new TestHost({ ip: spec.ip, port: spec.port });
+    },
+    defaultPort,
+    sweep: () => {},
+  });
+  const resolve = (authority: string) => (made.names as HostNames).resolve(authority);
+  const chosen = (authority: string) =>
+    made.choose({ head: requestHeaders("GET", "/", "host", authority) })?.key;
+  return { resolve, chosen };
+}
+
+describe("a name", () => {
+  it("becomes a host once it has an address, and then needs no waiting", async () => {
+    names.set("a.test", ["10.0.0.1", "10.0.0.2"]);
+    const { resolve, chosen } = make();
+    expect(chosen("a.test:8080")).toBeUndefined();
+    expect(await resolve("a.test:8080")).toBe("known");
+    expect(hosts).toMatchObject([{ id: "a.test:8080", hostname: "a.test:8080", ip: "10.0.0.1" }]);
+    expect(chosen("a.test:8080")).toBe("10.0.0.1:8080");
+    expect(resolve("a.test:8080")).toBe("known");
+    expect([stat("host_added"), stat("dns_query_success"), stat("num_hosts")]).toEqual([1, 1, 1]);
+  });
+
+  it("without a port has that of the cluster, and an address is a name as well", async () => {
+    names.set("a.test", ["10.0.0.1"]);
+    names.set("::1", ["::1"]);
+    const { resolve } = make({}, 443);
+    expect(await resolve("a.test")).toBe("known");
+    expect(await resolve("[::1]:99")).toBe("known");
+    expect(hosts.map((host) => [host.id, host.port])).toEqual([
+      ["a.test:443", 443],
+      ["[::1]:99", 99],
+    ]);
+  });
+
+  it("that has no address, or cannot be asked for, has failed; and one that is none never waits", async () => {
+    names.set("empty.test", []);
+    names.set("broken.test", new Error("no server"));
+    const { resolve } = make();
+    const why = "cares_norecords:Domain_name_not_found";
+    expect(await resolve("empty.test")).toEqual({ failed: why });
+    expect(await resolve("empty.test")).toEqual({ failed: why });
+    expect(await resolve("broken.test")).toMatchObject({ failed: /cares_failure/ as never });
+    for (const none of ["", "a b", "http://x", "a:0", "a:65536", "[1.2.3:80", "[zz]"])
+      expect(resolve(none)).toHaveProperty("failed");
+    expect([stat("dns_query_attempt"), stat("dns_query_failure")]).toEqual([2, 1]);
+  });
+
+  it("that nobody answers for has failed when the time for a query is over", async () => {
+    const { resolve } = make({ dns_query_timeout: 2_000 });
+    const outcome = resolve("silent.test");
+    cx.clock.advance(2_000);
+    expect(await outcome).toHaveProperty("failed");
+    expect(stat("dns_query_timeout")).toBe(1);
+  });
+});
+
+describe("limits", () => {
+  it("are of hosts", async () => {
+    names.set("a.test", ["10.0.0.1"]);
+    const { resolve } = make({ max_hosts: 1 });
+    expect(await resolve("a.test")).toBe("known");
+    expect(await resolve("b.test")).toBe("overflow");
+    expect(stat("host_overflow")).toBe(1);
+  });
+
+  it("are of requests that wait", () => {
+    const { resolve } = make({ dns_cache_circuit_breaker: { max_pending_requests: 1 } });
+    void resolve("silent.test");
+    expect(resolve("c.test")).toBe("pending_overflow");
+    expect(stat("dns_rq_pending_overflow")).toBe(1);
+  });
+});
+
+describe("a host", () => {
+  it("moves when its name has other addresses, and keeps its last one when it has none", async () => {
+    names.set("a.test", ["10.0.0.1"]);
+    const { resolve } = make();
+    await resolve("a.test");
+    names.set("a.test", ["10.0.0.2"]);
+    cx.clock.advance(30_000);
+    await settled();
+    expect(hosts.map((host) => host.ip)).toEqual(["10.0.0.2"]);
+    names.set("a.test", []);
+    cx.clock.advance(30_000);
+    await settled();
+    expect(hosts.map((host) => host.ip)).toEqual(["10.0.0.2"]);
+    expect(stat("host_address_changed")).toBe(2);
+  });
+
+  it("goes when nobody has asked for it as long as it may live, and stays while somebody does", async () => {
+    names.set("a.test", ["10.0.0.1"]);
+    const { resolve } = make({ host_ttl: 60_000 });
+    await resolve("a.test");
+    for (let k = 0; k < 4; k++) {
+      cx.clock.advance(30_000);
+      await settled();
+      expect(resolve("a.test")).toBe("known");
+    }
+    for (let k = 0; k < 5; k++) {
+      cx.clock.advance(30_000);
+      await settled();
+    }
+    expect(hosts).toEqual([]);
+    expect([stat("host_removed"), stat("num_hosts")]).toEqual([1, 0]);
+  });
+});
