@@ -57,6 +57,13 @@ describe("a tree", () => {
     });
   });
 
+  it("may be as large as its file; only aliases make more of it than is written", () => {
+    const many = Array.from({ length: 210_000 }, (_, k) => k);
+    expect(parse(`a: [${many.join()}]`).report.failed).toBe(false);
+    const twice = `a: &a [${many.join()}]\nb: *a\n`;
+    expect(parse(twice).report.errors[0]?.message).toBe("aliases make the file too large");
+  });
+
   it("keeps a key that names a prototype an ordinary key", () => {
     const { value } = parse('{"__proto__": {"x": 1}, "constructor": 2}', "json");
     expect(Object.keys(value as object)).toEqual(["__proto__", "constructor"]);

@@ -225,8 +225,9 @@ export function parseDocument(text: string, format: Format, report: Report): Map
   return undefined;
 }
 
-// Aliases are written out: a few lines of them could otherwise grow into more than memory holds.
-const MAX_NODES = 200_000;
+// Aliases are written out: a few lines of them could otherwise grow into more than memory holds. What the file itself says is
+// as large as the file.
+const MAX_ALIASED = 200_000;
 const MAX_DEPTH = 100;
 
 function parseYaml(text: string, report: Report): Node | undefined {
@@ -279,7 +280,8 @@ class YamlReader {
   readonly #report: Report;
   /** An alias means the last anchor of that name before it. */
   readonly #anchors = new Map<string, YamlNode>();
-  #nodes = 0;
+  #aliased = 0;
+  #inAlias = false;
 
   constructor(report: Report) {
     this.#report = report;
@@ -288,14 +290,15 @@ class YamlReader {
   read(node: YamlNode | null, parent: Place, depth: number): Node {
     const offset = node?.range?.[0] ?? parent.offset;
     const place = placeAt(parent, offset);
-    if (++this.#nodes > MAX_NODES || depth > MAX_DEPTH) {
+    if (this.#inAlias) this.#aliased++;
+    if (this.#aliased > MAX_ALIASED || depth > MAX_DEPTH) {
       const what = depth > MAX_DEPTH ? "nested too deeply" : "aliases make the file too large";
       this.#report.error({ offset, path: "" }, what);
       throw new TooLarge();
     }
     if (isAlias(node)) {
       const target = this.#anchors.get(node.source);
-      if (target !== undefined) return this.read(target, parent, depth + 1);
+      if (target !== undefined) return this.#alias(target, parent, depth);
       this.#report.error(place, `no anchor "${node.source}" before this alias`);
       return invalidAt(place);
     }
@@ -313,6 +316,14 @@ class YamlReader {
       return this.#map(node.items as { key: YamlNode; value: YamlNode | null }[], place, depth);
     if (isScalar(node)) return readScalar(node, place);
     return new ScalarNode(place, undefined, "null");
+  }
+
+  #alias(target: YamlNode, parent: Place, depth: number): Node {
+    const outer = this.#inAlias;
+    this.#inAlias = true;
+    const node = this.read(target, parent, depth + 1);
+    this.#inAlias = outer;
+    return node;
   }
 
   #map(
