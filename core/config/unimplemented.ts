@@ -122,7 +122,10 @@ const MUST_NOT_IGNORE_SPACES = [
 const TRUE_BY_DEFAULT = new Set(["envoy.config.listener.v3.Listener.bind_to_port"]);
 
 /** Deprecated, without any effect in Envoy either. */
-const WITHOUT_EFFECT = new Set(["envoy.type.matcher.v3.RegexMatcher.google_re2"]);
+const WITHOUT_EFFECT = new Set([
+  "envoy.type.matcher.v3.RegexMatcher.google_re2",
+  "xds.type.matcher.v3.RegexMatcher.google_re2",
+]);
 
 /** Tells of a field that Envoy knows and no schema lists. */
 export function reportUnimplemented(
