@@ -20,6 +20,8 @@ export interface BoxesOptions {
   readonly sockets: Sockets;
   readonly stats: StatsSink;
   readonly post: (message: FromWorker) => void;
+  /** Filters of this use read no more than these parts of their streams. */
+  readonly onReads: (use: number, mask: number) => void;
   /** A sandbox asks a cluster; JSON of a FetchMessage. "": it is gone, and what it had asked for is not wanted. */
   readonly onFetch: (box: number, text: string, bytes: Buffer) => void;
 }
@@ -81,6 +83,7 @@ export class Boxes {
         sockets.schedule();
       },
       onWork: () => sockets.schedule(),
+      onReads: (use, mask) => this.#options.onReads(use, mask),
       onFetch: (text, bytes) => this.#options.onFetch(box, text, bytes),
       onFault: (fault) => post({ type: "fault", ...fault }),
       onLog: (level, message, fields) =>

@@ -197,6 +197,10 @@ export class Builtin {
   reply(call: number, value: unknown, error: string | undefined): void {
     this.#enter("onReply", JSON.stringify({ call, value: value ?? null, error }));
   }
+  /** Filters of a sandboxed use read no more than these parts of their streams. */
+  narrow(use: number, mask: number): void {
+    this.#enter("narrow", use, mask);
+  }
   /** `bytes`: one char each. */
   fetch(box: number, text: string, bytes: string): void {
     this.#enter("fetch", box, text, bytes);

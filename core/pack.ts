@@ -113,7 +113,12 @@ async function addons(): Promise<void> {
 async function launcher(): Promise<void> {
   await cp(path.join(ROOT, "core/bin"), path.join(dist, "bin"), { recursive: true });
   const tsconfig = await readFile(path.join(ROOT, "core/tsconfig.filters.json"), "utf8");
-  await write("tsconfig.json", tsconfig.replace(/"\.\.\/(sdk\/[^"]*)\.ts"/g, '"./$1.d.ts"'));
+  await write(
+    "tsconfig.json",
+    tsconfig.replace(/"\.\.\/(sdk\/[^"]*?)(?:\.d)?\.ts"/g, '"./$1.d.ts"'),
+  );
+  // tsc emits declarations of what it compiles; this one is one already.
+  await cp(path.join(ROOT, "sdk/globals.d.ts"), path.join(dist, "sdk/globals.d.ts"));
 }
 
 async function write(name: string, code: string, map?: string): Promise<void> {

@@ -118,6 +118,8 @@ class Worker {
       sockets,
       stats: this.#cells,
       post: this.#post,
+      // Setups run on other threads: nobody is in the isolate now.
+      onReads: (use, mask) => this.#guarded(() => builtin.narrow(use, mask)),
       onFetch: (box, text, bytes) => this.#onFetch(box, text, bytes),
     });
     for (const [topic, text] of this.#topics) {

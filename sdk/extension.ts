@@ -17,6 +17,7 @@ import type { Runtime } from "./runtime.ts";
 import type { ExtensionRef, Static, TSchema } from "./schema.ts";
 import type { Service } from "./service.ts";
 import type { Stats } from "./stats.ts";
+import { type DeclaredStats, type OpenStats, openStats } from "./stats-spec.ts";
 import type { Tls, TransportFactory } from "./transport.ts";
 import type { UdpHandler, UdpListenerFilter, UdpSocket } from "./udp.ts";
 
@@ -66,30 +67,43 @@ export interface Definition<K extends Kind = Kind, S extends TSchema = TSchema> 
   setup(config: Static<S>, cx: SetupContext): Kinds[K];
 }
 
-type Spec<K extends Kind, S extends TSchema, C extends SharedCells> = Omit<
+type Spec<K extends Kind, S extends TSchema, C extends SharedCells, D extends DeclaredStats> = Omit<
   Definition<K, S>,
   "kind" | "setup"
 > & {
   /** Cells that `cx.shared` gives, one set for each place in the config: over all workers, and kept over reloads. */
   readonly shared?: C;
-  setup(config: Static<S>, cx: ContextWith<C>): Kinds[K];
+  /** Stats that `cx.stat` gives: `<cx.statPrefix><name>.<their name>`. */
+  readonly stats?: D;
+  setup(config: Static<S>, cx: ContextWith<C, D>): Kinds[K];
 };
-export type ContextWith<C extends SharedCells> = SetupContext & { readonly shared: OpenCells<C> };
+export type ContextWith<
+  C extends SharedCells,
+  D extends DeclaredStats = Record<never, never>,
+> = SetupContext & { readonly shared: OpenCells<C>; readonly stat: OpenStats<D> };
 
 const define =
   <K extends Kind>(kind: K) =>
-  <S extends TSchema, C extends SharedCells = Record<never, never>>(
-    spec: Spec<K, S, C>,
+  <
+    S extends TSchema,
+    C extends SharedCells = Record<never, never>,
+    D extends DeclaredStats = Record<never, never>,
+  >(
+    spec: Spec<K, S, C, D>,
   ): Definition<K, S> => {
-    const { shared, ...definition } = spec;
-    return { kind, ...definition, setup: (config, cx) => spec.setup(config, open(shared, cx)) };
+    const { shared, stats, ...definition } = spec;
+    return { kind, ...definition, setup: (config, cx) => spec.setup(config, open(spec, cx)) };
   };
 
 /** Each setup has a context of its own, so what is declared can hang on it. */
-function open<C extends SharedCells>(shared: C | undefined, cx: SetupContext): ContextWith<C> {
+function open<C extends SharedCells, D extends DeclaredStats>(
+  { name, shared, stats }: { readonly name: string; readonly shared?: C; readonly stats?: D },
+  cx: SetupContext,
+): ContextWith<C, D> {
   const cells: Record<string, unknown> = {};
-  for (const [name, spec] of Object.entries(shared ?? {})) cells[name] = cx.cell(name, spec);
-  return Object.assign(cx, { shared: cells as OpenCells<C> });
+  for (const [cell, spec] of Object.entries(shared ?? {})) cells[cell] = cx.cell(cell, spec);
+  const stat = openStats(stats, cx.stats, `${cx.statPrefix ?? ""}${name}.`);
+  return Object.assign(cx, { shared: cells as OpenCells<C>, stat });
 }
 
 /** Defines an HTTP filter. `setupRoute`: runs once for each per-route config, as `setup` does for the filter's own. */
@@ -97,15 +111,16 @@ export function defineHttpFilter<
   S extends TSchema,
   R extends TSchema = TSchema,
   C extends SharedCells = Record<never, never>,
+  D extends DeclaredStats = Record<never, never>,
 >(
-  spec: Omit<Spec<"http", S, C>, "routeConfig"> & {
+  spec: Omit<Spec<"http", S, C, D>, "routeConfig"> & {
     readonly routeConfig?: R;
-    readonly setupRoute?: (config: Static<R>, cx: ContextWith<C>) => unknown;
+    readonly setupRoute?: (config: Static<R>, cx: ContextWith<C, D>) => unknown;
   },
 ): Definition<"http", S> {
-  const { setupRoute, shared, ...definition } = spec;
+  const { setupRoute, shared, stats, ...definition } = spec;
   const setup = (config: Static<S>, cx: SetupContext): HttpFilterFactory => {
-    const own = open(shared, cx);
+    const own = open(spec, cx);
     const make = spec.setup(config, own);
     if (setupRoute === undefined) return make;
     const routes = new RouteSetups((route) => setupRoute(route as Static<R>, own));

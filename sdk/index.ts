@@ -39,6 +39,7 @@ export * from "./runtime.ts";
 export * from "./schema.ts";
 export * from "./service.ts";
 export * from "./stats.ts";
+export * from "./stats-spec.ts";
 export * from "./status-code.ts";
 export * from "./string-match.ts";
 export * from "./surroundings.ts";

@@ -93,10 +93,15 @@ export class Context implements SetupContext {
   }
 
   /** For a stand-in: where its use is in the config, and which use it takes the place of. */
-  claimUse(use: number): { readonly place: string; readonly previousUse: number | undefined } {
+  claimUse(use: number): {
+    readonly place: string;
+    readonly statPrefix: string;
+    readonly previousUse: number | undefined;
+  } {
     const previousUse = this.previous as number | undefined;
     this.#scope.handover = () => use;
-    return { place: this.#scope.place.pointer, previousUse };
+    const { pointer, statPrefix } = this.#scope.place;
+    return { place: pointer, statPrefix, previousUse };
   }
 
   fetch(target: string, init?: FetchInit): Promise<FetchResponse> {

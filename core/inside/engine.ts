@@ -371,6 +371,10 @@ export class Engine {
   }
 
   /** A sandbox asks a cluster. */
+  narrow(use: number, mask: number): void {
+    this.#sandboxes.narrow(use, mask);
+  }
+
   /** `text`: JSON of a FetchMessage; "": the sandbox is gone. */
   fetchFor(box: number, text: string, bytes: string): void {
     let fetches = this.#fetches.get(box);

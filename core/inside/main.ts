@@ -80,6 +80,10 @@ export function onReply(text: string): void {
   engine.host.onReply(JSON.parse(text));
 }
 
+export function narrow(use: number, mask: number): void {
+  engine.narrow(use, mask);
+}
+
 export function fetch(box: number, text: string, bytes: string): void {
   engine.onEntered();
   engine.fetchFor(box, text, bytes);

@@ -16,7 +16,7 @@ import {
   utf8Decode,
   type Verdict,
 } from "@tsproxy/sdk";
-import { type Parked, type ParkTable, recordSize } from "./parked.ts";
+import { type Parked, type ParkedUse, type ParkTable, recordSize } from "./parked.ts";
 import { ascii, asksForFacts, ParkedFacts } from "./parked-facts.ts";
 import { applyEdits, type HeadTexts, parkHead, readReply } from "./parked-head.ts";
 import {
@@ -25,7 +25,6 @@ import {
   ANSWER_HEAD_SIZE,
   CHUNK_MAX,
   HOOK,
-  type HookMask,
   KIND,
   PART_SIZE,
   RANGE_MAX,
@@ -47,24 +46,11 @@ const OVERLOAD = reply(503, { details: "filter_overload" });
  * What stands in a chain for a dropped-in http package: each stream gets a stub whose hooks answer with a promise that settles
  * when the sandbox has. `hooks` is what the package's source names; hooks that it does not name do not exist here either.
  */
-export function parkedHttpFactory(
-  box: number,
-  use: number,
-  hooks: HookMask,
-  table: ParkTable,
-): HttpFilterFactory {
+export function parkedHttpFactory(use: ParkedUse, table: ParkTable): HttpFilterFactory {
   class Stub extends ParkedHttpFilter {}
   const methods = Stub.prototype as unknown as Record<string, unknown>;
-  for (const [bit, name, method] of METHODS) if ((hooks & bit) !== 0) methods[name] = method;
-  const shared: Shared = { box, use, hooks, table };
-  return (stream) => new Stub(shared, stream) as HttpFilter;
-}
-
-interface Shared {
-  readonly box: number;
-  readonly use: number;
-  readonly hooks: HookMask;
-  readonly table: ParkTable;
+  for (const [bit, name, method] of METHODS) if ((use.hooks & bit) !== 0) methods[name] = method;
+  return (stream) => new Stub(use, table, stream) as HttpFilter;
 }
 
 /** One direction of a stream: the promise that a hook has answered with. It settles in the call that brings the verdict. */
@@ -133,7 +119,8 @@ class Lane implements PromiseLike<Verdict> {
 
 /** The chain's half of a sandboxed filter. */
 class ParkedHttpFilter implements Parked {
-  readonly #shared: Shared;
+  readonly #use: ParkedUse;
+  readonly #table: ParkTable;
   readonly #stream: HttpStream;
   #token = 0;
   /** Hooks of the filter object, once the first verdict has told. */
@@ -146,8 +133,9 @@ class ParkedHttpFilter implements Parked {
   /** What found no room: the sandbox is told of it next time. */
   #unsentFacts = "";
 
-  constructor(shared: Shared, stream: HttpStream) {
-    this.#shared = shared;
+  constructor(use: ParkedUse, table: ParkTable, stream: HttpStream) {
+    this.#use = use;
+    this.#table = table;
     this.#stream = stream;
   }
 
@@ -172,7 +160,7 @@ class ParkedHttpFilter implements Parked {
     if (!this.#send(lane)) {
       // The event's bytes do not outlive it.
       map?.detach();
-      if (chunk !== undefined && chunk.memory === this.#shared.table.ports.memory)
+      if (chunk !== undefined && chunk.memory === this.#table.ports.memory)
         chunk.replace(chunk.copy());
       this.#wait(lane);
     }
@@ -191,7 +179,7 @@ class ParkedHttpFilter implements Parked {
       return;
     }
     this.#retryLane = lane;
-    this.#shared.table.wait(this);
+    this.#table.wait(this);
   }
 
   retry(): boolean {
@@ -206,7 +194,8 @@ class ParkedHttpFilter implements Parked {
 
   /** False: no room now. A record that cannot be sent at all settles its lane. */
   #send(lane: Lane): boolean {
-    const { box, use, table } = this.#shared;
+    const { box, use } = this.#use;
+    const table = this.#table;
     const token = this.#token | (lane === this.#response ? 1 : 0);
     if (lane.kind === KIND.REQUEST_HEADERS) return this.#create(lane);
     if (this.#token === 0) {
@@ -232,7 +221,8 @@ class ParkedHttpFilter implements Parked {
 
   /** Sends what the filter object is made from: with its first hook, or alone if that is not `onRequestHeaders`. */
   #create(lane: Lane | undefined): boolean {
-    const { box, use, table } = this.#shared;
+    const { box, use } = this.#use;
+    const table = this.#table;
     const token = this.#token === 0 ? table.acquire(this) : this.#token;
     if (token === 0) {
       lane?.settle(OVERLOAD);
@@ -259,7 +249,7 @@ class ParkedHttpFilter implements Parked {
   }
 
   #texts(): HeadTexts | undefined {
-    const { hooks } = this.#shared;
+    const { hooks } = this.#use;
     if (hooks < HOOK.INFO) return undefined;
     const configs = (hooks & HOOK.ROUTE_CONFIG) !== 0 ? this.#stream.routeConfigs : NONE;
     if (asksForFacts(hooks)) this.#facts = new ParkedFacts(this.#stream, hooks);
@@ -270,7 +260,8 @@ class ParkedHttpFilter implements Parked {
   }
 
   #sendBody(lane: Lane, token: number): boolean {
-    const { box, use, table } = this.#shared;
+    const { box, use } = this.#use;
+    const table = this.#table;
     const chunk = lane.chunk!;
     const size = chunk.end - chunk.at;
     const lent = chunk.memory === table.ports.memory;
@@ -318,7 +309,7 @@ class ParkedHttpFilter implements Parked {
         );
       return;
     }
-    const { words, memory } = this.#shared.table.ports;
+    const { words, memory } = this.#table.ports;
     const kind = words[(at >> 2) + ANSWER_HEAD.KIND];
     const from = at + ANSWER_HEAD_SIZE;
     const end = at + size;
@@ -340,13 +331,13 @@ class ParkedHttpFilter implements Parked {
   }
 
   #malformed(lane: Lane, reason: string): void {
-    this.#shared.table.ports.malformed(this.#shared.box, reason);
+    this.#table.ports.malformed(this.#use.box, reason);
     lane.settle(FAULT);
   }
 
   /** Carries the answer out and tells the verdict; a string says what is wrong with it. */
   #verdictOf(lane: Lane, at: number, end: number): Verdict | string {
-    const { words, memory } = this.#shared.table.ports;
+    const { words, memory } = this.#table.ports;
     const w = at >> 2;
     const type = words[w + VERDICT.TYPE]! & 0xff;
     const flags = words[w + VERDICT.TYPE]! >> 8;
@@ -360,7 +351,7 @@ class ParkedHttpFilter implements Parked {
     if ((flags & VERDICT_FLAG.FACTS) !== 0) {
       const textEnd = from + 4 + words[from >> 2]!;
       if (textEnd < from || textEnd > bodyAt) return "facts out of place";
-      this.#facts ??= new ParkedFacts(this.#stream, this.#shared.hooks);
+      this.#facts ??= new ParkedFacts(this.#stream, this.#use.hooks);
       if (!this.#facts.apply(latin1Decode(memory, from + 4, textEnd)))
         return "facts that nobody can set";
       from = (textEnd + 3) & ~3;
@@ -426,7 +417,7 @@ class ParkedHttpFilter implements Parked {
   /** Puts other bytes in the chunk's place. False: the length that the head has told would not be true any more. */
   #replace(lane: Lane, at: number, end: number): boolean {
     const chunk = lane.chunk!;
-    const body = this.#body(lane, this.#shared.table.ports.memory, at, end);
+    const body = this.#body(lane, this.#table.ports.memory, at, end);
     if (body.length !== chunk.end - chunk.at) {
       const head = this.#headOf(lane);
       if (head?.has(CONTENT_LENGTH) === true) {
@@ -448,7 +439,8 @@ class ParkedHttpFilter implements Parked {
 
   /** What has changed since the last time. If there is no room, the filter goes on with what it knows. */
   #tellFacts(info: boolean): void {
-    const { box, use, table } = this.#shared;
+    const { box, use } = this.#use;
+    const table = this.#table;
     const text = this.#newFacts(info);
     if (text === "") return;
     const whole = recordSize(text.length, 0);
@@ -465,11 +457,11 @@ class ParkedHttpFilter implements Parked {
   onEnd(): void {
     if (this.#over) return;
     // A filter that has no other hook than this one is made now, for its end.
-    if (this.#token === 0 && (this.#shared.hooks & ALL_HOOKS) === 0) this.#create(undefined);
+    if (this.#token === 0 && (this.#use.hooks & ALL_HOOKS) === 0) this.#create(undefined);
     this.#over = true;
     if (this.#token !== 0) {
-      if ((this.#shared.hooks & HOOK.END) !== 0) this.#tellFacts(true);
-      this.#shared.table.release(this.#shared.box, this.#token);
+      if ((this.#use.hooks & HOOK.END) !== 0) this.#tellFacts(true);
+      this.#table.release(this.#use.box, this.#token);
       this.#token = 0;
     }
     if (this.#request !== undefined) this.#request.busy = false;

@@ -9,7 +9,7 @@ import {
   type NetworkResult,
   utf8Encode,
 } from "@tsproxy/sdk";
-import { type Parked, type ParkTable, recordSize } from "./parked.ts";
+import { type Parked, type ParkedUse, type ParkTable, recordSize } from "./parked.ts";
 import {
   ACTION,
   ANSWER,
@@ -17,7 +17,6 @@ import {
   ANSWER_HEAD_SIZE,
   CHUNK_MAX,
   HOOK,
-  type HookMask,
   KIND,
   NOTICE,
   PART_SIZE,
@@ -34,12 +33,8 @@ import {
  * What stands in a chain for a dropped-in network package. A promise of `onData` settles with the bytes that later filters get
  * in the place of the chunk, or with undefined: they get the chunk.
  */
-export function parkedNetworkFactory(
-  box: number,
-  use: number,
-  hooks: HookMask,
-  table: ParkTable,
-): NetworkFilterFactory {
+export function parkedNetworkFactory(parked: ParkedUse, table: ParkTable): NetworkFilterFactory {
+  const { box, use, hooks } = parked;
   class Stub extends ParkedNetworkFilter {}
   const methods = Stub.prototype as unknown as Record<string, unknown>;
   for (const [bit, name, method] of METHODS) if ((hooks & bit) !== 0) methods[name] = method;

@@ -1,6 +1,7 @@
 // Hot path: every record to a sandbox and every verdict from one (test/bench/sandbox.ts).
 import {
   GENERATION_MAX,
+  type HookMask,
   makeToken,
   RECORD,
   RECORD_BLOCK_MAX,
@@ -23,6 +24,14 @@ export interface ParkPorts {
   again(): void;
   /** A sandbox answered what it must not: its stream has been failed. */
   malformed(box: number, reason: string): void;
+}
+
+/** A use of a sandboxed package. */
+export interface ParkedUse {
+  readonly box: number;
+  readonly use: number;
+  /** What its filters may have and read. */
+  hooks: HookMask;
 }
 
 /** A filter whose other half lives in a sandbox. */

@@ -2,10 +2,13 @@ import type { Definition, Kind } from "@tsproxy/sdk";
 import type { Context } from "./context.ts";
 import type { Host } from "./host.ts";
 import type { Io } from "./io.ts";
-import { ParkTable } from "./parked.ts";
+import { type ParkedUse, ParkTable } from "./parked.ts";
 import { parkedHttpFactory } from "./parked-http.ts";
 import { parkedNetworkFactory } from "./parked-network.ts";
 import { COMMAND } from "./ring.ts";
+import { type HookMask, STREAM_PARTS } from "./sandbox/layout.ts";
+
+const PARTS = STREAM_PARTS.reduce((mask, [, bit]) => mask | bit, 0);
 
 /** What the sandbox says of its package; `hooks` is a mask of layout.ts. */
 export interface ParkedDescription {
@@ -22,6 +25,7 @@ export interface ParkedDescription {
 export class Sandboxes {
   readonly table: ParkTable;
   readonly #host: Host;
+  readonly #uses = new Map<number, ParkedUse>();
   #nextUse = 1;
 
   constructor(io: Io, host: Host) {
@@ -37,6 +41,12 @@ export class Sandboxes {
     });
   }
 
+  /** The filters of that use read no more than these parts of their streams. */
+  narrow(use: number, mask: HookMask): void {
+    const parked = this.#uses.get(use);
+    if (parked !== undefined) parked.hooks &= mask | ~PARTS;
+  }
+
   /** A definition whose filters live in that box. */
   define(packageName: string, box: number, description: ParkedDescription): Definition {
     const { kind, name, hooks } = description;
@@ -46,13 +56,16 @@ export class Sandboxes {
       config: {} as never,
       setup: (config, cx) => {
         const use = this.#nextUse++;
-        const { place, previousUse } = (cx as Context).claimUse(use);
-        const { statPrefix } = cx as Context;
-        const told = { package: packageName, box, use, place, statPrefix, config, previousUse };
-        this.#host.tell("use", told);
-        cx.onDispose(() => this.#host.tell("unuse", { box, use }));
+        const claimed = (cx as Context).claimUse(use);
+        this.#host.tell("use", { package: packageName, box, use, config, ...claimed });
+        const parked = { box, use, hooks };
+        this.#uses.set(use, parked);
+        cx.onDispose(() => {
+          this.#uses.delete(use);
+          this.#host.tell("unuse", { box, use });
+        });
         const make = kind === "http" ? parkedHttpFactory : parkedNetworkFactory;
-        return make(box, use, hooks, this.table);
+        return make(parked, this.table);
       },
     };
   }

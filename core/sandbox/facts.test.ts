@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { HOOK } from "../inside/sandbox/layout.ts";
 import { Exchange, FakeWorker, linesOf, stubs } from "./fake-worker.ts";
 
 const HEAD = "GET /a HTTP/1.1\r\nhost: x\r\n";
@@ -204,4 +205,15 @@ it("tells a stub that found no room what it could not tell then", async () => {
   worker.rooms = -1;
   await e.settled();
   expect(response.get("x-saw")).toBe('[["a",{"b":1}]]');
+});
+
+it("hears from setup which parts a use reads", async () => {
+  const code = filter("").replace(
+    "return (stream) => ({  });",
+    `
+    return Object.assign((stream) => ({ onRequestHeaders(h) { stream.metadata; stream.info; } }), { reads: ["info"] });`,
+  );
+  const told: unknown[] = [];
+  await worker.sandbox(code, [{}, {}], { onReads: (use, mask) => told.push([use, mask]) });
+  expect(told).toEqual([1, 2].map((use) => [use, HOOK.INFO]));
 });

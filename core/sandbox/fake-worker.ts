@@ -399,7 +399,8 @@ export class Exchange {
 
 /** The stubs of one use, as the registry would make them. */
 export function stubs(worker: FakeWorker, sandbox: Sandbox, use = 1): HttpFilterFactory {
-  return parkedHttpFactory(worker.boxes.indexOf(sandbox), use, sandbox.hooks, worker.table);
+  const box = worker.boxes.indexOf(sandbox);
+  return parkedHttpFactory({ box, use, hooks: sandbox.hooks }, worker.table);
 }
 
 /** All lines of a map as they would go out. */

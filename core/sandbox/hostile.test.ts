@@ -16,7 +16,7 @@ const PRELUDE = `
   let words, bytes, attack;
   export function init(box) { words = new Int32Array(box); bytes = new Uint8Array(box); }
   export function adopt(exported) { attack = exported; return ""; }
-  export function prepare() { return "[]"; }
+  export function prepare() { return '{"refusals":[],"reads":[]}'; }
   export function run(count) { attack(words, bytes, count); }`;
 const HEAD =
   "GET /a HTTP/1.1\r\nhost: example.com\r\nupgrade: x\r\nx-a: 1\r\ncontent-length: 5\r\n";

@@ -25,12 +25,8 @@ class Peer {
   resumed = 0;
 
   constructor(sandbox: Sandbox) {
-    const factory = parkedNetworkFactory(
-      worker.boxes.indexOf(sandbox),
-      1,
-      sandbox.hooks,
-      worker.table,
-    );
+    const box = worker.boxes.indexOf(sandbox);
+    const factory = parkedNetworkFactory({ box, use: 1, hooks: sandbox.hooks }, worker.table);
     this.filter = factory.create(this.connection, { resumeReading: () => void this.resumed++ });
   }
 

@@ -65,6 +65,8 @@ export interface SandboxOptions {
   onWork(): void;
   onFault(fault: SandboxFault): void;
   onLog(level: string, message: string, fields: Readonly<Record<string, unknown>>): void;
+  /** Filters of this use read no more than these parts of their streams. */
+  onReads?(use: number, mask: HookMask): void;
   /** JSON of a FetchMessage and its bytes: the sandbox asks a cluster, and `reply` brings answers. "": it is gone. */
   onFetch?(text: string, bytes: Buffer): void;
   readonly stats: StatsSink;
@@ -232,7 +234,7 @@ export class Sandbox {
       isolate.times[BOX.NOW / 2] = this.#now();
       if (this.#runtime !== "") await isolate.call("setRuntime", this.#runtime);
       const text = await isolate.call("prepare", JSON.stringify(uses));
-      return { isolate, stats, refusals: this.#parseRefusals(text) };
+      return { isolate, stats, refusals: this.#parsePrepared(text) };
     } catch (error) {
       isolate.dispose();
       throw error;
@@ -264,7 +266,7 @@ export class Sandbox {
     const build = this.#build;
     this.#leave();
     try {
-      const refusals = this.#parseRefusals(await isolate.call("prepare", JSON.stringify(uses)));
+      const refusals = this.#parsePrepared(await isolate.call("prepare", JSON.stringify(uses)));
       if (build === this.#build) this.#comeBack();
       return refusals;
     } catch (error) {
@@ -273,8 +275,14 @@ export class Sandbox {
     }
   }
 
-  #parseRefusals(text: string): Refusal[] {
-    return (JSON.parse(text) as Omit<Refusal, "package">[]).map((refusal) => ({
+  /** What `prepare` of the sandbox answers. */
+  #parsePrepared(text: string): Refusal[] {
+    const { refusals, reads } = JSON.parse(text) as {
+      readonly refusals: readonly Omit<Refusal, "package">[];
+      readonly reads: readonly (readonly [use: number, mask: HookMask])[];
+    };
+    for (const [use, mask] of reads) this.#options.onReads?.(use, mask);
+    return refusals.map((refusal) => ({
       package: this.package,
       ...refusal,
     }));

@@ -176,7 +176,7 @@ function round(slots: readonly Slot[], factory: HttpFilterFactory): void {
 }
 
 const nothing: HttpFilterFactory = () => ({});
-const parkedFactory = parkedHttpFactory(0, 1, sandbox.hooks, table);
+const parkedFactory = parkedHttpFactory({ box: 0, use: 1, hooks: sandbox.hooks }, table);
 
 function measure(name: string, batch: number, factory: HttpFilterFactory): number {
   const slots = Array.from({ length: batch }, () => new Slot());

@@ -1,10 +1,19 @@
 /** Entry of the isolate that one dropped-in package lives in. Core calls these functions and nobody else does. */
-import { CellHeap, ConfigError, type Definition } from "@tsproxy/sdk";
+import { CellHeap, ConfigError, type Definition, type HttpFilterFactory } from "@tsproxy/sdk";
 import { installGlobals } from "../globals.ts";
 import { installBounds } from "./bounds.ts";
 import { type ConnectionState, ConnectionTable } from "./connection.ts";
 import { SandboxContext } from "./context.ts";
-import { BOX, baseOf, KIND, RECORD, RECORD_FLAG, RECORD_WORDS, slotOf } from "./layout.ts";
+import {
+  BOX,
+  baseOf,
+  KIND,
+  RECORD,
+  RECORD_FLAG,
+  RECORD_WORDS,
+  STREAM_PARTS,
+  slotOf,
+} from "./layout.ts";
 import { StreamState, StreamTable } from "./stream.ts";
 import { describeError, Surroundings } from "./surroundings.ts";
 
@@ -16,7 +25,7 @@ export interface SandboxUse {
   readonly config: unknown;
   /** JSON pointer in the RuntimeConfig, for refusals. */
   readonly place: string;
-  /** `cx.statPrefix` */
+  /** `cx.statPrefix`. Absent: "". */
   readonly statPrefix?: string;
   /** What the generation before left. */
   readonly previous?: unknown;
@@ -99,7 +108,19 @@ export function describe(): string {
   });
 }
 
-/** Runs `setup` for each use (JSON in); what refused (JSON out). All or none of them are taken. */
+/** Which parts of their streams the filters of a use read; parts that are not among them need not come here. */
+function readsOf(factory: unknown): number | undefined {
+  const { reads } = factory as HttpFilterFactory;
+  if (reads === undefined) return undefined;
+  let mask = 0;
+  for (const [part, bit] of STREAM_PARTS) if (reads.includes(part)) mask |= bit;
+  return mask;
+}
+
+/**
+ * Runs `setup` for each use (JSON in). JSON out: what refused, and what the filters of each use read, where that is less than the
+ * source names. All or none of the uses are taken.
+ */
 export function prepare(text: string): string {
   const refusals: { place: string; path: string; message: string; stack: string }[] = [];
   const made: { use: SandboxUse; cx: SandboxContext; factory: unknown }[] = [];
@@ -135,7 +156,8 @@ export function prepare(text: string): string {
     else connections.addUse({ id: use.id, factory: factory as never, cx });
   }
   around.tellStats();
-  return JSON.stringify(refusals);
+  const reads = made.map(({ use, factory }) => [use.id, readsOf(factory)] as const);
+  return JSON.stringify({ refusals, reads: reads.filter(([, mask]) => mask !== undefined) });
 }
 
 /** A use is gone from the config; its last stream has ended. */
