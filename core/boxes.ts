@@ -1,4 +1,5 @@
 import { EVENT } from "./inside/ring.ts";
+import { RECORD } from "./inside/sandbox/layout.ts";
 import type { SandboxUse } from "./inside/sandbox/main.ts";
 import { HISTOGRAM_CELLS } from "./inside/stats.ts";
 import type { Watchdog } from "./isolate.ts";
@@ -20,6 +21,8 @@ export interface BoxesOptions {
   readonly sockets: Sockets;
   readonly stats: StatsSink;
   readonly post: (message: FromWorker) => void;
+  /** The thread's beat. */
+  readonly beats: Int32Array;
   /** Filters of this use read no more than these parts of their streams. */
   readonly onReads: (use: number, mask: number) => void;
   /** A sandbox asks a cluster; JSON of a FetchMessage. "": it is gone, and what it had asked for is not wanted. */
@@ -37,9 +40,23 @@ export interface ToldUse {
   readonly previousUse?: number;
 }
 
+/** The code of before, kept for a package whose failure policy is `previous`. */
+interface Fallback {
+  readonly box: Box;
+  /** Its uses, by those that have taken their places. */
+  readonly uses: ReadonlyMap<number, number>;
+}
+
 interface Box {
+  readonly number: number;
   readonly sandbox: Sandbox;
+  readonly wantsFallback: boolean;
   readonly uses: Set<number>;
+  /** Uses of the code before, by those of this code. */
+  readonly previousUses: Map<number, number>;
+  fallback: Fallback | undefined;
+  /** It is somebody's fallback: its uses stay, although the config has others now. */
+  kept: boolean;
   /** Set once the package has newer code: the box ends with its last use. */
   superseded: boolean;
 }
@@ -59,16 +76,43 @@ export class Boxes {
     const { sockets } = options;
     sockets.onPark = (box, token, at, size) => {
       const found = this.#boxes.get(box);
-      if (found !== undefined) found.sandbox.park(token, at, size);
-      else sockets.push(EVENT.VERDICT, token, 0, -1);
+      if (found === undefined) sockets.push(EVENT.VERDICT, token, 0, -1);
+      else if (found.fallback === undefined) found.sandbox.park(token, at, size);
+      else this.#parkWithFallback(found, found.fallback, token, at, size);
     };
-    sockets.onForget = (box, token) => this.#boxes.get(box)?.sandbox.forget(token);
+    sockets.onForget = (box, token) => {
+      const found = this.#boxes.get(box);
+      found?.sandbox.forget(token);
+      found?.fallback?.box.sandbox.forget(token);
+    };
+  }
+
+  /** A stream stays with the code that it began with; one that begins goes to the code of before while the new one is not entered. */
+  #parkWithFallback(
+    { sandbox }: Box,
+    { box: old, uses }: Fallback,
+    token: number,
+    at: number,
+    size: number,
+  ): void {
+    const isOld = old.sandbox.holds(token);
+    if (!isOld && (sandbox.holds(token) || sandbox.takesStreams)) {
+      sandbox.park(token, at, size);
+      return;
+    }
+    const { memory } = this.#options.sockets;
+    const useAt = at + RECORD.USE * 4;
+    const use = uses.get(memory.readInt32LE(useAt));
+    if (use !== undefined) memory.writeInt32LE(use, useAt);
+    old.sandbox.park(token, at, size);
   }
 
   /** A package has new code. Answers the number of its box and the hooks that its code names. */
   add(module: ModuleSource): { readonly box: number; readonly hooks: number } {
-    const { supply, watchdog, worker, node, sockets, stats, post } = this.#options;
+    const { supply, watchdog, worker, node, sockets, stats, post, beats } = this.#options;
+    const { manifest = {}, quarantined = false } = module;
     const box = this.#next++;
+    post({ type: "box", box, package: module.package });
     const sandbox = new Sandbox({
       package: module.package,
       supply,
@@ -76,6 +120,10 @@ export class Boxes {
       module: { ...module, code: textOf(module) },
       worker,
       node,
+      failurePolicy: manifest.failurePolicy === "open" ? "open" : "closed",
+      cpuShare: manifest.cpuShare ?? 1,
+      quarantined,
+      mark: { words: beats, box },
       memory: sockets.memory,
       place: (size) => sockets.place(size),
       onVerdict: (token, at, size) => {
@@ -96,7 +144,16 @@ export class Boxes {
       stats,
     });
     if (this.#runtime !== "") void sandbox.setRuntime(this.#runtime);
-    this.#boxes.set(box, { sandbox, uses: new Set(), superseded: false });
+    this.#boxes.set(box, {
+      number: box,
+      sandbox,
+      wantsFallback: manifest.failurePolicy === "previous",
+      uses: new Set(),
+      previousUses: new Map(),
+      fallback: undefined,
+      kept: false,
+      superseded: false,
+    });
     sockets.visit(sandbox);
     return { box, hooks: sandbox.hooks };
   }
@@ -121,6 +178,7 @@ export class Boxes {
     const found = this.#boxes.get(box);
     if (found === undefined) return;
     found.uses.delete(use);
+    if (found.kept) return;
     this.#told = this.#told.filter((told) => told.use !== use);
     if (found.superseded && found.uses.size === 0) this.#end(box);
     else void found.sandbox.release(use);
@@ -139,6 +197,8 @@ export class Boxes {
   async #prepareBox(box: number, uses: readonly ToldUse[]): Promise<readonly Refusal[]> {
     const found = this.#boxes.get(box);
     if (found === undefined) return [];
+    for (const { use, previousUse } of uses)
+      if (previousUse !== undefined) found.previousUses.set(use, previousUse);
     const old = this.#boxes.get(this.#current.get(uses[0]!.package) ?? -1);
     const left =
       old === undefined || old === found
@@ -156,9 +216,26 @@ export class Boxes {
     for (const [name, box] of boxes) {
       const before = this.#current.get(name);
       this.#current.set(name, box);
-      if (before !== undefined && before !== box) this.#supersede(before);
+      if (before === undefined || before === box) continue;
+      this.#fallBackOn(this.#boxes.get(box), this.#boxes.get(before));
+      this.#supersede(before);
     }
     if (boxes.size > 0) this.#options.supply.restock();
+  }
+
+  /** `before` serves streams that `box` cannot take, if that is its package's policy. */
+  #fallBackOn(box: Box | undefined, before: Box | undefined): void {
+    if (box === undefined || before === undefined || !box.wantsFallback) return;
+    box.fallback = { box: before, uses: box.previousUses };
+    before.kept = true;
+    this.#letGo(before);
+  }
+
+  /** Its own fallback is not needed any more. */
+  #letGo(box: Box): void {
+    const old = box.fallback?.box;
+    box.fallback = undefined;
+    if (old !== undefined) this.#end(old.number);
   }
 
   /** A package is gone, or a preparation was dropped. */
@@ -177,13 +254,14 @@ export class Boxes {
     const found = this.#boxes.get(box);
     if (found === undefined) return;
     found.superseded = true;
-    if (found.uses.size === 0) this.#end(box);
+    if (found.uses.size === 0 && !found.kept) this.#end(box);
   }
 
   #end(box: number): void {
     const found = this.#boxes.get(box);
     if (found === undefined) return;
     this.#boxes.delete(box);
+    this.#letGo(found);
     this.#options.sockets.leave(found.sandbox);
     found.sandbox.dispose();
   }

@@ -14,6 +14,8 @@ export interface Description {
   readonly section?: string;
   /** A shipped package that wants an isolate of its own. */
   readonly sandboxed?: boolean;
+  /** A SandboxManifest, unchecked. */
+  readonly sandbox?: unknown;
   readonly schema: unknown;
   readonly routeSchema?: unknown;
 }

@@ -67,7 +67,7 @@ class Dev {
   run({ node, flags }: Runtime): Promise<number> {
     const supervisor = new Supervisor({
       main: fileURLToPath(ownModule("main")),
-      args: [JSON.stringify(this.#runOptions())],
+      args: () => [JSON.stringify(this.#runOptions())],
       execPath: node,
       execArgv: flags,
       log: (message) => this.#report.log("error", message, {}),

@@ -7,7 +7,7 @@ import type {
   RuntimeConfig,
   ToWorker,
 } from "./protocol.ts";
-import { listenerOf, socketName } from "./protocol.ts";
+import { BEAT, listenerOf, socketName } from "./protocol.ts";
 import type { ThreadMemory } from "./threads.ts";
 import { WrittenConfig } from "./written-config.ts";
 
@@ -174,8 +174,12 @@ export class Fleet implements Stage {
   }
 
   /** Each thread and how long it may be silent. */
-  boxes(): readonly { readonly thread: Thread; readonly boxMs: number }[] {
-    return this.#members.map(({ thread, boxMs }) => ({ thread, boxMs }));
+  boxes(): readonly {
+    readonly thread: Thread;
+    readonly boxMs: number;
+    readonly inside: string | undefined;
+  }[] {
+    return this.#members.map(({ thread, boxMs, inside }) => ({ thread, boxMs, inside }));
   }
 
   publish(topic: string, value: unknown): void {
@@ -269,6 +273,9 @@ export class Fleet implements Stage {
       case "lines":
         this.#events.onLines(message);
         break;
+      case "box":
+        member.boxes.set(message.box, message.package);
+        break;
       case "fault":
         this.#events.onFault(member.thread, message);
         break;
@@ -348,6 +355,8 @@ type Answer = Extract<
 
 /** One thread and the answers that the fleet waits for from it. */
 class Member {
+  /** Sandboxed packages by the numbers that the thread gives them. */
+  readonly boxes = new Map<number, string>();
   readonly role: "worker" | "control";
   readonly thread: Thread;
   readonly since = Date.now();
@@ -375,6 +384,16 @@ class Member {
 
   post(message: ToWorker): void {
     if (!this.#gone) this.thread.post(message);
+  }
+
+  /** The sandboxed package that the thread is in now, or has on another thread. */
+  get inside(): string | undefined {
+    const words = new Int32Array(this.thread.memory.beat);
+    for (const word of [BEAT.INSIDE, BEAT.ASIDE]) {
+      const box = word < words.length ? Atomics.load(words, word) : 0;
+      if (box !== 0) return this.boxes.get(box);
+    }
+    return undefined;
   }
 
   /** Milliseconds that the thread may be busy with one thing: long while it sets something up. */

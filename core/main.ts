@@ -67,6 +67,7 @@ const reload: Reload = new Reload({
   shippedRoot: SHIPPED_ROOT,
   droppedIn: options.filters,
   trusted: options.trusted,
+  quarantined: options.quarantined ?? [],
   configText: options.configText,
   overlays: options.overlays,
   strict: options.strict,
@@ -291,10 +292,11 @@ function beat(): void {
   const words = (memory: SharedArrayBuffer) => Atomics.load(new Int32Array(memory), 0);
   tell({ type: "ready" });
   setInterval(() => {
-    const threads = fleet.boxes().map(({ thread, boxMs }) => ({
+    const threads = fleet.boxes().map(({ thread, boxMs, inside }) => ({
       name: thread.name,
       turns: words(thread.memory.beat),
       boxMs,
+      inside,
     }));
     tell({ type: "beat", threads });
   }, BEAT_MS);

@@ -16,6 +16,8 @@ export interface RunOptions {
   /** Directories of dropped-in packages. */
   readonly filters: readonly string[];
   readonly trusted: readonly string[];
+  /** Sandboxed packages that the process before ended in. */
+  readonly quarantined?: readonly string[];
   readonly strict: boolean;
   /** Lines of access logs are written this long after the first of them, or when 64 KiB have gathered. */
   readonly fileFlushIntervalMsec: number;
@@ -59,5 +61,7 @@ export type ToSupervisor =
 export interface ThreadBeat {
   readonly name: string;
   readonly turns: number;
+  /** The sandboxed package that it is in now. */
+  readonly inside?: string | undefined;
   readonly boxMs: number;
 }

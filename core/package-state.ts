@@ -1,6 +1,10 @@
 import path from "node:path";
 import type { PackageUnit } from "./package-unit.ts";
-import type { Problem } from "./problem.ts";
+import { type Problem, problem } from "./problem.ts";
+
+const QUARANTINED = problem(
+  "the process before ended inside it, so it is not entered: its failure policy answers until its code is another one",
+);
 
 /** One package as `filter list` and admin show it. */
 export interface PackageState {
@@ -22,8 +26,10 @@ export interface PackageState {
 
 export function statesOf(unit: PackageUnit): PackageState[] {
   const { origin, folder, id } = unit.source;
-  const { generation, problems } = unit;
+  const { generation } = unit;
   const shown = unit.live ?? unit.next;
+  const isQuarantined = shown?.modules.some((module) => module.quarantined) === true;
+  const problems = isQuarantined ? [QUARANTINED, ...unit.problems] : unit.problems;
   const state = problems.length > 0 || unit.live === undefined ? "failed" : "active";
   const common = {
     origin,

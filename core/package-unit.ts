@@ -1,7 +1,9 @@
 import { readFileSync, realpathSync } from "node:fs";
 import path from "node:path";
+import type { SandboxManifest } from "@tsproxy/sdk";
 import { type Bundle, BundleError, bundle, hashOf } from "./bundle.ts";
 import { DescribeError, type Describer, type Description } from "./describe.ts";
+import { parseManifest } from "./manifest.ts";
 import { sharedCode } from "./module-code.ts";
 import { readBundle } from "./package-bundle.ts";
 import type { PackageSource } from "./packages.ts";
@@ -43,6 +45,8 @@ export interface PackageNames {
   readonly shipped: ReadonlySet<string>;
   /** Dropped-in packages that the user trusts, by `kind/name` or name. */
   readonly trusted: ReadonlySet<string>;
+  /** Packages that the process before ended in: their code as it is now is not entered. */
+  readonly quarantined?: ReadonlySet<string>;
 }
 
 /** One package on disk: what of it runs, and what its files would make now. */
@@ -67,6 +71,8 @@ export class PackageUnit {
   #builtFrom = "";
   #tried = false;
   #built = false;
+  /** Hash of the code that the process before ended in; "": it did not. */
+  #quarantined: string | undefined = undefined;
 
   constructor(source: PackageSource, names: PackageNames) {
     this.source = source;
@@ -138,14 +144,20 @@ export class PackageUnit {
       const { code, hash } = made;
       const text = sharedCode(code);
       const modules = infos.map(({ package: name }) => {
-        const cells = group === "builtin" ? undefined : sandboxCells(name, code);
+        if (group === "builtin")
+          return { package: name, group, code: text, filename: made.filename, hash };
+        const manifest = this.#manifest(infos);
+        const cells = manifest.shared === false ? undefined : sandboxCells(name, code);
+        this.#quarantined ??= this.#names.quarantined?.has(name) === true ? hash : "";
         return {
           package: name,
           group,
           code: text,
           filename: made.filename,
           hash,
+          manifest,
           ...(cells !== undefined && { cells }),
+          ...(this.#quarantined === hash && { quarantined: true }),
         };
       });
       const buildMs = performance.now() - began;
@@ -159,6 +171,14 @@ export class PackageUnit {
       }
       if (error instanceof DescribeError) return [error.problem];
       throw error;
+    }
+  }
+
+  #manifest(infos: readonly PackageInfo[]): SandboxManifest {
+    try {
+      return parseManifest(infos[0]?.sandbox);
+    } catch (error) {
+      throw refusal(`${shortPath(this.source.entry)}: ${(error as Error).message}`);
     }
   }
 

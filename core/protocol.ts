@@ -1,4 +1,4 @@
-import type { AccessLogList, ExtensionRef } from "@tsproxy/sdk";
+import type { AccessLogList, ExtensionRef, SandboxManifest } from "@tsproxy/sdk";
 import type { StatsConfig } from "./stats-config.ts";
 
 /** What a package says of itself, read in the canary (`describe`). Plain JSON. */
@@ -17,9 +17,14 @@ export interface PackageInfo {
   readonly routeSchema: unknown;
   /** A shipped package that lives in an isolate of its own. */
   readonly sandboxed?: boolean;
+  /** A SandboxManifest, unchecked. */
+  readonly sandbox?: unknown;
   readonly origin: "shipped" | "dropped-in";
   readonly folder: string;
 }
+
+/** Words of a thread's beat: turns of its loop, and the sandbox that it is inside, on its own thread or on another one. */
+export const BEAT = { TURNS: 0, INSIDE: 1, ASIDE: 2 } as const;
 
 /** One bundled module. */
 export interface ModuleSource {
@@ -33,6 +38,10 @@ export interface ModuleSource {
   readonly hash: string;
   /** Of a sandboxed package that has shared cells: their memory, the same in all threads and generations. */
   readonly cells?: SharedArrayBuffer;
+  /** Of a sandboxed package: what it may do. */
+  readonly manifest?: SandboxManifest;
+  /** The process before ended inside this code: it is not entered. */
+  readonly quarantined?: boolean;
 }
 
 export interface AddressConfig {
@@ -275,6 +284,8 @@ export type FromWorker =
       readonly message: string;
       readonly fields: Readonly<Record<string, unknown>>;
     }
+  /** From here on the second word of the thread's beat is this number while it is inside this package's sandbox. */
+  | { readonly type: "box"; readonly box: number; readonly package: string }
   /** A fault of a package: what happened, how often it has. */
   | {
       readonly type: "fault";

@@ -36,6 +36,7 @@ export interface ReloadOptions {
   readonly shippedRoot: string;
   readonly droppedIn: readonly string[];
   readonly trusted: readonly string[];
+  readonly quarantined?: readonly string[];
   readonly describer: Describer;
   readonly canary: CanaryStage;
   readonly strict: boolean;
@@ -136,7 +137,11 @@ export class Reload {
   constructor(options: ReloadOptions) {
     this.#options = options;
     this.#log = options.log;
-    this.#names = { shipped: new Set(), trusted: new Set(options.trusted) };
+    this.#names = {
+      shipped: new Set(),
+      trusted: new Set(options.trusted),
+      quarantined: new Set(options.quarantined),
+    };
     this.#looks = new Looks((directories, last) => this.#look(directories, last));
     this.#watch = new Watch(
       (directory) => {

@@ -23,7 +23,7 @@ function supervise(code: string) {
   const backOffMs = { first: 1, most: 4 };
   const supervisor = new Supervisor({
     main,
-    args: [],
+    args: (quarantined) => [...quarantined],
     execArgv: [],
     log: (message) => log.push(message),
     backOffMs,
@@ -66,6 +66,15 @@ test("kills a proxy whose thread has stopped turning, and starts another", async
     else setInterval(() => process.send({ type: "beat", threads: [{ name: "worker 0", turns: 5, boxMs: 0 }] }), 5);`);
   expect(await supervisor.run()).toBe(0);
   expect(log[0]).toMatch(/hung \(worker 0 was silent\) and was killed/);
+});
+
+test("names the filter that a thread is silent in, and starts at once without it", async () => {
+  const { supervisor, log } = supervise(`${READY}
+    if (run > 1) { if (process.argv[2] === "http/bad") process.disconnect(); else process.exit(9); }
+    else setInterval(() => process.send({ type: "beat", threads: [{ name: "worker 0", turns: 5, boxMs: 0, inside: "http/bad" }] }), 5);`);
+  expect(await supervisor.run()).toBe(0);
+  expect(log).toHaveLength(1);
+  expect(log[0]).toMatch(/hung .* inside the filter http\/bad; starting it again at once/);
 });
 
 test("passes a signal on and ends with what the proxy answers", async () => {

@@ -27,7 +27,8 @@ const ALLOCATOR = { MALLOC_ARENA_MAX: "2" } as const;
 export interface SupervisorOptions {
   /** Module of the proxy, its arguments, and the flags of its Node. */
   readonly main: string;
-  readonly args: readonly string[];
+  /** `quarantined`: sandboxed packages that a process has ended in. */
+  readonly args: (quarantined: readonly string[]) => readonly string[];
   readonly execPath?: string;
   readonly execArgv: readonly string[];
   readonly log: (message: string) => void;
@@ -54,7 +55,9 @@ export async function superviseProxy(
   const main = fileURLToPath(ownModule("main"));
   const supervisor = new Supervisor({
     main,
-    args: [JSON.stringify({ ...options, takeover: predecessor !== undefined })],
+    args: (quarantined) => [
+      JSON.stringify({ ...options, takeover: predecessor !== undefined, quarantined }),
+    ],
     execPath: node,
     execArgv: flags,
     log: (message) => log.error(message),
@@ -101,6 +104,7 @@ export class Supervisor {
   #stopAsked = false;
   #wakeUp: (() => void) | undefined;
   #wasReady = false;
+  readonly #quarantined = new Set<string>();
 
   constructor(options: SupervisorOptions) {
     this.#options = options;
@@ -116,7 +120,7 @@ export class Supervisor {
     let backOffMs: number = this.#backOff.first;
     for (;;) {
       const started = performance.now();
-      const { code, reason } = await this.#serve();
+      const { code, reason, guilty } = await this.#serve();
       if (code === 0) return 0;
       if (this.#stopAsked) return code ?? 0;
       if (!this.#wasReady) return code ?? 1;
@@ -126,6 +130,13 @@ export class Supervisor {
       if (this.#crashes.filter((at) => now - at < CRASHES.withinMs).length >= CRASHES.most) {
         this.#options.log(`the proxy ${reason}; five times within a minute, so this is the end`);
         return 1;
+      }
+      if (guilty !== undefined && !this.#quarantined.has(guilty)) {
+        this.#quarantined.add(guilty);
+        this.#options.log(
+          `the proxy ${reason} inside the filter ${guilty}; starting it again at once, and the filter's failure policy answers in its place until its code is another one`,
+        );
+        continue;
       }
       this.#options.log(`the proxy ${reason}; starting it again in ${backOffMs / 1000} s`);
       await this.#sleep(backOffMs);
@@ -151,11 +162,11 @@ export class Supervisor {
     return this.#options.backOffMs ?? BACK_OFF_MS;
   }
 
-  #serve(): Promise<{ code: number | undefined; reason: string }> {
+  #serve(): Promise<{ code: number | undefined; reason: string; guilty: string | undefined }> {
     const { main, args, execPath = process.execPath, execArgv } = this.#options;
     const { onLine, onOutput, onDev } = this.#options;
     const to = (reader: unknown) => (reader === undefined ? "inherit" : "pipe");
-    const child = fork(main, args, {
+    const child = fork(main, args([...this.#quarantined]), {
       execPath,
       execArgv: [...execArgv],
       env: { ...ALLOCATOR, ...process.env },
@@ -180,13 +191,17 @@ export class Supervisor {
     });
     return new Promise((resolve) => {
       child.on("error", (error) =>
-        resolve({ code: 1, reason: `could not be started: ${error.message}` }),
+        resolve({
+          code: 1,
+          reason: `could not be started: ${error.message}`,
+          guilty: undefined,
+        }),
       );
       child.on("exit", (code, signal) => {
         watch.stop();
         const died = signal === null ? `ended with code ${code}` : `was ended by ${signal}`;
         const reason = hung === undefined ? died : `hung (${hung} was silent) and was killed`;
-        resolve({ code: code ?? undefined, reason });
+        resolve({ code: code ?? undefined, reason, guilty: watch.guilty });
       });
     });
   }
@@ -211,6 +226,7 @@ const TICK_MS = 100;
 export class HangWatch {
   readonly #onHang: (who: string) => void;
   readonly #silent = new Map<string, { turns: number; beats: number }>();
+  #guilty: string | undefined;
   #timer: NodeJS.Timeout | undefined;
   #ticks = 0;
 
@@ -228,10 +244,17 @@ export class HangWatch {
     clearInterval(this.#timer);
   }
 
+  /** The sandboxed package that a thread was inside, and silent, when it was heard of last. */
+  get guilty(): string | undefined {
+    return this.#guilty;
+  }
+
   onBeat(threads: readonly ThreadBeat[]): void {
     this.#ticks = 0;
-    for (const { name, turns, boxMs } of threads) {
+    this.#guilty = undefined;
+    for (const { name, turns, boxMs, inside } of threads) {
       const known = this.#silent.get(name);
+      if (inside !== undefined && known?.turns === turns) this.#guilty = inside;
       if (known?.turns !== turns) this.#silent.set(name, { turns, beats: 0 });
       else if (++known.beats * TICK_MS > boxMs + SILENCE_MS) this.#hang(name);
     }

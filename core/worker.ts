@@ -118,6 +118,7 @@ class Worker {
       sockets,
       stats: this.#cells,
       post: this.#post,
+      beats: this.#beats,
       // Setups run on other threads: nobody is in the isolate now.
       onReads: (use, mask) => this.#guarded(() => builtin.narrow(use, mask)),
       onFetch: (box, text, bytes) => this.#onFetch(box, text, bytes),
@@ -381,7 +382,9 @@ class Worker {
         const { box, hooks } = this.#boxes.add(module);
         boxes.set(module.package, box);
         const [kind, name] = module.package.split("/");
-        this.#builtin.defineParked(module.package, box, JSON.stringify({ kind, name, hooks }));
+        const { manifest } = module;
+        const description = JSON.stringify({ kind, name, hooks, manifest });
+        this.#builtin.defineParked(module.package, box, description);
       } catch (error) {
         refuse(module, error);
       }

@@ -14,6 +14,7 @@ import type {
   NetworkFilterFactory,
 } from "./network.ts";
 import type { Runtime } from "./runtime.ts";
+import type { SandboxManifest } from "./sandbox-manifest.ts";
 import type { ExtensionRef, Static, TSchema } from "./schema.ts";
 import type { Service } from "./service.ts";
 import type { Stats } from "./stats.ts";
@@ -49,6 +50,8 @@ export interface Definition<K extends Kind = Kind, S extends TSchema = TSchema> 
   readonly terminal?: boolean;
   /** A shipped package that is to live in an isolate of its own, as dropped-in ones do. */
   readonly placement?: "sandbox";
+  /** What it may do in a sandbox, and what becomes of its streams when it fails. */
+  readonly sandbox?: SandboxManifest;
   /** A service: where it runs, and which section of the bootstrap is its config (`admin`). */
   readonly runs?: "workers" | "control" | "everywhere";
   readonly section?: string;

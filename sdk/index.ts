@@ -36,6 +36,7 @@ export * from "./rbac.ts";
 export * from "./response-flags.ts";
 export * from "./route.ts";
 export * from "./runtime.ts";
+export * from "./sandbox-manifest.ts";
 export * from "./schema.ts";
 export * from "./service.ts";
 export * from "./stats.ts";

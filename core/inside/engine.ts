@@ -384,7 +384,10 @@ export class Engine {
       return;
     }
     if (fetches === undefined) {
-      const clusters: Clusters = { get: (name) => this.#clusters()?.get(name) };
+      const may = (name: string): boolean => this.#sandboxes.mayAsk(box, name);
+      const clusters: Clusters = {
+        get: (name) => (may(name) ? this.#clusters()?.get(name) : undefined),
+      };
       const cx = { clusters, timer: (onFired: () => void) => this.#wheel.timer(onFired) };
       fetches = new SandboxFetches(cx, (head, body) =>
         this.host.tellText("fetched", `${box}\0${head}\0${body}`),

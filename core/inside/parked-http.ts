@@ -130,6 +130,8 @@ class ParkedHttpFilter implements Parked {
   #response: Lane | undefined = undefined;
   #retryLane: Lane | undefined = undefined;
   #facts: ParkedFacts | undefined = undefined;
+  /** Of a guarded use: what the sandbox has of a head. */
+  #shown: Map<HeaderMap, HeaderMap> | undefined = undefined;
   /** What found no room: the sandbox is told of it next time. */
   #unsentFacts = "";
 
@@ -213,7 +215,7 @@ class ParkedHttpFilter implements Parked {
     const flags = RECORD_FLAG.ANSWER | (lane.endStream ? RECORD_FLAG.END_STREAM : 0);
     const facts = this.#newFacts(true);
     const texts = facts === "" ? undefined : { routeConfig: "", facts };
-    const sent = parkHead(table, box, lane.kind, flags, token, use, lane.map!, texts);
+    const sent = parkHead(table, box, lane.kind, flags, token, use, this.#show(lane.map!), texts);
     if (sent !== "full") this.#unsentFacts = "";
     if (sent === "large") lane.settle(FAULT);
     return sent !== "full";
@@ -239,7 +241,7 @@ class ParkedHttpFilter implements Parked {
       flags,
       token,
       use,
-      lane?.map ?? this.#stream.request,
+      this.#show(lane?.map ?? this.#stream.request),
       this.#texts(),
     );
     if (sent !== "sent") table.release(box, token);
@@ -346,7 +348,11 @@ class ParkedHttpFilter implements Parked {
     let from = at + VERDICT.REST * 4;
     if (from > end || bodySize < 0 || bodySize > end - from) return "a verdict cut short";
     if ((flags & VERDICT_FLAG.HOOKS) !== 0) this.#hooks = words[w + VERDICT.HOOKS]! & ALL_HOOKS;
-    if (type === VERDICT_TYPE.FAULT) return FAULT;
+    if (type === VERDICT_TYPE.FAULT) {
+      if (this.#use.failsOpen !== true) return FAULT;
+      this.#hooks = 0;
+      return undefined;
+    }
     const bodyAt = end - bodySize;
     if ((flags & VERDICT_FLAG.FACTS) !== 0) {
       const textEnd = from + 4 + words[from >> 2]!;
@@ -367,11 +373,13 @@ class ParkedHttpFilter implements Parked {
     // Held heads may be edited until the body hook has answered; others have gone on.
     const map = isBody ? (lane.held ? this.#headOf(lane) : undefined) : lane.map;
     if ((flags & VERDICT_FLAG.EDITS) !== 0 && map !== undefined) {
-      from = applyEdits(map, words, memory, from, bodyAt);
-      if (from < 0) return "edits that HTTP cannot carry";
+      from = this.#applyEdits(map, from, bodyAt);
+      if (from < 0) return "edits that HTTP cannot carry, or that it must not make";
     }
     if ((flags & VERDICT_FLAG.CLEAR_ROUTE) !== 0) this.#stream.clearRoute();
     if (isBody) {
+      if ((flags & VERDICT_FLAG.BODY) !== 0 && this.#use.keepsBodies === true)
+        return "another body, which its manifest does not allow";
       if ((flags & VERDICT_FLAG.BODY) !== 0 && !this.#replace(lane, bodyAt, end)) {
         return "another length for a body whose content-length has gone out; remove it in the headers hook";
       }
@@ -395,6 +403,29 @@ class ParkedHttpFilter implements Parked {
       default:
         return `a verdict of type ${type}`;
     }
+  }
+
+  #applyEdits(map: HeaderMap, from: number, end: number): number {
+    const { words, memory } = this.#table.ports;
+    const { guard } = this.#use;
+    if (guard === undefined) return applyEdits(map, words, memory, from, end);
+    const shown = this.#shown?.get(map) ?? guard.shown(map);
+    let rest = -1;
+    const edit = (): boolean => {
+      rest = applyEdits(shown, words, memory, from, end);
+      return rest >= 0;
+    };
+    return guard.carry(shown, map, edit) ? rest : -1;
+  }
+
+  /** What goes into the sandbox of a head. */
+  #show(map: HeaderMap): HeaderMap {
+    const { guard } = this.#use;
+    if (guard === undefined) return map;
+    const shown = guard.shown(map);
+    this.#shown ??= new Map();
+    this.#shown.set(map, shown);
+    return shown;
   }
 
   #headOf(lane: Lane): HeaderMap | undefined {

@@ -1,4 +1,5 @@
 // Hot path: every record to a sandbox and every verdict from one (test/bench/sandbox.ts).
+import type { HeadGuard } from "./head-guard.ts";
 import {
   GENERATION_MAX,
   type HookMask,
@@ -32,6 +33,12 @@ export interface ParkedUse {
   readonly use: number;
   /** What its filters may have and read. */
   hooks: HookMask;
+  /** What of heads may be seen and changed. Absent: all. */
+  readonly guard?: HeadGuard | undefined;
+  /** It may not replace bodies. */
+  readonly keepsBodies?: boolean;
+  /** Where a hook of it throws, the stream goes on without it. */
+  readonly failsOpen?: boolean;
 }
 
 /** A filter whose other half lives in a sandbox. */

@@ -36,6 +36,7 @@ function describe(exported: unknown): unknown {
     section: d.section,
     schema: d.config,
     sandboxed: d.placement === "sandbox",
+    sandbox: d.sandbox,
     routeSchema: d.routeConfig,
   };
 }

@@ -1,13 +1,15 @@
-import type { Definition, Kind } from "@tsproxy/sdk";
+import type { Definition, Kind, SandboxManifest } from "@tsproxy/sdk";
 import type { Context } from "./context.ts";
+import { HeadGuard } from "./head-guard.ts";
 import type { Host } from "./host.ts";
 import type { Io } from "./io.ts";
 import { type ParkedUse, ParkTable } from "./parked.ts";
 import { parkedHttpFactory } from "./parked-http.ts";
 import { parkedNetworkFactory } from "./parked-network.ts";
 import { COMMAND } from "./ring.ts";
-import { type HookMask, STREAM_PARTS } from "./sandbox/layout.ts";
+import { HOOK, type HookMask, STREAM_PARTS } from "./sandbox/layout.ts";
 
+const BODIES = HOOK.REQUEST_BODY | HOOK.RESPONSE_BODY | HOOK.DATA;
 const PARTS = STREAM_PARTS.reduce((mask, [, bit]) => mask | bit, 0);
 
 /** What the sandbox says of its package; `hooks` is a mask of layout.ts. */
@@ -15,7 +17,7 @@ export interface ParkedDescription {
   readonly kind: "http" | "network";
   readonly name: string;
   readonly hooks: number;
-  readonly config: unknown;
+  readonly manifest?: SandboxManifest;
 }
 
 /**
@@ -25,6 +27,8 @@ export interface ParkedDescription {
 export class Sandboxes {
   readonly table: ParkTable;
   readonly #host: Host;
+  /** By box; undefined: any cluster. */
+  readonly #clusters = new Map<number, ReadonlySet<string>>();
   readonly #uses = new Map<number, ParkedUse>();
   #nextUse = 1;
 
@@ -41,6 +45,11 @@ export class Sandboxes {
     });
   }
 
+  /** Whether filters of that box may ask that cluster. */
+  mayAsk(box: number, cluster: string): boolean {
+    return this.#clusters.get(box)?.has(cluster) !== false;
+  }
+
   /** The filters of that use read no more than these parts of their streams. */
   narrow(use: number, mask: HookMask): void {
     const parked = this.#uses.get(use);
@@ -49,7 +58,10 @@ export class Sandboxes {
 
   /** A definition whose filters live in that box. */
   define(packageName: string, box: number, description: ParkedDescription): Definition {
-    const { kind, name, hooks } = description;
+    const { kind, name, manifest = {} } = description;
+    const hooks = manifest.body === "none" ? description.hooks & ~BODIES : description.hooks;
+    const guard = manifest.headers && new HeadGuard(manifest.headers);
+    if (manifest.clusters !== undefined) this.#clusters.set(box, new Set(manifest.clusters));
     return {
       kind: kind as Kind,
       name,
@@ -58,7 +70,14 @@ export class Sandboxes {
         const use = this.#nextUse++;
         const claimed = (cx as Context).claimUse(use);
         this.#host.tell("use", { package: packageName, box, use, config, ...claimed });
-        const parked = { box, use, hooks };
+        const parked = {
+          box,
+          use,
+          hooks,
+          guard,
+          keepsBodies: manifest.body === "read",
+          failsOpen: manifest.failurePolicy === "open",
+        };
         this.#uses.set(use, parked);
         cx.onDispose(() => {
           this.#uses.delete(use);

@@ -10,11 +10,12 @@ import {
 } from "../inside/sandbox/layout.ts";
 import type { SandboxUse } from "../inside/sandbox/main.ts";
 import type { Watchdog } from "../isolate.ts";
-import type { Refusal } from "../protocol.ts";
+import { BEAT, type Refusal } from "../protocol.ts";
 import { Answers } from "./answers.ts";
 import { Breaker } from "./breaker.ts";
 import { Calls, replyRecord } from "./calls.ts";
 import { CpuBudget } from "./cpu-budget.ts";
+import { CpuShare } from "./cpu-share.ts";
 import { hooksOf } from "./hooks.ts";
 import { Inbox, RECORD_SIZE_MIN } from "./inbox.ts";
 import { SandboxIsolate, type Source } from "./isolate.ts";
@@ -73,6 +74,12 @@ export interface SandboxOptions {
   readonly limits?: Partial<SandboxLimits>;
   /** While it cannot be entered: `closed` fails streams, `open` lets them pass it by. */
   readonly failurePolicy?: "closed" | "open";
+  /** Of one CPU. Absent: 1. */
+  readonly cpuShare?: number;
+  /** It is never entered: the failure policy answers. */
+  readonly quarantined?: boolean;
+  /** Where others see that this thread is inside: the words of its beat, and what it writes there. */
+  readonly mark?: { readonly words: Int32Array; readonly box: number };
   /** Monotonic milliseconds. */
   readonly now?: () => number;
 }
@@ -107,6 +114,9 @@ export class Sandbox {
   #calls: Calls | undefined = undefined;
   readonly #now: () => number;
   #cpu: CpuBudget;
+  readonly #share: CpuShare;
+  readonly #beats: Int32Array;
+  readonly #mark: number;
   #isolate: SandboxIsolate | undefined = undefined;
   #runtime = "";
   #inbox: Inbox | undefined = undefined;
@@ -130,6 +140,7 @@ export class Sandbox {
   #wakeAt = Number.POSITIVE_INFINITY;
   #rebuildTimer: NodeJS.Timeout | undefined = undefined;
   #overQuota = 0;
+  #resting = false;
   #memoryAtStart = 0;
   #recordsOfBuild = 0;
   #entriesSeen = 0;
@@ -163,11 +174,22 @@ export class Sandbox {
     );
     this.#now = options.now ?? (() => performance.now());
     this.#cpu = new CpuBudget(this.#limits.cpuMs);
+    this.#share = new CpuShare(options.cpuShare ?? 1, this.#now());
+    this.#beats = options.mark?.words ?? new Int32Array(3);
+    this.#mark = options.mark?.box ?? 0;
   }
 
   /** Streams that it holds state for. */
   get live(): number {
     return this.#tokens.count;
+  }
+  /** It has state of that stream. */
+  holds(token: number): boolean {
+    return this.#tokens.isLive(token);
+  }
+  /** A stream that begins would be entered. */
+  get takesStreams(): boolean {
+    return this.#inbox !== undefined && this.#mayBegin(0);
   }
   get breaker(): "closed" | "open" | "half-open" {
     return this.#breaker.state;
@@ -187,6 +209,7 @@ export class Sandbox {
    * while another `prepare` of this sandbox runs.
    */
   async prepare(uses: readonly SandboxUse[]): Promise<Refusal[]> {
+    if (this.#options.quarantined === true) return [];
     await this.#rebuilding;
     if (this.#isolate === undefined) {
       const first = this.#prepareFirst(uses);
@@ -454,7 +477,7 @@ export class Sandbox {
   // ---- entering
 
   get hasWork(): boolean {
-    if (this.#isolate === undefined || this.#away > 0) return false;
+    if (this.#isolate === undefined || this.#away > 0 || this.#resting) return false;
     return (
       this.#asked.length > 0 ||
       this.#due ||
@@ -471,8 +494,9 @@ export class Sandbox {
     const inbox = this.#inbox;
     if (isolate === undefined || inbox === undefined || this.#away > 0) return;
     if (this.#answers.waits && !this.#answers.deliverKept()) return;
-    inbox.fill();
     const now = this.#now();
+    if (this.#share.limited && this.#waitsForShare(now)) return;
+    inbox.fill();
     isolate.times[BOX.NOW / 2] = now;
     this.#due = this.#more = false;
     this.#lazy = 0;
@@ -484,12 +508,16 @@ export class Sandbox {
     }
     const records = inbox.count;
     this.#cpu.begin(now);
+    this.#beats[BEAT.INSIDE] = this.#mark;
     try {
       isolate.run(records);
     } catch (error) {
       this.#fault("entry", error);
       return;
+    } finally {
+      this.#beats[BEAT.INSIDE] = 0;
     }
+    if (this.#share.limited) this.#share.spent(this.#now() - now);
     this.#entered(inbox, now);
     this.#recordsOfBuild += Math.max(1, records);
     if (this.#cpu.end(records, this.#now()) && this.#recordsOfBuild > WARM_UP_RECORDS) {
@@ -497,19 +525,36 @@ export class Sandbox {
     }
   }
 
+  /** It has had more than its share: what waits for it goes on waiting. */
+  #waitsForShare(now: number): boolean {
+    const ms = this.#share.waitMs(now);
+    if (ms === 0) return false;
+    this.#resting = true;
+    setTimeout(() => {
+      this.#resting = false;
+      this.#wake();
+    }, ms).unref();
+    return true;
+  }
+
   /** A sandbox that has hung lately runs on another thread, so that it holds up nobody but its own streams. */
   async #enterAside(isolate: SandboxIsolate, inbox: Inbox): Promise<void> {
     const build = this.#build;
     this.#leave();
     const count = inbox.count;
+    const began = this.#now();
+    this.#beats[BEAT.ASIDE] = this.#mark;
     try {
       await isolate.runAside(count);
     } catch (error) {
       if (build === this.#build && !this.#disposed) this.#fault("entry", error);
       return;
+    } finally {
+      if (this.#beats[BEAT.ASIDE] === this.#mark) this.#beats[BEAT.ASIDE] = 0;
     }
     if (build !== this.#build || this.#disposed) return;
     const now = this.#now();
+    this.#share.spent(now - began);
     this.#breaker.succeeded(now);
     this.#return();
     this.#entered(inbox, now);

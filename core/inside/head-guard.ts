@@ -1,0 +1,68 @@
+import { HeaderMap, RequestHeaders, ResponseHeaders } from "@tsproxy/sdk";
+
+/** What a package may see and change of heads; only packages whose manifest says so have one. */
+export class HeadGuard {
+  readonly #read: ReadonlySet<string> | undefined;
+  readonly #write: ReadonlySet<string> | undefined;
+
+  constructor({
+    read,
+    write,
+  }: { readonly read?: readonly string[]; readonly write?: readonly string[] }) {
+    this.#read = read && new Set(read);
+    this.#write = write && new Set(write);
+  }
+
+  /** A head with those lines of `map` that may be read. */
+  shown(map: HeaderMap): HeaderMap {
+    let shown: HeaderMap;
+    if (map instanceof RequestHeaders) {
+      const request = new RequestHeaders();
+      request.method = map.method;
+      request.path = map.path;
+      request.scheme = map.scheme;
+      shown = request;
+    } else if (map instanceof ResponseHeaders) {
+      const response = new ResponseHeaders();
+      response.status = map.status;
+      shown = response;
+    } else shown = new HeaderMap();
+    for (const [name, value] of map)
+      if (this.#read?.has(name.toLowerCase()) !== false) shown.append(name, value);
+    return shown;
+  }
+
+  /** Brings what `edit` does to `shown` into `map`. False: `edit` fails, or does what it must not; `map` is as it was. */
+  carry(shown: HeaderMap, map: HeaderMap, edit: () => boolean): boolean {
+    const before = this.#lines(shown);
+    if (!edit()) return false;
+    const after = this.#lines(shown);
+    const changed = new Set<string>();
+    for (const name of new Set([...before.keys(), ...after.keys()]))
+      if (before.get(name)?.join("\0") !== after.get(name)?.join("\0")) changed.add(name);
+    for (const name of changed) if (this.#write?.has(name) === false) return false;
+    for (const name of changed) {
+      if (name === ":method") (map as RequestHeaders).method = (shown as RequestHeaders).method;
+      else if (name === ":path") (map as RequestHeaders).path = (shown as RequestHeaders).path;
+      else if (name === ":status")
+        (map as ResponseHeaders).status = (shown as ResponseHeaders).status;
+      else {
+        map.remove(name);
+        for (const value of after.get(name) ?? []) map.append(name, value);
+      }
+    }
+    return true;
+  }
+
+  #lines(map: HeaderMap): Map<string, string[]> {
+    const lines = new Map<string, string[]>();
+    if (map instanceof RequestHeaders) lines.set(":method", [map.method]).set(":path", [map.path]);
+    else if (map instanceof ResponseHeaders) lines.set(":status", [String(map.status)]);
+    for (const [name, value] of map) {
+      const known = lines.get(name.toLowerCase());
+      if (known === undefined) lines.set(name.toLowerCase(), [value]);
+      else known.push(value);
+    }
+    return lines;
+  }
+}

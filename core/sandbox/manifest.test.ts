@@ -1,0 +1,161 @@
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { HeadGuard } from "../inside/head-guard.ts";
+import type { ParkedUse } from "../inside/parked.ts";
+import { parkedHttpFactory } from "../inside/parked-http.ts";
+import { CpuShare } from "./cpu-share.ts";
+import { Exchange, FakeWorker, linesOf, textOf } from "./fake-worker.ts";
+import type { SandboxOptions } from "./sandbox.ts";
+
+const HEAD = "GET /a HTTP/1.1\r\nhost: x\r\nauthorization: secret\r\nx-a: 1\r\n";
+
+let worker: FakeWorker;
+beforeEach(() => {
+  worker = new FakeWorker();
+});
+afterEach(() => worker.dispose());
+
+async function exchange(
+  members: string,
+  use: Partial<ParkedUse> = {},
+  options: Partial<SandboxOptions> = {},
+): Promise<Exchange> {
+  const sandbox = await worker.sandbox(
+    `import { defineHttpFilter, hold, Type } from "@tsproxy/sdk";
+     export default defineHttpFilter({ name: "test", config: Type.Object({}), setup: () => (stream) => ({ ${members} }) });`,
+    [{}],
+    options,
+  );
+  const box = worker.boxes.indexOf(sandbox);
+  const factory = parkedHttpFactory({ box, use: 1, hooks: sandbox.hooks, ...use }, worker.table);
+  return new Exchange(worker, [factory], HEAD);
+}
+
+describe("headers that a manifest names", () => {
+  const guard = new HeadGuard({
+    read: ["host", "x-a", "server"],
+    write: ["x-a", "x-new", ":status"],
+  });
+
+  it("are all that filters see", async () => {
+    const e = await exchange(
+      `onRequestHeaders(h) { h.set("x-new", [...h].map(([n]) => n).join() + h.path + h.get("authorization")); }`,
+      { guard },
+    );
+    await e.requestHeaders().settled();
+    expect(linesOf(e.request)).toEqual([
+      "host: x",
+      "authorization: secret",
+      "x-a: 1",
+      "x-new: host,x-a/aundefined",
+    ]);
+  });
+
+  it("are all that they change, and others stay where they are", async () => {
+    const e = await exchange(
+      `onRequestHeaders(h) { h.remove("x-a"); }, onResponseHeaders(h) { h.status = 418; h.append("x-new", "1"); h.append("x-new", "2"); }`,
+      { guard },
+    );
+    await e.requestHeaders().settled();
+    const response = e.responseHeaders(200, "server: up\r\nset-cookie: a\r\n");
+    await e.settled();
+    expect(linesOf(e.request)).toEqual(["host: x", "authorization: secret"]);
+    expect([response.status, linesOf(response)]).toEqual([
+      418,
+      ["server: up", "set-cookie: a", "x-new: 1", "x-new: 2"],
+    ]);
+  });
+
+  it.each([
+    `h.set("authorization", "forged")`,
+    `h.remove("host")`,
+    `h.path = "/admin"`,
+    `h.method = "DELETE"`,
+    `h.append("x-other", "1")`,
+  ])("let nothing else through: %s", async (edit) => {
+    const e = await exchange(`onRequestHeaders(h) { ${edit}; }`, { guard });
+    await e.requestHeaders().settled();
+    expect(e.reply?.status).toBe(500);
+    expect(linesOf(e.request)).toEqual(["host: x", "authorization: secret", "x-a: 1"]);
+    expect([e.request.path, e.request.method]).toEqual(["/a", "GET"]);
+  });
+
+  it("may be edited while a head is held", async () => {
+    const e = await exchange(
+      `onRequestHeaders(h) { h.set("x-new", "1"); return hold(); }, onRequestBody(c) { stream.request.set("x-new", c.text()); }`,
+      { guard },
+    );
+    await e.requestHeaders(false).settled();
+    e.requestBody("body");
+    await e.settled();
+    expect(e.request.get("x-new")).toBe("body");
+  });
+});
+
+it("body: read lets filters see bodies and not replace them", async () => {
+  const e = await exchange(
+    `onRequestHeaders() {}, onRequestBody(c) { if (c.text() === "change") c.replace(new Uint8Array(3)); }`,
+    { keepsBodies: true },
+  );
+  await e.requestHeaders(false).settled();
+  const first = e.requestBody("stay", false);
+  await e.settled();
+  expect([textOf(first), e.reply]).toEqual(["stay", undefined]);
+  e.requestBody("change");
+  await e.settled();
+  expect(e.reply?.status).toBe(500);
+});
+
+it("failurePolicy: open lets a stream pass a filter that throws, from there on", async () => {
+  const e = await exchange(
+    `onRequestHeaders() { throw new Error("no"); }, onResponseHeaders(h) { h.set("x-seen", "1"); }`,
+    { failsOpen: true },
+  );
+  await e.requestHeaders().settled();
+  const response = e.responseHeaders(200, "server: up\r\n");
+  await e.settled();
+  expect([e.reply, linesOf(response), worker.faults.length]).toEqual([
+    undefined,
+    ["server: up"],
+    1,
+  ]);
+});
+
+describe("a share of a CPU", () => {
+  it("is waited for by what has used more, with a little ahead after a rest", () => {
+    const share = new CpuShare(0.1, 0);
+    expect(share.waitMs(0)).toBe(0);
+    share.spent(80);
+    expect(share.waitMs(0)).toBe(301);
+    expect(share.waitMs(200)).toBe(101);
+    expect(share.waitMs(301)).toBe(0);
+    share.waitMs(100_000);
+    share.spent(51);
+    expect(share.waitMs(100_000)).toBe(11);
+  });
+
+  it("holds back who has used it up, and nobody waits for ever", async () => {
+    let now = 0;
+    const e = await exchange(
+      `onRequestHeaders() {}`,
+      {},
+      // Each look at the clock is 30 ms later.
+      { cpuShare: 0.5, now: () => (now += 30), limits: { cpuMs: 1000 } },
+    );
+    await e.requestHeaders().settled();
+    const box = worker.boxes[0]!;
+    const factory = parkedHttpFactory({ box: 0, use: 1, hooks: box.hooks }, worker.table);
+    for (let k = 0; k < 20; k++)
+      await new Exchange(worker, [factory], HEAD).requestHeaders().settled();
+    expect(worker.crossings).toBeGreaterThanOrEqual(21);
+  });
+});
+
+it("a quarantined package is never entered: its failure policy answers", async () => {
+  const e = await exchange(
+    `onRequestHeaders(h) { h.set("x-seen", "1"); }`,
+    {},
+    { quarantined: true, failurePolicy: "open" },
+  );
+  await e.requestHeaders().settled();
+  expect([e.reply, e.request.has("x-seen"), worker.crossings]).toEqual([undefined, false, 0]);
+});

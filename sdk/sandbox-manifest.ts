@@ -1,0 +1,25 @@
+/**
+ * What a package in a sandbox may do, and what becomes of its streams when it fails: `sandbox` of its definition. Core reads it when
+ * the package is built; what is not allowed is never sent into the isolate, and what comes out of it in spite of that fails the stream.
+ */
+export interface SandboxManifest {
+  /** Clusters that `fetch` may ask. Absent: any. */
+  readonly clusters?: readonly string[];
+  readonly headers?: {
+    /** Names, lower case, of request and response headers that its filters see. Absent: all. Method, path and status are always there. */
+    readonly read?: readonly string[];
+    /** The same for those that they may set, add and remove; `:method`, `:path` and `:status` among them. Absent: all. */
+    readonly write?: readonly string[];
+  };
+  /** `none`: bodies pass by its filters. `read`: they see bodies and may not replace them. Absent: they may. */
+  readonly body?: "none" | "read";
+  /** False: it has no cells that other workers share. */
+  readonly shared?: boolean;
+  /**
+   * While it cannot be entered, and where a hook of it throws: streams fail (`closed`, the default), pass it by (`open`), or are taken
+   * by the code that ran before it (`previous`; while there is none, `closed`).
+   */
+  readonly failurePolicy?: "closed" | "open" | "previous";
+  /** Of one CPU, for each worker: 0.1 is a tenth. What asks for more waits, and its streams with it. Absent: 1. */
+  readonly cpuShare?: number;
+}
