@@ -1,0 +1,87 @@
+import http from "node:http";
+import { expect, it } from "vitest";
+import { eventually, get } from "./client.ts";
+import { bootstrap, direct, http as httpFilter, listener } from "./config.ts";
+import { Proxy } from "./proxy.ts";
+
+const WORKERS = 4;
+const RELOADS = 20;
+const LIMIT = 1500;
+/** Longer than the test: all of it lies in one window. */
+const WINDOW_MS = 600_000;
+
+/** Takes one of LIMIT a request: of a bucket, of a bucket by key, or of a counted window. */
+const source = (version: number): string => `
+import { defineHttpFilter, reply, tokenBucket, tokenBuckets, ttlMap, Type } from "@tsproxy/sdk";
+const VERSION = "${version}";
+const RATE = { maxTokens: ${LIMIT}, tokensPerFill: 1, fillIntervalMs: ${WINDOW_MS} };
+export default defineHttpFilter({
+  name: "limit", config: Type.Object({}),
+  shared: {
+    one: tokenBucket(RATE), keyed: tokenBuckets({ ...RATE, maxKeys: 64 }), window: ttlMap({ maxKeys: 64, ttlMs: ${WINDOW_MS} }),
+  },
+  setup: (config, cx) => () => ({
+    onRequestHeaders(headers) {
+      const { one, keyed, window } = cx.shared;
+      const passes = headers.path === "/one" ? one.take() : headers.path === "/keyed" ? keyed.take("client") : window.add("client", 1) <= ${LIMIT};
+      if (!passes) return reply(429, { headers: [["x-version", VERSION], ["x-worker", String(cx.worker)]] });
+      return reply(200, { headers: [["x-version", VERSION], ["x-worker", String(cx.worker)]] });
+    },
+  }),
+});
+`;
+
+it("admits exactly its number over four workers and twenty reloads in one window", async () => {
+  const proxy = await Proxy.start({
+    config: bootstrap(
+      [listener("main", httpFilter([direct("/", "")], {}, [{ name: "limit", config: {} }]))],
+      [],
+    ),
+    files: { "filters/limit.ts": source(0) },
+    concurrency: WORKERS,
+  });
+  const port = proxy.port("main");
+  const admitted = new Map<string, number>();
+  const versions = new Set<unknown>();
+  const workers = new Set<unknown>();
+  const failures: number[] = [];
+  let on = true;
+  const client = async (path: string): Promise<void> => {
+    const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
+    while (on) {
+      const { status, headers } = await get(port, path, { agent });
+      versions.add(headers["x-version"]);
+      workers.add(headers["x-worker"]);
+      if (status === 200) admitted.set(path, (admitted.get(path) ?? 0) + 1);
+      else if (status !== 429) failures.push(status);
+    }
+    agent.destroy();
+  };
+  const paths = ["/one", "/keyed", "/window"];
+  try {
+    const clients = paths.flatMap((path) => Array.from({ length: 6 }, () => client(path)));
+    for (let k = 1; k <= RELOADS; k++) {
+      proxy.write("filters/limit.ts", source(k));
+      await eventually(
+        () => versions.has(String(k)),
+        (seen) => seen,
+        `version ${k} serves`,
+      );
+    }
+    const isFull = () => paths.every((path) => (admitted.get(path) ?? 0) >= LIMIT);
+    await eventually(isFull, (full) => full, "the limit is reached");
+    // Time to admit one too many.
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    on = false;
+    await Promise.all(clients);
+  } finally {
+    on = false;
+    await proxy.stop();
+  }
+  expect(Object.fromEntries(admitted)).toEqual({
+    "/one": LIMIT,
+    "/keyed": LIMIT,
+    "/window": LIMIT,
+  });
+  expect([failures, workers.size]).toEqual([[], WORKERS]);
+}, 120_000);
