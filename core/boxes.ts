@@ -289,6 +289,11 @@ export class SandboxCells implements StatsSink {
     this.#post = post;
   }
 
+  /** The sandboxes are gone, and with them what they gauged: main has forgotten those cells. */
+  forgetGauges(): void {
+    for (const key of this.#defined.keys()) if (key.startsWith("gauge ")) this.#defined.delete(key);
+  }
+
   define(kind: "counter" | "gauge" | "histogram", name: string, unit: string): number {
     const known = this.#defined.get(`${kind} ${name}`);
     if (known !== undefined) return known;

@@ -1,4 +1,4 @@
-import { randomBytes } from "node:crypto";
+import { randomBytes, randomInt } from "node:crypto";
 import { hostname } from "node:os";
 import { WORD } from "./inside/ring.ts";
 import {
@@ -33,6 +33,8 @@ export interface BuiltinOptions {
   /** What this isolate holds of the counts; whoever outlives it gives that back. */
   readonly ledger: SharedArrayBuffer;
   readonly fileFlushMs?: number | undefined;
+  /** Cells of stats that isolates before this one have used. */
+  readonly statsFrom?: number;
   /** Ends it when it hangs; without one, nobody does. */
   readonly watchdog?: Watchdog;
   /** Code of a shipped package, as it is or, while a change is prepared, is to be. */
@@ -85,6 +87,8 @@ export class Builtin {
         hostname: hostname(),
         environment: process.env,
         fileFlushMs: options.fileFlushMs,
+        statsFrom: options.statsFrom,
+        isolate: randomInt(2 ** 31),
         seed: randomBytes(32).toString("latin1"),
       }),
     );

@@ -62,6 +62,10 @@ export class FleetLog implements FleetEvents {
     this.#parts.stats.define(thread.memory.stats, defined as Parameters<StatsReader["define"]>[1]);
   }
 
+  onStatsLost(thread: Thread): void {
+    this.#parts.stats.forget(thread.memory.stats);
+  }
+
   onLost(thread: Thread, reason: string): void {
     this.#parts.stats.forget(thread.memory.stats);
     this.#parts.log.error(`${thread.name} died and is started again: ${reason}`);

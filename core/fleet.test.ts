@@ -70,6 +70,7 @@ function fleetOf(concurrency: number, events: Partial<FleetEvents> = {}) {
       onLines: () => {},
       onCall: async () => undefined,
       onLost: () => {},
+      onStatsLost: () => {},
       ...events,
     },
     concurrency,
@@ -199,6 +200,7 @@ test("what one thread publishes reaches the others, and those that come later", 
 test("a thread that died comes back with what the others run, sockets included, before it takes part in a change", async () => {
   const lost: string[] = [];
   const { fleet, threads } = fleetOf(2, {
+    onStatsLost: () => {},
     onLost: (thread, reason) => lost.push(`${thread.name}: ${reason}`),
   });
   await serve(fleet, 1, [listener("a", 0)]);

@@ -56,6 +56,8 @@ export interface FleetEvents {
   onLog(thread: Thread, message: Extract<FromWorker, { type: "log" }>): void;
   onFault(thread: Thread, message: Extract<FromWorker, { type: "fault" }>): void;
   onStats(thread: Thread, message: Extract<FromWorker, { type: "stats" }>): void;
+  /** The thread's isolates are built anew: their gauges are over. */
+  onStatsLost(thread: Thread): void;
   onLines(message: Extract<FromWorker, { type: "lines" }>): void;
   onCall(name: string, args: unknown): Promise<unknown>;
   /** A thread died and another has taken its place, or will. */
@@ -278,6 +280,9 @@ export class Fleet implements Stage {
         break;
       case "fault":
         this.#events.onFault(member.thread, message);
+        break;
+      case "stats_lost":
+        this.#events.onStatsLost(member.thread);
         break;
       case "stats":
         this.#events.onStats(member.thread, message);

@@ -284,6 +284,8 @@ export type FromWorker =
       readonly message: string;
       readonly fields: Readonly<Record<string, unknown>>;
     }
+  /** The isolates of the thread are gone: what they gauged does not count any more. */
+  | { readonly type: "stats_lost" }
   /** From here on the second word of the thread's beat is this number while it is inside this package's sandbox. */
   | { readonly type: "box"; readonly box: number; readonly package: string }
   /** A fault of a package: what happened, how often it has. */

@@ -7,6 +7,7 @@ import { type Family, resolveName } from "./dns.ts";
 import type { CryptoCall } from "./inside/crypto.ts";
 import { createRing } from "./inside/ring.ts";
 import { giveBack } from "./inside/shared-counts.ts";
+import { HISTOGRAM_CELLS, NAMED_ONLY, type StatDefinition } from "./inside/stats.ts";
 import { RUNTIME_TOPIC } from "./inside/topics.ts";
 import { Watchdog } from "./isolate.ts";
 import { FileWatch, LocalServices } from "./local-services.ts";
@@ -69,6 +70,7 @@ class Worker {
   #deaths = 0;
   #stopping = false;
   readonly #crypto = new Crypto();
+  #statsUsed = 0;
   readonly #inspector = new Session();
   readonly #beats: Int32Array;
 
@@ -103,6 +105,7 @@ class Worker {
       counts: this.#start.counts,
       ledger: this.#start.ledger,
       fileFlushMs: this.#start.fileFlushMs,
+      statsFrom: this.#statsUsed,
       watchdog: this.#watchdog,
       moduleOf: (name) => this.#moduleOf(name),
       onCall: (name, text) => this.#onCall(name, text),
@@ -165,6 +168,7 @@ class Worker {
         this.#post({ type: "fault", ...value });
         break;
       case "stats":
+        this.#noteStats(value.defined);
         this.#post({ type: "stats", defined: value.defined });
         break;
       case "prepared":
@@ -182,6 +186,14 @@ class Worker {
       case "operation":
         this.#onOperation(value.call, value.name, value.args);
         break;
+    }
+  }
+
+  /** An isolate that takes this one's place counts in cells of its own: these carry names already. */
+  #noteStats(defined: readonly StatDefinition[]): void {
+    for (const { kind, cell } of defined) {
+      const end = cell + (kind === "histogram" ? HISTOGRAM_CELLS : 1);
+      if (cell !== NAMED_ONLY && end > this.#statsUsed) this.#statsUsed = end;
     }
   }
 
@@ -498,6 +510,8 @@ class Worker {
       this.#live = { modules: this.#before!.modules, config: this.#before!.config };
       this.#before = undefined;
     }
+    this.#post({ type: "stats_lost" });
+    this.#cells.forgetGauges();
     this.#pending = undefined;
     const listeners = this.#sockets.giveListeners();
     this.#sockets.destroy();

@@ -1,6 +1,6 @@
 import { Worker } from "node:worker_threads";
 import { describe, expect, it } from "vitest";
-import { CellHeap, counter, tokenBucket, tokenBuckets, ttlMap } from "./cells.ts";
+import { CellHeap, counter, held, tokenBucket, tokenBuckets, ttlMap } from "./cells.ts";
 
 let now = 1e9;
 const heap = (bytes = 1 << 20) => new CellHeap(new ArrayBuffer(bytes), 0, () => now);
@@ -177,3 +177,24 @@ it("four threads get together just as many as one would", async () => {
   expect(sum(2)).toBe(1000);
   expect(Math.max(...results.map((r) => r[3]!))).toBe(8000);
 }, 30_000);
+
+describe("what is held", () => {
+  it("is limited over all workers, and given back by the isolate that takes a dead one's place", () => {
+    const memory = new ArrayBuffer(1 << 16);
+    const open = (worker: number, isolate: number) => {
+      const heap = new CellHeap(memory, 0, undefined, { worker, isolate });
+      const spec = held();
+      return spec.open(heap, heap.acquire("open", spec.bytes)!);
+    };
+    const [a, b] = [open(0, 11), open(1, 12)];
+    for (const one of [a, a, b]) expect(one.acquire(4)).toBe(true);
+    // A reload within the isolate: what is held goes on being held.
+    const again = open(0, 11);
+    expect([again.value, again.acquire(4), b.acquire(4)]).toEqual([3, true, false]);
+    a.release();
+    const reborn = open(0, 13);
+    expect(reborn.value).toBe(1);
+    b.release();
+    expect(reborn.value).toBe(0);
+  });
+});

@@ -19,6 +19,14 @@ export interface CellMemory {
   now(): number;
   /** Two secret numbers: whoever picks the keys of a table must not know where they come to lie. */
   readonly seeds: readonly [number, number];
+  /** Who opens cells here: a worker, and its isolate by a number that no other has had. Absent: there is one alone. */
+  readonly holder?: CellHolder;
+}
+
+export interface CellHolder {
+  /** From 0. */
+  readonly worker: number;
+  readonly isolate: number;
 }
 
 /** What `cx.shared` gives for a definition's `shared`. */
@@ -62,6 +70,57 @@ export function counter(): CellSpec<SharedCounter> {
           }
         },
         release: () => void add(words, i, -1),
+      };
+    },
+  };
+}
+
+/** How many of something all workers hold. */
+export interface SharedHolds {
+  readonly value: number;
+  /** Takes one unless that would pass `max`. */
+  acquire(max: number): boolean;
+  release(): void;
+}
+
+/** Workers past this many share the last one's place in the ledger, and give nothing back when one of them dies. */
+const HOLDERS_MAX = 64;
+
+/**
+ * A count of what is held now: active requests, open connections. Each worker keeps a ledger beside it, so that what its isolate held
+ * when it died is given back by the one that takes its place. (Not in sandboxes, of which old and new ones hold at the same time.)
+ */
+export function held(): CellSpec<SharedHolds> {
+  return {
+    bytes: 8 + HOLDERS_MAX * 8,
+    open({ words, holder = { worker: 0, isolate: 1 } }, at) {
+      const total = at >> 2;
+      const isKept = holder.worker < HOLDERS_MAX - 1;
+      const own = total + 2 + Math.min(holder.worker, HOLDERS_MAX - 1) * 2;
+      const count = own + 1;
+      // Other uses and generations of the same isolate go on where it is.
+      if (isKept && load(words, own) !== holder.isolate) {
+        add(words, total, -load(words, count));
+        store(words, count, 0);
+        store(words, own, holder.isolate);
+      }
+      return {
+        get value() {
+          return load(words, total);
+        },
+        acquire(max) {
+          for (;;) {
+            const now = load(words, total);
+            if (now >= max) return false;
+            if (compareExchange(words, total, now, now + 1) !== now) continue;
+            add(words, count, 1);
+            return true;
+          }
+        },
+        release() {
+          add(words, count, -1);
+          add(words, total, -1);
+        },
       };
     },
   };
@@ -356,9 +415,16 @@ export class CellHeap implements CellMemory {
   readonly longs: BigInt64Array;
   readonly now: () => number;
   readonly seeds: readonly [number, number];
+  readonly holder: CellHolder;
 
   /** `from` is a multiple of 8. The first to come makes a heap of memory that is zero. */
-  constructor(memory: ArrayBufferLike, from = 0, now: () => number = Date.now) {
+  constructor(
+    memory: ArrayBufferLike,
+    from = 0,
+    now: () => number = Date.now,
+    holder: CellHolder = { worker: 0, isolate: 1 },
+  ) {
+    this.holder = holder;
     const size = memory.byteLength - from;
     this.words = new Int32Array(memory, from, size >> 2);
     this.floats = new Float64Array(memory, from, size >> 3);

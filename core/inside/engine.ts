@@ -59,6 +59,10 @@ export interface EngineOptions {
   readonly environment?: Readonly<Record<string, string>>;
   /** Random bytes, one char each. */
   readonly seed?: string;
+  /** No other isolate of the process has had this number. */
+  readonly isolate?: number;
+  /** Cells of stats that isolates before this one have used. */
+  readonly statsFrom?: number;
 }
 
 interface ServiceUse {
@@ -137,6 +141,7 @@ export class Engine {
     this.#stats = new StatsTable(
       new Float64Array(cells, 0, Math.floor((cells.byteLength / 8) * ENGINE_CELLS)),
       () => this.host.log("warn", "the table of stats is full: new ones are not counted", {}),
+      options.statsFrom,
     );
     this.#files = new FileTable(
       this.host,
@@ -156,6 +161,7 @@ export class Engine {
     this.#chunk = new Chunk(this.#io.memory, 0, 0);
     this.#wheel.advance(this.#io.now);
     const clusters: Clusters = { get: (name) => this.#clusters()?.get(name) };
+    const holder = { worker: options.worker, isolate: options.isolate ?? 1 };
     this.#around = {
       role: options.role,
       worker: options.worker,
@@ -171,7 +177,10 @@ export class Engine {
       files: this.#files,
       clusters,
       turns: new Int32Array(turns, 0, Math.min(TURNS, turns.byteLength / 4)),
-      cells: turns.byteLength > TURNS * 4 ? new CellHeap(turns, TURNS * 4) : undefined,
+      cells:
+        turns.byteLength > TURNS * 4
+          ? new CellHeap(turns, TURNS * 4, undefined, holder)
+          : undefined,
       counts: new SharedCounts(counts, ledger, () =>
         this.host.log("warn", "the table of shared counts is full: new ones count by worker", {}),
       ),

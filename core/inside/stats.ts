@@ -79,11 +79,13 @@ export class StatsTable {
   readonly #cells: Float64Array;
   readonly #byName = new Map<string, Cell | Buckets>();
   readonly #onFull: () => void;
-  #next = 0;
+  #next: number;
   /** Defined since core last asked. */
   defined: StatDefinition[] = [];
 
-  constructor(cells: Float64Array, onFull: () => void) {
+  /** `from`: cells before it belong to names that an isolate before this one has given. */
+  constructor(cells: Float64Array, onFull: () => void, from = 0) {
+    this.#next = from;
     this.#cells = cells;
     this.#onFull = onFull;
   }

@@ -138,6 +138,11 @@ test("what an isolate held is free again when it has been killed in mid-request"
   for (const release of held) release();
   const answers = await Promise.all(again);
   expect(answers.filter(({ status }) => status === 200).length).toBe(LIMIT);
+  // What the dead isolate gauged is over, and no two names count in one cell.
+  const stat = await proxy.stats();
+  expect(stat("http.test.downstream_rq_active")).toBe(0);
+  expect(stat("cluster.slow.upstream_rq_active")).toBe(0);
+  expect(stat("cluster.slow.upstream_rq_total")).toBe(2 * LIMIT);
   await proxy.stop();
   await upstream.close();
   rmSync(shipped, { recursive: true, force: true });

@@ -63,7 +63,7 @@ export function init(
 
 /** Memory for the package's shared cells. */
 export function shareCells(memory: SharedArrayBuffer): void {
-  around.cells = new CellHeap(memory);
+  around.cells = new CellHeap(memory, 0, undefined, { worker: around.worker, isolate: 1 });
 }
 
 /** `text`: JSON of [key, value] of all runtime values. */

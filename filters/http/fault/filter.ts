@@ -1,15 +1,15 @@
 // Hot path: a request that no fault is meant for passes onRequestHeaders only.
 import {
   type Chunk,
-  counter,
   defineHttpFilter,
   done,
   type HttpFilter,
   type HttpStream,
+  held,
   type RequestHeaders,
   reply,
   type SetupContext,
-  type SharedCounter,
+  type SharedHolds,
 } from "@tsproxy/sdk";
 import { Config } from "./config.ts";
 import { Settings } from "./settings.ts";
@@ -23,10 +23,10 @@ class Faults {
   readonly settings: Settings;
   readonly stats: FaultStats;
   /** Faults under way, over all workers. */
-  readonly active: SharedCounter;
+  readonly active: SharedHolds;
   readonly now: () => number;
 
-  constructor(config: Config, cx: SetupContext, active: SharedCounter) {
+  constructor(config: Config, cx: SetupContext, active: SharedHolds) {
     this.settings = new Settings(config, cx);
     this.stats = new FaultStats(cx);
     this.active = active;
@@ -125,7 +125,7 @@ export default defineHttpFilter({
   types: ["envoy.extensions.filters.http.fault.v3.HTTPFault"],
   config: Config,
   routeConfig: Config,
-  shared: { active: counter() },
+  shared: { active: held() },
   setupRoute: (config, cx) => new Settings(config, cx),
   setup(config, cx) {
     const faults = new Faults(config, cx, cx.shared.active);

@@ -1,13 +1,13 @@
 import {
   type Counter,
-  counter,
   type DownstreamConnection,
   defineNetworkFilter,
   type Gauge,
+  held,
   type NetworkFilter,
   RuntimeFlag,
   type SetupContext,
-  type SharedCounter,
+  type SharedHolds,
   stop,
   type Timer,
 } from "@tsproxy/sdk";
@@ -18,12 +18,12 @@ class Limit {
   readonly config: Config;
   readonly cx: SetupContext;
   /** Connections that are in, over all workers. */
-  readonly open: SharedCounter;
+  readonly open: SharedHolds;
   readonly limited: Counter;
   readonly active: Gauge;
   readonly #enabled: RuntimeFlag | undefined;
 
-  constructor(config: Config, cx: SetupContext, open: SharedCounter) {
+  constructor(config: Config, cx: SetupContext, open: SharedHolds) {
     this.config = config;
     this.cx = cx;
     this.open = open;
@@ -85,7 +85,7 @@ export default defineNetworkFilter({
   name: "envoy.filters.network.connection_limit",
   types: ["envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit"],
   config: Config,
-  shared: { open: counter() },
+  shared: { open: held() },
   setup(config, cx) {
     const limit = new Limit(config, cx, cx.shared.open);
     return { create: (connection) => new ConnectionLimit(limit, connection) };
