@@ -147,7 +147,10 @@ export class PackageUnit {
         if (group === "builtin")
           return { package: name, group, code: text, filename: made.filename, hash };
         const manifest = this.#manifest(infos);
-        const cells = manifest.shared === false ? undefined : sandboxCells(name, code);
+        const cells =
+          manifest.shared === false
+            ? undefined
+            : sandboxCells(name, manifest.shared === true ? "shared" : code);
         this.#quarantined ??= this.#names.quarantined?.has(name) === true ? hash : "";
         return {
           package: name,

@@ -104,7 +104,7 @@ export interface HttpFilterFactory {
   readonly routes?: RouteSetups;
   /**
    * What of their stream its filters read: nothing else is brought into a sandbox for them, and what they find there is as good as
-   * empty. Absent: all parts that the package's source names.
+   * empty. Streams of routes with a config of their own get all parts that the package's source names; absent: so do all.
    */
   readonly reads?: readonly StreamPart[];
 }

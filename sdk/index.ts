@@ -38,6 +38,7 @@ export * from "./route.ts";
 export * from "./runtime.ts";
 export * from "./sandbox-manifest.ts";
 export * from "./schema.ts";
+export * from "./script.ts";
 export * from "./service.ts";
 export * from "./stats.ts";
 export * from "./stats-spec.ts";

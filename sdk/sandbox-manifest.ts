@@ -13,7 +13,7 @@ export interface SandboxManifest {
   };
   /** `none`: bodies pass by its filters. `read`: they see bodies and may not replace them. Absent: they may. */
   readonly body?: "none" | "read";
-  /** False: it has no cells that other workers share. */
+  /** Whether it has cells that other workers share. Absent: if its source names any. */
   readonly shared?: boolean;
   /**
    * While it cannot be entered, and where a hook of it throws: streams fail (`closed`, the default), pass it by (`open`), or are taken

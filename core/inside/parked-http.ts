@@ -251,9 +251,10 @@ class ParkedHttpFilter implements Parked {
   }
 
   #texts(): HeadTexts | undefined {
-    const { hooks } = this.#use;
+    let { hooks } = this.#use;
     if (hooks < HOOK.INFO) return undefined;
     const configs = (hooks & HOOK.ROUTE_CONFIG) !== 0 ? this.#stream.routeConfigs : NONE;
+    if (configs.length > 0) hooks = this.#use.named ?? hooks;
     if (asksForFacts(hooks)) this.#facts = new ParkedFacts(this.#stream, hooks);
     return {
       routeConfig: configs.length === 0 ? "" : configText(configs),

@@ -33,6 +33,8 @@ export interface ParkedUse {
   readonly use: number;
   /** What its filters may have and read. */
   hooks: HookMask;
+  /** What the package's source names: for streams whose route has a config of its own. */
+  readonly named?: HookMask;
   /** What of heads may be seen and changed. Absent: all. */
   readonly guard?: HeadGuard | undefined;
   /** It may not replace bodies. */

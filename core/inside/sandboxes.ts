@@ -74,6 +74,7 @@ export class Sandboxes {
           box,
           use,
           hooks,
+          named: hooks,
           guard,
           keepsBodies: manifest.body === "read",
           failsOpen: manifest.failurePolicy === "open",

@@ -24,7 +24,10 @@ const config = (version: string) =>
                   const key = req.header("x-key");
                   if (key !== undefined && !limit.take(key)) return reply(429);
                 }
-                function onResponse(res) { res.headers.set("x-version", "${version}"); }`,
+                function onResponse(res, req, stream) {
+                  res.headers.set("x-version", "${version}");
+                  res.headers.set("x-host", stream.route.virtualHostName);
+                }`,
             },
           },
           router,
@@ -58,6 +61,7 @@ test("a script's shared limit is exact over workers and through reloads of the c
     );
   }
   expect(admitted).toBe(LIMIT);
+  expect((await ask()).headers["x-host"]).toBe("all");
   expect((await ask("/", "other")).status).toBe(200);
 });
 

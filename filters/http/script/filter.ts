@@ -7,6 +7,7 @@ import {
   hold,
   type RequestHeaders,
   type ResponseHeaders,
+  type StreamPart,
   type Verdict,
 } from "@tsproxy/sdk";
 import { Config, RouteConfig } from "./config.ts";
@@ -110,14 +111,27 @@ function filterFor(script: Script, stream: HttpStream): HttpFilter {
   return filter;
 }
 
+/** Parts of a stream that come here only for scripts that name them. */
+const PARTS: readonly StreamPart[] = [
+  "info",
+  "route",
+  "metadata",
+  "filterState",
+  "connectionState",
+  "downstreamConnection",
+];
+
 export default defineHttpFilter({
   name: "tsproxy.filters.http.script",
   placement: "sandbox",
+  sandbox: { shared: true },
   config: Config,
   routeConfig: RouteConfig,
   setupRoute: (config, cx) => new Script(config, cx),
   setup(config, cx) {
     const own = new Script(config, cx);
-    return (stream) => filterFor((stream.routeConfig as Script | undefined) ?? own, stream);
+    const make = (stream: HttpStream) =>
+      filterFor((stream.routeConfig as Script | undefined) ?? own, stream);
+    return Object.assign(make, { reads: PARTS.filter((part) => own.names(part)) });
   },
 });

@@ -1,0 +1,61 @@
+import { type Address, type Chunk, type DownstreamConnection, utf8Encode } from "@tsproxy/sdk";
+
+/** `conn`: the client's connection as a script sees it. */
+export class ScriptConnection {
+  /** Whatever the script keeps for this connection. */
+  readonly state: Record<string, unknown> = {};
+  readonly #connection: DownstreamConnection;
+
+  constructor(connection: DownstreamConnection) {
+    this.#connection = connection;
+  }
+
+  get id(): number {
+    return this.#connection.id;
+  }
+  get remoteAddress(): Address {
+    return this.#connection.remoteAddress;
+  }
+  get localAddress(): Address {
+    return this.#connection.localAddress;
+  }
+  get serverName(): string {
+    return this.#connection.serverName;
+  }
+  get applicationProtocols(): readonly string[] {
+    return this.#connection.applicationProtocols;
+  }
+  /** To the client. */
+  send(data: string | Uint8Array): void {
+    const bytes = typeof data === "string" ? utf8Encode(data) : data;
+    this.#connection.write(bytes, 0, bytes.length);
+  }
+  /** `flush`: after what was sent. */
+  close(how: "flush" | "abort" | "reset" = "flush"): void {
+    this.#connection.close(how);
+  }
+}
+
+/** `data`: bytes that the client has sent. */
+export class ScriptData {
+  readonly #chunk: Chunk;
+
+  constructor(chunk: Chunk) {
+    this.#chunk = chunk;
+  }
+
+  get length(): number {
+    return this.#chunk.length;
+  }
+  /** A copy of its own. */
+  bytes(): Uint8Array {
+    return this.#chunk.copy();
+  }
+  text(): string {
+    return this.#chunk.text();
+  }
+  /** What the next filters get in the place of these bytes; "" for nothing. */
+  replace(data: string | Uint8Array): void {
+    this.#chunk.replace(typeof data === "string" ? utf8Encode(data) : data);
+  }
+}

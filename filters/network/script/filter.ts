@@ -1,0 +1,86 @@
+import {
+  type Chunk,
+  type CloseEvent,
+  type DownstreamConnection,
+  defineNetworkFilter,
+  type NetworkFilter,
+  ScriptProgram,
+  type SetupContext,
+  scriptNames,
+} from "@tsproxy/sdk";
+import { Config } from "./config.ts";
+import { ScriptConnection, ScriptData } from "./connection.ts";
+
+const PARAMETERS = {
+  onConnect: "conn",
+  onData: "data, conn, end",
+  onClose: "conn, event",
+} as const;
+
+interface Functions {
+  readonly onConnect?: (conn: ScriptConnection) => unknown;
+  readonly onData?: (data: ScriptData, conn: ScriptConnection, end: boolean) => unknown;
+  readonly onClose?: (conn: ScriptConnection, event: CloseEvent) => unknown;
+}
+
+/** One script of the config. */
+class Script {
+  readonly functions: Functions;
+  readonly #program: ScriptProgram;
+
+  constructor({ inline, file, onConnect, onData, onClose, config }: Config, cx: SetupContext) {
+    const forms = { inline, file, bodies: { onConnect, onData, onClose } };
+    this.#program = new ScriptProgram(forms, PARAMETERS, scriptNames(config, cx));
+    this.functions = this.#program.functions as Functions;
+  }
+
+  /** What the call comes to; its errors are told as the user's file has them. */
+  run(call: () => unknown): Promise<void> | void {
+    try {
+      const result = call();
+      if (typeof (result as PromiseLike<unknown> | undefined)?.then === "function")
+        return this.#settled(result as PromiseLike<unknown>);
+    } catch (error) {
+      throw this.#program.located(error);
+    }
+  }
+
+  async #settled(promise: PromiseLike<unknown>): Promise<void> {
+    try {
+      await promise;
+    } catch (error) {
+      throw this.#program.located(error);
+    }
+  }
+}
+
+/** Only the hooks that the script needs are there: the others cost nothing. */
+function filterFor(script: Script, connection: DownstreamConnection): NetworkFilter {
+  const { onConnect, onData, onClose } = script.functions;
+  const conn = new ScriptConnection(connection);
+  const filter: NetworkFilter = {};
+  if (onConnect !== undefined) filter.onConnect = () => script.run(() => onConnect(conn));
+  if (onData !== undefined)
+    filter.onData = (chunk: Chunk, endStream: boolean) => {
+      const lent = chunk.memory;
+      const result = script.run(() => onData(new ScriptData(chunk), conn, endStream));
+      if (result === undefined) return undefined;
+      // The bytes are lent until here; who waits goes on with a copy, and later filters get what it has become.
+      if (chunk.memory === lent) chunk.replace(chunk.copy());
+      return result.then(() => chunk.copy());
+    };
+  if (onClose !== undefined)
+    filter.onClose = (event) => void script.run(() => onClose(conn, event));
+  return filter;
+}
+
+export default defineNetworkFilter({
+  name: "tsproxy.filters.network.script",
+  placement: "sandbox",
+  sandbox: { shared: true },
+  config: Config,
+  setup(config, cx) {
+    const script = new Script(config, cx);
+    return { create: (connection) => filterFor(script, connection) };
+  },
+});

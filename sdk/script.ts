@@ -1,0 +1,125 @@
+import {
+  type BucketRate,
+  counter,
+  type TokenBucketsOptions,
+  type TtlMapOptions,
+  tokenBucket,
+  tokenBuckets,
+  ttlMap,
+} from "./cells.ts";
+import { ConfigError, type SetupContext } from "./extension.ts";
+import type { FetchInit } from "./fetch.ts";
+import type { ScriptSource } from "./schema.ts";
+
+/** A script as a config gives it: whole, or the statements of single functions. */
+export interface ScriptForms {
+  readonly inline?: ScriptSource | undefined;
+  readonly file?: ScriptSource | undefined;
+  /** By function: what stands in it. */
+  readonly bodies: Readonly<Record<string, ScriptSource | undefined>>;
+}
+
+/** A script of the config, evaluated: what it defines is called again and again, what stands outside functions has run once. */
+export class ScriptProgram {
+  readonly sources: readonly ScriptSource[];
+  /** Functions that it defines. */
+  readonly functions: Readonly<Record<string, unknown>>;
+
+  /** `parameters` of each function that a script may define; `names`: what it finds beside the language. */
+  constructor(
+    { inline, file, bodies }: ScriptForms,
+    parameters: Readonly<Record<string, string>>,
+    names: Readonly<Record<string, unknown>>,
+  ) {
+    const wanted = Object.keys(parameters);
+    const own = wanted.filter((name) => bodies[name] !== undefined);
+    const forms = [inline !== undefined, file !== undefined, own.length > 0].filter(Boolean);
+    if (forms.length !== 1)
+      throw new ConfigError("", `give one of inline, file, and ${wanted.join(" or ")}`);
+    const whole = inline ?? file;
+    this.sources = whole === undefined ? own.map((name) => bodies[name]!) : [whole];
+    const run = (source: ScriptSource, name?: string) => {
+      const body = name === undefined ? undefined : { name, parameters: parameters[name]! };
+      try {
+        return evaluate(source, names, wanted, body);
+      } catch (error) {
+        throw new ConfigError("", String((this.located(error) as Error).message));
+      }
+    };
+    if (whole !== undefined) {
+      this.functions = run(whole);
+      if (wanted.every((name) => this.functions[name] === undefined))
+        throw new ConfigError("", `the script defines neither ${wanted.join(" nor ")}`);
+    } else {
+      const made = own.map((name) => [name, run(bodies[name]!, name)[name]]);
+      this.functions = Object.fromEntries(made);
+    }
+  }
+
+  /** The error as the user's file has it: its place before the message, and no frames but those of the script. */
+  located(error: unknown): unknown {
+    if (!(error instanceof Error) || error.stack === undefined) return error;
+    const frames: string[] = [];
+    let place = "";
+    for (const frame of error.stack.split("\n")) {
+      for (const { file, indent } of this.sources) {
+        const at = frame.lastIndexOf(`${file}:`);
+        const found = at < 0 ? null : /^(\d+):(\d+)/.exec(frame.slice(at + file.length + 1));
+        if (found === null) continue;
+        // Columns of a block scalar count from its indent, those of the file from its margin.
+        const here = `${file}:${found[1]}:${Number(found[2]) + indent}`;
+        frames.push(`    at ${here}`);
+        place ||= here;
+        break;
+      }
+    }
+    if (place === "") return error;
+    error.message = `${place}: ${error.message}`;
+    error.stack = [`${error.name}: ${error.message}`, ...frames].join("\n");
+    return error;
+  }
+}
+
+/** What every script finds, whatever it is called for. */
+export function scriptNames(config: unknown, cx: SetupContext) {
+  return {
+    config,
+    log: cx.log,
+    stats: cx.stats,
+    fetch: (target: string, init?: FetchInit) => cx.fetch(target, init),
+    shared: {
+      counter: (name: string) => cx.cell(name, counter()),
+      tokenBucket: (name: string, rate: BucketRate) => cx.cell(name, tokenBucket(rate)),
+      tokenBuckets: (name: string, options: TokenBucketsOptions) =>
+        cx.cell(name, tokenBuckets(options)),
+      map: (name: string, options: TtlMapOptions) => cx.cell(name, ttlMap(options)),
+    },
+  };
+}
+
+/**
+ * Runs the text with those names in scope. Line breaks before it let the engine count as the file does; what is put around it
+ * stands on the line before it begins.
+ */
+function evaluate(
+  source: ScriptSource,
+  names: Readonly<Record<string, unknown>>,
+  wanted: readonly string[],
+  body: { readonly name: string; readonly parameters: string } | undefined,
+): Readonly<Record<string, unknown>> {
+  const isAsync = /\bawait\b/.test(source.code) ? "async " : "";
+  const open = body === undefined ? "" : `${isAsync}function ${body.name}(${body.parameters}) {`;
+  const close = body === undefined ? "" : "\n}";
+  const list = Object.keys(names).join(", ");
+  const before = "\n".repeat(Math.max(0, source.line - 2));
+  const defined = (name: string) => `${name}: typeof ${name} === "function" ? ${name} : undefined`;
+  const text = [
+    `${before}(function (${list}) { "use strict"; ${open}`,
+    `${source.code}${close}`,
+    `return { ${wanted.map(defined).join(", ")} };`,
+    `})\n//# sourceURL=${source.file}`,
+  ].join("\n");
+  // biome-ignore lint/security/noGlobalEval: a script of the config is code; it runs in an isolate of its own.
+  const make = globalThis.eval(text) as (...values: unknown[]) => Record<string, unknown>;
+  return make(...Object.values(names));
+}
