@@ -9,7 +9,7 @@ import type { ProfileAnswer, Profiler } from "./profiler.ts";
 import type { AddressConfig, RuntimeConfig } from "./protocol.ts";
 import type { Reload } from "./reload.ts";
 import type { RuntimeLayers } from "./runtime.ts";
-import type { ServerStats } from "./server-stats.ts";
+import { faultStat, type ServerStats } from "./server-stats.ts";
 import type { StatsReader } from "./stats.ts";
 import { VERSION } from "./version.ts";
 
@@ -60,7 +60,7 @@ export function operations(
         loadedAt: reload.loadedAt.toISOString(),
       }),
     ],
-    ["core.packages", () => shownPackages(reload)],
+    ["core.packages", () => shownPackages(reload, stats)],
     ["core.listeners", () => shownListeners(fleet(), reload.live?.config)],
     [
       "core.server_info",
@@ -191,11 +191,12 @@ function nodeOf(bootstrap: object | undefined): object {
   return node ?? {};
 }
 
-function shownPackages(reload: Reload): unknown[] {
+function shownPackages(reload: Reload, stats: StatsReader): unknown[] {
   const uses = usesIn(reload.live?.config);
   return reload.packages().map(({ problems, ...state }: PackageState) => ({
     ...state,
     uses: uses.get(state.package) ?? 0,
+    faults: stats.value(faultStat(state.package)),
     ...(problems.length > 0 && { error: shownError(problems[0]!) }),
   }));
 }

@@ -46,6 +46,10 @@ function runtime(name: string): string {
   return `runtime.${name}`;
 }
 
+/** How often isolates of a package were stopped, or hooks of it threw. */
+export const faultStat = (packageName: string): string =>
+  `filters.${packageName.replaceAll("/", ".")}.fault`;
+
 /** What main itself counts: the server as a whole, its listeners, and reloads. Envoy's names where it has them. */
 export class ServerStats {
   readonly #started = performance.now();
@@ -66,7 +70,7 @@ export class ServerStats {
     const refused = this.#stats.counter("filters.reload.refused");
     this.reloads = { committed: () => committed.inc(), refused: () => refused.inc() };
     this.faults = (packageName) => {
-      this.#stats.counter(`filters.${packageName.replaceAll("/", ".")}.fault`).inc();
+      this.#stats.counter(faultStat(packageName)).inc();
       define();
     };
     this.files = {

@@ -63,6 +63,7 @@ describe("what a package's manifest says", () => {
       (answer) => answer === "500 ",
       "fails",
     );
+    expect(await proxy.admin("/filters?filter=closes")).toMatch(/http\/closes .* \d+ faults?\n/);
     await eventually(
       () => ask("opens"),
       (answer) => answer === "200 origin",

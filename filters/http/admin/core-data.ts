@@ -56,6 +56,8 @@ export interface PackageSnapshot {
   };
   readonly builtAt: string | number;
   readonly uses: number;
+  /** Stopped entries, and hooks that threw. */
+  readonly faults?: number;
   readonly types?: readonly string[];
 }
 

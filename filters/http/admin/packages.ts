@@ -19,12 +19,16 @@ export async function packages(query: Query, core: CoreData): Promise<Answer> {
 function packageText(p: PackageSnapshot, width: number, nameWidth: number): string {
   const line =
     `${p.package.padEnd(width)}  ${p.name.padEnd(nameWidth)}  ${p.state.padEnd(6)}  ` +
-    `generation ${p.generation}, ${p.uses} ${p.uses === 1 ? "use" : "uses"}, ${p.origin}, group ${p.group}\n`;
+    `generation ${p.generation}, ${p.uses} ${p.uses === 1 ? "use" : "uses"}, ${p.origin}, group ${p.group}${faults(p)}\n`;
   if (p.error === undefined) return line;
   const { file, line: row, column, message, frame } = p.error;
   const place = [file, row, column].filter((part) => part !== undefined).join(":");
   const error = [place === "" ? message : `${place}: ${message}`, ...(frame ?? "").split("\n")];
   return line + error.map((part) => (part === "" ? "" : `    ${part}\n`)).join("");
+}
+
+function faults({ faults = 0 }: PackageSnapshot): string {
+  return faults === 0 ? "" : `, ${faults} ${faults === 1 ? "fault" : "faults"}`;
 }
 
 function packageJson(p: PackageSnapshot): unknown {
@@ -37,6 +41,7 @@ function packageJson(p: PackageSnapshot): unknown {
     generation: p.generation,
     state: p.state,
     uses: p.uses,
+    ...((p.faults ?? 0) > 0 && { faults: p.faults }),
     built_at: p.builtAt,
     ...(p.error !== undefined && { error: p.error }),
   };
