@@ -357,7 +357,8 @@ const details: Make = (parameter, length) => {
 const environment: Make = (parameter, length, text) => {
   if (parameter === undefined || parameter === "") throw new TypeError("takes a name");
   const { environment } = surroundings;
-  if (!Object.hasOwn(environment, parameter)) return () => undefined;
+  // Envoy's own word for a variable that is not set, in headers too.
+  if (!Object.hasOwn(environment, parameter)) return () => "-";
   const value = cut(text.write(environment[parameter]!), length);
   return () => nonEmpty(value);
 };

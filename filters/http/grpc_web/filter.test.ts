@@ -1,5 +1,5 @@
 import { HeaderMap } from "@tsproxy/sdk";
-import { chunkings, TestContext, TestStream } from "@tsproxy/sdk/testing";
+import { chunkings, TestCluster, TestContext, TestStream } from "@tsproxy/sdk/testing";
 import { expect, it } from "vitest";
 import grpcWeb from "./filter.ts";
 
@@ -46,8 +46,30 @@ it("decodes text however it was cut, and encodes each frame of the answer by its
   }
 });
 
+it("counts calls by service, method and status, and no other paths", () => {
+  const cx = new TestContext();
+  cx.clusterMap.set("up", new TestCluster("up", cx.stats));
+  const factory = cx.setup(grpcWeb, {});
+  const ask = (path: string, status: string) => {
+    const stream = new TestStream(cx, factory);
+    stream.info.clusterName = "up";
+    stream.requestHeaders("POST", path, { "content-type": "application/grpc-web" }, false);
+    stream.requestBody(FRAME).responseHeaders(200, { "content-type": "application/grpc" }, false);
+    stream.responseTrailers(trailers("grpc-status", status));
+  };
+  ask("/s/M?q", "0");
+  ask("/s/M", "5");
+  ask("/s/M", "none");
+  ask("/elsewhere", "0");
+  const stat = (name: string) => cx.stats.value(`cluster.up.grpc-web.s.M.${name}`);
+  expect(["0", "5", "success", "failure", "total"].map(stat)).toEqual([1, 1, 1, 1, 2]);
+});
+
 it("refuses what is no base64", () => {
   expect(call("application/grpc-web-text").requestBody("!!!!").reply?.status).toBe(400);
+  expect(call("application/grpc-web-text").requestBody("!!!!!").reply?.details).toBe(
+    "grpc_base_64_decode_failed",
+  );
   expect(call("application/grpc-web-text").requestBody("AAAAA").reply?.details).toBe(
     "grpc_base_64_decode_failed_bad_size",
   );

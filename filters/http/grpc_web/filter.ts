@@ -16,6 +16,7 @@ import {
 import { Base64Encoder, decodeBase64 } from "./base64.ts";
 import { Config } from "./config.ts";
 import { FrameSplitter } from "./frame-splitter.ts";
+import { GrpcWebStats } from "./stats.ts";
 
 const CONTENT_TYPE = headerName("content-type");
 const CONTENT_LENGTH = headerName("content-length");
@@ -63,9 +64,13 @@ class GrpcWebFilter implements HttpFilter {
   #isForeign = false;
   readonly #splitter = new FrameSplitter();
   readonly #encoder = new Base64Encoder();
+  readonly #stats: GrpcWebStats;
+  /** As the client has asked for it; a route may send another one on. */
+  #path = "";
 
-  constructor(stream: HttpStream) {
+  constructor(stream: HttpStream, stats: GrpcWebStats) {
     this.#stream = stream;
+    this.#stats = stats;
   }
 
   onRequestHeaders(headers: RequestHeaders) {
@@ -73,6 +78,7 @@ class GrpcWebFilter implements HttpFilter {
     this.#isText = TEXT.has(type);
     if (!this.#isText && !WEB.has(type)) return done;
     this.#answersText = TEXT.has(headers.get(ACCEPT) ?? "");
+    this.#path = headers.path;
     headers.remove(CONTENT_LENGTH);
     headers.set(CONTENT_TYPE, "application/grpc");
     headers.set("te", "trailers");
@@ -83,16 +89,17 @@ class GrpcWebFilter implements HttpFilter {
   onRequestBody(chunk: Chunk, endStream: boolean) {
     if (!this.#isText) return undefined;
     const all = join(this.#waiting, chunk);
-    if (endStream && all.length % 4 !== 0) return BAD_SIZE;
     const whole = all.length - (all.length % 4);
     const decoded = decodeBase64(all.subarray(0, whole));
     if (decoded === undefined) return BAD_BASE64;
+    if (endStream && all.length > whole) return BAD_SIZE;
     this.#waiting = all.slice(whole);
     chunk.replace(decoded);
     return undefined;
   }
 
   onResponseHeaders(headers: ResponseHeaders, endStream: boolean) {
+    this.#count(headers);
     this.#isForeign = !GRPC.has(headers.get(CONTENT_TYPE) ?? "");
     const text = this.#answersText ? "-text" : "";
     headers.set(CONTENT_TYPE, `application/grpc-web${text}+proto`);
@@ -125,8 +132,14 @@ class GrpcWebFilter implements HttpFilter {
     chunk.replace(NOTHING);
   }
 
+  #count(headers: HeaderMap): void {
+    const status = headers.get(GRPC_STATUS) ?? "";
+    if (CODE.test(status)) this.#stats.count(this.#stream.info.clusterName, this.#path, status);
+  }
+
   /** A client in a browser sees no trailers, so they are the body's last frame. */
   onResponseTrailers(trailers: HeaderMap) {
+    this.#count(trailers);
     if (this.#isForeign) return lastChunk(NOTHING);
     let lines = "";
     for (const [name, value] of trailers) lines += `${name}:${value}\r\n`;
@@ -138,6 +151,9 @@ class GrpcWebFilter implements HttpFilter {
     return lastChunk(this.#answersText ? this.#encoder.encode(frame, true) : frame);
   }
 }
+
+/** A status that is one of gRPC's, as a stat's name. */
+const CODE = /^(?:[0-9]|1[0-6])$/;
 
 function join(before: Uint8Array, chunk: Chunk): Uint8Array {
   const all = new Uint8Array(before.length + chunk.length);
@@ -173,5 +189,8 @@ export default defineHttpFilter({
   aliases: ["envoy.grpc_web"],
   types: ["envoy.extensions.filters.http.grpc_web.v3.GrpcWeb"],
   config: Config,
-  setup: () => (stream) => new GrpcWebFilter(stream),
+  setup(_config, cx) {
+    const stats = new GrpcWebStats(cx);
+    return (stream) => new GrpcWebFilter(stream, stats);
+  },
 });

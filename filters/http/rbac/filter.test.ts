@@ -180,5 +180,7 @@ describe("a matcher tree", () => {
 
 it("is replaced by a route's rules, or switched off there", () => {
   expect(harness(allow({}), {}).ask("GET", "/").reply).toBeUndefined();
-  expect(harness({}, { rbac: allow({}) }).ask("GET", "/").reply?.status).toBe(403);
+  const { ask, stat } = harness({}, { rbac: allow({}) });
+  expect(ask("GET", "/").reply?.status).toBe(403);
+  expect(stat("denied")).toBe(1);
 });

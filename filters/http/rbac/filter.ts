@@ -14,10 +14,23 @@ import { Config, RouteConfig } from "./config.ts";
 
 const METADATA = "envoy.filters.http.rbac";
 
-/** One RBAC, compiled: the filter's own or a route's. */
+/** The rules of one RBAC: the filter's own or a route's. */
 class Settings {
-  readonly #rules: Rbac | undefined;
-  readonly #shadow: Rbac | undefined;
+  readonly rules: Rbac | undefined;
+  readonly shadow: Rbac | undefined;
+
+  constructor(config: Config, path: string, cx: SetupContext) {
+    this.rules = compileRbac(config, { rules: `${path}rules`, matcher: `${path}matcher` }, cx);
+    this.shadow = compileRbac(
+      { rules: config.shadow_rules, matcher: config.shadow_matcher },
+      { rules: `${path}shadow_rules`, matcher: `${path}shadow_matcher` },
+      cx,
+    );
+  }
+}
+
+/** Carries rules out. Names of stats and metadata are the filter's, whoever's the rules are, as in Envoy. */
+class Enforcer {
   readonly #config: Config;
   readonly #stats: Stats;
   readonly #shadowStats: Stats;
@@ -26,14 +39,8 @@ class Settings {
   readonly #shadowAllowed: Counter;
   readonly #shadowDenied: Counter;
 
-  constructor(config: Config, path: string, cx: SetupContext) {
+  constructor(config: Config, cx: SetupContext) {
     this.#config = config;
-    this.#rules = compileRbac(config, { rules: `${path}rules`, matcher: `${path}matcher` }, cx);
-    this.#shadow = compileRbac(
-      { rules: config.shadow_rules, matcher: config.shadow_matcher },
-      { rules: `${path}shadow_rules`, matcher: `${path}shadow_matcher` },
-      cx,
-    );
     const scope = (prefix: string) =>
       cx.stats.scope(`${cx.statPrefix ?? ""}rbac.${prefix === "" ? "" : `${dotted(prefix)}`}`);
     this.#stats = scope(config.rules_stat_prefix);
@@ -45,23 +52,23 @@ class Settings {
   }
 
   /** Undefined: there are no rules, or they let it pass. */
-  enforce(stream: HttpStream) {
+  enforce({ rules, shadow }: Settings, stream: HttpStream) {
     const told: Record<string, unknown> = {};
-    if (this.#shadow !== undefined) {
-      const decision = this.#shadow.decide(stream);
+    if (shadow !== undefined) {
+      const decision = shadow.decide(stream);
       (decision.allowed ? this.#shadowAllowed : this.#shadowDenied).inc();
       this.#countPolicy(this.#shadowStats, decision, "shadow_");
       const prefix = this.#config.shadow_rules_stat_prefix;
       tell(told, `${prefix}shadow_effective_policy_id`, `${prefix}shadow_engine_result`, decision);
     }
-    const decision = this.#rules?.decide(stream);
+    const decision = rules?.decide(stream);
     if (decision !== undefined) {
       tell(told, "enforced_effective_policy_id", "enforced_engine_result", decision);
       (decision.allowed ? this.#allowed : this.#denied).inc();
       this.#countPolicy(this.#stats, decision, "");
       if (decision.logHint !== undefined) hintLog(stream, decision.logHint);
     }
-    if (this.#shadow !== undefined || decision !== undefined) {
+    if (shadow !== undefined || decision !== undefined) {
       const all = { ...stream.metadata.get(METADATA), ...told };
       // In the order in which Envoy's logs print them.
       stream.metadata.set(METADATA, Object.fromEntries(Object.entries(all).sort()));
@@ -99,10 +106,12 @@ function refusal({ policy = "none" }: RbacDecision) {
 }
 
 class RbacFilter implements HttpFilter {
+  readonly #enforcer: Enforcer;
   readonly #own: Settings;
   readonly #stream: HttpStream;
 
-  constructor(own: Settings, stream: HttpStream) {
+  constructor(enforcer: Enforcer, own: Settings, stream: HttpStream) {
+    this.#enforcer = enforcer;
     this.#own = own;
     this.#stream = stream;
   }
@@ -110,7 +119,7 @@ class RbacFilter implements HttpFilter {
   onRequestHeaders() {
     const route = this.#stream.routeConfig as { readonly settings?: Settings } | undefined;
     const settings = route === undefined ? this.#own : route.settings;
-    return settings?.enforce(this.#stream);
+    return settings && this.#enforcer.enforce(settings, this.#stream);
   }
 }
 
@@ -123,6 +132,7 @@ export default defineHttpFilter({
     rbac === undefined ? {} : { settings: new Settings(rbac, "rbac.", cx) },
   setup(config, cx) {
     const own = new Settings(config, "", cx);
-    return (stream) => new RbacFilter(own, stream);
+    const enforcer = new Enforcer(config, cx);
+    return (stream) => new RbacFilter(enforcer, own, stream);
   },
 });

@@ -226,14 +226,15 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     this.#overTcp = action.terminatesConnect === true && headers.method === "CONNECT";
     this.#policies = action.policies;
     this.#streamDurationMs = cluster.maxStreamDurationMs ?? 0;
+    // Before the route's headers are made: they may tell it.
+    this.#attempts = 1;
+    this.#stream.info.attempts = 1;
     const steering = this.#prepareHead(action, headers);
     if (action.policies !== undefined || steering?.retryOn !== undefined) {
       this.#applyPolicies(cluster, action.policies, steering);
     }
     if (cluster.choosesByStream === true && !(this.#context instanceof RequestContext))
       this.#context = { stream: this.#stream, downstreamProtocol: this.#stream.info.protocol };
-    this.#attempts = 1;
-    this.#stream.info.attempts = 1;
     this.#stream.info.cluster = cluster;
     if (endStream) this.#onRequestEnded();
     const { responder } = this.#stream;

@@ -255,7 +255,7 @@ export class RequestHead {
     if (config.add_user_agent) this.#addUserAgent(headers);
     if (this.#via !== "") appendVia(headers, this.#via);
     const atEdge = config.use_remote_address && !client.internal;
-    if (atEdge) headers.set(EXTERNAL_ADDRESS, client.address.path ?? client.address.ip);
+    if (atEdge) putLine(headers, EXTERNAL_ADDRESS, client.address.path ?? client.address.ip);
     if (config.generate_request_id) {
       const keeps =
         (present & REQUEST_ID_BIT) !== 0 && (!atEdge || config.preserve_external_request_id);
@@ -301,7 +301,7 @@ export class RequestHead {
     if (!config.append_x_forwarded_port) return;
     const trusted = config.use_remote_address && config.xff_num_trusted_hops === 0;
     if (trusted || !headers.has(FORWARDED_PORT)) {
-      headers.set(FORWARDED_PORT, String(peer.localPort));
+      putLine(headers, FORWARDED_PORT, String(peer.localPort));
     }
   }
 

@@ -1,5 +1,12 @@
 import { AccessLogList, Duration, type Static, Type, UInt32 } from "@tsproxy/sdk";
 
+/** Of the hosts that a connection may go to: those whose `envoy.lb` metadata has these values. */
+const MetadataMatch = Type.Object({
+  filter_metadata: Type.Record(Type.String(), Type.Record(Type.String(), Type.Unknown()), {
+    default: {},
+  }),
+});
+
 export const Config = Type.Object({
   stat_prefix: Type.String({ minLength: 1 }),
   cluster: Type.Optional(Type.String({ minLength: 1 })),
@@ -9,11 +16,18 @@ export const Config = Type.Object({
         Type.Object({
           name: Type.String({ minLength: 1 }),
           weight: UInt32({ minimum: 1 }),
+          metadata_match: Type.Optional(MetadataMatch),
         }),
         { minItems: 1 },
       ),
     }),
   ),
+  metadata_match: Type.Optional(MetadataMatch),
+  /** The client's address, for balancers that hash. */
+  hash_policy: Type.Array(Type.Object({ source_ip: Type.Object({}) }), {
+    default: [],
+    maxItems: 1,
+  }),
   /** 0 turns it off. */
   idle_timeout: Duration({ default: 3_600_000 }),
   max_connect_attempts: UInt32({ default: 1, minimum: 1 }),

@@ -1,5 +1,6 @@
 import {
   type AccessLogger,
+  type BalancerContext,
   Chunk,
   type CloseEvent,
   type Cluster,
@@ -10,6 +11,7 @@ import {
   type LogEntry,
   latin1Encode,
   Type,
+  xxHash64,
 } from "@tsproxy/sdk";
 import { TestConnection, TestContext } from "@tsproxy/sdk/testing";
 import { describe, expect, it } from "vitest";
@@ -49,12 +51,14 @@ function start(config: Record<string, unknown> = {}, refusal?: "no_host" | "over
   const cx = new TestContext();
   const upstreams: { handler: ConnectionHandler; connection: TestConnection }[] = [];
   const chosen: string[] = [];
+  const contexts: BalancerContext[] = [];
   const cluster = (name: string) =>
     ({
       name,
       stats: cx.stats.scope(`cluster.${name}.`),
-      connect(handler: ConnectionHandler) {
+      connect(handler: ConnectionHandler, context: BalancerContext) {
         chosen.push(name);
+        contexts.push(context);
         if (refusal !== undefined) return refusal;
         const connection = new TestConnection(100 + upstreams.length);
         upstreams.push({ handler, connection });
@@ -74,6 +78,7 @@ function start(config: Record<string, unknown> = {}, refusal?: "no_host" | "over
     cluster: "e",
     idle_timeout: 3_600_000,
     max_connect_attempts: 1,
+    hash_policy: [],
     access_log: [{ name: "test", package: "access_log/test", config: {} }],
     ...config,
   };
@@ -86,6 +91,7 @@ function start(config: Record<string, unknown> = {}, refusal?: "no_host" | "over
     filter,
     upstreams,
     chosen,
+    contexts,
     logged,
     client: (text: string, endStream = false) => void filter.onData!(bytes(text), endStream),
     server: (text: string) => upstreams.at(-1)!.handler.onData(bytes(text)),
@@ -312,6 +318,26 @@ describe("config", () => {
     // 300 expected, with a standard deviation of 8.7.
     expect(counts.f).toBeGreaterThan(230);
     expect(counts.e).toBeGreaterThan(30);
+  });
+
+  it("asks for hosts by their metadata, and by a hash of the client's address", () => {
+    const wants = (values: object) => ({ filter_metadata: { "envoy.lb": values } });
+    const clusters = [{ name: "e", weight: 1, metadata_match: wants({ b: "2", c: "3" }) }];
+    const { contexts, downstream } = start({
+      cluster: undefined,
+      weighted_clusters: { clusters },
+      metadata_match: wants({ b: "1", a: true }),
+      hash_policy: [{ source_ip: {} }],
+    });
+    expect(contexts[0]).toMatchObject({
+      metadataMatch: [
+        { key: "a", value: true },
+        { key: "b", value: "2" },
+        { key: "c", value: "3" },
+      ],
+      hash: xxHash64(downstream.remoteAddress.ip),
+    });
+    expect(start().contexts[0]).toMatchObject({ metadataMatch: undefined, hash: undefined });
   });
 
   it("refuses no cluster, and two ways to name one", () => {

@@ -9,6 +9,7 @@ import {
   AccessLogs,
   type AccessLogType,
   type Address,
+  type BalancerContext,
   type Chunk,
   type CloseEvent,
   type Cluster,
@@ -18,11 +19,13 @@ import {
   type DownstreamConnection,
   defineNetworkFilter,
   type Host,
+  type MetadataCriterion,
   type NetworkFilter,
   type NetworkFilterFactory,
   type SetupContext,
   type StreamInfo,
   type Timer,
+  xxHash64,
 } from "@tsproxy/sdk";
 import { Config } from "./config.ts";
 
@@ -58,6 +61,7 @@ class TcpProxy implements NetworkFilter {
   #upstreamConnection: Connection | undefined = undefined;
   #downstreamFailure = "";
   readonly #flags: string[] = [];
+  #context: BalancerContext = {};
   #transportFailure = "";
 
   constructor(shared: Shared, downstream: DownstreamConnection) {
@@ -82,7 +86,13 @@ class TcpProxy implements NetworkFilter {
     }
     // Server-first protocols: the upstream connection is made before the client says anything.
     this.#downstream.pause();
-    this.#clusterName = this.#shared.chooseCluster();
+    const destination = this.#shared.chooseDestination();
+    this.#clusterName = destination.name;
+    this.#context = {
+      downstream: this.#downstream,
+      metadataMatch: destination.metadataMatch,
+      hash: this.#shared.hashOf(this.#downstream),
+    };
     this.#cluster = cx.clusters.get(this.#clusterName);
     if (this.#cluster === undefined) {
       stats.noRoute.inc();
@@ -145,7 +155,7 @@ class TcpProxy implements NetworkFilter {
     this.#attempts++;
     const upstream = new Upstream(this);
     this.#upstream = upstream;
-    const begun = cluster.connect(upstream, { downstream: this.#downstream });
+    const begun = cluster.connect(upstream, this.#context);
     if (begun === "no_host" || begun === "overflow") {
       this.#upstream = undefined;
       this.#flags.push(begun === "no_host" ? "UH" : "UO");
@@ -387,7 +397,7 @@ class Shared implements NetworkFilterFactory {
   /** 0: only at the end of a connection. */
   readonly logEveryMs: number;
   readonly logsConnected: boolean;
-  readonly #clusters: readonly { readonly name: string; readonly weight: number }[];
+  readonly #clusters: readonly Destination[];
   readonly #totalWeight: number;
 
   constructor(config: Config, cx: SetupContext) {
@@ -407,15 +417,20 @@ class Shared implements NetworkFilterFactory {
     return new TcpProxy(this, connection);
   }
 
-  chooseCluster(): string {
+  chooseDestination(): Destination {
     const clusters = this.#clusters;
-    if (clusters.length === 1) return clusters[0]!.name;
+    if (clusters.length === 1) return clusters[0]!;
     let ticket = Math.random() * this.#totalWeight;
     for (const cluster of clusters) {
       ticket -= cluster.weight;
-      if (ticket < 0) return cluster.name;
+      if (ticket < 0) return cluster;
     }
-    return clusters[clusters.length - 1]!.name;
+    return clusters[clusters.length - 1]!;
+  }
+
+  /** Undefined: no policy asks for one. */
+  hashOf({ remoteAddress: { ip } }: DownstreamConnection): bigint | undefined {
+    return this.config.hash_policy.length === 0 || ip === "" ? undefined : xxHash64(ip);
   }
 }
 
@@ -428,14 +443,35 @@ export default defineNetworkFilter({
   setup: (config, cx) => new Shared(config, cx),
 });
 
-function clustersOf(config: Config): readonly { readonly name: string; readonly weight: number }[] {
-  const { cluster, weighted_clusters } = config;
+/** One of the clusters that connections go to. */
+interface Destination {
+  readonly name: string;
+  readonly weight: number;
+  readonly metadataMatch: readonly MetadataCriterion[] | undefined;
+}
+
+function clustersOf(config: Config): readonly Destination[] {
+  const { cluster, weighted_clusters, metadata_match: match } = config;
   if (cluster !== undefined && weighted_clusters !== undefined) {
     throw new ConfigError("weighted_clusters", 'stands beside "cluster"; keep one of the two');
   }
-  if (weighted_clusters !== undefined) return weighted_clusters.clusters;
-  if (cluster !== undefined) return [{ name: cluster, weight: 1 }];
+  if (weighted_clusters !== undefined)
+    return weighted_clusters.clusters.map(({ name, weight, metadata_match: own }) => ({
+      name,
+      weight,
+      metadataMatch: criteria(match, own),
+    }));
+  if (cluster !== undefined) return [{ name: cluster, weight: 1, metadataMatch: criteria(match) }];
   throw new ConfigError("cluster", "is missing; name a cluster, or weighted_clusters");
+}
+
+/** What subsets are chosen by, sorted by key; a weighted cluster has the last word on its keys. */
+function criteria(
+  ...sources: readonly Config["metadata_match"][]
+): readonly MetadataCriterion[] | undefined {
+  const merged = Object.assign({}, ...sources.map((s) => s?.filter_metadata["envoy.lb"]));
+  const keys = Object.keys(merged).sort();
+  return keys.length === 0 ? undefined : keys.map((key) => ({ key, value: merged[key] }));
 }
 
 type Stats = ReturnType<typeof statsOf>;

@@ -1,0 +1,50 @@
+import type { Cluster, Counter, SetupContext } from "@tsproxy/sdk";
+
+/** Paths come from clients and a cell is never given back; methods beyond these are not counted. */
+const MAX_METHODS = 2048;
+
+/** `cluster.<name>.grpc-web.<service>.<method>.` `<grpc-status>`, `success`, `failure`, `total`; each from its first count on. */
+export class GrpcWebStats {
+  readonly #cx: SetupContext;
+  readonly #methods = new Map<string, Map<string, Counter>>();
+
+  constructor(cx: SetupContext) {
+    this.#cx = cx;
+  }
+
+  /** `path`: of the request, with its query. Whatever is no `/service/method` is not counted. */
+  count(clusterName: string, path: string, grpcStatus: string): void {
+    const [, service, method] = /^\/([^/?]+)\/([^/?]+)(?:\?|$)/.exec(path) ?? [];
+    const cluster = this.#cx.clusters.get(clusterName);
+    if (service === undefined || method === undefined || cluster === undefined) return;
+    const counters = this.#of(`${clusterName} ${service}.${method}`);
+    if (counters === undefined) return;
+    const prefix = `grpc-web.${service}.${method}.`;
+    for (const name of [grpcStatus, grpcStatus === "0" ? "success" : "failure", "total"])
+      this.#counter(cluster, counters, prefix, name).inc();
+  }
+
+  #of(key: string): Map<string, Counter> | undefined {
+    let counters = this.#methods.get(key);
+    if (counters === undefined) {
+      if (this.#methods.size >= MAX_METHODS) return undefined;
+      counters = new Map();
+      this.#methods.set(key, counters);
+    }
+    return counters;
+  }
+
+  #counter(
+    cluster: Cluster,
+    counters: Map<string, Counter>,
+    prefix: string,
+    name: string,
+  ): Counter {
+    let counter = counters.get(name);
+    if (counter === undefined) {
+      counter = cluster.stats.counter(prefix + name);
+      counters.set(name, counter);
+    }
+    return counter;
+  }
+}
