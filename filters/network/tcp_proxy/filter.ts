@@ -96,7 +96,7 @@ class TcpProxy implements NetworkFilter {
     this.#cluster = cx.clusters.get(this.#clusterName);
     if (this.#cluster === undefined) {
       stats.noRoute.inc();
-      this.#flags.push("NR");
+      this.#flags.push("NC");
       this.#downstream.close("abort");
       return;
     }
@@ -152,7 +152,6 @@ class TcpProxy implements NetworkFilter {
   // ---- upstream
 
   #connect(cluster: Cluster): void {
-    this.#attempts++;
     const upstream = new Upstream(this);
     this.#upstream = upstream;
     const begun = cluster.connect(upstream, this.#context);
@@ -162,6 +161,7 @@ class TcpProxy implements NetworkFilter {
       this.#downstream.close("abort");
       return;
     }
+    this.#attempts++;
     this.#host = begun.host;
     upstream.connection = begun.connection;
   }
@@ -210,7 +210,10 @@ class TcpProxy implements NetworkFilter {
     this.#upstream = undefined;
     this.#connected = false;
     this.#upstreamPaused = false;
-    this.#downstream.close("flush");
+    if (event.error === "ECONNRESET") {
+      this.#flags.push("UR");
+      this.#downstream.close("reset");
+    } else this.#downstream.close("flush");
   }
 
   onUpstreamBlocked(): void {
@@ -237,7 +240,7 @@ class TcpProxy implements NetworkFilter {
       return;
     }
     cluster.stats.counter("upstream_cx_connect_attempts_exceeded").inc();
-    this.#flags.push("URX", "UF");
+    this.#flags.push("UF", "URX");
     this.#downstream.close("abort");
   }
 
@@ -282,6 +285,7 @@ class TcpProxy implements NetworkFilter {
 
   #onMaxDuration(): void {
     this.#shared.stats.maxDuration.inc();
+    this.#flags.push("DT");
     this.#downstream.close("abort");
   }
 
@@ -478,6 +482,13 @@ type Stats = ReturnType<typeof statsOf>;
 
 function statsOf(cx: SetupContext, prefix: string) {
   const scope = cx.stats.scope(`tcp.${prefix}.`);
+  // Of things that do not happen here: nobody discovers clusters on demand, and nothing is overloaded.
+  for (const name of [
+    "downstream_cx_drain_close",
+    "downstream_cx_overload_close",
+    "route_delayed_total",
+  ])
+    scope.counter(name);
   return {
     cxTotal: scope.counter("downstream_cx_total"),
     noRoute: scope.counter("downstream_cx_no_route"),
