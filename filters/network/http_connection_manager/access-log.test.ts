@@ -34,6 +34,12 @@ it("tells of the exchange with the upstream, moment by moment", () => {
   expect(lines).toEqual([expect.stringMatching(/^up \d+ 0 20 5 0 25$/)]);
 });
 
+it("has no method and no path of a head that never became whole", () => {
+  const { p, lines } = logging("%REQ(:METHOD)% %REQ(:PATH)% %RESPONSE_FLAGS%");
+  p.connect().send("GET /half HTTP/1.1\r\nhost: h\r\nx-").leave();
+  expect(lines).toEqual(["- - DC"]);
+});
+
 it("logs the beginning of a request, with its route, and its end", () => {
   const { p, lines } = logging("%ACCESS_LOG_TYPE% %ROUTE_NAME% %RESPONSE_CODE% %DURATION%", {
     access_log_options: { flush_access_log_on_new_request: true },

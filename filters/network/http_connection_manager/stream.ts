@@ -778,6 +778,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   #finish(): void {
     if (this.ended) return;
     this.ended = true;
+    if (!this.#headRead) this.headers.reset();
     const runtime = this.#runtime;
     // A verdict that is still awaited may come at any time and must find nobody.
     const quiet = !this.#request.waiting && !this.#answer.waiting;
