@@ -4,7 +4,10 @@
  */
 export * from "./arguments.ts";
 export { HostWait } from "./base-library.ts";
+export { BufferData, bufferKind } from "./buffer.ts";
 export { LuaError, libraryError, Stopped } from "./error.ts";
+export { carryOut, type HttpCall, headersFromTable, readCall } from "./http-call.ts";
+export { kind, type Method, refused, writeLog } from "./kinds.ts";
 export { numberText } from "./number.ts";
 export {
   all,
@@ -21,5 +24,6 @@ export {
   Userdata,
   wait,
 } from "./runtime.ts";
+export { StatsData } from "./script-stats.ts";
 export { LuaState, type StateOptions } from "./state.ts";
 export { LuaTable } from "./table.ts";

@@ -2,11 +2,11 @@ import { type Log, latin1Encode } from "@tsproxy/sdk";
 import {
   type Args,
   integerArgument,
+  kind,
   type LuaTable,
   textArgument,
   Userdata,
 } from "@tsproxy/sdk/lua";
-import { kind } from "./kinds.ts";
 import { type Run, waitFor } from "./run.ts";
 
 /** `importPublicKey()`: DER of a SubjectPublicKeyInfo; its bytes are what `verifySignature` takes. */

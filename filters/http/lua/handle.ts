@@ -1,20 +1,22 @@
 import { type Log, reply, type SetupContext } from "@tsproxy/sdk";
 import {
   type Args,
+  carryOut,
+  headersFromTable,
   hostFunction,
   integerArgument,
+  kind,
   type LuaFunction,
   type LuaTable,
   libraryError,
   NONE,
   optionalText,
+  readCall,
   tableArgument,
   textArgument,
   truth,
 } from "@tsproxy/sdk/lua";
-import { carryOut, readCall } from "./call.ts";
 import { importKey, verifySignature } from "./crypto.ts";
-import { headersFromTable } from "./headers.ts";
 import {
   ConnectionData,
   ConnectionInfoData,
@@ -23,7 +25,6 @@ import {
   RouteData,
   VirtualHostData,
 } from "./info.ts";
-import { kind } from "./kinds.ts";
 import { Answered, Run, waitFor } from "./run.ts";
 import { fromUtf8, StructData } from "./values.ts";
 

@@ -4,15 +4,14 @@ import {
   type Args,
   hostFunction,
   integerArgument,
+  kind,
   type LuaFunction,
   type LuaTable,
   libraryError,
   NONE,
-  optionalText,
   textArgument,
   Userdata,
 } from "@tsproxy/sdk/lua";
-import { kind, refused } from "./kinds.ts";
 
 /** Framing and hop-by-hop fields are the codec's own: a filter in a sandbox cannot set them. */
 const FRAMING = new Set(
@@ -228,25 +227,4 @@ export function headersKind(log: Log): LuaTable {
       return hostFunction("headers_next", next);
     },
   });
-}
-
-/** The headers of a table: `{ [":status"] = "200", name = { "a", "b" } }`. */
-export function headersFromTable(table: LuaTable): [string, string][] {
-  const found: [string, string][] = [];
-  const add = (name: string, value: unknown): void => {
-    const text = optionalText([value], 1, "respond", "");
-    mayCarry(text);
-    found.push([name, text]);
-  };
-  for (let at = table.entryFrom(0); at >= 0; at = table.entryFrom(at + 1)) {
-    const key = table.keyAt(at);
-    if (typeof key !== "string" && typeof key !== "number")
-      throw refused("bad argument: header names are strings");
-    const name = String(key).toLowerCase();
-    const value = table.valueAt(at);
-    if (typeof value === "object" && value !== null && "array" in value)
-      for (const item of (value as LuaTable).array) add(name, item);
-    else add(name, value);
-  }
-  return found;
 }

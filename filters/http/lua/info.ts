@@ -7,13 +7,14 @@ import {
 } from "@tsproxy/sdk";
 import {
   hostFunction,
+  kind,
   type LuaFunction,
   LuaTable,
   NONE,
+  refused,
   textArgument,
   Userdata,
 } from "@tsproxy/sdk/lua";
-import { kind, refused } from "./kinds.ts";
 import { fromLua, fromUtf8, iterate, StructData, structKind, toLua, toUtf8 } from "./values.ts";
 
 /** Things of a stream that scripts ask for; each is one userdata. */

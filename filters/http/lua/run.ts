@@ -10,18 +10,18 @@ import {
   type Verdict,
 } from "@tsproxy/sdk";
 import {
+  BufferData,
   HostWait,
   isPending,
   type LuaFunction,
   libraryError,
   NONE,
+  refused,
   Stopped,
   Userdata,
   wait,
 } from "@tsproxy/sdk/lua";
-import { BodyData } from "./body.ts";
 import { HeadersData } from "./headers.ts";
-import { refused } from "./kinds.ts";
 import type { Script } from "./script.ts";
 
 /** The script has answered the request: it is over. */
@@ -83,7 +83,7 @@ export class Run extends Userdata {
   #generator: Generator<unknown, unknown, unknown> | undefined = undefined;
   #headersData: HeadersData | undefined = undefined;
   #requestData: HeadersData | undefined = undefined;
-  #body: BodyData | undefined = undefined;
+  #body: BufferData | undefined = undefined;
   #bodySeen = false;
   #wholeBody = false;
   #ended: boolean;
@@ -153,19 +153,19 @@ export class Run extends Userdata {
     this.#bodySeen = true;
     this.#ended = endStream;
     const waiting = this.#waiting;
-    let data: BodyData | undefined;
+    let data: BufferData | undefined;
     if (waiting === BODY) {
       this.#wholeBody = true;
-      data = this.#body = new BodyData(this.script.tables.body, chunk);
+      data = this.#body = new BufferData(this.script.tables.body, chunk);
       this.#resume(data);
     } else if (waiting === CHUNK) {
-      data = new BodyData(this.script.tables.body, chunk);
+      data = new BufferData(this.script.tables.body, chunk);
       this.#resume(data);
     }
     return this.#onMore(data, endStream);
   }
 
-  #onMore(data: BodyData | undefined, endStream: boolean): HookResult {
+  #onMore(data: BufferData | undefined, endStream: boolean): HookResult {
     if (this.answer !== undefined) return this.answer;
     if (endStream && this.#waiting === CHUNK) this.#resume(undefined);
     if (endStream && this.#waiting === TRAILERS) this.#resume(undefined);
@@ -275,7 +275,7 @@ export class Run extends Userdata {
     if (this.#ended) {
       if (this.#bodySeen) throw refused("cannot call body() after body has been streamed");
       if (!alwaysWrap) return NONE;
-      return (this.#body ??= new BodyData(this.script.tables.body, undefined));
+      return (this.#body ??= new BufferData(this.script.tables.body, undefined));
     }
     if (this.#bodySeen) throw refused("cannot call body() after body streaming has started");
     return waitOn(BODY);

@@ -1,19 +1,19 @@
 import { ConfigError, type Counter, type LuaSource, type SetupContext } from "@tsproxy/sdk";
 import {
+  bufferKind,
   LuaError,
   type LuaFunction,
   LuaState,
   LuaTable,
+  StatsData,
   Stopped,
   thrownValue,
+  writeLog,
 } from "@tsproxy/sdk/lua";
-import { bodyKind } from "./body.ts";
 import { keyKind } from "./crypto.ts";
 import { handleKind } from "./handle.ts";
 import { headersKind } from "./headers.ts";
 import { type InfoKinds, infoKinds } from "./info.ts";
-import { writeLog } from "./kinds.ts";
-import { StatsData } from "./script-stats.ts";
 import { fromUtf8, toUtf8 } from "./values.ts";
 
 const NAME = "envoy.filters.http.lua";
@@ -64,7 +64,7 @@ export class Script {
     this.tables = {
       handle: handleKind(cx, log),
       headers: headersKind(log),
-      body: bodyKind(log),
+      body: bufferKind(log),
       key: keyKind(log),
     };
     const { globals } = this.state;

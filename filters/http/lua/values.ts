@@ -1,5 +1,6 @@
 import { type Log, latin1Decode, latin1Encode, utf8Decode, utf8Encode } from "@tsproxy/sdk";
 import {
+  kind,
   LuaError,
   type LuaFunction,
   LuaTable,
@@ -9,7 +10,6 @@ import {
   typeOf,
   Userdata,
 } from "@tsproxy/sdk/lua";
-import { kind } from "./kinds.ts";
 
 /** Bytes of a Lua text as a text of the config's, and back. */
 export const toUtf8 = (text: string): string => {

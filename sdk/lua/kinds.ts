@@ -1,15 +1,9 @@
-import { type Log, latin1Encode, utf8Decode } from "@tsproxy/sdk";
-import {
-  type Args,
-  argumentError,
-  hostFunction,
-  LuaError,
-  type LuaFunction,
-  LuaTable,
-  NONE,
-  textArgument,
-  type Userdata,
-} from "@tsproxy/sdk/lua";
+import { latin1Encode, utf8Decode } from "../bytes.ts";
+import type { Log } from "../extension.ts";
+import { type Args, argumentError, hostFunction, textArgument } from "./arguments.ts";
+import { LuaError } from "./error.ts";
+import { type LuaFunction, NONE, type Userdata } from "./runtime.ts";
+import { LuaTable } from "./table.ts";
 
 /** A failure that Envoy's own code finds: its message has no place before it. */
 export function refused(message: string): LuaError {

@@ -1,9 +1,12 @@
-import { type Chunk, type Log, latin1Decode, latin1Encode } from "@tsproxy/sdk";
-import { integerArgument, type LuaTable, textArgument, Userdata } from "@tsproxy/sdk/lua";
+import { type Chunk, latin1Decode, latin1Encode } from "../bytes.ts";
+import type { Log } from "../extension.ts";
+import { integerArgument, textArgument } from "./arguments.ts";
 import { kind, refused } from "./kinds.ts";
+import { Userdata } from "./runtime.ts";
+import type { LuaTable } from "./table.ts";
 
-/** `body()` and what `bodyChunks()` gives: bytes, and perhaps others in their place. */
-export class BodyData extends Userdata {
+/** Envoy's buffer: bytes, and perhaps others in their place. */
+export class BufferData extends Userdata {
   #chunk: Chunk | undefined;
   #text: string | undefined = undefined;
 
@@ -40,8 +43,8 @@ export class BodyData extends Userdata {
   }
 }
 
-export function bodyKind(log: Log): LuaTable {
-  return kind(log, BodyData, {
+export function bufferKind(log: Log): LuaTable {
+  return kind(log, BufferData, {
     length: (self) => self.length,
     getBytes: (self, args) => {
       const at = integerArgument(args, 1, "getBytes");

@@ -1,21 +1,18 @@
-import {
-  FetchError,
-  type FetchInit,
-  latin1Decode,
-  latin1Encode,
-  type SetupContext,
-} from "@tsproxy/sdk";
+import { latin1Decode, latin1Encode } from "../bytes.ts";
+import type { SetupContext } from "../extension.ts";
+import type { FetchError, FetchInit } from "../fetch.ts";
 import {
   type Args,
   argumentError,
-  LuaTable,
   numberArgument,
+  optionalText,
   tableArgument,
   textArgument,
-  truth,
-} from "@tsproxy/sdk/lua";
-import { headersFromTable } from "./headers.ts";
+} from "./arguments.ts";
+import { libraryError } from "./error.ts";
 import { refused } from "./kinds.ts";
+import { truth } from "./runtime.ts";
+import { LuaTable } from "./table.ts";
 
 /** One `httpCall`, checked. */
 export interface HttpCall {
@@ -113,7 +110,7 @@ export async function carryOut(
       bytes.length === 0 ? undefined : latin1Decode(bytes, 0, bytes.length),
     ];
   } catch (error) {
-    const reason = error instanceof FetchError ? error.reason : "local";
+    const { reason = "local" } = error as Partial<FetchError>;
     if (reason === "no_cluster") throw refused("http call cluster invalid. Must be configured");
     if (reason === "timeout") return local(504, "upstream request timeout");
     if (reason === "no_host") return local(503, "no healthy upstream");
@@ -152,4 +149,28 @@ function headersTable(
     }
   }
   return table;
+}
+
+/** The headers of a table: `{ [":status"] = "200", name = { "a", "b" } }`. */
+export function headersFromTable(table: LuaTable): [string, string][] {
+  const found: [string, string][] = [];
+  const add = (name: string, value: unknown): void => {
+    const text = optionalText([value], 1, "respond", "");
+    for (let k = 0; k < text.length; k++) {
+      const code = text.charCodeAt(k);
+      if ((code < 32 && code !== 9) || code === 127) throw libraryError("invalid header value");
+    }
+    found.push([name, text]);
+  };
+  for (let at = table.entryFrom(0); at >= 0; at = table.entryFrom(at + 1)) {
+    const key = table.keyAt(at);
+    if (typeof key !== "string" && typeof key !== "number")
+      throw refused("bad argument: header names are strings");
+    const name = String(key).toLowerCase();
+    const value = table.valueAt(at);
+    if (typeof value === "object" && value !== null && "array" in value)
+      for (const item of (value as LuaTable).array) add(name, item);
+    else add(name, value);
+  }
+  return found;
 }

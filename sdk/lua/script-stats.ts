@@ -1,14 +1,10 @@
-import type { Counter, Gauge, Histogram, Log, Stats } from "@tsproxy/sdk";
-import {
-  type LuaTable,
-  libraryError,
-  NONE,
-  numberArgument,
-  optionalInteger,
-  textArgument,
-  Userdata,
-} from "@tsproxy/sdk/lua";
+import type { Log } from "../extension.ts";
+import type { Counter, Gauge, Histogram, Stats } from "../stats.ts";
+import { numberArgument, optionalInteger, textArgument } from "./arguments.ts";
+import { libraryError } from "./error.ts";
 import { kind } from "./kinds.ts";
+import { NONE, Userdata } from "./runtime.ts";
+import type { LuaTable } from "./table.ts";
 
 /** Names that one script may make. */
 const NAMES_MAX = 1024;

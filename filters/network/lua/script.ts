@@ -1,0 +1,94 @@
+import {
+  ConfigError,
+  type Counter,
+  latin1Decode,
+  latin1Encode,
+  type SetupContext,
+  utf8Decode,
+  utf8Encode,
+} from "@tsproxy/sdk";
+import {
+  bufferKind,
+  LuaError,
+  type LuaFunction,
+  LuaState,
+  type LuaTable,
+  StatsData,
+  Stopped,
+  thrownValue,
+  writeLog,
+} from "@tsproxy/sdk/lua";
+import type { Config } from "./config.ts";
+import { connectionKind } from "./connection.ts";
+
+const HOOKS = ["onNewConnection", "onData", "onClose"] as const;
+export type HookName = (typeof HOOKS)[number];
+
+/** The script of one filter, loaded. Throws ConfigError if it cannot be. */
+export class Script {
+  readonly cx: SetupContext;
+  readonly state: LuaState;
+  readonly hooks: Readonly<Partial<Record<HookName, LuaFunction>>>;
+  readonly stats: StatsData;
+  readonly tables: Readonly<Record<"connection" | "buffer", LuaTable>>;
+  readonly #errors: Counter;
+  readonly #executions: Counter;
+
+  constructor({ source_code: { text, modules }, stat_prefix }: Config, cx: SetupContext) {
+    this.cx = cx;
+    const { log } = cx;
+    const prefix = `lua.${stat_prefix === "" ? "" : `${stat_prefix}.`}`;
+    const stats = cx.stats.scope(prefix);
+    this.#errors = stats.counter("errors");
+    this.#executions = stats.counter("executions");
+    this.stats = new StatsData(log, stats);
+    this.tables = { connection: connectionKind(log), buffer: bufferKind(log) };
+    this.state = new LuaState({
+      print: (line) => writeLog(log, "info", line),
+      module: (name) => {
+        const found = Object.hasOwn(modules, name) ? modules[name] : undefined;
+        return found && { text: toBytes(found.text), file: found.file };
+      },
+    });
+    const source = toBytes(text);
+    try {
+      this.state.call(this.state.load(source, source));
+    } catch (error) {
+      throw new ConfigError("source_code", `script load error: ${messageOf(error)}`);
+    }
+    const found: Partial<Record<HookName, LuaFunction>> = {};
+    for (const name of HOOKS) {
+      const hook = this.state.globals.get(name);
+      if (typeof hook === "function") found[name] = hook as LuaFunction;
+    }
+    if (Object.keys(found).length === 0)
+      throw new ConfigError("source_code", `the script defines none of ${HOOKS.join(", ")}`);
+    this.hooks = found;
+  }
+
+  /** A run begins. */
+  enter(): void {
+    this.#executions.inc();
+    this.state.enter();
+  }
+
+  /** A run has failed; the connection goes on. */
+  failed(error: unknown): void {
+    this.#errors.inc();
+    this.cx.log.error(`script log: ${messageOf(error)}`);
+  }
+}
+
+/** UTF-8, one char a byte. */
+function toBytes(text: string): string {
+  const bytes = utf8Encode(text);
+  return latin1Decode(bytes, 0, bytes.length);
+}
+
+function messageOf(error: unknown): string {
+  if (error instanceof Stopped) return error.reason;
+  const value = error instanceof LuaError ? error.value : thrownValue(error);
+  if (typeof value !== "string") return "unspecified lua error";
+  const bytes = latin1Encode(value);
+  return utf8Decode(bytes, 0, bytes.length);
+}
