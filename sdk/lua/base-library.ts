@@ -13,6 +13,7 @@ import {
 } from "./arguments.ts";
 import { dateTable, dateText, timeOf } from "./date.ts";
 import { LuaError, libraryError, where } from "./error.ts";
+import { spend } from "./meter.ts";
 import {
   all,
   Coroutine,
@@ -75,7 +76,7 @@ export function within(callee: unknown, environment: Environment): unknown {
 export interface BaseHost {
   readonly globals: LuaTable;
   print(text: string): void;
-  load(source: string, name: string, environment: LuaTable): LuaFunction;
+  compile(source: string, name: string, environment: LuaTable): LuaFunction;
 }
 
 export const next: LuaFunction = (...args) => {
@@ -124,7 +125,7 @@ export function baseLibrary(host: BaseHost): LuaTable {
   const { globals } = host;
   const load = (source: string, name: string, environment: LuaTable): unknown => {
     try {
-      return host.load(source, name, environment);
+      return host.compile(source, name, environment);
     } catch (error) {
       return [undefined, thrownValue(error)];
     }
@@ -294,7 +295,10 @@ export function leaveCoroutines(): void {
 
 export function coroutineLibrary(): LuaTable {
   return library({
-    create: (...args) => new Coroutine(functionArgument(args, 1, "create")),
+    create: (...args) => {
+      spend(32);
+      return new Coroutine(functionArgument(args, 1, "create"));
+    },
     resume: (...args) => {
       const [first] = args;
       if (!(first instanceof Coroutine)) throw typeError(args, 1, "resume", "coroutine");
@@ -308,6 +312,7 @@ export function coroutineLibrary(): LuaTable {
     },
     isyieldable: () => current !== undefined,
     wrap: (...args) => {
+      spend(32);
       const coroutine = new Coroutine(functionArgument(args, 1, "wrap"));
       return hostFunction("wrapped", (...values) =>
         resume(coroutine, values, (ok, results) => {
@@ -394,6 +399,7 @@ export function osLibrary(): LuaTable {
   return library({
     clock: () => (Date.now() - started) / 1000,
     date: (...args) => {
+      spend(200);
       const form = args[0] === undefined ? "%c" : textArgument(args, 1, "date");
       const time = args[1] === undefined ? Date.now() : numberArgument(args, 2, "date") * 1000;
       const isUtc = form[0] === "!";

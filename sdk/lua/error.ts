@@ -1,18 +1,11 @@
+import { spend } from "./meter.ts";
+
 /** What a Lua program throws: any value. It is no Error, for making a stack would cost more than all else. */
 export class LuaError {
   readonly value: unknown;
 
   constructor(value: unknown) {
     this.value = value;
-  }
-}
-
-/** The program has used up its time: no `pcall` catches this. */
-export class Stopped {
-  readonly reason: string;
-
-  constructor(reason: string) {
-    this.reason = reason;
   }
 }
 
@@ -42,6 +35,8 @@ export function chunkId(name: string): string {
 /** V8's own: how many frames a stack holds. */
 const Errors = Error as ErrorConstructor & { stackTraceLimit: number };
 const FRAMES = 64;
+/** Reading a stack takes as long as so many turns of a loop. */
+const STACK_COST = 1000;
 const CHUNK_FRAME = /tsproxy-lua\/(\d+):(\d+):\d+\)?$/;
 /** Functions of the library carry such names, so that they count as levels. */
 const HOST_FRAME = /^\s*at (?:\w+\.)*lua_/;
@@ -65,6 +60,7 @@ export const sourceUrl = (number: number): string => `tsproxy-lua/${number}`;
 
 /** `chunk:line:` of each active function, innermost first; "" for those of the library. */
 function levels(): string[] {
+  spend(STACK_COST);
   const limit = Errors.stackTraceLimit;
   Errors.stackTraceLimit = FRAMES;
   const stack = String(new Error("").stack);

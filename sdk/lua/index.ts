@@ -5,9 +5,10 @@
 export * from "./arguments.ts";
 export { HostWait } from "./base-library.ts";
 export { BufferData, bufferKind } from "./buffer.ts";
-export { LuaError, libraryError, Stopped } from "./error.ts";
+export { LuaError, libraryError } from "./error.ts";
 export { carryOut, type HttpCall, headersFromTable, readCall } from "./http-call.ts";
 export { kind, type Method, refused, writeLog } from "./kinds.ts";
+export { Stopped } from "./meter.ts";
 export { numberText } from "./number.ts";
 export {
   all,

@@ -1,6 +1,6 @@
 // Hot path of scripts that look at texts: Lua's patterns (Lua 5.1 reference manual §5.4.1).
 import { libraryError } from "./error.ts";
-import { spend } from "./runtime.ts";
+import { spend } from "./meter.ts";
 
 const CAPTURES_MAX = 32;
 /** How deep one match may nest, as LuaJIT. */
@@ -55,7 +55,7 @@ export class Matcher {
   match(at: number, from: number): number {
     this.#level = this.#depth = this.#steps = 0;
     const end = this.#match(at, from);
-    spend(this.#steps >> 2);
+    spend(4 + (this.#steps >> 2));
     return end;
   }
 

@@ -1,5 +1,6 @@
 // Hot path: what every operation of a compiled Lua program comes down to (test/bench/lua.ts).
-import { LuaError, runtimeError, Stopped } from "./error.ts";
+import { LuaError, runtimeError } from "./error.ts";
+import { meter, Stopped } from "./meter.ts";
 import { numberOf, numberText } from "./number.ts";
 import { LuaTable } from "./table.ts";
 
@@ -39,34 +40,8 @@ export class Coroutine {
 export const Pending = (() => {}) as unknown as new () => Generator<unknown, unknown, unknown>;
 Pending.prototype = Object.getPrototypeOf(Object.getPrototypeOf((function* () {})()));
 
-// ---- time
-
-/** How often a program looks at the clock: so many turns of loops and calls. */
-const TICKS = 1 << 14;
-
-/** One program runs at a time. */
-export const meter = { ticks: 0, deadline: 0, runMs: 0 };
-
-/** A run begins, which may take so long. */
-export function startMeter(runMs: number): void {
-  meter.ticks = 0;
-  meter.deadline = 0;
-  meter.runMs = runMs;
-}
-
-/** Called once in TICKS. */
-export function tick(): void {
-  meter.ticks = 0;
-  const now = Date.now();
-  if (meter.deadline === 0) meter.deadline = now + meter.runMs;
-  else if (now > meter.deadline) throw new Stopped(`script ran for more than ${meter.runMs} ms`);
-}
-
-/** For loops of the library: `count` turns. */
-export function spend(count: number): void {
-  meter.ticks += count;
-  if (meter.ticks > TICKS) tick();
-}
+/** About what an empty table takes. */
+const TABLE_BYTES = 200;
 
 // ---- types
 
@@ -262,6 +237,7 @@ export function append(table: LuaTable, values: readonly unknown[]): LuaTable {
 export function makeTable(values: unknown[], pairs: readonly unknown[]): LuaTable {
   const table = new LuaTable();
   meter.ticks += 4;
+  meter.space += TABLE_BYTES + values.length * 16;
   while (values.length > 0 && values[values.length - 1] === undefined) values.pop();
   table.array = values;
   for (let k = 0; k < pairs.length; k += 2) rawSet(table, pairs[k], pairs[k + 1]);

@@ -20,16 +20,10 @@ import {
   sourceUrl,
 } from "./error.ts";
 import { bitLibrary, mathLibrary } from "./math-library.ts";
+import { meter, spend, startMeter, tick } from "./meter.ts";
 import { parse } from "./parser.ts";
 import * as runtime from "./runtime.ts";
-import {
-  isPending,
-  type LuaFunction,
-  rawSet,
-  setTextMetatable,
-  startMeter,
-  wait,
-} from "./runtime.ts";
+import { isPending, type LuaFunction, rawSet, setTextMetatable, wait } from "./runtime.ts";
 import { LuaTable } from "./table.ts";
 import { tableLibrary } from "./table-library.ts";
 import { textLibrary } from "./text-library.ts";
@@ -43,7 +37,10 @@ export interface StateOptions {
   readonly module?: (name: string) => { readonly text: string; readonly file: string } | undefined;
 }
 
-const RUNTIME = { ...runtime, withEnv, within };
+/** Loading a chunk takes as long as so many turns of a loop. */
+const LOAD_COST = 8000;
+
+const RUNTIME = { ...runtime, meter, tick, withEnv, within };
 
 /** A program's world: globals, libraries, modules. Nothing of it is seen by another. */
 export class LuaState implements BaseHost {
@@ -95,9 +92,16 @@ export class LuaState implements BaseHost {
     this.#options.print?.(text);
   }
 
-  /** Compiles a chunk. `name`: its text, `@file` or `=name`. Throws LuaError. */
-  load(source: string, name: string, environment: LuaTable = this.globals): LuaFunction {
+  /** Compiles a chunk, which `call` runs. `name`: its text, `@file` or `=name`. Throws LuaError. */
+  load(source: string, name: string): LuaFunction {
+    this.enter();
+    return this.compile(source, name, this.globals);
+  }
+
+  /** For programs in a run. */
+  compile(source: string, name: string, environment: LuaTable): LuaFunction {
     const chunk = chunkId(name);
+    spend(LOAD_COST + source.length * 16);
     if (source.startsWith("\x1b")) throw new LuaError(`attempt to load chunk with wrong mode`);
     let code: string;
     try {
@@ -144,7 +148,7 @@ export class LuaState implements BaseHost {
           `module '${name}' not found:\n\tno field package.preload['${name}']\n\tno file '${file}'`,
         );
       }
-      loader = this.load(found.text, `@${found.file}`);
+      loader = this.compile(found.text, `@${found.file}`, this.globals);
     }
     this.#loaded.set(name, LOADING);
     const result = runtime.callable(loader)(name);

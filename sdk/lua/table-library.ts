@@ -8,6 +8,7 @@ import {
   tableArgument,
 } from "./arguments.ts";
 import { libraryError } from "./error.ts";
+import { spend } from "./meter.ts";
 import { numberText } from "./number.ts";
 import {
   call,
@@ -16,7 +17,6 @@ import {
   NONE,
   one,
   rawSet,
-  spend,
   TEXT_MAX,
   truth,
   typeOf,

@@ -1,5 +1,7 @@
 // Hot path: every table of a Lua program.
 
+import { meter } from "./meter.ts";
+
 /** Past so many keys a Map finds them; below, comparing one after another is quicker. */
 const SCAN_MAX = 8;
 
@@ -56,6 +58,7 @@ export class LuaTable {
           return;
         }
         array.push(value);
+        meter.space += 16;
         if (this.keys.length > 0) this.#migrate(key);
         return;
       }
@@ -75,6 +78,7 @@ export class LuaTable {
     if (value === undefined) return;
     if (this.#cleared > SCAN_MAX && this.#cleared > this.keys.length >> 1) this.#compact();
     const place = this.keys.length;
+    meter.space += 48;
     // -0 and 0 are one key.
     this.keys.push(key === 0 ? 0 : key);
     this.values.push(value);

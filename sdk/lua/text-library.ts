@@ -11,6 +11,7 @@ import {
   typeError,
 } from "./arguments.ts";
 import { libraryError } from "./error.ts";
+import { spend } from "./meter.ts";
 import { formatA, formatE, formatF, formatG, numberText } from "./number.ts";
 import { isPlain, Matcher } from "./pattern.ts";
 import {
@@ -19,7 +20,6 @@ import {
   type LuaFunction,
   one,
   rawText,
-  spend,
   TEXT_MAX,
   toText,
   truth,
@@ -223,6 +223,8 @@ function expanded(matcher: Matcher, by: string, at: number, end: number): string
 
 // ---- format
 
+/** One directive takes as long as so many turns of a loop, a number of 300 digits many times as long. */
+const FORMAT_COST = 500;
 const DIRECTIVE = /^([-+ #0]*)(\d*)(?:\.(\d*))?(.?)/s;
 
 const format: LuaFunction = (...args) => {
@@ -246,6 +248,7 @@ const format: LuaFunction = (...args) => {
     at = percent + 1 + all.length;
     const digits = precision === undefined ? undefined : Number(precision);
     const spec = { flags, width: Number(width), digits, letter, all };
+    spend(FORMAT_COST);
     result += formatted(args, ++k, spec);
     if (result.length > TEXT_MAX) throw libraryError("resulting string too large");
   }

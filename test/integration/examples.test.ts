@@ -212,6 +212,25 @@ test("scripts: a limit for each key, a check by another service, a body rewritte
   expect((await ask("/", "bob")).headers["retry-after"]).toBe("6");
 });
 
+test("lua: headers and a body edited, another service asked, a module, a TCP connection", async () => {
+  example = await Example.start("lua");
+  const port = example.port("curl -i");
+  const ask = (path: string, headers: Record<string, string> = {}) => get(port, path, { headers });
+  expect(await ask("/")).toMatchObject({
+    text: "HELLO, NOBODY\n",
+    headers: { "x-size-before": "14", "content-length": "14" },
+  });
+  expect((await ask("/", { "accept-language": "fr-CH" })).text).toBe("BONJOUR, NOBODY\n");
+  expect((await ask("/private", { "x-api-key": "ada" })).text).toBe("HELLO, ADA\n");
+  expect(await ask("/private")).toMatchObject({ status: 403, text: "NOT FOR YOU\n" });
+  expect((await ask("/plain")).text).toBe("hello, nobody\n");
+  const client = await RawClient.connect(example.port("nc"));
+  await client.untilText("say something, 127.0.0.1\n");
+  client.send("a secret b\n");
+  await client.untilText("a ****** b\n");
+  client.destroy();
+});
+
 const examples = readdirSync(path.join(ROOT, "examples"), { withFileTypes: true })
   .filter((entry) => entry.isDirectory())
   .map((entry) => entry.name);
