@@ -25,14 +25,17 @@ export function startMeter(runMs: number): void {
   meter.runMs = runMs;
 }
 
-/** Called once in TICKS. */
+/**
+ * Called once in TICKS. Who is to stop stays so: each further turn comes back here. A stop may get lost on a stack that is full,
+ * where the program would catch an overflow in its place and go on.
+ */
 export function tick(): void {
-  meter.ticks = 0;
   if (meter.space > SPACE_MAX)
     throw new Stopped(`script made tables of more than ${SPACE_MAX >> 20} MiB`);
   const now = Date.now();
   if (meter.deadline === 0) meter.deadline = now + meter.runMs;
   else if (now > meter.deadline) throw new Stopped(`script ran for more than ${meter.runMs} ms`);
+  meter.ticks = 0;
 }
 
 /** For loops of the library: `count` turns. */

@@ -1,6 +1,6 @@
 // Hot path: what every operation of a compiled Lua program comes down to (test/bench/lua.ts).
 import { LuaError, runtimeError } from "./error.ts";
-import { meter, Stopped } from "./meter.ts";
+import { meter, Stopped, spend } from "./meter.ts";
 import { numberOf, numberText } from "./number.ts";
 import { LuaTable } from "./table.ts";
 
@@ -40,6 +40,8 @@ export class Coroutine {
 export const Pending = (() => {}) as unknown as new () => Generator<unknown, unknown, unknown>;
 Pending.prototype = Object.getPrototypeOf(Object.getPrototypeOf((function* () {})()));
 
+/** In turns of a loop. */
+const OVERFLOW_COST = 8000;
 /** About what an empty table takes. */
 const TABLE_BYTES = 200;
 
@@ -437,7 +439,8 @@ export function rawText(value: unknown): string {
 export function thrownValue(error: unknown): unknown {
   if (error instanceof LuaError) return error.value;
   if (error instanceof Stopped) throw error;
-  // The engine's own stack is the program's too.
+  // The engine's own stack is the program's too. Filling and unwinding it takes longer than the calls in it tell.
+  if (error instanceof RangeError) spend(OVERFLOW_COST);
   if (error instanceof RangeError && /call stack/.test(error.message)) return "stack overflow";
   if (error instanceof RangeError) return "not enough memory";
   return error instanceof Error ? error.message : String(error);

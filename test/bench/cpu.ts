@@ -1,8 +1,9 @@
 /**
  * CPU microseconds a request of the whole proxy process beside nginx, HAProxy and Envoy, in interleaved rounds of one run.
  *
- *   node test/bench/cpu.ts [http|tcp|1m|filter|h2|h2h2] [--rounds 3] [--seconds 2] [--only tsproxy,nginx]
+ *   node test/bench/cpu.ts [http|tcp|1m|filter|lua|h2|h2h2] [--rounds 3] [--seconds 2] [--only tsproxy,nginx]
  *
+ * `lua`: tsproxy and Envoy without a script, with one and with five that edit headers of request and response.
  * `h2`: clients of HTTP/2 (h2load, 8 connections of 32 streams), an upstream of HTTP/1.1; `h2h2`: HTTP/2 at both ends, cleartext.
  * Needs wrk, h2load and nginx (Debian: wrk nginx-light libnginx-mod-stream haproxy); HAProxy and ENVOY=/path/to/envoy take part if
  * present. The proxy is pinned to core 1 with one worker; the load, the backend and this script to core 0.
@@ -206,6 +207,46 @@ export default defineHttpFilter({ name: "stamp", config: Type.Object({}), setup:
         ["--filters", filters],
       ),
   });
+}
+
+if (mode === "lua") {
+  const script = (n: number) => ({
+    name: `lua-${n}`,
+    typed_config: {
+      "@type": `${T}filters.http.lua.v3.Lua`,
+      default_source_code: {
+        inline_string: `
+          function envoy_on_request(handle)
+            local headers = handle:headers()
+            local agent = headers:get("user-agent")
+            if agent and agent:find("Mozilla", 1, true) then headers:add("x-stamp-${n}", "seen") end
+          end
+          function envoy_on_response(handle)
+            handle:headers():replace("x-stamped-${n}", "yes")
+          end`,
+      },
+    },
+  });
+  const scripts = (count: number) => Array.from({ length: count }, (_, k) => script(k));
+  const { ENVOY: envoy } = process.env;
+  for (const count of [1, 5]) {
+    const config = (name: string, port: number) =>
+      write(`${name}-lua${count}-${port}.json`, envoyConfig(port, scripts(count)));
+    subjects.push({
+      name: `tsproxy +${count} lua`,
+      start: (port) => tsproxy(config("tsproxy", port)),
+    });
+    if (envoy !== undefined)
+      subjects.push({
+        name: `envoy +${count} lua`,
+        start: (port) => [
+          envoy,
+          "-c",
+          config("envoy", port),
+          ...["--concurrency", "1", "-l", "error", "--disable-hot-restart"],
+        ],
+      });
+  }
 }
 
 // ---- measuring
