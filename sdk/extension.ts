@@ -127,7 +127,11 @@ export function defineHttpFilter<
     const make = spec.setup(config, own);
     if (setupRoute === undefined) return make;
     const routes = new RouteSetups((route) => setupRoute(route as Static<R>, own));
-    return Object.assign((stream: HttpStream) => make(stream), { routes });
+    const { reads } = make;
+    return Object.assign((stream: HttpStream) => make(stream), {
+      routes,
+      ...(reads !== undefined && { reads }),
+    });
   };
   return { kind: "http", ...definition, setup };
 }

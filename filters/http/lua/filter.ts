@@ -12,6 +12,7 @@ import {
   type RequestHeaders,
   type ResponseHeaders,
   type SetupContext,
+  type StreamPart,
 } from "@tsproxy/sdk";
 import { Config, RouteConfig } from "./config.ts";
 import { Run } from "./run.ts";
@@ -124,15 +125,16 @@ export default defineHttpFilter({
       if (make === undefined) makes.set(script, (make = filterClass(script)));
       return make;
     };
+    const scripts: Script[] = [];
+    const load = (source: LuaSource): Make => {
+      const script = makeScript(source, cx, options);
+      scripts.push(script);
+      return makeOf(script);
+    };
     const source = default_source_code ?? inline_code;
-    const own = source && makeOf(makeScript(source, cx, options));
-    const named = new Map(
-      Object.entries(source_codes).map(([name, text]) => [
-        name,
-        makeOf(makeScript(text, cx, options)),
-      ]),
-    );
-    return (stream) => {
+    const own = source && load(source);
+    const named = new Map(Object.entries(source_codes).map(([name, text]) => [name, load(text)]));
+    const create = (stream: HttpStream): HttpFilter => {
       const route = stream.routeConfig as RouteSetup | undefined;
       if (route === undefined) return own === undefined ? NO_FILTER : own(stream, undefined);
       if (route.disabled) return NO_FILTER;
@@ -144,8 +146,25 @@ export default defineHttpFilter({
             : makeOf(route.script);
       return make === undefined ? NO_FILTER : make(stream, route.filterContext);
     };
+    // Without a script of its own the filter is there for those of routes, which may read anything.
+    return scripts.length === 0 ? create : Object.assign(create, { reads: partsOf(scripts) });
   },
 });
+
+/** What of a stream the methods give that scripts name. */
+const PARTS: readonly (readonly [method: string, parts: readonly StreamPart[]])[] = [
+  ["streamInfo", ["info", "route", "metadata", "filterState", "downstreamConnection"]],
+  ["metadata", ["route"]],
+  ["route", ["route"]],
+  ["virtualHost", ["route"]],
+  ["connection", ["downstreamConnection"]],
+  ["connectionStreamInfo", ["downstreamConnection"]],
+];
+
+function partsOf(scripts: readonly Script[]): readonly StreamPart[] {
+  const used = PARTS.filter(([method]) => scripts.some((script) => script.uses(method)));
+  return [...new Set(used.flatMap(([, parts]) => parts))];
+}
 
 function makeScript(
   source: LuaSource,
