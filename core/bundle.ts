@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import { builtinModules, SourceMap } from "node:module";
 import path from "node:path";
 import type { Message, Plugin } from "esbuild";
+import { esbuildVersion, isKept, keep, keyOf, readKept, readKeptNow } from "./build-cache.ts";
 import { codeFrame, type Problem, problem, shortPath } from "./problem.ts";
 
 /** One ES module made of a package's files; only `@tsproxy/sdk` is still imported. */
@@ -48,14 +49,44 @@ export interface BundleOptions {
 }
 
 export async function bundle(options: BundleOptions): Promise<Bundle> {
+  if (!isKept(options.entry)) return build(options);
+  const { entry, filename, external = [], alias = {} } = options;
+  const words = [esbuildVersion(), entry, filename, ...external, JSON.stringify(alias)];
+  const key = keyOf(...words);
+  const found = await readBundle(key, filename);
+  if (found !== undefined) return found;
+  const made = await build({ ...options, keepInputs: true });
+  const { code, hash, inputs, sources } = made;
+  const text = JSON.stringify({ code, hash, inputs: [...inputs] });
+  void keep(`${key}.js.map`, sources.json).then(() => keep(`${key}.json`, text));
+  return made;
+}
+
+/** What an earlier process has built, if no file has changed since. */
+async function readBundle(key: string, filename: string): Promise<Bundle | undefined> {
+  const text = await readKept(`${key}.json`);
+  if (text === undefined) return undefined;
+  const { code, hash, inputs } = JSON.parse(text) as Pick<Bundle, "code" | "hash"> & {
+    readonly inputs: readonly (readonly [string, string])[];
+  };
+  const same = inputs.map(async ([file, known]) => {
+    const bytes = await readFile(file).catch(() => undefined);
+    return bytes !== undefined && hashOf(bytes) === known;
+  });
+  if (!(await Promise.all(same)).every(Boolean)) return undefined;
+  const sources = new SourcePositions(() => readKeptNow(`${key}.js.map`));
+  return { code, hash, filename, inputs: new Map(inputs), sources };
+}
+
+async function build(options: BundleOptions): Promise<Bundle> {
   const { entry, filename, external = ["@tsproxy/sdk"], alias = {}, keepInputs = true } = options;
   const inputs = new Map<string, string>();
   // Loaded with the first build: the npm package starts without any.
-  const { build, stop } = await import("esbuild");
+  const esbuild = await import("esbuild");
   clearTimeout(idle);
-  idle = setTimeout(() => void stop(), IDLE_MS).unref();
+  idle = setTimeout(() => void esbuild.stop(), IDLE_MS).unref();
   try {
-    const result = await build({
+    const result = await esbuild.build({
       entryPoints: [entry],
       outfile: "/out.js",
       absWorkingDir: process.cwd(),

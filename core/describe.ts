@@ -1,5 +1,7 @@
+import { isKept, keep, keyOf, readKept } from "./build-cache.ts";
 import { type Bundle, locate } from "./bundle.ts";
 import { type EntryPoint, Isolate } from "./isolate.ts";
+import type { PackageSource } from "./packages.ts";
 import type { Preludes } from "./preludes.ts";
 import type { Problem } from "./problem.ts";
 
@@ -20,6 +22,12 @@ export interface Description {
   readonly routeSchema?: unknown;
 }
 
+/** Descriptions, and of what code and SDK they are. */
+interface Described {
+  readonly of: string;
+  readonly descriptions: readonly Description[];
+}
+
 /** Why a module cannot be loaded, or is no package. */
 export class DescribeError extends Error {
   readonly problem: Problem;
@@ -34,7 +42,7 @@ export class DescribeError extends Error {
 const LOAD_MS = 1_000;
 const MEMORY_MB = 128;
 /** One isolate serves so many modules of ours, then its heap is given back. */
-const MODULES_AN_ISOLATE = 500;
+const MODULES_AN_ISOLATE = 100;
 
 /**
  * Loads modules far from any traffic and reads what they define. Ours share an isolate. Others share one with nobody but their
@@ -42,11 +50,29 @@ const MODULES_AN_ISOLATE = 500;
  */
 export class Describer {
   readonly #preludes: Pick<Preludes, "sdk" | "reader">;
+  #sdkKey: string | undefined;
   #shared: Cell | undefined;
   #own: Cell | undefined;
 
   constructor(preludes: Pick<Preludes, "sdk" | "reader">) {
     this.#preludes = preludes;
+  }
+
+  /** As `describe`; what an earlier process was told of the same code is taken from disk. */
+  async learn(
+    id: string,
+    bundle: Bundle,
+    { origin, entry }: PackageSource,
+  ): Promise<readonly Description[]> {
+    if (origin !== "shipped" || !isKept(entry)) return this.describe(id, bundle, origin);
+    this.#sdkKey ??= keyOf(this.#preludes.sdk, this.#preludes.reader);
+    const of = keyOf(this.#sdkKey, bundle.hash);
+    const name = `${keyOf(entry)}.described.json`;
+    const known = JSON.parse((await readKept(name)) ?? "{}") as Partial<Described>;
+    if (known.of === of && known.descriptions !== undefined) return known.descriptions;
+    const descriptions = this.describe(id, bundle, origin);
+    void keep(name, JSON.stringify({ of, descriptions } satisfies Described));
+    return descriptions;
   }
 
   /** `id` tells packages apart. Throws a DescribeError. */

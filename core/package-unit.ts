@@ -137,8 +137,8 @@ export class PackageUnit {
       this.#inputs = made.inputs;
       this.#built = true;
       if (made.hash === this.live?.bundle.hash) return [];
-      const { id, origin } = this.source;
-      const descriptions = packed?.descriptions ?? describer.describe(id, made, origin);
+      const { id } = this.source;
+      const descriptions = packed?.descriptions ?? (await describer.learn(id, made, this.source));
       const infos = infosOf(this.source, descriptions, this.#names.shipped);
       const group = this.#group(infos);
       const { code, hash } = made;
