@@ -10,7 +10,7 @@ import {
   type Watchdog,
 } from "./isolate.ts";
 import { textOf } from "./module-code.ts";
-import type { ModuleSource, PreludeCode, Refusal, WorkerStart } from "./protocol.ts";
+import type { DrainOptions, ModuleSource, PreludeCode, Refusal, WorkerStart } from "./protocol.ts";
 
 /** `memoryLimit` of the builtin isolate; the ring and the stats count against it. */
 const MEMORY_LIMIT_MB = 768;
@@ -185,8 +185,8 @@ export class Builtin {
     return JSON.parse(this.#enter("extend", listeners, nth) as string) as Refusal[];
   }
 
-  commit(drainMs: number): void {
-    this.#enter("commit", drainMs);
+  commit(drain: DrainOptions): void {
+    this.#enter("commit", JSON.stringify(drain));
   }
   abort(): void {
     this.#enter("abort");
@@ -216,8 +216,8 @@ export class Builtin {
   drain(): void {
     this.#enter("drain");
   }
-  drainListeners(names: readonly string[]): void {
-    this.#enter("drainListeners", JSON.stringify(names));
+  drainListeners(names: readonly string[], drain: DrainOptions): void {
+    this.#enter("drainListeners", JSON.stringify(names), JSON.stringify(drain));
   }
   get activeConnections(): number {
     return this.#enter("activeConnections") as number;

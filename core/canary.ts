@@ -19,6 +19,8 @@ export interface ContextCertificates {
 /** Rings of a size that nothing passes through, and cells for as many stats as a config defines. */
 const RING = { events: 8, commands: 8, segments: 2, slots: 2 } as const;
 const STATS_BYTES = 32 * 1024 * 1024;
+/** It has no connections. */
+const NO_DRAIN = { ms: 0, immediate: true } as const;
 /**
  * Past this it is dropped, and built anew for the next change: module versions pile up in an isolate's heap, and a config of a
  * thousand clusters need not stand there between two changes.
@@ -106,7 +108,7 @@ export class Canary implements CanaryStage {
     for (const name of change.removed) this.#modules.delete(name);
     for (const module of change.modules) this.#modules.set(module.package, module);
     this.#config = change.config ?? this.#config;
-    this.#guarded((builtin) => builtin.commit(0));
+    this.#guarded((builtin) => builtin.commit(NO_DRAIN));
     if (this.#builtin !== undefined && this.#builtin.memory > MEMORY_BYTES) this.#drop();
   }
 
@@ -201,7 +203,7 @@ export class Canary implements CanaryStage {
       removed: [],
       config: this.#config && WrittenConfig.of(this.#config).text(),
     });
-    builtin.commit(0);
+    builtin.commit(NO_DRAIN);
     return builtin;
   }
 }

@@ -85,6 +85,7 @@ class Dev {
     return {
       configFile: this.#config,
       overlays: [],
+      drainImmediately: true,
       concurrency,
       log: { level: "info", components: {}, escaped: false },
       serviceCluster: "",

@@ -36,6 +36,7 @@ export interface RunFlags {
   readonly allowUnknownStaticFields: boolean;
   readonly allowUnknownFields: boolean;
   readonly drainTimeS: number;
+  readonly drainStrategy: "gradual" | "immediate";
   readonly parentShutdownTimeS: number;
   readonly baseId: number;
   readonly useDynamicBaseId: boolean;
@@ -54,8 +55,6 @@ export interface RunFlags {
 const WITHOUT_MEANING: Readonly<Record<string, string>> = {
   "--cpuset-threads": "workers are counted by the CPUs that this process may use in any case",
   "--disable-extensions <names>": "every extension stays available; take it out of the config",
-  "--drain-strategy <strategy>":
-    "a proxy that is replaced asks all its connections to leave at once",
   "--enable-core-dump": "the system's limits decide on core dumps (ulimit -c)",
   "--enable-fine-grain-logging": "use --component-log-level with the names of packages",
   "--enable-mutex-tracing": "workers share no mutex",
@@ -129,6 +128,14 @@ export function addRunFlags(command: Command): Command {
       parseSeconds,
       600,
     )
+    .addOption(
+      new Option(
+        "--drain-strategy <strategy>",
+        "ask the clients of a removed listener to leave one by one over that time, or at once",
+      )
+        .choices(["gradual", "immediate"])
+        .default("gradual"),
+    )
     .option(
       "--parent-shutdown-time-s <s>",
       "how long those of a replaced proxy may",
@@ -188,6 +195,7 @@ export function runOptions(flags: RunFlags, filters: readonly string[]): RunOpti
     strict: flags.strict,
     allowUnknown: flags.allowUnknownStaticFields || flags.allowUnknownFields,
     drainTimeMs: flags.drainTimeS * 1000,
+    drainImmediately: flags.drainStrategy === "immediate",
     parentShutdownMs: flags.parentShutdownTimeS * 1000,
     adminAddressPath: flags.adminAddressPath,
     fileFlushIntervalMsec: flags.fileFlushIntervalMsec,

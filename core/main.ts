@@ -138,7 +138,7 @@ function newFleet(self: RuntimeConfig["node"]): Fleet {
     threadStarter({
       prelude,
       node: own,
-      drainMs: options.drainTimeMs,
+      drain: { ms: options.drainTimeMs, immediate: options.drainImmediately },
       fileFlushMs: options.fileFlushIntervalMsec,
     }),
     new FleetLog({ log, find, onReverted, server, stats, lines, onCall }),

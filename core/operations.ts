@@ -149,11 +149,8 @@ interface DrainHow {
   readonly skipExit: boolean;
 }
 
-/** Envoy's --drain-time-s. */
-const DRAIN_MS = 600_000;
-
 /** Gracefully: clients are asked to leave now, and listeners close when the drain time is over (`skipExit`: never). */
-function drainListeners({ fleet, reload }: OperationParts, how: DrainHow): void {
+function drainListeners({ fleet, reload, options }: OperationParts, how: DrainHow): void {
   const names = (reload.live?.config.listeners ?? [])
     .filter((l) => l.thread !== "control" && (!how.inboundOnly || l.direction === "INBOUND"))
     .map((l) => l.name);
@@ -163,7 +160,8 @@ function drainListeners({ fleet, reload }: OperationParts, how: DrainHow): void 
   }
   fleet()?.drainListeners(names, { ask: true, stop: false });
   if (how.skipExit) return;
-  setTimeout(() => fleet()?.drainListeners(names, { ask: false, stop: true }), DRAIN_MS).unref();
+  const stop = () => fleet()?.drainListeners(names, { ask: false, stop: true });
+  setTimeout(stop, options.drainTimeMs).unref();
 }
 
 function memory(): unknown {

@@ -24,6 +24,8 @@ export interface RunOptions {
   readonly allowUnknown: boolean;
   /** Connections of a listener or chain that is gone may finish for so long. */
   readonly drainTimeMs: number;
+  /** --drain-strategy immediate */
+  readonly drainImmediately: boolean;
   /** A proxy that was taken over ends after so long at the latest. */
   readonly parentShutdownMs: number;
   /** Where the address that admin got is written; "": nowhere. */

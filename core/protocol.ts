@@ -117,6 +117,8 @@ export interface ListenerConfig {
   readonly useOriginalDst?: boolean;
   readonly ignoreGlobalConnectionLimit?: boolean;
   readonly direction: "UNSPECIFIED" | "INBOUND" | "OUTBOUND";
+  /** Absent: DEFAULT. */
+  readonly drainType?: "DEFAULT" | "MODIFY_ONLY";
   /** Of kind `listener`, or `udp` where the address is. */
   readonly listenerFilters: readonly ListenerFilterRef[];
   /** UDP: larger datagrams are dropped. */
@@ -314,6 +316,14 @@ export type FromWorker =
       readonly error: string | undefined;
     };
 
+/** How connections of a listener or chain that is gone leave. */
+export interface DrainOptions {
+  /** They may finish for so long. */
+  readonly ms: number;
+  /** Envoy's --drain-strategy: all are asked to leave at once, or the more of them the more of that time has passed. */
+  readonly immediate: boolean;
+}
+
 /** What core itself puts into isolates. */
 export interface PreludeCode {
   readonly builtin: string;
@@ -349,6 +359,5 @@ export interface WorkerStart {
   /** --file-flush-interval-msec */
   readonly fileFlushMs?: number | undefined;
   readonly node: NodeConfig & { readonly address?: string };
-  /** Connections of a chain that is gone may finish for so long. */
-  readonly drainMs: number;
+  readonly drain: DrainOptions;
 }

@@ -22,7 +22,7 @@ export interface ThreadMemory {
 
 /** Starts the proxy's worker threads. */
 export function threadStarter(
-  start: Pick<WorkerStart, "prelude" | "node" | "drainMs" | "fileFlushMs">,
+  start: Pick<WorkerStart, "prelude" | "node" | "drain" | "fileFlushMs">,
 ): StartThread {
   const secret = randomBytes(32).toString("base64");
   const turns = new SharedArrayBuffer(TURNS * 4 + CELLS_BYTES);

@@ -303,7 +303,8 @@ class Worker {
         break;
       case "drain_listeners":
         if (message.stop) for (const name of message.names) this.#sockets.unlisten(name);
-        if (message.ask) this.#guarded(() => this.#builtin.drainListeners(message.names));
+        if (message.ask)
+          this.#guarded(() => this.#builtin.drainListeners(message.names, this.#start.drain));
         this.#sockets.poke();
         break;
       case "profile":
@@ -445,7 +446,7 @@ class Worker {
     if (pending?.generation !== generation) return;
     this.#pending = undefined;
     this.#boxes.commit(pending.boxes);
-    this.#guarded(() => this.#builtin.commit(this.#start.drainMs));
+    this.#guarded(() => this.#builtin.commit(this.#start.drain));
     for (const name of pending.removed) this.#boxes.removePackage(name);
     this.#before = this.#generation === 0 ? undefined : this.#live;
     this.#live = pending.live;
@@ -530,7 +531,7 @@ class Worker {
     const serve = (): void => {
       this.#pending = undefined;
       this.#boxes.commit(pending.boxes);
-      this.#guarded(() => this.#builtin.commit(this.#start.drainMs));
+      this.#guarded(() => this.#builtin.commit(this.#start.drain));
       this.#sockets.takeListeners(listeners);
       this.#sockets.poke();
     };

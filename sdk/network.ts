@@ -92,6 +92,8 @@ export interface DownstreamConnection extends Connection {
     readonly name: string;
     readonly statPrefix: string;
     readonly direction: "UNSPECIFIED" | "INBOUND" | "OUTBOUND";
+    /** MODIFY_ONLY: that an operator fails health checks is no reason to leave. Absent: DEFAULT. */
+    readonly drainType?: "DEFAULT" | "MODIFY_ONLY";
     /** `{ filter_metadata: { … } }` */
     readonly metadata?: unknown;
   };
@@ -119,6 +121,14 @@ export interface DownstreamConnection extends Connection {
   readonly draining: boolean;
 }
 
+/** A drain of a listener: its clients are asked to leave, now or one after the other. */
+export interface Drain {
+  /** All of them now. */
+  readonly immediate: boolean;
+  /** Asked for each response: true if it is to be its connection's last. */
+  closes(): boolean;
+}
+
 /**
  * What a hook of a network filter answers: nothing (go on), `stop` (later filters do not see this; `resumeReading` goes on with
  * what was kept), or a promise (the same, and go on when it settles; a rejection closes the connection). Bytes that the promise
@@ -132,7 +142,7 @@ export interface NetworkFilter {
   /** Bytes from the client, in order. `endStream`: it sent FIN (the chunk may be empty then). */
   onData?(chunk: Chunk, endStream: boolean): NetworkResult;
   /** The listener drains. */
-  onDrain?(): void;
+  onDrain?(drain: Drain): void;
   onBlocked?(): void;
   onDrained?(): void;
   onAgain?(): void;

@@ -117,6 +117,7 @@ export const Listener = Type.Object({
   reuse_port: Type.Optional(Type.Boolean()),
   // The kernel cuts it to somaxconn, which is what Envoy takes on Linux.
   tcp_backlog_size: UInt32({ default: 4096, maximum: 65535 }),
+  drain_type: Enum(["DEFAULT", "MODIFY_ONLY"], { default: "DEFAULT" }),
   traffic_direction: Enum(["UNSPECIFIED", "INBOUND", "OUTBOUND"], { default: "UNSPECIFIED" }),
 });
 type Listener = Static<typeof Listener>;
@@ -357,6 +358,7 @@ function listenerConfig(listener: Listener, maker: Maker): ListenerConfig | unde
     ...(listener.use_original_dst === true && { useOriginalDst: true }),
     ...(listener.ignore_global_conn_limit === true && { ignoreGlobalConnectionLimit: true }),
     direction: listener.traffic_direction,
+    ...(listener.drain_type === "MODIFY_ONLY" && { drainType: listener.drain_type }),
     listenerFilters,
     ...(accessLog.length > 0 && { accessLog }),
     ...(listener.metadata !== undefined && { metadata: listener.metadata }),

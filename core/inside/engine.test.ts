@@ -113,7 +113,7 @@ class Driver {
     generation = 1,
   ): void {
     expect(this.prepare(config, packages, generation)).toEqual([]);
-    this.engine.commit(1000);
+    this.engine.commit({ ms: 1000, immediate: true });
   }
 }
 
@@ -203,7 +203,7 @@ test("a setup that throws is refused with package, place and path, and nothing c
       stack: "",
     },
   ]);
-  driver.engine.commit(1000);
+  driver.engine.commit({ ms: 1000, immediate: true });
   const id = driver.accept();
   driver.text(EVENT.DATA, id, "x");
   expect(driver.run()).toEqual([`write ${id} 1:x`]);

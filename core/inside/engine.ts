@@ -18,6 +18,7 @@ import {
   type TransportFactory,
 } from "@tsproxy/sdk";
 import type {
+  DrainOptions,
   FilterChainConfig,
   ListenerConfig,
   NodeConfig,
@@ -28,6 +29,7 @@ import { listenerOf } from "../protocol.ts";
 import { ConnectionTable, SocketConnection } from "./connection.ts";
 import { Context, type Surroundings } from "./context.ts";
 import type { CryptoAnswer, CryptoCall, CryptoHost } from "./crypto.ts";
+import { DrainWindow } from "./drain.ts";
 import { SandboxFetches } from "./fetches.ts";
 import { FileTable } from "./files.ts";
 import { installGlobals } from "./globals.ts";
@@ -717,7 +719,7 @@ export class Engine {
   }
 
   /** Puts the preparation into service. Connections of chains that are gone are asked to leave. */
-  commit(drainMs: number): void {
+  commit(how: DrainOptions): void {
     const preparation = this.#preparation;
     if (preparation === undefined) return;
     this.#preparation = undefined;
@@ -742,7 +744,7 @@ export class Engine {
     for (const { listener } of before.listeners.values()) {
       for (const chain of listener.chains) {
         if (chain.slots.some((slot) => kept.has(slot))) continue;
-        this.#drainChain(chain, drainMs);
+        this.#drainChain(chain, how);
         for (const slot of chain.slots) (slot as unknown as SlotState).retire();
         (chain.transport as unknown as SlotState | undefined)?.retire();
       }
@@ -752,13 +754,21 @@ export class Engine {
     }
   }
 
-  #drainChain(chain: Chain, ms: number): void {
+  #drainChain(chain: Chain, how: DrainOptions): void {
     if (chain.runs.size === 0) return;
-    for (const run of [...chain.runs]) this.#guard(run.connection, () => run.drain());
+    this.#drainRuns(chain, this.#drainWindow(how));
     const timer = this.#wheel.timer(() => {
       for (const run of [...chain.runs]) run.connection.close("flush");
     });
-    timer.arm(ms);
+    timer.arm(how.ms);
+  }
+
+  #drainWindow(how: DrainOptions): DrainWindow {
+    return new DrainWindow(how, () => this.#wheel.now);
+  }
+
+  #drainRuns(chain: Chain, drain: DrainWindow): void {
+    for (const run of [...chain.runs]) this.#guard(run.connection, () => run.drain(drain));
   }
 
   abort(): void {
@@ -792,24 +802,23 @@ export class Engine {
     }
   }
 
-  /** Every connection is asked to leave; idle ones at once. */
+  /** Every connection is asked to leave at once. */
   drain(): void {
     if (this.#draining) return;
     this.#draining = true;
-    for (const { listener } of this.#world.listeners.values()) {
-      for (const chain of listener.chains)
-        for (const run of [...chain.runs]) this.#guard(run.connection, () => run.drain());
-    }
+    const drain = this.#drainWindow({ ms: 0, immediate: true });
+    for (const { listener } of this.#world.listeners.values())
+      for (const chain of listener.chains) this.#drainRuns(chain, drain);
   }
 
   /** Connections that these listeners have now are asked to leave, and those that come are too. */
-  drainListeners(names: readonly string[]): void {
+  drainListeners(names: readonly string[], how: DrainOptions): void {
+    const drain = this.#drainWindow(how);
     for (const name of names) {
       const listener = this.#world.listeners.get(name)?.listener;
       if (listener === undefined) continue;
-      listener.draining = true;
-      for (const chain of listener.chains)
-        for (const run of [...chain.runs]) this.#guard(run.connection, () => run.drain());
+      listener.draining = drain;
+      for (const chain of listener.chains) this.#drainRuns(chain, drain);
     }
   }
 

@@ -6,6 +6,7 @@ import {
   type CloseEvent,
   type ConnectionHandler,
   type Counter,
+  type Drain,
   type Gauge,
   type Histogram,
   type ListenerFilter,
@@ -65,8 +66,8 @@ export class Listener {
   /** Of a UDP listener: what hears its datagrams. */
   readonly listenerFilters: readonly Slot<ListenerFilterFactory | UdpListenerFilter>[];
   readonly logs: ListenerLogs | undefined;
-  /** Whoever connects is asked to leave after the first exchange. */
-  draining = false;
+  /** Whoever connects is asked to leave, too. */
+  draining: Drain | undefined = undefined;
   readonly #matcher: FilterChainMatcher<Chain>;
   readonly #fallback: Chain | undefined;
   readonly #around: ListenerSurroundings;
@@ -189,7 +190,7 @@ export class Listener {
     if (handshake === undefined) connection.handler = run;
     // Filters begin before the handshake has ended, as in Envoy: tcp_proxy connects meanwhile.
     run.start(chain.slots);
-    if (this.draining && connection.open) run.drain();
+    if (this.draining !== undefined && connection.open) run.drain(this.draining);
     if (!connection.open) return;
     handshake?.onConnected();
     if (early !== undefined && early.length > 0 && connection.open) {

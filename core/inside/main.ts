@@ -55,9 +55,10 @@ export function extend(text: string, nth: number): string {
   return JSON.stringify(engine.extend(JSON.parse(text) as ListenerConfig[], nth));
 }
 
-export function commit(drainMs: number): void {
+/** `drain`: JSON of DrainOptions. */
+export function commit(drain: string): void {
   engine.onEntered();
-  engine.commit(drainMs);
+  engine.commit(JSON.parse(drain));
 }
 
 export function abort(): void {
@@ -99,10 +100,10 @@ export function drain(): void {
   engine.drain();
 }
 
-/** `names`: JSON of the names of listeners. */
-export function drainListeners(names: string): void {
+/** JSON of the names of listeners, and of DrainOptions. */
+export function drainListeners(names: string, drain: string): void {
   engine.onEntered();
-  engine.drainListeners(JSON.parse(names));
+  engine.drainListeners(JSON.parse(names), JSON.parse(drain));
 }
 
 export function activeConnections(): number {

@@ -3,6 +3,7 @@ import {
   Chunk,
   type CloseEvent,
   type ConnectionHandler,
+  type Drain,
   type Generation,
   type NetworkChain,
   type NetworkFilter,
@@ -194,9 +195,9 @@ export class NetworkChainRun implements ConnectionHandler {
     for (const filter of this.#filters) filter.onAgain?.();
   }
 
-  drain(): void {
+  drain(drain: Drain): void {
     this.connection.draining = true;
-    for (const filter of this.#filters) filter.onDrain?.();
+    for (const filter of this.#filters) filter.onDrain?.(drain);
   }
 
   onClosed(event: CloseEvent): void {

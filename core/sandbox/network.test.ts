@@ -123,7 +123,7 @@ describe("a sandboxed network filter", () => {
       ),
     );
     const peer = new Peer(sandbox);
-    peer.filter.onDrain?.();
+    peer.filter.onDrain?.({ immediate: true, closes: () => true });
     peer.filter.onBlocked?.();
     peer.filter.onDrained?.();
     peer.filter.onClose?.(CLOSED);

@@ -28,6 +28,9 @@ import {
 } from "./layout.ts";
 import type { Surroundings } from "./surroundings.ts";
 
+/** What filters behind the wall are told of a drain: it has begun. */
+const AT_ONCE = { immediate: true, closes: () => true } as const;
+
 /** One use of a network package. */
 export interface NetworkUse {
   readonly id: number;
@@ -139,7 +142,7 @@ export class ConnectionTable {
     switch (words[w + RECORD.ARGUMENT]) {
       case NOTICE.DRAIN:
         connection.draining = true;
-        this.#notify(token, "onDrain", () => filter.onDrain?.());
+        this.#notify(token, "onDrain", () => filter.onDrain?.(AT_ONCE));
         return;
       case NOTICE.BLOCKED:
         connection.blocked = true;

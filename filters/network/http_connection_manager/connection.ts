@@ -4,6 +4,7 @@ import {
   type CloseEvent,
   type CodecFactory,
   type DownstreamConnection,
+  type Drain,
   type Gauge,
   type Generation,
   type NetworkFilter,
@@ -58,6 +59,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   #draining = false;
   /** The listener or the whole proxy drains, which Envoy counts; an idle, old or used up connection it does not. */
   #toldToDrain = false;
+  #listenerDrain: Drain | undefined = undefined;
   /** Whoever asked to drain also wants the connection closed when it has been idle for the drain timeout. */
   #leaving = false;
   #closing = false;
@@ -171,8 +173,12 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.#endTurn();
   }
 
-  /** The listener drains: the next response is the last. Idle connections are the listener's to close. */
-  onDrain(): void {
+  /** The listener drains: a response tells its client to leave. Idle connections are the listener's to close. */
+  onDrain(drain: Drain): void {
+    if (!drain.immediate) {
+      this.#listenerDrain = drain;
+      return;
+    }
     this.#toldToDrain = true;
     this.#drain();
   }
@@ -287,7 +293,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
 
   /** A final response head is about to be written: is it the last of its connection? */
   beforeResponse(encoder: ResponseEncoder, faulty: boolean, requestComplete: boolean): void {
-    if (this.#manager.leaving) {
+    if (this.#mayLeave()) {
       this.#toldToDrain = true;
       this.#drain();
     }
@@ -296,6 +302,12 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     // A client that still sends must get the chance to read the answer before the connection is gone.
     if (faulty || !requestComplete) this.#lingers = true;
     if (faulty || !requestComplete || this.#draining) encoder.closeAfter();
+  }
+
+  /** Envoy's DrainManager::drainClose. */
+  #mayLeave(): boolean {
+    if (this.#manager.leaving && this.connection.listener.drainType !== "MODIFY_ONLY") return true;
+    return this.#listenerDrain?.closes() === true;
   }
 
   /** `quiet`: nobody can still name the stream, so its object may serve again. */

@@ -740,10 +740,24 @@ describe("connections", () => {
   it("close after the next response when their listener drains", () => {
     const p = proxy().start();
     const c = p.connect().get("/");
-    c.filter.onDrain?.();
+    c.filter.onDrain?.({ immediate: true, closes: () => true });
     p.up.last.respond(200, {}, "");
     expect(c.take()).toContain("connection: close");
     expect(p.cx.stats.value("http.test.downstream_cx_drain_close")).toBe(1);
+  });
+
+  it("close after the response that a gradual drain picks", () => {
+    const p = proxy().start();
+    const c = p.connect().get("/");
+    let closes = false;
+    c.filter.onDrain?.({ immediate: false, closes: () => closes });
+    p.up.last.respond(200, {}, "");
+    expect(c.take()).not.toContain("connection: close");
+    closes = true;
+    c.get("/");
+    p.up.last.respond(200, {}, "");
+    expect(c.take()).toContain("connection: close");
+    expect(c.connection.closed).toBe("flush");
   });
 
   it("close at once when the client wanted that, later when its message was bad", () => {

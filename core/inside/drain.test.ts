@@ -1,0 +1,28 @@
+import { expect, it } from "vitest";
+import { DrainWindow } from "./drain.ts";
+
+const RESPONSES = 4_000;
+
+/** Share of responses that close their connection when so much of the drain time has passed. */
+function closing(passed: number, immediate = false): number {
+  let now = 1_000;
+  const drain = new DrainWindow({ ms: 600_000, immediate }, () => now);
+  now += passed * 600_000;
+  let closed = 0;
+  for (let n = 0; n < RESPONSES; n++) if (drain.closes()) closed++;
+  return closed / RESPONSES;
+}
+
+it("closes the likelier the longer it lasts", () => {
+  expect(closing(0)).toBe(0);
+  expect(closing(0.25)).toBeGreaterThan(0.2);
+  expect(closing(0.25)).toBeLessThan(0.3);
+  expect(closing(1)).toBe(1);
+  expect(closing(2)).toBe(1);
+});
+
+it("closes at once when asked to, or when there is no time", () => {
+  expect(closing(0, true)).toBe(1);
+  const drain = new DrainWindow({ ms: 0, immediate: false }, () => 0);
+  expect([drain.immediate, drain.closes()]).toEqual([true, true]);
+});
