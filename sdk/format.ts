@@ -187,6 +187,7 @@ function textOf(headerValue: string): string {
 }
 
 function textOrLatin1(headerValue: string): string {
+  if (ASCII.test(headerValue)) return headerValue;
   const text = textOf(headerValue);
   return text.includes("\ufffd") ? headerValue : text;
 }
