@@ -8,7 +8,7 @@ import { recordExchanges } from "./dev-events.ts";
 import { FileWriter } from "./file-writer.ts";
 import { Fleet } from "./fleet.ts";
 import { FleetLog } from "./fleet-log.ts";
-import { collectGarbage } from "./garbage.ts";
+import { COLLECT_EVERY, collectGarbage } from "./garbage.ts";
 import { HEALTH_TOPIC, RUNTIME_TOPIC } from "./inside/topics.ts";
 import { LINES_WAIT_MS, LineOrder } from "./line-order.ts";
 import { openLog } from "./log.ts";
@@ -166,6 +166,7 @@ async function serve(config: RuntimeConfig): Promise<Serving> {
     },
     commit: async (generation) => {
       await started.commit(generation);
+      if (generation % COLLECT_EVERY === 0) setImmediate(collectGarbage);
       if (next === live) return;
       server.onListeners(live.listeners, next.listeners);
       live = next;
