@@ -112,6 +112,17 @@ test("starts a config with its schema, and never over another", async () => {
   const file = path.join(root, "begun/start.yaml");
   fs.mkdirSync(path.dirname(file));
   expect((await run("init", file)).code).toBe(0);
+  const again = await run("init", "--json", file);
+  expect(again.code).toBe(1);
+  expect(JSON.parse(again.out)).toMatchObject({ file, ok: false });
+  const another = path.join(root, "begun/another.yaml");
+  const { code, out } = await run("init", "--json", another);
+  expect({ code, ...JSON.parse(out) }).toMatchObject({
+    code: 0,
+    file: another,
+    ok: true,
+    errors: [],
+  });
   expect(fs.readFileSync(file, "utf8")).toContain("$schema=./tsproxy.schema.json");
   expect((await run("validate", file)).code).toBe(0);
   const schema = JSON.parse(fs.readFileSync(path.join(root, "begun/tsproxy.schema.json"), "utf8"));

@@ -91,9 +91,10 @@ export async function cli(
     .command("init")
     .description("write a config to start from, and the schema for your editor")
     .argument("[file]", "what to write", "tsproxy.yaml")
-    .action(async (file: string) => {
+    .option("--json", "print { file, schema, ok, errors }", false)
+    .action(async (file: string, { json }: { json: boolean }) => {
       const { init } = await import("./init.ts");
-      code = await init(file, { filters: filterDirectories([], file), trust: [] });
+      code = await init(file, { filters: filterDirectories([], file), trust: [] }, json);
     });
 
   program

@@ -4,14 +4,22 @@ import { runInNewContext } from "node:vm";
 /** Generations from one collection to the next: their texts and modules would fill 15 MiB of each thread before V8 looks at them. */
 export const COLLECT_EVERY = 32;
 
+let gc: (() => void) | undefined;
+
 /**
- * This thread's garbage, at once: what a start leaves behind would stay for hours where little is done. The inspector's
+ * This thread's garbage, at once: what starts and reloads leave behind would stay for hours where little is done. The inspector's
  * HeapProfiler.collectGarbage never returns in a process with isolates of isolated-vm.
  */
 export function collectGarbage(): void {
-  // A context made meanwhile would have `gc` as well.
+  gc ??= findCollector();
+  gc?.();
+}
+
+/** Undefined: another thread has taken the flag, which is the process's, away in between. There will be a next time. */
+function findCollector(): (() => void) | undefined {
   setFlagsFromString("--expose-gc");
-  const gc = runInNewContext("gc") as () => void;
+  const found = runInNewContext("globalThis.gc") as (() => void) | undefined;
+  // A context made meanwhile would have `gc` as well.
   setFlagsFromString("--no-expose-gc");
-  gc();
+  return found;
 }

@@ -27,14 +27,24 @@ export async function printSchema(options: SchemaOptions): Promise<number> {
 const SCHEMA = "tsproxy.schema.json";
 
 /** Writes a config to start from, and the schema by which an editor completes and checks it. */
-export async function init(file: string, options: SchemaOptions): Promise<number> {
+export async function init(file: string, options: SchemaOptions, json: boolean): Promise<number> {
+  const schema = path.join(path.dirname(file), SCHEMA);
+  const tell = (errors: readonly string[]) =>
+    process.stdout.write(
+      `${JSON.stringify({ file, schema, ok: errors.length === 0, errors }, undefined, 2)}\n`,
+    );
   if (existsSync(file)) {
-    process.stderr.write(`${shortPath(file)} is there already; name another file\n`);
+    const error = `${shortPath(file)} is there already; name another file`;
+    if (json) tell([error]);
+    else process.stderr.write(`${error}\n`);
     return 1;
   }
-  const schema = path.join(path.dirname(file), SCHEMA);
   await writeFile(schema, await schemaText(options));
   await writeFile(file, START);
+  if (json) {
+    tell([]);
+    return 0;
+  }
   process.stdout.write(`wrote ${shortPath(file)} and ${shortPath(schema)}
   npx tsproxy run -c ${shortPath(file)}
   curl http://localhost:8080/
