@@ -22,16 +22,16 @@ const common = {
 };
 type Common = { [K in keyof typeof common]?: Static<(typeof common)[K]> };
 
-interface Permission extends Common {
-  readonly and_rules?: { readonly rules: readonly Permission[] };
-  readonly or_rules?: { readonly rules: readonly Permission[] };
-  readonly not_rule?: Permission;
+export interface RbacPermission extends Common {
+  readonly and_rules?: { readonly rules: readonly RbacPermission[] };
+  readonly or_rules?: { readonly rules: readonly RbacPermission[] };
+  readonly not_rule?: RbacPermission;
   readonly destination_ip?: CidrRange;
   readonly destination_port?: number;
   readonly destination_port_range?: { readonly start: number; readonly end: number };
   readonly requested_server_name?: StringMatcher;
 }
-const Permission = Type.Unsafe<Permission>(
+export const RbacPermission = Type.Unsafe<RbacPermission>(
   Type.Recursive(
     (Rule) => {
       const set = Type.Optional(Type.Object({ rules: Type.Array(Rule, { minItems: 1 }) }));
@@ -52,16 +52,16 @@ const Permission = Type.Unsafe<Permission>(
   ),
 );
 
-interface Principal extends Common {
-  readonly and_ids?: { readonly ids: readonly Principal[] };
-  readonly or_ids?: { readonly ids: readonly Principal[] };
-  readonly not_id?: Principal;
+export interface RbacPrincipal extends Common {
+  readonly and_ids?: { readonly ids: readonly RbacPrincipal[] };
+  readonly or_ids?: { readonly ids: readonly RbacPrincipal[] };
+  readonly not_id?: RbacPrincipal;
   readonly direct_remote_ip?: CidrRange;
   readonly remote_ip?: CidrRange;
   readonly source_ip?: CidrRange;
   readonly authenticated?: { readonly principal_name?: StringMatcher };
 }
-const Principal = Type.Unsafe<Principal>(
+export const RbacPrincipal = Type.Unsafe<RbacPrincipal>(
   Type.Recursive(
     (Id) => {
       const set = Type.Optional(Type.Object({ ids: Type.Array(Id, { minItems: 1 }) }));
@@ -82,8 +82,8 @@ const Principal = Type.Unsafe<Principal>(
 
 /** `condition`: read to be refused, since a policy without its condition would let more through. */
 const Policy = Type.Object({
-  permissions: Type.Array(Permission, { minItems: 1 }),
-  principals: Type.Array(Principal, { minItems: 1 }),
+  permissions: Type.Array(RbacPermission, { minItems: 1 }),
+  principals: Type.Array(RbacPrincipal, { minItems: 1 }),
   condition: Type.Optional(Type.Unknown()),
 });
 type Policy = Static<typeof Policy>;
@@ -207,16 +207,16 @@ function compilePolicy(policy: Policy, path: string, cx: SetupContext): Match {
     principals.some((matches) => matches(subject));
 }
 
-type Rule = Permission & Principal;
+type Rule = RbacPermission & RbacPrincipal;
 
-function compileRule(given: Permission | Principal, path: string, cx: SetupContext): Match {
+function compileRule(given: RbacPermission | RbacPrincipal, path: string, cx: SetupContext): Match {
   const rule = given as Rule;
   const fields = Object.keys(rule).filter((key) => rule[key as keyof Rule] !== undefined);
   if (fields.length !== 1)
     throw new ConfigError(path, "give exactly one condition that is implemented here");
   const field = fields[0] as keyof Rule;
   const at = `${path}.${field}`;
-  const each = (list: readonly (Permission | Principal)[], name: string) =>
+  const each = (list: readonly (RbacPermission | RbacPrincipal)[], name: string) =>
     list.map((item, k) => compileRule(item, `${at}.${name}[${k}]`, cx));
   switch (field) {
     case "any":
@@ -300,7 +300,7 @@ const NONE: ReadonlyMap<string, Record<string, unknown>> = new Map();
 
 /** The peer's names: its URIs, its DNS names, its subject, in that order. Without a pattern TLS is enough. */
 function compileAuthenticated(
-  { principal_name: name }: NonNullable<Principal["authenticated"]>,
+  { principal_name: name }: NonNullable<RbacPrincipal["authenticated"]>,
   at: string,
   cx: SetupContext,
 ): Match {
