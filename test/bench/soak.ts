@@ -10,6 +10,8 @@ import { type Sample, soak } from "../integration/soaking.ts";
 
 const MIB = 2 ** 20;
 const BAR_MIB = 1;
+/** The bundler opens one now and then; what leaks leaves hundreds. */
+const STRAY_HANDLES = 3;
 const [minutes = 60] = process.argv.slice(2).map(Number);
 
 let told = 0;
@@ -37,7 +39,10 @@ for (const failure of failures.slice(0, 10)) console.log(`failed: ${failure}`);
 const left = Object.entries(active).filter(([, n]) => n !== 0);
 for (const [name, n] of left) console.log(`left over: ${name} = ${n}`);
 const isGood =
-  failures.length === 0 && left.length === 0 && handles[1] <= handles[0] && slope <= BAR_MIB;
+  failures.length === 0 &&
+  left.length === 0 &&
+  handles[1] <= handles[0] + STRAY_HANDLES &&
+  slope <= BAR_MIB;
 process.exit(isGood ? 0 : 1);
 
 /** Least squares, in MiB for 10 minutes. */
