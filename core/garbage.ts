@@ -3,6 +3,8 @@ import { runInNewContext } from "node:vm";
 
 /** Generations from one collection to the next: their texts and modules would fill 15 MiB of each thread before V8 looks at them. */
 export const COLLECT_EVERY = 32;
+/** After a commit, so that no start or reload waits for it. What the first one leaves in two threads is 15 MiB. */
+export const COLLECT_AFTER_MS = 1_000;
 
 let gc: (() => void) | undefined;
 

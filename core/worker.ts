@@ -4,7 +4,7 @@ import { Boxes, SandboxCells, type ToldUse } from "./boxes.ts";
 import { Builtin } from "./builtin.ts";
 import { Crypto } from "./crypto.ts";
 import { type Family, resolveName } from "./dns.ts";
-import { COLLECT_EVERY, collectGarbage } from "./garbage.ts";
+import { COLLECT_AFTER_MS, COLLECT_EVERY, collectGarbage } from "./garbage.ts";
 import type { CryptoCall } from "./inside/crypto.ts";
 import { createRing } from "./inside/ring.ts";
 import { giveBack } from "./inside/shared-counts.ts";
@@ -458,7 +458,7 @@ class Worker {
       if (!names.has(listenerOf(name))) void this.#sockets.unlisten(name);
     this.#sockets.poke();
     this.#post({ type: "committed", generation });
-    if (generation % COLLECT_EVERY === 0) setImmediate(collectGarbage);
+    if (generation % COLLECT_EVERY === 1) setTimeout(collectGarbage, COLLECT_AFTER_MS).unref();
   }
 
   async #listen(
