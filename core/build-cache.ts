@@ -5,7 +5,7 @@ import { createRequire } from "node:module";
 import path from "node:path";
 import { isPacked, ROOT } from "./own-files.ts";
 
-const FOLDER = path.join(ROOT, ".cache", "bundles");
+const FOLDER = path.join(ROOT, "node_modules", ".cache", "tsproxy");
 
 /**
  * What the checkout's own packages and preludes were built to, for the next start: to bundle all of them takes two seconds of CPU,

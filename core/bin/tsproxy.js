@@ -35,7 +35,9 @@ const argv = process.argv.slice(2);
 
 // In a checkout Node strips the types of a hundred files at each start, unless it may keep what it made of them.
 if (!isPacked)
-  process.env.NODE_COMPILE_CACHE ??= fileURLToPath(new URL("../../.cache/node", import.meta.url));
+  process.env.NODE_COMPILE_CACHE ??= fileURLToPath(
+    new URL("../../node_modules/.cache/node", import.meta.url),
+  );
 
 const node = findNode();
 if (node === undefined) {
