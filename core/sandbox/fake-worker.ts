@@ -18,7 +18,8 @@ import { bundle } from "../bundle.ts";
 import { type ParkPorts, ParkTable } from "../inside/parked.ts";
 import { parkedHttpFactory } from "../inside/parked-http.ts";
 import { Watchdog } from "../isolate.ts";
-import { Sandbox, type SandboxFault, type SandboxOptions } from "./sandbox.ts";
+import type { SandboxFault, SandboxOptions } from "./options.ts";
+import { Sandbox } from "./sandbox.ts";
 import { Supply } from "./supply.ts";
 
 // A worker without sockets and without a builtin isolate: the ring is a pair of arrays, the chain runs right here.

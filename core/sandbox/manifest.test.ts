@@ -4,7 +4,7 @@ import type { ParkedUse } from "../inside/parked.ts";
 import { parkedHttpFactory } from "../inside/parked-http.ts";
 import { CpuShare } from "./cpu-share.ts";
 import { Exchange, FakeWorker, linesOf, textOf } from "./fake-worker.ts";
-import type { SandboxOptions } from "./sandbox.ts";
+import type { SandboxOptions } from "./options.ts";
 
 const HEAD = "GET /a HTTP/1.1\r\nhost: x\r\nauthorization: secret\r\nx-a: 1\r\n";
 

@@ -9,86 +9,20 @@ import {
   STATUS,
 } from "../inside/sandbox/layout.ts";
 import type { SandboxUse } from "../inside/sandbox/main.ts";
-import type { Watchdog } from "../isolate.ts";
 import { BEAT, type Refusal } from "../protocol.ts";
 import { Answers } from "./answers.ts";
 import { Breaker } from "./breaker.ts";
+import { type Made, makeIsolate, setUp } from "./build.ts";
 import { Calls, replyRecord } from "./calls.ts";
 import { CpuBudget } from "./cpu-budget.ts";
 import { CpuShare } from "./cpu-share.ts";
 import { hooksOf } from "./hooks.ts";
 import { Inbox, RECORD_SIZE_MIN } from "./inbox.ts";
-import { SandboxIsolate, type Source } from "./isolate.ts";
-import { SandboxStats, type StatsSink } from "./stats.ts";
-import type { Supply } from "./supply.ts";
+import type { SandboxIsolate } from "./isolate.ts";
+import { takeNote } from "./notes.ts";
+import { DEFAULT_LIMITS, type SandboxLimits, type SandboxOptions } from "./options.ts";
+import type { SandboxStats } from "./stats.ts";
 import { Tokens } from "./tokens.ts";
-
-export interface SandboxLimits {
-  /**
-   * Wall clock of one entry. Small boxes kill honest filters on a busy machine: with twice as many threads that want to run as
-   * cores, 100 ms did so once in 20,000 requests. A filter that hangs takes it from others once; then it runs aside.
-   */
-  readonly timeoutMs: number;
-  /** CPU of one entry, for each 64 records in it; three entries in 10 s that take ten times as much together are a fault. */
-  readonly cpuMs: number;
-  /** How long a hook's promise may stay pending. */
-  readonly pauseMs: number;
-  /** Heap and buffers; past this at two looks in a row is a fault. */
-  readonly quotaMb: number;
-}
-export const DEFAULT_LIMITS: SandboxLimits = {
-  timeoutMs: 250,
-  cpuMs: 5,
-  pauseMs: 10_000,
-  quotaMb: 64,
-};
-
-export interface SandboxFault {
-  readonly package: string;
-  readonly reason: string;
-  readonly stack: string;
-}
-
-export interface SandboxOptions {
-  readonly package: string;
-  readonly module: Source;
-  readonly supply: Supply;
-  readonly watchdog: Watchdog;
-  readonly worker: number;
-  readonly node: { readonly id: string; readonly cluster: string };
-  /** The worker's shared memory, which records and their ranges lie in. */
-  readonly memory: Buffer;
-  /** Offset of room in it (a multiple of 8) that lasts until the events of this flush are handled; -1: none for now. */
-  place(size: number): number;
-  /** An event for the chain. `size` is negative for core's own answer, -STATUS. */
-  onVerdict(token: number, at: number, size: number): void;
-  /** There is work outside of a flush. */
-  onWork(): void;
-  onFault(fault: SandboxFault): void;
-  onLog(level: string, message: string, fields: Readonly<Record<string, unknown>>): void;
-  /** Filters of this use read no more than these parts of their streams. */
-  onReads?(use: number, mask: HookMask): void;
-  /** JSON of a FetchMessage and its bytes: the sandbox asks a cluster, and `reply` brings answers. "": it is gone. */
-  onFetch?(text: string, bytes: Buffer): void;
-  readonly stats: StatsSink;
-  readonly limits?: Partial<SandboxLimits>;
-  /** While it cannot be entered: `closed` fails streams, `open` lets them pass it by. */
-  readonly failurePolicy?: "closed" | "open";
-  /** Of one CPU. Absent: 1. */
-  readonly cpuShare?: number;
-  /** It is never entered: the failure policy answers. */
-  readonly quarantined?: boolean;
-  /** Where others see that this thread is inside: the words of its beat, and what it writes there. */
-  readonly mark?: { readonly words: Int32Array; readonly box: number };
-  /** Monotonic milliseconds. */
-  readonly now?: () => number;
-}
-
-interface Made {
-  readonly isolate: SandboxIsolate;
-  readonly stats: SandboxStats;
-  readonly refusals: Refusal[];
-}
 
 const LAZY_MS = 20; // what nobody waits for (ends of streams) goes along with other records, or after this long
 const LAZY_MAX = 128;
@@ -240,28 +174,9 @@ export class Sandbox {
     return [];
   }
 
-  async #make(uses: readonly SandboxUse[]): Promise<Made> {
-    const { supply, module, watchdog, worker, node } = this.#options;
+  #make(uses: readonly SandboxUse[]): Promise<Made> {
     const { timeoutMs } = this.#limits;
-    const empty = await supply.takeIsolate();
-    const memory = supply.takeMemory();
-    const stats = new SandboxStats(this.#options.stats, memory.stats);
-    const isolate = await SandboxIsolate.build(empty, module, memory, {
-      timeoutMs,
-      watchdog,
-      worker,
-      node,
-    });
-    isolate.times[BOX.WAKE_AT / 2] = Number.POSITIVE_INFINITY;
-    try {
-      isolate.times[BOX.NOW / 2] = this.#now();
-      if (this.#runtime !== "") await isolate.call("setRuntime", this.#runtime);
-      const text = await isolate.call("prepare", JSON.stringify(uses));
-      return { isolate, stats, refusals: this.#parsePrepared(text) };
-    } catch (error) {
-      isolate.dispose();
-      throw error;
-    }
+    return makeIsolate(this.#options, uses, { timeoutMs, runtime: this.#runtime, now: this.#now });
   }
 
   #install({ isolate, stats }: Made): void {
@@ -289,26 +204,13 @@ export class Sandbox {
     const build = this.#build;
     this.#leave();
     try {
-      const refusals = this.#parsePrepared(await isolate.call("prepare", JSON.stringify(uses)));
+      const refusals = await setUp(this.#options, isolate, uses);
       if (build === this.#build) this.#comeBack();
       return refusals;
     } catch (error) {
       if (build === this.#build) this.#fault("setup", error);
       return [this.#refusal(error)];
     }
-  }
-
-  /** What `prepare` of the sandbox answers. */
-  #parsePrepared(text: string): Refusal[] {
-    const { refusals, reads } = JSON.parse(text) as {
-      readonly refusals: readonly Omit<Refusal, "package">[];
-      readonly reads: readonly (readonly [use: number, mask: HookMask])[];
-    };
-    for (const [use, mask] of reads) this.#options.onReads?.(use, mask);
-    return refusals.map((refusal) => ({
-      package: this.package,
-      ...refusal,
-    }));
   }
 
   #refusal(error: unknown): Refusal {
@@ -595,29 +497,9 @@ export class Sandbox {
     this.#armWake(isolate.times[BOX.WAKE_AT / 2]!);
   }
 
-  /** What is meant for core: a log line, a throw, the name of a stat. */
   #note(kind: number, text: string): void {
     if (kind === ANSWER.THROWN) this.counts.thrown++;
-    if (text === "") return;
-    let told: Told;
-    try {
-      told = JSON.parse(text) as Told;
-    } catch {
-      return;
-    }
-    if (kind === ANSWER.STATS) this.#stats?.define(told);
-    else if (kind === ANSWER.LOG) {
-      const { level, message, fields } = told;
-      const isFields = typeof fields === "object" && fields !== null;
-      this.#options.onLog(
-        LEVELS.includes(String(level)) ? String(level) : "info",
-        String(message),
-        (isFields ? fields : {}) as Record<string, unknown>,
-      );
-    } else if (kind === ANSWER.THROWN) {
-      const reason = `${told.hook} threw: ${told.message}`;
-      this.#options.onFault({ package: this.package, reason, stack: String(told.stack ?? "") });
-    }
+    takeNote(this.#options, kind, text, (stat) => this.#stats?.define(stat));
   }
 
   #armWake(at: number): void {
@@ -756,16 +638,6 @@ export class Sandbox {
 }
 
 const NOTHING = Buffer.alloc(0);
-const LEVELS = ["debug", "info", "warn", "error"];
-/** JSON out of a sandbox: any of it may be missing or something else. */
-interface Told {
-  readonly level?: unknown;
-  readonly message?: unknown;
-  readonly fields?: unknown;
-  readonly hook?: unknown;
-  readonly stack?: unknown;
-}
-
 function errorText(error: unknown): { message: string; stack: string } {
   if (error instanceof Error) return { message: error.message, stack: error.stack ?? "" };
   return { message: String(error), stack: "" };

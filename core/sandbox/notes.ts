@@ -1,0 +1,42 @@
+import { ANSWER } from "../inside/sandbox/layout.ts";
+import type { SandboxOptions } from "./options.ts";
+
+const LEVELS = ["debug", "info", "warn", "error"];
+
+/** JSON out of a sandbox: any of it may be missing or something else. */
+interface Told {
+  readonly level?: unknown;
+  readonly message?: unknown;
+  readonly fields?: unknown;
+  readonly hook?: unknown;
+  readonly stack?: unknown;
+}
+
+/** What a sandbox means for core: a log line, a throw, the name of a stat (which the caller defines). */
+export function takeNote(
+  options: SandboxOptions,
+  kind: number,
+  text: string,
+  define: (stat: unknown) => void,
+): void {
+  if (text === "") return;
+  let told: Told;
+  try {
+    told = JSON.parse(text) as Told;
+  } catch {
+    return;
+  }
+  if (kind === ANSWER.STATS) define(told);
+  else if (kind === ANSWER.LOG) {
+    const { level, message, fields } = told;
+    const isFields = typeof fields === "object" && fields !== null;
+    options.onLog(
+      LEVELS.includes(String(level)) ? String(level) : "info",
+      String(message),
+      (isFields ? fields : {}) as Record<string, unknown>,
+    );
+  } else if (kind === ANSWER.THROWN) {
+    const reason = `${told.hook} threw: ${told.message}`;
+    options.onFault({ package: options.package, reason, stack: String(told.stack ?? "") });
+  }
+}
