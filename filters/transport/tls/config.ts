@@ -57,6 +57,7 @@ export const ValidationContext = Type.Object({
 export type ValidationContext = Static<typeof ValidationContext>;
 
 export const TicketKeys = Type.Object({ keys: Type.Array(DataSource, { minItems: 1 }) });
+export type TicketKeys = Static<typeof TicketKeys>;
 
 /** A secret in a file of secrets, by name. References to `static_resources.secrets` do not come here: core has put those in place. */
 const SecretReference = Type.Object({

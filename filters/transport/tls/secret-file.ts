@@ -1,23 +1,92 @@
-import { ConfigError, type TSchema } from "@tsproxy/sdk";
+import { ConfigError } from "@tsproxy/sdk";
 import { parse } from "yaml";
-import {
-  type CommonTlsContext,
-  type Config,
-  type SecretReference,
+import type {
+  CommonTlsContext,
+  Config,
+  SecretReference,
   TicketKeys,
   TlsCertificate,
   ValidationContext,
 } from "./config.ts";
 import type { Sources } from "./source.ts";
 
+/** What may stand in a secret. Not the schemas of the config, which are not there where traffic is served. */
+type Shape =
+  | "text"
+  | "flag"
+  | "number"
+  | { readonly one: readonly string[] }
+  | { readonly each: Shape }
+  | { readonly fields: Fields; readonly needed?: readonly string[] };
+type Fields = Readonly<Record<string, Shape>>;
+
+const DIRECTORY: Shape = { fields: { path: "text" } };
+const SOURCE: Shape = {
+  fields: {
+    filename: "text",
+    inline_bytes: "text",
+    inline_string: "text",
+    watched_directory: DIRECTORY,
+  },
+};
+const MATCHER: Shape = {
+  fields: {
+    exact: "text",
+    prefix: "text",
+    suffix: "text",
+    contains: "text",
+    safe_regex: { fields: { regex: "text" }, needed: ["regex"] },
+    ignore_case: "flag",
+  },
+};
+const NAMES = ["DNS", "URI", "EMAIL", "IP_ADDRESS"];
+
 /** The secret's field in Envoy's Secret message, and its shape. */
 const KINDS = {
-  tls_certificate: TlsCertificate,
-  validation_context: ValidationContext,
-  session_ticket_keys: TicketKeys,
-} as const;
-type Kinds = typeof KINDS;
-type Kind = keyof Kinds;
+  tls_certificate: {
+    fields: {
+      certificate_chain: SOURCE,
+      private_key: SOURCE,
+      pkcs12: SOURCE,
+      password: SOURCE,
+      watched_directory: DIRECTORY,
+    },
+  },
+  validation_context: {
+    fields: {
+      trusted_ca: SOURCE,
+      system_root_certs: { fields: {} },
+      watched_directory: DIRECTORY,
+      verify_certificate_spki: { each: "text" },
+      verify_certificate_hash: { each: "text" },
+      match_typed_subject_alt_names: {
+        each: {
+          fields: { san_type: { one: NAMES }, matcher: MATCHER },
+          needed: ["san_type", "matcher"],
+        },
+      },
+      match_subject_alt_names: { each: MATCHER },
+      crl: SOURCE,
+      allow_expired_certificate: "flag",
+      trust_chain_verification: { one: ["VERIFY_TRUST_CHAIN", "ACCEPT_UNTRUSTED"] },
+      max_verify_depth: "number",
+    },
+  },
+  session_ticket_keys: { fields: { keys: { each: SOURCE } }, needed: ["keys"] },
+} as const satisfies Readonly<Record<string, Shape>>;
+type Kind = keyof typeof KINDS;
+interface Secrets {
+  readonly tls_certificate: TlsCertificate;
+  readonly validation_context: Partial<ValidationContext>;
+  readonly session_ticket_keys: TicketKeys;
+}
+
+/** Of a validation context, after all merging. */
+const DEFAULTS = {
+  allow_expired_certificate: false,
+  trust_chain_verification: "VERIFY_TRUST_CHAIN",
+  max_verify_depth: 100,
+};
 
 const TICKETS = "session_ticket_keys_sds_secret_config";
 const VALIDATION = "validation_context_sds_secret_config";
@@ -46,15 +115,13 @@ function completed(common: CommonTlsContext, sources: Sources): CommonTlsContext
   const read = (reference: SecretReference, at: string) =>
     secretOf(reference, "validation_context", `common_tls_context.${at}${VALIDATION}`, sources);
   const base = combined?.default_validation_context ?? common.validation_context;
-  const validation =
-    whole === undefined
-      ? merge(base, part && read(part, "combined_validation_context."))
-      : read(whole, "");
+  const added = part && read(part, "combined_validation_context.");
+  const validation = whole === undefined ? merge(base, added) : read(whole, "");
   return {
     ...common,
     tls_certificates: [...own, ...certificates],
     ...(validation !== undefined && {
-      validation_context: filled(ValidationContext, validation) as ValidationContext,
+      validation_context: { ...DEFAULTS, ...(validation as ValidationContext) },
     }),
   };
 }
@@ -64,7 +131,7 @@ function secretOf<K extends Kind>(
   kind: K,
   path: string,
   sources: Sources,
-) {
+): Secrets[K] {
   const { name = "", sds_config: source } = reference;
   const file = source?.path_config_source?.path ?? source?.path;
   if (file === undefined) throw new ConfigError(path, "give sds_config.path_config_source.path");
@@ -74,10 +141,8 @@ function secretOf<K extends Kind>(
   if (secret === undefined)
     throw new ConfigError(path, `${file} has no secret "${name}" with ${kind}`);
   const at = `${file}: secret "${name}".${kind}`;
-  return conformed(KINDS[kind], secret[kind], at, path) as StaticOf<K>;
+  return conformed(KINDS[kind], secret[kind], at, path) as Secrets[K];
 }
-
-type StaticOf<K extends Kind> = Kinds[K]["static"];
 
 /** Envoy's DiscoveryResponse in JSON or YAML. */
 function secretsIn(text: string, file: string, path: string): Record<string, unknown>[] {
@@ -116,63 +181,33 @@ function snakeKeys(entry: object): Record<string, unknown> {
   return Object.fromEntries(keys);
 }
 
-/** What core does for the config itself: shapes and unknown fields. Defaults come later, since they are none of a merge. */
-function conformed(schema: TSchema, value: unknown, at: string, path: string): unknown {
+/** What core does for the config itself: shapes, and no fields that mean nothing here. */
+function conformed(shape: Shape, value: unknown, at: string, path: string): unknown {
   const refuse = (what: string): never => {
     throw new ConfigError(path, `${at}: ${what}`);
   };
-  switch (schema.type) {
-    case "object": {
-      if (!isMap(value)) return refuse("a map belongs here");
-      return conformedMap(schema, snakeKeys(value), at, path);
-    }
-    case "array": {
-      if (!Array.isArray(value)) return refuse("a list belongs here");
-      return value.map((item, k) => conformed(schema.items, item, `${at}[${k}]`, path));
-    }
-    case "integer":
-      if (!Number.isInteger(value)) return refuse("a whole number belongs here");
-      return value;
-    case "boolean":
-      if (typeof value !== "boolean") return refuse("true or false belongs here");
-      return value;
-    default:
-      if (typeof value !== "string") return refuse("a text belongs here");
-      if (schema.enum !== undefined && !schema.enum.includes(value))
-        return refuse(`"${value}" is none of ${schema.enum.join(", ")}`);
-      return value;
+  if (shape === "text") return typeof value === "string" ? value : refuse("a text belongs here");
+  if (shape === "flag")
+    return typeof value === "boolean" ? value : refuse("true or false belongs here");
+  if (shape === "number")
+    return Number.isInteger(value) ? value : refuse("a whole number belongs here");
+  if ("one" in shape) {
+    if (shape.one.includes(value as string)) return value;
+    return refuse(`"${value}" is none of ${shape.one.join(", ")}`);
   }
-}
-
-function conformedMap(
-  schema: TSchema,
-  value: Record<string, unknown>,
-  at: string,
-  path: string,
-): unknown {
-  const properties: Record<string, TSchema> = schema.properties;
+  if ("each" in shape) {
+    if (!Array.isArray(value)) return refuse("a list belongs here");
+    return value.map((item, k) => conformed(shape.each, item, `${at}[${k}]`, path));
+  }
+  if (!isMap(value)) return refuse("a map belongs here");
   const known: Record<string, unknown> = {};
-  for (const [key, field] of Object.entries(value)) {
-    const inner = properties[key];
+  for (const [key, field] of Object.entries(snakeKeys(value))) {
+    const inner = Object.hasOwn(shape.fields, key) ? shape.fields[key] : undefined;
     if (inner === undefined)
       throw new ConfigError(path, `${at}.${key} is unknown, or not implemented here`);
     if (field !== null) known[key] = conformed(inner, field, `${at}.${key}`, path);
   }
-  for (const [key, inner] of Object.entries(properties)) {
-    const isNeeded = schema.required?.includes(key) && inner.default === undefined;
-    if (isNeeded && known[key] === undefined)
-      throw new ConfigError(path, `${at}.${key} is missing`);
-  }
+  for (const key of shape.needed ?? [])
+    if (known[key] === undefined) throw new ConfigError(path, `${at}.${key} is missing`);
   return known;
-}
-
-function filled(schema: TSchema, value: unknown): unknown {
-  if (Array.isArray(value)) return value.map((item) => filled(schema.items, item));
-  if (!isMap(value)) return value;
-  const whole: Record<string, unknown> = {};
-  for (const [key, inner] of Object.entries(schema.properties as Record<string, TSchema>)) {
-    const field = value[key] ?? inner.default;
-    if (field !== undefined) whole[key] = filled(inner, field);
-  }
-  return whole;
 }
