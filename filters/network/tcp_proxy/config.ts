@@ -1,4 +1,21 @@
-import { AccessLogList, Duration, type Static, Type, UInt32 } from "@tsproxy/sdk";
+import {
+  AccessLogList,
+  Duration,
+  HeaderValueOption,
+  type Static,
+  Type,
+  UInt32,
+} from "@tsproxy/sdk";
+
+const TunnelingConfig = Type.Object({
+  /** A format: `%REQUESTED_SERVER_NAME%:443`. */
+  hostname: Type.String({ minLength: 1 }),
+  use_post: Type.Boolean({ default: false }),
+  headers_to_add: Type.Array(HeaderValueOption, { default: [], maxItems: 1000 }),
+  /** "/" if it is empty. */
+  post_path: Type.String({ default: "" }),
+});
+export type TunnelingConfig = Static<typeof TunnelingConfig>;
 
 /** Of the hosts that a connection may go to: those whose `envoy.lb` metadata has these values. */
 const MetadataMatch = Type.Object({
@@ -32,6 +49,7 @@ export const Config = Type.Object({
   idle_timeout: Duration({ default: 3_600_000 }),
   max_connect_attempts: UInt32({ default: 1, minimum: 1 }),
   max_downstream_connection_duration: Type.Optional(Duration()),
+  tunneling_config: Type.Optional(TunnelingConfig),
   access_log: AccessLogList(),
   access_log_options: Type.Optional(
     Type.Object({

@@ -15,10 +15,10 @@ import {
   type Cluster,
   ConfigError,
   type Connection,
-  type ConnectionHandler,
   type DownstreamConnection,
   defineNetworkFilter,
   type Host,
+  type LogEntry,
   type MetadataCriterion,
   type NetworkFilter,
   type NetworkFilterFactory,
@@ -28,6 +28,7 @@ import {
   xxHash64,
 } from "@tsproxy/sdk";
 import { Config } from "./config.ts";
+import { type TunnelHandler, Tunneling, type UpstreamPipe } from "./tunnel.ts";
 
 /** Bytes that listener filters had read already may come before the upstream is there; more than this is a fault of ours. */
 const MAX_EARLY_BYTES = 1024 * 1024;
@@ -58,7 +59,7 @@ class TcpProxy implements NetworkFilter {
   #maxDuration: Timer | undefined = undefined;
   #logTimer: Timer | undefined = undefined;
   /** Also when it is gone, for access logs. */
-  #upstreamConnection: Connection | undefined = undefined;
+  #upstreamConnection: Pick<Connection, "id" | "tls"> | undefined = undefined;
   #downstreamFailure = "";
   readonly #flags: string[] = [];
   #context: BalancerContext = {};
@@ -140,7 +141,8 @@ class TcpProxy implements NetworkFilter {
   onClose(event: CloseEvent): void {
     this.#idle?.cancel();
     this.#maxDuration?.cancel();
-    this.#upstream?.leave(this.#connected && event.by === "remote", this.#shared.stats);
+    const flush = this.#connected && event.by === "remote" && this.#shared.tunneling === undefined;
+    this.#upstream?.leave(flush, this.#shared.stats);
     this.#upstream = undefined;
     this.#connected = false;
     this.#early = undefined;
@@ -152,18 +154,35 @@ class TcpProxy implements NetworkFilter {
   // ---- upstream
 
   #connect(cluster: Cluster): void {
+    this.#attempts++;
     const upstream = new Upstream(this);
     this.#upstream = upstream;
-    const begun = cluster.connect(upstream, this.#context);
-    if (begun === "no_host" || begun === "overflow") {
-      this.#upstream = undefined;
-      this.#flags.push(begun === "no_host" ? "UH" : "UO");
-      this.#downstream.close("abort");
+    const { tunneling } = this.#shared;
+    if (tunneling !== undefined) {
+      const source = this.#entry("TcpUpstreamConnected");
+      upstream.connection = tunneling.open(cluster, upstream, source, this.#context);
       return;
     }
-    this.#attempts++;
+    const begun = cluster.connect(upstream, this.#context);
+    if (begun === "no_host" || begun === "overflow") {
+      this.onUpstreamRefused(begun);
+      return;
+    }
     this.#host = begun.host;
     upstream.connection = begun.connection;
+  }
+
+  onUpstreamHost(host: Host, connection: Connection | undefined): void {
+    this.#host = host;
+    this.#upstreamConnection = connection;
+  }
+
+  onUpstreamRefused(reason: "no_host" | "overflow"): void {
+    // That was no attempt.
+    this.#attempts--;
+    this.#upstream = undefined;
+    this.#flags.push(reason === "no_host" ? "UH" : "UO");
+    this.#downstream.close("abort");
   }
 
   onUpstreamConnected(): void {
@@ -234,13 +253,17 @@ class TcpProxy implements NetworkFilter {
   #onConnectFailure(event: CloseEvent): void {
     this.#upstream = undefined;
     this.#transportFailure = transportFailure(event);
+    // A tunnel that failed is told of even if the next one comes through, as in Envoy.
+    const tunneled = this.#shared.tunneling !== undefined;
+    if (tunneled && this.#attempts === 1) this.#flags.push("UF");
     const cluster = this.#cluster!;
     if (this.#attempts < this.#shared.config.max_connect_attempts) {
       this.#connect(cluster);
       return;
     }
     cluster.stats.counter("upstream_cx_connect_attempts_exceeded").inc();
-    this.#flags.push("UF", "URX");
+    if (!tunneled) this.#flags.push("UF");
+    this.#flags.push("URX");
     this.#downstream.close("abort");
   }
 
@@ -297,8 +320,11 @@ class TcpProxy implements NetworkFilter {
 
   #log(logType: AccessLogType): void {
     const logs = this.#shared.logs;
-    if (logs.count === 0) return;
-    logs.log({
+    if (logs.count > 0) logs.log(this.#entry(logType));
+  }
+
+  #entry(logType: AccessLogType): LogEntry {
+    return {
       info: this.#info(),
       request: undefined,
       response: undefined,
@@ -306,7 +332,7 @@ class TcpProxy implements NetworkFilter {
       metadata: this.#downstream.metadata,
       downstream: this.#downstream,
       logType,
-    });
+    };
   }
 
   #info(): StreamInfo {
@@ -347,9 +373,9 @@ class TcpProxy implements NetworkFilter {
 }
 
 /** One attempt at an upstream connection. It outlives its proxy while bytes of a client that has left still go out. */
-class Upstream implements ConnectionHandler {
+class Upstream implements TunnelHandler {
   /** Set as soon as `connect` has returned. */
-  connection: Connection | undefined = undefined;
+  connection: UpstreamPipe | undefined = undefined;
   #proxy: TcpProxy | undefined;
   #flushing: Stats["flushActive"] | undefined = undefined;
 
@@ -370,6 +396,13 @@ class Upstream implements ConnectionHandler {
     connection.close(flush ? "flush" : "abort");
   }
 
+  onHost(host: Host, connection: Connection | undefined): void {
+    this.#proxy?.onUpstreamHost(host, connection);
+  }
+  onRefused(reason: "no_host" | "overflow"): void {
+    this.#proxy?.onUpstreamRefused(reason);
+    this.#proxy = undefined;
+  }
   onConnected(): void {
     this.#proxy?.onUpstreamConnected();
   }
@@ -398,6 +431,8 @@ class Shared implements NetworkFilterFactory {
   readonly cx: SetupContext;
   readonly stats: Stats;
   readonly logs: AccessLogs;
+  /** Undefined: upstream connections carry the client's bytes as they are. */
+  readonly tunneling: Tunneling | undefined;
   /** 0: only at the end of a connection. */
   readonly logEveryMs: number;
   readonly logsConnected: boolean;
@@ -409,6 +444,7 @@ class Shared implements NetworkFilterFactory {
     this.cx = cx;
     this.stats = statsOf(cx, config.stat_prefix);
     this.logs = new AccessLogs(config.access_log, "access_log", cx);
+    this.tunneling = config.tunneling_config && new Tunneling(config.tunneling_config);
     const options = config.access_log_options;
     this.logEveryMs = options?.access_log_flush_interval ?? config.access_log_flush_interval ?? 0;
     this.logsConnected =

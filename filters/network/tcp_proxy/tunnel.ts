@@ -1,0 +1,257 @@
+import {
+  type Address,
+  type BalancerContext,
+  type Chunk,
+  type CloseEvent,
+  type Cluster,
+  ConfigError,
+  type Connection,
+  type ConnectionHandler,
+  compileFormat,
+  compileHeaderRules,
+  type Format,
+  type FormatSource,
+  type HeaderMap,
+  type HeaderRules,
+  type Host,
+  latin1Encode,
+  type PoolCallbacks,
+  type PoolFailure,
+  type PoolHandle,
+  type RequestEncoder,
+  RequestHeaders,
+  type ResponseDecoder,
+  ResponseHeaders,
+} from "@tsproxy/sdk";
+import type { TunnelingConfig } from "./config.ts";
+
+/** As much of a connection as the proxy uses of its upstream. */
+export type UpstreamPipe = Pick<
+  Connection,
+  "id" | "localAddress" | "tls" | "blocked" | "write" | "end" | "close" | "pause" | "resume"
+>;
+
+export interface TunnelHandler extends ConnectionHandler {
+  /** Which host it is, and over which connection if there is one. Comes before `onConnected` and `onClosed`. */
+  onHost(host: Host, connection: Connection | undefined): void;
+  /** There was no attempt. May come before `open` returns. */
+  onRefused(reason: "no_host" | "overflow"): void;
+}
+
+/** `tunneling_config`: upstream connections are exchanges of an HTTP cluster (RFC 9110 §9.3.6, or POST). */
+export class Tunneling {
+  readonly #hostname: Format;
+  readonly #method: "CONNECT" | "POST";
+  readonly #path: string;
+  readonly #rules: HeaderRules | undefined;
+
+  constructor(config: TunnelingConfig) {
+    this.#hostname = compileHostname(config.hostname);
+    this.#method = config.use_post ? "POST" : "CONNECT";
+    if (config.post_path !== "" && !config.use_post) {
+      throw new ConfigError("tunneling_config.post_path", "has no effect without use_post: true");
+    }
+    this.#path = config.post_path || "/";
+    this.#rules = compileAdditions(config.headers_to_add);
+  }
+
+  open(
+    cluster: Cluster,
+    handler: TunnelHandler,
+    source: FormatSource,
+    context: BalancerContext,
+  ): UpstreamPipe {
+    const head = new RequestHeaders();
+    head.method = this.#method;
+    head.path = this.#path;
+    head.authority = this.#hostname.format(source);
+    this.#rules?.apply(head, source);
+    const tunnel = new Tunnel(head, cluster, handler);
+    // A cluster that speaks either protocol gets HTTP/2.
+    tunnel.open({ ...context, head, downstreamProtocol: "HTTP/2" });
+    return tunnel;
+  }
+}
+
+const NOWHERE: Address = { ip: "", port: 0 };
+
+/**
+ * One exchange that carries the bytes of one client, as a connection would.
+ *
+ *   waiting for a connection ──> asking ──2xx──> open ──end of the response──> half open ──end() ──> over
+ *          └── none ─────────────┴── another answer, reset ──> over, as a connection that could not be made
+ */
+class Tunnel implements PoolCallbacks, ResponseDecoder, UpstreamPipe {
+  readonly decoder: ResponseDecoder = this;
+  readonly responseHeaders = new ResponseHeaders();
+  blocked = false;
+  readonly #head: RequestHeaders;
+  readonly #cluster: Cluster;
+  readonly #handler: TunnelHandler;
+  #handle: PoolHandle | undefined = undefined;
+  #encoder: RequestEncoder | undefined = undefined;
+  #connection: Connection | undefined = undefined;
+  #connected = false;
+  #ended = false;
+  #over = false;
+
+  constructor(head: RequestHeaders, cluster: Cluster, handler: TunnelHandler) {
+    this.#head = head;
+    this.#cluster = cluster;
+    this.#handler = handler;
+  }
+
+  open(context: BalancerContext): void {
+    const handle = this.#cluster.newStream(this, context);
+    if (!this.#over && this.#encoder === undefined) this.#handle = handle;
+  }
+
+  // ---- from the proxy
+
+  get id(): number {
+    return this.#connection?.id ?? 0;
+  }
+  get localAddress(): Address {
+    return this.#connection?.localAddress ?? NOWHERE;
+  }
+  get tls(): Connection["tls"] {
+    return this.#connection?.tls;
+  }
+
+  write(memory: Uint8Array, at: number, end: number): void {
+    this.#encoder?.encodeBody(memory, at, end, false);
+  }
+  end(): void {
+    this.#encoder?.encodeBody(NOTHING, 0, 0, true);
+    this.#ended = true;
+  }
+  /** An exchange that is not complete is reset: HTTP has no other way to tell that the client has left. */
+  close(): void {
+    this.#giveUp();
+  }
+  pause(): void {
+    this.#encoder?.pauseReading(true);
+  }
+  resume(): void {
+    this.#encoder?.pauseReading(false);
+  }
+
+  // ---- from the pool
+
+  onPoolReady(encoder: RequestEncoder, host: Host, connection: Connection): void {
+    this.#handle = undefined;
+    this.#encoder = encoder;
+    this.#connection = connection;
+    this.#handler.onHost(host, connection);
+    if (connection.tls !== undefined) this.#head.scheme = "https";
+    encoder.encodeHeaders(this.#head, false, "");
+  }
+
+  onPoolFailure({ reason, host, transportFailure }: PoolFailure): void {
+    this.#over = true;
+    this.#handle = undefined;
+    if (reason === "no_host" || reason === "overflow") {
+      this.#handler.onRefused(reason);
+      return;
+    }
+    if (host !== undefined) this.#handler.onHost(host, undefined);
+    this.#tellClosed({ timeout: reason === "connection_timeout", transportFailure });
+  }
+
+  // ---- from the codec
+
+  onInformational(): void {}
+
+  onResponseHeaders(endStream: boolean): void {
+    if (this.#over) return;
+    const { status } = this.responseHeaders;
+    const accepted =
+      this.#encoder?.protocol === "HTTP/2" ? status === 200 : status >= 200 && status < 300;
+    if (!accepted) {
+      this.#giveUp();
+      this.#tellClosed({ transportFailure: `tunnel_response:${status}` });
+      return;
+    }
+    this.#connected = true;
+    this.#handler.onConnected?.();
+    if (endStream) this.#onResponseEnd();
+  }
+
+  onResponseBody(chunk: Chunk, endStream: boolean): void {
+    if (this.#over) return;
+    if (chunk.end > chunk.at) this.#handler.onData(chunk);
+    if (endStream) this.#onResponseEnd();
+  }
+  onResponseTrailers(_trailers: HeaderMap): void {
+    this.#onResponseEnd();
+  }
+  #onResponseEnd(): void {
+    if (this.#over) return;
+    // Both halves are over: the exchange is the pool's again, and not to be reset.
+    if (this.#ended) this.#over = true;
+    this.#handler.onEof();
+  }
+
+  onDecodeError(): void {
+    this.#cluster.traffic.cxProtocolError.inc();
+    this.onUpstreamReset();
+  }
+  onUpstreamReset(): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#encoder = undefined;
+    this.#tellClosed({});
+  }
+
+  onUpstreamBlocked(blocked: boolean): void {
+    if (this.#over) return;
+    this.blocked = blocked;
+    if (blocked) this.#handler.onBlocked?.();
+    else this.#handler.onDrained?.();
+  }
+
+  #giveUp(): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#handle?.cancel();
+    this.#encoder?.reset();
+    this.#encoder = undefined;
+  }
+
+  #tellClosed(why: { readonly timeout?: boolean; readonly transportFailure?: string }): void {
+    const event: CloseEvent = {
+      by: "remote",
+      phase: this.#connected ? "connected" : "connecting",
+      timeout: why.timeout ?? false,
+      error: undefined,
+      transportFailure: why.transportFailure ?? "",
+    };
+    this.#handler.onClosed(event);
+  }
+}
+
+const NOTHING = latin1Encode("");
+
+function compileHostname(text: string): Format {
+  try {
+    return compileFormat(text, { purpose: "header" });
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    throw new ConfigError("tunneling_config.hostname", message);
+  }
+}
+
+function compileAdditions(options: TunnelingConfig["headers_to_add"]): HeaderRules | undefined {
+  const rules = {
+    request_headers_to_add: options,
+    request_headers_to_remove: [],
+    response_headers_to_add: [],
+    response_headers_to_remove: [],
+  };
+  try {
+    return compileHeaderRules(rules, "request", "tunneling_config");
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    throw new ConfigError(error.path.replace(".request_headers", ".headers"), error.message);
+  }
+}

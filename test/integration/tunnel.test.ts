@@ -1,0 +1,87 @@
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { RawClient } from "./client.ts";
+import { bootstrap, cluster, http, type Json, listener, tcpProxy } from "./config.ts";
+import { Proxy } from "./proxy.ts";
+import { tcpUpstream, type Upstream } from "./upstream.ts";
+
+let echo: Upstream;
+/** Ends CONNECT requests in connections to the echo. */
+let inner: Proxy;
+/** Puts its clients' bytes into CONNECT requests to the other. */
+let outer: Proxy;
+
+const OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+const speaks = (protocol: string) => ({
+  typed_extension_protocol_options: {
+    [OPTIONS]: {
+      "@type": `type.googleapis.com/${OPTIONS}`,
+      explicit_http_config: { [protocol]: {} },
+    },
+  },
+});
+
+const tunnel = (name: string, tunneling_config: Json) => {
+  const filter = tcpProxy(name) as { typed_config: Json };
+  return { ...filter, typed_config: { ...filter.typed_config, tunneling_config } };
+};
+
+beforeAll(async () => {
+  echo = await tcpUpstream((socket) => socket.pipe(socket));
+  const route = (hop: string) => ({
+    match: { connect_matcher: {}, headers: [{ name: "x-hop", string_match: { exact: hop } }] },
+    route: {
+      cluster: "echo",
+      upgrade_configs: [{ upgrade_type: "CONNECT", connect_config: {} }],
+    },
+  });
+  const options = {
+    upgrade_configs: [{ upgrade_type: "CONNECT" }],
+    http2_protocol_options: { allow_connect: true },
+  };
+  inner = await Proxy.start({
+    config: bootstrap(
+      [listener("connect", http([route("one"), route("two")], options))],
+      [cluster("echo", [echo.port])],
+    ),
+  });
+  const ports = [inner.port("connect")];
+  const says = (value: string) => ({
+    hostname: "echo.example:7",
+    headers_to_add: [{ header: { key: "x-hop", value } }],
+  });
+  outer = await Proxy.start({
+    config: bootstrap(
+      [
+        listener("one", tunnel("http1", says("one"))),
+        listener("two", tunnel("http2", says("two"))),
+        listener("refused", tunnel("http1", says("three"))),
+      ],
+      [
+        cluster("http1", ports, speaks("http_protocol_options")),
+        cluster("http2", ports, speaks("http2_protocol_options")),
+      ],
+    ),
+  });
+});
+
+afterAll(async () => {
+  await outer?.stop();
+  await inner?.stop();
+  await echo?.close();
+});
+
+test.each(["one", "two"])("carries a connection through CONNECT: %s", async (name) => {
+  const client = await RawClient.connect(outer.port(name));
+  client.send("ping");
+  await client.until(({ text }) => text === "ping");
+  client.send(`${"x".repeat(300_000)}end`);
+  client.end();
+  await client.until(({ ended }) => ended);
+  expect(client.text.length).toBe(300_007);
+});
+
+test("ends the client's connection when the other proxy has no route", async () => {
+  const client = await RawClient.connect(outer.port("refused"));
+  await client.until(({ closed }) => closed);
+  expect(client.text).toBe("");
+});
