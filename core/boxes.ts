@@ -1,10 +1,11 @@
+import { Debugging } from "./debugging.ts";
 import { EVENT } from "./inside/ring.ts";
 import { RECORD } from "./inside/sandbox/layout.ts";
 import type { SandboxUse } from "./inside/sandbox/main.ts";
 import { HISTOGRAM_CELLS } from "./inside/stats.ts";
 import type { Watchdog } from "./isolate.ts";
 import { textOf } from "./module-code.ts";
-import type { FromWorker, ModuleSource, Refusal } from "./protocol.ts";
+import type { FromWorker, ModuleSource, Refusal, ToWorker } from "./protocol.ts";
 import { Sandbox } from "./sandbox/sandbox.ts";
 import type { StatsSink } from "./sandbox/stats.ts";
 import type { Supply } from "./sandbox/supply.ts";
@@ -70,9 +71,11 @@ export class Boxes {
   /** Uses told during the present preparation. */
   #told: ToldUse[] = [];
   #runtime = "";
+  readonly #debugging: Debugging;
 
   constructor(options: BoxesOptions) {
     this.#options = options;
+    this.#debugging = new Debugging(options.post, (name) => this.#serving(name)?.isolate);
     const { sockets } = options;
     sockets.onPark = (box, token, at, size) => {
       const found = this.#boxes.get(box);
@@ -141,6 +144,7 @@ export class Boxes {
           message,
           fields: { filter: module.package, ...fields },
         }),
+      onMade: (isolate) => this.#debugging.follow(module.package, isolate),
       stats,
     });
     if (this.#runtime !== "") void sandbox.setRuntime(this.#runtime);
@@ -156,6 +160,17 @@ export class Boxes {
     });
     sockets.visit(sandbox);
     return { box, hooks: sandbox.hooks };
+  }
+
+  #serving(name: string): Sandbox | undefined {
+    return this.#boxes.get(this.#current.get(name) ?? -1)?.sandbox;
+  }
+
+  inspect({ session, action, text }: Extract<ToWorker, { type: "inspect" }>): void {
+    if (action === "open") this.#debugging.open(session, text);
+    else if (action === "send") this.#debugging.send(session, text);
+    else if (action === "ready") this.#debugging.ready(session);
+    else this.#debugging.close(session);
   }
 
   /** What a sandbox has asked for. */
@@ -203,12 +218,18 @@ export class Boxes {
     const left =
       old === undefined || old === found
         ? new Map<number, unknown>()
-        : await old.sandbox.handover();
+        : await this.#handover(old.sandbox);
     const setups = uses.map(({ use, config, place, statPrefix, previousUse }): SandboxUse => {
       const previous = previousUse === undefined ? undefined : left.get(previousUse);
       return { id: use, config, place, statPrefix, ...(previous != null && { previous }) };
     });
     return found.sandbox.prepare(setups);
+  }
+
+  /** One that a debugger holds at a line is let go: nothing else could get in. */
+  #handover(sandbox: Sandbox): Promise<ReadonlyMap<number, unknown>> {
+    this.#debugging.leave(sandbox.package);
+    return sandbox.handover();
   }
 
   /** These boxes now stand for their packages; the ones before end with their last use. */
@@ -240,6 +261,8 @@ export class Boxes {
 
   /** A package is gone, or a preparation was dropped. */
   drop(box: number): void {
+    const name = this.#boxes.get(box)?.sandbox.package;
+    if (name !== undefined) this.#debugging.restore(name);
     this.#supersede(box);
     this.#options.supply.restock();
   }
@@ -272,6 +295,7 @@ export class Boxes {
   }
 
   dispose(): void {
+    this.#debugging.dispose();
     for (const box of [...this.#boxes.keys()]) this.#end(box);
   }
 }

@@ -26,14 +26,18 @@ interface ExplainFlags {
   readonly filters: string[];
 }
 
+/** Node's own is 9229. */
+const INSPECT_PORT = 9230;
+
 interface DevFlags {
   readonly configPath?: string;
   readonly filters: string[];
   readonly trust: string[];
   readonly port: number;
-  readonly concurrency: number;
+  readonly concurrency?: number;
   readonly replay: number;
   readonly json: boolean;
+  readonly inspect?: number | true;
 }
 
 /** Answers the exit code. Each command loads what it needs: the supervisor stays small beside the proxy. */
@@ -195,13 +199,25 @@ export async function cli(
     .addOption(filtersOption())
     .addOption(trustOption())
     .option("-p, --port <n>", "of the config that is made; 0: any", parseCount, 8400)
-    .option("--concurrency <n>", "worker threads", parseCount, 2)
+    .option("--concurrency <n>", "worker threads (default: 2, and 1 with --inspect)", parseCount)
+    .option(
+      "--inspect [port]",
+      "debuggers attach there to each sandboxed filter (9230)",
+      parseCount,
+    )
     .option("--replay <n>", "so many of the last requests are sent again", parseCount, 10)
     .option("--json", "print a JSON object a line", false)
     .action(async (name: string | undefined, flags: DevFlags) => {
       const { filterDev } = await import("./filter-dev.ts");
       const place = devPlace(name, flags);
-      code = await filterDev({ ...flags, ...place, configFile: flags.configPath }, runtime);
+      const { inspect, concurrency, configPath: configFile } = flags;
+      const inspectPort = inspect === true ? INSPECT_PORT : inspect;
+      // A request must meet the one worker that is debugged.
+      const workers = inspectPort === undefined ? (concurrency ?? 2) : 1;
+      code = await filterDev(
+        { ...flags, ...place, configFile, inspectPort, concurrency: workers },
+        runtime,
+      );
     });
   filter
     .command("check")

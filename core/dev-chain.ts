@@ -9,6 +9,8 @@ export interface ChainPorts {
   /** Echo upstreams. */
   readonly httpEcho: readonly number[];
   readonly tcpEcho: number;
+  /** Nobody is to be told that a filter took too long: somebody is looking at it. */
+  readonly noTimeouts?: boolean;
 }
 
 /** Kinds that a chain of its own can be made for. The others act by being there. */
@@ -38,8 +40,9 @@ interface Use {
   readonly config: unknown;
 }
 
-function httpListener(of: UsesOf, { http }: ChainPorts): unknown {
-  const routes = [{ match: { prefix: "/" }, route: { cluster: "echo" } }];
+function httpListener(of: UsesOf, { http, noTimeouts = false }: ChainPorts): unknown {
+  const route = { cluster: "echo", ...(noTimeouts && { timeout: "0s" }) };
+  const routes = [{ match: { prefix: "/" }, route }];
   const manager = {
     stat_prefix: "http",
     // What reaches the upstream twice is then the same twice.

@@ -10,6 +10,8 @@ export type DevEvent =
       readonly listeners: readonly Bound[];
       /** Dropped-in ones, with what is wrong with them. */
       readonly packages: readonly PackageState[];
+      /** Where debuggers attach: `127.0.0.1:9230`. */
+      readonly inspector?: string | undefined;
     }
   | ReloadOutcome
   | { readonly type: "exchange"; readonly exchange: unknown };

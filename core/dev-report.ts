@@ -112,7 +112,10 @@ class TerminalReport implements DevReport {
       `${many}${behind}; config: ${config}${isOwnConfig ? " (made here: copy what you need of it)" : ""}`,
     );
     for (const { try: command } of listeners) this.#line(`  ${this.#paint("blue", command)}`);
-    if (inspector !== undefined) this.#line(`  debugger: ${this.#paint("blue", inspector)}`);
+    if (inspector !== undefined) {
+      const at = this.#paint("blue", `http://${inspector}/json/list`);
+      this.#line(`  debugger: chrome://inspect, or F5 in VS Code, at ${inspector} (${at})`);
+    }
     for (const { package: name, problems } of filters)
       if (problems.length > 0) this.#problems(name, problems, "");
     this.#line("save a file and see; Ctrl-C ends");

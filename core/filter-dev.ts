@@ -29,6 +29,8 @@ export interface FilterDevOptions {
   /** How many of the last requests are sent again. */
   readonly replay: number;
   readonly json: boolean;
+  /** Debuggers attach there; undefined: nowhere. */
+  readonly inspectPort: number | undefined;
 }
 
 /** A proxy, upstreams that echo, and a word about every save, in one terminal. */
@@ -102,6 +104,7 @@ class Dev {
       takeover: false,
       controlSocket: "",
       dev: true,
+      inspectPort: this.#options.inspectPort,
     };
   }
 
@@ -123,7 +126,7 @@ class Dev {
     this.#telling = this.#telling.then(tell);
   }
 
-  #onStarted({ listeners, packages }: Extract<DevEvent, { type: "started" }>): void {
+  #onStarted({ listeners, packages, inspector }: Extract<DevEvent, { type: "started" }>): void {
     const chain = this.#chain;
     this.#report.started({
       config: shortPath(this.#config),
@@ -147,6 +150,7 @@ class Dev {
       })),
       workers: this.#options.concurrency,
       echo: chain?.upstreams ?? [],
+      inspector,
     });
   }
 
@@ -223,6 +227,7 @@ class OwnChain {
       admin: await freePort(options.port === 0 ? 0 : http + 2),
       httpEcho: echoes.slice(0, 2).map((echo) => echo.port),
       tcpEcho: echoes[2]!.port,
+      noTimeouts: options.inspectPort !== undefined,
     };
     const chain = new OwnChain(options, catalog, path.join(folder, "envoy.yaml"), echoes, ports);
     await chain.#write(found.used);

@@ -21,6 +21,8 @@ export interface FleetLogParts {
   readonly stats: StatsReader;
   readonly lines: Pick<LineOrder, "add">;
   readonly onCall: (name: string, args: unknown) => Promise<unknown>;
+  /** A debugger's session; absent: there is none. */
+  readonly onInspected?: NonNullable<FleetEvents["onInspected"]>;
 }
 
 /** What threads have to say, for the terminal and the stats. */
@@ -56,6 +58,10 @@ export class FleetLog implements FleetEvents {
 
   onLines({ path, text, marks }: Extract<FromWorker, { type: "lines" }>): void {
     this.#parts.lines.add(path, text, marks);
+  }
+
+  onInspected(message: Parameters<NonNullable<FleetEvents["onInspected"]>>[0]): void {
+    this.#parts.onInspected?.(message);
   }
 
   onStats(thread: Thread, { defined }: Extract<FromWorker, { type: "stats" }>): void {

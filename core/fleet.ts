@@ -60,6 +60,7 @@ export interface FleetEvents {
   onStatsLost(thread: Thread): void;
   onLines(message: Extract<FromWorker, { type: "lines" }>): void;
   onCall(name: string, args: unknown): Promise<unknown>;
+  onInspected?(message: Extract<FromWorker, { type: "inspected" | "inspect_bound" }>): void;
   /** A thread died and another has taken its place, or will. */
   onLost(thread: Thread, reason: string): void;
 }
@@ -201,6 +202,11 @@ export class Fleet implements Stage {
     return member.profile(enable);
   }
 
+  /** For the first worker's sandboxes. */
+  inspect(message: Extract<ToWorker, { type: "inspect" }>): void {
+    this.#members.find((member) => member.thread.name === "worker 0")?.post(message);
+  }
+
   /** Lines for files that wait in the threads are told. */
   flushLines(): void {
     for (const member of this.#members) member.post({ type: "flush_lines" });
@@ -286,6 +292,10 @@ export class Fleet implements Stage {
         break;
       case "stats":
         this.#events.onStats(member.thread, message);
+        break;
+      case "inspected":
+      case "inspect_bound":
+        this.#events.onInspected?.(message);
         break;
       case "call": {
         const { call } = message;

@@ -6,7 +6,7 @@ import { Canary } from "./canary.ts";
 import { Describer } from "./describe.ts";
 import { recordExchanges } from "./dev-events.ts";
 import { FileWriter } from "./file-writer.ts";
-import { Fleet } from "./fleet.ts";
+import { Fleet, type FleetEvents } from "./fleet.ts";
 import { FleetLog } from "./fleet-log.ts";
 import { COLLECT_EVERY, collectGarbage } from "./garbage.ts";
 import { HEALTH_TOPIC, RUNTIME_TOPIC } from "./inside/topics.ts";
@@ -86,6 +86,8 @@ const reload: Reload = new Reload({
   adjust: options.dev ? recordExchanges : undefined,
 });
 
+/** A debugger's sessions, once there may be any. */
+let onInspected: NonNullable<FleetEvents["onInspected"]> = () => {};
 // Threads take as long to start as a config takes to be checked, so they start beside it.
 let fleet = newFleet(node);
 
@@ -100,7 +102,9 @@ try {
 state = "LIVE";
 server.onLive();
 server.onListeners([], reload.live!.config.listeners);
-tellStart();
+const inspector =
+  options.inspectPort === undefined ? undefined : await openInspector(options.inspectPort);
+tellStart(inspector?.address);
 announce(log, options, reload.live!.config, fleet.bound, reload.packages());
 writeAdminAddress();
 reload.watch();
@@ -141,7 +145,16 @@ function newFleet(self: RuntimeConfig["node"]): Fleet {
       drain: { ms: options.drainTimeMs, immediate: options.drainImmediately },
       fileFlushMs: options.fileFlushIntervalMsec,
     }),
-    new FleetLog({ log, find, onReverted, server, stats, lines, onCall }),
+    new FleetLog({
+      log,
+      find,
+      onReverted,
+      server,
+      stats,
+      lines,
+      onCall,
+      onInspected: (message) => onInspected(message),
+    }),
     options.concurrency,
   );
 }
@@ -247,13 +260,27 @@ async function stop(code: number): Promise<never> {
   process.exit(code);
 }
 
-function tellStart(): void {
+async function openInspector(port: number) {
+  const { Inspector } = await import("./inspector.ts");
+  const server = new Inspector({
+    targets: () => reload.sandboxed(),
+    module: (filename) => {
+      const map = reload.sources(filename)?.json;
+      return map === undefined ? undefined : { filename, map };
+    },
+    post: (message) => fleet.inspect(message),
+  });
+  onInspected = (message) => server.onWorker(message);
+  return { address: await server.listen(port) };
+}
+
+function tellStart(inspector: string | undefined): void {
   if (options.dev !== true) return;
   const control = (name: string) =>
     reload.live!.config.listeners.find((l) => l.name === name)?.thread === "control";
   const listeners = fleet.bound.filter(({ name }) => !control(name));
   const packages = reload.packages().filter((state) => state.origin === "dropped-in");
-  tell({ type: "dev", event: { type: "started", listeners, packages } });
+  tell({ type: "dev", event: { type: "started", listeners, packages, inspector } });
 }
 
 function writeAdminAddress(): void {

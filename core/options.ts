@@ -37,6 +37,8 @@ export interface RunOptions {
   readonly controlSocket: string;
   /** `tsproxy filter dev` has started it: exchanges are recorded, and it tells what happens. */
   readonly dev?: boolean;
+  /** Debuggers attach at this port of 127.0.0.1 to the sandboxes of the first worker; 0: any. */
+  readonly inspectPort?: number | undefined;
 }
 
 /** The Node that runs the proxy. */

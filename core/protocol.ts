@@ -231,6 +231,13 @@ export type ToWorker =
     }
   /** Begins or ends a CPU profile of this thread. Answered by `profiled`. */
   | { readonly type: "profile"; readonly enable: boolean }
+  /** Of a debugger's session with a sandbox. `text`: the package to open one with, a message for it, or nothing. */
+  | {
+      readonly type: "inspect";
+      readonly session: number;
+      readonly action: "open" | "send" | "ready" | "close";
+      readonly text: string;
+    }
   /** Files that lines are appended to were moved away: what waits here still belongs to them. */
   | { readonly type: "flush_lines" }
   | {
@@ -308,6 +315,9 @@ export type FromWorker =
       readonly text: string;
       readonly marks: readonly number[];
     }
+  | { readonly type: "inspected"; readonly session: number; readonly text: string }
+  /** A session is bound to another isolate, whose module has that name in stacks. Answered by `inspect`, `ready`. */
+  | { readonly type: "inspect_bound"; readonly session: number; readonly filename: string }
   | { readonly type: "drained" }
   /** `profile`: JSON as DevTools opens it; "" when one has begun. */
   | {

@@ -207,10 +207,20 @@ export class Reload {
 
   /** Positions of a module of that name that serves, or did before. */
   sources(filename: string): SourcePositions | undefined {
+    // What is being set up is debugged already.
     for (const unit of this.#units.values())
-      for (const built of [unit.live, unit.before])
+      for (const built of [unit.live, unit.before, unit.next])
         if (built?.bundle.filename === filename) return built.bundle.sources;
     return undefined;
+  }
+
+  /** Packages that serve from a sandbox. */
+  sandboxed(): { readonly package: string; readonly entry: string }[] {
+    return [...this.#units.values()].flatMap(({ live, source }) =>
+      live === undefined || live.group === "builtin"
+        ? []
+        : live.infos.map((info) => ({ package: info.package, entry: source.entry })),
+    );
   }
 
   packages(): PackageState[] {

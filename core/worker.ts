@@ -311,6 +311,9 @@ class Worker {
       case "profile":
         void this.#profile(message.enable);
         break;
+      case "inspect":
+        this.#boxes.inspect(message);
+        break;
       case "flush_lines":
         this.#guarded(() => this.#builtin.flushFiles());
         break;

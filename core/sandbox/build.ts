@@ -26,6 +26,7 @@ export async function makeIsolate(
   const isolate = await SandboxIsolate.build(empty, module, memory, limits);
   isolate.times[BOX.WAKE_AT / 2] = Number.POSITIVE_INFINITY;
   try {
+    await options.onMade?.(isolate);
     isolate.times[BOX.NOW / 2] = now();
     if (runtime !== "") await isolate.call("setRuntime", runtime);
     return { isolate, stats, refusals: await setUp(options, isolate, uses) };

@@ -1,6 +1,6 @@
 import type { HookMask } from "../inside/sandbox/layout.ts";
 import type { Watchdog } from "../isolate.ts";
-import type { Source } from "./isolate.ts";
+import type { SandboxIsolate, Source } from "./isolate.ts";
 import type { StatsSink } from "./stats.ts";
 import type { Supply } from "./supply.ts";
 
@@ -51,6 +51,8 @@ export interface SandboxOptions {
   onReads?(use: number, mask: HookMask): void;
   /** JSON of a FetchMessage and its bytes: the sandbox asks a cluster, and `reply` brings answers. "": it is gone. */
   onFetch?(text: string, bytes: Buffer): void;
+  /** An isolate has its code and is about to be set up: debuggers bind to it. */
+  readonly onMade?: (isolate: SandboxIsolate) => Promise<void>;
   readonly stats: StatsSink;
   readonly limits?: Partial<SandboxLimits>;
   /** While it cannot be entered: `closed` fails streams, `open` lets them pass it by. */

@@ -132,6 +132,10 @@ export class Sandbox {
   get memoryUsed(): number {
     return this.#isolate?.memoryUsed ?? 0;
   }
+  /** Undefined while there is none. */
+  get isolate(): SandboxIsolate | undefined {
+    return this.#isolate;
+  }
   get ready(): boolean {
     return this.#isolate !== undefined;
   }
@@ -404,7 +408,7 @@ export class Sandbox {
     this.#lazy = 0;
     this.counts.entries++;
     this.counts.records += inbox.count;
-    if (this.#breaker.isSuspect(now)) {
+    if (isolate.isDebugged || this.#breaker.isSuspect(now)) {
       void this.#enterAside(isolate, inbox);
       return;
     }

@@ -1,0 +1,246 @@
+import path from "node:path";
+import { pathToFileURL } from "node:url";
+import {
+  generatedPositionFor,
+  LEAST_UPPER_BOUND,
+  originalPositionFor,
+  TraceMap,
+} from "@jridgewell/trace-mapping";
+
+/** A message of the Chrome DevTools protocol. */
+interface Message {
+  readonly id?: number;
+  readonly method?: string;
+  readonly params?: Record<string, unknown>;
+  readonly result?: Record<string, unknown>;
+  readonly error?: unknown;
+}
+
+/** A module that serves: what stacks call it, and its source map. */
+export interface DebuggedModule {
+  readonly filename: string;
+  readonly map: string;
+}
+
+/** Ids of our own messages; a client counts from 1. */
+const OWN_IDS = 1_000_000_000;
+/** What a client has asked for once holds for every isolate that follows. */
+const LASTING =
+  /^(?:(?:Runtime|Debugger|Profiler|HeapProfiler|Console)\.enable|Debugger\.set(?:PauseOnExceptions|AsyncCallStackDepth|BlackboxPatterns|BreakpointsActive|SkipAllPauses))$/;
+const BREAKPOINT = "Debugger.setBreakpointByUrl";
+
+/**
+ * One client's session with the isolates of one package, one after the other. The module has one URL through all reloads, and
+ * breakpoints are asked for either there or at a line of a source: `file:///…/filter.ts`, or the YAML file of a script.
+ */
+export class DebugSession {
+  readonly #toClient: (text: string) => void;
+  readonly #toIsolate: (text: string) => void;
+  readonly #onBound: () => void;
+  readonly #url: string;
+  #module: DebuggedModule | undefined;
+  #map: TraceMap | undefined;
+  /** Named so by the isolate -> as the client knows it: files of scripts. */
+  readonly #files = new Map<string, string>();
+  /** By the ids of scripts, what the isolate calls them. */
+  readonly #scripts = new Map<string, string>();
+  readonly #lasting = new Map<string, Message>();
+  readonly #breakpoints = new Map<string, Message>();
+  /** Requests of the client whose answers tell more than they say. */
+  readonly #asked = new Map<number, Message>();
+  readonly #own = new Map<number, (message: Message) => void>();
+  #nextId = OWN_IDS;
+  #isPaused = false;
+
+  constructor(options: {
+    /** Of the module, for clients. */
+    readonly url: string;
+    readonly toClient: (text: string) => void;
+    readonly toIsolate: (text: string) => void;
+    /** The isolate has all that was set before. */
+    readonly onBound: () => void;
+  }) {
+    this.#url = options.url;
+    this.#toClient = options.toClient;
+    this.#toIsolate = options.toIsolate;
+    this.#onBound = options.onBound;
+  }
+
+  // ---- from the client
+
+  onClient(text: string): void {
+    let message: Message;
+    try {
+      message = JSON.parse(text);
+    } catch {
+      return;
+    }
+    const { id, method = "" } = message;
+    if (typeof id !== "number") return;
+    if (LASTING.test(method)) this.#lasting.set(method, message);
+    if (method.endsWith(".disable")) this.#lasting.delete(method.replace("disable", "enable"));
+    if (method === "Debugger.removeBreakpoint")
+      this.#breakpoints.delete(String(message.params?.breakpointId));
+    if (method === BREAKPOINT) this.#asked.set(id, message);
+    this.#send(message);
+  }
+
+  #send(message: Message): void {
+    const { method, params = {} } = message;
+    const asked = method === BREAKPOINT ? { ...message, params: this.#located(params) } : message;
+    let text = JSON.stringify(asked);
+    if (this.#module !== undefined) text = replaced(text, this.#url, this.#module.filename);
+    for (const [inside, outside] of this.#files) text = replaced(text, outside, inside);
+    this.#toIsolate(text);
+  }
+
+  /** A line of a source is a line of the module; of the script of a config it is that. */
+  #located(params: Record<string, unknown>): Record<string, unknown> {
+    const { url, urlRegex, lineNumber, columnNumber = 0, ...rest } = params;
+    const wanted = (candidate: string) =>
+      url === candidate ||
+      (typeof urlRegex === "string" && url === undefined && matches(urlRegex, candidate));
+    if (wanted(this.#url)) return { ...rest, url: this.#url, lineNumber, columnNumber };
+    const map = this.#map;
+    for (const source of map?.sources ?? []) {
+      if (source === null || map === undefined) continue;
+      if (!wanted(source) && !wanted(decodeURIComponent(source.replace("file://", "")))) continue;
+      // The first position on that line, or the next that has code.
+      for (let line = Number(lineNumber) + 1, last = line + 20; line < last; line++) {
+        const at = generatedPositionFor(map, {
+          source,
+          line,
+          column: line === Number(lineNumber) + 1 ? Number(columnNumber) : 0,
+          bias: LEAST_UPPER_BOUND,
+        });
+        if (at.line === null) continue;
+        return { ...rest, url: this.#url, lineNumber: at.line - 1, columnNumber: at.column };
+      }
+    }
+    for (const outside of this.#files.values())
+      if (wanted(outside)) return { ...rest, url: outside, lineNumber, columnNumber };
+    return params;
+  }
+
+  // ---- from the isolate
+
+  onIsolate(text: string): void {
+    const message = JSON.parse(text) as Message;
+    const { id, method, params } = message;
+    if (id !== undefined && id >= OWN_IDS) {
+      this.#own.get(id)?.(message);
+      this.#own.delete(id);
+      return;
+    }
+    if (method === "Debugger.paused") this.#isPaused = true;
+    if (method === "Debugger.resumed") this.#isPaused = false;
+    const asked = id === undefined ? undefined : this.#asked.get(id);
+    if (asked !== undefined) {
+      this.#asked.delete(id!);
+      const breakpoint = message.result?.breakpointId;
+      if (typeof breakpoint === "string") this.#breakpoints.set(this.#outside(breakpoint), asked);
+    }
+    if (method === "Debugger.scriptParsed" && params !== undefined) this.#onScript(params);
+    if (method === "Debugger.paused" && params !== undefined) this.#withSources(params);
+    this.#toClient(this.#outside(JSON.stringify(message)));
+  }
+
+  #onScript(params: Record<string, unknown>): void {
+    const url = String(params.url);
+    this.#scripts.set(String(params.scriptId), url);
+    if (url === this.#module?.filename) {
+      const map = Buffer.from(mapWithUrls(this.#module.map)).toString("base64");
+      params.sourceMapURL = `data:application/json;base64,${map}`;
+    } else if (/\.(?:ya?ml|json|[cm]?[jt]s)$/.test(url) && !url.includes("://"))
+      // The script of a config: its lines are those of the file.
+      this.#files.set(url, pathToFileURL(path.resolve(url)).href);
+  }
+
+  /** Where a frame stands in its source, for clients that read no source maps. */
+  #withSources(params: Record<string, unknown>): void {
+    for (const frame of (params.callFrames ?? []) as Record<string, unknown>[]) {
+      const { scriptId, lineNumber, columnNumber } = frame.location as Record<string, number>;
+      if (frame.url === "") frame.url = this.#scripts.get(String(scriptId)) ?? "";
+      if (frame.url !== this.#module?.filename || this.#map === undefined) continue;
+      const position = { line: lineNumber! + 1, column: columnNumber ?? 0 };
+      const { source, line, column } = originalPositionFor(this.#map, position);
+      if (source !== null && line !== null)
+        frame.source = { url: source, lineNumber: line - 1, columnNumber: column };
+    }
+  }
+
+  #outside(text: string): string {
+    let told = text;
+    if (this.#module !== undefined) told = replaced(told, this.#module.filename, this.#url);
+    for (const [inside, outside] of this.#files) told = replacedWhole(told, inside, outside);
+    return told;
+  }
+
+  // ---- another isolate
+
+  /** Another isolate is bound: it gets what the client has set up, and the client hears of its scripts. */
+  async onBoundTo(module: DebuggedModule): Promise<void> {
+    const isFirst = this.#module === undefined;
+    this.#scripts.clear();
+    this.#module = module;
+    this.#map = new TraceMap(mapWithUrls(module.map));
+    if (!isFirst) {
+      if (this.#isPaused) this.#tell("Debugger.resumed", {});
+      this.#isPaused = false;
+      this.#tell("Runtime.executionContextsCleared", {});
+    }
+    const answers = [...this.#lasting.values()].map((message) => this.#ask(message));
+    const set = [...this.#breakpoints].map(async ([breakpointId, message]) => {
+      const { result } = await this.#ask(message);
+      this.#breakpoints.delete(breakpointId);
+      const now = this.#outside(String(result?.breakpointId ?? breakpointId));
+      this.#breakpoints.set(now, message);
+      for (const location of (result?.locations ?? []) as unknown[])
+        this.#tell("Debugger.breakpointResolved", { breakpointId, location });
+    });
+    await Promise.all([...answers, ...set]);
+    this.#onBound();
+  }
+
+  #ask(message: Message): Promise<Message> {
+    const id = this.#nextId++;
+    return new Promise((resolve) => {
+      this.#own.set(id, resolve);
+      this.#send({ ...message, id });
+    });
+  }
+
+  #tell(method: string, params: unknown): void {
+    this.#toClient(JSON.stringify({ method, params }));
+  }
+}
+
+/** Sources as URLs, as DevTools and editors open them. */
+function mapWithUrls(text: string): string {
+  const map = JSON.parse(text) as { sources: string[]; sourceRoot?: string };
+  map.sources = map.sources.map((source) =>
+    source.includes("://") ? source : pathToFileURL(path.resolve("/", source)).href,
+  );
+  return JSON.stringify(map);
+}
+
+function matches(pattern: string, text: string): boolean {
+  try {
+    return new RegExp(pattern).test(text);
+  } catch {
+    return false;
+  }
+}
+
+/** Names stand in messages as JSON strings, and in ids of breakpoints behind a colon. */
+function replaced(text: string, from: string, to: string): string {
+  return text.replaceAll(inString(from), inString(to));
+}
+function replacedWhole(text: string, from: string, to: string): string {
+  return text
+    .replaceAll(`"${inString(from)}"`, `"${inString(to)}"`)
+    .replaceAll(`:${inString(from)}"`, `:${inString(to)}"`);
+}
+function inString(text: string): string {
+  return JSON.stringify(text).slice(1, -1);
+}

@@ -1,0 +1,244 @@
+import path from "node:path";
+import { pathToFileURL } from "node:url";
+import { afterEach, expect, test } from "vitest";
+import { WebSocket } from "ws";
+import { eventually, get } from "./client.ts";
+import { type DevLine, DevSession, portOf } from "./dev-session.ts";
+
+let session: DevSession;
+const clients: Cdp[] = [];
+afterEach(async () => {
+  for (const client of clients.splice(0)) client.close();
+  await session.end();
+});
+
+interface CdpMessage {
+  readonly id?: number;
+  readonly method?: string;
+  readonly params?: Record<string, never>;
+  readonly result?: Record<string, never>;
+  readonly error?: { readonly message: string };
+}
+
+/** A client of the DevTools protocol. */
+class Cdp {
+  readonly #socket: WebSocket;
+  readonly #answers = new Map<number, (message: CdpMessage) => void>();
+  readonly events: CdpMessage[] = [];
+  #next = 1;
+  #read = 0;
+
+  private constructor(socket: WebSocket) {
+    this.#socket = socket;
+    socket.on("message", (data) => {
+      const message = JSON.parse(String(data)) as CdpMessage;
+      if (message.id === undefined) this.events.push(message);
+      else this.#answers.get(message.id)?.(message);
+    });
+  }
+
+  static async attach(inspector: string, title: string): Promise<Cdp> {
+    const list = JSON.parse((await get(Number(inspector.split(":")[1]), "/json/list")).text) as {
+      readonly title: string;
+      readonly webSocketDebuggerUrl: string;
+    }[];
+    const target = list.find((one) => one.title === title)!;
+    const socket = new WebSocket(target.webSocketDebuggerUrl);
+    await new Promise((resolve, reject) => socket.on("open", resolve).on("error", reject));
+    const client = new Cdp(socket);
+    clients.push(client);
+    return client;
+  }
+
+  async send(method: string, params: object = {}): Promise<Record<string, never>> {
+    const id = this.#next++;
+    const answer = new Promise<CdpMessage>((resolve) => this.#answers.set(id, resolve));
+    this.#socket.send(JSON.stringify({ id, method, params }));
+    const { result, error } = await answer;
+    if (error !== undefined) throw new Error(`${method}: ${error.message}`);
+    return result!;
+  }
+
+  /** The next event of that name. */
+  async next(method: string): Promise<Record<string, never>> {
+    const found = () => this.events.findIndex((e, k) => k >= this.#read && e.method === method);
+    await eventually(
+      async () => found(),
+      (at) => at >= 0,
+      method,
+    );
+    this.#read = found() + 1;
+    return this.events[this.#read - 1]!.params!;
+  }
+
+  close(): void {
+    this.#socket.terminate();
+  }
+}
+
+interface Paused {
+  readonly callFrames: readonly {
+    readonly functionName: string;
+    readonly callFrameId: string;
+    readonly url: string;
+    readonly source?: { readonly url: string; readonly lineNumber: number };
+  }[];
+}
+
+const FILTER = "filters/hello/filter.ts";
+const CONFIG = `static_resources:
+  listeners:
+    - name: main
+      address: { socket_address: { address: 127.0.0.1, port_value: 0 } }
+      filter_chains:
+        - filters:
+            - name: network/http_connection_manager
+              config:
+                stat_prefix: main
+                route_config:
+                  virtual_hosts:
+                    - name: all
+                      domains: ["*"]
+                      routes:
+                        - match: { prefix: /free }
+                          direct_response: { status: 200, body: { inline_string: "free" } }
+                          typed_per_filter_config:
+                            hello: { "@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true }
+                            http/script: { "@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true }
+                        - match: { prefix: / }
+                          direct_response: { status: 200, body: { inline_string: "hello" } }
+                http_filters:
+                  - name: http/script
+                    config:
+                      onResponse: |
+                        const status: number = res.status;
+                        res.headers.set("x-script", String(status));
+                  - name: hello
+                    config: { value: one }
+                  - name: http/router
+                    config: {}
+`;
+
+async function start(): Promise<{ started: DevLine; port: number; inspector: string }> {
+  session = new DevSession();
+  session.run("filter", "new", "hello");
+  session.write("front.yaml", CONFIG);
+  const started = await session.start("-c", "front.yaml", "--inspect", "0");
+  return { started, port: portOf(started, "main"), inspector: String(started.inspector) };
+}
+
+/** Line from 0, as the protocol counts. */
+function lineOf(text: string, what: string): number {
+  return text.split("\n").findIndex((line) => line.includes(what));
+}
+
+test("stops at a line of TypeScript while other routes are served, and again after a save", async () => {
+  const { port, inspector } = await start();
+  const client = await Cdp.attach(inspector, "http/hello");
+  await client.send("Runtime.enable");
+  await client.send("Debugger.enable");
+  const source = session.read(FILTER);
+  const url = pathToFileURL(path.join(session.dir, FILTER)).href;
+  const lineNumber = lineOf(source, "headers.set(");
+  const set = await client.send("Debugger.setBreakpointByUrl", { url, lineNumber });
+  expect(set.locations).toHaveLength(1);
+
+  const held = get(port, "/held");
+  const paused = (await client.next("Debugger.paused")) as unknown as Paused;
+  expect(paused.callFrames[0]).toMatchObject({
+    functionName: "onResponseHeaders",
+    url: "tsproxy:///http/hello.js",
+    source: { url, lineNumber },
+  });
+  const { callFrameId } = paused.callFrames[0]!;
+  const value = await client.send("Debugger.evaluateOnCallFrame", {
+    callFrameId,
+    expression: "this.constructor.name",
+  });
+  expect(value.result).toMatchObject({ value: "Hello" });
+  for (let k = 0; k < 5; k++) expect((await get(port, "/free")).text).toBe("free");
+  // Longer than any time box of a sandbox.
+  await new Promise((resolve) => setTimeout(resolve, 1_500));
+  expect((await get(port, "/free")).text).toBe("free");
+  await client.send("Debugger.resume");
+  expect((await held).headers).toMatchObject({ "x-hello": "one" });
+
+  session.write(FILTER, source.replace("this.#config.value", '"saved"'));
+  await session.next("reloaded");
+  const again = (await client.next("Debugger.paused")) as unknown as Paused;
+  expect(again.callFrames[0]!.source).toMatchObject({ url, lineNumber });
+  // That was the request that `filter dev` has sent again.
+  await client.send("Debugger.resume");
+  const second = get(port, "/second");
+  await client.next("Debugger.paused");
+  await client.send("Debugger.removeBreakpoint", { breakpointId: set.breakpointId });
+  await client.send("Debugger.resume");
+  expect((await second).headers).toMatchObject({ "x-hello": "saved" });
+  expect((await get(port, "/third")).headers).toMatchObject({ "x-hello": "saved" });
+});
+
+test("a client that leaves lets go what it held", async () => {
+  const { port, inspector } = await start();
+  const client = await Cdp.attach(inspector, "http/hello");
+  await client.send("Debugger.enable");
+  const url = pathToFileURL(path.join(session.dir, FILTER)).href;
+  const lineNumber = lineOf(session.read(FILTER), "headers.set(");
+  await client.send("Debugger.setBreakpointByUrl", { url, lineNumber });
+  const held = get(port, "/held");
+  await client.next("Debugger.paused");
+  client.close();
+  expect((await held).headers).toMatchObject({ "x-hello": "one" });
+});
+
+test("a filter is replaced while somebody is stopped in it", async () => {
+  const { port, inspector } = await start();
+  const client = await Cdp.attach(inspector, "http/hello");
+  await client.send("Debugger.enable");
+  const source = session.read(FILTER);
+  const url = pathToFileURL(path.join(session.dir, FILTER)).href;
+  const lineNumber = lineOf(source, "headers.set(");
+  await client.send("Debugger.setBreakpointByUrl", { url, lineNumber });
+  const held = get(port, "/held");
+  await client.next("Debugger.paused");
+  session.write(FILTER, source.replace("this.#config.value", '"saved"'));
+  await client.next("Debugger.resumed");
+  expect((await held).headers).toMatchObject({ "x-hello": "one" });
+  // `filter dev` sends that request again, to the new code, which stops there as well.
+  await client.next("Debugger.paused");
+  client.close();
+  expect(await session.next("reloaded")).toMatchObject({
+    replayed: [{ headers: [{ text: "x-hello: one" }, { text: "x-hello: saved" }] }],
+  });
+});
+
+test("stops at a line of a script in the YAML file", async () => {
+  const { port, inspector } = await start();
+  const client = await Cdp.attach(inspector, "http/script");
+  await client.send("Debugger.enable");
+  const url = pathToFileURL(path.join(session.dir, "front.yaml")).href;
+  const lineNumber = lineOf(CONFIG, 'res.headers.set("x-script"');
+  const set = await client.send("Debugger.setBreakpointByUrl", { url, lineNumber });
+  expect(set.locations).toMatchObject([{ lineNumber }]);
+  const held = get(port, "/held");
+  const paused = (await client.next("Debugger.paused")) as unknown as Paused;
+  expect(paused.callFrames[0]).toMatchObject({ functionName: "onResponse", url });
+  const value = await client.send("Debugger.evaluateOnCallFrame", {
+    callFrameId: paused.callFrames[0]!.callFrameId,
+    expression: "status",
+  });
+  expect(value.result).toMatchObject({ value: 200 });
+  await client.send("Debugger.resume");
+  expect((await held).headers).toMatchObject({ "x-script": "200" });
+});
+
+test("names of other machines attach to nothing", async () => {
+  const { inspector } = await start();
+  const port = Number(inspector.split(":")[1]);
+  expect((await get(port, "/json/list", { headers: { host: "evil.example" } })).status).toBe(403);
+  expect((await get(port, "/nothing")).status).toBe(404);
+  const list = await get(port, "/json/list");
+  expect(JSON.parse(list.text)).toMatchObject([
+    { title: "http/script", type: "node" },
+    { title: "http/hello", type: "node" },
+  ]);
+});
