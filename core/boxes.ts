@@ -5,7 +5,8 @@ import type { SandboxUse } from "./inside/sandbox/main.ts";
 import { HISTOGRAM_CELLS } from "./inside/stats.ts";
 import type { Watchdog } from "./isolate.ts";
 import { textOf } from "./module-code.ts";
-import type { FromWorker, ModuleSource, Refusal, ToWorker } from "./protocol.ts";
+import type { FromWorker, ModuleSource, ProfiledFilter, Refusal, ToWorker } from "./protocol.ts";
+import { SandboxProfile } from "./sandbox/profile.ts";
 import { Sandbox } from "./sandbox/sandbox.ts";
 import type { StatsSink } from "./sandbox/stats.ts";
 import type { Supply } from "./sandbox/supply.ts";
@@ -72,6 +73,7 @@ export class Boxes {
   #told: ToldUse[] = [];
   #runtime = "";
   readonly #debugging: Debugging;
+  readonly #profiles = new Map<string, SandboxProfile>();
 
   constructor(options: BoxesOptions) {
     this.#options = options;
@@ -171,6 +173,19 @@ export class Boxes {
     else if (action === "send") this.#debugging.send(session, text);
     else if (action === "ready") this.#debugging.ready(session);
     else this.#debugging.close(session);
+  }
+
+  async startProfile({ filter, kind }: ProfiledFilter): Promise<void> {
+    const isolate = this.#serving(filter)?.isolate;
+    if (isolate === undefined) throw new Error(`"${filter}" has no sandbox in this thread`);
+    this.#profiles.set(filter, await SandboxProfile.start(isolate, kind));
+  }
+
+  async stopProfile({ filter }: ProfiledFilter): Promise<string> {
+    const profile = this.#profiles.get(filter);
+    this.#profiles.delete(filter);
+    if (profile === undefined) throw new Error(`no profile of "${filter}" has begun`);
+    return profile.stop();
   }
 
   /** What a sandbox has asked for. */

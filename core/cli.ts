@@ -26,6 +26,15 @@ interface ExplainFlags {
   readonly filters: string[];
 }
 
+interface ProfileFlags {
+  readonly seconds: number;
+  readonly heap: boolean;
+  readonly heapSnapshot: boolean;
+  readonly output?: string;
+  readonly admin: string;
+  readonly json: boolean;
+}
+
 /** Node's own is 9229. */
 const INSPECT_PORT = 9230;
 
@@ -288,6 +297,20 @@ export async function cli(
         code = await filterBuild({ ...flags, names, filters });
       },
     );
+  filter
+    .command("profile")
+    .description("write a profile of one sandboxed filter of a proxy that runs, for DevTools")
+    .argument("<name>", "as configs call it, or kind/name")
+    .option("--seconds <n>", "how long, up to 60", parseCount, 5)
+    .option("--heap", "who allocates, in the place of where time goes", false)
+    .option("--heap-snapshot", "all that is there when the time is over", false)
+    .option("-o, --output <file>", "what is written (default: the filter's name)")
+    .option("--admin <url>", "the proxy's admin address", "http://127.0.0.1:9901")
+    .option("--json", "print { file, kind, bytes }", false)
+    .action(async (name: string, flags: ProfileFlags) => {
+      const { filterProfile } = await import("./filter-profile.ts");
+      code = await filterProfile({ name, ...flags });
+    });
   filter
     .command("list")
     .description("list packages: kind, origin, state, and what is wrong with them")

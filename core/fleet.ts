@@ -3,6 +3,7 @@ import type {
   FromWorker,
   ListenerConfig,
   ModuleSource,
+  ProfiledFilter,
   Refusal,
   RuntimeConfig,
   ToWorker,
@@ -195,11 +196,11 @@ export class Fleet implements Stage {
       if (member.thread !== from) member.post({ type: "publish", topic, text });
   }
 
-  /** Begins or ends a CPU profile of a thread (`worker 0`, `control`). */
-  async profile(thread: string, enable: boolean): Promise<Profiled> {
+  /** Begins or ends a profile of a thread (`worker 0`, `control`), or of a sandbox in it. */
+  async profile(thread: string, enable: boolean, of?: ProfiledFilter): Promise<Profiled> {
     const member = this.#members.find((m) => m.thread.name === thread);
     if (member === undefined) return { profile: "", error: `there is no thread "${thread}"` };
-    return member.profile(enable);
+    return member.profile(enable, of);
   }
 
   /** For the first worker's sandboxes. */
@@ -490,9 +491,9 @@ class Member {
     await answer;
   }
 
-  async profile(enable: boolean): Promise<Profiled> {
+  async profile(enable: boolean, of: ProfiledFilter | undefined): Promise<Profiled> {
     const answer = this.#answer(PROFILE_MS, (message) => message.type === "profiled");
-    this.post({ type: "profile", enable });
+    this.post({ type: "profile", enable, ...(of !== undefined && { of }) });
     const message = await answer;
     if (message?.type === "profiled") return message;
     return { profile: "", error: "the thread did not answer" };

@@ -41,7 +41,7 @@ const BEAT_MS = 100;
 const options = JSON.parse(process.argv[2] ?? "{}") as RunOptions;
 const { log, reopen } = openLog(options.log);
 const levels = new LogLevels(log, options.log);
-const profiler = new Profiler(() => fleet);
+const profiler = new Profiler(() => fleet, find);
 const node = { id: options.serviceNode, cluster: options.serviceCluster };
 const { bundles: ownBundles, ...prelude } = await bundlePreludes();
 const stats = new StatsReader();

@@ -6,7 +6,7 @@ import type { RunOptions } from "./options.ts";
 import type { PackageState } from "./package-state.ts";
 import type { Problem } from "./problem.ts";
 import type { ProfileAnswer, Profiler } from "./profiler.ts";
-import type { AddressConfig, RuntimeConfig } from "./protocol.ts";
+import type { AddressConfig, ProfiledFilter, RuntimeConfig } from "./protocol.ts";
 import type { Reload } from "./reload.ts";
 import type { RuntimeLayers } from "./runtime.ts";
 import { faultStat, type ServerStats } from "./server-stats.ts";
@@ -93,6 +93,7 @@ export function operations(
       },
     ],
     ["core.profile", (args) => profile(parts, args as ProfileAsked)],
+    ["core.filter_profile", (args) => filterProfile(parts, args as FilterProfileAsked)],
     ["core.recent_lookups", () => ({ recent: stats.recentLookups, total: stats.lookups })],
     [
       "core.change_lookups",
@@ -128,6 +129,9 @@ function daysLeft(contexts: readonly ContextCertificates[]): number {
 interface ProfileAsked {
   readonly enable: boolean;
   readonly thread?: string;
+  /** One filter in that thread, as configs call it. */
+  readonly filter?: string;
+  readonly kind?: string;
 }
 
 /** The file is `admin.profile_path` of the config, else one of the system's temporary directory. */
@@ -140,7 +144,58 @@ function profile(
   };
   const file = admin?.profile_path || undefined;
   if (!asked.enable) return profiler.stop(file);
-  return profiler.start((asked.thread ?? "worker 0").replace("_", " "), file);
+  return orError(async () => {
+    const of = asked.filter === undefined ? undefined : profiledFilter(reload, asked);
+    return profiler.start(threadOf(asked), file, of);
+  });
+}
+
+function threadOf({ thread = "worker 0" }: { readonly thread?: string }): string {
+  return thread.replace("_", " ");
+}
+
+/** Throws what is to be done where there is no such filter, or it cannot be profiled. */
+function profiledFilter(
+  reload: Reload,
+  { filter = "", kind = "cpu" }: ProfileAsked,
+): ProfiledFilter {
+  if (kind !== "cpu" && kind !== "heap" && kind !== "snapshot")
+    throw new Error(`there is no profile "${kind}"; there are cpu, heap and snapshot`);
+  const isMeant = (name: string) => name === filter || name.endsWith(`/${filter}`);
+  const found = reload.sandboxed().find((target) => isMeant(target.package));
+  if (found !== undefined) return { filter: found.package, kind };
+  const shared = reload.packages().find((state) => isMeant(state.package));
+  if (shared !== undefined)
+    throw new Error(
+      `"${shared.package}" shares an isolate with the shipped filters, and V8 takes no profile of that; profile a sandboxed filter, or its thread with /cpuprofiler`,
+    );
+  const names = reload
+    .sandboxed()
+    .map((target) => target.package)
+    .sort();
+  throw new Error(`no filter "${filter}" is in a sandbox; there: ${names.join(", ") || "none"}`);
+}
+
+interface FilterProfileAsked extends ProfileAsked {
+  readonly seconds: number;
+}
+
+/** The whole of a profile, as an answer. */
+function filterProfile(
+  { profiler, reload }: OperationParts,
+  asked: FilterProfileAsked,
+): Promise<{ readonly profile?: string; readonly error?: string }> {
+  return orError(async () =>
+    profiler.take(threadOf(asked), profiledFilter(reload, asked), asked.seconds * 1000),
+  );
+}
+
+async function orError<T>(answer: () => Promise<T>): Promise<T | { readonly error: string }> {
+  try {
+    return await answer();
+  } catch (error) {
+    return { error: (error as Error).message };
+  }
 }
 
 interface DrainHow {

@@ -229,8 +229,8 @@ export type ToWorker =
       readonly ask: boolean;
       readonly stop: boolean;
     }
-  /** Begins or ends a CPU profile of this thread. Answered by `profiled`. */
-  | { readonly type: "profile"; readonly enable: boolean }
+  /** Begins or ends a profile of this thread, or of a sandbox in it. Answered by `profiled`. */
+  | { readonly type: "profile"; readonly enable: boolean; readonly of?: ProfiledFilter }
   /** Of a debugger's session with a sandbox. `text`: the package to open one with, a message for it, or nothing. */
   | {
       readonly type: "inspect";
@@ -258,6 +258,15 @@ export interface Refusal {
   readonly place: string;
   /** With positions in the bundled module; main maps them back to sources. */
   readonly stack: string;
+}
+
+/** `cpu`: where its time goes. `heap`: who allocates what is still there. `snapshot`: all that is there, at the end. */
+export type ProfileKind = "cpu" | "heap" | "snapshot";
+
+/** A package that lives in a sandbox, and what is asked about it. */
+export interface ProfiledFilter {
+  readonly filter: string;
+  readonly kind: ProfileKind;
 }
 
 /** Worker -> main. */

@@ -16,6 +16,7 @@ import type {
   AddressConfig,
   FromWorker,
   ModuleSource,
+  ProfiledFilter,
   Refusal,
   ThreadConfig,
   ToWorker,
@@ -309,7 +310,7 @@ class Worker {
         this.#sockets.poke();
         break;
       case "profile":
-        void this.#profile(message.enable);
+        void this.#profile(message.enable, message.of);
         break;
       case "inspect":
         this.#boxes.inspect(message);
@@ -324,11 +325,14 @@ class Worker {
   }
 
   /** Of core's half of this thread: what runs in isolates stands in it as the time of the crossing. */
-  async #profile(enable: boolean): Promise<void> {
+  async #profile(enable: boolean, of: ProfiledFilter | undefined): Promise<void> {
     let profile = "";
     let error: string | undefined;
     try {
-      if (enable) {
+      if (of !== undefined) {
+        if (enable) await this.#boxes.startProfile(of);
+        else profile = await this.#boxes.stopProfile(of);
+      } else if (enable) {
         this.#inspector.connect();
         await this.#inspector.post("Profiler.enable");
         await this.#inspector.post("Profiler.start");

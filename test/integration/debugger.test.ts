@@ -237,8 +237,10 @@ test("names of other machines attach to nothing", async () => {
   expect((await get(port, "/json/list", { headers: { host: "evil.example" } })).status).toBe(403);
   expect((await get(port, "/nothing")).status).toBe(404);
   const list = await get(port, "/json/list");
-  expect(JSON.parse(list.text)).toMatchObject([
-    { title: "http/script", type: "node" },
-    { title: "http/hello", type: "node" },
-  ]);
+  expect(JSON.parse(list.text)).toEqual(
+    expect.arrayContaining([
+      expect.objectContaining({ title: "http/script", type: "node" }),
+      expect.objectContaining({ title: "http/hello", type: "node" }),
+    ]),
+  );
 });

@@ -171,12 +171,24 @@ export class CoreData {
   ): Promise<readonly (readonly [logger: string, level: string])[]> {
     return this.#ask("core.set_log_levels", { changes });
   }
-  /** Begins or ends a CPU profile of a thread (`worker_0`, the default; `control`). Answers the file that it was written to. */
+  /**
+   * Begins or ends a CPU profile of a thread (`worker_0`, the default; `control`), or of one filter that has a sandbox there.
+   * Answers the file that it was written to.
+   */
   profile(
     enable: boolean,
-    thread: string | undefined,
-  ): Promise<{ readonly file?: string; readonly error?: string }> {
-    return this.#ask("core.profile", { enable, thread });
+    of: { readonly thread: string | undefined; readonly filter: string | undefined },
+  ): Promise<{ file?: string; error?: string }> {
+    return this.#ask("core.profile", { enable, ...of });
+  }
+  /** A profile of one filter, when its time is over: JSON as DevTools opens it. */
+  filterProfile(asked: {
+    readonly filter: string;
+    readonly kind: string;
+    readonly seconds: number;
+    readonly thread: string | undefined;
+  }): Promise<{ profile?: string; error?: string }> {
+    return this.#ask("core.filter_profile", asked);
   }
   recentLookups(): Promise<{
     readonly recent?: readonly (readonly [name: string, times: number])[];

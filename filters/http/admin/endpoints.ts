@@ -6,6 +6,7 @@ import {
   changeLookups,
   cpuProfiler,
   drainListeners,
+  filterProfile,
   healthcheck,
   logging,
   memory,
@@ -128,6 +129,19 @@ export const ENDPOINTS: readonly Endpoint[] = [
       },
     ],
     answer: drainListeners,
+  },
+  {
+    path: "/filter_profile",
+    help: "profile one filter that lives in a sandbox",
+    own: true,
+    mutates: true,
+    parameters: [
+      { name: "filter", help: "Name of the filter" },
+      { name: "seconds", help: "How long, up to 60" },
+      { name: "kind", help: "cpu, heap, or a snapshot of the heap" },
+      { name: "thread", help: "worker_0 unless told" },
+    ],
+    answer: filterProfile,
   },
   {
     path: "/filters",

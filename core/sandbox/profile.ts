@@ -1,0 +1,155 @@
+import type { ProfileKind } from "../protocol.ts";
+import type { DebugChannel, SandboxIsolate } from "./isolate.ts";
+
+/** A CPU profile is put together of slices this long. */
+const SLICE_MS = 200;
+/** Bytes between two samples of a heap profile. */
+const HEAP_SAMPLE_BYTES = 8 * 1024;
+
+interface Answer {
+  readonly id?: number;
+  readonly method?: string;
+  readonly params?: { readonly chunk?: string };
+  readonly result?: { readonly profile?: unknown };
+  readonly error?: { readonly message: string };
+}
+
+/**
+ * A profile of one sandbox. While it is taken the sandbox is entered on isolated-vm's own threads, as under a debugger: V8 takes
+ * no samples of an isolate that Node's thread has entered.
+ */
+export class SandboxProfile {
+  readonly #isolate: SandboxIsolate;
+  readonly #kind: ProfileKind;
+  readonly #channel: DebugChannel;
+  readonly #answers = new Map<number, (answer: Answer) => void>();
+  #next = 1;
+  #snapshot = "";
+  #slicing: NodeJS.Timeout | undefined;
+  #sliced: Promise<void> = Promise.resolve();
+  readonly #slices: CpuProfile[] = [];
+
+  private constructor(isolate: SandboxIsolate, kind: ProfileKind) {
+    this.#isolate = isolate;
+    this.#kind = kind;
+    this.#channel = isolate.debug((text) => this.#onMessage(JSON.parse(text)));
+  }
+
+  static async start(isolate: SandboxIsolate, kind: ProfileKind): Promise<SandboxProfile> {
+    const profile = new SandboxProfile(isolate, kind);
+    if (kind === "cpu") {
+      await profile.#ask("Profiler.enable");
+      await profile.#ask("Profiler.start");
+      profile.#slicing = setInterval(() => void profile.#slice(), SLICE_MS);
+    } else if (kind === "heap") {
+      await profile.#ask("HeapProfiler.enable");
+      const samplingInterval = HEAP_SAMPLE_BYTES;
+      await profile.#ask("HeapProfiler.startSampling", { samplingInterval });
+    }
+    return profile;
+  }
+
+  /** JSON, as DevTools opens it. */
+  async stop(): Promise<string> {
+    clearInterval(this.#slicing);
+    try {
+      if (this.#isolate.disposed)
+        throw new Error("the filter was replaced while it was profiled; begin again");
+      if (this.#kind === "snapshot") {
+        await this.#ask("HeapProfiler.takeHeapSnapshot", { reportProgress: false });
+        return this.#snapshot;
+      }
+      if (this.#kind === "heap")
+        return JSON.stringify((await this.#ask("HeapProfiler.stopSampling")).profile);
+      await this.#sliced;
+      this.#slices.push((await this.#ask("Profiler.stop")).profile as CpuProfile);
+      return JSON.stringify(joined(this.#slices));
+    } finally {
+      this.#channel.close();
+    }
+  }
+
+  /** Samples are taken of the thread that the profile began on; the next slice begins where the isolate runs by then. */
+  #slice(): Promise<void> {
+    this.#sliced = this.#sliced.then(async () => {
+      if (this.#isolate.disposed) return;
+      this.#slices.push((await this.#ask("Profiler.stop")).profile as CpuProfile);
+      await this.#ask("Profiler.start");
+    });
+    return this.#sliced;
+  }
+
+  async #ask(method: string, params: object = {}): Promise<NonNullable<Answer["result"]>> {
+    const id = this.#next++;
+    const answer = new Promise<Answer>((resolve) => this.#answers.set(id, resolve));
+    this.#channel.send(JSON.stringify({ id, method, params }));
+    const { result, error } = await answer;
+    if (error !== undefined) throw new Error(error.message);
+    return result ?? {};
+  }
+
+  #onMessage(message: Answer): void {
+    if (message.id !== undefined) this.#answers.get(message.id)?.(message);
+    else if (message.method === "HeapProfiler.addHeapSnapshotChunk")
+      this.#snapshot += message.params?.chunk ?? "";
+  }
+}
+
+interface CpuNode {
+  readonly id: number;
+  readonly callFrame: {
+    readonly functionName: string;
+    readonly scriptId: string;
+    readonly url: string;
+    readonly lineNumber: number;
+    readonly columnNumber: number;
+  };
+  hitCount?: number;
+  children?: number[];
+}
+
+/** As the DevTools protocol has it; times in microseconds. */
+export interface CpuProfile {
+  readonly nodes: readonly CpuNode[];
+  readonly startTime: number;
+  readonly endTime: number;
+  readonly samples?: readonly number[];
+  readonly timeDeltas?: readonly number[];
+}
+
+/** One profile of several that follow each other: calls that came the same way are one. */
+export function joined(slices: readonly CpuProfile[]): CpuProfile {
+  const nodes: CpuNode[] = [];
+  const known = new Map<string, CpuNode>();
+  const samples: number[] = [];
+  const timeDeltas: number[] = [];
+  const startTime = slices[0]?.startTime ?? 0;
+  let time = startTime;
+  for (const slice of slices) {
+    const ids = new Map<number, number>();
+    const byId = new Map(slice.nodes.map((node) => [node.id, node]));
+    const add = (node: CpuNode, parent: CpuNode | undefined): void => {
+      const { functionName, url, lineNumber, columnNumber } = node.callFrame;
+      const key = JSON.stringify([parent?.id, functionName, url, lineNumber, columnNumber]);
+      let here = known.get(key);
+      if (here === undefined) {
+        here = { id: nodes.length + 1, callFrame: node.callFrame, hitCount: 0, children: [] };
+        known.set(key, here);
+        nodes.push(here);
+        parent?.children?.push(here.id);
+      }
+      here.hitCount! += node.hitCount ?? 0;
+      ids.set(node.id, here.id);
+      for (const child of node.children ?? []) add(byId.get(child)!, here);
+    };
+    if (slice.nodes[0] !== undefined) add(slice.nodes[0], undefined);
+    let at = slice.startTime;
+    for (const [k, sample] of (slice.samples ?? []).entries()) {
+      at += slice.timeDeltas?.[k] ?? 0;
+      samples.push(ids.get(sample)!);
+      timeDeltas.push(at - time);
+      time = at;
+    }
+  }
+  return { nodes, startTime, endTime: slices.at(-1)?.endTime ?? startTime, samples, timeDeltas };
+}

@@ -1,0 +1,112 @@
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import { pathToFileURL } from "node:url";
+import { afterEach, expect, test } from "vitest";
+import { get } from "./client.ts";
+import { direct, http, listener } from "./config.ts";
+import { DevSession } from "./dev-session.ts";
+import { Proxy } from "./proxy.ts";
+
+const BUSY = `import { defineHttpFilter, Type } from "@tsproxy/sdk";
+
+const kept: string[] = [];
+
+function burn(until: number): number {
+  let sum = 0;
+  for (let k = 0; k < until; k++) sum += String(k).length;
+  kept.push(String(sum).repeat(1000));
+  return sum;
+}
+
+export default defineHttpFilter({
+  name: "busy",
+  config: Type.Object({}),
+  setup: () => () => ({
+    onResponseHeaders(headers) {
+      headers.set("x-sum", String(burn(20_000)));
+    },
+  }),
+});
+`;
+
+let proxy: Proxy | undefined;
+afterEach(() => proxy?.stop());
+
+async function started(): Promise<Proxy> {
+  const main = listener("main", http([direct("/", "hello")], {}, [{ name: "busy", config: {} }]));
+  const address = { socket_address: { address: "127.0.0.1", port_value: 0 } };
+  const config = { static_resources: { listeners: [main] }, admin: { address } };
+  return Proxy.start({ config, files: { "filters/busy.ts": BUSY } });
+}
+
+/** Asks the filter again and again until the work is done. */
+async function underLoad<T>(port: number, work: Promise<T>): Promise<T> {
+  let isOver = false;
+  const done = work.finally(() => (isOver = true));
+  while (!isOver) expect((await get(port, "/")).status).toBe(200);
+  return done;
+}
+
+interface Node {
+  readonly callFrame: { functionName: string; url: string; lineNumber: number };
+  readonly hitCount: number;
+  readonly children?: readonly Node[];
+}
+
+test("profiles one sandboxed filter by file and line, while it serves", async () => {
+  proxy = await started();
+  const source = pathToFileURL(path.join(proxy.dir, "filters/busy.ts")).href;
+  const ask = (query: string) =>
+    get(proxy!.adminPort, `/filter_profile?${query}`, { method: "POST" });
+
+  const cpu = await underLoad(proxy.port("main"), ask("filter=busy&seconds=1"));
+  expect(cpu.status).toBe(200);
+  const { nodes, samples } = JSON.parse(cpu.text) as { nodes: Node[]; samples: number[] };
+  expect(samples.length).toBeGreaterThan(3);
+  const burn = nodes.filter(({ callFrame }) => callFrame.functionName === "burn");
+  expect(burn[0]?.callFrame).toMatchObject({ url: source, lineNumber: 4 });
+  expect(burn.reduce((sum, { hitCount }) => sum + hitCount, 0)).toBeGreaterThan(0);
+
+  const heap = await underLoad(proxy.port("main"), ask("filter=http/busy&seconds=1&kind=heap"));
+  const names = (node: Node): string[] => [
+    node.callFrame.functionName,
+    ...(node.children ?? []).flatMap(names),
+  ];
+  expect(names(JSON.parse(heap.text).head)).toContain("burn");
+
+  const snapshot = await ask("filter=busy&seconds=0.1&kind=snapshot");
+  expect(JSON.parse(snapshot.text).snapshot.node_count).toBeGreaterThan(1000);
+
+  // And it is entered on the worker's own thread again.
+  expect((await get(proxy.port("main"), "/")).headers["x-sum"]).toBeDefined();
+  const refused = await ask("filter=http/router");
+  expect([refused.status, refused.text]).toEqual([
+    500,
+    expect.stringContaining('"http/router" shares an isolate with the shipped filters'),
+  ]);
+  expect((await ask("filter=none")).text).toMatch(
+    /^no filter "none" is in a sandbox; there: http\/busy, .*http\/script/,
+  );
+});
+
+test("writes a profile of a filter by /cpuprofiler, and by the command line", async () => {
+  proxy = await started();
+  const post = (query: string) =>
+    get(proxy!.adminPort, `/cpuprofiler?${query}`, { method: "POST" });
+  expect((await post("enable=y&filter=busy")).text).toBe("OK\n");
+  await get(proxy.port("main"), "/");
+  const [, file] = (await post("enable=n")).text.split("\n");
+  expect(JSON.parse(readFileSync(file!, "utf8")).nodes[0].callFrame.functionName).toBe("(root)");
+
+  const session = new DevSession();
+  try {
+    const admin = ["--admin", `127.0.0.1:${proxy.adminPort}`];
+    const made = session.run("filter", "profile", "busy", "--seconds", "1", ...admin, "--json");
+    expect(JSON.parse(made.stdout)).toMatchObject({ file: "busy.cpuprofile", kind: "cpu" });
+    expect(JSON.parse(session.read("busy.cpuprofile")).nodes.length).toBeGreaterThan(0);
+    const nobody = session.run("filter", "profile", "busy", "--admin", "127.0.0.1:1");
+    expect(nobody).toMatchObject({ status: 1, stdout: expect.stringMatching(/^no tsproxy admin/) });
+  } finally {
+    await session.end();
+  }
+});
