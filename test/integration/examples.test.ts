@@ -231,6 +231,35 @@ test("lua: headers and a body edited, another service asked, a module, a TCP con
   client.destroy();
 });
 
+test("filters: a limit for each key, tokens, versions, bodies rewritten as they pass, TCP clients told apart", async () => {
+  example = await Example.start("filters");
+  const port = example.port("/page");
+  const ask = (path: string, headers: Record<string, string> = {}) => get(port, path, { headers });
+  expect((await ask("/")).text).toBe("hello nobody, here is a lion\n");
+
+  const page = await ask("/page");
+  const [, version] = /^version ([ab])\n$/.exec(page.text)!;
+  const cookie = String(page.headers["set-cookie"]).split(";")[0]!;
+  expect(cookie).toBe(`version=${version}`);
+  expect((await ask("/page", { cookie })).text).toBe(page.text);
+
+  expect((await ask("/private")).status).toBe(401);
+  const authorization = /authorization: (Bearer [^']+)'/.exec(example.stdout)![1]!;
+  expect((await ask("/private", { authorization })).text).toBe("hello ada, here is a lion\n");
+  const forged = await ask("/private", { authorization: `${authorization.slice(0, -4)}AAAA` });
+  expect([forged.status, forged.text]).toEqual([401, "a wrong signature\n"]);
+
+  const statuses: number[] = [];
+  for (let k = 0; k < 12; k++) statuses.push((await ask("/", { "x-api-key": "k" })).status);
+  expect(statuses.filter((status) => status === 200)).toHaveLength(10);
+
+  const tcp = Number(/curl -i http:\/\/localhost:(\d+)\/\n +admin/.exec(example.stdout)![1]);
+  expect((await get(tcp, "/")).text).toBe("hello nobody, here is a cat\n");
+  const ssh = await RawClient.connect(tcp);
+  ssh.send("SSH-2.0-OpenSSH_9.2\r\n");
+  await ssh.untilClosed();
+});
+
 const examples = readdirSync(path.join(ROOT, "examples"), { withFileTypes: true })
   .filter((entry) => entry.isDirectory())
   .map((entry) => entry.name);

@@ -1,9 +1,10 @@
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { expect, test } from "vitest";
 import { get } from "./client.ts";
+import { DevSession, portOf } from "./dev-session.ts";
 import { CLI, Proxy, ROOT } from "./proxy.ts";
 
 const readme = readFileSync(path.join(ROOT, "README.md"), "utf8");
@@ -39,6 +40,27 @@ test("the README's filter is made, and the config serves with it", async () => {
   }
 });
 
+test("the README's rate limiter is saved, limits, and shows what the next save changes", async () => {
+  const limiter = /```ts\n([^]*?)```/.exec(readme)![1]!;
+  const session = new DevSession();
+  try {
+    mkdirSync(path.join(session.dir, "filters"));
+    session.write("filters/ratelimit.ts", limiter);
+    const port = portOf(await session.start(), "http");
+    const ask = async () => (await get(port, "/")).status;
+    expect([await ask(), await ask(), await ask(), await ask()]).toEqual([200, 200, 200, 429]);
+    session.write("filters/ratelimit.ts", limiter.replace("slow down", "not so fast"));
+    expect(await session.next("reloaded")).toMatchObject({
+      changed: ["http/ratelimit"],
+      replayed: [
+        { verdict: "differs", after: 429, body: [{ text: "slow down" }, { text: "not so fast" }] },
+      ],
+    });
+  } finally {
+    await session.end();
+  }
+});
+
 test("every command of the README is run by a test", () => {
   const commands = [...readme.matchAll(/^ {4}((?:npm|npx|curl|node) .*)$/gm)].map(
     ([, text]) => text,
@@ -54,6 +76,7 @@ test("every command of the README is run by a test", () => {
     "npx tsproxy init && npx tsproxy run -c tsproxy.yaml",
     // Here.
     "npx tsproxy filter new hello",
+    "npx tsproxy filter dev",
   ]);
 });
 
