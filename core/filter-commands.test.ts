@@ -70,6 +70,21 @@ test("check tells a wrong type at its line, and knows no Node", async () => {
   expect(err).toMatch(/^> 16 \|/m);
 });
 
+test("the filter of each page of the SDK's docs is sound", async () => {
+  const docs = path.join(import.meta.dirname, "../sdk/docs");
+  for (const kind of KINDS) {
+    const page = fs.readFileSync(path.join(docs, `${kind}.md`), "utf8");
+    fs.mkdirSync(`docs/${kind}`, { recursive: true });
+    fs.writeFileSync(`docs/${kind}/filter.ts`, /```ts\n([^]*?)```/.exec(page)![1]!);
+    fs.writeFileSync(`docs/${kind}/package.json`, '{ "tsproxy": { "trusted": true } }');
+  }
+  expect(await run("filter", "check", "--filters", "docs")).toEqual({
+    code: 0,
+    out: "6 filters: OK\n",
+    err: "",
+  });
+});
+
 const SCRIPTS = `static_resources:
   listeners:
     - name: main

@@ -13,6 +13,7 @@ import { ROOT } from "./own-files.ts";
 import { discoverShipped } from "./packages.ts";
 import { PACKED_LIST, type PackedPackage } from "./packed.ts";
 import { buildPreludes, PRELUDES } from "./preludes.ts";
+import { reference } from "./reference.ts";
 
 const dist = path.join(ROOT, "dist");
 const require = createRequire(import.meta.url);
@@ -98,6 +99,8 @@ async function declarations(): Promise<void> {
     tsc,
     ...["-p", path.join(ROOT, "filters"), ...options, ...out],
   ]);
+  await writeFile(path.join(dist, "sdk/reference.md"), await reference(path.join(dist, "sdk")));
+  await cp(path.join(ROOT, "sdk/docs"), path.join(dist, "sdk/docs"), { recursive: true });
 }
 
 /** isolated-vm's own binaries, for the systems and versions of Node that it builds them for. */

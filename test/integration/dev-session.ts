@@ -14,22 +14,28 @@ export interface DevLine {
 
 /** `tsproxy filter dev` in a folder of its own. */
 export class DevSession {
-  readonly dir = mkdtempSync(path.join(os.tmpdir(), "tsproxy-dev-test-"));
+  readonly dir: string;
   readonly lines: DevLine[] = [];
   readonly #program: readonly string[];
+  readonly #isOwn: boolean;
   #child: ChildProcess | undefined;
   #exited: Promise<number | null> = Promise.resolve(null);
   #read = 0;
   stderr = "";
 
-  constructor(program: readonly string[] = [process.execPath, CLI]) {
+  /** `folder`: one that is there, and stays, in the place of a temporary one. */
+  constructor(program: readonly string[] = [process.execPath, CLI], folder?: string) {
     this.#program = program;
+    this.#isOwn = folder === undefined;
+    this.dir = folder ?? mkdtempSync(path.join(os.tmpdir(), "tsproxy-dev-test-"));
   }
 
   /** Runs another command of tsproxy there. */
   run(...args: string[]): { readonly status: number | null; readonly stdout: string } {
     const [program, ...first] = this.#program;
-    const options = { cwd: this.dir, encoding: "utf8" } as const;
+    const { FORCE_COLOR: _, ...around } = process.env;
+    const env = { ...around, NO_COLOR: "1" };
+    const options = { cwd: this.dir, env, encoding: "utf8" } as const;
     const { status, stdout, stderr } = spawnSync(program!, [...first, ...args], options);
     return { status, stdout: stdout + stderr };
   }
@@ -70,7 +76,7 @@ export class DevSession {
   async end(): Promise<number | null> {
     this.#child?.kill("SIGTERM");
     const code = await this.#exited;
-    rmSync(this.dir, { recursive: true, force: true });
+    if (this.#isOwn) rmSync(this.dir, { recursive: true, force: true });
     return code;
   }
 }

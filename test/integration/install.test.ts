@@ -1,11 +1,12 @@
 import { execFile } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { eventually, get } from "./client.ts";
 import { direct, http, listener } from "./config.ts";
+import { DevSession, portOf } from "./dev-session.ts";
 import { Proxy, ROOT } from "./proxy.ts";
 
 // The way of somebody new: `npm pack` here, `npm install` of the result in an empty folder, and the commands of the README there.
@@ -85,4 +86,72 @@ test("installs into an empty folder, serves, and makes a filter that is tested, 
   } finally {
     await proxy.stop();
   }
+});
+
+test("from nothing to a first request: a filter is made, tested, dropped in and asked, with no registry", async (context) => {
+  if (unreachable !== undefined) return context.skip(unreachable);
+  const program = path.join(folder, "node_modules/.bin/tsproxy");
+  const own = mkdtempSync(path.join(folder, "own-"));
+  const session = new DevSession([program], own);
+  const began = performance.now();
+  const at: [string, number][] = [];
+  const mark = (what: string) => at.push([what, Math.round(performance.now() - began)]);
+  expect(session.run("filter", "new", "speed").status).toBe(0);
+  mark("made");
+  const tested = session.run("filter", "test", "speed");
+  expect(tested.stdout).toMatch(/Tests +1 passed/);
+  mark("tested");
+  try {
+    const port = portOf(await session.start("--inspect", "0"), "http");
+    mark("dropped in");
+    expect((await get(port, "/")).headers["x-speed"]).toBe("hello");
+    mark("answered");
+    console.log(
+      `filter new to first answer: ${at.map(([what, ms]) => `${what} ${ms} ms`).join(", ")}`,
+    );
+
+    const [started] = session.lines;
+    const inspector = Number(String(started!.inspector).split(":")[1]);
+    const targets = JSON.parse((await get(inspector, "/json/list")).text) as { title: string }[];
+    expect(targets.map(({ title }) => title)).toContain("http/speed");
+  } finally {
+    await session.end();
+  }
+  expect(JSON.parse(session.run("filter", "info", "speed", "--json").stdout)).toMatchObject({
+    package: "http/speed",
+    version: "0.1.0",
+  });
+  expect(session.run("filter", "build", "speed").stdout).toMatch(/^speed-0\.1\.0\.js /);
+  // TypeScript is the user's: with it types are checked, without it the command says how to get it.
+  const env = { ...environment(), PATH: "/nowhere" };
+  const without = promisify(execFile)(process.execPath, [program, "filter", "check"], {
+    cwd: own,
+    env,
+  });
+  await expect(without).rejects.toMatchObject({
+    stderr: expect.stringContaining("npm install --save-dev typescript"),
+  });
+  symlinkSync(
+    path.join(ROOT, "node_modules/typescript"),
+    path.join(folder, "node_modules/typescript"),
+  );
+  expect(session.run("filter", "check").stdout).toBe("1 filter: OK\n");
+  const script = path.join(folder, "script.yaml");
+  const chain = http([direct("/", "x")], {}, [
+    { name: "http/script", config: { onRequest: "req.headers.set(3, stream)" } },
+  ]);
+  writeFileSync(
+    script,
+    JSON.stringify({ static_resources: { listeners: [listener("main", chain)] } }),
+  );
+  expect(session.run("filter", "check", "-c", script).stdout).toMatch(
+    /script\.yaml:1:\d+: .*TS2345/,
+  );
+
+  const text = readFileSync(
+    path.join(folder, "node_modules/tsproxy/dist/sdk/reference.md"),
+    "utf8",
+  );
+  expect(text).toMatch(/^### HttpFilter\n\nOne filter's part in one stream\./m);
+  expect(text).toMatch(/^### TestStream$/m);
 });

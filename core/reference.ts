@@ -1,0 +1,93 @@
+import { readFile } from "node:fs/promises";
+import path from "node:path";
+
+/** One exported name. */
+interface Entry {
+  readonly name: string;
+  readonly doc: string;
+  /** As the declaration stands in the .d.ts file. */
+  readonly text: string;
+}
+
+/**
+ * A reference in Markdown of what the entry points of the SDK export, from the declarations that tsc has written: their
+ * docstrings and their signatures, by file.
+ */
+export async function reference(folder: string): Promise<string> {
+  const parts = [
+    "# Reference\n\nEvery name that filters and their tests import, with its docstring. Made from the declarations beside this file.\n",
+  ];
+  for (const [title, entry] of [
+    ["@tsproxy/sdk", "index.d.ts"],
+    ["@tsproxy/sdk/testing", "testing/index.d.ts"],
+  ] as const) {
+    parts.push(`# ${title}\n`);
+    const index = await readFile(path.join(folder, entry), "utf8");
+    for (const [, name] of index.matchAll(/^export \* from "\.\/([^"]+)\.ts"/gm)) {
+      const file = path.join(path.dirname(entry), `${name}.d.ts`);
+      const entries = entriesOf(await readFile(path.join(folder, file), "utf8"));
+      if (entries.length === 0) continue;
+      parts.push(`## ${path.basename(name!)}\n`);
+      for (const found of entries) parts.push(shown(found));
+    }
+  }
+  return parts.join("\n");
+}
+
+const EXPORT =
+  /^export (?:declare )?(?:abstract )?(?:async )?(class|interface|type|function|const|let) (\w+)/;
+
+/** Declarations at the beginning of a line, with the comment before each. */
+export function entriesOf(text: string): Entry[] {
+  const lines = text.split("\n");
+  const found: Entry[] = [];
+  let comment: string[] = [];
+  for (let k = 0; k < lines.length; k++) {
+    const line = lines[k]!;
+    if (line.startsWith("/**")) {
+      const end = lines.findIndex((other, n) => n >= k && other.includes("*/"));
+      comment = lines.slice(k, end + 1);
+      k = end;
+      continue;
+    }
+    const match = EXPORT.exec(line);
+    if (match !== null) {
+      const end = endOf(lines, k);
+      const [, , name] = match;
+      found.push({ name: name!, doc: docOf(comment), text: lines.slice(k, end + 1).join("\n") });
+      k = end;
+    }
+    comment = [];
+  }
+  return found;
+}
+
+/** The last line of a declaration: the first at which all brackets are closed and nothing is to follow. */
+function endOf(lines: readonly string[], from: number): number {
+  let depth = 0;
+  for (let k = from; k < lines.length; k++) {
+    const code = lines[k]!.replace(
+      /\/\*.*?\*\/|"(?:[^"\\]|\\.)*"|\/\/.*$|^\s*\*.*$|^\s*\/\*.*$/g,
+      "",
+    );
+    for (const char of code) {
+      if ("{([".includes(char)) depth++;
+      else if ("})]".includes(char)) depth--;
+    }
+    if (depth <= 0 && /[;}]\s*$/.test(code)) return k;
+  }
+  return lines.length - 1;
+}
+
+function docOf(comment: readonly string[]): string {
+  return comment
+    .map((line) => line.replace(/^\s*\/?\*+\/? ?/, "").replace(/\s*\*\/\s*$/, ""))
+    .join("\n")
+    .trim();
+}
+
+function shown({ name, doc, text }: Entry): string {
+  const said = doc === "" ? "" : `${doc}\n\n`;
+  const code = text.replace(/^export (?:declare )?/, "");
+  return `### ${name}\n\n${said}\`\`\`ts\n${code}\n\`\`\`\n`;
+}
