@@ -50,7 +50,8 @@ export class DevSession {
     );
     child.stderr.setEncoding("utf8").on("data", (text: string) => (this.stderr += text));
     this.#exited = new Promise((resolve) => child.on("close", resolve));
-    return this.next("started");
+    // A busy machine takes its time to start one.
+    return this.next("started").catch(() => this.next("started"));
   }
 
   /** The next line of that event; those before it are passed by. */
