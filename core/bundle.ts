@@ -44,14 +44,16 @@ export interface BundleOptions {
   readonly external?: readonly string[];
   /** Another file in the place of a module. */
   readonly alias?: Readonly<Record<string, string>>;
+  /** `iife`: a script that imports nothing. */
+  readonly format?: "esm" | "iife";
   /** False: nobody will ask for `inputs`, and esbuild reads the files itself, which is quicker. */
   readonly keepInputs?: boolean;
 }
 
 export async function bundle(options: BundleOptions): Promise<Bundle> {
   if (!isKept(options.entry)) return build(options);
-  const { entry, filename, external = [], alias = {} } = options;
-  const words = [esbuildVersion(), entry, filename, ...external, JSON.stringify(alias)];
+  const { entry, filename, external = [], alias = {}, format = "esm" } = options;
+  const words = [esbuildVersion(), format, entry, filename, ...external, JSON.stringify(alias)];
   const key = keyOf(...words);
   const found = await readBundle(key, filename);
   if (found !== undefined) return found;
@@ -79,7 +81,14 @@ async function readBundle(key: string, filename: string): Promise<Bundle | undef
 }
 
 async function build(options: BundleOptions): Promise<Bundle> {
-  const { entry, filename, external = ["@tsproxy/sdk"], alias = {}, keepInputs = true } = options;
+  const {
+    entry,
+    filename,
+    external = ["@tsproxy/sdk"],
+    alias = {},
+    format = "esm",
+    keepInputs = true,
+  } = options;
   const inputs = new Map<string, string>();
   // Loaded with the first build: the npm package starts without any.
   const esbuild = await import("esbuild");
@@ -93,7 +102,7 @@ async function build(options: BundleOptions): Promise<Bundle> {
       bundle: true,
       write: false,
       alias: { ...alias },
-      format: "esm",
+      format,
       platform: "neutral",
       target: "esnext",
       mainFields: ["module", "main"],

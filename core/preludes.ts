@@ -6,6 +6,7 @@ import type { PreludeCode } from "./protocol.ts";
 
 export interface Preludes extends PreludeCode {
   /** Reads what packages say of themselves. */
+  readonly sdk: string;
   readonly reader: string;
   readonly bundles: readonly Bundle[];
 }
@@ -31,7 +32,13 @@ type Codes = [string, string, string, string, string];
 export function buildPreludes(): Promise<Bundle[]> {
   return Promise.all([
     prelude("inside/main.ts", "tsproxy:inside"),
-    prelude("inside/sandbox/main.ts", "tsproxy:sandbox"),
+    bundle({
+      entry: own("inside/sandbox/image.ts"),
+      filename: "tsproxy:sandbox",
+      external: [],
+      format: "iife",
+      keepInputs: false,
+    }),
     sdk("@tsproxy/sdk"),
     prelude("inside/reader.ts", "tsproxy:reader"),
     sdk("tsproxy:sdk", { "@sinclair/typebox": own("inside/no-schemas.ts") }),

@@ -246,6 +246,8 @@ export type ToWorker =
       readonly value: unknown;
       readonly error: string | undefined;
     }
+  /** What `image_wanted` has asked for. */
+  | { readonly type: "image"; readonly snapshot: ArrayBuffer }
   | { readonly type: "stop" };
 
 /** Why a generation was refused: which package, and where in its config (or in its source) it said no. */
@@ -328,6 +330,8 @@ export type FromWorker =
   /** A session is bound to another isolate, whose module has that name in stacks. Answered by `inspect`, `ready`. */
   | { readonly type: "inspect_bound"; readonly session: number; readonly filename: string }
   | { readonly type: "drained" }
+  /** A snapshot of what sandboxes begin with; told to whoever started the thread, and answered by it. */
+  | { readonly type: "image_wanted" }
   /** `profile`: JSON as DevTools opens it; "" when one has begun. */
   | {
       readonly type: "profiled";
@@ -348,8 +352,8 @@ export interface PreludeCode {
   readonly builtin: string;
   /** The SDK beside it, without schemas. */
   readonly builtinSdk: string;
+  /** A script, with the SDK in it; the others are modules. */
   readonly sandbox: string;
-  readonly sdk: string;
 }
 
 /** `workerData` of a worker. */

@@ -4,7 +4,8 @@ import type { StartThread } from "./fleet.ts";
 import { DEFAULT_SIZES, type RingSizes, TURNS } from "./inside/ring.ts";
 import { COUNTS_BYTES, giveBack, LEDGER_BYTES } from "./inside/shared-counts.ts";
 import { ownModule } from "./own-files.ts";
-import type { FromWorker, WorkerStart } from "./protocol.ts";
+import type { FromWorker, ToWorker, WorkerStart } from "./protocol.ts";
+import { snapshotOf } from "./sandbox/image.ts";
 
 /** Cells for as many stats as a large config defines; untouched pages cost nothing. */
 const STATS_BYTES = 32 * 1024 * 1024;
@@ -30,6 +31,7 @@ export function threadStarter(
   const sizes = ringSizes(process.env.TSPROXY_RING);
   const counts = new Int32Array(turns);
   for (let k = 0; k < TURNS; k++) counts[k] = Math.floor(Math.random() * 2 ** 31);
+  let snapshot: ArrayBuffer | undefined;
   return (role, index, events) => {
     const memory = {
       stats: new SharedArrayBuffer(STATS_BYTES),
@@ -49,7 +51,11 @@ export function threadStarter(
     const name = role === "control" ? "control" : `worker ${index}`;
     const worker = new Worker(ownModule("worker"), { workerData, name });
     let reason = "it ended";
-    worker.on("message", (message: FromWorker) => events.onMessage(message));
+    worker.on("message", (message: FromWorker) => {
+      if (message.type !== "image_wanted") return events.onMessage(message);
+      snapshot ??= snapshotOf(start.prelude.sandbox);
+      worker.postMessage({ type: "image", snapshot } satisfies ToWorker);
+    });
     worker.on("error", (error: Error) => {
       reason = error.stack ?? error.message;
     });

@@ -23,6 +23,7 @@ import type {
   WorkerStart,
 } from "./protocol.ts";
 import { listenerOf } from "./protocol.ts";
+import { SandboxImage } from "./sandbox/image.ts";
 import { Supply } from "./sandbox/supply.ts";
 import { type Listening, Sockets } from "./sockets.ts";
 import { Contexts } from "./tls.ts";
@@ -81,8 +82,8 @@ class Worker {
     this.#post = post;
     this.#beats = new Int32Array(start.beat);
     this.#cells = new SandboxCells(start.stats, post);
-    const { sdk, sandbox } = start.prelude;
-    this.#supply = new Supply({ sdk, prelude: sandbox });
+    const image = new SandboxImage(start.prelude.sandbox, () => post({ type: "image_wanted" }));
+    this.#supply = new Supply(image);
     [this.#builtin, this.#sockets, this.#boxes] = this.#build();
     setInterval(() => this.#beats[0]!++, 100).unref();
     setInterval(() => this.#boxes.expire(performance.now()), 1000).unref();
@@ -299,6 +300,9 @@ class Worker {
         break;
       case "reply":
         this.#reply(message.call, message.value, message.error);
+        break;
+      case "image":
+        this.#supply.useSnapshot(message.snapshot);
         break;
       case "drain":
         void this.#drain(message.ms);

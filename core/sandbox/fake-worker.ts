@@ -18,6 +18,7 @@ import { bundle } from "../bundle.ts";
 import { type ParkPorts, ParkTable } from "../inside/parked.ts";
 import { parkedHttpFactory } from "../inside/parked-http.ts";
 import { Watchdog } from "../isolate.ts";
+import { IMAGE_FILENAME, SandboxImage } from "./image.ts";
 import type { SandboxFault, SandboxOptions } from "./options.ts";
 import { Sandbox } from "./sandbox.ts";
 import { Supply } from "./supply.ts";
@@ -30,23 +31,21 @@ const ANSWERS = MEMORY / 2;
 const EVENTS = MEMORY - 4 * 1024 * 1024;
 const ROUNDS = 64;
 
-let sources: Promise<{ sdk: string; prelude: string }> | undefined;
+let sandboxImage: Promise<string> | undefined;
 
-/** The SDK and the prelude as a worker gets them. */
-export function sandboxSources(): Promise<{ sdk: string; prelude: string }> {
-  sources ??= (async () => {
-    const path = (name: string): string => fileURLToPath(new URL(name, import.meta.url));
-    const [sdk, prelude] = await Promise.all([
-      bundle({ entry: path("../../sdk/index.ts"), filename: "@tsproxy/sdk", external: [] }),
-      bundle({ entry: path("../inside/sandbox/main.ts"), filename: "tsproxy/sandbox" }),
-    ]);
-    return { sdk: sdk.code, prelude: prelude.code };
-  })();
-  return sources;
+/** The script that sandboxes begin with. */
+export function imageCode(): Promise<string> {
+  sandboxImage ??= bundle({
+    entry: fileURLToPath(new URL("../inside/sandbox/image.ts", import.meta.url)),
+    filename: IMAGE_FILENAME,
+    external: [],
+    format: "iife",
+  }).then(({ code }) => code);
+  return sandboxImage;
 }
 
-/** `prelude`: another one in the place of ours. */
-type FakeOptions = Partial<SandboxOptions> & { readonly prelude?: string };
+/** `image`: another one in the place of ours. */
+type FakeOptions = Partial<SandboxOptions> & { readonly image?: string };
 
 const watchdog = new Watchdog();
 
@@ -126,16 +125,13 @@ export class FakeWorker implements ParkPorts {
     return sandbox;
   }
 
-  async unprepared(
-    code: string,
-    { prelude: ownPrelude, ...options }: FakeOptions = {},
-  ): Promise<Sandbox> {
-    const { sdk, prelude } = await sandboxSources();
+  async unprepared(code: string, { image, ...options }: FakeOptions = {}): Promise<Sandbox> {
+    const script = image ?? (await imageCode());
     const sandbox = new Sandbox({
       package: "http/test",
       worker: 0,
       node: { id: "node", cluster: "cluster" },
-      supply: new Supply({ sdk, prelude: ownPrelude ?? prelude }),
+      supply: new Supply(new SandboxImage(script)),
       watchdog,
       module: { code, filename: "test.js" },
       memory: this.#buffer,

@@ -12,12 +12,14 @@ import {
 import { Exchange, FakeWorker, linesOf, stubs } from "./fake-worker.ts";
 
 // Here the prelude itself is the enemy: code of a sandbox that has taken over its isolate and writes what it likes into its block.
-const PRELUDE = `
+const IMAGE = `(() => {
   let words, bytes, attack;
-  export function init(box) { words = new Int32Array(box); bytes = new Uint8Array(box); }
-  export function adopt(exported) { attack = exported; return ""; }
-  export function prepare() { return '{"refusals":[],"reads":[]}'; }
-  export function run(count) { attack(words, bytes, count); }`;
+  const init = (box) => { words = new Int32Array(box); bytes = new Uint8Array(box); };
+  const adopt = (exported) => { attack = exported; return ""; };
+  const run = (count) => { attack(words, bytes, count); };
+  const prepare = () => '{"refusals":[],"reads":[]}';
+  globalThis["tsproxy:image"] = { sdk: {}, prelude: { init, adopt, prepare, run } };
+})();`;
 const HEAD =
   "GET /a HTTP/1.1\r\nhost: example.com\r\nupgrade: x\r\nx-a: 1\r\ncontent-length: 5\r\n";
 const names = { ANSWER, BOX, EDITS, RECORD, REPLY, VERDICT, VERDICT_FLAG, VERDICT_TYPE };
@@ -53,7 +55,7 @@ afterEach(() => worker.dispose());
 
 async function attacked(body: string): Promise<Exchange> {
   const sandbox = await worker.sandbox(attacker(body), [{}], {
-    prelude: PRELUDE,
+    image: IMAGE,
     limits: { pauseMs: 1000 },
   });
   const e = new Exchange(worker, [stubs(worker, sandbox)], HEAD);
@@ -118,7 +120,7 @@ describe("edits", () => {
           `const w = words[(BOX.RECORDS >> 2) + (count - 1) * 4] >> 2; edits(words, bytes, words[w + 1], { status: (words[w] & 255) === 5 ? ${status} : 0 })`,
         ),
         [{}],
-        { prelude: PRELUDE },
+        { image: IMAGE },
       );
       const e = new Exchange(worker, [stubs(worker, sandbox)], HEAD);
       await e.requestHeaders().settled();
@@ -186,7 +188,7 @@ describe("answers", () => {
       [
         stubs(
           worker,
-          await worker.sandbox(attacker("words[BOX.OUT_USED] = 0"), [{}], { prelude: PRELUDE }),
+          await worker.sandbox(attacker("words[BOX.OUT_USED] = 0"), [{}], { image: IMAGE }),
         ),
       ],
       HEAD,
@@ -197,7 +199,7 @@ describe("answers", () => {
         `let at = 0; for (let slot = 0; slot < 16; slot++) for (let g = 1; g < 8; g++) for (let lane = 0; lane < 2; lane++) at = answer(words, bytes, at, ANSWER.VERDICT, (g << 19) | (slot << 1) | lane, [0, 0, 0, 0]);`,
       ),
       [{}],
-      { prelude: PRELUDE },
+      { image: IMAGE },
     );
     const e = await new Exchange(worker, [stubs(worker, evil)], HEAD).requestHeaders().settled();
     expect([e.verdicts.length, victim.pending, victim.verdicts.length]).toEqual([1, 1, 0]);
@@ -217,7 +219,7 @@ describe("answers", () => {
         "let seed = 7, at = 0; const random = () => (seed = (Math.imul(seed, 48271) >>> 0) % 2147483647) / 2147483647;\nexport default",
       ),
       [{}],
-      { prelude: PRELUDE, limits: { pauseMs: 1 } },
+      { image: IMAGE, limits: { pauseMs: 1 } },
     );
     const factory = stubs(worker, sandbox);
     for (let round = 0; round < 300; round++) {

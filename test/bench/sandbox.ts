@@ -15,7 +15,8 @@ import {
 import { type ParkPorts, ParkTable } from "../../core/inside/parked.ts";
 import { parkedHttpFactory } from "../../core/inside/parked-http.ts";
 import { Watchdog } from "../../core/isolate.ts";
-import { sandboxSources } from "../../core/sandbox/fake-worker.ts";
+import { imageCode } from "../../core/sandbox/fake-worker.ts";
+import { SandboxImage } from "../../core/sandbox/image.ts";
 import { Sandbox } from "../../core/sandbox/sandbox.ts";
 import { Supply } from "../../core/sandbox/supply.ts";
 
@@ -63,12 +64,12 @@ const ports: ParkPorts = {
   },
 };
 const table = new ParkTable(ports);
-const sources = await sandboxSources();
+const image = new SandboxImage(await imageCode());
 const sandbox = new Sandbox({
   package: "http/bench",
   worker: 0,
   node: { id: "", cluster: "" },
-  supply: new Supply(sources),
+  supply: new Supply(image),
   watchdog: new Watchdog(),
   module: { code: CODE, filename: "bench.js" },
   memory: buffer,

@@ -17,8 +17,6 @@ import {
 import { StreamState, StreamTable } from "./stream.ts";
 import { describeError, Surroundings } from "./surroundings.ts";
 
-installBounds();
-
 /** One place in the config that uses the package. */
 export interface SandboxUse {
   readonly id: number;
@@ -47,6 +45,8 @@ export function init(
   nodeCluster: string,
   seed: string,
 ): void {
+  // Not before: no isolate can begin with a snapshot of bounded built-ins.
+  installBounds();
   around = new Surroundings(box, stats, seed);
   around.worker = worker;
   around.node = { id: nodeId, cluster: nodeCluster };
