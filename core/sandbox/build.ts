@@ -22,13 +22,17 @@ export async function makeIsolate(
   const empty = await supply.takeIsolate();
   const memory = supply.takeMemory();
   const stats = new SandboxStats(options.stats, memory.stats);
-  const limits = { timeoutMs, watchdog, worker, node };
-  const isolate = await SandboxIsolate.build(empty, module, memory, limits);
+  const isolate = await SandboxIsolate.build(empty, module, memory, {
+    timeoutMs,
+    watchdog,
+    worker,
+    node,
+    runtime,
+  });
   isolate.times[BOX.WAKE_AT / 2] = Number.POSITIVE_INFINITY;
   try {
     await options.onMade?.(isolate);
     isolate.times[BOX.NOW / 2] = now();
-    if (runtime !== "") await isolate.call("setRuntime", runtime);
     return { isolate, stats, refusals: await setUp(options, isolate, uses) };
   } catch (error) {
     isolate.dispose();

@@ -170,11 +170,13 @@ export class SandboxIsolate {
       readonly watchdog: Watchdog;
       readonly worker: number;
       readonly node: { readonly id: string; readonly cluster: string };
+      /** JSON of all runtime values, or "". */
+      readonly runtime: string;
     },
   ): Promise<SandboxIsolate> {
     try {
       const share = (part: SharedArrayBuffer): unknown => new ivm.ExternalCopy(part).copyInto();
-      const { worker, node } = options;
+      const { worker, node, runtime } = options;
       empty.call("init", [
         share(memory.box),
         share(memory.stats),
@@ -183,6 +185,7 @@ export class SandboxIsolate {
         node.cluster,
         randomBytes(32).toString("latin1"),
       ]);
+      if (runtime !== "") empty.call("setRuntime", [runtime]);
       if (module.cells !== undefined) empty.call("shareCells", [share(module.cells)]);
       // The package is evaluated last: by now the prelude has bounded what it will find.
       const loaded = await empty.load(module);

@@ -231,7 +231,9 @@ export class Sandbox {
   /** What each use leaves to the next generation, by its id. */
   async handover(): Promise<ReadonlyMap<number, unknown>> {
     const isolate = this.#isolate;
-    if (isolate === undefined) return new Map();
+    // Whose code does not name it leaves nothing.
+    if (isolate === undefined || !/\bonHandover\b/.test(this.#options.module.code))
+      return new Map();
     const build = this.#build;
     this.#leave();
     try {
