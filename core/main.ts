@@ -43,7 +43,7 @@ const { log, reopen } = openLog(options.log);
 const levels = new LogLevels(log, options.log);
 const profiler = new Profiler(() => fleet, find);
 const node = { id: options.serviceNode, cluster: options.serviceCluster };
-const { bundles: ownBundles, ...prelude } = await bundlePreludes();
+const { bundles: ownBundles, sdk, reader, ...prelude } = await bundlePreludes();
 const stats = new StatsReader();
 const server = new ServerStats(stats, options.concurrency);
 const files = new FileWriter(
@@ -52,7 +52,7 @@ const files = new FileWriter(
 );
 const lines = new LineOrder((file, text) => files.append(file, text));
 let state: "INITIALIZING" | "LIVE" | "DRAINING" = "INITIALIZING";
-const describer = new Describer(prelude);
+const describer = new Describer({ sdk, reader });
 const canary = new Canary({ prelude, node, sandboxed: "left out" });
 /** An operator has asked to fail health checks (admin's /healthcheck/fail). */
 let failing = false;
