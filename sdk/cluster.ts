@@ -66,9 +66,10 @@ export interface Host {
   activeRequests: number;
   /**
    * How an attempt on this host went, told once by whoever made it (the router): the status of its response; no answer in
-   * time; or none at all (reset, or a PoolFailure that names the host). Counts `rq_success`, `rq_error` and `rq_timeout`.
+   * time; or none at all (reset, or a PoolFailure that names the host). Counts `rq_success`, `rq_error` and `rq_timeout`; a response
+   * that is `retried` is an error, whatever its status.
    */
-  onResponse(status: number): void;
+  onResponse(status: number, retried?: boolean): void;
   onTimeout(): void;
   onReset(): void;
   /** A response said `x-envoy-immediate-health-check-fail`. Undefined: nobody wants to know. */

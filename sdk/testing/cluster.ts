@@ -32,13 +32,16 @@ export class TestHost implements Host {
   }
   /** What was told of attempts: a status, `timeout` or `reset`. */
   readonly told: (number | "timeout" | "reset")[] = [];
+  /** How many of the responses went nowhere. */
+  retried = 0;
 
   constructor(address: Address = { ip: "198.51.100.1", port: 8080 }) {
     this.address = address;
     this.key = `${address.ip}:${address.port}`;
   }
-  onResponse(status: number): void {
+  onResponse(status: number, retried = false): void {
     this.told.push(status);
+    if (retried) this.retried++;
   }
   onTimeout(): void {
     this.told.push("timeout");

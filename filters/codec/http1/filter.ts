@@ -1,21 +1,42 @@
-import { type CodecFactory, defineCodec, Type } from "@tsproxy/sdk";
+import { type CodecFactory, type Counter, defineCodec, type Stats, Type } from "@tsproxy/sdk";
 import { Http1Client } from "./client.ts";
 import { Http1Server } from "./server.ts";
+
+/**
+ * Envoy's names of `http1.`, and of `cluster.<name>.http1.` once the cluster has had a connection. There they all stay at zero:
+ * responses keep their headers, and one request at a time cannot flood.
+ */
+const COUNTERS = [
+  "dropped_headers_with_underscores",
+  "metadata_not_supported_error",
+  "requests_rejected_with_underscores_in_headers",
+  "response_flood",
+] as const;
 
 export default defineCodec({
   name: "envoy.codec.http1",
   config: Type.Object({}),
   setup: (_config, cx): CodecFactory => {
-    const scope = cx.stats.scope("http1.");
-    const stats = {
-      droppedHeaders: scope.counter("dropped_headers_with_underscores"),
-      rejectedRequests: scope.counter("requests_rejected_with_underscores_in_headers"),
-    };
+    const [droppedHeaders, , rejectedRequests] = countersOf(cx.stats);
+    const stats = { droppedHeaders: droppedHeaders!, rejectedRequests: rejectedRequests! };
+    const listed = new WeakSet<Stats>();
     return {
       protocol: "HTTP/1.1",
       createServer: (connection, events, options) =>
         new Http1Server(connection, events, options, stats),
-      createClient: (connection, events, options) => new Http1Client(connection, events, options),
+      createClient(connection, events, options) {
+        const owner = options.stats;
+        if (owner !== undefined && !listed.has(owner)) {
+          listed.add(owner);
+          countersOf(owner);
+        }
+        return new Http1Client(connection, events, options);
+      },
     };
   },
 });
+
+function countersOf(owner: Stats): Counter[] {
+  const scope = owner.scope("http1.");
+  return COUNTERS.map((name) => scope.counter(name));
+}

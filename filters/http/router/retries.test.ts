@@ -48,6 +48,7 @@ describe("a retried request", () => {
     );
     expect(p.cx.stats.value("cluster.up.retry.upstream_rq_503")).toBe(1);
     expect([p.stat("200"), p.stat("503"), p.up.retries]).toEqual([1, 0, 0]);
+    expect([p.up.host.told, p.up.host.retried]).toEqual([[503, 200], 1]);
   });
 
   it("waits at most as long as the policy says, longer each time", () => {

@@ -520,7 +520,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     else {
       const verdict = retry.onHead(headers);
       if (verdict === "yes") {
-        host!.onResponse(headers.status);
+        host!.onResponse(headers.status, true);
         this.#charges!.retries.retried(headers.status, this.withoutCode);
         if (endStream && this.#requestEnded) attempt.complete();
         else attempt.giveUp();
@@ -776,7 +776,10 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   // ---- the client
 
   onResponseBlocked(blocked: boolean): void {
-    this.#attempt.encoder?.pauseReading(blocked);
+    const { encoder } = this.#attempt;
+    if (encoder === undefined) return;
+    this.#charges!.responseBlocked(blocked);
+    encoder.pauseReading(blocked);
   }
 
   onReset(): void {

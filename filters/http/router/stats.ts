@@ -169,6 +169,12 @@ export class ClusterCharges {
     return true;
   }
 
+  /** The client does not take the response, and the upstream is not read from (true), or it is again. */
+  responseBlocked(blocked: boolean): void {
+    const what = blocked ? "paused" : "resumed";
+    this.#stats.counter(`upstream_flow_control_${what}_reading_total`).inc();
+  }
+
   /** `altName`: "" for none. */
   response(status: number, answered: Answered, altName: string): void {
     this.#main.response(status, answered);

@@ -107,6 +107,9 @@ describe("an exchange", () => {
     c.connection.blocked = false;
     c.filter.onDrained?.();
     expect(p.up.last.paused).toBe(false);
+    const stat = (name: string) =>
+      p.cx.stats.value(`cluster.up.upstream_flow_control_${name}_reading_total`);
+    expect([stat("paused"), stat("resumed")]).toEqual([1, 1]);
   });
 
   it("closes after an answer that did not wait for the request", () => {

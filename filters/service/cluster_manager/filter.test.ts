@@ -609,7 +609,8 @@ describe("an HTTP/1 pool", () => {
     host.onResponse(503);
     host.onReset();
     host.onTimeout();
-    expect([cell("rq_success"), cell("rq_error"), cell("rq_timeout")]).toEqual([2, 3, 1]);
+    host.onResponse(409, true);
+    expect([cell("rq_success"), cell("rq_error"), cell("rq_timeout")]).toEqual([2, 4, 1]);
   });
 
   it("tells the exchange when the upstream does not take what is sent", () => {

@@ -183,8 +183,8 @@ export class UpstreamHost implements Host {
     this.load.active = active;
   }
 
-  onResponse(status: number): void {
-    if (status >= 500) this.cells.rqError.inc();
+  onResponse(status: number, retried = false): void {
+    if (status >= 500 || retried) this.cells.rqError.inc();
     else this.cells.rqSuccess.inc();
     this.outlier?.onCode(status);
   }

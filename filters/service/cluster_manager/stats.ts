@@ -94,7 +94,7 @@ export class ClusterCells implements ClusterStats {
 
 /**
  * Envoy lists these for every cluster, and so dashboards ask for them. This package never moves them: updates are counted by the
- * cluster's own package, retries and redirects by the router, and what the others count does not happen: zero is the truth.
+ * cluster's own package, retries, redirects, pauses and maintenance by the router, and what the others count does not happen: zero is the truth.
  */
 const UNMOVED_COUNTERS = [
   "bind_errors",
@@ -120,14 +120,22 @@ const UNMOVED_COUNTERS = [
   "upstream_cx_connect_with_0_rtt",
   "upstream_cx_http3_total",
   "upstream_cx_max_duration_reached",
+  "upstream_cx_preconnect_skipped",
+  "upstream_flow_control_paused_reading_total",
+  "upstream_flow_control_resumed_reading_total",
+  "upstream_http3_broken",
   "retry_or_shadow_abandoned",
   "upstream_internal_redirect_failed_total",
   "upstream_internal_redirect_succeeded_total",
+  "upstream_queue_overloaded",
+  "upstream_rq_0rtt",
+  "upstream_rq_maintenance_mode",
   "upstream_rq_max_duration_reached",
   "upstream_rq_per_try_idle_timeout",
   "upstream_rq_per_try_timeout",
   "upstream_rq_retry",
   "upstream_rq_rx_reset",
+  "upstream_rq_rx_reset_no_error",
   "upstream_rq_tx_reset",
   "upstream_rq_retry_backoff_exponential",
   "upstream_rq_retry_backoff_ratelimited",

@@ -38,11 +38,14 @@ interface Match {
 /** The transport sockets of a cluster, and which of them an endpoint's connections pass. */
 export class Transports {
   readonly #stats: Stats;
+  /** A host is chosen for once, however many threads know it. */
+  readonly #counts: boolean;
   readonly #matches: readonly Match[];
   readonly #fallback: Match;
 
   constructor(cx: SetupContext, config: Static<typeof Schema>, statPrefix: string) {
     this.#stats = cx.stats.scope(statPrefix);
+    this.#counts = cx.role === "control";
     const slot = (ref: Parameters<SetupContext["extension"]>[1] | undefined) =>
       ref && cx.extension("transport", ref, { statPrefix });
     this.#matches = (config.transport_socket_matches ?? []).map((entry) => ({
@@ -63,7 +66,7 @@ export class Transports {
       this.#matches.find(({ wanted }) =>
         wanted.every(([key, value]) => JSON.stringify(values[key]) === value),
       ) ?? this.#fallback;
-    this.#stats.counter(`${match.name}.total_match_count`).inc();
+    if (this.#counts) this.#stats.counter(`${match.name}.total_match_count`).inc();
     return match.transport;
   }
 }
