@@ -74,8 +74,8 @@ export interface RequestDecoder {
   onRequestBody(chunk: Chunk, endStream: boolean): void;
   onRequestTrailers(trailers: HeaderMap): void;
   onDecodeError(error: DecodeError): void;
-  /** The client went away. */
-  onReset(reason: ResetReason): void;
+  /** The client went away. `details`: Envoy's word for %RESPONSE_CODE_DETAILS% where it spoilt this one stream. */
+  onReset(reason: ResetReason, details?: string): void;
   /** The client does not take what was encoded (true), or takes it again. */
   onBlocked(blocked: boolean): void;
 }

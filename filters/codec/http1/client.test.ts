@@ -510,7 +510,7 @@ describe("a tunnel", () => {
     const { connection, events, ask, send } = open();
     const encoder = ask(upgrade(), false, "websocket");
     expect(connection.take()).toBe(
-      "GET /ws HTTP/1.1\r\nhost: a\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\r\n",
+      "GET /ws HTTP/1.1\r\nhost: a\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
     );
     send(`${SWITCH}down`);
     encoder.encodeBody(latin1Encode("up"), 0, 2, false);
@@ -522,7 +522,7 @@ describe("a tunnel", () => {
     const { connection, ask } = open();
     ask(requestHeaders("CONNECT", "/ws", "host", "a"), false, "websocket");
     expect(connection.take()).toBe(
-      "GET /ws HTTP/1.1\r\nhost: a\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\r\n",
+      "GET /ws HTTP/1.1\r\nhost: a\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
     );
   });
 

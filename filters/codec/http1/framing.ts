@@ -4,6 +4,7 @@ import {
   FLAG,
   type HeaderMap,
   HeaderName,
+  headerName,
   KNOWN_NAMES,
   latin1Decode,
   latin1Encode,
@@ -78,6 +79,9 @@ const NEVER_NAMED = new Set([
 ]);
 const MAX_NAMED = 16; // each costs a walk over the headers
 const MAX_CONNECTION_BYTES = 1024; // it is split into strings
+
+/** Belongs to the offer of h2c, which goes no further. */
+const HTTP2_SETTINGS = headerName("http2-settings");
 
 /** The findings of one head; reused. */
 export class Framing {
@@ -249,6 +253,7 @@ export class Framing {
     if (i < 0 || !possible || this.minor === 0 || (this.#options & OPTION.UPGRADE) === 0) return;
     const { memory, base, spans } = headers;
     const value = latin1Decode(memory, base + spans[i + 2]!, base + spans[i + 3]!).toLowerCase();
+    if (value === "h2c") headers.remove(HTTP2_SETTINGS);
     if (value === "" || value === "h2c") return;
     this.upgrade = value;
     spans[i + 5] = spans[i + 5]! & ~FLAG.REMOVED;

@@ -477,7 +477,7 @@ describe("a tunnel", () => {
     events.take();
     events.last.encoder.encodeHeaders(responseHeaders(101, "upgrade", "websocket"), false);
     expect(connection.take()).toBe(
-      "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\r\n",
+      "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
     );
     expect(connection.pauses).toBe(0);
     send("GET / HTTP/1.1\r\n\r\n");
@@ -491,7 +491,7 @@ describe("a tunnel", () => {
     send(UPGRADE);
     events.last.encoder.encodeHeaders(responseHeaders(101), false);
     expect(connection.take()).toBe(
-      "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\r\n",
+      "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
     );
   });
 

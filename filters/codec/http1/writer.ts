@@ -21,7 +21,7 @@ export const HEAD_EXTRA = 256;
 export const LINE = {
   CLOSE: latin1Encode("connection: close\r\n"),
   KEEP_ALIVE: latin1Encode("connection: keep-alive\r\n"),
-  UPGRADE: latin1Encode("connection: Upgrade\r\n"),
+  UPGRADE: latin1Encode("connection: upgrade\r\n"),
   CHUNKED: latin1Encode("transfer-encoding: chunked\r\n"),
   NO_BODY: latin1Encode("content-length: 0\r\n"),
   END: latin1Encode("\r\n"),

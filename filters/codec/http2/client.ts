@@ -144,7 +144,7 @@ export class Http2Client implements ClientCodec, Side {
     endStream: boolean,
   ): void {
     const { session } = this;
-    if (fault === FAULT.MALFORMED) {
+    if (fault === FAULT.MALFORMED || fault === FAULT.BAD_FIELD) {
       stream.isMalformed = true;
       session.onMalformed(stream);
     } else if (fault !== FAULT.NONE) {

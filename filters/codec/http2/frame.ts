@@ -48,3 +48,11 @@ export const LARGEST_FRAME_SIZE = 0xff_ffff;
 export const LAST_STREAM_ID = 0x7fff_ffff;
 
 export const PREFACE = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/** Envoy's words for %RESPONSE_CODE_DETAILS% of a stream that its peer has spoilt. */
+export const DETAILS = {
+  MESSAGE: "http2.violation.of.messaging.rule",
+  FIELD: "http2.invalid.header.field",
+  TOO_LARGE: "http2.header_list_size_too_large",
+  TOO_MANY: "http2.too_many_headers",
+} as const;

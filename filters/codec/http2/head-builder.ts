@@ -40,6 +40,8 @@ export const FAULT = {
   MALFORMED: 1,
   TOO_LARGE: 2,
   TOO_MANY: 3,
+  /** A field that no message may have, or not with this value; the message would else be in order. */
+  BAD_FIELD: 4,
 } as const;
 
 export interface HeadLimits {
@@ -154,7 +156,7 @@ export class HeadBuilder {
       return;
     }
     if ((meta & (META.MALFORMED_NAME | META.MALFORMED_VALUE)) !== 0) {
-      this.#refuse();
+      this.#refuse(FAULT.BAD_FIELD);
       return;
     }
     const nameAt = at - this.#start;
@@ -184,8 +186,8 @@ export class HeadBuilder {
     this.#arena.at = at + nameSize + valueSize + 4;
   }
 
-  #refuse(): void {
-    if (this.fault === FAULT.NONE) this.fault = FAULT.MALFORMED;
+  #refuse(fault: number = FAULT.MALFORMED): void {
+    if (this.fault === FAULT.NONE) this.fault = fault;
   }
 
   #grow(size: number): void {
@@ -240,7 +242,7 @@ export class HeadBuilder {
         return true;
       default:
         // RFC 9113 §8.2.2: fields of an HTTP/1 connection make a message malformed.
-        this.#refuse();
+        this.#refuse(FAULT.BAD_FIELD);
         return false;
     }
   }
@@ -361,7 +363,9 @@ export class HeadBuilder {
     const hasAuthority = end[PSEUDO.AUTHORITY]! >= 0;
     if (hasAuthority) {
       const at = this.#start + this.#pseudoAt[PSEUDO.AUTHORITY]!;
-      if (!isAuthority(memory, at, this.#start + end[PSEUDO.AUTHORITY]!)) this.#refuse();
+      const authorityEnd = this.#start + end[PSEUDO.AUTHORITY]!;
+      if (authorityEnd === at || !isAuthority(memory, at, authorityEnd))
+        this.#refuse(FAULT.BAD_FIELD);
     }
     if (end[PSEUDO.PROTOCOL]! >= 0) {
       const at = this.#start + this.#pseudoAt[PSEUDO.PROTOCOL]!;
@@ -376,17 +380,18 @@ export class HeadBuilder {
       this.#refuse();
       return;
     }
-    if (!this.#isPath()) this.#refuse();
+    if (!this.#isPath()) this.#refuse(FAULT.BAD_FIELD);
     const schemeAt = this.#start + this.#pseudoAt[PSEUDO.SCHEME]!;
     const isHttps = end[PSEUDO.SCHEME]! - this.#pseudoAt[PSEUDO.SCHEME]! === 5;
     if (isHttps && memory[schemeAt + 4] === 115) (this.#headers as RequestHeaders).scheme = "https";
   }
 
-  /** No space and no control character: it becomes part of a line. */
+  /** RFC 9113 §8.3.1: it begins with a slash, or is the asterisk. No space and no control character: it becomes part of a line. */
   #isPath(): boolean {
     const { memory } = this.#arena;
     const at = this.#start + this.#pseudoAt[PSEUDO.PATH]!;
     const end = this.#start + this.#pseudoEnd[PSEUDO.PATH]!;
+    if (memory[at] !== 47 && !(memory[at] === 42 && end - at === 1)) return false;
     for (let k = at; k < end; k++) if (memory[k]! <= 32 || memory[k] === 127) return false;
     return true;
   }

@@ -143,21 +143,28 @@ describe("a request", () => {
   });
 
   it("that is malformed ends the connection, or its stream alone where the config says so", () => {
-    const bad = [
-      literal(":method", "GET"),
-      GET + literal("connection", "close"),
-      GET + literal("te", "gzip"),
-      GET + literal("X", "1"),
-      GET + literal("x", "a\nb"),
-      literal("x", "1") + GET,
-      GET + GET,
-      "\x82\x86\x84\x01\x03a@b",
-      GET + literal(":status", "200"),
+    const path = (value: string) =>
+      `\x82\x86${literal(":path", value)}${literal(":authority", "a")}`;
+    const message = "http2.violation.of.messaging.rule";
+    const field = "http2.invalid.header.field";
+    const bad: readonly (readonly [string, string])[] = [
+      [literal(":method", "GET"), message],
+      [GET + literal("te", "gzip"), message],
+      [literal("x", "1") + GET, message],
+      [GET + GET, message],
+      [GET + literal(":status", "200"), message],
+      [GET + literal("connection", "close"), field],
+      [GET + literal("X", "1"), field],
+      [GET + literal("x", "a\nb"), field],
+      ["\x82\x86\x84\x01\x03a@b", field],
+      ["\x82\x86\x84\x01\x00", field],
+      [path("noslash"), field],
+      [path("**"), field],
     ];
-    for (const block of bad) {
+    for (const [block, details] of bad) {
       const hard = open();
       hard.send(request(1, END, block));
-      expect(hard.failures).toEqual(["http2.violation.of.messaging.rule"]);
+      expect(hard.failures).toEqual([details]);
       expect(hard.events.take()).toEqual(["reset protocol_error"]);
       const soft = open({ h2: { override_stream_error_on_invalid_http_message: true } });
       soft.send(request(1, END, block));

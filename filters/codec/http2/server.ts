@@ -14,7 +14,7 @@ import {
   type ServerCodec,
   type ServerEvents,
 } from "@tsproxy/sdk";
-import { CODE, LAST_STREAM_ID } from "./frame.ts";
+import { CODE, DETAILS, LAST_STREAM_ID } from "./frame.ts";
 import { dropUnderscores, FAULT, ID, KIND, type Kind } from "./head-builder.ts";
 import { SKIPPED } from "./hpack-encoder.ts";
 import { Session, type SessionParts, type Side } from "./session.ts";
@@ -165,7 +165,12 @@ export class Http2Server implements ServerCodec, Side {
   #onFault(stream: Stream, fault: number): void {
     const { session } = this;
     if (fault === FAULT.MALFORMED) session.onMalformed(stream);
-    else session.resetStream(stream, CODE.INTERNAL_ERROR);
+    else if (fault === FAULT.BAD_FIELD) session.onMalformed(stream, DETAILS.FIELD);
+    else {
+      session.stats.headerOverflow.inc();
+      stream.lostDetails = fault === FAULT.TOO_MANY ? DETAILS.TOO_MANY : DETAILS.TOO_LARGE;
+      session.resetStream(stream, CODE.INTERNAL_ERROR);
+    }
   }
 
   #takesUnderscores(stream: Stream, headers: HeaderMap): boolean {
@@ -284,6 +289,7 @@ class ServerStream extends Stream implements ResponseEncoder {
     else
       this.decoder.onReset(
         by === "us" || code !== CODE.NO_ERROR ? "protocol_error" : "connection_closed",
+        this.lostDetails,
       );
   }
 }

@@ -17,6 +17,7 @@ import {
 import {
   CODE,
   DEFAULT_WINDOW,
+  DETAILS,
   FLAG,
   FRAME_HEAD,
   LARGEST_FRAME_SIZE,
@@ -615,7 +616,8 @@ export class Session {
     }
     if (ends) stream.receiveEnded = true;
     if (kind === KIND.TRAILERS && fault === 0) {
-      this.stats.trailers.inc();
+      // Those of requests, by Envoy's count.
+      if (this.#side.isServer) this.stats.trailers.inc();
       if (stream.contentLeft > 0) this.onMalformed(stream);
       else stream.receiveTrailers(headers);
       return;
@@ -997,10 +999,11 @@ export class Session {
   }
 
   /** A message of the peer breaks RFC 9113 §8. */
-  onMalformed(stream: Stream): void {
+  onMalformed(stream: Stream, details: string = DETAILS.MESSAGE): void {
     this.stats.rxMessagingError.inc();
+    stream.lostDetails = details;
     if (this.options.streamErrors) this.#streamError(stream, CODE.PROTOCOL_ERROR);
-    else this.fail(CODE.PROTOCOL_ERROR, "http2.violation.of.messaging.rule");
+    else this.fail(CODE.PROTOCOL_ERROR, details);
   }
 
   refuse(id: number): void {

@@ -33,6 +33,8 @@ export abstract class Stream {
   /** It stands in the session's list of those that wait for a window. */
   waiting = false;
   paused = false;
+  /** Envoy's word for what the peer did wrong, once it has. */
+  lostDetails = "";
   readonly #chunk = new Chunk(NOTHING, 0, 0);
   #pending: Uint8Array[] | undefined = undefined;
   #pendingAt = 0;

@@ -288,12 +288,14 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     else this.sendReply(reply(status, { body, details }), false);
   }
 
-  onReset(reason: ResetReason): void {
+  onReset(reason: ResetReason, details = ""): void {
     if (this.ended) return;
-    const { errorDetails } = this.#connection;
-    if (reason === "protocol_error" && errorDetails !== "") {
-      this.info.flags.push("DPE");
-      this.info.responseCodeDetails = errorDetails;
+    if (this.#connection.isHttp2) this.info.protocol = "HTTP/2";
+    const error = this.#connection.errorDetails || details;
+    if (reason === "protocol_error" && error !== "") {
+      // What is too large is no error of the protocol, by Envoy's book.
+      this.info.flags.push(error.startsWith("http2.header_list") ? "DR" : "DPE");
+      this.info.responseCodeDetails = error;
     } else if (this.#connection.isHttp2 && reason === "remote") {
       this.info.flags.push("DR");
       this.info.responseCodeDetails = "http2.remote_reset";

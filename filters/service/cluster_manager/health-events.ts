@@ -41,11 +41,9 @@ export class HealthEventLog {
       ...(BEFORE_TIMESTAMP.includes(name) && event),
       timestamp: new Date(Date.now()).toISOString(),
       ...(!BEFORE_TIMESTAMP.includes(name) && !LAST.includes(name) && event),
-      metadata: {
-        filter_metadata: {},
-        ...(spec.metadata as object | undefined),
-        typed_filter_metadata: {},
-      },
+      ...(spec.metadata !== undefined && {
+        metadata: { filter_metadata: {}, ...spec.metadata, typed_filter_metadata: {} },
+      }),
       locality: { region: "", zone: "", sub_zone: "", ...spec.locality },
       ...(LAST.includes(name) && event),
     });

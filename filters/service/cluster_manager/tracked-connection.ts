@@ -18,6 +18,8 @@ export class TrackedConnection implements ConnectionHandler {
   readonly #openedAt: number;
   #connection: Connection | undefined = undefined;
   #connected = false;
+  /** The peer has ended its half. */
+  #ended = false;
   #sent = 0;
 
   constructor(
@@ -85,6 +87,7 @@ export class TrackedConnection implements ConnectionHandler {
   }
 
   onEof(): void {
+    this.#ended = true;
     this.#handler.onEof();
   }
   onBlocked(): void {
@@ -103,8 +106,8 @@ export class TrackedConnection implements ConnectionHandler {
     const { cells, cx } = this.#owner;
     const { host } = this;
     this.#owner.breaker("default").connections.release();
-    // What is active on it, nobody but the caller knows; Envoy counts none as well.
-    cells.onDestroyed(event.by === "remote", false);
+    // Whoever has it uses it until its end.
+    cells.onDestroyed(this.#ended || event.by === "remote", this.#connected);
     cells.cxActive.dec();
     host.cells.cxActive.dec();
     cells.cxLengthMs.record(cx.now() - this.#openedAt);
