@@ -1,7 +1,11 @@
+import { mkdtemp, realpath, rm, writeFile } from "node:fs/promises";
+import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import type { TestProjectInlineConfiguration } from "vitest/config";
 import { startVitest } from "vitest/node";
 import { isPacked, ROOT } from "./own-files.ts";
+import { discoverDroppedIn } from "./packages.ts";
 
 export interface FilterTestOptions {
   /** The directory that packages lie in. */
@@ -11,25 +15,63 @@ export interface FilterTestOptions {
   readonly watch: boolean;
 }
 
-/** Runs the tests beside filters. They need nothing installed: `@tsproxy/sdk`, its testing kit and vitest are those of the proxy. */
+/**
+ * Runs the tests beside filters, and for each package what holds for every one of its kind (`conformance` of the testing kit). They
+ * need nothing installed: `@tsproxy/sdk`, its testing kit and vitest are those of the proxy.
+ */
 export async function filterTest({ dir, names, watch }: FilterTestOptions): Promise<number> {
-  const vitest = await startVitest(
-    "test",
-    [...names],
-    {
+  const made = await mkdtemp(path.join(await realpath(os.tmpdir()), "tsproxy-test-"));
+  try {
+    await writeConformance(path.resolve(dir), made);
+    const vitest = await startVitest("test", [...names], {
       config: false,
       root: process.cwd(),
-      dir: path.resolve(dir),
+      // Two places, since one that held both would be searched as a whole.
+      projects: [project("tests", path.resolve(dir)), project("conformance", made)],
       watch,
-      pool: "forks",
-      // The flags of the proxy's own Node, so that regular expressions mean the same.
-      execArgv: process.execArgv,
-    },
-    { resolve: { alias: aliases() } },
-  );
-  if (watch) await new Promise<void>((resolve) => vitest.onClose(resolve));
-  else await vitest.close();
+    });
+    if (watch) await new Promise<void>((resolve) => vitest.onClose(resolve));
+    else await vitest.close();
+  } finally {
+    await rm(made, { recursive: true, force: true });
+  }
   return Number(process.exitCode ?? 0);
+}
+
+function project(name: string, dir: string): TestProjectInlineConfiguration {
+  return {
+    root: process.cwd(),
+    resolve: { alias: aliases() },
+    test: {
+      name,
+      dir,
+      pool: "forks",
+      // The flags of the proxy's own Node, so that regular expressions mean the same; with `gc`, growth can be measured.
+      execArgv: [...process.execArgv, "--expose-gc"],
+    },
+  };
+}
+
+/** A test file for each package. */
+async function writeConformance(dir: string, made: string): Promise<void> {
+  for (const { id, entry } of discoverDroppedIn(dir)) {
+    const name = path.basename(id).replace(/\.[^.]*$/, "");
+    await writeFile(path.join(made, `${name}.conformance.test.js`), conformanceTest(name, entry));
+  }
+}
+
+function conformanceTest(name: string, entry: string): string {
+  return `import { conformance, refusal } from "@tsproxy/sdk/testing";
+import { test } from "vitest";
+import definition from ${JSON.stringify(entry)};
+
+const title = (more) => ${JSON.stringify(`${name}: `)} + more;
+const refused = refusal(definition);
+if (refused === undefined)
+  for (const { name, run } of conformance(definition)) test(title(name), run);
+else test.skip(title("does what every filter must: " + refused + "; run conformance(definition, config) in a test of its own"));
+test(title("is a filter"), () => {});
+`;
 }
 
 function aliases(): { find: RegExp; replacement: string }[] {

@@ -2,9 +2,9 @@ import { describe, expect, it } from "vitest";
 import { latin1Decode, latin1Encode } from "./bytes.ts";
 import { type GrpcError, type GrpcMethod, type GrpcOptions, grpcCall, grpcStream } from "./grpc.ts";
 import { HeaderMap } from "./headers.ts";
+import { chunkings } from "./testing/chunkings.ts";
 import { TestCluster } from "./testing/cluster.ts";
 import { TestContext } from "./testing/context.ts";
-import { chunkings } from "./testing/http.ts";
 
 const METHOD: GrpcMethod<string, string> = {
   path: "/echo.Echo/Say",

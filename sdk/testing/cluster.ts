@@ -63,7 +63,18 @@ export function balancerFor(
   return policy.create({ key: options.key ?? "0|healthy", hosts, shares });
 }
 
-/** A cluster whose upstream is played by the test. */
+/** How an upstream answers a request, for `TestCluster.answering`. */
+export interface FakeAnswer {
+  /** Default: 200. */
+  readonly status?: number;
+  readonly headers?: Record<string, string>;
+  readonly body?: string;
+}
+
+/**
+ * A cluster whose upstream is played by the test: by hand through `exchanges` and `last`, or by itself with `answering`.
+ * `cx.cluster(name, answer)` makes one that `cx.clusters` and `cx.fetch` know.
+ */
 export class TestCluster implements Cluster {
   readonly name: string;
   readonly stats: Stats;
@@ -82,6 +93,10 @@ export class TestCluster implements Cluster {
   /** How many retries may run, and how many do. */
   maxRetries = 3;
   retries = 0;
+  /** Called once for each request that has come to its end; what it answers is sent. "reset": the upstream cuts the exchange. */
+  answering:
+    | ((request: TestExchange) => FakeAnswer | "reset" | Promise<FakeAnswer | "reset">)
+    | undefined = undefined;
 
   constructor(name: string, stats: Stats) {
     this.name = name;
@@ -113,7 +128,7 @@ export class TestCluster implements Cluster {
 
   newStream(callbacks: PoolCallbacks, context: BalancerContext): PoolHandle | undefined {
     const host = this.hosts[this.exchanges.length % this.hosts.length]!;
-    const exchange = new TestExchange(callbacks, host);
+    const exchange = new TestExchange(callbacks, host, () => void this.#answer(exchange));
     this.contexts.push(context);
     this.exchanges.push(exchange);
     if (this.answer === "pending") return exchange;
@@ -124,6 +139,15 @@ export class TestCluster implements Cluster {
 
   connect(): "no_host" {
     return "no_host";
+  }
+
+  async #answer(exchange: TestExchange): Promise<void> {
+    // An upstream is never faster than the call that sends to it.
+    await Promise.resolve();
+    const answer = await this.answering?.(exchange);
+    if (answer === undefined || exchange.wasReset) return;
+    if (answer === "reset") exchange.break("connection_closed");
+    else exchange.respond(answer.status ?? 200, answer.headers, answer.body ?? "");
   }
 }
 
@@ -144,10 +168,12 @@ export class TestExchange implements PoolHandle, RequestEncoder {
   readonly connection = new TestConnection(500);
   readonly #callbacks: PoolCallbacks;
   readonly #host: Host;
+  readonly #onEnded: () => void;
 
-  constructor(callbacks: PoolCallbacks, host: Host) {
+  constructor(callbacks: PoolCallbacks, host: Host, onEnded: () => void = () => {}) {
     this.#callbacks = callbacks;
     this.#host = host;
+    this.#onEnded = onEnded;
   }
 
   // ---- for the test
@@ -218,15 +244,19 @@ export class TestExchange implements PoolHandle, RequestEncoder {
     this.path = headers.path;
     this.headers = [...headers];
     this.upgrade = upgrade;
-    this.ended = endStream;
+    this.#end(endStream);
   }
   encodeBody(memory: Uint8Array, at: number, end: number, endStream: boolean): void {
     this.body += latin1Decode(memory, at, end);
-    this.ended = endStream;
+    this.#end(endStream);
   }
   encodeTrailers(trailers: HeaderMap): void {
     this.trailers = [...trailers];
-    this.ended = true;
+    this.#end(true);
+  }
+  #end(ended: boolean): void {
+    this.ended = ended;
+    if (ended) this.#onEnded();
   }
   reset(): void {
     this.wasReset = true;

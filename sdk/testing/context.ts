@@ -23,22 +23,27 @@ import type { Counter, Gauge, Histogram, Stats } from "../stats.ts";
 import type { Tls, TransportOptions } from "../transport.ts";
 import type { UdpHandler, UdpSocket } from "../udp.ts";
 import { TestClock } from "./clock.ts";
+import { TestCluster } from "./cluster.ts";
 import { TestConnection } from "./connection.ts";
 
 /** Stats in a Map, for assertions by name. */
 export class TestStats implements Stats {
   readonly values: Map<string, number>;
   readonly recorded: Map<string, number[]>;
+  /** Which of `values` are gauges. */
+  readonly gauges: Set<string>;
   readonly #prefix: string;
 
   constructor(
     prefix = "",
     values = new Map<string, number>(),
     recorded = new Map<string, number[]>(),
+    gauges = new Set<string>(),
   ) {
     this.#prefix = prefix;
     this.values = values;
     this.recorded = recorded;
+    this.gauges = gauges;
   }
   /** 0 for a stat that was never asked for. */
   value(name: string): number {
@@ -55,6 +60,7 @@ export class TestStats implements Stats {
     return this.#cell(name);
   }
   gauge(name: string): Gauge {
+    this.gauges.add(this.#prefix + name);
     return this.#cell(name);
   }
   histogram(name: string): Histogram {
@@ -63,7 +69,7 @@ export class TestStats implements Stats {
     return { record: (value) => void list.push(value) };
   }
   scope(prefix: string): Stats {
-    return new TestStats(this.#prefix + prefix, this.values, this.recorded);
+    return new TestStats(this.#prefix + prefix, this.values, this.recorded, this.gauges);
   }
 }
 
@@ -137,16 +143,16 @@ export class TestContext implements SetupContext {
   role: "worker" | "control" | "canary" = "worker";
   worker = 0;
   node = { id: "test-node", cluster: "test-cluster" };
-  readonly clock = new TestClock();
-  readonly stats = new TestStats();
-  readonly runtime = new Runtime();
+  readonly clock: TestClock;
+  readonly stats: TestStats;
+  readonly runtime: Runtime;
   readonly logged: { level: string; message: string; fields: LogFields }[] = [];
   readonly opened: Opened[] = [];
   readonly files = new Map<string, string>();
   readonly published = new Map<string, unknown>();
   readonly operations = new Map<string, (args: unknown) => unknown>();
   readonly definitions = new Map<string, Definition>();
-  readonly clusterMap = new Map<string, Cluster>();
+  readonly clusterMap: Map<string, Cluster>;
   readonly waits: Promise<unknown>[] = [];
   /** Every use of an extension, in the order they were asked for. */
   readonly slots: TestSlot<unknown>[] = [];
@@ -154,6 +160,7 @@ export class TestContext implements SetupContext {
   previous: unknown = undefined;
   readonly #subscribers = new Map<string, ((value: unknown) => void)[]>();
   readonly #disposers: (() => void)[] = [];
+  readonly #timers: Timer[] = [];
   readonly clusters: Clusters = { get: (name) => this.clusterMap.get(name) };
 
   readonly log = {
@@ -166,6 +173,40 @@ export class TestContext implements SetupContext {
     error: (message: string, fields: LogFields = {}) =>
       void this.logged.push({ level: "error", message, fields }),
   };
+
+  /** `before`: the context that this one follows in a reload; `reload` is the way to make one. */
+  constructor(before?: TestContext) {
+    this.clock = before?.clock ?? new TestClock();
+    this.stats = before?.stats ?? new TestStats();
+    this.runtime = before?.runtime ?? new Runtime();
+    this.clusterMap = before?.clusterMap ?? new Map();
+    this.readable = before?.readable ?? new Map();
+    this.#turns = before === undefined ? new Map() : before.#turns;
+    this.#counts = before === undefined ? new Map() : before.#counts;
+    this.cells =
+      before?.cells ?? new CellHeap(new ArrayBuffer(1 << 20), 0, () => 1e9 + this.clock.ms);
+  }
+
+  /**
+   * What a save of the package leads to: the context of the next generation, for the new code's (or the same code's) `setup`. It has
+   * the same clock, stats, cells and clusters, and as `previous` what `onHandover` of this one left, in JSON, as it comes from one
+   * isolate to the next. Streams of before go on with the old filters; `dispose` this one when they have ended.
+   */
+  reload(): TestContext {
+    const next = new TestContext(this);
+    const left = this.handover?.();
+    next.previous = left === undefined ? undefined : JSON.parse(JSON.stringify(left));
+    for (const [name, definition] of this.definitions) next.definitions.set(name, definition);
+    return next;
+  }
+
+  /** A cluster that `clusters` and `fetch` know; `answer` plays its upstream. Without it the test does, through `exchanges`. */
+  cluster(name: string, answer?: TestCluster["answering"]): TestCluster {
+    const cluster = new TestCluster(name, this.stats);
+    cluster.answering = answer;
+    this.clusterMap.set(name, cluster);
+    return cluster;
+  }
 
   /** Makes a package known to `extension` and `shipped`, by `kind/name`. */
   define(packageName: string, definition: unknown): this {
@@ -184,7 +225,9 @@ export class TestContext implements SetupContext {
     return this.clock.ms;
   }
   timer(onFired: () => void): Timer {
-    return this.clock.timer(onFired);
+    const timer = this.clock.timer(onFired);
+    this.#timers.push(timer);
+    return timer;
   }
   extension<K extends Kind>(
     kind: K,
@@ -255,7 +298,7 @@ export class TestContext implements SetupContext {
     };
   }
   /** Files that `readFile` finds, by path; changed by `changeFile`. */
-  readonly readable = new Map<string, string>();
+  readonly readable: Map<string, string>;
   readonly #watchers = new Map<string, (() => void)[]>();
   readFile(path: string): string {
     const text = this.readable.get(path);
@@ -287,11 +330,11 @@ export class TestContext implements SetupContext {
     if (this.published.has(topic)) onValue(this.published.get(topic));
   }
   /** Give it to another context to play a reload, or another worker. */
-  cells = new CellHeap(new ArrayBuffer(1 << 20), 0, () => 1e9 + this.clock.ms);
+  cells: CellHeap;
   cell<T>(name: string, spec: CellSpec<T>): T {
     return spec.open(this.cells, this.cells.acquire(name, spec.bytes)!);
   }
-  readonly #turns = new Map<string, number>();
+  readonly #turns: Map<string, number>;
   turns(name: string): Turns {
     return {
       next: () => {
@@ -301,7 +344,7 @@ export class TestContext implements SetupContext {
       },
     };
   }
-  readonly #counts = new Map<string, SharedCount>();
+  readonly #counts: Map<string, SharedCount>;
   sharedCount(name: string): SharedCount {
     let held = 0;
     const count = this.#counts.get(name) ?? {
@@ -326,8 +369,10 @@ export class TestContext implements SetupContext {
   onDispose(dispose: () => void): void {
     this.#disposers.push(dispose);
   }
+  /** The generation ends, and its timers with it. */
   dispose(): void {
     for (const dispose of this.#disposers.splice(0)) dispose();
+    for (const timer of this.#timers.splice(0)) timer.cancel();
   }
   handover: (() => unknown) | undefined = undefined;
   onHandover(state: () => unknown): void {

@@ -83,11 +83,23 @@ export class TestStream implements HttpStream {
     endStream = true,
   ): this {
     const lines = Object.entries({ host: "test", ...headers }).flat();
-    this.request = requestHeaders(method, path, ...lines);
-    return this.#push(0, { head: this.request, endStream });
+    return this.requestHead(requestHeaders(method, path, ...lines), endStream);
+  }
+  /** The same with a head made by hand. */
+  requestHead(head: RequestHeaders, endStream = true): this {
+    this.request = head;
+    return this.#push(0, { head, endStream });
   }
   requestBody(text: string, endStream = true): this {
     return this.#push(0, { body: text, endStream });
+  }
+  /** A body cut so; the last chunk ends the request. */
+  requestChunks(chunks: readonly string[]): this {
+    if (chunks.length === 0) return this.requestBody("");
+    chunks.forEach((text, k) => {
+      this.requestBody(text, k === chunks.length - 1);
+    });
+    return this;
   }
   requestTrailers(trailers: HeaderMap): this {
     return this.#push(0, { trailers, endStream: true });
@@ -97,11 +109,21 @@ export class TestStream implements HttpStream {
     headers: Readonly<Record<string, string>> = {},
     endStream = true,
   ): this {
-    this.response = responseHeaders(status, ...Object.entries(headers).flat());
-    return this.#push(1, { head: this.response, endStream });
+    return this.responseHead(responseHeaders(status, ...Object.entries(headers).flat()), endStream);
+  }
+  responseHead(head: ResponseHeaders, endStream = true): this {
+    this.response = head;
+    return this.#push(1, { head, endStream });
   }
   responseBody(text: string, endStream = true): this {
     return this.#push(1, { body: text, endStream });
+  }
+  responseChunks(chunks: readonly string[]): this {
+    if (chunks.length === 0) return this.responseBody("");
+    chunks.forEach((text, k) => {
+      this.responseBody(text, k === chunks.length - 1);
+    });
+    return this;
   }
   responseTrailers(trailers: HeaderMap): this {
     return this.#push(1, { trailers, endStream: true });
@@ -371,30 +393,8 @@ class Lane {
   }
 }
 
-/** Every way to cut a text into chunks; of long ones (past 12) every single cut, and one byte at a time. */
-export function chunkings(text: string): string[][] {
-  if (text.length > 12) {
-    const cuts = Array.from({ length: text.length - 1 }, (_, k) => [
-      text.slice(0, k + 1),
-      text.slice(k + 1),
-    ]);
-    return [[text], ...cuts, [...text]];
-  }
-  const ways: string[][] = [];
-  for (let bits = 0; bits < 1 << Math.max(0, text.length - 1); bits++) {
-    const chunks: string[] = [];
-    let from = 0;
-    for (let k = 1; k <= text.length; k++) {
-      if (k < text.length && (bits & (1 << (k - 1))) === 0) continue;
-      chunks.push(text.slice(from, k));
-      from = k;
-    }
-    ways.push(chunks);
-  }
-  return ways;
-}
-
-const NEW_INFO: StreamInfo = {
+/** What is known of a stream that has only begun. */
+export const NEW_INFO: StreamInfo = {
   protocol: "HTTP/1.1",
   startTime: 0,
   requestDuration: -1,

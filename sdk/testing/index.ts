@@ -1,9 +1,11 @@
 /** Drives one package with no proxy, no socket and a clock that the test turns. */
 
+export * from "./chunkings.ts";
 export * from "./client-codec.ts";
 export * from "./clock.ts";
 export * from "./cluster.ts";
 export * from "./codec.ts";
+export * from "./conformance.ts";
 export * from "./connection.ts";
 export * from "./context.ts";
 export * from "./defaults.ts";

@@ -1,0 +1,39 @@
+import { conformance, refusal } from "@tsproxy/sdk/testing";
+import { describe, expect, test } from "vitest";
+import { discoverShipped } from "./packages.ts";
+
+// What holds for every package of a kind holds for those that come with the proxy.
+
+const BUCKET = { max_tokens: 1000, tokens_per_fill: 1, fill_interval: 1000 };
+const ALWAYS = { default_value: { numerator: 100, denominator: "HUNDRED" } };
+/** Configs of packages that take no empty one. */
+const CONFIGS: Readonly<Record<string, object>> = {
+  "http/buffer": { max_request_bytes: 1024 },
+  "http/csrf": { filter_enabled: ALWAYS },
+  "http/health_check": { pass_through_mode: false },
+  "http/local_ratelimit": { stat_prefix: "test", token_bucket: BUCKET },
+  "http/script": { onRequest: 'req.headers.set("x-a", "1")', onResponse: "await stream.sleep(5)" },
+  "network/connection_limit": { stat_prefix: "test", max_connections: 1 },
+  "network/local_ratelimit": { stat_prefix: "test", token_bucket: BUCKET },
+  "network/rbac": { stat_prefix: "test" },
+};
+/** They need clusters, codecs or a Lua VM set up around them; their own tests do that. */
+const WITH_OTHERS = [
+  "http/dynamic_forward_proxy",
+  "network/http_connection_manager",
+  "network/lua",
+  "network/script",
+  "network/tcp_proxy",
+];
+const KINDS = ["http", "network", "listener"];
+
+for (const { id, entry } of discoverShipped()) {
+  if (!KINDS.includes(id.split("/")[0]!) || WITH_OTHERS.includes(id)) continue;
+  const { default: definition } = await import(entry);
+  const checks = conformance(definition, CONFIGS[id]);
+  if (checks.length === 0) continue;
+  describe(id, () => {
+    test("takes the config", () => expect(refusal(definition, CONFIGS[id])).toBeUndefined());
+    for (const { name, run } of checks) test(name, run);
+  });
+}
