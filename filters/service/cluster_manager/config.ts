@@ -177,6 +177,11 @@ export const ClusterConfig = Type.Object({
   outlier_detection: Type.Optional(OutlierDetection),
   close_connections_on_host_health_failure: Type.Optional(Type.Boolean()),
   ignore_health_on_host_removal: Type.Optional(Type.Boolean()),
+  preconnect_policy: Type.Optional(
+    Type.Object({
+      per_upstream_preconnect_ratio: Type.Number({ minimum: 1, maximum: 3, default: 1 }),
+    }),
+  ),
   common_lb_config: Type.Optional(
     Type.Object({
       zone_aware_lb_config: Type.Optional(
@@ -190,6 +195,7 @@ export const ClusterConfig = Type.Object({
       ),
       locality_weighted_lb_config: Type.Optional(Type.Object({})),
       update_merge_window: Type.Optional(Duration()),
+      close_connections_on_host_set_change: Type.Optional(Type.Boolean()),
       ignore_new_hosts_until_first_hc: Type.Optional(Type.Boolean()),
       consistent_hashing_lb_config: Type.Optional(ConsistentHashingLbConfig),
       healthy_panic_threshold: Type.Optional(

@@ -532,6 +532,30 @@ describe("an HTTP/1 pool", () => {
     ]).toEqual([1, 0, 0]);
   });
 
+  it("makes connections for requests to come: per_upstream_preconnect_ratio", () => {
+    const c = one({ preconnect_policy: { per_upstream_preconnect_ratio: 2 } });
+    ask(c);
+    expect(cx.opened).toHaveLength(2);
+    connected(0);
+    connected(1);
+    expect(ask(c).connection).toBe(cx.opened[1]!.connection);
+    // Two run: there is to be room for four in all.
+    expect(cx.opened).toHaveLength(4);
+    say(0, "ok");
+    say(1, "ok");
+    ask(c);
+    expect(cx.opened).toHaveLength(4);
+  });
+
+  it("preconnects no further than the breaker allows", () => {
+    const thresholds = [{ priority: "DEFAULT", max_connections: 2 }];
+    const circuit_breakers = { thresholds, per_host_thresholds: [] };
+    const preconnect_policy = { per_upstream_preconnect_ratio: 3 };
+    const c = one({ preconnect_policy, circuit_breakers });
+    ask(c);
+    expect([cx.opened.length, stat("cx_overflow")]).toEqual([2, 1]);
+  });
+
   it("closes a connection after max_requests_per_connection exchanges", () => {
     const c = one({ common_http_protocol_options: { max_requests_per_connection: 2 } });
     for (let k = 0; k < 4; k++) {
@@ -852,6 +876,26 @@ describe("the control thread", () => {
         },
       ],
     });
+  });
+
+  it("renews connections when hosts come or go: close_connections_on_host_set_change", () => {
+    const common_lb_config = { close_connections_on_host_set_change: true };
+    const c = cluster(start(discoveredCluster("c", { common_lb_config })));
+    const first = spec("10.0.0.1");
+    discoverer.updates[0]!([first]);
+    const busy = ask(c);
+    connected(0);
+    ask(c);
+    connected(1);
+    say(1, "ok");
+    discoverer.updates[0]!([{ ...first, weight: 3 }]);
+    expect([0, 1].map((n) => cx.opened[n]!.connection.closed)).toEqual([undefined, undefined]);
+    discoverer.updates[0]!([first, spec("10.0.0.2")]);
+    expect([0, 1].map((n) => cx.opened[n]!.connection.closed)).toEqual([undefined, "flush"]);
+    say(0, "ok");
+    expect(busy.responses).toBe(1);
+    expect(cx.opened[0]!.connection.closed).toBe("flush");
+    expect(stat("cx_max_requests")).toBe(0);
   });
 
   it("gathers many changes into one status", () => {

@@ -40,6 +40,8 @@ export interface PoolOwner {
   ): ConnectOptions;
   /** 0: no limit. */
   readonly maxRequestsPerConnection: number;
+  /** For how many exchanges there shall be room, by those there are. 1: connections are made when they are needed. */
+  readonly preconnectRatio: number;
   breaker(priority: Priority): CircuitBreaker;
   /** `per_host_thresholds`. Undefined: none. */
   hostLimit(host: UpstreamHost, priority: Priority): Limit | undefined;
@@ -141,6 +143,7 @@ export class Pool {
         this.onAvailable(connection);
         this.#tooManyActive(callbacks);
       } else connection.begin(callbacks);
+      if (owner.preconnectRatio > 1) this.#preconnect();
       return undefined;
     }
     if (!this.breaker.pending.tryAcquire()) {
@@ -153,6 +156,7 @@ export class Pool {
     owner.cells.rqPendingActive.inc();
     this.host.cells.rqPendingActive.inc();
     this.#openForPending();
+    if (owner.preconnectRatio > 1) this.#preconnect();
     return stream;
   }
 
@@ -188,9 +192,7 @@ export class Pool {
 
   /** A connection on its way is for those who wait longest; only those beyond its room need one more. */
   #openForPending(): void {
-    const most = this.owner.maxRequestsPerConnection;
-    const expected = this.protocol.expectedCapacity;
-    const each = most > 0 && most < expected ? most : expected;
+    const each = this.#expectedRoom;
     while (this.#pending.length > this.#connecting * each) {
       if (!this.#mayOpen()) {
         this.#starve(true);
@@ -199,6 +201,30 @@ export class Pool {
       this.#open();
     }
     this.#starve(false);
+  }
+
+  /** Exchanges that a connection on its way will have room for. */
+  get #expectedRoom(): number {
+    const most = this.owner.maxRequestsPerConnection;
+    const expected = this.protocol.expectedCapacity;
+    return most > 0 && most < expected ? most : expected;
+  }
+
+  /** Connections for exchanges that are yet to come: at most three for each that comes, as in Envoy, and none to a host that ails. */
+  #preconnect(): void {
+    if (this.host.health !== "healthy" || this.draining) return;
+    let active = 0;
+    let room = 0;
+    for (const connection of this.connections) {
+      active += connection.active;
+      room += connection.connecting ? this.#expectedRoom : connection.room;
+    }
+    const wanted = (this.#pending.length + active) * this.owner.preconnectRatio - active;
+    for (let k = 0; k < 3 && room < wanted; k++) {
+      if (!this.#mayOpen()) return;
+      this.#open();
+      room += this.#expectedRoom;
+    }
   }
 
   /** True: the breakers have counted one more connection. `again`: this is not the first time that it is asked for. */
@@ -383,6 +409,11 @@ export class Pool {
       if (connection.idle && (next < 0 || connection.idleSince < next)) next = connection.idleSince;
     }
     return next;
+  }
+
+  /** Exchanges from here on get new connections. */
+  renew(): void {
+    for (const connection of [...this.connections]) connection.retire();
   }
 
   /** The host has failed, and its connections with it: what runs on them is reset. */

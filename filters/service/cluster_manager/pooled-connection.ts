@@ -150,6 +150,12 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
   get idle(): boolean {
     return this.#active === 0;
   }
+  get active(): number {
+    return this.#active;
+  }
+  get connecting(): boolean {
+    return this.#state === STATE.CONNECTING;
+  }
 
   /** Exchanges that it can take now. */
   get room(): number {
@@ -183,6 +189,17 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     host.cells.rqActive.inc();
     const encoder = this.#codec!.newStream(callbacks.decoder);
     callbacks.onPoolReady(encoder, host, this.#connection!);
+  }
+
+  /** Its exchanges end on it, and no other begins. */
+  retire(): void {
+    if (this.#state !== STATE.OPEN) return;
+    if (this.idle) {
+      this.#leave();
+      return;
+    }
+    this.#spent = true;
+    if (this.ready) this.pool.onStale();
   }
 
   close(): void {

@@ -89,6 +89,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   readonly codecOptions: CodecOptions;
   readonly connectOptions: ConnectOptions;
   readonly maxRequestsPerConnection: number;
+  readonly preconnectRatio: number;
   readonly #config: ClusterConfig;
   readonly #breaker: CircuitBreaker;
   #highBreaker: CircuitBreaker | undefined = undefined;
@@ -151,6 +152,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     this.#ownLocality = parts.ownLocality;
     this.#onChanged = parts.onChanged;
     this.maxRequestsPerConnection = this.#options.maxRequestsPerConnection;
+    this.preconnectRatio = config.preconnect_policy?.per_upstream_preconnect_ratio ?? 1;
     const statPrefix = `cluster.${config.alt_stat_name || config.name}.`;
     this.stats = cx.stats.scope(statPrefix);
     this.#transports = new Transports(cx, config, statPrefix);
@@ -419,20 +421,27 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     const before = this.#byId;
     const now = new Map<string, UpstreamHost>();
     let changed = false;
+    let joined = false;
     for (const spec of specs) {
       const id = freeId(now, idOf(spec));
       const known = before.get(id);
-      if (known === undefined) changed = true;
+      if (known === undefined) joined = changed = true;
       else if (known.update(spec)) changed = true;
       const host = known ?? this.#makeHost(spec, id);
       now.set(id, host);
       if (known === undefined) this.#watch(id, host);
     }
+    let left = false;
     for (const [id, host] of before) {
       if (now.has(id)) continue;
-      changed = true;
+      left = changed = true;
       for (const pool of host.pools) this.#drain(pool);
     }
+    if (
+      (joined || left) &&
+      this.#config.common_lb_config?.close_connections_on_host_set_change === true
+    )
+      for (const host of now.values()) for (const pool of host.pools) pool.renew();
     this.#byId = now;
     this.#hosts = [...now.values()];
     if (changed) this.#changed();
