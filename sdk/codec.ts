@@ -52,6 +52,12 @@ export interface DecodeError {
   readonly details: string;
 }
 
+/** Bytes of one exchange on the wire, heads and framing among them. Absent: its codec does not count them. */
+export interface WireBytes {
+  readonly wireReceived?: number;
+  readonly wireSent?: number;
+}
+
 // ---- server side
 
 /** Implemented by the connection manager. */
@@ -106,7 +112,7 @@ export interface ServerCodec {
   finish?(): void;
 }
 
-export interface ResponseEncoder {
+export interface ResponseEncoder extends WireBytes {
   readonly streamId: number;
   encodeInformational(headers: ResponseHeaders): void;
   /** Writes the head. Framing headers (content-length kept, transfer-encoding, connection) are the codec's own. */
@@ -168,7 +174,7 @@ export interface ResponseDecoder {
   onUpstreamBlocked(blocked: boolean): void;
 }
 
-export interface RequestEncoder {
+export interface RequestEncoder extends WireBytes {
   /** Absent: HTTP/1.1. */
   readonly protocol?: CodecFactory["protocol"];
   /** `upgrade` as in RequestInfo: the exchange may become a tunnel after 101. */

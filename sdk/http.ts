@@ -1,5 +1,6 @@
 import type { Chunk } from "./bytes.ts";
 import type { Cluster, Host } from "./cluster.ts";
+import type { WireBytes } from "./codec.ts";
 import type { HeaderMap, RequestHeaders, ResponseHeaders } from "./headers.ts";
 import type { Address, DownstreamConnection } from "./network.ts";
 import type { Route, VirtualCluster } from "./route.ts";
@@ -191,6 +192,9 @@ export interface StreamInfo {
   host?: Pick<Host, "hostname" | "metadata"> | undefined;
   upstreamConnectionId?: number | undefined;
   upstreamTls?: TlsInfo | undefined;
+  /** What the exchange takes on the wire on either side; of the upstream's the last attempt. They go on counting. */
+  downstreamWire?: WireBytes | undefined;
+  upstreamWire?: WireBytes | undefined;
   /** Why the client's TLS handshake failed. */
   downstreamTransportFailure?: string;
   /** %CONNECTION_TERMINATION_DETAILS% */

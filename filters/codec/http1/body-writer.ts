@@ -23,6 +23,8 @@ export class BodyWriter {
   mode: number = MODE.NONE;
   /** Of a LENGTH body: bytes that are still owed. Not 0 at the end: the message is cut and the connection with it. */
   left = 0;
+  /** Bytes of the message so far, its framing among them. */
+  wireSent = 0;
 
   begin(mode: number, length: number): void {
     this.mode = mode;
@@ -41,6 +43,7 @@ export class BodyWriter {
         // Bytes beyond the announced length would be read as the next message.
         const size = Math.min(end - at, this.left);
         this.left -= size;
+        this.wireSent += size;
         if (size > 0) connection.write(memory, at, at + size);
         break;
       }
@@ -48,9 +51,11 @@ export class BodyWriter {
         this.#writeChunk(connection, memory, at, end, endStream);
         break;
       case MODE.UNTIL_CLOSE:
+        this.wireSent += end - at;
         if (end > at) connection.write(memory, at, end);
         break;
       case MODE.TUNNEL:
+        this.wireSent += end - at;
         if (end > at) connection.write(memory, at, end);
         if (endStream) connection.end();
         break;
@@ -67,25 +72,31 @@ export class BodyWriter {
     const size = end - at;
     if (size > 0 && size < COPY_BELOW) {
       const out = connection.reserve(size + CHUNK_EXTRA);
+      const from = out.at;
       writeHex(out, size);
       writeBytes(out, LINE.END);
       copySpan(out, memory, at, end);
       writeBytes(out, LINE.END);
       if (endStream) writeBytes(out, LINE.LAST_CHUNK);
+      this.wireSent += out.at - from;
       connection.commit(out);
       return;
     }
     if (size > 0) {
       const out = connection.reserve(CHUNK_EXTRA);
+      const from = out.at;
       writeHex(out, size);
       writeBytes(out, LINE.END);
+      this.wireSent += out.at - from + size;
       connection.commit(out);
       connection.write(memory, at, end);
     }
     if (size === 0 && !endStream) return; // A chunk of size 0 would be the end.
     const out = connection.reserve(CHUNK_EXTRA);
+    const from = out.at;
     if (size > 0) writeBytes(out, LINE.END);
     if (endStream) writeBytes(out, LINE.LAST_CHUNK);
+    this.wireSent += out.at - from;
     connection.commit(out);
   }
 
@@ -96,9 +107,11 @@ export class BodyWriter {
       return;
     }
     const out = connection.reserve(trailers.wireSize + CHUNK_EXTRA);
+    const from = out.at;
     writeBytes(out, LINE.LAST_CHUNK_SIZE);
     writeFields(out, trailers, NOT_IN_TRAILERS, -1);
     writeBytes(out, LINE.END);
+    this.wireSent += out.at - from;
     connection.commit(out);
   }
 }

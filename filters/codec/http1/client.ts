@@ -140,6 +140,7 @@ export class Http1Client implements ClientCodec {
     const stream = this.#stream!;
     const headers = stream.decoder.responseHeaders;
     let code = this.#reader.read(headers, memory, at, end);
+    stream.wireReceived += (code === PARSE.INCOMPLETE ? end : this.#reader.at) - at;
     if (code === PARSE.INCOMPLETE) return end;
     const framing = this.#framing;
     const { status } = headers;
@@ -186,7 +187,9 @@ export class Http1Client implements ClientCodec {
   #readBody(memory: Uint8Array, at: number, end: number): number {
     const body = this.#body;
     const stream = this.#stream!;
-    switch (body.next(memory, at, end)) {
+    const found = body.next(memory, at, end);
+    stream.wireReceived += body.at - at;
+    switch (found) {
       case BODY.DATA:
         if (body.last) this.#endResponse(stream);
         this.#deliver(stream, memory, body.dataAt, body.dataEnd, body.last);
@@ -316,6 +319,7 @@ class ClientStream implements RequestEncoder {
   paused = false;
   requestEnded = false;
   responseEnded = false;
+  wireReceived = 0;
   readonly #client: Http1Client;
   readonly #writer = new BodyWriter();
   #headSent = false;
@@ -328,6 +332,10 @@ class ClientStream implements RequestEncoder {
   constructor(client: Http1Client, decoder: ResponseDecoder) {
     this.#client = client;
     this.decoder = decoder;
+  }
+
+  get wireSent(): number {
+    return this.#writer.wireSent;
   }
 
   /** The request ended with fewer bytes than it announced. */
@@ -376,6 +384,7 @@ class ClientStream implements RequestEncoder {
     if (headers.originalNames !== undefined || headerKeyFormat === "proper_case_words") {
       recase(out.memory, from, out.at, headers.originalNames);
     }
+    this.#writer.wireSent += out.at - from;
     connection.commit(out);
     if (!endStream) return;
     if (this.#waiting) this.#earlyEnd = true;

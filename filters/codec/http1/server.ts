@@ -198,6 +198,7 @@ export class Http1Server implements ServerCodec {
     }
     const headers = stream.decoder.headers;
     let code = this.#reader.read(headers, memory, at, end);
+    stream.wireReceived += (code === PARSE.INCOMPLETE ? end : this.#reader.at) - at;
     if (code === PARSE.INCOMPLETE) return end;
     const framing = this.#framing;
     if (code > 0) code = framing.readRequest(headers, this.options, this.#stats);
@@ -234,7 +235,9 @@ export class Http1Server implements ServerCodec {
   #readBody(memory: Uint8Array, at: number, end: number): number {
     const body = this.#body;
     const stream = this.#stream!;
-    switch (body.next(memory, at, end)) {
+    const found = body.next(memory, at, end);
+    stream.wireReceived += body.at - at;
+    switch (found) {
       case BODY.DATA:
         if (body.last) this.#state = STATE.RESPONSE;
         this.#deliver(stream, memory, body.dataAt, body.dataEnd, body.last);
@@ -412,6 +415,7 @@ export class Http1Server implements ServerCodec {
 class ServerStream implements ResponseEncoder {
   readonly streamId: number;
   readonly writer = new BodyWriter();
+  wireReceived = 0;
   decoder!: RequestDecoder;
   /** No request follows this one. */
   close = false;
@@ -439,6 +443,10 @@ class ServerStream implements ResponseEncoder {
     this.#isConnect = framing.isConnect;
     this.#upgrade = framing.upgrade;
     if (!framing.keepAlive) this.close = true;
+  }
+
+  get wireSent(): number {
+    return this.writer.wireSent;
   }
 
   encodeInformational(headers: ResponseHeaders): void {
@@ -506,6 +514,7 @@ class ServerStream implements ResponseEncoder {
     if (headers.originalNames !== undefined || headerKeyFormat === "proper_case_words") {
       recase(out.memory, from, out.at, headers.originalNames);
     }
+    this.writer.wireSent += out.at - from;
     connection.commit(out);
     if (tunnel) {
       this.isTunnel = true;

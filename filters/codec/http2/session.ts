@@ -442,6 +442,7 @@ export class Session {
       stream = undefined;
     } else {
       stream.receiveWindow -= size;
+      stream.wireReceived += FRAME_HEAD + size;
       if (stream.receiveWindow < 0) {
         this.#streamError(stream, CODE.FLOW_CONTROL_ERROR);
         stream = undefined;
@@ -597,6 +598,7 @@ export class Session {
       if (!this.#decoder.decode(memory, at, end, builder)) this.#onBadBlock();
       return;
     }
+    stream.wireReceived += FRAME_HEAD + end - at;
     const { kind, headers } = this.#side.headersOf(stream);
     builder.begin(kind, headers);
     if (!this.#decoder.decode(memory, at, end, builder)) {
@@ -840,6 +842,7 @@ export class Session {
   sendData(stream: Stream, memory: Uint8Array, at: number, end: number, ends: boolean): void {
     const size = end - at;
     stream.sendWindow -= size;
+    stream.wireSent += FRAME_HEAD + size;
     this.#sendWindow -= size;
     this.#dataFramesSent++;
     if (ends) stream.sentEnd = true;
@@ -861,6 +864,7 @@ export class Session {
     const size = out.at - at - FRAME_HEAD;
     const flags = ends ? FLAG.END_STREAM : 0;
     if (ends) stream.sentEnd = true;
+    stream.wireSent += FRAME_HEAD * Math.ceil(size / this.#peerMaxFrame) + size;
     out.frames++;
     if (size <= this.#peerMaxFrame) {
       out.putHead(at, TYPE.HEADERS, flags | FLAG.END_HEADERS, stream.id, size);

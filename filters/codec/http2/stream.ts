@@ -33,6 +33,9 @@ export abstract class Stream {
   /** It stands in the session's list of those that wait for a window. */
   waiting = false;
   paused = false;
+  /** Frames of heads and bodies, with their own heads. */
+  wireReceived = 0;
+  wireSent = 0;
   /** Envoy's word for what the peer did wrong, once it has. */
   lostDetails = "";
   readonly #chunk = new Chunk(NOTHING, 0, 0);

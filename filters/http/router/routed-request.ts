@@ -422,6 +422,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     info.host = host;
     info.upstreamLocalAddress = connection.localAddress;
     info.upstreamTls = connection.tls;
+    info.upstreamWire = encoder;
     info.upstreamProtocol = encoder.protocol ?? "HTTP/1.1";
     info.upstreamConnectionId = connection.id;
     info.upstreamTls = connection.tls;

@@ -34,6 +34,8 @@ export class Info implements StreamInfo {
   host: StreamInfo["host"] = undefined;
   upstreamConnectionId: number | undefined = undefined;
   upstreamTls: StreamInfo["upstreamTls"] = undefined;
+  downstreamWire: StreamInfo["downstreamWire"] = undefined;
+  upstreamWire: StreamInfo["upstreamWire"] = undefined;
   healthCheck = false;
   attempts = 0;
   connectionId = 0;
@@ -71,6 +73,8 @@ export class Info implements StreamInfo {
     this.host = undefined;
     this.upstreamConnectionId = undefined;
     this.upstreamTls = undefined;
+    this.downstreamWire = undefined;
+    this.upstreamWire = undefined;
     this.healthCheck = false;
     this.attempts = 0;
   }

@@ -170,6 +170,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.#answer.begin(this.#live);
     const { info } = this;
     info.begin();
+    info.downstreamWire = encoder;
     info.startTime = runtime.clock.now();
     info.connectionId = connection.connection.id;
     const { remoteAddress, directAddress } = connection.connection;
@@ -747,6 +748,8 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.#cancelTimers();
     this.#endPass();
     this.#beginPass();
+    // By Envoy's book the body comes once more.
+    info.bytesReceived += body.length;
     if (!this.#createFilters()) return true;
     this.#request.head(this.headers, body.length === 0);
     if (body.length > 0 && !this.ended) this.#request.body(body, 0, body.length, true);
@@ -759,6 +762,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     const { protocol, connectionId, bytesReceived } = info;
     const { downstreamRemoteAddress, downstreamDirectAddress, downstreamLocalAddress } = info;
     info.begin();
+    info.downstreamWire = this.#encoder;
     Object.assign(info, { protocol, connectionId, bytesReceived });
     Object.assign(info, { downstreamRemoteAddress, downstreamDirectAddress });
     info.downstreamLocalAddress = downstreamLocalAddress;

@@ -346,6 +346,8 @@ class TcpProxy implements NetworkFilter {
       duration: this.#shared.cx.now() - this.#startedMs,
       bytesReceived: this.#received,
       bytesSent: this.#sent,
+      downstreamWire: { wireReceived: this.#received, wireSent: this.#sent },
+      upstreamWire: { wireReceived: this.#sent, wireSent: this.#received },
       responseCode: 0,
       responseCodeDetails: "",
       flags: this.#flags,
