@@ -85,6 +85,8 @@ export interface HostSpec {
   readonly ip: string;
   readonly port: number;
   readonly path?: string;
+  /** Others that reach it as well (`additional_addresses`, or what else its name stands for): the first that answers is taken. */
+  readonly additionalAddresses?: readonly Address[];
   readonly hostname: string;
   readonly weight: number;
   readonly priority: number;

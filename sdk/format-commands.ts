@@ -467,7 +467,7 @@ const COMMANDS: Readonly<Record<string, Make>> = {
   ),
   UPSTREAM_CONNECTION_ID: plain((s) => s.info.upstreamConnectionId),
   UPSTREAM_SERVER_NAME: plain((s) => nonEmpty(s.info.upstreamTls?.serverName)),
-  ...address("UPSTREAM_REMOTE_ADDRESS", (s) => s.info.upstreamHost),
+  ...address("UPSTREAM_REMOTE_ADDRESS", (s) => s.info.upstreamRemoteAddress),
   ...address("UPSTREAM_LOCAL_ADDRESS", (s) => s.info.upstreamLocalAddress),
   ...address("DOWNSTREAM_REMOTE_ADDRESS", (s) => s.info.downstreamRemoteAddress),
   ...address("DOWNSTREAM_DIRECT_REMOTE_ADDRESS", (s) => s.info.downstreamDirectAddress),

@@ -219,6 +219,7 @@ describe("commands, as Envoy 1.40 printed them", () => {
       cluster: { observabilityName: "alt", metadata: one },
       host: { hostname: "localhost:80", metadata: one },
       upstreamHost: { ip: "127.0.0.1", port: 24912 },
+      upstreamRemoteAddress: { ip: "127.0.0.1", port: 24912 },
       requestDuration: 2.4,
       responseDuration: 10.25,
       duration: 42.207,

@@ -232,6 +232,7 @@ export function probeSource(target: HealthTarget, request: RequestHeaders): Form
     virtualHostName: "",
     clusterName: target.clusterName,
     upstreamHost: target.address,
+    upstreamRemoteAddress: target.address,
     upstreamLocalAddress: undefined,
     upstreamTransportFailure: "",
     attempts: 0,

@@ -175,6 +175,8 @@ export interface StreamInfo {
   virtualCluster?: VirtualCluster | undefined;
   upstreamHost: Address | undefined;
   upstreamLocalAddress: Address | undefined;
+  /** The address of `upstreamHost` that the connection is to, which may have several; absent while there is no connection. */
+  upstreamRemoteAddress?: Address | undefined;
   upstreamTransportFailure: string;
   /** Protocol of the exchange with the upstream, once there is one. */
   upstreamProtocol?: string | undefined;

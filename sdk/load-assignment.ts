@@ -15,6 +15,8 @@ const EndpointAddress = Type.Object({
 const LbEndpoint = Type.Object({
   endpoint: Type.Object({
     address: EndpointAddress,
+    /** Of hosts that are found by address. */
+    additional_addresses: Type.Optional(Type.Array(Type.Object({ address: EndpointAddress }))),
     hostname: Type.Optional(Type.String()),
     health_check_config: Type.Optional(
       Type.Object({
@@ -87,6 +89,7 @@ export function endpointsOf(assignment: LoadAssignment | undefined): Endpoint[] 
         ...(locality.load_balancing_weight !== undefined && {
           localityWeight: locality.load_balancing_weight,
         }),
+        ...additionalOf(entry.endpoint.additional_addresses),
         ...healthCheckOf(entry.endpoint.health_check_config),
         ...(entry.metadata !== undefined && { metadata: entry.metadata }),
       };
@@ -94,6 +97,19 @@ export function endpointsOf(assignment: LoadAssignment | undefined): Endpoint[] 
     }
   }
   return endpoints;
+}
+
+function additionalOf(
+  list: Static<typeof LbEndpoint>["endpoint"]["additional_addresses"] = [],
+): Pick<HostSpec, "additionalAddresses"> {
+  if (list.length === 0) return {};
+  return {
+    additionalAddresses: list.map(({ address: { socket_address: socket, pipe } }) => ({
+      ip: socket?.address ?? "",
+      port: socket?.port_value ?? 0,
+      ...(pipe !== undefined && { path: pipe.path }),
+    })),
+  };
 }
 
 function healthCheckOf(

@@ -100,6 +100,47 @@ test("a cluster reaches its hosts over unix sockets, and from the address it is 
   expect((await get(proxy.port("main"), "/")).text).toBe("127.0.0.9");
 });
 
+test("a host of several addresses is reached by the first that answers, each from the address of its family", async () => {
+  const origin = await httpUpstream((request, response) =>
+    response.end(String(request.socket.remoteAddress)),
+  );
+  ends.push(() => origin.close());
+  const refused = await freePort();
+  const several = (...rest: object[]): Json => ({
+    name: `several${rest.length}`,
+    type: "STATIC",
+    load_assignment: {
+      cluster_name: "several",
+      endpoints: [
+        {
+          lb_endpoints: [
+            { endpoint: { address: address(refused, "::1"), additional_addresses: rest } },
+          ],
+        },
+      ],
+    },
+    upstream_bind_config: {
+      source_address: { address: "::1", port_value: 0 },
+      extra_source_addresses: [{ address: { address: "127.0.0.9", port_value: 0 } }],
+    },
+  });
+  const proxy = await start({
+    config: bootstrap(
+      [listener("main", httpFilter([route("/dead", "several1"), route("/", "several2")]))],
+      [
+        several({ address: address(refused) }),
+        several({ address: address(refused) }, { address: address(origin.port) }),
+      ],
+    ),
+  });
+  expect((await get(proxy.port("main"), "/")).text).toBe("127.0.0.9");
+  expect((await get(proxy.port("main"), "/dead")).text).toContain("remote connection failure");
+  const stats = await proxy.admin("/stats?filter=cluster.several");
+  expect(stats).toContain("cluster.several2.upstream_cx_total: 3\n");
+  expect(stats).toContain("cluster.several2.upstream_cx_connect_fail: 0\n");
+  expect(stats).toContain("cluster.several1.upstream_cx_connect_fail: 1\n");
+});
+
 test("a listener without a port of its own gets connections by their destination", async () => {
   const port = await freePort();
   const hidden = { ...listener("hidden", hello), address: address(port, "192.0.2.7") };

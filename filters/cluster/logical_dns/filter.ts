@@ -19,8 +19,8 @@ const Config = Type.Object({
 });
 
 /**
- * One host behind one name: new connections go to the address that DNS names first at that time, and those that are open stay
- * where they are. For names with many addresses that change all the time.
+ * One host behind one name: new connections go to the address that DNS names first at that time (to the next one if that does
+ * not answer), and those that are open stay where they are. For names with many addresses that change all the time.
  */
 export default defineCluster({
   name: "envoy.cluster.logical_dns",
@@ -45,20 +45,24 @@ export default defineCluster({
       discover(update, cx) {
         const stats = cx.stats.scope(`cluster.${config.alt_stat_name || config.name}.`);
         const watch = new DnsWatch(spec.ip, config.name, config, new DnsOutcomes(stats), cx);
-        let current: string | undefined;
-        const tell = (first: boolean): void => {
-          const ip = watch.ips[0];
-          if (!first && (ip === undefined || ip === current)) return;
-          current = ip;
+        const { additionalAddresses: _, port, ...own } = spec;
+        const tell = (): void => {
+          const [ip, ...others] = watch.ips;
           const host = {
-            ...spec,
-            id: `${spec.ip}:${spec.port}`,
+            ...own,
+            port,
+            id: `${spec.ip}:${port}`,
             hostname: spec.hostname || spec.ip,
+            ...(others.length > 0 && {
+              additionalAddresses: others.map((other) => ({ ip: other, port })),
+            }),
           };
           update(ip === undefined ? [] : [{ ...host, ip }]);
         };
-        watch.onAnswer = (_changed, first) => tell(first);
-        if (watch.answered) tell(true);
+        watch.onAnswer = (changed, first) => {
+          if (first || (changed && watch.ips.length > 0)) tell();
+        };
+        if (watch.answered) tell();
         watch.resolve();
         return () => watch.stop();
       },

@@ -1,4 +1,5 @@
 import {
+  type Address,
   ConfigError,
   defineCluster,
   endpointsOf,
@@ -17,14 +18,20 @@ export default defineCluster({
   setup(config: Static<typeof Config>) {
     const endpoints = endpointsOf(config.load_assignment);
     for (const { spec, path } of endpoints) {
-      if (spec.path !== undefined || isIp(spec.ip)) continue;
-      throw new ConfigError(
-        `load_assignment.${path}.endpoint.address`,
-        spec.ip === ""
-          ? "an endpoint needs a socket_address or a pipe"
-          : `malformed IP address: "${spec.ip}" is a name; set the cluster's type to STRICT_DNS`,
-      );
+      check(spec, `load_assignment.${path}.endpoint.address`);
+      for (const [k, address] of (spec.additionalAddresses ?? []).entries())
+        check(address, `load_assignment.${path}.endpoint.additional_addresses[${k}].address`);
     }
     return { initialHosts: endpoints.map((endpoint) => endpoint.spec) };
   },
 });
+
+function check(address: Pick<Address, "ip" | "path">, at: string): void {
+  if (address.path !== undefined || isIp(address.ip)) return;
+  throw new ConfigError(
+    at,
+    address.ip === ""
+      ? "an endpoint needs a socket_address or a pipe"
+      : `malformed IP address: "${address.ip}" is a name; set the cluster's type to STRICT_DNS`,
+  );
+}

@@ -420,6 +420,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     const { info, responder } = this.#stream;
     info.upstreamHost = host.address;
     info.host = host;
+    info.upstreamRemoteAddress = connection.remoteAddress;
     info.upstreamLocalAddress = connection.localAddress;
     info.upstreamTls = connection.tls;
     info.upstreamWire = encoder;

@@ -20,6 +20,7 @@ export class Info implements StreamInfo {
   clusterName = "";
   virtualCluster: VirtualCluster | undefined = undefined;
   upstreamHost: Address | undefined = undefined;
+  upstreamRemoteAddress: Address | undefined = undefined;
   upstreamLocalAddress: Address | undefined = undefined;
   upstreamTransportFailure = "";
   upstreamProtocol: string | undefined = undefined;
@@ -59,6 +60,7 @@ export class Info implements StreamInfo {
     this.clusterName = "";
     this.virtualCluster = undefined;
     this.upstreamHost = undefined;
+    this.upstreamRemoteAddress = undefined;
     this.upstreamLocalAddress = undefined;
     this.upstreamTransportFailure = "";
     this.upstreamProtocol = undefined;

@@ -360,6 +360,7 @@ class TcpProxy implements NetworkFilter {
       upstreamConnectionId: this.#upstreamConnection?.id,
       upstreamTls: this.#upstreamConnection?.tls,
       downstreamTransportFailure: this.#downstreamFailure,
+      upstreamRemoteAddress: this.#upstreamLocalAddress && this.#upstreamConnection?.remoteAddress,
       upstreamLocalAddress: this.#upstreamLocalAddress,
       upstreamTransportFailure: this.#transportFailure,
       ...(downstream.terminationDetails !== undefined && {

@@ -91,7 +91,7 @@ export class ClusterHealth {
     this.#onRemoved = parts.onRemoved;
     const check = config.health_checks?.[0];
     if (check !== undefined && checker !== undefined) {
-      const { connectOptions, stats } = cluster;
+      const { stats } = cluster;
       const { hadTraffic } = parts;
       const clusterName = config.name;
       this.#checks = new ClusterChecks({
@@ -99,7 +99,7 @@ export class ClusterHealth {
         config: check,
         clusterName,
         checker,
-        connectOptions,
+        connectOptionsFor: (address) => cluster.connectOptionsFor(address),
         stats,
         hadTraffic,
       });

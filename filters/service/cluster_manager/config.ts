@@ -1,4 +1,5 @@
 import {
+  type Address,
   ConfigError,
   ConsistentHashingLbConfig,
   Duration,
@@ -10,6 +11,8 @@ import {
   Http2ProtocolOptions,
   headerKeyFormat,
   http2Options,
+  isIp,
+  isIpv6,
   LoadAssignment,
   LoadBalancingPolicy,
   RuntimeDouble,
@@ -18,6 +21,7 @@ import {
   Type,
   UInt32,
 } from "@tsproxy/sdk";
+import type { HappyEyeballs } from "./happy-eyeballs.ts";
 import { HealthCheck, OutlierDetection } from "./health-config.ts";
 import { PeerNaming, UpstreamHttpOptions } from "./peer-names.ts";
 import { TransportConfig } from "./transports.ts";
@@ -106,6 +110,20 @@ const CircuitBreakers = Type.Object({
     { default: [] },
   ),
 });
+
+const SourceAddress = Type.Object({
+  address: Type.String(),
+  port_value: UInt32({ maximum: 65_535, default: 0 }),
+});
+
+const BindConfig = Type.Object({
+  source_address: Type.Optional(SourceAddress),
+  /** For upstreams of the other family. */
+  extra_source_addresses: Type.Optional(Type.Array(Type.Object({ address: SourceAddress }))),
+  /** The older name of the same. */
+  additional_source_addresses: Type.Optional(Type.Array(SourceAddress)),
+});
+type BindConfig = Static<typeof BindConfig>;
 
 export const HTTP_PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
@@ -216,18 +234,17 @@ export const ClusterConfig = Type.Object({
   wait_for_warm_on_init: Type.Optional(Type.Boolean()),
   ...TransportConfig,
   per_connection_buffer_limit_bytes: Type.Optional(UInt32()),
-  upstream_bind_config: Type.Optional(
-    Type.Object({
-      source_address: Type.Optional(
-        Type.Object({
-          address: Type.String(),
-          port_value: UInt32({ maximum: 65_535, default: 0 }),
-        }),
-      ),
-    }),
-  ),
+  upstream_bind_config: Type.Optional(BindConfig),
   upstream_connection_options: Type.Optional(
     Type.Object({
+      happy_eyeballs_config: Type.Optional(
+        Type.Object({
+          first_address_family_version: Enum(["DEFAULT", "V4", "V6", "PIPE"], {
+            default: "DEFAULT",
+          }),
+          first_address_family_count: UInt32({ default: 1, minimum: 1 }),
+        }),
+      ),
       tcp_keepalive: Type.Optional(Type.Object({ keepalive_time: Type.Optional(UInt32()) })),
     }),
   ),
@@ -260,10 +277,63 @@ export function check(config: Config): void {
     names.add(cluster.name);
     if (cluster.connect_timeout === 0)
       throw new ConfigError(`[${k}].connect_timeout`, "must be more than 0s; leave it out for 5s");
+    checkBinding(cluster, `[${k}].upstream_bind_config`);
     checkHealth(cluster, `[${k}]`);
     checkHashing(cluster, `[${k}]`);
     checkWeights(cluster, `[${k}].load_assignment`);
   }
+}
+
+function extraSources(bind: BindConfig): readonly Static<typeof SourceAddress>[] {
+  return [
+    ...(bind.extra_source_addresses ?? []).map((extra) => extra.address),
+    ...(bind.additional_source_addresses ?? []),
+  ];
+}
+
+/** The sentences are Envoy's. */
+function checkBinding(cluster: ClusterConfig, at: string): void {
+  const bind = cluster.upstream_bind_config;
+  if (bind === undefined) return;
+  const refuse = (field: string, why: string): never => {
+    throw new ConfigError(`${at}.${field}`, `Cluster ${cluster.name}'s ${why}`);
+  };
+  const extra = extraSources(bind);
+  if (
+    (bind.extra_source_addresses ?? []).length > 0 &&
+    (bind.additional_source_addresses ?? []).length > 0
+  )
+    throw new ConfigError(
+      `${at}.additional_source_addresses`,
+      `Can't specify both \`extra_source_addresses\` and \`additional_source_addresses\` in the Cluster ${cluster.name}'s upstream binding config`,
+    );
+  if (extra.length > 0 && bind.source_address === undefined)
+    refuse(
+      "extra_source_addresses",
+      "upstream binding config has extra/additional source addresses but no source_address. Extra/additional addresses cannot be specified if source_address is not set.",
+    );
+  if (extra.length > 1)
+    refuse(
+      "extra_source_addresses[1]",
+      "upstream binding config has more than one extra/additional source addresses. Only one extra/additional source can be supported in BindConfig's extra_source_addresses/additional_source_addresses field",
+    );
+  for (const { address } of [bind.source_address, ...extra].filter((one) => one !== undefined))
+    if (!isIp(address)) throw new ConfigError(at, `malformed IP address: ${address}`);
+  if (extra[0] !== undefined && isIpv6(extra[0].address) === isIpv6(bind.source_address!.address))
+    refuse(
+      "extra_source_addresses",
+      "upstream binding config has two same IP version source addresses. Only two different IP version source addresses can be supported in BindConfig's source_address and extra_source_addresses/additional_source_addresses fields",
+    );
+}
+
+/** The addresses to connect from: that of the upstream's family counts, else the first. */
+function sourcesOf(config: ClusterConfig): readonly Address[] {
+  const bind = config.upstream_bind_config;
+  if (bind?.source_address === undefined) return [];
+  return [bind.source_address, ...extraSources(bind)].map((source) => ({
+    ip: source.address,
+    port: source.port_value ?? 0,
+  }));
 }
 
 /** Names are known of hosts that are found by name alone. */
@@ -314,6 +384,9 @@ function checkWeights(cluster: ClusterConfig, at: string): void {
 export interface ClusterOptions {
   readonly connectTimeoutMs: number;
   readonly keepAliveIdleS: number | undefined;
+  /** To connect from; none: the system chooses. */
+  readonly sources: readonly Address[];
+  readonly happyEyeballs: HappyEyeballs;
   /** 0: none. */
   readonly idleTimeoutMs: number;
   /** 0: no limit. */
@@ -355,11 +428,20 @@ export function optionsOf(config: ClusterConfig): ClusterOptions {
   const common = (typed === undefined ? config : typed).common_http_protocol_options ?? {};
   const { protocol, options } = protocolOf(config);
   const http1 = options.http_protocol_options ?? {};
+  const eyeballs = config.upstream_connection_options?.happy_eyeballs_config;
   const keepAlive = config.upstream_connection_options?.tcp_keepalive;
   return {
     connectTimeoutMs: config.connect_timeout ?? 5_000,
     // Linux waits this long before the first probe when nobody says otherwise.
     keepAliveIdleS: keepAlive === undefined ? undefined : (keepAlive.keepalive_time ?? 7_200),
+    sources: sourcesOf(config),
+    happyEyeballs: {
+      firstFamily:
+        eyeballs?.first_address_family_version === "DEFAULT"
+          ? undefined
+          : eyeballs?.first_address_family_version,
+      firstCount: eyeballs?.first_address_family_count ?? 1,
+    },
     idleTimeoutMs: common.idle_timeout ?? 3_600_000,
     maxRequestsPerConnection: common.max_requests_per_connection ?? 0,
     maxStreamDurationMs: common.max_stream_duration,

@@ -82,7 +82,7 @@ describe("active checks", () => {
       config: { ...CONFIG, ...config },
       clusterName: "c",
       checker: slot,
-      connectOptions: { timeoutMs: 1_000 },
+      connectOptionsFor: () => ({ timeoutMs: 1_000 }),
       stats: cx.stats.scope("cluster.c."),
       hadTraffic: () => traffic,
     });

@@ -1,4 +1,5 @@
 import type {
+  Address,
   Connection,
   ConnectionHandler,
   ConnectOptions,
@@ -33,7 +34,7 @@ export class ClusterChecks {
   readonly config: HealthCheck;
   readonly clusterName: string;
   readonly checker: Slot<HealthChecker>;
-  readonly connectOptions: ConnectOptions;
+  readonly connectOptionsFor: (address: Address) => ConnectOptions;
   readonly events: HealthEventLog;
   readonly attempt: Counter;
   readonly success: Counter;
@@ -50,7 +51,7 @@ export class ClusterChecks {
     readonly config: HealthCheck;
     readonly clusterName: string;
     readonly checker: Slot<HealthChecker>;
-    readonly connectOptions: ConnectOptions;
+    readonly connectOptionsFor: (address: Address) => ConnectOptions;
     readonly stats: Stats;
     /** Whether the cluster has ever opened a connection; until then checks are rare. */
     readonly hadTraffic: () => boolean;
@@ -59,7 +60,7 @@ export class ClusterChecks {
     this.config = parts.config;
     this.clusterName = parts.clusterName;
     this.checker = parts.checker;
-    this.connectOptions = parts.connectOptions;
+    this.connectOptionsFor = parts.connectOptionsFor;
     this.#hadTraffic = parts.hadTraffic;
     const { event_log_path: old, event_logger: sinks = [] } = parts.config;
     const paths = [old, ...sinks.map((sink) => sink.typed_config?.event_log_path ?? "")];
@@ -206,7 +207,7 @@ export class HostCheck implements HealthEvents {
 
   #target() {
     const { spec } = this.#host;
-    const { cx, config, clusterName, connectOptions, verifyCluster } = this.#shared;
+    const { cx, config, clusterName, connectOptionsFor, verifyCluster } = this.#shared;
     const own = spec.healthCheck;
     const address =
       own === undefined || spec.path !== undefined
@@ -218,7 +219,7 @@ export class HostCheck implements HealthEvents {
       hostname: own?.hostname ?? "",
       reuseConnection: config.reuse_connection,
       connect: (handler: ConnectionHandler): Connection =>
-        cx.connect(address, handler, connectOptions),
+        cx.connect(address, handler, connectOptionsFor(address)),
       onClusterVerified: () => verifyCluster.inc(),
     };
   }

@@ -4,7 +4,7 @@ import type {
   CodecFactory,
   CodecOptions,
   Connection,
-  ConnectOptions,
+  ConnectionHandler,
   DownstreamConnection,
   PoolCallbacks,
   PoolFailure,
@@ -33,11 +33,13 @@ export interface PoolOwner {
   readonly cx: SetupContext;
   readonly cells: ClusterCells;
   readonly codecOptions: CodecOptions;
-  connectOptionsFor(
+  /** Opens a connection to it: to the first that answers, where it has several addresses. */
+  connectTo(
     host: UpstreamHost,
+    handler: ConnectionHandler,
     pool?: Pool,
     downstream?: DownstreamConnection,
-  ): ConnectOptions;
+  ): Connection;
   /** 0: no limit. */
   readonly maxRequestsPerConnection: number;
   /** For how many exchanges there shall be room, by those there are. 1: connections are made when they are needed. */

@@ -12,6 +12,7 @@ import type {
   Priority,
   Slot,
 } from "@tsproxy/sdk";
+import { Race } from "./happy-eyeballs.ts";
 import type { PeerNames } from "./peer-names.ts";
 import type { Pool } from "./pool.ts";
 
@@ -85,8 +86,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     if (this.pool.protocol.name !== "ALPN") this.#countProtocol(this.pool.protocol.name);
     host.cells.cxTotal.inc();
     host.cells.cxActive.inc();
-    const options = owner.connectOptionsFor(host, this.pool);
-    this.#connection = owner.cx.connect(host.address, this, options);
+    this.#connection = owner.connectTo(host, this, this.pool);
   }
 
   #countProtocol(name: CodecFactory["protocol"]): void {
@@ -294,6 +294,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     if (this.#state !== STATE.CONNECTING) return;
     const { cx, cells } = this.pool.owner;
     cells.cxConnectMs.record(cx.now() - this.#openedAt);
+    if (this.#connection instanceof Race) this.#connection = this.#connection.winner;
     this.#makeCodec();
     if (this.pool.protocol.name === "ALPN") this.#countProtocol(this.#generation!.value.protocol);
     this.#state = STATE.OPEN;

@@ -37,7 +37,7 @@ export class TrackedConnection implements ConnectionHandler {
 
   /** `downstream`: whose bytes it will carry, where that is one connection's. */
   open(downstream?: DownstreamConnection): Connection {
-    const { cells, cx } = this.#owner;
+    const { cells } = this.#owner;
     cells.cxTotal.inc();
     cells.cxActive.inc();
     this.host.cells.cxTotal.inc();
@@ -45,8 +45,7 @@ export class TrackedConnection implements ConnectionHandler {
     cells.rqPendingTotal.inc();
     cells.rqPendingActive.inc();
     this.host.cells.rqPendingActive.inc();
-    const options = this.#owner.connectOptionsFor(this.host, undefined, downstream);
-    const connection = cx.connect(this.host.address, this, options);
+    const connection = this.#owner.connectTo(this.host, this, undefined, downstream);
     this.#connection = connection;
     return connection;
   }

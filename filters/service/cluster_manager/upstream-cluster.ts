@@ -1,5 +1,6 @@
 // Hot path: `newStream` runs for every request.
 import type {
+  Address,
   BalancerContext,
   BalancerPolicy,
   Cluster,
@@ -33,6 +34,7 @@ import { firstFlags, type HealthList, openOutlierTable } from "./cluster-health.
 import type { ClusterConfig, ClusterOptions } from "./config.ts";
 import { optionsOf } from "./config.ts";
 import { fingerprintOf, type Heir } from "./handover.ts";
+import { familyOf, interleave, Race } from "./happy-eyeballs.ts";
 import { type HealthReport, report } from "./health-desk.ts";
 import { idOf, type Load, type PoolMaker, UpstreamHost } from "./host.ts";
 import { levelHealths } from "./levels.ts";
@@ -163,7 +165,9 @@ export class UpstreamCluster implements Cluster, PoolOwner {
       ...(this.#options.keepAliveIdleS !== undefined && {
         keepAlive: { idleS: this.#options.keepAliveIdleS },
       }),
-      ...bindAndBuffer(config),
+      ...(config.per_connection_buffer_limit_bytes !== undefined && {
+        bufferBytes: config.per_connection_buffer_limit_bytes,
+      }),
     };
     this.codecOptions = codecOptions(this.#options, this.stats);
     this.#protocols = protocolsOf(this.#options, codecs);
@@ -200,17 +204,33 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   get cells(): ClusterCells {
     return this.traffic;
   }
-  connectOptionsFor(
+  /** For plain connections to it, from the source that the config has for its family. */
+  connectOptionsFor(address: Address): ConnectOptions {
+    return bound(this.connectOptions, address, this.#options.sources);
+  }
+  connectTo(
     host: UpstreamHost,
+    handler: ConnectionHandler,
     pool?: Pool,
     downstream?: DownstreamConnection,
-  ): ConnectOptions {
-    const { transport } = host;
-    if (transport === undefined) return this.connectOptions;
-    return throughTransport(this.connectOptions, transport, {
+  ): Connection | Race {
+    const options = throughTransport(this.connectOptions, host.transport, {
       hostname: host.hostname,
       ...(pool !== undefined && { alpn: ALPN[pool.protocol.name], ...pool.peer?.options }),
       ...(downstream !== undefined && { downstream }),
+    });
+    const optionsFor = (address: Address) => bound(options, address, this.#options.sources);
+    const { address } = host;
+    const others = host.spec.additionalAddresses ?? [];
+    if (others.length === 0) return this.cx.connect(address, handler, optionsFor(address));
+    const addresses = interleave([address, ...others], this.#options.happyEyeballs);
+    return new Race(this.cx, addresses, handler, {
+      timeoutMs: options.timeoutMs,
+      optionsFor,
+      onFurtherAttempt: () => {
+        this.cells.cxTotal.inc();
+        host.cells.cxTotal.inc();
+      },
     });
   }
   get connectTimeoutMs(): number {
@@ -599,12 +619,9 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   *sockets(): IterableIterator<readonly [Connection, ConnectionHandler]> {
     const pools = [...this.#hosts.flatMap((host) => host.pools), ...this.#leaving];
     for (const pool of pools) {
-      for (const connection of pool.connections) {
-        if (connection.socket !== undefined) yield [connection.socket, connection];
-      }
+      for (const connection of pool.connections) yield* socketsOf(connection);
     }
-    for (const tracked of this.#tracked)
-      if (tracked.socket !== undefined) yield [tracked.socket, tracked];
+    for (const tracked of this.#tracked) yield* socketsOf(tracked);
   }
 
   open(): number {
@@ -613,6 +630,15 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     for (const pool of this.#leaving) n += pool.connections.size;
     return n;
   }
+}
+
+/** What core has to call for a connection, and which: while several addresses are tried, each of those. */
+function socketsOf(
+  owner: PooledConnection | TrackedConnection,
+): Iterable<readonly [Connection, ConnectionHandler]> {
+  const { socket } = owner;
+  if (socket === undefined) return [];
+  return socket instanceof Race ? socket.sockets() : [[socket, owner]];
 }
 
 /** An address that a config lists twice is two hosts, as in Envoy. */
@@ -658,13 +684,16 @@ function negotiated(connection: Connection): string {
   return connection.tls?.alpn ?? "";
 }
 
-function bindAndBuffer(config: ClusterConfig): Pick<ConnectOptions, "bind" | "bufferBytes"> {
-  const source = config.upstream_bind_config?.source_address;
-  const bufferBytes = config.per_connection_buffer_limit_bytes;
-  return {
-    ...(source !== undefined && { bind: { ip: source.address, port: source.port_value } }),
-    ...(bufferBytes !== undefined && { bufferBytes }),
-  };
+/** The same, from the address that the config has for upstreams of that family. */
+function bound(
+  options: ConnectOptions,
+  upstream: Address,
+  sources: readonly Address[],
+): ConnectOptions {
+  const [first] = sources;
+  if (first === undefined || upstream.path !== undefined) return options;
+  const family = familyOf(upstream);
+  return { ...options, bind: sources.find((source) => familyOf(source) === family) ?? first };
 }
 
 function codecOptions(options: ClusterOptions, stats: Stats): CodecOptions {
