@@ -59,7 +59,7 @@ class TcpProxy implements NetworkFilter {
   #maxDuration: Timer | undefined = undefined;
   #logTimer: Timer | undefined = undefined;
   /** Also when it is gone, for access logs. */
-  #upstreamConnection: Pick<Connection, "id" | "tls"> | undefined = undefined;
+  #upstreamConnection: Pick<Connection, "id" | "tls" | "remoteAddress"> | undefined = undefined;
   #downstreamFailure = "";
   readonly #flags: string[] = [];
   #context: BalancerContext = {};

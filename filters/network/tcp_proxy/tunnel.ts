@@ -28,7 +28,16 @@ import type { TunnelingConfig } from "./config.ts";
 /** As much of a connection as the proxy uses of its upstream. */
 export type UpstreamPipe = Pick<
   Connection,
-  "id" | "localAddress" | "tls" | "blocked" | "write" | "end" | "close" | "pause" | "resume"
+  | "id"
+  | "localAddress"
+  | "remoteAddress"
+  | "tls"
+  | "blocked"
+  | "write"
+  | "end"
+  | "close"
+  | "pause"
+  | "resume"
 >;
 
 export interface TunnelHandler extends ConnectionHandler {
@@ -113,6 +122,9 @@ class Tunnel implements PoolCallbacks, ResponseDecoder, UpstreamPipe {
   }
   get localAddress(): Address {
     return this.#connection?.localAddress ?? NOWHERE;
+  }
+  get remoteAddress(): Address {
+    return this.#connection?.remoteAddress ?? NOWHERE;
   }
   get tls(): Connection["tls"] {
     return this.#connection?.tls;
