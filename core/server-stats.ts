@@ -50,6 +50,10 @@ function runtime(name: string): string {
 export const faultStat = (packageName: string): string =>
   `filters.${packageName.replaceAll("/", ".")}.fault`;
 
+/** What a sandboxed package costs: `entries`, `records`, `bytes_in`, `bytes_out`, `cpu_us` (inside its isolates). */
+export const sandboxStat = (packageName: string, what: string): string =>
+  `filters.${packageName.replaceAll("/", ".")}.${what}`;
+
 /** What main itself counts: the server as a whole, its listeners, and reloads. Envoy's names where it has them. */
 export class ServerStats {
   readonly #started = performance.now();

@@ -21,6 +21,8 @@ export class Answers {
   readonly #onCall: (kind: number, head: string, bytes: Buffer) => void;
   /** What found no room in the worker's memory. */
   #kept: Buffer[] = [];
+  /** That have come so far. */
+  bytes = 0;
 
   constructor(
     owner: AnswersOwner,
@@ -48,6 +50,7 @@ export class Answers {
     const used = words[BOX.OUT_USED]!;
     words[BOX.OUT_USED] = 0;
     if (used <= 0 || used > BOX.OUT_SIZE || (used & 7) !== 0) return;
+    this.bytes += used;
     if (this.#kept.length === 0 && this.#deliver(bytes, words, BOX.OUT, used)) return;
     const copy = Buffer.allocUnsafeSlow(used);
     bytes.copy(copy, 0, BOX.OUT, BOX.OUT + used);

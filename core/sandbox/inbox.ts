@@ -33,6 +33,10 @@ export class Inbox {
   get count(): number {
     return this.#count;
   }
+  /** Bytes in the block. */
+  get used(): number {
+    return this.#used + this.#count * RECORD_WORDS * 4;
+  }
   get backlog(): number {
     return this.#backlog.length;
   }

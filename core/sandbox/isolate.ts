@@ -269,6 +269,11 @@ export class SandboxIsolate {
     return statistics.used_heap_size + statistics.externally_allocated_size;
   }
 
+  /** Nanoseconds of CPU that threads have spent in it. */
+  get cpuTime(): bigint {
+    return this.#isolate.cpuTime;
+  }
+
   get disposed(): boolean {
     return this.#isolate.isDisposed;
   }

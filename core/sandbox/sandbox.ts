@@ -23,6 +23,7 @@ import { takeNote } from "./notes.ts";
 import { DEFAULT_LIMITS, type SandboxLimits, type SandboxOptions } from "./options.ts";
 import type { SandboxStats } from "./stats.ts";
 import { Tokens } from "./tokens.ts";
+import { SandboxUsage } from "./usage.ts";
 
 const LAZY_MS = 20; // what nobody waits for (ends of streams) goes along with other records, or after this long
 const LAZY_MAX = 128;
@@ -49,6 +50,7 @@ export class Sandbox {
   readonly #now: () => number;
   #cpu: CpuBudget;
   readonly #share: CpuShare;
+  readonly #usage: SandboxUsage;
   readonly #beats: Int32Array;
   readonly #mark: number;
   #isolate: SandboxIsolate | undefined = undefined;
@@ -81,6 +83,7 @@ export class Sandbox {
   readonly counts = {
     entries: 0,
     records: 0,
+    bytesIn: 0,
     faults: 0,
     thrown: 0,
     late: 0,
@@ -109,6 +112,7 @@ export class Sandbox {
     this.#now = options.now ?? (() => performance.now());
     this.#cpu = new CpuBudget(this.#limits.cpuMs);
     this.#share = new CpuShare(options.cpuShare ?? 1, this.#now());
+    this.#usage = new SandboxUsage(options.stats, options.package);
     this.#beats = options.mark?.words ?? new Int32Array(3);
     this.#mark = options.mark?.box ?? 0;
   }
@@ -190,6 +194,7 @@ export class Sandbox {
     }
     this.#build++;
     this.#isolate = isolate;
+    this.#usage.begin(isolate);
     this.#calls = new Calls({
       onFetch: (text, bytes) => this.#options.onFetch?.(text, bytes),
       reply: (head, bytes) => this.reply(head, bytes),
@@ -410,6 +415,7 @@ export class Sandbox {
     this.#lazy = 0;
     this.counts.entries++;
     this.counts.records += inbox.count;
+    this.counts.bytesIn += inbox.used;
     if (isolate.isDebugged || this.#breaker.isSuspect(now)) {
       void this.#enterAside(isolate, inbox);
       return;
@@ -539,10 +545,16 @@ export class Sandbox {
     if (isolate === undefined || this.#away > 0 || this.counts.entries === this.#entriesSeen)
       return;
     this.#entriesSeen = this.counts.entries;
+    this.#tellUsage();
     const isOver = isolate.memoryUsed - this.#memoryAtStart > this.#limits.quotaMb * 1024 * 1024;
     this.#overQuota = isOver ? this.#overQuota + 1 : 0;
     if (this.#overQuota >= 2)
       this.#fault("memory", new Error(`more than ${this.#limits.quotaMb} MiB in use`));
+  }
+
+  #tellUsage(): void {
+    const { entries, records, bytesIn } = this.counts;
+    this.#usage.tell({ entries, records, bytesIn, bytesOut: this.#answers.bytes });
   }
 
   /** A fault that costs no stream: from now on it is suspect and runs aside, where it is slow for itself alone. */
@@ -583,6 +595,7 @@ export class Sandbox {
   #teardown(): void {
     this.#build++;
     this.#stats?.end();
+    if (this.#isolate !== undefined) this.#tellUsage();
     if (this.#calls?.end() === true) this.#options.onFetch?.("", NOTHING);
     this.#calls = undefined;
     this.#isolate?.dispose();

@@ -1,0 +1,53 @@
+import { sandboxStat } from "../server-stats.ts";
+import type { SandboxIsolate } from "./isolate.ts";
+import type { StatsSink } from "./stats.ts";
+
+/** Totals of one sandbox. */
+export interface Crossed {
+  readonly entries: number;
+  readonly records: number;
+  readonly bytesIn: number;
+  readonly bytesOut: number;
+}
+
+/** What a package's sandbox costs this worker, as counters under `filters.KIND.NAME.`; told about once a second. */
+export class SandboxUsage {
+  readonly #sink: StatsSink;
+  readonly #package: string;
+  #told: Crossed = { entries: 0, records: 0, bytesIn: 0, bytesOut: 0 };
+  #isolate: SandboxIsolate | undefined = undefined;
+  /** Nanoseconds of that isolate. */
+  #cpuTold = 0n;
+
+  constructor(sink: StatsSink, packageName: string) {
+    this.#sink = sink;
+    this.#package = packageName;
+  }
+
+  /** What it takes to build one is nobody's request. */
+  begin(isolate: SandboxIsolate): void {
+    this.#isolate = isolate;
+    this.#cpuTold = isolate.cpuTime;
+  }
+
+  tell(now: Crossed): void {
+    const told = this.#told;
+    this.#told = { ...now };
+    this.#add("entries", now.entries - told.entries);
+    this.#add("records", now.records - told.records);
+    this.#add("bytes_in", now.bytesIn - told.bytesIn);
+    this.#add("bytes_out", now.bytesOut - told.bytesOut);
+    const isolate = this.#isolate;
+    if (isolate === undefined || isolate.disposed) return;
+    const { cpuTime } = isolate;
+    const us = (cpuTime - this.#cpuTold) / 1000n;
+    this.#add("cpu_us", Number(us));
+    // What is less than one is told the next time.
+    this.#cpuTold += us * 1000n;
+  }
+
+  #add(name: string, n: number): void {
+    const cell = this.#sink.define("counter", sandboxStat(this.#package, name), "");
+    if (cell >= 0) this.#sink.cells[cell]! += n;
+  }
+}
