@@ -70,6 +70,26 @@ test("check tells a wrong type at its line, and knows no Node", async () => {
   expect(err).toMatch(/^> 16 \|/m);
 });
 
+test("bench says what to do where there is nothing to measure", async () => {
+  const none = await run("filter", "bench", "my_htp");
+  expect(none).toEqual({ code: 1, out: "", err: 'no filter "my_htp"; did you mean "my_http"?\n' });
+  const network = await run("filter", "bench", "my_network");
+  expect([network.code, network.err]).toEqual([
+    1,
+    expect.stringMatching(/^network\/my_network: filter bench takes http filters only/),
+  ]);
+  const mend = edit("filters/my_http/filter.ts", "marked.inc()", "marked.inc(");
+  for (const name of ["my_http", "filters/my_http", "./filters/my_http/filter.ts"]) {
+    const { code, err } = await run("filter", "bench", name);
+    expect(code).toBe(1);
+    expect(err).toMatch(/^filters\/my_http\/filter\.ts:16:\d+: /);
+    expect(err).toMatch(/\nit does not load, so there is nothing to measure; mend it/);
+  }
+  mend();
+  const unused = await run("filter", "bench", "my_http", "-c", "missing.yaml");
+  expect(unused.err).toBe("missing.yaml: cannot be read: no such file\n");
+});
+
 test("the filter of each page of the SDK's docs is sound", async () => {
   const docs = path.join(import.meta.dirname, "../sdk/docs");
   for (const kind of KINDS) {

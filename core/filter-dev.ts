@@ -1,5 +1,4 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import net from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
@@ -9,6 +8,7 @@ import { type Echo, httpEcho, tcpEcho } from "./dev-echo.ts";
 import type { DevEvent, Exchange } from "./dev-events.ts";
 import { Replay } from "./dev-replay.ts";
 import { type Committed, type DevReport, devReport, type Refused } from "./dev-report.ts";
+import { freePort } from "./free-port.ts";
 import type { RunOptions, Runtime } from "./options.ts";
 import { ownModule } from "./own-files.ts";
 import { shortPath } from "./problem.ts";
@@ -276,19 +276,4 @@ async function packagesOf(catalog: Catalog, { filters, name }: FilterDevOptions)
     name === undefined || [info.name, info.package, path.basename(info.folder)].includes(name);
   const broken = units.filter((unit) => unit.next === undefined).length;
   return { all, used: all.filter(isMeant), broken };
-}
-
-/** The first one from there on that nobody has; 0: any. */
-async function freePort(from: number): Promise<number> {
-  for (let port = from; ; port++) {
-    const server = net.createServer();
-    const got = await new Promise<number>((resolve) => {
-      server.on("error", () => resolve(-1));
-      server.listen(port, "127.0.0.1", () => {
-        const { port: bound } = server.address() as net.AddressInfo;
-        server.close(() => resolve(bound));
-      });
-    });
-    if (got > 0) return got;
-  }
 }

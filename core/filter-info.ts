@@ -138,7 +138,7 @@ const OTHER_HOOKS: Readonly<Record<string, readonly string[]>> = {
   service: ["listener", "clusters"],
 };
 
-function hooksIn(kind: string, code: string): string[] {
+export function hooksIn(kind: string, code: string): string[] {
   const names = OTHER_HOOKS[kind] ?? [...HOOK_NAMES].map(([name]) => name);
   return names.filter((name) => new RegExp(`\\b${name}\\b\\s*[(:,]`).test(code));
 }

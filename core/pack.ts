@@ -27,7 +27,9 @@ process.exit(0);
 
 async function core(): Promise<void> {
   const { metafile } = await build({
-    entryPoints: ["cli", "main", "worker"].map((name) => path.join(ROOT, "core", `${name}.ts`)),
+    entryPoints: ["cli", "main", "worker", "bench-peer"].map((name) =>
+      path.join(ROOT, "core", `${name}.ts`),
+    ),
     outdir: path.join(dist, "core"),
     bundle: true,
     splitting: true,

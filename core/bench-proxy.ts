@@ -1,0 +1,148 @@
+import { type ChildProcess, fork } from "node:child_process";
+import { readdirSync, readFileSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import type { RunOptions, Runtime, ToSupervisor } from "./options.ts";
+import { ownModule } from "./own-files.ts";
+
+export interface BenchProxyOptions {
+  /** Names its config there. */
+  readonly name: string;
+  readonly folder: string;
+  readonly port: number;
+  readonly adminPort: number;
+  readonly upstreamPort: number;
+  /** Entries of `http_filters`, before the router. */
+  readonly httpFilters: readonly unknown[];
+  /** Directories of packages. */
+  readonly filters: readonly string[];
+  readonly trusted: readonly string[];
+}
+
+/** A proxy with one worker that is measured. */
+export class BenchProxy {
+  readonly port: number;
+  readonly #adminPort: number;
+  readonly #child: ChildProcess;
+
+  private constructor(child: ChildProcess, port: number, adminPort: number) {
+    this.#child = child;
+    this.port = port;
+    this.#adminPort = adminPort;
+  }
+
+  /** Throws what the proxy said if it does not start. */
+  static async start(options: BenchProxyOptions, { node, flags }: Runtime): Promise<BenchProxy> {
+    const configFile = path.join(options.folder, `${options.name}.json`);
+    await writeFile(configFile, configOf(options));
+    const main = fileURLToPath(ownModule("main"));
+    const child = fork(main, [JSON.stringify(runOptions(configFile, options))], {
+      execPath: node,
+      execArgv: [...flags],
+      stdio: ["ignore", "ignore", "pipe", "ipc"],
+    });
+    let said = "";
+    child.stderr!.setEncoding("utf8").on("data", (text: string) => {
+      said = (said + text).slice(-64 * 1024);
+    });
+    await new Promise<void>((resolve, reject) => {
+      child.on("message", ({ type }: ToSupervisor) => type === "ready" && resolve());
+      child.on("error", reject);
+      child.on("close", () => reject(new Error(wordsOf(said))));
+    });
+    return new BenchProxy(child, options.port, options.adminPort);
+  }
+
+  /** Microseconds of CPU that it has used, with all its threads. */
+  get cpuUs(): number {
+    const tasks = `/proc/${this.#child.pid}/task`;
+    let ns = 0;
+    for (const task of readdirSync(tasks)) {
+      try {
+        ns += Number(readFileSync(`${tasks}/${task}/schedstat`, "utf8").split(" ")[0]);
+      } catch {
+        // It has ended since they were listed.
+      }
+    }
+    return ns / 1000;
+  }
+
+  /** What counts below `prefix`, without it. */
+  async counters(prefix: string): Promise<ReadonlyMap<string, number>> {
+    const filter = encodeURIComponent(`^${prefix.replaceAll(".", "\\.")}`);
+    const answer = await fetch(`http://127.0.0.1:${this.#adminPort}/stats?filter=${filter}`);
+    const lines = (await answer.text()).split("\n");
+    return new Map(
+      lines
+        .map((line) => /^(.+): (\d+)$/.exec(line))
+        .filter((found) => found !== null)
+        .map(([, name, value]) => [name!.slice(prefix.length), Number(value)]),
+    );
+  }
+
+  stop(): void {
+    // What it still holds is of no use to anybody.
+    this.#child.kill("SIGKILL");
+  }
+}
+
+/** The lines of its log, as somebody reads them. */
+function wordsOf(said: string): string {
+  const lines = said.split("\n").map((line) => {
+    try {
+      return String((JSON.parse(line) as { msg?: unknown }).msg);
+    } catch {
+      return line;
+    }
+  });
+  return lines.join("\n").trim();
+}
+
+function runOptions(configFile: string, { filters, trusted }: BenchProxyOptions): RunOptions {
+  return {
+    configFile,
+    overlays: [],
+    concurrency: 1,
+    log: { level: "error", components: {}, escaped: false },
+    serviceCluster: "",
+    serviceNode: "",
+    filters,
+    trusted,
+    strict: false,
+    fileFlushIntervalMsec: 10_000,
+    allowUnknown: false,
+    drainTimeMs: 0,
+    drainImmediately: false,
+    parentShutdownMs: 0,
+    adminAddressPath: "",
+    addressFamily: "v4",
+    takeover: false,
+    controlSocket: "",
+  };
+}
+
+function configOf({ port, adminPort, upstreamPort, httpFilters }: BenchProxyOptions): string {
+  const at = (port_value: number) => ({ socket_address: { address: "127.0.0.1", port_value } });
+  const routes = [{ match: { prefix: "/" }, route: { cluster: "upstream" } }];
+  const manager = {
+    stat_prefix: "http",
+    route_config: { name: "bench", virtual_hosts: [{ name: "all", domains: ["*"], routes }] },
+    http_filters: [...httpFilters, { name: "http/router", config: {} }],
+  };
+  const filters = [{ name: "network/http_connection_manager", config: manager }];
+  const lb_endpoints = [{ endpoint: { address: at(upstreamPort) } }];
+  const upstream = {
+    name: "upstream",
+    type: "STATIC",
+    connect_timeout: "1s",
+    load_assignment: { cluster_name: "upstream", endpoints: [{ lb_endpoints }] },
+  };
+  return JSON.stringify({
+    static_resources: {
+      listeners: [{ name: "main", address: at(port), filter_chains: [{ filters }] }],
+      clusters: [upstream],
+    },
+    admin: { address: at(adminPort) },
+  });
+}
