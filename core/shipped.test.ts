@@ -6,13 +6,21 @@ import { discoverShipped } from "./packages.ts";
 
 const BUCKET = { max_tokens: 1000, tokens_per_fill: 1, fill_interval: 1000 };
 const ALWAYS = { default_value: { numerator: 100, denominator: "HUNDRED" } };
+/** A script as core hands it over: with its place in the config. */
+const source = (code: string) => ({ code, file: "front.yaml", line: 1, indent: 0 });
 /** Configs of packages that take no empty one. */
 const CONFIGS: Readonly<Record<string, object>> = {
   "http/buffer": { max_request_bytes: 1024 },
   "http/csrf": { filter_enabled: ALWAYS },
   "http/health_check": { pass_through_mode: false },
   "http/local_ratelimit": { stat_prefix: "test", token_bucket: BUCKET },
-  "http/script": { onRequest: 'req.headers.set("x-a", "1")', onResponse: "await stream.sleep(5)" },
+  "http/script": {
+    onRequest: source('req.headers.set("x-a", "1")'),
+    onResponse: source(
+      'await stream.sleep(5); const text = await res.text(); if (text !== "") res.body = text.toUpperCase();',
+    ),
+  },
+  "network/script": { onData: source("conn.send(data.bytes())") },
   "network/connection_limit": { stat_prefix: "test", max_connections: 1 },
   "network/local_ratelimit": { stat_prefix: "test", token_bucket: BUCKET },
   "network/rbac": { stat_prefix: "test" },
@@ -22,7 +30,6 @@ const WITH_OTHERS = [
   "http/dynamic_forward_proxy",
   "network/http_connection_manager",
   "network/lua",
-  "network/script",
   "network/tcp_proxy",
 ];
 const KINDS = ["http", "network", "listener"];
