@@ -89,6 +89,28 @@ describe("a check", () => {
     expect(s.requestBody("x").reply!.status).toBe(200);
   });
 
+  it("is what its headers say: bodies of other requests go on, and so do those that the upstream answers", () => {
+    for (const [passed, path] of [
+      [false, "/x"],
+      [true, "/hc"],
+    ] as const) {
+      const factory = cx.setup(healthCheck, { pass_through_mode: passed, headers: [PATH] });
+      const stream = new TestStream(cx, factory).requestHeaders("POST", path, {}, false);
+      stream.requestBody("abc", true);
+      expect(stream.reply).toBeUndefined();
+    }
+  });
+
+  it("is counted where it is answered here", () => {
+    cluster(0, 1);
+    const ask = setup({ cluster_min_healthy_percentages: { a: { value: 50 } } });
+    ask();
+    ask("/x");
+    expect(cx.stats.value("health_check.request_total")).toBe(1);
+    expect(cx.stats.value("health_check.failed")).toBe(1);
+    expect(cx.stats.value("health_check.failed_cluster_unhealthy")).toBe(1);
+  });
+
   it("may not be cached where nothing is passed through", () => {
     expect(() => setup({ cache_time: 1_000 })).toThrow("must not be set");
   });

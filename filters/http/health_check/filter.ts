@@ -1,6 +1,7 @@
 import {
   type CellSpec,
   ConfigError,
+  type Counter,
   compileHeaderMatch,
   Duration,
   defineHttpFilter,
@@ -16,6 +17,7 @@ import {
   reply,
   type SetupContext,
   type Static,
+  type Stats,
   Type,
 } from "@tsproxy/sdk";
 
@@ -65,6 +67,29 @@ function cache(windowMs: number): CellSpec<Cache> {
   };
 }
 
+/** `http.<stat_prefix>.health_check.`: checks that are answered here, and how. */
+class HealthCheckStats {
+  readonly total: Counter;
+  readonly ok: Counter;
+  readonly failed: Counter;
+  readonly cached: Counter;
+  readonly degraded: Counter;
+  readonly noCluster: Counter;
+  readonly emptyCluster: Counter;
+  readonly unhealthyCluster: Counter;
+
+  constructor(stats: Stats) {
+    this.total = stats.counter("request_total");
+    this.ok = stats.counter("ok");
+    this.failed = stats.counter("failed");
+    this.cached = stats.counter("cached_response");
+    this.degraded = stats.counter("degraded");
+    this.noCluster = stats.counter("failed_cluster_not_found");
+    this.emptyCluster = stats.counter("failed_cluster_empty");
+    this.unhealthyCluster = stats.counter("failed_cluster_unhealthy");
+  }
+}
+
 /** One use of the filter in the config. */
 class HealthCheck {
   readonly passThrough: boolean;
@@ -73,10 +98,12 @@ class HealthCheck {
   failed = false;
   readonly #headers: readonly HeadMatch[];
   readonly #cx: SetupContext;
+  readonly #stats: HealthCheckStats;
   readonly #clusters: readonly (readonly [name: string, percent: number])[];
 
   constructor(config: Config, cx: SetupContext) {
     this.#cx = cx;
+    this.#stats = new HealthCheckStats(cx.stats.scope(`${cx.statPrefix ?? ""}health_check.`));
     this.passThrough = config.pass_through_mode;
     this.#headers = config.headers.map((match, k) =>
       compileHeaderMatch(match, `headers[${k}]`, cx),
@@ -105,9 +132,18 @@ class HealthCheck {
   }
 
   answer(): Reply {
+    const answer = this.#answer();
+    this.#stats.total.inc();
+    (answer.status >= 200 && answer.status < 300 ? this.#stats.ok : this.#stats.failed).inc();
+    return answer;
+  }
+
+  #answer(): Reply {
     if (this.failed) return refusal("health_check_failed");
     const cached = this.cache?.get();
     if (cached !== undefined) {
+      this.#stats.cached.inc();
+      if (cached.degraded) this.#stats.degraded.inc();
       const headers: [string, string][] = cached.degraded ? [["x-envoy-degraded", ""]] : [];
       const fine = cached.status >= 200 && cached.status < 300;
       const flags = fine ? [] : ["LH"];
@@ -121,11 +157,20 @@ class HealthCheck {
   #judgeClusters(): string {
     for (const [name, percent] of this.#clusters) {
       const cluster = this.#cx.clusters.get(name);
-      if (cluster === undefined) return "health_check_failed_no_cluster_found";
+      if (cluster === undefined) {
+        this.#stats.noCluster.inc();
+        return "health_check_failed_no_cluster_found";
+      }
       const { hosts } = cluster;
-      if (hosts.length === 0 && percent > 0) return "health_check_failed_cluster_empty";
+      if (hosts.length === 0 && percent > 0) {
+        this.#stats.emptyCluster.inc();
+        return "health_check_failed_cluster_empty";
+      }
       const available = hosts.filter((host) => host.healthy).length;
-      if (100 * available < hosts.length * percent) return "health_check_failed_cluster_unhealthy";
+      if (100 * available < hosts.length * percent) {
+        this.#stats.unhealthyCluster.inc();
+        return "health_check_failed_cluster_unhealthy";
+      }
     }
     return "health_check_ok_cluster_healthy";
   }
@@ -139,6 +184,8 @@ class HealthCheckFilter implements HttpFilter {
   readonly #shared: HealthCheck;
   readonly #stream: HttpStream;
   #isCheck = false;
+  /** A check that is answered here as soon as its body has come. */
+  #waits = false;
 
   constructor(shared: HealthCheck, stream: HttpStream) {
     this.#shared = shared;
@@ -153,12 +200,13 @@ class HealthCheckFilter implements HttpFilter {
     const handled = !shared.passThrough || shared.failed || shared.cache?.get() !== undefined;
     if (!handled) return;
     if (endStream) return shared.answer();
+    this.#waits = true;
     return hold({ body: "buffer", max: MAX_BODY_BYTES });
   }
 
-  /** The body of a check that is answered here: nobody reads it. */
+  /** Nobody reads the body of a check that is answered here; all other bodies go on. */
   onRequestBody() {
-    return this.#shared.answer();
+    return this.#waits ? this.#shared.answer() : undefined;
   }
 
   onResponseHeaders(headers: ResponseHeaders): void {
