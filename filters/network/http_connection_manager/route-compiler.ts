@@ -28,7 +28,7 @@ import type {
   WeightedCluster,
 } from "./route-config.ts";
 import { RouteMatch, type RouteSubject } from "./route-match.ts";
-import { type Choice, VirtualClusters, VirtualHost } from "./virtual-host.ts";
+import { type Choice, type RouteSource, VirtualClusters, VirtualHost } from "./virtual-host.ts";
 
 /** A level of the config that edits heads and configures filters. */
 interface Level {
@@ -47,6 +47,9 @@ interface Outer {
 /** What a route comes to for one stream. */
 type Answer = Choice["route"];
 
+/** Tables of more virtual hosts compile each at its first request: most of them never see one on a given worker. */
+const MANY_HOSTS = 100;
+
 /** Turns the config of a table into routes; knows the levels above them. */
 export class RouteCompiler {
   switchesFilters = false;
@@ -55,6 +58,8 @@ export class RouteCompiler {
   readonly #config: RouteConfig;
   readonly #path: string;
   readonly #cx: SetupContext;
+  /** Routes are made when they are first asked for. The canary has made them all, and refused what has to be. */
+  readonly #lazy: boolean;
   /** A virtual host's rules serve all of its routes: compiled once. */
   readonly #rules = { request: new Map(), response: new Map() } as Record<
     "request" | "response",
@@ -68,6 +73,10 @@ export class RouteCompiler {
     this.#config = config;
     this.#path = path;
     this.#cx = cx;
+    this.#lazy =
+      cx.role === "worker" &&
+      config.virtual_hosts.length > MANY_HOSTS &&
+      config.typed_per_filter_config === undefined;
   }
 
   virtualHost(config: VirtualHostConfig, path: string): VirtualHost {
@@ -86,6 +95,26 @@ export class RouteCompiler {
     if (config.matcher !== undefined && config.routes.length > 0) {
       throw new ConfigError(path, "give one of routes and matcher");
     }
+    if (this.#lazy && !configuresFilters(config)) {
+      return new VirtualHost(config, () => this.#late(outer), toTls);
+    }
+    const source = this.#source(outer);
+    return new VirtualHost(config, () => source, toTls);
+  }
+
+  /** While a request waits: nothing may be thrown. */
+  #late(outer: Outer): RouteSource {
+    try {
+      return this.#source(outer);
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      this.#cx.log.error("a virtual host has no routes", { path: outer.path, error: message });
+      return { routes: [], matcher: undefined };
+    }
+  }
+
+  #source(outer: Outer): RouteSource {
+    const { config, path } = outer;
     const routes = config.routes.map((route, r) =>
       this.#choice(route, outer, `${path}.routes[${r}]`, `routes[${r}]`),
     );
@@ -98,7 +127,7 @@ export class RouteCompiler {
           this.#choice(route, outer, `${at}.routes[${r}]`, `${at}.routes[${r}]`),
         );
       });
-    return new VirtualHost(config, { routes, matcher }, toTls);
+    return { routes, matcher };
   }
 
   #choice(entry: RouteEntry, outer: Outer, path: string, place: string): Choice {
@@ -267,7 +296,8 @@ export class RouteCompiler {
   }
 
   #checkCluster(name: string, path: string): void {
-    if (!this.#config.validate_clusters || this.#cx.clusters.get(name) !== undefined) return;
+    if (!this.#config.validate_clusters || this.#lazy || this.#cx.clusters.get(name) !== undefined)
+      return;
     throw new ConfigError(
       path,
       `unknown cluster "${name}"; add it to static_resources.clusters, or set validate_clusters: false`,
@@ -327,6 +357,16 @@ export class RouteCompiler {
     this.#overrides.set(innermost.config, merged);
     return merged;
   }
+}
+
+/** What filters are configured with has to be known before the first request. */
+function configuresFilters(host: VirtualHostConfig): boolean {
+  if (host.typed_per_filter_config !== undefined || host.matcher !== undefined) return true;
+  return host.routes.some(
+    ({ typed_per_filter_config: own, route }) =>
+      own !== undefined ||
+      route?.weighted_clusters?.clusters.some((c) => c.typed_per_filter_config !== undefined),
+  );
 }
 
 function saysSomething({ config }: Level): boolean {

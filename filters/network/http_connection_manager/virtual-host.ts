@@ -36,15 +36,22 @@ export interface RouteSource {
 
 export class VirtualHost {
   readonly name: string;
-  readonly #source: RouteSource;
+  #made: RouteSource | undefined = undefined;
+  readonly #make: () => RouteSource;
   readonly #requireTls: VirtualHostConfig["require_tls"];
   readonly #toTls: ResolvedRoute;
 
-  constructor(config: VirtualHostConfig, source: RouteSource, toTls: ResolvedRoute) {
+  /** `make` runs once, when its routes are first asked for. */
+  constructor(config: VirtualHostConfig, make: () => RouteSource, toTls: ResolvedRoute) {
     this.name = config.name;
-    this.#source = source;
+    this.#make = make;
     this.#requireTls = config.require_tls;
     this.#toTls = toTls;
+  }
+
+  get #source(): RouteSource {
+    this.#made ??= this.#make();
+    return this.#made;
   }
 
   /** Of every route that stands in the config by itself. */
@@ -54,8 +61,9 @@ export class VirtualHost {
 
   find(subject: RouteSubject): ResolvedRoute | undefined {
     if (this.#requireTls !== "NONE" && this.#wantsTls(subject)) return this.#toTls;
-    const { matcher } = this.#source;
-    const routes = matcher === undefined ? this.#source.routes : matcher.match(subject);
+    const source = this.#source;
+    const { matcher } = source;
+    const routes = matcher === undefined ? source.routes : matcher.match(subject);
     if (routes === undefined) return undefined;
     for (let k = 0; k < routes.length; k++) {
       const choice = routes[k]!;
@@ -69,8 +77,9 @@ export class VirtualHost {
     if (this.#requireTls !== "NONE" && this.#wantsTls(subject)) {
       return { route: this.#toTls, label: `require_tls: ${this.#requireTls}`, skipped: [] };
     }
-    const { matcher } = this.#source;
-    const routes = matcher === undefined ? this.#source.routes : matcher.match(subject);
+    const source = this.#source;
+    const { matcher } = source;
+    const routes = matcher === undefined ? source.routes : matcher.match(subject);
     const skipped: { readonly label: string; readonly why: string }[] = [];
     if (routes === undefined) skipped.push({ label: "matcher", why: "no entry of it matches" });
     for (const choice of routes ?? []) {
