@@ -397,7 +397,7 @@ function uuid(): string {
 }
 
 const protocol: Command = ({ info, request }) =>
-  request === undefined ? undefined : info.protocol;
+  request === undefined ? undefined : nonEmpty(info.protocol);
 const serverName: Command = (s) => nonEmpty(s.serverName ?? s.downstream?.serverName);
 
 const COMMANDS: Readonly<Record<string, Make>> = {

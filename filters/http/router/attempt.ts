@@ -19,9 +19,13 @@ import {
   type Timer,
 } from "@tsproxy/sdk";
 import { TcpStream } from "./tcp-stream.ts";
+import { FAILURE, ofPool, ofReset } from "./upstream-failure.ts";
+import type { LoggedAttempt } from "./upstream-log.ts";
 
 /** Who is told how an attempt goes. */
 export interface AttemptOwner {
+  /** Undefined: attempts are not logged. */
+  logAttempt(cluster: Cluster): LoggedAttempt | undefined;
   onReady(attempt: Attempt, encoder: RequestEncoder, host: Host, connection: Connection): void;
   onNoConnection(attempt: Attempt, failure: PoolFailure): void;
   onInformational(attempt: Attempt, headers: ResponseHeaders): void;
@@ -49,6 +53,8 @@ export class Attempt implements PoolCallbacks, ResponseDecoder {
   waiting = false;
   /** Another attempt was begun beside this one, which was slow: it causes no further one. */
   hedged = false;
+  /** While it lasts; undefined: it is not logged. */
+  logged: LoggedAttempt | undefined = undefined;
   readonly #owner: AttemptOwner;
   readonly #cx: SetupContext;
   #handle: PoolHandle | undefined = undefined;
@@ -73,6 +79,7 @@ export class Attempt implements PoolCallbacks, ResponseDecoder {
     this.waiting = true;
     this.hedged = false;
     this.#idleMs = 0;
+    this.logged = this.#owner.logAttempt(cluster);
     const handle = overTcp
       ? TcpStream.open(cluster, this, context)
       : cluster.newStream(this, context);
@@ -119,6 +126,9 @@ export class Attempt implements PoolCallbacks, ResponseDecoder {
     this.encoder = undefined;
     this.#idleMs = 0;
     this.#timers?.cancel();
+    if (this.logged === undefined) return;
+    this.logged.end();
+    this.logged = undefined;
   }
 
   onPoolReady(encoder: RequestEncoder, host: Host, connection: Connection): void {
@@ -126,13 +136,25 @@ export class Attempt implements PoolCallbacks, ResponseDecoder {
     this.#handle = undefined;
     this.encoder = encoder;
     this.host = host;
+    this.logged?.onReady(encoder, host, connection);
     this.#owner.onReady(this, encoder, host, connection);
   }
 
   onPoolFailure(failure: PoolFailure): void {
+    if (this.logged !== undefined) this.#logFailure(this.logged, failure);
     this.#over();
     this.host = failure.host;
     this.#owner.onNoConnection(this, failure);
+  }
+
+  #logFailure(logged: LoggedAttempt, failure: PoolFailure): void {
+    const { reason, host, transportFailure } = failure;
+    if (reason !== "no_host") {
+      logged.onFailed(ofPool(reason).flag, host, transportFailure);
+      return;
+    }
+    logged.forget();
+    this.logged = undefined;
   }
 
   onInformational(headers: ResponseHeaders): void {
@@ -142,24 +164,29 @@ export class Attempt implements PoolCallbacks, ResponseDecoder {
 
   onResponseHeaders(endStream: boolean): void {
     this.touch();
+    this.logged?.onHead(this.responseHeaders);
     this.#owner.onHead(this, this.responseHeaders, endStream);
   }
 
   onResponseBody(chunk: Chunk, endStream: boolean): void {
     this.touch();
+    if (this.logged !== undefined) this.logged.info.bytesReceived += chunk.length;
     this.#owner.onBody(this, chunk, endStream);
   }
 
   onResponseTrailers(trailers: HeaderMap): void {
+    if (this.logged !== undefined) this.logged.trailers = trailers;
     this.#owner.onTrailers(this, trailers);
   }
 
   onDecodeError(_error: DecodeError): void {
+    this.logged?.flag(FAILURE.protocolError.flag);
     this.#over();
     this.#owner.onMalformed(this);
   }
 
   onUpstreamReset(reason: ResetReason, _event: CloseEvent | undefined): void {
+    this.logged?.flag(ofReset(reason).flag);
     this.#over();
     this.#owner.onCut(this, reason);
   }

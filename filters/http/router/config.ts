@@ -1,4 +1,4 @@
-import { type Static, Type } from "@tsproxy/sdk";
+import { AccessLogList, Duration, type Static, Type } from "@tsproxy/sdk";
 import { STRICT_NAMES } from "./steering.ts";
 
 export const Config = Type.Object({
@@ -11,6 +11,14 @@ export const Config = Type.Object({
   }),
   /** `x-envoy-expected-rq-timeout-ms` of the proxy before this one is the timeout. */
   respect_expected_rq_timeout: Type.Boolean({ default: false }),
+  /** A line for each attempt on an upstream. */
+  upstream_log: AccessLogList(),
+  upstream_log_options: Type.Optional(
+    Type.Object({
+      flush_upstream_log_on_upstream_stream: Type.Boolean({ default: false }),
+      upstream_log_flush_interval: Type.Optional(Duration()),
+    }),
+  ),
   suppress_grpc_request_failure_code_stats: Type.Boolean({ default: false }),
 });
 export type Config = Static<typeof Config>;

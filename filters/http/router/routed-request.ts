@@ -42,6 +42,7 @@ import {
   ofReset,
   type UpstreamFailure,
 } from "./upstream-failure.ts";
+import { LoggedAttempt } from "./upstream-log.ts";
 
 const UPGRADE = headerName("upgrade");
 const INTERNAL = headerName("x-envoy-internal");
@@ -343,6 +344,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     const { encoder } = attempt;
     if (encoder !== undefined) {
       attempt.touch();
+      attempt.logged?.onSent(chunk.length, endStream);
       encoder.encodeBody(chunk.memory, chunk.at, chunk.end, endStream);
     } else if (attempt.waiting && !this.#keepsBody) this.#keep(chunk);
   }
@@ -416,6 +418,11 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
 
   // ---- how an attempt goes
 
+  logAttempt(cluster: Cluster): LoggedAttempt | undefined {
+    const { upstreamLog } = this.#router;
+    return upstreamLog && new LoggedAttempt(upstreamLog, this.#stream, cluster);
+  }
+
   onReady(attempt: Attempt, encoder: RequestEncoder, host: Host, connection: Connection): void {
     const { info, responder } = this.#stream;
     info.upstreamHost = host.address;
@@ -439,6 +446,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     const ended = this.#requestEnded;
     const headOnly = ended && (kept === undefined || kept.empty);
     if (!this.#keepsBody) this.#kept = undefined;
+    attempt.logged?.onSent(headOnly || kept === undefined ? 0 : kept.size, ended);
     encoder.encodeHeaders(headers, headOnly, this.#upgrade);
     if (ended) info.upstreamTxEnd = info.upstreamTxBegin;
     if (kept !== undefined && !headOnly) kept.send(encoder, ended);
@@ -659,6 +667,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     const { retries } = this.#charges!;
     (idle ? retries.perTryIdleTimeout : retries.perTryTimeout).inc();
     const details = idle ? "upstream_per_try_idle_timeout" : "upstream_per_try_timeout";
+    attempt.logged?.flag("UT");
     attempt.giveUp();
     if (this.#responded) {
       this.#timer.cancel();

@@ -12,6 +12,7 @@ import { FailureLog } from "./failure-log.ts";
 import type { Mirror } from "./mirror.ts";
 import { RoutedRequest } from "./routed-request.ts";
 import { ClusterCharges, RouterStats, VirtualCharges } from "./stats.ts";
+import { UpstreamLog } from "./upstream-log.ts";
 
 /** Requests' objects that wait for their next request. */
 const REQUESTS_KEPT = 1024;
@@ -30,6 +31,8 @@ export class Router {
   /** `http.async-client.rq_total`, where Envoy counts the requests that it makes itself. */
   readonly mirrored: Counter;
   readonly failures: FailureLog;
+  /** Undefined: nobody wants to know of attempts. */
+  readonly upstreamLog: UpstreamLog | undefined;
   readonly #virtual = new WeakMap<VirtualCluster, VirtualCharges>();
   readonly #free: RoutedRequest[] = [];
   readonly #charges = new Map<string, ClusterCharges>();
@@ -39,6 +42,8 @@ export class Router {
   constructor(config: Config, cx: SetupContext) {
     this.config = config;
     this.cx = cx;
+    this.upstreamLog =
+      (config.upstream_log ?? []).length > 0 ? new UpstreamLog(config, cx) : undefined;
     this.failures = new FailureLog(cx);
     this.mirrored = cx.stats.counter("http.async-client.rq_total");
     cx.onDispose(() => {

@@ -1,0 +1,167 @@
+import {
+  AccessLogs,
+  type Cluster,
+  type Connection,
+  type Generation,
+  type HeaderMap,
+  type Host,
+  type HttpStream,
+  type LogEntry,
+  type RequestEncoder,
+  type RequestHeaders,
+  ResponseHeaders,
+  type SetupContext,
+  type StreamInfo,
+  type Timer,
+} from "@tsproxy/sdk";
+import type { Config } from "./config.ts";
+
+/** `upstream_log`: a line for every attempt on an upstream, where the connection manager writes one for the request. */
+export class UpstreamLog {
+  readonly cx: SetupContext;
+  readonly logs: AccessLogs;
+  /** Another line when the attempt has its connection. */
+  readonly onReady: boolean;
+  /** And so often while it lasts. 0: never. */
+  readonly everyMs: number;
+
+  constructor(config: Config, cx: SetupContext) {
+    this.cx = cx;
+    this.logs = new AccessLogs(config.upstream_log ?? [], "upstream_log", cx);
+    const options = config.upstream_log_options;
+    this.onReady = options?.flush_upstream_log_on_upstream_stream ?? false;
+    this.everyMs = options?.upstream_log_flush_interval ?? 0;
+  }
+}
+
+/**
+ * What one attempt's line is made of: of the request the head as it is sent and where it came from, all else is the attempt's own,
+ * its times among them. Bodies are seen from the upstream's side: what it sent is what was received.
+ */
+export class LoggedAttempt implements LogEntry {
+  readonly info: StreamInfo;
+  readonly request: RequestHeaders;
+  readonly metadata: LogEntry["metadata"];
+  readonly filterState: LogEntry["filterState"];
+  readonly downstream: LogEntry["downstream"];
+  readonly routeMetadata: LogEntry["routeMetadata"];
+  response: ResponseHeaders | undefined = undefined;
+  trailers: HeaderMap | undefined = undefined;
+  logType: LogEntry["logType"] = "UpstreamEnd";
+  readonly #log: UpstreamLog;
+  readonly #held: Generation<unknown>[] = [];
+  readonly #startedAt: number;
+  #timer: Timer | undefined = undefined;
+
+  constructor(log: UpstreamLog, stream: HttpStream, cluster: Cluster) {
+    this.#log = log;
+    this.#startedAt = log.cx.now();
+    const { info } = stream;
+    this.info = {
+      // There is none before there is a connection.
+      protocol: "" as StreamInfo["protocol"],
+      startTime: info.startTime + this.#startedAt - (info.startedAt ?? this.#startedAt),
+      startedAt: this.#startedAt,
+      requestDuration: -1,
+      responseDuration: -1,
+      duration: -1,
+      bytesReceived: 0,
+      bytesSent: 0,
+      responseCode: 0,
+      responseCodeDetails: "",
+      flags: [],
+      routeName: info.routeName,
+      virtualHostName: info.virtualHostName,
+      virtualCluster: info.virtualCluster,
+      clusterName: info.clusterName,
+      cluster,
+      upstreamHost: undefined,
+      upstreamLocalAddress: undefined,
+      upstreamTransportFailure: "",
+      attempts: 0,
+      connectionId: info.connectionId,
+      downstreamRemoteAddress: info.downstreamRemoteAddress,
+      downstreamDirectAddress: info.downstreamDirectAddress,
+      downstreamLocalAddress: info.downstreamLocalAddress,
+    };
+    this.request = stream.request;
+    this.metadata = stream.metadata;
+    this.filterState = stream.filterState;
+    this.downstream = stream.downstreamConnection;
+    this.routeMetadata = (stream as Partial<LogEntry>).routeMetadata;
+    log.logs.acquire(this.#held);
+    if (log.everyMs === 0) return;
+    this.#timer = log.cx.timer(() => this.#onTimer());
+    this.#timer.arm(log.everyMs);
+  }
+
+  get #now(): number {
+    return this.#log.cx.now() - this.#startedAt;
+  }
+
+  #write(type: LogEntry["logType"]): void {
+    this.logType = type;
+    this.info.duration = this.#now;
+    this.#log.logs.log(this);
+  }
+
+  #onTimer(): void {
+    this.#write("UpstreamPeriodic");
+    this.#timer!.arm(this.#log.everyMs);
+  }
+
+  onReady(encoder: RequestEncoder, host: Host, connection: Connection): void {
+    const { info } = this;
+    info.upstreamProtocol = info.protocol = encoder.protocol ?? "HTTP/1.1";
+    info.upstreamHost = host.address;
+    info.host = host;
+    info.upstreamRemoteAddress = connection.remoteAddress;
+    info.upstreamLocalAddress = connection.localAddress;
+    info.upstreamTls = connection.tls;
+    info.upstreamConnectionId = connection.id;
+    info.upstreamWire = encoder;
+    info.upstreamTxBegin = this.#now;
+    if (this.#log.onReady) this.#write("UpstreamPoolReady");
+  }
+
+  onSent(bytes: number, endStream: boolean): void {
+    this.info.bytesSent += bytes;
+    if (endStream) this.info.upstreamTxEnd = this.#now;
+  }
+
+  /** Filters, the route and this proxy edit that head before the line is written. */
+  onHead(headers: ResponseHeaders): void {
+    const copy = new ResponseHeaders();
+    copy.status = headers.status;
+    for (const [name, value] of headers) copy.append(name, value);
+    this.response = copy;
+    this.info.responseCode = headers.status;
+    this.info.responseDuration = this.#now;
+  }
+
+  onFailed(flag: string, host: Host | undefined, transportFailure: string): void {
+    const { info } = this;
+    this.flag(flag);
+    if (host !== undefined) {
+      info.upstreamHost = host.address;
+      info.host = host;
+    }
+    info.upstreamTransportFailure = transportFailure;
+  }
+
+  flag(flag: string): void {
+    this.info.flags.push(flag);
+  }
+
+  end(): void {
+    this.#timer?.cancel();
+    this.#write("UpstreamEnd");
+    for (const generation of this.#held) generation.release();
+  }
+
+  /** There was nobody to send it to: no attempt at all. */
+  forget(): void {
+    this.#timer?.cancel();
+    for (const generation of this.#held) generation.release();
+  }
+}
