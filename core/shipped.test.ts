@@ -1,8 +1,26 @@
+import v8 from "node:v8";
+import vm from "node:vm";
+import { defineHttpFilter, Type } from "@tsproxy/sdk";
 import { conformance, refusal } from "@tsproxy/sdk/testing";
 import { describe, expect, test } from "vitest";
 import { discoverShipped } from "./packages.ts";
 
 // What holds for every package of a kind holds for those that come with the proxy.
+
+// As under `tsproxy filter test`: what a filter keeps of a body can be measured.
+v8.setFlagsFromString("--expose-gc");
+globalThis.gc = vm.runInNewContext("gc") as typeof globalThis.gc;
+
+test("a filter that keeps all that goes by is caught", async () => {
+  const kept: Uint8Array[] = [];
+  const hoarder = defineHttpFilter({
+    name: "hoarder",
+    config: Type.Object({}),
+    setup: () => () => ({ onResponseBody: (chunk) => void kept.push(chunk.copy()) }),
+  });
+  const check = conformance(hoarder).find(({ name }) => name === "bounds what it keeps of a body")!;
+  await expect(check.run()).rejects.toThrow(/24 MiB of a response went by, and 2\d MiB/);
+});
 
 const BUCKET = { max_tokens: 1000, tokens_per_fill: 1, fill_interval: 1000 };
 const ALWAYS = { default_value: { numerator: 100, denominator: "HUNDRED" } };
