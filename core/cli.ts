@@ -1,7 +1,7 @@
 import { existsSync, realpathSync, statSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { Command, InvalidArgumentError, Option } from "commander";
+import { Command, Help, InvalidArgumentError, Option } from "commander";
 import { didYouMean } from "./config/diagnostic.ts";
 import type { NewFilterKind } from "./filter-new.ts";
 import { addRunFlags, type RunFlags, runOptions, warningsOf } from "./flags.ts";
@@ -71,6 +71,7 @@ export async function cli(
     )
     .version(VERSION, "-V, --version")
     .showHelpAfterError("(tsproxy --help tells more)")
+    .configureHelp({ optionDescription: describeOption })
     .exitOverride();
 
   addRunFlags(
@@ -460,6 +461,11 @@ function trustOption(): Option {
 
 function collect(value: string, before: string[]): string[] {
   return [...before, value];
+}
+
+/** Without defaults that say nothing: an empty list, or a flag that is not set. */
+function describeOption(option: Option): string {
+  return new Help().optionDescription(option).replace(/ \(default: (\[\]|false|"")\)$/, "");
 }
 
 function parseCount(text: string): number {

@@ -129,10 +129,14 @@ function nextSteps(name: string, kind: NewFilterKind, folder: string): string {
     place === undefined
       ? "no config names it: it runs where it is"
       : `in the config, under ${place}:    - name: ${name}`;
+  const cost =
+    kind === "http"
+      ? `  npx tsproxy filter bench${filters} ${name}    what it costs a request\n`
+      : "";
   return `  npx tsproxy filter dev${filters} ${name}    runs it; save and see
   npx tsproxy filter test${option} ${name}    its test
   npx tsproxy filter check${filters} ${name}    its types
-  ${use}
+${cost}  ${use}
   a proxy whose config has filters/ beside it, or --filters ${dir}, has it already; save and it reloads
 `;
 }
