@@ -2,6 +2,7 @@ import { type Answer, BARE_TEXT, json, Refused } from "./answer.ts";
 import { addressJson, localityJson } from "./clusters.ts";
 import type { ConfigSnapshot, CoreData } from "./core-data.ts";
 import type { Matcher, Query } from "./query.ts";
+import { shownNode } from "./server.ts";
 
 const ADMIN = "type.googleapis.com/envoy.admin.v3.";
 const CONFIG = "type.googleapis.com/envoy.config.";
@@ -23,8 +24,12 @@ export async function configDump(query: Query, core: CoreData): Promise<Answer> 
     refused(400, `INVALID_ARGUMENT: Error while parsing name_regex from ${pattern}: ${fault}`),
   );
   const mask = fieldMask(query.get("mask"));
-  const config = await core.config();
-  const dumps = allDumps(config, named);
+  const [config, server, packages] = await Promise.all([
+    core.config(),
+    core.server(),
+    core.packages(),
+  ]);
+  const dumps = allDumps(config, shownNode(server, packages), named);
   const resource = query.get("resource");
   if (query.has("include_eds") || resource === "static_endpoint_configs")
     dumps.splice(2, 0, endpoints(core, named));
@@ -56,8 +61,8 @@ function refused(status: number, message: string): Refused {
   return new Refused(status, message, BARE_TEXT);
 }
 
-function allDumps(config: ConfigSnapshot, named: Matcher | undefined): Json[] {
-  const bootstrap = redacted(config.bootstrap) as Json;
+function allDumps(config: ConfigSnapshot, node: Json, named: Matcher | undefined): Json[] {
+  const bootstrap = redacted({ ...config.bootstrap, node }) as Json;
   const resources = (bootstrap.static_resources ?? {}) as Json;
   const updated = config.clustersUpdatedAt ?? config.loadedAt;
   const clusters = listOf(resources.clusters).filter((c) => isWanted(c.name, named));

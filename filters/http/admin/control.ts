@@ -55,15 +55,47 @@ const LOGGING_USAGE =
   "usage: /logging?group=<group_name>:<level> (change group of loggers)\n" +
   `levels: ${LEVELS.join(" ")} \n`;
 
-/** `/logging`: the loggers are core's own (`main`) and one a package. */
+/** Loggers of Envoy's, by the packages whose loggers do that work here. */
+const ENVOY_LOGGERS: Readonly<Record<string, string>> = {
+  admin: "http/admin",
+  hc: "health/http",
+  http: "network/http_connection_manager",
+  http2: "codec/http2",
+  local_rate_limit: "http/local_ratelimit",
+  lua: "http/lua",
+  rbac: "http/rbac",
+  router: "http/router",
+  udp: "udp/udp_proxy",
+  upstream: "service/cluster_manager",
+};
+
+type Levels = readonly (readonly [logger: string, level: string])[];
+
+/** With Envoy's names for those that have one. */
+function withEnvoyNames(levels: Levels): Levels {
+  const byName = new Map(levels);
+  const named = Object.entries(ENVOY_LOGGERS).flatMap(([name, ours]) => {
+    const level = byName.get(ours);
+    return level === undefined ? [] : [[name, level] as const];
+  });
+  return [...levels, ...named];
+}
+
+/** `/logging`: the loggers are core's own (`main`) and one a package, which Envoy's name for it names as well. */
 export async function logging(query: Query, core: CoreData): Promise<Answer> {
-  const known = await core.logLevels();
-  const changes = loggingChanges(query, new Set(known.map(([name]) => name)));
-  const list = (levels: readonly (readonly [string, string])[]) =>
+  const known = withEnvoyNames(await core.logLevels());
+  const asked = loggingChanges(query, new Set(known.map(([name]) => name)));
+  const changes =
+    typeof asked === "string"
+      ? asked
+      : asked?.map(([name, level]) => [ENVOY_LOGGERS[name] ?? name, level] as const);
+  const list = (levels: Levels) =>
     `active loggers:\n${levels.map(([name, level]) => `  ${name}: ${level}\n`).join("")}\n`;
   if (typeof changes === "string")
     return text(`error: ${changes}\n\n${LOGGING_USAGE}${list(known)}`, 400);
-  return text(list(changes === undefined ? known : await core.setLogLevels(changes)));
+  return text(
+    list(changes === undefined ? known : withEnvoyNames(await core.setLogLevels(changes))),
+  );
 }
 
 /** [logger, level] of each change, "" for all loggers; undefined: none is asked for; a string: what is wrong. */

@@ -495,14 +495,14 @@ describe("/logging", () => {
   it("lists loggers and changes one, several, or all", async () => {
     const t = start();
     expect((await t.ask("/logging", "POST")).body).toBe(
-      "active loggers:\n  http/router: info\n  main: info\n\n",
+      "active loggers:\n  http/router: info\n  main: info\n  router: info\n\n",
     );
     const set: unknown[] = [];
     t.cx.operations.set("core.set_log_levels", (args) => {
       set.push((args as { changes: unknown }).changes);
       return [["main", "debug"]];
     });
-    for (const query of ["level=debug", "main=trace", "paths=main:off,http/router:error"])
+    for (const query of ["level=debug", "main=trace", "paths=main:off,router:error"])
       expect((await t.ask(`/logging?${query}`, "POST")).body).toBe(
         "active loggers:\n  main: debug\n\n",
       );

@@ -7,7 +7,7 @@ export function homePage(endpoints: readonly Endpoint[]): string {
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>tsproxy admin</title>
+<title>Envoy Admin</title>
 <style>${STYLE}</style>
 </head>
 <body>

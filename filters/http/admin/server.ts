@@ -1,5 +1,5 @@
 import { type Answer, json, text } from "./answer.ts";
-import type { CoreData, PackageSnapshot } from "./core-data.ts";
+import type { CoreData, PackageSnapshot, ServerSnapshot } from "./core-data.ts";
 import type { Query } from "./query.ts";
 
 /** `/ready` */
@@ -12,7 +12,6 @@ export async function ready(_query: Query, core: CoreData): Promise<Answer> {
 export async function serverInfo(_query: Query, core: CoreData): Promise<Answer> {
   const [server, packages] = await Promise.all([core.server(), core.packages()]);
   const uptime = `${Math.floor(server.uptimeSeconds)}s`;
-  const { id, cluster, metadata, locality, ...node } = server.node;
   return json({
     version: server.version,
     state: server.state,
@@ -20,17 +19,7 @@ export async function serverInfo(_query: Query, core: CoreData): Promise<Answer>
     uptime_all_epochs: uptime,
     hot_restart_version: "disabled",
     command_line_options: { ...OPTIONS, ...server.options },
-    node: {
-      id: id ?? "",
-      cluster: cluster ?? "",
-      ...(metadata !== undefined && { metadata }),
-      ...(locality !== undefined && {
-        locality: { region: "", zone: "", sub_zone: "", ...(locality as object) },
-      }),
-      user_agent_name: "tsproxy",
-      ...node,
-      extensions: packages.map(extension),
-    },
+    node: shownNode(server, packages),
     hot_restart_initializing: false,
   });
 }
@@ -86,6 +75,25 @@ const CATEGORIES: Readonly<Record<string, string>> = {
   cluster: "envoy.clusters",
   balancer: "envoy.load_balancing_policies",
 };
+
+/** The node with what a management server would be told of it. */
+export function shownNode(
+  server: ServerSnapshot,
+  packages: readonly PackageSnapshot[],
+): Record<string, unknown> {
+  const { id, cluster, metadata, locality, ...node } = server.node;
+  return {
+    id: id ?? "",
+    cluster: cluster ?? "",
+    ...(metadata !== undefined && { metadata }),
+    ...(locality !== undefined && {
+      locality: { region: "", zone: "", sub_zone: "", ...(locality as object) },
+    }),
+    user_agent_name: "tsproxy",
+    ...node,
+    extensions: packages.map(extension),
+  };
+}
 
 function extension(p: PackageSnapshot): unknown {
   return {
