@@ -89,7 +89,11 @@ export class Listener {
     this.#around = around;
     this.#count = around.count(`listener.${config.name}`);
     this.#globalCount = around.count("listeners");
-    this.#stats = new ListenerStats(stats.scope(`listener.${config.statPrefix}.`), around.thread);
+    this.#stats = new ListenerStats(
+      stats.scope(`listener.${config.statPrefix}.`),
+      around.thread,
+      config.maxDatagramBytes !== undefined,
+    );
     const matched = chains.slice(0, config.filterChains.length);
     this.#matcher = new FilterChainMatcher(
       matched.map((chain) => ({ match: chain.config.match, value: chain })),
@@ -99,7 +103,7 @@ export class Listener {
 
   onDatagram(bytes: Chunk, from: Address, socket: UdpSocket): void {
     if (bytes.end - bytes.at > (this.config.maxDatagramBytes ?? 0)) {
-      this.#stats.datagramDropped.inc();
+      this.#stats.datagramDropped?.inc();
       return;
     }
     const filter = this.listenerFilters[0]?.current.value as UdpListenerFilter | undefined;
@@ -286,13 +290,14 @@ class ListenerStats {
   readonly transportTimeout: Counter;
   readonly filterRemoteClose: Counter;
   readonly filterError: Counter;
-  readonly datagramDropped: Counter;
+  /** Undefined: it takes connections. */
+  readonly datagramDropped: Counter | undefined;
   readonly overflow: Counter;
   readonly globalOverflow: Counter;
   readonly ofThread: { readonly total: Counter; readonly active: Gauge };
 
   /** `thread`: `worker_0`, or `main_thread` for what is accepted beside the workers. */
-  constructor(stats: Stats, thread: string) {
+  constructor(stats: Stats, thread: string, isUdp: boolean) {
     const own = stats.scope(`${thread}.`);
     this.ofThread = {
       total: own.counter("downstream_cx_total"),
@@ -311,7 +316,7 @@ class ListenerStats {
     this.filterRemoteClose = stats.counter("downstream_listener_filter_remote_close");
     this.overflow = stats.counter("downstream_cx_overflow");
     this.globalOverflow = stats.counter("downstream_global_cx_overflow");
-    this.datagramDropped = stats.counter("udp.downstream_rx_datagram_dropped");
+    this.datagramDropped = isUdp ? stats.counter("udp.downstream_rx_datagram_dropped") : undefined;
     this.filterError = stats.counter("downstream_listener_filter_error");
   }
 }
