@@ -73,7 +73,7 @@ export class Http2Client implements ClientCodec, Side {
   }
 
   newStream(decoder: ResponseDecoder): RequestEncoder {
-    this.session.probeIfIdle();
+    this.session.keepAlive.probeIfIdle();
     return new ClientStream(this, decoder);
   }
 

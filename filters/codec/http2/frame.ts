@@ -56,3 +56,13 @@ export const DETAILS = {
   TOO_LARGE: "http2.header_list_size_too_large",
   TOO_MANY: "http2.too_many_headers",
 } as const;
+
+export function uint32(memory: Uint8Array, at: number): number {
+  return (
+    ((memory[at]! << 24) | (memory[at + 1]! << 16) | (memory[at + 2]! << 8) | memory[at + 3]!) >>> 0
+  );
+}
+
+export function uint31(memory: Uint8Array, at: number): number {
+  return uint32(memory, at) & 0x7fff_ffff;
+}

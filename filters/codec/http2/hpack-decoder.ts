@@ -1,7 +1,7 @@
 // Hot path: every header block that arrives.
 import { knownId, latin1Decode, tokenByte } from "@tsproxy/sdk";
 import { DynamicTable } from "./dynamic-table.ts";
-import type { HeadBuilder } from "./head-builder.ts";
+import { FAULT, type HeadBuilder } from "./head-builder.ts";
 import { decodedSize, huffmanDecode } from "./huffman.ts";
 import {
   META,
@@ -125,6 +125,8 @@ export class HpackDecoder {
   }
 
   #addIndexed(head: HeadBuilder): void {
+    // A byte can name 4 KiB of table: nobody copies them for a head that is lost.
+    if (head.fault === FAULT.TOO_LARGE) return;
     const size = this.#nameSize + this.#valueSize + 4;
     const to = head.open(this.#meta, size);
     copy(this.#source, this.#sourceAt, size, head.memory, to);

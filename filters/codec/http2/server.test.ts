@@ -388,6 +388,20 @@ describe("a flood ends the connection:", () => {
     });
   }
 
+  it("but a head that a few bytes of table make large ends only its stream, and is not laid out", () => {
+    const { cx, send, take, events, connection } = open();
+    send(request(1, 5, `${GET}\x40\x01x\x7e${"v".repeat(126)}`));
+    const bomb = GET + "\xbe".repeat(16_000);
+    for (let k = 0; k < 20; k++) send(request(3 + 2 * k, 5, bomb));
+    expect(framesText(take())).toEqual(
+      Array.from({ length: 20 }, (_, k) => `RST_STREAM ${3 + 2 * k} code=2`),
+    );
+    expect(cx.stats.value("http2.header_overflow")).toBe(20);
+    expect(connection.open).toBe(true);
+    send(request(99, 5, `${GET}\xbe`));
+    expect(events.last.headers.get("x")).toBe("v".repeat(126));
+  });
+
   it("and new streams beyond a turn's share wait for the next one", () => {
     const { send, events, codec, connection } = open();
     const many = Array.from({ length: 100 }, (_, k) => request(2 * k + 1)).join("");

@@ -93,7 +93,7 @@ export abstract class Stream {
     chunk.end = end;
     if (endStream) this.deliveredEnd = true;
     this.onBody(chunk, endStream);
-    this.session.onTaken(this, end - at);
+    this.session.flow.onTaken(this, end - at);
     if (endStream) this.session.settle(this);
   }
 
@@ -156,10 +156,10 @@ export abstract class Stream {
     const { session } = this;
     let q = at;
     do {
-      const room = session.roomFor(this, end - q);
+      const room = session.flow.roomFor(this, end - q);
       if (room < end - q && room <= 0) return q;
       const last = q + room === end;
-      session.sendData(this, memory, q, q + room, last && endStream);
+      session.flow.send(this, memory, q, q + room, last && endStream);
       q += room;
     } while (q < end);
     return -1;
@@ -167,7 +167,7 @@ export abstract class Stream {
 
   #wait(): void {
     const { session } = this;
-    session.waitForWindow(this);
+    session.flow.wait(this);
     if (this.sendEnded && session.flushTimeoutMs > 0) {
       this.#flushTimer ??= session.cx.timer(() => this.#onFlushTimeout());
       if (!this.#flushTimer.armed) this.#flushTimer.arm(session.flushTimeoutMs);
@@ -197,12 +197,12 @@ export abstract class Stream {
     const bytes = pending[0];
     if (bytes !== undefined) {
       const left = bytes.length - this.#pendingAt;
-      const room = session.roomFor(this, left);
+      const room = session.flow.roomFor(this, left);
       if (room <= 0 && left > 0) return false;
       const last = pending.length === 1 && room === left;
       const ends = last && this.sendEnded && this.#pendingTrailers === undefined;
       if (room > 0 || ends)
-        session.sendData(this, bytes, this.#pendingAt, this.#pendingAt + room, ends);
+        session.flow.send(this, bytes, this.#pendingAt, this.#pendingAt + room, ends);
       session.stats.pendingSendBytes.add(-room);
       this.#pendingAt += room;
       if (room < left) return true;
@@ -236,7 +236,7 @@ export abstract class Stream {
       let size = 0;
       for (const bytes of this.#held) size += bytes.length;
       this.#held = undefined;
-      this.session.onTaken(undefined, size);
+      this.session.flow.onTaken(undefined, size);
     }
   }
 }

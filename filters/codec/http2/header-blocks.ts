@@ -1,0 +1,184 @@
+// Hot path: every head and every trailer section from a peer.
+//
+// A header block is one unit: HEADERS and the CONTINUATION frames behind it, and nothing in between (RFC 9113 §4.3).
+import { HeaderMap } from "@tsproxy/sdk";
+import { CODE, FLAG, FRAME_HEAD, uint31 } from "./frame.ts";
+import { KIND } from "./head-builder.ts";
+import { DEFAULT_TABLE_SIZE, HpackDecoder } from "./hpack-decoder.ts";
+import type { Limits } from "./limits.ts";
+import type { Session } from "./session.ts";
+
+/** Encoded bytes of a header block beyond the limit of the decoded head: what coding may add, and padding. */
+const BLOCK_EXTRA = 16 * 1024;
+/** CONTINUATION frames of one block (CVE-2024-27316); each but the last could be full. */
+const MAX_CONTINUATIONS = 32;
+const MAX_TABLE = 64 * 1024;
+const NOTHING = new Uint8Array(0);
+
+/** Puts header blocks together, decodes them, and tells whose they are. */
+export class HeaderBlocks {
+  /** Of the dynamic table that the peer may use. */
+  readonly tableSize: number;
+  /** The stream whose block CONTINUATION goes on with, or 0. */
+  openId = 0;
+  readonly #session: Session;
+  readonly #limits: Limits;
+  readonly #decoder: HpackDecoder;
+  #ends = false;
+  #block: Uint8Array = NOTHING;
+  #size = 0;
+  #continuations = 0;
+
+  constructor(session: Session, limits: Limits) {
+    this.#session = session;
+    this.#limits = limits;
+    this.tableSize = Math.min(session.options.hpackTableSize, MAX_TABLE);
+    this.#decoder = new HpackDecoder(this.tableSize);
+  }
+
+  /** Undefined: the one that a peer assumes without being told. */
+  get tableSetting(): number | undefined {
+    return this.tableSize === DEFAULT_TABLE_SIZE ? undefined : this.tableSize;
+  }
+
+  onSettingsAcknowledged(): void {
+    this.#decoder.onTableSizeAcknowledged(this.tableSize);
+  }
+
+  onHeaders(flags: number, id: number, memory: Uint8Array, from: number, to: number): void {
+    const session = this.#session;
+    let at = from;
+    let end = to;
+    if (id === 0 || (session.side.isServer && (id & 1) === 0)) {
+      session.failProtocol();
+      return;
+    }
+    if ((flags & FLAG.PADDED) !== 0) {
+      const padding = at < end ? memory[at++]! : 256;
+      end -= padding;
+    }
+    let dependsOnItself = false;
+    if ((flags & FLAG.PRIORITY) !== 0) {
+      dependsOnItself = end - at >= 5 && uint31(memory, at) === id;
+      at += 5;
+    }
+    if (at > end || dependsOnItself) {
+      session.failProtocol();
+      return;
+    }
+    const ends = (flags & FLAG.END_STREAM) !== 0;
+    if (!this.#limits.countEmpty(at === end && !ends)) return;
+    if ((flags & FLAG.END_HEADERS) !== 0) {
+      this.#onBlock(id, ends, memory, at, end);
+      return;
+    }
+    this.openId = id;
+    this.#ends = ends;
+    this.#size = 0;
+    this.#continuations = 0;
+    this.#keep(memory, at, end);
+  }
+
+  onContinuation(flags: number, id: number, memory: Uint8Array, at: number, end: number): void {
+    const session = this.#session;
+    if (this.openId === 0) {
+      session.failProtocol();
+      return;
+    }
+    const last = (flags & FLAG.END_HEADERS) !== 0;
+    if (!this.#limits.countEmpty(at === end && !last)) return;
+    if (++this.#continuations > MAX_CONTINUATIONS || !this.#keep(memory, at, end)) {
+      session.stats.headerOverflow.inc();
+      session.fail(CODE.ENHANCE_YOUR_CALM, "http2.too_many_headers");
+      return;
+    }
+    if (!last) return;
+    const block = this.#block;
+    this.openId = 0;
+    this.#block = NOTHING;
+    this.#onBlock(id, this.#ends, block, 0, this.#size);
+  }
+
+  /** False: it is too large. */
+  #keep(memory: Uint8Array, at: number, end: number): boolean {
+    const size = this.#size + end - at;
+    if (size > this.#session.codecOptions.maxHeadBytes + BLOCK_EXTRA) return false;
+    if (size > this.#block.length) {
+      const bigger = new Uint8Array(Math.max(1024, size * 2));
+      bigger.set(this.#block.subarray(0, this.#size));
+      this.#block = bigger;
+    }
+    this.#block.set(memory.subarray(at, end), this.#size);
+    this.#size = size;
+    return true;
+  }
+
+  #onBlock(id: number, ends: boolean, memory: Uint8Array, at: number, end: number): void {
+    const session = this.#session;
+    const { builder, side } = session;
+    let stream = session.streams.get(id);
+    if (stream === undefined) {
+      const isNew = side.isServer && id > session.lastId;
+      if (!isNew && !this.#isLate(id)) return;
+      if (isNew) {
+        session.lastId = id;
+        session.reader.started++;
+        stream = side.openStream(id, ends);
+      }
+    }
+    if (stream === undefined) {
+      // It is read for its effect on the tables alone.
+      builder.begin(KIND.TRAILERS, new HeaderMap());
+      if (!this.#decoder.decode(memory, at, end, builder)) this.#onBadBlock();
+      return;
+    }
+    stream.wireReceived += FRAME_HEAD + end - at;
+    const { kind, headers } = side.headersOf(stream);
+    builder.begin(kind, headers);
+    if (!this.#decoder.decode(memory, at, end, builder)) {
+      this.#onBadBlock();
+      return;
+    }
+    const fault = builder.finish();
+    if (stream.closed) return;
+    if (stream.receiveEnded) {
+      session.resetStream(stream, CODE.STREAM_CLOSED);
+      return;
+    }
+    if (kind === KIND.TRAILERS && !ends) {
+      // RFC 9113 §8.1: a second block ends the message.
+      session.onMalformed(stream);
+      return;
+    }
+    if (ends) stream.receiveEnded = true;
+    if (kind === KIND.TRAILERS && fault === 0) {
+      // Those of requests, by Envoy's count.
+      if (side.isServer) session.stats.trailers.inc();
+      if (stream.contentLeft > 0) session.onMalformed(stream);
+      else stream.receiveTrailers(headers);
+      return;
+    }
+    side.onHead(stream, kind, headers, fault, ends);
+  }
+
+  #onBadBlock(): void {
+    this.#session.fail(CODE.COMPRESSION_ERROR, "http2.header_compression_error");
+  }
+
+  /** A block for a stream that is gone. True: it crossed its end, so it is read and dropped. */
+  #isLate(id: number): boolean {
+    const session = this.#session;
+    if (session.isIdle(id)) {
+      session.failProtocol();
+      return false;
+    }
+    if (session.closedStreams.byUs(id)) return true;
+    const code = session.closedStreams.has(id) ? CODE.STREAM_CLOSED : CODE.PROTOCOL_ERROR;
+    session.fail(code, "http2.stream_closed");
+    return false;
+  }
+
+  stop(): void {
+    this.#block = NOTHING;
+  }
+}

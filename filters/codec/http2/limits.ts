@@ -1,0 +1,58 @@
+import { CODE } from "./frame.ts";
+import type { Session } from "./session.ts";
+
+/** Frames that cost their sender little: past Envoy's limits for them the connection ends. */
+export class Limits {
+  readonly #session: Session;
+  #empty = 0;
+  #priority = 0;
+  #windowUpdates = 0;
+
+  constructor(session: Session) {
+    this.#session = session;
+  }
+
+  /** Frames that say nothing, one after the other, are only there to be handled. False: there were too many. */
+  countEmpty(isEmpty: boolean): boolean {
+    if (!isEmpty) {
+      this.#empty = 0;
+      return true;
+    }
+    const { options, stats } = this.#session;
+    if (++this.#empty <= options.maxEmptyFrames) return true;
+    stats.emptyFramesFlood.inc();
+    this.#session.fail(CODE.ENHANCE_YOUR_CALM, "http2.inbound_empty_frames_flood");
+    return false;
+  }
+
+  countPriority(): void {
+    const { options, opened, stats } = this.#session;
+    if (++this.#priority <= options.maxPriorityFramesPerStream * (1 + opened)) return;
+    stats.priorityFramesFlood.inc();
+    this.#session.fail(CODE.ENHANCE_YOUR_CALM, "http2.inbound_priority_frames_flood");
+  }
+
+  /** False: there were too many. */
+  countWindowUpdate(): boolean {
+    const { options, opened, stats, flow } = this.#session;
+    const each = options.maxWindowUpdatesPerDataFrame;
+    if (++this.#windowUpdates <= 5 + 2 * (opened + each * flow.dataFramesSent)) return true;
+    stats.windowUpdateFramesFlood.inc();
+    this.#session.fail(CODE.ENHANCE_YOUR_CALM, "http2.inbound_window_update_frames_flood");
+    return false;
+  }
+
+  /** Answers that a peer provokes and does not read: PING, SETTINGS, resets. */
+  checkOutput(): void {
+    const session = this.#session;
+    if (session.dead) return;
+    const { options, out, stats } = session;
+    if (out.controlFrames > options.maxOutboundControlFrames) {
+      stats.outboundControlFlood.inc();
+      session.fail(CODE.ENHANCE_YOUR_CALM, "http2.outbound_control_frames_flood");
+    } else if (out.frames > options.maxOutboundFrames) {
+      stats.outboundFlood.inc();
+      session.fail(CODE.ENHANCE_YOUR_CALM, "http2.outbound_frames_flood");
+    }
+  }
+}
