@@ -141,8 +141,10 @@ export interface NetworkFilter {
   onConnect?(): NetworkResult;
   /** Bytes from the client, in order. `endStream`: it sent FIN (the chunk may be empty then). */
   onData?(chunk: Chunk, endStream: boolean): NetworkResult;
-  /** The listener drains. */
+  /** The listener drains, or there is newer code of a filter of this connection: the client is to be asked to leave. */
   onDrain?(drain: Drain): void;
+  /** Packages have changed, and this filter's own has not: those that it uses may have newer code now. */
+  onPackagesChanged?(): void;
   onBlocked?(): void;
   onDrained?(): void;
   onAgain?(): void;
