@@ -726,6 +726,7 @@ export class Engine {
     this.registry.commit();
     const before = this.#world;
     this.#world = preparation.world;
+    this.#tellConnections();
     if (before === preparation.world) return;
     for (const [name, use] of before.services) {
       if (this.#world.services.get(name)?.slot !== use.slot)
@@ -751,6 +752,17 @@ export class Engine {
       for (const slot of listener.listenerFilters)
         if (!kept.has(slot)) (slot as unknown as SlotState).retire();
       if (!logging.has(listener.logs)) for (const slot of listener.logs?.slots ?? []) slot.retire();
+    }
+  }
+
+  /** Those that stay; chains that are gone drain by themselves. */
+  #tellConnections(): void {
+    const drain = this.#drainWindow({ ms: 0, immediate: true });
+    for (const { listener } of this.#world.listeners.values()) {
+      for (const { runs, slots, transport } of listener.chains) {
+        for (const run of [...runs])
+          this.#guard(run.connection, () => run.onPackagesChanged(slots, transport, drain));
+      }
     }
   }
 

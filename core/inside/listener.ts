@@ -212,6 +212,7 @@ export class Listener {
   ): Handshake | undefined {
     if (chain.transport === undefined) return undefined;
     const generation = chain.transport.current;
+    run.transport = generation;
     const handshake = new Handshake(connection, run, generation);
     const transport = generation.value.accept?.(handshake, connection);
     connection.secure = generation.value.secure;

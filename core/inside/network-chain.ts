@@ -10,6 +10,7 @@ import {
   type NetworkFilterFactory,
   type Slot,
   type stop,
+  type TransportFactory,
 } from "@tsproxy/sdk";
 import type { SocketConnection } from "./connection.ts";
 
@@ -21,6 +22,8 @@ const KEPT_LIMIT = 1 << 20; // bytes that wait behind a filter that has stopped 
  */
 export class NetworkChainRun implements ConnectionHandler {
   readonly connection: SocketConnection;
+  /** What its bytes pass. */
+  transport: Generation<TransportFactory> | undefined = undefined;
   readonly #filters: NetworkFilter[] = [];
   readonly #generations: Generation<NetworkFilterFactory>[] = [];
   readonly #onEnd: (event: CloseEvent) => void;
@@ -193,6 +196,20 @@ export class NetworkChainRun implements ConnectionHandler {
 
   onAgain(): void {
     for (const filter of this.#filters) filter.onAgain?.();
+  }
+
+  /** Packages have changed: a connection that stands on older code than new ones would is asked to leave. */
+  onPackagesChanged(
+    slots: readonly Slot<NetworkFilterFactory>[],
+    transport: Slot<TransportFactory> | undefined,
+    drain: Drain,
+  ): void {
+    if (this.#over || this.connection.draining) return;
+    const isOld =
+      slots.some((slot, k) => slot.current !== this.#generations[k]) ||
+      transport?.current !== this.transport;
+    if (isOld) this.drain(drain);
+    else for (const filter of this.#filters) filter.onPackagesChanged?.();
   }
 
   drain(drain: Drain): void {
