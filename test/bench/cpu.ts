@@ -1,10 +1,12 @@
 /**
  * CPU microseconds a request of the whole proxy process beside nginx, HAProxy and Envoy, in interleaved rounds of one run.
  *
- *   node test/bench/cpu.ts [http|tcp|1m|filter|lua|h2|h2h2] [--rounds 3] [--seconds 2] [--only tsproxy,nginx]
+ *   node test/bench/cpu.ts [http|tcp|1m|filter|lua|h2|h2h2|tls|hs|hs-resumed] [--rounds 3] [--seconds 2] [--only tsproxy,nginx]
  *
  * `lua`: tsproxy and Envoy without a script, with one and with five that edit headers of request and response.
  * `h2`: clients of HTTP/2 (h2load, 8 connections of 32 streams), an upstream of HTTP/1.1; `h2h2`: HTTP/2 at both ends, cleartext.
+ * `tls`: HTTP/1.1 over TLS 1.3, connections kept; `hs`: a full handshake (P-256) and a request each connection; `hs-resumed`: the same
+ * with the session of the one before (TLS 1.2). `h2-16k`, `h2-1m`, `tls-16k`, `tls-1m`: answers of that size; CPU a MiB is told as well.
  * Needs wrk, h2load and nginx (Debian: wrk nginx-light libnginx-mod-stream haproxy); HAProxy and ENVOY=/path/to/envoy take part if
  * present. The proxy is pinned to core 1 with one worker; the load, the backend and this script to core 0.
  */
@@ -14,6 +16,7 @@ import http2 from "node:http2";
 import net from "node:net";
 import os from "node:os";
 import path from "node:path";
+import tls from "node:tls";
 import { parseArgs } from "node:util";
 
 const { values, positionals } = parseArgs({
@@ -28,12 +31,27 @@ const { values, positionals } = parseArgs({
 const mode = positionals[0] ?? "http";
 const rounds = Number(values.rounds);
 const seconds = Number(values.seconds);
-const usual: Record<string, string> = { "1m": "16", tcp1m: "16", h2: "8", h2h2: "8" };
+const usual: Record<string, string> = {
+  "1m": "16",
+  tcp1m: "16",
+  h2: "8",
+  h2h2: "8",
+  "h2-16k": "8",
+  "h2-1m": "2",
+  "tls-1m": "16",
+  hs: "1",
+  "hs-resumed": "1",
+};
 const connections = values.connections ?? usual[mode] ?? "64";
 const root = path.join(import.meta.dirname, "../..");
 const dir = fs.mkdtempSync(path.join(os.tmpdir(), "tsproxy-bench-"));
 fs.chmodSync(dir, 0o755); // nginx's workers are another user
 const isHttp2 = mode.startsWith("h2");
+const isHandshake = mode.startsWith("hs");
+const isTls = mode.startsWith("tls") || isHandshake;
+/** What clients ask for, and its size in MiB (0: a few words). */
+const page = mode.endsWith("1m") ? "1m" : mode.endsWith("16k") ? "16k" : "";
+const pageMiB = page === "1m" ? 1 : page === "16k" ? 1 / 64 : 0;
 /** The one for HTTP/1.1; the next port speaks HTTP/2. */
 const BACKEND = 21_900;
 const UPSTREAM = mode === "h2h2" ? BACKEND + 1 : BACKEND;
@@ -55,6 +73,19 @@ const write = (name: string, text: string): string => {
   fs.writeFileSync(file, text);
   return file;
 };
+/** One certificate for all, as rigs usually have it: an EC key on P-256. */
+const certificate = path.join(dir, "cert.pem");
+const key = path.join(dir, "key.pem");
+if (isTls) {
+  const curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+  const names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"];
+  execFileSync(
+    "openssl",
+    ["req", "-x509", ...curve, "-days", "2", ...names, "-keyout", key, "-out", certificate],
+    { stdio: "ignore" },
+  );
+  fs.chmodSync(key, 0o644);
+}
 const socket = (port: number) => ({ socket_address: { address: "127.0.0.1", port_value: port } });
 const T = "type.googleapis.com/envoy.extensions.";
 
@@ -64,11 +95,28 @@ const http2Upstream = {
   explicit_http_config: { http2_protocol_options: {} },
 };
 
+const downstreamTls = {
+  name: "tls",
+  typed_config: {
+    "@type": `${T}transport_sockets.tls.v3.DownstreamTlsContext`,
+    common_tls_context: {
+      alpn_protocols: ["http/1.1"],
+      tls_certificates: [
+        { certificate_chain: { filename: certificate }, private_key: { filename: key } },
+      ],
+    },
+  },
+};
+
 /** The front proxy as shipped: request ids, stats, routing. */
 function envoyConfig(port: number, extraFilters: object[] = []): string {
   const hcm = {
     "@type": `${T}filters.network.http_connection_manager.v3.HttpConnectionManager`,
     stat_prefix: "ingress_http",
+    // What openssl's client speaks.
+    ...(isHandshake && {
+      http_protocol_options: { accept_http_10: true, default_host_for_http_10: "a" },
+    }),
     route_config: {
       name: "local_route",
       virtual_hosts: [
@@ -97,7 +145,13 @@ function envoyConfig(port: number, extraFilters: object[] = []): string {
     : { name: "hcm", typed_config: hcm };
   return JSON.stringify({
     static_resources: {
-      listeners: [{ name: "main", address: socket(port), filter_chains: [{ filters: [filter] }] }],
+      listeners: [
+        {
+          name: "main",
+          address: socket(port),
+          filter_chains: [{ filters: [filter], ...(isTls && { transport_socket: downstreamTls }) }],
+        },
+      ],
       clusters: [
         {
           name: "backend",
@@ -135,6 +189,12 @@ const tsproxy = (config: string, extra: string[] = []): string[] => [
   ...extra,
 ];
 
+const nginxTls = isTls
+  ? `ssl_certificate ${certificate}; ssl_certificate_key ${key}; ssl_protocols TLSv1.2 TLSv1.3; ssl_session_cache shared:s:8m;`
+  : "";
+const combined = path.join(dir, "combined.pem");
+if (isTls) fs.writeFileSync(combined, fs.readFileSync(certificate, "utf8") + fs.readFileSync(key));
+
 const subjects: Subject[] = [
   { name: "tsproxy", start: (port) => tsproxy(write(`tsproxy-${port}.json`, envoyConfig(port))) },
   {
@@ -142,7 +202,7 @@ const subjects: Subject[] = [
     start: (port) => {
       const http = `http { access_log off; keepalive_requests 1000000000;
         upstream be { server 127.0.0.1:${BACKEND}; keepalive 512; keepalive_requests 1000000000; }
-        server { listen 127.0.0.1:${port}${isHttp2 ? " http2" : ""} backlog=8192; location / { proxy_pass http://be; proxy_http_version 1.1;
+        server { listen 127.0.0.1:${port}${isHttp2 ? " http2" : ""}${isTls ? " ssl" : ""} backlog=8192; ${nginxTls} location / { proxy_pass http://be; proxy_http_version 1.1;
           proxy_set_header Connection ""; proxy_set_header Host $host; proxy_set_header X-Request-Id $request_id;
           proxy_set_header X-Forwarded-Proto $scheme; } } }`;
       const stream = `stream { server { listen 127.0.0.1:${port} backlog=8192; proxy_pass 127.0.0.1:${BACKEND}; } }`;
@@ -165,7 +225,7 @@ const subjects: Subject[] = [
       write(
         `haproxy-${port}.cfg`,
         `global\n nbthread 1\n maxconn 9000\ndefaults\n mode ${mode.startsWith("tcp") ? "tcp" : "http"}\n timeout connect 5s\n timeout client 300s\n timeout server 300s
-${mode.startsWith("tcp") ? "" : " http-reuse always\n unique-id-format %[uuid()]\n unique-id-header x-request-id\n"}frontend f\n bind 127.0.0.1:${port} backlog 8192\n default_backend b\nbackend b\n server s1 127.0.0.1:${BACKEND}\n`,
+${mode.startsWith("tcp") ? "" : " http-reuse always\n unique-id-format %[uuid()]\n unique-id-header x-request-id\n"}frontend f\n bind 127.0.0.1:${port} backlog 8192${isTls ? ` ssl crt ${combined} alpn http/1.1` : ""}\n default_backend b\nbackend b\n server s1 127.0.0.1:${BACKEND}\n`,
       ),
     ],
   },
@@ -312,14 +372,14 @@ function answersHttp2(port: number): Promise<boolean> {
   });
 }
 
-async function ready(port: number, speaksHttp2 = false): Promise<void> {
+async function ready(port: number, speaksHttp2 = false, speaksTls = false): Promise<void> {
   for (let k = 0; k < 400; k++) {
     if (speaksHttp2 && (await answersHttp2(port))) return;
     const ok = await new Promise<boolean>((resolve) => {
       if (speaksHttp2) return resolve(false);
-      const s = net.connect(port, "127.0.0.1", () =>
-        s.write("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"),
-      );
+      const ask = () => s.write("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+      const at = { port, host: "127.0.0.1", rejectUnauthorized: false };
+      const s: net.Socket = speaksTls ? tls.connect(at, ask) : net.connect(at, ask);
       let text = "";
       s.on("data", (d) => {
         text += d;
@@ -338,8 +398,9 @@ async function ready(port: number, speaksHttp2 = false): Promise<void> {
 }
 
 async function load(port: number, secs: number): Promise<{ n: number; bad: number }> {
-  const url = `http://127.0.0.1:${port}/${mode.endsWith("1m") ? "1m" : ""}`;
+  const url = `http${isTls ? "s" : ""}://127.0.0.1:${port}/${page}`;
   if (isHttp2) return loadHttp2(url, secs);
+  if (isHandshake) return loadHandshakes(port, secs);
   const argv = [
     "-c",
     "0",
@@ -385,9 +446,29 @@ async function loadHttp2(url: string, secs: number): Promise<{ n: number; bad: n
   return { n, bad: Number(failed) + Math.max(0, n - ok) };
 }
 
+/** OpenSSL's own client: a connection, a request, and the next. */
+async function loadHandshakes(port: number, secs: number): Promise<{ n: number; bad: number }> {
+  const resumes = mode === "hs-resumed";
+  const how = resumes ? ["-reuse", "-tls1_2"] : ["-new", "-tls1_3"];
+  const argv = ["-c", "0", "openssl", "s_time", "-connect", `127.0.0.1:${port}`, ...how];
+  const child = spawn("taskset", [...argv, "-www", "/", "-time", String(secs)], {
+    stdio: ["ignore", "pipe", "ignore"],
+  });
+  children.add(child);
+  let text = "";
+  child.stdout.on("data", (d) => {
+    text += d;
+  });
+  await new Promise((resolve) => child.on("close", resolve));
+  children.delete(child);
+  const counts = [...text.matchAll(/^(\d+) connections in \d+ real seconds/gm)];
+  return { n: Number(counts.at(-1)?.[1] ?? 0), bad: 0 };
+}
+
 execFileSync("taskset", ["-cp", "0", String(process.pid)]);
 fs.mkdirSync(path.join(dir, "www"));
 fs.writeFileSync(path.join(dir, "www/1m"), "x".repeat(1 << 20));
+fs.writeFileSync(path.join(dir, "www/16k"), "x".repeat(1 << 14));
 const backend = run(0, [
   "nginx",
   "-e",
@@ -424,7 +505,7 @@ const running: { readonly subject: Subject; readonly child: ChildProcess; readon
 for (const subject of chosen) {
   const at = port++;
   const child = run(1, subject.start(at));
-  await ready(at, isHttp2);
+  await ready(at, isHttp2, isTls);
   await load(at, 2);
   running.push({ subject, child, at });
 }
@@ -451,8 +532,10 @@ console.log(
   "| proxy | min | median | × nginx (medians) | requests/s | not 200 |\n|---|---|---|---|---|---|",
 );
 for (const [name, row] of rows) {
+  const { us } = row;
+  const each = pageMiB === 0 ? "" : `, ${(median(us) / pageMiB).toFixed(0)} a MiB`;
   console.log(
-    `| ${name} | ${Math.min(...row.us).toFixed(1)} | ${median(row.us).toFixed(1)} | ${(median(row.us) / median(base.us)).toFixed(2)} | ${Math.round(median(row.rps))} | ${row.bad} |`,
+    `| ${name}${each} | ${Math.min(...row.us).toFixed(1)} | ${median(row.us).toFixed(1)} | ${(median(row.us) / median(base.us)).toFixed(2)} | ${Math.round(median(row.rps))} | ${row.bad} |`,
   );
 }
 process.exit(0);

@@ -20,9 +20,17 @@ export function suite(file: string): string | undefined {
 
 /** Runs a script of the suites with the Node that runs this, from the project's root. Its output is ours. */
 export function runScript(script: string, args: readonly string[]): Promise<Outcome> {
+  return runCommand(process.execPath, [script, ...args]);
+}
+
+export function runCommand(
+  command: string,
+  args: readonly string[],
+  more: Readonly<Record<string, string>> = {},
+): Promise<Outcome> {
   const bin = path.join(ROOT, "node_modules/.bin");
-  const env = { ...process.env, PATH: `${bin}${path.delimiter}${process.env["PATH"]}` };
-  const child = spawn(process.execPath, [script, ...args], { cwd: ROOT, env, stdio: "inherit" });
+  const env = { ...process.env, ...more, PATH: `${bin}${path.delimiter}${process.env["PATH"]}` };
+  const child = spawn(command, args, { cwd: ROOT, env, stdio: "inherit" });
   return new Promise((resolve) => {
     child.on("exit", (code) => resolve(code === 0 ? "passed" : "failed"));
   });

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { deferred, eventually, get, RawClient } from "./client.ts";
 import { bootstrap, cluster, http as httpFilter, listener, route } from "./config.ts";
 import { Proxy } from "./proxy.ts";
-import { bodyOf, httpUpstream, type Upstream } from "./upstream.ts";
+import { bodyOf, httpUpstream, tcpUpstream, type Upstream } from "./upstream.ts";
 
 let origin1: Upstream<http.Server>;
 let origin2: http2.Http2Server;
@@ -310,6 +310,78 @@ test("a WebSocket over HTTP/2 becomes an upgrade for an HTTP/1.1 upstream", asyn
   expect(status).toBe(200);
   expect(await seen.promise).toBe("GET /chat me ONE TWO");
   stream.close();
+});
+
+test("CONNECT over HTTP/2 is a tunnel to a TCP service, or goes on as CONNECT", async () => {
+  const echo = await tcpUpstream((socket) => {
+    socket.on("data", (bytes) => socket.write(bytes.toString().toUpperCase()));
+    socket.on("end", () => socket.end("bye"));
+  });
+  const matcher = { connect_matcher: {} };
+  const upgrade = (more: object) => [{ upgrade_type: "CONNECT", ...more }];
+  const filter = httpFilter(
+    [
+      {
+        match: { ...matcher, headers: [{ name: "x-passed", present_match: true }] },
+        route: { cluster: "two", upgrade_configs: upgrade({}) },
+      },
+      {
+        match: matcher,
+        route: { cluster: "echo", upgrade_configs: upgrade({ connect_config: {} }) },
+      },
+    ],
+    { http2_protocol_options: { allow_connect: true } },
+  );
+  const tunnels = await Proxy.start({
+    config: bootstrap(
+      [listener("main", filter)],
+      [
+        cluster("echo", [echo.port]),
+        cluster("two", [(origin2.address() as net.AddressInfo).port], {
+          http2_protocol_options: {},
+        }),
+      ],
+    ),
+  });
+  answer2 = (stream, headers) => {
+    stream.respond({ ":status": 200 });
+    stream.write(`${headers[":method"]} ${headers[":authority"]} `);
+    stream.on("data", (bytes) => stream.write(bytes));
+    stream.on("end", () => stream.end());
+  };
+  const client = http2.connect(`http://127.0.0.1:${tunnels.port("main")}`);
+  const tunnel = async (...headers: string[]) => {
+    const stream = client.request(
+      {
+        ":method": "CONNECT",
+        ":authority": "db.test:5432",
+        ...(headers[0] && { [headers[0]]: "1" }),
+      },
+      { endStream: false },
+    );
+    let text = "";
+    stream.setEncoding("utf8").on("data", (piece: string) => (text += piece));
+    const status = await new Promise((resolve) =>
+      stream.on("response", (head) => resolve(head[":status"])),
+    );
+    stream.write("abc");
+    await eventually(
+      () => text,
+      (heard) => /abc$/i.test(heard),
+      "what was sent comes back",
+    );
+    stream.end();
+    await new Promise((resolve) => stream.on("end", resolve));
+    return `${status} ${text}`;
+  };
+  try {
+    expect(await tunnel()).toBe("200 ABCbye");
+    expect(await tunnel("x-passed")).toBe("200 CONNECT db.test:5432 abc");
+  } finally {
+    client.destroy();
+    await tunnels.stop();
+    await echo.close();
+  }
 });
 
 test("an upgrade over HTTP/1.1 becomes an extended CONNECT for an HTTP/2 upstream", async () => {

@@ -7,11 +7,13 @@ import {
   type Drain,
   type Gauge,
   type Generation,
+  latin1Decode,
   type NetworkFilter,
   type RequestDecoder,
   type ResponseEncoder,
   type ServerCodec,
   type ServerEvents,
+  type Slot,
   type StreamInfo,
   type Timer,
 } from "@tsproxy/sdk";
@@ -39,6 +41,9 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   /** Absent until the first bytes, or TLS, have told which it is. */
   #codec: ServerCodec | undefined = undefined;
   #codecGeneration: Generation<CodecFactory> | undefined = undefined;
+  /** Where new connections take their codec from, and what was there when this one last looked: no other code than its own. */
+  #codecSlot: Slot<CodecFactory> | undefined = undefined;
+  #codecLatest: Generation<CodecFactory> | undefined = undefined;
   /** Many streams at once, none of which ends the connection with it. */
   isHttp2 = false;
   /** The first bytes, while they could be the beginning of a preface. */
@@ -135,7 +140,9 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
         return;
       }
       this.#early = undefined;
-      this.#useCodec(k === PREFACE.length).onData(bytes);
+      // RFC 9113 §3.4: who begins with neither a preface nor a request gets no answer in HTTP/1.
+      if (isNoHttp(bytes)) this.connection.close("abort");
+      else this.#useCodec(k === PREFACE.length).onData(bytes);
       return;
     }
     this.#codec!.onData(chunk);
@@ -147,9 +154,10 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.isHttp2 = isHttp2;
     (isHttp2 ? stats.cxHttp2Total : stats.cxHttp1Total).inc();
     (isHttp2 ? stats.cxHttp2Active : stats.cxHttp1Active).inc();
-    const generation = (isHttp2 ? runtime.http2 : runtime.http1).current;
+    this.#codecSlot = isHttp2 ? runtime.http2 : runtime.http1;
+    const generation = this.#codecSlot.current;
     generation.acquire();
-    this.#codecGeneration = generation;
+    this.#codecGeneration = this.#codecLatest = generation;
     const codec = generation.value.createServer(this.connection, this, runtime.codecOptions);
     this.#codec = codec;
     if (this.#draining) codec.drain();
@@ -181,6 +189,13 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     }
     this.#toldToDrain = true;
     this.#drain();
+  }
+
+  /** A codec lasts as long as its connection, so newer code of it is for those that come after. */
+  onPackagesChanged(): void {
+    if (this.#codecSlot?.current !== this.#codecLatest) this.#drain();
+    const { runtime } = this.#manager;
+    if (runtime !== this.#runtime) this.#takeRuntime(runtime);
   }
 
   onClose(event: CloseEvent): void {
@@ -258,6 +273,10 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   #takeRuntime(runtime: Runtime): void {
     this.#moveGauges(runtime);
     this.#runtime = runtime;
+    if (this.#codecSlot !== undefined) {
+      this.#codecSlot = this.isHttp2 ? runtime.http2 : runtime.http1;
+      this.#codecLatest = this.#codecSlot.current;
+    }
     this.peer = new Peer(this.connection, runtime.requestHead.addresses);
     this.#codes = runtime.listenerCodes(this.connection.listener.statPrefix);
   }
@@ -412,6 +431,15 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     if (this.#lingers && ms > 0) this.connection.closeDelayed(ms);
     else this.connection.close("flush");
   }
+}
+
+const NO_HTTP = /^\S+ \S+ [^\s/]+\r\n\r\n$/;
+const LONGEST_GREETING = 64;
+
+/** Three words and nothing else, the last of which is no version of anything. */
+function isNoHttp(bytes: Chunk): boolean {
+  if (bytes.length > LONGEST_GREETING) return false;
+  return NO_HTTP.test(latin1Decode(bytes.memory, bytes.at, bytes.end));
 }
 
 function join(early: Uint8Array, chunk: Chunk): Chunk {
