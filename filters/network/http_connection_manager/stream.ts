@@ -54,6 +54,9 @@ const REQUEST_TIMEOUT = reply(408, {
 const callReset = (filter: HttpFilter): void => filter.onReset?.();
 const callEnd = (filter: HttpFilter): void => filter.onEnd?.();
 
+/** One stream is reset for these, and the connection goes on. */
+const TOO_LARGE = ["http2.header_list_size_too_large", "http2.too_many_headers"];
+
 /** The gRPC status of a stream that has taken too long. */
 const DEADLINE_EXCEEDED = 4;
 
@@ -295,7 +298,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     const error = this.#connection.errorDetails || details;
     if (reason === "protocol_error" && error !== "") {
       // What is too large is no error of the protocol, by Envoy's book.
-      this.info.flags.push(error.startsWith("http2.header_list") ? "DR" : "DPE");
+      this.info.flags.push(TOO_LARGE.includes(details) ? "DR" : "DPE");
       this.info.responseCodeDetails = error;
     } else if (this.#connection.isHttp2 && reason === "remote") {
       this.info.flags.push("DR");
