@@ -13,16 +13,26 @@ const CLI = fileURLToPath(new URL("../core/bin/tsproxy.js", import.meta.url));
 
 export interface Example {
   readonly folder: string;
-  /** A file of the folder. */
-  readonly config: string;
+  /** Files of the folder: a proxy runs for each. */
+  readonly config: string | readonly string[];
   /** What stands behind the proxy, by the port that the config names. */
-  readonly services: Readonly<Record<number, (port: number) => Promise<{ close(): unknown }>>>;
+  readonly services: Services;
+  /** With `--free-ports`: what stands in for the world outside, and the config that finds it. */
+  readonly standIns?: {
+    readonly services: Services;
+    readonly edit: (text: string, folder: string) => string;
+  };
   /** What to try. `port` turns a port of the config into the one in use. */
   tell(port: (inConfig: number) => number): string;
 }
 
+/** `folder`: where the config lies that runs. */
+type Services = Readonly<
+  Record<number, (port: number, folder: string) => Promise<{ close(): unknown }>>
+>;
+
 /**
- * Starts the services of an example and the proxy in front of them, says what to try, and ends both on Ctrl-C. With
+ * Starts the services of an example and the proxies in front of them, says what to try, and ends all on Ctrl-C. With
  * `--free-ports` it runs on a copy of the folder in which every port is a free one.
  */
 export async function runExample(example: Example): Promise<void> {
@@ -32,26 +42,40 @@ export async function runExample(example: Example): Promise<void> {
     : { ...example, ports: new Map() };
   const port = (inConfig: number): number => ports.get(inConfig) ?? inConfig;
   const services = await Promise.all(
-    Object.entries(example.services).map(([inConfig, start]) => start(port(Number(inConfig)))),
+    Object.entries({ ...example.services, ...(isCopy && example.standIns?.services) }).map(
+      ([inConfig, start]) => start(port(Number(inConfig)), folder),
+    ),
   );
-  const config = path.join(folder, example.config);
-  const proxy = spawn(process.execPath, [CLI, "run", "-c", config], {
-    stdio: "inherit",
-    cwd: ROOT,
-  });
-  const ended = once(proxy, "exit");
-  // On a terminal the proxy hears Ctrl-C as we do; it ignores hearing of it twice.
-  for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => proxy.kill(signal));
-  const isReady = await ready(await adminPort(config), ended);
-  if (isReady) console.log(example.tell(port));
-  const [code] = await ended;
+  const configs = [example.config].flat().map((file) => path.join(folder, file));
+  // Several share the machine.
+  const threads = configs.length > 1 ? ["--concurrency", "1"] : [];
+  const proxies = configs.map((config) =>
+    spawn(process.execPath, [CLI, "run", "-c", config, ...threads], {
+      stdio: "inherit",
+      cwd: ROOT,
+    }),
+  );
+  const stop = (signal: NodeJS.Signals) => {
+    for (const proxy of proxies) proxy.kill(signal);
+  };
+  // On a terminal the proxies hear Ctrl-C as we do; they ignore hearing of it twice.
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => stop(signal));
+  const ends = proxies.map((proxy) => once(proxy, "exit"));
+  const ready = await Promise.all(
+    configs.map(async (config, k) => isReady(await adminPort(config), ends[k]!)),
+  );
+  if (ready.every(Boolean)) console.log(example.tell(port));
+  // None is of use without the others.
+  const [code] = await Promise.race(ends);
+  stop("SIGTERM");
+  await Promise.all(ends);
   for (const service of services) service.close();
   if (isCopy) await rm(folder, { recursive: true });
   process.exit(code ?? 1);
 }
 
 /** False: the proxy has ended instead. */
-async function ready(admin: number, ended: Promise<unknown>): Promise<boolean> {
+async function isReady(admin: number, ended: Promise<unknown>): Promise<boolean> {
   let isOver = false;
   void ended.then(() => (isOver = true));
   while (!isOver) {
@@ -80,15 +104,19 @@ async function adminPort(config: string): Promise<number> {
   return Number([...text.slice(text.search(/^admin:/m)).matchAll(PORT)][0]![1]);
 }
 
-async function copyWithFreePorts({ folder: from, config }: Example) {
+async function copyWithFreePorts({ folder: from, config, standIns }: Example) {
   const folder = await mkdtemp(path.join(os.tmpdir(), "tsproxy-example-"));
   await cp(from, folder, { recursive: true });
-  const file = path.join(folder, config);
-  const text = await readFile(file, "utf8");
   const ports = new Map<number, number>();
-  for (const [, port] of text.matchAll(PORT)) ports.set(Number(port), await freePort());
-  const replace = (_: string, port: string) => `port_value: ${ports.get(Number(port))}`;
-  await writeFile(file, text.replaceAll(PORT, replace));
+  for (const name of [config].flat()) {
+    const file = path.join(folder, name);
+    const text = await readFile(file, "utf8");
+    for (const [, port] of text.matchAll(PORT))
+      if (!ports.has(Number(port))) ports.set(Number(port), await freePort());
+    const replace = (_: string, port: string) => `port_value: ${ports.get(Number(port))}`;
+    const edited = standIns?.edit(text, folder) ?? text;
+    await writeFile(file, edited.replaceAll(PORT, replace));
+  }
   return { folder, ports };
 }
 

@@ -1,8 +1,9 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, execFile, spawn } from "node:child_process";
 import dgram from "node:dgram";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import https from "node:https";
 import path from "node:path";
+import { promisify } from "node:util";
 import { afterEach, expect, test } from "vitest";
 import { makeCertificates } from "../../examples/tls-edge/certificates.ts";
 import { deferred, eventually, get, PATIENCE_MS, RawClient } from "./client.ts";
@@ -38,7 +39,7 @@ class Example {
         this.#child.kill("SIGTERM");
         reject(new Error(`did not start:\n${this.stdout}${this.stderr}`));
       };
-      const deadline = setTimeout(fail, PATIENCE_MS);
+      const deadline = setTimeout(fail, PATIENCE_MS * 3);
       this.#child.on("close", fail);
       this.#child.stdout!.on("data", () => {
         if (!/^ {2}admin /m.test(this.stdout)) return;
@@ -260,6 +261,50 @@ test("filters: a limit for each key, tokens, versions, bodies rewritten as they 
   await ssh.untilClosed();
 });
 
+test("mesh: through two proxies and HTTP/2 between them, WebSocket as well", async () => {
+  example = await Example.start("mesh");
+  const front = example.port("/service/1");
+  for (const n of [1, 2])
+    expect((await get(front, `/service/${n}`)).text).toMatch(
+      new RegExp(`^Hello from behind tsproxy \\(service ${n}\\)! `),
+    );
+  expect(await webSocketEcho(`ws://127.0.0.1:${front}/service/1/echo`, "hi")).toBe("hi");
+  const stats = async (line: string, filter: string) =>
+    (await get(example!.port(line), `/stats?filter=${filter}`)).text;
+  expect(await stats("  admin  ", "service1.upstream_cx_http2_total")).toMatch(/: [1-9]/);
+  expect(await stats("admin of service1", "local_service.upstream_cx_http1_total")).toMatch(
+    /: [1-9]/,
+  );
+  expect(await example.stop()).toBe(0);
+  expect(example.stdout).toMatch(/^service 1: GET \/service\/1 HTTP\/2 200$/m);
+  expect(example.stdout).toMatch(/^service 1: GET \/service\/1\/echo HTTP\/2 /m);
+  expect(example.stdout).toMatch(/^service 2: GET \/service\/2 HTTP\/2 200$/m);
+});
+
+test("grpc-bridge: an HTTP/1.1 client reads and writes at a gRPC server", async () => {
+  example = await Example.start("grpc-bridge");
+  const port = example.port("the client's side");
+  const client = async (...args: string[]) => {
+    const file = path.join(ROOT, "examples/grpc-bridge/client.ts");
+    const run = promisify(execFile)(process.execPath, [file, ...args], {
+      env: { ...process.env, PORT: String(port) },
+    });
+    return (await run).stdout;
+  };
+  expect(await client("get", "greeting")).toBe("503, grpc-status 5 no greeting\n");
+  expect(await client("set", "greeting", "hello")).toBe("200, grpc-status 0\n");
+  expect(await client("get", "greeting")).toBe("200, grpc-status 0\nhello\n");
+  expect((await get(port, "/", { headers: { host: "other" } })).status).toBe(404);
+});
+
+test("external-site: a site is asked by its own name, over TLS that is verified", async () => {
+  example = await Example.start("external-site");
+  const { status, text } = await get(example.port("curl -i"), "/");
+  expect([status, text]).toEqual([200, "HTTP/2.0 www.envoyproxy.io www.envoyproxy.io\n"]);
+  const clusters = await get(example.port("admin"), "/clusters");
+  expect(clusters.text).toMatch(/^site::127\.0\.0\.1:\d+::rq_success::1$/m);
+});
+
 const examples = readdirSync(path.join(ROOT, "examples"), { withFileTypes: true })
   .filter((entry) => entry.isDirectory())
   .map((entry) => entry.name);
@@ -299,8 +344,10 @@ test("npm start runs the front proxy", () => {
 test("no two examples want the same port", () => {
   const wanted = examples.map((name) => {
     const folder = path.join(ROOT, "examples", name);
-    const config = configsOf(folder)[0]!;
-    const text = readFileSync(path.join(folder, config), "utf8");
+    const texts = configsOf(folder).map((config) =>
+      readFileSync(path.join(folder, config), "utf8"),
+    );
+    const text = texts.join("\n");
     return [...new Set([...text.matchAll(/port_value: (\d+)/g)].map(([, port]) => port))];
   });
   expect(wanted.flat().length).toBe(new Set(wanted.flat()).size);
