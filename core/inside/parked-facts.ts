@@ -1,4 +1,4 @@
-import type { HttpStream, Route, StreamInfo } from "@tsproxy/sdk";
+import type { HttpStream, Route, StreamInfo, WireBytes } from "@tsproxy/sdk";
 import { HOOK, type HookMask } from "./sandbox/layout.ts";
 import { type Change, Mirror } from "./sandbox/mirror.ts";
 
@@ -107,7 +107,7 @@ function sandboxedState({ connectionState }: HttpStream): Map<string, unknown> {
 
 /** Of objects that other packages own, only what StreamInfo names. */
 function infoText(info: StreamInfo): string {
-  const { cluster, host, virtualCluster } = info;
+  const { cluster, host, virtualCluster, downstreamWire, upstreamWire } = info;
   return JSON.stringify({
     ...info,
     cluster: cluster && {
@@ -116,7 +116,16 @@ function infoText(info: StreamInfo): string {
     },
     host: host && { hostname: host.hostname, metadata: host.metadata },
     virtualCluster: virtualCluster && { name: virtualCluster.name },
+    downstreamWire: wireBytes(downstreamWire),
+    upstreamWire: wireBytes(upstreamWire),
   });
+}
+
+/** Codecs count, and they are all that hangs on them. */
+function wireBytes(wire: WireBytes | undefined): WireBytes | undefined {
+  if (wire === undefined) return undefined;
+  const { wireReceived = 0, wireSent = 0 } = wire;
+  return { wireReceived, wireSent };
 }
 
 const routeTexts = new WeakMap<Route, string>();
