@@ -28,6 +28,17 @@ const show = (expression: string): string =>
   `h.set("x-saw", JSON.stringify(${expression} ?? null));`;
 const saw = (e: Exchange): unknown => JSON.parse(e.request.get("x-saw") ?? "null");
 
+describe("what is known of the stream", () => {
+  it("is figures where the chain has objects of its own", async () => {
+    const e = await exchange(`onRequestHeaders(h) { ${show("stream.info.downstreamWire")} }`);
+    const codecStream = { wireReceived: 80, wireSent: 0, connection: {} };
+    codecStream.connection = { stream: codecStream };
+    e.stream.info.downstreamWire = codecStream;
+    await e.requestHeaders().settled();
+    expect(saw(e)).toEqual({ wireReceived: 80, wireSent: 0 });
+  });
+});
+
 describe("dynamic metadata", () => {
   it("comes from filters before and goes to those behind", async () => {
     const e = await exchange(
