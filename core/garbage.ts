@@ -13,11 +13,13 @@ let gc: (() => void) | undefined;
  * HeapProfiler.collectGarbage never returns in a process with isolates of isolated-vm.
  */
 export function collectGarbage(): void {
-  gc ??= findCollector();
+  for (let k = 0; k < TRIES && gc === undefined; k++) gc = findCollector();
   gc?.();
 }
 
-/** Undefined: another thread has taken the flag, which is the process's, away in between. There will be a next time. */
+const TRIES = 20;
+
+/** Undefined: another thread has taken the flag, which is the process's, away in between. */
 function findCollector(): (() => void) | undefined {
   setFlagsFromString("--expose-gc");
   const found = runInNewContext("globalThis.gc") as (() => void) | undefined;

@@ -586,6 +586,8 @@ class Worker {
     this.#builtin.dispose();
     await this.#watchdog.stop();
     parentPort?.close();
+    // isolated-vm breaks the process when a thread ends in the middle of a collection that finds some of its handles.
+    collectGarbage();
     process.exit(0);
   }
 }
