@@ -8,7 +8,7 @@ const MEMORY_LIMIT_MB = 128;
 const MEMORIES_KEPT = 2;
 
 /**
- * What sandboxes of one worker are built from. One isolate is made ahead of need: it takes 4 ms (19 as long as
+ * What sandboxes of one worker are built from. One isolate is made ahead of need: it takes 6 ms (21 as long as
  * there is no snapshot), three times that under load. And memory is used again, since what is shared
  * with an isolate is given back only when the collector finds time (110 MiB after 300 reloads, 5 with this).
  */
