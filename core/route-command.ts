@@ -9,6 +9,8 @@ import type { ListenerConfig, ModuleSource, PackageInfo } from "./protocol.ts";
 
 /** The package that has route tables. Core knows its name, and that it has the tools `route check` and `route explain`. */
 const OWNER = "network/http_connection_manager";
+/** The kind that route tables make extensions of. */
+const CHOOSER = "cluster_specifier";
 
 export interface CheckOptions {
   readonly table: string;
@@ -243,8 +245,12 @@ async function withTools(
     sandboxed: "left out",
   });
   try {
-    const owner = modules.filter((module) => module.package === OWNER);
-    await canary.prepare({ generation: 1, modules: owner, removed: [], config: undefined });
+    const needed = new Set([
+      OWNER,
+      ...packages.filter((p) => p.kind === CHOOSER).map((p) => p.package),
+    ]);
+    const used = modules.filter((module) => needed.has(module.package));
+    await canary.prepare({ generation: 1, modules: used, removed: [], config: undefined });
     await canary.commit(1);
     return await use({
       load: (file, text, era) =>

@@ -1,6 +1,7 @@
 import type { AccessLogger } from "./access-log.ts";
 import type { CellSpec, OpenCells, SharedCells } from "./cells.ts";
 import type { BalancerPolicy, Clusters, ClusterType } from "./cluster.ts";
+import type { ClusterSpecifier } from "./cluster-specifier.ts";
 import type { CodecFactory } from "./codec.ts";
 import type { FetchInit, FetchResponse } from "./fetch.ts";
 import type { HealthChecker } from "./health.ts";
@@ -29,6 +30,7 @@ export interface Kinds {
   http: HttpFilterFactory;
   codec: CodecFactory;
   cluster: ClusterType;
+  cluster_specifier: ClusterSpecifier;
   balancer: BalancerPolicy;
   health: HealthChecker;
   access_log: AccessLogger;
@@ -140,6 +142,7 @@ export const defineNetworkFilter = define("network");
 export const defineListenerFilter = define("listener");
 export const defineCodec = define("codec");
 export const defineCluster = define("cluster");
+export const defineClusterSpecifier = define("cluster_specifier");
 export const defineBalancer = define("balancer");
 export const defineHealthChecker = define("health");
 export const defineAccessLogger = define("access_log");

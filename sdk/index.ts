@@ -6,6 +6,7 @@ export * from "./bytes.ts";
 export * from "./cells.ts";
 export * from "./client-hello.ts";
 export * from "./cluster.ts";
+export * from "./cluster-specifier.ts";
 export * from "./codec.ts";
 export * from "./dns-cache.ts";
 export * from "./dns-watch.ts";

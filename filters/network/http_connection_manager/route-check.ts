@@ -110,7 +110,9 @@ export function tableContext(cx: SetupContext, runtime: Runtime): SetupContext {
   const { stats, log, role, worker, node } = cx;
   const clusters = { get: () => ({}) };
   const regex = (pattern: string) => cx.regex(pattern);
-  return { stats, log, role, worker, node, clusters, runtime, regex } as unknown as SetupContext;
+  const extension: SetupContext["extension"] = (kind, ref) => cx.extension(kind, ref);
+  const known = { stats, log, role, worker, node, clusters, runtime, regex, extension };
+  return known as unknown as SetupContext;
 }
 
 /** As the tool has it: the one key that a test names is on, with the fraction of the config; every other one is off. */

@@ -1,4 +1,5 @@
 import {
+  type ClusterSpecifier,
   ConfigError,
   compileHeaderRules,
   compileMatcher,
@@ -14,6 +15,7 @@ import {
   type RoutePolicies,
   RuntimeInteger,
   type SetupContext,
+  type Slot,
 } from "@tsproxy/sdk";
 import { compilePolicies } from "./policies.ts";
 import type { Metadata } from "./policies-config.ts";
@@ -68,6 +70,8 @@ export class RouteCompiler {
   /** Of routes that say nothing of their own, by their virtual host. */
   readonly #plain = new Map<HeaderRulesConfig, RouteLevels>();
   readonly #overrides = new Map<HeaderRulesConfig, RouteLevels["filters"]>();
+  /** `cluster_specifier_plugins`, by name. */
+  readonly #specifiers = new Map<string, Slot<ClusterSpecifier>>();
 
   constructor(config: RouteConfig, path: string, cx: SetupContext) {
     this.#config = config;
@@ -77,6 +81,14 @@ export class RouteCompiler {
       cx.role === "worker" &&
       config.virtual_hosts.length > MANY_HOSTS &&
       config.typed_per_filter_config === undefined;
+    for (const [k, { extension }] of config.cluster_specifier_plugins.entries()) {
+      const { name } = extension;
+      if (this.#specifiers.has(name)) {
+        const at = `${path}.cluster_specifier_plugins[${k}].extension.name`;
+        throw new ConfigError(at, `a second plugin has the name "${name}"`);
+      }
+      this.#specifiers.set(name, cx.extension("cluster_specifier", extension));
+    }
   }
 
   virtualHost(config: VirtualHostConfig, path: string): VirtualHost {
@@ -95,7 +107,7 @@ export class RouteCompiler {
     if (config.matcher !== undefined && config.routes.length > 0) {
       throw new ConfigError(path, "give one of routes and matcher");
     }
-    if (this.#lazy && !configuresFilters(config)) {
+    if (this.#lazy && !usesExtensions(config)) {
       return new VirtualHost(config, () => this.#late(outer), toTls);
     }
     const source = this.#source(outer);
@@ -218,11 +230,10 @@ export class RouteCompiler {
     policies: (weighted?: Metadata) => RoutePolicies | undefined,
     path: string,
   ): Answer {
-    const forms = (["cluster", "cluster_header", "weighted_clusters"] as const).filter(
-      (form) => action[form] !== undefined,
-    );
+    const forms = SPECIFIERS.filter((form) => action[form] !== undefined);
     if (forms.length !== 1) {
-      throw new ConfigError(path, "give one of cluster, cluster_header and weighted_clusters");
+      const list = `${SPECIFIERS.slice(0, -1).join(", ")} and ${SPECIFIERS.at(-1)}`;
+      throw new ConfigError(path, `give one of ${list}`);
     }
     const forward = (entry?: WeightedCluster) =>
       compileForwardAction(action, match, path, this.#cx, policies(entry?.metadata_match), {
@@ -237,12 +248,30 @@ export class RouteCompiler {
       const unnamed = forward();
       return byHeader(header, resolve(unnamed), unnamed);
     }
+    const specifier = this.#specifier(action, path);
+    if (specifier !== undefined) {
+      const unnamed = forward();
+      return bySpecifier(specifier, resolve(unnamed), unnamed);
+    }
     const weights = action.weighted_clusters!;
     const at = `${path}.weighted_clusters`;
     const answers = weights.clusters.map((entry, k) =>
       this.#weightedEntry(entry, forward, resolve, `${at}.clusters[${k}]`),
     );
     return this.#weighted(weights, answers, at);
+  }
+
+  #specifier(action: RouteActionConfig, path: string): Slot<ClusterSpecifier> | undefined {
+    const inline = action.inline_cluster_specifier_plugin;
+    if (inline !== undefined) return this.#cx.extension("cluster_specifier", inline.extension);
+    const name = action.cluster_specifier_plugin;
+    if (name === undefined) return undefined;
+    const found = this.#specifiers.get(name);
+    if (found === undefined) {
+      const at = `${path}.cluster_specifier_plugin`;
+      throw new ConfigError(at, `unknown plugin "${name}"; add it to cluster_specifier_plugins`);
+    }
+    return found;
   }
 
   #weightedEntry(
@@ -359,12 +388,22 @@ export class RouteCompiler {
   }
 }
 
-/** What filters are configured with has to be known before the first request. */
-function configuresFilters(host: VirtualHostConfig): boolean {
+/** The forms of RouteAction's `cluster_specifier`. */
+const SPECIFIERS = [
+  "cluster",
+  "cluster_header",
+  "weighted_clusters",
+  "cluster_specifier_plugin",
+  "inline_cluster_specifier_plugin",
+] as const;
+
+/** Extensions, and what filters are configured with, have to be known before the first request. */
+function usesExtensions(host: VirtualHostConfig): boolean {
   if (host.typed_per_filter_config !== undefined || host.matcher !== undefined) return true;
   return host.routes.some(
     ({ typed_per_filter_config: own, route }) =>
       own !== undefined ||
+      route?.inline_cluster_specifier_plugin !== undefined ||
       route?.weighted_clusters?.clusters.some((c) => c.typed_per_filter_config !== undefined),
   );
 }
@@ -398,6 +437,17 @@ const fixed =
 function byHeader(header: HeaderName, unnamed: ResolvedRoute, action: ForwardAction): Answer {
   return ({ request }) => {
     const name = request.get(header);
+    return name === undefined || name === "" ? unnamed : unnamed.withAction(action.to(name));
+  };
+}
+
+function bySpecifier(
+  specifier: Slot<ClusterSpecifier>,
+  unnamed: ResolvedRoute,
+  action: ForwardAction,
+): Answer {
+  return (subject) => {
+    const name = specifier.current.value.cluster(subject);
     return name === undefined || name === "" ? unnamed : unnamed.withAction(action.to(name));
   };
 }

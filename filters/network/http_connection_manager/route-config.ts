@@ -2,6 +2,7 @@ import {
   DataSource,
   Duration,
   Enum,
+  Extension,
   HeaderMatcher,
   headerRules,
   MatcherOf,
@@ -69,6 +70,9 @@ const WeightedCluster = Type.Object({
 });
 export type WeightedCluster = Static<typeof WeightedCluster>;
 
+/** Its name is that of `extension`. */
+const ClusterSpecifierPlugin = Type.Object({ extension: Extension("cluster_specifier") });
+
 const rateLimits = Type.Array(RateLimit, { default: [] });
 
 const RouteActionConfig = Type.Object({
@@ -83,6 +87,8 @@ const RouteActionConfig = Type.Object({
       header_name: Type.String({ default: "" }),
     }),
   ),
+  cluster_specifier_plugin: Type.Optional(Type.String({ minLength: 1 })),
+  inline_cluster_specifier_plugin: Type.Optional(ClusterSpecifierPlugin),
   cluster_not_found_response_code: Enum(
     ["SERVICE_UNAVAILABLE", "NOT_FOUND", "INTERNAL_SERVER_ERROR"],
     { default: "SERVICE_UNAVAILABLE" },
@@ -194,6 +200,7 @@ export const RouteConfig = Type.Object({
   internal_only_headers: Type.Array(Type.String({ minLength: 1 }), { default: [] }),
   max_direct_response_body_size_bytes: UInt32({ default: 4096 }),
   typed_per_filter_config: Type.Optional(RouteConfigs()),
+  cluster_specifier_plugins: Type.Array(ClusterSpecifierPlugin, { default: [] }),
   ...mirrorFields,
   ...headerRules,
 });
