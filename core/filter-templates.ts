@@ -175,7 +175,7 @@ test("lets a connection send what it may, and closes it past that", () => {
   const connection = new TestConnection();
   const filter = ${camel(Class)}
     .setup({ max_bytes: 4 }, cx)
-    .create(connection, { resumeReading() {} });
+    .create(connection, connection.chain);
   expect(filter.onData?.(new Chunk(new Uint8Array(4), 0, 4), false)).toBeUndefined();
   expect(connection.closed).toBeUndefined();
   expect(filter.onData?.(new Chunk(new Uint8Array(1), 0, 1), false)).toBe(stop);

@@ -131,16 +131,23 @@ export interface Drain {
 
 /**
  * What a hook of a network filter answers: nothing (go on), `stop` (later filters do not see this; `resumeReading` goes on with
- * what was kept), or a promise (the same, and go on when it settles; a rejection closes the connection). Bytes that the promise
- * of `onData` brings go to later filters in the place of the chunk.
+ * what was kept), or a promise (the same, and go on when it settles; a rejection closes the connection, and so does one that is
+ * pending for 300 s, or for 10 s in a sandbox). Bytes that the promise of `onData` or `onWrite` brings go on in the place of the
+ * chunk.
  */
-export type NetworkResult = void | typeof stop | Promise<void | Uint8Array>;
+export type NetworkResult = void | typeof stop | Promise<void | Uint8Array | typeof stop>;
 export const stop = Symbol.for("tsproxy.stop");
 
 export interface NetworkFilter {
   onConnect?(): NetworkResult;
   /** Bytes from the client, in order. `endStream`: it sent FIN (the chunk may be empty then). */
   onData?(chunk: Chunk, endStream: boolean): NetworkResult;
+  /**
+   * Bytes on their way to the client, whoever wrote them: the last filter of the chain sees them first. `endStream`: FIN follows
+   * (the chunk may be empty then). What `chunk.replace` puts in their place goes on. `stop`: they go no further, and are this
+   * filter's to send (`chain.injectWrite`). A promise holds back what is written meanwhile as well.
+   */
+  onWrite?(chunk: Chunk, endStream: boolean): NetworkResult;
   /** The listener drains, or there is newer code of a filter of this connection: the client is to be asked to leave. */
   onDrain?(drain: Drain): void;
   /** Packages have changed, and this filter's own has not: those that it uses may have newer code now. */
@@ -164,8 +171,13 @@ export interface NetworkFilterFactory {
 
 /** A network filter's hold on the chain it is part of. */
 export interface NetworkChain {
-  /** After `stop`: the next filters get what was kept. */
+  /** After `stop` of `onConnect` or `onData`: the next filters get what was kept. */
   resumeReading(): void;
+  /**
+   * Sends bytes to the client past this filter and those behind it: `onWrite` of those before it still sees them. In `onWrite`
+   * they go before the chunk in hand. `endStream`: FIN follows.
+   */
+  injectWrite(bytes: Uint8Array, endStream?: boolean): void;
 }
 
 /** A connection before its chain is chosen. */

@@ -6,6 +6,7 @@ import type {
   ConnectionHandler,
   ConnectOptions,
   DownstreamConnection,
+  NetworkFilter,
   Output,
   TlsInfo,
 } from "@tsproxy/sdk";
@@ -13,6 +14,7 @@ import { Handshake } from "./handshake.ts";
 import type { Io } from "./io.ts";
 import { COMMAND, HOW } from "./ring.ts";
 import type { TimerWheel, WheelTimer } from "./timers.ts";
+import { WriteChain } from "./write-chain.ts";
 
 const NO_ADDRESS: Address = { ip: "", port: 0 };
 const NO_LISTENER = { name: "", statPrefix: "", direction: "UNSPECIFIED" as const };
@@ -20,6 +22,8 @@ const NO_LISTENER = { name: "", statPrefix: "", direction: "UNSPECIFIED" as cons
 const TASK_BYTES = 80 * 1024;
 /** Of tasks that may as well be dropped: datagrams. */
 const MAX_TASKS = 4096;
+/** A filter's promise ends its connection after this long: a hook must not hold one for ever. */
+const LONGEST_PAUSE_MS = 300_000;
 const LINGER_READ_LIMIT = 1 << 20; // what a peer may still send while a closed connection lingers
 
 /**
@@ -72,6 +76,8 @@ export class SocketConnection implements DownstreamConnection {
   #againAsked = false;
   /** What is written waits for the transport. */
   #held = false;
+  /** Filters that see what is written. */
+  #writes: WriteChain | undefined = undefined;
 
   constructor(table: ConnectionTable, id: number, handler: ConnectionHandler) {
     this.#table = table;
@@ -81,7 +87,7 @@ export class SocketConnection implements DownstreamConnection {
   }
 
   get blocked(): boolean {
-    return this.#socketBlocked || this.#pending !== undefined;
+    return this.#socketBlocked || this.#pending !== undefined || this.#writes?.waits === true;
   }
 
   get #writable(): boolean {
@@ -90,13 +96,21 @@ export class SocketConnection implements DownstreamConnection {
 
   reserve(size: number): Output {
     const io = this.#io;
-    if (this.#pending === undefined && io.canCopy(size) && this.#writable) return io.reserve();
+    if (
+      this.#pending === undefined &&
+      this.#writes === undefined &&
+      io.canCopy(size) &&
+      this.#writable
+    )
+      return io.reserve();
     return { memory: new Uint8Array(size), at: 0 };
   }
 
   commit(output: Output): void {
     if (this.#io.isOutput(output)) {
       this.bytesSent += this.#io.commit(this.id);
+    } else if (this.#writes !== undefined) {
+      this.write(output.memory, 0, output.at);
     } else if (this.#writable && output.at > 0) {
       this.bytesSent += output.at;
       this.#keep(output.memory.subarray(0, output.at));
@@ -104,6 +118,11 @@ export class SocketConnection implements DownstreamConnection {
   }
 
   write(memory: Uint8Array, at: number, end: number): void {
+    if (this.#writes === undefined) this.#put(memory, at, end);
+    else if (end > at && this.#writable) this.#writes.write(memory, at, end, false);
+  }
+
+  #put(memory: Uint8Array, at: number, end: number): void {
     const size = end - at;
     if (size <= 0 || !this.#writable) return;
     this.bytesSent += size;
@@ -144,10 +163,20 @@ export class SocketConnection implements DownstreamConnection {
     }
     this.#pending = undefined;
     if (this.#ending) io.command(COMMAND.END, this.id, 0, 0);
+    this.#onFlushed();
+    return true;
+  }
+
+  #onFlushed(): void {
+    if (this.#unsent) return;
     if (this.#closing === "flush") this.#closeNow();
     else if (this.#closing === "delayed") this.#linger();
     else this.#tellDrained();
-    return true;
+  }
+
+  /** Bytes of it wait, here or for a filter. */
+  get #unsent(): boolean {
+    return this.#pending !== undefined || this.#writes?.waits === true;
   }
 
   setMetadata(namespace: string, values: Record<string, unknown>): void {
@@ -156,6 +185,12 @@ export class SocketConnection implements DownstreamConnection {
   }
 
   end(): void {
+    if (!this.#writable) return;
+    if (this.#writes !== undefined) this.#writes.write(NOTHING, 0, 0, true);
+    else this.#end();
+  }
+
+  #end(): void {
     if (!this.#writable) return;
     this.#ending = true;
     if (this.#pending === undefined && this.id >= 0) this.#io.command(COMMAND.END, this.id, 0, 0);
@@ -166,7 +201,7 @@ export class SocketConnection implements DownstreamConnection {
     if (how === "flush" && this.id >= 0) {
       if (this.#closing === "flush") return;
       this.#closing = "flush";
-      if (this.#pending === undefined) this.#closeNow();
+      if (!this.#unsent) this.#closeNow();
       return;
     }
     this.#closing = "abort";
@@ -185,7 +220,7 @@ export class SocketConnection implements DownstreamConnection {
     if (!this.open || this.#closing !== "no") return;
     this.#closing = "delayed";
     this.#lingerMs = ms;
-    if (this.#pending === undefined) this.#linger();
+    if (!this.#unsent) this.#linger();
   }
 
   #linger(): void {
@@ -235,6 +270,48 @@ export class SocketConnection implements DownstreamConnection {
     if (this.#againAsked) return;
     this.#againAsked = true;
     this.#table.again(this);
+  }
+
+  // ---- filters of what is written
+
+  /** The filters of its chain, in the order of the config. */
+  filterWrites(filters: readonly NetworkFilter[]): void {
+    if (filters.some((filter) => filter.onWrite !== undefined))
+      this.#writes = new WriteChain(this, filters);
+  }
+
+  /** What the filter at `place` sends past itself and those behind it. */
+  injectWrite(place: number, bytes: Uint8Array, endStream: boolean): void {
+    if (this.#writes !== undefined) this.#writes.inject(place, bytes, endStream);
+    else this.pass(bytes, 0, bytes.length, endStream);
+  }
+
+  /** What has passed all filters. */
+  pass(memory: Uint8Array, at: number, end: number, endStream: boolean): void {
+    this.#put(memory, at, end);
+    if (endStream) this.#end();
+  }
+
+  onWritesPaused(): void {
+    this.#tellBlocked();
+  }
+
+  onWritesPassed(): void {
+    if (this.open) this.#onFlushed();
+  }
+
+  /** A timer that ends the connection: of a promise that nobody settles. */
+  pauseTimer(): WheelTimer {
+    return this.#table.wheel.timer(() =>
+      this.fail(new Error(`a filter's promise was pending for ${LONGEST_PAUSE_MS / 1000} s`)),
+    );
+  }
+  readonly longestPauseMs = LONGEST_PAUSE_MS;
+
+  /** One of its filters has thrown, where no event of its own is being handled. */
+  fail(error: unknown): void {
+    this.#table.onFault(error);
+    this.close("abort");
   }
 
   // ---- the transport
@@ -382,10 +459,13 @@ export class SocketConnection implements DownstreamConnection {
   }
 }
 
+const NOTHING = new Uint8Array(0);
+
 /** All connections of an isolate by id, and those that want a turn without an event. */
 export class ConnectionTable {
   readonly io: Io;
   readonly wheel: TimerWheel;
+  readonly onFault: (error: unknown) => void;
   readonly #byIndex: (SocketConnection | undefined)[] = [];
   readonly #pulls: SocketConnection[] = [];
   #agains: SocketConnection[] = [];
@@ -395,9 +475,10 @@ export class ConnectionTable {
   readonly #address = new Uint8Array(512);
   readonly #tasks: (() => void)[] = [];
 
-  constructor(io: Io, wheel: TimerWheel) {
+  constructor(io: Io, wheel: TimerWheel, onFault: (error: unknown) => void = () => {}) {
     this.io = io;
     this.wheel = wheel;
+    this.onFault = onFault;
   }
 
   find(id: number): SocketConnection | undefined {

@@ -138,7 +138,9 @@ export class Engine {
       onError: (error) => this.host.fault("", error),
       ...(options.seed !== undefined && { crypto: this.#crypto(options.seed) }),
     });
-    this.#connections = new ConnectionTable(this.#io, this.#wheel);
+    this.#connections = new ConnectionTable(this.#io, this.#wheel, (error) =>
+      this.host.fault("", error),
+    );
     this.#udp = new UdpTable(this.#io, this.#connections);
     this.#stats = new StatsTable(
       new Float64Array(cells, 0, Math.floor((cells.byteLength / 8) * ENGINE_CELLS)),

@@ -9,10 +9,11 @@ import {
   type NetworkFilter,
   type NetworkFilterFactory,
   type Slot,
-  type stop,
+  stop,
   type TransportFactory,
 } from "@tsproxy/sdk";
 import type { SocketConnection } from "./connection.ts";
+import type { WheelTimer } from "./timers.ts";
 
 const KEPT_LIMIT = 1 << 20; // bytes that wait behind a filter that has stopped the chain
 
@@ -43,6 +44,8 @@ export class NetworkChainRun implements ConnectionHandler {
   /** The first filter that has not seen the end. */
   #endFrom = 0;
   #over = false;
+  /** Of a promise that nobody settles. */
+  #timer: WheelTimer | undefined = undefined;
   readonly #chunk = new Chunk(new Uint8Array(0), 0, 0);
 
   constructor(connection: SocketConnection, onEnd: (event: CloseEvent) => void) {
@@ -62,6 +65,7 @@ export class NetworkChainRun implements ConnectionHandler {
       this.connection.close("abort");
       return;
     }
+    this.connection.filterWrites(this.#filters);
     this.#go(0);
     if (this.#filters.length === 1 && this.#stoppedAt < 0) this.#single = this.#filters[0];
   }
@@ -121,7 +125,7 @@ export class NetworkChainRun implements ConnectionHandler {
   }
 
   /** The chain stops at filter `at`, until it or its promise resumes it. */
-  #stopAt(at: number, result: typeof stop | PromiseLike<Uint8Array | void>): void {
+  #stopAt(at: number, result: typeof stop | PromiseLike<Uint8Array | typeof stop | void>): void {
     this.#stoppedAt = at;
     this.#single = undefined;
     if (!this.#paused) {
@@ -129,13 +133,21 @@ export class NetworkChainRun implements ConnectionHandler {
       this.connection.pause();
     }
     if (typeof result === "symbol") return;
+    this.#timer ??= this.connection.pauseTimer();
+    this.#timer.arm(this.connection.longestPauseMs);
     result.then(
       (bytes) => {
         if (this.#over || this.#stoppedAt !== at) return;
+        if (bytes === stop) {
+          this.#timer?.cancel();
+          return;
+        }
         if (bytes !== undefined) this.#replaceKept(at + 1, bytes);
         this.resumeReading(at);
       },
-      () => this.connection.close("abort"),
+      (error) => {
+        if (!this.#over) this.connection.fail(error);
+      },
     );
   }
 
@@ -167,6 +179,7 @@ export class NetworkChainRun implements ConnectionHandler {
     }
     if (this.#stoppedAt !== at) return;
     this.#stoppedAt = -1;
+    this.#timer?.cancel();
     this.#go(at + 1);
     while (this.#stoppedAt < 0 && this.#kept.length > 0 && !this.#over) {
       const { bytes, from } = this.#kept.shift()!;
@@ -219,6 +232,7 @@ export class NetworkChainRun implements ConnectionHandler {
 
   onClosed(event: CloseEvent): void {
     this.#over = true;
+    this.#timer?.cancel();
     this.#kept.length = 0;
     try {
       for (const filter of this.#filters) filter.onClose?.(event);
@@ -242,5 +256,8 @@ class ChainHold implements NetworkChain {
   }
   resumeReading(): void {
     this.#run.resumeReading(this.#at);
+  }
+  injectWrite(bytes: Uint8Array, endStream = false): void {
+    this.#run.connection.injectWrite(this.#at, bytes, endStream);
   }
 }

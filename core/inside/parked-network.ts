@@ -7,6 +7,7 @@ import {
   type NetworkFilter,
   type NetworkFilterFactory,
   type NetworkResult,
+  stop,
   utf8Encode,
 } from "@tsproxy/sdk";
 import { type Parked, type ParkedUse, type ParkTable, recordSize } from "./parked.ts";
@@ -17,6 +18,7 @@ import {
   ANSWER_HEAD_SIZE,
   CHUNK_MAX,
   HOOK,
+  type HookMask,
   KIND,
   NOTICE,
   PART_SIZE,
@@ -38,13 +40,14 @@ export function parkedNetworkFactory(parked: ParkedUse, table: ParkTable): Netwo
   class Stub extends ParkedNetworkFilter {}
   const methods = Stub.prototype as unknown as Record<string, unknown>;
   for (const [bit, name, method] of METHODS) if ((hooks & bit) !== 0) methods[name] = method;
-  const shared: Shared = { box, use, table };
+  const shared: Shared = { box, use, hooks, table };
   return { create: (connection, chain) => new Stub(shared, connection, chain) as NetworkFilter };
 }
 
 interface Shared {
   readonly box: number;
   readonly use: number;
+  readonly hooks: HookMask;
   readonly table: ParkTable;
 }
 
@@ -52,9 +55,36 @@ interface Shared {
 interface Unsent {
   readonly kind: number;
   readonly flags: number;
+  readonly lane: number;
   readonly argument: number;
   readonly bytes: Uint8Array;
   sent: number;
+}
+
+/** What a hook of one direction waits for: what comes from the client is lane 0, what goes to it lane 1. */
+class Lane {
+  received: Uint8Array[] = [];
+  receivedSize = 0;
+  /** A hook's promise. The chain calls no other hook of this lane that answers before it settles. */
+  resolve: ((bytes: Uint8Array | typeof stop | undefined) => void) | undefined = undefined;
+
+  settle(bytes: Uint8Array | typeof stop | undefined): void {
+    const { resolve } = this;
+    this.resolve = undefined;
+    resolve?.(bytes);
+  }
+
+  /** The bytes of an answer, behind those that came before it. */
+  take(memory: Uint8Array, from: number, end: number): Uint8Array {
+    const bytes = new Uint8Array(this.receivedSize + end - from);
+    let to = 0;
+    for (const part of this.received) {
+      bytes.set(part, to);
+      to += part.length;
+    }
+    bytes.set(memory.subarray(from, end), to);
+    return bytes;
+  }
 }
 
 const UNSENT_MAX = 64;
@@ -69,10 +99,9 @@ class ParkedNetworkFilter implements Parked {
   #waiting = false;
   #over = false;
   #released = false;
-  #received: Uint8Array[] = [];
-  #receivedSize = 0;
-  /** A hook's promise. The chain calls no other hook that answers before it settles. */
-  #resolve: ((bytes: Uint8Array | undefined) => void) | undefined = undefined;
+  readonly #lanes = [new Lane(), new Lane()] as const;
+  /** What the filter has: at first what its source names. */
+  #hooks: HookMask;
   /** The filter said `stop` and has not resumed yet. */
   #stopped = false;
   #kept: Uint8Array | undefined = undefined;
@@ -83,6 +112,7 @@ class ParkedNetworkFilter implements Parked {
     this.#connection = connection;
     this.#chain = chain;
     this.#token = shared.table.acquire(this);
+    this.#hooks = shared.hooks;
     const { id, remoteAddress, localAddress, listener, startTime } = connection;
     const { transportProtocol, serverName, applicationProtocols } = connection;
     const facts = utf8Encode(
@@ -100,18 +130,24 @@ class ParkedNetworkFilter implements Parked {
     this.#put(KIND.CONNECTION, RECORD_FLAG.CREATE, facts.length, facts);
   }
 
-  hook(kind: number, chunk: Chunk | undefined, endStream: boolean): NetworkResult {
-    if (this.#over) return undefined;
+  hook(
+    hook: HookMask,
+    kind: number,
+    lane: 0 | 1,
+    chunk: Chunk | undefined,
+    endStream: boolean,
+  ): NetworkResult {
+    if (this.#over || (this.#hooks & hook) === 0) return undefined;
     if (this.#token === 0) {
       this.#connection.close("abort");
       return undefined;
     }
     const flags = RECORD_FLAG.ANSWER | (endStream ? RECORD_FLAG.END_STREAM : 0);
-    return new Promise<Uint8Array | undefined>((resolve) => {
-      this.#resolve = resolve;
+    return new Promise<Uint8Array | typeof stop | undefined>((resolve) => {
+      this.#lanes[lane].resolve = resolve;
       if (chunk === undefined) this.#put(kind, flags, 0, EMPTY);
-      else this.#putChunk(kind, flags, chunk);
-    });
+      else this.#putChunk(kind, flags, lane, chunk);
+    }) as Promise<Uint8Array>;
   }
 
   notice(notice: number): void {
@@ -128,7 +164,7 @@ class ParkedNetworkFilter implements Parked {
       this.#put(KIND.NOTICE, 0, NOTICE.CLOSE, payload);
     }
     this.#over = true;
-    this.#resolve = undefined;
+    for (const lane of this.#lanes) lane.resolve = undefined;
     // What still waits for room goes first; the end follows it.
     if (this.#unsent.length === 0) this.#release();
   }
@@ -139,28 +175,29 @@ class ParkedNetworkFilter implements Parked {
     this.#shared.table.release(this.#shared.box, this.#token);
   }
 
-  #putChunk(kind: number, flags: number, chunk: Chunk): void {
+  #putChunk(kind: number, flags: number, lane: 0 | 1, chunk: Chunk): void {
     const { box, use, table } = this.#shared;
     const { ports } = table;
     const size = chunk.end - chunk.at;
     if (this.#unsent.length === 0 && chunk.memory === ports.memory && size <= RANGE_MAX) {
       const whole = recordSize(0, 0);
-      const w = table.begin(whole, kind, flags, this.#token, use);
+      const token = this.#token | lane;
+      const w = table.begin(whole, kind, flags, token, use);
       if (w >= 0) {
         ports.words[w + RECORD.RANGE_AT] = chunk.at;
         ports.words[w + RECORD.RANGE_SIZE] = size;
-        table.send(box, this.#token, whole);
+        table.send(box, token, whole);
         return;
       }
     }
-    this.#put(kind, flags, 0, chunk.copy());
+    this.#put(kind, flags, 0, chunk.copy(), lane);
   }
 
-  /** Sends bytes of our own: as payload of a record (facts, an event), or as the range of DATA. */
-  #put(kind: number, flags: number, argument: number, bytes: Uint8Array): void {
+  /** Sends bytes of our own: as payload of a record (facts, an event), or as the range of DATA and WRITE. */
+  #put(kind: number, flags: number, argument: number, bytes: Uint8Array, lane = 0): void {
     // Token 0: there are too many streams; the first hook closes the connection.
     if (this.#token === 0) return;
-    const unsent: Unsent = { kind, flags, argument, bytes, sent: 0 };
+    const unsent: Unsent = { kind, flags, lane, argument, bytes, sent: 0 };
     if (this.#unsent.length >= UNSENT_MAX || bytes.length > CHUNK_MAX) {
       this.#connection.close("abort");
       return;
@@ -195,35 +232,31 @@ class ParkedNetworkFilter implements Parked {
   #sendOne(unsent: Unsent): boolean {
     const { box, use, table } = this.#shared;
     const { ports } = table;
-    const isData = unsent.kind === KIND.DATA;
+    const isData = unsent.kind === KIND.DATA || unsent.kind === KIND.WRITE;
+    const token = this.#token | unsent.lane;
     const rest = unsent.bytes.length - unsent.sent;
     const n = Math.min(rest, PART_SIZE);
     const isLast = n === rest;
     const whole = recordSize(isData ? 0 : n, isData ? n : 0);
     const kind = isLast ? unsent.kind : KIND.PART;
-    const w = table.begin(
-      whole,
-      kind,
-      isLast ? unsent.flags : RECORD_FLAG.ANSWER,
-      this.#token,
-      use,
-    );
+    const w = table.begin(whole, kind, isLast ? unsent.flags : RECORD_FLAG.ANSWER, token, use);
     if (w < 0) return false;
     ports.words[w + RECORD.ARGUMENT] = unsent.argument;
     if (isData) ports.words[w + RECORD.RANGE_SIZE] = n;
     const at = isData ? w * 4 + recordSize(0, 0) : (w + RECORD.PAYLOAD) * 4;
     ports.memory.set(unsent.bytes.subarray(unsent.sent, unsent.sent + n), at);
-    table.send(box, this.#token, whole);
+    table.send(box, token, whole);
     unsent.sent += n;
     return true;
   }
 
-  onVerdict(_lane: number, at: number, size: number, status: number): void {
+  onVerdict(side: number, at: number, size: number, status: number): void {
+    const lane = this.#lanes[side as 0 | 1];
     if (status === STATUS.ACK) this.#onAcknowledged();
     else if (this.#over) this.#dropUnsent(status);
-    else if (status === STATUS.SKIP) this.#settle(undefined);
+    else if (status === STATUS.SKIP) lane.settle(undefined);
     else if (status !== 0) this.#fail();
-    else this.#onAnswer(at, at + size);
+    else this.#onAnswer(lane, at, at + size);
   }
 
   #onAcknowledged(): void {
@@ -240,7 +273,7 @@ class ParkedNetworkFilter implements Parked {
     this.#release();
   }
 
-  #onAnswer(at: number, end: number): void {
+  #onAnswer(lane: Lane, at: number, end: number): void {
     const { words, memory } = this.#shared.table.ports;
     const w = at >> 2;
     const from = at + ANSWER_HEAD_SIZE;
@@ -249,12 +282,12 @@ class ParkedNetworkFilter implements Parked {
         this.#act(words[w + ANSWER_HEAD.ARGUMENT]!, from, end);
         break;
       case ANSWER.PART:
-        this.#receivedSize += end - from;
-        if (this.#receivedSize > CHUNK_MAX) this.#malformed("its answer is too long");
-        else this.#received.push(memory.slice(from, end));
+        lane.receivedSize += end - from;
+        if (lane.receivedSize > CHUNK_MAX) this.#malformed("its answer is too long");
+        else lane.received.push(memory.slice(from, end));
         break;
       case ANSWER.VERDICT:
-        this.#take(from, end);
+        this.#take(lane, from, end);
         break;
       default:
         this.#malformed(`an answer of kind ${words[w + ANSWER_HEAD.KIND]}`);
@@ -270,14 +303,8 @@ class ParkedNetworkFilter implements Parked {
     this.#connection.close("abort");
   }
 
-  #settle(bytes: Uint8Array | undefined): void {
-    const resolve = this.#resolve;
-    this.#resolve = undefined;
-    resolve?.(bytes);
-  }
-
-  #take(at: number, end: number): void {
-    const { words } = this.#shared.table.ports;
+  #take(lane: Lane, at: number, end: number): void {
+    const { words, memory } = this.#shared.table.ports;
     const w = at >> 2;
     const from = at + VERDICT.REST * 4;
     if (from > end || words[w + VERDICT.BODY] !== end - from) {
@@ -285,31 +312,22 @@ class ParkedNetworkFilter implements Parked {
       return;
     }
     const type = words[w + VERDICT.TYPE]! & 0xff;
-    const hasBody = ((words[w + VERDICT.TYPE]! >> 8) & VERDICT_FLAG.BODY) !== 0;
-    const bytes = hasBody ? this.#body(from, end) : undefined;
-    this.#received = [];
-    this.#receivedSize = 0;
-    if (type === VERDICT_TYPE.GO_ON) this.#settle(bytes);
+    const flags = words[w + VERDICT.TYPE]! >> 8;
+    if ((flags & VERDICT_FLAG.HOOKS) !== 0) this.#hooks &= words[w + VERDICT.HOOKS]!;
+    const bytes = (flags & VERDICT_FLAG.BODY) !== 0 ? lane.take(memory, from, end) : undefined;
+    lane.received = [];
+    lane.receivedSize = 0;
+    if (type === VERDICT_TYPE.GO_ON) lane.settle(bytes);
     else if (type !== VERDICT_TYPE.STOP) this.#fail();
+    else if (lane === this.#lanes[1]) lane.settle(stop);
     else if (this.#resumed) {
       // It has resumed in the very hook that stops.
       this.#resumed = false;
-      this.#settle(bytes);
+      lane.settle(bytes);
     } else {
       this.#stopped = true;
       this.#kept = bytes;
     }
-  }
-
-  #body(from: number, end: number): Uint8Array {
-    const bytes = new Uint8Array(this.#receivedSize + end - from);
-    let to = 0;
-    for (const part of this.#received) {
-      bytes.set(part, to);
-      to += part.length;
-    }
-    bytes.set(this.#shared.table.ports.memory.subarray(from, end), to);
-    return bytes;
   }
 
   #act(action: number, at: number, end: number): void {
@@ -343,16 +361,27 @@ class ParkedNetworkFilter implements Parked {
         connection.resume();
         return;
       case ACTION.RESUME_READING:
-        if (this.#stopped) {
-          this.#stopped = false;
-          this.#settle(this.#kept);
-          this.#kept = undefined;
-        } else if (this.#resolve !== undefined) this.#resumed = true;
-        else this.#chain.resumeReading();
+        this.#resumeReading();
+        return;
+      case ACTION.INJECT:
+        this.#chain.injectWrite(memory.slice(at, end));
+        return;
+      case ACTION.INJECT_END:
+        this.#chain.injectWrite(EMPTY, true);
         return;
       default:
         this.#malformed(`an action ${action}`);
     }
+  }
+
+  #resumeReading(): void {
+    const reading = this.#lanes[0];
+    if (this.#stopped) {
+      this.#stopped = false;
+      reading.settle(this.#kept);
+      this.#kept = undefined;
+    } else if (reading.resolve !== undefined) this.#resumed = true;
+    else this.#chain.resumeReading();
   }
 
   onClose(event: CloseEvent): void {
@@ -368,14 +397,21 @@ const METHODS: readonly (readonly [bit: number, name: keyof NetworkFilter, metho
     HOOK.CONNECT,
     "onConnect",
     function (this: Hooked): NetworkResult {
-      return this.hook(KIND.CONNECT, undefined, false);
+      return this.hook(HOOK.CONNECT, KIND.CONNECT, 0, undefined, false);
     },
   ],
   [
     HOOK.DATA,
     "onData",
     function (this: Hooked, chunk: Chunk, endStream: boolean): NetworkResult {
-      return this.hook(KIND.DATA, chunk, endStream);
+      return this.hook(HOOK.DATA, KIND.DATA, 0, chunk, endStream);
+    },
+  ],
+  [
+    HOOK.WRITE,
+    "onWrite",
+    function (this: Hooked, chunk: Chunk, endStream: boolean): NetworkResult {
+      return this.hook(HOOK.WRITE, KIND.WRITE, 1, chunk, endStream);
     },
   ],
   [

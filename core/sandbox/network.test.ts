@@ -1,5 +1,11 @@
-import { Chunk, type CloseEvent, type NetworkFilter, type NetworkResult } from "@tsproxy/sdk";
-import { TestConnection } from "@tsproxy/sdk/testing";
+import {
+  Chunk,
+  type CloseEvent,
+  type NetworkFilter,
+  type NetworkFilterFactory,
+  type NetworkResult,
+} from "@tsproxy/sdk";
+import { TestChain, TestConnection } from "@tsproxy/sdk/testing";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { parkedNetworkFactory } from "../inside/parked-network.ts";
 import { FakeWorker } from "./fake-worker.ts";
@@ -19,15 +25,17 @@ beforeEach(() => {
 });
 afterEach(() => worker.dispose());
 
+function networkStub(sandbox: Sandbox): NetworkFilterFactory {
+  const box = worker.boxes.indexOf(sandbox);
+  return parkedNetworkFactory({ box, use: 1, hooks: sandbox.hooks }, worker.table);
+}
+
 class Peer {
   readonly connection = new TestConnection(9);
   readonly filter: NetworkFilter;
-  resumed = 0;
 
   constructor(sandbox: Sandbox) {
-    const box = worker.boxes.indexOf(sandbox);
-    const factory = parkedNetworkFactory({ box, use: 1, hooks: sandbox.hooks }, worker.table);
-    this.filter = factory.create(this.connection, { resumeReading: () => void this.resumed++ });
+    this.filter = networkStub(sandbox).create(this.connection, this.connection.chain);
   }
 
   /** What later filters get: "same", or the text in the chunk's place. */
@@ -95,7 +103,37 @@ describe("a sandboxed network filter", () => {
     );
     expect(await peer.passed(peer.filter.onConnect?.())).toBe("same");
     expect(await peer.send("x")).toBe("same");
-    expect(peer.resumed).toBe(0);
+    expect(peer.connection.resumed).toBe(0);
+  });
+
+  it("sees what goes to the client, changes it, waits, and sends its own before it", async () => {
+    const sandbox = await worker.sandbox(
+      filter(
+        `async onWrite(c, end) { const t = c.text(); if (t === "drop") return stop; if (t === "inject") chain.injectWrite(utf8Encode("<")); if (t === "late") { await null; c.replace(utf8Encode("later")); return; } c.replace(utf8Encode(t.toUpperCase() + (end ? "." : ""))); }`,
+      ),
+    );
+    const factory = networkStub(sandbox);
+    const peer = new TestChain(factory);
+    peer.fromServer("abc").fromServer("drop").fromServer("inject").fromServer("late");
+    peer.fromClient("hello").fromServer("end", true);
+    await worker.until(() => peer.connection.ended);
+    expect(peer.connection.take()).toBe("ABC<INJECTlaterEND.");
+    // There is no `onData`, and it says so once it is there.
+    expect(peer.passed).toBe("hello");
+  });
+
+  it("carries both directions at once, in pieces", async () => {
+    const sandbox = await worker.sandbox(
+      filter(
+        `onData(c) { c.replace(c.copy().reverse()); }, onWrite(c) { c.replace(c.copy().reverse()); }`,
+      ),
+    );
+    const peer = new TestChain(networkStub(sandbox));
+    const text = Array.from({ length: 300_000 }, (_, k) => String.fromCharCode(97 + (k % 25)));
+    peer.fromClient(text.join("")).fromServer(`>${text.join("")}`);
+    await worker.until(() => !peer.waiting);
+    expect(peer.passed === [...text].reverse().join("")).toBe(true);
+    expect(peer.connection.take() === `${[...text].reverse().join("")}>`).toBe(true);
   });
 
   it("ends, pauses and closes the connection", async () => {

@@ -1,5 +1,5 @@
 import { latin1Decode, type Output } from "../bytes.ts";
-import type { Address, DownstreamConnection } from "../network.ts";
+import type { Address, DownstreamConnection, NetworkChain } from "../network.ts";
 import type { TlsInfo } from "../transport.ts";
 
 /** A connection without a socket: keeps what is written, and how it was closed. */
@@ -25,6 +25,18 @@ export class TestConnection implements DownstreamConnection {
   ended = false;
   pauses = 0;
   agains = 0;
+  /** How often its filter has called `chain.resumeReading`. */
+  resumed = 0;
+  /** What its filter is created with: `factory.create(connection, connection.chain)`. */
+  readonly chain: NetworkChain = {
+    resumeReading: () => {
+      this.resumed++;
+    },
+    injectWrite: (bytes, endStream = false) => {
+      this.write(bytes, 0, bytes.length);
+      if (endStream) this.end();
+    },
+  };
   #written = "";
   #reserved = 0;
   readonly #output: Output = { memory: new Uint8Array(0), at: 0 };

@@ -10,3 +10,4 @@ export * from "./connection.ts";
 export * from "./context.ts";
 export * from "./defaults.ts";
 export * from "./http.ts";
+export * from "./network.ts";

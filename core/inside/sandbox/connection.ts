@@ -17,6 +17,7 @@ import {
   ACTION,
   ANSWER,
   CHUNK_MAX,
+  HOOK_NAMES,
   KIND,
   NOTICE,
   PART_SIZE,
@@ -55,6 +56,8 @@ export interface ConnectionState {
   readonly filter: NetworkFilter;
   readonly connection: SandboxConnection;
   readonly parts: Uint8Array[];
+  /** What the chain is to be told of the filter with the next answer: a mask of its hooks; 0: it knows. */
+  hooks: number;
 }
 
 /** The connections that pass through this sandbox. */
@@ -89,7 +92,9 @@ export class ConnectionTable {
     const connection = new SandboxConnection(this.#around, token, facts);
     const filter = use.factory.create(connection, connection.chain);
     connection.again = () => this.#around.clock.soon(() => connection.open && filter.onAgain?.());
-    return { token, filter, connection, parts: [] };
+    let hooks = 0;
+    for (const [name, bit] of HOOK_NAMES) if (name in filter) hooks |= bit;
+    return { token, filter, connection, parts: [], hooks };
   }
 
   end(state: ConnectionState): void {
@@ -97,11 +102,11 @@ export class ConnectionTable {
     state.connection.open = false;
   }
 
-  part(state: ConnectionState, bytes: Uint8Array, at: number, end: number): void {
+  part(state: ConnectionState, lane: number, bytes: Uint8Array, at: number, end: number): void {
     let size = end - at;
     for (const part of state.parts) size += part.length;
     if (size <= CHUNK_MAX) state.parts.push(bytes.slice(at, end));
-    this.#around.outbox.open(ANSWER.ACK, state.token, 0, 0);
+    this.#around.outbox.open(ANSWER.ACK, state.token | lane, 0, 0);
     this.#around.outbox.close();
   }
 
@@ -117,19 +122,19 @@ export class ConnectionTable {
     const { filter, connection } = state;
     switch (kind) {
       case KIND.CONNECT:
-        this.#hook(state, "onConnect", undefined, () => filter.onConnect?.());
+        this.#hook(state, "onConnect", 0, undefined, () => filter.onConnect?.());
         return;
       case KIND.DATA: {
-        let chunk = new Chunk(bytes, at, end);
-        if (state.parts.length > 0) {
-          state.parts.push(bytes.slice(at, end));
-          chunk = new Chunk(concat(state.parts), 0, 0);
-          chunk.end = chunk.memory.length;
-          state.parts.length = 0;
-        }
+        const chunk = wholeChunk(state, bytes, at, end);
         connection.bytesReceived += chunk.length;
         const endStream = ((words[w]! >> 8) & RECORD_FLAG.END_STREAM) !== 0;
-        this.#hook(state, "onData", chunk, () => filter.onData?.(chunk, endStream));
+        this.#hook(state, "onData", 0, chunk, () => filter.onData?.(chunk, endStream));
+        return;
+      }
+      case KIND.WRITE: {
+        const chunk = wholeChunk(state, bytes, at, end);
+        const endStream = ((words[w]! >> 8) & RECORD_FLAG.END_STREAM) !== 0;
+        this.#hook(state, "onWrite", 1, chunk, () => filter.onWrite?.(chunk, endStream));
         return;
       }
       default:
@@ -172,10 +177,12 @@ export class ConnectionTable {
   #hook(
     state: ConnectionState,
     hook: string,
+    lane: number,
     chunk: Chunk | undefined,
     call: () => NetworkResult,
   ): void {
-    const { token } = state;
+    const base = state.token;
+    const token = base | lane;
     const given =
       chunk === undefined ? undefined : { memory: chunk.memory, at: chunk.at, end: chunk.end };
     const replaced = (): boolean =>
@@ -186,12 +193,12 @@ export class ConnectionTable {
       result = call();
     } catch (error) {
       this.#around.thrown(token, hook, error);
-      this.#answer(token, VERDICT_TYPE.FAULT, undefined);
+      this.#answer(state, token, VERDICT_TYPE.FAULT, undefined);
       return;
     }
     if (result === undefined || result === stop) {
       const type = result === stop ? VERDICT_TYPE.STOP : VERDICT_TYPE.GO_ON;
-      this.#answer(token, type, replaced() ? chunk : undefined);
+      this.#answer(state, token, type, replaced() ? chunk : undefined);
       return;
     }
     if (chunk !== undefined && chunk.memory === this.#around.bytes) {
@@ -200,22 +207,23 @@ export class ConnectionTable {
       chunk.replace(chunk.copy());
       if (!touched) Object.assign(given!, { memory: chunk.memory, at: 0, end: chunk.end });
     }
-    (result as PromiseLike<undefined | Uint8Array>).then(
+    (result as PromiseLike<undefined | Uint8Array | typeof stop>).then(
       (bytes) => {
-        if (state.token !== token) return;
+        if (state.token !== base) return;
+        const type = bytes === stop ? VERDICT_TYPE.STOP : VERDICT_TYPE.GO_ON;
         if (bytes instanceof Uint8Array)
-          this.#answer(token, VERDICT_TYPE.GO_ON, new Chunk(bytes, 0, bytes.length));
-        else this.#answer(token, VERDICT_TYPE.GO_ON, replaced() ? chunk : undefined);
+          this.#answer(state, token, type, new Chunk(bytes, 0, bytes.length));
+        else this.#answer(state, token, type, replaced() ? chunk : undefined);
       },
       (error) => {
-        if (state.token !== token) return;
+        if (state.token !== base) return;
         this.#around.thrown(token, hook, error);
-        this.#answer(token, VERDICT_TYPE.FAULT, undefined);
+        this.#answer(state, token, VERDICT_TYPE.FAULT, undefined);
       },
     );
   }
 
-  #answer(token: number, type: number, body: Chunk | undefined): void {
+  #answer(state: ConnectionState, token: number, type: number, body: Chunk | undefined): void {
     const { outbox } = this.#around;
     let at = body?.at ?? 0;
     const end = body?.end ?? 0;
@@ -223,13 +231,25 @@ export class ConnectionTable {
       outbox.send(ANSWER.PART, token, 0, body!.memory, at, at + PART_SIZE);
     const to = outbox.open(ANSWER.VERDICT, token, 0, VERDICT.REST * 4 + (end - at));
     const w = to >> 2;
-    outbox.words[w + VERDICT.TYPE] = type | ((body === undefined ? 0 : VERDICT_FLAG.BODY) << 8);
-    outbox.words[w + VERDICT.HOOKS] = 0;
+    const flags =
+      (body === undefined ? 0 : VERDICT_FLAG.BODY) | (state.hooks === 0 ? 0 : VERDICT_FLAG.HOOKS);
+    outbox.words[w + VERDICT.TYPE] = type | (flags << 8);
+    outbox.words[w + VERDICT.HOOKS] = state.hooks;
+    state.hooks = 0;
     outbox.words[w + VERDICT.VALUE] = 0;
     outbox.words[w + VERDICT.BODY] = end - at;
     if (end > at) outbox.bytes.set(body!.memory.subarray(at, end), to + VERDICT.REST * 4);
     outbox.close();
   }
+}
+
+/** The chunk of a record, with the parts that came before it. */
+function wholeChunk(state: ConnectionState, bytes: Uint8Array, at: number, end: number): Chunk {
+  if (state.parts.length === 0) return new Chunk(bytes, at, end);
+  state.parts.push(bytes.slice(at, end));
+  const whole = concat(state.parts);
+  state.parts.length = 0;
+  return new Chunk(whole, 0, whole.length);
 }
 
 function concat(parts: readonly Uint8Array[]): Uint8Array {
@@ -275,7 +295,13 @@ export class SandboxConnection implements DownstreamConnection {
     this.transportProtocol = facts.transportProtocol;
     this.serverName = facts.serverName;
     this.applicationProtocols = facts.applicationProtocols;
-    this.chain = { resumeReading: () => this.#act(ACTION.RESUME_READING) };
+    this.chain = {
+      resumeReading: () => this.#act(ACTION.RESUME_READING),
+      injectWrite: (bytes, endStream = false) => {
+        this.#send(ACTION.INJECT, bytes, 0, bytes.length);
+        if (endStream) this.#act(ACTION.INJECT_END);
+      },
+    };
   }
 
   #act(action: number): void {
@@ -293,11 +319,16 @@ export class SandboxConnection implements DownstreamConnection {
   }
 
   write(memory: Uint8Array, at: number, end: number): void {
-    if (!this.open || this.#ended) return;
+    if (this.#ended) return;
     this.bytesSent += end - at;
+    this.#send(ACTION.WRITE, memory, at, end);
+  }
+
+  #send(action: number, memory: Uint8Array, at: number, end: number): void {
+    if (!this.open) return;
     for (let from = at; from < end; from += PART_SIZE) {
       const to = Math.min(from + PART_SIZE, end);
-      this.#around.outbox.send(ANSWER.ACTION, this.#token, ACTION.WRITE, memory, from, to);
+      this.#around.outbox.send(ANSWER.ACTION, this.#token, action, memory, from, to);
     }
   }
 

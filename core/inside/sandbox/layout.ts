@@ -26,6 +26,7 @@ export const HOOK = {
   BLOCKED: 1 << 10,
   DRAINED: 1 << 11,
   CLOSE: 1 << 12,
+  WRITE: 1 << 13,
   /** Not hooks: the source reads these parts of its stream. */
   INFO: 1 << 16,
   ROUTE_CONFIG: 1 << 17,
@@ -62,11 +63,12 @@ export const HOOK_NAMES: readonly (readonly [name: string, bit: number])[] = [
   ["onBlocked", HOOK.BLOCKED],
   ["onDrained", HOOK.DRAINED],
   ["onClose", HOOK.CLOSE],
+  ["onWrite", HOOK.WRITE],
 ];
 
 /**
  * A token names a stream's place in one filter: generation << 19 | slot << 1 | lane. Lane 0 are hooks of the request (or what a
- * client sends), lane 1 those of the response. Slots are reused, so tables are arrays; the generation tells old from new.
+ * client sends), lane 1 those of the response (or what is sent to it). Slots are reused, so tables are arrays; the generation tells old from new.
  */
 export const SLOT_BITS = 18;
 export const SLOT_MAX = 1 << SLOT_BITS;
@@ -98,6 +100,8 @@ export const KIND = {
   FACTS: 13,
   /** Not of a stream: what core answers to a call. argument: bytes of the JSON text; the range is its bytes. */
   REPLY: 14,
+  /** Bytes that go to a client; lane 1. */
+  WRITE: 15,
 } as const;
 
 export const NOTICE = { DRAIN: 1, BLOCKED: 2, DRAINED: 3, CLOSE: 4 } as const;
@@ -194,6 +198,9 @@ export const ACTION = {
   PAUSE: 7,
   RESUME: 8,
   RESUME_READING: 9,
+  /** Past this filter; the second with FIN behind. */
+  INJECT: 10,
+  INJECT_END: 11,
 } as const;
 
 /** Words of an answer's head. */

@@ -228,7 +228,7 @@ function record(w: number, range: number, rangeEnd: number): void {
     if (kind === KIND.PART) streams.part(state, token & 1, bytes, range, rangeEnd);
     else if (kind === KIND.FACTS) streams.learn(state, words, bytes, w);
     else streams.run(state, words, bytes, w, range, rangeEnd);
-  } else if (kind === KIND.PART) connections.part(state, bytes, range, rangeEnd);
+  } else if (kind === KIND.PART) connections.part(state, token & 1, bytes, range, rangeEnd);
   else connections.run(state, words, bytes, w, range, rangeEnd);
 }
 

@@ -11,7 +11,7 @@ function harness(config: object = {}, cx = new TestContext()) {
   const factory = cx.setup(limit, full);
   const connect = () => {
     const connection = new TestConnection();
-    const filter = factory.create(connection, { resumeReading: () => {} });
+    const filter = factory.create(connection, connection.chain);
     filter.onConnect?.();
     const data = () => filter.onData?.(new LentChunk("hi"), false);
     return { connection, data, close: () => filter.onClose?.(GONE) };

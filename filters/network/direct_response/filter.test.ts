@@ -6,7 +6,7 @@ import directResponse from "./filter.ts";
 function answer(config: unknown): TestConnection {
   const connection = new TestConnection();
   const factory = new TestContext().setup(directResponse, config);
-  factory.create(connection, { resumeReading: () => {} }).onConnect!();
+  factory.create(connection, connection.chain).onConnect!();
   return connection;
 }
 

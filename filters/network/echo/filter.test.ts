@@ -5,8 +5,7 @@ import echo from "./filter.ts";
 
 function open() {
   const connection = new TestConnection();
-  const chain = { resumeReading: () => {} };
-  const filter = new TestContext().setup(echo, {}).create(connection, chain);
+  const filter = new TestContext().setup(echo, {}).create(connection, connection.chain);
   const send = (text: string, endStream = false) => {
     const bytes = latin1Encode(`<${text}>`);
     filter.onData!(new Chunk(bytes, 1, bytes.length - 1), endStream);

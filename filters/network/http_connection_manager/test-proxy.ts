@@ -106,7 +106,7 @@ export class TestClient {
 
   constructor(factory: NetworkFilterFactory, connection: TestConnection) {
     this.connection = connection;
-    this.filter = factory.create(connection, { resumeReading: () => {} });
+    this.filter = factory.create(connection, connection.chain);
     this.filter.onConnect?.();
   }
 

@@ -9,7 +9,7 @@ function harness(config: object = {}, cx = new TestContext()) {
   const factory = cx.setup(limit, full);
   const connect = () => {
     const connection = new TestConnection();
-    factory.create(connection, { resumeReading: () => {} }).onConnect?.();
+    factory.create(connection, connection.chain).onConnect?.();
     return connection.closed;
   };
   return { cx, connect };

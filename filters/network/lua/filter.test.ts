@@ -11,7 +11,7 @@ function harness(text: string) {
     cx,
     connect() {
       const connection = new TestConnection(7);
-      const filter = factory.create(connection, { resumeReading: () => {} });
+      const filter = factory.create(connection, connection.chain);
       const send = (bytes: string, endStream = false) => {
         const chunk = new Chunk(latin1Encode(bytes), 0, bytes.length);
         const result = filter.onData?.(chunk, endStream);

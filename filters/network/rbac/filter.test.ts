@@ -16,7 +16,7 @@ function harness(config: object) {
   const factory = cx.setup(rbac, withDefaults(Config, { stat_prefix: "in", ...config }));
   const connect = () => {
     const connection = new TestConnection();
-    const filter = factory.create(connection, { resumeReading: () => {} });
+    const filter = factory.create(connection, connection.chain);
     return { connection, say: () => filter.onData?.(new LentChunk("hi"), false) };
   };
   return { cx, connect, stat: (name: string) => cx.stats.value(`in.rbac.${name}`) };

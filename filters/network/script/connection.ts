@@ -1,13 +1,21 @@
-import { type Address, type Chunk, type DownstreamConnection, utf8Encode } from "@tsproxy/sdk";
+import {
+  type Address,
+  type Chunk,
+  type DownstreamConnection,
+  type NetworkChain,
+  utf8Encode,
+} from "@tsproxy/sdk";
 
 /** `conn`: the client's connection as a script sees it. */
 export class ScriptConnection {
   /** Whatever the script keeps for this connection. */
   readonly state: Record<string, unknown> = {};
   readonly #connection: DownstreamConnection;
+  readonly #chain: NetworkChain;
 
-  constructor(connection: DownstreamConnection) {
+  constructor(connection: DownstreamConnection, chain: NetworkChain) {
     this.#connection = connection;
+    this.#chain = chain;
   }
 
   get id(): number {
@@ -25,10 +33,10 @@ export class ScriptConnection {
   get applicationProtocols(): readonly string[] {
     return this.#connection.applicationProtocols;
   }
-  /** To the client. */
+  /** To the client; `onWrite` of this script does not see it. */
   send(data: string | Uint8Array): void {
     const bytes = typeof data === "string" ? utf8Encode(data) : data;
-    this.#connection.write(bytes, 0, bytes.length);
+    this.#chain.injectWrite(bytes);
   }
   /** `flush`: after what was sent. */
   close(how: "flush" | "abort" | "reset" = "flush"): void {
@@ -36,7 +44,7 @@ export class ScriptConnection {
   }
 }
 
-/** `data`: bytes that the client has sent. */
+/** `data`: bytes on their way. */
 export class ScriptData {
   readonly #chunk: Chunk;
 
@@ -54,7 +62,7 @@ export class ScriptData {
   text(): string {
     return this.#chunk.text();
   }
-  /** What the next filters get in the place of these bytes; "" for nothing. */
+  /** What the next filters (of `onWrite`: the client) get in the place of these bytes; "" for nothing. */
   replace(data: string | Uint8Array): void {
     this.#chunk.replace(typeof data === "string" ? utf8Encode(data) : data);
   }

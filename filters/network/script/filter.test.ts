@@ -1,5 +1,5 @@
 import { Chunk, latin1Decode, latin1Encode, type NetworkFilter } from "@tsproxy/sdk";
-import { TestConnection, TestContext } from "@tsproxy/sdk/testing";
+import { TestChain, TestConnection, TestContext } from "@tsproxy/sdk/testing";
 import { describe, expect, it } from "vitest";
 import network from "./filter.ts";
 
@@ -12,7 +12,7 @@ function open(config: object) {
   const cx = new TestContext();
   const connection = new TestConnection();
   const factory = cx.setup(network, config);
-  const filter: NetworkFilter = factory.create(connection, { resumeReading: () => {} });
+  const filter: NetworkFilter = factory.create(connection, connection.chain);
   /** What later filters get. */
   const send = async (text: string, end = false) => {
     const lent = latin1Encode(`..${text}`);
@@ -46,6 +46,21 @@ describe("a network script", () => {
     expect(await send("ab")).toBe("abab");
   });
 
+  it("changes what goes to the client, and does not see what it sends itself", async () => {
+    const cx = new TestContext();
+    const connection = new TestConnection();
+    const script = `
+      function onData(data, conn) { conn.send("ok "); }
+      async function onWrite(data, conn, end) {
+        await undefined;
+        if (data.text() === "secret") { conn.send("gone: "); data.replace("******"); }
+        if (end) conn.send("bye");
+      }`;
+    const chain = new TestChain(cx.setup(network, inline(script)), connection);
+    await chain.fromServer("secret").fromClient("x").fromServer("", true).settled();
+    expect([connection.written, connection.ended]).toEqual(["ok gone: ******bye", true]);
+  });
+
   it("answers the client and closes", async () => {
     const { connection, filter } = open({
       onConnect: {
@@ -67,9 +82,11 @@ describe("a network script", () => {
   it("tells its errors by the line of the config", async () => {
     const { send } = open(inline(`\nfunction onData() {\n  throw new Error("on purpose");\n}`));
     await expect(send("x")).rejects.toThrow(/^front\.yaml:4:\d+: on purpose$/);
-    expect(() => open(inline("const a = 1;"))).toThrow(/neither onConnect nor onData nor onClose/);
+    expect(() => open(inline("const a = 1;"))).toThrow(
+      /neither onConnect nor onData nor onWrite nor onClose/,
+    );
     expect(() => open({ config: {} })).toThrow(
-      /give one of inline, file, and onConnect or onData or onClose/,
+      /give one of inline, file, and onConnect or onData or onWrite or onClose/,
     );
   });
 

@@ -3,6 +3,7 @@ import {
   type CloseEvent,
   type DownstreamConnection,
   defineNetworkFilter,
+  type NetworkChain,
   type NetworkFilter,
   ScriptProgram,
   type SetupContext,
@@ -14,12 +15,16 @@ import { ScriptConnection, ScriptData } from "./connection.ts";
 const PARAMETERS = {
   onConnect: "conn",
   onData: "data, conn, end",
+  onWrite: "data, conn, end",
   onClose: "conn, event",
 } as const;
 
+type OnBytes = (data: ScriptData, conn: ScriptConnection, end: boolean) => unknown;
+
 interface Functions {
   readonly onConnect?: (conn: ScriptConnection) => unknown;
-  readonly onData?: (data: ScriptData, conn: ScriptConnection, end: boolean) => unknown;
+  readonly onData?: OnBytes;
+  readonly onWrite?: OnBytes;
   readonly onClose?: (conn: ScriptConnection, event: CloseEvent) => unknown;
 }
 
@@ -28,8 +33,8 @@ class Script {
   readonly functions: Functions;
   readonly #program: ScriptProgram;
 
-  constructor({ inline, file, onConnect, onData, onClose, config }: Config, cx: SetupContext) {
-    const forms = { inline, file, bodies: { onConnect, onData, onClose } };
+  constructor({ inline, file, config, ...bodies }: Config, cx: SetupContext) {
+    const forms = { inline, file, bodies };
     this.#program = new ScriptProgram(forms, PARAMETERS, scriptNames(config, cx));
     this.functions = this.#program.functions as Functions;
   }
@@ -55,20 +60,26 @@ class Script {
 }
 
 /** Only the hooks that the script needs are there: the others cost nothing. */
-function filterFor(script: Script, connection: DownstreamConnection): NetworkFilter {
-  const { onConnect, onData, onClose } = script.functions;
-  const conn = new ScriptConnection(connection);
+function filterFor(
+  script: Script,
+  connection: DownstreamConnection,
+  chain: NetworkChain,
+): NetworkFilter {
+  const { onConnect, onData, onWrite, onClose } = script.functions;
+  const conn = new ScriptConnection(connection, chain);
   const filter: NetworkFilter = {};
   if (onConnect !== undefined) filter.onConnect = () => script.run(() => onConnect(conn));
-  if (onData !== undefined)
-    filter.onData = (chunk: Chunk, endStream: boolean) => {
-      const lent = chunk.memory;
-      const result = script.run(() => onData(new ScriptData(chunk), conn, endStream));
-      if (result === undefined) return undefined;
-      // The bytes are lent until here; who waits goes on with a copy, and later filters get what it has become.
-      if (chunk.memory === lent) chunk.replace(chunk.copy());
-      return result.then(() => chunk.copy());
-    };
+  /** A hook for bytes: what the script puts in their place goes on. */
+  const bytes = (on: OnBytes) => (chunk: Chunk, endStream: boolean) => {
+    const lent = chunk.memory;
+    const result = script.run(() => on(new ScriptData(chunk), conn, endStream));
+    if (result === undefined) return undefined;
+    // The bytes are lent until here; who waits goes on with a copy, and later filters get what it has become.
+    if (chunk.memory === lent) chunk.replace(chunk.copy());
+    return result.then(() => chunk.copy());
+  };
+  if (onData !== undefined) filter.onData = bytes(onData);
+  if (onWrite !== undefined) filter.onWrite = bytes(onWrite);
   if (onClose !== undefined)
     filter.onClose = (event) => void script.run(() => onClose(conn, event));
   return filter;
@@ -81,6 +92,6 @@ export default defineNetworkFilter({
   config: Config,
   setup(config, cx) {
     const script = new Script(config, cx);
-    return { create: (connection) => filterFor(script, connection) };
+    return { create: (connection, chain) => filterFor(script, connection, chain) };
   },
 });

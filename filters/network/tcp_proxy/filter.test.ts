@@ -83,7 +83,7 @@ function start(config: Record<string, unknown> = {}, refusal?: "no_host" | "over
     ...config,
   };
   const factory = cx.setup(tcpProxy, full);
-  const filter = factory.create(downstream, { resumeReading: () => {} });
+  const filter = factory.create(downstream, downstream.chain);
   filter.onConnect!();
   return {
     cx,

@@ -37,7 +37,7 @@ function start(
     tunneling_config,
   });
   const downstream = new TestConnection();
-  const filter = cx.setup(tcpProxy, config).create(downstream, { resumeReading: () => {} });
+  const filter = cx.setup(tcpProxy, config).create(downstream, downstream.chain);
   filter.onConnect!();
   return {
     cx,

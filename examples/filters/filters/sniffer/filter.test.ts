@@ -8,7 +8,7 @@ const factory = cx.setup(sniffer, { allowed: ["http", "tls"] });
 
 function say(...texts: string[]) {
   const connection = new TestConnection();
-  const filter = factory.create(connection, { resumeReading() {} });
+  const filter = factory.create(connection, connection.chain);
   const results = texts.map((text) => {
     const bytes = latin1Encode(text);
     return filter.onData?.(new Chunk(bytes, 0, bytes.length), false);

@@ -1,0 +1,157 @@
+// Hot path: every write of a connection with a filter that has `onWrite` passes here.
+import { Chunk, type NetworkFilter, stop } from "@tsproxy/sdk";
+import type { SocketConnection } from "./connection.ts";
+import type { WheelTimer } from "./timers.ts";
+
+/** What waits is put together in pieces of this size: a filter that is slow to answer is asked less often. */
+const PIECE = 64 * 1024;
+
+/**
+ * The network filters of one connection that see what goes to its client, the last of the chain first. A filter whose promise
+ * is pending has all that comes after waiting before it, and the connection counts as blocked meanwhile.
+ */
+export class WriteChain {
+  readonly connection: SocketConnection;
+  /** For each filter of the chain, the first stage that its own injections pass; undefined: none. */
+  readonly #below: (WriteStage | undefined)[] = [];
+  readonly #first: WriteStage | undefined = undefined;
+  #pending = 0;
+
+  constructor(connection: SocketConnection, filters: readonly NetworkFilter[]) {
+    this.connection = connection;
+    for (const filter of filters) {
+      this.#below.push(this.#first);
+      if (filter.onWrite !== undefined) this.#first = new WriteStage(this, filter, this.#first);
+    }
+  }
+
+  /** Something waits for a promise. */
+  get waits(): boolean {
+    return this.#pending > 0;
+  }
+
+  /** Lent bytes that somebody has written to the connection. */
+  write(memory: Uint8Array, at: number, end: number, endStream: boolean): void {
+    this.#first!.write(memory, at, end, endStream);
+  }
+
+  /** What the filter at `place` sends to those before it. */
+  inject(place: number, bytes: Uint8Array, endStream: boolean): void {
+    const stage = this.#below[place];
+    if (stage !== undefined) stage.write(bytes, 0, bytes.length, endStream);
+    else this.connection.pass(bytes, 0, bytes.length, endStream);
+  }
+
+  onPaused(): void {
+    if (this.#pending++ === 0) this.connection.onWritesPaused();
+  }
+
+  onResumed(): void {
+    if (--this.#pending === 0) this.connection.onWritesPassed();
+  }
+}
+
+/** One filter, and what waits until it has time. */
+class WriteStage {
+  readonly #chain: WriteChain;
+  readonly #filter: NetworkFilter;
+  readonly #next: WriteStage | undefined;
+  #isBusy = false;
+  readonly #kept: { readonly bytes: Uint8Array; readonly endStream: boolean }[] = [];
+  #timer: WheelTimer | undefined = undefined;
+
+  constructor(chain: WriteChain, filter: NetworkFilter, next: WriteStage | undefined) {
+    this.#chain = chain;
+    this.#filter = filter;
+    this.#next = next;
+  }
+
+  write(memory: Uint8Array, at: number, end: number, endStream: boolean): void {
+    // Whoever feeds the connection pauses when it is told that it is blocked, so this does not grow without end.
+    if (this.#isBusy) this.#kept.push({ bytes: memory.slice(at, end), endStream });
+    else {
+      this.#ask(new Chunk(memory, at, end), endStream);
+      this.#drain();
+    }
+  }
+
+  #drain(): void {
+    while (!this.#isBusy && this.#kept.length > 0 && this.#chain.connection.open) {
+      const { bytes, endStream } = this.#takePiece();
+      this.#ask(new Chunk(bytes, 0, bytes.length), endStream);
+    }
+  }
+
+  #takePiece(): { readonly bytes: Uint8Array; readonly endStream: boolean } {
+    const kept = this.#kept;
+    let count = 1;
+    let size = kept[0]!.bytes.length;
+    while (count < kept.length && size + kept[count]!.bytes.length <= PIECE)
+      size += kept[count++]!.bytes.length;
+    const pieces = kept.splice(0, count);
+    const { endStream } = pieces[count - 1]!;
+    if (count === 1) return pieces[0]!;
+    const bytes = new Uint8Array(size);
+    let at = 0;
+    for (const piece of pieces) {
+      bytes.set(piece.bytes, at);
+      at += piece.bytes.length;
+    }
+    return { bytes, endStream };
+  }
+
+  #ask(chunk: Chunk, endStream: boolean): void {
+    const { connection } = this.#chain;
+    this.#isBusy = true;
+    try {
+      const result = this.#filter.onWrite!(chunk, endStream);
+      if (result !== undefined && typeof result !== "symbol") {
+        this.#await(result, chunk, endStream);
+        return;
+      }
+      if (result === undefined) this.#pass(chunk, endStream);
+    } catch (error) {
+      connection.fail(error);
+    }
+    this.#isBusy = false;
+  }
+
+  #pass({ memory, at, end }: Chunk, endStream: boolean): void {
+    if (this.#next !== undefined) this.#next.write(memory, at, end, endStream);
+    else this.#chain.connection.pass(memory, at, end, endStream);
+  }
+
+  #await(
+    result: PromiseLike<void | Uint8Array | typeof stop>,
+    chunk: Chunk,
+    endStream: boolean,
+  ): void {
+    const { connection } = this.#chain;
+    // The bytes are lent until here; who waits goes on with a copy.
+    chunk.replace(chunk.copy());
+    this.#timer ??= connection.pauseTimer();
+    this.#timer.arm(connection.longestPauseMs);
+    this.#chain.onPaused();
+    const settle = (): boolean => {
+      this.#timer!.cancel();
+      this.#isBusy = false;
+      return connection.open;
+    };
+    result.then(
+      (bytes) => {
+        if (settle()) {
+          if (bytes !== undefined && bytes !== stop) chunk.replace(bytes);
+          this.#isBusy = true;
+          if (bytes !== stop) this.#pass(chunk, endStream);
+          this.#isBusy = false;
+          this.#drain();
+        } else this.#kept.length = 0;
+        this.#chain.onResumed();
+      },
+      (error) => {
+        if (settle()) connection.fail(error);
+        this.#chain.onResumed();
+      },
+    );
+  }
+}
