@@ -270,6 +270,14 @@ export interface PoolHandle {
   cancel(): void;
 }
 
+/** Which histograms a cluster wants beside its others. */
+export interface TrackedStats {
+  /** Of requests, and of their attempts: how much of the time that they had they took, in percent. */
+  readonly timeoutBudgets: boolean;
+  /** Bytes of heads and bodies of both directions, and fields of heads. */
+  readonly requestResponseSizes: boolean;
+}
+
 export interface Cluster {
   readonly name: string;
   /** `alt_stat_name`, in logs and stats; absent: the name. */
@@ -287,6 +295,10 @@ export interface Cluster {
   readonly connectTimeoutMs: number;
   /** How long an exchange may take at most; absent: as long as it likes. */
   readonly maxStreamDurationMs?: number | undefined;
+  /** `drop_overloads`: the part of its requests that is turned away, 0 to 1. Absent: none. */
+  readonly dropOverload?: number | undefined;
+  /** `track_cluster_stats`: what the router measures of its exchanges. Absent: nothing. */
+  readonly tracks?: TrackedStats | undefined;
   /** The breaker of retries (`max_retries`, or the retry budget). False: too many run. Each true is ended once with `endRetry`. */
   beginRetry(priority: Priority): boolean;
   endRetry(priority: Priority): void;
@@ -311,6 +323,8 @@ export interface ClusterStatus {
   readonly name: string;
   readonly observabilityName: string;
   readonly addedViaApi: boolean;
+  /** The cells of its hosts are stats as well: `cluster.<name>.endpoint.<address>.`. */
+  readonly perEndpointStats?: boolean;
   /** What hosts' success rates are judged by, in percent; -1 or absent: nothing. */
   readonly outlier?: {
     readonly successRateAverage: number;

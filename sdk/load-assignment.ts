@@ -1,4 +1,5 @@
 import type { HostSpec } from "./cluster.ts";
+import { FractionalPercent } from "./runtime.ts";
 import { Enum, type Static, Type, UInt32 } from "./schema.ts";
 
 const EndpointAddress = Type.Object({
@@ -57,6 +58,14 @@ export const LoadAssignment = Type.Object({
   ),
   policy: Type.Optional(
     Type.Object({
+      drop_overloads: Type.Optional(
+        Type.Array(
+          Type.Object({
+            category: Type.Optional(Type.String({ minLength: 1 })),
+            drop_percentage: Type.Optional(FractionalPercent),
+          }),
+        ),
+      ),
       overprovisioning_factor: Type.Optional(UInt32({ minimum: 1 })),
       weighted_priority_health: Type.Optional(Type.Boolean()),
     }),

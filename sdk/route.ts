@@ -137,6 +137,8 @@ export type HashPolicy = { readonly terminal: boolean } & (
     }
   | { readonly type: "source_ip" }
   | { readonly type: "query_parameter"; readonly name: string }
+  /** What a filter has left there: text is hashed, anything else is not. */
+  | { readonly type: "filter_state"; readonly key: string }
 );
 
 /** `max_stream_duration` of a route. Undefined: not said. */

@@ -10,6 +10,7 @@ import type {
   PoolCallbacks,
   PoolFailure,
   PoolHandle,
+  TrackedStats,
 } from "../cluster.ts";
 import type { RequestEncoder, ResetReason } from "../codec.ts";
 import type { HeaderMap, RequestHeaders } from "../headers.ts";
@@ -84,6 +85,8 @@ export class TestCluster implements Cluster {
   readonly hosts: TestHost[] = [this.host];
   readonly connectTimeoutMs = 5000;
   maxStreamDurationMs: number | undefined = undefined;
+  dropOverload = 0;
+  tracks: TrackedStats | undefined = undefined;
   /** What `newStream` comes to: an exchange at once, one that waits for `connect`, or a failure. */
   answer: "ready" | "pending" | PoolFailure = "ready";
   /** Every exchange that was asked for. */

@@ -1,4 +1,5 @@
 import type { ClusterManagerStatus, Regex, SetupContext } from "@tsproxy/sdk";
+import { withEndpoints } from "./endpoint-stats.ts";
 
 /** `core.stats`. Names that begin with `@host|` are cells of /clusters and no stats of their own. */
 export interface StatsSnapshot {
@@ -122,8 +123,9 @@ export class CoreData {
   get clusters(): ClusterManagerStatus {
     return this.#clusters;
   }
-  stats(): Promise<StatsSnapshot> {
-    return this.#ask("core.stats");
+  async stats(): Promise<StatsSnapshot> {
+    const snapshot = await this.#ask<StatsSnapshot>("core.stats");
+    return withEndpoints(snapshot, this.#clusters);
   }
   listeners(): Promise<readonly ListenerSnapshot[]> {
     return this.#ask("core.listeners");

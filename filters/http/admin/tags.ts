@@ -13,6 +13,8 @@ export interface Rule {
   readonly pattern: RegExp;
   /** A value that is part of other names and no tag. */
   readonly except?: string;
+  /** What the value stands for; absent: itself. */
+  readonly read?: (value: string) => string;
 }
 
 const rule = (tag: string, pattern: RegExp, except?: string): Rule => ({
@@ -40,6 +42,14 @@ const RULES: Readonly<Record<string, readonly Rule[]>> = {
     { ...rule("", /^cluster\.[^.]+\.ssl\.ciphers(\.([\w-]+))$/), tag: "cipher_suite" },
     rule("grpc_bridge_service", /^cluster\.[^.]+\.grpc\.(([^.]+)\.)/),
     rule("cluster_name", /^cluster\.(([^.]+)\.)/),
+    {
+      ...rule(
+        "endpoint_address",
+        /^cluster\.[^.]+\.endpoint(\.(.+))\.(?:[cr][qx]_[a-z_]+|healthy)$/,
+      ),
+      // Names of stats have no colons.
+      read: (address) => address.replaceAll("_", ":"),
+    },
     rule("ext_authz_prefix", /^cluster\.[^.]+\.ext_authz\.(([^.]+)\.)/),
     rule("tls_certificate", /^cluster\..*?\.ssl\.certificate\.(([^.]+)\.)/),
   ],
@@ -120,11 +130,12 @@ export class Tagger {
     const rooted = Object.hasOwn(RULES, root) ? RULES[root]! : RATE_LIMIT;
     const tags: [string, string][] = [];
     const cuts: (readonly [number, number])[] = [];
-    const apply = ({ tag, pattern, except }: Rule) => {
+    const apply = ({ tag, pattern, except, read }: Rule) => {
       const match = pattern.exec(name);
       if (match === null || match[1] === undefined || match[2] === except) return;
       // A pattern with one group takes the same out that it names the value by.
-      tags.push([tag, match[2] ?? match[1]]);
+      const value = match[2] ?? match[1];
+      tags.push([tag, read === undefined ? value : read(value)]);
       cuts.push(match.indices![1]!);
     };
     for (const rule of RESPONSE) if (this.#isDefault(rule.tag)) apply(rule);

@@ -17,8 +17,10 @@ import {
   ResponseHeaders,
   type SetupContext,
   type Timer,
+  type TrackedStats,
 } from "@tsproxy/sdk";
 import { TcpStream } from "./tcp-stream.ts";
+import type { TrackedAttempt } from "./tracked-attempt.ts";
 import { FAILURE, ofPool, ofReset } from "./upstream-failure.ts";
 import type { LoggedAttempt } from "./upstream-log.ts";
 
@@ -26,6 +28,7 @@ import type { LoggedAttempt } from "./upstream-log.ts";
 export interface AttemptOwner {
   /** Undefined: attempts are not logged. */
   logAttempt(cluster: Cluster): LoggedAttempt | undefined;
+  trackAttempt(cluster: Cluster, tracks: TrackedStats): TrackedAttempt;
   onReady(attempt: Attempt, encoder: RequestEncoder, host: Host, connection: Connection): void;
   onNoConnection(attempt: Attempt, failure: PoolFailure): void;
   onInformational(attempt: Attempt, headers: ResponseHeaders): void;
@@ -55,6 +58,8 @@ export class Attempt implements PoolCallbacks, ResponseDecoder {
   hedged = false;
   /** While it lasts; undefined: it is not logged. */
   logged: LoggedAttempt | undefined = undefined;
+  /** While it lasts; undefined: its cluster wants no more stats than others. */
+  tracked: TrackedAttempt | undefined = undefined;
   readonly #owner: AttemptOwner;
   readonly #cx: SetupContext;
   #handle: PoolHandle | undefined = undefined;
@@ -80,6 +85,8 @@ export class Attempt implements PoolCallbacks, ResponseDecoder {
     this.hedged = false;
     this.#idleMs = 0;
     this.logged = this.#owner.logAttempt(cluster);
+    const { tracks } = cluster;
+    if (tracks !== undefined) this.tracked = this.#owner.trackAttempt(cluster, tracks);
     const handle = overTcp
       ? TcpStream.open(cluster, this, context)
       : cluster.newStream(this, context);
@@ -126,6 +133,10 @@ export class Attempt implements PoolCallbacks, ResponseDecoder {
     this.encoder = undefined;
     this.#idleMs = 0;
     this.#timers?.cancel();
+    if (this.tracked !== undefined) {
+      this.tracked.end(this.#cx.now());
+      this.tracked = undefined;
+    }
     if (this.logged === undefined) return;
     this.logged.end();
     this.logged = undefined;
@@ -165,12 +176,14 @@ export class Attempt implements PoolCallbacks, ResponseDecoder {
   onResponseHeaders(endStream: boolean): void {
     this.touch();
     this.logged?.onHead(this.responseHeaders);
+    this.tracked?.onHead(this.responseHeaders);
     this.#owner.onHead(this, this.responseHeaders, endStream);
   }
 
   onResponseBody(chunk: Chunk, endStream: boolean): void {
     this.touch();
     if (this.logged !== undefined) this.logged.info.bytesReceived += chunk.length;
+    this.tracked?.onReceived(chunk.length);
     this.#owner.onBody(this, chunk, endStream);
   }
 

@@ -41,6 +41,10 @@ function hashBy(policy: HashPolicy, stream: HttpStream, setCookies: string[]): b
       const { ip } = stream.info.downstreamRemoteAddress;
       return ip === "" ? undefined : xxHash64(ip);
     }
+    case "filter_state": {
+      const value = stream.filterState.get(policy.key);
+      return typeof value === "string" ? xxHash64(value) : undefined;
+    }
     case "query_parameter": {
       const value = queryParameter(stream.request.path, policy.name);
       return value === undefined ? undefined : xxHash64(value);

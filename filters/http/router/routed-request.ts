@@ -23,6 +23,7 @@ import {
   type RoutePolicies,
   reply,
   type Timer,
+  type TrackedStats,
 } from "@tsproxy/sdk";
 import { Attempt, type AttemptOwner } from "./attempt.ts";
 import { redirectRequest } from "./internal-redirect.ts";
@@ -34,6 +35,7 @@ import type { Router } from "./router.ts";
 import type { Answered, ClusterCharges, VirtualCharges } from "./stats.ts";
 import { badSteering, isSteeredByFilter, type Steering, takeSteering } from "./steering.ts";
 import { expectedMs, finalTimeouts, setGrpcTimeout, type Timeouts } from "./timeouts.ts";
+import { percentOf, TrackedAttempt } from "./tracked-attempt.ts";
 import {
   FAILURE,
   failureReply,
@@ -101,6 +103,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   #route: Route | undefined = undefined;
   #action: RouteAction | undefined = undefined;
   #policies: RoutePolicies | undefined = undefined;
+  #cluster: Cluster | undefined = undefined;
   #charges: ClusterCharges | undefined = undefined;
   /** A CONNECT that ends here. */
   #overTcp = false;
@@ -149,6 +152,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     this.#route = undefined;
     this.#action = undefined;
     this.#policies = undefined;
+    this.#cluster = undefined;
     this.#charges = undefined;
     this.#overTcp = false;
     this.#also = NOBODY_ELSE;
@@ -211,6 +215,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     headers: RequestHeaders,
     endStream: boolean,
   ): void {
+    this.#cluster = cluster;
     this.#charges = this.#router.charges(cluster);
     const { virtualCluster } = this.#stream.info;
     const ofRoute = action.policies?.stats;
@@ -223,6 +228,12 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
       this.#answer(maintenanceReply(this.#router.config.suppress_envoy_headers));
       return;
     }
+    if (
+      cluster.dropOverload !== undefined &&
+      cluster.dropOverload > 0 &&
+      this.#drops(cluster.dropOverload)
+    )
+      return;
     this.#action = action;
     this.#overTcp = action.terminatesConnect === true && headers.method === "CONNECT";
     this.#policies = action.policies;
@@ -241,6 +252,18 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     const { responder } = this.#stream;
     if (this.#attempt.begin(cluster, this.#context, this.#overTcp) && !endStream)
       responder.pauseRequest(true);
+  }
+
+  /** True: the request is one of those that the cluster is to be spared. */
+  #drops(part: number): boolean {
+    if (part < 1 && Math.random() >= part) return false;
+    const all = part >= 1;
+    this.internal = this.#headers.has(INTERNAL);
+    this.#charge(503);
+    this.#answer(
+      all ? dropReply("unconditional", "UDO", this.#router) : dropReply("", "DO", this.#router),
+    );
+    return true;
   }
 
   /** The head as the upstream gets it, but for what only its host tells. */
@@ -345,6 +368,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     if (encoder !== undefined) {
       attempt.touch();
       attempt.logged?.onSent(chunk.length, endStream);
+      attempt.tracked?.onSent(chunk.length);
       encoder.encodeBody(chunk.memory, chunk.at, chunk.end, endStream);
     } else if (attempt.waiting && !this.#keepsBody) this.#keep(chunk);
   }
@@ -423,6 +447,12 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     return upstreamLog && new LoggedAttempt(upstreamLog, this.#stream, cluster);
   }
 
+  trackAttempt(cluster: Cluster, tracks: TrackedStats): TrackedAttempt {
+    const startedAt = this.#router.cx.now();
+    const perTryMs = this.#timeouts?.perTryMs ?? 0;
+    return new TrackedAttempt(cluster, tracks, this.#headers, { startedAt, perTryMs });
+  }
+
   onReady(attempt: Attempt, encoder: RequestEncoder, host: Host, connection: Connection): void {
     const { info, responder } = this.#stream;
     info.upstreamHost = host.address;
@@ -446,7 +476,9 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     const ended = this.#requestEnded;
     const headOnly = ended && (kept === undefined || kept.empty);
     if (!this.#keepsBody) this.#kept = undefined;
-    attempt.logged?.onSent(headOnly || kept === undefined ? 0 : kept.size, ended);
+    const body = headOnly || kept === undefined ? 0 : kept.size;
+    attempt.logged?.onSent(body, ended);
+    attempt.tracked?.onSent(body);
     encoder.encodeHeaders(headers, headOnly, this.#upgrade);
     if (ended) info.upstreamTxEnd = info.upstreamTxBegin;
     if (kept !== undefined && !headOnly) kept.send(encoder, ended);
@@ -588,10 +620,19 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     info.upstreamRxEnd = this.#router.cx.now() - (info.startedAt ?? 0);
     if (!this.#requestEnded) return;
     this.#attempt.complete();
+    this.#noteBudget();
     if (!this.#router.config.dynamic_stats) return;
     const ms = this.#router.cx.now() - this.#requestEndedAt;
     this.#charges!.time(ms, this, this.#altStatName);
     for (let k = 0; k < this.#also.length; k++) this.#also[k]!.time(ms);
+  }
+
+  /** How much of its time the request took. */
+  #noteBudget(): void {
+    const cluster = this.#cluster!;
+    if (cluster.tracks?.timeoutBudgets !== true) return;
+    const percent = percentOf(this.#router.cx.now() - this.#requestEndedAt, this.#timeoutMs);
+    cluster.stats.histogram("upstream_rq_timeout_budget_percent_used").record(percent);
   }
 
   onMalformed(attempt: Attempt): void {
@@ -645,6 +686,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
       attempt.host?.onTimeout();
       this.#charge(status);
     }
+    this.#noteBudget();
     this.#giveUp();
     if (this.#responded) this.#stream.responder.reset("response_timeout", "UT");
     else this.#conclude(this.#timeoutReply("response_timeout"));
@@ -677,6 +719,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     attempt.host?.onTimeout();
     if (this.#retriesFailure(attempt, FAILURE.localReset, true)) return;
     this.#charge(this.#quietTimeout ? 204 : 504);
+    this.#noteBudget();
     this.#giveUp();
     this.#conclude(this.#timeoutReply(details));
   }
@@ -840,6 +883,17 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
 
 function maintenanceReply(quiet: boolean): Reply {
   return quiet ? MAINTENANCE : { ...MAINTENANCE, headers: [["x-envoy-overloaded", "true"]] };
+}
+
+/** `how`: `unconditional`, or "". */
+function dropReply(how: string, flag: string, { config }: Router): Reply {
+  const words = how === "" ? ["drop", "overload"] : [how, "drop", "overload"];
+  return reply(503, {
+    body: words.join(" "),
+    flags: [flag],
+    details: words.join("_"),
+    headers: config.suppress_envoy_headers ? [] : [[`x-envoy-${words.join("-")}`, "true"]],
+  });
 }
 
 function badHeader(name: string, value: string): Reply {

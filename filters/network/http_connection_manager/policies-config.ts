@@ -95,6 +95,7 @@ const HashPolicyConfig = Type.Object({
     Type.Object({ source_ip: Type.Boolean({ default: false }) }),
   ),
   query_parameter: Type.Optional(Type.Object({ name: Type.String({ minLength: 1 }) })),
+  filter_state: Type.Optional(Type.Object({ key: Type.String({ minLength: 1 }) })),
   terminal: Type.Boolean({ default: false }),
 });
 export type HashPolicyConfig = Static<typeof HashPolicyConfig>;

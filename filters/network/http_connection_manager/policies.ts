@@ -212,12 +212,12 @@ function compileMirror(config: MirrorPolicyConfig, path: string, cx: SetupContex
 
 function compileHash(config: HashPolicyConfig, path: string, cx: SetupContext): HashPolicy[] {
   const { header, cookie, connection_properties: connection, query_parameter: query } = config;
-  const { terminal } = config;
-  const forms = [header, cookie, connection, query].filter((form) => form !== undefined);
+  const { terminal, filter_state: state } = config;
+  const forms = [header, cookie, connection, query, state].filter((form) => form !== undefined);
   if (forms.length !== 1) {
     throw new ConfigError(
       path,
-      "give one of header, cookie, connection_properties and query_parameter",
+      "give one of header, cookie, connection_properties, query_parameter and filter_state",
     );
   }
   if (header !== undefined) {
@@ -236,6 +236,7 @@ function compileHash(config: HashPolicyConfig, path: string, cx: SetupContext): 
     return [{ type: "cookie", name, ttlMs, path: cookiePath, attributes, terminal }];
   }
   if (query !== undefined) return [{ type: "query_parameter", name: query.name, terminal }];
+  if (state !== undefined) return [{ type: "filter_state", key: state.key, terminal }];
   return connection!.source_ip ? [{ type: "source_ip", terminal }] : [];
 }
 

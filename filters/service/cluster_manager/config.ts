@@ -6,6 +6,8 @@ import {
   Enum,
   Extension,
   endpointsOf,
+  type Fraction,
+  fractionOf,
   HeaderKeyFormat,
   type Http2Options,
   Http2ProtocolOptions,
@@ -18,6 +20,7 @@ import {
   RuntimeDouble,
   SlowStartConfig,
   type Static,
+  type TrackedStats,
   Type,
   UInt32,
 } from "@tsproxy/sdk";
@@ -232,6 +235,15 @@ export const ClusterConfig = Type.Object({
     default: "AUTO",
   }),
   wait_for_warm_on_init: Type.Optional(Type.Boolean()),
+  track_cluster_stats: Type.Optional(
+    Type.Object({
+      timeout_budgets: Type.Optional(Type.Boolean()),
+      request_response_sizes: Type.Optional(Type.Boolean()),
+      per_endpoint_stats: Type.Optional(Type.Boolean()),
+    }),
+  ),
+  /** The older name of `track_cluster_stats.timeout_budgets`. */
+  track_timeout_budgets: Type.Optional(Type.Boolean()),
   ...TransportConfig,
   per_connection_buffer_limit_bytes: Type.Optional(UInt32()),
   upstream_bind_config: Type.Optional(BindConfig),
@@ -281,7 +293,47 @@ export function check(config: Config): void {
     checkHealth(cluster, `[${k}]`);
     checkHashing(cluster, `[${k}]`);
     checkWeights(cluster, `[${k}].load_assignment`);
+    checkDrops(cluster, `[${k}].load_assignment.policy.drop_overloads`);
   }
+}
+
+function checkDrops(cluster: ClusterConfig, at: string): void {
+  const drops = cluster.load_assignment?.policy?.drop_overloads ?? [];
+  if (drops.length > 1)
+    throw new ConfigError(
+      `${at}[1]`,
+      `Cluster drop_overloads config has ${drops.length} categories. Envoy only support one.`,
+    );
+  const { numerator, denominator } = dropOf(cluster);
+  if (numerator > denominator)
+    throw new ConfigError(
+      `${at}[0].drop_percentage`,
+      `is ${numerator} of ${denominator}; the valid range is 0 to 100 %`,
+    );
+}
+
+function dropOf(config: ClusterConfig): Fraction {
+  const [drop] = config.load_assignment?.policy?.drop_overloads ?? [];
+  return drop?.drop_percentage === undefined
+    ? { numerator: 0, denominator: 1 }
+    : fractionOf(drop.drop_percentage);
+}
+
+/** `drop_overloads`, 0 to 1; `limit`: how many percent it may be at most. */
+export function dropOverloadOf(config: ClusterConfig, limit: number): number {
+  const { numerator, denominator } = dropOf(config);
+  return Math.min(numerator / denominator, limit / 100);
+}
+
+/** Undefined: the cluster wants no more than everybody. */
+export function tracksOf(config: ClusterConfig): TrackedStats | undefined {
+  const tracked = config.track_cluster_stats;
+  // The newer message has the word where both are there.
+  const timeoutBudgets = tracked?.timeout_budgets ?? config.track_timeout_budgets ?? false;
+  const requestResponseSizes = tracked?.request_response_sizes ?? false;
+  return timeoutBudgets || requestResponseSizes
+    ? { timeoutBudgets, requestResponseSizes }
+    : undefined;
 }
 
 function extraSources(bind: BindConfig): readonly Static<typeof SourceAddress>[] {

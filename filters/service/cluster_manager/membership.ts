@@ -158,6 +158,7 @@ export class Membership {
         name,
         observabilityName: config.alt_stat_name || name,
         addedViaApi: false,
+        ...(config.track_cluster_stats?.per_endpoint_stats === true && { perEndpointStats: true }),
         thresholds: [thresholdsOf(config, "default"), thresholdsOf(config, "high")],
         ...outlierOf(this.#hosts.get(name)?.health),
         hosts: statusesOf(this.#hosts.get(name)),

@@ -25,6 +25,7 @@ import type {
   Slot,
   Stats,
   Timer,
+  TrackedStats,
 } from "@tsproxy/sdk";
 import { counter, formatAddress } from "@tsproxy/sdk";
 import { Aggregate } from "./aggregate.ts";
@@ -32,7 +33,7 @@ import { type Balancing, Spread } from "./balancing.ts";
 import { CircuitBreaker, Limit } from "./circuit-breaker.ts";
 import { firstFlags, type HealthList, openOutlierTable } from "./cluster-health.ts";
 import type { ClusterConfig, ClusterOptions } from "./config.ts";
-import { optionsOf } from "./config.ts";
+import { dropOverloadOf, optionsOf, tracksOf } from "./config.ts";
 import { fingerprintOf, type Heir } from "./handover.ts";
 import { familyOf, interleave, Race } from "./happy-eyeballs.ts";
 import { type HealthReport, report } from "./health-desk.ts";
@@ -106,6 +107,8 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   readonly #spread: Spread | undefined;
   readonly #provided: ProvidedBalancer | undefined;
   readonly choosesByStream: boolean;
+  readonly dropOverload: number;
+  readonly tracks: TrackedStats | undefined;
   /** Another number after every change of hosts or of their health. */
   changes = 0;
   readonly #sweep: Timer;
@@ -154,6 +157,11 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     this.#ownLocality = parts.ownLocality;
     this.#onChanged = parts.onChanged;
     this.maxRequestsPerConnection = this.#options.maxRequestsPerConnection;
+    this.dropOverload = dropOverloadOf(
+      config,
+      cx.runtime.integer("load_balancing_policy.drop_overload_limit", 100),
+    );
+    this.tracks = tracksOf(config);
     this.preconnectRatio = config.preconnect_policy?.per_upstream_preconnect_ratio ?? 1;
     const statPrefix = `cluster.${config.alt_stat_name || config.name}.`;
     this.stats = cx.stats.scope(statPrefix);

@@ -1,0 +1,67 @@
+import { xxHash64 } from "@tsproxy/sdk";
+import { expect, it } from "vitest";
+import codec from "../../codec/http1/filter.ts";
+import { oneHost, routeTo, TestProxy } from "../../network/http_connection_manager/test-proxy.ts";
+import router from "./filter.ts";
+
+const proxy = (route: object = {}) =>
+  new TestProxy({ codec, router }).start({ route_config: oneHost(routeTo("up", route)) });
+
+it("turns a part of a cluster's requests away, and says which", () => {
+  const p = proxy();
+  p.up.dropOverload = 1;
+  expect(p.connect().get("/").take()).toBe(
+    "HTTP/1.1 503 Service Unavailable\nx-envoy-unconditional-drop-overload: true\ncontent-length: 27\ncontent-type: text/plain\nserver: envoy\n\nunconditional drop overload",
+  );
+  expect(p.cx.stats.value("cluster.up.upstream_rq_503")).toBe(1);
+  p.up.dropOverload = 0.5;
+  const seen = new Set<string>();
+  for (let k = 0; k < 200 && seen.size < 2; k++) {
+    const c = p.connect().get("/");
+    const answer = c.take();
+    seen.add(
+      answer === "" ? "sent" : /x-envoy-drop-overload: true[\s\S]*\n\n(.*)$/.exec(answer)![1]!,
+    );
+    c.leave();
+  }
+  expect([...seen].sort()).toEqual(["drop overload", "sent"]);
+});
+
+it("measures heads, bodies and budgets for clusters that want that, and for no others", () => {
+  const p = proxy({ timeout: 1000, retry_policy: { per_try_timeout: 500 } });
+  const recorded = (name: string) => p.cx.stats.recorded.get(`cluster.up.upstream_${name}`) ?? [];
+  const ask = () => {
+    const c = p.connect().post("/", "hello");
+    p.cx.clock.advance(100);
+    p.up.last.respond(200, { a: "bcd" }, "twelve bytes");
+    c.leave();
+  };
+  ask();
+  expect(recorded("rq_body_size")).toEqual([]);
+  p.up.tracks = { timeoutBudgets: true, requestResponseSizes: true };
+  ask();
+  expect(recorded("rq_body_size")).toEqual([5]);
+  expect(recorded("rs_body_size")).toEqual([12]);
+  // `:status: 200` and `a: bcd`.
+  expect([recorded("rs_headers_size"), recorded("rs_headers_count")]).toEqual([[14], [2]]);
+  expect(recorded("rq_timeout_budget_percent_used")).toEqual([10]);
+  expect(recorded("rq_timeout_budget_per_try_percent_used")).toEqual([20]);
+});
+
+it("hashes what a filter has left in the filter state", () => {
+  const hash_policy = [
+    { filter_state: { key: "who" }, terminal: true },
+    { query_parameter: { name: "q" } },
+  ];
+  const p = new TestProxy({ codec, router })
+    .filter("who", (stream) => ({
+      onRequestHeaders(headers) {
+        if (headers.path.startsWith("/named")) stream.filterState.set("who", "alice");
+      },
+    }))
+    .start({ route_config: oneHost(routeTo("up", { hash_policy })) });
+  p.connect().get("/named?q=x");
+  expect(p.up.contexts[0]!.hash).toBe(xxHash64("alice"));
+  p.connect().get("/other?q=x");
+  expect(p.up.contexts[1]!.hash).toBe(xxHash64("x"));
+});
