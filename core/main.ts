@@ -13,7 +13,7 @@ import { HEALTH_TOPIC, RUNTIME_TOPIC } from "./inside/topics.ts";
 import { LINES_WAIT_MS, LineOrder } from "./line-order.ts";
 import { openLog } from "./log.ts";
 import { LogLevels } from "./log-levels.ts";
-import { operations } from "./operations.ts";
+import { flushServerStats, operations } from "./operations.ts";
 import type { RunOptions, ToProxy, ToSupervisor } from "./options.ts";
 import { isPacked } from "./own-files.ts";
 import { SHIPPED_ROOT } from "./packages.ts";
@@ -101,6 +101,7 @@ try {
 }
 state = "LIVE";
 server.onLive();
+flushServer();
 server.onListeners([], reload.live!.config.listeners);
 const inspector =
   options.inspectPort === undefined ? undefined : await openInspector(options.inspectPort);
@@ -110,6 +111,18 @@ writeAdminAddress();
 reload.watch();
 watchCore();
 beat();
+
+function flushServer(): void {
+  flushServerStats({ server, stats, reload, state: shownState, certificates });
+}
+
+function shownState(): typeof state {
+  return state === "LIVE" && failing ? "DRAINING" : state;
+}
+
+function certificates() {
+  return canary.certificates();
+}
 
 function newFleet(self: RuntimeConfig["node"]): Fleet {
   const quit = () => void drain();
@@ -123,8 +136,8 @@ function newFleet(self: RuntimeConfig["node"]): Fleet {
     reopenLogs: reopenFiles,
     levels,
     profiler,
-    certificates: () => canary.certificates(),
-    state: () => (state === "LIVE" && failing ? "DRAINING" : state),
+    certificates,
+    state: shownState,
     failHealthchecks: (failed) => {
       failing = failed;
       fleet?.publish(HEALTH_TOPIC, failed);
@@ -332,5 +345,8 @@ function beat(): void {
 
 function flushEvery(ms = FLUSH_MS): void {
   clearInterval(flushes);
-  flushes = setInterval(() => stats.flush(), ms);
+  flushes = setInterval(() => {
+    stats.flush();
+    flushServer();
+  }, ms);
 }

@@ -35,6 +35,16 @@ const STATES = { LIVE: 0, DRAINING: 1, INITIALIZING: 3 } as const;
 
 type Operation = (args: unknown) => unknown;
 
+/** What of the server itself is counted anew each `stats_flush_interval`, as in Envoy, and stays in between. */
+export function flushServerStats(
+  parts: Pick<OperationParts, "server" | "stats" | "reload" | "state" | "certificates">,
+): void {
+  parts.server.update(STATES[parts.state()], {
+    connections: connections(parts.stats, parts.reload.live?.config),
+    daysLeft: daysLeft(parts.certificates()),
+  });
+}
+
 /** What packages may ask of core as a whole (`cx.operation("core.…")`). Admin does. */
 export function operations(
   parts: OperationParts,
@@ -44,10 +54,7 @@ export function operations(
     [
       "core.stats",
       () => {
-        server.update(STATES[parts.state()], {
-          connections: connections(stats, reload.live?.config),
-          daysLeft: daysLeft(parts.certificates()),
-        });
+        server.setLive(parts.state() === "LIVE");
         server.updateRuntime(parts.runtime);
         return stats.snapshot();
       },

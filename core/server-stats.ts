@@ -105,6 +105,7 @@ export class ServerStats {
   /** The first configuration serves. */
   onLive(): void {
     this.#initialization.record(Math.round(performance.now() - this.#started));
+    this.#set("listener_manager.workers_started", 1);
   }
 
   /** Another configuration was put into service. */
@@ -124,13 +125,16 @@ export class ServerStats {
     this.#set("listener_manager.total_listeners_active", now.size);
   }
 
+  setLive(live: boolean): void {
+    this.#set("server.live", live ? 1 : 0);
+  }
+
   /** `state` is Envoy's number: 0 live, 1 draining, 3 initialising. */
   update(
     state: 0 | 1 | 3,
     facts: { readonly connections: number; readonly daysLeft: number },
   ): void {
     this.#set("server.state", state);
-    this.#set("server.live", state === 0 ? 1 : 0);
     this.#set("server.uptime", Math.floor((performance.now() - this.#started) / 1000));
     const { rss, heapUsed, heapTotal, external } = process.memoryUsage();
     this.#set("server.memory_heap_size", heapTotal + external);
@@ -138,7 +142,6 @@ export class ServerStats {
     this.#set("server.memory_physical_size", rss);
     this.#set("server.total_connections", facts.connections);
     this.#set("server.days_until_first_cert_expiring", facts.daysLeft);
-    this.#set("listener_manager.workers_started", state === 3 ? 0 : 1);
   }
 
   updateRuntime({ counts, keys, layers, overrides }: RuntimeLayers): void {

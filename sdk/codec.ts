@@ -123,6 +123,8 @@ export interface ResponseEncoder extends WireBytes {
   reset(): void;
   /** No further request after this stream (HTTP/1: `connection: close`). Before `encodeHeaders`. */
   closeAfter(): void;
+  /** HTTP/1.1: the head says `connection: close`, and whoever asks for it closes the connection later. Before `encodeHeaders`. */
+  announceClose?(): void;
   /** Request bytes are not taken for now. */
   pauseReading(paused: boolean): void;
 }

@@ -426,6 +426,7 @@ class ServerStream implements ResponseEncoder {
   ended = false;
   readonly #server: Http1Server;
   #headSent = false;
+  #announcesClose = false;
   #minor = 1;
   #isHead = false;
   #isConnect = false;
@@ -505,7 +506,7 @@ class ServerStream implements ResponseEncoder {
       writeUpgrade(out, headers);
     } else if (tunnel) {
       // RFC 9110 §9.3.6: a 2xx to CONNECT says nothing of the connection; it is a tunnel now.
-    } else if (this.close) writeBytes(out, LINE.CLOSE);
+    } else if (this.close || this.#announcesClose) writeBytes(out, LINE.CLOSE);
     else if (this.#minor === 0) writeBytes(out, LINE.KEEP_ALIVE);
     if (noBody) writeBytes(out, LINE.NO_BODY);
     else if (mode === MODE.CHUNKED || framedLikeGet) writeBytes(out, LINE.CHUNKED);
@@ -554,6 +555,12 @@ class ServerStream implements ResponseEncoder {
 
   closeAfter(): void {
     this.close = true;
+  }
+
+  announceClose(): void {
+    // HTTP/1.0 is told of connections that stay, so one that is to go ends with its answer.
+    if (this.#minor === 0) this.close = true;
+    else this.#announcesClose = true;
   }
 
   pauseReading(paused: boolean): void {

@@ -50,7 +50,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   #early: Uint8Array | undefined = undefined;
   readonly #idle: Timer;
   #durationTimer: Timer | undefined = undefined;
-  /** HTTP/2: the client has been asked to leave and may still open streams. */
+  /** The client has been asked to leave; until then it may still send requests. */
   #drainTimer: Timer | undefined = undefined;
   /** Why the codec has given the connection up. */
   errorDetails = "";
@@ -65,7 +65,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   /** The listener or the whole proxy drains, which Envoy counts; an idle, old or used up connection it does not. */
   #toldToDrain = false;
   #listenerDrain: Drain | undefined = undefined;
-  /** Whoever asked to drain also wants the connection closed when it has been idle for the drain timeout. */
+  /** HTTP/1: each response says `connection: close`, and the connection is closed when the drain timeout is over. */
   #leaving = false;
   #closing = false;
   /** The client has sent FIN. */
@@ -312,15 +312,13 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
 
   /** A final response head is about to be written: is it the last of its connection? */
   beforeResponse(encoder: ResponseEncoder, faulty: boolean, requestComplete: boolean): void {
-    if (this.#mayLeave()) {
-      this.#toldToDrain = true;
-      this.#drain();
-    }
+    if (!this.#draining && this.#mayLeave()) this.#leave(true);
     if (this.isHttp2) return;
     if (this.#toldToDrain) this.#runtime.stats.cxDrainClose.inc();
     // A client that still sends must get the chance to read the answer before the connection is gone.
     if (faulty || !requestComplete) this.#lingers = true;
-    if (faulty || !requestComplete || this.#draining) encoder.closeAfter();
+    if (faulty || !requestComplete || (this.#draining && !this.#leaving)) encoder.closeAfter();
+    else if (this.#leaving) encoder.announceClose?.();
   }
 
   /** Envoy's DrainManager::drainClose. */
@@ -370,12 +368,19 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
 
   // ---- closing
 
+  /** HTTP/1: the next response is the last. HTTP/2: a GOAWAY notice now, and the end after the drain timeout. */
   #drain(): void {
-    if (this.#draining) return;
+    if (this.#draining && !this.#leaving) return;
     this.#draining = true;
+    this.#leaving = false;
     this.#codec?.drain();
     if (!this.isHttp2) return;
     if (this.#active > 0 && this.#toldToDrain) this.#runtime.stats.cxDrainClose.inc();
+    this.#armDrain();
+  }
+
+  #armDrain(): void {
+    if (this.#drainTimer !== undefined) return;
     this.#drainTimer = this.#manager.cx.timer(() => this.#onDrained());
     this.#drainTimer.arm(this.#runtime.config.drain_timeout);
   }
@@ -383,43 +388,45 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   /** What had been on its way when the client was asked to leave has come by now. */
   #onDrained(): void {
     if (this.#closing) return;
-    this.#codec?.finish?.();
-    if (this.#codec?.active !== true) this.close();
+    if (this.isHttp2) this.#codec?.finish?.();
+    else this.#drain();
+    if (this.#codec?.active === true) return;
+    this.#lingers ||= !this.isHttp2;
+    this.close();
   }
 
   #armIdle(): void {
-    const { config } = this.#runtime;
-    const ms = this.#leaving
-      ? config.drain_timeout
-      : config.common_http_protocol_options.idle_timeout;
-    if (ms > 0 || this.#leaving) this.#idle.arm(ms);
+    const { idle_timeout } = this.#runtime.config.common_http_protocol_options;
+    if (idle_timeout > 0) this.#idle.arm(idle_timeout);
   }
 
   /** Envoy drains an idle connection first, so that a request which crosses the close is still answered. */
   #onIdleTimeout(): void {
     if (this.#active > 0 || this.#closing) return;
-    if (this.#leaving) {
-      this.#lingers = true;
-      this.close();
-      return;
-    }
     this.#runtime.stats.cxIdleTimeout.inc();
     // No byte has ever come: there is no request to cross the close.
     if (this.#codec === undefined) this.close();
-    else this.#leave();
+    else this.#leave(false);
   }
 
   #onMaxDuration(): void {
     if (this.#closing) return;
     this.#runtime.stats.cxMaxDurationReached.inc();
-    this.#leave();
+    if (this.#codec === undefined) this.close();
+    else this.#leave(false);
   }
 
-  /** The next response is the last; without one the connection closes after the drain timeout. */
-  #leave(): void {
+  /** Envoy's drain sequence. HTTP/1 clients that were told to close, and those that never ask again, have the drain timeout for it. */
+  #leave(counted: boolean): void {
+    if (this.#draining) return;
+    if (counted) this.#runtime.stats.cxDrainClose.inc();
+    if (this.isHttp2) {
+      this.#drain();
+      return;
+    }
+    this.#draining = true;
     this.#leaving = true;
-    this.#drain();
-    if (this.#active === 0) this.#armIdle();
+    this.#armDrain();
   }
 
   close(): void {

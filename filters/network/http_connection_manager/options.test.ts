@@ -226,10 +226,13 @@ it("closes a connection that has lived long enough", () => {
     common_http_protocol_options: { idle_timeout: 3_600_000, max_connection_duration: 1000 },
     drain_timeout: 500,
   });
-  const idle = p.connect();
+  const silent = p.connect();
+  const idle = p.connect().get("/");
+  p.up.last.respond(200, { "content-length": "0" }, "");
   const busy = p.connect().get("/");
   p.cx.clock.advance(1001);
-  expect(p.cx.stats.value("http.test.downstream_cx_max_duration_reached")).toBe(2);
+  expect(silent.connection.closed).toBe("flush");
+  expect(p.cx.stats.value("http.test.downstream_cx_max_duration_reached")).toBe(3);
   p.up.last.respond(200, { "content-length": "0" }, "");
   expect(busy.take()).toContain("connection: close");
   expect(idle.connection.closed).toBeUndefined();

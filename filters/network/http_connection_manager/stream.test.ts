@@ -706,8 +706,11 @@ describe("timeouts", () => {
     expect(c.connection.closed).toBe("flush");
   });
 
-  it("answer a request that crosses the end of an idle connection, as the last one", () => {
-    const p = proxy().start({ common_http_protocol_options: { idle_timeout: 1000 } });
+  it("answer requests that cross the end of an idle connection until the drain timeout is over", () => {
+    const p = proxy().start({
+      common_http_protocol_options: { idle_timeout: 1000 },
+      drain_timeout: 500,
+    });
     const c = p.connect().get("/");
     p.up.last.respond(200, {}, "");
     expect(c.take()).not.toContain("connection: close");
@@ -715,7 +718,9 @@ describe("timeouts", () => {
     c.get("/");
     p.up.last.respond(200, {}, "");
     expect(c.take()).toContain("connection: close");
-    expect(c.connection.open).toBe(false);
+    expect(c.connection.open).toBe(true);
+    p.cx.clock.advance(501);
+    expect(c.connection.closed).toBe("delayed");
   });
 
   it("leave no timer behind", () => {
@@ -749,17 +754,25 @@ describe("connections", () => {
     expect(p.cx.stats.value("http.test.downstream_cx_drain_close")).toBe(1);
   });
 
-  it("close after the response that a gradual drain picks", () => {
-    const p = proxy().start();
+  it("are asked to leave by the response that a gradual drain picks, and closed after the drain timeout", () => {
+    const p = proxy().start({ drain_timeout: 500 });
     const c = p.connect().get("/");
     let closes = false;
     c.filter.onDrain?.({ immediate: false, closes: () => closes });
     p.up.last.respond(200, {}, "");
     expect(c.take()).not.toContain("connection: close");
     closes = true;
+    for (let k = 0; k < 2; k++) {
+      c.get("/");
+      p.up.last.respond(200, {}, "");
+      expect(c.take()).toContain("connection: close");
+      expect(c.connection.open).toBe(true);
+    }
+    expect(p.cx.stats.value("http.test.downstream_cx_drain_close")).toBe(1);
     c.get("/");
+    p.cx.clock.advance(501);
+    expect(c.connection.open).toBe(true);
     p.up.last.respond(200, {}, "");
-    expect(c.take()).toContain("connection: close");
     expect(c.connection.closed).toBe("flush");
   });
 
