@@ -37,8 +37,10 @@ export interface BuiltinOptions {
   readonly statsFrom?: number;
   /** Ends it when it hangs; without one, nobody does. */
   readonly watchdog?: Watchdog;
-  /** Code of a shipped package, as it is or, while a change is prepared, is to be. */
+  /** Code of a package, as it is or, while a change is prepared, is to be. */
   readonly moduleOf: (packageName: string) => ModuleSource | undefined;
+  /** Gives one with an isolate of its own a place there, and defines it here (`defineParked`). Absent: all are loaded here. */
+  readonly park?: (module: ModuleSource) => void;
   /** Calls of the isolate: name and text (JSON, but for "append"). Those that ask for something get their answer at once. */
   readonly onCall: (name: string, text: string) => string | void;
 }
@@ -49,7 +51,8 @@ export interface BuiltinOptions {
  */
 export class Builtin {
   readonly #moduleOf: BuiltinOptions["moduleOf"];
-  /** Hash of the code that was last loaded, by package. */
+  readonly #park: BuiltinOptions["park"];
+  /** Hash of the code that was last loaded, by package; "" for one that lives in a sandbox. */
   readonly #loaded = new Map<string, string>();
   readonly #isolate: Isolate;
   readonly #prelude: LoadedModule;
@@ -60,6 +63,7 @@ export class Builtin {
 
   constructor(options: BuiltinOptions) {
     this.#moduleOf = options.moduleOf;
+    this.#park = options.park;
     this.#isolate = new Isolate({
       memoryLimitMb: MEMORY_LIMIT_MB,
       sdk: options.prelude.builtinSdk,
@@ -138,6 +142,11 @@ export class Builtin {
     return updated;
   }
 
+  /** Somebody has named that package. */
+  knows(packageName: string): boolean {
+    return this.#loaded.has(packageName);
+  }
+
   #load(module: ModuleSource): void {
     if (this.#loaded.get(module.package) === module.hash) return;
     const loaded = this.#isolate.load({ code: textOf(module), filename: module.filename });
@@ -151,7 +160,8 @@ export class Builtin {
     const module = this.#moduleOf(packageName);
     if (module === undefined) return "";
     try {
-      this.#load(module);
+      if (module.group === "builtin" || this.#park === undefined) this.#load(module);
+      else this.#park(module);
       return "";
     } catch (error) {
       return error instanceof Error ? error.message : String(error);
@@ -160,7 +170,7 @@ export class Builtin {
 
   /** A package that lives in a sandbox: a stand-in for it takes its places in chains. */
   defineParked(packageName: string, box: number, description: string): void {
-    this.#loaded.delete(packageName);
+    this.#loaded.set(packageName, "");
     this.#enter("defineParked", packageName, box, description);
   }
 
@@ -172,6 +182,7 @@ export class Builtin {
     readonly config: string | undefined;
   }): readonly Refusal[] {
     const { config = "", ...rest } = change;
+    for (const name of change.removed) this.#loaded.delete(name);
     const args = [JSON.stringify(rest), config] as const;
     const refusals =
       config.length > LARGE_CHARS

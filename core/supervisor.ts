@@ -21,8 +21,12 @@ const LISTEN_AGAIN_MS = 100;
 /** A terminal's Ctrl-C reaches us and the proxy, and what we pass on reaches the proxy again: one signal for all of them. */
 export const SAME_SIGNAL_MS = 300;
 
-/** glibc keeps a heap for each thread, eight a core, of which most is free (12 MiB with one worker); V8 allocates little there. */
-const ALLOCATOR = { MALLOC_ARENA_MAX: "2" } as const;
+/**
+ * glibc keeps a heap for each thread, eight a core, of which most is free (12 MiB with one worker); V8 allocates little there. And
+ * once a large block was freed it takes others of that size, rings among them, from those heaps as well, where nothing is given
+ * back (14 MiB).
+ */
+const ALLOCATOR = { MALLOC_ARENA_MAX: "2", MALLOC_MMAP_THRESHOLD_: "262144" } as const;
 
 export interface SupervisorOptions {
   /** Module of the proxy, its arguments, and the flags of its Node. */

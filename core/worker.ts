@@ -111,6 +111,7 @@ class Worker {
       statsFrom: this.#statsUsed,
       watchdog: this.#watchdog,
       moduleOf: (name) => this.#moduleOf(name),
+      park: (module) => this.#park(module),
       onCall: (name, text) => this.#onCall(name, text),
     });
     const onDead = (error: unknown) => this.#onDead(builtin, error);
@@ -380,7 +381,7 @@ class Worker {
     const { generation, removed } = pending;
     try {
       const refusals: Refusal[] = [];
-      const changed = this.#load(modules, pending.boxes, refusals);
+      const changed = this.#load(modules, refusals);
       if (refusals.length > 0) return refusals;
       return this.#builtin.prepare({
         generation,
@@ -394,22 +395,15 @@ class Worker {
   }
 
   /** Answers the packages that the isolate knows, and so has to set up again. */
-  #load(
-    modules: readonly ModuleSource[],
-    boxes: Map<string, number>,
-    refusals: Refusal[],
-  ): string[] {
+  #load(modules: readonly ModuleSource[], refusals: Refusal[]): string[] {
     const refuse = ({ package: name }: ModuleSource, error: unknown) =>
       void refusals.push(refusalOf(name, error));
-    const parked = modules.filter((module) => module.group !== "builtin");
+    const parked = modules.filter(
+      ({ group, package: name }) => group !== "builtin" && this.#builtin.knows(name),
+    );
     for (const module of parked) {
       try {
-        const { box, hooks } = this.#boxes.add(module);
-        boxes.set(module.package, box);
-        const [kind, name] = module.package.split("/");
-        const { manifest } = module;
-        const description = JSON.stringify({ kind, name, hooks, manifest });
-        this.#builtin.defineParked(module.package, box, description);
+        this.#park(module);
       } catch (error) {
         refuse(module, error);
       }
@@ -419,9 +413,18 @@ class Worker {
     return [...updated, ...parked.map((module) => module.package)];
   }
 
+  /** A box for a package that a config names, or for its new code. */
+  #park(module: ModuleSource): void {
+    const { box, hooks } = this.#boxes.add(module);
+    this.#pending?.boxes.set(module.package, box);
+    const [kind, name] = module.package.split("/");
+    const { manifest } = module;
+    const description = JSON.stringify({ kind, name, hooks, manifest });
+    this.#builtin.defineParked(module.package, box, description);
+  }
+
   #moduleOf(packageName: string): ModuleSource | undefined {
-    const module = (this.#pending?.live ?? this.#live).modules.get(packageName);
-    return module?.group === "builtin" ? module : undefined;
+    return (this.#pending?.live ?? this.#live).modules.get(packageName);
   }
 
   async #prepareBoxes(pending: Pending): Promise<void> {
