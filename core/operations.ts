@@ -276,11 +276,16 @@ function usesIn(config: RuntimeConfig | undefined): Map<string, number> {
 }
 
 function shownListeners(fleet: Fleet | undefined, config: RuntimeConfig | undefined): unknown[] {
-  const own = new Set(config?.listeners.filter((l) => l.thread !== "control").map((l) => l.name));
-  const byName = new Map<string, AddressConfig[]>();
+  const bound = new Map<string, AddressConfig[]>();
   for (const { name, address } of fleet?.bound ?? [])
-    if (own.has(name)) byName.set(name, [...(byName.get(name) ?? []), address]);
-  return [...byName].map(([name, [address, ...additional]]) => ({ name, address, additional }));
+    bound.set(name, [...(bound.get(name) ?? []), address]);
+  const own = config?.listeners.filter((l) => l.thread !== "control") ?? [];
+  return own.flatMap(({ name, bindToPort, ...listener }) => {
+    // One without a socket shows the address that it goes by; one that drains shows none any more.
+    const unbound = bindToPort === false ? [listener.address] : [];
+    const [address, ...additional] = bound.get(name) ?? unbound;
+    return address === undefined ? [] : [{ name, address, additional }];
+  });
 }
 
 function shownOptions(options: RunOptions): Record<string, unknown> {

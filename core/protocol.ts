@@ -113,6 +113,8 @@ export interface ListenerConfig {
   readonly additionalAddresses?: readonly AddressConfig[];
   /** False: no socket; connections come from a listener with `useOriginalDst`. Absent: true. */
   readonly bindToPort?: boolean;
+  /** An internal listener: connections come from this isolate, and so much may wait in one of them for either side. */
+  readonly internalBufferBytes?: number;
   /** A connection goes to the listener of the address that the client asked for, if there is one. */
   readonly useOriginalDst?: boolean;
   readonly ignoreGlobalConnectionLimit?: boolean;

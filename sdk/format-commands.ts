@@ -8,7 +8,7 @@ import { GRPC_STATUS_NAMES, grpcStatusOf, isGrpcRequest } from "./grpc-status.ts
 import { type HeaderMap, type HeaderName, headerName } from "./headers.ts";
 import type { StreamInfo } from "./http.ts";
 import { valueAt } from "./metadata-match.ts";
-import { type Address, formatAddress } from "./network.ts";
+import { type Address, formatAddress, readInternalAddress } from "./network.ts";
 import { FLAG_NAMES } from "./response-flags.ts";
 import { surroundings } from "./surroundings.ts";
 
@@ -160,7 +160,7 @@ function address(
     [`${name}_WITHOUT_PORT`]: plain(take(ipOf)),
     [name.replace(/_ADDRESS$/, "_PORT")]: plain(take(portOf)),
     // Listeners within the proxy have endpoints; sockets do not.
-    [`${name}_ENDPOINT_ID`]: plain(take(() => "")),
+    [`${name}_ENDPOINT_ID`]: plain(take((of) => readInternalAddress(of)?.endpointId ?? "")),
   };
 }
 

@@ -1,4 +1,5 @@
 import type { HostSpec } from "./cluster.ts";
+import { type Address, internalAddress } from "./network.ts";
 import { FractionalPercent } from "./runtime.ts";
 import { Enum, type Static, Type, UInt32 } from "./schema.ts";
 
@@ -11,7 +12,15 @@ const EndpointAddress = Type.Object({
     }),
   ),
   pipe: Type.Optional(Type.Object({ path: Type.String({ minLength: 1 }) })),
+  /** A listener of this proxy. */
+  envoy_internal_address: Type.Optional(
+    Type.Object({
+      server_listener_name: Type.String({ minLength: 1 }),
+      endpoint_id: Type.Optional(Type.String()),
+    }),
+  ),
 });
+type EndpointAddress = Static<typeof EndpointAddress>;
 
 const LbEndpoint = Type.Object({
   endpoint: Type.Object({
@@ -83,11 +92,8 @@ export function endpointsOf(assignment: LoadAssignment | undefined): Endpoint[] 
   const endpoints: Endpoint[] = [];
   for (const [l, locality] of (assignment?.endpoints ?? []).entries()) {
     for (const [e, entry] of (locality.lb_endpoints ?? []).entries()) {
-      const { socket_address: socket, pipe } = entry.endpoint.address;
       const spec: HostSpec = {
-        ip: socket?.address ?? "",
-        port: socket?.port_value ?? 0,
-        ...(pipe !== undefined && { path: pipe.path }),
+        ...addressOf(entry.endpoint.address),
         hostname: entry.endpoint.hostname ?? "",
         weight: entry.load_balancing_weight ?? 1,
         priority: locality.priority ?? 0,
@@ -112,12 +118,17 @@ function additionalOf(
   list: Static<typeof LbEndpoint>["endpoint"]["additional_addresses"] = [],
 ): Pick<HostSpec, "additionalAddresses"> {
   if (list.length === 0) return {};
+  return { additionalAddresses: list.map(({ address }) => addressOf(address)) };
+}
+
+function addressOf(config: EndpointAddress): Address {
+  const { socket_address: socket, pipe, envoy_internal_address: internal } = config;
+  if (internal !== undefined)
+    return internalAddress(internal.server_listener_name, internal.endpoint_id);
   return {
-    additionalAddresses: list.map(({ address: { socket_address: socket, pipe } }) => ({
-      ip: socket?.address ?? "",
-      port: socket?.port_value ?? 0,
-      ...(pipe !== undefined && { path: pipe.path }),
-    })),
+    ip: socket?.address ?? "",
+    port: socket?.port_value ?? 0,
+    ...(pipe !== undefined && { path: pipe.path }),
   };
 }
 

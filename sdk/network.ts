@@ -2,11 +2,32 @@ import type { Chunk, Output } from "./bytes.ts";
 import type { SetupContext, Slot } from "./extension.ts";
 import type { TlsInfo, TransportFactory, TransportOptions } from "./transport.ts";
 
-/** An IP address and port, or a unix socket (`path`; a leading `@` is the abstract namespace). */
+/**
+ * An IP address and port, or a unix socket (`path`; a leading `@` is the abstract namespace), or an internal listener of this
+ * proxy (`path`, made by `internalAddress`).
+ */
 export interface Address {
   readonly ip: string;
   readonly port: number;
   readonly path?: string;
+}
+
+/** Envoy's scheme for internal addresses. */
+const INTERNAL = "envoy://";
+
+/** A listener of this proxy that has no socket, by its name. `endpointId` tells apart endpoints that lead to the same one. */
+export function internalAddress(listener: string, endpointId = ""): Address {
+  return { ip: "", port: 0, path: `${INTERNAL}${listener}/${endpointId}` };
+}
+
+/** Undefined: the address is not an internal one. */
+export function readInternalAddress(
+  address: Pick<Address, "path">,
+): { readonly listener: string; readonly endpointId: string } | undefined {
+  const { path } = address;
+  if (path?.startsWith(INTERNAL) !== true) return undefined;
+  const slash = path.lastIndexOf("/");
+  return { listener: path.slice(INTERNAL.length, slash), endpointId: path.slice(slash + 1) };
 }
 
 export function formatAddress(address: Address): string {

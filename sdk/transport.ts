@@ -128,6 +128,8 @@ export interface TransportSocket {
   ready(consumed?: number): void;
   /** Closes. `reason`: %UPSTREAM_TRANSPORT_FAILURE_REASON%. */
   fail(reason: string): void;
+  /** Towards an internal listener: what the connection that it accepts finds in its metadata. */
+  passMetadata?(namespace: string, values: Readonly<Record<string, unknown>>): void;
 }
 
 /** What a transport does for one connection. Exactly one of `ready` and `fail` ends it, or the connection closes. */
@@ -144,6 +146,8 @@ export interface Transport {
   onClosed?(): void;
 }
 
+type Metadata = Readonly<Record<string, unknown>>;
+
 /** Of an upstream connection: what its cluster, host and request say of the handshake. */
 export interface TransportOptions {
   /** Name of the endpoint, if the config gives one. */
@@ -154,6 +158,9 @@ export interface TransportOptions {
   readonly subjectAltNames?: readonly string[];
   /** Offered where the config lists nothing: what the pool can speak. */
   readonly alpn?: readonly string[];
+  /** `filter_metadata` of the endpoint and of the cluster. */
+  readonly hostMetadata?: Metadata | undefined;
+  readonly clusterMetadata?: Metadata | undefined;
   /** Addresses of the client that the connection is made for: the PROXY protocol carries them. */
   readonly downstream?: { readonly remoteAddress: Address; readonly localAddress: Address };
 }

@@ -1,6 +1,14 @@
 import { isIPv4, isIPv6 } from "node:net";
 import { type Static, Type } from "@sinclair/typebox";
-import { AccessLogList, Duration, Enum, Extension, type ExtensionRef, UInt32 } from "@tsproxy/sdk";
+import {
+  AccessLogList,
+  Duration,
+  Enum,
+  Extension,
+  type ExtensionRef,
+  internalAddress,
+  UInt32,
+} from "@tsproxy/sdk";
 import type {
   AddressConfig,
   CidrConfig,
@@ -34,6 +42,8 @@ const Address = Type.Object({
       mode: UInt32({ default: 0, maximum: 511 }),
     }),
   ),
+  // Refused with the field that is meant instead.
+  envoy_internal_address: Type.Optional(Type.Unknown()),
 });
 
 const CidrRange = Type.Object({
@@ -82,6 +92,8 @@ export const Listener = Type.Object({
   filter_chains: Type.Optional(Type.Array(FilterChain)),
   default_filter_chain: Type.Optional(FilterChain),
   additional_addresses: Type.Optional(Type.Array(Type.Object({ address: Address }))),
+  /** It has no socket: clusters of this proxy connect to it by its name. */
+  internal_listener: Type.Optional(Type.Object({})),
   bind_to_port: Type.Boolean({ default: true }),
   use_original_dst: Type.Optional(Type.Boolean()),
   ignore_global_conn_limit: Type.Optional(Type.Boolean()),
@@ -157,6 +169,13 @@ const LayeredRuntime = Type.Object({
   ),
 });
 
+/** Which of them there is something of, `internalBuffer` says. */
+const BootstrapExtension = Type.Object({
+  name: Type.Optional(Type.String()),
+  typed_config: Type.Optional(Type.Unknown()),
+});
+type BootstrapExtension = Static<typeof BootstrapExtension>;
+
 const schemas = new Map<string, Schema>();
 
 /** The bootstrap's schema: core's own fields, and the sections that services own. Kept, as a schema is compiled once. */
@@ -179,6 +198,7 @@ function withSections(packages: readonly PackageInfo[]): Schema {
     layered_runtime: Type.Optional(LayeredRuntime),
     stats_config: Type.Optional(StatsConfigSchema),
     stats_flush_interval: StatsFlushInterval,
+    bootstrap_extensions: Type.Optional(Type.Array(BootstrapExtension)),
   });
   const schema = structuredClone(own) as unknown as MutableSchema;
   for (const service of services(packages)) {
@@ -222,9 +242,14 @@ export function runtimeConfig(value: unknown, root: MapNode, maker: Maker): Runt
     readonly layered_runtime?: Static<typeof LayeredRuntime>;
     readonly stats_config?: StatsConfig;
     readonly stats_flush_interval?: number;
+    readonly bootstrap_extensions?: readonly (BootstrapExtension | undefined)[];
     readonly static_resources?: { readonly listeners?: readonly (Listener | undefined)[] };
   };
-  const listeners = listenerConfigs(bootstrap.static_resources?.listeners ?? [], maker);
+  const listeners = listenerConfigs(
+    bootstrap.static_resources?.listeners ?? [],
+    maker,
+    internalBuffer(bootstrap.bootstrap_extensions ?? [], maker),
+  );
   return {
     listeners,
     services: serviceConfigs(value, root, maker),
@@ -233,6 +258,27 @@ export function runtimeConfig(value: unknown, root: MapNode, maker: Maker): Runt
     stats: bootstrap.stats_config,
     statsFlushMs: bootstrap.stats_flush_interval,
   };
+}
+
+const INTERNAL_LISTENERS = "envoy.extensions.bootstrap.internal_listener.v3.InternalListener";
+const INTERNAL_BUFFER_KB = 1024;
+
+/** What may wait in a connection to an internal listener; undefined: the extension that there have to be for them is not there. */
+function internalBuffer(
+  extensions: readonly (BootstrapExtension | undefined)[],
+  maker: Maker,
+): number | undefined {
+  let bytes: number | undefined;
+  for (const extension of extensions) {
+    const node = extension && maker.origin.get(extension);
+    if (node?.kind !== "map") continue;
+    const config = node.map("typed_config");
+    if (config?.string("@type")?.endsWith(`/${INTERNAL_LISTENERS}`) === true) {
+      const size = config.get("buffer_size_kb");
+      bytes = 1024 * (size?.kind === "scalar" ? Number(size.value) : INTERNAL_BUFFER_KB);
+    } else maker.report.unimplemented(node.place, "known to Envoy, not implemented here");
+  }
+  return bytes;
 }
 
 function nodeOf(
@@ -274,12 +320,13 @@ function at(value: unknown, key: string): unknown {
 export function listenerConfigs(
   listeners: readonly (Listener | undefined)[],
   maker: Maker,
+  internalBufferBytes?: number,
 ): ListenerConfig[] {
   const made: ListenerConfig[] = [];
   const byAddress = new Map<string, string>();
   const names = new Set<string>();
   for (const listener of listeners) {
-    const config = listener && listenerConfig(listener, maker);
+    const config = listener && listenerConfig(listener, maker, internalBufferBytes);
     if (listener === undefined || config === undefined) continue;
     const key = `${config.address.udp === true ? "udp " : ""}${addressText(config.address)}`;
     const other = byAddress.get(key);
@@ -303,16 +350,22 @@ export function listenerConfigs(
   return made;
 }
 
-function listenerConfig(listener: Listener, maker: Maker): ListenerConfig | undefined {
+function listenerConfig(
+  listener: Listener,
+  maker: Maker,
+  internalBufferBytes: number | undefined,
+): ListenerConfig | undefined {
   const { report } = maker;
   const node = maker.origin.get(listener)!;
   const chains = (listener.filter_chains ?? []).filter((c) => c !== undefined);
   const name = listener.name ?? "";
-  if (listener.address === undefined) {
-    if (!written(node, "address")) report.error(node.place, named(name, "has no address"));
+  const internal = internalListener(listener, maker, internalBufferBytes);
+  if (internal === undefined && listener.address === undefined) {
+    if (!written(node, "address") && listener.internal_listener === undefined)
+      report.error(node.place, named(name, "has no address"));
     return undefined;
   }
-  const udp = listener.address.socket_address?.protocol === "UDP";
+  const udp = listener.address?.socket_address?.protocol === "UDP";
   if (
     !udp &&
     chains.length === 0 &&
@@ -320,7 +373,7 @@ function listenerConfig(listener: Listener, maker: Maker): ListenerConfig | unde
     !written(node, "filter_chains")
   )
     report.error(node.place, named(name, "has no filter_chains"));
-  const address = addressConfig(listener.address, maker);
+  const address = internal?.address ?? addressConfig(listener.address!, maker);
   if (address === undefined) return undefined;
   const text = addressText(address);
   const filterChains = chains.map((chain) => chainConfig(chain, maker));
@@ -351,10 +404,13 @@ function listenerConfig(listener: Listener, maker: Maker): ListenerConfig | unde
       );
   return {
     name: name === "" ? text : name,
-    statPrefix: listener.stat_prefix || text.replaceAll(":", "_"),
+    statPrefix:
+      listener.stat_prefix ||
+      (internal === undefined ? text.replaceAll(":", "_") : `envoy_internal_${name}`),
     address,
     ...(additional.length > 0 && { additionalAddresses: additional }),
-    ...(!listener.bind_to_port && { bindToPort: false }),
+    ...((!listener.bind_to_port || internal !== undefined) && { bindToPort: false }),
+    ...(internal !== undefined && { internalBufferBytes: internal.bufferBytes }),
     ...(listener.use_original_dst === true && { useOriginalDst: true }),
     ...(listener.ignore_global_conn_limit === true && { ignoreGlobalConnectionLimit: true }),
     direction: listener.traffic_direction,
@@ -374,6 +430,56 @@ function listenerConfig(listener: Listener, maker: Maker): ListenerConfig | unde
     }),
     source: maker.source(node.place),
   };
+}
+
+/** What only a socket has. */
+const TCP_ONLY = [
+  "enable_mptcp",
+  "enable_reuse_port",
+  "freebind",
+  "tcp_backlog_size",
+  "tcp_fast_open_queue_length",
+  "transparent",
+  "socket_options",
+];
+
+/** Undefined: it is no internal listener, or none that can be. */
+function internalListener(
+  listener: Listener,
+  maker: Maker,
+  bufferBytes: number | undefined,
+): { readonly address: AddressConfig; readonly bufferBytes: number } | undefined {
+  const { report } = maker;
+  const { name = "" } = listener;
+  const node = maker.origin.get(listener)!;
+  if (listener.internal_listener === undefined) {
+    if (listener.address?.envoy_internal_address !== undefined)
+      report.error(
+        placeOf(maker, listener, "address"),
+        named(name, "has an internal address"),
+        "write internal_listener: {} in the place of the address",
+      );
+    return undefined;
+  }
+  const place = placeOf(maker, listener, "internal_listener");
+  if (listener.address !== undefined)
+    report.error(
+      placeOf(maker, listener, "address"),
+      named(name, "is internal and has an address"),
+      "leave out address, or internal_listener",
+    );
+  if (name === "")
+    report.error(place, "an internal listener needs a name", "clusters connect to it by its name");
+  for (const field of TCP_ONLY)
+    if (written(node, field))
+      report.error(placeOf(maker, listener, field), `an internal listener has no socket: ${field}`);
+  if (bufferBytes === undefined)
+    report.error(
+      place,
+      "internal listeners want a bootstrap extension",
+      `add bootstrap_extensions: [{ name: envoy.bootstrap.internal_listener, typed_config: { "@type": type.googleapis.com/${INTERNAL_LISTENERS} } }]`,
+    );
+  return { address: internalAddress(name), bufferBytes: bufferBytes ?? 0 };
 }
 
 const TLS_INSPECTOR = "listener/tls_inspector";

@@ -14,12 +14,7 @@ const MUST_NOT_IGNORE: { readonly [message: string]: readonly string[] | "*" } =
     "ads_config",
   ],
   "envoy.config.bootstrap.v3.Bootstrap": ["dynamic_resources"],
-  "envoy.config.listener.v3.Listener": [
-    "api_listener",
-    "filter_chain_matcher",
-    "internal_listener",
-    "transparent",
-  ],
+  "envoy.config.listener.v3.Listener": ["api_listener", "filter_chain_matcher", "transparent"],
   "envoy.config.listener.v3.UdpListenerConfig": ["quic_options"],
   "envoy.config.listener.v3.FilterChain": ["transport_socket"],
   "envoy.config.listener.v3.FilterChainMatch": "*",

@@ -1,16 +1,18 @@
 // Hot path: all bytes of all connections pass here.
-import type {
-  Address,
-  Chunk,
-  CloseEvent,
-  ConnectionHandler,
-  ConnectOptions,
-  DownstreamConnection,
-  NetworkFilter,
-  Output,
-  TlsInfo,
+import {
+  type Address,
+  type Chunk,
+  type CloseEvent,
+  type ConnectionHandler,
+  type ConnectOptions,
+  type DownstreamConnection,
+  type NetworkFilter,
+  type Output,
+  readInternalAddress,
+  type TlsInfo,
 } from "@tsproxy/sdk";
 import { Handshake } from "./handshake.ts";
+import { connectInternally, type InternalEnd, type InternalListener } from "./internal.ts";
 import type { Io } from "./io.ts";
 import { COMMAND, HOW } from "./ring.ts";
 import type { TimerWheel, WheelTimer } from "./timers.ts";
@@ -20,11 +22,29 @@ const NO_ADDRESS: Address = { ip: "", port: 0 };
 const NO_LISTENER = { name: "", statPrefix: "", direction: "UNSPECIFIED" as const };
 /** The largest thing that a task places: what a peer has sent before TLS began, and the words that begin it. */
 const TASK_BYTES = 80 * 1024;
+/** How often answers pass between internal connections before sockets have their turn again. */
+const INTERNAL_ROUNDS = 16;
 /** Of tasks that may as well be dropped: datagrams. */
 const MAX_TASKS = 4096;
 /** A filter's promise ends its connection after this long: a hook must not hold one for ever. */
 const LONGEST_PAUSE_MS = 300_000;
 const LINGER_READ_LIMIT = 1 << 20; // what a peer may still send while a closed connection lingers
+
+/** What a connection has of its socket: the ring, or another connection of this isolate. */
+export type Wire = Pick<
+  Io,
+  | "hasRoom"
+  | "canCopy"
+  | "canForward"
+  | "copyOut"
+  | "forward"
+  | "reserve"
+  | "isOutput"
+  | "commit"
+  | "command"
+  | "place"
+  | "placeText"
+>;
 
 /**
  * A socket as packages see it, either direction. Writes never fail and never grow without end: what finds no room in the
@@ -50,6 +70,8 @@ export class SocketConnection implements DownstreamConnection {
   /** While its transport has it. */
   handshake: Handshake | undefined = undefined;
   transportFailure = "";
+  /** For the connection that an internal listener accepts from this one. */
+  passedMetadata: Map<string, Record<string, unknown>> | undefined = undefined;
   /** Called once, when the connection is gone: whoever counts it. */
   onGone: (() => void) | undefined = undefined;
   draining = false;
@@ -60,7 +82,7 @@ export class SocketConnection implements DownstreamConnection {
   /** Core has told that the socket is gone, or was never made. */
   gone = false;
   readonly #table: ConnectionTable;
-  readonly #io: Io;
+  #io: Wire;
   #pending: Uint8Array[] | undefined = undefined;
   #pendingAt = 0;
   /** The socket's own queue is over its mark. */
@@ -102,7 +124,7 @@ export class SocketConnection implements DownstreamConnection {
       io.canCopy(size) &&
       this.#writable
     )
-      return io.reserve();
+      return io.reserve(size);
     return { memory: new Uint8Array(size), at: 0 };
   }
 
@@ -314,6 +336,12 @@ export class SocketConnection implements DownstreamConnection {
     this.close("abort");
   }
 
+  /** It leads to another connection of this isolate. */
+  wireTo(wire: Wire, id: number): void {
+    this.#io = wire;
+    this.id = id;
+  }
+
   // ---- the transport
 
   adopt(handler: ConnectionHandler): void {
@@ -460,6 +488,7 @@ export class SocketConnection implements DownstreamConnection {
 }
 
 const NOTHING = new Uint8Array(0);
+type Guard = (connection: SocketConnection, call: () => void) => void;
 
 /** All connections of an isolate by id, and those that want a turn without an event. */
 export class ConnectionTable {
@@ -474,6 +503,11 @@ export class ConnectionTable {
   readonly #unborn: { readonly connection: SocketConnection; readonly address: Uint8Array }[] = [];
   readonly #address = new Uint8Array(512);
   readonly #tasks: (() => void)[] = [];
+  /** Ends of internal connections that have something to show. */
+  #inbound: InternalEnd[] = [];
+  #scratch = new Uint8Array(0);
+  /** The internal listener of that name. */
+  internalListener: (name: string) => InternalListener | undefined = () => undefined;
 
   constructor(io: Io, wheel: TimerWheel, onFault: (error: unknown) => void = () => {}) {
     this.io = io;
@@ -507,6 +541,12 @@ export class ConnectionTable {
       if (handshake.take(transport)) connection.hold(handshake);
     }
     const { keepAlive, bind, bufferBytes } = options;
+    const internal = address.path === undefined ? undefined : readInternalAddress(address);
+    if (internal !== undefined) {
+      const { listener } = internal;
+      connectInternally(this, connection, address, () => this.internalListener(listener));
+      return connection;
+    }
     let text = `${address.ip}|${address.port}|${address.path ?? ""}`;
     if (keepAlive !== undefined || bind !== undefined || bufferBytes !== undefined)
       text += `|${keepAlive?.idleS ?? ""}|${bind?.ip ?? ""}|${bind?.port ?? 0}|${bufferBytes ?? 0}`;
@@ -571,8 +611,32 @@ export class ConnectionTable {
     this.io.touch();
   }
 
+  deliver(end: InternalEnd): void {
+    this.#inbound.push(end);
+    this.io.touch();
+  }
+
+  /** Room that is forgotten with the next call. */
+  scratch(size: number): Uint8Array {
+    if (this.#scratch.length < size) this.#scratch = new Uint8Array(size);
+    return this.#scratch;
+  }
+
+  /** Answers pass back and forth in one crossing, but not for ever. */
+  #deliver(guard: Guard): void {
+    for (let round = 0; round < INTERNAL_ROUNDS && this.#inbound.length > 0; round++) {
+      const inbound = this.#inbound;
+      this.#inbound = [];
+      for (const end of inbound) {
+        if (this.io.hasRoom) guard(end.connection, () => end.deliver());
+        else this.#inbound.push(end);
+      }
+    }
+  }
+
   /** Turns that connections asked for, as far as there is room. */
-  turn(guard: (connection: SocketConnection, call: () => void) => void): void {
+  turn(guard: Guard): void {
+    if (this.#inbound.length > 0) this.#deliver(guard);
     while (this.#unborn.length > 0 && this.#bear(this.#unborn[0]!)) this.#unborn.shift();
     while (this.#tasks.length > 0 && this.io.hasRoom && this.io.canCopy(TASK_BYTES))
       this.#tasks.shift()!();
@@ -598,7 +662,7 @@ export class ConnectionTable {
   }
 
   /** Tells handlers of connections that we have closed. The socket itself is released once core confirms. */
-  tellClosed(guard: (connection: SocketConnection, call: () => void) => void): void {
+  tellClosed(guard: Guard): void {
     while (this.#closed.length > 0) {
       const closed = this.#closed;
       this.#closed = [];
@@ -612,6 +676,7 @@ export class ConnectionTable {
   get wantsTurn(): boolean {
     return (
       this.#unborn.length > 0 ||
+      this.#inbound.length > 0 ||
       this.#tasks.length > 0 ||
       this.#pulls.length > 0 ||
       this.#agains.length > 0 ||

@@ -141,6 +141,10 @@ export class Engine {
     this.#connections = new ConnectionTable(this.#io, this.#wheel, (error) =>
       this.host.fault("", error),
     );
+    this.#connections.internalListener = (name) => {
+      const listener = this.#world.listeners.get(name)?.listener;
+      return listener?.config.internalBufferBytes === undefined ? undefined : listener;
+    };
     this.#udp = new UdpTable(this.#io, this.#connections);
     this.#stats = new StatsTable(
       new Float64Array(cells, 0, Math.floor((cells.byteLength / 8) * ENGINE_CELLS)),
@@ -590,6 +594,14 @@ export class Engine {
         made,
         refusals,
       );
+      if (config.internalBufferBytes !== undefined && transport?.current.value.secure === true)
+        refusals.push({
+          package: chain.transport!.package,
+          message: "an internal listener has no socket that could be encrypted; use raw_buffer",
+          path: "",
+          place: transportAt,
+          stack: "",
+        });
       return { config: chain, slots, transport, runs: new Set<NetworkChainRun>() };
     });
     const isSame =

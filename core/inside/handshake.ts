@@ -98,6 +98,10 @@ export class Handshake implements ConnectionHandler, TransportSocket {
       this.connection.handler.onData(new Chunk(left, 0, left.length));
   }
 
+  passMetadata(namespace: string, values: Readonly<Record<string, unknown>>): void {
+    (this.connection.passedMetadata ??= new Map()).set(namespace, values);
+  }
+
   fail(reason: string): void {
     if (this.#over) return;
     this.connection.transportFailure = reason;

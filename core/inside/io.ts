@@ -184,8 +184,8 @@ export class Io {
     return at;
   }
 
-  /** The output segment as an Output. Only after `canCopy`. */
-  reserve(): Output {
+  /** The output segment as an Output. Only after `canCopy`, which knows its size. */
+  reserve(_size: number): Output {
     this.#output.at = this.#outputStart = this.#outAt;
     return this.#output;
   }

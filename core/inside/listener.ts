@@ -110,6 +110,11 @@ export class Listener {
     filter?.onDatagram(bytes, from, socket);
   }
 
+  /** Of an internal listener. */
+  get bufferBytes(): number {
+    return this.config.internalBufferBytes ?? 0;
+  }
+
   onAccepted(connection: SocketConnection): void {
     connection.listener = this.config;
     connection.startTime = Date.now();
@@ -121,9 +126,10 @@ export class Listener {
     } else this.startChain(connection, undefined);
   }
 
-  /** Limits are counted over all workers, as Envoy's; a listener of a service (admin) is not limited. */
+  /** Limits are counted over all workers, as Envoy's; a listener of a service (admin) or an internal one is not limited. */
   #admit(connection: SocketConnection): boolean {
-    if (this.config.thread === "control") return true;
+    if (this.config.thread === "control" || this.config.internalBufferBytes !== undefined)
+      return true;
     const { runtime } = this.#around;
     const own = runtime.integer(
       `envoy.resource_limits.listener.${this.config.name}.connection_limit`,

@@ -1,4 +1,9 @@
-import type { ClusterStatus, HostStatus, Thresholds } from "@tsproxy/sdk";
+import {
+  type ClusterStatus,
+  type HostStatus,
+  readInternalAddress,
+  type Thresholds,
+} from "@tsproxy/sdk";
 import { type Answer, json, text } from "./answer.ts";
 import type { CoreData, SocketAddress } from "./core-data.ts";
 import type { Query } from "./query.ts";
@@ -142,6 +147,16 @@ function hostJson(cluster: ClusterStatus, host: HostStatus, cells: Cells): unkno
 }
 
 export function addressJson(address: SocketAddress): unknown {
+  const internal = readInternalAddress(address);
+  if (internal !== undefined) {
+    const { listener, endpointId } = internal;
+    return {
+      envoy_internal_address: {
+        server_listener_name: listener,
+        ...(endpointId !== "" && { endpoint_id: endpointId }),
+      },
+    };
+  }
   if (address.path !== undefined) return { pipe: { path: address.path } };
   return { socket_address: { address: address.ip, port_value: address.port } };
 }

@@ -8,6 +8,7 @@ import {
   isLoopback,
   parseIp,
   type RequestHeaders,
+  readInternalAddress,
 } from "@tsproxy/sdk";
 import { compileDetector, type Detected, type Detector } from "./client-detection.ts";
 import type { Config } from "./config.ts";
@@ -114,7 +115,8 @@ export class ClientAddress {
   }
 
   #isInternal(address: Address): boolean {
-    if (address.path !== undefined) return this.#unixIsInternal;
+    if (address.path !== undefined)
+      return this.#unixIsInternal && readInternalAddress(address) === undefined;
     if (this.#ranges.empty) return false;
     const bytes = parseIp(address.ip);
     return bytes !== undefined && this.#ranges.contains(bytes);

@@ -224,6 +224,8 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   ): Connection | Race {
     const options = throughTransport(this.connectOptions, host.transport, {
       hostname: host.hostname,
+      hostMetadata: filterMetadata(host.metadata),
+      clusterMetadata: filterMetadata(this.metadata),
       ...(pool !== undefined && { alpn: ALPN[pool.protocol.name], ...pool.peer?.options }),
       ...(downstream !== undefined && { downstream }),
     });
@@ -685,6 +687,11 @@ function protocolsOf(options: ClusterOptions, codecs: Codecs): readonly PoolProt
         },
       ];
   }
+}
+
+function filterMetadata(metadata: unknown): Readonly<Record<string, unknown>> | undefined {
+  return (metadata as { readonly filter_metadata?: Readonly<Record<string, unknown>> } | undefined)
+    ?.filter_metadata;
 }
 
 /** What the TLS handshake has settled on; "" on a connection without TLS. */
