@@ -156,7 +156,8 @@ test("no such listener is a connection that fails", async () => {
 
 test("an edit replaces an internal listener's chain; one that takes it away leaves connections that fail", async () => {
   const main = listener("main", http([route("/", "inside")]));
-  const clusters = [towards("inside", "inner")];
+  // A kept connection would serve on for as long as the drain takes.
+  const clusters = [towards("inside", "inner", { max_requests_per_connection: 1 })];
   const inner = (text: string) => internal("inner", http([direct("/", text)]));
   const proxy = await start([main, inner("one")], clusters);
   const ask = async () => (await get(proxy.port("main"), "/")).text;
