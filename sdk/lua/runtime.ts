@@ -36,9 +36,10 @@ export class Coroutine {
   }
 }
 
-/** Every generator is an instance of this. */
-export const Pending = (() => {}) as unknown as new () => Generator<unknown, unknown, unknown>;
-Pending.prototype = Object.getPrototypeOf(Object.getPrototypeOf((function* () {})()));
+/** Every generator is an instance of this. (A class or arrow would do as well, and make `instanceof` a call into the engine.) */
+function PendingFunction(): void {}
+PendingFunction.prototype = Object.getPrototypeOf(Object.getPrototypeOf((function* () {})()));
+export const Pending = PendingFunction as unknown as new () => Generator<unknown, unknown, unknown>;
 
 /** In turns of a loop. */
 const OVERFLOW_COST = 8000;
