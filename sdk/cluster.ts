@@ -10,6 +10,7 @@ import type {
   DownstreamConnection,
 } from "./network.ts";
 import type { Counter, Gauge, Stats } from "./stats.ts";
+import type { OverrideHost } from "./stream-wishes.ts";
 
 /** Envoy's RoutingPriority: each has limits of its own in a cluster. */
 export type Priority = "default" | "high";
@@ -40,6 +41,8 @@ export interface BalancerContext {
   readonly head?: RequestHeaders | undefined;
   /** The request itself, for clusters that choose by it (`Cluster.choosesByStream`). */
   readonly stream?: Pick<HttpStream, "request" | "info" | "metadata"> | undefined;
+  /** The host that a filter wants (`WISH.UPSTREAM_HOST`), before any balancer is asked. */
+  readonly overrideHost?: OverrideHost | undefined;
   /** What the request came in, for clusters that pass it on in the same (`use_downstream_protocol_config`). */
   readonly downstreamProtocol?: "HTTP/1.0" | "HTTP/1.1" | "HTTP/2" | undefined;
   /** `Cluster.connect`: the client whose bytes the connection will carry, for a PROXY header and the like. */

@@ -437,9 +437,12 @@ export class RequestHeaders extends HeaderMap {
 /** A response head. */
 export class ResponseHeaders extends HeaderMap {
   status = 0;
+  /** What HTTP/1 writes behind the status; undefined: what the status stands for. No control characters. */
+  reason: string | undefined = undefined;
 
   override reset(): void {
     super.reset();
     this.status = 0;
+    this.reason = undefined;
   }
 }

@@ -257,6 +257,8 @@ export interface HttpStream {
    * sets what JSON can carry of it.
    */
   readonly filterState: Map<string, unknown>;
+  /** False: `filterState` is empty. (Asking for the map makes it.) Absent: look. */
+  readonly hasFilterState?: boolean;
   /** What is known of the client's connection, its TLS handshake among it. Absent: nothing is (tests). */
   readonly downstreamConnection?: DownstreamFacts | undefined;
   /** Values that live as long as the client's connection, for all its streams. */

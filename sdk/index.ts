@@ -44,6 +44,7 @@ export * from "./service.ts";
 export * from "./stats.ts";
 export * from "./stats-spec.ts";
 export * from "./status-code.ts";
+export * from "./stream-wishes.ts";
 export * from "./string-match.ts";
 export * from "./surroundings.ts";
 export * from "./transport.ts";

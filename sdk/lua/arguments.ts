@@ -23,6 +23,14 @@ export function textArgument(args: Args, k: number, of: string): string {
   throw typeError(args, k, of, "string");
 }
 
+/** The same of an argument in hand; `count`: how many were given. */
+export function textOf(value: unknown, k: number, count: number, of: string): string {
+  if (typeof value === "string") return value;
+  if (typeof value === "number") return numberText(value);
+  const got = k > count ? "no value" : typeOf(value);
+  throw argumentError(k, of, `string expected, got ${got}`);
+}
+
 export function optionalText(args: Args, k: number, of: string, otherwise: string): string {
   return args[k - 1] === undefined ? otherwise : textArgument(args, k, of);
 }

@@ -3,7 +3,7 @@ import type { Names, Program } from "./parser.ts";
 
 /** What may suspend a program: nothing in a program that names none of these can. */
 const SUSPENDING =
-  "body bodyChunks trailers httpCall verifySignature coroutine yield resume wrap require load loadstring dofile".split(
+  "body bodyChunks trailers httpCall verifySignature sha256PeerCertificateIssuerDigest coroutine yield resume wrap require load loadstring dofile".split(
     " ",
   );
 

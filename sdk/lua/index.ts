@@ -7,7 +7,7 @@ export { HostWait } from "./base-library.ts";
 export { BufferData, bufferKind } from "./buffer.ts";
 export { LuaError, libraryError } from "./error.ts";
 export { carryOut, type HttpCall, headersFromTable, readCall } from "./http-call.ts";
-export { kind, type Method, refused, writeLog } from "./kinds.ts";
+export { type HotMethod, kind, type Method, refused, writeLog } from "./kinds.ts";
 export { Stopped } from "./meter.ts";
 export { numberText } from "./number.ts";
 export {
@@ -18,6 +18,7 @@ export {
   type LuaFunction,
   NONE,
   rawText,
+  Scope,
   thrownValue,
   toText,
   truth,

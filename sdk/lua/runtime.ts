@@ -16,12 +16,20 @@ export type LuaFunction = (...args: unknown[]) => unknown;
 /** No values. */
 export const NONE: readonly never[] = Object.freeze([]);
 
+/** How long things of the host may be used: as long as the run, or until it waits. */
+export class Scope {
+  isOver = false;
+}
+
 /** Something of the host that a program holds. All of one kind share a metatable. */
 export class Userdata {
   readonly metatable: LuaTable | undefined;
+  /** Undefined: it may be used as long as the program has it. */
+  scope: Scope | undefined;
 
-  constructor(metatable: LuaTable | undefined) {
+  constructor(metatable: LuaTable | undefined, scope?: Scope) {
     this.metatable = metatable;
+    this.scope = scope;
   }
 }
 

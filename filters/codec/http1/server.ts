@@ -36,6 +36,7 @@ import {
   lengthOf,
   writeBytes,
   writeFields,
+  writeReason,
   writeStatusLine,
   writeText,
   writeUpgrade,
@@ -499,7 +500,8 @@ class ServerStream implements ResponseEncoder {
     const { connection } = server;
     const out = connection.reserve(headers.wireSize + HEAD_EXTRA + this.#upgrade.length);
     const from = out.at;
-    writeStatusLine(out, this.#minor, status);
+    if (headers.reason === undefined) writeStatusLine(out, this.#minor, status);
+    else writeReason(out, this.#minor, status, headers.reason);
     writeFields(out, headers, skip, -1);
     if (upgraded) {
       if (!headers.has(UPGRADE)) writeText(out, `upgrade: ${this.#upgrade}\r\n`);

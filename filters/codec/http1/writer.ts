@@ -15,6 +15,7 @@ import { GET, ID, parseLength } from "./framing.ts";
 import { reasonPhrase } from "./reason.ts";
 
 const CONTENT_LENGTH = headerName("content-length");
+const REASON_MAX = 100;
 /** Most bytes that a head has beside HeaderMap.wireSize: its first line, and the lines that the codec adds. */
 export const HEAD_EXTRA = 256;
 
@@ -41,6 +42,11 @@ export function writeStatusLine(out: Output, minor: number, status: number): voi
     statusLines[index] = line;
   }
   writeBytes(out, line);
+}
+
+/** A status line with words of somebody's own: so many of them that a head's room (HEAD_EXTRA) suffices. */
+export function writeReason(out: Output, minor: number, status: number, reason: string): void {
+  writeText(out, `HTTP/1.${minor} ${status} ${reason.slice(0, REASON_MAX)}\r\n`);
 }
 
 export function writeBytes(out: Output, bytes: Uint8Array): void {

@@ -45,7 +45,7 @@ export function importKey(run: Run, der: string): KeyData {
 }
 
 /** `verifySignature(hash, key, signature, length, data, length)`: true, or false and why not. */
-export function verifySignature(run: Run, args: Args): unknown {
+export function verifySignature(args: Args): unknown {
   const hash = textArgument(args, 1, "verifySignature");
   const der = textArgument(args, 2, "verifySignature");
   const signature = textArgument(args, 3, "verifySignature");
@@ -55,8 +55,8 @@ export function verifySignature(run: Run, args: Args): unknown {
   if (der === "") return [false, "Failed to initialize digest verify."];
   const hashName = HASHES[hash.toLowerCase()];
   if (hashName === undefined) return [false, `${hash} is not supported.`];
-  void run;
-  return waitFor(verify(hashName, der, signature.slice(0, signatureSize), text.slice(0, size)));
+  const signed = signature.slice(0, signatureSize);
+  return waitFor(verify(hashName, der, signed, text.slice(0, size)), true);
 }
 
 interface Subtle {

@@ -1,4 +1,4 @@
-import { HeaderMap, type Route } from "@tsproxy/sdk";
+import { HeaderMap, type Route, WISH } from "@tsproxy/sdk";
 import {
   TestCluster,
   TestContext,
@@ -355,7 +355,7 @@ describe("the stream", () => {
     };
     const tls = {
       version: "TLSv1.3",
-      cipher: "C",
+      cipher: "TLS_AES_256_GCM_SHA384",
       sessionId: "",
       peer: certificate,
       peerValidated: true,
@@ -365,9 +365,63 @@ describe("the stream", () => {
       shown(`h:streamInfo():downstreamSslConnection():${method}`, { downstreamConnection });
     expect(ssl("subjectPeerCertificate()")).toBe("CN=client,O=Org");
     expect(ssl("uriSanPeerCertificate()[1]")).toBe("spiffe://a");
-    expect(ssl("parsedSubjectPeerCertificate():organizationName()")).toBe("Org");
+    expect(ssl("parsedSubjectPeerCertificate():organizationName()[1]")).toBe("Org");
+    expect(ssl("ciphersuiteId()")).toBe("0x1302");
     expect(ssl("expirationPeerCertificate()")).toBe("2");
     expect(shown("h:streamInfo():requestedServerName()", { downstreamConnection })).toBe("sni");
+  });
+});
+
+describe("wishes", () => {
+  it("are left for the router and the connection manager", () => {
+    const { stream } = script(`
+      function envoy_on_request(h)
+        h:setUpstreamOverrideHost("192.0.2.1:80", true)
+        for _, bad in ipairs({ "nope", "::1", "" }) do
+          h:headers():add("x-bad", select(2, pcall(function() h:setUpstreamOverrideHost(bad) end)):match("host .*"))
+        end
+      end
+      function envoy_on_response(h)
+        h:streamInfo():drainConnectionUponCompletion()
+        h:headers():setHttp1ReasonPhrase("Fine")
+      end`);
+    const s = stream().requestHeaders("GET", "/").responseHeaders(200);
+    expect(
+      s.upstream.headers.filter(([, value]) => value === "host is not a valid IP address"),
+    ).toHaveLength(3);
+    expect([...s.filterState]).toEqual([
+      [WISH.UPSTREAM_HOST, { address: "192.0.2.1:80", strict: true }],
+      [WISH.DRAIN_CONNECTION, true],
+      [WISH.REASON_PHRASE, "Fine"],
+    ]);
+  });
+});
+
+describe("what the script holds", () => {
+  it("is of no use behind a wait, or to another stream", async () => {
+    const { stream } = script(`
+      function envoy_on_request(h)
+        local try = function(what) return select(2, pcall(what)):match("object .*") or "fine" end
+        if old then
+          h:headers():add("x-old", try(function() old:get("host") end))
+          h:headers():add("x-old-handle", try(function() oldhandle:headers() end))
+        end
+        old, oldhandle = h:headers(), h
+        local info = h:streamInfo()
+        h:body()
+        h:headers():add("x-head", try(function() old:get("host") end))
+        h:headers():add("x-info", try(function() info:protocol() end))
+      end`);
+    const gone = "object used outside of proper scope";
+    const first = stream().requestHeaders("POST", "/", {}, false).requestBody("a");
+    await first.settled();
+    expect([first.upstream.header("x-head"), first.upstream.header("x-info")]).toEqual([
+      gone,
+      gone,
+    ]);
+    const next = stream().requestHeaders("GET", "/");
+    expect(next.upstream.header("x-old")).toBe(gone);
+    expect(next.upstream.header("x-old-handle")).toBe(gone);
   });
 });
 

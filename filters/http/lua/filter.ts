@@ -159,6 +159,8 @@ const PARTS: readonly (readonly [method: string, parts: readonly StreamPart[]])[
   ["virtualHost", ["route"]],
   ["connection", ["downstreamConnection"]],
   ["connectionStreamInfo", ["downstreamConnection"]],
+  ["setUpstreamOverrideHost", ["filterState"]],
+  ["setHttp1ReasonPhrase", ["filterState"]],
 ];
 
 function partsOf(scripts: readonly Script[]): readonly StreamPart[] {

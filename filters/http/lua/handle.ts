@@ -1,4 +1,4 @@
-import { type Log, reply, type SetupContext } from "@tsproxy/sdk";
+import { type Log, parseIp, reply, type SetupContext, WISH } from "@tsproxy/sdk";
 import {
   type Args,
   carryOut,
@@ -9,6 +9,7 @@ import {
   type LuaFunction,
   type LuaTable,
   libraryError,
+  type Method,
   NONE,
   optionalText,
   readCall,
@@ -34,8 +35,7 @@ declare function btoa(text: string): string;
 
 /** `handle:…`, as far as it is not headers, bodies or facts of their own. */
 export function handleKind(cx: SetupContext, log: Log): LuaTable {
-  return kind(log, Run, {
-    headers: (run) => run.headersData(),
+  const methods: Readonly<Record<string, Method<Run>>> = {
     requestHeaders: (run) => run.requestHeadersData(),
     body: (run, args) => run.body(truth(args[0])),
     bodyChunks: (run) => {
@@ -46,16 +46,19 @@ export function handleKind(cx: SetupContext, log: Log): LuaTable {
     trailers: (run) => run.trailers(),
     respond: (run, args) => respond(run, args),
     httpCall: (run, args) => httpCall(cx, run, args),
-    metadata: (run) => metadataOf(run.script.kinds, run.stream.route?.routeMetadata),
-    streamInfo: (run) => new InfoData(run.script.kinds.info, run.stream, run.script.kinds),
-    connection: (run) =>
-      new ConnectionData(run.script.kinds.connection, run.stream, run.script.kinds),
-    connectionStreamInfo: (run) =>
-      new ConnectionInfoData(run.script.kinds.connectionInfo, run.stream, run.script.kinds),
-    virtualHost: (run) =>
-      new VirtualHostData(run.script.kinds.virtualHost, run.stream, run.script.kinds),
-    route: (run) => new RouteData(run.script.kinds.route, run.stream, run.script.kinds),
-    filterContext: (run) => new StructData(run.script.kinds.struct, run.filterContext),
+    metadata: (run) => metadataOf(run, run.stream.route?.routeMetadata),
+    streamInfo: (run) => new InfoData(run.kinds.info, run),
+    connection: (run) => new ConnectionData(run.kinds.connection, run),
+    connectionStreamInfo: (run) => new ConnectionInfoData(run.kinds.connectionInfo, run),
+    virtualHost: (run) => new VirtualHostData(run.kinds.virtualHost, run),
+    route: (run) => new RouteData(run.kinds.route, run),
+    filterContext: (run) => new StructData(run.kinds.struct, run.filterContext, run.scope),
+    setUpstreamOverrideHost: ({ stream }, args) => {
+      const address = textArgument(args, 1, "setUpstreamOverrideHost");
+      if (!isAuthority(address)) throw libraryError("host is not a valid IP address");
+      stream.filterState.set(WISH.UPSTREAM_HOST, { address, strict: truth(args[1]) });
+      return NONE;
+    },
     clearRouteCache: ({ stream }) => {
       stream.clearRoute();
       return NONE;
@@ -66,7 +69,7 @@ export function handleKind(cx: SetupContext, log: Log): LuaTable {
       const size = integerArgument(args, 2, "importPublicKey");
       return importKey(run, text.slice(0, Math.max(0, size)));
     },
-    verifySignature: (run, args) => verifySignature(run, args),
+    verifySignature: (_run, args) => verifySignature(args),
     base64Escape: (_run, args) => btoa(textArgument(args, 1, "base64Escape")),
     base64Decode: (_run, args) => {
       const text = textArgument(args, 1, "base64Decode");
@@ -86,7 +89,15 @@ export function handleKind(cx: SetupContext, log: Log): LuaTable {
       if (unit === 1) return String(Date.now() * 1000);
       throw libraryError("timestamp format must be MILLISECOND or MICROSECOND.");
     },
-  });
+  };
+  return kind(log, Run, methods, { headers: (run) => run.headersData() });
+}
+
+/** An address as authorities have it. One without a port is nobody's, but Envoy takes it. */
+function isAuthority(text: string): boolean {
+  const [, ip4, ip6] = /^(?:([\d.]+)|\[([\da-f:.]+)\])(?::\d{1,5})?$/i.exec(text) ?? [];
+  const ip = ip4 ?? ip6;
+  return ip !== undefined && parseIp(ip) !== undefined;
 }
 
 /** Ends the script: nothing of it runs behind this. */

@@ -1,7 +1,15 @@
 // Hot path: header scripts (test/bench/cpu.ts lua).
-import { type HeaderMap, type Log, RequestHeaders, ResponseHeaders } from "@tsproxy/sdk";
 import {
-  type Args,
+  type HeaderMap,
+  type HeaderName,
+  type HttpStream,
+  headerName,
+  type Log,
+  RequestHeaders,
+  ResponseHeaders,
+  WISH,
+} from "@tsproxy/sdk";
+import {
   hostFunction,
   integerArgument,
   kind,
@@ -9,9 +17,22 @@ import {
   type LuaTable,
   libraryError,
   NONE,
+  type Scope,
   textArgument,
+  textOf,
   Userdata,
 } from "@tsproxy/sdk/lua";
+
+/** A run, as far as header blocks have to do with it. */
+interface BlockLender {
+  readonly script: { readonly tables: { readonly headers: LuaTable } };
+  readonly scope: Scope;
+}
+interface HeadOwner {
+  readonly stream: HttpStream;
+  readonly headersGone: boolean;
+  headersEdited: boolean;
+}
 
 /** Framing and hop-by-hop fields are the codec's own: a filter in a sandbox cannot set them. */
 const FRAMING = new Set(
@@ -20,60 +41,117 @@ const FRAMING = new Set(
   ),
 );
 const KEPT = new Set(["transfer-encoding", "connection", "upgrade"]);
+const TOKEN = /^[!#$%&'*+.^_`|~0-9a-z-]+$/;
+
+/** A name as scripts write it, looked at once. */
+interface Spelling {
+  /** In lower case. */
+  readonly text: string;
+  readonly isPseudo: boolean;
+  /** Undefined: no header can be called so, or it is a pseudo header. */
+  readonly name: HeaderName | undefined;
+  readonly isFraming: boolean;
+  readonly isKept: boolean;
+}
+
+const AUTHORITY: Spelling = spell(":authority");
+const spellings = new Map<string, Spelling>();
+const SPELLINGS_KEPT = 1024;
+
+/** Scripts name few headers, over and over. */
+function spellingOf(written: string): Spelling {
+  let found = spellings.get(written);
+  if (found === undefined) {
+    found = spell(written.toLowerCase());
+    if (spellings.size < SPELLINGS_KEPT) spellings.set(written, found);
+  }
+  return found;
+}
+
+function spell(text: string): Spelling {
+  const isPseudo = text.startsWith(":");
+  const name = !isPseudo && TOKEN.test(text) ? headerName(text) : undefined;
+  return { text, isPseudo, name, isFraming: FRAMING.has(text), isKept: KEPT.has(text) };
+}
 
 /** `headers()`, `trailers()`: one block, with the pseudo headers of its kind. */
 export class HeadersData extends Userdata {
   readonly map: HeaderMap;
-  /** The block has not gone on. */
-  readonly mayEdit: () => boolean;
+  readonly #isRequest: boolean;
+  /** Whose head it is; undefined: a block that may be edited as long as it is seen. */
+  readonly #owner: HeadOwner | undefined;
   iterating = false;
-  edited = false;
 
-  constructor(metatable: LuaTable, map: HeaderMap, mayEdit: () => boolean) {
-    super(metatable);
+  constructor(map: HeaderMap, { script, scope }: BlockLender, owner?: HeadOwner) {
+    super(script.tables.headers, scope);
     this.map = map;
-    this.mayEdit = mayEdit;
+    this.#isRequest = map instanceof RequestHeaders;
+    this.#owner = owner;
   }
 
-  /** A name as scripts write it. */
-  name(args: Args, of: string): string {
-    const name = textArgument(args, 1, of).toLowerCase();
-    return name === "host" && this.map instanceof RequestHeaders ? ":authority" : name;
+  /** Throws LuaError if it may not be edited: it has gone on, or the script is in the middle of it. */
+  beforeEdit(): void {
+    if (this.iterating) throw libraryError("header map cannot be modified while iterating");
+    const owner = this.#owner;
+    if (owner === undefined) return;
+    if (owner.headersGone) throw libraryError("header map can no longer be modified");
+    owner.headersEdited = true;
+  }
+
+  spelling(written: string): Spelling {
+    const spelling = spellingOf(written);
+    return this.#isRequest && spelling.text === "host" ? AUTHORITY : spelling;
   }
 
   /** All values of a name. */
-  values(name: string): string[] {
-    const { map } = this;
-    if (name.charCodeAt(0) !== 58) return isName(name) ? map.getAll(name) : [];
-    const value = pseudo(map, name);
+  values({ text, isPseudo, name }: Spelling): string[] {
+    if (!isPseudo) return name === undefined ? [] : this.map.getAll(name);
+    const value = pseudo(this.map, text);
     return value === undefined ? [] : [value];
   }
 
-  get(name: string): string | undefined {
+  get({ text, isPseudo, name }: Spelling): string | undefined {
     const { map } = this;
-    if (name.charCodeAt(0) === 58) return pseudo(map, name);
-    if (!isName(name)) return undefined;
+    if (name === undefined) return isPseudo ? pseudo(map, text) : undefined;
+    if (map.added.length === 0 && map.lines.length === 0) {
+      const at = map.find(name);
+      if (at < 0) return undefined;
+      if (map.find(name, at + 1) < 0) return map.valueAt(at);
+    }
     const values = map.getAll(name);
     return values.length < 2 ? values[0] : values.join();
   }
 
   /** Of a pseudo header there is one, which a further value joins. */
-  add(name: string, value: string): void {
+  add(spelling: Spelling, value: string): void {
     const { map } = this;
-    if (name.charCodeAt(0) === 58) {
-      const before = pseudo(map, name);
-      this.replace(name, before === undefined ? value : `${before},${value}`);
-    } else if (mayName(name) && mayCarry(value)) map.append(name, value);
+    if (spelling.isPseudo) {
+      const before = pseudo(map, spelling.text);
+      setPseudo(map, spelling.text, before === undefined ? value : `${before},${value}`);
+      return;
+    }
+    const name = settable(spelling, value);
+    if (name !== undefined) map.append(name, value);
   }
 
-  replace(name: string, value: string): void {
+  replace(spelling: Spelling, value: string): void {
     const { map } = this;
-    if (name.charCodeAt(0) === 58) setPseudo(map, name, value);
-    else if (mayName(name) && mayCarry(value)) map.set(name, value);
+    if (spelling.isPseudo) {
+      setPseudo(map, spelling.text, value);
+      return;
+    }
+    const name = settable(spelling, value);
+    if (name !== undefined) map.set(name, value);
   }
 
-  remove(name: string): void {
-    if (name.charCodeAt(0) !== 58 && isName(name) && !KEPT.has(name)) this.map.remove(name);
+  remove({ name, isKept }: Spelling): void {
+    if (name !== undefined && !isKept) this.map.remove(name);
+  }
+
+  /** Of a response to HTTP/1; of anything else it means nothing. */
+  setReason(text: string): void {
+    if (this.#owner !== undefined && this.map instanceof ResponseHeaders)
+      this.#owner.stream.filterState.set(WISH.REASON_PHRASE, text);
   }
 
   /** In Envoy's order: pseudo headers, then the lines as they came. */
@@ -149,82 +227,73 @@ function setPseudo(map: HeaderMap, name: string, value: string): void {
   throw libraryError(`unknown header '${name}'`);
 }
 
-const TOKEN = /^[!#$%&'*+.^_`|~0-9a-z-]+$/;
-const known = new Set<string>();
-
-/** Scripts name few headers, over and over. */
-function isName(name: string): boolean {
-  if (known.has(name)) return true;
-  if (!TOKEN.test(name)) return false;
-  if (known.size < 1024) known.add(name);
-  return true;
-}
-
-function mayName(name: string): boolean {
-  if (!isName(name)) throw libraryError(`invalid header name '${name}'`);
-  // Envoy would write them and break the message; the body's length is told by whoever frames it.
-  return !FRAMING.has(name);
-}
-
-function mayCarry(value: string): boolean {
+/** Undefined: the value is passed over. */
+function settable({ text, name, isFraming }: Spelling, value: string): HeaderName | undefined {
+  if (name === undefined) throw libraryError(`invalid header name '${text}'`);
   for (let k = 0; k < value.length; k++) {
     const code = value.charCodeAt(k);
     if ((code < 32 && code !== 9) || code === 127) throw libraryError("invalid header value");
   }
-  return true;
-}
-
-function editable(self: HeadersData): HeadersData {
-  if (self.iterating) throw libraryError("header map cannot be modified while iterating");
-  if (!self.mayEdit()) throw libraryError("header map can no longer be modified");
-  self.edited = true;
-  return self;
+  // Envoy would write them and break the message; the body's length is told by whoever frames it.
+  return isFraming ? undefined : name;
 }
 
 export function headersKind(log: Log): LuaTable {
-  return kind(log, HeadersData, {
-    add: (self, args) => {
-      const name = self.name(args, "add");
-      const value = textArgument(args, 2, "add");
-      editable(self).add(name, value);
-      return NONE;
+  return kind(
+    log,
+    HeadersData,
+    {
+      getAtIndex: (self, args) => {
+        const values = self.values(self.spelling(textArgument(args, 1, "getAtIndex")));
+        const at = integerArgument(args, 2, "getAtIndex");
+        return values[at] ?? NONE;
+      },
+      getNumValues: (self, args) =>
+        self.values(self.spelling(textArgument(args, 1, "getNumValues"))).length,
+      setHttp1ReasonPhrase: (self, args) => {
+        const reason = textArgument(args, 1, "setHttp1ReasonPhrase");
+        self.beforeEdit();
+        self.setReason(reason);
+        return NONE;
+      },
+      __pairs: (self) => {
+        if (self.iterating)
+          throw libraryError("cannot create a second iterator before completing the first");
+        const entries = self.entries();
+        self.iterating = true;
+        const next: LuaFunction = () => {
+          const step = entries.next();
+          if (step.done !== true) return [step.value[0], step.value[1]];
+          self.iterating = false;
+          return undefined;
+        };
+        return hostFunction("headers_next", next);
+      },
     },
-    // What is not there is no value at all, not nil: `tostring(headers:get("x"))` is an error then, as in Envoy.
-    get: (self, args) => self.get(self.name(args, "get")) ?? NONE,
-    getAtIndex: (self, args) => {
-      const values = self.values(self.name(args, "getAtIndex"));
-      const at = integerArgument(args, 2, "getAtIndex");
-      return values[at] ?? NONE;
+    {
+      // What is not there is no value at all, not nil: `tostring(headers:get("x"))` is an error then, as in Envoy.
+      get: (self, name, _value, count) =>
+        self.get(self.spelling(textOf(name, 1, count, "get"))) ?? NONE,
+      add: (self, name, value, count) => {
+        const spelling = self.spelling(textOf(name, 1, count, "add"));
+        const text = textOf(value, 2, count, "add");
+        self.beforeEdit();
+        self.add(spelling, text);
+        return NONE;
+      },
+      replace: (self, name, value, count) => {
+        const spelling = self.spelling(textOf(name, 1, count, "replace"));
+        const text = textOf(value, 2, count, "replace");
+        self.beforeEdit();
+        self.replace(spelling, text);
+        return NONE;
+      },
+      remove: (self, name, _value, count) => {
+        const spelling = self.spelling(textOf(name, 1, count, "remove"));
+        self.beforeEdit();
+        self.remove(spelling);
+        return NONE;
+      },
     },
-    getNumValues: (self, args) => self.values(self.name(args, "getNumValues")).length,
-    remove: (self, args) => {
-      const name = self.name(args, "remove");
-      editable(self).remove(name);
-      return NONE;
-    },
-    replace: (self, args) => {
-      const name = self.name(args, "replace");
-      const value = textArgument(args, 2, "replace");
-      editable(self).replace(name, value);
-      return NONE;
-    },
-    setHttp1ReasonPhrase: (self, args) => {
-      textArgument(args, 1, "setHttp1ReasonPhrase");
-      editable(self);
-      return NONE;
-    },
-    __pairs: (self) => {
-      if (self.iterating)
-        throw libraryError("cannot create a second iterator before completing the first");
-      const entries = self.entries();
-      self.iterating = true;
-      const next: LuaFunction = () => {
-        const step = entries.next();
-        if (step.done !== true) return [step.value[0], step.value[1]];
-        self.iterating = false;
-        return undefined;
-      };
-      return hostFunction("headers_next", next);
-    },
-  });
+  );
 }

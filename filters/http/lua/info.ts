@@ -1,29 +1,31 @@
+import { formatAddress, type HttpStream, type Log, WISH } from "@tsproxy/sdk";
 import {
-  type Certificate,
-  formatAddress,
-  type HttpStream,
-  type Log,
-  type TlsInfo,
-} from "@tsproxy/sdk";
-import {
-  hostFunction,
   kind,
-  type LuaFunction,
-  LuaTable,
+  type LuaTable,
   NONE,
   refused,
+  type Scope,
   textArgument,
   Userdata,
 } from "@tsproxy/sdk/lua";
+import { certificateKind, TlsData, tlsKind } from "./tls.ts";
 import { fromLua, fromUtf8, iterate, StructData, structKind, toLua, toUtf8 } from "./values.ts";
 
+/** Whoever hands things of a stream to a script: a run, and what it has handed out itself. */
+export interface Lender {
+  readonly stream: HttpStream;
+  readonly kinds: InfoKinds;
+  readonly scope: Scope;
+}
+
 /** Things of a stream that scripts ask for; each is one userdata. */
-class StreamData extends Userdata {
+class StreamData extends Userdata implements Lender {
+  declare scope: Scope;
   readonly stream: HttpStream;
   readonly kinds: InfoKinds;
 
-  constructor(metatable: LuaTable, stream: HttpStream, kinds: InfoKinds) {
-    super(metatable);
+  constructor(metatable: LuaTable, { stream, kinds, scope }: Lender) {
+    super(metatable, scope);
     this.stream = stream;
     this.kinds = kinds;
   }
@@ -36,23 +38,6 @@ export class ConnectionMetadataData extends StreamData {}
 export class ConnectionData extends StreamData {}
 export class RouteData extends StreamData {}
 export class VirtualHostData extends StreamData {}
-export class TlsData extends Userdata {
-  readonly tls: TlsInfo;
-
-  constructor(metatable: LuaTable, tls: TlsInfo) {
-    super(metatable);
-    this.tls = tls;
-  }
-}
-export class CertificateData extends Userdata {
-  readonly certificate: Certificate;
-
-  constructor(metatable: LuaTable, certificate: Certificate) {
-    super(metatable);
-    this.certificate = certificate;
-  }
-}
-
 /** Metatables of one script, and the names that it goes by. */
 export interface InfoKinds {
   readonly info: LuaTable;
@@ -72,11 +57,11 @@ export interface InfoKinds {
 
 /** The filter's own part of `filter_metadata`. */
 export function metadataOf(
-  kinds: InfoKinds,
+  { kinds, scope }: Lender,
   all: Readonly<Record<string, unknown>> | undefined,
 ): StructData {
   const name = kinds.namespaces.find((key) => all !== undefined && Object.hasOwn(all, key));
-  return new StructData(kinds.struct, name === undefined ? undefined : all![name]);
+  return new StructData(kinds.struct, name === undefined ? undefined : all![name], scope);
 }
 
 export function infoKinds(log: Log, namespaces: readonly string[]): InfoKinds {
@@ -84,10 +69,10 @@ export function infoKinds(log: Log, namespaces: readonly string[]): InfoKinds {
     namespaces,
     struct: structKind(log),
     route: kind(log, RouteData, {
-      metadata: ({ stream, kinds }) => metadataOf(kinds, stream.route?.routeMetadata),
+      metadata: (lender) => metadataOf(lender, lender.stream.route?.routeMetadata),
     }),
     virtualHost: kind(log, VirtualHostData, {
-      metadata: ({ stream, kinds }) => metadataOf(kinds, stream.route?.virtualHostMetadata),
+      metadata: (lender) => metadataOf(lender, lender.stream.route?.virtualHostMetadata),
     }),
     info: kind(log, InfoData, {
       protocol: ({ stream }) => stream.info.protocol,
@@ -100,14 +85,18 @@ export function infoKinds(log: Log, namespaces: readonly string[]): InfoKinds {
       downstreamDirectRemoteAddress: ({ stream }) =>
         formatAddress(stream.info.downstreamDirectAddress),
       requestedServerName: ({ stream }) => stream.downstreamConnection?.serverName ?? "",
-      downstreamSslConnection: ({ stream, kinds }) => tlsOf(stream, kinds),
-      dynamicMetadata: ({ stream, kinds }) => new MetadataData(kinds.metadata, stream, kinds),
+      downstreamSslConnection: tlsOf,
+      dynamicMetadata: (lender) => new MetadataData(lender.kinds.metadata, lender),
       // No filter here leaves typed metadata.
       dynamicTypedMetadata: (_self, args) => {
         textArgument(args, 1, "dynamicTypedMetadata");
         return NONE;
       },
-      filterState: ({ stream, kinds }) => new FilterStateData(kinds.filterState, stream, kinds),
+      drainConnectionUponCompletion: ({ stream }) => {
+        stream.filterState.set(WISH.DRAIN_CONNECTION, true);
+        return NONE;
+      },
+      filterState: (lender) => new FilterStateData(lender.kinds.filterState, lender),
     }),
     metadata: kind(log, MetadataData, {
       get: ({ stream }, args) =>
@@ -144,8 +133,8 @@ export function infoKinds(log: Log, namespaces: readonly string[]): InfoKinds {
       },
     }),
     connectionInfo: kind(log, ConnectionInfoData, {
-      dynamicMetadata: ({ stream, kinds }) =>
-        new ConnectionMetadataData(kinds.connectionMetadata, stream, kinds),
+      dynamicMetadata: (lender) =>
+        new ConnectionMetadataData(lender.kinds.connectionMetadata, lender),
       dynamicTypedMetadata: (_self, args) => {
         textArgument(args, 1, "dynamicTypedMetadata");
         return NONE;
@@ -157,12 +146,9 @@ export function infoKinds(log: Log, namespaces: readonly string[]): InfoKinds {
         NONE,
       __pairs: ({ stream }) => iterate(entries(stream.downstreamConnection?.metadata ?? new Map())),
     }),
-    connection: kind(log, ConnectionData, { ssl: ({ stream, kinds }) => tlsOf(stream, kinds) }),
+    connection: kind(log, ConnectionData, { ssl: tlsOf }),
     tls: tlsKind(log),
-    certificate: kind(log, CertificateData, {
-      commonName: ({ certificate }) => part(certificate.subject, "CN"),
-      organizationName: ({ certificate }) => part(certificate.subject, "O"),
-    }),
+    certificate: certificateKind(log),
   };
 }
 
@@ -172,69 +158,7 @@ function* entries(
   for (const [name, value] of map) yield [toUtf8(name), toLua(value)];
 }
 
-function tlsOf(stream: HttpStream, kinds: InfoKinds): TlsData | undefined {
-  const tls = stream.downstreamConnection?.tls;
-  if (tls === undefined) return undefined;
-  certificateKinds.set(tls, kinds.certificate);
-  return new TlsData(kinds.tls, tls);
+function tlsOf(lender: Lender): TlsData | undefined {
+  const tls = lender.stream.downstreamConnection?.tls;
+  return tls && new TlsData(lender, tls);
 }
-
-const certificateKinds = new WeakMap<TlsInfo, LuaTable>();
-
-const list = (values: readonly string[]): LuaTable => {
-  const table = new LuaTable();
-  values.forEach((value, k) => {
-    table.set(k + 1, toUtf8(value));
-  });
-  return table;
-};
-
-/** One part of a subject such as `CN=a,O=b`. */
-function part(subject: string, name: string): string {
-  const found = new RegExp(`(?:^|[,+/])\\s*${name}=((?:\\\\.|[^,+\\\\])*)`).exec(subject);
-  return toUtf8(found?.[1] ?? "");
-}
-
-function tlsKind(log: Log): LuaTable {
-  const names = (certificate: Certificate | undefined, type: string): LuaTable =>
-    list((certificate?.names ?? []).filter((name) => name.type === type).map((name) => name.value));
-  const methods: Record<string, (tls: TlsInfo) => unknown> = {
-    peerCertificatePresented: ({ peer }) => peer !== undefined,
-    peerCertificateValidated: ({ peerValidated }) => peerValidated,
-    uriSanLocalCertificate: ({ local }) => names(local, "URI"),
-    dnsSansLocalCertificate: ({ local }) => names(local, "DNS"),
-    uriSanPeerCertificate: ({ peer }) => names(peer, "URI"),
-    dnsSansPeerCertificate: ({ peer }) => names(peer, "DNS"),
-    subjectLocalCertificate: ({ local }) => toUtf8(local?.subject ?? ""),
-    subjectPeerCertificate: ({ peer }) => toUtf8(peer?.subject ?? ""),
-    issuerPeerCertificate: ({ peer }) => toUtf8(peer?.issuer ?? ""),
-    serialNumberPeerCertificate: ({ peer }) => peer?.serial ?? "",
-    sha256PeerCertificateDigest: ({ peer }) => peer?.sha256 ?? "",
-    urlEncodedPemEncodedPeerCertificate: ({ peer }) =>
-      peer === undefined ? "" : encodeURIComponent(peer.pem),
-    urlEncodedPemEncodedPeerCertificateChain: ({ peerChain }) =>
-      encodeURIComponent(peerChain.join("")),
-    sessionId: (tls) => tls.sessionId,
-    ciphersuiteString: ({ cipher }) => cipher,
-    tlsVersion: ({ version }) => version,
-    validFromPeerCertificate: ({ peer }) =>
-      peer === undefined ? undefined : seconds(peer.notBefore),
-    expirationPeerCertificate: ({ peer }) =>
-      peer === undefined ? undefined : seconds(peer.notAfter),
-    parsedSubjectPeerCertificate: (tls) =>
-      tls.peer === undefined
-        ? undefined
-        : new CertificateData(certificateKinds.get(tls)!, tls.peer),
-  };
-  const table = kind(log, TlsData, {});
-  for (const [name, read] of Object.entries(methods)) {
-    const called: LuaFunction = (self) => {
-      if (self instanceof TlsData) return read(self.tls);
-      throw refused(`bad argument #1 to '${name}'`);
-    };
-    table.set(name, hostFunction(name, called));
-  }
-  return table;
-}
-
-const seconds = (time: number): number => Math.floor(time / 1000);

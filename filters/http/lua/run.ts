@@ -17,11 +17,13 @@ import {
   libraryError,
   NONE,
   refused,
+  Scope,
   Stopped,
   Userdata,
   wait,
 } from "@tsproxy/sdk/lua";
 import { HeadersData } from "./headers.ts";
+import type { InfoKinds } from "./info.ts";
 import type { Script } from "./script.ts";
 
 /** The script has answered the request: it is over. */
@@ -37,10 +39,13 @@ class ChunkWait extends HostWait {}
 class TrailersWait extends HostWait {}
 class PromiseWait extends HostWait {
   readonly promise: Promise<unknown>;
+  /** Envoy does it at once: what the script holds stays good. */
+  readonly isQuiet: boolean;
 
-  constructor(promise: Promise<unknown>) {
+  constructor(promise: Promise<unknown>, isQuiet: boolean) {
     super();
     this.promise = promise;
+    this.isQuiet = isQuiet;
   }
 }
 const BODY = new BodyWait();
@@ -51,9 +56,12 @@ function* waitOn(what: HostWait): Generator<unknown, unknown, unknown> {
   return yield what;
 }
 
-/** Suspends the script until the host is done. */
-export function waitFor(promise: Promise<unknown>): Generator<unknown, unknown, unknown> {
-  return waitOn(new PromiseWait(promise));
+/** Suspends the script until the host is done. `isQuiet`: in Envoy it would not be. */
+export function waitFor(
+  promise: Promise<unknown>,
+  isQuiet = false,
+): Generator<unknown, unknown, unknown> {
+  return waitOn(new PromiseWait(promise, isQuiet));
 }
 
 /** A body that `body()` waits for may have so many bytes, as a sandbox's chunk. */
@@ -69,6 +77,8 @@ const CONTENT_LENGTH = headerName("content-length");
  *           ── httpCall() ──▶ promise ── settled ──▶ running        any error, respond(), the end of the function ──▶ over
  */
 export class Run extends Userdata {
+  /** Of everything that the script is handed: Envoy's objects survive no wait, and nothing survives its stream. */
+  declare scope: Scope;
   readonly script: Script;
   readonly stream: HttpStream;
   readonly isResponse: boolean;
@@ -76,6 +86,7 @@ export class Run extends Userdata {
   readonly #headers: HeaderMap;
   /** What `respond()` has made. */
   answer: Reply | undefined = undefined;
+  headersEdited = false;
   /** The head is no longer this filter's. */
   headersGone = false;
   #isOver = false;
@@ -87,7 +98,7 @@ export class Run extends Userdata {
   #bodySeen = false;
   #wholeBody = false;
   #ended: boolean;
-  #trailers: HeadersData | undefined = undefined;
+  #trailers: HeaderMap | undefined = undefined;
 
   constructor(
     script: Script,
@@ -99,7 +110,7 @@ export class Run extends Userdata {
       readonly filterContext: unknown;
     },
   ) {
-    super(script.tables.handle);
+    super(script.tables.handle, new Scope());
     this.script = script;
     this.stream = stream;
     this.isResponse = options.isResponse;
@@ -108,6 +119,9 @@ export class Run extends Userdata {
     this.#ended = options.endStream;
   }
 
+  get kinds(): InfoKinds {
+    return this.script.kinds;
+  }
   get isOver(): boolean {
     return this.#isOver;
   }
@@ -120,7 +134,7 @@ export class Run extends Userdata {
     try {
       const result = start(this);
       if (!isPending(result)) {
-        this.#isOver = true;
+        this.#over();
         this.#letGo();
         return undefined;
       }
@@ -181,20 +195,22 @@ export class Run extends Userdata {
   #letGo(): void {
     if (this.headersGone) return;
     this.headersGone = true;
-    if (!this.isResponse && this.#headersData?.edited === true && this.script.clearsRoute)
-      this.stream.clearRoute();
+    if (!this.isResponse && this.headersEdited && this.script.clearsRoute) this.stream.clearRoute();
   }
 
   onTrailers(trailers: HeaderMap): HookResult {
     if (this.#isOver) return undefined;
     this.#ended = true;
-    this.#trailers = new HeadersData(this.script.tables.headers, trailers, () => true);
+    this.#trailers = trailers;
     return this.#onTrailers();
   }
 
   #onTrailers(): HookResult {
     if (this.#waiting === CHUNK || this.#waiting === BODY) this.#resume(undefined);
-    if (this.#waiting === TRAILERS) this.#resume(this.#trailers);
+    if (this.#waiting === TRAILERS && this.#trailers !== undefined) {
+      this.scope = new Scope();
+      this.#resume(new HeadersData(this.#trailers, this));
+    }
     const waiting = this.#waiting;
     if (waiting instanceof PromiseWait) return this.#settle(waiting).then(() => this.#onTrailers());
     this.headersGone = true;
@@ -203,9 +219,7 @@ export class Run extends Userdata {
 
   /** The stream is gone: a script that still waits never goes on. */
   end(): void {
-    this.#isOver = true;
-    this.#waiting = undefined;
-    this.#generator = undefined;
+    this.#over();
     this.#body = undefined;
   }
 
@@ -223,6 +237,8 @@ export class Run extends Userdata {
     const generator = this.#generator;
     if (generator === undefined) return;
     this.#waiting = undefined;
+    if (this.scope.isOver) this.scope = new Scope();
+    if (value instanceof Userdata) value.scope = this.scope;
     this.script.state.enter();
     try {
       this.#step(thrown === undefined ? generator.next(value) : generator.throw(thrown.error));
@@ -233,8 +249,11 @@ export class Run extends Userdata {
 
   #step(step: IteratorResult<unknown, unknown>): void {
     if (step.done === true) this.#over();
-    else if (step.value instanceof HostWait) this.#waiting = step.value;
-    else throw refused("script performed an unexpected yield");
+    else if (step.value instanceof HostWait) {
+      this.#waiting = step.value;
+      const isQuiet = step.value instanceof PromiseWait && step.value.isQuiet;
+      if (!isQuiet) this.scope.isOver = true;
+    } else throw refused("script performed an unexpected yield");
   }
 
   #fail(error: unknown): void {
@@ -244,6 +263,7 @@ export class Run extends Userdata {
 
   #over(): void {
     this.#isOver = true;
+    this.scope.isOver = true;
     this.#waiting = undefined;
     this.#generator = undefined;
   }
@@ -251,31 +271,31 @@ export class Run extends Userdata {
   // ---- for the handle
 
   headersData(): HeadersData {
-    this.#headersData ??= new HeadersData(
-      this.script.tables.headers,
-      this.#headers,
-      () => !this.headersGone,
-    );
+    if (this.#headersData?.scope !== this.scope)
+      this.#headersData = new HeadersData(this.#headers, this, this);
     return this.#headersData;
   }
 
   /** The request's head, which a response's script sees as it is. */
   requestHeadersData(): HeadersData {
     if (!this.isResponse) return this.headersData();
-    this.#requestData ??= new HeadersData(
-      this.script.tables.headers,
-      this.stream.request,
-      () => true,
-    );
+    if (this.#requestData?.scope !== this.scope)
+      this.#requestData = new HeadersData(this.stream.request, this);
     return this.#requestData;
   }
 
+  #lent<T extends Userdata>(data: T): T {
+    data.scope = this.scope;
+    return data;
+  }
+
   body(alwaysWrap: boolean): unknown {
-    if (this.#wholeBody) return this.#body;
+    if (this.#wholeBody) return this.#body && this.#lent(this.#body);
     if (this.#ended) {
       if (this.#bodySeen) throw refused("cannot call body() after body has been streamed");
       if (!alwaysWrap) return NONE;
-      return (this.#body ??= new BufferData(this.script.tables.body, undefined));
+      this.#body ??= new BufferData(this.script.tables.body, undefined);
+      return this.#lent(this.#body);
     }
     if (this.#bodySeen) throw refused("cannot call body() after body streaming has started");
     return waitOn(BODY);
@@ -291,7 +311,7 @@ export class Run extends Userdata {
   }
 
   trailers(): unknown {
-    if (this.#trailers !== undefined) return this.#trailers;
+    if (this.#trailers !== undefined) return new HeadersData(this.#trailers, this);
     return this.#ended ? NONE : waitOn(TRAILERS);
   }
 }

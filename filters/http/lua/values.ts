@@ -6,6 +6,7 @@ import {
   LuaTable,
   libraryError,
   NONE,
+  type Scope,
   textArgument,
   typeOf,
   Userdata,
@@ -76,8 +77,8 @@ export function iterate(entries: Iterable<readonly [string, unknown]>): LuaFunct
 export class StructData extends Userdata {
   readonly #values: Readonly<Record<string, unknown>>;
 
-  constructor(metatable: LuaTable, values: unknown) {
-    super(metatable);
+  constructor(metatable: LuaTable, values: unknown, scope: Scope) {
+    super(metatable, scope);
     this.#values = typeof values === "object" && values !== null ? { ...values } : {};
   }
 

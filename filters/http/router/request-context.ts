@@ -4,6 +4,7 @@ import type {
   Host,
   HttpStream,
   MetadataCriterion,
+  OverrideHost,
   Priority,
   ResponseHeaders,
   RoutePolicies,
@@ -18,6 +19,7 @@ export class RequestContext implements BalancerContext {
   readonly priority: Priority;
   readonly downstreamProtocol: StreamInfo["protocol"];
   readonly stream: HttpStream;
+  overrideHost: OverrideHost | undefined = undefined;
   readonly #retry: () => RetryState | undefined;
   readonly #policies: readonly HashPolicy[];
   #hashed = false;

@@ -11,6 +11,7 @@ import {
   type HttpStream,
   headerName,
   isGrpcRequest,
+  overrideHostOf,
   type PoolFailure,
   type RedirectAction,
   type Reply,
@@ -24,6 +25,7 @@ import {
   reply,
   type Timer,
   type TrackedStats,
+  WISH,
 } from "@tsproxy/sdk";
 import { Attempt, type AttemptOwner } from "./attempt.ts";
 import { redirectRequest } from "./internal-redirect.ts";
@@ -247,6 +249,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     }
     if (cluster.choosesByStream === true && !(this.#context instanceof RequestContext))
       this.#context = { stream: this.#stream, downstreamProtocol: this.#stream.info.protocol };
+    if (this.#stream.hasFilterState !== false) this.#overrideHost();
     this.#stream.info.cluster = cluster;
     if (endStream) this.#onRequestEnded();
     const { responder } = this.#stream;
@@ -264,6 +267,15 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
       all ? dropReply("unconditional", "UDO", this.#router) : dropReply("", "DO", this.#router),
     );
     return true;
+  }
+
+  /** A filter before may know where the request is to go. */
+  #overrideHost(): void {
+    const wanted = overrideHostOf(this.#stream.filterState.get(WISH.UPSTREAM_HOST));
+    if (wanted === undefined) return;
+    if (!(this.#context instanceof RequestContext))
+      this.#context = new RequestContext(undefined, this.#stream, () => this.#retryOfNow());
+    (this.#context as RequestContext).overrideHost = wanted;
   }
 
   /** The head as the upstream gets it, but for what only its host tells. */
@@ -802,6 +814,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
       this.#earlier = [...this.#earlier, this.#attempt];
       this.#attempt = new Attempt(this, this.#router.cx);
     }
+    // As Envoy's: a retry goes where the load balancer sends it.
+    if (this.#context instanceof RequestContext) this.#context.overrideHost = undefined;
     const { responder } = this.#stream;
     const ended = this.#requestEnded;
     if (this.#attempt.begin(cluster, this.#context, this.#overTcp) && !ended)

@@ -416,6 +416,11 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     else this.#leave(false);
   }
 
+  /** For streams that want it: the next response is the last. */
+  leave(): void {
+    this.#leave(false);
+  }
+
   /** Envoy's drain sequence. HTTP/1 clients that were told to close, and those that never ask again, have the drain timeout for it. */
   #leave(counted: boolean): void {
     if (this.#draining) return;

@@ -70,6 +70,9 @@ export class StreamView implements HttpStream, Responder {
   get filterState(): Map<string, unknown> {
     return this.#ended ? new Map() : this.#stream.filterState;
   }
+  get hasFilterState(): boolean {
+    return !this.#ended && this.#stream.hasFilterState;
+  }
   get connectionState(): Map<string, unknown> {
     return this.#ended ? new Map() : this.#stream.connectionState;
   }

@@ -20,6 +20,7 @@ import {
   reply,
   type SetupContext,
   type Timer,
+  WISH,
 } from "@tsproxy/sdk";
 import type { HcmConnection } from "./connection.ts";
 import { RequestIdLine } from "./request-id.ts";
@@ -398,6 +399,9 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.#filterState ??= new Map();
     return this.#filterState;
   }
+  get hasFilterState(): boolean {
+    return this.#filterState !== undefined;
+  }
   get routeMetadata(): Readonly<Record<string, unknown>> | undefined {
     return this.#route?.routeMetadata;
   }
@@ -621,12 +625,19 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     const agreed = status === 101 || (this.isConnect && status >= 200 && status < 300);
     const tunnel = this.#upgrading && agreed;
     this.#tunnel = tunnel;
+    if (this.#filterState !== undefined) this.#grantWishes(this.#filterState, headers);
     if (tunnel && runtime.logsTunnel) this.#logNow("DownstreamTunnelSuccessfullyEstablished");
     if (!this.#requestComplete && !tunnel) runtime.stats.rqResponseBeforeRqComplete.inc();
     if (!tunnel)
       this.#connection.beforeResponse(this.#encoder, this.#faulty, this.#requestComplete);
     this.#encoder.encodeHeaders(headers, endStream);
     if (endStream) this.#finishResponse();
+  }
+
+  #grantWishes(wishes: ReadonlyMap<string, unknown>, headers: ResponseHeaders): void {
+    if (wishes.get(WISH.DRAIN_CONNECTION) === true) this.#connection.leave();
+    const reason = wishes.get(WISH.REASON_PHRASE);
+    if (typeof reason === "string" && isLine(reason)) headers.reason = reason;
   }
 
   encodeBody(chunk: Chunk, endStream: boolean): void {
@@ -849,4 +860,13 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
 /** Keeps the room that the list has, which `length = 0` would give away. */
 function empty(list: unknown[]): void {
   while (list.length > 0) list.pop();
+}
+
+/** One char a byte, and no line break or other control character. */
+function isLine(text: string): boolean {
+  for (let k = 0; k < text.length; k++) {
+    const code = text.charCodeAt(k);
+    if (code < 32 || code === 127 || code > 255) return false;
+  }
+  return true;
 }

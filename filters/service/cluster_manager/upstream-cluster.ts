@@ -123,6 +123,9 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   /** On the control thread: workers know its hosts. */
   served = false;
   #hosts: readonly UpstreamHost[] = [];
+  /** Made for the first request that asks for a host by its address. */
+  #byAddress: { readonly of: unknown; readonly hosts: Map<string, UpstreamHost> } | undefined =
+    undefined;
   /** Hosts that are gone and still have connections. */
   readonly #leaving = new Set<Pool>();
   readonly #tracked = new Set<TrackedConnection>();
@@ -368,9 +371,25 @@ export class UpstreamCluster implements Cluster, PoolOwner {
 
   /** The choice alone, nothing is counted. */
   hostFor(context: BalancerContext): UpstreamHost | undefined {
+    const { overrideHost } = context;
+    if (overrideHost !== undefined) {
+      const host = this.#hostAt(overrideHost.address);
+      if (host !== undefined || overrideHost.strict) return host;
+    }
     if (this.#spread !== undefined) return this.#spread.choose(context);
     const host = this.#retired ? undefined : this.#provided?.choose(context);
     return host instanceof UpstreamHost ? host : undefined;
+  }
+
+  /** Envoy's default `override_host_status`: any host that is not unhealthy. */
+  #hostAt(address: string): UpstreamHost | undefined {
+    if (this.#byAddress?.of !== this.#hosts)
+      this.#byAddress = {
+        of: this.#hosts,
+        hosts: new Map(this.#hosts.map((host) => [host.key, host])),
+      };
+    const host = this.#byAddress.hosts.get(address);
+    return host?.health === "unhealthy" ? undefined : host;
   }
 
   get names(): HostNames | undefined {
