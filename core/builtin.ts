@@ -66,10 +66,10 @@ export class Builtin {
     this.#park = options.park;
     this.#isolate = new Isolate({
       memoryLimitMb: MEMORY_LIMIT_MB,
-      sdk: options.prelude.builtinSdk,
+      sdk: textOf({ code: options.prelude.builtinSdk }),
     });
     this.#prelude = this.#isolate.load(
-      { code: options.prelude.builtin, filename: "tsproxy:inside" },
+      { code: textOf({ code: options.prelude.builtin }), filename: "tsproxy:inside" },
       10_000,
     );
     this.#clock = new Float64Array(options.ring, WORD.NOW * 4, 1);

@@ -4,11 +4,11 @@ import { builtinModules, SourceMap } from "node:module";
 import path from "node:path";
 import type { Message, Plugin } from "esbuild";
 import { esbuildVersion, isKept, keep, keyOf, readKept, readKeptNow } from "./build-cache.ts";
+import { sharedCode, textOf } from "./module-code.ts";
 import { codeFrame, type Problem, problem, shortPath } from "./problem.ts";
 
-/** One ES module made of a package's files; only `@tsproxy/sdk` is still imported. */
-export interface Bundle {
-  readonly code: string;
+interface BundleParts {
+  readonly shared: SharedArrayBuffer;
   /** Of the code: the same code is the same generation. */
   readonly hash: string;
   /** What the module is called in stacks. */
@@ -16,6 +16,32 @@ export interface Bundle {
   /** Absolute path -> hash of the bytes that went in. */
   readonly inputs: ReadonlyMap<string, string>;
   readonly sources: SourcePositions;
+}
+
+/** One ES module made of a package's files; only `@tsproxy/sdk` is still imported. */
+export class Bundle implements BundleParts {
+  /** The code, where all threads find it: UTF-8. */
+  readonly shared: SharedArrayBuffer;
+  readonly hash: string;
+  readonly filename: string;
+  readonly inputs: ReadonlyMap<string, string>;
+  readonly sources: SourcePositions;
+
+  constructor({ shared, hash, filename, inputs, sources }: BundleParts) {
+    this.shared = shared;
+    this.hash = hash;
+    this.filename = filename;
+    this.inputs = inputs;
+    this.sources = sources;
+  }
+
+  get code(): string {
+    return textOf({ code: this.shared });
+  }
+
+  named(filename: string): Bundle {
+    return new Bundle({ ...this, filename });
+  }
 }
 
 /** What esbuild refused. `inputs` is what it had read until then. */
@@ -33,6 +59,9 @@ export class BundleError extends Error {
 /** esbuild works in a process of its own; after so long without a build that is stopped. */
 const IDLE_MS = 60_000;
 let idle: NodeJS.Timeout | undefined;
+
+/** One character above Latin-1 would make V8 keep all of the text in two bytes each, in every isolate. */
+const CHARSET = "ascii";
 
 /** More than these are echoes of the first. */
 const MAX_PROBLEMS = 5;
@@ -53,7 +82,15 @@ export interface BundleOptions {
 export async function bundle(options: BundleOptions): Promise<Bundle> {
   if (!isKept(options.entry)) return build(options);
   const { entry, filename, external = [], alias = {}, format = "esm" } = options;
-  const words = [esbuildVersion(), format, entry, filename, ...external, JSON.stringify(alias)];
+  const words = [
+    esbuildVersion(),
+    CHARSET,
+    format,
+    entry,
+    filename,
+    ...external,
+    JSON.stringify(alias),
+  ];
   const key = keyOf(...words);
   const found = await readBundle(key, filename);
   if (found !== undefined) return found;
@@ -77,7 +114,13 @@ async function readBundle(key: string, filename: string): Promise<Bundle | undef
   });
   if (!(await Promise.all(same)).every(Boolean)) return undefined;
   const sources = new SourcePositions(() => readKeptNow(`${key}.js.map`));
-  return { code, hash, filename, inputs: new Map(inputs), sources };
+  return new Bundle({
+    shared: sharedCode(code),
+    hash,
+    filename,
+    inputs: new Map(inputs),
+    sources,
+  });
 }
 
 async function build(options: BundleOptions): Promise<Bundle> {
@@ -109,8 +152,7 @@ async function build(options: BundleOptions): Promise<Bundle> {
       conditions: ["import", "module"],
       sourcemap: "external",
       logLevel: "silent",
-      // One character above Latin-1 makes V8 keep all of the text in two bytes each, in every isolate.
-      charset: "ascii",
+      charset: CHARSET,
       // A tsconfig beside somebody's filter is for their editor; it never changes what runs.
       tsconfigRaw: { compilerOptions: { target: "esnext", verbatimModuleSyntax: true } },
       plugins: keepInputs ? [imports(external), readOnce(inputs)] : [imports(external)],
@@ -118,7 +160,13 @@ async function build(options: BundleOptions): Promise<Bundle> {
     const [map, code] = [".map", ".js"].map(
       (end) => result.outputFiles.find((file) => file.path.endsWith(end))!.text,
     ) as [string, string];
-    return { code, hash: hashOf(code), filename, inputs, sources: new SourcePositions(() => map) };
+    return new Bundle({
+      shared: sharedCode(code),
+      hash: hashOf(code),
+      filename,
+      inputs,
+      sources: new SourcePositions(() => map),
+    });
   } catch (error) {
     const { errors } = error as { errors?: Message[] };
     if (errors === undefined) throw error;

@@ -1,11 +1,13 @@
 import { isKept, keep, keyOf, readKept } from "./build-cache.ts";
-import { type Bundle, locate } from "./bundle.ts";
+import { type Bundle, hashOf, locate } from "./bundle.ts";
 import { type EntryPoint, Isolate } from "./isolate.ts";
+import { textOf } from "./module-code.ts";
 import type { PackageSource } from "./packages.ts";
 import type { Preludes } from "./preludes.ts";
 import type { Problem } from "./problem.ts";
+import { partsOf, type SchemaParts, wholeOf } from "./schema-parts.ts";
 
-/** What a definition says of itself, as JSON. */
+/** What a definition says of itself. */
 export interface Description {
   readonly kind: string;
   readonly name: string;
@@ -22,10 +24,47 @@ export interface Description {
   readonly routeSchema?: unknown;
 }
 
-/** Descriptions, and of what code and SDK they are. */
-interface Described {
-  readonly of: string;
+/** What the definitions of a module say of themselves. */
+export interface Described {
+  /** A hash of it. */
+  readonly said: string;
   readonly descriptions: readonly Description[];
+}
+
+/** The same as it is kept on disk, the schemas apart. */
+export interface Told {
+  readonly said: string;
+  readonly descriptions: readonly Omit<Description, keyof Schemas>[];
+  readonly schemas: readonly Schemas[];
+}
+export interface Schemas {
+  readonly schema: SchemaParts;
+  readonly routeSchema?: SchemaParts;
+}
+
+/** Schemas are read when somebody asks for the first: most configs need those of a few packages. */
+export function describedBy(
+  { said, descriptions }: Omit<Told, "schemas">,
+  schemas: () => readonly Schemas[],
+): Described {
+  let known: readonly Pick<Description, keyof Schemas>[] | undefined;
+  const read = (k: number) => {
+    known ??= schemas().map(({ schema, routeSchema }) => ({
+      schema: wholeOf(schema),
+      routeSchema: routeSchema && wholeOf(routeSchema),
+    }));
+    return known[k]!;
+  };
+  const withSchemas = descriptions.map((description, k) => ({
+    ...description,
+    get schema() {
+      return read(k).schema;
+    },
+    get routeSchema() {
+      return read(k).routeSchema;
+    },
+  }));
+  return { said, descriptions: withSchemas };
 }
 
 /** Why a module cannot be loaded, or is no package. */
@@ -59,24 +98,26 @@ export class Describer {
   }
 
   /** As `describe`; what an earlier process was told of the same code is taken from disk. */
-  async learn(
-    id: string,
-    bundle: Bundle,
-    { origin, entry }: PackageSource,
-  ): Promise<readonly Description[]> {
-    if (origin !== "shipped" || !isKept(entry)) return this.describe(id, bundle, origin);
-    this.#sdkKey ??= keyOf(this.#preludes.sdk, this.#preludes.reader);
+  async learn(id: string, bundle: Bundle, { origin, entry }: PackageSource): Promise<Described> {
+    const isOurs = origin === "shipped" && isKept(entry);
+    const told = isOurs ? await this.#kept(entry, bundle) : this.describe(id, bundle, origin);
+    return describedBy(told, () => told.schemas);
+  }
+
+  async #kept(entry: string, bundle: Bundle): Promise<Told> {
+    const { sdk, reader } = this.#preludes;
+    this.#sdkKey ??= keyOf(textOf({ code: sdk }), textOf({ code: reader }));
     const of = keyOf(this.#sdkKey, bundle.hash);
-    const name = `${keyOf(entry)}.described.json`;
-    const known = JSON.parse((await readKept(name)) ?? "{}") as Partial<Described>;
-    if (known.of === of && known.descriptions !== undefined) return known.descriptions;
-    const descriptions = this.describe(id, bundle, origin);
-    void keep(name, JSON.stringify({ of, descriptions } satisfies Described));
-    return descriptions;
+    const name = `${keyOf(entry)}.told.json`;
+    const known = JSON.parse((await readKept(name)) ?? "{}") as Partial<Told> & { of?: string };
+    if (known.of === of) return known as Told;
+    const told = this.describe(entry, bundle, "shipped");
+    void keep(name, JSON.stringify({ of, ...told }));
+    return told;
   }
 
   /** `id` tells packages apart. Throws a DescribeError. */
-  describe(id: string, bundle: Bundle, origin: "shipped" | "dropped-in"): readonly Description[] {
+  describe(id: string, bundle: Bundle, origin: "shipped" | "dropped-in"): Told {
     if (origin === "shipped") {
       if (!this.#shared?.mayLoad) this.#shared = this.#another(this.#shared);
       return this.#shared.read(bundle);
@@ -117,19 +158,19 @@ class Cell {
   #loaded = 0;
 
   constructor({ sdk, reader }: Pick<Preludes, "sdk" | "reader">) {
-    this.#isolate = new Isolate({ memoryLimitMb: MEMORY_MB, sdk });
+    this.#isolate = new Isolate({ memoryLimitMb: MEMORY_MB, sdk: textOf({ code: sdk }) });
     this.#read = this.#isolate
-      .load({ code: reader, filename: "tsproxy:reader" })
+      .load({ code: textOf({ code: reader }), filename: "tsproxy:reader" })
       .entry("read", LOAD_MS);
   }
 
-  read(bundle: Bundle): readonly Description[] {
+  read(bundle: Bundle): Told {
     this.#loaded++;
     try {
       const module = this.#isolate.load({ code: bundle.code, filename: bundle.filename }, LOAD_MS);
       const text = this.#read(module.namespace) as string;
       module.release();
-      return JSON.parse(text);
+      return told(text);
     } catch (error) {
       const { message, stack = "" } = error as Error;
       const reason = message.startsWith("Script execution timed out")
@@ -149,4 +190,17 @@ class Cell {
   dispose(): void {
     this.#isolate.dispose();
   }
+}
+
+/** `text`: JSON of Description[]. */
+function told(text: string): Told {
+  const all = JSON.parse(text) as readonly Description[];
+  return {
+    said: hashOf(text),
+    descriptions: all.map(({ schema: _schema, routeSchema: _routeSchema, ...others }) => others),
+    schemas: all.map(({ schema, routeSchema }) => ({
+      schema: partsOf(schema as object),
+      ...(routeSchema != null && { routeSchema: partsOf(routeSchema) }),
+    })),
+  };
 }

@@ -11,7 +11,7 @@ import { bundle } from "./bundle.ts";
 import { Describer } from "./describe.ts";
 import { ROOT } from "./own-files.ts";
 import { discoverShipped } from "./packages.ts";
-import { PACKED_LIST, type PackedPackage } from "./packed.ts";
+import { PACKED_LIST, PACKED_SCHEMAS, type PackedPackage } from "./packed.ts";
 import { buildPreludes, PRELUDES } from "./preludes.ts";
 import { reference } from "./reference.ts";
 
@@ -67,7 +67,9 @@ async function filters(): Promise<void> {
   const list: Record<string, PackedPackage> = {};
   for (const { id, entry, folder, origin } of discoverShipped()) {
     const made = await bundle({ entry, filename: id });
-    list[id] = { hash: made.hash, descriptions: describer.describe(id, made, origin) };
+    const { schemas, ...told } = describer.describe(id, made, origin);
+    list[id] = { hash: made.hash, ...told };
+    await write(path.join("filters", id, PACKED_SCHEMAS), JSON.stringify(schemas));
     await write(path.join("filters", id, "filter.js"), made.code, made.sources.json);
     for (const file of ["README.md", "package.json"])
       await cp(path.join(folder, file), path.join(dist, "filters", id, file));

@@ -4,7 +4,6 @@ import type { SandboxManifest } from "@tsproxy/sdk";
 import { type Bundle, BundleError, bundle, hashOf } from "./bundle.ts";
 import { DescribeError, type Describer, type Description } from "./describe.ts";
 import { parseManifest } from "./manifest.ts";
-import { sharedCode } from "./module-code.ts";
 import { readBundle } from "./package-bundle.ts";
 import type { PackageSource } from "./packages.ts";
 import { packedPackage } from "./packed.ts";
@@ -25,7 +24,7 @@ export interface Built {
   readonly buildMs: number;
   /** One for each definition of the module. */
   readonly infos: readonly PackageInfo[];
-  /** A hash of them. */
+  /** The same of the same. */
   readonly said: string;
 }
 
@@ -129,33 +128,33 @@ export class PackageUnit {
     try {
       this.#builtFrom = this.#target();
       checkPacked(this.source);
-      const packed = await packedPackage(this.source);
+      const packed = packedPackage(this.source);
       const { entry, id: filename } = this.source;
       const plain = packed?.bundle ?? (await bundle({ entry, filename }));
       // Named by its hash, too: streams that end on old code are led to the lines that it had.
-      const made = { ...plain, filename: `${plain.filename}@${plain.hash}` };
+      const made = plain.named(`${plain.filename}@${plain.hash}`);
       this.#inputs = made.inputs;
       this.#built = true;
       if (made.hash === this.live?.bundle.hash) return [];
       const { id } = this.source;
-      const descriptions = packed?.descriptions ?? (await describer.learn(id, made, this.source));
+      const described = packed ?? (await describer.learn(id, made, this.source));
+      const { descriptions } = described;
       const infos = infosOf(this.source, descriptions, this.#names.shipped);
       const group = this.#group(infos);
-      const { code, hash } = made;
-      const text = sharedCode(code);
+      const { shared: code, hash } = made;
       const modules = infos.map(({ package: name }) => {
         if (group === "builtin")
-          return { package: name, group, code: text, filename: made.filename, hash };
+          return { package: name, group, code, filename: made.filename, hash };
         const manifest = this.#manifest(infos);
         const cells =
           manifest.shared === false
             ? undefined
-            : sandboxCells(name, manifest.shared === true ? "shared" : code);
+            : sandboxCells(name, manifest.shared === true ? "shared" : made.code);
         this.#quarantined ??= this.#names.quarantined?.has(name) === true ? hash : "";
         return {
           package: name,
           group,
-          code: text,
+          code,
           filename: made.filename,
           hash,
           manifest,
@@ -164,7 +163,7 @@ export class PackageUnit {
         };
       });
       const buildMs = performance.now() - began;
-      const said = hashOf(JSON.stringify(infos));
+      const said = [described.said, ...infos.map((info) => info.package)].join();
       this.next = { bundle: made, builtAt: new Date(), buildMs, infos, said, group, modules };
       return [];
     } catch (error) {
@@ -247,10 +246,23 @@ function infosOf(
     return shipped.has(name) ? `${name}@dropped-in` : name;
   };
   return descriptions.map((d) => ({
-    ...d,
     package: nameOf(d),
+    kind: d.kind,
+    name: d.name,
+    aliases: d.aliases,
+    types: d.types,
+    terminal: d.terminal,
+    runs: d.runs,
     section: d.section,
-    routeSchema: d.routeSchema,
+    // Read from disk when somebody asks.
+    get schema() {
+      return d.schema;
+    },
+    get routeSchema() {
+      return d.routeSchema;
+    },
+    sandboxed: d.sandboxed === true,
+    sandbox: d.sandbox,
     origin: source.origin,
     folder: source.folder,
   }));

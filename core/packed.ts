@@ -1,38 +1,38 @@
 import { readFileSync } from "node:fs";
-import { readFile } from "node:fs/promises";
 import path from "node:path";
-import { type Bundle, hashOf, SourcePositions } from "./bundle.ts";
-import type { Description } from "./describe.ts";
+import { Bundle, hashOf, SourcePositions } from "./bundle.ts";
+import { type Described, describedBy, type Schemas, type Told } from "./describe.ts";
+import { sharedBytes } from "./module-code.ts";
 import { isPacked } from "./own-files.ts";
 import { type PackageSource, SHIPPED_ROOT } from "./packages.ts";
 
 /** What pack.ts has found out of a shipped package, by its id. The hash is that of its code: an edited file is built as any other. */
-export interface PackedPackage {
-  readonly hash: string;
-  readonly descriptions: readonly Description[];
-}
+export type PackedPackage = Omit<Told, "schemas"> & { readonly hash: string };
 export const PACKED_LIST = "packages.json";
+/** Beside each package. */
+export const PACKED_SCHEMAS = "schemas.json";
 
 /** A module that pack.ts has bundled, its source map beside it. */
 export function readPacked(file: string, filename: string): Bundle {
-  return packedBundle(file, filename, readFileSync(file, "utf8"));
+  const bytes = readFileSync(file);
+  const hash = hashOf(bytes);
+  const sources = new SourcePositions(() => readFileSync(`${file}.map`, "utf8"));
+  const shared = sharedBytes(bytes);
+  return new Bundle({ shared, hash, filename, inputs: new Map([[file, hash]]), sources });
 }
 
 /** Undefined: nothing is known of it as it lies there, so it has to be bundled and described. */
-export async function packedPackage(
+export function packedPackage(
   source: PackageSource,
-): Promise<{ bundle: Bundle; descriptions: readonly Description[] } | undefined> {
+): ({ readonly bundle: Bundle } & Described) | undefined {
   if (!isPacked || source.origin !== "shipped") return undefined;
   const known = packages()[source.id];
   if (known === undefined) return undefined;
-  const bundle = packedBundle(source.entry, source.id, await readFile(source.entry, "utf8"));
-  return bundle.hash === known.hash ? { bundle, descriptions: known.descriptions } : undefined;
-}
-
-function packedBundle(file: string, filename: string, code: string): Bundle {
-  const hash = hashOf(code);
-  const sources = new SourcePositions(() => readFileSync(`${file}.map`, "utf8"));
-  return { code, hash, filename, inputs: new Map([[file, hash]]), sources };
+  const bundle = readPacked(source.entry, source.id);
+  if (bundle.hash !== known.hash) return undefined;
+  const file = path.join(source.folder, PACKED_SCHEMAS);
+  const schemas = (): readonly Schemas[] => JSON.parse(readFileSync(file, "utf8"));
+  return { bundle, ...describedBy(known, schemas) };
 }
 
 let read: Readonly<Record<string, PackedPackage>> | undefined;

@@ -2,12 +2,12 @@ import { fileURLToPath } from "node:url";
 import { type Bundle, bundle } from "./bundle.ts";
 import { isPacked } from "./own-files.ts";
 import { readPacked } from "./packed.ts";
-import type { PreludeCode } from "./protocol.ts";
+import type { PreludeCode, SharedCode } from "./protocol.ts";
 
 export interface Preludes extends PreludeCode {
   /** Reads what packages say of themselves. */
-  readonly sdk: string;
-  readonly reader: string;
+  readonly sdk: SharedCode;
+  readonly reader: SharedCode;
   readonly bundles: readonly Bundle[];
 }
 
@@ -22,11 +22,12 @@ export const PRELUDES = {
 
 export async function bundlePreludes(): Promise<Preludes> {
   const bundles = isPacked ? readPreludes() : await buildPreludes();
-  const [builtin, sandbox, sdk, reader, builtinSdk] = bundles.map(({ code }) => code) as Codes;
+  const [builtin, sandbox, sdk, reader, builtinSdk] = bundles.map(({ shared }) => shared) as Codes;
   return { builtin, builtinSdk, sandbox, sdk, reader, bundles };
 }
 
-type Codes = [string, string, string, string, string];
+type Code = SharedArrayBuffer;
+type Codes = [Code, Code, Code, Code, Code];
 
 /** In the order of PRELUDES. */
 export function buildPreludes(): Promise<Bundle[]> {

@@ -26,13 +26,15 @@ export interface PackageInfo {
 /** Words of a thread's beat: turns of its loop, and the sandbox that it is inside, on its own thread or on another one. */
 export const BEAT = { TURNS: 0, INSIDE: 1, ASIDE: 2 } as const;
 
+/** UTF-8 in memory that all threads share, or the text itself. */
+export type SharedCode = SharedArrayBuffer | string;
+
 /** One bundled module. */
 export interface ModuleSource {
   readonly package: string;
   /** "builtin", or the sandbox group (the package's own name). */
   readonly group: string;
-  /** UTF-8 in memory that all threads share, or the text itself. */
-  readonly code: SharedArrayBuffer | string;
+  readonly code: SharedCode;
   readonly filename: string;
   /** Hash of the code: the same code is the same generation. */
   readonly hash: string;
@@ -351,11 +353,11 @@ export interface DrainOptions {
 
 /** What core itself puts into isolates. */
 export interface PreludeCode {
-  readonly builtin: string;
+  readonly builtin: SharedCode;
   /** The SDK beside it, without schemas. */
-  readonly builtinSdk: string;
+  readonly builtinSdk: SharedCode;
   /** A script, with the SDK in it; the others are modules. */
-  readonly sandbox: string;
+  readonly sandbox: SharedCode;
 }
 
 /** `workerData` of a worker. */
