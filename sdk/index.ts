@@ -49,4 +49,5 @@ export * from "./string-match.ts";
 export * from "./surroundings.ts";
 export * from "./transport.ts";
 export * from "./udp.ts";
+export * from "./walk.ts";
 export * from "./xxhash64.ts";

@@ -20,6 +20,8 @@ import {
   reply,
   type SetupContext,
   type Timer,
+  Walk,
+  type WalkOwner,
   WISH,
 } from "@tsproxy/sdk";
 import type { HcmConnection } from "./connection.ts";
@@ -31,7 +33,6 @@ import type { FilterSlot, Runtime } from "./runtime.ts";
 import { durationOf } from "./stream-duration.ts";
 import { Info } from "./stream-info.ts";
 import { StreamView } from "./stream-view.ts";
-import { Walk, type WalkOwner } from "./walk.ts";
 
 const UPGRADE_REFUSED = reply(403, { details: "upgrade_failed" });
 const FILTER_FAILED = reply(500, { body: "Internal Server Error", details: "filter_error" });

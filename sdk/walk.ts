@@ -1,18 +1,7 @@
 // Hot path: both directions of every stream.
-import {
-  Chunk,
-  copyBytes,
-  type Done,
-  type HeaderMap,
-  type Hold,
-  type HookResult,
-  type HttpFilter,
-  type LastChunk,
-  type Reply,
-  type RequestHeaders,
-  type ResponseHeaders,
-  type Verdict,
-} from "@tsproxy/sdk";
+import { Chunk, copyBytes } from "./bytes.ts";
+import type { HeaderMap, RequestHeaders, ResponseHeaders } from "./headers.ts";
+import type { Done, Hold, HookResult, HttpFilter, LastChunk, Reply, Verdict } from "./http.ts";
 
 const EMPTY = new Uint8Array(0);
 /** Bytes of one direction that may wait for a filter that thinks. Its source is paused meanwhile, so little more than a read comes. */
@@ -20,7 +9,7 @@ const KEPT_LIMIT = 1024 * 1024;
 /** A buffer up to this size is kept for the next stream. */
 const KEPT_FOR_NEXT = 16 * 1024;
 
-/** What a walk is part of: the stream. */
+/** What a walk is part of: a stream of the connection manager, or an attempt of the router with upstream filters. */
 export interface WalkOwner {
   onReply(reply: Reply, response: boolean): void;
   onFilterError(error: unknown, filter: number, response: boolean): void;
