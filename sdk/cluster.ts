@@ -1,7 +1,7 @@
 import type { RequestEncoder, ResponseDecoder } from "./codec.ts";
 import type { SetupContext, Slot } from "./extension.ts";
 import type { RequestHeaders } from "./headers.ts";
-import type { HttpStream } from "./http.ts";
+import type { HttpFilterFactory, HttpStream } from "./http.ts";
 import type {
   Address,
   CloseEvent,
@@ -273,6 +273,12 @@ export interface PoolHandle {
   cancel(): void;
 }
 
+/** A filter of exchanges with hosts, behind the router. */
+export interface UpstreamFilter {
+  readonly name: string;
+  readonly slot: Slot<HttpFilterFactory>;
+}
+
 /** Which histograms a cluster wants beside its others. */
 export interface TrackedStats {
   /** Of requests, and of their attempts: how much of the time that they had they took, in percent. */
@@ -302,6 +308,8 @@ export interface Cluster {
   readonly dropOverload?: number | undefined;
   /** `track_cluster_stats`: what the router measures of its exchanges. Absent: nothing. */
   readonly tracks?: TrackedStats | undefined;
+  /** `http_filters` of its protocol options, in the order of the config; absent: it leaves them to whoever sends. */
+  readonly httpFilters?: readonly UpstreamFilter[] | undefined;
   /** The breaker of retries (`max_retries`, or the retry budget). False: too many run. Each true is ended once with `endRetry`. */
   beginRetry(priority: Priority): boolean;
   endRetry(priority: Priority): void;

@@ -49,5 +49,6 @@ export * from "./string-match.ts";
 export * from "./surroundings.ts";
 export * from "./transport.ts";
 export * from "./udp.ts";
+export * from "./upstream-filters.ts";
 export * from "./walk.ts";
 export * from "./xxhash64.ts";

@@ -11,6 +11,7 @@ import {
   type PoolCallbacks,
   type PoolFailure,
   type PoolHandle,
+  type Reply,
   type RequestEncoder,
   type ResetReason,
   type ResponseDecoder,
@@ -21,6 +22,7 @@ import {
 } from "@tsproxy/sdk";
 import { TcpStream } from "./tcp-stream.ts";
 import type { TrackedAttempt } from "./tracked-attempt.ts";
+import type { ChainOwner, UpstreamChain } from "./upstream-chain.ts";
 import { FAILURE, ofPool, ofReset } from "./upstream-failure.ts";
 import type { LoggedAttempt } from "./upstream-log.ts";
 
@@ -28,6 +30,10 @@ import type { LoggedAttempt } from "./upstream-log.ts";
 export interface AttemptOwner {
   /** Undefined: attempts are not logged. */
   logAttempt(cluster: Cluster): LoggedAttempt | undefined;
+  /** Filters that the attempt passes; undefined: none. */
+  upstreamChain(attempt: Attempt, cluster: Cluster): UpstreamChain | undefined;
+  onLocalReply(attempt: Attempt, reply: Reply): void;
+  onFilterError(error: unknown, filter: string): void;
   trackAttempt(cluster: Cluster, tracks: TrackedStats): TrackedAttempt;
   onReady(attempt: Attempt, encoder: RequestEncoder, host: Host, connection: Connection): void;
   onNoConnection(attempt: Attempt, failure: PoolFailure): void;
@@ -48,7 +54,7 @@ export interface AttemptOwner {
  *
  *   begin ──> waits (`#handle`) ──> runs (`encoder`) ──> over
  */
-export class Attempt implements PoolCallbacks, ResponseDecoder {
+export class Attempt implements PoolCallbacks, ChainOwner {
   readonly responseHeaders = new ResponseHeaders();
   /** There while the exchange runs. */
   encoder: RequestEncoder | undefined = undefined;
@@ -65,6 +71,8 @@ export class Attempt implements PoolCallbacks, ResponseDecoder {
   #handle: PoolHandle | undefined = undefined;
   #idleMs = 0;
   #timers: TryTimers | undefined = undefined;
+  /** Between this and the exchange; undefined: nothing. */
+  #chain: UpstreamChain | undefined = undefined;
 
   constructor(owner: AttemptOwner, cx: SetupContext) {
     this.#owner = owner;
@@ -72,7 +80,7 @@ export class Attempt implements PoolCallbacks, ResponseDecoder {
   }
 
   get decoder(): ResponseDecoder {
-    return this;
+    return this.#chain ?? this;
   }
   get over(): boolean {
     return !this.waiting && this.encoder === undefined;
@@ -87,6 +95,7 @@ export class Attempt implements PoolCallbacks, ResponseDecoder {
     this.logged = this.#owner.logAttempt(cluster);
     const { tracks } = cluster;
     if (tracks !== undefined) this.tracked = this.#owner.trackAttempt(cluster, tracks);
+    this.#chain = this.#owner.upstreamChain(this, cluster);
     const handle = overTcp
       ? TcpStream.open(cluster, this, context)
       : cluster.newStream(this, context);
@@ -133,6 +142,10 @@ export class Attempt implements PoolCallbacks, ResponseDecoder {
     this.encoder = undefined;
     this.#idleMs = 0;
     this.#timers?.cancel();
+    if (this.#chain !== undefined) {
+      this.#chain.end();
+      this.#chain = undefined;
+    }
     if (this.tracked !== undefined) {
       this.tracked.end(this.#cx.now());
       this.tracked = undefined;
@@ -145,10 +158,11 @@ export class Attempt implements PoolCallbacks, ResponseDecoder {
   onPoolReady(encoder: RequestEncoder, host: Host, connection: Connection): void {
     this.waiting = false;
     this.#handle = undefined;
-    this.encoder = encoder;
+    const exchange = this.#chain === undefined ? encoder : this.#chain.over(encoder);
+    this.encoder = exchange;
     this.host = host;
-    this.logged?.onReady(encoder, host, connection);
-    this.#owner.onReady(this, encoder, host, connection);
+    this.logged?.onReady(exchange, host, connection);
+    this.#owner.onReady(this, exchange, host, connection);
   }
 
   onPoolFailure(failure: PoolFailure): void {
@@ -202,6 +216,14 @@ export class Attempt implements PoolCallbacks, ResponseDecoder {
     this.logged?.flag(ofReset(reason).flag);
     this.#over();
     this.#owner.onCut(this, reason);
+  }
+
+  onLocalReply(reply: Reply): void {
+    this.#owner.onLocalReply(this, reply);
+  }
+
+  onFilterError(error: unknown, filter: string): void {
+    this.#owner.onFilterError(error, filter);
   }
 
   onUpstreamBlocked(blocked: boolean): void {

@@ -1,4 +1,4 @@
-import { AccessLogList, Duration, type Static, Type } from "@tsproxy/sdk";
+import { AccessLogList, Duration, type Static, Type, UpstreamHttpFilters } from "@tsproxy/sdk";
 import { STRICT_NAMES } from "./steering.ts";
 
 export const Config = Type.Object({
@@ -19,6 +19,8 @@ export const Config = Type.Object({
       upstream_log_flush_interval: Type.Optional(Duration()),
     }),
   ),
+  /** What every attempt passes, in clusters without filters of their own. The last one is `upstream_codec`. */
+  upstream_http_filters: UpstreamHttpFilters(),
   suppress_grpc_request_failure_code_stats: Type.Boolean({ default: false }),
 });
 export type Config = Static<typeof Config>;

@@ -38,6 +38,7 @@ import type { Answered, ClusterCharges, VirtualCharges } from "./stats.ts";
 import { badSteering, isSteeredByFilter, type Steering, takeSteering } from "./steering.ts";
 import { expectedMs, finalTimeouts, setGrpcTimeout, type Timeouts } from "./timeouts.ts";
 import { percentOf, TrackedAttempt } from "./tracked-attempt.ts";
+import { UpstreamChain } from "./upstream-chain.ts";
 import {
   FAILURE,
   failureReply,
@@ -457,6 +458,25 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   logAttempt(cluster: Cluster): LoggedAttempt | undefined {
     const { upstreamLog } = this.#router;
     return upstreamLog && new LoggedAttempt(upstreamLog, this.#stream, cluster);
+  }
+
+  upstreamChain(attempt: Attempt, cluster: Cluster): UpstreamChain | undefined {
+    const filters = cluster.httpFilters ?? this.#router.upstreamFilters;
+    return filters && new UpstreamChain(attempt, this.#stream, filters);
+  }
+
+  /** A filter of an attempt answers: no other attempt is waited for. */
+  onLocalReply(_attempt: Attempt, reply: Reply): void {
+    this.#giveUp();
+    this.#conclude(reply);
+  }
+
+  onFilterError(error: unknown, filter: string): void {
+    const { log } = this.#router.cx;
+    log.error("an upstream filter threw", {
+      filter,
+      error: error instanceof Error ? (error.stack ?? error.message) : String(error),
+    });
   }
 
   trackAttempt(cluster: Cluster, tracks: TrackedStats): TrackedAttempt {

@@ -4,7 +4,9 @@ import {
   type Counter,
   HeaderLine,
   type HttpStream,
+  openUpstreamFilters,
   type SetupContext,
+  type UpstreamFilter,
   type VirtualCluster,
 } from "@tsproxy/sdk";
 import type { Config } from "./config.ts";
@@ -33,6 +35,8 @@ export class Router {
   readonly failures: FailureLog;
   /** Undefined: nobody wants to know of attempts. */
   readonly upstreamLog: UpstreamLog | undefined;
+  /** Of clusters that have none; undefined: none. */
+  readonly upstreamFilters: readonly UpstreamFilter[] | undefined;
   readonly #virtual = new WeakMap<VirtualCluster, VirtualCharges>();
   readonly #free: RoutedRequest[] = [];
   readonly #charges = new Map<string, ClusterCharges>();
@@ -44,6 +48,9 @@ export class Router {
     this.cx = cx;
     this.upstreamLog =
       (config.upstream_log ?? []).length > 0 ? new UpstreamLog(config, cx) : undefined;
+    const chain = config.upstream_http_filters;
+    const prefix = cx.statPrefix ?? "http.";
+    this.upstreamFilters = openUpstreamFilters(chain, "upstream_http_filters", cx, prefix);
     this.failures = new FailureLog(cx);
     this.mirrored = cx.stats.counter("http.async-client.rq_total");
     cx.onDispose(() => {

@@ -23,6 +23,7 @@ import {
   type TrackedStats,
   Type,
   UInt32,
+  UpstreamHttpFilters,
 } from "@tsproxy/sdk";
 import type { HappyEyeballs } from "./happy-eyeballs.ts";
 import { HealthCheck, OutlierDetection } from "./health-config.ts";
@@ -82,6 +83,7 @@ const HttpProtocolOptions = Type.Object({
   use_downstream_protocol_config: Type.Optional(BothOptions),
   /** The one that TLS agrees on (ALPN); HTTP/1.1 without. */
   auto_config: Type.Optional(BothOptions),
+  http_filters: UpstreamHttpFilters(),
 });
 
 const CircuitBreakers = Type.Object({

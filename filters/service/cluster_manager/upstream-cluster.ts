@@ -26,14 +26,15 @@ import type {
   Stats,
   Timer,
   TrackedStats,
+  UpstreamFilter,
 } from "@tsproxy/sdk";
-import { counter, formatAddress } from "@tsproxy/sdk";
+import { counter, formatAddress, openUpstreamFilters } from "@tsproxy/sdk";
 import { Aggregate } from "./aggregate.ts";
 import { type Balancing, Spread } from "./balancing.ts";
 import { CircuitBreaker, Limit } from "./circuit-breaker.ts";
 import { firstFlags, type HealthList, openOutlierTable } from "./cluster-health.ts";
 import type { ClusterConfig, ClusterOptions } from "./config.ts";
-import { dropOverloadOf, optionsOf, tracksOf } from "./config.ts";
+import { dropOverloadOf, HTTP_PROTOCOL_OPTIONS, optionsOf, tracksOf } from "./config.ts";
 import { fingerprintOf, type Heir } from "./handover.ts";
 import { familyOf, interleave, Race } from "./happy-eyeballs.ts";
 import { type HealthReport, report } from "./health-desk.ts";
@@ -109,6 +110,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   readonly choosesByStream: boolean;
   readonly dropOverload: number;
   readonly tracks: TrackedStats | undefined;
+  readonly httpFilters: readonly UpstreamFilter[] | undefined;
   /** Another number after every change of hosts or of their health. */
   changes = 0;
   readonly #sweep: Timer;
@@ -168,6 +170,16 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     this.preconnectRatio = config.preconnect_policy?.per_upstream_preconnect_ratio ?? 1;
     const statPrefix = `cluster.${config.alt_stat_name || config.name}.`;
     this.stats = cx.stats.scope(statPrefix);
+    // The control thread sends no requests.
+    this.httpFilters =
+      cx.role === "control"
+        ? undefined
+        : openUpstreamFilters(
+            config.typed_extension_protocol_options?.[HTTP_PROTOCOL_OPTIONS]?.http_filters,
+            `typed_extension_protocol_options["${HTTP_PROTOCOL_OPTIONS}"].http_filters`,
+            cx,
+            statPrefix,
+          );
     this.#transports = new Transports(cx, config, statPrefix);
     // One thread lists all names; others make their cells when there is something to count.
     if (cx.role === "control") this.#cells = new ClusterCells(this.stats);

@@ -1,0 +1,92 @@
+import {
+  type DownstreamFacts,
+  type HttpStream,
+  type Reply,
+  RequestHeaders,
+  type Responder,
+  type ResponseHeaders,
+  type Route,
+  type RouteSetups,
+  type StreamInfo,
+} from "@tsproxy/sdk";
+import type { UpstreamChain } from "./upstream-chain.ts";
+
+const NONE: readonly unknown[] = [];
+
+/** The downstream's stream as a filter of one attempt sees it. What it does after the attempt goes nowhere. */
+export class UpstreamView implements HttpStream {
+  readonly id: number;
+  readonly info: StreamInfo;
+  readonly downstreamConnection: DownstreamFacts | undefined;
+  readonly #stream: HttpStream;
+  readonly #chain: UpstreamChain;
+  readonly #filterName: string;
+  readonly #routes: RouteSetups | undefined;
+  #ended = false;
+
+  constructor(
+    stream: HttpStream,
+    chain: UpstreamChain,
+    filterName: string,
+    routes: RouteSetups | undefined,
+  ) {
+    this.#stream = stream;
+    this.#chain = chain;
+    this.#filterName = filterName;
+    this.#routes = routes;
+    this.id = stream.id;
+    this.info = stream.info;
+    this.downstreamConnection = stream.downstreamConnection;
+  }
+
+  end(): void {
+    this.#ended = true;
+  }
+
+  get request(): RequestHeaders {
+    return this.#ended ? new RequestHeaders() : this.#stream.request;
+  }
+  get response(): ResponseHeaders | undefined {
+    return this.#ended ? undefined : this.#chain.response;
+  }
+  get route(): Route | undefined {
+    return this.#ended ? undefined : this.#stream.route;
+  }
+  /** The request is on its way: its route stays. */
+  clearRoute(): void {}
+  get routeConfig(): unknown {
+    const config = this.route?.filterConfig(this.#filterName);
+    return config === undefined || this.#routes === undefined ? config : this.#routes.one(config);
+  }
+  get routeConfigs(): readonly unknown[] {
+    const configs = this.route?.filterConfigs(this.#filterName) ?? NONE;
+    return this.#routes === undefined ? configs : this.#routes.all(configs);
+  }
+  get metadata(): Map<string, Record<string, unknown>> {
+    return this.#ended ? new Map() : this.#stream.metadata;
+  }
+  get filterState(): Map<string, unknown> {
+    return this.#ended ? new Map() : this.#stream.filterState;
+  }
+  get connectionState(): Map<string, unknown> {
+    return this.#ended ? new Map() : this.#stream.connectionState;
+  }
+  /** For terminal filters, of which the chain has its own. */
+  get responder(): Responder {
+    return NO_RESPONDER;
+  }
+  sleep(ms: number): Promise<void> {
+    return this.#ended ? new Promise(() => {}) : this.#stream.sleep(ms);
+  }
+}
+
+const nothing = (): void => {};
+const NO_RESPONDER: Responder = {
+  sendInformational: nothing,
+  sendHeaders: nothing,
+  sendBody: nothing,
+  sendTrailers: nothing,
+  sendReply: (_reply: Reply) => {},
+  reset: nothing,
+  pauseRequest: nothing,
+};
