@@ -42,6 +42,7 @@ export function flushServerStats(
   parts.server.update(STATES[parts.state()], {
     connections: connections(parts.stats, parts.reload.live?.config),
     daysLeft: daysLeft(parts.certificates()),
+    version: parts.reload.live?.config.statsVersion,
   });
 }
 

@@ -120,6 +120,8 @@ export interface ListenerConfig {
   /** A connection goes to the listener of the address that the client asked for, if there is one. */
   readonly useOriginalDst?: boolean;
   readonly ignoreGlobalConnectionLimit?: boolean;
+  /** What all listeners may have together, by the overload manager. Absent: what the runtime says. */
+  readonly globalConnectionLimit?: number;
   readonly direction: "UNSPECIFIED" | "INBOUND" | "OUTBOUND";
   /** Absent: DEFAULT. */
   readonly drainType?: "DEFAULT" | "MODIFY_ONLY";
@@ -191,6 +193,8 @@ export interface RuntimeConfig {
   /** `stats_config`, and how often intervals of histograms end; main's alone too. */
   readonly stats?: StatsConfig | undefined;
   readonly statsFlushMs?: number | undefined;
+  /** In the place of the proxy's own, as `server.version`. */
+  readonly statsVersion?: number | undefined;
 }
 
 /** A RuntimeConfig as a thread gets it. */

@@ -4,6 +4,7 @@ import { ScopedStats, StatsTable } from "./inside/stats.ts";
 import type { ListenerConfig } from "./protocol.ts";
 import type { RuntimeLayers } from "./runtime.ts";
 import type { StatsReader } from "./stats.ts";
+import { VERSION } from "./version.ts";
 
 const CELLS = 4096;
 
@@ -38,6 +39,9 @@ GAUGES.push(
   runtime("deprecated_feature_seen_since_process_start"),
   "filesystem.write_total_buffered",
 );
+
+/** 1.2.3 is 10203, where Envoy has some digits of its commit. */
+const OWN_VERSION = VERSION.split(".").reduce((sum, part) => sum * 100 + Number.parseInt(part), 0);
 
 function server(name: string): string {
   return `server.${name}`;
@@ -132,7 +136,12 @@ export class ServerStats {
   /** `state` is Envoy's number: 0 live, 1 draining, 3 initialising. */
   update(
     state: 0 | 1 | 3,
-    facts: { readonly connections: number; readonly daysLeft: number },
+    facts: {
+      readonly connections: number;
+      readonly daysLeft: number;
+      /** `stats_server_version_override` */
+      readonly version: number | undefined;
+    },
   ): void {
     this.#set("server.state", state);
     this.#set("server.uptime", Math.floor((performance.now() - this.#started) / 1000));
@@ -140,6 +149,7 @@ export class ServerStats {
     this.#set("server.memory_heap_size", heapTotal + external);
     this.#set("server.memory_allocated", heapUsed + external);
     this.#set("server.memory_physical_size", rss);
+    this.#set("server.version", facts.version ?? OWN_VERSION);
     this.#set("server.total_connections", facts.connections);
     this.#set("server.days_until_first_cert_expiring", facts.daysLeft);
   }

@@ -176,6 +176,25 @@ const BootstrapExtension = Type.Object({
 });
 type BootstrapExtension = Static<typeof BootstrapExtension>;
 
+/** Of its monitors `maxConnections` knows one. */
+const OverloadManager = Type.Object({
+  resource_monitors: Type.Optional(
+    Type.Array(
+      Type.Object({
+        name: Type.Optional(Type.String()),
+        typed_config: Type.Optional(Type.Unknown()),
+      }),
+    ),
+  ),
+});
+type ResourceMonitors = NonNullable<Static<typeof OverloadManager>["resource_monitors"]>;
+
+/** What the bootstrap says of all listeners. */
+interface ProcessLimits {
+  readonly internalBufferBytes?: number | undefined;
+  readonly maxConnections?: number | undefined;
+}
+
 const schemas = new Map<string, Schema>();
 
 /** The bootstrap's schema: core's own fields, and the sections that services own. Kept, as a schema is compiled once. */
@@ -198,7 +217,9 @@ function withSections(packages: readonly PackageInfo[]): Schema {
     layered_runtime: Type.Optional(LayeredRuntime),
     stats_config: Type.Optional(StatsConfigSchema),
     stats_flush_interval: StatsFlushInterval,
+    stats_server_version_override: Type.Optional(Type.Number()),
     bootstrap_extensions: Type.Optional(Type.Array(BootstrapExtension)),
+    overload_manager: Type.Optional(OverloadManager),
   });
   const schema = structuredClone(own) as unknown as MutableSchema;
   for (const service of services(packages)) {
@@ -242,14 +263,15 @@ export function runtimeConfig(value: unknown, root: MapNode, maker: Maker): Runt
     readonly layered_runtime?: Static<typeof LayeredRuntime>;
     readonly stats_config?: StatsConfig;
     readonly stats_flush_interval?: number;
+    readonly stats_server_version_override?: number;
     readonly bootstrap_extensions?: readonly (BootstrapExtension | undefined)[];
+    readonly overload_manager?: Static<typeof OverloadManager>;
     readonly static_resources?: { readonly listeners?: readonly (Listener | undefined)[] };
   };
-  const listeners = listenerConfigs(
-    bootstrap.static_resources?.listeners ?? [],
-    maker,
-    internalBuffer(bootstrap.bootstrap_extensions ?? [], maker),
-  );
+  const listeners = listenerConfigs(bootstrap.static_resources?.listeners ?? [], maker, {
+    internalBufferBytes: internalBuffer(bootstrap.bootstrap_extensions ?? [], maker),
+    maxConnections: maxConnections(bootstrap.overload_manager?.resource_monitors ?? [], maker),
+  });
   return {
     listeners,
     services: serviceConfigs(value, root, maker),
@@ -257,6 +279,7 @@ export function runtimeConfig(value: unknown, root: MapNode, maker: Maker): Runt
     runtime: bootstrap.layered_runtime?.layers ?? [],
     stats: bootstrap.stats_config,
     statsFlushMs: bootstrap.stats_flush_interval,
+    statsVersion: bootstrap.stats_server_version_override,
   };
 }
 
@@ -272,13 +295,40 @@ function internalBuffer(
   for (const extension of extensions) {
     const node = extension && maker.origin.get(extension);
     if (node?.kind !== "map") continue;
-    const config = node.map("typed_config");
-    if (config?.string("@type")?.endsWith(`/${INTERNAL_LISTENERS}`) === true) {
-      const size = config.get("buffer_size_kb");
-      bytes = 1024 * (size?.kind === "scalar" ? Number(size.value) : INTERNAL_BUFFER_KB);
-    } else maker.report.unimplemented(node.place, "known to Envoy, not implemented here");
+    const config = typedConfig(node, INTERNAL_LISTENERS, maker);
+    if (config === undefined) continue;
+    const size = config.get("buffer_size_kb");
+    bytes = 1024 * (size?.kind === "scalar" ? Number(size.value) : INTERNAL_BUFFER_KB);
   }
   return bytes;
+}
+
+const MAX_CONNECTIONS =
+  "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig";
+
+/** What listeners may have of connections together; undefined: no monitor limits them. */
+function maxConnections(
+  monitors: readonly (ResourceMonitors[number] | undefined)[],
+  maker: Maker,
+): number | undefined {
+  let most: number | undefined;
+  for (const monitor of monitors) {
+    const node = monitor && maker.origin.get(monitor);
+    if (node?.kind !== "map") continue;
+    const value = typedConfig(node, MAX_CONNECTIONS, maker)?.get(
+      "max_active_downstream_connections",
+    );
+    if (value?.kind === "scalar") most = Number(value.value);
+  }
+  return most;
+}
+
+/** The config of an extension of that type; any other is told to be none that is implemented. */
+function typedConfig(node: MapNode, type: string, maker: Maker): MapNode | undefined {
+  const config = node.map("typed_config");
+  if (config?.string("@type")?.endsWith(`/${type}`) === true) return config;
+  maker.report.unimplemented(node.place, "known to Envoy, not implemented here");
+  return undefined;
 }
 
 function nodeOf(
@@ -320,13 +370,13 @@ function at(value: unknown, key: string): unknown {
 export function listenerConfigs(
   listeners: readonly (Listener | undefined)[],
   maker: Maker,
-  internalBufferBytes?: number,
+  process: ProcessLimits = {},
 ): ListenerConfig[] {
   const made: ListenerConfig[] = [];
   const byAddress = new Map<string, string>();
   const names = new Set<string>();
   for (const listener of listeners) {
-    const config = listener && listenerConfig(listener, maker, internalBufferBytes);
+    const config = listener && listenerConfig(listener, maker, process);
     if (listener === undefined || config === undefined) continue;
     const key = `${config.address.udp === true ? "udp " : ""}${addressText(config.address)}`;
     const other = byAddress.get(key);
@@ -353,13 +403,13 @@ export function listenerConfigs(
 function listenerConfig(
   listener: Listener,
   maker: Maker,
-  internalBufferBytes: number | undefined,
+  process: ProcessLimits,
 ): ListenerConfig | undefined {
   const { report } = maker;
   const node = maker.origin.get(listener)!;
   const chains = (listener.filter_chains ?? []).filter((c) => c !== undefined);
   const name = listener.name ?? "";
-  const internal = internalListener(listener, maker, internalBufferBytes);
+  const internal = internalListener(listener, maker, process.internalBufferBytes);
   if (internal === undefined && listener.address === undefined) {
     if (!written(node, "address") && listener.internal_listener === undefined)
       report.error(node.place, named(name, "has no address"));
@@ -413,6 +463,7 @@ function listenerConfig(
     ...(internal !== undefined && { internalBufferBytes: internal.bufferBytes }),
     ...(listener.use_original_dst === true && { useOriginalDst: true }),
     ...(listener.ignore_global_conn_limit === true && { ignoreGlobalConnectionLimit: true }),
+    ...(process.maxConnections !== undefined && { globalConnectionLimit: process.maxConnections }),
     direction: listener.traffic_direction,
     ...(listener.drain_type === "MODIFY_ONLY" && { drainType: listener.drain_type }),
     listenerFilters,

@@ -652,6 +652,41 @@ describe("listeners", () => {
   });
 });
 
+describe("internal listeners", () => {
+  const TYPE =
+    "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener";
+  const listener = (name: string, more: string) => `
+static_resources:
+  listeners:
+  - {${name}internal_listener: {}, ${more}filter_chains: [{}]}
+`;
+  const extension = `bootstrap_extensions: [{name: any, typed_config: {"@type": ${TYPE}, buffer_size_kb: 64}}]`;
+
+  it("have a name in the place of an address, and the extension's buffer", () => {
+    expect(config(listener("name: inner, ", "") + extension).listeners[0]).toMatchObject({
+      name: "inner",
+      statPrefix: "envoy_internal_inner",
+      address: { path: "envoy://inner/" },
+      bindToPort: false,
+      internalBufferBytes: 65_536,
+    });
+  });
+
+  it("want the extension, a name, and nothing that is a socket's", () => {
+    expect(errors(listener("name: inner, ", ""))[0]).toContain("want a bootstrap extension");
+    expect(errors(listener("", "") + extension)[0]).toContain("needs a name");
+    expect(errors(listener("name: inner, ", "tcp_backlog_size: 1, ") + extension)[0]).toContain(
+      "has no socket: tcp_backlog_size",
+    );
+    const both = "address: {socket_address: {address: 127.0.0.1, port_value: 1}}, ";
+    expect(errors(listener("name: inner, ", both) + extension)[0]).toContain("has an address");
+    const address = "address: {envoy_internal_address: {server_listener_name: a}}";
+    expect(
+      errors(`static_resources: {listeners: [{name: b, ${address}, filter_chains: [{}]}]}`)[0],
+    ).toContain("write internal_listener: {}");
+  });
+});
+
 describe("runtime layers", () => {
   it("may not share a name, and hold no lists", () => {
     expect(

@@ -131,14 +131,25 @@ function readConfig(
   checkBootstrap(root, report);
   // What is shown names its secrets as the file does.
   const hasSecrets = root.map("static_resources")?.has("secrets") === true;
-  const shown = hasSecrets ? (clone(root) as MapNode) : root;
+  const hasBinding = root.map("cluster_manager")?.has("upstream_bind_config") === true;
+  const shown = hasSecrets || hasBinding ? (clone(root) as MapNode) : root;
   placeSecrets(root, report);
+  placeBinding(root);
   const value = builder.part(bootstrapSchema(registry.packages), root);
   if (report.failed) dropHoles(value);
   const config = runtimeConfig(value, root, maker);
   normaliser.reportLoose();
   const source = new Source(config, root, builder.origin, report);
   return { report, read: { shown, config, source } };
+}
+
+/** `cluster_manager.upstream_bind_config` is that of every cluster that has none. */
+function placeBinding(root: MapNode): void {
+  const binding = root.map("cluster_manager")?.delete("upstream_bind_config");
+  if (binding === undefined) return;
+  for (const cluster of root.map("static_resources")?.list("clusters") ?? [])
+    if (cluster.kind === "map" && !cluster.has("upstream_bind_config"))
+      cluster.set("upstream_bind_config", clone(binding));
 }
 
 /** The file with what is laid over it. */

@@ -138,7 +138,8 @@ export class Listener {
     const all =
       this.config.ignoreGlobalConnectionLimit === true
         ? NO_LIMIT
-        : runtime.integer("overload.global_downstream_max_connections", NO_LIMIT);
+        : (this.config.globalConnectionLimit ??
+          runtime.integer("overload.global_downstream_max_connections", NO_LIMIT));
     if (this.#globalCount.tryAcquire(all) === 0) {
       this.#stats.globalOverflow.inc();
       connection.close("abort");

@@ -90,14 +90,21 @@ test("a cluster reaches its hosts over unix sockets, and from the address it is 
   const bound = cluster("bound", [origin.port], {
     upstream_bind_config: { source_address: { address: "127.0.0.9", port_value: 0 } },
   });
+  const routes = [route("/unix", "unix"), route("/free", "free"), route("/", "bound")];
   const proxy = await start({
-    config: bootstrap(
-      [listener("main", httpFilter([route("/unix", "unix"), route("/", "bound")]))],
-      [unix, bound],
-    ),
+    config: {
+      ...bootstrap(
+        [listener("main", httpFilter(routes))],
+        [unix, bound, cluster("free", [origin.port])],
+      ),
+      cluster_manager: {
+        upstream_bind_config: { source_address: { address: "127.0.0.8", port_value: 0 } },
+      },
+    },
   });
   expect((await get(proxy.port("main"), "/unix")).text).toBe("unix\n");
   expect((await get(proxy.port("main"), "/")).text).toBe("127.0.0.9");
+  expect((await get(proxy.port("main"), "/free")).text).toBe("127.0.0.8");
 });
 
 test("a host of several addresses is reached by the first that answers, each from the address of its family", async () => {
@@ -171,44 +178,70 @@ test("a listener without a port of its own gets connections by their destination
   expect(await ask("192.0.2.8")).toContain("main\n");
 });
 
-test("connections beyond a listener's limit, or that of all, are closed at once", async () => {
-  const limits = {
-    "envoy.resource_limits.listener.main.connection_limit": 3,
-    "overload.global_downstream_max_connections": 4,
-  };
-  const echo = {
-    name: "envoy.filters.network.echo",
-    typed_config: { "@type": `${TYPE}filters.network.echo.v3.Echo` },
-  };
-  const proxy = await start({
-    config: {
-      ...bootstrap([listener("main", echo, { stat_prefix: "main" }), listener("other", echo)]),
-      layered_runtime: { layers: [{ name: "static", static_layer: limits }] },
+const ofListener = { "envoy.resource_limits.listener.main.connection_limit": 3 };
+const ofAll = {
+  runtime: {
+    layered_runtime: {
+      layers: [
+        {
+          name: "static",
+          static_layer: { ...ofListener, "overload.global_downstream_max_connections": 4 },
+        },
+      ],
     },
-    concurrency: 2,
-  });
-  const open = (name: string) =>
-    new Promise<net.Socket | undefined>((resolve) => {
-      const socket = net.connect(proxy.port(name), "127.0.0.1", () => socket.write("x"));
-      socket.on("data", () => resolve(socket)).on("error", () => resolve(undefined));
-      socket.on("close", () => resolve(undefined));
+  },
+  "overload manager": {
+    layered_runtime: { layers: [{ name: "static", static_layer: ofListener }] },
+    overload_manager: {
+      resource_monitors: [
+        {
+          name: "envoy.resource_monitors.global_downstream_max_connections",
+          typed_config: {
+            "@type": `${TYPE}resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig`,
+            max_active_downstream_connections: 4,
+          },
+        },
+      ],
+    },
+  },
+};
+test.each(Object.entries(ofAll))(
+  "connections beyond a listener's limit, or that of all (%s), are closed at once",
+  async (_, limits) => {
+    const echo = {
+      name: "envoy.filters.network.echo",
+      typed_config: { "@type": `${TYPE}filters.network.echo.v3.Echo` },
+    };
+    const proxy = await start({
+      config: {
+        ...bootstrap([listener("main", echo, { stat_prefix: "main" }), listener("other", echo)]),
+        ...limits,
+      },
+      concurrency: 2,
     });
-  const first = await Promise.all([open("main"), open("main"), open("main")]);
-  expect(first.every((socket) => socket !== undefined)).toBe(true);
-  expect(await open("main")).toBeUndefined();
-  const fourth = await open("other");
-  expect(fourth).toBeDefined();
-  expect(await open("other")).toBeUndefined();
-  const stats = await proxy.stats();
-  expect(stats("listener.main.downstream_cx_overflow")).toBe(1);
-  first[0]!.destroy();
-  await eventually(
-    () => open("main"),
-    (socket) => socket !== undefined,
-    "room for one more",
-  );
-  for (const socket of [...first, fourth]) socket?.destroy();
-});
+    const open = (name: string) =>
+      new Promise<net.Socket | undefined>((resolve) => {
+        const socket = net.connect(proxy.port(name), "127.0.0.1", () => socket.write("x"));
+        socket.on("data", () => resolve(socket)).on("error", () => resolve(undefined));
+        socket.on("close", () => resolve(undefined));
+      });
+    const first = await Promise.all([open("main"), open("main"), open("main")]);
+    expect(first.every((socket) => socket !== undefined)).toBe(true);
+    expect(await open("main")).toBeUndefined();
+    const fourth = await open("other");
+    expect(fourth).toBeDefined();
+    expect(await open("other")).toBeUndefined();
+    const stats = await proxy.stats();
+    expect(stats("listener.main.downstream_cx_overflow")).toBe(1);
+    first[0]!.destroy();
+    await eventually(
+      () => open("main"),
+      (socket) => socket !== undefined,
+      "room for one more",
+    );
+    for (const socket of [...first, fourth]) socket?.destroy();
+  },
+);
 
 test("a small buffer limit pauses the source while the client does not read", async () => {
   const origin = await tcpUpstream((socket) => {
