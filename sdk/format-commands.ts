@@ -186,10 +186,19 @@ function printValue(
   if (length === undefined) {
     if (typeof value === "number" || typeof value === "boolean") return value;
     // A header holds bytes, and JSON may hold any text.
-    const text = JSON.stringify(value);
-    return write(text) === text ? (value as object) : write(text);
+    const sorted = withSortedKeys(value);
+    const text = JSON.stringify(sorted);
+    return write(text) === text ? (sorted as object) : write(text);
   }
-  return cut(write(JSON.stringify(value)), length);
+  return cut(write(JSON.stringify(withSortedKeys(value))), length);
+}
+
+/** As Envoy prints a Struct. */
+function withSortedKeys(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(withSortedKeys);
+  if (typeof value !== "object" || value === null) return value;
+  const entries = Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1));
+  return Object.fromEntries(entries.map(([key, item]) => [key, withSortedKeys(item)]));
 }
 
 const own = (values: unknown, key: string): unknown =>

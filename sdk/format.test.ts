@@ -356,7 +356,7 @@ describe("JSON formats", () => {
     );
   });
 
-  it("reads bytes that are no UTF-8 as Latin-1", () => {
+  it("escapes a value that is no UTF-8 byte by byte", () => {
     const format = compileJsonFormat({ a: "%REQ(X-BYTES)%" });
     const line = (value: string) => {
       const request = new RequestHeaders();
@@ -364,7 +364,8 @@ describe("JSON formats", () => {
       return format.format(source({ request }));
     };
     expect(line("\xc3\xa9 \xf0\x9f\x98\x80")).toBe('{"a":"é 😀"}\n');
-    expect(line("caf\xe9")).toBe('{"a":"café"}\n');
+    expect(line('"\t')).toBe(String.raw`{"a":"\"\t"}` + "\n");
+    expect(line('"\t\xe9')).toBe(String.raw`{"a":"\u0022\u0009\u00e9"}` + "\n");
   });
 
   it("drops missing values when asked to", () => {

@@ -15,8 +15,8 @@ export interface FormatOptions {
    * value that is missing, no control character whatever the values hold.
    */
   readonly purpose?: "log" | "header";
-  /** Header bytes that are no UTF-8 are read as Latin-1, as Envoy does where it prints JSON; else they become U+FFFD. */
-  readonly latin1?: boolean;
+  /** Header bytes that are no UTF-8 stay apart, for JSON escapes them; else they become U+FFFD. */
+  readonly bytes?: boolean;
   /** In the place of a value that is missing. */
   readonly missing?: string;
   /**
@@ -48,7 +48,7 @@ export function compileJsonFormat(
   tree: unknown,
   options: FormatOptions & { readonly omitEmpty?: boolean } = {},
 ): Format {
-  const print = compileTree(tree, { ...options, latin1: true });
+  const print = compileTree(tree, { ...options, bytes: true });
   return { format: (source) => `${print(source) || (Array.isArray(tree) ? "[]" : "{}")}\n` };
 }
 
@@ -160,7 +160,7 @@ function command(
   const text: FormatText =
     options.purpose === "header"
       ? { read: asIs, write: bytesOf }
-      : { read: options.latin1 === true ? textOrLatin1 : textOf, write: asIs };
+      : { read: options.bytes === true ? textOrBytes : textOf, write: asIs };
   try {
     return make(parameter, length, text);
   } catch (error) {
@@ -186,11 +186,14 @@ function textOf(headerValue: string): string {
   return utf8Decode(bytes, 0, bytes.length);
 }
 
-function textOrLatin1(headerValue: string): string {
+/** For JSON: the high bytes of what is no UTF-8 become lone surrogates, by which `quote` knows them. */
+function textOrBytes(headerValue: string): string {
   if (ASCII.test(headerValue)) return headerValue;
   const text = textOf(headerValue);
-  return text.includes("\ufffd") ? headerValue : text;
+  if (!text.includes("\ufffd")) return text;
+  return headerValue.replace(HIGH, (c) => String.fromCharCode(0xdc00 + c.charCodeAt(0)));
 }
+const HIGH = /[\x80-\xff]/g;
 
 function bytesOf(text: string): string {
   if (ASCII.test(text)) return text;
@@ -217,7 +220,7 @@ function compileTree(
         const item = items[k]!(source);
         if (item !== "") text += text === "" ? item : `,${item}`;
       }
-      return omitEmpty && text === "" ? "" : `[${text}]`;
+      return `[${text}]`;
     };
   }
   if (typeof tree === "object" && tree !== null) {
@@ -263,7 +266,14 @@ function compileLeaf(
 
 const PLAIN = /^[\x20\x21\x23-\x5b\x5d-\x7e]*$/;
 
-/** 30 ns for a text that needs no escape, where JSON.stringify takes 90. */
+/** 30 ns for a text that needs no escape, where JSON.stringify takes 90. What is no UTF-8 is escaped byte by byte, as in Envoy. */
 function quote(text: string): string {
-  return PLAIN.test(text) ? `"${text}"` : JSON.stringify(text);
+  if (PLAIN.test(text)) return `"${text}"`;
+  return FOREIGN.test(text) ? `"${text.replace(ODD, escapeByte)}"` : JSON.stringify(text);
+}
+const FOREIGN = /[\udc80-\udcff]/u;
+const ODD = /[^\x20\x21\x23-\x5b\x5d-\x7e]/g;
+
+function escapeByte(char: string): string {
+  return `\\u00${(char.charCodeAt(0) & 255).toString(16).padStart(2, "0")}`;
 }

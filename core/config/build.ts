@@ -105,7 +105,7 @@ export class Builder {
     if (shape.duration) return this.#duration(node);
     if (node.kind === "map") return this.#map(node, shape, known);
     if (node.kind === "list") return this.#list(node, shape, known);
-    if (known) return node.value;
+    if (known) return plain(node);
     if (shape.list) return this.#list(new ListNode(node.place, [node]), shape, known);
     return this.#looseScalar(node, shape);
   }

@@ -34,6 +34,15 @@ export class ScalarNode {
   }
 }
 
+/**
+ * A number of YAML's that is no integer of 32 bits. Envoy's reader hands it on as text, which a field of a known kind turns into
+ * a number again, and a Struct does not.
+ */
+export class LooseNumber extends ScalarNode {}
+
+/** The `null` of a Struct, which is a value there. */
+export class StructNull extends ScalarNode {}
+
 export class ListNode {
   readonly kind = "list";
   readonly place: Place;
@@ -115,7 +124,26 @@ export function invalidAt(place: Place): ScalarNode {
   return node;
 }
 export function isNull(node: Node): boolean {
-  return node.kind === "scalar" && node.value === undefined && !node.invalid;
+  return (
+    node.kind === "scalar" &&
+    node.value === undefined &&
+    !node.invalid &&
+    !(node instanceof StructNull)
+  );
+}
+
+/** What stands in a Struct, read as Envoy does. */
+export function structValue(node: Node): Node {
+  if (node.kind === "map") {
+    for (const [, entry] of node.entries) entry.value = structValue(entry.value);
+    return node;
+  }
+  if (node.kind === "list") {
+    node.items = node.items.map(structValue);
+    return node;
+  }
+  if (isNull(node)) return new StructNull(node.place, undefined, node.text);
+  return node instanceof LooseNumber ? new ScalarNode(node.place, node.text, node.text) : node;
 }
 
 /** A copy that can be rewritten alone. */
@@ -127,7 +155,8 @@ export function clone(node: Node): Node {
     for (const [key, entry] of node.entries) copy.set(key, clone(entry.value), entry.place);
     return copy;
   }
-  const copy = new ScalarNode(node.place, node.value, node.text);
+  const Kind = node.constructor as typeof ScalarNode;
+  const copy = new Kind(node.place, node.value, node.text);
   copy.json = node.json;
   copy.invalid = node.invalid;
   return copy;
@@ -135,6 +164,7 @@ export function clone(node: Node): Node {
 
 /** Plain JSON of a tree; `dump` prints what Envoy's config_dump would. */
 export function plain(node: Node, dump = false): unknown {
+  if (node instanceof StructNull) return null;
   if (node.kind === "scalar") return dump ? (node.json ?? node.value ?? null) : node.value;
   if (node.kind === "list") return node.items.map((item) => plain(item, dump));
   const out: Record<string, unknown> = {};
@@ -360,7 +390,9 @@ function readScalar(
   const text = String(node.value ?? "");
   if (node.type !== "PLAIN" || node.tag?.endsWith(":str") === true || node.tag === "!")
     return new ScalarNode(place, text, JSON.stringify(text));
-  return new ScalarNode(place, plainScalar(text), text);
+  const value = plainScalar(text);
+  const isLoose = typeof value === "number" && (value !== (value | 0) || !INTEGER.test(text));
+  return isLoose ? new LooseNumber(place, value, text) : new ScalarNode(place, value, text);
 }
 
 // What yaml-cpp takes for true and false: lower case, upper case, or a capital first.

@@ -779,3 +779,29 @@ describe("a package's refusal", () => {
     );
   });
 });
+
+describe("a Struct", () => {
+  const metadata = 'n: null, f: 1.5, big: 12345678901, i: 3, q: "x", l: [null, .5, {f: 2.0}]';
+  const layer = (text: string, file: string) => {
+    const loaded = load(text, { file });
+    if (!loaded.ok) throw new Error(loaded.errors.map(formatDiagnostic).join("\n"));
+    const dump = JSON.parse(JSON.stringify(loaded.bootstrap));
+    return dump.node.metadata;
+  };
+
+  it("keeps null, and of YAML's numbers those that are integers of 32 bits", () => {
+    expect(layer(`node: {id: a, metadata: {${metadata}}}`, "front.yaml")).toEqual({
+      n: null,
+      f: "1.5",
+      big: "12345678901",
+      i: 3,
+      q: "x",
+      l: [null, ".5", { f: "2.0" }],
+    });
+  });
+
+  it("keeps JSON's numbers", () => {
+    const text = '{"node": {"id": "a", "metadata": {"f": 1.5, "big": 12345678901, "n": null}}}';
+    expect(layer(text, "front.json")).toEqual({ f: 1.5, big: 12345678901, n: null });
+  });
+});

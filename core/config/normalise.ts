@@ -9,6 +9,7 @@ import {
   type Node,
   ScalarNode,
   scalar,
+  structValue,
 } from "./document.ts";
 import type { Entry } from "./fields.ts";
 import type { Rewriter } from "./rewrite.ts";
@@ -298,11 +299,15 @@ export class Normaliser {
       case ANY:
         return this.#any(node);
       case "google.protobuf.Struct":
-        return node.kind === "map" ? node : this.#invalid(node.place, "a map belongs here");
+        return node.kind === "map"
+          ? structValue(node)
+          : this.#invalid(node.place, "a map belongs here");
       case "google.protobuf.ListValue":
-        return node.kind === "list" ? node : this.#invalid(node.place, "a list belongs here");
+        return node.kind === "list"
+          ? structValue(node)
+          : this.#invalid(node.place, "a list belongs here");
       case "google.protobuf.Value":
-        return node;
+        return structValue(node);
       case "google.protobuf.Timestamp":
         return this.#timestamp(node);
       case "google.protobuf.FieldMask":
