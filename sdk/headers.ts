@@ -10,6 +10,8 @@ export const FLAG = {
   REMOVED: 0x100,
   /** Not written as `name: value CRLF` where it arrived, so it cannot be part of a long copy. */
   IRREGULAR: 0x200,
+  /** REMOVED as well: another value is written in its place. */
+  REPLACED: 0x400,
 } as const;
 
 /** Names that parsers recognise in passing, so that `has` and `find` for them cost a mask test and a short walk. */
@@ -173,9 +175,13 @@ export class HeaderMap {
   spans: Int32Array = new Int32Array(24 * SPAN);
   /** Bit k set: known id k may be there (an edit that removes leaves the bit). Ids above 30 have none. */
   present = 0;
-  /** Values set by edits: flat [name, value, …]; they follow the spans on the wire. */
+  /** Values set by edits: flat [name, value, …]; they follow the spans on the wire, but for those that have a place of their own. */
   readonly added: string[] = [];
   readonly lines: HeaderLine[] = [];
+  /** For each line: how much of `added` it follows. */
+  readonly linesAt: number[] = [];
+  /** For each pair of `added`, as far as it goes: the span in whose place it stands, or -1. */
+  readonly places: number[] = [];
   /** Names that the peer wrote with capitals, by their lower-case form, where the config wants them kept; HTTP/1 writes them so again. */
   originalNames: ReadonlyMap<string, string> | undefined = undefined;
   #own: Uint8Array = EMPTY;
@@ -192,6 +198,8 @@ export class HeaderMap {
     // `length = 0` is a call into the engine and gives the room away; popping keeps it (70 ns a list and stream).
     while (this.added.length > 0) this.added.pop();
     while (this.lines.length > 0) this.lines.pop();
+    while (this.linesAt.length > 0) this.linesAt.pop();
+    while (this.places.length > 0) this.places.pop();
   }
 
   /** For parsers: one more span, offsets from `base`. The name is in lower case already. */
@@ -289,9 +297,14 @@ export class HeaderMap {
     const n = typeof name === "string" ? headerName(name) : name;
     const values: string[] = [];
     for (let at = this.find(n); at >= 0; at = this.find(n, at + 1)) values.push(this.valueAt(at));
-    for (let k = 0; k < this.added.length; k += 2)
-      if (this.added[k] === n.text) values.push(this.added[k + 1]!);
-    for (const line of this.lines) if (line.name === n) values.push(line.value);
+    const { added, lines } = this;
+    let l = 0;
+    for (let k = 0; k < added.length; k += 2) {
+      for (; l < lines.length && this.linesAt[l]! <= k; l++)
+        if (lines[l]!.name === n) values.push(lines[l]!.value);
+      if (added[k] === n.text) values.push(added[k + 1]!);
+    }
+    for (; l < lines.length; l++) if (lines[l]!.name === n) values.push(lines[l]!.value);
     return values;
   }
 
@@ -321,6 +334,36 @@ export class HeaderMap {
   /** One more line, encoded beforehand. */
   appendLine(line: HeaderLine): void {
     this.lines.push(line);
+    this.linesAt.push(this.added.length);
+  }
+
+  /**
+   * As `set`, but the value stands where the first one stood: what Envoy does with the headers that the proxy itself deals in.
+   * Throws TypeError on a name or value that HTTP cannot carry.
+   */
+  replace(name: string | HeaderName, value: string): void {
+    const n = typeof name === "string" ? headerName(name) : name;
+    checkValue(value);
+    const at = this.find(n);
+    if (at >= 0) {
+      this.remove(n);
+      this.spans[at * SPAN + 5]! |= FLAG.REPLACED;
+      while (this.places.length * 2 < this.added.length) this.places.push(-1);
+      this.places.push(at);
+      this.added.push(n.text, value);
+      return;
+    }
+    const k = this.added.indexOf(n.text);
+    if (k >= 0 && k % 2 === 0) {
+      this.added[k + 1] = value;
+      for (let j = this.added.length - 2; j > k; j -= 2)
+        if (this.added[j] === n.text) this.removeAdded(j);
+      this.#removeLines(n);
+      return;
+    }
+    const l = this.lines.findIndex((line) => line.name === n);
+    if (l < 0) this.set(n, value);
+    else this.lines[l] = new HeaderLine(n.text, value);
   }
 
   /** Takes every line of that name away. True if there was one. */
@@ -333,17 +376,45 @@ export class HeaderMap {
     }
     for (let k = this.added.length - 2; k >= 0; k -= 2) {
       if (this.added[k] === n.text) {
-        this.added.splice(k, 2);
+        this.removeAdded(k);
         removed = true;
       }
     }
+    return this.#removeLines(n) || removed;
+  }
+
+  #removeLines(name: HeaderName): boolean {
+    let removed = false;
     for (let k = this.lines.length - 1; k >= 0; k--) {
-      if (this.lines[k]!.name === n) {
-        this.lines.splice(k, 1);
+      if (this.lines[k]!.name === name) {
+        this.removeLine(k);
         removed = true;
       }
     }
     return removed;
+  }
+
+  /** Takes the pair at `k` in `added` away. */
+  removeAdded(k: number): void {
+    this.added.splice(k, 2);
+    if (k >> 1 < this.places.length) this.places.splice(k >> 1, 1);
+    const { linesAt } = this;
+    for (let l = 0; l < linesAt.length; l++) if (linesAt[l]! > k) linesAt[l]! -= 2;
+  }
+
+  removeLine(k: number): void {
+    this.lines.splice(k, 1);
+    this.linesAt.splice(k, 1);
+  }
+
+  /** Where in `added` the value lies that stands in the place of a span, or -1. */
+  replacementOf(span: number): number {
+    return this.places.indexOf(span) * 2;
+  }
+
+  /** True for a pair of `added` that stands in the place of a span. */
+  isPlaced(k: number): boolean {
+    return k >> 1 < this.places.length && this.places[k >> 1]! >= 0;
   }
 
   removeAt(index: number): void {
@@ -353,11 +424,22 @@ export class HeaderMap {
 
   /** [name, value] of every line, in the order of the wire. */
   *entries(): IterableIterator<[string, string]> {
+    const { added, lines } = this;
     for (let k = 0; k < this.count; k++) {
-      if ((this.spans[k * SPAN + 5]! & FLAG.REMOVED) === 0) yield [this.nameAt(k), this.valueAt(k)];
+      const flags = this.spans[k * SPAN + 5]!;
+      if ((flags & FLAG.REMOVED) === 0) yield [this.nameAt(k), this.valueAt(k)];
+      else if ((flags & FLAG.REPLACED) !== 0) {
+        const at = this.replacementOf(k);
+        if (at >= 0) yield [added[at]!, added[at + 1]!];
+      }
     }
-    for (let k = 0; k < this.added.length; k += 2) yield [this.added[k]!, this.added[k + 1]!];
-    for (const line of this.lines) yield [line.name.text, line.value];
+    let l = 0;
+    for (let k = 0; k < added.length; k += 2) {
+      for (; l < lines.length && this.linesAt[l]! <= k; l++)
+        yield [lines[l]!.name.text, lines[l]!.value];
+      if (!this.isPlaced(k)) yield [added[k]!, added[k + 1]!];
+    }
+    for (; l < lines.length; l++) yield [lines[l]!.name.text, lines[l]!.value];
   }
 
   [Symbol.iterator](): IterableIterator<[string, string]> {
@@ -390,6 +472,8 @@ export class RequestHeaders extends HeaderMap {
   pathEdited = false;
   methodEdited = false;
   scheme = "http";
+  /** HTTP/2: the order of the pseudo fields as the codec has met them, three bits each; 0: they did not come as such. */
+  pseudoOrder = 0;
 
   override reset(): void {
     super.reset();
@@ -397,6 +481,7 @@ export class RequestHeaders extends HeaderMap {
     this.#method = this.#path = undefined;
     this.pathEdited = this.methodEdited = false;
     this.scheme = "http";
+    this.pseudoOrder = 0;
   }
 
   get method(): string {
@@ -430,7 +515,7 @@ export class RequestHeaders extends HeaderMap {
     return this.get(HOST);
   }
   set authority(value: string) {
-    this.set(HOST, value);
+    this.replace(HOST, value);
   }
 }
 

@@ -313,8 +313,8 @@ function removeStrings(
     const index = words[at + k]!;
     if (index < 0 || index >= last) return false;
     last = index;
-    if (index < lines) map.lines.splice(index, 1);
-    else map.added.splice((index - lines) * 2, 2);
+    if (index < lines) map.removeLine(index);
+    else map.removeAdded((index - lines) * 2);
   }
   return true;
 }

@@ -2,6 +2,7 @@
 import {
   copyBytes,
   FLAG,
+  type HeaderLine,
   type HeaderMap,
   headerName,
   latin1Decode,
@@ -155,7 +156,14 @@ export function writeFields(out: Output, headers: HeaderMap, skip: number, from:
   let runEnd = from >= 0 && last > 0 ? spans[0]! : runAt;
   for (let i = 0; i < last; i += SPAN) {
     const flags = spans[i + 5]!;
-    if ((flags & FLAG.REMOVED) !== 0 || ((skip >>> (flags & FLAG.KNOWN)) & 1) !== 0) continue;
+    if ((flags & FLAG.REMOVED) !== 0 || ((skip >>> (flags & FLAG.KNOWN)) & 1) !== 0) {
+      if ((flags & FLAG.REPLACED) === 0) continue;
+      if (runEnd > runAt) copySpan(out, memory, base + runAt, base + runEnd);
+      runAt = runEnd = -1;
+      const k = headers.replacementOf(i / SPAN);
+      if (k >= 0) writeAdded(out, headers, k, skip);
+      continue;
+    }
     if ((flags & FLAG.IRREGULAR) === 0) {
       if (spans[i] !== runEnd) {
         if (runEnd > runAt) copySpan(out, memory, base + runAt, base + runEnd);
@@ -173,19 +181,27 @@ export function writeFields(out: Output, headers: HeaderMap, skip: number, from:
     writeBytes(out, LINE.END);
   }
   if (runEnd > runAt) copySpan(out, memory, base + runAt, base + runEnd);
-  const { added, lines } = headers;
+  const { added, lines, linesAt } = headers;
+  let l = 0;
   for (let k = 0; k < added.length; k += 2) {
-    if (skip !== 0 && ((skip >>> framingId(added[k]!)) & 1) !== 0) continue;
-    writeText(out, added[k]!);
-    out.memory[out.at++] = 58;
-    out.memory[out.at++] = 32;
-    writeText(out, added[k + 1]!);
-    writeBytes(out, LINE.END);
+    for (; l < lines.length && linesAt[l]! <= k; l++) writeLine(out, lines[l]!, skip);
+    if (!headers.isPlaced(k)) writeAdded(out, headers, k, skip);
   }
-  for (let k = 0; k < lines.length; k++) {
-    const line = lines[k]!;
-    if (((skip >>> line.name.known) & 1) === 0) writeBytes(out, line.bytes);
-  }
+  for (; l < lines.length; l++) writeLine(out, lines[l]!, skip);
+}
+
+function writeLine(out: Output, line: HeaderLine, skip: number): void {
+  if (((skip >>> line.name.known) & 1) === 0) writeBytes(out, line.bytes);
+}
+
+/** The pair at `k` of what edits have set. */
+function writeAdded(out: Output, { added }: HeaderMap, k: number, skip: number): void {
+  if (skip !== 0 && ((skip >>> framingId(added[k]!)) & 1) !== 0) return;
+  writeText(out, added[k]!);
+  out.memory[out.at++] = 58;
+  out.memory[out.at++] = 32;
+  writeText(out, added[k + 1]!);
+  writeBytes(out, LINE.END);
 }
 
 /** The known id of a name that edits could bring in the way of framing, else 0. */

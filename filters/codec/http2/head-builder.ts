@@ -91,6 +91,7 @@ export class HeadBuilder {
   /** By PSEUDO: where the value lies; end below 0: it has not come. */
   readonly #pseudoAt = new Int32Array(8);
   readonly #pseudoEnd = new Int32Array(8);
+  #pseudoOrder = 0;
   #size = 0;
   #cookies = 0;
   #hosts = 0;
@@ -117,7 +118,7 @@ export class HeadBuilder {
     this.#start = this.#arena.at;
     this.#linesAt = kind === KIND.TRAILERS ? 0 : -1;
     this.#pseudoEnd.fill(-1);
-    this.#size = this.#cookies = this.#hosts = 0;
+    this.#size = this.#cookies = this.#hosts = this.#pseudoOrder = 0;
     this.#underscores = false;
   }
 
@@ -206,6 +207,7 @@ export class HeadBuilder {
     }
     this.#pseudoAt[id] = at;
     this.#pseudoEnd[id] = end;
+    this.#pseudoOrder = (this.#pseudoOrder << 3) | id;
   }
 
   /** A field with rules of its own. False: it goes no further. */
@@ -286,6 +288,7 @@ export class HeadBuilder {
 
   #writeFront(headers: RequestHeaders): void {
     const start = this.#linesAt;
+    headers.pseudoOrder = this.#pseudoOrder;
     const upgrade = this.#pseudoEnd[PSEUDO.PROTOCOL]! >= 0;
     if (upgrade) this.#put(GET);
     else this.#putPseudo(PSEUDO.METHOD);

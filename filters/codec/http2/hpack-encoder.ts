@@ -1,6 +1,7 @@
 // Hot path: every header block that leaves.
 import {
   FLAG,
+  type HeaderLine,
   type HeaderMap,
   headerName,
   latin1Encode,
@@ -12,6 +13,7 @@ import type { FrameWriter } from "./frame-writer.ts";
 import { ID } from "./head-builder.ts";
 import { huffmanEncode, huffmanSize } from "./huffman.ts";
 import {
+  PSEUDO,
   STATIC_COUNT,
   STATIC_FIELDS,
   staticAt,
@@ -46,6 +48,8 @@ const STATUS_INDEX: ReadonlyMap<number, number> = new Map(
 );
 const NAME = { AUTHORITY: 1, METHOD: 2, PATH: 4, SCHEME: 6, STATUS: 8 } as const;
 const PROTOCOL = latin1Encode(":protocol");
+/** Of a head that came over HTTP/1, as Envoy sends it. */
+const OWN_ORDER = [PSEUDO.AUTHORITY, PSEUDO.PATH, PSEUDO.METHOD, PSEUDO.SCHEME] as const;
 
 /**
  * RFC 7541: header blocks of one direction of a connection, in order. A field goes into the dynamic table when it is met a second
@@ -107,17 +111,39 @@ export class HpackEncoder {
 
   /** `upgrade`: an extended CONNECT for that protocol (RFC 8441), or "". `isConnect`: neither scheme nor path (RFC 9113 §8.5). */
   requestLine(headers: RequestHeaders, isConnect: boolean, upgrade: string): void {
-    if (upgrade !== "") this.#method("CONNECT");
-    else this.#method(headers.methodEdited ? headers.method : headers);
-    if (!isConnect) {
-      this.#out.ensure(1);
-      this.#out.memory[this.#out.at++] = 0x80 | (headers.scheme === "https" ? 7 : NAME.SCHEME);
-      this.#path(headers);
+    const order = headers.pseudoOrder;
+    let written = 0;
+    for (let shift = 12; shift >= 0 && order !== 0; shift -= 3) {
+      const id = (order >>> shift) & 7;
+      this.#requestField(id, headers, isConnect, upgrade);
+      written |= 1 << id;
     }
-    this.#authority(headers);
+    for (let k = 0; k < 4; k++) {
+      const id = OWN_ORDER[k]!;
+      if (((written >>> id) & 1) === 0) this.#requestField(id, headers, isConnect, upgrade);
+    }
     if (upgrade !== "") {
       const size = this.#text(upgrade);
       this.#field(0, 0, PROTOCOL, 0, PROTOCOL.length, this.#scratch, 0, size);
+    }
+  }
+
+  #requestField(id: number, headers: RequestHeaders, isConnect: boolean, upgrade: string): void {
+    switch (id) {
+      case PSEUDO.METHOD:
+        if (upgrade !== "") this.#method("CONNECT");
+        else this.#method(headers.methodEdited ? headers.method : headers);
+        break;
+      case PSEUDO.SCHEME:
+        if (isConnect) break;
+        this.#out.ensure(1);
+        this.#out.memory[this.#out.at++] = 0x80 | (headers.scheme === "https" ? 7 : NAME.SCHEME);
+        break;
+      case PSEUDO.PATH:
+        if (!isConnect) this.#path(headers);
+        break;
+      case PSEUDO.AUTHORITY:
+        this.#authority(headers);
     }
   }
 
@@ -180,7 +206,12 @@ export class HpackEncoder {
     const last = headers.count * SPAN;
     for (let i = 0; i < last; i += SPAN) {
       const flags = spans[i + 5]!;
-      if ((flags & FLAG.REMOVED) !== 0 || ((skip >>> (flags & FLAG.KNOWN)) & 1) !== 0) continue;
+      if ((flags & FLAG.REMOVED) !== 0 || ((skip >>> (flags & FLAG.KNOWN)) & 1) !== 0) {
+        if ((flags & FLAG.REPLACED) === 0) continue;
+        const k = headers.replacementOf(i / SPAN);
+        if (k >= 0) this.#added(added, k, skip);
+        continue;
+      }
       this.#regular(
         spans[i + 4]!,
         memory,
@@ -191,18 +222,26 @@ export class HpackEncoder {
         base + spans[i + 3]!,
       );
     }
+    let l = 0;
     for (let k = 0; k < added.length; k += 2) {
-      const name = headerName(added[k]!);
-      if (((skip >>> name.known) & 1) !== 0) continue;
-      const size = this.#text(added[k + 1]!);
-      this.#regular(name.hash, name.bytes, 0, name.bytes.length, this.#scratch, 0, size);
+      for (; l < lines.length && headers.linesAt[l]! <= k; l++) this.#encoded(lines[l]!, skip);
+      if (!headers.isPlaced(k)) this.#added(added, k, skip);
     }
-    for (let k = 0; k < lines.length; k++) {
-      const { name, bytes } = lines[k]!;
-      if (((skip >>> name.known) & 1) !== 0) continue;
-      const size = name.bytes.length;
-      this.#regular(name.hash, bytes, 0, size, bytes, size + 2, bytes.length - 2);
-    }
+    for (; l < lines.length; l++) this.#encoded(lines[l]!, skip);
+  }
+
+  /** The pair at `k` of what edits have set. */
+  #added(added: readonly string[], k: number, skip: number): void {
+    const name = headerName(added[k]!);
+    if (((skip >>> name.known) & 1) !== 0) return;
+    const size = this.#text(added[k + 1]!);
+    this.#regular(name.hash, name.bytes, 0, name.bytes.length, this.#scratch, 0, size);
+  }
+
+  #encoded({ name, bytes }: HeaderLine, skip: number): void {
+    if (((skip >>> name.known) & 1) !== 0) return;
+    const size = name.bytes.length;
+    this.#regular(name.hash, bytes, 0, size, bytes, size + 2, bytes.length - 2);
   }
 
   /** One more field. `name` in lower case. */

@@ -301,7 +301,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
       headers.appendLine(this.#router.expectedTimeoutLine(this.#timeoutMs));
     }
     if (config.suppress_grpc_request_failure_code_stats) this.withoutCode = isGrpcRequest(headers);
-    if (policies?.attemptCountInRequest) headers.set(ATTEMPT_COUNT, "1");
+    if (policies?.attemptCountInRequest) headers.replace(ATTEMPT_COUNT, "1");
     this.#route!.editRequest(headers, this.#stream.info, this.#stream);
     action.rewrite(headers, !suppress);
     return steering;
@@ -524,7 +524,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
 
   #rewriteHost(headers: RequestHeaders, host: Host): void {
     if (!this.#router.config.suppress_envoy_headers) {
-      headers.set(ORIGINAL_HOST, headers.authority ?? "");
+      headers.replace(ORIGINAL_HOST, headers.authority ?? "");
     }
     headers.authority = host.hostname;
   }
@@ -558,7 +558,6 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     const { info, responder } = this.#stream;
     const router = this.#router;
     attempt.endTry();
-    if (this.#policies?.attemptCountInResponse) headers.set(ATTEMPT_COUNT, String(this.#attempts));
     if (this.#retry !== undefined && this.#retriesHead(attempt, headers, endStream)) return;
     if (this.#policies?.internalRedirect !== undefined && this.#redirects(attempt, headers)) return;
     if (this.#earlier !== NO_ATTEMPTS || this.#attempt !== attempt) this.#giveUpOthers(attempt);
@@ -574,13 +573,16 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     info.responseCode = headers.status;
     info.responseCodeDetails = "via_upstream";
     if (this.#requestEnded && !router.config.suppress_envoy_headers) {
-      headers.remove(SERVICE_TIME);
-      headers.appendLine(router.serviceTimeLine(router.cx.now() - this.#requestEndedAt));
+      const line = router.serviceTimeLine(router.cx.now() - this.#requestEndedAt);
+      if (headers.has(SERVICE_TIME)) headers.replace(SERVICE_TIME, line.value);
+      else headers.appendLine(line);
     }
     if (this.#tunnel) this.#timer.cancel();
     this.#charge(headers.status);
     if (this.#context instanceof RequestContext) this.#context.addCookies(headers);
     this.#route!.editResponse(headers, info, this.#headers, this.#stream);
+    if (this.#policies?.attemptCountInResponse)
+      headers.replace(ATTEMPT_COUNT, String(this.#attempts));
     if (endStream) this.#onResponseEnded();
     responder.sendHeaders(headers, endStream);
   }
@@ -819,7 +821,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     this.#stream.info.attempts = this.#attempts;
     const headers = this.#headers;
     const policies = this.#policies;
-    if (policies?.attemptCountInRequest) headers.set(ATTEMPT_COUNT, String(this.#attempts));
+    if (policies?.attemptCountInRequest) headers.replace(ATTEMPT_COUNT, String(this.#attempts));
     if (policies?.timeoutRetryInRequest) headers.set(TIMEOUT_RETRY, String(this.#timedOut));
     const elapsed = this.#requestEnded ? this.#router.cx.now() - this.#requestEndedAt : 0;
     this.#tellTimeout(headers, this.#timeouts!, elapsed);
@@ -911,12 +913,12 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
       return;
     }
     const count = [ATTEMPT_COUNT.text, String(this.#attempts)] as const;
-    responder.sendReply({ ...answer, headers: [...answer.headers, count] }, this.#route);
+    responder.sendReply({ ...answer, lastHeaders: [count] }, this.#route);
   }
 }
 
 function maintenanceReply(quiet: boolean): Reply {
-  return quiet ? MAINTENANCE : { ...MAINTENANCE, headers: [["x-envoy-overloaded", "true"]] };
+  return quiet ? MAINTENANCE : { ...MAINTENANCE, lastHeaders: [["x-envoy-overloaded", "true"]] };
 }
 
 /** `how`: `unconditional`, or "". */

@@ -136,5 +136,5 @@ function fromTheRight(list: string, n: number): string | undefined {
 /** Appends to x-forwarded-for: the lines become one, joined as Envoy joins them. */
 export function appendForwardedFor(headers: RequestHeaders, value: string): void {
   const before = headers.getAll(FORWARDED_FOR).filter((line) => line !== "");
-  headers.set(FORWARDED_FOR, [...before, value].join(","));
+  headers.replace(FORWARDED_FOR, [...before, value].join(","));
 }

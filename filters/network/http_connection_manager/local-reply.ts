@@ -6,7 +6,6 @@ import {
   compileJsonFormat,
   type Format,
   type FormatSource,
-  HeaderLine,
   type HeaderRules,
   headerName,
   type LogEntry,
@@ -73,6 +72,7 @@ export class LocalReplies {
     head.status = reply.status;
     for (const [name, value] of reply.headers) head.append(name, value);
     context.editedBy?.editResponse(head, info, request, context.stream);
+    for (const [name, value] of reply.lastHeaders ?? []) head.replace(name, value);
     let text = reply.body;
     let type = "text/plain";
     if (this.#mappers.length > 0 || this.#format !== undefined) {
@@ -92,16 +92,8 @@ export class LocalReplies {
     }
     const body = encode(text);
     const typed = !retyped && head.has(CONTENT_TYPE);
-    if (head.lines.length === 0) {
-      head.append(CONTENT_LENGTH, String(body.length));
-      if (!typed) head.set(CONTENT_TYPE, type);
-      return body;
-    }
-    // Behind the lines that a route has added.
-    head.appendLine(new HeaderLine("content-length", String(body.length)));
-    if (typed) return body;
-    head.remove(CONTENT_TYPE);
-    head.appendLine(new HeaderLine("content-type", type));
+    head.append(CONTENT_LENGTH, String(body.length));
+    if (!typed) head.set(CONTENT_TYPE, type);
     return body;
   }
 

@@ -255,14 +255,14 @@ export class RequestHead {
     if (config.add_user_agent) this.#addUserAgent(headers);
     if (this.#via !== "") appendVia(headers, this.#via);
     const atEdge = config.use_remote_address && !client.internal;
-    if (atEdge) putLine(headers, EXTERNAL_ADDRESS, client.address.path ?? client.address.ip);
+    if (atEdge) headers.replace(EXTERNAL_ADDRESS, client.address.path ?? client.address.ip);
     if (config.generate_request_id) {
       const keeps =
         (present & REQUEST_ID_BIT) !== 0 && (!atEdge || config.preserve_external_request_id);
       if (!keeps || headers.get(REQUEST_ID) === "") {
-        if ((present & REQUEST_ID_BIT) !== 0) headers.remove(REQUEST_ID);
         requestId.renew();
-        headers.appendLine(requestId);
+        if ((present & REQUEST_ID_BIT) !== 0) headers.replace(REQUEST_ID, requestId.value);
+        else headers.appendLine(requestId);
       }
     }
     return client;
@@ -282,18 +282,13 @@ export class RequestHead {
   #setScheme(headers: RequestHeaders, peer: Peer): void {
     const config = this.#config;
     const own = peer.tls ? PROTO_HTTPS : PROTO_HTTP;
-    let present = (headers.present & FORWARDED_PROTO_BIT) !== 0;
-    if (present && config.use_remote_address && config.xff_num_trusted_hops === 0) {
-      headers.remove(FORWARDED_PROTO);
-      present = false;
-    }
+    const present = (headers.present & FORWARDED_PROTO_BIT) !== 0;
+    const distrusted = config.use_remote_address && config.xff_num_trusted_hops === 0;
     const line = this.#schemeLine ?? own;
-    if (this.#schemeLine !== undefined && present) {
-      headers.remove(FORWARDED_PROTO);
-      present = false;
-    }
     headers.scheme = line.value;
     if (!present) headers.appendLine(line);
+    else if (distrusted || this.#schemeLine !== undefined)
+      headers.replace(FORWARDED_PROTO, line.value);
     else {
       const value = headers.get(FORWARDED_PROTO)?.toLowerCase();
       if (value === "http" || value === "https") headers.scheme = value;
@@ -301,7 +296,7 @@ export class RequestHead {
     if (!config.append_x_forwarded_port) return;
     const trusted = config.use_remote_address && config.xff_num_trusted_hops === 0;
     if (trusted || !headers.has(FORWARDED_PORT)) {
-      putLine(headers, FORWARDED_PORT, String(peer.localPort));
+      headers.replace(FORWARDED_PORT, String(peer.localPort));
     }
   }
 
@@ -328,16 +323,10 @@ export class RequestHead {
 
   #addUserAgent(headers: RequestHeaders): void {
     const cluster = this.#serviceCluster;
-    putLine(headers, SERVICE_CLUSTER, cluster);
-    if ((headers.get(USER_AGENT) ?? "") === "") putLine(headers, USER_AGENT, cluster);
-    if (this.#serviceNode !== "") putLine(headers, SERVICE_NODE, this.#serviceNode);
+    headers.replace(SERVICE_CLUSTER, cluster);
+    if ((headers.get(USER_AGENT) ?? "") === "") headers.replace(USER_AGENT, cluster);
+    if (this.#serviceNode !== "") headers.replace(SERVICE_NODE, this.#serviceNode);
   }
-}
-
-/** Lines follow what edits have set, so these stand behind `x-forwarded-proto`, as in Envoy. */
-function putLine(headers: HeaderMap, name: HeaderName, value: string): void {
-  headers.remove(name);
-  headers.appendLine(new HeaderLine(name.text, value));
 }
 
 /** RFC 9110 §10.1.3: one URI without fragment and user information; what is none of that goes no further. */
@@ -350,5 +339,5 @@ function checkReferer(headers: RequestHeaders): void {
 export function appendVia(headers: HeaderMap, via: string): void {
   const before = headers.getAll(VIA);
   if (before.length === 0) headers.appendLine(new HeaderLine("via", via));
-  else headers.set(VIA, [...before, via].join(", "));
+  else headers.replace(VIA, [...before, via].join(", "));
 }

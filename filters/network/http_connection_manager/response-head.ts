@@ -27,15 +27,12 @@ export class ResponseHead {
   complete(headers: ResponseHeaders, requestId: string | undefined): void {
     if (!headers.has(DATE)) headers.appendLine(this.#clock.dateLine);
     if (this.#transformation === "OVERWRITE") {
-      headers.remove(SERVER);
-      headers.appendLine(this.#server);
+      if (headers.has(SERVER)) headers.replace(SERVER, this.#server.value);
+      else headers.appendLine(this.#server);
     } else if (this.#transformation === "APPEND_IF_ABSENT" && !headers.has(SERVER)) {
       headers.appendLine(this.#server);
     }
-    if (requestId !== undefined) {
-      headers.remove(REQUEST_ID);
-      headers.appendLine(new HeaderLine("x-request-id", requestId));
-    }
+    if (requestId !== undefined) headers.replace(REQUEST_ID, requestId);
     if (this.#via !== "") appendVia(headers, this.#via);
   }
 }

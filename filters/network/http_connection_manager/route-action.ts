@@ -71,7 +71,7 @@ class Forwarding {
     if (this.#path === undefined) return;
     const path = headers.path;
     const plain = withoutQuery(path);
-    if (keepOriginals) headers.set(ORIGINAL_PATH, path);
+    if (keepOriginals) headers.replace(ORIGINAL_PATH, path);
     headers.path = this.#path.rewrite(plain) + path.slice(plain.length);
   }
 
@@ -79,10 +79,10 @@ class Forwarding {
     const host = rewrite(headers);
     if (host === undefined || host === "") return;
     const before = headers.authority ?? "";
+    if (keepOriginals && !this.#quietly) headers.replace(ORIGINAL_HOST, before);
     if (this.#appendForwardedHost) {
-      headers.set(FORWARDED_HOST, [...headers.getAll(FORWARDED_HOST), before].join(","));
+      headers.replace(FORWARDED_HOST, [...headers.getAll(FORWARDED_HOST), before].join(","));
     }
-    if (keepOriginals && !this.#quietly) headers.set(ORIGINAL_HOST, before);
     headers.authority = host;
   }
 }

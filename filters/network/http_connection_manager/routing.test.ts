@@ -320,7 +320,8 @@ describe("the connection manager's own headers", () => {
       "x-envoy-expected-rq-timeout-ms": "15000",
     });
     p.up.last.respond(200, { server: "theirs" }, "");
-    expect(c.take()).toContain(`server: mysrv\nx-request-id: ${id}`);
+    const head = "server: mysrv\nx-envoy-upstream-service-time: 0\n";
+    expect(c.take()).toContain(`200 OK\n${head}x-request-id: ${id}`);
   });
 
   it("keep a client's request id away from an edge, and its referer if it is a URI", () => {
