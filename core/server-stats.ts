@@ -41,7 +41,7 @@ GAUGES.push(
 );
 
 /** 1.2.3 is 10203, where Envoy has some digits of its commit. */
-const OWN_VERSION = VERSION.split(".").reduce((sum, part) => sum * 100 + Number.parseInt(part), 0);
+const OWN_VERSION = VERSION.split(".").reduce((sum, part) => sum * 100 + Number(part), 0);
 
 function server(name: string): string {
   return `server.${name}`;

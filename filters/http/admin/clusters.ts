@@ -4,7 +4,7 @@ import {
   readInternalAddress,
   type Thresholds,
 } from "@tsproxy/sdk";
-import { type Answer, json, text } from "./answer.ts";
+import { type Answer, json, Refused, text } from "./answer.ts";
 import type { CoreData, SocketAddress } from "./core-data.ts";
 import type { Query } from "./query.ts";
 
@@ -21,12 +21,10 @@ const ALL = [...COUNTERS, ...GAUGES].sort();
 
 /** `/clusters` */
 export async function clusters(query: Query, core: CoreData): Promise<Answer> {
-  const format = query.choice("format", ["text", "json"]);
-  const matches = query.matcher("filter");
+  const matches = query.matcher("filter", () => new Refused(400, "Invalid re2 regex"));
   const wanted = core.clusters.clusters.filter((c) => matches === undefined || matches(c.name));
   const cells = await hostCells(core);
-  if (format === "json")
-    return json({ cluster_statuses: wanted.map((c) => clusterJson(c, cells)) });
+  if (query.wantsJson) return json({ cluster_statuses: wanted.map((c) => clusterJson(c, cells)) });
 
   function* body(): Generator<string> {
     for (const cluster of wanted) yield* clusterText(cluster, cells);

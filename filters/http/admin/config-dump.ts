@@ -11,12 +11,26 @@ type Json = { readonly [key: string]: unknown };
 
 /** Fields of a dump that are lists, and the message that one entry of each is. */
 const RESOURCES: Readonly<Record<string, string>> = {
+  dynamic_active_clusters: "ClustersConfigDump.DynamicCluster",
+  dynamic_active_secrets: "SecretsConfigDump.DynamicSecret",
+  dynamic_listeners: "ListenersConfigDump.DynamicListener",
+  dynamic_route_configs: "RoutesConfigDump.DynamicRouteConfig",
+  dynamic_scoped_route_configs: "ScopedRoutesConfigDump.DynamicScopedRouteConfigs",
+  dynamic_warming_clusters: "ClustersConfigDump.DynamicCluster",
+  dynamic_warming_secrets: "SecretsConfigDump.DynamicSecret",
+  inline_scoped_route_configs: "ScopedRoutesConfigDump.InlineScopedRouteConfigs",
   static_clusters: "ClustersConfigDump.StaticCluster",
   static_listeners: "ListenersConfigDump.StaticListener",
   static_route_configs: "RoutesConfigDump.StaticRouteConfig",
-  static_endpoint_configs: "EndpointsConfigDump.StaticEndpointConfig",
   static_secrets: "SecretsConfigDump.StaticSecret",
 };
+/** Those of hosts, which are dumped where they are asked for alone. */
+const ENDPOINT_RESOURCES: typeof RESOURCES = {
+  dynamic_endpoint_configs: "EndpointsConfigDump.DynamicEndpointConfig",
+  static_endpoint_configs: "EndpointsConfigDump.StaticEndpointConfig",
+};
+/** Fields of dumps that are no lists. */
+const SINGLE = ["bootstrap", "last_updated", "version_info"];
 
 /** `/config_dump` */
 export async function configDump(query: Query, core: CoreData): Promise<Answer> {
@@ -31,30 +45,34 @@ export async function configDump(query: Query, core: CoreData): Promise<Answer> 
   ]);
   const dumps = allDumps(config, shownNode(server, packages), named);
   const resource = query.get("resource");
-  if (query.has("include_eds") || resource === "static_endpoint_configs")
-    dumps.splice(2, 0, endpoints(core, named));
+  const withHosts = query.has("include_eds");
+  if (withHosts) dumps.splice(2, 0, endpoints(core, named));
 
   if (resource === undefined || resource === "") {
-    return json({ configs: dumps.flatMap((dump) => trimmed(dump, mask) ?? []) });
+    const configs = dumps.flatMap((dump) => trimmed(dump, mask) ?? []);
+    if (configs.length === 0)
+      throw refused(
+        400,
+        `FieldMask ${query.get("mask")} could not be successfully applied to any configs.`,
+      );
+    return json({ configs });
   }
-  const dump = dumps.find((d) => Object.hasOwn(d, resource));
-  if (dump === undefined) {
-    if (!Object.hasOwn(RESOURCES, resource))
-      throw refused(404, `${resource} not found in config dump`);
-    return json({ configs: [] });
-  }
-  if (!Object.hasOwn(RESOURCES, resource)) {
+  if (SINGLE.includes(resource)) {
     throw refused(
       400,
       `${resource} is not a repeated field. Use ?mask=${resource} to get only this field`,
     );
   }
-  const entries = dump[resource] as readonly Json[];
-  return json({
-    configs: entries.flatMap(
-      (entry) => trimmed({ "@type": ADMIN + RESOURCES[resource], ...entry }, mask) ?? [],
-    ),
-  });
+  const known = withHosts ? { ...RESOURCES, ...ENDPOINT_RESOURCES } : RESOURCES;
+  if (!Object.hasOwn(known, resource)) throw refused(404, `${resource} not found in config dump`);
+  const entries = (dumps.find((d) => Object.hasOwn(d, resource))?.[resource] ?? []) as Json[];
+  const configs = entries.flatMap(
+    (entry) => trimmed({ "@type": ADMIN + known[resource], ...entry }, mask) ?? [],
+  );
+  if (configs.length === 0 && entries.length > 0)
+    throw refused(400, `FieldMask ${query.get("mask")} could not be successfully used.`);
+  // Protobuf's JSON has no key for an empty list.
+  return json(configs.length === 0 ? {} : { configs });
 }
 
 function refused(status: number, message: string): Refused {

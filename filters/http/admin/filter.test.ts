@@ -334,7 +334,7 @@ describe("/stats", () => {
     ],
     ["/stats?filter=cluster|l&invert_filter", []],
     ["/stats?usedonly&type=Counters", ["cluster.up.upstream_rq_200: 29"]],
-    ["/stats?type=gauges", ["cluster.up.membership_total: 1"]],
+    ["/stats?type=Gauges", ["cluster.up.membership_total: 1"]],
     ["/stats?type=TextReadouts", []],
   ])("selects: %s", async (path, lines) => {
     expect((await start(world).ask(path)).body).toBe(lines.map((line) => `${line}\n`).join(""));
@@ -839,6 +839,16 @@ describe("/config_dump", () => {
       body: "foo not found in config dump",
     });
     expect((await ask("/config_dump?resource=bootstrap")).status).toBe(400);
+    expect((await ask("/config_dump?resource=static_endpoint_configs")).status).toBe(404);
+    expect(await ask("/config_dump?mask=nothing")).toMatchObject({
+      status: 400,
+      body: "FieldMask nothing could not be successfully applied to any configs.",
+    });
+    expect((await ask("/config_dump?resource=static_clusters&mask=nothing")).status).toBe(400);
+    expect(await ask("/config_dump?resource=dynamic_listeners")).toMatchObject({
+      status: 200,
+      body: "{}\n",
+    });
     expect((await ask("/config_dump?mask=a..b")).status).toBe(400);
   });
 });

@@ -6,9 +6,8 @@ import type { Query } from "./query.ts";
 
 /** `/listeners` */
 export async function listeners(query: Query, core: CoreData): Promise<Answer> {
-  const format = query.choice("format", ["text", "json"]);
   const all = await core.listeners();
-  if (format === "json") {
+  if (query.wantsJson) {
     return json({
       listener_statuses: all.map((listener) => ({
         name: listener.name,

@@ -4,12 +4,11 @@ import type { Query } from "./query.ts";
 
 /** `/filters`: what is loaded, and what went wrong with the last save. Our own; Envoy has no such page. */
 export async function packages(query: Query, core: CoreData): Promise<Answer> {
-  const format = query.choice("format", ["text", "json"]);
   const matches = query.matcher("filter");
   const list = [...(await core.packages())]
     .filter((p) => matches === undefined || matches(p.package) || matches(p.name))
     .sort((a, b) => (a.package < b.package ? -1 : a.package > b.package ? 1 : 0));
-  if (format === "json") return json({ filters: list.map(packageJson) });
+  if (query.wantsJson) return json({ filters: list.map(packageJson) });
 
   const width = Math.max(0, ...list.map((p) => p.package.length));
   const nameWidth = Math.max(0, ...list.map((p) => p.name.length));

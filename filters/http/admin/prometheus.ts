@@ -6,9 +6,18 @@ import { select, selector } from "./selection.ts";
 import { StatsConfig } from "./stats-config.ts";
 import { Tagger } from "./tags.ts";
 
+const MODES = ["cumulative", "disjoint", "detailed", "summary", "prometheusnative"];
+
+/** Refuses a word for `histogram_buckets` that there is none of. */
+export function checkMode(mode: string): void {
+  if (!MODES.includes(mode))
+    throw new Refused(400, `usage: /stats?histogram_buckets=(${MODES.join("|")})\n`);
+}
+
 /** `/stats/prometheus`: Prometheus' text format 0.0.4 under Envoy's names. */
 export async function prometheus(query: Query, core: CoreData): Promise<Answer> {
   const mode = query.get("histogram_buckets") || "cumulative";
+  checkMode(mode);
   if (mode === "prometheusnative")
     throw new Refused(
       400,

@@ -34,13 +34,9 @@ export class Query {
     return this.#values.get(name);
   }
 
-  /** One of `choices`, compared without regard to case; the first when there is none. */
-  choice<T extends string>(name: string, choices: readonly T[]): T {
-    const value = this.get(name);
-    if (value === undefined || value === "") return choices[0]!;
-    const chosen = choices.find((choice) => choice.toLowerCase() === value.toLowerCase());
-    if (chosen !== undefined) return chosen;
-    throw new Refused(400, `usage: ${name}=(${choices.join("|")})\n`);
+  /** JSON was asked for; as in Envoy, any other word is text. */
+  get wantsJson(): boolean {
+    return this.get("format") === "json";
   }
 
   /** Finds the pattern anywhere in a text (RE2). Undefined: there is no such parameter. `refuse` words what RE2 says of it. */

@@ -2,14 +2,13 @@ import { type Answer, html, jsonPieces, Refused, text } from "./answer.ts";
 import type { CoreData, Distribution, HistogramSnapshot, NamedValue } from "./core-data.ts";
 import { type Bounds, bucketRange, countsUpTo, QUANTILES, quantiles } from "./histogram.ts";
 import { escapeHtml } from "./home.ts";
-import { prometheus } from "./prometheus.ts";
+import { checkMode, prometheus } from "./prometheus.ts";
 import type { Query } from "./query.ts";
 import { type Selection, select, selector } from "./selection.ts";
 import { StatsConfig } from "./stats-config.ts";
 
 const TYPES = ["All", "Counters", "Histograms", "Gauges", "TextReadouts"] as const;
 const FORMATS = ["html", "active-html", "json", "prometheus", "text"];
-const MODES = ["cumulative", "disjoint", "detailed", "summary", "prometheusnative"];
 
 /** `/stats` */
 export async function stats(query: Query, core: CoreData): Promise<Answer> {
@@ -17,12 +16,13 @@ export async function stats(query: Query, core: CoreData): Promise<Answer> {
   if (!FORMATS.includes(format))
     throw new Refused(400, `usage: /stats?format=(${FORMATS.join("|")})\n\n`);
   if (format === "prometheus") return prometheus(query, core);
-  const asked = (query.get("type") || "All").toLowerCase();
-  const type = TYPES.find((t) => t.toLowerCase() === asked);
+  const asked = query.get("type") || "All";
+  const type = TYPES.find((t) => t === asked);
   if (type === undefined) throw new Refused(400, "invalid &type= param");
   const mode = query.get("histogram_buckets") || "summary";
-  if (!MODES.includes(mode))
-    throw new Refused(400, `usage: /stats?histogram_buckets=(${MODES.join("|")})\n`);
+  checkMode(mode);
+  if (mode === "prometheusnative")
+    throw new Refused(400, "Invalid histogram_buckets type for non prometheus stats type");
   const wanted = selector(query);
   const [snapshot, config] = await Promise.all([core.stats(), core.config()]);
   const all = select(snapshot, wanted);
