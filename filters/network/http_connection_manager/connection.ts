@@ -416,9 +416,9 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     else this.#leave(false);
   }
 
-  /** For streams that want it: the next response is the last. */
+  /** For streams that want it: the response that comes is the last, and nobody waits for the client. */
   leave(): void {
-    this.#leave(false);
+    this.#drain();
   }
 
   /** Envoy's drain sequence. HTTP/1 clients that were told to close, and those that never ask again, have the drain timeout for it. */
