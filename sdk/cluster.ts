@@ -287,6 +287,12 @@ export interface TrackedStats {
   readonly requestResponseSizes: boolean;
 }
 
+export interface ClusterUse {
+  readonly connections: number;
+  readonly requests: number;
+  readonly pendingRequests: number;
+}
+
 export interface Cluster {
   readonly name: string;
   /** `alt_stat_name`, in logs and stats; absent: the name. */
@@ -310,6 +316,8 @@ export interface Cluster {
   readonly tracks?: TrackedStats | undefined;
   /** `http_filters` of its protocol options, in the order of the config; absent: it leaves them to whoever sends. */
   readonly httpFilters?: readonly UpstreamFilter[] | undefined;
+  /** What its circuit breakers of both priorities count now, in all workers. */
+  readonly inUse?: ClusterUse;
   /** The breaker of retries (`max_retries`, or the retry budget). False: too many run. Each true is ended once with `endRetry`. */
   beginRetry(priority: Priority): boolean;
   endRetry(priority: Priority): void;

@@ -8,7 +8,7 @@ export { BufferData, bufferKind } from "./buffer.ts";
 export { LuaError, libraryError } from "./error.ts";
 export { carryOut, type HttpCall, headersFromTable, readCall } from "./http-call.ts";
 export { type HotMethod, kind, type Method, refused, writeLog } from "./kinds.ts";
-export { Stopped } from "./meter.ts";
+export { bytesMade, Stopped } from "./meter.ts";
 export { numberText } from "./number.ts";
 export {
   all,

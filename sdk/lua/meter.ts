@@ -15,11 +15,18 @@ const TICKS = 1 << 14;
 const SPACE_MAX = 32 * 1024 * 1024;
 
 /** One program runs at a time. */
-export const meter = { ticks: 0, space: 0, deadline: 0, runMs: 0 };
+export const meter = { ticks: 0, space: 0, text: 0, deadline: 0, runMs: 0 };
+let spaceBefore = 0;
+
+/** Bytes that programs of this isolate have made, ever: who keeps something from run to run keeps no more than that. */
+export function bytesMade(): number {
+  return spaceBefore + meter.space + meter.text;
+}
 
 /** A run begins, which may take so long. */
 export function startMeter(runMs: number): void {
   meter.ticks = 0;
+  spaceBefore += meter.space;
   meter.space = 0;
   meter.deadline = 0;
   meter.runMs = runMs;
@@ -36,6 +43,12 @@ export function tick(): void {
   if (meter.deadline === 0) meter.deadline = now + meter.runMs;
   else if (now > meter.deadline) throw new Stopped(`script ran for more than ${meter.runMs} ms`);
   meter.ticks = 0;
+}
+
+/** A function of the library has made a text of that size. */
+export function madeText(size: number): void {
+  meter.text += size;
+  spend(size >> 6);
 }
 
 /** For loops of the library: `count` turns. */

@@ -342,6 +342,7 @@ function joined(left: string, right: string): string {
   const size = left.length + right.length;
   if (size > TEXT_MAX) throw runtimeError("not enough memory");
   meter.ticks += size >> 6;
+  meter.text += size;
   return left + right;
 }
 

@@ -8,7 +8,7 @@ import {
   tableArgument,
 } from "./arguments.ts";
 import { libraryError } from "./error.ts";
-import { spend } from "./meter.ts";
+import { madeText, spend } from "./meter.ts";
 import { numberText } from "./number.ts";
 import {
   call,
@@ -100,7 +100,8 @@ const concat: LuaFunction = (...args) => {
     if (k < to) text += between;
     if (text.length > TEXT_MAX) throw libraryError("not enough memory");
   }
-  spend(Math.max(0, to - from) + (text.length >> 6));
+  spend(Math.max(0, to - from));
+  madeText(text.length);
   return text;
 };
 

@@ -11,7 +11,7 @@ import {
   typeError,
 } from "./arguments.ts";
 import { libraryError } from "./error.ts";
-import { spend } from "./meter.ts";
+import { madeText, spend } from "./meter.ts";
 import { formatA, formatE, formatF, formatG, numberText } from "./number.ts";
 import { isPlain, Matcher } from "./pattern.ts";
 import {
@@ -59,12 +59,13 @@ export function textLibrary(): LuaTable {
       if (count <= 0) return "";
       const size = (text.length + between.length) * count;
       if (size > TEXT_MAX) throw libraryError("resulting string too large");
-      spend(size >> 6);
+      madeText(size);
       return between === "" ? text.repeat(count) : (text + between).repeat(count - 1) + text;
     },
     reverse: (...args) => {
       const text = textArgument(args, 1, "reverse");
       spend(text.length >> 2);
+      madeText(text.length);
       let reversed = "";
       for (let k = text.length - 1; k >= 0; k--) reversed += text[k];
       return reversed;
@@ -83,6 +84,7 @@ export function textLibrary(): LuaTable {
 /** ASCII only, as in the C locale. */
 function fold(text: string, isUpper: boolean): string {
   spend(text.length >> 4);
+  madeText(text.length);
   return isUpper
     ? text.replace(/[a-z]+/g, (part) => part.toUpperCase())
     : text.replace(/[A-Z]+/g, (part) => part.toLowerCase());
@@ -186,7 +188,9 @@ function gsub(...args: unknown[]): unknown {
     }
     if (isAnchored) break;
   }
-  return [at < text.length ? result + text.slice(at) : result, count];
+  if (at < text.length) result += text.slice(at);
+  madeText(result.length);
+  return [result, count];
 }
 
 function replaced(matcher: Matcher, by: unknown, at: number, end: number): string {
@@ -233,7 +237,10 @@ const format: LuaFunction = (...args) => {
   let k = 1;
   for (let at = 0; ; ) {
     const percent = form.indexOf("%", at);
-    if (percent < 0) return result + form.slice(at);
+    if (percent < 0) {
+      madeText(result.length);
+      return result + form.slice(at);
+    }
     result += form.slice(at, percent);
     if (form[percent + 1] === "%") {
       result += "%";

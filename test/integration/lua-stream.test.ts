@@ -79,3 +79,53 @@ test("setHttp1ReasonPhrase is what an HTTP/1 client reads, unless it would break
   const lines = client.text.match(/HTTP\/1\.1 .*/g);
   expect(lines).toEqual(["HTTP/1.1 200 Fine Then", "HTTP/1.1 200 OK"]);
 });
+
+test("a script chooses the cluster; one that loops costs its request 20 ms and goes to the default", async () => {
+  const specifier = (script: string) => ({
+    extension: {
+      name: "envoy.router.cluster_specifier_plugin.lua",
+      typed_config: {
+        "@type": "type.googleapis.com/envoy.extensions.router.cluster_specifiers.lua.v3.LuaConfig",
+        source_code: { inline_string: `function envoy_on_route(handle) ${script} end` },
+        default_cluster: "second",
+      },
+    },
+  });
+  const chosen = (prefix: string, script: string) => ({
+    match: { prefix },
+    route: { inline_cluster_specifier_plugin: specifier(script) },
+  });
+  const [first, second] = upstreams.map(({ port }) => port);
+  const choosing = await Proxy.start({
+    config: bootstrap(
+      [
+        listener(
+          "main",
+          http([
+            chosen("/loop", "while true do end"),
+            chosen("/fails", "error('no')"),
+            chosen("/", 'return handle:headers():get("x-cluster") or "first"'),
+          ]),
+        ),
+      ],
+      [cluster("first", [first!]), cluster("second", [second!])],
+    ),
+    concurrency: 1,
+  });
+  try {
+    const to = async (path: string, named?: string) => {
+      const headers = named === undefined ? {} : { "x-cluster": named };
+      const { status, text } = await get(choosing.port("main"), path, { headers });
+      return status === 200 ? Number(text) : status;
+    };
+    expect([await to("/"), await to("/", "second"), await to("/", "none")]).toEqual([
+      first,
+      second,
+      503,
+    ]);
+    expect([await to("/loop"), await to("/fails")]).toEqual([second, second]);
+    await choosing.line(/script ran for more than 20 ms, use default cluster/);
+  } finally {
+    await choosing.stop();
+  }
+});

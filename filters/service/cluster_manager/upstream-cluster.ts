@@ -5,6 +5,7 @@ import type {
   BalancerPolicy,
   Cluster,
   ClusterType,
+  ClusterUse,
   CodecFactory,
   CodecOptions,
   Connection,
@@ -279,6 +280,17 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   }
 
   // ---- limits
+
+  get inUse(): ClusterUse {
+    const breakers = [this.#breaker, this.#highBreaker].filter((found) => found !== undefined);
+    const sum = (of: (breaker: CircuitBreaker) => Limit) =>
+      breakers.reduce((total, breaker) => total + of(breaker).count.value, 0);
+    return {
+      connections: sum(({ connections }) => connections),
+      requests: sum(({ requests }) => requests),
+      pendingRequests: sum(({ pending }) => pending),
+    };
+  }
 
   breaker(priority: Priority): CircuitBreaker {
     if (priority === "default") return this.#breaker;

@@ -1,0 +1,107 @@
+// Hot path: what `envoy_on_route` gets.
+import {
+  type Cluster,
+  type Log,
+  latin1Encode,
+  type RequestHeaders,
+  type SetupContext,
+  utf8Decode,
+} from "@tsproxy/sdk";
+import {
+  kind,
+  type LuaTable,
+  NONE,
+  type Scope,
+  textArgument,
+  textOf,
+  Userdata,
+} from "@tsproxy/sdk/lua";
+
+/** Metatables of one script. */
+export interface RouteKinds {
+  readonly handle: LuaTable;
+  readonly headers: LuaTable;
+  readonly cluster: LuaTable;
+}
+
+/** `handle`: the request whose route is chosen. */
+export class RouteHandle extends Userdata {
+  readonly kinds: RouteKinds;
+  readonly request: RequestHeaders;
+
+  constructor(kinds: RouteKinds, request: RequestHeaders, scope: Scope) {
+    super(kinds.handle, scope);
+    this.kinds = kinds;
+    this.request = request;
+  }
+}
+
+/** `handle:headers()`: a head that can be read and no more. */
+class HeadersData extends Userdata {
+  readonly map: RequestHeaders;
+
+  constructor({ kinds, request, scope }: RouteHandle) {
+    super(kinds.headers, scope);
+    this.map = request;
+  }
+
+  /** All values of a name in one text; undefined: there is none. */
+  get(written: string): string | undefined {
+    const { map } = this;
+    const name = written.toLowerCase();
+    switch (name) {
+      case ":path":
+        return map.path;
+      case ":method":
+        return map.method;
+      case ":authority":
+      case "host":
+        return map.authority;
+      case ":scheme":
+        return map.scheme;
+    }
+    if (!TOKEN.test(name)) return undefined;
+    const values = map.getAll(name);
+    return values.length < 2 ? values[0] : values.join();
+  }
+}
+
+const TOKEN = /^[!#$%&'*+.^_`|~0-9a-z-]+$/;
+
+/** `handle:getCluster(name)` */
+class ClusterData extends Userdata {
+  readonly cluster: Cluster;
+
+  constructor({ kinds, scope }: RouteHandle, cluster: Cluster) {
+    super(kinds.cluster, scope);
+    this.cluster = cluster;
+  }
+}
+
+export function routeKinds(log: Log, clusters: SetupContext["clusters"]): RouteKinds {
+  return {
+    handle: kind(
+      log,
+      RouteHandle,
+      {
+        getCluster: (self, args) => {
+          const name = latin1Encode(textArgument(args, 1, "getCluster"));
+          const cluster = clusters.get(utf8Decode(name, 0, name.length));
+          return cluster === undefined ? NONE : new ClusterData(self, cluster);
+        },
+      },
+      { headers: (self) => new HeadersData(self) },
+    ),
+    headers: kind(
+      log,
+      HeadersData,
+      {},
+      { get: (self, name, _none, count) => self.get(textOf(name, 1, count, "get")) ?? NONE },
+    ),
+    cluster: kind(log, ClusterData, {
+      numConnections: ({ cluster }) => cluster.inUse?.connections ?? 0,
+      numRequests: ({ cluster }) => cluster.inUse?.requests ?? 0,
+      numPendingRequests: ({ cluster }) => cluster.inUse?.pendingRequests ?? 0,
+    }),
+  };
+}

@@ -1,0 +1,127 @@
+// Hot path: one run for each choice of a route.
+import {
+  ConfigError,
+  type Log,
+  type LuaSource,
+  latin1Decode,
+  latin1Encode,
+  type RequestHeaders,
+  type SetupContext,
+  utf8Decode,
+  utf8Encode,
+} from "@tsproxy/sdk";
+import {
+  bytesMade,
+  isPending,
+  LuaError,
+  type LuaFunction,
+  LuaState,
+  numberText,
+  Scope,
+  Stopped,
+  thrownValue,
+  writeLog,
+} from "@tsproxy/sdk/lua";
+import { BoundedLog } from "./bounded-log.ts";
+import { RouteHandle, type RouteKinds, routeKinds } from "./route-handle.ts";
+
+/** The worker waits for the script, with all its other streams. */
+const RUN_MS = 20;
+/**
+ * The script lives in the worker's own isolate, so what it keeps from request to request must not grow for ever. No more can be kept
+ * than was made: once that is so many bytes, the script begins anew.
+ */
+const MADE_MAX = 64 * 1024 * 1024;
+
+/** A script of the config, loaded, and `envoy_on_route` in it. */
+export class Script {
+  readonly #source: LuaSource;
+  readonly #log: Log;
+  readonly #kinds: RouteKinds;
+  #state!: LuaState;
+  #onRoute!: LuaFunction;
+  #made = 0;
+
+  /** Throws ConfigError. */
+  constructor(source: LuaSource, cx: SetupContext) {
+    this.#source = source;
+    this.#log = new BoundedLog(cx.log);
+    this.#kinds = routeKinds(this.#log, cx.clusters);
+    this.#load();
+  }
+
+  #load(): void {
+    const { text, modules } = this.#source;
+    this.#made = 0;
+    const state = new LuaState({
+      runMs: RUN_MS,
+      print: (line) => writeLog(this.#log, "info", line),
+      module: (name) => {
+        const found = Object.hasOwn(modules, name) ? modules[name] : undefined;
+        return found && { text: toBytes(found.text), file: found.file };
+      },
+    });
+    const source = toBytes(text);
+    try {
+      state.call(state.load(source, source));
+    } catch (error) {
+      throw new ConfigError("source_code", `script load error: ${messageOf(error)}`);
+    }
+    const onRoute = state.globals.get("envoy_on_route");
+    if (typeof onRoute !== "function")
+      throw new ConfigError("source_code", "the script defines no function envoy_on_route");
+    this.#state = state;
+    this.#onRoute = onRoute as LuaFunction;
+  }
+
+  /** Undefined: it has failed, which is logged, or answered no name. */
+  clusterFor(request: RequestHeaders): string | undefined {
+    const before = bytesMade();
+    const scope = new Scope();
+    const handle = new RouteHandle(this.#kinds, request, scope);
+    let answer: unknown;
+    this.#state.enter();
+    try {
+      const result = this.#onRoute(handle);
+      if (isPending(result)) throw new LuaError("script performed an unexpected yield");
+      answer = Array.isArray(result) ? result.at(-1) : result;
+    } catch (error) {
+      this.#log.error(`script log: ${messageOf(error)}, use default cluster`);
+      return undefined;
+    } finally {
+      scope.isOver = true;
+      this.#made += bytesMade() - before;
+      if (this.#made > MADE_MAX) this.#reload();
+    }
+    if (typeof answer === "string") return fromBytes(answer);
+    if (typeof answer === "number") return numberText(answer);
+    this.#log.error("script log: return value is not string, use default cluster");
+    return undefined;
+  }
+
+  #reload(): void {
+    try {
+      this.#load();
+    } catch (error) {
+      // It has loaded before; what it made at load is all that it keeps then.
+      this.#log.error(`script log: ${messageOf(error)}`);
+    }
+  }
+}
+
+/** UTF-8, one char a byte. */
+function toBytes(text: string): string {
+  const bytes = utf8Encode(text);
+  return latin1Decode(bytes, 0, bytes.length);
+}
+function fromBytes(text: string): string {
+  const bytes = latin1Encode(text);
+  return utf8Decode(bytes, 0, bytes.length);
+}
+
+function messageOf(error: unknown): string {
+  if (error instanceof Stopped) return error.reason;
+  if (error instanceof ConfigError) return error.message;
+  const value = error instanceof LuaError ? error.value : thrownValue(error);
+  return typeof value === "string" ? fromBytes(value) : "unspecified lua error";
+}
