@@ -97,8 +97,9 @@ async function boundsBuffers(fresh: Use): Promise<void> {
     const text = "x".repeat(64 * 1024);
     const feed = async (chunks: number): Promise<void> => {
       for (let k = 0; k < chunks; k++) {
-        // A peer that is paused sends nothing.
-        if (chain.connection.pauses > 0 || chain.waiting) return;
+        // A peer that is paused, or gone, sends nothing.
+        const { open, pauses } = chain.connection;
+        if (!open || pauses > 0 || chain.waiting) return;
         await chain[from](text).settled();
         chain.passed = "";
         chain.connection.take();
