@@ -54,6 +54,10 @@ interface Box {
   readonly sandbox: Sandbox;
   readonly wantsFallback: boolean;
   readonly uses: Set<number>;
+  /** Strings of its uses' configs: files that it may append to are among them. */
+  readonly named: Set<string>;
+  /** Told of a file that it may not append to. */
+  saidNo: boolean;
   /** Uses of the code before, by those of this code. */
   readonly previousUses: Map<number, number>;
   fallback: Fallback | undefined;
@@ -146,6 +150,7 @@ export class Boxes {
           message,
           fields: { filter: module.package, ...fields },
         }),
+      onLines: (path, text) => this.#onLines(box, path, text),
       onMade: (isolate) => this.#debugging.follow(module.package, isolate),
       stats,
     });
@@ -155,6 +160,8 @@ export class Boxes {
       sandbox,
       wantsFallback: manifest.failurePolicy === "previous",
       uses: new Set(),
+      named: new Set(),
+      saidNo: false,
       previousUses: new Map(),
       fallback: undefined,
       kept: false,
@@ -201,7 +208,25 @@ export class Boxes {
 
   onUse(use: ToldUse): void {
     this.#told.push(use);
-    this.#boxes.get(use.box)?.uses.add(use.use);
+    const found = this.#boxes.get(use.box);
+    found?.uses.add(use.use);
+    if (found !== undefined) for (const text of stringsIn(use.config)) found.named.add(text);
+  }
+
+  /** The operator has named the files that a sandboxed package appends to: they stand in its config. */
+  #onLines(box: number, path: string, text: string): void {
+    const { post } = this.#options;
+    const found = this.#boxes.get(box);
+    if (found === undefined) return;
+    if (found.named.has(path)) {
+      const now = performance.timeOrigin + performance.now();
+      post({ type: "lines", path, text, marks: [now, 0] });
+    } else if (!found.saidNo) {
+      found.saidNo = true;
+      const filter = found.sandbox.package;
+      const message = `"${path}" is not written: a filter appends to files that its config names`;
+      post({ type: "log", level: "error", message, fields: { filter } });
+    }
   }
 
   onUnuse(box: number, use: number): void {
@@ -313,6 +338,13 @@ export class Boxes {
     this.#debugging.dispose();
     for (const box of [...this.#boxes.keys()]) this.#end(box);
   }
+}
+
+/** Every string in a config. */
+function* stringsIn(value: unknown): Iterable<string> {
+  if (typeof value === "string") yield value;
+  else if (typeof value === "object" && value !== null)
+    for (const part of Object.values(value)) yield* stringsIn(part);
 }
 
 /** Cells for sandboxes in a worker's block, and the names they carry. */

@@ -1,12 +1,7 @@
 import type { NewFilterKind } from "./filter-new.ts";
 
 /** Kinds whose contract answers at once: they run among the shipped packages, and say that they may. */
-const TRUSTED: ReadonlySet<NewFilterKind> = new Set([
-  "listener",
-  "access_log",
-  "balancer",
-  "service",
-]);
+const TRUSTED: ReadonlySet<NewFilterKind> = new Set(["balancer", "service"]);
 
 /** The files of a new package: small, working, tested. */
 export function filesOf(name: string, kind: NewFilterKind): Record<string, string> {
@@ -284,8 +279,6 @@ listener_filters:
 \`\`\`
 
 Stats: \`${name}.closed\` counts connections that it closed.
-
-A listener filter answers at once, so it runs among the shipped filters: \`"trusted": true\` in package.json says that it may.
 `,
   };
 }
@@ -362,8 +355,6 @@ access_log:
 \`\`\`
 
 Stats: \`${name}.lines\` counts them.
-
-An access log answers at once, so it runs among the shipped filters: \`"trusted": true\` in package.json says that it may.
 `,
   };
 }

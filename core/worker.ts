@@ -51,6 +51,9 @@ interface Pending {
   readonly onReady?: () => void;
 }
 
+/** How long a thread that ends waits for sandboxed access logs to take what they have not been told of. */
+const FLUSH_LOGS_MS = 250;
+
 /** One thread: its sockets, its builtin isolate, its sandboxes; and the generations they pass through. */
 class Worker {
   readonly #start: WorkerStart;
@@ -321,7 +324,7 @@ class Worker {
         this.#boxes.inspect(message);
         break;
       case "flush_lines":
-        this.#guarded(() => this.#builtin.flushFiles());
+        void this.#flushLogs();
         break;
       case "stop":
         void this.#stop();
@@ -579,10 +582,24 @@ class Worker {
     this.#post({ type: "drained" });
   }
 
+  /** What is to be written goes to main; sandboxed access logs are told of the streams that have ended, and wait for a turn. */
+  async #flushLogs(): Promise<void> {
+    const until = performance.now() + FLUSH_LOGS_MS;
+    for (;;) {
+      let waiting = 0;
+      this.#guarded(() => {
+        waiting = this.#builtin.flushFiles();
+      });
+      if (waiting === 0 || performance.now() >= until) return;
+      this.#sockets.poke();
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+  }
+
   async #stop(): Promise<void> {
     if (this.#stopping) return;
     this.#stopping = true;
-    this.#guarded(() => this.#builtin.flushFiles());
+    await this.#flushLogs();
     this.#sockets.destroy();
     this.#boxes.dispose();
     this.#supply.dispose();

@@ -212,12 +212,14 @@ export interface AcceptedSocket {
   setMetadata?(namespace: string, values: Readonly<Record<string, unknown>>): void;
 }
 
+export type ListenerAnswer = number | "more" | "close";
 export interface ListenerFilter {
   /**
    * Called at accept with no bytes and again whenever more came. `bytes` is everything received so far. Answers how many bytes
-   * it consumes (0: it only looked), or "more" to wait, or "close".
+   * it consumes (0: it only looked), or "more" to wait, or "close"; or a promise of one of these: the connection waits for it, no
+   * longer than for bytes (`listener_filters_timeout`).
    */
-  onBytes(bytes: Chunk): number | "more" | "close";
+  onBytes(bytes: Chunk): ListenerAnswer | Promise<ListenerAnswer>;
   /** The client has closed, or no more time is left, while it waited. */
   onAbandoned?(): void;
 }

@@ -856,8 +856,10 @@ export class Engine {
     return n;
   }
 
-  flushFiles(): void {
+  /** Answers how many entries of access logs are still to go over to sandboxes. */
+  flushFiles(): number {
     this.#files.flush();
+    return this.#sandboxes.flushLogs();
   }
 }
 

@@ -9,6 +9,7 @@ import {
   type Drain,
   type Gauge,
   type Histogram,
+  type ListenerAnswer,
   type ListenerFilter,
   type ListenerFilterFactory,
   type LogEntry,
@@ -348,6 +349,8 @@ class Peek implements ConnectionHandler, AcceptedSocket {
   readonly #timer: WheelTimer;
   #at = 0;
   #bytes: Uint8Array = new Uint8Array(0);
+  /** For what a filter has promised to say. */
+  #isWaiting = false;
   #over = false;
 
   constructor(
@@ -422,7 +425,7 @@ class Peek implements ConnectionHandler, AcceptedSocket {
     more.set(this.#bytes);
     more.set(chunk.memory.subarray(chunk.at, chunk.end), this.#bytes.length);
     this.#bytes = more;
-    this.#step();
+    if (!this.#isWaiting) this.#step();
   }
 
   #step(): void {
@@ -430,14 +433,45 @@ class Peek implements ConnectionHandler, AcceptedSocket {
       const answer = this.#filters[this.#at]!.onBytes(
         new Chunk(this.#bytes, 0, this.#bytes.length),
       );
-      if (answer === "more") return;
-      if (answer === "close") {
-        this.#connection.close(turnAway(this.#bytes));
+      if (typeof answer === "object") {
+        this.#wait(answer);
         return;
       }
-      if (answer > 0) this.#bytes = this.#bytes.subarray(answer);
+      if (!this.#take(answer)) return;
     }
     this.#finish();
+  }
+
+  /** True: the next filter's turn. */
+  #take(answer: ListenerAnswer): boolean {
+    if (answer === "more") return false;
+    if (answer === "close") {
+      this.#connection.close(turnAway(this.#bytes));
+      return false;
+    }
+    if (answer > 0) this.#bytes = this.#bytes.subarray(answer);
+    return true;
+  }
+
+  /** A filter thinks: nothing more is read meanwhile. */
+  #wait(promise: Promise<ListenerAnswer>): void {
+    const connection = this.#connection;
+    const seen = this.#bytes.length;
+    this.#isWaiting = true;
+    connection.pause();
+    if (!this.#timer.armed) this.#timer.arm(connection.longestPauseMs);
+    promise.then(
+      (answer) => {
+        if (this.#over || !connection.open) return;
+        this.#stopWaiting();
+        if (this.#take(answer)) this.#at++;
+        else if (answer === "close" || this.#bytes.length === seen) return;
+        this.#step();
+      },
+      (error) => {
+        if (!this.#over) connection.fail(error);
+      },
+    );
   }
 
   #finish(): void {
@@ -446,8 +480,16 @@ class Peek implements ConnectionHandler, AcceptedSocket {
     this.#listener.startChain(this.#connection, this.#bytes);
   }
 
+  #stopWaiting(): void {
+    if (!this.#isWaiting) return;
+    this.#isWaiting = false;
+    this.#connection.resume();
+    if (this.#listener.config.listenerFiltersTimeoutMs === 0) this.#timer.cancel();
+  }
+
   #leave(): void {
     this.#over = true;
+    this.#stopWaiting();
     this.#timer.cancel();
     this.#stats.preActive.dec();
   }

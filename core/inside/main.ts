@@ -110,6 +110,6 @@ export function activeConnections(): number {
   return engine.activeConnections();
 }
 
-export function flushFiles(): void {
-  engine.flushFiles();
+export function flushFiles(): number {
+  return engine.flushFiles();
 }

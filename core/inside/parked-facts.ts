@@ -106,7 +106,7 @@ function sandboxedState({ connectionState }: HttpStream): Map<string, unknown> {
 }
 
 /** Of objects that other packages own, only what StreamInfo names. */
-function infoText(info: StreamInfo): string {
+export function infoText(info: StreamInfo): string {
   const { cluster, host, virtualCluster, downstreamWire, upstreamWire } = info;
   return JSON.stringify({
     ...info,

@@ -5,16 +5,24 @@ import type { Host } from "./host.ts";
 import type { Io } from "./io.ts";
 import { type ParkedUse, ParkTable } from "./parked.ts";
 import { parkedHttpFactory } from "./parked-http.ts";
+import { ParkedLogger } from "./parked-log.ts";
 import { parkedNetworkFactory } from "./parked-network.ts";
+import { parkedListenerFactory } from "./parked-peek.ts";
 import { COMMAND } from "./ring.ts";
 import { HOOK, type HookMask, STREAM_PARTS } from "./sandbox/layout.ts";
 
-const BODIES = HOOK.REQUEST_BODY | HOOK.RESPONSE_BODY | HOOK.DATA;
+const BODIES = HOOK.REQUEST_BODY | HOOK.RESPONSE_BODY | HOOK.DATA | HOOK.WRITE;
 const PARTS = STREAM_PARTS.reduce((mask, [, bit]) => mask | bit, 0);
+
+const FACTORIES = {
+  http: parkedHttpFactory,
+  network: parkedNetworkFactory,
+  listener: parkedListenerFactory,
+};
 
 /** What the sandbox says of its package; `hooks` is a mask of layout.ts. */
 export interface ParkedDescription {
-  readonly kind: "http" | "network";
+  readonly kind: "http" | "network" | "listener" | "access_log";
   readonly name: string;
   readonly hooks: number;
   readonly manifest?: SandboxManifest;
@@ -30,6 +38,7 @@ export class Sandboxes {
   /** By box; undefined: any cluster. */
   readonly #clusters = new Map<number, ReadonlySet<string>>();
   readonly #uses = new Map<number, ParkedUse>();
+  readonly #loggers = new Set<ParkedLogger>();
   #nextUse = 1;
 
   constructor(io: Io, host: Host) {
@@ -56,6 +65,13 @@ export class Sandboxes {
     if (parked !== undefined) parked.hooks &= mask | ~PARTS;
   }
 
+  /** Answers how many entries have not been taken yet. */
+  flushLogs(): number {
+    let waiting = 0;
+    for (const logger of this.#loggers) waiting += logger.flush();
+    return waiting;
+  }
+
   /** A definition whose filters live in that box. */
   define(packageName: string, box: number, description: ParkedDescription): Definition {
     const { kind, name, manifest = {} } = description;
@@ -80,12 +96,26 @@ export class Sandboxes {
           failsOpen: manifest.failurePolicy === "open",
         };
         this.#uses.set(use, parked);
-        cx.onDispose(() => {
+        const end = (): void => {
           this.#uses.delete(use);
           this.#host.tell("unuse", { box, use });
-        });
-        const make = kind === "http" ? parkedHttpFactory : parkedNetworkFactory;
-        return make(parked, this.table);
+        };
+        if (kind === "access_log") {
+          const dropped = cx.stats.counter(
+            `filters.${packageName.replaceAll("/", ".")}.entries_dropped`,
+          );
+          const logger = new ParkedLogger(parked, this.table, cx, (count) => dropped.add(count));
+          this.#loggers.add(logger);
+          cx.onDispose(() =>
+            logger.end(() => {
+              this.#loggers.delete(logger);
+              end();
+            }),
+          );
+          return logger;
+        }
+        cx.onDispose(end);
+        return FACTORIES[kind](parked, this.table);
       },
     };
   }

@@ -12,7 +12,7 @@ interface Told {
   readonly stack?: unknown;
 }
 
-/** What a sandbox means for core: a log line, a throw, the name of a stat (which the caller defines). */
+/** What a sandbox means for core: a log line, lines for a file, a throw, the name of a stat (which the caller defines). */
 export function takeNote(
   options: SandboxOptions,
   kind: number,
@@ -27,7 +27,10 @@ export function takeNote(
     return;
   }
   if (kind === ANSWER.STATS) define(told);
-  else if (kind === ANSWER.LOG) {
+  else if (kind === ANSWER.LINES) {
+    const [path, lines] = Array.isArray(told) ? (told as unknown[]) : [];
+    if (typeof path === "string" && typeof lines === "string") options.onLines?.(path, lines);
+  } else if (kind === ANSWER.LOG) {
     const { level, message, fields } = told;
     const isFields = typeof fields === "object" && fields !== null;
     options.onLog(

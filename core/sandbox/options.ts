@@ -47,6 +47,8 @@ export interface SandboxOptions {
   onWork(): void;
   onFault(fault: SandboxFault): void;
   onLog(level: string, message: string, fields: Readonly<Record<string, unknown>>): void;
+  /** Lines for a file; whether it may write there is not known yet. */
+  onLines?(path: string, text: string): void;
   /** Filters of this use read no more than these parts of their streams. */
   onReads?(use: number, mask: HookMask): void;
   /** JSON of a FetchMessage and its bytes: the sandbox asks a cluster, and `reply` brings answers. "": it is gone. */

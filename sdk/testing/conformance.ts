@@ -100,7 +100,7 @@ export const ODD_BYTES: readonly string[] = [
 const CLIENT = { ip: "192.0.2.1", port: 40_000 };
 
 function listenerConformance(fresh: FreshUse<ListenerFilterFactory>): ConformanceCheck[] {
-  const look = (text: string): void => {
+  const look = async (text: string): Promise<void> => {
     const create = fresh().value;
     const protocols = { transportProtocol: "", serverName: "", applicationProtocols: [] };
     const socket = { remoteAddress: CLIENT, localAddress: CLIENT, ...protocols };
@@ -108,7 +108,7 @@ function listenerConformance(fresh: FreshUse<ListenerFilterFactory>): Conformanc
     // All that has come so far, each time: nothing, one byte, and on.
     for (let size = 0; size <= text.length; size = size < 64 ? size + 1 : size * 2) {
       const bytes = Uint8Array.from(text.slice(0, size), (char) => char.charCodeAt(0));
-      const answer = filter.onBytes(new Chunk(bytes, 0, bytes.length));
+      const answer = await filter.onBytes(new Chunk(bytes, 0, bytes.length));
       if (typeof answer === "number" && (answer < 0 || answer > size || !Number.isInteger(answer)))
         throw new Error(`onBytes answered ${answer} of ${size} bytes`);
       if (answer !== "more") return;
@@ -118,7 +118,9 @@ function listenerConformance(fresh: FreshUse<ListenerFilterFactory>): Conformanc
   return [
     {
       name: "takes no more bytes than there are, and throws at none",
-      run: () => ODD_BYTES.forEach(look),
+      run: async () => {
+        for (const text of ODD_BYTES) await look(text);
+      },
     },
   ];
 }

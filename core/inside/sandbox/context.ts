@@ -23,6 +23,8 @@ import { ScopedStats } from "../stats.ts";
 import type { SandboxUse } from "./main.ts";
 import type { Surroundings } from "./surroundings.ts";
 
+const KINDS = ["http", "network", "listener", "access_log"];
+
 /** `cx` of one setup in a sandbox: what needs no other isolate. The rest says so when it is asked for. */
 export class SandboxContext implements SetupContext {
   readonly role = "worker";
@@ -45,7 +47,7 @@ export class SandboxContext implements SetupContext {
     this.#place = place;
     this.statPrefix = statPrefix;
     // A place ends with the kind and the name of its use: `/http:my_filter`.
-    const at = Math.max(place.lastIndexOf("/http:"), place.lastIndexOf("/network:"));
+    const at = Math.max(...KINDS.map((kind) => place.lastIndexOf(`/${kind}:`)));
     this.configName = place.slice(place.indexOf(":", at) + 1);
     this.worker = around.worker;
     this.node = around.node;
@@ -134,8 +136,8 @@ export class SandboxContext implements SetupContext {
   sharedCount(): SharedCount {
     return unavailable("cx.sharedCount");
   }
-  file(): FileSink {
-    return unavailable("cx.file");
+  file(path: string): FileSink {
+    return this.#around.files.open(path);
   }
   readFile(): string {
     return unavailable("cx.readFile");

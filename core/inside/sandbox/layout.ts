@@ -102,6 +102,8 @@ export const KIND = {
   REPLY: 14,
   /** Bytes that go to a client; lane 1. */
   WRITE: 15,
+  /** A question of one who asks. argument: bytes of the JSON text that follows; the range is its bytes. */
+  ASK: 16,
 } as const;
 
 export const NOTICE = { DRAIN: 1, BLOCKED: 2, DRAINED: 3, CLOSE: 4 } as const;
@@ -185,6 +187,8 @@ export const ANSWER = {
   /** Calls that core answers later. argument: bytes of the JSON text that the payload begins with; bytes follow it. */
   FETCH: 8,
   CRYPTO: 9,
+  /** For core: JSON text of [path, lines] for a file. */
+  LINES: 10,
 } as const;
 
 export const ACTION = {

@@ -1,6 +1,14 @@
 /** Entry of the isolate that one dropped-in package lives in. Core calls these functions and nobody else does. */
-import { CellHeap, ConfigError, type Definition, type HttpFilterFactory } from "@tsproxy/sdk";
+import {
+  type AccessLogger,
+  CellHeap,
+  ConfigError,
+  type Definition,
+  type HttpFilterFactory,
+  type ListenerFilterFactory,
+} from "@tsproxy/sdk";
 import { installGlobals } from "../globals.ts";
+import { AskState, AskTable } from "./asks.ts";
 import { installBounds } from "./bounds.ts";
 import { type ConnectionState, ConnectionTable } from "./connection.ts";
 import { SandboxContext } from "./context.ts";
@@ -14,6 +22,8 @@ import {
   STREAM_PARTS,
   slotOf,
 } from "./layout.ts";
+import { Logged } from "./log.ts";
+import { Peeked } from "./peek.ts";
 import { StreamState, StreamTable } from "./stream.ts";
 import { describeError, Surroundings } from "./surroundings.ts";
 
@@ -32,10 +42,11 @@ export interface SandboxUse {
 let around: Surroundings;
 let streams: StreamTable;
 let connections: ConnectionTable;
+let asks: AskTable;
 let definition: Definition;
 const uses = new Map<number, SandboxContext>();
 /** By slot of the token. */
-const states: (StreamState | ConnectionState | undefined)[] = [];
+const states: (StreamState | ConnectionState | AskState | undefined)[] = [];
 
 export function init(
   box: SharedArrayBuffer,
@@ -59,6 +70,7 @@ export function init(
   });
   streams = new StreamTable(around);
   connections = new ConnectionTable(around);
+  asks = new AskTable(around);
 }
 
 /** Memory for the package's shared cells. */
@@ -71,13 +83,21 @@ export function setRuntime(text: string): void {
   around.runtime.replace(JSON.parse(text));
 }
 
+/** Whether what `setup` returned is what a package of that kind must return; kinds that are not here cannot live in a sandbox. */
+const FACTORY: Readonly<Record<string, (made: unknown) => boolean>> = {
+  http: (made) => typeof made === "function",
+  listener: (made) => typeof made === "function",
+  network: (made) => typeof (made as { create?: unknown } | undefined)?.create === "function",
+  access_log: (made) => typeof (made as Partial<AccessLogger> | undefined)?.log === "function",
+};
+
 /** The package's default export. "" if it can live here, else why it cannot. */
 export function adopt(exported: unknown): string {
   const found = exported as Partial<Definition> | undefined;
   if (typeof found !== "object" || found === null || typeof found.setup !== "function") {
     return "the default export is not a filter: use export default defineHttpFilter({…})";
   }
-  if (found.kind !== "http" && found.kind !== "network") {
+  if (found.kind === undefined || FACTORY[found.kind] === undefined) {
     return `a ${found.kind} package cannot live in a sandbox; mark it "trusted"`;
   }
   if (found.terminal === true && found.kind === "http")
@@ -128,11 +148,8 @@ export function prepare(text: string): string {
     const cx = new SandboxContext(around, use);
     try {
       const factory = definition.setup(use.config as never, cx);
-      const fits =
-        definition.kind === "http"
-          ? typeof factory === "function"
-          : typeof (factory as { create?: unknown } | undefined)?.create === "function";
-      if (!fits) throw new TypeError(`setup of a ${definition.kind} filter must return a factory`);
+      if (FACTORY[definition.kind]?.(factory) !== true)
+        throw new TypeError(`setup of a ${definition.kind} package must return ${MADE}`);
       made.push({ use, cx, factory });
     } catch (error) {
       cx.dispose();
@@ -152,12 +169,29 @@ export function prepare(text: string): string {
       continue;
     }
     uses.set(use.id, cx);
-    if (definition.kind === "http") streams.addUse({ id: use.id, factory: factory as never, cx });
-    else connections.addUse({ id: use.id, factory: factory as never, cx });
+    addUse(use.id, factory, cx);
   }
   around.tellStats();
   const reads = made.map(({ use, factory }) => [use.id, readsOf(factory)] as const);
   return JSON.stringify({ refusals, reads: reads.filter(([, mask]) => mask !== undefined) });
+}
+
+const MADE = 'its factory (of an access_log: an object with "log")';
+
+function addUse(id: number, factory: unknown, cx: SandboxContext): void {
+  switch (definition.kind) {
+    case "http":
+      streams.addUse({ id, factory: factory as never, cx });
+      break;
+    case "network":
+      connections.addUse({ id, factory: factory as never, cx });
+      break;
+    case "access_log":
+      asks.addUse(id, () => new Logged(factory as AccessLogger, around));
+      break;
+    default:
+      asks.addUse(id, () => new Peeked(factory as ListenerFilterFactory));
+  }
 }
 
 /** A use is gone from the config; its last stream has ended. */
@@ -166,6 +200,7 @@ export function release(id: number): void {
   uses.delete(id);
   streams.removeUse(id);
   connections.removeUse(id);
+  asks.removeUse(id);
 }
 
 /** JSON: what each use leaves to the next generation. */
@@ -208,10 +243,9 @@ function record(w: number, range: number, rangeEnd: number): void {
   if (state !== undefined && state.token !== base) state = undefined;
   if ((flags & RECORD_FLAG.CREATE) !== 0 && state === undefined) {
     try {
-      state =
-        kind === KIND.CONNECTION
-          ? connections.create(base, words, bytes, w)
-          : streams.create(base, words, bytes, w, range);
+      if (kind === KIND.ASK) state = asks.create(base, words, w);
+      else if (kind === KIND.CONNECTION) state = connections.create(base, words, bytes, w);
+      else state = streams.create(base, words, bytes, w, range);
     } catch (error) {
       streams.fail(token, "create", error);
       return;
@@ -228,7 +262,8 @@ function record(w: number, range: number, rangeEnd: number): void {
     if (kind === KIND.PART) streams.part(state, token & 1, bytes, range, rangeEnd);
     else if (kind === KIND.FACTS) streams.learn(state, words, bytes, w);
     else streams.run(state, words, bytes, w, range, rangeEnd);
-  } else if (kind === KIND.PART) connections.part(state, token & 1, bytes, range, rangeEnd);
+  } else if (state instanceof AskState) asks.run(state, words, bytes, w, range, rangeEnd);
+  else if (kind === KIND.PART) connections.part(state, token & 1, bytes, range, rangeEnd);
   else connections.run(state, words, bytes, w, range, rangeEnd);
 }
 
@@ -237,5 +272,6 @@ function end(token: number): void {
   if (state === undefined || state.token !== baseOf(token)) return;
   states[slotOf(token)] = undefined;
   if (state instanceof StreamState) streams.end(state);
+  else if (state instanceof AskState) asks.end(state);
   else connections.end(state);
 }

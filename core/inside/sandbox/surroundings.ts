@@ -4,6 +4,7 @@ import { StatsTable } from "../stats.ts";
 import { TimerWheel, type WheelTimer } from "../timers.ts";
 import { CryptoCalls, type CryptoReply } from "./crypto-calls.ts";
 import { Fetches, type FetchReply } from "./fetches.ts";
+import { SandboxFiles } from "./files.ts";
 import { ANSWER, BOX, RECORD, STATS_CELLS } from "./layout.ts";
 import { Outbox } from "./outbox.ts";
 
@@ -25,6 +26,7 @@ export class Surroundings {
   worker = 0;
   readonly fetches: Fetches;
   readonly crypto: CryptoCalls;
+  readonly files: SandboxFiles;
   #second = 0;
   #told = 0;
 
@@ -33,6 +35,7 @@ export class Surroundings {
     this.words = new Int32Array(box);
     this.bytes = new Uint8Array(box);
     this.outbox = new Outbox(this.words, this.bytes);
+    this.files = new SandboxFiles(this.outbox);
     this.clock = new Clock(box, (error) => this.thrown(0, "timer", error));
     this.stats = new StatsTable(new Float64Array(stats, 0, STATS_CELLS), () =>
       this.log("warn", "no cells are left for further stats", {}),

@@ -1,0 +1,111 @@
+import { Chunk, latin1Decode } from "@tsproxy/sdk";
+import { ascii } from "../parked-facts.ts";
+import { ANSWER, ANSWER_MAX, RECORD, VERDICT, VERDICT_TYPE } from "./layout.ts";
+import type { Surroundings } from "./surroundings.ts";
+
+/** What answers the questions of one who asks: `value` is JSON, `bytes` are lent. What it answers must be JSON, too. */
+export interface Asked {
+  ask(value: unknown, bytes: Chunk): unknown;
+  /** Who asked is gone. */
+  end(): void;
+}
+
+export class AskState {
+  token: number;
+  readonly asked: Asked;
+
+  constructor(token: number, asked: Asked) {
+    this.token = token;
+    this.asked = asked;
+  }
+}
+
+/** Those who ask packages of kinds that are asked seldom (parked-ask.ts is their other half). */
+export class AskTable {
+  readonly #around: Surroundings;
+  readonly #uses = new Map<number, () => Asked>();
+
+  constructor(around: Surroundings) {
+    this.#around = around;
+  }
+
+  /** `make`: for each who asks. */
+  addUse(id: number, make: () => Asked): void {
+    this.#uses.set(id, make);
+  }
+
+  removeUse(id: number): void {
+    this.#uses.delete(id);
+  }
+
+  create(token: number, words: Int32Array, w: number): AskState | undefined {
+    const make = this.#uses.get(words[w + RECORD.USE]!);
+    return make === undefined ? undefined : new AskState(token, make());
+  }
+
+  run(
+    state: AskState,
+    words: Int32Array,
+    bytes: Uint8Array,
+    w: number,
+    from: number,
+    end: number,
+  ): void {
+    const { token } = state;
+    const at = (w + RECORD.PAYLOAD) * 4;
+    try {
+      const value = JSON.parse(latin1Decode(bytes, at, at + words[w + RECORD.ARGUMENT]!));
+      // A copy: who answers later has it still.
+      const answer = state.asked.ask(value, new Chunk(bytes.slice(from, end), 0, end - from));
+      if (typeof (answer as PromiseLike<unknown> | undefined)?.then !== "function")
+        this.#answer(token, answer);
+      else
+        (answer as PromiseLike<unknown>).then(
+          (settled) => {
+            if (state.token !== token) return;
+            try {
+              this.#answer(token, settled);
+            } catch (error) {
+              this.#fail(token, error);
+            }
+          },
+          (error) => {
+            if (state.token === token) this.#fail(token, error);
+          },
+        );
+    } catch (error) {
+      this.#fail(token, error);
+    }
+  }
+
+  end(state: AskState): void {
+    state.token = 0;
+    try {
+      state.asked.end();
+    } catch (error) {
+      this.#around.thrown(0, "the end", error);
+    }
+  }
+
+  #fail(token: number, error: unknown): void {
+    this.#around.thrown(token, "a call", error);
+    this.#put(token, VERDICT_TYPE.FAULT, "");
+  }
+
+  #answer(token: number, value: unknown): void {
+    const text = ascii(JSON.stringify(value ?? null));
+    if (text.length > ANSWER_MAX) throw new RangeError(`an answer of ${text.length} bytes`);
+    this.#put(token, VERDICT_TYPE.GO_ON, text);
+  }
+
+  #put(token: number, type: number, text: string): void {
+    const { outbox } = this.#around;
+    const at = outbox.open(ANSWER.VERDICT, token, 0, VERDICT.REST * 4 + text.length);
+    const w = at >> 2;
+    outbox.words[w + VERDICT.TYPE] = type;
+    outbox.words[w + VERDICT.HOOKS] = outbox.words[w + VERDICT.VALUE] = 0;
+    outbox.words[w + VERDICT.BODY] = text.length;
+    outbox.latin1(text, at + VERDICT.REST * 4);
+    outbox.close();
+  }
+}

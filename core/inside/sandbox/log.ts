@@ -1,0 +1,87 @@
+import {
+  type AccessLogger,
+  HeaderMap,
+  type LogEntry,
+  type LoggedConnection,
+  RequestHeaders,
+  ResponseHeaders,
+} from "@tsproxy/sdk";
+import { PLAIN } from "../parked-log.ts";
+import type { Asked } from "./asks.ts";
+import type { Surroundings } from "./surroundings.ts";
+
+type Lines = readonly (readonly [name: string, value: string])[];
+type Entries = readonly (readonly [string, Record<string, unknown>])[];
+
+/** An entry as JSON. */
+type ToldEntry = Pick<LogEntry, "info" | (typeof PLAIN)[number]> & {
+  readonly request?: {
+    readonly method: string;
+    readonly path: string;
+    readonly scheme: string;
+    readonly lines: Lines;
+  };
+  readonly response?: { readonly status: number; readonly lines: Lines };
+  readonly trailers?: Lines;
+  readonly metadata?: Entries;
+  readonly filterState?: readonly (readonly [string, unknown])[];
+  readonly downstream?: Omit<LoggedConnection, "metadata"> & { readonly metadata: Entries };
+};
+
+/** One who tells an access log of streams, a batch at a time. */
+export class Logged implements Asked {
+  readonly #logger: AccessLogger;
+  readonly #around: Surroundings;
+
+  constructor(logger: AccessLogger, around: Surroundings) {
+    this.#logger = logger;
+    this.#around = around;
+  }
+
+  /** An entry that it throws at costs itself alone. */
+  ask(batch: unknown): undefined {
+    for (const told of batch as readonly ToldEntry[]) {
+      try {
+        this.#logger.log(entryOf(told));
+      } catch (error) {
+        this.#around.thrown(0, "log", error);
+      }
+    }
+  }
+
+  end(): void {}
+}
+
+function entryOf(told: ToldEntry): LogEntry {
+  const { info, request, response, trailers, metadata, filterState, downstream } = told;
+  const entry: { -readonly [K in keyof LogEntry]: LogEntry[K] } = {
+    info,
+    request: undefined,
+    response: undefined,
+    trailers: trailers && filled(new HeaderMap(), trailers),
+    metadata: new Map(metadata),
+    filterState: new Map(filterState),
+  };
+  if (request !== undefined) {
+    const head = filled(new RequestHeaders(), request.lines);
+    head.method = request.method;
+    head.path = request.path;
+    head.scheme = request.scheme;
+    entry.request = head;
+  }
+  if (response !== undefined) {
+    const head = filled(new ResponseHeaders(), response.lines);
+    head.status = response.status;
+    entry.response = head;
+  }
+  if (downstream !== undefined)
+    entry.downstream = { ...downstream, metadata: new Map(downstream.metadata) };
+  for (const name of PLAIN)
+    if (told[name] !== undefined) Object.assign(entry, { [name]: told[name] });
+  return entry;
+}
+
+function filled<M extends HeaderMap>(map: M, lines: Lines): M {
+  for (const [name, value] of lines) map.append(name, value);
+  return map;
+}

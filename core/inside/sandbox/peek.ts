@@ -1,0 +1,102 @@
+import type {
+  AcceptedSocket,
+  Address,
+  Chunk,
+  ListenerAnswer,
+  ListenerFilter,
+  ListenerFilterFactory,
+} from "@tsproxy/sdk";
+import type { Asked } from "./asks.ts";
+
+type Told = Pick<
+  AcceptedSocket,
+  "remoteAddress" | "localAddress" | "transportProtocol" | "serverName" | "applicationProtocols"
+>;
+
+/** One connection that a sandboxed listener filter looks at. */
+export class Peeked implements Asked {
+  readonly #create: ListenerFilterFactory;
+  #socket: PeekedSocket | undefined = undefined;
+  #filter: ListenerFilter | undefined = undefined;
+  #isWaiting = true;
+
+  constructor(create: ListenerFilterFactory) {
+    this.#create = create;
+  }
+
+  ask(value: unknown, bytes: Chunk): unknown {
+    this.#socket ??= new PeekedSocket(value as Told);
+    this.#filter ??= this.#create(this.#socket);
+    const answer = this.#filter.onBytes(bytes);
+    return typeof answer === "object"
+      ? answer.then((settled) => this.#told(settled))
+      : this.#told(answer);
+  }
+
+  #told(answer: ListenerAnswer): object {
+    this.#isWaiting = answer === "more";
+    return { answer, ...this.#socket!.changes() };
+  }
+
+  end(): void {
+    if (this.#isWaiting) this.#filter?.onAbandoned?.();
+  }
+}
+
+/** Keeps what is set, until the listener is told. */
+class PeekedSocket implements AcceptedSocket {
+  #told: Told;
+  #set: Record<string, unknown> = {};
+  #metadata: [string, Readonly<Record<string, unknown>>][] = [];
+
+  constructor(told: Told) {
+    this.#told = told;
+  }
+
+  changes(): object {
+    const set = this.#set;
+    const metadata = this.#metadata;
+    this.#set = {};
+    this.#metadata = [];
+    return { set, metadata };
+  }
+
+  #change(values: Partial<Told>): void {
+    this.#told = { ...this.#told, ...values };
+    Object.assign(this.#set, values);
+  }
+
+  get remoteAddress(): Address {
+    return this.#told.remoteAddress;
+  }
+  set remoteAddress(remoteAddress: Address) {
+    this.#change({ remoteAddress });
+  }
+  get localAddress(): Address {
+    return this.#told.localAddress;
+  }
+  set localAddress(localAddress: Address) {
+    this.#change({ localAddress });
+  }
+  get transportProtocol(): string {
+    return this.#told.transportProtocol;
+  }
+  set transportProtocol(transportProtocol: string) {
+    this.#change({ transportProtocol });
+  }
+  get serverName(): string {
+    return this.#told.serverName;
+  }
+  set serverName(serverName: string) {
+    this.#change({ serverName });
+  }
+  get applicationProtocols(): readonly string[] {
+    return this.#told.applicationProtocols;
+  }
+  set applicationProtocols(applicationProtocols: readonly string[]) {
+    this.#change({ applicationProtocols });
+  }
+  setMetadata(namespace: string, values: Readonly<Record<string, unknown>>): void {
+    this.#metadata.push([namespace, values]);
+  }
+}
