@@ -12,8 +12,6 @@ export interface Reply {
   readonly status: number;
   readonly body: string;
   readonly headers: readonly (readonly [string, string])[];
-  /** What stands behind the headers that the route adds. */
-  readonly lastHeaders?: readonly (readonly [string, string])[];
   /** Response flags, Envoy's short names (`RL`). */
   readonly flags: readonly string[];
   /** %RESPONSE_CODE_DETAILS% */

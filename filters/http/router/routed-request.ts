@@ -913,12 +913,12 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
       return;
     }
     const count = [ATTEMPT_COUNT.text, String(this.#attempts)] as const;
-    responder.sendReply({ ...answer, lastHeaders: [count] }, this.#route);
+    responder.sendReply({ ...answer, headers: [...answer.headers, count] }, this.#route);
   }
 }
 
 function maintenanceReply(quiet: boolean): Reply {
-  return quiet ? MAINTENANCE : { ...MAINTENANCE, lastHeaders: [["x-envoy-overloaded", "true"]] };
+  return quiet ? MAINTENANCE : { ...MAINTENANCE, headers: [["x-envoy-overloaded", "true"]] };
 }
 
 /** `how`: `unconditional`, or "". */

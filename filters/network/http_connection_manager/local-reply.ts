@@ -70,9 +70,12 @@ export class LocalReplies {
     const { info, request } = context.stream;
     head.reset();
     head.status = reply.status;
+    // What a route answers by itself is edited as a whole; another's answer follows what the route adds.
+    const { editedBy } = context;
+    const forwards = editedBy?.action.type === "route";
+    if (forwards) editedBy.editResponse(head, info, request, context.stream);
     for (const [name, value] of reply.headers) head.append(name, value);
-    context.editedBy?.editResponse(head, info, request, context.stream);
-    for (const [name, value] of reply.lastHeaders ?? []) head.replace(name, value);
+    if (!forwards) editedBy?.editResponse(head, info, request, context.stream);
     let text = reply.body;
     let type = "text/plain";
     if (this.#mappers.length > 0 || this.#format !== undefined) {

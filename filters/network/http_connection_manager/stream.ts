@@ -536,7 +536,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     const context = {
       grpc: this.#isGrpc,
       isHead: this.#isHead,
-      editedBy,
+      editedBy: editedBy ?? this.#forwardingRoute(),
       stream: this,
     };
     let body: Uint8Array;
@@ -554,6 +554,12 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     if (this.#answer.begun) this.#answer.begin([]);
     this.#answer.head(head, endStream);
     if (!endStream) this.#answer.body(body, 0, body.length, true);
+  }
+
+  /** Envoy edits all of its answers as the route says that would have forwarded the request. */
+  #forwardingRoute(): Route | undefined {
+    const route = this.#edited ? this.#resolveRoute() : undefined;
+    return route?.action.type === "route" ? route : undefined;
   }
 
   /** Ends the stream so that the client sees it is cut. */
