@@ -12,6 +12,8 @@ export interface Reply {
   readonly status: number;
   readonly body: string;
   readonly headers: readonly (readonly [string, string])[];
+  /** The route's header rules leave it alone. */
+  readonly unedited?: boolean;
   /** Response flags, Envoy's short names (`RL`). */
   readonly flags: readonly string[];
   /** %RESPONSE_CODE_DETAILS% */

@@ -83,8 +83,8 @@ describe("other requests", () => {
     const s = request("GET", { origin: "https://ok.test" });
     s.responseHeaders(200, { "access-control-allow-origin": "*", "x-up": "1" });
     expect(s.downstream.headers).toEqual([
-      ["x-up", "1"],
       ["access-control-allow-origin", "https://ok.test"],
+      ["x-up", "1"],
       ["access-control-allow-credentials", "true"],
       ["access-control-expose-headers", "x-b"],
     ]);

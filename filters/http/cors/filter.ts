@@ -80,9 +80,9 @@ class CorsFilter implements HttpFilter {
   onResponseHeaders(headers: ResponseHeaders) {
     const policy = this.#policy;
     if (policy === undefined || this.#origin === "") return;
-    headers.set(ALLOW_ORIGIN, this.#origin);
-    if (policy.credentials) headers.set(ALLOW_CREDENTIALS, "true");
-    if (policy.exposed !== "") headers.set(EXPOSE_HEADERS, policy.exposed);
+    headers.replace(ALLOW_ORIGIN, this.#origin);
+    if (policy.credentials) headers.replace(ALLOW_CREDENTIALS, "true");
+    if (policy.exposed !== "") headers.replace(EXPOSE_HEADERS, policy.exposed);
   }
 }
 
@@ -100,7 +100,8 @@ function preflight(policy: MergedPolicy, request: RequestHeaders, origin: string
   add("max-age", policy.maxAge);
   const isPrivate = policy.privateNetwork && request.get(REQUEST_PRIVATE) === "true";
   add("allow-private-network", isPrivate ? "true" : "");
-  return reply(200, { headers, details: "cors_response" });
+  // No local reply in Envoy, so the route leaves it alone.
+  return reply(200, { headers, details: "cors_response", unedited: true });
 }
 
 export default defineHttpFilter({

@@ -6,7 +6,7 @@ import {
   type HttpStream,
   placeOfRouteConfig,
   type RequestHeaders,
-  type ResponseHeaders,
+  ResponseHeaders,
 } from "@tsproxy/sdk";
 import { Config } from "./config.ts";
 import type { Limit } from "./limiter.ts";
@@ -17,7 +17,6 @@ class LocalRateLimitFilter implements HttpFilter {
   #settings: Settings;
   /** The bucket that was asked; undefined: none. */
   #limit: Limit | undefined = undefined;
-  #refused = false;
 
   constructor(settings: Settings, stream: HttpStream) {
     this.#settings = settings;
@@ -41,17 +40,18 @@ class LocalRateLimitFilter implements HttpFilter {
       return;
     }
     settings.enforcedCount.inc();
-    this.#refused = true;
-    return settings.refusal;
+    const { refusal, responseRules } = settings;
+    if (responseRules === undefined) return refusal;
+    const own = new ResponseHeaders();
+    responseRules.apply(own, this.#stream);
+    return { ...refusal, headers: [...own] };
   }
 
   /** The refusal passes here as well. */
   onResponseHeaders(headers: ResponseHeaders) {
     const limit = this.#limit;
     if (limit === undefined) return;
-    const { responseRules, tellsLimits } = this.#settings;
-    if (this.#refused) responseRules?.apply(headers, this.#stream);
-    if (!tellsLimits) return;
+    if (!this.#settings.tellsLimits) return;
     // draft-ietf-httpapi-ratelimit-headers-03; reset: seconds until there is a token.
     headers.appendLine(new HeaderLine("x-ratelimit-limit", String(limit.maxTokens)));
     headers.appendLine(new HeaderLine("x-ratelimit-remaining", String(limit.bucket.remaining)));

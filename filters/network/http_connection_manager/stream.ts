@@ -536,7 +536,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     const context = {
       grpc: this.#isGrpc,
       isHead: this.#isHead,
-      editedBy: editedBy ?? this.#forwardingRoute(),
+      editedBy: reply.unedited ? undefined : (editedBy ?? this.#forwardingRoute()),
       stream: this,
     };
     let body: Uint8Array;
