@@ -406,7 +406,7 @@ function uuid(): string {
 }
 
 const protocol: Command = ({ info, request }) =>
-  request === undefined ? undefined : nonEmpty(info.protocol);
+  nonEmpty(request === undefined ? info.connectionProtocol : info.protocol);
 const serverName: Command = (s) => nonEmpty(s.serverName ?? s.downstream?.serverName);
 
 const COMMANDS: Readonly<Record<string, Make>> = {

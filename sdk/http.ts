@@ -157,6 +157,8 @@ export class RouteSetups {
 /** What is known of a stream, for access logs and filters. Times are epoch milliseconds, sizes body bytes. */
 export interface StreamInfo {
   protocol: "HTTP/1.0" | "HTTP/1.1" | "HTTP/2";
+  /** Of a connection that is logged by itself: what its requests spoke. */
+  connectionProtocol?: "HTTP/1.1" | "HTTP/2" | undefined;
   startTime: number;
   /** The same moment on the clock of `cx.now()`. */
   startedAt?: number;

@@ -1,5 +1,6 @@
 import type { Chunk, Output } from "./bytes.ts";
 import type { SetupContext, Slot } from "./extension.ts";
+import type { StreamInfo } from "./http.ts";
 import type { TlsInfo, TransportFactory, TransportOptions } from "./transport.ts";
 
 /**
@@ -138,6 +139,8 @@ export interface DownstreamConnection extends Connection {
   terminationDetails?: string | undefined;
   /** `name` of the filter chain. */
   readonly filterChainName?: string;
+  /** Set by the filter that knows more of the connection than its socket tells, for the listener's own access logs. */
+  describedBy?: { describe(): Partial<StreamInfo> } | undefined;
   /** True once the listener drains: finish, take nothing new. */
   readonly draining: boolean;
 }

@@ -65,6 +65,7 @@ export class SocketConnection implements DownstreamConnection {
   metadata: Map<string, Record<string, unknown>> | undefined = undefined;
   terminationDetails: string | undefined = undefined;
   filterChainName = "";
+  describedBy: DownstreamConnection["describedBy"] = undefined;
   secure = false;
   tls: TlsInfo | undefined = undefined;
   /** While its transport has it. */

@@ -7,6 +7,8 @@ import {
 } from "@tsproxy/sdk";
 import { Config } from "./config.ts";
 
+const DESCRIPTION = { describe: () => ({ responseCodeDetails: "direct_response" }) };
+
 /** Says its one text to whoever connects, and hangs up. What the client says is dropped. */
 class DirectResponse implements NetworkFilter {
   readonly #connection: DownstreamConnection;
@@ -15,6 +17,7 @@ class DirectResponse implements NetworkFilter {
   constructor(connection: DownstreamConnection, response: Uint8Array) {
     this.#connection = connection;
     this.#response = response;
+    connection.describedBy = DESCRIPTION;
   }
 
   onConnect(): void {

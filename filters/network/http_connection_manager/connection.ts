@@ -71,6 +71,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   /** The client has sent FIN. */
   #clientLeft = false;
   #lingers = false;
+  #bytesReceived = 0;
   #bytesSent = 0;
   #streamsEnded = 0;
   #prematureResets = 0;
@@ -83,6 +84,16 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.peer = new Peer(connection, runtime.requestHead.addresses);
     this.#codes = runtime.listenerCodes(connection.listener.statPrefix);
     this.#idle = manager.cx.timer(() => this.#onIdleTimeout());
+    connection.describedBy = this;
+  }
+
+  describe(): Partial<StreamInfo> {
+    const protocol = this.isHttp2 ? "HTTP/2" : "HTTP/1.1";
+    return {
+      bytesReceived: this.#bytesReceived,
+      bytesSent: this.#bytesSent,
+      connectionProtocol: this.#codec === undefined ? undefined : protocol,
+    };
   }
 
   /** What filters keep for the connection. */
@@ -111,6 +122,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.#manager.reuseStreams();
     if (chunk.end > chunk.at) {
       this.#runtime.stats.cxRxBytes.add(chunk.end - chunk.at);
+      this.#bytesReceived += chunk.end - chunk.at;
       this.#inTurn = true;
       if (this.#codec !== undefined) this.#codec.onData(chunk);
       else this.#sniff(chunk, endStream);

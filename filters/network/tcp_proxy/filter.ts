@@ -69,13 +69,19 @@ class TcpProxy implements NetworkFilter {
     this.#shared = shared;
     this.#downstream = downstream;
     this.#startedMs = shared.cx.now();
+    downstream.describedBy = this;
+    // Counted although a filter before this one may turn the connection away, as in Envoy.
+    shared.stats.cxTotal.inc();
+  }
+
+  describe(): Partial<StreamInfo> {
+    return this.#info();
   }
 
   // ---- downstream
 
   onConnect(): void {
     const { cx, config, stats } = this.#shared;
-    stats.cxTotal.inc();
     if (this.#shared.logEveryMs > 0 && this.#shared.logs.count > 0) {
       this.#logTimer = cx.timer(() => this.#onLogTimer());
       this.#logTimer.arm(this.#shared.logEveryMs);

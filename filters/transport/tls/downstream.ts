@@ -175,7 +175,7 @@ export class Downstream implements TransportFactory {
     this.side = side;
     this.#alpn = config.common_tls_context?.alpn_protocols ?? [];
     this.#requireSni = config.require_sni ?? false;
-    const required = config.require_client_certificate === true;
+    const required = config.require_client_certificate === true || side.validation?.needs === true;
     this.#clientCertificate = required ? "required" : side.validation?.asks ? "optional" : "no";
   }
 
@@ -242,6 +242,12 @@ class ServerHandshake implements Transport {
     if (code === "ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE")
       this.#tls.stats.noClientCertificate.inc();
     else if (code.startsWith("ERR_SSL_")) this.#tls.stats.connectionError.inc();
-    return failureReason(code.replace("ERR_SSL_", ""), "");
+    const reason = code.replace("ERR_SSL_", "");
+    return failureReason(reason, MORE[reason] ?? "");
   }
 }
+
+/** What Envoy adds to BoringSSL's reason. */
+const MORE: Readonly<Record<string, string>> = {
+  PEER_DID_NOT_RETURN_A_CERTIFICATE: "peer did not provide required client certificate",
+};

@@ -61,6 +61,11 @@ export class Validation {
     return this.trustedCa !== undefined || this.#hashes.length > 0 || this.#spkis.length > 0;
   }
 
+  /** Without a certificate there is nothing that could match, so a client has to have one. */
+  get needs(): boolean {
+    return this.#names.length + this.#hashes.length + this.#spkis.length > 0;
+  }
+
   /** Undefined: nothing is wrong with it. `names`: one of them has to be the certificate's. */
   refuse(tls: TlsInfo, names: readonly string[] = []): Refusal | undefined {
     const { peer } = tls;
