@@ -745,7 +745,7 @@ describe("/clusters and /listeners", () => {
   it("lists listeners", async () => {
     const t = start();
     expect((await t.ask("/listeners")).body).toBe(
-      "main::127.0.0.1:10000\ntwo::[::1]:1::/run/two\n",
+      "main::127.0.0.1:10000\ntwo::[::1]:1\ntwo::/run/two\n",
     );
     expect(JSON.parse((await t.ask("/listeners?format=json")).body).listener_statuses[1]).toEqual({
       name: "two",
@@ -850,6 +850,7 @@ describe("/config_dump", () => {
       body: "{}\n",
     });
     expect((await ask("/config_dump?mask=a..b")).status).toBe(400);
+    expect((await ask("/config_dump?mask=static_clusters.cluster")).status).toBe(400);
   });
 });
 

@@ -19,9 +19,8 @@ export async function listeners(query: Query, core: CoreData): Promise<Answer> {
     });
   }
   return text(
-    all.map(
-      ({ name, address, additional }) =>
-        `${[name, formatAddress(address), ...additional.map(formatAddress)].join("::")}\n`,
+    all.map(({ name, address, additional }) =>
+      [address, ...additional].map((at) => `${name}::${formatAddress(at)}\n`).join(""),
     ),
   );
 }

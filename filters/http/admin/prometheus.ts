@@ -2,7 +2,7 @@ import { type Answer, Refused, text } from "./answer.ts";
 import type { CoreData, HistogramSnapshot, NamedValue } from "./core-data.ts";
 import { type Bounds, countsUpTo, QUANTILES, quantiles } from "./histogram.ts";
 import type { Query } from "./query.ts";
-import { select, selector } from "./selection.ts";
+import { select, selector, unsigned } from "./selection.ts";
 import { StatsConfig } from "./stats-config.ts";
 import { Tagger } from "./tags.ts";
 
@@ -82,7 +82,7 @@ function escapeLabel(value: string): string {
 }
 
 function scalar(metric: string, labels: Labels, [, value]: NamedValue): string {
-  return `${metric}{${labels}} ${value}\n`;
+  return `${metric}{${labels}} ${unsigned(value)}\n`;
 }
 
 function bucketLines(

@@ -34,3 +34,8 @@ export function select(
       .sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0)),
   };
 }
+
+/** Envoy's numbers have 64 bits and no sign: below 0 is where "no limit, less what is held" lies. */
+export function unsigned(value: number): string {
+  return value < 0 ? String(BigInt.asUintN(64, BigInt(value))) : String(value);
+}

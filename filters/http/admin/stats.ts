@@ -4,7 +4,7 @@ import { type Bounds, bucketRange, countsUpTo, QUANTILES, quantiles } from "./hi
 import { escapeHtml } from "./home.ts";
 import { checkMode, prometheus } from "./prometheus.ts";
 import type { Query } from "./query.ts";
-import { type Selection, select, selector } from "./selection.ts";
+import { type Selection, select, selector, unsigned } from "./selection.ts";
 import { StatsConfig } from "./stats-config.ts";
 
 const TYPES = ["All", "Counters", "Histograms", "Gauges", "TextReadouts"] as const;
@@ -53,11 +53,6 @@ function* merged(a: readonly NamedValue[], b: readonly NamedValue[]): Generator<
     const takeA = j === b.length || (i < a.length && a[i]![0] <= b[j]![0]);
     yield takeA ? a[i++]! : b[j++]!;
   }
-}
-
-/** Envoy's numbers have 64 bits and no sign: below 0 is where "no limit, less what is held" lies. */
-function unsigned(value: number): string {
-  return value < 0 ? String(BigInt.asUintN(64, BigInt(value))) : String(value);
 }
 
 type BoundsOf = (name: string) => Bounds;
@@ -133,7 +128,7 @@ function counts(
 function* jsonStats(selection: Selection, mode: string, bounds: BoundsOf): Generator<string> {
   let separator = '{"stats":[';
   for (const [name, value] of merged(selection.counters, selection.gauges)) {
-    yield `${separator}${JSON.stringify({ name, value })}`;
+    yield `${separator}{"name":${JSON.stringify(name)},"value":${unsigned(value)}}`;
     separator = ",";
   }
   const histograms = selection.histograms;

@@ -499,7 +499,7 @@ export function optionsOf(config: ClusterConfig): ClusterOptions {
     idleTimeoutMs: common.idle_timeout ?? 3_600_000,
     maxRequestsPerConnection: common.max_requests_per_connection ?? 0,
     maxStreamDurationMs: common.max_stream_duration,
-    maxHeadBytes: (common.max_response_headers_kb ?? 60) * 1024,
+    maxHeadBytes: (common.max_response_headers_kb ?? 80) * 1024,
     maxHeaders: common.max_headers_count ?? 100,
     enableTrailers: http1.enable_trailers ?? false,
     allowChunkedLength: http1.allow_chunked_length ?? false,

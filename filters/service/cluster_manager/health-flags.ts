@@ -21,8 +21,8 @@ export function healthBy(spec: HostSpec, flags: number): HostHealth {
   return said === "DEGRADED" || (flags & FLAG.DEGRADED_ACTIVE_HC) !== 0 ? "degraded" : "healthy";
 }
 
-export function excludedBy(flags: number): boolean {
-  return (flags & EXCLUDED) !== 0;
+export function excludedBy(spec: HostSpec, flags: number): boolean {
+  return (flags & EXCLUDED) !== 0 || spec.healthStatus === "DRAINING";
 }
 
 /** `healthy`, or Envoy's words one after the other. */

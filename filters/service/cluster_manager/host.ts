@@ -70,7 +70,7 @@ export class UpstreamHost implements Host {
     this.#now = now;
     this.#flags = flags;
     this.health = healthBy(spec, flags);
-    this.excluded = excludedBy(flags);
+    this.excluded = excludedBy(spec, flags);
     this.localityKey = localityKey(spec.locality);
     this.healthySince = now();
     this.#makeCells = makeCells;
@@ -153,7 +153,7 @@ export class UpstreamHost implements Host {
 
   #judge(): boolean {
     const health = healthBy(this.spec, this.#flags);
-    const excluded = excludedBy(this.#flags);
+    const excluded = excludedBy(this.spec, this.#flags);
     const changed = health !== this.health || excluded !== this.excluded;
     if (health === "healthy" && this.health !== "healthy") this.healthySince = this.#now();
     this.health = health;

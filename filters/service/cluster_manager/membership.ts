@@ -138,7 +138,7 @@ export class Membership {
     for (const [id, spec] of specs) {
       const bits = flags?.get(id) ?? 0;
       counts[healthBy(spec, bits)]++;
-      if (excludedBy(bits)) excluded++;
+      if (excludedBy(spec, bits)) excluded++;
     }
     cells.total.set(specs.size);
     cells.healthy.set(counts.healthy);
