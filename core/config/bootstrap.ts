@@ -212,7 +212,11 @@ function withSections(packages: readonly PackageInfo[]): Schema {
       Type.Object({ listeners: Type.Optional(Type.Array(Listener)) }),
     ),
     cluster_manager: Type.Optional(
-      Type.Object({ local_cluster_name: Type.Optional(Type.String()) }),
+      Type.Object({
+        local_cluster_name: Type.Optional(Type.String()),
+        // The loader has handed its one field on to the clusters.
+        outlier_detection: Type.Optional(Type.Object({})),
+      }),
     ),
     layered_runtime: Type.Optional(LayeredRuntime),
     stats_config: Type.Optional(StatsConfigSchema),

@@ -805,3 +805,19 @@ describe("a Struct", () => {
     expect(layer(text, "front.json")).toEqual({ f: 1.5, big: 12345678901, n: null });
   });
 });
+
+it("hands the log of outliers to the clusters that look for them", () => {
+  const text = `cluster_manager: {outlier_detection: {event_log_path: /ev.log}}
+static_resources:
+  clusters:
+  - {name: a, outlier_detection: {}}
+  - {name: b}
+`;
+  const loaded = load(text);
+  if (!loaded.ok) throw new Error(loaded.errors.map(formatDiagnostic).join("\n"));
+  expect(loaded.warnings.map(formatDiagnostic).join()).not.toContain("cluster_manager");
+  expect(JSON.parse(JSON.stringify(loaded.bootstrap)).static_resources.clusters[0]).toEqual({
+    name: "a",
+    outlier_detection: {},
+  });
+});

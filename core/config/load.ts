@@ -131,10 +131,12 @@ function readConfig(
   checkBootstrap(root, report);
   // What is shown names its secrets as the file does.
   const hasSecrets = root.map("static_resources")?.has("secrets") === true;
-  const hasBinding = root.map("cluster_manager")?.has("upstream_bind_config") === true;
-  const shown = hasSecrets || hasBinding ? (clone(root) as MapNode) : root;
+  const manager = root.map("cluster_manager");
+  const isSpread = manager?.has("upstream_bind_config") || manager?.has("outlier_detection");
+  const shown = hasSecrets || isSpread ? (clone(root) as MapNode) : root;
   placeSecrets(root, report);
   placeBinding(root);
+  placeOutlierLog(root);
   const value = builder.part(bootstrapSchema(registry.packages), root);
   if (report.failed) dropHoles(value);
   const config = runtimeConfig(value, root, maker);
@@ -150,6 +152,15 @@ function placeBinding(root: MapNode): void {
   for (const cluster of root.map("static_resources")?.list("clusters") ?? [])
     if (cluster.kind === "map" && !cluster.has("upstream_bind_config"))
       cluster.set("upstream_bind_config", clone(binding));
+}
+
+/** The log of `cluster_manager.outlier_detection` is that of every cluster that looks for outliers. */
+function placeOutlierLog(root: MapNode): void {
+  const path = root.map("cluster_manager")?.map("outlier_detection")?.delete("event_log_path");
+  if (path === undefined) return;
+  for (const cluster of root.map("static_resources")?.list("clusters") ?? [])
+    if (cluster.kind === "map")
+      cluster.map("outlier_detection")?.set("event_log_path", clone(path));
 }
 
 /** The file with what is laid over it. */

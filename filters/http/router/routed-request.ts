@@ -493,7 +493,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     info.upstreamLocalAddress = connection.localAddress;
     info.upstreamTls = connection.tls;
     info.upstreamWire = encoder;
-    info.upstreamProtocol = encoder.protocol ?? "HTTP/1.1";
+    info.upstreamProtocol = this.#overTcp ? undefined : (encoder.protocol ?? "HTTP/1.1");
     info.upstreamConnectionId = connection.id;
     info.upstreamTls = connection.tls;
     info.upstreamTxBegin = this.#router.cx.now() - (info.startedAt ?? 0);

@@ -79,7 +79,6 @@ export class ClusterHealth {
     readonly cluster: UpstreamCluster;
     readonly checker: Slot<HealthChecker> | undefined;
     readonly hadTraffic: () => boolean;
-    readonly outlierLogPath: string;
     /** Flags have changed. */
     readonly onChanged: () => void;
     /** A host that was kept only because it was healthy is so no more. */
@@ -114,7 +113,6 @@ export class ClusterHealth {
         table: this.#table,
         hosts: () => this.#members.values(),
         onChanged: parts.onChanged,
-        logPath: parts.outlierLogPath,
       });
     }
   }

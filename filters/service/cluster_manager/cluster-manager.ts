@@ -76,7 +76,6 @@ export class ClusterManager implements Service {
       cx.role === "control"
         ? new HealthDesk(
             cx,
-            "",
             (name) => this.#count(this.#entries.get(name)),
             (name) => this.#onHealthyNoMore(this.#entries.get(name)),
           )

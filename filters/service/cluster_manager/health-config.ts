@@ -74,6 +74,8 @@ const Percent = (otherwise: number) => UInt32({ default: otherwise, maximum: 100
 
 /** Envoy's OutlierDetection, with its defaults. */
 export const OutlierDetection = Type.Object({
+  /** That of the bootstrap's `cluster_manager.outlier_detection`, which the loader puts here. */
+  event_log_path: Type.String({ default: "" }),
   consecutive_5xx: UInt32({ default: 5 }),
   interval: Duration({ default: 10_000 }),
   base_ejection_time: Duration({ default: 30_000 }),

@@ -33,7 +33,6 @@ interface Desk {
 /** On the control thread: the health of all clusters that have any, and what workers are told of it. */
 export class HealthDesk {
   readonly #cx: SetupContext;
-  readonly #outlierLogPath: string;
   readonly #onChanged: (cluster: string) => void;
   readonly #onRemoved: (cluster: string) => void;
   readonly #desks = new Map<string, Desk>();
@@ -44,12 +43,10 @@ export class HealthDesk {
 
   constructor(
     cx: SetupContext,
-    outlierLogPath: string,
     onChanged: (cluster: string) => void,
     onRemoved: (cluster: string) => void,
   ) {
     this.#cx = cx;
-    this.#outlierLogPath = outlierLogPath;
     this.#onChanged = onChanged;
     this.#onRemoved = onRemoved;
     const stats = cx.stats.scope("cluster_manager.");
@@ -78,7 +75,6 @@ export class HealthDesk {
       cluster,
       checker,
       hadTraffic,
-      outlierLogPath: this.#outlierLogPath,
       onChanged: () => this.#changed(name),
       onRemoved: () => this.#onRemoved(name),
     });

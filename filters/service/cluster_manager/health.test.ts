@@ -251,6 +251,7 @@ describe("outlier detection", () => {
     failure_percentage_request_volume: 50,
     max_ejection_time_jitter: 0,
     successful_active_health_check_uneject_host: true,
+    event_log_path: "/outliers.log",
     always_eject_one_host: false,
   };
   let hosts: JudgedHost[];
@@ -276,7 +277,6 @@ describe("outlier detection", () => {
       table,
       hosts: () => hosts,
       onChanged: () => {},
-      logPath: "/outliers.log",
     });
     monitors = hosts.map(
       (host, slot) =>

@@ -117,7 +117,6 @@ export class OutlierDetector {
     readonly hosts: () => Iterable<JudgedHost>;
     /** Flags of hosts have changed. */
     readonly onChanged: () => void;
-    readonly logPath: string;
   }) {
     this.#cx = parts.cx;
     this.#config = parts.config;
@@ -125,7 +124,8 @@ export class OutlierDetector {
     this.#table = parts.table;
     this.#hosts = parts.hosts;
     this.#onChanged = parts.onChanged;
-    this.#log = parts.logPath === "" ? undefined : parts.cx.file(parts.logPath);
+    this.#log =
+      parts.config.event_log_path === "" ? undefined : parts.cx.file(parts.config.event_log_path);
     this.#timer = parts.cx.timer(() => this.#onInterval());
     const stats = parts.stats.scope("outlier_detection.");
     const each = (verb: string) =>
