@@ -5,7 +5,6 @@ import { Command, Help, InvalidArgumentError, Option } from "commander";
 import { didYouMean } from "./config/diagnostic.ts";
 import type { NewFilterKind } from "./filter-new.ts";
 import { addRunFlags, type RunFlags, runOptions, warningsOf } from "./flags.ts";
-import { openLog } from "./log.ts";
 import type { Runtime } from "./options.ts";
 import { isShippedTree } from "./packages.ts";
 import { VERSION } from "./version.ts";
@@ -402,8 +401,7 @@ async function run(flags: RunFlags, runtime: Runtime): Promise<number> {
     });
   }
   const { superviseProxy } = await import("./supervisor.ts");
-  const { log } = openLog(options.log);
-  return superviseProxy(options, runtime, log);
+  return superviseProxy(options, runtime);
 }
 
 /** The directories that were named; else `filters/` beside the config, if there is one. Never the tree of the shipped ones. */

@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import {
   closeSync,
   existsSync,
@@ -12,7 +11,7 @@ import { availableParallelism, tmpdir, userInfo } from "node:os";
 import path from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import type { Overlay } from "./config/overlay.ts";
-import { LEVEL_NAMES, type LevelName } from "./log.ts";
+import { LEVEL_NAMES, type LevelName } from "./log-options.ts";
 import type { RunOptions } from "./options.ts";
 
 /** The flags of `tsproxy run` as they are written: Envoy's, and a few of our own. */
@@ -246,9 +245,16 @@ function controlSocket({ socketPath }: RunFlags, file: string, baseId: number): 
   const base = process.env.XDG_RUNTIME_DIR ?? tmpdir();
   const config = file !== "" && existsSync(file) ? realpathSync.native(path.dirname(file)) : "";
   const key = `${config}/${path.basename(file)}`;
-  const name =
-    baseId > 0 ? `${baseId}` : createHash("sha256").update(key).digest("hex").slice(0, 16);
+  const name = baseId > 0 ? `${baseId}` : digest(key);
   return path.join(base, `tsproxy-${userInfo().uid}`, `${name}.sock`);
+}
+
+/** FNV-1a in 64 bits: node:crypto would be 5 MiB of a supervisor that uses nothing else of it. */
+function digest(text: string): string {
+  let hash = 0xcbf29ce484222325n;
+  for (const byte of Buffer.from(text))
+    hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n);
+  return hash.toString(16).padStart(16, "0");
 }
 
 function parseCount(text: string): number {

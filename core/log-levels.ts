@@ -1,4 +1,5 @@
-import { type LevelName, type Log, type LogOptions, leastLevel, levelOf } from "./log.ts";
+import { type Log, leastLevel, levelOf } from "./log.ts";
+import type { LevelName, LogOptions } from "./log-options.ts";
 
 /** What core itself says is said by `main`; each package has a logger of its name. */
 export const MAIN_LOGGER = "main";

@@ -1,7 +1,7 @@
 import type { ContextCertificates } from "./canary.ts";
 import type { Fleet } from "./fleet.ts";
-import type { LevelName } from "./log.ts";
 import { type LogLevels, MAIN_LOGGER } from "./log-levels.ts";
+import type { LevelName } from "./log-options.ts";
 import type { RunOptions } from "./options.ts";
 import type { PackageState } from "./package-state.ts";
 import type { Problem } from "./problem.ts";

@@ -1,6 +1,6 @@
 import type { Overlay } from "./config/overlay.ts";
 import type { DevEvent } from "./dev-events.ts";
-import type { LogOptions } from "./log.ts";
+import type { LogOptions } from "./log-options.ts";
 
 /** What `tsproxy run` was asked for; the supervisor hands it to the proxy as JSON. */
 export interface RunOptions {

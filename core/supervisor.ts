@@ -3,6 +3,7 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import type { DevEvent } from "./dev-events.ts";
 import type { Log } from "./log.ts";
+import type { LogOptions } from "./log-options.ts";
 import type { RunOptions, Runtime, ThreadBeat, ToProxy, ToSupervisor } from "./options.ts";
 import { ownModule } from "./own-files.ts";
 import { ControlSocket, Predecessor } from "./takeover.ts";
@@ -50,8 +51,8 @@ export interface SupervisorOptions {
 export async function superviseProxy(
   options: RunOptions,
   { node, flags }: Runtime,
-  log: Log,
 ): Promise<number> {
+  const log = new LateLog(options.log);
   const { controlSocket: place, parentShutdownMs } = options;
   const predecessor = options.takeover ? await Predecessor.find(place) : undefined;
   if (options.takeover && predecessor === undefined)
@@ -92,7 +93,39 @@ export async function superviseProxy(
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"] as const)
     process.on(signal, () => supervisor.signal(signal));
   process.on("disconnect", () => supervisor.signal("SIGTERM"));
-  return supervisor.run();
+  const code = await supervisor.run();
+  await log.written;
+  return code;
+}
+
+/** Is opened when there is something to say, which is seldom: 6 MiB and 15 ms of each start. */
+class LateLog {
+  readonly #options: LogOptions;
+  #log: Log | undefined;
+  /** Settles when all lines have been handed to the log, which writes them at the process's end at the latest. */
+  written: Promise<void> = Promise.resolve();
+
+  constructor(options: LogOptions) {
+    this.#options = options;
+  }
+
+  info(message: string): void {
+    this.#say("info", message);
+  }
+  debug(message: string): void {
+    this.#say("debug", message);
+  }
+  error(message: string): void {
+    this.#say("error", message);
+  }
+
+  #say(level: "info" | "debug" | "error", message: string): void {
+    this.written = this.written.then(async () => {
+      const { openLog } = await import("./log.ts");
+      this.#log ??= openLog(this.#options).log;
+      this.#log[level](message);
+    });
+  }
 }
 
 /**
