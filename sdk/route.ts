@@ -55,6 +55,8 @@ export interface RouteAction {
   /** Rewrites of path and host. `keepOriginals`: what was there goes into x-envoy-original-path and -host. */
   rewrite(headers: RequestHeaders, keepOriginals?: boolean): void;
   readonly autoHostRewrite: boolean;
+  /** Whoever rewrites the host leaves the client's in x-forwarded-host. */
+  readonly appendForwardedHost?: boolean;
   /** What the route asks for beyond one attempt at one host; undefined: nothing. Shared by all requests of the route. */
   readonly policies?: RoutePolicies | undefined;
 }

@@ -54,6 +54,7 @@ const INTERNAL = headerName("x-envoy-internal");
 const EXPECTED_TIMEOUT = headerName("x-envoy-expected-rq-timeout-ms");
 const IMMEDIATE_HEALTH_CHECK_FAIL = headerName("x-envoy-immediate-health-check-fail");
 const ORIGINAL_HOST = headerName("x-envoy-original-host");
+const FORWARDED_HOST = headerName("x-forwarded-host");
 const SERVICE_TIME = headerName("x-envoy-upstream-service-time");
 const ATTEMPT_COUNT = headerName("x-envoy-attempt-count");
 const TIMEOUT_RETRY = headerName("x-envoy-is-timeout-retry");
@@ -328,8 +329,9 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     if (ms === 0) return;
     const router = this.#router;
     if (!router.config.suppress_envoy_headers) {
-      headers.remove(EXPECTED_TIMEOUT);
-      headers.appendLine(router.expectedTimeoutLine(ms));
+      const line = router.expectedTimeoutLine(ms);
+      if (headers.has(EXPECTED_TIMEOUT)) headers.replace(EXPECTED_TIMEOUT, line.value);
+      else headers.appendLine(line);
     }
     const policies = this.#policies;
     if (policies?.maxGrpcTimeoutMs === undefined || policies.streamDuration !== undefined) return;
@@ -523,9 +525,10 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   }
 
   #rewriteHost(headers: RequestHeaders, host: Host): void {
-    if (!this.#router.config.suppress_envoy_headers) {
-      headers.replace(ORIGINAL_HOST, headers.authority ?? "");
-    }
+    const before = headers.authority ?? "";
+    if (!this.#router.config.suppress_envoy_headers) headers.replace(ORIGINAL_HOST, before);
+    if (this.#action!.appendForwardedHost)
+      headers.replace(FORWARDED_HOST, [...headers.getAll(FORWARDED_HOST), before].join(","));
     headers.authority = host.hostname;
   }
 

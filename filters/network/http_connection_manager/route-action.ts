@@ -35,7 +35,7 @@ class Forwarding {
   readonly policies: RoutePolicies | undefined;
   readonly #path: PathRewrite | undefined;
   readonly #host: HostRewrite | undefined;
-  readonly #appendForwardedHost: boolean;
+  readonly appendForwardedHost: boolean;
   /** Envoy keeps no original host where a weighted cluster rewrites it. */
   readonly #quietly: boolean;
 
@@ -62,7 +62,7 @@ class Forwarding {
     this.policies = policies;
     this.#path = path;
     this.#host = host;
-    this.#appendForwardedHost = config.append_x_forwarded_host;
+    this.appendForwardedHost = config.append_x_forwarded_host;
     this.#quietly = quietly;
   }
 
@@ -80,7 +80,7 @@ class Forwarding {
     if (host === undefined || host === "") return;
     const before = headers.authority ?? "";
     if (keepOriginals && !this.#quietly) headers.replace(ORIGINAL_HOST, before);
-    if (this.#appendForwardedHost) {
+    if (this.appendForwardedHost) {
       headers.replace(FORWARDED_HOST, [...headers.getAll(FORWARDED_HOST), before].join(","));
     }
     headers.authority = host;
@@ -120,6 +120,9 @@ export class ForwardAction implements RouteAction {
   }
   get autoHostRewrite(): boolean {
     return this.#forwarding.autoHostRewrite;
+  }
+  get appendForwardedHost(): boolean {
+    return this.#forwarding.appendForwardedHost;
   }
   get policies(): RoutePolicies | undefined {
     return this.#forwarding.policies;

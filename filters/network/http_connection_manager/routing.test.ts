@@ -170,14 +170,20 @@ describe("forwarding", () => {
       p.up.host.hostname = "real.test";
       p.start({ route_config: oneHost(routeTo("up", action)) });
       p.connect().get("/hrp.test", ...lines);
+      forwarded = p.up.last.header("x-forwarded-host");
       return `${p.up.last.header("host")} ${p.up.last.header("x-envoy-original-host")}`;
     };
+    let forwarded: string | undefined;
     expect(host({ host_rewrite_literal: "lit.test" })).toBe("lit.test h.test");
     expect(host({ host_rewrite_header: "x-h" }, "x-h: hd.test")).toBe("hd.test h.test");
     expect(host({ host_rewrite_header: "x-h" })).toBe("h.test undefined");
     const host_rewrite_path_regex = { pattern: { regex: "^/(.+)$" }, substitution: "\\1" };
     expect(host({ host_rewrite_path_regex })).toBe("hrp.test h.test");
     expect(host({ auto_host_rewrite: true })).toBe("real.test h.test");
+    for (const rewrite of [{ auto_host_rewrite: true }, { host_rewrite_literal: "lit.test" }]) {
+      host({ ...rewrite, append_x_forwarded_host: true }, "x-forwarded-host: first");
+      expect(forwarded).toBe("first,h.test");
+    }
   });
 
   it("shares requests out by weight, each entry with rules of its own", () => {
