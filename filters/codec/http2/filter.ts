@@ -28,10 +28,16 @@ export default defineCodec({
     };
     return {
       protocol: "HTTP/2",
-      createServer: (connection, events, options) =>
-        new Http2Server(connection, events, options, statsOf(options), parts),
-      createClient: (connection, events, options) =>
-        new Http2Client(connection, events, options, statsOf(options), parts),
+      createServer: (connection, events, options) => {
+        const stats = statsOf(options);
+        stats.downstreamConnections.inc();
+        return new Http2Server(connection, events, options, stats, parts);
+      },
+      createClient: (connection, events, options) => {
+        const stats = statsOf(options);
+        stats.upstreamConnections.inc();
+        return new Http2Client(connection, events, options, stats, parts);
+      },
     };
   },
 });

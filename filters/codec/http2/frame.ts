@@ -55,6 +55,8 @@ export const DETAILS = {
   FIELD: "http2.invalid.header.field",
   TOO_LARGE: "http2.header_list_size_too_large",
   TOO_MANY: "http2.too_many_headers",
+  UNDERSCORE: "http2.unexpected_underscore",
+  RESET: "http2.remote_reset",
 } as const;
 
 export function uint32(memory: Uint8Array, at: number): number {

@@ -224,7 +224,7 @@ export class HeadBuilder {
         if (this.#kind === KIND.TRAILERS) return false;
         const length = parseLength(memory, at, at + size);
         if (length < 0 || (this.contentLength >= 0 && this.contentLength !== length)) {
-          this.#refuse();
+          this.#refuse(FAULT.BAD_FIELD);
           return false;
         }
         const again = this.contentLength >= 0;
@@ -383,7 +383,7 @@ export class HeadBuilder {
       this.#refuse();
       return;
     }
-    if (!this.#isPath()) this.#refuse(FAULT.BAD_FIELD);
+    if (!this.#isPath()) this.#refuse();
     const schemeAt = this.#start + this.#pseudoAt[PSEUDO.SCHEME]!;
     const isHttps = end[PSEUDO.SCHEME]! - this.#pseudoAt[PSEUDO.SCHEME]! === 5;
     if (isHttps && memory[schemeAt + 4] === 115) (this.#headers as RequestHeaders).scheme = "https";

@@ -154,7 +154,7 @@ export class HeaderBlocks {
     if (kind === KIND.TRAILERS && fault === 0) {
       // Those of requests, by Envoy's count.
       if (side.isServer) session.stats.trailers.inc();
-      if (stream.contentLeft > 0) session.onMalformed(stream);
+      if (stream.contentLeft > 0) session.onWrongLength(stream);
       else stream.receiveTrailers(headers);
       return;
     }

@@ -153,7 +153,7 @@ export class Receiver {
       stream.contentLeft -= end - at;
       if (stream.contentLeft < 0 || (ends && stream.contentLeft > 0)) {
         this.#session.flow.onTaken(undefined, end - at);
-        this.#session.onMalformed(stream);
+        this.#session.onWrongLength(stream);
         return;
       }
     }

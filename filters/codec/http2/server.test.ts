@@ -158,13 +158,16 @@ describe("a request", () => {
       [GET + literal("x", "a\nb"), field],
       ["\x82\x86\x84\x01\x03a@b", field],
       ["\x82\x86\x84\x01\x00", field],
-      [path("noslash"), field],
-      [path("**"), field],
+      [GET + literal("content-length", "x"), field],
+      [path("noslash"), message],
+      [path("**"), message],
     ];
     for (const [block, details] of bad) {
       const hard = open();
       hard.send(request(1, END, block));
       expect(hard.failures).toEqual([details]);
+      // Envoy closes such a connection without a GOAWAY.
+      expect(framesText(hard.take())).toEqual([]);
       expect(hard.events.take()).toEqual(["reset protocol_error"]);
       const soft = open({ h2: { override_stream_error_on_invalid_http_message: true } });
       soft.send(request(1, END, block));
@@ -176,12 +179,22 @@ describe("a request", () => {
 
   it("whose body is not as long as its head says is malformed", () => {
     for (const pieces of [["12345"], ["12", "3456"], ["12"]]) {
-      const { send, failures } = open();
+      const { send, take, failures, events } = open();
       send(request(1, FLAG.END_HEADERS, POST + literal("content-length", "4")));
       for (const [k, piece] of pieces.entries())
         send(data(1, piece, k === pieces.length - 1 ? 1 : 0));
-      expect(failures).toEqual(["http2.violation.of.messaging.rule"]);
+      expect(failures).toEqual([]);
+      expect(framesText(take())).toContain("RST_STREAM 1 code=1");
+      expect(events.take().at(-1)).toBe("reset protocol_error");
     }
+  });
+
+  it("with an underscore in a name is reset where the config rejects those", () => {
+    const { send, take, failures } = open({
+      options: { headersWithUnderscores: "REJECT_REQUEST" },
+    });
+    send(request(1, END, GET + literal("a_b", "1")));
+    expect([framesText(take()), failures]).toEqual([["RST_STREAM 1 code=2"], []]);
   });
 
   it("whose head is too large or has too many lines is reset, and the table stays in step", () => {

@@ -169,6 +169,7 @@ export class Http2Server implements ServerCodec, Side {
     else {
       // Envoy's codec library turns away a list that is too large before Envoy counts it.
       if (fault === FAULT.TOO_MANY) session.stats.headerOverflow.inc();
+      else session.stats.headerListTooLarge.inc();
       stream.lostDetails = fault === FAULT.TOO_MANY ? DETAILS.TOO_MANY : DETAILS.TOO_LARGE;
       session.resetStream(stream, CODE.INTERNAL_ERROR);
     }
@@ -184,7 +185,8 @@ export class Http2Server implements ServerCodec, Side {
         return true;
       case "REJECT_REQUEST":
         session.stats.rejectedRequests.inc();
-        session.onMalformed(stream);
+        stream.lostDetails = DETAILS.UNDERSCORE;
+        session.resetStream(stream, CODE.INTERNAL_ERROR);
         return false;
     }
   }

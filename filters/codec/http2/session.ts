@@ -318,7 +318,13 @@ export class Session {
     this.stats.rxMessagingError.inc();
     stream.lostDetails = details;
     if (this.options.streamErrors) this.resetStream(stream, CODE.PROTOCOL_ERROR);
-    else this.fail(CODE.PROTOCOL_ERROR, details);
+    else this.#fail(CODE.PROTOCOL_ERROR, details);
+  }
+
+  /** A body is longer or shorter than its message has said (RFC 9113 §8.1.1): an error of the stream alone. */
+  onWrongLength(stream: Stream): void {
+    stream.lostDetails = DETAILS.RESET;
+    this.resetStream(stream, CODE.PROTOCOL_ERROR);
   }
 
   /** An error on the connection (id 0), or on a stream that may be gone. */
@@ -348,6 +354,12 @@ export class Session {
   fail(code: number, details: string): void {
     if (this.dead) return;
     this.sendGoAway(this.side.isServer ? this.lastId : 0, code);
+    this.#fail(code, details);
+  }
+
+  /** Without a GOAWAY, as Envoy ends a connection whose messages are malformed. */
+  #fail(code: number, details: string): void {
+    if (this.dead) return;
     this.flush();
     this.#die();
     // First, so that nobody who hears of a lost stream begins another here.

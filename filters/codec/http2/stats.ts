@@ -1,8 +1,18 @@
 import type { Counter, Gauge, Stats } from "@tsproxy/sdk";
 
 /** Envoy's names for what this codec never has: it keeps no metadata frames and frees streams at once. */
-const ALWAYS_ZERO = ["headers_cb_no_stream", "metadata_empty_frames"];
-const ALWAYS_ZERO_GAUGES = ["deferred_stream_close"];
+const ALWAYS_ZERO = [
+  "headers_cb_no_stream",
+  "metadata_empty_frames",
+  "cookies_total_bytes_too_large",
+  "oghttp2_downstream_connections",
+  "oghttp2_upstream_connections",
+];
+const ALWAYS_ZERO_GAUGES = [
+  "deferred_stream_close",
+  "outbound_control_frames_active",
+  "outbound_frames_active",
+];
 
 /** `http2.` downstream, `cluster.<name>.http2.` upstream. */
 export class Http2Stats {
@@ -10,6 +20,10 @@ export class Http2Stats {
   readonly rejectedRequests: Counter;
   readonly goawaySent: Counter;
   readonly headerOverflow: Counter;
+  readonly headerListTooLarge: Counter;
+  /** Envoy counts connections by the library that serves them; these are the names of its default. */
+  readonly downstreamConnections: Counter;
+  readonly upstreamConnections: Counter;
   readonly emptyFramesFlood: Counter;
   readonly priorityFramesFlood: Counter;
   readonly windowUpdateFramesFlood: Counter;
@@ -31,6 +45,9 @@ export class Http2Stats {
     this.rejectedRequests = counter("requests_rejected_with_underscores_in_headers");
     this.goawaySent = counter("goaway_sent");
     this.headerOverflow = counter("header_overflow");
+    this.headerListTooLarge = counter("header_list_size_too_large");
+    this.downstreamConnections = counter("nghttp2_downstream_connections");
+    this.upstreamConnections = counter("nghttp2_upstream_connections");
     this.emptyFramesFlood = counter("inbound_empty_frames_flood");
     this.priorityFramesFlood = counter("inbound_priority_frames_flood");
     this.windowUpdateFramesFlood = counter("inbound_window_update_frames_flood");

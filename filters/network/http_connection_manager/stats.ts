@@ -6,6 +6,9 @@ const ALWAYS_ZERO = [
   "downstream_cx_overload_disable_keepalive",
   "downstream_rq_http3_total",
   "downstream_rq_overload_close",
+  ...["client_enabled", "health_check", "not_traceable", "random_sampling", "service_forced"].map(
+    (name) => `tracing.${name}`,
+  ),
 ];
 const ALWAYS_ZERO_GAUGES = [
   "downstream_cx_http1_soft_drain",
@@ -65,7 +68,7 @@ export class HcmStats {
   readonly rqWsOnNonWsRoute: Counter;
   readonly rsTooLarge: Counter;
   /** Hooks of filters that threw or were rejected; Envoy has no such thing. */
-  readonly filterErrors: Counter;
+  readonly #stats: Stats;
 
   constructor(stats: Stats) {
     const counter = (name: string) => stats.counter(name);
@@ -118,9 +121,14 @@ export class HcmStats {
     this.rqTooManyPrematureResets = counter("downstream_rq_too_many_premature_resets");
     this.rqWsOnNonWsRoute = counter("downstream_rq_ws_on_non_ws_route");
     this.rsTooLarge = counter("rs_too_large");
-    this.filterErrors = counter("filter_errors");
+    this.#stats = stats;
     for (const name of ALWAYS_ZERO) counter(name);
     for (const name of ALWAYS_ZERO_GAUGES) gauge(name);
+  }
+
+  /** No name of Envoy's, so it is there from the first error on. */
+  onFilterError(): void {
+    this.#stats.counter("filter_errors").inc();
   }
 }
 

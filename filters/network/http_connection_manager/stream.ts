@@ -131,6 +131,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   #slots: readonly FilterSlot[] = [];
   #requestStoppedBy = 0;
   #readingPaused = false;
+  #pauseCounted = false;
   #responseStoppedBy = 0;
   #startedAt = 0;
   #activeAt = 0;
@@ -164,6 +165,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.#headRead = false;
     this.#lateFlag = "";
     this.#faulty = this.#routeKnown = this.#readingPaused = this.#tunnel = false;
+    this.#pauseCounted = false;
     this.#route = undefined;
     this.#table = undefined;
     this.#metadata = undefined;
@@ -676,9 +678,14 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     // A request that is complete has no more bytes to hold back.
     if (pause === this.#readingPaused || (pause && this.#requestComplete)) return;
     this.#readingPaused = pause;
-    const { stats } = this.#runtime;
-    if (pause) stats.flowControlPaused.inc();
-    else stats.flowControlResumed.inc();
+    // Envoy reads on until its buffers are full, so a wait for the upstream connection is none that it counts.
+    if (pause && this.info.upstreamTxBegin >= 0) {
+      this.#pauseCounted = true;
+      this.#runtime.stats.flowControlPaused.inc();
+    } else if (!pause && this.#pauseCounted) {
+      this.#pauseCounted = false;
+      this.#runtime.stats.flowControlResumed.inc();
+    }
     this.#encoder.pauseReading(pause);
   }
 
@@ -706,7 +713,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   }
 
   #logFilterError(error: unknown, filter: string): void {
-    this.#runtime.stats.filterErrors.inc();
+    this.#runtime.stats.onFilterError();
     const reason = error instanceof Error ? (error.stack ?? error.message) : String(error);
     this.#cx.log.error("an HTTP filter failed", { filter, reason });
   }

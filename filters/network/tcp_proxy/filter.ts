@@ -539,6 +539,8 @@ function statsOf(cx: SetupContext, prefix: string) {
     noRoute: scope.counter("downstream_cx_no_route"),
     rxBytes: scope.counter("downstream_cx_rx_bytes_total"),
     txBytes: scope.counter("downstream_cx_tx_bytes_total"),
+    // Counted where a filter waits for data before the upstream connection is made, which none here does.
+    earlyData: scope.counter("early_data_received_count_total"),
     pausedReading: scope.counter("downstream_flow_control_paused_reading_total"),
     resumedReading: scope.counter("downstream_flow_control_resumed_reading_total"),
     idleTimeout: scope.counter("idle_timeout"),
