@@ -13,6 +13,8 @@ const ALWAYS_ZERO_GAUGES = [
   "outbound_control_frames_active",
   "outbound_frames_active",
 ];
+/** Envoy 1.40 names them and records nothing into them. */
+const ALWAYS_EMPTY = ["cookie_count", "cookie_size", "header_count", "header_list_size"];
 
 /** `http2.` downstream, `cluster.<name>.http2.` upstream. */
 export class Http2Stats {
@@ -64,5 +66,6 @@ export class Http2Stats {
     this.pendingSendBytes = stats.gauge("pending_send_bytes");
     for (const name of ALWAYS_ZERO) counter(name);
     for (const name of ALWAYS_ZERO_GAUGES) stats.gauge(name);
+    for (const name of ALWAYS_EMPTY) stats.histogram(name);
   }
 }

@@ -57,7 +57,11 @@ const callReset = (filter: HttpFilter): void => filter.onReset?.();
 const callEnd = (filter: HttpFilter): void => filter.onEnd?.();
 
 /** One stream is reset for these, and the connection goes on. */
-const TOO_LARGE = ["http2.header_list_size_too_large", "http2.too_many_headers"];
+const REFUSED = [
+  "http2.header_list_size_too_large",
+  "http2.too_many_headers",
+  "http2.unexpected_underscore",
+];
 
 /** The gRPC status of a stream that has taken too long. */
 const DEADLINE_EXCEEDED = 4;
@@ -301,8 +305,8 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     if (this.#connection.isHttp2) this.info.protocol = "HTTP/2";
     const error = this.#connection.errorDetails || details;
     if (reason === "protocol_error" && error !== "") {
-      // What is too large is no error of the protocol, by Envoy's book.
-      this.info.flags.push(TOO_LARGE.includes(details) ? "DR" : "DPE");
+      // What the config alone forbids is no error of the protocol, by Envoy's book.
+      this.info.flags.push(REFUSED.includes(details) ? "DR" : "DPE");
       this.info.responseCodeDetails = error;
     } else if (this.#connection.isHttp2 && reason === "remote") {
       this.info.flags.push("DR");
