@@ -1,5 +1,5 @@
 import type { RequestHeaders } from "./headers.ts";
-import type { MatchSubject } from "./matcher.ts";
+import type { MatchSubject } from "./matcher-inputs.ts";
 
 /** What a cluster specifier may look at: the head as filters have left it, where it came from, what they know of it. */
 export interface SpecifierSubject extends MatchSubject {

@@ -30,6 +30,7 @@ export * from "./lb-policy.ts";
 export * from "./load-assignment.ts";
 export * from "./log-format.ts";
 export * from "./matcher.ts";
+export * from "./matcher-inputs.ts";
 export * from "./metadata-match.ts";
 export * from "./network.ts";
 export * from "./rate-limit.ts";

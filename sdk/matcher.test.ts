@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { RequestHeaders } from "./headers.ts";
 import type { StreamInfo } from "./http.ts";
-import { compileMatcher, MatcherOf, type MatchSubject } from "./matcher.ts";
+import { compileMatcher, MatcherOf } from "./matcher.ts";
+import type { MatchSubject } from "./matcher-inputs.ts";
 import { Type } from "./schema.ts";
 import { TestContext, withDefaults } from "./testing/index.ts";
 
@@ -172,5 +173,104 @@ describe("a matcher tree", () => {
       },
     });
     expect(match("/")).toBe("not");
+  });
+});
+
+describe("a branch by address or domain", () => {
+  const branch = (type: string, fields: object, input: object = network("SourceIPInput")) =>
+    compile({
+      matcher_tree: {
+        input,
+        custom_match: {
+          name: "c",
+          typed_config: { "@type": `x/xds.type.matcher.v3.${type}`, ...fields },
+        },
+      },
+    });
+
+  it("takes the narrowest range, and wider ones where that finds nothing unless they are exclusive", () => {
+    const range = (address_prefix: string, prefix_len: number, on_match: object, more = {}) => ({
+      ranges: [{ address_prefix, prefix_len }],
+      on_match,
+      ...more,
+    });
+    const onlyX = {
+      matcher: { matcher_list: { matchers: [{ predicate: is("x", "1"), on_match: say("x") }] } },
+    };
+    const ranges = [range("10.0.0.0", 8, say("wide")), range("10.0.0.0", 24, onlyX)];
+    const match = branch("IPMatcher", { range_matchers: ranges });
+    expect([match("/", { x: "1" }), match("/")]).toEqual(["x", "wide"]);
+    const exclusive = [range("10.0.0.0", 8, say("wide"), { exclusive: true }), ranges[1]!];
+    expect(branch("IPMatcher", { range_matchers: exclusive })("/")).toBeUndefined();
+  });
+
+  it("takes the longest name", () => {
+    const entries = { "a.b.test": "name", "*.b.test": "sub", "*": "any" };
+    const domain_matchers = Object.entries(entries).map(([domain, word]) => ({
+      domains: [domain],
+      on_match: say(word),
+    }));
+    const match = branch("ServerNameMatcher", { domain_matchers }, header("h"));
+    const of = (h: string) => match("/", { h });
+    expect(["a.b.test", "x.y.b.test", "b.test", ""].map(of)).toEqual(["name", "sub", "any", "any"]);
+    const twice = [...domain_matchers, { domains: ["*"], on_match: say("x") }];
+    expect(() => branch("ServerNameMatcher", { domain_matchers: twice })).toThrow(
+      "duplicate domain: *",
+    );
+  });
+});
+
+describe("inputs of a matcher", () => {
+  it("read certificates, filter state and the status, and custom matchers their hash", () => {
+    const names = [
+      { type: "URI", value: "spiffe://a" },
+      { type: "DNS", value: "a.test" },
+      { type: "DNS", value: "b.test" },
+    ] as const;
+    const more = {
+      downstreamConnection: { tls: { peer: { subject: "CN=a", names } } },
+      filterState: new Map([["k", "state"]]),
+      response: { status: 503 },
+    } as unknown as Partial<MatchSubject>;
+    const read = (type: string, fields: object = {}) => {
+      const seen: string[] = [];
+      const tree = compileMatcher(
+        withDefaults(Schema, {
+          matcher_tree: {
+            input: { name: "i", typed_config: { "@type": `x/envoy.${type}`, ...fields } },
+            prefix_match_map: { map: { "": say("") } },
+          },
+        }),
+        "m",
+        new TestContext(),
+        () => ({ seen }),
+      );
+      return tree.match({ ...subject("/"), ...more }) !== undefined;
+    };
+    const ssl = "extensions.matching.common_inputs.ssl.v3.";
+    for (const type of ["UriSanInput", "DnsSanInput", "SubjectInput"])
+      expect(read(ssl + type)).toBe(true);
+    const filterState = "extensions.matching.common_inputs.network.v3.FilterStateInput";
+    expect([read(filterState, { key: "k" }), read(filterState, { key: "x" })]).toEqual([
+      true,
+      false,
+    ]);
+    expect(read("type.matcher.v3.HttpResponseStatusCodeMatchInput")).toBe(true);
+    const hashed = (threshold: number) => {
+      const custom_match = {
+        name: "c",
+        typed_config: {
+          "@type":
+            "x/envoy.extensions.matching.input_matchers.consistent_hashing.v3.ConsistentHashing",
+          threshold,
+          modulo: 100,
+        },
+      };
+      const predicate = { single_predicate: { input: header("h"), custom_match } };
+      return compile({ matcher_list: { matchers: [{ predicate, on_match: say("in") }] } })("/", {
+        h: "v",
+      });
+    };
+    expect([hashed(0), hashed(100)]).toEqual(["in", undefined]);
   });
 });

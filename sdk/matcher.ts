@@ -1,69 +1,15 @@
 import { ConfigError, type SetupContext } from "./extension.ts";
-import { nameOf, queryParameter } from "./header-match.ts";
-import type { HeaderMap, RequestHeaders, ResponseHeaders } from "./headers.ts";
-import type { StreamInfo } from "./http.ts";
-import { CidrRange, CidrRanges, isLoopback, parseIp } from "./ip.ts";
-import { compileValueMatch, ValueMatcher, valueAt } from "./metadata-match.ts";
-import type { Address } from "./network.ts";
+import { CidrRange, CidrRanges, parseIp } from "./ip.ts";
+import {
+  CustomMatch,
+  compileCustomMatch,
+  compileInput,
+  MatchInput,
+  type MatchSubject,
+  type ReadInput,
+} from "./matcher-inputs.ts";
 import { type Static, type TSchema, Type, type Typed, TypedExtension } from "./schema.ts";
 import { compileStringMatch, StringMatcher } from "./string-match.ts";
-
-/** What the inputs of a matcher tree look at; an HttpStream is one. */
-export interface MatchSubject {
-  readonly info: Pick<
-    StreamInfo,
-    "downstreamRemoteAddress" | "downstreamDirectAddress" | "downstreamLocalAddress"
-  >;
-  readonly request?: RequestHeaders | undefined;
-  readonly response?: ResponseHeaders | undefined;
-  readonly trailers?: HeaderMap | undefined;
-  readonly metadata?: ReadonlyMap<string, Readonly<Record<string, unknown>>> | undefined;
-  /** The name that the client asked for in TLS; "" if none. */
-  readonly serverName?: string | undefined;
-  /** `tls` or `raw_buffer`. */
-  readonly transportProtocol?: string | undefined;
-  readonly applicationProtocols?: readonly string[] | undefined;
-}
-
-const HeaderInput = Type.Object({ header_name: Type.String({ minLength: 1 }) });
-const NETWORK = "envoy.extensions.matching.common_inputs.network.v3";
-const Nothing = Type.Object({});
-
-/** The inputs that Envoy's HTTP matching has and that have their data here. */
-const Input = TypedExtension({
-  "envoy.type.matcher.v3.HttpRequestHeaderMatchInput": HeaderInput,
-  "envoy.type.matcher.v3.HttpResponseHeaderMatchInput": HeaderInput,
-  "envoy.type.matcher.v3.HttpResponseTrailerMatchInput": HeaderInput,
-  "envoy.type.matcher.v3.HttpRequestQueryParamMatchInput": Type.Object({
-    query_param: Type.String({ minLength: 1 }),
-  }),
-  [`${NETWORK}.DestinationIPInput`]: Nothing,
-  [`${NETWORK}.DestinationPortInput`]: Nothing,
-  [`${NETWORK}.SourceIPInput`]: Nothing,
-  [`${NETWORK}.SourcePortInput`]: Nothing,
-  [`${NETWORK}.DirectSourceIPInput`]: Nothing,
-  [`${NETWORK}.SourceTypeInput`]: Nothing,
-  [`${NETWORK}.ServerNameInput`]: Nothing,
-  [`${NETWORK}.TransportProtocolInput`]: Nothing,
-  [`${NETWORK}.ApplicationProtocolInput`]: Nothing,
-  [`${NETWORK}.DynamicMetadataInput`]: Type.Object({
-    filter: Type.String({ minLength: 1 }),
-    path: Type.Array(Type.Object({ key: Type.String({ minLength: 1 }) }), { minItems: 1 }),
-  }),
-});
-type Input = { readonly typed_config: { readonly "@type": string } & Record<string, unknown> };
-
-const INPUT_MATCHERS = "envoy.extensions.matching.input_matchers";
-const CustomMatch = TypedExtension({
-  [`${INPUT_MATCHERS}.ip.v3.Ip`]: Type.Object({
-    cidr_ranges: Type.Array(CidrRange, { minItems: 1 }),
-    stat_prefix: Type.String({ minLength: 1 }),
-  }),
-  [`${INPUT_MATCHERS}.metadata.v3.Metadata`]: Type.Object({
-    value: ValueMatcher,
-    invert: Type.Boolean({ default: false }),
-  }),
-});
 
 /** Envoy's `xds.type.matcher.v3.Matcher`, with actions of type `A`. */
 export interface Matcher<A> {
@@ -71,11 +17,24 @@ export interface Matcher<A> {
     readonly matchers: readonly { readonly predicate: Predicate; readonly on_match: OnMatch<A> }[];
   };
   readonly matcher_tree?: {
-    readonly input: Input;
+    readonly input: MatchInput;
     readonly exact_match_map?: { readonly map: Readonly<Record<string, OnMatch<A>>> };
     readonly prefix_match_map?: { readonly map: Readonly<Record<string, OnMatch<A>>> };
+    readonly custom_match?: { readonly typed_config: TreeMatch<A> };
   };
   readonly on_no_match?: OnMatch<A>;
+}
+/** Branches by ranges of addresses, or by domains. */
+interface TreeMatch<A> {
+  readonly range_matchers?: readonly {
+    readonly ranges: readonly CidrRange[];
+    readonly on_match: OnMatch<A>;
+    readonly exclusive: boolean;
+  }[];
+  readonly domain_matchers?: readonly {
+    readonly domains: readonly string[];
+    readonly on_match: OnMatch<A>;
+  }[];
 }
 interface OnMatch<A> {
   readonly action?: { readonly name: string; readonly typed_config: A };
@@ -84,9 +43,9 @@ interface OnMatch<A> {
 }
 interface Predicate {
   readonly single_predicate?: {
-    readonly input: Input;
+    readonly input: MatchInput;
     readonly value_match?: StringMatcher;
-    readonly custom_match?: Input;
+    readonly custom_match?: MatchInput;
   };
   readonly or_matcher?: { readonly predicate: readonly Predicate[] };
   readonly and_matcher?: { readonly predicate: readonly Predicate[] };
@@ -97,7 +56,7 @@ const PredicateSchema = Type.Recursive(
     Type.Object({
       single_predicate: Type.Optional(
         Type.Object({
-          input: Input,
+          input: MatchInput,
           value_match: Type.Optional(StringMatcher),
           custom_match: Type.Optional(CustomMatch),
         }),
@@ -133,7 +92,32 @@ export function MatcherOf<const T extends Record<string, TSchema>>(actions: T) {
           }),
         ),
         matcher_tree: Type.Optional(
-          Type.Object({ input: Input, exact_match_map: Branches, prefix_match_map: Branches }),
+          Type.Object({
+            input: MatchInput,
+            exact_match_map: Branches,
+            prefix_match_map: Branches,
+            custom_match: Type.Optional(
+              TypedExtension({
+                "xds.type.matcher.v3.IPMatcher": Type.Object({
+                  range_matchers: Type.Array(
+                    Type.Object({
+                      ranges: Type.Array(CidrRange, { minItems: 1 }),
+                      on_match: OnMatch,
+                      exclusive: Type.Boolean({ default: false }),
+                    }),
+                  ),
+                }),
+                "xds.type.matcher.v3.ServerNameMatcher": Type.Object({
+                  domain_matchers: Type.Array(
+                    Type.Object({
+                      domains: Type.Array(Type.String(), { minItems: 1 }),
+                      on_match: OnMatch,
+                    }),
+                  ),
+                }),
+              }),
+            ),
+          }),
         ),
         on_no_match: Type.Optional(OnMatch),
       });
@@ -162,8 +146,6 @@ export function compileMatcher<A, T>(
 
 type Decide<T> = (subject: MatchSubject) => T | undefined;
 type Holds = (subject: MatchSubject) => boolean;
-/** Undefined: there is no value, which no condition matches. */
-type Read = (subject: MatchSubject) => unknown;
 
 class Compiler<A, T> {
   readonly #cx: SetupContext;
@@ -214,10 +196,13 @@ class Compiler<A, T> {
   }
 
   #tree(config: NonNullable<Matcher<A>["matcher_tree"]>, path: string): Decide<T> {
-    const read = this.#input(config.input, `${path}.input`);
-    const { exact_match_map: exact, prefix_match_map: prefix } = config;
-    if ((exact === undefined) === (prefix === undefined)) {
-      throw new ConfigError(path, "give one of exact_match_map and prefix_match_map");
+    const read = compileInput(config.input, `${path}.input`, this.#cx);
+    const { exact_match_map: exact, prefix_match_map: prefix, custom_match: custom } = config;
+    if ([exact, prefix, custom].filter((form) => form !== undefined).length !== 1) {
+      throw new ConfigError(path, "give one of exact_match_map, prefix_match_map and custom_match");
+    }
+    if (custom !== undefined) {
+      return this.#branches(custom.typed_config, read, `${path}.custom_match.typed_config`);
     }
     const form = exact === undefined ? "prefix_match_map" : "exact_match_map";
     const map = new Map<string, Decide<T>>();
@@ -240,6 +225,73 @@ class Compiler<A, T> {
         if (found !== undefined) return found;
       }
       return undefined;
+    };
+  }
+
+  #branches(config: TreeMatch<A>, read: ReadInput, path: string): Decide<T> {
+    const { range_matchers: ranges, domain_matchers: domains } = config;
+    if (ranges !== undefined) return this.#byRange(ranges, read, `${path}.range_matchers`);
+    return this.#byDomain(domains ?? [], read, `${path}.domain_matchers`);
+  }
+
+  /** The narrowest range first. One whose action finds nothing leaves it to wider ones, but to none that is exclusive. */
+  #byRange(
+    entries: NonNullable<TreeMatch<A>["range_matchers"]>,
+    read: ReadInput,
+    path: string,
+  ): Decide<T> {
+    const ranges = entries.flatMap((entry, k) => {
+      const decide = this.#onMatch(entry.on_match, `${path}[${k}].on_match`);
+      return entry.ranges.map((range, r) => ({
+        size: range.prefix_len,
+        range: new CidrRanges([range], `${path}[${k}].ranges[${r}]`),
+        exclusive: entry.exclusive,
+        decide,
+      }));
+    });
+    ranges.sort((a, b) => b.size - a.size);
+    return (subject) => {
+      const value = read(subject);
+      const ip = typeof value === "string" ? parseIp(value) : undefined;
+      if (ip === undefined) return undefined;
+      let first = true;
+      for (const { range, exclusive, decide } of ranges) {
+        if (!range.contains(ip) || (exclusive && !first)) continue;
+        const found = decide(subject);
+        if (found !== undefined) return found;
+        first = false;
+      }
+      return undefined;
+    };
+  }
+
+  /** The name itself, then `*.` and ever less of its end, then `*`. */
+  #byDomain(
+    entries: NonNullable<TreeMatch<A>["domain_matchers"]>,
+    read: ReadInput,
+    path: string,
+  ): Decide<T> {
+    const byName = new Map<string, Decide<T>>();
+    for (const [k, { domains, on_match }] of entries.entries()) {
+      const decide = this.#onMatch(on_match, `${path}[${k}].on_match`);
+      for (const [d, domain] of domains.entries()) {
+        const at = `${path}[${k}].domains[${d}]`;
+        if (/\*/.test(domain.replace(/^\*(\.|$)/, "")))
+          throw new ConfigError(at, `"${domain}" has a wildcard that is not its whole first label`);
+        if (byName.has(domain)) throw new ConfigError(at, `duplicate domain: ${domain}`);
+        byName.set(domain, decide);
+      }
+    }
+    return (subject) => {
+      const value = read(subject);
+      if (typeof value !== "string") return undefined;
+      let name = value;
+      let found = byName.get(name)?.(subject);
+      for (let dot = name.indexOf("."); found === undefined && dot >= 0; dot = name.indexOf(".")) {
+        name = name.slice(dot + 1);
+        found = byName.get(`*.${name}`)?.(subject);
+      }
+      return found ?? byName.get("*")?.(subject);
     };
   }
 
@@ -267,7 +319,7 @@ class Compiler<A, T> {
   }
 
   #single(config: NonNullable<Predicate["single_predicate"]>, path: string): Holds {
-    const read = this.#input(config.input, `${path}.input`);
+    const read = compileInput(config.input, `${path}.input`, this.#cx);
     const { value_match: text, custom_match: custom } = config;
     if ((text === undefined) === (custom === undefined)) {
       throw new ConfigError(path, "give one of value_match and custom_match");
@@ -280,117 +332,7 @@ class Compiler<A, T> {
         return typeof value === "string" && matches(value);
       };
     }
-    const matches = this.#custom(custom!, `${path}.custom_match.typed_config`);
+    const matches = compileCustomMatch(custom!, `${path}.custom_match.typed_config`, this.#cx);
     return (subject) => matches(read(subject));
   }
-
-  #custom(config: Input, path: string): (value: unknown) => boolean {
-    const { typed_config: typed } = config as Static<typeof CustomMatch>;
-    if ("cidr_ranges" in typed) {
-      const ranges = new CidrRanges(typed.cidr_ranges, `${path}.cidr_ranges`);
-      return (value) => {
-        const ip = typeof value === "string" ? parseIp(value) : undefined;
-        return ip !== undefined && ranges.contains(ip);
-      };
-    }
-    const matches = compileValueMatch(typed.value, `${path}.value`, this.#cx);
-    return (value) => value !== undefined && matches(value) !== typed.invert;
-  }
-
-  #input(config: Input, path: string): Read {
-    const typed = config.typed_config;
-    const type = typed["@type"].slice(typed["@type"].lastIndexOf(".") + 1);
-    const at = `${path}.typed_config`;
-    switch (type) {
-      case "HttpRequestHeaderMatchInput":
-        return readHeader(typed.header_name as string, at, (subject) => subject.request);
-      case "HttpResponseHeaderMatchInput":
-        return readHeader(typed.header_name as string, at, (subject) => subject.response);
-      case "HttpResponseTrailerMatchInput":
-        return readHeader(typed.header_name as string, at, (subject) => subject.trailers);
-      case "HttpRequestQueryParamMatchInput":
-        return (subject) => queryValue(subject.request?.path, typed.query_param as string);
-      case "DynamicMetadataInput": {
-        const keys = (typed.path as { key: string }[]).map(({ key }) => key);
-        return (subject) => valueAt(subject.metadata?.get(typed.filter as string), keys);
-      }
-      case "DestinationIPInput":
-        return ({ info }) => ipOf(info.downstreamLocalAddress);
-      case "DestinationPortInput":
-        return ({ info }) => portOf(info.downstreamLocalAddress);
-      case "SourceIPInput":
-        return ({ info }) => ipOf(info.downstreamRemoteAddress);
-      case "SourcePortInput":
-        return ({ info }) => portOf(info.downstreamRemoteAddress);
-      case "DirectSourceIPInput":
-        return ({ info }) => ipOf(info.downstreamDirectAddress);
-      case "SourceTypeInput":
-        return ({ info }) => (isLocal(info) ? "local" : undefined);
-      case "ServerNameInput":
-        return (subject) => subject.serverName || undefined;
-      case "TransportProtocolInput":
-        return (subject) => subject.transportProtocol || undefined;
-      default:
-        return applicationProtocols;
-    }
-  }
-}
-
-/** As Envoy's input writes them: `'h2','http/1.1'`. */
-function applicationProtocols({ applicationProtocols: list }: MatchSubject): string | undefined {
-  if (list === undefined || list.length === 0) return undefined;
-  return list.map((name) => `'${name}'`).join(",");
-}
-
-/** The lines of one name, joined as Envoy joins them. */
-function readHeader(
-  name: string,
-  path: string,
-  of: (subject: MatchSubject) => HeaderMap | undefined,
-): Read {
-  if (name.startsWith(":")) {
-    return (subject) => pseudoHeader(subject, name.toLowerCase(), of(subject));
-  }
-  const header = nameOf(name, `${path}.header_name`);
-  return (subject) => {
-    const values = of(subject)?.getAll(header);
-    return values === undefined || values.length === 0 ? undefined : values.join(",");
-  };
-}
-
-function pseudoHeader(
-  subject: MatchSubject,
-  name: string,
-  headers: HeaderMap | undefined,
-): string | undefined {
-  if (headers === undefined) return undefined;
-  if (headers === subject.response) {
-    return name === ":status" ? String(subject.response.status) : undefined;
-  }
-  if (headers !== subject.request) return undefined;
-  const { request } = subject;
-  if (name === ":path") return request.path;
-  if (name === ":method") return request.method;
-  if (name === ":scheme") return request.scheme;
-  return name === ":authority" ? request.authority : undefined;
-}
-
-function queryValue(path: string | undefined, name: string): string | undefined {
-  const value = path === undefined ? undefined : queryParameter(path, name);
-  if (value === undefined || !value.includes("%")) return value;
-  return value.replace(/%([0-9a-fA-F]{2})/g, (_, hex: string) =>
-    String.fromCharCode(Number.parseInt(hex, 16)),
-  );
-}
-
-const ipOf = (address: Address): string | undefined =>
-  address.path === undefined ? address.ip : undefined;
-const portOf = (address: Address): string | undefined =>
-  address.path === undefined ? String(address.port) : undefined;
-
-function isLocal(info: MatchSubject["info"]): boolean {
-  const { downstreamDirectAddress: remote, downstreamLocalAddress: local } = info;
-  if (remote.path !== undefined) return true;
-  const bytes = parseIp(remote.ip);
-  return remote.ip === local.ip || (bytes !== undefined && isLoopback(bytes));
 }

@@ -1,7 +1,8 @@
 import { ConfigError, type SetupContext } from "./extension.ts";
 import { compileHeaderMatch, HeaderMatcher } from "./header-match.ts";
 import { CidrRange, CidrRanges, parseIp } from "./ip.ts";
-import { type CompiledMatcher, compileMatcher, MatcherOf, type MatchSubject } from "./matcher.ts";
+import { type CompiledMatcher, compileMatcher, MatcherOf } from "./matcher.ts";
+import type { MatchSubject } from "./matcher-inputs.ts";
 import { compileMetadataMatch, MetadataMatcher } from "./metadata-match.ts";
 import { Enum, type Static, Type, UInt32 } from "./schema.ts";
 import { compileStringMatch, StringMatcher } from "./string-match.ts";

@@ -24,13 +24,31 @@ function fillTyped(schema: TSchema, value: unknown, root: TSchema): void {
     const url = String(fields["@type"] ?? "");
     const type = url.slice(url.lastIndexOf("/") + 1);
     const inner = typed[type];
-    if (inner !== undefined) Object.assign(fields, withDefaults(inner, value), { "@type": type });
+    if (inner !== undefined) fillMessage(inner, fields, type, root);
   }
   for (const [key, field] of Object.entries(fields)) {
     const patterns = Object.values(patternProperties ?? {}) as TSchema[];
     const inner = properties?.[key] ?? patterns[0] ?? items;
     if (inner !== undefined) fillTyped(inner, field, root);
   }
+}
+
+/** A message may name what is defined around it. */
+function fillMessage(
+  message: TSchema,
+  fields: Record<string, unknown>,
+  type: string,
+  root: TSchema,
+): void {
+  const filled = Value.Default(message, identified(root), fields) as object;
+  fillTyped(message, filled, root);
+  Object.assign(fields, filled, { "@type": type });
+}
+
+function identified(schema: unknown): TSchema[] {
+  if (typeof schema !== "object" || schema === null) return [];
+  const own = (schema as TSchema).$id === undefined ? [] : [schema as TSchema];
+  return [...own, ...Object.values(schema).flatMap(identified)];
 }
 
 function findId(schema: unknown, id: string): TSchema | undefined {

@@ -415,6 +415,9 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   get virtualHostMetadata(): Readonly<Record<string, unknown>> | undefined {
     return this.#route?.virtualHostMetadata;
   }
+  get downstreamConnection(): DownstreamConnection {
+    return this.#connection.connection;
+  }
   get downstream(): DownstreamConnection {
     return this.#connection.connection;
   }

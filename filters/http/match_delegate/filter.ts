@@ -1,0 +1,193 @@
+// Hot path: every request and response of a chain with matchers around its filters.
+import {
+  type Chunk,
+  type CompiledMatcher,
+  ConfigError,
+  type Counter,
+  compileMatcher,
+  defineHttpFilter,
+  type ExtensionRef,
+  type Generation,
+  type HeaderMap,
+  type HookResult,
+  type HttpFilter,
+  type HttpFilterFactory,
+  type HttpStream,
+  type LastChunk,
+  type MatchSubject,
+  type RequestHeaders,
+  type ResponseHeaders,
+  RuntimeFraction,
+  type SetupContext,
+  type Slot,
+} from "@tsproxy/sdk";
+import { Config, RouteConfig, type StreamMatcher } from "./config.ts";
+import { InnerStream } from "./inner-stream.ts";
+
+/** What a matcher answers. */
+interface Action {
+  /** Undefined: the filter is left out. */
+  readonly filter: Slot<HttpFilterFactory> | undefined;
+  chosen(): boolean;
+}
+type Matcher = CompiledMatcher<Action>;
+
+/** One stream's filter, or what its matcher puts in its place. */
+class MatchedFilter implements HttpFilter, MatchSubject {
+  readonly #stream: HttpStream;
+  /** Undefined: nothing is to be asked any more. */
+  #matcher: Matcher | undefined;
+  #filter: HttpFilter | undefined;
+  readonly #generations: Generation<HttpFilterFactory>[] = [];
+  readonly #executed: Counter;
+  response: ResponseHeaders | undefined = undefined;
+  requestTrailers: HeaderMap | undefined = undefined;
+  trailers: HeaderMap | undefined = undefined;
+  #missing = false;
+
+  constructor(
+    stream: HttpStream,
+    slot: Slot<HttpFilterFactory>,
+    matcher: Matcher | undefined,
+    executed: Counter,
+  ) {
+    this.#stream = stream;
+    this.#matcher = matcher;
+    this.#executed = executed;
+    this.#filter = this.#make(slot);
+  }
+
+  #make(slot: Slot<HttpFilterFactory>): HttpFilter {
+    const generation = slot.current;
+    generation.acquire();
+    this.#generations.push(generation);
+    return generation.value(this.#stream);
+  }
+
+  // ---- what matchers look at
+
+  get info(): HttpStream["info"] {
+    return this.#stream.info;
+  }
+  get request(): RequestHeaders {
+    return this.#stream.request;
+  }
+  get metadata(): HttpStream["metadata"] {
+    return this.#stream.metadata;
+  }
+  get filterState(): HttpStream["filterState"] {
+    return this.#stream.filterState;
+  }
+  get downstreamConnection(): HttpStream["downstreamConnection"] {
+    return this.#stream.downstreamConnection;
+  }
+  get serverName(): string | undefined {
+    return this.downstreamConnection?.serverName;
+  }
+  get transportProtocol(): string | undefined {
+    return this.downstreamConnection?.transportProtocol;
+  }
+  get applicationProtocols(): readonly string[] | undefined {
+    return this.downstreamConnection?.applicationProtocols;
+  }
+  onMissing(): void {
+    this.#missing = true;
+  }
+
+  /** Asked again at each part of the exchange, as long as the answer stands on one that is yet to come. */
+  #match(): void {
+    const matcher = this.#matcher;
+    if (matcher === undefined) return;
+    this.#missing = false;
+    const action = matcher.match(this);
+    if (this.#missing) return;
+    this.#matcher = undefined;
+    if (action === undefined || !action.chosen()) return;
+    this.#filter?.onEnd?.();
+    this.#filter = undefined;
+    if (action.filter === undefined) return;
+    this.#filter = this.#make(action.filter);
+    this.#executed.inc();
+  }
+
+  // ---- hooks
+
+  onRequestHeaders(headers: RequestHeaders, endStream: boolean): HookResult {
+    this.#match();
+    return this.#filter?.onRequestHeaders?.(headers, endStream);
+  }
+  onRequestBody(chunk: Chunk, endStream: boolean): HookResult {
+    return this.#filter?.onRequestBody?.(chunk, endStream);
+  }
+  onRequestTrailers(trailers: HeaderMap): HookResult | LastChunk {
+    this.requestTrailers = trailers;
+    this.#match();
+    return this.#filter?.onRequestTrailers?.(trailers);
+  }
+  onResponseHeaders(headers: ResponseHeaders, endStream: boolean): HookResult {
+    this.response = headers;
+    this.#match();
+    return this.#filter?.onResponseHeaders?.(headers, endStream);
+  }
+  onResponseBody(chunk: Chunk, endStream: boolean): HookResult {
+    return this.#filter?.onResponseBody?.(chunk, endStream);
+  }
+  onResponseTrailers(trailers: HeaderMap): HookResult | LastChunk {
+    this.trailers = trailers;
+    this.#match();
+    return this.#filter?.onResponseTrailers?.(trailers);
+  }
+  onEnd(): void {
+    this.#filter?.onEnd?.();
+    for (const generation of this.#generations) generation.release();
+  }
+}
+
+export default defineHttpFilter({
+  name: "envoy.filters.http.match_delegate",
+  types: ["envoy.extensions.common.matching.v3.ExtensionWithMatcher"],
+  config: Config,
+  routeConfig: RouteConfig,
+  setupRoute: ({ xds_matcher: matcher }, cx) => matcher && compile(matcher, "xds_matcher", cx),
+  setup(config, cx) {
+    const { extension_config: filter, xds_matcher, matcher: older } = config;
+    if (xds_matcher !== undefined && older !== undefined)
+      throw new ConfigError("", "give one of xds_matcher and matcher");
+    const matcher = xds_matcher ?? older;
+    const own =
+      matcher && compile(matcher, xds_matcher === undefined ? "matcher" : "xds_matcher", cx);
+    const slot = open(filter, cx);
+    const stats = cx.stats.scope(`${cx.statPrefix ?? ""}composite.filter_delegation_`);
+    const executed = stats.counter("success");
+    // A filter that cannot be made refuses the config here.
+    stats.counter("error");
+    return (stream) => {
+      const ofRoute = stream.routeConfig as Matcher | undefined;
+      const inner = ofRoute === undefined ? stream : new InnerStream(stream);
+      return new MatchedFilter(inner, slot, ofRoute ?? own, executed);
+    };
+  },
+});
+
+function open(ref: ExtensionRef, cx: SetupContext): Slot<HttpFilterFactory> {
+  const { statPrefix } = cx;
+  return cx.extension("http", ref, statPrefix === undefined ? {} : { statPrefix });
+}
+
+function compile(config: StreamMatcher, path: string, cx: SetupContext): Matcher {
+  return compileMatcher<Parameters<typeof actionOf>[0], Action>(config, path, cx, (action) =>
+    actionOf(action, cx),
+  );
+}
+
+type ActionConfig = StreamMatcher extends import("@tsproxy/sdk").Matcher<infer A> ? A : never;
+
+function actionOf(action: ActionConfig, cx: SetupContext): Action {
+  if (!("typed_config" in action)) return { filter: undefined, chosen: () => true };
+  const sample = action.sample_percent;
+  const fraction = sample && new RuntimeFraction(sample, cx.runtime);
+  return {
+    filter: open(action.typed_config, cx),
+    chosen: () => fraction === undefined || fraction.enabled(),
+  };
+}
