@@ -98,7 +98,7 @@ export class ClusterHealth {
         config: check,
         clusterName,
         checker,
-        connectOptionsFor: (address) => cluster.connectOptionsFor(address),
+        connectOptionsFor: (spec, address) => cluster.connectOptionsForCheck(spec, address, check),
         stats,
         hadTraffic,
       });

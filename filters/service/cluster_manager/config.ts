@@ -116,6 +116,16 @@ const CircuitBreakers = Type.Object({
   ),
 });
 
+const HEALTH_STATUSES = [
+  "UNKNOWN",
+  "HEALTHY",
+  "UNHEALTHY",
+  "DRAINING",
+  "TIMEOUT",
+  "DEGRADED",
+] as const;
+export type HealthStatus = (typeof HEALTH_STATUSES)[number];
+
 const SourceAddress = Type.Object({
   address: Type.String(),
   port_value: UInt32({ maximum: 65_535, default: 0 }),
@@ -218,6 +228,9 @@ export const ClusterConfig = Type.Object({
       ),
       locality_weighted_lb_config: Type.Optional(Type.Object({})),
       update_merge_window: Type.Optional(Duration()),
+      override_host_status: Type.Optional(
+        Type.Object({ statuses: Type.Array(Enum(HEALTH_STATUSES), { default: [] }) }),
+      ),
       close_connections_on_host_set_change: Type.Optional(Type.Boolean()),
       ignore_new_hosts_until_first_hc: Type.Optional(Type.Boolean()),
       consistent_hashing_lb_config: Type.Optional(ConsistentHashingLbConfig),
@@ -457,6 +470,8 @@ export interface ClusterOptions {
   /** Undefined: requests have no say in handshakes. */
   readonly peerNaming: PeerNaming | undefined;
   readonly panicThreshold: number;
+  /** With these a host that a request asks for may have it. */
+  readonly overrideStatuses: ReadonlySet<string>;
   readonly overprovisioningFactor: number;
   readonly weightedPriorityHealth: boolean;
 }
@@ -507,6 +522,9 @@ export function optionsOf(config: ClusterConfig): ClusterOptions {
     protocol,
     http2: http2Options(options.http2_protocol_options),
     peerNaming: PeerNaming.of((typed ?? config).upstream_http_protocol_options),
+    overrideStatuses: new Set(
+      config.common_lb_config?.override_host_status?.statuses ?? ["UNKNOWN", "HEALTHY", "DEGRADED"],
+    ),
     panicThreshold: Math.round(config.common_lb_config?.healthy_panic_threshold?.value ?? 50),
     overprovisioningFactor: config.load_assignment?.policy?.overprovisioning_factor ?? 140,
     weightedPriorityHealth: config.load_assignment?.policy?.weighted_priority_health ?? false,

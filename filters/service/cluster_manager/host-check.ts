@@ -34,7 +34,7 @@ export class ClusterChecks {
   readonly config: HealthCheck;
   readonly clusterName: string;
   readonly checker: Slot<HealthChecker>;
-  readonly connectOptionsFor: (address: Address) => ConnectOptions;
+  readonly connectOptionsFor: (spec: HostSpec, address: Address) => ConnectOptions;
   readonly events: HealthEventLog;
   readonly attempt: Counter;
   readonly success: Counter;
@@ -51,7 +51,7 @@ export class ClusterChecks {
     readonly config: HealthCheck;
     readonly clusterName: string;
     readonly checker: Slot<HealthChecker>;
-    readonly connectOptionsFor: (address: Address) => ConnectOptions;
+    readonly connectOptionsFor: (spec: HostSpec, address: Address) => ConnectOptions;
     readonly stats: Stats;
     /** Whether the cluster has ever opened a connection; until then checks are rare. */
     readonly hadTraffic: () => boolean;
@@ -210,16 +210,16 @@ export class HostCheck implements HealthEvents {
     const { cx, config, clusterName, connectOptionsFor, verifyCluster } = this.#shared;
     const own = spec.healthCheck;
     const address =
-      own === undefined || spec.path !== undefined
+      spec.path !== undefined
         ? addressOf(spec)
-        : { ip: own.ip ?? spec.ip, port: own.port || spec.port };
+        : { ip: own?.ip ?? spec.ip, port: config.alt_port ?? (own?.port || spec.port) };
     return {
       clusterName,
       address,
       hostname: own?.hostname ?? "",
       reuseConnection: config.reuse_connection,
       connect: (handler: ConnectionHandler): Connection =>
-        cx.connect(address, handler, connectOptionsFor(address)),
+        cx.connect(address, handler, connectOptionsFor(spec, address)),
       onClusterVerified: () => verifyCluster.inc(),
     };
   }

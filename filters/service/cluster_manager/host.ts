@@ -161,6 +161,13 @@ export class UpstreamHost implements Host {
     return changed;
   }
 
+  /** As `override_host_status` names it: what is found out of it first, then what discovery says. */
+  get status(): string {
+    const { healthStatus } = this.spec;
+    if (this.health === "healthy") return healthStatus;
+    const said = healthBy(this.spec, 0);
+    return said === this.health ? healthStatus : this.health.toUpperCase();
+  }
   get hostname(): string {
     return this.spec.hostname;
   }

@@ -61,7 +61,11 @@ export class Transports {
     const metadata = spec.metadata as
       | { readonly filter_metadata?: Readonly<Record<string, Readonly<Record<string, unknown>>>> }
       | undefined;
-    const values = metadata?.filter_metadata?.[METADATA] ?? {};
+    return this.chooseBy(metadata?.filter_metadata?.[METADATA] ?? {});
+  }
+
+  /** The same for values that somebody else gives: a health check (`transport_socket_match_criteria`). */
+  chooseBy(values: Readonly<Record<string, unknown>>): Slot<TransportFactory> | undefined {
     const match =
       this.#matches.find(({ wanted }) =>
         wanted.every(([key, value]) => JSON.stringify(values[key]) === value),

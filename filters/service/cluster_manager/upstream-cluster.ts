@@ -38,6 +38,7 @@ import type { ClusterConfig, ClusterOptions } from "./config.ts";
 import { dropOverloadOf, HTTP_PROTOCOL_OPTIONS, optionsOf, tracksOf } from "./config.ts";
 import { fingerprintOf, type Heir } from "./handover.ts";
 import { familyOf, interleave, Race } from "./happy-eyeballs.ts";
+import type { HealthCheck } from "./health-config.ts";
 import { type HealthReport, report } from "./health-desk.ts";
 import { idOf, type Load, type PoolMaker, UpstreamHost } from "./host.ts";
 import { levelHealths } from "./levels.ts";
@@ -228,9 +229,17 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   get cells(): ClusterCells {
     return this.traffic;
   }
-  /** For plain connections to it, from the source that the config has for its family. */
-  connectOptionsFor(address: Address): ConnectOptions {
-    return bound(this.connectOptions, address, this.#options.sources);
+  /** For a check of a host: through its transport, or the one that the checks name. */
+  connectOptionsForCheck(spec: HostSpec, address: Address, check: HealthCheck): ConnectOptions {
+    const criteria = check.transport_socket_match_criteria;
+    const transport =
+      criteria === undefined ? this.#transports.choose(spec) : this.#transports.chooseBy(criteria);
+    const alpn = check.tls_options?.alpn_protocols;
+    const options = throughTransport(this.connectOptions, transport, {
+      hostname: spec.hostname,
+      ...(alpn !== undefined && { alpn }),
+    });
+    return bound(options, address, this.#options.sources);
   }
   connectTo(
     host: UpstreamHost,
@@ -405,7 +414,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     return host instanceof UpstreamHost ? host : undefined;
   }
 
-  /** Envoy's default `override_host_status`: any host that is not unhealthy. */
+  /** Undefined: there is none, or its health is not one of `override_host_status`. */
   #hostAt(address: string): UpstreamHost | undefined {
     if (this.#byAddress?.of !== this.#hosts)
       this.#byAddress = {
@@ -413,7 +422,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
         hosts: new Map(this.#hosts.map((host) => [host.key, host])),
       };
     const host = this.#byAddress.hosts.get(address);
-    return host?.health === "unhealthy" ? undefined : host;
+    return host !== undefined && this.#options.overrideStatuses.has(host.status) ? host : undefined;
   }
 
   get names(): HostNames | undefined {

@@ -1,0 +1,184 @@
+import {
+  type HeaderName,
+  headerName,
+  nameOf,
+  type RequestHeaders,
+  type ResponseHeaders,
+} from "@tsproxy/sdk";
+import type { Config } from "./config.ts";
+
+/** Where a client keeps the address of its host. */
+export interface SessionState {
+  /** Undefined: it has none, or not any more. */
+  read(headers: RequestHeaders): string | undefined;
+  /** The client is to keep this one. `before`: what it brought. */
+  write(headers: ResponseHeaders, address: string, before: string | undefined): void;
+}
+
+export function sessionState(config: NonNullable<Config["session_state"]>): SessionState {
+  const state = config.typed_config;
+  if ("cookie" in state) return new CookieState(state.cookie);
+  if ("header" in state)
+    return new EnvelopeState(nameOf(state.header.name, "session_state.typed_config.header.name"));
+  return new HeaderState(nameOf(state.name, "session_state.typed_config.name"));
+}
+
+type Cookie = Extract<
+  NonNullable<Config["session_state"]>["typed_config"],
+  { readonly cookie: unknown }
+>["cookie"];
+
+const COOKIE = headerName("cookie");
+
+/** A cookie whose value is a small message in base64: the address, and when it ends (seconds since 1970; 0: with the browser). */
+class CookieState implements SessionState {
+  readonly #cookie: Cookie;
+
+  constructor(cookie: Cookie) {
+    this.#cookie = cookie;
+  }
+
+  read(headers: RequestHeaders): string | undefined {
+    if (!this.#isIn(headers.path)) return undefined;
+    const value = cookieOf(headers, this.#cookie.name);
+    const bytes = decoded(value);
+    if (bytes === undefined) return undefined;
+    const said = parseMessage(bytes);
+    // Older cookies hold the bare address.
+    if (said === undefined) return bytes;
+    if (said.address === "") return undefined;
+    const expired = said.expires === 0 ? this.#cookie.ttl > 0 : said.expires < Date.now() / 1000;
+    return expired ? undefined : said.address;
+  }
+
+  write(headers: ResponseHeaders, address: string, before: string | undefined): void {
+    if (address === before) return;
+    const { name, ttl, path, attributes } = this.#cookie;
+    const seconds = Math.floor(ttl / 1000);
+    const expires = seconds === 0 ? 0 : Math.floor(Date.now() / 1000) + seconds;
+    const parts = [`${name}="${btoa(message(address, expires))}"`];
+    if (seconds > 0) parts.push(`Max-Age=${seconds}`);
+    if (path !== "") parts.push(`Path=${path}`);
+    for (const { name: key, value } of attributes)
+      parts.push(value === "" ? key : `${key}=${value}`);
+    parts.push("HttpOnly");
+    headers.append("set-cookie", parts.join("; "));
+  }
+
+  /** The cookie's path stands before the request's, and ends where a part of it ends. */
+  #isIn(requestPath: string): boolean {
+    const { path } = this.#cookie;
+    if (path === "" || path === "/") return true;
+    if (!requestPath.startsWith(path)) return false;
+    if (path.endsWith("/") || requestPath.length === path.length) return true;
+    return "/?#".includes(requestPath[path.length]!);
+  }
+}
+
+class HeaderState implements SessionState {
+  readonly #name: HeaderName;
+
+  constructor(name: HeaderName) {
+    this.#name = name;
+  }
+
+  read(headers: RequestHeaders): string | undefined {
+    return decoded(headers.get(this.#name));
+  }
+
+  write(headers: ResponseHeaders, address: string, before: string | undefined): void {
+    if (address !== before) headers.set(this.#name, btoa(address));
+  }
+}
+
+/** The address goes along with what the upstream itself says in that header, and gets back as it was: `<address>;UV:<its own>`, both in base64. */
+class EnvelopeState implements SessionState {
+  readonly #name: HeaderName;
+
+  constructor(name: HeaderName) {
+    this.#name = name;
+  }
+
+  read(headers: RequestHeaders): string | undefined {
+    const value = headers.get(this.#name);
+    const at = value?.indexOf(ENVELOPE) ?? -1;
+    if (value === undefined || at < 0) return undefined;
+    const original = decoded(value.slice(at + ENVELOPE.length));
+    const address = decoded(value.slice(0, at));
+    if (original === undefined || address === undefined) return undefined;
+    headers.set(this.#name, original);
+    return address;
+  }
+
+  write(headers: ResponseHeaders, address: string): void {
+    const value = headers.get(this.#name);
+    if (value === undefined) return;
+    headers.set(this.#name, `${btoa(address)}${ENVELOPE}${btoa(value)}`);
+  }
+}
+
+const ENVELOPE = ";UV:";
+
+const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
+
+/** Bytes as text, one char each. Undefined: nothing, or no base64. */
+function decoded(base64: string | undefined): string | undefined {
+  return base64 === undefined || base64 === "" || !BASE64.test(base64) ? undefined : atob(base64);
+}
+
+function cookieOf(headers: RequestHeaders, name: string): string {
+  for (const line of headers.getAll(COOKIE)) {
+    for (const pair of line.split(";")) {
+      const at = pair.indexOf("=");
+      if (at < 0 || pair.slice(0, at).trim() !== name) continue;
+      const value = pair.slice(at + 1).trim();
+      const quoted = value.length >= 2 && value.startsWith('"') && value.endsWith('"');
+      return quoted ? value.slice(1, -1) : value;
+    }
+  }
+  return "";
+}
+
+/** Protobuf: field 1 the address, field 2 the end of its life. */
+function message(address: string, expires: number): string {
+  const bytes = `\n${varint(address.length)}${address}`;
+  return expires > 0 ? `${bytes}\x10${varint(expires)}` : bytes;
+}
+
+function varint(value: number): string {
+  let bytes = "";
+  let rest = value;
+  while (rest > 127) {
+    bytes += String.fromCharCode((rest % 128) + 128);
+    rest = Math.floor(rest / 128);
+  }
+  return bytes + String.fromCharCode(rest);
+}
+
+/** Undefined: it is no such message. */
+function parseMessage(
+  bytes: string,
+): { readonly address: string; readonly expires: number } | undefined {
+  let [at, address, expires] = [0, "", 0];
+  const number = (): number => {
+    let [value, scale] = [0, 1];
+    // Longer than 49 bits is no length and no time.
+    for (let k = 0; k < 7 && at < bytes.length; k++, scale *= 128) {
+      const byte = bytes.charCodeAt(at++);
+      value += (byte & 127) * scale;
+      if (byte < 128) return value;
+    }
+    return -1;
+  };
+  while (at < bytes.length) {
+    const tag = number();
+    const value = number();
+    if (value < 0) return undefined;
+    if (tag === 0x10) expires = value;
+    else if (tag === 0x0a && at + value <= bytes.length) {
+      address = bytes.slice(at, at + value);
+      at += value;
+    } else return undefined;
+  }
+  return { address, expires };
+}
