@@ -63,6 +63,8 @@ describe("a session in a cookie", () => {
       exchange(config(cookie({ path: "/a" })), { cookie: `s=${value}` }, { path }).asked;
     for (const path of ["/a", "/a/b", "/a?c"]) expect(asked(path)).toBeDefined();
     for (const path of ["/", "/ab"]) expect(asked(path)).toBeUndefined();
+    const elsewhere = exchange(config(cookie({ path: "/a" })), {}, { path: "/b" });
+    expect(elsewhere.told("set-cookie")).toBeUndefined();
   });
 
   it("takes whatever a client sends for one", () => {

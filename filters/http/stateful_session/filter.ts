@@ -32,7 +32,7 @@ class StatefulSessionFilter implements HttpFilter {
 
   onRequestHeaders(headers: RequestHeaders): void {
     const { state, strict } = (this.#stream.routeConfig as Sessions | undefined) ?? this.#own;
-    if (state === undefined) return;
+    if (state === undefined || !state.covers(headers)) return;
     this.#state = state;
     const address = state.read(headers);
     this.#before = address;

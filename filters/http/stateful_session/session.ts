@@ -9,6 +9,8 @@ import type { Config } from "./config.ts";
 
 /** Where a client keeps the address of its host. */
 export interface SessionState {
+  /** False: the request is none of this state's. */
+  covers(headers: RequestHeaders): boolean;
   /** Undefined: it has none, or not any more. */
   read(headers: RequestHeaders): string | undefined;
   /** The client is to keep this one. `before`: what it brought. */
@@ -38,8 +40,16 @@ class CookieState implements SessionState {
     this.#cookie = cookie;
   }
 
+  /** The cookie's path stands before the request's, and ends where a part of it ends. */
+  covers({ path: asked }: RequestHeaders): boolean {
+    const { path } = this.#cookie;
+    if (path === "" || path === "/") return true;
+    if (!asked.startsWith(path)) return false;
+    if (path.endsWith("/") || asked.length === path.length) return true;
+    return "/?#".includes(asked[path.length]!);
+  }
+
   read(headers: RequestHeaders): string | undefined {
-    if (!this.#isIn(headers.path)) return undefined;
     const value = cookieOf(headers, this.#cookie.name);
     const bytes = decoded(value);
     if (bytes === undefined) return undefined;
@@ -64,15 +74,6 @@ class CookieState implements SessionState {
     parts.push("HttpOnly");
     headers.append("set-cookie", parts.join("; "));
   }
-
-  /** The cookie's path stands before the request's, and ends where a part of it ends. */
-  #isIn(requestPath: string): boolean {
-    const { path } = this.#cookie;
-    if (path === "" || path === "/") return true;
-    if (!requestPath.startsWith(path)) return false;
-    if (path.endsWith("/") || requestPath.length === path.length) return true;
-    return "/?#".includes(requestPath[path.length]!);
-  }
 }
 
 class HeaderState implements SessionState {
@@ -80,6 +81,10 @@ class HeaderState implements SessionState {
 
   constructor(name: HeaderName) {
     this.#name = name;
+  }
+
+  covers(): boolean {
+    return true;
   }
 
   read(headers: RequestHeaders): string | undefined {
@@ -97,6 +102,10 @@ class EnvelopeState implements SessionState {
 
   constructor(name: HeaderName) {
     this.#name = name;
+  }
+
+  covers(): boolean {
+    return true;
   }
 
   read(headers: RequestHeaders): string | undefined {

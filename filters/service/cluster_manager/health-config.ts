@@ -24,8 +24,6 @@ export const HealthCheck = Type.Object({
   interval_jitter_percent: UInt32({ default: 0 }),
   unhealthy_threshold: UInt32(),
   healthy_threshold: UInt32(),
-  /** In the place of the host's port. */
-  alt_port: Type.Optional(UInt32({ maximum: 65_535 })),
   /** Names one of the cluster's `transport_socket_matches`, in the place of what the host's metadata says. */
   transport_socket_match_criteria: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
   tls_options: Type.Optional(Type.Object({ alpn_protocols: Type.Array(Type.String()) })),

@@ -212,7 +212,7 @@ export class HostCheck implements HealthEvents {
     const address =
       spec.path !== undefined
         ? addressOf(spec)
-        : { ip: own?.ip ?? spec.ip, port: config.alt_port ?? (own?.port || spec.port) };
+        : { ip: own?.ip ?? spec.ip, port: own?.port || spec.port };
     return {
       clusterName,
       address,

@@ -53,6 +53,9 @@ export class Transports {
       wanted: Object.entries(entry.match ?? {}).map(([key, v]) => [key, JSON.stringify(v)]),
       transport: slot(entry.transport_socket),
     }));
+    if (this.#counts)
+      for (const name of ["default", ...this.#matches.map((match) => match.name)])
+        this.#stats.counter(`${name}.total_match_count`);
     this.#fallback = { name: "default", wanted: [], transport: slot(config.transport_socket) };
   }
 
