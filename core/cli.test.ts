@@ -55,6 +55,13 @@ test("prints its version, and a help that names every command", async () => {
     expect(out).toMatch(new RegExp(`^  ${command} `, "m"));
 });
 
+test("what it prints arrives whole, however slow the reader is", async () => {
+  const program = fileURLToPath(new URL("bin/tsproxy.js", import.meta.url));
+  const shell = `"${process.execPath}" "${program}" schema | { read -rn 1 _; sleep 0.3; cat; }`;
+  const { stdout } = await promisify(execFile)("bash", ["-c", shell], { maxBuffer: 1 << 24 });
+  expect(() => JSON.parse(`{${stdout}`)).not.toThrow();
+});
+
 test("says what is missing or wrong about an option, with exit code 1", async () => {
   expect(await run("run")).toMatchObject({
     code: 1,

@@ -485,5 +485,6 @@ if (
   realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)
 ) {
   const code = await cli(process.argv.slice(2));
-  process.exit(code);
+  // What a pipe has not taken yet would be lost.
+  process.stdout.write("", () => process.exit(code));
 }

@@ -169,7 +169,9 @@ export function warningsOf(command: Command): string[] {
 export function runOptions(flags: RunFlags, filters: readonly string[]): RunOptions {
   const { configPath = "", configYaml, baseIdPath, logPath, logFormat } = flags;
   if (configPath === "" && configYaml === undefined)
-    throw new Error("no config: name a file with -c, or write it after --config-yaml");
+    throw new Error(
+      "no config: name a file with -c, or write it after --config-yaml; tsproxy init makes a file to start from",
+    );
   const baseId = flags.useDynamicBaseId ? process.pid : flags.baseId;
   if (baseIdPath !== undefined)
     said(`cannot write ${baseIdPath}`, () => writeFileSync(baseIdPath, `${baseId}`));

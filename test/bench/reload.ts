@@ -12,6 +12,10 @@ const CLIENTS = 8;
 const [router = 100, filter = 100, config = 200] = process.argv.slice(2).map(Number);
 
 const bench = await Workbench.open(WORKERS);
+process.on("uncaughtException", (error) => {
+  console.log(error.message, bench.proxy.output.split("\n").slice(-12).join("\n"));
+  void bench.close().finally(() => process.exit(1));
+});
 const load = new Load(bench.port, CLIENTS);
 await load.untilAllWorkers(WORKERS, () => true);
 // Heaps find their size first.
