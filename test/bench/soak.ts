@@ -18,6 +18,7 @@ let told = 0;
 const soaked = await soak({
   seconds: minutes * 60,
   reloadEveryMs: 10_000,
+  onFailure: (what) => console.log(`failed: ${what}`),
   onSample: (sample) => {
     if (told++ % 6 === 0)
       console.log(
@@ -31,11 +32,10 @@ const warmUp = Math.min(10, minutes / 3) * 60;
 const slope = slopeOf(soaked.samples.filter(({ seconds }) => seconds >= warmUp));
 const { answered, explained, failures, reloads, kills, handles, active } = soaked;
 console.log(
-  `${answered} answered, ${explained} refused by a killed upstream, ${failures.length} failed; ` +
+  `${answered} answered, ${explained} explained by a killed upstream or a machine that stood still, ${failures.length} failed; ` +
     `${reloads} reloads, ${kills} kills; handles ${handles.join(" -> ")}; ` +
     `memory ${slope >= 0 ? "+" : ""}${slope.toFixed(2)} MiB in 10 minutes`,
 );
-for (const failure of failures.slice(0, 10)) console.log(`failed: ${failure}`);
 const left = Object.entries(active).filter(([, n]) => n !== 0);
 for (const [name, n] of left) console.log(`left over: ${name} = ${n}`);
 const isGood =

@@ -14,6 +14,7 @@ export interface SoakOptions {
   readonly reloadEveryMs: number;
   /** Told now and then. */
   readonly onSample?: (sample: Sample) => void;
+  readonly onFailure?: (what: string) => void;
   readonly sampleEveryMs?: number;
 }
 
@@ -30,7 +31,7 @@ export interface Soaked {
   readonly kills: number;
   /** What went wrong where nothing should have. */
   readonly failures: readonly string[];
-  /** Answers of an upstream that had just been killed. */
+  /** Answers of an upstream that had just been killed, and whatever was in progress while the machine stood still. */
   readonly explained: number;
   readonly samples: readonly Sample[];
   /** Files and sockets of the proxy's processes, before the load and after it. */
@@ -44,7 +45,10 @@ const UPLOAD_BYTES = 256 * 1024;
 /** An upstream is away for so long, and its connections are noticed to be broken within the second after. */
 const AWAY_MS = 500;
 const KILL_EVERY_MS = 3_000;
+const CLOCK_MS = 500;
 const EXPLAINS_MS = 2_000;
+/** A clock that jumps by so much: the machine slept, or its processes were stopped, and all deadlines have passed at once. */
+const STANDSTILL_MS = 5_000;
 
 /**
  * What a proxy meets in weeks, in minutes: kept and new connections, uploads, WebSockets, upstreams that die and come back, and a
@@ -71,6 +75,8 @@ class Run {
   #reloads = 0;
   #kills = 0;
   #killedAt = -Infinity;
+  #stoodStillAt = -Infinity;
+  #lookedAt = performance.now();
   #running = true;
 
   private constructor(
@@ -108,6 +114,7 @@ class Run {
       ...Array.from({ length: 2 }, () => this.#client(() => this.#upload(kept))),
       ...Array.from({ length: 2 }, () => this.#client(() => this.#webSocket())),
       this.#every(KILL_EVERY_MS, () => this.#kill()),
+      this.#every(CLOCK_MS, async () => this.#lookAtClock()),
       this.#every(this.#options.reloadEveryMs, () => this.#reload()),
       this.#every(this.#options.sampleEveryMs ?? 10_000, async () => this.#sample()),
     ];
@@ -154,28 +161,41 @@ class Run {
     const asked = performance.now();
     const answer = await request(this.#proxy.port("main"), { path, agent });
     if (answer === "200 complete") this.#answered++;
-    else this.#failed(`GET ${path}: ${answer}`, path === "/mortal" ? asked : undefined);
+    else this.#failed(`GET ${path}: ${answer}`, asked, path === "/mortal");
   }
 
   async #upload(agent: http.Agent): Promise<void> {
     const body = Buffer.alloc(UPLOAD_BYTES, "u");
     const port = this.#proxy.port("main");
+    const asked = performance.now();
     const answer = await request(port, { path: "/upload", method: "POST", agent }, body);
     if (answer === `200 ${UPLOAD_BYTES}`) this.#answered++;
-    else this.#failed(`POST /upload: ${answer}`, undefined);
+    else this.#failed(`POST /upload: ${answer}`, asked);
   }
 
   async #webSocket(): Promise<void> {
+    const asked = performance.now();
     const problem = await tunnel(this.#proxy.port("main"));
     if (problem === "") this.#answered++;
-    else this.#failed(`WebSocket: ${problem}`, undefined);
+    else this.#failed(`WebSocket: ${problem}`, asked);
   }
 
-  /** `mortal`: when something was asked that may have met a dead upstream. */
-  #failed(what: string, mortal: number | undefined): void {
-    if (mortal !== undefined && mortal < this.#killedAt + EXPLAINS_MS && what.includes(": 503"))
+  /** `mortal`: it may have met a dead upstream. */
+  #failed(what: string, asked: number, mortal = false): void {
+    this.#lookAtClock();
+    const isRefused = mortal && asked < this.#killedAt + EXPLAINS_MS && what.includes(": 503");
+    if (isRefused || asked < this.#stoodStillAt) {
       this.#explained++;
-    else this.#failures.push(what);
+      return;
+    }
+    this.#failures.push(what);
+    this.#options.onFailure?.(what);
+  }
+
+  #lookAtClock(): void {
+    const now = performance.now();
+    if (now - this.#lookedAt > STANDSTILL_MS) this.#stoodStillAt = now;
+    this.#lookedAt = now;
   }
 
   async #kill(): Promise<void> {
@@ -193,8 +213,9 @@ class Run {
       const ports = this.#mortal.map(({ port }) => port);
       this.#proxy.reconfigure(configOf(version, this.#steady.port, ports));
     }
+    const asked = performance.now();
     await this.#proxy.line(/^reloaded /, from).catch((error: Error) => {
-      this.#failures.push(`reload ${version}: ${error.message}`);
+      this.#failed(`reload ${version}: ${error.message}`, asked);
     });
   }
 
