@@ -1,5 +1,66 @@
-import { expect, test } from "vitest";
+import dgram from "node:dgram";
+import { once } from "node:events";
+import { afterEach, expect, test } from "vitest";
 import { resolveName } from "./dns.ts";
+
+const servers: dgram.Socket[] = [];
+afterEach(() => {
+  for (const server of servers.splice(0)) server.close();
+});
+
+/** A server that knows one IPv4 address for whatever is asked; `names`: what was. Its `ip:port`. */
+async function dnsServer(address: readonly number[] | undefined): Promise<string> {
+  const server = dgram.createSocket("udp4");
+  servers.push(server);
+  server.on("message", (question, from) => {
+    // RFC 1035 §4: id, flags (an answer; 3: no such name), counts; the question; a name that points at it, A, IN, TTL 7, 4 bytes.
+    const isA = question.readUInt16BE(question.indexOf(0, 12) + 1) === 1;
+    const known = address !== undefined && isA;
+    const end = question.indexOf(0, 12) + 5;
+    const head = Buffer.from([
+      0x81,
+      address === undefined ? 0x83 : 0x80,
+      0,
+      1,
+      0,
+      known ? 1 : 0,
+      0,
+      0,
+      0,
+      0,
+    ]);
+    const answer = known ? [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 7, 0, 4, ...address] : [];
+    const parts = [question.subarray(0, 2), head, question.subarray(12, end), Buffer.from(answer)];
+    server.send(Buffer.concat(parts), from.port, from.address);
+  });
+  server.bind(0, "127.0.0.1");
+  await once(server, "listening");
+  return `127.0.0.1:${server.address().port}`;
+}
+
+test("servers of the config are asked, and nobody else", async () => {
+  const options = { fallback: false, system: false, timeoutMs: 2_000, tries: 2 };
+  const known = await dnsServer([192, 0, 2, 7]);
+  expect(await resolveName("a.test", "V4_ONLY", { ...options, servers: [known] })).toEqual([
+    { ip: "192.0.2.7", ttl: 7 },
+  ]);
+  const unknown = await dnsServer(undefined);
+  expect(await resolveName("a.test", "AUTO", { ...options, servers: [unknown] })).toEqual([]);
+});
+
+test("a server that does not answer is a failure, not an empty answer", async () => {
+  const mute = dgram.createSocket("udp4").bind(0, "127.0.0.1");
+  servers.push(mute);
+  await once(mute, "listening");
+  const asked = resolveName("a.test", "V4_ONLY", {
+    servers: [`127.0.0.1:${mute.address().port}`],
+    fallback: false,
+    system: false,
+    timeoutMs: 50,
+    tries: 1,
+  });
+  await expect(asked).rejects.toThrow("no answer from 127.0.0.1:");
+});
 
 test("an address stands for itself, whatever the family", async () => {
   expect(await resolveName("192.0.2.7", "V6_ONLY")).toEqual([{ ip: "192.0.2.7", ttl: 0 }]);

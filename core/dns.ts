@@ -2,6 +2,7 @@ import { promises as dns } from "node:dns";
 import { readFileSync, statSync } from "node:fs";
 import { isIP } from "node:net";
 import { networkInterfaces } from "node:os";
+import type { DnsResolverOptions } from "@tsproxy/sdk";
 
 export interface Resolved {
   readonly ip: string;
@@ -37,9 +38,13 @@ function fromHostsFile(name: string): readonly string[] {
 
 /**
  * All addresses of a name: the hosts file first, then DNS with TTLs, then the system's resolver. An empty list means that the
- * name has none; rejects if nobody could be asked.
+ * name has none; rejects if nobody could be asked. With servers of its own DNS alone is asked.
  */
-export async function resolveName(name: string, family: Family): Promise<readonly Resolved[]> {
+export async function resolveName(
+  name: string,
+  family: Family,
+  options: DnsResolverOptions = SYSTEM,
+): Promise<readonly Resolved[]> {
   if (isIP(name) !== 0) return [{ ip: name, ttl: 0 }];
   const fromFile = fromHostsFile(name);
   const of = (version: 4 | 6): Resolved[] =>
@@ -48,27 +53,73 @@ export async function resolveName(name: string, family: Family): Promise<readonl
     const chosen = pick(family, of(4), of(6));
     if (chosen.length > 0) return chosen;
   }
-  const want4 = family !== "V6_ONLY";
-  const want6 = family !== "V4_ONLY";
+  if (options.system) return (await lookUp(name, family)) ?? [];
+  const { servers, fallback } = options;
+  const first = await query(name, family, fallback ? { ...options, servers: [] } : options);
+  if (first.found.length > 0) return first.found;
+  if (servers.length > 0 && !fallback) {
+    if (first.asked) return [];
+    throw new Error(`no answer from ${servers.join(", ")}`);
+  }
+  const looked = await lookUp(name, family).catch((error: Error) => error);
+  if (looked !== undefined && !(looked instanceof Error) && looked.length > 0) return looked;
+  if (fallback) {
+    const second = await query(name, family, options);
+    if (second.asked) return second.found;
+  }
+  if (looked instanceof Error) throw looked;
+  if (looked === undefined && !first.asked) throw new Error(`getaddrinfo ENOTFOUND ${name}`);
+  return [];
+}
+
+/** By DNS. `asked`: a server has answered, if only that there is no such name. */
+async function query(
+  name: string,
+  family: Family,
+  options: DnsResolverOptions,
+): Promise<{ readonly found: readonly Resolved[]; readonly asked: boolean }> {
+  const resolver = resolverOf(options);
   const [v4, v6] = await Promise.all([
-    want4 ? ask(() => dns.resolve4(name, { ttl: true })) : [],
-    want6 ? ask(() => dns.resolve6(name, { ttl: true })) : [],
+    family === "V6_ONLY" ? [] : ask(() => resolver.resolve4(name, { ttl: true })),
+    family === "V4_ONLY" ? [] : ask(() => resolver.resolve6(name, { ttl: true })),
   ]);
-  const found = pick(family, v4 ?? [], v6 ?? []);
-  if (found.length > 0) return found;
+  const asked =
+    family === "V6_ONLY"
+      ? v6 !== undefined
+      : v4 !== undefined || (family !== "V4_ONLY" && v6 !== undefined);
+  return { found: pick(family, v4 ?? [], v6 ?? []), asked };
+}
+
+/** getaddrinfo. Undefined: there is no such name. */
+async function lookUp(name: string, family: Family): Promise<readonly Resolved[] | undefined> {
   try {
     const looked = await dns.lookup(name, { all: true });
-    const list = looked.map(({ address }) => ({ ip: address, ttl: 0 }));
-    return pick(
-      family,
-      list.filter((a) => isIP(a.ip) === 4),
-      list.filter((a) => isIP(a.ip) === 6),
-    );
+    const of = (version: 4 | 6) =>
+      looked.filter((a) => a.family === version).map(({ address }) => ({ ip: address, ttl: 0 }));
+    return pick(family, of(4), of(6));
   } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
-    if (code === "ENOTFOUND" && (v4 !== undefined || v6 !== undefined)) return [];
+    if ((error as NodeJS.ErrnoException).code === "ENOTFOUND") return undefined;
     throw error;
   }
+}
+
+const SYSTEM: DnsResolverOptions = { servers: [], fallback: false, system: false };
+const resolvers = new Map<string, Pick<dns.Resolver, "resolve4" | "resolve6">>();
+
+/** Kept for the life of the thread: configs name few. */
+function resolverOf({ servers, timeoutMs, tries }: DnsResolverOptions) {
+  if (servers.length === 0 && timeoutMs === undefined && tries === undefined) return dns;
+  const key = JSON.stringify([servers, timeoutMs, tries]);
+  let resolver = resolvers.get(key);
+  if (resolver === undefined) {
+    const made = new dns.Resolver({
+      ...(timeoutMs !== undefined && { timeout: timeoutMs }),
+      ...(tries !== undefined && { tries }),
+    });
+    if (servers.length > 0) made.setServers(servers);
+    resolvers.set(key, (resolver = made));
+  }
+  return resolver;
 }
 
 /** Undefined: the server could not be asked. */

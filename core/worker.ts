@@ -1,5 +1,6 @@
 import { Session } from "node:inspector/promises";
 import { isMainThread, parentPort, workerData } from "node:worker_threads";
+import type { DnsResolverOptions } from "@tsproxy/sdk";
 import { Boxes, SandboxCells, type ToldUse } from "./boxes.ts";
 import { Builtin } from "./builtin.ts";
 import { Crypto } from "./crypto.ts";
@@ -259,8 +260,16 @@ class Worker {
       this.#post({ type: "call", call, name, args });
       return;
     }
-    const { name: host, family } = args as { name: string; family?: Family };
-    resolveName(host, family ?? "AUTO").then(
+    const {
+      name: host,
+      family,
+      resolver,
+    } = args as {
+      name: string;
+      family?: Family;
+      resolver?: DnsResolverOptions;
+    };
+    resolveName(host, family ?? "AUTO", resolver).then(
       (addresses) => this.#reply(call, { addresses }, undefined),
       (error: Error) => this.#reply(call, undefined, error.message),
     );

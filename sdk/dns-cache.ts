@@ -1,3 +1,4 @@
+import { DnsResolverConfig } from "./dns-resolver.ts";
 import { isIp } from "./load-assignment.ts";
 import { Duration, Enum, type Static, Type, UInt32 } from "./schema.ts";
 
@@ -13,6 +14,8 @@ export const DnsCacheConfig = Type.Object({
     Type.Object({ base_interval: Duration(), max_interval: Type.Optional(Duration()) }),
   ),
   dns_query_timeout: Duration({ default: 5_000 }),
+  typed_dns_resolver_config: DnsResolverConfig.properties.typed_dns_resolver_config,
+  dns_resolution_config: DnsResolverConfig.properties.dns_resolution_config,
   host_ttl: Duration({ default: 300_000 }),
   max_hosts: UInt32({ default: 1024 }),
   dns_cache_circuit_breaker: Type.Optional(

@@ -1,3 +1,4 @@
+import { DnsResolverConfig, type DnsResolverOptions, dnsResolverOptions } from "./dns-resolver.ts";
 import { ConfigError, type SetupContext, type Timer } from "./extension.ts";
 import { isIp } from "./load-assignment.ts";
 import { Duration, Enum, type Static, Type } from "./schema.ts";
@@ -17,10 +18,12 @@ export const DnsOptions = Type.Object({
   dns_lookup_family: Enum(["AUTO", "V4_ONLY", "V6_ONLY", "V4_PREFERRED", "ALL"], {
     default: "AUTO",
   }),
+  ...DnsResolverConfig.properties,
 });
 export type DnsOptions = Static<typeof DnsOptions>;
 
 export function checkDnsOptions(options: DnsOptions): void {
+  dnsResolverOptions(options);
   if (options.dns_refresh_rate !== undefined && options.dns_refresh_rate < 1)
     throw new ConfigError("dns_refresh_rate", "must be at least a millisecond; write 5s");
   const failure = options.dns_failure_refresh_rate;
@@ -61,6 +64,7 @@ export class DnsWatch {
   readonly #name: string;
   readonly #cluster: string;
   readonly #options: DnsOptions;
+  readonly #resolver: DnsResolverOptions | undefined;
   readonly #outcomes: DnsOutcomes;
   readonly #cx: SetupContext;
   /** Set by whoever listens, before `start`. `first`: nothing was known before. */
@@ -80,6 +84,7 @@ export class DnsWatch {
     this.#name = name;
     this.#cluster = cluster;
     this.#options = options;
+    this.#resolver = dnsResolverOptions(options);
     this.#outcomes = outcomes;
     this.#cx = cx;
     this.#literal = isIp(name);
@@ -95,6 +100,7 @@ export class DnsWatch {
       .operation("dns.resolve", {
         name: this.#name,
         family: this.#options.dns_lookup_family ?? "AUTO",
+        ...(this.#resolver !== undefined && { resolver: this.#resolver }),
       })
       .then(
         (answer) => this.#take(answer as Answer),

@@ -687,6 +687,22 @@ static_resources:
   });
 });
 
+describe("clusters", () => {
+  it("have what the bootstrap says for those that do not say it themselves", () => {
+    const bind = (ip: string) =>
+      `upstream_bind_config: {source_address: {address: ${ip}, port_value: 0}}`;
+    const made = config(`
+cluster_manager: {${bind("127.0.0.9")}}
+static_resources:
+  clusters:
+  - {name: a}
+  - {name: b, ${bind("127.0.0.7")}}
+`);
+    const [clusters] = made.services.filter((service) => service.package === "service/cluster_manager");
+    expect(JSON.stringify(clusters?.config)).toMatch(/"a".*127\.0\.0\.9.*"b".*127\.0\.0\.7/);
+  });
+});
+
 describe("runtime layers", () => {
   it("may not share a name, and hold no lists", () => {
     expect(

@@ -131,11 +131,11 @@ function readConfig(
   checkBootstrap(root, report);
   // What is shown names its secrets as the file does.
   const hasSecrets = root.map("static_resources")?.has("secrets") === true;
-  const manager = root.map("cluster_manager");
-  const isSpread = manager?.has("upstream_bind_config") || manager?.has("outlier_detection");
+  const isSpread =
+    hasClusterDefaults(root) || root.map("cluster_manager")?.has("outlier_detection") === true;
   const shown = hasSecrets || isSpread ? (clone(root) as MapNode) : root;
   placeSecrets(root, report);
-  placeBinding(root);
+  placeClusterDefaults(root);
   placeOutlierLog(root);
   const value = builder.part(bootstrapSchema(registry.packages), root);
   if (report.failed) dropHoles(value);
@@ -145,13 +145,28 @@ function readConfig(
   return { report, read: { shown, config, source } };
 }
 
-/** `cluster_manager.upstream_bind_config` is that of every cluster that has none. */
-function placeBinding(root: MapNode): void {
-  const binding = root.map("cluster_manager")?.delete("upstream_bind_config");
-  if (binding === undefined) return;
-  for (const cluster of root.map("static_resources")?.list("clusters") ?? [])
-    if (cluster.kind === "map" && !cluster.has("upstream_bind_config"))
-      cluster.set("upstream_bind_config", clone(binding));
+/** What the bootstrap says for clusters that do not say it themselves: where it stands, and fields of a cluster in their place. */
+const CLUSTER_DEFAULTS: readonly (readonly [
+  at: (root: MapNode) => MapNode | undefined,
+  fields: readonly string[],
+])[] = [
+  [(root) => root.map("cluster_manager"), ["upstream_bind_config"]],
+  [(root) => root, ["typed_dns_resolver_config", "dns_resolution_config"]],
+];
+
+function hasClusterDefaults(root: MapNode): boolean {
+  return CLUSTER_DEFAULTS.some(([at, fields]) => fields.some((field) => at(root)?.has(field)));
+}
+
+function placeClusterDefaults(root: MapNode): void {
+  const clusters = root.map("static_resources")?.list("clusters") ?? [];
+  for (const [at, fields] of CLUSTER_DEFAULTS) {
+    const given = fields.map((field) => [field, at(root)?.delete(field)] as const);
+    for (const cluster of clusters) {
+      if (cluster.kind !== "map" || fields.some((field) => cluster.has(field))) continue;
+      for (const [field, value] of given) if (value !== undefined) cluster.set(field, clone(value));
+    }
+  }
 }
 
 /** The log of `cluster_manager.outlier_detection` is that of every cluster that looks for outliers. */

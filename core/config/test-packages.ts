@@ -29,6 +29,7 @@ const SocketAddress = Type.Object({
 const Address = Type.Object({ socket_address: SocketAddress });
 
 const Cluster = Type.Object({
+  upstream_bind_config: Type.Optional(Type.Unknown()),
   name: Type.String({ minLength: 1 }),
   type: Enum(["STATIC", "STRICT_DNS", "LOGICAL_DNS"], { default: "STATIC" }),
   connect_timeout: Duration({ default: 5000 }),

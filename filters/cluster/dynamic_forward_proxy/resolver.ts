@@ -1,6 +1,8 @@
 import {
   type Counter,
   type DnsCacheConfig,
+  type DnsResolverOptions,
+  dnsResolverOptions,
   type Gauge,
   type HostSpec,
   type NamedHost,
@@ -43,6 +45,7 @@ const MAX_WAIT_MS = 86_400_000;
  */
 export class Resolver {
   readonly #config: DnsCacheConfig;
+  readonly #resolver: DnsResolverOptions | undefined;
   readonly #cx: SetupContext;
   readonly #update: (hosts: readonly HostSpec[]) => void;
   readonly #entries = new Map<string, Entry>();
@@ -56,6 +59,7 @@ export class Resolver {
     update: (hosts: readonly HostSpec[]) => void,
   ) {
     this.#config = config;
+    this.#resolver = dnsResolverOptions(config);
     this.#cx = cx;
     this.#update = update;
     const stats = cx.stats.scope(`dns_cache.${config.name}.`);
@@ -141,7 +145,11 @@ export class Resolver {
     this.#stats.dns_query_attempt.inc();
     entry.deadline.arm(this.#config.dns_query_timeout);
     this.#cx
-      .operation("dns.resolve", { name: entry.host.name, family: this.#config.dns_lookup_family })
+      .operation("dns.resolve", {
+        name: entry.host.name,
+        family: this.#config.dns_lookup_family,
+        ...(this.#resolver !== undefined && { resolver: this.#resolver }),
+      })
       .then(
         (answer) => isOpen() && this.#onAnswer(entry, answer as Answer),
         () => isOpen() && this.#onFailure(entry, "failure"),

@@ -2,6 +2,7 @@ import {
   type Address,
   ConfigError,
   ConsistentHashingLbConfig,
+  DnsResolverConfig,
   Duration,
   Enum,
   Extension,
@@ -249,6 +250,7 @@ export const ClusterConfig = Type.Object({
   dns_lookup_family: Enum(["AUTO", "V4_ONLY", "V6_ONLY", "V4_PREFERRED", "ALL"], {
     default: "AUTO",
   }),
+  ...DnsResolverConfig.properties,
   wait_for_warm_on_init: Type.Optional(Type.Boolean()),
   track_cluster_stats: Type.Optional(
     Type.Object({
