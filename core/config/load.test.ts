@@ -698,7 +698,9 @@ static_resources:
   - {name: a}
   - {name: b, ${bind("127.0.0.7")}}
 `);
-    const [clusters] = made.services.filter((service) => service.package === "service/cluster_manager");
+    const [clusters] = made.services.filter(
+      (service) => service.package === "service/cluster_manager",
+    );
     expect(JSON.stringify(clusters?.config)).toMatch(/"a".*127\.0\.0\.9.*"b".*127\.0\.0\.7/);
   });
 });
