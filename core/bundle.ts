@@ -63,6 +63,11 @@ let idle: NodeJS.Timeout | undefined;
 /** One character above Latin-1 would make V8 keep all of the text in two bytes each, in every isolate. */
 const CHARSET = "ascii";
 
+/** esbuild has escaped all others; those of comments that it keeps cannot be. */
+export function ascii(code: string): string {
+  return code.replace(/[^\0-\x7f]/g, "?");
+}
+
 /** More than these are echoes of the first. */
 const MAX_PROBLEMS = 5;
 
@@ -157,9 +162,10 @@ async function build(options: BundleOptions): Promise<Bundle> {
       tsconfigRaw: { compilerOptions: { target: "esnext", verbatimModuleSyntax: true } },
       plugins: keepInputs ? [imports(external), readOnce(inputs)] : [imports(external)],
     });
-    const [map, code] = [".map", ".js"].map(
+    const [map, text] = [".map", ".js"].map(
       (end) => result.outputFiles.find((file) => file.path.endsWith(end))!.text,
     ) as [string, string];
+    const code = ascii(text);
     return new Bundle({
       shared: sharedCode(code),
       hash: hashOf(code),

@@ -7,7 +7,7 @@ import { createRequire } from "node:module";
 import path from "node:path";
 import { promisify } from "node:util";
 import { build, type Metafile } from "esbuild";
-import { bundle } from "./bundle.ts";
+import { ascii, bundle } from "./bundle.ts";
 import { Describer } from "./describe.ts";
 import { ROOT } from "./own-files.ts";
 import { discoverShipped } from "./packages.ts";
@@ -39,7 +39,7 @@ async function modules(
   names: readonly string[],
   alias: Readonly<Record<string, string>>,
 ): Promise<Metafile> {
-  const { metafile } = await build({
+  const { metafile, outputFiles } = await build({
     entryPoints: names.map((name) => path.join(ROOT, "core", `${name}.ts`)),
     alias: { ...alias },
     outdir: path.join(dist, "core"),
@@ -58,7 +58,10 @@ async function modules(
     },
     logLevel: "warning",
     metafile: true,
+    write: false,
   });
+  await mkdir(path.join(dist, "core"), { recursive: true });
+  await Promise.all(outputFiles.map((file) => writeFile(file.path, ascii(file.text))));
   return metafile;
 }
 
