@@ -14,7 +14,7 @@ import { LINES_WAIT_MS, LineOrder } from "./line-order.ts";
 import { openLog } from "./log.ts";
 import { LogLevels } from "./log-levels.ts";
 import { flushServerStats, operations } from "./operations.ts";
-import type { RunOptions, ToProxy, ToSupervisor } from "./options.ts";
+import { type RunOptions, SAME_SIGNAL_MS, type ToProxy, type ToSupervisor } from "./options.ts";
 import { isPacked } from "./own-files.ts";
 import { SHIPPED_ROOT } from "./packages.ts";
 import { bundlePreludes } from "./preludes.ts";
@@ -25,7 +25,6 @@ import { RuntimeLayers } from "./runtime.ts";
 import { ServerStats } from "./server-stats.ts";
 import { StatsReader } from "./stats.ts";
 import { exclusion } from "./stats-config.ts";
-import { SAME_SIGNAL_MS } from "./supervisor.ts";
 import { threadStarter } from "./threads.ts";
 import { Watch } from "./watch.ts";
 

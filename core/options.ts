@@ -47,6 +47,9 @@ export interface Runtime {
   readonly flags: readonly string[];
 }
 
+/** A terminal's Ctrl-C reaches supervisor and proxy, and what one passes on reaches the other again: one signal for all of them. */
+export const SAME_SIGNAL_MS = 300;
+
 /** Supervisor -> proxy: another one serves beside it. It takes no more connections, and ends with the last one, or after `ms`. */
 export interface ToProxy {
   readonly type: "retire";

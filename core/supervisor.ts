@@ -19,8 +19,6 @@ const END_MS = 10_000;
 /** A predecessor leaves its place at once; a file system may take its time. */
 const LISTEN_TIMES = 20;
 const LISTEN_AGAIN_MS = 100;
-/** A terminal's Ctrl-C reaches us and the proxy, and what we pass on reaches the proxy again: one signal for all of them. */
-export const SAME_SIGNAL_MS = 300;
 
 /**
  * glibc keeps a heap for each thread, eight a core, of which most is free (12 MiB with one worker); V8 allocates little there. And
