@@ -124,7 +124,8 @@ test("from nothing to a first request: a filter is made, tested, dropped in and 
   expect(session.run("filter", "build", "speed").stdout).toMatch(/^speed-0\.1\.0\.js /);
   // TypeScript is the user's: with it types are checked, without it the command says how to get it.
   const env = { ...environment(), PATH: "/nowhere" };
-  const without = promisify(execFile)(process.execPath, [program, "filter", "check"], {
+  const launcher = path.join(folder, "node_modules/tsproxy/dist/bin/tsproxy.js");
+  const without = promisify(execFile)(process.execPath, [launcher, "filter", "check"], {
     cwd: own,
     env,
   });
