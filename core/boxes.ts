@@ -6,6 +6,7 @@ import { HISTOGRAM_CELLS } from "./inside/stats.ts";
 import type { Watchdog } from "./isolate.ts";
 import { textOf } from "./module-code.ts";
 import type { FromWorker, ModuleSource, ProfiledFilter, Refusal, ToWorker } from "./protocol.ts";
+import type { SandboxIsolate } from "./sandbox/isolate.ts";
 import { SandboxProfile } from "./sandbox/profile.ts";
 import { Sandbox } from "./sandbox/sandbox.ts";
 import type { StatsSink } from "./sandbox/stats.ts";
@@ -27,6 +28,8 @@ export interface BoxesOptions {
   readonly beats: Int32Array;
   /** Filters of this use read no more than these parts of their streams. */
   readonly onReads: (use: number, mask: number) => void;
+  /** The chain may enter that box by itself, as far as its gate says; undefined: the box is no more. */
+  readonly onGate: (box: number, isolate: SandboxIsolate | undefined) => void;
   /** A sandbox asks a cluster; JSON of a FetchMessage. "": it is gone, and what it had asked for is not wanted. */
   readonly onFetch: (box: number, text: string, bytes: Buffer) => void;
 }
@@ -151,6 +154,10 @@ export class Boxes {
           fields: { filter: module.package, ...fields },
         }),
       onLines: (path, text) => this.#onLines(box, path, text),
+      // One that another generation may stand in for is core's to enter: streams go to whichever of them can take them.
+      ...(manifest.failurePolicy !== "previous" && {
+        onGate: (isolate) => this.#options.onGate(box, isolate),
+      }),
       onMade: (isolate) => this.#debugging.follow(module.package, isolate),
       stats,
     });
@@ -327,6 +334,7 @@ export class Boxes {
     this.#letGo(found);
     this.#options.sockets.leave(found.sandbox);
     found.sandbox.dispose();
+    this.#options.onGate(box, undefined);
   }
 
   /** Looks for pauses that are past their deadline; once a second. */

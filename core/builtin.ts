@@ -45,6 +45,17 @@ export interface BuiltinOptions {
   readonly onCall: (name: string, text: string) => string | void;
 }
 
+/** What a sandbox shares with the chain that may enter it. */
+export interface GateShares {
+  readonly block: SharedArrayBuffer;
+  /** Words by GATE. */
+  readonly state: SharedArrayBuffer;
+  readonly beats: SharedArrayBuffer;
+  readonly insideAt: number;
+  /** A reference to its `run`. */
+  readonly run: unknown;
+}
+
 /**
  * The isolate of the shipped packages, with core's prelude in it. A package is loaded when a config, or another package, first names
  * it: most configs name a third of them.
@@ -172,6 +183,15 @@ export class Builtin {
   defineParked(packageName: string, box: number, description: string): void {
     this.#loaded.set(packageName, "");
     this.#enter("defineParked", packageName, box, description);
+  }
+
+  /** The chain may enter that box by itself, as far as `gate.state` says. */
+  openGate(box: number, gate: GateShares): void {
+    const { block, state, beats, insideAt, run } = gate;
+    this.#enter("openGate", box, share(block), share(state), share(beats), insideAt, run);
+  }
+  closeGate(box: number): void {
+    this.#enter("closeGate", box);
   }
 
   prepare(change: {

@@ -23,8 +23,9 @@ import type {
   ToWorker,
   WorkerStart,
 } from "./protocol.ts";
-import { listenerOf } from "./protocol.ts";
+import { BEAT, listenerOf } from "./protocol.ts";
 import { SandboxImage } from "./sandbox/image.ts";
+import type { SandboxIsolate } from "./sandbox/isolate.ts";
 import { Supply } from "./sandbox/supply.ts";
 import { type Listening, Sockets } from "./sockets.ts";
 import { Contexts } from "./tls.ts";
@@ -132,6 +133,7 @@ class Worker {
       beats: this.#beats,
       // Setups run on other threads: nobody is in the isolate now.
       onReads: (use, mask) => this.#guarded(() => builtin.narrow(use, mask)),
+      onGate: (box, isolate) => this.#guarded(() => this.#tellGate(builtin, box, isolate)),
       onFetch: (box, text, bytes) => this.#onFetch(box, text, bytes),
     });
     for (const [topic, text] of this.#topics) {
@@ -139,6 +141,21 @@ class Worker {
       if (topic === RUNTIME_TOPIC) boxes.setRuntime(text);
     }
     return [builtin, sockets, boxes];
+  }
+
+  #tellGate(builtin: Builtin, box: number, isolate: SandboxIsolate | undefined): void {
+    if (builtin.disposed) return;
+    if (isolate === undefined) {
+      builtin.closeGate(box);
+      return;
+    }
+    builtin.openGate(box, {
+      block: isolate.memory.box,
+      state: isolate.gate.buffer as SharedArrayBuffer,
+      beats: this.#start.beat,
+      insideAt: BEAT.INSIDE,
+      run: isolate.entry,
+    });
   }
 
   #log(

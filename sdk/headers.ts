@@ -1,5 +1,13 @@
 // Hot path: test/bench. A head stays bytes; strings are made only when somebody asks.
-import { copyWords, latin1Decode, latin1Encode, wordsOf } from "./bytes.ts";
+import {
+  allocateWide,
+  copyLongs,
+  copyWords,
+  latin1Decode,
+  latin1Encode,
+  type Wide,
+  wideOf,
+} from "./bytes.ts";
 
 /** Per header: name at, name end, value at, value end (all from `base`), hash of the name, flags. */
 export const SPAN = 6;
@@ -184,8 +192,7 @@ export class HeaderMap {
   readonly places: number[] = [];
   /** Names that the peer wrote with capitals, by their lower-case form, where the config wants them kept; HTTP/1 writes them so again. */
   originalNames: ReadonlyMap<string, string> | undefined = undefined;
-  #own: Uint8Array = EMPTY;
-  #ownWords: Int32Array = NO_WORDS;
+  #own: Wide = NOTHING;
 
   /** Empties the block for another head. */
   reset(): void {
@@ -233,17 +240,23 @@ export class HeaderMap {
 
   /** Copies the bytes to memory of its own, so that the block outlives the event that brought it. */
   detach(): void {
-    if (this.memory === this.#own || this.blockEnd === 0) return;
+    if (this.memory === this.#own.memory || this.blockEnd === 0) return;
     const n = this.blockEnd;
-    if (this.#own.length < n) {
-      this.#ownWords = new Int32Array((Math.max(512, n + (n >> 1)) + 3) >> 2);
-      this.#own = new Uint8Array(this.#ownWords.buffer);
-    }
-    const words = wordsOf(this.memory);
-    if (words === undefined) this.#own.set(this.memory.subarray(this.base, this.base + n));
-    else copyWords(this.#ownWords, this.#own, 0, words, this.memory, this.base, n);
-    this.memory = this.#own;
+    if (this.#own.memory.length < n) this.#own = allocateWide(Math.max(512, n + (n >> 1)));
+    this.copyBlock(this.#own, 0);
+    this.memory = this.#own.memory;
     this.base = 0;
+  }
+
+  /** Copies the bytes of its block to `to.memory[at]`; where `at` is a multiple of 8, up to 7 bytes behind them change too. */
+  copyBlock(to: Wide, at: number): void {
+    const { base, blockEnd: n } = this;
+    const own = this.#own;
+    const from = this.memory === own.memory ? own : wideOf(this.memory);
+    if (from === undefined) to.memory.set(this.memory.subarray(base, base + n), at);
+    else if (((base | at) & 7) === 0)
+      copyLongs(to.longs, at >> 3, from.longs, base >> 3, (n + 7) >> 3);
+    else copyWords(to.words, to.memory, at, from.words, from.memory, base, n);
   }
 
   /** Index of the first kept span with that name at or after `from`, or -1. */
@@ -456,7 +469,7 @@ export class HeaderMap {
 }
 
 const EMPTY = new Uint8Array(0);
-const NO_WORDS = new Int32Array(0);
+const NOTHING = allocateWide(0);
 const HOST = headerName("host");
 
 /** A request head. `host` and `:authority` are one thing (RFC 9113 §8.3.1); it lies in `host`. */

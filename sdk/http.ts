@@ -84,6 +84,14 @@ export type Verdict = void | Reply | Hold | Done;
  */
 export type HookResult = Verdict | PromiseLike<Verdict>;
 
+/**
+ * A promise that mostly settles before the event that it was made in ends, while the bytes of that event still stand. `call` is
+ * called once it is known that it will not; at once, if it is known already.
+ */
+export interface PromptAnswer extends PromiseLike<Verdict> {
+  onLate(call: () => void): void;
+}
+
 /** One filter's part in one stream. Requests pass filters in the order of the config, responses in reverse. */
 export interface HttpFilter {
   onRequestHeaders?(headers: RequestHeaders, endStream: boolean): HookResult;

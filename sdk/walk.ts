@@ -1,7 +1,16 @@
 // Hot path: both directions of every stream.
 import { Chunk, copyBytes } from "./bytes.ts";
 import type { HeaderMap, RequestHeaders, ResponseHeaders } from "./headers.ts";
-import type { Done, Hold, HookResult, HttpFilter, LastChunk, Reply, Verdict } from "./http.ts";
+import type {
+  Done,
+  Hold,
+  HookResult,
+  HttpFilter,
+  LastChunk,
+  PromptAnswer,
+  Reply,
+  Verdict,
+} from "./http.ts";
 
 const EMPTY = new Uint8Array(0);
 /** Bytes of one direction that may wait for a filter that thinks. Its source is paused meanwhile, so little more than a read comes. */
@@ -15,6 +24,11 @@ export interface WalkOwner {
   onFilterError(error: unknown, filter: number, response: boolean): void;
   /** More body than may be held. */
   onTooLarge(response: boolean): void;
+  /**
+   * A verdict that was to come before the event ends has come and moved what it could, or will come later: what still lies in the
+   * event's bytes must not stay there. Absent: nothing of its own does.
+   */
+  onPromptEnd?(response: boolean): void;
   /** A filter thinks (true): its source is to stop; or has decided. */
   onWaiting(waiting: boolean, response: boolean): void;
   /** The end of the chain in the response direction. */
@@ -63,6 +77,10 @@ export class Walk {
   /** What arrived while a filter thought, joined; and the chunk that it thinks about. They change places, and are used again. */
   #kept: Uint8Array = EMPTY;
   #keptSize = 0;
+  /** The first of it, where it lies: the event that brought it has not ended yet. Nothing else is kept before it. */
+  #lentMemory: Uint8Array | undefined = undefined;
+  #lentAt = 0;
+  #lentEnd = 0;
   #underWay: Uint8Array = EMPTY;
   #keptEnd = false;
   #keptTrailers: HeaderMap | undefined = undefined;
@@ -72,6 +90,14 @@ export class Walk {
   #ticket = 0;
   #running = false;
   #told = false;
+  /** The verdict may come before the event ends: until then nothing need be copied, and nobody told. */
+  #prompt = false;
+  readonly #onLate = (): void => {
+    this.#prompt = false;
+    if (!this.waiting || this.over || this.#running) return;
+    this.#becomeLate();
+    this.#owner.onPromptEnd?.(this.#response);
+  };
 
   constructor(owner: WalkOwner, response: boolean) {
     this.#owner = owner;
@@ -97,6 +123,8 @@ export class Walk {
     this.#keptTrailers = undefined;
     this.#running = false;
     this.#told = false;
+    this.#prompt = false;
+    this.#lentMemory = undefined;
     if (this.#held.length > 0) this.#held = [];
     if (this.#kept.length > KEPT_FOR_NEXT) this.#kept = EMPTY;
     if (this.#underWay.length > KEPT_FOR_NEXT) this.#underWay = EMPTY;
@@ -106,6 +134,11 @@ export class Walk {
   stop(): void {
     this.over = true;
     this.#ticket++;
+  }
+
+  /** A verdict may come before the event ends. */
+  get isPrompt(): boolean {
+    return this.waiting && this.#prompt;
   }
 
   get begun(): boolean {
@@ -148,6 +181,17 @@ export class Walk {
   }
 
   #keep(memory: Uint8Array, at: number, end: number): void {
+    if (this.#prompt && this.#keptSize === 0 && this.#lentMemory === undefined) {
+      this.#lentMemory = memory;
+      this.#lentAt = at;
+      this.#lentEnd = end;
+      return;
+    }
+    this.#keepLent();
+    this.#append(memory, at, end);
+  }
+
+  #append(memory: Uint8Array, at: number, end: number): void {
     const before = this.#keptSize;
     this.#keptSize += end - at;
     if (this.#keptSize > KEPT_LIMIT) {
@@ -160,6 +204,13 @@ export class Walk {
       this.#kept = bigger;
     }
     copyBytes(this.#kept, before, memory, at, end - at);
+  }
+
+  #keepLent(): void {
+    const memory = this.#lentMemory;
+    if (memory === undefined) return;
+    this.#lentMemory = undefined;
+    this.#append(memory, this.#lentAt, this.#lentEnd);
   }
 
   /** The event that brought the chunk ends before the verdict on it comes. */
@@ -184,7 +235,12 @@ export class Walk {
       return;
     }
     this.#running = false;
-    if (!this.waiting || this.over) return;
+    if (this.waiting && !this.over && !this.#prompt) this.#becomeLate();
+  }
+
+  /** The event ends before the verdict comes. */
+  #becomeLate(): void {
+    this.#keepLent();
     if (this.#bodyAt >= 0 && this.#lent) this.#keepChunk();
     this.#trailers?.detach();
     if (!this.#told) {
@@ -334,6 +390,19 @@ export class Walk {
   }
 
   #takeKept(): boolean {
+    const lent = this.#lentMemory;
+    if (lent !== undefined) {
+      this.#lentMemory = undefined;
+      const chunk = this.#chunk;
+      chunk.memory = lent;
+      chunk.at = this.#lentAt;
+      chunk.end = this.#lentEnd;
+      this.#lent = true;
+      this.#chunkEnd = this.#keptEnd;
+      this.#keptEnd = false;
+      this.#bodyAt = 0;
+      return true;
+    }
     if (this.#keptSize > 0 || this.#keptEnd) {
       const taken = this.#kept;
       this.#kept = this.#underWay;
@@ -366,6 +435,8 @@ export class Walk {
     const ticket = ++this.#ticket;
     const at = this.#askedAt;
     this.waiting = true;
+    this.#prompt = "onLate" in promise;
+    if (this.#prompt) (promise as PromptAnswer).onLate(this.#onLate);
     promise.then(
       (verdict) => {
         if (ticket === this.#ticket) this.#settle(at, verdict, onHead);
@@ -377,13 +448,16 @@ export class Walk {
   }
 
   #settle(at: number, verdict: Verdict, onHead: boolean): void {
+    const wasPrompt = this.#prompt;
     this.#ticket++;
     this.waiting = false;
+    this.#prompt = false;
     this.#askedAt = at;
     if (verdict !== undefined) this.#decide(verdict, onHead);
     // Settled within `then`: the loop that asked goes on by itself.
     if (this.#running) return;
     this.#run();
+    if (wasPrompt && !this.#prompt) this.#owner.onPromptEnd?.(this.#response);
     if (!this.waiting && this.#told && !this.over) {
       this.#told = false;
       this.#owner.onWaiting(false, this.#response);

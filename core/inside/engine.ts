@@ -32,6 +32,7 @@ import type { CryptoAnswer, CryptoCall, CryptoHost } from "./crypto.ts";
 import { DrainWindow } from "./drain.ts";
 import { SandboxFetches } from "./fetches.ts";
 import { FileTable } from "./files.ts";
+import { Gate, type GateParts } from "./gate.ts";
 import { installGlobals } from "./globals.ts";
 import { Host, type HostCall } from "./host.ts";
 import { Io } from "./io.ts";
@@ -228,18 +229,22 @@ export class Engine {
   run(count: number): number {
     const io = this.#io;
     const control = io.control;
+    const parked = this.#sandboxes.table;
     io.begin();
     this.#wheel.advance(io.now);
     const events = control[WORD.EVENTS]! >> 2;
     let k = 0;
     for (let i = events; k < count && io.hasRoom; k++, i += 4) {
       this.#onEvent(control[i]!, control[i + 1]!, control[i + 2]!, control[i + 3]!);
+      parked.relieveGates();
     }
     if (this.#connections.wantsTurn) this.#connections.turn(this.#guard);
-    if (this.#sandboxes.table.wantsTurn && io.hasRoom) this.#sandboxes.table.turn();
+    if (parked.wantsTurn && io.hasRoom) parked.turn();
+    parked.enterGates();
+    parked.leaveGates();
     this.#connections.tellClosed(this.#guard);
     control[WORD.CONSUMED] = k;
-    control[WORD.AGAIN] = this.#connections.wantsTurn || this.#sandboxes.table.wantsTurn ? 1 : 0;
+    control[WORD.AGAIN] = this.#connections.wantsTurn || parked.wantsTurn ? 1 : 0;
     control[WORD.WAKE_IN] = this.#wheel.wakeIn();
     io.end();
     if (this.#stats.defined.length > 0) this.tellStats();
@@ -417,6 +422,12 @@ export class Engine {
   /** Core enters outside a crossing: what is armed or measured now starts from now. */
   onEntered(): void {
     this.#wheel.now = this.#io.now;
+  }
+
+  /** `parts`: how the chain may enter that box by itself; undefined: the box is no more. */
+  setGate(box: number, parts: GateParts | undefined): void {
+    const { table } = this.#sandboxes;
+    table.setGate(box, parts && new Gate(parts, table));
   }
 
   // ---- code and configuration

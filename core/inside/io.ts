@@ -68,6 +68,10 @@ export class Io {
     this.#active = false;
   }
 
+  get inCrossing(): boolean {
+    return this.#active;
+  }
+
   /** Outside a crossing: asks core for one. */
   touch(): void {
     if (!this.#active) this.control[WORD.AGAIN] = 1;

@@ -1,5 +1,6 @@
 import type { ListenerConfig, RuntimeConfig } from "../protocol.ts";
 import { Engine, type EngineOptions } from "./engine.ts";
+import type { GateParts } from "./gate.ts";
 
 /** The doors of the builtin isolate: what core calls. Everything that crosses is a number, a string or shared memory. */
 let engine: Engine;
@@ -79,6 +80,22 @@ export function tool(packageName: string, name: string, input: string): string {
 export function onReply(text: string): void {
   engine.onEntered();
   engine.host.onReply(JSON.parse(text));
+}
+
+/** A sandbox that the chain may enter by itself: the parts of a GateParts. */
+export function openGate(
+  boxNumber: number,
+  box: SharedArrayBuffer,
+  state: SharedArrayBuffer,
+  beats: SharedArrayBuffer,
+  insideAt: number,
+  run: GateParts["run"],
+): void {
+  engine.setGate(boxNumber, { box, state, beats, insideAt, mark: boxNumber, run });
+}
+
+export function closeGate(box: number): void {
+  engine.setGate(box, undefined);
 }
 
 export function narrow(use: number, mask: number): void {

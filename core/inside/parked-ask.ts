@@ -105,6 +105,6 @@ export class ParkedAsk implements Parked {
   release(): void {
     if (this.#isOver) return;
     this.#isOver = true;
-    if (this.#token !== 0) this.#table.release(this.#parked.box, this.#token);
+    if (this.#token !== 0) this.#table.release(this.#parked.box, this.#token, undefined);
   }
 }

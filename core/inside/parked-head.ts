@@ -11,7 +11,7 @@ import {
   SPAN,
   tokenByte,
 } from "@tsproxy/sdk";
-import { type ParkTable, recordSize } from "./parked.ts";
+import { type Door, recordSize } from "./parked.ts";
 import {
   EDITS,
   HEAD,
@@ -31,8 +31,7 @@ const NO_TEXTS: HeadTexts = { routeConfig: "", facts: "" };
 
 /** Sends a head. "full": no room now; "large": it fits no record. */
 export function parkHead(
-  table: ParkTable,
-  box: number,
+  door: Door,
   kind: number,
   flags: number,
   token: number,
@@ -40,9 +39,8 @@ export function parkHead(
   map: HeaderMap,
   texts: HeadTexts = NO_TEXTS,
 ): "sent" | "full" | "large" {
-  const { ports } = table;
   const size = map.blockEnd;
-  const lent = map.memory === ports.memory && size <= RANGE_MAX;
+  const lent = map.memory === door.lends && size <= RANGE_MAX;
   const { count, added, lines } = map;
   const pairs = added.length / 2;
   const total = count + pairs + lines.length;
@@ -79,9 +77,9 @@ export function parkHead(
   const payload = (HEAD.SPANS + total * SPAN + strings) * 4 + stringBytes + editBytes;
   const whole = recordSize(payload, lent ? 0 : size);
   if (whole > RECORD_BLOCK_MAX) return "large";
-  const w = table.begin(whole, kind, flags, token, use);
+  const w = door.begin(whole, kind, flags, token, use);
   if (w < 0) return "full";
-  const { words, memory } = ports;
+  const { words, memory } = door;
   const p = w + RECORD.PAYLOAD;
   words[w + RECORD.RANGE_SIZE] = size;
   if (lent) words[w + RECORD.RANGE_AT] = map.base;
@@ -116,10 +114,8 @@ export function parkHead(
     if (texts.routeConfig !== "") put(texts.routeConfig);
     if (texts.facts !== "") put(texts.facts);
   }
-  if (!lent && size > 0) {
-    memory.set(map.memory.subarray(map.base, map.base + size), w * 4 + whole - ((size + 7) & ~7));
-  }
-  table.send(box, token, whole);
+  if (!lent && size > 0) map.copyBlock(door, w * 4 + whole - ((size + 7) & ~7));
+  door.send(token, whole);
   return "sent";
 }
 
@@ -216,6 +212,43 @@ function nameId(memory: Uint8Array, at: number, end: number): number {
   return end === at ? -1 : knownId(hash, memory, at, end);
 }
 
+/** A line that may be added. */
+interface Line {
+  readonly name: string;
+  readonly value: string;
+  /** Known id of the name; 0: none. */
+  readonly id: number;
+  readonly bytes: Uint8Array;
+}
+/** Filters mostly add the same lines again and again: comparing one with that of before is cheaper than checking and decoding it. */
+const LINES = 64;
+const LINE_BYTES_MAX = 128;
+const lines: (Line | undefined)[] = new Array<Line | undefined>(LINES).fill(undefined);
+
+/** Undefined: HTTP cannot carry it, or a sandbox must not add it. */
+function lineAt(memory: Uint8Array, at: number, valueAt: number, end: number): Line | undefined {
+  const size = end - at;
+  const slot = (size * 31 + memory[valueAt - 1]! * 7 + memory[end - 1]!) & (LINES - 1);
+  const before = lines[slot];
+  if (before !== undefined && before.name.length === valueAt - at && before.bytes.length === size) {
+    const { bytes } = before;
+    let k = 0;
+    while (k < size && bytes[k] === memory[at + k]) k++;
+    if (k === size) return before;
+  }
+  const id = nameId(memory, at, valueAt);
+  if (id < 0 || ((1 << id) & NEVER_SET) !== 0 || !isValue(memory, valueAt, end)) return undefined;
+  const name = latin1Decode(memory, at, valueAt);
+  const line = {
+    name,
+    value: latin1Decode(memory, valueAt, end),
+    id,
+    bytes: memory.slice(at, end),
+  };
+  if (size <= LINE_BYTES_MAX) lines[slot] = line;
+  return line;
+}
+
 /**
  * Puts the edits at byte `at` into the map. The offset behind them, or -1: they are not what an honest sandbox writes (the map
  * may be half edited then; its stream is failed).
@@ -285,14 +318,14 @@ export function applyEdits(
     const valueAt = from + nameSize;
     const valueEnd = valueAt + valueSize;
     if (nameSize > end || valueSize > end || valueEnd > end) return -1;
-    const id = nameId(memory, from, valueAt);
-    if (id < 0 || ((1 << id) & NEVER_SET) !== 0 || !isValue(memory, valueAt, valueEnd)) return -1;
-    if (id === HOST.known && map instanceof RequestHeaders) {
+    const line = lineAt(memory, from, valueAt, valueEnd);
+    if (line === undefined) return -1;
+    if (line.id === HOST.known && map instanceof RequestHeaders) {
       // Two hosts are smuggling (RFC 9112 §3.2).
       if (hostSet || map.has(HOST) || !isAuthority(memory, valueAt, valueEnd)) return -1;
       hostSet = true;
     }
-    map.added.push(latin1Decode(memory, from, valueAt), latin1Decode(memory, valueAt, valueEnd));
+    map.added.push(line.name, line.value);
     from = valueEnd;
   }
   if (hadHost && drops + removed > 0 && !map.has(HOST)) return -1;

@@ -10,13 +10,23 @@ import {
   headerName,
   hold,
   latin1Decode,
+  type PromptAnswer,
   type RequestHeaders,
   type ResponseHeaders,
   reply,
   utf8Decode,
   type Verdict,
 } from "@tsproxy/sdk";
-import { type Parked, type ParkedUse, type ParkTable, recordSize } from "./parked.ts";
+import type { Gate } from "./gate.ts";
+import {
+  type AnswerSource,
+  type Door,
+  type Doors,
+  type Parked,
+  type ParkedUse,
+  type ParkTable,
+  recordSize,
+} from "./parked.ts";
 import { ascii, asksForFacts, ParkedFacts } from "./parked-facts.ts";
 import { applyEdits, type HeadTexts, parkHead, readReply } from "./parked-head.ts";
 import {
@@ -41,6 +51,8 @@ const ALL_HOOKS = HOOK.END - 1;
 const LATE = reply(504, { details: "filter_timeout" });
 const FAULT = reply(500, { details: "filter_fault" });
 const OVERLOAD = reply(503, { details: "filter_overload" });
+/** Longer chunks are core's to copy. */
+const GATE_CHUNK_MAX = 4096;
 
 /**
  * What stands in a chain for a dropped-in http package: each stream gets a stub whose hooks answer with a promise that settles
@@ -50,13 +62,16 @@ export function parkedHttpFactory(use: ParkedUse, table: ParkTable): HttpFilterF
   class Stub extends ParkedHttpFilter {}
   const methods = Stub.prototype as unknown as Record<string, unknown>;
   for (const [bit, name, method] of METHODS) if ((use.hooks & bit) !== 0) methods[name] = method;
-  return (stream) => new Stub(use, table, stream) as HttpFilter;
+  const doors = table.doorsOf(use.box);
+  return (stream) => new Stub(use, table, doors, stream) as HttpFilter;
 }
 
 /** One direction of a stream: the promise that a hook has answered with. It settles in the call that brings the verdict. */
-class Lane implements PromiseLike<Verdict> {
+class Lane implements PromptAnswer {
   kind = 0;
   busy = false;
+  /** Where its record is. Undefined: on its way through core, or answered. */
+  gate: Gate | undefined = undefined;
   endStream = false;
   map: HeaderMap | undefined = undefined;
   chunk: Chunk | undefined = undefined;
@@ -68,6 +83,7 @@ class Lane implements PromiseLike<Verdict> {
   received: Uint8Array[] | undefined = undefined;
   receivedSize = 0;
   #onSettled: ((verdict: Verdict) => void) | undefined = undefined;
+  #onLate: (() => void) | undefined = undefined;
   #settled = false;
   #verdict: Verdict = undefined;
 
@@ -82,15 +98,18 @@ class Lane implements PromiseLike<Verdict> {
     this.map = map;
     this.chunk = chunk;
     this.endStream = endStream;
+    this.gate = undefined;
     this.sending = this.received = undefined;
     this.sent = this.receivedSize = 0;
-    this.#onSettled = undefined;
+    this.#onSettled = this.#onLate = undefined;
     this.#settled = false;
     this.#verdict = undefined;
   }
 
   settle(verdict: Verdict): void {
     this.busy = false;
+    this.gate = undefined;
+    this.#onLate = undefined;
     this.map = undefined;
     this.chunk = undefined;
     this.sending = this.received = undefined;
@@ -102,6 +121,26 @@ class Lane implements PromiseLike<Verdict> {
     }
     this.#onSettled = undefined;
     call(verdict);
+  }
+
+  /** Nobody waits any more. */
+  drop(): void {
+    this.busy = false;
+    this.gate = undefined;
+    this.#onLate = this.#onSettled = undefined;
+  }
+
+  onLate(call: () => void): void {
+    if (this.gate === undefined) call();
+    else this.#onLate = call;
+  }
+
+  /** The gate has been entered, and the answer is not there. */
+  leaveGate(): void {
+    const call = this.#onLate;
+    this.gate = undefined;
+    this.#onLate = undefined;
+    call?.();
   }
 
   // biome-ignore lint/suspicious/noThenProperty: the chain walks on in the very call that brings the verdict.
@@ -121,8 +160,11 @@ class Lane implements PromiseLike<Verdict> {
 class ParkedHttpFilter implements Parked {
   readonly #use: ParkedUse;
   readonly #table: ParkTable;
+  readonly #doors: Doors;
   readonly #stream: HttpStream;
   #token = 0;
+  /** The only one that knows of this stream; core does not. */
+  #gate: Gate | undefined = undefined;
   /** Hooks of the filter object, once the first verdict has told. */
   #hooks = ALL_HOOKS;
   #over = false;
@@ -135,9 +177,10 @@ class ParkedHttpFilter implements Parked {
   /** What found no room: the sandbox is told of it next time. */
   #unsentFacts = "";
 
-  constructor(use: ParkedUse, table: ParkTable, stream: HttpStream) {
+  constructor(use: ParkedUse, table: ParkTable, doors: Doors, stream: HttpStream) {
     this.#use = use;
     this.#table = table;
+    this.#doors = doors;
     this.#stream = stream;
   }
 
@@ -196,8 +239,7 @@ class ParkedHttpFilter implements Parked {
 
   /** False: no room now. A record that cannot be sent at all settles its lane. */
   #send(lane: Lane): boolean {
-    const { box, use } = this.#use;
-    const table = this.#table;
+    const { use } = this.#use;
     const token = this.#token | (lane === this.#response ? 1 : 0);
     if (lane.kind === KIND.REQUEST_HEADERS) return this.#create(lane);
     if (this.#token === 0) {
@@ -215,10 +257,38 @@ class ParkedHttpFilter implements Parked {
     const flags = RECORD_FLAG.ANSWER | (lane.endStream ? RECORD_FLAG.END_STREAM : 0);
     const facts = this.#newFacts(true);
     const texts = facts === "" ? undefined : { routeConfig: "", facts };
-    const sent = parkHead(table, box, lane.kind, flags, token, use, this.#show(lane.map!), texts);
+    const map = this.#show(lane.map!);
+    if (this.#isLost(lane)) return true;
+    let sent: "sent" | "full" | "large" = "full";
+    const gate = this.#gate?.isOpen === true ? this.#gate : undefined;
+    if (gate !== undefined) {
+      sent = parkHead(gate, lane.kind, flags, token, use, map, texts);
+      if (sent === "sent") lane.gate = gate;
+    }
+    if (sent === "full")
+      sent = parkHead(this.#core, lane.kind, flags | this.#moved(), token, use, map, texts);
     if (sent !== "full") this.#unsentFacts = "";
     if (sent === "large") lane.settle(FAULT);
     return sent !== "full";
+  }
+
+  get #core(): Door {
+    return this.#doors.core;
+  }
+
+  /** From here on core knows the stream. The flag that its record tells it so with. */
+  #moved(): number {
+    if (this.#gate === undefined) return 0;
+    this.#gate = undefined;
+    return RECORD_FLAG.ADOPT;
+  }
+
+  /** Its state went with the isolate behind its gate: the failure policy answers. */
+  #isLost(lane: Lane): boolean {
+    if (this.#gate?.isGone !== true) return false;
+    this.#hooks = 0;
+    lane.settle(this.#use.failsOpen === true ? undefined : FAULT);
+    return true;
   }
 
   /** Sends what the filter object is made from: with its first hook, or alone if that is not `onRequestHeaders`. */
@@ -234,17 +304,19 @@ class ParkedHttpFilter implements Parked {
     if (lane !== undefined)
       flags |= RECORD_FLAG.ANSWER | (lane.endStream ? RECORD_FLAG.END_STREAM : 0);
     const kind = lane === undefined ? KIND.CREATE : KIND.REQUEST_HEADERS;
-    const sent = parkHead(
-      table,
-      box,
-      kind,
-      flags,
-      token,
-      use,
-      this.#show(lane?.map ?? this.#stream.request),
-      this.#texts(),
-    );
-    if (sent !== "sent") table.release(box, token);
+    const map = this.#show(lane?.map ?? this.#stream.request);
+    const texts = this.#texts();
+    let sent: "sent" | "full" | "large" = "full";
+    const gate = this.#doors.open;
+    if (gate !== undefined) {
+      sent = parkHead(gate, kind, flags, token, use, map, texts);
+      if (sent === "sent") {
+        this.#gate = gate;
+        if (lane !== undefined) lane.gate = gate;
+      }
+    }
+    if (sent === "full") sent = parkHead(this.#core, kind, flags, token, use, map, texts);
+    if (sent !== "sent") table.release(box, token, undefined);
     else this.#token = token;
     if (sent === "large") lane?.settle(FAULT);
     return sent !== "full";
@@ -263,15 +335,16 @@ class ParkedHttpFilter implements Parked {
   }
 
   #sendBody(lane: Lane, token: number): boolean {
-    const { box, use } = this.#use;
-    const table = this.#table;
+    const { use } = this.#use;
     const chunk = lane.chunk!;
     const size = chunk.end - chunk.at;
-    const lent = chunk.memory === table.ports.memory;
     if (size > CHUNK_MAX) {
       lane.settle(FAULT);
       return true;
     }
+    if (this.#isLost(lane)) return true;
+    if (size <= GATE_CHUNK_MAX && this.#sendAtGate(lane, token)) return true;
+    const lent = chunk.memory === this.#core.lends;
     const inOne = lent ? size <= RANGE_MAX : size <= PART_SIZE;
     if (!inOne && lane.sending === undefined)
       lane.sending = lent ? chunk.copy() : chunk.memory.subarray(chunk.at, chunk.end);
@@ -284,23 +357,52 @@ class ParkedHttpFilter implements Parked {
     const whole = recordSize(0, inPlace ? 0 : n);
     let flags: number = RECORD_FLAG.ANSWER;
     if (last && lane.endStream) flags |= RECORD_FLAG.END_STREAM;
-    const w = table.begin(whole, last ? lane.kind : KIND.PART, flags, token, use);
+    const door = this.#core;
+    const kind = last ? lane.kind : KIND.PART;
+    const w = door.begin(whole, kind, flags | this.#moved(), token, use);
     if (w < 0) return false;
-    const { ports } = table;
-    ports.words[w + RECORD.RANGE_SIZE] = n;
-    if (inPlace) ports.words[w + RECORD.RANGE_AT] = at;
-    else if (n > 0) ports.memory.set(memory.subarray(at, at + n), w * 4 + recordSize(0, 0));
-    table.send(box, token, whole);
+    door.words[w + RECORD.RANGE_SIZE] = n;
+    if (inPlace) door.words[w + RECORD.RANGE_AT] = at;
+    else if (n > 0) door.memory.set(memory.subarray(at, at + n), w * 4 + recordSize(0, 0));
+    door.send(token, whole);
     lane.sent += n;
     return true;
   }
 
-  onVerdict(laneBit: number, at: number, size: number, status: number): void {
+  #sendAtGate(lane: Lane, token: number): boolean {
+    const gate = this.#gate;
+    if (gate?.isOpen !== true) return false;
+    const { memory, at, end } = lane.chunk!;
+    const size = end - at;
+    const flags = RECORD_FLAG.ANSWER | (lane.endStream ? RECORD_FLAG.END_STREAM : 0);
+    const whole = recordSize(0, size);
+    const w = gate.begin(whole, lane.kind, flags, token, this.#use.use);
+    if (w < 0) return false;
+    gate.words[w + RECORD.RANGE_SIZE] = size;
+    gate.memory.set(memory.subarray(at, end), w * 4 + recordSize(0, 0));
+    gate.send(token, whole);
+    lane.gate = gate;
+    return true;
+  }
+
+  gateOf(laneBit: number): Gate | undefined {
+    return (laneBit === 0 ? this.#request : this.#response)?.gate;
+  }
+
+  onLate(laneBit: number): void {
+    this.#gate = undefined;
+    (laneBit === 0 ? this.#request : this.#response)?.leaveGate();
+  }
+
+  onVerdict(laneBit: number, at: number, size: number, status: number, source: AnswerSource): void {
     const lane = laneBit === 0 ? this.#request : this.#response;
     if (lane === undefined || !lane.busy) return;
     if (status !== 0) {
       if (status === STATUS.ACK) this.#sendNext(lane);
-      else
+      else if (status === STATUS.GONE) {
+        this.#hooks = 0;
+        lane.settle(this.#use.failsOpen === true ? undefined : FAULT);
+      } else
         lane.settle(
           status === STATUS.SKIP
             ? undefined
@@ -312,7 +414,7 @@ class ParkedHttpFilter implements Parked {
         );
       return;
     }
-    const { words, memory } = this.#table.ports;
+    const { words, memory } = source;
     const kind = words[(at >> 2) + ANSWER_HEAD.KIND];
     const from = at + ANSWER_HEAD_SIZE;
     const end = at + size;
@@ -321,7 +423,7 @@ class ParkedHttpFilter implements Parked {
       if (lane.receivedSize > CHUNK_MAX) this.#malformed(lane, "its answer is too long");
       else (lane.received ??= []).push(memory.slice(from, end));
     } else if (kind === ANSWER.VERDICT) {
-      const verdict = this.#verdictOf(lane, from, end);
+      const verdict = this.#verdictOf(lane, from, end, source);
       if (typeof verdict === "string") this.#malformed(lane, verdict);
       else lane.settle(verdict);
     } else this.#malformed(lane, `an answer of kind ${kind}`);
@@ -339,8 +441,8 @@ class ParkedHttpFilter implements Parked {
   }
 
   /** Carries the answer out and tells the verdict; a string says what is wrong with it. */
-  #verdictOf(lane: Lane, at: number, end: number): Verdict | string {
-    const { words, memory } = this.#table.ports;
+  #verdictOf(lane: Lane, at: number, end: number, source: AnswerSource): Verdict | string {
+    const { words, memory } = source;
     const w = at >> 2;
     const type = words[w + VERDICT.TYPE]! & 0xff;
     const flags = words[w + VERDICT.TYPE]! >> 8;
@@ -374,14 +476,14 @@ class ParkedHttpFilter implements Parked {
     // Held heads may be edited until the body hook has answered; others have gone on.
     const map = isBody ? (lane.held ? this.#headOf(lane) : undefined) : lane.map;
     if ((flags & VERDICT_FLAG.EDITS) !== 0 && map !== undefined) {
-      from = this.#applyEdits(map, from, bodyAt);
+      from = this.#applyEdits(map, from, bodyAt, source);
       if (from < 0) return "edits that HTTP cannot carry, or that it must not make";
     }
     if ((flags & VERDICT_FLAG.CLEAR_ROUTE) !== 0) this.#stream.clearRoute();
     if (isBody) {
       if ((flags & VERDICT_FLAG.BODY) !== 0 && this.#use.keepsBodies === true)
         return "another body, which its manifest does not allow";
-      if ((flags & VERDICT_FLAG.BODY) !== 0 && !this.#replace(lane, bodyAt, end)) {
+      if ((flags & VERDICT_FLAG.BODY) !== 0 && !this.#replace(lane, memory, bodyAt, end)) {
         return "another length for a body whose content-length has gone out; remove it in the headers hook";
       }
       lane.held = false;
@@ -406,8 +508,7 @@ class ParkedHttpFilter implements Parked {
     }
   }
 
-  #applyEdits(map: HeaderMap, from: number, end: number): number {
-    const { words, memory } = this.#table.ports;
+  #applyEdits(map: HeaderMap, from: number, end: number, { words, memory }: AnswerSource): number {
     const { guard } = this.#use;
     if (guard === undefined) return applyEdits(map, words, memory, from, end);
     const shown = this.#shown?.get(map) ?? guard.shown(map);
@@ -447,9 +548,9 @@ class ParkedHttpFilter implements Parked {
   }
 
   /** Puts other bytes in the chunk's place. False: the length that the head has told would not be true any more. */
-  #replace(lane: Lane, at: number, end: number): boolean {
+  #replace(lane: Lane, memory: Uint8Array, at: number, end: number): boolean {
     const chunk = lane.chunk!;
-    const body = this.#body(lane, this.#table.ports.memory, at, end);
+    const body = this.#body(lane, memory, at, end);
     if (body.length !== chunk.end - chunk.at) {
       const head = this.#headOf(lane);
       if (head?.has(CONTENT_LENGTH) === true) {
@@ -471,19 +572,19 @@ class ParkedHttpFilter implements Parked {
 
   /** What has changed since the last time. If there is no room, the filter goes on with what it knows. */
   #tellFacts(info: boolean): void {
-    const { box, use } = this.#use;
-    const table = this.#table;
     const text = this.#newFacts(info);
     if (text === "") return;
     const whole = recordSize(text.length, 0);
-    const w = table.begin(whole, KIND.FACTS, 0, this.#token, use);
+    const door = this.#gate?.isOpen === true ? this.#gate : this.#core;
+    const flags = door === this.#gate ? 0 : this.#moved();
+    const w = door.begin(whole, KIND.FACTS, flags, this.#token, this.#use.use);
     if (w < 0) return;
     this.#unsentFacts = "";
-    const { words, memory } = table.ports;
+    const { words, memory } = door;
     words[w + RECORD.ARGUMENT] = text.length;
     const at = (w + RECORD.PAYLOAD) * 4;
     for (let k = 0; k < text.length; k++) memory[at + k] = text.charCodeAt(k);
-    table.send(box, this.#token, whole);
+    door.send(this.#token, whole);
   }
 
   onEnd(): void {
@@ -493,11 +594,11 @@ class ParkedHttpFilter implements Parked {
     this.#over = true;
     if (this.#token !== 0) {
       if ((this.#use.hooks & HOOK.END) !== 0) this.#tellFacts(true);
-      this.#table.release(this.#use.box, this.#token);
+      this.#table.release(this.#use.box, this.#token, this.#gate);
       this.#token = 0;
     }
-    if (this.#request !== undefined) this.#request.busy = false;
-    if (this.#response !== undefined) this.#response.busy = false;
+    this.#request?.drop();
+    this.#response?.drop();
   }
 }
 

@@ -172,7 +172,7 @@ class ParkedNetworkFilter implements Parked {
   #release(): void {
     if (this.#released || this.#token === 0) return;
     this.#released = true;
-    this.#shared.table.release(this.#shared.box, this.#token);
+    this.#shared.table.release(this.#shared.box, this.#token, undefined);
   }
 
   #putChunk(kind: number, flags: number, lane: 0 | 1, chunk: Chunk): void {

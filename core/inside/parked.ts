@@ -1,4 +1,6 @@
 // Hot path: every record to a sandbox and every verdict from one (test/bench/sandbox.ts).
+import type { Wide } from "@tsproxy/sdk";
+import type { Gate } from "./gate.ts";
 import type { HeadGuard } from "./head-guard.ts";
 import {
   GENERATION_MAX,
@@ -9,6 +11,9 @@ import {
   SLOT_MAX,
   slotOf,
 } from "./sandbox/layout.ts";
+
+/** Entries of one gate in a crossing: as many filters of one package may stand in a chain and pass streams on within it. */
+const ROUNDS = 16;
 
 /** What the ring lends to parked streams. */
 export interface ParkPorts {
@@ -25,7 +30,27 @@ export interface ParkPorts {
   again(): void;
   /** A sandbox answered what it must not: its stream has been failed. */
   malformed(box: number, reason: string): void;
+  /** The chain threw when it was handed an answer. */
+  thrown(error: unknown): void;
+  /** Gates may be entered before the bytes of the present event go away. */
+  readonly inCrossing: boolean;
+  /** True while what a stream does on an answer surely fits. */
+  readonly hasRoom: boolean;
+  /** Monotonic milliseconds. */
+  readonly now: number;
 }
+
+/** A way for records into one sandbox. */
+export interface Door extends Wide {
+  /** Ranges may stay where they lie in this memory; elsewhere they are copied behind the record. */
+  readonly lends: Uint8Array | undefined;
+  /** Begins a record of `size` bytes in all (a multiple of 8); the word it begins at, or -1. Nothing else before `send`. */
+  begin(size: number, kind: number, flags: number, token: number, use: number): number;
+  send(token: number, size: number): void;
+}
+
+/** Where answers lie. */
+export type AnswerSource = Pick<Door, "words" | "memory">;
 
 /** A use of a sandboxed package. */
 export interface ParkedUse {
@@ -45,10 +70,55 @@ export interface ParkedUse {
 
 /** A filter whose other half lives in a sandbox. */
 export interface Parked {
-  /** `at`: the answer in the worker's memory. `status`: 0, or core's own answer (STATUS). */
-  onVerdict(lane: number, at: number, size: number, status: number): void;
+  /** `at`: the answer in `source`. `status`: 0, or core's own answer (STATUS). */
+  onVerdict(lane: number, at: number, size: number, status: number, source: AnswerSource): void;
   /** There may be room now. False: still none. */
   retry(): boolean;
+  /** The gate that this lane waits for. */
+  gateOf?(lane: number): Gate | undefined;
+  /** It was entered, and the answer will come by way of core. */
+  onLate?(lane: number): void;
+}
+
+/** The ways into one sandbox: through core, which copies records over; and straight, while it has one. */
+export class Doors {
+  readonly core: Door;
+  gate: Gate | undefined = undefined;
+
+  constructor(table: ParkTable, box: number) {
+    this.core = new CoreDoor(table, box);
+  }
+
+  /** For whoever begins now. */
+  get open(): Gate | undefined {
+    return this.gate?.isOpen === true ? this.gate : undefined;
+  }
+}
+
+class CoreDoor implements Door {
+  readonly memory: Uint8Array;
+  readonly words: Int32Array;
+  readonly longs: BigInt64Array;
+  readonly lends: Uint8Array;
+  readonly #table: ParkTable;
+  readonly #box: number;
+
+  constructor(table: ParkTable, box: number) {
+    this.#table = table;
+    this.#box = box;
+    const { memory, words } = table.ports;
+    this.memory = this.lends = memory;
+    this.words = words;
+    this.longs = new BigInt64Array(memory.buffer);
+  }
+
+  begin(size: number, kind: number, flags: number, token: number, use: number): number {
+    return this.#table.begin(size, kind, flags, token, use);
+  }
+
+  send(token: number, size: number): void {
+    this.#table.send(this.#box, token, size);
+  }
 }
 
 /** The parked streams of a worker by their tokens. */
@@ -58,10 +128,55 @@ export class ParkTable {
   readonly #generations: number[] = [];
   readonly #free: number[] = [];
   #waiting: Parked[] = [];
+  readonly #doors = new Map<number, Doors>();
+  #gates: Gate[] = [];
   #at = 0;
 
   constructor(ports: ParkPorts) {
     this.ports = ports;
+  }
+
+  /** The ways into that box. */
+  doorsOf(box: number): Doors {
+    let doors = this.#doors.get(box);
+    if (doors === undefined) {
+      doors = new Doors(this, box);
+      this.#doors.set(box, doors);
+    }
+    return doors;
+  }
+
+  /** From here on the chain may enter that box by itself, as far as the gate says; undefined: the box is no more. */
+  setGate(box: number, gate: Gate | undefined): void {
+    if (gate === undefined) this.#doors.delete(box);
+    else this.doorsOf(box).gate = gate;
+    this.#gates = [...this.#doors.values()].flatMap((doors) => (doors.gate ? [doors.gate] : []));
+  }
+
+  /** Enters gates before the next event, if the block of one is nearly full. */
+  relieveGates(): void {
+    for (let k = 0; k < this.#gates.length; k++) if (this.#gates[k]!.isCrowded) this.enterGates();
+  }
+
+  /** Enters gates until nobody waits for one. */
+  enterGates(): void {
+    const gates = this.#gates;
+    for (let round = 0, entered = true; entered && round < ROUNDS; round++) {
+      entered = false;
+      for (let k = 0; k < gates.length; k++) {
+        const gate = gates[k]!;
+        if (!gate.isAsked || !gate.isOpen || !this.ports.hasRoom) continue;
+        gate.enter(this.ports.now);
+        entered = true;
+      }
+    }
+  }
+
+  /** The crossing ends: who still waits for a gate waits for core. */
+  leaveGates(): void {
+    for (let k = 0; k < this.#gates.length; k++) {
+      if (this.#gates[k]!.isAsked) this.#gates[k]!.leave();
+    }
   }
 
   /** A token for a filter that is about to send its first record; 0: there are too many. */
@@ -79,20 +194,37 @@ export class ParkTable {
     return makeToken(slot, generation);
   }
 
-  release(box: number, token: number): void {
+  /** `gate`: the one that the stream has never left. */
+  release(box: number, token: number, gate: Gate | undefined): void {
     const slot = slotOf(token);
     this.#parked[slot] = undefined;
     this.#free.push(slot);
-    this.ports.forget(box, token);
+    if (gate === undefined || (!gate.end(token) && !gate.isGone)) this.ports.forget(box, token);
+  }
+
+  /** Whose token it is now. */
+  find(token: number): Parked | undefined {
+    const slot = slotOf(token);
+    return makeToken(slot, this.#generations[slot] ?? 0) === (token & ~1)
+      ? this.#parked[slot]
+      : undefined;
   }
 
   /** Called by the event loop. A negative size is a status of core's own. */
   onVerdict(token: number, at: number, size: number): void {
-    const slot = slotOf(token);
-    const parked = this.#parked[slot];
-    if (parked === undefined || makeToken(slot, this.#generations[slot]!) !== (token & ~1)) return;
-    if (size < 0) parked.onVerdict(token & 1, 0, 0, -size);
-    else parked.onVerdict(token & 1, at, size, 0);
+    const parked = this.find(token);
+    if (parked === undefined || parked.gateOf?.(token & 1) !== undefined) return;
+    if (size < 0) parked.onVerdict(token & 1, 0, 0, -size, this.ports);
+    else parked.onVerdict(token & 1, at, size, 0, this.ports);
+  }
+
+  /** An answer that lies at a gate. */
+  deliver(parked: Parked, token: number, at: number, size: number, gate: AnswerSource): void {
+    try {
+      parked.onVerdict(token & 1, at, size, 0, gate);
+    } catch (error) {
+      this.ports.thrown(error);
+    }
   }
 
   /** Someone found no room: it is asked again in a later crossing. */

@@ -51,6 +51,16 @@ export class Sandboxes {
       forget: (box, token) => io.command(COMMAND.FORGET | (box << 8), token, 0, 0),
       again: () => io.touch(),
       malformed: (box, reason) => host.tell("malformed", { box, reason }),
+      thrown: (error) => host.fault("", error),
+      get inCrossing() {
+        return io.inCrossing;
+      },
+      get hasRoom() {
+        return io.hasRoom;
+      },
+      get now() {
+        return io.now;
+      },
     });
   }
 

@@ -87,6 +87,8 @@ export class Answers {
       if (size < 0 || size > used - at - ANSWER_HEAD_SIZE) break;
       const whole = ANSWER_HEAD_SIZE + size;
       switch (kind) {
+        case ANSWER.TAKEN:
+          break;
         case ANSWER.VERDICT:
           if (!tokens.isWaiting(token)) break;
           tokens.answered(token);
@@ -131,7 +133,8 @@ export class Answers {
 function isForChain(words: Int32Array, from: number, used: number): boolean {
   for (let at = 0; at + ANSWER_HEAD_SIZE <= used; ) {
     const w = (from + at) >> 2;
-    if (words[w + ANSWER_HEAD.KIND]! <= ANSWER.ACTION) return true;
+    const kind = words[w + ANSWER_HEAD.KIND]!;
+    if (kind !== ANSWER.TAKEN && kind <= ANSWER.ACTION) return true;
     const size = words[w + ANSWER_HEAD.SIZE]!;
     if (size < 0 || size > used) return false;
     at += (ANSWER_HEAD_SIZE + size + 7) & ~7;

@@ -22,6 +22,16 @@ export class CpuBudget {
     this.#limitMs = limitMs;
   }
 
+  /** Somebody saw an entry that took longer than the limit. */
+  suspect(now: number): void {
+    this.#preciseUntil = now + PRECISE_MS;
+  }
+
+  /** Entries are measured: they must be core's. */
+  isPrecise(now: number): boolean {
+    return now < this.#preciseUntil;
+  }
+
   begin(now: number): void {
     this.#startedAt = performance.now();
     this.#before = now < this.#preciseUntil ? process.threadCpuUsage() : undefined;

@@ -8,6 +8,7 @@ import {
   type HttpStream,
   headerName,
   latin1Decode,
+  type PromptAnswer,
   type Reply,
   RequestHeaders,
   ResponseHeaders,
@@ -15,10 +16,12 @@ import {
   type Verdict,
 } from "@tsproxy/sdk";
 import { bundle } from "../bundle.ts";
+import { Gate, type GateParts } from "../inside/gate.ts";
 import { type ParkPorts, ParkTable } from "../inside/parked.ts";
 import { parkedHttpFactory } from "../inside/parked-http.ts";
 import { Watchdog } from "../isolate.ts";
 import { IMAGE_FILENAME, SandboxImage } from "./image.ts";
+import type { SandboxIsolate } from "./isolate.ts";
 import type { SandboxFault, SandboxOptions } from "./options.ts";
 import { Sandbox } from "./sandbox.ts";
 import { Supply } from "./supply.ts";
@@ -50,6 +53,8 @@ type FakeOptions = Partial<SandboxOptions> & { readonly image?: string };
 const watchdog = new Watchdog();
 
 export class FakeWorker implements ParkPorts {
+  /** Streams enter sandboxes by their gates, as they do within a crossing; otherwise through core. */
+  static gated = false;
   readonly #buffer = Buffer.from(new SharedArrayBuffer(MEMORY));
   readonly memory = new Uint8Array(this.#buffer.buffer);
   readonly words = new Int32Array(this.#buffer.buffer);
@@ -60,6 +65,7 @@ export class FakeWorker implements ParkPorts {
   readonly malformations: string[] = [];
   readonly stats = new Map<string, number>();
   readonly cells = new Float64Array(64 * 1024);
+  readonly #beats = new SharedArrayBuffer(4);
   #nextCell = 0;
   #arena = ARENA;
   #answers = ANSWERS;
@@ -68,6 +74,7 @@ export class FakeWorker implements ParkPorts {
   #commands: (() => void)[] = [];
   #scheduled = false;
   #turnAsked = false;
+  inCrossing = false;
   /** Rooms that `reserve` still gives; less than none: as many as fit. */
   rooms = -1;
   crossings = 0;
@@ -101,6 +108,18 @@ export class FakeWorker implements ParkPorts {
 
   malformed(_box: number, reason: string): void {
     this.malformations.push(reason);
+  }
+
+  thrown(error: unknown): void {
+    throw error;
+  }
+
+  get hasRoom(): boolean {
+    return this.rooms !== 0;
+  }
+
+  get now(): number {
+    return performance.now();
   }
 
   /** Bytes of an event: they last until the flush has ended. */
@@ -146,6 +165,7 @@ export class FakeWorker implements ParkPorts {
         this.#schedule();
       },
       onWork: () => this.#schedule(),
+      onGate: (isolate) => this.#openGate(this.boxes.indexOf(sandbox), isolate),
       onFault: (fault) => this.faults.push(fault),
       onLog: (level, message, fields) => this.logged.push({ level, message, fields }),
       stats: {
@@ -163,6 +183,32 @@ export class FakeWorker implements ParkPorts {
     });
     this.boxes.push(sandbox);
     return sandbox;
+  }
+
+  #openGate(box: number, isolate: SandboxIsolate): void {
+    const parts = {
+      box: isolate.memory.box,
+      state: isolate.gate.buffer as SharedArrayBuffer,
+      beats: this.#beats,
+      insideAt: 0,
+      mark: box,
+      run: isolate.entry as GateParts["run"],
+    };
+    this.table.setGate(box, new Gate(parts, this.table));
+  }
+
+  /** What the chain does with one event. */
+  crossing(event: () => void): void {
+    if (!FakeWorker.gated) {
+      event();
+      return;
+    }
+    this.inCrossing = true;
+    event();
+    this.table.enterGates();
+    this.table.leaveGates();
+    this.inCrossing = false;
+    for (const box of this.boxes) if (box.wantsEntry()) this.#schedule();
   }
 
   stat(name: string): number {
@@ -191,7 +237,7 @@ export class FakeWorker implements ParkPorts {
       } while (this.#events.length > 0);
       let entered = false;
       for (const box of this.boxes) {
-        if (!box.hasWork) continue;
+        if (!box.wantsEntry()) continue;
         entered = true;
         this.crossings++;
         box.enter();
@@ -353,14 +399,18 @@ export class Exchange {
     call: (filter: HttpFilter) => HookResult,
     lent: Chunk | HeaderMap,
   ): void {
+    /** What is lent ends with the flush; whoever waits keeps a copy. */
+    const keep = (): void => {
+      if (lent instanceof HeaderMap) lent.detach();
+      else if (lent.memory === this.worker.memory) lent.replace(lent.copy());
+    };
     const go = (k: number): void => {
       if (this.ended || this.reply !== undefined) return;
       for (let i = k; i < filters.length; i++) {
         const result = call(filters[i]!);
         if (result !== undefined && "then" in result) {
-          // What is lent ends with the flush; whoever waits keeps a copy.
-          if (lent instanceof HeaderMap) lent.detach();
-          else if (lent.memory === this.worker.memory) lent.replace(lent.copy());
+          if ("onLate" in result) (result as PromptAnswer).onLate(keep);
+          else keep();
           this.pending++;
           result.then((verdict) => {
             this.pending--;
@@ -370,10 +420,11 @@ export class Exchange {
         }
         if (!this.#take(result)) return;
       }
-      if (lent instanceof HeaderMap) lent.detach();
-      else if (lent.memory === this.worker.memory) lent.replace(lent.copy());
+      keep();
     };
-    go(0);
+    this.worker.crossing(() => go(0));
+    // An event's bytes end with its crossing.
+    keep();
   }
 
   #take(verdict: Verdict): boolean {
@@ -390,7 +441,9 @@ export class Exchange {
 
   end(): void {
     this.ended = true;
-    for (const filter of this.filters) filter.onEnd?.();
+    this.worker.crossing(() => {
+      for (const filter of this.filters) filter.onEnd?.();
+    });
   }
 }
 

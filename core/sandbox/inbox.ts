@@ -1,5 +1,5 @@
 // Hot path: every record is copied here (test/bench/sandbox.ts).
-import { BOX, RECORD, RECORD_WORDS } from "../inside/sandbox/layout.ts";
+import { BOX, GATE, RECORD, RECORD_WORDS } from "../inside/sandbox/layout.ts";
 
 /** Private copies of records that must wait for the next crossing. More than this is an overload. */
 const BACKLOG_BYTES_MAX = 16 * 1024 * 1024;
@@ -17,25 +17,26 @@ interface Waiting {
 export class Inbox {
   readonly #words: Int32Array;
   readonly #bytes: Buffer;
-  #count = 0;
-  #used = 0;
+  /** The chain puts records there as well. */
+  readonly #gate: Int32Array;
   #backlog: Waiting[] = [];
   #backlogBytes = 0;
   /** The sandbox is running on another thread: its block is not ours. */
   locked = false;
 
-  constructor(words: Int32Array, bytes: Buffer) {
+  constructor(words: Int32Array, bytes: Buffer, gate: Int32Array) {
     this.#words = words;
     this.#bytes = bytes;
+    this.#gate = gate;
   }
 
   /** Records in the block. */
   get count(): number {
-    return this.#count;
+    return this.#gate[GATE.COUNT]!;
   }
   /** Bytes in the block. */
   get used(): number {
-    return this.#used + this.#count * RECORD_WORDS * 4;
+    return this.#gate[GATE.USED]! + this.count * RECORD_WORDS * 4;
   }
   get backlog(): number {
     return this.#backlog.length;
@@ -63,7 +64,7 @@ export class Inbox {
   }
 
   end(token: number): boolean {
-    if (!this.locked && this.#backlog.length === 0 && this.#count < BOX.RECORD_COUNT) {
+    if (!this.locked && this.#backlog.length === 0 && this.count < BOX.RECORD_COUNT) {
       this.#putEnd(token);
       return true;
     }
@@ -84,7 +85,7 @@ export class Inbox {
   }
 
   #putEnd(token: number): void {
-    const i = (BOX.RECORDS >> 2) + this.#count++ * RECORD_WORDS;
+    const i = (BOX.RECORDS >> 2) + this.#gate[GATE.COUNT]!++ * RECORD_WORDS;
     this.#words[i] = -1;
     this.#words[i + 1] = token;
   }
@@ -92,10 +93,12 @@ export class Inbox {
   #copy(memory: Buffer, at: number, size: number, rangeAt: number, rangeSize: number): boolean {
     const inPlace = rangeAt !== 0;
     const whole = size + (inPlace ? (rangeSize + 7) & ~7 : 0);
-    if (this.#count === BOX.RECORD_COUNT || this.#used + whole > BOX.HEAP_SIZE) return false;
+    const gate = this.#gate;
+    const used = gate[GATE.USED]!;
+    if (this.count === BOX.RECORD_COUNT || used + whole > BOX.HEAP_SIZE) return false;
     const words = this.#words;
-    const to = BOX.HEAP + this.#used;
-    const i = (BOX.RECORDS >> 2) + this.#count++ * RECORD_WORDS;
+    const to = BOX.HEAP + used;
+    const i = (BOX.RECORDS >> 2) + gate[GATE.COUNT]!++ * RECORD_WORDS;
     memory.copy(this.#bytes, to, at, at + size);
     words[i] = to;
     words[i + 1] = size;
@@ -104,7 +107,7 @@ export class Inbox {
       words[i + 2] = to + size;
       if (rangeSize > 0) memory.copy(this.#bytes, to + size, rangeAt, rangeAt + rangeSize);
     } else words[i + 2] = to + size - ((rangeSize + 7) & ~7);
-    this.#used += whole;
+    gate[GATE.USED] = used + whole;
     return true;
   }
 
@@ -113,7 +116,7 @@ export class Inbox {
     let taken = 0;
     for (const { token, block, rangeAt, rangeSize } of this.#backlog) {
       if (block === undefined) {
-        if (this.#count === BOX.RECORD_COUNT) break;
+        if (this.count === BOX.RECORD_COUNT) break;
         this.#putEnd(token);
       } else {
         const size = rangeAt === 0 ? block.length : rangeAt;
@@ -127,8 +130,7 @@ export class Inbox {
 
   /** The sandbox has read the block. */
   clear(): void {
-    this.#count = 0;
-    this.#used = 0;
+    this.#gate[GATE.COUNT] = this.#gate[GATE.USED] = 0;
   }
 }
 

@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import type ivmTypes from "isolated-vm";
+import { GATE } from "../inside/sandbox/layout.ts";
 import type { Watchdog } from "../isolate.ts";
 import { isolatedVm } from "../own-files.ts";
 import { IMAGE_FILENAME, type SandboxImage } from "./image.ts";
@@ -130,8 +131,8 @@ export class SandboxIsolate {
   readonly #run: ivmTypes.Reference<(count: number) => void>;
   readonly #args = [0];
   readonly #runOptions: { timeout: number };
-  /** Odd while inside. The isolate does not see it. */
-  readonly #beat = new Int32Array(new SharedArrayBuffer(4));
+  /** Words by GATE: shared with the chain. The isolate does not see them. */
+  readonly gate = new Int32Array(new SharedArrayBuffer(GATE.WORDS * 4));
   readonly #watchdog: Watchdog;
   readonly #watched: number;
   /** What stacks call its module. */
@@ -152,7 +153,12 @@ export class SandboxIsolate {
     this.#run = run;
     this.#runOptions = { timeout: timeoutMs };
     this.#watchdog = watchdog;
-    this.#watched = watchdog.watch({ handle: isolate }, this.#beat.buffer, 0, timeoutMs);
+    this.#watched = watchdog.watch(
+      { handle: isolate },
+      this.gate.buffer as SharedArrayBuffer,
+      GATE.BEAT,
+      timeoutMs,
+    );
     this.memory = memory;
     this.filename = filename;
     this.words = new Int32Array(memory.box);
@@ -206,17 +212,25 @@ export class SandboxIsolate {
    */
   run(count: number): void {
     this.#args[0] = count;
-    this.#beat[0]!++;
+    this.gate[GATE.BEAT]!++;
     try {
       this.#run.applySync(undefined, this.#args as [number]);
     } catch (error) {
-      if (!this.#isolate.isDisposed) throw error;
-      throw new Error(
-        `it was stopped: no return within ${this.#runOptions.timeout} ms, or no memory`,
-      );
+      throw this.#isolate.isDisposed ? this.stopped : error;
     } finally {
-      this.#beat[0]!++;
+      this.gate[GATE.BEAT]!++;
     }
+  }
+
+  /** Why it is not there any more. */
+  get stopped(): Error {
+    const { timeout } = this.#runOptions;
+    return new Error(`it was stopped: no return within ${timeout} ms, or no memory`);
+  }
+
+  /** For another isolate of this thread: what `run` enters by. */
+  get entry(): unknown {
+    return this.#run;
   }
 
   /** The same on another thread (60 µs): for a sandbox that is not trusted to come back soon. */
@@ -251,6 +265,7 @@ export class SandboxIsolate {
       },
     };
     this.#channels.add(channel);
+    if (this.gate[GATE.OPEN] === 1) this.gate[GATE.OPEN] = 0;
     return channel;
   }
 

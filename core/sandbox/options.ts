@@ -55,6 +55,8 @@ export interface SandboxOptions {
   onFetch?(text: string, bytes: Buffer): void;
   /** An isolate has its code and is about to be set up: debuggers bind to it. */
   readonly onMade?: (isolate: SandboxIsolate) => Promise<void>;
+  /** It has an isolate, which the chain may enter while its gate is open. Absent: core alone enters it. */
+  readonly onGate?: (isolate: SandboxIsolate) => void;
   readonly stats: StatsSink;
   readonly limits?: Partial<SandboxLimits>;
   /** While it cannot be entered: `closed` fails streams, `open` lets them pass it by. */

@@ -3,6 +3,7 @@
 import {
   ANSWER,
   BOX,
+  GATE,
   type HookMask,
   RECORD,
   RECORD_FLAG,
@@ -200,12 +201,74 @@ export class Sandbox {
       reply: (head, bytes) => this.reply(head, bytes),
     });
     this.#stats = stats;
-    this.#inbox = new Inbox(isolate.words, isolate.bytes);
+    this.#inbox = new Inbox(isolate.words, isolate.bytes, isolate.gate);
     this.#cpu = new CpuBudget(this.#limits.cpuMs);
     this.#recordsOfBuild = 0;
     this.#overQuota = 0;
     this.#memoryAtStart = isolate.memoryUsed;
     this.#collect();
+    this.#options.onGate?.(isolate);
+    this.#openGate(this.#now());
+  }
+
+  // ---- the gate
+
+  /** Whether the chain may enter by itself: as long as nothing of core's own is under way, and the package gives no reason to look closer. */
+  #openGate(now: number): void {
+    const isolate = this.#isolate;
+    const { onGate } = this.#options;
+    if (isolate === undefined || onGate === undefined || isolate.gate[GATE.OPEN] === -1) return;
+    const isFree =
+      this.#away === 0 &&
+      this.#asked.length === 0 &&
+      this.#inbox!.backlog === 0 &&
+      !this.#answers.waits &&
+      !this.#more;
+    const isTrusted =
+      !isolate.isDebugged &&
+      !this.#share.limited &&
+      !this.#cpu.isPrecise(now) &&
+      !this.#breaker.isSuspect(now);
+    isolate.gate[GATE.OPEN] = isFree && isTrusted ? 1 : 0;
+  }
+
+  #closeGate(): void {
+    const gate = this.#isolate?.gate;
+    if (gate !== undefined && gate[GATE.OPEN] === 1) gate[GATE.OPEN] = 0;
+  }
+
+  /** What the chain's entries have left to core. */
+  #afterGate(isolate: SandboxIsolate): void {
+    const { gate } = isolate;
+    const now = this.#now();
+    this.counts.entries += gate[GATE.ENTRIES]!;
+    this.counts.records += gate[GATE.RECORDS]!;
+    this.counts.bytesIn += gate[GATE.BYTES]!;
+    this.#recordsOfBuild += gate[GATE.RECORDS]!;
+    gate[GATE.ENTRIES] = gate[GATE.RECORDS] = gate[GATE.BYTES] = 0;
+    const pending = gate[GATE.PENDING_COUNT]!;
+    for (let k = 0; k < pending; k++) {
+      const token = gate[GATE.PENDING + k]!;
+      if (!this.#tokens.isLive(token)) this.#tokens.add(token);
+      this.#tokens.wait(token);
+      this.#tokens.leftPending(token, now + this.#limits.pauseMs);
+    }
+    gate[GATE.PENDING_COUNT] = 0;
+    this.#lazy = 0;
+    if (gate[GATE.FAULT] === 1) {
+      gate[GATE.FAULT] = 0;
+      this.#fault("entry", isolate.stopped);
+      return;
+    }
+    if (gate[GATE.SLOW] === 1) {
+      gate[GATE.SLOW] = 0;
+      this.#cpu.suspect(now);
+      this.#closeGate();
+    }
+    this.#collect();
+    this.#mergeSoon();
+    // Who waits for records that are still there waits for an entry of core's.
+    if (pending > 0 && gate[GATE.COUNT] !== 0) this.#due = true;
   }
 
   /** On another thread; meanwhile records wait. */
@@ -293,6 +356,7 @@ export class Sandbox {
 
   #leave(): void {
     this.#away++;
+    this.#closeGate();
     if (this.#inbox !== undefined) this.#inbox.locked = true;
   }
 
@@ -306,7 +370,8 @@ export class Sandbox {
   #comeBack(): void {
     if (!this.#return()) return;
     this.#collect();
-    if (this.hasWork) this.#options.onWork();
+    this.#openGate(this.#now());
+    if (this.wantsEntry()) this.#options.onWork();
   }
 
   // ---- records in
@@ -327,6 +392,8 @@ export class Sandbox {
       rangeAt === 0 ? rangeSize <= size : rangeAt > 0 && rangeAt + rangeSize <= this.#memory.length;
     const inbox = this.#inbox;
     const isNew = (flags & RECORD_FLAG.CREATE) !== 0;
+    if ((flags & RECORD_FLAG.ADOPT) !== 0 && inbox !== undefined && !this.#tokens.isLive(token))
+      this.#tokens.add(token);
     const mayPass =
       inbox !== undefined &&
       rangeSize >= 0 &&
@@ -347,6 +414,7 @@ export class Sandbox {
     if (isAnswered) {
       this.#tokens.wait(token);
       this.#asked.push(token);
+      this.#closeGate();
     } else this.#beLazy();
   }
 
@@ -366,8 +434,8 @@ export class Sandbox {
 
   /** The stream is over: nobody waits for an answer to it. */
   forget(token: number): void {
-    if (!this.#tokens.isLive(token)) return;
-    this.#tokens.remove(token);
+    // One that never left the gate is not known here, but is there.
+    if (this.#tokens.isLive(token)) this.#tokens.remove(token);
     this.#inbox?.end(token);
     this.#beLazy();
   }
@@ -384,12 +452,19 @@ export class Sandbox {
 
   #wake(): void {
     this.#due = true;
-    if (this.hasWork) this.#options.onWork();
+    if (this.wantsEntry()) this.#options.onWork();
   }
 
   // ---- entering
 
-  get hasWork(): boolean {
+  /** Asked after each crossing of the chain. */
+  wantsEntry(): boolean {
+    const isolate = this.#isolate;
+    if (isolate === undefined) return false;
+    if (isolate.gate[GATE.ENTRIES] !== 0 || isolate.gate[GATE.PENDING_COUNT] !== 0)
+      this.#afterGate(isolate);
+    // Ends of streams that the chain has put there have time.
+    if (this.#lazy === 0 && isolate.gate[GATE.COUNT] !== 0) this.#beLazy();
     if (this.#isolate === undefined || this.#away > 0 || this.#resting) return false;
     return (
       this.#asked.length > 0 ||
@@ -497,6 +572,7 @@ export class Sandbox {
     }
     // What came while it ran aside lies in the backlog and is still to be asked.
     asked.length = 0;
+    this.#openGate(now);
   }
 
   // ---- answers out
@@ -541,6 +617,7 @@ export class Sandbox {
       }
     }
     this.#stats?.merge();
+    this.#openGate(now);
     const isolate = this.#isolate;
     if (isolate === undefined || this.#away > 0 || this.counts.entries === this.#entriesSeen)
       return;
@@ -596,6 +673,7 @@ export class Sandbox {
     this.#build++;
     this.#stats?.end();
     if (this.#isolate !== undefined) this.#tellUsage();
+    if (this.#isolate !== undefined) this.#isolate.gate[GATE.OPEN] = -1;
     if (this.#calls?.end() === true) this.#options.onFetch?.("", NOTHING);
     this.#calls = undefined;
     this.#isolate?.dispose();

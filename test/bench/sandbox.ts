@@ -62,6 +62,13 @@ const ports: ParkPorts = {
   malformed: (_box, reason) => {
     throw new Error(reason);
   },
+  thrown: (error) => {
+    throw error;
+  },
+  // Through core. The way by the gate is that of cpu.ts filter.
+  inCrossing: false,
+  hasRoom: true,
+  now: 0,
 };
 const table = new ParkTable(ports);
 const image = new SandboxImage(await imageCode());
@@ -96,7 +103,7 @@ function flush(): void {
       else sandbox.park(commands[k]!, commands[k + 1]!, commands[k + 2]!);
     }
     commands.length = 0;
-    if (sandbox.hasWork) sandbox.enter();
+    if (sandbox.wantsEntry()) sandbox.enter();
   } while (events.length > 0);
   arena = ARENA;
   answers = ANSWERS;

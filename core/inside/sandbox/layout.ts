@@ -114,6 +114,8 @@ export const RECORD_FLAG = {
   END_STREAM: 2,
   /** The chain waits for a verdict (or, for a PART, for leave to send the next one). */
   ANSWER: 4,
+  /** The stream began at the gate: core has not heard of it. */
+  ADOPT: 8,
 } as const;
 
 /**
@@ -172,6 +174,8 @@ export const CHUNK_MAX = 8 * 1024 * 1024;
 
 /** Kinds of answers. */
 export const ANSWER = {
+  /** It was for a stream of the gate. */
+  TAKEN: 0,
   VERDICT: 1,
   /** The beginning of a replaced chunk or of a reply's body. */
   PART: 2,
@@ -276,6 +280,8 @@ export const STATUS = {
   ACK: 100,
   /** The failure policy says to go on without the filter. */
   SKIP: 200,
+  /** The sandbox was stopped while it had the record. */
+  GONE: 410,
   FAULT: 500,
   OVERLOAD: 503,
   LATE: 504,
@@ -299,6 +305,32 @@ export const BOX = {
   OUT: 64 + RECORD_COUNT * 16 + 192 * 1024,
   OUT_SIZE: 96 * 1024,
   TOTAL: 64 + RECORD_COUNT * 16 + 288 * 1024,
+} as const;
+/**
+ * Words beside the block that core and the chain share and the sandbox does not see. Both put records into the block and enter the
+ * sandbox: the chain within the crossing that made the records, as long as the gate is open; core otherwise. Never both at a time.
+ */
+export const GATE = {
+  /** 1: the chain may enter. -1: it never may again. */
+  OPEN: 0,
+  /** Records in the block, and the bytes they take of HEAP. */
+  COUNT: 1,
+  USED: 2,
+  /** Odd while inside. */
+  BEAT: 3,
+  /** What the chain's entries since core last looked came to. */
+  ENTRIES: 4,
+  RECORDS: 5,
+  BYTES: 6,
+  /** 1: one of them took long. */
+  SLOW: 7,
+  /** 1: one of them was stopped. */
+  FAULT: 8,
+  /** Tokens that one of them left without an answer, which core waits for. */
+  PENDING_COUNT: 9,
+  PENDING: 16,
+  PENDING_MAX: 1024,
+  WORDS: 16 + 1024,
 } as const;
 /** A place in the table of records: block at, block size, range at, range size. An end is [-1, token, 0, 0]. */
 export const RECORD_WORDS = 4;

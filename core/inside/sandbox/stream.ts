@@ -122,7 +122,7 @@ export class StreamTable {
     const state = this.#spare.pop() ?? new StreamState();
     state.token = token;
     state.use = use;
-    state.request.read(words, bytes, w + RECORD.PAYLOAD, range, state.extras);
+    state.request.read(this.#around, w + RECORD.PAYLOAD, range, state.extras);
     const stream = new SandboxStream(this.#around, state, token);
     state.stream = stream;
     state.extras.facts = undefined;
@@ -175,7 +175,7 @@ export class StreamTable {
           result = filter.onRequestHeaders?.(state.request.map, endStream);
           break;
         case KIND.RESPONSE_HEADERS:
-          state.response.read(words, bytes, w + RECORD.PAYLOAD, range, state.extras);
+          state.response.read(this.#around, w + RECORD.PAYLOAD, range, state.extras);
           state.hasResponse = true;
           state.learn();
           result = filter.onResponseHeaders?.(state.response.map, endStream);
@@ -199,7 +199,7 @@ export class StreamTable {
         default: {
           const lane = kind === KIND.REQUEST_TRAILERS ? 0 : 1;
           const trailers = state.trailers(lane);
-          trailers.read(words, bytes, w + RECORD.PAYLOAD, range, state.extras);
+          trailers.read(this.#around, w + RECORD.PAYLOAD, range, state.extras);
           state.learn();
           result =
             lane === 0

@@ -14,6 +14,7 @@ const TEXT_MAX = 4096;
 /** What everything in one sandbox shares. */
 export class Surroundings {
   readonly words: Int32Array;
+  readonly longs: BigInt64Array;
   readonly bytes: Uint8Array;
   readonly outbox: Outbox;
   readonly clock: Clock;
@@ -33,6 +34,7 @@ export class Surroundings {
   /** `seed`: random, so that answers to calls of an isolate before this one find nobody. */
   constructor(box: SharedArrayBuffer, stats: SharedArrayBuffer, seed: string) {
     this.words = new Int32Array(box);
+    this.longs = new BigInt64Array(box);
     this.bytes = new Uint8Array(box);
     this.outbox = new Outbox(this.words, this.bytes);
     this.files = new SandboxFiles(this.outbox);

@@ -328,7 +328,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
 
   /** The bytes of this turn go away. */
   onTurnEnded(): void {
-    if (!this.ended) this.headers.detach();
+    if (!this.ended && !this.#request.isPrompt) this.headers.detach();
   }
 
   /** The idle timer is left where it is: when it fires it looks how long ago this was. */
@@ -509,7 +509,11 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.info.responseDuration = this.#cx.now() - this.#startedAt;
     this.response = headers;
     this.#answer.head(headers, endStream);
-    // Whoever reads the head later than this event needs its bytes.
+    if (!this.#answer.isPrompt) this.#keepResponse(headers);
+  }
+
+  /** Whoever reads the head later than this event needs its bytes. */
+  #keepResponse(headers: ResponseHeaders): void {
     const isRead = this.#filters.length > 1 || this.#runtime.logs.count > 0;
     if (!this.ended && (isRead || !this.#responded)) headers.detach();
   }
@@ -610,6 +614,12 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     }
     if (response) this.#answer.begin([]);
     this.sendReply(response ? RESPONSE_TOO_LARGE : REQUEST_TOO_LARGE, false);
+  }
+
+  onPromptEnd(response: boolean): void {
+    if (this.ended) return;
+    if (!response) this.headers.detach();
+    else if (this.response !== undefined) this.#keepResponse(this.response);
   }
 
   onWaiting(waiting: boolean, response: boolean): void {
