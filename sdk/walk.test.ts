@@ -1,0 +1,84 @@
+import { describe, expect, it } from "vitest";
+import { ResponseHeaders } from "./headers.ts";
+import type { PromptAnswer, Verdict } from "./http.ts";
+import { Walk } from "./walk.ts";
+
+/** An answer that the test gives: before the event ends, or after it has said that it will be late. */
+class Answer implements PromptAnswer {
+  settle: (verdict: Verdict) => void = () => {};
+  late: () => void = () => {};
+
+  onLate(call: () => void): void {
+    this.late = call;
+  }
+
+  // biome-ignore lint/suspicious/noThenProperty: it settles in the call that brings the verdict.
+  then<A, B>(onFulfilled?: ((value: Verdict) => A | PromiseLike<A>) | null): PromiseLike<A | B> {
+    this.settle = (verdict) => void onFulfilled?.(verdict);
+    return this as unknown as PromiseLike<A | B>;
+  }
+}
+
+/** A response whose head one filter is asked about, and what became of it. */
+function answered() {
+  const answer = new Answer();
+  const told: string[] = [];
+  const bodies: { memory: Uint8Array; text: string }[] = [];
+  const walk = new Walk(
+    {
+      onReply: () => told.push("reply"),
+      onFilterError: (error) => told.push(String(error)),
+      onTooLarge: () => told.push("too large"),
+      onPromptEnd: () => told.push("prompt end"),
+      onWaiting: (waiting) => told.push(`waiting ${waiting}`),
+      encodeHead: () => told.push("head"),
+      encodeBody: (chunk) => bodies.push({ memory: chunk.memory, text: chunk.text() }),
+      encodeTrailers: () => told.push("trailers"),
+    },
+    true,
+  );
+  walk.begin([{ onResponseHeaders: () => answer }]);
+  walk.head(new ResponseHeaders(), false);
+  return { walk, answer, told, bodies };
+}
+const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
+
+describe("an answer that may come before the event ends", () => {
+  it("costs no copy of what came with the head, and nobody is told to wait", () => {
+    const { walk, answer, told, bodies } = answered();
+    const event = bytes("hello");
+    walk.body(event, 0, 5, true);
+    answer.settle(undefined);
+    expect(told).toEqual(["head", "prompt end"]);
+    expect(bodies).toEqual([{ memory: event, text: "hello" }]);
+  });
+
+  it("keeps what came in pieces in order", () => {
+    const { walk, answer, bodies } = answered();
+    walk.body(bytes("hello, "), 0, 7, false);
+    walk.body(bytes("world"), 0, 5, true);
+    answer.settle(undefined);
+    expect(bodies.map(({ text }) => text)).toEqual(["hello, world"]);
+  });
+
+  it("lets go of the event's bytes when it is late after all", () => {
+    const { walk, answer, told, bodies } = answered();
+    const event = bytes("hello");
+    walk.body(event, 0, 5, true);
+    answer.late();
+    expect(told).toEqual(["waiting true", "prompt end"]);
+    event.fill(0);
+    answer.settle(undefined);
+    expect(told.slice(2)).toEqual(["head", "waiting false"]);
+    expect(bodies.map(({ text }) => text)).toEqual(["hello"]);
+  });
+
+  it("moves nothing of a stream that has ended meanwhile", () => {
+    const { walk, answer, told, bodies } = answered();
+    walk.body(bytes("hello"), 0, 5, true);
+    walk.stop();
+    answer.late();
+    answer.settle(undefined);
+    expect([told, bodies]).toEqual([[], []]);
+  });
+});
