@@ -100,6 +100,8 @@ export interface HttpFilter {
   onResponseHeaders?(headers: ResponseHeaders, endStream: boolean): HookResult;
   onResponseBody?(chunk: Chunk, endStream: boolean): HookResult;
   onResponseTrailers?(trailers: HeaderMap): HookResult | LastChunk;
+  /** The filter behind it in the chain of this stream, before any hook: neighbours may have something to settle between them. */
+  meets?(next: HttpFilter): void;
   /** Exactly once, whatever became of the stream. */
   onEnd?(): void;
   /** Terminal filters: the client does not take what was sent (true), or takes it again. */
@@ -262,6 +264,8 @@ export interface HttpStream {
   readonly routeConfig: unknown;
   /** The same of every level that has one: route table, virtual host, route, weighted cluster. For filters that merge them. */
   readonly routeConfigs: readonly unknown[];
+  /** False: no route has a config for this filter, whatever route the stream takes. Absent: one may. */
+  readonly isOverridden?: boolean;
   /** Values that filters leave for each other and for logs, by namespace. */
   readonly metadata: Map<string, Record<string, unknown>>;
   /**

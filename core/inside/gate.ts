@@ -122,6 +122,11 @@ export class Gate implements Door {
     if (this.#wantsAnswer) this.#asked.push(token);
   }
 
+  /** An answer tells that this one was asked as well, in the entry that has just ended. */
+  alsoAsked(token: number): void {
+    this.#entered.push(token);
+  }
+
   /** A stream is over; the sandbox hears of it with the next entry, whoever makes it. False: there is no place. */
   end(token: number): boolean {
     const state = this.#state;

@@ -14,6 +14,7 @@ import {
 import { type Door, recordSize } from "./parked.ts";
 import {
   EDITS,
+  FOLLOW,
   HEAD,
   HEAD_FLAG,
   RANGE_MAX,
@@ -117,6 +118,30 @@ export function parkHead(
   if (!lent && size > 0) map.copyBlock(door, w * 4 + whole - ((size + 7) & ~7));
   door.send(token, whole);
   return "sent";
+}
+
+/** Sends what the record before it has a head of to the next filter as well. False: no room. */
+export function parkFollower(
+  door: Door,
+  kind: number,
+  flags: number,
+  token: number,
+  use: number,
+  routeConfig: string,
+  facts: string,
+): boolean {
+  const size = recordSize(FOLLOW.STRINGS * 4 + routeConfig.length + facts.length, 0);
+  const w = size > RECORD_BLOCK_MAX ? -1 : door.begin(size, kind, flags, token, use);
+  if (w < 0) return false;
+  const { words, memory } = door;
+  const p = w + RECORD.PAYLOAD;
+  words[p + FOLLOW.ROUTE_CONFIG] = routeConfig.length;
+  words[p + FOLLOW.FACTS] = facts.length;
+  let to = (p + FOLLOW.STRINGS) * 4;
+  for (let k = 0; k < routeConfig.length; k++) memory[to++] = routeConfig.charCodeAt(k);
+  for (let k = 0; k < facts.length; k++) memory[to++] = facts.charCodeAt(k);
+  door.send(token, size);
+  return true;
 }
 
 /**

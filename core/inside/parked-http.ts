@@ -28,13 +28,14 @@ import {
   recordSize,
 } from "./parked.ts";
 import { ascii, asksForFacts, ParkedFacts } from "./parked-facts.ts";
-import { applyEdits, type HeadTexts, parkHead, readReply } from "./parked-head.ts";
+import { applyEdits, type HeadTexts, parkFollower, parkHead, readReply } from "./parked-head.ts";
 import {
   ANSWER,
   ANSWER_HEAD,
   ANSWER_HEAD_SIZE,
   CHUNK_MAX,
   HOOK,
+  type HookMask,
   KIND,
   PART_SIZE,
   RANGE_MAX,
@@ -59,11 +60,23 @@ const GATE_CHUNK_MAX = 4096;
  * when the sandbox has. `hooks` is what the package's source names; hooks that it does not name do not exist here either.
  */
 export function parkedHttpFactory(use: ParkedUse, table: ParkTable): HttpFilterFactory {
-  class Stub extends ParkedHttpFilter {}
-  const methods = Stub.prototype as unknown as Record<string, unknown>;
-  for (const [bit, name, method] of METHODS) if ((use.hooks & bit) !== 0) methods[name] = method;
+  const Stub = stubOf(use.hooks & ALL_HOOKS);
   const doors = table.doorsOf(use.box);
   return (stream) => new Stub(use, table, doors, stream) as HttpFilter;
+}
+
+/** One class for all that have the same hooks: objects of many classes are slow to look into. */
+const stubs = new Map<HookMask, typeof ParkedHttpFilter>();
+
+function stubOf(hooks: HookMask): typeof ParkedHttpFilter {
+  let known = stubs.get(hooks);
+  if (known === undefined) {
+    known = class Stub extends ParkedHttpFilter {};
+    const methods = known.prototype as unknown as Record<string, unknown>;
+    for (const [bit, name, method] of METHODS) if ((hooks & bit) !== 0) methods[name] = method;
+    stubs.set(hooks, known);
+  }
+  return known;
 }
 
 /** One direction of a stream: the promise that a hook has answered with. It settles in the call that brings the verdict. */
@@ -176,6 +189,16 @@ class ParkedHttpFilter implements Parked {
   #shown: Map<HeaderMap, HeaderMap> | undefined = undefined;
   /** What found no room: the sandbox is told of it next time. */
   #unsentFacts = "";
+  /** Neighbours in the chain that live in the same sandbox: a head goes there once for all of them. */
+  #next: ParkedHttpFilter | undefined = undefined;
+  #before: ParkedHttpFilter | undefined = undefined;
+  /** Those that the head in hand was sent for as well. */
+  #followers: ParkedHttpFilter[] = [];
+  /** It began as a follower of the head in hand. */
+  #isNew = false;
+  /** The kind of head that this filter has let pass already, or was asked about, when it was its neighbour's turn. */
+  #passed = 0;
+  #asked = 0;
 
   constructor(use: ParkedUse, table: ParkTable, doors: Doors, stream: HttpStream) {
     this.#use = use;
@@ -184,8 +207,99 @@ class ParkedHttpFilter implements Parked {
     this.#stream = stream;
   }
 
+  /** Told of the filter behind it in the chain of its stream. */
+  meets(next: HttpFilter): void {
+    if (!(next instanceof ParkedHttpFilter) || next.#doors !== this.#doors) return;
+    if (!this.#joins || !next.#joins) return;
+    this.#next = next;
+    next.#before = this;
+  }
+
+  /** What it sees of its stream hangs on nobody's part between its neighbours. */
+  get #joins(): boolean {
+    const { guard, hooks } = this.#use;
+    if (guard !== undefined || (hooks & CHANGING) !== 0) return false;
+    return (hooks & HOOK.ROUTE_CONFIG) === 0 || this.#stream.isOverridden === false;
+  }
+
   head(kind: number, bit: number, map: HeaderMap, endStream: boolean): HookResult {
+    if (this.#passed === kind) {
+      this.#passed = 0;
+      return undefined;
+    }
+    if (this.#asked === kind) {
+      this.#asked = 0;
+      return this.#lane(kind);
+    }
     return this.#park(kind, bit, map, undefined, endStream);
+  }
+
+  /** The head has gone to the gate; it goes on from there to the neighbours, as long as each lets it pass. */
+  #sendFollowers(gate: Gate, lane: Lane): void {
+    const isRequest = lane.kind === KIND.REQUEST_HEADERS;
+    if (!isRequest && lane.kind !== KIND.RESPONSE_HEADERS) return;
+    const bit = isRequest ? HOOK.REQUEST_HEADERS : HOOK.RESPONSE_HEADERS;
+    for (
+      let filter = isRequest ? this.#next : this.#before;
+      filter !== undefined;
+      filter = isRequest ? filter.#next : filter.#before
+    ) {
+      if ((filter.#hooks & filter.#use.hooks & bit) === 0) continue;
+      if (!filter.#follow(gate, lane)) return;
+      this.#followers.push(filter);
+    }
+  }
+
+  #follow(gate: Gate, { kind, endStream }: Lane): boolean {
+    const { use, box } = this.#use;
+    const own = kind === KIND.REQUEST_HEADERS ? this.#request : this.#response;
+    if (this.#over || own?.busy === true) return false;
+    this.#isNew = this.#token === 0;
+    if (!this.#isNew && this.#gate !== gate) return false;
+    if (this.#isNew) this.#token = this.#table.acquire(this);
+    if (this.#token === 0) return false;
+    const texts = this.#isNew ? this.#texts() : undefined;
+    const facts = texts?.facts ?? this.#newFacts(true);
+    const flags =
+      RECORD_FLAG.FOLLOWS |
+      (this.#isNew ? RECORD_FLAG.CREATE : 0) |
+      (endStream ? RECORD_FLAG.END_STREAM : 0);
+    const token = this.#token | (kind === KIND.REQUEST_HEADERS ? 0 : 1);
+    if (parkFollower(gate, kind, flags, token, use, texts?.routeConfig ?? "", facts)) {
+      this.#unsentFacts = "";
+      if (this.#isNew) this.#gate = gate;
+      return true;
+    }
+    if (this.#isNew) {
+      this.#table.release(box, this.#token, gate);
+      this.#token = 0;
+    }
+    return false;
+  }
+
+  /** So many of those that followed have let the head pass; the next one, if that is so, was asked and answers for itself. */
+  #endFollowing(lane: Lane, passed: number, isStopped: boolean): void {
+    const followers = this.#followers;
+    for (let k = 0; k < followers.length; k++) {
+      const filter = followers[k]!;
+      if (k < passed) filter.#passed = lane.kind;
+      else if (k === passed && isStopped && filter.#gate !== undefined)
+        filter.#beginAsked(lane, filter.#gate);
+      else if (filter.#isNew) {
+        this.#table.release(filter.#use.box, filter.#token, filter.#gate);
+        filter.#token = 0;
+        filter.#gate = undefined;
+      }
+    }
+    while (followers.length > 0) followers.pop();
+  }
+
+  #beginAsked({ kind, map, endStream }: Lane, gate: Gate): void {
+    const lane = this.#lane(kind);
+    lane.begin(kind, map, undefined, endStream);
+    lane.gate = gate;
+    this.#asked = kind;
+    gate.alsoAsked(this.#token | (lane === this.#response ? 1 : 0));
   }
 
   body(kind: number, bit: number, chunk: Chunk, endStream: boolean): HookResult {
@@ -263,7 +377,10 @@ class ParkedHttpFilter implements Parked {
     const gate = this.#gate?.isOpen === true ? this.#gate : undefined;
     if (gate !== undefined) {
       sent = parkHead(gate, lane.kind, flags, token, use, map, texts);
-      if (sent === "sent") lane.gate = gate;
+      if (sent === "sent") {
+        lane.gate = gate;
+        this.#sendFollowers(gate, lane);
+      }
     }
     if (sent === "full")
       sent = parkHead(this.#core, lane.kind, flags | this.#moved(), token, use, map, texts);
@@ -312,7 +429,11 @@ class ParkedHttpFilter implements Parked {
       sent = parkHead(gate, kind, flags, token, use, map, texts);
       if (sent === "sent") {
         this.#gate = gate;
-        if (lane !== undefined) lane.gate = gate;
+        this.#token = token;
+        if (lane !== undefined) {
+          lane.gate = gate;
+          this.#sendFollowers(gate, lane);
+        }
       }
     }
     if (sent === "full") sent = parkHead(this.#core, kind, flags, token, use, map, texts);
@@ -391,13 +512,17 @@ class ParkedHttpFilter implements Parked {
 
   onLate(laneBit: number): void {
     this.#gate = undefined;
-    (laneBit === 0 ? this.#request : this.#response)?.leaveGate();
+    const lane = laneBit === 0 ? this.#request : this.#response;
+    if (lane === undefined) return;
+    if (this.#followers.length > 0) this.#endFollowing(lane, 0, false);
+    lane.leaveGate();
   }
 
   onVerdict(laneBit: number, at: number, size: number, status: number, source: AnswerSource): void {
     const lane = laneBit === 0 ? this.#request : this.#response;
     if (lane === undefined || !lane.busy) return;
     if (status !== 0) {
+      if (this.#followers.length > 0) this.#endFollowing(lane, 0, false);
       if (status === STATUS.ACK) this.#sendNext(lane);
       else if (status === STATUS.GONE) {
         this.#hooks = 0;
@@ -436,6 +561,7 @@ class ParkedHttpFilter implements Parked {
   }
 
   #malformed(lane: Lane, reason: string): void {
+    this.#endFollowing(lane, 0, false);
     this.#table.ports.malformed(this.#use.box, reason);
     lane.settle(FAULT);
   }
@@ -444,8 +570,13 @@ class ParkedHttpFilter implements Parked {
   #verdictOf(lane: Lane, at: number, end: number, source: AnswerSource): Verdict | string {
     const { words, memory } = source;
     const w = at >> 2;
-    const type = words[w + VERDICT.TYPE]! & 0xff;
-    const flags = words[w + VERDICT.TYPE]! >> 8;
+    const head = words[w + VERDICT.TYPE]!;
+    const type = head & 0xff;
+    const flags = (head >> 8) & 0xff;
+    if (this.#followers.length > 0) {
+      const passed = type === VERDICT_TYPE.GO_ON ? (head >> 16) & 0xff : 0;
+      this.#endFollowing(lane, passed, (flags & VERDICT_FLAG.STOPPED) !== 0);
+    }
     const value = words[w + VERDICT.VALUE]!;
     const bodySize = words[w + VERDICT.BODY]!;
     let from = at + VERDICT.REST * 4;
@@ -601,6 +732,9 @@ class ParkedHttpFilter implements Parked {
     this.#response?.drop();
   }
 }
+
+/** Parts of a stream that a filter may change for those behind it, by itself or with the route. */
+const CHANGING = HOOK.METADATA | HOOK.FILTER_STATE | HOOK.CONNECTION_STATE | HOOK.ROUTE | HOOK.INFO;
 
 type Hooked = ParkedHttpFilter;
 /** Hooks of a stub, put on the prototype of those packages that have them. */

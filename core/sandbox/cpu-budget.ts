@@ -1,5 +1,7 @@
 const WINDOW_MS = 10_000;
 const PRECISE_MS = 1000;
+/** Entries by the gate cannot be measured: after a long one core makes them for this long, which is enough for some more. */
+const LOOK_MS = 100;
 const SLOW_ENTRIES = 3;
 /** And together they must have taken this many times the limit: a collection of garbage may take one honest entry past it. */
 const SLOW_SUM = 10;
@@ -24,7 +26,7 @@ export class CpuBudget {
 
   /** Somebody saw an entry that took longer than the limit. */
   suspect(now: number): void {
-    this.#preciseUntil = now + PRECISE_MS;
+    this.#preciseUntil = Math.max(this.#preciseUntil, now + LOOK_MS);
   }
 
   /** Entries are measured: they must be core's. */

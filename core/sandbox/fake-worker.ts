@@ -348,6 +348,7 @@ export class Exchange {
       sleep: () => Promise.resolve(),
     };
     this.filters = factories.map((factory) => factory(this.stream));
+    for (let k = 1; k < this.filters.length; k++) this.filters[k - 1]!.meets?.(this.filters[k]!);
   }
 
   requestHeaders(endStream = true): this {

@@ -116,6 +116,11 @@ export const RECORD_FLAG = {
   ANSWER: 4,
   /** The stream began at the gate: core has not heard of it. */
   ADOPT: 8,
+  /**
+   * A head again, for the next filter of the stream: its hook runs if that of the record before has let the head pass, on what that
+   * one made of it, and one verdict tells of both. The payload is FOLLOW.
+   */
+  FOLLOWS: 16,
 } as const;
 
 /**
@@ -162,6 +167,14 @@ export const HEAD_FLAG = {
   ROUTE_CONFIG: 4,
   FACTS: 8,
   HTTPS: 16,
+} as const;
+
+/** Words of the payload of a record that follows another; then the strings. */
+export const FOLLOW = {
+  /** Bytes of the per-route config and of facts: JSON in ASCII. */
+  ROUTE_CONFIG: 0,
+  FACTS: 1,
+  STRINGS: 2,
 } as const;
 
 /** Bytes of private memory (and words) in one record, and bytes of its range. */
@@ -217,7 +230,7 @@ export const ANSWER_HEAD_SIZE = 16;
 
 /** Words of a verdict, from ANSWER_HEAD.PAYLOAD; then edits, reply and bytes as the flags say. */
 export const VERDICT = {
-  /** type | flags << 8 */
+  /** type | flags << 8 | followers that let the head pass << 16; with STOPPED, the next one has been asked and answers for itself */
   TYPE: 0,
   /** Hooks that the filter object has (with FLAG.HOOKS). */
   HOOKS: 1,
@@ -246,6 +259,7 @@ export const VERDICT_FLAG = {
   FACTS: 16,
   /** Of a hold. */
   EXCEPT_LAST: 32,
+  STOPPED: 64,
 } as const;
 
 /**

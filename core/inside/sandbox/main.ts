@@ -68,7 +68,7 @@ export function init(
     onError: (error) => around.thrown(0, "a timer or microtask", error),
     crypto: { seed, run: (call, data) => around.crypto.run(call, data) },
   });
-  streams = new StreamTable(around);
+  streams = new StreamTable(around, followerAt);
   connections = new ConnectionTable(around);
   asks = new AskTable(around);
 }
@@ -222,13 +222,48 @@ export function run(count: number): void {
   around.clock.advance();
   const { words } = around;
   for (let k = 0, i = BOX.RECORDS >> 2; k < count; k++, i += RECORD_WORDS) {
-    if (words[i] === -1) end(words[i + 1]!);
-    else record(words[i]! >> 2, words[i + 2]!, words[i + 2]! + words[i + 3]!);
+    if (words[i] === -1) {
+      end(words[i + 1]!);
+      continue;
+    }
+    let followers = 0;
+    while (k + 1 + followers < count && isFollower(i + (1 + followers) * RECORD_WORDS)) followers++;
+    record(words[i]! >> 2, words[i + 2]!, words[i + 2]! + words[i + 3]!, i, followers);
+    k += followers;
+    i += followers * RECORD_WORDS;
   }
   around.tellStats();
 }
 
-function record(w: number, range: number, rangeEnd: number): void {
+/** The record in that place of the table is for the next filter of the stream before it. */
+function isFollower(i: number): boolean {
+  const { words } = around;
+  return words[i] !== -1 && ((words[words[i]! >> 2]! >> 8) & RECORD_FLAG.FOLLOWS) !== 0;
+}
+
+/** Of a follower: its state, which it may get now. Throws what its factory throws. */
+function followerAt(i: number, leader: StreamState): StreamState {
+  const { words, bytes } = around;
+  const w = words[i]! >> 2;
+  const token = words[w + RECORD.TOKEN]!;
+  const slot = slotOf(token);
+  const known = states[slot];
+  if (known instanceof StreamState && known.token === baseOf(token)) {
+    streams.updateFollower(known, words, bytes, w, leader);
+    return known;
+  }
+  const state = streams.createFollower(baseOf(token), words, bytes, w, leader);
+  states[slot] = state;
+  return state;
+}
+
+function record(
+  w: number,
+  range: number,
+  rangeEnd: number,
+  place: number,
+  followers: number,
+): void {
   const { words, bytes } = around;
   const token = words[w + RECORD.TOKEN]!;
   const base = baseOf(token);
@@ -245,7 +280,7 @@ function record(w: number, range: number, rangeEnd: number): void {
     try {
       if (kind === KIND.ASK) state = asks.create(base, words, w);
       else if (kind === KIND.CONNECTION) state = connections.create(base, words, bytes, w);
-      else state = streams.create(base, words, bytes, w, range);
+      else state = streams.create(base, words, w, range);
     } catch (error) {
       streams.fail(token, "create", error);
       return;
@@ -261,7 +296,7 @@ function record(w: number, range: number, rangeEnd: number): void {
   if (state instanceof StreamState) {
     if (kind === KIND.PART) streams.part(state, token & 1, bytes, range, rangeEnd);
     else if (kind === KIND.FACTS) streams.learn(state, words, bytes, w);
-    else streams.run(state, words, bytes, w, range, rangeEnd);
+    else streams.run(state, words, bytes, w, range, rangeEnd, place, followers);
   } else if (state instanceof AskState) asks.run(state, words, bytes, w, range, rangeEnd);
   else if (kind === KIND.PART) connections.part(state, token & 1, bytes, range, rangeEnd);
   else connections.run(state, words, bytes, w, range, rangeEnd);

@@ -50,12 +50,12 @@ export class SandboxStream implements HttpStream {
   }
 
   get request(): RequestHeaders {
-    return this.#open.request.map;
+    return this.#open.request!.head.map;
   }
 
   get response(): ResponseHeaders | undefined {
     const state = this.#open;
-    return state.hasResponse ? state.response.map : undefined;
+    return state.response?.head.map;
   }
 
   get info(): StreamInfo {

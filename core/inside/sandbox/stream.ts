@@ -17,12 +17,14 @@ import {
   ANSWER,
   ANSWER_MAX,
   CHUNK_MAX,
+  FOLLOW,
   FRAMING,
   HOOK,
   KIND,
   PART_SIZE,
   RECORD,
   RECORD_FLAG,
+  RECORD_WORDS,
   REPLY,
   VERDICT,
   VERDICT_FLAG,
@@ -31,11 +33,37 @@ import {
 import { SandboxStream } from "./stream-view.ts";
 import type { Surroundings } from "./surroundings.ts";
 
+const STATES_KEPT = 1024;
+
 /** One use of an http package: what its setup returned. */
 export interface HttpUse {
   readonly id: number;
   readonly factory: HttpFilterFactory;
   readonly cx: SandboxContext;
+}
+
+/** A head, and how many streams of filters it is the head of. */
+interface Shared<M extends HeaderMap> {
+  readonly head: Head<M>;
+  users: number;
+}
+const spareRequests: Shared<RequestHeaders>[] = [];
+const spareResponses: Shared<ResponseHeaders>[] = [];
+
+function letGo<M extends HeaderMap>(shared: Shared<M>, spare: Shared<M>[]): void {
+  if (--shared.users === 0 && spare.length < STATES_KEPT) spare.push(shared);
+}
+
+function takeRequest(): Shared<RequestHeaders> {
+  const shared = spareRequests.pop() ?? { head: new Head(new RequestHeaders()), users: 0 };
+  shared.users = 1;
+  return shared;
+}
+
+function takeResponse(): Shared<ResponseHeaders> {
+  const shared = spareResponses.pop() ?? { head: new Head(new ResponseHeaders()), users: 0 };
+  shared.users = 1;
+  return shared;
 }
 
 /** Everything that one filter object and its stream need on this side of the wall; reused for stream after stream. */
@@ -45,10 +73,10 @@ export class StreamState {
   use: HttpUse | undefined = undefined;
   filter: HttpFilter | undefined = undefined;
   stream: SandboxStream | undefined = undefined;
-  readonly request = new Head(new RequestHeaders());
-  readonly response = new Head(new ResponseHeaders());
+  /** Filters that follow each other have one head. */
+  request: Shared<RequestHeaders> | undefined = undefined;
+  response: Shared<ResponseHeaders> | undefined = undefined;
   #trailers: [Head, Head] | undefined = undefined;
-  hasResponse = false;
   hooks = 0;
   /** The chain has been told of `hooks`. */
   told = false;
@@ -62,6 +90,24 @@ export class StreamState {
     return this.#trailers[lane]!;
   }
 
+  /** The heads of the filter that its record follows are its own too. */
+  share({ request, response }: StreamState): void {
+    if (this.request !== request && request !== undefined) {
+      if (this.request !== undefined) letGo(this.request, spareRequests);
+      this.request = request;
+      request.users++;
+    }
+    if (this.response === response || response === undefined) return;
+    if (this.response !== undefined) letGo(this.response, spareResponses);
+    this.response = response;
+    response.users++;
+  }
+
+  beginResponse(): void {
+    if (this.response !== undefined) letGo(this.response, spareResponses);
+    this.response = takeResponse();
+  }
+
   /** What the head in hand has told of the stream. */
   learn(): void {
     const { facts } = this.extras;
@@ -70,17 +116,18 @@ export class StreamState {
   }
 
   reset(): void {
+    if (this.request !== undefined) letGo(this.request, spareRequests);
+    if (this.response !== undefined) letGo(this.response, spareResponses);
+    this.request = this.response = undefined;
     this.token = 0;
     this.use = this.filter = this.stream = undefined;
-    this.hasResponse = this.told = this.clearRoute = false;
+    this.told = this.clearRoute = false;
     this.hooks = 0;
     this.extras.routeConfig = this.extras.facts = undefined;
     if (this.parts[0].length > 0) this.parts[0].length = 0;
     if (this.parts[1].length > 0) this.parts[1].length = 0;
   }
 }
-
-const STATES_KEPT = 1024;
 
 /** What a hook was called with, kept while its promise is pending. */
 interface Call {
@@ -91,14 +138,19 @@ interface Call {
   readonly end: number;
 }
 
+/** Whose record stands in that place of the table. Throws what making it throws. */
+export type FollowerAt = (place: number, leader: StreamState) => StreamState;
+
 /** The HTTP streams that pass through this sandbox. */
 export class StreamTable {
   readonly #around: Surroundings;
   readonly #uses = new Map<number, HttpUse>();
   readonly #spare: StreamState[] = [];
+  readonly #followerAt: FollowerAt;
 
-  constructor(around: Surroundings) {
+  constructor(around: Surroundings, followerAt: FollowerAt) {
     this.#around = around;
+    this.#followerAt = followerAt;
   }
 
   addUse(use: HttpUse): void {
@@ -110,19 +162,47 @@ export class StreamTable {
   }
 
   /** A stream begins. Undefined: its filter could not be made (and the chain knows it, if it waits). */
-  create(
+  create(token: number, words: Int32Array, w: number, range: number): StreamState | undefined {
+    const use = this.#uses.get(words[w + RECORD.USE]!);
+    if (use === undefined) return undefined;
+    const state = this.#spare.pop() ?? new StreamState();
+    state.request = takeRequest();
+    state.request.head.read(this.#around, w + RECORD.PAYLOAD, range, state.extras);
+    return this.#make(state, use, token);
+  }
+
+  /** The next filter of a stream begins, with the heads that the one before it has. */
+  createFollower(
     token: number,
     words: Int32Array,
     bytes: Uint8Array,
     w: number,
-    range: number,
-  ): StreamState | undefined {
+    leader: StreamState,
+  ): StreamState {
     const use = this.#uses.get(words[w + RECORD.USE]!);
-    if (use === undefined) return undefined;
+    if (use === undefined) throw new Error("its use is not known here");
     const state = this.#spare.pop() ?? new StreamState();
+    state.share(leader);
+    readFollow(words, bytes, w, state.extras);
+    return this.#make(state, use, token);
+  }
+
+  /** A filter that is there already has heads in common with the one before it. */
+  updateFollower(
+    state: StreamState,
+    words: Int32Array,
+    bytes: Uint8Array,
+    w: number,
+    leader: StreamState,
+  ): void {
+    state.share(leader);
+    readFollow(words, bytes, w, state.extras);
+    state.learn();
+  }
+
+  #make(state: StreamState, use: HttpUse, token: number): StreamState {
     state.token = token;
     state.use = use;
-    state.request.read(this.#around, w + RECORD.PAYLOAD, range, state.extras);
     const stream = new SandboxStream(this.#around, state, token);
     state.stream = stream;
     state.extras.facts = undefined;
@@ -152,7 +232,7 @@ export class StreamTable {
     if (this.#spare.length < STATES_KEPT) this.#spare.push(state);
   }
 
-  /** One hook. `words[w]` is the record's head, `range` where its bytes lie. */
+  /** One hook. `words[w]` is the record's head, `range` where its bytes lie; after it in the table, at `place`, so many follow. */
   run(
     state: StreamState,
     words: Int32Array,
@@ -160,6 +240,8 @@ export class StreamTable {
     w: number,
     range: number,
     rangeEnd: number,
+    place: number,
+    followers: number,
   ): void {
     const kind = words[w]! & 0xff;
     const endStream = ((words[w]! >> 8) & RECORD_FLAG.END_STREAM) !== 0;
@@ -172,13 +254,13 @@ export class StreamTable {
     try {
       switch (kind) {
         case KIND.REQUEST_HEADERS:
-          result = filter.onRequestHeaders?.(state.request.map, endStream);
+          result = filter.onRequestHeaders?.(state.request!.head.map, endStream);
           break;
         case KIND.RESPONSE_HEADERS:
-          state.response.read(this.#around, w + RECORD.PAYLOAD, range, state.extras);
-          state.hasResponse = true;
+          state.beginResponse();
+          state.response!.head.read(this.#around, w + RECORD.PAYLOAD, range, state.extras);
           state.learn();
-          result = filter.onResponseHeaders?.(state.response.map, endStream);
+          result = filter.onResponseHeaders?.(state.response!.head.map, endStream);
           break;
         case KIND.REQUEST_BODY:
         case KIND.RESPONSE_BODY: {
@@ -211,6 +293,67 @@ export class StreamTable {
       this.#fault(state, kind, error);
       return;
     }
+    if (followers > 0 && result === undefined) {
+      this.#runFollowers(state, kind, endStream, place, followers);
+      return;
+    }
+    this.#finish(state, kind, result, bytes, chunk, memory, at, end);
+  }
+
+  /** The filters after this one, as far as each lets the head pass at once. */
+  #runFollowers(
+    state: StreamState,
+    kind: number,
+    endStream: boolean,
+    place: number,
+    followers: number,
+  ): void {
+    const isRequest = kind === KIND.REQUEST_HEADERS;
+    let passed = 0;
+    let next: StreamState | undefined;
+    let result: unknown;
+    let failure: { readonly error: unknown } | undefined;
+    while (passed < followers) {
+      try {
+        next = this.#followerAt(place + (1 + passed) * RECORD_WORDS, state);
+        result = isRequest
+          ? next.filter!.onRequestHeaders?.(next.request!.head.map, endStream)
+          : next.filter!.onResponseHeaders?.(next.response!.head.map, endStream);
+      } catch (error) {
+        failure = { error };
+        break;
+      }
+      if (result !== undefined) break;
+      passed++;
+      state.clearRoute ||= next.clearRoute;
+      next.clearRoute = false;
+    }
+    const isStopped = failure !== undefined || result !== undefined;
+    const call = { kind, chunk: undefined, memory: NO_BYTES, at: 0, end: 0 };
+    this.#answer(state, call, undefined, passed | (isStopped ? STOPPED : 0));
+    if (!isStopped) return;
+    (isRequest ? state.request! : state.response!).head.settle();
+    if (failure === undefined) {
+      this.#finish(next!, kind, result, NO_BYTES, undefined, NO_BYTES, 0, 0);
+      return;
+    }
+    const words = this.#around.words;
+    const record = words[place + (1 + passed) * RECORD_WORDS]! >> 2;
+    const token = words[record + RECORD.TOKEN]!;
+    this.fail(token, HOOK_OF_KIND[kind] ?? "hook", failure.error);
+  }
+
+  /** What a hook has answered, or will. */
+  #finish(
+    state: StreamState,
+    kind: number,
+    result: unknown,
+    bytes: Uint8Array,
+    chunk: Chunk | undefined,
+    memory: Uint8Array,
+    at: number,
+    end: number,
+  ): void {
     if (typeof (result as PromiseLike<Verdict> | undefined)?.then !== "function") {
       this.#answer(state, { kind, chunk, memory, at, end }, result as Verdict);
       return;
@@ -268,19 +411,20 @@ export class StreamTable {
     outbox.close();
   }
 
-  #answer(state: StreamState, call: Call, verdict: Verdict): void {
+  #answer(state: StreamState, call: Call, verdict: Verdict, followers = 0): void {
     try {
-      this.#tell(state, call, verdict);
+      this.#tell(state, call, verdict, followers);
     } catch (error) {
       this.#fault(state, call.kind, error);
     }
   }
 
-  #tell(state: StreamState, call: Call, verdict: Verdict): void {
+  /** `followers`: how many let the head pass, and STOPPED. */
+  #tell(state: StreamState, call: Call, verdict: Verdict, followers: number): void {
     const { kind, chunk } = call;
     const lane = laneOf(kind);
     let type: number = VERDICT_TYPE.GO_ON;
-    let flags = 0;
+    let flags = (followers & STOPPED) !== 0 ? VERDICT_FLAG.STOPPED : 0;
     let value = 0;
     let reply: Reply | undefined;
     if (verdict !== undefined) {
@@ -310,9 +454,9 @@ export class StreamTable {
       kind === KIND.REQUEST_TRAILERS || kind === KIND.RESPONSE_TRAILERS
         ? state.trailers(lane)
         : lane === 0
-          ? state.request
-          : state.response;
-    const editsSize = reply === undefined ? head.measure() : 0;
+          ? state.request!.head
+          : state.response?.head;
+    const editsSize = reply === undefined && head !== undefined ? head.measure() : 0;
     if (editsSize > 0) flags |= VERDICT_FLAG.EDITS;
     const facts = state.stream!.changes();
     const factsSize = facts === "" ? 0 : (4 + facts.length + 3) & ~3;
@@ -355,7 +499,7 @@ export class StreamTable {
     let to = outbox.open(ANSWER.VERDICT, token, 0, size);
     const words = outbox.words;
     const w = to >> 2;
-    words[w + VERDICT.TYPE] = type | (flags << 8);
+    words[w + VERDICT.TYPE] = type | (flags << 8) | ((followers & 0xff) << 16);
     words[w + VERDICT.HOOKS] = state.hooks;
     words[w + VERDICT.VALUE] = value;
     words[w + VERDICT.BODY] = bodyEnd - bodyAt;
@@ -365,15 +509,30 @@ export class StreamTable {
       outbox.latin1(facts, to + 4);
       to += factsSize;
     }
-    if (editsSize > 0) to = head.write(outbox, to);
+    if (editsSize > 0) to = head!.write(outbox, to);
     if (reply !== undefined) {
       writeReply(outbox.words, to, reply, (text, at) => outbox.latin1(text, at));
       to += replySize;
     }
     if (bodyEnd > bodyAt) outbox.bytes.set(body!.subarray(bodyAt, bodyEnd), to);
     outbox.close();
-    if (type === VERDICT_TYPE.HOLD_BUFFER || type === VERDICT_TYPE.HOLD_STREAM) head.settle();
+    if (type === VERDICT_TYPE.HOLD_BUFFER || type === VERDICT_TYPE.HOLD_STREAM) head?.settle();
   }
+}
+
+/** Beside the number of followers that let a head pass: the next one has been asked. */
+const STOPPED = 1 << 8;
+const NO_BYTES = new Uint8Array(0);
+
+/** The strings of a record that follows another. */
+function readFollow(words: Int32Array, bytes: Uint8Array, w: number, extras: HeadExtras): void {
+  const p = w + RECORD.PAYLOAD;
+  const factsAt = (p + FOLLOW.STRINGS) * 4 + words[p + FOLLOW.ROUTE_CONFIG]!;
+  const end = factsAt + words[p + FOLLOW.FACTS]!;
+  const text = (from: number, to: number): string | undefined =>
+    to > from ? latin1Decode(bytes, from, to) : undefined;
+  extras.routeConfig = text((p + FOLLOW.STRINGS) * 4, factsAt);
+  extras.facts = text(factsAt, end);
 }
 
 const HOOK_OF_KIND: Readonly<Record<number, string>> = {

@@ -79,24 +79,46 @@ class LuaFilter {
 type Make = (stream: HttpStream, filterContext: unknown) => HttpFilter;
 
 /** Only the hooks that the script needs are there: the others cost nothing. */
-function filterClass(script: Script): Make {
+function makerOf(script: Script): Make {
+  const ScriptFilter = filterClass(
+    script.onRequest !== undefined,
+    script.onResponse !== undefined,
+    script.uses("body", "bodyChunks", "trailers"),
+    script.uses("trailers", "bodyChunks"),
+    script.uses("body", "bodyChunks", "trailers", "httpCall", "verifySignature"),
+  );
+  return (stream, filterContext) => new ScriptFilter(script, stream, filterContext) as HttpFilter;
+}
+
+/** One for all scripts with the same needs: objects of many classes are slow to look into. */
+const classes = new Map<string, typeof LuaFilter>();
+
+function filterClass(
+  request: boolean,
+  response: boolean,
+  bodies: boolean,
+  trailers: boolean,
+  end: boolean,
+): typeof LuaFilter {
+  const key = `${request}|${response}|${bodies}|${trailers}|${end}`;
+  const known = classes.get(key);
+  if (known !== undefined) return known;
   class ScriptFilter extends LuaFilter {}
   const own = LuaFilter.prototype;
   const hooks = ScriptFilter.prototype as HttpFilter;
-  const readsBody = script.uses("body", "bodyChunks", "trailers");
-  const readsTrailers = script.uses("trailers", "bodyChunks");
-  if (script.onRequest !== undefined) {
+  if (request) {
     hooks.onRequestHeaders = own.requestHeaders;
-    if (readsBody) hooks.onRequestBody = own.requestBody;
-    if (readsTrailers) hooks.onRequestTrailers = own.requestTrailers;
+    if (bodies) hooks.onRequestBody = own.requestBody;
+    if (trailers) hooks.onRequestTrailers = own.requestTrailers;
   }
-  if (script.onResponse !== undefined) {
+  if (response) {
     hooks.onResponseHeaders = own.responseHeaders;
-    if (readsBody) hooks.onResponseBody = own.responseBody;
-    if (readsTrailers) hooks.onResponseTrailers = own.responseTrailers;
+    if (bodies) hooks.onResponseBody = own.responseBody;
+    if (trailers) hooks.onResponseTrailers = own.responseTrailers;
   }
-  if (readsBody || script.uses("httpCall", "verifySignature")) hooks.onEnd = own.end;
-  return (stream, filterContext) => new ScriptFilter(script, stream, filterContext) as HttpFilter;
+  if (end) hooks.onEnd = own.end;
+  classes.set(key, ScriptFilter);
+  return ScriptFilter;
 }
 
 const NO_FILTER: HttpFilter = {};
@@ -122,7 +144,7 @@ export default defineHttpFilter({
     const makes = new WeakMap<Script, Make>();
     const makeOf = (script: Script): Make => {
       let make = makes.get(script);
-      if (make === undefined) makes.set(script, (make = filterClass(script)));
+      if (make === undefined) makes.set(script, (make = makerOf(script)));
       return make;
     };
     const scripts: Script[] = [];

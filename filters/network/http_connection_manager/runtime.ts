@@ -26,6 +26,8 @@ export interface FilterSlot {
   readonly slot: Slot<HttpFilterFactory>;
   /** Skipped unless a route switches it on. */
   readonly disabled: boolean;
+  /** Some route, virtual host or table has a config for it. */
+  isOverridden: boolean;
 }
 
 /** An entry of `upgrade_configs`. */
@@ -96,6 +98,7 @@ export class Runtime {
         name: ref.name,
         slot: cx.extension("http", ref, { statPrefix: prefix }),
         disabled: ref.disabled,
+        isOverridden: false,
       }));
     this.filters = chain(config.http_filters);
     this.upgrades = new Map(
@@ -155,10 +158,11 @@ export class Runtime {
 function setupRoutes(routes: RouteTable, filters: readonly FilterSlot[]): void {
   for (const [config, { filter, path }] of routes.filterConfigs) {
     placeRouteConfig(config, path);
-    for (const { name, slot } of filters) {
-      if (name !== filter) continue;
+    for (const place of filters) {
+      if (place.name !== filter) continue;
+      place.isOverridden = true;
       try {
-        slot.current.value.routes?.one(config);
+        place.slot.current.value.routes?.one(config);
       } catch (error) {
         if (!(error instanceof ConfigError)) throw error;
         throw new ConfigError(error.path === "" ? path : `${path}.${error.path}`, error.message);

@@ -12,6 +12,7 @@ import {
   type RouteSetups,
   type StreamInfo,
 } from "@tsproxy/sdk";
+import type { FilterSlot } from "./runtime.ts";
 import type { HcmStream } from "./stream.ts";
 import { Info } from "./stream-info.ts";
 
@@ -23,13 +24,13 @@ const NONE: readonly unknown[] = [];
  */
 export class StreamView implements HttpStream, Responder {
   readonly #stream: HcmStream;
-  readonly #filterName: string;
+  readonly #slot: FilterSlot;
   readonly #routes: RouteSetups | undefined;
   #ended = false;
 
-  constructor(stream: HcmStream, filterName: string, routes: RouteSetups | undefined) {
+  constructor(stream: HcmStream, slot: FilterSlot, routes: RouteSetups | undefined) {
     this.#stream = stream;
-    this.#filterName = filterName;
+    this.#slot = slot;
     this.#routes = routes;
   }
 
@@ -56,11 +57,14 @@ export class StreamView implements HttpStream, Responder {
     if (!this.#ended) this.#stream.clearRoute();
   }
   get routeConfig(): unknown {
-    const config = this.#ended ? undefined : this.#stream.route?.filterConfig(this.#filterName);
+    const config = this.#ended ? undefined : this.#stream.route?.filterConfig(this.#slot.name);
     return config === undefined || this.#routes === undefined ? config : this.#routes.one(config);
   }
+  get isOverridden(): boolean {
+    return this.#slot.isOverridden;
+  }
   get routeConfigs(): readonly unknown[] {
-    const configs = this.#ended ? undefined : this.#stream.route?.filterConfigs(this.#filterName);
+    const configs = this.#ended ? undefined : this.#stream.route?.filterConfigs(this.#slot.name);
     if (configs === undefined || configs.length === 0) return NONE;
     return this.#routes === undefined ? configs : this.#routes.all(configs);
   }

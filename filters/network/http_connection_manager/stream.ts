@@ -367,9 +367,10 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
         generation.acquire();
         this.#generations.push(generation);
         const make = generation.value;
-        const view = new StreamView(this, filter.name, make.routes);
+        const view = new StreamView(this, filter, make.routes);
         this.#views.push(view);
         const made = make(view);
+        this.#filters.at(-1)?.meets?.(made);
         this.#filters.push(made);
         this.#live.push(made);
       }
