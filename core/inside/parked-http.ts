@@ -599,9 +599,9 @@ class ParkedHttpFilter implements Parked {
     if (type === VERDICT_TYPE.REPLY) {
       const body = this.#body(lane, memory, bodyAt, end);
       const text = utf8Decode(body, 0, body.length);
-      return (
-        readReply(value, text, words, memory, from, bodyAt) ?? "a reply that HTTP cannot carry"
-      );
+      const answer = readReply(value, text, words, memory, from, bodyAt);
+      if (answer === undefined) return "a reply that HTTP cannot carry";
+      return (flags & VERDICT_FLAG.UNEDITED) === 0 ? answer : { ...answer, unedited: true };
     }
     const isBody = lane.chunk !== undefined;
     // Held heads may be edited until the body hook has answered; others have gone on.

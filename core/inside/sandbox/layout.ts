@@ -260,6 +260,8 @@ export const VERDICT_FLAG = {
   /** Of a hold. */
   EXCEPT_LAST: 32,
   STOPPED: 64,
+  /** Of a reply. */
+  UNEDITED: 128,
 } as const;
 
 /**

@@ -433,6 +433,7 @@ export class StreamTable {
           type = VERDICT_TYPE.REPLY;
           value = verdict.status;
           reply = verdict;
+          if (verdict.unedited === true) flags |= VERDICT_FLAG.UNEDITED;
           break;
         case "hold":
           if (verdict.trailers) throw new TypeError("hold({ trailers }) is for trusted filters");

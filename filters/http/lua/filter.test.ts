@@ -63,11 +63,11 @@ describe("headers", () => {
       end`);
     const s = stream().requestHeaders("GET", "/", { "x-old": "old", "x-gone": "1" });
     expect(s.upstream.headers).toEqual([
+      ["host", "elsewhere"],
       ["x-new", "a"],
       ["x-new", "b"],
       ["x-old", "new"],
       ["x-count", "2a,bb"],
-      ["host", "elsewhere"],
       ["x-names", ":authority :path :method :scheme x-new x-new x-old x-count"],
     ]);
     expect([s.request.method, s.request.path]).toEqual(["PUT", "/other"]);
