@@ -8,6 +8,7 @@ export * from "./client-hello.ts";
 export * from "./cluster.ts";
 export * from "./cluster-specifier.ts";
 export * from "./codec.ts";
+export * from "./cookies.ts";
 export * from "./dns-cache.ts";
 export * from "./dns-resolver.ts";
 export * from "./dns-watch.ts";

@@ -1,6 +1,4 @@
-import { type HashPolicy, type HttpStream, headerName, xxHash64 } from "@tsproxy/sdk";
-
-const COOKIE = headerName("cookie");
+import { type HashPolicy, type HttpStream, requestCookie, xxHash64 } from "@tsproxy/sdk";
 
 /** Envoy's hash of a request. Undefined: no policy found anything to hash. */
 export function hashOf(
@@ -30,7 +28,7 @@ function hashBy(policy: HashPolicy, stream: HttpStream, setCookies: string[]): b
       return values.sort().reduce((seed, value) => xxHash64(value, seed), 0n);
     }
     case "cookie": {
-      const value = cookieOf(stream, policy.name);
+      const value = requestCookie(stream.request, policy.name) ?? "";
       if (value !== "") return xxHash64(value);
       if (policy.ttlMs === undefined) return undefined;
       const made = cookieValue(stream);
@@ -50,19 +48,6 @@ function hashBy(policy: HashPolicy, stream: HttpStream, setCookies: string[]): b
       return value === undefined ? undefined : xxHash64(value);
     }
   }
-}
-
-function cookieOf(stream: HttpStream, name: string): string {
-  for (const line of stream.request.getAll(COOKIE)) {
-    for (const pair of line.split(";")) {
-      const at = pair.indexOf("=");
-      if (at < 0 || pair.slice(0, at).trim() !== name) continue;
-      const value = pair.slice(at + 1).trim();
-      const quoted = value.length >= 2 && value.startsWith('"') && value.endsWith('"');
-      return quoted ? value.slice(1, -1) : value;
-    }
-  }
-  return "";
 }
 
 /** The same for all streams of a connection, so that requests which race on it get the same cookie. */

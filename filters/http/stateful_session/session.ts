@@ -1,9 +1,9 @@
 import {
   type HeaderName,
-  headerName,
   nameOf,
   type RequestHeaders,
   type ResponseHeaders,
+  requestCookie,
 } from "@tsproxy/sdk";
 import type { Config } from "./config.ts";
 
@@ -30,8 +30,6 @@ type Cookie = Extract<
   { readonly cookie: unknown }
 >["cookie"];
 
-const COOKIE = headerName("cookie");
-
 /** A cookie whose value is a small message in base64: the address, and when it ends (seconds since 1970; 0: with the browser). */
 class CookieState implements SessionState {
   readonly #cookie: Cookie;
@@ -50,7 +48,7 @@ class CookieState implements SessionState {
   }
 
   read(headers: RequestHeaders): string | undefined {
-    const value = cookieOf(headers, this.#cookie.name);
+    const value = requestCookie(headers, this.#cookie.name);
     const bytes = decoded(value);
     if (bytes === undefined) return undefined;
     const said = parseMessage(bytes);
@@ -133,19 +131,6 @@ const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$
 /** Bytes as text, one char each. Undefined: nothing, or no base64. */
 function decoded(base64: string | undefined): string | undefined {
   return base64 === undefined || base64 === "" || !BASE64.test(base64) ? undefined : atob(base64);
-}
-
-function cookieOf(headers: RequestHeaders, name: string): string {
-  for (const line of headers.getAll(COOKIE)) {
-    for (const pair of line.split(";")) {
-      const at = pair.indexOf("=");
-      if (at < 0 || pair.slice(0, at).trim() !== name) continue;
-      const value = pair.slice(at + 1).trim();
-      const quoted = value.length >= 2 && value.startsWith('"') && value.endsWith('"');
-      return quoted ? value.slice(1, -1) : value;
-    }
-  }
-  return "";
 }
 
 /** Protobuf: field 1 the address, field 2 the end of its life. */

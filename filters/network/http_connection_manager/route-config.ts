@@ -13,6 +13,7 @@ import {
   RuntimeFractionalPercent,
   SafeRegex,
   type Static,
+  StringMatcher,
   Type,
   TypedExtension,
   UInt32,
@@ -50,6 +51,18 @@ const RouteMatch = Type.Object({
     }),
   ),
   dynamic_metadata: Type.Array(MetadataMatcher, { default: [] }),
+  cookies: Type.Array(
+    Type.Object({
+      name: Type.String({ minLength: 1 }),
+      string_match: StringMatcher,
+      invert_match: Type.Boolean({ default: false }),
+    }),
+    { default: [] },
+  ),
+  filter_state: Type.Array(
+    Type.Object({ key: Type.String({ minLength: 1 }), string_match: StringMatcher }),
+    { default: [] },
+  ),
 });
 export type RouteMatch = Static<typeof RouteMatch>;
 

@@ -5,12 +5,14 @@ import {
   compileMetadataMatch,
   compileQueryMatch,
   compileRegex,
+  compileStringMatch,
   headerName,
   latin1Encode,
   type MatchSubject,
   type Regex,
   type RequestHeaders,
   RuntimeFraction,
+  requestCookie,
   type SetupContext,
 } from "@tsproxy/sdk";
 import type { RouteMatch as RouteMatchConfig } from "./route-config.ts";
@@ -206,6 +208,25 @@ function compileConditions(
   for (const [k, metadata] of config.dynamic_metadata.entries()) {
     const matches = compileMetadataMatch(metadata, `${path}.dynamic_metadata[${k}]`, cx);
     add(`dynamic_metadata[${k}] (${metadata.filter}) does not match`, (s) => matches(s.metadata));
+  }
+  for (const [k, cookie] of config.cookies.entries()) {
+    const matches = compileStringMatch(
+      cookie.string_match,
+      `${path}.cookies[${k}].string_match`,
+      cx,
+    );
+    add(`cookies[${k}] (${cookie.name}) does not match`, ({ request }) => {
+      const value = requestCookie(request, cookie.name);
+      return (value !== undefined && matches(value)) !== cookie.invert_match;
+    });
+  }
+  for (const [k, state] of config.filter_state.entries()) {
+    const at = `${path}.filter_state[${k}].string_match`;
+    const matches = compileStringMatch(state.string_match, at, cx);
+    add(`filter_state[${k}] (${state.key}) does not match`, ({ filterState }) => {
+      const value = filterState?.get(state.key);
+      return typeof value === "string" && matches(value);
+    });
   }
   return conditions;
 }

@@ -211,6 +211,8 @@ export const ClusterConfig = Type.Object({
   outlier_detection: Type.Optional(OutlierDetection),
   close_connections_on_host_health_failure: Type.Optional(Type.Boolean()),
   ignore_health_on_host_removal: Type.Optional(Type.Boolean()),
+  /** Connections to its hosts serve the requests of one client connection only. */
+  connection_pool_per_downstream_connection: Type.Optional(Type.Boolean()),
   preconnect_policy: Type.Optional(
     Type.Object({
       per_upstream_preconnect_ratio: Type.Number({ minimum: 1, maximum: 3, default: 1 }),

@@ -290,6 +290,23 @@ describe("an HTTP/1 pool", () => {
     expect([stat("rq_active"), cell("rq_active"), stat("cx_active")]).toEqual([0, 0, 1]);
   });
 
+  it("may be each client's own", () => {
+    const c = one({ connection_pool_per_downstream_connection: true });
+    const from = (connectionId: number) => {
+      const caller = new Caller();
+      const stream = { info: { connectionId } } as never;
+      c.newStream(caller, { stream });
+      return caller;
+    };
+    from(1);
+    connected(0);
+    say(0, "ok");
+    from(2);
+    expect(cx.opened).toHaveLength(2);
+    expect(from(1).connection).toBe(cx.opened[0]!.connection);
+    expect([stat("cx_total"), stat("rq_total")]).toEqual([2, 2]);
+  });
+
   it("carries ten thousand exchanges over one connection, and every gauge returns to zero", () => {
     const c = one();
     ask(c);

@@ -99,11 +99,12 @@ export class UpstreamHost implements Host {
       this.pools.splice(this.pools.indexOf(pool), 1);
       this.#poolMaker.drop(pool);
     });
-    const pools = this.#named.get(`${priority} ${peer.key}`, () => {
+    const make = () => {
       const made = this.#poolMaker.make(this, priority, peer);
       this.pools.push(...made);
       return made;
-    });
+    };
+    const pools = this.#named.get(`${priority} ${peer.key}`, make, peer.most);
     return pools && ofProtocol(pools, downstream);
   }
 

@@ -14,10 +14,14 @@ export class NamedPools {
   }
 
   /** Undefined: no more may be made. */
-  get(key: string, make: () => readonly Pool[]): readonly Pool[] | undefined {
+  get(
+    key: string,
+    make: () => readonly Pool[],
+    most: number = MAX_NAMES,
+  ): readonly Pool[] | undefined {
     let pools = this.#byKey.get(key);
     if (pools !== undefined) return pools;
-    if (this.#byKey.size >= MAX_NAMES && !this.#makeRoom()) return undefined;
+    if (this.#byKey.size >= most && !this.#makeRoom()) return undefined;
     pools = make();
     this.#byKey.set(key, pools);
     return pools;

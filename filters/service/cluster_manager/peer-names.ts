@@ -19,6 +19,8 @@ export const UpstreamHttpOptions = Type.Object({
 /** What a request says of the handshake of its connection. Connections serve only requests that say the same. */
 export interface PeerNames {
   readonly key: string;
+  /** As many such keys may have pools at one host; absent: 256. */
+  readonly most?: number;
   readonly options: Pick<TransportOptions, "serverName" | "subjectAltNames">;
 }
 

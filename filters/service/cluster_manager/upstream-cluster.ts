@@ -59,6 +59,8 @@ const NO_HOST: PoolFailure = Object.freeze({
 });
 /** Addresses come and go with DNS, and a cell is never given back; hosts beyond these share theirs. */
 const MAX_HOST_NAMES = 16_384;
+/** Clients that have connections of their own at one host (`connection_pool_per_downstream_connection`). */
+const MAX_CLIENTS = 8_192;
 
 /** The codecs that pools may need; packages are only asked for where a config wants them. */
 export interface Codecs {
@@ -110,6 +112,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   readonly #spread: Spread | undefined;
   readonly #provided: ProvidedBalancer | undefined;
   readonly choosesByStream: boolean;
+  readonly #poolsByClient: boolean;
   readonly dropOverload: number;
   readonly tracks: TrackedStats | undefined;
   readonly httpFilters: readonly UpstreamFilter[] | undefined;
@@ -209,7 +212,9 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     this.#spread?.update([]);
     const { type } = parts;
     const policy = balancer?.current.value;
+    this.#poolsByClient = config.connection_pool_per_downstream_connection === true;
     this.choosesByStream =
+      this.#poolsByClient ||
       type.provide !== undefined ||
       this.#options.peerNaming !== undefined ||
       (policy !== undefined && "byStream" in policy && policy.byStream === true);
@@ -367,6 +372,15 @@ export class UpstreamCluster implements Cluster, PoolOwner {
       peerNaming !== undefined && host.transport?.current.value.secure === true
         ? peerNaming.of(context.head ?? context.stream?.request)
         : undefined;
+    const client = context.stream?.info.connectionId;
+    if (this.#poolsByClient && client !== undefined) {
+      const own = {
+        key: `${client} ${peer?.key ?? ""}`,
+        options: peer?.options ?? {},
+        most: MAX_CLIENTS,
+      };
+      return host.namedPoolFor(downstreamProtocol, priority ?? "default", own);
+    }
     if (peer === undefined) return host.poolFor(downstreamProtocol, priority);
     return host.namedPoolFor(downstreamProtocol, priority ?? "default", peer);
   }
