@@ -65,3 +65,16 @@ it("leaves alone what is not gRPC", () => {
   call("/shop.Cart/Add", "application/grpc-web").responseHeaders(200, { "grpc-status": "0" }, true);
   expect(value("shop.Cart.Add.total")).toBe(0);
 });
+
+it("counts nothing for a path that names no method, where each method is counted by itself", () => {
+  const count = (config: object) => {
+    const { call, value } = open(config);
+    for (const path of ["/shop.Cart", "/a/b/c", "/shop.Cart/"]) {
+      const stream = call(path);
+      stream.responseHeaders(200, { "content-type": "application/grpc" }, false);
+      stream.responseTrailers(trailers("0"));
+    }
+    return value("total");
+  };
+  expect([count({ stats_for_all_methods: true }), count({})]).toEqual([0, 3]);
+});

@@ -66,20 +66,23 @@ class GrpcStats {
     return this.#cx.now();
   }
 
-  /** `path`: of the request, with its query. Undefined: no such cluster. */
+  /** `path`: of the request, with its query. Undefined: nothing is counted. */
   of(clusterName: string, path: string): MethodStats | undefined {
+    const query = path.indexOf("?");
+    const name = query < 0 ? path : path.slice(0, query);
+    const named = this.#isNamed(name);
+    // Where every method has cells of its own, what is no method has none.
+    const counted = named || this.config.stats_for_all_methods !== true;
+    return counted ? this.#statsOf(clusterName, named ? name : "") : undefined;
+  }
+
+  #statsOf(clusterName: string, method: string): MethodStats | undefined {
     const cluster = this.#cx.clusters.get(clusterName);
     if (cluster === undefined) return undefined;
-    const query = path.indexOf("?");
-    const method = this.#isNamed(query < 0 ? path : path.slice(0, query))
-      ? query < 0
-        ? path
-        : path.slice(0, query)
-      : "";
     const key = `${clusterName}${method}`;
     let stats = this.#methods.get(key);
     if (stats !== undefined) return stats;
-    if (method !== "" && this.#methods.size >= MAX_METHODS) return this.of(clusterName, "");
+    if (method !== "" && this.#methods.size >= MAX_METHODS) return this.#statsOf(clusterName, "");
     stats = new MethodStats(cluster.stats.scope(`grpc.${this.#scopeOf(method)}`));
     this.#methods.set(key, stats);
     return stats;
