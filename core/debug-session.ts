@@ -28,6 +28,7 @@ const OWN_IDS = 1_000_000_000;
 const LASTING =
   /^(?:(?:Runtime|Debugger|Profiler|HeapProfiler|Console)\.enable|Debugger\.set(?:PauseOnExceptions|AsyncCallStackDepth|BlackboxPatterns|BreakpointsActive|SkipAllPauses))$/;
 const BREAKPOINT = "Debugger.setBreakpointByUrl";
+const GOING_ON = /^Debugger\.(?:resume|step\w+)$/;
 
 /**
  * One client's session with the isolates of one package, one after the other. The module has one URL through all reloads, and
@@ -42,12 +43,20 @@ export class DebugSession {
   #map: TraceMap | undefined;
   /** Named so by the isolate -> as the client knows it: files of scripts. */
   readonly #files = new Map<string, string>();
+  /** Lua scripts, as the isolate names them. */
+  readonly #scriptsInLua = new Map<string, LuaScript>();
+  /** Ids of a client's breakpoints -> ours, set where a Lua script has appeared since. */
+  readonly #extra = new Map<string, string[]>();
+  /** Of the module, where expressions are evaluated that name no context. */
+  #contextId: unknown = undefined;
   /** By the ids of scripts, what the isolate calls them. */
   readonly #scripts = new Map<string, string>();
   readonly #lasting = new Map<string, Message>();
   readonly #breakpoints = new Map<string, Message>();
   /** Requests of the client whose answers tell more than they say. */
   readonly #asked = new Map<number, Message>();
+  /** Requests of the client that wait for an answer, by what they ask for. */
+  readonly #open = new Map<number, string>();
   readonly #own = new Map<number, (message: Message) => void>();
   #nextId = OWN_IDS;
   #isPaused = false;
@@ -79,15 +88,26 @@ export class DebugSession {
     if (typeof id !== "number") return;
     if (LASTING.test(method)) this.#lasting.set(method, message);
     if (method.endsWith(".disable")) this.#lasting.delete(method.replace("disable", "enable"));
-    if (method === "Debugger.removeBreakpoint")
-      this.#breakpoints.delete(String(message.params?.breakpointId));
+    if (method === "Debugger.removeBreakpoint") this.#forget(String(message.params?.breakpointId));
     if (method === BREAKPOINT) this.#asked.set(id, message);
+    this.#open.set(id, method);
     this.#send(message);
   }
 
+  #forget(breakpointId: string): void {
+    this.#breakpoints.delete(breakpointId);
+    for (const extra of this.#extra.get(breakpointId) ?? [])
+      void this.#ask({ method: "Debugger.removeBreakpoint", params: { breakpointId: extra } });
+    this.#extra.delete(breakpointId);
+  }
+
   #send(message: Message): void {
-    const { method, params = {} } = message;
-    const asked = method === BREAKPOINT ? { ...message, params: this.#located(params) } : message;
+    const { method = "", params = {} } = message;
+    let asked = message;
+    if (method === BREAKPOINT) asked = { ...message, params: this.#located(params) };
+    // The isolate has several contexts and none that is everybody's.
+    else if (method in CONTEXTS && this.#contextId !== undefined && !namesContext(params))
+      asked = { ...message, params: { ...params, [CONTEXTS[method]!]: this.#contextId } };
     let text = JSON.stringify(asked);
     if (this.#module !== undefined) text = replaced(text, this.#url, this.#module.filename);
     for (const [inside, outside] of this.#files) text = replaced(text, outside, inside);
@@ -117,6 +137,11 @@ export class DebugSession {
         return { ...rest, url: this.#url, lineNumber: at.line - 1, columnNumber: at.column };
       }
     }
+    // The newest first: it may stand on other lines than those before.
+    for (const [inside, script] of [...this.#scriptsInLua].reverse())
+      if (script.lines > Number(lineNumber) - script.line && Number(lineNumber) >= script.line)
+        if (wanted(script.href) || wanted(decodeURIComponent(script.href.replace("file://", ""))))
+          return { ...rest, url: inside, lineNumber: Number(lineNumber) - script.line };
     for (const outside of this.#files.values())
       if (wanted(outside)) return { ...rest, url: outside, lineNumber, columnNumber };
     return params;
@@ -132,6 +157,8 @@ export class DebugSession {
       this.#own.delete(id);
       return;
     }
+    // The client has been told already that its request came too late.
+    if (id !== undefined && !this.#open.delete(id)) return;
     if (method === "Debugger.paused") this.#isPaused = true;
     if (method === "Debugger.resumed") this.#isPaused = false;
     const asked = id === undefined ? undefined : this.#asked.get(id);
@@ -148,7 +175,18 @@ export class DebugSession {
   #onScript(params: Record<string, unknown>): void {
     const url = String(params.url);
     this.#scripts.set(String(params.scriptId), url);
-    if (url === this.#module?.filename) {
+    const lua = LUA_URL.exec(url);
+    if (lua !== null) {
+      const script = {
+        href: pathToFileURL(path.resolve(decodeURI(lua[2]!))).href,
+        line: Number(lua[1]) - 1,
+        lines: Number(params.endLine) + 1,
+      };
+      this.#scriptsInLua.set(url, script);
+      params.sourceMapURL = `data:application/json;base64,${Buffer.from(mapOf(script)).toString("base64")}`;
+      this.#stopIn(script);
+    } else if (url === this.#module?.filename) {
+      this.#contextId = params.executionContextId;
       const map = Buffer.from(mapWithUrls(this.#module.map)).toString("base64");
       params.sourceMapURL = `data:application/json;base64,${map}`;
     } else if (/\.(?:ya?ml|json|[cm]?[jt]s)$/.test(url) && !url.includes("://"))
@@ -156,11 +194,34 @@ export class DebugSession {
       this.#files.set(url, pathToFileURL(path.resolve(url)).href);
   }
 
+  /** A Lua script has come after the breakpoints of its file, or stands on other lines than before. */
+  #stopIn(script: LuaScript): void {
+    for (const [breakpointId, message] of this.#breakpoints) {
+      const located = this.#located(message.params ?? {});
+      if (this.#scriptsInLua.get(String(located.url)) !== script) continue;
+      void this.#ask(message).then(({ result }) => {
+        // An error says that one stands there already.
+        if (result === undefined) return;
+        const ids = this.#extra.get(breakpointId) ?? [];
+        this.#extra.set(breakpointId, [...ids, String(result.breakpointId)]);
+        for (const location of (result.locations ?? []) as unknown[])
+          this.#tell("Debugger.breakpointResolved", { breakpointId, location });
+      });
+    }
+  }
+
   /** Where a frame stands in its source, for clients that read no source maps. */
   #withSources(params: Record<string, unknown>): void {
+    const hit = (params.hitBreakpoints ?? []) as readonly string[];
+    params.hitBreakpoints = hit.map(
+      (id) => [...this.#extra].find(([, extra]) => extra.includes(id))?.[0] ?? id,
+    );
     for (const frame of (params.callFrames ?? []) as Record<string, unknown>[]) {
       const { scriptId, lineNumber, columnNumber } = frame.location as Record<string, number>;
       if (frame.url === "") frame.url = this.#scripts.get(String(scriptId)) ?? "";
+      const lua = this.#scriptsInLua.get(String(frame.url));
+      if (lua !== undefined)
+        frame.source = { url: lua.href, lineNumber: lineNumber! + lua.line, columnNumber };
       if (frame.url !== this.#module?.filename || this.#map === undefined) continue;
       const position = { line: lineNumber! + 1, column: columnNumber ?? 0 };
       const { source, line, column } = originalPositionFor(this.#map, position);
@@ -182,9 +243,13 @@ export class DebugSession {
   async onBoundTo(module: DebuggedModule): Promise<void> {
     const isFirst = this.#module === undefined;
     this.#scripts.clear();
+    this.#scriptsInLua.clear();
+    this.#extra.clear();
+    this.#contextId = undefined;
     this.#module = module;
     this.#map = new TraceMap(mapWithUrls(module.map));
     if (!isFirst) {
+      this.#endRequests();
       if (this.#isPaused) this.#tell("Debugger.resumed", {});
       this.#isPaused = false;
       this.#tell("Runtime.executionContextsCleared", {});
@@ -202,6 +267,18 @@ export class DebugSession {
     this.#onBound();
   }
 
+  /** What the isolate before was asked last it may never answer. Who was stopped goes on without being told. */
+  #endRequests(): void {
+    for (const [id, method] of this.#open) {
+      const answer = GOING_ON.test(method)
+        ? { id, result: {} }
+        : { id, error: { code: -32000, message: "the filter has been replaced" } };
+      this.#toClient(JSON.stringify(answer));
+      this.#asked.delete(id);
+    }
+    this.#open.clear();
+  }
+
   #ask(message: Message): Promise<Message> {
     const id = this.#nextId++;
     return new Promise((resolve) => {
@@ -212,6 +289,41 @@ export class DebugSession {
 
   #tell(method: string, params: unknown): void {
     this.#toClient(JSON.stringify({ method, params }));
+  }
+}
+
+/** A Lua script stands on those lines of a file; from 0. */
+interface LuaScript {
+  readonly href: string;
+  readonly line: number;
+  readonly lines: number;
+}
+
+/** `tsproxy-lua/<chunk>/<line>/<file>` */
+const LUA_URL = /^tsproxy-lua\/\d+\/(\d+)\/(.+)$/;
+
+/** What may name a context, and what it calls it. */
+const CONTEXTS: Readonly<Record<string, string>> = {
+  "Runtime.evaluate": "contextId",
+  "Runtime.compileScript": "executionContextId",
+  "Runtime.globalLexicalScopeNames": "executionContextId",
+};
+const namesContext = (params: Record<string, unknown>): boolean =>
+  ["contextId", "uniqueContextId", "executionContextId"].some((name) => params[name] !== undefined);
+
+/** The source map of a script whose every line is one of its file. */
+function mapOf({ href, line, lines }: LuaScript): string {
+  const mappings = `AA${base64Vlq(line)}A${";AACA".repeat(Math.max(0, lines - 1))}`;
+  return JSON.stringify({ version: 3, sources: [href], names: [], mappings });
+}
+
+/** A number of a source map that is not negative. */
+function base64Vlq(value: number): string {
+  const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  let text = "";
+  for (let rest = value << 1; ; rest >>= 5) {
+    if (rest < 32) return text + digits[rest];
+    text += digits[(rest & 31) | 32];
   }
 }
 

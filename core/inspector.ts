@@ -110,8 +110,9 @@ export class Inspector {
   }
 
   #onUpgrade(request: http.IncomingMessage, socket: Duplex, head: Buffer): void {
-    const id = (request.url ?? "").slice(1);
-    const name = [...this.#ids].find(([, known]) => known === id)?.[0];
+    const path = (request.url ?? "").slice(1);
+    const byId = [...this.#ids].find(([, id]) => id === path)?.[0];
+    const name = byId ?? (isPage(request.headers.origin) ? undefined : path);
     const isThere = this.#parts.targets().some((target) => target.package === name);
     if (name === undefined || !isThere || !isLocalName(request.headers.host)) {
       socket.end("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n");
@@ -139,6 +140,11 @@ export class Inspector {
       post("close");
     });
   }
+}
+
+/** Editors name no origin, DevTools their own. They may attach by a package's name, which stays the same from run to run. */
+function isPage(origin: string | undefined): boolean {
+  return origin !== undefined && !origin.startsWith("devtools://");
 }
 
 /** A page of some site that resolves its name to 127.0.0.1 gets nothing here. */

@@ -275,7 +275,13 @@ async function stop(code: number): Promise<never> {
 async function openInspector(port: number) {
   const { Inspector } = await import("./inspector.ts");
   const server = new Inspector({
-    targets: () => reload.sandboxed(),
+    targets: () => {
+      // Those that the config uses: editors attach to the first that is named.
+      const used = JSON.stringify(reload.live?.config);
+      return reload
+        .sandboxed()
+        .filter(({ package: name }) => used.includes(`"package":${JSON.stringify(name)}`));
+    },
     module: (filename) => {
       const map = reload.sources(filename)?.json;
       return map === undefined ? undefined : { filename, map };

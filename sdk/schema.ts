@@ -55,9 +55,18 @@ export function DataSource() {
   return Type.Unsafe<{ readonly text: string }>({ type: "object", dataSource: true });
 }
 
+/** Where the lines of a script's text stand, for debuggers. */
+export interface ScriptPlace {
+  readonly file: string;
+  /** Of its first line, from 1. */
+  readonly line: number;
+}
+
 /** A Lua script out of the config, and what it asks for by `require`. */
 export interface LuaSource {
   readonly text: string;
+  /** Absent: its lines are nobody's (an environment variable, a quoted scalar). */
+  readonly place?: ScriptPlace;
   /** By the name that `require` gives: files beside the config, or where the proxy was started. */
   readonly modules: Readonly<Record<string, LuaModule>>;
 }
@@ -65,6 +74,7 @@ export interface LuaModule {
   readonly text: string;
   /** As `require` finds it: `./lib/name.lua`. */
   readonly file: string;
+  readonly place?: ScriptPlace;
 }
 
 /** Schema of a Lua script: a DataSource, or its text as such. `setup` gets a LuaSource. */

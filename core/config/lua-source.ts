@@ -1,9 +1,10 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
-import type { LuaModule, LuaSource } from "@tsproxy/sdk";
+import type { LuaModule, LuaSource, ScriptPlace } from "@tsproxy/sdk";
 import { readDataSource } from "./data-source.ts";
 import type { Report } from "./diagnostic.ts";
 import type { Node } from "./document.ts";
+import { contentOf } from "./script.ts";
 
 /** Modules that one script may bring along. */
 const MODULES_MAX = 256;
@@ -25,10 +26,24 @@ export function readLuaSource(node: Node, report: Report): LuaSource | undefined
     return undefined;
   }
   const { file } = report.diagnostic(node.place, "");
+  const place = placeOf(node, report);
   const folders = [...new Set([path.dirname(path.resolve(file)), process.cwd()])];
   const modules: Record<string, LuaModule> = {};
   gather(text, folders, modules);
-  return { text, modules };
+  return { text, modules, ...(place && { place }) };
+}
+
+/** Only a block scalar and a file have the lines that the script has. */
+function placeOf(node: Node, report: Report): ScriptPlace | undefined {
+  if (node.kind === "map") {
+    const named = node.get("filename");
+    if (named?.kind === "scalar") return { file: path.resolve(String(named.value)), line: 1 };
+    const inline = node.get("inline_string");
+    return inline && placeOf(inline, report);
+  }
+  const { file, line, column } = report.diagnostic(node.place, "");
+  if (report.text[node.place.offset] !== "|") return undefined;
+  return { file, line: contentOf(report.text, node.place.offset, line, column).line };
 }
 
 function gather(text: string, folders: readonly string[], found: Record<string, LuaModule>): void {
@@ -47,7 +62,8 @@ function read(name: string, folders: readonly string[]): LuaModule | undefined {
   for (const folder of folders) {
     for (const file of [`./${inFolder}.lua`, `./${inFolder}/init.lua`]) {
       try {
-        return { text: readFileSync(path.join(folder, file), "utf8"), file };
+        const where = path.join(folder, file);
+        return { text: readFileSync(where, "utf8"), file, place: { file: where, line: 1 } };
       } catch {
         // The next place, then.
       }

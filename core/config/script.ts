@@ -106,7 +106,7 @@ function problemOf(error: unknown): { message: string; row: number; column: numb
 }
 
 /** Where the characters of a scalar begin: those of a block scalar on the next line, behind its indent. */
-function contentOf(
+export function contentOf(
   text: string,
   offset: number,
   line: number,

@@ -43,6 +43,8 @@ export class HostWait {}
 /** Where a function finds its globals. */
 export class Environment {
   table: LuaTable;
+  /** Whose it is. */
+  owner: LuaFunction | undefined = undefined;
 
   constructor(table: LuaTable) {
     this.table = table;
@@ -58,9 +60,13 @@ export function withEnv(
 ): LuaFunction {
   const environment = new Environment(table);
   const made = make(environment);
+  environment.owner = made;
   environments.set(made, environment);
   return made;
 }
+
+/** Environments of the functions that run now, outermost first, in programs that ask for them by level. */
+export const levels: Environment[] = [];
 
 const levelled = new WeakMap<
   object,
@@ -123,6 +129,8 @@ function* waitProtected(
 
 export function baseLibrary(host: BaseHost): LuaTable {
   const { globals } = host;
+  /** Of level 0: where chunks begin that are loaded from here on. */
+  let outermost = globals;
   const load = (source: string, name: string, environment: LuaTable): unknown => {
     try {
       return host.compile(source, name, environment);
@@ -135,7 +143,7 @@ export function baseLibrary(host: BaseHost): LuaTable {
       if (truth(anyArgument(args, 1, "assert"))) return args;
       throw new LuaError(args.length > 1 ? args[1] : "assertion failed!");
     },
-    collectgarbage: (...args) => (args[0] === "count" ? 0 : 0),
+    collectgarbage: () => 0,
     error: (...args) => {
       const [value, level] = args;
       const depth = level === undefined ? 1 : integerArgument(args, 2, "error");
@@ -145,7 +153,7 @@ export function baseLibrary(host: BaseHost): LuaTable {
     getfenv: inEnvironment((own, args) => {
       const [what] = args;
       if (typeof what === "function") return environments.get(what)?.table ?? globals;
-      return (what ?? 1) === 1 ? (own?.table ?? globals) : globals;
+      return environmentAt(what ?? 1, own)?.table ?? outermost;
     }),
     getmetatable: (...args) => {
       const table = metatableOf(anyArgument(args, 1, "getmetatable"));
@@ -159,7 +167,7 @@ export function baseLibrary(host: BaseHost): LuaTable {
     },
     load: (...args) => {
       const [source, name, , environment] = args;
-      const table = environment instanceof LuaTable ? environment : globals;
+      const table = environment instanceof LuaTable ? environment : outermost;
       if (typeof source === "string")
         return load(source, typeof name === "string" ? name : source, table);
       const read = functionArgument(args, 1, "load");
@@ -174,7 +182,7 @@ export function baseLibrary(host: BaseHost): LuaTable {
     },
     loadstring: (...args) => {
       const source = textArgument(args, 1, "loadstring");
-      return load(source, typeof args[1] === "string" ? args[1] : source, globals);
+      return load(source, typeof args[1] === "string" ? args[1] : source, outermost);
     },
     newproxy: (...args) => {
       const [like] = args;
@@ -216,12 +224,16 @@ export function baseLibrary(host: BaseHost): LuaTable {
     setfenv: inEnvironment((own, args) => {
       const table = tableArgument(args, 2, "setfenv");
       const [what] = args;
+      if (what === 0) {
+        outermost = table;
+        return NONE;
+      }
       const environment =
-        typeof what === "function" ? environments.get(what) : what === 1 ? own : undefined;
+        typeof what === "function" ? environments.get(what) : environmentAt(what, own);
       if (environment === undefined)
         throw libraryError("'setfenv' cannot change environment of given object");
       environment.table = table;
-      return typeof what === "function" ? what : NONE;
+      return environment.owner;
     }),
     setmetatable: (...args) => {
       const table = tableArgument(args, 1, "setmetatable");
@@ -250,6 +262,12 @@ export function baseLibrary(host: BaseHost): LuaTable {
       ]);
     },
   });
+}
+
+/** Level 1 is the function that asks. */
+function environmentAt(level: unknown, own: Environment | undefined): Environment | undefined {
+  if (typeof level !== "number") return undefined;
+  return level === 1 ? own : level > 1 ? levels.at(-level) : undefined;
 }
 
 /** `own`: the environment of the function that calls, where the compiler could tell. */
@@ -291,6 +309,7 @@ let current: Coroutine | undefined;
 /** A new run begins: outside of all coroutines. */
 export function leaveCoroutines(): void {
   current = undefined;
+  levels.length = 0;
 }
 
 export function coroutineLibrary(): LuaTable {
@@ -413,6 +432,10 @@ export function osLibrary(): LuaTable {
       args[0] === undefined
         ? Math.floor(Date.now() / 1000)
         : timeOf(tableArgument(args, 1, "time")),
+    setlocale: (...args) =>
+      args[0] === undefined || ["", "C", "POSIX"].includes(textArgument(args, 1, "setlocale"))
+        ? "C"
+        : undefined,
     // A sandbox sees nothing of the machine.
     getenv: () => undefined,
   });

@@ -122,10 +122,14 @@ class Compiler {
     if (body.vararg !== undefined) parameters.push(`...${body.vararg}`);
     this.#emit(`function${body.suspends ? "*" : ""}(${parameters.join()}){`);
     const temps = this.#out.push("") - 1;
+    // `setfenv(2, …)` in what this calls finds it here. Of coroutines that run by turns the order is not known, only who is there.
+    const isLevel = this.#hasEnvironments;
+    if (isLevel) this.#emit(`levels.push(${this.#environment});try{`);
     this.#emit(`if(++meter.ticks>${TICKS})tick();`);
     this.#block(body.body);
     if (body.body.at(-1)?.type !== "return") this.#emit("return NONE");
-    this.#emit("}");
+    const own = this.#environment;
+    this.#emit(isLevel ? `}finally{levels.splice(levels.lastIndexOf(${own}),1);}}` : "}");
     this.#out[temps] = this.#tempsMax === 0 ? "" : `let ${names("$t", this.#tempsMax)};`;
     if (ownEnvironment) this.#emit(")");
     this.#function = outer.function;
@@ -164,7 +168,7 @@ class Compiler {
       if (end > k) {
         const { label } = block[end] as { label: string };
         const name = `on$${this.#label(label)}`;
-        // What is declared in here is not seen behind the label, but what follows may be jumped over only at the block's end.
+        refuseJumpIntoScope(block.slice(k, to), end - k);
         this.#emit(`${name}:{`);
         this.#jumps.push({ label, code: `break ${name};` });
         this.#statements(block, k, end);
@@ -274,7 +278,7 @@ class Compiler {
 
   #goto(label: string, line: number): void {
     const jump = this.#jumps.findLast((found) => found.label === label);
-    if (jump === undefined) throw new UnknownLabel(label, line);
+    if (jump === undefined) throw new BadGoto(`undefined label '${label}'`, line);
     this.#emit(jump.code);
   }
 
@@ -709,7 +713,9 @@ class Compiler {
       this.#emit(isEnvironment ? "callable(within(" : "callable(");
       this.#expr(callee);
       if (isEnvironment) this.#emit(`,${this.#environment})`);
-      this.#emit(`${quoted(describe(callee))})(`);
+      // As LuaJIT: what a computed key finds has no name when it is called.
+      const isNamed = callee.type !== "index" || isConstant(callee.key);
+      this.#emit(`${isNamed ? quoted(describe(callee)) : ""})(`);
       this.#args(args);
       this.#emit(")");
       return;
@@ -726,20 +732,40 @@ class Compiler {
   }
 }
 
-/** A `goto` without its label. */
-export class UnknownLabel extends Error {
+/** A `goto` that leads nowhere. */
+export class BadGoto extends Error {
   readonly line: number;
 
-  constructor(label: string, line: number) {
-    super(`undefined label '${label}'`);
+  constructor(message: string, line: number) {
+    super(message);
     this.line = line;
+  }
+}
+
+/**
+ * Locals that are declared between a `goto` and its label (at `end`) are seen by what follows the label, unless nothing follows:
+ * Lua takes a label at the end of its block for one behind the block.
+ */
+function refuseJumpIntoScope(block: Block, end: number): void {
+  if (block.slice(end).every(({ type }) => type === "label")) return;
+  const { label } = block[end] as { label: string };
+  for (const statement of block.slice(1, end)) {
+    const local =
+      statement.type === "local"
+        ? statement.locals[0]
+        : statement.type === "localFunction"
+          ? statement.local
+          : undefined;
+    if (local === undefined) continue;
+    const message = `<goto ${label}> jumps into the scope of local '${local.name}'`;
+    throw new BadGoto(message, block[0]!.line);
   }
 }
 
 /** What compiled code takes from the runtime by name. */
 export const RUNTIME = (
   "NONE meter tick callable one all run isPending wait index method setIndex append makeTable add sub mul div mod pow unm concat " +
-  "length eq truth lt le bound withEnv within"
+  "length eq truth lt le bound withEnv within levels"
 ).split(" ");
 const TICKS = 1 << 14;
 

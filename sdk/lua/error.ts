@@ -1,3 +1,4 @@
+import type { ScriptPlace } from "../schema.ts";
 import { spend } from "./meter.ts";
 
 /** What a Lua program throws: any value. It is no Error, for making a stack would cost more than all else. */
@@ -37,7 +38,7 @@ const Errors = Error as ErrorConstructor & { stackTraceLimit: number };
 const FRAMES = 64;
 /** Reading a stack takes as long as so many turns of a loop. */
 const STACK_COST = 1000;
-const CHUNK_FRAME = /tsproxy-lua\/(\d+):(\d+):\d+\)?$/;
+const CHUNK_FRAME = /tsproxy-lua\/(\d+)(?:\/\S*)?:(\d+):\d+\)?$/;
 /** Functions of the library carry such names, so that they count as levels. */
 const HOST_FRAME = /^\s*at (?:\w+\.)*lua_/;
 /** Programs may load ever new chunks; messages of those past so many do not say which. */
@@ -56,7 +57,11 @@ export function registerChunk(id: string): number {
   return number;
 }
 
-export const sourceUrl = (number: number): string => `tsproxy-lua/${number}`;
+/** By which stacks and debuggers name a chunk: its number, and the line and file that it begins at. */
+export function sourceUrl(number: number, place: ScriptPlace | undefined): string {
+  const url = `tsproxy-lua/${number}`;
+  return place === undefined ? url : `${url}/${place.line}/${encodeURI(place.file)}`;
+}
 
 /** `chunk:line:` of each active function, innermost first; "" for those of the library. */
 function levels(): string[] {
@@ -72,6 +77,11 @@ function levels(): string[] {
     else if (HOST_FRAME.test(frame)) found.push("");
   }
   return found;
+}
+
+/** The active functions, innermost first: `chunk:line`, or "" for one of the library. */
+export function stackLevels(): readonly string[] {
+  return levels().map((place) => place.replace(/:$/, ""));
 }
 
 /** The place that `error(message, level)` puts before its message; "" if there is none. */

@@ -130,7 +130,6 @@ export class Lexer {
   }
 
   #long(level: number, what: string): string {
-    const line = this.#line;
     this.#at += level + 2;
     const first = this.#source[this.#at];
     if (first === "\n" || first === "\r") this.#newLine(first);
@@ -139,8 +138,7 @@ export class Lexer {
     let from = this.#at;
     for (;;) {
       const char = this.#source[this.#at];
-      if (char === undefined)
-        this.fail(`unfinished long ${what} (starting at line ${line})`, "<eof>");
+      if (char === undefined) this.fail(`unfinished long ${what}`, "<eof>");
       if (char === "]" && this.#source.startsWith(close, this.#at)) {
         text += this.#source.slice(from, this.#at);
         this.#at += close.length;

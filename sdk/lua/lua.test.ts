@@ -135,6 +135,40 @@ describe("a program", () => {
     ]);
   });
 
+  it("has environments by level, of functions and of what is loaded", () => {
+    const source = `
+      local print, setfenv, getfenv, loadstring, _G = print, setfenv, getfenv, loadstring, _G
+      local function change() return setfenv(2, { print = print, x = "inner" }) end
+      local function asks() local me = change(); print(x, me == asks) return getfenv(1) end
+      x = "outer"
+      print(asks() == getfenv(asks), getfenv(0) == _G)
+      setfenv(0, { y = 1 })
+      print(getfenv(loadstring("")).y)
+      setfenv(0, _G)`;
+    expect(run(source)).toEqual(["inner\ttrue", "true\ttrue", "1"]);
+  });
+
+  it("cannot jump into the scope of a local, but over it to the end of its block", () => {
+    expect(failure("do goto on; local x; ::on:: print(x) end")).toBe(
+      `[string "do goto on; local x; ::on:: print(x) end"]:1: <goto on> jumps into the scope of local 'x'`,
+    );
+    expect(
+      run("for i = 1, 2 do if i == 1 then goto on end local x = i; print(x) ::on:: end"),
+    ).toEqual(["2"]);
+  });
+
+  it("tells where it is", () => {
+    const source = `
+      local function f() return select(2, xpcall(function() error("no") end, debug.traceback)) end
+      local text = f()
+      print((text:gsub("%[string .-%]", "S"):gsub("\\n", "|"):gsub("%[C%].*", "")))
+      local here = debug.getinfo(1)
+      print(here.currentline, here.what, debug.getinfo(print).what, debug.getinfo(99))`;
+    const [first, second] = run(source);
+    expect(first).toMatch(/^S:2: no\|stack traceback:\|\t/);
+    expect(second).toBe("5\tLua\tC\tnil");
+  });
+
   it("may clear what it traverses, and finds everything else", () => {
     const source = `
       local t = {}
@@ -356,7 +390,7 @@ describe("the library", () => {
       print(math.huge, math.pi > 3, math.random(1, 1), math.ldexp(0.5, 3), math.frexp(8))
       print(bit.band(0xff, 0x0f), bit.bor(1, 2), bit.bxor(3, 1), bit.lshift(1, 31), bit.rshift(-1, 28), bit.tohex(255, 4))
       print(os.date("!%Y-%m-%d %H:%M:%S", 0), os.date("!*t", 86400).day, type(os.time()), os.getenv("HOME"))
-      print(io, debug, dofile, loadfile, os.execute, os.exit, pcall(string.dump, print))`;
+      print(io, debug.getregistry, dofile, loadfile, os.execute, os.exit, pcall(string.dump, print))`;
     expect(run(source)).toEqual([
       "1,2,3",
       "3,2,1",

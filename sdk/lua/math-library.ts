@@ -1,5 +1,5 @@
 /** `math` and LuaJIT's `bit` */
-import { argumentError, library, numberArgument, optionalInteger } from "./arguments.ts";
+import { library, numberArgument, optionalInteger } from "./arguments.ts";
 import type { LuaFunction } from "./runtime.ts";
 import type { LuaTable } from "./table.ts";
 
@@ -36,7 +36,7 @@ export function mathLibrary(): LuaTable {
       if (args.length === 0) return value;
       const low = args.length === 1 ? 1 : Math.floor(numberArgument(args, 1, "random"));
       const high = Math.floor(numberArgument(args, args.length === 1 ? 1 : 2, "random"));
-      if (low > high) throw argumentError(args.length === 1 ? 1 : 2, "random", "interval is empty");
+      // LuaJIT does not mind an empty interval.
       return Math.floor(value * (high - low + 1)) + low;
     },
     randomseed: (...args) => {

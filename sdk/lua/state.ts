@@ -1,3 +1,4 @@
+import type { LuaModule, ScriptPlace } from "../schema.ts";
 import { hostFunction, textArgument } from "./arguments.ts";
 import {
   type BaseHost,
@@ -6,11 +7,13 @@ import {
   type Environment,
   HostWait,
   leaveCoroutines,
+  levels,
   osLibrary,
   withEnv,
   within,
 } from "./base-library.ts";
-import { compile, UnknownLabel } from "./compiler.ts";
+import { BadGoto, compile } from "./compiler.ts";
+import { debugLibrary } from "./debug-library.ts";
 import {
   chunkId,
   LuaError,
@@ -34,13 +37,13 @@ export interface StateOptions {
   /** How long one run may take, in milliseconds. Far less than an entry of a sandbox. Default: 100. */
   readonly runMs?: number;
   /** The text of a module that `require` names; undefined: there is none. */
-  readonly module?: (name: string) => { readonly text: string; readonly file: string } | undefined;
+  readonly module?: (name: string) => LuaModule | undefined;
 }
 
 /** Loading a chunk takes as long as so many turns of a loop. */
 const LOAD_COST = 8000;
 
-const RUNTIME = { ...runtime, meter, tick, withEnv, within };
+const RUNTIME = { ...runtime, meter, tick, withEnv, within, levels };
 
 /** A program's world: globals, libraries, modules. Nothing of it is seen by another. */
 export class LuaState implements BaseHost {
@@ -66,6 +69,7 @@ export class LuaState implements BaseHost {
       bit: bitLibrary(),
       coroutine: coroutineLibrary(),
       os: osLibrary(),
+      debug: debugLibrary(),
     };
     for (const [name, table] of Object.entries(libraries)) {
       globals.set(name, table);
@@ -93,13 +97,13 @@ export class LuaState implements BaseHost {
   }
 
   /** Compiles a chunk, which `call` runs. `name`: its text, `@file` or `=name`. Throws LuaError. */
-  load(source: string, name: string): LuaFunction {
+  load(source: string, name: string, place?: ScriptPlace): LuaFunction {
     this.enter();
-    return this.compile(source, name, this.globals);
+    return this.compile(source, name, this.globals, place);
   }
 
   /** For programs in a run. */
-  compile(source: string, name: string, environment: LuaTable): LuaFunction {
+  compile(source: string, name: string, environment: LuaTable, place?: ScriptPlace): LuaFunction {
     const chunk = chunkId(name);
     spend(LOAD_COST + source.length * 16);
     if (source.startsWith("\x1b")) throw new LuaError(`attempt to load chunk with wrong mode`);
@@ -110,11 +114,10 @@ export class LuaState implements BaseHost {
       code = compile(program);
     } catch (error) {
       if (error instanceof SyntaxError51) throw new LuaError(error.message);
-      if (error instanceof UnknownLabel)
-        throw new LuaError(`${chunk}:${error.line}: ${error.message}`);
+      if (error instanceof BadGoto) throw new LuaError(`${chunk}:${error.line}: ${error.message}`);
       throw error;
     }
-    const url = `${code}\n//# sourceURL=${sourceUrl(registerChunk(chunk))}`;
+    const url = `${code}\n//# sourceURL=${sourceUrl(registerChunk(chunk), place)}`;
     // biome-ignore lint/security/noGlobalEval: the compiler's own text, in the isolate of the program.
     const make = globalThis.eval(url) as (from: unknown, environment: Environment) => LuaFunction;
     return withEnv(environment, (cell) => make(RUNTIME, cell));
@@ -148,7 +151,7 @@ export class LuaState implements BaseHost {
           `module '${name}' not found:\n\tno field package.preload['${name}']\n\tno file '${file}'`,
         );
       }
-      loader = this.compile(found.text, `@${found.file}`, this.globals);
+      loader = this.compile(found.text, `@${found.file}`, this.globals, found.place);
     }
     this.#loaded.set(name, LOADING);
     const result = runtime.callable(loader)(name);

@@ -43,7 +43,10 @@ class Cdp {
       readonly webSocketDebuggerUrl: string;
     }[];
     const target = list.find((one) => one.title === title)!;
-    const socket = new WebSocket(target.webSocketDebuggerUrl);
+    return Cdp.over(new WebSocket(target.webSocketDebuggerUrl));
+  }
+
+  static async over(socket: WebSocket): Promise<Cdp> {
     await new Promise((resolve, reject) => socket.on("open", resolve).on("error", reject));
     const client = new Cdp(socket);
     clients.push(client);
@@ -230,6 +233,77 @@ test("stops at a line of a script in the YAML file", async () => {
   await client.send("Debugger.resume");
   expect((await held).headers).toMatchObject({ "x-script": "200" });
 });
+
+test("stops at a line of Lua in the YAML file, on its new line after a save, and by the package's name", async () => {
+  session = new DevSession();
+  const script = `
+                  - name: envoy.filters.http.lua
+                    typed_config:
+                      "@type": type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua
+                      default_source_code:
+                        inline_string: |
+                          local seen = 0
+                          function envoy_on_response(h)
+                            seen = seen + 1
+                            local text = "n" .. seen
+                            h:headers():add("x-lua", text)
+                          end
+`;
+  const config = CONFIG.replace(
+    / +- name: http\/script\n[\s\S]*\n(?= +- name: http\/router)/,
+    script.slice(1),
+  ).replace(/ +typed_per_filter_config:\n.*\n.*\n/, "");
+  session.write("front.yaml", config);
+  const started = await session.start("-c", "front.yaml", "--inspect", "0", "--replay", "0");
+  const port = portOf(started, "main");
+  const socket = new WebSocket(`ws://${started.inspector}/http/lua`);
+  const client = await Cdp.over(socket);
+  await client.send("Debugger.enable");
+  const url = pathToFileURL(path.join(session.dir, "front.yaml")).href;
+  const lineNumber = lineOf(config, 'h:headers():add("x-lua"');
+  const set = await client.send("Debugger.setBreakpointByUrl", { url, lineNumber });
+  expect(set.locations).toHaveLength(1);
+  const evaluated = await client.send("Runtime.evaluate", { expression: "1 + 1" });
+  expect(evaluated.result).toMatchObject({ value: 2 });
+
+  const held = get(port, "/held");
+  const paused = (await client.next("Debugger.paused")) as unknown as Paused;
+  expect(paused.callFrames[0]!.source).toMatchObject({ url, lineNumber });
+  await client.send("Debugger.resume");
+  expect((await held).headers).toMatchObject({ "x-lua": "n1" });
+
+  // The line that the breakpoint names has gone two lines up in the script, which begins one line later.
+  const moved = config
+    .replace("static_resources:", "# more\nstatic_resources:")
+    .replace(/ +local seen = 0\n/, "")
+    .replace("seen = seen + 1", "seen = (seen or 0) + 10")
+    .replace('"n" .. seen', '"m" .. seen');
+  session.write("front.yaml", moved);
+  // The new script serves a moment before the breakpoint stands in it.
+  const reads = async () => {
+    const stops = () => client.events.filter(({ method }) => method === "Debugger.paused");
+    const before = stops().length;
+    let text: string | undefined;
+    void get(port, "/again").then(({ headers }) => (text = String(headers["x-lua"])));
+    await eventually(
+      async () => text !== undefined || stops().length > before,
+      (seen) => seen,
+      "a stop or an answer",
+    );
+    const stop = stops()[before]?.params as unknown as Paused | undefined;
+    if (stop !== undefined) await client.send("Debugger.resume");
+    await eventually(
+      async () => text,
+      (seen) => seen !== undefined,
+      "an answer",
+    );
+    return { text: text!, at: stop === undefined ? undefined : stop.callFrames[0]!.source };
+  };
+  await eventually(reads, ({ text, at }) => text.startsWith("m") && at !== undefined, "a new stop");
+  expect((await reads()).at).toMatchObject({ url, lineNumber });
+  await client.send("Debugger.removeBreakpoint", { breakpointId: set.breakpointId });
+  expect((await get(port, "/last")).headers["x-lua"]).toMatch(/^m/);
+}, 60_000);
 
 test("names of other machines attach to nothing", async () => {
   const { inspector } = await start();

@@ -58,12 +58,12 @@ export class Script {
       print: (line) => writeLog(this.#log, "info", line),
       module: (name) => {
         const found = Object.hasOwn(modules, name) ? modules[name] : undefined;
-        return found && { text: toBytes(found.text), file: found.file };
+        return found && { ...found, text: toBytes(found.text) };
       },
     });
     const source = toBytes(text);
     try {
-      state.call(state.load(source, source));
+      state.call(state.load(source, source, this.#source.place));
     } catch (error) {
       throw new ConfigError("source_code", `script load error: ${messageOf(error)}`);
     }

@@ -55,7 +55,7 @@ export class Script {
       print: (text) => writeLog(log, "info", text),
       module: (name) => {
         const found = Object.hasOwn(source.modules, name) ? source.modules[name] : undefined;
-        return found && { text: toUtf8(found.text), file: found.file };
+        return found && { ...found, text: toUtf8(found.text) };
       },
     });
     const { configName = "" } = cx;
@@ -74,7 +74,7 @@ export class Script {
     globals.set("EnvoyTimestampResolution", resolution);
     const text = toUtf8(source.text);
     try {
-      this.state.call(this.state.load(text, text));
+      this.state.call(this.state.load(text, text, source.place));
     } catch (error) {
       throw new ConfigError("", `script load error: ${messageOf(error)}`);
     }

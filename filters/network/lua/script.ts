@@ -34,7 +34,8 @@ export class Script {
   readonly #errors: Counter;
   readonly #executions: Counter;
 
-  constructor({ source_code: { text, modules }, stat_prefix }: Config, cx: SetupContext) {
+  constructor({ source_code, stat_prefix }: Config, cx: SetupContext) {
+    const { text, modules } = source_code;
     this.cx = cx;
     const { log } = cx;
     const prefix = `lua.${stat_prefix === "" ? "" : `${stat_prefix}.`}`;
@@ -47,12 +48,12 @@ export class Script {
       print: (line) => writeLog(log, "info", line),
       module: (name) => {
         const found = Object.hasOwn(modules, name) ? modules[name] : undefined;
-        return found && { text: toBytes(found.text), file: found.file };
+        return found && { ...found, text: toBytes(found.text) };
       },
     });
     const source = toBytes(text);
     try {
-      this.state.call(this.state.load(source, source));
+      this.state.call(this.state.load(source, source, source_code.place));
     } catch (error) {
       throw new ConfigError("source_code", `script load error: ${messageOf(error)}`);
     }
