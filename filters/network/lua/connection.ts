@@ -4,6 +4,7 @@ import {
   formatAddress,
   type Log,
   latin1Encode,
+  type NetworkChain,
 } from "@tsproxy/sdk";
 import {
   carryOut,
@@ -19,19 +20,27 @@ import {
 } from "@tsproxy/sdk/lua";
 import type { Script } from "./script.ts";
 
+/** Bytes on their way in either direction. */
+export class BytesInHand {
+  /** The script wants no later filter to see them. */
+  isDropped = false;
+}
+
 /** `conn`: a client's connection in the hands of a script. */
 export class ConnectionData extends Userdata {
   readonly connection: DownstreamConnection;
   readonly script: Script;
+  readonly chain: NetworkChain;
   /** What the script keeps for this connection: it ends with it. */
   readonly data = new LuaTable();
-  /** The script wants no later filter to see the bytes in hand. */
-  isDropped = false;
+  /** What the function that runs now was called with; undefined: no bytes. */
+  inHand: BytesInHand | undefined = undefined;
 
-  constructor(script: Script, connection: DownstreamConnection) {
+  constructor(script: Script, connection: DownstreamConnection, chain: NetworkChain) {
     super(script.tables.connection);
     this.script = script;
     this.connection = connection;
+    this.chain = chain;
   }
 }
 
@@ -63,13 +72,13 @@ export function connectionKind(log: Log): LuaTable {
     bytesSent: ({ connection }) => connection.bytesSent,
     data: ({ data }) => data,
     stats: ({ script }) => script.stats,
-    write: ({ connection }, args) => {
-      const bytes = latin1Encode(textArgument(args, 1, "write"));
-      connection.write(bytes, 0, bytes.length);
+    write: ({ chain }, args) => {
+      chain.injectWrite(latin1Encode(textArgument(args, 1, "write")));
       return NONE;
     },
-    drop: (self) => {
-      self.isDropped = true;
+    drop: ({ inHand }) => {
+      if (inHand === undefined) throw refused("drop() is for bytes: in onData and onWrite");
+      inHand.isDropped = true;
       return NONE;
     },
     close: ({ connection }, args) => {

@@ -64,6 +64,26 @@ it("suspends the connection behind an httpCall", async () => {
 });
 const range = (bytes: Uint8Array): [Uint8Array, number, number] => [bytes, 0, bytes.length];
 
+it("changes, drops and goes before what others write to the client", () => {
+  const { connect } = harness(`
+    function onWrite(conn, data, last)
+      local text = data:getBytes(0, data:length())
+      if text == "secret" then conn:write("withheld ") conn:drop() return end
+      data:setBytes(text:gsub("http:", "https:") .. (last and "." or ""))
+    end`);
+  const { connection, filter } = connect();
+  expect([filter.onConnect, filter.onData]).toEqual([undefined, undefined]);
+  const written = (text: string, endStream = false) => {
+    const chunk = new Chunk(latin1Encode(text), 0, text.length);
+    filter.onWrite?.(chunk, endStream);
+    return latin1Decode(chunk.memory, chunk.at, chunk.end);
+  };
+  expect(written("see http://a")).toBe("see https://a");
+  expect(written("secret")).toBe("");
+  expect(connection.take()).toBe("withheld ");
+  expect(written("bye", true)).toBe("bye.");
+});
+
 it("logs and counts what fails; the connection goes on", async () => {
   const { cx, connect } = harness(`
     function onNewConnection(conn) conn.nope() end
@@ -93,6 +113,8 @@ it("logs and counts what fails; the connection goes on", async () => {
 });
 
 it("refuses a script that does nothing, or cannot be loaded", () => {
-  expect(() => harness("x = 1")).toThrow(/defines none of onNewConnection, onData, onClose/);
+  expect(() => harness("x = 1")).toThrow(
+    /defines none of onNewConnection, onData, onWrite, onClose/,
+  );
   expect(() => harness("function")).toThrow(/script load error: .*'<name>' expected near '<eof>'/);
 });

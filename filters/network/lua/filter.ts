@@ -3,59 +3,65 @@ import {
   type CloseEvent,
   type DownstreamConnection,
   defineNetworkFilter,
+  type NetworkChain,
   type NetworkFilter,
+  type NetworkFilterFactory,
 } from "@tsproxy/sdk";
 import { BufferData, HostWait, isPending, type LuaFunction, refused, wait } from "@tsproxy/sdk/lua";
 import { Config } from "./config.ts";
-import { ConnectionData, PromiseWait, reasonOf } from "./connection.ts";
+import { BytesInHand, ConnectionData, PromiseWait, reasonOf } from "./connection.ts";
 import { Script } from "./script.ts";
 
-/** One connection of a script. Its functions are called one after the other, the next when the one before has ended. */
-class LuaFilter implements NetworkFilter {
+/** One connection of a script. What follows a function that waits follows its end; the two directions do not wait for each other. */
+class LuaFilter {
   readonly #script: Script;
   readonly #data: ConnectionData;
   #over = false;
 
-  constructor(script: Script, connection: DownstreamConnection) {
+  constructor(script: Script, connection: DownstreamConnection, chain: NetworkChain) {
     this.#script = script;
-    this.#data = new ConnectionData(script, connection);
+    this.#data = new ConnectionData(script, connection, chain);
   }
 
-  onConnect(): undefined | Promise<void> {
-    const hook = this.#script.hooks.onNewConnection;
-    return hook === undefined ? undefined : this.#run(hook, []);
+  connect(): undefined | Promise<void> {
+    return this.#run(this.#script.hooks.onNewConnection!, []);
+  }
+  data(chunk: Chunk, endStream: boolean): undefined | Promise<Uint8Array> {
+    return this.#bytes(this.#script.hooks.onData!, chunk, endStream);
+  }
+  write(chunk: Chunk, endStream: boolean): undefined | Promise<Uint8Array> {
+    return this.#bytes(this.#script.hooks.onWrite!, chunk, endStream);
   }
 
-  onData(chunk: Chunk, endStream: boolean): undefined | Promise<Uint8Array> {
-    const hook = this.#script.hooks.onData;
-    if (hook === undefined) return undefined;
+  #bytes(hook: LuaFunction, chunk: Chunk, endStream: boolean): undefined | Promise<Uint8Array> {
     // Later filters get what is in here when the script is done; the bytes of the event end before that.
     const copy = chunk.copy();
     const own = new Chunk(copy, 0, copy.length);
     const buffer = new BufferData(this.#script.tables.buffer, own);
-    this.#data.isDropped = false;
-    const bytes = (): Uint8Array => (this.#data.isDropped ? NOTHING : own.memory);
-    const waiting = this.#run(hook, [buffer, endStream]);
+    const hand = new BytesInHand();
+    const bytes = (): Uint8Array => (hand.isDropped ? NOTHING : own.memory);
+    const waiting = this.#run(hook, [buffer, endStream], hand);
     if (waiting !== undefined) return waiting.then(bytes);
     if (bytes() !== copy) chunk.replace(bytes());
     return undefined;
   }
 
-  onClose(event: CloseEvent): void {
+  close(event: CloseEvent): void {
     const hook = this.#script.hooks.onClose;
     if (hook !== undefined) void this.#run(hook, [reasonOf(event)]);
     this.#over = true;
   }
 
   /** Undefined: it has ended. */
-  #run(hook: LuaFunction, args: readonly unknown[]): undefined | Promise<void> {
+  #run(hook: LuaFunction, args: readonly unknown[], hand?: BytesInHand): undefined | Promise<void> {
     const script = this.#script;
+    this.#data.inHand = hand;
     script.enter();
     try {
       const result = hook(this.#data, ...args);
       if (!isPending(result)) return undefined;
       const generator = wait(result);
-      return this.#goOn(generator, generator.next());
+      return this.#goOn(generator, generator.next(), hand);
     } catch (error) {
       script.failed(error);
       return undefined;
@@ -65,16 +71,18 @@ class LuaFilter implements NetworkFilter {
   #goOn(
     generator: Generator<unknown, unknown, unknown>,
     step: IteratorResult<unknown, unknown>,
+    hand: BytesInHand | undefined,
   ): undefined | Promise<void> {
     if (step.done === true) return undefined;
     const waiting = step.value;
     if (!(waiting instanceof HostWait)) throw refused("script performed an unexpected yield");
-    return this.#finish(generator, waiting as PromiseWait);
+    return this.#finish(generator, waiting as PromiseWait, hand);
   }
 
   async #finish(
     generator: Generator<unknown, unknown, unknown>,
     first: PromiseWait,
+    hand: BytesInHand | undefined,
   ): Promise<void> {
     const { state } = this.#script;
     let waiting: unknown = first;
@@ -86,6 +94,7 @@ class LuaFilter implements NetworkFilter {
         );
         // Nobody waits for a script whose connection is gone.
         if (this.#over) return;
+        this.#data.inHand = hand;
         state.enter();
         const step =
           "error" in settled ? generator.throw(settled.error) : generator.next(settled.value);
@@ -102,12 +111,25 @@ class LuaFilter implements NetworkFilter {
 
 const NOTHING = new Uint8Array(0);
 
+/** Only the hooks that the script needs are there: the others cost nothing. */
+function filterClass(script: Script): NetworkFilterFactory["create"] {
+  class ScriptFilter extends LuaFilter {}
+  const own = LuaFilter.prototype;
+  const filter = ScriptFilter.prototype as NetworkFilter;
+  const { hooks } = script;
+  filter.onClose = own.close;
+  if (hooks.onNewConnection !== undefined) filter.onConnect = own.connect;
+  if (hooks.onData !== undefined) filter.onData = own.data;
+  if (hooks.onWrite !== undefined) filter.onWrite = own.write;
+  return (connection, chain) => new ScriptFilter(script, connection, chain) as NetworkFilter;
+}
+
 export default defineNetworkFilter({
   name: "tsproxy.filters.network.lua",
   placement: "sandbox",
   config: Config,
   setup(config, cx) {
     const script = new Script(config, cx);
-    return { create: (connection) => new LuaFilter(script, connection) };
+    return { create: filterClass(script) };
   },
 });

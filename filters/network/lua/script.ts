@@ -21,7 +21,7 @@ import {
 import type { Config } from "./config.ts";
 import { connectionKind } from "./connection.ts";
 
-const HOOKS = ["onNewConnection", "onData", "onClose"] as const;
+const HOOKS = ["onNewConnection", "onData", "onWrite", "onClose"] as const;
 export type HookName = (typeof HOOKS)[number];
 
 /** The script of one filter, loaded. Throws ConfigError if it cannot be. */
