@@ -484,6 +484,7 @@ const backend = run(0, [
 ]);
 await ready(BACKEND);
 const only = values.only?.split(",");
+const isEnvoy = (s: Subject): boolean => s.name.startsWith("envoy");
 const chosen = subjects.filter(
   (s) =>
     (only === undefined || only.includes(s.name)) &&
@@ -491,9 +492,8 @@ const chosen = subjects.filter(
     !(isHttp2 && s.name === "haproxy") &&
     !(mode === "h2h2" && s.name === "nginx") &&
     (s.name.startsWith("tsproxy") ||
-      spawnSync(s.name === "envoy" ? process.env.ENVOY! : s.name, [
-        s.name === "envoy" ? "--version" : "-v",
-      ]).error === undefined),
+      spawnSync(isEnvoy(s) ? process.env.ENVOY! : s.name, [isEnvoy(s) ? "--version" : "-v"])
+        .error === undefined),
 );
 const rows = new Map<string, { us: number[]; rps: number[]; bad: number }>(
   chosen.map((s) => [s.name, { us: [], rps: [], bad: 0 }]),
