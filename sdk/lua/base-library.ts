@@ -143,7 +143,12 @@ export function baseLibrary(host: BaseHost): LuaTable {
       if (truth(anyArgument(args, 1, "assert"))) return args;
       throw new LuaError(args.length > 1 ? args[1] : "assertion failed!");
     },
-    collectgarbage: () => 0,
+    collectgarbage: (...args) => {
+      const option = args[0] === undefined ? "collect" : textArgument(args, 1, "collectgarbage");
+      if (!COLLECTING.has(option))
+        throw argumentError(1, "collectgarbage", `invalid option '${option}'`);
+      return 0;
+    },
     error: (...args) => {
       const [value, level] = args;
       const depth = level === undefined ? 1 : integerArgument(args, 2, "error");
@@ -263,6 +268,10 @@ export function baseLibrary(host: BaseHost): LuaTable {
     },
   });
 }
+
+const COLLECTING = new Set(
+  "stop restart collect count step setpause setstepmul isrunning".split(" "),
+);
 
 /** Level 1 is the function that asks. */
 function environmentAt(level: unknown, own: Environment | undefined): Environment | undefined {
