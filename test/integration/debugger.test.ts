@@ -234,7 +234,7 @@ test("stops at a line of a script in the YAML file", async () => {
   expect((await held).headers).toMatchObject({ "x-script": "200" });
 });
 
-test("stops at a line of Lua in the YAML file, on its new line after a save, and by the package's name", async () => {
+test("stops at a line of Lua in the YAML file, for a client that attached by the package's name", async () => {
   session = new DevSession();
   const script = `
                   - name: envoy.filters.http.lua
@@ -254,7 +254,7 @@ test("stops at a line of Lua in the YAML file, on its new line after a save, and
     script.slice(1),
   ).replace(/ +typed_per_filter_config:\n.*\n.*\n/, "");
   session.write("front.yaml", config);
-  const started = await session.start("-c", "front.yaml", "--inspect", "0", "--replay", "0");
+  const started = await session.start("-c", "front.yaml", "--inspect", "0");
   const port = portOf(started, "main");
   const socket = new WebSocket(`ws://${started.inspector}/http/lua`);
   const client = await Cdp.over(socket);
@@ -271,37 +271,6 @@ test("stops at a line of Lua in the YAML file, on its new line after a save, and
   expect(paused.callFrames[0]!.source).toMatchObject({ url, lineNumber });
   await client.send("Debugger.resume");
   expect((await held).headers).toMatchObject({ "x-lua": "n1" });
-
-  // The line that the breakpoint names has gone two lines up in the script, which begins one line later.
-  const moved = config
-    .replace("static_resources:", "# more\nstatic_resources:")
-    .replace(/ +local seen = 0\n/, "")
-    .replace("seen = seen + 1", "seen = (seen or 0) + 10")
-    .replace('"n" .. seen', '"m" .. seen');
-  session.write("front.yaml", moved);
-  // The new script serves a moment before the breakpoint stands in it.
-  const stops = () => client.events.filter(({ method }) => method === "Debugger.paused");
-  let resumed = stops().length;
-  const reads = async () => {
-    let text: string | undefined;
-    let at: unknown;
-    void get(port, "/again").then(({ headers }) => (text = String(headers["x-lua"])));
-    const goOn = async () => {
-      const stopped = stops();
-      if (stopped.length === resumed) return text;
-      resumed = stopped.length;
-      at = (stopped.at(-1)!.params as unknown as Paused).callFrames[0]!.source;
-      // A save in between lets it go on by itself.
-      void client.send("Debugger.resume").catch(() => undefined);
-      return text;
-    };
-    await eventually(goOn, (seen) => seen !== undefined, "an answer");
-    return { text: text!, at };
-  };
-  await eventually(reads, ({ text, at }) => text.startsWith("m") && at !== undefined, "a new stop");
-  expect((await reads()).at).toMatchObject({ url, lineNumber });
-  await client.send("Debugger.removeBreakpoint", { breakpointId: set.breakpointId });
-  expect((await get(port, "/last")).headers["x-lua"]).toMatch(/^m/);
 }, 60_000);
 
 test("names of other machines attach to nothing", async () => {
