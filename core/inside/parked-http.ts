@@ -10,7 +10,6 @@ import {
   headerName,
   hold,
   latin1Decode,
-  type PromptAnswer,
   type RequestHeaders,
   type ResponseHeaders,
   reply,
@@ -29,6 +28,7 @@ import {
 } from "./parked.ts";
 import { ascii, asksForFacts, ParkedFacts } from "./parked-facts.ts";
 import { applyEdits, type HeadTexts, parkFollower, parkHead, readReply } from "./parked-head.ts";
+import { Lane } from "./parked-lane.ts";
 import {
   ANSWER,
   ANSWER_HEAD,
@@ -77,96 +77,6 @@ function stubOf(hooks: HookMask): typeof ParkedHttpFilter {
     stubs.set(hooks, known);
   }
   return known;
-}
-
-/** One direction of a stream: the promise that a hook has answered with. It settles in the call that brings the verdict. */
-class Lane implements PromptAnswer {
-  kind = 0;
-  busy = false;
-  /** Where its record is. Undefined: on its way through core, or answered. */
-  gate: Gate | undefined = undefined;
-  endStream = false;
-  map: HeaderMap | undefined = undefined;
-  chunk: Chunk | undefined = undefined;
-  /** The head has not gone on: our last answer to it was Hold. */
-  held = false;
-  /** Of a long chunk: private bytes, how many are sent, what has come back. */
-  sending: Uint8Array | undefined = undefined;
-  sent = 0;
-  received: Uint8Array[] | undefined = undefined;
-  receivedSize = 0;
-  #onSettled: ((verdict: Verdict) => void) | undefined = undefined;
-  #onLate: (() => void) | undefined = undefined;
-  #settled = false;
-  #verdict: Verdict = undefined;
-
-  begin(
-    kind: number,
-    map: HeaderMap | undefined,
-    chunk: Chunk | undefined,
-    endStream: boolean,
-  ): void {
-    this.kind = kind;
-    this.busy = true;
-    this.map = map;
-    this.chunk = chunk;
-    this.endStream = endStream;
-    this.gate = undefined;
-    this.sending = this.received = undefined;
-    this.sent = this.receivedSize = 0;
-    this.#onSettled = this.#onLate = undefined;
-    this.#settled = false;
-    this.#verdict = undefined;
-  }
-
-  settle(verdict: Verdict): void {
-    this.busy = false;
-    this.gate = undefined;
-    this.#onLate = undefined;
-    this.map = undefined;
-    this.chunk = undefined;
-    this.sending = this.received = undefined;
-    const call = this.#onSettled;
-    if (call === undefined) {
-      this.#settled = true;
-      this.#verdict = verdict;
-      return;
-    }
-    this.#onSettled = undefined;
-    call(verdict);
-  }
-
-  /** Nobody waits any more. */
-  drop(): void {
-    this.busy = false;
-    this.gate = undefined;
-    this.#onLate = this.#onSettled = undefined;
-  }
-
-  onLate(call: () => void): void {
-    if (this.gate === undefined) call();
-    else this.#onLate = call;
-  }
-
-  /** The gate has been entered, and the answer is not there. */
-  leaveGate(): void {
-    const call = this.#onLate;
-    this.gate = undefined;
-    this.#onLate = undefined;
-    call?.();
-  }
-
-  // biome-ignore lint/suspicious/noThenProperty: the chain walks on in the very call that brings the verdict.
-  then<A = Verdict, B = never>(
-    onFulfilled?: ((value: Verdict) => A | PromiseLike<A>) | null,
-    _onRejected?: ((reason: unknown) => B | PromiseLike<B>) | null,
-  ): PromiseLike<A | B> {
-    if (onFulfilled !== undefined && onFulfilled !== null) {
-      if (this.#settled) onFulfilled(this.#verdict);
-      else this.#onSettled = onFulfilled as (verdict: Verdict) => void;
-    }
-    return this as unknown as PromiseLike<A | B>;
-  }
 }
 
 /** The chain's half of a sandboxed filter. */

@@ -24,7 +24,8 @@ import {
 } from "./layout.ts";
 import { Logged } from "./log.ts";
 import { Peeked } from "./peek.ts";
-import { StreamState, StreamTable } from "./stream.ts";
+import { StreamTable } from "./stream.ts";
+import { StreamState } from "./stream-state.ts";
 import { describeError, Surroundings } from "./surroundings.ts";
 
 /** One place in the config that uses the package. */

@@ -10,7 +10,7 @@ import type {
   Timer,
 } from "@tsproxy/sdk";
 import { Facts } from "./facts.ts";
-import type { StreamState } from "./stream.ts";
+import type { StreamState } from "./stream-state.ts";
 import type { Surroundings } from "./surroundings.ts";
 
 /** A stream as a sandboxed filter sees it: what the record told, and what can be done without asking the chain. */

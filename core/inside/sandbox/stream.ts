@@ -1,133 +1,24 @@
 // Hot path: every record of an HTTP stream ends here (test/bench/sandbox.ts).
-import {
-  Chunk,
-  HeaderMap,
-  type HttpFilter,
-  type HttpFilterFactory,
-  latin1Decode,
-  type Reply,
-  RequestHeaders,
-  ResponseHeaders,
-  utf8Encode,
-  type Verdict,
-} from "@tsproxy/sdk";
-import type { SandboxContext } from "./context.ts";
-import { Head, type HeadExtras } from "./head.ts";
+import { Chunk, latin1Decode, type Reply, utf8Encode, type Verdict } from "@tsproxy/sdk";
+import type { HeadExtras } from "./head.ts";
 import {
   ANSWER,
-  ANSWER_MAX,
   CHUNK_MAX,
   FOLLOW,
-  FRAMING,
   HOOK,
   KIND,
   PART_SIZE,
   RECORD,
   RECORD_FLAG,
   RECORD_WORDS,
-  REPLY,
   VERDICT,
   VERDICT_FLAG,
   VERDICT_TYPE,
 } from "./layout.ts";
+import { measureReply, writeReply } from "./reply.ts";
+import { type HttpUse, STATES_KEPT, StreamState, takeRequest } from "./stream-state.ts";
 import { SandboxStream } from "./stream-view.ts";
 import type { Surroundings } from "./surroundings.ts";
-
-const STATES_KEPT = 1024;
-
-/** One use of an http package: what its setup returned. */
-export interface HttpUse {
-  readonly id: number;
-  readonly factory: HttpFilterFactory;
-  readonly cx: SandboxContext;
-}
-
-/** A head, and how many streams of filters it is the head of. */
-interface Shared<M extends HeaderMap> {
-  readonly head: Head<M>;
-  users: number;
-}
-const spareRequests: Shared<RequestHeaders>[] = [];
-const spareResponses: Shared<ResponseHeaders>[] = [];
-
-function letGo<M extends HeaderMap>(shared: Shared<M>, spare: Shared<M>[]): void {
-  if (--shared.users === 0 && spare.length < STATES_KEPT) spare.push(shared);
-}
-
-function takeRequest(): Shared<RequestHeaders> {
-  const shared = spareRequests.pop() ?? { head: new Head(new RequestHeaders()), users: 0 };
-  shared.users = 1;
-  return shared;
-}
-
-function takeResponse(): Shared<ResponseHeaders> {
-  const shared = spareResponses.pop() ?? { head: new Head(new ResponseHeaders()), users: 0 };
-  shared.users = 1;
-  return shared;
-}
-
-/** Everything that one filter object and its stream need on this side of the wall; reused for stream after stream. */
-export class StreamState {
-  /** Of lane 0; 0: nobody's. */
-  token = 0;
-  use: HttpUse | undefined = undefined;
-  filter: HttpFilter | undefined = undefined;
-  stream: SandboxStream | undefined = undefined;
-  /** Filters that follow each other have one head. */
-  request: Shared<RequestHeaders> | undefined = undefined;
-  response: Shared<ResponseHeaders> | undefined = undefined;
-  #trailers: [Head, Head] | undefined = undefined;
-  hooks = 0;
-  /** The chain has been told of `hooks`. */
-  told = false;
-  clearRoute = false;
-  readonly extras: HeadExtras = { routeConfig: undefined, facts: undefined };
-  /** Beginnings of a long chunk, by lane. */
-  readonly parts: [Uint8Array[], Uint8Array[]] = [[], []];
-
-  trailers(lane: number): Head {
-    this.#trailers ??= [new Head(new HeaderMap()), new Head(new HeaderMap())];
-    return this.#trailers[lane]!;
-  }
-
-  /** The heads of the filter that its record follows are its own too. */
-  share({ request, response }: StreamState): void {
-    if (this.request !== request && request !== undefined) {
-      if (this.request !== undefined) letGo(this.request, spareRequests);
-      this.request = request;
-      request.users++;
-    }
-    if (this.response === response || response === undefined) return;
-    if (this.response !== undefined) letGo(this.response, spareResponses);
-    this.response = response;
-    response.users++;
-  }
-
-  beginResponse(): void {
-    if (this.response !== undefined) letGo(this.response, spareResponses);
-    this.response = takeResponse();
-  }
-
-  /** What the head in hand has told of the stream. */
-  learn(): void {
-    const { facts } = this.extras;
-    if (facts !== undefined) this.stream!.learn(facts);
-    this.extras.facts = undefined;
-  }
-
-  reset(): void {
-    if (this.request !== undefined) letGo(this.request, spareRequests);
-    if (this.response !== undefined) letGo(this.response, spareResponses);
-    this.request = this.response = undefined;
-    this.token = 0;
-    this.use = this.filter = this.stream = undefined;
-    this.told = this.clearRoute = false;
-    this.hooks = 0;
-    this.extras.routeConfig = this.extras.facts = undefined;
-    if (this.parts[0].length > 0) this.parts[0].length = 0;
-    if (this.parts[1].length > 0) this.parts[1].length = 0;
-  }
-}
 
 /** What a hook was called with, kept while its promise is pending. */
 interface Call {
@@ -565,48 +456,4 @@ function joined(
   }
   whole.set(bytes.subarray(at, end), to);
   return whole;
-}
-
-function measureReply(reply: Reply): number {
-  if (!Number.isInteger(reply.status) || reply.status < 200 || reply.status > 599) {
-    throw new RangeError(`${reply.status} is no status that a filter can answer with`);
-  }
-  let size =
-    (REPLY.REST + reply.headers.length * 2 + reply.flags.length) * 4 + reply.details.length;
-  for (const flag of reply.flags) size += flag.length;
-  for (const [name, value] of reply.headers) {
-    if (FRAMING.has(name.toLowerCase())) {
-      throw new TypeError(`a sandboxed filter cannot set "${name}": framing is the codec's`);
-    }
-    size += name.length + value.length;
-  }
-  if (size > ANSWER_MAX - PART_SIZE / 2)
-    throw new RangeError(`a reply with ${size} bytes of headers is too large`);
-  return size;
-}
-
-function writeReply(
-  words: Int32Array,
-  at: number,
-  reply: Reply,
-  put: (text: string, at: number) => number,
-): void {
-  let w = at >> 2;
-  words[w + REPLY.HEADERS] = reply.headers.length;
-  words[w + REPLY.FLAGS] = reply.flags.length;
-  words[w + REPLY.DETAILS] = reply.details.length;
-  words[w + REPLY.GRPC_STATUS] = reply.grpcStatus ?? -1;
-  w += REPLY.REST;
-  let to = (w + reply.headers.length * 2 + reply.flags.length) * 4;
-  to = put(reply.details, to);
-  for (const flag of reply.flags) {
-    words[w++] = flag.length;
-    to = put(flag, to);
-  }
-  for (const [name, value] of reply.headers) {
-    words[w++] = name.length;
-    to = put(name.toLowerCase(), to);
-    words[w++] = value.length;
-    to = put(value, to);
-  }
 }

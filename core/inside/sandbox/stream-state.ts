@@ -1,0 +1,108 @@
+// Hot path: one a stream and filter (test/bench/sandbox.ts).
+import {
+  HeaderMap,
+  type HttpFilter,
+  type HttpFilterFactory,
+  RequestHeaders,
+  ResponseHeaders,
+} from "@tsproxy/sdk";
+import type { SandboxContext } from "./context.ts";
+import { Head, type HeadExtras } from "./head.ts";
+import type { SandboxStream } from "./stream-view.ts";
+
+/** States and heads that are kept for streams to come. */
+export const STATES_KEPT = 1024;
+
+/** One use of an http package: what its setup returned. */
+export interface HttpUse {
+  readonly id: number;
+  readonly factory: HttpFilterFactory;
+  readonly cx: SandboxContext;
+}
+
+/** A head, and how many streams of filters it is the head of. */
+interface Shared<M extends HeaderMap> {
+  readonly head: Head<M>;
+  users: number;
+}
+const spareRequests: Shared<RequestHeaders>[] = [];
+const spareResponses: Shared<ResponseHeaders>[] = [];
+
+function letGo<M extends HeaderMap>(shared: Shared<M>, spare: Shared<M>[]): void {
+  if (--shared.users === 0 && spare.length < STATES_KEPT) spare.push(shared);
+}
+
+export function takeRequest(): Shared<RequestHeaders> {
+  const shared = spareRequests.pop() ?? { head: new Head(new RequestHeaders()), users: 0 };
+  shared.users = 1;
+  return shared;
+}
+
+function takeResponse(): Shared<ResponseHeaders> {
+  const shared = spareResponses.pop() ?? { head: new Head(new ResponseHeaders()), users: 0 };
+  shared.users = 1;
+  return shared;
+}
+
+/** Everything that one filter object and its stream need on this side of the wall; reused for stream after stream. */
+export class StreamState {
+  /** Of lane 0; 0: nobody's. */
+  token = 0;
+  use: HttpUse | undefined = undefined;
+  filter: HttpFilter | undefined = undefined;
+  stream: SandboxStream | undefined = undefined;
+  /** Filters that follow each other have one head. */
+  request: Shared<RequestHeaders> | undefined = undefined;
+  response: Shared<ResponseHeaders> | undefined = undefined;
+  #trailers: [Head, Head] | undefined = undefined;
+  hooks = 0;
+  /** The chain has been told of `hooks`. */
+  told = false;
+  clearRoute = false;
+  readonly extras: HeadExtras = { routeConfig: undefined, facts: undefined };
+  /** Beginnings of a long chunk, by lane. */
+  readonly parts: [Uint8Array[], Uint8Array[]] = [[], []];
+
+  trailers(lane: number): Head {
+    this.#trailers ??= [new Head(new HeaderMap()), new Head(new HeaderMap())];
+    return this.#trailers[lane]!;
+  }
+
+  /** The heads of the filter that its record follows are its own too. */
+  share({ request, response }: StreamState): void {
+    if (this.request !== request && request !== undefined) {
+      if (this.request !== undefined) letGo(this.request, spareRequests);
+      this.request = request;
+      request.users++;
+    }
+    if (this.response === response || response === undefined) return;
+    if (this.response !== undefined) letGo(this.response, spareResponses);
+    this.response = response;
+    response.users++;
+  }
+
+  beginResponse(): void {
+    if (this.response !== undefined) letGo(this.response, spareResponses);
+    this.response = takeResponse();
+  }
+
+  /** What the head in hand has told of the stream. */
+  learn(): void {
+    const { facts } = this.extras;
+    if (facts !== undefined) this.stream!.learn(facts);
+    this.extras.facts = undefined;
+  }
+
+  reset(): void {
+    if (this.request !== undefined) letGo(this.request, spareRequests);
+    if (this.response !== undefined) letGo(this.response, spareResponses);
+    this.request = this.response = undefined;
+    this.token = 0;
+    this.use = this.filter = this.stream = undefined;
+    this.told = this.clearRoute = false;
+    this.hooks = 0;
+    this.extras.routeConfig = this.extras.facts = undefined;
+    if (this.parts[0].length > 0) this.parts[0].length = 0;
+    if (this.parts[1].length > 0) this.parts[1].length = 0;
+  }
+}
