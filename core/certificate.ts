@@ -1,5 +1,6 @@
 import { createHash, X509Certificate } from "node:crypto";
-import type { AlternativeName, Certificate } from "@tsproxy/sdk";
+import type { Certificate } from "@tsproxy/sdk";
+import { extensionsOf } from "./certificate-extensions.ts";
 
 const PEM = /-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/g;
 
@@ -15,6 +16,7 @@ export function describeCertificate(certificate: X509Certificate): Certificate {
   const key = certificate.publicKey;
   const der = key.export({ type: "spki", format: "der" });
   const subject = distinguishedName(certificate.subject);
+  const { names, usages, mustStaple } = extensionsOf(certificate.raw);
   return {
     subject,
     issuer: distinguishedName(certificate.issuer),
@@ -25,11 +27,14 @@ export function describeCertificate(certificate: X509Certificate): Certificate {
     spki: createHash("sha256").update(der).digest("base64"),
     notBefore: certificate.validFromDate.getTime(),
     notAfter: certificate.validToDate.getTime(),
-    names: alternativeNames(certificate.subjectAltName ?? ""),
+    names,
     keyType: key.asymmetricKeyType ?? "",
     curve: key.asymmetricKeyDetails?.namedCurve ?? "",
     bits: key.asymmetricKeyDetails?.modulusLength ?? 0,
     pem: certificate.toString(),
+    authority: certificate.ca,
+    ...(usages !== undefined && { usages }),
+    mustStaple,
   };
 }
 
@@ -40,33 +45,6 @@ function distinguishedName(lines: string | undefined): string {
 
 function digest(colons: string): string {
   return colons.replaceAll(":", "").toLowerCase();
-}
-
-const TYPES: Readonly<Record<string, AlternativeName["type"]>> = {
-  DNS: "DNS",
-  URI: "URI",
-  "IP Address": "IP_ADDRESS",
-  email: "EMAIL",
-};
-/** `DNS:a.test, URI:"text, as a JSON string", IP Address:1.2.3.4`: values that would be ambiguous are quoted. */
-const NAME = /([A-Za-z ]+):("(?:[^"\\]|\\.)*"|[^,]*)(?:, |$)/y;
-
-function alternativeNames(text: string): AlternativeName[] {
-  const names: AlternativeName[] = [];
-  NAME.lastIndex = 0;
-  for (let m = NAME.exec(text); m !== null && m[0] !== ""; m = NAME.exec(text)) {
-    const value = m[2]!.startsWith('"') ? unquoted(m[2]!) : m[2]!;
-    names.push({ type: TYPES[m[1]!] ?? "OTHER_NAME", value });
-  }
-  return names;
-}
-
-function unquoted(text: string): string {
-  try {
-    return JSON.parse(text) as string;
-  } catch {
-    return text;
-  }
 }
 
 /**

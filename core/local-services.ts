@@ -1,7 +1,8 @@
+import { X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import type { TlsContextOptions } from "@tsproxy/sdk";
-import { certificatesOf, describeCertificate } from "./certificate.ts";
+import { certificatesOf, describeCertificate, isTrustedChain } from "./certificate.ts";
 import type { Contexts } from "./tls.ts";
 
 const MAX_FILE_BYTES = 64 * 1024 * 1024;
@@ -38,6 +39,11 @@ export class LocalServices {
     "file.unwatch": ({ path }: { path: string }) => this.#watch?.remove(path),
     "tls.context": (options: TlsContextOptions) => this.#contexts.create(options),
     "tls.release": ({ id }: { id: number }) => this.#contexts.release(id),
+    "tls.leadsTo": ({ chain, authorities }: { chain: readonly string[]; authorities: string }) =>
+      isTrustedChain(
+        chain.map((pem) => new X509Certificate(pem)),
+        certificatesOf(authorities),
+      ),
     "tls.certificates": ({ pem }: { pem: string }) => certificatesOf(pem).map(describeCertificate),
   };
 }

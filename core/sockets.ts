@@ -638,13 +638,15 @@ export class Sockets {
       this.#slotReaders[entry.slot] = undefined;
       entry.slot = -1;
     }
-    const socket: RawSocket = startTls(raw, context, request, (told) => {
+    const onTold = (told: string): void => {
       this.push(EVENT.SECURED, entry.id, this.#putText(told), told.length);
       this.schedule();
       // What follows the handshake in the same read comes behind it.
       socket.on("data", (bytes: Buffer) => this.#onDecrypted(entry, bytes));
       if (entry.paused) socket.pause();
-    }) as unknown as RawSocket;
+    };
+    const onKeyLog = this.#contexts?.onKeyLog;
+    const socket = startTls(raw, context, request, onTold, onKeyLog) as unknown as RawSocket;
     entry.raw = raw;
     entry.socket = socket;
     this.#listenTo(entry, socket);

@@ -8,6 +8,8 @@ export interface TlsRequest {
   readonly alpn: readonly string[];
   readonly serverName: string;
   readonly clientCertificate: "no" | "optional" | "required";
+  readonly staple?: boolean;
+  readonly logsKeys?: boolean;
 }
 
 /** Decrypted bytes that may wait in a paused socket; one record is up to 16 KiB. */
@@ -16,6 +18,7 @@ const PAUSED_BYTES = 64 * 1024;
 /** Parts of TLSSocket without a public form: a server's own errors reach nobody before it is released. */
 interface Released {
   _releaseControl(): void;
+  readonly _handle: { setOCSPResponse(response: Buffer): void };
 }
 
 /**
@@ -27,6 +30,7 @@ export function startTls(
   context: Context,
   request: TlsRequest,
   onTold: (text: string) => void,
+  onKeyLog: (path: string, line: string) => void = () => {},
 ): tls.TLSSocket {
   let told = false;
   const tell = (value: unknown): void => {
@@ -40,6 +44,9 @@ export function startTls(
   const socket = isServer
     ? serverSocket(raw, context, request)
     : clientSocket(raw, context, request, kept);
+  const { keyLog } = context.options;
+  if (request.logsKeys === true && keyLog !== undefined)
+    socket.on("keylog", (line: Buffer) => onKeyLog(keyLog, line.toString("latin1")));
   if (sessions !== undefined) socket.on("session", (latest: Buffer) => sessions.onSession(latest));
   socket.once("secure", () => {
     // The peer may have gone in the same moment.
@@ -63,9 +70,13 @@ function serverSocket(raw: net.Socket, context: Context, request: TlsRequest): t
     // Only makes OpenSSL insist on a certificate: what it is worth is judged later.
     rejectUnauthorized: clientCertificate === "required",
     ...(alpn.length > 0 && { ALPNProtocols: [...alpn] }),
+    ...(context.keeper !== undefined && { server: context.keeper }),
     highWaterMark: PAUSED_BYTES,
   } as tls.TLSSocketOptions);
-  (socket as unknown as Released)._releaseControl();
+  const released = socket as unknown as Released;
+  released._releaseControl();
+  if (request.staple === true && context.ocspResponse !== undefined)
+    released._handle.setOCSPResponse(context.ocspResponse);
   return socket;
 }
 

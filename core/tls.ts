@@ -1,9 +1,10 @@
-import { createHash, hkdfSync, type X509Certificate } from "node:crypto";
+import { createHash, hkdfSync, randomBytes, X509Certificate } from "node:crypto";
 import tls from "node:tls";
 import type { Certificate, TlsContextOptions, TlsInfo } from "@tsproxy/sdk";
 import { certificatesOf, describeCertificate, isTrustedChain } from "./certificate.ts";
+import { type RevocationList, revocationError, revocationLists } from "./revocation.ts";
 
-/** Sessions of one client context, however many its config asks for. */
+/** Sessions of one context, however many a client's config asks for. */
 const MAX_SESSIONS = 1024;
 /** What a peer may make us carry of its chain. */
 const MAX_CHAIN = 10;
@@ -24,17 +25,30 @@ export class Context {
   readonly secure: tls.SecureContext;
   readonly certificates: readonly Certificate[];
   readonly trusted: readonly X509Certificate[];
+  /** Asked here, and not by OpenSSL. */
+  readonly revoked: readonly RevocationList[];
+  readonly ocspResponse: Buffer | undefined;
+  /** Never listens: Node asks a server's listeners for sessions that are kept. */
+  readonly keeper: tls.Server | undefined;
   /** Tickets of servers, by the name that was asked for; the latest last. */
   readonly #sessions = new Map<string, KeptSession[]>();
   #kept = 0;
 
   constructor(options: TlsContextOptions, secret: string) {
     this.options = options;
-    this.certificates = options.certificates.map(({ chain }) =>
-      describeCertificate(certificatesOf(chain)[0]!),
-    );
-    this.trusted = options.trustedCa === undefined ? [] : certificatesOf(options.trustedCa);
-    this.secure = tls.createSecureContext(secureOptions(options, secret));
+    const { certificates, pkcs12 = [], trustedCa, crl, crlOfLeafOnly, ocspResponse } = options;
+    this.trusted = trustedCa === undefined ? [] : certificatesOf(trustedCa);
+    this.revoked = crl !== undefined && crlOfLeafOnly === true ? revocationLists(crl) : [];
+    this.ocspResponse =
+      ocspResponse === undefined ? undefined : Buffer.from(ocspResponse, "base64");
+    this.keeper = options.keepsSessions === true ? sessionKeeper() : undefined;
+    this.secure = tls.createSecureContext(secureOptions(options));
+    const inner = this.secure.context as unknown as InnerContext;
+    if (options.side === "server") setTicketKeys(inner, options, secret);
+    const leaves = certificates.map(({ chain }) => certificatesOf(chain)[0]!);
+    // A bundle's leaf is known when OpenSSL has opened it.
+    if (pkcs12.length > 0) leaves.push(new X509Certificate(inner.getCertificate()));
+    this.certificates = leaves.map(describeCertificate);
   }
 
   /** Takes a session that may be resumed. Tickets of TLS 1.3 serve once (RFC 8446 appendix C.4), so none is kept here. */
@@ -64,9 +78,75 @@ export class Context {
   }
 }
 
-function secureOptions(options: TlsContextOptions, secret: string): tls.SecureContextOptions {
+/** Sessions by their ids, the oldest first; OpenSSL knows by itself when one is too old. */
+function sessionKeeper(): tls.Server {
+  const sessions = new Map<string, Buffer>();
+  const keeper = new tls.Server();
+  keeper.on("newSession", (id, session, done) => {
+    if (sessions.size >= MAX_SESSIONS) {
+      for (const oldest of sessions.keys()) {
+        sessions.delete(oldest);
+        break;
+      }
+    }
+    sessions.set(id.toString("hex"), session);
+    done();
+  });
+  keeper.on("resumeSession", (id, done) => done(null, sessions.get(id.toString("hex")) ?? null));
+  return keeper;
+}
+
+/** Parts of Node's context without a public form. */
+interface InnerContext {
+  getCertificate(): Buffer;
+  enableTicketKeyCallback(): void;
+  onticketkeycallback: (name: Buffer, iv: Buffer, encrypt: boolean) => TicketAnswer;
+}
+/** [0] nobody's; [1 fine, or 2 fine and a new one is due, HMAC key, AES key, and to encrypt: name, IV]. */
+type TicketAnswer = [number, ...Buffer[]];
+
+interface TicketKey {
+  readonly name: Buffer;
+  readonly hmac: Buffer;
+  readonly aes: Buffer;
+}
+
+/** Node takes one key of 48 bytes and no others beside it; asked each time, it takes any, but halves of Envoy's. */
+function setTicketKeys(inner: InnerContext, options: TlsContextOptions, secret: string): void {
+  if (!options.tickets) return;
+  const keys = ticketKeys(options, secret);
+  // Of TLS 1.3 tickets serve once, so whoever comes with one needs the next.
+  const renewed = options.maxVersion === "TLSv1.3";
+  inner.onticketkeycallback = (name, _iv, encrypt) => {
+    const k = encrypt ? 0 : keys.findIndex((key) => key.name.equals(name));
+    const key = keys[k];
+    if (key === undefined) return [0];
+    if (encrypt) return [1, key.hmac, key.aes, key.name, randomBytes(16)];
+    return [renewed || k > 0 ? 2 : 1, key.hmac, key.aes];
+  };
+  inner.enableTicketKeyCallback();
+}
+
+function ticketKeys(
+  { ticketKeys: given, sessionScope }: TlsContextOptions,
+  secret: string,
+): TicketKey[] {
+  const keys = given?.map((key) => Buffer.from(key, "base64")) ?? [
+    Buffer.from(hkdfSync("sha256", Buffer.from(secret, "base64"), scopeOf(sessionScope), "", 80)),
+  ];
+  return keys.map((key) => ({
+    name: key.subarray(0, 16),
+    hmac: key.subarray(16, 32),
+    aes: key.subarray(48, 64),
+  }));
+}
+
+function scopeOf(sessionScope: string): Buffer {
+  return createHash("sha256").update(sessionScope).digest();
+}
+
+function secureOptions(options: TlsContextOptions): tls.SecureContextOptions {
   const { certificates, pkcs12 = [], side, sessionScope } = options;
-  const scope = createHash("sha256").update(sessionScope).digest();
   return {
     cert: certificates.map(({ chain }) => chain),
     key: certificates.map(({ key, password }) =>
@@ -80,27 +160,29 @@ function secureOptions(options: TlsContextOptions, secret: string): tls.SecureCo
     }),
     // Without this Node fills in the roots of the public web, which Envoy trusts only where the config says so.
     ca: options.trustedCa ?? [],
-    ...(options.crl !== undefined && { crl: options.crl }),
+    ...(options.crl !== undefined && options.crlOfLeafOnly !== true && { crl: options.crl }),
     minVersion: options.minVersion,
     maxVersion: options.maxVersion,
-    ciphers: options.ciphers === "" ? TLS13 : `${TLS13}:${options.ciphers}`,
+    ciphers: cipherList(options.ciphers),
     ecdhCurve: options.curves,
     ...(options.signatureAlgorithms !== undefined && { sigalgs: options.signatureAlgorithms }),
     ...(options.sessionTimeoutS !== undefined && { sessionTimeout: options.sessionTimeoutS }),
     allowPartialTrustChain: true,
-    honorCipherOrder: side === "server",
-    // SSL_OP_NO_TICKET; renegotiation of a client is refused by Node unless a server counts it.
-    secureOptions: options.tickets ? SSL_OP_NO_RENEGOTIATION : SSL_OP_NO_RENEGOTIATION | NO_TICKET,
-    sessionIdContext: scope.toString("hex").slice(0, 32),
-    ...(side === "server" && {
-      ticketKeys: Buffer.from(
-        hkdfSync("sha256", Buffer.from(options.ticketSecret ?? secret, "base64"), scope, "", 48),
-      ),
-    }),
+    honorCipherOrder: side === "server" && options.clientsOrder !== true,
+    secureOptions:
+      (options.renegotiation === true ? 0 : SSL_OP_NO_RENEGOTIATION) |
+      (options.tickets ? 0 : SSL_OP_NO_TICKET),
+    sessionIdContext: scopeOf(sessionScope).toString("hex").slice(0, 32),
   } as tls.SecureContextOptions;
 }
+
+function cipherList(ciphers: string): string {
+  if (ciphers === "") return TLS13;
+  return ciphers.startsWith("TLS_") ? ciphers : `${TLS13}:${ciphers}`;
+}
+
 const SSL_OP_NO_RENEGOTIATION = 1 << 30;
-const NO_TICKET = 1 << 14;
+const SSL_OP_NO_TICKET = 1 << 14;
 
 const INLINE = "<inline>";
 
@@ -115,6 +197,8 @@ export class Contexts {
   #next = 1;
   /** Called, later, when the list has changed. */
   onChanged: () => void = () => {};
+  /** Called with a line for a file of secrets. */
+  onKeyLog: (path: string, line: string) => void = () => {};
 
   /** `secret`, base64: of the process, so that a ticket of one worker is good at the others. */
   constructor(secret: string) {
@@ -236,7 +320,12 @@ function verifyError(
   chain: readonly X509Certificate[],
 ): string {
   const handle = (socket as unknown as { _handle: Verified | null })._handle;
-  const code = handle?.verifyError()?.code ?? "";
+  const code = withoutDates(handle?.verifyError()?.code ?? "", context, chain);
+  if (code !== "" || context.options.crlOfLeafOnly !== true) return code;
+  return revocationError(chain[0]!, [...context.trusted, ...chain.slice(1)], context.revoked);
+}
+
+function withoutDates(code: string, context: Context, chain: readonly X509Certificate[]): string {
   const isDate = code === "CERT_HAS_EXPIRED" || code === "CERT_NOT_YET_VALID";
   if (context.options.allowExpired !== true || !isDate) return code;
   return isTrustedChain(chain, context.trusted) ? "" : "UNABLE_TO_GET_ISSUER_CERT_LOCALLY";

@@ -97,6 +97,8 @@ class Worker {
   #build(): [Builtin, Sockets, Boxes] {
     const ring = createRing(this.#start.sizes);
     const contexts = new Contexts(this.#start.secret);
+    contexts.onKeyLog = (path, text) =>
+      this.#post({ type: "lines", path, text, marks: [Date.now(), 0] });
     if (this.#start.role === "worker" && this.#start.index === 0)
       contexts.onChanged = () => this.#tellCertificates(contexts);
     this.#watch?.stop();

@@ -25,9 +25,27 @@ const read = (bytes: Uint8Array) => readClientHello(new Chunk(bytes, 0, bytes.le
 
 test("reads the name and the protocols that a client asks for", async () => {
   const bytes = await helloOf({ servername: "A.Example.TEST", ALPNProtocols: ["h2", "http/1.1"] });
-  expect(read(bytes)).toEqual({ serverName: "a.example.test", alpn: ["h2", "http/1.1"] });
+  expect(read(bytes)).toMatchObject({ serverName: "a.example.test", alpn: ["h2", "http/1.1"] });
   const plain = await helloOf({ maxVersion: "TLSv1.2" });
-  expect(read(plain)).toEqual({ serverName: "", alpn: [] });
+  expect(read(plain)).toMatchObject({ serverName: "", alpn: [] });
+});
+
+test("reads what the client can verify, and whether it asks for a staple", async () => {
+  const options = {
+    ciphers: "ECDHE-ECDSA-AES128-GCM-SHA256",
+    ecdhCurve: "P-256:X25519",
+    sigalgs: "ecdsa_secp256r1_sha256:rsa_pss_rsae_sha256",
+  };
+  const old = await helloOf({ ...options, maxVersion: "TLSv1.2" });
+  expect(read(old)).toMatchObject({
+    cipherSuites: expect.arrayContaining([0xc02b]),
+    groups: [23, 29],
+    signatureAlgorithms: [0x0403, 0x0804],
+    versions: [],
+    asksForStatus: false,
+  });
+  const recent = await helloOf({ requestOCSP: true } as tls.ConnectionOptions);
+  expect(read(recent)).toMatchObject({ versions: [0x0304, 0x0303], asksForStatus: true });
 });
 
 test("waits for every byte, and no longer", async () => {

@@ -5,12 +5,24 @@ export interface ClientHello {
   /** Lower case; "" if none. */
   readonly serverName: string;
   readonly alpn: readonly string[];
+  /** Numbers of IANA's registries, in the client's order. `groups` are those of key exchanges: curves, for the most part. */
+  readonly cipherSuites: readonly number[];
+  readonly groups: readonly number[];
+  readonly signatureAlgorithms: readonly number[];
+  /** RFC 8446 §4.2.1; empty of clients that know TLS 1.2 at most. */
+  readonly versions: readonly number[];
+  /** It would like to see a word of the certificate's issuer (RFC 6066 §8). */
+  readonly asksForStatus: boolean;
 }
 
 const RECORD_HANDSHAKE = 22;
 const CLIENT_HELLO = 1;
 const EXTENSION_SERVER_NAME = 0;
+const EXTENSION_STATUS_REQUEST = 5;
+const EXTENSION_GROUPS = 10;
+const EXTENSION_SIGNATURE_ALGORITHMS = 13;
 const EXTENSION_ALPN = 16;
+const EXTENSION_VERSIONS = 43;
 /** A record holds at most so much, RFC 8446 §5.1. */
 const MAX_RECORD = 16_384;
 
@@ -95,6 +107,12 @@ class Reader {
     if (this.skip(length)) return new Reader(this.bytes, from, from + length);
     return new Reader(this.bytes, this.end, this.end);
   }
+  /** Numbers of two bytes, to the end. */
+  numbers(): number[] {
+    const all: number[] = [];
+    while (this.more) all.push(this.number(2));
+    return all;
+  }
   text(): string {
     let text = "";
     for (let k = this.at; k < this.end; k++) text += String.fromCharCode(this.bytes[k]!);
@@ -108,20 +126,38 @@ class Reader {
 function parse(hello: Reader): ClientHello | undefined {
   hello.skip(2 + 32); // legacy version, random
   hello.vector(1); // session id
-  hello.vector(2); // cipher suites
+  const cipherSuites = hello.vector(2);
   hello.vector(1); // compression methods
   if (hello.broken) return undefined;
   let serverName = "";
   let alpn: readonly string[] = [];
+  let groups: readonly number[] = [];
+  let signatureAlgorithms: readonly number[] = [];
+  let versions: readonly number[] = [];
+  let asksForStatus = false;
   const extensions = hello.more ? hello.vector(2) : new Reader(hello.bytes, 0, 0);
   while (extensions.more) {
     const type = extensions.number(2);
     const body = extensions.vector(2);
     if (type === EXTENSION_SERVER_NAME) serverName = readServerName(body);
     else if (type === EXTENSION_ALPN) alpn = readAlpn(body);
+    else if (type === EXTENSION_STATUS_REQUEST) asksForStatus = true;
+    else if (type === EXTENSION_GROUPS) groups = body.vector(2).numbers();
+    else if (type === EXTENSION_SIGNATURE_ALGORITHMS)
+      signatureAlgorithms = body.vector(2).numbers();
+    else if (type === EXTENSION_VERSIONS) versions = body.vector(1).numbers();
     if (body.broken) return undefined;
   }
-  return hello.broken || extensions.broken ? undefined : { serverName, alpn };
+  if (hello.broken || extensions.broken) return undefined;
+  return {
+    serverName,
+    alpn,
+    cipherSuites: cipherSuites.numbers(),
+    groups,
+    signatureAlgorithms,
+    versions,
+    asksForStatus,
+  };
 }
 
 /** RFC 6066 §3: a list of names of which only host names were ever defined. */

@@ -9,6 +9,7 @@ export * from "./cluster.ts";
 export * from "./cluster-specifier.ts";
 export * from "./codec.ts";
 export * from "./cookies.ts";
+export * from "./der.ts";
 export * from "./dns-cache.ts";
 export * from "./dns-resolver.ts";
 export * from "./dns-watch.ts";

@@ -21,10 +21,18 @@ export interface Certificate {
   readonly curve: string;
   readonly bits: number;
   readonly pem: string;
+  /** It may issue others. */
+  readonly authority?: boolean;
+  /** RFC 5280 §4.2.1.3: `digitalSignature`, `keyCertSign`, …; undefined: it says nothing of that. */
+  readonly usages?: readonly string[];
+  /** RFC 7633: it is to be shown together with its issuer's word on it. */
+  readonly mustStaple?: boolean;
 }
 export interface AlternativeName {
   readonly type: "DNS" | "URI" | "IP_ADDRESS" | "EMAIL" | "OTHER_NAME";
   readonly value: string;
+  /** What kind of OTHER_NAME, with dots. */
+  readonly oid?: string;
 }
 
 /** What a handshake came to. */
@@ -67,7 +75,7 @@ export interface TlsContextOptions {
   readonly pkcs12?: readonly { readonly bundle: string; readonly password?: string }[];
   readonly minVersion: TlsVersion;
   readonly maxVersion: TlsVersion;
-  /** OpenSSL's list for TLS 1.2 and below. */
+  /** OpenSSL's list for TLS 1.2 and below; one that begins with suites of TLS 1.3 (`TLS_…`) replaces these as well. */
   readonly ciphers: string;
   readonly curves: string;
   readonly signatureAlgorithms?: string;
@@ -75,12 +83,24 @@ export interface TlsContextOptions {
   readonly trustedCa?: string;
   readonly trustedCaPath?: string;
   readonly crl?: string;
+  /** Only the peer's own certificate is looked for in `crl`, not those of the authorities above it. */
+  readonly crlOfLeafOnly?: boolean;
   /** A chain that is right but for its dates has no `verifyError`. */
   readonly allowExpired?: boolean;
   /** Server: session tickets. */
   readonly tickets: boolean;
-  /** What ticket keys are made of, base64; absent: a secret of this process. */
-  readonly ticketSecret?: string;
+  /** Base64 of 80 bytes each, as Envoy has them: the first seals new tickets, all open old ones. Absent: a key of this process. */
+  readonly ticketKeys?: readonly string[];
+  /** Server: sessions of clients that get no ticket are kept here, for TLS 1.2 and below by their ids. */
+  readonly keepsSessions?: boolean;
+  /** Server: base64 of an OCSP response, which `TlsStart.staple` shows. */
+  readonly ocspResponse?: string;
+  /** Server: of the cipher suites that both know the client's favourite is taken. */
+  readonly clientsOrder?: boolean;
+  /** Client: the server may begin another handshake (TLS 1.2 and below). */
+  readonly renegotiation?: boolean;
+  /** The file that `TlsStart.logsKeys` writes secrets to, as NSS and Wireshark read them. */
+  readonly keyLog?: string;
   readonly sessionTimeoutS?: number;
   /** Sessions are resumed only where this is the same. */
   readonly sessionScope: string;
@@ -104,6 +124,8 @@ export interface Tls {
   context(options: TlsContextOptions): TlsContext;
   /** Throws if the text holds no certificate. */
   certificates(pem: string): readonly Certificate[];
+  /** Whether signatures lead from the first of the certificates `chain` (PEM) to one in `authorities`, dates aside. */
+  leadsTo?(chain: readonly string[], authorities: string): boolean;
 }
 
 /** How TLS is begun on a connection. */
@@ -115,6 +137,10 @@ export interface TlsStart {
   readonly serverName: string;
   /** Server: whether the client is asked for a certificate, and refused without one. */
   readonly clientCertificate: "no" | "optional" | "required";
+  /** Server: the context's `ocspResponse` is shown. */
+  readonly staple?: boolean;
+  /** The connection's secrets go to the context's `keyLog`. */
+  readonly logsKeys?: boolean;
 }
 
 /** A connection in the hands of its transport: between accept or connect, and the first byte for whoever owns it. */

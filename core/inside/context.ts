@@ -168,6 +168,8 @@ export class Context implements SetupContext {
   get tls(): Tls {
     return {
       context: (options) => this.#tlsContext(options),
+      leadsTo: (chain, authorities) =>
+        this.#around.host.ask("tls.leadsTo", { chain, authorities }) as boolean,
       certificates: (pem) =>
         this.#around.host.ask("tls.certificates", { pem }) as readonly Certificate[],
     };

@@ -1,4 +1,4 @@
-import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import https from "node:https";
 import type { AddressInfo } from "node:net";
 import path from "node:path";
@@ -187,7 +187,9 @@ test("asks clients for a certificate, and looks at whose it is", async () => {
     match_typed_subject_alt_names: [{ san_type: "URI", matcher: { prefix: "spiffe://test/" } }],
   };
   const required = downstreamTls([a], { validation_context }, { require_client_certificate: true });
-  const optional = downstreamTls([a], { validation_context });
+  const optional = downstreamTls([a], {
+    validation_context: { trusted_ca: source(ours.root.certificate) },
+  });
   const proxy = await start({
     config: bootstrap([
       { ...listener("must", hello), filter_chains: [secure(hello, required)], stat_prefix: "must" },
@@ -419,6 +421,185 @@ test("requests name the upstream that their connection asks for, and whose certi
   const stats = await proxy.stats();
   expect(stats("cluster.verifies.ssl.fail_verify_san")).toBe(1);
   expect(stats("cluster.verifies.upstream_cx_total")).toBe(3);
+});
+
+test("shows the word of a certificate's issuer to those who ask for it", async () => {
+  const strict = ours.issue("strict", "strict.test", "DNS:strict.test", {
+    more: "1.3.6.1.5.5.7.1.24=DER:30:03:02:01:05",
+  });
+  const stapled = { ...certificate(strict), ocsp_staple: source(ours.ocspResponse(strict)) };
+  const tlsSocket = downstreamTls([], { tls_certificates: [stapled, certificate(a)] });
+  const proxy = await start({
+    config: bootstrap([{ ...listener("main", hello), filter_chains: [secure(hello, tlsSocket)] }]),
+  });
+  const port = proxy.port("main");
+  const staple = (servername: string, requestOCSP: boolean) =>
+    new Promise<number>((resolve, reject) => {
+      const options = { port, host: "127.0.0.1", ca: ours.root.pem, servername, requestOCSP };
+      let size = 0;
+      const socket = tls.connect(options, () => socket.end().resume());
+      socket.on("OCSPResponse", (response: Buffer | null) => (size = response?.length ?? 0));
+      socket.on("error", reject);
+      socket.on("close", () => resolve(size));
+    });
+  expect(await staple("strict.test", true)).toBeGreaterThan(100);
+  expect(await staple("a.test", true)).toBe(0);
+  expect(await staple("strict.test", false)).toBe(0);
+  const stats = await proxy.stats();
+  const counted = ["requests", "responses", "omitted", "failed"].map((name) =>
+    stats(`listener.127.0.0.1_0.ssl.ocsp_staple_${name}`),
+  );
+  expect(counted).toEqual([2, 1, 1, 0]);
+});
+
+test("opens tickets with older keys, and seals new ones with the first", async () => {
+  const keys = ["x", "y"].map((letter) => ({ inline_string: letter.repeat(80) }));
+  const site = async (first: number) => {
+    const tlsSocket = downstreamTls(
+      [a],
+      {},
+      {
+        session_ticket_keys: { keys: first === 0 ? keys : keys.toReversed() },
+      },
+    );
+    // The rules for clients are the same, so the sessions of one are good at the other.
+    return start({
+      config: bootstrap([
+        { ...listener("main", hello), filter_chains: [secure(hello, tlsSocket)] },
+      ]),
+    });
+  };
+  const [old, current] = [await site(1), await site(0)];
+  const ticket = async (proxy: Proxy, session?: Buffer) =>
+    new Promise<{ session: Buffer; name: string; resumed: boolean }>((resolve, reject) => {
+      const options = { host: "127.0.0.1", ca: ours.root.pem, servername: "a.test" };
+      const socket = tls.connect({
+        ...options,
+        port: proxy.port("main"),
+        maxVersion: "TLSv1.2",
+        ...(session !== undefined && { session }),
+      });
+      socket.on("error", reject).once("secureConnect", () => {
+        const name = socket.getTLSTicket()!.toString("latin1", 0, 16);
+        resolve({ session: socket.getSession()!, name, resumed: socket.isSessionReused() });
+        socket.destroy();
+      });
+    });
+  const before = await ticket(old);
+  expect(before.name).toBe("y".repeat(16));
+  const renewed = await ticket(current, before.session);
+  expect(renewed).toMatchObject({ resumed: true, name: "x".repeat(16) });
+  expect(await ticket(current, renewed.session)).toMatchObject({ resumed: true });
+});
+
+test("sessions without tickets are kept, unless the config says otherwise", async () => {
+  const plain = { disable_stateless_session_resumption: true };
+  const chain = (more: Json) => secure(hello, downstreamTls([a], {}, more));
+  const proxy = await start({
+    config: bootstrap([
+      { ...listener("keeps", hello), filter_chains: [chain(plain)] },
+      {
+        ...listener("forgets", hello),
+        filter_chains: [chain({ ...plain, disable_stateful_session_resumption: true })],
+      },
+    ]),
+    concurrency: 1,
+  });
+  const resumes = async (name: string) => {
+    const options = {
+      port: proxy.port(name),
+      host: "127.0.0.1",
+      ca: ours.root.pem,
+      servername: "a.test",
+      maxVersion: "TLSv1.2",
+    } as const;
+    const session = await new Promise<Buffer>((resolve, reject) => {
+      const socket = tls.connect(options);
+      socket.on("error", reject).once("secureConnect", () => {
+        resolve(socket.getSession()!);
+        socket.destroy();
+      });
+    });
+    return (await handshake(options.port, { ...options, session })).resumed;
+  };
+  expect(await resumes("keeps")).toBe(true);
+  expect(await resumes("forgets")).toBe(false);
+});
+
+test("turns away what an authority has revoked, in the whole chain or at its end", async () => {
+  const revoked = ours.issue("revoked", "revoked", "DNS:revoked.test");
+  const crl = source(ours.revocationList(revoked));
+  const trusted = { trusted_ca: source(ours.root.certificate), crl };
+  const both = {
+    trusted_ca: {
+      inline_string:
+        readFileSync(ours.root.certificate, "utf8") + readFileSync(crl.filename as string, "utf8"),
+    },
+  };
+  const contexts: Record<string, Json> = {
+    whole: trusted,
+    leaf: { ...trusted, only_verify_leaf_cert_crl: true },
+    beside: both,
+  };
+  const chain = (validation_context: Json) =>
+    secure(hello, downstreamTls([a], { validation_context }, { require_client_certificate: true }));
+  const proxy = await start({
+    config: bootstrap(
+      Object.entries(contexts).map(([name, context]) => ({
+        ...listener(name, hello),
+        stat_prefix: name,
+        filter_chains: [chain(context)],
+      })),
+    ),
+  });
+  for (const name of Object.keys(contexts)) {
+    const port = proxy.port(name);
+    expect(await ask(port, { key: client.keyPem, cert: client.pem }), name).toBe("200 hello\n");
+    await expect(ask(port, { key: revoked.keyPem, cert: revoked.pem }), name).rejects.toThrow();
+    await proxy.untilStat(`listener.${name}.ssl.fail_verify_error`, 1);
+  }
+});
+
+test("logs the secrets of connections for those who have to look inside", async () => {
+  const file = path.join(ours.dir, "keys.log");
+  const chain = (key_log: Json) => secure(hello, downstreamTls([a], { key_log }));
+  const elsewhere = [{ address_prefix: "10.0.0.0", prefix_len: 8 }];
+  const proxy = await start({
+    config: bootstrap([
+      { ...listener("logs", hello), filter_chains: [chain({ path: file })] },
+      {
+        ...listener("quiet", hello),
+        filter_chains: [chain({ path: file, remote_address_range: elsewhere })],
+      },
+    ]),
+  });
+  await ask(proxy.port("quiet"));
+  await ask(proxy.port("logs"));
+  const lines = await eventually(
+    async () => (existsSync(file) ? readFileSync(file, "latin1").trim().split("\n") : []),
+    (all) => all.some((line) => line.startsWith("SERVER_TRAFFIC_SECRET_0 ")),
+    "secrets",
+  );
+  const clients = new Set(lines.map((line) => line.split(" ")[1]));
+  expect(clients.size).toBe(1);
+});
+
+test("keeps to what a policy of ciphers and curves allows", async () => {
+  const tls_params = { compliance_policies: ["FIPS_202205"] };
+  const proxy = await start({
+    config: bootstrap([
+      {
+        ...listener("main", hello),
+        filter_chains: [secure(hello, downstreamTls([a], { tls_params }))],
+      },
+    ]),
+  });
+  const port = proxy.port("main");
+  const refused = (options: tls.ConnectionOptions) =>
+    expect(handshake(port, { servername: "a.test", ...options })).rejects.toThrow();
+  await refused({ ecdhCurve: "X25519" });
+  await refused({ ciphers: "TLS_CHACHA20_POLY1305_SHA256" });
+  expect(await handshake(port, { servername: "a.test" })).toMatchObject({ version: "TLSv1.3" });
 });
 
 test("an upstream that never speaks TLS is given up when the connect timeout is over", async () => {

@@ -1,10 +1,20 @@
-import { Duration, Enum, type Static, StringMatcher, Type, UInt32 } from "@tsproxy/sdk";
+import {
+  CidrRange,
+  Duration,
+  Enum,
+  type Static,
+  StringMatcher,
+  Type,
+  TypedExtension,
+  UInt32,
+} from "@tsproxy/sdk";
 
 export const DataSource = Type.Object({
   filename: Type.Optional(Type.String({ minLength: 1 })),
   /** Base64, as protobuf writes bytes in JSON. */
   inline_bytes: Type.Optional(Type.String()),
   inline_string: Type.Optional(Type.String()),
+  environment_variable: Type.Optional(Type.String({ minLength: 1 })),
   watched_directory: Type.Optional(Type.Object({ path: Type.Optional(Type.String()) })),
 });
 export type DataSource = Static<typeof DataSource>;
@@ -22,6 +32,7 @@ const TlsParameters = Type.Object({
   cipher_suites: Type.Optional(Type.Array(Type.String())),
   ecdh_curves: Type.Optional(Type.Array(Type.String())),
   signature_algorithms: Type.Optional(Type.Array(Type.String())),
+  compliance_policies: Type.Optional(Type.Array(Enum(["FIPS_202205"]), { maxItems: 1 })),
 });
 export type TlsParameters = Static<typeof TlsParameters>;
 
@@ -30,14 +41,27 @@ export const TlsCertificate = Type.Object({
   private_key: Type.Optional(DataSource),
   pkcs12: Type.Optional(DataSource),
   password: Type.Optional(DataSource),
+  ocsp_staple: Type.Optional(DataSource),
   watched_directory: WatchedDirectory,
 });
 export type TlsCertificate = Static<typeof TlsCertificate>;
 
 const SubjectAltNameMatcher = Type.Object({
-  san_type: Enum(["DNS", "URI", "EMAIL", "IP_ADDRESS"]),
+  san_type: Enum(["DNS", "URI", "EMAIL", "IP_ADDRESS", "OTHER_NAME"]),
   matcher: StringMatcher,
+  /** Of OTHER_NAME alone. */
+  oid: Type.Optional(Type.String()),
 });
+export type NameMatcher = Static<typeof SubjectAltNameMatcher>;
+
+const SPIFFE = "envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig";
+const SpiffeValidator = Type.Object({
+  trust_domains: Type.Array(
+    Type.Object({ name: Type.String({ minLength: 1 }), trust_bundle: DataSource }),
+    { minItems: 1 },
+  ),
+});
+export type SpiffeValidator = Static<typeof SpiffeValidator>;
 
 export const ValidationContext = Type.Object({
   trusted_ca: Type.Optional(DataSource),
@@ -48,6 +72,8 @@ export const ValidationContext = Type.Object({
   match_typed_subject_alt_names: Type.Optional(Type.Array(SubjectAltNameMatcher)),
   match_subject_alt_names: Type.Optional(Type.Array(StringMatcher)),
   crl: Type.Optional(DataSource),
+  only_verify_leaf_cert_crl: Type.Optional(Type.Boolean()),
+  custom_validator_config: Type.Optional(TypedExtension({ [SPIFFE]: SpiffeValidator })),
   allow_expired_certificate: Type.Boolean({ default: false }),
   trust_chain_verification: Enum(["VERIFY_TRUST_CHAIN", "ACCEPT_UNTRUSTED"], {
     default: "VERIFY_TRUST_CHAIN",
@@ -89,6 +115,13 @@ const CommonTlsContext = Type.Object({
     }),
   ),
   alpn_protocols: Type.Optional(Type.Array(Type.String({ minLength: 1, maxLength: 255 }))),
+  key_log: Type.Optional(
+    Type.Object({
+      path: Type.String({ minLength: 1 }),
+      local_address_range: Type.Optional(Type.Array(CidrRange)),
+      remote_address_range: Type.Optional(Type.Array(CidrRange)),
+    }),
+  ),
 });
 export type CommonTlsContext = Static<typeof CommonTlsContext>;
 
@@ -105,14 +138,20 @@ export const Config = Type.Object({
   session_ticket_keys: Type.Optional(TicketKeys),
   session_ticket_keys_sds_secret_config: Type.Optional(SecretReference),
   disable_stateless_session_resumption: Type.Optional(Type.Boolean()),
-  /** Sessions without tickets are never kept here. */
   disable_stateful_session_resumption: Type.Optional(Type.Boolean()),
   session_timeout: Type.Optional(Duration()),
   full_scan_certs_on_sni_mismatch: Type.Optional(Type.Boolean()),
+  ocsp_staple_policy: Enum(["LENIENT_STAPLING", "STRICT_STAPLING", "MUST_STAPLE"], {
+    default: "LENIENT_STAPLING",
+  }),
+  prefer_client_ciphers: Type.Optional(Type.Boolean()),
   // Upstream.
   sni: Type.Optional(Type.String({ maxLength: 255 })),
   auto_host_sni: Type.Optional(Type.Boolean()),
   auto_sni_san_validation: Type.Optional(Type.Boolean()),
   max_session_keys: Type.Optional(UInt32()),
+  allow_renegotiation: Type.Optional(Type.Boolean()),
+  /** Of no effect any more, in Envoy as well: it is always enforced. */
+  enforce_rsa_key_usage: Type.Optional(Type.Boolean()),
 });
 export type Config = Static<typeof Config>;

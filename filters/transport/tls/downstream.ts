@@ -12,73 +12,52 @@ import {
   type TransportFactory,
   type TransportSocket,
 } from "@tsproxy/sdk";
+import { type Candidate, CertificateChoice, type Choice } from "./certificate-choice.ts";
 import type { Config, ValidationContext } from "./config.ts";
 import { failureReason } from "./failure.ts";
+import { type KeyLogRule, keyLogRule } from "./key-log.ts";
+import { type OcspResponse, readOcspResponse } from "./ocsp.ts";
 import { type KeyPair, keyPairs, parametersOf } from "./parameters.ts";
 import { withSecrets } from "./secret-file.ts";
-import { Sources } from "./source.ts";
+import { base64, Sources } from "./source.ts";
+import { SpiffeValidation } from "./spiffe.ts";
 import type { TlsStats } from "./stats.ts";
-import { Validation } from "./validation.ts";
+import { DefaultValidation, isKeyMisused, type Validation } from "./validation.ts";
 
 /** Everything that stands on files: made anew when one of them changes. */
 export class ServerSide {
   readonly validation: Validation | undefined;
   readonly files: ReadonlySet<string>;
-  readonly contexts: readonly TlsContext[];
-  readonly #fallback: TlsContext;
-  /** For a client that names no server. */
-  readonly #nameless: TlsContext;
-  readonly #byName = new Map<string, TlsContext>();
+  readonly #contexts: readonly TlsContext[];
+  readonly #choice: CertificateChoice;
 
   constructor(given: Config, cx: SetupContext) {
     const sources = new Sources(cx);
     const config = withSecrets(given, sources);
     const common = config.common_tls_context ?? {};
-    const { pairs, bundles } = keyPairs(common, sources);
+    const pairs = keyPairs(common, sources);
+    if (pairs.length === 0)
+      throw new ConfigError("common_tls_context", "a listener needs tls_certificates");
     const validation = common.validation_context;
     this.validation = validation && readValidation(validation, sources, cx);
-    const options = { ...serverOptions(config, this.validation, sources), pkcs12: bundles };
+    const options = serverOptions(config, this.validation, sources);
     this.files = sources.files;
-    if (pairs.length === 0) {
-      if (bundles.length === 0)
-        throw new ConfigError("common_tls_context", "a listener needs tls_certificates");
-      this.#fallback = this.#nameless = make(cx, { ...options, certificates: [] });
-      this.contexts = [this.#fallback];
-      return;
-    }
-    const certificates = pairs.map((pair, k) => leaf(pair, k, cx));
-    const made = new Map<string, TlsContext>();
-    const contextOf = (indices: readonly number[]): TlsContext => {
-      const chosen = oneOfEachKeyType(indices, certificates);
-      const key = chosen.join(",");
-      const known = made.get(key);
-      if (known !== undefined) return known;
-      const context = make(cx, { ...options, certificates: chosen.map((k) => pairs[k]!) });
-      made.set(key, context);
-      return context;
-    };
-    const all = pairs.map((_, k) => k);
-    this.#nameless = contextOf(all);
-    this.#fallback =
-      config.full_scan_certs_on_sni_mismatch === true ? this.#nameless : contextOf([0]);
-    for (const [name, indices] of indicesByName(certificates))
-      this.#byName.set(name, contextOf(indices));
-    this.contexts = [...made.values()];
+    const candidates = pairs.map((pair) => candidateOf(pair, options, config, cx));
+    this.#contexts = candidates.map(({ context }) => context);
+    this.#choice = new CertificateChoice(candidates, {
+      policy: config.ocsp_staple_policy,
+      scansAll: config.full_scan_certs_on_sni_mismatch === true,
+      maxVersion: options.maxVersion,
+      ciphers: options.ciphers,
+    });
   }
 
-  /** The exact name, then a wildcard for its first label, then the first certificate. */
-  choose(serverName: string): TlsContext {
-    if (serverName === "") return this.#nameless;
-    const dot = serverName.indexOf(".");
-    return (
-      this.#byName.get(serverName) ??
-      (dot > 0 ? this.#byName.get(`*${serverName.slice(dot)}`) : undefined) ??
-      this.#fallback
-    );
+  choose(hello: ClientHello, now: number): Choice {
+    return this.#choice.choose(hello, now);
   }
 
   release(): void {
-    for (const context of this.contexts) context.release();
+    for (const context of this.#contexts) context.release();
   }
 }
 
@@ -87,33 +66,111 @@ export function readValidation(
   sources: Sources,
   cx: SetupContext,
 ): Validation {
-  return new Validation(config, "common_tls_context.validation_context", sources, cx);
+  const path = "common_tls_context.validation_context";
+  const custom = config.custom_validator_config?.typed_config;
+  if (custom !== undefined) return new SpiffeValidation(config, custom, path, sources, cx);
+  return new DefaultValidation(config, path, sources, cx);
 }
+
+/** What OpenSSL has to know of how peers are judged. */
+export function validationOptions(
+  validation: Validation | undefined,
+): Pick<
+  TlsContextOptions,
+  "trustedCa" | "trustedCaPath" | "crl" | "crlOfLeafOnly" | "allowExpired"
+> {
+  const { trustedCa, trustedCaPath = "", crl, crlOfLeafOnly, allowExpired } = validation ?? {};
+  return {
+    ...(trustedCa !== undefined && { trustedCa, trustedCaPath }),
+    ...(crl !== undefined && { crl }),
+    ...(crlOfLeafOnly === true && { crlOfLeafOnly }),
+    ...(allowExpired === true && { allowExpired }),
+  };
+}
+
+type Shared = Omit<TlsContextOptions, "certificates">;
 
 function serverOptions(
   config: Config,
   validation: Validation | undefined,
   sources: Sources,
-): Omit<TlsContextOptions, "certificates"> {
-  const keys = config.session_ticket_keys?.keys ?? [];
-  const secrets = keys.map((key, k) => sources.base64OrText(key, `session_ticket_keys.keys[${k}]`));
+): Shared {
+  const { session_ticket_keys: _, ...rules } = config;
+  const common = config.common_tls_context ?? {};
+  const keys = ticketKeys(config, sources);
+  const tickets = config.disable_stateless_session_resumption !== true;
   return {
     side: "server",
-    ...parametersOf(config.common_tls_context ?? {}, "server"),
-    ...(validation?.trustedCa !== undefined && {
-      trustedCa: validation.trustedCa,
-      trustedCaPath: validation.trustedCaPath,
-    }),
-    ...(validation?.crl !== undefined && { crl: validation.crl }),
-    ...(validation?.allowExpired === true && { allowExpired: true }),
-    tickets: config.disable_stateless_session_resumption !== true,
-    ...(secrets.length > 0 && { ticketSecret: secrets[0]! }),
+    ...parametersOf(common, "server"),
+    ...validationOptions(validation),
+    ...(config.prefer_client_ciphers === true && { clientsOrder: true }),
+    ...(common.key_log !== undefined && { keyLog: common.key_log.path }),
+    tickets,
+    ...(!tickets && config.disable_stateful_session_resumption !== true && { keepsSessions: true }),
+    ...(keys.length > 0 && { ticketKeys: keys }),
     ...(config.session_timeout !== undefined && {
       sessionTimeoutS: Math.floor(config.session_timeout / 1000),
     }),
     // What was verified for one set of rules must not open the door of another.
-    sessionScope: JSON.stringify(config),
+    sessionScope: JSON.stringify(rules),
   };
+}
+
+/** Bytes of a key, and the characters of base64 that they take. */
+const TICKET_KEY = 80;
+const TICKET_KEY_DIGITS = 4 * Math.ceil(TICKET_KEY / 3);
+
+function ticketKeys({ session_ticket_keys: given }: Config, sources: Sources): string[] {
+  return (given?.keys ?? []).map((source, k) => {
+    const path = `session_ticket_keys.keys[${k}]`;
+    const key = sources.base64OrText(source, path);
+    const missing = /=*$/.exec(key)![0].length;
+    const size = (key.length / 4) * 3 - missing;
+    if (key.length !== TICKET_KEY_DIGITS || size !== TICKET_KEY)
+      throw new ConfigError(
+        path,
+        `a key has ${TICKET_KEY} bytes, as \`openssl rand ${TICKET_KEY}\` makes them`,
+      );
+    return key;
+  });
+}
+
+function candidateOf(pair: KeyPair, shared: Shared, config: Config, cx: SetupContext): Candidate {
+  const ocsp = pair.ocsp === undefined ? undefined : stapleOf(pair.ocsp, pair.place);
+  const options = {
+    ...shared,
+    ...(pair.ocsp !== undefined && { ocspResponse: base64(pair.ocsp) }),
+  };
+  // What is wrong with a file is told before what is wrong with both together.
+  const leaf = pair.chain === "" ? undefined : readLeaf(pair, cx);
+  const context = make(cx, { ...options, ...pair.material });
+  const certificate = leaf ?? context.certificates[0]!;
+  checkStaple(certificate, ocsp, config.ocsp_staple_policy, pair.place);
+  return { context, certificate, ocsp };
+}
+
+function stapleOf(bytes: Uint8Array, place: string): OcspResponse {
+  const response = readOcspResponse(bytes);
+  if (typeof response === "string") throw new ConfigError(`${place}.ocsp_staple`, response);
+  return response;
+}
+
+function checkStaple(
+  certificate: Certificate,
+  ocsp: OcspResponse | undefined,
+  policy: Config["ocsp_staple_policy"],
+  place: string,
+): void {
+  if (ocsp === undefined) {
+    if (certificate.mustStaple === true)
+      throw new ConfigError(place, "this certificate is never shown without an ocsp_staple");
+    if (policy === "MUST_STAPLE")
+      throw new ConfigError(
+        place,
+        "ocsp_staple_policy is MUST_STAPLE, and there is no ocsp_staple",
+      );
+  } else if (ocsp.serial !== certificate.serial.replace(/^(00)+(?=..)/, ""))
+    throw new ConfigError(`${place}.ocsp_staple`, "speaks of another certificate");
 }
 
 /** Core's word of what OpenSSL does not like becomes a refusal of the config. */
@@ -125,40 +182,12 @@ export function make(cx: SetupContext, options: TlsContextOptions): TlsContext {
   }
 }
 
-function leaf(pair: KeyPair, k: number, cx: SetupContext): Certificate {
+function readLeaf(pair: KeyPair, cx: SetupContext): Certificate {
   try {
     return cx.tls.certificates(pair.chain)[0]!;
   } catch (error) {
-    const path = `common_tls_context.tls_certificates[${k}].certificate_chain`;
-    throw new ConfigError(path, (error as Error).message);
+    throw new ConfigError(`${pair.place}.certificate_chain`, (error as Error).message);
   }
-}
-
-/** OpenSSL picks among key types by what the client can verify; of one type it can hold one certificate. */
-function oneOfEachKeyType(
-  indices: readonly number[],
-  certificates: readonly Certificate[],
-): number[] {
-  const seen = new Set<string>();
-  return indices.filter((k) => {
-    const { keyType } = certificates[k]!;
-    if (seen.has(keyType)) return false;
-    seen.add(keyType);
-    return true;
-  });
-}
-
-/** DNS names of each certificate, or its common name if it has none. */
-function indicesByName(certificates: readonly Certificate[]): Map<string, number[]> {
-  const byName = new Map<string, number[]>();
-  for (const [k, { names, commonName }] of certificates.entries()) {
-    const dns = names.filter(({ type }) => type === "DNS").map(({ value }) => value);
-    for (const name of dns.length > 0 ? dns : [commonName]) {
-      const key = name.toLowerCase();
-      if (key !== "") byName.set(key, [...(byName.get(key) ?? []), k]);
-    }
-  }
-  return byName;
 }
 
 /** TLS of a filter chain: terminates what clients send. */
@@ -166,17 +195,20 @@ export class Downstream implements TransportFactory {
   readonly secure = true;
   readonly stats: TlsStats;
   readonly #alpn: readonly string[];
-  readonly #clientCertificate: "no" | "optional" | "required";
+  readonly #requiresCertificate: boolean;
   readonly #requireSni: boolean;
+  readonly #logsKeys: KeyLogRule | undefined;
+  readonly #cx: SetupContext;
   side: ServerSide;
 
-  constructor(config: Config, side: ServerSide, stats: TlsStats) {
+  constructor(config: Config, side: ServerSide, stats: TlsStats, cx: SetupContext) {
     this.stats = stats;
     this.side = side;
+    this.#cx = cx;
+    this.#logsKeys = keyLogRule(config.common_tls_context ?? {});
     this.#alpn = config.common_tls_context?.alpn_protocols ?? [];
     this.#requireSni = config.require_sni ?? false;
-    const required = config.require_client_certificate === true || side.validation?.needs === true;
-    this.#clientCertificate = required ? "required" : side.validation?.asks ? "optional" : "no";
+    this.#requiresCertificate = config.require_client_certificate === true;
   }
 
   accept(socket: TransportSocket): Transport {
@@ -185,21 +217,36 @@ export class Downstream implements TransportFactory {
 
   /** False: the client is not served. */
   start(socket: TransportSocket, hello: ClientHello | "none", side: ServerSide): boolean {
-    const { serverName, alpn } = hello === "none" ? NO_HELLO : hello;
+    const known = hello === "none" ? NO_HELLO : hello;
+    const { serverName, alpn } = known;
     if (this.#requireSni && serverName === "") return false;
+    const { candidate, staple } = side.choose(known, this.#cx.now());
+    this.stats.onStaple(staple);
+    if (staple === "fail") return false;
+    const { localAddress, remoteAddress } = socket.connection;
     // What nobody speaks is passed over, not refused: the client goes on without (RFC 7301 would have an alert).
     const chosen = this.#alpn.find((name) => alpn.includes(name));
     socket.startTls({
-      context: side.choose(serverName),
+      context: candidate.context,
       alpn: chosen === undefined ? [] : [chosen],
       serverName: "",
-      clientCertificate: this.#clientCertificate,
+      clientCertificate: this.#requiresCertificate ? "required" : (side.validation?.asks ?? "no"),
+      ...(staple === "yes" && { staple: true }),
+      ...(this.#logsKeys?.(localAddress, remoteAddress) === true && { logsKeys: true }),
     });
     return true;
   }
 }
 
-const NO_HELLO: ClientHello = { serverName: "", alpn: [] };
+const NO_HELLO: ClientHello = {
+  serverName: "",
+  alpn: [],
+  cipherSuites: [],
+  groups: [],
+  signatureAlgorithms: [],
+  versions: [],
+  asksForStatus: false,
+};
 /** A ClientHello beyond this is left to OpenSSL, which refuses it. */
 const MAX_HELLO = 16 * 1024;
 
@@ -228,13 +275,22 @@ class ServerHandshake implements Transport {
   }
 
   onSecured(info: TlsInfo): void {
-    const refusal = this.#side?.validation?.refuse(info);
-    if (refusal !== undefined) {
-      this.#tls.stats.onRefused(refusal.stat);
-      this.#socket.fail(failureReason("CERTIFICATE_VERIFY_FAILED", refusal.details));
+    const { stats } = this.#tls;
+    if (isKeyMisused(info, "server")) {
+      stats.connectionError.inc();
+      this.#socket.fail(failureReason("KEY_USAGE_BIT_INCORRECT", ""));
       return;
     }
-    this.#tls.stats.onHandshake(info);
+    const validation = this.#side?.validation;
+    const refusal = validation?.refuse(info);
+    if (refusal !== undefined) {
+      stats.onRefused(refusal.stat);
+      if (validation?.acceptsUntrusted !== true) {
+        this.#socket.fail(failureReason("CERTIFICATE_VERIFY_FAILED", refusal.details));
+        return;
+      }
+    }
+    stats.onHandshake(info);
     this.#socket.ready();
   }
 

@@ -1,5 +1,6 @@
 import type {
   Certificate,
+  ClientHello,
   TlsContext,
   TlsContextOptions,
   TlsInfo,
@@ -10,8 +11,10 @@ import type {
 } from "@tsproxy/sdk";
 import { LentChunk, TestConnection, TestContext } from "@tsproxy/sdk/testing";
 import { describe, expect, it } from "vitest";
+import type { ServerSide } from "./downstream.ts";
 import { failureReason } from "./failure.ts";
 import tlsTransport from "./filter.ts";
+import { readOcspResponse } from "./ocsp.ts";
 import { isDnsMatch } from "./validation.ts";
 
 /** A certificate whose PEM text is its name. */
@@ -20,7 +23,7 @@ function certificate(pem: string, dns: readonly string[], keyType = "ec"): Certi
     subject: `CN=${pem}`,
     issuer: "CN=ca",
     commonName: pem,
-    serial: "01",
+    serial: pem === "a" ? "1000" : "01",
     sha256: "ab".repeat(32),
     sha1: "",
     spki: `${"a".repeat(43)}=`,
@@ -28,11 +31,29 @@ function certificate(pem: string, dns: readonly string[], keyType = "ec"): Certi
     notAfter: 0,
     names: dns.map((value) => ({ type: "DNS", value })),
     keyType,
-    curve: "",
+    curve: keyType === "ec" ? "prime256v1" : "",
     bits: 0,
     pem,
   };
 }
+/** What `openssl ocsp` said of certificate 1000, good until 2036. */
+const STAPLE = {
+  inline_bytes:
+    "MIIBDgoBAKCCAQcwggEDBgkrBgEFBQcwAQEEgfUwgfIwgZihHjAcMQ0wCwYDVQQKDARUZXN0MQswCQYDVQQDDAJjYRgPMjAyNjExMjExODI2MDVaMGUwYzA7MAkGBSsOAwIaBQAEFEs006X+PePy6r0QeBPBq/VyzyRRBBQAG0Xn/fsaeLCHoLF5sesTGq+cvgICEACAABgPMjAyNjExMjExODI2MDVaoBEYDzIwMzYxMTE4MTgyNjA1WjAKBggqhkjOPQQDAgNJADBGAiEAxbUvOEUaJgS2mieSJAJSwvF/8nL0hl9zfUTdSJIUwBwCIQDuVsXEfQAH76xVc5QE96DtRXBWowMSM1uhFVZBzCcZdA==",
+};
+const GOOD = Date.UTC(2030, 0);
+const OVER = Date.UTC(2040, 0);
+
+const HELLO: ClientHello = {
+  serverName: "",
+  alpn: [],
+  cipherSuites: [],
+  groups: [],
+  signatureAlgorithms: [],
+  versions: [0x0304],
+  asksForStatus: false,
+};
+
 const known = new Map([
   ["a", certificate("a", ["a.test", "*.a.test"])],
   ["a-rsa", certificate("a-rsa", ["a.test"], "rsa")],
@@ -102,28 +123,150 @@ const pairs = (...names: string[]) =>
 
 describe("a listener's", () => {
   const PREFIX = "listener.127.0.0.1_443.";
-  /** The names of the certificates that a client gets who asks for `serverName`. */
-  function shown(config: object, serverName: string): string[] {
+  const ECDSA = 0x0403;
+  const RSA = 0x0804;
+  /** The certificate that a client gets who asks for `serverName` and verifies what it knows. */
+  function shown(config: object, serverName: string, signatureAlgorithms = [ECDSA, RSA]): string {
     const { cx, made } = begin(PREFIX);
-    const factory = cx.setup(tlsTransport, config) as unknown as {
-      side: { choose(name: string): TlsContext };
-    };
-    return made[factory.side.choose(serverName).id]!.certificates.map(({ chain }) => chain);
+    const { side } = cx.setup(tlsTransport, config) as unknown as { side: ServerSide };
+    const hello = { ...HELLO, serverName, signatureAlgorithms };
+    return made[side.choose(hello, 0).candidate.context.id]!.certificates[0]!.chain;
   }
   const several = { common_tls_context: { tls_certificates: pairs("a-rsa", "a", "b", "old") } };
 
-  it("certificate is of the name that was asked for, one of each kind of key", () => {
-    expect(shown(several, "a.test")).toEqual(["a-rsa", "a"]);
-    expect(shown(several, "x.a.test")).toEqual(["a"]);
-    expect(shown(several, "b.test")).toEqual(["b"]);
-    expect(shown(several, "old")).toEqual(["old"]);
+  it("certificate is of the name that was asked for, and of a key that the client can verify", () => {
+    expect(shown(several, "a.test")).toBe("a");
+    expect(shown(several, "a.test", [RSA])).toBe("a-rsa");
+    expect(shown(several, "x.a.test")).toBe("a");
+    expect(shown(several, "b.test")).toBe("b");
+    expect(shown(several, "old")).toBe("old");
   });
 
   it("certificate for others is the first, or the best of all", () => {
-    expect(shown(several, "x.y.a.test")).toEqual(["a-rsa"]);
-    expect(shown(several, "")).toEqual(["a-rsa", "a"]);
+    expect(shown(several, "x.y.a.test")).toBe("a-rsa");
+    expect(shown(several, "")).toBe("a");
+    expect(shown(several, "b.test", [RSA])).toBe("a-rsa");
     const scan = { ...several, full_scan_certs_on_sni_mismatch: true };
-    expect(shown(scan, "none.test")).toEqual(["a-rsa", "a"]);
+    expect(shown(scan, "none.test")).toBe("a");
+    expect(shown(scan, "none.test", [RSA])).toBe("a-rsa");
+  });
+
+  it("certificate with an elliptic key goes to clients of TLS 1.2 by their suites and curves", () => {
+    const { cx, made } = begin(PREFIX);
+    const { side } = cx.setup(tlsTransport, several) as unknown as { side: ServerSide };
+    const chosen = (cipherSuites: number[], groups: number[]) => {
+      const hello = { ...HELLO, serverName: "a.test", versions: [], cipherSuites, groups };
+      return made[side.choose(hello, 0).candidate.context.id]!.certificates[0]!.chain;
+    };
+    expect(chosen([0xc02f, 0xc02b], [29, 23])).toBe("a");
+    expect(chosen([0xc02f], [29, 23])).toBe("a-rsa");
+    expect(chosen([0xc02b], [29])).toBe("a-rsa");
+  });
+
+  it("staple is shown while it is good; its policy says what becomes of others", () => {
+    const stapled = (policy: string, more: object = {}) => {
+      const { cx } = begin(PREFIX);
+      const tls_certificates = [{ ...pairs("a")[0], ocsp_staple: STAPLE, ...more }];
+      const config = { common_tls_context: { tls_certificates }, ocsp_staple_policy: policy };
+      const { side } = cx.setup(tlsTransport, config) as unknown as { side: ServerSide };
+      return (asksForStatus: boolean, now: number) =>
+        side.choose({ ...HELLO, asksForStatus }, now).staple;
+    };
+    const lenient = stapled("LENIENT_STAPLING");
+    expect(lenient(true, GOOD)).toBe("yes");
+    expect(lenient(false, GOOD)).toBe("unasked");
+    expect(lenient(true, OVER)).toBe("omitted");
+    for (const policy of ["STRICT_STAPLING", "MUST_STAPLE"]) {
+      expect(stapled(policy)(true, OVER)).toBe("fail");
+      expect(stapled(policy)(false, OVER)).toBe("unasked");
+    }
+    const none = { ocsp_staple: undefined };
+    expect(stapled("STRICT_STAPLING", none)(true, GOOD)).toBe("omitted");
+    expect(() => stapled("MUST_STAPLE", none)).toThrow(/there is no ocsp_staple/);
+    const other = { ...pairs("b")[0], ocsp_staple: STAPLE };
+    expect(() => stapled("LENIENT_STAPLING", other)).toThrow(/another certificate/);
+    const broken = { ocsp_staple: { inline_bytes: "MAA=" } };
+    expect(() => stapled("LENIENT_STAPLING", broken)).toThrow(/is no OCSP response/);
+  });
+
+  it("clients are asked for a certificate where one has to be of some name or digest", () => {
+    const asked = (validation_context: object, more: object = {}) => {
+      const { cx } = begin(PREFIX);
+      const common = { tls_certificates: pairs("a"), validation_context };
+      const factory = cx.setup(tlsTransport, { common_tls_context: common, ...more });
+      const socket = new TestSocket();
+      factory.accept!(socket, {} as never)!.onBytes!(new LentChunk("\x16no hello".repeat(2000)));
+      return socket.started?.clientCertificate;
+    };
+    const ca = { trusted_ca: text("ca") };
+    const names = {
+      match_typed_subject_alt_names: [{ san_type: "URI", matcher: { prefix: "x" } }],
+    };
+    expect(asked({})).toBe("no");
+    expect(asked(ca)).toBe("optional");
+    expect(asked(ca, { require_client_certificate: true })).toBe("required");
+    expect(asked({ ...ca, ...names })).toBe("required");
+    expect(asked({ verify_certificate_hash: ["ab".repeat(32)] })).toBe("required");
+    const lax = { trust_chain_verification: "ACCEPT_UNTRUSTED" };
+    expect(asked({ ...ca, ...names, ...lax })).toBe("optional");
+    expect(asked(lax)).toBe("optional");
+  });
+
+  it("clients are believed by the authorities of the trust domain that they name", () => {
+    const { cx } = begin(PREFIX);
+    const leads: string[] = [];
+    cx.tls.leadsTo = (chain, authorities) => {
+      leads.push(`${chain[0]} ${authorities}`);
+      return authorities === "ca";
+    };
+    const trust_domains = [
+      { name: "one", trust_bundle: text("ca") },
+      { name: "two", trust_bundle: text("old") },
+    ];
+    const validator = {
+      name: "spiffe",
+      typed_config: {
+        "@type": "envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig",
+        trust_domains,
+      },
+    };
+    const validation_context = { custom_validator_config: validator };
+    const common = { tls_certificates: pairs("a"), validation_context };
+    const factory = cx.setup(tlsTransport, { common_tls_context: common });
+    const outcome = (uri: string, changes: Partial<Certificate> = {}) => {
+      const socket = new TestSocket();
+      const transport = factory.accept!(socket, {} as never)!;
+      transport.onBytes!(new LentChunk("\x16no hello".repeat(2000)));
+      const peer = {
+        ...known.get("b")!,
+        names: [{ type: "URI", value: uri } as const],
+        ...changes,
+      };
+      transport.onSecured!(info({ peer, peerChain: ["b"] }));
+      return socket.outcome.replace(/^.*verify cert failed: |:TLS_error_end$/g, "");
+    };
+    expect(outcome("spiffe://one/x")).toBe("ready");
+    expect(outcome("spiffe://two/x")).toMatch(/unable to get local issuer/);
+    expect(outcome("spiffe://three/x")).toBe("no trust bundle store");
+    expect(outcome("https://one/x")).toBe("no trust bundle store");
+    expect(outcome("spiffe://one/x", { authority: true })).toBe("cert precheck");
+    expect(outcome("spiffe://one/x", { usages: ["digitalSignature", "keyCertSign"] })).toBe(
+      "cert precheck",
+    );
+    expect(leads).toEqual(["b ca", "b old"]);
+    expect(cx.stats.value(`${PREFIX}ssl.fail_verify_error`)).toBe(5);
+  });
+
+  it("keys of tickets have 80 bytes each", () => {
+    const keyed = (bytes: number) => {
+      const { cx, made } = begin(PREFIX);
+      const keys = [text("k".repeat(80)), { inline_bytes: btoa("k".repeat(bytes)) }];
+      const common_tls_context = { tls_certificates: pairs("a") };
+      cx.setup(tlsTransport, { common_tls_context, session_ticket_keys: { keys } });
+      return made[0]!.ticketKeys;
+    };
+    expect(keyed(80)).toEqual([btoa("k".repeat(80)), btoa("k".repeat(80))]);
+    for (const bytes of [48, 79, 81]) expect(() => keyed(bytes)).toThrow(/a key has 80 bytes/);
   });
 
   it("versions, ciphers and curves are Envoy's where the config says nothing", () => {
@@ -214,7 +357,7 @@ describe("a cluster's", () => {
     const error = { verifyError: "CERT_HAS_EXPIRED" };
     expect(judged(trusted, error)).toBe("failed fail_verify_error");
     const lax = { ...trusted, trust_chain_verification: "ACCEPT_UNTRUSTED" };
-    expect(judged(lax, error)).toBe("ready ");
+    expect(judged(lax, error)).toBe("ready fail_verify_error");
     const named = (exact: string) => ({
       ...trusted,
       match_typed_subject_alt_names: [{ san_type: "DNS", matcher: { exact, ignore_case: false } }],
@@ -222,9 +365,24 @@ describe("a cluster's", () => {
     expect(judged(named("x.a.test"), {})).toBe("ready ");
     expect(judged(named("b.test"), {})).toBe("failed fail_verify_san");
     expect(judged(trusted, {}, { subjectAltNames: ["b.test"] })).toBe("failed fail_verify_san");
+    const upn = {
+      san_type: "OTHER_NAME",
+      matcher: { exact: "me", ignore_case: false },
+      oid: "1.2.3",
+    };
+    const otherName = (oid: string) => ({
+      peer: { ...known.get("a")!, names: [{ type: "OTHER_NAME", oid, value: "me" } as const] },
+    });
+    const withUpn = { ...trusted, match_typed_subject_alt_names: [upn] };
+    expect(judged(withUpn, otherName("1.2.3"))).toBe("ready ");
+    expect(judged(withUpn, otherName("1.2.4"))).toBe("failed fail_verify_san");
     expect(judged({ verify_certificate_hash: [`${"ab:".repeat(31)}ab`] }, {})).toBe("ready ");
     const other = { verify_certificate_hash: ["cd".repeat(32)] };
     expect(judged(other, {})).toBe("failed fail_verify_cert_hash");
+    const key = { usages: ["keyEncipherment"] };
+    expect(judged({}, { peer: { ...known.get("a")!, ...key } })).toBe("failed ");
+    const old = { version: "TLSv1.2", cipher: "AES128-GCM-SHA256" };
+    expect(judged({}, { ...old, peer: { ...known.get("a")!, ...key } })).toBe("ready ");
     const spki = { ...other, verify_certificate_spki: [`${"a".repeat(43)}=`] };
     expect(judged(spki, {})).toBe("ready ");
   });
@@ -326,4 +484,20 @@ it("a wildcard stands for one whole label", () => {
   for (const name of ["a.test", "x.y.a.test", ".a.test", "xa.test"])
     expect(isDnsMatch("*.a.test", name), name).toBe(false);
   expect(isDnsMatch("f*.a.test", "foo.a.test")).toBe(false);
+});
+
+it("an OCSP response whose bytes were changed never makes it throw", () => {
+  const bytes = Uint8Array.from(atob(STAPLE.inline_bytes), (c) => c.charCodeAt(0));
+  expect(readOcspResponse(bytes)).toMatchObject({ serial: "1000" });
+  let seed = 1;
+  const random = (below: number) => {
+    seed = (Math.imul(seed, 1103515245) + 12345) & 0x7fffffff;
+    return seed % below;
+  };
+  for (let round = 0; round < 20_000; round++) {
+    const changed = bytes.slice(0, random(bytes.length + 1));
+    for (let k = random(4); k >= 0 && changed.length > 0; k--)
+      changed[random(changed.length)] = random(256);
+    expect(readOcspResponse(changed)).toBeDefined();
+  }
 });

@@ -27,7 +27,7 @@ function isListeners(cx: SetupContext): boolean {
 }
 
 function downstream(config: Config, stats: TlsStats, cx: SetupContext): TransportFactory {
-  const factory = new Downstream(config, new ServerSide(config, cx), stats);
+  const factory = new Downstream(config, new ServerSide(config, cx), stats, cx);
   follow(cx, factory, () => new ServerSide(config, cx));
   return factory;
 }

@@ -13,6 +13,26 @@ const CIPHERS = [
 ];
 const CURVES = ["X25519", "P-256"];
 
+/** What NIST SP 800-52 asks of TLS, as BoringSSL's policy of that name has it; nothing of the config's own counts beside it. */
+const FIPS: Parameters = {
+  minVersion: "TLSv1.2",
+  maxVersion: "TLSv1.3",
+  ciphers: [
+    "TLS_AES_128_GCM_SHA256",
+    "TLS_AES_256_GCM_SHA384",
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+  ].join(":"),
+  curves: "P-256:P-384",
+  signatureAlgorithms: [
+    ...["rsa_pkcs1_sha256", "rsa_pkcs1_sha384", "rsa_pkcs1_sha512"],
+    ...["ecdsa_secp256r1_sha256", "ecdsa_secp384r1_sha384"],
+    ...["rsa_pss_rsae_sha256", "rsa_pss_rsae_sha384", "rsa_pss_rsae_sha512"],
+  ].join(":"),
+};
+
 const VERSIONS: Readonly<Record<string, TlsVersion>> = {
   TLSv1_0: "TLSv1",
   TLSv1_1: "TLSv1.1",
@@ -30,6 +50,7 @@ export function parametersOf(
   { tls_params: params }: CommonTlsContext,
   side: "server" | "client",
 ): Parameters {
+  if (params?.compliance_policies?.includes("FIPS_202205")) return FIPS;
   const { cipher_suites = [], ecdh_curves = [], signature_algorithms = [] } = params ?? {};
   const minVersion = VERSIONS[params?.tls_minimum_protocol_version ?? ""] ?? "TLSv1.2";
   const maxDefault = side === "server" || minVersion === "TLSv1.3" ? "TLSv1.3" : "TLSv1.2";
@@ -62,32 +83,44 @@ function groupMembers(entry: string): string[] {
     .filter((name) => name !== "");
 }
 
+/** What belongs to a certificate, read. */
 export interface KeyPair {
+  /** Where it stands in the config. */
+  readonly place: string;
+  /** For OpenSSL: a chain and its key, or a bundle of PKCS #12. */
+  readonly material: Pick<TlsContextOptions, "certificates" | "pkcs12">;
+  /** PEM; "": it is in a bundle. */
   readonly chain: string;
-  readonly key: string;
-  readonly password?: string;
-  readonly path?: string;
+  readonly ocsp?: Uint8Array;
 }
 
-/** The certificates of a config, read. */
-export function keyPairs(
-  common: CommonTlsContext,
+/** The certificates of a config, in its order. */
+export function keyPairs(common: CommonTlsContext, sources: Sources): KeyPair[] {
+  return (common.tls_certificates ?? []).map((certificate, k) => {
+    const place = `common_tls_context.tls_certificates[${k}]`;
+    const password = sources.text(certificate.password, `${place}.password`);
+    const secret = password === undefined ? {} : { password: password.replace(/\r?\n$/, "") };
+    const { ocsp_staple: staple, pkcs12 } = certificate;
+    const ocsp = staple && sources.bytes(staple, `${place}.ocsp_staple`);
+    const rest = { place, ...(ocsp !== undefined && { ocsp }) };
+    if (pkcs12 !== undefined) {
+      const bundle = sources.base64(pkcs12, `${place}.pkcs12`);
+      return {
+        ...rest,
+        chain: "",
+        material: { certificates: [], pkcs12: [{ bundle, ...secret }] },
+      };
+    }
+    const pair = pemPair(certificate, place, sources);
+    return { ...rest, chain: pair.chain, material: { certificates: [{ ...pair, ...secret }] } };
+  });
+}
+
+function pemPair(
+  certificate: TlsCertificate,
+  path: string,
   sources: Sources,
-): { pairs: KeyPair[]; bundles: { bundle: string; password?: string }[] } {
-  const pairs: KeyPair[] = [];
-  const bundles: { bundle: string; password?: string }[] = [];
-  for (const [k, certificate] of (common.tls_certificates ?? []).entries()) {
-    const path = `common_tls_context.tls_certificates[${k}]`;
-    const password = sources.text(certificate.password, `${path}.password`)?.replace(/\r?\n$/, "");
-    const secret = password === undefined ? {} : { password };
-    if (certificate.pkcs12 !== undefined)
-      bundles.push({ bundle: sources.base64(certificate.pkcs12, `${path}.pkcs12`), ...secret });
-    else pairs.push({ ...pemPair(certificate, path, sources), ...secret });
-  }
-  return { pairs, bundles };
-}
-
-function pemPair(certificate: TlsCertificate, path: string, sources: Sources): KeyPair {
+): TlsContextOptions["certificates"][number] {
   const chain = sources.text(certificate.certificate_chain, `${path}.certificate_chain`);
   const key = sources.text(certificate.private_key, `${path}.private_key`);
   if (chain === undefined || chain === "")

@@ -26,6 +26,7 @@ const SOURCE: Shape = {
     filename: "text",
     inline_bytes: "text",
     inline_string: "text",
+    environment_variable: "text",
     watched_directory: DIRECTORY,
   },
 };
@@ -39,7 +40,7 @@ const MATCHER: Shape = {
     ignore_case: "flag",
   },
 };
-const NAMES = ["DNS", "URI", "EMAIL", "IP_ADDRESS"];
+const NAMES = ["DNS", "URI", "EMAIL", "IP_ADDRESS", "OTHER_NAME"];
 
 /** The secret's field in Envoy's Secret message, and its shape. */
 const KINDS = {
@@ -49,6 +50,7 @@ const KINDS = {
       private_key: SOURCE,
       pkcs12: SOURCE,
       password: SOURCE,
+      ocsp_staple: SOURCE,
       watched_directory: DIRECTORY,
     },
   },
@@ -61,12 +63,13 @@ const KINDS = {
       verify_certificate_hash: { each: "text" },
       match_typed_subject_alt_names: {
         each: {
-          fields: { san_type: { one: NAMES }, matcher: MATCHER },
+          fields: { san_type: { one: NAMES }, matcher: MATCHER, oid: "text" },
           needed: ["san_type", "matcher"],
         },
       },
       match_subject_alt_names: { each: MATCHER },
       crl: SOURCE,
+      only_verify_leaf_cert_crl: "flag",
       allow_expired_certificate: "flag",
       trust_chain_verification: { one: ["VERIFY_TRUST_CHAIN", "ACCEPT_UNTRUSTED"] },
       max_verify_depth: "number",

@@ -1,4 +1,11 @@
-import { ConfigError, latin1Decode, type SetupContext } from "@tsproxy/sdk";
+import {
+  ConfigError,
+  latin1Decode,
+  latin1Encode,
+  type SetupContext,
+  surroundings,
+  utf8Encode,
+} from "@tsproxy/sdk";
 import type { DataSource } from "./config.ts";
 
 /** Reads what a config names, and notes which files that were: they may change. */
@@ -14,10 +21,15 @@ export class Sources {
   text(source: DataSource | undefined, path: string): string | undefined {
     if (source === undefined) return undefined;
     const { filename, inline_string: text, inline_bytes: bytes } = source;
+    const { environment_variable: variable } = source;
     if (filename !== undefined) return this.#file(filename, path, "utf8");
     if (text !== undefined) return text;
     if (bytes !== undefined) return latin1Decode(decode(bytes), 0, decode(bytes).length);
-    throw new ConfigError(path, "give one of filename, inline_string and inline_bytes");
+    if (variable !== undefined) return environment(variable, path);
+    throw new ConfigError(
+      path,
+      "give one of filename, inline_string, inline_bytes and environment_variable",
+    );
   }
 
   /** Base64 of what may be no text at all. */
@@ -29,8 +41,14 @@ export class Sources {
 
   /** Any bytes as base64: secrets that are no text. */
   base64OrText(source: DataSource, path: string): string {
-    if (source.inline_string === undefined) return this.base64(source, path);
-    return encode(source.inline_string);
+    const { inline_string: text, environment_variable: variable } = source;
+    if (text !== undefined) return base64(latin1Encode(text));
+    if (variable !== undefined) return base64(utf8Encode(environment(variable, path)));
+    return this.base64(source, path);
+  }
+
+  bytes(source: DataSource, path: string): Uint8Array {
+    return decode(this.base64(source, path));
   }
 
   /** The text of a file, whatever is in it. */
@@ -46,6 +64,12 @@ export class Sources {
       throw new ConfigError(`${path}.filename`, (error as Error).message);
     }
   }
+}
+
+function environment(variable: string, path: string): string {
+  const text = surroundings.environment[variable];
+  if (text !== undefined) return text;
+  throw new ConfigError(path, `there is no environment variable "${variable}"`);
 }
 
 const DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -67,12 +91,12 @@ function decode(text: string): Uint8Array {
   return bytes;
 }
 
-function encode(text: string): string {
+export function base64(bytes: Uint8Array): string {
   let out = "";
-  for (let k = 0; k < text.length; k += 3) {
-    const bytes = [0, 1, 2].map((n) => text.charCodeAt(k + n) & 255);
-    const bits = (bytes[0]! << 16) | (bytes[1]! << 8) | bytes[2]!;
-    for (let shift = 18; shift >= 0; shift -= 6) out += DIGITS[(bits >> shift) & 63];
+  for (let k = 0; k < bytes.length; k += 3) {
+    const left = bytes.length - k;
+    const bits = (bytes[k]! << 16) | ((bytes[k + 1] ?? 0) << 8) | (bytes[k + 2] ?? 0);
+    for (let n = 0; n < 4; n++) out += n <= left ? DIGITS[(bits >> (18 - 6 * n)) & 63] : "=";
   }
   return out;
 }

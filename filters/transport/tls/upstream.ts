@@ -9,13 +9,14 @@ import {
   type TransportSocket,
 } from "@tsproxy/sdk";
 import type { Config } from "./config.ts";
-import { make, readValidation } from "./downstream.ts";
+import { make, readValidation, validationOptions } from "./downstream.ts";
 import { failureReason } from "./failure.ts";
+import { type KeyLogRule, keyLogRule } from "./key-log.ts";
 import { keyPairs, parametersOf } from "./parameters.ts";
 import { withSecrets } from "./secret-file.ts";
 import { Sources } from "./source.ts";
 import type { TlsStats } from "./stats.ts";
-import type { Refusal, Validation } from "./validation.ts";
+import { isKeyMisused, type Refusal, type Validation } from "./validation.ts";
 
 /** Everything that stands on files. */
 export class ClientSide {
@@ -27,23 +28,27 @@ export class ClientSide {
     const sources = new Sources(cx);
     const config = withSecrets(given, sources);
     const common = config.common_tls_context ?? {};
-    const { pairs, bundles } = keyPairs(common, sources);
-    if (pairs.length + bundles.length > 1)
+    const pairs = keyPairs(common, sources);
+    if (pairs.length > 1)
       throw new ConfigError(
         "common_tls_context.tls_certificates",
         "a client shows one certificate",
       );
     const validation = common.validation_context;
     this.validation = validation && readValidation(validation, sources, cx);
-    const { trustedCa, trustedCaPath = "", crl, allowExpired } = this.validation ?? {};
+    if (config.auto_sni_san_validation === true && this.validation?.trustedCa === undefined)
+      throw new ConfigError(
+        "auto_sni_san_validation",
+        "a name of a certificate that nobody has verified proves nothing; add trusted_ca",
+      );
+    const { key_log: keyLog } = common;
     this.context = make(cx, {
       side: "client",
-      certificates: pairs,
-      pkcs12: bundles,
+      ...(pairs[0]?.material ?? { certificates: [] }),
       ...parametersOf(common, "client"),
-      ...(trustedCa !== undefined && { trustedCa, trustedCaPath }),
-      ...(crl !== undefined && { crl }),
-      ...(allowExpired === true && { allowExpired }),
+      ...validationOptions(this.validation),
+      ...(keyLog !== undefined && { keyLog: keyLog.path }),
+      ...(config.allow_renegotiation === true && { renegotiation: true }),
       tickets: true,
       sessionScope: JSON.stringify(config),
       maxSessions: config.max_session_keys ?? 1,
@@ -61,12 +66,14 @@ export class Upstream implements TransportFactory {
   readonly secure = true;
   readonly stats: TlsStats;
   readonly config: Config;
+  readonly logsKeys: KeyLogRule | undefined;
   side: ClientSide;
 
   constructor(config: Config, side: ClientSide, stats: TlsStats) {
     this.config = config;
     this.side = side;
     this.stats = stats;
+    this.logsKeys = keyLogRule(config.common_tls_context ?? {});
   }
 
   connect(socket: TransportSocket, options: TransportOptions): Transport {
@@ -100,41 +107,47 @@ class ClientHandshake implements Transport {
   onConnected(): void {
     this.#side = this.#tls.side;
     const serverName = this.#tls.serverName(this.#options);
+    const { localAddress, remoteAddress } = this.#socket.connection;
     this.#socket.startTls({
       context: this.#side.context,
       alpn: this.#tls.config.common_tls_context?.alpn_protocols ?? this.#options.alpn ?? [],
       serverName: ADDRESS.test(serverName) ? "" : serverName,
       clientCertificate: "no",
+      ...(this.#tls.logsKeys?.(localAddress, remoteAddress) === true && { logsKeys: true }),
     });
   }
 
   onSecured(info: TlsInfo): void {
-    const refusal = this.#refusal(info);
-    if (refusal !== undefined) {
-      this.#tls.stats.onRefused(refusal.stat);
-      this.#socket.fail(failureReason("CERTIFICATE_VERIFY_FAILED", refusal.details));
+    const { stats } = this.#tls;
+    if (isKeyMisused(info, "client")) {
+      stats.connectionError.inc();
+      this.#socket.fail(failureReason("KEY_USAGE_BIT_INCORRECT", ""));
       return;
     }
-    this.#tls.stats.onHandshake(info);
+    const refusal = this.#refusal(info);
+    if (refusal !== undefined) {
+      stats.onRefused(refusal.stat);
+      if (this.#side.validation?.acceptsUntrusted !== true) {
+        this.#socket.fail(failureReason("CERTIFICATE_VERIFY_FAILED", refusal.details));
+        return;
+      }
+    }
+    stats.onHandshake(info);
     this.#socket.ready();
   }
 
-  /** A name in a certificate that nobody has verified proves nothing. */
   #refusal(info: TlsInfo): Refusal | undefined {
-    const names = this.#names();
+    const { subjectAltNames = [] } = this.#options;
     const { validation } = this.#side;
-    if (names.length > 0 && validation?.trustedCa === undefined)
+    // A name in a certificate that nobody has verified proves nothing.
+    if (subjectAltNames.length > 0 && validation?.trustedCa === undefined)
       return { stat: "fail_verify_error", details: "" };
-    return validation?.refuse(info, names);
-  }
-
-  /** Names that this connection asks for beside the config's. */
-  #names(): readonly string[] {
-    const { subjectAltNames } = this.#options;
-    if (subjectAltNames !== undefined) return subjectAltNames;
-    if (this.#tls.config.auto_sni_san_validation !== true) return [];
-    const serverName = this.#tls.serverName(this.#options);
-    return serverName === "" ? [] : [serverName];
+    const serverName =
+      this.#tls.config.auto_sni_san_validation === true ? this.#tls.serverName(this.#options) : "";
+    return validation?.refuse(info, {
+      anyOf: subjectAltNames,
+      ...(serverName !== "" && { dns: serverName }),
+    });
   }
 
   onTlsError(code: string): string {

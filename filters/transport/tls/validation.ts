@@ -3,10 +3,9 @@ import {
   ConfigError,
   compileStringMatch,
   type SetupContext,
-  type StringMatch,
   type TlsInfo,
 } from "@tsproxy/sdk";
-import type { ValidationContext } from "./config.ts";
+import type { NameMatcher, ValidationContext } from "./config.ts";
 import type { Sources } from "./source.ts";
 
 /** Where Linux distributions keep the roots that they trust. */
@@ -18,30 +17,56 @@ const SYSTEM_ROOTS = [
   "/etc/ssl/cert.pem",
 ];
 
-/** Why a peer is refused, by the stat that counts it. */
+/** Why a peer is refused: the stat that counts it, and BoringSSL's reason. */
 export interface Refusal {
   readonly stat: "fail_verify_error" | "fail_verify_san" | "fail_verify_cert_hash";
   readonly details: string;
 }
 
-/** What a validation context asks of a peer's certificate. */
-export class Validation {
+/** Names that one connection asks for, beside the config's. */
+export interface WantedNames {
+  /** `auto_san_validation`: the certificate has to be of one of these. */
+  readonly anyOf?: readonly string[];
+  /** `auto_sni_san_validation`: of this one, whatever names the config lists. */
+  readonly dns?: string;
+}
+
+/** Judges the certificates of peers. */
+export interface Validation {
+  /** Given to OpenSSL, which builds the chain. */
   readonly trustedCa: string | undefined;
   readonly trustedCaPath: string;
   readonly crl: string | undefined;
+  readonly crlOfLeafOnly: boolean;
   readonly allowExpired: boolean;
-  readonly #acceptUntrusted: boolean;
+  /** What a server asks of its clients by reason of this. */
+  readonly asks: "no" | "optional" | "required";
+  /** What is wrong is counted, and the peer welcome. */
+  readonly acceptsUntrusted: boolean;
+  /** Undefined: nothing is wrong with the peer's certificate, or it has none. */
+  refuse(tls: TlsInfo, wanted?: WantedNames): Refusal | undefined;
+}
+
+/** What Envoy's own validator asks of a peer's certificate. */
+export class DefaultValidation implements Validation {
+  readonly trustedCa: string | undefined;
+  readonly trustedCaPath: string;
+  readonly crl: string | undefined;
+  readonly crlOfLeafOnly: boolean;
+  readonly allowExpired: boolean;
+  readonly acceptsUntrusted: boolean;
   readonly #maxDepth: number;
-  readonly #names: readonly ((certificate: Certificate) => boolean)[];
+  readonly #names: readonly CertificateCheck[];
   readonly #hashes: readonly string[];
   readonly #spkis: readonly string[];
 
   constructor(config: ValidationContext, path: string, sources: Sources, cx: SetupContext) {
     this.trustedCa = trustedCa(config, path, sources, cx);
     this.trustedCaPath = config.trusted_ca?.filename ?? "";
-    this.crl = sources.text(config.crl, `${path}.crl`);
+    this.crl = revocationLists(this.trustedCa, sources.text(config.crl, `${path}.crl`));
+    this.crlOfLeafOnly = config.only_verify_leaf_cert_crl ?? false;
     this.allowExpired = config.allow_expired_certificate;
-    this.#acceptUntrusted = config.trust_chain_verification === "ACCEPT_UNTRUSTED";
+    this.acceptsUntrusted = config.trust_chain_verification === "ACCEPT_UNTRUSTED";
     this.#maxDepth = config.max_verify_depth;
     this.#names = nameChecks(config, path, cx);
     this.#hashes = hashes(config, path);
@@ -56,52 +81,72 @@ export class Validation {
       );
   }
 
-  /** Certificates are looked at. */
-  get asks(): boolean {
-    return this.trustedCa !== undefined || this.#hashes.length > 0 || this.#spkis.length > 0;
+  get asks(): "no" | "optional" | "required" {
+    if (this.acceptsUntrusted) return "optional";
+    // Who lists names or digests wants to see one of them.
+    if (this.#names.length + this.#hashes.length + this.#spkis.length > 0) return "required";
+    return this.trustedCa === undefined ? "no" : "optional";
   }
 
-  /** Without a certificate there is nothing that could match, so a client has to have one. */
-  get needs(): boolean {
-    return this.#names.length + this.#hashes.length + this.#spkis.length > 0;
-  }
-
-  /** Undefined: nothing is wrong with it. `names`: one of them has to be the certificate's. */
-  refuse(tls: TlsInfo, names: readonly string[] = []): Refusal | undefined {
+  refuse(tls: TlsInfo, wanted: WantedNames = {}): Refusal | undefined {
     const { peer } = tls;
     if (peer === undefined) return undefined;
-    const refusal = this.#refusal(tls, peer, names);
-    tls.peerValidated = refusal === undefined && (this.asks || names.length > 0);
-    return this.#acceptUntrusted ? undefined : refusal;
+    const refusal = this.#refusal(tls, peer, wanted);
+    const looksAtNothing =
+      this.trustedCa === undefined && this.#hashes.length + this.#spkis.length === 0;
+    tls.peerValidated = refusal === undefined && !looksAtNothing;
+    return refusal;
   }
 
-  #refusal(tls: TlsInfo, peer: Certificate, names: readonly string[]): Refusal | undefined {
-    if (this.trustedCa !== undefined) {
-      const error =
-        tls.verifyError === "" && tls.peerChain.length - 1 > this.#maxDepth + 1
-          ? "CERT_CHAIN_TOO_LONG"
-          : tls.verifyError;
-      if (error !== "") return { stat: "fail_verify_error", details: chainDetails(error, tls) };
-    }
+  #refusal(tls: TlsInfo, peer: Certificate, { anyOf = [], dns }: WantedNames): Refusal | undefined {
+    const error = this.trustedCa === undefined ? "" : this.#chainError(tls);
+    if (error !== "") return { stat: "fail_verify_error", details: chainDetails(error, tls) };
     const had = peer.names.map(({ value }) => value).join(", ");
-    if (names.length > 0 && !names.some((name) => isNamed(peer, name))) {
-      const details = `verify cert failed: verify SAN list, expected SANs: [${names.join(", ")}], certificate SANs: [${had}]`;
+    if (anyOf.length > 0 && !anyOf.some((name) => isNamed(peer, name))) {
+      const details = `verify cert failed: verify SAN list, expected SANs: [${anyOf.join(", ")}], certificate SANs: [${had}]`;
       return { stat: "fail_verify_san", details };
     }
-    if (this.#names.length > 0 && !this.#names.some((matches) => matches(peer))) {
+    const isOfThem =
+      dns !== undefined && anyOf.length === 0
+        ? hasDnsName(peer, dns)
+        : this.#names.length === 0 || this.#names.some((matches) => matches(peer));
+    if (!isOfThem) {
       const details = `verify cert failed: SAN matcher, certificate SANs are [${had}]`;
       return { stat: "fail_verify_san", details };
     }
-    if (this.#hashes.length + this.#spkis.length > 0) {
-      if (!this.#hashes.includes(peer.sha256) && !this.#spkis.includes(peer.spki))
-        return {
-          stat: "fail_verify_cert_hash",
-          details: "verify cert failed: cert hash and spki",
-        };
-    }
-    return undefined;
+    if (this.#hashes.length + this.#spkis.length === 0) return undefined;
+    if (this.#hashes.includes(peer.sha256) || this.#spkis.includes(peer.spki)) return undefined;
+    return { stat: "fail_verify_cert_hash", details: "verify cert failed: cert hash and spki" };
+  }
+
+  #chainError({ verifyError, peerChain }: TlsInfo): string {
+    if (verifyError !== "") return verifyError;
+    return peerChain.length - 1 > this.#maxDepth + 1 ? "CERT_CHAIN_TOO_LONG" : "";
   }
 }
+
+/** RFC 5280 §4.2.1.3, as BoringSSL holds peers to it: a key signs only if its certificate says so, or says nothing. */
+export function isKeyMisused(
+  { peer, version, cipher }: TlsInfo,
+  side: "server" | "client",
+): boolean {
+  if (peer?.usages === undefined) return false;
+  // Static RSA of TLS 1.2 and before: the server's key only decrypts.
+  const decrypts = side === "client" && version !== "TLSv1.3" && !/^(EC)?DHE-/.test(cipher);
+  return !peer.usages.includes(decrypts ? "keyEncipherment" : "digitalSignature");
+}
+
+/** Those beside the authorities count as well, as in Envoy. */
+export function revocationLists(
+  trustedCa: string | undefined,
+  crl: string | undefined,
+): string | undefined {
+  const beside = trustedCa?.match(/-----BEGIN X509 CRL-----[\s\S]*?-----END X509 CRL-----/g) ?? [];
+  const all = [...beside, ...(crl === undefined ? [] : [crl])];
+  return all.length === 0 ? undefined : all.join("\n");
+}
+
+type CertificateCheck = (certificate: Certificate) => boolean;
 
 function trustedCa(
   config: ValidationContext,
@@ -130,42 +175,60 @@ function trustedCa(
   throw new ConfigError(`${path}.system_root_certs`, "this system keeps none where others do");
 }
 
+/** One of them has to be true. The older list counts only where the other is empty. */
 function nameChecks(
   config: ValidationContext,
   path: string,
   cx: SetupContext,
-): ((certificate: Certificate) => boolean)[] {
-  const typed = (config.match_typed_subject_alt_names ?? []).map(({ san_type, matcher }, k) => {
-    const at = `${path}.match_typed_subject_alt_names[${k}].matcher`;
-    const matches = compileStringMatch(matcher, at, cx);
-    const { exact } = matcher;
-    return ({ names }: Certificate) =>
-      names.some(
-        ({ type, value }) =>
-          type === san_type &&
-          (type === "DNS" && exact !== undefined ? isDnsMatch(value, exact) : matches(value)),
-      );
-  });
-  const untyped = (config.match_subject_alt_names ?? []).map((matcher, k) => {
-    const matches: StringMatch = compileStringMatch(
-      matcher,
-      `${path}.match_subject_alt_names[${k}]`,
-      cx,
+): readonly CertificateCheck[] {
+  const { match_typed_subject_alt_names: typed = [], match_subject_alt_names: untyped = [] } =
+    config;
+  if (typed.length > 0)
+    return typed.map((entry, k) =>
+      nameCheck(entry, `${path}.match_typed_subject_alt_names[${k}]`, cx),
     );
-    return ({ names }: Certificate) =>
-      names.some(
-        ({ type, value }) =>
-          matches(value) ||
-          (type === "DNS" && matcher.exact !== undefined && isDnsMatch(value, matcher.exact)),
-      );
+  return untyped.map((matcher, k) => {
+    const at = `${path}.match_subject_alt_names[${k}]`;
+    const types = ["DNS", "URI", "EMAIL", "IP_ADDRESS"] as const;
+    const checks = types.map((san_type) => typedCheck({ san_type, matcher }, at, cx));
+    return (certificate) => checks.some((matches) => matches(certificate));
   });
-  return [...typed, ...untyped];
+}
+
+export function nameCheck(entry: NameMatcher, path: string, cx: SetupContext): CertificateCheck {
+  if (entry.san_type === "OTHER_NAME" && !/^[0-2](\.\d+)+$/.test(entry.oid ?? ""))
+    throw new ConfigError(
+      `${path}.oid`,
+      'an OTHER_NAME is told by its oid, as in "1.3.6.1.4.1.311.20.2.3"',
+    );
+  return typedCheck(entry, `${path}.matcher`, cx);
+}
+
+function typedCheck(
+  { san_type, matcher, oid }: NameMatcher,
+  path: string,
+  cx: SetupContext,
+): CertificateCheck {
+  const matches = compileStringMatch(matcher, path, cx);
+  const { exact } = matcher;
+  if (san_type === "DNS" && exact !== undefined) return (peer) => hasDnsName(peer, exact);
+  return ({ names }) =>
+    names.some(
+      (name) =>
+        name.type === san_type &&
+        (san_type !== "OTHER_NAME" || name.oid === oid) &&
+        matches(name.value),
+    );
+}
+
+function hasDnsName({ names }: Certificate, name: string): boolean {
+  return names.some(({ type, value }) => type === "DNS" && isDnsMatch(value, name));
 }
 
 /** A host name or an IP address among the names of a certificate. */
 function isNamed({ names }: Certificate, name: string): boolean {
   return names.some(({ type, value }) =>
-    type === "DNS" ? isDnsMatch(value, name) : type === "IP_ADDRESS" && value === name,
+    type === "DNS" ? isDnsMatch(value, name) : value === name,
   );
 }
 
@@ -224,7 +287,7 @@ const SENTENCES: Readonly<Record<string, string>> = {
   UNABLE_TO_VERIFY_LEAF_SIGNATURE: "unable to get local issuer certificate",
 };
 
-function chainDetails(error: string, tls: TlsInfo): string {
+export function chainDetails(error: string, tls: TlsInfo): string {
   const sentence = SENTENCES[error] ?? error.toLowerCase().replaceAll("_", " ");
   const depth = error === "SELF_SIGNED_CERT_IN_CHAIN" ? tls.peerChain.length - 1 : 0;
   return `verify cert failed: X509_verify_cert: certificate verification error at depth ${depth}: ${sentence}`;

@@ -1,0 +1,103 @@
+import { type KeyObject, verify, type X509Certificate } from "node:crypto";
+import { DER, Der, derTime } from "@tsproxy/sdk";
+
+const PEM = /-----BEGIN X509 CRL-----([\s\S]*?)-----END X509 CRL-----/g;
+
+/** Digests by the identifiers of the algorithms that sign with them; undefined: the algorithm has its own. */
+const DIGESTS: Readonly<Record<string, string | undefined>> = {
+  "1.2.840.113549.1.1.5": "sha1",
+  "1.2.840.113549.1.1.11": "sha256",
+  "1.2.840.113549.1.1.12": "sha384",
+  "1.2.840.113549.1.1.13": "sha512",
+  "1.2.840.10045.4.3.2": "sha256",
+  "1.2.840.10045.4.3.3": "sha384",
+  "1.2.840.10045.4.3.4": "sha512",
+  "1.3.101.112": undefined,
+};
+
+/**
+ * One list of revoked certificates (RFC 5280 §5.1). OpenSSL judges by these, but for what Node cannot ask of it: to look at the
+ * peer's own certificate alone.
+ */
+export interface RevocationList {
+  /** DER of the name of who has issued it. */
+  readonly issuer: Uint8Array;
+  readonly thisUpdate: number;
+  readonly nextUpdate: number;
+  /** Serial numbers, as `Der.hex` writes them. */
+  readonly revoked: ReadonlySet<string>;
+  isSignedBy(key: KeyObject): boolean;
+}
+
+/** The lists in a PEM text. Throws for one that cannot be read. */
+export function revocationLists(pem: string): RevocationList[] {
+  return [...pem.matchAll(PEM)].map(([, base64 = ""]) => {
+    const list = read(Buffer.from(base64, "base64"));
+    if (list === undefined) throw new Error("holds a revocation list that cannot be read");
+    return list;
+  });
+}
+
+function read(bytes: Uint8Array): RevocationList | undefined {
+  const outer = new Der(bytes).next(DER.SEQUENCE);
+  const signed = outer?.next(DER.SEQUENCE);
+  const algorithm = outer?.next(DER.SEQUENCE)?.next(DER.OID)?.oid() ?? "";
+  const signature = outer?.next(DER.BIT_STRING)?.content.subarray(1);
+  if (signed === undefined || signature === undefined || !(algorithm in DIGESTS)) return undefined;
+  const { whole } = signed;
+  signed.optional(DER.INTEGER); // version
+  signed.next(DER.SEQUENCE); // algorithm, once more
+  const issuer = signed.next(DER.SEQUENCE)?.whole;
+  const thisUpdate = derTime(signed.next());
+  const isTime = signed.tag === DER.UTC_TIME || signed.tag === DER.GENERALIZED_TIME;
+  const nextUpdate = isTime ? derTime(signed.next()) : Number.POSITIVE_INFINITY;
+  if (issuer === undefined || thisUpdate === undefined || nextUpdate === undefined)
+    return undefined;
+  const revoked = new Set<string>();
+  const entries = signed.optional(DER.SEQUENCE);
+  for (
+    let each = entries?.next(DER.SEQUENCE);
+    each !== undefined;
+    each = entries?.next(DER.SEQUENCE)
+  )
+    revoked.add(each.next(DER.INTEGER)?.hex() ?? "");
+  const digest = DIGESTS[algorithm] ?? null;
+  return {
+    issuer,
+    thisUpdate,
+    nextUpdate,
+    revoked,
+    isSignedBy: (key) => verify(digest, whole, key, signature),
+  };
+}
+
+/** OpenSSL's word for what the lists say of a certificate; "" if nothing. `issuers`: where its issuer may be found. */
+export function revocationError(
+  certificate: X509Certificate,
+  issuers: readonly X509Certificate[],
+  lists: readonly RevocationList[],
+  now = Date.now(),
+): string {
+  const facts = identity(certificate.raw);
+  const mine = lists.filter(({ issuer }) => Buffer.compare(issuer, facts.issuer) === 0);
+  const signed = mine.find((list) =>
+    issuers.some((ca) => certificate.checkIssued(ca) && list.isSignedBy(ca.publicKey)),
+  );
+  if (signed === undefined)
+    return mine.length === 0 ? "UNABLE_TO_GET_CRL" : "CRL_SIGNATURE_FAILURE";
+  if (signed.thisUpdate > now) return "CRL_NOT_YET_VALID";
+  if (signed.nextUpdate < now) return "CRL_HAS_EXPIRED";
+  return signed.revoked.has(facts.serial) ? "CERT_REVOKED" : "";
+}
+
+/** RFC 5280 §4.1: what names a certificate. */
+function identity(certificate: Uint8Array): {
+  readonly serial: string;
+  readonly issuer: Uint8Array;
+} {
+  const signed = new Der(certificate).next(DER.SEQUENCE)?.next(DER.SEQUENCE);
+  signed?.optional(DER.CONTEXT); // version
+  const serial = signed?.next(DER.INTEGER)?.hex() ?? "";
+  signed?.next(DER.SEQUENCE); // algorithm
+  return { serial, issuer: signed?.next(DER.SEQUENCE)?.whole ?? new Uint8Array(0) };
+}

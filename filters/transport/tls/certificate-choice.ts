@@ -1,0 +1,135 @@
+import type { Certificate, ClientHello, TlsContext } from "@tsproxy/sdk";
+import type { OcspResponse } from "./ocsp.ts";
+
+export type StaplePolicy = "LENIENT_STAPLING" | "STRICT_STAPLING" | "MUST_STAPLE";
+
+/** A certificate that may be shown, and the OpenSSL context that shows it. */
+export interface Candidate {
+  readonly context: TlsContext;
+  readonly certificate: Certificate;
+  readonly ocsp: OcspResponse | undefined;
+}
+
+/** `staple`: "unasked" where the client has no use for one, "fail" where the certificate may not be shown without. */
+export interface Choice {
+  readonly candidate: Candidate;
+  readonly staple: "unasked" | "yes" | "omitted" | "fail";
+}
+
+/** Names of OpenSSL for the curves of certificates, by number of group and of signature algorithm. */
+const CURVES: Readonly<Record<number, string>> = {
+  23: "prime256v1",
+  24: "secp384r1",
+  25: "secp521r1",
+  1027: "prime256v1",
+  1283: "secp384r1",
+  1539: "secp521r1",
+};
+/** ECDHE-ECDSA-… by OpenSSL's name. */
+const ECDSA_SUITES: Readonly<Record<string, number>> = {
+  "ECDHE-ECDSA-AES128-SHA": 0xc009,
+  "ECDHE-ECDSA-AES256-SHA": 0xc00a,
+  "ECDHE-ECDSA-AES128-SHA256": 0xc023,
+  "ECDHE-ECDSA-AES256-SHA384": 0xc024,
+  "ECDHE-ECDSA-AES128-GCM-SHA256": 0xc02b,
+  "ECDHE-ECDSA-AES256-GCM-SHA384": 0xc02c,
+  "ECDHE-ECDSA-CHACHA20-POLY1305": 0xcca9,
+};
+
+export interface ChoiceOptions {
+  readonly policy: StaplePolicy;
+  /** A name that no certificate has is treated like none. */
+  readonly scansAll: boolean;
+  readonly maxVersion: string;
+  /** OpenSSL's list. */
+  readonly ciphers: string;
+}
+
+/**
+ * Which certificate a client is shown, as Envoy chooses: by the name that it asks for (the exact one, then a wildcard for its first
+ * label), of those one with a key on a curve that it can verify before one of another kind; for want of all that, the first.
+ */
+export class CertificateChoice {
+  readonly #all: readonly Candidate[];
+  readonly #options: ChoiceOptions;
+  readonly #ecdsaSuites: ReadonlySet<number>;
+  readonly #byName = new Map<string, Candidate[]>();
+
+  constructor(candidates: readonly Candidate[], options: ChoiceOptions) {
+    this.#all = candidates;
+    this.#options = options;
+    this.#ecdsaSuites = new Set(
+      options.ciphers.split(":").flatMap((name) => ECDSA_SUITES[name] ?? []),
+    );
+    for (const candidate of candidates)
+      for (const name of namesOf(candidate.certificate)) this.#add(name.toLowerCase(), candidate);
+  }
+
+  /** Of a name and kind of key the first one counts. */
+  #add(name: string, candidate: Candidate): void {
+    const list = this.#byName.get(name) ?? [];
+    if (list.length === 0) this.#byName.set(name, list);
+    const { keyType } = candidate.certificate;
+    if (!list.some((other) => other.certificate.keyType === keyType)) list.push(candidate);
+  }
+
+  choose(hello: ClientHello, now: number): Choice {
+    const { serverName } = hello;
+    const curves = this.#curves(hello);
+    const among = (list: readonly Candidate[] | undefined) =>
+      this.#among(list ?? [], curves, hello, now);
+    if (serverName !== "") {
+      const dot = serverName.indexOf(".", 1);
+      const wildcard = dot > 0 ? `*${serverName.slice(dot)}` : "";
+      const found = among(this.#byName.get(serverName)) ?? among(this.#byName.get(wildcard));
+      if (found !== undefined) return found;
+    }
+    const scanned = serverName === "" || this.#options.scansAll ? among(this.#all) : undefined;
+    return scanned ?? this.#choice(this.#all[0]!, hello, now);
+  }
+
+  #among(
+    list: readonly Candidate[],
+    curves: ReadonlySet<string>,
+    hello: ClientHello,
+    now: number,
+  ): Choice | undefined {
+    let second: Choice | undefined;
+    for (const candidate of list) {
+      const choice = this.#choice(candidate, hello, now);
+      if (choice.staple === "fail") continue;
+      const { keyType, curve } = candidate.certificate;
+      if (curves.has(curve)) return choice;
+      if (keyType === "ec") continue;
+      if (curves.size === 0) return choice;
+      second ??= choice;
+    }
+    return second;
+  }
+
+  /** Curves of ECDSA keys that the client can verify; none if it has no use for such keys. */
+  #curves(hello: ClientHello): ReadonlySet<string> {
+    const { versions, signatureAlgorithms, groups, cipherSuites } = hello;
+    const known = (numbers: readonly number[]) => new Set(numbers.flatMap((n) => CURVES[n] ?? []));
+    if (versions.length > 0 && this.#options.maxVersion === "TLSv1.3")
+      return known(signatureAlgorithms);
+    return cipherSuites.some((suite) => this.#ecdsaSuites.has(suite)) ? known(groups) : new Set();
+  }
+
+  #choice(candidate: Candidate, { asksForStatus }: ClientHello, now: number): Choice {
+    if (!asksForStatus) return { candidate, staple: "unasked" };
+    const { ocsp, certificate } = candidate;
+    if (ocsp?.nextUpdate !== undefined && ocsp.nextUpdate >= now)
+      return { candidate, staple: "yes" };
+    const policy = certificate.mustStaple === true ? "MUST_STAPLE" : this.#options.policy;
+    const isWanted =
+      policy === "MUST_STAPLE" || (policy === "STRICT_STAPLING" && ocsp !== undefined);
+    return { candidate, staple: isWanted ? "fail" : "omitted" };
+  }
+}
+
+/** DNS names, or the common name of a certificate that has no names at all. */
+function namesOf({ names, commonName }: Certificate): readonly string[] {
+  if (names.length > 0) return names.filter(({ type }) => type === "DNS").map(({ value }) => value);
+  return commonName === "" ? [] : [commonName];
+}
