@@ -325,6 +325,9 @@ export interface Cluster {
    * Chooses a host and begins an HTTP exchange on a pooled connection. Undefined if callbacks were called at once.
    */
   newStream(callbacks: PoolCallbacks, context: BalancerContext): PoolHandle | undefined;
+  /** The breaker of connections, for what is none: a UDP session. False: there are too many. Each true is ended with `endSession`. */
+  beginSession?(): boolean;
+  endSession?(): void;
   /** Chooses a host and no more (udp_proxy). Undefined: there is none. */
   chooseHost?(context: BalancerContext): Host | undefined;
   /** Chooses a host and opens a connection of the caller's own (tcp_proxy). Undefined: no host or too many connections. */

@@ -8,7 +8,8 @@ const EndpointAddress = Type.Object({
     Type.Object({
       address: Type.String({ minLength: 1 }),
       port_value: Type.Optional(UInt32({ maximum: 65535 })),
-      protocol: Type.Optional(Enum(["TCP"])),
+      /** Who uses the endpoint knows what it speaks. */
+      protocol: Type.Optional(Enum(["TCP", "UDP"])),
     }),
   ),
   pipe: Type.Optional(Type.Object({ path: Type.String({ minLength: 1 }) })),

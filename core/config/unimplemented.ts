@@ -47,6 +47,11 @@ const MUST_NOT_IGNORE: { readonly [message: string]: readonly string[] | "*" } =
   ],
   "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter": ["disabled"],
   "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": ["tunneling_config", "metadata_match"],
+  "envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig": [
+    "session_filters",
+    "tunneling_config",
+    "use_original_src_ip",
+  ],
   "envoy.config.route.v3.RouteConfiguration": [
     "internal_only_headers",
     "request_headers_to_add",

@@ -391,6 +391,13 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     return host;
   }
 
+  beginSession(): boolean {
+    return this.#breaker.connections.tryAcquire();
+  }
+  endSession(): void {
+    this.#breaker.connections.release();
+  }
+
   connect(handler: ConnectionHandler, context: BalancerContext): ReturnType<Cluster["connect"]> {
     const host = this.#choose(context);
     if (host === undefined) {

@@ -1,4 +1,4 @@
-import { Duration, MatcherOf, type Static, Type, UInt32 } from "@tsproxy/sdk";
+import { AccessLogList, Duration, MatcherOf, type Static, Type, UInt32 } from "@tsproxy/sdk";
 
 export const ROUTE = "envoy.extensions.filters.udp.udp_proxy.v3.Route";
 
@@ -10,6 +10,17 @@ export const Config = Type.Object({
     MatcherOf({ [ROUTE]: Type.Object({ cluster: Type.String({ minLength: 1 }) }) }),
   ),
   idle_timeout: Duration({ default: 60_000 }),
+  /** A line for each session, when it ends. */
+  access_log: AccessLogList(),
+  /** A line for all sessions of a worker, when the listener or its config goes. */
+  proxy_access_log: AccessLogList(),
+  access_log_options: Type.Optional(
+    Type.Object({
+      access_log_flush_interval: Type.Optional(Duration()),
+      /** There are no tunnels. */
+      flush_access_log_on_tunnel_connected: Type.Optional(Type.Boolean()),
+    }),
+  ),
   hash_policies: Type.Optional(
     Type.Array(
       Type.Object({

@@ -1,4 +1,13 @@
-import { type BalancerContext, Chunk, latin1Encode, type UdpListenerFilter } from "@tsproxy/sdk";
+import {
+  type AccessLogger,
+  type BalancerContext,
+  Chunk,
+  defineAccessLogger,
+  type LogEntry,
+  latin1Encode,
+  Type,
+  type UdpListenerFilter,
+} from "@tsproxy/sdk";
 import { TestCluster, TestContext, TestHost, TestUdpSocket } from "@tsproxy/sdk/testing";
 import { expect, test } from "vitest";
 import udpProxy from "./filter.ts";
@@ -19,6 +28,12 @@ class UdpCluster extends TestCluster {
 
 function begin(config: object = {}) {
   const cx = new TestContext();
+  const logged: LogEntry[] = [];
+  const logger: AccessLogger = { log: (entry) => void logged.push(entry) };
+  cx.define(
+    "access_log/test",
+    defineAccessLogger({ name: "test", config: Type.Object({}), setup: () => logger }),
+  );
   const cluster = new UdpCluster("dns", cx.stats);
   cx.clusterMap.set("dns", cluster);
   const all = {
@@ -26,6 +41,8 @@ function begin(config: object = {}) {
     matcher: { on_no_match: { action: route, keep_matching: false } },
     idle_timeout: 1000,
     use_per_packet_load_balancing: false,
+    access_log: [],
+    proxy_access_log: [],
     ...config,
   };
   const filter = cx.setup(udpProxy, all) as UdpListenerFilter;
@@ -39,7 +56,7 @@ function begin(config: object = {}) {
     const { handler, address } = cx.udpSockets[k]!;
     handler!.onDatagram(new Chunk(bytes, 0, bytes.length), address);
   };
-  return { cx, cluster, listener, send, answer };
+  return { cx, cluster, listener, logged, send, answer };
 }
 
 test("each client has a session with one host, and gets what comes back", () => {
@@ -83,6 +100,63 @@ test("another host takes over when the first is unhealthy", () => {
   send("two");
   expect(cx.udpSockets[1]!.address).toEqual(cluster.second.address);
   expect(cx.stats.value("udp.u.downstream_sess_active")).toBe(1);
+});
+
+test("a host that is not well is kept while there is no better one", () => {
+  const { cx, cluster, send } = begin();
+  send("one");
+  cluster.host.health = "unhealthy";
+  send("two");
+  cluster.next = undefined;
+  send("three");
+  expect(cx.udpSockets.map(({ sent }) => sent.length)).toEqual([3]);
+});
+
+test("sessions are connections to the cluster's circuit breaker", () => {
+  const { cx, cluster, send } = begin();
+  let free = 1;
+  const limits = {
+    beginSession: () => free > 0 && free-- > 0,
+    endSession: () => void free++,
+  };
+  Object.assign(cluster, limits);
+  send("one", 1);
+  send("two", 2);
+  expect(cx.udpSockets).toHaveLength(1);
+  expect(cx.stats.value("cluster.dns.upstream_cx_overflow")).toBe(1);
+  cx.clock.advance(1000);
+  send("three", 2);
+  expect(cx.udpSockets).toHaveLength(2);
+});
+
+test("lines tell of each session, now and then and at its end, and of all of them", () => {
+  const logs = [{ name: "test", package: "access_log/test", config: {} }];
+  const { cx, logged, send, answer } = begin({
+    access_log: logs,
+    proxy_access_log: logs,
+    access_log_options: { access_log_flush_interval: 600 },
+  });
+  send("hello");
+  answer(0, "hello hello");
+  cx.clock.advance(1000);
+  send("again", 2);
+  cx.clusterMap.delete("dns");
+  send("lost", 3);
+  cx.dispose();
+  expect(logged.map(({ logType }) => logType)).toEqual([
+    ...["UdpPeriodic", "UdpSessionEnd", "UdpSessionEnd", "NotSet"],
+  ]);
+  expect(logged[1]!.info).toMatchObject({ bytesReceived: 5, bytesSent: 11, connectionId: 0 });
+  expect(logged[1]!.metadata!.get("udp.proxy.session")).toEqual({
+    cluster_name: "dns",
+    ...{ bytes_received: 5, bytes_sent: 11, errors_sent: 0 },
+    ...{ datagrams_received: 1, datagrams_sent: 1 },
+  });
+  expect(logged[3]!.metadata!.get("udp.proxy.proxy")).toEqual({
+    ...{ bytes_received: 10, bytes_sent: 11, errors_sent: 0, errors_received: 0 },
+    ...{ datagrams_received: 2, datagrams_sent: 1 },
+    ...{ no_route: 1, session_total: 2, idle_timeout: 1 },
+  });
 });
 
 test("per packet, every datagram asks for a host, and sessions are one a host", () => {

@@ -1,5 +1,6 @@
 // Hot path: every datagram.
 import {
+  AccessLogs,
   type Address,
   type BalancerContext,
   type Chunk,
@@ -16,6 +17,7 @@ import {
 } from "@tsproxy/sdk";
 import { Config } from "./config.ts";
 import { Session, type SessionOwner } from "./session.ts";
+import { logProxy, ProxyCounts } from "./session-log.ts";
 import { ClusterUdpStats, DownstreamUdpStats } from "./stats.ts";
 
 /** Clients are free to name ever new addresses: sessions of one listener and worker beyond these are not begun. */
@@ -28,6 +30,9 @@ class UdpProxy implements UdpListenerFilter, SessionOwner {
   readonly stats: DownstreamUdpStats;
   readonly idleMs: number;
   readonly maxDatagram: number;
+  readonly logs: AccessLogs;
+  readonly logEveryMs: number;
+  readonly counts = new ProxyCounts();
   readonly #perPacket: boolean;
   readonly #clusterOf: (client: Address, local: Address) => string | undefined;
   readonly #hash: (client: Address) => bigint | undefined;
@@ -42,20 +47,32 @@ class UdpProxy implements UdpListenerFilter, SessionOwner {
     this.#perPacket = config.use_per_packet_load_balancing;
     this.#clusterOf = clusterChoice(config, cx);
     this.#hash = hashPolicy(config);
+    this.logs = new AccessLogs(config.access_log, "access_log", cx);
+    this.logEveryMs = config.access_log_options?.access_log_flush_interval ?? 0;
+    const proxyLogs = new AccessLogs(config.proxy_access_log, "proxy_access_log", cx);
+    const [startTime, beganMs] = [Date.now(), cx.now()];
     cx.onDispose(() => {
       for (const session of [...this.#sessions.values()]) session.end();
+      if (proxyLogs.count > 0) logProxy(proxyLogs, this.counts, startTime, cx.now() - beganMs);
     });
   }
 
   onDatagram(bytes: Chunk, from: Address, socket: UdpSocket): void {
     const client = `${from.ip}|${from.port}`;
     const known = this.#perPacket ? undefined : this.#sessions.get(client);
-    if (known?.host.healthy && this.#isCurrent(known)) {
+    if (known !== undefined && this.#isCurrent(known) && this.#isBest(known, from)) {
       known.forward(bytes);
       return;
     }
     known?.end();
     this.#begin(client, from, socket)?.forward(bytes);
+  }
+
+  /** A host that is not well is left, but only for a better one. */
+  #isBest({ host, cluster }: Session, from: Address): boolean {
+    if (host.healthy) return true;
+    const other = cluster.chooseHost?.({ hash: this.#hash(from) });
+    return other === undefined || !other.healthy || other === host;
   }
 
   /** Its cluster is the one of that name, and still has the host. */
@@ -68,6 +85,7 @@ class UdpProxy implements UdpListenerFilter, SessionOwner {
     const cluster = name === undefined ? undefined : this.cx.clusters.get(name);
     if (cluster === undefined) {
       this.stats.noRoute.inc();
+      this.counts.noRoute++;
       return undefined;
     }
     const context: BalancerContext = { hash: this.#hash(from) };
@@ -78,7 +96,7 @@ class UdpProxy implements UdpListenerFilter, SessionOwner {
     const open = this.#sessions.get(key);
     if (open !== undefined) return open;
     const stats = this.#statsOf(cluster);
-    if (this.#sessions.size >= MAX_SESSIONS) {
+    if (this.#sessions.size >= MAX_SESSIONS || cluster.beginSession?.() === false) {
       stats.overflow.inc();
       return undefined;
     }

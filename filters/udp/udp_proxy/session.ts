@@ -1,5 +1,7 @@
 // Hot path: every datagram.
 import type {
+  AccessLogs,
+  AccessLogType,
   Address,
   Chunk,
   Cluster,
@@ -9,6 +11,7 @@ import type {
   UdpHandler,
   UdpSocket,
 } from "@tsproxy/sdk";
+import { logSession, type ProxyCounts, UdpCounts } from "./session-log.ts";
 import type { ClusterUdpStats, DownstreamUdpStats } from "./stats.ts";
 
 /** What the sessions of one listener share. */
@@ -17,6 +20,10 @@ export interface SessionOwner {
   readonly stats: DownstreamUdpStats;
   readonly idleMs: number;
   readonly maxDatagram: number;
+  readonly logs: AccessLogs;
+  /** 0: sessions are told of when they end, and not before. */
+  readonly logEveryMs: number;
+  readonly counts: ProxyCounts;
   onEnded(session: Session): void;
 }
 
@@ -31,6 +38,11 @@ export class Session implements UdpHandler {
   readonly #listener: UdpSocket;
   readonly #upstream: UdpSocket;
   readonly #idle: Timer;
+  readonly #counts = new UdpCounts();
+  readonly #id: number;
+  readonly #startTime = Date.now();
+  readonly #beganMs: number;
+  readonly #logTimer: Timer | undefined;
   #lastMs: number;
   #over = false;
 
@@ -52,6 +64,10 @@ export class Session implements UdpHandler {
     this.#lastMs = owner.cx.now();
     this.#idle = owner.cx.timer(() => this.#onIdle());
     if (owner.idleMs > 0) this.#idle.arm(owner.idleMs);
+    this.#beganMs = this.#lastMs;
+    this.#id = owner.counts.sessions++;
+    this.#logTimer = owner.logEveryMs > 0 ? owner.cx.timer(() => this.#onLogTimer()) : undefined;
+    this.#logTimer?.arm(owner.logEveryMs);
     owner.stats.total.inc();
     owner.stats.active.inc();
   }
@@ -63,6 +79,8 @@ export class Session implements UdpHandler {
     this.#lastMs = cx.now();
     stats.rxDatagrams.inc();
     stats.rxBytes.add(size);
+    this.#counts.datagramsReceived++;
+    this.#counts.bytesReceived += size;
     if (this.#upstream.send(bytes.memory, bytes.at, bytes.end)) {
       this.#upstreamStats.txDatagrams.inc();
       this.#upstreamStats.txBytes.add(size);
@@ -83,7 +101,12 @@ export class Session implements UdpHandler {
     if (this.#listener.send(bytes.memory, bytes.at, bytes.end, this.#client)) {
       stats.txDatagrams.inc();
       stats.txBytes.add(size);
-    } else stats.txErrors.inc();
+      this.#counts.datagramsSent++;
+      this.#counts.bytesSent += size;
+    } else {
+      stats.txErrors.inc();
+      this.#counts.errorsSent++;
+    }
   }
 
   onError(_error: string): void {
@@ -99,6 +122,7 @@ export class Session implements UdpHandler {
       return;
     }
     stats.idleTimeout.inc();
+    this.#owner.counts.idleTimeouts++;
     this.end();
   }
 
@@ -106,8 +130,43 @@ export class Session implements UdpHandler {
     if (this.#over) return;
     this.#over = true;
     this.#idle.cancel();
+    this.#logTimer?.cancel();
+    this.#log("UdpSessionEnd");
+    this.#addUp();
     this.#upstream.close();
+    this.cluster.endSession?.();
     this.#owner.stats.active.dec();
     this.#owner.onEnded(this);
+  }
+
+  #onLogTimer(): void {
+    this.#log("UdpPeriodic");
+    this.#logTimer!.arm(this.#owner.logEveryMs);
+  }
+
+  #log(logType: AccessLogType): void {
+    const { logs, cx } = this.#owner;
+    if (logs.count === 0) return;
+    const session = {
+      id: this.#id,
+      startTime: this.#startTime,
+      client: this.#client,
+      listener: this.#listener,
+      upstream: this.#upstream,
+      host: this.host,
+      clusterName: this.cluster.name,
+      counts: this.#counts,
+    };
+    logSession(logs, session, cx.now() - this.#beganMs, logType);
+  }
+
+  #addUp(): void {
+    const { counts } = this.#owner;
+    const mine = this.#counts;
+    counts.bytesReceived += mine.bytesReceived;
+    counts.bytesSent += mine.bytesSent;
+    counts.datagramsReceived += mine.datagramsReceived;
+    counts.datagramsSent += mine.datagramsSent;
+    counts.errorsSent += mine.errorsSent;
   }
 }

@@ -1,0 +1,136 @@
+import type {
+  AccessLogs,
+  AccessLogType,
+  Address,
+  Host,
+  LogEntry,
+  StreamInfo,
+  UdpSocket,
+} from "@tsproxy/sdk";
+
+/** What one session, or all of a listener, have seen. "Sent" is towards the client, as in Envoy. */
+export class UdpCounts {
+  bytesReceived = 0;
+  bytesSent = 0;
+  datagramsReceived = 0;
+  datagramsSent = 0;
+  errorsSent = 0;
+}
+
+/** Counts of one worker's sessions since the config came. */
+export class ProxyCounts extends UdpCounts {
+  sessions = 0;
+  idleTimeouts = 0;
+  noRoute = 0;
+}
+
+export interface LoggedSession {
+  readonly id: number;
+  readonly startTime: number;
+  readonly client: Address;
+  readonly listener: UdpSocket;
+  readonly upstream: UdpSocket;
+  readonly host: Host;
+  readonly clusterName: string;
+  readonly counts: UdpCounts;
+}
+
+export function logSession(
+  logs: AccessLogs,
+  session: LoggedSession,
+  duration: number,
+  logType: AccessLogType,
+): void {
+  const { client, listener, upstream, host, counts } = session;
+  const info: StreamInfo = {
+    ...infoOf(counts, session.startTime, duration),
+    upstreamHost: host.address,
+    host,
+    upstreamRemoteAddress: host.address,
+    // Node knows it only when the socket is connected.
+    upstreamLocalAddress: upstream.localAddress.ip === "" ? undefined : upstream.localAddress,
+    connectionId: session.id,
+    downstreamRemoteAddress: client,
+    downstreamDirectAddress: client,
+    downstreamLocalAddress: listener.localAddress,
+  };
+  const told = { cluster_name: session.clusterName, ...countsOf(counts) };
+  logs.log(entry(info, "udp.proxy.session", told, logType));
+}
+
+/** One line for all sessions, when the config that they began under goes. */
+export function logProxy(
+  logs: AccessLogs,
+  counts: ProxyCounts,
+  startTime: number,
+  duration: number,
+): void {
+  const told = {
+    ...countsOf(counts),
+    // Node tells of none.
+    errors_received: 0,
+    no_route: counts.noRoute,
+    session_total: counts.sessions,
+    idle_timeout: counts.idleTimeouts,
+  };
+  logs.log(entry(infoOf(counts, startTime, duration), "udp.proxy.proxy", told, "NotSet"));
+}
+
+/** Under Envoy's names. */
+function countsOf(counts: UdpCounts): Record<string, number> {
+  return {
+    bytes_received: counts.bytesReceived,
+    bytes_sent: counts.bytesSent,
+    datagrams_received: counts.datagramsReceived,
+    datagrams_sent: counts.datagramsSent,
+    errors_sent: counts.errorsSent,
+  };
+}
+
+function entry(
+  info: StreamInfo,
+  namespace: string,
+  told: Readonly<Record<string, unknown>>,
+  logType: AccessLogType,
+): LogEntry {
+  return {
+    info,
+    request: undefined,
+    response: undefined,
+    trailers: undefined,
+    metadata: new Map([[namespace, told]]),
+    logType,
+  };
+}
+
+function infoOf(counts: UdpCounts, startTime: number, duration: number): StreamInfo {
+  const { bytesReceived, bytesSent } = counts;
+  return {
+    // Lines without a request tell no protocol.
+    protocol: "HTTP/1.1",
+    startTime,
+    requestDuration: -1,
+    responseDuration: -1,
+    duration,
+    bytesReceived,
+    bytesSent,
+    downstreamWire: { wireReceived: bytesReceived, wireSent: bytesSent },
+    upstreamWire: { wireReceived: bytesSent, wireSent: bytesReceived },
+    responseCode: 0,
+    responseCodeDetails: "",
+    flags: [],
+    routeName: "",
+    virtualHostName: "",
+    clusterName: "",
+    upstreamHost: undefined,
+    upstreamLocalAddress: undefined,
+    upstreamTransportFailure: "",
+    attempts: 0,
+    connectionId: 0,
+    downstreamRemoteAddress: NOWHERE,
+    downstreamDirectAddress: NOWHERE,
+    downstreamLocalAddress: NOWHERE,
+  };
+}
+/** Printed as nothing. */
+const NOWHERE: Address = { ip: "", port: 0, path: "" };
