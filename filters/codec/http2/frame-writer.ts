@@ -1,6 +1,7 @@
 // Hot path: all that leaves. Frames of a turn are put together here and written at its end, so that one write does for them.
 import type { Connection } from "@tsproxy/sdk";
 import { FRAME_HEAD, TYPE } from "./frame.ts";
+import type { Http2Stats } from "./stats.ts";
 
 /** Room of a buffer; what does not fit makes it grow until the next flush. */
 const SIZE = 16 * 1024;
@@ -32,10 +33,15 @@ export class FrameWriter {
   controlFrames = 0;
   readonly #connection: Connection;
   readonly #buffers: BufferPool;
+  readonly #stats: Http2Stats;
+  /** Those of them that the gauges show: of a connection that is blocked. */
+  #shownFrames = 0;
+  #shownControl = 0;
 
-  constructor(connection: Connection, buffers: BufferPool) {
+  constructor(connection: Connection, buffers: BufferPool, stats: Http2Stats) {
     this.#connection = connection;
     this.#buffers = buffers;
+    this.#stats = stats;
   }
 
   /** Room for `size` bytes from `at` on. */
@@ -115,7 +121,20 @@ export class FrameWriter {
     this.at = 0;
     if (this.memory.length > 0) this.#buffers.giveBack(this.memory);
     this.memory = NOTHING;
-    if (this.#connection.blocked) return;
+    if (!this.#connection.blocked) this.frames = this.controlFrames = 0;
+    if (this.frames !== this.#shownFrames) this.#show();
+  }
+
+  /** Nothing waits any more. */
+  release(): void {
     this.frames = this.controlFrames = 0;
+    if (this.#shownFrames > 0) this.#show();
+  }
+
+  #show(): void {
+    this.#stats.outboundFramesActive.add(this.frames - this.#shownFrames);
+    this.#stats.outboundControlFramesActive.add(this.controlFrames - this.#shownControl);
+    this.#shownFrames = this.frames;
+    this.#shownControl = this.controlFrames;
   }
 }

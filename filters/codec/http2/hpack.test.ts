@@ -1,5 +1,5 @@
 import { HeaderMap, latin1Encode, ResponseHeaders } from "@tsproxy/sdk";
-import { responseHeaders, TestConnection } from "@tsproxy/sdk/testing";
+import { responseHeaders, TestConnection, TestContext } from "@tsproxy/sdk/testing";
 import { describe, expect, it } from "vitest";
 import { BufferPool, FrameWriter } from "./frame-writer.ts";
 import { HeadArena } from "./head-arena.ts";
@@ -7,6 +7,7 @@ import { FAULT, HeadBuilder, KIND } from "./head-builder.ts";
 import { HpackDecoder } from "./hpack-decoder.ts";
 import { HpackEncoder } from "./hpack-encoder.ts";
 import { huffmanDecode, huffmanEncode, huffmanSize } from "./huffman.ts";
+import { Http2Stats } from "./stats.ts";
 
 const bytes = (hex: string) => Uint8Array.from(Buffer.from(hex.replaceAll(" ", ""), "hex"));
 const limits = { maxHeadBytes: 60 * 1024, maxHeaders: 100 };
@@ -131,7 +132,11 @@ describe("a header block", () => {
 describe("an encoder", () => {
   function pair() {
     const connection = new TestConnection();
-    const out = new FrameWriter(connection, new BufferPool());
+    const out = new FrameWriter(
+      connection,
+      new BufferPool(),
+      new Http2Stats(new TestContext().stats),
+    );
     const encoder = new HpackEncoder(out);
     const decoder = new HpackDecoder(4096);
     const builder = new HeadBuilder(new HeadArena(() => 0), limits);

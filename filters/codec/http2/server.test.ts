@@ -410,9 +410,24 @@ describe("a flood ends the connection:", () => {
       Array.from({ length: 20 }, (_, k) => `RST_STREAM ${3 + 2 * k} code=2`),
     );
     expect(cx.stats.value("http2.header_overflow")).toBe(0);
+    expect(cx.stats.value("http2.header_list_size_too_large")).toBe(20);
     expect(connection.open).toBe(true);
     send(request(99, 5, `${GET}\xbe`));
     expect(events.last.headers.get("x")).toBe("v".repeat(126));
+  });
+
+  it("answers that a peer does not take: beyond max_outbound_frames the connection ends", () => {
+    const { cx, send, take, connection, failures } = open({ h2: { max_outbound_frames: 5 } });
+    const gauge = (name: string) => cx.stats.value(`http2.outbound_${name}_active`);
+    send(request(1, 4, POST));
+    connection.blocked = true;
+    send(frame(TYPE.PING, 0, 0, "12345678"), frame(TYPE.PING, 0, 0, "12345678"));
+    take();
+    expect([gauge("frames"), gauge("control_frames")]).toEqual([2, 2]);
+    send(frame(TYPE.PING, 0, 0, "12345678").repeat(4));
+    expect(failures).toEqual(["http2.outbound_frames_flood"]);
+    expect(cx.stats.value("http2.outbound_flood")).toBe(1);
+    expect([gauge("frames"), gauge("control_frames")]).toEqual([0, 0]);
   });
 
   it("and new streams beyond a turn's share wait for the next one", () => {

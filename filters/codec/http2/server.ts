@@ -167,7 +167,6 @@ export class Http2Server implements ServerCodec, Side {
     if (fault === FAULT.MALFORMED) session.onMalformed(stream);
     else if (fault === FAULT.BAD_FIELD) session.onMalformed(stream, DETAILS.FIELD);
     else {
-      // Envoy's codec library turns away a list that is too large before Envoy counts it.
       if (fault === FAULT.TOO_MANY) session.stats.headerOverflow.inc();
       else session.stats.headerListTooLarge.inc();
       stream.lostDetails = fault === FAULT.TOO_MANY ? DETAILS.TOO_MANY : DETAILS.TOO_LARGE;

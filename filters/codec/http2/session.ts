@@ -111,7 +111,7 @@ export class Session {
     this.stats = stats;
     this.flushTimeoutMs = codecOptions.flushTimeoutMs ?? 0;
     this.side = side;
-    this.out = new FrameWriter(connection, parts.buffers);
+    this.out = new FrameWriter(connection, parts.buffers, stats);
     this.encoder = new HpackEncoder(this.out);
     this.builder = new HeadBuilder(parts.arena, codecOptions);
     this.flow = new FlowControl(this);
@@ -372,6 +372,7 @@ export class Session {
     this.#resuming = [];
     this.keepAlive.stop();
     this.reader.stop();
+    this.out.release();
   }
 
   #loseAll(code: number): void {

@@ -8,11 +8,7 @@ const ALWAYS_ZERO = [
   "oghttp2_downstream_connections",
   "oghttp2_upstream_connections",
 ];
-const ALWAYS_ZERO_GAUGES = [
-  "deferred_stream_close",
-  "outbound_control_frames_active",
-  "outbound_frames_active",
-];
+const ALWAYS_ZERO_GAUGES = ["deferred_stream_close"];
 /** Envoy 1.40 names them and records nothing into them. */
 const ALWAYS_EMPTY = ["cookie_count", "cookie_size", "header_count", "header_list_size"];
 
@@ -40,6 +36,8 @@ export class Http2Stats {
   readonly txReset: Counter;
   readonly streamsActive: Gauge;
   readonly pendingSendBytes: Gauge;
+  readonly outboundFramesActive: Gauge;
+  readonly outboundControlFramesActive: Gauge;
 
   constructor(stats: Stats) {
     const counter = (name: string) => stats.counter(name);
@@ -64,6 +62,8 @@ export class Http2Stats {
     this.txReset = counter("tx_reset");
     this.streamsActive = stats.gauge("streams_active");
     this.pendingSendBytes = stats.gauge("pending_send_bytes");
+    this.outboundFramesActive = stats.gauge("outbound_frames_active");
+    this.outboundControlFramesActive = stats.gauge("outbound_control_frames_active");
     for (const name of ALWAYS_ZERO) counter(name);
     for (const name of ALWAYS_ZERO_GAUGES) stats.gauge(name);
     for (const name of ALWAYS_EMPTY) stats.histogram(name);

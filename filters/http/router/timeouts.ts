@@ -57,9 +57,12 @@ function timeoutOfRoute(
   return timeout;
 }
 
-/** `1S`, `250m`: at most eight digits and a unit. Less than a millisecond counts as one. */
+/** `1S`, `250m`: at most eight characters and a unit. Less than a millisecond counts as one. */
 export function grpcTimeoutMs(headers: RequestHeaders): number | undefined {
-  const found = /^([0-9]{1,8})([HMSmun])$/.exec(headers.get(GRPC_TIMEOUT) ?? "");
+  const text = headers.get(GRPC_TIMEOUT);
+  if (text === undefined || text.length > 9) return undefined;
+  // Envoy's library for numbers knows of plus signs and white space.
+  const found = /^\s*\+?([0-9]+)\s*([HMSmun])$/.exec(text);
   return found === null ? undefined : Math.ceil(Number(found[1]) * UNIT_MS[found[2]!]!);
 }
 

@@ -259,6 +259,24 @@ describe("max_stream_duration of a route", () => {
     p.cx.clock.advance(201);
     expect(c.take()).toContain("grpc-status: 4");
   });
+
+  it("reads grpc-timeout as Envoy does, and nothing else of that name", () => {
+    const p = proxy().start({ route_config: route({ grpc_timeout_header_max: 1000 }) });
+    const told = (text: string) => {
+      p.connect().get("/", "content-type: application/grpc", `grpc-timeout: ${text}`);
+      return p.up.last.header("grpc-timeout");
+    };
+    expect(["500n", "+1S", "1 m", "99999999H"].map(told)).toEqual(["1m", "1000m", "1m", "1000m"]);
+    const left = ["123456789S", "1.5S", "-1S", "1", "S", "1s"];
+    expect(left.map(told)).toEqual(left);
+  });
+
+  it("takes a deadline of nothing for one that has passed", () => {
+    const p = proxy().start({ route_config: route({ grpc_timeout_header_max: 1000 }) });
+    const c = p.connect().get("/", "content-type: application/grpc", "grpc-timeout: 0S");
+    p.cx.clock.advance(1);
+    expect(c.take()).toContain("grpc-status: 4");
+  });
 });
 
 it("keeps the connection of a refused request where the config says so", () => {

@@ -25,11 +25,15 @@ export function durationOf(config: StreamDuration, headers: RequestHeaders): num
     headers.set(GRPC_TIMEOUT, ms < 100_000_000 ? `${ms}m` : `${Math.floor(ms / 1000)}S`);
   }
   // What is left of a deadline that has passed is no time at all, and not all the time there is.
-  return Math.max(1, ms);
+  return ms === 0 ? AT_ONCE_MS : ms;
 }
+const AT_ONCE_MS = 1 / 1000;
 
-/** `1S`, `250m`: at most eight digits and a unit. Part of a millisecond counts as one. */
+/** `1S`, `250m`: at most eight characters and a unit. Part of a millisecond counts as one. */
 function grpcTimeoutMs(headers: RequestHeaders): number | undefined {
-  const found = /^([0-9]{1,8})([HMSmun])$/.exec(headers.get(GRPC_TIMEOUT) ?? "");
+  const text = headers.get(GRPC_TIMEOUT);
+  if (text === undefined || text.length > 9) return undefined;
+  // Envoy's library for numbers knows of plus signs and white space.
+  const found = /^\s*\+?([0-9]+)\s*([HMSmun])$/.exec(text);
   return found === null ? undefined : Math.ceil(Number(found[1]) * UNIT_MS[found[2]!]!);
 }
