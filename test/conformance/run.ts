@@ -2,10 +2,11 @@
  * The suites that others made, against the proxy of this tree.
  *
  *   node test/conformance/run.ts [names] [-v]      (all: h1-cases, h1-cases-tiny, cross-bytes, cross-bytes-tiny, verdicts, replay, differential,
- *                                                   h2spec, h2spec-auto, grpc, tls)
+ *                                                   h2spec, h2spec-auto, grpc, tls, proxy-protocol, dns-udp, slow)
  */
 import { CLI } from "../integration/proxy.ts";
 import { HTTP2_SUITES, http2Suite } from "./http2.ts";
+import { NETWORK_SUITES } from "./network.ts";
 import { type Outcome, runScript, suite, TINY_RING, withForwarder } from "./outside.ts";
 
 /** Scenarios of the differential harness for what this tree implements. */
@@ -48,6 +49,7 @@ const SUITES: Readonly<Record<string, () => Promise<Outcome>>> = {
     const args = ["--subject", subject, "--only", only, ...verbose, scenarios];
     return script("differential/diff.mjs", args);
   },
+  ...NETWORK_SUITES,
   ...Object.fromEntries(
     Object.keys(HTTP2_SUITES).map((name) => [
       name,
