@@ -115,14 +115,13 @@ interface TicketKey {
 function setTicketKeys(inner: InnerContext, options: TlsContextOptions, secret: string): void {
   if (!options.tickets) return;
   const keys = ticketKeys(options, secret);
-  // Of TLS 1.3 tickets serve once, so whoever comes with one needs the next.
-  const renewed = options.maxVersion === "TLSv1.3";
   inner.onticketkeycallback = (name, _iv, encrypt) => {
     const k = encrypt ? 0 : keys.findIndex((key) => key.name.equals(name));
     const key = keys[k];
     if (key === undefined) return [0];
     if (encrypt) return [1, key.hmac, key.aes, key.name, randomBytes(16)];
-    return [renewed || k > 0 ? 2 : 1, key.hmac, key.aes];
+    // Not of the first key: clients of TLS 1.2 keep what they have, and Node does not tell these from others.
+    return [k > 0 ? 2 : 1, key.hmac, key.aes];
   };
   inner.enableTicketKeyCallback();
 }

@@ -524,18 +524,38 @@ for (const { child } of running) await stopped(child);
 await stopped(backend);
 const median = (list: readonly number[]): number =>
   [...list].sort((a, b) => a - b)[list.length >> 1]!;
-const base = rows.get("nginx") ?? rows.values().next().value!;
+/** What tsproxy is to cost at most, as a multiple of these. */
+const BARS: Readonly<Record<string, Readonly<Record<string, number>>>> = {
+  h2: { nginx: 1 },
+  h2h2: { envoy: 1 },
+  tls: { nginx: 1.2, envoy: 0.75 },
+  hs: { nginx: 2 },
+  "hs-resumed": { nginx: 2 },
+  "h2-16k": { envoy: 1.2 },
+  "h2-1m": { envoy: 1.2 },
+  "tls-16k": { envoy: 1.2 },
+  "tls-1m": { envoy: 1.2 },
+};
+const times = (row: { readonly us: readonly number[] }, name: string): string => {
+  const other = rows.get(name);
+  return other === undefined ? "-" : (median(row.us) / median(other.us)).toFixed(2);
+};
 console.log(
   `${mode}: ${connections} connections, ${rounds} rounds of ${seconds} s; CPU µs a request`,
 );
 console.log(
-  "| proxy | min | median | × nginx (medians) | requests/s | not 200 |\n|---|---|---|---|---|---|",
+  "| proxy | min | median | × nginx (medians) | × Envoy | requests/s | not 200 |\n|---|---|---|---|---|---|---|",
 );
 for (const [name, row] of rows) {
   const { us } = row;
   const each = pageMiB === 0 ? "" : `, ${(median(us) / pageMiB).toFixed(0)} a MiB`;
   console.log(
-    `| ${name}${each} | ${Math.min(...row.us).toFixed(1)} | ${median(row.us).toFixed(1)} | ${(median(row.us) / median(base.us)).toFixed(2)} | ${Math.round(median(row.rps))} | ${row.bad} |`,
+    `| ${name}${each} | ${Math.min(...row.us).toFixed(1)} | ${median(row.us).toFixed(1)} | ${times(row, "nginx")} | ${times(row, "envoy")} | ${Math.round(median(row.rps))} | ${row.bad} |`,
   );
+}
+for (const [name, bar] of Object.entries(BARS[mode] ?? {})) {
+  const row = rows.get("tsproxy");
+  if (row !== undefined)
+    console.log(`bar: at most ${bar} × ${name}; this run: ${times(row, name)}`);
 }
 process.exit(0);
