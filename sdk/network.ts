@@ -131,7 +131,7 @@ export interface DownstreamConnection extends Connection {
   readonly localAddressRestored?: boolean;
   /** The socket's own peer, whatever a PROXY header said. Absent: `remoteAddress`. */
   readonly directAddress?: Address;
-  /** What listener filters have left for access logs and filters, by namespace. */
+  /** What listener filters have left for access logs, filters and upstream transports, by namespace. */
   readonly metadata?: ReadonlyMap<string, Record<string, unknown>> | undefined;
   /** Leaves something there. */
   setMetadata?(namespace: string, values: Record<string, unknown>): void;

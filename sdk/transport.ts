@@ -188,7 +188,7 @@ export interface TransportOptions {
   readonly hostMetadata?: Metadata | undefined;
   readonly clusterMetadata?: Metadata | undefined;
   /** Addresses of the client that the connection is made for: the PROXY protocol carries them. */
-  readonly downstream?: { readonly remoteAddress: Address; readonly localAddress: Address };
+  readonly downstream?: Pick<DownstreamConnection, "remoteAddress" | "localAddress" | "metadata">;
 }
 
 /** What a transport package's setup returns. */

@@ -76,6 +76,19 @@ test("puts TLVs where the rules say", () => {
   expect(metadata.get("aws")).toEqual({ vpce: "abc" });
 });
 
+test("keeps TLVs for an upstream's header", () => {
+  const bytes = `${TCP4}\x02\x00\x04name\xea\x00\x03abc`;
+  const kept = (pass_through_tlvs?: object) => {
+    const { give, metadata } = begin({ pass_through_tlvs });
+    give(v2(0x21, 0x11, bytes));
+    const found = metadata.get("envoy.network.proxy_protocol_options");
+    return (found as { tlvs: { type: number }[] } | undefined)?.tlvs.map(({ type }) => type);
+  };
+  expect(kept()).toBeUndefined();
+  expect(kept({ match_type: "INCLUDE_ALL" })).toEqual([2, 0xea]);
+  expect(kept({ match_type: "INCLUDE", tlv_type: [0xea] })).toEqual([0xea]);
+});
+
 test("closes on what breaks the rules", () => {
   const bad = [
     "PROXY TCP4 999.1.2.3 127.0.0.1 12345 8080\r\n",

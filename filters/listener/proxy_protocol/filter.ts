@@ -14,6 +14,8 @@ import {
 import { readProxyHeader, type Tlv, versionOf } from "./header.ts";
 
 const METADATA = "envoy.filters.listener.proxy_protocol";
+/** For the transport that says the same to an upstream. */
+const PASSED_ON = "envoy.network.proxy_protocol_options";
 
 const Config = Type.Object({
   rules: Type.Optional(
@@ -30,6 +32,12 @@ const Config = Type.Object({
     ),
   ),
   allow_requests_without_proxy_protocol: Type.Boolean({ default: false }),
+  pass_through_tlvs: Type.Optional(
+    Type.Object({
+      match_type: Enum(["INCLUDE_ALL", "INCLUDE"], { default: "INCLUDE_ALL" }),
+      tlv_type: Type.Optional(Type.Array(UInt32({ maximum: 255 }))),
+    }),
+  ),
   disallowed_versions: Type.Optional(Type.Array(Enum(["V1", "V2"]))),
   stat_prefix: Type.Optional(Type.String()),
 });
@@ -77,6 +85,16 @@ class ProxyProtocol implements ListenerFilter {
   }
 
   #note(tlvs: readonly Tlv[]): void {
+    const { pass_through_tlvs: wanted } = this.#config;
+    if (wanted !== undefined) {
+      const { match_type, tlv_type = [] } = wanted;
+      const passed = tlvs.filter(
+        ({ type }) => match_type === "INCLUDE_ALL" || tlv_type.includes(type),
+      );
+      // The bytes are the socket's.
+      const kept = passed.map(({ type, value }) => ({ type, value: value.slice() }));
+      if (kept.length > 0) this.#socket.setMetadata?.(PASSED_ON, { tlvs: kept });
+    }
     for (const { tlv_type, on_tlv_present: wanted } of this.#config.rules ?? []) {
       const tlv = tlvs.find(({ type }) => type === tlv_type);
       if (tlv === undefined || wanted === undefined) continue;

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { headerV1, headerV2 } from "./filter.ts";
+import { headerV1, headerV2, passedOn } from "./filter.ts";
 
 const client = { ip: "10.1.2.3", port: 8080 };
 const server = { ip: "192.0.2.1", port: 80 };
@@ -18,4 +18,19 @@ test("version 2 names both ends, or says LOCAL", () => {
   );
   expect(text(headerV2(client, server, true))).toBe("\r\n\r\n\0\r\nQUIT\n\x20\0\0\0");
   expect(headerV2(client, { ip: "::1", port: 1 }, false)).toHaveLength(16);
+});
+
+test("what a client's header had beside addresses is sent on, as far as the config says", () => {
+  const tlvs = [
+    { type: 0xea, value: Uint8Array.of(1, 2, 3) },
+    { type: 2, value: Uint8Array.of(4) },
+  ];
+  const metadata = new Map([["envoy.network.proxy_protocol_options", { tlvs }]]);
+  expect(passedOn(metadata, undefined)).toEqual([]);
+  expect(passedOn(undefined, { match_type: "INCLUDE_ALL" })).toEqual([]);
+  expect(passedOn(metadata, { match_type: "INCLUDE_ALL" })).toEqual(tlvs);
+  const two = passedOn(metadata, { match_type: "INCLUDE", tlv_type: [2] });
+  expect(text(headerV2(client, server, false, two))).toMatch(
+    /\x21\x11\0\x10[^]{12}\x02\0\x01\x04$/,
+  );
 });
