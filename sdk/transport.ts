@@ -1,5 +1,5 @@
 import type { Chunk } from "./bytes.ts";
-import type { Address, Connection, DownstreamConnection } from "./network.ts";
+import type { Connection, DownstreamConnection } from "./network.ts";
 
 /** What an X.509 certificate says. Names are written as RFC 2253 has them: the most specific part first. */
 export interface Certificate {
