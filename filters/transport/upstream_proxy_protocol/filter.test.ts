@@ -30,7 +30,7 @@ test("what a client's header had beside addresses is sent on, as far as the conf
   expect(passedOn(undefined, { match_type: "INCLUDE_ALL" })).toEqual([]);
   expect(passedOn(metadata, { match_type: "INCLUDE_ALL" })).toEqual(tlvs);
   const two = passedOn(metadata, { match_type: "INCLUDE", tlv_type: [2] });
-  expect(text(headerV2(client, server, false, two))).toMatch(
-    /\x21\x11\0\x10[^]{12}\x02\0\x01\x04$/,
-  );
+  const header = text(headerV2(client, server, false, two));
+  expect(header.slice(12, 16)).toBe("\x21\x11\0\x10");
+  expect(header.slice(28)).toBe("\x02\0\x01\x04");
 });
