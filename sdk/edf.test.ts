@@ -20,6 +20,13 @@ describe("EdfScheduler", () => {
     }
   });
 
+  it("gives exact shares of whole periods far from the start too", () => {
+    for (let picks = 2 ** 28; picks < 2 ** 28 + 100; picks++) {
+      const scheduler = new EdfScheduler(["a", "b"], (e) => (e === "a" ? 3 : 1), picks);
+      expect(count(take(scheduler, 16), "a")).toBe(12);
+    }
+  });
+
   it("spreads the picks of a heavy entry between the others", () => {
     const seen = take(new EdfScheduler(["a", "b"], (e) => (e === "a" ? 3 : 1), 0), 40);
     expect(seen).not.toContain("aaaaa"); // a tie may fall to either side of a turn
