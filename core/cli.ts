@@ -10,6 +10,8 @@ import { isShippedTree } from "./packages.ts";
 import { VERSION } from "./version.ts";
 
 interface CheckFlags {
+  readonly configPath: string | undefined;
+  readonly testPath: string | undefined;
   readonly details: boolean;
   readonly onlyShowFailures: boolean;
   readonly detailedCoverage: boolean;
@@ -149,12 +151,18 @@ export async function cli(
   route
     .command("check")
     .description("send requests through a route table and compare (Envoy's router_check_tool)")
-    .argument("<table>", "a RouteConfiguration, YAML or JSON")
-    .argument("<expectations>", "tests: requests, and what is to become of them")
+    .argument("[table]", "a RouteConfiguration, YAML or JSON")
+    .argument("[expectations]", "tests: requests, and what is to become of them")
+    .option("-c, --config-path <file>", "the table, as Envoy's tool is told it")
+    .option("-t, --test-path <file>", "the expectations, likewise")
     .option("-d, --details", "name the tests that pass as well", false)
     .option("--only-show-failures", "name failing tests alone", false)
-    .option("--detailed-coverage", "tell what is covered of each route", false)
-    .option("--covall", "count every fact of a route, not the route once", false)
+    .option("--detailed-coverage", "name routes that no test is about", false)
+    .option(
+      "--covall",
+      "count every fact of a route, not the route once, and tell what untested routes match",
+      false,
+    )
     .option("-f, --fail-under <percent>", "fail if fewer routes are covered", parsePercent, 0)
     .option("-o, --output-path <file>", "write the results as JSON")
     .option(
@@ -162,7 +170,12 @@ export async function cli(
       "accepted for Envoy's sake: old fields always work",
       false,
     )
-    .action(async (table: string, expectations: string, flags: CheckFlags) => {
+    .action(async (first: string | undefined, second: string | undefined, flags: CheckFlags) => {
+      const table = flags.configPath ?? first;
+      const expectations = flags.testPath ?? second;
+      if (table === undefined || expectations === undefined) {
+        throw new Error("route check: a table (-c) and its expectations (-t) are both needed");
+      }
       const { routeCheck } = await import("./route-command.ts");
       code = await routeCheck({ table, expectations, ...flags, output: flags.outputPath });
     });

@@ -1,4 +1,4 @@
-import { readFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { parse } from "yaml";
 import { Canary } from "./canary.ts";
 import { Catalog } from "./catalog.ts";
@@ -24,6 +24,7 @@ export interface CheckOptions {
   readonly output: string | undefined;
 }
 
+/** As `checkRoutes` of the package has it. */
 interface Checked {
   readonly tests: readonly {
     readonly name: string;
@@ -31,9 +32,13 @@ interface Checked {
       readonly what: string;
       readonly expected: string;
       readonly actual: string;
+      readonly line: string;
     }[];
   }[];
-  readonly routes: readonly { readonly label: string; readonly covered: readonly string[] }[];
+  readonly routes: number;
+  readonly covered: readonly { readonly label: string; readonly share: number }[];
+  readonly labels: readonly (readonly string[])[];
+  readonly refused: readonly string[];
 }
 
 /** Envoy's router_check_tool: requests against a route table, without a proxy. */
@@ -54,9 +59,9 @@ export async function routeCheck(options: CheckOptions): Promise<number> {
     const loaded = older.ok ? older : modern;
     if (!loaded.ok) return refuse(options.table, loaded);
     const config = configsOf(loaded.config.listeners[0]!)[0]!.config as { route_config: unknown };
-    const input = { route_config: config.route_config, tests: list };
+    const input = { route_config: config.route_config, tests: list, older: older !== modern };
     const checked = (await tool("route check", input)) as Checked;
-    return report(checked, options);
+    return report(checked, options, table as WrittenTable);
   });
 }
 
@@ -71,52 +76,84 @@ function bootstrapOf(table: unknown): object {
   };
 }
 
-async function report(checked: Checked, options: CheckOptions): Promise<number> {
-  const lines: string[] = [];
-  let failed = 0;
-  for (const { name, failures } of checked.tests) {
-    if (failures.length > 0) failed++;
-    if (failures.length > 0 || (options.details && !options.onlyShowFailures)) lines.push(name);
-    for (const { what, expected, actual } of failures) {
-      lines.push(`expected: [${expected}], actual: [${actual}], test type: ${what}`);
-    }
-  }
-  const coverage = coverageOf(checked, options.covall);
-  lines.push(`Current route coverage: ${Number(coverage.toFixed(2))}%`);
-  if (options.detailedCoverage) {
-    for (const { label, covered } of checked.routes) {
-      lines.push(`  ${label}: ${covered.length === 0 ? "not covered" : covered.join(", ")}`);
-    }
-  }
-  const enough = coverage >= options.failUnder;
-  if (!enough) lines.push(`Failed to meet coverage requirement: ${options.failUnder}%`);
-  process.stdout.write(`${lines.join("\n")}\n`);
-  if (options.output !== undefined) {
-    const { writeFile } = await import("node:fs/promises");
-    await writeFile(options.output, `${JSON.stringify(checked, undefined, 2)}\n`);
-  }
-  return failed === 0 && enough ? 0 : 1;
+/** The part of a table that its routes are named by. */
+interface WrittenTable {
+  readonly virtual_hosts?: readonly {
+    readonly name: string;
+    readonly routes?: readonly { readonly name?: string; readonly match?: object }[];
+  }[];
 }
 
-/** The facts that `--covall` wants of every route. */
-const ALL_FACTS = [
-  "cluster_name",
-  "virtual_cluster_name",
-  "virtual_host_name",
-  "path_rewrite",
-  "host_rewrite",
-  "path_redirect",
-];
+/** Prints what router_check_tool does; tests that fail are told in any case, not only with `--details`. */
+async function report(
+  checked: Checked,
+  options: CheckOptions,
+  table: WrittenTable,
+): Promise<number> {
+  const { details, onlyShowFailures, covall, detailedCoverage, failUnder, output } = options;
+  const out = (line: string) => process.stdout.write(`${line}\n`);
+  const err = (line: string) => process.stderr.write(`${line}\n`);
+  for (const pattern of checked.refused) {
+    err(`"${pattern}" is not a regular expression of RE2: Envoy of today and tsproxy refuse it`);
+  }
+  for (const { name, failures } of checked.tests) {
+    if (failures.length > 0) for (const line of [name, ...failures.map((f) => f.line)]) err(line);
+    else if (details && !onlyShowFailures) out(name);
+  }
+  if (output !== undefined) await writeFile(output, resultsOf(checked, onlyShowFailures));
+  if (checked.tests.some(({ failures }) => failures.length > 0)) return 1;
+  if (covall || detailedCoverage)
+    for (const line of missingTests(checked, table, covall)) out(line);
+  const { covered, routes } = checked;
+  const sum = covall ? covered.reduce((all, { share }) => all + share, 0) : covered.length;
+  const coverage = routes === 0 ? 0 : (100 * sum) / routes;
+  out(`Current route coverage: ${Number(coverage.toPrecision(6))}%`);
+  if (coverage >= failUnder) return 0;
+  err(`Failed to meet coverage requirement: ${failUnder}%`);
+  return 1;
+}
 
-function coverageOf({ routes }: Checked, all: boolean): number {
-  if (routes.length === 0) return 0;
-  const share = ({ covered }: Checked["routes"][number]) =>
-    all
-      ? ALL_FACTS.filter((fact) => covered.includes(fact)).length / ALL_FACTS.length
-      : covered.length > 0
-        ? 1
-        : 0;
-  return (100 * routes.reduce((sum, route) => sum + share(route), 0)) / routes.length;
+/** The tool's ValidationResult as JSON. */
+function resultsOf({ tests }: Checked, onlyFailures: boolean): string {
+  const test_results = tests
+    .filter(({ failures }) => failures.length > 0 || !onlyFailures)
+    .map(({ name, failures }) => ({
+      test_name: name,
+      test_passed: failures.length === 0,
+      ...(failures.length > 0 && {
+        failures: failures.map(({ what, expected, actual }) => ({ what, expected, actual })),
+      }),
+    }));
+  return `${JSON.stringify({ test_results }, undefined, 2)}\n`;
+}
+
+function missingTests(
+  { labels, covered }: Checked,
+  table: WrittenTable,
+  byMatch: boolean,
+): readonly string[] {
+  const known = new Set(covered.map(({ label }) => label));
+  return (table.virtual_hosts ?? []).flatMap((host, h) =>
+    (host.routes ?? []).flatMap((route, r) => {
+      if (known.has(labels[h]?.[r] ?? "")) return [];
+      const which = byMatch
+        ? `route: ${textFormat(route.match ?? {}).join("\n")}`
+        : `route name: ${route.name ?? ""}-routes[${r}]`;
+      return [`Missing test for host: ${host.name}, ${which}`];
+    }),
+  );
+}
+
+/** A message as protobuf's text format has it, a field a line. */
+function textFormat(message: object, indent = ""): readonly string[] {
+  return Object.entries(message).flatMap(([name, value]) =>
+    (Array.isArray(value) ? value : [value]).flatMap((each) => {
+      if (typeof each !== "object" || each === null) {
+        return [`${indent}${name}: ${JSON.stringify(each)}`];
+      }
+      return [`${indent}${name} {`, ...textFormat(each, `${indent}  `), `${indent}}`];
+    }),
+  );
 }
 
 export interface ExplainOptions {

@@ -5,6 +5,7 @@ import {
   type Fraction,
   type HeaderMatcher,
   type MatchSubject,
+  type Regex,
   RequestHeaders,
   ResponseHeaders,
   Runtime,
@@ -61,61 +62,131 @@ interface TestItem {
 export interface CheckInput {
   readonly route_config: RouteConfig;
   readonly tests: readonly TestItem[];
+  /** A table of v2's days: its regular expressions were ECMAScript's, and may look around. */
+  readonly older: boolean;
+}
+
+export interface Failure {
+  readonly what: string;
+  readonly expected: string;
+  readonly actual: string;
+  /** The tool's own words. */
+  readonly line: string;
 }
 
 export interface CheckedTest {
   readonly name: string;
-  readonly failures: readonly {
-    readonly what: string;
-    readonly expected: string;
-    readonly actual: string;
-  }[];
+  readonly failures: readonly Failure[];
 }
 
 export interface CheckOutput {
   readonly tests: readonly CheckedTest[];
-  /** Labels of all routes, each with the facts of it that a test has confirmed. */
-  readonly routes: readonly { readonly label: string; readonly covered: readonly string[] }[];
+  /** Each cluster of weighted ones counts as a route. */
+  readonly routes: number;
+  /** Routes that tests have confirmed something of: how much of what can be confirmed, and where in the config they stand. */
+  readonly covered: readonly { readonly label: string; readonly share: number }[];
+  /** Of all routes, virtual host by virtual host. */
+  readonly labels: readonly (readonly string[])[];
+  /** Expressions that RE2 does not take. */
+  readonly refused: readonly string[];
 }
 
-const FACTS = [
+/** What tests ask of a route; on the left what those that forward have, on the right what those that answer have. */
+const FORWARDED = [
   "cluster_name",
   "virtual_cluster_name",
   "virtual_host_name",
   "path_rewrite",
   "host_rewrite",
-  "path_redirect",
-  "code_redirect",
 ] as const;
+const ANSWERED = ["path_redirect", "code_redirect"] as const;
+const FACTS = [...FORWARDED, ...ANSWERED] as const;
+type Fact = (typeof FACTS)[number];
 
 /** Sends each test's request through the table, and compares what becomes of it. */
 export function checkRoutes(input: CheckInput, cx: SetupContext): CheckOutput {
   const runtime = new TestRuntime();
-  const table = new RouteTable(input.route_config, "route_config", tableContext(cx, runtime));
-  const covered = new Map<string, Set<string>>(table.labels.map((label) => [label, new Set()]));
+  const refused = new Set<string>();
+  const regex = (pattern: string) =>
+    input.older ? olderRegex(pattern, cx, refused) : cx.regex(pattern);
+  const known = tableContext(cx, runtime, regex);
+  const table = new RouteTable(input.route_config, "route_config", known);
+  const coverage = new Coverage();
   const tests = input.tests.map((item, k) => {
     const subject = new TestRequest(item);
     runtime.enable(item.input?.runtime);
     const { label = "", route } = table.explain(subject) ?? {};
     const facts = new Facts(subject, route, item);
-    const failures = compare(item, facts, covered.get(label), cx);
+    const failures = compare(item, facts, coverage.of(label, route), cx);
     return { name: item.test_name ?? `test ${k + 1}`, failures };
   });
-  const routes = [...covered].map(([label, facts]) => ({ label, covered: [...facts] }));
-  return { tests, routes };
+  const { virtual_hosts } = input.route_config;
+  const flat = [...table.labels];
+  const labels = virtual_hosts.map((host) => flat.splice(0, host.routes.length));
+  const routes = virtual_hosts
+    .flatMap((host) => host.routes)
+    .reduce((sum, each) => sum + (each.route?.weighted_clusters?.clusters.length ?? 1), 0);
+  return { tests, routes, covered: coverage.report(), labels, refused: [...refused] };
+}
+
+/** Which facts of which routes were confirmed. */
+class Coverage {
+  readonly #routes = new Map<string, { label: string; all: number; facts: Set<Fact> }>();
+
+  of(label: string, route: ResolvedRoute | undefined): (fact: Fact) => void {
+    const action = route?.action;
+    if (action === undefined) return () => {};
+    const forwards = action.type === "route";
+    const all: readonly Fact[] = forwards ? FORWARDED : ANSWERED;
+    const key = `${label}\n${forwards ? action.cluster : ""}`;
+    return (fact) => {
+      if (!all.includes(fact)) return;
+      const known = this.#routes.get(key) ?? { label, all: all.length, facts: new Set() };
+      known.facts.add(fact);
+      this.#routes.set(key, known);
+    };
+  }
+
+  report(): CheckOutput["covered"] {
+    return [...this.#routes.values()].map(({ label, all, facts }) => ({
+      label,
+      share: facts.size / all,
+    }));
+  }
+}
+
+/** The table is tested as it was meant, by an engine that backtracks; the proxy refuses it. */
+function olderRegex(pattern: string, cx: SetupContext, refused: Set<string>): Regex {
+  try {
+    return cx.regex(pattern);
+  } catch {
+    refused.add(pattern);
+    const whole = new RegExp(`^(?:${pattern})$`, "s");
+    return {
+      groups: new RegExp(`${pattern}|`).exec("")!.length - 1,
+      matches: (text) => whole.test(text),
+      replaceAll: (text, substitution) =>
+        text.replace(new RegExp(pattern, "gs"), (...found) =>
+          substitution.replace(/\\(\d)/g, (_, digit) => String(found[Number(digit)] ?? "")),
+        ),
+    };
+  }
 }
 
 /** A route table asks for little; clusters are not looked at. */
-export function tableContext(cx: SetupContext, runtime: Runtime): SetupContext {
+export function tableContext(
+  cx: SetupContext,
+  runtime: Runtime,
+  regex: SetupContext["regex"] = (pattern) => cx.regex(pattern),
+): SetupContext {
   const { stats, log, role, worker, node } = cx;
   const clusters = { get: () => ({}) };
-  const regex = (pattern: string) => cx.regex(pattern);
   const extension: SetupContext["extension"] = (kind, ref) => cx.extension(kind, ref);
   const known = { stats, log, role, worker, node, clusters, runtime, regex, extension };
   return known as unknown as SetupContext;
 }
 
-/** As the tool has it: the one key that a test names is on, with the fraction of the config; every other one is off. */
+/** As the tool has it: the key that a test names is on, with the config's fraction, which is 1 at least; every other one is off. */
 class TestRuntime extends Runtime {
   #enabled = "";
 
@@ -126,8 +197,7 @@ class TestRuntime extends Runtime {
 
   override fraction(key: string, fallback: Fraction): Fraction {
     const { numerator, denominator } = fallback;
-    // The tool counts the numerator itself in.
-    return { numerator: key === this.#enabled ? numerator + 1 : 0, denominator };
+    return { numerator: key === this.#enabled ? Math.max(numerator, 1) : 0, denominator };
   }
 }
 
@@ -190,17 +260,15 @@ function setHeader(headers: RequestHeaders, name: string, value: string): void {
 
 /** What became of a request. */
 class Facts {
-  readonly values: Readonly<Record<(typeof FACTS)[number], string>>;
+  readonly values: Readonly<Record<Fact, string>>;
   readonly request: RequestHeaders;
   readonly response: ResponseHeaders;
 
   constructor(subject: TestRequest, route: ResolvedRoute | undefined, { input }: TestItem) {
     const { request, info } = subject;
     const action = route?.action;
-    // Asked before the rewrites: it looks at the path that came.
-    const virtualCluster = route?.virtualCluster(request)?.name ?? "";
     let redirect = "";
-    let code = "";
+    let code = "0";
     if (action?.type === "redirect") redirect = action.location(request);
     if (action?.type === "direct_response") {
       redirect = `${request.scheme}://${request.authority ?? ""}${request.path}`;
@@ -215,7 +283,8 @@ class Facts {
     }
     this.values = {
       cluster_name: forwards ? (action.cluster ?? "") : "",
-      virtual_cluster_name: virtualCluster,
+      // The tool asks once the path is rewritten.
+      virtual_cluster_name: forwards ? (route!.virtualCluster(request)?.name ?? "") : "",
       virtual_host_name: forwards ? route!.virtualHostName : "",
       path_rewrite: forwards ? request.path : "",
       host_rewrite: forwards ? (request.authority ?? "") : "",
@@ -245,51 +314,101 @@ function responseOf(
 function compare(
   { validate = {} }: TestItem,
   facts: Facts,
-  covered: Set<string> | undefined,
+  confirm: (fact: Fact) => void,
   cx: SetupContext,
-): CheckedTest["failures"] {
-  const failures: CheckedTest["failures"][number][] = [];
-  const expect = (what: string, expected: string, actual: string) => {
-    if (expected === actual) covered?.add(what);
-    else failures.push({ what, expected, actual });
+): readonly Failure[] {
+  const failures: Failure[] = [];
+  const fail = (what: string, expected: string, actual: string, not = "") => {
+    const line = `expected: [${expected}], actual: ${not}[${actual}], test type: ${what}`;
+    failures.push({ what, expected, actual, line });
   };
   for (const what of FACTS) {
     const expected = validate[what];
-    if (expected !== undefined) expect(what, String(expected), facts.values[what]);
+    if (expected === undefined) continue;
+    if (String(expected) === facts.values[what]) confirm(what);
+    else fail(what, String(expected), facts.values[what]);
   }
+  const request = (name: string) => requestHeader(facts.request, name);
+  const response = (name: string) =>
+    name === ":status" ? String(facts.response.status) : facts.response.get(name);
   const fields = (what: string, list: Fields, read: (name: string) => string | undefined) => {
     for (const field of list) {
-      expect(`${what} ${nameOf(field)}`, field.value, read(nameOf(field)) ?? "");
+      const actual = read(nameOf(field)) ?? "";
+      if (actual !== field.value) fail(what, field.value, actual);
     }
   };
-  const older = [...(validate.header_fields ?? []), ...(validate.custom_header_fields ?? [])];
-  fields("request_header_fields", [...(validate.request_header_fields ?? []), ...older], (name) =>
-    requestHeader(facts.request, name),
-  );
-  fields("response_header_fields", validate.response_header_fields ?? [], (name) =>
-    name === ":status" ? String(facts.response.status) : facts.response.get(name),
-  );
-  const matches = (what: string, list: readonly object[], holds: (m: HeaderMatcher) => boolean) => {
+  const matches = (
+    what: string,
+    list: readonly object[],
+    read: (name: string) => string | undefined,
+    holds: (matcher: HeaderMatcher) => boolean,
+  ) => {
     for (const given of list) {
       const matcher = matcherOf(given);
-      expect(
-        `${what} ${matcher.name}`,
-        JSON.stringify(given),
-        holds(matcher) ? JSON.stringify(given) : "no match",
-      );
+      if (!holds(matcher)) failures.push(mismatch(what, given, matcher, read(matcher.name)));
     }
   };
-  matches("request_header_matches", validate.request_header_matches ?? [], (matcher) =>
+  matches("request_header_matches", validate.request_header_matches ?? [], request, (matcher) =>
     compileHeaderMatch(matcher, "request_header_matches", cx).matches(facts.request),
   );
+  const older = [...(validate.header_fields ?? []), ...(validate.custom_header_fields ?? [])];
+  fields("request_header_fields", [...(validate.request_header_fields ?? []), ...older], request);
   // The tool looks at the lines of a name joined, as Envoy did for long; both readings count.
   const joined = joinLines(facts.response);
-  matches("response_header_matches", validate.response_header_matches ?? [], (matcher) => {
-    const match = compileResponseHeaderMatch(matcher, "response_header_matches", cx);
-    const [each, whole] = [match.matches(facts.response), match.matches(joined)];
-    return matcher.invert_match ? each && whole : each || whole;
-  });
+  matches(
+    "response_header_matches",
+    validate.response_header_matches ?? [],
+    response,
+    (matcher) => {
+      const match = compileResponseHeaderMatch(matcher, "response_header_matches", cx);
+      const [each, whole] = [match.matches(facts.response), match.matches(joined)];
+      return matcher.invert_match ? each && whole : each || whole;
+    },
+  );
+  fields("response_header_fields", validate.response_header_fields ?? [], response);
   return failures;
+}
+
+const FORMS = ["exact", "prefix", "suffix", "safe_regex", "contains"] as const;
+
+/** What the tool says of a header that does not match: presence and exact values with what was expected, others without. */
+function mismatch(
+  what: string,
+  given: object,
+  matcher: HeaderMatcher,
+  value: string | undefined,
+): Failure {
+  const asked = given as Record<string, unknown>;
+  const { name } = asked as { name: string };
+  const { invert_match: inverted } = matcher;
+  const actual = `${name}: ${value ?? "NULL"}`;
+  const text = asked.string_match as Record<string, unknown> | undefined;
+  const older = FORMS.find((form) => asked[`${form}_match`] !== undefined);
+  const form = FORMS.find((each) => text?.[each] !== undefined) ?? older;
+  const of = (type: string) => `test type: ${what}.${type}`;
+  const failure = (expected: string, line: string, seen = actual): Failure => ({
+    what,
+    expected,
+    actual: seen,
+    line,
+  });
+  if (form === "exact") {
+    const expected = `${name}: ${String(text?.exact ?? asked.exact_match)}`;
+    const type = of(text === undefined ? "exact_match" : "string_match.exact");
+    const not = inverted ? "NOT " : "";
+    return failure(expected, `expected: [${expected}], actual: ${not}[${actual}], ${type}`);
+  }
+  if (form !== undefined || asked.range_match !== undefined) {
+    const named = text === undefined ? `${form}_match` : `string_match.${form}`;
+    const type = of(form === undefined ? "range_match" : named);
+    return failure(JSON.stringify(given), `actual: [${actual}], ${type}`);
+  }
+  const [expected, seen] = [`has(${name}):${!inverted}`, `has(${name}):${inverted}`];
+  return failure(
+    expected,
+    `expected: [${expected}], actual: [${seen}], ${of("present_match")}`,
+    seen,
+  );
 }
 
 function joinLines(headers: ResponseHeaders): ResponseHeaders {
