@@ -67,6 +67,8 @@ class Entry {
   connecting = false;
   /** We have closed it. */
   local = false;
+  /** TLS is under way: nobody stops that. */
+  handshakes = false;
   /** The TCP socket below, where `socket` is TLS. */
   raw: RawSocket | undefined = undefined;
   udp: dgram.Socket | undefined = undefined;
@@ -403,12 +405,8 @@ export class Sockets {
   #setReading(entry: Entry, on: boolean): void {
     const socket = entry.socket;
     const handle = socket?._handle;
-    if (entry.raw !== undefined) {
-      if (on) socket!.resume();
-      else socket!.pause();
-      return;
-    }
     if (!handle || socket!.destroyed || entry.connecting || handle.reading === on) return;
+    if (entry.handshakes) return;
     handle.reading = on;
     if (on) handle.readStart();
     else handle.readStop();
@@ -642,14 +640,30 @@ export class Sockets {
       this.push(EVENT.SECURED, entry.id, this.#putText(told), told.length);
       this.schedule();
       // What follows the handshake in the same read comes behind it.
-      socket.on("data", (bytes: Buffer) => this.#onDecrypted(entry, bytes));
-      if (entry.paused) socket.pause();
+      this.#readDecrypted(entry, socket);
     };
     const onKeyLog = this.#contexts?.onKeyLog;
     const socket = startTls(raw, context, request, onTold, onKeyLog) as unknown as RawSocket;
     entry.raw = raw;
     entry.socket = socket;
+    entry.handshakes = true;
     this.#listenTo(entry, socket);
+  }
+
+  /** From here on what is decrypted lands where plain reads land, without a buffer of its own for each. */
+  #readDecrypted(entry: Entry, socket: RawSocket): void {
+    const handle = socket._handle;
+    if (!handle || socket.destroyed) return;
+    entry.handshakes = false;
+    handle.useUserBuffer(this.#landing);
+    onRead(handle, (n) => {
+      const bytes = this.#landing.subarray(0, n);
+      // A flush on the way may read others.
+      const isSafe = !this.#running && this.#segments.hasInput(n);
+      this.#onDecrypted(entry, isSafe ? bytes : Buffer.from(bytes));
+      return undefined;
+    });
+    this.#setReading(entry, !entry.paused);
   }
 
   /** In the order they were read, and before anything that is read later. */
@@ -675,7 +689,7 @@ export class Sockets {
       this.#needInput(n);
       const offset = this.#segments.inputAt;
       bytes.copy(this.#memory, offset, at, at + n);
-      this.#segments.inputAt = offset + n;
+      this.#segments.inputAt = (offset + n + 7) & ~7;
       this.push(EVENT.DATA, entry.id, offset, n);
     }
     this.schedule();
