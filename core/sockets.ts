@@ -69,6 +69,11 @@ class Entry {
   local = false;
   /** TLS is under way: nobody stops that. */
   handshakes = false;
+  /** Where TLS takes writes, one at a time; what came meanwhile; and how the connection is to end behind it. */
+  secure: StreamHandle | undefined = undefined;
+  unsent: Uint8Array[] = [];
+  unsentSize = 0;
+  afterWrites: (() => void) | undefined = undefined;
   /** The TCP socket below, where `socket` is TLS. */
   raw: RawSocket | undefined = undefined;
   udp: dgram.Socket | undefined = undefined;
@@ -501,7 +506,7 @@ export class Sockets {
         else if (op === COMMAND.CLOSE) this.#closeUdp(entry);
       } else if (socket !== undefined && !socket.destroyed) {
         if (op === COMMAND.CLOSE) this.#close(entry, socket, control[i + 2]!);
-        else if (op === COMMAND.END) socket.end();
+        else if (op === COMMAND.END) this.#behindWrites(entry, () => socket.end());
         else if (op === COMMAND.PAUSE || op === COMMAND.RESUME) {
           entry.paused = op === COMMAND.PAUSE;
           this.#turned.push(entry);
@@ -522,9 +527,15 @@ export class Sockets {
     entry.local = true;
     if (how === HOW.FLUSH) {
       destroyWhenStuck(socket, socket._handle?.writeQueueSize ?? 0);
-      socket.destroySoon();
+      this.#behindWrites(entry, () => socket.destroySoon());
     } else if (how === HOW.RESET) reset(entry.raw ?? socket, socket);
     else socket.destroy();
+  }
+
+  /** What TLS has taken is not all written, and node:stream does not know of it. */
+  #behindWrites(entry: Entry, end: () => void): void {
+    if (entry.secure !== undefined && entry.writing > 0) entry.afterWrites = end;
+    else end();
   }
 
   #isPiece(offset: number, length: number): boolean {
@@ -655,6 +666,7 @@ export class Sockets {
     const handle = socket._handle;
     if (!handle || socket.destroyed) return;
     entry.handshakes = false;
+    entry.secure = handle;
     handle.useUserBuffer(this.#landing);
     onRead(handle, (n) => {
       const bytes = this.#landing.subarray(0, n);
@@ -701,7 +713,60 @@ export class Sockets {
     for (const bytes of late) if (!entry.closed) this.#onDecrypted(entry, bytes);
   }
 
-  /** By way of node:stream: TLS, and what is written before a connection is there. */
+  #writeSecure(entry: Entry, handle: StreamHandle, from: number, end: number): number {
+    const control = this.#control;
+    const pieces: Uint8Array[] = [];
+    let i = from;
+    for (; i < end && control[i] === COMMAND.WRITE && control[i + 1] === entry.id; i += 4) {
+      const offset = control[i + 2]!;
+      const length = control[i + 3]!;
+      if (this.#isPiece(offset, length)) pieces.push(new Uint8Array(this.#buffer, offset, length));
+      else this.counts.refused++;
+    }
+    if (pieces.length === 0) return i;
+    if (entry.writing === 0) this.#encrypt(entry, handle, pieces);
+    else for (const piece of pieces) this.#keepUnsent(entry, piece);
+    return i;
+  }
+
+  #keepUnsent(entry: Entry, piece: Uint8Array): void {
+    entry.unsent.push(piece.slice());
+    entry.unsentSize += piece.length;
+    if (entry.blocked || entry.unsentSize < entry.socket!.writableHighWaterMark) return;
+    entry.blocked = true;
+    this.push(EVENT.BLOCKED, entry.id, 0, 0);
+  }
+
+  /** The bytes have been encrypted when this returns. */
+  #encrypt(entry: Entry, handle: StreamHandle, pieces: readonly Uint8Array[]): void {
+    const request = pieces.length === 1 ? writeBuffer(handle, pieces[0]!) : writev(handle, pieces);
+    if (request === undefined) return;
+    if (typeof request === "string") {
+      entry.error = errorIndex(request);
+      entry.socket?.destroy();
+      return;
+    }
+    entry.writing++;
+    request.oncomplete = (status) => this.#onEncrypted(entry, handle, status);
+  }
+
+  #onEncrypted(entry: Entry, handle: StreamHandle, status: number): void {
+    const { unsent } = entry;
+    entry.unsent = [];
+    entry.unsentSize = 0;
+    // Without more to write it is as any other write.
+    if (unsent.length === 0 || status < 0) {
+      this.#onWritten(entry, status);
+      if (entry.writing === 0) entry.afterWrites?.();
+      return;
+    }
+    entry.writing--;
+    if (entry.closed || entry.socket?.destroyed !== false) return;
+    this.#encrypt(entry, handle, unsent);
+    if (entry.blocked) this.#onDrain(entry);
+  }
+
+  /** By way of node:stream: what is written before a connection, or TLS upon it, is there. */
   #writeThrough(entry: Entry, socket: RawSocket, from: number, end: number): number {
     if (entry.raw === undefined && !socket.connecting && socket.writableLength === 0) {
       entry.plain = socket._handle!;
@@ -710,8 +775,8 @@ export class Sockets {
     const control = this.#control;
     const id = entry.id;
     let i = from;
-    // With nothing before them these bytes are encrypted before `write` returns.
-    const direct = entry.raw !== undefined && socket.writableLength === 0;
+    if (entry.secure !== undefined && socket.writableLength === 0)
+      return this.#writeSecure(entry, entry.secure, from, end);
     const several = i + 4 < end && control[i + 4] === COMMAND.WRITE && control[i + 5] === id;
     if (several) socket.cork();
     for (; i < end && control[i] === COMMAND.WRITE && control[i + 1] === id; i += 4) {
@@ -721,8 +786,7 @@ export class Sockets {
         this.counts.refused++;
         continue;
       }
-      const view = this.#memory.subarray(offset, offset + length);
-      socket.write(direct ? view : Buffer.from(view));
+      socket.write(Buffer.from(this.#memory.subarray(offset, offset + length)));
     }
     if (several) socket.uncork();
     if (!entry.blocked && socket.writableNeedDrain) {
