@@ -32,7 +32,8 @@ const MERGE_MS = 20;
 const WARM_UP_RECORDS = 1024; // a fresh isolate interprets and compiles what it will run fast later
 
 /**
- * One dropped-in package of one generation: an isolate with a small block of memory. Core alone enters it, once a round for all
+ * One dropped-in package of one generation: an isolate with a small block of memory. The chain enters it by its gate as long as all is
+ * well (inside/gate.ts); core does otherwise, and for whatever a promise or a long chunk leaves behind: once a round for all
  * records that have gathered, in a time box; it never calls anybody. What it answers is checked here (who may be answered,
  * offsets) and in the chain (what may be said).
  */
