@@ -56,6 +56,9 @@ export interface DecodeError {
 export interface WireBytes {
   readonly wireReceived?: number;
   readonly wireSent?: number;
+  /** Of these, fields of heads: over HTTP/1 their lines, without that of the request or status; over HTTP/2 their frames. */
+  readonly headerReceived?: number;
+  readonly headerSent?: number;
 }
 
 // ---- server side

@@ -443,8 +443,12 @@ const COMMANDS: Readonly<Record<string, Make>> = {
   BYTES_SENT: plain((s) => s.info.bytesSent),
   DOWNSTREAM_WIRE_BYTES_RECEIVED: plain(({ info }) => info.downstreamWire?.wireReceived ?? 0),
   DOWNSTREAM_WIRE_BYTES_SENT: plain(({ info }) => info.downstreamWire?.wireSent ?? 0),
+  DOWNSTREAM_HEADER_BYTES_RECEIVED: plain(({ info }) => info.downstreamWire?.headerReceived ?? 0),
+  DOWNSTREAM_HEADER_BYTES_SENT: plain(({ info }) => info.downstreamWire?.headerSent ?? 0),
   UPSTREAM_WIRE_BYTES_RECEIVED: plain(({ info }) => info.upstreamWire?.wireReceived ?? 0),
   UPSTREAM_WIRE_BYTES_SENT: plain(({ info }) => info.upstreamWire?.wireSent ?? 0),
+  UPSTREAM_HEADER_BYTES_RECEIVED: plain(({ info }) => info.upstreamWire?.headerReceived ?? 0),
+  UPSTREAM_HEADER_BYTES_SENT: plain(({ info }) => info.upstreamWire?.headerSent ?? 0),
   DURATION: plain((s) => happened(s.info.duration)),
   REQUEST_DURATION: plain((s) => happened(s.info.requestDuration)),
   REQUEST_TX_DURATION: plain((s) => happened(s.info.upstreamTxEnd ?? -1)),
@@ -518,5 +522,5 @@ export const UNSUPPORTED = new RegExp(
     "DOWNSTREAM_CX_RTT|DOWNSTREAM_HANDSHAKE_DURATION|ROUTE_RESOLUTION_COUNT|ROUTE_RESOLUTION_TIME_US|" +
     "TLS_JA3_FINGERPRINT|TLS_JA4_FINGERPRINT|DYNAMIC_MODULE|" +
     "(?:UPSTREAM|DOWNSTREAM)_PEER_(?:CHAIN|ISSUER)_\\w+|" +
-    "(?:DOWNSTREAM|UPSTREAM)_(?:HEADER|DECOMPRESSED_HEADER)_BYTES_(?:SENT|RECEIVED))$",
+    "(?:DOWNSTREAM|UPSTREAM)_DECOMPRESSED_HEADER_BYTES_(?:SENT|RECEIVED))$",
 );

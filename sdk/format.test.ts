@@ -183,11 +183,11 @@ describe("text formats", () => {
 
   it("tells of commands that have no data here", () => {
     const told: string[] = [];
-    const format = compileFormat("%DOWNSTREAM_HEADER_BYTES_SENT% %TLS_JA3_FINGERPRINT%", {
+    const format = compileFormat("%TLS_JA4_FINGERPRINT% %TLS_JA3_FINGERPRINT%", {
       onUnsupported: (command) => told.push(command),
     });
     expect(format.format(source())).toBe("- -");
-    expect(told).toEqual(["DOWNSTREAM_HEADER_BYTES_SENT", "TLS_JA3_FINGERPRINT"]);
+    expect(told).toEqual(["TLS_JA4_FINGERPRINT", "TLS_JA3_FINGERPRINT"]);
   });
 });
 

@@ -208,7 +208,7 @@ export interface StreamInfo {
   host?: Pick<Host, "hostname" | "metadata"> | undefined;
   upstreamConnectionId?: number | undefined;
   upstreamTls?: TlsInfo | undefined;
-  /** What the exchange takes on the wire on either side; of the upstream's the last attempt. They go on counting. */
+  /** What the exchange takes on the wire on either side, all attempts at the upstream's together. They go on counting. */
   downstreamWire?: WireBytes | undefined;
   upstreamWire?: WireBytes | undefined;
   /** Why the client's TLS handshake failed. */

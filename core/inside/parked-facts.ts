@@ -124,8 +124,8 @@ export function infoText(info: StreamInfo): string {
 /** Codecs count, and they are all that hangs on them. */
 function wireBytes(wire: WireBytes | undefined): WireBytes | undefined {
   if (wire === undefined) return undefined;
-  const { wireReceived = 0, wireSent = 0 } = wire;
-  return { wireReceived, wireSent };
+  const { wireReceived = 0, wireSent = 0, headerReceived = 0, headerSent = 0 } = wire;
+  return { wireReceived, wireSent, headerReceived, headerSent };
 }
 
 const routeTexts = new WeakMap<Route, string>();

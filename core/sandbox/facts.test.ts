@@ -35,7 +35,7 @@ describe("what is known of the stream", () => {
     codecStream.connection = { stream: codecStream };
     e.stream.info.downstreamWire = codecStream;
     await e.requestHeaders().settled();
-    expect(saw(e)).toEqual({ wireReceived: 80, wireSent: 0 });
+    expect(saw(e)).toEqual({ wireReceived: 80, wireSent: 0, headerReceived: 0, headerSent: 0 });
   });
 });
 

@@ -606,3 +606,16 @@ describe("a tunnel", () => {
     expect(connection.closed).toBe("abort");
   });
 });
+
+it.each(["", "/edited"])("tells how many of its bytes were fields of heads, path %j", (path) => {
+  const { connection, ask, send } = open();
+  decoded("GET /a HTTP/1.1\r\nhost: a\r\nx: 1\r\n\r\n", (headers) => {
+    if (path !== "") headers.path = path;
+    const encoder = ask(headers);
+    const { length } = connection.take();
+    expect([encoder.wireSent, encoder.headerSent]).toEqual([length, 15]);
+    send("HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\nHTTP/1.1 200 OK\r\nx: 1\r\n");
+    send("content-length: 2\r\n\r\nok");
+    expect(encoder.headerReceived).toBe(8 + 5 + 18);
+  });
+});

@@ -26,6 +26,7 @@ import { BODY, BodyReader } from "./body-reader.ts";
 import { BodyWriter, MODE } from "./body-writer.ts";
 import { PARSE, responseError } from "./error.ts";
 import { CONNECT, Framing, GET, HEAD, HOP_BY_HOP, ID, isMethod } from "./framing.ts";
+import { fieldBytes } from "./head.ts";
 import { HeadReader, KIND } from "./head-reader.ts";
 import { recase } from "./name-case.ts";
 import {
@@ -142,6 +143,7 @@ export class Http1Client implements ClientCodec {
     let code = this.#reader.read(headers, memory, at, end);
     stream.wireReceived += (code === PARSE.INCOMPLETE ? end : this.#reader.at) - at;
     if (code === PARSE.INCOMPLETE) return end;
+    stream.headerReceived += fieldBytes(headers);
     const framing = this.#framing;
     const { status } = headers;
     const tunnel = stream.isConnect && status >= 200 && status < 300;
@@ -320,6 +322,8 @@ class ClientStream implements RequestEncoder {
   requestEnded = false;
   responseEnded = false;
   wireReceived = 0;
+  headerReceived = 0;
+  headerSent = 0;
   readonly #client: Http1Client;
   readonly #writer = new BodyWriter();
   #headSent = false;
@@ -372,13 +376,14 @@ class ClientStream implements RequestEncoder {
     const { connection } = this.#client;
     const out = connection.reserve(requestHeadSize(headers, form) + upgrade.length);
     const from = out.at;
-    writeRequestHead(out, headers, skip, form);
+    const fields = from + writeRequestHead(out, headers, skip, form);
     if (upgrade !== "") {
       if (!headers.has(UPGRADE)) writeText(out, `upgrade: ${upgrade}\r\n`);
       writeUpgrade(out, headers);
     }
     if (noBody) writeBytes(out, LINE.NO_BODY);
     else if (mode === MODE.CHUNKED) writeBytes(out, LINE.CHUNKED);
+    this.headerSent = out.at - fields;
     writeBytes(out, LINE.END);
     const { headerKeyFormat } = this.#client.options;
     if (headers.originalNames !== undefined || headerKeyFormat === "proper_case_words") {

@@ -548,3 +548,15 @@ describe("a tunnel", () => {
     expect(connection.pauses).toBe(0);
   });
 });
+
+it("tells how many of its bytes were fields of heads", () => {
+  const { events, send, body } = open();
+  send("POST /a HTTP/1.1\r\nHost: a\r\nContent-");
+  send("Length: 4\r\n\r\nbody");
+  const { encoder } = events.last;
+  expect([encoder.wireReceived, encoder.headerReceived]).toEqual([52, 26]);
+  encoder.encodeInformational(responseHeaders(103, "link", "</a>"));
+  encoder.encodeHeaders(responseHeaders(200, "content-length", "2"), false);
+  body("ok", true);
+  expect([encoder.wireSent, encoder.headerSent]).toEqual([40 + 40, 12 + 19]);
+});

@@ -28,6 +28,7 @@ import { BODY, BodyReader } from "./body-reader.ts";
 import { BodyWriter, MODE } from "./body-writer.ts";
 import { type Http1Stats, PARSE, requestError } from "./error.ts";
 import { Framing, fillInfo, HOP_BY_HOP, ID } from "./framing.ts";
+import { fieldBytes } from "./head.ts";
 import { HeadReader, KIND } from "./head-reader.ts";
 import { recase } from "./name-case.ts";
 import {
@@ -201,6 +202,7 @@ export class Http1Server implements ServerCodec {
     let code = this.#reader.read(headers, memory, at, end);
     stream.wireReceived += (code === PARSE.INCOMPLETE ? end : this.#reader.at) - at;
     if (code === PARSE.INCOMPLETE) return end;
+    stream.headerReceived = fieldBytes(headers);
     const framing = this.#framing;
     if (code > 0) code = framing.readRequest(headers, this.options, this.#stats);
     if (code < 0) {
@@ -417,6 +419,8 @@ class ServerStream implements ResponseEncoder {
   readonly streamId: number;
   readonly writer = new BodyWriter();
   wireReceived = 0;
+  headerReceived = 0;
+  headerSent = 0;
   decoder!: RequestDecoder;
   /** No request follows this one. */
   close = false;
@@ -457,9 +461,13 @@ class ServerStream implements ResponseEncoder {
     if (headers.status < 100 || headers.status > 199 || headers.status === 101) return;
     const { connection } = this.#server;
     const out = connection.reserve(headers.wireSize + HEAD_EXTRA);
+    const from = out.at;
     writeStatusLine(out, 1, headers.status);
+    const fields = out.at;
     writeFields(out, headers, HOP_BY_HOP | UPGRADE_BIT | LENGTH_BIT, -1);
+    this.headerSent += out.at - fields;
     writeBytes(out, LINE.END);
+    this.writer.wireSent += out.at - from;
     connection.commit(out);
   }
 
@@ -502,6 +510,7 @@ class ServerStream implements ResponseEncoder {
     const from = out.at;
     if (headers.reason === undefined) writeStatusLine(out, this.#minor, status);
     else writeReason(out, this.#minor, status, headers.reason);
+    const fields = out.at;
     writeFields(out, headers, skip, -1);
     if (upgraded) {
       if (!headers.has(UPGRADE)) writeText(out, `upgrade: ${this.#upgrade}\r\n`);
@@ -512,6 +521,7 @@ class ServerStream implements ResponseEncoder {
     else if (this.#minor === 0) writeBytes(out, LINE.KEEP_ALIVE);
     if (noBody) writeBytes(out, LINE.NO_BODY);
     else if (mode === MODE.CHUNKED || framedLikeGet) writeBytes(out, LINE.CHUNKED);
+    this.headerSent += out.at - fields;
     writeBytes(out, LINE.END);
     const { headerKeyFormat } = server.options;
     if (headers.originalNames !== undefined || headerKeyFormat === "proper_case_words") {

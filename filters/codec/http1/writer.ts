@@ -76,7 +76,7 @@ export function writeHex(out: Output, value: number): void {
 }
 
 /**
- * The request line and the lines that were there, without the empty line. `skip`: bits of known names that are not written.
+ * The request line and the lines that were there, without the empty line; answers the size of the former. `skip`: bits of known names that are not written.
  * `asGet`: an extended CONNECT (RFC 8441) asks an HTTP/1.1 upstream for an upgrade, which is a GET there.
  */
 export function writeRequestHead(
@@ -84,11 +84,12 @@ export function writeRequestHead(
   headers: RequestHeaders,
   skip: number,
   form: "" | "asGet" | "connect",
-): void {
+): number {
   if (form === "" && isLineReady(headers)) {
     writeFields(out, headers, skip, 0);
-    return;
+    return headers.spans[0]!;
   }
+  const from = out.at;
   if (form === "asGet") writeBytes(out, GET);
   else if (headers.methodEdited) writeToken(out, headers.method);
   else
@@ -102,7 +103,9 @@ export function writeRequestHead(
   if (form === "connect") writeTarget(out, headers.authority ?? "");
   else writeTarget(out, headers.path);
   writeBytes(out, REQUEST_TAIL);
+  const size = out.at - from;
   writeFields(out, headers, skip, -1);
+  return size;
 }
 
 /** Most bytes that `writeRequestHead` takes; a target may grow threefold by percent-encoding. */

@@ -133,6 +133,7 @@ export class HeaderBlocks {
       return;
     }
     stream.wireReceived += FRAME_HEAD + end - at;
+    stream.headerReceived += FRAME_HEAD + end - at;
     const { kind, headers } = side.headersOf(stream);
     builder.begin(kind, headers);
     if (!this.#decoder.decode(memory, at, end, builder)) {

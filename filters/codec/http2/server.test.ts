@@ -455,3 +455,15 @@ it("asks a silent client whether it is there, and closes when no answer comes", 
   expect(connection.closed).toBe("abort");
   expect(cx.stats.value("http2.keepalive_timeout")).toBe(1);
 });
+
+it("tells how many of its bytes were frames of heads", () => {
+  const { events, send, take, body } = open();
+  send(frame(TYPE.HEADERS, FLAG.END_HEADERS, 1, POST), frame(TYPE.DATA, FLAG.END_STREAM, 1, "abc"));
+  const { encoder } = events.requests.at(-1)!;
+  expect(encoder.headerReceived).toBe(9 + POST.length);
+  expect(encoder.wireReceived).toBe(9 + POST.length + 9 + 3);
+  encoder.encodeHeaders(responseHeaders(200), false);
+  body("ok", true);
+  const head = take().find(({ type }) => type === TYPE.HEADERS)!;
+  expect(encoder.headerSent).toBe(9 + head.payload.length);
+});

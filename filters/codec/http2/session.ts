@@ -203,7 +203,9 @@ export class Session {
     const size = out.at - at - FRAME_HEAD;
     const flags = ends ? FLAG.END_STREAM : 0;
     if (ends) stream.sentEnd = true;
-    stream.wireSent += FRAME_HEAD * Math.ceil(size / this.peerMaxFrame) + size;
+    const wire = FRAME_HEAD * Math.ceil(size / this.peerMaxFrame) + size;
+    stream.wireSent += wire;
+    stream.headerSent += wire;
     out.frames++;
     if (size <= this.peerMaxFrame) {
       out.putHead(at, TYPE.HEADERS, flags | FLAG.END_HEADERS, stream.id, size);

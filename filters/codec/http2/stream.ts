@@ -36,6 +36,8 @@ export abstract class Stream {
   /** Frames of heads and bodies, with their own heads. */
   wireReceived = 0;
   wireSent = 0;
+  headerReceived = 0;
+  headerSent = 0;
   /** Envoy's word for what the peer did wrong, once it has. */
   lostDetails = "";
   readonly #chunk = new Chunk(NOTHING, 0, 0);

@@ -184,3 +184,16 @@ it("is replaced by a route's rules, or switched off there", () => {
   expect(ask("GET", "/").reply?.status).toBe(403);
   expect(stat("denied")).toBe(1);
 });
+
+it("counts the policies of rules that ask for it, a route's or its own", () => {
+  const rbac = { ...allow({ p: { permissions: ANY, principals: ANY } }) };
+  const counted = { ...rbac, track_per_rule_stats: true };
+  const counts = (config: object, route?: object) => {
+    const { ask, stat } = harness(config, route);
+    ask("GET", "/");
+    return [stat("allowed"), stat("policy.p.allowed")];
+  };
+  expect(counts(counted)).toEqual([1, 1]);
+  expect(counts(counted, { rbac })).toEqual([1, 0]);
+  expect(counts(rbac, { rbac: counted })).toEqual([1, 1]);
+});

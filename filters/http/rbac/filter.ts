@@ -18,8 +18,10 @@ const METADATA = "envoy.filters.http.rbac";
 class Settings {
   readonly rules: Rbac | undefined;
   readonly shadow: Rbac | undefined;
+  readonly countsPolicies: boolean;
 
   constructor(config: Config, path: string, cx: SetupContext) {
+    this.countsPolicies = config.track_per_rule_stats;
     this.rules = compileRbac(config, { rules: `${path}rules`, matcher: `${path}matcher` }, cx);
     this.shadow = compileRbac(
       { rules: config.shadow_rules, matcher: config.shadow_matcher },
@@ -52,12 +54,12 @@ class Enforcer {
   }
 
   /** Undefined: there are no rules, or they let it pass. */
-  enforce({ rules, shadow }: Settings, stream: HttpStream) {
+  enforce({ rules, shadow, countsPolicies }: Settings, stream: HttpStream) {
     const told: Record<string, unknown> = {};
     if (shadow !== undefined) {
       const decision = shadow.decide(stream);
       (decision.allowed ? this.#shadowAllowed : this.#shadowDenied).inc();
-      this.#countPolicy(this.#shadowStats, decision, "shadow_");
+      if (countsPolicies) countPolicy(this.#shadowStats, decision, "shadow_");
       const prefix = this.#config.shadow_rules_stat_prefix;
       tell(told, `${prefix}shadow_effective_policy_id`, `${prefix}shadow_engine_result`, decision);
     }
@@ -65,7 +67,7 @@ class Enforcer {
     if (decision !== undefined) {
       tell(told, "enforced_effective_policy_id", "enforced_engine_result", decision);
       (decision.allowed ? this.#allowed : this.#denied).inc();
-      this.#countPolicy(this.#stats, decision, "");
+      if (countsPolicies) countPolicy(this.#stats, decision, "");
       if (decision.logHint !== undefined) hintLog(stream, decision.logHint);
     }
     if (shadow !== undefined || decision !== undefined) {
@@ -75,11 +77,11 @@ class Enforcer {
     }
     return decision === undefined || decision.allowed ? undefined : refusal(decision);
   }
+}
 
-  #countPolicy(stats: Stats, { allowed, policy }: RbacDecision, prefix: string): void {
-    if (!this.#config.track_per_rule_stats || policy === undefined) return;
-    stats.counter(`policy.${policy}.${prefix}${allowed ? "allowed" : "denied"}`).inc();
-  }
+function countPolicy(stats: Stats, { allowed, policy }: RbacDecision, prefix: string): void {
+  if (policy === undefined) return;
+  stats.counter(`policy.${policy}.${prefix}${allowed ? "allowed" : "denied"}`).inc();
 }
 
 const dotted = (prefix: string): string => (prefix.endsWith(".") ? prefix : `${prefix}.`);

@@ -48,6 +48,7 @@ import {
   type UpstreamFailure,
 } from "./upstream-failure.ts";
 import { LoggedAttempt } from "./upstream-log.ts";
+import { WireSum } from "./wire-sum.ts";
 
 const UPGRADE = headerName("upgrade");
 const INTERNAL = headerName("x-envoy-internal");
@@ -494,7 +495,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     info.upstreamRemoteAddress = connection.remoteAddress;
     info.upstreamLocalAddress = connection.localAddress;
     info.upstreamTls = connection.tls;
-    info.upstreamWire = encoder;
+    const before = info.upstreamWire;
+    info.upstreamWire = before === undefined ? encoder : new WireSum(before, encoder);
     info.upstreamProtocol = this.#overTcp ? undefined : (encoder.protocol ?? "HTTP/1.1");
     info.upstreamConnectionId = connection.id;
     info.upstreamTls = connection.tls;

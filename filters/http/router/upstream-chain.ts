@@ -109,6 +109,12 @@ export class UpstreamChain implements RequestEncoder, ResponseDecoder {
   get wireReceived(): number {
     return this.#encoder.wireReceived ?? 0;
   }
+  get headerSent(): number {
+    return this.#encoder.headerSent ?? 0;
+  }
+  get headerReceived(): number {
+    return this.#encoder.headerReceived ?? 0;
+  }
 
   encodeHeaders(headers: RequestHeaders, endStream: boolean, upgrade: string): void {
     this.#upgrade = upgrade;

@@ -1,0 +1,26 @@
+import type { WireBytes } from "@tsproxy/sdk";
+
+/** What a request's attempts have taken on the wire together. The last goes on counting; those before it are over. */
+export class WireSum implements WireBytes {
+  readonly #before: Required<WireBytes>;
+  readonly #last: WireBytes;
+
+  constructor(before: WireBytes, last: WireBytes) {
+    const { wireReceived = 0, wireSent = 0, headerReceived = 0, headerSent = 0 } = before;
+    this.#before = { wireReceived, wireSent, headerReceived, headerSent };
+    this.#last = last;
+  }
+
+  get wireReceived(): number {
+    return this.#before.wireReceived + (this.#last.wireReceived ?? 0);
+  }
+  get wireSent(): number {
+    return this.#before.wireSent + (this.#last.wireSent ?? 0);
+  }
+  get headerReceived(): number {
+    return this.#before.headerReceived + (this.#last.headerReceived ?? 0);
+  }
+  get headerSent(): number {
+    return this.#before.headerSent + (this.#last.headerSent ?? 0);
+  }
+}
