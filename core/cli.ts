@@ -209,7 +209,8 @@ export async function cli(
         .default("http"),
     )
     .option("--dir <directory>", "where packages lie", "filters")
-    .action(async (name: string, flags: { kind: NewFilterKind; dir: string }) => {
+    .option("--json", "print { name, kind, written, error }", false)
+    .action(async (name: string, flags: { kind: NewFilterKind; dir: string; json: boolean }) => {
       const { filterNew } = await import("./filter-new.ts");
       code = await filterNew({ name, ...flags });
     });
@@ -219,7 +220,8 @@ export async function cli(
     .argument("[name...]", "only tests whose path has one of these in it")
     .option("--dir <directory>", "where packages lie", "filters")
     .option("--watch", "run them again when something is saved", false)
-    .action(async (names: string[], flags: { dir: string; watch: boolean }) => {
+    .option("--json", "print what vitest's JSON reporter prints", false)
+    .action(async (names: string[], flags: { dir: string; watch: boolean; json: boolean }) => {
       const { filterTest } = await import("./filter-test.ts");
       code = await filterTest({ names, ...flags });
     });

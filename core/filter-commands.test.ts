@@ -135,6 +135,21 @@ const SCRIPTS = `static_resources:
                     config: {}
 `;
 
+test("new and test speak JSON, too", async () => {
+  const made = await run("filter", "new", "spoken", "--dir", "spoken", "--json");
+  expect(JSON.parse(made.out)).toEqual({
+    name: "spoken",
+    kind: "http",
+    written: expect.arrayContaining(["spoken/spoken"]),
+  });
+  const again = await run("filter", "new", "spoken", "--dir", "spoken", "--json");
+  expect(again.code).toBe(1);
+  expect(JSON.parse(again.out).error).toBe("spoken/spoken is there already; choose another name");
+  const { out } = await run("filter", "test", "--dir", "spoken", "--json");
+  // Six checks that the group and the sandbox share, one of the group's memory, one that it is a filter, and its own test.
+  expect(JSON.parse(out)).toMatchObject({ success: true, numPassedTests: 15 });
+});
+
 test("check names what is wrong in a script by line and column of the config", async () => {
   fs.writeFileSync("scripts.yaml", SCRIPTS);
   const { code, out } = await run("filter", "check", "my_http", "-c", "scripts.yaml", "--json");
@@ -153,6 +168,44 @@ test("check names what is wrong in a script by line and column of the config", a
     ["scripts.yaml:19:56", "TS2552"],
     ["scripts.yaml:19:72", "TS2322"],
     ["scripts.yaml:24:46", "TS2345"],
+  ]);
+});
+
+const NETWORK_SCRIPTS = `static_resources:
+  listeners:
+    - name: main
+      address: { socket_address: { address: 127.0.0.1, port_value: 1 } }
+      filter_chains:
+        - filters:
+            - name: network/script
+              config:
+                inline: |
+                  function onData(data, conn, end) { conn.send(data.length); }
+                  async function onWrite(data, conn) { if (data.text() === "a") data.replace("b"); }
+            - name: network/script
+              config:
+                onWrite: |
+                  if (end) conn.state.ended = true;
+                  data.change("x");
+                onClose: |
+                  log.info(event.by, { to: conn.remoteAddress.ip });
+            - name: network/echo
+              config: {}
+`;
+
+test("check holds scripts of connections to their types as well", async () => {
+  fs.writeFileSync("network.yaml", NETWORK_SCRIPTS);
+  const { out } = await run("filter", "check", "my_http", "-c", "network.yaml", "--json");
+  const { errors, ...counts } = JSON.parse(out);
+  expect(counts).toEqual({ ok: false, filters: 1, scripts: 3 });
+  expect(
+    errors.map(({ line, message }: { line: number; message: string }) => [
+      line,
+      /TS\d+/.exec(message)![0],
+    ]),
+  ).toEqual([
+    [10, "TS2345"],
+    [16, "TS2339"],
   ]);
 });
 

@@ -21,31 +21,37 @@ export interface NewFilterOptions {
   readonly kind: NewFilterKind;
   /** The directory that packages lie in. */
   readonly dir: string;
+  readonly json: boolean;
 }
 
 /** Writes a package that works as it stands: a small filter, its config, its test. */
-export async function filterNew({ name, kind, dir }: NewFilterOptions): Promise<number> {
+export async function filterNew(options: NewFilterOptions): Promise<number> {
+  const { name, kind, dir, json } = options;
+  const refuse = (error: string): number => {
+    if (json) process.stdout.write(`${JSON.stringify({ name, kind, written: [], error })}\n`);
+    else process.stderr.write(`${error}\n`);
+    return 1;
+  };
   if (!/^[a-z][a-z0-9_]*$/.test(name)) {
     const better = name
       .toLowerCase()
       .replace(/[^a-z0-9]+/g, "_")
       .replace(/^[^a-z]+/, "");
     const hint = better === "" ? "" : `, say "${better}"`;
-    process.stderr.write(
-      `"${name}" is no name for a filter: write small letters, digits and _${hint}\n`,
-    );
-    return 1;
+    return refuse(`"${name}" is no name for a filter: write small letters, digits and _${hint}`);
   }
   const folder = path.resolve(dir, name);
-  if (existsSync(folder)) {
-    process.stderr.write(`${shortPath(folder)} is there already; choose another name\n`);
-    return 1;
-  }
+  if (existsSync(folder))
+    return refuse(`${shortPath(folder)} is there already; choose another name`);
   await mkdir(folder, { recursive: true });
   for (const [file, text] of Object.entries(filesOf(name, kind)))
     await writeFile(path.join(folder, file), text);
   const editor = [await writeTsconfig(dir), await writeLaunch(dir)];
   const written = [folder, ...editor].filter((file) => file !== undefined).map(shortPath);
+  if (json) {
+    process.stdout.write(`${JSON.stringify({ name, kind, written })}\n`);
+    return 0;
+  }
   const last = written.pop()!;
   process.stdout.write(
     `wrote ${written.length > 0 ? `${written.join(", ")} and ` : ""}${last}\n${nextSteps(name, kind, folder)}`,

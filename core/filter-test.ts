@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 import type { TestProjectInlineConfiguration } from "vitest/config";
 import { startVitest } from "vitest/node";
 import { isPacked, ROOT } from "./own-files.ts";
+import { SANDBOX_KINDS } from "./package-unit.ts";
 import { discoverDroppedIn } from "./packages.ts";
 
 export interface FilterTestOptions {
@@ -13,13 +14,15 @@ export interface FilterTestOptions {
   /** Only test files whose path has one of these; none: all. */
   readonly names: readonly string[];
   readonly watch: boolean;
+  readonly json: boolean;
 }
 
 /**
  * Runs the tests beside filters, and for each package what holds for every one of its kind (`conformance` of the testing kit). They
  * need nothing installed: `@tsproxy/sdk`, its testing kit and vitest are those of the proxy.
  */
-export async function filterTest({ dir, names, watch }: FilterTestOptions): Promise<number> {
+export async function filterTest(options: FilterTestOptions): Promise<number> {
+  const { dir, names, watch, json } = options;
   const made = await mkdtemp(path.join(await realpath(os.tmpdir()), "tsproxy-test-"));
   try {
     await writeConformance(path.resolve(dir), made);
@@ -29,6 +32,7 @@ export async function filterTest({ dir, names, watch }: FilterTestOptions): Prom
       // Two places, since one that held both would be searched as a whole.
       projects: [project("tests", path.resolve(dir)), project("conformance", made)],
       watch,
+      ...(json && { reporters: ["json"] }),
     });
     if (watch) await new Promise<void>((resolve) => vitest.onClose(resolve));
     else await vitest.close();
@@ -45,6 +49,12 @@ function project(name: string, dir: string): TestProjectInlineConfiguration {
     test: {
       name,
       dir,
+      // Makes the sandboxes that `places` of the testing kit gives.
+      setupFiles: [
+        isPacked ? path.join(ROOT, "dist/core/place.js") : path.join(ROOT, "core/sandbox/place.ts"),
+      ],
+      // With the same SDK as the tests, wherever it lies.
+      server: { deps: { inline: [/\/core\/place\.js$/] } },
       pool: "forks",
       // The flags of the proxy's own Node, so that regular expressions mean the same; with `gc`, growth can be measured.
       execArgv: [...process.execArgv, "--expose-gc"],
@@ -54,22 +64,31 @@ function project(name: string, dir: string): TestProjectInlineConfiguration {
 
 /** A test file for each package. */
 async function writeConformance(dir: string, made: string): Promise<void> {
-  for (const { id, entry } of discoverDroppedIn(dir)) {
+  const kinds = JSON.stringify([...SANDBOX_KINDS]);
+  for (const { id, entry, trusted } of discoverDroppedIn(dir)) {
     const name = path.basename(id).replace(/\.[^.]*$/, "");
-    await writeFile(path.join(made, `${name}.conformance.test.js`), conformanceTest(name, entry));
+    const isApart = trusted ? "false" : `${kinds}.includes(definition.kind)`;
+    const test = conformanceTest(name, entry, isApart);
+    await writeFile(path.join(made, `${name}.conformance.test.js`), test);
   }
 }
 
-function conformanceTest(name: string, entry: string): string {
-  return `import { conformance, refusal } from "@tsproxy/sdk/testing";
-import { test } from "vitest";
+/** `isApart`: JavaScript that says whether it may live in a sandbox. */
+function conformanceTest(name: string, entry: string, isApart: string): string {
+  return `import { conformance, refusal, sandboxPlace } from "@tsproxy/sdk/testing";
+import { afterAll, test } from "vitest";
 import definition from ${JSON.stringify(entry)};
 
 const title = (more) => ${JSON.stringify(`${name}: `)} + more;
 const refused = refusal(definition);
-if (refused === undefined)
+if (refused === undefined) {
   for (const { name, run } of conformance(definition)) test(title(name), run);
-else test.skip(title("does what every filter must: " + refused + "; run conformance(definition, config) in a test of its own"));
+  if (${isApart}) {
+    const place = sandboxPlace(definition, ${JSON.stringify(entry)});
+    afterAll(() => place.dispose());
+    for (const { name, run } of conformance(definition, {}, place)) test(title("in its sandbox: " + name), run);
+  }
+} else test.skip(title("does what every filter must: " + refused + "; run conformance(definition, config) in a test of its own"));
 test(title("is a filter"), () => {});
 `;
 }

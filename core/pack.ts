@@ -17,11 +17,15 @@ import { reference } from "./reference.ts";
 
 const dist = path.join(ROOT, "dist");
 const require = createRequire(import.meta.url);
+/** For libraries that are CommonJS. */
+const REQUIRE = {
+  js: 'import { createRequire as toRequire } from "node:module"; const require = toRequire(import.meta.url);',
+};
 /** Installed beside the package: a program, a test runner, and what the SDK's types name. */
 const EXTERNAL = ["esbuild", "vitest", "vitest/*", "@sinclair/typebox"];
 
 await rm(dist, { recursive: true, force: true });
-await Promise.all([core(), preludes(), sdk(), declarations(), addons(), launcher()]);
+await Promise.all([core(), places(), preludes(), sdk(), declarations(), addons(), launcher()]);
 await filters();
 process.exit(0);
 
@@ -52,10 +56,7 @@ async function modules(
     chunkNames: "part-[hash]",
     // TypeBox is bundled as well, where core itself uses it.
     external: EXTERNAL.filter((name) => name !== "@sinclair/typebox"),
-    // For libraries that are CommonJS.
-    banner: {
-      js: 'import { createRequire as toRequire } from "node:module"; const require = toRequire(import.meta.url);',
-    },
+    banner: REQUIRE,
     logLevel: "warning",
     metafile: true,
     write: false,
@@ -63,6 +64,21 @@ async function modules(
   await mkdir(path.join(dist, "core"), { recursive: true });
   await Promise.all(outputFiles.map((file) => writeFile(file.path, ascii(file.text))));
   return metafile;
+}
+
+/** Sandboxes for tests of filters: its SDK is the one that the tests import. */
+async function places(): Promise<void> {
+  await build({
+    entryPoints: [path.join(ROOT, "core/sandbox/place.ts")],
+    outfile: path.join(dist, "core/place.js"),
+    bundle: true,
+    format: "esm",
+    platform: "node",
+    target: "es2024",
+    external: ["@tsproxy/sdk", "@tsproxy/sdk/testing", ...EXTERNAL],
+    banner: REQUIRE,
+    logLevel: "warning",
+  });
 }
 
 async function preludes(): Promise<void> {

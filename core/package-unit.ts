@@ -29,7 +29,12 @@ export interface Built {
 }
 
 /** Kinds whose contract is made of records that may wait, so that they can live in an isolate of their own. */
-const SANDBOX_KINDS = new Set(["http", "network", "listener", "access_log"]);
+export const SANDBOX_KINDS: ReadonlySet<string> = new Set([
+  "http",
+  "network",
+  "listener",
+  "access_log",
+]);
 
 /** What a unit has to know of names that are not its own. */
 export interface PackageNames {

@@ -113,10 +113,10 @@ function opening(hook: string): string {
 const HOOK_PARAMETERS: Readonly<Record<string, string>> = {
   onRequest: "req, stream",
   onResponse: "res, req, stream",
-  onConnect: "connection",
-  onData: "data, connection",
-  onWrite: "data, connection",
-  onClose: "connection",
+  onConnect: "conn",
+  onData: "data, conn, end",
+  onWrite: "data, conn, end",
+  onClose: "conn, event",
 };
 
 /** Its lines as they were written: in what the runtime gets, types have become spaces. */

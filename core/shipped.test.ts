@@ -1,9 +1,10 @@
 import v8 from "node:v8";
 import vm from "node:vm";
 import { defineHttpFilter, Type } from "@tsproxy/sdk";
-import { conformance, refusal } from "@tsproxy/sdk/testing";
-import { describe, expect, test } from "vitest";
+import { conformance, refusal, sandboxPlace } from "@tsproxy/sdk/testing";
+import { afterAll, describe, expect, test } from "vitest";
 import { discoverShipped } from "./packages.ts";
+import "./sandbox/place.ts";
 
 // What holds for every package of a kind holds for those that come with the proxy.
 
@@ -28,6 +29,7 @@ const ALWAYS = { default_value: { numerator: 100, denominator: "HUNDRED" } };
 const source = (code: string) => ({ code, file: "front.yaml", line: 1, indent: 0 });
 /** Configs of packages that take no empty one. */
 const CONFIGS: Readonly<Record<string, object>> = {
+  "access_log/file": { path: "/log" },
   "http/buffer": { max_request_bytes: 1024 },
   "http/csrf": { filter_enabled: ALWAYS },
   "http/health_check": { pass_through_mode: false },
@@ -46,11 +48,23 @@ const CONFIGS: Readonly<Record<string, object>> = {
 /** They need clusters, codecs or a Lua VM set up around them; their own tests do that. */
 const WITH_OTHERS = [
   "http/dynamic_forward_proxy",
+  "http/match_delegate",
   "network/http_connection_manager",
   "network/lua",
   "network/tcp_proxy",
 ];
-const KINDS = ["http", "network", "listener"];
+const KINDS = ["http", "network", "listener", "access_log"];
+/** What no sandbox has, and what needs it. */
+const NOT_APART: Readonly<Record<string, string>> = {
+  "http/buffer": "tells the length of what it holds",
+  "http/grpc_http1_bridge": "holds a head until its trailers",
+  "http/grpc_web": "asks for trailers, and puts bytes in their place",
+  "access_log/stderr": "writes to a file that no config names",
+  "access_log/stdout": "writes to a file that no config names",
+  "http/grpc_stats": "asks for the route's cluster itself",
+  "http/health_check": "hears of drains and clusters by topics",
+  "http/recorder": "tells core of what went by",
+};
 
 for (const { id, entry } of discoverShipped()) {
   if (!KINDS.includes(id.split("/")[0]!) || WITH_OTHERS.includes(id)) continue;
@@ -60,5 +74,11 @@ for (const { id, entry } of discoverShipped()) {
   describe(id, () => {
     test("takes the config", () => expect(refusal(definition, CONFIGS[id])).toBeUndefined());
     for (const { name, run } of checks) test(name, run);
+  });
+  if (NOT_APART[id] !== undefined) continue;
+  describe(`${id}, in a sandbox`, () => {
+    const place = sandboxPlace(definition, entry);
+    afterAll(() => place.dispose());
+    for (const { name, run } of conformance(definition, CONFIGS[id], place)) test(name, run);
   });
 }

@@ -83,6 +83,7 @@ export type Verdict = void | Reply | Hold | Done;
  * of the filter (500). Streams that end cancel their promises: a late verdict is dropped.
  */
 export type HookResult = Verdict | PromiseLike<Verdict>;
+export type TrailersResult = Verdict | LastChunk | PromiseLike<Verdict | LastChunk>;
 
 /**
  * A promise that mostly settles before the event that it was made in ends, while the bytes of that event still stand. `call` is
@@ -96,10 +97,10 @@ export interface PromptAnswer extends PromiseLike<Verdict> {
 export interface HttpFilter {
   onRequestHeaders?(headers: RequestHeaders, endStream: boolean): HookResult;
   onRequestBody?(chunk: Chunk, endStream: boolean): HookResult;
-  onRequestTrailers?(trailers: HeaderMap): HookResult | LastChunk;
+  onRequestTrailers?(trailers: HeaderMap): TrailersResult;
   onResponseHeaders?(headers: ResponseHeaders, endStream: boolean): HookResult;
   onResponseBody?(chunk: Chunk, endStream: boolean): HookResult;
-  onResponseTrailers?(trailers: HeaderMap): HookResult | LastChunk;
+  onResponseTrailers?(trailers: HeaderMap): TrailersResult;
   /** The filter behind it in the chain of this stream, before any hook: neighbours may have something to settle between them. */
   meets?(next: HttpFilter): void;
   /** Exactly once, whatever became of the stream. */

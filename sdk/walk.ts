@@ -447,13 +447,16 @@ export class Walk {
     );
   }
 
-  #settle(at: number, verdict: Verdict, onHead: boolean): void {
+  #settle(at: number, verdict: Verdict | LastChunk, onHead: boolean): void {
     const wasPrompt = this.#prompt;
     this.#ticket++;
     this.waiting = false;
     this.#prompt = false;
     this.#askedAt = at;
-    if (verdict !== undefined) this.#decide(verdict, onHead);
+    if (verdict !== undefined) {
+      if (verdict.type === "last_chunk") this.#endWith(at, verdict.bytes);
+      else this.#decide(verdict, onHead);
+    }
     // Settled within `then`: the loop that asked goes on by itself.
     if (this.#running) return;
     this.#run();

@@ -20,6 +20,9 @@ import { Gate, type GateParts } from "../inside/gate.ts";
 import { type ParkPorts, ParkTable } from "../inside/parked.ts";
 import { parkedHttpFactory } from "../inside/parked-http.ts";
 import { Watchdog } from "../isolate.ts";
+import { textOf as codeOf } from "../module-code.ts";
+import { isPacked } from "../own-files.ts";
+import { bundlePreludes } from "../preludes.ts";
 import { IMAGE_FILENAME, SandboxImage } from "./image.ts";
 import type { SandboxIsolate } from "./isolate.ts";
 import type { SandboxFault, SandboxOptions } from "./options.ts";
@@ -38,12 +41,14 @@ let sandboxImage: Promise<string> | undefined;
 
 /** The script that sandboxes begin with. */
 export function imageCode(): Promise<string> {
-  sandboxImage ??= bundle({
-    entry: fileURLToPath(new URL("../inside/sandbox/image.ts", import.meta.url)),
-    filename: IMAGE_FILENAME,
-    external: [],
-    format: "iife",
-  }).then(({ code }) => code);
+  sandboxImage ??= isPacked
+    ? bundlePreludes().then(({ sandbox }) => codeOf({ code: sandbox }))
+    : bundle({
+        entry: fileURLToPath(new URL("../inside/sandbox/image.ts", import.meta.url)),
+        filename: IMAGE_FILENAME,
+        external: [],
+        format: "iife",
+      }).then(({ code }) => code);
   return sandboxImage;
 }
 
@@ -223,6 +228,12 @@ export class FakeWorker implements ParkPorts {
       this.#scheduled = false;
       this.flush();
     });
+  }
+
+  /** Nothing is on its way between the chain and its sandboxes. */
+  get isIdle(): boolean {
+    const moves = this.#events.length > 0 || this.#commands.length > 0 || this.#turnAsked;
+    return !moves && !this.boxes.some((box) => box.wantsEntry());
   }
 
   /** A flush: rounds of the chain and of the sandboxes until nothing is left. */

@@ -5,7 +5,7 @@ import {
   type NetworkFilterFactory,
   type NetworkResult,
 } from "@tsproxy/sdk";
-import { TestChain, TestConnection } from "@tsproxy/sdk/testing";
+import { TestChain, TestConnection, TestContext } from "@tsproxy/sdk/testing";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { parkedNetworkFactory } from "../inside/parked-network.ts";
 import { FakeWorker } from "./fake-worker.ts";
@@ -113,7 +113,7 @@ describe("a sandboxed network filter", () => {
       ),
     );
     const factory = networkStub(sandbox);
-    const peer = new TestChain(factory);
+    const peer = new TestChain(new TestContext(), factory);
     peer.fromServer("abc").fromServer("drop").fromServer("inject").fromServer("late");
     peer.fromClient("hello").fromServer("end", true);
     await worker.until(() => peer.connection.ended);
@@ -128,7 +128,7 @@ describe("a sandboxed network filter", () => {
         `onData(c) { c.replace(c.copy().reverse()); }, onWrite(c) { c.replace(c.copy().reverse()); }`,
       ),
     );
-    const peer = new TestChain(networkStub(sandbox));
+    const peer = new TestChain(new TestContext(), networkStub(sandbox));
     const text = Array.from({ length: 300_000 }, (_, k) => String.fromCharCode(97 + (k % 25)));
     peer.fromClient(text.join("")).fromServer(`>${text.join("")}`);
     await worker.until(() => !peer.waiting);

@@ -73,7 +73,7 @@ function mustNotFail(stream: TestStream, where: string): void {
 async function endsEveryStream(fresh: Use): Promise<void> {
   for (const [shape, steps] of Object.entries(SHAPES)) {
     if (steps === EARLY) continue; // its request has no end
-    const { cx, value } = fresh();
+    const { cx, value } = await fresh();
     const stream = new TestStream(cx, value);
     for (const [name, run] of steps) {
       run(stream);
@@ -94,7 +94,7 @@ async function survivesResets(fresh: Use): Promise<void> {
   for (const [shape, steps] of Object.entries(SHAPES))
     for (let count = 0; count <= steps.length; count++)
       for (const isSettled of [false, true]) {
-        const { cx, value } = fresh();
+        const { cx, value } = await fresh();
         const stream = new TestStream(cx, value);
         for (const [, run] of steps.slice(0, count)) {
           run(stream);
@@ -112,7 +112,7 @@ async function survivesResets(fresh: Use): Promise<void> {
 }
 
 async function leavesNothing(fresh: Use): Promise<void> {
-  const { cx, value } = fresh();
+  const { cx, value } = await fresh();
   const after = async (streams: number): Promise<Map<string, number>> => {
     for (let k = 0; k < streams; k++) {
       const steps = [HEADS, BODIES, TRAILERS][k % 3]!;
@@ -140,7 +140,7 @@ async function leavesNothing(fresh: Use): Promise<void> {
 async function boundsBuffers(fresh: Use): Promise<void> {
   const chunk = "x".repeat(64 * 1024);
   for (const response of [false, true]) {
-    const { cx, value } = fresh();
+    const { cx, value } = await fresh();
     let held = 0;
     const stream = new TestStream(cx, (of) =>
       watched(value(of), ({ max }) => {
@@ -234,7 +234,7 @@ const NAMES = [
 ];
 
 async function takesOddHeads(fresh: Use): Promise<void> {
-  const { cx, value } = fresh();
+  const { cx, value } = await fresh();
   const drive = async (
     where: string,
     request: (head: RequestHeaders) => void,
@@ -282,7 +282,7 @@ async function takesOddBodies(fresh: Use): Promise<void> {
       "application/x-www-form-urlencoded",
       "application/grpc",
     ]) {
-      const { cx, value } = fresh();
+      const { cx, value } = await fresh();
       const stream = new TestStream(cx, value);
       const headers = { "content-type": type };
       stream.requestHeaders("POST", "/", headers, false).requestChunks(["", odd, ""]);
@@ -299,7 +299,7 @@ async function takesEveryCut(fresh: Use): Promise<void> {
   const drive = (chunks: readonly string[]): Promise<unknown> =>
     // Each time from the start, by the same dice.
     withSeededRandom(async () => {
-      const { cx, value } = fresh();
+      const { cx, value } = await fresh();
       const stream = new TestStream(cx, value);
       stream.requestHeaders("POST", "/", {}, false).requestChunks(chunks);
       await stream.settled();

@@ -33,8 +33,8 @@ function mustNotFail({ error }: TestChain, where: string): void {
 
 async function takesOddBytes(fresh: Use): Promise<void> {
   for (const odd of ["", ...ODD_BYTES]) {
-    const { cx, value } = fresh();
-    const chain = new TestChain(value).connect();
+    const { cx, value } = await fresh();
+    const chain = new TestChain(cx, value).connect();
     await chain.fromClient(odd).fromServer(odd).settled();
     await chain.fromClient("", true).fromServer("", true).settled();
     await advance(chain, cx);
@@ -57,8 +57,8 @@ async function survivesCloses(fresh: Use): Promise<void> {
   ];
   for (let count = 0; count <= steps.length; count++)
     for (const isSettled of [false, true]) {
-      const { cx, value } = fresh();
-      const chain = new TestChain(value);
+      const { cx, value } = await fresh();
+      const chain = new TestChain(cx, value);
       for (const step of steps.slice(0, count)) {
         step(chain);
         if (isSettled) await chain.settled();
@@ -70,10 +70,10 @@ async function survivesCloses(fresh: Use): Promise<void> {
 }
 
 async function leavesNothing(fresh: Use): Promise<void> {
-  const { cx, value } = fresh();
+  const { cx, value } = await fresh();
   const after = async (connections: number): Promise<Map<string, number>> => {
     for (let k = 0; k < connections; k++) {
-      const chain = new TestChain(value).connect();
+      const chain = new TestChain(cx, value).connect();
       if (k % 2 === 0) chain.fromClient("hello\r\n").fromServer("welcome\r\n");
       await chain.settled();
       chain.close();
@@ -92,7 +92,8 @@ async function leavesNothing(fresh: Use): Promise<void> {
 
 async function boundsBuffers(fresh: Use): Promise<void> {
   for (const from of ["fromClient", "fromServer"] as const) {
-    const chain = new TestChain(fresh().value).connect();
+    const { cx, value } = await fresh();
+    const chain = new TestChain(cx, value).connect();
     await chain.settled();
     const text = "x".repeat(64 * 1024);
     const feed = async (chunks: number): Promise<void> => {
@@ -117,8 +118,8 @@ async function boundsBuffers(fresh: Use): Promise<void> {
 async function takesEveryCut(fresh: Use): Promise<void> {
   await everyChunking("GET /a\r\n", (chunks) =>
     withSeededRandom(async () => {
-      const { cx, value } = fresh();
-      const chain = new TestChain(value).connect();
+      const { cx, value } = await fresh();
+      const chain = new TestChain(cx, value).connect();
       await chain.settled();
       for (const chunk of chunks) await chain.fromClient(chunk).settled();
       for (const chunk of chunks) await chain.fromServer(chunk).settled();

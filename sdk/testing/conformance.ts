@@ -11,6 +11,7 @@ import { networkConformance } from "./conformance-network.ts";
 import { TestContext } from "./context.ts";
 import { withDefaults } from "./defaults.ts";
 import { NEW_INFO } from "./http.ts";
+import { groupPlace, type Place } from "./place.ts";
 
 /** One thing that holds for every package of a kind: `run` throws if it does not for this one. */
 export interface ConformanceCheck {
@@ -19,7 +20,7 @@ export interface ConformanceCheck {
 }
 
 /** A fresh use of the package in a context of its own, as after a start of the proxy. */
-export type FreshUse<T> = () => { readonly cx: TestContext; readonly value: T };
+export type FreshUse<T> = () => Promise<{ readonly cx: TestContext; readonly value: T }>;
 
 /** Why the package does not take this config: fields that it must have, or what `setup` says. Undefined: it takes it. */
 export function refusal(definition: Definition, config: unknown = {}): string | undefined {
@@ -48,24 +49,25 @@ export function refusal(definition: Definition, config: unknown = {}): string | 
  *       for (const { name, run } of conformance(filter, config)) test(name, run);
  *     });
  *
- * `config` is as `setup` gets it; defaults are filled in. Kinds without checks (services, clusters, codecs) have an empty list.
+ * `config` is as `setup` gets it; defaults are filled in. `place`: where the package runs, as `places` makes them; absent: beside the
+ * test. Kinds without checks (services, clusters, codecs) have an empty list.
  */
 export function conformance(
   definition: Definition,
   config: unknown = {},
+  place: Place = groupPlace(definition, () => new AnyClusterContext()),
 ): readonly ConformanceCheck[] {
-  const fresh: FreshUse<never> = () => {
-    const cx = new AnyClusterContext();
-    const filled = withDefaults(definition.config, config);
-    return { cx, value: cx.setup(definition, filled) as never };
-  };
+  const fresh = (() => place.use(config)) as FreshUse<never>;
+  // What lies in another isolate is bounded by its quota, and this one's memory does not show it.
+  const measured = ({ name }: ConformanceCheck): boolean =>
+    place.name === "group" || !name.startsWith("bounds");
   switch (definition.kind) {
     case "http":
       return definition.terminal === true
         ? []
-        : httpConformance(fresh as FreshUse<HttpFilterFactory>);
+        : httpConformance(fresh as FreshUse<HttpFilterFactory>).filter(measured);
     case "network":
-      return networkConformance(fresh as FreshUse<NetworkFilterFactory>);
+      return networkConformance(fresh as FreshUse<NetworkFilterFactory>).filter(measured);
     case "listener":
       return listenerConformance(fresh as FreshUse<ListenerFilterFactory>);
     case "access_log":
@@ -101,19 +103,22 @@ const CLIENT = { ip: "192.0.2.1", port: 40_000 };
 
 function listenerConformance(fresh: FreshUse<ListenerFilterFactory>): ConformanceCheck[] {
   const look = async (text: string): Promise<void> => {
-    const create = fresh().value;
+    const { cx, value: create } = await fresh();
     const protocols = { transportProtocol: "", serverName: "", applicationProtocols: [] };
     const socket = { remoteAddress: CLIENT, localAddress: CLIENT, ...protocols };
     const filter = create(socket);
     // All that has come so far, each time: nothing, one byte, and on.
     for (let size = 0; size <= text.length; size = size < 64 ? size + 1 : size * 2) {
       const bytes = Uint8Array.from(text.slice(0, size), (char) => char.charCodeAt(0));
-      const answer = await filter.onBytes(new Chunk(bytes, 0, bytes.length));
+      const result = filter.onBytes(new Chunk(bytes, 0, bytes.length));
+      await cx.turn();
+      const answer = await result;
       if (typeof answer === "number" && (answer < 0 || answer > size || !Number.isInteger(answer)))
         throw new Error(`onBytes answered ${answer} of ${size} bytes`);
       if (answer !== "more") return;
     }
     filter.onAbandoned?.();
+    await cx.turn();
   };
   return [
     {
@@ -126,8 +131,8 @@ function listenerConformance(fresh: FreshUse<ListenerFilterFactory>): Conformanc
 }
 
 function accessLogConformance(fresh: FreshUse<AccessLogger>): ConformanceCheck[] {
-  const run = (): void => {
-    const { cx, value } = fresh();
+  const run = async (): Promise<void> => {
+    const { cx, value } = await fresh();
     const request = new RequestHeaders();
     const response = new ResponseHeaders();
     for (const text of ODD_BYTES)
@@ -141,18 +146,15 @@ function accessLogConformance(fresh: FreshUse<AccessLogger>): ConformanceCheck[]
           trailers: undefined,
         });
     for (let k = 0; k < 60; k++) cx.clock.advance(1000);
+    await cx.turn();
     cx.dispose();
   };
   return [{ name: "logs requests without an answer, and connections without a request", run }];
 }
 
 function balancerConformance(fresh: FreshUse<BalancerPolicy>): ConformanceCheck[] {
-  const policy = (): BalancerPolicy & { create: unknown } => {
-    const { value } = fresh();
-    return value as BalancerPolicy & { create: unknown };
-  };
-  const run = (): void => {
-    const made = policy();
+  const run = async (): Promise<void> => {
+    const made = (await fresh()).value as BalancerPolicy & { create: unknown };
     // Above levels, a policy chooses between them and not between hosts.
     if (!("create" in made)) return;
     const all = Array.from({ length: 5 }, (_, k) => new TestHost({ ip: "192.0.2.9", port: k + 1 }));

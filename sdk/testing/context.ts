@@ -218,6 +218,11 @@ export class TestContext implements SetupContext {
     return definition.setup(config as never, this);
   }
 
+  /** After all that the package has to do that waits for nothing outside. Streams and chains of this context do this by themselves. */
+  async turn(): Promise<void> {
+    for (let k = 0; k < 50; k++) await Promise.resolve();
+  }
+
   fetch(target: string, init?: FetchInit): Promise<FetchResponse> {
     return fetchFrom(this, target, init);
   }

@@ -4,7 +4,6 @@ import { type HeaderMap, RequestHeaders, type ResponseHeaders } from "../headers
 import type {
   DownstreamFacts,
   Hold,
-  HookResult,
   HttpFilter,
   HttpFilterFactory,
   HttpStream,
@@ -12,6 +11,7 @@ import type {
   Reply,
   Responder,
   StreamInfo,
+  TrailersResult,
   Verdict,
 } from "../http.ts";
 import type { Address } from "../network.ts";
@@ -135,7 +135,7 @@ export class TestStream implements HttpStream {
   }
   /** Lets promises that can settle do so; those that wait for the clock or for a fetch need `advance` or an answer first. */
   async settled(): Promise<this> {
-    for (let k = 0; k < 50; k++) await Promise.resolve();
+    await this.#cx.turn();
     return this;
   }
   /** Turns the clock, and lets what that has set free run. */
@@ -163,7 +163,7 @@ export class TestStream implements HttpStream {
 
   // ---- for the lanes
 
-  hook(event: Event, chunk: Chunk | undefined, response: boolean): HookResult | LastChunk {
+  hook(event: Event, chunk: Chunk | undefined, response: boolean): TrailersResult {
     const { filter } = this;
     if (this.#done || this.#ended || this.reply !== undefined) return undefined;
     const { head, trailers, endStream } = event;
@@ -320,27 +320,22 @@ class Lane {
     // The memory is lent, as a socket's is: what a filter keeps of it without a copy is overwritten.
     const lent = latin1Encode(`..${text}..`);
     const chunk = event.body === undefined ? undefined : new Chunk(lent, 2, lent.length - 2);
-    let result: HookResult | LastChunk;
+    let result: TrailersResult;
     try {
       result = this.#stream.hook(event, chunk, this.#response);
     } catch (error) {
       this.#stream.onError(error);
       return;
     }
-    if ((result as LastChunk | undefined)?.type === "last_chunk") {
-      const bytes = new Chunk((result as LastChunk).bytes, 0, (result as LastChunk).bytes.length);
-      this.#decide({ endStream: true }, bytes, undefined);
-      return;
-    }
-    if (typeof (result as PromiseLike<Verdict> | undefined)?.then !== "function") {
-      this.#decide(event, chunk, result as Verdict);
+    if (typeof (result as PromiseLike<unknown> | undefined)?.then !== "function") {
+      this.#decide(event, chunk, result as Verdict | LastChunk);
       lent.fill(0x21);
       return;
     }
     chunk?.replace(chunk.copy());
     lent.fill(0x21);
     this.waiting = true;
-    (result as PromiseLike<Verdict>).then(
+    (result as PromiseLike<Verdict | LastChunk>).then(
       (verdict) => {
         if (this.#stopped) return;
         this.waiting = false;
@@ -353,7 +348,12 @@ class Lane {
     );
   }
 
-  #decide(event: Event, chunk: Chunk | undefined, verdict: Verdict): void {
+  #decide(event: Event, chunk: Chunk | undefined, verdict: Verdict | LastChunk): void {
+    if (verdict?.type === "last_chunk") {
+      const { bytes } = verdict;
+      this.#decide({ endStream: true }, new Chunk(bytes, 0, bytes.length), undefined);
+      return;
+    }
     if (verdict?.type === "reply") {
       this.#stream.onReply(verdict);
       return;

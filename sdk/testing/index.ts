@@ -11,3 +11,4 @@ export * from "./context.ts";
 export * from "./defaults.ts";
 export * from "./http.ts";
 export * from "./network.ts";
+export * from "./place.ts";

@@ -7,13 +7,14 @@ import {
   stop,
 } from "../network.ts";
 import { TestConnection } from "./connection.ts";
+import type { TestContext } from "./context.ts";
 
 const CLOSED: CloseEvent = { by: "remote", phase: "connected", timeout: false, error: undefined };
 
 /**
  * One network filter, and around it what a chain and its client do: what waits for a promise or a `stop` is kept in order.
  *
- *     const chain = new TestChain(cx.setup(filter, config));
+ *     const chain = new TestChain(cx, cx.setup(filter, config));
  *     await chain.connect().fromClient("hello").fromServer("hi").settled();
  *     expect([chain.passed, chain.connection.written]).toEqual(["hello", "hi"]);
  */
@@ -25,11 +26,13 @@ export class TestChain {
   passedEnd = false;
   /** What a hook threw, or its promise was rejected with: the connection is closed. */
   error: unknown = undefined;
+  readonly #cx: TestContext;
   readonly #reading: Direction;
   readonly #writing: Direction;
   #closed = false;
 
-  constructor(factory: NetworkFilterFactory, connection = new TestConnection()) {
+  constructor(cx: TestContext, factory: NetworkFilterFactory, connection = new TestConnection()) {
+    this.#cx = cx;
     this.connection = connection;
     const resumeReading = (): void => this.#reading.resume();
     this.filter = factory.create(connection, {
@@ -79,7 +82,7 @@ export class TestChain {
 
   /** After what promises have to do that wait for nothing outside. */
   async settled(): Promise<this> {
-    for (let k = 0; k < 24; k++) await Promise.resolve();
+    await this.#cx.turn();
     return this;
   }
 

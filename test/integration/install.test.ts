@@ -54,7 +54,7 @@ test("installs into an empty folder, serves, and makes a filter that is tested, 
   expect((await tsproxy("validate", "tsproxy.yaml")).stdout).toBe("tsproxy.yaml: OK\n");
   expect((await tsproxy("filter", "new", "ratelimit")).stdout).toContain("filters/ratelimit");
   const ran = await tsproxy("filter", "test");
-  expect(ran.stdout).toMatch(/Tests +9 passed/);
+  expect(ran.stdout).toMatch(/Tests +15 passed/);
 
   const tsc = path.join(ROOT, "node_modules/typescript/bin/tsc");
   const types = () => promisify(execFile)(process.execPath, [tsc, "--noEmit"], { cwd: folder });
@@ -99,7 +99,7 @@ test("from nothing to a first request: a filter is made, tested, dropped in and 
   expect(session.run("filter", "new", "speed").status).toBe(0);
   mark("made");
   const tested = session.run("filter", "test", "speed");
-  expect(tested.stdout).toMatch(/Tests +9 passed/);
+  expect(tested.stdout).toMatch(/Tests +15 passed/);
   mark("tested");
   try {
     const port = portOf(await session.start("--inspect", "0"), "http");

@@ -1,5 +1,5 @@
 import { HeaderMap } from "@tsproxy/sdk";
-import { chunkings, TestCluster, TestContext, TestStream } from "@tsproxy/sdk/testing";
+import { chunkings, TestContext, TestStream } from "@tsproxy/sdk/testing";
 import { expect, it } from "vitest";
 import grpcWeb from "./filter.ts";
 
@@ -48,11 +48,11 @@ it("decodes text however it was cut, and encodes each frame of the answer by its
 
 it("counts calls by service, method and status, and no other paths", () => {
   const cx = new TestContext();
-  cx.clusterMap.set("up", new TestCluster("up", cx.stats));
   const factory = cx.setup(grpcWeb, {});
   const ask = (path: string, status: string) => {
     const stream = new TestStream(cx, factory);
     stream.info.clusterName = "up";
+    stream.info.cluster = { observabilityName: "up" };
     stream.requestHeaders("POST", path, { "content-type": "application/grpc-web" }, false);
     stream.requestBody(FRAME).responseHeaders(200, { "content-type": "application/grpc" }, false);
     stream.responseTrailers(trailers("grpc-status", status));

@@ -134,7 +134,7 @@ class GrpcWebFilter implements HttpFilter {
 
   #count(headers: HeaderMap): void {
     const status = headers.get(GRPC_STATUS) ?? "";
-    if (CODE.test(status)) this.#stats.count(this.#stream.info.clusterName, this.#path, status);
+    if (CODE.test(status)) this.#stats.count(this.#stream.info, this.#path, status);
   }
 
   /** A client in a browser sees no trailers, so they are the body's last frame. */

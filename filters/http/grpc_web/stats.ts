@@ -1,4 +1,4 @@
-import type { Cluster, Counter, SetupContext } from "@tsproxy/sdk";
+import type { Counter, SetupContext, Stats, StreamInfo } from "@tsproxy/sdk";
 
 /** Paths come from clients and a cell is never given back; methods beyond these are not counted. */
 const MAX_METHODS = 2048;
@@ -13,15 +13,15 @@ export class GrpcWebStats {
   }
 
   /** `path`: of the request, with its query. Whatever is no `/service/method` is not counted. */
-  count(clusterName: string, path: string, grpcStatus: string): void {
+  count({ cluster, clusterName }: StreamInfo, path: string, grpcStatus: string): void {
     const [, service, method] = /^\/([^/?]+)\/([^/?]+)(?:\?|$)/.exec(path) ?? [];
-    const cluster = this.#cx.clusters.get(clusterName);
     if (service === undefined || method === undefined || cluster === undefined) return;
     const counters = this.#of(`${clusterName} ${service}.${method}`);
     if (counters === undefined) return;
+    const stats = this.#cx.stats.scope(`cluster.${cluster.observabilityName ?? clusterName}.`);
     const prefix = `grpc-web.${service}.${method}.`;
     for (const name of [grpcStatus, grpcStatus === "0" ? "success" : "failure", "total"])
-      this.#counter(cluster, counters, prefix, name).inc();
+      this.#counter(stats, counters, prefix, name).inc();
   }
 
   #of(key: string): Map<string, Counter> | undefined {
@@ -34,15 +34,10 @@ export class GrpcWebStats {
     return counters;
   }
 
-  #counter(
-    cluster: Cluster,
-    counters: Map<string, Counter>,
-    prefix: string,
-    name: string,
-  ): Counter {
+  #counter(stats: Stats, counters: Map<string, Counter>, prefix: string, name: string): Counter {
     let counter = counters.get(name);
     if (counter === undefined) {
-      counter = cluster.stats.counter(prefix + name);
+      counter = stats.counter(prefix + name);
       counters.set(name, counter);
     }
     return counter;

@@ -13,13 +13,13 @@ import {
   type HttpFilter,
   type HttpFilterFactory,
   type HttpStream,
-  type LastChunk,
   type MatchSubject,
   type RequestHeaders,
   type ResponseHeaders,
   RuntimeFraction,
   type SetupContext,
   type Slot,
+  type TrailersResult,
 } from "@tsproxy/sdk";
 import { Config, RouteConfig, type StreamMatcher } from "./config.ts";
 import { InnerStream } from "./inner-stream.ts";
@@ -119,7 +119,7 @@ class MatchedFilter implements HttpFilter, MatchSubject {
   onRequestBody(chunk: Chunk, endStream: boolean): HookResult {
     return this.#filter?.onRequestBody?.(chunk, endStream);
   }
-  onRequestTrailers(trailers: HeaderMap): HookResult | LastChunk {
+  onRequestTrailers(trailers: HeaderMap): TrailersResult {
     this.requestTrailers = trailers;
     this.#match();
     return this.#filter?.onRequestTrailers?.(trailers);
@@ -132,7 +132,7 @@ class MatchedFilter implements HttpFilter, MatchSubject {
   onResponseBody(chunk: Chunk, endStream: boolean): HookResult {
     return this.#filter?.onResponseBody?.(chunk, endStream);
   }
-  onResponseTrailers(trailers: HeaderMap): HookResult | LastChunk {
+  onResponseTrailers(trailers: HeaderMap): TrailersResult {
     this.trailers = trailers;
     this.#match();
     return this.#filter?.onResponseTrailers?.(trailers);

@@ -56,7 +56,7 @@ describe("a network script", () => {
         if (data.text() === "secret") { conn.send("gone: "); data.replace("******"); }
         if (end) conn.send("bye");
       }`;
-    const chain = new TestChain(cx.setup(network, inline(script)), connection);
+    const chain = new TestChain(cx, cx.setup(network, inline(script)), connection);
     await chain.fromServer("secret").fromClient("x").fromServer("", true).settled();
     expect([connection.written, connection.ended]).toEqual(["ok gone: ******bye", true]);
   });

@@ -1,0 +1,68 @@
+import type { Definition, Kind, Kinds } from "../extension.ts";
+import { TestContext } from "./context.ts";
+import { withDefaults } from "./defaults.ts";
+
+/** Where a package runs: in the group of the shipped ones, or in an isolate of its own. */
+export interface Place<K extends Kind = Kind> {
+  readonly name: "group" | "sandbox";
+  /**
+   * A fresh use with that config; defaults are filled in. What `setup` refuses is thrown. `cx` is the context to drive it with: its
+   * clock, clusters and stats are those of the package, wherever it runs.
+   */
+  use(config?: unknown): Promise<PlacedUse<K>>;
+  /** Ends the isolate. */
+  dispose(): void;
+}
+
+export interface PlacedUse<K extends Kind = Kind> {
+  readonly cx: TestContext;
+  readonly value: Kinds[K];
+}
+
+/** A path, or a file's URL. */
+export type EntryFile = string | { readonly href: string };
+
+/** Makes places in sandboxes; there is one in the process of `tsproxy filter test`. */
+export type PlaceMaker = (definition: Definition, entry: string) => Place;
+export const PLACE_MAKER = Symbol.for("tsproxy.testing.sandbox");
+
+/**
+ * Both places of one package, so that a test runs the same in each:
+ *
+ *     describe.each(places(filter, new URL("./filter.ts", import.meta.url)))("in its $name", (place) => {
+ *       afterAll(() => place.dispose());
+ *       test("answers 429 when the bucket is empty", async () => {
+ *         const { cx, value } = await place.use({ requests: 1 });
+ *         const stream = await new TestStream(cx, value).requestHeaders("GET", "/").settled();
+ *         …
+ *
+ * `entry`: the file that the definition is from. In a sandbox every hook answers later: await `settled()`.
+ */
+export function places<K extends Kind>(definition: Definition<K>, entry: EntryFile): Place<K>[] {
+  return [groupPlace(definition), sandboxPlace(definition, entry)];
+}
+
+/** In the same isolate as the test. */
+export function groupPlace<K extends Kind>(
+  definition: Definition<K>,
+  makeContext: () => TestContext = () => new TestContext(),
+): Place<K> {
+  return {
+    name: "group",
+    use: async (config = {}) => {
+      const cx = makeContext();
+      return { cx, value: cx.setup(definition, withDefaults(definition.config, config)) };
+    },
+    dispose: () => {},
+  };
+}
+
+/** In an isolate of its own, as a dropped-in package. */
+export function sandboxPlace<K extends Kind>(
+  definition: Definition<K>,
+  entry: EntryFile,
+): Place<K> {
+  const make = (globalThis as Record<symbol, unknown>)[PLACE_MAKER] as PlaceMaker | undefined;
+  if (make === undefined) throw new Error("there are no sandboxes here; run tsproxy filter test");
+  return make(definition as Definition, typeof entry === "string" ? entry : entry.href) as Place<K>;
+}
