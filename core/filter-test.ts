@@ -55,6 +55,8 @@ function project(name: string, dir: string): TestProjectInlineConfiguration {
       ],
       // With the same SDK as the tests, wherever it lies.
       server: { deps: { inline: [/\/core\/place\.js$/] } },
+      // Every cut of a body, each through an isolate, takes a busy machine its time.
+      testTimeout: 60_000,
       pool: "forks",
       // The flags of the proxy's own Node, so that regular expressions mean the same; with `gc`, growth can be measured.
       execArgv: [...process.execArgv, "--expose-gc"],
