@@ -198,6 +198,8 @@ export class Builtin {
     readonly generation: number;
     readonly changed: readonly string[];
     readonly removed: readonly string[];
+    /** The canary has set it up before. Absent: so it is, or this is the canary. */
+    readonly rehearsed?: boolean;
     /** JSON of a RuntimeConfig. */
     readonly config: string | undefined;
   }): readonly Refusal[] {

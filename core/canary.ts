@@ -1,20 +1,13 @@
-import type { Certificate } from "@tsproxy/sdk";
 import { Builtin } from "./builtin.ts";
-import { describeCertificate } from "./certificate.ts";
 import type { Change } from "./fleet.ts";
 import { createRing } from "./inside/ring.ts";
 import { COUNTS_BYTES, LEDGER_BYTES } from "./inside/shared-counts.ts";
 import { LocalServices } from "./local-services.ts";
 import type { ModuleSource, PreludeCode, Refusal, RuntimeConfig } from "./protocol.ts";
-import type { CanaryStage } from "./rehearsal.ts";
+import { refusalOf } from "./refusal.ts";
+import type { RehearsalStage } from "./rehearsal.ts";
 import { Contexts } from "./tls.ts";
 import { WrittenConfig } from "./written-config.ts";
-
-/** What one TLS context shows to its peers, and whom it trusts. */
-export interface ContextCertificates {
-  readonly chain: readonly Certificate[];
-  readonly trusted: readonly Certificate[];
-}
 
 /** Rings of a size that nothing passes through, and cells for as many stats as a config defines. */
 const RING = { events: 8, commands: 8, segments: 2, slots: 2 } as const;
@@ -41,12 +34,11 @@ export interface CanaryOptions {
  * An isolate on main's own thread that every change passes first: all setups run in it, and none of what they ask for takes
  * effect. What hangs or breaks it costs no traffic; it is built anew with what runs.
  */
-export class Canary implements CanaryStage {
+export class Canary implements RehearsalStage {
   readonly #options: CanaryOptions;
   readonly #modules = new Map<string, ModuleSource>();
   #config: RuntimeConfig | undefined;
   #generation = 0;
-  #contexts: Contexts | undefined;
   #builtin: Builtin | undefined;
   #pending: Change | undefined;
 
@@ -70,9 +62,7 @@ export class Canary implements CanaryStage {
     } catch (error) {
       // The isolate was stopped in the middle of something, or is gone.
       this.#drop();
-      return [
-        refusalOf(change.modules.length === 1 ? change.modules[0]!.package : "", error as Error),
-      ];
+      return [refusalOf(change.modules.length === 1 ? change.modules[0]!.package : "", error)];
     }
   }
 
@@ -91,7 +81,7 @@ export class Canary implements CanaryStage {
       return refusals;
     } catch (error) {
       this.#drop();
-      return [refusalOf("", error as Error)];
+      return [refusalOf("", error)];
     }
   }
 
@@ -118,12 +108,13 @@ export class Canary implements CanaryStage {
     this.#guarded((builtin) => builtin.abort());
   }
 
-  /** Certificates of the configuration that serves: each TLS context of it stands here as in every worker. */
-  certificates(): readonly ContextCertificates[] {
-    return [...(this.#contexts?.all() ?? [])].map(({ certificates, trusted }) => ({
-      chain: certificates,
-      trusted: trusted.map(describeCertificate),
-    }));
+  /** What serves was set up by others. */
+  adopt({ generation, modules, config }: Change): void {
+    this.#drop();
+    this.#pending = undefined;
+    this.#generation = generation;
+    for (const module of modules) this.#modules.set(module.package, module);
+    this.#config = config;
   }
 
   /** Nothing is to be tried for a while: the isolate is built anew with the next change. */
@@ -144,7 +135,7 @@ export class Canary implements CanaryStage {
     }
     const own = modules.filter((module) => !this.#isParked(module));
     const updated = builtin.update(own, (module, error) =>
-      refusals.push(refusalOf(module.package, error as Error)),
+      refusals.push(refusalOf(module.package, error)),
     );
     return [...updated, ...parked.map((module) => module.package)];
   }
@@ -177,9 +168,7 @@ export class Canary implements CanaryStage {
   /** The isolate, caught up with what runs. */
   #ready(): Builtin {
     if (this.#builtin !== undefined) return this.#builtin;
-    const contexts = new Contexts("");
-    const services = new LocalServices(contexts);
-    this.#contexts = contexts;
+    const services = new LocalServices(new Contexts(""));
     const builtin = new Builtin({
       role: "canary",
       worker: -1,
@@ -206,11 +195,4 @@ export class Canary implements CanaryStage {
     builtin.commit(NO_DRAIN);
     return builtin;
   }
-}
-
-function refusalOf(packageName: string, { message, stack = "" }: Error): Refusal {
-  const reason = message.startsWith("Script execution timed out")
-    ? "setup did not return"
-    : message;
-  return { package: packageName, message: reason, path: "", place: "", stack };
 }

@@ -106,6 +106,38 @@ test("a generation goes to all threads, and is ready when all are", async () => 
   for (const thread of threads) expect(thread.types()).toEqual(["prepare", "commit"]);
 });
 
+test("a refusal is told while others still wait, for what the refusing thread would have said", async () => {
+  const { fleet, threads } = fleetOf(1);
+  threads[0]!.answer = () => ({ type: "staged", generation: 1, brought: "[]" });
+  const refusal = { package: "http/a", message: "no", path: "", place: "", stack: "" };
+  threads[1]!.answer = () => ({ type: "refused", generation: 1, refusals: [refusal] });
+  expect(await fleet.prepare(change(1))).toEqual([refusal]);
+});
+
+test("listeners that services bring along are told once, and added on the control thread by its own numbers", async () => {
+  const { fleet, threads } = fleetOf(1);
+  const staged = JSON.stringify([{ name: "admin" }]);
+  for (const thread of threads)
+    thread.answer = (message) => {
+      if (message.type !== "prepare") return usually(message);
+      setImmediate(() => thread.events.onMessage({ type: "prepared", generation: 1 }));
+      return { type: "staged", generation: 1, brought: staged };
+    };
+  expect(await fleet.prepare(change(1, [listener("front", 1)]), false)).toEqual([]);
+  expect(threads[0]!.got[0]).toMatchObject({ type: "prepare", rehearsed: false });
+  expect(fleet.serviceListeners()).toEqual([{ name: "admin" }]);
+
+  const place = "/listeners/0/filterChains/0/filters/0/config";
+  const refusal = { package: "", message: "no", path: "", place, stack: "" };
+  threads[1]!.answer = () => ({ type: "refused", generation: 1, refusals: [refusal] });
+  const { config } = change(1, [listener("front", 1), listener("admin", 2, "control")]);
+  expect(await fleet.extend(config!, 1)).toEqual([
+    { ...refusal, place: place.replace("/0", "/1") },
+  ]);
+  expect(threads[0]!.types()).toEqual(["prepare"]);
+  expect(threads[1]!.got[1]).toMatchObject({ type: "extend", nth: 0 });
+});
+
 test("one refusal is everybody's, and an abort reaches all", async () => {
   const { fleet, threads } = fleetOf(2);
   const refusal = { package: "http/a", message: "no", path: "", place: "", stack: "" };

@@ -9,6 +9,7 @@ import type {
   ToWorker,
 } from "./protocol.ts";
 import { BEAT, listenerOf, socketName } from "./protocol.ts";
+import type { RehearsalStage } from "./rehearsal.ts";
 import type { ThreadMemory } from "./threads.ts";
 import { WrittenConfig } from "./written-config.ts";
 
@@ -98,7 +99,7 @@ interface Socket {
 }
 
 /** The workers and the control thread, as one: every generation goes to all of them, or to none. */
-export class Fleet implements Stage {
+export class Fleet implements RehearsalStage {
   readonly #start: StartThread;
   readonly #events: FleetEvents;
   readonly #members: Member[] = [];
@@ -118,10 +119,33 @@ export class Fleet implements Stage {
     this.#add("control", concurrency, 0);
   }
 
-  async prepare(change: Change): Promise<readonly Refusal[]> {
+  /** `rehearsed`: the canary has let it pass. */
+  async prepare(change: Change, rehearsed = true): Promise<readonly Refusal[]> {
     this.#pending = change;
-    const answers = await Promise.all(this.#members.map((member) => member.prepare(change)));
-    return answers.flat();
+    const staged = await Promise.all(
+      this.#members.map((member) => member.prepare(change, rehearsed)),
+    );
+    // Others may wait for what a thread that has refused would have told them.
+    const refusals = staged.flatMap((stage) => stage.refusals);
+    if (refusals.length > 0) return refusals;
+    return (await Promise.all(staged.map((stage) => stage.prepared))).flat();
+  }
+
+  /** As services say on any of the threads; each once. */
+  serviceListeners(): readonly unknown[] {
+    const all = this.#members.flatMap(({ brought }) => JSON.parse(brought) as unknown[]);
+    return [...new Map(all.map((listener) => [JSON.stringify(listener), listener])).values()];
+  }
+
+  /** All that services bring along is the control thread's. */
+  async extend(config: RuntimeConfig, nth: number): Promise<readonly Refusal[]> {
+    const { generation = 0, modules = [], removed = [] } = this.#pending ?? {};
+    this.#pending = { generation, modules, removed, config };
+    const control = this.#members.filter((member) => member.role === "control");
+    const staged = await Promise.all(
+      control.map((member) => member.extend(generation, config, nth)),
+    );
+    return (await Promise.all(staged.map((stage) => stage.prepared))).flat();
   }
 
   async commit(generation: number): Promise<void> {
@@ -186,6 +210,10 @@ export class Fleet implements Stage {
     return this.#members.map(({ thread, boxMs, inside }) => ({ thread, boxMs, inside }));
   }
 
+  /** The last value that was published. */
+  topic(name: string): unknown {
+    return JSON.parse(this.#topics.get(name) ?? "null");
+  }
   publish(topic: string, value: unknown): void {
     this.#publish(topic, JSON.stringify(value ?? null));
   }
@@ -355,10 +383,17 @@ function isSameAddress(a: AddressConfig, b: AddressConfig): boolean {
 
 type Profiled = Omit<Extract<FromWorker, { type: "profiled" }>, "type">;
 
+/** What a thread says at once, and later. */
+interface Staged {
+  readonly refusals: readonly Refusal[];
+  readonly prepared: Promise<readonly Refusal[]>;
+}
+
 type Answer = Extract<
   FromWorker,
   {
     type:
+      | "staged"
       | "prepared"
       | "refused"
       | "committed"
@@ -376,6 +411,8 @@ class Member {
   readonly role: "worker" | "control";
   readonly thread: Thread;
   readonly since = Date.now();
+  /** JSON of the listeners that its services bring along, as it last prepared them. */
+  brought = "[]";
   readonly #waiting = new Set<(message: Answer | undefined) => void>();
   #joined: Promise<void> = Promise.resolve();
   #gone = false;
@@ -420,31 +457,64 @@ class Member {
   /** A new thread's way to what the others run. Changes wait until it is there; one that cannot get there dies. */
   join(change: Change, listeners: readonly Bound[]): void {
     const join = async () => {
-      if ((await this.#prepare(change)).length > 0) return this.thread.kill();
+      const { prepared } = await this.#prepare(change, true);
+      if ((await prepared).length > 0) return this.thread.kill();
       await this.commit(change.generation);
       for (const listener of listeners) await this.listen(listener).catch(() => this.thread.kill());
     };
     this.#joined = join();
   }
 
-  async prepare(change: Change): Promise<readonly Refusal[]> {
+  async prepare(change: Change, rehearsed: boolean): Promise<Staged> {
     await this.#joined;
-    return this.#prepare(change);
+    return this.#prepare(change, rehearsed);
   }
 
-  async #prepare(change: Change): Promise<readonly Refusal[]> {
+  #prepare(change: Change, rehearsed: boolean): Promise<Staged> {
+    const config = change.config && WrittenConfig.of(change.config).for(this.role);
+    return this.#stage({ type: "prepare", ...change, config, rehearsed }, change.config);
+  }
+
+  extend(generation: number, config: RuntimeConfig, nth: number): Promise<Staged> {
+    const written = WrittenConfig.of(config);
+    const isOwn = ({ thread = "worker" }: ListenerConfig) => thread === this.role;
+    return this.#stage(
+      {
+        type: "extend",
+        generation,
+        config: written.for(this.role),
+        listeners: written.listeners(nth),
+        nth: config.listeners.slice(0, nth).filter(isOwn).length,
+      },
+      config,
+    );
+  }
+
+  async #stage(
+    asked: Extract<ToWorker, { type: "prepare" | "extend" }>,
+    config: RuntimeConfig | undefined,
+  ): Promise<Staged> {
+    const isOf = (message: Answer) =>
+      "generation" in message && message.generation === asked.generation;
     const answer = this.#answer(
       PREPARE_MS,
-      (message) =>
-        (message.type === "prepared" || message.type === "refused") &&
-        message.generation === change.generation,
+      (message) => (message.type === "prepared" || message.type === "refused") && isOf(message),
     );
-    const config = change.config && WrittenConfig.of(change.config).for(this.role);
-    this.post({ type: "prepare", ...change, config });
-    const message = await answer;
+    const prepared = answer.then((message) => this.#refusalsOf(message, config));
+    const first = this.#answer(PREPARE_MS, isOf);
+    this.post(asked);
+    const message = await first;
+    if (message?.type === "staged") {
+      this.brought = message.brought;
+      return { refusals: [], prepared };
+    }
+    return { refusals: await prepared, prepared };
+  }
+
+  #refusalsOf(message: Answer | undefined, config: RuntimeConfig | undefined): readonly Refusal[] {
     if (message?.type === "prepared") return [];
     if (message?.type === "refused")
-      return message.refusals.map((refusal) => placed(refusal, change.config, this.role));
+      return message.refusals.map((refusal) => placed(refusal, config, this.role));
     const what = this.#gone
       ? "died while it prepared"
       : `did not answer within ${PREPARE_MS / 1000} s`;

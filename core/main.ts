@@ -6,10 +6,10 @@ import { Canary } from "./canary.ts";
 import { Describer } from "./describe.ts";
 import { recordExchanges } from "./dev-events.ts";
 import { FileWriter } from "./file-writer.ts";
-import { Fleet, type FleetEvents } from "./fleet.ts";
+import { type Change, Fleet, type FleetEvents } from "./fleet.ts";
 import { FleetLog } from "./fleet-log.ts";
 import { COLLECT_EVERY, collectGarbage } from "./garbage.ts";
-import { HEALTH_TOPIC, RUNTIME_TOPIC } from "./inside/topics.ts";
+import { CERTIFICATES_TOPIC, HEALTH_TOPIC, RUNTIME_TOPIC } from "./inside/topics.ts";
 import { LINES_WAIT_MS, LineOrder } from "./line-order.ts";
 import { openLog } from "./log.ts";
 import { LogLevels } from "./log-levels.ts";
@@ -19,14 +19,16 @@ import { isPacked } from "./own-files.ts";
 import { SHIPPED_ROOT } from "./packages.ts";
 import { bundlePreludes } from "./preludes.ts";
 import { Profiler } from "./profiler.ts";
-import type { RuntimeConfig } from "./protocol.ts";
+import type { Refusal, RuntimeConfig } from "./protocol.ts";
 import { Reload, type Serving, StartError } from "./reload.ts";
 import { RuntimeLayers } from "./runtime.ts";
 import { ServerStats } from "./server-stats.ts";
 import { StatsReader } from "./stats.ts";
 import { exclusion } from "./stats-config.ts";
 import { threadStarter } from "./threads.ts";
+import type { ContextCertificates } from "./tls.ts";
 import { Watch } from "./watch.ts";
+import { WrittenConfig } from "./written-config.ts";
 
 /** How long requests in progress may take to end once we are asked to. */
 const DRAIN_MS = 5_000;
@@ -36,6 +38,8 @@ const STOP_MS = 2_000;
 const FLUSH_MS = 5_000;
 let flushes: NodeJS.Timeout | undefined;
 const BEAT_MS = 100;
+/** Of a written config: threads set a smaller one up in a moment, whatever they put off otherwise. */
+const LARGE_CHARS = 250_000;
 
 const options = JSON.parse(process.argv[2] ?? "{}") as RunOptions;
 const { log, reopen } = openLog(options.log);
@@ -74,7 +78,7 @@ const reload: Reload = new Reload({
   node,
   describer,
   canary,
-  serve,
+  serving: servingThreads(),
   // Whoever watches the events of `filter dev` need not be told twice.
   log: options.dev ? log.child({ of: "reload" }) : log,
   onQuiet: rest,
@@ -119,8 +123,9 @@ function shownState(): typeof state {
   return state === "LIVE" && failing ? "DRAINING" : state;
 }
 
-function certificates() {
-  return canary.certificates();
+/** What the first worker's TLS contexts have loaded. */
+function certificates(): readonly ContextCertificates[] {
+  return (fleet.topic(CERTIFICATES_TOPIC) ?? []) as readonly ContextCertificates[];
 }
 
 function newFleet(self: RuntimeConfig["node"]): Fleet {
@@ -171,43 +176,65 @@ function newFleet(self: RuntimeConfig["node"]): Fleet {
   );
 }
 
-/** The first config that is known to be good. */
-async function serve(config: RuntimeConfig): Promise<Serving> {
-  if (JSON.stringify(config.node) !== JSON.stringify(node)) {
-    await fleet.stop();
-    fleet = newFleet(config.node);
-  }
-  const started = fleet;
-  // Before the first setup, so that all of them find the values there.
-  runtime.configure(config.runtime ?? []);
-  stats.exclude(exclusion(config.stats));
-  flushEvery(config.statsFlushMs);
-  let live = config;
-  let next = config;
+/** The threads, which may be others once the first config has said who this node is. */
+function servingThreads(): Serving {
+  let live: RuntimeConfig | undefined;
+  let next: RuntimeConfig | undefined;
+  let first: Change | undefined;
+  const use = (config: RuntimeConfig) => {
+    live = config;
+    runtime.configure(config.runtime ?? []);
+    stats.exclude(exclusion(config.stats));
+    flushEvery(config.statsFlushMs);
+  };
   return {
-    prepare: (change) => {
+    prepare: async (change) => {
       next = change.config ?? live;
-      return started.prepare(change);
+      if (live !== undefined) return fleet.prepare(change);
+      first = change;
+      if (JSON.stringify(next!.node) !== JSON.stringify(node)) {
+        await fleet.stop();
+        fleet = newFleet(next!.node);
+      }
+      // Before the first setup, so that all of them find the values there.
+      use(next!);
+      return prepareFirst(change);
+    },
+    serviceListeners: () => fleet.serviceListeners(),
+    extend: (config, nth) => {
+      next = live = config;
+      return fleet.extend(config, nth);
     },
     commit: async (generation) => {
-      await started.commit(generation);
+      if (first !== undefined) canary.adopt({ ...first, config: next });
+      first = undefined;
+      await fleet.commit(generation);
       if (generation % COLLECT_EVERY === 0) setImmediate(collectGarbage);
       if (next === live) return;
-      server.onListeners(live.listeners, next.listeners);
-      live = next;
-      runtime.configure(next.runtime ?? []);
-      stats.exclude(exclusion(next.stats));
-      flushEvery(next.statsFlushMs);
+      server.onListeners(live!.listeners, next!.listeners);
+      use(next!);
     },
-    abort: (generation) => started.abort(generation),
+    abort: (generation) => fleet.abort(generation),
     // Beside a predecessor the ports are in use, and shall be.
     check: async (listeners) =>
-      options.takeover && state === "INITIALIZING" ? [] : checkAddresses(listeners, started.bound),
+      options.takeover && state === "INITIALIZING" ? [] : checkAddresses(listeners, fleet.bound),
     listen: async (listeners) => {
-      const failures = await started.listen(listeners);
+      const failures = await fleet.listen(listeners);
       return failures.map((f) => listenProblem(listeners.find((l) => l.name === f.listener)!, f));
     },
   };
+}
+
+/**
+ * Threads find out by themselves what is wrong. They put parts of a large config off until something asks for them: that is tried
+ * in the canary, beside them.
+ */
+async function prepareFirst(change: Change): Promise<readonly Refusal[]> {
+  const isLarge = WrittenConfig.of(change.config!).text().length > LARGE_CHARS;
+  const said = fleet.prepare(change, isLarge);
+  if (!isLarge) return said;
+  await new Promise(setImmediate);
+  return [...(await canary.prepare(change)), ...(await said)];
 }
 
 /** Nothing has been edited for a while: what only reloads need is given back. */

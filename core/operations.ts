@@ -1,4 +1,3 @@
-import type { ContextCertificates } from "./canary.ts";
 import type { Fleet } from "./fleet.ts";
 import { type LogLevels, MAIN_LOGGER } from "./log-levels.ts";
 import type { LevelName } from "./log-options.ts";
@@ -11,6 +10,7 @@ import type { Reload } from "./reload.ts";
 import type { RuntimeLayers } from "./runtime.ts";
 import { faultStat, type ServerStats } from "./server-stats.ts";
 import type { StatsReader } from "./stats.ts";
+import type { ContextCertificates } from "./tls.ts";
 import { VERSION } from "./version.ts";
 
 export interface OperationParts {
@@ -129,7 +129,7 @@ function connections(stats: StatsReader, config: RuntimeConfig | undefined): num
 
 /** Until the first certificate ends; Envoy's largest number if there is none. */
 function daysLeft(contexts: readonly ContextCertificates[]): number {
-  const ends = contexts.flatMap(({ chain }) => chain.map((certificate) => certificate.notAfter));
+  const ends = contexts.flatMap(({ chains }) => chains.map((certificate) => certificate.notAfter));
   if (ends.length === 0) return 0xffff_ffff;
   return Math.max(0, Math.floor((Math.min(...ends) - Date.now()) / DAY_MS));
 }

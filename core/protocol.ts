@@ -220,6 +220,16 @@ export type ToWorker =
       readonly removed: readonly string[];
       /** Undefined: the configuration stays. */
       readonly config: ThreadConfig | undefined;
+      /** The canary has set it up: what it has found good need not be looked at again. */
+      readonly rehearsed: boolean;
+    }
+  /** Into the present preparation, what it has brought along: `listeners`, JSON, the nth and following of `config`. Answered as `prepare`. */
+  | {
+      readonly type: "extend";
+      readonly generation: number;
+      readonly config: ThreadConfig;
+      readonly listeners: string;
+      readonly nth: number;
     }
   | { readonly type: "commit"; readonly generation: number }
   | { readonly type: "abort"; readonly generation: number }
@@ -281,6 +291,8 @@ export interface ProfiledFilter {
 
 /** Worker -> main. */
 export type FromWorker =
+  /** Nothing has refused so far; `prepared` follows when all that was waited for is there. `brought`: JSON of the listeners that services of this thread bring along. */
+  | { readonly type: "staged"; readonly generation: number; readonly brought: string }
   | { readonly type: "prepared"; readonly generation: number }
   | { readonly type: "refused"; readonly generation: number; readonly refusals: readonly Refusal[] }
   | { readonly type: "committed"; readonly generation: number }

@@ -8,8 +8,8 @@ import { type Problem, problem } from "./problem.ts";
 import type { ListenerConfig, PackageInfo, Refusal, RuntimeConfig } from "./protocol.ts";
 import { WrittenConfig } from "./written-config.ts";
 
-/** Sets a change up where nothing takes effect. */
-export interface CanaryStage extends Stage {
+/** Sets a change up where nothing takes effect yet: the canary, or, when nothing is served, all threads. */
+export interface RehearsalStage extends Stage {
   /** Envoy's Listener as JSON, one for each that a service of the present preparation brings along. */
   serviceListeners(): readonly unknown[];
   /** Adds to the present preparation the listeners from the nth of that config on: all before are prepared. */
@@ -29,7 +29,7 @@ export interface RehearsalOptions {
   readonly node: { readonly id: string; readonly cluster: string };
   /** What is changed of a config before anybody sets it up. */
   readonly adjust?: ((config: RuntimeConfig) => void) | undefined;
-  readonly canary: CanaryStage;
+  readonly canary: RehearsalStage;
   readonly change: Omit<Change, "config">;
   /** What serves. */
   readonly live: Rehearsed | undefined;

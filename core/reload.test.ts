@@ -10,11 +10,11 @@ import { logTo } from "./log.ts";
 import { textOf } from "./module-code.ts";
 import { bundlePreludes } from "./preludes.ts";
 import type { ListenerConfig, ModuleSource, Refusal } from "./protocol.ts";
-import type { CanaryStage } from "./rehearsal.ts";
+import type { RehearsalStage } from "./rehearsal.ts";
 import { Reload, type Serving, StartError } from "./reload.ts";
 
 /** Everything that a change brings, when it was committed; and the code and config that then serve. */
-class FakeServing implements Serving, CanaryStage {
+class FakeServing implements Serving, RehearsalStage {
   readonly modules = new Map<string, ModuleSource>();
   readonly commits: Change[] = [];
   readonly refuse: (change: Change) => Refusal[];
@@ -109,7 +109,7 @@ class World {
       node: { id: "", cluster: "" },
       describer,
       canary: this.canary,
-      serve: async () => this.serving,
+      serving: this.serving,
       log: logTo(sink, { level: "info", components: {}, escaped: false }, false),
     });
     worlds.push(this);

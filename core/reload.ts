@@ -11,8 +11,8 @@ import { discoverDroppedIn, discoverShipped } from "./packages.ts";
 import { formatProblem, type Problem, problem, shortPath } from "./problem.ts";
 import type { ListenerConfig, RuntimeConfig } from "./protocol.ts";
 import {
-  type CanaryStage,
   isRejected,
+  type RehearsalStage,
   type Rehearsed,
   type Rejected,
   rehearse,
@@ -20,7 +20,7 @@ import {
 import { type Interest, Looks, placesOf, Watch } from "./watch.ts";
 
 /** What serves: the threads, with their sockets. */
-export interface Serving extends Stage {
+export interface Serving extends RehearsalStage {
   /** Addresses of these that are not bound and cannot be. */
   check(listeners: readonly ListenerConfig[]): Promise<readonly Problem[]>;
   /** Binds what is not bound yet. */
@@ -38,12 +38,12 @@ export interface ReloadOptions {
   readonly trusted: readonly string[];
   readonly quarantined?: readonly string[];
   readonly describer: Describer;
-  readonly canary: CanaryStage;
+  readonly canary: RehearsalStage;
   readonly strict: boolean;
   readonly allowUnknown?: boolean;
   readonly node: { readonly id: string; readonly cluster: string };
-  /** Called once, with the first configuration that the canary let pass. */
-  readonly serve: (config: RuntimeConfig) => Promise<Serving>;
+  /** The first configuration is set up there alone: nothing is served yet that it could harm. */
+  readonly serving: Serving;
   readonly log: Log;
   /** A change was put into service, or refused. */
   readonly onReload?: (outcome: ReloadOutcome) => void;
@@ -119,7 +119,6 @@ export class Reload {
   readonly #watch: Watch;
   readonly #looks: Looks;
   readonly #log: Log;
-  #serving: Serving | undefined;
   #live: Rehearsed | undefined;
   #configText = "";
   /** Of the config file: what the last look saw, since when, and what was last attempted. */
@@ -364,7 +363,16 @@ export class Reload {
     const packages = [...this.#draft(edits).values()];
     const configEdit = edits.find((edit) => edit.type === "config");
     const generation = ++this.#generation;
-    const { canary, configFile, strict, node, overlays = [], allowUnknown = false } = this.#options;
+    const {
+      serving,
+      configFile,
+      strict,
+      node,
+      overlays = [],
+      allowUnknown = false,
+    } = this.#options;
+    const isFirst = this.#live === undefined;
+    const canary = isFirst ? serving : this.#options.canary;
     const change = changeOf(edits, generation);
     const rehearsed = await rehearse({
       file: configFile === "" ? "--config-yaml" : configFile,
@@ -381,23 +389,24 @@ export class Reload {
       live: this.#live,
       find: (name) => packages.find(({ bundle }) => bundle.filename === name)?.bundle.sources,
     });
-    const drop = async (failure: Failure, stage?: Stage): Promise<Failure> => {
-      await Promise.all([canary.abort(generation), stage?.abort(generation)]);
+    const stages: ReadonlySet<Stage> = new Set([canary, serving]);
+    const drop = async (failure: Failure): Promise<Failure> => {
+      await Promise.all([...stages].map((stage) => stage.abort(generation)));
       return failure;
     };
     if (isRejected(rehearsed)) return drop(rehearsed);
     const { config, unchanged } = rehearsed;
-    this.#serving ??= await this.#options.serve(config);
-    const serving = this.#serving;
     const taken = unchanged ? [] : await serving.check(config.listeners);
     if (taken.length > 0) return drop({ problems: taken, packages: new Set() });
-    const refusals = await serving.prepare({ ...change, config: unchanged ? undefined : config });
+    const refusals = isFirst
+      ? []
+      : await serving.prepare({ ...change, config: unchanged ? undefined : config });
     if (refusals.length > 0) {
       const blamed = new Set(refusals.map((refusal) => refusal.package));
-      return drop({ problems: rehearsed.explain(refusals), packages: blamed }, serving);
+      return drop({ problems: rehearsed.explain(refusals), packages: blamed });
     }
-    if (running && this.#changedMeanwhile(edits)) return drop("stale", serving);
-    await Promise.all([canary.commit(generation), serving.commit(generation)]);
+    if (running && this.#changedMeanwhile(edits)) return drop("stale");
+    await Promise.all([...stages].map((stage) => stage.commit(generation)));
     this.#accept(edits, generation);
     this.#live = rehearsed;
     if (!unchanged) this.loadedAt = new Date();

@@ -185,7 +185,21 @@ const SSL_OP_NO_TICKET = 1 << 14;
 
 const INLINE = "<inline>";
 
-function shown({ serial, names, notBefore, notAfter }: Certificate, path: string): unknown {
+/** What /certs shows of one. */
+type ShownCertificate = Pick<Certificate, "serial" | "names" | "notBefore" | "notAfter"> & {
+  /** The file, or `<inline>`. */
+  readonly path: string;
+};
+/** What TLS contexts of one config have loaded. */
+export interface ContextCertificates {
+  readonly trusted: readonly ShownCertificate[];
+  readonly chains: readonly ShownCertificate[];
+}
+
+function shown(
+  { serial, names, notBefore, notAfter }: Certificate,
+  path: string,
+): ShownCertificate {
   return { path, serial, names, notBefore, notAfter };
 }
 
@@ -224,8 +238,11 @@ export class Contexts {
   }
 
   /** What /certs shows. Contexts of one config are one entry, however many its certificates made. */
-  describe(): unknown {
-    const byScope = new Map<string, { trusted: unknown[]; chains: Map<string, unknown> }>();
+  describe(): readonly ContextCertificates[] {
+    const byScope = new Map<
+      string,
+      { trusted: ShownCertificate[]; chains: Map<string, ShownCertificate> }
+    >();
     for (const { options, trusted, certificates } of this.#byId.values()) {
       const key = `${options.side} ${options.sessionScope}`;
       let entry = byScope.get(key);

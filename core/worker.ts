@@ -10,7 +10,7 @@ import type { CryptoCall } from "./inside/crypto.ts";
 import { createRing } from "./inside/ring.ts";
 import { giveBack } from "./inside/shared-counts.ts";
 import { HISTOGRAM_CELLS, NAMED_ONLY, type StatDefinition } from "./inside/stats.ts";
-import { RUNTIME_TOPIC } from "./inside/topics.ts";
+import { CERTIFICATES_TOPIC, RUNTIME_TOPIC } from "./inside/topics.ts";
 import { Watchdog } from "./isolate.ts";
 import { FileWatch, LocalServices } from "./local-services.ts";
 import type {
@@ -24,6 +24,7 @@ import type {
   WorkerStart,
 } from "./protocol.ts";
 import { BEAT, listenerOf } from "./protocol.ts";
+import { refusalOf } from "./refusal.ts";
 import { SandboxImage } from "./sandbox/image.ts";
 import type { SandboxIsolate } from "./sandbox/isolate.ts";
 import { Supply } from "./sandbox/supply.ts";
@@ -43,7 +44,7 @@ interface Live {
 /** A change that is being set up beside what runs. */
 interface Pending {
   readonly generation: number;
-  readonly live: Live;
+  live: Live;
   /** New boxes, by package. */
   readonly boxes: Map<string, number>;
   readonly removed: readonly string[];
@@ -231,7 +232,7 @@ class Worker {
     setImmediate(() => {
       this.#tellsCertificates = false;
       const text = JSON.stringify(contexts.describe());
-      this.#post({ type: "publish", topic: "core.certificates", text });
+      this.#post({ type: "publish", topic: CERTIFICATES_TOPIC, text });
     });
   }
 
@@ -315,6 +316,9 @@ class Worker {
       case "prepare":
         this.#prepare(message);
         break;
+      case "extend":
+        this.#extend(message);
+        break;
       case "commit":
         this.#commit(message.generation);
         break;
@@ -383,7 +387,7 @@ class Worker {
   }
 
   #prepare(message: Extract<ToWorker, { type: "prepare" }>): void {
-    const { generation, modules, removed, config } = message;
+    const { generation, modules, removed, config, rehearsed } = message;
     const next = new Map(this.#live.modules);
     for (const name of removed) next.delete(name);
     for (const module of modules) next.set(module.package, module);
@@ -397,7 +401,26 @@ class Worker {
       boxesReady: false,
     };
     this.#pending = pending;
-    const refusals = this.#stage(pending, modules, config);
+    let brought = "[]";
+    const refusals = this.#tried(() => {
+      const staged = this.#stage(pending, modules, config, rehearsed);
+      if (staged.length === 0) brought = this.#builtin.serviceListeners();
+      return staged;
+    });
+    if (refusals.length > 0) this.#refuse(pending, refusals);
+    else {
+      this.#post({ type: "staged", generation, brought });
+      void this.#prepareBoxes(pending);
+    }
+    this.#sockets.poke();
+  }
+
+  #extend({ generation, config, listeners, nth }: Extract<ToWorker, { type: "extend" }>): void {
+    const pending = this.#pending;
+    if (pending?.generation !== generation) return;
+    pending.live = { ...pending.live, config };
+    pending.builtinReady = pending.boxesReady = false;
+    const refusals = this.#tried(() => this.#builtin.extend(listeners, nth));
     if (refusals.length > 0) this.#refuse(pending, refusals);
     else void this.#prepareBoxes(pending);
     this.#sockets.poke();
@@ -408,9 +431,10 @@ class Worker {
     pending: Pending,
     modules: readonly ModuleSource[],
     config: ThreadConfig | undefined,
+    rehearsed = true,
   ): readonly Refusal[] {
     const { generation, removed } = pending;
-    try {
+    return this.#tried(() => {
       const refusals: Refusal[] = [];
       const changed = this.#load(modules, refusals);
       if (refusals.length > 0) return refusals;
@@ -418,8 +442,15 @@ class Worker {
         generation,
         changed,
         removed,
+        rehearsed,
         config: config?.text,
       });
+    });
+  }
+
+  #tried(run: () => readonly Refusal[]): readonly Refusal[] {
+    try {
+      return run();
     } catch (error) {
       return [refusalOf("", error)];
     }
@@ -638,11 +669,6 @@ class Worker {
     collectGarbage();
     process.exit(0);
   }
-}
-
-function refusalOf(packageName: string, error: unknown): Refusal {
-  const { message, stack = "" } = error instanceof Error ? error : new Error(String(error));
-  return { package: packageName, message, path: "", place: "", stack };
 }
 
 function changedPackages(before: Live, after: Live): string[] {

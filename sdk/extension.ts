@@ -220,6 +220,8 @@ export interface Regex {
 export interface SetupContext {
   /** `canary`: setup only proves that the config is good; no connection, no subscription takes effect. */
   readonly role: "worker" | "control" | "canary";
+  /** False on a worker: no canary has set this up before. Whatever a config is refused for has to be looked at now. Absent: true. */
+  readonly rehearsed?: boolean;
   readonly worker: number;
   readonly node: {
     readonly id: string;

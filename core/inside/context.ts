@@ -43,6 +43,8 @@ import type { UdpTable } from "./udp.ts";
 /** What every context of an isolate shares. */
 export interface Surroundings {
   readonly role: "worker" | "control" | "canary";
+  /** The canary has set the present preparation up already. */
+  rehearsed: boolean;
   readonly worker: number;
   readonly node: SetupContext["node"];
   readonly host: Host;
@@ -67,6 +69,7 @@ export interface Surroundings {
 /** `cx` of one setup. What is made through it ends with the scope. */
 export class Context implements SetupContext {
   readonly role: "worker" | "control" | "canary";
+  readonly rehearsed: boolean;
   readonly worker: number;
   readonly node: SetupContext["node"];
   readonly log: Log;
@@ -80,6 +83,7 @@ export class Context implements SetupContext {
 
   constructor(around: Surroundings, scope: Scope) {
     this.role = around.role;
+    this.rehearsed = around.rehearsed;
     this.worker = around.worker;
     this.node = around.node;
     this.log = new PackageLog(around.host, scope.package);

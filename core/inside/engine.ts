@@ -173,6 +173,7 @@ export class Engine {
     const holder = { worker: options.worker, isolate: options.isolate ?? 1 };
     this.#around = {
       role: options.role,
+      rehearsed: true,
       worker: options.worker,
       node: options.node,
       host: this.host,
@@ -470,8 +471,10 @@ export class Engine {
     changedNames: readonly string[],
     removed: readonly string[],
     config: RuntimeConfig | undefined,
+    rehearsed = true,
   ): readonly Refusal[] {
     if (this.#preparation !== undefined) this.abort();
+    this.#around.rehearsed = rehearsed;
     const changed = new Map<string, Definition>();
     for (const name of changedNames) {
       const definition = this.#modules.get(name);
@@ -506,13 +509,15 @@ export class Engine {
 
   /** More listeners for the present preparation, those that its services bring along; the first of them is the nth of all. */
   extend(configs: readonly ListenerConfig[], nth: number): readonly Refusal[] {
-    const { world, listeners, made } = this.#preparation!;
+    const { generation, world, listeners, made } = this.#preparation!;
     const refusals: Refusal[] = [];
+    this.#around.waits = [];
     this.#preparing = world;
     this.#prepareListeners(configs, nth, listeners, made, refusals);
     this.#preparing = undefined;
     this.tellStats();
     if (refusals.length > 0) this.abort();
+    else this.#waitForAll(generation);
     return refusals;
   }
 

@@ -38,16 +38,22 @@ export function defineParked(packageName: string, box: number, description: stri
   engine.defineParked(packageName, box, description);
 }
 
-/** `text`: JSON of { generation, changed, removed }; `configText`: that of a RuntimeConfig, or "". Answers JSON of Refusal[]. */
+/** `text`: JSON of { generation, changed, removed, rehearsed }; `configText`: that of a RuntimeConfig, or "". Answers JSON of Refusal[]. */
 export function prepare(text: string, configText: string): string {
   engine.onEntered();
-  const { generation, changed, removed } = JSON.parse(text) as {
+  const {
+    generation,
+    changed,
+    removed,
+    rehearsed = true,
+  } = JSON.parse(text) as {
     generation: number;
     changed: string[];
     removed: string[];
+    rehearsed?: boolean;
   };
   const config = configText === "" ? undefined : (JSON.parse(configText) as RuntimeConfig);
-  return JSON.stringify(engine.prepare(generation, changed, removed, config));
+  return JSON.stringify(engine.prepare(generation, changed, removed, config, rehearsed));
 }
 
 /** `text`: JSON of ListenerConfig[]. Answers JSON of Refusal[]. */

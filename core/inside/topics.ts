@@ -6,6 +6,9 @@ export const RUNTIME_TOPIC = "core/runtime";
 /** True while an operator wants health checks to fail (admin's /healthcheck/fail): clients are asked to leave. */
 export const HEALTH_TOPIC = "core/health_checks_fail";
 
+/** What the TLS contexts of the first worker have loaded. */
+export const CERTIFICATES_TOPIC = "core.certificates";
+
 /**
  * Values that isolates tell each other by name; the last one of a topic is kept for those who come later. They travel, and are
  * kept, as JSON: most isolates never look at what may be megabytes.

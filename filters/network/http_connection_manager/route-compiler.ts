@@ -60,7 +60,7 @@ export class RouteCompiler {
   readonly #config: RouteConfig;
   readonly #path: string;
   readonly #cx: SetupContext;
-  /** Routes are made when they are first asked for. The canary has made them all, and refused what has to be. */
+  /** Routes are made when they are first asked for. The canary has made them all, and refused what has to be; where none has, none is put off. */
   readonly #lazy: boolean;
   /** A virtual host's rules serve all of its routes: compiled once. */
   readonly #rules = { request: new Map(), response: new Map() } as Record<
@@ -79,6 +79,7 @@ export class RouteCompiler {
     this.#cx = cx;
     this.#lazy =
       cx.role === "worker" &&
+      cx.rehearsed !== false &&
       config.virtual_hosts.length > MANY_HOSTS &&
       config.typed_per_filter_config === undefined;
     for (const [k, { extension }] of config.cluster_specifier_plugins.entries()) {
