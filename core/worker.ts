@@ -58,6 +58,19 @@ interface Pending {
 const FLUSH_LOGS_MS = 250;
 
 /** One thread: its sockets, its builtin isolate, its sandboxes; and the generations they pass through. */
+/** How long a turn of the thread may pass on what sandboxes ask for. */
+const ASKED_MS = 5;
+/** Unless so much of it waits. */
+const ASKED_BYTES_MAX = 64 * 1024 * 1024;
+
+interface Asked {
+  readonly box: number;
+  /** JSON of a FetchMessage. */
+  readonly text: string;
+  readonly bytes: Buffer;
+  readonly builtin: Builtin;
+}
+
 class Worker {
   readonly #start: WorkerStart;
   readonly #post: (message: FromWorker) => void;
@@ -80,6 +93,9 @@ class Worker {
   #stopping = false;
   readonly #crypto = new Crypto();
   #statsUsed = 0;
+  /** What sandboxes ask for, until the chain is told. */
+  #asked: Asked[] = [];
+  #askedBytes = 0;
   readonly #inspector = new Session();
   readonly #beats: Int32Array;
 
@@ -252,14 +268,28 @@ class Worker {
 
   /** Not from within the crossing that told of it. */
   #onFetch(box: number, text: string, bytes: Buffer): void {
-    const builtin = this.#builtin;
-    setImmediate(() => {
-      // With the isolate all that it had under way is gone.
-      if (builtin !== this.#builtin || builtin.disposed) return;
-      this.#guarded(() => builtin.fetch(box, text, bytes.toString("latin1")));
-      this.#sockets.poke();
-    });
+    if (this.#asked.length === 0) setImmediate(this.#passAsked);
+    this.#asked.push({ box, text, bytes, builtin: this.#builtin });
+    this.#askedBytes += text.length + bytes.length;
   }
+
+  /** What sandboxes have asked for, a slice in each turn of the thread: ten thousand calls at once hold up nobody. */
+  readonly #passAsked = (): void => {
+    const until = performance.now() + ASKED_MS;
+    const asked = this.#asked;
+    let taken = 0;
+    while (taken < asked.length) {
+      const { box, text, bytes, builtin } = asked[taken++]!;
+      this.#askedBytes -= text.length + bytes.length;
+      // With the isolate all that it had under way is gone.
+      if (builtin !== this.#builtin || builtin.disposed) continue;
+      this.#guarded(() => builtin.fetch(box, text, bytes.toString("latin1")));
+      if (performance.now() > until && this.#askedBytes < ASKED_BYTES_MAX) break;
+    }
+    this.#asked = asked.slice(taken);
+    if (this.#asked.length > 0) setImmediate(this.#passAsked);
+    this.#sockets.poke();
+  };
 
   /** A box, JSON for it, bytes of one char each. */
   #onFetched(told: string): void {

@@ -22,6 +22,13 @@ const TIMEOUT_MAX_MS = 600_000;
 /** JSON of a response's head. */
 const HEAD_MAX = 96 * 1024;
 
+/** Of all bodies that one sandbox sends and that wait here. */
+const HELD_MAX = 64 * 1024 * 1024;
+/** Of all responses on their way into it: half of what core keeps for a sandbox. */
+const UNREAD_MAX = 8 * 1024 * 1024;
+/** The last parts of a response are in the sandbox after that long. */
+const ARRIVAL_MS = 100;
+
 /** JSON in ASCII of a FetchReply, and bytes of one char each. */
 export type TellFetched = (head: string, bytes: string) => void;
 
@@ -30,6 +37,7 @@ export class SandboxFetches {
   readonly #cx: FetchContext;
   readonly #tell: TellFetched;
   readonly #relays = new Map<number, Relay>();
+  readonly #budget = new Budget();
 
   constructor(cx: FetchContext, tell: TellFetched) {
     this.#cx = cx;
@@ -45,7 +53,8 @@ export class SandboxFetches {
     if (relay === undefined) {
       if (op !== "begin" && op !== "data") return;
       if (this.#relays.size >= CALLS_MAX) return;
-      relay = new Relay(this.#cx, call, this.#tell, () => this.#relays.delete(call));
+      const onOver = (): boolean => this.#relays.delete(call);
+      relay = new Relay(this.#cx, call, this.#tell, { onOver, budget: this.#budget });
       this.#relays.set(call, relay);
     }
     relay.onMessage(message, bytes);
@@ -58,16 +67,48 @@ export class SandboxFetches {
   }
 }
 
+/** Bytes of all fetches of one sandbox. */
+class Budget {
+  held = 0;
+  #unread = 0;
+  readonly #readers: (() => void)[] = [];
+
+  get isFull(): boolean {
+    return this.#unread >= UNREAD_MAX;
+  }
+
+  get isHalfFull(): boolean {
+    return this.#unread >= UNREAD_MAX / 2;
+  }
+
+  sent(n: number): void {
+    this.#unread += n;
+  }
+
+  /** The sandbox has them. */
+  read(n: number): void {
+    this.#unread -= n;
+    while (!this.isFull && this.#readers.length > 0) this.#readers.shift()!();
+  }
+
+  wait(onRoom: () => void): void {
+    this.#readers.push(onRoom);
+  }
+}
+
 class Relay {
   readonly #cx: FetchContext;
   readonly #call: number;
   readonly #tell: TellFetched;
   readonly #onOver: () => void;
+  readonly #budget: Budget;
   readonly #signal = new Signal();
   #begun = false;
   /** Of the request's body. */
   #parts: Uint8Array[] = [];
   #size = 0;
+  /** Of the budget. */
+  #held = 0;
   #ended = false;
   #wakeSender: () => void = () => {};
   /** Of the response's. */
@@ -75,11 +116,17 @@ class Relay {
   #wakeReader: () => void = () => {};
   #over = false;
 
-  constructor(cx: FetchContext, call: number, tell: TellFetched, onOver: () => void) {
+  constructor(
+    cx: FetchContext,
+    call: number,
+    tell: TellFetched,
+    { onOver, budget }: { readonly onOver: () => void; readonly budget: Budget },
+  ) {
     this.#cx = cx;
     this.#call = call;
     this.#tell = tell;
     this.#onOver = onOver;
+    this.#budget = budget;
   }
 
   onMessage(message: FetchMessage, bytes: Uint8Array): void {
@@ -95,7 +142,11 @@ class Relay {
         this.#wakeSender();
         return;
       case "read":
-        if (message.n > 0 && message.n <= CREDIT * 2) this.#credit += message.n;
+        // It cannot have read more than it was sent.
+        if (message.n > 0 && message.n <= CREDIT - this.#credit) {
+          this.#credit += message.n;
+          this.#budget.read(message.n);
+        }
         this.#wakeReader();
         return;
       case "cancel":
@@ -109,6 +160,7 @@ class Relay {
   }
 
   #take(bytes: Uint8Array): void {
+    if (!this.#hold(bytes)) return;
     this.#parts.push(bytes);
     this.#size += bytes.length;
     const isTooMuch = this.#begun ? this.#parts.length > PARTS_AHEAD : this.#size > WHOLE_BODY_MAX;
@@ -116,8 +168,27 @@ class Relay {
     else this.#wakeSender();
   }
 
+  /** False: with it the sandbox would have too much here. */
+  #hold({ length }: Uint8Array): boolean {
+    if (this.#budget.held + length > HELD_MAX) {
+      const message = `bodies of more than ${HELD_MAX} bytes wait to be sent`;
+      this.#reply({ to: "fetch", call: this.#call, op: "error", reason: "overflow", message });
+      this.cancel();
+      return false;
+    }
+    this.#budget.held += length;
+    this.#held += length;
+    return true;
+  }
+
+  #release(n: number): void {
+    this.#held -= n;
+    this.#budget.held -= n;
+  }
+
   async #run(message: FetchMessage & { op: "begin" }, last: Uint8Array): Promise<void> {
     this.#begun = true;
+    if (!this.#hold(last)) return;
     const { target, method, headers, body, timeoutMs } = message;
     const given: FetchBody | undefined =
       body === "none"
@@ -151,6 +222,7 @@ class Relay {
       const part = this.#parts.shift();
       if (part !== undefined) {
         yield part;
+        this.#release(part.length);
         this.#reply({ to: "fetch", call: this.#call, op: "sent" });
       } else if (this.#ended || this.#over) return;
       else
@@ -171,13 +243,15 @@ class Relay {
     this.#reply({ to: "fetch", call, op: "head", status, headers: lines });
     for await (const chunk of response.body) {
       for (let at = 0; at < chunk.length; ) {
-        while (this.#credit <= 0 && !this.#over)
+        while ((this.#credit <= 0 || this.#budget.isFull) && !this.#over)
           await new Promise<void>((resolve) => {
             this.#wakeReader = resolve;
+            if (this.#budget.isFull) this.#budget.wait(resolve);
           });
         if (this.#over) return;
         const end = Math.min(chunk.length, at + PART_SIZE);
         this.#credit -= end - at;
+        this.#budget.sent(end - at);
         this.#reply({ to: "fetch", call, op: "data" }, latin1Decode(chunk, at, end));
         at = end;
       }
@@ -189,7 +263,13 @@ class Relay {
   }
 
   #finish(): void {
+    if (this.#over) return;
     this.#over = true;
+    this.#release(this.#held);
+    const unread = CREDIT - this.#credit;
+    // Parts and the end are on their way together: what the sandbox has read of them, it does not tell any more.
+    if (!this.#budget.isHalfFull) this.#budget.read(unread);
+    else this.#cx.timer(() => this.#budget.read(unread)).arm(ARRIVAL_MS);
     this.#onOver();
     this.#wakeSender();
     this.#wakeReader();

@@ -149,6 +149,33 @@ describe("fetch out of a sandbox", () => {
     expect(cx.clock.armed).toBe(0);
   });
 
+  it("has 4096 under way at most, and says so", async () => {
+    const e = await begin(
+      `const asked = Array.from({ length: 5000 }, () =>
+         cx.fetch("up:/").then((r) => r.text(), (error) => error.reason));
+       const counts = {};
+       for (const answer of await Promise.all(asked)) counts[answer] = (counts[answer] ?? 0) + 1;
+       return counts;`,
+    );
+    await worker.until(() => up.exchanges.length === 4096);
+    for (const exchange of up.exchanges) exchange.respond(200, {}, "fine");
+    expect(await saw(e)).toEqual({ fine: 4096, overflow: 904 });
+  });
+
+  it("holds 64 MiB of bodies for all that one sandbox sends", () => {
+    const told: string[] = [];
+    const fetches = new SandboxFetches(cx, (head) => told.push(head));
+    const part = new Uint8Array(4 * 1024 * 1024);
+    for (let call = 1; call <= 17; call++)
+      fetches.onMessage(JSON.stringify({ call, op: "data" }), part);
+    expect(told.map((head) => JSON.parse(head))).toMatchObject([
+      { call: 17, op: "error", reason: "overflow" },
+    ]);
+    fetches.onMessage(JSON.stringify({ call: 1, op: "cancel" }), part);
+    fetches.onMessage(JSON.stringify({ call: 18, op: "data" }), part);
+    expect(told).toHaveLength(1);
+  });
+
   it("ends with its sandbox", async () => {
     await begin(`await cx.fetch("up:/");`);
     await worker.until(() => up.exchanges.length === 1);

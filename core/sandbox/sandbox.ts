@@ -506,6 +506,8 @@ export class Sandbox {
       return;
     } finally {
       this.#beats[BEAT.INSIDE] = 0;
+      // Each entry has its time box: a thread that has a thousand of them to do in one turn has not hung.
+      this.#beats[BEAT.TURNS]!++;
     }
     if (this.#share.limited) this.#share.spent(this.#now() - now);
     this.#entered(inbox, now);

@@ -10,8 +10,8 @@ import {
 } from "@tsproxy/sdk";
 import { PART_SIZE } from "./layout.ts";
 
-/** Fetches of one sandbox that may be under way. */
-export const CALLS_MAX = 256;
+/** Fetches of one sandbox that may be under way. A Lua script that waits for one takes 6 KiB of the sandbox's 64 MiB. */
+export const CALLS_MAX = 4096;
 /** Of a request's body that is there as a whole; one that comes bit by bit may be of any length. */
 export const WHOLE_BODY_MAX = 4 * 1024 * 1024;
 /** Of a request's target and headers. */
