@@ -270,7 +270,14 @@ export class Boxes {
       const previous = previousUse === undefined ? undefined : left.get(previousUse);
       return { id: use, config, place, statPrefix, ...(previous != null && { previous }) };
     });
-    return found.sandbox.prepare(setups);
+    if (old !== found || !found.sandbox.isHeld) return found.sandbox.prepare(setups);
+    // The same code with another config: who is stopped at a line of it goes on, and the session with it.
+    this.#debugging.leave(found.sandbox.package);
+    try {
+      return await found.sandbox.prepare(setups);
+    } finally {
+      this.#debugging.restore(found.sandbox.package);
+    }
   }
 
   /** One that a debugger holds at a line is let go: nothing else could get in. */

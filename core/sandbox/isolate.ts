@@ -242,9 +242,14 @@ export class SandboxIsolate {
 
   /** A rare call, text in and out, on another thread. */
   async call(name: string, ...args: (string | number)[]): Promise<string> {
-    const entry = this.#namespace.getSync(name, { reference: true });
+    return String(await this.#leftAlone(this.#enter(name, args)));
+  }
+
+  /** Whatever touches the isolate here waits on another thread: while a debugger holds it, this one brings the word to go on. */
+  async #enter(name: string, args: readonly (string | number)[]): Promise<unknown> {
+    const entry = await this.#namespace.get(name, { reference: true });
     const options = this.isDebugged ? {} : { timeout: LOAD_TIMEOUT_MS };
-    return String(await this.#leftAlone(entry.apply(undefined, args as never, options)));
+    return entry.apply(undefined, args as never, options);
   }
 
   /** Somebody may stop it at any line: it is entered on other threads only, and takes what time it likes. */

@@ -142,6 +142,10 @@ export class Sandbox {
   get isolate(): SandboxIsolate | undefined {
     return this.#isolate;
   }
+  /** A debugger is attached, and something runs on another thread: it may be stopped at a line. */
+  get isHeld(): boolean {
+    return this.#away > 0 && this.#isolate?.isDebugged === true;
+  }
   get ready(): boolean {
     return this.#isolate !== undefined;
   }

@@ -214,6 +214,25 @@ test("a filter is replaced while somebody is stopped in it", async () => {
   });
 });
 
+test("a config is saved while somebody is stopped in a script of it", async () => {
+  const { port, inspector } = await start();
+  const client = await Cdp.attach(inspector, "http/script");
+  await client.send("Debugger.enable");
+  const url = pathToFileURL(path.join(session.dir, "front.yaml")).href;
+  const lineNumber = lineOf(CONFIG, 'res.headers.set("x-script"');
+  await client.send("Debugger.setBreakpointByUrl", { url, lineNumber });
+  const held = get(port, "/held");
+  await client.next("Debugger.paused");
+  session.write("front.yaml", CONFIG.replace("String(status)", '"saved"'));
+  await client.next("Debugger.resumed");
+  expect((await held).headers).toMatchObject({ "x-script": "200" });
+  // Sent again by `filter dev`, it stops at the same line of the script that was saved.
+  await client.next("Debugger.paused");
+  client.close();
+  await session.next("reloaded");
+  expect((await get(port, "/after")).headers).toMatchObject({ "x-script": "saved" });
+}, 60_000);
+
 test("stops at a line of a script in the YAML file", async () => {
   const { port, inspector } = await start();
   const client = await Cdp.attach(inspector, "http/script");
