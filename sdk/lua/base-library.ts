@@ -318,7 +318,8 @@ let current: Coroutine | undefined;
 /** A new run begins: outside of all coroutines. */
 export function leaveCoroutines(): void {
   current = undefined;
-  levels.length = 0;
+  // Setting a length, even to what it is, is a call of the runtime.
+  if (levels.length > 0) levels.length = 0;
 }
 
 export function coroutineLibrary(): LuaTable {
