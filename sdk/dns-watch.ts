@@ -45,14 +45,12 @@ export class DnsOutcomes {
   readonly attempt: Counter;
   readonly success: Counter;
   readonly failure: Counter;
-  readonly empty: Counter;
   readonly noRebuild: Counter;
 
   constructor(stats: Stats) {
     this.attempt = stats.counter("update_attempt");
     this.success = stats.counter("update_success");
     this.failure = stats.counter("update_failure");
-    this.empty = stats.counter("update_empty");
     this.noRebuild = stats.counter("update_no_rebuild");
   }
 }
@@ -67,6 +65,8 @@ export class DnsWatch {
   readonly #resolver: DnsResolverOptions | undefined;
   readonly #outcomes: DnsOutcomes;
   readonly #cx: SetupContext;
+  /** A name without addresses keeps those it had. */
+  emptyFails = false;
   /** Set by whoever listens, before `start`. `first`: nothing was known before. */
   onAnswer: (changed: boolean, first: boolean) => void = () => {};
   readonly #timer: Timer;
@@ -116,9 +116,12 @@ export class DnsWatch {
   #take(answer: Answer): void {
     if (this.#stopped) return;
     const found = (answer.addresses ?? []).slice(0, MAX_ADDRESSES);
+    if (found.length === 0 && this.emptyFails) {
+      this.#onFailure(new Error("it has no addresses"));
+      return;
+    }
     this.#failures = 0;
     this.#outcomes.success.inc();
-    if (found.length === 0) this.#outcomes.empty.inc();
     this.#keep(found.map((address) => address.ip));
     this.#timer.arm(this.#refreshMs(found.map((address) => address.ttl)));
   }
@@ -146,7 +149,7 @@ export class DnsWatch {
     const changed = kept.length !== this.ips.length || now.size !== kept.length;
     for (const ip of kept) now.delete(ip);
     if (changed) this.ips = [...kept, ...now];
-    else if (this.answered) this.#outcomes.noRebuild.inc();
+    else this.#outcomes.noRebuild.inc();
     this.#told(changed);
   }
 

@@ -60,6 +60,8 @@ it("stays where it is when the same addresses come, when none comes and when nob
   await round([]);
   await round(new Error("ESERVFAIL"));
   expect(lists).toHaveLength(1);
+  const stat = (name: string) => cx.stats.value(`cluster.c.update_${name}`);
+  expect(["success", "no_rebuild", "failure"].map(stat)).toEqual([2, 1, 2]);
 });
 
 it("refuses more than one endpoint, or none", () => {

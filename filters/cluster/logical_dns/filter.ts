@@ -45,6 +45,7 @@ export default defineCluster({
       discover(update, cx) {
         const stats = cx.stats.scope(`cluster.${config.alt_stat_name || config.name}.`);
         const watch = new DnsWatch(spec.ip, config.name, config, new DnsOutcomes(stats), cx);
+        watch.emptyFails = true;
         const { additionalAddresses: _, port, ...own } = spec;
         const tell = (): void => {
           const [ip, ...others] = watch.ips;
@@ -60,7 +61,7 @@ export default defineCluster({
           update(ip === undefined ? [] : [{ ...host, ip }]);
         };
         watch.onAnswer = (changed, first) => {
-          if (first || (changed && watch.ips.length > 0)) tell();
+          if (first || changed) tell();
         };
         if (watch.answered) tell();
         watch.resolve();
