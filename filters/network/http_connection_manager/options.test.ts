@@ -271,6 +271,21 @@ describe("max_stream_duration of a route", () => {
     expect(left.map(told)).toEqual(left);
   });
 
+  it("tells a gRPC upstream how long it may take, whatever the client has said", () => {
+    const told = (duration: object, managerMs: number, timeout = "grpc-timeout: bad") => {
+      const common_http_protocol_options = { max_stream_duration: managerMs };
+      const p = proxy().start({ route_config: route(duration), common_http_protocol_options });
+      p.connect().get("/", "content-type: application/grpc", timeout);
+      return p.up.last.header("grpc-timeout");
+    };
+    expect(told({ max_stream_duration: 700 }, 300)).toBe("700m");
+    expect(told({ max_stream_duration: 700 }, 0, "grpc-timeout: 1S")).toBe("700m");
+    expect(told({ grpc_timeout_header_max: 5000 }, 300)).toBe("300m");
+    expect(told({ grpc_timeout_header_max: 5000 }, 0)).toBe("bad");
+    expect(told({ max_stream_duration: 0 }, 300)).toBeUndefined();
+    expect(told({ max_stream_duration: 0 }, 0)).toBe("bad");
+  });
+
   it("takes a deadline of nothing for one that has passed", () => {
     const p = proxy().start({ route_config: route({ grpc_timeout_header_max: 1000 }) });
     const c = p.connect().get("/", "content-type: application/grpc", "grpc-timeout: 0S");

@@ -12,22 +12,38 @@ const UNIT_MS: Readonly<Record<string, number>> = {
 
 /**
  * How long a stream may take by its route, with what a gRPC client says in `grpc-timeout` where the route heeds that; a gRPC
- * upstream is told the same. 0: endless; undefined: the connection manager's own limit holds.
+ * upstream is told the same. 0: endless; undefined: the connection manager's own limit, `managerMs`, holds.
  */
-export function durationOf(config: StreamDuration, headers: RequestHeaders): number | undefined {
+export function durationOf(
+  config: StreamDuration,
+  headers: RequestHeaders,
+  managerMs: number,
+): number | undefined {
   const most = config.grpcTimeoutHeaderMaxMs;
   const asked = most === undefined ? undefined : grpcTimeoutMs(headers);
-  if (asked === undefined) return config.maxMs;
+  if (asked === undefined) {
+    const ms = config.maxMs ?? managerMs;
+    if (isGrpcRequest(headers)) {
+      if (ms > 0) tellGrpc(headers, ms);
+      // Envoy's rule: only where it lifts a limit.
+      else if (managerMs > 0) headers.remove(GRPC_TIMEOUT);
+    }
+    return config.maxMs;
+  }
   let ms = most !== 0 && asked > most! ? most! : asked;
   const offset = config.grpcTimeoutHeaderOffsetMs ?? 0;
   if (ms !== 0 && offset > 0) ms = offset < ms ? ms - offset : 0;
-  if (isGrpcRequest(headers)) {
-    headers.set(GRPC_TIMEOUT, ms < 100_000_000 ? `${ms}m` : `${Math.floor(ms / 1000)}S`);
-  }
+  if (isGrpcRequest(headers)) tellGrpc(headers, ms);
   // What is left of a deadline that has passed is no time at all, and not all the time there is.
   return ms === 0 ? AT_ONCE_MS : ms;
 }
 const AT_ONCE_MS = 1 / 1000;
+
+/** Eight digits is all the format has. */
+function tellGrpc(headers: RequestHeaders, ms: number): void {
+  const value = ms < 100_000_000 ? `${ms}m` : `${Math.min(99_999_999, Math.floor(ms / 1000))}S`;
+  headers.set(GRPC_TIMEOUT, value);
+}
 
 /** `1S`, `250m`: at most eight characters and a unit. Part of a millisecond counts as one. */
 function grpcTimeoutMs(headers: RequestHeaders): number | undefined {

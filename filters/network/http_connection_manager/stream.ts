@@ -473,7 +473,10 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
       else this.#idle.cancel();
     }
     const duration = action.policies?.streamDuration;
-    if (duration !== undefined) this.#limitDuration(durationOf(duration, this.headers));
+    if (duration !== undefined) {
+      const own = this.#runtime.config.common_http_protocol_options.max_stream_duration;
+      this.#limitDuration(durationOf(duration, this.headers, own));
+    }
     return route;
   }
 
