@@ -10,6 +10,7 @@ import {
 import type { Place, Report } from "./diagnostic.ts";
 import { Entry, Fields } from "./fields.ts";
 import { parseJson } from "./json.ts";
+import { readPlainYaml } from "./plain-yaml.ts";
 
 /** A file as a tree that remembers where everything stood, through all rewriting. */
 export type Node = MapNode | ListNode | ScalarNode;
@@ -247,7 +248,10 @@ export type Format = "yaml" | "json";
 /** Undefined: what is wrong stands in the report. */
 export function parseDocument(text: string, format: Format, report: Report): MapNode | undefined {
   const start: Place = { offset: 0, path: "" };
-  const root = format === "json" ? parseJson(text, report) : parseYaml(text, report);
+  const root =
+    format === "json"
+      ? parseJson(text, report)
+      : (readPlainYaml(text, report) ?? parseYaml(text, report));
   if (root === undefined || report.failed) return undefined;
   if (root.kind === "map") return root;
   if (isNull(root)) report.error(start, "the file is empty");
@@ -260,7 +264,8 @@ export function parseDocument(text: string, format: Format, report: Report): Map
 const MAX_ALIASED = 200_000;
 const MAX_DEPTH = 100;
 
-function parseYaml(text: string, report: Report): Node | undefined {
+/** By the whole parser. */
+export function parseYaml(text: string, report: Report): Node | undefined {
   const start: Place = { offset: 0, path: "" };
   let document: Document.Parsed | undefined;
   try {
@@ -390,6 +395,11 @@ function readScalar(
   const text = String(node.value ?? "");
   if (node.type !== "PLAIN" || node.tag?.endsWith(":str") === true || node.tag === "!")
     return new ScalarNode(place, text, JSON.stringify(text));
+  return plainNode(text, place);
+}
+
+/** A word without quotes. */
+export function plainNode(text: string, place: Place): ScalarNode {
   const value = plainScalar(text);
   const isLoose = typeof value === "number" && (value !== (value | 0) || !INTEGER.test(text));
   return isLoose ? new LooseNumber(place, value, text) : new ScalarNode(place, value, text);
