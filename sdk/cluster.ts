@@ -1,6 +1,6 @@
 import type { RequestEncoder, ResponseDecoder } from "./codec.ts";
 import type { SetupContext, Slot } from "./extension.ts";
-import type { RequestHeaders } from "./headers.ts";
+import type { HeaderMap, RequestHeaders } from "./headers.ts";
 import type { HttpFilterFactory, HttpStream } from "./http.ts";
 import type {
   Address,
@@ -77,6 +77,8 @@ export interface Host {
   onReset(): void;
   /** A response said `x-envoy-immediate-health-check-fail`. Undefined: nobody wants to know. */
   readonly onImmediateHealthCheckFail?: (() => void) | undefined;
+  /** Told of the head and the trailers of each response, which may say what load the host has. Set by balancers that go by it. */
+  onLoadReport?: ((lines: HeaderMap) => void) | undefined;
 }
 
 export type HostHealth = "healthy" | "degraded" | "unhealthy";

@@ -28,6 +28,7 @@ export class TestHost implements Host {
   health: HostHealth = "healthy";
   healthySince = 0;
   activeRequests = 0;
+  onLoadReport: Host["onLoadReport"] = undefined;
   get healthy(): boolean {
     return this.health !== "unhealthy";
   }

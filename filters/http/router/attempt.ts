@@ -191,6 +191,7 @@ export class Attempt implements PoolCallbacks, ChainOwner {
     this.touch();
     this.logged?.onHead(this.responseHeaders);
     this.tracked?.onHead(this.responseHeaders);
+    this.host?.onLoadReport?.(this.responseHeaders);
     this.#owner.onHead(this, this.responseHeaders, endStream);
   }
 
@@ -203,6 +204,7 @@ export class Attempt implements PoolCallbacks, ChainOwner {
 
   onResponseTrailers(trailers: HeaderMap): void {
     if (this.logged !== undefined) this.logged.trailers = trailers;
+    this.host?.onLoadReport?.(trailers);
     this.#owner.onTrailers(this, trailers);
   }
 

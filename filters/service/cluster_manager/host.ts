@@ -53,6 +53,7 @@ export class UpstreamHost implements Host {
   outlier: OutlierMonitor | undefined = undefined;
   /** Undefined: the cluster has no active checks, and nobody need look for the header. */
   onImmediateHealthCheckFail: (() => void) | undefined = undefined;
+  onLoadReport: Host["onLoadReport"] = undefined;
   readonly #now: () => number;
   #flags: number;
 
