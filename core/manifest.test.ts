@@ -18,7 +18,7 @@ it.each([
   [7, "sandbox: write an object"],
   [
     { cluster: [] },
-    'sandbox: no "cluster"; there are clusters, headers, body, shared, failurePolicy, cpuShare',
+    'sandbox: no "cluster"; there are clusters, headers, body, shared, failurePolicy, disabledBy, cpuShare',
   ],
   [
     { headers: { read: ["X-A"] } },

@@ -6,6 +6,7 @@ const MEMBERS: Readonly<Record<keyof SandboxManifest, (value: unknown) => boolea
   body: (value) => value === "none" || value === "read",
   shared: (value) => typeof value === "boolean",
   failurePolicy: (value) => value === "closed" || value === "open" || value === "previous",
+  disabledBy: (value) => typeof value === "string" && value !== "",
   cpuShare: (value) => typeof value === "number" && value >= 0.01 && value <= 1,
 };
 const WORDS: Readonly<Record<keyof SandboxManifest, string>> = {
@@ -14,6 +15,7 @@ const WORDS: Readonly<Record<keyof SandboxManifest, string>> = {
   body: '"none" or "read"',
   shared: "true or false",
   failurePolicy: '"closed", "open" or "previous"',
+  disabledBy: "the name of a field of its per-route config",
   cpuShare: "a number from 0.01 to 1",
 };
 

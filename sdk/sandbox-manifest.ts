@@ -20,6 +20,8 @@ export interface SandboxManifest {
    * by the code that ran before it (`previous`; while there is none, `closed`).
    */
   readonly failurePolicy?: "closed" | "open" | "previous";
+  /** A flag of its per-route config: streams of routes that set it have no such filter, and nothing of them goes into the sandbox. */
+  readonly disabledBy?: string;
   /** Of one CPU, for each worker: 0.1 is a tenth. What asks for more waits, and its streams with it. Absent: 1. */
   readonly cpuShare?: number;
 }

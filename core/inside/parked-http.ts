@@ -224,6 +224,10 @@ class ParkedHttpFilter implements Parked {
     endStream: boolean,
   ): HookResult {
     if (this.#over || (this.#hooks & bit) === 0) return undefined;
+    if (this.#token === 0 && this.#isDisabled) {
+      this.#hooks = 0;
+      return undefined;
+    }
     const lane = this.#lane(kind);
     lane.begin(kind, map, chunk, endStream);
     if (!this.#send(lane)) {
@@ -234,6 +238,14 @@ class ParkedHttpFilter implements Parked {
       this.#wait(lane);
     }
     return lane;
+  }
+
+  /** By its route, as that is when the stream comes to this filter. */
+  get #isDisabled(): boolean {
+    const { disabledBy } = this.#use;
+    if (disabledBy === undefined || this.#stream.isOverridden === false) return false;
+    const config = this.#stream.routeConfig as Readonly<Record<string, unknown>> | undefined;
+    return config?.[disabledBy] === true;
   }
 
   #lane(kind: number): Lane {
@@ -631,7 +643,8 @@ class ParkedHttpFilter implements Parked {
   onEnd(): void {
     if (this.#over) return;
     // A filter that has no other hook than this one is made now, for its end.
-    if (this.#token === 0 && (this.#use.hooks & ALL_HOOKS) === 0) this.#create(undefined);
+    if (this.#token === 0 && (this.#use.hooks & ALL_HOOKS) === 0 && !this.#isDisabled)
+      this.#create(undefined);
     this.#over = true;
     if (this.#token !== 0) {
       if ((this.#use.hooks & HOOK.END) !== 0) this.#tellFacts(true);

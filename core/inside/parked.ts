@@ -66,6 +66,8 @@ export interface ParkedUse {
   readonly keepsBodies?: boolean;
   /** Where a hook of it throws, the stream goes on without it. */
   readonly failsOpen?: boolean;
+  /** A flag of per-route configs that takes the filter out of a stream. */
+  readonly disabledBy?: string | undefined;
 }
 
 /** A filter whose other half lives in a sandbox. */

@@ -104,6 +104,7 @@ export class Sandboxes {
           guard,
           keepsBodies: manifest.body === "read",
           failsOpen: manifest.failurePolicy === "open",
+          disabledBy: manifest.disabledBy,
         };
         this.#uses.set(use, parked);
         const end = (): void => {

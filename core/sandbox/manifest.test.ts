@@ -120,6 +120,27 @@ it("failurePolicy: open lets a stream pass a filter that throws, from there on",
   ]);
 });
 
+it("disabledBy: a route that says so has no such filter, and nothing goes over for it", async () => {
+  const sandbox = await worker.sandbox(
+    `import { defineHttpFilter, Type } from "@tsproxy/sdk";
+     export default defineHttpFilter({ name: "test", config: Type.Object({}), setup: () => () => ({
+       onRequestHeaders(h) { h.set("x-seen", "1"); },
+       onResponseHeaders(h) { h.set("x-seen", "1"); },
+     }) });`,
+  );
+  const use = { box: worker.boxes.indexOf(sandbox), use: 1, hooks: sandbox.hooks };
+  const seen = async (routeConfig: unknown): Promise<unknown[]> => {
+    const factory = parkedHttpFactory({ ...use, disabledBy: "off" }, worker.table);
+    const e = new Exchange(worker, [factory], "GET / HTTP/1.1\r\nhost: x\r\n", routeConfig);
+    await e.requestHeaders().settled();
+    const response = e.responseHeaders(200, "server: up\r\n");
+    await e.settled();
+    return [e.request.get("x-seen"), response.get("x-seen"), sandbox.counts.entries > 0];
+  };
+  expect(await seen({ off: true })).toEqual([undefined, undefined, false]);
+  expect((await seen({ off: false })).slice(0, 2)).toEqual(["1", "1"]);
+});
+
 describe("a share of a CPU", () => {
   it("is waited for by what has used more, with a little ahead after a rest", () => {
     const share = new CpuShare(0.1, 0);

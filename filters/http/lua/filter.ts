@@ -128,6 +128,7 @@ export default defineHttpFilter({
   aliases: ["envoy.lua"],
   types: ["envoy.extensions.filters.http.lua.v3.Lua"],
   placement: "sandbox",
+  sandbox: { disabledBy: "disabled" },
   config: Config,
   routeConfig: RouteConfig,
   setupRoute: ({ disabled, name, source_code, filter_context }, cx): RouteSetup => ({
