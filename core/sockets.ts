@@ -6,6 +6,7 @@ import type { TLSSocket } from "node:tls";
 import { getSystemErrorName } from "node:util";
 import { CLOSED_FLAG, COMMAND, EVENT, HOW, indexOf, SOCKET_ERRORS, WORD } from "./inside/ring.ts";
 import type { AddressConfig } from "./protocol.ts";
+import { SecureWrites } from "./secure-writes.ts";
 import { Segments, Slots } from "./segments.ts";
 import {
   onRead,
@@ -69,11 +70,8 @@ class Entry {
   local = false;
   /** TLS is under way: nobody stops that. */
   handshakes = false;
-  /** Where TLS takes writes, one at a time; what came meanwhile; and how the connection is to end behind it. */
-  secure: StreamHandle | undefined = undefined;
-  unsent: Uint8Array[] = [];
-  unsentSize = 0;
-  afterWrites: (() => void) | undefined = undefined;
+  /** Where writes go once TLS is there. */
+  secure: SecureWrites | undefined = undefined;
   /** The TCP socket below, where `socket` is TLS. */
   raw: RawSocket | undefined = undefined;
   udp: dgram.Socket | undefined = undefined;
@@ -453,6 +451,7 @@ export class Sockets {
     if (entry.closed) return;
     entry.closed = true;
     entry.plain = undefined;
+    entry.secure?.end();
     this.#open--;
     if (entry.slot >= 0) {
       this.#slots.drop(entry.slot);
@@ -506,7 +505,7 @@ export class Sockets {
         else if (op === COMMAND.CLOSE) this.#closeUdp(entry);
       } else if (socket !== undefined && !socket.destroyed) {
         if (op === COMMAND.CLOSE) this.#close(entry, socket, control[i + 2]!);
-        else if (op === COMMAND.END) this.#behindWrites(entry, () => socket.end());
+        else if (op === COMMAND.END) behindWrites(entry, () => socket.end());
         else if (op === COMMAND.PAUSE || op === COMMAND.RESUME) {
           entry.paused = op === COMMAND.PAUSE;
           this.#turned.push(entry);
@@ -527,15 +526,9 @@ export class Sockets {
     entry.local = true;
     if (how === HOW.FLUSH) {
       destroyWhenStuck(socket, socket._handle?.writeQueueSize ?? 0);
-      this.#behindWrites(entry, () => socket.destroySoon());
+      behindWrites(entry, () => socket.destroySoon());
     } else if (how === HOW.RESET) reset(entry.raw ?? socket, socket);
     else socket.destroy();
-  }
-
-  /** What TLS has taken is not all written, and node:stream does not know of it. */
-  #behindWrites(entry: Entry, end: () => void): void {
-    if (entry.secure !== undefined && entry.writing > 0) entry.afterWrites = end;
-    else end();
   }
 
   #isPiece(offset: number, length: number): boolean {
@@ -596,6 +589,17 @@ export class Sockets {
 
   /** The kernel did not take all: what libuv still points into must stay as it is. */
   #pin(entry: Entry, request: WriteRequest, from: number, end: number, mayPin: boolean): void {
+    const letGo = this.#hold(from, end, mayPin);
+    this.counts.pinned++;
+    entry.writing++;
+    request.oncomplete = (status) => {
+      letGo();
+      this.#onWritten(entry, status);
+    };
+  }
+
+  /** What the write commands in [from, end) name stays as it is until the answer is called. */
+  #hold(from: number, end: number, mayPin: boolean): () => void {
     const slots: number[] = [];
     const segments: number[] = [];
     for (let i = from; i < end; i += 4) {
@@ -613,12 +617,9 @@ export class Sockets {
         }
       }
     }
-    this.counts.pinned++;
-    entry.writing++;
-    request.oncomplete = (status) => {
+    return () => {
       for (const slot of slots) this.#slots.drop(slot);
       for (const segment of segments) this.#segments.unpin(segment);
-      this.#onWritten(entry, status);
     };
   }
 
@@ -666,7 +667,14 @@ export class Sockets {
     const handle = socket._handle;
     if (!handle || socket.destroyed) return;
     entry.handshakes = false;
-    entry.secure = handle;
+    entry.secure = new SecureWrites(
+      handle,
+      () => entry.blocked && this.#onDrain(entry),
+      (error) => {
+        entry.error = errorIndex(error);
+        socket.destroy();
+      },
+    );
     handle.useUserBuffer(this.#landing);
     onRead(handle, (n) => {
       const bytes = this.#landing.subarray(0, n);
@@ -713,57 +721,29 @@ export class Sockets {
     for (const bytes of late) if (!entry.closed) this.#onDecrypted(entry, bytes);
   }
 
-  #writeSecure(entry: Entry, handle: StreamHandle, from: number, end: number): number {
+  #writeSecure(entry: Entry, writes: SecureWrites, from: number, end: number): number {
     const control = this.#control;
+    const mayPin = this.#segments.mayPin;
     const pieces: Uint8Array[] = [];
     let i = from;
     for (; i < end && control[i] === COMMAND.WRITE && control[i + 1] === entry.id; i += 4) {
       const offset = control[i + 2]!;
       const length = control[i + 3]!;
-      if (this.#isPiece(offset, length)) pieces.push(new Uint8Array(this.#buffer, offset, length));
-      else this.counts.refused++;
+      if (!this.#isPiece(offset, length)) {
+        this.counts.refused++;
+        continue;
+      }
+      const piece = new Uint8Array(this.#buffer, offset, length);
+      const mayStay = mayPin || offset >= this.#slots.base || !writes.isBusy;
+      pieces.push(mayStay ? piece : piece.slice());
     }
     if (pieces.length === 0) return i;
-    if (entry.writing === 0) this.#encrypt(entry, handle, pieces);
-    else for (const piece of pieces) this.#keepUnsent(entry, piece);
+    writes.write(pieces, () => this.#hold(from, i, mayPin));
+    if (!entry.blocked && writes.unsentSize >= entry.socket!.writableHighWaterMark) {
+      entry.blocked = true;
+      this.push(EVENT.BLOCKED, entry.id, 0, 0);
+    }
     return i;
-  }
-
-  #keepUnsent(entry: Entry, piece: Uint8Array): void {
-    entry.unsent.push(piece.slice());
-    entry.unsentSize += piece.length;
-    if (entry.blocked || entry.unsentSize < entry.socket!.writableHighWaterMark) return;
-    entry.blocked = true;
-    this.push(EVENT.BLOCKED, entry.id, 0, 0);
-  }
-
-  /** The bytes have been encrypted when this returns. */
-  #encrypt(entry: Entry, handle: StreamHandle, pieces: readonly Uint8Array[]): void {
-    const request = pieces.length === 1 ? writeBuffer(handle, pieces[0]!) : writev(handle, pieces);
-    if (request === undefined) return;
-    if (typeof request === "string") {
-      entry.error = errorIndex(request);
-      entry.socket?.destroy();
-      return;
-    }
-    entry.writing++;
-    request.oncomplete = (status) => this.#onEncrypted(entry, handle, status);
-  }
-
-  #onEncrypted(entry: Entry, handle: StreamHandle, status: number): void {
-    const { unsent } = entry;
-    entry.unsent = [];
-    entry.unsentSize = 0;
-    // Without more to write it is as any other write.
-    if (unsent.length === 0 || status < 0) {
-      this.#onWritten(entry, status);
-      if (entry.writing === 0) entry.afterWrites?.();
-      return;
-    }
-    entry.writing--;
-    if (entry.closed || entry.socket?.destroyed !== false) return;
-    this.#encrypt(entry, handle, unsent);
-    if (entry.blocked) this.#onDrain(entry);
   }
 
   /** By way of node:stream: what is written before a connection, or TLS upon it, is there. */
@@ -1106,4 +1086,10 @@ function closeWhenQuiet(server: net.Server): Promise<void> {
     // The first to come belongs to the turn that is under way.
     setImmediate(() => setImmediate(turn, performance.now()));
   });
+}
+
+/** What TLS has taken is not all written, and node:stream does not know of it. */
+function behindWrites({ secure }: Entry, end: () => void): void {
+  if (secure === undefined) end();
+  else secure.after(end);
 }
