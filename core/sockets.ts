@@ -293,7 +293,8 @@ export class Sockets {
         }
         head = 0;
         this.#queued = 0;
-        if (round === ROUNDS || !this.#enterVisited()) break;
+        const entered = this.#enterVisited();
+        if (round === ROUNDS || (!entered && this.#queued === 0)) break;
       }
     } catch (error) {
       if ((control[WORD.BEAT]! & 1) === 1) control[WORD.BEAT]!++;

@@ -51,6 +51,8 @@ export class Gate implements Door {
   readonly #args: [number] = [0];
   #asked: number[] = [];
   #entered: number[] = [];
+  /** The number of the entry to come: what is asked now is asked in that one. */
+  next = 1;
   #at = 0;
   #wantsAnswer = false;
   /** The last entry has left answers that are core's to take: until then there is no other. */
@@ -142,6 +144,7 @@ export class Gate implements Door {
     const state = this.#state;
     const count = state[GATE.COUNT]!;
     const asked = this.#asked;
+    const entry = this.next++;
     this.#asked = this.#entered;
     this.#entered = asked;
     this.#times[BOX.NOW / 2] = now;
@@ -161,7 +164,8 @@ export class Gate implements Door {
     for (let k = 0; k < asked.length; k++) {
       const token = asked[k]!;
       const parked = this.#table.find(token);
-      if (parked?.gateOf?.(token & 1) !== this) continue;
+      // Some have been answered and ask again already.
+      if (parked?.gateOf?.(token & 1) !== this || parked.entryOf?.(token & 1) !== entry) continue;
       if (stopped) parked.onVerdict(token & 1, 0, 0, STATUS.GONE, this);
       else this.#handOver(parked, token);
     }

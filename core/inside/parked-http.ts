@@ -207,7 +207,9 @@ class ParkedHttpFilter implements Parked {
   #beginAsked({ kind, map, endStream }: Lane, gate: Gate): void {
     const lane = this.#lane(kind);
     lane.begin(kind, map, undefined, endStream);
+    // It was, in the entry that has just ended.
     lane.gate = gate;
+    lane.entry = gate.next - 1;
     this.#asked = kind;
     gate.alsoAsked(this.#token | (lane === this.#response ? 1 : 0));
   }
@@ -300,7 +302,7 @@ class ParkedHttpFilter implements Parked {
     if (gate !== undefined) {
       sent = parkHead(gate, lane.kind, flags, token, use, map, texts);
       if (sent === "sent") {
-        lane.gate = gate;
+        lane.waitAt(gate);
         this.#sendFollowers(gate, lane);
       }
     }
@@ -353,7 +355,7 @@ class ParkedHttpFilter implements Parked {
         this.#gate = gate;
         this.#token = token;
         if (lane !== undefined) {
-          lane.gate = gate;
+          lane.waitAt(gate);
           this.#sendFollowers(gate, lane);
         }
       }
@@ -424,12 +426,16 @@ class ParkedHttpFilter implements Parked {
     gate.words[w + RECORD.RANGE_SIZE] = size;
     gate.memory.set(memory.subarray(at, end), w * 4 + recordSize(0, 0));
     gate.send(token, whole);
-    lane.gate = gate;
+    lane.waitAt(gate);
     return true;
   }
 
   gateOf(laneBit: number): Gate | undefined {
     return (laneBit === 0 ? this.#request : this.#response)?.gate;
+  }
+
+  entryOf(laneBit: number): number {
+    return (laneBit === 0 ? this.#request : this.#response)?.entry ?? 0;
   }
 
   onLate(laneBit: number): void {

@@ -8,6 +8,7 @@ export class Lane implements PromptAnswer {
   busy = false;
   /** Where its record is. Undefined: on its way through core, or answered. */
   gate: Gate | undefined = undefined;
+  entry = 0;
   endStream = false;
   map: HeaderMap | undefined = undefined;
   chunk: Chunk | undefined = undefined;
@@ -40,6 +41,11 @@ export class Lane implements PromptAnswer {
     this.#onSettled = this.#onLate = undefined;
     this.#settled = false;
     this.#verdict = undefined;
+  }
+
+  waitAt(gate: Gate): void {
+    this.gate = gate;
+    this.entry = gate.next;
   }
 
   settle(verdict: Verdict): void {

@@ -78,6 +78,8 @@ export interface Parked {
   retry(): boolean;
   /** The gate that this lane waits for. */
   gateOf?(lane: number): Gate | undefined;
+  /** The number of the entry that it waits for there. */
+  entryOf?(lane: number): number;
   /** It was entered, and the answer will come by way of core. */
   onLate?(lane: number): void;
 }
