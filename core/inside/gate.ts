@@ -231,6 +231,9 @@ export class Gate implements Door {
       at += (whole + 7) & ~7;
     }
     if (left) this.#left = true;
-    else words[BOX.OUT_USED] = 0;
+    else {
+      words[BOX.OUT_USED] = 0;
+      this.#state[GATE.BYTES_OUT] = this.#state[GATE.BYTES_OUT]! + used;
+    }
   }
 }

@@ -250,7 +250,8 @@ export class Sandbox {
     this.counts.records += gate[GATE.RECORDS]!;
     this.counts.bytesIn += gate[GATE.BYTES]!;
     this.#recordsOfBuild += gate[GATE.RECORDS]!;
-    gate[GATE.ENTRIES] = gate[GATE.RECORDS] = gate[GATE.BYTES] = 0;
+    this.#answers.bytes += gate[GATE.BYTES_OUT]!;
+    gate[GATE.ENTRIES] = gate[GATE.RECORDS] = gate[GATE.BYTES] = gate[GATE.BYTES_OUT] = 0;
     const pending = gate[GATE.PENDING_COUNT]!;
     for (let k = 0; k < pending; k++) {
       const token = gate[GATE.PENDING + k]!;

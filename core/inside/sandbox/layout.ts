@@ -338,6 +338,7 @@ export const GATE = {
   ENTRIES: 4,
   RECORDS: 5,
   BYTES: 6,
+  BYTES_OUT: 10,
   /** 1: one of them took long. */
   SLOW: 7,
   /** 1: one of them was stopped. */
