@@ -56,9 +56,6 @@ const WITH_OTHERS = [
 const KINDS = ["http", "network", "listener", "access_log"];
 /** What no sandbox has, and what needs it. */
 const NOT_APART: Readonly<Record<string, string>> = {
-  "http/buffer": "tells the length of what it holds",
-  "http/grpc_http1_bridge": "holds a head until its trailers",
-  "http/grpc_web": "asks for trailers, and puts bytes in their place",
   "access_log/stderr": "writes to a file that no config names",
   "access_log/stdout": "writes to a file that no config names",
   "http/grpc_stats": "asks for the route's cluster itself",

@@ -47,7 +47,7 @@ export interface Hold {
   readonly max: number;
   /** The chunk that ends the body may be of any size. */
   readonly exceptLast: boolean;
-  /** With `buffer`: head and body wait for the trailers too, if there are any, and their hook may edit the head. Not for filters in a sandbox. */
+  /** With `buffer`: head and body wait for the trailers too, if there are any, and their hook may edit the head. */
   readonly trailers: boolean;
 }
 
@@ -67,7 +67,7 @@ export function hold(
 export const done = Object.freeze({ type: "done" as const });
 export type Done = typeof done;
 
-/** Of a trailers hook: the message ends with these bytes in the place of the trailers. Not for filters in a sandbox. */
+/** Of a trailers hook: the message ends with these bytes in the place of the trailers. */
 export interface LastChunk {
   readonly type: "last_chunk";
   readonly bytes: Uint8Array;
@@ -89,7 +89,7 @@ export type TrailersResult = Verdict | LastChunk | PromiseLike<Verdict | LastChu
  * A promise that mostly settles before the event that it was made in ends, while the bytes of that event still stand. `call` is
  * called once it is known that it will not; at once, if it is known already.
  */
-export interface PromptAnswer extends PromiseLike<Verdict> {
+export interface PromptAnswer extends PromiseLike<Verdict | LastChunk> {
   onLate(call: () => void): void;
 }
 

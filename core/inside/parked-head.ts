@@ -199,6 +199,8 @@ function putEdits(
 
 const ADDED_MAX = 256;
 const HOST = headerName("host");
+const CONTENT_LENGTH = headerName("content-length");
+const TE = headerName("te");
 const known = (...names: string[]): number => {
   let bits = 0;
   for (const name of names) bits |= 1 << headerName(name).known;
@@ -250,8 +252,14 @@ const LINES = 64;
 const LINE_BYTES_MAX = 128;
 const lines: (Line | undefined)[] = new Array<Line | undefined>(LINES).fill(undefined);
 
-/** Undefined: HTTP cannot carry it, or a sandbox must not add it. */
-function lineAt(memory: Uint8Array, at: number, valueAt: number, end: number): Line | undefined {
+/** Undefined: HTTP cannot carry it, or a sandbox must not add it. `length`: what `applyEdits` was told. */
+function lineAt(
+  memory: Uint8Array,
+  at: number,
+  valueAt: number,
+  end: number,
+  length: number,
+): Line | undefined {
   const size = end - at;
   const slot = (size * 31 + memory[valueAt - 1]! * 7 + memory[end - 1]!) & (LINES - 1);
   const before = lines[slot];
@@ -262,21 +270,25 @@ function lineAt(memory: Uint8Array, at: number, valueAt: number, end: number): L
     if (k === size) return before;
   }
   const id = nameId(memory, at, valueAt);
-  if (id < 0 || ((1 << id) & NEVER_SET) !== 0 || !isValue(memory, valueAt, end)) return undefined;
+  if (id < 0 || !isValue(memory, valueAt, end)) return undefined;
   const name = latin1Decode(memory, at, valueAt);
-  const line = {
-    name,
-    value: latin1Decode(memory, valueAt, end),
-    id,
-    bytes: memory.slice(at, end),
-  };
+  const value = latin1Decode(memory, valueAt, end);
+  const line = { name, value, id, bytes: memory.slice(at, end) };
+  if (((1 << id) & NEVER_SET) !== 0) {
+    // TE: trailers is what gRPC asks for (RFC 9110 §10.1.4).
+    const isTrue =
+      id === CONTENT_LENGTH.known
+        ? value === String(length)
+        : id === TE.known && value === "trailers";
+    return isTrue ? line : undefined;
+  }
   if (size <= LINE_BYTES_MAX) lines[slot] = line;
   return line;
 }
 
 /**
- * Puts the edits at byte `at` into the map. The offset behind them, or -1: they are not what an honest sandbox writes (the map
- * may be half edited then; its stream is failed).
+ * Puts the edits at byte `at` into the map; `length`: bytes of the message's body, where all of it is held back; else -1. The offset
+ * behind them, or -1: they are not what an honest sandbox writes (the map may be half edited then; its stream is failed).
  */
 export function applyEdits(
   map: HeaderMap,
@@ -284,6 +296,7 @@ export function applyEdits(
   memory: Uint8Array,
   at: number,
   end: number,
+  length: number,
 ): number {
   if (at + EDITS.REST * 4 > end) return -1;
   const e = at >> 2;
@@ -343,8 +356,10 @@ export function applyEdits(
     const valueAt = from + nameSize;
     const valueEnd = valueAt + valueSize;
     if (nameSize > end || valueSize > end || valueEnd > end) return -1;
-    const line = lineAt(memory, from, valueAt, valueEnd);
+    const line = lineAt(memory, from, valueAt, valueEnd, length);
     if (line === undefined) return -1;
+    // A length that is told twice is smuggling (RFC 9112 §6.3).
+    if (line.id === CONTENT_LENGTH.known && map.has(CONTENT_LENGTH)) return -1;
     if (line.id === HOST.known && map instanceof RequestHeaders) {
       // Two hosts are smuggling (RFC 9112 §3.2).
       if (hostSet || map.has(HOST) || !isAuthority(memory, valueAt, valueEnd)) return -1;

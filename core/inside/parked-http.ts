@@ -9,6 +9,8 @@ import {
   type HttpStream,
   headerName,
   hold,
+  type LastChunk,
+  lastChunk,
   latin1Decode,
   type RequestHeaders,
   type ResponseHeaders,
@@ -52,6 +54,7 @@ const ALL_HOOKS = HOOK.END - 1;
 const LATE = reply(504, { details: "filter_timeout" });
 const FAULT = reply(500, { details: "filter_fault" });
 const OVERLOAD = reply(503, { details: "filter_overload" });
+const BAD_EDITS = "edits that HTTP cannot carry, or that it must not make";
 /** Longer chunks are core's to copy. */
 const GATE_CHUNK_MAX = 4096;
 
@@ -139,7 +142,7 @@ class ParkedHttpFilter implements Parked {
     }
     if (this.#asked === kind) {
       this.#asked = 0;
-      return this.#lane(kind);
+      return this.#lane(kind) as PromiseLike<Verdict>;
     }
     return this.#park(kind, bit, map, undefined, endStream);
   }
@@ -239,7 +242,8 @@ class ParkedHttpFilter implements Parked {
         chunk.replace(chunk.copy());
       this.#wait(lane);
     }
-    return lane;
+    // Only a trailers hook settles with a last chunk, and whoever asks one knows it.
+    return lane as PromiseLike<Verdict>;
   }
 
   /** By its route, as that is when the stream comes to this filter. */
@@ -495,14 +499,19 @@ class ParkedHttpFilter implements Parked {
   }
 
   /** Carries the answer out and tells the verdict; a string says what is wrong with it. */
-  #verdictOf(lane: Lane, at: number, end: number, source: AnswerSource): Verdict | string {
+  #verdictOf(
+    lane: Lane,
+    at: number,
+    end: number,
+    source: AnswerSource,
+  ): Verdict | LastChunk | string {
     const { words, memory } = source;
     const w = at >> 2;
     const head = words[w + VERDICT.TYPE]!;
     const type = head & 0xff;
-    const flags = (head >> 8) & 0xff;
+    const flags = (head >> 8) & 0xffff;
     if (this.#followers.length > 0) {
-      const passed = type === VERDICT_TYPE.GO_ON ? (head >> 16) & 0xff : 0;
+      const passed = type === VERDICT_TYPE.GO_ON ? head >>> 24 : 0;
       this.#endFollowing(lane, passed, (flags & VERDICT_FLAG.STOPPED) !== 0);
     }
     const value = words[w + VERDICT.VALUE]!;
@@ -534,9 +543,18 @@ class ParkedHttpFilter implements Parked {
     const isBody = lane.chunk !== undefined;
     // Held heads may be edited until the body hook has answered; others have gone on.
     const map = isBody ? (lane.held ? this.#headOf(lane) : undefined) : lane.map;
+    if (isBody && lane.held && lane.holdsBody) {
+      const isReplaced = (flags & VERDICT_FLAG.BODY) !== 0;
+      lane.bodySize = isReplaced ? lane.receivedSize + bodySize : lane.chunk!.length;
+    }
     if ((flags & VERDICT_FLAG.EDITS) !== 0 && map !== undefined) {
-      from = this.#applyEdits(map, from, bodyAt, source);
-      if (from < 0) return "edits that HTTP cannot carry, or that it must not make";
+      from = this.#applyEdits(map, from, bodyAt, isBody ? lane.bodySize : -1, source);
+      if (from < 0) return BAD_EDITS;
+    }
+    if ((flags & VERDICT_FLAG.HEAD_EDITS) !== 0 && lane.isTrailers && lane.held) {
+      const own = this.#headOf(lane);
+      if (own !== undefined) from = this.#applyEdits(own, from, bodyAt, lane.bodySize, source);
+      if (from < 0) return BAD_EDITS;
     }
     if ((flags & VERDICT_FLAG.CLEAR_ROUTE) !== 0) this.#stream.clearRoute();
     if (isBody) {
@@ -545,7 +563,7 @@ class ParkedHttpFilter implements Parked {
       if ((flags & VERDICT_FLAG.BODY) !== 0 && !this.#replace(lane, memory, bodyAt, end)) {
         return "another length for a body whose content-length has gone out; remove it in the headers hook";
       }
-      lane.held = false;
+      lane.held = lane.holdsTrailers && !lane.endStream;
     }
     switch (type) {
       case VERDICT_TYPE.GO_ON:
@@ -557,23 +575,44 @@ class ParkedHttpFilter implements Parked {
       case VERDICT_TYPE.HOLD_STREAM:
         if (isBody || value < 0 || value > CHUNK_MAX) return "a hold out of place";
         lane.held = true;
+        lane.holdsBody = type === VERDICT_TYPE.HOLD_BUFFER;
+        lane.holdsTrailers = lane.holdsBody && (flags & VERDICT_FLAG.TRAILERS) !== 0;
         return hold({
-          body: type === VERDICT_TYPE.HOLD_BUFFER ? "buffer" : "stream",
+          body: lane.holdsBody ? "buffer" : "stream",
           max: value,
           exceptLast: (flags & VERDICT_FLAG.EXCEPT_LAST) !== 0,
+          trailers: lane.holdsTrailers,
         });
+      case VERDICT_TYPE.LAST_CHUNK:
+        return this.#lastChunk(lane, memory, bodyAt, end);
       default:
         return `a verdict of type ${type}`;
     }
   }
 
-  #applyEdits(map: HeaderMap, from: number, end: number, { words, memory }: AnswerSource): number {
+  /** What a trailers hook puts in the place of the trailers. */
+  #lastChunk(lane: Lane, memory: Uint8Array, at: number, end: number): LastChunk | string {
+    if (!lane.isTrailers) return "a last chunk out of place";
+    if (this.#use.keepsBodies === true) return "another body, which its manifest does not allow";
+    const bytes = this.#body(lane, memory, at, end);
+    if (bytes.length > 0 && this.#headOf(lane)?.has(CONTENT_LENGTH) === true)
+      return "more of a body than its content-length tells";
+    return lastChunk(bytes);
+  }
+
+  #applyEdits(
+    map: HeaderMap,
+    from: number,
+    end: number,
+    length: number,
+    { words, memory }: AnswerSource,
+  ): number {
     const { guard } = this.#use;
-    if (guard === undefined) return applyEdits(map, words, memory, from, end);
+    if (guard === undefined) return applyEdits(map, words, memory, from, end, length);
     const shown = this.#shown?.get(map) ?? guard.shown(map);
     let rest = -1;
     const edit = (): boolean => {
-      rest = applyEdits(shown, words, memory, from, end);
+      rest = applyEdits(shown, words, memory, from, end, length);
       return rest >= 0;
     };
     return guard.carry(shown, map, edit) ? rest : -1;
@@ -612,7 +651,8 @@ class ParkedHttpFilter implements Parked {
     const body = this.#body(lane, memory, at, end);
     if (body.length !== chunk.end - chunk.at) {
       const head = this.#headOf(lane);
-      if (head?.has(CONTENT_LENGTH) === true) {
+      const told = head?.get(CONTENT_LENGTH);
+      if (head !== undefined && told !== undefined && told !== String(body.length)) {
         if (!lane.held) return false;
         if (lane.endStream) head.set(CONTENT_LENGTH, String(body.length));
         else head.remove(CONTENT_LENGTH);

@@ -1,6 +1,9 @@
 // Hot path: two of these a stream and sandboxed filter.
-import type { Chunk, HeaderMap, PromptAnswer, Verdict } from "@tsproxy/sdk";
+import type { Chunk, HeaderMap, LastChunk, PromptAnswer, Verdict } from "@tsproxy/sdk";
 import type { Gate } from "./gate.ts";
+import { KIND } from "./sandbox/layout.ts";
+
+type Answer = Verdict | LastChunk;
 
 /** One direction of a stream: the promise that a hook has answered with. It settles in the call that brings the verdict. */
 export class Lane implements PromptAnswer {
@@ -14,15 +17,20 @@ export class Lane implements PromptAnswer {
   chunk: Chunk | undefined = undefined;
   /** The head has not gone on: our last answer to it was Hold. */
   held = false;
+  /** All of the body is held with it, and the body waits for the trailers as well. */
+  holdsBody = false;
+  holdsTrailers = false;
+  /** Bytes of a body that is held, once its hook has answered. */
+  bodySize = -1;
   /** Of a long chunk: private bytes, how many are sent, what has come back. */
   sending: Uint8Array | undefined = undefined;
   sent = 0;
   received: Uint8Array[] | undefined = undefined;
   receivedSize = 0;
-  #onSettled: ((verdict: Verdict) => void) | undefined = undefined;
+  #onSettled: ((verdict: Answer) => void) | undefined = undefined;
   #onLate: (() => void) | undefined = undefined;
   #settled = false;
-  #verdict: Verdict = undefined;
+  #verdict: Answer = undefined;
 
   begin(
     kind: number,
@@ -48,7 +56,11 @@ export class Lane implements PromptAnswer {
     this.entry = gate.next;
   }
 
-  settle(verdict: Verdict): void {
+  get isTrailers(): boolean {
+    return this.kind === KIND.REQUEST_TRAILERS || this.kind === KIND.RESPONSE_TRAILERS;
+  }
+
+  settle(verdict: Answer): void {
     this.busy = false;
     this.gate = undefined;
     this.#onLate = undefined;
@@ -86,13 +98,13 @@ export class Lane implements PromptAnswer {
   }
 
   // biome-ignore lint/suspicious/noThenProperty: the chain walks on in the very call that brings the verdict.
-  then<A = Verdict, B = never>(
-    onFulfilled?: ((value: Verdict) => A | PromiseLike<A>) | null,
+  then<A = Answer, B = never>(
+    onFulfilled?: ((value: Answer) => A | PromiseLike<A>) | null,
     _onRejected?: ((reason: unknown) => B | PromiseLike<B>) | null,
   ): PromiseLike<A | B> {
     if (onFulfilled !== undefined && onFulfilled !== null) {
       if (this.#settled) onFulfilled(this.#verdict);
-      else this.#onSettled = onFulfilled as (verdict: Verdict) => void;
+      else this.#onSettled = onFulfilled as (verdict: Answer) => void;
     }
     return this as unknown as PromiseLike<A | B>;
   }

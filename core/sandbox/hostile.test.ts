@@ -88,6 +88,11 @@ describe("edits", () => {
     ["an empty name", `{ lines: [["", "1"]] }`],
     ["a pseudo header", `{ lines: [[":path", "/"]] }`],
     ["a length of the body", `{ lines: [["content-length", "1"]] }`],
+    [
+      "a length of a body that it does not hold",
+      `{ drops: [3], lines: [["content-length", "5"]] }`,
+    ],
+    ["a TE that is not gRPC's", `{ lines: [["te", "gzip"]] }`],
     ["a transfer coding", `{ lines: [["transfer-encoding", "chunked"]] }`],
     ["a hop-by-hop header", `{ lines: [["connection", "close"]] }`],
     ["the end of an upgrade", `{ drops: [1] }`],
@@ -160,6 +165,10 @@ describe("answers", () => {
       `answer(words, bytes, 0, ANSWER.VERDICT, token, [VERDICT_TYPE.HOLD_BUFFER, 0, 2 ** 31 - 1, 0])`,
     ],
     [
+      "that end a message before its trailers",
+      `answer(words, bytes, 0, ANSWER.VERDICT, token, [VERDICT_TYPE.LAST_CHUNK, 0, 0, 0])`,
+    ],
+    [
       "with a status of 101",
       `answer(words, bytes, 0, ANSWER.VERDICT, token, [VERDICT_TYPE.REPLY, 0, 101, 0, 0, 0, 0])`,
     ],
@@ -211,7 +220,7 @@ describe("answers", () => {
         for (let k = 0; k < count; k++) {
           const small = () => [0, 1, 2, 3, 4, 5, 8, 16, 40, -1, 1 << 20][(random() * 11) | 0];
           const payload = Array.from({ length: 4 + random() * 24 }, small);
-          if (random() < 0.7) payload[0] = ((random() * 7) | 0) | (((random() * 16) | 0) << 8);
+          if (random() < 0.7) payload[0] = ((random() * 9) | 0) | (((random() * 1024) | 0) << 8) | (((random() * 4) | 0) << 24);
           const text = Array.from({ length: random() * 60 }, () => String.fromCharCode(random() < 0.5 ? 97 + random() * 26 : random() * 256)).join("");
           at = answer(words, bytes, k === 0 ? 0 : at, 1 + ((random() * 8) | 0), tokenOf(words, k), payload, text, random() < 0.9 ? undefined : small());
         }`).replace(

@@ -1,4 +1,4 @@
-import type { Definition, Route } from "@tsproxy/sdk";
+import { type Definition, HeaderMap, type Route } from "@tsproxy/sdk";
 import {
   TestContext,
   TestStream,
@@ -47,15 +47,91 @@ const post = (chunks: readonly string[]) => (stream: TestStream) =>
     .requestHeaders("POST", "/", { "content-length": String(chunks.join("").length) }, false)
     .requestChunks(chunks);
 
-/**
- * Not among them: `grpc_web` and `grpc_http1_bridge` set framing headers and wait for trailers, which only trusted filters may;
- * `buffer` tells a length that the client has not told, which is the same. The others need clusters of their own.
- */
+function trailers(lines: Record<string, string>): HeaderMap {
+  const map = new HeaderMap();
+  for (const [name, value] of Object.entries(lines)) map.append(name, value);
+  return map;
+}
+const DONE = { "grpc-status": "0", "grpc-message": "fine" };
+
+/** The others need clusters of their own. */
 const CASES: Readonly<Record<string, Case>> = {
   "http/buffer": {
     config: { max_request_bytes: 8 },
-    drive: [post(["one", "two"]), post(["one", "two", "three"]), get("/")],
+    drive: [
+      post(["one", "two"]),
+      post(["one", "two", "three"]),
+      get("/"),
+      // A length that the client has not told.
+      (s) => s.requestHeaders("POST", "/", {}, false).requestChunks(["one", "two"]),
+      (s) =>
+        s
+          .requestHeaders("POST", "/", {}, false)
+          .requestBody("one", false)
+          .requestTrailers(trailers({ "x-t": "1" })),
+    ],
     shows: { request: { body: "onetwo", chunks: ["onetwo"] } },
+  },
+  "http/grpc_web": {
+    drive: [
+      (s) =>
+        s
+          .requestHeaders("POST", "/s/m", { "content-type": "application/grpc-web-text" }, false)
+          .requestChunks(["AAAA", "AAFh"])
+          .responseHeaders(200, { "content-type": "application/grpc" }, false)
+          .responseBody("\0\0\0\0\x01b", false)
+          .responseTrailers(trailers(DONE)),
+      (s) =>
+        s
+          .requestHeaders("POST", "/s/m", { "content-type": "application/grpc-web" }, false)
+          .requestBody("\0\0\0\0\0")
+          .responseHeaders(503, { "content-type": "text/plain" }, false)
+          .responseChunks(["no ", "upstream"]),
+    ],
+    shows: {
+      request: {
+        body: "\0\0\0\0\x01a",
+        headers: [
+          ["host", "test"],
+          ["content-type", "application/grpc"],
+          ["te", "trailers"],
+          ["grpc-accept-encoding", "identity"],
+        ],
+      },
+      response: { trailers: [], ended: true },
+    },
+  },
+  "http/grpc_http1_bridge": {
+    config: { upgrade_protobuf_to_grpc: true },
+    drive: [
+      (s) =>
+        s
+          .requestHeaders("POST", "/s/m", { "content-type": "application/x-protobuf" }, false)
+          .requestChunks(["a", "b"])
+          .responseHeaders(200, { "content-type": "application/grpc" }, false)
+          .responseBody("\0\0\0\0\x02c", false)
+          .responseBody("d", false)
+          .responseTrailers(trailers({ "grpc-status": "5", "grpc-message": "gone" })),
+      (s) =>
+        s
+          .requestHeaders("POST", "/s/m", { "content-type": "application/grpc" }, false)
+          .requestBody("\0\0\0\0\0")
+          .responseHeaders(200, {}, false)
+          .responseBody("\0\0\0\0\0"),
+    ],
+    shows: {
+      request: { body: "\0\0\0\0\x02ab" },
+      response: {
+        status: 503,
+        body: "cd",
+        headers: [
+          ["content-type", "application/grpc"],
+          ["grpc-status", "5"],
+          ["grpc-message", "gone"],
+          ["content-length", "2"],
+        ],
+      },
+    },
   },
   "http/cors": {
     routeConfigs: [{ ...OK, allow_methods: "GET, PUT", max_age: "600" }],

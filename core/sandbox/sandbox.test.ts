@@ -403,6 +403,25 @@ describe("bodies and trailers", () => {
     expect(linesOf(e.request).slice(3)).toEqual(["x-model: gpt-9", "content-length: 3"]);
   });
 
+  it.each([
+    ["c.length", undefined, "5", 0],
+    ["6", 500, undefined, 1],
+  ])(
+    "takes the length %s of a body that it holds as what it is",
+    async (length, status, told, faults) => {
+      const e = await exchange(
+        filter(
+          `onRequestHeaders: () => hold(), onRequestBody(c) { stream.request.set("content-length", String(${length})); }`,
+        ),
+      );
+      await e.requestHeaders(false).settled();
+      e.requestBody("hello");
+      await e.settled();
+      expect([e.reply?.status, e.request.get("content-length")]).toEqual([status, told]);
+      expect([worker.faults.length, worker.malformations.length]).toEqual([faults, 0]);
+    },
+  );
+
   it("fails a stream whose body changes its length behind a content-length that has gone out", async () => {
     const e = await exchange(
       filter(`onRequestBody(c) { c.replace(new Uint8Array(99)); }`),

@@ -161,8 +161,11 @@ export class Head<M extends HeaderMap = HeaderMap> {
     return at;
   }
 
-  /** Bytes that telling the edits takes; 0: there are none. Throws on edits that a sandboxed filter may not make. */
-  measure(): number {
+  /**
+   * Bytes that telling the edits takes; 0: there are none. Throws on edits that a sandboxed filter may not make. `length`: bytes of
+   * the message's body, where all of it is held back; else -1.
+   */
+  measure(length: number): number {
     const map = this.map as HeaderMap;
     const spans = this.#spans;
     const removed = this.#removed;
@@ -201,10 +204,10 @@ export class Head<M extends HeaderMap = HeaderMap> {
     if (!changed) return 0;
     let size = (EDITS.REST + drops + this.#removed.length) * 4;
     for (let k = this.#kept; k < added.length; k += 2) {
-      size += 8 + this.#checked(added[k]!).length + added[k + 1]!.length;
+      size += 8 + checked(added[k]!, added[k + 1]!, length).length + added[k + 1]!.length;
     }
     for (const line of map.lines)
-      size += 8 + this.#checked(line.name.text).length + line.value.length;
+      size += 8 + checked(line.name.text, line.value, length).length + line.value.length;
     size += (this.#newMethod?.length ?? 0) + (this.#newPath?.length ?? 0);
     if (size > ANSWER_MAX - 1024)
       throw new RangeError(`edits of ${size} bytes are too many for one head`);
@@ -235,13 +238,6 @@ export class Head<M extends HeaderMap = HeaderMap> {
     const flags = this.#spans[index * SPAN + FLAG_WORD]! & (FLAG.REMOVED | TOLD);
     if (flags === FLAG.REMOVED) this.#removed.push(place);
     return flags === (FLAG.REMOVED | TOLD) ? place : place + 1;
-  }
-
-  #checked(name: string): string {
-    if (FRAMING.has(name)) {
-      throw new TypeError(`a sandboxed filter cannot set "${name}": framing is the codec's`);
-    }
-    return name;
   }
 
   /** Writes what `measure` found at byte `at`; the offset behind it. */
@@ -297,6 +293,16 @@ export class Head<M extends HeaderMap = HeaderMap> {
       if (map.pathEdited) this.#path = map.path;
     } else if (map instanceof ResponseHeaders) this.#status = map.status;
   }
+}
+
+function checked(name: string, value: string, length: number): string {
+  if (!FRAMING.has(name)) return name;
+  if (name === "te" && value === "trailers") return name;
+  if (name !== "content-length" || length < 0)
+    throw new TypeError(`a sandboxed filter cannot set "${name}": framing is the codec's`);
+  if (value !== String(length))
+    throw new RangeError(`the body is ${length} bytes long, and not ${value}`);
+  return name;
 }
 
 const FLAG_WORD = 5;

@@ -230,7 +230,7 @@ export const ANSWER_HEAD_SIZE = 16;
 
 /** Words of a verdict, from ANSWER_HEAD.PAYLOAD; then edits, reply and bytes as the flags say. */
 export const VERDICT = {
-  /** type | flags << 8 | followers that let the head pass << 16; with STOPPED, the next one has been asked and answers for itself */
+  /** type | flags << 8 | followers that let the head pass << 24; with STOPPED, the next one has been asked and answers for itself */
   TYPE: 0,
   /** Hooks that the filter object has (with FLAG.HOOKS). */
   HOOKS: 1,
@@ -249,6 +249,8 @@ export const VERDICT_TYPE = {
   STOP: 5,
   /** The hook threw or was late. */
   FAULT: 6,
+  /** Of a trailers hook: the body's bytes are the message's last. */
+  LAST_CHUNK: 7,
 } as const;
 export const VERDICT_FLAG = {
   HOOKS: 1,
@@ -262,6 +264,10 @@ export const VERDICT_FLAG = {
   STOPPED: 64,
   /** Of a reply. */
   UNEDITED: 128,
+  /** Of a hold: it waits for trailers, too. */
+  TRAILERS: 256,
+  /** Of a trailers hook: edits of the head that is held back follow those of the trailers. */
+  HEAD_EDITS: 512,
 } as const;
 
 /**

@@ -1,6 +1,7 @@
 // Hot path: one a stream and filter (test/bench/sandbox.ts).
 import {
   HeaderMap,
+  type Hold,
   type HttpFilter,
   type HttpFilterFactory,
   RequestHeaders,
@@ -60,6 +61,9 @@ export class StreamState {
   told = false;
   clearRoute = false;
   readonly extras: HeadExtras = { routeConfig: undefined, facts: undefined };
+  /** By lane: what holds its head back, and the bytes of its body, once that is known. */
+  readonly holds: [Hold | undefined, Hold | undefined] = [undefined, undefined];
+  readonly heldSizes: [number, number] = [-1, -1];
   /** Beginnings of a long chunk, by lane. */
   readonly parts: [Uint8Array[], Uint8Array[]] = [[], []];
 
@@ -101,6 +105,8 @@ export class StreamState {
     this.use = this.filter = this.stream = undefined;
     this.told = this.clearRoute = false;
     this.hooks = 0;
+    this.holds[0] = this.holds[1] = undefined;
+    this.heldSizes[0] = this.heldSizes[1] = -1;
     this.extras.routeConfig = this.extras.facts = undefined;
     if (this.parts[0].length > 0) this.parts[0].length = 0;
     if (this.parts[1].length > 0) this.parts[1].length = 0;

@@ -1,5 +1,12 @@
 // Hot path: every record of an HTTP stream ends here (test/bench/sandbox.ts).
-import { Chunk, latin1Decode, type Reply, utf8Encode, type Verdict } from "@tsproxy/sdk";
+import {
+  Chunk,
+  type LastChunk,
+  latin1Decode,
+  type Reply,
+  utf8Encode,
+  type Verdict,
+} from "@tsproxy/sdk";
 import type { HeadExtras } from "./head.ts";
 import {
   ANSWER,
@@ -28,6 +35,8 @@ interface Call {
   readonly at: number;
   readonly end: number;
 }
+
+type Answer = Verdict | LastChunk;
 
 /** Whose record stands in that place of the table. Throws what making it throws. */
 export type FollowerAt = (place: number, leader: StreamState) => StreamState;
@@ -245,8 +254,8 @@ export class StreamTable {
     at: number,
     end: number,
   ): void {
-    if (typeof (result as PromiseLike<Verdict> | undefined)?.then !== "function") {
-      this.#answer(state, { kind, chunk, memory, at, end }, result as Verdict);
+    if (typeof (result as PromiseLike<Answer> | undefined)?.then !== "function") {
+      this.#answer(state, { kind, chunk, memory, at, end }, result as Answer);
       return;
     }
     if (chunk !== undefined && chunk.memory === bytes) {
@@ -261,7 +270,7 @@ export class StreamTable {
     }
     const call: Call = { kind, chunk, memory, at, end };
     const token = state.token;
-    (result as PromiseLike<Verdict>).then(
+    (result as PromiseLike<Answer>).then(
       (verdict) => {
         if (state.token === token) this.#answer(state, call, verdict);
       },
@@ -302,7 +311,7 @@ export class StreamTable {
     outbox.close();
   }
 
-  #answer(state: StreamState, call: Call, verdict: Verdict, followers = 0): void {
+  #answer(state: StreamState, call: Call, verdict: Answer, followers = 0): void {
     try {
       this.#tell(state, call, verdict, followers);
     } catch (error) {
@@ -311,9 +320,13 @@ export class StreamTable {
   }
 
   /** `followers`: how many let the head pass, and STOPPED. */
-  #tell(state: StreamState, call: Call, verdict: Verdict, followers: number): void {
+  #tell(state: StreamState, call: Call, verdict: Answer, followers: number): void {
     const { kind, chunk } = call;
     const lane = laneOf(kind);
+    const isTrailers = kind === KIND.REQUEST_TRAILERS || kind === KIND.RESPONSE_TRAILERS;
+    const held = state.holds[lane];
+    if (held !== undefined && chunk !== undefined)
+      state.heldSizes[lane] = held.body === "buffer" ? chunk.length : -1;
     let type: number = VERDICT_TYPE.GO_ON;
     let flags = (followers & STOPPED) !== 0 ? VERDICT_FLAG.STOPPED : 0;
     let value = 0;
@@ -327,12 +340,14 @@ export class StreamTable {
           if (verdict.unedited === true) flags |= VERDICT_FLAG.UNEDITED;
           break;
         case "hold":
-          if (verdict.trailers) throw new TypeError("hold({ trailers }) is for trusted filters");
           type = verdict.body === "stream" ? VERDICT_TYPE.HOLD_STREAM : VERDICT_TYPE.HOLD_BUFFER;
           value = Math.min(verdict.max, CHUNK_MAX);
           if (verdict.exceptLast) flags |= VERDICT_FLAG.EXCEPT_LAST;
-          if (verdict.trailers)
-            throw new TypeError("a hold that waits for trailers is not available in a sandbox");
+          if (verdict.trailers) flags |= VERDICT_FLAG.TRAILERS;
+          break;
+        case "last_chunk":
+          if (!isTrailers) throw new TypeError("lastChunk() is for trailers hooks");
+          type = VERDICT_TYPE.LAST_CHUNK;
           break;
         case "done":
           type = VERDICT_TYPE.DONE;
@@ -342,14 +357,15 @@ export class StreamTable {
       }
     }
     // A body hook may still edit a head that is held back; the chain ignores such edits of any other.
-    const head =
-      kind === KIND.REQUEST_TRAILERS || kind === KIND.RESPONSE_TRAILERS
-        ? state.trailers(lane)
-        : lane === 0
-          ? state.request!.head
-          : state.response?.head;
-    const editsSize = reply === undefined && head !== undefined ? head.measure() : 0;
+    const own = lane === 0 ? state.request!.head : state.response?.head;
+    const head = isTrailers ? state.trailers(lane) : own;
+    const heldSize = state.heldSizes[lane]!;
+    const editsSize =
+      reply === undefined && head !== undefined ? head.measure(isTrailers ? -1 : heldSize) : 0;
     if (editsSize > 0) flags |= VERDICT_FLAG.EDITS;
+    const waits = isTrailers && held?.trailers === true && reply === undefined;
+    const headEditsSize = waits && own !== undefined ? own.measure(heldSize) : 0;
+    if (headEditsSize > 0) flags |= VERDICT_FLAG.HEAD_EDITS;
     const facts = state.stream!.changes();
     const factsSize = facts === "" ? 0 : (4 + facts.length + 3) & ~3;
     if (factsSize > 0) flags |= VERDICT_FLAG.FACTS;
@@ -370,6 +386,10 @@ export class StreamTable {
       body = utf8Encode(reply.body);
       bodyEnd = body.length;
       flags |= VERDICT_FLAG.BODY;
+    } else if (verdict?.type === "last_chunk") {
+      body = verdict.bytes;
+      bodyEnd = body.length;
+      flags |= VERDICT_FLAG.BODY;
     } else if (
       chunk !== undefined &&
       (chunk.memory !== call.memory || chunk.at !== call.at || chunk.end !== call.end)
@@ -387,11 +407,12 @@ export class StreamTable {
       outbox.send(ANSWER.PART, token, 0, body!, bodyAt, bodyAt + PART_SIZE);
       bodyAt += PART_SIZE;
     }
-    const size = VERDICT.REST * 4 + factsSize + editsSize + replySize + (bodyEnd - bodyAt);
+    const size =
+      VERDICT.REST * 4 + factsSize + editsSize + headEditsSize + replySize + (bodyEnd - bodyAt);
     let to = outbox.open(ANSWER.VERDICT, token, 0, size);
     const words = outbox.words;
     const w = to >> 2;
-    words[w + VERDICT.TYPE] = type | (flags << 8) | ((followers & 0xff) << 16);
+    words[w + VERDICT.TYPE] = type | (flags << 8) | ((followers & 0xff) << 24);
     words[w + VERDICT.HOOKS] = state.hooks;
     words[w + VERDICT.VALUE] = value;
     words[w + VERDICT.BODY] = bodyEnd - bodyAt;
@@ -402,13 +423,20 @@ export class StreamTable {
       to += factsSize;
     }
     if (editsSize > 0) to = head!.write(outbox, to);
+    if (headEditsSize > 0) to = own!.write(outbox, to);
     if (reply !== undefined) {
       writeReply(outbox.words, to, reply, (text, at) => outbox.latin1(text, at));
       to += replySize;
     }
     if (bodyEnd > bodyAt) outbox.bytes.set(body!.subarray(bodyAt, bodyEnd), to);
     outbox.close();
-    if (type === VERDICT_TYPE.HOLD_BUFFER || type === VERDICT_TYPE.HOLD_STREAM) head?.settle();
+    if (verdict?.type === "hold") {
+      head?.settle();
+      state.holds[lane] = verdict;
+    } else if (chunk !== undefined && held !== undefined) {
+      if (held.trailers) head?.settle();
+      else state.holds[lane] = undefined;
+    }
   }
 }
 
