@@ -1,4 +1,6 @@
 import { isolatedVm } from "./own-files.ts";
+import { BEAT } from "./protocol.ts";
+import { silence } from "./thread-cpu.ts";
 
 /** The only module that knows isolated-vm (its types stay here as well). What goes in: module text, shared memory, numbers and strings. */
 const ivm = isolatedVm() as Ivm;
@@ -157,11 +159,13 @@ const END = 1;
 /** No target is looked at more often than this. */
 const STEP_MIN_MS = 10;
 const WATCH = `
+const silence = ${silence};
 const control = new Int32Array(controlMemory);
+const thread = new Int32Array(threadMemory);
 const targets = new Map();
 let seen = 0;
 globalThis.watch = (id, isolate, memory, beat, limitMs) => {
-  targets.set(id, { isolate, words: new Int32Array(memory), beat, limitMs, last: -1, since: 0 });
+  targets.set(id, { isolate, words: new Int32Array(memory), beat, limitMs, last: -1, since: 0, cpu: 0 });
   seen++;
 };
 globalThis.unwatch = (id) => { targets.delete(id); seen++; };
@@ -172,9 +176,12 @@ globalThis.run = () => {
     if (Atomics.wait(control, ${CHANGES}, seen, step) !== "timed-out") continue;
     for (const [id, target] of targets) {
       const now = Atomics.load(target.words, target.beat);
-      target.since = (now & 1) === 1 && now === target.last ? target.since + step : 0;
+      const cpu = Atomics.load(thread, ${BEAT.CPU_MS});
+      const isInside = (now & 1) === 1 && now === target.last;
+      target.since = isInside ? target.since + step : 0;
+      if (!isInside) target.cpu = cpu;
       target.last = now;
-      if (target.since < target.limitMs) continue;
+      if ((cpu === 0 ? target.since : silence(target.since, cpu - target.cpu)) < target.limitMs) continue;
       targets.delete(id);
       target.isolate.dispose();
     }
@@ -183,7 +190,8 @@ globalThis.run = () => {
 
 /**
  * Disposes of isolates that stay inside one call longer than they may. It sleeps on a thread of isolated-vm's pool, so it
- * works while this thread is the one that hangs; one serves all isolates of a thread.
+ * works while this thread is the one that hangs; one serves all isolates of a thread. What a thread has waited for a CPU does
+ * not count, as far as `beat` (words by BEAT) tells.
  */
 export class Watchdog {
   readonly #control = new Int32Array(new SharedArrayBuffer(8));
@@ -192,9 +200,10 @@ export class Watchdog {
   #nextId = 1;
   #ended: Promise<unknown> = Promise.resolve();
 
-  constructor() {
+  constructor(beat = new SharedArrayBuffer((BEAT.CPU_MS + 1) * 4)) {
     this.#isolate = new ivm.Isolate({ memoryLimit: 64 });
     const context = this.#isolate.createContextSync();
+    context.global.setSync("threadMemory", share(beat));
     context.global.setSync("controlMemory", share(this.#control.buffer as SharedArrayBuffer));
     const entry = (name: string) => context.evalSync(name, { reference: true });
     context.evalSync(WATCH, { reference: true });

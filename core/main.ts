@@ -19,12 +19,13 @@ import { isPacked } from "./own-files.ts";
 import { SHIPPED_ROOT } from "./packages.ts";
 import { bundlePreludes } from "./preludes.ts";
 import { Profiler } from "./profiler.ts";
-import type { Refusal, RuntimeConfig } from "./protocol.ts";
+import { BEAT, type Refusal, type RuntimeConfig } from "./protocol.ts";
 import { Reload, type Serving, StartError } from "./reload.ts";
 import { RuntimeLayers } from "./runtime.ts";
 import { ServerStats } from "./server-stats.ts";
 import { StatsReader } from "./stats.ts";
 import { exclusion } from "./stats-config.ts";
+import { sampleCpu } from "./thread-cpu.ts";
 import { threadStarter } from "./threads.ts";
 import type { ContextCertificates } from "./tls.ts";
 import { Watch } from "./watch.ts";
@@ -362,15 +363,14 @@ function watchCore(): void {
 
 /** What main does of its own accord: tells the supervisor that all live, and ends the intervals of histograms. */
 function beat(): void {
-  const words = (memory: SharedArrayBuffer) => Atomics.load(new Int32Array(memory), 0);
   tell({ type: "ready" });
   setInterval(() => {
-    const threads = fleet.boxes().map(({ thread, boxMs, inside }) => ({
-      name: thread.name,
-      turns: words(thread.memory.beat),
-      boxMs,
-      inside,
-    }));
+    const threads = fleet.boxes().map(({ thread, boxMs, inside }) => {
+      const words = new Int32Array(thread.memory.beat);
+      sampleCpu(words);
+      const turns = Atomics.load(words, BEAT.TURNS);
+      return { name: thread.name, turns, cpuMs: words[BEAT.CPU_MS]!, boxMs, inside };
+    });
     tell({ type: "beat", threads });
   }, BEAT_MS);
 }

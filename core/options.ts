@@ -68,6 +68,8 @@ export type ToSupervisor =
 export interface ThreadBeat {
   readonly name: string;
   readonly turns: number;
+  /** CPU that it has had; 0: unknown. */
+  readonly cpuMs?: number;
   /** The sandboxed package that it is in now. */
   readonly inside?: string | undefined;
   readonly boxMs: number;

@@ -23,8 +23,11 @@ export interface PackageInfo {
   readonly folder: string;
 }
 
-/** Words of a thread's beat: turns of its loop, and the sandbox that it is inside, on its own thread or on another one. */
-export const BEAT = { TURNS: 0, INSIDE: 1, ASIDE: 2 } as const;
+/**
+ * Words of a thread's beat: turns of its loop; the sandbox that it is inside, on its own thread or on another one; its number, and
+ * the CPU that it has had (thread-cpu.ts; 0: unknown).
+ */
+export const BEAT = { TURNS: 0, INSIDE: 1, ASIDE: 2, THREAD: 3, CPU_MS: 4 } as const;
 
 /** UTF-8 in memory that all threads share, or the text itself. */
 export type SharedCode = SharedArrayBuffer | string;

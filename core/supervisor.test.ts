@@ -98,3 +98,14 @@ test("a thread that turns is never silent, one that waits for its box is not yet
   for (let n = 0; n < 2; n++) watch.onBeat([{ name: "worker 1", turns: 1, boxMs: 1_000 }]);
   expect(hangs).toEqual(["worker 1"]);
 });
+
+test("a thread that gets no CPU waits, and does not hang", () => {
+  const hangs: string[] = [];
+  const watch = new HangWatch((who) => hangs.push(who));
+  const beat = (cpuMs: number) =>
+    watch.onBeat([{ name: "worker 0", turns: 1, cpuMs, boxMs: 1_000 }]);
+  for (let n = 0; n < 100; n++) beat(50 + n);
+  expect(hangs).toEqual([]);
+  for (let n = 0; n < 15; n++) beat(150 + n * 100);
+  expect(hangs).toEqual(["worker 0"]);
+});

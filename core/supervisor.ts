@@ -7,6 +7,7 @@ import type { LogOptions } from "./log-options.ts";
 import type { RunOptions, Runtime, ThreadBeat, ToProxy, ToSupervisor } from "./options.ts";
 import { ownModule } from "./own-files.ts";
 import { ControlSocket, Predecessor } from "./takeover.ts";
+import { silence } from "./thread-cpu.ts";
 
 /** How long a thread may be silent beyond its time box. */
 const SILENCE_MS = 500;
@@ -256,11 +257,12 @@ const TICK_MS = 100;
 
 /**
  * Tells when a thread of the proxy, or its main thread, is silent for too long. Silence of a thread is counted in beats of
- * main, and silence of main in our own ticks: a machine that stands still for a while makes nobody look dead.
+ * main, and silence of main in our own ticks: a machine that stands still for a while makes nobody look dead. A thread that waits
+ * for a CPU does not look dead either (thread-cpu.ts).
  */
 export class HangWatch {
   readonly #onHang: (who: string) => void;
-  readonly #silent = new Map<string, { turns: number; beats: number }>();
+  readonly #silent = new Map<string, { turns: number; beats: number; cpuMs: number }>();
   #guilty: string | undefined;
   #timer: NodeJS.Timeout | undefined;
   #ticks = 0;
@@ -287,11 +289,16 @@ export class HangWatch {
   onBeat(threads: readonly ThreadBeat[]): void {
     this.#ticks = 0;
     this.#guilty = undefined;
-    for (const { name, turns, boxMs, inside } of threads) {
+    for (const { name, turns, cpuMs = 0, boxMs, inside } of threads) {
       const known = this.#silent.get(name);
-      if (inside !== undefined && known?.turns === turns) this.#guilty = inside;
-      if (known?.turns !== turns) this.#silent.set(name, { turns, beats: 0 });
-      else if (++known.beats * TICK_MS > boxMs + SILENCE_MS) this.#hang(name);
+      if (known?.turns !== turns) {
+        this.#silent.set(name, { turns, beats: 0, cpuMs });
+        continue;
+      }
+      if (inside !== undefined) this.#guilty = inside;
+      const wallMs = ++known.beats * TICK_MS;
+      const silentMs = cpuMs === 0 ? wallMs : silence(wallMs, cpuMs - known.cpuMs);
+      if (silentMs > boxMs + SILENCE_MS) this.#hang(name);
     }
   }
 

@@ -29,6 +29,7 @@ import { SandboxImage } from "./sandbox/image.ts";
 import type { SandboxIsolate } from "./sandbox/isolate.ts";
 import { Supply } from "./sandbox/supply.ts";
 import { type Listening, Sockets } from "./sockets.ts";
+import { signThread } from "./thread-cpu.ts";
 import { Contexts } from "./tls.ts";
 
 /** A generation that kills its isolate this soon after its commit is taken back. */
@@ -83,7 +84,7 @@ class Worker {
   #boxes: Boxes;
   readonly #cells: SandboxCells;
   readonly #supply: Supply;
-  readonly #watchdog = new Watchdog();
+  readonly #watchdog: Watchdog;
   #live: Live = { modules: new Map(), config: undefined };
   #before: Live | undefined = undefined;
   #committedAt = 0;
@@ -103,6 +104,8 @@ class Worker {
     this.#start = start;
     this.#post = post;
     this.#beats = new Int32Array(start.beat);
+    signThread(this.#beats);
+    this.#watchdog = new Watchdog(start.beat);
     this.#cells = new SandboxCells(start.stats, post);
     const image = new SandboxImage(start.prelude.sandbox, () => post({ type: "image_wanted" }));
     this.#supply = new Supply(image);

@@ -238,12 +238,12 @@ describe("the breaker", () => {
     const factory = stubs(worker, sandbox);
     await new Exchange(worker, [factory], get("/loop")).requestHeaders().settled();
     await worker.until(() => sandbox.ready);
-    const hung = new Exchange(worker, [factory], get("/loop")).requestHeaders();
-    worker.flush();
     const other = stubs(
       worker,
       await worker.sandbox(filter(`onRequestHeaders(h) { h.set("x", "1"); }`)),
     );
+    const hung = new Exchange(worker, [factory], get("/loop")).requestHeaders();
+    worker.flush();
     const fine = new Exchange(worker, [other], HEAD).requestHeaders();
     worker.flush();
     expect([fine.pending, fine.request.get("x"), hung.pending]).toEqual([0, "1", 1]);

@@ -18,7 +18,8 @@ let told = 0;
 const soaked = await soak({
   seconds: minutes * 60,
   reloadEveryMs: 10_000,
-  onFailure: (what) => console.log(`failed: ${what}`),
+  onFailure: (what) => console.log(`${at()} failed: ${what}`),
+  onWarning: ({ level, msg }) => console.log(`${at()} ${level}: ${msg}`),
   onSample: (sample) => {
     if (told++ % 6 === 0)
       console.log(
@@ -44,6 +45,10 @@ const isGood =
   handles[1] <= handles[0] + STRAY_HANDLES &&
   slope <= BAR_MIB;
 process.exit(isGood ? 0 : 1);
+
+function at(): string {
+  return new Date().toISOString().slice(11, 19);
+}
 
 /** Least squares, in MiB for 10 minutes. */
 function slopeOf(samples: readonly Sample[]): number {

@@ -5,7 +5,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { echoWebSocket } from "../../examples/websocket.ts";
 import { eventually } from "./client.ts";
 import { bootstrap, cluster, http as httpFilter, type Json, listener, route } from "./config.ts";
-import { Proxy } from "./proxy.ts";
+import { type LogLine, Proxy } from "./proxy.ts";
 import { FILTER, filterSource } from "./reloading.ts";
 import { httpUpstream, type Upstream } from "./upstream.ts";
 
@@ -15,6 +15,8 @@ export interface SoakOptions {
   /** Told now and then. */
   readonly onSample?: (sample: Sample) => void;
   readonly onFailure?: (what: string) => void;
+  /** What the proxy warns of, by then. */
+  readonly onWarning?: (line: LogLine) => void;
   readonly sampleEveryMs?: number;
 }
 
@@ -77,6 +79,7 @@ class Run {
   #killedAt = -Infinity;
   #stoodStillAt = -Infinity;
   #lookedAt = performance.now();
+  #lines = 0;
   #running = true;
 
   private constructor(
@@ -189,7 +192,14 @@ class Run {
       return;
     }
     this.#failures.push(what);
+    this.#tellWarnings();
     this.#options.onFailure?.(what);
+  }
+
+  #tellWarnings(): void {
+    const lines = this.#proxy.lines.slice(this.#lines);
+    this.#lines += lines.length;
+    for (const line of lines) if (line.level !== "info") this.#options.onWarning?.(line);
   }
 
   #lookAtClock(): void {
@@ -227,6 +237,7 @@ class Run {
       failures: this.#failures.length,
     };
     this.#samples.push(sample);
+    this.#tellWarnings();
     this.#options.onSample?.(sample);
   }
 
