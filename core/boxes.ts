@@ -12,6 +12,7 @@ import { Sandbox } from "./sandbox/sandbox.ts";
 import type { StatsSink } from "./sandbox/stats.ts";
 import type { Supply } from "./sandbox/supply.ts";
 import type { Sockets } from "./sockets.ts";
+import { steadyNow } from "./steady-clock.ts";
 
 /** Part of the stats cells that belongs to sandboxes: the last quarter. */
 export const SANDBOX_CELLS_FROM = 3 / 4;
@@ -226,8 +227,7 @@ export class Boxes {
     const found = this.#boxes.get(box);
     if (found === undefined) return;
     if (found.named.has(path)) {
-      const now = performance.timeOrigin + performance.now();
-      post({ type: "lines", path, text, marks: [now, 0] });
+      post({ type: "lines", path, text, marks: [steadyNow(), 0] });
     } else if (!found.saidNo) {
       found.saidNo = true;
       const filter = found.sandbox.package;

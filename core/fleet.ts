@@ -72,6 +72,8 @@ const PREPARE_MS = 20_000;
 const COMMIT_MS = 5_000;
 const LISTEN_MS = 5_000;
 const PROFILE_MS = 30_000;
+/** Lines of a thread that hangs are late. */
+const LINES_MS = 1_000;
 /** The watchdog ends an isolate after 1 s; setting a large config up is bounded by what `prepare` may take. */
 const BOX_MS = 1_000;
 const SETUP_BOX_MS = PREPARE_MS;
@@ -236,9 +238,9 @@ export class Fleet implements RehearsalStage {
     this.#members.find((member) => member.thread.name === "worker 0")?.post(message);
   }
 
-  /** Lines for files that wait in the threads are told. */
-  flushLines(): void {
-    for (const member of this.#members) member.post({ type: "flush_lines" });
+  /** Settles when lines for files that wait in the threads were told. */
+  async flushLines(): Promise<void> {
+    await Promise.all(this.#members.map((member) => member.flushLines()));
   }
 
   /** `ask`: clients of these are asked to leave. `stop`: they accept no more; who is connected stays. */
@@ -399,6 +401,7 @@ type Answer = Extract<
       | "committed"
       | "listening"
       | "listen_failed"
+      | "lines_flushed"
       | "drained"
       | "profiled";
   }
@@ -553,6 +556,12 @@ class Member {
           };
     const failure: ListenFailure = { listener: listener.name, code, message: text };
     throw failure;
+  }
+
+  async flushLines(): Promise<void> {
+    const answer = this.#answer(LINES_MS, (message) => message.type === "lines_flushed");
+    this.post({ type: "flush_lines" });
+    await answer;
   }
 
   async drain(ms: number): Promise<void> {

@@ -3,25 +3,34 @@ import { LineOrder } from "./line-order.ts";
 
 function start() {
   const written: string[] = [];
-  const order = new LineOrder((path, text) => void written.push(`${path}: ${text}`));
-  return { order, written };
+  const asked: (() => void)[] = [];
+  const order = new LineOrder(
+    (path, text) => void written.push(`${path}: ${text}`),
+    () => new Promise((answered) => asked.push(answered)),
+  );
+  return { order, written, asked };
 }
 
-it("puts lines of several threads in the order in which they were written", () => {
-  const { order, written } = start();
+it("puts lines of several threads in the order in which they were written, once all threads have told theirs", async () => {
+  const { order, written, asked } = start();
   order.add("log", "a\nb\nd\n", [1, 0, 2, 2, 4, 4]);
   order.add("log", "c\ne\n", [3, 0, 5, 2]);
   order.add("other", "x\n", [9, 0]);
-  order.flush();
-  expect(written).toEqual(["log: a\nb\nc\nd\ne\n", "other: x\n"]);
+  expect(asked).toHaveLength(1);
+  expect(written).toEqual([]);
+  asked[0]!();
+  await expect.poll(() => written).toEqual(["log: a\nb\nc\nd\ne\n", "other: x\n"]);
+
+  order.add("log", "f\n", [6, 0]);
+  expect(asked).toHaveLength(2);
 });
 
-it("keeps the order of one thread's lines of the same moment", () => {
-  const { order, written } = start();
+it("keeps the order of one thread's lines of the same moment", async () => {
+  const { order, written, asked } = start();
   order.add("log", "a\nb\n", [1, 0]);
   order.add("log", "c\n", [1, 0]);
-  order.flush();
-  expect(written).toEqual(["log: a\nb\nc\n"]);
+  asked[0]!();
+  await expect.poll(() => written).toEqual(["log: a\nb\nc\n"]);
 });
 
 it("makes a file at once, and waits for nobody when very much has gathered", () => {
@@ -32,4 +41,15 @@ it("makes a file at once, and waits for nobody when very much has gathered", () 
   order.add("log", much, [2, 0]);
   order.add("log", much, [1, 0]);
   expect(written).toHaveLength(2);
+});
+
+it("asks the threads anew when all that was written until now is wanted", async () => {
+  const { order, written, asked } = start();
+  order.add("log", "b\n", [2, 0]);
+  const flushed = order.flush();
+  expect(asked).toHaveLength(2);
+  order.add("log", "a\n", [1, 0]);
+  asked[1]!();
+  await flushed;
+  expect(written).toEqual(["log: a\nb\n"]);
 });

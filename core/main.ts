@@ -10,7 +10,7 @@ import { type Change, Fleet, type FleetEvents } from "./fleet.ts";
 import { FleetLog } from "./fleet-log.ts";
 import { COLLECT_EVERY, collectGarbage } from "./garbage.ts";
 import { CERTIFICATES_TOPIC, HEALTH_TOPIC, RUNTIME_TOPIC } from "./inside/topics.ts";
-import { LINES_WAIT_MS, LineOrder } from "./line-order.ts";
+import { LineOrder } from "./line-order.ts";
 import { openLog } from "./log.ts";
 import { LogLevels } from "./log-levels.ts";
 import { flushServerStats, operations } from "./operations.ts";
@@ -54,7 +54,10 @@ const files = new FileWriter(
   (file, message) => log.error(`cannot write ${file}: ${message}`),
   server.files,
 );
-const lines = new LineOrder((file, text) => files.append(file, text));
+const lines = new LineOrder(
+  (file, text) => files.append(file, text),
+  () => fleet.flushLines(),
+);
 let state: "INITIALIZING" | "LIVE" | "DRAINING" = "INITIALIZING";
 const describer = new Describer({ sdk, reader });
 const canary = new Canary({ prelude, node, sandboxed: "left out" });
@@ -263,19 +266,16 @@ function obeySignals(): void {
   process.on("SIGHUP", () => reload.lookAtAll());
   process.on("SIGUSR1", () => {
     reopen();
-    reopenFiles();
+    void reopenFiles();
   });
   process.on("message", ({ ms }: ToProxy) => void drain(ms));
   process.on("disconnect", () => void stop(1));
 }
 
 /** Lines that threads still hold belong to the files that were moved away. */
-function reopenFiles(): void {
-  fleet.flushLines();
-  setTimeout(() => {
-    lines.flush();
-    files.reopen();
-  }, 2 * LINES_WAIT_MS);
+async function reopenFiles(): Promise<void> {
+  await lines.flush();
+  files.reopen();
 }
 
 /** Takes no more connections and ends with the last one, or after `ms`. */
@@ -293,7 +293,7 @@ async function stop(code: number): Promise<never> {
   setTimeout(() => process.exit(code), STOP_MS).unref();
   await reload.close();
   await fleet.stop();
-  lines.flush();
+  await lines.flush();
   await files.end();
   await canary.dispose();
   describer.dispose();

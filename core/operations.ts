@@ -21,7 +21,7 @@ export interface OperationParts {
   readonly server: ServerStats;
   readonly runtime: RuntimeLayers;
   readonly state: () => "LIVE" | "DRAINING" | "INITIALIZING";
-  readonly reopenLogs: () => void;
+  readonly reopenLogs: () => Promise<void>;
   readonly levels: LogLevels;
   readonly profiler: Profiler;
   readonly certificates: () => readonly ContextCertificates[];

@@ -259,7 +259,7 @@ export type ToWorker =
       readonly action: "open" | "send" | "ready" | "close";
       readonly text: string;
     }
-  /** Files that lines are appended to were moved away: what waits here still belongs to them. */
+  /** What waits here for files is told now. Answered by `lines_flushed`. */
   | { readonly type: "flush_lines" }
   | {
       readonly type: "reply";
@@ -342,7 +342,7 @@ export type FromWorker =
     }
   /** An operation that main carries out (`core.config`, `core.quit`, …). */
   | { readonly type: "call"; readonly call: number; readonly name: string; readonly args: unknown }
-  /** To be appended to a file. `marks`: when the text from some char on was written, [epoch ms, first char, …]. */
+  /** To be appended to a file. `marks`: when the text from some char on was written, [`steadyNow`'s ms, first char, …]. */
   | {
       readonly type: "lines";
       readonly path: string;
@@ -352,6 +352,7 @@ export type FromWorker =
   | { readonly type: "inspected"; readonly session: number; readonly text: string }
   /** A session is bound to another isolate, whose module has that name in stacks. Answered by `inspect`, `ready`. */
   | { readonly type: "inspect_bound"; readonly session: number; readonly filename: string }
+  | { readonly type: "lines_flushed" }
   | { readonly type: "drained" }
   /** A snapshot of what sandboxes begin with; told to whoever started the thread, and answered by it. */
   | { readonly type: "image_wanted" }

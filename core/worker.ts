@@ -29,6 +29,7 @@ import { SandboxImage } from "./sandbox/image.ts";
 import type { SandboxIsolate } from "./sandbox/isolate.ts";
 import { Supply } from "./sandbox/supply.ts";
 import { type Listening, Sockets } from "./sockets.ts";
+import { steadyAt, steadyNow } from "./steady-clock.ts";
 import { signThread } from "./thread-cpu.ts";
 import { Contexts } from "./tls.ts";
 
@@ -58,7 +59,6 @@ interface Pending {
 /** How long a thread that ends waits for sandboxed access logs to take what they have not been told of. */
 const FLUSH_LOGS_MS = 250;
 
-/** One thread: its sockets, its builtin isolate, its sandboxes; and the generations they pass through. */
 /** How long a turn of the thread may pass on what sandboxes ask for. */
 const ASKED_MS = 5;
 /** Unless so much of it waits. */
@@ -72,6 +72,7 @@ interface Asked {
   readonly builtin: Builtin;
 }
 
+/** One thread: its sockets, its builtin isolate, its sandboxes; and the generations they pass through. */
 class Worker {
   readonly #start: WorkerStart;
   readonly #post: (message: FromWorker) => void;
@@ -118,7 +119,7 @@ class Worker {
     const ring = createRing(this.#start.sizes);
     const contexts = new Contexts(this.#start.secret);
     contexts.onKeyLog = (path, text) =>
-      this.#post({ type: "lines", path, text, marks: [Date.now(), 0] });
+      this.#post({ type: "lines", path, text, marks: [steadyNow(), 0] });
     if (this.#start.role === "worker" && this.#start.index === 0)
       contexts.onChanged = () => this.#tellCertificates(contexts);
     this.#watch?.stop();
@@ -265,7 +266,7 @@ class Worker {
     const [path = "", times = ""] = told.split("\0", 2);
     const text = told.slice(path.length + times.length + 2);
     const marks = times === "" ? [] : times.split(",").map(Number);
-    for (let k = 0; k < marks.length; k += 2) marks[k]! += performance.timeOrigin;
+    for (let k = 0; k < marks.length; k += 2) marks[k] = steadyAt(marks[k]!);
     this.#post({ type: "lines", path, text, marks });
   }
 
@@ -389,7 +390,7 @@ class Worker {
         this.#boxes.inspect(message);
         break;
       case "flush_lines":
-        void this.#flushLogs();
+        void this.#flushLogs().then(() => this.#post({ type: "lines_flushed" }));
         break;
       case "stop":
         void this.#stop();
