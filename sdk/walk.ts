@@ -1,16 +1,31 @@
 // Hot path: both directions of every stream.
 import { Chunk, copyBytes } from "./bytes.ts";
 import type { HeaderMap, RequestHeaders, ResponseHeaders } from "./headers.ts";
-import type {
-  Done,
-  Hold,
-  HookResult,
-  HttpFilter,
-  LastChunk,
-  PromptAnswer,
-  Reply,
-  Verdict,
+import {
+  type Done,
+  type Hold,
+  type HookResult,
+  type HttpFilter,
+  type LastChunk,
+  type PromptAnswer,
+  type Reply,
+  reply,
+  type Verdict,
 } from "./http.ts";
+
+/** What ends a walk where filters fail, and where they hold more of a body than they may: Envoy's answers. */
+export const FILTER_FAILED = reply(500, {
+  body: "Internal Server Error",
+  details: "filter_error",
+});
+export const REQUEST_TOO_LARGE = reply(413, {
+  body: "Payload Too Large",
+  details: "request_payload_too_large",
+});
+export const RESPONSE_TOO_LARGE = reply(500, {
+  body: "Internal Server Error",
+  details: "response_payload_too_large",
+});
 
 const EMPTY = new Uint8Array(0);
 /** Bytes of one direction that may wait for a filter that thinks. Its source is paused meanwhile, so little more than a read comes. */

@@ -1,5 +1,5 @@
 // Hot path: sandboxes that are entered within a crossing (test/bench/sandbox.ts).
-import type { Door, Parked, ParkTable } from "./parked.ts";
+import { beginRecord, type Door, type Parked, type ParkTable } from "./parked.ts";
 import {
   ANSWER,
   ANSWER_HEAD,
@@ -9,12 +9,10 @@ import {
   RECORD,
   RECORD_FLAG,
   RECORD_WORDS,
+  RECORDS_OF_LIMIT,
   STATUS,
 } from "./sandbox/layout.ts";
 
-/** An entry that takes longer is worth core's attention: it asks for the thread's CPU time, which cannot be had here. */
-const SLOW_MS = 5;
-const RECORDS_OF_SLOW = 64;
 /** So many that wait, or bytes of the block, and it is entered before the next event: what they touch should still be in the caches. */
 const CROWD = 20;
 const CROWDED_BYTES = (BOX.HEAP_SIZE * 3) / 4;
@@ -96,18 +94,9 @@ export class Gate implements Door {
     const state = this.#state;
     const used = state[GATE.USED]!;
     if (state[GATE.COUNT] === BOX.RECORD_COUNT || used + size > BOX.HEAP_SIZE) return -1;
-    const at = BOX.HEAP + used;
-    const w = at >> 2;
-    const { words } = this;
-    words[w] = kind | (flags << 8);
-    words[w + RECORD.TOKEN] = token;
-    words[w + RECORD.USE] = use;
-    words[w + RECORD.RANGE_AT] = 0;
-    words[w + RECORD.RANGE_SIZE] = 0;
-    words[w + RECORD.ARGUMENT] = 0;
-    this.#at = at;
+    this.#at = BOX.HEAP + used;
     this.#wantsAnswer = (flags & RECORD_FLAG.ANSWER) !== 0;
-    return w;
+    return beginRecord(this.words, this.#at >> 2, kind, flags, token, use);
   }
 
   send(token: number, size: number): void {
@@ -155,7 +144,8 @@ export class Gate implements Door {
     const began = Date.now();
     const stopped = !this.#run(count);
     const ms = Date.now() - began;
-    if (ms > SLOW_MS && ms > (SLOW_MS * count) / RECORDS_OF_SLOW) state[GATE.SLOW] = 1;
+    // Worth core's attention: it can ask for the thread's CPU time.
+    if (ms > state[GATE.LIMIT_MS]! * Math.max(1, count / RECORDS_OF_LIMIT)) state[GATE.SLOW] = 1;
     if (stopped) {
       state[GATE.FAULT] = 1;
       state[GATE.OPEN] = -1;

@@ -310,8 +310,10 @@ class ParkedHttpFilter implements Parked {
         this.#sendFollowers(gate, lane);
       }
     }
-    if (sent === "full")
-      sent = parkHead(this.#core, lane.kind, flags | this.#moved(), token, use, map, texts);
+    if (sent === "full") {
+      sent = parkHead(this.#core, lane.kind, flags | this.#adopts, token, use, map, texts);
+      if (sent === "sent") this.#gate = undefined;
+    }
     if (sent !== "full") this.#unsentFacts = "";
     if (sent === "large") lane.settle(FAULT);
     return sent !== "full";
@@ -321,11 +323,9 @@ class ParkedHttpFilter implements Parked {
     return this.#doors.core;
   }
 
-  /** From here on core knows the stream. The flag that its record tells it so with. */
-  #moved(): number {
-    if (this.#gate === undefined) return 0;
-    this.#gate = undefined;
-    return RECORD_FLAG.ADOPT;
+  /** What a record by way of core says where core has not heard of the stream; once it is sent, core has. */
+  get #adopts(): number {
+    return this.#gate === undefined ? 0 : RECORD_FLAG.ADOPT;
   }
 
   /** Its state went with the isolate behind its gate: the failure policy answers. */
@@ -408,8 +408,9 @@ class ParkedHttpFilter implements Parked {
     if (last && lane.endStream) flags |= RECORD_FLAG.END_STREAM;
     const door = this.#core;
     const kind = last ? lane.kind : KIND.PART;
-    const w = door.begin(whole, kind, flags | this.#moved(), token, use);
+    const w = door.begin(whole, kind, flags | this.#adopts, token, use);
     if (w < 0) return false;
+    this.#gate = undefined;
     door.words[w + RECORD.RANGE_SIZE] = n;
     if (inPlace) door.words[w + RECORD.RANGE_AT] = at;
     else if (n > 0) door.memory.set(memory.subarray(at, at + n), w * 4 + recordSize(0, 0));
@@ -674,10 +675,12 @@ class ParkedHttpFilter implements Parked {
     const text = this.#newFacts(info);
     if (text === "") return;
     const whole = recordSize(text.length, 0);
-    const door = this.#gate?.isOpen === true ? this.#gate : this.#core;
-    const flags = door === this.#gate ? 0 : this.#moved();
+    const gate = this.#gate?.isOpen === true ? this.#gate : undefined;
+    const door = gate ?? this.#core;
+    const flags = gate === undefined ? this.#adopts : 0;
     const w = door.begin(whole, KIND.FACTS, flags, this.#token, this.#use.use);
     if (w < 0) return;
+    this.#gate = gate;
     this.#unsentFacts = "";
     const { words, memory } = door;
     words[w + RECORD.ARGUMENT] = text.length;

@@ -260,20 +260,30 @@ export class ParkTable {
     const at = this.ports.reserve(size);
     if (at < 0) return -1;
     this.#at = at;
-    const w = at >> 2;
-    const { words } = this.ports;
-    words[w] = kind | (flags << 8);
-    words[w + RECORD.TOKEN] = token;
-    words[w + RECORD.USE] = use;
-    words[w + RECORD.RANGE_AT] = 0;
-    words[w + RECORD.RANGE_SIZE] = 0;
-    words[w + RECORD.ARGUMENT] = 0;
-    return w;
+    return beginRecord(this.ports.words, at >> 2, kind, flags, token, use);
   }
 
   send(box: number, token: number, size: number): void {
     this.ports.park(box, token, this.#at, size);
   }
+}
+
+/** Writes the head of a record without a range at word `w`; answers `w`. */
+export function beginRecord(
+  words: Int32Array,
+  w: number,
+  kind: number,
+  flags: number,
+  token: number,
+  use: number,
+): number {
+  words[w] = kind | (flags << 8);
+  words[w + RECORD.TOKEN] = token;
+  words[w + RECORD.USE] = use;
+  words[w + RECORD.RANGE_AT] = 0;
+  words[w + RECORD.RANGE_SIZE] = 0;
+  words[w + RECORD.ARGUMENT] = 0;
+  return w;
 }
 
 /** Bytes of a record with `payload` bytes behind its head and a tail of `range` bytes. */

@@ -174,7 +174,7 @@ describe("the breaker", () => {
       [{}],
       {
         now: () => clock.now,
-        limits: { timeoutMs: 30 },
+        limits: { timeoutMs: 100 },
         ...options,
       },
     );
@@ -234,14 +234,16 @@ describe("the breaker", () => {
   it("runs a filter that has hung before on another thread, so that others are not held up", async () => {
     const sandbox = await worker.sandbox(
       filter(`onRequestHeaders() { if (stream.request.path === "/loop") ${LOOP} }`),
+      [{}],
+      { limits: { timeoutMs: 1000 } },
     );
-    const factory = stubs(worker, sandbox);
-    await new Exchange(worker, [factory], get("/loop")).requestHeaders().settled();
-    await worker.until(() => sandbox.ready);
     const other = stubs(
       worker,
       await worker.sandbox(filter(`onRequestHeaders(h) { h.set("x", "1"); }`)),
     );
+    const factory = stubs(worker, sandbox);
+    await new Exchange(worker, [factory], get("/loop")).requestHeaders().settled();
+    await worker.until(() => sandbox.ready);
     const hung = new Exchange(worker, [factory], get("/loop")).requestHeaders();
     worker.flush();
     const fine = new Exchange(worker, [other], HEAD).requestHeaders();
@@ -259,7 +261,7 @@ describe("budgets", () => {
         `onRequestHeaders() { if (stream.request.path === "/slow") { const until = Date.now() + 60; while (Date.now() < until); } }`,
       ),
       [{}],
-      { limits: { timeoutMs: 2000 } },
+      { limits: { cpuMs: 5, timeoutMs: 2000 } },
     );
     const factory = stubs(worker, sandbox);
     for (let k = 0; k < 1024; k++)
@@ -284,7 +286,7 @@ describe("budgets", () => {
         "const kept = []",
       ),
       [{}],
-      { limits: { quotaMb: 4, cpuMs: 1000, timeoutMs: 1000 } },
+      { limits: { quotaMb: 4, timeoutMs: 1000 } },
     );
     const factory = stubs(worker, sandbox);
     for (let k = 1; k <= 2; k++) {
@@ -402,7 +404,7 @@ it("keeps no memory of streams that have ended", async () => {
       `const ended = cx.stats.counter("ended")`,
     ),
     [{}],
-    { limits: { cpuMs: 1000, timeoutMs: 5000 } },
+    { limits: { timeoutMs: 5000 } },
   );
   const factory = stubs(worker, sandbox);
   const batch = (): void => {

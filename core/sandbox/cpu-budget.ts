@@ -1,3 +1,5 @@
+import { RECORDS_OF_LIMIT } from "../inside/sandbox/layout.ts";
+
 const WINDOW_MS = 10_000;
 const PRECISE_MS = 1000;
 /** Entries by the gate cannot be measured: after a long one core makes them for this long, which is enough for some more. */
@@ -5,8 +7,6 @@ const LOOK_MS = 100;
 const SLOW_ENTRIES = 3;
 /** And together they must have taken this many times the limit: a collection of garbage may take one honest entry past it. */
 const SLOW_SUM = 10;
-/** A full block may take longer than one record: the limit is for each of so many. */
-const RECORDS_OF_LIMIT = 64;
 
 /**
  * Entries that took too much CPU. Asking for the thread's CPU time costs 0.5 µs, so it is asked only for a second after an

@@ -160,7 +160,7 @@ describe("a share of a CPU", () => {
       `onRequestHeaders() {}`,
       {},
       // Each look at the clock is 30 ms later.
-      { cpuShare: 0.5, now: () => (now += 30), limits: { cpuMs: 1000 } },
+      { cpuShare: 0.5, now: () => (now += 30) },
     );
     await e.requestHeaders().settled();
     const box = worker.boxes[0]!;

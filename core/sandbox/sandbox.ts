@@ -212,6 +212,7 @@ export class Sandbox {
     this.#overQuota = 0;
     this.#memoryAtStart = isolate.memoryUsed;
     this.#collect();
+    isolate.gate[GATE.LIMIT_MS] = this.#limits.cpuMs;
     this.#options.onGate?.(isolate);
     this.#openGate(this.#now());
   }

@@ -344,19 +344,22 @@ export const GATE = {
   ENTRIES: 4,
   RECORDS: 5,
   BYTES: 6,
-  BYTES_OUT: 10,
-  /** 1: one of them took long. */
-  SLOW: 7,
+  BYTES_OUT: 7,
+  /** 1: one of them took longer than LIMIT_MS, which is core's to set. */
+  SLOW: 8,
+  LIMIT_MS: 9,
   /** 1: one of them was stopped. */
-  FAULT: 8,
+  FAULT: 10,
   /** Tokens that one of them left without an answer, which core waits for. */
-  PENDING_COUNT: 9,
+  PENDING_COUNT: 11,
   PENDING: 16,
   PENDING_MAX: 1024,
   WORDS: 16 + 1024,
 } as const;
 /** A place in the table of records: block at, block size, range at, range size. An end is [-1, token, 0, 0]. */
 export const RECORD_WORDS = 4;
+/** A full block may take longer than one record: a limit of time is for each of so many. */
+export const RECORDS_OF_LIMIT = 64;
 /** Cells of the sandbox's own stats. */
 export const STATS_CELLS = 8192;
 

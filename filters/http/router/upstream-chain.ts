@@ -3,32 +3,25 @@ import {
   type CloseEvent,
   type CodecFactory,
   type DecodeError,
+  FILTER_FAILED,
   type Generation,
   type HeaderMap,
   type HttpFilter,
   type HttpStream,
   type Reply,
+  REQUEST_TOO_LARGE,
+  RESPONSE_TOO_LARGE,
   type RequestEncoder,
   type RequestHeaders,
   type ResetReason,
   type ResponseDecoder,
   type ResponseHeaders,
-  reply,
   type UpstreamFilter,
   Walk,
   type WalkOwner,
 } from "@tsproxy/sdk";
 import { UpstreamView } from "./upstream-view.ts";
 
-const FILTER_FAILED = reply(500, { body: "Internal Server Error", details: "filter_error" });
-const REQUEST_TOO_LARGE = reply(413, {
-  body: "Payload Too Large",
-  details: "request_payload_too_large",
-});
-const RESPONSE_TOO_LARGE = reply(500, {
-  body: "Internal Server Error",
-  details: "response_payload_too_large",
-});
 /** Who keeps a source from going on; bits. */
 const BY = { WALK: 1, PEER: 2 } as const;
 

@@ -4,12 +4,15 @@ import {
   type Chunk,
   type DecodeError,
   type DownstreamConnection,
+  FILTER_FAILED,
   type Generation,
   type HeaderMap,
   type HttpFilter,
   type InternalRedirects,
   type LogEntry,
   type Reply,
+  REQUEST_TOO_LARGE,
+  RESPONSE_TOO_LARGE,
   type RequestDecoder,
   RequestHeaders,
   type RequestInfo,
@@ -35,15 +38,6 @@ import { Info } from "./stream-info.ts";
 import { StreamView } from "./stream-view.ts";
 
 const UPGRADE_REFUSED = reply(403, { details: "upgrade_failed" });
-const FILTER_FAILED = reply(500, { body: "Internal Server Error", details: "filter_error" });
-const REQUEST_TOO_LARGE = reply(413, {
-  body: "Payload Too Large",
-  details: "request_payload_too_large",
-});
-const RESPONSE_TOO_LARGE = reply(500, {
-  body: "Internal Server Error",
-  details: "response_payload_too_large",
-});
 const HEADERS_TIMEOUT = reply(408, {
   body: "request header timeout",
   details: "request_header_timeout",
