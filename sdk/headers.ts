@@ -193,6 +193,7 @@ export class HeaderMap {
   /** Names that the peer wrote with capitals, by their lower-case form, where the config wants them kept; HTTP/1 writes them so again. */
   originalNames: ReadonlyMap<string, string> | undefined = undefined;
   #own: Wide = NOTHING;
+  #texts: (string | undefined)[] | undefined = undefined;
 
   /** Empties the block for another head. */
   reset(): void {
@@ -202,6 +203,7 @@ export class HeaderMap {
     this.count = 0;
     this.present = 0;
     this.originalNames = undefined;
+    this.#texts = undefined;
     // `length = 0` is a call into the engine and gives the room away; popping keeps it (70 ns a list and stream).
     while (this.added.length > 0) this.added.pop();
     while (this.lines.length > 0) this.lines.pop();
@@ -292,6 +294,12 @@ export class HeaderMap {
       this.base + this.spans[i + 2]!,
       this.base + this.spans[i + 3]!,
     );
+  }
+
+  /** As `valueAt`, kept: filters that share the block ask for the same values. */
+  textAt(index: number): string {
+    const texts = (this.#texts ??= []);
+    return (texts[index] ??= this.valueAt(index));
   }
 
   /** The first value of that name, or undefined. */

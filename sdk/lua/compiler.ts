@@ -58,6 +58,8 @@ class Compiler {
   #environments = 0;
   /** Labels that a `goto` may leave or repeat. */
   #unique = 0;
+  /** Places that ask for a key by its name. */
+  #places = 0;
 
   constructor(program: Program) {
     this.#program = program;
@@ -69,8 +71,11 @@ class Compiler {
 
   text(): string {
     const { main } = this.#program;
-    this.#emit(`(function(R,$env0){"use strict";const {${RUNTIME.join()}}=R;return `);
+    this.#emit(`(function(R,$env0){"use strict";const {${RUNTIME.join()}}=R,$h=hints(`);
+    const places = this.#out.push("") - 1;
+    this.#emit(");return ");
     this.#functionBody(main);
+    this.#out[places] = String(this.#places);
     this.#emit("})");
     return this.#out.join("");
   }
@@ -93,6 +98,11 @@ class Compiler {
 
   #release(): void {
     this.#temps--;
+  }
+
+  /** A key that the source names, and where the place that asks for it has its hint. */
+  #name(name: string): string {
+    return `${JSON.stringify(name)},$h,${this.#places++}`;
   }
 
   // ---- functions
@@ -542,15 +552,18 @@ class Compiler {
         this.#emit(expr.local.id);
         return;
       case "global":
-        this.#emit(`index(${this.#globals},${JSON.stringify(expr.name)})`);
+        this.#emit(`field(${this.#globals},${this.#name(expr.name)})`);
         return;
-      case "index":
-        this.#emit("index(");
-        this.#expr(expr.object);
+      case "index": {
+        const { object, key } = expr;
+        this.#emit(key.type === "string" ? "field(" : "index(");
+        this.#expr(object);
         this.#emit(",");
-        this.#expr(expr.key);
-        this.#emit(`${quoted(describe(expr.object))})`);
+        if (key.type === "string") this.#emit(this.#name(key.value));
+        else this.#expr(key);
+        this.#emit(`${quoted(describe(object))})`);
         return;
+      }
       case "call":
         this.#call(expr, wanted);
         return;
@@ -723,7 +736,7 @@ class Compiler {
     const self = this.#temp();
     this.#emit(`callable(method(${self}=`);
     this.#expr(callee);
-    this.#emit(`,${JSON.stringify(method)}${quoted(describe(callee))}),`);
+    this.#emit(`,${this.#name(method)}${quoted(describe(callee))}),`);
     this.#emit(`${JSON.stringify(`method '${method}'`)})(${self}`);
     if (args.length > 0) this.#emit(",");
     this.#args(args);
@@ -764,7 +777,7 @@ function refuseJumpIntoScope(block: Block, end: number): void {
 
 /** What compiled code takes from the runtime by name. */
 export const RUNTIME = (
-  "NONE meter tick callable one all run isPending wait index method setIndex append makeTable add sub mul div mod pow unm concat " +
+  "NONE meter tick callable one all run isPending wait hints index field method setIndex append makeTable add sub mul div mod pow unm concat " +
   "length eq truth lt le bound withEnv within levels"
 ).split(" ");
 const TICKS = 1 << 14;

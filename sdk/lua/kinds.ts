@@ -35,24 +35,25 @@ export type HotMethod<T> = (self: T, first: unknown, second: unknown, count: num
  */
 export function kind<T extends Userdata>(
   log: Log,
-  type: { prototype: T },
+  _type: { prototype: T },
   methods: Readonly<Record<string, Method<T>>>,
   hot: Readonly<Record<string, HotMethod<T>>> = {},
 ): LuaTable {
   const table = new LuaTable();
-  const Type = type as unknown as abstract new () => T;
+  // Programs cannot make userdata of their own, nor give one another metatable.
+  const isOne = (self: unknown): self is T =>
+    self instanceof Userdata && self.metatable === table && self.scope?.isOver !== true;
   for (const [name, method] of Object.entries(hot)) {
     const called = function (self: unknown, first: unknown, second: unknown): unknown {
-      if (self instanceof Type && self.scope?.isOver !== true)
-        // biome-ignore lint/complexity/noArguments: a rest parameter would make the list that this form is to spare.
-        return method(self as T, first, second, arguments.length - 1);
+      // biome-ignore lint/complexity/noArguments: a rest parameter would make the list that this form is to spare.
+      if (isOne(self)) return method(self, first, second, arguments.length - 1);
       throw unusable(self, name);
     };
     table.set(name, hostFunction(name, called as LuaFunction));
   }
   for (const [name, method] of Object.entries(methods)) {
     const called: LuaFunction = (self, ...args) => {
-      if (self instanceof Type && self.scope?.isOver !== true) return method(self as T, args);
+      if (isOne(self)) return method(self, args);
       throw unusable(self, name);
     };
     table.set(name, hostFunction(name, called));

@@ -169,13 +169,43 @@ export function index(object: unknown, key: unknown, what = ""): unknown {
   return indexMeta(object, key, what);
 }
 
-/** `object:key(…)`: the key is a name of the source. */
-export function method(object: unknown, key: string, what = ""): unknown {
-  if (object instanceof Userdata) {
-    const value = object.metatable?.getText(key);
-    if (value !== undefined) return value;
+/** For a chunk: where each of its places found its key last time. */
+export const hints = (places: number): number[] => new Array<number>(places).fill(0);
+
+/** `object.key`: the key is a name of the source, and `found[at]` its place's hint. */
+export function field(
+  object: unknown,
+  key: string,
+  found: number[],
+  at: number,
+  what = "",
+): unknown {
+  if (object instanceof LuaTable) {
+    const value = object.getHinted(key, found, at);
+    if (value !== undefined || object.metatable === undefined) return value;
   }
-  return index(object, key, what);
+  return indexMeta(object, key, what);
+}
+
+/** `object:key(…)`, likewise. */
+export function method(
+  object: unknown,
+  key: string,
+  found: number[],
+  at: number,
+  what = "",
+): unknown {
+  if (object instanceof Userdata) {
+    const value = object.metatable?.getHinted(key, found, at);
+    if (value !== undefined) return value;
+  } else if (typeof object === "string") {
+    const library = textMetatable?.getText("__index");
+    if (library instanceof LuaTable) {
+      const value = library.getHinted(key, found, at);
+      if (value !== undefined) return value;
+    }
+  }
+  return field(object, key, found, at, what);
 }
 
 const CHAIN_MAX = 100;

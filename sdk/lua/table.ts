@@ -42,6 +42,17 @@ export class LuaTable {
     return at < 0 ? undefined : this.values[at];
   }
 
+  /** The same for a place in a program that asks for this key each time: `hints[at]` is where it was found before (10 ns a Map). */
+  getHinted(key: string, hints: number[], at: number): unknown {
+    const keys = this.keys;
+    const hint = hints[at]!;
+    if (hint < keys.length && keys[hint] === key) return this.values[hint];
+    const found = this.#find(key);
+    if (found < 0) return undefined;
+    hints[at] = found;
+    return this.values[found];
+  }
+
   /** `key` is neither undefined nor NaN. */
   set(key: unknown, value: unknown): void {
     if (typeof key === "number") {

@@ -26,15 +26,41 @@ interface RouteSetup {
   readonly filterContext: unknown;
 }
 
-/** One script on one stream: a run for each direction. */
+/** The hooks that a script needs: others are not there, and cost nothing. */
+type Hooks = Pick<
+  HttpFilter,
+  | "onRequestHeaders"
+  | "onRequestBody"
+  | "onRequestTrailers"
+  | "onResponseHeaders"
+  | "onResponseBody"
+  | "onResponseTrailers"
+  | "onEnd"
+>;
+
+/** One script on one stream: a run for each direction. Hooks are fields, for a class a script would be many shapes to look into. */
 class LuaFilter {
+  readonly onRequestHeaders: HttpFilter["onRequestHeaders"] | undefined;
+  readonly onRequestBody: HttpFilter["onRequestBody"] | undefined;
+  readonly onRequestTrailers: HttpFilter["onRequestTrailers"] | undefined;
+  readonly onResponseHeaders: HttpFilter["onResponseHeaders"] | undefined;
+  readonly onResponseBody: HttpFilter["onResponseBody"] | undefined;
+  readonly onResponseTrailers: HttpFilter["onResponseTrailers"] | undefined;
+  readonly onEnd: HttpFilter["onEnd"] | undefined;
   readonly #script: Script;
   readonly #stream: HttpStream;
   readonly #filterContext: unknown;
   #request: Run | undefined = undefined;
   #response: Run | undefined = undefined;
 
-  constructor(script: Script, stream: HttpStream, filterContext: unknown) {
+  constructor(hooks: Hooks, script: Script, stream: HttpStream, filterContext: unknown) {
+    this.onRequestHeaders = hooks.onRequestHeaders;
+    this.onRequestBody = hooks.onRequestBody;
+    this.onRequestTrailers = hooks.onRequestTrailers;
+    this.onResponseHeaders = hooks.onResponseHeaders;
+    this.onResponseBody = hooks.onResponseBody;
+    this.onResponseTrailers = hooks.onResponseTrailers;
+    this.onEnd = hooks.onEnd;
     this.#script = script;
     this.#stream = stream;
     this.#filterContext = filterContext;
@@ -76,49 +102,36 @@ class LuaFilter {
   }
 }
 
+/** What a run may still wait for when its stream ends. */
+const WAITS = [
+  "body",
+  "bodyChunks",
+  "trailers",
+  "httpCall",
+  "verifySignature",
+  "sha256PeerCertificateIssuerDigest",
+] as const;
+
 type Make = (stream: HttpStream, filterContext: unknown) => HttpFilter;
 
-/** Only the hooks that the script needs are there: the others cost nothing. */
 function makerOf(script: Script): Make {
-  const ScriptFilter = filterClass(
-    script.onRequest !== undefined,
-    script.onResponse !== undefined,
-    script.uses("body", "bodyChunks", "trailers"),
-    script.uses("trailers", "bodyChunks"),
-    script.uses("body", "bodyChunks", "trailers", "httpCall", "verifySignature"),
-  );
-  return (stream, filterContext) => new ScriptFilter(script, stream, filterContext) as HttpFilter;
-}
-
-/** One for all scripts with the same needs: objects of many classes are slow to look into. */
-const classes = new Map<string, typeof LuaFilter>();
-
-function filterClass(
-  request: boolean,
-  response: boolean,
-  bodies: boolean,
-  trailers: boolean,
-  end: boolean,
-): typeof LuaFilter {
-  const key = `${request}|${response}|${bodies}|${trailers}|${end}`;
-  const known = classes.get(key);
-  if (known !== undefined) return known;
-  class ScriptFilter extends LuaFilter {}
-  const own = LuaFilter.prototype;
-  const hooks = ScriptFilter.prototype as HttpFilter;
-  if (request) {
-    hooks.onRequestHeaders = own.requestHeaders;
-    if (bodies) hooks.onRequestBody = own.requestBody;
-    if (trailers) hooks.onRequestTrailers = own.requestTrailers;
+  const { prototype } = LuaFilter;
+  const hooks: Hooks = {};
+  const bodies = script.uses("body", "bodyChunks", "trailers");
+  const trailers = script.uses("trailers", "bodyChunks");
+  if (script.onRequest !== undefined) {
+    hooks.onRequestHeaders = prototype.requestHeaders;
+    if (bodies) hooks.onRequestBody = prototype.requestBody;
+    if (trailers) hooks.onRequestTrailers = prototype.requestTrailers;
   }
-  if (response) {
-    hooks.onResponseHeaders = own.responseHeaders;
-    if (bodies) hooks.onResponseBody = own.responseBody;
-    if (trailers) hooks.onResponseTrailers = own.responseTrailers;
+  if (script.onResponse !== undefined) {
+    hooks.onResponseHeaders = prototype.responseHeaders;
+    if (bodies) hooks.onResponseBody = prototype.responseBody;
+    if (trailers) hooks.onResponseTrailers = prototype.responseTrailers;
   }
-  if (end) hooks.onEnd = own.end;
-  classes.set(key, ScriptFilter);
-  return ScriptFilter;
+  if (script.uses(...WAITS)) hooks.onEnd = prototype.end;
+  return (stream, filterContext) =>
+    new LuaFilter(hooks, script, stream, filterContext) as HttpFilter;
 }
 
 const NO_FILTER: HttpFilter = {};

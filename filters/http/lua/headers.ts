@@ -113,13 +113,11 @@ export class HeadersData extends Userdata {
   get({ text, isPseudo, name }: Spelling): string | undefined {
     const { map } = this;
     if (name === undefined) return isPseudo ? pseudo(map, text) : undefined;
-    if (map.added.length === 0 && map.lines.length === 0) {
-      const at = map.find(name);
-      if (at < 0) return undefined;
-      if (map.find(name, at + 1) < 0) return map.valueAt(at);
-    }
-    const values = map.getAll(name);
-    return values.length < 2 ? values[0] : values.join();
+    const at = map.find(name);
+    const isAdded = map.lines.length > 0 || isIn(map.added, text);
+    if (!isAdded && (at < 0 || map.find(name, at + 1) < 0))
+      return at < 0 ? undefined : map.textAt(at);
+    return map.getAll(name).join();
   }
 
   /** Of a pseudo header there is one, which a further value joins. */
@@ -131,7 +129,7 @@ export class HeadersData extends Userdata {
       return;
     }
     const name = settable(spelling, value);
-    if (name !== undefined) map.append(name, value);
+    if (name !== undefined) map.added.push(name.text, value);
   }
 
   replace(spelling: Spelling, value: string): void {
@@ -141,7 +139,9 @@ export class HeadersData extends Userdata {
       return;
     }
     const name = settable(spelling, value);
-    if (name !== undefined) map.set(name, value);
+    if (name === undefined) return;
+    map.remove(name);
+    map.added.push(name.text, value);
   }
 
   remove({ name, isKept }: Spelling): void {
@@ -165,6 +165,12 @@ export class HeadersData extends Userdata {
     }
     for (const entry of map) if (!isRequest || entry[0] !== "host") yield entry;
   }
+}
+
+/** Whether one of the pairs has that name. */
+function isIn(added: readonly string[], name: string): boolean {
+  for (let k = 0; k < added.length; k += 2) if (added[k] === name) return true;
+  return false;
 }
 
 const REQUEST = [":authority", ":path", ":method", ":scheme"];
