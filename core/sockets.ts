@@ -9,6 +9,7 @@ import type { AddressConfig } from "./protocol.ts";
 import { SecureWrites } from "./secure-writes.ts";
 import { Segments, Slots } from "./segments.ts";
 import {
+  onAccepted,
   onRead,
   type StreamHandle,
   type WriteRequest,
@@ -923,10 +924,7 @@ export class Sockets {
    */
   listen(name: string, address: AddressConfig, options: ListenOptions): Promise<AddressConfig> {
     const { path } = address;
-    const server = net.createServer(
-      { noDelay: true, pauseOnConnect: true, allowHalfOpen: true },
-      (raw) => this.#onAccepted(name, raw as RawSocket, path ?? "", bufferBytes),
-    );
+    const server = net.createServer();
     const { backlog, ipv6Only, bufferBytes = 0 } = options;
     if (path !== undefined && !path.startsWith("@")) rmSync(path, { force: true });
     const where =
@@ -938,7 +936,9 @@ export class Sockets {
       server.listen({ ...where, backlog }, () => {
         server.removeListener("error", reject);
         server.on("error", () => {});
-        this.#listeners.set(name, { server, path: path ?? "", bufferBytes });
+        const listening = { server, path: path ?? "", bufferBytes };
+        this.#listeners.set(name, listening);
+        this.#accept(name, listening);
         if (path !== undefined) {
           if (address.mode !== undefined && !path.startsWith("@")) chmodSync(path, address.mode);
           return resolve(address);
@@ -963,15 +963,17 @@ export class Sockets {
     return [...this.#listeners.keys()];
   }
 
-  #onAccepted(name: string, raw: RawSocket, path: string, bufferBytes: number): void {
+  /** Takes connections as libuv has them: only so they get a read buffer of ours, and node:net makes no socket of its own for each. */
+  #accept(name: string, { server, path, bufferBytes = 0 }: Listening): void {
+    onAccepted(server as net.Server, (handle) => this.#onAccepted(name, handle, path, bufferBytes));
+  }
+
+  #onAccepted(name: string, handle: StreamHandle, path: string, bufferBytes: number): void {
     if (this.#dead || this.#open >= MAX_CONNECTIONS) {
-      raw.destroy();
+      handle.close();
       return;
     }
-    // The only way to give an accepted socket a read buffer of ours: move its handle to another Socket.
-    const handle = raw._handle;
-    raw._handle = null;
-    raw.destroy();
+    handle.setNoDelay?.(true);
     const entry = this.#issue();
     const socket = new net.Socket({
       handle,
@@ -980,7 +982,7 @@ export class Sockets {
       onread: this.#onread,
     } as unknown as net.SocketConstructorOpts) as RawSocket;
     this.#adopt(entry, socket);
-    entry.plain = handle ?? undefined;
+    entry.plain = handle;
     const text = `${name}|${socket.remoteAddress ?? ""}|${socket.remotePort ?? 0}|${socket.localAddress ?? ""}|${socket.localPort ?? 0}|${path}`;
     this.push(EVENT.ACCEPTED, entry.id, this.#putText(text), text.length);
     this.schedule();
@@ -1009,15 +1011,15 @@ export class Sockets {
   }
 
   takeListeners(given: ReadonlyMap<string, Listening>): void {
-    for (const [name, { server, path, bufferBytes = 0 }] of given) {
-      this.#listeners.set(name, { server, path, bufferBytes });
+    for (const [name, listening] of given) {
+      const { server } = listening;
+      this.#listeners.set(name, listening);
       if (!(server instanceof net.Server)) {
         for (const event of ["message", "error", "close"]) server.removeAllListeners(event);
         this.#takeUdp(name, server);
         continue;
       }
-      server.removeAllListeners("connection");
-      server.on("connection", (raw) => this.#onAccepted(name, raw as RawSocket, path, bufferBytes));
+      this.#accept(name, listening);
     }
   }
 }

@@ -1,5 +1,6 @@
 import type net from "node:net";
 import tls from "node:tls";
+import { SecureSocket } from "./secure-socket.ts";
 import { type Context, type Described, describeHandshake, type KeptSession } from "./tls.ts";
 
 /** `TlsStart` as it crosses. */
@@ -15,12 +16,6 @@ export interface TlsRequest {
 /** Decrypted bytes that may wait in a paused socket; one record is up to 16 KiB. */
 const PAUSED_BYTES = 64 * 1024;
 
-/** Parts of TLSSocket without a public form: a server's own errors reach nobody before it is released. */
-interface Released {
-  _releaseControl(): void;
-  readonly _handle: { setOCSPResponse(response: Buffer): void };
-}
-
 /**
  * Puts TLS upon a connected socket. `onTold` gets ASCII JSON, once: what the handshake came to, or why it failed (then the
  * socket closes).
@@ -31,22 +26,24 @@ export function startTls(
   request: TlsRequest,
   onTold: (text: string) => void,
   onKeyLog: (path: string, line: string) => void = () => {},
-): tls.TLSSocket {
+): tls.TLSSocket | SecureSocket {
   let told = false;
   const tell = (value: unknown): void => {
     if (told) return;
     told = true;
     onTold(ascii(JSON.stringify(value)));
   };
-  const isServer = context.options.side === "server";
-  const sessions = isServer ? undefined : new ClientSessions(context, request);
+  const { keyLog, side } = context.options;
+  const onLine =
+    request.logsKeys === true && keyLog !== undefined
+      ? (line: Buffer) => onKeyLog(keyLog, line.toString("latin1"))
+      : undefined;
+  const sessions = side === "server" ? undefined : new ClientSessions(context, request);
   const kept = sessions?.take();
-  const socket = isServer
-    ? serverSocket(raw, context, request)
-    : clientSocket(raw, context, request, kept);
-  const { keyLog } = context.options;
-  if (request.logsKeys === true && keyLog !== undefined)
-    socket.on("keylog", (line: Buffer) => onKeyLog(keyLog, line.toString("latin1")));
+  const socket =
+    side === "server"
+      ? serverSocket(raw, context, request, onLine)
+      : clientSocket(raw, context, request, kept, onLine);
   if (sessions !== undefined) socket.on("session", (latest: Buffer) => sessions.onSession(latest));
   socket.once("secure", () => {
     // The peer may have gone in the same moment.
@@ -61,23 +58,22 @@ export function startTls(
   return socket;
 }
 
-function serverSocket(raw: net.Socket, context: Context, request: TlsRequest): tls.TLSSocket {
-  const { alpn, clientCertificate } = request;
-  const socket = new tls.TLSSocket(raw, {
-    isServer: true,
-    secureContext: context.secure,
+function serverSocket(
+  raw: net.Socket,
+  context: Context,
+  request: TlsRequest,
+  onKeyLog: ((line: Buffer) => void) | undefined,
+): SecureSocket {
+  const { alpn, clientCertificate, staple } = request;
+  return new SecureSocket(raw as never, {
+    secure: context.secure,
+    alpn: alpn[0] === undefined ? undefined : context.alpn(alpn[0]),
     requestCert: clientCertificate !== "no",
-    // Only makes OpenSSL insist on a certificate: what it is worth is judged later.
-    rejectUnauthorized: clientCertificate === "required",
-    ...(alpn.length > 0 && { ALPNProtocols: [...alpn] }),
-    ...(context.keeper !== undefined && { server: context.keeper }),
-    highWaterMark: PAUSED_BYTES,
-  } as tls.TLSSocketOptions);
-  const released = socket as unknown as Released;
-  released._releaseControl();
-  if (request.staple === true && context.ocspResponse !== undefined)
-    released._handle.setOCSPResponse(context.ocspResponse);
-  return socket;
+    requireCert: clientCertificate === "required",
+    ocspResponse: staple === true ? context.ocspResponse : undefined,
+    sessions: context.keptById,
+    onKeyLog,
+  });
 }
 
 function clientSocket(
@@ -85,12 +81,13 @@ function clientSocket(
   context: Context,
   request: TlsRequest,
   kept: KeptSession | undefined,
+  onKeyLog: ((line: Buffer) => void) | undefined,
 ): tls.TLSSocket {
   const { alpn, serverName } = request;
-  return tls.connect({
+  const socket = tls.connect({
     socket: raw,
     secureContext: context.secure,
-    // Judged later, as above.
+    // Judged later.
     rejectUnauthorized: false,
     checkServerIdentity: () => undefined,
     ...(serverName !== "" && { servername: serverName }),
@@ -98,6 +95,8 @@ function clientSocket(
     ...(kept !== undefined && { session: kept.session }),
     highWaterMark: PAUSED_BYTES,
   } as tls.ConnectionOptions);
+  if (onKeyLog !== undefined) socket.on("keylog", onKeyLog);
+  return socket;
 }
 
 /** Sessions of one connection to a server. They are kept with what its peer has shown: in TLS 1.2 they come before that is known. */

@@ -3,6 +3,7 @@ import tls from "node:tls";
 import type { Certificate, TlsContextOptions, TlsInfo } from "@tsproxy/sdk";
 import { certificatesOf, describeCertificate, isTrustedChain } from "./certificate.ts";
 import { type RevocationList, revocationError, revocationLists } from "./revocation.ts";
+import type { SessionStore } from "./secure-socket.ts";
 
 /** Sessions of one context, however many a client's config asks for. */
 const MAX_SESSIONS = 1024;
@@ -28,10 +29,10 @@ export class Context {
   /** Asked here, and not by OpenSSL. */
   readonly revoked: readonly RevocationList[];
   readonly ocspResponse: Buffer | undefined;
-  /** Never listens: Node asks a server's listeners for sessions that are kept. */
-  readonly keeper: tls.Server | undefined;
+  readonly keptById: SessionStore | undefined;
   /** Tickets of servers, by the name that was asked for; the latest last. */
   readonly #sessions = new Map<string, KeptSession[]>();
+  readonly #alpn = new Map<string, Uint8Array>();
   #kept = 0;
 
   constructor(options: TlsContextOptions, secret: string) {
@@ -41,14 +42,25 @@ export class Context {
     this.revoked = crl !== undefined && crlOfLeafOnly === true ? revocationLists(crl) : [];
     this.ocspResponse =
       ocspResponse === undefined ? undefined : Buffer.from(ocspResponse, "base64");
-    this.keeper = options.keepsSessions === true ? sessionKeeper() : undefined;
-    this.secure = tls.createSecureContext(secureOptions(options));
+    this.keptById = options.keepsSessions === true ? new SessionsById() : undefined;
+    const keys = options.side === "server" && options.tickets ? ticketKeys(options, secret) : [];
+    this.secure = tls.createSecureContext(secureOptions(options, keys));
     const inner = this.secure.context as unknown as InnerContext;
-    if (options.side === "server") setTicketKeys(inner, options, secret);
+    if (keys.length > 1) chooseTicketKeys(inner, keys);
     const leaves = certificates.map(({ chain }) => certificatesOf(chain)[0]!);
     // A bundle's leaf is known when OpenSSL has opened it.
     if (pkcs12.length > 0) leaves.push(new X509Certificate(inner.getCertificate()));
     this.certificates = leaves.map(describeCertificate);
+  }
+
+  /** RFC 7301 §3.1: a length before each. Of a config's own protocols, so there are few. */
+  alpn(protocol: string): Uint8Array {
+    let bytes = this.#alpn.get(protocol);
+    if (bytes === undefined) {
+      bytes = Buffer.from(`${String.fromCharCode(protocol.length)}${protocol}`, "latin1");
+      this.#alpn.set(protocol, bytes);
+    }
+    return bytes;
   }
 
   /** Takes a session that may be resumed. Tickets of TLS 1.3 serve once (RFC 8446 appendix C.4), so none is kept here. */
@@ -78,22 +90,23 @@ export class Context {
   }
 }
 
-/** Sessions by their ids, the oldest first; OpenSSL knows by itself when one is too old. */
-function sessionKeeper(): tls.Server {
-  const sessions = new Map<string, Buffer>();
-  const keeper = new tls.Server();
-  keeper.on("newSession", (id, session, done) => {
-    if (sessions.size >= MAX_SESSIONS) {
-      for (const oldest of sessions.keys()) {
-        sessions.delete(oldest);
+/** The oldest first; OpenSSL knows by itself when one is too old. */
+class SessionsById implements SessionStore {
+  readonly #sessions = new Map<string, Buffer>();
+
+  find(id: string): Buffer | undefined {
+    return this.#sessions.get(id);
+  }
+
+  keep(id: string, session: Buffer): void {
+    if (this.#sessions.size >= MAX_SESSIONS) {
+      for (const oldest of this.#sessions.keys()) {
+        this.#sessions.delete(oldest);
         break;
       }
     }
-    sessions.set(id.toString("hex"), session);
-    done();
-  });
-  keeper.on("resumeSession", (id, done) => done(null, sessions.get(id.toString("hex")) ?? null));
-  return keeper;
+    this.#sessions.set(id, session);
+  }
 }
 
 /** Parts of Node's context without a public form. */
@@ -111,10 +124,8 @@ interface TicketKey {
   readonly aes: Buffer;
 }
 
-/** Node takes one key of 48 bytes and no others beside it; asked each time, it takes any, but halves of Envoy's. */
-function setTicketKeys(inner: InnerContext, options: TlsContextOptions, secret: string): void {
-  if (!options.tickets) return;
-  const keys = ticketKeys(options, secret);
+/** Several keys: asked each time, Node takes any. One is OpenSSL's own business, and no handshake comes by here. */
+function chooseTicketKeys(inner: InnerContext, keys: readonly TicketKey[]): void {
   inner.onticketkeycallback = (name, _iv, encrypt) => {
     const k = encrypt ? 0 : keys.findIndex((key) => key.name.equals(name));
     const key = keys[k];
@@ -126,6 +137,7 @@ function setTicketKeys(inner: InnerContext, options: TlsContextOptions, secret: 
   inner.enableTicketKeyCallback();
 }
 
+/** Node's keys are halves of Envoy's: a name, one for HMAC and one for AES-128, 16 bytes each. */
 function ticketKeys(
   { ticketKeys: given, sessionScope }: TlsContextOptions,
   secret: string,
@@ -144,8 +156,12 @@ function scopeOf(sessionScope: string): Buffer {
   return createHash("sha256").update(sessionScope).digest();
 }
 
-function secureOptions(options: TlsContextOptions): tls.SecureContextOptions {
+function secureOptions(
+  options: TlsContextOptions,
+  keys: readonly TicketKey[],
+): tls.SecureContextOptions {
   const { certificates, pkcs12 = [], side, sessionScope } = options;
+  const [key] = keys;
   return {
     cert: certificates.map(({ chain }) => chain),
     key: certificates.map(({ key, password }) =>
@@ -171,6 +187,7 @@ function secureOptions(options: TlsContextOptions): tls.SecureContextOptions {
     secureOptions:
       (options.renegotiation === true ? 0 : SSL_OP_NO_RENEGOTIATION) |
       (options.tickets ? 0 : SSL_OP_NO_TICKET),
+    ...(key !== undefined && { ticketKeys: Buffer.concat([key.name, key.hmac, key.aes]) }),
     sessionIdContext: scopeOf(sessionScope).toString("hex").slice(0, 32),
   } as tls.SecureContextOptions;
 }
@@ -275,21 +292,32 @@ export class Contexts {
 /** `local` is the index of the certificate that was shown, or -1. */
 export type Described = Omit<TlsInfo, "local"> & { readonly local: number };
 
+/** A TLSSocket, or a SecureSocket. */
+export interface Handshaken
+  extends Pick<tls.TLSSocket, "getPeerX509Certificate" | "getX509Certificate" | "isSessionReused"> {
+  readonly alpnProtocol: string | false | null;
+  readonly servername?: string | false | null;
+  getProtocol(): string | null;
+  getCipher(): { readonly name: string } | undefined;
+  getSession(): Buffer | undefined;
+  getEphemeralKeyInfo?: () => object | null;
+}
+
 /** What a finished handshake came to. `kept`: the session that was offered to the server. */
 export function describeHandshake(
-  socket: tls.TLSSocket,
+  socket: Handshaken,
   context: Context,
   kept?: KeptSession,
 ): Described {
   const { side } = context.options;
-  const ephemeral = side === "client" ? socket.getEphemeralKeyInfo() : undefined;
+  const ephemeral = side === "client" ? socket.getEphemeralKeyInfo?.() : undefined;
   const session = socket.getSession();
   return {
     version: socket.getProtocol() ?? "",
     cipher: socket.getCipher()?.name ?? "",
     curve: (ephemeral as { name?: string } | undefined)?.name ?? "",
     alpn: socket.alpnProtocol || "",
-    serverName: (socket as { servername?: string | false }).servername || "",
+    serverName: socket.servername || "",
     sessionId: session === undefined ? "" : sessionId(session),
     resumed: socket.isSessionReused(),
     ...(kept !== undefined && socket.isSessionReused() ? kept.facts : peerFacts(socket, context)),
@@ -298,7 +326,7 @@ export function describeHandshake(
   };
 }
 
-function peerFacts(socket: tls.TLSSocket, context: Context): PeerFacts {
+function peerFacts(socket: Handshaken, context: Context): PeerFacts {
   const peer = socket.getPeerX509Certificate();
   if (peer === undefined) return { peer: undefined, peerChain: [], verifyError: "" };
   const chain = presentedChain(peer);
@@ -310,7 +338,7 @@ function peerFacts(socket: tls.TLSSocket, context: Context): PeerFacts {
   };
 }
 
-function shownCertificate(socket: tls.TLSSocket, { certificates }: Context): number {
+function shownCertificate(socket: Handshaken, { certificates }: Context): number {
   if (certificates.length < 2) return certificates.length - 1;
   const shown = socket.getX509Certificate()?.fingerprint256.replaceAll(":", "").toLowerCase();
   return certificates.findIndex(({ sha256 }) => sha256 === shown);
@@ -331,7 +359,7 @@ interface Verified {
 }
 
 function verifyError(
-  socket: tls.TLSSocket,
+  socket: Handshaken,
   context: Context,
   chain: readonly X509Certificate[],
 ): string {
