@@ -40,7 +40,9 @@ export interface BalancerContext {
   /** The head as it goes to the upstream, where there is no `stream`: connections may be made for the host that it names. */
   readonly head?: RequestHeaders | undefined;
   /** The request itself, for clusters that choose by it (`Cluster.choosesByStream`). */
-  readonly stream?: Pick<HttpStream, "request" | "info" | "metadata"> | undefined;
+  readonly stream?:
+    | Pick<HttpStream, "request" | "info" | "metadata" | "downstreamConnection">
+    | undefined;
   /** The host that a filter wants (`WISH.UPSTREAM_HOST`), before any balancer is asked. */
   readonly overrideHost?: OverrideHost | undefined;
   /** What the request came in, for clusters that pass it on in the same (`use_downstream_protocol_config`). */

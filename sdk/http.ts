@@ -239,7 +239,9 @@ export type DownstreamFacts = Pick<
   | "metadata"
   | "secure"
   | "tls"
->;
+> &
+  // Absent in a sandbox: there `StreamInfo` tells them.
+  Partial<Pick<DownstreamConnection, "remoteAddress" | "localAddress">>;
 
 /** Parts of a stream that cost something to bring into a sandbox. */
 export type StreamPart =

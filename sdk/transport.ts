@@ -195,6 +195,8 @@ export interface TransportOptions {
 export interface TransportFactory {
   /** Its connections are encrypted. */
   readonly secure: boolean;
+  /** Its connections begin with the addresses of the client that they are made for (`TransportOptions.downstream`): no two clients share one. */
+  readonly namesClients?: boolean;
   /** Undefined: bytes pass as they are. Absent: not for listeners. */
   accept?(socket: TransportSocket, connection: DownstreamConnection): Transport | undefined;
   /** Undefined: bytes pass as they are. Absent: not for clusters. */

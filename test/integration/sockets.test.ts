@@ -178,6 +178,56 @@ test("a listener without a port of its own gets connections by their destination
   expect(await ask("192.0.2.8")).toContain("main\n");
 });
 
+test("an upstream learns by the PROXY protocol who asks, and no two clients share a connection", async () => {
+  const heads: string[] = [];
+  const upstream = await tcpUpstream((socket) => {
+    let text = "";
+    socket.setEncoding("latin1").on("data", (piece: string) => {
+      if (text === "") heads.push(piece.slice(0, piece.indexOf("\r\n")));
+      text += piece;
+      const asked = text.split("\r\n\r\n").length - 1;
+      text = text.slice(text.lastIndexOf("\r\n\r\n") + 4) || " ";
+      for (let k = 0; k < asked; k++)
+        socket.write("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+    });
+  });
+  ends.push(upstream.close);
+  const transport_socket = {
+    name: "envoy.transport_sockets.upstream_proxy_protocol",
+    typed_config: {
+      "@type": `${TYPE}transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport`,
+      config: { version: "V1" },
+      transport_socket: {
+        name: "envoy.transport_sockets.raw_buffer",
+        typed_config: { "@type": `${TYPE}transport_sockets.raw_buffer.v3.RawBuffer` },
+      },
+    },
+  };
+  const proxy = await start({
+    config: bootstrap(
+      [listener("main", httpFilter([route("/", "up")]))],
+      [cluster("up", [upstream.port], { transport_socket })],
+    ),
+  });
+  const port = proxy.port("main");
+  const expected: string[] = [];
+  for (let client = 0; client < 2; client++) {
+    const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
+    ends.push(() => agent.destroy());
+    for (let k = 0; k < 3; k++) {
+      const own = await new Promise<number>((resolve, reject) => {
+        const request = http.get({ port, agent }, (answer) => {
+          const { localPort = 0 } = answer.socket;
+          answer.resume().on("end", () => resolve(localPort));
+        });
+        request.on("error", reject);
+      });
+      if (k === 0) expected.push(`PROXY TCP4 127.0.0.1 127.0.0.1 ${own} ${port}`);
+    }
+  }
+  expect(heads).toEqual(expected);
+});
+
 const ofListener = { "envoy.resource_limits.listener.main.connection_limit": 3 };
 const ofAll = {
   runtime: {

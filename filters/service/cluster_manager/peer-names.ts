@@ -21,7 +21,7 @@ export interface PeerNames {
   readonly key: string;
   /** As many such keys may have pools at one host; absent: 256. */
   readonly most?: number;
-  readonly options: Pick<TransportOptions, "serverName" | "subjectAltNames">;
+  readonly options: Pick<TransportOptions, "serverName" | "subjectAltNames" | "downstream">;
 }
 
 /** RFC 6066 §3: an address is no name. What else a client may have sent is no name either. */

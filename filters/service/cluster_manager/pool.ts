@@ -5,7 +5,6 @@ import type {
   CodecOptions,
   Connection,
   ConnectionHandler,
-  DownstreamConnection,
   PoolCallbacks,
   PoolFailure,
   PoolHandle,
@@ -13,6 +12,7 @@ import type {
   SetupContext,
   SharedCount,
   Slot,
+  TransportOptions,
 } from "@tsproxy/sdk";
 import type { CircuitBreaker, Limit } from "./circuit-breaker.ts";
 import type { UpstreamHost } from "./host.ts";
@@ -38,7 +38,7 @@ export interface PoolOwner {
     host: UpstreamHost,
     handler: ConnectionHandler,
     pool?: Pool,
-    downstream?: DownstreamConnection,
+    downstream?: TransportOptions["downstream"],
   ): Connection;
   /** 0: no limit. */
   readonly maxRequestsPerConnection: number;

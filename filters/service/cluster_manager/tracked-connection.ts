@@ -4,7 +4,7 @@ import type {
   CloseEvent,
   Connection,
   ConnectionHandler,
-  DownstreamConnection,
+  TransportOptions,
 } from "@tsproxy/sdk";
 import type { UpstreamHost } from "./host.ts";
 import type { PoolOwner } from "./pool.ts";
@@ -36,7 +36,7 @@ export class TrackedConnection implements ConnectionHandler {
   }
 
   /** `downstream`: whose bytes it will carry, where that is one connection's. */
-  open(downstream?: DownstreamConnection): Connection {
+  open(downstream?: TransportOptions["downstream"]): Connection {
     const { cells } = this.#owner;
     cells.cxTotal.inc();
     cells.cxActive.inc();

@@ -42,6 +42,7 @@ export class Transports {
   readonly #counts: boolean;
   readonly #matches: readonly Match[];
   readonly #fallback: Match;
+  #nameClients: boolean | undefined = undefined;
 
   constructor(cx: SetupContext, config: Static<typeof Schema>, statPrefix: string) {
     this.#stats = cx.stats.scope(statPrefix);
@@ -57,6 +58,14 @@ export class Transports {
       for (const name of ["default", ...this.#matches.map((match) => match.name)])
         this.#stats.counter(`${name}.total_match_count`);
     this.#fallback = { name: "default", wanted: [], transport: slot(config.transport_socket) };
+  }
+
+  /** No two clients share a connection to some of the hosts. Asked for every request. */
+  get nameClients(): boolean {
+    this.#nameClients ??= [this.#fallback, ...this.#matches].some(
+      ({ transport }) => transport?.current.value.namesClients === true,
+    );
+    return this.#nameClients;
   }
 
   /** The first match whose values the endpoint has, else the cluster's own. */

@@ -11,7 +11,6 @@ import type {
   Connection,
   ConnectionHandler,
   ConnectOptions,
-  DownstreamConnection,
   HostNames,
   HostSpec,
   PoolCallbacks,
@@ -27,6 +26,7 @@ import type {
   Stats,
   Timer,
   TrackedStats,
+  TransportOptions,
   UpstreamFilter,
 } from "@tsproxy/sdk";
 import { counter, formatAddress, openUpstreamFilters } from "@tsproxy/sdk";
@@ -44,6 +44,7 @@ import { idOf, type Load, type PoolMaker, UpstreamHost } from "./host.ts";
 import { levelHealths } from "./levels.ts";
 import { type LocalCluster, localitiesOf, NOWHERE } from "./localities.ts";
 import { OutlierMonitor, type OutlierTable } from "./outlier-monitor.ts";
+import type { PeerNames } from "./peer-names.ts";
 import { Pool, type PoolOwner, type PoolProtocol } from "./pool.ts";
 import { type ConnectionFacts, PooledConnection } from "./pooled-connection.ts";
 import { type LevelHealth, levelLoads } from "./priority-loads.ts";
@@ -59,7 +60,7 @@ const NO_HOST: PoolFailure = Object.freeze({
 });
 /** Addresses come and go with DNS, and a cell is never given back; hosts beyond these share theirs. */
 const MAX_HOST_NAMES = 16_384;
-/** Clients that have connections of their own at one host (`connection_pool_per_downstream_connection`). */
+/** Clients that have connections of their own at one host (`connection_pool_per_downstream_connection`, PROXY protocol). */
 const MAX_CLIENTS = 8_192;
 
 /** The codecs that pools may need; packages are only asked for where a config wants them. */
@@ -111,7 +112,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   readonly #onChanged: () => void;
   readonly #spread: Spread | undefined;
   readonly #provided: ProvidedBalancer | undefined;
-  readonly choosesByStream: boolean;
+  readonly #choosesByStream: boolean;
   readonly #poolsByClient: boolean;
   readonly dropOverload: number;
   readonly tracks: TrackedStats | undefined;
@@ -213,7 +214,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     const { type } = parts;
     const policy = balancer?.current.value;
     this.#poolsByClient = config.connection_pool_per_downstream_connection === true;
-    this.choosesByStream =
+    this.#choosesByStream =
       this.#poolsByClient ||
       type.provide !== undefined ||
       this.#options.peerNaming !== undefined ||
@@ -250,7 +251,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     host: UpstreamHost,
     handler: ConnectionHandler,
     pool?: Pool,
-    downstream?: DownstreamConnection,
+    downstream?: TransportOptions["downstream"],
   ): Connection | Race {
     const options = throughTransport(this.connectOptions, host.transport, {
       hostname: host.hostname,
@@ -349,6 +350,10 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     this.breaker(priority).retries.release();
   }
 
+  get choosesByStream(): boolean {
+    return this.#choosesByStream || this.#transports.nameClients;
+  }
+
   newStream(callbacks: PoolCallbacks, context: BalancerContext): PoolHandle | undefined {
     const host = this.#choose(context);
     if (host !== undefined) {
@@ -372,17 +377,28 @@ export class UpstreamCluster implements Cluster, PoolOwner {
       peerNaming !== undefined && host.transport?.current.value.secure === true
         ? peerNaming.of(context.head ?? context.stream?.request)
         : undefined;
-    const client = context.stream?.info.connectionId;
-    if (this.#poolsByClient && client !== undefined) {
-      const own = {
-        key: `${client} ${peer?.key ?? ""}`,
-        options: peer?.options ?? {},
-        most: MAX_CLIENTS,
-      };
-      return host.namedPoolFor(downstreamProtocol, priority ?? "default", own);
-    }
-    if (peer === undefined) return host.poolFor(downstreamProtocol, priority);
-    return host.namedPoolFor(downstreamProtocol, priority ?? "default", peer);
+    const own = this.#ownOf(host, context, peer) ?? peer;
+    if (own === undefined) return host.poolFor(downstreamProtocol, priority);
+    return host.namedPoolFor(downstreamProtocol, priority ?? "default", own);
+  }
+
+  /** Where clients do not share connections: what those of this one are made for. */
+  #ownOf(
+    host: UpstreamHost,
+    context: BalancerContext,
+    peer: PeerNames | undefined,
+  ): PeerNames | undefined {
+    const downstream =
+      host.transport?.current.value.namesClients === true ? clientOf(context) : undefined;
+    const id = this.#poolsByClient ? context.stream?.info.connectionId : undefined;
+    if (downstream === undefined && id === undefined) return undefined;
+    const { remoteAddress, localAddress } = downstream ?? {};
+    const addresses = [remoteAddress, localAddress].map((a) => (a ? formatAddress(a) : ""));
+    return {
+      key: `${id ?? ""} ${addresses.join(" ")} ${peer?.key ?? ""}`,
+      options: { ...peer?.options, ...(downstream !== undefined && { downstream }) },
+      most: MAX_CLIENTS,
+    };
   }
 
   chooseHost(context: BalancerContext): UpstreamHost | undefined {
@@ -412,7 +428,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     }
     const tracked = new TrackedConnection(this, host, handler, this.#onTrackedGone);
     this.#tracked.add(tracked);
-    return { connection: tracked.open(context.downstream), host };
+    return { connection: tracked.open(context.downstream ?? clientOf(context)), host };
   }
 
   #choose(context: BalancerContext): UpstreamHost | undefined {
@@ -765,6 +781,13 @@ function protocolsOf(options: ClusterOptions, codecs: Codecs): readonly PoolProt
 function filterMetadata(metadata: unknown): Readonly<Record<string, unknown>> | undefined {
   return (metadata as { readonly filter_metadata?: Readonly<Record<string, unknown>> } | undefined)
     ?.filter_metadata;
+}
+
+/** The client of a request, for a transport that names it. */
+function clientOf({ stream }: BalancerContext): TransportOptions["downstream"] {
+  const { remoteAddress, localAddress, metadata } = stream?.downstreamConnection ?? {};
+  if (remoteAddress === undefined || localAddress === undefined) return undefined;
+  return { remoteAddress, localAddress, metadata };
 }
 
 /** What the TLS handshake has settled on; "" on a connection without TLS. */

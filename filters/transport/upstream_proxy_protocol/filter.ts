@@ -41,6 +41,7 @@ const Config = Type.Object({
 
 /** Says first who is behind the connection, then leaves it to the transport inside. */
 class ProxyProtocol implements TransportFactory {
+  readonly namesClients = true;
   readonly #version: "V1" | "V2";
   readonly #passThrough: PassThrough | undefined;
   readonly #inner: Slot<TransportFactory>;
