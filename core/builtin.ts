@@ -119,6 +119,9 @@ export class Builtin {
   get disposed(): boolean {
     return this.#isolate.disposed;
   }
+  collectGarbage(): void {
+    this.#isolate.collectGarbage();
+  }
 
   #enter(name: string, ...args: unknown[]): unknown {
     this.#clock[0] = performance.now();

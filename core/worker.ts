@@ -5,7 +5,7 @@ import { Boxes, SandboxCells, type ToldUse } from "./boxes.ts";
 import { Builtin } from "./builtin.ts";
 import { Crypto } from "./crypto.ts";
 import { type Family, resolveName } from "./dns.ts";
-import { COLLECT_AFTER_MS, COLLECT_EVERY, collectGarbage } from "./garbage.ts";
+import { COLLECT_AFTER_MS, COLLECT_EVERY, collectGarbage, Rest } from "./garbage.ts";
 import type { CryptoCall } from "./inside/crypto.ts";
 import { createRing } from "./inside/ring.ts";
 import { giveBack } from "./inside/shared-counts.ts";
@@ -112,7 +112,11 @@ class Worker {
     this.#supply = new Supply(image);
     [this.#builtin, this.#sockets, this.#boxes] = this.#build();
     setInterval(() => this.#beats[0]!++, 100).unref();
-    setInterval(() => this.#boxes.expire(performance.now()), 1000).unref();
+    const rest = new Rest(() => this.#collectGarbage());
+    setInterval(() => {
+      this.#boxes.expire(performance.now());
+      rest.tick(this.#sockets.counts.crossings);
+    }, 1000).unref();
   }
 
   #build(): [Builtin, Sockets, Boxes] {
@@ -568,7 +572,15 @@ class Worker {
       if (!names.has(listenerOf(name))) void this.#sockets.unlisten(name);
     this.#sockets.poke();
     this.#post({ type: "committed", generation });
-    if (generation % COLLECT_EVERY === 1) setTimeout(collectGarbage, COLLECT_AFTER_MS).unref();
+    if (generation % COLLECT_EVERY === 1)
+      setTimeout(() => this.#collectGarbage(), COLLECT_AFTER_MS).unref();
+  }
+
+  /** Of both isolates. */
+  #collectGarbage(): void {
+    if (this.#stopping) return;
+    collectGarbage();
+    this.#guarded(() => this.#builtin.disposed || this.#builtin.collectGarbage());
   }
 
   async #listen(
