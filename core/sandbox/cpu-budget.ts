@@ -43,11 +43,16 @@ export class CpuBudget {
   end(records: number, now: number): boolean {
     const limit = this.#limitMs * Math.max(1, records / RECORDS_OF_LIMIT);
     if (performance.now() - this.#startedAt <= limit) return false;
-    this.#preciseUntil = now + PRECISE_MS;
-    if (this.#before === undefined) return false;
-    const { user, system } = process.threadCpuUsage(this.#before);
+    const before = this.#before;
+    if (before === undefined) {
+      this.#preciseUntil = now + PRECISE_MS;
+      return false;
+    }
+    const { user, system } = process.threadCpuUsage(before);
     const ms = (user + system) / 1000;
+    // The machine was busy, maybe for long, which is no reason to look longer: entries by the gate cost half of core's.
     if (ms <= limit) return false;
+    this.#preciseUntil = now + PRECISE_MS;
     this.#slow = this.#slow.filter((entry) => now - entry.at < WINDOW_MS);
     this.#slow.push({ at: now, ms });
     let sum = 0;
