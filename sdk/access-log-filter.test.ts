@@ -2,34 +2,18 @@ import { describe, expect, it } from "vitest";
 import type { LogEntry } from "./access-log.ts";
 import { type AccessLogFilter, compileAccessLogFilter } from "./access-log-filter.ts";
 import { RequestHeaders, ResponseHeaders } from "./headers.ts";
-import type { StreamInfo } from "./http.ts";
+import { newStreamInfo, type StreamInfo } from "./http.ts";
 import { TestContext } from "./testing/index.ts";
 
 const nowhere = { ip: "", port: 0 };
-const info = (over: Partial<StreamInfo> = {}): StreamInfo => ({
-  protocol: "HTTP/1.1",
-  startTime: 0,
-  requestDuration: -1,
-  responseDuration: -1,
-  duration: -1,
-  bytesReceived: 0,
-  bytesSent: 0,
-  responseCode: 0,
-  responseCodeDetails: "",
-  flags: [],
-  routeName: "",
-  virtualHostName: "",
-  clusterName: "",
-  upstreamHost: undefined,
-  upstreamLocalAddress: undefined,
-  upstreamTransportFailure: "",
-  attempts: 0,
-  connectionId: 0,
-  downstreamRemoteAddress: nowhere,
-  downstreamDirectAddress: nowhere,
-  downstreamLocalAddress: nowhere,
-  ...over,
-});
+const info = (over: Partial<StreamInfo> = {}): StreamInfo =>
+  newStreamInfo({
+    startTime: 0,
+    downstreamRemoteAddress: nowhere,
+    downstreamDirectAddress: nowhere,
+    downstreamLocalAddress: nowhere,
+    ...over,
+  });
 
 function entry(over: Partial<StreamInfo> = {}, more: Partial<LogEntry> = {}): LogEntry {
   const request = new RequestHeaders();

@@ -8,34 +8,26 @@ import {
   type FormatSource,
 } from "./format.ts";
 import { RequestHeaders, ResponseHeaders } from "./headers.ts";
-import type { StreamInfo } from "./http.ts";
+import { newStreamInfo, type StreamInfo } from "./http.ts";
 import { surroundings } from "./surroundings.ts";
 import type { Certificate, TlsInfo } from "./transport.ts";
 
-const info = (changes: Partial<StreamInfo> = {}): StreamInfo => ({
-  protocol: "HTTP/1.1",
-  startTime: Date.UTC(2026, 10, 20, 9, 30, 52, 143),
-  requestDuration: 1,
-  responseDuration: 5,
-  duration: 12,
-  bytesReceived: 7,
-  bytesSent: 98,
-  responseCode: 503,
-  responseCodeDetails: "via upstream",
-  flags: [],
-  routeName: "",
-  virtualHostName: "",
-  clusterName: "",
-  upstreamHost: undefined,
-  upstreamLocalAddress: undefined,
-  upstreamTransportFailure: "",
-  attempts: 0,
-  connectionId: 3,
-  downstreamRemoteAddress: { ip: "1.2.3.4", port: 0 },
-  downstreamDirectAddress: { ip: "127.0.0.1", port: 5000 },
-  downstreamLocalAddress: { ip: "::1", port: 10000 },
-  ...changes,
-});
+const info = (changes: Partial<StreamInfo> = {}): StreamInfo =>
+  newStreamInfo({
+    startTime: Date.UTC(2026, 10, 20, 9, 30, 52, 143),
+    requestDuration: 1,
+    responseDuration: 5,
+    duration: 12,
+    bytesReceived: 7,
+    bytesSent: 98,
+    responseCode: 503,
+    responseCodeDetails: "via upstream",
+    connectionId: 3,
+    downstreamRemoteAddress: { ip: "1.2.3.4", port: 0 },
+    downstreamDirectAddress: { ip: "127.0.0.1", port: 5000 },
+    downstreamLocalAddress: { ip: "::1", port: 10000 },
+    ...changes,
+  });
 
 function request(path: string, headers: Record<string, string> = {}): RequestHeaders {
   const head = new RequestHeaders();

@@ -11,7 +11,7 @@ import type { Generation, Slot } from "./extension.ts";
 import type { FormatSource } from "./format.ts";
 import { type HeaderMap, type RequestHeaders, ResponseHeaders } from "./headers.ts";
 import type { HealthTarget } from "./health.ts";
-import type { StreamInfo } from "./http.ts";
+import { newStreamInfo } from "./http.ts";
 import type { Address, CloseEvent, Connection, ConnectionHandler } from "./network.ts";
 
 const CODEC_OPTIONS: CodecOptions = {
@@ -217,29 +217,14 @@ const NOWHERE: Address = { ip: "127.0.0.1", port: 0 };
 
 /** What header rules of a check may print: the host, and nothing of a client. */
 export function probeSource(target: HealthTarget, request: RequestHeaders): FormatSource {
-  const info: StreamInfo = {
-    protocol: "HTTP/1.1",
+  const info = newStreamInfo({
     startTime: Date.now(),
-    requestDuration: -1,
-    responseDuration: -1,
-    duration: -1,
-    bytesReceived: 0,
-    bytesSent: 0,
-    responseCode: 0,
-    responseCodeDetails: "",
-    flags: [],
-    routeName: "",
-    virtualHostName: "",
     clusterName: target.clusterName,
     upstreamHost: target.address,
     upstreamRemoteAddress: target.address,
-    upstreamLocalAddress: undefined,
-    upstreamTransportFailure: "",
-    attempts: 0,
-    connectionId: 0,
     downstreamRemoteAddress: NOWHERE,
     downstreamDirectAddress: NOWHERE,
     downstreamLocalAddress: NOWHERE,
-  };
+  });
   return { info, request, response: undefined };
 }

@@ -228,6 +228,38 @@ export interface StreamInfo {
   downstreamLocalAddressRestored?: boolean;
 }
 
+/** Printed as nothing. */
+const NO_ADDRESS: Address = { ip: "", port: 0, path: "" };
+
+/** What is known of a stream of which nothing is known yet but these facts. */
+export function newStreamInfo(facts: Partial<StreamInfo> = {}): StreamInfo {
+  return {
+    // Printed only where there is a request.
+    protocol: "HTTP/1.1",
+    startTime: 0,
+    requestDuration: -1,
+    responseDuration: -1,
+    duration: -1,
+    bytesReceived: 0,
+    bytesSent: 0,
+    responseCode: 0,
+    responseCodeDetails: "",
+    flags: [],
+    routeName: "",
+    virtualHostName: "",
+    clusterName: "",
+    upstreamHost: undefined,
+    upstreamLocalAddress: undefined,
+    upstreamTransportFailure: "",
+    attempts: 0,
+    connectionId: 0,
+    downstreamRemoteAddress: NO_ADDRESS,
+    downstreamDirectAddress: NO_ADDRESS,
+    downstreamLocalAddress: NO_ADDRESS,
+    ...facts,
+  };
+}
+
 /** What is known of the connection that a stream came on. */
 export type DownstreamFacts = Pick<
   DownstreamConnection,

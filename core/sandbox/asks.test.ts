@@ -7,7 +7,7 @@ import {
   RequestHeaders,
   ResponseHeaders,
 } from "@tsproxy/sdk";
-import { NEW_INFO, TestContext } from "@tsproxy/sdk/testing";
+import { TestContext, testStreamInfo } from "@tsproxy/sdk/testing";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { HeadGuard } from "../inside/head-guard.ts";
 import { ParkedLogger } from "../inside/parked-log.ts";
@@ -58,7 +58,7 @@ describe("a sandboxed access log", () => {
     const trailers = new HeaderMap();
     trailers.append("x-t", "1");
     return {
-      info: { ...NEW_INFO, responseCode: 404, duration: 7, flags: ["NR"] },
+      info: testStreamInfo({ responseCode: 404, duration: 7, flags: ["NR"] }),
       request,
       response,
       trailers,

@@ -8,11 +8,11 @@ import {
   type HttpStream,
   headerName,
   latin1Decode,
+  newStreamInfo,
   type PromptAnswer,
   type Reply,
   RequestHeaders,
   ResponseHeaders,
-  type StreamInfo,
   type Verdict,
 } from "@tsproxy/sdk";
 import { bundle } from "../bundle.ts";
@@ -485,26 +485,9 @@ export function textOf(chunk: Chunk): string {
 }
 
 const ADDRESS = { ip: "192.0.2.7", port: 4711 };
-const INFO: StreamInfo = {
-  protocol: "HTTP/1.1",
-  startTime: 0,
-  requestDuration: -1,
-  responseDuration: -1,
-  duration: -1,
-  bytesReceived: 0,
-  bytesSent: 0,
-  responseCode: 0,
-  responseCodeDetails: "",
-  flags: [],
-  routeName: "",
-  virtualHostName: "",
-  clusterName: "",
-  upstreamHost: undefined,
-  upstreamLocalAddress: undefined,
-  upstreamTransportFailure: "",
-  attempts: 0,
+const INFO = newStreamInfo({
   connectionId: 9,
   downstreamRemoteAddress: ADDRESS,
   downstreamDirectAddress: ADDRESS,
   downstreamLocalAddress: ADDRESS,
-};
+});

@@ -10,7 +10,7 @@ import { httpConformance } from "./conformance-http.ts";
 import { networkConformance } from "./conformance-network.ts";
 import { TestContext } from "./context.ts";
 import { withDefaults } from "./defaults.ts";
-import { NEW_INFO } from "./http.ts";
+import { testStreamInfo } from "./http.ts";
 import { groupPlace, type Place } from "./place.ts";
 
 /** One thing that holds for every package of a kind: `run` throws if it does not for this one. */
@@ -140,7 +140,7 @@ function accessLogConformance(fresh: FreshUse<AccessLogger>): ConformanceCheck[]
     for (const head of [undefined, request])
       for (const answer of [undefined, response])
         value.log({
-          info: { ...NEW_INFO, flags: [] },
+          info: testStreamInfo(),
           request: head,
           response: answer,
           trailers: undefined,

@@ -1,18 +1,19 @@
 import { Chunk, latin1Decode, latin1Encode } from "../bytes.ts";
 import type { Timer } from "../extension.ts";
 import { type HeaderMap, RequestHeaders, type ResponseHeaders } from "../headers.ts";
-import type {
-  DownstreamFacts,
-  Hold,
-  HttpFilter,
-  HttpFilterFactory,
-  HttpStream,
-  LastChunk,
-  Reply,
-  Responder,
-  StreamInfo,
-  TrailersResult,
-  Verdict,
+import {
+  type DownstreamFacts,
+  type Hold,
+  type HttpFilter,
+  type HttpFilterFactory,
+  type HttpStream,
+  type LastChunk,
+  newStreamInfo,
+  type Reply,
+  type Responder,
+  type StreamInfo,
+  type TrailersResult,
+  type Verdict,
 } from "../http.ts";
 import type { Address } from "../network.ts";
 import type { Route } from "../route.ts";
@@ -68,7 +69,7 @@ export class TestStream implements HttpStream {
     this.#configs = options.routeConfigs ?? [];
     this.route = options.route;
     this.downstreamConnection = options.downstreamConnection;
-    this.info = { ...NEW_INFO, flags: [], ...options.info };
+    this.info = testStreamInfo(options.info);
     this.#lanes = [new Lane(this, this.upstream, false), new Lane(this, this.downstream, true)];
     this.filter = factory(this);
   }
@@ -393,27 +394,12 @@ class Lane {
   }
 }
 
-/** What is known of a stream that has only begun. */
-export const NEW_INFO: StreamInfo = {
-  protocol: "HTTP/1.1",
-  startTime: 0,
-  requestDuration: -1,
-  responseDuration: -1,
-  duration: -1,
-  bytesReceived: 0,
-  bytesSent: 0,
-  responseCode: 0,
-  responseCodeDetails: "",
-  flags: [],
-  routeName: "",
-  virtualHostName: "",
-  clusterName: "",
-  upstreamHost: undefined,
-  upstreamLocalAddress: undefined,
-  upstreamTransportFailure: "",
-  attempts: 0,
-  connectionId: 1,
-  downstreamRemoteAddress: CLIENT,
-  downstreamDirectAddress: CLIENT,
-  downstreamLocalAddress: { ip: "127.0.0.1", port: 10_000 },
-};
+/** What is known of a test's stream that has only begun. */
+export const testStreamInfo = (facts: Partial<StreamInfo> = {}): StreamInfo =>
+  newStreamInfo({
+    connectionId: 1,
+    downstreamRemoteAddress: CLIENT,
+    downstreamDirectAddress: CLIENT,
+    downstreamLocalAddress: { ip: "127.0.0.1", port: 10_000 },
+    ...facts,
+  });

@@ -8,11 +8,11 @@ import {
   DEFAULT_LOG_FORMAT,
   type Format,
   type LogEntry,
+  newStreamInfo,
   type Output,
   RequestHeaders,
   type ResponseEncoder,
   ResponseHeaders,
-  type StreamInfo,
 } from "@tsproxy/sdk";
 import { CODEC_OPTIONS, TestContext } from "@tsproxy/sdk/testing";
 import { FileTable } from "../../core/inside/files.ts";
@@ -40,29 +40,25 @@ const response = new ResponseHeaders();
 response.status = 200;
 response.append("content-length", "49");
 response.append("x-envoy-upstream-service-time", "3");
-const info: StreamInfo = {
-  protocol: "HTTP/1.1",
+const info = newStreamInfo({
   startTime: 0,
   requestDuration: 0,
   responseDuration: 3,
   duration: 4,
-  bytesReceived: 0,
   bytesSent: 49,
   responseCode: 200,
   responseCodeDetails: "via_upstream",
-  flags: [],
   routeName: "home",
   virtualHostName: "all",
   clusterName: "web",
   upstreamHost: { ip: "10.0.0.7", port: 8080 },
   upstreamLocalAddress: { ip: "10.0.0.1", port: 43210 },
-  upstreamTransportFailure: "",
   attempts: 1,
   connectionId: 7,
   downstreamRemoteAddress: { ip: "203.0.113.7", port: 0 },
   downstreamDirectAddress: { ip: "10.0.0.2", port: 5000 },
   downstreamLocalAddress: { ip: "10.0.0.1", port: 80 },
-};
+});
 const JSON_FORMAT = {
   time: "%START_TIME%",
   method: "%REQ(:METHOD)%",

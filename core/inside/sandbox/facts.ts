@@ -1,10 +1,11 @@
-import type {
-  DirectResponseAction,
-  DownstreamFacts,
-  RedirectAction,
-  Route,
-  RouteAction,
-  StreamInfo,
+import {
+  type DirectResponseAction,
+  type DownstreamFacts,
+  newStreamInfo,
+  type RedirectAction,
+  type Route,
+  type RouteAction,
+  type StreamInfo,
 } from "@tsproxy/sdk";
 import { ascii } from "../parked-facts.ts";
 import { type Change, Mirror } from "./mirror.ts";
@@ -45,7 +46,7 @@ export class Facts {
 
   get info(): StreamInfo {
     this.#read();
-    return (this.#info ??= { ...NO_INFO, flags: [] });
+    return (this.#info ??= newStreamInfo());
   }
   get route(): Route | undefined {
     this.#read();
@@ -146,28 +147,3 @@ class ToldOnlyRoute implements Route {
     throw new Error("route.filterConfigs is not available in a sandbox; stream.routeConfigs is");
   }
 }
-
-const NO_ADDRESS = { ip: "", port: 0 };
-const NO_INFO: StreamInfo = {
-  protocol: "HTTP/1.1",
-  startTime: 0,
-  requestDuration: -1,
-  responseDuration: -1,
-  duration: -1,
-  bytesReceived: 0,
-  bytesSent: 0,
-  responseCode: 0,
-  responseCodeDetails: "",
-  flags: [],
-  routeName: "",
-  virtualHostName: "",
-  clusterName: "",
-  upstreamHost: undefined,
-  upstreamLocalAddress: undefined,
-  upstreamTransportFailure: "",
-  attempts: 0,
-  connectionId: 0,
-  downstreamRemoteAddress: NO_ADDRESS,
-  downstreamDirectAddress: NO_ADDRESS,
-  downstreamLocalAddress: NO_ADDRESS,
-};

@@ -1,31 +1,22 @@
-import { ConfigError, type LogEntry, RequestHeaders, type StreamInfo } from "@tsproxy/sdk";
+import { ConfigError, type LogEntry, newStreamInfo, RequestHeaders } from "@tsproxy/sdk";
 import { TestContext } from "@tsproxy/sdk/testing";
 import { expect, it } from "vitest";
 import file from "./filter.ts";
 
-const info: StreamInfo = {
-  protocol: "HTTP/1.1",
+const info = newStreamInfo({
   startTime: Date.UTC(2026, 10, 20, 9, 30, 52, 143),
   requestDuration: 0,
-  responseDuration: -1,
   duration: 3,
   bytesReceived: 4,
   bytesSent: 10,
-  responseCode: 0,
-  responseCodeDetails: "",
-  flags: [],
-  routeName: "",
-  virtualHostName: "",
   clusterName: "e",
   upstreamHost: { ip: "127.0.0.1", port: 1 },
-  upstreamLocalAddress: undefined,
-  upstreamTransportFailure: "",
   attempts: 1,
   connectionId: 1,
   downstreamRemoteAddress: { ip: "127.0.0.1", port: 2 },
   downstreamDirectAddress: { ip: "127.0.0.1", port: 2 },
   downstreamLocalAddress: { ip: "127.0.0.1", port: 3 },
-};
+});
 
 const tcp: LogEntry = { info, request: undefined, response: undefined, trailers: undefined };
 

@@ -7,6 +7,7 @@ import {
   type Host,
   type HttpStream,
   type LogEntry,
+  newStreamInfo,
   type RequestEncoder,
   type RequestHeaders,
   ResponseHeaders,
@@ -57,33 +58,21 @@ export class LoggedAttempt implements LogEntry {
     this.#log = log;
     this.#startedAt = log.cx.now();
     const { info } = stream;
-    this.info = {
+    this.info = newStreamInfo({
       // There is none before there is a connection.
       protocol: "" as StreamInfo["protocol"],
       startTime: info.startTime + this.#startedAt - (info.startedAt ?? this.#startedAt),
       startedAt: this.#startedAt,
-      requestDuration: -1,
-      responseDuration: -1,
-      duration: -1,
-      bytesReceived: 0,
-      bytesSent: 0,
-      responseCode: 0,
-      responseCodeDetails: "",
-      flags: [],
       routeName: info.routeName,
       virtualHostName: info.virtualHostName,
       virtualCluster: info.virtualCluster,
       clusterName: info.clusterName,
       cluster,
-      upstreamHost: undefined,
-      upstreamLocalAddress: undefined,
-      upstreamTransportFailure: "",
-      attempts: 0,
       connectionId: info.connectionId,
       downstreamRemoteAddress: info.downstreamRemoteAddress,
       downstreamDirectAddress: info.downstreamDirectAddress,
       downstreamLocalAddress: info.downstreamLocalAddress,
-    };
+    });
     this.request = stream.request;
     this.metadata = stream.metadata;
     this.filterState = stream.filterState;

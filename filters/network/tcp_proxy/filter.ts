@@ -22,6 +22,7 @@ import {
   type MetadataCriterion,
   type NetworkFilter,
   type NetworkFilterFactory,
+  newStreamInfo,
   type SetupContext,
   type StreamInfo,
   type Timer,
@@ -343,22 +344,14 @@ class TcpProxy implements NetworkFilter {
 
   #info(): StreamInfo {
     const downstream = this.#downstream;
-    return {
-      // Access logs print no protocol for a connection: it has no request.
-      protocol: "HTTP/1.1",
+    return newStreamInfo({
       startTime: downstream.startTime,
-      requestDuration: -1,
-      responseDuration: -1,
       duration: this.#shared.cx.now() - this.#startedMs,
       bytesReceived: this.#received,
       bytesSent: this.#sent,
       downstreamWire: { wireReceived: this.#received, wireSent: this.#sent },
       upstreamWire: { wireReceived: this.#sent, wireSent: this.#received },
-      responseCode: 0,
-      responseCodeDetails: "",
       flags: this.#flags,
-      routeName: "",
-      virtualHostName: "",
       clusterName: this.#cluster === undefined ? "" : this.#clusterName,
       upstreamHost: this.#host?.address,
       host: this.#host,
@@ -377,7 +370,7 @@ class TcpProxy implements NetworkFilter {
       downstreamRemoteAddress: downstream.remoteAddress,
       downstreamDirectAddress: downstream.directAddress ?? downstream.remoteAddress,
       downstreamLocalAddress: downstream.localAddress,
-    };
+    });
   }
 }
 

@@ -1,11 +1,12 @@
-import type {
-  AccessLogs,
-  AccessLogType,
-  Address,
-  Host,
-  LogEntry,
-  StreamInfo,
-  UdpSocket,
+import {
+  type AccessLogs,
+  type AccessLogType,
+  type Address,
+  type Host,
+  type LogEntry,
+  newStreamInfo,
+  type StreamInfo,
+  type UdpSocket,
 } from "@tsproxy/sdk";
 
 /** What one session, or all of a listener, have seen. "Sent" is towards the client, as in Envoy. */
@@ -105,32 +106,12 @@ function entry(
 
 function infoOf(counts: UdpCounts, startTime: number, duration: number): StreamInfo {
   const { bytesReceived, bytesSent } = counts;
-  return {
-    // Lines without a request tell no protocol.
-    protocol: "HTTP/1.1",
+  return newStreamInfo({
     startTime,
-    requestDuration: -1,
-    responseDuration: -1,
     duration,
     bytesReceived,
     bytesSent,
     downstreamWire: { wireReceived: bytesReceived, wireSent: bytesSent },
     upstreamWire: { wireReceived: bytesSent, wireSent: bytesReceived },
-    responseCode: 0,
-    responseCodeDetails: "",
-    flags: [],
-    routeName: "",
-    virtualHostName: "",
-    clusterName: "",
-    upstreamHost: undefined,
-    upstreamLocalAddress: undefined,
-    upstreamTransportFailure: "",
-    attempts: 0,
-    connectionId: 0,
-    downstreamRemoteAddress: NOWHERE,
-    downstreamDirectAddress: NOWHERE,
-    downstreamLocalAddress: NOWHERE,
-  };
+  });
 }
-/** Printed as nothing. */
-const NOWHERE: Address = { ip: "", port: 0, path: "" };
