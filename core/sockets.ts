@@ -1,6 +1,5 @@
 // Hot path: sockets and the ring (test/bench).
 import type dgram from "node:dgram";
-import { chmodSync, rmSync } from "node:fs";
 import net from "node:net";
 import type { TLSSocket } from "node:tls";
 import { getSystemErrorName } from "node:util";
@@ -16,9 +15,10 @@ import {
   writeBuffer,
   writev,
 } from "./stream-handle.ts";
+import { closeWhenQuiet, type ListenOptions, listenTcp, socketPath } from "./tcp-listen.ts";
 import type { Contexts } from "./tls.ts";
 import { startTls, type TlsRequest } from "./tls-socket.ts";
-import { bindUdp, connectUdp, sendUdp } from "./udp.ts";
+import { bindUdp, closeUdp, connectUdp, sendUdp } from "./udp.ts";
 
 const BULK = 16 * 1024; // a read of this size earns a socket a slot of its own
 const SMALL = 4 * 1024; // and one below this costs it the slot
@@ -35,18 +35,11 @@ export interface Visited {
   enter(): void;
 }
 
-export interface ListenOptions {
-  /** 0: the system's. */
-  readonly backlog: number;
-  readonly ipv6Only: boolean;
-  /** Of what waits to be sent on a connection, so much passes its high watermark. 0: core's own figure. */
-  readonly bufferBytes?: number;
-}
-
 /** A listening socket; `path` of a unix one, else "". */
 export interface Listening {
   readonly server: net.Server | dgram.Socket;
   readonly path: string;
+  /** Of what waits to be sent on a connection, so much passes its high watermark. 0: core's own figure. */
   readonly bufferBytes?: number;
 }
 
@@ -918,35 +911,19 @@ export class Sockets {
 
   // ---- listening
 
-  /**
-   * Binds and accepts. Rejects with the socket's error. Port 0 takes a free one; the promise tells which. The file of a unix
-   * socket that somebody left behind is replaced: whoever calls has made sure that nobody listens there.
-   */
-  listen(name: string, address: AddressConfig, options: ListenOptions): Promise<AddressConfig> {
-    const { path } = address;
-    const server = net.createServer();
-    const { backlog, ipv6Only, bufferBytes = 0 } = options;
-    if (path !== undefined && !path.startsWith("@")) rmSync(path, { force: true });
-    const where =
-      path !== undefined
-        ? { path: socketPath(path) }
-        : { host: address.ip, port: address.port, reusePort: true, ipv6Only };
-    return new Promise((resolve, reject) => {
-      server.once("error", reject);
-      server.listen({ ...where, backlog }, () => {
-        server.removeListener("error", reject);
-        server.on("error", () => {});
-        const listening = { server, path: path ?? "", bufferBytes };
-        this.#listeners.set(name, listening);
-        this.#accept(name, listening);
-        if (path !== undefined) {
-          if (address.mode !== undefined && !path.startsWith("@")) chmodSync(path, address.mode);
-          return resolve(address);
-        }
-        const bound = server.address() as net.AddressInfo;
-        resolve({ ip: bound.address, port: bound.port });
-      });
-    });
+  /** Binds (`listenTcp`) and accepts. Rejects with the socket's error. */
+  async listen(
+    name: string,
+    address: AddressConfig,
+    options: ListenOptions & Pick<Listening, "bufferBytes">,
+  ): Promise<AddressConfig> {
+    const { path = "" } = address;
+    const { bufferBytes = 0 } = options;
+    const { server, bound } = await listenTcp(address, options);
+    const listening = { server, path, bufferBytes };
+    this.#listeners.set(name, listening);
+    this.#accept(name, listening);
+    return bound;
   }
 
   /** Takes no more connections; those it has go on. Settles when the last that waited has been taken. */
@@ -1041,14 +1018,6 @@ function errorIndex(code: string | undefined): number {
   return at < 1 ? SOCKET_ERRORS.length - 1 : at;
 }
 
-function closeUdp(socket: dgram.Socket): void {
-  try {
-    socket.close();
-  } catch {
-    // It is closed already.
-  }
-}
-
 /** A peer that takes nothing of what a closed connection still has for it loses the rest. */
 function destroyWhenStuck(socket: RawSocket, waiting: number): void {
   socket.setTimeout(FLUSH_MS, () => {
@@ -1062,33 +1031,6 @@ function destroyWhenStuck(socket: RawSocket, waiting: number): void {
 function reset(tcp: RawSocket, socket: RawSocket): void {
   if (tcp.remotePort !== undefined) tcp.resetAndDestroy();
   if (!socket.destroyed) socket.destroy();
-}
-
-/** `@name` is the abstract namespace. */
-function socketPath(path: string): string {
-  return path.startsWith("@") ? `\0${path.slice(1)}` : path;
-}
-
-/** A turn of the event loop that is shorter has found nothing to do. */
-const QUIET_MS = 0.05;
-const QUIET_WITHIN_MS = 1_000;
-
-/**
- * What waits to be accepted is reset with its socket. So it is closed just after a turn of the event loop that found nothing
- * there: until somebody connects in the microseconds between, nothing is lost.
- */
-function closeWhenQuiet(server: net.Server): Promise<void> {
-  const until = performance.now() + QUIET_WITHIN_MS;
-  return new Promise((resolve) => {
-    const turn = (since: number): void => {
-      const now = performance.now();
-      if (now - since >= QUIET_MS && now < until) return void setImmediate(turn, now);
-      server.close();
-      resolve();
-    };
-    // The first to come belongs to the turn that is under way.
-    setImmediate(() => setImmediate(turn, performance.now()));
-  });
 }
 
 /** What TLS has taken is not all written, and node:stream does not know of it. */

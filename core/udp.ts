@@ -84,3 +84,11 @@ function enlarge(socket: dgram.Socket): void {
     // It stays as it is.
   }
 }
+
+export function closeUdp(socket: dgram.Socket): void {
+  try {
+    socket.close();
+  } catch {
+    // It is closed already.
+  }
+}
