@@ -72,9 +72,10 @@ export interface Host {
   /**
    * How an attempt on this host went, told once by whoever made it (the router): the status of its response; no answer in
    * time; or none at all (reset, or a PoolFailure that names the host). Counts `rq_success`, `rq_error` and `rq_timeout`; a response
-   * that is `retried` is an error, whatever its status.
+   * that is `retried` is an error, whatever its status; whether a `deferred` one is, `onDeferredEnd` tells, once at most.
    */
-  onResponse(status: number, retried?: boolean): void;
+  onResponse(status: number, retried?: boolean, deferred?: boolean): void;
+  onDeferredEnd?(ok: boolean): void;
   onTimeout(): void;
   onReset(): void;
   /** A response said `x-envoy-immediate-health-check-fail`. Undefined: nobody wants to know. */

@@ -15,6 +15,8 @@ export interface HealthTarget {
   readonly hostname: string;
   /** `reuse_connection`: the next check may go over the connection of this one. */
   readonly reuseConnection: boolean;
+  /** What a check may take; whoever runs it sees to that. Undefined: not said. */
+  readonly timeoutMs?: number;
   connect(handler: ConnectionHandler): Connection;
   /** `health_check.verify_cluster`: a response was asked whose it is. */
   onClusterVerified(): void;

@@ -219,7 +219,6 @@ const NOWHERE: Address = { ip: "127.0.0.1", port: 0 };
 export function probeSource(target: HealthTarget, request: RequestHeaders): FormatSource {
   const info = newStreamInfo({
     startTime: Date.now(),
-    clusterName: target.clusterName,
     upstreamHost: target.address,
     upstreamRemoteAddress: target.address,
     downstreamRemoteAddress: NOWHERE,

@@ -32,8 +32,8 @@ export class TestHost implements Host {
   get healthy(): boolean {
     return this.health !== "unhealthy";
   }
-  /** What was told of attempts: a status, `timeout` or `reset`. */
-  readonly told: (number | "timeout" | "reset")[] = [];
+  /** What was told of attempts: a status, or in a word. */
+  readonly told: (number | string)[] = [];
   /** How many of the responses went nowhere. */
   retried = 0;
 
@@ -41,9 +41,12 @@ export class TestHost implements Host {
     this.address = address;
     this.key = `${address.ip}:${address.port}`;
   }
-  onResponse(status: number, retried = false): void {
-    this.told.push(status);
+  onResponse(status: number, retried = false, deferred = false): void {
+    this.told.push(deferred ? `${status} deferred` : status);
     if (retried) this.retried++;
+  }
+  onDeferredEnd(ok: boolean): void {
+    this.told.push(ok ? "ok" : "error");
   }
   onTimeout(): void {
     this.told.push("timeout");

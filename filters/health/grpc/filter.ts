@@ -117,6 +117,9 @@ export default defineHealthChecker({
       headers.method = "POST";
       headers.path = "/grpc.health.v1.Health/Check";
       headers.authority = target.hostname || config.authority || target.clusterName;
+      const { timeoutMs } = target;
+      if (timeoutMs !== undefined)
+        headers.set("grpc-timeout", `${Math.min(Math.ceil(timeoutMs), 99_999_999)}m`);
       headers.set("te", "trailers");
       headers.set("content-type", "application/grpc");
       headers.set("user-agent", "Envoy/HC");

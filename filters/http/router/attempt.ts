@@ -13,6 +13,7 @@ import {
   type PoolHandle,
   type Reply,
   type RequestEncoder,
+  type RequestHeaders,
   type ResetReason,
   type ResponseDecoder,
   ResponseHeaders,
@@ -102,6 +103,11 @@ export class Attempt implements PoolCallbacks, ChainOwner {
     if (handle === undefined) return false;
     this.#handle = handle;
     return true;
+  }
+
+  /** Upstream filters see the head while it waits. Last of all: one of them may answer, and end the request with it. */
+  beginFilters(headers: RequestHeaders, endStream: boolean): void {
+    if (this.waiting) this.#chain?.begin(headers, endStream);
   }
 
   /** 0: none. For an attempt that runs. */

@@ -4,6 +4,8 @@ import codec from "../../codec/http1/filter.ts";
 import { oneHost, routeTo, TestProxy } from "../../network/http_connection_manager/test-proxy.ts";
 import router from "./filter.ts";
 
+type Exchange = TestProxy["up"]["last"];
+
 const REASON = "upstream connect error or disconnect/reset before headers. reset reason: ";
 
 /** A proxy whose access log keeps code, flags, details and attempts of each stream. */
@@ -260,6 +262,26 @@ describe("a response", () => {
     expect(p.cx.stats.recorded.get("cluster.up.external.upstream_rq_time")).toEqual([40]);
     expect(p.up.host.told).toEqual([404]);
     expect(p.lines).toEqual(["404 - via_upstream 1 cl=up bs=2 br=0"]);
+  });
+
+  it("tells how its host did by the gRPC status: of the head for good, of trailers for the counts alone", () => {
+    const call = "content-type: application/grpc";
+    const told = (answer: (up: Exchange) => void) => {
+      const p = proxy();
+      p.connect().post("/", "call", call);
+      answer(p.up.last);
+      return p.up.host.told;
+    };
+    expect(told((up) => up.respond(200, { "grpc-status": "14" }, ""))).toEqual([503]);
+    expect(told((up) => up.respond(200, { "grpc-status": "5" }, ""))).toEqual([404]);
+    const withTrailers = (status: string) => (up: Exchange) => {
+      up.respond(200);
+      const trailers = new HeaderMap();
+      trailers.append("grpc-status", status);
+      up.endWithTrailers(trailers);
+    };
+    expect(told(withTrailers("0"))).toEqual(["200 deferred", "ok"]);
+    expect(told(withTrailers("14"))).toEqual(["200 deferred", "error"]);
   });
 
   it("passes its trailers", () => {

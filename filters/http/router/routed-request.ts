@@ -10,6 +10,7 @@ import {
   type HttpFilter,
   type HttpStream,
   headerName,
+  httpStatusOfGrpc,
   isGrpcRequest,
   overrideHostOf,
   type PoolFailure,
@@ -61,6 +62,7 @@ const ATTEMPT_COUNT = headerName("x-envoy-attempt-count");
 const TIMEOUT_RETRY = headerName("x-envoy-is-timeout-retry");
 const CANARY = headerName("x-envoy-upstream-canary");
 const LOCATION = headerName("location");
+const GRPC_STATUS = headerName("grpc-status");
 
 const NO_ROUTE = reply(404, { flags: ["NR"], details: "route_not_found" });
 const TOO_LARGE = reply(413, {
@@ -120,6 +122,9 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   withoutCode = false;
   #altStatName = "";
   #upgrade = "";
+  #hasBody = false;
+  /** Whether the host has done well stands in the trailers. */
+  #deferred = false;
   #tunnel = false;
   /** The upstream does not take more. */
   #full = false;
@@ -164,7 +169,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     this.#context = stream.info.protocol === "HTTP/2" ? FROM_HTTP2 : NOTHING_TO_CHOOSE_BY;
     this.#earlier = NO_ATTEMPTS;
     this.internal = this.canary = this.withoutCode = false;
-    this.#tunnel = this.#full = this.#responded = false;
+    this.#tunnel = this.#full = this.#responded = this.#deferred = false;
     this.#requestEnded = this.#quietTimeout = this.#hedges = false;
     this.#backingOff = this.#timedOut = this.#sent = this.#keepsBody = false;
     this.#upgrade = this.#altStatName = "";
@@ -240,6 +245,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     )
       return;
     this.#action = action;
+    this.#hasBody = !endStream;
     this.#overTcp = action.terminatesConnect === true && headers.method === "CONNECT";
     this.#policies = action.policies;
     this.#streamDurationMs = cluster.maxStreamDurationMs ?? 0;
@@ -255,9 +261,16 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     if (this.#stream.hasFilterState !== false) this.#overrideHost();
     this.#stream.info.cluster = cluster;
     if (endStream) this.#onRequestEnded();
+    this.#beginAttempt(cluster, endStream);
+  }
+
+  /** The last of a call: the request may be over after it. */
+  #beginAttempt(cluster: Cluster, headOnly: boolean): void {
     const { responder } = this.#stream;
-    if (this.#attempt.begin(cluster, this.#context, this.#overTcp) && !endStream)
-      responder.pauseRequest(true);
+    const ended = this.#requestEnded;
+    if (!this.#attempt.begin(cluster, this.#context, this.#overTcp)) return;
+    if (!ended) responder.pauseRequest(true);
+    this.#attempt.beginFilters(this.#headers, headOnly);
   }
 
   /** True: the request is one of those that the cluster is to be spared. */
@@ -572,7 +585,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     this.#tunnel = headers.status === 101;
     this.canary = headers.has(CANARY) && headers.get(CANARY) === "true";
     const host = attempt.host!;
-    host.onResponse(headers.status);
+    if (this.#isGrpc()) this.#judgeGrpc(host, headers, endStream);
+    else host.onResponse(headers.status);
     if (host.onImmediateHealthCheckFail !== undefined && headers.has(IMMEDIATE_HEALTH_CHECK_FAIL))
       host.onImmediateHealthCheckFail();
     info.responseCode = headers.status;
@@ -592,6 +606,23 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     responder.sendHeaders(headers, endStream);
   }
 
+  /** No call has but a head. */
+  #isGrpc(): boolean {
+    return this.#hasBody && isGrpcRequest(this.#headers);
+  }
+
+  /** The status that the host is judged by: what a gRPC status in the head stands for, else the HTTP status. As in Envoy trailers do not count. */
+  #judged(headers: ResponseHeaders): number {
+    const code = headers.has(GRPC_STATUS) && this.#isGrpc() ? headers.get(GRPC_STATUS) : undefined;
+    return code === undefined ? headers.status : httpStatusOfGrpc(codeOf(code));
+  }
+
+  #judgeGrpc(host: Host, headers: ResponseHeaders, endStream: boolean): void {
+    this.#deferred = !endStream && headers.status < 500;
+    const isLost = endStream && !headers.has(GRPC_STATUS);
+    host.onResponse(this.#judged(headers), isLost, this.#deferred);
+  }
+
   /** True: this response goes nowhere. */
   #retriesHead(attempt: Attempt, headers: ResponseHeaders, endStream: boolean): boolean {
     const retry = this.#retry!;
@@ -601,7 +632,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     else {
       const verdict = retry.onHead(headers);
       if (verdict === "yes") {
-        host!.onResponse(headers.status, true);
+        host!.onResponse(this.#judged(headers), true);
         this.#charges!.retries.retried(headers.status, this.withoutCode);
         if (endStream && this.#requestEnded) attempt.complete();
         else attempt.giveUp();
@@ -614,7 +645,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
       retry.end();
       return false;
     }
-    host!.onResponse(headers.status);
+    host!.onResponse(this.#judged(headers));
     attempt.giveUp();
     this.#forget(attempt);
     return true;
@@ -648,7 +679,11 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     this.#stream.responder.sendBody(chunk.memory, chunk.at, chunk.end, endStream);
   }
 
-  onTrailers(_attempt: Attempt, trailers: HeaderMap): void {
+  onTrailers(attempt: Attempt, trailers: HeaderMap): void {
+    if (this.#deferred) {
+      const code = trailers.get(GRPC_STATUS);
+      attempt.host?.onDeferredEnd?.(code !== undefined && httpStatusOfGrpc(codeOf(code)) < 500);
+    }
     this.#onResponseEnded();
     this.#stream.responder.sendTrailers(trailers);
   }
@@ -688,7 +723,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   onFull(attempt: Attempt, full: boolean): void {
     if (attempt !== this.#attempt) return;
     this.#full = full;
-    this.#stream.responder.pauseRequest(full);
+    // Until there is a connection it is paused in any case.
+    if (!attempt.waiting) this.#stream.responder.pauseRequest(full);
   }
 
   #onFailed(attempt: Attempt, failure: UpstreamFailure, transport: string): void {
@@ -843,10 +879,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     }
     // As Envoy's: a retry goes where the load balancer sends it.
     if (this.#context instanceof RequestContext) this.#context.overrideHost = undefined;
-    const { responder } = this.#stream;
-    const ended = this.#requestEnded;
-    if (this.#attempt.begin(cluster, this.#context, this.#overTcp) && !ended)
-      responder.pauseRequest(true);
+    this.#beginAttempt(cluster, this.#requestEnded && (this.#kept?.empty ?? true));
   }
 
   #othersMayAnswer(attempt: Attempt): boolean {
@@ -921,6 +954,9 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     responder.sendReply({ ...answer, headers: [...answer.headers, count] }, this.#route);
   }
 }
+
+/** -1: it is no number. */
+const codeOf = (text: string): number => (/^[0-9]{1,9}$/.test(text) ? Number(text) : -1);
 
 function maintenanceReply(quiet: boolean): Reply {
   return quiet ? MAINTENANCE : { ...MAINTENANCE, headers: [["x-envoy-overloaded", "true"]] };

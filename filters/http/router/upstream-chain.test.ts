@@ -112,6 +112,35 @@ describe("upstream filters", () => {
     expect(p.up.last.wasReset).toBe(true);
   });
 
+  it("see the head while it waits for its connection, once, and the body behind it", () => {
+    const seen: string[] = [];
+    const p = proxy({
+      note: () => ({
+        onRequestHeaders: (headers) => {
+          seen.push(headers.path);
+          headers.append("x-f", "noted");
+        },
+        onRequestBody: (chunk) => void seen.push(`${chunk.length}`),
+      }),
+    });
+    p.up.answer = "pending";
+    const c = p.connect().post("/", "abc");
+    expect(seen).toEqual(["/"]);
+    p.up.last.connect();
+    expect(seen).toEqual(["/", "3"]);
+    expect([p.up.last.body, p.up.last.ended]).toEqual(["abc", true]);
+    expect(p.up.last.headers.filter(([name]) => name === "x-f")).toHaveLength(1);
+    p.up.last.respond(200, {}, "");
+    expect(c.status()).toBe(200);
+  });
+
+  it("may answer before there is a connection, which none need be then", () => {
+    const p = proxy({ stop: () => ({ onRequestHeaders: () => reply(418, { body: "early" }) }) });
+    p.up.answer = "pending";
+    expect(p.connect().get("/").take()).toMatch(/^HTTP\/1.1 418 [\s\S]*early$/);
+    expect([p.up.last.sent, p.up.last.cancelled]).toEqual([false, true]);
+  });
+
   it("may answer in the place of the host, before it is asked and after", () => {
     const p = proxy({
       stop: () => ({

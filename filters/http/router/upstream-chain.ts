@@ -22,6 +22,7 @@ import {
 } from "@tsproxy/sdk";
 import { UpstreamView } from "./upstream-view.ts";
 
+const EMPTY = new Uint8Array(0);
 /** Who keeps a source from going on; bits. */
 const BY = { WALK: 1, PEER: 2 } as const;
 
@@ -48,8 +49,14 @@ export class UpstreamChain implements RequestEncoder, ResponseDecoder {
   readonly #live: (HttpFilter | undefined)[] = [];
   readonly #views: UpstreamView[] = [];
   readonly #generations: Generation<unknown>[] = [];
-  #encoder!: RequestEncoder;
+  /** Undefined: the host's connection is not there yet. */
+  #encoder: RequestEncoder | undefined = undefined;
   #upgrade = "";
+  #begun = false;
+  /** The filters were told that there is no body. */
+  #headOnly = false;
+  /** The head has come through the filters, and waits for the connection. */
+  #atEnd: RequestHeaders | undefined = undefined;
   #requestEnded = false;
   #responseEnded = false;
   /** The attempt hears nothing more. */
@@ -94,28 +101,43 @@ export class UpstreamChain implements RequestEncoder, ResponseDecoder {
   // ---- from the router
 
   get protocol(): CodecFactory["protocol"] {
-    return this.#encoder.protocol ?? "HTTP/1.1";
+    return this.#encoder?.protocol ?? "HTTP/1.1";
   }
   get wireSent(): number {
-    return this.#encoder.wireSent ?? 0;
+    return this.#encoder?.wireSent ?? 0;
   }
   get wireReceived(): number {
-    return this.#encoder.wireReceived ?? 0;
+    return this.#encoder?.wireReceived ?? 0;
   }
   get headerSent(): number {
-    return this.#encoder.headerSent ?? 0;
+    return this.#encoder?.headerSent ?? 0;
   }
   get headerReceived(): number {
-    return this.#encoder.headerReceived ?? 0;
+    return this.#encoder?.headerReceived ?? 0;
   }
 
-  encodeHeaders(headers: RequestHeaders, endStream: boolean, upgrade: string): void {
-    this.#upgrade = upgrade;
+  /** The filters see the head: as in Envoy while the attempt still waits for its connection, if it has to. */
+  begin(headers: RequestHeaders, endStream: boolean): void {
+    this.#begun = true;
+    this.#headOnly = endStream;
     if (!this.#createFilters()) return;
     this.#request.begin(this.#live);
     this.#answer.begin(this.#live);
     this.#request.head(headers, endStream);
     if (this.#request.waiting) headers.detach();
+  }
+
+  encodeHeaders(headers: RequestHeaders, endStream: boolean, upgrade: string): void {
+    this.#upgrade = upgrade;
+    if (!this.#begun) {
+      this.begin(headers, endStream);
+      return;
+    }
+    const head = this.#atEnd;
+    this.#atEnd = undefined;
+    if (head !== undefined) this.sendHead(head, this.#headOnly);
+    // The request has ended since, and nothing came but its end.
+    if (endStream && !this.#headOnly) this.encodeBody(EMPTY, 0, 0, true);
   }
 
   encodeBody(memory: Uint8Array, at: number, end: number, endStream: boolean): void {
@@ -129,7 +151,7 @@ export class UpstreamChain implements RequestEncoder, ResponseDecoder {
   /** The exchange may be another's once it is complete on both sides. */
   reset(): void {
     this.end();
-    if (!this.#requestEnded || !this.#responseEnded) this.#encoder.reset();
+    if (!this.#requestEnded || !this.#responseEnded) this.#encoder?.reset();
   }
 
   pauseReading(paused: boolean): void {
@@ -163,16 +185,21 @@ export class UpstreamChain implements RequestEncoder, ResponseDecoder {
   response: ResponseHeaders | undefined = undefined;
 
   sendHead(headers: RequestHeaders, endStream: boolean): void {
+    if (this.#encoder === undefined) {
+      this.#atEnd = headers;
+      return;
+    }
     this.#requestEnded = endStream;
     this.#encoder.encodeHeaders(headers, endStream, this.#upgrade);
   }
+  /** The router has no body for a chain without a connection. */
   sendBody({ memory, at, end }: Chunk, endStream: boolean): void {
     this.#requestEnded ||= endStream;
-    this.#encoder.encodeBody(memory, at, end, endStream);
+    this.#encoder!.encodeBody(memory, at, end, endStream);
   }
   sendTrailers(trailers: HeaderMap): void {
     this.#requestEnded = true;
-    this.#encoder.encodeTrailers(trailers);
+    this.#encoder!.encodeTrailers(trailers);
   }
 
   // ---- from the host
@@ -244,7 +271,7 @@ export class UpstreamChain implements RequestEncoder, ResponseDecoder {
     const before = this.#pausedBy;
     this.#pausedBy = paused ? before | by : before & ~by;
     if ((before === 0) === (this.#pausedBy === 0) || this.#responseEnded) return;
-    this.#encoder.pauseReading(paused);
+    this.#encoder?.pauseReading(paused);
   }
 }
 

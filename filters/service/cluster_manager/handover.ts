@@ -17,8 +17,8 @@ export interface Estate {
   readonly version: typeof VERSION;
   /** Of the config of each cluster: the same one is the same cluster. */
   fingerprints: ReadonlyMap<string, string>;
-  /** Ids of the hosts of each cluster, as last counted in `membership_change`. */
-  members: ReadonlyMap<string, readonly string[]>;
+  /** Ids of the hosts of each cluster, and their priorities, as last counted in `membership_change`. */
+  members: ReadonlyMap<string, ReadonlyMap<string, number>>;
   /** Names of hosts that have cells on this worker. */
   readonly hostNames: Set<string>;
   heir: Heir | undefined;

@@ -220,6 +220,7 @@ export class HostCheck implements HealthEvents {
       reuseConnection: config.reuse_connection,
       connect: (handler: ConnectionHandler): Connection =>
         cx.connect(address, handler, connectOptionsFor(spec, address)),
+      timeoutMs: config.timeout,
       onClusterVerified: () => verifyCluster.inc(),
     };
   }

@@ -192,10 +192,16 @@ export class UpstreamHost implements Host {
     this.load.active = active;
   }
 
-  onResponse(status: number, retried = false): void {
-    if (status >= 500 || retried) this.cells.rqError.inc();
-    else this.cells.rqSuccess.inc();
+  onResponse(status: number, retried = false, deferred = false): void {
+    if (!deferred) this.#count(status < 500 && !retried);
     this.outlier?.onCode(status);
+  }
+  onDeferredEnd(ok: boolean): void {
+    this.#count(ok);
+  }
+  #count(ok: boolean): void {
+    if (ok) this.cells.rqSuccess.inc();
+    else this.cells.rqError.inc();
   }
   onTimeout(): void {
     this.cells.rqTimeout.inc();

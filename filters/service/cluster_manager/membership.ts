@@ -39,7 +39,8 @@ interface Cells {
  * a host is to be counted once.
  */
 export class Membership {
-  readonly members = new Map<string, readonly string[]>();
+  /** Hosts of clusters, and the priority of each. */
+  readonly members = new Map<string, ReadonlyMap<string, number>>();
   readonly #cx: SetupContext;
   readonly #stats: Stats;
   #previous: Estate | undefined;
@@ -144,10 +145,10 @@ export class Membership {
     cells.healthy.set(counts.healthy);
     cells.degraded.set(counts.degraded);
     cells.excluded.set(excluded);
-    const before = new Set(this.members.get(cluster));
-    const ids = [...specs.keys()];
-    if (ids.length !== before.size || ids.some((id) => !before.has(id))) cells.change.inc();
-    this.members.set(cluster, ids);
+    const before = this.members.get(cluster) ?? new Map<string, number>();
+    const now = new Map([...specs].map(([id, spec]) => [id, spec.priority]));
+    cells.change.add(changedPriorities(before, now).size);
+    this.members.set(cluster, now);
   }
 
   #publish(): void {
@@ -180,6 +181,17 @@ function outlierOf(health: ClusterHealth | undefined): Pick<ClusterStatus, "outl
       localOriginSuccessRateEjectionThreshold: rates.local.threshold,
     },
   };
+}
+
+/** Where hosts have come or gone: Envoy counts each by itself. */
+function changedPriorities(
+  before: ReadonlyMap<string, number>,
+  now: ReadonlyMap<string, number>,
+): ReadonlySet<number> {
+  const changed = new Set<number>();
+  for (const [id, priority] of now) if (before.get(id) !== priority) changed.add(priority);
+  for (const [id, priority] of before) if (now.get(id) !== priority) changed.add(priority);
+  return changed;
 }
 
 function statusesOf(hosts: Hosts | undefined): HostStatus[] {
