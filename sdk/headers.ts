@@ -53,6 +53,44 @@ export const KNOWN_NAMES = [
   "location",
 ] as const;
 
+/**
+ * Names that Envoy keeps one line of: a further value is put behind the first with a comma, an empty one is dropped. All others
+ * may stand on several lines. As a running Envoy was seen to do; RFC 9110 §5.3 lets a proxy join any list.
+ */
+const JOINED = {
+  REQUEST: [
+    ...["accept", "accept-encoding", "access-control-request-headers"],
+    ...["access-control-request-method", "access-control-request-private-network"],
+    ...["authorization", "cache-control", "cdn-loop", "content-encoding", "content-type"],
+    ...["grpc-accept-encoding", "grpc-timeout", "if-match", "if-modified-since", "if-none-match"],
+    ...["if-range", "if-unmodified-since", "origin", "pragma", "proxy-status", "referer"],
+    ...["user-agent", "via", "x-client-trace-id", "x-envoy-attempt-count"],
+    ...["x-envoy-decorator-operation", "x-envoy-downstream-service-cluster"],
+    ...["x-envoy-downstream-service-node", "x-envoy-external-address"],
+    ...["x-envoy-is-timeout-retry", "x-envoy-original-host", "x-envoy-original-path"],
+    ...["x-forwarded-client-cert", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port"],
+    ...["x-forwarded-proto", "x-request-id"],
+  ],
+  RESPONSE: [
+    ...["access-control-allow-credentials", "access-control-allow-headers"],
+    ...["access-control-allow-methods", "access-control-allow-origin"],
+    ...["access-control-allow-private-network", "access-control-expose-headers"],
+    ...["access-control-max-age", "age", "cache-control", "content-encoding", "content-type"],
+    ...["date", "etag", "expires", "grpc-message", "grpc-status", "last-modified", "location"],
+    ...["proxy-status", "server", "vary", "via", "x-envoy-attempt-count"],
+    ...["x-envoy-decorator-operation", "x-envoy-degraded"],
+    ...["x-envoy-immediate-health-check-fail", "x-envoy-ratelimited", "x-envoy-upstream-canary"],
+    ...["x-envoy-upstream-healthchecked-cluster", "x-envoy-upstream-service-time"],
+    ...["x-request-id"],
+  ],
+} as const;
+/** Bits of `HeaderName.joined`. */
+const IN = { REQUEST: 1, RESPONSE: 2 } as const;
+const joinedIn = new Map<string, number>();
+for (const side of ["REQUEST", "RESPONSE"] as const) {
+  for (const name of JOINED[side]) joinedIn.set(name, (joinedIn.get(name) ?? 0) | IN[side]);
+}
+
 /** Adds one (lower-case) byte to the hash of a name. */
 const step = (hash: number, byte: number): number => (Math.imul(hash, 31) + byte) | 0;
 
@@ -63,6 +101,8 @@ export class HeaderName {
   readonly hash: number;
   /** Index in KNOWN_NAMES; 0 for all others. */
   readonly known: number;
+  /** In which heads its values are joined, bits; 0: in none. */
+  readonly joined: number;
 
   constructor(text: string) {
     this.text = text;
@@ -71,6 +111,7 @@ export class HeaderName {
     for (const byte of this.bytes) hash = step(hash, byte);
     this.hash = hash;
     this.known = Math.max(0, (KNOWN_NAMES as readonly string[]).indexOf(text));
+    this.joined = joinedIn.get(text) ?? 0;
   }
 }
 
@@ -192,8 +233,17 @@ export class HeaderMap {
   readonly places: number[] = [];
   /** Names that the peer wrote with capitals, by their lower-case form, where the config wants them kept; HTTP/1 writes them so again. */
   originalNames: ReadonlyMap<string, string> | undefined = undefined;
+  /** A parser has met a name twice: whoever has the whole head calls `joinRepeated`. */
+  repeated = false;
+  /** One bit for each hash of a name seen, by its low five bits: most heads are told to be without repetitions by these alone. */
+  #seen = 0;
   #own: Wide = NOTHING;
   #texts: (string | undefined)[] | undefined = undefined;
+
+  /** Whose names are joined, a bit of HeaderName's. Trailers join none. */
+  protected get joins(): number {
+    return 0;
+  }
 
   /** Empties the block for another head. */
   reset(): void {
@@ -202,6 +252,8 @@ export class HeaderMap {
     this.blockEnd = 0;
     this.count = 0;
     this.present = 0;
+    this.#seen = 0;
+    this.repeated = false;
     this.originalNames = undefined;
     this.#texts = undefined;
     // `length = 0` is a call into the engine and gives the room away; popping keeps it (70 ns a list and stream).
@@ -231,7 +283,34 @@ export class HeaderMap {
     s[i + 5] = flags;
     const known = flags & FLAG.KNOWN;
     if (known !== 0) this.present |= 1 << known;
+    const bit = 1 << hash;
+    if ((this.#seen & bit) !== 0 && !this.repeated) this.#lookBack(hash);
+    this.#seen |= bit;
     this.count++;
+  }
+
+  #lookBack(hash: number): void {
+    for (let k = this.count - 1; k >= 0 && !this.repeated; k--) {
+      this.repeated = this.spans[k * SPAN + 4] === hash;
+    }
+  }
+
+  /** Puts all values of names that have one line only where the first one stands. */
+  joinRepeated(): void {
+    this.repeated = false;
+    for (let k = 0; k < this.count; k++) {
+      if ((this.spans[k * SPAN + 5]! & FLAG.REMOVED) !== 0) continue;
+      const name = headerName(this.nameAt(k));
+      if ((name.joined & this.joins) === 0 || this.find(name, k + 1) < 0) continue;
+      this.replace(name, joined(this.getAll(name)));
+    }
+  }
+
+  /** True: the value has been put behind those that are there. */
+  #join(name: HeaderName, value: string): boolean {
+    if ((name.joined & this.joins) === 0 || !this.has(name)) return false;
+    this.replace(name, joined([...this.getAll(name), value]));
+    return true;
   }
 
   #grow(): void {
@@ -345,15 +424,20 @@ export class HeaderMap {
     this.added.push(n.text, value);
   }
 
-  /** One more line of that name. Throws TypeError on a name or value that HTTP cannot carry. */
+  /**
+   * One more line of that name, or one more value on the line that there is (JOINED). Throws TypeError on a name or value that HTTP
+   * cannot carry.
+   */
   append(name: string | HeaderName, value: string): void {
     const n = typeof name === "string" ? headerName(name) : name;
     checkValue(value);
+    if (n.joined !== 0 && this.#join(n, value)) return;
     this.added.push(n.text, value);
   }
 
-  /** One more line, encoded beforehand. */
+  /** As `append`, with a line encoded beforehand. */
   appendLine(line: HeaderLine): void {
+    if (line.name.joined !== 0 && this.#join(line.name, line.value)) return;
     this.lines.push(line);
     this.linesAt.push(this.added.length);
   }
@@ -476,6 +560,9 @@ export class HeaderMap {
   }
 }
 
+const joined = (values: readonly string[]): string =>
+  values.filter((value) => value !== "").join(",");
+
 const EMPTY = new Uint8Array(0);
 const NOTHING = allocateWide(0);
 const HOST = headerName("host");
@@ -495,6 +582,10 @@ export class RequestHeaders extends HeaderMap {
   scheme = "http";
   /** HTTP/2: the order of the pseudo fields as the codec has met them, three bits each; 0: they did not come as such. */
   pseudoOrder = 0;
+
+  protected override get joins(): number {
+    return IN.REQUEST;
+  }
 
   override reset(): void {
     super.reset();
@@ -545,6 +636,10 @@ export class ResponseHeaders extends HeaderMap {
   status = 0;
   /** What HTTP/1 writes behind the status; undefined: what the status stands for. No control characters. */
   reason: string | undefined = undefined;
+
+  protected override get joins(): number {
+    return IN.RESPONSE;
+  }
 
   override reset(): void {
     super.reset();

@@ -18,7 +18,7 @@ export default defineBalancer({
       compose(cluster) {
         const stats = new SubsetStats(cluster.stats);
         // Envoy counts them on its main thread and on each worker; here one worker counts, however many there are.
-        const counts = cx.role === "control" || cx.worker === 0;
+        const counts = cx.role === "control" ? "all" : cx.worker === 0 ? "changes" : "nothing";
         const subsets = new Subsets(config, cluster, child, stats, counts, previous);
         previous = subsets.names;
         return subsets;

@@ -35,6 +35,9 @@ export class SubsetStats {
   }
 }
 
+/** What this thread tells of subsets. */
+export type SubsetCounts = "all" | "changes" | "nothing";
+
 /** What happens to a request that asks for the keys of a selector and finds no subset. */
 interface Fallback {
   readonly policy: Selector["fallback_policy"];
@@ -50,8 +53,8 @@ const NO_CRITERIA: readonly MetadataCriterion[] = [];
 export class Subsets implements Balancer {
   readonly #config: Config;
   readonly #stats: SubsetStats;
-  /** Gauges of all threads are added up; subsets are told of on one. */
-  readonly #counts: boolean;
+  /** Gauges of all threads are added up; what Envoy sets on each, and does not count up, is told of on one. */
+  readonly #counts: SubsetCounts;
   readonly #subsets = new Map<string, Balancer>();
   /** By keys, joined. */
   readonly #fallbacks: ReadonlyMap<string, Fallback>;
@@ -66,7 +69,7 @@ export class Subsets implements Balancer {
     cluster: BalancedCluster,
     child: Slot<BalancerPolicy>,
     stats: SubsetStats,
-    counts: boolean,
+    counts: SubsetCounts,
     previous: ReadonlySet<string>,
   ) {
     this.#config = config;
@@ -215,11 +218,11 @@ export class Subsets implements Balancer {
       // Its one host is taken whatever its health.
       this.#subsets.set(name, single ? { choose: () => own[0] } : spread(name, own));
     }
-    if (this.#counts) this.#stats.duplicate.set(duplicates);
+    if (this.#counts === "all") this.#stats.duplicate.set(duplicates);
   }
 
   #count(previous: ReadonlySet<string>): void {
-    if (!this.#counts) return;
+    if (this.#counts === "nothing") return;
     let created = 0;
     for (const name of this.#subsets.keys()) if (!previous.has(name)) created++;
     this.#stats.created.add(created);

@@ -195,6 +195,7 @@ export class Attempt implements PoolCallbacks, ChainOwner {
 
   onResponseHeaders(endStream: boolean): void {
     this.touch();
+    if (this.responseHeaders.repeated) this.responseHeaders.joinRepeated();
     this.logged?.onHead(this.responseHeaders);
     this.tracked?.onHead(this.responseHeaders);
     this.host?.onLoadReport?.(this.responseHeaders);

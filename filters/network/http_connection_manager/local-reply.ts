@@ -78,6 +78,7 @@ export class LocalReplies {
     if (!forwards) editedBy?.editResponse(head, info, request, context.stream);
     let text = reply.body;
     let type = "text/plain";
+    const typeBefore = head.get(CONTENT_TYPE);
     if (this.#mappers.length > 0 || this.#format !== undefined) {
       const mapped = this.#rewrite(head, text, context.stream);
       text = mapped.body;
@@ -86,7 +87,9 @@ export class LocalReplies {
     info.responseCode = head.status;
     const retyped = text !== reply.body;
     if (context.grpc) {
-      writeGrpcReply(head, reply, text, context.isHead);
+      // JSON formats end a line, which Envoy takes away from what becomes a header.
+      const message = type === "application/json" ? text.replace(/\n$/, "") : text;
+      writeGrpcReply(head, reply, message, context.isHead);
       return EMPTY;
     }
     if (text === "") {
@@ -94,7 +97,9 @@ export class LocalReplies {
       return EMPTY;
     }
     const body = encode(text);
-    const typed = !retyped && head.has(CONTENT_TYPE);
+    // A mapper's own content-type stands; any other goes with the body that was rewritten.
+    const ownType = head.get(CONTENT_TYPE);
+    const typed = ownType !== undefined && (!retyped || ownType !== typeBefore);
     head.append(CONTENT_LENGTH, String(body.length));
     if (!typed) head.set(CONTENT_TYPE, type);
     return body;

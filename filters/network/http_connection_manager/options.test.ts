@@ -54,6 +54,24 @@ describe("local_reply_config", () => {
     expect(p.connect().send("BAD\r\n\r\n").take()).toMatch(/^HTTP\/1.1 400 [\s\S]*<Bad Request>$/);
   });
 
+  it("keeps a mapper's own content-type; JSON has no line end in a gRPC message", () => {
+    const content_type = { header: { key: "content-type", value: "text/x" } };
+    const p = start({
+      mappers: [
+        {
+          filter: header("x-map"),
+          body: { inline_string: "mapped" },
+          headers_to_add: [{ ...content_type, append_action: "OVERWRITE_IF_EXISTS_OR_ADD" }],
+        },
+      ],
+      body_format: { json_format: { said: "%LOCAL_REPLY_BODY%" } },
+    });
+    expect(p.connect().get("/direct", "x-map: 1").take()).toContain("content-type: text/x\n");
+    expect(p.connect().get("/direct").take()).toContain("content-type: application/json\n");
+    const call = p.connect().get("/none", "content-type: application/grpc").take();
+    expect(call).toContain('grpc-message: {"said":""}\n');
+  });
+
   it("maps a gRPC reply by the status that it would have had", () => {
     const p = start({ mappers: [{ filter: header("x-map"), status_code: 429 }] });
     const answer = p.connect().get("/none", "content-type: application/grpc", "x-map: 1").take();

@@ -167,8 +167,7 @@ function checkSubstitution(substitution: string, groups: number, path: string): 
       `"${substitution}" asks for group ${most}; the pattern has ${groups}`,
     );
   }
-  const bad = /\\(?![0-9\\])/.exec(substitution);
-  if (bad !== null) {
+  if (substitution.replace(/\\[0-9\\]/g, "").includes("\\")) {
     throw new ConfigError(
       path,
       `"${substitution}" has a backslash before no digit; write \\\\\\\\ for a backslash`,

@@ -329,11 +329,18 @@ export class RequestHead {
   }
 }
 
-/** RFC 9110 §10.1.3: one URI without fragment and user information; what is none of that goes no further. */
+/** An absolute URI without user information and fragment, as Envoy's parser takes it. */
+const ABSOLUTE =
+  /^[a-z][a-z-]*:\/\/(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?(?:[/?][!-"$-~]*)?$/i;
+/** RFC 3986 §4.2: a relative reference without fragment; its first segment has no colon. */
+const RELATIVE = /^[\w.~!$&'()*+,;=@%?-]*(?:\/[\w.~!$&'()*+,;=:@%/?-]*)?$/;
+
+/** RFC 9110 §10.1.3: one URI, or the part of one; what is none goes no further. */
 function checkReferer(headers: RequestHeaders): void {
-  const values = headers.getAll(REFERER);
-  const good = /^[a-z][a-z0-9+.-]*:\/\/[^/?#@\s]+(?:[/?][^#]*)?$/i;
-  if (values.length !== 1 || !good.test(values[0]!)) headers.remove(REFERER);
+  const value = headers.get(REFERER) ?? "";
+  const absolute = ABSOLUTE.exec(value);
+  const good = absolute === null ? RELATIVE.test(value) : Number(absolute[1] ?? 0) <= 65_535;
+  if (!good) headers.remove(REFERER);
 }
 
 export function appendVia(headers: HeaderMap, via: string): void {

@@ -336,8 +336,22 @@ describe("the connection manager's own headers", () => {
     expect(p.up.last.header("x-request-id")).toBe("mine");
     expect(p.up.last.header("referer")).toBe("http://a.test/p?q");
     p.up.last.respond(200, {}, "");
-    c.get("/", "referer: http://u@a.test/#f");
-    expect(p.up.last.header("referer")).toBeUndefined();
+    for (const referer of ["/rel?x", "rel/a:b", "http://[::1]:80/"]) {
+      c.get("/", `referer: ${referer}`);
+      expect(p.up.last.header("referer"), referer).toBe(referer);
+      p.up.last.respond(200, {}, "");
+    }
+    for (const referer of [
+      "http://u@a.test/#f",
+      "http://",
+      "about:blank",
+      "/x#f",
+      "http://a:99999/",
+    ]) {
+      c.get("/", `referer: ${referer}`);
+      expect(p.up.last.header("referer"), referer).toBeUndefined();
+      p.up.last.respond(200, {}, "");
+    }
   });
 
   it.each([

@@ -229,6 +229,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
       this.#encoder.encodeInformational(CONTINUE);
     }
     const { peer } = this.#connection;
+    if (headers.repeated) headers.joinRepeated();
     const refusal = runtime.requestHead.check(headers, info.isConnect, peer);
     if (refusal !== undefined) {
       this.sendReply(refusal, false);
