@@ -13,7 +13,13 @@ import { Extension, type Static, Type } from "./schema.ts";
 /** What lines tell of a connection. */
 export type LoggedConnection = Pick<
   DownstreamConnection,
-  "listener" | "serverName" | "filterChainName" | "metadata" | "tls"
+  | "listener"
+  | "serverName"
+  | "ja3Fingerprint"
+  | "ja4Fingerprint"
+  | "filterChainName"
+  | "metadata"
+  | "tls"
 >;
 
 /** What a log line can be made of. `request` is undefined for TCP. */

@@ -13,6 +13,12 @@ export interface ClientHello {
   readonly versions: readonly number[];
   /** It would like to see a word of the certificate's issuer (RFC 6066 §8). */
   readonly asksForStatus: boolean;
+  /** Groups that it has sent a key for (RFC 8446 §4.2.8); empty of clients that know TLS 1.2 at most. */
+  readonly keyShares: readonly number[];
+  /** What clients are told apart by (JA3, JA4): the version of the message itself, its extensions in order, and RFC 8422 §5.1.2. */
+  readonly legacyVersion: number;
+  readonly extensions: readonly number[];
+  readonly pointFormats: readonly number[];
 }
 
 const RECORD_HANDSHAKE = 22;
@@ -20,9 +26,11 @@ const CLIENT_HELLO = 1;
 const EXTENSION_SERVER_NAME = 0;
 const EXTENSION_STATUS_REQUEST = 5;
 const EXTENSION_GROUPS = 10;
+const EXTENSION_POINT_FORMATS = 11;
 const EXTENSION_SIGNATURE_ALGORITHMS = 13;
 const EXTENSION_ALPN = 16;
 const EXTENSION_VERSIONS = 43;
+const EXTENSION_KEY_SHARE = 51;
 /** A record holds at most so much, RFC 8446 §5.1. */
 const MAX_RECORD = 16_384;
 
@@ -113,6 +121,12 @@ class Reader {
     while (this.more) all.push(this.number(2));
     return all;
   }
+  /** Numbers of one byte, to the end. */
+  octets(): number[] {
+    const all: number[] = [];
+    while (this.more) all.push(this.number(1));
+    return all;
+  }
   text(): string {
     let text = "";
     for (let k = this.at; k < this.end; k++) text += String.fromCharCode(this.bytes[k]!);
@@ -124,7 +138,8 @@ class Reader {
 }
 
 function parse(hello: Reader): ClientHello | undefined {
-  hello.skip(2 + 32); // legacy version, random
+  const legacyVersion = hello.number(2);
+  hello.skip(32); // random
   hello.vector(1); // session id
   const cipherSuites = hello.vector(2);
   hello.vector(1); // compression methods
@@ -135,10 +150,14 @@ function parse(hello: Reader): ClientHello | undefined {
   let signatureAlgorithms: readonly number[] = [];
   let versions: readonly number[] = [];
   let asksForStatus = false;
+  let keyShares: readonly number[] = [];
+  let pointFormats: readonly number[] = [];
+  const types: number[] = [];
   const extensions = hello.more ? hello.vector(2) : new Reader(hello.bytes, 0, 0);
   while (extensions.more) {
     const type = extensions.number(2);
     const body = extensions.vector(2);
+    types.push(type);
     if (type === EXTENSION_SERVER_NAME) serverName = readServerName(body);
     else if (type === EXTENSION_ALPN) alpn = readAlpn(body);
     else if (type === EXTENSION_STATUS_REQUEST) asksForStatus = true;
@@ -146,6 +165,8 @@ function parse(hello: Reader): ClientHello | undefined {
     else if (type === EXTENSION_SIGNATURE_ALGORITHMS)
       signatureAlgorithms = body.vector(2).numbers();
     else if (type === EXTENSION_VERSIONS) versions = body.vector(1).numbers();
+    else if (type === EXTENSION_KEY_SHARE) keyShares = readKeyShares(body);
+    else if (type === EXTENSION_POINT_FORMATS) pointFormats = body.vector(1).octets();
     if (body.broken) return undefined;
   }
   if (hello.broken || extensions.broken) return undefined;
@@ -157,6 +178,10 @@ function parse(hello: Reader): ClientHello | undefined {
     signatureAlgorithms,
     versions,
     asksForStatus,
+    keyShares,
+    legacyVersion,
+    extensions: types,
+    pointFormats,
   };
 }
 
@@ -170,6 +195,17 @@ function readServerName(body: Reader): string {
   }
   if (list.broken) body.broken = true;
   return "";
+}
+
+function readKeyShares(body: Reader): number[] {
+  const list = body.vector(2);
+  const groups: number[] = [];
+  while (list.more) {
+    groups.push(list.number(2));
+    list.vector(2);
+  }
+  if (list.broken) body.broken = true;
+  return groups;
 }
 
 function readAlpn(body: Reader): string[] {

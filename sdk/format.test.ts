@@ -175,11 +175,11 @@ describe("text formats", () => {
 
   it("tells of commands that have no data here", () => {
     const told: string[] = [];
-    const format = compileFormat("%TLS_JA4_FINGERPRINT% %TLS_JA3_FINGERPRINT%", {
+    const format = compileFormat("%DOWNSTREAM_CX_RTT% %DYNAMIC_MODULE%", {
       onUnsupported: (command) => told.push(command),
     });
     expect(format.format(source())).toBe("- -");
-    expect(told).toEqual(["TLS_JA4_FINGERPRINT", "TLS_JA3_FINGERPRINT"]);
+    expect(told).toEqual(["DOWNSTREAM_CX_RTT", "DYNAMIC_MODULE"]);
   });
 });
 

@@ -265,6 +265,8 @@ export type DownstreamFacts = Pick<
   DownstreamConnection,
   | "listener"
   | "serverName"
+  | "ja3Fingerprint"
+  | "ja4Fingerprint"
   | "transportProtocol"
   | "applicationProtocols"
   | "filterChainName"

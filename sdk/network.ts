@@ -125,6 +125,9 @@ export interface DownstreamConnection extends Connection {
   readonly transportProtocol: string;
   readonly serverName: string;
   readonly applicationProtocols: readonly string[];
+  /** What the TLS inspector makes of the client's first words, where the config asks for it. */
+  readonly ja3Fingerprint?: string | undefined;
+  readonly ja4Fingerprint?: string | undefined;
   /** Its transport socket encrypts; true before the handshake is done. */
   readonly secure?: boolean;
   /** A listener filter has found out where the connection was going: `localAddress` is not this machine's. */
@@ -211,6 +214,9 @@ export interface AcceptedSocket {
   transportProtocol: string;
   serverName: string;
   applicationProtocols: readonly string[];
+  /** Fingerprints of the client's TLS (`%TLS_JA3_FINGERPRINT%`, `%TLS_JA4_FINGERPRINT%`). */
+  ja3Fingerprint?: string;
+  ja4Fingerprint?: string;
   /** Dynamic metadata for the connection: a namespace, and what to put into it. */
   setMetadata?(namespace: string, values: Readonly<Record<string, unknown>>): void;
 }

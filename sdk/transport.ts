@@ -41,8 +41,8 @@ export interface TlsInfo {
   readonly version: string;
   /** OpenSSL's name: `ECDHE-RSA-AES128-GCM-SHA256`. */
   readonly cipher: string;
-  /** The group of the key exchange; "" where OpenSSL does not tell (on the server's side). */
-  readonly curve: string;
+  /** The group of the key exchange; "" where OpenSSL does not tell (on the server's side), until the transport does. */
+  curve: string;
   /** "" if none was agreed on. */
   readonly alpn: string;
   /** The name that the client asked for; "" if none. */

@@ -60,6 +60,8 @@ export class SocketConnection implements DownstreamConnection {
   startTime = 0;
   transportProtocol = "raw_buffer";
   serverName = "";
+  ja3Fingerprint: string | undefined = undefined;
+  ja4Fingerprint: string | undefined = undefined;
   applicationProtocols: readonly string[] = [];
   directAddress: Address = NO_ADDRESS;
   metadata: Map<string, Record<string, unknown>> | undefined = undefined;

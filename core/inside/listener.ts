@@ -382,6 +382,12 @@ class Peek implements ConnectionHandler, AcceptedSocket {
   set serverName(value) {
     this.#connection.serverName = value;
   }
+  set ja3Fingerprint(value: string) {
+    this.#connection.ja3Fingerprint = value;
+  }
+  set ja4Fingerprint(value: string) {
+    this.#connection.ja4Fingerprint = value;
+  }
   get applicationProtocols() {
     return this.#connection.applicationProtocols;
   }

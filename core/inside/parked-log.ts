@@ -121,11 +121,10 @@ function entryText(entry: LogEntry, guard: HeadGuard | undefined): string {
     add("filterState", new Mirror().changes(filterState as Map<string, unknown>));
   if (downstream !== undefined) {
     const { listener, serverName, filterChainName, tls } = downstream;
+    const { ja3Fingerprint, ja4Fingerprint } = downstream;
+    const names = { listener, serverName, ja3Fingerprint, ja4Fingerprint, filterChainName };
     const values = [...(downstream.metadata ?? [])];
-    add(
-      "downstream",
-      JSON.stringify({ listener, serverName, filterChainName, metadata: values, tls }),
-    );
+    add("downstream", JSON.stringify({ ...names, metadata: values, tls }));
   }
   for (const name of PLAIN) add(name, JSON.stringify(entry[name]));
   return ascii(`${text}}`);

@@ -81,11 +81,11 @@ it("refuses two formats at once", () => {
 
 it("warns of a command that has no data here", () => {
   const cx = new TestContext();
-  cx.setup(file, { path: "/log", format: "%TLS_JA3_FINGERPRINT%" });
+  cx.setup(file, { path: "/log", format: "%DYNAMIC_MODULE%" });
   expect(cx.logged).toEqual([
     expect.objectContaining({
       level: "warn",
-      message: expect.stringContaining("TLS_JA3_FINGERPRINT"),
+      message: expect.stringContaining("DYNAMIC_MODULE"),
     }),
   ]);
 });

@@ -9,7 +9,9 @@ function begin(config: object = {}) {
   const cx = new TestContext();
   const all = { initial_read_buffer_size: 16_384, max_client_hello_size: 16_384, ...config };
   const factory = cx.setup(tlsInspector, all) as ListenerFilterFactory;
+  const seen: unknown[] = [];
   const socket: AcceptedSocket = {
+    setMetadata: (_, values) => seen.push(values),
     remoteAddress: { ip: "192.0.2.1", port: 1 },
     localAddress: { ip: "192.0.2.2", port: 2 },
     transportProtocol: "raw_buffer",
@@ -18,7 +20,7 @@ function begin(config: object = {}) {
   };
   const filter = factory(socket);
   const give = (bytes: Uint8Array) => filter.onBytes(new Chunk(bytes, 0, bytes.length));
-  return { cx, socket, give };
+  return { cx, socket, give, seen };
 }
 
 function hello(options: tls.ConnectionOptions): Promise<Buffer> {
@@ -68,4 +70,24 @@ test("closes on a ClientHello that never ends", () => {
   expect(give(start.subarray(0, 200))).toBe("more");
   expect(give(start)).toBe("close");
   expect(cx.stats.value("tls_inspector.client_hello_too_large")).toBe(1);
+});
+
+test("tells in metadata why it found no TLS", () => {
+  const { seen, give } = begin();
+  expect(give(Buffer.from("hello\n"))).toBe(0);
+  expect(seen).toEqual([{ failure_reason: "ClientHelloNotDetected" }]);
+});
+
+test("makes fingerprints of a client's first words, where it is asked to", async () => {
+  const bytes = await hello({ servername: "a.test", ALPNProtocols: ["h2"] });
+  const plain = begin();
+  plain.give(bytes);
+  expect(plain.socket).not.toHaveProperty("ja3Fingerprint");
+  const { socket, give } = begin({
+    enable_ja3_fingerprinting: true,
+    enable_ja4_fingerprinting: true,
+  });
+  give(bytes);
+  expect(socket.ja3Fingerprint).toMatch(/^[0-9a-f]{32}$/);
+  expect(socket.ja4Fingerprint).toMatch(/^t13d\d{4}h2_[0-9a-f]{12}_[0-9a-f]{12}$/);
 });

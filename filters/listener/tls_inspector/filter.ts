@@ -5,26 +5,33 @@ import {
   type ListenerFilter,
   readClientHello,
   type SetupContext,
+  type Static,
   Type,
   UInt32,
 } from "@tsproxy/sdk";
+import { ja3, ja4 } from "./fingerprint.ts";
+
+const NAME = "envoy.filters.listener.tls_inspector";
 
 const Config = Type.Object({
   /** Reads are as large as the socket gives them; Envoy begins with so many bytes. */
   initial_read_buffer_size: UInt32({ default: 16_384, minimum: 256, maximum: 65_536 }),
   max_client_hello_size: UInt32({ default: 16_384, minimum: 256, maximum: 65_536 }),
+  enable_ja3_fingerprinting: Type.Optional(Type.Boolean()),
+  enable_ja4_fingerprinting: Type.Optional(Type.Boolean()),
 });
+type Config = Static<typeof Config>;
 
 /** Looks whether a client speaks TLS, and what it asks for; takes no byte. */
 class TlsInspector implements ListenerFilter {
   readonly #socket: AcceptedSocket;
   readonly #stats: Stats;
-  readonly #maxSize: number;
+  readonly #config: Config;
 
-  constructor(socket: AcceptedSocket, stats: Stats, maxSize: number) {
+  constructor(socket: AcceptedSocket, stats: Stats, config: Config) {
     this.#socket = socket;
     this.#stats = stats;
-    this.#maxSize = maxSize;
+    this.#config = config;
   }
 
   onBytes(bytes: Chunk): number | "more" | "close" {
@@ -32,13 +39,15 @@ class TlsInspector implements ListenerFilter {
     const hello = readClientHello(bytes);
     const stats = this.#stats;
     if (hello === "more") {
-      if (bytes.length < this.#maxSize) return "more";
+      if (bytes.length < this.#config.max_client_hello_size) return "more";
       stats.tooLarge.inc();
+      this.#fail("ClientHelloTooLarge");
       return "close";
     }
     stats.bytes.record(bytes.length);
     if (hello === "none") {
       stats.noTls.inc();
+      this.#fail("ClientHelloNotDetected");
       return 0;
     }
     const socket = this.#socket;
@@ -48,7 +57,14 @@ class TlsInspector implements ListenerFilter {
     socket.serverName = hello.serverName;
     (hello.alpn.length === 0 ? stats.noAlpn : stats.alpn).inc();
     if (hello.alpn.length > 0) socket.applicationProtocols = hello.alpn;
+    if (this.#config.enable_ja3_fingerprinting === true) socket.ja3Fingerprint = ja3(hello);
+    if (this.#config.enable_ja4_fingerprinting === true) socket.ja4Fingerprint = ja4(hello);
     return 0;
+  }
+
+  /** For logs, as Envoy names it. */
+  #fail(reason: string): void {
+    this.#socket.setMetadata?.(NAME, { failure_reason: reason });
   }
 }
 
@@ -69,12 +85,12 @@ function statsOf(cx: SetupContext) {
 }
 
 export default defineListenerFilter({
-  name: "envoy.filters.listener.tls_inspector",
+  name: NAME,
   aliases: ["envoy.listener.tls_inspector"],
   types: ["envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"],
   config: Config,
   setup(config, cx) {
     const stats = statsOf(cx);
-    return (socket) => new TlsInspector(socket, stats, config.max_client_hello_size);
+    return (socket) => new TlsInspector(socket, stats, config);
   },
 });

@@ -74,6 +74,8 @@ export class CertificateChoice {
   }
 
   choose(hello: ClientHello, now: number): Choice {
+    // Whatever is asked for, the only one is shown.
+    if (this.#all.length === 1) return this.#choice(this.#all[0]!, hello, now);
     const { serverName } = hello;
     const curves = this.#curves(hello);
     const among = (list: readonly Candidate[] | undefined) =>

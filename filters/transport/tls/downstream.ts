@@ -12,6 +12,7 @@ import {
   type TransportFactory,
   type TransportSocket,
 } from "@tsproxy/sdk";
+import { GroupChoice } from "./agreement.ts";
 import { type Candidate, CertificateChoice, type Choice } from "./certificate-choice.ts";
 import type { Config, ValidationContext } from "./config.ts";
 import { failureReason } from "./failure.ts";
@@ -28,6 +29,8 @@ import { DefaultValidation, isKeyMisused, type Validation } from "./validation.t
 export class ServerSide {
   readonly validation: Validation | undefined;
   readonly files: ReadonlySet<string>;
+  readonly groups: GroupChoice;
+  readonly expiries: readonly Expiry[];
   readonly #contexts: readonly TlsContext[];
   readonly #choice: CertificateChoice;
 
@@ -44,6 +47,8 @@ export class ServerSide {
     this.files = sources.files;
     const candidates = pairs.map((pair) => candidateOf(pair, options, config, cx));
     this.#contexts = candidates.map(({ context }) => context);
+    this.groups = new GroupChoice(options.curves, options.clientsOrder === true);
+    this.expiries = expiriesOf(candidates.map(({ context }) => context));
     this.#choice = new CertificateChoice(candidates, {
       policy: config.ocsp_staple_policy,
       scansAll: config.full_scan_certs_on_sni_mismatch === true,
@@ -59,6 +64,22 @@ export class ServerSide {
   release(): void {
     for (const context of this.#contexts) context.release();
   }
+}
+
+export interface Expiry {
+  readonly name: string;
+  /** Epoch milliseconds. */
+  readonly notAfter: number;
+}
+
+/** Named as Envoy names what has no name: the digits are SHA-256 of nothing. */
+export function expiriesOf(contexts: readonly TlsContext[]): readonly Expiry[] {
+  const named = (name: string, certificates: readonly Certificate[]) =>
+    certificates.map(({ notAfter }) => ({ name: `unnamed_${name}_e3b0c442`, notAfter }));
+  return contexts.flatMap(({ certificates, trusted }) => [
+    ...named("cert", certificates),
+    ...named("ca_cert", trusted.slice(0, 1)),
+  ]);
 }
 
 export function readValidation(
@@ -246,6 +267,10 @@ const NO_HELLO: ClientHello = {
   signatureAlgorithms: [],
   versions: [],
   asksForStatus: false,
+  keyShares: [],
+  legacyVersion: 0,
+  extensions: [],
+  pointFormats: [],
 };
 /** A ClientHello beyond this is left to OpenSSL, which refuses it. */
 const MAX_HELLO = 16 * 1024;
@@ -255,6 +280,7 @@ class ServerHandshake implements Transport {
   readonly #socket: TransportSocket;
   /** What the handshake began with. Until then files may change, and what was there before is released. */
   #side: ServerSide | undefined = undefined;
+  #hello: ClientHello | undefined = undefined;
 
   constructor(tls: Downstream, socket: TransportSocket) {
     this.#tls = tls;
@@ -268,6 +294,7 @@ class ServerHandshake implements Transport {
     const hello = readClientHello(bytes);
     if (hello === "more" && bytes.length < MAX_HELLO) return;
     this.#side = this.#tls.side;
+    if (typeof hello !== "string") this.#hello = hello;
     if (!this.#tls.start(this.#socket, hello === "more" ? "none" : hello, this.#side)) {
       this.#tls.stats.connectionError.inc();
       this.#socket.fail("");
@@ -290,6 +317,7 @@ class ServerHandshake implements Transport {
         return;
       }
     }
+    if (this.#hello !== undefined) info.curve = this.#side?.groups.of(this.#hello, info) ?? "";
     stats.onHandshake(info);
     this.#socket.ready();
   }

@@ -52,6 +52,10 @@ const HELLO: ClientHello = {
   signatureAlgorithms: [],
   versions: [0x0304],
   asksForStatus: false,
+  keyShares: [],
+  legacyVersion: 0x0303,
+  extensions: [],
+  pointFormats: [],
 };
 
 const known = new Map([

@@ -1,12 +1,13 @@
 import { defineTransport, type SetupContext, type TransportFactory } from "@tsproxy/sdk";
 import { Config, TYPES } from "./config.ts";
-import { Downstream, ServerSide } from "./downstream.ts";
+import { Downstream, type Expiry, ServerSide } from "./downstream.ts";
 import { TlsStats } from "./stats.ts";
 import { ClientSide, Upstream } from "./upstream.ts";
 
 /** A side of TLS whose files may change while connections stand on the old ones. */
 interface Side {
   readonly files: ReadonlySet<string>;
+  readonly expiries: readonly Expiry[];
   release(): void;
 }
 
@@ -16,7 +17,9 @@ export default defineTransport({
   types: TYPES,
   config: Config,
   setup(config, cx): TransportFactory {
-    const stats = new TlsStats(cx.stats.scope(`${cx.statPrefix ?? ""}ssl.`));
+    const scope = cx.stats.scope(`${cx.statPrefix ?? ""}ssl.`);
+    const algorithms = config.common_tls_context?.tls_params?.signature_algorithms;
+    const stats = new TlsStats(scope, algorithms);
     return isListeners(cx) ? downstream(config, stats, cx) : upstream(config, stats, cx);
   },
 });
@@ -39,7 +42,11 @@ function upstream(config: Config, stats: TlsStats, cx: SetupContext): TransportF
 }
 
 /** New connections take what the files say now; a change that does not fit together yet (a key before its certificate) waits. */
-function follow<S extends Side>(cx: SetupContext, holder: { side: S }, make: () => S): void {
+function follow<S extends Side>(
+  cx: SetupContext,
+  holder: { side: S; stats: TlsStats },
+  make: () => S,
+): void {
   const watched = new Set<string>();
   const reload = (): void => {
     try {
@@ -56,6 +63,8 @@ function follow<S extends Side>(cx: SetupContext, holder: { side: S }, make: () 
   };
   /** A file of secrets may name other files than before. */
   const watch = (): void => {
+    // A gauge is the sum of what workers say.
+    if (cx.role === "worker" && cx.worker === 0) holder.stats.onCertificates(holder.side.expiries);
     for (const file of holder.side.files) {
       if (watched.has(file)) continue;
       watched.add(file);

@@ -1,18 +1,23 @@
 import type { Counter, Stats, TlsInfo } from "@tsproxy/sdk";
+import { groupName, signatureAlgorithm } from "./agreement.ts";
 
 /** `ssl.` of one listener or cluster. */
 export class TlsStats {
   readonly connectionError: Counter;
   readonly noClientCertificate: Counter;
   readonly #stats: Stats;
+  readonly #algorithms: readonly string[] | undefined;
+  readonly #counted = new Map<string, Counter>();
   readonly #handshake: Counter;
   readonly #resumed: Counter;
   readonly #noCertificate: Counter;
   readonly #staples: Readonly<Record<"requests" | "yes" | "omitted" | "fail", Counter>>;
   readonly #refused: Readonly<Record<string, Counter>>;
 
-  constructor(stats: Stats) {
+  /** `algorithms`: those of signatures that the config accepts, if it says so. */
+  constructor(stats: Stats, algorithms?: readonly string[]) {
     this.#stats = stats;
+    this.#algorithms = algorithms;
     this.connectionError = stats.counter("connection_error");
     this.noClientCertificate = stats.counter("fail_verify_no_cert");
     this.#handshake = stats.counter("handshake");
@@ -34,13 +39,31 @@ export class TlsStats {
   }
 
   /** Names of versions and ciphers are those of OpenSSL's list, so they are few. */
-  onHandshake({ version, cipher, curve, resumed, peer }: TlsInfo): void {
+  onHandshake(info: TlsInfo): void {
+    const { version, cipher, curve, resumed, peer } = info;
     this.#handshake.inc();
     if (resumed) this.#resumed.inc();
     if (peer === undefined) this.#noCertificate.inc();
-    this.#stats.counter(`versions.${version}`).inc();
-    this.#stats.counter(`ciphers.${cipher}`).inc();
-    if (curve !== "") this.#stats.counter(`curves.${CURVES[curve] ?? curve}`).inc();
+    this.#count("versions", version);
+    this.#count("ciphers", cipher);
+    this.#count("curves", groupName(curve));
+    this.#count("sigalgs", signatureAlgorithm(info, this.#algorithms));
+  }
+
+  #count(what: string, name: string): void {
+    if (name === "") return;
+    const key = `${what}.${name}`;
+    let counter = this.#counted.get(key);
+    if (counter === undefined) this.#counted.set(key, (counter = this.#stats.counter(key)));
+    counter.inc();
+  }
+
+  /** When what the config stands on is over, Unix seconds: of several of a name the last counts, as in Envoy. */
+  onCertificates(certificates: readonly { readonly name: string; readonly notAfter: number }[]) {
+    for (const { name, notAfter } of certificates)
+      this.#stats
+        .gauge(`certificate.${name}.expiration_unix_time_seconds`)
+        .set(Math.floor(notAfter / 1000));
   }
 
   onStaple(staple: "unasked" | "yes" | "omitted" | "fail"): void {
@@ -53,9 +76,3 @@ export class TlsStats {
     this.#refused[stat]?.inc();
   }
 }
-
-const CURVES: Readonly<Record<string, string>> = {
-  prime256v1: "P-256",
-  secp384r1: "P-384",
-  secp521r1: "P-521",
-};

@@ -9,7 +9,7 @@ import {
   type TransportSocket,
 } from "@tsproxy/sdk";
 import type { Config } from "./config.ts";
-import { make, readValidation, validationOptions } from "./downstream.ts";
+import { type Expiry, expiriesOf, make, readValidation, validationOptions } from "./downstream.ts";
 import { failureReason } from "./failure.ts";
 import { type KeyLogRule, keyLogRule } from "./key-log.ts";
 import { keyPairs, parametersOf } from "./parameters.ts";
@@ -23,6 +23,7 @@ export class ClientSide {
   readonly validation: Validation | undefined;
   readonly files: ReadonlySet<string>;
   readonly context: TlsContext;
+  readonly expiries: readonly Expiry[];
 
   constructor(given: Config, cx: SetupContext) {
     const sources = new Sources(cx);
@@ -54,6 +55,7 @@ export class ClientSide {
       maxSessions: config.max_session_keys ?? 1,
     });
     this.files = sources.files;
+    this.expiries = expiriesOf([this.context]);
   }
 
   release(): void {
