@@ -10,7 +10,9 @@ import {
   type ShutdownRequest,
   type StreamHandle,
   shutdown,
+  writeBuffer,
 } from "./stream-handle.ts";
+import { alertRecord } from "./tls-alert.ts";
 
 /** OpenSSL upon a stream of libuv's: what a TLSSocket stands on. */
 export interface TlsHandle extends StreamHandle {
@@ -74,6 +76,13 @@ export interface ServerOptions {
   readonly onKeyLog?: ((line: Buffer) => void) | undefined;
 }
 
+/** As OpenSSL logs it: the word, the client's random bytes, and the secret. */
+const WRITE_SECRET = "SERVER_TRAFFIC_SECRET_0 ";
+/** Records that a server of OpenSSL's has written with these keys when the handshake is over: each a session ticket. */
+const TICKETS = 2;
+/** What a client that is turned away may take to leave. */
+const REFUSED_MS = 5_000;
+
 type RawSocket = net.Socket & { _handle: StreamHandle | null };
 
 /**
@@ -95,6 +104,8 @@ export class SecureSocket extends EventEmitter {
   readonly writableHighWaterMark: number;
   readonly connecting = false;
   readonly #raw: RawSocket;
+  /** What our direction's keys of TLS 1.3 are made of, where it may be needed. */
+  #secret: Buffer | undefined = undefined;
   #isSecure = false;
   #isShut = false;
   #hasEnded = false;
@@ -112,8 +123,8 @@ export class SecureSocket extends EventEmitter {
     handle.onhandshakestart = ignore;
     handle.onhandshakedone = () => this.#onDone();
     handle.onerror = (error) => this.destroy(error);
-    if (options.onKeyLog !== undefined) {
-      handle.onkeylog = options.onKeyLog;
+    if (options.onKeyLog !== undefined || options.requestCert) {
+      handle.onkeylog = (line) => this.#onKeyLog(line, options);
       handle.enableKeylogCallback();
     }
     if (options.sessions !== undefined) keepSessions(handle, options.sessions);
@@ -163,6 +174,39 @@ export class SecureSocket extends EventEmitter {
     this.writableEnded = true;
     this.#isShut = true;
     shutdown(this._handle, then);
+  }
+
+  #onKeyLog(line: Buffer, { requestCert, onKeyLog }: ServerOptions): void {
+    onKeyLog?.(line);
+    if (requestCert && line.toString("latin1", 0, WRITE_SECRET.length) === WRITE_SECRET)
+      this.#secret = Buffer.from(line.toString("latin1").trim().split(" ")[2] ?? "", "hex");
+  }
+
+  /**
+   * The handshake is over, and yet the client is turned away. With TLS 1.3 it is told why, by the number of an alert; with older versions, and
+   * where a session is resumed, it sees an end in good order.
+   */
+  refuse(alert: number): void {
+    const handle = this._handle;
+    const raw = this.#raw._handle;
+    if (handle === null || raw === null || this.#isShut) return;
+    this.#raw.setTimeout(REFUSED_MS, () => this.destroy());
+    const cipher = handle.getCipher()?.name ?? "";
+    const record =
+      this.#secret === undefined || handle.isSessionReused()
+        ? undefined
+        : alertRecord({ secret: this.#secret, cipher, records: TICKETS }, alert);
+    if (record === undefined) {
+      this.end();
+      return;
+    }
+    this.writableEnded = true;
+    this.#isShut = true;
+    writeBuffer(raw, record);
+    // Behind an alert nothing is sent, close_notify neither. What has come meanwhile must be read, or the end is a reset.
+    shutdown(raw, () => {
+      if (this.#hasEnded) this.destroy();
+    });
   }
 
   setTimeout(ms: number, onTimeout: () => void): void {

@@ -5,6 +5,7 @@ import type { TLSSocket } from "node:tls";
 import { getSystemErrorName } from "node:util";
 import { CLOSED_FLAG, COMMAND, EVENT, HOW, indexOf, SOCKET_ERRORS, WORD } from "./inside/ring.ts";
 import type { AddressConfig } from "./protocol.ts";
+import { SecureSocket } from "./secure-socket.ts";
 import { SecureWrites } from "./secure-writes.ts";
 import { Segments, Slots } from "./segments.ts";
 import {
@@ -499,7 +500,7 @@ export class Sockets {
         if (op === COMMAND.DATAGRAM) this.#sendDatagram(entry, control[i + 2]!, control[i + 3]!);
         else if (op === COMMAND.CLOSE) this.#closeUdp(entry);
       } else if (socket !== undefined && !socket.destroyed) {
-        if (op === COMMAND.CLOSE) this.#close(entry, socket, control[i + 2]!);
+        if (op === COMMAND.CLOSE) this.#close(entry, socket, control[i + 2]!, control[i + 3]!);
         else if (op === COMMAND.END) behindWrites(entry, () => socket.end());
         else if (op === COMMAND.PAUSE || op === COMMAND.RESUME) {
           entry.paused = op === COMMAND.PAUSE;
@@ -517,8 +518,12 @@ export class Sockets {
     }
   }
 
-  #close(entry: Entry, socket: RawSocket, how: number): void {
+  #close(entry: Entry, socket: RawSocket, how: number, alert: number): void {
     entry.local = true;
+    if (how === HOW.REFUSE && socket instanceof SecureSocket) {
+      socket.refuse(alert);
+      return;
+    }
     if (how === HOW.FLUSH) {
       destroyWhenStuck(socket, socket._handle?.writeQueueSize ?? 0);
       behindWrites(entry, () => socket.destroySoon());

@@ -152,8 +152,11 @@ export interface TransportSocket {
   startTls(start: TlsStart): void;
   /** The connection is its owner's from here on. Bytes that `onBytes` was shown and did not consume are passed on. */
   ready(consumed?: number): void;
-  /** Closes. `reason`: %UPSTREAM_TRANSPORT_FAILURE_REASON%. */
-  fail(reason: string): void;
+  /**
+   * Closes. `reason`: %UPSTREAM_TRANSPORT_FAILURE_REASON%. `alert` (server, after the handshake): the number of RFC 8446 §6 that the client is
+   * told, where its version of TLS lets us; else it sees the end of the connection.
+   */
+  fail(reason: string, alert?: number): void;
   /** Towards an internal listener: what the connection that it accepts finds in its metadata. */
   passMetadata?(namespace: string, values: Readonly<Record<string, unknown>>): void;
 }

@@ -236,6 +236,15 @@ export class SocketConnection implements DownstreamConnection {
     this.#shut();
   }
 
+  /** TLS is there, but not for this peer. */
+  refuse(alert: number): void {
+    if (!this.open || this.#closing !== "no") return;
+    this.#closing = "abort";
+    this.#pending = undefined;
+    this.#io.command(COMMAND.CLOSE, this.id, HOW.REFUSE, alert);
+    this.#shut();
+  }
+
   #closeNow(): void {
     this.#io.command(COMMAND.CLOSE, this.id, HOW.FLUSH, 0);
     this.#shut();

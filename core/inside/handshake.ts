@@ -102,10 +102,11 @@ export class Handshake implements ConnectionHandler, TransportSocket {
     (this.connection.passedMetadata ??= new Map()).set(namespace, values);
   }
 
-  fail(reason: string): void {
+  fail(reason: string, alert?: number): void {
     if (this.#over) return;
     this.connection.transportFailure = reason;
-    this.connection.close("abort");
+    if (alert === undefined) this.connection.close("abort");
+    else this.connection.refuse(alert);
   }
 
   // ---- the connection

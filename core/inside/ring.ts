@@ -56,7 +56,8 @@ export const COMMAND = {
   DATAGRAM: 13,
 } as const;
 
-export const HOW = { FLUSH: 0, ABORT: 1, RESET: 2 } as const;
+/** REFUSE: length is the alert of TLS that the peer is told. */
+export const HOW = { FLUSH: 0, ABORT: 1, RESET: 2, REFUSE: 3 } as const;
 
 /** Indices of control words (Int32). The first ones change with every crossing; the others are the layout. */
 export const WORD = {

@@ -213,6 +213,35 @@ test("asks clients for a certificate, and looks at whose it is", async () => {
   expect(stats("listener.must.ssl.handshake")).toBe(1);
 });
 
+test("a client that is turned away is told why, and sees no reset", async () => {
+  const validation_context = {
+    trusted_ca: source(ours.root.certificate),
+    match_typed_subject_alt_names: [{ san_type: "URI", matcher: { prefix: "spiffe://test/" } }],
+  };
+  const required = downstreamTls([a], { validation_context }, { require_client_certificate: true });
+  const proxy = await start({
+    config: bootstrap([{ ...listener("must", hello), filter_chains: [secure(hello, required)] }]),
+  });
+  const refusal = (identity: Pair, more: tls.ConnectionOptions) =>
+    new Promise<string>((resolve) => {
+      const { keyPem: key, pem: cert } = identity;
+      const options = { port: proxy.port("must"), host: "127.0.0.1", key, cert, ...more };
+      const socket = tls.connect({ ...options, servername: "a.test", ca: ours.root.pem });
+      // What is under way when the answer comes must not turn it into a reset.
+      socket.on("secureConnect", () => socket.write("GET / HTTP/1.1\r\nhost: a\r\n\r\n"));
+      socket.on("error", (error) => resolve(error.message)).on("end", () => resolve("end"));
+      socket.resume();
+    });
+  for (const ciphers of [
+    "TLS_AES_128_GCM_SHA256",
+    "TLS_AES_256_GCM_SHA384",
+    "TLS_CHACHA20_POLY1305_SHA256",
+  ])
+    expect(await refusal(stranger, { ciphers })).toMatch(/alert unknown ca/i);
+  expect(await refusal(b, {})).toMatch(/alert certificate unknown/i);
+  expect(await refusal(stranger, { maxVersion: "TLSv1.2" })).toBe("end");
+});
+
 test("resumes sessions by ticket, on whichever worker", async () => {
   const proxy = await start({
     config: bootstrap([

@@ -15,7 +15,7 @@ import {
 import { GroupChoice } from "./agreement.ts";
 import { type Candidate, CertificateChoice, type Choice } from "./certificate-choice.ts";
 import type { Config, ValidationContext } from "./config.ts";
-import { failureReason } from "./failure.ts";
+import { failureReason, ILLEGAL_PARAMETER, refusalAlert } from "./failure.ts";
 import { type KeyLogRule, keyLogRule } from "./key-log.ts";
 import { type OcspResponse, readOcspResponse } from "./ocsp.ts";
 import { type KeyPair, keyPairs, parametersOf } from "./parameters.ts";
@@ -305,7 +305,7 @@ class ServerHandshake implements Transport {
     const { stats } = this.#tls;
     if (isKeyMisused(info, "server")) {
       stats.connectionError.inc();
-      this.#socket.fail(failureReason("KEY_USAGE_BIT_INCORRECT", ""));
+      this.#socket.fail(failureReason("KEY_USAGE_BIT_INCORRECT", ""), ILLEGAL_PARAMETER);
       return;
     }
     const validation = this.#side?.validation;
@@ -313,7 +313,8 @@ class ServerHandshake implements Transport {
     if (refusal !== undefined) {
       stats.onRefused(refusal.stat);
       if (validation?.acceptsUntrusted !== true) {
-        this.#socket.fail(failureReason("CERTIFICATE_VERIFY_FAILED", refusal.details));
+        const reason = failureReason("CERTIFICATE_VERIFY_FAILED", refusal.details);
+        this.#socket.fail(reason, refusalAlert(refusal.stat, info.verifyError));
         return;
       }
     }

@@ -50,6 +50,32 @@ const ALERTS: Readonly<Record<string, number>> = {
 };
 const LIBRARY_SSL = 16 << 24;
 
+export const ILLEGAL_PARAMETER = 47;
+/** OpenSSL's words for what is wrong with a chain, by the alert that BoringSSL has for them. */
+const CHAIN_ALERTS: readonly (readonly [alert: number, words: readonly string[]])[] = [
+  [42, ["CERT_NOT_YET_VALID", "CRL_NOT_YET_VALID", "CERT_UNTRUSTED", "CERT_REJECTED"]],
+  [43, ["INVALID_PURPOSE"]],
+  [44, ["CERT_REVOKED"]],
+  [45, ["CERT_HAS_EXPIRED", "CRL_HAS_EXPIRED"]],
+  [
+    48,
+    [
+      ...["CERT_CHAIN_TOO_LONG", "PATH_LENGTH_EXCEEDED", "INVALID_CA", "UNABLE_TO_GET_CRL"],
+      ...["DEPTH_ZERO_SELF_SIGNED_CERT", "SELF_SIGNED_CERT_IN_CHAIN", "UNABLE_TO_GET_ISSUER_CERT"],
+      ...["UNABLE_TO_GET_ISSUER_CERT_LOCALLY", "UNABLE_TO_VERIFY_LEAF_SIGNATURE"],
+    ],
+  ],
+  [51, ["CERT_SIGNATURE_FAILURE", "CRL_SIGNATURE_FAILURE"]],
+];
+const CERTIFICATE_UNKNOWN = 46;
+
+/** What a client is told whose certificate was refused; `verifyError` counts only where the chain is the reason. */
+export function refusalAlert(stat: string, verifyError: string): number {
+  if (stat !== "fail_verify_error") return CERTIFICATE_UNKNOWN;
+  const found = CHAIN_ALERTS.find(([, words]) => words.includes(verifyError));
+  return found?.[0] ?? CERTIFICATE_UNKNOWN;
+}
+
 /** %UPSTREAM_TRANSPORT_FAILURE_REASON% as Envoy writes it. `reason`: OpenSSL's word; `details`: why a certificate was refused. */
 export function failureReason(reason: string, details: string): string {
   const number = REASONS[reason] ?? alertNumber(reason);
