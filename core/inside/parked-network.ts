@@ -37,11 +37,23 @@ import {
  */
 export function parkedNetworkFactory(parked: ParkedUse, table: ParkTable): NetworkFilterFactory {
   const { box, use, hooks } = parked;
-  class Stub extends ParkedNetworkFilter {}
-  const methods = Stub.prototype as unknown as Record<string, unknown>;
-  for (const [bit, name, method] of METHODS) if ((hooks & bit) !== 0) methods[name] = method;
+  const Stub = stubOf(hooks);
   const shared: Shared = { box, use, hooks, table };
   return { create: (connection, chain) => new Stub(shared, connection, chain) as NetworkFilter };
+}
+
+/** One class for all that have the same hooks: objects of many classes are slow to look into. */
+const stubs = new Map<HookMask, typeof ParkedNetworkFilter>();
+
+function stubOf(hooks: HookMask): typeof ParkedNetworkFilter {
+  let known = stubs.get(hooks);
+  if (known === undefined) {
+    known = class Stub extends ParkedNetworkFilter {};
+    const methods = known.prototype as unknown as Record<string, unknown>;
+    for (const [bit, name, method] of METHODS) if ((hooks & bit) !== 0) methods[name] = method;
+    stubs.set(hooks, known);
+  }
+  return known;
 }
 
 interface Shared {
