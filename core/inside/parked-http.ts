@@ -27,6 +27,7 @@ import {
   type ParkedUse,
   type ParkTable,
   recordSize,
+  stubClasses,
 } from "./parked.ts";
 import { ascii, asksForFacts, ParkedFacts } from "./parked-facts.ts";
 import { applyEdits, type HeadTexts, parkFollower, parkHead, readReply } from "./parked-head.ts";
@@ -37,7 +38,6 @@ import {
   ANSWER_HEAD_SIZE,
   CHUNK_MAX,
   HOOK,
-  type HookMask,
   KIND,
   PART_SIZE,
   RANGE_MAX,
@@ -66,20 +66,6 @@ export function parkedHttpFactory(use: ParkedUse, table: ParkTable): HttpFilterF
   const Stub = stubOf(use.hooks & ALL_HOOKS);
   const doors = table.doorsOf(use.box);
   return (stream) => new Stub(use, table, doors, stream) as HttpFilter;
-}
-
-/** One class for all that have the same hooks: objects of many classes are slow to look into. */
-const stubs = new Map<HookMask, typeof ParkedHttpFilter>();
-
-function stubOf(hooks: HookMask): typeof ParkedHttpFilter {
-  let known = stubs.get(hooks);
-  if (known === undefined) {
-    known = class Stub extends ParkedHttpFilter {};
-    const methods = known.prototype as unknown as Record<string, unknown>;
-    for (const [bit, name, method] of METHODS) if ((hooks & bit) !== 0) methods[name] = method;
-    stubs.set(hooks, known);
-  }
-  return known;
 }
 
 /** The chain's half of a sandboxed filter. */
@@ -767,3 +753,5 @@ function configText(configs: readonly unknown[]): string {
   }
   return text;
 }
+
+const stubOf = stubClasses(ParkedHttpFilter, METHODS);

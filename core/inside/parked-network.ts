@@ -10,7 +10,7 @@ import {
   stop,
   utf8Encode,
 } from "@tsproxy/sdk";
-import { type Parked, type ParkedUse, type ParkTable, recordSize } from "./parked.ts";
+import { type Parked, type ParkedUse, type ParkTable, recordSize, stubClasses } from "./parked.ts";
 import {
   ACTION,
   ANSWER,
@@ -40,20 +40,6 @@ export function parkedNetworkFactory(parked: ParkedUse, table: ParkTable): Netwo
   const Stub = stubOf(hooks);
   const shared: Shared = { box, use, hooks, table };
   return { create: (connection, chain) => new Stub(shared, connection, chain) as NetworkFilter };
-}
-
-/** One class for all that have the same hooks: objects of many classes are slow to look into. */
-const stubs = new Map<HookMask, typeof ParkedNetworkFilter>();
-
-function stubOf(hooks: HookMask): typeof ParkedNetworkFilter {
-  let known = stubs.get(hooks);
-  if (known === undefined) {
-    known = class Stub extends ParkedNetworkFilter {};
-    const methods = known.prototype as unknown as Record<string, unknown>;
-    for (const [bit, name, method] of METHODS) if ((hooks & bit) !== 0) methods[name] = method;
-    stubs.set(hooks, known);
-  }
-  return known;
 }
 
 interface Shared {
@@ -448,3 +434,5 @@ const METHODS: readonly (readonly [bit: number, name: keyof NetworkFilter, metho
     },
   ],
 ];
+
+const stubOf = stubClasses(ParkedNetworkFilter, METHODS);

@@ -289,3 +289,25 @@ export function beginRecord(
 /** Bytes of a record with `payload` bytes behind its head and a tail of `range` bytes. */
 export const recordSize = (payload: number, range: number): number =>
   ((RECORD.PAYLOAD * 4 + payload + 7) & ~7) + ((range + 7) & ~7);
+
+/**
+ * By the hooks that a package has: `Base` with their methods. One class for all that have the same: objects of many classes are
+ * slow to look into.
+ */
+export function stubClasses<Base extends new (...args: never[]) => object>(
+  base: Base,
+  methods: readonly (readonly [bit: HookMask, name: string, method: unknown])[],
+): (hooks: HookMask) => Base {
+  const known = new Map<HookMask, Base>();
+  return (hooks) => {
+    let stub = known.get(hooks);
+    if (stub === undefined) {
+      const Constructor = base as unknown as new (...args: unknown[]) => object;
+      stub = class Stub extends Constructor {} as unknown as Base;
+      const prototype = stub.prototype as Record<string, unknown>;
+      for (const [bit, name, method] of methods) if ((hooks & bit) !== 0) prototype[name] = method;
+      known.set(hooks, stub);
+    }
+    return stub;
+  };
+}
