@@ -1,4 +1,4 @@
-import { HeaderMap, type Route, WISH } from "@tsproxy/sdk";
+import { HeaderLine, HeaderMap, type Route, WISH } from "@tsproxy/sdk";
 import {
   TestCluster,
   TestContext,
@@ -45,6 +45,19 @@ function shown(expression: string, options?: Parameters<typeof harness>[1]): str
 const logged = (cx: TestContext) => cx.logged.map(({ message }) => message);
 
 describe("headers", () => {
+  it("that are not there are nil, whatever other filters have added", () => {
+    const { stream } = script(`
+      function envoy_on_response(h)
+        local headers = h:requestHeaders()
+        local none = headers:get("x-none")
+        h:headers():add("x-shown", tostring(none) .. " " .. headers:get("x-line"))
+      end`);
+    const s = stream().requestHeaders("GET", "/");
+    s.request.appendLine(new HeaderLine("x-line", "added"));
+    s.responseHeaders(200);
+    expect(s.downstream.header("x-shown")).toBe("nil added");
+  });
+
   it("are read, iterated in Envoy's order, added, replaced and removed", () => {
     const { stream, cx } = script(`
       function envoy_on_request(h)

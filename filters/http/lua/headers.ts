@@ -117,7 +117,8 @@ export class HeadersData extends Userdata {
     const isAdded = map.lines.length > 0 || isIn(map.added, text);
     if (!isAdded && (at < 0 || map.find(name, at + 1) < 0))
       return at < 0 ? undefined : map.textAt(at);
-    return map.getAll(name).join();
+    const values = map.getAll(name);
+    return values.length === 0 ? undefined : values.join();
   }
 
   /** Of a pseudo header there is one, which a further value joins. */
