@@ -12,7 +12,7 @@ import {
   withEnv,
   within,
 } from "./base-library.ts";
-import { BadGoto, compile } from "./compiler.ts";
+import { compile } from "./compiler.ts";
 import { debugLibrary } from "./debug-library.ts";
 import {
   chunkId,
@@ -22,6 +22,7 @@ import {
   SyntaxError51,
   sourceUrl,
 } from "./error.ts";
+import { BadGoto } from "./jumps.ts";
 import { bitLibrary, mathLibrary } from "./math-library.ts";
 import { meter, spend, startMeter, tick } from "./meter.ts";
 import { parse } from "./parser.ts";

@@ -1,4 +1,4 @@
-import { type Log, latin1Encode } from "@tsproxy/sdk";
+import { DER, Der, type Log, latin1Encode } from "@tsproxy/sdk";
 import {
   type Args,
   integerArgument,
@@ -104,19 +104,15 @@ const SIZES: Readonly<Record<string, number>> = { "P-256": 32, "P-384": 48, "P-5
 
 /** SEQUENCE { r INTEGER, s INTEGER } as two numbers of the curve's size; undefined: it is no such thing. */
 function rawSignature(der: string, curve: string): Uint8Array | undefined {
-  const bytes = latin1Encode(der);
-  let at = bytes[1] === 0x81 ? 3 : 2;
-  if (bytes[0] !== 0x30) return undefined;
+  const numbers = new Der(latin1Encode(der)).next(DER.SEQUENCE);
   const size = SIZES[curve]!;
   const raw = new Uint8Array(size * 2);
-  for (let k = 0; k < 2; k++) {
-    const length = bytes[at + 1] ?? 0;
-    if (bytes[at] !== 2 || at + 2 + length > bytes.length) return undefined;
-    let number = bytes.subarray(at + 2, at + 2 + length);
+  for (let k = 1; k <= 2; k++) {
+    let number = numbers?.next(DER.INTEGER)?.content;
+    if (number === undefined) return undefined;
     while (number.length > size && number[0] === 0) number = number.subarray(1);
     if (number.length > size) return undefined;
-    raw.set(number, size * (k + 1) - number.length);
-    at += 2 + length;
+    raw.set(number, size * k - number.length);
   }
   return raw;
 }

@@ -1,6 +1,6 @@
 import type { Certificate, Log, TlsInfo } from "@tsproxy/sdk";
 import { kind, LuaTable, type Method, Userdata } from "@tsproxy/sdk/lua";
-import { hexOf, partsOfPem } from "./der.ts";
+import { partsOfPem } from "./certificate.ts";
 import type { InfoKinds, Lender } from "./info.ts";
 import { waitFor } from "./run.ts";
 import { toUtf8 } from "./values.ts";
@@ -105,7 +105,9 @@ function sha256(bytes: Uint8Array): unknown {
   if (bytes.length === 0) return "";
   const digest = crypto.subtle.digest("SHA-256", bytes);
   return waitFor(
-    digest.then((made) => hexOf(new Uint8Array(made))),
+    digest.then((made) =>
+      Array.from(new Uint8Array(made), (byte) => byte.toString(16).padStart(2, "0")).join(""),
+    ),
     true,
   );
 }

@@ -1,0 +1,73 @@
+import type { FunctionBody } from "./ast.ts";
+
+/** The function that is being written. */
+export interface Frame {
+  readonly body: FunctionBody;
+  /** Name of the JavaScript variable that holds its environment. */
+  readonly environment: string;
+  /** Temporaries: how many are in use, and were at most. */
+  temps: number;
+  tempsMax: number;
+}
+
+/**
+ * JavaScript in the making, from left to right. Each line of it stands on the line of the source that it came from, so that the
+ * engine's stacks and debuggers tell lines of the program.
+ */
+export class Code {
+  frame: Frame;
+  readonly #out: string[] = [];
+  #line = 1;
+  #places = 0;
+
+  constructor(frame: Frame) {
+    this.frame = frame;
+  }
+
+  text(): string {
+    return this.#out.join("");
+  }
+
+  emit(text: string): void {
+    this.#out.push(text);
+  }
+
+  /** Keeps room for what is known later; answers how to fill it. */
+  gap(): (text: string) => void {
+    const at = this.#out.push("") - 1;
+    return (text) => {
+      this.#out[at] = text;
+    };
+  }
+
+  toLine(line: number): void {
+    if (line <= this.#line) return;
+    this.#out.push("\n".repeat(line - this.#line));
+    this.#line = line;
+  }
+
+  temp(): string {
+    const { frame } = this;
+    frame.temps++;
+    if (frame.temps > frame.tempsMax) frame.tempsMax = frame.temps;
+    return `$t${frame.temps}`;
+  }
+
+  release(): void {
+    this.frame.temps--;
+  }
+
+  get globals(): string {
+    return `${this.frame.environment}.table`;
+  }
+
+  /** A key that the source names, and where the place that asks for it has its hint. */
+  key(name: string): string {
+    return `${JSON.stringify(name)},$h,${this.#places++}`;
+  }
+
+  /** How many places ask for keys. */
+  get places(): number {
+    return this.#places;
+  }
+}
