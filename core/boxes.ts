@@ -1,3 +1,4 @@
+import type { SandboxManifest } from "@tsproxy/sdk";
 import { Debugging } from "./debugging.ts";
 import { EVENT } from "./inside/ring.ts";
 import { RECORD } from "./inside/sandbox/layout.ts";
@@ -7,6 +8,7 @@ import type { Watchdog } from "./isolate.ts";
 import { textOf } from "./module-code.ts";
 import type { FromWorker, ModuleSource, ProfiledFilter, Refusal, ToWorker } from "./protocol.ts";
 import type { SandboxIsolate } from "./sandbox/isolate.ts";
+import type { SandboxLimits } from "./sandbox/options.ts";
 import { SandboxProfile } from "./sandbox/profile.ts";
 import { Sandbox } from "./sandbox/sandbox.ts";
 import type { StatsSink } from "./sandbox/stats.ts";
@@ -135,6 +137,7 @@ export class Boxes {
       node,
       failurePolicy: manifest.failurePolicy === "open" ? "open" : "closed",
       cpuShare: manifest.cpuShare ?? 1,
+      limits: limitsOf(manifest),
       quarantined,
       mark: { words: beats, box },
       memory: sockets.memory,
@@ -393,4 +396,11 @@ export class SandboxCells implements StatsSink {
     this.#post({ type: "stats", defined: [{ kind, name, unit, cell }] });
     return cell;
   }
+}
+
+function limitsOf({ memoryMb, pauseMs }: SandboxManifest): Partial<SandboxLimits> {
+  return {
+    ...(memoryMb !== undefined && { quotaMb: memoryMb }),
+    ...(pauseMs !== undefined && { pauseMs }),
+  };
 }

@@ -8,6 +8,8 @@ const MEMBERS: Readonly<Record<keyof SandboxManifest, (value: unknown) => boolea
   failurePolicy: (value) => value === "closed" || value === "open" || value === "previous",
   disabledBy: (value) => typeof value === "string" && value !== "",
   cpuShare: (value) => typeof value === "number" && value >= 0.01 && value <= 1,
+  memoryMb: (value) => Number.isInteger(value) && Number(value) >= 16 && Number(value) <= 512,
+  pauseMs: (value) => Number.isInteger(value) && Number(value) >= 100 && Number(value) <= 3_600_000,
 };
 const WORDS: Readonly<Record<keyof SandboxManifest, string>> = {
   clusters: "a list of names",
@@ -17,6 +19,8 @@ const WORDS: Readonly<Record<keyof SandboxManifest, string>> = {
   failurePolicy: '"closed", "open" or "previous"',
   disabledBy: "the name of a field of its per-route config",
   cpuShare: "a number from 0.01 to 1",
+  memoryMb: "a whole number of MiB from 16 to 512",
+  pauseMs: "a whole number of milliseconds from 100 to 3600000",
 };
 
 /** `sandbox` of a definition, as the package's code says it. Throws what is wrong with it. */

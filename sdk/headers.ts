@@ -221,7 +221,7 @@ export class HeaderMap {
   /** The bytes that the spans lie in, from `base`. */
   blockEnd = 0;
   count = 0;
-  spans: Int32Array = new Int32Array(24 * SPAN);
+  spans: Int32Array = NO_SPANS;
   /** Bit k set: known id k may be there (an edit that removes leaves the bit). Ids above 30 have none. */
   present = 0;
   /** Values set by edits: flat [name, value, …]; they follow the spans on the wire, but for those that have a place of their own. */
@@ -314,7 +314,7 @@ export class HeaderMap {
   }
 
   #grow(): void {
-    const bigger = new Int32Array(this.spans.length * 2);
+    const bigger = new Int32Array(Math.max(SPANS_FIRST * SPAN, this.spans.length * 2));
     bigger.set(this.spans);
     this.spans = bigger;
   }
@@ -564,6 +564,8 @@ const joined = (values: readonly string[]): string =>
   values.filter((value) => value !== "").join(",");
 
 const EMPTY = new Uint8Array(0);
+const NO_SPANS = new Int32Array(0);
+const SPANS_FIRST = 24;
 const NOTHING = allocateWide(0);
 const HOST = headerName("host");
 

@@ -24,4 +24,8 @@ export interface SandboxManifest {
   readonly disabledBy?: string;
   /** Of one CPU, for each worker: 0.1 is a tenth. What asks for more waits, and its streams with it. Absent: 1. */
   readonly cpuShare?: number;
+  /** MiB that its objects may take, in each worker; with more in use it is begun anew. Absent: 64. */
+  readonly memoryMb?: number;
+  /** Milliseconds that the promise of a hook may take; then its stream is answered 504. Absent: 10,000. */
+  readonly pauseMs?: number;
 }

@@ -19,7 +19,7 @@ export async function makeIsolate(
   { timeoutMs, runtime, now }: { timeoutMs: number; runtime: string; now: () => number },
 ): Promise<Made> {
   const { supply, module, watchdog, worker, node } = options;
-  const empty = await supply.takeIsolate();
+  const empty = await supply.takeIsolate(options.limits?.quotaMb);
   const memory = supply.takeMemory();
   const stats = new SandboxStats(options.stats, memory.stats);
   const isolate = await SandboxIsolate.build(empty, module, memory, {

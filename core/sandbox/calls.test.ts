@@ -149,17 +149,51 @@ describe("fetch out of a sandbox", () => {
     expect(cx.clock.armed).toBe(0);
   });
 
-  it("has 4096 under way at most, and says so", async () => {
+  it("has 10,240 under way at most, and says so", async () => {
     const e = await begin(
-      `const asked = Array.from({ length: 5000 }, () =>
+      `const asked = Array.from({ length: 11_000 }, () =>
          cx.fetch("up:/", { timeoutMs: 60_000 }).then((r) => r.text(), (error) => error.reason));
        const counts = {};
        for (const answer of await Promise.all(asked)) counts[answer] = (counts[answer] ?? 0) + 1;
        return counts;`,
     );
-    await worker.until(() => up.exchanges.length === 4096);
+    await worker.until(() => up.exchanges.length === 10_240);
     for (const exchange of up.exchanges) exchange.respond(200, {}, "fine");
-    expect(await saw(e)).toEqual({ fine: 4096, overflow: 904 });
+    expect(await saw(e)).toEqual({ fine: 10_240, overflow: 760 });
+  });
+
+  it("says so where more answers come at once than there is room for", async () => {
+    const e = await begin(
+      `const asked = Array.from({ length: 1000 }, () =>
+         cx.fetch("up:/", { timeoutMs: 60_000 }).then((r) => r.text()).catch((error) => error.reason));
+       const counts = {};
+       for (const answer of await Promise.all(asked)) counts[answer] = (counts[answer] ?? 0) + 1;
+       return counts;`,
+    );
+    await worker.until(() => up.exchanges.length === 1000);
+    const long = { "x-long": "x".repeat(32 * 1024) };
+    for (const exchange of up.exchanges) exchange.respond(200, long, "fine");
+    const { fine = 0, overflow = 0 } = (await saw(e)) as { fine?: number; overflow?: number };
+    expect(overflow).toBeGreaterThan(0);
+    expect(fine + overflow).toBe(1000);
+  });
+
+  it("says so where more is sent at once than may leave the sandbox", async () => {
+    const e = await begin(
+      `const body = new Uint8Array(4 * 1024 * 1024);
+       const asked = Array.from({ length: 8 }, () =>
+         cx.fetch("up:/", { method: "POST", body }).then((r) => r.text()).catch((error) => error.reason));
+       return await Promise.all(asked);`,
+    );
+    const answered = new Set<unknown>();
+    await worker.until(() => {
+      for (const exchange of up.exchanges)
+        if (!answered.has(exchange)) exchange.respond(200, {}, "fine");
+      for (const exchange of up.exchanges) answered.add(exchange);
+      return e.request.has("x-saw");
+    });
+    const answers = (await saw(e)) as string[];
+    expect(new Set(answers)).toEqual(new Set(["fine", "overflow"]));
   });
 
   it("holds 64 MiB of bodies for all that one sandbox sends", () => {

@@ -5,10 +5,13 @@ import {
   type CryptoMessage,
   type CryptoReply,
 } from "../inside/sandbox/crypto-calls.ts";
+import type { FetchReply } from "../inside/sandbox/fetches.ts";
 import { ANSWER, KIND, PART_SIZE, RECORD } from "../inside/sandbox/layout.ts";
 
 /** Bytes of calls that are not complete yet, of one sandbox. */
 const GATHERED_MAX = 8 * CRYPTO_DATA_MAX;
+/** More calls than a sandbox may have under way. */
+const LOST_MAX = 16_384;
 const NOTHING = Buffer.alloc(0);
 
 export interface CallsOwner {
@@ -31,6 +34,7 @@ export class Calls {
   #gatheredBytes = 0;
   #running = 0;
   #over = false;
+  readonly #lost = new Set<string>();
   #hasFetched = false;
 
   constructor(owner: CallsOwner) {
@@ -43,6 +47,16 @@ export class Calls {
       this.#hasFetched = true;
       this.#owner.onFetch(head, bytes);
     } else if (kind === ANSWER.CRYPTO) this.#onCrypto(head, bytes);
+  }
+
+  /** An answer finds no room: whoever waits for it hears that, once. Undefined: it has heard. */
+  lost(head: string): string | undefined {
+    const { to, call } = JSON.parse(head) as FetchReply | CryptoReply;
+    const key = `${to} ${call}`;
+    if (this.#lost.has(key)) return undefined;
+    if (this.#lost.size === LOST_MAX) this.#lost.clear();
+    this.#lost.add(key);
+    return JSON.stringify({ to, call, op: "lost" });
   }
 
   /** The isolate is gone: what still runs answers nobody. True: it may have fetches under way. */

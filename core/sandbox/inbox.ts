@@ -3,7 +3,8 @@ import { BOX, GATE, RECORD, RECORD_WORDS } from "../inside/sandbox/layout.ts";
 
 /** Private copies of records that must wait for the next crossing. More than this is an overload. */
 const BACKLOG_BYTES_MAX = 16 * 1024 * 1024;
-const BACKLOG_MAX = 16_384;
+/** Ten thousand calls of a sandbox may be answered at once, with three records each. */
+const BACKLOG_MAX = 65_536;
 
 interface Waiting {
   readonly token: number;
@@ -40,6 +41,12 @@ export class Inbox {
   }
   get backlog(): number {
     return this.#backlog.length;
+  }
+
+  /** A small record that must not get lost. */
+  mustAdd(block: Buffer): void {
+    if (!this.add(0, block, 0, block.length, 0, 0))
+      this.#backlog.push({ token: 0, block, rangeAt: 0, rangeSize: 0 });
   }
 
   /** A record of `size` bytes at `at`; its range lies in the same memory, or (0) is its tail. False: there is no place at all. */

@@ -342,7 +342,12 @@ export class Sandbox {
     const inbox = this.#inbox;
     if (inbox === undefined) return;
     const block = replyRecord(head, bytes);
-    if (inbox.add(0, block, 0, block.length, 0, bytes.length)) this.#wake();
+    if (!inbox.add(0, block, 0, block.length, 0, bytes.length)) {
+      const lost = this.#calls?.lost(head);
+      if (lost === undefined) return;
+      inbox.mustAdd(replyRecord(lost, Buffer.alloc(0)));
+    }
+    this.#wake();
   }
 
   /** A use has left the config and its last stream has ended. */

@@ -1,9 +1,10 @@
 import { BOX, STATS_CELLS } from "../inside/sandbox/layout.ts";
 import type { SandboxImage } from "./image.ts";
 import { EmptyIsolate, type SandboxMemory } from "./isolate.ts";
+import { DEFAULT_LIMITS } from "./options.ts";
 
-/** V8's own limit, the last resort behind the quota. */
-const MEMORY_LIMIT_MB = 128;
+/** V8's own limit, the last resort behind the quota, is so many times that. */
+const LIMIT_OF_QUOTA = 2;
 /** A generation and the one that it replaces. */
 const MEMORIES_KEPT = 2;
 
@@ -22,8 +23,9 @@ export class Supply {
     this.#image = image;
   }
 
-  /** Rejects when no isolate can be made. */
-  takeIsolate(): Promise<EmptyIsolate> {
+  /** For a package that may take so much. Rejects when no isolate can be made. */
+  takeIsolate(quotaMb = DEFAULT_LIMITS.quotaMb): Promise<EmptyIsolate> {
+    if (quotaMb > DEFAULT_LIMITS.quotaMb) return this.#build(quotaMb);
     const spare = this.#spare ?? this.#build();
     this.#spare = undefined;
     return spare;
@@ -37,8 +39,8 @@ export class Supply {
     this.#spare.catch(() => {});
   }
 
-  #build(): Promise<EmptyIsolate> {
-    return EmptyIsolate.build(this.#image, MEMORY_LIMIT_MB);
+  #build(quotaMb = DEFAULT_LIMITS.quotaMb): Promise<EmptyIsolate> {
+    return EmptyIsolate.build(this.#image, quotaMb * LIMIT_OF_QUOTA);
   }
 
   /** What `SandboxImage` has asked for. */

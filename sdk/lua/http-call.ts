@@ -1,6 +1,6 @@
 import { latin1Decode, latin1Encode } from "../bytes.ts";
 import type { SetupContext } from "../extension.ts";
-import type { FetchError, FetchInit } from "../fetch.ts";
+import type { FetchError, FetchInit, FetchResponse } from "../fetch.ts";
 import {
   type Args,
   argumentError,
@@ -97,23 +97,34 @@ const REASONS: Readonly<Record<string, string>> = {
 };
 
 /** The headers and body that the script gets. A call that failed is answered here, as Envoy answers it. */
-export async function carryOut(
+export function carryOut(
   cx: SetupContext,
-  call: HttpCall,
-): Promise<readonly [LuaTable, string | undefined]> {
+  { cluster, path, init, keepsDuplicates }: HttpCall,
+): Promise<Answer> {
+  return answerOf(cx.fetch(`${cluster}:${path}`, init), keepsDuplicates);
+}
+
+type Answer = readonly [LuaTable, string | undefined];
+
+/** Thousands may wait here: they keep nothing of the request. */
+async function answerOf(
+  pending: Promise<FetchResponse>,
+  keepsDuplicates: boolean,
+): Promise<Answer> {
   try {
-    const response = await cx.fetch(`${call.cluster}:${call.path}`, call.init);
+    const response = await pending;
     const bytes = await response.bytes();
     const lines = [...response.headers];
     return [
-      headersTable(response.status, lines, call.keepsDuplicates),
+      headersTable(response.status, lines, keepsDuplicates),
       bytes.length === 0 ? undefined : latin1Decode(bytes, 0, bytes.length),
     ];
   } catch (error) {
-    const { reason = "local" } = error as Partial<FetchError>;
+    const { reason = "local", message } = error as Partial<FetchError>;
     if (reason === "no_cluster") throw refused("http call cluster invalid. Must be configured");
     if (reason === "timeout") return local(504, "upstream request timeout");
     if (reason === "no_host") return local(503, "no healthy upstream");
+    if (reason === "too_large") return local(503, `httpCall: ${message}`);
     return local(
       503,
       `upstream connect error or disconnect/reset before headers. reset reason: ${REASONS[reason] ?? "connection termination"}`,

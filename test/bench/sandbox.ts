@@ -147,7 +147,7 @@ class Slot {
 
   fill(map: RequestHeaders | ResponseHeaders, model: RequestHeaders | ResponseHeaders): void {
     map.reset();
-    map.spans.set(model.spans);
+    map.spans = model.spans.slice();
     map.count = model.count;
     map.memory = bytes;
     map.base = model.base;

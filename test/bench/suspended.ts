@@ -1,7 +1,7 @@
 /**
  * Memory of requests whose Lua script waits in `httpCall`, and what another route of the same worker feels of them.
  *
- *   node test/bench/suspended.ts [requests at once]      (10000, of which 4096 may wait; the others' scripts see an overflow)
+ *   node test/bench/suspended.ts [requests at once]      (10000; past 10,240 the scripts see an overflow)
  *
  * Bars: 48 KiB for one that waits, with all that the burst leaves behind, every request answered by its script, none lost on the other route.
  */

@@ -17,7 +17,14 @@ export type CryptoReply =
       readonly call: number;
       readonly op: "end";
       readonly answer: CryptoAnswer;
-    };
+    }
+  /** Its answer found no room. */
+  | { readonly to: "crypto"; readonly call: number; readonly op: "lost" };
+
+const LOST: CryptoAnswer = {
+  error: "more answers at once than the sandbox has room for",
+  name: "OperationError",
+};
 
 interface Waiting {
   bytes: string;
@@ -48,11 +55,11 @@ export class CryptoCalls {
 
   #begin(what: CryptoCall, data: Uint8Array, resolve: Waiting["resolve"]): void {
     const call = this.#next++;
-    this.#waiting.set(call, { bytes: "", resolve });
     let at = 0;
     for (; data.length - at > PART_SIZE; at += PART_SIZE)
       this.#send({ call, op: "data" }, data.subarray(at, at + PART_SIZE));
     this.#send({ call, op: "run", what }, data.subarray(at));
+    this.#waiting.set(call, { bytes: "", resolve });
   }
 
   onReply(reply: CryptoReply, bytes: Uint8Array): void {
@@ -61,7 +68,7 @@ export class CryptoCalls {
     waiting.bytes += latin1Decode(bytes, 0, bytes.length);
     if (reply.op === "data") return;
     this.#waiting.delete(reply.call);
-    const { answer } = reply;
+    const answer = reply.op === "lost" ? LOST : reply.answer;
     waiting.resolve("bytes" in answer ? { bytes: waiting.bytes } : answer);
     this.#queue.shift()?.();
   }

@@ -11,7 +11,7 @@ import {
 import { PART_SIZE } from "./layout.ts";
 
 /** Fetches of one sandbox that may be under way. A Lua script that waits for one takes 6 KiB of the sandbox's 64 MiB. */
-export const CALLS_MAX = 4096;
+export const CALLS_MAX = 10_240;
 /** Of a request's body that is there as a whole; one that comes bit by bit may be of any length. */
 export const WHOLE_BODY_MAX = 4 * 1024 * 1024;
 /** Of a request's target and headers. */
@@ -47,36 +47,42 @@ export type FetchReply = { readonly to: "fetch"; readonly call: number } & (
       readonly headers: readonly (readonly [string, string])[];
     }
   | { readonly op: "error"; readonly reason: FetchError["reason"]; readonly message: string }
+  /** An answer of it found no room. */
+  | { readonly op: "lost" }
 );
 
-type Send = (message: FetchMessage, bytes: Uint8Array) => void;
+interface Way {
+  send(message: FetchMessage, bytes: Uint8Array): void;
+  /** Bytes of bodies that may still leave before core has taken those that wait. */
+  readonly room: number;
+}
 
 /** The sandbox's half of `cx.fetch`: requests cross in parts, and answers come back in later crossings. */
 export class Fetches {
-  readonly #send: Send;
+  readonly #way: Way;
   readonly #timer: (onFired: () => void) => Timer;
   readonly #calls = new Map<number, Call>();
   #next: number;
 
-  constructor(send: Send, timer: (onFired: () => void) => Timer, firstCall: number) {
-    this.#send = send;
+  constructor(way: Way, timer: (onFired: () => void) => Timer, firstCall: number) {
+    this.#way = way;
     this.#timer = timer;
     this.#next = firstCall;
   }
 
-  async start(target: string, init: FetchInit = {}): Promise<FetchResponse> {
-    if (init.signal?.aborted === true) throw new FetchError("cancelled", "cancelled by its signal");
+  start(target: string, init: FetchInit = {}): Promise<FetchResponse> {
+    if (init.signal?.aborted === true)
+      return Promise.reject(new FetchError("cancelled", "cancelled by its signal"));
     if (this.#calls.size >= CALLS_MAX)
-      throw new FetchError("overflow", `${CALLS_MAX} fetches are under way already`);
+      return Promise.reject(
+        new FetchError("overflow", `${CALLS_MAX} fetches are under way already`),
+      );
     const id = this.#next++;
-    return new Promise((resolve, reject) => {
-      const call = new Call(id, this.#send, this.#timer, () => this.#calls.delete(id), {
-        resolve,
-        reject,
-      });
-      this.#calls.set(id, call);
-      call.begin(String(target), init);
-    });
+    // Thousands may wait: what a call keeps is no closure, which would keep the request as well.
+    const call = new Call(id, this.#way, this.#timer, this.#calls);
+    this.#calls.set(id, call);
+    call.begin(String(target), init);
+    return call.response;
   }
 
   onReply(reply: FetchReply, bytes: Uint8Array): void {
@@ -84,39 +90,36 @@ export class Fetches {
   }
 }
 
-interface Settle {
-  resolve(response: FetchResponse): void;
-  reject(error: FetchError): void;
-}
-
 /** One fetch, as the sandbox sees it. */
 class Call {
   readonly #id: number;
-  readonly #send: Send;
-  readonly #settle: Settle;
-  readonly #onOver: () => void;
+  readonly #way: Way;
+  readonly #calls: Map<number, Call>;
+  readonly #settle = Promise.withResolvers<FetchResponse>();
   readonly #timer: Timer;
   #maxBytes = MAX_BYTES;
   #response: FetchedResponse | undefined = undefined;
   #over = false;
   #ahead = 0;
-  #wake: () => void = () => {};
+  #wake: () => void = nothing;
   /** Bytes that have come and were not asked for again, since nobody reads. */
   #owed = 0;
   #paused = false;
 
   constructor(
     id: number,
-    send: Send,
+    way: Way,
     timer: (onFired: () => void) => Timer,
-    onOver: () => void,
-    settle: Settle,
+    calls: Map<number, Call>,
   ) {
     this.#id = id;
-    this.#send = send;
-    this.#settle = settle;
-    this.#onOver = onOver;
+    this.#way = way;
+    this.#calls = calls;
     this.#timer = timer(() => this.#fail("timeout", "no answer within the time given"));
+  }
+
+  get response(): Promise<FetchResponse> {
+    return this.#settle.promise;
   }
 
   begin(
@@ -149,13 +152,17 @@ class Call {
       );
       return;
     }
+    if (whole !== undefined && whole.length > this.#way.room) {
+      this.#fail("overflow", "more bytes at once than may leave a sandbox");
+      return;
+    }
     this.#timer.arm(timeoutMs + PATIENCE_MS);
     init.signal?.addEventListener("abort", () => this.cancel("cancelled by its signal"));
     const bytes = whole ?? NOTHING;
     let at = 0;
     for (; bytes.length - at > PART_SIZE; at += PART_SIZE)
-      this.#send({ call: this.#id, op: "data" }, bytes.subarray(at, at + PART_SIZE));
-    this.#send(head, bytes.subarray(at));
+      this.#way.send({ call: this.#id, op: "data" }, bytes.subarray(at, at + PART_SIZE));
+    this.#way.send(head, bytes.subarray(at));
     if (streamed !== undefined) void this.#sendAll(streamed);
   }
 
@@ -164,7 +171,7 @@ class Call {
       for await (const part of body) {
         const bytes = typeof part === "string" ? utf8Encode(part) : part;
         for (let at = 0; at < bytes.length && !this.#over; at += PART_SIZE) {
-          this.#send({ call: this.#id, op: "data" }, bytes.subarray(at, at + PART_SIZE));
+          this.#way.send({ call: this.#id, op: "data" }, bytes.subarray(at, at + PART_SIZE));
           if (++this.#ahead >= PARTS_AHEAD)
             await new Promise<void>((resolve) => {
               this.#wake = resolve;
@@ -172,7 +179,7 @@ class Call {
         }
         if (this.#over) return;
       }
-      if (!this.#over) this.#send({ call: this.#id, op: "end" }, NOTHING);
+      if (!this.#over) this.#way.send({ call: this.#id, op: "end" }, NOTHING);
     } catch (error) {
       this.cancel(`its body failed: ${String(error)}`);
     }
@@ -206,6 +213,9 @@ class Call {
         return;
       case "error":
         this.#fail(reply.reason, reply.message);
+        return;
+      case "lost":
+        this.cancel("more answers at once than the sandbox has room for", "overflow");
     }
   }
 
@@ -216,14 +226,14 @@ class Call {
 
   #ask(): void {
     if (this.#owed === 0 || this.#over) return;
-    this.#send({ call: this.#id, op: "read", n: this.#owed }, NOTHING);
+    this.#way.send({ call: this.#id, op: "read", n: this.#owed }, NOTHING);
     this.#owed = 0;
   }
 
-  cancel(message: string): void {
+  cancel(message: string, reason: FetchError["reason"] = "cancelled"): void {
     if (this.#over) return;
-    this.#send({ call: this.#id, op: "cancel" }, NOTHING);
-    this.#fail("cancelled", message);
+    this.#way.send({ call: this.#id, op: "cancel" }, NOTHING);
+    this.#fail(reason, message);
   }
 
   #fail(reason: FetchError["reason"], message: string): void {
@@ -237,12 +247,13 @@ class Call {
   #finish(): void {
     this.#over = true;
     this.#timer.cancel();
-    this.#onOver();
+    this.#calls.delete(this.#id);
     this.#wake();
   }
 }
 
 const NOTHING = new Uint8Array(0);
+function nothing(): void {}
 
 /** Undefined: it comes in parts. */
 function wholeOf(body: FetchBody | undefined): Uint8Array | undefined {

@@ -2,6 +2,7 @@
 import { ANSWER_HEAD, ANSWER_HEAD_SIZE, BOX } from "./layout.ts";
 
 const UNSENT_MAX = 16 * 1024 * 1024; // what filters may have answered and core has not fetched
+const REQUESTS_MAX = (UNSENT_MAX * 3) / 4;
 
 /**
  * Where answers are put together. What finds no room waits in private memory and goes first in the next crossing. Counts go
@@ -36,6 +37,11 @@ export class Outbox {
     }
     this.#boxWords[BOX.OUT_USED] = this.#used;
     this.#boxWords[BOX.MORE] = this.#unsent.length > 0 ? 1 : 0;
+  }
+
+  /** Bytes of requests that may still wait here; what is left then is for the answers to hooks. */
+  get room(): number {
+    return REQUESTS_MAX - this.#unsentSize;
   }
 
   /** Room for one answer with `size` bytes of payload; the payload's offset in `bytes`. Nothing else before `close`. */

@@ -3,7 +3,7 @@ import { ascii } from "../parked-facts.ts";
 import { StatsTable } from "../stats.ts";
 import { TimerWheel, type WheelTimer } from "../timers.ts";
 import { CryptoCalls, type CryptoReply } from "./crypto-calls.ts";
-import { Fetches, type FetchReply } from "./fetches.ts";
+import { Fetches, type FetchMessage, type FetchReply } from "./fetches.ts";
 import { SandboxFiles } from "./files.ts";
 import { ANSWER, BOX, RECORD, STATS_CELLS } from "./layout.ts";
 import { Outbox } from "./outbox.ts";
@@ -44,11 +44,14 @@ export class Surroundings {
     );
     let firstCall = 1;
     for (let k = 0; k < 5; k++) firstCall = firstCall * 256 + (seed.charCodeAt(k) || 0);
-    this.fetches = new Fetches(
-      (message, bytes) => this.#call(ANSWER.FETCH, message, bytes),
-      (onFired) => this.clock.timer(onFired),
-      firstCall,
-    );
+    const { outbox } = this;
+    const way = {
+      send: (message: FetchMessage, bytes: Uint8Array) => this.#call(ANSWER.FETCH, message, bytes),
+      get room() {
+        return outbox.room;
+      },
+    };
+    this.fetches = new Fetches(way, (onFired) => this.clock.timer(onFired), firstCall);
     this.crypto = new CryptoCalls(
       (message, bytes) => this.#call(ANSWER.CRYPTO, message, bytes),
       firstCall,

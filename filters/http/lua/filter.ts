@@ -141,7 +141,9 @@ export default defineHttpFilter({
   aliases: ["envoy.lua"],
   types: ["envoy.extensions.filters.http.lua.v3.Lua"],
   placement: "sandbox",
-  sandbox: { disabledBy: "disabled" },
+  // Ten thousand scripts may wait in a call at once, each for as long as it has asked for: a fetch ends by itself, and nothing else
+  // that a hook waits for takes long.
+  sandbox: { disabledBy: "disabled", memoryMb: 128, pauseMs: 610_000 },
   config: Config,
   routeConfig: RouteConfig,
   setupRoute: ({ disabled, name, source_code, filter_context }, cx): RouteSetup => ({

@@ -149,7 +149,7 @@ export class Run extends Userdata {
   #onHead(): HookResult {
     if (this.answer !== undefined) return this.answer;
     const waiting = this.#waiting;
-    if (waiting instanceof PromiseWait) return this.#settle(waiting).then(() => this.#onHead());
+    if (waiting instanceof PromiseWait) return this.#settled(waiting, () => this.#onHead());
     if (waiting === BODY) return hold({ body: "buffer", max: BODY_MAX });
     // Chunks of another length than they came with would not be what the head has told.
     if (
@@ -185,7 +185,7 @@ export class Run extends Userdata {
     if (endStream && this.#waiting === TRAILERS) this.#resume(undefined);
     const waiting = this.#waiting;
     if (waiting instanceof PromiseWait)
-      return this.#settle(waiting).then(() => this.#onMore(data, endStream));
+      return this.#settled(waiting, () => this.#onMore(data, endStream));
     data?.release();
     this.#letGo();
     return this.answer;
@@ -212,7 +212,7 @@ export class Run extends Userdata {
       this.#resume(new HeadersData(this.#trailers, this));
     }
     const waiting = this.#waiting;
-    if (waiting instanceof PromiseWait) return this.#settle(waiting).then(() => this.#onTrailers());
+    if (waiting instanceof PromiseWait) return this.#settled(waiting, () => this.#onTrailers());
     this.headersGone = true;
     return undefined;
   }
@@ -225,12 +225,18 @@ export class Run extends Userdata {
 
   // ---- going on
 
-  async #settle({ promise }: PromiseWait): Promise<void> {
-    try {
-      this.#resume(await promise);
-    } catch (error) {
-      this.#resume(undefined, { error });
-    }
+  /** Not `async`: thousands of runs may wait here. */
+  #settled({ promise }: PromiseWait, goOn: () => HookResult): Promise<Verdict> {
+    return promise.then(
+      (value) => {
+        this.#resume(value);
+        return goOn();
+      },
+      (error) => {
+        this.#resume(undefined, { error });
+        return goOn();
+      },
+    );
   }
 
   #resume(value: unknown, thrown?: { readonly error: unknown }): void {
