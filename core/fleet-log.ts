@@ -64,7 +64,8 @@ export class FleetLog implements FleetEvents {
     this.#parts.onInspected?.(message);
   }
 
-  onStats(thread: Thread, { defined }: Extract<FromWorker, { type: "stats" }>): void {
+  onStats(thread: Thread, { defined, listed }: Extract<FromWorker, { type: "stats" }>): void {
+    if (listed !== undefined) this.#parts.stats.list(listed);
     this.#parts.stats.define(thread.memory.stats, defined as Parameters<StatsReader["define"]>[1]);
   }
 

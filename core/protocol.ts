@@ -1,4 +1,5 @@
 import type { AccessLogList, ExtensionRef, SandboxManifest } from "@tsproxy/sdk";
+import type { StatList } from "./inside/stats.ts";
 import type { StatsConfig } from "./stats-config.ts";
 
 /** What a package says of itself, read in the canary (`describe`). Plain JSON. */
@@ -320,6 +321,8 @@ export type FromWorker =
         readonly unit: string;
         readonly cell: number;
       }[];
+      /** Names that show without a cell. */
+      readonly listed?: readonly StatList[];
     }
   | {
       readonly type: "log";

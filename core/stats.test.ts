@@ -9,6 +9,7 @@ function thread(reader: StatsReader) {
     memory,
     stats: new ScopedStats(table, ""),
     tell: () => {
+      reader.list(table.takeListed());
       reader.define(memory, table.defined);
       table.defined = [];
     },
@@ -134,4 +135,44 @@ test("keeps the names looked up last while somebody wants them", () => {
   expect(reader.recentLookups).toEqual([]);
   reader.trackLookups(false);
   expect(reader.recentLookups).toBeUndefined();
+});
+
+test("listed names show at 0 until somebody counts there", () => {
+  const reader = new StatsReader();
+  const [a, b] = [thread(reader), thread(reader)];
+  const set = {
+    counters: ["total", "failed"],
+    gauges: ["active"],
+    histograms: [["ms", "ms"]],
+  } as const;
+  a.stats.scope("cluster.a:1.").list?.(set);
+  a.stats.scope("cluster.b.").list?.(set);
+  a.tell();
+  expect(reader.snapshot().counters.map(([name]) => name)).toEqual([
+    "cluster.a_1.total",
+    "cluster.a_1.failed",
+    "cluster.b.total",
+    "cluster.b.failed",
+  ]);
+  expect(reader.snapshot().gauges).toContainEqual(["cluster.b.active", 0, false]);
+  expect(reader.snapshot().histograms).toHaveLength(2);
+  b.stats.scope("cluster.b.").counter("total").inc();
+  b.tell();
+  const { counters } = reader.snapshot();
+  expect(counters).toHaveLength(4);
+  expect(counters).toContainEqual(["cluster.b.total", 1, true]);
+  expect(counters).toContainEqual(["cluster.b.failed", 0, false]);
+});
+
+test("a name of two lists shows once, and one that the config leaves out does not", () => {
+  const reader = new StatsReader();
+  const { stats, tell } = thread(reader);
+  const scope = stats.scope("c.");
+  scope.list?.({ counters: ["old", "both"], gauges: [], histograms: [] });
+  scope.list?.({ counters: ["both", "new"], gauges: [], histograms: [] });
+  tell();
+  const names = () => reader.snapshot().counters.map(([name]) => name);
+  expect(names()).toEqual(["c.old", "c.both", "c.new"]);
+  reader.exclude((name) => name === "c.old");
+  expect(names()).toEqual(["c.both", "c.new"]);
 });

@@ -1,4 +1,11 @@
-import { HISTOGRAM, HISTOGRAM_CELLS, NAMED_ONLY, type StatDefinition } from "./inside/stats.ts";
+import type { StatSet } from "@tsproxy/sdk";
+import {
+  HISTOGRAM,
+  HISTOGRAM_CELLS,
+  NAMED_ONLY,
+  type StatDefinition,
+  type StatList,
+} from "./inside/stats.ts";
 
 export interface Distribution {
   readonly count: number;
@@ -42,6 +49,9 @@ const LOOKUPS_KEPT = 100;
 /** Reads the cells of all threads and sums them by name. Threads write their own cells without locks; a sum may be a moment old. */
 export class StatsReader {
   readonly #places = new Map<string, Place>();
+  /** Sets that scopes show, by prefix. Each is kept once. */
+  readonly #listed = new Map<string, readonly StatSet[]>();
+  readonly #sets = new Map<string, StatSet>();
   readonly #zero = new Map<string, number>();
   readonly #lastTotals = new Map<string, Float64Array>();
   readonly #intervals = new Map<string, Float64Array>();
@@ -63,6 +73,38 @@ export class StatsReader {
       const known = place.cells.some((c) => c.block.buffer === memory && c.at === cell);
       if (place.kind === kind && !known && cell !== NAMED_ONLY)
         place.cells = [...place.cells, { block, at: cell }];
+    }
+  }
+
+  /** A thread has listed scopes. */
+  list(lists: readonly StatList[]): void {
+    for (const { set, prefixes } of lists) {
+      const text = JSON.stringify(set);
+      const known = this.#sets.get(text) ?? set;
+      this.#sets.set(text, known);
+      for (const prefix of prefixes) {
+        const sets = this.#listed.get(prefix) ?? [];
+        if (!sets.includes(known)) this.#listed.set(prefix, [...sets, known]);
+      }
+    }
+  }
+
+  /** Listed names that nobody counts under. */
+  *#unused(): Generator<readonly [kind: StatDefinition["kind"], name: string, unit: string]> {
+    for (const [prefix, sets] of this.#listed) {
+      // Another version of a package may list some of the same names.
+      const told = sets.length > 1 ? new Set<string>() : undefined;
+      const isNew = (name: string) => {
+        if (this.#places.has(name) || told?.has(name) || this.#excludes(name)) return false;
+        told?.add(name);
+        return true;
+      };
+      for (const { counters, gauges, histograms } of sets) {
+        for (const own of counters) if (isNew(prefix + own)) yield ["counter", prefix + own, ""];
+        for (const own of gauges) if (isNew(prefix + own)) yield ["gauge", prefix + own, ""];
+        for (const [own, unit] of histograms)
+          if (isNew(prefix + own)) yield ["histogram", prefix + own, unit];
+      }
     }
   }
 
@@ -137,6 +179,10 @@ export class StatsReader {
         sum += value;
       }
       (place.kind === "counter" ? counters : gauges).push([name, sum + 0, used]);
+    }
+    for (const [kind, name, unit] of this.#unused()) {
+      if (kind === "histogram") histograms.push({ name, unit, ...NOTHING, interval: null });
+      else (kind === "counter" ? counters : gauges).push([name, 0, false]);
     }
     return { counters, gauges, histograms };
   }

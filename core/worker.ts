@@ -221,7 +221,7 @@ class Worker {
         break;
       case "stats":
         this.#noteStats(value.defined);
-        this.#post({ type: "stats", defined: value.defined });
+        this.#post({ type: "stats", ...value });
         break;
       case "prepared":
         this.#onReady(value.generation, "builtin");

@@ -16,6 +16,14 @@ export interface Histogram {
   record(value: number): void;
 }
 
+/** Names of stats that many scopes have. */
+export interface StatSet {
+  readonly counters: readonly string[];
+  readonly gauges: readonly string[];
+  /** Each with its unit. */
+  readonly histograms: readonly (readonly [name: string, unit: string])[];
+}
+
 /** Names are interned: asking twice gives the same cell. Dots separate; `:` becomes `_`. */
 export interface Stats {
   counter(name: string): Counter;
@@ -24,4 +32,9 @@ export interface Stats {
   histogram(name: string, unit?: string): Histogram;
   /** The same, every name behind `prefix` (which ends with a dot). */
   scope(prefix: string): Stats;
+  /**
+   * Shows these names of this scope, at 0 until somebody counts there. Until then they take no memory: a hundred stats of a
+   * thousand clusters are one set in a thousand scopes.
+   */
+  list?(set: StatSet): void;
 }

@@ -248,15 +248,15 @@ export class Engine {
     control[WORD.AGAIN] = this.#connections.wantsTurn || parked.wantsTurn ? 1 : 0;
     control[WORD.WAKE_IN] = this.#wheel.wakeIn();
     io.end();
-    if (this.#stats.defined.length > 0) this.tellStats();
+    if (this.#stats.hasNews) this.tellStats();
     return io.commandCount;
   }
 
   tellStats(): void {
+    if (!this.#stats.hasNews) return;
     const defined = this.#stats.defined;
-    if (defined.length === 0) return;
     this.#stats.defined = [];
-    this.host.tell("stats", { defined });
+    this.host.tell("stats", { defined, listed: this.#stats.takeListed() });
   }
 
   readonly #guard = (connection: SocketConnection, call: () => void): void => {

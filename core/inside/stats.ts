@@ -1,5 +1,5 @@
 // Hot path: counters are bumped several times a request.
-import type { Counter, Gauge, Histogram, Stats } from "@tsproxy/sdk";
+import type { Counter, Gauge, Histogram, StatSet, Stats } from "@tsproxy/sdk";
 
 /** Histogram cells: count, sum, then one a bucket. Bucket 0 holds values below 1; then 90 a decade (10…99 × 10^k). */
 export const HISTOGRAM = { COUNT: 0, SUM: 1, BUCKETS: 2, DECADES: 10, PER_DECADE: 90 } as const;
@@ -14,6 +14,12 @@ export interface StatDefinition {
 }
 
 export const NAMED_ONLY = -1;
+
+/** Scopes that show the names of a set. */
+export interface StatList {
+  readonly set: StatSet;
+  readonly prefixes: readonly string[];
+}
 
 class Cell implements Counter, Gauge {
   readonly #cells: Float64Array;
@@ -82,6 +88,8 @@ export class StatsTable {
   #next: number;
   /** Defined since core last asked. */
   defined: StatDefinition[] = [];
+  /** The same of scopes that were listed. */
+  #listed = new Map<StatSet, string[]>();
 
   /** `from`: cells before it belong to names that an isolate before this one has given. */
   constructor(cells: Float64Array, onFull: () => void, from = 0) {
@@ -114,6 +122,31 @@ export class StatsTable {
     this.#byName.set(name, buckets);
     define(NAMED_ONLY);
     return buckets;
+  }
+
+  list(prefix: string, set: StatSet): void {
+    const prefixes = this.#listed.get(set);
+    if (prefixes === undefined) this.#listed.set(set, [prefix]);
+    else prefixes.push(prefix);
+  }
+
+  get hasNews(): boolean {
+    return this.defined.length > 0 || this.#listed.size > 0;
+  }
+
+  defineListed(): void {
+    for (const { set, prefixes } of this.takeListed())
+      for (const prefix of prefixes) {
+        for (const name of set.counters) this.cell("counter", prefix + name);
+        for (const name of set.gauges) this.cell("gauge", prefix + name);
+        for (const [name, unit] of set.histograms) this.histogram(prefix + name, unit);
+      }
+  }
+
+  takeListed(): StatList[] {
+    const lists = [...this.#listed].map(([set, prefixes]) => ({ set, prefixes }));
+    this.#listed.clear();
+    return lists;
   }
 
   /** Of a full block: cells that nobody reads. */
@@ -151,5 +184,8 @@ export class ScopedStats implements Stats {
   }
   scope(prefix: string): Stats {
     return new ScopedStats(this.#table, this.#prefix + prefix);
+  }
+  list(set: StatSet): void {
+    this.#table.list(this.#name(""), set);
   }
 }

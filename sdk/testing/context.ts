@@ -19,7 +19,7 @@ import { type FetchInit, type FetchResponse, fetchFrom } from "../fetch.ts";
 import type { Address, Connection, ConnectionHandler } from "../network.ts";
 import { Runtime } from "../runtime.ts";
 import type { ExtensionRef } from "../schema.ts";
-import type { Counter, Gauge, Histogram, Stats } from "../stats.ts";
+import type { Counter, Gauge, Histogram, StatSet, Stats } from "../stats.ts";
 import type { Tls, TransportOptions } from "../transport.ts";
 import type { UdpHandler, UdpSocket } from "../udp.ts";
 import { TestClock } from "./clock.ts";
@@ -70,6 +70,11 @@ export class TestStats implements Stats {
   }
   scope(prefix: string): Stats {
     return new TestStats(this.#prefix + prefix, this.values, this.recorded, this.gauges);
+  }
+  list({ counters, gauges, histograms }: StatSet): void {
+    for (const name of counters) this.counter(name);
+    for (const name of gauges) this.gauge(name);
+    for (const [name] of histograms) this.histogram(name);
   }
 }
 

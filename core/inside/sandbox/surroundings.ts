@@ -104,6 +104,8 @@ export class Surroundings {
 
   /** Names of stats that are new since the last crossing. */
   tellStats(): void {
+    // It has few scopes: names that they list get their cells at once.
+    this.stats.defineListed();
     if (this.stats.defined.length === 0) return;
     const defined = this.stats.defined;
     this.stats.defined = [];
