@@ -6,7 +6,7 @@ import {
   RuntimeNumber,
   type SetupContext,
   type SharedCount,
-  type Stats,
+  type StatSet,
   type Thresholds,
   type Timer,
 } from "@tsproxy/sdk";
@@ -137,60 +137,69 @@ export class CircuitBreaker {
 }
 
 /** `circuit_breakers.<priority>.`: shown by the control thread, for all workers; a gauge of each would not add up. */
-class BreakerGauges {
-  readonly #shown: readonly {
-    readonly limit: Limit;
-    readonly open: Gauge;
-    readonly remaining: Gauge | undefined;
-  }[];
+/** Envoy's names of the limits, for `…_open` and `remaining_…`. */
+const SHOWN = [
+  ["connections", "cx", "cx"],
+  ["pools", "cx_pool", "cx_pools"],
+  ["requests", "rq", "rq"],
+  ["pending", "rq_pending", "pending"],
+  ["retries", "rq_retry", "retries"],
+] as const;
+const BREAKER_STATS: StatSet = {
+  counters: [],
+  gauges: ["default", "high"].flatMap((priority) =>
+    SHOWN.map(([, open]) => `circuit_breakers.${priority}.${open}_open`),
+  ),
+  histograms: [],
+};
 
-  constructor(breaker: CircuitBreaker, stats: Stats, tracks: boolean) {
-    const of = (limit: Limit, open: string, remaining: string) => ({
-      limit,
-      open: stats.gauge(`${open}_open`),
-      remaining: tracks ? stats.gauge(`remaining_${remaining}`) : undefined,
-    });
-    this.#shown = [
-      of(breaker.connections, "cx", "cx"),
-      of(breaker.pools, "cx_pool", "cx_pools"),
-      of(breaker.requests, "rq", "rq"),
-      of(breaker.pending, "rq_pending", "pending"),
-      of(breaker.retries, "rq_retry", "retries"),
-    ];
+/** The gauge of a limit is made when it is reached. */
+class ShownLimit {
+  readonly #limit: Limit;
+  readonly #makeOpen: () => Gauge;
+  readonly #remaining: Gauge | undefined;
+  #open: Gauge | undefined = undefined;
+
+  constructor(limit: Limit, makeOpen: () => Gauge, remaining: Gauge | undefined) {
+    this.#limit = limit;
+    this.#makeOpen = makeOpen;
+    this.#remaining = remaining;
   }
 
   show(): void {
-    for (const { limit, open, remaining } of this.#shown) {
-      const { most, count } = limit;
-      const { value } = count;
-      // A limit of 0 that nothing has ever touched is not shown as open, as in Envoy.
-      open.set(value > 0 && value >= most ? 1 : 0);
-      // No limit is 2^64 - 1 in Envoy, and that less what is held is, in 64 bits, this.
-      if (most === Number.MAX_SAFE_INTEGER) remaining?.set(-1 - value);
-      else remaining?.set(Math.max(0, most - value));
-    }
+    const { most, count } = this.#limit;
+    const { value } = count;
+    // A limit of 0 that nothing has ever touched is not shown as open, as in Envoy.
+    if (value > 0 && value >= most) (this.#open ??= this.#makeOpen()).set(1);
+    else this.#open?.set(0);
+    // No limit is 2^64 - 1 in Envoy, and that less what is held is, in 64 bits, this.
+    if (most === Number.MAX_SAFE_INTEGER) this.#remaining?.set(-1 - value);
+    else this.#remaining?.set(Math.max(0, most - value));
   }
   hide(): void {
-    for (const { open, remaining } of this.#shown) {
-      open.set(0);
-      remaining?.set(0);
-    }
+    this.#open?.set(0);
+    this.#remaining?.set(0);
   }
 }
 
 /** All breakers of one generation of clusters, for stats. On the control thread. */
 export class BreakerDisplay {
-  readonly #gauges: BreakerGauges[] = [];
+  readonly #limits: ShownLimit[] = [];
   readonly #timer: Timer;
 
   constructor(configs: readonly ClusterConfig[], cx: SetupContext) {
     for (const config of configs) {
       const stats = cx.stats.scope(`cluster.${config.alt_stat_name || config.name}.`);
+      stats.list?.(BREAKER_STATS);
       for (const priority of ["default", "high"] as const) {
         const breaker = new CircuitBreaker(config, priority, cx);
         const tracks = thresholdsConfig(config, priority)?.track_remaining ?? false;
         const scope = stats.scope(`circuit_breakers.${priority}.`);
-        this.#gauges.push(new BreakerGauges(breaker, scope, tracks));
+        for (const [limit, open, remaining] of SHOWN) {
+          const left = tracks ? scope.gauge(`remaining_${remaining}`) : undefined;
+          const makeOpen = () => scope.gauge(`${open}_open`);
+          this.#limits.push(new ShownLimit(breaker[limit], makeOpen, left));
+        }
       }
     }
     this.#timer = cx.timer(() => this.#show());
@@ -201,11 +210,11 @@ export class BreakerDisplay {
   }
   end(): void {
     this.#timer.cancel();
-    for (const gauges of this.#gauges) gauges.hide();
+    for (const limit of this.#limits) limit.hide();
   }
 
   #show(): void {
-    for (const gauges of this.#gauges) gauges.show();
+    for (const limit of this.#limits) limit.show();
     this.#timer.arm(SHOW_MS);
   }
 }

@@ -1,4 +1,4 @@
-import type { ClusterStats, Counter, Gauge, Histogram, Stats } from "@tsproxy/sdk";
+import type { ClusterStats, Counter, Gauge, Histogram, StatSet, Stats } from "@tsproxy/sdk";
 
 /** The cells of one cluster on this worker, asked for once. */
 export class ClusterCells implements ClusterStats {
@@ -78,8 +78,6 @@ export class ClusterCells implements ClusterStats {
     this.flowControlBackedUp = stats.counter("upstream_flow_control_backed_up_total");
     this.flowControlDrained = stats.counter("upstream_flow_control_drained_total");
     this.healthyPanic = stats.counter("lb_healthy_panic");
-    for (const name of UNMOVED_COUNTERS) stats.counter(name);
-    for (const name of UNMOVED_GAUGES) stats.gauge(name);
   }
 
   /** A connection is gone. `remote`: the peer ended it. */
@@ -144,6 +142,33 @@ const UNMOVED_COUNTERS = [
   "upstream_rq_retry_success",
 ] as const;
 const UNMOVED_GAUGES = ["lb_subsets_active", "max_host_weight", "version"] as const;
+
+/** What every cluster shows. */
+export const CLUSTER_STATS = setOf((stats) => {
+  new ClusterCells(stats);
+  for (const name of UNMOVED_COUNTERS) stats.counter(name);
+  for (const name of UNMOVED_GAUGES) stats.gauge(name);
+});
+
+/** The names that `ask` asks for. */
+function setOf(ask: (stats: Stats) => void): StatSet {
+  const counters: string[] = [];
+  const gauges: string[] = [];
+  const histograms: [name: string, unit: string][] = [];
+  const cell = { inc() {}, dec() {}, add() {}, set() {}, record() {} };
+  const note = <T>(list: T[], name: T) => {
+    list.push(name);
+    return cell;
+  };
+  const of = (prefix: string): Stats => ({
+    counter: (name) => note(counters, prefix + name),
+    gauge: (name) => note(gauges, prefix + name),
+    histogram: (name, unit = "") => note(histograms, [prefix + name, unit]),
+    scope: (more) => of(prefix + more),
+  });
+  ask(of(""));
+  return { counters, gauges, histograms };
+}
 
 /** The cells of one host, for admin's /clusters. */
 export class HostCells {

@@ -49,7 +49,7 @@ import { Pool, type PoolOwner, type PoolProtocol } from "./pool.ts";
 import { type ConnectionFacts, PooledConnection } from "./pooled-connection.ts";
 import { type LevelHealth, levelLoads } from "./priority-loads.ts";
 import { Starvation } from "./starvation.ts";
-import { ClusterCells, HostCells } from "./stats.ts";
+import { CLUSTER_STATS, ClusterCells, HostCells } from "./stats.ts";
 import { TrackedConnection } from "./tracked-connection.ts";
 import { Transports, throughTransport } from "./transports.ts";
 
@@ -188,7 +188,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
           );
     this.#transports = new Transports(cx, config, statPrefix);
     // One thread lists all names; others make their cells when there is something to count.
-    if (cx.role === "control") this.#cells = new ClusterCells(this.stats);
+    if (cx.role === "control") this.stats.list?.(CLUSTER_STATS);
     this.connectOptions = {
       timeoutMs: this.#options.connectTimeoutMs,
       ...(this.#options.keepAliveIdleS !== undefined && {
