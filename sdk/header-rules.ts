@@ -9,6 +9,8 @@ export const HeaderValueOption = Type.Object({
   header: Type.Object({
     key: Type.String({ minLength: 1 }),
     value: Type.String({ default: "" }),
+    /** Envoy's header rules go by `value` alone, and take no notice of this one. */
+    raw_value: Type.Optional(Type.String()),
   }),
   append_action: Enum(
     [

@@ -12,13 +12,8 @@ const DataSource = Type.Object({
   environment_variable: Type.Optional(Type.String({ minLength: 1 })),
 });
 
-/** Envoy's `core.v3.SubstitutionFormatString`. Its `content_type` is for those whose format makes a body. */
-export const SubstitutionFormatString = Type.Object({
-  text_format: Type.Optional(Type.String()),
-  text_format_source: Type.Optional(DataSource),
-  json_format: Type.Optional(JsonFormatTree),
-  omit_empty_values: Type.Boolean({ default: false }),
-  content_type: Type.String({ default: "" }),
+/** Fields of a SubstitutionFormatString that change nothing here. */
+export const formatterFields = {
   // Their commands are always known here.
   formatters: Type.Array(
     TypedExtension({
@@ -31,6 +26,16 @@ export const SubstitutionFormatString = Type.Object({
   json_format_options: Type.Optional(
     Type.Object({ sort_properties: Type.Boolean({ default: false }) }),
   ),
+};
+
+/** Envoy's `core.v3.SubstitutionFormatString`. Its `content_type` is for those whose format makes a body. */
+export const SubstitutionFormatString = Type.Object({
+  text_format: Type.Optional(Type.String()),
+  text_format_source: Type.Optional(DataSource),
+  json_format: Type.Optional(JsonFormatTree),
+  omit_empty_values: Type.Boolean({ default: false }),
+  content_type: Type.String({ default: "" }),
+  ...formatterFields,
 });
 export type SubstitutionFormatString = Static<typeof SubstitutionFormatString>;
 

@@ -1,4 +1,5 @@
 import { ConfigError, type SetupContext } from "./extension.ts";
+import { compileFormat, type Format } from "./format.ts";
 import {
   compileHeaderMatch,
   compileQueryMatch,
@@ -13,12 +14,14 @@ import { valueAt } from "./metadata-match.ts";
 import { type Static, Type, UInt32 } from "./schema.ts";
 
 const text = Type.String({ minLength: 1 });
+const MAX_HITS = 1_000_000_000;
+const MetadataKey = Type.Object({
+  key: text,
+  path: Type.Array(Type.Object({ key: text }), { minItems: 1 }),
+});
 const Metadata = Type.Object({
   descriptor_key: text,
-  metadata_key: Type.Object({
-    key: text,
-    path: Type.Array(Type.Object({ key: text }), { minItems: 1 }),
-  }),
+  metadata_key: MetadataKey,
   default_value: Type.String({ default: "" }),
   source: Type.Optional(Type.Union([Type.Literal("DYNAMIC"), Type.Literal("ROUTE_ENTRY")])),
   skip_if_absent: Type.Boolean({ default: false }),
@@ -77,6 +80,16 @@ export const RateLimit = Type.Object({
   stage: UInt32({ default: 0, maximum: 10 }),
   disable_key: Type.String({ default: "" }),
   actions: Type.Array(Action, { minItems: 1 }),
+  limit: Type.Optional(
+    Type.Object({ dynamic_metadata: Type.Optional(Type.Object({ metadata_key: MetadataKey })) }),
+  ),
+  hits_addend: Type.Optional(
+    Type.Object({
+      number: Type.Optional(Type.Integer({ minimum: 0, maximum: MAX_HITS })),
+      format: Type.Optional(Type.String({ pattern: "^%.*%$" })),
+    }),
+  ),
+  apply_on_stream_done: Type.Boolean({ default: false }),
 });
 export type RateLimit = Static<typeof RateLimit>;
 
@@ -86,31 +99,93 @@ export interface DescriptorEntry {
 }
 export type Descriptor = readonly DescriptorEntry[];
 
+/** What one entry of `rate_limits` says of a stream. */
+export interface MadeDescriptor {
+  readonly entries: Descriptor;
+  /** How many requests it counts as; undefined: what the filter says, or one. */
+  readonly hits: number | undefined;
+  /** In the place of the limit that the service knows; undefined: that one. */
+  readonly limit: LimitOverride | undefined;
+}
+
+export interface LimitOverride {
+  readonly requestsPerUnit: number;
+  /** `SECOND`, `MINUTE`, … */
+  readonly unit: string;
+}
+
 /** What an action comes to for one stream: an entry, nothing (skipped), or undefined: there is no descriptor. */
 type Step = (stream: HttpStream) => DescriptorEntry | "skipped" | undefined;
 
 /** One entry of `rate_limits`, compiled: makes at most one descriptor of a stream. */
 export class DescriptorMaker {
   readonly stage: number;
+  /** Of the runtime key that turns it off; "": none. */
+  readonly disableKey: string;
+  /** To be applied when the stream has ended. */
+  readonly onStreamDone: boolean;
   readonly #steps: readonly Step[];
+  readonly #hits: ((stream: HttpStream) => number | undefined) | undefined;
+  readonly #limit: RateLimit["limit"];
 
   constructor(config: RateLimit, path: string, cx: SetupContext) {
     this.stage = config.stage;
+    this.disableKey = config.disable_key;
+    this.onStreamDone = config.apply_on_stream_done;
+    this.#hits = compileHits(config.hits_addend, `${path}.hits_addend`);
+    this.#limit = config.limit;
     this.#steps = config.actions.map((action, k) =>
       compileAction(action, `${path}.actions[${k}]`, cx),
     );
   }
 
-  /** Undefined: some action has no value for this stream, which drops the whole descriptor. */
-  make(stream: HttpStream): Descriptor | undefined {
+  /** Undefined: some action has no value for this stream, or hits that are no number, which drops the whole descriptor. */
+  make(stream: HttpStream): MadeDescriptor | undefined {
     const entries: DescriptorEntry[] = [];
     for (const step of this.#steps) {
       const entry = step(stream);
       if (entry === undefined) return undefined;
       if (entry !== "skipped") entries.push(entry);
     }
-    return entries.length === 0 ? undefined : entries;
+    if (entries.length === 0) return undefined;
+    const hits = this.#hits?.(stream);
+    if (this.#hits !== undefined && hits === undefined) return undefined;
+    return { entries, hits, limit: overrideOf(this.#limit, stream) };
   }
+}
+
+/** What it makes of a stream is undefined where the format comes to no number. */
+function compileHits(
+  config: RateLimit["hits_addend"],
+  path: string,
+): ((stream: HttpStream) => number | undefined) | undefined {
+  if (config === undefined) return undefined;
+  const { number, format: text } = config;
+  if (text === undefined) return number === undefined ? undefined : () => number;
+  let format: Format;
+  try {
+    format = compileFormat(text);
+  } catch (error) {
+    throw new ConfigError(`${path}.format`, error instanceof Error ? error.message : String(error));
+  }
+  return (stream) => {
+    const value = format.format(stream);
+    const hits = /^[0-9]{1,10}$/.test(value) ? Number(value) : MAX_HITS + 1;
+    return hits > MAX_HITS ? undefined : hits;
+  };
+}
+
+/** `{ requests_per_unit, unit }`, as a filter has left it in the stream's metadata. */
+function overrideOf(config: RateLimit["limit"], stream: HttpStream): LimitOverride | undefined {
+  const at = config?.dynamic_metadata?.metadata_key;
+  if (at === undefined) return undefined;
+  const keys = at.path.map(({ key }) => key);
+  const found = valueAt(stream.metadata.get(at.key), keys) as
+    | { readonly requests_per_unit?: unknown; readonly unit?: unknown }
+    | undefined;
+  const { requests_per_unit: requests, unit } = found ?? {};
+  if (typeof requests !== "number" || typeof unit !== "string") return undefined;
+  return { requestsPerUnit: requests, unit };
 }
 
 const has = (key: string, value: string | undefined, skips = false) =>

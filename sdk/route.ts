@@ -173,4 +173,8 @@ export interface DirectResponseAction {
   readonly type: "direct_response";
   readonly status: number;
   readonly body: string;
+  /** `body_format`: what this stream gets in the place of `body`. Undefined: `body`. */
+  readonly bodyFor?:
+    | ((stream: FormatSource) => { readonly body: string; readonly type: string })
+    | undefined;
 }

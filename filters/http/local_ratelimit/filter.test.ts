@@ -151,6 +151,35 @@ describe("descriptors", () => {
     expect(statuses(2)).toBe("200 429");
   });
 
+  it("count as many requests as the filter's own entries say, and give nothing to none", () => {
+    const own = (more: object) => ({
+      ...on,
+      token_bucket: bucket(100),
+      descriptors: [of("a", 7)],
+      rate_limits: [{ ...byUser.rate_limits[0], ...more }],
+    });
+    const a = { "x-user": "a" };
+    expect(harness(own({ hits_addend: { number: 3 } })).statuses(3, a)).toBe("200 200 429");
+    expect(harness(own({ hits_addend: { number: 0 } })).statuses(1, a)).toBe("429");
+    expect(harness(own({ apply_on_stream_done: true })).statuses(9, a)).not.toContain("429");
+    const { statuses } = harness(own({ hits_addend: { format: "%REQ(x-hits)%" } }));
+    expect(statuses(3, { ...a, "x-hits": "3" })).toBe("200 200 429");
+    expect(statuses(1, { ...a, "x-hits": "many" })).toBe("200");
+  });
+
+  it("of the filter itself have neither stage nor override", () => {
+    for (const more of [
+      { stage: 1 },
+      { disable_key: "k" },
+      { limit: { dynamic_metadata: { metadata_key: { key: "a", path: [{ key: "b" }] } } } },
+    ]) {
+      const rate_limits = [{ ...byUser.rate_limits[0], ...more }];
+      expect(() => harness({ ...on, token_bucket: bucket(1), rate_limits })).toThrow(
+        "not supported here",
+      );
+    }
+  });
+
   it("with an open value have a bucket for each", () => {
     const config = { ...on, ...byUser, token_bucket: bucket(100), descriptors: [of("", 1)] };
     const { statuses } = harness(config);

@@ -31,6 +31,12 @@ export interface Answer {
 
 const UNLIMITED: Answer = { allowed: true, limit: undefined };
 
+/** A descriptor of the request, and how many requests it counts as: one unless told. */
+export interface Asked {
+  readonly entries: Descriptor;
+  readonly hits?: number | undefined;
+}
+
 /** The buckets of one config: the default one, and those of descriptors. */
 export class Limiter {
   readonly #default: Limit | undefined;
@@ -48,18 +54,21 @@ export class Limiter {
   }
 
   /** Takes a token of every bucket that the request belongs to, the slowest first, until one has none. */
-  ask(descriptors: readonly Descriptor[]): Answer {
-    const found: (Limit & { readonly perMs: number })[] = [];
-    for (const descriptor of descriptors) {
+  ask(descriptors: readonly Asked[]): Answer {
+    const found: (Limit & { readonly perMs: number; readonly hits: number })[] = [];
+    for (const { entries, hits = 1 } of descriptors) {
       for (const candidate of this.#descriptors) {
-        const limit = candidate.of(descriptor);
+        const limit = candidate.of(entries);
         if (limit === undefined) continue;
-        found.push({ ...limit, perMs: candidate.perMs });
+        found.push({ ...limit, perMs: candidate.perMs, hits });
         break;
       }
     }
     found.sort((a, b) => a.perMs - b.perMs);
-    for (const limit of found) if (!limit.bucket.take()) return { allowed: false, limit };
+    for (const limit of found) {
+      // Envoy gives nothing to whoever asks for nothing.
+      if (limit.hits === 0 || !limit.bucket.take(limit.hits)) return { allowed: false, limit };
+    }
     const first = found[0];
     if (first !== undefined && !this.#alwaysDefault) return { allowed: true, limit: first };
     const limit = this.#default;

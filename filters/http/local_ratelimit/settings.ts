@@ -2,7 +2,6 @@ import {
   ConfigError,
   type Counter,
   compileHeaderRules,
-  type Descriptor,
   DescriptorMaker,
   type HeaderRules,
   type HttpStream,
@@ -13,10 +12,10 @@ import {
   statusOf,
 } from "@tsproxy/sdk";
 import type { Config } from "./config.ts";
-import { Limiter, privateCells } from "./limiter.ts";
+import { type Asked, Limiter, privateCells } from "./limiter.ts";
 
 const CONNECTION_LIMITER = "envoy.filters.http.local_ratelimit";
-const NONE: readonly Descriptor[] = [];
+const NONE: readonly Asked[] = [];
 
 /** One LocalRateLimit, compiled: the filter's own, or a route's that takes its place. */
 export class Settings {
@@ -51,6 +50,7 @@ export class Settings {
     this.#enabled = new RuntimeFraction(config.filter_enabled ?? NEVER, cx.runtime);
     this.#enforced = new RuntimeFraction(config.filter_enforced ?? NEVER, cx.runtime);
     this.#limiter = new Limiter(config, (name, spec) => cx.cell(`${place} ${name}`, spec));
+    for (const [k, limit] of config.rate_limits.entries()) checkOwn(limit, `rate_limits[${k}]`);
     this.#makers = config.rate_limits.map(
       (limit, k) => new DescriptorMaker(limit, `rate_limits[${k}]`, cx),
     );
@@ -95,20 +95,23 @@ export class Settings {
     return limiter.ask(descriptors);
   }
 
-  #describe(stream: HttpStream): readonly Descriptor[] {
-    const found: Descriptor[] = [];
-    const add = (makers: readonly DescriptorMaker[], stage?: number): void => {
+  #describe(stream: HttpStream): readonly Asked[] {
+    const found: Asked[] = [];
+    const ofRoute = this.#makers.length === 0;
+    const lists = ofRoute ? (stream.route?.rateLimits ?? []) : [this.#makers];
+    for (const makers of lists) {
       for (const maker of makers) {
-        if (stage !== undefined && maker.stage !== stage) continue;
-        const descriptor = maker.make(stream);
-        if (descriptor !== undefined) found.push(descriptor);
+        if (ofRoute ? !this.#wants(maker) : maker.onStreamDone) continue;
+        const made = maker.make(stream);
+        // As Envoy's: what its own entries count as is heeded, what those of routes do is not.
+        if (made !== undefined) found.push(ofRoute ? { entries: made.entries } : made);
       }
-    };
-    if (this.#makers.length > 0) add(this.#makers);
-    else {
-      for (const makers of stream.route?.rateLimits ?? []) add(makers, this.#config.stage);
     }
     return found;
+  }
+
+  #wants(maker: DescriptorMaker): boolean {
+    return maker.stage === this.#config.stage && maker.disableKey === "";
   }
 }
 
@@ -116,6 +119,15 @@ const NEVER = {
   default_value: { numerator: 0, denominator: "HUNDRED" },
   runtime_key: "",
 } as const;
+
+/** Envoy refuses what means nothing within the filter. */
+function checkOwn(limit: Config["rate_limits"][number], path: string): void {
+  if (limit.limit !== undefined)
+    throw new ConfigError(`${path}.limit`, "is not supported here; remove it");
+  if (limit.stage !== 0) throw new ConfigError(`${path}.stage`, "is not supported here; remove it");
+  if (limit.disable_key !== "")
+    throw new ConfigError(`${path}.disable_key`, "is not supported here; remove it");
+}
 
 /** A route's limit without a bucket limits nothing; Envoy refuses it. */
 export function checkRoute(config: Config): void {

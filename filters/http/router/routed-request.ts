@@ -196,7 +196,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     const { action } = route;
     if (action.type !== "route") {
       stats.rqDirectResponse.inc();
-      this.#answer(directReply(action, headers));
+      this.#answer(directReply(action, headers, this.#stream));
       return undefined;
     }
     const cluster = this.#clusterOf(action);
@@ -984,6 +984,7 @@ function badHeader(name: string, value: string): Reply {
 function directReply(
   action: RedirectAction | DirectResponseAction,
   headers: RequestHeaders,
+  stream: HttpStream,
 ): Reply {
   const details = "direct_response";
   const { status } = action;
@@ -993,9 +994,8 @@ function directReply(
   // Envoy says where for these too, and means the request's own URI.
   const located = status === 201 || (status >= 300 && status < 400);
   const location = `${headers.scheme}://${headers.authority ?? ""}${headers.path}`;
-  return reply(status, {
-    body: action.body,
-    headers: located ? [["location", location]] : [],
-    details,
-  });
+  const made = action.bodyFor?.(stream);
+  const lines: [string, string][] = located ? [["location", location]] : [];
+  if (made !== undefined) lines.push(["content-type", made.type]);
+  return reply(status, { body: made?.body ?? action.body, headers: lines, details });
 }

@@ -6,16 +6,7 @@ import {
   Type,
   UInt32,
 } from "@tsproxy/sdk";
-
-/** Envoy's SubstitutionFormatString. */
-const BodyFormatConfig = Type.Object({
-  text_format: Type.Optional(Type.String()),
-  text_format_source: Type.Optional(DataSource()),
-  json_format: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
-  omit_empty_values: Type.Boolean({ default: false }),
-  content_type: Type.String({ default: "" }),
-});
-export type BodyFormatConfig = Static<typeof BodyFormatConfig>;
+import { BodyFormatConfig } from "./body-format.ts";
 
 export const LocalReplyConfig = Type.Object({
   mappers: Type.Array(

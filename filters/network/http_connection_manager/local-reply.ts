@@ -1,11 +1,6 @@
 import {
-  ConfigError,
   compileAccessLogFilter,
-  compileFormat,
   compileHeaderRules,
-  compileJsonFormat,
-  type Format,
-  type FormatSource,
   type HeaderRules,
   headerName,
   type LogEntry,
@@ -18,7 +13,8 @@ import {
   type SetupContext,
   utf8Encode,
 } from "@tsproxy/sdk";
-import type { BodyFormatConfig, LocalReplyConfig } from "./local-reply-config.ts";
+import { type BodyFormat, compileBodyFormat, withReplyBody } from "./body-format.ts";
+import type { LocalReplyConfig } from "./local-reply-config.ts";
 
 const CONTENT_TYPE = headerName("content-type");
 const CONTENT_LENGTH = headerName("content-length");
@@ -116,18 +112,13 @@ export class LocalReplies {
     const mapper = this.#mappers.find((each) => each.applies(stream));
     if (mapper !== undefined) {
       body = mapper.body ?? body;
-      mapper.rules?.apply(head, withBody(stream, head, body));
+      mapper.rules?.apply(head, withReplyBody(stream, head, body));
       if (mapper.status !== undefined) head.status = stream.info.responseCode = mapper.status;
       format = mapper.format ?? format;
     }
     if (format === undefined) return { body, type: "text/plain" };
-    return { body: format.format.format(withBody(stream, head, body)), type: format.type };
+    return { body: format.format.format(withReplyBody(stream, head, body)), type: format.type };
   }
-}
-
-interface BodyFormat {
-  readonly format: Format;
-  readonly type: string;
 }
 
 interface Mapper {
@@ -162,48 +153,6 @@ const NO_RULES = {
   request_headers_to_remove: [],
   response_headers_to_remove: [],
 };
-
-function compileBodyFormat(config: BodyFormatConfig, path: string): BodyFormat {
-  const { json_format: json, omit_empty_values: omitEmpty } = config;
-  const text = config.text_format_source?.text ?? config.text_format;
-  if ((json === undefined) === (text === undefined)) {
-    throw new ConfigError(path, "give one of text_format_source and json_format");
-  }
-  const type = config.content_type;
-  try {
-    if (json !== undefined) {
-      const format = compileJsonFormat(json, { omitEmpty });
-      return { format, type: type === "" ? "application/json" : type };
-    }
-    const format = compileFormat(text!, omitEmpty ? { missing: "" } : {});
-    return { format, type: type === "" ? "text/plain" : type };
-  } catch (error) {
-    throw new ConfigError(path, error instanceof Error ? error.message : String(error));
-  }
-}
-
-/** The stream as formats see it while its reply is made. */
-function withBody(
-  stream: ReplyContext["stream"],
-  response: ResponseHeaders,
-  localReplyBody: string,
-): FormatSource {
-  const { info, request, metadata, serverName, filterState } = stream;
-  const { routeMetadata, virtualHostMetadata, virtualClusterName, filterChainName } = stream;
-  return {
-    info,
-    request,
-    response,
-    metadata,
-    serverName,
-    filterState,
-    routeMetadata,
-    virtualHostMetadata,
-    virtualClusterName,
-    filterChainName,
-    localReplyBody,
-  };
-}
 
 function writeGrpcReply(head: ResponseHeaders, reply: Reply, body: string, isHead: boolean): void {
   const status = reply.grpcStatus ?? GRPC_CODES[head.status] ?? 2;

@@ -55,6 +55,8 @@ const RetryPolicyConfig = Type.Object({
       max_interval: Duration({ default: 300_000 }),
     }),
   ),
+  /** Envoy has no such predicate, and refuses whatever is named. */
+  retry_options_predicates: Type.Array(TypedExtension({}), { default: [] }),
   retriable_headers: Type.Array(HeaderMatcher, { default: [] }),
   retriable_request_headers: Type.Array(HeaderMatcher, { default: [] }),
 });

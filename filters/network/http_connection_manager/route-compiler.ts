@@ -5,6 +5,7 @@ import {
   compileMatcher,
   DescriptorMaker,
   type DirectResponseAction,
+  type FormatSource,
   type HeaderName,
   type HeaderRules,
   type HeaderRulesConfig,
@@ -17,6 +18,7 @@ import {
   type SetupContext,
   type Slot,
 } from "@tsproxy/sdk";
+import { compileBodyFormat, withReplyBody } from "./body-format.ts";
 import { compilePolicies } from "./policies.ts";
 import type { Metadata } from "./policies-config.ts";
 import { httpsRedirect, Redirect } from "./redirect.ts";
@@ -221,7 +223,14 @@ export class RouteCompiler {
         `has ${body.length} bytes; raise max_direct_response_body_size_bytes, now ${max}`,
       );
     }
-    return { type: "direct_response", status: direct.status, body };
+    const { status, body_format: config } = direct;
+    if (config === undefined) return { type: "direct_response", status, body };
+    const { format, type } = compileBodyFormat(config, `${path}.direct_response.body_format`);
+    const bodyFor = (stream: FormatSource) => ({
+      body: format.format(withReplyBody(stream, undefined, body)),
+      type,
+    });
+    return { type: "direct_response", status, body, bodyFor };
   }
 
   #forward(

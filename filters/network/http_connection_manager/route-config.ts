@@ -18,6 +18,7 @@ import {
   TypedExtension,
   UInt32,
 } from "@tsproxy/sdk";
+import { BodyFormatConfig } from "./body-format.ts";
 import {
   actionPolicyFields,
   entryPolicyFields,
@@ -153,6 +154,7 @@ export type RedirectConfig = Static<typeof RedirectConfig>;
 const DirectResponse = Type.Object({
   status: Type.Integer({ minimum: 200, maximum: 599 }),
   body: Type.Optional(DataSource()),
+  body_format: Type.Optional(BodyFormatConfig),
 });
 
 const metadata = Type.Optional(

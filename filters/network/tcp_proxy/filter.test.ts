@@ -141,6 +141,8 @@ describe("connecting", () => {
     expect(t.upstreams).toHaveLength(2);
     t.handler.onConnected!();
     expect(t.upstream.written).toBe("a");
+    t.filter.onClose!({ ...remoteClose, by: "local" });
+    expect(t.logged[0]!.info).toMatchObject({ flags: ["UF"], attempts: 2 });
   });
 
   it("gives up with UF,URX when the attempts are used up", () => {

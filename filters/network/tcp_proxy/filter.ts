@@ -260,16 +260,14 @@ class TcpProxy implements NetworkFilter {
   #onConnectFailure(event: CloseEvent): void {
     this.#upstream = undefined;
     this.#transportFailure = transportFailure(event);
-    // A tunnel that failed is told of even if the next one comes through, as in Envoy.
-    const tunneled = this.#shared.tunneling !== undefined;
-    if (tunneled && this.#attempts === 1) this.#flags.push("UF");
+    // What failed is told of even if the next one comes through, as in Envoy.
+    if (this.#attempts === 1) this.#flags.push("UF");
     const cluster = this.#cluster!;
     if (this.#attempts < this.#shared.config.max_connect_attempts) {
       this.#connect(cluster);
       return;
     }
     cluster.stats.counter("upstream_cx_connect_attempts_exceeded").inc();
-    if (!tunneled) this.#flags.push("UF");
     this.#flags.push("URX");
     this.#downstream.close("abort");
   }

@@ -1,0 +1,71 @@
+import {
+  ConfigError,
+  compileFormat,
+  compileJsonFormat,
+  DataSource,
+  type Format,
+  type FormatSource,
+  formatterFields,
+  type ResponseHeaders,
+  type Static,
+  Type,
+} from "@tsproxy/sdk";
+
+/** Envoy's SubstitutionFormatString, of a body. */
+export const BodyFormatConfig = Type.Object({
+  text_format: Type.Optional(Type.String()),
+  text_format_source: Type.Optional(DataSource()),
+  json_format: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
+  omit_empty_values: Type.Boolean({ default: false }),
+  content_type: Type.String({ default: "" }),
+  ...formatterFields,
+});
+export type BodyFormatConfig = Static<typeof BodyFormatConfig>;
+
+export interface BodyFormat {
+  readonly format: Format;
+  /** `content-type` of what it makes. */
+  readonly type: string;
+}
+
+export function compileBodyFormat(config: BodyFormatConfig, path: string): BodyFormat {
+  const { json_format: json, omit_empty_values: omitEmpty } = config;
+  const text = config.text_format_source?.text ?? config.text_format;
+  if ((json === undefined) === (text === undefined)) {
+    throw new ConfigError(path, "give one of text_format_source and json_format");
+  }
+  const type = config.content_type;
+  try {
+    if (json !== undefined) {
+      const format = compileJsonFormat(json, { omitEmpty });
+      return { format, type: type === "" ? "application/json" : type };
+    }
+    const format = compileFormat(text!, omitEmpty ? { missing: "" } : {});
+    return { format, type: type === "" ? "text/plain" : type };
+  } catch (error) {
+    throw new ConfigError(path, error instanceof Error ? error.message : String(error));
+  }
+}
+
+/** The stream as formats see it while its reply is made. */
+export function withReplyBody(
+  stream: FormatSource,
+  response: ResponseHeaders | undefined,
+  localReplyBody: string,
+): FormatSource {
+  const { info, request, metadata, serverName, filterState } = stream;
+  const { routeMetadata, virtualHostMetadata, virtualClusterName, filterChainName } = stream;
+  return {
+    info,
+    request,
+    response,
+    metadata,
+    serverName,
+    filterState,
+    routeMetadata,
+    virtualHostMetadata,
+    virtualClusterName,
+    filterChainName,
+    localReplyBody,
+  };
+}
