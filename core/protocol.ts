@@ -91,6 +91,7 @@ export interface FilterChainMatchConfig {
 }
 
 export interface FilterChainConfig {
+  readonly metadata?: unknown;
   readonly name: string;
   readonly match: FilterChainMatchConfig;
   /** Undefined: plain bytes. */

@@ -18,6 +18,7 @@ export type LoggedConnection = Pick<
   | "ja3Fingerprint"
   | "ja4Fingerprint"
   | "filterChainName"
+  | "filterChainMetadata"
   | "metadata"
   | "tls"
 >;

@@ -221,6 +221,9 @@ const METADATA: Readonly<Record<string, Make>> = {
   UPSTREAM_HOST: metadata((s, namespace) => filterMetadata(s.info.host?.metadata, namespace)),
   VIRTUAL_HOST: metadata((s, namespace) => own(s.virtualHostMetadata, namespace)),
   LISTENER: metadata((s, namespace) => filterMetadata(s.downstream?.listener.metadata, namespace)),
+  LISTENER_FILTER_CHAIN: metadata((s, namespace) =>
+    filterMetadata(s.downstream?.filterChainMetadata, namespace),
+  ),
 };
 
 const anyMetadata: Make = (parameter, length, text) => {
@@ -265,7 +268,8 @@ const path: Make = (parameter, length, text) => {
     if (request === undefined) return undefined;
     const original = which === "PATH" ? undefined : request.get(ORIGINAL_PATH);
     const value = original ?? (which === "ORIG" ? undefined : request.path);
-    if (value === undefined) return undefined;
+    // "": the head was none.
+    if (value === undefined || value === "") return undefined;
     return cut(text.read(query === "NQ" ? value.slice(0, queryAt(value)) : value), length);
   };
 };
@@ -502,6 +506,8 @@ const COMMANDS: Readonly<Record<string, Make>> = {
   UPSTREAM_METADATA: METADATA.UPSTREAM_HOST!,
   METADATA: anyMetadata,
   FILTER_STATE: filterState,
+  // The older name, of text alone.
+  PER_REQUEST_STATE: (parameter, length, text) => filterState(`${parameter}:PLAIN`, length, text),
   GRPC_STATUS: grpc,
   GRPC_STATUS_NUMBER: (parameter, length, text) => {
     if (parameter !== undefined) throw new TypeError("takes no parameter");

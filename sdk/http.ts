@@ -270,6 +270,7 @@ export type DownstreamFacts = Pick<
   | "transportProtocol"
   | "applicationProtocols"
   | "filterChainName"
+  | "filterChainMetadata"
   | "metadata"
   | "secure"
   | "tls"

@@ -142,6 +142,8 @@ export interface DownstreamConnection extends Connection {
   terminationDetails?: string | undefined;
   /** `name` of the filter chain. */
   readonly filterChainName?: string;
+  /** `metadata` of the filter chain. */
+  readonly filterChainMetadata?: unknown;
   /** Set by the filter that knows more of the connection than its socket tells, for the listener's own access logs. */
   describedBy?: { describe(): Partial<StreamInfo> } | undefined;
   /** True once the listener drains: finish, take nothing new. */

@@ -126,7 +126,8 @@ export interface MirrorPolicy {
 export type HashPolicy = { readonly terminal: boolean } & (
   | {
       readonly type: "header";
-      readonly name: HeaderName;
+      /** Its values, also of a `:` name; none: the request has no such header. */
+      values(headers: RequestHeaders): readonly string[];
       rewrite(value: string): string;
     }
   | {

@@ -63,12 +63,21 @@ const FilterChainMatch = Type.Object({
   source_ports: Type.Optional(Type.Array(UInt32({ minimum: 1, maximum: 65535 }))),
 });
 
+/** Core's Metadata, for those that print it. */
+const Metadata = Type.Optional(
+  Type.Object({
+    filter_metadata: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
+    typed_filter_metadata: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
+  }),
+);
+
 const FilterChain = Type.Object({
   name: Type.Optional(Type.String()),
   filter_chain_match: Type.Optional(FilterChainMatch),
   transport_socket: Type.Optional(Extension("transport")),
   transport_socket_connect_timeout: Type.Optional(Duration()),
   filters: Type.Optional(Type.Array(Extension("network"))),
+  metadata: Metadata,
 });
 type FilterChain = Static<typeof FilterChain>;
 
@@ -104,12 +113,7 @@ export const Listener = Type.Object({
   ),
   access_log: AccessLogList(),
   /** Shown in access logs (%METADATA(LISTENER:…)%). */
-  metadata: Type.Optional(
-    Type.Object({
-      filter_metadata: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
-      typed_filter_metadata: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
-    }),
-  ),
+  metadata: Metadata,
   listener_filters_timeout: Duration({ default: 15_000 }),
   continue_on_listener_filters_timeout: Type.Boolean({ default: false }),
   per_connection_buffer_limit_bytes: UInt32({ default: 1_048_576 }),
@@ -628,6 +632,7 @@ function chainConfig(chain: FilterChain, maker: Maker): FilterChainConfig {
     ...(chain.transport_socket_connect_timeout !== undefined && {
       transportTimeoutMs: chain.transport_socket_connect_timeout,
     }),
+    ...(chain.metadata !== undefined && { metadata: chain.metadata }),
     filters,
   };
   maker.origin.set(config, maker.origin.get(chain)!);

@@ -67,6 +67,7 @@ export class SocketConnection implements DownstreamConnection {
   metadata: Map<string, Record<string, unknown>> | undefined = undefined;
   terminationDetails: string | undefined = undefined;
   filterChainName = "";
+  filterChainMetadata: unknown = undefined;
   describedBy: DownstreamConnection["describedBy"] = undefined;
   secure = false;
   tls: TlsInfo | undefined = undefined;

@@ -199,6 +199,7 @@ export class Listener {
     });
     chain.runs.add(run);
     connection.filterChainName = chain.config.name;
+    connection.filterChainMetadata = chain.config.metadata;
     const handshake = this.#handshake(chain, connection, run);
     if (handshake === undefined) connection.handler = run;
     // Filters begin before the handshake has ended, as in Envoy: tcp_proxy connects meanwhile.

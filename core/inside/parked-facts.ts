@@ -173,13 +173,14 @@ function downstreamText({ downstreamConnection }: HttpStream): string {
 
 function describeDownstream(connection: NonNullable<HttpStream["downstreamConnection"]>): string {
   const { listener, serverName, transportProtocol, applicationProtocols } = connection;
-  const { filterChainName, secure, tls, metadata } = connection;
+  const { filterChainName, filterChainMetadata, secure, tls, metadata } = connection;
   const facts = {
     listener,
     serverName,
     transportProtocol,
     applicationProtocols,
     filterChainName,
+    filterChainMetadata,
     secure,
   };
   const more = { ...facts, metadata: [...(metadata ?? [])] };

@@ -120,11 +120,11 @@ function entryText(entry: LogEntry, guard: HeadGuard | undefined): string {
   if (filterState !== undefined)
     add("filterState", new Mirror().changes(filterState as Map<string, unknown>));
   if (downstream !== undefined) {
-    const { listener, serverName, filterChainName, tls } = downstream;
+    const { listener, serverName, filterChainName, filterChainMetadata, tls } = downstream;
     const { ja3Fingerprint, ja4Fingerprint } = downstream;
     const names = { listener, serverName, ja3Fingerprint, ja4Fingerprint, filterChainName };
     const values = [...(downstream.metadata ?? [])];
-    add("downstream", JSON.stringify({ ...names, metadata: values, tls }));
+    add("downstream", JSON.stringify({ ...names, filterChainMetadata, metadata: values, tls }));
   }
   for (const name of PLAIN) add(name, JSON.stringify(entry[name]));
   return ascii(`${text}}`);

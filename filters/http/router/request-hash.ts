@@ -22,7 +22,7 @@ export function hashOf(
 function hashBy(policy: HashPolicy, stream: HttpStream, setCookies: string[]): bigint | undefined {
   switch (policy.type) {
     case "header": {
-      const values = stream.request.getAll(policy.name).map((value) => policy.rewrite(value));
+      const values = policy.values(stream.request).map((value) => policy.rewrite(value));
       if (values.length === 0) return undefined;
       // The order of lines means nothing to Envoy: each hash is the seed of the next.
       return values.sort().reduce((seed, value) => xxHash64(value, seed), 0n);

@@ -4,6 +4,7 @@ import {
   compileResponseHeaderMatch,
   type HashPolicy,
   type Host,
+  headerReader,
   type InternalRedirectPolicy,
   type InternalRedirectPredicate,
   type MetadataCriterion,
@@ -226,9 +227,8 @@ function compileHash(config: HashPolicyConfig, path: string, cx: SetupContext): 
       header.regex_rewrite === undefined
         ? (value: string) => value
         : compileRewrite(header.regex_rewrite, `${at}.regex_rewrite`, cx);
-    return [
-      { type: "header", name: nameOf(header.header_name, `${at}.header_name`), rewrite, terminal },
-    ];
+    const values = headerReader(header.header_name, `${at}.header_name`);
+    return [{ type: "header", values, rewrite, terminal }];
   }
   if (cookie !== undefined) {
     const attributes = cookie.attributes.map(({ name, value }) => [name, value] as const);

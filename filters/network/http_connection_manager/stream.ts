@@ -256,6 +256,9 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     }
     if (runtime.logsStart) {
       this.#resolveRoute();
+      // Later the router says so.
+      const { info: known } = this;
+      if (known.clusterName !== "") known.cluster = this.#cx.clusters.get(known.clusterName);
       this.#logNow("DownstreamStart");
     }
     if (runtime.logEveryMs > 0) {
