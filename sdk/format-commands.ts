@@ -243,9 +243,22 @@ const filterState: Make = (parameter, length, text) => {
   return ({ filterState }) => {
     const value = filterState?.get(key);
     if (value === undefined) return undefined;
-    return printValue(form === "FIELD" ? own(value, field) : value, length, text.write);
+    if (form === "FIELD") return printValue(own(value, field), length, text.write);
+    if (!isWritable(value)) return printValue(value, length, text.write);
+    if (form === "PLAIN") return cut(text.write(value.toString()), length);
+    return printValue(value.toJSON(), length, text.write);
   };
 };
+
+/** An object that says itself how it is written, as text and as JSON. */
+interface Writable {
+  toString(): string;
+  toJSON(): unknown;
+}
+
+function isWritable(value: unknown): value is Writable {
+  return typeof value === "object" && value !== null && "toJSON" in value;
+}
 
 // ---- paths
 

@@ -13,6 +13,7 @@ export const Config = Type.Object({
       ),
     }),
   ),
+  emit_filter_state: Type.Optional(Type.Boolean()),
   enable_upstream_stats: Type.Boolean({ default: false }),
   replace_dots_in_grpc_service_name: Type.Boolean({ default: false }),
 });

@@ -78,3 +78,17 @@ it("counts nothing for a path that names no method, where each method is counted
   };
   expect([count({ stats_for_all_methods: true }), count({})]).toEqual([0, 3]);
 });
+
+it("leaves a call's messages where logs find them, once there is one", () => {
+  const { call } = open({ emit_filter_state: true });
+  const key = "envoy.filters.http.grpc_stats";
+  const stream = call();
+  expect(stream.filterState.get(key)).toBeUndefined();
+  stream.requestBody(message(3) + message(0), false);
+  const counts = stream.filterState.get(key);
+  expect([JSON.stringify(counts), String(counts)]).toEqual(['{"requestMessageCount":"2"}', "2,0"]);
+  stream.responseHeaders(200, { "content-type": "application/grpc" }, false);
+  stream.responseBody(message(2), false);
+  expect(String(counts)).toBe("2,1");
+  expect(call("/a/b", "text/plain").filterState.size).toBe(0);
+});

@@ -103,6 +103,25 @@ class GrpcStats {
   }
 }
 
+const FILTER_STATE = "envoy.filters.http.grpc_stats";
+
+/** What logs see of a call's messages: `{"requestMessageCount":"2"}`, and `2,0` as PLAIN. */
+class MessageCounts {
+  requests = 0;
+  responses = 0;
+
+  toString(): string {
+    return `${this.requests},${this.responses}`;
+  }
+  /** As protobuf writes it in JSON: zeros are left out. */
+  toJSON(): Record<string, string> {
+    return {
+      ...(this.requests > 0 && { requestMessageCount: String(this.requests) }),
+      ...(this.responses > 0 && { responseMessageCount: String(this.responses) }),
+    };
+  }
+}
+
 /** Counts one call by its status, and its messages. */
 class GrpcStatsFilter implements HttpFilter {
   readonly #stats: GrpcStats;
@@ -110,6 +129,7 @@ class GrpcStatsFilter implements HttpFilter {
   readonly #requests = new MessageCounter();
   readonly #responses = new MessageCounter();
   #method: MethodStats | undefined = undefined;
+  #counts: MessageCounts | undefined = undefined;
   /** When the request was complete; -1: it is not. */
   #sentAt = -1;
 
@@ -123,13 +143,17 @@ class GrpcStatsFilter implements HttpFilter {
     const action = this.#stream.route?.action;
     const cluster = action?.type === "route" ? (action.cluster ?? "") : "";
     this.#method = this.#stats.of(cluster, headers.path);
-    return this.#method === undefined ? done : undefined;
+    const emits = this.#stats.config.emit_filter_state === true;
+    return this.#method === undefined && !emits ? done : undefined;
   }
 
   onRequestBody(chunk: Chunk, endStream: boolean): void {
     if (endStream) this.#sentAt = this.#stats.now();
     const messages = this.#requests.count(chunk.memory, chunk.at, chunk.end);
-    if (messages > 0) this.#method?.add("request_message_count", messages);
+    if (messages === 0) return;
+    this.#method?.add("request_message_count", messages);
+    const counts = this.#emitted();
+    if (counts !== undefined) counts.requests += messages;
   }
 
   onRequestTrailers(): void {
@@ -143,7 +167,20 @@ class GrpcStatsFilter implements HttpFilter {
   onResponseBody(chunk: Chunk): void {
     if (!isGrpc(this.#stream.response?.get(CONTENT_TYPE))) return;
     const messages = this.#responses.count(chunk.memory, chunk.at, chunk.end);
-    if (messages > 0) this.#method?.add("response_message_count", messages);
+    if (messages === 0) return;
+    this.#method?.add("response_message_count", messages);
+    const counts = this.#emitted();
+    if (counts !== undefined) counts.responses += messages;
+  }
+
+  /** With the first message. */
+  #emitted(): MessageCounts | undefined {
+    if (this.#stats.config.emit_filter_state !== true) return undefined;
+    if (this.#counts === undefined) {
+      this.#counts = new MessageCounts();
+      this.#stream.filterState.set(FILTER_STATE, this.#counts);
+    }
+    return this.#counts;
   }
 
   onResponseTrailers(trailers: HeaderMap): void {
