@@ -8,7 +8,7 @@ import { sharedCode, textOf } from "./module-code.ts";
 import { codeFrame, type Problem, problem, shortPath } from "./problem.ts";
 
 interface BundleParts {
-  readonly shared: SharedArrayBuffer;
+  readonly shared: Uint8Array;
   /** Of the code: the same code is the same generation. */
   readonly hash: string;
   /** What the module is called in stacks. */
@@ -20,8 +20,8 @@ interface BundleParts {
 
 /** One ES module made of a package's files; only `@tsproxy/sdk` is still imported. */
 export class Bundle implements BundleParts {
-  /** The code, where all threads find it: UTF-8. */
-  readonly shared: SharedArrayBuffer;
+  /** The code, where all threads find it: ASCII. */
+  readonly shared: Uint8Array;
   readonly hash: string;
   readonly filename: string;
   readonly inputs: ReadonlyMap<string, string>;

@@ -11,7 +11,7 @@ import { ascii, bundle } from "./bundle.ts";
 import { Describer } from "./describe.ts";
 import { ROOT } from "./own-files.ts";
 import { discoverShipped } from "./packages.ts";
-import { PACKED_LIST, PACKED_SCHEMAS, type PackedPackage } from "./packed.ts";
+import { PACKED_CODE, PACKED_LIST, PACKED_SCHEMAS, type PackedPackage } from "./packed.ts";
 import { buildPreludes, PRELUDES } from "./preludes.ts";
 import { reference } from "./reference.ts";
 
@@ -95,10 +95,12 @@ async function filters(): Promise<void> {
     reader: await code("tsproxy:reader"),
   });
   const list: Record<string, PackedPackage> = {};
+  let all = "";
   for (const { id, entry, folder, origin } of discoverShipped()) {
     const made = await bundle({ entry, filename: id });
     const { schemas, ...told } = describer.describe(id, made, origin);
-    list[id] = { hash: made.hash, ...told };
+    list[id] = { hash: made.hash, at: all.length, size: made.code.length, ...told };
+    all += made.code;
     await write(path.join("filters", id, PACKED_SCHEMAS), JSON.stringify(schemas));
     await write(path.join("filters", id, "filter.js"), made.code, made.sources.json);
     for (const file of ["README.md", "package.json"])
@@ -106,6 +108,7 @@ async function filters(): Promise<void> {
   }
   describer.dispose();
   await write(path.join("filters", PACKED_LIST), JSON.stringify(list));
+  await write(path.join("filters", PACKED_CODE), all);
 }
 
 /** The contract and its testing kit, for filters under test; inside isolates the prelude's copy serves. */

@@ -26,7 +26,7 @@ export async function bundlePreludes(): Promise<Preludes> {
   return { builtin, builtinSdk, sandbox, sdk, reader, bundles };
 }
 
-type Code = SharedArrayBuffer;
+type Code = Uint8Array;
 type Codes = [Code, Code, Code, Code, Code];
 
 /** In the order of PRELUDES. */

@@ -30,8 +30,8 @@ export interface PackageInfo {
  */
 export const BEAT = { TURNS: 0, INSIDE: 1, ASIDE: 2, THREAD: 3, CPU_MS: 4 } as const;
 
-/** UTF-8 in memory that all threads share, or the text itself. */
-export type SharedCode = SharedArrayBuffer | string;
+/** ASCII in memory that all threads share, or the text itself. */
+export type SharedCode = Uint8Array | string;
 
 /** One bundled module. */
 export interface ModuleSource {
