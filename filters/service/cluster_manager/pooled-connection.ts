@@ -382,8 +382,8 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     pool.host.cells.cxActive.dec();
     this.#countSent();
     cells.cxLengthMs.record(pool.owner.cx.now() - this.#openedAt);
-    cells.rqPerCx.record(this.#requests);
-    if (state === STATE.CONNECTING) {
+    if (state !== STATE.CONNECTING) cells.rqPerCx.record(this.#requests);
+    else {
       cells.cxConnectFail.inc();
       if (event.timeout) cells.cxConnectTimeout.inc();
       pool.host.cells.cxConnectFail.inc();
