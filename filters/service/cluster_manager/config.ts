@@ -64,6 +64,7 @@ const Http1Options = Type.Object({
 
 const CommonHttpOptions = Type.Object({
   idle_timeout: Type.Optional(Duration()),
+  max_connection_duration: Type.Optional(Duration()),
   max_requests_per_connection: Type.Optional(UInt32()),
   max_headers_count: Type.Optional(UInt32({ minimum: 1 })),
   max_stream_duration: Type.Optional(Duration()),
@@ -282,6 +283,8 @@ export const ClusterConfig = Type.Object({
   typed_extension_protocol_options: Type.Optional(
     Type.Object({ [HTTP_PROTOCOL_OPTIONS]: Type.Optional(HttpProtocolOptions) }),
   ),
+  /** Counts where the options of the protocol have none. */
+  max_requests_per_connection: Type.Optional(UInt32()),
   /** The older place of the same options; counts where the newer is absent. */
   common_http_protocol_options: Type.Optional(CommonHttpOptions),
   upstream_http_protocol_options: Type.Optional(UpstreamHttpOptions),
@@ -460,6 +463,8 @@ export interface ClusterOptions {
   readonly happyEyeballs: HappyEyeballs;
   /** 0: none. */
   readonly idleTimeoutMs: number;
+  /** 0: none. */
+  readonly maxConnectionDurationMs: number;
   /** 0: no limit. */
   readonly maxRequestsPerConnection: number;
   /** Undefined or 0: none. */
@@ -516,7 +521,9 @@ export function optionsOf(config: ClusterConfig): ClusterOptions {
       firstCount: eyeballs?.first_address_family_count ?? 1,
     },
     idleTimeoutMs: common.idle_timeout ?? 3_600_000,
-    maxRequestsPerConnection: common.max_requests_per_connection ?? 0,
+    maxConnectionDurationMs: common.max_connection_duration ?? 0,
+    maxRequestsPerConnection:
+      common.max_requests_per_connection ?? config.max_requests_per_connection ?? 0,
     maxStreamDurationMs: common.max_stream_duration,
     maxHeadBytes: (common.max_response_headers_kb ?? 80) * 1024,
     maxHeaders: common.max_headers_count ?? 100,

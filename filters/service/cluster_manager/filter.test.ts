@@ -587,6 +587,30 @@ describe("an HTTP/1 pool", () => {
     ]);
   });
 
+  it("counts the exchanges that the cluster itself allows, where its options say nothing", () => {
+    const c = one({ max_requests_per_connection: 1 });
+    ask(c);
+    connected(0);
+    say(0, "ok");
+    expect(cx.opened[0]!.connection.closed).toBe("flush");
+  });
+
+  it("closes an idle connection after max_connection_duration, and a busy one after its exchange", () => {
+    const c = one({ common_http_protocol_options: { max_connection_duration: 5_000 } });
+    ask(c);
+    ask(c);
+    connected(0);
+    connected(1);
+    say(0, "ok");
+    cx.clock.advance(5_100);
+    expect(cx.opened.map(({ connection }) => connection.closed)).toEqual(["flush", undefined]);
+    expect(stat("cx_max_duration_reached")).toBe(2);
+    say(1, "ok");
+    expect(cx.opened[1]!.connection.closed).toBe("flush");
+    ask(c);
+    expect(cx.opened).toHaveLength(3);
+  });
+
   it("reads the same options from typed_extension_protocol_options", () => {
     const c = one({
       typed_extension_protocol_options: {

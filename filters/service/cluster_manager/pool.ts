@@ -40,6 +40,8 @@ export interface PoolOwner {
     pool?: Pool,
     downstream?: TransportOptions["downstream"],
   ): Connection;
+  /** 0: none. */
+  readonly maxConnectionDurationMs: number;
   /** 0: no limit. */
   readonly maxRequestsPerConnection: number;
   /** For how many exchanges there shall be room, by those there are. 1: connections are made when they are needed. */

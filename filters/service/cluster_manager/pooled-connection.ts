@@ -11,6 +11,7 @@ import type {
   PoolCallbacks,
   Priority,
   Slot,
+  Timer,
 } from "@tsproxy/sdk";
 import { Race } from "./happy-eyeballs.ts";
 import type { PeerNames } from "./peer-names.ts";
@@ -59,6 +60,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
   #multiplexes = false;
   #active = 0;
   #openedAt = 0;
+  #age: Timer | undefined = undefined;
   #requests = 0;
   #sent = 0;
   /** It has carried all the exchanges that the config allows. */
@@ -102,6 +104,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     this.#sent = facts.sent;
     this.#state = STATE.OPEN;
     this.pool.owner.cx.adopt(facts.connection, this);
+    this.#limitAge();
     if (facts.codec === undefined) this.#makeCodec();
     else this.#adoptCodec(facts.codec);
   }
@@ -138,6 +141,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
   /** Lets go of an idle connection: another object counts and owns it from here on. */
   forget(): void {
     this.#state = STATE.GIVEN_AWAY;
+    this.#age?.cancel();
     this.#releaseCodec();
     this.pool.onForgotten(this);
   }
@@ -298,7 +302,19 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     this.#makeCodec();
     if (this.pool.protocol.name === "ALPN") this.#countProtocol(this.#generation!.value.protocol);
     this.#state = STATE.OPEN;
+    this.#limitAge();
     this.pool.onConnected(this);
+  }
+
+  /** `max_connection_duration`: no further exchange begins then. */
+  #limitAge(): void {
+    const { cx, cells, maxConnectionDurationMs: most } = this.pool.owner;
+    if (most === 0) return;
+    this.#age = cx.timer(() => {
+      cells.cxMaxDuration.inc();
+      this.retire();
+    });
+    this.#age.arm(Math.max(1, most - (cx.now() - this.#openedAt)));
   }
 
   onData(chunk: Chunk): void {
@@ -376,6 +392,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     // Already stale if it was leaving: counting it twice only makes the pool tidy up sooner.
     if (this.ready && state === STATE.OPEN) pool.onStale();
     this.#state = STATE.CLOSED;
+    this.#age?.cancel();
     while (this.#active > 0) this.#endExchange();
     cells.onDestroyed(this.#ended || event.by === "remote", busy);
     cells.cxActive.dec();

@@ -31,6 +31,7 @@ export class ClusterCells implements ClusterStats {
   readonly cxDestroyRemoteWithActiveRq: Counter;
   readonly cxCloseNotify: Counter;
   readonly cxIdleTimeout: Counter;
+  readonly cxMaxDuration: Counter;
   readonly cxMaxRequests: Counter;
   readonly cxNoneHealthy: Counter;
   readonly cxProtocolError: Counter;
@@ -70,6 +71,7 @@ export class ClusterCells implements ClusterStats {
     this.cxDestroyRemoteWithActiveRq = stats.counter("upstream_cx_destroy_remote_with_active_rq");
     this.cxCloseNotify = stats.counter("upstream_cx_close_notify");
     this.cxIdleTimeout = stats.counter("upstream_cx_idle_timeout");
+    this.cxMaxDuration = stats.counter("upstream_cx_max_duration_reached");
     this.cxMaxRequests = stats.counter("upstream_cx_max_requests");
     this.cxNoneHealthy = stats.counter("upstream_cx_none_healthy");
     this.cxProtocolError = stats.counter("upstream_cx_protocol_error");
@@ -117,7 +119,6 @@ const UNMOVED_COUNTERS = [
   "upstream_cx_connect_attempts_exceeded",
   "upstream_cx_connect_with_0_rtt",
   "upstream_cx_http3_total",
-  "upstream_cx_max_duration_reached",
   "upstream_cx_preconnect_skipped",
   "upstream_flow_control_paused_reading_total",
   "upstream_flow_control_resumed_reading_total",

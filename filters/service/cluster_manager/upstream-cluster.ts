@@ -97,6 +97,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   readonly cx: SetupContext;
   readonly codecOptions: CodecOptions;
   readonly connectOptions: ConnectOptions;
+  readonly maxConnectionDurationMs: number;
   readonly maxRequestsPerConnection: number;
   readonly preconnectRatio: number;
   readonly #config: ClusterConfig;
@@ -167,6 +168,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     this.#hostNames = hostNames;
     this.#ownLocality = parts.ownLocality;
     this.#onChanged = parts.onChanged;
+    this.maxConnectionDurationMs = this.#options.maxConnectionDurationMs;
     this.maxRequestsPerConnection = this.#options.maxRequestsPerConnection;
     this.dropOverload = dropOverloadOf(
       config,
