@@ -1,10 +1,12 @@
 import { existsSync, mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs";
+import type { ServerResponse } from "node:http";
 import os from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { eventually, get } from "./client.ts";
-import { accessLog, bootstrap, direct, http, listener } from "./config.ts";
+import { deferred, eventually, get } from "./client.ts";
+import { accessLog, bootstrap, cluster, direct, http, listener, route } from "./config.ts";
 import { Proxy } from "./proxy.ts";
+import { httpUpstream } from "./upstream.ts";
 
 let proxy: Proxy;
 const folder = mkdtempSync(path.join(os.tmpdir(), "tsproxy-access-log-"));
@@ -60,4 +62,37 @@ test("lines of all workers stand in the order of the requests; after SIGUSR1 the
   );
   expect(linesOf(file)).toEqual(fresh);
   expect(linesOf(`${file}.1`)).toEqual([...first, ...still]);
+});
+
+test("a proxy that ends writes the lines that still wait, and that of a request which ended meanwhile", async () => {
+  const lines = path.join(folder, "last.log");
+  const held = deferred<ServerResponse>();
+  const upstream = await httpUpstream((request, response) => {
+    if (request.url === "/last") held.resolve(response);
+    else response.end("answered");
+  });
+  const chain = http([route("/", "up")], { access_log: [accessLog(lines, "%REQ(:PATH)%\n")] });
+  // Nothing but the end can have them written: the interval is ten minutes.
+  const ending = await Proxy.start({
+    config: bootstrap([listener("main", chain)], [cluster("up", [upstream.port])]),
+    concurrency: 2,
+    args: ["--file-flush-interval-msec", "600000"],
+  });
+  try {
+    const paths = Array.from({ length: 40 }, (_, k) => `/${k}`);
+    for (const each of paths)
+      await get(ending.port("main"), each, { headers: { connection: "close" } });
+    const last = get(ending.port("main"), "/last");
+    const response = await held.promise;
+    expect(linesOf(lines)).toEqual([]);
+    ending.signal("SIGTERM");
+    await ending.line(/^draining/);
+    response.end("answered after all");
+    expect(String((await last).body)).toBe("answered after all");
+    expect(await ending.exited).toBe(0);
+    expect(linesOf(lines).sort()).toEqual([...paths, "/last"].sort());
+  } finally {
+    await ending.stop();
+    await upstream.close();
+  }
 });
