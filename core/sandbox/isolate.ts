@@ -113,6 +113,12 @@ const resolver =
   };
 
 /** A session of a debugger or a profiler with one isolate. */
+/** Ids of our own messages to the engine; clients and debug-session.ts use smaller ones. */
+const NUDGE_ID = 2_000_000_000;
+const CLOSE_ID = 2_000_000_001;
+const NUDGE_MS = 25;
+const NUDGES_MAX = 80;
+
 export interface DebugChannel {
   readonly isolate: SandboxIsolate;
   /** A message of the Chrome DevTools protocol. */
@@ -259,14 +265,49 @@ export class SandboxIsolate {
 
   debug(onMessage: (text: string) => void): DebugChannel {
     const session = this.#isolate.createInspectorSession();
-    session.onNotification = onMessage;
-    session.onResponse = (_id, text) => onMessage(text);
+    const unanswered = new Set<number>();
+    let isClosing = false;
+    let nudges = 0;
+    let nudging: NodeJS.Timeout | undefined;
+    const end = () => {
+      clearInterval(nudging);
+      if (this.#channels.delete(channel) && !this.disposed) session.dispose();
+    };
+    // An isolate that is stopped at a line sleeps through a message that comes while it reads another one: the next one wakes it.
+    const nudge = () => {
+      if (unanswered.size > 0 && nudges++ < NUDGES_MAX && !this.disposed)
+        session.dispatchProtocolMessage(`{"id":${NUDGE_ID},"method":"Runtime.getIsolateId"}`);
+      else if (isClosing) end();
+      else {
+        clearInterval(nudging);
+        nudging = undefined;
+      }
+    };
+    const send = (text: string) => {
+      unanswered.add(Number((JSON.parse(text) as { id: number }).id));
+      nudges = 0;
+      nudging ??= setInterval(nudge, NUDGE_MS).unref();
+      session.dispatchProtocolMessage(text);
+    };
+    session.onNotification = (text) => {
+      if (!isClosing) onMessage(text);
+    };
+    session.onResponse = (id, text) => {
+      unanswered.delete(id);
+      if (isClosing && id === CLOSE_ID) end();
+      else if (!isClosing && id !== NUDGE_ID) onMessage(text);
+    };
     const channel: DebugChannel = {
       isolate: this,
-      send: (text) => session.dispatchProtocolMessage(text),
-      // Whoever is stopped at a line goes on.
+      send: (text) => {
+        if (!isClosing) send(text);
+      },
+      // Whoever is stopped at a line goes on. The engine must have let go before the session does: it would call into nothing.
       close: () => {
-        if (this.#channels.delete(channel)) session.dispose();
+        if (isClosing) return;
+        isClosing = true;
+        unanswered.clear();
+        send(`{"id":${CLOSE_ID},"method":"Debugger.disable"}`);
       },
     };
     this.#channels.add(channel);

@@ -44,6 +44,8 @@ export interface Local {
 
 export interface FunctionBody {
   readonly parameters: Local[];
+  /** Names that variables of its own have in the generated code as they are. */
+  readonly ownNames: Set<string>;
   /** Its name for `...`, if it has any. */
   vararg: string | undefined;
   body: Block;

@@ -71,3 +71,19 @@ export class Code {
     return this.#places;
   }
 }
+
+/** What compiled code takes from the runtime by name. */
+export const RUNTIME = (
+  "NONE meter tick callable one all run isPending wait hints index field method setIndex append makeTable add sub mul div mod pow unm concat " +
+  "length eq truth lt le bound withEnv within levels"
+).split(" ");
+
+/** Names that no variable may have there. */
+export const TAKEN: ReadonlySet<string> = new Set([
+  ...RUNTIME,
+  ...(
+    "R undefined NaN Infinity eval arguments await break case catch class const continue debugger default delete do else enum export " +
+    "extends false finally for function if implements import in instanceof interface let new null package private protected public " +
+    "return static super switch this throw true try typeof var void while with yield"
+  ).split(" "),
+]);

@@ -1,5 +1,5 @@
 import type { Block, Expr, FunctionBody, Local, Statement } from "./ast.ts";
-import { Code } from "./code.ts";
+import { Code, RUNTIME } from "./code.ts";
 import { describe, Expressions, isMulti, quoted } from "./expressions.ts";
 import { BadGoto, jumpsTo, refuseJumpIntoScope } from "./jumps.ts";
 import type { Program } from "./parser.ts";
@@ -401,11 +401,6 @@ class Compiler {
   }
 }
 
-/** What compiled code takes from the runtime by name. */
-export const RUNTIME = (
-  "NONE meter tick callable one all run isPending wait hints index field method setIndex append makeTable add sub mul div mod pow unm concat " +
-  "length eq truth lt le bound withEnv within levels"
-).split(" ");
 const TICKS = 1 << 14;
 
 const names = (prefix: string, count: number): string =>

@@ -86,6 +86,22 @@ describe("a program", () => {
     expect(run(source)).toEqual(["3\t1", "2\t2", "6", "4\t2\t2\t7\t8", "11\t21\t12"]);
   });
 
+  it("has variables of any name, that hide others from where they stand", () => {
+    const text = `
+      local x = 1
+      local x = x + 1
+      local function inner() print(x, t) local x = x * 10 return x end
+      local t = inner()
+      local meter, field, undefined, class, let, R, eval = 1, 2, 3, 4, 5, 6, 7
+      print(x, t, meter + field + undefined + class + let + R + eval)
+      local function twin(a, a) return a end
+      print(twin(1, 2))
+      for i = 1, 2 do local i = i * 2 for i = i, i do print(i) end end
+      do local y = "one" print(y) end
+      do local y = y print(y) end`;
+    expect(run(text)).toEqual(["2\tnil", "2\t20\t28", "2", "2", "4", "one", "nil"]);
+  });
+
   it("evaluates all values before it assigns any", () => {
     expect(
       run(

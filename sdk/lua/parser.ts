@@ -1,4 +1,5 @@
 import type { Block, Call, Expr, FunctionBody, Item, Local, Statement } from "./ast.ts";
+import { TAKEN } from "./code.ts";
 import { Lexer, type Token } from "./lexer.ts";
 
 /** As LuaJIT: deeper nesting is refused before it can overflow a stack. */
@@ -137,6 +138,7 @@ class Parser {
   #begin(line: number): FunctionBody {
     const made: FunctionBody = {
       parameters: [],
+      ownNames: new Set(),
       vararg: undefined,
       body: [],
       line,
@@ -162,8 +164,21 @@ class Parser {
       const of = line === 0 ? "main function" : `function at line ${line}`;
       this.#lexer.fail(`${of} has more than ${LOCALS_MAX} local variables`, undefined);
     }
+    return { name, id: this.#idOf(name), owner: this.#function };
+  }
+
+  /** Debuggers show it, and people ask for variables by it: where nothing else goes by that name, it is the variable's own. */
+  #idOf(name: string): string {
+    const isFree =
+      /^[A-Za-z_]\w*$/.test(name) &&
+      !TAKEN.has(name) &&
+      this.#functions.every(({ ownNames }) => !ownNames.has(name));
+    if (isFree) {
+      this.#function.ownNames.add(name);
+      return name;
+    }
     const plain = /^[A-Za-z_]\w*$/.test(name) ? name : "v";
-    return { name, id: `${plain}$${++this.#ids}`, owner: this.#function };
+    return `${plain}$${++this.#ids}`;
   }
 
   #declare(local: Local): void {
