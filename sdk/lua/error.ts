@@ -10,6 +10,9 @@ export class LuaError {
   }
 }
 
+/** One that was found while the program waited: its message does not say where that was. */
+export class LateError extends LuaError {}
+
 /** A text that is no Lua program. */
 export class SyntaxError51 extends Error {
   /** More text could mend it. */

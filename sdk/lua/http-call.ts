@@ -9,8 +9,7 @@ import {
   tableArgument,
   textArgument,
 } from "./arguments.ts";
-import { libraryError } from "./error.ts";
-import { refused } from "./kinds.ts";
+import { LateError, libraryError } from "./error.ts";
 import { truth } from "./runtime.ts";
 import { LuaTable } from "./table.ts";
 
@@ -39,7 +38,7 @@ export function readCall(args: Args): HttpCall {
   const path = pseudo.get(":path");
   const authority = pseudo.get(":authority");
   if (method === undefined || path === undefined || authority === undefined)
-    throw refused("http call headers must include ':path', ':method', and ':authority'");
+    throw libraryError("http call headers must include ':path', ':method', and ':authority'");
   const lines = headers.filter(([name]) => !name.startsWith(":") && name !== "host");
   return {
     cluster,
@@ -73,7 +72,7 @@ function optionsOf(args: Args): Options {
       const key = fourth.keyAt(at);
       const value = fourth.valueAt(at);
       if (typeof key !== "string" || !OPTIONS.includes(key))
-        throw refused(`"${String(key)}" is not valid key for httpCall() options`);
+        throw libraryError(`"${String(key)}" is not valid key for httpCall() options`);
       if (key === "timeout_ms") {
         if (typeof value !== "number") throw argumentError(4, "httpCall", "timeout_ms is a number");
         options.timeoutMs = value;
@@ -81,7 +80,7 @@ function optionsOf(args: Args): Options {
       else if (key === "return_duplicate_headers") options.keepsDuplicates = truth(value);
     }
   }
-  if (!(options.timeoutMs >= 0)) throw refused("http call timeout must be >= 0");
+  if (!(options.timeoutMs >= 0)) throw libraryError("http call timeout must be >= 0");
   return options;
 }
 
@@ -121,7 +120,8 @@ async function answerOf(
     ];
   } catch (error) {
     const { reason = "local", message } = error as Partial<FetchError>;
-    if (reason === "no_cluster") throw refused("http call cluster invalid. Must be configured");
+    if (reason === "no_cluster")
+      throw new LateError("http call cluster invalid. Must be configured");
     if (reason === "timeout") return local(504, "upstream request timeout");
     if (reason === "no_host") return local(503, "no healthy upstream");
     if (reason === "too_large") return local(503, `httpCall: ${message}`);
@@ -176,7 +176,7 @@ export function headersFromTable(table: LuaTable): [string, string][] {
   for (let at = table.entryFrom(0); at >= 0; at = table.entryFrom(at + 1)) {
     const key = table.keyAt(at);
     if (typeof key !== "string" && typeof key !== "number")
-      throw refused("bad argument: header names are strings");
+      throw libraryError("bad argument: header names are strings");
     const name = String(key).toLowerCase();
     const value = table.valueAt(at);
     if (typeof value === "object" && value !== null && "array" in value)

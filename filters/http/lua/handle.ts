@@ -46,12 +46,15 @@ export function handleKind(cx: SetupContext, log: Log): LuaTable {
     trailers: (run) => run.trailers(),
     respond: (run, args) => respond(run, args),
     httpCall: (run, args) => httpCall(cx, run, args),
-    metadata: (run) => metadataOf(run, run.stream.route?.routeMetadata),
-    streamInfo: (run) => new InfoData(run.kinds.info, run),
-    connection: (run) => new ConnectionData(run.kinds.connection, run),
-    connectionStreamInfo: (run) => new ConnectionInfoData(run.kinds.connectionInfo, run),
-    virtualHost: (run) => new VirtualHostData(run.kinds.virtualHost, run),
-    route: (run) => new RouteData(run.kinds.route, run),
+    metadata: (run) => run.kept("metadata", () => metadataOf(run, run.stream.route?.routeMetadata)),
+    streamInfo: (run) => run.kept("streamInfo", () => new InfoData(run.kinds.info, run)),
+    connection: (run) =>
+      run.kept("connection", () => new ConnectionData(run.kinds.connection, run)),
+    connectionStreamInfo: (run) =>
+      run.kept("connectionStreamInfo", () => new ConnectionInfoData(run.kinds.connectionInfo, run)),
+    virtualHost: (run) =>
+      run.kept("virtualHost", () => new VirtualHostData(run.kinds.virtualHost, run)),
+    route: (run) => run.kept("route", () => new RouteData(run.kinds.route, run)),
     filterContext: (run) => new StructData(run.kinds.struct, run.filterContext, run.scope),
     setUpstreamOverrideHost: ({ stream }, args) => {
       const address = textArgument(args, 1, "setUpstreamOverrideHost");

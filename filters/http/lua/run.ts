@@ -13,10 +13,12 @@ import {
   BufferData,
   HostWait,
   isPending,
+  LateError,
   type LuaFunction,
   libraryError,
   NONE,
   refused,
+  runtimeError,
   Scope,
   Stopped,
   Userdata,
@@ -53,7 +55,12 @@ const CHUNK = new ChunkWait();
 const TRAILERS = new TrailersWait();
 
 function* waitOn(what: HostWait): Generator<unknown, unknown, unknown> {
-  return yield what;
+  try {
+    return yield what;
+  } catch (error) {
+    // What failed elsewhere has no place in the script; here it is where the script waits.
+    throw error instanceof LateError ? runtimeError(String(error.value)) : error;
+  }
 }
 
 /** Suspends the script until the host is done. `isQuiet`: in Envoy it would not be. */
@@ -94,6 +101,7 @@ export class Run extends Userdata {
   #generator: Generator<unknown, unknown, unknown> | undefined = undefined;
   #headersData: HeadersData | undefined = undefined;
   #requestData: HeadersData | undefined = undefined;
+  #kept: Map<string, Userdata> | undefined = undefined;
   #body: BufferData | undefined = undefined;
   #bodySeen = false;
   #wholeBody = false;
@@ -288,6 +296,16 @@ export class Run extends Userdata {
     if (this.#requestData?.scope !== this.scope)
       this.#requestData = new HeadersData(this.stream.request, this);
     return this.#requestData;
+  }
+
+  /** Envoy hands out one object a kind for as long as it is good. */
+  kept<T extends Userdata>(key: string, make: () => T): T {
+    const kept = (this.#kept ??= new Map());
+    const found = kept.get(key);
+    if (found?.scope === this.scope) return found as T;
+    const made = make();
+    kept.set(key, made);
+    return made;
   }
 
   #lent<T extends Userdata>(data: T): T {

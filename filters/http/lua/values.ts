@@ -40,7 +40,7 @@ export function toLua(value: unknown): unknown {
   return table;
 }
 
-/** A Lua value as JSON: a table that begins at 1 is a list. Throws LuaError, as Envoy does for what it cannot keep. */
+/** A Lua value as JSON: a table of numbers is a list. Throws LuaError, as Envoy does for what it cannot keep. */
 export function fromLua(value: unknown, depth = 0): unknown {
   if (depth > DEPTH_MAX) throw libraryError("the value in dynamicMetadata is nested too deep");
   if (typeof value === "string") return fromUtf8(value);
@@ -48,13 +48,16 @@ export function fromLua(value: unknown, depth = 0): unknown {
   if (value === undefined) return null;
   if (!(value instanceof LuaTable))
     throw libraryError(`unexpected type '${typeOf(value)}' in dynamicMetadata`);
-  if (value.length > 0) return value.array.map((item) => fromLua(item, depth + 1));
+  const isList = value.keys.every((_key, k) => value.values[k] === undefined);
+  if (value.length > 0 && isList) return value.array.map((item) => fromLua(item, depth + 1));
   const made: Record<string, unknown> = {};
   for (let at = value.entryFrom(0); at >= 0; at = value.entryFrom(at + 1)) {
     const key = value.keyAt(at);
-    if (typeof key !== "string" && typeof key !== "number")
-      throw libraryError("unexpected key type in dynamicMetadata");
-    Object.defineProperty(made, fromUtf8(String(key)), {
+    if (typeof key !== "string")
+      throw libraryError(
+        `unexpected type ${typeOf(key)} in table key (only string keys are supported)`,
+      );
+    Object.defineProperty(made, fromUtf8(key), {
       value: fromLua(value.valueAt(at), depth + 1),
       enumerable: true,
       configurable: true,
