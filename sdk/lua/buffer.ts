@@ -20,6 +20,9 @@ export class BufferData extends Userdata {
     return this.#text?.length ?? this.#chunk?.length ?? 0;
   }
 
+  /** `setBytes()` was called. */
+  isEdited = false;
+
   /** One char a byte. */
   get text(): string {
     const chunk = this.#chunk;
@@ -33,6 +36,7 @@ export class BufferData extends Userdata {
       throw refused("setBytes() cannot give a body to a message that has none");
     this.#chunk.replace(latin1Encode(text));
     this.#text = text;
+    this.isEdited = true;
   }
 
   /** The bytes go on: what a script still holds of them is a copy. */

@@ -194,6 +194,9 @@ export class Run extends Userdata {
     const waiting = this.#waiting;
     if (waiting instanceof PromiseWait)
       return this.#settled(waiting, () => this.#onMore(data, endStream));
+    // As Envoy, whatever the message came with.
+    if (data?.isEdited && this.#wholeBody && !this.headersGone)
+      this.#headers.set(CONTENT_LENGTH, String(data.length));
     data?.release();
     this.#letGo();
     return this.answer;
