@@ -135,6 +135,7 @@ describe("bodies", () => {
     await s.settled();
     expect([s.upstream.header("x-size"), s.upstream.header("x-part")]).toEqual(["5", "bc"]);
     expect(s.upstream.body).toBe("<abcd\xff>");
+    expect(s.upstream.header("content-length")).toBe("7");
     s.responseHeaders(200);
     expect(s.downstream.header("x-body")).toBe("true");
   });
