@@ -29,7 +29,7 @@ it("lets requests of the same origin change things, and no others", () => {
   expect(ask("POST", { origin: "http://me.test:8080" })).toBeUndefined();
   expect(ask("PUT", { referer: "https://me.test:8080/page?x" })).toBeUndefined();
   expect(ask("POST", { origin: "http://me.test" })).toBe(403);
-  expect(ask("DELETE", { origin: "null" })).toBe(403);
+  expect(ask("DELETE", { origin: "null", referer: "https://me.test:8080/" })).toBe(403);
   expect(ask("PATCH")).toBe(403);
   expect(["request_valid", "request_invalid", "missing_source_origin"].map(stat)).toEqual([
     2, 1, 2,

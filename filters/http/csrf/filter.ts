@@ -67,7 +67,8 @@ class CsrfFilter implements HttpFilter {
     const { enabled } = policy;
     if ((!enabled && !policy.shadow) || !CHANGING.has(headers.method)) return;
     const { missing, invalid, valid } = this.#counters;
-    const source = hostOf(headers.get(ORIGIN)) || hostOf(headers.get(REFERER));
+    const origin = headers.get(ORIGIN) ?? "";
+    const source = hostOf(origin === "" ? headers.get(REFERER) : origin);
     if (source === "") missing.inc();
     else if (policy.allows(source, headers.authority ?? "")) {
       valid.inc();
@@ -79,7 +80,7 @@ class CsrfFilter implements HttpFilter {
 
 /**
  * Host and port of an origin or an absolute URL; of anything else the text itself. A browser that hides the origin sends `null`
- * (https://fetch.spec.whatwg.org/#origin-header), which counts as none.
+ * (https://fetch.spec.whatwg.org/#origin-header), which counts as none, whatever the referer.
  */
 function hostOf(url: string | undefined): string {
   if (url === undefined || url === "null") return "";

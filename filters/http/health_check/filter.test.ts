@@ -46,11 +46,14 @@ describe("a check", () => {
   it("fails while an operator says so, passed through or not, and all other answers warn", () => {
     const own = setup();
     const passed = setup({ pass_through_mode: true });
+    const underWay = passed();
     cx.publish("core/health_checks_fail", true);
     const failure = { status: 503, flags: ["LH"], details: "health_check_failed" };
     expect([own().reply, passed().reply]).toMatchObject([failure, failure]);
     const other = own("/x").responseHeaders(200);
     expect(other.downstream.header("x-envoy-immediate-health-check-fail")).toBe("true");
+    underWay.responseHeaders(200);
+    expect(underWay.downstream.header("x-envoy-immediate-health-check-fail")).toBe("true");
     cx.publish("core/health_checks_fail", false);
     expect(own().reply!.status).toBe(200);
   });

@@ -214,7 +214,8 @@ class HealthCheckFilter implements HttpFilter {
     if (this.#isCheck) {
       shared.cache?.set(headers.status, headers.has(DEGRADED));
       headers.set(CHECKED_CLUSTER, shared.clusterName);
-    } else if (shared.failed) headers.set(IMMEDIATE_FAIL, "true");
+    }
+    if (shared.failed) headers.set(IMMEDIATE_FAIL, "true");
   }
 }
 

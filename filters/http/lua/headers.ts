@@ -130,7 +130,9 @@ export class HeadersData extends Userdata {
       return;
     }
     const name = settable(spelling, value);
-    if (name !== undefined) map.added.push(name.text, value);
+    if (name === undefined) return;
+    if (name.joined === 0) map.added.push(name.text, value);
+    else map.append(name, value);
   }
 
   replace(spelling: Spelling, value: string): void {

@@ -51,7 +51,8 @@ export function unescapeSlashes(path: string): string {
 }
 
 export function mergeSlashes(path: string): string {
-  return path.replace(/\/{2,}/g, "/");
+  // Envoy puts segments together between a first slash and a last one, which are two where there is no segment.
+  return /^\/{2,}$/.test(path) ? "//" : path.replace(/\/{2,}/g, "/");
 }
 
 /**
