@@ -210,7 +210,8 @@ test("scripts: a limit for each key, a check by another service, a body rewritte
   const statuses: number[] = [];
   for (let k = 0; k < 12; k++) statuses.push((await ask("/", "bob")).status);
   expect(statuses.filter((status) => status === 200)).toHaveLength(10);
-  expect((await ask("/", "bob")).headers["retry-after"]).toBe("6");
+  // A token comes every six seconds, and the first of them may be under way for long.
+  expect((await ask("/", "bob")).headers["retry-after"]).toMatch(/^[1-6]$/);
 });
 
 test("lua: headers and a body edited, another service asked, a module, a TCP connection", async () => {
