@@ -286,4 +286,4 @@ test("writes new filters that are found, and whose own tests pass", async () => 
   await expect(types()).rejects.toMatchObject({
     stdout: expect.stringContaining("Cannot find name 'process'"),
   });
-}, 30_000);
+});

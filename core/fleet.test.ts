@@ -225,7 +225,7 @@ test("what one thread publishes reaches the others, and those that come later", 
   const published = (thread: FakeThread) => thread.got.filter((m) => m.type === "publish");
   expect(threads.slice(0, 3).map((t) => published(t).length)).toEqual([0, 1, 1]);
   threads[1]!.kill();
-  await vi.waitFor(() => expect(threads).toHaveLength(4));
+  await vi.waitFor(() => expect(threads).toHaveLength(4), 120_000);
   expect(published(threads[3]!)).toEqual([{ type: "publish", topic: "t", text: "1" }]);
 });
 
@@ -238,7 +238,7 @@ test("a thread that died comes back with what the others run, sockets included, 
   await serve(fleet, 1, [listener("a", 0)]);
   threads[1]!.events.onExit("out of memory");
   expect(lost).toEqual(["worker 1: out of memory"]);
-  await vi.waitFor(() => expect(threads).toHaveLength(4));
+  await vi.waitFor(() => expect(threads).toHaveLength(4), 120_000);
   await serve(fleet, 2, [listener("a", 0)]);
   const [prepare] = threads[3]!.got;
   expect(prepare).toMatchObject({ type: "prepare", generation: 1, modules: [{ code: "v1" }] });
@@ -256,7 +256,7 @@ test("answers a call of a thread, with its failure if it fails", async () => {
   });
   threads[0]!.events.onMessage({ type: "call", call: 7, name: "core.quit", args: {} });
   threads[0]!.events.onMessage({ type: "call", call: 8, name: "core.other", args: {} });
-  await vi.waitFor(() => expect(threads[0]!.got).toHaveLength(2));
+  await vi.waitFor(() => expect(threads[0]!.got).toHaveLength(2), 120_000);
   expect(threads[0]!.got).toEqual([
     { type: "reply", call: 7, value: "bye", error: undefined },
     { type: "reply", call: 8, value: undefined, error: "no such operation" },
@@ -270,7 +270,7 @@ test("gives a thread that sets something up a longer box", async () => {
   expect(fleet.boxes().map(({ boxMs }) => boxMs)).toEqual([1_000, 1_000]);
   threads[0]!.answer = () => undefined;
   void fleet.prepare(change(2));
-  await vi.waitFor(() => expect(threads[0]!.types()).toHaveLength(3));
+  await vi.waitFor(() => expect(threads[0]!.types()).toHaveLength(3), 120_000);
   expect(fleet.boxes()[0]!.boxMs).toBe(20_000);
   threads[0]!.events.onMessage({ type: "prepared", generation: 2 });
 });

@@ -1,16 +1,20 @@
 import net from "node:net";
 
+/** Below what systems give to clients and to servers that ask for port 0: no other program is given it before it is used. */
+const ANY = { from: 10_000, count: 20_000 };
+
 /** The first one from there on that nobody has; 0: any. */
-export async function freePort(from: number): Promise<number> {
-  for (let port = from; ; port++) {
-    const server = net.createServer();
-    const got = await new Promise<number>((resolve) => {
-      server.on("error", () => resolve(-1));
-      server.listen(port, "127.0.0.1", () => {
-        const { port: bound } = server.address() as net.AddressInfo;
-        server.close(() => resolve(bound));
-      });
+export async function freePort(from = 0): Promise<number> {
+  for (let port = from === 0 ? anyPort() : from; ; port = from === 0 ? anyPort() : port + 1) {
+    const isFree = await new Promise<boolean>((resolve) => {
+      const server = net.createServer();
+      server.on("error", () => resolve(false));
+      server.listen(port, "127.0.0.1", () => server.close(() => resolve(true)));
     });
-    if (got > 0) return got;
+    if (isFree) return port;
   }
+}
+
+function anyPort(): number {
+  return ANY.from + Math.floor(Math.random() * ANY.count);
 }

@@ -61,9 +61,9 @@ class FakeServing implements Serving, RehearsalStage {
     const module = this.modules.get(name);
     return module === undefined ? "" : textOf(module);
   }
-  /** Settles as soon as it holds, fails after 5 s. */
+  /** Settles as soon as it holds; fails after two minutes, for a machine that is busy with something else. */
   async until(what: string, holds: () => boolean): Promise<void> {
-    const deadline = Date.now() + 20_000;
+    const deadline = Date.now() + 120_000;
     while (!holds()) {
       if (Date.now() > deadline) throw new Error(`still not so: ${what}`);
       await Promise.race([

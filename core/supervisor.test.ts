@@ -82,7 +82,7 @@ test("passes a signal on and ends with what the proxy answers", async () => {
     `process.on("SIGTERM", () => process.exit(0)); ${READY} setInterval(() => {}, 1000); process.send({ type: "beat", threads: [] });`,
   );
   const ended = supervisor.run();
-  await vi.waitFor(() => expect(supervisor.ready).toBe(true), 5_000);
+  await vi.waitFor(() => expect(supervisor.ready).toBe(true), 120_000);
   supervisor.signal("SIGTERM");
   expect(await ended).toBe(0);
 });

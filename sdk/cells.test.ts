@@ -176,7 +176,7 @@ it("four threads get together just as many as one would", async () => {
   expect(sum(1)).toBe(20_000);
   expect(sum(2)).toBe(1000);
   expect(Math.max(...results.map((r) => r[3]!))).toBe(8000);
-}, 30_000);
+});
 
 describe("what is held", () => {
   it("is limited over all workers, and given back by the isolate that takes a dead one's place", () => {

@@ -41,7 +41,7 @@ describe.skipIf(!present)(suite, () => {
     ))
       for (const { line, column } of verdict.errors)
         expect([line > 0, column > 0], verdict.file).toEqual([true, true]);
-  }, 60_000);
+  });
 
   it("that Envoy refuses are refused", () => {
     const refused = cases().filter((c) => c.bootstrap && /^reject(-by-design)?$/.test(c.verdict));

@@ -62,14 +62,12 @@ describe("a regular expression", () => {
   });
 
   it("does not stall, whatever the pattern and the text", () => {
+    // A backtracking engine would not come back from here before the universe ends.
     const text = `${"a".repeat(30_000)}!`;
-    const begun = Date.now();
     for (const pattern of ["(a+)+$", "(a|a)*b", "(.*)*x", "(a?){50}a{50}", "(?i)(A+)+b"]) {
-      compileRegex(pattern).matches(text);
+      expect(compileRegex(pattern).matches(text)).toBe(false);
       compileRegex(pattern).replaceAll(text, "");
     }
-    // A backtracking engine would take longer than the universe has.
-    expect(Date.now() - begun).toBeLessThan(20_000);
   });
 
   it("is read by V8 as re2js reads it", () => {

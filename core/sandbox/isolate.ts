@@ -8,9 +8,10 @@ import { IMAGE_FILENAME, type SandboxImage } from "./image.ts";
 // isolated-vm is CommonJS with a native half; its only use for sandboxes is in this file.
 const ivm = isolatedVm() as typeof ivmTypes;
 
-const LOAD_TIMEOUT_MS = 1000;
-/** What this thread waits for the sandbox at most, as in an entry: a package may have put a getter where its kind is asked for. */
-const HERE_TIMEOUT_MS = 250;
+/** By the clock, on another thread: a machine with ten times more work than cores makes an honest package wait for a CPU as well. */
+const LOAD_TIMEOUT_MS = 5000;
+/** What this thread waits for the sandbox at most: a package may have put a getter where its kind is asked for. */
+const HERE_TIMEOUT_MS = 1000;
 /** Chars of a module that this thread may stop for (1 ms). */
 const COMPILE_HERE_MAX = 64 * 1024;
 

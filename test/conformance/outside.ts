@@ -1,9 +1,9 @@
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import path from "node:path";
+import { freePort } from "../../core/free-port.ts";
 import { bootstrap, cluster, http, listener, route, unlimited } from "../integration/config.ts";
 import { Proxy, ROOT } from "../integration/proxy.ts";
-import { deadPort } from "../integration/upstream.ts";
 
 /** Suites that others made lie beside the project, or where this says. */
 const SUITES = process.env["TSPROXY_SUITES"] ?? path.join(ROOT, "../shared");
@@ -41,7 +41,7 @@ export async function withForwarder(
   env: Readonly<Record<string, string>>,
   run: (proxy: string, origin: string) => Promise<Outcome>,
 ): Promise<Outcome> {
-  const origin = await deadPort();
+  const origin = await freePort();
   const proxy = await Proxy.start({
     config: bootstrap(
       [

@@ -6,4 +6,4 @@ it("100,000 HTTP/1 conversations, good and bad, mean to us what they mean to llh
   expect(tally.unlisted).toBeUndefined();
   expect(tally.equal).toBeGreaterThan(80_000);
   for (const [name, count] of tally.listed) expect(count, `never seen: ${name}`).toBeGreaterThan(0);
-}, 60_000);
+});

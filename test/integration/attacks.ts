@@ -1,6 +1,5 @@
-import { once } from "node:events";
 import http from "node:http";
-import type { AddressInfo } from "node:net";
+import { freePort } from "../../core/free-port.ts";
 import { address, bootstrap, direct, http as httpFilter, type Json, listener } from "./config.ts";
 import { Proxy } from "./proxy.ts";
 
@@ -97,15 +96,6 @@ const config = (port: number): Json =>
     ],
     [],
   );
-
-async function freePort(): Promise<number> {
-  const server = http.createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, "close");
-  return port;
-}
 
 export interface Report {
   /** Of the requests that met the filter. */

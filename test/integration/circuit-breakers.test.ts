@@ -18,19 +18,28 @@ import { httpUpstream } from "./upstream.ts";
 const LIMIT = 10;
 const CLIENTS = 64;
 
-/** An upstream that is slow, and knows how many requests it has had at once. */
-async function slowUpstream(ms: number) {
-  let active = 0;
+/** An upstream that answers when it is told to, and knows how many requests it has had at once. */
+async function heldUpstream() {
+  const held: (() => void)[] = [];
   const most = { requests: 0 };
   const upstream = await httpUpstream((_request, response) => {
-    active++;
-    most.requests = Math.max(most.requests, active);
-    setTimeout(() => {
-      active--;
-      response.end("ok");
-    }, ms);
+    held.push(() => response.end("ok"));
+    most.requests = Math.max(most.requests, held.length);
   });
-  return { upstream, most };
+  return {
+    upstream,
+    most,
+    /** Settles once so many wait for their answers. */
+    until: (requests: number) =>
+      eventually(
+        () => held.length,
+        (n) => n === requests,
+        `${requests} requests at once`,
+      ),
+    release: () => {
+      for (const answer of held.splice(0)) answer();
+    },
+  };
 }
 
 function start(port: number, limits: Json): Promise<Proxy> {
@@ -38,47 +47,46 @@ function start(port: number, limits: Json): Promise<Proxy> {
   return Proxy.start({
     concurrency: 4,
     config: bootstrap(
-      [listener("main", httpFilter([route("/", "slow", { timeout: "30s" })]))],
+      [listener("main", httpFilter([route("/", "slow", { timeout: "0s" })]))],
       [cluster("slow", [port], { circuit_breakers })],
     ),
   });
 }
 
-async function statuses(proxy: Proxy, requests: number): Promise<ReadonlyMap<number, number>> {
-  const counts = new Map<number, number>();
-  const clients = Array.from({ length: CLIENTS }, async () => {
-    for (let k = 0; k < requests; k++) {
-      const { status } = await get(proxy.port("main"), "/");
-      counts.set(status, (counts.get(status) ?? 0) + 1);
-    }
-  });
-  await Promise.all(clients);
-  return counts;
+/** What each of so many clients is answered, each on a connection of its own. */
+function statuses(proxy: Proxy): Promise<readonly number[]> {
+  const asked = Array.from({ length: CLIENTS }, () => get(proxy.port("main"), "/"));
+  return Promise.all(asked.map((answer) => answer.then(({ status }) => status)));
 }
 
 test("max_connections holds across workers, and everybody who waits is served", async () => {
-  const { upstream, most } = await slowUpstream(20);
+  const { upstream, most, until, release } = await heldUpstream();
   const proxy = await start(upstream.port, { max_connections: LIMIT });
-  const counts = await statuses(proxy, 4);
-  expect([...counts]).toEqual([[200, CLIENTS * 4]]);
-  expect(most.requests).toBeLessThanOrEqual(LIMIT);
-  expect(most.requests).toBeGreaterThan(LIMIT / 2);
+  const asked = statuses(proxy);
+  await until(LIMIT);
+  await proxy.untilStat("cluster.slow.upstream_rq_pending_active", CLIENTS - LIMIT);
+  const releasing = setInterval(release, 20);
+  expect(await asked).toEqual(Array(CLIENTS).fill(200));
+  clearInterval(releasing);
+  expect(most.requests).toBe(LIMIT);
   await proxy.untilStat("cluster.slow.upstream_rq_active", 0);
   await proxy.stop();
   await upstream.close();
 });
 
 test("max_requests holds across workers, the others are told to come again", async () => {
-  const { upstream, most } = await slowUpstream(50);
+  const { upstream, most, until, release } = await heldUpstream();
   const proxy = await start(upstream.port, { max_requests: LIMIT });
-  const counts = await statuses(proxy, 4);
-  expect(most.requests).toBe(LIMIT);
-  expect((counts.get(200) ?? 0) + (counts.get(503) ?? 0)).toBe(CLIENTS * 4);
-  expect(counts.get(503)).toBeGreaterThan(0);
-  // As many again: nothing is left of those before.
-  most.requests = 0;
-  await statuses(proxy, 1);
-  expect(most.requests).toBe(LIMIT);
+  // Twice: nothing is left of those before.
+  for (let round = 1; round <= 2; round++) {
+    const asked = statuses(proxy);
+    await until(LIMIT);
+    await proxy.untilStat("cluster.slow.upstream_rq_active_overflow", round * (CLIENTS - LIMIT));
+    release();
+    const served = (await asked).filter((status) => status === 200);
+    expect([served.length, most.requests]).toEqual([LIMIT, LIMIT]);
+    expect((await asked).filter((status) => status === 503).length).toBe(CLIENTS - LIMIT);
+  }
   await proxy.stop();
   await upstream.close();
 });
@@ -108,7 +116,7 @@ test("what an isolate held is free again when it has been killed in mid-request"
       [
         listener(
           "main",
-          httpFilter([direct("/ready", "yes"), route("/", "slow", { timeout: "30s" })]),
+          httpFilter([direct("/ready", "yes"), route("/", "slow", { timeout: "0s" })]),
         ),
       ],
       [

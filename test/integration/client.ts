@@ -50,7 +50,7 @@ export function get(port: number, path: string, ask: Ask = {}): Promise<Answer> 
 }
 
 /** How long a thing that should happen may take on a machine that is busy with something else. */
-export const PATIENCE_MS = 45_000;
+export const PATIENCE_MS = 120_000;
 
 /** A client that says the bytes it is told to say. */
 export class RawClient {

@@ -231,7 +231,7 @@ test("a config is saved while somebody is stopped in a script of it", async () =
   client.close();
   await session.next("reloaded");
   expect((await get(port, "/after")).headers).toMatchObject({ "x-script": "saved" });
-}, 60_000);
+});
 
 test("stops at a line of a script in the YAML file", async () => {
   const { port, inspector } = await start();
@@ -290,7 +290,7 @@ test("stops at a line of Lua in the YAML file, for a client that attached by the
   expect(paused.callFrames[0]!.source).toMatchObject({ url, lineNumber });
   await client.send("Debugger.resume");
   expect((await held).headers).toMatchObject({ "x-lua": "n1" });
-}, 60_000);
+});
 
 test("names of other machines attach to nothing", async () => {
   const { inspector } = await start();

@@ -135,9 +135,7 @@ test("a response that comes before the whole request ends the exchange, not the 
   await nothingIsGoingOn();
 });
 
-test("10,000 connections of all kinds of fates leave nothing behind", {
-  timeout: 120_000,
-}, async () => {
+test("10,000 connections of all kinds of fates leave nothing behind", async () => {
   answer = async (request, response) => {
     await bodyOf(request).catch(() => {});
     response.end("done");

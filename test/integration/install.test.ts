@@ -29,7 +29,7 @@ beforeAll(async () => {
     if (!/ENOTCACHED|ENOTFOUND|EAI_AGAIN|ECONN|ETIMEDOUT|network/.test(stderr)) throw error;
     unreachable = "npm reaches no registry and has not cached what tsproxy needs";
   }
-}, 120_000);
+});
 afterAll(() => rmSync(folder, { recursive: true }));
 
 function npm(cwd: string, ...args: string[]) {

@@ -1,8 +1,9 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { freePort } from "../../core/free-port.ts";
 import { get, RawClient } from "./client.ts";
 import { bootstrap, cluster, http, listener, route, unlimited } from "./config.ts";
 import { Proxy } from "./proxy.ts";
-import { deadPort, httpUpstream, type Upstream } from "./upstream.ts";
+import { httpUpstream, type Upstream } from "./upstream.ts";
 
 let proxy: Proxy;
 let upstreams: Upstream[];
@@ -17,7 +18,7 @@ beforeAll(async () => {
       }),
     ),
   );
-  dead = await deadPort();
+  dead = await freePort();
   const inline_string = `
     function envoy_on_request(h)
       local to = h:headers():get("x-to")

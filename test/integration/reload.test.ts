@@ -40,7 +40,6 @@ describe("under a load of one connection a request", () => {
   ];
   test.each(kinds)(
     `${EDITS} edits of %s reach every worker, and no request fails`,
-    { timeout: 120_000 },
     async (_, what) => {
       for (let n = 0; n < EDITS; n++) {
         const version = bench.edit(what);

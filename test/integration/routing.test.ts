@@ -3,6 +3,7 @@ import type http from "node:http";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { freePort } from "../../core/free-port.ts";
 import { eventually, get, RawClient } from "./client.ts";
 import {
   accessLog,
@@ -15,7 +16,7 @@ import {
   route,
 } from "./config.ts";
 import { Proxy } from "./proxy.ts";
-import { deadPort, httpUpstream, type Upstream } from "./upstream.ts";
+import { httpUpstream, type Upstream } from "./upstream.ts";
 
 let a: Upstream<http.Server>;
 let b: Upstream<http.Server>;
@@ -38,7 +39,7 @@ beforeAll(async () => {
       });
     };
   [a, b] = await Promise.all([httpUpstream(name("a")), httpUpstream(name("b"))]);
-  const dead = await deadPort();
+  const dead = await freePort();
   log = path.join(tmpdir(), `tsproxy-routing-${process.pid}.log`);
   const routes = [
     { ...direct("/direct", "said by the proxy\n", 203), name: "said" },

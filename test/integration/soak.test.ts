@@ -2,9 +2,7 @@ import { expect, test } from "vitest";
 import { soak } from "./soaking.ts";
 
 // The long one is test/bench/soak.ts, which looks at memory as well.
-test("mixed load, dying upstreams and reloads leave no failure and nothing open behind", {
-  timeout: 120_000,
-}, async () => {
+test("mixed load, dying upstreams and reloads leave no failure and nothing open behind", async () => {
   const soaked = await soak({ seconds: 12, reloadEveryMs: 2_000 });
   expect(soaked.failures).toEqual([]);
   expect(soaked.reloads).toBeGreaterThan(1);

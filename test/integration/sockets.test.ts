@@ -5,6 +5,7 @@ import net from "node:net";
 import os from "node:os";
 import path from "node:path";
 import { afterEach, expect, test } from "vitest";
+import { freePort } from "../../core/free-port.ts";
 import { eventually, get } from "./client.ts";
 import {
   address,
@@ -33,12 +34,6 @@ async function start(options: ProxyOptions): Promise<Proxy> {
 const TYPE = "type.googleapis.com/envoy.extensions.";
 const hello = httpFilter([direct("/", "hello\n")]);
 
-/** A port that is free now. */
-async function freePort(): Promise<number> {
-  const { port, close } = await tcpUpstream(() => {});
-  await close();
-  return port;
-}
 function overUnix(socketPath: string): Promise<string> {
   return new Promise((resolve, reject) => {
     const request = http.get({ socketPath, path: "/", agent: false }, (response) => {

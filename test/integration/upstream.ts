@@ -50,13 +50,6 @@ function listen<S extends net.Server>(server: S): Promise<Upstream<S>> {
   });
 }
 
-/** A port on which nobody listens. */
-export async function deadPort(): Promise<number> {
-  const { port, close } = await tcpUpstream(() => {});
-  await close();
-  return port;
-}
-
 /** The whole body of a message. */
 export async function bodyOf(message: http.IncomingMessage): Promise<Buffer> {
   const pieces: Buffer[] = [];
