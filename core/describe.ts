@@ -78,7 +78,7 @@ export class DescribeError extends Error {
 }
 
 /** Loading somebody's module takes milliseconds; this is for the one that never ends. */
-const LOAD_MS = 1_000;
+const LOAD_MS = 5_000;
 const MEMORY_MB = 128;
 /** One isolate serves so many modules of ours, then its heap is given back. */
 const MODULES_AN_ISOLATE = 100;

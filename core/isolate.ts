@@ -71,11 +71,11 @@ export class Isolate {
   }
 
   /** Compiles, links to the SDK and evaluates. Throws what the module throws; `timeoutMs` bounds its top level. */
-  load(module: ModuleText, timeoutMs = 1000): LoadedModule {
+  load(module: ModuleText, timeoutMs = 5000): LoadedModule {
     return new LoadedModule(this.#link(module, timeoutMs));
   }
 
-  #link(module: ModuleText, timeoutMs = 1000): IvmModule {
+  #link(module: ModuleText, timeoutMs = 5000): IvmModule {
     const compiled = this.#isolate.compileModuleSync(module.code, { filename: module.filename });
     compiled.instantiateSync(this.#context, (specifier) => {
       if (specifier === "@tsproxy/sdk") return this.#sdk;
