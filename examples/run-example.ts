@@ -33,7 +33,7 @@ type Services = Readonly<
 
 /**
  * Starts the services of an example and the proxies in front of them, says what to try, and ends all on Ctrl-C. With
- * `--free-ports` it runs on a copy of the folder in which every port is a free one.
+ * `--free-ports` it runs on a copy of the folder in which every port is a free one, and a busy machine has time to connect.
  */
 export async function runExample(example: Example): Promise<void> {
   const isCopy = process.argv.includes("--free-ports");
@@ -115,7 +115,8 @@ async function copyWithFreePorts({ folder: from, config, standIns }: Example) {
       if (!ports.has(Number(port))) ports.set(Number(port), await freePort());
     const replace = (_: string, port: string) => `port_value: ${ports.get(Number(port))}`;
     const edited = standIns?.edit(text, folder) ?? text;
-    await writeFile(file, edited.replaceAll(PORT, replace));
+    const patient = edited.replaceAll(/connect_timeout: [\d.]+s/g, "connect_timeout: 30s");
+    await writeFile(file, patient.replaceAll(PORT, replace));
   }
   return { folder, ports };
 }

@@ -33,6 +33,8 @@ afterEach(() => worker.dispose());
 async function begin(body: string): Promise<Exchange> {
   let fetches: SandboxFetches | undefined;
   const sandbox = await worker.sandbox(asking(body), [{}], {
+    // Thousands of calls in one entry, on a machine that has other things to do.
+    limits: { cpuMs: 60_000, timeoutMs: 60_000 },
     onFetch(text, bytes) {
       if (text === "") return fetches?.cancel();
       fetches ??= new SandboxFetches(cx, (head, data) =>

@@ -76,7 +76,7 @@ export function cluster(name: string, ports: readonly number[], more: Json = {})
   return {
     name,
     type: "STATIC",
-    connect_timeout: "5s",
+    connect_timeout: "30s",
     load_assignment: { cluster_name: name, endpoints: [{ lb_endpoints: hosts }] },
     ...more,
   };
