@@ -3,7 +3,7 @@ import http from "node:http";
 import type { Duplex } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import { echoWebSocket } from "../../examples/websocket.ts";
-import { eventually } from "./client.ts";
+import { eventually, PATIENCE_MS } from "./client.ts";
 import { bootstrap, cluster, http as httpFilter, type Json, listener, route } from "./config.ts";
 import { type LogLine, Proxy } from "./proxy.ts";
 import { FILTER, filterSource } from "./reloading.ts";
@@ -333,7 +333,7 @@ function request(port: number, options: http.RequestOptions, body?: Buffer): Pro
       answer.on("error", (error) => resolve(`${answer.statusCode}, then ${error.message}`));
       answer.on("end", () => resolve(`${answer.statusCode} ${text}`));
     });
-    asked.setTimeout(20_000, () => asked.destroy(new Error("no answer within 20 s")));
+    asked.setTimeout(PATIENCE_MS, () => asked.destroy(new Error("no answer at all")));
     asked.on("error", (error) => resolve(error.message));
     asked.end(body);
   });
