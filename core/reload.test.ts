@@ -4,6 +4,7 @@ import os from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { hasGit } from "../test/programs.ts";
 import { Describer } from "./describe.ts";
 import type { Change } from "./fleet.ts";
 import { logTo } from "./log.ts";
@@ -255,7 +256,7 @@ test("ends with the second of two saves 30 ms apart", async () => {
   expect(markers.at(-1)).toBe("v3");
 });
 
-test("takes up a checkout of fifty files", async () => {
+test.skipIf(!hasGit)("takes up a checkout of fifty files", async () => {
   const world = new World();
   const git = (...args: string[]) =>
     execFileSync(
