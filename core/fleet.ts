@@ -6,10 +6,12 @@ import type {
   ProfiledFilter,
   Refusal,
   RuntimeConfig,
+  SharedText,
   ToWorker,
 } from "./protocol.ts";
 import { BEAT, listenerOf, socketName } from "./protocol.ts";
 import type { RehearsalStage } from "./rehearsal.ts";
+import { readText, sharedText } from "./shared-text.ts";
 import type { ThreadMemory } from "./threads.ts";
 import { WrittenConfig } from "./written-config.ts";
 
@@ -107,7 +109,7 @@ export class Fleet implements RehearsalStage {
   readonly #members: Member[] = [];
   readonly #modules = new Map<string, ModuleSource>();
   /** JSON of the last value of each. */
-  readonly #topics = new Map<string, string>();
+  readonly #topics = new Map<string, SharedText>();
   #config: RuntimeConfig | undefined;
   #generation = 0;
   #pending: Change | undefined;
@@ -214,13 +216,14 @@ export class Fleet implements RehearsalStage {
 
   /** The last value that was published. */
   topic(name: string): unknown {
-    return JSON.parse(this.#topics.get(name) ?? "null");
+    return JSON.parse(readText(this.#topics.get(name) ?? "null"));
   }
   publish(topic: string, value: unknown): void {
     this.#publish(topic, JSON.stringify(value ?? null));
   }
 
-  #publish(topic: string, text: string, from?: Thread): void {
+  #publish(topic: string, value: string, from?: Thread): void {
+    const text = sharedText(value);
     this.#topics.set(topic, text);
     for (const member of this.#members)
       if (member.thread !== from) member.post({ type: "publish", topic, text });

@@ -32,6 +32,8 @@ export const BEAT = { TURNS: 0, INSIDE: 1, ASIDE: 2, THREAD: 3, CPU_MS: 4 } as c
 
 /** ASCII in memory that all threads share, or the text itself. */
 export type SharedCode = Uint8Array | string;
+/** The same of any text: UTF-8. */
+export type SharedText = SharedArrayBuffer | string;
 
 /** One bundled module. */
 export interface ModuleSource {
@@ -211,7 +213,7 @@ export interface ThreadConfig {
     readonly bufferBytes: number;
   }[];
   /** JSON of the RuntimeConfig, with the listeners of this kind of thread; for the isolate. */
-  readonly text: string;
+  readonly text: SharedText;
 }
 
 /** Main -> worker. Every `prepare` is answered by `prepared` or `refused`; nothing changes for traffic before `commit`. */
@@ -244,7 +246,7 @@ export type ToWorker =
       readonly listeners: readonly { readonly name: string; readonly address: AddressConfig }[];
     }
   /** `text`: JSON of the value. */
-  | { readonly type: "publish"; readonly topic: string; readonly text: string }
+  | { readonly type: "publish"; readonly topic: string; readonly text: SharedText }
   | { readonly type: "drain"; readonly ms: number }
   | {
       readonly type: "drain_listeners";

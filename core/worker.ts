@@ -19,6 +19,7 @@ import type {
   ModuleSource,
   ProfiledFilter,
   Refusal,
+  SharedText,
   ThreadConfig,
   ToWorker,
   WorkerStart,
@@ -28,6 +29,7 @@ import { refusalOf } from "./refusal.ts";
 import { SandboxImage } from "./sandbox/image.ts";
 import type { SandboxIsolate } from "./sandbox/isolate.ts";
 import { Supply } from "./sandbox/supply.ts";
+import { readText } from "./shared-text.ts";
 import { type Listening, Sockets } from "./sockets.ts";
 import { steadyAt, steadyNow } from "./steady-clock.ts";
 import { signThread } from "./thread-cpu.ts";
@@ -76,7 +78,7 @@ interface Asked {
 class Worker {
   readonly #start: WorkerStart;
   readonly #post: (message: FromWorker) => void;
-  readonly #topics = new Map<string, string>();
+  readonly #topics = new Map<string, SharedText>();
   #watch: FileWatch | undefined;
   #tellsCertificates = false;
   #services: LocalServices | undefined;
@@ -163,7 +165,8 @@ class Worker {
       onGate: (box, isolate) => this.#guarded(() => this.#tellGate(builtin, box, isolate)),
       onFetch: (box, text, bytes) => this.#onFetch(box, text, bytes),
     });
-    for (const [topic, text] of this.#topics) {
+    for (const [topic, kept] of this.#topics) {
+      const text = readText(kept);
       builtin.publish(topic, text);
       if (topic === RUNTIME_TOPIC) boxes.setRuntime(text);
     }
@@ -205,6 +208,7 @@ class Worker {
       this.#post({ type: "publish", topic: text.slice(0, at), text: text.slice(at + 1) });
       return;
     }
+    if (name === "topic") return readText(this.#topics.get(JSON.parse(text)) ?? "");
     if (name === "fetched") {
       this.#onFetched(text);
       return;
@@ -367,10 +371,7 @@ class Worker {
         void this.#listen(message.listeners);
         break;
       case "publish":
-        this.#topics.set(message.topic, message.text);
-        this.#guarded(() => this.#builtin.publish(message.topic, message.text));
-        if (message.topic === RUNTIME_TOPIC) this.#boxes.setRuntime(message.text);
-        this.#sockets.poke();
+        this.#onPublished(message.topic, message.text);
         break;
       case "reply":
         this.#reply(message.call, message.value, message.error);
@@ -400,6 +401,14 @@ class Worker {
         void this.#stop();
         break;
     }
+  }
+
+  #onPublished(topic: string, published: SharedText): void {
+    this.#topics.set(topic, published);
+    const text = readText(published);
+    this.#guarded(() => this.#builtin.publish(topic, text));
+    if (topic === RUNTIME_TOPIC) this.#boxes.setRuntime(text);
+    this.#sockets.poke();
   }
 
   /** Of core's half of this thread: what runs in isolates stands in it as the time of the crossing. */
@@ -481,7 +490,7 @@ class Worker {
         changed,
         removed,
         rehearsed,
-        config: config?.text,
+        config: config && readText(config.text),
       });
     });
   }

@@ -1,5 +1,6 @@
 import { hash } from "node:crypto";
-import type { RuntimeConfig, ThreadConfig } from "./protocol.ts";
+import type { RuntimeConfig, SharedText, ThreadConfig } from "./protocol.ts";
+import { sharedText } from "./shared-text.ts";
 
 interface Part {
   /** JSON, with the hash of the rest in it. */
@@ -22,6 +23,7 @@ export class WrittenConfig {
   readonly #config: RuntimeConfig;
   readonly #listeners: readonly Part[];
   readonly #services: readonly Part[];
+  readonly #texts = new Map<"worker" | "control", SharedText>();
 
   private constructor(config: RuntimeConfig) {
     this.#config = config;
@@ -62,8 +64,15 @@ export class WrittenConfig {
         backlog,
         bufferBytes: perConnectionBufferLimitBytes,
       })),
-      text: this.text(thread),
+      text: this.#textFor(thread),
     };
+  }
+
+  /** The same memory for all threads of a kind. */
+  #textFor(thread: "worker" | "control"): SharedText {
+    let text = this.#texts.get(thread);
+    if (text === undefined) this.#texts.set(thread, (text = sharedText(this.text(thread))));
+    return text;
   }
 }
 

@@ -37,6 +37,11 @@ export class Host {
     return this.#call("module", JSON.stringify(packageName)) ?? "";
   }
 
+  /** JSON of the last value that others have published under that name; "": none. */
+  topic(name: string): string {
+    return this.#call("topic", JSON.stringify(name)) ?? "";
+  }
+
   log(level: string, message: string, fields: Readonly<Record<string, unknown>>): void {
     this.tell("log", { level, message, fields });
   }

@@ -9,6 +9,9 @@ export const HEALTH_TOPIC = "core/health_checks_fail";
 /** What the TLS contexts of the first worker have loaded. */
 export const CERTIFICATES_TOPIC = "core.certificates";
 
+/** Of larger ones that nobody here has asked for the thread keeps the text, which all threads share. */
+const KEPT_CHARS = 16 * 1024;
+
 /**
  * Values that isolates tell each other by name; the last one of a topic is kept for those who come later. They travel, and are
  * kept, as JSON: most isolates never look at what may be megabytes.
@@ -26,7 +29,8 @@ export class Topics {
   publish(topic: string, value: unknown): void {
     const text = JSON.stringify(value ?? null);
     this.#host.tellText("publish", `${topic}\0${text}`);
-    this.onPublished(topic, text);
+    this.#texts.set(topic, text);
+    this.#deliver(topic, text);
   }
 
   /** Answers the function that ends the subscription. */
@@ -37,8 +41,8 @@ export class Topics {
       this.#subscribers.set(topic, set);
     }
     set.add(onValue);
-    const text = this.#texts.get(topic);
-    if (text !== undefined) onValue(JSON.parse(text));
+    const text = this.#texts.get(topic) ?? this.#host.topic(topic);
+    if (text !== "") onValue(JSON.parse(text));
     return () => {
       set.delete(onValue);
       if (set.size === 0) this.#subscribers.delete(topic);
@@ -47,7 +51,12 @@ export class Topics {
 
   /** `text`: JSON of the value. */
   onPublished(topic: string, text: string): void {
-    this.#texts.set(topic, text);
+    if (text.length <= KEPT_CHARS || this.#subscribers.has(topic)) this.#texts.set(topic, text);
+    else this.#texts.delete(topic);
+    this.#deliver(topic, text);
+  }
+
+  #deliver(topic: string, text: string): void {
     const subscribers = this.#subscribers.get(topic);
     if (subscribers === undefined) return;
     const value: unknown = JSON.parse(text);

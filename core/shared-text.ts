@@ -1,0 +1,17 @@
+import type { SharedText } from "./protocol.ts";
+
+/** Shorter text travels as it is. */
+const SHARED_CHARS = 64 * 1024;
+
+/** Text that several threads keep: a long one only once. */
+export function sharedText(text: string): SharedText {
+  if (text.length < SHARED_CHARS) return text;
+  const bytes = Buffer.from(text);
+  const shared = new SharedArrayBuffer(bytes.length);
+  new Uint8Array(shared).set(bytes);
+  return shared;
+}
+
+export function readText(text: SharedText): string {
+  return typeof text === "string" ? text : Buffer.from(text).toString();
+}
