@@ -7,6 +7,7 @@ import {
   type SetupContext,
   type SharedCount,
   type StatSet,
+  type Stats,
   type Thresholds,
   type Timer,
 } from "@tsproxy/sdk";
@@ -102,6 +103,7 @@ export class CircuitBreaker {
         : new Limit(retries.count, this.#budget(config, priority, entry.retry_budget, cx));
     this.exact = entry?.max_connections !== undefined;
     this.starving = cx.sharedCount(`circuit_breakers|${config.name}|${priority}|starving`);
+    if (cx.role !== "canary") usersOf(config, priority, cx).acquire();
   }
 
   /** As many as are a share of what is in progress. */
@@ -136,7 +138,11 @@ export class CircuitBreaker {
   }
 }
 
-/** `circuit_breakers.<priority>.`: shown by the control thread, for all workers; a gauge of each would not add up. */
+/** How often threads have made these limits: nothing is held under them before. */
+function usersOf(config: ClusterConfig, priority: Priority, cx: SetupContext): SharedCount {
+  return cx.sharedCount(`circuit_breakers|${config.name}|${priority}|users`);
+}
+
 /** Envoy's names of the limits, for `…_open` and `remaining_…`. */
 const SHOWN = [
   ["connections", "cx", "cx"],
@@ -153,7 +159,7 @@ const BREAKER_STATS: StatSet = {
   histograms: [],
 };
 
-/** The gauge of a limit is made when it is reached. */
+/** Shown by the control thread, for all workers; a gauge of each would not add up. The gauge is made when the limit is reached. */
 class ShownLimit {
   readonly #limit: Limit;
   readonly #makeOpen: () => Gauge;
@@ -182,9 +188,16 @@ class ShownLimit {
   }
 }
 
-/** All breakers of one generation of clusters, for stats. On the control thread. */
+/** Limits that nobody uses yet. */
+interface Unused {
+  readonly users: SharedCount;
+  readonly show: () => void;
+}
+
+/** All breakers of one generation of clusters, for stats. On the control thread. Most of a thousand clusters have no traffic. */
 export class BreakerDisplay {
   readonly #limits: ShownLimit[] = [];
+  #unused: Unused[] = [];
   readonly #timer: Timer;
 
   constructor(configs: readonly ClusterConfig[], cx: SetupContext) {
@@ -192,17 +205,26 @@ export class BreakerDisplay {
       const stats = cx.stats.scope(`cluster.${config.alt_stat_name || config.name}.`);
       stats.list?.(BREAKER_STATS);
       for (const priority of ["default", "high"] as const) {
-        const breaker = new CircuitBreaker(config, priority, cx);
         const tracks = thresholdsConfig(config, priority)?.track_remaining ?? false;
-        const scope = stats.scope(`circuit_breakers.${priority}.`);
-        for (const [limit, open, remaining] of SHOWN) {
-          const left = tracks ? scope.gauge(`remaining_${remaining}`) : undefined;
-          const makeOpen = () => scope.gauge(`${open}_open`);
-          this.#limits.push(new ShownLimit(breaker[limit], makeOpen, left));
-        }
+        const show = () =>
+          this.#add(
+            new CircuitBreaker(config, priority, cx),
+            stats.scope(`circuit_breakers.${priority}.`),
+            tracks,
+          );
+        // What remains of a limit shows from the beginning.
+        if (tracks) show();
+        else this.#unused.push({ users: usersOf(config, priority, cx), show });
       }
     }
     this.#timer = cx.timer(() => this.#show());
+  }
+
+  #add(breaker: CircuitBreaker, stats: Stats, tracks: boolean): void {
+    for (const [limit, open, remaining] of SHOWN) {
+      const left = tracks ? stats.gauge(`remaining_${remaining}`) : undefined;
+      this.#limits.push(new ShownLimit(breaker[limit], () => stats.gauge(`${open}_open`), left));
+    }
   }
 
   begin(): void {
@@ -214,6 +236,9 @@ export class BreakerDisplay {
   }
 
   #show(): void {
+    const used = this.#unused.filter(({ users }) => users.value > 0);
+    if (used.length > 0) this.#unused = this.#unused.filter((limits) => !used.includes(limits));
+    for (const { show } of used) show();
     for (const limit of this.#limits) limit.show();
     this.#timer.arm(SHOW_MS);
   }

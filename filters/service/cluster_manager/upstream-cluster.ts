@@ -101,7 +101,8 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   readonly maxRequestsPerConnection: number;
   readonly preconnectRatio: number;
   readonly #config: ClusterConfig;
-  readonly #breaker: CircuitBreaker;
+  /** Most of a thousand clusters have no traffic. */
+  #breaker: CircuitBreaker | undefined = undefined;
   #highBreaker: CircuitBreaker | undefined = undefined;
   readonly #starvation: Starvation;
   readonly #transports: Transports;
@@ -159,7 +160,6 @@ export class UpstreamCluster implements Cluster, PoolOwner {
         : cx.cell(`traffic ${config.name}`, counter());
     this.fingerprint = fingerprintOf(config);
     this.#options = optionsOf(config);
-    this.#breaker = new CircuitBreaker(config, "default", cx);
     this.#starvation = new Starvation(config.name, cx, () => this.#pools());
     if (config.circuit_breakers?.thresholds.some((entry) => entry.max_connections !== undefined)) {
       this.#starvation.listen();
@@ -299,7 +299,9 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   // ---- limits
 
   get inUse(): ClusterUse {
-    const breakers = [this.#breaker, this.#highBreaker].filter((found) => found !== undefined);
+    const breakers = [this.breaker("default"), this.#highBreaker].filter(
+      (found) => found !== undefined,
+    );
     const sum = (of: (breaker: CircuitBreaker) => Limit) =>
       breakers.reduce((total, breaker) => total + of(breaker).count.value, 0);
     return {
@@ -310,7 +312,10 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   }
 
   breaker(priority: Priority): CircuitBreaker {
-    if (priority === "default") return this.#breaker;
+    if (priority === "default") {
+      this.#breaker ??= new CircuitBreaker(this.#config, priority, this.cx);
+      return this.#breaker;
+    }
     this.#highBreaker ??= new CircuitBreaker(this.#config, priority, this.cx);
     return this.#highBreaker;
   }
@@ -410,10 +415,10 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   }
 
   beginSession(): boolean {
-    return this.#breaker.connections.tryAcquire();
+    return this.breaker("default").connections.tryAcquire();
   }
   endSession(): void {
-    this.#breaker.connections.release();
+    this.breaker("default").connections.release();
   }
 
   connect(handler: ConnectionHandler, context: BalancerContext): ReturnType<Cluster["connect"]> {
@@ -424,7 +429,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
       this.traffic.cxNoneHealthy.inc();
       return "no_host";
     }
-    if (!this.#breaker.connections.tryAcquire()) {
+    if (!this.breaker("default").connections.tryAcquire()) {
       this.traffic.cxOverflow.inc();
       return "overflow";
     }
