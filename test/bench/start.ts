@@ -2,12 +2,14 @@
  * What a start of the front proxy example costs: from the spawn of the command until the first answer, CPU of all its processes, and
  * their memory at rest.
  *
- *   node test/bench/start.ts [--starts 5] [--program /path/to/node_modules/.bin/tsproxy] [--rest seconds] [--config FILE] [--workers 1]
+ *   node test/bench/start.ts [--starts 5] [--program /path/to/node_modules/.bin/tsproxy] [--rest seconds] [--load seconds] [--config FILE] [--workers 1]
  *
- * The program of the npm package is what users run; without one, the checkout's. Bars: 400 ms to the first answer; at rest 130 MiB
- * for the proxy's process, 200 MiB for all of them.
+ * The program of the npm package is what users run; without one, the checkout's. `--load`: wrk asks with 64 connections before that
+ * rest. Bars: 400 ms to the first answer; at rest after a load 130 MiB for the proxy's process, 200 MiB for all of them, 20 MiB more
+ * for each further worker.
  */
 import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import http from "node:http";
 import type { AddressInfo } from "node:net";
@@ -27,6 +29,7 @@ const { values } = parseArgs({
     starts: { type: "string", default: "5" },
     program: { type: "string" },
     rest: { type: "string", default: "0" },
+    load: { type: "string", default: "0" },
     config: { type: "string", default: path.join(ROOT, "examples/front-proxy/front-envoy.yaml") },
     workers: { type: "string", default: "1" },
   },
@@ -64,6 +67,7 @@ for (let k = 0; k < Number(values.starts); k++) {
   walls.push(performance.now() - begun);
   cpus.push(tree(child.pid!).reduce((sum, { cpuMs }) => sum + cpuMs, 0));
   if (k === Number(values.starts) - 1 && Number(values.rest) > 0) {
+    if (Number(values.load) > 0) await ask(Number(values.load));
     await delay(Number(values.rest) * 1000);
     for (const { name, mib } of tree(child.pid!)) console.log(`${name}: ${mib.toFixed(0)} MiB`);
     const all = tree(child.pid!).reduce((sum, { mib }) => sum + mib, 0);
@@ -75,6 +79,12 @@ for (let k = 0; k < Number(values.starts); k++) {
 console.log(`first answer after ${median(walls)} ms (least ${Math.round(Math.min(...walls))})`);
 console.log(`CPU until then ${median(cpus)} ms (least ${Math.round(Math.min(...cpus))})`);
 process.exit(0);
+
+async function ask(seconds: number): Promise<void> {
+  const url = `http://127.0.0.1:${PORT}/service/1`;
+  const wrk = spawn("wrk", ["-t1", "-c64", `-d${seconds}s`, url], { stdio: "ignore" });
+  await once(wrk, "close");
+}
 
 /** True: answered. */
 function asks(): Promise<boolean> {
