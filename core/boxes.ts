@@ -31,6 +31,8 @@ export interface BoxesOptions {
   readonly beats: Int32Array;
   /** Filters of this use read no more than these parts of their streams. */
   readonly onReads: (use: number, mask: number) => void;
+  /** What the balancer of this use says of itself: JSON of a ToldPolicy. */
+  readonly onPolicy: (use: number, told: string) => void;
   /** The chain may enter that box by itself, as far as its gate says; undefined: the box is no more. */
   readonly onGate: (box: number, isolate: SandboxIsolate | undefined) => void;
   /** A sandbox asks a cluster; JSON of a FetchMessage. "": it is gone, and what it had asked for is not wanted. */
@@ -148,6 +150,7 @@ export class Boxes {
       },
       onWork: () => sockets.schedule(),
       onReads: (use, mask) => this.#options.onReads(use, mask),
+      onPolicy: (use, told) => this.#options.onPolicy(use, told),
       onFetch: (text, bytes) => this.#options.onFetch(box, text, bytes),
       onFault: (fault) => post({ type: "fault", ...fault }),
       onLog: (level, message, fields) =>

@@ -241,6 +241,9 @@ export class Builtin {
   narrow(use: number, mask: number): void {
     this.#enter("narrow", use, mask);
   }
+  learnPolicy(use: number, told: string): void {
+    this.#enter("learnPolicy", use, told);
+  }
   /** `bytes`: one char each. */
   fetch(box: number, text: string, bytes: string): void {
     this.#enter("fetch", box, text, bytes);

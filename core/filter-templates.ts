@@ -1,7 +1,7 @@
 import type { NewFilterKind } from "./filter-new.ts";
 
-/** Kinds whose contract answers at once: they run among the shipped packages, and say that they may. */
-const TRUSTED: ReadonlySet<NewFilterKind> = new Set(["balancer", "service"]);
+/** Kinds that are no part of any request: they run among the shipped packages, and say that they may. */
+const TRUSTED: ReadonlySet<NewFilterKind> = new Set(["service"]);
 
 /** The files of a new package: small, working, tested. */
 export function filesOf(name: string, kind: NewFilterKind): Record<string, string> {
@@ -400,24 +400,30 @@ export default defineBalancer({
   setup: (config) => ({ create: ({ hosts }) => new ${Class}(hosts, config.max_active) }),
 });
 `,
-    "filter.test.ts": `import { balancerFor, TestContext, TestHost } from "@tsproxy/sdk/testing";
-import { expect, test } from "vitest";
+    "filter.test.ts": `import { balancerFor, places, TestHost } from "@tsproxy/sdk/testing";
+import { afterAll, describe, expect, test } from "vitest";
 import ${camel(Class)} from "./filter.ts";
 
-test("fills one host after the other, and then takes the one with the fewest requests", () => {
-  const hosts = [new TestHost({ ip: "a", port: 1 }), new TestHost({ ip: "b", port: 1 })];
-  const balancer = balancerFor(new TestContext().setup(${camel(Class)}, { max_active: 2 }), hosts);
-  const chosen = [1, 2, 3, 4, 5].map(() => {
-    const host = balancer.choose({}) as TestHost;
-    host.activeRequests++;
-    return host.address.ip;
-  });
-  expect(chosen).toEqual(["a", "a", "b", "b", "a"]);
-});
+// Beside the shipped packages and in a sandbox: the same comes of both.
+describe.each(places(${camel(Class)}, new URL("./filter.ts", import.meta.url)))("in its $name", (place) => {
+  afterAll(() => place.dispose());
 
-test("has no host among none", () => {
-  const balancer = balancerFor(new TestContext().setup(${camel(Class)}, { max_active: 2 }), []);
-  expect(balancer.choose({})).toBeUndefined();
+  test("fills one host after the other, and then takes the one with the fewest requests", async () => {
+    const hosts = [new TestHost({ ip: "a", port: 1 }), new TestHost({ ip: "b", port: 1 })];
+    const { value: policy } = await place.use({ max_active: 2 });
+    const balancer = balancerFor(policy, hosts);
+    const chosen = [1, 2, 3, 4, 5].map(() => {
+      const host = balancer.choose({}) as TestHost;
+      host.activeRequests++;
+      return host.address.ip;
+    });
+    expect(chosen).toEqual(["a", "a", "b", "b", "a"]);
+  });
+
+  test("has no host among none", async () => {
+    const { value: policy } = await place.use({ max_active: 2 });
+    expect(balancerFor(policy, []).choose({})).toBeUndefined();
+  });
 });
 `,
     "README.md": `# ${name}
@@ -433,8 +439,6 @@ clusters:
         name: ${name}
         config: { max_active: 100 }
 \`\`\`
-
-A balancer answers at once, so it runs among the shipped filters: \`"trusted": true\` in package.json says that it may.
 `,
   };
 }

@@ -12,8 +12,8 @@ it("takes what a package may say of itself", () => {
     memoryMb: 128,
     pauseMs: 60_000,
   };
-  expect(parseManifest(manifest)).toEqual(manifest);
-  expect(parseManifest(undefined)).toEqual({});
+  expect(parseManifest(manifest, "http")).toEqual(manifest);
+  expect(parseManifest(undefined, "http")).toEqual({});
 });
 
 it.each([
@@ -30,5 +30,26 @@ it.each([
   [{ memoryMb: 8 }, "sandbox.memoryMb: write a whole number of MiB from 16 to 512"],
   [{ cpuShare: 2 }, "sandbox.cpuShare: write a number from 0.01 to 1"],
 ])("refuses %j", (value, message) => {
-  expect(() => parseManifest(value)).toThrow(message);
+  expect(() => parseManifest(value, "http")).toThrow(message);
+});
+
+const NETWORK = { clusters: [], body: "read", shared: true, failurePolicy: "open", cpuShare: 0.5 };
+it.each([
+  ["network", NETWORK],
+  ["listener", { clusters: [], shared: true, failurePolicy: "previous", cpuShare: 0.5 }],
+  ["access_log", { headers: { read: [] }, failurePolicy: "previous", cpuShare: 0.5 }],
+  ["balancer", { clusters: [], shared: true, failurePolicy: "open" }],
+])("a %s package may say what holds for it", (kind, manifest) => {
+  expect(parseManifest(manifest, kind)).toEqual(manifest);
+});
+
+it.each([
+  ["network", { headers: {} }, /headers: remove it, for this is a network package: it sees bytes/],
+  ["network", { disabledBy: "off" }, /disabledBy: remove it/],
+  ["listener", { body: "none" }, /body: remove it/],
+  ["access_log", { failurePolicy: "open" }, /of a access_log package it may be previous/],
+  ["balancer", { failurePolicy: "previous" }, /it may be closed or open/],
+  ["balancer", { cpuShare: 0.5 }, /cpuShare: remove it/],
+])("a %s package may not say %j, which would mean nothing", (kind, manifest, message) => {
+  expect(() => parseManifest(manifest, kind)).toThrow(message);
 });

@@ -23,8 +23,35 @@ const WORDS: Readonly<Record<keyof SandboxManifest, string>> = {
   pauseMs: "a whole number of milliseconds from 100 to 3600000",
 };
 
+const NO_ROUTES = "routes have no configs for it";
+/** What means nothing to a kind is refused, so that nobody relies on it: why, by member and kind. */
+const NOT_FOR: Readonly<Partial<Record<keyof SandboxManifest, Readonly<Record<string, string>>>>> =
+  {
+    headers: {
+      network: "it sees bytes and no heads",
+      listener: "it sees bytes and no heads",
+      balancer: "it sees no heads",
+    },
+    body: {
+      listener: "what it may see are the first bytes of connections, and those it cannot change",
+      access_log: "it sees no bodies",
+      balancer: "it sees no bodies",
+    },
+    disabledBy: {
+      network: NO_ROUTES,
+      listener: NO_ROUTES,
+      access_log: NO_ROUTES,
+      balancer: NO_ROUTES,
+    },
+    cpuShare: { balancer: "who has used its share up waits, and requests cannot wait for a host" },
+  };
+const POLICIES: Readonly<Record<string, readonly string[]>> = {
+  access_log: ["previous"],
+  balancer: ["closed", "open"],
+};
+
 /** `sandbox` of a definition, as the package's code says it. Throws what is wrong with it. */
-export function parseManifest(value: unknown): SandboxManifest {
+export function parseManifest(value: unknown, kind: string): SandboxManifest {
   if (value === undefined) return {};
   if (!isObject(value)) throw new Error("sandbox: write an object");
   for (const [name, member] of Object.entries(value)) {
@@ -32,6 +59,14 @@ export function parseManifest(value: unknown): SandboxManifest {
       throw new Error(`sandbox: no "${name}"; there are ${Object.keys(MEMBERS).join(", ")}`);
     const known = name as keyof SandboxManifest;
     if (!MEMBERS[known](member)) throw new Error(`sandbox.${name}: write ${WORDS[known]}`);
+    const reason = NOT_FOR[known]?.[kind];
+    if (reason !== undefined)
+      throw new Error(`sandbox.${name}: remove it, for this is a ${kind} package: ${reason}`);
+    const policies = known === "failurePolicy" ? POLICIES[kind] : undefined;
+    if (policies?.includes(member as string) === false)
+      throw new Error(
+        `sandbox.failurePolicy: of a ${kind} package it may be ${policies.join(" or ")}`,
+      );
   }
   return value as SandboxManifest;
 }

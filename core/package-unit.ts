@@ -28,12 +28,13 @@ export interface Built {
   readonly said: string;
 }
 
-/** Kinds whose contract is made of records that may wait, so that they can live in an isolate of their own. */
+/** Kinds that can live in an isolate of their own: what they are asked may wait, or is answered within one entry. */
 export const SANDBOX_KINDS: ReadonlySet<string> = new Set([
   "http",
   "network",
   "listener",
   "access_log",
+  "balancer",
 ]);
 
 /** What a unit has to know of names that are not its own. */
@@ -176,7 +177,7 @@ export class PackageUnit {
 
   #manifest(infos: readonly PackageInfo[]): SandboxManifest {
     try {
-      return parseManifest(infos[0]?.sandbox);
+      return parseManifest(infos[0]?.sandbox, infos[0]?.kind ?? "");
     } catch (error) {
       throw refusal(`${shortPath(this.source.entry)}: ${(error as Error).message}`);
     }

@@ -45,17 +45,21 @@ const CONFIGS: Readonly<Record<string, object>> = {
   "network/local_ratelimit": { stat_prefix: "test", token_bucket: BUCKET },
   "network/rbac": { stat_prefix: "test" },
 };
-/** They need clusters, codecs or a Lua VM set up around them; their own tests do that. */
+/** They need clusters, codecs, other policies or a Lua VM set up around them; their own tests do that. */
 const WITH_OTHERS = [
+  "balancer/override_host",
+  "balancer/subset",
+  "balancer/wrr_locality",
   "http/dynamic_forward_proxy",
   "http/match_delegate",
   "network/http_connection_manager",
   "network/lua",
   "network/tcp_proxy",
 ];
-const KINDS = ["http", "network", "listener", "access_log"];
+const KINDS = ["http", "network", "listener", "access_log", "balancer"];
 /** What no sandbox has, and what needs it. */
 const NOT_APART: Readonly<Record<string, string>> = {
+  "balancer/client_side_weighted_round_robin": "hears of the load that responses report",
   "access_log/stderr": "writes to a file that no config names",
   "access_log/stdout": "writes to a file that no config names",
   "http/grpc_stats": "asks for the route's cluster itself",

@@ -69,7 +69,8 @@ function configFor(files: readonly string[]): unknown {
         vitest: [path.join(vitest, "index.d.ts")],
       },
     },
-    files,
+    // This takes the place of what the other one names.
+    files: [path.join(sdk, "globals.d.ts"), ...files],
   };
 }
 

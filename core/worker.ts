@@ -162,6 +162,7 @@ class Worker {
       beats: this.#beats,
       // Setups run on other threads: nobody is in the isolate now.
       onReads: (use, mask) => this.#guarded(() => builtin.narrow(use, mask)),
+      onPolicy: (use, told) => this.#guarded(() => builtin.learnPolicy(use, told)),
       onGate: (box, isolate) => this.#guarded(() => this.#tellGate(builtin, box, isolate)),
       onFetch: (box, text, bytes) => this.#onFetch(box, text, bytes),
     });

@@ -195,6 +195,8 @@ export interface LevelPolicy {
   readonly localities?: LocalityPolicy | undefined;
   /** The hash of a request chooses its level as well, and weights of localities are in `shares`: no locality is chosen first. */
   readonly hashing?: boolean;
+  /** Of a policy whose `localities` and `hashing` are not known yet, for it is set up elsewhere: called once, when they are. */
+  onKnown?(call: () => void): void;
 }
 
 /** Envoy's LocalityLbConfig. */

@@ -398,6 +398,11 @@ export class Engine {
     this.#sandboxes.narrow(use, mask);
   }
 
+  /** A balancer has been set up in its sandbox. `told` is JSON of a ToldPolicy. */
+  learnPolicy(use: number, told: string): void {
+    this.#sandboxes.learnPolicy(use, told);
+  }
+
   /** `text`: JSON of a FetchMessage; "": the sandbox is gone. */
   fetchFor(box: number, text: string, bytes: string): void {
     let fetches = this.#fetches.get(box);

@@ -17,6 +17,10 @@ import {
 const CROWD = 20;
 const CROWDED_BYTES = (BOX.HEAP_SIZE * 3) / 4;
 
+/** For one who cannot wait there is no other way in: its slow entries may take so much of that long. Both by the clock. */
+const PROMPT_SLOW_MS = 500;
+const PROMPT_WINDOW_MS = 2000;
+
 /** What core lends for a gate. */
 export interface GateParts {
   /** The sandbox's block. */
@@ -55,6 +59,9 @@ export class Gate implements Door {
   #wantsAnswer = false;
   /** The last entry has left answers that are core's to take: until then there is no other. */
   #left = false;
+  /** What slow entries of those who cannot wait have taken since then. */
+  #slowFrom = 0;
+  #slowMs = 0;
 
   constructor(parts: GateParts, table: ParkTable) {
     this.#parts = parts;
@@ -79,6 +86,41 @@ export class Gate implements Door {
       (!this.#left || this.words[BOX.OUT_USED] === 0) &&
       this.#state[GATE.PENDING_COUNT]! + this.#asked.length < GATE.PENDING_MAX
     );
+  }
+
+  /** One who cannot wait may enter it now, whether or not this is a crossing. */
+  get isOpenNow(): boolean {
+    const state = this.#state;
+    const hasRoom = this.words[BOX.OUT_USED]! <= BOX.OUT_SIZE / 2;
+    return state[GATE.OPEN] === 1 && hasRoom && state[GATE.PENDING_COUNT]! < GATE.PENDING_MAX;
+  }
+
+  /** Enters at once. What core has still to take of entries before goes behind what this one answers. */
+  enterNow(): void {
+    const { words, memory } = this;
+    const state = this.#state;
+    const used = words[BOX.OUT_USED]!;
+    const left = used > 0 ? memory.slice(BOX.OUT, BOX.OUT + used) : undefined;
+    const began = Date.now();
+    this.enter(this.#table.ports.now);
+    if (state[GATE.SLOW] === 1 && this.#mayBeSlow(began)) state[GATE.SLOW] = 0;
+    if (left === undefined) return;
+    const at = words[BOX.OUT_USED]!;
+    // Of more than half a block of new notes the older ones stay.
+    const to = at >= 0 && at + used <= BOX.OUT_SIZE ? at : 0;
+    memory.set(left, BOX.OUT + to);
+    words[BOX.OUT_USED] = to + used;
+    this.#left = true;
+  }
+
+  /** A busy machine makes a few entries long; that is no reason to do without what they answer. */
+  #mayBeSlow(began: number): boolean {
+    if (began - this.#slowFrom > PROMPT_WINDOW_MS) {
+      this.#slowFrom = began;
+      this.#slowMs = 0;
+    }
+    this.#slowMs += Date.now() - began;
+    return this.#slowMs <= PROMPT_SLOW_MS;
   }
 
   /** Somebody waits for an answer. */

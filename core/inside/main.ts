@@ -108,6 +108,10 @@ export function narrow(use: number, mask: number): void {
   engine.narrow(use, mask);
 }
 
+export function learnPolicy(use: number, told: string): void {
+  engine.learnPolicy(use, told);
+}
+
 export function fetch(box: number, text: string, bytes: string): void {
   engine.onEntered();
   engine.fetchFor(box, text, bytes);

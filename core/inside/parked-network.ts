@@ -36,9 +36,9 @@ import {
  * in the place of the chunk, or with undefined: they get the chunk.
  */
 export function parkedNetworkFactory(parked: ParkedUse, table: ParkTable): NetworkFilterFactory {
-  const { box, use, hooks } = parked;
+  const { box, use, hooks, keepsBodies = false, failsOpen = false } = parked;
   const Stub = stubOf(hooks);
-  const shared: Shared = { box, use, hooks, table };
+  const shared: Shared = { box, use, hooks, table, keepsBodies, failsOpen };
   return { create: (connection, chain) => new Stub(shared, connection, chain) as NetworkFilter };
 }
 
@@ -47,6 +47,10 @@ interface Shared {
   readonly use: number;
   readonly hooks: HookMask;
   readonly table: ParkTable;
+  /** It may neither replace bytes nor write some. */
+  readonly keepsBodies: boolean;
+  /** Where a hook throws, the connection goes on without it. */
+  readonly failsOpen: boolean;
 }
 
 /** A record that waits for room: its bytes are private. */
@@ -312,11 +316,18 @@ class ParkedNetworkFilter implements Parked {
     const type = words[w + VERDICT.TYPE]! & 0xff;
     const flags = words[w + VERDICT.TYPE]! >> 8;
     if ((flags & VERDICT_FLAG.HOOKS) !== 0) this.#hooks &= words[w + VERDICT.HOOKS]!;
+    if ((flags & VERDICT_FLAG.BODY) !== 0 && this.#shared.keepsBodies) {
+      this.#malformed(KEPT_BODIES);
+      return;
+    }
     const bytes = (flags & VERDICT_FLAG.BODY) !== 0 ? lane.take(memory, from, end) : undefined;
     lane.received = [];
     lane.receivedSize = 0;
     if (type === VERDICT_TYPE.GO_ON) lane.settle(bytes);
-    else if (type !== VERDICT_TYPE.STOP) this.#fail();
+    else if (type === VERDICT_TYPE.FAULT && this.#shared.failsOpen) {
+      this.#hooks = 0;
+      lane.settle(undefined);
+    } else if (type !== VERDICT_TYPE.STOP) this.#fail();
     else if (lane === this.#lanes[1]) lane.settle(stop);
     else if (this.#resumed) {
       // It has resumed in the very hook that stops.
@@ -331,6 +342,10 @@ class ParkedNetworkFilter implements Parked {
   #act(action: number, at: number, end: number): void {
     const connection = this.#connection;
     const { words, memory } = this.#shared.table.ports;
+    if (this.#shared.keepsBodies && (action === ACTION.WRITE || action === ACTION.INJECT)) {
+      this.#malformed(KEPT_BODIES);
+      return;
+    }
     switch (action) {
       case ACTION.WRITE:
         connection.write(memory, at, end);
@@ -388,6 +403,7 @@ class ParkedNetworkFilter implements Parked {
 }
 
 const EMPTY = new Uint8Array(0);
+const KEPT_BODIES = "bytes of its own, which its manifest does not allow";
 
 type Hooked = ParkedNetworkFilter;
 const METHODS: readonly (readonly [bit: number, name: keyof NetworkFilter, method: unknown])[] = [

@@ -62,7 +62,7 @@ export interface ParkedUse {
   readonly named?: HookMask;
   /** What of heads may be seen and changed. Absent: all. */
   readonly guard?: HeadGuard | undefined;
-  /** It may not replace bodies. */
+  /** It may not replace bodies, nor write bytes of its own to a connection. */
   readonly keepsBodies?: boolean;
   /** Where a hook of it throws, the stream goes on without it. */
   readonly failsOpen?: boolean;

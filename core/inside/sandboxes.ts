@@ -4,6 +4,7 @@ import { HeadGuard } from "./head-guard.ts";
 import type { Host } from "./host.ts";
 import type { Io } from "./io.ts";
 import { type ParkedUse, ParkTable } from "./parked.ts";
+import { ParkedPolicy } from "./parked-balancer.ts";
 import { parkedHttpFactory } from "./parked-http.ts";
 import { ParkedLogger } from "./parked-log.ts";
 import { parkedNetworkFactory } from "./parked-network.ts";
@@ -20,9 +21,14 @@ const FACTORIES = {
   listener: parkedListenerFactory,
 };
 
+/** Of these hooks, those that the manifest lets it have. */
+export function seenHooks(hooks: HookMask, { body }: SandboxManifest): HookMask {
+  return body === "none" ? hooks & ~BODIES : hooks;
+}
+
 /** What the sandbox says of its package; `hooks` is a mask of layout.ts. */
 export interface ParkedDescription {
-  readonly kind: "http" | "network" | "listener" | "access_log";
+  readonly kind: "http" | "network" | "listener" | "access_log" | "balancer";
   readonly name: string;
   readonly hooks: number;
   readonly manifest?: SandboxManifest;
@@ -39,6 +45,8 @@ export class Sandboxes {
   readonly #clusters = new Map<number, ReadonlySet<string>>();
   readonly #uses = new Map<number, ParkedUse>();
   readonly #loggers = new Set<ParkedLogger>();
+  /** Those of balancers, by use. */
+  readonly #policies = new Map<number, ParkedPolicy>();
   #nextUse = 1;
 
   constructor(io: Io, host: Host) {
@@ -75,6 +83,11 @@ export class Sandboxes {
     if (parked !== undefined) parked.hooks &= mask | ~PARTS;
   }
 
+  /** What the policy of that use says of itself, as JSON of a ToldPolicy. */
+  learnPolicy(use: number, told: string): void {
+    this.#policies.get(use)?.learn(told);
+  }
+
   /** Answers how many entries have not been taken yet. */
   flushLogs(): number {
     let waiting = 0;
@@ -85,7 +98,7 @@ export class Sandboxes {
   /** A definition whose filters live in that box. */
   define(packageName: string, box: number, description: ParkedDescription): Definition {
     const { kind, name, manifest = {} } = description;
-    const hooks = manifest.body === "none" ? description.hooks & ~BODIES : description.hooks;
+    const hooks = seenHooks(description.hooks, manifest);
     const guard = manifest.headers && new HeadGuard(manifest.headers);
     if (manifest.clusters !== undefined) this.#clusters.set(box, new Set(manifest.clusters));
     return {
@@ -102,13 +115,14 @@ export class Sandboxes {
           hooks,
           named: hooks,
           guard,
-          keepsBodies: manifest.body === "read",
+          keepsBodies: manifest.body !== undefined,
           failsOpen: manifest.failurePolicy === "open",
           disabledBy: manifest.disabledBy,
         };
         this.#uses.set(use, parked);
         const end = (): void => {
           this.#uses.delete(use);
+          this.#policies.delete(use);
           this.#host.tell("unuse", { box, use });
         };
         if (kind === "access_log") {
@@ -126,6 +140,12 @@ export class Sandboxes {
           return logger;
         }
         cx.onDispose(end);
+        if (kind === "balancer") {
+          const turns = cx.stats.counter(`filters.${packageName.replaceAll("/", ".")}.in_turn`);
+          const policy = new ParkedPolicy(parked, this.table, turns);
+          this.#policies.set(use, policy);
+          return policy;
+        }
         return FACTORIES[kind](parked, this.table);
       },
     };

@@ -47,10 +47,12 @@ export async function setUp(
   uses: readonly SandboxUse[],
 ): Promise<Refusal[]> {
   const text = await isolate.call("prepare", JSON.stringify(uses));
-  const { refusals, reads } = JSON.parse(text) as {
+  const { refusals, reads, policies } = JSON.parse(text) as {
     readonly refusals: readonly Omit<Refusal, "package">[];
     readonly reads: readonly (readonly [use: number, mask: HookMask])[];
+    readonly policies: readonly (readonly [use: number, policy: unknown])[];
   };
   for (const [use, mask] of reads) options.onReads?.(use, mask);
+  for (const [use, policy] of policies) options.onPolicy?.(use, JSON.stringify(policy));
   return refusals.map((refusal) => ({ package: options.package, ...refusal }));
 }

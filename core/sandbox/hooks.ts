@@ -12,5 +12,7 @@ export function hooksOf(code: string): HookMask {
   const text = code.replace(/\blog\s*\.\s*info\b/g, "");
   for (const [part, bit] of STREAM_PARTS) if (new RegExp(`\\b${part}\\b`).test(text)) hooks |= bit;
   if (/\brouteConfigs?\b/.test(code)) hooks |= HOOK.ROUTE_CONFIG;
+  // The second reads them for whoever asks it.
+  if (/\b(activeRequests|BoundedLoads)\b/.test(code)) hooks |= HOOK.ACTIVE_REQUESTS;
   return hooks;
 }

@@ -17,7 +17,7 @@ const IMAGE = `(() => {
   const init = (box) => { words = new Int32Array(box); bytes = new Uint8Array(box); };
   const adopt = (exported) => { attack = exported; return ""; };
   const run = (count) => { attack(words, bytes, count); };
-  const prepare = () => '{"refusals":[],"reads":[]}';
+  const prepare = () => '{"refusals":[],"reads":[],"policies":[]}';
   globalThis["tsproxy:image"] = { sdk: {}, prelude: { init, adopt, prepare, run } };
 })();`;
 const HEAD =

@@ -1,7 +1,10 @@
+import { Chunk } from "@tsproxy/sdk";
+import { TestConnection } from "@tsproxy/sdk/testing";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { HeadGuard } from "../inside/head-guard.ts";
 import type { ParkedUse } from "../inside/parked.ts";
 import { parkedHttpFactory } from "../inside/parked-http.ts";
+import { parkedNetworkFactory } from "../inside/parked-network.ts";
 import { CpuShare } from "./cpu-share.ts";
 import { Exchange, FakeWorker, linesOf, textOf } from "./fake-worker.ts";
 import type { SandboxOptions } from "./options.ts";
@@ -103,6 +106,72 @@ it("body: read lets filters see bodies and not replace them", async () => {
   e.requestBody("change");
   await e.settled();
   expect(e.reply?.status).toBe(500);
+});
+
+describe("of a network package", () => {
+  const open = async (members: string, use: Partial<ParkedUse>) => {
+    const sandbox = await worker.sandbox(
+      `import { defineNetworkFilter, stop, Type, utf8Encode } from "@tsproxy/sdk";
+       export default defineNetworkFilter({ name: "test", config: Type.Object({}), setup: () => ({ create: (connection, chain) => ({ ${members} }) }) });`,
+    );
+    const box = worker.boxes.indexOf(sandbox);
+    const factory = parkedNetworkFactory(
+      { box, use: 1, hooks: sandbox.hooks, ...use },
+      worker.table,
+    );
+    const connection = new TestConnection(9);
+    const made = factory.create(connection, connection.chain);
+    /** What goes on in the place of the bytes; "closed": nothing does. */
+    return async (text: string): Promise<string> => {
+      const { at, end } = worker.lend(text);
+      let passed: string | undefined;
+      void Promise.resolve(made.onData?.(new Chunk(worker.memory, at, end), false)).then(
+        (bytes) => {
+          passed = bytes === undefined ? text : Buffer.from(bytes as Uint8Array).toString("latin1");
+        },
+      );
+      await worker.until(() => passed !== undefined || !connection.open);
+      return passed ?? "closed";
+    };
+  };
+
+  it("body: read lets it see bytes, stop and go on, and not replace them", async () => {
+    const send = await open(
+      `onData(c) { if (c.text() === "wait") { setTimeout(() => chain.resumeReading(), 1); return stop; } if (c.text() === "change") c.replace(new Uint8Array(3)); }`,
+      { keepsBodies: true },
+    );
+    expect([await send("stay"), await send("wait"), await send("change")]).toEqual([
+      "stay",
+      "wait",
+      "closed",
+    ]);
+    expect(worker.malformations).toEqual(["bytes of its own, which its manifest does not allow"]);
+  });
+
+  it.each([`connection.write(utf8Encode("mine"), 0, 4)`, `chain.injectWrite(utf8Encode("mine"))`])(
+    "body: read lets it write nothing by itself: %s",
+    async (write) => {
+      const send = await open(
+        `async onData(c) { ${write}; await new Promise(() => {}); }, onWrite() {}`,
+        { keepsBodies: true },
+      );
+      expect(await send("x")).toBe("closed");
+    },
+  );
+
+  it("failurePolicy: open lets a connection pass a filter that throws, from there on", async () => {
+    const send = await open(
+      `onData(c) { if (c.text() === "bad") throw new Error("no"); c.replace(utf8Encode("changed")); }`,
+      {
+        failsOpen: true,
+      },
+    );
+    expect([await send("good"), await send("bad"), await send("good")]).toEqual([
+      "changed",
+      "bad",
+      "good",
+    ]);
+  });
 });
 
 it("failurePolicy: open lets a stream pass a filter that throws, from there on", async () => {

@@ -51,6 +51,8 @@ export interface SandboxOptions {
   onLines?(path: string, text: string): void;
   /** Filters of this use read no more than these parts of their streams. */
   onReads?(use: number, mask: HookMask): void;
+  /** What the balancer of this use says of itself: JSON of a ToldPolicy. */
+  onPolicy?(use: number, told: string): void;
   /** JSON of a FetchMessage and its bytes: the sandbox asks a cluster, and `reply` brings answers. "": it is gone. */
   onFetch?(text: string, bytes: Buffer): void;
   /** An isolate has its code and is about to be set up: debuggers bind to it. */

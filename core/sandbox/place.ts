@@ -1,5 +1,5 @@
 import { fileURLToPath } from "node:url";
-import type { Cluster, Definition, Kinds, LogFields } from "@tsproxy/sdk";
+import type { Cluster, Definition, Kinds, LogFields, SandboxManifest } from "@tsproxy/sdk";
 import {
   PLACE_MAKER,
   type Place,
@@ -12,10 +12,12 @@ import { bundle } from "../bundle.ts";
 import { SandboxFetches } from "../inside/fetches.ts";
 import { HeadGuard } from "../inside/head-guard.ts";
 import type { ParkedUse } from "../inside/parked.ts";
+import { ParkedPolicy } from "../inside/parked-balancer.ts";
 import { parkedHttpFactory } from "../inside/parked-http.ts";
 import { ParkedLogger } from "../inside/parked-log.ts";
 import { parkedNetworkFactory } from "../inside/parked-network.ts";
 import { parkedListenerFactory } from "../inside/parked-peek.ts";
+import { seenHooks } from "../inside/sandboxes.ts";
 import { parseManifest } from "../manifest.ts";
 import { FakeWorker } from "./fake-worker.ts";
 import type { Sandbox } from "./sandbox.ts";
@@ -32,6 +34,7 @@ class SandboxPlace implements Place {
   readonly name = "sandbox";
   readonly #definition: Definition;
   readonly #entry: string;
+  readonly #manifest: SandboxManifest;
   readonly #worker = new FakeWorker();
   #sandbox: Promise<Sandbox> | undefined = undefined;
   #cx: PlacedContext = new PlacedContext(async () => {});
@@ -39,11 +42,14 @@ class SandboxPlace implements Place {
   #before = 1000;
   /** What the sandbox had counted when the last use began. */
   readonly #statsBefore = new Map<string, number>();
+  /** What policies of balancers have said, by use. */
+  readonly #policies = new Map<number, string>();
   #uses = 0;
   #faultsTold = 0;
 
   constructor(definition: Definition, entry: string) {
     this.#definition = definition;
+    this.#manifest = parseManifest(definition.sandbox, definition.kind);
     this.#entry = entry.startsWith("file:") ? fileURLToPath(entry) : entry;
   }
 
@@ -68,6 +74,7 @@ class SandboxPlace implements Place {
   async #build(): Promise<Sandbox> {
     const worker = this.#worker;
     const { code } = await bundle({ entry: this.#entry, filename: this.#definition.name });
+    const { clusters } = this.#manifest;
     let fetches: SandboxFetches | undefined;
     const sandbox: Sandbox = await worker.unprepared(code, {
       package: `${this.#definition.kind}/${this.#definition.name}`,
@@ -77,6 +84,7 @@ class SandboxPlace implements Place {
       onLog: (level, message, fields) =>
         this.#cx.logged.push({ level, message, fields: fields as LogFields }),
       onLines: (path, text) => this.#cx.file(path).append(text),
+      onPolicy: (use, told) => this.#policies.set(use, told),
       onFetch: (text, bytes) => {
         if (text === "") {
           fetches?.cancel();
@@ -84,7 +92,10 @@ class SandboxPlace implements Place {
         }
         fetches ??= new SandboxFetches(
           {
-            clusters: { get: (name) => this.#cx.clusters.get(name) },
+            clusters: {
+              get: (name) =>
+                clusters?.includes(name) === false ? undefined : this.#cx.clusters.get(name),
+            },
             timer: (onFired) => this.#cx.timer(onFired),
           },
           (head, data) => setImmediate(() => sandbox.reply(head, Buffer.from(data, "latin1"))),
@@ -99,14 +110,14 @@ class SandboxPlace implements Place {
     sandbox: Sandbox,
     use: number,
     cx: TestContext,
-  ): Kinds["http" | "network" | "listener" | "access_log"] {
-    const manifest = parseManifest(this.#definition.sandbox);
+  ): Kinds["http" | "network" | "listener" | "access_log" | "balancer"] {
+    const manifest = this.#manifest;
     const parked: ParkedUse = {
       box: this.#worker.boxes.indexOf(sandbox),
       use,
-      hooks: sandbox.hooks,
+      hooks: seenHooks(sandbox.hooks, manifest),
       guard: manifest.headers && new HeadGuard(manifest.headers),
-      keepsBodies: manifest.body === "read",
+      keepsBodies: manifest.body !== undefined,
       failsOpen: manifest.failurePolicy === "open",
     };
     const { table } = this.#worker;
@@ -117,9 +128,19 @@ class SandboxPlace implements Place {
         return parkedNetworkFactory(parked, table);
       case "listener":
         return parkedListenerFactory(parked, table);
+      case "balancer":
+        return this.#policy(parked, cx);
       default:
         return new ParkedLogger(parked, table, cx, () => {});
     }
+  }
+
+  #policy(parked: ParkedUse, cx: TestContext): ParkedPolicy {
+    const turns = cx.stats.counter("filters.in_turn");
+    const policy = new ParkedPolicy(parked, this.#worker.table, turns);
+    const told = this.#policies.get(parked.use);
+    if (told !== undefined) policy.learn(told);
+    return policy;
   }
 
   /** Until nothing moves any more: records, answers, timers that are due, and what other threads have been asked for. */

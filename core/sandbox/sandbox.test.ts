@@ -561,9 +561,9 @@ describe("what a filter knows", () => {
     ["one without a filter", "export default 7;", "the default export is not a filter"],
     ["one that imports what is not there", `import "node:fs";`, 'cannot import "node:fs"'],
     [
-      "a balancer",
-      `export default { kind: "balancer", setup() {} };`,
-      "a balancer package cannot live in a sandbox",
+      "a cluster",
+      `export default { kind: "cluster", setup() {} };`,
+      "a cluster package cannot live in a sandbox",
     ],
   ])("refuses %s", async (_, code, message) => {
     const sandbox = await worker.unprepared(code);

@@ -2,6 +2,13 @@ import type { Definition, Kind, Kinds } from "../extension.ts";
 import { TestContext } from "./context.ts";
 import { withDefaults } from "./defaults.ts";
 
+declare global {
+  /** Of the module, a test: what `places` takes the filter's file from. */
+  interface ImportMeta {
+    url: string;
+  }
+}
+
 /** Where a package runs: in the group of the shipped ones, or in an isolate of its own. */
 export interface Place<K extends Kind = Kind> {
   readonly name: "group" | "sandbox";

@@ -24,7 +24,7 @@ export const ATTACKS = {
     "const a = []; for (let k = 0; ; k++) { const big = new Array(100).fill(k); a.push(() => big); }",
   ],
   resized_buffer: [
-    "stopped",
+    "thrown",
     "const b = new ArrayBuffer(1, { maxByteLength: 2 ** 30 }); for (;;) { b.resize(2 ** 30); new Uint8Array(b).fill(1); }",
   ],
   sparse_object: ["stopped", "const o = {}; for (let k = 0; ; k++) o[k * 1000] = k;"],

@@ -10,6 +10,7 @@ const BUFFER_MAX = 1 << 25;
 /** Installed before a package's code is evaluated. */
 export function installBounds(): void {
   boundArrays();
+  boundBuffers();
   boundTypedArrays();
   boundText();
   // Code that a filter must not make (wasm has its own memory, Atomics.wait stops the worker's thread).
@@ -83,6 +84,39 @@ function boundArrays(): void {
     writable: true,
     configurable: true,
   });
+}
+
+/** V8 clears or copies a buffer in one go: a GiB of pages that are touched first takes a busy machine longer than the time box. */
+function boundBuffers(): void {
+  const RealBuffer = ArrayBuffer;
+  const check = (size: unknown): void => {
+    if (Number(size) > BUFFER_MAX) refuse(`a buffer of ${Number(size)} bytes`);
+  };
+  const BoundedBuffer = function (this: unknown, ...args: unknown[]): unknown {
+    check(args[0]);
+    check((args[1] as { maxByteLength?: unknown } | undefined)?.maxByteLength);
+    const target = new.target as unknown;
+    if (target === undefined) return Reflect.apply(RealBuffer, undefined, args);
+    return Reflect.construct(
+      RealBuffer,
+      args,
+      typeof target === "function" && target !== BoundedBuffer ? target : RealBuffer,
+    );
+  };
+  for (const key of Reflect.ownKeys(RealBuffer))
+    Object.defineProperty(BoundedBuffer, key, Object.getOwnPropertyDescriptor(RealBuffer, key)!);
+  Object.defineProperty(globalThis, "ArrayBuffer", {
+    value: BoundedBuffer,
+    writable: true,
+    configurable: true,
+  });
+  Object.defineProperty(RealBuffer.prototype, "constructor", {
+    value: BoundedBuffer,
+    writable: true,
+    configurable: true,
+  });
+  for (const name of ["transfer", "transferToFixedLength"])
+    guard(RealBuffer.prototype, name, (_, [size]) => check(size));
 }
 
 function boundTypedArrays(): void {

@@ -35,6 +35,8 @@ export const HOOK = {
   FILTER_STATE: 1 << 20,
   CONNECTION_STATE: 1 << 21,
   DOWNSTREAM: 1 << 22,
+  /** Of balancers: it reads `activeRequests` of hosts. */
+  ACTIVE_REQUESTS: 1 << 23,
 } as const;
 export type HookMask = number;
 
@@ -104,6 +106,10 @@ export const KIND = {
   WRITE: 15,
   /** A question of one who asks. argument: bytes of the JSON text that follows; the range is its bytes. */
   ASK: 16,
+  /** Hosts of a balancer's set. argument: bytes of the JSON text that follows. */
+  HOSTS: 17,
+  /** A balancer is asked for a host. The payload is CHOICE. */
+  CHOOSE: 18,
 } as const;
 
 export const NOTICE = { DRAIN: 1, BLOCKED: 2, DRAINED: 3, CLOSE: 4 } as const;
@@ -177,6 +183,20 @@ export const FOLLOW = {
   STRINGS: 2,
 } as const;
 
+/** Words of what a balancer is asked with; then requests under way by host, then text. The answer's VALUE: the host's place, or -1. */
+export const CHOICE = {
+  ATTEMPT: 0,
+  FLAGS: 1,
+  HASH_LOW: 2,
+  HASH_HIGH: 3,
+  /** How many hosts' requests follow. */
+  ACTIVE: 4,
+  /** Bytes of `metadataMatch` as JSON. */
+  TEXT: 5,
+  REST: 6,
+} as const;
+export const CHOICE_FLAG = { HASH: 1, HIGH: 2, METADATA: 4 } as const;
+
 /** Bytes of private memory (and words) in one record, and bytes of its range. */
 export const RECORD_BLOCK_MAX = 80 * 1024;
 export const RANGE_MAX = 64 * 1024;
@@ -246,6 +266,7 @@ export const VERDICT_TYPE = {
   HOLD_BUFFER: 2,
   HOLD_STREAM: 3,
   DONE: 4,
+  /** Of a network filter; of a balancer: it does not know its hosts. */
   STOP: 5,
   /** The hook threw or was late. */
   FAULT: 6,

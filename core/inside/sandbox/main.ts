@@ -5,10 +5,12 @@ import {
   ConfigError,
   type Definition,
   type HttpFilterFactory,
+  type LevelPolicy,
   type ListenerFilterFactory,
 } from "@tsproxy/sdk";
 import { installGlobals } from "../globals.ts";
 import { AskState, AskTable } from "./asks.ts";
+import { BalancerState, BalancerTable, type ToldPolicy } from "./balancers.ts";
 import { installBounds } from "./bounds.ts";
 import { type ConnectionState, ConnectionTable } from "./connection.ts";
 import { SandboxContext } from "./context.ts";
@@ -44,10 +46,11 @@ let around: Surroundings;
 let streams: StreamTable;
 let connections: ConnectionTable;
 let asks: AskTable;
+let balancers: BalancerTable;
 let definition: Definition;
 const uses = new Map<number, SandboxContext>();
 /** By slot of the token. */
-const states: (StreamState | ConnectionState | AskState | undefined)[] = [];
+const states: (StreamState | ConnectionState | AskState | BalancerState | undefined)[] = [];
 
 export function init(
   box: SharedArrayBuffer,
@@ -72,6 +75,7 @@ export function init(
   streams = new StreamTable(around, followerAt);
   connections = new ConnectionTable(around);
   asks = new AskTable(around);
+  balancers = new BalancerTable(around);
 }
 
 /** Memory for the package's shared cells. */
@@ -90,6 +94,7 @@ const FACTORY: Readonly<Record<string, (made: unknown) => boolean>> = {
   listener: (made) => typeof made === "function",
   network: (made) => typeof (made as { create?: unknown } | undefined)?.create === "function",
   access_log: (made) => typeof (made as Partial<AccessLogger> | undefined)?.log === "function",
+  balancer: (made) => typeof (made as Partial<LevelPolicy> | undefined)?.create === "function",
 };
 
 /** The package's default export. "" if it can live here, else why it cannot. */
@@ -150,7 +155,7 @@ export function prepare(text: string): string {
     try {
       const factory = definition.setup(use.config as never, cx);
       if (FACTORY[definition.kind]?.(factory) !== true)
-        throw new TypeError(`setup of a ${definition.kind} package must return ${MADE}`);
+        throw new TypeError(`setup of a ${definition.kind} package must return ${madeBy(factory)}`);
       made.push({ use, cx, factory });
     } catch (error) {
       cx.dispose();
@@ -174,10 +179,22 @@ export function prepare(text: string): string {
   }
   around.tellStats();
   const reads = made.map(({ use, factory }) => [use.id, readsOf(factory)] as const);
-  return JSON.stringify({ refusals, reads: reads.filter(([, mask]) => mask !== undefined) });
+  const policies = definition.kind === "balancer" ? made : [];
+  return JSON.stringify({
+    refusals,
+    reads: reads.filter(([, mask]) => mask !== undefined),
+    policies: policies.map(({ use, factory }) => {
+      const { localities, hashing = false } = factory as LevelPolicy;
+      return [use.id, { localities, hashing } satisfies ToldPolicy];
+    }),
+  });
 }
 
-const MADE = 'its factory (of an access_log: an object with "log")';
+function madeBy(factory: unknown): string {
+  if (typeof factory === "object" && factory !== null && "compose" in factory)
+    return '"create"; "compose" asks other policies, which do not live here: mark it "trusted"';
+  return 'its factory (of an access_log: an object with "log", of a balancer: one with "create")';
+}
 
 function addUse(id: number, factory: unknown, cx: SandboxContext): void {
   switch (definition.kind) {
@@ -186,6 +203,9 @@ function addUse(id: number, factory: unknown, cx: SandboxContext): void {
       break;
     case "network":
       connections.addUse({ id, factory: factory as never, cx });
+      break;
+    case "balancer":
+      balancers.addUse(id, factory as LevelPolicy);
       break;
     case "access_log":
       asks.addUse(id, () => new Logged(factory as AccessLogger, around));
@@ -202,6 +222,7 @@ export function release(id: number): void {
   streams.removeUse(id);
   connections.removeUse(id);
   asks.removeUse(id);
+  balancers.removeUse(id);
 }
 
 /** JSON: what each use leaves to the next generation. */
@@ -280,6 +301,7 @@ function record(
   if ((flags & RECORD_FLAG.CREATE) !== 0 && state === undefined) {
     try {
       if (kind === KIND.ASK) state = asks.create(base, words, w);
+      else if (kind === KIND.HOSTS) state = balancers.create(base, words, w);
       else if (kind === KIND.CONNECTION) state = connections.create(base, words, bytes, w);
       else state = streams.create(base, words, w, range);
     } catch (error) {
@@ -287,6 +309,11 @@ function record(
       return;
     }
     states[slot] = state;
+  }
+  if (kind === KIND.CHOOSE) {
+    const asked = state instanceof BalancerState ? state : undefined;
+    balancers.choose(token, asked, words, bytes, w);
+    return;
   }
   if (state === undefined) {
     if ((flags & RECORD_FLAG.ANSWER) !== 0)
@@ -298,7 +325,8 @@ function record(
     if (kind === KIND.PART) streams.part(state, token & 1, bytes, range, rangeEnd);
     else if (kind === KIND.FACTS) streams.learn(state, words, bytes, w);
     else streams.run(state, words, bytes, w, range, rangeEnd, place, followers);
-  } else if (state instanceof AskState) asks.run(state, words, bytes, w, range, rangeEnd);
+  } else if (state instanceof BalancerState) balancers.learn(state, words, bytes, w);
+  else if (state instanceof AskState) asks.run(state, words, bytes, w, range, rangeEnd);
   else if (kind === KIND.PART) connections.part(state, token & 1, bytes, range, rangeEnd);
   else connections.run(state, words, bytes, w, range, rangeEnd);
 }
@@ -309,5 +337,6 @@ function end(token: number): void {
   states[slotOf(token)] = undefined;
   if (state instanceof StreamState) streams.end(state);
   else if (state instanceof AskState) asks.end(state);
+  else if (state instanceof BalancerState) balancers.end(state);
   else connections.end(state);
 }

@@ -57,6 +57,7 @@ export class Spread implements Balancer {
     this.#options = options;
     this.#generation = slot.current;
     this.#generation.acquire();
+    this.#listen();
   }
 
   update(hosts: readonly UpstreamHost[]): void {
@@ -83,7 +84,18 @@ export class Spread implements Balancer {
     this.#generation.release();
     this.#generation = this.#slot.current;
     this.#generation.acquire();
+    this.#listen();
     this.#build();
+  }
+
+  /** Levels are made by what the policy says of itself, which may not be known yet. */
+  #listen(): void {
+    const generation = this.#generation;
+    const policy = generation.value;
+    if (!("create" in policy)) return;
+    policy.onKnown?.(() => {
+      if (generation === this.#generation && this.#balancer !== undefined) this.#build();
+    });
   }
 
   #build(): void {
