@@ -28,6 +28,12 @@ export class Runtime {
     return this.#values.get(key);
   }
 
+  /** Whether any key begins so. Walks over all keys: for what is looked up again only when `version` is another one. */
+  hasUnder(prefix: string): boolean {
+    for (const key of this.#values.keys()) if (key.startsWith(prefix)) return true;
+    return false;
+  }
+
   /** As Envoy's `getInteger`: a value that is not a whole number from 0 up counts as none. */
   integer(key: string, fallback: number): number {
     const value = this.#values.get(key);
@@ -150,9 +156,15 @@ export class RuntimeFraction {
   }
 
   /** `random`: any whole number, the same for all questions about one stream that should agree. */
-  enabled(random: number = randomWhole()): boolean {
+  enabled(random?: number): boolean {
     const { numerator, denominator } = this.#share.value;
-    return numerator >= denominator || random % denominator < numerator;
+    if (numerator >= denominator) return true;
+    return numerator > 0 && (random ?? randomWhole()) % denominator < numerator;
+  }
+
+  /** As the runtime is now, it holds for no stream. */
+  get isNever(): boolean {
+    return this.#share.value.numerator === 0;
   }
 }
 

@@ -1,8 +1,9 @@
 /**
  * CPU microseconds a request of the whole proxy process beside nginx, HAProxy and Envoy, in interleaved rounds of one run.
  *
- *   node test/bench/cpu.ts [http|tcp|1m|filter|lua|h2|h2h2|tls|hs|hs-resumed] [--rounds 3] [--seconds 2] [--only tsproxy,nginx]
+ *   node test/bench/cpu.ts [http|tcp|1m|filter|idle|lua|h2|h2h2|tls|hs|hs-resumed] [--rounds 3] [--seconds 2] [--only tsproxy,nginx]
  *
+ * `idle`: with `fault` and `local_ratelimit` that do nothing to these requests; each row beside `tsproxy` in the same run.
  * `lua`: tsproxy and Envoy without a script, with one and with five that edit headers of request and response.
  * `h2`: clients of HTTP/2 (h2load, 8 connections of 32 streams), an upstream of HTTP/1.1; `h2h2`: HTTP/2 at both ends, cleartext.
  * `tls`: HTTP/1.1 over TLS 1.3, connections kept; `hs`: a full handshake (P-256) and a request each connection; `hs-resumed`: the same
@@ -267,6 +268,42 @@ export default defineHttpFilter({ name: "stamp", config: Type.Object({}), setup:
         ["--filters", filters],
       ),
   });
+}
+
+if (mode === "idle") {
+  const never = { numerator: 0, denominator: "HUNDRED" };
+  const always = { default_value: { numerator: 100, denominator: "HUNDRED" } };
+  const fault = (more: object) => ({
+    name: "fault",
+    typed_config: {
+      "@type": `${T}filters.http.fault.v3.HTTPFault`,
+      abort: { http_status: 503, percentage: never },
+      delay: { fixed_delay: "1s", percentage: never },
+      ...more,
+    },
+  });
+  const limit = (more: object) => ({
+    name: "local_ratelimit",
+    typed_config: {
+      "@type": `${T}filters.http.local_ratelimit.v3.LocalRateLimit`,
+      stat_prefix: "idle",
+      token_bucket: { max_tokens: 4e9, tokens_per_fill: 4e9, fill_interval: "1s" },
+      ...more,
+    },
+  });
+  const forOthers = { headers: [{ name: "x-fault", present_match: true }] };
+  const certain = { abort: { http_status: 503, percentage: { numerator: 100 } }, ...forOthers };
+  const rows: Readonly<Record<string, object>> = {
+    "fault, 0 %": fault({}),
+    "fault, for other requests": fault(certain),
+    "local_ratelimit, 0 %": limit({}),
+    "local_ratelimit, never empty": limit({ filter_enabled: always, filter_enforced: always }),
+  };
+  for (const [name, filter] of Object.entries(rows))
+    subjects.push({
+      name: `tsproxy +${name}`,
+      start: (port) => tsproxy(write(`idle-${port}.json`, envoyConfig(port, [filter]))),
+    });
 }
 
 if (mode === "lua") {
@@ -552,6 +589,12 @@ for (const [name, row] of rows) {
   console.log(
     `| ${name}${each} | ${Math.min(...row.us).toFixed(1)} | ${median(row.us).toFixed(1)} | ${times(row, "nginx")} | ${times(row, "envoy")} | ${Math.round(median(row.rps))} | ${row.bad} |`,
   );
+}
+if (mode === "idle") {
+  const without = rows.get("tsproxy");
+  for (const [name, { us }] of rows)
+    if (without !== undefined && name.startsWith("tsproxy +"))
+      console.log(`${name}: ${(median(us) - median(without.us)).toFixed(2)} µs more (bar: 0.5)`);
 }
 for (const [name, bar] of Object.entries(BARS[mode] ?? {})) {
   const row = rows.get("tsproxy");

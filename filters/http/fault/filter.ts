@@ -1,4 +1,4 @@
-// Hot path: a request that no fault is meant for passes onRequestHeaders only.
+// Hot path: a request that no fault is meant for passes onRequestHeaders only, or nothing at all (test/bench/cpu.ts idle).
 import {
   type Chunk,
   defineHttpFilter,
@@ -33,6 +33,9 @@ class Faults {
     this.now = () => cx.now();
   }
 }
+
+/** Where no stream can meet a fault. */
+const NOTHING: HttpFilter = {};
 
 /** Delays, then aborts, then slows down; each by its own chance. */
 class FaultFilter implements HttpFilter {
@@ -74,7 +77,7 @@ class FaultFilter implements HttpFilter {
 
   #abort(headers: RequestHeaders) {
     const abort = this.#settings.abort(headers, this.#client);
-    if (abort === undefined || !this.#begin()) return undefined;
+    if (abort === undefined || !this.#begin()) return this.#isActive ? undefined : done;
     const { stats } = this.#faults;
     stats.aborts.inc();
     if (this.#hasClusterStats) stats.of(this.#client)?.aborts.inc();
@@ -129,6 +132,8 @@ export default defineHttpFilter({
   setupRoute: (config, cx) => new Settings(config, cx),
   setup(config, cx) {
     const faults = new Faults(config, cx, cx.shared.active);
-    return (stream) => new FaultFilter(faults, stream);
+    const { settings } = faults;
+    return (stream) =>
+      stream.isOverridden === false && settings.isIdle ? NOTHING : new FaultFilter(faults, stream);
   },
 });

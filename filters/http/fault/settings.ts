@@ -40,6 +40,9 @@ export class Settings {
   readonly #runtime: Runtime;
   readonly #headers: readonly HeadMatch[];
   readonly #nodes: ReadonlySet<string>;
+  /** Of the runtime that `#isIdle` was found by. */
+  #version = 0;
+  #isIdle = false;
 
   constructor(config: Config, cx: SetupContext) {
     this.config = config;
@@ -53,6 +56,30 @@ export class Settings {
       throw new ConfigError("delay.fixed_delay", "must be longer than 0s");
     this.#headers = config.headers.map((h, k) => compileHeaderMatch(h, `headers[${k}]`, cx));
     this.#nodes = new Set(config.downstream_nodes);
+  }
+
+  /** As the runtime is now, nobody meets a fault, whatever the request. */
+  get isIdle(): boolean {
+    if (this.#version !== this.#runtime.version) {
+      this.#version = this.#runtime.version;
+      this.#isIdle = this.isEmpty || this.#findIdle();
+    }
+    return this.#isIdle;
+  }
+
+  /** Headers may lower a share and never raise it; keys of the runtime name clients, so any may. */
+  #findIdle(): boolean {
+    const { delay, abort, response_rate_limit: limit } = this.config;
+    const own = [
+      this.config.delay_percent_runtime,
+      this.config.abort_percent_runtime,
+      this.config.response_rate_limit_percent_runtime,
+    ];
+    return (
+      [delay, abort, limit].every((part) => (part?.percentage?.numerator ?? 0) === 0) &&
+      own.every((key) => key === "" || this.#runtime.get(key) === undefined) &&
+      !this.#runtime.hasUnder("fault.http.")
+    );
   }
 
   /** The request is of those that faults are meant for. */

@@ -71,6 +71,10 @@ export class Settings {
     });
   }
 
+  /** As the runtime is now, no request is asked about. */
+  get isIdle(): boolean {
+    return this.#enabled.isNever;
+  }
   get enabled(): boolean {
     return this.#enabled.enabled();
   }
