@@ -103,9 +103,17 @@ export interface Report {
   /** Requests on the healthy route of the same worker: what was not answered 200, and how long each took. */
   readonly lost: readonly (number | string)[];
   readonly tookMs: readonly number[];
+  /** The same of the second before the first of them: what this machine is able to. */
+  readonly beforeMs: readonly number[];
   readonly output: string;
-  /** How long nobody served, if the process ended. */
+  /** How long nobody served, if the process ended; and what of it the next one took to be there, by the lines of their log. */
   readonly awayMs: number;
+  readonly startMs: number;
+}
+
+/** Of times in rising order. */
+export function p99(times: readonly number[]): number {
+  return times[Math.floor(times.length * 0.99)] ?? 0;
 }
 
 /** Clients on the healthy route, and requests to the bad one. */
@@ -119,7 +127,7 @@ export async function attack(name: Attack): Promise<Report> {
   const files = { "filters/bad.ts": source(name) };
   const proxy = await Proxy.start({ config: config(port), files });
   const agent = new http.Agent({ keepAlive: true, maxSockets: CLIENTS });
-  const tookMs: number[] = [];
+  let tookMs: number[] = [];
   const lost: (number | string)[] = [];
   let lastGood = performance.now();
   let awayMs = 0;
@@ -139,17 +147,33 @@ export async function attack(name: Attack): Promise<Report> {
   };
   const clients = Array.from({ length: CLIENTS }, client);
   try {
+    await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+    const beforeMs = tookMs.sort((a, b) => a - b);
+    tookMs = [];
     const answers: (number | string)[] = [];
     for (let k = 0; k < PROVOCATIONS; k++) answers.push(await provoke(port));
     await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
     on = false;
     await Promise.all(clients);
-    return { answers, lost, tookMs: tookMs.sort((a, b) => a - b), output: proxy.output, awayMs };
+    const { output } = proxy;
+    tookMs.sort((a, b) => a - b);
+    return { answers, lost, tookMs, beforeMs, output, awayMs, startMs: startMs(output) };
   } finally {
     on = false;
     agent.destroy();
     await proxy.stop();
   }
+}
+
+/** From the supervisor's line to the first one of the next process that listens; 0: none had to. */
+function startMs(output: string): number {
+  let ended = 0;
+  for (const line of output.split("\n")) {
+    const time = Date.parse(/"time":"([^"]*)"/.exec(line)?.[1] ?? "");
+    if (line.includes("starting it again")) ended = time;
+    else if (ended > 0 && line.includes('"listening on')) return time - ended;
+  }
+  return 0;
 }
 
 /** While no process serves, the next one is waited for. */
