@@ -39,7 +39,8 @@ export async function filterCheck(options: FilterCheckOptions): Promise<number> 
   }
   const compiler = await findCompiler();
   if (compiler === undefined) {
-    process.stderr.write(`${HOW_TO_GET_IT}\n`);
+    if (options.json) print([...problems, problem(HOW_TO_GET_IT)], NOTHING_CHECKED, true);
+    else process.stderr.write(`${HOW_TO_GET_IT}\n`);
     return 1;
   }
   const files = (await Promise.all(own.map((unit) => sourcesOf(unit)))).flat();
@@ -52,6 +53,8 @@ export async function filterCheck(options: FilterCheckOptions): Promise<number> 
   print(problems, checked, options.json);
   return problems.length === 0 ? 0 : 1;
 }
+
+const NOTHING_CHECKED = { filters: 0, scripts: 0 };
 
 function isMeant({ source, next }: PackageUnit, names: readonly string[]): boolean {
   if (source.origin === "shipped") return false;

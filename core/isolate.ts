@@ -36,7 +36,7 @@ interface IvmModule {
     getSync(name: string, options: { reference: true }): IvmReference;
   };
   instantiateSync(context: IvmContext, resolve: (specifier: string) => IvmModule): void;
-  evaluateSync(options?: { timeout: number }): void;
+  evaluateSync(options?: { timeout?: number }): void;
 }
 interface IvmReference {
   readonly typeof: string;
@@ -63,7 +63,7 @@ export class Isolate {
   constructor(options: { readonly memoryLimitMb: number; readonly sdk: string }) {
     this.#isolate = new ivm.Isolate({ memoryLimit: options.memoryLimitMb });
     this.#context = this.#isolate.createContextSync();
-    this.#sdk = this.#link({ code: options.sdk, filename: "@tsproxy/sdk" });
+    this.#sdk = this.#link({ code: options.sdk, filename: "@tsproxy/sdk" }, undefined);
   }
 
   get disposed(): boolean {
@@ -75,13 +75,14 @@ export class Isolate {
     return new LoadedModule(this.#link(module, timeoutMs));
   }
 
-  #link(module: ModuleText, timeoutMs = 5000): IvmModule {
+  /** Our own code ends: a machine that stands still for a while is no reason not to start. */
+  #link(module: ModuleText, timeoutMs: number | undefined): IvmModule {
     const compiled = this.#isolate.compileModuleSync(module.code, { filename: module.filename });
     compiled.instantiateSync(this.#context, (specifier) => {
       if (specifier === "@tsproxy/sdk") return this.#sdk;
       throw new Error(`cannot import "${specifier}": filters see the SDK and their own files`);
     });
-    compiled.evaluateSync({ timeout: timeoutMs });
+    compiled.evaluateSync(timeoutMs === undefined ? {} : { timeout: timeoutMs });
     return compiled;
   }
 
