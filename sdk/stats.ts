@@ -38,3 +38,29 @@ export interface Stats {
    */
   list?(set: StatSet): void;
 }
+
+const LABEL_MAX = 64;
+
+/**
+ * A stat for each value of something that traffic decides, a path or a key. Names are never given back, so the first `max` values
+ * alone have one of their own, and all others share that of `other`. Values become names: letters, digits, `_` and `-`, at most 64.
+ *
+ *     const denied = byLabel(100, (key) => cx.stats.counter(`quota.${key}.denied`));
+ *     denied(headers.get("x-api-key") ?? "none").inc();
+ */
+export function byLabel<T>(max: number, make: (label: string) => T): (value: string) => T {
+  const known = new Map<string, T>();
+  let other: T | undefined;
+  return (value) => {
+    const key = value.length > LABEL_MAX ? value.slice(0, LABEL_MAX) : value;
+    const found = known.get(key);
+    if (found !== undefined) return found;
+    if (known.size >= max) {
+      other ??= make("other");
+      return other;
+    }
+    const made = make(key === "" ? "_" : key.replace(/[^\w-]/g, "_"));
+    known.set(key, made);
+    return made;
+  };
+}
