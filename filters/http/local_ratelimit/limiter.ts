@@ -40,12 +40,17 @@ export interface Asked {
 /** The buckets of one config: the default one, and those of descriptors. */
 export class Limiter {
   readonly #default: Limit | undefined;
+  /** What the default one answers. */
+  readonly #granted: Answer;
+  readonly #refused: Answer;
   readonly #alwaysDefault: boolean;
   readonly #descriptors: readonly DescriptorLimit[];
 
   constructor(config: Config, open: OpenCell) {
     const bucket = config.token_bucket;
     this.#default = bucket === undefined ? undefined : openLimit(bucket, "token_bucket", open);
+    this.#granted = { allowed: true, limit: this.#default };
+    this.#refused = { allowed: false, limit: this.#default };
     this.#alwaysDefault = config.always_consume_default_token_bucket;
     this.#descriptors = config.descriptors.map(
       (descriptor, k) =>
@@ -55,6 +60,8 @@ export class Limiter {
 
   /** Takes a token of every bucket that the request belongs to, the slowest first, until one has none. */
   ask(descriptors: readonly Asked[]): Answer {
+    // Most requests belong to the default one alone.
+    if (descriptors.length === 0) return this.#askDefault();
     const found: (Limit & { readonly perMs: number; readonly hits: number })[] = [];
     for (const { entries, hits = 1 } of descriptors) {
       for (const candidate of this.#descriptors) {
@@ -71,11 +78,14 @@ export class Limiter {
     }
     const first = found[0];
     if (first !== undefined && !this.#alwaysDefault) return { allowed: true, limit: first };
+    const answer = this.#askDefault();
+    return first === undefined || !answer.allowed ? answer : { allowed: true, limit: first };
+  }
+
+  #askDefault(): Answer {
     const limit = this.#default;
-    if (limit === undefined)
-      return first === undefined ? UNLIMITED : { allowed: true, limit: first };
-    if (!limit.bucket.take()) return { allowed: false, limit };
-    return { allowed: true, limit: first ?? limit };
+    if (limit === undefined) return UNLIMITED;
+    return limit.bucket.take() ? this.#granted : this.#refused;
   }
 }
 
