@@ -540,7 +540,7 @@ test("refuses a kind that runs among the shipped packages unless it is trusted",
   const world = await started();
   fs.writeFileSync(
     world.file("pick.ts"),
-    'import { defineBalancer, Type } from "@tsproxy/sdk";\nexport default defineBalancer({ name: "pick", config: Type.Object({}), setup: () => () => ({ choose: () => undefined }) });\n',
+    'import { defineService, Type } from "@tsproxy/sdk";\nexport default defineService({ name: "pick", config: Type.Object({}), setup: () => ({}) });\n',
   );
   await world.says("start with --trust pick");
   fs.rmSync(world.file("pick.ts"));
