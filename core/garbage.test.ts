@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { Rest } from "./garbage.ts";
+import { QUIET, Rest } from "./garbage.ts";
 import { Isolate } from "./isolate.ts";
 
 describe("Rest", () => {
@@ -14,18 +14,26 @@ describe("Rest", () => {
     return at;
   }
 
-  it("tells once when a busy thread has been quiet for two seconds", () => {
-    expect(told(500, 5_000, 5_001, 5_003, 5_003, 5_010)).toEqual([4]);
+  const quiet = (calls: number): number[] => new Array(QUIET.seconds).fill(calls);
+
+  it("tells once when a busy thread has been quiet for long enough", () => {
+    expect(told(500, 5_000, ...quiet(5_003), 5_010)).toEqual([QUIET.seconds + 2]);
   });
   it("tells again after the next busy time", () => {
-    expect(told(5_000, 5_000, 5_000, 9_000, 9_000, 9_001, 9_001)).toEqual([3, 6]);
+    expect(told(5_000, ...quiet(5_001), 9_000, ...quiet(9_001))).toEqual([
+      QUIET.seconds + 1,
+      2 * QUIET.seconds + 2,
+    ]);
   });
   it("does not tell of a thread that goes on being asked, or was hardly ever", () => {
-    expect(told(5_000, 5_100, 5_200, 5_300)).toEqual([]);
-    expect(told(10, 20, 25, 25, 25)).toEqual([]);
+    expect(told(...quiet(0).map((_, second) => 5_000 + 100 * second), 9_000)).toEqual([]);
+    expect(told(10, ...quiet(25))).toEqual([]);
   });
   it("starts again where another isolate counts from 0", () => {
-    expect(told(50_000, 50_000, 50_000, 3_000, 3_000, 3_000)).toEqual([3, 6]);
+    expect(told(50_000, ...quiet(50_000), 3_000, ...quiet(3_000))).toEqual([
+      QUIET.seconds + 1,
+      2 * QUIET.seconds + 2,
+    ]);
   });
 });
 

@@ -6,21 +6,25 @@ export const COLLECT_EVERY = 32;
 /** After a commit, so that no start or reload waits for it. What the first one leaves in two threads is 15 MiB. */
 export const COLLECT_AFTER_MS = 1_000;
 
-/** `last-resort`: new space, pages and code that nothing needs now are given back too, which halves what a heap occupies at rest. */
-const CALL = 'gc({ type: "major", execution: "sync", flavor: "last-resort" })';
+/**
+ * `last-resort`: new space, pages and code that nothing needs now are given back too, which halves what a heap occupies at rest. Who is
+ * called again compiles anew (100 ms of CPU), so it is nothing for a thread with traffic.
+ */
+export type Flavor = "regular" | "last-resort";
 /** Run in a context that was made while V8 gives `gc` to new ones. */
-export const COLLECTOR = `typeof gc === "function" ? () => ${CALL} : undefined`;
+export const COLLECTOR =
+  'typeof gc === "function" ? (flavor) => gc({ type: "major", execution: "sync", flavor }) : undefined';
 const TRIES = 20;
 
-let gc: (() => void) | undefined;
+let gc: ((flavor: Flavor) => void) | undefined;
 
 /**
  * This thread's garbage, at once: what starts and reloads leave behind would stay for hours where little is done. The inspector's
  * HeapProfiler.collectGarbage never returns in a process with isolates of isolated-vm.
  */
-export function collectGarbage(): void {
+export function collectGarbage(flavor: Flavor = "regular"): void {
   gc ??= findCollector(() => runInNewContext(COLLECTOR) as typeof gc);
-  gc?.();
+  gc?.(flavor);
 }
 
 /** `find` makes a context and looks for `gc` in it. */
@@ -37,7 +41,7 @@ export function findCollector<T>(find: () => T | undefined): T | undefined {
 }
 
 /** Seconds in a row, and calls in each of them, that are called quiet: health checks and a few clients. */
-const QUIET = { seconds: 2, calls: 20 } as const;
+export const QUIET = { seconds: 30, calls: 20 } as const;
 /** Fewer leave too little behind. */
 const BUSY_CALLS = 1_000;
 

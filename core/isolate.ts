@@ -105,7 +105,7 @@ export class Isolate {
       context.release();
       return found.typeof === "function" ? found : undefined;
     });
-    collector?.applySync(undefined, []);
+    collector?.applySync(undefined, ["last-resort"]);
     collector?.release();
   }
 

@@ -213,7 +213,7 @@ function servingThreads(): Serving {
       if (first !== undefined) canary.adopt({ ...first, config: next });
       first = undefined;
       await fleet.commit(generation);
-      if (generation % COLLECT_EVERY === 0) setImmediate(collectGarbage);
+      if (generation % COLLECT_EVERY === 0) setImmediate(collectGarbage, "last-resort");
       if (next === live) return;
       server.onListeners(live!.listeners, next!.listeners);
       use(next!);
@@ -245,7 +245,7 @@ async function prepareFirst(change: Change): Promise<readonly Refusal[]> {
 function rest(): void {
   canary.rest();
   describer.dispose();
-  collectGarbage();
+  collectGarbage("last-resort");
 }
 
 /** Where a place in a stack stands in somebody's source. */

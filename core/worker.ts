@@ -114,7 +114,7 @@ class Worker {
     this.#supply = new Supply(image);
     [this.#builtin, this.#sockets, this.#boxes] = this.#build();
     setInterval(() => this.#beats[0]!++, 100).unref();
-    const rest = new Rest(() => this.#collectGarbage());
+    const rest = new Rest(() => this.#rest());
     setInterval(() => {
       this.#boxes.expire(performance.now());
       rest.tick(this.#sockets.counts.crossings);
@@ -583,13 +583,16 @@ class Worker {
     this.#sockets.poke();
     this.#post({ type: "committed", generation });
     if (generation % COLLECT_EVERY === 1)
-      setTimeout(() => this.#collectGarbage(), COLLECT_AFTER_MS).unref();
+      setTimeout(
+        () => (generation === 1 ? this.#rest() : collectGarbage()),
+        COLLECT_AFTER_MS,
+      ).unref();
   }
 
-  /** Of both isolates. */
-  #collectGarbage(): void {
+  /** What both isolates do not need now is given back. */
+  #rest(): void {
     if (this.#stopping) return;
-    collectGarbage();
+    collectGarbage("last-resort");
     this.#guarded(() => this.#builtin.disposed || this.#builtin.collectGarbage());
   }
 
