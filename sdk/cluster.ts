@@ -41,10 +41,12 @@ export interface BalancerContext {
   readonly head?: RequestHeaders | undefined;
   /** The request itself, for clusters that choose by it (`Cluster.choosesByStream`). */
   readonly stream?:
-    | Pick<HttpStream, "request" | "info" | "metadata" | "downstreamConnection">
+    | Pick<HttpStream, "request" | "info" | "metadata" | "filterState" | "downstreamConnection">
     | undefined;
   /** The host that a filter wants (`WISH.UPSTREAM_HOST`), before any balancer is asked. */
   readonly overrideHost?: OverrideHost | undefined;
+  /** A balancer that hashes cookies gives one to the client with this `set-cookie` line; a later one takes its place. */
+  giveCookie?(cookie: string): void;
   /** What the request came in, for clusters that pass it on in the same (`use_downstream_protocol_config`). */
   readonly downstreamProtocol?: "HTTP/1.0" | "HTTP/1.1" | "HTTP/2" | undefined;
   /** `Cluster.connect`: the client whose bytes the connection will carry, for a PROXY header and the like. */
@@ -182,6 +184,11 @@ export interface Balancer {
    * another one then.
    */
   choose(context: BalancerContext, attempt?: number): Host | undefined;
+  /**
+   * A choice made ahead, for a connection: a request to come gets that host without another choice. Absent: the policy goes by
+   * what is so at the moment of the choice.
+   */
+  peek?(context: BalancerContext): Host | undefined;
   /** Another balancer has taken its place. */
   dispose?(): void;
 }
@@ -195,6 +202,10 @@ export interface LevelPolicy {
   readonly localities?: LocalityPolicy | undefined;
   /** The hash of a request chooses its level as well, and weights of localities are in `shares`: no locality is chosen first. */
   readonly hashing?: boolean;
+  /** A hash of the policy's own, in the place of `BalancerContext.hash`. */
+  hash?(context: BalancerContext): bigint | undefined;
+  /** It looks at the request itself (`BalancerContext.stream`). */
+  readonly byStream?: boolean;
   /** Of a policy whose `localities` and `hashing` are not known yet, for it is set up elsewhere: called once, when they are. */
   onKnown?(call: () => void): void;
 }

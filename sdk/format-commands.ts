@@ -6,7 +6,8 @@ import { cut, type Make, nonEmpty, plain } from "./format-make.ts";
 import { tlsCommands } from "./format-tls.ts";
 import { GRPC_STATUS_NAMES, grpcStatusOf, isGrpcRequest } from "./grpc-status.ts";
 import { type HeaderMap, type HeaderName, headerName } from "./headers.ts";
-import type { StreamInfo } from "./http.ts";
+import type { AttemptedHost, StreamInfo } from "./http.ts";
+import { maskedIp } from "./ip.ts";
 import { valueAt } from "./metadata-match.ts";
 import { type Address, formatAddress, readInternalAddress } from "./network.ts";
 import { FLAG_NAMES } from "./response-flags.ts";
@@ -157,11 +158,32 @@ function address(
     };
   return {
     [name]: plain(take(formatAddress)),
-    [`${name}_WITHOUT_PORT`]: plain(take(ipOf)),
+    [`${name}_WITHOUT_PORT`]: (bits = "", length) => {
+      if (length !== undefined) throw new TypeError("takes no length");
+      if (bits === "") return take(ipOf);
+      if (!/^\d{1,3}$/.test(bits) || Number(bits) > 128)
+        throw new TypeError("takes the length of a prefix, 0 to 128");
+      const most = Number(bits);
+      return take((of) => (of.path === undefined ? maskedIp(of.ip, most, most) : of.path));
+    },
     [name.replace(/_ADDRESS$/, "_PORT")]: plain(take(portOf)),
     // Listeners within the proxy have endpoints; sockets do not.
     [`${name}_ENDPOINT_ID`]: plain(take((of) => readInternalAddress(of)?.endpointId ?? "")),
   };
+}
+
+/**
+ * One word for each host that an attempt was made at. Envoy 1.40 lists all of a TCP connection, and of a request that of its last
+ * attempt, unless it found no connection.
+ */
+function attempted(word: (host: AttemptedHost) => string): Make {
+  return plain(({ request, info }) => {
+    const { attemptedBefore, upstreamHost, host, upstreamConnectionId } = info;
+    if (upstreamHost === undefined) return undefined;
+    if (request !== undefined && upstreamConnectionId === undefined) return undefined;
+    const last = word({ address: upstreamHost, hostname: host?.hostname ?? "" });
+    return attemptedBefore === undefined ? last : [...attemptedBefore.map(word), last].join(",");
+  });
 }
 
 // ---- metadata
@@ -495,7 +517,16 @@ const COMMANDS: Readonly<Record<string, Make>> = {
       ? undefined
       : host.hostname.replace(/:\d+$/, "") || (upstreamHost && ipOf(upstreamHost)),
   ),
+  UPSTREAM_HOSTS_ATTEMPTED: attempted(({ address }) => formatAddress(address)),
+  UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT: attempted(({ address }) => ipOf(address)),
+  UPSTREAM_HOST_NAMES_ATTEMPTED: attempted(
+    ({ address, hostname }) => hostname || formatAddress(address),
+  ),
+  UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT: attempted(
+    ({ address, hostname }) => hostname.replace(/:\d+$/, "") || ipOf(address),
+  ),
   UPSTREAM_CONNECTION_ID: plain((s) => s.info.upstreamConnectionId),
+  UPSTREAM_CONNECTION_IDS_ATTEMPTED: plain((s) => s.info.upstreamConnectionId),
   UPSTREAM_SERVER_NAME: plain((s) => nonEmpty(s.info.upstreamTls?.serverName)),
   ...address("UPSTREAM_REMOTE_ADDRESS", (s) => s.info.upstreamRemoteAddress),
   ...address("UPSTREAM_LOCAL_ADDRESS", (s) => s.info.upstreamLocalAddress),
@@ -538,7 +569,6 @@ const COMMANDS: Readonly<Record<string, Make>> = {
 /** Commands of Envoy's whose data nothing here collects. */
 export const UNSUPPORTED = new RegExp(
   "^(?:CEL|UPSTREAM_FILTER_STATE|UPSTREAM_CONNECTION_POOL_READY_DURATION|" +
-    "UPSTREAM_HOSTS_ATTEMPTED(?:_WITHOUT_PORT)?|UPSTREAM_HOST_NAMES_ATTEMPTED(?:_WITHOUT_PORT)?|UPSTREAM_CONNECTION_IDS_ATTEMPTED|" +
     "(?:UPSTREAM|DOWNSTREAM)_DETECTED_CLOSE_TYPE|(?:UPSTREAM|DOWNSTREAM)_LOCAL_CLOSE_REASON|" +
     "DOWNSTREAM_CX_RTT|DOWNSTREAM_HANDSHAKE_DURATION|ROUTE_RESOLUTION_COUNT|ROUTE_RESOLUTION_TIME_US|" +
     "DYNAMIC_MODULE|" +

@@ -164,6 +164,30 @@ describe("text formats", () => {
     expect(() => compileFormat(format)).toThrow(message);
   });
 
+  it("lists the hosts of all attempts of a TCP connection, and that of a request's last one", () => {
+    const format =
+      "%UPSTREAM_HOSTS_ATTEMPTED% %UPSTREAM_HOST_NAMES_ATTEMPTED% %UPSTREAM_CONNECTION_IDS_ATTEMPTED% " +
+      "%UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT% %UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT%";
+    expect(print(format)).toBe("- - - - -");
+    const failed = info({ upstreamHost: { ip: "10.0.0.2", port: 80 } });
+    expect(print(format, source({ info: failed }))).toBe("- - - - -");
+    const host = { hostname: "b.test:80", metadata: undefined };
+    const one = { ...failed, upstreamConnectionId: 9, host };
+    expect(print(format, source({ info: one }))).toBe("10.0.0.2:80 b.test:80 9 10.0.0.2 b.test");
+    const attemptedBefore = [{ address: { ip: "10.0.0.1", port: 80 }, hostname: "" }];
+    const two = { ...one, attemptedBefore };
+    expect(print(format, source({ info: two, request: undefined }))).toBe(
+      "10.0.0.1:80,10.0.0.2:80 10.0.0.1:80,b.test:80 9 10.0.0.1,10.0.0.2 10.0.0.1,b.test",
+    );
+  });
+
+  it("masks addresses", () => {
+    const format = (bits: string) => `%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(${bits})%`;
+    expect(print(format("24") + format("0"))).toBe("1.2.3.0/240.0.0.0/0");
+    expect(() => compileFormat(format("129"))).toThrow("0 to 128");
+    expect(() => compileFormat(format("x"))).toThrow("0 to 128");
+  });
+
   it("leaves it to the caller what becomes of an unknown command", () => {
     const told: string[] = [];
     const format = compileFormat("a %NOPE% 5% b", {

@@ -145,11 +145,12 @@ function valueMatch(
   };
 }
 
-/** Envoy's QueryParameterMatcher: the first value of that parameter, as it is written. */
+/** Envoy's QueryParameterMatcher: the first value of that parameter, as it is written or, where `read` says so, decoded. */
 export function compileQueryMatch(
   config: QueryParameterMatcher,
   path: string,
   cx: SetupContext,
+  read: typeof queryParameter = queryParameter,
 ): HeadMatch {
   const match =
     config.string_match === undefined
@@ -159,7 +160,7 @@ export function compileQueryMatch(
   const { name } = config;
   return {
     matches: (headers) => {
-      const value = queryParameter(headers.path, name);
+      const value = read(headers.path, name);
       if (match === undefined) return (value !== undefined) === present;
       return value !== undefined && match(value);
     },
@@ -181,4 +182,24 @@ export function queryParameter(path: string, name: string): string | undefined {
     at = end + 1;
   }
   return undefined;
+}
+
+/** The first value of that parameter, both decoded; undefined: none. */
+export function decodedParameter(path: string, name: string): string | undefined {
+  const at = path.indexOf("?");
+  if (at < 0) return undefined;
+  for (const pair of path.slice(at + 1).split("&")) {
+    const equals = pair.indexOf("=");
+    const key = equals < 0 ? pair : pair.slice(0, equals);
+    if (percentDecoded(key) === name)
+      return equals < 0 ? "" : percentDecoded(pair.slice(equals + 1));
+  }
+  return undefined;
+}
+
+/** Byte by byte, as header values are kept; what is no escape stays. */
+function percentDecoded(text: string): string {
+  return text.replace(/%([0-9a-fA-F]{2})/g, (_, hex) =>
+    String.fromCharCode(Number.parseInt(hex, 16)),
+  );
 }

@@ -196,6 +196,8 @@ export interface StreamInfo {
   /** Protocol of the exchange with the upstream, once there is one. */
   upstreamProtocol?: string | undefined;
   attempts: number;
+  /** A TCP connection's hosts of attempts before that at `upstreamHost`; absent: none. */
+  attemptedBefore?: readonly AttemptedHost[] | undefined;
   /** More moments, as these: of the exchange with the upstream, and the first byte to the client. Absent: as -1. */
   upstreamConnectBegin?: number;
   upstreamConnectEnd?: number;
@@ -228,6 +230,10 @@ export interface StreamInfo {
   downstreamLocalAddressRestored?: boolean;
 }
 
+export interface AttemptedHost {
+  readonly address: Address;
+  readonly hostname: string;
+}
 /** Printed as nothing. */
 const NO_ADDRESS: Address = { ip: "", port: 0, path: "" };
 

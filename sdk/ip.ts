@@ -71,6 +71,18 @@ export function formatIp(bytes: Uint8Array): string {
   return `${hex(words.slice(0, at))}::${hex(words.slice(at + length))}`;
 }
 
+/** `10.1.0.0/16`: the network of an address, of so many bits at most. Undefined: it is no address. */
+export function maskedIp(ip: string, v4Bits: number, v6Bits: number): string | undefined {
+  const bytes = parseIp(ip);
+  if (bytes === undefined) return undefined;
+  const bits = Math.min(bytes.length === 4 ? v4Bits : v6Bits, bytes.length * 8);
+  for (let k = 0; k < bytes.length; k++) {
+    const kept = Math.max(0, Math.min(8, bits - k * 8));
+    bytes[k] = bytes[k]! & (0xff << (8 - kept));
+  }
+  return `${formatIp(bytes)}/${bits}`;
+}
+
 function longestZeros(words: readonly number[]): { at: number; length: number } {
   let best = { at: 0, length: 0 };
   for (let k = 0; k < words.length; k++) {

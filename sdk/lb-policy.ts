@@ -1,4 +1,13 @@
-import type { Balancer, BalancerContext, Host, HostSet, LocalityPolicy } from "./cluster.ts";
+import type {
+  Balancer,
+  BalancerContext,
+  Host,
+  HostSet,
+  LevelPolicy,
+  LocalityPolicy,
+} from "./cluster.ts";
+import type { SetupContext } from "./extension.ts";
+import { compileHashPolicy, HashPolicyConfig, requestHash } from "./request-hash.ts";
 import { type Runtime, RuntimeDouble, RuntimeNumber } from "./runtime.ts";
 import { Duration, Extension, type Static, Type, UInt32 } from "./schema.ts";
 
@@ -76,8 +85,26 @@ export class SlowStart {
 export const ConsistentHashingLbConfig = Type.Object({
   use_hostname_for_hashing: Type.Optional(Type.Boolean()),
   hash_balance_factor: Type.Optional(UInt32({ minimum: 100 })),
+  hash_policy: Type.Optional(Type.Array(HashPolicyConfig)),
 });
 export type ConsistentHashingLbConfig = Static<typeof ConsistentHashingLbConfig>;
+
+/** What `hash_policy` adds to a policy that hashes: hashes of its own, which routes have no say in. */
+export function ownHashOf(
+  config: ConsistentHashingLbConfig,
+  path: string,
+  cx: SetupContext,
+): Pick<LevelPolicy, "hash" | "byStream"> {
+  const list = config.hash_policy ?? [];
+  if (list.length === 0) return {};
+  const policies = list.flatMap((policy, k) =>
+    compileHashPolicy(policy, `${path}.hash_policy[${k}]`, cx),
+  );
+  return {
+    byStream: true,
+    hash: (context) => requestHash(policies, context, (cookie) => context.giveCookie?.(cookie)),
+  };
+}
 
 /** What a host is known by on a ring: `hash_key` of its metadata, or its host name where that is asked for, or its address. */
 export function hashKeyOf(host: Host, useHostname: boolean): string {

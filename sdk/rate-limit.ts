@@ -3,13 +3,13 @@ import { compileFormat, type Format } from "./format.ts";
 import {
   compileHeaderMatch,
   compileQueryMatch,
+  decodedParameter,
   HeaderMatcher,
   headerReader,
   QueryParameterMatcher,
-  queryParameter,
 } from "./header-match.ts";
 import type { HttpStream } from "./http.ts";
-import { formatIp, parseIp } from "./ip.ts";
+import { CidrRange, CidrRanges, maskedIp, parseIp } from "./ip.ts";
 import { valueAt } from "./metadata-match.ts";
 import { type Static, Type, UInt32 } from "./schema.ts";
 
@@ -26,6 +26,8 @@ const Metadata = Type.Object({
   source: Type.Optional(Type.Union([Type.Literal("DYNAMIC"), Type.Literal("ROUTE_ENTRY")])),
   skip_if_absent: Type.Boolean({ default: false }),
 });
+const KeyAndValue = { descriptor_key: Type.String({ default: "" }), descriptor_value: text };
+type KeyAndValue = Readonly<Record<keyof typeof KeyAndValue, string>>;
 
 const Action = Type.Object({
   source_cluster: Type.Optional(Type.Object({})),
@@ -51,21 +53,28 @@ const Action = Type.Object({
       v6_prefix_mask_len: UInt32({ default: 128, maximum: 128 }),
     }),
   ),
-  generic_key: Type.Optional(
-    Type.Object({ descriptor_value: text, descriptor_key: Type.String({ default: "" }) }),
+  remote_address_match: Type.Optional(
+    Type.Object({
+      ...KeyAndValue,
+      /** Where `descriptor_value`, a format here, comes to nothing. */
+      default_value: Type.String({ default: "" }),
+      address_matcher: Type.Object({
+        ranges: Type.Array(CidrRange, { default: [] }),
+        invert_match: Type.Boolean({ default: false }),
+      }),
+    }),
   ),
+  generic_key: Type.Optional(Type.Object(KeyAndValue)),
   header_value_match: Type.Optional(
     Type.Object({
-      descriptor_key: Type.String({ default: "" }),
-      descriptor_value: text,
+      ...KeyAndValue,
       expect_match: Type.Boolean({ default: true }),
       headers: Type.Array(HeaderMatcher, { minItems: 1 }),
     }),
   ),
   query_parameter_value_match: Type.Optional(
     Type.Object({
-      descriptor_key: Type.String({ default: "" }),
-      descriptor_value: text,
+      ...KeyAndValue,
       expect_match: Type.Boolean({ default: true }),
       query_parameters: Type.Array(QueryParameterMatcher, { minItems: 1 }),
     }),
@@ -162,17 +171,21 @@ function compileHits(
   if (config === undefined) return undefined;
   const { number, format: text } = config;
   if (text === undefined) return number === undefined ? undefined : () => number;
-  let format: Format;
-  try {
-    format = compileFormat(text);
-  } catch (error) {
-    throw new ConfigError(`${path}.format`, error instanceof Error ? error.message : String(error));
-  }
+  const format = formatOf(text, `${path}.format`);
   return (stream) => {
     const value = format.format(stream);
     const hits = /^[0-9]{1,10}$/.test(value) ? Number(value) : MAX_HITS + 1;
     return hits > MAX_HITS ? undefined : hits;
   };
+}
+
+/** What is missing is nothing in it, as in Envoy. */
+function formatOf(text: string, path: string): Format {
+  try {
+    return compileFormat(text, { missing: "" });
+  } catch (error) {
+    throw new ConfigError(path, error instanceof Error ? error.message : String(error));
+  }
 }
 
 /** `{ requests_per_unit, unit }`, as a filter has left it in the stream's metadata. */
@@ -188,25 +201,33 @@ function overrideOf(config: RateLimit["limit"], stream: HttpStream): LimitOverri
   return { requestsPerUnit: requests, unit };
 }
 
+/** What a request has may be empty and is an entry still. */
+const given = (key: string, value: string | undefined, skips: boolean) =>
+  value === undefined ? (skips ? "skipped" : undefined) : { key, value };
 const has = (key: string, value: string | undefined, skips = false) =>
-  value === undefined || value === "" ? (skips ? "skipped" : undefined) : { key, value };
+  given(key, value === "" ? undefined : value, skips);
+
+const literal = (config: KeyAndValue, usualKey: string): DescriptorEntry => ({
+  key: config.descriptor_key || usualKey,
+  value: config.descriptor_value,
+});
 
 function compileAction(action: Action, path: string, cx: SetupContext): Step {
-  const given = Object.keys(action).filter((key) => action[key as keyof Action] !== undefined);
-  if (given.length !== 1) throw new ConfigError(path, "give exactly one kind of action");
+  const kinds = Object.keys(action).filter((key) => action[key as keyof Action] !== undefined);
+  if (kinds.length !== 1) throw new ConfigError(path, "give exactly one kind of action");
   const { request_headers: header, query_parameters: query, generic_key: generic } = action;
   if (header !== undefined) {
     const read = headerReader(header.header_name, `${path}.request_headers.header_name`);
-    return ({ request }) => has(header.descriptor_key, read(request)[0], header.skip_if_absent);
+    return ({ request }) => given(header.descriptor_key, read(request)[0], header.skip_if_absent);
   }
   if (query !== undefined) {
     return ({ request }) => {
-      const value = queryParameter(request.path, query.query_parameter_name);
-      return has(query.descriptor_key, value, query.skip_if_absent);
+      const value = decodedParameter(request.path, query.query_parameter_name);
+      return given(query.descriptor_key, value, query.skip_if_absent);
     };
   }
   if (generic !== undefined) {
-    const entry = { key: generic.descriptor_key || "generic_key", value: generic.descriptor_value };
+    const entry = literal(generic, "generic_key");
     return () => entry;
   }
   if (action.source_cluster !== undefined) {
@@ -226,6 +247,7 @@ function compileAction(action: Action, path: string, cx: SetupContext): Step {
 function compileRareAction(action: Action, path: string, cx: SetupContext): Step {
   const {
     masked_remote_address: masked,
+    remote_address_match: addressMatch,
     header_value_match: headerMatch,
     query_parameter_value_match: queryMatch,
   } = action;
@@ -235,25 +257,36 @@ function compileRareAction(action: Action, path: string, cx: SetupContext): Step
       return has("masked_remote_address", maskedIp(info.downstreamRemoteAddress.ip, v4, v6));
     };
   }
+  if (addressMatch !== undefined) {
+    const at = `${path}.remote_address_match`;
+    const { ranges, invert_match: inverted } = addressMatch.address_matcher;
+    const networks = new CidrRanges(ranges, `${at}.address_matcher.ranges`);
+    const { key, value } = literal(addressMatch, "remote_address_match");
+    const format = formatOf(value, `${at}.descriptor_value`);
+    return (stream) => {
+      const ip = parseIp(stream.info.downstreamRemoteAddress.ip);
+      if (ip === undefined || networks.contains(ip) === inverted) return undefined;
+      return has(key, format.format(stream) || addressMatch.default_value);
+    };
+  }
   if (headerMatch !== undefined) {
     const matchers = headerMatch.headers.map((h, k) =>
       compileHeaderMatch(h, `${path}.header_value_match.headers[${k}]`, cx),
     );
-    const entry = {
-      key: headerMatch.descriptor_key || "header_match",
-      value: headerMatch.descriptor_value,
-    };
+    const entry = literal(headerMatch, "header_match");
     return ({ request }) =>
       matchers.every((m) => m.matches(request)) === headerMatch.expect_match ? entry : undefined;
   }
   if (queryMatch !== undefined) {
     const matchers = queryMatch.query_parameters.map((q, k) =>
-      compileQueryMatch(q, `${path}.query_parameter_value_match.query_parameters[${k}]`, cx),
+      compileQueryMatch(
+        q,
+        `${path}.query_parameter_value_match.query_parameters[${k}]`,
+        cx,
+        decodedParameter,
+      ),
     );
-    const entry = {
-      key: queryMatch.descriptor_key || "query_match",
-      value: queryMatch.descriptor_value,
-    };
+    const entry = literal(queryMatch, "query_match");
     return ({ request }) =>
       matchers.every((m) => m.matches(request)) === queryMatch.expect_match ? entry : undefined;
   }
@@ -271,15 +304,4 @@ function compileRareAction(action: Action, path: string, cx: SetupContext): Step
     const found = typeof value === "string" && value !== "" ? value : metadata.default_value;
     return has(metadata.descriptor_key, found, skips);
   };
-}
-
-function maskedIp(ip: string, v4Bits: number, v6Bits: number): string | undefined {
-  const bytes = parseIp(ip);
-  if (bytes === undefined) return undefined;
-  const bits = bytes.length === 4 ? v4Bits : v6Bits;
-  for (let k = 0; k < bytes.length; k++) {
-    const kept = Math.max(0, Math.min(8, bits - k * 8));
-    bytes[k] = bytes[k]! & (0xff << (8 - kept));
-  }
-  return `${formatIp(bytes)}/${bits}`;
 }

@@ -84,6 +84,10 @@ class Rounds implements Balancer {
     return this.hosts[this.#turns.next() % this.hosts.length];
   }
 
+  peek(): Host | undefined {
+    return this.choose();
+  }
+
   renew(): void {
     const { weight } = this.#weights;
     const seen = this.hosts.map(weight);

@@ -50,6 +50,12 @@ describe("least request", () => {
     expect(part).toBeCloseTo(0.5, 1);
   });
 
+  it("can tell who is next by weights alone", () => {
+    const peek = (...hosts: Host[]) => balancerFor(make(), hosts).peek?.({})?.key;
+    expect(["a", "b"]).toContain(peek(host("a", 0, 2), host("b")));
+    expect(peek(host("a"), host("b"))).toBeUndefined();
+  });
+
   it("has no host among none", () => {
     expect(balancerFor(make(), []).choose({})).toBeUndefined();
   });

@@ -73,6 +73,10 @@ class WeightedLeast implements Balancer {
   choose(): Host {
     return this.#hosts.pick();
   }
+
+  peek(): Host {
+    return this.choose();
+  }
 }
 
 export default defineBalancer({

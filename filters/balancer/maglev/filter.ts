@@ -3,6 +3,7 @@ import {
   ConfigError,
   ConsistentHashingLbConfig,
   defineBalancer,
+  ownHashOf,
   Type,
   UInt32,
 } from "@tsproxy/sdk";
@@ -35,6 +36,7 @@ export default defineBalancer({
     const maxPerHost = scope.gauge("max_entries_per_host");
     return {
       hashing: true,
+      ...ownHashOf(config.consistent_hashing_lb_config ?? {}, "consistent_hashing_lb_config", cx),
       ...(config.locality_weighted_lb_config !== undefined && {
         localities: { type: "weighted" as const },
       }),

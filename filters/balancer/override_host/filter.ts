@@ -53,6 +53,10 @@ class OverrideHost implements Balancer {
     return (stream && this.#named(stream)) ?? this.#fallback.choose(context, attempt);
   }
 
+  peek(context: BalancerContext): Host | undefined {
+    return this.#fallback.peek?.(context);
+  }
+
   dispose(): void {
     this.#fallback.dispose?.();
   }

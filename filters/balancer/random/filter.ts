@@ -8,6 +8,9 @@ export default defineBalancer({
   config: Type.Object({ locality_lb_config: Type.Optional(LocalityLbConfig) }),
   setup: (config) => ({
     localities: localityPolicyOf(config.locality_lb_config),
-    create: ({ hosts }) => ({ choose: () => hosts[Math.floor(Math.random() * hosts.length)] }),
+    create: ({ hosts }) => {
+      const choose = () => hosts[Math.floor(Math.random() * hosts.length)];
+      return { choose, peek: choose };
+    },
   }),
 });

@@ -1,5 +1,5 @@
-import { type Balancer, type Host, xxHash64 } from "@tsproxy/sdk";
-import { balancerFor, TestContext, TestHost } from "@tsproxy/sdk/testing";
+import { type Balancer, type DownstreamConnection, type Host, xxHash64 } from "@tsproxy/sdk";
+import { balancerFor, TestContext, TestHost, TestStream } from "@tsproxy/sdk/testing";
 import { describe, expect, it } from "vitest";
 import ringHash from "./filter.ts";
 import { murmurHash2 } from "./murmur-hash2.ts";
@@ -120,6 +120,35 @@ describe("ring hash", () => {
     const loads = hosts.map((host) => host.activeRequests);
     expect(Math.max(...loads)).toBeLessThanOrEqual(26);
     expect(loads.reduce((a, b) => a + b)).toBe(100);
+  });
+
+  it("hashes by policies of its own, where it has some", () => {
+    const hash_policy = [
+      { header: { header_name: "x-k" }, terminal: true },
+      { cookie: { name: "c", ttl: 0, path: "", attributes: [] }, terminal: true },
+      { connection_properties: { source_ip: true }, terminal: false },
+    ];
+    const consistent_hashing_lb_config = { hash_policy };
+    const policy = new TestContext().setup(ringHash, { ...DEFAULTS, consistent_hashing_lb_config });
+    if (!("create" in policy)) throw new Error("a policy of levels");
+    expect(policy.byStream).toBe(true);
+    const given: string[] = [];
+    const hashed = (headers: Record<string, string> = {}) => {
+      const stream = new TestStream(new TestContext(), () => ({}));
+      stream.requestHeaders("GET", "/", headers);
+      return policy.hash!({ stream, giveCookie: (line) => void given.push(line) });
+    };
+    expect(hashed({ "x-k": "abc" })).toBe(xxHash64("abc"));
+    expect(hashed({ cookie: "c=abc" })).toBe(xxHash64("abc"));
+    expect(given).toEqual([]);
+    const made = hashed();
+    expect(given).toHaveLength(1);
+    expect(made).toBe(xxHash64(/^c="([0-9a-f]{16})"; HttpOnly$/.exec(given[0]!)![1]!));
+    const remoteAddress = { ip: "192.0.2.7", port: 1 };
+    const downstream = { remoteAddress } as DownstreamConnection;
+    expect(policy.hash!({ downstream })).toBe(xxHash64("192.0.2.7"));
+    expect(policy.hash!({})).toBeUndefined();
+    expect(new TestContext().setup(ringHash, DEFAULTS)).not.toHaveProperty("hash");
   });
 
   it("has no host among none, and refuses sizes the wrong way round", () => {

@@ -4,6 +4,7 @@ import {
   ConsistentHashingLbConfig,
   defineBalancer,
   Enum,
+  ownHashOf,
   Type,
   UInt32,
 } from "@tsproxy/sdk";
@@ -48,6 +49,7 @@ export default defineBalancer({
     const maxPerHost = scope.gauge("max_hashes_per_host");
     return {
       hashing: true,
+      ...ownHashOf(config.consistent_hashing_lb_config ?? {}, "consistent_hashing_lb_config", cx),
       ...(config.locality_weighted_lb_config !== undefined && {
         localities: { type: "weighted" as const },
       }),

@@ -50,6 +50,15 @@ describe("round robin", () => {
     expect(take(after, 1)).toEqual([next]);
   });
 
+  it("gives a turn ahead, weighted or not", () => {
+    const equal = balancerFor(make(), [host("a"), host("b"), host("c")]);
+    const seen = [equal.peek!({})!.key, ...take(equal, 2)];
+    expect(new Set(seen)).toEqual(new Set(["a", "b", "c"]));
+    const weighted = balancerFor(make(), [host("a", 3), host("b", 1)]);
+    const all = [weighted.peek!({})!.key, ...take(weighted, 399)];
+    expect(Math.abs(all.filter((k) => k === "a").length - 300)).toBeLessThanOrEqual(1);
+  });
+
   it("gives hosts turns by weight", () => {
     const seen = take(balancerFor(make(), [host("a", 3), host("b", 1)]), 400);
     expect(Math.abs(seen.filter((k) => k === "a").length - 300)).toBeLessThanOrEqual(1);

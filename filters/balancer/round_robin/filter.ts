@@ -28,6 +28,10 @@ class EqualTurns implements Balancer {
   choose(): Host | undefined {
     return this.#hosts[this.#turns.next() % this.#hosts.length];
   }
+
+  peek(): Host | undefined {
+    return this.choose();
+  }
 }
 
 /** Hosts take turns, as many as their weights say. */
@@ -40,6 +44,10 @@ class WeightedTurns implements Balancer {
 
   choose(): Host {
     return this.#hosts.pick();
+  }
+
+  peek(): Host {
+    return this.choose();
   }
 }
 

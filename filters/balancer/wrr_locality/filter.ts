@@ -9,6 +9,7 @@ export default defineBalancer({
     const picker = config.endpoint_picking_policy.policies[0]!.typed_extension_config;
     const child = cx.extension("balancer", picker);
     return {
+      byStream: child.current.value.byStream === true,
       compose: (cluster) =>
         cluster.spread("", cluster.hosts, child, { localities: { type: "weighted" } }),
     };

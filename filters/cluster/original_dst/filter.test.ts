@@ -33,6 +33,7 @@ const stream = (
   stream: {
     request: requestHeaders("GET", "/", ...headers),
     metadata: options.metadata ?? new Map(),
+    filterState: new Map(),
     info: {
       downstreamLocalAddress: LOCAL,
       downstreamLocalAddressRestored: options.restored === true,

@@ -167,6 +167,53 @@ describe("descriptors", () => {
     expect(statuses(1, { ...a, "x-hits": "many" })).toBe("200");
   });
 
+  /** Whether the actions make exactly `value` under `key` of a request with these headers. */
+  const makes = (actions: object, key: string, value: string, headers: object, path = "/") => {
+    const { get } = harness({
+      ...on,
+      token_bucket: bucket(100),
+      rate_limits: [{ actions: [actions] }],
+      descriptors: [{ entries: [{ key, value }], token_bucket: bucket(1) }],
+    });
+    get(headers as Record<string, string>, path);
+    return get(headers as Record<string, string>, path).reply?.status === 429;
+  };
+
+  it("say from which networks a request comes, with a value that a format writes", () => {
+    const from = (address_prefix: string, more: object = {}, value = "here") => {
+      const ranges = [{ address_prefix, prefix_len: 8 }];
+      const address_matcher = { ranges, invert_match: false, ...more };
+      const remote_address_match = { descriptor_value: "here", ...more, address_matcher };
+      return makes({ remote_address_match }, "remote_address_match", value, {});
+    };
+    expect([from("192.0.0.0"), from("10.0.0.0"), from("2001::")]).toEqual([true, false, false]);
+    const invert_match = true;
+    expect([from("192.0.0.0", { invert_match }), from("10.0.0.0", { invert_match })]).toEqual([
+      false,
+      true,
+    ]);
+    expect(from("192.0.0.0", { ranges: [] })).toBe(false);
+    const descriptor_value = "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(16)%";
+    expect(from("192.0.0.0", { descriptor_value }, "192.0.0.0/16")).toBe(true);
+    const empty = { descriptor_value: "%REQ(x-none)%" };
+    expect(from("192.0.0.0", empty, "")).toBe(false);
+    expect(from("192.0.0.0", { ...empty, default_value: "d" }, "d")).toBe(true);
+    expect(() => from("local")).toThrow('"local" is not an IP address');
+    expect(() => from("192.0.0.0", { descriptor_value: "50%" })).toThrow(
+      "a percent sign is written",
+    );
+  });
+
+  it("tell an empty header or parameter from a missing one", () => {
+    const request_headers = { header_name: "x-a", descriptor_key: "a" };
+    expect(makes({ request_headers }, "a", "", { "x-a": "" })).toBe(true);
+    expect(makes({ request_headers }, "a", "", {})).toBe(false);
+    const query_parameters = { query_parameter_name: "q", descriptor_key: "a" };
+    expect(makes({ query_parameters }, "a", "", {}, "/?q=")).toBe(true);
+    expect(makes({ query_parameters }, "a", "x y", {}, "/?q=x%20y")).toBe(true);
+    expect(makes({ query_parameters }, "a", "", {}, "/?p=")).toBe(false);
+  });
+
   it("of the filter itself have neither stage nor override", () => {
     for (const more of [
       { stage: 1 },

@@ -1,16 +1,16 @@
-import type {
-  BalancerContext,
-  HashPolicy,
-  Host,
-  HttpStream,
-  MetadataCriterion,
-  OverrideHost,
-  Priority,
-  ResponseHeaders,
-  RoutePolicies,
-  StreamInfo,
+import {
+  type BalancerContext,
+  type HashPolicy,
+  type Host,
+  type HttpStream,
+  type MetadataCriterion,
+  type OverrideHost,
+  type Priority,
+  type ResponseHeaders,
+  type RoutePolicies,
+  requestHash,
+  type StreamInfo,
 } from "@tsproxy/sdk";
-import { hashOf } from "./request-hash.ts";
 import type { RetryState } from "./retry-state.ts";
 
 /** What the policies of a route tell whoever chooses a host for one of its requests. */
@@ -26,6 +26,8 @@ export class RequestContext implements BalancerContext {
   #hash: bigint | undefined = undefined;
   /** Cookies that a hash policy gives to a client without one. */
   readonly #cookies: string[] = [];
+  /** One of a balancer's own policies, of the last attempt. "": none. */
+  #cookieOfBalancer = "";
 
   /** `retry`: the state of a request that is tried again, undefined before. */
   constructor(
@@ -44,10 +46,14 @@ export class RequestContext implements BalancerContext {
   /** Made when a balancer asks: clients of others get no cookie. */
   get hash(): bigint | undefined {
     if (!this.#hashed && this.#policies.length > 0) {
-      this.#hash = hashOf(this.#policies, this.stream, this.#cookies);
+      this.#hash = requestHash(this.#policies, this, (cookie) => this.#cookies.push(cookie));
     }
     this.#hashed = true;
     return this.#hash;
+  }
+
+  giveCookie(cookie: string): void {
+    this.#cookieOfBalancer = cookie;
   }
 
   rejects(host: Host): boolean {
@@ -62,5 +68,6 @@ export class RequestContext implements BalancerContext {
 
   addCookies(headers: ResponseHeaders): void {
     for (const cookie of this.#cookies) headers.append("set-cookie", cookie);
+    if (this.#cookieOfBalancer !== "") headers.append("set-cookie", this.#cookieOfBalancer);
   }
 }

@@ -395,6 +395,17 @@ describe("hash policies", () => {
     const again = hash([policy], `cookie: a=b; k=${sent}`);
     expect([again.value, again.cookie]).toEqual([value, undefined]);
   });
+
+  it("of a balancer give a client one cookie, the latest", () => {
+    const p = proxy({});
+    Object.assign(p.up, { choosesByStream: true });
+    const c = p.connect().get("/");
+    const context = p.up.contexts[0]!;
+    context.giveCookie?.("k=1");
+    context.giveCookie?.("k=2");
+    p.up.last.respond(200, {}, "");
+    expect(c.take().match(/set-cookie: .*/g)).toEqual(["set-cookie: k=2"]);
+  });
 });
 
 describe("a mirror", () => {

@@ -257,7 +257,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
       this.#applyPolicies(cluster, action.policies, steering);
     }
     if (cluster.choosesByStream === true && !(this.#context instanceof RequestContext))
-      this.#context = { stream: this.#stream, downstreamProtocol: this.#stream.info.protocol };
+      this.#context = new RequestContext(undefined, this.#stream, () => this.#retryOfNow());
     if (this.#stream.hasFilterState !== false) this.#overrideHost();
     this.#stream.info.cluster = cluster;
     if (endStream) this.#onRequestEnded();

@@ -1,9 +1,9 @@
 import {
   Duration,
   Enum,
+  HashPolicyConfig,
   HeaderMatcher,
   RuntimeFractionalPercent,
-  SafeRegex,
   type Static,
   Type,
   TypedExtension,
@@ -69,38 +69,6 @@ const MirrorPolicyConfig = Type.Object({
   disable_shadow_host_suffix_append: Type.Boolean({ default: false }),
 });
 export type MirrorPolicyConfig = Static<typeof MirrorPolicyConfig>;
-
-const HashPolicyConfig = Type.Object({
-  header: Type.Optional(
-    Type.Object({
-      header_name: Type.String({ minLength: 1 }),
-      regex_rewrite: Type.Optional(
-        Type.Object({ pattern: SafeRegex, substitution: Type.String({ default: "" }) }),
-      ),
-    }),
-  ),
-  cookie: Type.Optional(
-    Type.Object({
-      name: Type.String({ minLength: 1 }),
-      ttl: Type.Optional(Duration()),
-      path: Type.String({ default: "" }),
-      attributes: Type.Array(
-        Type.Object({
-          name: Type.String({ minLength: 1 }),
-          value: Type.String({ default: "" }),
-        }),
-        { default: [] },
-      ),
-    }),
-  ),
-  connection_properties: Type.Optional(
-    Type.Object({ source_ip: Type.Boolean({ default: false }) }),
-  ),
-  query_parameter: Type.Optional(Type.Object({ name: Type.String({ minLength: 1 }) })),
-  filter_state: Type.Optional(Type.Object({ key: Type.String({ minLength: 1 }) })),
-  terminal: Type.Boolean({ default: false }),
-});
-export type HashPolicyConfig = Static<typeof HashPolicyConfig>;
 
 const InternalRedirectPredicateConfig = TypedExtension({
   "envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig": Type.Object({}),

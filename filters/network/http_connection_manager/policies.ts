@@ -1,10 +1,9 @@
 import {
   ConfigError,
+  compileHashPolicy,
   compileHeaderMatch,
   compileResponseHeaderMatch,
-  type HashPolicy,
   type Host,
-  headerReader,
   type InternalRedirectPolicy,
   type InternalRedirectPredicate,
   type MetadataCriterion,
@@ -17,14 +16,12 @@ import {
   type StreamDuration,
 } from "@tsproxy/sdk";
 import type {
-  HashPolicyConfig,
   InternalRedirectConfig,
   Metadata,
   MirrorPolicyConfig,
   PolicySources,
   RetryPolicyConfig,
 } from "./policies-config.ts";
-import { compileRewrite } from "./redirect.ts";
 
 /** Where each of the sources stands in the config. */
 export interface PolicyPaths {
@@ -50,7 +47,7 @@ export function compilePolicies(
     hedgeOnPerTryTimeout: hedge?.hedge_on_per_try_timeout ?? false,
     mirrors: compileMirrors(sources, paths, cx),
     hash: action.hash_policy.flatMap((policy, k) =>
-      compileHash(policy, `${paths.action}.hash_policy[${k}]`, cx),
+      compileHashPolicy(policy, `${paths.action}.hash_policy[${k}]`, cx),
     ),
     metadataMatch: criteria(action.metadata_match, weighted),
     priority: action.priority === "HIGH" ? "high" : "default",
@@ -209,35 +206,6 @@ function compileMirror(config: MirrorPolicyConfig, path: string, cx: SetupContex
     shadowHost: !config.disable_shadow_host_suffix_append,
     chosen: () => fraction.enabled(),
   };
-}
-
-function compileHash(config: HashPolicyConfig, path: string, cx: SetupContext): HashPolicy[] {
-  const { header, cookie, connection_properties: connection, query_parameter: query } = config;
-  const { terminal, filter_state: state } = config;
-  const forms = [header, cookie, connection, query, state].filter((form) => form !== undefined);
-  if (forms.length !== 1) {
-    throw new ConfigError(
-      path,
-      "give one of header, cookie, connection_properties, query_parameter and filter_state",
-    );
-  }
-  if (header !== undefined) {
-    const at = `${path}.header`;
-    const rewrite =
-      header.regex_rewrite === undefined
-        ? (value: string) => value
-        : compileRewrite(header.regex_rewrite, `${at}.regex_rewrite`, cx);
-    const values = headerReader(header.header_name, `${at}.header_name`);
-    return [{ type: "header", values, rewrite, terminal }];
-  }
-  if (cookie !== undefined) {
-    const attributes = cookie.attributes.map(({ name, value }) => [name, value] as const);
-    const { name, ttl: ttlMs, path: cookiePath } = cookie;
-    return [{ type: "cookie", name, ttlMs, path: cookiePath, attributes, terminal }];
-  }
-  if (query !== undefined) return [{ type: "query_parameter", name: query.name, terminal }];
-  if (state !== undefined) return [{ type: "filter_state", key: state.key, terminal }];
-  return connection!.source_ip ? [{ type: "source_ip", terminal }] : [];
 }
 
 function streamDuration(action: PolicySources["action"]): StreamDuration | undefined {

@@ -1,14 +1,14 @@
 import {
   ConfigError,
-  compileRegex,
+  compileRewrite,
   type RedirectAction,
-  type Regex,
+  type RegexRewrite,
   type RequestHeaders,
   type SetupContext,
+  wireText,
 } from "@tsproxy/sdk";
-import type { RedirectConfig, RegexRewrite } from "./route-config.ts";
+import type { RedirectConfig } from "./route-config.ts";
 import { type RouteMatch, withoutQuery } from "./route-match.ts";
-import { wireText } from "./wire-text.ts";
 
 const STATUS = {
   MOVED_PERMANENTLY: 301,
@@ -142,35 +142,4 @@ export function compilePathRewrite(
   // Only what a prefix has matched can be cut out; the other forms have matched the whole path.
   const whole = match.form !== "prefix" && match.form !== "path_separated_prefix";
   return { rewrite: (before) => (whole ? text : text + before.slice(match.text.length)) };
-}
-
-export function compileRewrite(
-  config: RegexRewrite,
-  path: string,
-  cx: SetupContext,
-): (text: string) => string {
-  const regex: Regex = compileRegex(config.pattern.regex, `${path}.pattern.regex`, cx);
-  const substitution = wireText(config.substitution, `${path}.substitution`);
-  checkSubstitution(substitution, regex.groups, `${path}.substitution`);
-  return (text) => regex.replaceAll(text, substitution);
-}
-
-/** `\0` to `\9` are groups and `\\` is a backslash; another character after a backslash means nothing (RE2). */
-function checkSubstitution(substitution: string, groups: number, path: string): void {
-  const most = Math.max(
-    0,
-    ...[...substitution.matchAll(/\\\\|\\([0-9])/g)].map((m) => Number(m[1] ?? 0)),
-  );
-  if (most > groups) {
-    throw new ConfigError(
-      path,
-      `"${substitution}" asks for group ${most}; the pattern has ${groups}`,
-    );
-  }
-  if (substitution.replace(/\\[0-9\\]/g, "").includes("\\")) {
-    throw new ConfigError(
-      path,
-      `"${substitution}" has a backslash before no digit; write \\\\\\\\ for a backslash`,
-    );
-  }
 }

@@ -6,6 +6,7 @@ import {
   type HeaderMap,
   type HeaderName,
   headerName,
+  headerText,
   KNOWN_NAMES,
   type Reply,
   type RequestHeaders,
@@ -28,7 +29,6 @@ import type { RequestIdLine } from "./request-id.ts";
 import { isGrpc } from "./route-match.ts";
 import type { RouteTable } from "./route-table.ts";
 import type { HcmStats } from "./stats.ts";
-import { headerText } from "./wire-text.ts";
 
 const bit = (name: (typeof KNOWN_NAMES)[number]): number => 1 << KNOWN_NAMES.indexOf(name);
 const HOST_BIT = bit("host");

@@ -1,9 +1,8 @@
 // Hot path: every response head passes here after the filters.
-import { HeaderLine, headerName, type ResponseHeaders } from "@tsproxy/sdk";
+import { HeaderLine, headerName, headerText, type ResponseHeaders } from "@tsproxy/sdk";
 import type { Config } from "./config.ts";
 import { appendVia } from "./request-head.ts";
 import type { WallClock } from "./wall-clock.ts";
-import { headerText } from "./wire-text.ts";
 
 const SERVER = headerName("server");
 const DATE = headerName("date");

@@ -1,5 +1,6 @@
 import {
   ConfigError,
+  compileRewrite,
   type HeaderName,
   headerName,
   nameOf,
@@ -7,11 +8,11 @@ import {
   type RouteAction,
   type RoutePolicies,
   type SetupContext,
+  wireText,
 } from "@tsproxy/sdk";
-import { compilePathRewrite, compileRewrite, type PathRewrite } from "./redirect.ts";
+import { compilePathRewrite, type PathRewrite } from "./redirect.ts";
 import type { RouteActionConfig } from "./route-config.ts";
 import { type RouteMatch, withoutQuery } from "./route-match.ts";
-import { wireText } from "./wire-text.ts";
 
 const NOT_FOUND_STATUS = {
   SERVICE_UNAVAILABLE: 503,

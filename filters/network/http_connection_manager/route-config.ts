@@ -9,6 +9,7 @@ import {
   MetadataMatcher,
   QueryParameterMatcher,
   RateLimit,
+  RegexRewrite,
   RouteConfigs,
   RuntimeFractionalPercent,
   SafeRegex,
@@ -66,12 +67,6 @@ const RouteMatch = Type.Object({
   ),
 });
 export type RouteMatch = Static<typeof RouteMatch>;
-
-const RegexRewrite = Type.Object({
-  pattern: SafeRegex,
-  substitution: Type.String({ default: "" }),
-});
-export type RegexRewrite = Static<typeof RegexRewrite>;
 
 const WeightedCluster = Type.Object({
   name: Type.Optional(Type.String()),

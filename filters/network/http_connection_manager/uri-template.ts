@@ -1,5 +1,4 @@
-import { ConfigError, type Regex, type SetupContext } from "@tsproxy/sdk";
-import { wireText } from "./wire-text.ts";
+import { ConfigError, type Regex, type SetupContext, wireText } from "@tsproxy/sdk";
 
 /** Characters of a path segment (RFC 3986 §3.3) but for `*`. */
 const SEGMENT = "a-zA-Z0-9\\-._~%!$&'()+,;:@=";

@@ -9,6 +9,7 @@ import {
   AccessLogs,
   type AccessLogType,
   type Address,
+  type AttemptedHost,
   type BalancerContext,
   type Chunk,
   type CloseEvent,
@@ -33,6 +34,7 @@ import { type TunnelHandler, Tunneling, type UpstreamPipe } from "./tunnel.ts";
 
 /** Bytes that listener filters had read already may come before the upstream is there; more than this is a fault of ours. */
 const MAX_EARLY_BYTES = 1024 * 1024;
+const MOST_HOSTS_LISTED = 64; // %UPSTREAM_HOSTS_ATTEMPTED%
 
 /** One client's connection, tied to one connection of a cluster. */
 class TcpProxy implements NetworkFilter {
@@ -42,6 +44,8 @@ class TcpProxy implements NetworkFilter {
   #cluster: Cluster | undefined = undefined;
   #clusterName = "";
   #host: Host | undefined = undefined;
+  /** Of attempts before that at `#host`. */
+  #hostsBefore: AttemptedHost[] | undefined = undefined;
   #upstreamLocalAddress: Address | undefined = undefined;
   #upstream: Upstream | undefined = undefined;
   #attempts = 0;
@@ -175,13 +179,21 @@ class TcpProxy implements NetworkFilter {
       this.onUpstreamRefused(begun);
       return;
     }
-    this.#host = begun.host;
+    this.#onHost(begun.host);
     upstream.connection = begun.connection;
   }
 
   onUpstreamHost(host: Host, connection: Connection | undefined): void {
-    this.#host = host;
+    this.#onHost(host);
     this.#upstreamConnection = connection;
+  }
+
+  #onHost(host: Host): void {
+    const before = this.#host;
+    this.#host = host;
+    if (before === undefined) return;
+    this.#hostsBefore ??= [];
+    if (this.#hostsBefore.length < MOST_HOSTS_LISTED) this.#hostsBefore.push(before);
   }
 
   onUpstreamRefused(reason: "no_host" | "overflow"): void {
@@ -364,6 +376,7 @@ class TcpProxy implements NetworkFilter {
         connectionTerminationDetails: downstream.terminationDetails,
       }),
       attempts: this.#attempts,
+      attemptedBefore: this.#hostsBefore,
       connectionId: downstream.id,
       downstreamRemoteAddress: downstream.remoteAddress,
       downstreamDirectAddress: downstream.directAddress ?? downstream.remoteAddress,

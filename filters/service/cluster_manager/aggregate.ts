@@ -35,6 +35,10 @@ export class Aggregate implements ProvidedBalancer {
     this.#panics = panics;
   }
 
+  get choosesByStream(): boolean {
+    return this.#names.some((name) => this.#clusterOf(name)?.choosesByStream === true);
+  }
+
   choose(context: BalancerContext): Host | undefined {
     this.#refresh();
     const loads = this.#loads;
@@ -105,6 +109,10 @@ class AtLevel implements BalancerContext {
   /** Asked for only by those who need it: it may give the client a cookie. */
   get hash(): BalancerContext["hash"] {
     return this.#context.hash;
+  }
+
+  giveCookie(cookie: string): void {
+    this.#context.giveCookie?.(cookie);
   }
 
   rejects(host: Host): boolean {

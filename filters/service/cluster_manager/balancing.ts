@@ -72,6 +72,12 @@ export class Spread implements Balancer {
     return host instanceof UpstreamHost ? host : undefined;
   }
 
+  peek(context: BalancerContext): UpstreamHost | undefined {
+    if (this.#slot.current !== this.#generation) this.#renew();
+    const host = this.#balancer?.peek?.(context);
+    return host instanceof UpstreamHost ? host : undefined;
+  }
+
   /** Gives the policy's generation back. No host from here on. */
   dispose(): void {
     this.#balancer?.dispose?.();

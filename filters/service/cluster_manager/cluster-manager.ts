@@ -12,6 +12,7 @@ import {
 } from "@tsproxy/sdk";
 import type { HealthList } from "./cluster-health.ts";
 import type { ClusterConfig, Config } from "./config.ts";
+import { Connectivity } from "./connectivity.ts";
 import { type Estate, estateOf, fingerprintOf, type Heir, VERSION } from "./handover.ts";
 import { checkerOf } from "./health-checker.ts";
 import { HealthDesk, healthTopic, needsHealth } from "./health-desk.ts";
@@ -91,7 +92,11 @@ export class ClusterManager implements Service {
       http1: cx.shipped("codec", "codec/http1"),
       http2: () => cx.shipped("codec", "codec/http2"),
     };
-    for (const [k, cluster] of config.entries()) this.#add(cluster, `[${k}]`, codecs);
+    const ahead = config.some(
+      ({ preconnect_policy }) => (preconnect_policy?.predictive_preconnect_ratio ?? 1) > 1,
+    );
+    const connectivity = ahead ? new Connectivity() : undefined;
+    for (const [k, cluster] of config.entries()) this.#add(cluster, `[${k}]`, codecs, connectivity);
     if (cx.role === "canary") return;
     cx.onHandover(() => this.#estate);
     this.#look.arm(LOOK_MS);
@@ -107,7 +112,12 @@ export class ClusterManager implements Service {
       : this.#entries.get(localCluster)?.cluster.asLocal();
   }
 
-  #add(config: ClusterConfig, at: string, codecs: Codecs): void {
+  #add(
+    config: ClusterConfig,
+    at: string,
+    codecs: Codecs,
+    connectivity: Connectivity | undefined,
+  ): void {
     const { balancer, type } = this.#packages(config, at);
     const cluster = new UpstreamCluster({
       cx: this.#cx,
@@ -116,6 +126,7 @@ export class ClusterManager implements Service {
       codecs,
       loadOf: (name, host) => this.#loadOf(name, host),
       hostNames: this.#estate.hostNames,
+      connectivity,
       type: type.current.value,
       clusterOf: (name) => this.#entries.get(name)?.cluster,
       onChanged: () => {

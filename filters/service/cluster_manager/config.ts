@@ -217,6 +217,7 @@ export const ClusterConfig = Type.Object({
   preconnect_policy: Type.Optional(
     Type.Object({
       per_upstream_preconnect_ratio: Type.Number({ minimum: 1, maximum: 3, default: 1 }),
+      predictive_preconnect_ratio: Type.Number({ minimum: 1, maximum: 3, default: 1 }),
     }),
   ),
   common_lb_config: Type.Optional(
@@ -237,7 +238,9 @@ export const ClusterConfig = Type.Object({
       ),
       close_connections_on_host_set_change: Type.Optional(Type.Boolean()),
       ignore_new_hosts_until_first_hc: Type.Optional(Type.Boolean()),
-      consistent_hashing_lb_config: Type.Optional(ConsistentHashingLbConfig),
+      consistent_hashing_lb_config: Type.Optional(
+        Type.Omit(ConsistentHashingLbConfig, ["hash_policy"]),
+      ),
       healthy_panic_threshold: Type.Optional(
         Type.Object({ value: Type.Number({ minimum: 0, maximum: 100, default: 0 }) }),
       ),

@@ -109,7 +109,8 @@ const inTurn = defineBalancer({
   setup: () => ({
     create: ({ hosts }) => {
       let next = 0;
-      return { choose: () => hosts[next++ % hosts.length] };
+      const choose = () => hosts[next++ % hosts.length];
+      return { choose, peek: choose };
     },
   }),
 });
@@ -562,6 +563,47 @@ describe("an HTTP/1 pool", () => {
     say(1, "ok");
     ask(c);
     expect(cx.opened).toHaveLength(4);
+  });
+
+  it("makes connections to the hosts of requests to come: predictive_preconnect_ratio", () => {
+    const preconnect_policy = { predictive_preconnect_ratio: 1.5 };
+    const hosts = [spec("10.0.0.1"), spec("10.0.0.2"), spec("10.0.0.3")];
+    const c = cluster(start(listedCluster("c", hosts, { preconnect_policy })));
+    const to = () => cx.opened.map(({ address }) => address.ip.at(-1)).join("");
+    const first = ask(c);
+    // One comes and room for one and a half is wanted: at the two hosts that are next. The request's own connection is the third.
+    expect(to()).toBe("231");
+    connected(2);
+    expect(first.connection).toBe(cx.opened[2]!.connection);
+    connected(0);
+    connected(1);
+    expect(ask(c).connection).toBe(cx.opened[0]!.connection);
+    // (1 + 1) × 1.5 are no more than the one in progress and the two of room; (2 + 1) × 1.5 are.
+    expect(to()).toBe("231");
+    expect(ask(c).connection).toBe(cx.opened[1]!.connection);
+    expect(to()).toBe("23112");
+    for (const k of [2, 0, 1]) say(k, "ok");
+    for (const k of [3, 4]) connected(k);
+    ask(c);
+    expect(to()).toBe("23112");
+  });
+
+  it("looks ahead by what all clusters have room for, and to healthy hosts alone", () => {
+    const preconnect_policy = { predictive_preconnect_ratio: 3 };
+    const [ahead, other] = [
+      listedCluster("c", [spec("10.0.0.1")], { preconnect_policy }),
+      listedCluster("o", [spec("10.0.0.9")]),
+    ];
+    const service = start(ahead, other);
+    const idle = [1, 2, 3].map(() => ask(cluster(service, "o")));
+    for (const [k] of idle.entries()) connected(k);
+    for (const [k] of idle.entries()) say(k, "ok");
+    ask(cluster(service, "c"));
+    expect(cx.opened).toHaveLength(4);
+    const ill = { ...spec("10.0.0.1"), healthStatus: "UNHEALTHY" };
+    const c = cluster(start(listedCluster("c", [ill], { preconnect_policy })));
+    ask(c);
+    expect(cx.opened).toHaveLength(5);
   });
 
   it("preconnects no further than the breaker allows", () => {

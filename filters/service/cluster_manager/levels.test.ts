@@ -198,6 +198,52 @@ describe("choosing", () => {
     expect(chosen(spread, 20, { hash: 1_234_567_870n })).toEqual({ "10.1.0.0": 20 });
   });
 
+  it("gives a host that was foreseen to the next request, and foresees as many as are healthy", () => {
+    const hosts = level(0, 2, 0, 1);
+    let n = 0;
+    const choose = () => hosts[n++ % 3];
+    const { spread } = spreadOf({ create: () => ({ choose, peek: choose }) }, hosts);
+    expect([spread.peek({}), spread.peek({}), spread.peek({})]).toEqual([
+      hosts[0],
+      hosts[1],
+      undefined,
+    ]);
+    const retry = { excludedPriorities: new Set([1]) };
+    expect([spread.choose({}), spread.choose(retry), spread.choose({})]).toEqual([
+      hosts[0],
+      hosts[2],
+      hosts[1],
+    ]);
+    expect(spread.peek({})).toBe(hosts[0]);
+    spread.update(hosts);
+    expect(spread.choose({})).toBe(hosts[1]);
+    expect(spreadOf(first, hosts).spread.peek({})).toBeUndefined();
+    const hashing = spreadOf({ create: () => ({ choose, peek: choose }), hashing: true }, hosts);
+    expect(hashing.spread.peek({})).toBeUndefined();
+  });
+
+  it("takes the hash that the policy itself makes, whatever the route's is", () => {
+    const hosts = [...level(0, 5, 0, 5), ...level(1, 10, 0, 0)];
+    const seen: unknown[] = [];
+    const policy: LevelPolicy = {
+      create: (set) => ({
+        choose: (context, attempt) => {
+          seen.push([context.hash, attempt]);
+          return set.hosts[0];
+        },
+      }),
+      hashing: true,
+      hash: () => 1_234_567_870n,
+    };
+    const { spread } = spreadOf(policy, hosts);
+    const context = { hash: 1_234_567_869n, hostSelectionRetries: 1, rejects: () => true };
+    expect(chosen(spread, 1, context)).toEqual({ "10.1.0.0": 1 });
+    expect(seen).toEqual([
+      [1_234_567_870n, 0],
+      [1_234_567_870n, 1],
+    ]);
+  });
+
   it("counts choices made in panic, and those among no hosts at all", () => {
     const { spread, stats } = spreadOf(first, level(0, 0, 0, 2));
     chosen(spread, 3);

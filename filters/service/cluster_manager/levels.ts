@@ -22,6 +22,9 @@ import {
 } from "./localities.ts";
 import { type LevelHealth, type LevelLoads, levelLoads, loadsWithout } from "./priority-loads.ts";
 
+/** In the place of an attempt: the choice is made ahead. */
+const AHEAD = -1;
+
 /** The hosts of one priority. */
 interface Level {
   readonly all: UpstreamHost[];
@@ -55,6 +58,10 @@ export class Levels implements Balancer {
   readonly #failOnPanic: boolean;
   /** Percent of requests that zones count for; undefined: zones do not count. */
   readonly #zonePercent: number | undefined;
+  /** In all levels. */
+  readonly #healthy: number;
+  /** Hosts of choices made ahead, the first to be given first. */
+  readonly #ahead: Host[] = [];
   /** The one source of a cluster that has one level, no panic and no localities. */
   readonly #only: Source | undefined;
 
@@ -73,6 +80,7 @@ export class Levels implements Balancer {
     this.#failOnPanic = zones?.failTrafficOnPanic ?? false;
     this.#zonePercent = balancing.local() === undefined ? undefined : zones?.routingEnabled;
     const levels = levelsOf(hosts, balancing.ownLocality);
+    this.#healthy = levels.reduce((sum, level) => sum + level.healthy.length, 0);
     if (options.localityWeights === "scaled") scaleWeights(levels, balancing.allHosts());
     const { weightedPriorityHealth } = balancing.options;
     this.#loads = levelLoads(
@@ -89,11 +97,32 @@ export class Levels implements Balancer {
   }
 
   choose(context: BalancerContext): Host | undefined {
-    let host = this.#chooseOnce(context, 0);
+    const asked = this.#policy.hash === undefined ? context : this.#hashed(context);
+    let host = this.#ahead.length > 0 ? this.#nextOf(asked) : this.#chooseOnce(asked, 0);
     const retries = context.hostSelectionRetries ?? 0;
     for (let k = 1; k <= retries && host !== undefined && context.rejects?.(host); k++)
-      host = this.#chooseOnce(context, k);
+      host = this.#chooseOnce(asked, k);
     return host;
+  }
+
+  /** As many choices are made ahead as there are healthy hosts, at most (Envoy's bound). */
+  peek(context: BalancerContext): Host | undefined {
+    if (this.#hashing || this.#ahead.length >= this.#healthy) return undefined;
+    const host = this.#chooseOnce(context, AHEAD);
+    if (host !== undefined) this.#ahead.push(host);
+    return host;
+  }
+
+  /** Choices made ahead are for whoever may go to any level. */
+  #nextOf(context: BalancerContext): Host | undefined {
+    const anyLevel = context.excludedPriorities === undefined && context.level === undefined;
+    return anyLevel ? this.#ahead.shift() : this.#chooseOnce(context, 0);
+  }
+
+  /** What a policy that hashes looks at, with its own hash in it. */
+  #hashed(context: BalancerContext): BalancerContext {
+    const { level, stream } = context;
+    return { hash: this.#policy.hash?.(context), level, stream };
   }
 
   dispose(): void {
@@ -102,7 +131,7 @@ export class Levels implements Balancer {
   }
 
   #chooseOnce(context: BalancerContext, attempt: number): Host | undefined {
-    if (this.#only !== undefined) return this.#only.made.choose(context, attempt);
+    if (this.#only !== undefined) return this.#only.choose(context, attempt);
     const { excludedPriorities, level: given } = context;
     if (given !== undefined) {
       const level = this.#levels[given.priority];
@@ -144,23 +173,23 @@ export class Levels implements Balancer {
   ): Host | undefined {
     if (level.panic) {
       this.#balancing.panics.inc();
-      return this.#failOnPanic ? undefined : level.all.made.choose(context, attempt);
+      return this.#failOnPanic ? undefined : level.all.choose(context, attempt);
     }
     // A hash finds its host among the healthy ones whatever the load was meant for.
-    if (this.#hashing) return level.healthy.made.choose(context, attempt);
+    if (this.#hashing) return level.healthy.choose(context, attempt);
     const choice = degraded ? level.degradedLocality : level.healthyLocality;
     const whole = degraded ? level.degraded : level.healthy;
-    if (choice === undefined) return whole.made.choose(context, attempt);
+    if (choice === undefined) return whole.choose(context, attempt);
     if (this.#zonePercent !== undefined) {
       if (this.#zonePercent < 100 && Math.random() * 100 >= this.#zonePercent)
-        return whole.made.choose(context, attempt);
+        return whole.choose(context, attempt);
       if (this.#balancing.local()?.inPanic === true) {
         this.#balancing.stats.counter("lb_local_cluster_not_ok").inc();
-        return this.#failOnPanic ? undefined : whole.made.choose(context, attempt);
+        return this.#failOnPanic ? undefined : whole.choose(context, attempt);
       }
     }
     const sources = degraded ? level.degradedIn : level.healthyIn;
-    return sources[choice.choose()]?.made.choose(context, attempt);
+    return sources[choice.choose()]?.choose(context, attempt);
   }
 
   #simple(): Source | undefined {
@@ -261,6 +290,10 @@ class Source implements HostSet {
   get made(): Balancer {
     this.#balancer ??= this.#policy.create(this);
     return this.#balancer;
+  }
+
+  choose(context: BalancerContext, attempt: number): Host | undefined {
+    return attempt === AHEAD ? this.made.peek?.(context) : this.made.choose(context, attempt);
   }
 
   dispose(): void {

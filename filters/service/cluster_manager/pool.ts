@@ -15,6 +15,7 @@ import type {
   TransportOptions,
 } from "@tsproxy/sdk";
 import type { CircuitBreaker, Limit } from "./circuit-breaker.ts";
+import type { Connectivity } from "./connectivity.ts";
 import type { UpstreamHost } from "./host.ts";
 import type { PeerNames } from "./peer-names.ts";
 import { PooledConnection } from "./pooled-connection.ts";
@@ -46,6 +47,8 @@ export interface PoolOwner {
   readonly maxRequestsPerConnection: number;
   /** For how many exchanges there shall be room, by those there are. 1: connections are made when they are needed. */
   readonly preconnectRatio: number;
+  /** Undefined: nobody wants to know. */
+  readonly connectivity: Connectivity | undefined;
   breaker(priority: Priority): CircuitBreaker;
   /** `per_host_thresholds`. Undefined: none. */
   hostLimit(host: UpstreamHost, priority: Priority): Limit | undefined;
@@ -156,6 +159,7 @@ export class Pool {
     }
     const stream = new PendingStream(this, callbacks);
     this.#pending.push(stream);
+    if (owner.connectivity !== undefined) owner.connectivity.pending++;
     owner.cells.rqPendingTotal.inc();
     owner.cells.rqPendingActive.inc();
     this.host.cells.rqPendingActive.inc();
@@ -196,7 +200,7 @@ export class Pool {
 
   /** A connection on its way is for those who wait longest; only those beyond its room need one more. */
   #openForPending(): void {
-    const each = this.#expectedRoom;
+    const each = this.expectedRoom;
     while (this.#pending.length > this.#connecting * each) {
       if (!this.#mayOpen()) {
         this.#starve(true);
@@ -208,7 +212,7 @@ export class Pool {
   }
 
   /** Exchanges that a connection on its way will have room for. */
-  get #expectedRoom(): number {
+  get expectedRoom(): number {
     const most = this.owner.maxRequestsPerConnection;
     const expected = this.protocol.expectedCapacity;
     return most > 0 && most < expected ? most : expected;
@@ -221,14 +225,29 @@ export class Pool {
     let room = 0;
     for (const connection of this.connections) {
       active += connection.active;
-      room += connection.connecting ? this.#expectedRoom : connection.room;
+      room += connection.connecting ? this.expectedRoom : connection.room;
     }
     const wanted = (this.#pending.length + active) * this.owner.preconnectRatio - active;
     for (let k = 0; k < 3 && room < wanted; k++) {
       if (!this.#mayOpen()) return;
       this.#open();
-      room += this.#expectedRoom;
+      room += this.expectedRoom;
     }
+  }
+
+  /** A connection for a request that will come to this host. False: there is to be none, or no further one. */
+  lookAhead(ratio: number): boolean {
+    if (this.host.health !== "healthy" || this.draining) return false;
+    let active = 0;
+    for (const connection of this.connections) active += connection.active;
+    const wanted = (this.#pending.length + active + 1) * ratio;
+    // As Envoy counts here: those that are connected and idle are no room.
+    if (wanted <= this.#connecting * this.expectedRoom + active) return false;
+    if (!this.#used && !this.#use()) return false;
+    const { full } = this.breaker.connections;
+    if (!this.#mayOpen()) return false;
+    this.#open();
+    return !full;
   }
 
   /** True: the breakers have counted one more connection. `again`: this is not the first time that it is asked for. */
@@ -302,6 +321,8 @@ export class Pool {
 
   #unqueue(stream: PendingStream): void {
     stream.done = true;
+    const { connectivity } = this.owner;
+    if (connectivity !== undefined) connectivity.pending--;
     this.breaker.pending.release();
     this.owner.cells.rqPendingActive.dec();
     this.host.cells.rqPendingActive.dec();

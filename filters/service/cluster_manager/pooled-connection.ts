@@ -63,6 +63,9 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
   #age: Timer | undefined = undefined;
   #requests = 0;
   #sent = 0;
+  /** As `Connectivity` has it. */
+  #countedActive = 0;
+  #countedRoom = 0;
   /** It has carried all the exchanges that the config allows. */
   #spent = false;
   /** The codec takes no further exchange. */
@@ -89,6 +92,18 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     host.cells.cxTotal.inc();
     host.cells.cxActive.inc();
     this.#connection = owner.connectTo(host, this, this.pool);
+    this.#recount();
+  }
+
+  /** Whoever looks ahead goes by all connections of the worker. */
+  #recount(): void {
+    const { connectivity } = this.pool.owner;
+    if (connectivity === undefined) return;
+    const room = this.connecting ? this.pool.expectedRoom : this.room;
+    connectivity.room += room - this.#countedRoom;
+    connectivity.active += this.#active - this.#countedActive;
+    this.#countedRoom = room;
+    this.#countedActive = this.#active;
   }
 
   #countProtocol(name: CodecFactory["protocol"]): void {
@@ -107,6 +122,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     this.#limitAge();
     if (facts.codec === undefined) this.#makeCodec();
     else this.#adoptCodec(facts.codec);
+    this.#recount();
   }
 
   #adoptCodec({ codec, generation }: NonNullable<ConnectionFacts["codec"]>): void {
@@ -141,6 +157,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
   /** Lets go of an idle connection: another object counts and owns it from here on. */
   forget(): void {
     this.#state = STATE.GIVEN_AWAY;
+    this.#recount();
     this.#age?.cancel();
     this.#releaseCodec();
     this.pool.onForgotten(this);
@@ -185,6 +202,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
       owner.cells.cxMaxRequests.inc();
       this.#spent = true;
     }
+    this.#recount();
     host.load.active++;
     host.outlier?.onConnected(false);
     owner.cells.rqTotal.inc();
@@ -203,12 +221,14 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
       return;
     }
     this.#spent = true;
+    this.#recount();
     if (this.ready) this.pool.onStale();
   }
 
   close(): void {
     if (this.#state === STATE.CLOSED || this.#state === STATE.CLOSING) return;
     this.#state = STATE.CLOSING;
+    this.#recount();
     this.#codec?.finish?.();
     this.#connection!.close("flush");
   }
@@ -222,13 +242,16 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
   }
 
   onCapacity(): void {
-    if (this.#state === STATE.OPEN) this.pool.onAvailable(this);
+    if (this.#state !== STATE.OPEN) return;
+    this.#recount();
+    this.pool.onAvailable(this);
   }
 
   onRetire(): void {
     if (this.#state !== STATE.OPEN || this.#retired) return;
     if (this.#multiplexes) {
       this.#retired = true;
+      this.#recount();
       this.pool.owner.cells.cxCloseNotify.inc();
       if (this.ready) this.pool.onStale();
       if (this.idle) this.close();
@@ -258,6 +281,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
   #endExchange(): void {
     const { owner, host } = this.pool;
     this.#active--;
+    this.#recount();
     this.pool.breaker.requests.release();
     host.load.active--;
     owner.cells.rqActive.dec();
@@ -302,6 +326,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     this.#makeCodec();
     if (this.pool.protocol.name === "ALPN") this.#countProtocol(this.#generation!.value.protocol);
     this.#state = STATE.OPEN;
+    this.#recount();
     this.#limitAge();
     this.pool.onConnected(this);
   }
@@ -392,6 +417,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     // Already stale if it was leaving: counting it twice only makes the pool tidy up sooner.
     if (this.ready && state === STATE.OPEN) pool.onStale();
     this.#state = STATE.CLOSED;
+    this.#recount();
     this.#age?.cancel();
     while (this.#active > 0) this.#endExchange();
     cells.onDestroyed(this.#ended || event.by === "remote", busy);

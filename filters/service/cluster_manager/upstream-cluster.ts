@@ -36,6 +36,7 @@ import { CircuitBreaker, Limit } from "./circuit-breaker.ts";
 import { firstFlags, type HealthList, openOutlierTable } from "./cluster-health.ts";
 import type { ClusterConfig, ClusterOptions } from "./config.ts";
 import { dropOverloadOf, HTTP_PROTOCOL_OPTIONS, optionsOf, tracksOf } from "./config.ts";
+import type { Connectivity } from "./connectivity.ts";
 import { fingerprintOf, type Heir } from "./handover.ts";
 import { familyOf, interleave, Race } from "./happy-eyeballs.ts";
 import type { HealthCheck } from "./health-config.ts";
@@ -84,6 +85,8 @@ export interface UpstreamClusterParts {
   /** Requests in progress that generations before this one count. */
   readonly loadOf: (cluster: string, hostId: string) => Load | undefined;
   readonly hostNames: Set<string>;
+  /** Undefined: no cluster looks ahead. */
+  readonly connectivity: Connectivity | undefined;
 }
 
 /** A cluster on this worker: its hosts, who of them is chosen, and the connections to them. */
@@ -100,6 +103,9 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   readonly maxConnectionDurationMs: number;
   readonly maxRequestsPerConnection: number;
   readonly preconnectRatio: number;
+  readonly connectivity: Connectivity | undefined;
+  /** 1: connections are not made for requests that may come to other hosts. */
+  readonly #lookAheadRatio: number;
   readonly #config: ClusterConfig;
   /** Most of a thousand clusters have no traffic. */
   #breaker: CircuitBreaker | undefined = undefined;
@@ -114,6 +120,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   readonly #onChanged: () => void;
   readonly #spread: Spread | undefined;
   readonly #provided: ProvidedBalancer | undefined;
+  readonly #aggregate: Aggregate | undefined = undefined;
   readonly #choosesByStream: boolean;
   readonly #poolsByClient: boolean;
   readonly dropOverload: number;
@@ -176,6 +183,8 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     );
     this.tracks = tracksOf(config);
     this.preconnectRatio = config.preconnect_policy?.per_upstream_preconnect_ratio ?? 1;
+    this.#lookAheadRatio = config.preconnect_policy?.predictive_preconnect_ratio ?? 1;
+    this.connectivity = parts.connectivity;
     const statPrefix = `cluster.${config.alt_stat_name || config.name}.`;
     this.stats = cx.stats.scope(statPrefix);
     // The control thread sends no requests.
@@ -220,12 +229,13 @@ export class UpstreamCluster implements Cluster, PoolOwner {
       this.#poolsByClient ||
       type.provide !== undefined ||
       this.#options.peerNaming !== undefined ||
-      (policy !== undefined && "byStream" in policy && policy.byStream === true);
+      policy?.byStream === true;
     if (cx.role === "canary") this.#provided = undefined;
     else if (type.clusters !== undefined) {
       const threshold = this.#options.panicThreshold;
       const panics = { inc: () => this.traffic.healthyPanic.inc() };
-      this.#provided = new Aggregate(type.clusters, parts.clusterOf, threshold, panics);
+      this.#aggregate = new Aggregate(type.clusters, parts.clusterOf, threshold, panics);
+      this.#provided = this.#aggregate;
     } else this.#provided = type.provide?.(this.#ownHosts());
     this.#sweep = cx.timer(() => this.#onSweep());
   }
@@ -358,13 +368,18 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   }
 
   get choosesByStream(): boolean {
-    return this.#choosesByStream || this.#transports.nameClients;
+    return (
+      this.#choosesByStream ||
+      this.#transports.nameClients ||
+      this.#aggregate?.choosesByStream === true
+    );
   }
 
   newStream(callbacks: PoolCallbacks, context: BalancerContext): PoolHandle | undefined {
     const host = this.#choose(context);
     if (host !== undefined) {
       const pool = this.#poolFor(host, context);
+      if (this.#lookAheadRatio > 1) this.#lookAhead(context);
       if (pool !== undefined) return pool.newStream(callbacks);
       this.cells.cxPoolOverflow.inc();
       callbacks.onPoolFailure({ reason: "overflow", host: undefined, transportFailure: "" });
@@ -375,6 +390,22 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     this.traffic.cxNoneHealthy.inc();
     callbacks.onPoolFailure(NO_HOST);
     return undefined;
+  }
+
+  /** Connections for requests to come, to the hosts that they will go to: at most three for each that comes, as in Envoy. */
+  #lookAhead(context: BalancerContext): void {
+    const ratio = this.#lookAheadRatio;
+    for (let k = 0; k < 3 && this.connectivity?.wants(ratio) === true; k++) {
+      const host = this.#peek(context);
+      const pool = host && this.#poolFor(host, context);
+      if (pool?.lookAhead(ratio) !== true) return;
+    }
+  }
+
+  #peek(context: BalancerContext): UpstreamHost | undefined {
+    const { overrideHost } = context;
+    const host = overrideHost && this.#hostAt(overrideHost.address);
+    return host ?? this.#spread?.peek(context);
   }
 
   #poolFor(host: UpstreamHost, context: BalancerContext): Pool | undefined {

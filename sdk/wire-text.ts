@@ -1,4 +1,5 @@
-import { ConfigError, latin1Decode, utf8Encode } from "@tsproxy/sdk";
+import { latin1Decode, utf8Encode } from "./bytes.ts";
+import { ConfigError } from "./extension.ts";
 
 /**
  * A text of the config that becomes part of a path or host: its UTF-8 bytes, one char each, as header values are kept. White

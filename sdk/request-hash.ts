@@ -1,0 +1,158 @@
+import { requestCookie } from "./cookies.ts";
+import { ConfigError, type SetupContext } from "./extension.ts";
+import { decodedParameter, headerReader } from "./header-match.ts";
+import type { HttpStream } from "./http.ts";
+import type { Address } from "./network.ts";
+import { compileRewrite, RegexRewrite } from "./regex-rewrite.ts";
+import type { HashPolicy } from "./route.ts";
+import { Duration, type Static, Type } from "./schema.ts";
+import { xxHash64 } from "./xxhash64.ts";
+
+/** Envoy's `route.v3.RouteAction.HashPolicy`. */
+export const HashPolicyConfig = Type.Object({
+  header: Type.Optional(
+    Type.Object({
+      header_name: Type.String({ minLength: 1 }),
+      regex_rewrite: Type.Optional(RegexRewrite),
+    }),
+  ),
+  cookie: Type.Optional(
+    Type.Object({
+      name: Type.String({ minLength: 1 }),
+      ttl: Type.Optional(Duration()),
+      path: Type.String({ default: "" }),
+      attributes: Type.Array(
+        Type.Object({
+          name: Type.String({ minLength: 1 }),
+          value: Type.String({ default: "" }),
+        }),
+        { default: [] },
+      ),
+    }),
+  ),
+  connection_properties: Type.Optional(
+    Type.Object({ source_ip: Type.Boolean({ default: false }) }),
+  ),
+  query_parameter: Type.Optional(Type.Object({ name: Type.String({ minLength: 1 }) })),
+  filter_state: Type.Optional(Type.Object({ key: Type.String({ minLength: 1 }) })),
+  terminal: Type.Boolean({ default: false }),
+});
+export type HashPolicyConfig = Static<typeof HashPolicyConfig>;
+
+/** None where the config asks for the address of nobody. `path` is where the policy stands in the config. */
+export function compileHashPolicy(
+  config: HashPolicyConfig,
+  path: string,
+  cx: SetupContext,
+): HashPolicy[] {
+  const { header, cookie, connection_properties: connection, query_parameter: query } = config;
+  const { terminal, filter_state: state } = config;
+  const forms = [header, cookie, connection, query, state].filter((form) => form !== undefined);
+  if (forms.length !== 1) {
+    throw new ConfigError(
+      path,
+      "give one of header, cookie, connection_properties, query_parameter and filter_state",
+    );
+  }
+  if (header !== undefined) {
+    const at = `${path}.header`;
+    const rewrite =
+      header.regex_rewrite === undefined
+        ? (value: string) => value
+        : compileRewrite(header.regex_rewrite, `${at}.regex_rewrite`, cx);
+    const values = headerReader(header.header_name, `${at}.header_name`);
+    return [{ type: "header", values, rewrite, terminal }];
+  }
+  if (cookie !== undefined) {
+    const attributes = cookie.attributes.map(({ name, value }) => [name, value] as const);
+    const { name, ttl: ttlMs, path: cookiePath } = cookie;
+    return [{ type: "cookie", name, ttlMs, path: cookiePath, attributes, terminal }];
+  }
+  if (query !== undefined) return [{ type: "query_parameter", name: query.name, terminal }];
+  if (state !== undefined) return [{ type: "filter_state", key: state.key, terminal }];
+  return connection!.source_ip ? [{ type: "source_ip", terminal }] : [];
+}
+
+/** Who a hash is asked of. Without a request only the client's address is known. */
+export interface Hashed {
+  readonly stream?: Pick<HttpStream, "request" | "info" | "filterState"> | undefined;
+  readonly downstream?: { readonly remoteAddress: Address } | undefined;
+}
+
+/** Envoy's hash of a request. Undefined: no policy found anything to hash. `giveCookie`: a client without the cookie gets this one. */
+export function requestHash(
+  policies: readonly HashPolicy[],
+  asked: Hashed,
+  giveCookie: (cookie: string) => void,
+): bigint | undefined {
+  let hash: bigint | undefined;
+  for (const policy of policies) {
+    const one = hashBy(policy, asked, giveCookie);
+    if (one !== undefined) {
+      // Turned by a bit, so that two equal parts do not wipe each other out.
+      const before = hash === undefined ? 0n : BigInt.asUintN(64, (hash << 1n) | (hash >> 63n));
+      hash = before ^ one;
+    }
+    if (policy.terminal && hash !== undefined) break;
+  }
+  return hash;
+}
+
+function hashBy(
+  policy: HashPolicy,
+  { stream, downstream }: Hashed,
+  giveCookie: (cookie: string) => void,
+): bigint | undefined {
+  if (policy.type === "source_ip") {
+    const ip = (stream?.info.downstreamRemoteAddress ?? downstream?.remoteAddress)?.ip ?? "";
+    return ip === "" ? undefined : xxHash64(ip);
+  }
+  if (stream === undefined) return undefined;
+  switch (policy.type) {
+    case "header": {
+      const values = policy.values(stream.request).map((value) => policy.rewrite(value));
+      if (values.length === 0) return undefined;
+      // The order of lines means nothing to Envoy: each hash is the seed of the next.
+      return values.sort().reduce((seed, value) => xxHash64(value, seed), 0n);
+    }
+    case "cookie": {
+      const value = requestCookie(stream.request, policy.name) ?? "";
+      if (value !== "") return xxHash64(value);
+      if (policy.ttlMs === undefined) return undefined;
+      const made = cookieValue(stream);
+      giveCookie(setCookie(policy, policy.ttlMs, made));
+      return xxHash64(made);
+    }
+    case "filter_state": {
+      const value = stream.filterState.get(policy.key);
+      return typeof value === "string" ? xxHash64(value) : undefined;
+    }
+    case "query_parameter": {
+      const value = decodedParameter(stream.request.path, policy.name);
+      return value === undefined ? undefined : xxHash64(value);
+    }
+  }
+}
+
+/** The same for all streams of a connection, so that requests which race on it get the same cookie. */
+function cookieValue(stream: Pick<HttpStream, "info">): string {
+  const { downstreamRemoteAddress: remote, downstreamLocalAddress: local } = stream.info;
+  const text = [remote, local]
+    .map(({ ip, port, path }) => path ?? (ip.includes(":") ? `[${ip}]:${port}` : `${ip}:${port}`))
+    .join("");
+  return xxHash64(text).toString(16).padStart(16, "0");
+}
+
+function setCookie(
+  policy: Extract<HashPolicy, { readonly type: "cookie" }>,
+  ttlMs: number,
+  value: string,
+): string {
+  const parts = [`${policy.name}="${value}"`];
+  const seconds = Math.floor(ttlMs / 1000);
+  if (seconds > 0) parts.push(`Max-Age=${seconds}`);
+  if (policy.path !== "") parts.push(`Path=${policy.path}`);
+  for (const [name, text] of policy.attributes) parts.push(text === "" ? name : `${name}=${text}`);
+  parts.push("HttpOnly");
+  return parts.join("; ");
+}
