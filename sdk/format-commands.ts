@@ -560,7 +560,9 @@ const COMMANDS: Readonly<Record<string, Make>> = {
   // Envoy prints an empty value here, not a missing one, for an answer that was not its own.
   LOCAL_REPLY_BODY: (_parameter, length, text) => (s) =>
     cut(text.write(s.localReplyBody ?? ""), length),
-  ACCESS_LOG_TYPE: plain(logTypeOf),
+  // A header is no line of a log.
+  ACCESS_LOG_TYPE: (parameter, length, text) =>
+    plain(text.header === true ? () => "NotSet" : logTypeOf)(parameter, length, text),
   HOSTNAME: plain(() => nonEmpty(surroundings.hostname)),
   ENVIRONMENT: environment,
   COALESCE: coalesce,

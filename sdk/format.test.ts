@@ -181,6 +181,11 @@ describe("text formats", () => {
     );
   });
 
+  it("has no log type in a header", () => {
+    const format = compileFormat("%ACCESS_LOG_TYPE%", { purpose: "header" });
+    expect(format.format(source())).toBe("NotSet");
+  });
+
   it("masks addresses", () => {
     const format = (bits: string) => `%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(${bits})%`;
     expect(print(format("24") + format("0"))).toBe("1.2.3.0/240.0.0.0/0");

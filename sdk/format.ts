@@ -159,7 +159,7 @@ function command(
   }
   const text: FormatText =
     options.purpose === "header"
-      ? { read: asIs, write: bytesOf }
+      ? { read: asIs, write: bytesOf, header: true }
       : { read: options.bytes === true ? textOrBytes : textOf, write: asIs };
   try {
     return make(parameter, length, text);
@@ -172,6 +172,8 @@ function command(
 
 /** How header bytes and other text become the text of the format. */
 export interface FormatText {
+  /** True: of a header's value. */
+  readonly header?: boolean;
   readonly read: (headerValue: string) => string;
   readonly write: (text: string) => string;
 }
