@@ -220,7 +220,7 @@ export interface Regex {
 export interface SetupContext {
   /** `canary`: setup only proves that the config is good; no connection, no subscription takes effect. */
   readonly role: "worker" | "control" | "canary";
-  /** False on a worker: no canary has set this up before. Whatever a config is refused for has to be looked at now. Absent: true. */
+  /** False on a worker: no canary has set this up before. What a config is refused for has to be looked at by one worker at least. Absent: true. */
   readonly rehearsed?: boolean;
   readonly worker: number;
   readonly node: {

@@ -29,6 +29,7 @@ export * from "./http-probe.ts";
 export * from "./http1-options.ts";
 export * from "./http2-options.ts";
 export * from "./ip.ts";
+export * from "./late-list.ts";
 export * from "./lb-policy.ts";
 export * from "./load-assignment.ts";
 export * from "./log-format.ts";

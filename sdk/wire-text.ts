@@ -15,6 +15,7 @@ export function headerText(text: string, path: string): string {
 }
 
 function encode(text: string, path: string, refusedUpTo: number): string {
+  if (text === "") return text;
   const bytes = utf8Encode(text);
   for (const byte of bytes) {
     if (byte <= refusedUpTo || byte === 127) {

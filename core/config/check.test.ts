@@ -1,3 +1,4 @@
+import { LateList, lateEntry, Type } from "@tsproxy/sdk";
 import { Ajv } from "ajv";
 import { describe, expect, it } from "vitest";
 import { check } from "./check.ts";
@@ -117,6 +118,72 @@ describe("a union that nothing fits", () => {
   it("of literals is one list of words", () => {
     const failures = check("c", { anyOf: [{ const: "a" }, { const: "b" }] });
     expect(failures.map(({ keyword }) => keyword)).toEqual(["anyOf"]);
+  });
+});
+
+describe("a late list", () => {
+  const limit = Type.Number({ default: 5, minimum: 1 });
+  const Tree = Type.Recursive((self) =>
+    Type.Object({ limit, leaves: Type.Array(self, { default: [] }) }),
+  );
+  const Entry = Type.Object({
+    name: Type.String(),
+    limit,
+    tags: Type.Array(Type.Object({ word: Type.String(), limit }), { default: [] }),
+    options: Type.Object({ on: Type.Boolean({ default: true }), limit }, { default: {} }),
+    more: Type.Optional(Type.Object({ limit })),
+    byName: Type.Optional(Type.Record(Type.String(), Type.Object({ limit }))),
+    tree: Type.Optional(Tree),
+    either: Type.Optional(Type.Union([Type.Object({ limit: Type.Number() }), Type.Null()])),
+    inner: LateList(Type.Object({ limit })),
+  });
+  const Config = Type.Object({ list: LateList(Entry) });
+  interface Checked {
+    readonly list: LateList<object>;
+  }
+  const LONG = 101;
+  const checked = (entries: readonly object[]) => {
+    const value = { list: structuredClone(entries) };
+    const failures = check(value, Config as Schema);
+    return { failures, list: (value as unknown as Checked).list };
+  };
+  const ENTRIES = [
+    { name: "bare" },
+    { name: "", limit: 1, tags: [{ word: "a" }, { word: "b", limit: 2 }], options: { limit: 3 } },
+    { name: "more", more: {}, byName: { __proto__x: {} }, either: { limit: 1 } },
+    { name: "tree", tree: { leaves: [{ leaves: [{ limit: 9 }] }] } },
+    { name: "lists", inner: [{}, { limit: 2 }] },
+    { name: "long", inner: Array.from({ length: LONG }, () => ({})) },
+  ];
+
+  it.each(ENTRIES)("gives an entry the defaults that it has in a short one: %j", (entry) => {
+    const short = checked([entry]);
+    const long = checked([...Array.from({ length: LONG }, () => ({ name: "x" })), entry]);
+    expect([...short.failures, ...long.failures]).toEqual([]);
+    // As threads get it.
+    const travelled: LateList<object> = JSON.parse(JSON.stringify(long.list));
+    expect(lateEntry(travelled, LONG)).toEqual(lateEntry(short.list, 0));
+    expect(short.list.defaults).toBeUndefined();
+    expect(JSON.stringify(long.list.entries[0])).toBe('{"name":"x"}');
+  });
+
+  it("is one also where nobody has written it", () => {
+    const value: Record<string, unknown> = {};
+    check(value, Config as Schema);
+    expect(value).toEqual({ list: { entries: [] } });
+  });
+
+  it.each([1, LONG])("of %i is checked as a whole", (length) => {
+    const wrong = { limit: 0, tags: [{}], options: { on: 1 }, inner: [{ limit: 0 }] };
+    const { failures } = checked(Array.from({ length }, () => wrong));
+    expect(failures.slice(0, 5).map(({ keyword, pointer }) => `${keyword} ${pointer}`)).toEqual([
+      "required /list/0",
+      "minimum /list/0/limit",
+      "required /list/0/tags/0",
+      "type /list/0/options/on",
+      "minimum /list/0/inner/0/limit",
+    ]);
+    expect(failures).toHaveLength(5 * length);
   });
 });
 

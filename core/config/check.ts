@@ -1,4 +1,14 @@
+import type { Defaults } from "@tsproxy/sdk";
 import { regex, type Schema, target } from "./schema.ts";
+
+/** Entries of a LateList get their defaults from core while there are no more than these: what each would take is little then. */
+const EARLY_ENTRIES = 100;
+
+/**
+ * When defaults are filled in: now; by the package, once it looks at an entry of a long LateList; or not at all, within unions, of
+ * which nobody knows which branch will be it.
+ */
+type Filling = "now" | "later" | "never";
 
 /** A keyword of a schema that a value does not keep to. */
 export interface Failure {
@@ -20,7 +30,7 @@ export interface Failure {
  */
 export function check(value: unknown, schema: Schema): Failure[] {
   const failures: Failure[] = [];
-  new Checker(schema).check(value, schema, failures, true);
+  new Checker(schema).check(value, schema, failures, "now");
   return failures;
 }
 
@@ -36,6 +46,8 @@ class Reading {
   readonly dependencies: readonly (readonly [name: string, needed: readonly string[] | Schema])[];
   /** As a default of it is filled in, with the defaults inside; by `fill`. */
   filled: { readonly value: unknown } | undefined = undefined;
+  /** Of values that are filled in later; by `laterDefaults`. */
+  later: { readonly defaults: Defaults | undefined } | undefined = undefined;
 
   constructor(schema: Schema) {
     this.schema = schema;
@@ -55,16 +67,17 @@ const COMBINING = ["const", "enum", "not", "anyOf", "oneOf", "allOf", "if"] as c
 
 class Checker {
   readonly #root: Schema;
+  readonly #readings: WeakMap<Schema, Reading>;
   /** Of the value that is looked at. */
   readonly #path: (string | number)[] = [];
   #depth = 0;
 
   constructor(root: Schema) {
     this.#root = root;
+    this.#readings = readingsOf(root);
   }
 
-  /** `fills`: defaults are filled in; not within unions, of which nobody knows which branch will be it. */
-  check(value: unknown, schema: Schema | boolean, failures: Failure[], fills: boolean): void {
+  check(value: unknown, schema: Schema | boolean, failures: Failure[], filling: Filling): void {
     if (typeof schema === "boolean") {
       if (!schema)
         failures.push({ keyword: "false", pointer: this.#at(), says: false, schema: {} });
@@ -76,16 +89,22 @@ class Checker {
     if (schema.type !== undefined && !isOfType(value, schema.type))
       this.#fail(failures, schema, "type");
     else {
-      if (schema.$ref !== undefined) this.#reference(value, schema.$ref, failures, fills);
-      const reading = readingOf(this.#root, schema);
-      if (reading.combines) this.#combined(value, schema, failures, fills);
+      if (schema.$ref !== undefined) this.#reference(value, schema.$ref, failures, filling);
+      const reading = this.#readingOf(schema);
+      if (reading.combines) this.#combined(value, schema, failures, filling);
       if (typeof value === "number") this.#number(value, schema, failures);
       else if (typeof value === "string") this.#string(value, schema, failures);
-      else if (Array.isArray(value)) this.#list(value, schema, failures, fills);
+      else if (Array.isArray(value)) this.#list(value, schema, failures, filling);
       else if (typeof value === "object" && value !== null)
-        this.#map(value as Fields, reading, failures, fills);
+        this.#map(value as Fields, reading, failures, filling);
     }
     this.#depth--;
+  }
+
+  #readingOf(schema: Schema): Reading {
+    let reading = this.#readings.get(schema);
+    if (reading === undefined) this.#readings.set(schema, (reading = new Reading(schema)));
+    return reading;
   }
 
   #at(): string {
@@ -104,43 +123,44 @@ class Checker {
     value: unknown,
     schema: Schema | boolean,
     failures: Failure[],
-    fills: boolean,
+    filling: Filling,
   ): void {
     this.#path.push(key);
-    this.check(value, schema, failures, fills);
+    this.check(value, schema, failures, filling);
     this.#path.pop();
   }
 
-  #reference(value: unknown, ref: string, failures: Failure[], fills: boolean): void {
+  #reference(value: unknown, ref: string, failures: Failure[], filling: Filling): void {
     const found = target(this.#root, ref);
     // A recursive schema is a thing of its own: it fills its defaults in, whoever refers to it.
-    if (found !== undefined) this.check(value, found, failures, fills || refers(found));
+    if (found !== undefined)
+      this.check(value, found, failures, refers(found) ? "now" : atOnce(filling));
   }
 
   #fits(value: unknown, schema: Schema | boolean): boolean {
     const failures: Failure[] = [];
-    this.check(value, schema, failures, false);
+    this.check(value, schema, failures, "never");
     return failures.length === 0;
   }
 
-  #combined(value: unknown, schema: Schema, failures: Failure[], fills: boolean): void {
+  #combined(value: unknown, schema: Schema, failures: Failure[], filling: Filling): void {
     if ("const" in schema && !isEqual(value, schema.const)) this.#fail(failures, schema, "const");
     if (schema.enum?.every((word) => !isEqual(value, word))) this.#fail(failures, schema, "enum");
     if (schema.not !== undefined && this.#fits(value, schema.not))
       this.#fail(failures, schema, "not");
     for (const keyword of ["anyOf", "oneOf"] as const)
       if (schema[keyword] !== undefined) this.#union(value, schema, keyword, failures);
-    for (const part of schema.allOf ?? []) this.check(value, part, failures, fills);
+    for (const part of schema.allOf ?? []) this.check(value, part, failures, atOnce(filling));
     if (schema.if === undefined) return;
     const branch = this.#fits(value, schema.if) ? schema.then : schema.else;
-    if (branch !== undefined) this.check(value, branch, failures, false);
+    if (branch !== undefined) this.check(value, branch, failures, "never");
   }
 
   #union(value: unknown, schema: Schema, keyword: "anyOf" | "oneOf", failures: Failure[]): void {
     const branches: Failure[][] = [];
     for (const branch of schema[keyword]!) {
       const found: Failure[] = [];
-      this.check(value, branch, found, false);
+      this.check(value, branch, found, "never");
       if (found.length === 0 && keyword === "anyOf") return;
       branches.push(found);
     }
@@ -181,10 +201,10 @@ class Checker {
       this.#fail(failures, schema, "pattern");
   }
 
-  #list(list: unknown[], schema: Schema, failures: Failure[], fills: boolean): void {
+  #list(list: unknown[], schema: Schema, failures: Failure[], filling: Filling): void {
     const { items, contains } = schema;
     const tuple = Array.isArray(items) ? (items as readonly Schema[]) : undefined;
-    if (fills) tuple?.forEach((item, i) => void this.#fill(list, i, item));
+    if (filling !== "never") tuple?.forEach((item, i) => void this.#fill(list, i, item));
     if (list.length > (schema.maxItems ?? Infinity)) this.#fail(failures, schema, "maxItems");
     if (list.length < (schema.minItems ?? 0)) this.#fail(failures, schema, "minItems");
     if (schema.uniqueItems === true) this.#unique(list, schema, failures);
@@ -192,10 +212,12 @@ class Checker {
       this.#fail(failures, schema, "contains");
     if (tuple !== undefined && schema.additionalItems === false && list.length > tuple.length)
       this.#fail(failures, schema, "maxItems", { says: tuple.length });
+    const isLong = schema.late === true && list.length > EARLY_ENTRIES;
+    const inner = tuple !== undefined ? atOnce(filling) : isLong ? later(filling) : filling;
     for (let i = 0; i < list.length; i++) {
       const own = tuple === undefined ? items : (tuple[i] ?? schema.additionalItems);
       if (own !== undefined && own !== false)
-        this.#checkAt(i, list[i], own as Schema | boolean, failures, fills);
+        this.#checkAt(i, list[i], own as Schema | boolean, failures, inner);
     }
   }
 
@@ -208,19 +230,22 @@ class Checker {
         }
   }
 
-  #map(map: Fields, reading: Reading, failures: Failure[], fills: boolean): void {
+  #map(map: Fields, reading: Reading, failures: Failure[], filling: Filling): void {
     const { schema } = reading;
     const { additionalProperties, propertyNames } = schema;
     // What is filled in has been checked when it was made.
     const written = Object.keys(map);
-    if (fills) for (const [name, own] of reading.defaults) this.#fill(map, name, own);
+    if (filling === "now") for (const [name, own] of reading.defaults) this.#fill(map, name, own);
     if (schema.maxProperties !== undefined || schema.minProperties !== undefined) {
       const count = Object.keys(map).length;
       if (count > (schema.maxProperties ?? Infinity)) this.#fail(failures, schema, "maxProperties");
       if (count < (schema.minProperties ?? 0)) this.#fail(failures, schema, "minProperties");
     }
-    for (const name of reading.required)
-      if (map[name] === undefined) this.#fail(failures, schema, "required", { name });
+    for (const name of reading.required) {
+      if (map[name] !== undefined) continue;
+      if (filling === "later" && hasDefault(reading.properties.get(name))) continue;
+      this.#fail(failures, schema, "required", { name });
+    }
     if (reading.dependencies.length > 0) this.#dependencies(map, reading, failures);
     const names =
       propertyNames === undefined && reading.patterns.length === 0 ? written : Object.keys(map);
@@ -232,25 +257,68 @@ class Checker {
       const own = reading.properties.get(name);
       if (own !== undefined) {
         found = true;
-        if (value !== undefined) this.#checkAt(name, value, own, failures, fills);
+        if (value !== undefined) this.#property(map, name, own, failures, filling);
       }
       for (const [pattern, one] of reading.patterns) {
         if (!pattern.test(name)) continue;
         found = true;
-        if (value !== undefined) this.#checkAt(name, value, one, failures, fills);
+        if (value !== undefined) this.#checkAt(name, value, one, failures, atOnce(filling));
       }
       if (found || additionalProperties === undefined) continue;
       if (additionalProperties === false)
         this.#fail(failures, schema, "additionalProperties", { name });
       else if (value !== undefined)
-        this.#checkAt(name, value, additionalProperties, failures, fills);
+        this.#checkAt(name, value, additionalProperties, failures, atOnce(filling));
     }
+  }
+
+  #property(
+    map: Fields,
+    name: string,
+    schema: Schema | boolean,
+    failures: Failure[],
+    filling: Filling,
+  ): void {
+    const value = map[name];
+    if (!isLate(schema)) {
+      this.#checkAt(name, value, schema, failures, filling);
+      return;
+    }
+    this.#checkAt(name, value, schema, failures, atOnce(filling));
+    if (filling !== "never" && Array.isArray(value)) map[name] = this.#lateList(value, schema);
+  }
+
+  /** As the SDK's LateList has it. */
+  #lateList(entries: readonly unknown[], { items }: Schema): object {
+    if (entries.length <= EARLY_ENTRIES) return { entries };
+    return { entries, defaults: this.#laterDefaults(items as Schema) };
+  }
+
+  /** What check leaves to be filled in later: the same properties and entries that it would go through itself. */
+  #laterDefaults(schema: Schema | boolean | undefined): Defaults | undefined {
+    if (typeof schema !== "object") return undefined;
+    const reading = this.#readingOf(schema);
+    if (reading.later !== undefined) return reading.later.defaults;
+    const fields = reading.defaults.map(([name, own]) => [name, this.#filled(own)] as const);
+    const inside = [...reading.properties].flatMap(([name, own]) => {
+      const inner = isLate(own) ? undefined : this.#laterDefaults(own);
+      return inner === undefined ? [] : [[name, inner] as const];
+    });
+    const entries = Array.isArray(schema.items)
+      ? undefined
+      : this.#laterDefaults(schema.items as Schema | undefined);
+    const isEmpty = fields.length === 0 && inside.length === 0 && entries === undefined;
+    const defaults: Defaults | undefined = isEmpty
+      ? undefined
+      : { fields: Object.fromEntries(fields), inside: Object.fromEntries(inside), entries };
+    reading.later = { defaults };
+    return defaults;
   }
 
   #dependencies(map: Fields, { schema, dependencies }: Reading, failures: Failure[]): void {
     for (const [name, needed] of dependencies) {
       if (map[name] === undefined) continue;
-      if (!Array.isArray(needed)) this.check(map, needed as Schema, failures, false);
+      if (!Array.isArray(needed)) this.check(map, needed as Schema, failures, "never");
       else
         for (const other of needed)
           if (map[other] === undefined) this.#fail(failures, schema, "required", { name: other });
@@ -264,30 +332,44 @@ class Checker {
   #fill(holder: object, key: string | number, schema: Schema | boolean): void {
     if (typeof schema === "boolean" || schema.default === undefined) return;
     const at = holder as Fields;
-    if (at[key] !== undefined) return;
-    const reading = readingOf(this.#root, schema);
+    if (at[key] === undefined) at[key] = this.#filled(schema);
+  }
+
+  #filled(schema: Schema): unknown {
+    const reading = this.#readingOf(schema);
     if (reading.filled === undefined) {
       const value = structuredClone(schema.default);
-      this.check(value, schema, [], true);
-      reading.filled = { value: frozen(value) };
+      this.check(value, schema, [], "now");
+      const isList = isLate(schema) && Array.isArray(value);
+      reading.filled = { value: frozen(isList ? this.#lateList(value, schema) : value) };
     }
-    at[key] = reading.filled.value;
+    return reading.filled.value;
   }
 }
 
 const readings = new WeakMap<Schema, WeakMap<Schema, Reading>>();
 
-/** Of a schema within that root, to which its references are relative. */
-function readingOf(root: Schema, schema: Schema): Reading {
+/** Of schemas within that root, to which their references are relative. */
+function readingsOf(root: Schema): WeakMap<Schema, Reading> {
   let known = readings.get(root);
   if (known === undefined) readings.set(root, (known = new WeakMap()));
-  let reading = known.get(schema);
-  if (reading === undefined) known.set(schema, (reading = new Reading(schema)));
-  return reading;
+  return known;
 }
 
-function hasDefault(schema: Schema | boolean): boolean {
-  return typeof schema !== "boolean" && schema.default !== undefined;
+function hasDefault(schema: Schema | boolean | undefined): boolean {
+  return typeof schema === "object" && schema.default !== undefined;
+}
+
+function isLate(schema: Schema | boolean): schema is Schema {
+  return typeof schema === "object" && schema.late === true;
+}
+
+/** In parts that `laterDefaults` does not go into. */
+function atOnce(filling: Filling): Filling {
+  return filling === "later" ? "now" : filling;
+}
+function later(filling: Filling): Filling {
+  return filling === "now" ? "later" : filling;
 }
 
 function frozen(value: unknown): unknown {

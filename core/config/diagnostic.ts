@@ -36,6 +36,7 @@ export class Report {
   text: string;
   readonly #lineStarts: number[] = [0];
   readonly #errors = new Map<string, Finding>();
+  readonly #errorPlaces = new Set<string>();
   readonly #warnings = new Map<string, Finding>();
   readonly #strict: boolean;
 
@@ -61,7 +62,9 @@ export class Report {
   }
 
   error(place: Place, message: string, help?: string): void {
-    this.#errors.set(`${place.offset} ${place.path} ${message}`, { place, message, help });
+    const at = `${place.offset} ${place.path}`;
+    this.#errorPlaces.add(at);
+    this.#errors.set(`${at} ${message}`, { place, message, help });
   }
   warn(place: Place, message: string, help?: string): void {
     this.#warnings.set(`${place.offset} ${place.path} ${message}`, { place, message, help });
@@ -74,8 +77,7 @@ export class Report {
 
   /** There is an error about that very place already. */
   has(place: Place): boolean {
-    const start = `${place.offset} ${place.path} `;
-    return [...this.#errors.keys()].some((key) => key.startsWith(start));
+    return this.#errorPlaces.has(`${place.offset} ${place.path}`);
   }
   get failed(): boolean {
     return this.#errors.size > 0;
@@ -88,8 +90,7 @@ export class Report {
   }
 
   diagnostic(place: Place, message: string, help?: string): Diagnostic {
-    let line = this.#lineStarts.length - 1;
-    while (this.#lineStarts[line]! > place.offset) line--;
+    const line = this.#lineAt(place.offset);
     const column = place.offset - this.#lineStarts[line]! + 1;
     const part = this.#parts.findLast((p) => p.line <= line)!;
     const found = {
@@ -100,6 +101,18 @@ export class Report {
       message,
     };
     return help === undefined ? found : { ...found, help };
+  }
+
+  /** By halves: a large file has a million lines, and may have as many findings. */
+  #lineAt(offset: number): number {
+    let line = 0;
+    let end = this.#lineStarts.length;
+    while (end - line > 1) {
+      const middle = (line + end) >>> 1;
+      if (this.#lineStarts[middle]! > offset) end = middle;
+      else line = middle;
+    }
+    return line;
   }
 
   #sorted(findings: Map<string, Finding>): Diagnostic[] {

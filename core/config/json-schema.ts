@@ -69,7 +69,7 @@ class SchemaWriter {
   #fields(schema: Schema, owner: string): Json {
     const out: Json = {};
     for (const [key, value] of Object.entries(schema)) {
-      if (key === "required") continue;
+      if (key === "required" || key === "late") continue;
       if (key === "properties" || key === "patternProperties")
         out[key] = mapped(value as Record<string, Schema>, (inner) => this.#convert(inner, owner));
       else if (key === "items" || (key === "additionalProperties" && typeof value === "object"))

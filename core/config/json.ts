@@ -98,8 +98,10 @@ class JsonReader {
     const list = new ListNode(place);
     this.#at++;
     if (this.#punctuation("]")) return list;
-    do list.items.push(this.#value(childPlace(place, this.#at, list.items.length), depth + 1));
-    while (this.#punctuation(","));
+    do {
+      this.#space();
+      list.items.push(this.#value(childPlace(place, this.#at, list.items.length), depth + 1));
+    } while (this.#punctuation(","));
     if (!this.#punctuation("]")) throw this.#unexpected('"," or "]"');
     return list;
   }

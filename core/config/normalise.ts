@@ -253,6 +253,7 @@ export class Normaliser {
       const what = node.kind === "list" ? "a list" : "a map";
       return this.#invalid(node.place, `is ${what}; a ${WORDS[type] ?? "number"} belongs here`);
     }
+    if (type === "string" && typeof node.value === "string") return node;
     return this.#read(node, readScalar(type, node));
   }
 

@@ -48,6 +48,8 @@ export interface Schema {
   readonly script?: "module" | "body" | "file";
   /** A protobuf Duration. */
   readonly duration?: boolean;
+  /** A LateList. */
+  readonly late?: boolean;
   /** Core's own: the section of the bootstrap that this package owns. */
   readonly section?: string;
   readonly default?: unknown;

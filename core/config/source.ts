@@ -48,7 +48,7 @@ class Walk {
   }
 
   step(key: string): void {
-    const parent = this.#value;
+    const parent = /^\d+$/.test(key) ? entriesOf(this.#value) : this.#value;
     this.#value = isObject(parent) ? (parent as Record<string, unknown>)[key] : undefined;
     const known = isObject(this.#value) ? this.#origin.get(this.#value) : undefined;
     const child = known ?? (this.#lost ? undefined : childOf(this.node, key));
@@ -89,6 +89,11 @@ function childOf(node: Node, key: string): Node | undefined {
   if (node.kind === "map") return node.get(key);
   if (node.kind === "list") return node.items[Number(key)];
   return undefined;
+}
+
+/** Those of a LateList; anything else is a list itself. */
+function entriesOf(value: unknown): unknown {
+  return isObject(value) && !Array.isArray(value) && "entries" in value ? value.entries : value;
 }
 
 function isObject(value: unknown): value is object {

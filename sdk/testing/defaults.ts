@@ -8,7 +8,7 @@ export function withDefaults<S extends TSchema>(schema: S, config: unknown): Sta
   return value as Static<S>;
 }
 
-/** What TypeBox knows nothing of: `Typed` messages get their defaults, a DataSource its text. */
+/** What TypeBox knows nothing of: `Typed` messages get their defaults, a DataSource its text, long lists are LateLists. */
 function fillTyped(schema: TSchema, value: unknown, root: TSchema): void {
   if (typeof value !== "object" || value === null) return;
   const fields = value as Record<string, unknown>;
@@ -29,7 +29,9 @@ function fillTyped(schema: TSchema, value: unknown, root: TSchema): void {
   for (const [key, field] of Object.entries(fields)) {
     const patterns = Object.values(patternProperties ?? {}) as TSchema[];
     const inner = properties?.[key] ?? patterns[0] ?? items;
-    if (inner !== undefined) fillTyped(inner, field, root);
+    if (inner === undefined) continue;
+    fillTyped(inner, field, root);
+    if (inner.late === true && Array.isArray(field)) fields[key] = { entries: field };
   }
 }
 

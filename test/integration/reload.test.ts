@@ -228,4 +228,57 @@ describe("one connection at a time", () => {
       await proxy.stop();
     }
   });
+
+  test("a table of many virtual hosts serves after a start and after an edit, and a mistake in it is told with its place", async () => {
+    const HOSTS = 150;
+    const upstream = await httpUpstream((request, response) => {
+      response.end(`up ${request.headers["x-said"]}`);
+    });
+    const config = (version: string, admin: number, last = "up") => {
+      const said = (v: number) => `${version} ${v}`;
+      const virtual_hosts = Array.from({ length: HOSTS }, (_, v) => ({
+        name: `v${v}`,
+        domains: [`h${v}.test`],
+        routes: [
+          direct("/direct", said(v)),
+          {
+            ...route("/", v === HOSTS - 1 ? last : "up"),
+            request_headers_to_add: [{ header: { key: "x-said", value: said(v) } }],
+          },
+        ],
+      }));
+      const main = httpFilter([], { route_config: { name: "many", virtual_hosts } });
+      return {
+        ...bootstrap([listener("main", main)], [cluster("up", [upstream.port])]),
+        admin: { address: address(admin) },
+      };
+    };
+    const proxy = await Proxy.start({ config: config("one", 0) });
+    const serves = async (version: string) => {
+      for (const v of [0, HOSTS - 1]) {
+        const ask = (where: string) =>
+          get(proxy.port("main"), where, { headers: { host: `h${v}.test` } });
+        expect((await ask("/direct")).text).toBe(`${version} ${v}`);
+        expect((await ask("/")).text).toBe(`up ${version} ${v}`);
+      }
+    };
+    try {
+      await serves("one");
+      let from = proxy.lines.length;
+      proxy.reconfigure(config("two", proxy.adminPort));
+      await proxy.line(/^reloaded /, from);
+      await serves("two");
+      from = proxy.lines.length;
+      proxy.reconfigure(config("three", proxy.adminPort, "nowhere"));
+      const place = `virtual_hosts\\[${HOSTS - 1}\\]\\.routes\\[1\\]\\.route\\.cluster`;
+      await proxy.line(
+        new RegExp(`envoy\\.json:\\d+:\\d+: [^]*${place}[^]*unknown cluster "nowhere"`),
+        from,
+      );
+      await serves("two");
+    } finally {
+      await proxy.stop();
+      await upstream.close();
+    }
+  });
 });

@@ -6,9 +6,12 @@ import { RouteTable } from "./route-table.ts";
 
 const HOSTS = 200;
 
-function table(role: TestContext["role"], last: object = {}) {
-  const cx = new TestContext();
-  cx.role = role;
+function table(
+  role: TestContext["role"],
+  last: object = {},
+  { worker = 0, rehearsed = true }: { worker?: number; rehearsed?: boolean } = {},
+) {
+  const cx = Object.assign(new TestContext(), { role, worker, rehearsed });
   const config = withDefaults(RouteConfig, {
     name: "many",
     validate_clusters: false,
@@ -48,6 +51,14 @@ describe("a table of many virtual hosts", () => {
     // Once is enough.
     expect(find(`host${HOSTS - 1}.test`)).toBeUndefined();
     expect(cx.logged).toHaveLength(1);
+  });
+
+  it("is refused by one worker where no canary was before", () => {
+    const first = { rehearsed: false };
+    expect(() => table("worker", broken, first)).toThrow(/missing|regex|unterminated/i);
+    expect(() => table("worker", broken, { ...first, worker: 1 })).not.toThrow();
+    const { find } = table("worker", {}, first);
+    expect(find(`host${HOSTS - 1}.test`)?.action).toMatchObject({ cluster: `c${HOSTS - 1}` });
   });
 
   it("knows at once how its routes configure filters", () => {

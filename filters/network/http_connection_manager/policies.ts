@@ -81,15 +81,18 @@ export function compilePolicies(
 }
 
 /** A buffer's limit alone changes nothing. */
-function asksForNothing({ bufferLimit: _, ...policies }: RoutePolicies): boolean {
-  return Object.values(policies).every(
-    (value) =>
+function asksForNothing(policies: RoutePolicies): boolean {
+  for (const name in policies) {
+    const value = policies[name as keyof RoutePolicies];
+    const isNothing =
       value === undefined ||
       value === false ||
       value === 0 ||
       value === "default" ||
-      (Array.isArray(value) && value.length === 0),
-  );
+      (Array.isArray(value) && value.length === 0);
+    if (!isNothing && name !== "bufferLimit") return false;
+  }
+  return true;
 }
 
 function compileRetry(config: RetryPolicyConfig, path: string, cx: SetupContext): RetryPolicy {

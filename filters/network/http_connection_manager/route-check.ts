@@ -4,6 +4,7 @@ import {
   compileResponseHeaderMatch,
   type Fraction,
   type HeaderMatcher,
+  lateEntry,
   type MatchSubject,
   type Regex,
   RequestHeaders,
@@ -120,7 +121,8 @@ export function checkRoutes(input: CheckInput, cx: SetupContext): CheckOutput {
     const failures = compare(item, facts, coverage.of(label, route), cx);
     return { name: item.test_name ?? `test ${k + 1}`, failures };
   });
-  const { virtual_hosts } = input.route_config;
+  const list = input.route_config.virtual_hosts;
+  const virtual_hosts = list.entries.map((_, v) => lateEntry(list, v));
   const flat = [...table.labels];
   const labels = virtual_hosts.map((host) => flat.splice(0, host.routes.length));
   const routes = virtual_hosts

@@ -9,6 +9,7 @@ import {
   type HeaderName,
   type HeaderRules,
   type HeaderRulesConfig,
+  lateEntry,
   nameOf,
   type RateLimit,
   type Route,
@@ -62,16 +63,20 @@ export class RouteCompiler {
   readonly #config: RouteConfig;
   readonly #path: string;
   readonly #cx: SetupContext;
-  /** Routes are made when they are first asked for. The canary has made them all, and refused what has to be; where none has, none is put off. */
+  /** Routes are made when they are first asked for: what has to be refused has been by the canary, or is by the worker that `checks`. */
   readonly #lazy: boolean;
+  /** No canary has made the routes: here they are made, and forgotten until somebody asks for them. One worker does that for all. */
+  readonly #checks: boolean;
+  /** Requests are served: a cluster that is gone since the setup is the router's to tell. */
+  #isServing = false;
   /** A virtual host's rules serve all of its routes: compiled once. */
-  readonly #rules = { request: new Map(), response: new Map() } as Record<
+  readonly #rules = { request: new WeakMap(), response: new WeakMap() } as Record<
     "request" | "response",
-    Map<HeaderRulesConfig, HeaderRules | undefined>
+    WeakMap<HeaderRulesConfig, HeaderRules | undefined>
   >;
   /** Of routes that say nothing of their own, by their virtual host. */
-  readonly #plain = new Map<HeaderRulesConfig, RouteLevels>();
-  readonly #overrides = new Map<HeaderRulesConfig, RouteLevels["filters"]>();
+  readonly #plain = new WeakMap<HeaderRulesConfig, RouteLevels>();
+  readonly #overrides = new WeakMap<HeaderRulesConfig, RouteLevels["filters"]>();
   /** `cluster_specifier_plugins`, by name. */
   readonly #specifiers = new Map<string, Slot<ClusterSpecifier>>();
 
@@ -81,9 +86,9 @@ export class RouteCompiler {
     this.#cx = cx;
     this.#lazy =
       cx.role === "worker" &&
-      cx.rehearsed !== false &&
-      config.virtual_hosts.length > MANY_HOSTS &&
+      config.virtual_hosts.entries.length > MANY_HOSTS &&
       config.typed_per_filter_config === undefined;
+    this.#checks = cx.rehearsed === false && cx.worker === 0;
     for (const [k, { extension }] of config.cluster_specifier_plugins.entries()) {
       const { name } = extension;
       if (this.#specifiers.has(name)) {
@@ -94,36 +99,42 @@ export class RouteCompiler {
     }
   }
 
-  virtualHost(config: VirtualHostConfig, path: string): VirtualHost {
+  /** The nth of the table. */
+  virtualHost(config: VirtualHostConfig, nth: number, path: string): VirtualHost {
     const clusters =
       config.virtual_clusters.length === 0
         ? undefined
         : new VirtualClusters(config, path, this.#cx);
-    const levels = [
-      { config, path },
-      { config: this.#config, path: this.#path },
-    ];
-    const outer = { config, path, levels, clusters };
     const names = { route: "", virtualHost: config.name };
-    const none: RouteLevels = { request: [], response: [], filters: new Map() };
-    const toTls = new ResolvedRoute(names, httpsRedirect, none);
+    const toTls = new ResolvedRoute(names, httpsRedirect, NO_LEVELS);
     if (config.matcher !== undefined && config.routes.length > 0) {
       throw new ConfigError(path, "give one of routes and matcher");
     }
     if (this.#lazy && !usesExtensions(config)) {
-      return new VirtualHost(config, () => this.#late(outer), toTls);
+      if (this.#checks) this.#source(this.#outer(config, path, clusters));
+      return new VirtualHost(config, () => this.#late(nth, path, clusters), toTls);
     }
-    const source = this.#source(outer);
+    const source = this.#source(this.#outer(config, path, clusters));
     return new VirtualHost(config, () => source, toTls);
   }
 
+  #outer(config: VirtualHostConfig, path: string, clusters: Outer["clusters"]): Outer {
+    const levels = [
+      { config, path },
+      { config: this.#config, path: this.#path },
+    ];
+    return { config, path, levels, clusters };
+  }
+
   /** While a request waits: nothing may be thrown. */
-  #late(outer: Outer): RouteSource {
+  #late(nth: number, path: string, clusters: Outer["clusters"]): RouteSource {
+    this.#isServing = true;
     try {
-      return this.#source(outer);
+      const config = lateEntry(this.#config.virtual_hosts, nth);
+      return this.#source(this.#outer(config, path, clusters));
     } catch (error) {
       const message = error instanceof Error ? error.message : String(error);
-      this.#cx.log.error("a virtual host has no routes", { path: outer.path, error: message });
+      this.#cx.log.error("a virtual host has no routes", { path, error: message });
       return { routes: [], matcher: undefined };
     }
   }
@@ -151,17 +162,19 @@ export class RouteCompiler {
     const levels = [{ config: entry, path }, ...outer.levels];
     const names = { route: entry.name, virtualHost: outer.config.name };
     const rateLimits = this.#rateLimits(entry, outer, path);
-    const resolve = (action: Route["action"], inner: readonly Level[] = []) =>
-      new ResolvedRoute(
+    const resolve = (action: Route["action"], inner?: readonly Level[]) => {
+      const made = this.#levels(inner === undefined ? levels : [...inner, ...levels]);
+      return new ResolvedRoute(
         names,
         action,
-        { ...this.#levels([...inner, ...levels]), rateLimits },
+        rateLimits === undefined ? made : { ...made, rateLimits },
         {
           route: entry.metadata?.filter_metadata,
           virtualHost: outer.config.metadata?.filter_metadata,
         },
         action.type === "route" ? outer.clusters : undefined,
       );
+    };
     const label = entry.name === "" ? place : `${place} (${entry.name})`;
     return { label, match, route: this.#action(entry, outer, match, resolve, path) };
   }
@@ -335,8 +348,8 @@ export class RouteCompiler {
   }
 
   #checkCluster(name: string, path: string): void {
-    if (!this.#config.validate_clusters || this.#lazy || this.#cx.clusters.get(name) !== undefined)
-      return;
+    if (!this.#config.validate_clusters || this.#isServing) return;
+    if (this.#cx.clusters.get(name) !== undefined) return;
     throw new ConfigError(
       path,
       `unknown cluster "${name}"; add it to static_resources.clusters, or set validate_clusters: false`,
@@ -429,6 +442,7 @@ function saysSomething({ config }: Level): boolean {
 }
 
 const NO_FILTERS: RouteLevels["filters"] = new Map();
+const NO_LEVELS: RouteLevels = { request: [], response: [], filters: NO_FILTERS };
 
 /** `non_forwarding_action`: what would forward, to nowhere. */
 const NO_FORWARDING = {

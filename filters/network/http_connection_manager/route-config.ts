@@ -5,6 +5,7 @@ import {
   Extension,
   HeaderMatcher,
   headerRules,
+  LateList,
   MatcherOf,
   MetadataMatcher,
   QueryParameterMatcher,
@@ -200,7 +201,7 @@ export type VirtualHostConfig = Static<typeof VirtualHostConfig>;
 /** Envoy's RouteConfiguration. */
 export const RouteConfig = Type.Object({
   name: Type.String({ default: "" }),
-  virtual_hosts: Type.Array(VirtualHostConfig, { default: [] }),
+  virtual_hosts: LateList(VirtualHostConfig),
   validate_clusters: Type.Boolean({ default: true }),
   /** The header that virtual hosts are chosen by, in the place of the host. */
   vhost_header: Type.String({ default: "" }),

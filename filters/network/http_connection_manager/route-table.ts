@@ -1,5 +1,11 @@
 // Hot path: one lookup a stream. A table with a single `*` virtual host never looks at the host.
-import { type HeaderName, nameOf, type RequestHeaders, type SetupContext } from "@tsproxy/sdk";
+import {
+  type HeaderName,
+  lateEntry,
+  nameOf,
+  type RequestHeaders,
+  type SetupContext,
+} from "@tsproxy/sdk";
 import { DomainTable } from "./domain-table.ts";
 import { portAt } from "./redirect.ts";
 import type { ResolvedRoute } from "./route.ts";
@@ -29,9 +35,10 @@ export class RouteTable {
     this.internalOnlyHeaders = config.internal_only_headers.map((name, k) =>
       nameOf(name, `${path}.internal_only_headers[${k}]`),
     );
-    for (const [v, virtualHost] of config.virtual_hosts.entries()) {
+    for (let v = 0; v < config.virtual_hosts.entries.length; v++) {
       const at = `${path}.virtual_hosts[${v}]`;
-      const host = compiler.virtualHost(virtualHost, at);
+      const virtualHost = lateEntry(config.virtual_hosts, v);
+      const host = compiler.virtualHost(virtualHost, v, at);
       this.#virtualHosts.push(host);
       for (const [d, domain] of virtualHost.domains.entries()) {
         this.#hosts.add(domain, host, `${at}.domains[${d}]`, config.name);
