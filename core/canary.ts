@@ -122,6 +122,11 @@ export class Canary implements RehearsalStage {
     if (this.#pending === undefined) this.#drop();
   }
 
+  /** What changes have left behind. */
+  collectGarbage(): void {
+    this.#guarded((builtin) => builtin.collectGarbage());
+  }
+
   async dispose(): Promise<void> {
     this.#drop();
   }

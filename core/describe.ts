@@ -143,6 +143,11 @@ export class Describer {
     if (!this.#own?.mayLoad) this.#own = this.#another(this.#own);
   }
 
+  /** Of versions that were looked at. */
+  collectGarbage(): void {
+    for (const cell of [this.#shared, this.#own]) cell?.collectGarbage();
+  }
+
   dispose(): void {
     this.#shared?.dispose();
     this.#own?.dispose();
@@ -185,6 +190,10 @@ class Cell {
   /** False: it has served long enough, or a module went past the memory limit. */
   get mayLoad(): boolean {
     return !this.#isolate.disposed && this.#loaded < MODULES_AN_ISOLATE;
+  }
+
+  collectGarbage(): void {
+    if (!this.#isolate.disposed) this.#isolate.collectGarbage();
   }
 
   dispose(): void {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { QUIET, Rest } from "./garbage.ts";
-import { Isolate } from "./isolate.ts";
+import { Isolate, Watchdog } from "./isolate.ts";
 
 describe("Rest", () => {
   function told(...calls: number[]): number[] {
@@ -50,5 +50,28 @@ describe("Isolate", () => {
     expect(isolate.memory).toBeLessThan(before / 2);
     expect(module.entry("sees")()).toBe("undefined");
     isolate.dispose();
+  });
+});
+
+describe("Watchdog", () => {
+  it("ends what hangs after a collection as before it", async () => {
+    const watchdog = new Watchdog();
+    const hang = () => {
+      const isolate = new Isolate({ memoryLimitMb: 64, sdk: "" });
+      const code = "export const hang = () => { for (;;); };";
+      const entry = isolate.load({ code, filename: "hang.js" }).entry("hang");
+      const beat = new SharedArrayBuffer(4);
+      const id = watchdog.watch(isolate, beat, 0, 100);
+      Atomics.store(new Int32Array(beat), 0, 1);
+      expect(entry).toThrow();
+      expect(isolate.disposed).toBe(true);
+      watchdog.unwatch(id);
+    };
+    watchdog.collectGarbage();
+    hang();
+    for (let k = 0; k < 3; k++) watchdog.collectGarbage();
+    hang();
+    await watchdog.stop();
+    watchdog.collectGarbage();
   });
 });

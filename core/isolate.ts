@@ -97,16 +97,9 @@ export class Isolate {
     return this.#isolate.cpuTime;
   }
 
-  /** Gives back what its heap does not need now. In a context of its own: what lives here sees no `gc`. */
+  /** Gives back what its heap does not need now. */
   collectGarbage(): void {
-    const collector = findCollector(() => {
-      const context = this.#isolate.createContextSync();
-      const found = context.evalSync(COLLECTOR, { reference: true });
-      context.release();
-      return found.typeof === "function" ? found : undefined;
-    });
-    collector?.applySync(undefined, ["last-resort"]);
-    collector?.release();
+    collectGarbageOf(this.#isolate);
   }
 
   /** A handle for a watchdog. */
@@ -117,6 +110,18 @@ export class Isolate {
   dispose(): void {
     if (!this.#isolate.isDisposed) this.#isolate.dispose();
   }
+}
+
+/** In a context of its own: what lives in the isolate sees no `gc`. */
+function collectGarbageOf(isolate: IvmIsolate): void {
+  const collector = findCollector(() => {
+    const context = isolate.createContextSync();
+    const found = context.evalSync(COLLECTOR, { reference: true });
+    context.release();
+    return found.typeof === "function" ? found : undefined;
+  });
+  collector?.applySync(undefined, ["last-resort"]);
+  collector?.release();
 }
 
 export class LoadedModule {
@@ -245,10 +250,26 @@ export class Watchdog {
   /** It runs until it is told of a change; calls that wait for its isolate are taken in order. */
   #change(name: "watch" | "unwatch", args: readonly unknown[]): void {
     if (this.#isolate.isDisposed) return;
+    this.#interrupt();
+    this.#resume(name, args);
+  }
+
+  #interrupt(): void {
     Atomics.add(this.#control, CHANGES, 1);
     Atomics.notify(this.#control, CHANGES);
+  }
+  #resume(name: "watch" | "unwatch", args: readonly unknown[]): void {
     this.#entries[name].apply(undefined, args).catch(() => {});
     this.#ended = this.#entries.run.apply(undefined, []).catch(() => {});
+  }
+
+  /** Lets go of targets of before: what is shared with them lies in an old space that nothing else would ever make V8 look at. */
+  collectGarbage(): void {
+    if (this.#isolate.isDisposed) return;
+    this.#interrupt();
+    collectGarbageOf(this.#isolate);
+    // There is none of that number: it only takes note of the change.
+    this.#resume("unwatch", [0]);
   }
 
   /** Must have settled before the process exits: a sleeping isolate would hold it. */

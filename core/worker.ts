@@ -584,9 +584,16 @@ class Worker {
     this.#post({ type: "committed", generation });
     if (generation % COLLECT_EVERY === 1)
       setTimeout(
-        () => (generation === 1 ? this.#rest() : collectGarbage()),
+        () => (generation === 1 ? this.#rest() : this.#collectGarbage()),
         COLLECT_AFTER_MS,
       ).unref();
+  }
+
+  /** What generations have left in heaps that nobody else would look at; what traffic runs stays compiled. */
+  #collectGarbage(): void {
+    if (this.#stopping) return;
+    collectGarbage();
+    this.#watchdog.collectGarbage();
   }
 
   /** What both isolates do not need now is given back. */
