@@ -1,5 +1,6 @@
 import { randomBytes, randomInt } from "node:crypto";
 import { hostname } from "node:os";
+import type { Flavor } from "./garbage.ts";
 import { WORD } from "./inside/ring.ts";
 import {
   callback,
@@ -119,8 +120,8 @@ export class Builtin {
   get disposed(): boolean {
     return this.#isolate.disposed;
   }
-  collectGarbage(): void {
-    this.#isolate.collectGarbage();
+  collectGarbage(flavor?: Flavor): void {
+    this.#isolate.collectGarbage(flavor);
   }
 
   #enter(name: string, ...args: unknown[]): unknown {

@@ -1,4 +1,4 @@
-import { COLLECTOR, findCollector } from "./garbage.ts";
+import { COLLECTOR, type Flavor, findCollector } from "./garbage.ts";
 import { isolatedVm } from "./own-files.ts";
 import { BEAT } from "./protocol.ts";
 import { silence } from "./thread-cpu.ts";
@@ -98,8 +98,8 @@ export class Isolate {
   }
 
   /** Gives back what its heap does not need now. */
-  collectGarbage(): void {
-    collectGarbageOf(this.#isolate);
+  collectGarbage(flavor: Flavor = "last-resort"): void {
+    collectGarbageOf(this.#isolate, flavor);
   }
 
   /** A handle for a watchdog. */
@@ -113,14 +113,14 @@ export class Isolate {
 }
 
 /** In a context of its own: what lives in the isolate sees no `gc`. */
-function collectGarbageOf(isolate: IvmIsolate): void {
+function collectGarbageOf(isolate: IvmIsolate, flavor: Flavor): void {
   const collector = findCollector(() => {
     const context = isolate.createContextSync();
     const found = context.evalSync(COLLECTOR, { reference: true });
     context.release();
     return found.typeof === "function" ? found : undefined;
   });
-  collector?.applySync(undefined, ["last-resort"]);
+  collector?.applySync(undefined, [flavor]);
   collector?.release();
 }
 
@@ -267,7 +267,7 @@ export class Watchdog {
   collectGarbage(): void {
     if (this.#isolate.isDisposed) return;
     this.#interrupt();
-    collectGarbageOf(this.#isolate);
+    collectGarbageOf(this.#isolate, "last-resort");
     // There is none of that number: it only takes note of the change.
     this.#resume("unwatch", [0]);
   }

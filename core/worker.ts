@@ -593,6 +593,7 @@ class Worker {
   #collectGarbage(): void {
     if (this.#stopping) return;
     collectGarbage();
+    this.#guarded(() => this.#builtin.disposed || this.#builtin.collectGarbage("regular"));
     this.#watchdog.collectGarbage();
   }
 
