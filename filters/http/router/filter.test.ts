@@ -304,9 +304,8 @@ describe("a response", () => {
 
   it("has none of Envoy's headers, and neither has the request, if they are suppressed", () => {
     const p = new TestProxy({ codec, router });
-    const config = p.config({ route_config: oneHost(routeTo("up", { prefix_rewrite: "/new" })) });
-    Object.assign(config.http_filters[0]!.config as object, { suppress_envoy_headers: true });
-    p.start(config);
+    const route_config = oneHost(routeTo("up", { prefix_rewrite: "/new" }));
+    p.start({ route_config }, { suppress_envoy_headers: true });
     const c = p.connect().get("/x");
     expect(p.up.last.headers.map(([name]) => name)).toEqual([
       "host",

@@ -563,10 +563,7 @@ describe("a route's limits on time", () => {
 
 it("checks steering headers strictly if it is told to", () => {
   const p = new TestProxy({ codec, router });
-  const config = p.config(INTERNAL);
-  const strict = { strict_check_headers: ["x-envoy-upstream-rq-timeout-ms"] };
-  Object.assign(config.http_filters[0]!.config as object, strict);
-  p.start(config);
+  p.start(INTERNAL, { strict_check_headers: ["x-envoy-upstream-rq-timeout-ms"] });
   const c = p.connect().get("/", "x-envoy-upstream-rq-timeout-ms: soon");
   expect(c.take()).toMatch(
     /^HTTP\/1.1 400 [\s\S]*invalid header 'x-envoy-upstream-rq-timeout-ms' with value 'soon'$/,

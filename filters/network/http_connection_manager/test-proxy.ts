@@ -64,7 +64,8 @@ export class TestProxy {
     return this;
   }
 
-  config(config: object): Config {
+  /** `router`: fields of its filter. */
+  config(config: object, router: object = {}): Config {
     const ref = (name: string, more: object = {}): ExtensionRef => ({
       name,
       package: `http/${name}`,
@@ -81,14 +82,15 @@ export class TestProxy {
           strict_check_headers: [],
           respect_expected_rq_timeout: false,
           suppress_grpc_request_failure_code_stats: false,
+          ...router,
         }),
       ],
       ...config,
     });
   }
 
-  start(config: object = {}): this {
-    this.factory = this.cx.setup(definition, this.config(config));
+  start(config: object = {}, router: object = {}): this {
+    this.factory = this.cx.setup(definition, this.config(config, router));
     return this;
   }
 
