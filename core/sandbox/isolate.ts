@@ -113,13 +113,13 @@ const resolver =
     throw new Error(`cannot import "${specifier}": filters see the SDK and their own files`);
   };
 
-/** A session of a debugger or a profiler with one isolate. */
 /** Ids of our own messages to the engine; clients and debug-session.ts use smaller ones. */
 const NUDGE_ID = 2_000_000_000;
 const CLOSE_ID = 2_000_000_001;
 const NUDGE_MS = 25;
 const NUDGES_MAX = 80;
 
+/** A session of a debugger or a profiler with one isolate. */
 export interface DebugChannel {
   readonly isolate: SandboxIsolate;
   /** A message of the Chrome DevTools protocol. */
