@@ -164,7 +164,6 @@ export function index(object: unknown, key: unknown, what = ""): unknown {
   if (object instanceof LuaTable) {
     const value = object.get(key);
     if (value !== undefined || object.metatable === undefined) return value;
-    return indexMeta(object, key, what);
   }
   return indexMeta(object, key, what);
 }
