@@ -16,7 +16,7 @@ const Comparison = Type.Object({
 });
 
 /** Envoy's `AccessLogType`: which moment of a stream or connection a line tells of. */
-export const ACCESS_LOG_TYPES = [
+const ACCESS_LOG_TYPES = [
   "NotSet",
   "TcpUpstreamConnected",
   "TcpPeriodic",

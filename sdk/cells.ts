@@ -166,7 +166,7 @@ interface Pace {
   readonly max: number;
 }
 
-export function paceOf({ maxTokens, tokensPerFill, fillIntervalMs }: BucketRate): Pace {
+function paceOf({ maxTokens, tokensPerFill, fillIntervalMs }: BucketRate): Pace {
   const token = fillIntervalMs / tokensPerFill;
   return { token, full: token * maxTokens, max: maxTokens };
 }

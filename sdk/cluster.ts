@@ -2,13 +2,7 @@ import type { RequestEncoder, ResponseDecoder } from "./codec.ts";
 import type { SetupContext, Slot } from "./extension.ts";
 import type { HeaderMap, RequestHeaders } from "./headers.ts";
 import type { HttpFilterFactory, HttpStream } from "./http.ts";
-import type {
-  Address,
-  CloseEvent,
-  Connection,
-  ConnectionHandler,
-  DownstreamConnection,
-} from "./network.ts";
+import type { Address, Connection, ConnectionHandler, DownstreamConnection } from "./network.ts";
 import type { Counter, Gauge, Stats } from "./stats.ts";
 import type { OverrideHost } from "./stream-wishes.ts";
 
@@ -394,4 +388,3 @@ export interface HostStatus extends HostSpec {
   readonly healthFlags: string;
   readonly canary: boolean;
 }
-export type { CloseEvent };

@@ -33,7 +33,6 @@ export interface CodecOptions {
   readonly flushTimeoutMs?: number;
   /** Where the codec counts; absent: its own scope (`http1.`, `http2.`), else a scope of that name in this one. */
   readonly stats?: Stats;
-  /** Codec counters (`http1.dropped_headers_with_underscores`) are the codec's own business: its setup has `cx.stats`. */
 }
 
 /** A codec package's setup returns this. One codec object per connection. */

@@ -1,5 +1,5 @@
 import { DnsResolverConfig } from "./dns-resolver.ts";
-import { isIp } from "./load-assignment.ts";
+import { isIp } from "./ip.ts";
 import { Duration, Enum, type Static, Type, UInt32 } from "./schema.ts";
 
 /** Envoy's DnsCacheConfig: the names that requests ask for, known by one name to the filter and to the cluster. */

@@ -1,5 +1,6 @@
 import { ConfigError } from "./extension.ts";
-import { isIp } from "./load-assignment.ts";
+import { isIp } from "./ip.ts";
+import { formatAddress } from "./network.ts";
 import { type Static, Type, TypedExtension, UInt32 } from "./schema.ts";
 
 const Resolvers = Type.Array(
@@ -72,6 +73,6 @@ function serversOf(resolvers: Static<typeof Resolvers> = [], at: string): string
   return resolvers.map(({ socket_address: { address, port_value } }, k) => {
     if (!isIp(address))
       throw new ConfigError(`${at}[${k}].socket_address.address`, `"${address}" is no IP address`);
-    return address.includes(":") ? `[${address}]:${port_value}` : `${address}:${port_value}`;
+    return formatAddress({ ip: address, port: port_value });
   });
 }

@@ -1,6 +1,6 @@
 import { DnsResolverConfig, type DnsResolverOptions, dnsResolverOptions } from "./dns-resolver.ts";
 import { ConfigError, type SetupContext, type Timer } from "./extension.ts";
-import { isIp } from "./load-assignment.ts";
+import { isIp } from "./ip.ts";
 import { Duration, Enum, type Static, Type } from "./schema.ts";
 import type { Counter, Stats } from "./stats.ts";
 

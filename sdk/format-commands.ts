@@ -12,6 +12,7 @@ import { valueAt } from "./metadata-match.ts";
 import { type Address, formatAddress, readInternalAddress } from "./network.ts";
 import { FLAG_NAMES } from "./response-flags.ts";
 import { surroundings } from "./surroundings.ts";
+import { percentDecode } from "./wire-text.ts";
 
 /** Undefined: there is no such command, or nothing collects its data. */
 export function commandOf(name: string): Make | undefined {
@@ -355,14 +356,6 @@ const queryParameters: Make = (parameter = "", length, text) => {
     return nonEmpty(cut(text.read(value), length));
   };
 };
-
-/** One char a byte, as header bytes are. What is no escape stays. */
-function percentDecode(text: string): string {
-  if (!text.includes("%")) return text;
-  return text.replace(/%([0-9a-fA-F]{2})/g, (_, hex: string) =>
-    String.fromCharCode(Number.parseInt(hex, 16)),
-  );
-}
 
 // ---- gRPC
 

@@ -7,6 +7,7 @@ import {
 } from "./headers.ts";
 import { type Static, Type } from "./schema.ts";
 import { compileStringMatch, type StringMatch, StringMatcher } from "./string-match.ts";
+import { percentDecode } from "./wire-text.ts";
 
 /** Envoy's `route.v3.HeaderMatcher`. */
 export const HeaderMatcher = Type.Object({
@@ -191,15 +192,7 @@ export function decodedParameter(path: string, name: string): string | undefined
   for (const pair of path.slice(at + 1).split("&")) {
     const equals = pair.indexOf("=");
     const key = equals < 0 ? pair : pair.slice(0, equals);
-    if (percentDecoded(key) === name)
-      return equals < 0 ? "" : percentDecoded(pair.slice(equals + 1));
+    if (percentDecode(key) === name) return equals < 0 ? "" : percentDecode(pair.slice(equals + 1));
   }
   return undefined;
-}
-
-/** Byte by byte, as header values are kept; what is no escape stays. */
-function percentDecoded(text: string): string {
-  return text.replace(/%([0-9a-fA-F]{2})/g, (_, hex) =>
-    String.fromCharCode(Number.parseInt(hex, 16)),
-  );
 }

@@ -200,7 +200,7 @@ export class HeaderLine {
 }
 
 /** RFC 9110 §5.5: no CR, LF or NUL, and nothing beyond one byte a char. Throws TypeError. */
-export function checkValue(value: string): void {
+function checkValue(value: string): void {
   for (let k = 0; k < value.length; k++) {
     const c = value.charCodeAt(k);
     if (c > 255 || (c < 32 && c !== 9) || c === 127) {

@@ -14,6 +14,11 @@ export function parseIp(text: string): Uint8Array | undefined {
   return text.includes(":") ? parseIpv6(text) : parseIpv4(text);
 }
 
+/** Whether the text is an IP address, so that nobody has to resolve it. */
+export function isIp(text: string): boolean {
+  return parseIp(text) !== undefined;
+}
+
 function parseIpv4(text: string): Uint8Array | undefined {
   const parts = text.split(".");
   if (parts.length !== 4) return undefined;

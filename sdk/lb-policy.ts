@@ -178,7 +178,7 @@ function* shuffled(n: number, seed: number): Generator<number> {
 }
 
 /** MT19937, 32 bits: the standard's generator, seeded by one word. */
-export function mersenneTwister(seed: number): () => number {
+function mersenneTwister(seed: number): () => number {
   const state = new Uint32Array(624);
   state[0] = seed;
   for (let k = 1; k < 624; k++) {

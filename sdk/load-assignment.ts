@@ -147,33 +147,3 @@ function healthCheckOf(
     },
   };
 }
-
-/** Whether the text is an IP address, so that nobody has to resolve it. */
-export function isIp(text: string): boolean {
-  return isIpv4(text) || isIpv6(text);
-}
-
-export function isIpv4(text: string): boolean {
-  const parts = text.split(".");
-  return (
-    parts.length === 4 && parts.every((p) => /^(?:0|[1-9]\d{0,2})$/.test(p) && Number(p) < 256)
-  );
-}
-
-/** RFC 4291 §2.2; no zone. */
-export function isIpv6(text: string): boolean {
-  const halves = text.split("::");
-  if (halves.length > 2 || text.length > 45) return false;
-  let groups = 0;
-  for (const [h, half] of halves.entries()) {
-    if (half === "") continue;
-    const parts = half.split(":");
-    for (const [k, part] of parts.entries()) {
-      const last = h === halves.length - 1 && k === parts.length - 1;
-      if (last && part.includes(".") && isIpv4(part)) groups += 2;
-      else if (/^[0-9a-fA-F]{1,4}$/.test(part)) groups++;
-      else return false;
-    }
-  }
-  return halves.length === 2 ? groups < 8 : groups === 8;
-}

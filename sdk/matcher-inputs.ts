@@ -7,7 +7,9 @@ import { compileValueMatch, ValueMatcher, valueAt } from "./metadata-match.ts";
 import type { Address } from "./network.ts";
 import { RuntimeFraction, RuntimeFractionalPercent } from "./runtime.ts";
 import { type Static, Type, TypedExtension, UInt32 } from "./schema.ts";
+import { surroundings } from "./surroundings.ts";
 import type { AlternativeName, Certificate, TlsInfo } from "./transport.ts";
+import { percentDecode } from "./wire-text.ts";
 import { xxHash64 } from "./xxhash64.ts";
 
 /** What the inputs of a matcher tree look at; an HttpStream is one. */
@@ -133,7 +135,7 @@ function hashOf(seed: number, modulo: number): (text: string) => number {
 /** Undefined: there is no value, which no condition matches. */
 export type ReadInput = (subject: MatchSubject) => unknown;
 
-export function compileInput(config: MatchInput, path: string, cx: SetupContext): ReadInput {
+export function compileInput(config: MatchInput, path: string): ReadInput {
   const typed = config.typed_config;
   const type = typed["@type"].slice(typed["@type"].lastIndexOf(".") + 1);
   const at = `${path}.typed_config`;
@@ -162,11 +164,16 @@ export function compileInput(config: MatchInput, path: string, cx: SetupContext)
     case "FilterStateInput":
       return ({ filterState }) => filterState?.get(typed.key as string);
     case "Config": {
-      const value = environmentVariable(typed.name as string, cx);
+      const { environment } = surroundings;
+      const name = typed.name as string;
+      const value = Object.hasOwn(environment, name) ? environment[name] : undefined;
       return () => value;
     }
     case "HttpRequestQueryParamMatchInput":
-      return (subject) => queryValue(subject.request?.path, typed.query_param as string);
+      return ({ request }) => {
+        const value = request && queryParameter(request.path, typed.query_param as string);
+        return value && percentDecode(value);
+      };
     case "DynamicMetadataInput": {
       const keys = (typed.path as { key: string }[]).map(({ key }) => key);
       return (subject) => valueAt(subject.metadata?.get(typed.filter as string), keys);
@@ -236,14 +243,6 @@ function pseudoHeader(
   return name === ":authority" ? request.authority : undefined;
 }
 
-function queryValue(path: string | undefined, name: string): string | undefined {
-  const value = path === undefined ? undefined : queryParameter(path, name);
-  if (value === undefined || !value.includes("%")) return value;
-  return value.replace(/%([0-9a-fA-F]{2})/g, (_, hex: string) =>
-    String.fromCharCode(Number.parseInt(hex, 16)),
-  );
-}
-
 const ipOf = (address: Address): string | undefined =>
   address.path === undefined ? address.ip : undefined;
 const portOf = (address: Address): string | undefined =>
@@ -271,14 +270,4 @@ function namesOf(type: AlternativeName["type"]): ReadInput {
     const names = certificateOf(subject)?.names.filter((name) => name.type === type) ?? [];
     return names.length === 0 ? undefined : names.map(({ value }) => value).join(",");
   };
-}
-
-/** As it was when the proxy was started. */
-function environmentVariable(name: string, cx: SetupContext): string | undefined {
-  const start = `${name}=`;
-  const found = cx
-    .readFile("/proc/self/environ")
-    .split("\0")
-    .find((entry) => entry.startsWith(start));
-  return found?.slice(start.length);
 }

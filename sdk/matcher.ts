@@ -196,7 +196,7 @@ class Compiler<A, T> {
   }
 
   #tree(config: NonNullable<Matcher<A>["matcher_tree"]>, path: string): Decide<T> {
-    const read = compileInput(config.input, `${path}.input`, this.#cx);
+    const read = compileInput(config.input, `${path}.input`);
     const { exact_match_map: exact, prefix_match_map: prefix, custom_match: custom } = config;
     if ([exact, prefix, custom].filter((form) => form !== undefined).length !== 1) {
       throw new ConfigError(path, "give one of exact_match_map, prefix_match_map and custom_match");
@@ -319,7 +319,7 @@ class Compiler<A, T> {
   }
 
   #single(config: NonNullable<Predicate["single_predicate"]>, path: string): Holds {
-    const read = compileInput(config.input, `${path}.input`, this.#cx);
+    const read = compileInput(config.input, `${path}.input`);
     const { value_match: text, custom_match: custom } = config;
     if ((text === undefined) === (custom === undefined)) {
       throw new ConfigError(path, "give one of value_match and custom_match");

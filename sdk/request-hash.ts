@@ -2,7 +2,7 @@ import { requestCookie } from "./cookies.ts";
 import { ConfigError, type SetupContext } from "./extension.ts";
 import { decodedParameter, headerReader } from "./header-match.ts";
 import type { HttpStream } from "./http.ts";
-import type { Address } from "./network.ts";
+import { type Address, formatAddress } from "./network.ts";
 import { compileRewrite, RegexRewrite } from "./regex-rewrite.ts";
 import type { HashPolicy } from "./route.ts";
 import { Duration, type Static, Type } from "./schema.ts";
@@ -137,9 +137,7 @@ function hashBy(
 /** The same for all streams of a connection, so that requests which race on it get the same cookie. */
 function cookieValue(stream: Pick<HttpStream, "info">): string {
   const { downstreamRemoteAddress: remote, downstreamLocalAddress: local } = stream.info;
-  const text = [remote, local]
-    .map(({ ip, port, path }) => path ?? (ip.includes(":") ? `[${ip}]:${port}` : `${ip}:${port}`))
-    .join("");
+  const text = formatAddress(remote) + formatAddress(local);
   return xxHash64(text).toString(16).padStart(16, "0");
 }
 

@@ -77,9 +77,9 @@ export interface RoutePolicies {
   readonly timeoutRetryInRequest: boolean;
   /** Bytes of a request's body that are kept for retries, mirrors and redirects at most. */
   readonly bufferLimit: number | undefined;
-  /** `max_grpc_timeout`, the older way to honour `grpc-timeout`. Undefined: it is not looked at. */
   /** `stat_prefix`: what the route counts by itself, as a virtual cluster does. */
   readonly stats: VirtualCluster | undefined;
+  /** `max_grpc_timeout`, the older way to honour `grpc-timeout`. Undefined: the header is not looked at. */
   readonly maxGrpcTimeoutMs: number | undefined;
   readonly grpcTimeoutOffsetMs: number;
 }

@@ -1,5 +1,4 @@
-import { type Static, Type } from "@sinclair/typebox";
-import { Enum, UInt32 } from "./schema.ts";
+import { Enum, type Static, Type, UInt32 } from "./schema.ts";
 
 /** Envoy's FractionalPercent, with its denominator as a number. */
 export interface Fraction {

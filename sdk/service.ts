@@ -1,7 +1,9 @@
-/** A listener that a service brings along: the same shape as in the config, after its references are resolved. */
+import type { Clusters } from "./cluster.ts";
+
+/** What a service package's setup returns. */
 export interface Service {
-  /** A listener in the proxy's own chains, on the thread the service runs on. Envoy's Listener as JSON. */
+  /** A listener that core opens for it on the thread where the service runs: Envoy's Listener as JSON. */
   readonly listener?: unknown;
-  /** Answers `cx.clusters`: the cluster manager. */
-  readonly clusters?: import("./cluster.ts").Clusters;
+  /** What `cx.clusters` answers to every package: the cluster manager has it. */
+  readonly clusters?: Clusters;
 }

@@ -1,4 +1,4 @@
-import type { Counter, Gauge, Histogram, Stats } from "./stats.ts";
+import { byLabel, type Counter, type Gauge, type Histogram, type Stats } from "./stats.ts";
 
 /** One stat that a package declares; `T` is what its filters get. */
 export interface StatSpec<T> {
@@ -9,9 +9,8 @@ export type OpenStats<D extends DeclaredStats> = {
   readonly [K in keyof D]: D[K] extends StatSpec<infer T> ? T : never;
 };
 
-/** One stat for each value of something: a tenant, a status. */
+/** One stat for each value of something that traffic decides: a tenant, a status. */
 export interface Labelled<T> {
-  /** Values past the cap share `other`. */
   of(value: string): T;
 }
 
@@ -23,9 +22,9 @@ export const stat = {
   histogram: (unit = ""): StatSpec<Histogram> => ({
     open: (stats, name) => stats.histogram(name, unit),
   }),
-  /** `name.value` for each value, at most `max` of them: names are never given back, and values often come from clients. */
+  /** `name.value` for each of the first `max` values; all others share `name.other` (`byLabel`). */
   labelled: <T>(spec: StatSpec<T>, max: number): StatSpec<Labelled<T>> => ({
-    open: (stats, name) => new LabelledStats(spec, max, stats, name),
+    open: (stats, name) => ({ of: byLabel(max, (label) => spec.open(stats, `${name}.${label}`)) }),
   }),
 };
 
@@ -41,30 +40,4 @@ export function openStats<D extends DeclaredStats>(
     spec.open(scoped, name),
   ]);
   return Object.fromEntries(open) as OpenStats<D>;
-}
-
-class LabelledStats<T> implements Labelled<T> {
-  readonly #spec: StatSpec<T>;
-  readonly #max: number;
-  readonly #stats: Stats;
-  readonly #name: string;
-  readonly #byValue = new Map<string, T>();
-
-  constructor(spec: StatSpec<T>, max: number, stats: Stats, name: string) {
-    this.#spec = spec;
-    this.#max = max;
-    this.#stats = stats;
-    this.#name = name;
-  }
-
-  of(value: string): T {
-    const known = this.#byValue.get(value);
-    if (known !== undefined) return known;
-    const isFull = this.#byValue.size >= this.#max;
-    // Dots would make other stats of it, and admin's lines end at a line's end.
-    const label = isFull ? "other" : value.slice(0, 64).replace(/[^\w-]/g, "_");
-    const made = this.#spec.open(this.#stats, `${this.#name}.${label}`);
-    if (!isFull) this.#byValue.set(value, made);
-    return made;
-  }
 }

@@ -59,6 +59,7 @@ export function byLabel<T>(max: number, make: (label: string) => T): (value: str
       other ??= make("other");
       return other;
     }
+    // A dot would begin another stat's name, and a line break another line of /stats.
     const made = make(key === "" ? "_" : key.replace(/[^\w-]/g, "_"));
     known.set(key, made);
     return made;

@@ -14,6 +14,14 @@ export function headerText(text: string, path: string): string {
   return encode(text, path, 31);
 }
 
+/** Undoes percent-encoding, one char a byte as header bytes are kept. What is no escape stays as it is. */
+export function percentDecode(text: string): string {
+  if (!text.includes("%")) return text;
+  return text.replace(/%([0-9a-fA-F]{2})/g, (_, hex: string) =>
+    String.fromCharCode(Number.parseInt(hex, 16)),
+  );
+}
+
 function encode(text: string, path: string, refusedUpTo: number): string {
   if (text === "") return text;
   const bytes = utf8Encode(text);

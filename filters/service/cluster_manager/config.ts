@@ -15,7 +15,6 @@ import {
   headerKeyFormat,
   http2Options,
   isIp,
-  isIpv6,
   LoadAssignment,
   LoadBalancingPolicy,
   RuntimeDouble,
@@ -396,7 +395,8 @@ function checkBinding(cluster: ClusterConfig, at: string): void {
     );
   for (const { address } of [bind.source_address, ...extra].filter((one) => one !== undefined))
     if (!isIp(address)) throw new ConfigError(at, `malformed IP address: ${address}`);
-  if (extra[0] !== undefined && isIpv6(extra[0].address) === isIpv6(bind.source_address!.address))
+  const isV6 = (ip: string): boolean => ip.includes(":");
+  if (extra[0] !== undefined && isV6(extra[0].address) === isV6(bind.source_address!.address))
     refuse(
       "extra_source_addresses",
       "upstream binding config has two same IP version source addresses. Only two different IP version source addresses can be supported in BindConfig's source_address and extra_source_addresses/additional_source_addresses fields",
