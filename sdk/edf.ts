@@ -1,5 +1,6 @@
 // Hot path: a pick a request in clusters with weights.
 
+/** Picks that a start may be ahead by at most. */
 const MAX_PICKS = 1 << 29;
 
 /** One entry's place in the order. */
@@ -25,8 +26,15 @@ export class EdfScheduler<T> {
   readonly #weight: (entry: T) => number;
   #order = 0;
 
-  /** `entries` is not empty, weights are above 0. It begins as if `picks` had been made, so that many workers spread. */
-  constructor(entries: readonly T[], weight: (entry: T) => number, picks: number) {
+  /**
+   * `entries` is not empty, weights are above 0. It begins as if `picks` had been made already: at random, so that workers do not
+   * all begin with the same entry.
+   */
+  constructor(
+    entries: readonly T[],
+    weight: (entry: T) => number,
+    picks: number = Math.random() * MAX_PICKS,
+  ) {
     this.#weight = weight;
     let sum = 0;
     for (const entry of entries) sum += weight(entry);

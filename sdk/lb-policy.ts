@@ -6,6 +6,7 @@ import type {
   LevelPolicy,
   LocalityPolicy,
 } from "./cluster.ts";
+import { EdfScheduler } from "./edf.ts";
 import type { SetupContext } from "./extension.ts";
 import { compileHashPolicy, HashPolicyConfig, requestHash } from "./request-hash.ts";
 import { type Runtime, RuntimeDouble, RuntimeNumber } from "./runtime.ts";
@@ -78,6 +79,23 @@ export class SlowStart {
     const aggression = this.#aggression.value;
     const grown = aggression > 0 && aggression !== 1 ? part ** (1 / aggression) : part;
     return Math.max(grown, this.#least);
+  }
+}
+
+/** Hosts take turns, as many as their weights say at the moment. For lists of one host at least. */
+export class WeightedTurns implements Balancer {
+  readonly #hosts: EdfScheduler<Host>;
+
+  constructor(hosts: readonly Host[], weight: (host: Host) => number) {
+    this.#hosts = new EdfScheduler(hosts, weight);
+  }
+
+  choose(): Host {
+    return this.#hosts.pick();
+  }
+
+  peek(): Host {
+    return this.choose();
   }
 }
 

@@ -1,4 +1,5 @@
-import { ConfigError, type SetupContext } from "./extension.ts";
+import type { AccessLogger, LogEntry } from "./access-log.ts";
+import { ConfigError, type FileSink, type SetupContext } from "./extension.ts";
 import { compileFormat, compileJsonFormat, type Format, type FormatOptions } from "./format.ts";
 import { type Static, Type, TypedExtension } from "./schema.ts";
 import { surroundings } from "./surroundings.ts";
@@ -78,6 +79,21 @@ export function logFormatOptions(path: string, cx: SetupContext): FormatOptions 
         field: path,
       }),
   };
+}
+
+/** An access logger that appends one formatted text an entry to a file; the format ends its own lines. */
+export class FormatLogger implements AccessLogger {
+  readonly #file: FileSink;
+  readonly #format: Format;
+
+  constructor(file: FileSink, format: Format) {
+    this.#file = file;
+    this.#format = format;
+  }
+
+  log(entry: LogEntry): void {
+    this.#file.append(this.#format.format(entry));
+  }
 }
 
 function textOf(source: Static<typeof DataSource>, path: string, cx: SetupContext): string {

@@ -1,35 +1,18 @@
-// Hot path: one line a request, test/bench/access-log.ts.
 import {
-  type AccessLogger,
   ConfigError,
   compileFormat,
   compileJsonFormat,
   compileLogFormat,
   DEFAULT_LOG_FORMAT,
   defineAccessLogger,
-  type FileSink,
   type Format,
-  type LogEntry,
+  FormatLogger,
   logFormatOptions,
   type SetupContext,
 } from "@tsproxy/sdk";
 import { Config } from "./config.ts";
 
 /** One line for each stream or connection, appended to a file. */
-class FileAccessLogger implements AccessLogger {
-  readonly #file: FileSink;
-  readonly #format: Format;
-
-  constructor(file: FileSink, format: Format) {
-    this.#file = file;
-    this.#format = format;
-  }
-
-  log(entry: LogEntry): void {
-    this.#file.append(this.#format.format(entry));
-  }
-}
-
 export default defineAccessLogger({
   name: "envoy.access_loggers.file",
   aliases: ["envoy.file_access_log"],
@@ -37,7 +20,7 @@ export default defineAccessLogger({
   config: Config,
   setup(config, cx) {
     const format = formatOf(config, cx) ?? compileFormat(DEFAULT_LOG_FORMAT);
-    return new FileAccessLogger(cx.file(config.path), format);
+    return new FormatLogger(cx.file(config.path), format);
   },
 });
 

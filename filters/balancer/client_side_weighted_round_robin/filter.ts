@@ -11,9 +11,6 @@ import {
 import { loadReportOf } from "./load-report.ts";
 import { ReportedWeight, type WeightOptions } from "./reported-weight.ts";
 
-/** The weighted order begins at a random place, so that workers do not all begin with the same host. */
-const START = 1 << 29;
-
 /** The hosts that have reported, and what came of it. */
 class ReportedWeights {
   readonly #options: WeightOptions;
@@ -94,8 +91,7 @@ class Rounds implements Balancer {
     if (seen.every((each, k) => each === this.#seen[k])) return;
     this.#seen = seen;
     const equal = seen.every((each) => each === seen[0]);
-    const start = Math.floor(Math.random() * START);
-    this.#weighted = equal ? undefined : new EdfScheduler(this.hosts, weight, start);
+    this.#weighted = equal ? undefined : new EdfScheduler(this.hosts, weight);
   }
 
   dispose(): void {

@@ -2,7 +2,6 @@
 import {
   type Balancer,
   defineBalancer,
-  EdfScheduler,
   Enum,
   type Host,
   LocalityLbConfig,
@@ -13,9 +12,9 @@ import {
   SlowStartConfig,
   Type,
   UInt32,
+  WeightedTurns,
 } from "@tsproxy/sdk";
 
-const START = 1 << 29; // starts are random below this, so that workers do not all begin with the same host
 const MAX_CHOICES = 1024; // more draws than this cost time and change nothing
 
 /** The one with the fewest requests of some hosts drawn at random; the first drawn wins a tie. */
@@ -62,23 +61,6 @@ class LeastOfAll implements Balancer {
   }
 }
 
-/** Hosts take turns by weight; requests in progress divide it, as of the last time the host was chosen. */
-class WeightedLeast implements Balancer {
-  readonly #hosts: EdfScheduler<Host>;
-
-  constructor(hosts: readonly Host[], weight: (host: Host) => number) {
-    this.#hosts = new EdfScheduler(hosts, weight, Math.floor(Math.random() * START));
-  }
-
-  choose(): Host {
-    return this.#hosts.pick();
-  }
-
-  peek(): Host {
-    return this.choose();
-  }
-}
-
 export default defineBalancer({
   name: "envoy.load_balancing_policies.least_request",
   types: ["envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest"],
@@ -100,6 +82,7 @@ export default defineBalancer({
     const slow =
       config.slow_start_config &&
       new SlowStart(config.slow_start_config, cx.runtime, () => cx.now());
+    // Of hosts with unequal weights, as of the last time that the host was chosen.
     const weight = (host: Host): number => {
       const busy = host.activeRequests + 1;
       const divisor = bias.value === 1 ? busy : busy ** Math.max(0, bias.value);
@@ -112,7 +95,7 @@ export default defineBalancer({
         const equal = hosts.every(
           (host) => host.weight === first!.weight && !slow?.isStarting(host),
         );
-        if (!equal && hosts.length > 1) return new WeightedLeast(hosts, weight);
+        if (!equal && hosts.length > 1) return new WeightedTurns(hosts, weight);
         return fullScan ? new LeastOfAll(hosts) : new LeastOfSome(hosts, choices);
       },
     };

@@ -12,6 +12,7 @@ import {
   nameOf,
   type Static,
   Type,
+  valueAt,
 } from "@tsproxy/sdk";
 
 const Source = Type.Object({
@@ -104,14 +105,9 @@ function reader({ header = "", metadata }: Static<typeof Source>, path: string):
     const name: HeaderName = nameOf(header, `${path}.header`);
     return ({ request }) => request.get(name);
   }
-  const { key, path: steps } = metadata;
+  const keys = metadata.path.map((step) => step.key);
   return (stream) => {
-    let value: unknown = stream.metadata.get(key);
-    for (const step of steps)
-      value =
-        typeof value === "object" && value !== null
-          ? (value as Record<string, unknown>)[step.key]
-          : undefined;
+    const value = valueAt(stream.metadata.get(metadata.key), keys);
     return typeof value === "string" ? value : undefined;
   };
 }

@@ -2,7 +2,6 @@
 import {
   type Balancer,
   defineBalancer,
-  EdfScheduler,
   type Host,
   LocalityLbConfig,
   localityPolicyOf,
@@ -10,10 +9,8 @@ import {
   SlowStartConfig,
   type Turns,
   Type,
+  WeightedTurns,
 } from "@tsproxy/sdk";
-
-/** The weighted order begins at a random place, so that workers do not all begin with the same host. */
-const START = 1 << 29;
 
 /** Hosts take turns. All workers count together, so the order holds whichever of them a connection lands on. */
 class EqualTurns implements Balancer {
@@ -30,23 +27,6 @@ class EqualTurns implements Balancer {
   }
 
   peek(): Host | undefined {
-    return this.choose();
-  }
-}
-
-/** Hosts take turns, as many as their weights say. */
-class WeightedTurns implements Balancer {
-  readonly #hosts: EdfScheduler<Host>;
-
-  constructor(hosts: readonly Host[], weight: (host: Host) => number) {
-    this.#hosts = new EdfScheduler(hosts, weight, Math.floor(Math.random() * START));
-  }
-
-  choose(): Host {
-    return this.#hosts.pick();
-  }
-
-  peek(): Host {
     return this.choose();
   }
 }

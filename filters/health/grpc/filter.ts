@@ -1,7 +1,7 @@
 import {
   compileHeaderRules,
   defineHealthChecker,
-  HeaderValueOption,
+  GrpcHealthCheck,
   type HealthEvents,
   type HealthSession,
   type HealthTarget,
@@ -9,7 +9,6 @@ import {
   type HttpProbeAnswer,
   probeSource,
   RequestHeaders,
-  Type,
   utf8Encode,
 } from "@tsproxy/sdk";
 
@@ -94,12 +93,7 @@ function isServing({ headers, body, trailers }: HttpProbeAnswer): boolean {
 export default defineHealthChecker({
   name: "envoy.health_checkers.grpc",
   types: ["envoy.config.core.v3.HealthCheck.GrpcHealthCheck"],
-  config: Type.Object({
-    service_name: Type.String({ default: "" }),
-    /** "": the cluster's name. */
-    authority: Type.String({ default: "" }),
-    initial_metadata: Type.Array(HeaderValueOption, { default: [] }),
-  }),
+  config: GrpcHealthCheck,
   setup(config, cx) {
     const payload = requestOf(config.service_name ?? "");
     const rules = compileHeaderRules(

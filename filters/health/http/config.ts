@@ -1,40 +1,8 @@
-import {
-  ConfigError,
-  Enum,
-  HeaderValueOption,
-  HealthPayload,
-  type Static,
-  StringMatcher,
-  Type,
-  UInt32,
-} from "@tsproxy/sdk";
+import { ConfigError, HttpHealthCheck } from "@tsproxy/sdk";
 
-const Ranges = Type.Array(
-  Type.Object({ start: Type.Integer({ default: 0 }), end: Type.Integer({ default: 0 }) }),
-  { default: [] },
-);
+export { HttpHealthCheck as Config };
 
-/** Envoy's HttpHealthCheck. */
-export const Config = Type.Object({
-  /** "": the host's own name, or else the cluster's. */
-  host: Type.String({ default: "" }),
-  path: Type.String({ minLength: 1 }),
-  send: Type.Optional(HealthPayload),
-  receive: Type.Array(HealthPayload, { default: [] }),
-  /** 0: no limit of Envoy's; ours holds. */
-  response_buffer_size: UInt32({ default: 1024 }),
-  request_headers_to_add: Type.Array(HeaderValueOption, { default: [] }),
-  request_headers_to_remove: Type.Array(Type.String(), { default: [] }),
-  expected_statuses: Ranges,
-  retriable_statuses: Ranges,
-  codec_client_type: Enum(["HTTP1", "HTTP2"], { default: "HTTP1" }),
-  service_name_matcher: Type.Optional(StringMatcher),
-  method: Enum(
-    ["METHOD_UNSPECIFIED", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"],
-    { default: "GET" },
-  ),
-});
-export type Config = Static<typeof Config>;
+type Config = HttpHealthCheck;
 
 const BODILESS = ["GET", "HEAD", "DELETE", "TRACE"];
 

@@ -6,11 +6,10 @@ import {
   containsInOrder,
   defineHealthChecker,
   type HealthEvents,
-  HealthPayload,
   type HealthSession,
   type HealthTarget,
   payloadBytes,
-  Type,
+  TcpHealthCheck,
 } from "@tsproxy/sdk";
 
 const MAX_ANSWER_BYTES = 65_536; // a peer that talks without end has not answered
@@ -111,10 +110,7 @@ class TcpSession implements HealthSession, ConnectionHandler {
 
 export default defineHealthChecker({
   name: "envoy.health_checkers.tcp",
-  config: Type.Object({
-    send: Type.Optional(HealthPayload),
-    receive: Type.Optional(Type.Array(HealthPayload)),
-  }),
+  config: TcpHealthCheck,
   setup(config) {
     const exchange: Exchange = {
       send: config.send && payloadBytes(config.send, "send"),

@@ -2,6 +2,7 @@ import {
   type Chunk,
   defineHttpFilter,
   done,
+  grpcStatusOfHttp,
   type HeaderMap,
   type HttpFilter,
   type HttpStream,
@@ -40,18 +41,6 @@ const BAD_BASE64 = badRequest("grpc_base_64_decode_failed");
 function badRequest(details: string) {
   return reply(400, { body: "Bad gRPC-web request, invalid base64 data.", details });
 }
-
-/** HTTP statuses as gRPC's (gRPC over HTTP/2, "HTTP to gRPC Status Code Mapping"); others are UNKNOWN. */
-const GRPC_CODES: Readonly<Record<number, string>> = {
-  400: "13",
-  401: "16",
-  403: "7",
-  404: "12",
-  429: "14",
-  502: "14",
-  503: "14",
-  504: "14",
-};
 
 /** One call of a gRPC-Web client, as a gRPC server wants it, and its answer back. */
 class GrpcWebFilter implements HttpFilter {
@@ -126,7 +115,7 @@ class GrpcWebFilter implements HttpFilter {
     const headers = this.#stream.response;
     if (headers === undefined) return;
     const message = percentEncode(chunk.copy().subarray(0, MAX_MESSAGE));
-    headers.set(GRPC_STATUS, GRPC_CODES[headers.status] ?? "2");
+    headers.set(GRPC_STATUS, String(grpcStatusOfHttp(headers.status)));
     if (message !== "") headers.set(GRPC_MESSAGE, message);
     headers.set(CONTENT_LENGTH, "0");
     chunk.replace(NOTHING);

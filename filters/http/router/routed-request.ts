@@ -24,6 +24,7 @@ import {
   type RouteAction,
   type RoutePolicies,
   reply,
+  setGrpcTimeout,
   type Timer,
   type TrackedStats,
   WISH,
@@ -37,7 +38,7 @@ import { RetryState, type RetryVerdict } from "./retry-state.ts";
 import type { Router } from "./router.ts";
 import type { Answered, ClusterCharges, VirtualCharges } from "./stats.ts";
 import { badSteering, isSteeredByFilter, type Steering, takeSteering } from "./steering.ts";
-import { expectedMs, finalTimeouts, setGrpcTimeout, type Timeouts } from "./timeouts.ts";
+import { expectedMs, finalTimeouts, type Timeouts } from "./timeouts.ts";
 import { percentOf, TrackedAttempt } from "./tracked-attempt.ts";
 import { UpstreamChain } from "./upstream-chain.ts";
 import {

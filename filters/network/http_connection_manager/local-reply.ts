@@ -1,6 +1,7 @@
 import {
   compileAccessLogFilter,
   compileHeaderRules,
+  grpcStatusOfHttp,
   type HeaderRules,
   headerName,
   type LogEntry,
@@ -21,18 +22,6 @@ const CONTENT_LENGTH = headerName("content-length");
 const GRPC_STATUS = headerName("grpc-status");
 const GRPC_MESSAGE = headerName("grpc-message");
 const EMPTY = new Uint8Array(0);
-
-/** The statuses that have a gRPC code of their own; every other one is 2, unknown. */
-const GRPC_CODES: Readonly<Record<number, number>> = {
-  400: 13,
-  401: 16,
-  403: 7,
-  404: 12,
-  429: 14,
-  502: 14,
-  503: 14,
-  504: 14,
-};
 
 /** The text encoded last: a proxy that answers by itself mostly says the same thing again. */
 let lastText = "";
@@ -155,7 +144,7 @@ const NO_RULES = {
 };
 
 function writeGrpcReply(head: ResponseHeaders, reply: Reply, body: string, isHead: boolean): void {
-  const status = reply.grpcStatus ?? GRPC_CODES[head.status] ?? 2;
+  const status = reply.grpcStatus ?? grpcStatusOfHttp(head.status);
   head.status = 200;
   head.set(CONTENT_TYPE, "application/grpc");
   if (!head.has(GRPC_STATUS)) head.append(GRPC_STATUS, String(status));

@@ -2,7 +2,7 @@ import {
   type Address,
   ConfigError,
   ConsistentHashingLbConfig,
-  DnsResolverConfig,
+  DnsOptions,
   Duration,
   Enum,
   Extension,
@@ -246,16 +246,7 @@ export const ClusterConfig = Type.Object({
     }),
   ),
   circuit_breakers: Type.Optional(CircuitBreakers),
-  dns_refresh_rate: Duration({ default: 5_000 }),
-  dns_failure_refresh_rate: Type.Optional(
-    Type.Object({ base_interval: Duration(), max_interval: Type.Optional(Duration()) }),
-  ),
-  dns_jitter: Type.Optional(Duration()),
-  respect_dns_ttl: Type.Optional(Type.Boolean()),
-  dns_lookup_family: Enum(["AUTO", "V4_ONLY", "V6_ONLY", "V4_PREFERRED", "ALL"], {
-    default: "AUTO",
-  }),
-  ...DnsResolverConfig.properties,
+  ...DnsOptions.properties,
   wait_for_warm_on_init: Type.Optional(Type.Boolean()),
   track_cluster_stats: Type.Optional(
     Type.Object({

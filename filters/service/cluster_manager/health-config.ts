@@ -1,21 +1,15 @@
 import {
   Duration,
-  Enum,
   Extension,
-  HeaderValueOption,
-  HealthPayload,
+  GrpcHealthCheck,
+  HttpHealthCheck,
   type Static,
-  StringMatcher,
+  TcpHealthCheck,
   Type,
   UInt32,
 } from "@tsproxy/sdk";
 
-const StatusRanges = Type.Array(
-  Type.Object({ start: Type.Integer({ default: 0 }), end: Type.Integer({ default: 0 }) }),
-  { default: [] },
-);
-
-/** Envoy's HealthCheck. What the checks themselves want is the packages' in filters/health. */
+/** Envoy's HealthCheck. */
 export const HealthCheck = Type.Object({
   timeout: Duration(),
   interval: Duration(),
@@ -37,38 +31,9 @@ export const HealthCheck = Type.Object({
   always_log_health_check_success: Type.Boolean({ default: false }),
   event_log_path: Type.String({ default: "" }),
   event_logger: Type.Optional(Type.Array(EventSink())),
-  http_health_check: Type.Optional(
-    Type.Object({
-      host: Type.String({ default: "" }),
-      path: Type.String({ minLength: 1 }),
-      send: Type.Optional(HealthPayload),
-      receive: Type.Array(HealthPayload, { default: [] }),
-      response_buffer_size: UInt32({ default: 1024 }),
-      request_headers_to_add: Type.Array(HeaderValueOption, { default: [] }),
-      request_headers_to_remove: Type.Array(Type.String(), { default: [] }),
-      expected_statuses: StatusRanges,
-      retriable_statuses: StatusRanges,
-      codec_client_type: Enum(["HTTP1", "HTTP2"], { default: "HTTP1" }),
-      service_name_matcher: Type.Optional(StringMatcher),
-      method: Enum(
-        ["METHOD_UNSPECIFIED", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"],
-        { default: "GET" },
-      ),
-    }),
-  ),
-  tcp_health_check: Type.Optional(
-    Type.Object({
-      send: Type.Optional(HealthPayload),
-      receive: Type.Optional(Type.Array(HealthPayload)),
-    }),
-  ),
-  grpc_health_check: Type.Optional(
-    Type.Object({
-      service_name: Type.String({ default: "" }),
-      authority: Type.String({ default: "" }),
-      initial_metadata: Type.Array(HeaderValueOption, { default: [] }),
-    }),
-  ),
+  http_health_check: Type.Optional(HttpHealthCheck),
+  tcp_health_check: Type.Optional(TcpHealthCheck),
+  grpc_health_check: Type.Optional(GrpcHealthCheck),
   custom_health_check: Type.Optional(Extension("health")),
 });
 export type HealthCheck = Static<typeof HealthCheck>;

@@ -50,8 +50,6 @@ export interface LocalityChoice {
   choose(): number;
 }
 
-const START = 1 << 29; // starts are random below this, so that workers do not all begin with the same locality
-
 /** Localities by their weights, each cut by how many of its hosts are there. Undefined: no locality has a weight. */
 export function weightedLocalities(
   localities: readonly Locality[],
@@ -67,8 +65,7 @@ export function weightedLocalities(
   }
   if (entries.length === 0) return undefined;
   if (entries.length === 1) return { choose: () => entries[0]!.index };
-  const picks = Math.floor(Math.random() * START);
-  const scheduler = new EdfScheduler(entries, (entry) => entry.weight, picks);
+  const scheduler = new EdfScheduler(entries, (entry) => entry.weight);
   return { choose: () => scheduler.pick().index };
 }
 
