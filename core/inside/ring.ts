@@ -94,7 +94,9 @@ export interface RingSizes {
   readonly segments: number;
   readonly slots: number;
 }
-export const DEFAULT_SIZES: RingSizes = { events: 1024, commands: 2048, segments: 16, slots: 32 };
+// A connection that moves bulk over TLS holds up to three slots. Where none is left every chunk is copied, and 16 downloads at once cost
+// a quarter more for garbage alone (test/bench/cpu.ts tls-1m); one that is never used is never touched, so it takes no memory.
+export const DEFAULT_SIZES: RingSizes = { events: 1024, commands: 2048, segments: 16, slots: 128 };
 
 /** Lays the memory out. At least 2 segments and 2 slots; 8 events and commands. */
 export function createRing(sizes: RingSizes): SharedArrayBuffer {
