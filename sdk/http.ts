@@ -67,7 +67,7 @@ export function hold(
 export const done = Object.freeze({ type: "done" as const });
 export type Done = typeof done;
 
-/** Of a trailers hook: the message ends with these bytes in the place of the trailers. */
+/** Of a trailers hook: the message ends with these bytes in the place of the trailers. Of the hook of a head that ends its message: they are its body. */
 export interface LastChunk {
   readonly type: "last_chunk";
   readonly bytes: Uint8Array;
@@ -83,7 +83,7 @@ export type Verdict = void | Reply | Hold | Done;
  * of the filter (500). Streams that end cancel their promises: a late verdict is dropped.
  */
 export type HookResult = Verdict | PromiseLike<Verdict>;
-export type TrailersResult = Verdict | LastChunk | PromiseLike<Verdict | LastChunk>;
+export type EndResult = Verdict | LastChunk | PromiseLike<Verdict | LastChunk>;
 
 /**
  * A promise that mostly settles before the event that it was made in ends, while the bytes of that event still stand. `call` is
@@ -95,12 +95,12 @@ export interface PromptAnswer extends PromiseLike<Verdict | LastChunk> {
 
 /** One filter's part in one stream. Requests pass filters in the order of the config, responses in reverse. */
 export interface HttpFilter {
-  onRequestHeaders?(headers: RequestHeaders, endStream: boolean): HookResult;
+  onRequestHeaders?(headers: RequestHeaders, endStream: boolean): EndResult;
   onRequestBody?(chunk: Chunk, endStream: boolean): HookResult;
-  onRequestTrailers?(trailers: HeaderMap): TrailersResult;
-  onResponseHeaders?(headers: ResponseHeaders, endStream: boolean): HookResult;
+  onRequestTrailers?(trailers: HeaderMap): EndResult;
+  onResponseHeaders?(headers: ResponseHeaders, endStream: boolean): EndResult;
   onResponseBody?(chunk: Chunk, endStream: boolean): HookResult;
-  onResponseTrailers?(trailers: HeaderMap): TrailersResult;
+  onResponseTrailers?(trailers: HeaderMap): EndResult;
   /** The filter behind it in the chain of this stream, before any hook: neighbours may have something to settle between them. */
   meets?(next: HttpFilter): void;
   /** Exactly once, whatever became of the stream. */

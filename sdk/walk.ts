@@ -3,8 +3,8 @@ import { Chunk, copyBytes } from "./bytes.ts";
 import type { HeaderMap, RequestHeaders, ResponseHeaders } from "./headers.ts";
 import {
   type Done,
+  type EndResult,
   type Hold,
-  type HookResult,
   type HttpFilter,
   type LastChunk,
   type PromptAnswer,
@@ -387,12 +387,10 @@ export class Walk {
     const result = this.#response
       ? filter.onResponseTrailers?.(trailers)
       : filter.onRequestTrailers?.(trailers);
-    if (result === undefined) return;
-    if ((result as LastChunk).type === "last_chunk") this.#endWith(at, (result as LastChunk).bytes);
-    else this.#take(result as Exclude<HookResult, undefined>, false);
+    if (result !== undefined) this.#take(result, false);
   }
 
-  /** The filter at that position has put bytes in the place of the trailers. */
+  /** The filter at that position ends the message with these bytes. */
   #endWith(at: number, bytes: Uint8Array): void {
     this.#trailersAt = -1;
     this.#trailers = undefined;
@@ -440,13 +438,13 @@ export class Walk {
     return true;
   }
 
-  #take(result: Exclude<HookResult, undefined>, onHead: boolean): void {
+  #take(result: Exclude<EndResult, undefined>, onHead: boolean): void {
     if (result !== null && typeof (result as PromiseLike<Verdict>).then === "function") {
-      this.#wait(result as PromiseLike<Verdict>, onHead);
-    } else this.#decide(result as Reply | Hold | Done, onHead);
+      this.#wait(result as PromiseLike<Verdict | LastChunk>, onHead);
+    } else this.#decide(result as Reply | Hold | Done | LastChunk, onHead);
   }
 
-  #wait(promise: PromiseLike<Verdict>, onHead: boolean): void {
+  #wait(promise: PromiseLike<Verdict | LastChunk>, onHead: boolean): void {
     const ticket = ++this.#ticket;
     const at = this.#askedAt;
     this.waiting = true;
@@ -468,10 +466,7 @@ export class Walk {
     this.waiting = false;
     this.#prompt = false;
     this.#askedAt = at;
-    if (verdict !== undefined) {
-      if (verdict.type === "last_chunk") this.#endWith(at, verdict.bytes);
-      else this.#decide(verdict, onHead);
-    }
+    if (verdict !== undefined) this.#decide(verdict, onHead);
     // Settled within `then`: the loop that asked goes on by itself.
     if (this.#running) return;
     this.#run();
@@ -488,8 +483,14 @@ export class Walk {
     this.#owner.onFilterError(error, this.#filterAt(at), this.#response);
   }
 
-  #decide(verdict: Reply | Hold | Done, onHead: boolean): void {
+  #decide(verdict: Reply | Hold | Done | LastChunk, onHead: boolean): void {
     switch (verdict.type) {
+      case "last_chunk":
+        // Of a head it is the body, which follows it, if there is no other.
+        if (onHead && !this.#headEnd) break;
+        this.#headEnd = false;
+        this.#endWith(this.#askedAt, verdict.bytes);
+        break;
       case "reply":
         this.#owner.onReply(verdict, this.#response);
         break;

@@ -535,7 +535,9 @@ class ParkedHttpFilter implements Parked {
       lane.bodySize = isReplaced ? lane.receivedSize + bodySize : lane.chunk!.length;
     }
     if ((flags & VERDICT_FLAG.EDITS) !== 0 && map !== undefined) {
-      from = this.#applyEdits(map, from, bodyAt, isBody ? lane.bodySize : -1, source);
+      const isLast = type === VERDICT_TYPE.LAST_CHUNK && !lane.isTrailers && lane.endStream;
+      const length = isLast ? lane.receivedSize + bodySize : isBody ? lane.bodySize : -1;
+      from = this.#applyEdits(map, from, bodyAt, length, source);
       if (from < 0) return BAD_EDITS;
     }
     if ((flags & VERDICT_FLAG.HEAD_EDITS) !== 0 && lane.isTrailers && lane.held) {
@@ -577,13 +579,15 @@ class ParkedHttpFilter implements Parked {
     }
   }
 
-  /** What a trailers hook puts in the place of the trailers. */
+  /** What a trailers hook puts in the place of the trailers, and the body of a head that came without one. */
   #lastChunk(lane: Lane, memory: Uint8Array, at: number, end: number): LastChunk | string {
-    if (!lane.isTrailers) return "a last chunk out of place";
+    const isHead = lane.chunk === undefined && !lane.isTrailers;
+    if (!lane.isTrailers && !(isHead && lane.endStream)) return "a last chunk out of place";
     if (this.#use.keepsBodies === true) return "another body, which its manifest does not allow";
     const bytes = this.#body(lane, memory, at, end);
-    if (bytes.length > 0 && this.#headOf(lane)?.has(CONTENT_LENGTH) === true)
-      return "more of a body than its content-length tells";
+    const told = this.#headOf(lane)?.get(CONTENT_LENGTH);
+    if (bytes.length > 0 && told !== undefined && !(isHead && told === String(bytes.length)))
+      return "another body than its content-length tells";
     return lastChunk(bytes);
   }
 

@@ -1,12 +1,13 @@
 import { fileURLToPath } from "node:url";
 import {
   Chunk,
+  type EndResult,
   HeaderMap,
-  type HookResult,
   type HttpFilter,
   type HttpFilterFactory,
   type HttpStream,
   headerName,
+  type LastChunk,
   latin1Decode,
   newStreamInfo,
   type PromptAnswer,
@@ -337,7 +338,7 @@ export class Exchange {
   /** What passed the filters, or what stopped it. */
   request: RequestHeaders;
   reply: Reply | undefined = undefined;
-  readonly verdicts: Verdict[] = [];
+  readonly verdicts: (Verdict | LastChunk)[] = [];
   pending = 0;
   cleared = 0;
   ended = false;
@@ -390,7 +391,7 @@ export class Exchange {
 
   requestTrailers(text: string): HeaderMap {
     const map = this.worker.trailers(text);
-    this.#walk(this.filters, (filter) => filter.onRequestTrailers?.(map) as HookResult, map);
+    this.#walk(this.filters, (filter) => filter.onRequestTrailers?.(map), map);
     return map;
   }
 
@@ -418,7 +419,7 @@ export class Exchange {
 
   #walk(
     filters: readonly HttpFilter[],
-    call: (filter: HttpFilter) => HookResult,
+    call: (filter: HttpFilter) => EndResult,
     lent: Chunk | HeaderMap,
   ): void {
     /** What is lent ends with the flush; whoever waits keeps a copy. */
@@ -449,7 +450,7 @@ export class Exchange {
     keep();
   }
 
-  #take(verdict: Verdict): boolean {
+  #take(verdict: Verdict | LastChunk): boolean {
     this.verdicts.push(verdict);
     if (verdict?.type === "reply") this.reply = verdict;
     return verdict?.type !== "reply";

@@ -5,10 +5,12 @@ const HEAD = "GET /a?b=c HTTP/1.1\r\nhost: example.com\r\nuser-agent: curl\r\nx-
 
 /** A package whose filter has these members. */
 const filter = (members: string, setup = ""): string => `
-  import { defineHttpFilter, reply, hold, done, Type, ConfigError, HeaderLine, headerName } from "@tsproxy/sdk";
+  import { defineHttpFilter, reply, hold, done, lastChunk, Type, ConfigError, HeaderLine, headerName } from "@tsproxy/sdk";
   export default defineHttpFilter({ name: "test", config: Type.Object({}), setup(config, cx) { ${setup};
     return (stream) => ({ ${members} });
   } });`;
+
+const FAULTY = { type: "reply", status: 500 };
 
 let worker: FakeWorker;
 beforeEach(() => {
@@ -408,6 +410,22 @@ describe("bodies and trailers", () => {
     await e.settled();
     expect(linesOf(e.request).slice(3)).toEqual(["x-model: gpt-9", "content-length: 3"]);
   });
+
+  it.each([
+    ["onRequestHeaders", true, 3, "3", { type: "last_chunk", bytes: new Uint8Array(3) }],
+    ["onRequestHeaders", false, 3, undefined, FAULTY],
+    ["onRequestHeaders", true, 4, undefined, FAULTY],
+    ["async onRequestHeaders", true, 3, "3", { type: "last_chunk", bytes: new Uint8Array(3) }],
+  ])(
+    "gives a body to a head without one: %s, ended %s, told %s",
+    async (hook, ended, told, length, verdict) => {
+      const code = `${hook}(h) { h.set("content-length", "${told}"); return lastChunk(new Uint8Array(3)); }`;
+      const e = await exchange(filter(code));
+      await e.requestHeaders(ended).settled();
+      expect(e.verdicts).toMatchObject([verdict]);
+      expect(e.request.get("content-length")).toBe(length);
+    },
+  );
 
   it.each([
     ["c.length", undefined, "5", 0],

@@ -9,19 +9,18 @@ import type { LuaTable } from "./table.ts";
 export class BufferData extends Userdata {
   #chunk: Chunk | undefined;
   #text: string | undefined = undefined;
+  readonly #onSet: ((size: number) => void) | undefined;
 
-  /** Undefined: a message without a body. */
-  constructor(metatable: LuaTable, chunk: Chunk | undefined) {
+  /** `onSet` is told how many bytes there are now; it may throw LuaError. */
+  constructor(metatable: LuaTable, chunk: Chunk, onSet?: (size: number) => void) {
     super(metatable);
     this.#chunk = chunk;
+    this.#onSet = onSet;
   }
 
   get length(): number {
     return this.#text?.length ?? this.#chunk?.length ?? 0;
   }
-
-  /** `setBytes()` was called. */
-  isEdited = false;
 
   /** One char a byte. */
   get text(): string {
@@ -32,11 +31,10 @@ export class BufferData extends Userdata {
   }
 
   set text(text: string) {
-    if (this.#chunk === undefined)
-      throw refused("setBytes() cannot give a body to a message that has none");
+    if (this.#chunk === undefined) throw refused("setBytes() after the body has gone on");
+    this.#onSet?.(text.length);
     this.#chunk.replace(latin1Encode(text));
     this.#text = text;
-    this.isEdited = true;
   }
 
   /** The bytes go on: what a script still holds of them is a copy. */

@@ -3,6 +3,7 @@ import type { Timer } from "../extension.ts";
 import { type HeaderMap, RequestHeaders, type ResponseHeaders } from "../headers.ts";
 import {
   type DownstreamFacts,
+  type EndResult,
   type Hold,
   type HttpFilter,
   type HttpFilterFactory,
@@ -12,7 +13,6 @@ import {
   type Reply,
   type Responder,
   type StreamInfo,
-  type TrailersResult,
   type Verdict,
 } from "../http.ts";
 import type { Address } from "../network.ts";
@@ -164,7 +164,7 @@ export class TestStream implements HttpStream {
 
   // ---- for the lanes
 
-  hook(event: Event, chunk: Chunk | undefined, response: boolean): TrailersResult {
+  hook(event: Event, chunk: Chunk | undefined, response: boolean): EndResult {
     const { filter } = this;
     if (this.#done || this.#ended || this.reply !== undefined) return undefined;
     const { head, trailers, endStream } = event;
@@ -321,7 +321,7 @@ class Lane {
     // The memory is lent, as a socket's is: what a filter keeps of it without a copy is overwritten.
     const lent = latin1Encode(`..${text}..`);
     const chunk = event.body === undefined ? undefined : new Chunk(lent, 2, lent.length - 2);
-    let result: TrailersResult;
+    let result: EndResult;
     try {
       result = this.#stream.hook(event, chunk, this.#response);
     } catch (error) {
@@ -352,6 +352,8 @@ class Lane {
   #decide(event: Event, chunk: Chunk | undefined, verdict: Verdict | LastChunk): void {
     if (verdict?.type === "last_chunk") {
       const { bytes } = verdict;
+      if (event.head !== undefined)
+        this.#decide({ ...event, endStream: false }, undefined, undefined);
       this.#decide({ endStream: true }, new Chunk(bytes, 0, bytes.length), undefined);
       return;
     }

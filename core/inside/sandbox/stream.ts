@@ -346,8 +346,9 @@ export class StreamTable {
           if (verdict.trailers) flags |= VERDICT_FLAG.TRAILERS;
           break;
         case "last_chunk":
-          if (!isTrailers) throw new TypeError("lastChunk() is for trailers hooks");
+          if (chunk !== undefined) throw new TypeError("lastChunk() is not for body hooks");
           type = VERDICT_TYPE.LAST_CHUNK;
+          if (!isTrailers) state.heldSizes[lane] = verdict.bytes.length;
           break;
         case "done":
           type = VERDICT_TYPE.DONE;

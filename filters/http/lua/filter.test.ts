@@ -140,6 +140,29 @@ describe("bodies", () => {
     expect(s.downstream.header("x-body")).toBe("true");
   });
 
+  it("are given to messages that came without one", async () => {
+    const { stream } = script(`
+      function envoy_on_request(h)
+        h:body(true):setBytes("asked")
+        h:headers():add("x-size", h:headers():get("content-length") .. h:body(true):length())
+      end
+      function envoy_on_response(h)
+        h:headers():add("x-fails", select(2, pcall(function() h:body(true):setBytes("answered") end)) or "")
+      end`);
+    const s = stream().requestHeaders("GET", "/");
+    expect([s.upstream.header("content-length"), s.upstream.body, s.upstream.ended]).toEqual([
+      "5",
+      "asked",
+      true,
+    ]);
+    expect(s.upstream.header("x-size")).toBe("55");
+    s.responseHeaders(200, {}, true);
+    expect([s.downstream.header("content-length"), s.downstream.body]).toEqual(["8", "answered"]);
+    const empty = stream().requestHeaders("GET", "/").responseHeaders(204, {}, true);
+    expect(empty.downstream.header("x-fails")).toMatch(/a message that cannot have a body/);
+    expect([empty.downstream.body, empty.downstream.ended]).toEqual(["", true]);
+  });
+
   it("come chunk by chunk, with an empty one or none at the end", async () => {
     const { stream } = script(`
       sizes = {}

@@ -4,6 +4,7 @@ import {
   ConfigError,
   defineHttpFilter,
   done,
+  type EndResult,
   type HeaderMap,
   type HookResult,
   type HttpFilter,
@@ -15,7 +16,7 @@ import {
   type StreamPart,
 } from "@tsproxy/sdk";
 import { Config, RouteConfig } from "./config.ts";
-import { Run } from "./run.ts";
+import { Run, type RunOwner } from "./run.ts";
 import { Script } from "./script.ts";
 
 /** A route's own: what takes the place of the default script, and what scripts find as `filterContext()`. */
@@ -39,7 +40,7 @@ type Hooks = Pick<
 >;
 
 /** One script on one stream: a run for each direction. Hooks are fields, for a class a script would be many shapes to look into. */
-class LuaFilter {
+class LuaFilter implements RunOwner {
   readonly onRequestHeaders: HttpFilter["onRequestHeaders"] | undefined;
   readonly onRequestBody: HttpFilter["onRequestBody"] | undefined;
   readonly onRequestTrailers: HttpFilter["onRequestTrailers"] | undefined;
@@ -47,9 +48,9 @@ class LuaFilter {
   readonly onResponseBody: HttpFilter["onResponseBody"] | undefined;
   readonly onResponseTrailers: HttpFilter["onResponseTrailers"] | undefined;
   readonly onEnd: HttpFilter["onEnd"] | undefined;
-  readonly #script: Script;
-  readonly #stream: HttpStream;
-  readonly #filterContext: unknown;
+  readonly script: Script;
+  readonly stream: HttpStream;
+  readonly filterContext: unknown;
   #request: Run | undefined = undefined;
   #response: Run | undefined = undefined;
 
@@ -61,16 +62,17 @@ class LuaFilter {
     this.onResponseBody = hooks.onResponseBody;
     this.onResponseTrailers = hooks.onResponseTrailers;
     this.onEnd = hooks.onEnd;
-    this.#script = script;
-    this.#stream = stream;
-    this.#filterContext = filterContext;
+    this.script = script;
+    this.stream = stream;
+    this.filterContext = filterContext;
   }
 
-  requestHeaders(headers: RequestHeaders, endStream: boolean): HookResult {
-    this.#request = this.#run(headers, false, endStream);
-    const result = this.#request.begin(this.#script.onRequest!);
+  requestHeaders(headers: RequestHeaders, endStream: boolean): EndResult {
+    const { script } = this;
+    this.#request = new Run(this, headers, false, endStream);
+    const result = this.#request.begin(script.onRequest!);
     // Nothing is left to do, so nothing crosses for it.
-    if (result === undefined && this.#request.isOver && this.#script.onResponse === undefined)
+    if (result === undefined && this.#request.isOver && script.onResponse === undefined)
       return done;
     return result;
   }
@@ -80,20 +82,15 @@ class LuaFilter {
   requestTrailers(trailers: HeaderMap): HookResult {
     return this.#request?.onTrailers(trailers);
   }
-  responseHeaders(headers: ResponseHeaders, endStream: boolean): HookResult {
-    this.#response = this.#run(headers, true, endStream);
-    return this.#response.begin(this.#script.onResponse!);
+  responseHeaders(headers: ResponseHeaders, endStream: boolean): EndResult {
+    this.#response = new Run(this, headers, true, endStream);
+    return this.#response.begin(this.script.onResponse!);
   }
   responseBody(chunk: Chunk, endStream: boolean): HookResult {
     return this.#response?.onBody(chunk, endStream);
   }
   responseTrailers(trailers: HeaderMap): HookResult {
     return this.#response?.onTrailers(trailers);
-  }
-
-  #run(headers: HeaderMap, isResponse: boolean, endStream: boolean): Run {
-    const filterContext = this.#filterContext;
-    return new Run(this.#script, this.#stream, { headers, isResponse, endStream, filterContext });
   }
 
   end(): void {

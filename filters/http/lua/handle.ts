@@ -55,7 +55,7 @@ export function handleKind(cx: SetupContext, log: Log): LuaTable {
     virtualHost: (run) =>
       run.kept("virtualHost", () => new VirtualHostData(run.kinds.virtualHost, run)),
     route: (run) => run.kept("route", () => new RouteData(run.kinds.route, run)),
-    filterContext: (run) => new StructData(run.kinds.struct, run.filterContext, run.scope),
+    filterContext: (run) => new StructData(run.kinds.struct, run.owner.filterContext, run.scope),
     setUpstreamOverrideHost: ({ stream }, args) => {
       const address = textArgument(args, 1, "setUpstreamOverrideHost");
       if (!isAuthority(address)) throw libraryError("host is not a valid IP address");

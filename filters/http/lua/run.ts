@@ -1,12 +1,16 @@
 // Hot path: one for each direction of a stream that has a script (test/bench/cpu.ts lua).
 import {
-  type Chunk,
+  Chunk,
+  type EndResult,
   type HeaderMap,
   type HookResult,
   type HttpStream,
   headerName,
   hold,
+  type LastChunk,
+  lastChunk,
   type Reply,
+  ResponseHeaders,
   type Verdict,
 } from "@tsproxy/sdk";
 import {
@@ -73,7 +77,19 @@ export function waitFor(
 
 /** A body that `body()` waits for may have so many bytes, as a sandbox's chunk. */
 const BODY_MAX = 1024 * 1024;
+function checkSize(size: number): void {
+  if (size > BODY_MAX) throw refused(`setBytes() of more than ${BODY_MAX} bytes`);
+}
+const NO_BYTES = new Uint8Array(0);
 const CONTENT_LENGTH = headerName("content-length");
+
+/** What the runs of both directions have in common. */
+export interface RunOwner {
+  readonly script: Script;
+  readonly stream: HttpStream;
+  /** A route's own. */
+  readonly filterContext: unknown;
+}
 
 /**
  * One run of a script over one direction of a stream: the `handle` that its function gets, and what it waits for.
@@ -86,10 +102,8 @@ const CONTENT_LENGTH = headerName("content-length");
 export class Run extends Userdata {
   /** Of everything that the script is handed: Envoy's objects survive no wait, and nothing survives its stream. */
   declare scope: Scope;
-  readonly script: Script;
-  readonly stream: HttpStream;
+  readonly owner: RunOwner;
   readonly isResponse: boolean;
-  readonly filterContext: unknown;
   readonly #headers: HeaderMap;
   /** What `respond()` has made. */
   answer: Reply | undefined = undefined;
@@ -103,30 +117,27 @@ export class Run extends Userdata {
   #requestData: HeadersData | undefined = undefined;
   #kept: Map<string, Userdata> | undefined = undefined;
   #body: BufferData | undefined = undefined;
+  /** The body of a message that came without one. */
+  #added: Chunk | undefined = undefined;
   #bodySeen = false;
   #wholeBody = false;
   #ended: boolean;
   #trailers: HeaderMap | undefined = undefined;
 
-  constructor(
-    script: Script,
-    stream: HttpStream,
-    options: {
-      readonly headers: HeaderMap;
-      readonly isResponse: boolean;
-      readonly endStream: boolean;
-      readonly filterContext: unknown;
-    },
-  ) {
-    super(script.tables.handle, new Scope());
-    this.script = script;
-    this.stream = stream;
-    this.isResponse = options.isResponse;
-    this.filterContext = options.filterContext;
-    this.#headers = options.headers;
-    this.#ended = options.endStream;
+  constructor(owner: RunOwner, headers: HeaderMap, isResponse: boolean, endStream: boolean) {
+    super(owner.script.tables.handle, new Scope());
+    this.owner = owner;
+    this.isResponse = isResponse;
+    this.#headers = headers;
+    this.#ended = endStream;
   }
 
+  get script(): Script {
+    return this.owner.script;
+  }
+  get stream(): HttpStream {
+    return this.owner.stream;
+  }
   get kinds(): InfoKinds {
     return this.script.kinds;
   }
@@ -136,15 +147,15 @@ export class Run extends Userdata {
 
   // ---- the hooks
 
-  begin(start: LuaFunction): HookResult {
-    this.script.executions.inc();
-    this.script.state.enter();
+  begin(start: LuaFunction): EndResult {
+    const { script } = this;
+    script.executions.inc();
+    script.state.enter();
     try {
       const result = start(this);
       if (!isPending(result)) {
         this.#over();
-        this.#letGo();
-        return undefined;
+        return this.#onHead();
       }
       this.#generator = wait(result);
       this.#step(this.#generator.next());
@@ -154,7 +165,7 @@ export class Run extends Userdata {
     return this.#onHead();
   }
 
-  #onHead(): HookResult {
+  #onHead(): EndResult {
     if (this.answer !== undefined) return this.answer;
     const waiting = this.#waiting;
     if (waiting instanceof PromiseWait) return this.#settled(waiting, () => this.#onHead());
@@ -167,7 +178,8 @@ export class Run extends Userdata {
     )
       this.#headers.remove(CONTENT_LENGTH);
     this.#letGo();
-    return undefined;
+    const added = this.#added;
+    return added === undefined || !this.#mayHaveBody() ? undefined : lastChunk(added.copy());
   }
 
   onBody(chunk: Chunk, endStream: boolean): HookResult {
@@ -178,10 +190,10 @@ export class Run extends Userdata {
     let data: BufferData | undefined;
     if (waiting === BODY) {
       this.#wholeBody = true;
-      data = this.#body = new BufferData(this.script.tables.body, chunk);
+      data = this.#body = this.#wrap(chunk);
       this.#resume(data);
     } else if (waiting === CHUNK) {
-      data = new BufferData(this.script.tables.body, chunk);
+      data = new BufferData(this.script.tables.body, chunk, checkSize);
       this.#resume(data);
     }
     return this.#onMore(data, endStream);
@@ -194,9 +206,6 @@ export class Run extends Userdata {
     const waiting = this.#waiting;
     if (waiting instanceof PromiseWait)
       return this.#settled(waiting, () => this.#onMore(data, endStream));
-    // As Envoy, whatever the message came with.
-    if (data?.isEdited && this.#wholeBody && !this.headersGone)
-      this.#headers.set(CONTENT_LENGTH, String(data.length));
     data?.release();
     this.#letGo();
     return this.answer;
@@ -237,7 +246,10 @@ export class Run extends Userdata {
   // ---- going on
 
   /** Not `async`: thousands of runs may wait here. */
-  #settled({ promise }: PromiseWait, goOn: () => HookResult): Promise<Verdict> {
+  #settled<V extends Verdict | LastChunk>(
+    { promise }: PromiseWait,
+    goOn: () => V | PromiseLike<V>,
+  ): Promise<V> {
     return promise.then(
       (value) => {
         this.#resume(value);
@@ -321,11 +333,29 @@ export class Run extends Userdata {
     if (this.#ended) {
       if (this.#bodySeen) throw refused("cannot call body() after body has been streamed");
       if (!alwaysWrap) return NONE;
-      this.#body ??= new BufferData(this.script.tables.body, undefined);
+      if (this.#body === undefined) {
+        this.#added = new Chunk(NO_BYTES, 0, 0);
+        this.#body = this.#wrap(this.#added);
+      }
       return this.#lent(this.#body);
     }
     if (this.#bodySeen) throw refused("cannot call body() after body streaming has started");
     return waitOn(BODY);
+  }
+
+  /** The whole body. As in Envoy, the head tells its length from when it is set, whatever the message came with. */
+  #wrap(chunk: Chunk): BufferData {
+    return new BufferData(this.script.tables.body, chunk, (size) => {
+      checkSize(size);
+      if (!this.#mayHaveBody()) throw refused("setBytes() of a message that cannot have a body");
+      if (!this.headersGone) this.#headers.set(CONTENT_LENGTH, String(size));
+    });
+  }
+
+  #mayHaveBody(): boolean {
+    const head = this.#headers;
+    if (!(head instanceof ResponseHeaders)) return true;
+    return head.status !== 204 && head.status !== 304 && this.stream.request.method !== "HEAD";
   }
 
   beginChunks(): void {
@@ -334,7 +364,7 @@ export class Run extends Userdata {
   }
 
   nextChunk(): unknown {
-    return this.#ended ? undefined : waitOn(CHUNK);
+    return this.#ended ? NONE : waitOn(CHUNK);
   }
 
   trailers(): unknown {

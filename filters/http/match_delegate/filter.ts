@@ -6,6 +6,7 @@ import {
   type Counter,
   compileMatcher,
   defineHttpFilter,
+  type EndResult,
   type ExtensionRef,
   type Generation,
   type HeaderMap,
@@ -19,7 +20,6 @@ import {
   RuntimeFraction,
   type SetupContext,
   type Slot,
-  type TrailersResult,
 } from "@tsproxy/sdk";
 import { Config, RouteConfig, type StreamMatcher } from "./config.ts";
 import { InnerStream } from "./inner-stream.ts";
@@ -112,19 +112,19 @@ class MatchedFilter implements HttpFilter, MatchSubject {
 
   // ---- hooks
 
-  onRequestHeaders(headers: RequestHeaders, endStream: boolean): HookResult {
+  onRequestHeaders(headers: RequestHeaders, endStream: boolean): EndResult {
     this.#match();
     return this.#filter?.onRequestHeaders?.(headers, endStream);
   }
   onRequestBody(chunk: Chunk, endStream: boolean): HookResult {
     return this.#filter?.onRequestBody?.(chunk, endStream);
   }
-  onRequestTrailers(trailers: HeaderMap): TrailersResult {
+  onRequestTrailers(trailers: HeaderMap): EndResult {
     this.requestTrailers = trailers;
     this.#match();
     return this.#filter?.onRequestTrailers?.(trailers);
   }
-  onResponseHeaders(headers: ResponseHeaders, endStream: boolean): HookResult {
+  onResponseHeaders(headers: ResponseHeaders, endStream: boolean): EndResult {
     this.response = headers;
     this.#match();
     return this.#filter?.onResponseHeaders?.(headers, endStream);
@@ -132,7 +132,7 @@ class MatchedFilter implements HttpFilter, MatchSubject {
   onResponseBody(chunk: Chunk, endStream: boolean): HookResult {
     return this.#filter?.onResponseBody?.(chunk, endStream);
   }
-  onResponseTrailers(trailers: HeaderMap): TrailersResult {
+  onResponseTrailers(trailers: HeaderMap): EndResult {
     this.trailers = trailers;
     this.#match();
     return this.#filter?.onResponseTrailers?.(trailers);

@@ -417,6 +417,25 @@ describe("filters", () => {
     expect(c.take()).toMatch(/\n\nab!$/);
   });
 
+  it("may give a body to a message that came without one, which those behind them see", () => {
+    const seen: string[] = [];
+    const body = (text: string) => lastChunk(new TextEncoder().encode(text));
+    const p = proxy()
+      .filter("adds", () => ({
+        onRequestHeaders: () => body("asked"),
+        onResponseHeaders: () => body("answered"),
+      }))
+      .filter("sees", () => ({
+        onRequestHeaders: (_headers, endStream) => void seen.push(String(endStream)),
+        onRequestBody: (chunk, endStream) => void seen.push(`${chunk.text()} ${endStream}`),
+      }))
+      .start();
+    const c = p.connect().get("/");
+    p.up.last.respond(200, {}, "");
+    expect(seen).toEqual(["false", "asked true"]);
+    expect(c.take()).toMatch(/answered/);
+  });
+
   it("that hold more than they may get 413 for the client", () => {
     const p = proxy()
       .filter("buffer", () => ({
