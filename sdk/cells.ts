@@ -305,10 +305,13 @@ export function ttlMap({ maxKeys, ttlMs }: TtlMapOptions): CellSpec<TtlMap> {
 const EMPTYING = -1;
 const SPINS_MAX = 1_000_000;
 const PROBES = 16;
+/** A table of this many keys or fewer has a place for each, and forgets none before its turn. */
+const EXACT_MAX = 64;
 
 /** Entries of a table: the key's hash (8 bytes), then `values` floats, of which the first tells how old the entry is. */
 class TableShape {
   readonly slots: number;
+  readonly probes: number;
   /** In units of 8 bytes. */
   readonly stride: number;
   readonly bytes: number;
@@ -317,9 +320,11 @@ class TableShape {
     let slots = PROBES;
     // A table three quarters full finds a place for nearly every key within its probes.
     while (slots * 0.75 < maxKeys) slots *= 2;
-    this.slots = slots;
+    const exact = maxKeys <= EXACT_MAX;
+    this.slots = exact ? maxKeys : slots;
+    this.probes = exact ? maxKeys : PROBES;
     this.stride = 1 + values;
-    this.bytes = slots * this.stride * 8;
+    this.bytes = this.slots * this.stride * 8;
   }
 }
 
@@ -339,7 +344,7 @@ class Table {
     const { words, seeds } = this.#memory;
     const a = hash(key, seeds[0]) || 1;
     const b = hash(key, seeds[1]);
-    for (let k = 0; k < PROBES; k++) {
+    for (let k = 0; k < this.#shape.probes; k++) {
       const i = this.#slot(a, k);
       const first = words[i * 2]!;
       if (first === a && words[i * 2 + 1] === b) return i + 1;
@@ -356,7 +361,7 @@ class Table {
     for (;;) {
       let oldest = -1;
       let oldestAt = Number.POSITIVE_INFINITY;
-      for (let k = 0; k < PROBES; k++) {
+      for (let k = 0; k < this.#shape.probes; k++) {
         const i = this.#slot(a, k);
         const first = words[i * 2]!;
         if (first === a && words[i * 2 + 1] === b) return i + 1;
@@ -377,8 +382,9 @@ class Table {
   }
 
   #slot(a: number, probe: number): number {
-    const { slots, stride } = this.#shape;
-    return this.#at + (((a >>> 4) + probe) & (slots - 1)) * stride;
+    const { slots, stride, probes } = this.#shape;
+    const slot = slots === probes ? probe : ((a >>> 4) + probe) & (slots - 1);
+    return this.#at + slot * stride;
   }
 }
 
