@@ -145,6 +145,7 @@ export function compileMatcher<A, T>(
 }
 
 type Decide<T> = (subject: MatchSubject) => T | undefined;
+const nothing = () => undefined;
 type Holds = (subject: MatchSubject) => boolean;
 
 class Compiler<A, T> {
@@ -158,15 +159,16 @@ class Compiler<A, T> {
 
   matcher(config: Matcher<A>, path: string): Decide<T> {
     const { matcher_list: list, matcher_tree: tree, on_no_match: none } = config;
-    if ((list === undefined) === (tree === undefined)) {
+    if (list !== undefined && tree !== undefined) {
       throw new ConfigError(path, "give one of matcher_list and matcher_tree");
     }
+    const otherwise = none === undefined ? nothing : this.#onMatch(none, `${path}.on_no_match`);
+    if (list === undefined && tree === undefined) return otherwise;
     const first =
       list === undefined
         ? this.#tree(tree!, `${path}.matcher_tree`)
         : this.#list(list.matchers, `${path}.matcher_list.matchers`);
     if (none === undefined) return first;
-    const otherwise = this.#onMatch(none, `${path}.on_no_match`);
     return (subject) => first(subject) ?? otherwise(subject);
   }
 
