@@ -24,7 +24,7 @@ import {
 import { TcpStream } from "./tcp-stream.ts";
 import type { TrackedAttempt } from "./tracked-attempt.ts";
 import type { ChainOwner, UpstreamChain } from "./upstream-chain.ts";
-import { FAILURE, ofPool, ofReset } from "./upstream-failure.ts";
+import { FAILURE, ofCut, ofPool } from "./upstream-failure.ts";
 import type { LoggedAttempt } from "./upstream-log.ts";
 
 /** Who is told how an attempt goes. */
@@ -222,7 +222,8 @@ export class Attempt implements PoolCallbacks, ChainOwner {
   }
 
   onUpstreamReset(reason: ResetReason, _event: CloseEvent | undefined): void {
-    this.logged?.flag(ofReset(reason).flag);
+    const { logged } = this;
+    logged?.flag(ofCut(reason, logged.response !== undefined).flag);
     this.#over();
     this.#owner.onCut(this, reason);
   }

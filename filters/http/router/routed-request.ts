@@ -45,8 +45,8 @@ import {
   FAILURE,
   failureReply,
   NO_HOST,
+  ofCut,
   ofPool,
-  ofReset,
   type UpstreamFailure,
 } from "./upstream-failure.ts";
 import { LoggedAttempt } from "./upstream-log.ts";
@@ -304,7 +304,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     this.internal = headers.has(INTERNAL);
     let steering: Steering | undefined;
     if (this.internal || isSteeredByFilter(headers)) {
-      steering = takeSteering(headers);
+      steering = takeSteering(headers, config.respect_expected_rq_timeout);
       this.#quietTimeout = steering.quietTimeout;
       this.#altStatName = steering.altStatName;
       this.#streamDurationMs = steering.streamDurationMs ?? this.#streamDurationMs;
@@ -716,9 +716,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   }
 
   onCut(attempt: Attempt, reason: ResetReason): void {
-    // An end in the middle of a message is a breach of the protocol, whoever closed.
-    const cut = this.#responded && reason === "connection_closed";
-    this.#onFailed(attempt, cut ? FAILURE.protocolError : ofReset(reason), "");
+    this.#onFailed(attempt, ofCut(reason, this.#responded), "");
   }
 
   onFull(attempt: Attempt, full: boolean): void {
@@ -731,7 +729,10 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   #onFailed(attempt: Attempt, failure: UpstreamFailure, transport: string): void {
     if (this.#responded) {
       this.#timer.cancel();
-      this.#router.stats.rqResetAfterDownstreamResponseStarted.inc();
+      if (this.#deferred) {
+        attempt.host?.onDeferredEnd?.(false);
+        this.#router.stats.rqResetAfterDownstreamResponseStarted.inc();
+      }
       const reason = failure.text.replaceAll(" ", "_");
       const details = `upstream_reset_after_response_started{${reason}}`;
       this.#stream.responder.reset(details, failure.flag);

@@ -56,13 +56,17 @@ export function isSteeredByFilter(headers: RequestHeaders): boolean {
   return false;
 }
 
-/** Takes what an internal client, or a filter, wants off the head. */
-export function takeSteering(headers: RequestHeaders): Steering {
+/**
+ * Takes what an internal client, or a filter, wants off the head. `respectExpected`: where a proxy before this one has told the timeout,
+ * `x-envoy-upstream-rq-timeout-ms` is for one behind it.
+ */
+export function takeSteering(headers: RequestHeaders, respectExpected: boolean): Steering {
+  const keepsTimeout = respectExpected && headers.has(EXPECTED_TIMEOUT);
   const retryOn = headers.get(RETRY_ON);
   const retryGrpcOn = headers.get(RETRY_GRPC_ON);
   const hedge = headers.get(HEDGE);
   const steering: Steering = {
-    timeoutMs: whole(headers.get(TIMEOUT)),
+    timeoutMs: keepsTimeout ? undefined : whole(headers.get(TIMEOUT)),
     expectedTimeoutMs: whole(headers.get(EXPECTED_TIMEOUT)),
     perTryTimeoutMs: whole(headers.get(PER_TRY_TIMEOUT)),
     streamDurationMs: whole(headers.get(STREAM_DURATION)),
@@ -77,7 +81,7 @@ export function takeSteering(headers: RequestHeaders): Steering {
     headerNames: listed(headers.get(HEADER_NAMES)).flatMap(nameOrNone),
     altStatName: headers.get(ALT_STAT_NAME) ?? "",
   };
-  for (const name of STEERING) headers.remove(name);
+  for (const name of STEERING) if (name !== TIMEOUT || !keepsTimeout) headers.remove(name);
   return steering;
 }
 

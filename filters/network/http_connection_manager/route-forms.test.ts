@@ -134,11 +134,13 @@ it("matches metadata that filters have left", () => {
 
 it("leaves path parameters out of the match, and forwards them", () => {
   const p = new TestProxy({ codec, router });
-  const routes = [{ match: { path: "/a" }, route: { cluster: "up" } }];
+  const routes = ["/a", "/b/c"].map((path) => ({ match: { path }, route: { cluster: "up" } }));
   const route_config = { ...oneHost(...routes), ignore_path_parameters_in_path_matching: true };
   p.start({ route_config });
   p.connect().get("/a;v=1?q");
   expect(p.up.last.path).toBe("/a;v=1?q");
+  p.connect().get("/b;v=1;w/c;x");
+  expect(p.up.last.path).toBe("/b;v=1;w/c;x");
 });
 
 describe("a matcher of a virtual host", () => {

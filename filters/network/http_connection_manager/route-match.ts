@@ -19,7 +19,6 @@ import type { RouteMatch as RouteMatchConfig } from "./route-config.ts";
 import { UriTemplate } from "./uri-template.ts";
 
 const QUESTION = 63;
-const SEMICOLON = 59;
 const SLASH = 47;
 
 /** What routes ask about a request beside its head. */
@@ -126,7 +125,7 @@ export class RouteMatch {
         ? this.#regex!.matches(plain)
         : this.template.matches(plain);
     }
-    if (headers.pathEdited) return this.#matchesText(headers.path);
+    if (headers.pathEdited || this.#ignoreParameters) return this.#matchesText(headers.path);
     const wanted = this.#bytes;
     const size = wanted.length;
     const memory = headers.memory;
@@ -155,14 +154,13 @@ export class RouteMatch {
 
   #plain(path: string): string {
     const plain = withoutQuery(path);
-    const at = this.#ignoreParameters ? plain.indexOf(";") : -1;
-    return at < 0 ? plain : plain.slice(0, at);
+    // RFC 3986 §3.3: every segment may have parameters.
+    return this.#ignoreParameters ? plain.replace(/;[^/]*/g, "") : plain;
   }
 
   /** `next`: the byte after what was compared, -1 at the end of the path. */
   #endsWell(next: number): boolean {
     if (this.form === "prefix" || next === -1 || next === QUESTION) return true;
-    if (next === SEMICOLON && this.#ignoreParameters) return true;
     return this.form === "path_separated_prefix" && next === SLASH;
   }
 }
