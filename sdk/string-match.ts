@@ -19,7 +19,7 @@ export type StringMatch = (text: string) => boolean;
 export function compileStringMatch(
   config: StringMatcher,
   path: string,
-  cx: SetupContext,
+  cx: Pick<SetupContext, "regex">,
 ): StringMatch {
   const forms = (["exact", "prefix", "suffix", "contains", "safe_regex"] as const).filter(
     (form) => config[form] !== undefined,
@@ -52,7 +52,11 @@ export function compileStringMatch(
 }
 
 /** A regular expression of the config; what RE2 has no syntax for refuses the config. */
-export function compileRegex(pattern: string, path: string, cx: SetupContext): Regex {
+export function compileRegex(
+  pattern: string,
+  path: string,
+  cx: Pick<SetupContext, "regex">,
+): Regex {
   try {
     return cx.regex(pattern);
   } catch (error) {

@@ -8,8 +8,6 @@ export interface Answer {
 }
 
 const TEXT = "text/plain; charset=UTF-8";
-/** What Envoy says of the refusals of /config_dump alone. */
-export const BARE_TEXT = "text/plain";
 
 export function text(body: string | Iterable<string>, status = 200): Answer {
   return { status, contentType: TEXT, body: typeof body === "string" ? [body] : body };
@@ -32,6 +30,10 @@ export function html(body: string): Answer {
   return { status: 200, contentType: "text/html; charset=UTF-8", body: [body] };
 }
 
+export function escapeHtml(text: string): string {
+  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+}
+
 /** Thrown by a handler for a request that it cannot serve. */
 export class Refused extends Error {
   readonly status: number;
@@ -46,4 +48,9 @@ export class Refused extends Error {
   get answer(): Answer {
     return { status: this.status, contentType: this.contentType, body: [this.message] };
   }
+}
+
+/** Refusals of /config_dump alone name no character set, as Envoy's. */
+export function bareRefusal(status: number, message: string): Refused {
+  return new Refused(status, message, "text/plain");
 }

@@ -1,29 +1,17 @@
-import {
-  type ClusterStatus,
-  type HostStatus,
-  readInternalAddress,
-  type Thresholds,
-} from "@tsproxy/sdk";
+import type { ClusterStatus, HostStatus, Thresholds } from "@tsproxy/sdk";
 import { type Answer, json, Refused, text } from "./answer.ts";
-import type { CoreData, SocketAddress } from "./core-data.ts";
+import type { CoreData } from "./core-data.ts";
+import { HOST_COUNTERS, HOST_GAUGES, type HostCells, hostCells } from "./host-cells.ts";
+import { addressJson, healthStatusOf, localityJson } from "./host-json.ts";
 import type { Query } from "./query.ts";
 
-const COUNTERS = [
-  "cx_connect_fail",
-  "cx_total",
-  "rq_error",
-  "rq_success",
-  "rq_timeout",
-  "rq_total",
-];
-const GAUGES = ["cx_active", "rq_active", "rq_pending_active"];
-const ALL = [...COUNTERS, ...GAUGES].sort();
+const FIGURES = [...HOST_COUNTERS, ...HOST_GAUGES].sort();
 
 /** `/clusters` */
 export async function clusters(query: Query, core: CoreData): Promise<Answer> {
   const matches = query.matcher("filter", () => new Refused(400, "Invalid re2 regex"));
   const wanted = core.clusters.clusters.filter((c) => matches === undefined || matches(c.name));
-  const cells = await hostCells(core);
+  const cells = hostCells(await core.stats());
   if (query.wantsJson) return json({ cluster_statuses: wanted.map((c) => clusterJson(c, cells)) });
 
   function* body(): Generator<string> {
@@ -32,20 +20,7 @@ export async function clusters(query: Query, core: CoreData): Promise<Answer> {
   return text(body());
 }
 
-type Cells = (cluster: ClusterStatus, host: HostStatus, name: string) => number;
-
-/** Figures of hosts, which the cluster manager counts in cells named `@host|cluster|address|name`. */
-async function hostCells(core: CoreData): Promise<Cells> {
-  const { counters, gauges } = await core.stats();
-  const values = new Map<string, number>();
-  for (const list of [counters, gauges]) {
-    for (const [name, value] of list) if (name.startsWith("@host|")) values.set(name, value);
-  }
-  return (cluster, host, name) =>
-    values.get(`@host|${cluster.name}|${host.cells ?? host.key}|${name}`) ?? 0;
-}
-
-function* clusterText(cluster: ClusterStatus, cells: Cells): Generator<string> {
+function* clusterText(cluster: ClusterStatus, cells: HostCells): Generator<string> {
   const name = cluster.name;
   yield `${name}::observability_name::${cluster.observabilityName}\n`;
   if (cluster.outlier !== undefined) {
@@ -65,7 +40,7 @@ function* clusterText(cluster: ClusterStatus, cells: Cells): Generator<string> {
   yield `${name}::added_via_api::${cluster.addedViaApi}\n`;
   for (const host of cluster.hosts) {
     const facts: (readonly [string, string | number | boolean])[] = [
-      ...ALL.map((stat) => [stat, cells(cluster, host, stat)] as const),
+      ...FIGURES.map((stat) => [stat, cells(cluster, host, stat)?.[1] ?? 0] as const),
       ["hostname", host.hostname],
       ["health_flags", host.healthFlags],
       ["weight", host.weight],
@@ -88,7 +63,7 @@ function rateText(rate: number | undefined): string {
 }
 
 /** Protobuf's JSON leaves out what has its default value, and writes 64-bit numbers as strings. */
-function clusterJson(cluster: ClusterStatus, cells: Cells): unknown {
+function clusterJson(cluster: ClusterStatus, cells: HostCells): unknown {
   return {
     name: cluster.name,
     ...(cluster.addedViaApi && { added_via_api: true }),
@@ -126,14 +101,17 @@ function thresholdsJson(limits: Thresholds): object {
   };
 }
 
-function hostJson(cluster: ClusterStatus, host: HostStatus, cells: Cells): unknown {
+function hostJson(cluster: ClusterStatus, host: HostStatus, cells: HostCells): unknown {
   const stat = (name: string, type: "GAUGE" | undefined) => {
-    const value = cells(cluster, host, name);
+    const [, value = 0] = cells(cluster, host, name) ?? [];
     return { ...(type && { type }), ...(value !== 0 && { value: String(value) }), name };
   };
   return {
     address: addressJson(host),
-    stats: [...COUNTERS.map((n) => stat(n, undefined)), ...GAUGES.map((n) => stat(n, "GAUGE"))],
+    stats: [
+      ...HOST_COUNTERS.map((name) => stat(name, undefined)),
+      ...HOST_GAUGES.map((name) => stat(name, "GAUGE")),
+    ],
     health_status: healthJson(host),
     ...rateJson("success_rate", host.successRate),
     weight: host.weight,
@@ -142,21 +120,6 @@ function hostJson(cluster: ClusterStatus, host: HostStatus, cells: Cells): unkno
     ...rateJson("local_origin_success_rate", host.localOriginSuccessRate),
     locality: localityJson(host),
   };
-}
-
-export function addressJson(address: SocketAddress): unknown {
-  const internal = readInternalAddress(address);
-  if (internal !== undefined) {
-    const { listener, endpointId } = internal;
-    return {
-      envoy_internal_address: {
-        server_listener_name: listener,
-        ...(endpointId !== "" && { endpoint_id: endpointId }),
-      },
-    };
-  }
-  if (address.path !== undefined) return { pipe: { path: address.path } };
-  return { socket_address: { address: address.ip, port_value: address.port } };
 }
 
 const FLAGS: readonly (readonly [flag: string, field: string])[] = [
@@ -173,16 +136,6 @@ function healthJson(host: HostStatus): unknown {
   const flags = host.healthFlags;
   const health: Record<string, unknown> = {};
   for (const [flag, field] of FLAGS) if (flags.includes(flag)) health[field] = true;
-  const told = host.healthStatus;
-  health.eds_health_status = told === "" || told === "UNKNOWN" ? "HEALTHY" : told;
+  health.eds_health_status = healthStatusOf(host);
   return health;
-}
-
-export function localityJson(host: HostStatus): Record<string, string> {
-  const locality: Record<string, string> = {};
-  for (const key of ["region", "zone", "sub_zone"] as const) {
-    const value = host.locality?.[key];
-    if (value !== undefined && value !== "") locality[key] = value;
-  }
-  return locality;
 }

@@ -1,13 +1,12 @@
-import { type Answer, BARE_TEXT, json, Refused } from "./answer.ts";
-import { addressJson, localityJson } from "./clusters.ts";
+import { type Answer, bareRefusal, json } from "./answer.ts";
 import type { ConfigSnapshot, CoreData } from "./core-data.ts";
+import { fieldMask, type Json, trimmed } from "./field-mask.ts";
+import { addressJson, healthStatusOf, localityJson } from "./host-json.ts";
 import type { Matcher, Query } from "./query.ts";
 import { shownNode } from "./server.ts";
 
 const ADMIN = "type.googleapis.com/envoy.admin.v3.";
 const CONFIG = "type.googleapis.com/envoy.config.";
-
-type Json = { readonly [key: string]: unknown };
 
 /** Fields of a dump that are lists, and the message that one entry of each is. */
 const RESOURCES: Readonly<Record<string, string>> = {
@@ -35,7 +34,7 @@ const SINGLE = ["bootstrap", "last_updated", "version_info"];
 /** `/config_dump` */
 export async function configDump(query: Query, core: CoreData): Promise<Answer> {
   const named = query.matcher("name_regex", (fault, pattern) =>
-    refused(400, `INVALID_ARGUMENT: Error while parsing name_regex from ${pattern}: ${fault}`),
+    bareRefusal(400, `INVALID_ARGUMENT: Error while parsing name_regex from ${pattern}: ${fault}`),
   );
   const mask = fieldMask(query.get("mask"));
   const [config, server, packages] = await Promise.all([
@@ -51,32 +50,29 @@ export async function configDump(query: Query, core: CoreData): Promise<Answer> 
   if (resource === undefined || resource === "") {
     const configs = dumps.flatMap((dump) => trimmed(dump, mask) ?? []);
     if (configs.length === 0)
-      throw refused(
+      throw bareRefusal(
         400,
         `FieldMask ${query.get("mask")} could not be successfully applied to any configs.`,
       );
     return json({ configs });
   }
   if (SINGLE.includes(resource)) {
-    throw refused(
+    throw bareRefusal(
       400,
       `${resource} is not a repeated field. Use ?mask=${resource} to get only this field`,
     );
   }
   const known = withHosts ? { ...RESOURCES, ...ENDPOINT_RESOURCES } : RESOURCES;
-  if (!Object.hasOwn(known, resource)) throw refused(404, `${resource} not found in config dump`);
+  if (!Object.hasOwn(known, resource))
+    throw bareRefusal(404, `${resource} not found in config dump`);
   const entries = (dumps.find((d) => Object.hasOwn(d, resource))?.[resource] ?? []) as Json[];
   const configs = entries.flatMap(
     (entry) => trimmed({ "@type": ADMIN + known[resource], ...entry }, mask) ?? [],
   );
   if (configs.length === 0 && entries.length > 0)
-    throw refused(400, `FieldMask ${query.get("mask")} could not be successfully used.`);
+    throw bareRefusal(400, `FieldMask ${query.get("mask")} could not be successfully used.`);
   // Protobuf's JSON has no key for an empty list.
   return json(configs.length === 0 ? {} : { configs });
-}
-
-function refused(status: number, message: string): Refused {
-  return new Refused(status, message, BARE_TEXT);
 }
 
 function allDumps(config: ConfigSnapshot, node: Json, named: Matcher | undefined): Json[] {
@@ -155,14 +151,13 @@ function endpoints(core: CoreData, named: Matcher | undefined): Json {
       const key = JSON.stringify([locality, host.priority]);
       const group = groups.get(key) ?? { locality, priority: host.priority, lb_endpoints: [] };
       groups.set(key, group);
-      const told = host.healthStatus;
       group.lb_endpoints.push({
         endpoint: {
           address: addressJson(host),
           health_check_config: {},
           ...(host.hostname !== "" && { hostname: host.hostname }),
         },
-        health_status: told === "" || told === "UNKNOWN" ? "HEALTHY" : told,
+        health_status: healthStatusOf(host),
         ...(host.metadata !== undefined && { metadata: host.metadata }),
         load_balancing_weight: host.weight,
       });
@@ -203,41 +198,4 @@ function redacted(value: unknown, sensitive = false): unknown {
     );
   }
   return sensitive && typeof value === "string" ? "[redacted]" : value;
-}
-
-// ---- field masks
-
-type Mask = readonly (readonly string[])[];
-
-/** `bootstrap.node.id,bootstrap.admin` */
-function fieldMask(text: string | undefined): Mask | undefined {
-  if (text === undefined || text === "") return undefined;
-  const paths = text.split(",").map((path) => path.split("."));
-  const isField = (segment: string) => /^[A-Za-z_][A-Za-z0-9_]{0,127}$/.test(segment);
-  if (paths.every((path) => path.length <= 32 && path.every(isField))) return paths;
-  throw refused(400, `the mask "${text.slice(0, 80)}" is not a list of fields\n`);
-}
-
-/** What the mask keeps of a message, or undefined if it names nothing of it. */
-function trimmed(message: Json, mask: Mask | undefined): Json | undefined {
-  if (mask === undefined) return message;
-  const kept = keep(message, mask);
-  if (kept === undefined) return undefined;
-  return { "@type": message["@type"], ...kept };
-}
-
-function keep(message: Json, mask: Mask): Json | undefined {
-  const result: Record<string, unknown> = {};
-  for (const [key, value] of Object.entries(message)) {
-    const below = mask.filter((path) => path[0] === key).map((path) => path.slice(1));
-    if (below.length === 0) continue;
-    if (below.some((path) => path.length === 0)) result[key] = value;
-    else if (typeof value === "object" && value !== null && !Array.isArray(value)) {
-      const inner = keep(value as Json, below);
-      if (inner === undefined) continue;
-      const type = (value as Json)["@type"];
-      result[key] = type === undefined ? inner : { "@type": type, ...inner };
-    }
-  }
-  return Object.keys(result).length === 0 ? undefined : result;
 }

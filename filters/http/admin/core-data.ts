@@ -27,7 +27,7 @@ export interface SocketAddress {
   readonly port: number;
   readonly path?: string;
 }
-export interface ListenerSnapshot {
+interface ListenerSnapshot {
   readonly name: string;
   readonly address: SocketAddress;
   readonly additional: readonly SocketAddress[];
@@ -70,7 +70,7 @@ export interface ServerSnapshot {
   readonly node: Record<string, unknown>;
 }
 
-export interface RuntimeSnapshot {
+interface RuntimeSnapshot {
   readonly layers: readonly string[];
   readonly entries: Readonly<
     Record<string, { readonly layer_values: readonly string[]; readonly final_value: string }>
@@ -78,7 +78,7 @@ export interface RuntimeSnapshot {
 }
 
 /** Published by core under `core.certificates`: what each TLS context of a worker has loaded. */
-export interface ContextSnapshot {
+interface ContextSnapshot {
   readonly trusted: readonly CertificateSnapshot[];
   readonly chains: readonly CertificateSnapshot[];
 }
@@ -92,7 +92,7 @@ export interface CertificateSnapshot {
 }
 
 /** Bytes. */
-export interface MemorySnapshot {
+interface MemorySnapshot {
   readonly allocated: number;
   readonly heapSize: number;
   readonly unmapped: number;

@@ -2,26 +2,18 @@ import { type Answer, html, json, text } from "./answer.ts";
 import { certs } from "./certs.ts";
 import { clusters } from "./clusters.ts";
 import { configDump } from "./config-dump.ts";
-import {
-  changeLookups,
-  cpuProfiler,
-  drainListeners,
-  filterProfile,
-  healthcheck,
-  logging,
-  memory,
-  recentLookups,
-  reopenLogs,
-  unsupported,
-} from "./control.ts";
+import { drainListeners, healthcheck, quit, reopenLogs, resetCounters } from "./control.ts";
 import type { CoreData } from "./core-data.ts";
 import { homePage } from "./home.ts";
 import { listeners } from "./listeners.ts";
+import { logging } from "./logging.ts";
 import { packages } from "./packages.ts";
+import { cpuProfiler, filterProfile, unsupported } from "./profile.ts";
 import { prometheus } from "./prometheus.ts";
 import type { Query } from "./query.ts";
+import { changeLookups, recentLookups } from "./recent-lookups.ts";
 import { runtime, runtimeModify } from "./runtime.ts";
-import { ready, serverInfo } from "./server.ts";
+import { memory, ready, serverInfo } from "./server.ts";
 import { stats } from "./stats.ts";
 
 export interface Endpoint {
@@ -235,7 +227,7 @@ export const ENDPOINTS: readonly Endpoint[] = [
     path: "/quitquitquit",
     help: "exit the server",
     mutates: true,
-    answer: (_query, core) => ({ ...text("OK\n"), after: () => core.quit() }),
+    answer: quit,
   },
   {
     path: "/ready",
@@ -247,10 +239,7 @@ export const ENDPOINTS: readonly Endpoint[] = [
     path: "/reset_counters",
     help: "reset all counters to zero",
     mutates: true,
-    answer: async (_query, core) => {
-      await core.resetCounters();
-      return text("OK\n");
-    },
+    answer: resetCounters,
   },
   { path: "/runtime", help: "print runtime values", answer: runtime },
   {

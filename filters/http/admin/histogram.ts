@@ -1,5 +1,7 @@
+import { Refused } from "./answer.ts";
 import type { Distribution } from "./core-data.ts";
 
+/** In percent, as Envoy prints them. */
 export const QUANTILES = [0, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 100];
 export type Bounds = readonly number[];
 
@@ -8,6 +10,14 @@ export const BOUNDS: Bounds = [
   0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 300_000, 600_000,
   1_800_000, 3_600_000,
 ] as const;
+
+const MODES = ["cumulative", "disjoint", "detailed", "summary", "prometheusnative"];
+
+/** Refuses any other word for `histogram_buckets`. */
+export function checkMode(mode: string): void {
+  if (!MODES.includes(mode))
+    throw new Refused(400, `usage: /stats?histogram_buckets=(${MODES.join("|")})\n`);
+}
 
 /**
  * The values below which a share of the samples lies. Samples are taken as spread evenly over their bucket, so that one alone

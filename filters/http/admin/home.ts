@@ -1,3 +1,4 @@
+import { escapeHtml } from "./answer.ts";
 import type { Endpoint, Parameter } from "./endpoints.ts";
 
 /** The page at `/`: each command with its parameters as a form. */
@@ -65,7 +66,3 @@ const FLAGS = new Set([
   "skip_exit",
   "inboundonly",
 ]);
-
-export function escapeHtml(text: string): string {
-  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
-}

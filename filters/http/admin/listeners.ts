@@ -1,7 +1,7 @@
 import { formatAddress } from "@tsproxy/sdk";
 import { type Answer, json, text } from "./answer.ts";
-import { addressJson } from "./clusters.ts";
 import type { CoreData } from "./core-data.ts";
+import { addressJson } from "./host-json.ts";
 import type { Query } from "./query.ts";
 
 /** `/listeners` */

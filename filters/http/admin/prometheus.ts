@@ -1,18 +1,10 @@
 import { type Answer, Refused, text } from "./answer.ts";
 import type { CoreData, HistogramSnapshot, NamedValue } from "./core-data.ts";
-import { type Bounds, countsUpTo, QUANTILES, quantiles } from "./histogram.ts";
+import { type Bounds, checkMode, countsUpTo, QUANTILES, quantiles } from "./histogram.ts";
 import type { Query } from "./query.ts";
 import { select, selector, unsigned } from "./selection.ts";
 import { StatsConfig } from "./stats-config.ts";
 import { Tagger } from "./tags.ts";
-
-const MODES = ["cumulative", "disjoint", "detailed", "summary", "prometheusnative"];
-
-/** Refuses a word for `histogram_buckets` that there is none of. */
-export function checkMode(mode: string): void {
-  if (!MODES.includes(mode))
-    throw new Refused(400, `usage: /stats?histogram_buckets=(${MODES.join("|")})\n`);
-}
 
 /** `/stats/prometheus`: Prometheus' text format 0.0.4 under Envoy's names. */
 export async function prometheus(query: Query, core: CoreData): Promise<Answer> {

@@ -24,6 +24,19 @@ export async function serverInfo(_query: Query, core: CoreData): Promise<Answer>
   });
 }
 
+/** `/memory`: Envoy's names for what V8 and the system tell. */
+export async function memory(_query: Query, core: CoreData): Promise<Answer> {
+  const { allocated, heapSize, unmapped, free, cached, physical } = await core.memory();
+  return json({
+    allocated: String(allocated),
+    heap_size: String(heapSize),
+    pageheap_unmapped: String(unmapped),
+    pageheap_free: String(free),
+    total_thread_cache: String(cached),
+    total_physical_bytes: String(physical),
+  });
+}
+
 /** Envoy's options at the values that describe us where core has no such option: one process, no hot restart, text logs. */
 const OPTIONS = {
   base_id: "0",

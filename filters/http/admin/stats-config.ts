@@ -1,4 +1,4 @@
-import type { Regex } from "@tsproxy/sdk";
+import { compileStringMatch, type Regex, type StringMatcher } from "@tsproxy/sdk";
 import { BOUNDS, type Bounds } from "./histogram.ts";
 import type { Rule } from "./tags.ts";
 
@@ -11,17 +11,9 @@ interface Config {
   }[];
   readonly use_all_default_tags?: boolean;
   readonly histogram_bucket_settings?: readonly {
-    readonly match?: Match;
+    readonly match: StringMatcher;
     readonly buckets?: readonly number[];
   }[];
-}
-interface Match {
-  readonly exact?: string;
-  readonly prefix?: string;
-  readonly suffix?: string;
-  readonly contains?: string;
-  readonly safe_regex?: { readonly regex?: string };
-  readonly ignore_case?: boolean;
 }
 
 /** The bootstrap's `stats_config`, made ready for a page. */
@@ -37,23 +29,10 @@ export class StatsConfig {
   /** Bounds of the buckets of a histogram: of the first setting that matches its name, else Envoy's own. */
   get bounds(): (name: string) => Bounds {
     const settings = (this.#config.histogram_bucket_settings ?? []).map(({ match, buckets }) => ({
-      matches: this.#matcher(match ?? {}),
+      matches: compileStringMatch(match, "match", { regex: this.#regex }),
       bounds: [...(buckets ?? [])].sort((a, b) => a - b),
     }));
     return (name) => settings.find(({ matches }) => matches(name))?.bounds ?? BOUNDS;
-  }
-
-  #matcher(match: Match): (name: string) => boolean {
-    const fold = (text: string) => (match.ignore_case === true ? text.toLowerCase() : text);
-    const { exact, prefix, suffix, contains, safe_regex } = match;
-    if (safe_regex !== undefined) {
-      const regex = this.#regex(safe_regex.regex ?? "");
-      return (name) => regex.matches(name);
-    }
-    if (exact !== undefined) return (name) => fold(name) === fold(exact);
-    if (prefix !== undefined) return (name) => fold(name).startsWith(fold(prefix));
-    if (suffix !== undefined) return (name) => fold(name).endsWith(fold(suffix));
-    return (name) => contains !== undefined && fold(name).includes(fold(contains));
   }
 
   /** Tags that all stats have. */

@@ -1,8 +1,14 @@
-import { type Answer, html, jsonPieces, Refused, text } from "./answer.ts";
+import { type Answer, escapeHtml, html, jsonPieces, Refused, text } from "./answer.ts";
 import type { CoreData, Distribution, HistogramSnapshot, NamedValue } from "./core-data.ts";
-import { type Bounds, bucketRange, countsUpTo, QUANTILES, quantiles } from "./histogram.ts";
-import { escapeHtml } from "./home.ts";
-import { checkMode, prometheus } from "./prometheus.ts";
+import {
+  type Bounds,
+  bucketRange,
+  checkMode,
+  countsUpTo,
+  QUANTILES,
+  quantiles,
+} from "./histogram.ts";
+import { prometheus } from "./prometheus.ts";
 import type { Query } from "./query.ts";
 import { type Selection, select, selector, unsigned } from "./selection.ts";
 import { StatsConfig } from "./stats-config.ts";

@@ -1,5 +1,5 @@
 /** A name without the parts that are values of tags, and those tags in the order they were found. */
-export interface Tagged {
+interface Tagged {
   readonly name: string;
   readonly tags: readonly (readonly [tag: string, value: string])[];
 }

@@ -1,4 +1,4 @@
-import { ConfigError, defineService } from "@tsproxy/sdk";
+import { ConfigError, defineService, isIp } from "@tsproxy/sdk";
 import { Config } from "./config.ts";
 
 /** Brings along the admin listener: a connection manager on the control thread, with `http/admin` as its only filter. */
@@ -40,8 +40,7 @@ function addressOf(address: NonNullable<Config["address"]>): unknown {
     throw new ConfigError("address", "is empty; write socket_address: { address, port_value }");
   }
   const ip = socket_address.address;
-  if (/^(?:\d{1,3}\.){3}\d{1,3}$|^[0-9a-fA-F:.]*:[0-9a-fA-F:.]*$/.test(ip))
-    return { socket_address };
+  if (isIp(ip)) return { socket_address };
   throw new ConfigError("address.socket_address.address", `"${ip}" is not an IP address`);
 }
 

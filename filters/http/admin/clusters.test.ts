@@ -1,0 +1,56 @@
+import { describe, expect, it } from "vitest";
+import { cluster, start } from "./test-admin.ts";
+
+describe("/clusters and /listeners", () => {
+  const world = {
+    clusters: { clusters: [cluster("up", [10100]), cluster("empty")] },
+    stats: {
+      counters: [["@host|up|127.0.0.1:10100|cx_total", 15]] as const,
+      gauges: [["@host|up|127.0.0.1:10100|cx_active", 1]] as const,
+    },
+  };
+
+  it("prints the figures of hosts", async () => {
+    const { body } = await start(world).ask("/clusters");
+    expect(body).toContain(
+      "up::127.0.0.1:10100::cx_active::1\nup::127.0.0.1:10100::cx_connect_fail::0\n",
+    );
+    expect(body).toContain("up::127.0.0.1:10100::cx_total::15\n");
+    expect(body).toContain("empty::observability_name::empty\n");
+  });
+
+  it("picks clusters by name", async () => {
+    const { body } = await start(world).ask("/clusters?filter=^em&format=json");
+    expect(JSON.parse(body).cluster_statuses.map((c: { name: string }) => c.name)).toEqual([
+      "empty",
+    ]);
+  });
+
+  it("tells why a host is not healthy", async () => {
+    const sick = cluster("sick", [1]);
+    const host = {
+      ...sick.hosts[0]!,
+      healthFlags: "/failed_active_hc",
+      healthStatus: "DRAINING",
+      priority: 1,
+    };
+    const t = start({ clusters: { clusters: [{ ...sick, hosts: [host] }] } });
+    const { body } = await t.ask("/clusters?format=json");
+    expect(JSON.parse(body).cluster_statuses[0].host_statuses[0]).toMatchObject({
+      health_status: { failed_active_health_check: true, eds_health_status: "DRAINING" },
+      priority: 1,
+    });
+  });
+
+  it("lists listeners", async () => {
+    const t = start();
+    expect((await t.ask("/listeners")).body).toBe(
+      "main::127.0.0.1:10000\ntwo::[::1]:1\ntwo::/run/two\n",
+    );
+    expect(JSON.parse((await t.ask("/listeners?format=json")).body).listener_statuses[1]).toEqual({
+      name: "two",
+      local_address: { socket_address: { address: "::1", port_value: 1 } },
+      additional_local_addresses: [{ pipe: { path: "/run/two" } }],
+    });
+  });
+});

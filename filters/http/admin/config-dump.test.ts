@@ -1,0 +1,101 @@
+import { describe, expect, it } from "vitest";
+import { cluster, start } from "./test-admin.ts";
+
+describe("/config_dump", () => {
+  const bootstrap = {
+    node: { id: "n1", cluster: "c1" },
+    static_resources: {
+      listeners: [
+        {
+          name: "main",
+          filter_chains: [{ filters: [{ typed_config: { route_config: { name: "r1" } } }] }],
+        },
+      ],
+      clusters: [
+        { name: "dead", transport_socket: { private_key: { inline_string: "secret" }, sni: "x" } },
+        { name: "up" },
+      ],
+    },
+  };
+  const ask = async (path: string) => {
+    const world = { bootstrap, clusters: { clusters: [cluster("up", [1, 2])] } };
+    const { status, body } = await start(world).ask(path);
+    return { status, body, configs: status === 200 ? JSON.parse(body).configs : [] };
+  };
+
+  it("dumps bootstrap, clusters, listeners and routes", async () => {
+    const { configs } = await ask("/config_dump");
+    expect(configs.map((c: { "@type": string }) => c["@type"].split(".").at(-1))).toEqual([
+      "BootstrapConfigDump",
+      "ClustersConfigDump",
+      "ListenersConfigDump",
+      "ScopedRoutesConfigDump",
+      "RoutesConfigDump",
+      "SecretsConfigDump",
+    ]);
+    expect(configs[4].static_route_configs[0].route_config).toEqual({
+      "@type": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+      name: "r1",
+    });
+  });
+
+  it("shows no secret", async () => {
+    const { body } = await ask("/config_dump");
+    expect(body).not.toContain('"secret"');
+    expect(body.match(/"\[redacted\]"/g)).toHaveLength(2);
+    expect(body).toContain('"sni": "x"');
+  });
+
+  it("flattens a resource and picks by name", async () => {
+    const { configs } = await ask("/config_dump?resource=static_clusters&name_regex=^up");
+    expect(configs).toEqual([
+      {
+        "@type": "type.googleapis.com/envoy.admin.v3.ClustersConfigDump.StaticCluster",
+        cluster: { "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", name: "up" },
+        last_updated: "2026-11-20T09:30:50.219Z",
+      },
+    ]);
+  });
+
+  it("keeps what a mask names", async () => {
+    expect((await ask("/config_dump?mask=bootstrap.node.id")).configs).toEqual([
+      {
+        "@type": "type.googleapis.com/envoy.admin.v3.BootstrapConfigDump",
+        bootstrap: { node: { id: "n1" } },
+      },
+    ]);
+    expect(
+      (await ask("/config_dump?resource=static_listeners&mask=last_updated")).configs[0],
+    ).toEqual({
+      "@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump.StaticListener",
+      last_updated: "2026-11-20T09:30:50.219Z",
+    });
+  });
+
+  it("adds endpoints when asked to", async () => {
+    const { configs } = await ask("/config_dump?include_eds");
+    const { endpoint_config } = configs[2].static_endpoint_configs[0];
+    expect(endpoint_config.cluster_name).toBe("up");
+    expect(endpoint_config.endpoints[0].lb_endpoints).toHaveLength(2);
+  });
+
+  it("says what it cannot dump", async () => {
+    expect(await ask("/config_dump?resource=foo")).toMatchObject({
+      status: 404,
+      body: "foo not found in config dump",
+    });
+    expect((await ask("/config_dump?resource=bootstrap")).status).toBe(400);
+    expect((await ask("/config_dump?resource=static_endpoint_configs")).status).toBe(404);
+    expect(await ask("/config_dump?mask=nothing")).toMatchObject({
+      status: 400,
+      body: "FieldMask nothing could not be successfully applied to any configs.",
+    });
+    expect((await ask("/config_dump?resource=static_clusters&mask=nothing")).status).toBe(400);
+    expect(await ask("/config_dump?resource=dynamic_listeners")).toMatchObject({
+      status: 200,
+      body: "{}\n",
+    });
+    expect((await ask("/config_dump?mask=a..b")).status).toBe(400);
+    expect((await ask("/config_dump?mask=static_clusters.cluster")).status).toBe(400);
+  });
+});

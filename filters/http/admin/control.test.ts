@@ -1,0 +1,70 @@
+import { describe, expect, it } from "vitest";
+import { start } from "./test-admin.ts";
+
+describe("commands that change something", () => {
+  it.each([
+    ["/healthcheck/fail", "core.healthcheck"],
+    ["/healthcheck/ok", "core.healthcheck"],
+    ["/drain_listeners?graceful&inboundonly", "core.drain_listeners"],
+    ["/reopen_logs", "core.reopen_logs"],
+    ["/stats/recentlookups/enable", "core.change_lookups"],
+    ["/runtime_modify?a=1", "core.runtime_modify"],
+  ])("%s wants POST, and answers OK", async (path, operation) => {
+    const t = start();
+    expect((await t.ask(path)).status).toBe(405);
+    expect(t.ran).toEqual([]);
+    expect(await t.ask(path, "POST")).toMatchObject({ status: 200, body: "OK\n" });
+    expect(t.ran).toEqual([operation]);
+  });
+
+  it("takes the values of a form", async () => {
+    const t = start();
+    const told: unknown[] = [];
+    t.cx.operations.set("core.runtime_modify", (args) => told.push(args));
+    await t.ask("/runtime_modify?a=1", "POST", { form: "b=2%20x&c=" });
+    expect(told).toEqual([{ a: "1", b: "2 x", c: "" }]);
+    expect((await t.ask("/runtime_modify", "POST")).status).toBe(400);
+  });
+
+  it("says so when no layer of the runtime takes changes", async () => {
+    const t = start();
+    t.cx.operations.set("core.runtime_modify", () => false);
+    expect(await t.ask("/runtime_modify?a=1", "POST")).toMatchObject({
+      status: 503,
+      body: "No admin layer specified",
+    });
+  });
+});
+
+describe("what Envoy has beside", () => {
+  it("answers memory in decimal strings", async () => {
+    const body = JSON.parse((await start().ask("/memory")).body);
+    expect(Object.keys(body)).toEqual([
+      "allocated",
+      "heap_size",
+      "pageheap_unmapped",
+      "pageheap_free",
+      "total_thread_cache",
+      "total_physical_bytes",
+    ]);
+    expect(body.allocated).toBe("1");
+  });
+
+  it.each([
+    ["/heap_dump", "GET", "The current build does not support heap dump"],
+    ["/heapprofiler?enable=y", "POST", "The current build does not support heap profiler"],
+  ])("says that %s is not there", async (path, method, body) => {
+    expect(await start().ask(path, method)).toMatchObject({ status: 501, body });
+  });
+
+  it("prints the names of stats that were looked up", async () => {
+    const t = start();
+    expect((await t.ask("/stats/recentlookups")).body).toBe(
+      "Lookup tracking is not enabled. Use /stats/recentlookups/enable to enable.\n\ntotal: 7\n",
+    );
+    t.cx.operations.set("core.recent_lookups", () => ({ recent: [["a.b", 2]], total: 9 }));
+    expect((await t.ask("/stats/recentlookups")).body).toBe(
+      "   Count Lookup\n       2 a.b\n\ntotal: 9\n",
+    );
+  });
+});

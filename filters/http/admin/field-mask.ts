@@ -1,0 +1,39 @@
+import { bareRefusal } from "./answer.ts";
+
+export type Json = { readonly [key: string]: unknown };
+
+/** Paths of protobuf's FieldMask, each as its segments. */
+type Mask = readonly (readonly string[])[];
+
+/** `bootstrap.node.id,bootstrap.admin` */
+export function fieldMask(text: string | undefined): Mask | undefined {
+  if (text === undefined || text === "") return undefined;
+  const paths = text.split(",").map((path) => path.split("."));
+  const isField = (segment: string) => /^[A-Za-z_][A-Za-z0-9_]{0,127}$/.test(segment);
+  if (paths.every((path) => path.length <= 32 && path.every(isField))) return paths;
+  throw bareRefusal(400, `the mask "${text.slice(0, 80)}" is not a list of fields\n`);
+}
+
+/** What the mask keeps of a message, or undefined if it names nothing of it. */
+export function trimmed(message: Json, mask: Mask | undefined): Json | undefined {
+  if (mask === undefined) return message;
+  const kept = keep(message, mask);
+  if (kept === undefined) return undefined;
+  return { "@type": message["@type"], ...kept };
+}
+
+function keep(message: Json, mask: Mask): Json | undefined {
+  const result: Record<string, unknown> = {};
+  for (const [key, value] of Object.entries(message)) {
+    const below = mask.filter((path) => path[0] === key).map((path) => path.slice(1));
+    if (below.length === 0) continue;
+    if (below.some((path) => path.length === 0)) result[key] = value;
+    else if (typeof value === "object" && value !== null && !Array.isArray(value)) {
+      const inner = keep(value as Json, below);
+      if (inner === undefined) continue;
+      const type = (value as Json)["@type"];
+      result[key] = type === undefined ? inner : { "@type": type, ...inner };
+    }
+  }
+  return Object.keys(result).length === 0 ? undefined : result;
+}

@@ -1,0 +1,79 @@
+import { type Answer, text } from "./answer.ts";
+import type { CoreData } from "./core-data.ts";
+import type { Query } from "./query.ts";
+
+const LEVELS = ["trace", "debug", "info", "warning", "error", "critical", "off"];
+const LOGGING_USAGE =
+  "usage: /logging?<name>=<level> (change single level)\n" +
+  "usage: /logging?paths=name1:level1,name2:level2,... (change multiple levels)\n" +
+  "usage: /logging?level=<level> (change all levels)\n" +
+  "usage: /logging?group=<group_name>:<level> (change group of loggers)\n" +
+  `levels: ${LEVELS.join(" ")} \n`;
+
+/** Loggers of Envoy's, by the packages whose loggers do that work here. */
+const ENVOY_LOGGERS: Readonly<Record<string, string>> = {
+  admin: "http/admin",
+  hc: "health/http",
+  http: "network/http_connection_manager",
+  http2: "codec/http2",
+  local_rate_limit: "http/local_ratelimit",
+  lua: "http/lua",
+  rbac: "http/rbac",
+  router: "http/router",
+  udp: "udp/udp_proxy",
+  upstream: "service/cluster_manager",
+};
+
+type Levels = readonly (readonly [logger: string, level: string])[];
+
+/** With Envoy's names for those that have one. */
+function withEnvoyNames(levels: Levels): Levels {
+  const byName = new Map(levels);
+  const named = Object.entries(ENVOY_LOGGERS).flatMap(([name, ours]) => {
+    const level = byName.get(ours);
+    return level === undefined ? [] : [[name, level] as const];
+  });
+  return [...levels, ...named];
+}
+
+/** `/logging`: the loggers are core's own (`main`) and one a package, which Envoy's name for it names as well. */
+export async function logging(query: Query, core: CoreData): Promise<Answer> {
+  const known = withEnvoyNames(await core.logLevels());
+  const asked = loggingChanges(query, new Set(known.map(([name]) => name)));
+  const changes =
+    typeof asked === "string"
+      ? asked
+      : asked?.map(([name, level]) => [ENVOY_LOGGERS[name] ?? name, level] as const);
+  const list = (levels: Levels) =>
+    `active loggers:\n${levels.map(([name, level]) => `  ${name}: ${level}\n`).join("")}\n`;
+  if (typeof changes === "string")
+    return text(`error: ${changes}\n\n${LOGGING_USAGE}${list(known)}`, 400);
+  return text(
+    list(changes === undefined ? known : withEnvoyNames(await core.setLogLevels(changes))),
+  );
+}
+
+/** [logger, level] of each change, "" for all loggers; undefined: none is asked for; a string: what is wrong. */
+function loggingChanges(
+  query: Query,
+  names: ReadonlySet<string>,
+): readonly (readonly [string, string])[] | string | undefined {
+  const given = [...query.all];
+  if (given.length === 0) return undefined;
+  if (given.length > 1) return "invalid number of parameters";
+  const [name, value] = given[0]!;
+  const changes: (readonly [string, string])[] =
+    name === "level"
+      ? [["", value]]
+      : name === "paths" || name === "group"
+        ? value.split(",").map((pair) => {
+            const colon = pair.lastIndexOf(":");
+            return [pair.slice(0, Math.max(0, colon)), pair.slice(colon + 1)] as const;
+          })
+        : [[name, value]];
+  for (const [logger, level] of changes) {
+    if (!LEVELS.includes(level)) return "unknown logger level";
+    if (name !== "level" && !names.has(logger)) return "unknown logger name";
+  }
+  return changes;
+}

@@ -1,0 +1,31 @@
+import { type Answer, jsonPieces, Refused, text } from "./answer.ts";
+import type { CoreData } from "./core-data.ts";
+import type { Query } from "./query.ts";
+
+/** `/cpuprofiler?enable=y`, and `=n`, which writes the profile. `thread`, `filter`: whose, see CoreData. */
+export async function cpuProfiler(query: Query, core: CoreData): Promise<Answer> {
+  const enable = query.get("enable");
+  if (query.all.size === 0 || (enable !== "y" && enable !== "n"))
+    throw new Refused(400, "?enable=<y|n>\n");
+  const of = { thread: query.get("thread"), filter: query.get("filter") };
+  const answer = await core.profile(enable === "y", of);
+  if (answer.error !== undefined) throw new Refused(500, `${answer.error}\n`);
+  return text(answer.file === undefined ? "OK\n" : `OK\n${answer.file}\n`);
+}
+
+/** `/filter_profile?filter=NAME&seconds=5&kind=cpu|heap|snapshot`: the profile is the answer. */
+export async function filterProfile(query: Query, core: CoreData): Promise<Answer> {
+  const filter = query.get("filter");
+  const seconds = Number(query.get("seconds") ?? 5);
+  if (filter === undefined || !(seconds > 0 && seconds <= 60))
+    throw new Refused(400, "?filter=<name>&seconds=<1 to 60>&kind=<cpu|heap|snapshot>\n");
+  const kind = query.get("kind") ?? "cpu";
+  const thread = query.get("thread");
+  const { profile, error } = await core.filterProfile({ filter, kind, seconds, thread });
+  if (profile === undefined) throw new Refused(500, `${error}\n`);
+  return jsonPieces([profile]);
+}
+
+/** Parts of Envoy that a JavaScript proxy does not have: what Envoy answers where it was built without them. */
+export const unsupported = (what: string) => (): Answer =>
+  text(`The current build does not support ${what}`, 501);
