@@ -5,14 +5,24 @@ import { createRequire } from "node:module";
 import path from "node:path";
 import { isPacked, ROOT } from "./own-files.ts";
 
-const FOLDER = path.join(ROOT, "node_modules", ".cache", "tsproxy");
+/** In the npm package beside what Node keeps of compiled code (bin/tsproxy.js). */
+const FOLDER =
+  (isPacked && process.env.NODE_COMPILE_CACHE) ||
+  path.join(ROOT, "node_modules", ".cache", "tsproxy");
 
 /**
  * What the checkout's own packages and preludes were built to, for the next start: to bundle all of them takes two seconds of CPU,
- * to see that nothing has changed 30 ms. The npm package needs none of it, and of what lies elsewhere nothing is kept.
+ * to see that nothing has changed 30 ms. The npm package needs none of it. What lies elsewhere is kept when a process is given up, for
+ * the one that takes its place and must not wait for esbuild.
  */
 export function isKept(file: string): boolean {
-  return !isPacked && file.startsWith(`${ROOT.replace(/\/$/, "")}/`);
+  return isSuccessor || (!isPacked && file.startsWith(`${ROOT.replace(/\/$/, "")}/`));
+}
+
+let isSuccessor = false;
+/** This process takes the place of one that hung. */
+export function succeed(): void {
+  isSuccessor = true;
 }
 
 /** The name of what these words make. */

@@ -86,24 +86,25 @@ export interface BundleOptions {
 
 export async function bundle(options: BundleOptions): Promise<Bundle> {
   if (!isKept(options.entry)) return build(options);
-  const { entry, filename, external = [], alias = {}, format = "esm" } = options;
-  const words = [
-    esbuildVersion(),
-    CHARSET,
-    format,
-    entry,
-    filename,
-    ...external,
-    JSON.stringify(alias),
-  ];
-  const key = keyOf(...words);
-  const found = await readBundle(key, filename);
+  const found = await readBundle(keptAs(options), options.filename);
   if (found !== undefined) return found;
   const made = await build({ ...options, keepInputs: true });
-  const { code, hash, inputs, sources } = made;
-  const text = JSON.stringify({ code, hash, inputs: [...inputs] });
-  void keep(`${key}.js.map`, sources.json).then(() => keep(`${key}.json`, text));
+  void keepBundle(made, options);
   return made;
+}
+
+/** For a later process. */
+export async function keepBundle(made: Bundle, options: BundleOptions): Promise<void> {
+  const { code, hash, inputs, sources } = made;
+  const name = keptAs(options);
+  await keep(`${name}.js.map`, sources.json);
+  await keep(`${name}.json`, JSON.stringify({ code, hash, inputs: [...inputs] }));
+}
+
+function keptAs({ entry, filename, ...options }: BundleOptions): string {
+  const { external = [], alias = {}, format = "esm" } = options;
+  const words = [esbuildVersion(), CHARSET, format, entry, filename];
+  return keyOf(...words, ...external, JSON.stringify(alias));
 }
 
 /** What an earlier process has built, if no file has changed since. */

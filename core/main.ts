@@ -2,6 +2,7 @@ import { writeFileSync } from "node:fs";
 import path from "node:path";
 import { checkAddresses, listenProblem, ownAddress, shown } from "./addresses.ts";
 import { announce } from "./announce.ts";
+import { succeed } from "./build-cache.ts";
 import { Canary } from "./canary.ts";
 import { Describer } from "./describe.ts";
 import { recordExchanges } from "./dev-events.ts";
@@ -43,6 +44,7 @@ const BEAT_MS = 100;
 const LARGE_CHARS = 250_000;
 
 const options = JSON.parse(process.argv[2] ?? "{}") as RunOptions;
+if ((options.quarantined ?? []).length > 0) succeed();
 const { log, reopen } = openLog(options.log);
 const levels = new LogLevels(log, options.log);
 const profiler = new Profiler(() => fleet, find);
@@ -59,6 +61,11 @@ const lines = new LineOrder(
   () => fleet.flushLines(),
 );
 let state: "INITIALIZING" | "LIVE" | "DRAINING" = "INITIALIZING";
+/** Beside a process that is to go the ports are in use, and shall be. */
+const isBeside = options.takeover || options.standby === true;
+const toldToServe = Promise.withResolvers<void>();
+/** The first configuration is in service. */
+const started = Promise.withResolvers<void>();
 const describer = new Describer({ sdk, reader });
 const canary = new Canary({ prelude, node, sandboxed: "left out" });
 /** An operator has asked to fail health checks (admin's /healthcheck/fail). */
@@ -118,6 +125,7 @@ writeAdminAddress();
 reload.watch();
 watchCore();
 beat();
+setImmediate(started.resolve);
 
 function flushServer(): void {
   flushServerStats({ server, stats, reload, state: shownState, certificates });
@@ -160,12 +168,15 @@ function newFleet(self: RuntimeConfig["node"]): Fleet {
   const address = ownAddress(options.addressFamily);
   const own = address === undefined ? self : { ...self, address };
   return new Fleet(
-    threadStarter({
-      prelude,
-      node: own,
-      drain: { ms: options.drainTimeMs, immediate: options.drainImmediately },
-      fileFlushMs: options.fileFlushIntervalMsec,
-    }),
+    threadStarter(
+      {
+        prelude,
+        node: own,
+        drain: { ms: options.drainTimeMs, immediate: options.drainImmediately },
+        fileFlushMs: options.fileFlushIntervalMsec,
+      },
+      started.promise,
+    ),
     new FleetLog({
       log,
       find,
@@ -219,10 +230,13 @@ function servingThreads(): Serving {
       use(next!);
     },
     abort: (generation) => fleet.abort(generation),
-    // Beside a predecessor the ports are in use, and shall be.
     check: async (listeners) =>
-      options.takeover && state === "INITIALIZING" ? [] : checkAddresses(listeners, fleet.bound),
+      isBeside && state === "INITIALIZING" ? [] : checkAddresses(listeners, fleet.bound),
     listen: async (listeners) => {
+      if (options.standby && state === "INITIALIZING") {
+        tell({ type: "prepared" });
+        await toldToServe.promise;
+      }
       const failures = await fleet.listen(listeners);
       return failures.map((f) => listenProblem(listeners.find((l) => l.name === f.listener)!, f));
     },
@@ -275,7 +289,11 @@ function obeySignals(): void {
     reopen();
     void reopenFiles();
   });
-  process.on("message", ({ ms }: ToProxy) => void drain(ms));
+  process.on("message", (message: ToProxy) => {
+    if (message.type === "retire") void drain(message.ms);
+    else if (message.type === "keep_builds") reload.keepBuilds();
+    else toldToServe.resolve();
+  });
   process.on("disconnect", () => void stop(1));
 }
 

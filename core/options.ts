@@ -33,6 +33,8 @@ export interface RunOptions {
   readonly addressFamily: "v4" | "v6";
   /** Binds beside the proxy that serves this config, and ends it. */
   readonly takeover: boolean;
+  /** Started while the process before seems to hang: it sets everything up, and binds beside that one when it is told to. */
+  readonly standby?: boolean;
   /** Where the next one finds this one; "": nowhere. */
   readonly controlSocket: string;
   /** `tsproxy filter dev` has started it: exchanges are recorded, and it tells what happens. */
@@ -50,15 +52,20 @@ export interface Runtime {
 /** A terminal's Ctrl-C reaches supervisor and proxy, and what one passes on reaches the other again: one signal for all of them. */
 export const SAME_SIGNAL_MS = 300;
 
-/** Supervisor -> proxy: another one serves beside it. It takes no more connections, and ends with the last one, or after `ms`. */
-export interface ToProxy {
-  readonly type: "retire";
-  readonly ms: number;
-}
+/** Supervisor -> proxy. */
+export type ToProxy =
+  /** Another one serves beside it. It takes no more connections, and ends with the last one, or after `ms`. */
+  | { readonly type: "retire"; readonly ms: number }
+  /** It seems to hang, and a standby is started: what it has built of dropped-in packages need not be built again. */
+  | { readonly type: "keep_builds" }
+  /** To a standby. */
+  | { readonly type: "serve" };
 
 /** Proxy -> supervisor. */
 export type ToSupervisor =
   | { readonly type: "ready" }
+  /** A standby waits for `serve`. */
+  | { readonly type: "prepared" }
   /** It was asked to end: however it ends now, it is not started again. */
   | { readonly type: "stopping" }
   | { readonly type: "dev"; readonly event: DevEvent }

@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
-import { hashOf, type SourcePositions } from "./bundle.ts";
+import { hashOf, keepBundle, type SourcePositions } from "./bundle.ts";
 import type { Overlay } from "./config/overlay.ts";
 import type { Describer } from "./describe.ts";
 import type { Change, Stage } from "./fleet.ts";
@@ -192,6 +192,13 @@ export class Reload {
   /** Looks at everything, as if all of it had just been saved. */
   lookAtAll(): void {
     for (const directory of this.#directories().keys()) this.#looks.event(directory);
+  }
+
+  /** For the process that takes this one's place. */
+  keepBuilds(): void {
+    for (const { live, source } of this.#units.values())
+      if (live !== undefined && source.origin === "dropped-in")
+        void keepBundle(live.bundle, { entry: source.entry, filename: source.id });
   }
 
   /** Code that brought a thread down: what served before serves again, on all threads, until the files change. */

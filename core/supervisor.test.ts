@@ -2,7 +2,7 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
-import { HangWatch, Supervisor } from "./supervisor.ts";
+import { Supervisor } from "./supervisor.ts";
 
 let folder: string;
 beforeAll(() => {
@@ -17,20 +17,25 @@ function supervise(code: string) {
   const runs = `${main}.runs`;
   fs.writeFileSync(
     main,
-    `import fs from "node:fs";\nfs.appendFileSync(${JSON.stringify(runs)}, "x");\nconst run = fs.statSync(${JSON.stringify(runs)}).size;\n${code}`,
+    `import fs from "node:fs";
+     const RUNS = ${JSON.stringify(runs)};
+     fs.appendFileSync(RUNS, "x");
+     const run = fs.statSync(RUNS).size;
+     const tell = (type, threads) => process.send({ type, threads });
+     ${code}`,
   );
   const log: string[] = [];
   const backOffMs = { first: 1, most: 4 };
   const supervisor = new Supervisor({
     main,
-    args: (quarantined) => [...quarantined],
+    args: (quarantined, standby) => [quarantined.join(), standby ? "standby" : ""],
     execArgv: [],
     log: (message) => log.push(message),
     backOffMs,
   });
   return { supervisor, log, runs: () => fs.readFileSync(runs, "utf8").length };
 }
-const READY = 'process.send({ type: "ready" });';
+const READY = 'tell("ready");';
 
 test("ends with the proxy when that ends well", async () => {
   const { supervisor, runs } = supervise(`${READY} process.disconnect();`);
@@ -68,13 +73,69 @@ test("kills a proxy whose thread has stopped turning, and starts another", async
   expect(log[0]).toMatch(/hung \(worker 0 was silent\) and was killed/);
 });
 
-test("names the filter that a thread is silent in, and starts at once without it", async () => {
-  const { supervisor, log } = supervise(`${READY}
-    if (run > 1) { if (process.argv[2] === "http/bad") process.disconnect(); else process.exit(9); }
-    else setInterval(() => process.send({ type: "beat", threads: [{ name: "worker 0", turns: 5, boxMs: 0, inside: "http/bad" }] }), 5);`);
+/**
+ * `serve` says how often its thread has turned, `times` times: 5 make it suspect, 20 kill its process. A standby has a `process.argv`
+ * of its own, and ends once the first process has.
+ */
+const PROCESSES = `
+  const serve = (times) => {
+    fs.writeFileSync(RUNS + ".first", String(process.pid));
+    ${READY}
+    for (let n = 0; n < times; n++) beat(1);
+    setInterval(() => {}, 1000);
+  };
+  const beat = (turns) => tell("beat", [{ name: "worker 0", turns, boxMs: 1000, inside: "http/bad" }]);
+  const isGone = (name) => {
+    try { process.kill(Number(fs.readFileSync(RUNS + name)), 0); } catch (error) { return error.code === "ESRCH"; }
+  };
+  const until = async (holds) => {
+    while (!holds()) await new Promise((resolve) => setTimeout(resolve, 5));
+  };
+  const standBy = () => {
+    if (process.argv[2] !== "http/bad" || process.argv[3] !== "standby") process.exit(9);
+    process.on("message", async ({ type }) => {
+      if (type !== "serve") process.exit(8);
+      ${READY}
+      await until(() => isGone(".first"));
+      process.disconnect();
+    });
+  };`;
+
+test("a standby without the filter that a thread is silent in takes the process's place", async () => {
+  const { supervisor, log, runs } = supervise(`${PROCESSES}
+    if (run === 1) serve(5);
+    else { standBy(); tell("prepared"); }`);
   expect(await supervisor.run()).toBe(0);
+  expect(runs()).toBe(2);
   expect(log).toHaveLength(1);
-  expect(log[0]).toMatch(/hung .* inside the filter http\/bad; starting it again at once/);
+  expect(log[0]).toMatch(
+    /hung \(worker 0 was silent\) .* inside the filter http\/bad; another one takes its place/,
+  );
+});
+
+test("a standby that is late serves once it is prepared, although the process is gone", async () => {
+  const { supervisor, log, runs } = supervise(`${PROCESSES}
+    if (run === 1) serve(20);
+    else { standBy(); await until(() => isGone(".first")); tell("prepared"); }`);
+  expect(await supervisor.run()).toBe(0);
+  expect(runs()).toBe(2);
+  expect(log).toHaveLength(1);
+});
+
+test("a standby ends when the thread turns again", async () => {
+  const { supervisor, log, runs } = supervise(`${PROCESSES}
+    if (run === 1) {
+      serve(5);
+      await until(() => fs.existsSync(RUNS + ".standby"));
+      beat(2);
+      await until(() => isGone(".standby"));
+      process.exit(0);
+    }
+    fs.writeFileSync(RUNS + ".standby", String(process.pid));
+    process.on("message", () => process.exit(7));`);
+  expect(await supervisor.run()).toBe(0);
+  expect(runs()).toBe(2);
+  expect(log).toEqual([]);
 });
 
 test("passes a signal on and ends with what the proxy answers", async () => {
@@ -85,27 +146,4 @@ test("passes a signal on and ends with what the proxy answers", async () => {
   await vi.waitFor(() => expect(supervisor.ready).toBe(true), 120_000);
   supervisor.signal("SIGTERM");
   expect(await ended).toBe(0);
-});
-
-test("a thread that turns is never silent, one that waits for its box is not yet", () => {
-  const hangs: string[] = [];
-  const watch = new HangWatch((who) => hangs.push(who));
-  for (let n = 0; n < 100; n++) watch.onBeat([{ name: "worker 0", turns: n, boxMs: 0 }]);
-  expect(hangs).toEqual([]);
-  // 15 beats of 100 ms: a box of 1 s and 500 ms beyond it.
-  for (let n = 0; n < 15; n++) watch.onBeat([{ name: "worker 1", turns: 1, boxMs: 1_000 }]);
-  expect(hangs).toEqual([]);
-  for (let n = 0; n < 2; n++) watch.onBeat([{ name: "worker 1", turns: 1, boxMs: 1_000 }]);
-  expect(hangs).toEqual(["worker 1"]);
-});
-
-test("a thread that gets no CPU waits, and does not hang", () => {
-  const hangs: string[] = [];
-  const watch = new HangWatch((who) => hangs.push(who));
-  const beat = (cpuMs: number) =>
-    watch.onBeat([{ name: "worker 0", turns: 1, cpuMs, boxMs: 1_000 }]);
-  for (let n = 0; n < 100; n++) beat(50 + n);
-  expect(hangs).toEqual([]);
-  for (let n = 0; n < 15; n++) beat(150 + n * 100);
-  expect(hangs).toEqual(["worker 0"]);
 });

@@ -1,18 +1,12 @@
-import { type ChildProcess, fork } from "node:child_process";
-import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import type { DevEvent } from "./dev-events.ts";
 import type { Log } from "./log.ts";
 import type { LogOptions } from "./log-options.ts";
-import type { RunOptions, Runtime, ThreadBeat, ToProxy, ToSupervisor } from "./options.ts";
+import type { RunOptions, Runtime, ToProxy } from "./options.ts";
 import { ownModule } from "./own-files.ts";
+import { ProxyProcess, type ProxyProgram } from "./proxy-process.ts";
 import { ControlSocket, Predecessor } from "./takeover.ts";
-import { silence } from "./thread-cpu.ts";
 
-/** How long a thread may be silent beyond its time box. */
-const SILENCE_MS = 500;
-/** Main does no traffic; a large config may keep it this long. */
-const MAIN_BOX_MS = 10_000;
 const BACK_OFF_MS = { first: 1_000, most: 60_000 } as const;
 const CRASHES = { most: 5, withinMs: 60_000 } as const;
 /** The proxy drains for 5 s and gives its threads 2 s more; past this it hangs. */
@@ -21,27 +15,12 @@ const END_MS = 10_000;
 const LISTEN_TIMES = 20;
 const LISTEN_AGAIN_MS = 100;
 
-/**
- * glibc keeps a heap for each thread, eight a core, of which most is free (12 MiB with one worker); V8 allocates little there. And
- * once a large block was freed it takes others of that size, rings among them, from those heaps as well, where nothing is given
- * back (14 MiB).
- */
-const ALLOCATOR = { MALLOC_ARENA_MAX: "2", MALLOC_MMAP_THRESHOLD_: "262144" } as const;
-
-export interface SupervisorOptions {
-  /** Module of the proxy, its arguments, and the flags of its Node. */
-  readonly main: string;
-  /** `quarantined`: sandboxed packages that a process has ended in. */
-  readonly args: (quarantined: readonly string[]) => readonly string[];
-  readonly execPath?: string;
-  readonly execArgv: readonly string[];
+export interface SupervisorOptions extends Omit<ProxyProgram, "args"> {
+  /** `quarantined`: sandboxed packages that a process has hung or ended in. `standby`: it waits to be told to serve. */
+  readonly args: (quarantined: readonly string[], standby: boolean) => readonly string[];
   readonly log: (message: string) => void;
   /** A proxy serves for the first time. */
   readonly onFirstReady?: () => void;
-  /** Its stderr, line by line; undefined: it writes to ours. */
-  readonly onLine?: (line: string) => void;
-  /** The same of its stdout. */
-  readonly onOutput?: (line: string) => void;
   readonly onDev?: (event: DevEvent) => void;
   /** Milliseconds, for tests. */
   readonly backOffMs?: { readonly first: number; readonly most: number };
@@ -59,8 +38,8 @@ export async function superviseProxy(
   const main = fileURLToPath(ownModule("main"));
   const supervisor = new Supervisor({
     main,
-    args: (quarantined) => [
-      JSON.stringify({ ...options, takeover: predecessor !== undefined, quarantined }),
+    args: (quarantined, standby) => [
+      JSON.stringify({ ...options, takeover: predecessor !== undefined, quarantined, standby }),
     ],
     execPath: node,
     execArgv: flags,
@@ -127,16 +106,32 @@ class LateLog {
   }
 }
 
+/** A process that is started while another one seems to hang. */
+interface Standby {
+  readonly proxy: ProxyProcess;
+  /** The package that it is to do without. */
+  readonly guilty: string;
+  /** From then on it takes the other one's place, whatever becomes of that. */
+  isToServe: boolean;
+}
+
 /**
  * Keeps one proxy process alive.
  *
  *   start ──ready──> serving ──crash, hang──> back off 1-60 s ──> start
  *     └─exit before its first ready: end      └─exit 0: end       five crashes in a minute: end
+ *
+ * One that seems to hang inside a sandboxed package gets a standby. That sets everything up but this package while the other one is
+ * still waited for, whose other threads may well serve; and binds beside it before that is killed, so that nobody is refused.
+ *
+ *   serving ──suspicion──> standby is started ──prepared──> is told to serve ──ready──> the other one is killed
+ *                             └─the thread turns again: it ends                 the other one was killed before: serving
  */
 export class Supervisor {
   readonly #options: SupervisorOptions;
   readonly #crashes: number[] = [];
-  #child: ChildProcess | undefined;
+  #proxy: ProxyProcess | undefined;
+  #standby: Standby | undefined;
   #stopAsked = false;
   #wakeUp: (() => void) | undefined;
   #wasReady = false;
@@ -156,24 +151,30 @@ export class Supervisor {
     let backOffMs: number = this.#backOff.first;
     for (;;) {
       const started = performance.now();
-      const { code, reason, guilty } = await this.#serve();
-      if (code === 0) return 0;
-      if (this.#stopAsked) return code ?? 0;
-      if (!this.#wasReady) return code ?? 1;
+      this.#proxy ??= this.#start();
+      const { code, reason, guilty } = await this.#proxy.ended;
+      this.#proxy = undefined;
+      if (code === 0 || this.#stopAsked || !this.#wasReady) {
+        this.#dropStandby();
+        return code ?? (this.#stopAsked ? 0 : 1);
+      }
       const now = performance.now();
       if (now - started > CRASHES.withinMs) backOffMs = this.#backOff.first;
       this.#crashes.push(now);
       if (this.#crashes.filter((at) => now - at < CRASHES.withinMs).length >= CRASHES.most) {
         this.#options.log(`the proxy ${reason}; five times within a minute, so this is the end`);
+        this.#dropStandby();
         return 1;
       }
       if (guilty !== undefined && !this.#quarantined.has(guilty)) {
         this.#quarantined.add(guilty);
         this.#options.log(
-          `the proxy ${reason} inside the filter ${guilty}; starting it again at once, and the filter's failure policy answers in its place until its code is another one`,
+          `the proxy ${reason} inside the filter ${guilty}; another one takes its place at once, and the filter's failure policy answers until its code is another one`,
         );
+        this.#proxy = this.#takeStandby(guilty);
         continue;
       }
+      this.#dropStandby();
       this.#options.log(`the proxy ${reason}; starting it again in ${backOffMs / 1000} s`);
       await this.#sleep(backOffMs);
       if (this.#stopAsked) return 0;
@@ -185,61 +186,79 @@ export class Supervisor {
     if (signal === "SIGTERM" || signal === "SIGINT") {
       this.#stopAsked = true;
       this.#wakeUp?.();
-      setTimeout(() => this.#child?.kill("SIGKILL"), END_MS).unref();
+      this.#dropStandby();
+      setTimeout(() => this.#proxy?.signal("SIGKILL"), END_MS).unref();
     }
-    this.#child?.kill(signal);
+    this.#proxy?.signal(signal);
   }
 
   send(message: ToProxy): void {
-    if (this.#child?.connected) this.#child.send(message);
+    this.#proxy?.send(message);
   }
 
   get #backOff() {
     return this.#options.backOffMs ?? BACK_OFF_MS;
   }
 
-  #serve(): Promise<{ code: number | undefined; reason: string; guilty: string | undefined }> {
-    const { main, args, execPath = process.execPath, execArgv } = this.#options;
-    const { onLine, onOutput, onDev } = this.#options;
-    const to = (reader: unknown) => (reader === undefined ? "inherit" : "pipe");
-    const child = fork(main, args([...this.#quarantined]), {
-      execPath,
-      execArgv: [...execArgv],
-      env: { ...ALLOCATOR, ...process.env },
-      stdio: ["inherit", to(onOutput), to(onLine), "ipc"],
+  /** `without`: as a standby that does without this package. */
+  #start(without?: string): ProxyProcess {
+    const isStandby = without !== undefined;
+    const quarantined = [...this.#quarantined, ...(isStandby ? [without] : [])];
+    const args = this.#options.args(quarantined, isStandby);
+    const proxy: ProxyProcess = new ProxyProcess(
+      { ...this.#options, args },
+      {
+        onReady: () => this.#onReady(proxy),
+        onPrepared: () => this.#onPrepared(proxy),
+        onStopping: () => {
+          this.#stopAsked = true;
+        },
+        onDev: (event) => this.#options.onDev?.(event),
+        onSuspicion: (guilty) => this.#onSuspicion(proxy, guilty),
+        onRelief: () => this.#onRelief(proxy),
+      },
+    );
+    return proxy;
+  }
+
+  #onReady(proxy: ProxyProcess): void {
+    if (!this.#wasReady) this.#options.onFirstReady?.();
+    this.#wasReady = true;
+    if (proxy === this.#standby?.proxy) this.#proxy?.kill();
+  }
+
+  // ---- the standby
+
+  #onSuspicion(proxy: ProxyProcess, guilty: string): void {
+    if (proxy !== this.#proxy || this.#standby !== undefined || this.#stopAsked) return;
+    if (this.#quarantined.has(guilty)) return;
+    proxy.send({ type: "keep_builds" });
+    const standby = { proxy: this.#start(guilty), guilty, isToServe: false };
+    this.#standby = standby;
+    void standby.proxy.ended.then(() => {
+      if (this.#standby === standby) this.#standby = undefined;
     });
-    this.#child = child;
-    if (onOutput && child.stdout) createInterface({ input: child.stdout }).on("line", onOutput);
-    if (onLine && child.stderr) createInterface({ input: child.stderr }).on("line", onLine);
-    let hung: string | undefined;
-    const watch = new HangWatch((who) => {
-      hung = who;
-      child.kill("SIGKILL");
-    });
-    child.on("message", (message: ToSupervisor) => {
-      if (message.type === "ready") {
-        if (!this.#wasReady) this.#options.onFirstReady?.();
-        this.#wasReady = true;
-        watch.start();
-      } else if (message.type === "stopping") this.#stopAsked = true;
-      else if (message.type === "dev") onDev?.(message.event);
-      else watch.onBeat(message.threads);
-    });
-    return new Promise((resolve) => {
-      child.on("error", (error) =>
-        resolve({
-          code: 1,
-          reason: `could not be started: ${error.message}`,
-          guilty: undefined,
-        }),
-      );
-      child.on("exit", (code, signal) => {
-        watch.stop();
-        const died = signal === null ? `ended with code ${code}` : `was ended by ${signal}`;
-        const reason = hung === undefined ? died : `hung (${hung} was silent) and was killed`;
-        resolve({ code: code ?? undefined, reason, guilty: watch.guilty });
-      });
-    });
+  }
+
+  #onPrepared(proxy: ProxyProcess): void {
+    if (proxy === this.#standby?.proxy) this.#standby.isToServe = true;
+    proxy.send({ type: "serve" });
+  }
+
+  #onRelief(proxy: ProxyProcess): void {
+    if (proxy === this.#proxy && this.#standby?.isToServe === false) this.#dropStandby();
+  }
+
+  #takeStandby(guilty: string): ProxyProcess | undefined {
+    if (this.#standby?.guilty !== guilty) this.#dropStandby();
+    const proxy = this.#standby?.proxy;
+    this.#standby = undefined;
+    return proxy;
+  }
+
+  #dropStandby(): void {
+    this.#standby?.proxy.kill();
+    this.#standby = undefined;
   }
 
   #sleep(ms: number): Promise<void> {
@@ -250,60 +269,5 @@ export class Supervisor {
         resolve();
       };
     });
-  }
-}
-
-const TICK_MS = 100;
-
-/**
- * Tells when a thread of the proxy, or its main thread, is silent for too long. Silence of a thread is counted in beats of
- * main, and silence of main in our own ticks: a machine that stands still for a while makes nobody look dead. A thread that waits
- * for a CPU does not look dead either (thread-cpu.ts).
- */
-export class HangWatch {
-  readonly #onHang: (who: string) => void;
-  readonly #silent = new Map<string, { turns: number; beats: number; cpuMs: number }>();
-  #guilty: string | undefined;
-  #timer: NodeJS.Timeout | undefined;
-  #ticks = 0;
-
-  constructor(onHang: (who: string) => void) {
-    this.#onHang = onHang;
-  }
-
-  start(): void {
-    this.#timer ??= setInterval(() => {
-      if (++this.#ticks * TICK_MS > MAIN_BOX_MS + SILENCE_MS) this.#hang("the main thread");
-    }, TICK_MS);
-  }
-
-  stop(): void {
-    clearInterval(this.#timer);
-  }
-
-  /** The sandboxed package that a thread was inside, and silent, when it was heard of last. */
-  get guilty(): string | undefined {
-    return this.#guilty;
-  }
-
-  onBeat(threads: readonly ThreadBeat[]): void {
-    this.#ticks = 0;
-    this.#guilty = undefined;
-    for (const { name, turns, cpuMs = 0, boxMs, inside } of threads) {
-      const known = this.#silent.get(name);
-      if (known?.turns !== turns) {
-        this.#silent.set(name, { turns, beats: 0, cpuMs });
-        continue;
-      }
-      if (inside !== undefined) this.#guilty = inside;
-      const wallMs = ++known.beats * TICK_MS;
-      const silentMs = cpuMs === 0 ? wallMs : silence(wallMs, cpuMs - known.cpuMs);
-      if (silentMs > boxMs + SILENCE_MS) this.#hang(name);
-    }
-  }
-
-  #hang(who: string): void {
-    this.stop();
-    this.#onHang(who);
   }
 }

@@ -21,9 +21,10 @@ export interface ThreadMemory {
   readonly ledger: SharedArrayBuffer;
 }
 
-/** Starts the proxy's worker threads. */
+/** Starts the proxy's worker threads. `started`: the proxy serves, and what only makes later changes quicker may begin. */
 export function threadStarter(
   start: Pick<WorkerStart, "prelude" | "node" | "drain" | "fileFlushMs">,
+  started: Promise<void>,
 ): StartThread {
   const secret = randomBytes(32).toString("base64");
   const turns = new SharedArrayBuffer(TURNS * 4 + CELLS_BYTES);
@@ -53,8 +54,10 @@ export function threadStarter(
     let reason = "it ended";
     worker.on("message", (message: FromWorker) => {
       if (message.type !== "image_wanted") return events.onMessage(message);
-      snapshot ??= snapshotOf(start.prelude.sandbox);
-      worker.postMessage({ type: "image", snapshot } satisfies ToWorker);
+      void started.then(() => {
+        snapshot ??= snapshotOf(start.prelude.sandbox);
+        worker.postMessage({ type: "image", snapshot } satisfies ToWorker);
+      });
     });
     worker.on("error", (error: Error) => {
       reason = error.stack ?? error.message;

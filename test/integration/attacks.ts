@@ -106,9 +106,8 @@ export interface Report {
   /** The same of the second before the first of them: what this machine is able to. */
   readonly beforeMs: readonly number[];
   readonly output: string;
-  /** How long nobody served, if the process ended; and what of it the next one took to be there, by the lines of their log. */
+  /** How long nobody served, if the process ended: from the last answer of its one worker to the first of the next process's. */
   readonly awayMs: number;
-  readonly startMs: number;
 }
 
 /** Of times in rising order. */
@@ -121,11 +120,15 @@ const CLIENTS = 4;
 const PROVOCATIONS = 3;
 const SETTLE_MS = 1000;
 
-/** One proxy with one worker, live traffic on one route, the attack on another. */
-export async function attack(name: Attack): Promise<Report> {
+/** One proxy with one worker, live traffic on one route, the attack on another. `program`: absent, the checkout's. */
+export async function attack(name: Attack, program?: string): Promise<Report> {
   const port = await freePort();
   const files = { "filters/bad.ts": source(name) };
-  const proxy = await Proxy.start({ config: config(port), files });
+  const proxy = await Proxy.start({
+    config: config(port),
+    files,
+    ...(program !== undefined && { program: [program] }),
+  });
   const agent = new http.Agent({ keepAlive: true, maxSockets: CLIENTS });
   let tookMs: number[] = [];
   const lost: (number | string)[] = [];
@@ -157,23 +160,12 @@ export async function attack(name: Attack): Promise<Report> {
     await Promise.all(clients);
     const { output } = proxy;
     tookMs.sort((a, b) => a - b);
-    return { answers, lost, tookMs, beforeMs, output, awayMs, startMs: startMs(output) };
+    return { answers, lost, tookMs, beforeMs, output, awayMs };
   } finally {
     on = false;
     agent.destroy();
     await proxy.stop();
   }
-}
-
-/** From the supervisor's line to the first one of the next process that listens; 0: none had to. */
-function startMs(output: string): number {
-  let ended = 0;
-  for (const line of output.split("\n")) {
-    const time = Date.parse(/"time":"([^"]*)"/.exec(line)?.[1] ?? "");
-    if (line.includes("starting it again")) ended = time;
-    else if (ended > 0 && line.includes('"listening on')) return time - ended;
-  }
-  return 0;
 }
 
 /** While no process serves, the next one is waited for. */

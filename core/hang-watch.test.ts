@@ -1,0 +1,49 @@
+import { expect, test } from "vitest";
+import { HangWatch } from "./hang-watch.ts";
+
+function watched() {
+  const seen: string[] = [];
+  const watch = new HangWatch({
+    onSuspicion: (who, inside) => seen.push(`${who} in ${inside}`),
+    onRelief: () => seen.push("relief"),
+    onHang: (who) => seen.push(who),
+  });
+  return { watch, seen };
+}
+
+test("a thread that turns is never silent, one that waits for its box is not yet", () => {
+  const { watch, seen } = watched();
+  for (let n = 0; n < 100; n++) watch.onBeat([{ name: "worker 0", turns: n, boxMs: 0 }]);
+  expect(seen).toEqual([]);
+  // 15 beats of 100 ms: a box of 1 s and 500 ms beyond it.
+  for (let n = 0; n < 15; n++) watch.onBeat([{ name: "worker 1", turns: 1, boxMs: 1_000 }]);
+  expect(seen).toEqual([]);
+  for (let n = 0; n < 2; n++) watch.onBeat([{ name: "worker 1", turns: 1, boxMs: 1_000 }]);
+  expect(seen).toEqual(["worker 1"]);
+});
+
+test("a thread that gets no CPU waits, and does not hang", () => {
+  const { watch, seen } = watched();
+  const beat = (cpuMs: number) =>
+    watch.onBeat([{ name: "worker 0", turns: 1, cpuMs, boxMs: 1_000 }]);
+  for (let n = 0; n < 100; n++) beat(50 + n);
+  expect(seen).toEqual([]);
+  for (let n = 0; n < 15; n++) beat(150 + n * 100);
+  expect(seen).toEqual(["worker 0"]);
+});
+
+test("a thread inside a sandbox is suspect long before it hangs, until it turns again", () => {
+  const { watch, seen } = watched();
+  const beat = (turns: number, inside?: string) =>
+    watch.onBeat([{ name: "worker 0", turns, boxMs: 1_000, inside }]);
+  for (let n = 0; n < 6; n++) beat(1);
+  expect(seen).toEqual([]);
+  beat(2);
+  for (let n = 0; n < 2; n++) beat(2, "http/bad");
+  expect(seen).toEqual([]);
+  for (let n = 0; n < 2; n++) beat(2, "http/bad");
+  expect(seen).toEqual(["worker 0 in http/bad"]);
+  expect(watch.guilty).toBe("http/bad");
+  beat(3);
+  expect(seen).toEqual(["worker 0 in http/bad", "relief"]);
+});
