@@ -93,21 +93,23 @@ const happened = (ms: number): number | undefined => (ms < 0 ? undefined : Math.
 const between = (from: number, to: number): number | undefined =>
   from < 0 || to < 0 ? undefined : Math.max(0, Math.floor(to) - Math.floor(from));
 
-/** Points in time that %COMMON_DURATION% counts between: milliseconds from the start, -1 if it has not come. */
+const come = (ms: number | undefined): number => (ms === undefined || ms < 0 ? Number.NaN : ms);
+
+/** Points in time that %COMMON_DURATION% counts between: milliseconds from the start, NaN if it has not come. */
 const POINTS: Readonly<Record<string, (info: StreamInfo) => number>> = {
   DS_RX_BEG: () => 0,
-  DS_RX_END: (i) => i.requestDuration,
-  US_CX_BEG: (i) => i.upstreamConnectBegin ?? -1,
-  US_CX_END: (i) => i.upstreamConnectEnd ?? -1,
-  US_HS_END: (i) => i.upstreamHandshakeEnd ?? -1,
-  US_TX_BEG: (i) => i.upstreamTxBegin ?? -1,
-  US_TX_END: (i) => i.upstreamTxEnd ?? -1,
-  US_RX_BEG: (i) => i.responseDuration,
-  US_RX_END: (i) => i.upstreamRxEnd ?? -1,
-  DS_TX_BEG: (i) => i.downstreamTxBegin ?? -1,
-  DS_TX_END: (i) => i.duration,
+  DS_RX_END: (i) => come(i.requestDuration),
+  US_CX_BEG: (i) => i.upstreamConnectBegin ?? Number.NaN,
+  US_CX_END: (i) => i.upstreamConnectEnd ?? Number.NaN,
+  US_HS_END: (i) => i.upstreamHandshakeEnd ?? Number.NaN,
+  US_TX_BEG: (i) => come(i.upstreamTxBegin),
+  US_TX_END: (i) => come(i.upstreamTxEnd),
+  US_RX_BEG: (i) => come(i.responseDuration),
+  US_RX_END: (i) => come(i.upstreamRxEnd),
+  DS_TX_BEG: (i) => come(i.downstreamTxBegin),
+  DS_TX_END: (i) => come(i.duration),
 };
-const never = () => -1;
+const never = () => Number.NaN;
 const PER_MS: Readonly<Record<string, number>> = { ms: 1, us: 1e3, ns: 1e6 };
 
 /** `COMMON_DURATION(START:END:PRECISION)`. Filters may know other points than these; nobody sets one here. */
@@ -122,7 +124,7 @@ const commonDuration: Make = (parameter, length) => {
   return ({ info }) => {
     const began = start(info);
     const ended = end(info);
-    return began < 0 || ended < began ? undefined : Math.floor((ended - began) * scale);
+    return ended >= began ? Math.floor((ended - began) * scale) : undefined;
   };
 };
 
@@ -332,7 +334,7 @@ const queryParameter: Make = (parameter, length, text) => {
       const equals = pair.indexOf("=");
       if (percentDecode(equals < 0 ? pair : pair.slice(0, equals)) !== parameter) continue;
       const value = equals < 0 ? "" : percentDecode(pair.slice(equals + 1));
-      return nonEmpty(cut(text.read(value), length));
+      return cut(text.read(value), length);
     }
     return undefined;
   };
@@ -343,19 +345,22 @@ const queryParameters: Make = (parameter = "", length, text) => {
   if (!["", "ORIG", "DECODED"].includes(parameter))
     throw new TypeError(`"${parameter}" is not ORIG or DECODED`);
   return ({ request }) => {
-    if (request === undefined) return undefined;
-    const { path } = request;
-    const query = path.slice(queryAt(path) + 1);
-    const value =
-      parameter === "DECODED"
-        ? query
-            .split("&")
-            .map((pair) => pair.split("=").map(percentDecode).join("="))
-            .join("&")
-        : query;
-    return nonEmpty(cut(text.read(value), length));
+    const path = request?.path ?? "";
+    const at = path.indexOf("?");
+    if (at < 0) return undefined;
+    const query = path.slice(at + 1);
+    return cut(text.read(parameter === "DECODED" ? decodeVisible(query) : query), length);
   };
 };
+
+/** As Envoy prints a decoded query: escapes of what may not stand in a URL stay, and a percent sign that begins none is lost. */
+function decodeVisible(query: string): string {
+  return query.replace(/%(?:([0-9a-fA-F]{2})|(?=..))/gs, (coded, hex?: string) => {
+    if (hex === undefined) return "";
+    const char = String.fromCharCode(Number.parseInt(hex, 16));
+    return /[!#-;=?-[\]_-z~]/.test(char) ? char : coded;
+  });
+}
 
 // ---- gRPC
 
@@ -518,7 +523,7 @@ const COMMANDS: Readonly<Record<string, Make>> = {
   UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT: attempted(
     ({ address, hostname }) => hostname.replace(/:\d+$/, "") || ipOf(address),
   ),
-  UPSTREAM_CONNECTION_ID: plain((s) => s.info.upstreamConnectionId),
+  UPSTREAM_CONNECTION_ID: plain((s) => s.info.upstreamConnectionId ?? 0),
   UPSTREAM_CONNECTION_IDS_ATTEMPTED: plain((s) => s.info.upstreamConnectionId),
   UPSTREAM_SERVER_NAME: plain((s) => nonEmpty(s.info.upstreamTls?.serverName)),
   ...address("UPSTREAM_REMOTE_ADDRESS", (s) => s.info.upstreamRemoteAddress),

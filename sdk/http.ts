@@ -199,6 +199,7 @@ export interface StreamInfo {
   /** A TCP connection's hosts of attempts before that at `upstreamHost`; absent: none. */
   attemptedBefore?: readonly AttemptedHost[] | undefined;
   /** More moments, as these: of the exchange with the upstream, and the first byte to the client. Absent: as -1. */
+  /** Of the connection, which may be older than the request; NaN: it has not come. */
   upstreamConnectBegin?: number;
   upstreamConnectEnd?: number;
   upstreamHandshakeEnd?: number;

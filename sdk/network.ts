@@ -56,6 +56,10 @@ export interface Connection {
   readonly open: boolean;
   /** What the TLS handshake came to; absent before it is done, and without TLS. */
   readonly tls?: TlsInfo | undefined;
+  /** Moments of one that this proxy opened, as `cx.now()` tells them; -1: it has not come. Absent: not known. */
+  readonly connectBegin?: number;
+  readonly connectEnd?: number;
+  readonly handshakeEnd?: number;
   /** The peer has not taken what was written (high watermark passed); `onDrained` will tell. */
   readonly blocked: boolean;
   /** Bytes read and written, for access logs. */

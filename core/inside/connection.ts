@@ -82,6 +82,9 @@ export class SocketConnection implements DownstreamConnection {
   bytesReceived = 0;
   bytesSent = 0;
   connecting = false;
+  connectBegin = -1;
+  connectEnd = -1;
+  handshakeEnd = -1;
   open = true;
   /** Core has told that the socket is gone, or was never made. */
   gone = false;
@@ -408,6 +411,7 @@ export class SocketConnection implements DownstreamConnection {
     this.connecting = false;
     if (this.#closing === "no") this.#timer?.cancel();
     this.#held = false;
+    this.handshakeEnd = this.#table.wheel.now;
     this.#table.pull(this);
     if (this.open) inner.onConnected?.();
   }
@@ -449,6 +453,7 @@ export class SocketConnection implements DownstreamConnection {
 
   onConnected(local: Address): void {
     this.localAddress = local;
+    this.connectEnd = this.#table.wheel.now;
     if (this.handshake !== undefined) {
       if (this.open) this.handshake.onConnected();
       return;
@@ -545,6 +550,7 @@ export class ConnectionTable {
   connect(address: Address, handler: ConnectionHandler, options: ConnectOptions): SocketConnection {
     const connection = new SocketConnection(this, -1, handler);
     connection.connecting = true;
+    connection.connectBegin = this.wheel.now;
     connection.remoteAddress = address;
     if (options.timeoutMs > 0) connection.connectTimeout(options.timeoutMs);
     if (options.transport !== undefined) {

@@ -24,9 +24,9 @@ export class Info implements StreamInfo {
   upstreamLocalAddress: Address | undefined = undefined;
   upstreamTransportFailure = "";
   upstreamProtocol: string | undefined = undefined;
-  upstreamConnectBegin = -1;
-  upstreamConnectEnd = -1;
-  upstreamHandshakeEnd = -1;
+  upstreamConnectBegin = Number.NaN;
+  upstreamConnectEnd = Number.NaN;
+  upstreamHandshakeEnd = Number.NaN;
   upstreamTxBegin = -1;
   upstreamTxEnd = -1;
   upstreamRxEnd = -1;
@@ -64,9 +64,9 @@ export class Info implements StreamInfo {
     this.upstreamLocalAddress = undefined;
     this.upstreamTransportFailure = "";
     this.upstreamProtocol = undefined;
-    this.upstreamConnectBegin = -1;
-    this.upstreamConnectEnd = -1;
-    this.upstreamHandshakeEnd = -1;
+    this.upstreamConnectBegin = Number.NaN;
+    this.upstreamConnectEnd = Number.NaN;
+    this.upstreamHandshakeEnd = Number.NaN;
     this.upstreamTxBegin = -1;
     this.upstreamTxEnd = -1;
     this.upstreamRxEnd = -1;
