@@ -51,10 +51,18 @@ it("frames protobuf on its way up, and takes the frame off the answer", () => {
   expect(stream.upstream.header("content-type")).toBe("application/grpc");
   expect(stream.request.path).toBe("/s/M");
   expect(stream.upstream.body).toBe(FRAME);
-  stream.responseHeaders(200, {}, false).responseBody(FRAME, false);
+  stream.responseHeaders(200, { "content-type": "application/grpc" }, false);
+  stream.responseBody(FRAME, false);
   stream.responseTrailers(trailers("grpc-status", "0"));
   expect(stream.downstream.body).toBe("hello");
   expect(stream.downstream.header("content-length")).toBe("5");
+});
+
+it("leaves an answer that is no gRPC whole", () => {
+  const stream = call({ upgrade_protobuf_to_grpc: true }, "application/x-protobuf");
+  stream.requestBody("hello");
+  stream.responseHeaders(503, { "content-type": "text/plain" }, false).responseBody("no host");
+  expect(stream.downstream.body).toBe("no host");
 });
 
 it("leaves HTTP/2 and everything that is no gRPC alone", () => {

@@ -55,7 +55,9 @@ class GrpcHttp1BridgeFilter implements HttpFilter {
     chunk.replace(framed);
   }
 
-  onResponseHeaders(_headers: HeaderMap, endStream: boolean) {
+  onResponseHeaders(headers: HeaderMap, endStream: boolean) {
+    // What is no gRPC, a local reply for one, has no frame.
+    if (!(headers.get(CONTENT_TYPE) ?? "").startsWith("application/grpc")) this.#framing = false;
     return endStream ? undefined : hold({ trailers: true });
   }
 

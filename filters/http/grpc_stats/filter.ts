@@ -70,10 +70,9 @@ class GrpcStats {
   of(clusterName: string, path: string): MethodStats | undefined {
     const query = path.indexOf("?");
     const name = query < 0 ? path : path.slice(0, query);
-    const named = this.#isNamed(name);
-    // Where every method has cells of its own, what is no method has none.
-    const counted = named || this.config.stats_for_all_methods !== true;
-    return counted ? this.#statsOf(clusterName, named ? name : "") : undefined;
+    if (!/^\/[^/]+\/[^/]+$/.test(name)) return undefined;
+    const named = this.#allowed?.has(name) ?? this.config.stats_for_all_methods ?? false;
+    return this.#statsOf(clusterName, named ? name : "");
   }
 
   #statsOf(clusterName: string, method: string): MethodStats | undefined {
@@ -88,17 +87,12 @@ class GrpcStats {
     return stats;
   }
 
-  #isNamed(path: string): boolean {
-    if (!/^\/[^/]+\/[^/]+$/.test(path)) return false;
-    return this.#allowed?.has(path) ?? this.config.stats_for_all_methods ?? false;
-  }
-
   #scopeOf(method: string): string {
     if (method === "") return "";
     const [, service = "", name = ""] = method.split("/");
-    const shown = this.config.replace_dots_in_grpc_service_name
-      ? service.replaceAll(".", "_")
-      : service;
+    // Names of the list stay as they are written there.
+    const replaces = this.config.replace_dots_in_grpc_service_name && this.#allowed === undefined;
+    const shown = replaces ? service.replaceAll(".", "_") : service;
     return `${shown}.${name}.`;
   }
 }
