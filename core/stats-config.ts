@@ -33,9 +33,13 @@ export const StatsConfigSchema = Type.Object({
 export const StatsFlushInterval = Duration({ default: 5_000 });
 export type StatsConfig = Static<typeof StatsConfigSchema>;
 
-/** Whether the config leaves a name out. */
+/** Whether the config leaves a name out. Names that begin with `@` are cells of /clusters, and no stats. */
 export function exclusion(config: StatsConfig | undefined): (name: string) => boolean {
-  const matcher = config?.stats_matcher;
+  const leavesOut = matching(config?.stats_matcher);
+  return (name) => !name.startsWith("@") && leavesOut(name);
+}
+
+function matching(matcher: StatsConfig["stats_matcher"]): (name: string) => boolean {
   if (matcher?.reject_all === true) return () => true;
   const list = matcher?.exclusion_list ?? matcher?.inclusion_list;
   if (list === undefined) return () => false;

@@ -65,7 +65,13 @@ class Enforcer {
     }
     const decision = rules?.decide(stream);
     if (decision !== undefined) {
-      tell(told, "enforced_effective_policy_id", "enforced_engine_result", decision);
+      const prefix = this.#config.rules_stat_prefix;
+      tell(
+        told,
+        `${prefix}enforced_effective_policy_id`,
+        `${prefix}enforced_engine_result`,
+        decision,
+      );
       (decision.allowed ? this.#allowed : this.#denied).inc();
       if (countsPolicies) countPolicy(this.#stats, decision, "");
       if (decision.logHint !== undefined) hintLog(stream, decision.logHint);

@@ -46,7 +46,7 @@ describe("an upstream that fails before it answers", () => {
       `HTTP/1.1 503 Service Unavailable\ncontent-length: 98\ncontent-type: text/plain\nserver: envoy\n\n${REASON}remote connection failure`,
     );
     expect(line).toBe(
-      "503 UF upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error: Connection refused} 1 cl=up bs=98 br=0",
+      "503 UF upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused} 1 cl=up bs=98 br=0",
     );
     expect(p.up.host.told).toEqual(["reset"]);
     expect(p.cx.stats.value("cluster.up.upstream_rq_503")).toBe(1);

@@ -49,7 +49,7 @@ import {
   ofPool,
   type UpstreamFailure,
 } from "./upstream-failure.ts";
-import { LoggedAttempt } from "./upstream-log.ts";
+import { LoggedAttempt, noteConnecting } from "./upstream-log.ts";
 import { WireSum } from "./wire-sum.ts";
 
 const UPGRADE = headerName("upgrade");
@@ -514,7 +514,9 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     info.upstreamProtocol = this.#overTcp ? undefined : (encoder.protocol ?? "HTTP/1.1");
     info.upstreamConnectionId = connection.id;
     info.upstreamTls = connection.tls;
-    info.upstreamTxBegin = this.#router.cx.now() - (info.startedAt ?? 0);
+    const startedAt = info.startedAt ?? 0;
+    info.upstreamTxBegin = this.#router.cx.now() - startedAt;
+    noteConnecting(info, connection, startedAt);
     this.#sent = true;
     for (let k = 0; k < this.#also.length; k++) this.#also[k]!.total.inc();
     if (this.#timeouts !== undefined) this.#limitTry(attempt, this.#timeouts);

@@ -30,7 +30,7 @@ export class Router {
   readonly stats: RouterStats;
   /** In progress. */
   readonly mirrors = new Set<Mirror>();
-  /** `http.async-client.rq_total`, where Envoy counts the requests that it makes itself. */
+  /** `http.async-client.`, where Envoy counts the requests that it makes itself. */
   readonly mirrored: Counter;
   readonly failures: FailureLog;
   /** Undefined: nobody wants to know of attempts. */
@@ -52,7 +52,7 @@ export class Router {
     const prefix = cx.statPrefix ?? "http.";
     this.upstreamFilters = openUpstreamFilters(chain, "upstream_http_filters", cx, prefix);
     this.failures = new FailureLog(cx);
-    this.mirrored = cx.stats.counter("http.async-client.rq_total");
+    this.mirrored = new RouterStats(cx.stats.scope("http.async-client.")).rqTotal;
     cx.onDispose(() => {
       for (const mirror of this.mirrors) mirror.giveUp();
     });

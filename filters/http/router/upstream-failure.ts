@@ -71,14 +71,14 @@ export function failureReply(
   transport: string,
   { quiet, retried }: { readonly quiet: boolean; readonly retried: boolean },
 ): Reply {
-  const reason = failure.text.replaceAll(" ", "_");
   // What the socket said goes into logs, not to clients.
+  const reason = [failure.text, ...(transport === "" ? [] : [transport])].join("|");
   return reply(failure.status, {
     body: `upstream connect error or disconnect/reset before headers. ${
       retried ? "retried and the latest " : ""
     }reset reason: ${failure.text}`,
     headers: failure === FAILURE.overflow && !quiet ? [["x-envoy-overloaded", "true"]] : [],
     flags: [failure.flag],
-    details: `upstream_reset_before_response_started{${reason}${transport === "" ? "" : `|${transport}`}}`,
+    details: `upstream_reset_before_response_started{${reason.replaceAll(" ", "_")}}`,
   });
 }

@@ -35,6 +35,14 @@ export class UpstreamLog {
   }
 }
 
+/** When the connection was made, which may be long before the request. */
+export function noteConnecting(info: StreamInfo, connection: Connection, startedAt: number): void {
+  const { connectBegin = -1, connectEnd = -1, handshakeEnd = -1 } = connection;
+  info.upstreamConnectBegin = connectBegin < 0 ? Number.NaN : connectBegin - startedAt;
+  info.upstreamConnectEnd = connectEnd < 0 ? Number.NaN : connectEnd - startedAt;
+  info.upstreamHandshakeEnd = handshakeEnd < 0 ? Number.NaN : handshakeEnd - startedAt;
+}
+
 /**
  * What one attempt's line is made of: of the request the head as it is sent and where it came from, all else is the attempt's own,
  * its times among them. Bodies are seen from the upstream's side: what it sent is what was received.
@@ -108,6 +116,7 @@ export class LoggedAttempt implements LogEntry {
     info.upstreamLocalAddress = connection.localAddress;
     info.upstreamTls = connection.tls;
     info.upstreamConnectionId = connection.id;
+    noteConnecting(info, connection, this.#startedAt);
     info.upstreamWire = encoder;
     info.upstreamTxBegin = this.#now;
     if (this.#log.onReady) this.#write("UpstreamPoolReady");
