@@ -53,6 +53,8 @@ export interface Host {
   /** `ip:port`, the key in stats and admin. */
   readonly key: string;
   readonly hostname: string;
+  /** Of its locality; absent or empty: none is given. */
+  readonly zone?: string;
   readonly weight: number;
   /** Level of priority, 0 the first (also if absent). */
   readonly priority?: number;

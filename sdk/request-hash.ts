@@ -1,6 +1,6 @@
 import { requestCookie } from "./cookies.ts";
 import { ConfigError, type SetupContext } from "./extension.ts";
-import { decodedParameter, headerReader } from "./header-match.ts";
+import { headerReader, queryParameter } from "./header-match.ts";
 import type { HttpStream } from "./http.ts";
 import { type Address, formatAddress } from "./network.ts";
 import { compileRewrite, RegexRewrite } from "./regex-rewrite.ts";
@@ -128,7 +128,7 @@ function hashBy(
       return typeof value === "string" ? xxHash64(value) : undefined;
     }
     case "query_parameter": {
-      const value = decodedParameter(stream.request.path, policy.name);
+      const value = queryParameter(stream.request.path, policy.name);
       return value === undefined ? undefined : xxHash64(value);
     }
   }

@@ -19,6 +19,7 @@ import type { Stats } from "../stats.ts";
 import { TestConnection } from "./connection.ts";
 
 export class TestHost implements Host {
+  zone = "";
   readonly address: Address;
   readonly key: string;
   hostname = "";

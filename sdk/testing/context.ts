@@ -147,7 +147,7 @@ export class TestGeneration<T> implements Generation<T> {
 export class TestContext implements SetupContext {
   role: "worker" | "control" | "canary" = "worker";
   worker = 0;
-  node = { id: "test-node", cluster: "test-cluster" };
+  node: SetupContext["node"] = { id: "test-node", cluster: "test-cluster" };
   readonly clock: TestClock;
   readonly stats: TestStats;
   readonly runtime: Runtime;

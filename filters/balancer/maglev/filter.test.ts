@@ -58,6 +58,12 @@ describe("the table gives each key the host that Envoy's gives it", () => {
 });
 
 describe("maglev", () => {
+  it("has one place for a host that is alone, as Envoy tells it", () => {
+    const { balancer, stat } = table({}, fiveHosts().slice(0, 1));
+    expect(new Set(owners(balancer)).size).toBe(1);
+    expect([stat("min"), stat("max")]).toEqual([1, 1]);
+  });
+
   it("moves few keys when a host goes", () => {
     const hosts = fiveHosts();
     const before = owners(table({}, hosts).balancer);

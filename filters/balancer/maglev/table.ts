@@ -34,7 +34,9 @@ export class MaglevTable implements Balancer {
   readonly #places: Uint16Array | Uint32Array;
   readonly #size: bigint;
 
-  constructor({ hosts, shares }: HostSet, size: number, useHostname: boolean) {
+  constructor({ hosts, shares }: HostSet, tableSize: number, useHostname: boolean) {
+    // One host takes every place, and Envoy makes one place of them all.
+    const size = hosts.length === 1 ? 1 : tableSize;
     this.#size = BigInt(size);
     const entries = hosts
       .map((host, k) => entryOf(host, shares[k]!, size, useHostname))
@@ -56,7 +58,7 @@ export class MaglevTable implements Balancer {
 function entryOf(host: Host, share: number, size: number, useHostname: boolean): Entry {
   const key = unescape(encodeURIComponent(hashKeyOf(host, useHostname)));
   const offset = Number(xxHash64(key) % BigInt(size));
-  const skip = Number(xxHash64(key, 1n) % BigInt(size - 1)) + 1;
+  const skip = size === 1 ? 1 : Number(xxHash64(key, 1n) % BigInt(size - 1)) + 1;
   return { host, share, key, offset, skip, next: 0, target: 0, count: 0 };
 }
 

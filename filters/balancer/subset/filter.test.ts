@@ -139,6 +139,10 @@ describe("subsets", () => {
   it("may be asked for with more keys than they have, with allow_redundant_keys", () => {
     const config = { subset_selectors: [selector(["stage"])], allow_redundant_keys: true };
     expect(start(config).ask({ other: "x", stage: "dev" })).toBe("c");
+    // Of several the one with the most keys, in whatever order they stand.
+    const both = [selector(["stage"]), selector(["stage", "version"])];
+    const { ask } = start({ ...config, subset_selectors: both });
+    expect(ask({ other: "x", stage: "prod", version: "2" })).toBe("b");
   });
 });
 

@@ -15,7 +15,8 @@ export default defineBalancer({
     const child = cx.extension("balancer", inner);
     let previous: ReadonlySet<string> = new Set();
     return {
-      byStream: child.current.value.byStream === true,
+      // Filters may say what to look for, in the request's metadata.
+      byStream: true,
       compose(cluster) {
         const stats = new SubsetStats(cluster.stats);
         // Envoy counts them on its main thread and on each worker; here one worker counts, however many there are.

@@ -61,6 +61,8 @@ export class Subsets implements Balancer {
   readonly #any: Balancer | undefined;
   readonly #default: Balancer | undefined;
   readonly #selectors: readonly (readonly string[])[];
+  /** For `allow_redundant_keys`. */
+  readonly #longestFirst: readonly (readonly string[])[];
   /** Routes ask with the same array again and again. */
   readonly #found = new WeakMap<readonly MetadataCriterion[], Balancer | "none">();
 
@@ -76,6 +78,7 @@ export class Subsets implements Balancer {
     this.#stats = stats;
     this.#counts = counts;
     this.#selectors = config.subset_selectors.map((selector) => keysOf(selector));
+    this.#longestFirst = this.#selectors.toSorted((a, b) => b.length - a.length);
     this.#fallbacks = fallbacksOf(config.subset_selectors);
     const options = localityOptions(config);
     const spread = (name: string, hosts: readonly Host[]): Balancer =>
@@ -186,10 +189,10 @@ export class Subsets implements Balancer {
     return found === "none" ? undefined : found;
   }
 
-  /** `allow_redundant_keys`: of what is asked for, the keys of the first selector that it has all keys of. */
+  /** `allow_redundant_keys`: of what is asked for, the keys of the longest selector that it has all keys of. */
   #usable(asked: readonly MetadataCriterion[]): readonly MetadataCriterion[] {
     if (!this.#config.allow_redundant_keys) return asked;
-    for (const keys of this.#selectors) {
+    for (const keys of this.#longestFirst) {
       const criteria = asked.filter((criterion) => keys.includes(criterion.key));
       if (criteria.length === keys.length) return criteria;
     }

@@ -48,6 +48,38 @@ it("measures heads, bodies and budgets for clusters that want that, and for no o
   expect(recorded("rq_timeout_budget_per_try_percent_used")).toEqual([20]);
 });
 
+it("counts responses by zone where its own and the host's are known", () => {
+  const p = new TestProxy({ codec, router });
+  p.cx.node = { id: "n", cluster: "c", locality: { zone: "here" } };
+  p.start({ route_config: oneHost(routeTo("up")) });
+  const ask = () => {
+    const c = p.connect().get("/");
+    p.up.last.respond(200, {}, "");
+    c.leave();
+  };
+  ask();
+  p.up.host.zone = "there";
+  ask();
+  expect(p.cx.stats.value("cluster.up.zone.here.there.upstream_rq_200")).toBe(1);
+});
+
+it("asks for what filters have put into the metadata, over what the route says", () => {
+  const metadata_match = { filter_metadata: { "envoy.lb": { stage: "prod", version: "1" } } };
+  const p = new TestProxy({ codec, router })
+    .filter("canary", (stream) => ({
+      onRequestHeaders() {
+        stream.metadata.set("envoy.lb", { version: "2", zone: "z" });
+      },
+    }))
+    .start({ route_config: oneHost(routeTo("up", { metadata_match })) });
+  p.connect().get("/");
+  expect(p.up.contexts[0]!.metadataMatch).toEqual([
+    { key: "stage", value: "prod" },
+    { key: "version", value: "2" },
+    { key: "zone", value: "z" },
+  ]);
+});
+
 it("hashes what a filter has left in the filter state", () => {
   const hash_policy = [
     { filter_state: { key: "who" }, terminal: true },

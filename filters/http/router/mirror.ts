@@ -85,6 +85,7 @@ export class Mirror implements PoolCallbacks, ResponseDecoder, Answered {
   readonly internal = true;
   readonly canary = false;
   readonly withoutCode = false;
+  readonly zone = "";
   readonly #router: Router;
   readonly #cluster: Cluster;
   readonly #charges: ClusterCharges;

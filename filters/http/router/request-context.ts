@@ -15,12 +15,12 @@ import type { RetryState } from "./retry-state.ts";
 
 /** What the policies of a route tell whoever chooses a host for one of its requests. */
 export class RequestContext implements BalancerContext {
-  readonly metadataMatch: readonly MetadataCriterion[] | undefined;
   readonly priority: Priority;
   readonly downstreamProtocol: StreamInfo["protocol"];
   readonly stream: HttpStream;
   overrideHost: OverrideHost | undefined = undefined;
   readonly #retry: () => RetryState | undefined;
+  readonly #ofRoute: readonly MetadataCriterion[] | undefined;
   readonly #policies: readonly HashPolicy[];
   #hashed = false;
   #hash: bigint | undefined = undefined;
@@ -39,8 +39,19 @@ export class RequestContext implements BalancerContext {
     this.#retry = retry;
     this.priority = policies?.priority ?? "default";
     this.downstreamProtocol = stream.info.protocol;
-    this.metadataMatch = policies?.metadataMatch;
+    this.#ofRoute = policies?.metadataMatch;
     this.#policies = policies?.hash ?? [];
+  }
+
+  /** What filters have put into the request's `envoy.lb` metadata comes before what the route says. */
+  get metadataMatch(): readonly MetadataCriterion[] | undefined {
+    const own = this.stream.metadata.get("envoy.lb");
+    if (own === undefined) return this.#ofRoute;
+    const merged = new Map(this.#ofRoute?.map(({ key, value }) => [key, value]));
+    for (const [key, value] of Object.entries(own)) merged.set(key, value);
+    return [...merged]
+      .map(([key, value]) => ({ key, value }))
+      .sort((a, b) => (a.key < b.key ? -1 : 1));
   }
 
   /** Made when a balancer asks: clients of others get no cookie. */

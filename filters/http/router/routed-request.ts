@@ -121,6 +121,9 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   internal = false;
   canary = false;
   withoutCode = false;
+  get zone(): string {
+    return this.#attempt.host?.zone ?? "";
+  }
   #altStatName = "";
   #upgrade = "";
   #hasBody = false;

@@ -72,7 +72,7 @@ export class Router {
   charges(cluster: Cluster): ClusterCharges {
     let charges = this.#charges.get(cluster.name);
     if (charges === undefined) {
-      charges = new ClusterCharges(cluster, this.cx.runtime);
+      charges = new ClusterCharges(cluster, this.cx.runtime, this.cx.node.locality?.zone ?? "");
       this.#charges.set(cluster.name, charges);
     }
     return charges;

@@ -132,6 +132,8 @@ const ALT_NAMES = 64;
 export interface Answered {
   readonly internal: boolean;
   readonly canary: boolean;
+  /** That of the host; empty: unknown. */
+  readonly zone: string;
   /** `suppress_grpc_request_failure_code_stats`: the code itself is not counted. */
   readonly withoutCode: boolean;
 }
@@ -141,6 +143,7 @@ export class ClusterCharges {
   readonly traffic: ClusterStats;
   readonly #stats: Stats;
   readonly #alt = new Map<string, Origins>();
+  readonly #ownZone: string;
   readonly #main: Origins;
   #retries: RetryStats | undefined = undefined;
 
@@ -148,12 +151,14 @@ export class ClusterCharges {
   readonly #maintenance: RuntimeInteger;
   #turnedAway: Counter | undefined = undefined;
 
-  constructor(cluster: Cluster, runtime: Runtime) {
+  /** `ownZone`: this proxy's; empty: unknown. */
+  constructor(cluster: Cluster, runtime: Runtime, ownZone: string) {
     const runtime_key = `upstream.maintenance_mode.${cluster.name}`;
     this.#maintenance = new RuntimeInteger({ default_value: 0, runtime_key }, runtime);
     this.traffic = cluster.traffic;
     this.#stats = cluster.stats;
-    this.#main = new Origins(cluster.stats);
+    this.#ownZone = ownZone;
+    this.#main = new Origins(cluster.stats, ownZone);
   }
 
   get retries(): RetryStats {
@@ -189,7 +194,7 @@ export class ClusterCharges {
   #altOf(name: string): Origins | undefined {
     let origins = this.#alt.get(name);
     if (origins === undefined && this.#alt.size < ALT_NAMES) {
-      origins = new Origins(this.#stats.scope(`${name}.`));
+      origins = new Origins(this.#stats.scope(`${name}.`), this.#ownZone);
       this.#alt.set(name, origins);
     }
     return origins;
@@ -229,23 +234,42 @@ class Origins {
   #internal: Origin | undefined = undefined;
   #external: Origin | undefined = undefined;
   #canary: Origin | undefined = undefined;
+  readonly #ownZone: string;
+  /** By zone of the host. */
+  readonly #zones = new Map<string, Origin>();
 
-  constructor(stats: Stats) {
+  constructor(stats: Stats, ownZone: string) {
     this.#stats = stats;
+    this.#ownZone = ownZone;
   }
 
-  response(status: number, { internal, canary, withoutCode }: Answered): void {
+  response(status: number, answered: Answered): void {
+    const { internal, canary, withoutCode } = answered;
     this.#all ??= new Origin(this.#stats);
     this.#all.count(status, withoutCode);
     if (canary) this.#ofCanary().count(status, withoutCode);
     this.#of(internal).count(status, withoutCode);
+    if (this.#ownZone !== "") this.#toZone(answered.zone)?.count(status, withoutCode);
   }
 
-  time(ms: number, { internal, canary }: Answered): void {
+  time(ms: number, answered: Answered): void {
+    const { internal, canary } = answered;
     this.#all ??= new Origin(this.#stats);
     this.#all.time(ms);
     if (canary) this.#ofCanary().time(ms);
     this.#of(internal).time(ms);
+    if (this.#ownZone !== "") this.#toZone(answered.zone)?.time(ms);
+  }
+
+  /** `zone.<from>.<to>.`, where both are known. */
+  #toZone(zone: string): Origin | undefined {
+    if (zone === "") return undefined;
+    let origin = this.#zones.get(zone);
+    if (origin === undefined) {
+      origin = new Origin(this.#stats.scope(`zone.${this.#ownZone}.${zone}.`));
+      this.#zones.set(zone, origin);
+    }
+    return origin;
   }
 
   #ofCanary(): Origin {

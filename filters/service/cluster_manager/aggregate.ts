@@ -17,7 +17,7 @@ interface Level {
 export class Aggregate implements ProvidedBalancer {
   readonly #names: readonly string[];
   readonly #clusterOf: (name: string) => UpstreamCluster | undefined;
-  readonly #panicThreshold: number;
+  readonly #panicThreshold: () => number;
   readonly #panics: Pick<Counter, "inc">;
   #seen = -1;
   #levels: readonly Level[] = [];
@@ -26,7 +26,7 @@ export class Aggregate implements ProvidedBalancer {
   constructor(
     names: readonly string[],
     clusterOf: (name: string) => UpstreamCluster | undefined,
-    panicThreshold: number,
+    panicThreshold: () => number,
     panics: Pick<Counter, "inc">,
   ) {
     this.#names = names;
@@ -80,7 +80,7 @@ export class Aggregate implements ProvidedBalancer {
       levels.length === 0
         ? undefined
         : levelLoads(healths, {
-            panicThreshold: this.#panicThreshold,
+            panicThreshold: this.#panicThreshold(),
             overprovisioningFactor: OVERPROVISIONING_FACTOR,
           });
   }

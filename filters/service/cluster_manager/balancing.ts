@@ -7,6 +7,7 @@ import type {
   Counter,
   Generation,
   Host,
+  Runtime,
   Slot,
   SpreadOptions,
   Stats,
@@ -23,6 +24,7 @@ export interface BalancingOptions extends LoadOptions {
 /** What all policies of a cluster share. */
 export interface Balancing {
   readonly stats: Stats;
+  readonly runtime: Runtime;
   readonly panics: Pick<Counter, "inc">;
   readonly options: BalancingOptions;
   /** Balancers are made at once, not when they are first asked. */

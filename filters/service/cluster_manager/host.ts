@@ -79,6 +79,10 @@ export class UpstreamHost implements Host {
     this.#poolMaker = poolMaker;
   }
 
+  get zone(): string {
+    return this.spec.locality?.zone ?? "";
+  }
+
   /** Made for the first request: most hosts of a large config have none on most workers. */
   get cells(): HostCells {
     this.#cells ??= this.#makeCells();

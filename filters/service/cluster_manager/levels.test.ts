@@ -1,4 +1,5 @@
 import type { Balancer, BalancerPolicy, Host, HostSet, HostSpec, LevelPolicy } from "@tsproxy/sdk";
+import { Runtime } from "@tsproxy/sdk";
 import { TestStats } from "@tsproxy/sdk/testing";
 import { describe, expect, it } from "vitest";
 import { type Balancing, type BalancingOptions, Spread } from "./balancing.ts";
@@ -50,13 +51,17 @@ const slotOf = (value: BalancerPolicy) => ({
 
 interface World {
   readonly options?: Partial<BalancingOptions>;
+  readonly runtime?: Readonly<Record<string, number>>;
   readonly ownLocality?: string;
   readonly local?: LocalCluster;
 }
 function spreadOf(policy: BalancerPolicy, hosts: readonly UpstreamHost[], world: World = {}) {
   const stats = new TestStats();
+  const runtime = new Runtime();
+  runtime.replace(Object.entries(world.runtime ?? {}));
   const balancing: Balancing = {
     stats,
+    runtime,
     panics: stats.counter("lb_healthy_panic"),
     options: { ...OPTIONS, ...world.options },
     eager: false,
@@ -256,6 +261,17 @@ describe("choosing", () => {
     expect(calm.stats.value("lb_healthy_panic")).toBe(0);
   });
 
+  it("panics where runtime says so, whatever the config", () => {
+    const runtime = { "upstream.healthy_panic_threshold": 10 };
+    const { spread, stats } = spreadOf(first, level(0, 1, 0, 4), { runtime });
+    chosen(spread, 3);
+    expect(stats.value("lb_healthy_panic")).toBe(0);
+    const options = { panicThreshold: 0 };
+    const sick = spreadOf(first, level(0, 0, 0, 4), { runtime, options });
+    expect(chosen(sick.spread, 3).none).toBeUndefined();
+    expect(sick.stats.value("lb_healthy_panic")).toBe(3);
+  });
+
   it("gives degraded hosts what the healthy ones of all levels cannot take", () => {
     const seen = chosen(spreadOf(first, level(0, 5, 5, 0)).spread, 4_000);
     expect(seen["10.0.0.0"]! / 4_000).toBeCloseTo(0.7, 1);
@@ -379,7 +395,22 @@ describe("localities", () => {
     },
   };
   const proxies = (a: number, b: number): LocalCluster =>
-    localClusterOf([...some("a", a, 0), ...some("b", b, 0)], key("a"), 50);
+    localClusterOf([...some("a", a, 0), ...some("b", b, 0)], key("a"), false);
+
+  it("do not count zones where runtime says so", () => {
+    const hosts = [...some("a", 3, 0), ...some("b", 3, 0)];
+    const world = { ownLocality: key("a"), local: proxies(1, 1) };
+    const off = spreadOf(zones, hosts, {
+      ...world,
+      runtime: { "upstream.zone_routing.enabled": 0 },
+    });
+    off.spread.choose({});
+    expect(off.stats.value("lb_zone_routing_all_directly")).toBe(0);
+    const small = { "upstream.zone_routing.min_cluster_size": 7 };
+    const least = spreadOf(zones, hosts, { ...world, runtime: small });
+    least.spread.choose({});
+    expect(least.stats.value("lb_zone_cluster_too_small")).toBe(1);
+  });
 
   it("keep requests in their zone when it can serve its part", () => {
     const hosts = [...some("a", 3, 0), ...some("b", 3, 0)];

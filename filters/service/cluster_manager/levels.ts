@@ -6,8 +6,10 @@ import type {
   HostSet,
   LevelPolicy,
   LocalityPolicy,
+  Runtime,
   SpreadOptions,
 } from "@tsproxy/sdk";
+import { RuntimeInteger } from "@tsproxy/sdk";
 import type { Balancing } from "./balancing.ts";
 import type { UpstreamHost } from "./host.ts";
 import {
@@ -17,10 +19,17 @@ import {
   localitiesOf,
   NOWHERE,
   weightedLocalities,
+  type ZoneAwarePolicy,
   ZoneStats,
   zoneAwareLocalities,
 } from "./localities.ts";
-import { type LevelHealth, type LevelLoads, levelLoads, loadsWithout } from "./priority-loads.ts";
+import {
+  type LevelHealth,
+  type LevelLoads,
+  levelLoads,
+  loadsWithout,
+  panicThreshold,
+} from "./priority-loads.ts";
 
 /** In the place of an attempt: the choice is made ahead. */
 const AHEAD = -1;
@@ -57,7 +66,7 @@ export class Levels implements Balancer {
   readonly #hashing: boolean;
   readonly #failOnPanic: boolean;
   /** Percent of requests that zones count for; undefined: zones do not count. */
-  readonly #zonePercent: number | undefined;
+  readonly #zonePercent: RuntimeInteger | undefined;
   /** In all levels. */
   readonly #healthy: number;
   /** Hosts of choices made ahead, the first to be given first. */
@@ -78,14 +87,23 @@ export class Levels implements Balancer {
     this.#hashing = policy.hashing === true;
     const zones = this.#localities?.type === "zone_aware" ? this.#localities : undefined;
     this.#failOnPanic = zones?.failTrafficOnPanic ?? false;
-    this.#zonePercent = balancing.local() === undefined ? undefined : zones?.routingEnabled;
+    if (balancing.local() !== undefined && zones !== undefined) {
+      const zone = {
+        default_value: zones.routingEnabled,
+        runtime_key: "upstream.zone_routing.enabled",
+      };
+      this.#zonePercent = new RuntimeInteger(zone, balancing.runtime);
+    }
     const levels = levelsOf(hosts, balancing.ownLocality);
     this.#healthy = levels.reduce((sum, level) => sum + level.healthy.length, 0);
     if (options.localityWeights === "scaled") scaleWeights(levels, balancing.allHosts());
     const { weightedPriorityHealth } = balancing.options;
     this.#loads = levelLoads(
       levels.map((level) => healthOfLevel(level, weightedPriorityHealth)),
-      balancing.options,
+      {
+        ...balancing.options,
+        panicThreshold: panicThreshold(balancing.runtime, balancing.options.panicThreshold),
+      },
     );
     this.#levels = levels.map((level, k) =>
       this.#sources(`${key}${k}`, k, level, this.#loads.panic[k]!, options),
@@ -181,8 +199,8 @@ export class Levels implements Balancer {
     const whole = degraded ? level.degraded : level.healthy;
     if (choice === undefined) return whole.choose(context, attempt);
     if (this.#zonePercent !== undefined) {
-      if (this.#zonePercent < 100 && Math.random() * 100 >= this.#zonePercent)
-        return whole.choose(context, attempt);
+      const percent = this.#zonePercent.value;
+      if (percent < 100 && Math.random() * 100 >= percent) return whole.choose(context, attempt);
       if (this.#balancing.local()?.inPanic === true) {
         this.#balancing.stats.counter("lb_local_cluster_not_ok").inc();
         return this.#failOnPanic ? undefined : whole.choose(context, attempt);
@@ -257,9 +275,21 @@ export class Levels implements Balancer {
     if (local === undefined || policy?.type !== "zone_aware" || priority > 0) return [];
     const hasOwn = localities[0]?.key === this.#balancing.ownLocality;
     const zoneStats = new ZoneStats(this.#balancing.stats);
-    const choice = zoneAwareLocalities(localities, hasOwn, local, policy, zoneStats);
+    const zones = zonesBy(this.#balancing.runtime, policy);
+    const choice = zoneAwareLocalities(localities, hasOwn, local, zones, zoneStats);
     return choice === undefined ? [] : [choice, choice];
   }
+}
+
+/** Runtime has the last word. */
+function zonesBy(runtime: Runtime, policy: ZoneAwarePolicy): ZoneAwarePolicy {
+  const { minClusterSize, forceLocalityDirectRouting: force } = policy;
+  const key = "upstream.zone_routing.force_locality_direct_routing";
+  return {
+    ...policy,
+    minClusterSize: runtime.integer("upstream.zone_routing.min_cluster_size", minClusterSize),
+    forceLocalityDirectRouting: runtime.featureEnabled(key, force ? 100 : 0),
+  };
 }
 
 /** A set of hosts, and its balancer once somebody asks for one. */
@@ -393,15 +423,10 @@ export function levelHealths(
 export function localClusterOf(
   hosts: readonly UpstreamHost[],
   ownLocality: string,
-  panicThreshold: number,
+  inPanic: boolean,
 ): LocalCluster {
   const first = hosts.filter((host) => host.spec.priority === 0);
   const localities = localitiesOf(first, ownLocality);
-  const counted = first.filter((host) => !host.excluded).length;
-  const available = first.filter((host) => host.health !== "unhealthy").length;
-  return {
-    localities,
-    hasOwn: localities[0]?.key === ownLocality,
-    inPanic: (counted === 0 ? 0 : (100 * available) / counted) < panicThreshold,
-  };
+  const hasOwn = localities[0]?.key === ownLocality && ownLocality !== NOWHERE;
+  return { localities, hasOwn, inPanic };
 }

@@ -1,3 +1,10 @@
+import type { Runtime } from "@tsproxy/sdk";
+
+/** Runtime has the last word on `healthy_panic_threshold`, whenever loads are computed. */
+export function panicThreshold(runtime: Pick<Runtime, "integer">, configured: number): number {
+  return Math.min(100, runtime.integer("upstream.healthy_panic_threshold", configured));
+}
+
 /** What the loads of a priority level are computed from. */
 export interface LevelHealth {
   /** Numbers of hosts; `total` without those that are excluded. */

@@ -97,6 +97,9 @@ export class ClusterCells implements ClusterStats {
  * cluster's own package, retries, redirects, pauses and maintenance by the router, and what the others count does not happen: zero is the truth.
  */
 const UNMOVED_COUNTERS = [
+  "assignment_stale",
+  "assignment_timeout_received",
+  "assignment_use_cached",
   "bind_errors",
   "lb_local_cluster_not_ok",
   "lb_recalculate_zone_structures",
@@ -142,7 +145,12 @@ const UNMOVED_COUNTERS = [
   "upstream_rq_retry_overflow",
   "upstream_rq_retry_success",
 ] as const;
-const UNMOVED_GAUGES = ["lb_subsets_active", "max_host_weight", "version"] as const;
+const UNMOVED_GAUGES = [
+  "lb_subsets_active",
+  "max_host_weight",
+  "version",
+  "warming_state",
+] as const;
 
 /** What every cluster shows. */
 export const CLUSTER_STATS = setOf((stats) => {

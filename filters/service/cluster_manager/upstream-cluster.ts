@@ -42,13 +42,13 @@ import { familyOf, interleave, Race } from "./happy-eyeballs.ts";
 import type { HealthCheck } from "./health-config.ts";
 import { type HealthReport, report } from "./health-desk.ts";
 import { idOf, type Load, type PoolMaker, UpstreamHost } from "./host.ts";
-import { levelHealths } from "./levels.ts";
-import { type LocalCluster, localitiesOf, NOWHERE } from "./localities.ts";
+import { levelHealths, localClusterOf } from "./levels.ts";
+import type { LocalCluster } from "./localities.ts";
 import { OutlierMonitor, type OutlierTable } from "./outlier-monitor.ts";
 import type { PeerNames } from "./peer-names.ts";
 import { Pool, type PoolOwner, type PoolProtocol } from "./pool.ts";
 import { type ConnectionFacts, PooledConnection } from "./pooled-connection.ts";
-import { type LevelHealth, levelLoads } from "./priority-loads.ts";
+import { type LevelHealth, levelLoads, panicThreshold } from "./priority-loads.ts";
 import { Starvation } from "./starvation.ts";
 import { CLUSTER_STATS, ClusterCells, HostCells } from "./stats.ts";
 import { TrackedConnection } from "./tracked-connection.ts";
@@ -213,6 +213,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     this.#protocols = protocolsOf(this.#options, codecs);
     const balancing: Balancing = {
       stats: this.stats,
+      runtime: cx.runtime,
       panics: { inc: () => this.traffic.healthyPanic.inc() },
       options: this.#options,
       eager: cx.role === "control",
@@ -232,9 +233,13 @@ export class UpstreamCluster implements Cluster, PoolOwner {
       policy?.byStream === true;
     if (cx.role === "canary") this.#provided = undefined;
     else if (type.clusters !== undefined) {
-      const threshold = this.#options.panicThreshold;
       const panics = { inc: () => this.traffic.healthyPanic.inc() };
-      this.#aggregate = new Aggregate(type.clusters, parts.clusterOf, threshold, panics);
+      this.#aggregate = new Aggregate(
+        type.clusters,
+        parts.clusterOf,
+        () => this.#panicThreshold(),
+        panics,
+      );
       this.#provided = this.#aggregate;
     } else this.#provided = type.provide?.(this.#ownHosts());
     this.#sweep = cx.timer(() => this.#onSweep());
@@ -522,14 +527,15 @@ export class UpstreamCluster implements Cluster, PoolOwner {
 
   /** As the cluster that this proxy is a member of. */
   asLocal(): LocalCluster {
-    const first = this.#hosts.filter((host) => host.priority === 0);
-    const localities = localitiesOf(first, this.#ownLocality);
-    const loads = levelLoads(this.levels(), this.#options);
-    return {
-      localities,
-      hasOwn: localities[0]?.key === this.#ownLocality && this.#ownLocality !== NOWHERE,
-      inPanic: loads.panic[0] === true,
-    };
+    const loads = levelLoads(this.levels(), {
+      ...this.#options,
+      panicThreshold: this.#panicThreshold(),
+    });
+    return localClusterOf(this.#hosts, this.#ownLocality, loads.panic[0] === true);
+  }
+
+  #panicThreshold(): number {
+    return panicThreshold(this.cx.runtime, this.#options.panicThreshold);
   }
 
   /** Hosts that the cluster's type makes for requests. */
