@@ -185,6 +185,8 @@ export class HttpProbe implements ConnectionHandler, ClientEvents, ResponseDecod
 
   onResponseHeaders(endStream: boolean): void {
     if (endStream) this.#finish(undefined);
+    // It is read when the body has come, and the bytes it stands in are lent.
+    else this.responseHeaders.detach();
   }
 
   onResponseBody(chunk: Chunk, endStream: boolean): void {

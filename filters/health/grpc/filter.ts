@@ -65,7 +65,7 @@ class GrpcSession implements HealthSession {
       MAX_ANSWER_BYTES,
       (answer) => {
         if (isServing(answer)) events.onHealthy({ degraded: false });
-        else events.onFailure({ type: "no", status: answer.headers.status });
+        else events.onFailure({ type: "no" });
       },
       () => events.onFailure({ type: "network" }),
     );

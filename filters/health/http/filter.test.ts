@@ -1,6 +1,7 @@
 import { Chunk, defineCodec, type HealthEvents, latin1Encode, Type } from "@tsproxy/sdk";
 import { TestClientCodec, TestContext } from "@tsproxy/sdk/testing";
 import { beforeEach, describe, expect, it } from "vitest";
+import http1 from "../../codec/http1/filter.ts";
 import http from "./filter.ts";
 
 let cx: TestContext;
@@ -74,6 +75,17 @@ beforeEach(() => {
   cx = new TestContext()
     .define("codec/http1", codec("HTTP/1.1"))
     .define("codec/http2", codec("HTTP/2"));
+});
+
+it("reads the head of an answer whose body comes later, when the head's bytes are gone", () => {
+  cx.define("codec/http1", http1);
+  session().check();
+  const { handler } = cx.opened.at(-1)!;
+  const head = bytes("HTTP/1.1 200 OK\r\nx-envoy-degraded: 1\r\ncontent-length: 2\r\n\r\n");
+  handler.onData(head);
+  head.memory.fill(0);
+  handler.onData(bytes("ok"));
+  expect(told).toEqual(["degraded"]);
 });
 
 describe("the question", () => {

@@ -6,7 +6,7 @@ const ALWAYS_ZERO = [
   "downstream_cx_overload_disable_keepalive",
   "downstream_rq_http3_total",
   "downstream_rq_overload_close",
-  ...["client_enabled", "health_check", "not_traceable", "random_sampling", "service_forced"].map(
+  ...["client_enabled", "not_traceable", "random_sampling", "service_forced"].map(
     (name) => `tracing.${name}`,
   ),
 ];
@@ -67,6 +67,8 @@ export class HcmStats {
   readonly rqTooManyPrematureResets: Counter;
   readonly rqWsOnNonWsRoute: Counter;
   readonly rsTooLarge: Counter;
+  /** Streams that were health checks; Envoy counts them without tracing as well. */
+  readonly healthChecks: Counter;
   /** Hooks of filters that threw or were rejected; Envoy has no such thing. */
   readonly #stats: Stats;
 
@@ -121,6 +123,7 @@ export class HcmStats {
     this.rqTooManyPrematureResets = counter("downstream_rq_too_many_premature_resets");
     this.rqWsOnNonWsRoute = counter("downstream_rq_ws_on_non_ws_route");
     this.rsTooLarge = counter("rs_too_large");
+    this.healthChecks = counter("tracing.health_check");
     this.#stats = stats;
     for (const name of ALWAYS_ZERO) counter(name);
     for (const name of ALWAYS_ZERO_GAUGES) gauge(name);

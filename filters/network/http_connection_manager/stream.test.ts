@@ -60,6 +60,20 @@ describe("an exchange", () => {
     expect(p.cx.stats.value("listener.127.0.0.1_10000.http.test.downstream_rq_completed")).toBe(3);
   });
 
+  it("counts health checks apart from the codes", () => {
+    const p = new TestProxy({ codec, router })
+      .filter("check", (stream) => ({
+        onRequestHeaders() {
+          stream.info.healthCheck = true;
+          return reply(503);
+        },
+      }))
+      .start();
+    p.connect().get("/");
+    expect(p.cx.stats.value("http.test.downstream_rq_completed")).toBe(0);
+    expect(p.cx.stats.value("http.test.tracing.health_check")).toBe(1);
+  });
+
   it("keeps a head whose bytes are gone when the pool is slow", () => {
     const p = proxy().start();
     p.up.answer = "pending";

@@ -498,6 +498,14 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     });
   }
 
+  /** Health checks have no part in the codes. */
+  #countCode(status: number): void {
+    if (this.info.healthCheck) return;
+    const runtime = this.#runtime;
+    runtime.stats.rqCodes.count(status);
+    this.#connection.listenerCodes(runtime).count(status);
+  }
+
   sendInformational(headers: ResponseHeaders): void {
     if (this.ended || this.#responded) return;
     // Envoy swallows every interim response unless it was told to leave `100-continue` to the upstream.
@@ -648,8 +656,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
         ? this.headers.get(this.#requestId.name)
         : undefined;
     runtime.responseHead.complete(headers, requestId);
-    runtime.stats.rqCodes.count(status);
-    this.#connection.listenerCodes(runtime).count(status);
+    this.#countCode(status);
     const agreed = status === 101 || (this.isConnect && status >= 200 && status < 300);
     const tunnel = this.#upgrading && agreed;
     this.#tunnel = tunnel;
@@ -785,13 +792,11 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   /** An internal redirect: this pass is over, and the same request takes another, as it is now. */
   recreate(response: ResponseHeaders, body: Uint8Array): boolean {
     if (this.ended || !this.#requestComplete || this.#responded || this.#answer.begun) return false;
-    const runtime = this.#runtime;
     const { info } = this;
     this.response = response;
     info.responseCode = response.status;
     info.responseCodeDetails = "internal_redirect";
-    runtime.stats.rqCodes.count(response.status);
-    this.#connection.listenerCodes(runtime).count(response.status);
+    this.#countCode(response.status);
     this.#cancelTimers();
     this.#endPass();
     this.#beginPass();
@@ -841,6 +846,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     // Envoy sees a client that closes its half of a tunnel leave, whatever the other half did.
     if (this.#tunnel && this.#requestComplete) this.#noteDisconnect();
     if (this.#upgrading) runtime.stats.cxUpgradesActive.dec();
+    if (this.info.healthCheck) runtime.stats.healthChecks.inc();
     this.#endPass();
     this.#connection.onStreamEnded(this, this.#requestComplete, this.#faulty, quiet);
   }

@@ -14,6 +14,7 @@ import type {
   Stats,
   Timer,
 } from "@tsproxy/sdk";
+import { CheckTimeout } from "./check-timeout.ts";
 import type { HealthCheck } from "./health-config.ts";
 import { HealthEventLog } from "./health-events.ts";
 import { FLAG } from "./health-flags.ts";
@@ -118,7 +119,7 @@ export class HostCheck implements HealthEvents {
   readonly #host: CheckedHost;
   readonly #onChecked: (changed: boolean, ok: boolean) => void;
   readonly #interval: Timer;
-  readonly #timeout: Timer;
+  readonly #timeout: CheckTimeout;
   #session: HealthSession | undefined = undefined;
   #generation: Slot<HealthChecker>["current"];
   #spec: HostSpec;
@@ -144,7 +145,7 @@ export class HostCheck implements HealthEvents {
     this.#generation = shared.checker.current;
     this.#generation.acquire();
     this.#interval = shared.cx.timer(() => this.#check());
-    this.#timeout = shared.cx.timer(() => this.#onTimeout());
+    this.#timeout = new CheckTimeout(shared.cx, () => this.#onTimeout());
     if ((host.flags & FLAG.FAILED_ACTIVE_HC) === 0) shared.healthy.inc();
     if ((host.flags & FLAG.DEGRADED_ACTIVE_HC) !== 0) shared.degraded.inc();
   }
