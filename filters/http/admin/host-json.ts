@@ -19,7 +19,8 @@ export function addressJson(address: SocketAddress): unknown {
 
 /** What discovery says of a host's health, under the name that Envoy has for "nothing". */
 export function healthStatusOf({ healthStatus }: HostStatus): string {
-  return healthStatus === "" || healthStatus === "UNKNOWN" ? "HEALTHY" : healthStatus;
+  if (healthStatus === "" || healthStatus === "UNKNOWN") return "HEALTHY";
+  return healthStatus === "TIMEOUT" ? "UNHEALTHY" : healthStatus;
 }
 
 /** Envoy's `core.v3.Locality`. */
