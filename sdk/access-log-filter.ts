@@ -35,7 +35,7 @@ const ACCESS_LOG_TYPES = [
 
 export type AccessLogType = (typeof ACCESS_LOG_TYPES)[number];
 
-/** The names that this one filter has for them, which are not quite those of the gRPC libraries. */
+/** The names of gRPC statuses in this one filter's config, which spells one of them unlike the gRPC libraries. */
 const GRPC_STATUSES = GRPC_STATUS_NAMES.map((name) => (name === "CANCELLED" ? "CANCELED" : name));
 
 const leaves = {
@@ -166,7 +166,7 @@ function compileAll(
   return filters.map((filter, k) => compileAccessLogFilter(filter, `${path}.filters[${k}]`, cx));
 }
 
-/** A value that has not come to be is never what is asked for. */
+/** A value that is missing passes no comparison. */
 function comparison(
   { comparison: { op, value } }: Static<typeof Comparison>,
   cx: SetupContext,
@@ -189,7 +189,7 @@ const OPERATIONS = {
 
 const REQUEST_ID = headerName("x-request-id");
 
-/** The random number is that of the request id, so that all proxies that a request passes log it or none does. */
+/** The random number is taken from the request id, so that either all proxies that a request passes log it or none does. */
 function runtimeFilter(
   config: Of<"runtime_filter">,
   _path: string,

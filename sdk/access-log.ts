@@ -29,19 +29,19 @@ export interface LogEntry {
   readonly request: RequestHeaders | undefined;
   readonly response: ResponseHeaders | undefined;
   readonly trailers: HeaderMap | undefined;
-  /** Undefined: the end of the stream, or of the connection where there is no request. */
+  /** The moment that the line tells of. Undefined: the end of the stream, or of the connection where there is no request. */
   readonly logType?: AccessLogType | undefined;
-  /** `HttpStream.metadata`. */
+  /** Dynamic metadata by namespace, as in `HttpStream.metadata`. */
   readonly metadata?: ReadonlyMap<string, Readonly<Record<string, unknown>>> | undefined;
   /** `metadata.filter_metadata` of the route. */
   readonly routeMetadata?: Readonly<Record<string, unknown>> | undefined;
   /** The same of its virtual host. */
   readonly virtualHostMetadata?: Readonly<Record<string, unknown>> | undefined;
-  /** What filters keep for each other, by key. */
+  /** As in `HttpStream.filterState`. */
   readonly filterState?: ReadonlyMap<string, unknown> | undefined;
   /** The client's connection. */
   readonly downstream?: LoggedConnection | undefined;
-  /** In the place of the connection's own: the name that the client asked for in TLS; "" if none. */
+  /** The name that the client asked for in TLS, "" if none. Absent: `downstream.serverName`. */
   readonly serverName?: string | undefined;
   /** Body of a local reply. */
   readonly localReplyBody?: string | undefined;
@@ -51,8 +51,12 @@ export interface LogEntry {
   readonly spanId?: string | undefined;
 }
 
-/** An access_log package's setup returns this. Called once, after the stream or connection has ended. */
+/** An access_log package's setup returns this. */
 export interface AccessLogger {
+  /**
+   * Called when a stream or connection has ended, and for the other moments (`entry.logType`) that the config asks for. `entry` is
+   * lent: keep what is needed of it, not the object.
+   */
   log(entry: LogEntry): void;
 }
 
@@ -82,7 +86,7 @@ export class AccessLogs {
     this.count = list.length;
   }
 
-  /** Keeps the loggers until each generation put into `held` is released: for a stream that outlives this config. */
+  /** Adds the generation of each logger to `held`, acquired: a stream that outlives this config releases them when it has logged. */
   acquire(held: Generation<unknown>[]): void {
     for (let k = 0; k < this.count; k++) {
       const generation = this.#slots[k]!.current;
@@ -91,7 +95,7 @@ export class AccessLogs {
     }
   }
 
-  /** What a logger throws is its own affair. */
+  /** Hands the entry to each logger whose filter lets it pass. An error that a logger throws is logged and goes no further. */
   log(entry: LogEntry): void {
     for (let k = 0; k < this.count; k++) {
       try {

@@ -32,7 +32,7 @@ export class Chunk {
   }
 }
 
-/** One memory by the sizes of its elements; all begin at its first byte. */
+/** Three views of one memory, which differ in the size of their elements. All begin at its first byte. */
 export interface Wide {
   readonly memory: Uint8Array;
   readonly words: Int32Array;
@@ -45,11 +45,12 @@ export function allocateWide(size: number): Wide {
   return { memory: new Uint8Array(longs.buffer), words: new Int32Array(longs.buffer), longs };
 }
 
-/** The ring's memory, where nearly all bytes lie. Views of smaller buffers would cost more than they save. */
+/** The views made last. There is one large memory in an isolate, the ring's, so they are hardly ever made anew. */
 let wide: Wide = allocateWide(0);
+/** Bytes. Views of smaller buffers would cost more than they save. */
 const WIDE = 1 << 18;
 
-/** `memory` by all sizes, if it is large and begins at a multiple of 8. */
+/** The views of `memory`, if it is large and begins at a multiple of 8. */
 export function wideOf(memory: Uint8Array): Wide | undefined {
   if (memory === wide.memory) return wide;
   if (memory.length < WIDE || (memory.byteOffset & 7) !== 0) return undefined;
@@ -114,7 +115,7 @@ export function copyWords(
   for (k += words * 4; k < size; k++) to[toAt + k] = from[at + k]!;
 }
 
-/** Copies `n` times 8 bytes: 53 ns for 840 bytes where 4 at a time take 188. Compiled code makes no BigInt of them. */
+/** Copies `n` times 8 bytes: 53 ns for 840 bytes, where 4 at a time take 188. (Optimised code makes no BigInt objects here.) */
 export function copyLongs(
   target: BigInt64Array,
   to: number,
@@ -222,8 +223,8 @@ export function utf8Encode(text: string): Uint8Array<ArrayBuffer> {
 }
 
 /**
- * Where bytes for a peer are put together. `Connection.reserve` hands it out; write at `memory[at]`, move `at` on,
- * then give it to `Connection.commit`. One object serves a whole worker: never keep it.
+ * Where bytes for a peer are put together. `Connection.reserve` lends it: write from `memory[at]` on, set `at` to the end of what
+ * was written, and give it to `Connection.commit`. One object serves a whole worker: never keep it.
  */
 export interface Output {
   memory: Uint8Array;

@@ -17,15 +17,16 @@ export interface CellMemory {
   readonly longs: BigInt64Array;
   /** Milliseconds on a clock that all workers share. */
   now(): number;
-  /** Two secret numbers: whoever picks the keys of a table must not know where they come to lie. */
+  /** Two secret numbers that keys are hashed with, so that a client who picks keys cannot make them collide. */
   readonly seeds: readonly [number, number];
-  /** Who opens cells here: a worker, and its isolate by a number that no other has had. Absent: there is one alone. */
+  /** Who opens cells through this object. Absent: the only one there is. */
   readonly holder?: CellHolder;
 }
 
 export interface CellHolder {
   /** From 0. */
   readonly worker: number;
+  /** A number that no other isolate of the process has had. */
   readonly isolate: number;
 }
 
@@ -35,7 +36,7 @@ export type OpenCells<C extends SharedCells> = {
   readonly [K in keyof C]: C[K] extends CellSpec<infer T> ? T : never;
 };
 
-// Sandboxes have no Atomics of their own; this module is loaded before it is taken away.
+// Core takes `Atomics` out of sandboxes after this module has been loaded.
 const { add, load, store, compareExchange } = Atomics;
 const scratchFloat = new Float64Array(1);
 const scratchLong = new BigInt64Array(scratchFloat.buffer);
@@ -75,8 +76,9 @@ export function counter(): CellSpec<SharedCounter> {
   };
 }
 
-/** How many of something all workers hold. */
+/** Counts what is held at the moment. */
 export interface SharedHolds {
+  /** How many all workers hold together. */
   readonly value: number;
   /** Takes one unless that would pass `max`. */
   acquire(max: number): boolean;
@@ -87,8 +89,9 @@ export interface SharedHolds {
 const HOLDERS_MAX = 64;
 
 /**
- * A count of what is held now: active requests, open connections. Each worker keeps a ledger beside it, so that what its isolate held
- * when it died is given back by the one that takes its place. (Not in sandboxes, of which old and new ones hold at the same time.)
+ * A count of what is held now: active requests, open connections. Beside the total stands how much of it each worker holds, so that
+ * what an isolate held when it died is given back by the isolate that takes its place. (Not for sandboxes: the old one and the new
+ * one may hold at the same time.)
  */
 export function held(): CellSpec<SharedHolds> {
   return {
@@ -98,7 +101,7 @@ export function held(): CellSpec<SharedHolds> {
       const isKept = holder.worker < HOLDERS_MAX - 1;
       const own = total + 2 + Math.min(holder.worker, HOLDERS_MAX - 1) * 2;
       const count = own + 1;
-      // Other uses and generations of the same isolate go on where it is.
+      // Further uses and generations in the same isolate go on counting where they are.
       if (isKept && load(words, own) !== holder.isolate) {
         add(words, total, -load(words, count));
         store(words, count, 0);
@@ -134,7 +137,7 @@ export interface BucketRate {
 }
 
 export interface TokenBucket {
-  /** True: there were so many, and they are gone. */
+  /** Takes so many (1 if absent), or none. False: there were not enough. */
   take(tokens?: number): boolean;
   /** Whole tokens that are there. */
   readonly remaining: number;
@@ -171,12 +174,15 @@ function paceOf({ maxTokens, tokensPerFill, fillIntervalMs }: BucketRate): Pace 
   return { token, full: token * maxTokens, max: maxTokens };
 }
 
-/** A clock that has been set back further than this is believed; less is another thread's reading. */
+/** A moment that lies further ahead than this means that the clock was set back; less is another thread's reading of it. */
 const CLOCK_JUMP_MS = 1000;
-/** Sums of fractions of a millisecond do not come out even. */
+/** Tolerance: sums of fractions of a millisecond do not come out even. */
 const ROUNDING_MS = 1e-3;
 
-/** The moment when the bucket was empty, were it filled evenly since (GCRA's theoretical arrival time, less the burst). */
+/**
+ * A bucket is stored as one number: the moment at which it would have been empty, had it been filled evenly ever since (GCRA's
+ * theoretical arrival time, less the burst).
+ */
 function emptyAt(floats: Float64Array, i: number, pace: Pace, now: number): number {
   const at = floats[i]!;
   if (at > now + CLOCK_JUMP_MS) return now;
@@ -213,7 +219,7 @@ function replace(longs: BigInt64Array, i: number, seen: number, next: number): b
   return compareExchange(longs, i, before, scratchLong[0]!) === before;
 }
 
-/** Buckets by key. A bucket that is full again is as good as none, so its place is taken first when the table is. */
+/** Buckets by key. A bucket that is full again is as good as none: when the table is full, such places are taken first. */
 export interface TokenBuckets {
   take(key: string, tokens?: number): boolean;
   remaining(key: string): number;
@@ -221,7 +227,7 @@ export interface TokenBuckets {
 }
 
 export interface TokenBucketsOptions extends BucketRate {
-  /** Past this many keys in use the one that has waited longest loses its count. */
+  /** Where more keys than this are in use, the bucket that has been left alone longest is forgotten for a new one. */
   readonly maxKeys: number;
 }
 
@@ -282,7 +288,7 @@ export function ttlMap({ maxKeys, ttlMs }: TtlMapOptions): CellSpec<TtlMap> {
             const end = floats[i]!;
             const now = memory.now();
             if (end <= now) {
-              // Whoever wins empties the entry; the others wait for that, though not for a thread that died over it.
+              // One thread wins and empties the entry. The others wait for it, but not for ever: it may have died.
               if (end === EMPTYING && spins++ < SPINS_MAX) continue;
               if (!replace(longs, i, end, EMPTYING)) continue;
               store(longs, i + 1, 0n);

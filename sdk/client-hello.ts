@@ -11,13 +11,15 @@ export interface ClientHello {
   readonly signatureAlgorithms: readonly number[];
   /** RFC 8446 §4.2.1; empty of clients that know TLS 1.2 at most. */
   readonly versions: readonly number[];
-  /** It would like to see a word of the certificate's issuer (RFC 6066 §8). */
+  /** It asks for an OCSP response beside the certificate (RFC 6066 §8). */
   readonly asksForStatus: boolean;
   /** Groups that it has sent a key for (RFC 8446 §4.2.8); empty of clients that know TLS 1.2 at most. */
   readonly keyShares: readonly number[];
-  /** What clients are told apart by (JA3, JA4): the version of the message itself, its extensions in order, and RFC 8422 §5.1.2. */
+  /** The version in the message itself. This and the next two are for fingerprints of clients (JA3, JA4). */
   readonly legacyVersion: number;
+  /** Types of all extensions, in the client's order. */
   readonly extensions: readonly number[];
+  /** RFC 8422 §5.1.2 */
   readonly pointFormats: readonly number[];
 }
 
@@ -35,8 +37,8 @@ const EXTENSION_KEY_SHARE = 51;
 const MAX_RECORD = 16_384;
 
 /**
- * Reads the ClientHello at the beginning of a connection, which may be spread over several records. "more": it is not complete;
- * "none": this is not TLS, or nothing that a server would take.
+ * Reads the ClientHello at the beginning of a connection, which may be spread over several records. "more": it is not complete
+ * yet; "none": this is not TLS, or no ClientHello that a server would accept.
  */
 export function readClientHello(bytes: Chunk): ClientHello | "more" | "none" {
   const message = handshakeMessage(bytes);

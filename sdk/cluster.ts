@@ -17,21 +17,21 @@ export interface MetadataCriterion {
 
 /** What a balancer, and whoever asks it, may look at. */
 export interface BalancerContext {
-  /** What the hash policies of the route make of the request: 64 bits, unsigned (`xxHash64`). Undefined: nothing to hash. */
+  /** The request's hash by the policies of its route: 64 bits, unsigned (`xxHash64`). Undefined: they found nothing to hash. */
   readonly hash?: bigint | undefined;
-  /** For subsets: sorted by key; the same array for every request that asks for the same. Undefined or empty: asks for none. */
+  /** For subsets: sorted by key, and the same array for all requests that ask for the same. Undefined or empty: none is asked for. */
   readonly metadataMatch?: readonly MetadataCriterion[] | undefined;
   /** Undefined: DEFAULT. */
   readonly priority?: Priority | undefined;
-  /** A retry: true if that host has no use (`retry_host_predicate`). It is taken after all when `hostSelectionRetries` others had none either. */
+  /** A retry: true if it should not go to that host (`retry_host_predicate`). After `hostSelectionRetries` further choices any host will do. */
   rejects?(host: Host): boolean;
   /** How often another host is chosen in the place of a rejected one. Undefined: never. */
   readonly hostSelectionRetries?: number | undefined;
   /** A retry: levels of priority that get no load (`retry_priority`), unless no other level has any. */
   readonly excludedPriorities?: ReadonlySet<number> | undefined;
-  /** The level has been chosen already: by an aggregate cluster, over the levels of all that it is made of. */
+  /** An aggregate cluster has chosen the level already, among the levels of all its clusters. */
   readonly level?: { readonly priority: number; readonly degraded: boolean } | undefined;
-  /** The head as it goes to the upstream, where there is no `stream`: connections may be made for the host that it names. */
+  /** Where there is no `stream`: the request's head as it goes to the upstream. Some clusters connect to the host that it names. */
   readonly head?: RequestHeaders | undefined;
   /** The request itself, for clusters that choose by it (`Cluster.choosesByStream`). */
   readonly stream?:
@@ -39,9 +39,9 @@ export interface BalancerContext {
     | undefined;
   /** The host that a filter wants (`WISH.UPSTREAM_HOST`), before any balancer is asked. */
   readonly overrideHost?: OverrideHost | undefined;
-  /** A balancer that hashes cookies gives one to the client with this `set-cookie` line; a later one takes its place. */
+  /** Called by a balancer that hashes cookies, with a `set-cookie` line for the client; the last one counts. */
   giveCookie?(cookie: string): void;
-  /** What the request came in, for clusters that pass it on in the same (`use_downstream_protocol_config`). */
+  /** The protocol that the request came in, for clusters that pass it on in the same one (`use_downstream_protocol_config`). */
   readonly downstreamProtocol?: "HTTP/1.0" | "HTTP/1.1" | "HTTP/2" | undefined;
   /** `Cluster.connect`: the client whose bytes the connection will carry, for a PROXY header and the like. */
   readonly downstream?: DownstreamConnection | undefined;
@@ -61,24 +61,27 @@ export interface Host {
   /** `metadata` of the endpoint as the config or discovery gave it: `{ filter_metadata: { "envoy.lb": { … } } }`. */
   readonly metadata?: unknown;
   readonly health?: HostHealth;
-  /** Not unhealthy. */
+  /** `health` is not `unhealthy`. */
   readonly healthy: boolean;
   /** When it became healthy, on the clock of `cx.now()`; slow start counts from here. */
   readonly healthySince?: number;
   /** Requests in progress on this worker; counted by the pool. */
   activeRequests: number;
   /**
-   * How an attempt on this host went, told once by whoever made it (the router): the status of its response; no answer in
-   * time; or none at all (reset, or a PoolFailure that names the host). Counts `rq_success`, `rq_error` and `rq_timeout`; a response
-   * that is `retried` is an error, whatever its status; whether a `deferred` one is, `onDeferredEnd` tells, once at most.
+   * Whoever made an attempt on this host (the router) tells how it went, by one of the next three: it was answered with that status.
+   * They count `rq_success`, `rq_error` and `rq_timeout`. A response that is `retried` counts as an error, whatever its status; of a
+   * `deferred` one `onDeferredEnd` will tell.
    */
   onResponse(status: number, retried?: boolean, deferred?: boolean): void;
-  onDeferredEnd?(ok: boolean): void;
+  /** No answer came in time. */
   onTimeout(): void;
+  /** No answer came at all: a reset, or a PoolFailure that names this host. */
   onReset(): void;
+  /** After a `deferred` response, once at most: whether it counts as a success. */
+  onDeferredEnd?(ok: boolean): void;
   /** A response said `x-envoy-immediate-health-check-fail`. Undefined: nobody wants to know. */
   readonly onImmediateHealthCheckFail?: (() => void) | undefined;
-  /** Told of the head and the trailers of each response, which may say what load the host has. Set by balancers that go by it. */
+  /** Called with the head and the trailers of each response, which may say what load the host has. Set by balancers that use that. */
   onLoadReport?: ((lines: HeaderMap) => void) | undefined;
 }
 
@@ -86,12 +89,12 @@ export type HostHealth = "healthy" | "degraded" | "unhealthy";
 
 /** A host as configuration or discovery names it; plain JSON, so that it can be published. */
 export interface HostSpec {
-  /** Who it is, where that is not its address: the same host may move to another one. */
+  /** What identifies the host, where its address does not: it may move to another one. Absent: the address does. */
   readonly id?: string;
   readonly ip: string;
   readonly port: number;
   readonly path?: string;
-  /** Others that reach it as well (`additional_addresses`, or what else its name stands for): the first that answers is taken. */
+  /** Further addresses of it (`additional_addresses`, or what else its name resolves to): the first that answers is used. */
   readonly additionalAddresses?: readonly Address[];
   readonly hostname: string;
   readonly weight: number;
@@ -106,7 +109,7 @@ export interface HostSpec {
   readonly localityWeight?: number;
   /** `{ filter_metadata: { "envoy.lb": {…} } }` */
   readonly metadata?: unknown;
-  /** `health_check_config`: where and how checks of this host differ; absent: not at all. */
+  /** `health_check_config`: how checks of this host differ from those of its cluster; absent: not at all. */
   readonly healthCheck?: {
     readonly disabled: boolean;
     /** 0: the host's own. */
@@ -118,14 +121,14 @@ export interface HostSpec {
 
 /** A cluster package's setup returns this. Config: the whole cluster, Envoy's v3 fields. */
 export interface ClusterType {
-  /** Known without asking anybody. */
+  /** Hosts that are known from the config alone. */
   readonly initialHosts: readonly HostSpec[];
   /**
-   * Runs on the control thread alone; its updates reach every worker. The first update ends the cluster's warming. The
-   * function returned ends it, for when the package's code is replaced; otherwise it ends with `cx`.
+   * Finds hosts, on the control thread alone; updates reach every worker, and the first one ends the cluster's warming. The function
+   * that is returned stops it when the package's code is replaced; otherwise it stops with `cx`.
    */
   discover?(update: (hosts: readonly HostSpec[]) => void, cx: SetupContext): void | (() => void);
-  /** Other clusters, by name: each is one or more levels of priority, in this order, and has the hosts. */
+  /** Names of the clusters that this one is made of (aggregate): their levels of priority follow each other in this order. */
   readonly clusters?: readonly string[];
   /** CLUSTER_PROVIDED: the type itself says which host a request goes to, on every worker. */
   provide?(own: ProvidedHosts): ProvidedBalancer;
@@ -134,7 +137,7 @@ export interface ClusterType {
 export interface ProvidedBalancer {
   /** Undefined: none. */
   choose(context: BalancerContext): Host | undefined;
-  /** Of a type whose hosts are what requests name. */
+  /** Of a type whose hosts are those that requests name. */
   readonly names?: HostNames;
   dispose?(): void;
 }
@@ -144,14 +147,14 @@ export interface HostNames {
   /** `known`: `choose` will find the host that the authority names. */
   resolve(authority: string): NameOutcome | Promise<NameOutcome>;
 }
-/** `failed`: it has no address, and why. Overflows: there are as many hosts, or as many who wait, as there may be. */
+/** `failed`: why it has no address. `overflow`: there are as many hosts as there may be; `pending_overflow`: as many who wait. */
 export type NameOutcome = "known" | "overflow" | "pending_overflow" | { readonly failed: string };
 
 /** Hosts that a worker makes as requests ask for them. */
 export interface ProvidedHosts {
   /** `cluster.<name>.` */
   readonly stats: Stats;
-  /** The host of that address (made when it is first asked for); undefined: there are as many as there may be. */
+  /** The host of that address, made when it is first asked for. Undefined: there are as many hosts as there may be. */
   at(address: Address, hostname: string): Host | undefined;
   /** A host that discovery has named, by its id. */
   find(id: string): Host | undefined;
@@ -162,27 +165,27 @@ export interface ProvidedHosts {
 }
 
 /**
- * Hosts of one priority level that may be chosen now: its healthy ones, or its degraded ones (those of one locality, where the
- * policy counts localities), or all of the level in panic. A balancer is made for each, anew for every change of the hosts.
+ * Hosts of one priority level that may be chosen now: its healthy ones, or its degraded ones, or in panic all of the level; where
+ * the policy counts localities, those of one locality. Each set has a balancer, made anew with every change of the hosts.
  */
 export interface HostSet {
   /** The same set before and after an update has the same key: `0|healthy`. */
   readonly key: string;
   /** May be empty. */
   readonly hosts: readonly Host[];
-  /** The part of each host in the weight of all; localities' weights are in it where the policy counts those. The sum is 1. */
+  /** Each host's part in the weight of all, with the weights of localities where the policy counts those. The sum is 1. */
   readonly shares: readonly number[];
 }
 
 export interface Balancer {
   /**
-   * Undefined: no host. `attempt` counts the hosts that `context.rejects` has turned down: who chooses by hash has to answer
-   * another one then.
+   * Undefined: there is no host. `attempt` counts the hosts that `context.rejects` has turned down so far, for balancers that
+   * choose by hash: they have to answer another host each time.
    */
   choose(context: BalancerContext, attempt?: number): Host | undefined;
   /**
-   * A choice made ahead, for a connection: a request to come gets that host without another choice. Absent: the policy goes by
-   * what is so at the moment of the choice.
+   * A choice made ahead, to open a connection before a request needs it; that request then gets this host without another choice.
+   * Absent: the policy depends on the request or the moment.
    */
   peek?(context: BalancerContext): Host | undefined;
   /** Another balancer has taken its place. */
@@ -196,13 +199,13 @@ export interface LevelPolicy {
   create(set: HostSet): Balancer;
   /** Undefined: localities do not count. */
   readonly localities?: LocalityPolicy | undefined;
-  /** The hash of a request chooses its level as well, and weights of localities are in `shares`: no locality is chosen first. */
+  /** The hash of a request chooses its level too. No locality is chosen first; the weights of localities are in `shares`. */
   readonly hashing?: boolean;
   /** A hash of the policy's own, in the place of `BalancerContext.hash`. */
   hash?(context: BalancerContext): bigint | undefined;
   /** It looks at the request itself (`BalancerContext.stream`). */
   readonly byStream?: boolean;
-  /** Of a policy whose `localities` and `hashing` are not known yet, for it is set up elsewhere: called once, when they are. */
+  /** A policy in a sandbox is set up there: `call` runs once, when its `localities` and `hashing` are known. */
   onKnown?(call: () => void): void;
 }
 
@@ -218,7 +221,7 @@ export type LocalityPolicy =
       readonly forceLocalityDirectRouting: boolean;
     };
 
-/** A policy that stands above priorities and health: it hands on to other policies. */
+/** A policy that stands above priorities and health: it divides the hosts, and leaves the choice to other policies. */
 export interface ClusterPolicy {
   /** It looks at the request itself (`BalancerContext.stream`). */
   readonly byStream?: boolean;
@@ -247,7 +250,7 @@ export interface BalancedCluster {
 export interface SpreadOptions {
   /** Weights of localities: as configured (default), scaled by how many of their hosts these are, or none. */
   readonly localityWeights?: "configured" | "scaled" | "none";
-  /** In the place of what the policy itself says of localities. */
+  /** Replaces what the policy itself says of localities. */
   readonly localities?: LocalityPolicy;
 }
 
@@ -274,10 +277,10 @@ export interface PoolFailure {
   readonly transportFailure: string;
 }
 
-/** Who waits for an exchange. Exactly one of the two calls comes, unless the handle is cancelled first. */
+/** Who waits for an exchange. Exactly one of the two methods is called, unless the handle is cancelled first. */
 export interface PoolCallbacks {
   readonly decoder: ResponseDecoder;
-  /** An idle or new connection is ours. May be called before `newStream` returns. */
+  /** A connection is there, and the exchange may begin. May be called before `newStream` returns. */
   onPoolReady(encoder: RequestEncoder, host: Host, connection: Connection): void;
   onPoolFailure(failure: PoolFailure): void;
 }
@@ -293,9 +296,9 @@ export interface UpstreamFilter {
   readonly slot: Slot<HttpFilterFactory>;
 }
 
-/** Which histograms a cluster wants beside its others. */
+/** Histograms that a cluster has only where its config asks for them. */
 export interface TrackedStats {
-  /** Of requests, and of their attempts: how much of the time that they had they took, in percent. */
+  /** How much of their timeout requests and their attempts have used, in percent. */
   readonly timeoutBudgets: boolean;
   /** Bytes of heads and bodies of both directions, and fields of heads. */
   readonly requestResponseSizes: boolean;
@@ -319,7 +322,7 @@ export interface Cluster {
   readonly hosts: readonly Host[];
   /** Its hosts or its connections depend on the request: `BalancerContext.stream` has to be given (or `head`, as far as that goes). */
   readonly choosesByStream?: boolean;
-  /** Its hosts are what requests name (`dynamic_forward_proxy`): somebody has to ask for them first. */
+  /** Its hosts are those that requests name (`dynamic_forward_proxy`): a filter has to have the name resolved first. */
   readonly names?: HostNames | undefined;
   readonly connectTimeoutMs: number;
   /** How long an exchange may take at most; absent: as long as it likes. */
@@ -328,30 +331,28 @@ export interface Cluster {
   readonly dropOverload?: number | undefined;
   /** `track_cluster_stats`: what the router measures of its exchanges. Absent: nothing. */
   readonly tracks?: TrackedStats | undefined;
-  /** `http_filters` of its protocol options, in the order of the config; absent: it leaves them to whoever sends. */
+  /** `http_filters` of its protocol options, in the order of the config. Absent: the router's own are used. */
   readonly httpFilters?: readonly UpstreamFilter[] | undefined;
   /** What its circuit breakers of both priorities count now, in all workers. */
   readonly inUse?: ClusterUse;
-  /** The breaker of retries (`max_retries`, or the retry budget). False: too many run. Each true is ended once with `endRetry`. */
+  /** Asks the circuit breaker for retries (`max_retries`, or the retry budget). After true, `endRetry` is called once; false: too many run. */
   beginRetry(priority: Priority): boolean;
   endRetry(priority: Priority): void;
-  /**
-   * Chooses a host and begins an HTTP exchange on a pooled connection. Undefined if callbacks were called at once.
-   */
+  /** Chooses a host and begins an HTTP exchange on a pooled connection. Undefined: a callback has been called already. */
   newStream(callbacks: PoolCallbacks, context: BalancerContext): PoolHandle | undefined;
-  /** The breaker of connections, for what is none: a UDP session. False: there are too many. Each true is ended with `endSession`. */
+  /** A UDP session counts as a connection in the circuit breaker. After true, `endSession` is called once; false: there are too many. */
   beginSession?(): boolean;
   endSession?(): void;
-  /** Chooses a host and no more (udp_proxy). Undefined: there is none. */
+  /** Chooses a host and opens nothing (udp_proxy). Undefined: there is none. */
   chooseHost?(context: BalancerContext): Host | undefined;
-  /** Chooses a host and opens a connection of the caller's own (tcp_proxy). Undefined: no host or too many connections. */
+  /** Chooses a host and opens a connection that is the caller's own (tcp_proxy). "overflow": there are too many connections. */
   connect(
     handler: ConnectionHandler,
     context: BalancerContext,
   ): { readonly connection: Connection; readonly host: Host } | "no_host" | "overflow";
 }
 
-/** Published by the control thread under `cluster_manager/status`: what admin's /clusters and /config_dump show beside the cells. */
+/** Published by the control thread under `cluster_manager/status`: what admin's /clusters and /config_dump show beside figures. */
 export interface ClusterManagerStatus {
   readonly clusters: readonly ClusterStatus[];
 }
@@ -359,9 +360,9 @@ export interface ClusterStatus {
   readonly name: string;
   readonly observabilityName: string;
   readonly addedViaApi: boolean;
-  /** The cells of its hosts are stats as well: `cluster.<name>.endpoint.<address>.`. */
+  /** Figures of its hosts are stats as well: `cluster.<name>.endpoint.<address>.`. */
   readonly perEndpointStats?: boolean;
-  /** What hosts' success rates are judged by, in percent; -1 or absent: nothing. */
+  /** The success rates that outlier detection judges hosts by, in percent; -1 or absent: none. */
   readonly outlier?: {
     readonly successRateAverage: number;
     readonly successRateEjectionThreshold: number;
@@ -379,12 +380,12 @@ export interface Thresholds {
   readonly maxRetries: number;
 }
 export interface HostStatus extends HostSpec {
-  /** In the names of its cells, where that is not `key`. */
+  /** Stands for `key` in the names of its cells, where they have another one. */
   readonly cells?: string;
-  /** Percent, of the last interval of outlier detection; -1: not measured. */
+  /** In percent, over the last interval of outlier detection; -1: not measured. */
   readonly successRate?: number;
   readonly localOriginSuccessRate?: number;
-  /** As in the names of its cells: `@host|<cluster>|<key>|cx_active`. */
+  /** `ip:port`, which also stands in the names of its cells: `@host|<cluster>|<key>|cx_active`. */
   readonly key: string;
   /** `healthy`, or `/failed_eds_health` and the like, one after the other. */
   readonly healthFlags: string;

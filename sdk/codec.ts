@@ -25,13 +25,13 @@ export interface CodecOptions {
   readonly allowChunkedLength: boolean;
   readonly allowCustomMethods: boolean;
   readonly headersWithUnderscores: "ALLOW" | "REJECT_REQUEST" | "DROP_HEADER";
-  /** HTTP/1: how names of headers are written. Absent: in lower case. `preserve_case`: as the peer of this head wrote them. */
+  /** HTTP/1: how names of headers are written. Absent: in lower case. `preserve_case`: as whoever sent the head wrote them. */
   readonly headerKeyFormat?: "proper_case_words" | "preserve_case" | undefined;
   /** Absent: Envoy's defaults. */
   readonly http2?: Http2Options;
-  /** HTTP/2: milliseconds that the end of a message may wait for its peer to take it; 0 or absent: for ever. */
+  /** HTTP/2: how long the end of a message may wait for the peer's window; 0 or absent: for ever. */
   readonly flushTimeoutMs?: number;
-  /** Where the codec counts; absent: its own scope (`http1.`, `http2.`), else a scope of that name in this one. */
+  /** The scope in which the codec has its own (`http1.`, `http2.`). Absent: that of the whole process. */
   readonly stats?: Stats;
 }
 
@@ -42,7 +42,7 @@ export interface CodecFactory {
   createClient(connection: Connection, events: ClientEvents, options: CodecOptions): ClientCodec;
 }
 
-/** The wire did not keep to the protocol. */
+/** The peer has broken the protocol. */
 export interface DecodeError {
   /** 400, 408, 413, 426, 431, 501 for requests; 502 for responses. */
   readonly status: number;
@@ -51,11 +51,11 @@ export interface DecodeError {
   readonly details: string;
 }
 
-/** Bytes of one exchange on the wire, heads and framing among them. Absent: its codec does not count them. */
+/** Bytes of one exchange on the wire, heads and framing included. Absent: its codec does not count them. */
 export interface WireBytes {
   readonly wireReceived?: number;
   readonly wireSent?: number;
-  /** Of these, fields of heads: over HTTP/1 their lines, without that of the request or status; over HTTP/2 their frames. */
+  /** The part of these in heads: over HTTP/1 the lines of fields, without the request or status line; over HTTP/2 the frames. */
   readonly headerReceived?: number;
   readonly headerSent?: number;
 }
@@ -64,27 +64,28 @@ export interface WireBytes {
 
 /** Implemented by the connection manager. */
 export interface ServerEvents {
-  /** First byte of a request. The head follows on the decoder returned; `headers` is filled before `onRequestHeaders`. */
+  /** A request has begun. The rest is told to the decoder that is returned, whose `headers` are filled before `onRequestHeaders`. */
   onStream(encoder: ResponseEncoder): RequestDecoder;
-  /** Nothing is in progress and the client has closed its half or asked to close: the codec wants the connection closed. */
+  /** Nothing is in progress, and the client has sent FIN or asked to close: the connection is to be closed. */
   onIdleEnd(): void;
   /**
-   * The client broke the protocol, or a limit that guards it, and the connection is lost: the codec has told it why, streams
-   * are reset next (`protocol_error`), the rest is to close. `details`: Envoy's word for %RESPONSE_CODE_DETAILS%.
+   * The client has broken the protocol, or passed a limit that guards it, and the connection cannot go on: the codec has told the
+   * client why and resets all streams after this call (`protocol_error`); closing is up to the connection manager. `details`: Envoy's
+   * word for %RESPONSE_CODE_DETAILS%.
    */
   onConnectionError?(details: string): void;
 }
 
 export interface RequestDecoder {
-  /** `headers` is the decoder's to keep until its stream has ended; the codec fills it (its bytes are lent until the end of the turn). */
+  /** Filled by the codec; its bytes are lent until the end of the turn. The object is the decoder's until its stream has ended. */
   readonly headers: RequestHeaders;
   onRequestHeaders(info: RequestInfo, endStream: boolean): void;
   onRequestBody(chunk: Chunk, endStream: boolean): void;
   onRequestTrailers(trailers: HeaderMap): void;
   onDecodeError(error: DecodeError): void;
-  /** The client went away. `details`: Envoy's word for %RESPONSE_CODE_DETAILS% where it spoilt this one stream. */
+  /** The stream is gone. `details`: Envoy's word for %RESPONSE_CODE_DETAILS%, where the client has spoilt this one stream. */
   onReset(reason: ResetReason, details?: string): void;
-  /** The client does not take what was encoded (true), or takes it again. */
+  /** The client does not take what was encoded for now (true), or takes it again (false). */
   onBlocked(blocked: boolean): void;
 }
 
@@ -110,7 +111,7 @@ export interface ServerCodec {
   readonly active: boolean;
   /** No further request on this connection: the next response says so (`connection: close`), or a GOAWAY notice does at once. */
   drain(): void;
-  /** The connection is about to be closed: names the last stream (GOAWAY) and writes what waits in the codec. */
+  /** The connection is about to be closed: the codec names the last stream (GOAWAY) and writes what it still holds. */
   finish?(): void;
 }
 
@@ -121,13 +122,13 @@ export interface ResponseEncoder extends WireBytes {
   encodeHeaders(headers: ResponseHeaders, endStream: boolean): void;
   encodeBody(memory: Uint8Array, at: number, end: number, endStream: boolean): void;
   encodeTrailers(trailers: HeaderMap): void;
-  /** Ends the stream without an end: HTTP/1 closes the connection. */
+  /** Breaks the stream off: HTTP/1 closes the connection, HTTP/2 sends RST_STREAM. */
   reset(): void;
   /** No further request after this stream (HTTP/1: `connection: close`). Before `encodeHeaders`. */
   closeAfter(): void;
-  /** HTTP/1.1: the head says `connection: close`, and whoever asks for it closes the connection later. Before `encodeHeaders`. */
+  /** HTTP/1.1: the head says `connection: close`, and the caller closes the connection later. Before `encodeHeaders`. */
   announceClose?(): void;
-  /** Request bytes are not taken for now. */
+  /** Request bytes are not taken for now (true), or taken again. */
   pauseReading(paused: boolean): void;
 }
 
@@ -136,13 +137,13 @@ export interface ResponseEncoder extends WireBytes {
 /** Implemented by the pool. */
 export interface ClientEvents {
   /**
-   * An exchange has ended and the connection may take another. A codec with a capacity says so of every exchange, however it
+   * An exchange has ended and the connection may take another. A codec with a `capacity` calls this for every exchange, however it
    * ended, until the connection itself is lost.
    */
   onIdle(): void;
   /** The capacity has grown. */
   onCapacity?(): void;
-  /** The peer asked to leave, or the codec can take no more requests: out of the pool; closes when idle. */
+  /** No new exchange, please: the peer asked to leave, or the codec can take no more. The pool closes the connection when it is idle. */
   onRetire(): void;
 }
 
@@ -158,9 +159,9 @@ export interface ClientCodec {
   readonly active: boolean;
   /** Exchanges that may be in progress at once; absent: one. May change. */
   readonly capacity?: number;
-  /** The connection is about to be closed by its owner: says so (GOAWAY) and writes what waits in the codec. */
+  /** The connection is about to be closed by its owner: the codec says so (GOAWAY) and writes what it still holds. */
   finish?(): void;
-  /** Another owner goes on with an idle connection, under the same options: events are its own from here on. Absent: none can. */
+  /** Another owner takes over an idle connection, with the same options; events go to it from here on. Absent: that is not possible. */
   adopt?(events: ClientEvents): void;
 }
 
@@ -174,7 +175,7 @@ export interface ResponseDecoder {
   onDecodeError(error: DecodeError): void;
   /** The exchange ended early. Called at most once, never after the end of the response. */
   onUpstreamReset(reason: ResetReason, event: CloseEvent | undefined): void;
-  /** The upstream does not take what was encoded (true), or takes it again. */
+  /** The upstream does not take what was encoded for now (true), or takes it again (false). */
   onUpstreamBlocked(blocked: boolean): void;
 }
 

@@ -37,7 +37,7 @@ export function compileDateFormat(
   };
 }
 
-/** `2026-11-20T09:30:52.143Z`, the default of %START_TIME%. Built anew once a second only. */
+/** `2026-11-20T09:30:52.143Z`, the default of %START_TIME%. All but the milliseconds is built once a second. */
 export function isoTime(epochMs: number): string {
   const ms = Math.floor(epochMs);
   const second = Math.floor(ms / 1000);
@@ -73,7 +73,7 @@ function momentOf(epochMs: number): Moment {
   };
 }
 
-/** The same with a date whose UTC fields are those of the local time. */
+/** The same in local time: the UTC fields of `date` are those of a local clock. */
 function localMoment(epochMs: number): Moment {
   const offset = -new Date(epochMs).getTimezoneOffset();
   const moment = momentOf(epochMs);

@@ -1,6 +1,6 @@
 import { latin1Decode } from "./bytes.ts";
 
-/** Tags of X.690 that X.509 uses. `CONTEXT` and a number: a tagged field that holds others. */
+/** Tags of X.690 that X.509 uses. `CONTEXT + n` is a field tagged [n] that holds other values. */
 export const DER = {
   BOOLEAN: 0x01,
   INTEGER: 0x02,
@@ -15,8 +15,8 @@ export const DER = {
 } as const;
 
 /**
- * Values in DER (X.690), read one after the other. Whatever is not whole, or not of the wanted tag, reads as undefined, and nothing
- * behind it is read either.
+ * One value in DER (X.690), and the values inside it, read one after the other. What is cut short, or has not the wanted tag, reads
+ * as undefined, and reading does not move past it.
  */
 export class Der {
   readonly bytes: Uint8Array;
@@ -32,7 +32,7 @@ export class Der {
     this.end = end;
   }
 
-  /** Of the value that comes next; -1: there is none. */
+  /** The tag of the value that comes next; -1: there is none. */
   get tag(): number {
     return this.#at < this.end ? this.bytes[this.#at]! : -1;
   }
@@ -70,7 +70,7 @@ export class Der {
     return this.tag === tag ? this.next(tag) : undefined;
   }
 
-  /** Lower-case hex, as an INTEGER has it: without the zero that keeps it positive. */
+  /** An INTEGER as lower-case hex, without the leading zero byte that keeps it positive. */
   hex(): string {
     let text = "";
     for (const byte of this.content) text += byte.toString(16).padStart(2, "0");

@@ -2,7 +2,7 @@ import { DnsResolverConfig } from "./dns-resolver.ts";
 import { isIp } from "./ip.ts";
 import { Duration, Enum, type Static, Type, UInt32 } from "./schema.ts";
 
-/** Envoy's DnsCacheConfig: the names that requests ask for, known by one name to the filter and to the cluster. */
+/** Envoy's DnsCacheConfig. Filter and cluster share the cache that they call by the same `name`. */
 export const DnsCacheConfig = Type.Object({
   name: Type.String({ minLength: 1 }),
   dns_lookup_family: Enum(["AUTO", "V4_ONLY", "V6_ONLY", "V4_PREFERRED", "ALL"], {
@@ -32,20 +32,20 @@ export const DnsCacheConfig = Type.Object({
 });
 export type DnsCacheConfig = Static<typeof DnsCacheConfig>;
 
-/** Between the threads that have requests and the one that resolves. */
+/** Topics between the workers, which have requests, and the control thread, which resolves names. */
 export const wantedTopic = (cache: string): string => `dns_cache/${cache}/wanted`;
 export const usedTopic = (cache: string): string => `dns_cache/${cache}/used`;
 export const outcomeTopic = (cache: string): string => `dns_cache/${cache}/outcome`;
 
 export interface NamedHost {
-  /** Who it is among the cluster's hosts: as it is written, always with a port. */
+  /** Its id among the cluster's hosts: `name:port`, an IPv6 address in brackets. */
   readonly key: string;
-  /** To be resolved; an address without its brackets. */
+  /** What is to be resolved; an IPv6 address without its brackets. */
   readonly name: string;
   readonly port: number;
 }
 
-/** What an authority names; undefined: nothing that could be asked for. */
+/** The host that an authority names; undefined: it is no name and no address. */
 export function namedHost(authority: string, defaultPort: number): NamedHost | undefined {
   const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^\s:/?#@[\]]{1,255}))(?::([0-9]{1,5}))?$/.exec(
     authority,

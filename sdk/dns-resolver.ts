@@ -18,7 +18,7 @@ const SPACE = "envoy.extensions.network.dns_resolver.";
 const CARES = `${SPACE}cares.v3.CaresDnsResolverConfig` as const;
 const GETADDRINFO = `${SPACE}getaddrinfo.v3.GetAddrInfoDnsResolverConfig` as const;
 
-/** Who is asked for names: Envoy's fields of a Cluster, a DnsCacheConfig and the Bootstrap. */
+/** Which servers are asked for names: fields that Envoy's Cluster, DnsCacheConfig and Bootstrap share. */
 export const DnsResolverConfig = Type.Object({
   typed_dns_resolver_config: Type.Optional(
     TypedExtension({
@@ -40,15 +40,15 @@ export type DnsResolverConfig = Static<typeof DnsResolverConfig>;
 export interface DnsResolverOptions {
   /** `ip:port`; empty: those of /etc/resolv.conf. */
   readonly servers: readonly string[];
-  /** They are asked for what the system's do not know; else nobody but them. */
+  /** True: `servers` are asked only for what the system's do not know. False: nobody else is asked. */
   readonly fallback: boolean;
-  /** The system's resolver alone (getaddrinfo), whose answers have no TTL. */
+  /** The system's resolver alone is used (getaddrinfo), whose answers have no TTL. */
   readonly system: boolean;
   readonly timeoutMs?: number;
   readonly tries?: number;
 }
 
-/** Undefined: nothing is said. Throws for what is no address. */
+/** Undefined: the config leaves the choice. Throws a ConfigError for a server that is no IP address. */
 export function dnsResolverOptions(config: DnsResolverConfig): DnsResolverOptions | undefined {
   const { typed_dns_resolver_config: typed, dns_resolution_config: older } = config;
   if (typed === undefined) {

@@ -4,8 +4,8 @@ import { isIp } from "./ip.ts";
 import { Duration, Enum, type Static, Type } from "./schema.ts";
 import type { Counter, Stats } from "./stats.ts";
 
-const MAX_ADDRESSES = 4096; // of one name; an answer by TCP has room for about that many
-const MAX_WAIT_MS = 86_400_000; // TTLs come from strangers; nobody is left unasked for more than a day
+const MAX_ADDRESSES = 4096; // of one name: about as many as an answer over TCP has room for
+const MAX_WAIT_MS = 86_400_000; // TTLs come from strangers; a name is asked for again after a day at the latest
 
 /** How a cluster's names are asked for: fields of Envoy's Cluster. */
 export const DnsOptions = Type.Object({
@@ -40,7 +40,7 @@ interface Answer {
   readonly addresses?: readonly { readonly ip: string; readonly ttl: number }[];
 }
 
-/** `cluster.<name>.update_*` */
+/** Counters of what came of asking: `cluster.<name>.update_*`. */
 export class DnsOutcomes {
   readonly attempt: Counter;
   readonly success: Counter;
@@ -55,9 +55,11 @@ export class DnsOutcomes {
   }
 }
 
-/** Asks for a name again and again, as its options and the answers' TTLs say. An IP address needs no asking. */
+/** Resolves a name again and again, as often as its options and the answers' TTLs say. An IP address is its own answer. */
 export class DnsWatch {
+  /** The addresses of the last answer; an address that stays keeps its place. */
   ips: readonly string[] = [];
+  /** The first attempt is over, whatever came of it. */
   answered: boolean;
   readonly #name: string;
   readonly #cluster: string;
@@ -65,9 +67,9 @@ export class DnsWatch {
   readonly #resolver: DnsResolverOptions | undefined;
   readonly #outcomes: DnsOutcomes;
   readonly #cx: SetupContext;
-  /** A name without addresses keeps those it had. */
+  /** Set by the owner. True: an answer without addresses is a failure, and the name keeps those it had. */
   emptyFails = false;
-  /** Set by whoever listens, before `start`. `first`: nothing was known before. */
+  /** Set by the owner before `resolve`. `first`: this is what came of the first attempt. */
   onAnswer: (changed: boolean, first: boolean) => void = () => {};
   readonly #timer: Timer;
   readonly #literal: boolean;
@@ -93,6 +95,7 @@ export class DnsWatch {
     this.#timer = cx.timer(() => this.resolve());
   }
 
+  /** Asks now; later attempts follow by themselves until `stop`. */
   resolve(): void {
     if (this.#literal || this.#stopped) return;
     this.#outcomes.attempt.inc();

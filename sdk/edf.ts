@@ -3,15 +3,15 @@
 /** Picks that a start may be ahead by at most. */
 const MAX_PICKS = 1 << 29;
 
-/** One entry's place in the order. */
+/** An entry's place in the order. */
 interface Turn<T> {
   readonly entry: T;
-  /** When it is due: `since` + `turns` / `weight`. */
+  /** When it is due: `since` + `turns` / `weight`. Adding up 1 / `weight` instead would round, and ties would be lost. */
   deadline: number;
-  /** Ties go to whoever was put back first. */
+  /** Of entries that are due at the same time, the one put back first comes first. */
   order: number;
-  /** As long as the weight stays, turns are counted and divided: sums of 1/3 would drift off the ties. */
   weight: number;
+  /** The deadline at which `weight` last changed, and the turns given since then. */
   since: number;
   turns: number;
 }
@@ -48,7 +48,7 @@ export class EdfScheduler<T> {
       const turns = share + 1;
       return { entry, deadline: turns / w, order: 0, weight: w, since: 0, turns };
     });
-    // Whoever had a turn longest ago was put back first.
+    // An entry whose last turn is longer ago was put back earlier.
     const last = ({ turns, weight }: Turn<T>) => (turns - 1) / weight;
     for (const turn of this.#turns.toSorted((a, b) => last(a) - last(b)))
       turn.order = this.#order++;

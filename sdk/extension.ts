@@ -48,7 +48,7 @@ export interface Definition<K extends Kind = Kind, S extends TSchema = TSchema> 
   readonly aliases?: readonly string[];
   /** Messages that select this package in `typed_config`: `envoy.extensions.filters.http.router.v3.Router`. */
   readonly types?: readonly string[];
-  /** The last of its chain: it answers or forwards, nothing follows it. */
+  /** It ends its chain: it answers or forwards, and no filter may follow it. */
   readonly terminal?: boolean;
   /** A shipped package that is to live in an isolate of its own, as dropped-in ones do. */
   readonly placement?: "sandbox";
@@ -61,8 +61,8 @@ export interface Definition<K extends Kind = Kind, S extends TSchema = TSchema> 
   /** Schema of `typed_per_filter_config` (http only). */
   readonly routeConfig?: TSchema;
   /**
-   * What the command line may ask of the package, beside all traffic (`route check`): JSON in and out, in an isolate of its own.
-   * May throw: the message is the answer.
+   * Questions that the command line may ask the package without a running proxy (`route check`): JSON in and out, in an isolate of
+   * its own. May throw: the message is the answer.
    */
   readonly tools?: Readonly<Record<string, (input: unknown, cx: SetupContext) => unknown>>;
   /**
@@ -100,7 +100,7 @@ const define =
     return { kind, ...definition, setup: (config, cx) => spec.setup(config, open(spec, cx)) };
   };
 
-/** Each setup has a context of its own, so what is declared can hang on it. */
+/** Adds to the context, of which each setup has its own, what the definition declares: `shared` and `stat`. */
 function open<C extends SharedCells, D extends DeclaredStats>(
   { name, shared, stats }: { readonly name: string; readonly shared?: C; readonly stats?: D },
   cx: SetupContext,
@@ -220,7 +220,7 @@ export interface Regex {
 export interface SetupContext {
   /** `canary`: setup only proves that the config is good; no connection, no subscription takes effect. */
   readonly role: "worker" | "control" | "canary";
-  /** False on a worker: no canary has set this up before. What a config is refused for has to be looked at by one worker at least. Absent: true. */
+  /** False on a worker: no canary has run `setup` with this config, so a worker has to check all that it may be refused for. Absent: true. */
   readonly rehearsed?: boolean;
   readonly worker: number;
   readonly node: {
@@ -238,9 +238,9 @@ export interface SetupContext {
   };
   readonly log: Log;
   readonly stats: Stats;
-  /** Values of the bootstrap's `layered_runtime`, always the newest. */
+  /** Values of the bootstrap's `layered_runtime`, as they are at the moment. */
   readonly runtime: Runtime;
-  /** Where a filter's own stats stand by Envoy's naming: `http.<stat_prefix>.` in a connection manager's chain. Absent: nowhere special. */
+  /** What Envoy puts before the filter's own stats: `http.<stat_prefix>.` in a connection manager's chain. Absent: nothing. */
   readonly statPrefix?: string;
   /** The name that the config gives to this use. Absent: not known here. */
   readonly configName?: string;
@@ -267,28 +267,25 @@ export interface SetupContext {
   /** Throws with the construct's name if RE2 has no such syntax. */
   regex(pattern: string): Regex;
   connect(address: Address, handler: ConnectionHandler, options: ConnectOptions): Connection;
-  /** A UDP socket towards one peer; whoever opens it closes it. */
+  /** Opens a UDP socket towards one peer; the caller closes it. */
   udp(address: Address, handler: UdpHandler, options?: { readonly bind?: Address }): UdpSocket;
   /**
-   * Takes a connection over that the generation before opened: `handler` hears its events from here on, and it ends with this
-   * generation instead of that one. For hand-overs; called when the generation before ends, or later.
+   * Takes over a connection that the generation before has opened: its events go to `handler` from here on, and it ends with this
+   * generation. For hand-overs (`previous`): called when the generation before ends, or later.
    */
   adopt(connection: Connection, handler: ConnectionHandler): void;
   file(path: string): FileSink;
-  /**
-   * The whole of a file: a path counts from where the proxy was started. Throws if it cannot be read. For setups: it waits for
-   * the disk.
-   */
+  /** The whole of a file; a relative path counts from where the proxy was started. Throws if it cannot be read. In `setup` only: it waits for the disk. */
   readFile(path: string, encoding?: "utf8" | "base64"): string;
-  /** Called when the file is another one than it was, within a second or two. Ends with the generation. */
+  /** Calls `onChanged` within a second or two after the file's content has changed, until the generation ends. */
   watchFile(path: string, onChanged: () => void): void;
   readonly tls: Tls;
-  /** Tells every isolate that has subscribed; the last value is kept for those who come later. JSON values. */
+  /** Tells every isolate that has subscribed; the last value is kept for those that subscribe later. JSON values. */
   publish(topic: string, value: unknown): void;
   subscribe(topic: string, onValue: (value: unknown) => void): void;
   /** The configuration is not put into service before this settles (either way). Bounded by core (15 s). */
   waitFor(settled: Promise<unknown>, what: string): void;
-  /** State that all workers share and that outlives reloads, by its name at this place of the config. What `shared` declares is made so. */
+  /** State that all workers share and that outlives reloads: one cell for each name at each place of the config. `shared` declares such cells. */
   cell<T>(name: string, spec: CellSpec<T>): T;
   /** A count that all workers share and that outlives reloads: who takes the next turn. */
   turns(name: string): Turns;

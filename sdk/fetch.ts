@@ -15,13 +15,13 @@ export interface FetchInit {
   readonly body?: FetchBody;
   /** From the call to the end of the response. Default: 15,000. */
   readonly timeoutMs?: number;
-  /** Of the response's body, when it is read as a whole. Default: 1 MiB. */
+  /** Limit of the response's body for `bytes`, `text` and `json`. Default: 1 MiB. */
   readonly maxBytes?: number;
   /** Ends the exchange when it is aborted. */
   readonly signal?: FetchSignal;
 }
 
-/** What a fetch needs of an AbortSignal. */
+/** As much of an AbortSignal as a fetch needs. */
 export interface FetchSignal {
   readonly aborted: boolean;
   addEventListener(type: "abort", listener: () => void): void;
@@ -50,7 +50,7 @@ export interface FetchResponse {
   /** 200-299 */
   readonly ok: boolean;
   readonly headers: ResponseHeaders;
-  /** The body as it comes; the upstream waits while nobody reads. */
+  /** The body as it arrives; the upstream has to wait while nobody reads. */
   readonly body: AsyncIterable<Uint8Array>;
   bytes(): Promise<Uint8Array>;
   text(): Promise<string>;
@@ -260,14 +260,14 @@ class Exchange implements PoolCallbacks, ResponseDecoder {
   }
 }
 
-/** Where a FetchedResponse comes from. */
+/** Whoever carries out the fetch behind a FetchedResponse. */
 export interface FetchSource {
-  /** Enough lies here unread (true), or it is read again. */
+  /** No more bytes for now (true): enough lie here unread. */
   pause(paused: boolean): void;
   cancel(): void;
 }
 
-/** An answer as its reader has it: whoever carries a fetch out pushes bytes and ends it. */
+/** The reader's side of an answer; its source calls `push` with bytes, and `end` once. */
 export class FetchedResponse implements FetchResponse {
   readonly status: number;
   readonly headers: ResponseHeaders;
@@ -330,7 +330,7 @@ export class FetchedResponse implements FetchResponse {
           });
       }
     } finally {
-      // Who stops reading in the middle does not want the rest.
+      // A reader that stops in the middle does not want the rest.
       if (!this.#ended) this.cancel();
     }
   }

@@ -112,7 +112,7 @@ const POINTS: Readonly<Record<string, (info: StreamInfo) => number>> = {
 const never = () => Number.NaN;
 const PER_MS: Readonly<Record<string, number>> = { ms: 1, us: 1e3, ns: 1e6 };
 
-/** `COMMON_DURATION(START:END:PRECISION)`. Filters may know other points than these; nobody sets one here. */
+/** `COMMON_DURATION(START:END:PRECISION)`. In Envoy filters may add points of their own; here none does, so other names have no value. */
 const commonDuration: Make = (parameter, length) => {
   if (length !== undefined) throw new TypeError("takes no length");
   const [from = "", to = "", unit = "", more] = (parameter ?? "").split(":");
@@ -306,7 +306,7 @@ const path: Make = (parameter, length, text) => {
     if (request === undefined) return undefined;
     const original = which === "PATH" ? undefined : request.get(ORIGINAL_PATH);
     const value = original ?? (which === "ORIG" ? undefined : request.path);
-    // "": the head was none.
+    // "": the client's bytes were no request.
     if (value === undefined || value === "") return undefined;
     return cut(text.read(query === "NQ" ? value.slice(0, queryAt(value)) : value), length);
   };
@@ -364,7 +364,7 @@ function decodeVisible(query: string): string {
 
 // ---- gRPC
 
-/** The names that gRPC's C++ library has for them. */
+/** The names of gRPC statuses in its C++ library. */
 const CAMEL_NAMES = GRPC_STATUS_NAMES.map((name) =>
   name === "OK"
     ? name
@@ -558,7 +558,7 @@ const COMMANDS: Readonly<Record<string, Make>> = {
   // Envoy prints an empty value here, not a missing one, for an answer that was not its own.
   LOCAL_REPLY_BODY: (_parameter, length, text) => (s) =>
     cut(text.write(s.localReplyBody ?? ""), length),
-  // A header is no line of a log.
+  // A value of a header is not part of a log's line.
   ACCESS_LOG_TYPE: (parameter, length, text) =>
     plain(text.header === true ? () => "NotSet" : logTypeOf)(parameter, length, text),
   HOSTNAME: plain(() => nonEmpty(surroundings.hostname)),

@@ -15,16 +15,16 @@ export interface FormatOptions {
    * value that is missing, no control character whatever the values hold.
    */
   readonly purpose?: "log" | "header";
-  /** Header bytes that are no UTF-8 stay apart, for JSON escapes them; else they become U+FFFD. */
+  /** Header bytes that are no UTF-8 become lone surrogates, which JSON escapes; otherwise they become U+FFFD. */
   readonly bytes?: boolean;
-  /** In the place of a value that is missing. */
+  /** Printed for a value that is missing. */
   readonly missing?: string;
   /**
-   * Told of a command that nobody knows or that is written wrongly, and why; it prints as missing if this returns. Without it
-   * `compileFormat` throws a FormatError.
+   * Called for a command that does not exist or is written wrongly, with the reason; if it returns, the command prints as missing.
+   * Without it `compileFormat` throws a FormatError.
    */
   readonly onUnknown?: (message: string, command: string) => void;
-  /** Told of a command of Envoy's that has no data here: it prints as missing. */
+  /** Called for a command of Envoy's that has no data here: it prints as missing. */
   readonly onUnsupported?: (command: string) => void;
 }
 
@@ -268,7 +268,7 @@ function compileLeaf(
 
 const PLAIN = /^[\x20\x21\x23-\x5b\x5d-\x7e]*$/;
 
-/** 30 ns for a text that needs no escape, where JSON.stringify takes 90. What is no UTF-8 is escaped byte by byte, as in Envoy. */
+/** JSON of a text: 30 ns where nothing is to be escaped, and JSON.stringify takes 90. What is no UTF-8 is escaped byte by byte, as in Envoy. */
 function quote(text: string): string {
   if (PLAIN.test(text)) return `"${text}"`;
   return FOREIGN.test(text) ? `"${text.replace(ODD, escapeByte)}"` : JSON.stringify(text);

@@ -38,7 +38,7 @@ export function grpcStatusOfHttp(status: number): number {
   return OF_HTTP[status] ?? 2;
 }
 
-/** What outlier detection goes by, in the order of the numbers. */
+/** The HTTP status that outlier detection counts for each gRPC status, in the order of their numbers. */
 const TO_HTTP = [
   200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401,
 ] as const;
@@ -50,7 +50,7 @@ export function httpStatusOfGrpc(code: number): number {
 const GRPC_STATUS = headerName("grpc-status");
 const CONTENT_TYPE = headerName("content-type");
 
-/** Where Envoy looks: trailers, head, the HTTP status. -1: what the upstream says is no number. Undefined: nothing was answered. */
+/** From trailers, head or the HTTP status, in Envoy's order. -1: `grpc-status` is no number. Undefined: there is no answer. */
 export function grpcStatusOf(
   entry: Pick<LogEntry, "info" | "response"> & Partial<LogEntry>,
 ): number | undefined {

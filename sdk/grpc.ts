@@ -17,13 +17,13 @@ export interface GrpcMethod<Q, A> {
 }
 
 export interface GrpcOptions {
-  /** From the call to its status, and told to the server (`grpc-timeout`). Absent: no deadline. */
+  /** From the call to its status; the server is told (`grpc-timeout`). Absent: no deadline. */
   readonly timeoutMs?: number;
   /** Further lines of the head. Values of `…-bin` names are base64. */
   readonly metadata?: readonly (readonly [name: string, value: string])[];
   /** Absent: the name of the cluster. */
   readonly authority?: string;
-  /** Of one message that comes. Default: 4 MiB, as gRPC's libraries have it. */
+  /** Limit of one message that is received. Default: 4 MiB, as in gRPC's libraries. */
   readonly maxMessageBytes?: number;
 }
 
@@ -49,14 +49,14 @@ export class GrpcError extends Error implements GrpcStatus {
   }
 }
 
-/** Who hears of a stream. Nothing is called before `grpcStream` has returned nor after `onEnd`. */
+/** What happens on a stream. Nothing is called before `grpcStream` has returned, or after `onEnd`. */
 export interface GrpcEvents<A> {
-  /** The server's head; not if its answer is a head alone. */
+  /** The server's head; not called if the whole answer is a head. */
   onMetadata?(headers: ResponseHeaders): void;
   onMessage(message: A): void;
   /** Once, at the end, unless the stream was cancelled. */
   onEnd(status: GrpcStatus): void;
-  /** The server does not take what was sent (true), or takes it again. Who sends on is cut off at MAX_UNSENT. */
+  /** The server does not take what was sent for now (true), or takes it again. A caller that goes on sending is cut off at MAX_UNSENT. */
   onBlocked?(blocked: boolean): void;
 }
 
@@ -104,7 +104,7 @@ const MAX_UNSENT = 4 * 1024 * 1024;
 const FRAME_HEAD = 5;
 const EMPTY = new Uint8Array(0);
 
-/** One message there, one back. */
+/** A unary call: one message there, one back. */
 export function grpcCall<Q, A>(
   cx: GrpcContext,
   cluster: string,
@@ -139,7 +139,7 @@ export function grpcCall<Q, A>(
   return { answer, cancel: () => cancel() };
 }
 
-/** Messages both ways, for as long as both ends like. */
+/** A streaming call: messages both ways, for as long as both ends like. */
 export function grpcStream<Q, A>(
   cx: GrpcContext,
   cluster: string,
@@ -172,7 +172,7 @@ class Stream<Q, A> implements GrpcStream<Q>, PoolCallbacks, ResponseDecoder {
   #handle: PoolHandle | undefined = undefined;
   #encoder: RequestEncoder | undefined = undefined;
   #host: Host | undefined = undefined;
-  /** Until there is a connection. */
+  /** Frames that wait for a connection, or for a server that takes no more at the moment. */
   #unsent: Uint8Array[] = [];
   #unsentSize = 0;
   #blocked = false;
@@ -371,7 +371,7 @@ class Stream<Q, A> implements GrpcStream<Q>, PoolCallbacks, ResponseDecoder {
 
   // ---- the end
 
-  /** Not within a call of the caller's own. */
+  /** Ends the call in a later turn, since `onEnd` may not come while the caller is still within one of our methods. */
   #failSoon(code: number, message: string): void {
     if (this.#over) return;
     this.#giveUp();
@@ -418,7 +418,7 @@ class MessageReader {
     return this.#headSize > 0;
   }
 
-  /** `take` answers whether to go on. */
+  /** `take` gets each message that is complete and answers whether to go on. Answers what is wrong with the body, if anything. */
   read(chunk: Chunk, take: (message: Uint8Array) => boolean): GrpcStatus | undefined {
     const { memory, end } = chunk;
     let at = chunk.at;

@@ -9,7 +9,7 @@ export const HeaderValueOption = Type.Object({
   header: Type.Object({
     key: Type.String({ minLength: 1 }),
     value: Type.String({ default: "" }),
-    /** Envoy's header rules go by `value` alone, and take no notice of this one. */
+    /** Accepted, and without effect: Envoy's header rules use `value` alone. */
     raw_value: Type.Optional(Type.String()),
   }),
   append_action: Enum(
@@ -45,16 +45,16 @@ interface Rule {
   readonly name: HeaderName | undefined;
   readonly pseudo: Pseudo | undefined;
   readonly action: HeaderValueOption["append_action"];
-  /** The line of a value without commands. */
+  /** The whole line, made once, where the value has no commands. */
   readonly line: HeaderLine | undefined;
   readonly value: Format | undefined;
   readonly keepEmpty: boolean;
 }
 
 /**
- * What one level of the config (a route, its virtual host, the table) adds to heads of one direction and takes from them. Within
- * a level Envoy removes first, overwrites then, and appends last, whatever their order in the config. Additions go on the
- * wire behind everything else, so all of them are lines.
+ * What one level of the config (a route, its virtual host, the table) adds to heads of one direction and removes from them. Within a
+ * level Envoy removes first, then overwrites, then appends, whatever their order in the config. All additions are lines of the
+ * HeaderMap, since they go on the wire behind everything else.
  */
 export class HeaderRules {
   readonly #remove: readonly HeaderName[];
@@ -186,7 +186,7 @@ function compileValue(text: string, path: string): Format {
   }
 }
 
-/** Stands in for a stream where a value without commands is printed once and for all. */
+/** In the place of a stream, to print a value that has no commands. */
 const NOTHING = {
   info: undefined,
   request: undefined,

@@ -9,20 +9,20 @@ import {
   wideOf,
 } from "./bytes.ts";
 
-/** Per header: name at, name end, value at, value end (all from `base`), hash of the name, flags. */
+/** Numbers per span: where the name begins and ends, where the value does (all from `base`), the hash of the name, flags. */
 export const SPAN = 6;
 /** Flags of a span: the low byte is the known id (0: none). */
 export const FLAG = {
   KNOWN: 0xff,
-  /** Taken out by an edit: not forwarded. */
+  /** An edit has removed it: it is not forwarded. */
   REMOVED: 0x100,
-  /** Not written as `name: value CRLF` where it arrived, so it cannot be part of a long copy. */
+  /** It did not arrive as exactly `name: value CRLF`, so it cannot be forwarded as a copy of its bytes. */
   IRREGULAR: 0x200,
-  /** REMOVED as well: another value is written in its place. */
+  /** Set beside REMOVED: another value is written in its place. */
   REPLACED: 0x400,
 } as const;
 
-/** Names that parsers recognise in passing, so that `has` and `find` for them cost a mask test and a short walk. */
+/** Names that parsers give a number as they read, so that looking for them compares numbers instead of bytes. */
 export const KNOWN_NAMES = [
   "",
   "host",
@@ -54,8 +54,8 @@ export const KNOWN_NAMES = [
 ] as const;
 
 /**
- * Names that Envoy keeps one line of: a further value is put behind the first with a comma, an empty one is dropped. All others
- * may stand on several lines. As a running Envoy was seen to do; RFC 9110 §5.3 lets a proxy join any list.
+ * Names that Envoy 1.40 keeps on one line, as it was seen to do: a further value goes behind the first with a comma, an empty one is
+ * dropped. All other names may stand on several lines. RFC 9110 §5.3 lets a proxy join any list.
  */
 const JOINED = {
   REQUEST: [
@@ -101,7 +101,7 @@ export class HeaderName {
   readonly hash: number;
   /** Index in KNOWN_NAMES; 0 for all others. */
   readonly known: number;
-  /** In which heads its values are joined, bits; 0: in none. */
+  /** In which heads its values are joined on one line: bits of `IN`; 0: in none. */
   readonly joined: number;
 
   constructor(text: string) {
@@ -193,7 +193,7 @@ export class HeaderLine {
     ));
   }
 
-  /** For the one owner of a line who has written other bytes over those of its value (a request id, say). */
+  /** For an owner that has overwritten the bytes of its value in place (a request id, say): `value` is read from them again. */
   refresh(): void {
     this.#value = undefined;
   }
@@ -210,37 +210,37 @@ function checkValue(value: string): void {
 }
 
 /**
- * A block of headers: spans over the bytes they arrived in, plus edits. Names are lower case (parsers fold them in place).
- * Values are strings of one char a byte. A block lives as long as its stream: whoever owns it calls `detach` before the
- * bytes go away.
+ * The headers of a message: spans over the bytes they arrived in, and edits beside these. Names are in lower case (parsers fold them
+ * in place), values are strings of one char a byte. Whoever owns the block calls `detach` before the bytes it arrived in go away.
  */
 export class HeaderMap {
   memory: Uint8Array = EMPTY;
   /** All spans count from here. */
   base = 0;
-  /** The bytes that the spans lie in, from `base`. */
+  /** How many bytes from `base` on the spans lie in. */
   blockEnd = 0;
   count = 0;
   spans: Int32Array = NO_SPANS;
-  /** Bit k set: known id k may be there (an edit that removes leaves the bit). Ids above 30 have none. */
+  /** Bit k: the known name k may be there; removing a header leaves its bit set. */
   present = 0;
-  /** Values set by edits: flat [name, value, …]; they follow the spans on the wire, but for those that have a place of their own. */
+  /** Headers that edits have set: flat [name, value, …]. On the wire they follow the spans, except those in `places`. */
   readonly added: string[] = [];
+  /** Headers that edits have set as whole lines. */
   readonly lines: HeaderLine[] = [];
-  /** For each line: how much of `added` it follows. */
+  /** For each of `lines`: before which index of `added` it goes on the wire. */
   readonly linesAt: number[] = [];
-  /** For each pair of `added`, as far as it goes: the span in whose place it stands, or -1. */
+  /** For each pair of `added`: the span in whose place it goes, or -1. May be shorter than the list of pairs; the rest have none. */
   readonly places: number[] = [];
-  /** Names that the peer wrote with capitals, by their lower-case form, where the config wants them kept; HTTP/1 writes them so again. */
+  /** Names as the peer wrote them, by their lower-case form, where the config wants capitals kept (`preserve_case`). */
   originalNames: ReadonlyMap<string, string> | undefined = undefined;
-  /** A parser has met a name twice: whoever has the whole head calls `joinRepeated`. */
+  /** A name may have come twice: the parser calls `joinRepeated` at the end of the head. */
   repeated = false;
-  /** One bit for each hash of a name seen, by its low five bits: most heads are told to be without repetitions by these alone. */
+  /** A bit for the low five bits of each name's hash: most heads without repetitions are known by these alone. */
   #seen = 0;
   #own: Wide = NOTHING;
   #texts: (string | undefined)[] | undefined = undefined;
 
-  /** Whose names are joined, a bit of HeaderName's. Trailers join none. */
+  /** The bit of `HeaderName.joined` for this kind of head. Trailers join nothing. */
   protected get joins(): number {
     return 0;
   }
@@ -256,7 +256,7 @@ export class HeaderMap {
     this.repeated = false;
     this.originalNames = undefined;
     this.#texts = undefined;
-    // `length = 0` is a call into the engine and gives the room away; popping keeps it (70 ns a list and stream).
+    // `length = 0` is a call into the engine and frees the array's memory; popping keeps it (70 ns a list and stream).
     while (this.added.length > 0) this.added.pop();
     while (this.lines.length > 0) this.lines.pop();
     while (this.linesAt.length > 0) this.linesAt.pop();
@@ -295,7 +295,7 @@ export class HeaderMap {
     }
   }
 
-  /** Puts all values of names that have one line only where the first one stands. */
+  /** Joins the values of each name that has one line only (JOINED), in the place of its first one. */
   joinRepeated(): void {
     this.repeated = false;
     for (let k = 0; k < this.count; k++) {
@@ -306,7 +306,7 @@ export class HeaderMap {
     }
   }
 
-  /** True: the value has been put behind those that are there. */
+  /** Joins the value to those that are there. False: there are none, or they are not joined. */
   #join(name: HeaderName, value: string): boolean {
     if ((name.joined & this.joins) === 0 || !this.has(name)) return false;
     this.replace(name, joined([...this.getAll(name), value]));
@@ -329,7 +329,7 @@ export class HeaderMap {
     this.base = 0;
   }
 
-  /** Copies the bytes of its block to `to.memory[at]`; where `at` is a multiple of 8, up to 7 bytes behind them change too. */
+  /** Copies the block's bytes to `to.memory` from `at` on. Up to 7 bytes behind them may be overwritten too. */
   copyBlock(to: Wide, at: number): void {
     const { base, blockEnd: n } = this;
     const own = this.#own;
@@ -340,7 +340,7 @@ export class HeaderMap {
     else copyWords(to.words, to.memory, at, from.words, from.memory, base, n);
   }
 
-  /** Index of the first kept span with that name at or after `from`, or -1. */
+  /** Index of the first span with that name, not removed, at or after `from`; or -1. */
   find(name: HeaderName, from = 0): number {
     const known = name.known;
     const s = this.spans;
@@ -375,7 +375,7 @@ export class HeaderMap {
     );
   }
 
-  /** As `valueAt`, kept: filters that share the block ask for the same values. */
+  /** As `valueAt`, but the string is kept: filters that share the block ask for the same values. */
   textAt(index: number): string {
     const texts = (this.#texts ??= []);
     return (texts[index] ??= this.valueAt(index));
@@ -416,7 +416,7 @@ export class HeaderMap {
     return false;
   }
 
-  /** One value in the place of all that were there. Throws TypeError on a name or value that HTTP cannot carry. */
+  /** Replaces all lines of that name by one at the end. Throws TypeError on a name or value that HTTP cannot carry. */
   set(name: string | HeaderName, value: string): void {
     const n = typeof name === "string" ? headerName(name) : name;
     checkValue(value);
@@ -443,8 +443,8 @@ export class HeaderMap {
   }
 
   /**
-   * As `set`, but the value stands where the first one stood: what Envoy does with the headers that the proxy itself deals in.
-   * Throws TypeError on a name or value that HTTP cannot carry.
+   * As `set`, but the value stands where the first one stood, as Envoy has it for headers that the proxy itself edits. Throws
+   * TypeError on a name or value that HTTP cannot carry.
    */
   replace(name: string | HeaderName, value: string): void {
     const n = typeof name === "string" ? headerName(name) : name;
@@ -571,7 +571,7 @@ const HOST = headerName("host");
 
 /** A request head. `host` and `:authority` are one thing (RFC 9113 §8.3.1); it lies in `host`. */
 export class RequestHeaders extends HeaderMap {
-  /** Spans from `base`; a string that an edit has set goes before them. */
+  /** Where method and path lie, from `base`; not valid once they have been edited. */
   methodAt = 0;
   methodEnd = 0;
   pathAt = 0;
@@ -582,7 +582,7 @@ export class RequestHeaders extends HeaderMap {
   pathEdited = false;
   methodEdited = false;
   scheme = "http";
-  /** HTTP/2: the order of the pseudo fields as the codec has met them, three bits each; 0: they did not come as such. */
+  /** HTTP/2: the order in which the pseudo fields came, three bits each; 0: the request did not come over HTTP/2. */
   pseudoOrder = 0;
 
   protected override get joins(): number {
@@ -636,7 +636,7 @@ export class RequestHeaders extends HeaderMap {
 /** A response head. */
 export class ResponseHeaders extends HeaderMap {
   status = 0;
-  /** What HTTP/1 writes behind the status; undefined: what the status stands for. No control characters. */
+  /** What HTTP/1 writes behind the status, without control characters; undefined: the status's usual phrase. */
   reason: string | undefined = undefined;
 
   protected override get joins(): number {
