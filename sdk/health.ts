@@ -1,6 +1,6 @@
 import type { Address, Connection, ConnectionHandler } from "./network.ts";
 
-/** A health package's setup returns this: how hosts of one cluster are checked. Runs on the control thread alone. */
+/** A health package's setup returns this: it checks the hosts of one cluster. Runs on the control thread alone. */
 export interface HealthChecker {
   /** Envoy's word in event logs: `HTTP`, `TCP`, `GRPC`. */
   readonly type: string;
@@ -11,38 +11,39 @@ export interface HealthChecker {
 export interface HealthTarget {
   readonly clusterName: string;
   readonly address: Address;
-  /** Of its `health_check_config`; "" if that does not say. */
+  /** `hostname` of the endpoint's `health_check_config`; "" if it has none. */
   readonly hostname: string;
   /** `reuse_connection`: the next check may go over the connection of this one. */
   readonly reuseConnection: boolean;
-  /** What a check may take; whoever runs it sees to that. Undefined: not said. */
+  /** How long a check may take; whoever calls `check` sees to that. Undefined: not known. */
   readonly timeoutMs?: number;
   connect(handler: ConnectionHandler): Connection;
-  /** `health_check.verify_cluster`: a response was asked whose it is. */
+  /** Counts `health_check.verify_cluster`: a response has been asked which service it is from. */
   onClusterVerified(): void;
 }
 
 /** The checks of one host, one after the other. */
 export interface HealthSession {
-  /** Begins a check; its end is told once, by one of the events. The one before has ended. */
+  /** Begins a check; one of the events ends it. The check before has ended. */
   check(): void;
-  /** It took too long: nothing is told of it any more. */
+  /** The check took too long: no event comes for it any more. */
   onTimeout(): void;
-  /** No checks any more. */
+  /** No further checks. */
   close(): void;
 }
 
 export interface HealthEvents {
   onHealthy(options: { readonly degraded: boolean }): void;
   /**
-   * `no`: the host answered, and not as a healthy one does; `network`: it could not be asked. `retriable`: it counts towards the
-   * threshold, where a no fails the host at once. `immediate`: the host asks to be left out (x-envoy-immediate-health-check-fail).
+   * `no`: the host has answered, and not as a healthy one does, which fails it at once; `network`: it could not be asked, which
+   * counts towards the threshold. `retriable`: this "no" counts towards the threshold too. `immediate`: the host asks to be left out
+   * (x-envoy-immediate-health-check-fail).
    */
   onFailure(failure: {
     readonly type: "no" | "network";
     readonly retriable?: boolean;
     readonly immediate?: boolean;
-    /** Of an HTTP answer, for event logs. */
+    /** HTTP status of the answer, for event logs. */
     readonly status?: number;
   }): void;
 }

@@ -34,7 +34,7 @@ export interface HttpProbeAnswer {
 }
 
 /**
- * One HTTP exchange after the other with one host, over a connection of its own: what health checks do.
+ * Health checks by HTTP: one exchange after the other with one host, over a connection of their own.
  *
  *   idle ──ask──> connecting ──> asked ──answer, failure──> idle
  */
@@ -54,11 +54,11 @@ export class HttpProbe implements ConnectionHandler, ClientEvents, ResponseDecod
   #asked = false;
   /** The connection takes no further exchange. */
   #spent = false;
-  /** Inside of the codec: a connection is not dropped under its feet. */
+  /** A method of the codec is running: the connection may not be dropped before it returns. */
   #reading = false;
   #body: Uint8Array = new Uint8Array(0);
 
-  /** `bodyBytes`: how much of a body is kept. Of `onAnswer` and `onFailed` exactly one comes for each `ask`. */
+  /** `bodyBytes`: how much of a body is kept. Each `ask` ends with exactly one call of `onAnswer` or `onFailed`. */
   constructor(
     target: HealthTarget,
     codec: Slot<CodecFactory>,
@@ -86,7 +86,7 @@ export class HttpProbe implements ConnectionHandler, ClientEvents, ResponseDecod
     }
   }
 
-  /** The exchange is given up, and its connection; neither call comes. */
+  /** Gives up the exchange and its connection; neither `onAnswer` nor `onFailed` is called. */
   cancel(): void {
     this.#asked = false;
     this.#drop();
@@ -138,7 +138,7 @@ export class HttpProbe implements ConnectionHandler, ClientEvents, ResponseDecod
 
   onData(chunk: Chunk): void {
     const codec = this.#codec;
-    // HTTP/1 has nothing to say between exchanges.
+    // Over HTTP/1 a server has nothing to say between exchanges; HTTP/2 has frames for the connection.
     if (codec === undefined || (!this.#asked && codec.capacity === undefined)) {
       this.#drop();
       return;
@@ -217,7 +217,7 @@ export class HttpProbe implements ConnectionHandler, ClientEvents, ResponseDecod
 
 const NOWHERE: Address = { ip: "127.0.0.1", port: 0 };
 
-/** What header rules of a check may print: the host, and nothing of a client. */
+/** What the commands in a check's header rules can print: facts of the host; there is no client. */
 export function probeSource(target: HealthTarget, request: RequestHeaders): FormatSource {
   const info = newStreamInfo({
     startTime: Date.now(),

@@ -12,13 +12,13 @@ export interface Reply {
   readonly status: number;
   readonly body: string;
   readonly headers: readonly (readonly [string, string])[];
-  /** The route's header rules leave it alone. */
+  /** True: the route's header rules do not edit it. */
   readonly unedited?: boolean;
   /** Response flags, Envoy's short names (`RL`). */
   readonly flags: readonly string[];
   /** %RESPONSE_CODE_DETAILS% */
   readonly details: string;
-  /** What a gRPC client gets as `grpc-status`; absent: what the HTTP status stands for. */
+  /** The `grpc-status` that a gRPC client gets; absent: the one that belongs to the HTTP status. */
   readonly grpcStatus?: number;
 }
 
@@ -38,14 +38,14 @@ export function reply(
 }
 
 /**
- * Keeps the head back. `buffer`: the whole body is collected (at most `max` bytes, else 413 or 500) and passed on with the head
- * when it is complete, after this filter's body hook has seen it as one chunk. `stream`: the head goes on with the first chunk.
+ * Keeps the head back. `buffer`: the whole body is collected (more than `max` bytes are answered 413, or 500 in a response). When it is
+ * complete, this filter's body hook sees it as one chunk, and head and body go on. `stream`: the head goes on with the first chunk.
  */
 export interface Hold {
   readonly type: "hold";
   readonly body: "buffer" | "stream";
   readonly max: number;
-  /** The chunk that ends the body may be of any size. */
+  /** The chunk that ends the body does not count towards `max`. */
   readonly exceptLast: boolean;
   /** With `buffer`: head and body wait for the trailers too, if there are any, and their hook may edit the head. */
   readonly trailers: boolean;
@@ -63,11 +63,11 @@ export function hold(
   return { type: "hold", body, max, exceptLast, trailers };
 }
 
-/** This filter is not called again for this stream (but for `onEnd`). */
+/** No further hook of this filter is called for this stream, except `onEnd`. */
 export const done = Object.freeze({ type: "done" as const });
 export type Done = typeof done;
 
-/** Of a trailers hook: the message ends with these bytes in the place of the trailers. Of the hook of a head that ends its message: they are its body. */
+/** Answer of a trailers hook: the message ends with these bytes instead of the trailers. Of a hook of a head that ends its message: these bytes become its body. */
 export interface LastChunk {
   readonly type: "last_chunk";
   readonly bytes: Uint8Array;
@@ -86,8 +86,8 @@ export type HookResult = Verdict | PromiseLike<Verdict>;
 export type EndResult = Verdict | LastChunk | PromiseLike<Verdict | LastChunk>;
 
 /**
- * A promise that mostly settles before the event that it was made in ends, while the bytes of that event still stand. `call` is
- * called once it is known that it will not; at once, if it is known already.
+ * A promise that usually settles within the event that it was made in, while the bytes lent by that event are still valid. When it
+ * turns out that it will not, `call` runs; at once, if that is known already. (Sandboxes answer so.)
  */
 export interface PromptAnswer extends PromiseLike<Verdict | LastChunk> {
   onLate(call: () => void): void;
@@ -101,11 +101,11 @@ export interface HttpFilter {
   onResponseHeaders?(headers: ResponseHeaders, endStream: boolean): EndResult;
   onResponseBody?(chunk: Chunk, endStream: boolean): HookResult;
   onResponseTrailers?(trailers: HeaderMap): EndResult;
-  /** The filter behind it in the chain of this stream, before any hook: neighbours may have something to settle between them. */
+  /** Called before any hook with the filter that follows in this stream's chain, if the two have something to arrange. */
   meets?(next: HttpFilter): void;
   /** Exactly once, whatever became of the stream. */
   onEnd?(): void;
-  /** Terminal filters: the client does not take what was sent (true), or takes it again. */
+  /** Terminal filters: the client does not take what was sent for now (true), or takes it again. */
   onResponseBlocked?(blocked: boolean): void;
   /** Terminal filters: the stream is gone (client left, timeout, local reply): stop working for it. */
   onReset?(): void;
@@ -117,20 +117,20 @@ export interface HttpFilterFactory {
   /** Made by `defineHttpFilter` from `setupRoute`: what `stream.routeConfig` and `routeConfigs` give. */
   readonly routes?: RouteSetups;
   /**
-   * What of their stream its filters read: nothing else is brought into a sandbox for them, and what they find there is as good as
-   * empty. Streams of routes with a config of their own get all parts that the package's source names; absent: so do all.
+   * The parts of the stream that its filters read. Only these are brought into a sandbox; all others look empty there. Absent, and for
+   * streams whose route has a config for this filter: all parts that the package's source names.
    */
   readonly reads?: readonly StreamPart[];
 }
 
 const places = new WeakMap<object, string>();
 
-/** Whoever owns routes tells where each per-route config stands, before filters set it up. */
+/** Called by the owner of the routes, before filters set a per-route config up: says where in the config it stands. */
 export function placeRouteConfig(config: unknown, place: string): void {
   if (typeof config === "object" && config !== null) places.set(config, place);
 }
 
-/** Where in its chain's config a per-route config stands, for names of cells; "" if nobody has said. */
+/** Where in its chain's config a per-route config stands, which is part of the names of its cells; "": not known. */
 export function placeOfRouteConfig(config: object): string {
   return places.get(config) ?? "";
 }
@@ -168,51 +168,53 @@ export class RouteSetups {
 /** What is known of a stream, for access logs and filters. Times are epoch milliseconds, sizes body bytes. */
 export interface StreamInfo {
   protocol: "HTTP/1.0" | "HTTP/1.1" | "HTTP/2";
-  /** Of a connection that is logged by itself: what its requests spoke. */
+  /** For the log of a connection, which has no request: the protocol of its requests. */
   connectionProtocol?: "HTTP/1.1" | "HTTP/2" | undefined;
   startTime: number;
   /** The same moment on the clock of `cx.now()`. */
   startedAt?: number;
-  /** Milliseconds from the start, -1 if it has not happened: last request byte in, first upstream byte in, last byte out. */
+  /** Milliseconds from the start to the request's last byte; -1: it has not come. */
   requestDuration: number;
+  /** The same to the first byte of the upstream's response. */
   responseDuration: number;
+  /** The same to the last byte sent to the client. */
   duration: number;
   bytesReceived: number;
   bytesSent: number;
   responseCode: number;
   responseCodeDetails: string;
-  /** Short flags in the order set. */
+  /** Response flags, short names (`UF`), in the order in which they were set. */
   readonly flags: string[];
   routeName: string;
   virtualHostName: string;
   clusterName: string;
-  /** What the route's virtual host counts the request as; undefined: it counts nothing by itself. */
+  /** The virtual cluster that counts the request; undefined: none does. */
   virtualCluster?: VirtualCluster | undefined;
   upstreamHost: Address | undefined;
   upstreamLocalAddress: Address | undefined;
-  /** The address of `upstreamHost` that the connection is to, which may have several; absent while there is no connection. */
+  /** Which of the host's addresses the connection leads to; absent: there is no connection yet. */
   upstreamRemoteAddress?: Address | undefined;
   upstreamTransportFailure: string;
   /** Protocol of the exchange with the upstream, once there is one. */
   upstreamProtocol?: string | undefined;
   attempts: number;
-  /** A TCP connection's hosts of attempts before that at `upstreamHost`; absent: none. */
+  /** Of a TCP connection: the hosts that were tried before `upstreamHost`; absent: none. */
   attemptedBefore?: readonly AttemptedHost[] | undefined;
-  /** More moments, as these: of the exchange with the upstream, and the first byte to the client. Absent: as -1. */
-  /** Of the connection, which may be older than the request; NaN: it has not come. */
+  /** Moments of the upstream connection, which may lie before the request: milliseconds from the start; NaN: it has not come. */
   upstreamConnectBegin?: number;
   upstreamConnectEnd?: number;
   upstreamHandshakeEnd?: number;
+  /** Moments of the exchange, and of the first byte to the client; absent: it has not come. */
   upstreamTxBegin?: number;
   upstreamTxEnd?: number;
   upstreamRxEnd?: number;
   downstreamTxBegin?: number;
-  /** Behind `clusterName`, `upstreamHost` and the upstream connection. */
+  /** More of the cluster, the host and the upstream connection. */
   cluster?: Pick<Cluster, "metadata" | "observabilityName"> | undefined;
   host?: Pick<Host, "hostname" | "metadata"> | undefined;
   upstreamConnectionId?: number | undefined;
   upstreamTls?: TlsInfo | undefined;
-  /** What the exchange takes on the wire on either side, all attempts at the upstream's together. They go on counting. */
+  /** Bytes on the wire so far; on the upstream's side of all attempts together. */
   downstreamWire?: WireBytes | undefined;
   upstreamWire?: WireBytes | undefined;
   /** Why the client's TLS handshake failed. */
@@ -227,7 +229,7 @@ export interface StreamInfo {
   downstreamRemoteAddress: Address;
   downstreamDirectAddress: Address;
   downstreamLocalAddress: Address;
-  /** It is where the client wanted to go, not where this proxy listens. */
+  /** True: the local address is where the client wanted to go (`original_dst`, PROXY protocol), not where this proxy listens. */
   downstreamLocalAddressRestored?: boolean;
 }
 
@@ -235,10 +237,10 @@ export interface AttemptedHost {
   readonly address: Address;
   readonly hostname: string;
 }
-/** Printed as nothing. */
+/** Prints as "". */
 const NO_ADDRESS: Address = { ip: "", port: 0, path: "" };
 
-/** What is known of a stream of which nothing is known yet but these facts. */
+/** The info of a stream of which only these facts are known. */
 export function newStreamInfo(facts: Partial<StreamInfo> = {}): StreamInfo {
   return {
     // Printed only where there is a request.
@@ -282,7 +284,7 @@ export type DownstreamFacts = Pick<
   | "secure"
   | "tls"
 > &
-  // Absent in a sandbox: there `StreamInfo` tells them.
+  // Absent in a sandbox, where `StreamInfo` has the addresses.
   Partial<Pick<DownstreamConnection, "remoteAddress" | "localAddress">>;
 
 /** Parts of a stream that cost something to bring into a sandbox. */
@@ -301,24 +303,24 @@ export interface HttpStream {
   readonly request: RequestHeaders;
   /** The response head, once there is one. */
   readonly response: ResponseHeaders | undefined;
-  /** The chosen route (chosen when first asked, after the filters before may have edited the head); undefined: none matches. */
+  /** The route, chosen when it is first asked for, by the head as filters have left it so far; undefined: none matches. */
   readonly route: Route | undefined;
-  /** Forget the choice: the head was edited. */
+  /** Forgets the chosen route, so that it is chosen anew by the head as it is now. */
   clearRoute(): void;
-  /** `typed_per_filter_config` for this filter, the most specific level; undefined: none. What `setupRoute` made of it. */
+  /** What `setupRoute` made of the most specific `typed_per_filter_config` for this filter; undefined: there is none. */
   readonly routeConfig: unknown;
-  /** The same of every level that has one: route table, virtual host, route, weighted cluster. For filters that merge them. */
+  /** The same of every level that has one, the least specific first: route table, virtual host, route, weighted cluster. */
   readonly routeConfigs: readonly unknown[];
-  /** False: no route has a config for this filter, whatever route the stream takes. Absent: one may. */
+  /** False: no route at all has a config for this filter. Absent: one may. */
   readonly isOverridden?: boolean;
-  /** Values that filters leave for each other and for logs, by namespace. */
+  /** Dynamic metadata: values that filters leave for each other and for logs, by namespace. */
   readonly metadata: Map<string, Record<string, unknown>>;
   /**
    * What filters keep for each other and for logs (`%FILTER_STATE(key)%`), by key, as long as the stream. A sandboxed filter sees and
    * sets what JSON can carry of it.
    */
   readonly filterState: Map<string, unknown>;
-  /** False: `filterState` is empty. (Asking for the map makes it.) Absent: look. */
+  /** False: `filterState` is empty, and need not be asked for, which would create it. Absent: not known. */
   readonly hasFilterState?: boolean;
   /** What is known of the client's connection, its TLS handshake among it. Absent: nothing is (tests). */
   readonly downstreamConnection?: DownstreamFacts | undefined;
@@ -326,7 +328,7 @@ export interface HttpStream {
   readonly connectionState: Map<string, unknown>;
   /** For terminal filters. */
   readonly responder: Responder;
-  /** What internal redirects have left behind; undefined before the first. It stays with the request through all of them. */
+  /** What is remembered of the request's internal redirects; undefined before the first. */
   internalRedirects?: InternalRedirects | undefined;
   /** A timer that is cancelled with the stream. */
   sleep(ms: number): Promise<void>;
@@ -334,7 +336,7 @@ export interface HttpStream {
 
 export interface InternalRedirects {
   count: number;
-  /** Routes that were redirected to, by `from route` and `to route`. */
+  /** Names of the routes that redirects led from and to, joined by a line feed, for the predicate `previous_routes`. */
   readonly taken: Set<string>;
 }
 
@@ -347,13 +349,13 @@ export interface Responder {
   sendTrailers(trailers: HeaderMap): void;
   /** `editedBy`: the route whose response header rules this reply takes. */
   sendReply(reply: Reply, editedBy?: Route): void;
-  /** The upstream failed in mid-response: the client must see that it is cut. */
+  /** The upstream failed in mid-response: breaks the response off so that the client can tell. */
   reset(details: string, flag: string): void;
   /** The request body is not taken for now (true), or again. */
   pauseRequest(paused: boolean): void;
   /**
-   * An internal redirect: the request, with its head as it is now and this body, begins anew at the first filter. What was so
-   * far ends as a stream of its own, which `response` has answered; the caller is at its end when this returns true.
+   * An internal redirect: the request begins anew at the first filter, with its head as it is now and this body. The stream so far is
+   * logged as one that `response` has answered. True: the caller's part has ended; false: not possible.
    */
   recreate?(response: ResponseHeaders, body: Uint8Array): boolean;
 }

@@ -38,7 +38,7 @@ export const Http2ProtocolOptions = Type.Object({
 });
 export type Http2ProtocolOptions = Static<typeof Http2ProtocolOptions>;
 
-/** The same as numbers, with Envoy's defaults. Sizes are bytes. */
+/** `Http2ProtocolOptions` with Envoy's defaults. Sizes are in bytes. */
 export interface Http2Options {
   readonly hpackTableSize: number;
   readonly maxConcurrentStreams: number;
@@ -62,7 +62,7 @@ export interface Http2KeepAlive {
   readonly intervalMs: number;
   readonly timeoutMs: number;
   readonly jitterPercent: number;
-  /** A connection that was idle for so long is asked before its next stream; 0: it is not. */
+  /** A connection that was idle for longer is pinged before its next stream; 0: it is not. */
   readonly idleMs: number;
 }
 

@@ -76,7 +76,7 @@ export function formatIp(bytes: Uint8Array): string {
   return `${hex(words.slice(0, at))}::${hex(words.slice(at + length))}`;
 }
 
-/** `10.1.0.0/16`: the network of an address, of so many bits at most. Undefined: it is no address. */
+/** The network that an address lies in, by the first so many of its bits: `10.1.0.0/16`. Undefined: it is no address. */
 export function maskedIp(ip: string, v4Bits: number, v6Bits: number): string | undefined {
   const bytes = parseIp(ip);
   if (bytes === undefined) return undefined;

@@ -1,31 +1,34 @@
 import { type Static, type TSchema, Type } from "./schema.ts";
 
-/** Defaults of an object or of what is in it; `entries`: of each entry of a list. */
+/** Defaults that a schema gives to an object or a list. */
 export interface Defaults {
+  /** Values of fields that the user has left out. */
   readonly fields?: Readonly<Record<string, unknown>>;
+  /** Defaults within fields that the user has written. */
   readonly inside?: Readonly<Record<string, Defaults>>;
+  /** Defaults of each entry of a list. */
   readonly entries?: Defaults | undefined;
 }
 
 /**
- * A list out of the config that may be long. It has been checked as any other; but in the entries stands only what the user has
- * written, and `lateEntry` adds the defaults to the one that somebody looks at.
+ * A list of the config that may be long. It has been checked like any other, but its entries hold only what the user has written:
+ * `lateEntry` adds the defaults when an entry is looked at.
  */
 export interface LateList<T> {
   readonly entries: readonly Partial<T>[];
-  /** Absent: the entries have theirs. */
+  /** Absent: the entries have their defaults already. */
   readonly defaults?: Defaults | undefined;
 }
 
 /**
- * Schema of a list of maps that may have ten thousand of them, most of which a thread never needs: `setup` gets a LateList. Not
- * for places within a union.
+ * Schema of a list that may have ten thousand maps, most of which a thread never needs: `setup` gets a LateList. It may not stand
+ * within a union.
  */
 export function LateList<T extends TSchema>(entry: T) {
   return Type.Unsafe<LateList<Static<T>>>({ ...Type.Array(entry, { default: [] }), late: true });
 }
 
-/** The nth entry with its defaults. Made anew each time: keep what is made of it instead. */
+/** The nth entry with its defaults. Each call makes it anew: keep what you make of it. */
 export function lateEntry<T>(list: LateList<T>, nth: number): T {
   return withDefaults(list.entries[nth], list.defaults) as T;
 }

@@ -28,7 +28,7 @@ export const LocalityLbConfig = Type.Object({
 });
 export type LocalityLbConfig = Static<typeof LocalityLbConfig>;
 
-/** Without a config zones count, as soon as the bootstrap names the cluster that this proxy is a member of. */
+/** The default is `zone_aware`, which has an effect once the bootstrap names the cluster that this proxy is a member of. */
 export function localityPolicyOf(config: LocalityLbConfig | undefined): LocalityPolicy {
   if (config?.locality_weighted_lb_config !== undefined) return { type: "weighted" };
   const zones = config?.zone_aware_lb_config;
@@ -49,7 +49,7 @@ export const SlowStartConfig = Type.Object({
 });
 export type SlowStartConfig = Static<typeof SlowStartConfig>;
 
-/** A host that has just become healthy gets less at first, and more as its time in the window goes by. */
+/** A host that has just become healthy gets few requests at first, and more as its time in the window goes by. */
 export class SlowStart {
   readonly #windowMs: number;
   readonly #aggression: RuntimeNumber;
@@ -66,7 +66,7 @@ export class SlowStart {
     this.#now = now;
   }
 
-  /** A list without one such host needs no weights for it. */
+  /** Whether the host is still in its window, so that its weight is not yet the full one. */
   isStarting(host: Host): boolean {
     return this.#windowMs > 0 && this.#now() - (host.healthySince ?? 0) <= this.#windowMs;
   }
@@ -107,7 +107,7 @@ export const ConsistentHashingLbConfig = Type.Object({
 });
 export type ConsistentHashingLbConfig = Static<typeof ConsistentHashingLbConfig>;
 
-/** What `hash_policy` adds to a policy that hashes: hashes of its own, which routes have no say in. */
+/** What `hash_policy` adds to a policy that hashes: hashes of its own instead of those of the routes. */
 export function ownHashOf(
   config: ConsistentHashingLbConfig,
   path: string,
@@ -124,7 +124,7 @@ export function ownHashOf(
   };
 }
 
-/** What a host is known by on a ring: `hash_key` of its metadata, or its host name where that is asked for, or its address. */
+/** The text that places a host on a ring: `hash_key` of its metadata, else its host name if `useHostname`, else its address. */
 export function hashKeyOf(host: Host, useHostname: boolean): string {
   const metadata = host.metadata as
     | { filter_metadata?: { "envoy.lb"?: { hash_key?: unknown } } }
@@ -134,14 +134,14 @@ export function hashKeyOf(host: Host, useHostname: boolean): string {
   return useHostname && host.hostname !== "" ? host.hostname : host.key;
 }
 
-/** The hash of a request; one without is anybody's. */
+/** The hash of a request; a random one if it has none. */
 export function hashOf(context: BalancerContext): bigint {
   return context.hash ?? BigInt(Math.floor(Math.random() * 2 ** 53)) << 11n;
 }
 
 /**
- * Consistent hashing with bounded loads: a host takes no more than its share of all requests times a factor; what is beyond
- * goes to others, in an order that the hash alone decides.
+ * Consistent hashing with bounded loads: a host takes no more than its share of all requests times a factor; requests beyond that go
+ * to other hosts, in an order that depends on the hash alone.
  */
 export class BoundedLoads implements Balancer {
   readonly #set: HostSet;
@@ -182,7 +182,7 @@ export class BoundedLoads implements Balancer {
   }
 }
 
-/** Envoy's order of trying: a Fisher-Yates shuffle driven by MT19937. */
+/** The order in which Envoy tries hosts: a Fisher-Yates shuffle driven by MT19937. */
 function* shuffled(n: number, seed: number): Generator<number> {
   const random = mersenneTwister(seed);
   const order = Array.from({ length: n }, (_, k) => k);

@@ -8,7 +8,7 @@ const EndpointAddress = Type.Object({
     Type.Object({
       address: Type.String({ minLength: 1 }),
       port_value: Type.Optional(UInt32({ maximum: 65535 })),
-      /** Who uses the endpoint knows what it speaks. */
+      /** Accepted, and without effect: the user of the endpoint knows its protocol. */
       protocol: Type.Optional(Enum(["TCP", "UDP"])),
     }),
   ),
@@ -26,7 +26,7 @@ type EndpointAddress = Static<typeof EndpointAddress>;
 const LbEndpoint = Type.Object({
   endpoint: Type.Object({
     address: EndpointAddress,
-    /** Of hosts that are found by address. */
+    /** For clusters whose hosts are given by address (STATIC, EDS). */
     additional_addresses: Type.Optional(Type.Array(Type.Object({ address: EndpointAddress }))),
     hostname: Type.Optional(Type.String()),
     health_check_config: Type.Optional(

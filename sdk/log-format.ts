@@ -13,9 +13,9 @@ const DataSource = Type.Object({
   environment_variable: Type.Optional(Type.String({ minLength: 1 })),
 });
 
-/** Fields of a SubstitutionFormatString that change nothing here. */
+/** Fields of a SubstitutionFormatString that are accepted and change nothing. */
 export const formatterFields = {
-  // Their commands are always known here.
+  // Their commands are known without them.
   formatters: Type.Array(
     TypedExtension({
       "envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery": Type.Object({}),
@@ -29,7 +29,7 @@ export const formatterFields = {
   ),
 };
 
-/** Envoy's `core.v3.SubstitutionFormatString`. Its `content_type` is for those whose format makes a body. */
+/** Envoy's `core.v3.SubstitutionFormatString`. `content_type` matters only where the format makes a body. */
 export const SubstitutionFormatString = Type.Object({
   text_format: Type.Optional(Type.String()),
   text_format_source: Type.Optional(DataSource),
@@ -68,7 +68,7 @@ export function compileLogFormat(
   return compileFormat(text, config.omit_empty_values ? { ...options, missing: "" } : options);
 }
 
-/** What a mistake in a format comes to: the config is refused, or says what it will not print. */
+/** A command that does not exist refuses the config; one that has no data here is named in a warning. */
 export function logFormatOptions(path: string, cx: SetupContext): FormatOptions {
   return {
     onUnknown: (message) => {

@@ -32,7 +32,7 @@ export interface MatchSubject {
   readonly filterState?: ReadonlyMap<string, unknown> | undefined;
   /** What is known of the client's connection: the certificate that it has shown. */
   readonly downstreamConnection?: { readonly tls?: TlsInfo | undefined } | undefined;
-  /** Told when an input asks for a part of the exchange that is yet to come; whoever matches may ask again later. */
+  /** Called when an input asks for a part of the exchange that has not come yet: the caller may match again later. */
   onMissing?(): void;
 }
 
@@ -126,7 +126,7 @@ export function compileCustomMatch(
   return (value) => value !== undefined && matches(value) !== typed.invert;
 }
 
-/** The same text is always the same number below `modulo`. */
+/** Turns a text into a number below `modulo`. */
 function hashOf(seed: number, modulo: number): (text: string) => number {
   const [start, divisor] = [BigInt(seed), BigInt(modulo)];
   return (text) => Number(xxHash64(text, start) % divisor);
@@ -205,7 +205,7 @@ function applicationProtocols({ applicationProtocols: list }: MatchSubject): str
   return list.map((name) => `'${name}'`).join(",");
 }
 
-/** The lines of one name, joined as Envoy joins them. */
+/** The lines of one name, joined by commas as Envoy does it. */
 function readHeader(
   name: string,
   path: string,

@@ -24,7 +24,7 @@ export interface Matcher<A> {
   };
   readonly on_no_match?: OnMatch<A>;
 }
-/** Branches by ranges of addresses, or by domains. */
+/** Custom matchers of a tree: by ranges of addresses, or by domains. */
 interface TreeMatch<A> {
   readonly range_matchers?: readonly {
     readonly ranges: readonly CidrRange[];
@@ -71,7 +71,7 @@ const PredicateSchema = Type.Recursive(
 /** Schema of a matcher whose actions are these messages: name -> schema of its fields. */
 export function MatcherOf<const T extends Record<string, TSchema>>(actions: T) {
   const Action = TypedExtension(actions);
-  // TypeBox would number it by the order in which packages are loaded, which is another one each time.
+  // By itself TypeBox numbers recursive schemas in the order in which packages are loaded, which differs from run to run.
   const $id = `MatcherOf.${Object.keys(actions).join(".")}`;
   const schema = Type.Recursive(
     (This) => {
@@ -133,7 +133,7 @@ export interface CompiledMatcher<T> {
   match(subject: MatchSubject): T | undefined;
 }
 
-/** A tree with its actions made by `compileAction`, each once. `path` is where the tree stands in the config. */
+/** Compiles a tree; `compileAction` is called once for each of its actions. `path` is where the tree stands in the config. */
 export function compileMatcher<A, T>(
   config: Matcher<A>,
   path: string,
@@ -236,7 +236,7 @@ class Compiler<A, T> {
     return this.#byDomain(domains ?? [], read, `${path}.domain_matchers`);
   }
 
-  /** The narrowest range first. One whose action finds nothing leaves it to wider ones, but to none that is exclusive. */
+  /** The narrowest range comes first. Where it finds nothing, wider ones are tried, except those that are exclusive. */
   #byRange(
     entries: NonNullable<TreeMatch<A>["range_matchers"]>,
     read: ReadInput,
@@ -267,7 +267,7 @@ class Compiler<A, T> {
     };
   }
 
-  /** The name itself, then `*.` and ever less of its end, then `*`. */
+  /** Looks for the name itself, then for wildcards from the longest to the shortest (`*.b.c`, `*.c`), then for `*`. */
   #byDomain(
     entries: NonNullable<TreeMatch<A>["domain_matchers"]>,
     read: ReadInput,

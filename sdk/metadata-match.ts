@@ -60,7 +60,7 @@ export function compileMetadataMatch(
   return (metadata) => matches(valueAt(metadata?.get(config.filter), keys)) !== config.invert;
 }
 
-/** What lies under these keys, one within the other. */
+/** The value at a path of keys, each within the one before; undefined: there is none. */
 export function valueAt(struct: unknown, keys: readonly string[]): unknown {
   let value = struct;
   for (const key of keys) {

@@ -16,7 +16,7 @@ export interface Address {
 /** Envoy's scheme for internal addresses. */
 const INTERNAL = "envoy://";
 
-/** A listener of this proxy that has no socket, by its name. `endpointId` tells apart endpoints that lead to the same one. */
+/** The address of an internal listener. `endpointId` tells apart endpoints that lead to the same listener. */
 export function internalAddress(listener: string, endpointId = ""): Address {
   return { ip: "", port: 0, path: `${INTERNAL}${listener}/${endpointId}` };
 }
@@ -54,18 +54,18 @@ export interface Connection {
   readonly remoteAddress: Address;
   readonly localAddress: Address;
   readonly open: boolean;
-  /** What the TLS handshake came to; absent before it is done, and without TLS. */
+  /** What the TLS handshake has agreed on; absent before it is done, and without TLS. */
   readonly tls?: TlsInfo | undefined;
-  /** Moments of one that this proxy opened, as `cx.now()` tells them; -1: it has not come. Absent: not known. */
+  /** Moments of a connection that this proxy opened, on the clock of `cx.now()`; -1: it has not come. Absent: not known. */
   readonly connectBegin?: number;
   readonly connectEnd?: number;
   readonly handshakeEnd?: number;
-  /** The peer has not taken what was written (high watermark passed); `onDrained` will tell. */
+  /** More waits to be sent than the high watermark allows; `onDrained` tells when it has gone. */
   readonly blocked: boolean;
   /** Bytes read and written, for access logs. */
   readonly bytesReceived: number;
   readonly bytesSent: number;
-  /** Room for `size` bytes; they are sent by `commit`. Nothing else may be written between the two. */
+  /** Lends room for `size` bytes, which `commit` sends. Nothing else may be written between the two. */
   reserve(size: number): Output;
   commit(output: Output): void;
   /**
@@ -77,7 +77,7 @@ export interface Connection {
   end(): void;
   /** `flush`: after what was written. `abort`: at once. `reset`: at once, with RST. */
   close(how: "flush" | "abort" | "reset"): void;
-  /** After what was written: drops what still comes, closes when the peer does or after `ms` (Envoy's delayed close). */
+  /** Sends what was written and FIN, then drops what still arrives, and closes when the peer does or after `ms` (Envoy's delayed close). */
   closeDelayed(ms: number): void;
   /** Reading stops while pauses outnumber resumes. */
   pause(): void;
@@ -86,7 +86,7 @@ export interface Connection {
   again(): void;
 }
 
-/** Who owns a connection that a package opened, or the terminal end of a downstream one. */
+/** The owner of a connection: whoever opened it, or the terminal filter of a downstream one. */
 export interface ConnectionHandler {
   onConnected?(): void;
   /** Called once a read. The chunk is lent. */
@@ -106,7 +106,7 @@ export interface ConnectOptions {
   /** `onConnected` comes when the transport is ready. Absent: plain bytes. */
   readonly transport?: Slot<TransportFactory> | undefined;
   readonly transportOptions?: TransportOptions | undefined;
-  /** Of what waits to be sent so much passes the high watermark; core has a figure of its own, and this can only be less. */
+  /** The high watermark, in bytes that wait to be sent. It can only lower core's own. */
   readonly bufferBytes?: number | undefined;
   /** The address to connect from. */
   readonly bind?: Address | undefined;
@@ -118,7 +118,7 @@ export interface DownstreamConnection extends Connection {
     readonly name: string;
     readonly statPrefix: string;
     readonly direction: "UNSPECIFIED" | "INBOUND" | "OUTBOUND";
-    /** MODIFY_ONLY: that an operator fails health checks is no reason to leave. Absent: DEFAULT. */
+    /** MODIFY_ONLY: `/healthcheck/fail` does not make the listener ask clients to leave. Absent: DEFAULT. */
     readonly drainType?: "DEFAULT" | "MODIFY_ONLY";
     /** `{ filter_metadata: { … } }` */
     readonly metadata?: unknown;
@@ -129,18 +129,18 @@ export interface DownstreamConnection extends Connection {
   readonly transportProtocol: string;
   readonly serverName: string;
   readonly applicationProtocols: readonly string[];
-  /** What the TLS inspector makes of the client's first words, where the config asks for it. */
+  /** Fingerprints of the client's TLS by the TLS inspector, where its config asks for them. */
   readonly ja3Fingerprint?: string | undefined;
   readonly ja4Fingerprint?: string | undefined;
   /** Its transport socket encrypts; true before the handshake is done. */
   readonly secure?: boolean;
-  /** A listener filter has found out where the connection was going: `localAddress` is not this machine's. */
+  /** True: a listener filter has set `localAddress` to where the client wanted to go. */
   readonly localAddressRestored?: boolean;
   /** The socket's own peer, whatever a PROXY header said. Absent: `remoteAddress`. */
   readonly directAddress?: Address;
   /** What listener filters have left for access logs, filters and upstream transports, by namespace. */
   readonly metadata?: ReadonlyMap<string, Record<string, unknown>> | undefined;
-  /** Leaves something there. */
+  /** Puts these values into a namespace of `metadata`. */
   setMetadata?(namespace: string, values: Record<string, unknown>): void;
   /** Why a filter closes the connection, for access logs (`%CONNECTION_TERMINATION_DETAILS%`). */
   terminationDetails?: string | undefined;
@@ -148,7 +148,7 @@ export interface DownstreamConnection extends Connection {
   readonly filterChainName?: string;
   /** `metadata` of the filter chain. */
   readonly filterChainMetadata?: unknown;
-  /** Set by the filter that knows more of the connection than its socket tells, for the listener's own access logs. */
+  /** Set by a filter that knows more of the connection than its socket tells (its cluster, its bytes), for the listener's access logs. */
   describedBy?: { describe(): Partial<StreamInfo> } | undefined;
   /** True once the listener drains: finish, take nothing new. */
   readonly draining: boolean;
@@ -163,10 +163,11 @@ export interface Drain {
 }
 
 /**
- * What a hook of a network filter answers: nothing (go on), `stop` (later filters do not see this; `resumeReading` goes on with
- * what was kept), or a promise (the same, and go on when it settles; a rejection closes the connection, and so does one that is
- * pending for 300 s, or for 10 s in a sandbox). Bytes that the promise of `onData` or `onWrite` brings go on in the place of the
- * chunk.
+ * What a hook of a network filter answers.
+ * - Nothing: go on.
+ * - `stop`: later filters do not see this now; `resumeReading` passes on what was kept.
+ * - A promise: as `stop`, until it settles. Bytes that it brings from `onData` or `onWrite` replace the chunk. A rejection closes the
+ *   connection, and so does a promise that is pending for 300 s, or for 10 s in a sandbox.
  */
 export type NetworkResult = void | typeof stop | Promise<void | Uint8Array | typeof stop>;
 export const stop = Symbol.for("tsproxy.stop");
@@ -176,14 +177,14 @@ export interface NetworkFilter {
   /** Bytes from the client, in order. `endStream`: it sent FIN (the chunk may be empty then). */
   onData?(chunk: Chunk, endStream: boolean): NetworkResult;
   /**
-   * Bytes on their way to the client, whoever wrote them: the last filter of the chain sees them first. `endStream`: FIN follows
-   * (the chunk may be empty then). What `chunk.replace` puts in their place goes on. `stop`: they go no further, and are this
-   * filter's to send (`chain.injectWrite`). A promise holds back what is written meanwhile as well.
+   * Bytes on their way to the client, whoever wrote them; the last filter of the chain sees them first. `endStream`: FIN follows
+   * (the chunk may be empty then). `chunk.replace` sends other bytes instead. After `stop` they go no further: the filter may send
+   * them later (`chain.injectWrite`). While a promise is pending, what is written later waits too.
    */
   onWrite?(chunk: Chunk, endStream: boolean): NetworkResult;
-  /** The listener drains, or there is newer code of a filter of this connection: the client is to be asked to leave. */
+  /** The listener drains, or a filter of this connection has newer code: ask the client to leave. */
   onDrain?(drain: Drain): void;
-  /** Packages have changed, and this filter's own has not: those that it uses may have newer code now. */
+  /** Other packages have changed: extensions that this filter uses may have newer code now. */
   onPackagesChanged?(): void;
   onBlocked?(): void;
   onDrained?(): void;
@@ -196,13 +197,13 @@ export interface NetworkFilter {
 export interface NetworkFilterFactory {
   create(connection: DownstreamConnection, chain: NetworkChain): NetworkFilter;
   /**
-   * Takes another config for connections that are already open as well, or undefined to let them drain. Must change nothing
-   * until the returned function is called.
+   * Offers another config to connections that are already open. The function that is returned puts it into effect, and nothing may
+   * change before it is called. Undefined: not possible; the connections drain.
    */
   reconfigure?(config: unknown, cx: SetupContext): (() => void) | undefined;
 }
 
-/** A network filter's hold on the chain it is part of. */
+/** What a network filter can do to the chain that it is part of. */
 export interface NetworkChain {
   /** After `stop` of `onConnect` or `onData`: the next filters get what was kept. */
   resumeReading(): void;
@@ -230,12 +231,12 @@ export interface AcceptedSocket {
 export type ListenerAnswer = number | "more" | "close";
 export interface ListenerFilter {
   /**
-   * Called at accept with no bytes and again whenever more came. `bytes` is everything received so far. Answers how many bytes
-   * it consumes (0: it only looked), or "more" to wait, or "close"; or a promise of one of these: the connection waits for it, no
-   * longer than for bytes (`listener_filters_timeout`).
+   * Called at accept with no bytes, and again whenever more have come. `bytes` is everything received so far. Answers how many bytes
+   * it consumes (0: it only looked), or "more" to wait, or "close", or a promise of one of these. All waiting is bounded by
+   * `listener_filters_timeout`.
    */
   onBytes(bytes: Chunk): ListenerAnswer | Promise<ListenerAnswer>;
-  /** The client has closed, or no more time is left, while it waited. */
+  /** The client has closed, or the time is over, while the filter waited. */
   onAbandoned?(): void;
 }
 export type ListenerFilterFactory = (socket: AcceptedSocket) => ListenerFilter;

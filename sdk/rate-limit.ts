@@ -56,7 +56,7 @@ const Action = Type.Object({
   remote_address_match: Type.Optional(
     Type.Object({
       ...KeyAndValue,
-      /** Where `descriptor_value`, a format here, comes to nothing. */
+      /** In the place of `descriptor_value`, which is a format here, where that gives "". */
       default_value: Type.String({ default: "" }),
       address_matcher: Type.Object({
         ranges: Type.Array(CidrRange, { default: [] }),
@@ -108,12 +108,12 @@ export interface DescriptorEntry {
 }
 export type Descriptor = readonly DescriptorEntry[];
 
-/** What one entry of `rate_limits` says of a stream. */
+/** What one entry of `rate_limits` makes of a stream. */
 export interface MadeDescriptor {
   readonly entries: Descriptor;
   /** How many requests it counts as; undefined: what the filter says, or one. */
   readonly hits: number | undefined;
-  /** In the place of the limit that the service knows; undefined: that one. */
+  /** Replaces the configured limit; undefined: it stays. */
   readonly limit: LimitOverride | undefined;
 }
 
@@ -123,15 +123,15 @@ export interface LimitOverride {
   readonly unit: string;
 }
 
-/** What an action comes to for one stream: an entry, nothing (skipped), or undefined: there is no descriptor. */
+/** One action, compiled: makes an entry, or "skipped", or undefined, which means that there is no descriptor at all. */
 type Step = (stream: HttpStream) => DescriptorEntry | "skipped" | undefined;
 
 /** One entry of `rate_limits`, compiled: makes at most one descriptor of a stream. */
 export class DescriptorMaker {
   readonly stage: number;
-  /** Of the runtime key that turns it off; "": none. */
+  /** Part of the name of the runtime key that turns it off; "": none. */
   readonly disableKey: string;
-  /** To be applied when the stream has ended. */
+  /** `apply_on_stream_done`: it counts when the stream has ended. */
   readonly onStreamDone: boolean;
   readonly #steps: readonly Step[];
   readonly #hits: ((stream: HttpStream) => number | undefined) | undefined;
@@ -148,7 +148,7 @@ export class DescriptorMaker {
     );
   }
 
-  /** Undefined: some action has no value for this stream, or hits that are no number, which drops the whole descriptor. */
+  /** Undefined: an action has no value for this stream, or `hits_addend` gives no number; either drops the whole descriptor. */
   make(stream: HttpStream): MadeDescriptor | undefined {
     const entries: DescriptorEntry[] = [];
     for (const step of this.#steps) {
@@ -163,7 +163,7 @@ export class DescriptorMaker {
   }
 }
 
-/** What it makes of a stream is undefined where the format comes to no number. */
+/** Reads how many requests a stream counts as; undefined where the format gives no number. */
 function compileHits(
   config: RateLimit["hits_addend"],
   path: string,
@@ -179,7 +179,7 @@ function compileHits(
   };
 }
 
-/** What is missing is nothing in it, as in Envoy. */
+/** Missing values print as "", as in Envoy. */
 function formatOf(text: string, path: string): Format {
   try {
     return compileFormat(text, { missing: "" });
@@ -201,7 +201,7 @@ function overrideOf(config: RateLimit["limit"], stream: HttpStream): LimitOverri
   return { requestsPerUnit: requests, unit };
 }
 
-/** What a request has may be empty and is an entry still. */
+/** Values that requests bring may be empty and make an entry all the same; those of `has` may not. */
 const given = (key: string, value: string | undefined, skips: boolean) =>
   value === undefined ? (skips ? "skipped" : undefined) : { key, value };
 const has = (key: string, value: string | undefined, skips = false) =>

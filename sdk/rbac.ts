@@ -81,7 +81,7 @@ export const RbacPrincipal = Type.Unsafe<RbacPrincipal>(
   ),
 );
 
-/** `condition`: read to be refused, since a policy without its condition would let more through. */
+/** `condition` is in the schema only to be refused: a policy without its condition would let more through. */
 const Policy = Type.Object({
   permissions: Type.Array(RbacPermission, { minItems: 1 }),
   principals: Type.Array(RbacPrincipal, { minItems: 1 }),
@@ -128,11 +128,12 @@ interface CompiledPolicy {
   readonly matches: Match;
 }
 
-/** What rules say of a request: the name of the policy that decided, if one did. */
+/** What rules say of a request. */
 export interface RbacDecision {
   readonly allowed: boolean;
+  /** Name of the policy that decided; undefined: none did. */
   readonly policy: string | undefined;
-  /** An action LOG has been asked: whether access loggers should write this one. */
+  /** For the action LOG: whether access loggers should write this request. Absent: the action is another one. */
   readonly logHint?: boolean;
 }
 
@@ -141,7 +142,7 @@ export interface Rbac {
   decide(subject: RbacSubject): RbacDecision;
 }
 
-/** Undefined: neither is configured, and nothing is decided. Of both, the tree counts, as in Envoy. */
+/** Undefined: neither is configured. Where both are, the tree counts, as in Envoy. */
 export function compileRbac(
   config: { readonly rules?: Rules | undefined; readonly matcher?: Tree | undefined },
   path: { readonly rules: string; readonly matcher: string },
@@ -299,7 +300,7 @@ function compileCondition(rule: Rule, field: keyof Rule, at: string, cx: SetupCo
 
 const NONE: ReadonlyMap<string, Record<string, unknown>> = new Map();
 
-/** The peer's names: its URIs, its DNS names, its subject, in that order. Without a pattern TLS is enough. */
+/** The pattern is tried on the peer's URIs, DNS names and subject. Without a pattern any TLS connection matches. */
 function compileAuthenticated(
   { principal_name: name }: NonNullable<RbacPrincipal["authenticated"]>,
   at: string,

@@ -39,7 +39,7 @@ export const HashPolicyConfig = Type.Object({
 });
 export type HashPolicyConfig = Static<typeof HashPolicyConfig>;
 
-/** None where the config asks for the address of nobody. `path` is where the policy stands in the config. */
+/** Empty for `connection_properties` without `source_ip`. `path` is where the policy stands in the config. */
 export function compileHashPolicy(
   config: HashPolicyConfig,
   path: string,
@@ -73,13 +73,13 @@ export function compileHashPolicy(
   return connection!.source_ip ? [{ type: "source_ip", terminal }] : [];
 }
 
-/** Who a hash is asked of. Without a request only the client's address is known. */
+/** What a hash is made of: a request, or a TCP connection, of which only the client's address is known. */
 export interface Hashed {
   readonly stream?: Pick<HttpStream, "request" | "info" | "filterState"> | undefined;
   readonly downstream?: { readonly remoteAddress: Address } | undefined;
 }
 
-/** Envoy's hash of a request. Undefined: no policy found anything to hash. `giveCookie`: a client without the cookie gets this one. */
+/** Envoy's hash of a request. Undefined: no policy has found anything to hash. `giveCookie` is called with a `set-cookie` line for the client. */
 export function requestHash(
   policies: readonly HashPolicy[],
   asked: Hashed,
@@ -89,7 +89,7 @@ export function requestHash(
   for (const policy of policies) {
     const one = hashBy(policy, asked, giveCookie);
     if (one !== undefined) {
-      // Turned by a bit, so that two equal parts do not wipe each other out.
+      // Rotated by one bit, so that two equal parts do not cancel each other out.
       const before = hash === undefined ? 0n : BigInt.asUintN(64, (hash << 1n) | (hash >> 63n));
       hash = before ^ one;
     }
@@ -112,7 +112,7 @@ function hashBy(
     case "header": {
       const values = policy.values(stream.request).map((value) => policy.rewrite(value));
       if (values.length === 0) return undefined;
-      // The order of lines means nothing to Envoy: each hash is the seed of the next.
+      // Sorted, since the order of lines does not matter to Envoy; each hash is the seed of the next.
       return values.sort().reduce((seed, value) => xxHash64(value, seed), 0n);
     }
     case "cookie": {

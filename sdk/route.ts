@@ -17,14 +17,14 @@ export interface Route {
   readonly virtualHostMetadata?: Readonly<Record<string, unknown>> | undefined;
   /** Header rules of all levels, in Envoy's order, applied to the request before it goes upstream. */
   editRequest(headers: RequestHeaders, info: StreamInfo, source?: FormatSource): void;
-  /** `source`: where format commands find what the first three do not tell (metadata); an HttpStream is one. */
+  /** `source`: for format commands that need more than the other arguments (metadata); an HttpStream is one. */
   editResponse(
     headers: ResponseHeaders,
     info: StreamInfo,
     request: RequestHeaders,
     source?: FormatSource,
   ): void;
-  /** `rate_limits` of the route, and those of its virtual host where they count too. */
+  /** `rate_limits` of the route, and those of its virtual host where these count too. */
   readonly rateLimits?: readonly (readonly DescriptorMaker[])[] | undefined;
   /** `typed_per_filter_config`, the most specific level. */
   filterConfig(filterName: string): unknown;
@@ -32,7 +32,7 @@ export interface Route {
   filterConfigs(filterName: string): readonly unknown[];
 }
 
-/** Requests of a virtual host that are counted by themselves. */
+/** Requests of a virtual host that have stats of their own. */
 export interface VirtualCluster {
   readonly name: string;
   /** `vhost.<virtual host>.vcluster.<name>.` */
@@ -55,9 +55,9 @@ export interface RouteAction {
   /** Rewrites of path and host. `keepOriginals`: what was there goes into x-envoy-original-path and -host. */
   rewrite(headers: RequestHeaders, keepOriginals?: boolean): void;
   readonly autoHostRewrite: boolean;
-  /** Whoever rewrites the host leaves the client's in x-forwarded-host. */
+  /** A rewrite of the host leaves the client's host in x-forwarded-host. */
   readonly appendForwardedHost?: boolean;
-  /** What the route asks for beyond one attempt at one host; undefined: nothing. Shared by all requests of the route. */
+  /** Retries, mirrors, hashing and so on; undefined: the route has none. Shared by all requests of the route. */
   readonly policies?: RoutePolicies | undefined;
 }
 
@@ -77,7 +77,7 @@ export interface RoutePolicies {
   readonly timeoutRetryInRequest: boolean;
   /** Bytes of a request's body that are kept for retries, mirrors and redirects at most. */
   readonly bufferLimit: number | undefined;
-  /** `stat_prefix`: what the route counts by itself, as a virtual cluster does. */
+  /** `stat_prefix`: stats of the route's own, counted as those of a virtual cluster. */
   readonly stats: VirtualCluster | undefined;
   /** `max_grpc_timeout`, the older way to honour `grpc-timeout`. Undefined: the header is not looked at. */
   readonly maxGrpcTimeoutMs: number | undefined;
@@ -104,8 +104,9 @@ export interface RetryPolicy {
   readonly headers: readonly HeadMatch<ResponseHeaders>[];
   /** Empty: every request may be retried. */
   readonly requestHeaders: readonly HeadMatch[];
-  /** `previous_hosts` is known to the router; others look at the host alone. */
+  /** `previous_hosts`: the router knows which hosts have been tried. */
   readonly avoidPreviousHosts: boolean;
+  /** Other predicates, which look at the host alone; true: another host is to be chosen. */
   readonly avoids: readonly ((host: Host) => boolean)[];
   readonly hostSelectionRetries: number;
   /** `previous_priorities`: after so many attempts each, the priorities tried are left out. 0: never. */
@@ -116,9 +117,9 @@ export interface MirrorPolicy {
   readonly cluster: string;
   /** In the place of `cluster`, if there is one. */
   readonly clusterHeader: HeaderName | undefined;
-  /** `-shadow` behind the host. */
+  /** The mirrored request's host ends in `-shadow`. */
   readonly shadowHost: boolean;
-  /** Whether this request is one of those that are mirrored. */
+  /** Whether this request is mirrored (`runtime_fraction`). */
   chosen(): boolean;
 }
 
@@ -126,7 +127,7 @@ export interface MirrorPolicy {
 export type HashPolicy = { readonly terminal: boolean } & (
   | {
       readonly type: "header";
-      /** Its values, also of a `:` name; none: the request has no such header. */
+      /** The values of the header, which may be a pseudo header. */
       values(headers: RequestHeaders): readonly string[];
       rewrite(value: string): string;
     }
@@ -140,7 +141,7 @@ export type HashPolicy = { readonly terminal: boolean } & (
     }
   | { readonly type: "source_ip" }
   | { readonly type: "query_parameter"; readonly name: string }
-  /** What a filter has left there: text is hashed, anything else is not. */
+  /** A text in `filterState`; other values are not hashed. */
   | { readonly type: "filter_state"; readonly key: string }
 );
 
@@ -174,7 +175,7 @@ export interface DirectResponseAction {
   readonly type: "direct_response";
   readonly status: number;
   readonly body: string;
-  /** `body_format`: what this stream gets in the place of `body`. Undefined: `body`. */
+  /** `body_format`: makes the body and its content-type for one stream. Undefined: it is `body`. */
   readonly bodyFor?:
     | ((stream: FormatSource) => { readonly body: string; readonly type: string })
     | undefined;

@@ -8,15 +8,15 @@ export interface Fraction {
 export type RuntimeValue = number | boolean | string | Fraction;
 
 /**
- * Envoy's runtime: keys of the bootstrap's `layered_runtime`, which operators change while the proxy runs. What is read for every
- * request is best compiled once (`RuntimeFraction` and its like below): without a key, or while nothing changes, it costs nothing.
+ * Envoy's runtime: keys of the bootstrap's `layered_runtime`, which operators change while the proxy runs. Values that every request
+ * needs are best compiled once (`RuntimeFraction` and the like below): they are looked up again only when something has changed.
  */
 export class Runtime {
   /** Another number once any value has changed. */
   version = 1;
   #values: ReadonlyMap<string, RuntimeValue> = new Map();
 
-  /** Core calls this; values of all layers, the last layer having won. */
+  /** Core calls this with the values of all layers, in which later layers have replaced those of earlier ones. */
   replace(values: Iterable<readonly [key: string, value: RuntimeValue]>): void {
     this.#values = new Map(values);
     this.version++;
@@ -27,7 +27,7 @@ export class Runtime {
     return this.#values.get(key);
   }
 
-  /** Whether any key begins so. Walks over all keys: for what is looked up again only when `version` is another one. */
+  /** Whether any key begins with `prefix`. Walks over all keys: keep the answer until `version` changes. */
   hasUnder(prefix: string): boolean {
     for (const key of this.#values.keys()) if (key.startsWith(prefix)) return true;
     return false;
@@ -57,7 +57,7 @@ export class Runtime {
     return percent < 0 ? fallback : { numerator: percent, denominator: 100 };
   }
 
-  /** `percent`: what holds without the key. `random`: any whole number, the same for all questions about one stream. */
+  /** `percent`: the share if there is no such key. `random`: any whole number; the same one for all questions about one stream. */
   featureEnabled(key: string, percent: number, random: number = randomWhole()): boolean {
     return random % 100 < this.integer(key, percent);
   }
@@ -144,7 +144,7 @@ const ALL: RuntimeFractionalPercent = {
   runtime_key: "",
 };
 
-/** A share of streams. Without a config: all of them, as most of Envoy's `filter_enabled` fields have it. */
+/** A share of streams. Without a config it is all of them, as for most of Envoy's `filter_enabled` fields. */
 export class RuntimeFraction {
   readonly #share: Cached<Fraction>;
 
@@ -161,7 +161,7 @@ export class RuntimeFraction {
     return numerator > 0 && (random ?? randomWhole()) % denominator < numerator;
   }
 
-  /** As the runtime is now, it holds for no stream. */
+  /** The share is 0 at the moment. */
   get isNever(): boolean {
     return this.#share.value.numerator === 0;
   }

@@ -7,7 +7,7 @@ export { type Static, type TSchema, Type };
  * the schema, checks the inner config against the package it names, and hands `setup` an ExtensionRef.
  */
 export interface ExtensionRef {
-  /** The name that the config gives: key of per-route config, free text otherwise. */
+  /** The name that the config gives it. For HTTP filters it is the key of per-route configs; otherwise any text. */
   readonly name: string;
   /** `kind/name` of the package that was found. */
   readonly package: string;
@@ -16,8 +16,8 @@ export interface ExtensionRef {
 }
 
 /**
- * Schema of a use of an extension of that kind. `fields`: what the entry may hold beside its name and config (`filter` of an
- * access log); they are handed over beside these.
+ * Schema of a use of an extension of that kind. `fields`: further fields that the entry may have beside its name and config (`filter`
+ * of an access log); `setup` finds them in the ExtensionRef.
  */
 export function Extension<F extends TProperties = Record<never, never>>(
   kind: string,
@@ -34,8 +34,8 @@ export function Extension<F extends TProperties = Record<never, never>>(
 }
 
 /**
- * Schema of `typed_per_filter_config`: name of an HTTP filter in its chain -> ExtensionRef whose `config` the filter's
- * `routeConfig` schema has checked. Envoy's `route.v3.FilterConfig` around it is taken off; what it says is in `disabled`.
+ * Schema of `typed_per_filter_config`: from the name of an HTTP filter in its chain to an ExtensionRef whose `config` has been checked
+ * by the filter's `routeConfig` schema. Envoy's `route.v3.FilterConfig` around a config is unwrapped; `disabled` keeps what it says.
  */
 export function RouteConfigs() {
   return Type.Record(
@@ -62,12 +62,12 @@ export interface ScriptPlace {
   readonly line: number;
 }
 
-/** A Lua script out of the config, and what it asks for by `require`. */
+/** A Lua script of the config, and the modules that it loads with `require`. */
 export interface LuaSource {
   readonly text: string;
-  /** Absent: its lines are nobody's (an environment variable, a quoted scalar). */
+  /** Absent: its lines are not lines of a file (an environment variable, a quoted scalar). */
   readonly place?: ScriptPlace;
-  /** By the name that `require` gives: files beside the config, or where the proxy was started. */
+  /** By the names that `require` gives them: files beside the config, or in the folder where the proxy was started. */
   readonly modules: Readonly<Record<string, LuaModule>>;
 }
 export interface LuaModule {
@@ -77,14 +77,14 @@ export interface LuaModule {
   readonly place?: ScriptPlace;
 }
 
-/** Schema of a Lua script: a DataSource, or its text as such. `setup` gets a LuaSource. */
+/** Schema of a Lua script: a DataSource, or the text itself. `setup` gets a LuaSource. */
 export function LuaSource(options: { readonly description?: string } = {}) {
   return Type.Unsafe<LuaSource>({ type: ["object", "string"], lua: true, ...options });
 }
 
 /**
- * Schema of an Any whose message the package carries out itself: names of messages, each with the schema of its fields. `setup`
- * gets these fields beside `"@type"`, which is the bare name.
+ * Schema of a protobuf Any that the package reads itself, which may be one of these messages: name -> schema of its fields. `setup`
+ * gets the fields, and the name in `"@type"`.
  */
 export function Typed<const T extends Record<string, TSchema>>(types: T) {
   return Type.Unsafe<TypedOf<T>>({ type: "object", typed: types });
@@ -120,10 +120,10 @@ export function Enum<const T extends readonly string[]>(
   return Type.Unsafe<T[number]>({ type: "string", enum: [...names], ...options });
 }
 
-/** A script out of the config: JavaScript (types are spaces by now), and where it stood, so that stacks can tell. */
+/** A script of the config: JavaScript (spaces have replaced the types), and where it stood, so that errors can name the line. */
 export interface ScriptSource {
   readonly code: string;
-  /** As the user has written its path. */
+  /** Its path as the user has written it. */
   readonly file: string;
   /** Of its first character, from 1. */
   readonly line: number;
@@ -131,7 +131,7 @@ export interface ScriptSource {
   readonly indent: number;
 }
 
-/** Schema of a script's text; `setup` gets a ScriptSource. `file`: a path in its place. `body`: the statements of one function. */
+/** Schema of a script's text; `setup` gets a ScriptSource. `file`: the config has a path instead. `body`: the text is the body of one function. */
 export function ScriptSource(
   options: { readonly file?: boolean; readonly body?: boolean; readonly description?: string } = {},
 ) {

@@ -11,21 +11,21 @@ import { ConfigError, type SetupContext } from "./extension.ts";
 import type { FetchInit } from "./fetch.ts";
 import type { ScriptSource } from "./schema.ts";
 
-/** A script as a config gives it: whole, or the statements of single functions. */
+/** A script as a config gives it: as a whole, or as the bodies of single functions. */
 export interface ScriptForms {
   readonly inline?: ScriptSource | undefined;
   readonly file?: ScriptSource | undefined;
-  /** By function: what stands in it. */
+  /** Bodies of functions, by their names. */
   readonly bodies: Readonly<Record<string, ScriptSource | undefined>>;
 }
 
-/** A script of the config, evaluated: what it defines is called again and again, what stands outside functions has run once. */
+/** A script of the config, evaluated: what stands outside its functions has run once; the functions are called again and again. */
 export class ScriptProgram {
   readonly sources: readonly ScriptSource[];
-  /** Functions that it defines. */
+  /** The functions that it defines; undefined: one that it does not. */
   readonly functions: Readonly<Record<string, unknown>>;
 
-  /** `parameters` of each function that a script may define; `names`: what it finds beside the language. */
+  /** `parameters`: those of each function that a script may define. `names`: globals that it finds beside the language. */
   constructor(
     { inline, file, bodies }: ScriptForms,
     parameters: Readonly<Record<string, string>>,
@@ -56,7 +56,7 @@ export class ScriptProgram {
     }
   }
 
-  /** The error as the user's file has it: its place before the message, and no frames but those of the script. */
+  /** Rewrites an error for the script's author: its place in the user's file before the message, and no frames but the script's own. */
   located(error: unknown): unknown {
     if (!(error instanceof Error) || error.stack === undefined) return error;
     const frames: string[] = [];
@@ -80,7 +80,7 @@ export class ScriptProgram {
   }
 }
 
-/** What every script finds, whatever it is called for. */
+/** The globals of every script, whatever its kind. */
 export function scriptNames(config: unknown, cx: SetupContext) {
   return {
     config,
@@ -98,8 +98,8 @@ export function scriptNames(config: unknown, cx: SetupContext) {
 }
 
 /**
- * Runs the text with those names in scope. Line breaks before it let the engine count as the file does; what is put around it
- * stands on the line before it begins.
+ * Runs the text with those names in scope. Line breaks in front of it make the engine's line numbers those of the file; the function
+ * that is put around it begins on the line before.
  */
 function evaluate(
   source: ScriptSource,

@@ -11,7 +11,7 @@ export interface Gauge {
   set(value: number): void;
 }
 
-/** Values are spread over log-linear buckets of two significant digits, as Envoy's. */
+/** Counts values in log-linear buckets of two significant digits, as Envoy does. */
 export interface Histogram {
   record(value: number): void;
 }
@@ -33,8 +33,8 @@ export interface Stats {
   /** The same, every name behind `prefix` (which ends with a dot). */
   scope(prefix: string): Stats;
   /**
-   * Shows these names of this scope, at 0 until somebody counts there. Until then they take no memory: a hundred stats of a
-   * thousand clusters are one set in a thousand scopes.
+   * Makes these names of this scope appear, at 0, before anybody counts there. Until somebody does they take no memory: a thousand
+   * clusters with a hundred stats each share one set.
    */
   list?(set: StatSet): void;
 }

@@ -1,6 +1,6 @@
 /**
- * What filters want of others that handle their stream, left in its `filterState` under these keys. The values are JSON, so that
- * filters in sandboxes can want it too.
+ * Keys of `filterState` by which a filter asks others on the same stream for something. The values are JSON, so that filters in
+ * sandboxes can ask too.
  */
 export const WISH = {
   /** OverrideHost: the upstream that the first attempt goes to. Read by the router. */
@@ -14,11 +14,11 @@ export const WISH = {
 export interface OverrideHost {
   /** `ip:port` */
   readonly address: string;
-  /** A host that is not there, or unhealthy, is an error (503); else the load balancer chooses. */
+  /** True: if the host does not exist or is unhealthy, the request fails (503). False: the load balancer chooses then. */
   readonly strict: boolean;
 }
 
-/** What may stand in `filterState`; undefined: it is no such thing, whoever put it there. */
+/** Reads a value of `filterState`; undefined: it has not the shape of an OverrideHost. */
 export function overrideHostOf(value: unknown): OverrideHost | undefined {
   if (typeof value !== "object" || value === null) return undefined;
   const { address, strict } = value as Partial<OverrideHost>;

@@ -1,2 +1,2 @@
-/** The machine around the proxy, for %HOSTNAME% and %ENVIRONMENT(X)%. Core fills it in once, in isolates of shipped packages. */
+/** Host name and environment variables as they were when the proxy was started. Core fills them in, in the isolates of shipped packages. */
 export const surroundings = { hostname: "", environment: {} as Readonly<Record<string, string>> };

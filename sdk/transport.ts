@@ -1,7 +1,7 @@
 import type { Chunk } from "./bytes.ts";
 import type { Connection, DownstreamConnection } from "./network.ts";
 
-/** What an X.509 certificate says. Names are written as RFC 2253 has them: the most specific part first. */
+/** What an X.509 certificate says. Distinguished names are written as in RFC 2253, the most specific part first. */
 export interface Certificate {
   readonly subject: string;
   readonly issuer: string;
@@ -16,16 +16,16 @@ export interface Certificate {
   readonly notBefore: number;
   readonly notAfter: number;
   readonly names: readonly AlternativeName[];
-  /** `rsa`, `ec`, `ed25519`, …; `curve` of an `ec` key (`prime256v1`), `bits` of an `rsa` one. */
+  /** `rsa`, `ec`, `ed25519`, …. An `ec` key has a `curve` (`prime256v1`), an `rsa` key has `bits`. */
   readonly keyType: string;
   readonly curve: string;
   readonly bits: number;
   readonly pem: string;
-  /** It may issue others. */
+  /** True: it may issue other certificates. */
   readonly authority?: boolean;
-  /** RFC 5280 §4.2.1.3: `digitalSignature`, `keyCertSign`, …; undefined: it says nothing of that. */
+  /** RFC 5280 §4.2.1.3: `digitalSignature`, `keyCertSign`, …; undefined: it does not limit its use. */
   readonly usages?: readonly string[];
-  /** RFC 7633: it is to be shown together with its issuer's word on it. */
+  /** RFC 7633: it may only be shown together with an OCSP response. */
   readonly mustStaple?: boolean;
 }
 export interface AlternativeName {
@@ -35,13 +35,13 @@ export interface AlternativeName {
   readonly oid?: string;
 }
 
-/** What a handshake came to. */
+/** What a TLS handshake has agreed on. */
 export interface TlsInfo {
   /** `TLSv1.3` */
   readonly version: string;
   /** OpenSSL's name: `ECDHE-RSA-AES128-GCM-SHA256`. */
   readonly cipher: string;
-  /** The group of the key exchange; "" where OpenSSL does not tell (on the server's side), until the transport does. */
+  /** The group of the key exchange. OpenSSL does not tell a server: "" until the transport sets it. */
   curve: string;
   /** "" if none was agreed on. */
   readonly alpn: string;
@@ -51,17 +51,17 @@ export interface TlsInfo {
   readonly sessionId: string;
   readonly resumed: boolean;
   readonly peer: Certificate | undefined;
-  /** PEM of all that the peer has sent, its own first. */
+  /** PEM of all certificates that the peer has sent, its own first. */
   readonly peerChain: readonly string[];
-  /** OpenSSL's word for what it has against the peer's chain (`CERT_HAS_EXPIRED`); "" if nothing, or nothing was asked. */
+  /** OpenSSL's name for what is wrong with the peer's chain (`CERT_HAS_EXPIRED`); "" if nothing is, or nothing was checked. */
   readonly verifyError: string;
-  /** The transport has checked the peer's certificate against something and found it right. */
+  /** Set by the transport: it has checked the peer's certificate and found it right. */
   peerValidated: boolean;
   /** The certificate that was shown to the peer. */
   local: Certificate | undefined;
 }
 
-/** Files and keys that one side of TLS stands on; PEM text throughout. */
+/** Settings, certificates and keys of one side of TLS. Texts are PEM unless it says otherwise. */
 export interface TlsContextOptions {
   readonly side: "server" | "client";
   readonly certificates: readonly {
@@ -71,7 +71,7 @@ export interface TlsContextOptions {
     /** The chain's file, for /certs. */
     readonly path?: string;
   }[];
-  /** Base64 of a PKCS #12 bundle, in the place of a certificate. */
+  /** Certificate and key in a PKCS #12 bundle, in base64. */
   readonly pkcs12?: readonly { readonly bundle: string; readonly password?: string }[];
   readonly minVersion: TlsVersion;
   readonly maxVersion: TlsVersion;
@@ -89,13 +89,13 @@ export interface TlsContextOptions {
   readonly allowExpired?: boolean;
   /** Server: session tickets. */
   readonly tickets: boolean;
-  /** Base64 of 80 bytes each, as Envoy has them: the first seals new tickets, all open old ones. Absent: a key of this process. */
+  /** 80 bytes each, in base64, as Envoy has them: the first encrypts new tickets, all decrypt old ones. Absent: a key that only this process has. */
   readonly ticketKeys?: readonly string[];
   /** Server: sessions of clients that get no ticket are kept here, for TLS 1.2 and below by their ids. */
   readonly keepsSessions?: boolean;
   /** Server: base64 of an OCSP response, which `TlsStart.staple` shows. */
   readonly ocspResponse?: string;
-  /** Server: of the cipher suites that both know the client's favourite is taken. */
+  /** Server: of the cipher suites that both know, the one that the client prefers is used. */
   readonly clientsOrder?: boolean;
   /** Client: the server may begin another handshake (TLS 1.2 and below). */
   readonly renegotiation?: boolean;
@@ -104,7 +104,7 @@ export interface TlsContextOptions {
   readonly sessionTimeoutS?: number;
   /** Sessions are resumed only where this is the same. */
   readonly sessionScope: string;
-  /** Client: so many sessions are kept for resumption. */
+  /** Client: how many sessions are kept for resumption. */
   readonly maxSessions?: number;
 }
 export type TlsVersion = "TLSv1" | "TLSv1.1" | "TLSv1.2" | "TLSv1.3";
@@ -118,20 +118,20 @@ export interface TlsContext {
   release(): void;
 }
 
-/** What core can do of TLS (`cx.tls`). */
+/** TLS as core offers it to packages (`cx.tls`). */
 export interface Tls {
-  /** Throws with OpenSSL's reason for what it does not take: no PEM, a key that does not fit, an unknown cipher. */
+  /** Throws with OpenSSL's reason for what it does not accept: text that is no PEM, a key that does not fit, an unknown cipher. */
   context(options: TlsContextOptions): TlsContext;
   /** Throws if the text holds no certificate. */
   certificates(pem: string): readonly Certificate[];
-  /** Whether signatures lead from the first of the certificates `chain` (PEM) to one in `authorities`, dates aside. */
+  /** Whether signatures lead from the first certificate of `chain` (PEM) to one of `authorities`; dates do not count. */
   leadsTo?(chain: readonly string[], authorities: string): boolean;
 }
 
 /** How TLS is begun on a connection. */
 export interface TlsStart {
   readonly context: TlsContext;
-  /** Server: the one that is chosen, or none. Client: all that are offered. */
+  /** Server: the protocol that is chosen, or none. Client: all that are offered. */
   readonly alpn: readonly string[];
   /** Client: the name to ask for; "" asks for none. */
   readonly serverName: string;
@@ -146,24 +146,24 @@ export interface TlsStart {
 /** A connection in the hands of its transport: between accept or connect, and the first byte for whoever owns it. */
 export interface TransportSocket {
   readonly connection: Connection;
-  /** As it is, ahead of everything else. Not after `startTls`. */
+  /** Sends these bytes as they are, before anything else. Not after `startTls`. */
   write(bytes: Uint8Array): void;
-  /** What `onBytes` was shown, and what has come since, goes to TLS. */
+  /** Begins TLS with the bytes that `onBytes` was shown and all that follow. */
   startTls(start: TlsStart): void;
-  /** The connection is its owner's from here on. Bytes that `onBytes` was shown and did not consume are passed on. */
+  /** Hands the connection to its owner. Bytes that `onBytes` was shown are passed on, except the first `consumed`. */
   ready(consumed?: number): void;
   /**
-   * Closes. `reason`: %UPSTREAM_TRANSPORT_FAILURE_REASON%. `alert` (server, after the handshake): the number of RFC 8446 §6 that the client is
-   * told, where its version of TLS lets us; else it sees the end of the connection.
+   * Closes the connection. `reason`: %UPSTREAM_TRANSPORT_FAILURE_REASON%. `alert` (server, after the handshake): an alert of RFC 8446 §6
+   * for the client, sent if its version of TLS allows that; otherwise the connection just ends.
    */
   fail(reason: string, alert?: number): void;
-  /** Towards an internal listener: what the connection that it accepts finds in its metadata. */
+  /** Towards an internal listener: adds to the metadata of the connection that it accepts. */
   passMetadata?(namespace: string, values: Readonly<Record<string, unknown>>): void;
 }
 
-/** What a transport does for one connection. Exactly one of `ready` and `fail` ends it, or the connection closes. */
+/** A transport's work on one connection. It ends with `ready`, with `fail`, or when the connection closes. */
 export interface Transport {
-  /** The socket is there: an accepted one at once, an upstream one when it is connected. */
+  /** The socket can be used: an accepted one at once, an upstream one when it is connected. */
   onConnected(): void;
   /** Before `startTls`: everything received so far. */
   onBytes?(bytes: Chunk): void;
@@ -177,15 +177,15 @@ export interface Transport {
 
 type Metadata = Readonly<Record<string, unknown>>;
 
-/** Of an upstream connection: what its cluster, host and request say of the handshake. */
+/** What cluster, host and request say of an upstream connection's handshake. */
 export interface TransportOptions {
   /** Name of the endpoint, if the config gives one. */
   readonly hostname?: string;
-  /** `auto_sni`: in the place of the configured name. */
+  /** `auto_sni`: replaces the configured name. */
   readonly serverName?: string;
   /** `auto_san_validation`: the certificate has to be of one of these names. */
   readonly subjectAltNames?: readonly string[];
-  /** Offered where the config lists nothing: what the pool can speak. */
+  /** What the pool can speak; offered where the config lists nothing. */
   readonly alpn?: readonly string[];
   /** `filter_metadata` of the endpoint and of the cluster. */
   readonly hostMetadata?: Metadata | undefined;
@@ -198,7 +198,7 @@ export interface TransportOptions {
 export interface TransportFactory {
   /** Its connections are encrypted. */
   readonly secure: boolean;
-  /** Its connections begin with the addresses of the client that they are made for (`TransportOptions.downstream`): no two clients share one. */
+  /** Its connections begin with the client's addresses (`TransportOptions.downstream`), so that no two clients may share one. */
   readonly namesClients?: boolean;
   /** Undefined: bytes pass as they are. Absent: not for listeners. */
   accept?(socket: TransportSocket, connection: DownstreamConnection): Transport | undefined;

@@ -13,11 +13,11 @@ export interface UdpSocket {
   close(): void;
 }
 
-/** Who owns a socket that a package opened. */
+/** The owner of a socket that a package has opened. */
 export interface UdpHandler {
   /** One datagram. The chunk is lent. */
   onDatagram(bytes: Chunk, from: Address): void;
-  /** The system's word for what became of something sent (`ECONNREFUSED`). The socket goes on. */
+  /** Something that was sent has failed, with the system's name for it (`ECONNREFUSED`). The socket stays open. */
   onError(error: string): void;
 }
 

@@ -2,7 +2,7 @@ import type { UpstreamFilter } from "./cluster.ts";
 import { ConfigError, type SetupContext } from "./extension.ts";
 import { Extension, type Static, Type } from "./schema.ts";
 
-/** Schema of a chain of upstream filters. The last one stands for the connection: `upstream_codec`. */
+/** Schema of a chain of upstream filters. The last one has to be `upstream_codec`, which stands for the connection. */
 export function UpstreamHttpFilters() {
   return Type.Optional(
     Type.Array(Extension("http", { fields: { disabled: Type.Boolean({ default: false }) } })),
@@ -12,7 +12,7 @@ type UpstreamHttpFilters = Static<ReturnType<typeof UpstreamHttpFilters>>;
 
 const CODEC = "http/upstream_codec";
 
-/** Makes the filters ready. Undefined: the config names none. */
+/** Sets the filters up. Undefined: the config names none. */
 export function openUpstreamFilters(
   config: UpstreamHttpFilters | undefined,
   path: string,

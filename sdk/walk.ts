@@ -28,7 +28,7 @@ export const RESPONSE_TOO_LARGE = reply(500, {
 });
 
 const EMPTY = new Uint8Array(0);
-/** Bytes of one direction that may wait for a filter that thinks. Its source is paused meanwhile, so little more than a read comes. */
+/** Bytes of one direction that may wait while a filter decides. The source is paused meanwhile, so little more than one read comes. */
 const KEPT_LIMIT = 1024 * 1024;
 /** A buffer up to this size is kept for the next stream. */
 const KEPT_FOR_NEXT = 16 * 1024;
@@ -37,14 +37,14 @@ const KEPT_FOR_NEXT = 16 * 1024;
 export interface WalkOwner {
   onReply(reply: Reply, response: boolean): void;
   onFilterError(error: unknown, filter: number, response: boolean): void;
-  /** More body than may be held. */
+  /** There is more body than may be held. */
   onTooLarge(response: boolean): void;
   /**
-   * A verdict that was to come before the event ends has come and moved what it could, or will come later: what still lies in the
-   * event's bytes must not stay there. Absent: nothing of its own does.
+   * A verdict that was expected within the event has come and moved what it could, or will only come later: whatever the owner still
+   * keeps in the event's bytes has to be copied now. Absent: it keeps nothing there.
    */
   onPromptEnd?(response: boolean): void;
-  /** A filter thinks (true): its source is to stop; or has decided. */
+  /** A filter waits for its promise (true), so the source has to pause; or it has decided (false). */
   onWaiting(waiting: boolean, response: boolean): void;
   /** The end of the chain in the response direction. */
   encodeHead(headers: ResponseHeaders, endStream: boolean): void;
@@ -59,9 +59,9 @@ export interface WalkOwner {
  *                 ▲ holds the head until the body is there (`hold`)
  *   body ──►──────┘
  *
- * One event is under way at a time: the head, a chunk, the trailers. Each goes from filter to filter until one answers, throws or
- * thinks (a promise, which may settle within its own `then`); what arrives meanwhile is copied and waits at the entry. Positions
- * count in the direction of the walk, so position 0 of a response is the last filter.
+ * One event is under way at a time: the head, a chunk, or the trailers. It goes from filter to filter until one answers, throws or
+ * returns a promise (which may settle at once, within our call of `then`); what arrives meanwhile is copied and waits at the entry.
+ * Positions count in the direction of the walk, so position 0 of a response is the last filter.
  */
 export class Walk {
   /** A verdict is awaited. */
@@ -89,10 +89,10 @@ export class Walk {
   /** Position of the trailers under way, or -1. */
   #trailersAt = -1;
   #trailers: HeaderMap | undefined = undefined;
-  /** What arrived while a filter thought, joined; and the chunk that it thinks about. They change places, and are used again. */
+  /** Two buffers that change places: what has arrived while a filter waits (`#kept`), and the chunk that it has been given (`#underWay`). */
   #kept: Uint8Array = EMPTY;
   #keptSize = 0;
-  /** The first of it, where it lies: the event that brought it has not ended yet. Nothing else is kept before it. */
+  /** The first bytes that have arrived meanwhile are not copied as long as the event that brought them goes on. */
   #lentMemory: Uint8Array | undefined = undefined;
   #lentAt = 0;
   #lentEnd = 0;
@@ -101,11 +101,11 @@ export class Walk {
   #keptTrailers: HeaderMap | undefined = undefined;
   /** The filter that was asked last. */
   #askedAt = 0;
-  /** Counts questions: a verdict to an older one is dropped. */
+  /** Counts the promises awaited: a verdict that belongs to an older one is dropped. */
   #ticket = 0;
   #running = false;
   #told = false;
-  /** The verdict may come before the event ends: until then nothing need be copied, and nobody told. */
+  /** The promise awaited is a PromptAnswer: until it is late nothing need be copied, and the owner need not know. */
   #prompt = false;
   readonly #onLate = (): void => {
     this.#prompt = false;
