@@ -28,7 +28,6 @@ test("a component may say more or less than the rest", () => {
   const log = logTo(
     { write: (text) => void lines.push(JSON.parse(text).msg) },
     { level: "info", components: { router: "debug", admin: "error" }, escaped: false },
-    false,
   );
   log.debug("core, debug");
   log.info("core, info");

@@ -6,7 +6,7 @@ function start(components = {}) {
   const lines: string[] = [];
   const stream = { write: (line: string) => void lines.push(JSON.parse(line).msg) };
   const options = { level: "info" as const, components, escaped: false };
-  const log = logTo(stream, options, false);
+  const log = logTo(stream, options);
   const levels = new LogLevels(log, options);
   const say = (filter?: string) => {
     log.debug({ filter }, `${filter} debug`);

@@ -1,6 +1,5 @@
 import { openSync } from "node:fs";
 import { type DestinationStream, type Logger, pino } from "pino";
-import { prettyFactory } from "pino-pretty";
 import { lineFormat } from "./log-format.ts";
 import { LEVELS, type LevelName, type LogOptions } from "./log-options.ts";
 
@@ -16,8 +15,9 @@ export interface OpenLog {
 }
 
 /** One line an event on stderr or in a file: for eyes on a terminal, JSON for everything else. */
-export function openLog(options: LogOptions, terminal = process.stderr.isTTY === true): OpenLog {
-  const { path } = options;
+export async function openLog(options: LogOptions): Promise<OpenLog> {
+  const { path, format } = options;
+  const isForEyes = path === undefined && format === undefined && process.stderr.isTTY === true;
   const destination = pino.destination({
     // Opened here: a file that is still being opened could not take what is said at an early end.
     fd: path === undefined ? 2 : openSync(path, "a"),
@@ -30,13 +30,27 @@ export function openLog(options: LogOptions, terminal = process.stderr.isTTY ===
   destination.on("error", () => {});
   process.on("exit", () => flush(destination));
   return {
-    log: logTo(destination, options, terminal && path === undefined),
+    log: logTo(destination, options, isForEyes ? await prettyLines() : undefined),
     reopen: () => path !== undefined && destination.reopen(),
   };
 }
 
-/** The same into any stream. */
-export function logTo(stream: DestinationStream, options: LogOptions, terminal: boolean): Log {
+/** Loaded where somebody looks: 4 ms of a start. */
+async function prettyLines(): Promise<(line: string) => string> {
+  const { prettyFactory } = await import("pino-pretty");
+  return prettyFactory({
+    colorize: process.env.NO_COLOR === undefined,
+    translateTime: "SYS:HH:MM:ss.l",
+    singleLine: true,
+  });
+}
+
+/** The same into any stream; `pretty` makes of JSON what is written, unless the options name a format. */
+export function logTo(
+  stream: DestinationStream,
+  options: LogOptions,
+  pretty?: (line: string) => string,
+): Log {
   const { format } = options;
   const settings = {
     level: leastLevel(options),
@@ -44,18 +58,8 @@ export function logTo(stream: DestinationStream, options: LogOptions, terminal: 
     formatters: { level: (label: string) => ({ level: label }) },
     timestamp: pino.stdTimeFunctions.isoTime,
   };
-  let write = (line: string): void => void stream.write(line);
-  if (format !== undefined) {
-    const form = lineFormat(format, options.escaped);
-    write = (line) => void stream.write(form(line));
-  } else if (terminal) {
-    const pretty = prettyFactory({
-      colorize: process.env.NO_COLOR === undefined,
-      translateTime: "SYS:HH:MM:ss.l",
-      singleLine: true,
-    });
-    write = (line) => void stream.write(pretty(line));
-  }
+  const form = format === undefined ? pretty : lineFormat(format, options.escaped);
+  const write = (line: string): void => void stream.write(form?.(line) ?? line);
   const wanted = (line: string): boolean => {
     if (Object.keys(options.components).length === 0) return true;
     const said = JSON.parse(line) as { level: string; filter?: unknown };

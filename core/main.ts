@@ -45,7 +45,7 @@ const LARGE_CHARS = 250_000;
 
 const options = JSON.parse(process.argv[2] ?? "{}") as RunOptions;
 if ((options.quarantined ?? []).length > 0) succeed();
-const { log, reopen } = openLog(options.log);
+const { log, reopen } = await openLog(options.log);
 const levels = new LogLevels(log, options.log);
 const profiler = new Profiler(() => fleet, find);
 const node = { id: options.serviceNode, cluster: options.serviceCluster };

@@ -111,7 +111,7 @@ class World {
       describer,
       canary: this.canary,
       serving: this.serving,
-      log: logTo(sink, { level: "info", components: {}, escaped: false }, false),
+      log: logTo(sink, { level: "info", components: {}, escaped: false }),
     });
     worlds.push(this);
   }

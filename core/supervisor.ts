@@ -100,7 +100,7 @@ class LateLog {
   #say(level: "info" | "debug" | "error", message: string): void {
     this.written = this.written.then(async () => {
       const { openLog } = await import("./log.ts");
-      this.#log ??= openLog(this.#options).log;
+      this.#log ??= (await openLog(this.#options)).log;
       this.#log[level](message);
     });
   }

@@ -1,4 +1,4 @@
-import { Session } from "node:inspector/promises";
+import type { Session } from "node:inspector/promises";
 import { isMainThread, parentPort, workerData } from "node:worker_threads";
 import type { DnsResolverOptions } from "@tsproxy/sdk";
 import { Boxes, SandboxCells, type ToldUse } from "./boxes.ts";
@@ -100,7 +100,8 @@ class Worker {
   /** What sandboxes ask for, until the chain is told. */
   #asked: Asked[] = [];
   #askedBytes = 0;
-  readonly #inspector = new Session();
+  /** Of the profile that is being taken. */
+  #inspector: Session | undefined;
   readonly #beats: Int32Array;
 
   constructor(start: WorkerStart, post: (message: FromWorker) => void) {
@@ -421,12 +422,17 @@ class Worker {
         if (enable) await this.#boxes.startProfile(of);
         else profile = await this.#boxes.stopProfile(of);
       } else if (enable) {
+        const { Session } = await import("node:inspector/promises");
+        this.#inspector = new Session();
         this.#inspector.connect();
         await this.#inspector.post("Profiler.enable");
         await this.#inspector.post("Profiler.start");
       } else {
-        profile = JSON.stringify((await this.#inspector.post("Profiler.stop")).profile);
-        this.#inspector.disconnect();
+        const session = this.#inspector;
+        if (session === undefined) throw new Error("no profile is being taken");
+        this.#inspector = undefined;
+        profile = JSON.stringify((await session.post("Profiler.stop")).profile);
+        session.disconnect();
       }
     } catch (thrown) {
       error = thrown instanceof Error ? thrown.message : String(thrown);
