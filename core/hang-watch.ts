@@ -3,8 +3,8 @@ import { silence } from "./thread-cpu.ts";
 
 /** How long a thread may be silent beyond its time box. */
 const SILENCE_MS = 500;
-/** Part of its time box that a thread inside a sandbox may be silent for: three times what the sandbox may take, or it would have been stopped. */
-const SUSPICIOUS = 0.3;
+/** Part of its time box after which a thread inside a sandbox is suspect: one that can be stopped has been by then (after 312 ms). */
+const SUSPICIOUS = 0.4;
 /** Main does no traffic; a large config may keep it this long. */
 const MAIN_BOX_MS = 10_000;
 const TICK_MS = 100;
