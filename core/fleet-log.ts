@@ -13,8 +13,10 @@ const REMEMBERED = 1_000;
 
 export interface FleetLogParts {
   readonly log: Log;
-  /** Positions of the module of that name. */
+  /** Positions of the package's module of that name. */
   readonly find: (filename: string) => SourcePositions | undefined;
+  /** The same of core's own. */
+  readonly findOwn: (filename: string) => SourcePositions | undefined;
   /** A thread has gone back to what these packages were before. */
   readonly onReverted: (packages: readonly string[]) => void;
   readonly server: Pick<ServerStats, "faults">;
@@ -46,11 +48,12 @@ export class FleetLog implements FleetEvents {
     thread: Thread,
     { package: name, reason, stack, reverted }: Extract<FromWorker, { type: "fault" }>,
   ): void {
-    const { log, find, server } = this.#parts;
+    const { log, find, findOwn, server } = this.#parts;
     server.faults(name === "" ? "unknown" : name);
     if (reverted !== undefined && reverted.length > 0) this.#parts.onReverted(reverted);
     this.#once(`fault ${name} ${reason}`, (more) => {
-      const found = locate(reason, stack, find);
+      // What a package is told of by a line of core's is its own doing all the same.
+      const found = locate(reason, stack, name === "" ? findOwn : find);
       const who = name === "" ? "" : `${name}: `;
       log.error({ thread: thread.name, ...more }, `fault: ${who}${formatProblem(found)}`);
     });

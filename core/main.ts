@@ -179,7 +179,8 @@ function newFleet(self: RuntimeConfig["node"]): Fleet {
     ),
     new FleetLog({
       log,
-      find,
+      find: (filename) => reload.sources(filename),
+      findOwn,
       onReverted,
       server,
       stats,
@@ -271,7 +272,11 @@ function rest(): void {
 
 /** Where a place in a stack stands in somebody's source. */
 function find(filename: string) {
-  return reload.sources(filename) ?? ownBundles.find((made) => made.filename === filename)?.sources;
+  return reload.sources(filename) ?? findOwn(filename);
+}
+
+function findOwn(filename: string) {
+  return ownBundles.find((made) => made.filename === filename)?.sources;
 }
 
 function obeySignals(): void {

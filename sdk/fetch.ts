@@ -70,6 +70,24 @@ const MAX_BYTES = 1024 * 1024;
 /** Unread bytes past which the upstream is asked to wait. */
 const BUFFER_BYTES = 64 * 1024;
 
+/**
+ * The same answer; what it rejects with has the stack of whoever awaits it. That error is made where a message of core's is read, and
+ * would name no line of the filter.
+ */
+export async function traced<T>(answer: Promise<T>): Promise<T> {
+  try {
+    return await answer;
+  } catch (error) {
+    if (error instanceof FetchError) captureStack(error, traced);
+    throw error;
+  }
+}
+
+/** V8's own. */
+const { captureStackTrace: captureStack } = Error as unknown as {
+  captureStackTrace(error: Error, below: unknown): void;
+};
+
 /** `target`: `cluster:/path?query`. Rejects with a FetchError; an answer of any status is an answer. */
 export function fetchFrom(
   cx: FetchContext,

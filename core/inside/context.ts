@@ -28,7 +28,13 @@ import type {
   UdpHandler,
   UdpSocket,
 } from "@tsproxy/sdk";
-import { type FetchInit, type FetchResponse, fetchFrom, openPrivateCell } from "@tsproxy/sdk";
+import {
+  type FetchInit,
+  type FetchResponse,
+  fetchFrom,
+  openPrivateCell,
+  traced,
+} from "@tsproxy/sdk";
 import { type ConnectionTable, SocketConnection } from "./connection.ts";
 import type { FileTable } from "./files.ts";
 import type { Host } from "./host.ts";
@@ -109,7 +115,7 @@ export class Context implements SetupContext {
   }
 
   fetch(target: string, init?: FetchInit): Promise<FetchResponse> {
-    return fetchFrom(this, target, init);
+    return traced(fetchFrom(this, target, init));
   }
 
   now(): number {

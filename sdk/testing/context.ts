@@ -15,7 +15,7 @@ import type {
   Timer,
   Turns,
 } from "../extension.ts";
-import { type FetchInit, type FetchResponse, fetchFrom } from "../fetch.ts";
+import { type FetchInit, type FetchResponse, fetchFrom, traced } from "../fetch.ts";
 import type { Address, Connection, ConnectionHandler } from "../network.ts";
 import { Runtime } from "../runtime.ts";
 import type { ExtensionRef } from "../schema.ts";
@@ -229,7 +229,7 @@ export class TestContext implements SetupContext {
   }
 
   fetch(target: string, init?: FetchInit): Promise<FetchResponse> {
-    return fetchFrom(this, target, init);
+    return traced(fetchFrom(this, target, init));
   }
   now(): number {
     return this.clock.ms;

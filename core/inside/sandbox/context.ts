@@ -17,7 +17,13 @@ import type {
   Turns,
   UdpSocket,
 } from "@tsproxy/sdk";
-import { type CellSpec, type FetchInit, type FetchResponse, openPrivateCell } from "@tsproxy/sdk";
+import {
+  type CellSpec,
+  type FetchInit,
+  type FetchResponse,
+  openPrivateCell,
+  traced,
+} from "@tsproxy/sdk";
 import { compileRegex } from "../regex.ts";
 import { ScopedStats } from "../stats.ts";
 import type { SandboxUse } from "./main.ts";
@@ -59,7 +65,7 @@ export class SandboxContext implements SetupContext {
   }
 
   fetch(target: string, init?: FetchInit): Promise<FetchResponse> {
-    return this.#around.fetches.start(target, init);
+    return traced(this.#around.fetches.start(target, init));
   }
 
   now(): number {

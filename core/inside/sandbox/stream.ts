@@ -354,7 +354,7 @@ export class StreamTable {
           type = VERDICT_TYPE.DONE;
           break;
         default:
-          throw new TypeError("a hook returned something that is no verdict");
+          throw new TypeError("it returned no verdict; one is nothing, done, reply(…) or hold(…)");
       }
     }
     // A body hook may still edit a head that is held back; the chain ignores such edits of any other.

@@ -49,6 +49,25 @@ describe("a script", () => {
     expect([s.upstream.header("x-a"), s.downstream.header("x-b")]).toEqual(["1", "GET"]);
   });
 
+  it("is told once that a reply was made and not returned", () => {
+    const { stream, cx } = inline(
+      "const no = reply(400);\nfunction onRequest(req) { if (req.path === '/no') return no; reply(403); }",
+    );
+    expect(stream().requestHeaders("GET", "/no").reply?.status).toBe(400);
+    expect(cx.logged).toEqual([]);
+    for (let k = 0; k < 2; k++) expect(stream().requestHeaders("GET", "/").reply).toBeUndefined();
+    expect(cx.logged.map(({ message }) => message)).toEqual([
+      "front.yaml:20: the script made reply(403) and did not return it, so the stream went on; write: return reply(403)",
+    ]);
+  });
+
+  it("is told the line that awaits a fetch which fails", async () => {
+    const { stream } = inline('async function onRequest() {\n  await fetch("nowhere:/");\n}');
+    const s = stream().requestHeaders("GET", "/");
+    await s.settled();
+    expect(String(s.error)).toMatch(/front\.yaml:21:\d+: no cluster "nowhere"/);
+  });
+
   it("has shared cells", () => {
     const { stream } = inline(
       `const limit = shared.tokenBuckets("k", { maxKeys: 9, maxTokens: 1, tokensPerFill: 1, fillIntervalMs: 1000 });

@@ -33,7 +33,7 @@ class Call {
   begin(run: () => Verdict | PromiseLike<Verdict>): HookResult {
     let result: Verdict | PromiseLike<Verdict>;
     try {
-      result = run();
+      result = this.#script.call(run);
     } catch (error) {
       throw this.#script.located(error);
     }

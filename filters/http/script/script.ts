@@ -1,5 +1,6 @@
 import {
   type HttpStream,
+  type Log,
   reply,
   ScriptProgram,
   type SetupContext,
@@ -23,10 +24,15 @@ export class Script {
   /** Nothing in it reads or replaces bodies, so they need not come here. */
   readonly usesBody: boolean;
   readonly #program: ScriptProgram;
+  readonly #log: Log;
+  /** Of the reply that the present call has made. */
+  #status = 0;
+  #isReminded = false;
 
   constructor({ inline, file, onRequest, onResponse, ...config }: Config, cx: SetupContext) {
     this.maxBodyBytes = config.max_body_bytes;
-    const names = { ...scriptNames(config.config, cx), reply };
+    this.#log = cx.log;
+    const names = { ...scriptNames(config.config, cx), reply: this.#reply };
     const forms = { inline, file, bodies: { onRequest, onResponse } };
     this.#program = new ScriptProgram(forms, PARAMETERS, names);
     const { functions, sources } = this.#program;
@@ -39,6 +45,25 @@ export class Script {
   names(word: string): boolean {
     const text = new RegExp(`\\b${word}\\b`);
     return this.#program.sources.some(({ code }) => text.test(code));
+  }
+
+  readonly #reply: typeof reply = (status, options) => {
+    this.#status = status;
+    return reply(status, options);
+  };
+
+  /** A call that does not wait. A reply that it makes and does not return comes to nothing, which is easily overlooked: told once. */
+  call<T>(run: () => T): T {
+    this.#status = 0;
+    const result = run();
+    if (result === undefined && this.#status !== 0 && !this.#isReminded) {
+      this.#isReminded = true;
+      const { file, line } = this.#program.sources[0]!;
+      this.#log.warn(
+        `${file}:${line}: the script made reply(${this.#status}) and did not return it, so the stream went on; write: return reply(${this.#status})`,
+      );
+    }
+    return result;
   }
 
   located(error: unknown): unknown {
