@@ -5,6 +5,7 @@ import {
   copyWords,
   latin1Decode,
   latin1Encode,
+  recentText,
   type Wide,
   wideOf,
 } from "./bytes.ts";
@@ -238,6 +239,8 @@ export class HeaderMap {
   /** A bit for the low five bits of each name's hash: most heads without repetitions are known by these alone. */
   #seen = 0;
   #own: Wide = NOTHING;
+  /** `spans`, two at a time. */
+  #spanLongs: BigInt64Array = NO_LONGS;
   #texts: (string | undefined)[] | undefined = undefined;
 
   /** The bit of `HeaderName.joined` for this kind of head. Trailers join nothing. */
@@ -317,6 +320,7 @@ export class HeaderMap {
     const bigger = new Int32Array(Math.max(SPANS_FIRST * SPAN, this.spans.length * 2));
     bigger.set(this.spans);
     this.spans = bigger;
+    this.#spanLongs = new BigInt64Array(bigger.buffer);
   }
 
   /** Copies the bytes to memory of its own, so that the block outlives the event that brought it. */
@@ -338,6 +342,11 @@ export class HeaderMap {
     else if (((base | at) & 7) === 0)
       copyLongs(to.longs, at >> 3, from.longs, base >> 3, (n + 7) >> 3);
     else copyWords(to.words, to.memory, at, from.words, from.memory, base, n);
+  }
+
+  /** Copies the spans, as they came from a parser, to words from `at`, an even number. */
+  copySpans(to: Wide, at: number): void {
+    copyLongs(to.longs, at >> 1, this.#spanLongs, 0, (this.count * SPAN) >> 1);
   }
 
   /** Index of the first span with that name, not removed, at or after `from`; or -1. */
@@ -367,12 +376,9 @@ export class HeaderMap {
   }
 
   valueAt(index: number): string {
+    const { base, spans } = this;
     const i = index * SPAN;
-    return latin1Decode(
-      this.memory,
-      this.base + this.spans[i + 2]!,
-      this.base + this.spans[i + 3]!,
-    );
+    return recentText(this.memory, base + spans[i + 2]!, base + spans[i + 3]!);
   }
 
   /** As `valueAt`, but the string is kept: filters that share the block ask for the same values. */
@@ -565,6 +571,7 @@ const joined = (values: readonly string[]): string =>
 
 const EMPTY = new Uint8Array(0);
 const NO_SPANS = new Int32Array(0);
+const NO_LONGS = new BigInt64Array(0);
 const SPANS_FIRST = 24;
 const NOTHING = allocateWide(0);
 const HOST = headerName("host");

@@ -97,9 +97,8 @@ export function parkHead(
   words[p + HEAD.EDIT_BYTES] = editBytes;
   words[p + HEAD.FLAGS] = headFlags;
   words[p + HEAD.STATUS] = map instanceof ResponseHeaders ? map.status : 0;
-  const spans = map.spans;
-  let l = p + HEAD.SPANS;
-  for (let k = 0, n = count * SPAN; k < n; k++) words[l++] = spans[k]!;
+  map.copySpans(door, p + HEAD.SPANS);
+  let l = p + HEAD.SPANS + count * SPAN;
   let to = (p + HEAD.SPANS + total * SPAN + strings) * 4 + stringBytes;
   words[p + HEAD.PRESENT] =
     editBytes === 0 ? map.present : map.present | putEdits(map, words, memory, l, to, size);
@@ -180,7 +179,7 @@ function putEdits(
   for (let k = 0; k < lines.length; k++) {
     const { name, bytes } = lines[k]!;
     const n = bytes.length;
-    for (let j = 0; j < n; j++) memory[to + j] = bytes[j]!;
+    memory.set(bytes, to);
     to += n;
     const nameEnd = at + name.bytes.length;
     words[l] = at;
@@ -319,7 +318,7 @@ export function applyEdits(
   let w = e + EDITS.REST;
   let from = (w + drops + removed + pairs * 2) * 4;
   if (from > end) return -1;
-  const hadHost = map instanceof RequestHeaders && map.has(HOST);
+  const hadHost = drops + removed > 0 && map instanceof RequestHeaders && map.has(HOST);
   for (let k = 0; k < drops; k++) {
     const index = words[w++]!;
     if (index < 0 || index >= map.count) return -1;
@@ -368,7 +367,7 @@ export function applyEdits(
     map.added.push(line.name, line.value);
     from = valueEnd;
   }
-  if (hadHost && drops + removed > 0 && !map.has(HOST)) return -1;
+  if (hadHost && !map.has(HOST)) return -1;
   return (from + 3) & ~3;
 }
 

@@ -104,9 +104,9 @@ export class Surroundings {
 
   /** Names of stats that are new since the last crossing. */
   tellStats(): void {
+    if (!this.stats.hasNews) return;
     // It has few scopes: names that they list get their cells at once.
     this.stats.defineListed();
-    if (this.stats.defined.length === 0) return;
     const defined = this.stats.defined;
     this.stats.defined = [];
     for (const stat of defined) this.#tell(ANSWER.STATS, 0, stat);

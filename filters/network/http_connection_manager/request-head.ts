@@ -25,6 +25,7 @@ import {
   unescapeSlashes,
 } from "./path.ts";
 import { portAt } from "./redirect.ts";
+import { isReferer } from "./referer.ts";
 import type { RequestIdLine } from "./request-id.ts";
 import { isGrpc } from "./route-match.ts";
 import type { RouteTable } from "./route-table.ts";
@@ -329,18 +330,13 @@ export class RequestHead {
   }
 }
 
-/** An absolute URI without user information and fragment, as Envoy's parser takes it. */
-const ABSOLUTE =
-  /^[a-z][a-z-]*:\/\/(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?(?:[/?][!-"$-~]*)?$/i;
-/** RFC 3986 §4.2: a relative reference without fragment; its first segment has no colon. */
-const RELATIVE = /^[\w.~!$&'()*+,;=@%?-]*(?:\/[\w.~!$&'()*+,;=:@%/?-]*)?$/;
-
-/** RFC 9110 §10.1.3: one URI, or the part of one; what is none goes no further. */
+/** What is no referer goes no further. */
 function checkReferer(headers: RequestHeaders): void {
-  const value = headers.get(REFERER) ?? "";
-  const absolute = ABSOLUTE.exec(value);
-  const good = absolute === null ? RELATIVE.test(value) : Number(absolute[1] ?? 0) <= 65_535;
-  if (!good) headers.remove(REFERER);
+  const at = headers.find(REFERER);
+  if (at < 0) return;
+  const { memory, base, spans } = headers;
+  const i = at * SPAN;
+  if (!isReferer(memory, base + spans[i + 2]!, base + spans[i + 3]!)) headers.remove(REFERER);
 }
 
 export function appendVia(headers: HeaderMap, via: string): void {
