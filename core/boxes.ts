@@ -23,7 +23,7 @@ export interface BoxesOptions {
   readonly supply: Supply;
   readonly watchdog: Watchdog;
   readonly worker: number;
-  readonly node: { readonly id: string; readonly cluster: string };
+  readonly node: { readonly id: string; readonly cluster: string; readonly address?: string };
   readonly sockets: Sockets;
   readonly stats: StatsSink;
   readonly post: (message: FromWorker) => void;

@@ -172,7 +172,10 @@ function downstreamText({ downstreamConnection }: HttpStream): string {
 }
 
 function describeDownstream(connection: NonNullable<HttpStream["downstreamConnection"]>): string {
-  const { listener, serverName, transportProtocol, applicationProtocols } = connection;
+  const { serverName, transportProtocol, applicationProtocols } = connection;
+  // Core's own has its whole config beside these.
+  const { name, statPrefix, direction, drainType, metadata: own } = connection.listener;
+  const listener = { name, statPrefix, direction, drainType, metadata: own };
   const { filterChainName, filterChainMetadata, secure, tls, metadata } = connection;
   const facts = {
     listener,

@@ -170,12 +170,13 @@ describe("what is known of a stream", () => {
 
   it("tells what the client's connection is, its certificate too", async () => {
     const e = await exchange(
-      `onRequestHeaders(h) { const c = stream.downstreamConnection; ${show(`[c.serverName, c.listener.name, c.tls.version, c.tls.peer.subject, c.metadata.get("pp")]`)} }`,
+      `onRequestHeaders(h) { const c = stream.downstreamConnection; ${show(`[c.serverName, c.listener.name, c.tls.version, c.tls.peer.subject, c.metadata.get("pp"), Object.keys(c.listener)]`)} }`,
     );
     Object.assign(e.stream, {
       downstreamConnection: {
         serverName: "a.test",
-        listener: { name: "main" },
+        // As core has it, with all of its config.
+        listener: { name: "main", filterChains: ["x".repeat(50_000)] },
         tls: {
           version: "TLSv1.3",
           peer: { subject: "CN=müller" },
@@ -185,7 +186,7 @@ describe("what is known of a stream", () => {
       },
     });
     await e.requestHeaders().settled();
-    expect(saw(e)).toEqual(["a.test", "main", "TLSv1.3", "CN=müller", { tlv: "1" }]);
+    expect(saw(e)).toEqual(["a.test", "main", "TLSv1.3", "CN=müller", { tlv: "1" }, ["name"]]);
   });
 
   it("tells counts as they are at a hook, and at the end", async () => {

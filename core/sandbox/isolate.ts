@@ -182,7 +182,7 @@ export class SandboxIsolate {
       readonly timeoutMs: number;
       readonly watchdog: Watchdog;
       readonly worker: number;
-      readonly node: { readonly id: string; readonly cluster: string };
+      readonly node: { readonly id: string; readonly cluster: string; readonly address?: string };
       /** JSON of all runtime values, or "". */
       readonly runtime: string;
     },
@@ -196,6 +196,7 @@ export class SandboxIsolate {
         worker,
         node.id,
         node.cluster,
+        node.address ?? "",
         randomBytes(32).toString("latin1"),
       ]);
       if (runtime !== "") empty.call("setRuntime", [runtime]);

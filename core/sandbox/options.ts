@@ -36,7 +36,7 @@ export interface SandboxOptions {
   readonly supply: Supply;
   readonly watchdog: Watchdog;
   readonly worker: number;
-  readonly node: { readonly id: string; readonly cluster: string };
+  readonly node: { readonly id: string; readonly cluster: string; readonly address?: string };
   /** The worker's shared memory, which records and their ranges lie in. */
   readonly memory: Buffer;
   /** Offset of room in it (a multiple of 8) that lasts until the events of this flush are handled; -1: none for now. */

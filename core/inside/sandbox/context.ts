@@ -35,7 +35,7 @@ const KINDS = ["http", "network", "listener", "access_log"];
 export class SandboxContext implements SetupContext {
   readonly role = "worker";
   readonly worker: number;
-  readonly node: { readonly id: string; readonly cluster: string };
+  readonly node: { readonly id: string; readonly cluster: string; readonly address?: string };
   readonly log: Log;
   readonly stats: Stats;
   readonly runtime: Runtime;

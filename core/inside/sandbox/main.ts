@@ -58,13 +58,14 @@ export function init(
   worker: number,
   nodeId: string,
   nodeCluster: string,
+  nodeAddress: string,
   seed: string,
 ): void {
   // Not before: no isolate can begin with a snapshot of bounded built-ins.
   installBounds();
   around = new Surroundings(box, stats, seed);
   around.worker = worker;
-  around.node = { id: nodeId, cluster: nodeCluster };
+  around.node = { id: nodeId, cluster: nodeCluster, ...(nodeAddress && { address: nodeAddress }) };
   const { clock } = around;
   installGlobals({
     now: () => clock.now,

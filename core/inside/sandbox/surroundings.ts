@@ -23,7 +23,10 @@ export class Surroundings {
   /** Undefined: the package has no shared cells, or this is only the canary. */
   cells: CellHeap | undefined = undefined;
   readonly routeConfigs = new RouteConfigs();
-  node: { readonly id: string; readonly cluster: string } = { id: "", cluster: "" };
+  node: { readonly id: string; readonly cluster: string; readonly address?: string } = {
+    id: "",
+    cluster: "",
+  };
   worker = 0;
   readonly fetches: Fetches;
   readonly crypto: CryptoCalls;
