@@ -269,6 +269,11 @@ const filterState: Make = (parameter, length, text) => {
     const value = filterState?.get(key);
     if (value === undefined) return undefined;
     if (form === "FIELD") return printValue(own(value, field), length, text.write);
+    // JSON of a text, also where it stands in a line.
+    if (typeof value === "string" && form === "TYPED")
+      return length === undefined
+        ? Object(text.write(value))
+        : cut(JSON.stringify(text.write(value)), length);
     if (!isWritable(value)) return printValue(value, length, text.write);
     if (form === "PLAIN") return cut(text.write(value.toString()), length);
     return printValue(value.toJSON(), length, text.write);

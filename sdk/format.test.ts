@@ -260,6 +260,7 @@ describe("commands, as Envoy 1.40 printed them", () => {
     ["%DYNAMIC_METADATA(dyn:a:b)% %DYNAMIC_METADATA(dyn:a):3%", 'true {"b'],
     ["%PER_REQUEST_STATE(plain)% %PER_REQUEST_STATE(no)%", "text -"],
     ["%FILTER_STATE(plain:PLAIN)% %FILTER_STATE(map:FIELD:x)% %FILTER_STATE(no)%", "text 5 -"],
+    ["%FILTER_STATE(plain)% %FILTER_STATE(plain:TYPED):3%", '"text" "te'],
     ["%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%", "42207"],
     ["%COMMON_DURATION(US_TX_BEG:US_RX_BEG:ms)% %COMMON_DURATION(US_CX_BEG:DS_TX_END:ns)%", "9 -"],
     ["%REQUEST_DURATION% %REQUEST_TX_DURATION% %DURATION%", "2 3 42"],

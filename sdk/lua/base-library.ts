@@ -141,7 +141,8 @@ export function baseLibrary(host: BaseHost): LuaTable {
   return library({
     assert: (...args) => {
       if (truth(anyArgument(args, 1, "assert"))) return args;
-      throw new LuaError(args.length > 1 ? args[1] : "assertion failed!");
+      const message = args.length > 1 ? args[1] : "assertion failed!";
+      throw typeof message === "string" ? libraryError(message) : new LuaError(message);
     },
     collectgarbage: (...args) => {
       const option = args[0] === undefined ? "collect" : textArgument(args, 1, "collectgarbage");
@@ -152,7 +153,8 @@ export function baseLibrary(host: BaseHost): LuaTable {
     error: (...args) => {
       const [value, level] = args;
       const depth = level === undefined ? 1 : integerArgument(args, 2, "error");
-      throw new LuaError(typeof value === "string" && depth > 0 ? where(depth) + value : value);
+      const isText = typeof value === "string" || typeof value === "number";
+      throw new LuaError(isText && depth > 0 ? where(depth) + toText(value) : value);
     },
     gcinfo: () => 0,
     getfenv: inEnvironment((own, args) => {
@@ -366,7 +368,8 @@ type Answer = (ok: boolean, values: readonly unknown[]) => unknown;
 
 function resume(coroutine: Coroutine, args: readonly unknown[], answer: Answer): unknown {
   if (coroutine.status !== "suspended") {
-    const what = coroutine.status === "dead" ? "dead" : "non-suspended";
+    const { status } = coroutine;
+    const what = status === "normal" ? "non-suspended" : status;
     return answer(false, [`cannot resume ${what} coroutine`]);
   }
   const result = advance(coroutine, args, answer);

@@ -3,13 +3,12 @@ import type { SetupContext } from "../extension.ts";
 import type { FetchError, FetchInit, FetchResponse } from "../fetch.ts";
 import {
   type Args,
-  argumentError,
-  numberArgument,
+  integerArgument,
   optionalText,
   tableArgument,
   textArgument,
 } from "./arguments.ts";
-import { LateError, libraryError } from "./error.ts";
+import { LateError, LuaError, libraryError } from "./error.ts";
 import { truth } from "./runtime.ts";
 import { LuaTable } from "./table.ts";
 
@@ -17,9 +16,8 @@ import { LuaTable } from "./table.ts";
 export interface HttpCall {
   readonly cluster: string;
   readonly path: string;
-  readonly init: FetchInit;
-  readonly asynchronous: boolean;
-  readonly keepsDuplicates: boolean;
+  readonly init: FetchInit & { readonly headers: readonly (readonly [string, string])[] };
+  readonly options: Options;
 }
 
 const OPTIONS = "asynchronous timeout_ms trace_sampled return_duplicate_headers send_xff".split(
@@ -33,6 +31,7 @@ export function readCall(args: Args): HttpCall {
   const headers = headersFromTable(tableArgument(args, 2, "httpCall"));
   const body = args[2] === undefined ? undefined : textArgument(args, 3, "httpCall");
   const options = optionsOf(args);
+  const { timeoutMs } = options;
   const pseudo = new Map(headers.filter(([name]) => name.startsWith(":")));
   const method = pseudo.get(":method");
   const path = pseudo.get(":path");
@@ -43,44 +42,57 @@ export function readCall(args: Args): HttpCall {
   return {
     cluster,
     path,
-    asynchronous: options.asynchronous,
-    keepsDuplicates: options.keepsDuplicates,
+    options,
     init: {
       method,
       headers: [["host", authority], ...lines],
       ...(body !== undefined && { body: latin1Encode(body) }),
-      timeoutMs: options.timeoutMs === 0 ? TIMEOUT_MAX_MS : options.timeoutMs,
+      timeoutMs: timeoutMs === 0 ? TIMEOUT_MAX_MS : timeoutMs,
     },
   };
 }
 
 interface Options {
+  /** 0: none. */
   timeoutMs: number;
   asynchronous: boolean;
   keepsDuplicates: boolean;
+  sendsXff: boolean;
 }
+
+/** Envoy keeps it in 32 bits with a sign. */
+const TIMEOUT_END = 2 ** 31;
 
 /** `timeout_ms, asynchronous` or a table of options. */
 function optionsOf(args: Args): Options {
   const [, , , fourth] = args;
-  const options: Options = { timeoutMs: 0, asynchronous: false, keepsDuplicates: false };
+  const options: Options = {
+    timeoutMs: 0,
+    asynchronous: false,
+    keepsDuplicates: false,
+    sendsXff: true,
+  };
   if (!(fourth instanceof LuaTable)) {
-    options.timeoutMs = numberArgument(args, 4, "httpCall");
-    options.asynchronous = truth(args[4]);
+    options.timeoutMs = integerArgument(args, 4, "httpCall");
+    const flag = args[4];
+    if (flag !== undefined && typeof flag !== "boolean")
+      throw libraryError("http call asynchronous flag must be 'true', 'false', or empty");
+    options.asynchronous = flag === true;
   } else {
     for (let at = fourth.entryFrom(0); at >= 0; at = fourth.entryFrom(at + 1)) {
       const key = fourth.keyAt(at);
       const value = fourth.valueAt(at);
       if (typeof key !== "string" || !OPTIONS.includes(key))
         throw libraryError(`"${String(key)}" is not valid key for httpCall() options`);
-      if (key === "timeout_ms") {
-        if (typeof value !== "number") throw argumentError(4, "httpCall", "timeout_ms is a number");
-        options.timeoutMs = value;
-      } else if (key === "asynchronous") options.asynchronous = truth(value);
+      if (key === "timeout_ms")
+        options.timeoutMs = integerArgument([...args.slice(0, 3), value], 4, "httpCall");
+      else if (key === "asynchronous") options.asynchronous = truth(value);
       else if (key === "return_duplicate_headers") options.keepsDuplicates = truth(value);
+      else if (key === "send_xff") options.sendsXff = truth(value);
     }
   }
-  if (!(options.timeoutMs >= 0)) throw libraryError("http call timeout must be >= 0");
+  if (!(options.timeoutMs >= 0 && options.timeoutMs < TIMEOUT_END))
+    throw libraryError("http call timeout must be >= 0");
   return options;
 }
 
@@ -98,9 +110,18 @@ const REASONS: Readonly<Record<string, string>> = {
 /** The headers and body that the script gets. A call that failed is answered here, as Envoy answers it. */
 export function carryOut(
   cx: SetupContext,
-  { cluster, path, init, keepsDuplicates }: HttpCall,
+  { cluster, path, init, options }: HttpCall,
 ): Promise<Answer> {
-  return answerOf(cx.fetch(`${cluster}:${path}`, init), keepsDuplicates);
+  const headers = [...init.headers, ...ownHeaders(cx, options)];
+  return answerOf(cx.fetch(`${cluster}:${path}`, { ...init, headers }), options.keepsDuplicates);
+}
+
+/** What Envoy tells of itself in requests of its own. */
+function ownHeaders(cx: SetupContext, { timeoutMs, sendsXff }: Options): [string, string][] {
+  const lines: [string, string][] = [["x-envoy-internal", "true"]];
+  if (sendsXff) lines.push(["x-forwarded-for", cx.node.address ?? "127.0.0.1"]);
+  if (timeoutMs > 0) lines.push(["x-envoy-expected-rq-timeout-ms", String(timeoutMs)]);
+  return lines;
 }
 
 type Answer = readonly [LuaTable, string | undefined];
@@ -162,10 +183,14 @@ function headersTable(
   return table;
 }
 
+/** RFC 9110 §5.6.2, and pseudo headers. */
+const TOKEN = /^:?[!#$%&'*+.^_`|~0-9a-z-]+$/;
+
 /** The headers of a table: `{ [":status"] = "200", name = { "a", "b" } }`. */
 export function headersFromTable(table: LuaTable): [string, string][] {
   const found: [string, string][] = [];
   const add = (name: string, value: unknown): void => {
+    if (!TOKEN.test(name)) throw libraryError(`invalid header name '${name}'`);
     const text = optionalText([value], 1, "respond", "");
     for (let k = 0; k < text.length; k++) {
       const code = text.charCodeAt(k);
@@ -175,9 +200,10 @@ export function headersFromTable(table: LuaTable): [string, string][] {
   };
   for (let at = table.entryFrom(0); at >= 0; at = table.entryFrom(at + 1)) {
     const key = table.keyAt(at);
-    if (typeof key !== "string" && typeof key !== "number")
-      throw libraryError("bad argument: header names are strings");
-    const name = String(key).toLowerCase();
+    // Envoy makes a text of a number in the table itself, and then does not find it again.
+    if (typeof key === "number") throw new LuaError("invalid key to 'next'");
+    if (typeof key !== "string") throw libraryError("bad argument: header names are strings");
+    const name = key.toLowerCase();
     const value = table.valueAt(at);
     if (typeof value === "object" && value !== null && "array" in value)
       for (const item of (value as LuaTable).array) add(name, item);

@@ -1,11 +1,15 @@
 import type { Log } from "../extension.ts";
 import type { Counter, Gauge, Histogram, Stats } from "../stats.ts";
-import { numberArgument, optionalInteger, textArgument } from "./arguments.ts";
+import { type Args, numberArgument, optionalInteger, textArgument } from "./arguments.ts";
 import { libraryError } from "./error.ts";
 import { kind } from "./kinds.ts";
 import { NONE, Userdata } from "./runtime.ts";
 import type { LuaTable } from "./table.ts";
 
+const UNITS = ["ms", "milliseconds", "microseconds", "nanoseconds", "bytes", "unspecified"];
+const EXPECTED = UNITS.map((unit) => `'${unit}'`)
+  .join(", ")
+  .replace(/, (?=[^,]*$)/, ", or ");
 /** Names that one script may make. */
 const NAMES_MAX = 1024;
 
@@ -76,6 +80,8 @@ function statsKind(log: Log): LuaTable {
     gauge: (self, args) => self.get("gauge", textArgument(args, 1, "gauge"), ""),
     histogram: (self, args) => {
       const unit = args[1] === undefined ? "" : textArgument(args, 2, "histogram");
+      if (unit !== "" && !UNITS.includes(unit))
+        throw libraryError(`invalid histogram unit '${unit}', expected ${EXPECTED}`);
       return self.get("histogram", textArgument(args, 1, "histogram"), unit);
     },
   });
@@ -97,16 +103,21 @@ function counterKind(log: Log): LuaTable {
 
 function gaugeKind(log: Log): LuaTable {
   const change = (self: GaugeData, by: number): readonly never[] => {
-    self.set(self.value + Math.trunc(by));
+    self.set(self.value + by);
     return NONE;
+  };
+  const amount = (args: Args, of: string, what: string): number => {
+    const value = Math.trunc(numberArgument(args, 1, of));
+    if (!(value >= 0)) throw libraryError(`gauge ${what} must be non-negative`);
+    return value;
   };
   return kind(log, GaugeData, {
     inc: (self) => change(self, 1),
     dec: (self) => change(self, -1),
-    add: (self, args) => change(self, numberArgument(args, 1, "add")),
-    sub: (self, args) => change(self, -numberArgument(args, 1, "sub")),
+    add: (self, args) => change(self, amount(args, "add", "add amount")),
+    sub: (self, args) => change(self, -amount(args, "sub", "sub amount")),
     set: (self, args) => {
-      self.set(Math.trunc(numberArgument(args, 1, "set")));
+      self.set(amount(args, "set", "set value"));
       return NONE;
     },
     value: (self) => self.value,

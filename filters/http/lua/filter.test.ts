@@ -202,6 +202,23 @@ describe("bodies", () => {
     expect(stream().requestHeaders("GET", "/").error).toBeUndefined();
   });
 
+  it("are waited for behind the whole body, and the head with them", async () => {
+    const { stream } = script(`
+      function envoy_on_request(h)
+        local size = h:body():length()
+        local last = h:trailers():get("x-t")
+        h:headers():add("x-both", size .. last)
+      end`);
+    const s = stream().requestHeaders("POST", "/", {}, false).requestBody("abc", false);
+    expect(s.upstream.head).toBeUndefined();
+    const trailers = new HeaderMap();
+    trailers.append("x-t", "1");
+    s.requestTrailers(trailers);
+    expect([s.upstream.header("x-both"), s.upstream.body]).toEqual(["31", "abc"]);
+    const without = stream().requestHeaders("POST", "/", {}, false).requestBody("abc");
+    expect([without.upstream.ended, without.upstream.body]).toEqual([true, "abc"]);
+  });
+
   it("are asked for in time", () => {
     const fails = (code: string) => shown(`select(2, pcall(function() ${code} end))`);
     expect(fails(`h:body(true):getBytes(0, 1)`)).toMatch(/index\/length must be >= 0/);

@@ -15,7 +15,7 @@ import {
   readCall,
   tableArgument,
   textArgument,
-  truth,
+  typeError,
 } from "@tsproxy/sdk/lua";
 import { importKey, verifySignature } from "./crypto.ts";
 import {
@@ -29,6 +29,9 @@ import {
 import { Answered, Run, waitFor } from "./run.ts";
 import { fromUtf8, StructData } from "./values.ts";
 
+/** Where metadata is looked for that is not under the config's name for the filter. */
+export const NAME = "envoy.filters.http.lua";
+
 /** As browsers have them, in every isolate. */
 declare function atob(text: string): string;
 declare function btoa(text: string): string;
@@ -37,7 +40,11 @@ declare function btoa(text: string): string;
 export function handleKind(cx: SetupContext, log: Log): LuaTable {
   const methods: Readonly<Record<string, Method<Run>>> = {
     requestHeaders: (run) => run.requestHeadersData(),
-    body: (run, args) => run.body(truth(args[0])),
+    body: (run, args) => {
+      const [wrap] = args;
+      if (args.length > 0 && typeof wrap !== "boolean") throw typeError(args, 1, "body", "boolean");
+      return run.body(wrap === true);
+    },
     bodyChunks: (run) => {
       run.beginChunks();
       const next: LuaFunction = () => run.nextChunk();
@@ -46,7 +53,10 @@ export function handleKind(cx: SetupContext, log: Log): LuaTable {
     trailers: (run) => run.trailers(),
     respond: (run, args) => respond(run, args),
     httpCall: (run, args) => httpCall(cx, run, args),
-    metadata: (run) => run.kept("metadata", () => metadataOf(run, run.stream.route?.routeMetadata)),
+    metadata: (run) =>
+      run.kept("metadata", () =>
+        metadataOf(run, run.stream.route?.routeMetadata, [run.kinds.configName, NAME]),
+      ),
     streamInfo: (run) => run.kept("streamInfo", () => new InfoData(run.kinds.info, run)),
     connection: (run) =>
       run.kept("connection", () => new ConnectionData(run.kinds.connection, run)),
@@ -55,11 +65,18 @@ export function handleKind(cx: SetupContext, log: Log): LuaTable {
     virtualHost: (run) =>
       run.kept("virtualHost", () => new VirtualHostData(run.kinds.virtualHost, run)),
     route: (run) => run.kept("route", () => new RouteData(run.kinds.route, run)),
-    filterContext: (run) => new StructData(run.kinds.struct, run.owner.filterContext, run.scope),
+    filterContext: (run) =>
+      run.kept(
+        "filterContext",
+        () => new StructData(run.kinds.struct, run.owner.filterContext, run.scope),
+      ),
     setUpstreamOverrideHost: ({ stream }, args) => {
       const address = textArgument(args, 1, "setUpstreamOverrideHost");
+      const strict = args[1] ?? false;
+      if (typeof strict !== "boolean")
+        throw typeError(args, 2, "setUpstreamOverrideHost", "boolean");
       if (!isAuthority(address)) throw libraryError("host is not a valid IP address");
-      stream.filterState.set(WISH.UPSTREAM_HOST, { address, strict: truth(args[1]) });
+      stream.filterState.set(WISH.UPSTREAM_HOST, { address, strict });
       return NONE;
     },
     clearRouteCache: ({ stream }) => {
@@ -127,7 +144,7 @@ const FRAMING = new Set(
 function httpCall(cx: SetupContext, run: Run, args: Args): unknown {
   const call = readCall(args);
   const answer = carryOut(cx, call);
-  if (!call.asynchronous) return waitFor(answer);
+  if (!call.options.asynchronous) return waitFor(answer);
   answer.catch((error) => run.script.failed(error));
   return NONE;
 }

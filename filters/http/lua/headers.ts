@@ -244,7 +244,7 @@ function settable({ text, name, isFraming }: Spelling, value: string): HeaderNam
     if ((code < 32 && code !== 9) || code === 127) throw libraryError("invalid header value");
   }
   // Envoy would write them and break the message; the body's length is told by whoever frames it.
-  return isFraming ? undefined : name;
+  return isFraming && !(text === "te" && value === "trailers") ? undefined : name;
 }
 
 export function headersKind(log: Log): LuaTable {

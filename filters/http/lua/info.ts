@@ -2,8 +2,8 @@ import { formatAddress, type HttpStream, type Log, WISH } from "@tsproxy/sdk";
 import {
   kind,
   type LuaTable,
+  libraryError,
   NONE,
-  refused,
   type Scope,
   textArgument,
   Userdata,
@@ -11,30 +11,42 @@ import {
 import { certificateKind, TlsData, tlsKind } from "./tls.ts";
 import { fromLua, fromUtf8, iterate, StructData, structKind, toLua, toUtf8 } from "./values.ts";
 
-/** Whoever hands things of a stream to a script: a run, and what it has handed out itself. */
+/** Factories of filter state whose objects are a text and nothing else. */
+const TEXTS: ReadonlySet<string> = new Set(["envoy.string", "envoy.hashable_string"]);
+/** What this listener filter finds stands in the metadata of the connection and in typed metadata (Envoy's TlvsMetadata). */
+const PROXY_PROTOCOL = "envoy.filters.listener.proxy_protocol";
+
+/** Whoever hands things of a stream to a script. */
 export interface Lender {
   readonly stream: HttpStream;
   readonly kinds: InfoKinds;
   readonly scope: Scope;
+  /** One object a key for as long as it is good. */
+  kept<T extends Userdata>(key: string, make: () => T): T;
 }
 
 /** Things of a stream that scripts ask for; each is one userdata. */
-class StreamData extends Userdata implements Lender {
-  declare scope: Scope;
-  readonly stream: HttpStream;
-  readonly kinds: InfoKinds;
+class StreamData extends Userdata {
+  readonly lender: Lender;
 
-  constructor(metatable: LuaTable, { stream, kinds, scope }: Lender) {
-    super(metatable, scope);
-    this.stream = stream;
-    this.kinds = kinds;
+  constructor(metatable: LuaTable, lender: Lender) {
+    super(metatable, lender.scope);
+    this.lender = lender;
+  }
+
+  get stream(): HttpStream {
+    return this.lender.stream;
   }
 }
 export class InfoData extends StreamData {}
-export class MetadataData extends StreamData {}
+export class MetadataData extends StreamData {
+  iterating = false;
+}
 export class FilterStateData extends StreamData {}
 export class ConnectionInfoData extends StreamData {}
-export class ConnectionMetadataData extends StreamData {}
+export class ConnectionMetadataData extends StreamData {
+  iterating = false;
+}
 export class ConnectionData extends StreamData {}
 export class RouteData extends StreamData {}
 export class VirtualHostData extends StreamData {}
@@ -51,28 +63,36 @@ export interface InfoKinds {
   readonly struct: LuaTable;
   readonly route: LuaTable;
   readonly virtualHost: LuaTable;
-  /** Under which names of `filter_metadata` the script looks, in this order. */
-  readonly namespaces: readonly string[];
+  /** What the config calls the filter: under this name of `filter_metadata` scripts look. */
+  readonly configName: string;
 }
 
-/** The filter's own part of `filter_metadata`. */
+/** The part of `filter_metadata` under the first of these names that is there. */
 export function metadataOf(
   { kinds, scope }: Lender,
   all: Readonly<Record<string, unknown>> | undefined,
+  names: readonly string[],
 ): StructData {
-  const name = kinds.namespaces.find((key) => all !== undefined && Object.hasOwn(all, key));
+  const name = names.find((key) => all !== undefined && Object.hasOwn(all, key));
   return new StructData(kinds.struct, name === undefined ? undefined : all![name], scope);
 }
 
-export function infoKinds(log: Log, namespaces: readonly string[]): InfoKinds {
+export function infoKinds(log: Log, configName: string): InfoKinds {
+  const names = [configName];
   return {
-    namespaces,
+    configName,
     struct: structKind(log),
     route: kind(log, RouteData, {
-      metadata: (lender) => metadataOf(lender, lender.stream.route?.routeMetadata),
+      metadata: ({ lender }) =>
+        lender.kept("route.metadata", () =>
+          metadataOf(lender, lender.stream.route?.routeMetadata, names),
+        ),
     }),
     virtualHost: kind(log, VirtualHostData, {
-      metadata: (lender) => metadataOf(lender, lender.stream.route?.virtualHostMetadata),
+      metadata: ({ lender }) =>
+        lender.kept("virtualHost.metadata", () =>
+          metadataOf(lender, lender.stream.route?.virtualHostMetadata, names),
+        ),
     }),
     info: kind(log, InfoData, {
       protocol: ({ stream }) => stream.info.protocol,
@@ -86,29 +106,34 @@ export function infoKinds(log: Log, namespaces: readonly string[]): InfoKinds {
         formatAddress(stream.info.downstreamDirectAddress),
       requestedServerName: ({ stream }) => stream.downstreamConnection?.serverName ?? "",
       downstreamSslConnection: tlsOf,
-      dynamicMetadata: (lender) => new MetadataData(lender.kinds.metadata, lender),
-      // No filter here leaves typed metadata.
+      dynamicMetadata: ({ lender }) =>
+        lender.kept("dynamicMetadata", () => new MetadataData(lender.kinds.metadata, lender)),
+      // No http filter here leaves typed metadata.
       dynamicTypedMetadata: (_self, args) => {
         textArgument(args, 1, "dynamicTypedMetadata");
-        return NONE;
+        return undefined;
       },
       drainConnectionUponCompletion: ({ stream }) => {
         stream.filterState.set(WISH.DRAIN_CONNECTION, true);
         return NONE;
       },
-      filterState: (lender) => new FilterStateData(lender.kinds.filterState, lender),
+      filterState: ({ lender }) =>
+        lender.kept("filterState", () => new FilterStateData(lender.kinds.filterState, lender)),
     }),
     metadata: kind(log, MetadataData, {
       get: ({ stream }, args) =>
         toLua(stream.metadata.get(fromUtf8(textArgument(args, 1, "get")))) ?? NONE,
-      set: ({ stream }, args) => {
+      set: (self, args) => {
+        const { stream } = self;
+        if (self.iterating)
+          throw libraryError("dynamic metadata map cannot be modified while iterating");
         const name = fromUtf8(textArgument(args, 1, "set"));
         const key = fromUtf8(textArgument(args, 2, "set"));
         const value = fromLua(args[2]);
         stream.metadata.set(name, { ...stream.metadata.get(name), [key]: value });
         return NONE;
       },
-      __pairs: ({ stream }) => iterate(entries(stream.metadata)),
+      __pairs: (self) => iterate(self, entries(self.stream.metadata)),
     }),
     filterState: kind(log, FilterStateData, {
       get: ({ stream }, args) => {
@@ -118,33 +143,35 @@ export function infoKinds(log: Log, namespaces: readonly string[]): InfoKinds {
         const isObject = typeof value === "object" && value !== null;
         return isObject && Object.hasOwn(value, field)
           ? toLua((value as Record<string, unknown>)[field])
-          : undefined;
+          : NONE;
       },
       set: ({ stream }, args) => {
         const key = fromUtf8(textArgument(args, 1, "set"));
         const factory = textArgument(args, 2, "set");
         const value = fromUtf8(textArgument(args, 3, "set"));
-        if (factory !== "envoy.string")
-          throw refused(
-            `no filter state object factory named '${factory}'; envoy.string works here`,
-          );
+        if (!TEXTS.has(factory)) throw libraryError(`'${factory}' does not have an object factory`);
         stream.filterState.set(key, value);
         return NONE;
       },
     }),
     connectionInfo: kind(log, ConnectionInfoData, {
-      dynamicMetadata: (lender) =>
-        new ConnectionMetadataData(lender.kinds.connectionMetadata, lender),
-      dynamicTypedMetadata: (_self, args) => {
-        textArgument(args, 1, "dynamicTypedMetadata");
-        return NONE;
+      dynamicMetadata: ({ lender }) =>
+        lender.kept(
+          "connection.metadata",
+          () => new ConnectionMetadataData(lender.kinds.connectionMetadata, lender),
+        ),
+      dynamicTypedMetadata: ({ stream }, args) => {
+        const name = textArgument(args, 1, "dynamicTypedMetadata");
+        const told = stream.downstreamConnection?.metadata?.get(name);
+        return name === PROXY_PROTOCOL && told ? toLua({ typed_metadata: told }) : undefined;
       },
     }),
     connectionMetadata: kind(log, ConnectionMetadataData, {
       get: ({ stream }, args) =>
         toLua(stream.downstreamConnection?.metadata?.get(fromUtf8(textArgument(args, 1, "get")))) ??
         NONE,
-      __pairs: ({ stream }) => iterate(entries(stream.downstreamConnection?.metadata ?? new Map())),
+      __pairs: (self) =>
+        iterate(self, entries(self.stream.downstreamConnection?.metadata ?? new Map())),
     }),
     connection: kind(log, ConnectionData, { ssl: tlsOf }),
     tls: tlsKind(log),
@@ -158,7 +185,7 @@ function* entries(
   for (const [name, value] of map) yield [toUtf8(name), toLua(value)];
 }
 
-function tlsOf(lender: Lender): TlsData | undefined {
+function tlsOf({ lender }: StreamData): TlsData | undefined {
   const tls = lender.stream.downstreamConnection?.tls;
-  return tls && new TlsData(lender, tls);
+  return tls && lender.kept("tls", () => new TlsData(lender, tls));
 }

@@ -169,7 +169,10 @@ export class Run extends Userdata {
     if (this.answer !== undefined) return this.answer;
     const waiting = this.#waiting;
     if (waiting instanceof PromiseWait) return this.#settled(waiting, () => this.#onHead());
-    if (waiting === BODY) return hold({ body: "buffer", max: BODY_MAX });
+    if (waiting === BODY) {
+      const trailers = this.#holdsTrailers;
+      return hold({ body: "buffer", max: BODY_MAX, trailers });
+    }
     // Chunks of another length than they came with would not be what the head has told.
     if (
       waiting === CHUNK &&
@@ -207,7 +210,7 @@ export class Run extends Userdata {
     if (waiting instanceof PromiseWait)
       return this.#settled(waiting, () => this.#onMore(data, endStream));
     data?.release();
-    this.#letGo();
+    if (endStream || !this.#wholeBody || !this.#holdsTrailers) this.#letGo();
     return this.answer;
   }
 
@@ -233,8 +236,13 @@ export class Run extends Userdata {
     }
     const waiting = this.#waiting;
     if (waiting instanceof PromiseWait) return this.#settled(waiting, () => this.#onTrailers());
-    this.headersGone = true;
+    this.#letGo();
     return undefined;
+  }
+
+  /** Whoever waits for the body and then for trailers may edit the head until these are there. */
+  get #holdsTrailers(): boolean {
+    return this.script.uses("trailers");
   }
 
   /** The stream is gone: a script that still waits never goes on. */

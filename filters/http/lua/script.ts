@@ -11,12 +11,10 @@ import {
   writeLog,
 } from "@tsproxy/sdk/lua";
 import { keyKind } from "./crypto.ts";
-import { handleKind } from "./handle.ts";
+import { handleKind, NAME } from "./handle.ts";
 import { headersKind } from "./headers.ts";
 import { type InfoKinds, infoKinds } from "./info.ts";
 import { fromUtf8, toUtf8 } from "./values.ts";
-
-const NAME = "envoy.filters.http.lua";
 
 /** What all scripts of one filter count. */
 export interface ScriptCounts {
@@ -58,8 +56,8 @@ export class Script {
         return found && { ...found, text: toUtf8(found.text) };
       },
     });
-    const { configName = "" } = cx;
-    this.kinds = infoKinds(log, [...new Set([configName, NAME, "envoy.lua"])]);
+    const { configName = NAME } = cx;
+    this.kinds = infoKinds(log, configName);
     this.stats = new StatsData(log, cx.stats.scope(statPrefix));
     this.tables = {
       handle: handleKind(cx, log),

@@ -31,9 +31,8 @@ export function toLua(value: unknown): unknown {
   if (typeof value !== "object" || value === null) return undefined;
   const table = new LuaTable();
   if (Array.isArray(value)) {
-    value.forEach((item, k) => {
-      table.set(k + 1, toLua(item));
-    });
+    table.array = value.map(toLua);
+    while (table.array.length > 0 && table.array.at(-1) === undefined) table.array.pop();
     return table;
   }
   for (const [key, item] of Object.entries(value)) table.set(toUtf8(key), toLua(item));
@@ -67,17 +66,26 @@ export function fromLua(value: unknown, depth = 0): unknown {
   return made;
 }
 
-/** `pairs` over a list of [key, value]. */
-export function iterate(entries: Iterable<readonly [string, unknown]>): LuaFunction {
+/** `pairs` over the entries of something: as in Envoy one traversal at a time, and no edits before its end. */
+export function iterate(
+  owner: { iterating: boolean },
+  entries: Iterable<readonly [string, unknown]>,
+): LuaFunction {
+  if (owner.iterating)
+    throw libraryError("cannot create a second iterator before completing the first");
+  owner.iterating = true;
   const iterator = entries[Symbol.iterator]();
   return () => {
     const step = iterator.next();
-    return step.done === true ? undefined : [step.value[0], step.value[1]];
+    if (step.done !== true) return [step.value[0], step.value[1]];
+    owner.iterating = false;
+    return undefined;
   };
 }
 
 /** Metadata of the config: `get(key)` and `pairs`. */
 export class StructData extends Userdata {
+  iterating = false;
   readonly #values: Readonly<Record<string, unknown>>;
 
   constructor(metatable: LuaTable, values: unknown, scope: Scope) {
@@ -98,7 +106,7 @@ export class StructData extends Userdata {
 export function structKind(log: Log): LuaTable {
   return kind(log, StructData, {
     get: (self, args) => self.get(textArgument(args, 1, "get")) ?? NONE,
-    __pairs: (self) => iterate(self.entries()),
+    __pairs: (self) => iterate(self, self.entries()),
   });
 }
 

@@ -92,7 +92,7 @@ export function connectionKind(log: Log): LuaTable {
     httpCall: ({ script }, args) => {
       const call = readCall(args);
       const answer = carryOut(script.cx, call);
-      if (!call.asynchronous) return waitFor(answer);
+      if (!call.options.asynchronous) return waitFor(answer);
       answer.catch((error) => script.failed(error));
       return NONE;
     },
