@@ -3,11 +3,12 @@ import type dgram from "node:dgram";
 import net from "node:net";
 import type { TLSSocket } from "node:tls";
 import { getSystemErrorName } from "node:util";
-import { CLOSED_FLAG, COMMAND, EVENT, HOW, indexOf, SOCKET_ERRORS, WORD } from "./inside/ring.ts";
+import { CLOSED_FLAG, COMMAND, EVENT, SOCKET_ERRORS, WORD } from "./inside/ring.ts";
 import type { AddressConfig } from "./protocol.ts";
-import { SecureSocket } from "./secure-socket.ts";
 import { SecureWrites } from "./secure-writes.ts";
 import { Segments, Slots } from "./segments.ts";
+import { closeSocket, endSocket } from "./socket-close.ts";
+import { type Entry, type RawSocket, SocketTable } from "./socket-table.ts";
 import {
   onAccepted,
   onRead,
@@ -25,8 +26,6 @@ const BULK = 16 * 1024; // a read of this size earns a socket a slot of its own
 const SMALL = 4 * 1024; // and one below this costs it the slot
 const BATCH = 64; // events that make a crossing worth while before the poll phase ends
 const ROUNDS = 16; // visits of sandboxes in one flush; what is left waits for the next one
-/** How long a closed connection waits for its peer to take some of what is left. */
-const FLUSH_MS = 60_000;
 
 /** What takes part in a flush beside the builtin isolate: a sandbox. */
 export interface Visited {
@@ -42,42 +41,6 @@ export interface Listening {
   readonly path: string;
   /** Of what waits to be sent on a connection, so much passes its high watermark. 0: core's own figure. */
   readonly bufferBytes?: number;
-}
-
-type RawSocket = net.Socket & { _handle: StreamHandle | null; connection?: Entry };
-
-class Entry {
-  readonly id: number;
-  socket: RawSocket | undefined = undefined;
-  slot = -1;
-  /** Has read since the last sweep. */
-  active = false;
-  paused = false;
-  blocked = false;
-  /** Where writes go while the connection takes them as they are: no TLS, no end yet. */
-  plain: StreamHandle | undefined = undefined;
-  /** Writes that the kernel has not taken to the end. */
-  writing = 0;
-  offered = false;
-  closed = false;
-  connecting = false;
-  /** We have closed it. */
-  local = false;
-  /** TLS is under way: nobody stops that. */
-  handshakes = false;
-  /** Where writes go once TLS is there. */
-  secure: SecureWrites | undefined = undefined;
-  /** The TCP socket below, where `socket` is TLS. */
-  raw: RawSocket | undefined = undefined;
-  udp: dgram.Socket | undefined = undefined;
-  /** Index in SOCKET_ERRORS of what became of it. */
-  error = 0;
-  /** Decrypted bytes that came in the middle of a flush. */
-  late: Buffer[] | undefined = undefined;
-
-  constructor(id: number) {
-    this.id = id;
-  }
 }
 
 /**
@@ -108,9 +71,7 @@ export class Sockets {
   readonly #turned: Entry[] = [];
   /** Slots that undelivered events name. */
   readonly #busySlots: number[] = [];
-  readonly #entries: (Entry | undefined)[] = [];
-  readonly #generations: number[] = [];
-  readonly #freeIndexes: number[] = [];
+  readonly #table = new SocketTable();
   #queue = new Int32Array(4096);
   #queued = 0;
   #scheduled = false;
@@ -187,38 +148,6 @@ export class Sockets {
   leave(visited: Visited): void {
     const at = this.#visited.indexOf(visited);
     if (at >= 0) this.#visited.splice(at, 1);
-  }
-
-  // ---- ids: an index is issued again only after the isolate's release, and then makes another id
-
-  #issue(): Entry {
-    const index = this.#freeIndexes.length > 0 ? this.#freeIndexes.pop()! : this.#entries.length;
-    if (index > 0xffff) throw new Error("more than 65,536 connections on one worker");
-    const generation = ((this.#generations[index] ?? 0) + 1) & 0x7fff;
-    this.#generations[index] = generation;
-    const entry = new Entry((generation << 16) | index);
-    this.#entries[index] = entry;
-    return entry;
-  }
-
-  #find(id: number): Entry | undefined {
-    const entry = this.#entries[indexOf(id)];
-    return entry !== undefined && entry.id === id ? entry : undefined;
-  }
-
-  #offer(place: number): void {
-    const entry = this.#issue();
-    entry.offered = true;
-    this.#control[this.#ids + place] = entry.id;
-  }
-
-  #release(entry: Entry): void {
-    if (!entry.closed) {
-      this.counts.refused++;
-      return;
-    }
-    this.#entries[indexOf(entry.id)] = undefined;
-    this.#freeIndexes.push(indexOf(entry.id));
   }
 
   // ---- events wait in the queue in order; the ring is filled from it
@@ -479,7 +408,7 @@ export class Sockets {
         i += 4;
         continue;
       }
-      const entry = this.#find(id);
+      const entry = this.#table.find(id);
       if (entry === undefined) {
         i += 4;
         continue;
@@ -493,15 +422,16 @@ export class Sockets {
       }
       if (op === COMMAND.CLOSE || op === COMMAND.END || op === COMMAND.TLS) entry.plain = undefined;
       if (op === COMMAND.CONNECT) this.#connect(entry, control[i + 2]!, control[i + 3]!);
-      else if (op === COMMAND.RELEASE) this.#release(entry);
-      else if (op === COMMAND.UDP_CONNECT)
+      else if (op === COMMAND.RELEASE) {
+        if (!this.#table.release(entry)) this.counts.refused++;
+      } else if (op === COMMAND.UDP_CONNECT)
         this.#connectUdp(entry, control[i + 2]!, control[i + 3]!);
       else if (entry.udp !== undefined) {
         if (op === COMMAND.DATAGRAM) this.#sendDatagram(entry, control[i + 2]!, control[i + 3]!);
         else if (op === COMMAND.CLOSE) this.#closeUdp(entry);
       } else if (socket !== undefined && !socket.destroyed) {
-        if (op === COMMAND.CLOSE) this.#close(entry, socket, control[i + 2]!, control[i + 3]!);
-        else if (op === COMMAND.END) behindWrites(entry, () => socket.end());
+        if (op === COMMAND.CLOSE) closeSocket(entry, socket, control[i + 2]!, control[i + 3]!);
+        else if (op === COMMAND.END) endSocket(entry, socket);
         else if (op === COMMAND.PAUSE || op === COMMAND.RESUME) {
           entry.paused = op === COMMAND.PAUSE;
           this.#turned.push(entry);
@@ -512,23 +442,16 @@ export class Sockets {
     }
     // Offered ids are taken from the front: fill up what is gone.
     for (let k = 0; k < this.#idCount; k++) {
-      const entry = this.#find(control[this.#ids + k]!);
+      const entry = this.#table.find(control[this.#ids + k]!);
       if (entry?.offered) break;
       this.#offer(k);
     }
   }
 
-  #close(entry: Entry, socket: RawSocket, how: number, alert: number): void {
-    entry.local = true;
-    if (how === HOW.REFUSE && socket instanceof SecureSocket) {
-      socket.refuse(alert);
-      return;
-    }
-    if (how === HOW.FLUSH) {
-      destroyWhenStuck(socket, socket._handle?.writeQueueSize ?? 0);
-      behindWrites(entry, () => socket.destroySoon());
-    } else if (how === HOW.RESET) reset(entry.raw ?? socket, socket);
-    else socket.destroy();
+  #offer(place: number): void {
+    const entry = this.#table.issue();
+    entry.offered = true;
+    this.#control[this.#ids + place] = entry.id;
   }
 
   #isPiece(offset: number, length: number): boolean {
@@ -906,7 +829,7 @@ export class Sockets {
   /** The isolate gets an id for the socket of a listener. */
   #takeUdp(name: string, socket: dgram.Socket): void {
     const { address, port } = socket.address();
-    const entry = this.#issue();
+    const entry = this.#table.issue();
     this.#attachUdp(entry, socket);
     const text = `${name}|${address}|${port}`;
     this.push(EVENT.UDP_BOUND, entry.id, this.#putText(text), text.length);
@@ -956,7 +879,7 @@ export class Sockets {
       return;
     }
     handle.setNoDelay?.(true);
-    const entry = this.#issue();
+    const entry = this.#table.issue();
     const socket = new net.Socket({
       handle,
       allowHalfOpen: true,
@@ -977,10 +900,9 @@ export class Sockets {
     clearInterval(this.#sweep);
     if (this.#wakeTimer !== undefined) clearTimeout(this.#wakeTimer);
     const kept = new Set([...this.#listeners.values()].map(({ server }) => server));
-    for (const entry of this.#entries) {
-      entry?.socket?.destroy();
-      if (entry?.udp !== undefined && !kept.has(entry.udp) && !this.#given.has(entry.udp))
-        closeUdp(entry.udp);
+    for (const { socket, udp } of this.#table.all()) {
+      socket?.destroy();
+      if (udp !== undefined && !kept.has(udp) && !this.#given.has(udp)) closeUdp(udp);
     }
   }
 
@@ -1021,25 +943,4 @@ const NEWLINE = 10;
 function errorIndex(code: string | undefined): number {
   const at = (SOCKET_ERRORS as readonly string[]).indexOf(code ?? "EIO");
   return at < 1 ? SOCKET_ERRORS.length - 1 : at;
-}
-
-/** A peer that takes nothing of what a closed connection still has for it loses the rest. */
-function destroyWhenStuck(socket: RawSocket, waiting: number): void {
-  socket.setTimeout(FLUSH_MS, () => {
-    const left = socket._handle?.writeQueueSize ?? 0;
-    if (left >= waiting || left === 0) socket.destroy();
-    else destroyWhenStuck(socket, left);
-  });
-}
-
-/** RST, where the socket knows it; unix sockets do not. */
-function reset(tcp: RawSocket, socket: RawSocket): void {
-  if (tcp.remotePort !== undefined) tcp.resetAndDestroy();
-  if (!socket.destroyed) socket.destroy();
-}
-
-/** What TLS has taken is not all written, and node:stream does not know of it. */
-function behindWrites({ secure }: Entry, end: () => void): void {
-  if (secure === undefined) end();
-  else secure.after(end);
 }
