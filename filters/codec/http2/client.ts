@@ -6,7 +6,6 @@ import {
   type CloseEvent,
   type CodecOptions,
   type Connection,
-  type DecodeError,
   type HeaderMap,
   http2Options,
   type RequestEncoder,
@@ -26,16 +25,6 @@ const MAX_INFORMATIONAL = 100;
 /** Ids end at 2^31 - 1 (RFC 9113 §5.1.1); the connection is replaced well before. */
 const LAST_USED_ID = 0x4000_0000;
 const LENGTH_BIT = 1 << ID.CONTENT_LENGTH;
-const MALFORMED: DecodeError = {
-  status: 502,
-  body: "Bad Gateway",
-  details: "http2.violation.of.messaging.rule",
-};
-const TOO_LARGE: DecodeError = {
-  status: 502,
-  body: "Bad Gateway",
-  details: "http2.too_many_headers",
-};
 
 export class Http2Client implements ClientCodec, Side {
   readonly isServer = false;
@@ -43,7 +32,6 @@ export class Http2Client implements ClientCodec, Side {
   readonly #connection: Connection;
   #events: ClientEvents;
   #retired = false;
-  #finished = false;
   #capacity: number;
 
   constructor(
@@ -98,11 +86,9 @@ export class Http2Client implements ClientCodec, Side {
     this.session.onClosed();
   }
 
+  /** A client of Envoy's leaves without a GOAWAY: it takes no streams of its peer's. */
   finish(): void {
-    if (this.#finished || this.session.dead) return;
-    this.#finished = true;
-    this.session.sendGoAway(0, CODE.NO_ERROR);
-    this.session.flush();
+    if (!this.session.dead) this.session.flush();
   }
 
   #retire(): void {
@@ -144,18 +130,14 @@ export class Http2Client implements ClientCodec, Side {
     endStream: boolean,
   ): void {
     const { session } = this;
-    if (fault === FAULT.MALFORMED || fault === FAULT.BAD_FIELD) {
-      stream.isMalformed = true;
-      session.onMalformed(stream);
-    } else if (fault !== FAULT.NONE) {
+    if (fault === FAULT.MALFORMED || fault === FAULT.BAD_FIELD) session.onMalformed(stream);
+    else if (fault !== FAULT.NONE) {
       stream.isTooLarge = true;
       session.stats.headerOverflow.inc();
       session.resetStream(stream, CODE.INTERNAL_ERROR);
     } else if (stream.decoder.responseHeaders.status < 200) {
-      if (endStream || ++stream.informational > MAX_INFORMATIONAL) {
-        stream.isMalformed = true;
-        session.onMalformed(stream);
-      } else stream.decoder.onInformational(stream.decoder.responseHeaders);
+      if (endStream || ++stream.informational > MAX_INFORMATIONAL) session.onMalformed(stream);
+      else stream.decoder.onInformational(stream.decoder.responseHeaders);
     } else stream.onFinalHead(session.builder.contentLength, endStream);
   }
 
@@ -175,7 +157,12 @@ export class Http2Client implements ClientCodec, Side {
     this.session.loseAbove(lastId);
   }
 
+  onStreamLost(by: "us" | "peer" | "connection"): void {
+    this.#events.onStreamLost?.(by);
+  }
+
   onFailed(_details: string): void {
+    this.#events.onFailed?.();
     this.#retire();
     this.#connection.close("abort");
   }
@@ -185,7 +172,6 @@ export class Http2Client implements ClientCodec, Side {
 class ClientStream extends Stream implements RequestEncoder {
   readonly protocol = "HTTP/2";
   readonly decoder: ResponseDecoder;
-  isMalformed = false;
   isTooLarge = false;
   informational = 0;
   readonly #client: Http2Client;
@@ -223,9 +209,8 @@ class ClientStream extends Stream implements RequestEncoder {
     const headers = decoder.responseHeaders;
     this.headReceived = true;
     const bodiless = this.#isHead || headers.status === 304 || headers.status === 204;
-    if (!bodiless) this.contentLeft = contentLength;
+    this.contentLeft = bodiless ? 0 : contentLength;
     if (endStream && this.contentLeft > 0) {
-      this.isMalformed = true;
       session.onMalformed(this);
       return;
     }
@@ -242,8 +227,10 @@ class ClientStream extends Stream implements RequestEncoder {
   reset(): void {
     if (this.closed) return;
     // Envoy's code for every exchange that it gives up itself.
-    if (this.headSent) this.session.abandon(this, CODE.INTERNAL_ERROR);
-    else {
+    if (this.headSent) {
+      this.#client.onStreamLost("us");
+      this.session.abandon(this, CODE.INTERNAL_ERROR);
+    } else {
       this.closed = true;
       this.#client.onUnopened();
     }
@@ -264,16 +251,20 @@ class ClientStream extends Stream implements RequestEncoder {
   onLost(by: "peer" | "us" | "connection" | "goaway", code: number): void {
     if (this.deliveredEnd) return;
     const { decoder } = this;
-    if (this.isMalformed) decoder.onDecodeError(MALFORMED);
-    else if (this.isTooLarge) decoder.onDecodeError(TOO_LARGE);
-    else if (by === "goaway" || (by === "peer" && code === CODE.REFUSED_STREAM))
+    if (by === "goaway" || (by === "peer" && code === CODE.REFUSED_STREAM)) {
       decoder.onUpstreamReset("refused", undefined);
-    else if (by === "peer") decoder.onUpstreamReset("remote", undefined);
-    else if (by === "us") decoder.onUpstreamReset("protocol_error", undefined);
-    else
-      decoder.onUpstreamReset(
-        code === CODE.NO_ERROR ? "connection_closed" : "protocol_error",
-        undefined,
-      );
+      return;
+    }
+    // As by Envoy: the connection was lost, or a side has found fault with the other, or it was given up.
+    if (by === "connection" && code === CODE.NO_ERROR) {
+      this.#client.onStreamLost("connection");
+      decoder.onUpstreamReset("connection_closed", undefined);
+    } else if ((by === "peer" && code !== CODE.PROTOCOL_ERROR) || this.isTooLarge) {
+      this.#client.onStreamLost("peer");
+      decoder.onUpstreamReset("remote", undefined);
+    } else {
+      this.#client.onStreamLost("us");
+      decoder.onUpstreamReset("protocol_error", undefined);
+    }
   }
 }

@@ -93,7 +93,7 @@ export class FlowControl {
     for (const stream of this.#session.streams.values()) {
       stream.sendWindow += by;
       if (stream.sendWindow <= LARGEST_WINDOW) continue;
-      this.#session.fail(CODE.FLOW_CONTROL_ERROR, "http2.flow_control_error");
+      this.#session.fail(CODE.FLOW_CONTROL_ERROR);
       return;
     }
   }

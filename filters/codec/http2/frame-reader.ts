@@ -119,7 +119,7 @@ export class FrameReader {
     let q = at;
     while (q < end && this.#prefaceAt < PREFACE.length) {
       if (memory[q++] !== PREFACE.charCodeAt(this.#prefaceAt++)) {
-        this.#session.fail(CODE.PROTOCOL_ERROR, "http2.bad_preface");
+        this.#session.fail(CODE.PROTOCOL_ERROR);
         return end;
       }
     }
@@ -176,7 +176,7 @@ export class FrameReader {
     const id = uint31(memory, at + 5);
     const payload = at + FRAME_HEAD;
     if (size > MAX_FRAME_SIZE) {
-      this.#session.fail(CODE.FRAME_SIZE_ERROR, "http2.frame_size_error");
+      this.#session.fail(CODE.FRAME_SIZE_ERROR);
       return end;
     }
     if (!this.receiver.expects(type, flags, id)) return end;
@@ -188,7 +188,7 @@ export class FrameReader {
     const padded = (flags & FLAG.PADDED) !== 0;
     if (padded && size > 0 && end === payload) return -1;
     if (padded && size === 0) {
-      this.#session.fail(CODE.FRAME_SIZE_ERROR, "http2.frame_size_error");
+      this.#session.fail(CODE.FRAME_SIZE_ERROR);
       return end;
     }
     // The length of the padding is a byte of it.

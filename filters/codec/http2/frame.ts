@@ -57,6 +57,9 @@ export const DETAILS = {
   TOO_MANY: "http2.too_many_headers",
   UNDERSCORE: "http2.unexpected_underscore",
   RESET: "http2.remote_reset",
+  REFUSED: "http2.remote_refuse",
+  /** Frames that break the protocol. */
+  CODEC: "codec_error:The_user_callback_function_failed",
 } as const;
 
 export function uint32(memory: Uint8Array, at: number): number {

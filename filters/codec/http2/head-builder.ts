@@ -93,6 +93,7 @@ export class HeadBuilder {
   readonly #pseudoEnd = new Int32Array(8);
   #pseudoOrder = 0;
   #size = 0;
+  #fields = 0;
   #cookies = 0;
   #hosts = 0;
   #underscores = false;
@@ -118,7 +119,7 @@ export class HeadBuilder {
     this.#start = this.#arena.at;
     this.#linesAt = kind === KIND.TRAILERS ? 0 : -1;
     this.#pseudoEnd.fill(-1);
-    this.#size = this.#cookies = this.#hosts = this.#pseudoOrder = 0;
+    this.#size = this.#fields = this.#cookies = this.#hosts = this.#pseudoOrder = 0;
     this.#underscores = false;
   }
 
@@ -160,6 +161,11 @@ export class HeadBuilder {
       this.#refuse(FAULT.BAD_FIELD);
       return;
     }
+    // Pseudo fields count, as in Envoy.
+    if (++this.#fields > this.#limits.maxHeaders) {
+      if (this.fault === FAULT.NONE) this.fault = FAULT.TOO_MANY;
+      return;
+    }
     const nameAt = at - this.#start;
     const valueAt = nameAt + nameSize + 2;
     if ((meta & META.PSEUDO) !== 0) {
@@ -168,10 +174,6 @@ export class HeadBuilder {
       return;
     }
     const headers = this.#headers;
-    if (headers.count === this.#limits.maxHeaders) {
-      if (this.fault === FAULT.NONE) this.fault = FAULT.TOO_MANY;
-      return;
-    }
     const id = meta & META.KNOWN;
     if (id !== 0 && id <= LAST_ID && !this.#addKnown(id, at + nameSize + 2, valueSize)) return;
     if (id === 0) this.#addUnknown(at, nameSize, hash);
@@ -200,9 +202,9 @@ export class HeadBuilder {
       this.#kind === KIND.REQUEST
         ? id !== PSEUDO.STATUS && id !== PSEUDO.UNKNOWN
         : this.#kind === KIND.RESPONSE && id === PSEUDO.STATUS;
-    // RFC 9113 §8.3: before all regular fields, each once.
-    if (!allowed || this.#linesAt >= 0 || this.#pseudoEnd[id]! >= 0) {
-      this.#refuse();
+    // RFC 9113 §8.3: before all regular fields, each once. None is empty.
+    if (!allowed || this.#linesAt >= 0 || this.#pseudoEnd[id]! >= 0 || at === end) {
+      this.#refuse(FAULT.BAD_FIELD);
       return;
     }
     this.#pseudoAt[id] = at;
@@ -217,24 +219,23 @@ export class HeadBuilder {
       case ID.HOST:
         // RFC 9113 §8.3.1: `:authority` takes its place.
         if (this.#kind !== KIND.REQUEST) return this.#kind === KIND.RESPONSE;
-        if (this.#pseudoEnd[PSEUDO.AUTHORITY]! >= 0) return false;
-        if (++this.#hosts > 1 || !isAuthority(memory, at, at + size)) this.#refuse();
-        return true;
+        if (++this.#hosts > 1 || !isAuthority(memory, at, at + size)) this.#refuse(FAULT.BAD_FIELD);
+        return this.#pseudoEnd[PSEUDO.AUTHORITY]! < 0;
       case ID.CONTENT_LENGTH: {
         if (this.#kind === KIND.TRAILERS) return false;
         const length = parseLength(memory, at, at + size);
-        if (length < 0 || (this.contentLength >= 0 && this.contentLength !== length)) {
+        if (length < 0 || this.contentLength >= 0) {
           this.#refuse(FAULT.BAD_FIELD);
           return false;
         }
-        const again = this.contentLength >= 0;
         this.contentLength = length;
-        return !again;
+        return true;
       }
       case ID.TE:
         // RFC 9113 §8.2.2: nothing but `trailers`.
         if (this.#kind === KIND.TRAILERS) return false;
-        if (latin1Decode(memory, at, at + size).toLowerCase() !== "trailers") this.#refuse();
+        if (latin1Decode(memory, at, at + size).toLowerCase() !== "trailers")
+          this.#refuse(FAULT.BAD_FIELD);
         return true;
       case ID.EXPECT:
         if (size === 12 && latin1Decode(memory, at, at + size).toLowerCase() === "100-continue")
@@ -356,47 +357,44 @@ export class HeadBuilder {
     const { memory } = this.#arena;
     const methodAt = this.#start + this.#pseudoAt[PSEUDO.METHOD]!;
     const methodEnd = this.#start + end[PSEUDO.METHOD]!;
-    if (end[PSEUDO.METHOD]! < 0 || !isToken(memory, methodAt, methodEnd)) {
-      this.#refuse();
-      return;
-    }
     const size = methodEnd - methodAt;
+    const hasMethod = end[PSEUDO.METHOD]! >= 0;
+    if (hasMethod && !isToken(memory, methodAt, methodEnd)) this.#refuse(FAULT.BAD_FIELD);
     this.isHead = size === 4 && latin1Decode(memory, methodAt, methodEnd) === "HEAD";
     const isConnect = size === 7 && latin1Decode(memory, methodAt, methodEnd) === "CONNECT";
     const hasAuthority = end[PSEUDO.AUTHORITY]! >= 0;
     if (hasAuthority) {
       const at = this.#start + this.#pseudoAt[PSEUDO.AUTHORITY]!;
-      const authorityEnd = this.#start + end[PSEUDO.AUTHORITY]!;
-      if (authorityEnd === at || !isAuthority(memory, at, authorityEnd))
+      if (!isAuthority(memory, at, this.#start + end[PSEUDO.AUTHORITY]!))
         this.#refuse(FAULT.BAD_FIELD);
     }
     if (end[PSEUDO.PROTOCOL]! >= 0) {
       const at = this.#start + this.#pseudoAt[PSEUDO.PROTOCOL]!;
       this.protocol = latin1Decode(memory, at, this.#start + end[PSEUDO.PROTOCOL]!).toLowerCase();
-      if (!isConnect || !hasAuthority || this.protocol === "") this.#refuse();
+      if (!isConnect || !hasAuthority) this.#refuse();
     } else if (isConnect) {
       this.isConnect = true;
       if (!hasAuthority || end[PSEUDO.PATH]! >= 0 || end[PSEUDO.SCHEME]! >= 0) this.#refuse();
       return;
     }
-    if (end[PSEUDO.SCHEME]! < 0 || this.#sizeOf(PSEUDO.PATH) === 0) {
-      this.#refuse();
-      return;
-    }
-    if (!this.#isPath()) this.#refuse();
+    if (!hasMethod || end[PSEUDO.SCHEME]! < 0 || end[PSEUDO.PATH]! < 0) this.#refuse();
+    if (!hasAuthority && this.#hosts === 0) this.#refuse();
+    if (this.fault !== FAULT.NONE) return;
+    this.#checkPath(size === 7 && latin1Decode(memory, methodAt, methodEnd) === "OPTIONS");
     const schemeAt = this.#start + this.#pseudoAt[PSEUDO.SCHEME]!;
     const isHttps = end[PSEUDO.SCHEME]! - this.#pseudoAt[PSEUDO.SCHEME]! === 5;
     if (isHttps && memory[schemeAt + 4] === 115) (this.#headers as RequestHeaders).scheme = "https";
   }
 
   /** RFC 9113 §8.3.1: it begins with a slash, or is the asterisk. No space and no control character: it becomes part of a line. */
-  #isPath(): boolean {
+  #checkPath(isOptions: boolean): void {
     const { memory } = this.#arena;
     const at = this.#start + this.#pseudoAt[PSEUDO.PATH]!;
     const end = this.#start + this.#pseudoEnd[PSEUDO.PATH]!;
-    if (memory[at] !== 47 && !(memory[at] === 42 && end - at === 1)) return false;
-    for (let k = at; k < end; k++) if (memory[k]! <= 32 || memory[k] === 127) return false;
-    return true;
+    for (let k = at; k < end; k++)
+      if (memory[k]! <= 32 || memory[k] === 127) this.#refuse(FAULT.BAD_FIELD);
+    const isAsterisk = isOptions && memory[at] === 42 && end - at === 1;
+    if (memory[at] !== 47 && !isAsterisk) this.#refuse();
   }
 
   /** RFC 9113 §8.3.2. */

@@ -4,7 +4,7 @@
 import { HeaderMap } from "@tsproxy/sdk";
 import { CODE, FLAG, FRAME_HEAD, uint31 } from "./frame.ts";
 import { KIND } from "./head-builder.ts";
-import { DEFAULT_TABLE_SIZE, HpackDecoder } from "./hpack-decoder.ts";
+import { HpackDecoder } from "./hpack-decoder.ts";
 import type { Limits } from "./limits.ts";
 import type { Session } from "./session.ts";
 
@@ -34,11 +34,6 @@ export class HeaderBlocks {
     this.#limits = limits;
     this.tableSize = Math.min(session.options.hpackTableSize, MAX_TABLE);
     this.#decoder = new HpackDecoder(this.tableSize);
-  }
-
-  /** Undefined: the one that a peer assumes without being told. */
-  get tableSetting(): number | undefined {
-    return this.tableSize === DEFAULT_TABLE_SIZE ? undefined : this.tableSize;
   }
 
   onSettingsAcknowledged(): void {
@@ -163,7 +158,7 @@ export class HeaderBlocks {
   }
 
   #onBadBlock(): void {
-    this.#session.fail(CODE.COMPRESSION_ERROR, "http2.header_compression_error");
+    this.#session.fail(CODE.COMPRESSION_ERROR);
   }
 
   /** A block for a stream that is gone. True: it crossed its end, so it is read and dropped. */
@@ -175,7 +170,7 @@ export class HeaderBlocks {
     }
     if (session.closedStreams.byUs(id)) return true;
     const code = session.closedStreams.has(id) ? CODE.STREAM_CLOSED : CODE.PROTOCOL_ERROR;
-    session.fail(code, "http2.stream_closed");
+    session.fail(code);
     return false;
   }
 

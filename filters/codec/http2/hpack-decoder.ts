@@ -129,8 +129,13 @@ export class HpackDecoder {
     if (head.fault === FAULT.TOO_LARGE) return;
     const size = this.#nameSize + this.#valueSize + 4;
     const to = head.open(this.#meta, size);
-    copy(this.#source, this.#sourceAt, size, head.memory, to);
-    head.add(to, this.#nameSize, this.#valueSize, this.#hash, this.#meta);
+    const { memory } = head;
+    copy(this.#source, this.#sourceAt, size, memory, to);
+    const valueSize =
+      (this.#meta & META.SPACED) === 0
+        ? this.#valueSize
+        : trim(memory, to + this.#nameSize + 2, this.#valueSize);
+    head.add(to, this.#nameSize, valueSize, this.#hash, this.#meta);
   }
 
   #readLiteral(
@@ -166,11 +171,11 @@ export class HpackDecoder {
     if (valueEnd < 0) return false;
     out[valueEnd] = 13;
     out[valueEnd + 1] = 10;
-    const meta = isValue(out, valueAt, valueEnd)
-      ? this.#meta & ~META.MALFORMED_VALUE
-      : this.#meta | META.MALFORMED_VALUE;
-    const valueSize = valueEnd - valueAt;
+    const meta = (this.#meta & ~VALUE_BITS) | oddities(out, valueAt, valueEnd);
+    let valueSize = valueEnd - valueAt;
+    // The table keeps it as it came: both ends count the same bytes (RFC 7541 §4.1).
     if (indexed) this.#table.add(out, to, this.#nameSize, valueSize, this.#hash, meta);
+    if ((meta & META.SPACED) !== 0) valueSize = trim(out, valueAt, valueSize);
     head.add(to, this.#nameSize, valueSize, this.#hash, meta);
     return true;
   }
@@ -213,11 +218,28 @@ export class HpackDecoder {
 /** For what is left of a block: the strings in it, decoded, and what a line has beside them. */
 const roomFor = (size: number): number => decodedSize(size) + size + 16;
 
-/** RFC 9113 §8.2.1: nothing that a value cannot have, and no white space at its ends. */
-function isValue(memory: Uint8Array, at: number, end: number): boolean {
-  if (at === end) return true;
-  for (let k = at; k < end; k++) if (valueByte[memory[k]!] === 0) return false;
-  return memory[at]! !== 32 && memory[at] !== 9 && memory[end - 1] !== 32 && memory[end - 1] !== 9;
+const VALUE_BITS = META.MALFORMED_VALUE | META.SPACED;
+
+/** RFC 9113 §8.2.1: what a value cannot have; and white space at its ends, which RFC 9113 forbids and Envoy takes away. */
+function oddities(memory: Uint8Array, at: number, end: number): number {
+  if (at === end) return 0;
+  for (let k = at; k < end; k++) if (valueByte[memory[k]!] === 0) return META.MALFORMED_VALUE;
+  return isSpace(memory[at]!) || isSpace(memory[end - 1]!) ? META.SPACED : 0;
+}
+
+const isSpace = (byte: number): boolean => byte === 32 || byte === 9;
+
+/** Takes the white space around a value away, so that its line ends where it ends; the size that is left. */
+function trim(memory: Uint8Array, at: number, size: number): number {
+  let from = at;
+  let end = at + size;
+  while (from < end && isSpace(memory[from]!)) from++;
+  while (end > from && isSpace(memory[end - 1]!)) end--;
+  memory.copyWithin(at, from, end);
+  const left = end - from;
+  memory[at + left] = 13;
+  memory[at + left + 1] = 10;
+  return left;
 }
 
 /** A loop up to 64 bytes; beyond, a view for `set` pays. */

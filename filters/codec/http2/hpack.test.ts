@@ -104,8 +104,14 @@ describe("a header block", () => {
   it("is malformed by names in upper case and by values that no header can carry", () => {
     expect(reader().read("00 01 41 01 62")).toBe("malformed");
     expect(reader().read("00 01 61 03 620a63")).toBe("malformed");
-    expect(reader().read("00 01 61 02 2062")).toBe("malformed");
     expect(reader().read("00 00 01 62")).toBe("malformed");
+  });
+
+  it("loses the white space around a value, which is in the table all the same", () => {
+    const { read } = reader();
+    expect(read("4001610620206209 2020 be")).toEqual(["a: b", "a: b"]);
+    expect(read("400163023809 bf")).toEqual(["c: 8", "a: b"]);
+    expect(read("0001610109 0001610120")).toEqual(["a: ", "a: "]);
   });
 
   it("that is malformed still fills the table, for the blocks behind it count on that", () => {

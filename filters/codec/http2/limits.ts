@@ -29,7 +29,7 @@ export class Limits {
     const { options, opened, stats } = this.#session;
     if (++this.#priority <= options.maxPriorityFramesPerStream * (1 + opened)) return;
     stats.priorityFramesFlood.inc();
-    this.#session.fail(CODE.ENHANCE_YOUR_CALM, "http2.inbound_priority_frames_flood");
+    this.#session.fail(CODE.ENHANCE_YOUR_CALM, "codec_error:Too_many_PRIORITY_frames");
   }
 
   /** False: there were too many. */
@@ -38,7 +38,7 @@ export class Limits {
     const each = options.maxWindowUpdatesPerDataFrame;
     if (++this.#windowUpdates <= 5 + 2 * (opened + each * flow.dataFramesSent)) return true;
     stats.windowUpdateFramesFlood.inc();
-    this.#session.fail(CODE.ENHANCE_YOUR_CALM, "http2.inbound_window_update_frames_flood");
+    this.#session.fail(CODE.ENHANCE_YOUR_CALM, "codec_error:Too_many_WINDOW_UPDATE_frames");
     return false;
   }
 

@@ -40,7 +40,7 @@ export class Receiver {
   /** Settings come first, and nothing comes between the parts of a header block. False: the connection has failed. */
   expects(type: number, flags: number, id: number): boolean {
     if (!this.#settingsSeen && (type !== TYPE.SETTINGS || (flags & FLAG.ACK) !== 0)) {
-      this.#session.fail(CODE.PROTOCOL_ERROR, "http2.no_settings");
+      this.#session.fail(CODE.PROTOCOL_ERROR);
       return false;
     }
     const { openId } = this.blocks;
@@ -92,7 +92,7 @@ export class Receiver {
   }
 
   #failSize(): void {
-    this.#session.fail(CODE.FRAME_SIZE_ERROR, "http2.frame_size_error");
+    this.#session.fail(CODE.FRAME_SIZE_ERROR);
   }
 
   // ---- DATA
@@ -106,7 +106,7 @@ export class Receiver {
     }
     // RFC 9113 §6.9.1: the whole payload counts, whatever becomes of it.
     if (!session.flow.takes(size)) {
-      session.fail(CODE.FLOW_CONTROL_ERROR, "http2.flow_control_error");
+      session.fail(CODE.FLOW_CONTROL_ERROR);
       return false;
     }
     const ends = (flags & FLAG.END_STREAM) !== 0;
@@ -225,7 +225,7 @@ export class Receiver {
         break;
       case SETTING.INITIAL_WINDOW_SIZE:
         if (value > LARGEST_WINDOW) {
-          session.fail(CODE.FLOW_CONTROL_ERROR, "http2.flow_control_error");
+          session.fail(CODE.FLOW_CONTROL_ERROR);
           return;
         }
         session.flow.moveStreams(value - session.peerWindow);
@@ -271,7 +271,7 @@ export class Receiver {
     }
     if (id === 0) {
       if (!session.flow.widen(by)) {
-        session.fail(CODE.FLOW_CONTROL_ERROR, "http2.flow_control_error");
+        session.fail(CODE.FLOW_CONTROL_ERROR);
         return;
       }
     } else {

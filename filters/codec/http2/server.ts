@@ -140,8 +140,8 @@ export class Http2Server implements ServerCodec, Side {
     stream.headReceived = true;
     if (builder.hasUnderscores && !this.#takesUnderscores(stream, headers)) return;
     const { protocol, contentLength } = builder;
-    if (protocol !== "" && !session.options.allowConnect) {
-      session.onMalformed(stream);
+    if (this.#isForeign) {
+      session.onMalformed(stream, DETAILS.FIELD);
       return;
     }
     if (contentLength > 0 && endStream) {
@@ -162,9 +162,16 @@ export class Http2Server implements ServerCodec, Side {
     if (endStream) session.settle(stream);
   }
 
+  /** An extended CONNECT that nobody has allowed: to us there is no such field. */
+  get #isForeign(): boolean {
+    const { builder, options } = this.session;
+    return builder.protocol !== "" && !options.allowConnect;
+  }
+
   #onFault(stream: Stream, fault: number): void {
     const { session } = this;
-    if (fault === FAULT.MALFORMED) session.onMalformed(stream);
+    if (fault === FAULT.MALFORMED && this.#isForeign) session.onMalformed(stream, DETAILS.FIELD);
+    else if (fault === FAULT.MALFORMED) session.onMalformed(stream);
     else if (fault === FAULT.BAD_FIELD) session.onMalformed(stream, DETAILS.FIELD);
     else {
       if (fault === FAULT.TOO_MANY) session.stats.headerOverflow.inc();
@@ -287,8 +294,10 @@ class ServerStream extends Stream implements ResponseEncoder {
   }
   onLost(by: "peer" | "us" | "connection" | "goaway", code: number): void {
     if (this.sendEnded) return;
-    if (by === "peer") this.decoder.onReset("remote");
-    else
+    if (by === "peer") {
+      const details = code === CODE.REFUSED_STREAM ? DETAILS.REFUSED : DETAILS.RESET;
+      this.decoder.onReset("remote", code === CODE.NO_ERROR ? "" : details);
+    } else
       this.decoder.onReset(
         by === "us" || code !== CODE.NO_ERROR ? "protocol_error" : "connection_closed",
         this.lostDetails,

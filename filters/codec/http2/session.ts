@@ -136,16 +136,14 @@ export class Session {
     this.flow.announce();
   }
 
-  /** Flat [identifier, value, …]. */
+  /** Flat [identifier, value, …], those that Envoy sends in its order. */
   #settings(): number[] {
     const { options, side } = this;
-    const { tableSetting } = this.reader.receiver.blocks;
-    const settings: number[] = [];
-    if (tableSetting !== undefined) settings.push(SETTING.HEADER_TABLE_SIZE, tableSetting);
-    if (!side.isServer) settings.push(SETTING.ENABLE_PUSH, 0);
+    const settings: number[] = side.isServer ? [] : [SETTING.ENABLE_PUSH, 0];
+    settings.push(SETTING.HEADER_TABLE_SIZE, this.reader.receiver.blocks.tableSize);
+    settings.push(SETTING.ENABLE_CONNECT_PROTOCOL, options.allowConnect ? 1 : 0);
     settings.push(SETTING.MAX_CONCURRENT_STREAMS, options.maxConcurrentStreams);
     settings.push(SETTING.INITIAL_WINDOW_SIZE, options.initialStreamWindow);
-    if (side.isServer && options.allowConnect) settings.push(SETTING.ENABLE_CONNECT_PROTOCOL, 1);
     settings.push(...options.customSettings);
     return settings;
   }
@@ -333,29 +331,33 @@ export class Session {
   errorOn(id: number, code: number): void {
     const stream = this.streams.get(id);
     if (stream !== undefined) this.resetStream(stream, code);
-    else this.fail(code, "http2.protocol_error");
+    else this.fail(code);
   }
 
   // ---- the end of the connection
 
-  /** No streams above `lastId` will be served. */
+  /** No streams above `lastId` will be served. The last word is counted, neither a warning nor an error is. */
   sendGoAway(lastId: number, code: number): void {
     if (this.dead) return;
+    if (lastId !== LAST_STREAM_ID) this.stats.goawaySent.inc();
+    this.#putGoAway(lastId, code);
+  }
+
+  #putGoAway(lastId: number, code: number): void {
     this.goAwayId = lastId;
-    this.stats.goawaySent.inc();
     this.out.head(TYPE.GOAWAY, 0, 0, 8);
     this.out.uint32(lastId);
     this.out.uint32(code);
   }
 
   failProtocol(): void {
-    this.fail(CODE.PROTOCOL_ERROR, "http2.protocol_error");
+    this.fail(CODE.PROTOCOL_ERROR);
   }
 
   /** RFC 9113 §5.4.1. Streams are lost, and whoever owns the connection closes it. */
-  fail(code: number, details: string): void {
+  fail(code: number, details: string = DETAILS.CODEC): void {
     if (this.dead) return;
-    this.sendGoAway(this.side.isServer ? this.lastId : 0, code);
+    this.#putGoAway(this.side.isServer ? this.lastId : 0, code);
     this.#fail(code, details);
   }
 

@@ -11,13 +11,15 @@ export const PSEUDO = {
   /** Begins with a colon and is nothing that anybody may send. */
   UNKNOWN: 7,
 } as const;
-/** What is known of a field: the low byte is KNOWN_NAMES' id, then one of PSEUDO, then whether HTTP forbids its bytes. */
+/** What is known of a field: the low byte is KNOWN_NAMES' id, then one of PSEUDO, then what is odd about its bytes. */
 export const META = {
   KNOWN: 0xff,
   PSEUDO_SHIFT: 8,
   PSEUDO: 0x700,
   MALFORMED_NAME: 0x800,
   MALFORMED_VALUE: 0x1000,
+  /** White space stands at an end of the value, and is none of it. */
+  SPACED: 0x2000,
 } as const;
 
 /** RFC 7541 Appendix A. */

@@ -223,7 +223,8 @@ export class Attempt implements PoolCallbacks, ChainOwner {
 
   onUpstreamReset(reason: ResetReason, _event: CloseEvent | undefined): void {
     const { logged } = this;
-    logged?.flag(ofCut(reason, logged.response !== undefined).flag);
+    const isHttp1 = this.encoder?.protocol !== "HTTP/2";
+    logged?.flag(ofCut(reason, isHttp1 && logged.response !== undefined).flag);
     this.#over();
     this.#owner.onCut(this, reason);
   }

@@ -582,6 +582,11 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     const { info, responder } = this.#stream;
     const router = this.#router;
     attempt.endTry();
+    if (this.#upgrade === "websocket" && this.#isNoHandshake(attempt, headers)) {
+      this.#giveUp();
+      this.#conclude(withoutBody(headers));
+      return;
+    }
     if (this.#retry !== undefined && this.#retriesHead(attempt, headers, endStream)) return;
     if (this.#policies?.internalRedirect !== undefined && this.#redirects(attempt, headers)) return;
     if (this.#earlier !== NO_ATTEMPTS || this.#attempt !== attempt) this.#giveUpOthers(attempt);
@@ -610,6 +615,11 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
       headers.replace(ATTEMPT_COUNT, String(this.#attempts));
     if (endStream) this.#onResponseEnded();
     responder.sendHeaders(headers, endStream);
+  }
+
+  /** As to Envoy: an upstream that speaks HTTP/1 answers a WebSocket with 101, or with an error. HTTP/2 has its own rules (RFC 8441). */
+  #isNoHandshake({ encoder }: Attempt, { status }: ResponseHeaders): boolean {
+    return status !== 101 && status < 400 && encoder?.protocol !== "HTTP/2";
   }
 
   /** No call has but a head. */
@@ -721,7 +731,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   }
 
   onCut(attempt: Attempt, reason: ResetReason): void {
-    this.#onFailed(attempt, ofCut(reason, this.#responded), "");
+    const isHttp1 = this.#stream.info.upstreamProtocol !== "HTTP/2";
+    this.#onFailed(attempt, ofCut(reason, this.#responded && isHttp1), "");
   }
 
   onFull(attempt: Attempt, full: boolean): void {
@@ -961,6 +972,13 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     responder.sendReply({ ...answer, headers: [...answer.headers, count] }, this.#route);
   }
 }
+
+/** Of an upstream's answer the head alone, as an answer of ours. */
+function withoutBody(headers: ResponseHeaders): Reply {
+  const kept = [...headers].filter(([name]) => !OF_BODIES.includes(name.toLowerCase()));
+  return reply(headers.status, { headers: kept, details: "websocket_handshake_unsuccessful" });
+}
+const OF_BODIES = ["content-length", "content-type", "transfer-encoding", "connection"];
 
 /** -1: it is no number. */
 const codeOf = (text: string): number => (/^[0-9]{1,9}$/.test(text) ? Number(text) : -1);

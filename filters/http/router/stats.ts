@@ -61,7 +61,7 @@ class CodeCells {
 /** `upstream_rq_<code>`, `_<n>xx`, `_completed` and `_time` of one origin: all clients, or internal or external ones. */
 class Origin {
   readonly #stats: Stats;
-  readonly #codes: (CodeCells | undefined)[] = new Array(1000).fill(undefined);
+  readonly #codes: (CodeCells | undefined)[] = new Array(600).fill(undefined);
   readonly #completed: Counter;
   #time: Histogram | undefined = undefined;
 
@@ -71,7 +71,8 @@ class Origin {
   }
   count(status: number, withoutCode: boolean): void {
     this.#completed.inc();
-    if (withoutCode || status < 100 || status > 999) return;
+    // Envoy knows five classes, and counts no code beyond them.
+    if (withoutCode || status < 100 || status > 599) return;
     let cells = this.#codes[status];
     if (cells === undefined) {
       cells = new CodeCells(this.#stats, status);

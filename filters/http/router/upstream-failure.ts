@@ -43,9 +43,9 @@ export function ofReset(reason: ResetReason): UpstreamFailure {
   }
 }
 
-/** An end in the middle of a message is a breach of the protocol, whoever closed. */
-export function ofCut(reason: ResetReason, responded: boolean): UpstreamFailure {
-  return responded && reason === "connection_closed" ? FAILURE.protocolError : ofReset(reason);
+/** An end in the middle of a message of HTTP/1 is a breach of the protocol, whoever closed. */
+export function ofCut(reason: ResetReason, inMessage: boolean): UpstreamFailure {
+  return inMessage && reason === "connection_closed" ? FAILURE.protocolError : ofReset(reason);
 }
 
 export function ofPool(reason: Exclude<PoolFailure["reason"], "no_host">): UpstreamFailure {

@@ -256,9 +256,9 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.#idle.cancel();
     this.#active++;
     const most = runtime.config.common_http_protocol_options.max_requests_per_connection;
-    if (most > 0 && ++this.#requests >= most && !this.#draining) {
+    if (most > 0 && ++this.#requests >= most) {
       runtime.stats.cxMaxRequestsReached.inc();
-      this.#drain();
+      if (!this.#draining) this.#drain();
     }
     const stream = this.#manager.takeStream();
     stream.begin(this, runtime, encoder);

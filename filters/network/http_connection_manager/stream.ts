@@ -307,8 +307,9 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
       this.info.flags.push(REFUSED.includes(details) ? "DR" : "DPE");
       this.info.responseCodeDetails = error;
     } else if (this.#connection.isHttp2 && reason === "remote") {
-      this.info.flags.push("DR");
-      this.info.responseCodeDetails = "http2.remote_reset";
+      // A reset that says NO_ERROR has no details: Envoy's log knows nothing of it.
+      if (details !== "") this.info.flags.push("DR");
+      this.info.responseCodeDetails = details;
     } else if (!this.#tunnel || !this.#requestComplete) this.#noteDisconnect();
     this.#runtime.stats.rqRxReset.inc();
     this.#stopTerminal();

@@ -72,6 +72,8 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
   #retired = false;
   /** The codec has given the exchange up in the middle; `onClosed` follows. */
   #broken = false;
+  /** HTTP/2: the same of all exchanges. */
+  #failed = false;
   /** The peer has sent FIN. */
   #ended = false;
   /** Inside `codec.onData` or `codec.onEof`. */
@@ -252,12 +254,22 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     if (this.#multiplexes) {
       this.#retired = true;
       this.#recount();
-      this.pool.owner.cells.cxCloseNotify.inc();
+      if (!this.#ended && !this.#failed) this.pool.owner.cells.cxCloseNotify.inc();
       if (this.ready) this.pool.onStale();
       if (this.idle) this.close();
     } else if (this.idle) this.#leave();
     else if (this.#codec!.active) this.#retired = true;
     else this.#broken = true;
+  }
+
+  onStreamLost(by: "us" | "peer" | "connection"): void {
+    const { rqTxReset, rqRxReset, rqPendingFailureEject } = this.pool.owner.cells;
+    (by === "us" ? rqTxReset : by === "peer" ? rqRxReset : rqPendingFailureEject).inc();
+  }
+
+  onFailed(): void {
+    this.#failed = true;
+    this.pool.owner.cells.cxProtocolError.inc();
   }
 
   /** An exchange has ended. */
@@ -420,7 +432,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     this.#recount();
     this.#age?.cancel();
     while (this.#active > 0) this.#endExchange();
-    cells.onDestroyed(this.#ended || event.by === "remote", busy);
+    cells.onDestroyed(this.#ended || event.by === "remote", busy && !this.#failed);
     cells.cxActive.dec();
     pool.host.cells.cxActive.dec();
     this.#countSent();

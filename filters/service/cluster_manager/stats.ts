@@ -12,6 +12,9 @@ export class ClusterCells implements ClusterStats {
   readonly rqPendingOverflow: Counter;
   readonly rqActiveOverflow: Counter;
   readonly rqPendingFailureEject: Counter;
+  /** HTTP/2 alone: an HTTP/1 exchange that is given up takes its connection along. */
+  readonly rqRxReset: Counter;
+  readonly rqTxReset: Counter;
   readonly rqPerCx: Histogram;
   readonly cxTotal: Counter;
   readonly cxHttp1Total: Counter;
@@ -52,6 +55,8 @@ export class ClusterCells implements ClusterStats {
     this.rqActiveOverflow = stats.counter("upstream_rq_active_overflow");
     this.rqPendingOverflow = stats.counter("upstream_rq_pending_overflow");
     this.rqPendingFailureEject = stats.counter("upstream_rq_pending_failure_eject");
+    this.rqRxReset = stats.counter("upstream_rq_rx_reset");
+    this.rqTxReset = stats.counter("upstream_rq_tx_reset");
     this.rqPerCx = stats.histogram("upstream_rq_per_cx");
     this.cxTotal = stats.counter("upstream_cx_total");
     this.cxHttp1Total = stats.counter("upstream_cx_http1_total");
@@ -136,9 +141,7 @@ const UNMOVED_COUNTERS = [
   "upstream_rq_per_try_idle_timeout",
   "upstream_rq_per_try_timeout",
   "upstream_rq_retry",
-  "upstream_rq_rx_reset",
   "upstream_rq_rx_reset_no_error",
-  "upstream_rq_tx_reset",
   "upstream_rq_retry_backoff_exponential",
   "upstream_rq_retry_backoff_ratelimited",
   "upstream_rq_retry_limit_exceeded",
