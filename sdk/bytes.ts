@@ -251,6 +251,27 @@ export function utf8Encode(text: string): Uint8Array<ArrayBuffer> {
   return bytes.slice(0, n);
 }
 
+const BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/** Base64 in either alphabet of RFC 4648, with or without padding. Undefined: the text is not base64. */
+export function base64Decode(text: string): Uint8Array | undefined {
+  const digits = text.replace(/=+$/, "").replaceAll("-", "+").replaceAll("_", "/");
+  const bytes = new Uint8Array((digits.length * 3) >> 2);
+  let at = 0;
+  let bits = 0;
+  let held = 0;
+  for (const digit of digits) {
+    const six = BASE64.indexOf(digit);
+    if (six < 0) return undefined;
+    held = ((held << 6) | six) & 0xffff;
+    bits += 6;
+    if (bits < 8) continue;
+    bits -= 8;
+    bytes[at++] = held >> bits;
+  }
+  return bytes;
+}
+
 /**
  * Where bytes for a peer are put together. `Connection.reserve` lends it: write from `memory[at]` on, set `at` to the end of what
  * was written, and give it to `Connection.commit`. One object serves a whole worker: never keep it.

@@ -1,4 +1,4 @@
-import { utf8Encode } from "./bytes.ts";
+import { base64Decode } from "./bytes.ts";
 import { ConfigError } from "./extension.ts";
 import { type Static, Type } from "./schema.ts";
 
@@ -8,8 +8,6 @@ export const HealthPayload = Type.Object({
   binary: Type.Optional(Type.String()),
 });
 export type HealthPayload = Static<typeof HealthPayload>;
-
-const BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 export function payloadBytes(payload: HealthPayload, path: string): Uint8Array {
   if (payload.text !== undefined) {
@@ -22,28 +20,13 @@ export function payloadBytes(payload: HealthPayload, path: string): Uint8Array {
   }
   if (payload.binary === undefined)
     throw new ConfigError(path, "is empty; write text (hexadecimal) or binary (base64)");
-  return base64Bytes(payload.binary, `${path}.binary`);
+  const bytes = base64Decode(payload.binary);
+  if (bytes === undefined)
+    throw new ConfigError(`${path}.binary`, `"${payload.binary}" is not base64`);
+  return bytes;
 }
 
-function base64Bytes(text: string, path: string): Uint8Array {
-  const digits = utf8Encode(text.replace(/=+$/, "").replaceAll("-", "+").replaceAll("_", "/"));
-  const bytes: number[] = [];
-  let bits = 0;
-  let value = 0;
-  for (const digit of digits) {
-    const six = BASE64.indexOf(String.fromCharCode(digit));
-    if (six < 0) throw new ConfigError(path, `"${text}" is not base64`);
-    value = ((value << 6) | six) & 0xffff;
-    bits += 6;
-    if (bits >= 8) {
-      bits -= 8;
-      bytes.push((value >> bits) & 0xff);
-    }
-  }
-  return Uint8Array.from(bytes);
-}
-
-/** Whether the blocks stand in the bytes, in that order; anything may be between them. */
+/** Whether all blocks are found in the bytes, in this order; anything may stand between them. */
 export function containsInOrder(bytes: Uint8Array, blocks: readonly Uint8Array[]): boolean {
   let at = 0;
   for (const block of blocks) {

@@ -1,3 +1,4 @@
+import { latin1Decode, utf8Encode } from "./bytes.ts";
 import type {
   Balancer,
   BalancerContext,
@@ -124,14 +125,18 @@ export function ownHashOf(
   };
 }
 
-/** The text that places a host on a ring: `hash_key` of its metadata, else its host name if `useHostname`, else its address. */
+/**
+ * The text that places a host on a ring: `hash_key` of its metadata, else its host name if `useHostname`, else its address. One char
+ * a byte of its UTF-8, as hashes count bytes.
+ */
 export function hashKeyOf(host: Host, useHostname: boolean): string {
   const metadata = host.metadata as
     | { filter_metadata?: { "envoy.lb"?: { hash_key?: unknown } } }
     | undefined;
-  const key = metadata?.filter_metadata?.["envoy.lb"]?.hash_key;
-  if (typeof key === "string" && key !== "") return key;
-  return useHostname && host.hostname !== "" ? host.hostname : host.key;
+  const own = metadata?.filter_metadata?.["envoy.lb"]?.hash_key;
+  const name = useHostname && host.hostname !== "" ? host.hostname : host.key;
+  const key = utf8Encode(typeof own === "string" && own !== "" ? own : name);
+  return latin1Decode(key, 0, key.length);
 }
 
 /** The hash of a request; a random one if it has none. */

@@ -11,7 +11,7 @@ import {
 import { loadReportOf } from "./load-report.ts";
 import { ReportedWeight, type WeightOptions } from "./reported-weight.ts";
 
-/** The hosts that have reported, and what came of it. */
+/** The weights of all hosts, as their reports have it. */
 class ReportedWeights {
   readonly #options: WeightOptions;
   readonly #now: () => number;

@@ -1,4 +1,4 @@
-import { type HeaderMap, HeaderName } from "@tsproxy/sdk";
+import { base64Decode, type HeaderMap, HeaderName, latin1Decode } from "@tsproxy/sdk";
 
 /** What a host says of its load: xds.data.orca.v3.OrcaLoadReport, under the names that metrics go by. */
 export type LoadReport = ReadonlyMap<string, number>;
@@ -15,10 +15,10 @@ const SINGLE = [
 ];
 const MAPS = ["named_metrics", "utilization", "request_cost"];
 
-/** Longer ones are not read. */
+/** Characters; longer reports are not read. */
 const MAX_LENGTH = 8192;
 
-/** Undefined: there is none, or it cannot be understood, which says nothing of the host's load. */
+/** Undefined: there is no report, or none that can be understood. */
 export function loadReportOf(headers: HeaderMap): LoadReport | undefined {
   const binary = headers.get(BINARY_REPORT);
   if (binary !== undefined) return fromBinary(binary);
@@ -29,7 +29,7 @@ export function loadReportOf(headers: HeaderMap): LoadReport | undefined {
   return text.startsWith("BIN ") ? fromBinary(text.slice(4)) : undefined;
 }
 
-/** `cpu_utilization:0.3,named_metrics.queue:4`: one that is wrong or told twice spoils the rest. */
+/** `cpu_utilization:0.3,named_metrics.queue:4`. One metric that is wrong, or comes twice, spoils the whole report. */
 function fromText(text: string): LoadReport | undefined {
   const report = new Map<string, number>();
   for (const part of text.split(",")) {
@@ -85,7 +85,7 @@ const FIELDS = new Map([
 
 function fromBinary(text: string): LoadReport | undefined {
   if (text.length > MAX_LENGTH) return undefined;
-  const bytes = bytesOf(text);
+  const bytes = base64Decode(text);
   const report = new Map<string, number>();
   const complete =
     bytes !== undefined &&
@@ -96,7 +96,7 @@ function fromBinary(text: string): LoadReport | undefined {
       let key = "";
       let of = 0;
       const whole = readFields(value, (part, inner) => {
-        if (part === 1 && typeof inner !== "number") key = latin(inner);
+        if (part === 1 && typeof inner !== "number") key = latin1Decode(inner, 0, inner.length);
         if (part === 2 && typeof inner === "number") of = inner;
         return true;
       });
@@ -106,7 +106,7 @@ function fromBinary(text: string): LoadReport | undefined {
   return complete ? report : undefined;
 }
 
-/** Doubles as numbers, whatever has a length as bytes, others passed over. False: these are not fields. */
+/** Reads protobuf fields: `take` gets doubles as numbers and length-delimited ones as bytes; others are skipped. False: malformed. */
 function readFields(
   bytes: Uint8Array,
   take: (field: number, value: number | Uint8Array) => boolean,
@@ -151,27 +151,4 @@ function readFields(
     }
   }
   return at === bytes.length;
-}
-
-const latin = (bytes: Uint8Array): string => String.fromCharCode(...bytes);
-
-const DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/** Undefined: not base64. */
-function bytesOf(text: string): Uint8Array | undefined {
-  const digits = text.replace(/=+$/, "");
-  const bytes = new Uint8Array((digits.length * 3) >> 2);
-  let bits = 0;
-  let held = 0;
-  let at = 0;
-  for (let k = 0; k < digits.length; k++) {
-    const six = DIGITS.indexOf(digits[k]!);
-    if (six < 0) return undefined;
-    held = ((held << 6) | six) & 0xffff;
-    bits += 6;
-    if (bits < 8) continue;
-    bits -= 8;
-    bytes[at++] = held >> bits;
-  }
-  return bytes;
 }

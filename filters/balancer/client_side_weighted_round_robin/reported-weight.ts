@@ -1,7 +1,7 @@
 import type { LoadReport } from "./load-report.ts";
 
 export interface WeightOptions {
-  /** How much an error a request counts beside utilization. */
+  /** Added to the utilization: this many times errors per request. */
   readonly errorPenalty: number;
   readonly metricNames: readonly string[];
   readonly blackoutMs: number;
@@ -10,12 +10,12 @@ export interface WeightOptions {
 
 const MAX_WEIGHT = 0xffff_ffff;
 
-/** The weight of one host as its reports have it: requests a second by utilization. */
+/** The weight of one host by its reports: requests a second, divided by utilization. */
 export class ReportedWeight {
-  /** What the balancer goes by; undefined: nothing has been decided yet, the config's weight counts. */
+  /** The weight in use; undefined: that of the config still counts. */
   current: number | undefined = undefined;
   #weight = 1;
-  /** Undefined: no report since the start, or since the last ones were too old. */
+  /** When the reports began that go on until now; undefined: there are none, or the last was too old. */
   #since: number | undefined = undefined;
   #updatedAt = 0;
 
@@ -46,7 +46,7 @@ function weightOf(report: LoadReport, options: WeightOptions): number | undefine
   return Math.max(1, Math.floor(Math.min(rate / utilization, MAX_WEIGHT)));
 }
 
-/** What the application says of itself, else the most strained of the metrics that the config names, else its CPU. */
+/** The application's own figure, else the largest of the metrics that the config names, else that of the CPU. */
 function utilizationOf(report: LoadReport, names: readonly string[]): number {
   const application = report.get("application_utilization") ?? 0;
   if (application > 0) return application;

@@ -30,7 +30,7 @@ export default defineBalancer({
     const useHostname = hashing.use_hostname_for_hashing ?? false;
     const factor = hashing.hash_balance_factor ?? 0;
     const scope = cx.stats.scope(`${config.stat_prefix}maglev_lb.`);
-    // Gauges of all threads are added up; each table is told of once.
+    // The gauges of all threads are added up, so only one of them may set these.
     const counts = cx.role === "control";
     const minPerHost = scope.gauge("min_entries_per_host");
     const maxPerHost = scope.gauge("max_entries_per_host");

@@ -49,14 +49,14 @@ export class MaglevTable implements Balancer {
 
   choose(context: BalancerContext, attempt = 0): Host | undefined {
     let hash = hashOf(context);
-    // Another attempt turns most bits over, so that requests of one place do not meet at one other.
+    // For another attempt most bits are inverted, so that the requests of one place do not all end at the same other place.
     if (attempt > 0) hash ^= U64 - BigInt(attempt) + 1n;
     return this.#hosts[this.#places[Number(hash % this.#size)]!];
   }
 }
 
 function entryOf(host: Host, share: number, size: number, useHostname: boolean): Entry {
-  const key = unescape(encodeURIComponent(hashKeyOf(host, useHostname)));
+  const key = hashKeyOf(host, useHostname);
   const offset = Number(xxHash64(key) % BigInt(size));
   const skip = size === 1 ? 1 : Number(xxHash64(key, 1n) % BigInt(size - 1)) + 1;
   return { host, share, key, offset, skip, next: 0, target: 0, count: 0 };
@@ -87,7 +87,7 @@ function fill(entries: readonly Entry[], size: number): Uint16Array | Uint32Arra
   return entries.length < 0xffff ? Uint16Array.from(places) : places;
 }
 
-/** At most 5 million times 5 million: an exact number. */
+/** The product is exact: sizes are at most 5 million. */
 function placeOf(entry: Entry, size: number): number {
   return (entry.offset + entry.skip * entry.next) % size;
 }

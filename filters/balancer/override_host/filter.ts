@@ -31,10 +31,10 @@ const Config = Type.Object({
 });
 
 type Stream = Pick<HttpStream, "request" | "info" | "metadata">;
-/** The list that a source gives, as text; undefined: it gives none. */
+/** Reads the list of addresses that a source gives, as text; undefined: it gives none. */
 type Read = (stream: Stream) => string | undefined;
 
-/** More addresses than that are not tried. */
+/** Addresses of a list beyond these are not tried. */
 const MAX_HOSTS = 64;
 
 /** The hosts that a request names, one for each attempt; then those of another policy. */
@@ -66,7 +66,7 @@ class OverrideHost implements Balancer {
     for (const read of this.#reads) {
       const list = read(stream);
       if (list === undefined || list === "") continue;
-      // The first source with a list counts; an attempt that goes beyond it is the fallback's.
+      // Only the first source with a list counts; attempts that go beyond its end are the fallback's.
       let skip = Math.max(0, stream.info.attempts - 1);
       for (const address of list.split(",", MAX_HOSTS)) {
         const host = this.#cluster.find(address.trim());

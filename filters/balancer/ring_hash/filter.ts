@@ -42,7 +42,7 @@ export default defineBalancer({
     } as const;
     const factor = hashing.hash_balance_factor ?? 0;
     const scope = cx.stats.scope(`${config.stat_prefix}ring_hash_lb.`);
-    // Gauges of all threads are added up; each ring is told of once.
+    // The gauges of all threads are added up, so only one of them may set these.
     const counts = cx.role === "control";
     const size = scope.gauge("size");
     const minPerHost = scope.gauge("min_hashes_per_host");

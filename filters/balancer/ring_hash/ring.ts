@@ -10,14 +10,15 @@ import {
 } from "@tsproxy/sdk";
 import { murmurHash2 } from "./murmur-hash2.ts";
 
-export interface RingOptions {
+interface RingOptions {
+  /** Points that the ring has at least and at most. */
   readonly least: number;
   readonly most: number;
   readonly hashFunction: "XX_HASH" | "MURMUR_HASH_2";
   readonly useHostname: boolean;
 }
 
-export interface RingFigures {
+interface RingFigures {
   readonly size: number;
   readonly minPerHost: number;
   readonly maxPerHost: number;
@@ -44,7 +45,7 @@ export class Ring implements Balancer {
     let maxPerHost = 0;
     let target = 0;
     for (const [k, host] of hosts.entries()) {
-      const key = utf8(hashKeyOf(host, options.useHostname));
+      const key = hashKeyOf(host, options.useHostname);
       target += scale * shares[k]!;
       let n = 0;
       for (; points.length < target; n++) {
@@ -78,9 +79,4 @@ export class Ring implements Balancer {
     // Behind the last point the ring begins again; another attempt takes the next point.
     return this.#hosts[this.#owners[((low === length ? 0 : low) + attempt) % length]!];
   }
-}
-
-/** A host name of the config may be any text; hashes count its bytes, one a character. */
-function utf8(text: string): string {
-  return unescape(encodeURIComponent(text));
 }

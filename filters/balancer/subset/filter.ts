@@ -15,7 +15,7 @@ export default defineBalancer({
     const child = cx.extension("balancer", inner);
     let previous: ReadonlySet<string> = new Set();
     return {
-      // Filters may say what to look for, in the request's metadata.
+      // The request's dynamic metadata may name the subset as well.
       byStream: true,
       compose(cluster) {
         const stats = new SubsetStats(cluster.stats);

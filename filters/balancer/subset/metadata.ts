@@ -8,7 +8,7 @@ export function lbMetadata(host: Host): Readonly<Record<string, unknown>> | unde
   return metadata?.filter_metadata?.["envoy.lb"];
 }
 
-/** A text that equal criteria share, whatever the order of keys inside of their values. They are sorted by key. */
+/** A text that is the same for equal criteria, whatever the order of keys inside their values. `criteria` are sorted by key. */
 export function nameOf(criteria: readonly MetadataCriterion[]): string {
   return JSON.stringify(criteria.map(({ key, value }) => [key, canonical(value)]));
 }
@@ -42,7 +42,7 @@ export function matches(
 
 const MAX_MEMBERSHIPS = 1024; // of one host by one selector: lists of several keys multiply
 
-/** All that a host can be asked for by these keys (sorted): one, none, or, with lists, every combination. */
+/** The subsets that a host belongs to by these keys (sorted): one or none, or with lists every combination of their values. */
 export function memberships(
   host: Host,
   keys: readonly string[],

@@ -35,8 +35,8 @@ export class SubsetStats {
   }
 }
 
-/** What this thread tells of subsets. */
-export type SubsetCounts = "all" | "changes" | "nothing";
+/** Which stats this thread sets: the gauges of all threads are added up, so each stat has one thread that sets it. */
+type SubsetCounts = "all" | "changes" | "nothing";
 
 /** What happens to a request that asks for the keys of a selector and finds no subset. */
 interface Fallback {
@@ -53,17 +53,16 @@ const NO_CRITERIA: readonly MetadataCriterion[] = [];
 export class Subsets implements Balancer {
   readonly #config: Config;
   readonly #stats: SubsetStats;
-  /** Gauges of all threads are added up; what Envoy sets on each, and does not count up, is told of on one. */
   readonly #counts: SubsetCounts;
   readonly #subsets = new Map<string, Balancer>();
-  /** By keys, joined. */
+  /** By the selector's sorted keys, joined. */
   readonly #fallbacks: ReadonlyMap<string, Fallback>;
   readonly #any: Balancer | undefined;
   readonly #default: Balancer | undefined;
   readonly #selectors: readonly (readonly string[])[];
   /** For `allow_redundant_keys`. */
   readonly #longestFirst: readonly (readonly string[])[];
-  /** Routes ask with the same array again and again. */
+  /** Kept by the array of criteria, since a route asks with the same one each time. */
   readonly #found = new WeakMap<readonly MetadataCriterion[], Balancer | "none">();
 
   constructor(
@@ -238,7 +237,7 @@ function keysOf(selector: Selector): readonly string[] {
   return [...new Set(selector.keys)].sort();
 }
 
-/** Envoy keeps selectors in a tree by key, and a selector whose path is there already has no fallback of its own. */
+/** As in Envoy, which keeps selectors in a tree by key: a selector whose path exists already has no fallback of its own. */
 function fallbacksOf(selectors: readonly Selector[]): ReadonlyMap<string, Fallback> {
   const fallbacks = new Map<string, Fallback>();
   for (const selector of selectors) {

@@ -17,9 +17,9 @@ import {
   wantedTopic,
 } from "@tsproxy/sdk";
 
-/** Past the time that a name may take; the thread that resolves may have died with the question. */
+/** Requests wait this much longer than a name may take, in case the thread that resolves has died. */
 const GRACE_MS = 1_000;
-/** How often the thread that resolves hears which hosts are in use; a part of the time after which it drops those that are not. */
+/** The control thread drops hosts that are not in use for `host_ttl`; in that time it is told this often which ones are. */
 const USED_PARTS = 4;
 const USED_LEAST_MS = 10;
 
@@ -101,7 +101,7 @@ export class NamedHosts implements ProvidedBalancer, HostNames {
         this.#open.set(0);
         resolve(outcome);
       });
-      // Each request asks, as each counts.
+      // Published for each request, since each is a use of the host.
       this.#cx.publish(wantedTopic(this.#config.name), host);
     });
   }

@@ -17,16 +17,17 @@ import {
 
 interface Entry {
   readonly host: NamedHost;
-  /** "": it has never had one. */
+  /** The address; "": it has never had one. */
   ip: string;
-  /** An answer has come, be it an empty one. */
+  /** The first question is over, whatever came of it. */
   answered: boolean;
-  asking: boolean;
   lastUsed: number;
   failures: number;
+  /** The next question, or the end of a host that nobody uses. */
   readonly timer: Timer;
   /** Of the question that is open. */
   readonly deadline: Timer;
+  /** Counts questions: answers to an older one are ignored. */
   question: number;
   /** Why it has no address, in c-ares' words. */
   failure: string;
@@ -36,12 +37,12 @@ interface Answer {
   readonly addresses?: readonly { readonly ip: string; readonly ttl: number }[];
 }
 
-/** A name is asked for again no later than that, whatever its TTL says. */
+/** A name is asked for again after this time at the latest, whatever its TTL says. */
 const MAX_WAIT_MS = 86_400_000;
 
 /**
- * The DNS cache of the process, on the control thread. Workers say which hosts their requests want; each becomes a host of the
- * cluster for as long as somebody uses it, and is told of as soon as its name has been answered.
+ * The DNS cache of the process, on the control thread. Workers publish which hosts their requests want. Each becomes a host of the
+ * cluster for as long as somebody uses it, and the workers hear of it as soon as its name has been answered.
  */
 export class Resolver {
   readonly #config: DnsCacheConfig;
@@ -106,7 +107,6 @@ export class Resolver {
       host,
       ip: "",
       answered: false,
-      asking: false,
       lastUsed: this.#cx.now(),
       failures: 0,
       timer: this.#cx.timer(() => this.#onTimer(entry)),

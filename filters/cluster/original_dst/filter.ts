@@ -15,6 +15,7 @@ import {
   type Timer,
   Type,
   UInt32,
+  valueAt,
 } from "@tsproxy/sdk";
 
 const Config = Type.Object({
@@ -83,8 +84,8 @@ class OriginalDestination implements ProvidedBalancer {
   #addressOf(context: BalancerContext): Address | undefined {
     const { stream } = context;
     if (this.#metadata !== undefined && stream !== undefined) {
-      const said = this.#read(stream.metadata.get(this.#metadata.key), this.#metadata.path);
-      if (said !== undefined) return this.#parsed(said);
+      const said = valueAt(stream.metadata.get(this.#metadata.key), this.#metadata.path);
+      if (typeof said === "string") return this.#parsed(said);
     }
     if (this.#header !== undefined && stream !== undefined) {
       const said = stream.request.get(this.#header);
@@ -95,12 +96,6 @@ class OriginalDestination implements ProvidedBalancer {
     if (info?.downstreamLocalAddressRestored === true) return info.downstreamLocalAddress;
     const { downstream } = context;
     return downstream?.localAddressRestored === true ? downstream.localAddress : undefined;
-  }
-
-  #read(metadata: unknown, path: readonly string[]): string | undefined {
-    let value = metadata;
-    for (const step of path) value = (value as Record<string, unknown> | undefined)?.[step];
-    return typeof value === "string" ? value : undefined;
   }
 
   #parsed(text: string): Address | undefined {

@@ -1,7 +1,7 @@
 import { DnsOutcomes, DnsWatch, type HostSpec, type SetupContext, type Timer } from "@tsproxy/sdk";
 import type { Config } from "./config.ts";
 
-const FIRST_ROUND_MS = 2_000; // one slow name does not keep the others of its cluster from the first list
+const FIRST_ROUND_MS = 2_000; // then the first list is published without names that have not been answered
 
 /** Keeps the addresses of a cluster's names up to date, on the control thread. */
 export class Discovery {
@@ -54,7 +54,7 @@ export class Discovery {
     for (const { spec, watch } of this.#targets) {
       for (const ip of watch.ips) {
         const key = `${spec.priority}|${ip}|${spec.port}`;
-        // Two names for one address are one host, the first named.
+        // An address that two names have is one host, under the name that the config lists first.
         if (!hosts.has(key)) hosts.set(key, { ...spec, ip, hostname: spec.hostname || spec.ip });
       }
     }

@@ -2,6 +2,7 @@ import { ConfigError, checkDnsOptions, defineCluster, endpointsOf } from "@tspro
 import { Config } from "./config.ts";
 import { Discovery } from "./discovery.ts";
 
+/** Hosts are all addresses of the names that the config lists, asked for again and again. */
 export default defineCluster({
   name: "envoy.cluster.strict_dns",
   config: Config,

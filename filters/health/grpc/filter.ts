@@ -12,7 +12,7 @@ import {
   utf8Encode,
 } from "@tsproxy/sdk";
 
-const MAX_ANSWER_BYTES = 4096; // a HealthCheckResponse has two bytes; more is somebody else's
+const MAX_ANSWER_BYTES = 4096; // a HealthCheckResponse has two bytes
 const SERVING = 1;
 
 /** A length-prefixed gRPC message around `HealthCheckRequest { string service = 1 }`. */
@@ -27,7 +27,7 @@ function varint(n: number): number[] {
   return n < 0x80 ? [n] : [(n & 0x7f) | 0x80, ...varint(n >>> 7)];
 }
 
-/** `status` (1) of a HealthCheckResponse in its frame; undefined: that is none. */
+/** The field `status` of a HealthCheckResponse in its gRPC frame; undefined: it is no such message. */
 export function statusOf(body: Uint8Array): number | undefined {
   if (body.length < 5 || body[0] !== 0) return undefined;
   const length = (body[1]! << 24) | (body[2]! << 16) | (body[3]! << 8) | body[4]!;
@@ -35,7 +35,7 @@ export function statusOf(body: Uint8Array): number | undefined {
   let status = 0;
   for (let at = 5; at < body.length; ) {
     const tag = body[at++]!;
-    // Enums are varints; fields that a later version may have are not looked for.
+    // All fields of this message are varints; one of another type is not it.
     if ((tag & 7) !== 0) return undefined;
     let value = 0;
     for (let shift = 0; ; shift += 7) {

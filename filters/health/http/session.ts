@@ -23,7 +23,7 @@ export interface HttpCheck {
   readonly bodyBytes: number;
   expected(status: number): boolean;
   retriable(status: number): boolean;
-  /** Undefined: nobody asks whose it is. */
+  /** `service_name_matcher`; undefined: the answer may be from any service. */
   readonly serviceName: ((name: string) => boolean) | undefined;
   head(target: HealthTarget): RequestHeaders;
 }

@@ -12,14 +12,14 @@ import {
   TcpHealthCheck,
 } from "@tsproxy/sdk";
 
-const MAX_ANSWER_BYTES = 65_536; // a peer that talks without end has not answered
+const MAX_ANSWER_BYTES = 65_536; // `receive` is looked for in the first bytes of an answer only
 
 interface Exchange {
   readonly send: Uint8Array | undefined;
   readonly receive: readonly Uint8Array[];
 }
 
-/** Connects, and perhaps says a word and waits for the answer. */
+/** Connects to a host, and where the config says so sends bytes and waits for others. */
 class TcpSession implements HealthSession, ConnectionHandler {
   readonly #exchange: Exchange;
   readonly #target: HealthTarget;
@@ -27,7 +27,7 @@ class TcpSession implements HealthSession, ConnectionHandler {
   #connection: Connection | undefined = undefined;
   #answer: Uint8Array = new Uint8Array(0);
   #waiting = false;
-  /** We close it ourselves: that is no failure. */
+  /** We have closed the connection ourselves: its end is no failure. */
   #leaving = false;
 
   constructor(exchange: Exchange, target: HealthTarget, events: HealthEvents) {
@@ -72,7 +72,7 @@ class TcpSession implements HealthSession, ConnectionHandler {
     const { receive } = this.#exchange;
     this.#send();
     if (receive.length > 0) return;
-    // There is nothing to wait for: that it took the connection is all that is asked.
+    // Nothing is to be received, so a host that accepts the connection is healthy.
     this.#waiting = false;
     this.#leave();
     this.#events.onHealthy({ degraded: false });
