@@ -2,6 +2,24 @@ import { headerName, type RequestHeaders } from "./headers.ts";
 
 const COOKIE = headerName("cookie");
 
+/** A `set-cookie` line as Envoy writes it. `maxAgeS` in seconds; 0: until the browser is closed. `path` "": none. */
+export function setCookieLine(
+  cookie: {
+    readonly name: string;
+    readonly path: string;
+    readonly attributes: readonly (readonly [name: string, value: string])[];
+  },
+  value: string,
+  maxAgeS: number,
+): string {
+  const parts = [`${cookie.name}="${value}"`];
+  if (maxAgeS > 0) parts.push(`Max-Age=${maxAgeS}`);
+  if (cookie.path !== "") parts.push(`Path=${cookie.path}`);
+  for (const [name, text] of cookie.attributes) parts.push(text === "" ? name : `${name}=${text}`);
+  parts.push("HttpOnly");
+  return parts.join("; ");
+}
+
 /** The value of a request's first cookie of that name, without quotes. Undefined: there is none. */
 export function requestCookie(headers: RequestHeaders, name: string): string | undefined {
   for (const line of headers.getAll(COOKIE)) {

@@ -1,4 +1,4 @@
-import { requestCookie } from "./cookies.ts";
+import { requestCookie, setCookieLine } from "./cookies.ts";
 import { ConfigError, type SetupContext } from "./extension.ts";
 import { headerReader, queryParameter } from "./header-match.ts";
 import type { HttpStream } from "./http.ts";
@@ -120,7 +120,7 @@ function hashBy(
       if (value !== "") return xxHash64(value);
       if (policy.ttlMs === undefined) return undefined;
       const made = cookieValue(stream);
-      giveCookie(setCookie(policy, policy.ttlMs, made));
+      giveCookie(setCookieLine(policy, made, Math.floor(policy.ttlMs / 1000)));
       return xxHash64(made);
     }
     case "filter_state": {
@@ -139,18 +139,4 @@ function cookieValue(stream: Pick<HttpStream, "info">): string {
   const { downstreamRemoteAddress: remote, downstreamLocalAddress: local } = stream.info;
   const text = formatAddress(remote) + formatAddress(local);
   return xxHash64(text).toString(16).padStart(16, "0");
-}
-
-function setCookie(
-  policy: Extract<HashPolicy, { readonly type: "cookie" }>,
-  ttlMs: number,
-  value: string,
-): string {
-  const parts = [`${policy.name}="${value}"`];
-  const seconds = Math.floor(ttlMs / 1000);
-  if (seconds > 0) parts.push(`Max-Age=${seconds}`);
-  if (policy.path !== "") parts.push(`Path=${policy.path}`);
-  for (const [name, text] of policy.attributes) parts.push(text === "" ? name : `${name}=${text}`);
-  parts.push("HttpOnly");
-  return parts.join("; ");
 }

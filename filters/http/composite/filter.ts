@@ -1,8 +1,8 @@
 import { defineHttpFilter, Type } from "@tsproxy/sdk";
 
 /**
- * Stands where one filter or another is to be, as a matcher around it says (`ExtensionWithMatcher`), which is whose business it is to
- * make that filter. Where nothing matches it does nothing.
+ * A place in the chain that does nothing by itself: the matcher around it (`ExtensionWithMatcher`, see match_delegate) puts another
+ * filter there for the streams that match.
  */
 export default defineHttpFilter({
   name: "envoy.filters.http.composite",

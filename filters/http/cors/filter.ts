@@ -48,7 +48,7 @@ class CorsFilter implements HttpFilter {
   readonly #cors: Cors;
   readonly #stream: HttpStream;
   #policy: MergedPolicy | undefined = undefined;
-  /** Of a request that may read the answer; "" otherwise. */
+  /** The origin of a page that may read the answer; "": none. */
   #origin = "";
 
   constructor(cors: Cors, stream: HttpStream) {
@@ -76,7 +76,7 @@ class CorsFilter implements HttpFilter {
     return preflight(policy, headers, allowed ? origin : "", wanted);
   }
 
-  /** Answers to preflights pass here as well. */
+  /** Called for the filter's own answers to preflights too. */
   onResponseHeaders(headers: ResponseHeaders) {
     const policy = this.#policy;
     if (policy === undefined || this.#origin === "") return;
@@ -100,7 +100,7 @@ function preflight(policy: MergedPolicy, request: RequestHeaders, origin: string
   add("max-age", policy.maxAge);
   const isPrivate = policy.privateNetwork && request.get(REQUEST_PRIVATE) === "true";
   add("allow-private-network", isPrivate ? "true" : "");
-  // No local reply in Envoy, so the route leaves it alone.
+  // In Envoy this is no local reply, so the route's header rules do not edit it.
   return reply(200, { headers, details: "cors_response", unedited: true });
 }
 

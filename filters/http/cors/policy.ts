@@ -19,7 +19,7 @@ export class CompiledPolicy {
     this.#origins = config.allow_origin_string_match.map((match, k) =>
       compileStringMatch(match, `allow_origin_string_match[${k}]`, cx),
     );
-    // Envoy: a matcher that takes "*" takes every origin.
+    // As in Envoy, a matcher that matches the text "*" matches every origin.
     this.#anyOrigin = this.#origins.some((matches) => matches("*"));
     this.#enabled = new RuntimeFraction(config.filter_enabled, cx.runtime);
     const shadow = config.shadow_enabled;
@@ -40,7 +40,7 @@ export class CompiledPolicy {
   }
 }
 
-/** What all levels say together: for each field the most specific level that says anything. */
+/** The policies of all levels as one: each field is taken from the most specific level that gives it. */
 export class MergedPolicy {
   /** From the most specific level outwards. */
   readonly #levels: readonly CompiledPolicy[];

@@ -19,7 +19,7 @@ const REFERER = headerName("referer");
 const CHANGING = new Set(["POST", "PUT", "DELETE", "PATCH"]);
 const REFUSAL = reply(403, { body: "Invalid origin", details: "csrf_origin_mismatch" });
 
-/** One CsrfPolicy, compiled. */
+/** One CsrfPolicy, compiled: the filter's own or a route's. */
 class Policy {
   readonly #enabled: RuntimeFraction;
   readonly #shadow: RuntimeFraction | undefined;

@@ -34,10 +34,10 @@ class Faults {
   }
 }
 
-/** Where no stream can meet a fault. */
+/** Stands for the filter while no stream can meet a fault. */
 const NOTHING: HttpFilter = {};
 
-/** Delays, then aborts, then slows down; each by its own chance. */
+/** Delays, then aborts, or slows the response down; each with its own probability. */
 class FaultFilter implements HttpFilter {
   readonly #faults: Faults;
   readonly #stream: HttpStream;
@@ -94,7 +94,7 @@ class FaultFilter implements HttpFilter {
     return this.#client !== "" && !this.#settings.config.disable_downstream_cluster_stats;
   }
 
-  /** However many faults a stream suffers, it counts as one. False: too many streams do. */
+  /** A stream counts as one active fault, however many it meets. False: too many streams do already. */
   #begin(): boolean {
     if (this.#isActive) return true;
     const { active, stats } = this.#faults;

@@ -27,20 +27,20 @@ const ASKED = {
   rateShare: headerName("x-envoy-fault-throughput-response-percentage"),
 } as const;
 
-export interface Abort {
+interface Abort {
   readonly status: number;
   readonly grpcStatus: number | undefined;
 }
 
-/** One HTTPFault, compiled: the filter's own or a route's. Questions about chance are asked of the runtime each time. */
+/** One HTTPFault, compiled: the filter's own or a route's. Probabilities are read from the runtime each time. */
 export class Settings {
   readonly config: Config;
-  /** Nothing in it can ever act. */
+  /** It has no fault at all. */
   readonly isEmpty: boolean;
   readonly #runtime: Runtime;
   readonly #headers: readonly HeadMatch[];
   readonly #nodes: ReadonlySet<string>;
-  /** Of the runtime that `#isIdle` was found by. */
+  /** The runtime's version for which `#isIdle` holds. */
   #version = 0;
   #isIdle = false;
 
@@ -58,7 +58,7 @@ export class Settings {
     this.#nodes = new Set(config.downstream_nodes);
   }
 
-  /** As the runtime is now, nobody meets a fault, whatever the request. */
+  /** As the runtime is now, no request whatever can meet a fault. */
   get isIdle(): boolean {
     if (this.#version !== this.#runtime.version) {
       this.#version = this.#runtime.version;
@@ -67,7 +67,7 @@ export class Settings {
     return this.#isIdle;
   }
 
-  /** Headers may lower a share and never raise it; keys of the runtime name clients, so any may. */
+  /** Headers can lower a share, never raise it. Runtime keys can name any client, so one key below `fault.http.` is enough. */
   #findIdle(): boolean {
     const { delay, abort, response_rate_limit: limit } = this.config;
     const own = [
@@ -82,7 +82,7 @@ export class Settings {
     );
   }
 
-  /** The request is of those that faults are meant for. */
+  /** Whether the request is one of those that faults are meant for. */
   matches(headers: RequestHeaders, stream: HttpStream): boolean {
     const { upstream_cluster: cluster } = this.config;
     if (cluster !== "") {
@@ -96,7 +96,7 @@ export class Settings {
     return true;
   }
 
-  /** Whom the client says it is; "" if it does not. Its runtime keys win. */
+  /** The cluster that the client says it belongs to, whose runtime keys win; "" if it says none. */
   clusterOf(headers: RequestHeaders): string {
     return headers.get(CLUSTER) ?? "";
   }
@@ -116,13 +116,8 @@ export class Settings {
     if (!this.#chosen(share, key, client, "delay.fixed_delay_percent")) return 0;
     const ms = byHeader ? whole(headers.get(ASKED.delay)) : delay.fixed_delay;
     if (ms === undefined) return 0;
-    const own = this.#runtime.integer(
-      delay_duration_runtime || "fault.http.delay.fixed_duration_ms",
-      ms,
-    );
-    return client === ""
-      ? own
-      : this.#runtime.integer(`fault.http.${client}.delay.fixed_duration_ms`, own);
+    const own = delay_duration_runtime || "fault.http.delay.fixed_duration_ms";
+    return this.#integer(own, client, "delay.fixed_duration_ms", ms);
   }
 
   abort(headers: RequestHeaders, client: string): Abort | undefined {
@@ -136,7 +131,7 @@ export class Settings {
     if (asked !== undefined && asked >= 200 && asked < 600) {
       const own = this.config.abort_http_status_runtime || "fault.http.abort.http_status";
       const status = this.#integer(own, client, "abort.http_status", asked);
-      // Runtime values are nobody's checked config.
+      // No check has seen a value of the runtime.
       return { status: status >= 200 && status < 600 ? status : asked, grpcStatus: undefined };
     }
     const grpcStatus = byHeader ? whole(headers.get(ASKED.abortGrpc)) : abort.grpc_status;

@@ -1,10 +1,10 @@
 import type { Counter, Gauge, SetupContext, Stats } from "@tsproxy/sdk";
 
-/** Clients choose the name of their cluster; past so many, or longer, it gets no counters of its own. */
+/** Clients choose the name of their cluster: past this many names, and for longer ones, there are no counters. */
 const CLUSTERS_MAX = 256;
 const NAME_MAX = 128;
 
-/** `http.<stat_prefix>.fault.<cluster>.`: each is there from its first count on. */
+/** `http.<stat_prefix>.fault.<cluster>.`: a counter appears with its first count. */
 class ClusterCounters {
   readonly #stats: Stats;
   readonly #cluster: string;
@@ -43,7 +43,7 @@ export class FaultStats {
     this.active = this.#stats.gauge("active_faults");
   }
 
-  /** Undefined: none are kept for that name. */
+  /** Undefined: that name gets no counters. */
   of(cluster: string): ClusterCounters | undefined {
     let counters = this.#clusters.get(cluster);
     if (counters === undefined) {

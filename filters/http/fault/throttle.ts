@@ -2,10 +2,10 @@
 const SLICES = 16;
 const SLICE_MS = 1000 / SLICES;
 
-/** Slows one response down: tells when bytes that come now may go. */
+/** Slows one response down: tells how long bytes that have come have to wait. */
 export class Throttle {
   readonly #sliceBytes: number;
-  /** When the last slice that was given out becomes free. */
+  /** When the last of the bytes given out so far may go. */
   #freeAt = Number.NEGATIVE_INFINITY;
 
   constructor(kbps: number) {

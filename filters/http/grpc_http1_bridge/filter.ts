@@ -19,7 +19,7 @@ const GRPC_MESSAGE = headerName("grpc-message");
 /** A flag byte and four bytes of length stand before every message. */
 const FRAME_HEAD = 5;
 
-/** One call of a client that speaks HTTP/1.1, where it cannot read trailers: they are told in the head. */
+/** One call of a client that speaks HTTP/1.1 and cannot read trailers: they are moved into the head. */
 class GrpcHttp1BridgeFilter implements HttpFilter {
   readonly #config: Config;
   readonly #stream: HttpStream;
@@ -56,7 +56,7 @@ class GrpcHttp1BridgeFilter implements HttpFilter {
   }
 
   onResponseHeaders(headers: HeaderMap, endStream: boolean) {
-    // What is no gRPC, a local reply for one, has no frame.
+    // An answer that is not gRPC (a local reply, say) has no frame.
     if (!(headers.get(CONTENT_TYPE) ?? "").startsWith("application/grpc")) this.#framing = false;
     return endStream ? undefined : hold({ trailers: true });
   }
@@ -66,7 +66,7 @@ class GrpcHttp1BridgeFilter implements HttpFilter {
     this.#answerSize = chunk.length;
   }
 
-  /** The head and the body still wait. */
+  /** Head and body are still held, so the head can be edited. */
   onResponseTrailers(trailers: HeaderMap) {
     const headers = this.#stream.response;
     if (headers === undefined) return;

@@ -19,10 +19,10 @@ import { MessageCounter } from "./message-counter.ts";
 
 const CONTENT_TYPE = headerName("content-type");
 const GRPC_STATUS = headerName("grpc-status");
-/** Names come from clients and a cell is never given back; methods beyond these are counted without their names. */
+/** Names come from clients and stats are never removed: methods beyond these are counted without their names. */
 const MAX_METHODS = 2048;
 
-/** The cells of one method, or of all those that have none of their own. They appear when they first move. */
+/** The stats of one method, or of all that have none of their own. Each appears with its first count. */
 class MethodStats {
   readonly #stats: Stats;
   readonly #cells = new Map<string, Counter>();
@@ -45,7 +45,7 @@ class MethodStats {
   }
 }
 
-/** One filter of the config: which methods have cells of their own. */
+/** What all streams of one use share: the stats of methods. */
 class GrpcStats {
   readonly config: Config;
   readonly #cx: SetupContext;
@@ -66,7 +66,7 @@ class GrpcStats {
     return this.#cx.now();
   }
 
-  /** `path`: of the request, with its query. Undefined: nothing is counted. */
+  /** `path`: that of the request, with its query. Undefined: nothing is counted. */
   of(clusterName: string, path: string): MethodStats | undefined {
     const query = path.indexOf("?");
     const name = query < 0 ? path : path.slice(0, query);
@@ -90,7 +90,7 @@ class GrpcStats {
   #scopeOf(method: string): string {
     if (method === "") return "";
     const [, service = "", name = ""] = method.split("/");
-    // Names of the list stay as they are written there.
+    // Names of the allowlist are shown as they are written there.
     const replaces = this.config.replace_dots_in_grpc_service_name && this.#allowed === undefined;
     const shown = replaces ? service.replaceAll(".", "_") : service;
     return `${shown}.${name}.`;
@@ -167,7 +167,7 @@ class GrpcStatsFilter implements HttpFilter {
     if (counts !== undefined) counts.responses += messages;
   }
 
-  /** With the first message. */
+  /** What logs see, put into the filter state with the first message; undefined: the config does not ask for it. */
   #emitted(): MessageCounts | undefined {
     if (this.#stats.config.emit_filter_state !== true) return undefined;
     if (this.#counts === undefined) {

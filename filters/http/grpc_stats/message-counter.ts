@@ -1,4 +1,4 @@
-/** Counts the messages of a gRPC body: a flag byte, four bytes of length, and as many of the message ("Length-Prefixed-Message"). */
+/** Counts the messages of a gRPC body. Each is a flag byte, four bytes of length, and the message itself. */
 export class MessageCounter {
   #headLeft = 5;
   #size = 0;

@@ -27,9 +27,9 @@ const GRPC_MESSAGE = headerName("grpc-message");
 
 const WEB = new Set(["application/grpc-web", "application/grpc-web+proto"]);
 const TEXT = new Set(["application/grpc-web-text", "application/grpc-web-text+proto"]);
-/** What an answer has to be for its body to be gRPC. */
+/** Content types of answers whose body is gRPC. */
 const GRPC = new Set(["application/grpc", "application/grpc+proto", ...WEB, ...TEXT]);
-/** A body that is no gRPC becomes a message of the status, up to here. */
+/** Bytes of a body that is not gRPC which become `grpc-message`. */
 const MAX_MESSAGE = 16 * 1024;
 /** The flag of a frame that has trailers in it. */
 const TRAILERS_FLAG = 0x80;
@@ -42,7 +42,7 @@ function badRequest(details: string) {
   return reply(400, { body: "Bad gRPC-web request, invalid base64 data.", details });
 }
 
-/** One call of a gRPC-Web client, as a gRPC server wants it, and its answer back. */
+/** Turns one call of a gRPC-Web client into what a gRPC server understands, and the answer back. */
 class GrpcWebFilter implements HttpFilter {
   readonly #stream: HttpStream;
   #isText = false;
@@ -54,7 +54,7 @@ class GrpcWebFilter implements HttpFilter {
   readonly #splitter = new FrameSplitter();
   readonly #encoder = new Base64Encoder();
   readonly #stats: GrpcWebStats;
-  /** As the client has asked for it; a route may send another one on. */
+  /** The path as the client sent it, which counts in stats; a route may rewrite it. */
   #path = "";
 
   constructor(stream: HttpStream, stats: GrpcWebStats) {
@@ -110,7 +110,7 @@ class GrpcWebFilter implements HttpFilter {
     chunk.replace(concat(pieces));
   }
 
-  /** The whole body of an answer that is none of a gRPC server. */
+  /** Turns the whole body of an answer that is not gRPC into a status. */
   #explain(chunk: Chunk): void {
     const headers = this.#stream.response;
     if (headers === undefined) return;

@@ -1,6 +1,6 @@
 import type { Counter, SetupContext, Stats, StreamInfo } from "@tsproxy/sdk";
 
-/** Paths come from clients and a cell is never given back; methods beyond these are not counted. */
+/** Paths come from clients and stats are never removed: methods beyond these are not counted. */
 const MAX_METHODS = 2048;
 
 /** `cluster.<name>.grpc-web.<service>.<method>.` `<grpc-status>`, `success`, `failure`, `total`; each from its first count on. */

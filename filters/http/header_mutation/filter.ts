@@ -15,7 +15,7 @@ class HeaderMutationFilter implements HttpFilter {
   readonly #own: CompiledMutations;
   readonly #outermostFirst: boolean;
   readonly #stream: HttpStream;
-  /** From the routes, in the order that they are applied in. */
+  /** Those of the routes, in the order in which they are applied. */
   #routes: readonly CompiledMutations[] | undefined = undefined;
 
   constructor(own: CompiledMutations, outermostFirst: boolean, stream: HttpStream) {

@@ -85,7 +85,7 @@ function compileAppend(option: NonNullable<Mutation["append"]>, path: string): H
       `"${key}" cannot be mutated; rewrite it in the route`,
     );
   }
-  // A rule of its own for each mutation: within one level Envoy's header rules have an order of their own.
+  // Header rules of one level are not applied in the order of the config, so each mutation is a level of its own.
   const rules = compileHeaderRules(
     {
       request_headers_to_add: [],

@@ -4,6 +4,7 @@ import {
   type Format,
   type FormatSource,
   latin1Encode,
+  percentDecode,
   type RequestHeaders,
 } from "@tsproxy/sdk";
 import type { ParameterMutation } from "./config.ts";
@@ -15,7 +16,7 @@ export interface ParameterEdit {
 
 interface Step {
   readonly key: string;
-  /** Undefined: the parameter goes. */
+  /** Undefined: the parameter is removed. */
   readonly value: Format | undefined;
   readonly action: NonNullable<ParameterMutation["append"]>["action"];
 }
@@ -64,8 +65,8 @@ class Query {
       if (end < 0) end = text.length;
       const part = text.slice(at, end);
       const equals = part.indexOf("=");
-      const name = decode(equals < 0 ? part : part.slice(0, equals));
-      this.#add(name, equals < 0 ? "" : decode(part.slice(equals + 1)));
+      const name = percentDecode(equals < 0 ? part : part.slice(0, equals));
+      this.#add(name, equals < 0 ? "" : percentDecode(part.slice(equals + 1)));
       at = end + 1;
     }
   }
@@ -98,13 +99,6 @@ class Query {
   }
 }
 
-/** `%41` becomes `A`; what is no escape stays. Strings of one char a byte. */
-function decode(text: string): string {
-  return text.replace(/%([0-9A-Fa-f]{2})/g, (_, hex: string) =>
-    String.fromCharCode(Number.parseInt(hex, 16)),
-  );
-}
-
 const escaped = (byte: number): string => `%${byte.toString(16).toUpperCase().padStart(2, "0")}`;
 
 /** Everything but RFC 3986's unreserved characters is escaped. */
@@ -112,7 +106,7 @@ function encode(text: string): string {
   return text.replace(/[^A-Za-z0-9\-._~]/g, (char) => escaped(latin1Encode(char)[0]!));
 }
 
-/** Envoy leaves what it has decoded as it is; what a request line cannot hold, or what would end the query, is escaped again. */
+/** Escapes what a request line cannot hold and what would end the query. (Envoy leaves all that it has decoded as it is.) */
 function carried(text: string): string {
   return text.replace(/[^!-~\u0080-\u00ff]|#/g, (char) => escaped(char.charCodeAt(0)));
 }

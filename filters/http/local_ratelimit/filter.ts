@@ -13,7 +13,7 @@ import { Config } from "./config.ts";
 import type { Limit } from "./limiter.ts";
 import { checkRoute, Settings } from "./settings.ts";
 
-/** Where no stream is limited. */
+/** Stands for the filter while no stream can be limited. */
 const NOTHING: HttpFilter = {};
 
 class LocalRateLimitFilter implements HttpFilter {
@@ -54,8 +54,7 @@ class LocalRateLimitFilter implements HttpFilter {
   /** The refusal passes here as well. */
   onResponseHeaders(headers: ResponseHeaders) {
     const limit = this.#limit;
-    if (limit === undefined) return;
-    if (!this.#settings.tellsLimits) return;
+    if (limit === undefined || !this.#settings.tellsLimits) return;
     // draft-ietf-httpapi-ratelimit-headers-03; reset: seconds until there is a token.
     headers.appendLine(new HeaderLine("x-ratelimit-limit", String(limit.maxTokens)));
     headers.appendLine(new HeaderLine("x-ratelimit-remaining", String(limit.bucket.remaining)));

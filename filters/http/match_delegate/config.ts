@@ -1,6 +1,6 @@
 import { Extension, MatcherOf, RuntimeFractionalPercent, type Static, Type } from "@tsproxy/sdk";
 
-/** What a match comes to: the filter is left out, or (of a composite filter) another one takes its place. */
+/** Actions of a match: the filter is skipped, or (in a composite filter) another one takes its place. */
 const StreamMatcher = () =>
   MatcherOf({
     "envoy.extensions.filters.common.matcher.action.v3.SkipFilter": Type.Object({}),

@@ -20,6 +20,7 @@ import {
   RuntimeFraction,
   type SetupContext,
   type Slot,
+  type Matcher as TreeConfig,
 } from "@tsproxy/sdk";
 import { Config, RouteConfig, type StreamMatcher } from "./config.ts";
 import { InnerStream } from "./inner-stream.ts";
@@ -32,10 +33,10 @@ interface Action {
 }
 type Matcher = CompiledMatcher<Action>;
 
-/** One stream's filter, or what its matcher puts in its place. */
+/** One stream's filter, or the one that its matcher puts in its place. */
 class MatchedFilter implements HttpFilter, MatchSubject {
   readonly #stream: HttpStream;
-  /** Undefined: nothing is to be asked any more. */
+  /** Undefined: there is none, or it has been decided. */
   #matcher: Matcher | undefined;
   #filter: HttpFilter | undefined;
   readonly #generations: Generation<HttpFilterFactory>[] = [];
@@ -94,7 +95,7 @@ class MatchedFilter implements HttpFilter, MatchSubject {
     this.#missing = true;
   }
 
-  /** Asked again at each part of the exchange, as long as the answer stands on one that is yet to come. */
+  /** Called at each part of the exchange until the matcher's answer no longer depends on a part that has not come yet. */
   #match(): void {
     const matcher = this.#matcher;
     if (matcher === undefined) return;
@@ -175,12 +176,10 @@ function open(ref: ExtensionRef, cx: SetupContext): Slot<HttpFilterFactory> {
 }
 
 function compile(config: StreamMatcher, path: string, cx: SetupContext): Matcher {
-  return compileMatcher<Parameters<typeof actionOf>[0], Action>(config, path, cx, (action) =>
-    actionOf(action, cx),
-  );
+  return compileMatcher<ActionConfig, Action>(config, path, cx, (action) => actionOf(action, cx));
 }
 
-type ActionConfig = StreamMatcher extends import("@tsproxy/sdk").Matcher<infer A> ? A : never;
+type ActionConfig = StreamMatcher extends TreeConfig<infer A> ? A : never;
 
 function actionOf(action: ActionConfig, cx: SetupContext): Action {
   if (!("typed_config" in action)) return { filter: undefined, chosen: () => true };

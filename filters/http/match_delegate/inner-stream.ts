@@ -11,7 +11,7 @@ import type {
 
 const NONE: readonly unknown[] = [];
 
-/** The stream of a filter within another: what routes say is said to the outer one, and the inner one finds no config of its own. */
+/** The stream as the filter within sees it: per-route configs are for the delegate around it, so it finds none. */
 export class InnerStream implements HttpStream {
   readonly id: number;
   readonly routeConfig = undefined;

@@ -14,7 +14,7 @@ import { Config, RouteConfig } from "./config.ts";
 
 const METADATA = "envoy.filters.http.rbac";
 
-/** The rules of one RBAC: the filter's own or a route's. */
+/** The rules of one RBAC message: the filter's own or a route's. */
 class Settings {
   readonly rules: Rbac | undefined;
   readonly shadow: Rbac | undefined;
@@ -31,7 +31,7 @@ class Settings {
   }
 }
 
-/** Carries rules out. Names of stats and metadata are the filter's, whoever's the rules are, as in Envoy. */
+/** Carries rules out. As in Envoy, names of stats and metadata are those of the filter's config, even for a route's rules. */
 class Enforcer {
   readonly #config: Config;
   readonly #stats: Stats;
@@ -53,7 +53,7 @@ class Enforcer {
     this.#shadowDenied = this.#shadowStats.counter("shadow_denied");
   }
 
-  /** Undefined: there are no rules, or they let it pass. */
+  /** The refusal; undefined: there are no rules, or they let the request pass. */
   enforce({ rules, shadow, countsPolicies }: Settings, stream: HttpStream) {
     const told: Record<string, unknown> = {};
     if (shadow !== undefined) {
@@ -102,7 +102,7 @@ function tell(
   told[resultKey] = allowed ? "allowed" : "denied";
 }
 
-/** Access loggers may ask for it. */
+/** The metadata that access loggers can be filtered by. */
 function hintLog(stream: HttpStream, hint: boolean): void {
   const common = stream.metadata.get("envoy.common");
   stream.metadata.set("envoy.common", { ...common, access_log_hint: hint });

@@ -14,7 +14,7 @@ import { Config, RouteConfig } from "./config.ts";
 import { type Message, ScriptRequest, ScriptResponse } from "./message.ts";
 import { Script } from "./script.ts";
 
-/** One direction: the script's call, and the body that it may wait for. */
+/** One direction of a stream: the call of the script's function, and the body that it may wait for. */
 class Call {
   readonly #script: Script;
   readonly #message: Message<RequestHeaders> | Message<ResponseHeaders>;
@@ -29,7 +29,7 @@ class Call {
     return this.#message;
   }
 
-  /** Calls the script with the head. It goes on when the script ends, or is held when the script wants the body. */
+  /** Calls the script with the head, which goes on when the function ends, and is held when it asks for the body. */
   begin(run: () => Verdict | PromiseLike<Verdict>): HookResult {
     let result: Verdict | PromiseLike<Verdict>;
     try {
@@ -83,7 +83,7 @@ class Call {
 const isPromise = (value: unknown): value is PromiseLike<Verdict> =>
   typeof (value as PromiseLike<Verdict> | undefined)?.then === "function";
 
-/** Only the hooks that the script needs are there: the others cost nothing. */
+/** A filter with only the hooks that the script needs, so that the others cost nothing. */
 function filterFor(script: Script, stream: HttpStream): HttpFilter {
   const { onRequest, onResponse } = script;
   let req: ScriptRequest | undefined;
@@ -111,7 +111,7 @@ function filterFor(script: Script, stream: HttpStream): HttpFilter {
   return filter;
 }
 
-/** Parts of a stream that come here only for scripts that name them. */
+/** Parts of a stream that are brought into the sandbox only for scripts whose text names them. */
 const PARTS: readonly StreamPart[] = [
   "info",
   "route",

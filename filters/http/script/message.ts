@@ -44,7 +44,7 @@ export class Message<H extends HeaderMap> {
     return JSON.parse(await this.text());
   }
 
-  /** Puts another body in the place of the one that comes. */
+  /** Replaces the body of the message. */
   set body(body: string | Uint8Array) {
     if (!this.#hasBody) throw new Error("there is no body to replace");
     if (this.#isSent) throw new Error("the body has gone on");
@@ -53,7 +53,7 @@ export class Message<H extends HeaderMap> {
 
   // ---- for the filter
 
-  /** The script has asked for the body, or has another one. */
+  /** The script has asked for the body, or has set another one. */
   get needsBody(): boolean {
     return this.#waiting.length > 0 || this.#replacement !== undefined;
   }

@@ -16,12 +16,12 @@ type OnResponse = (res: ScriptResponse, req: ScriptRequest, stream: HttpStream) 
 
 const PARAMETERS = { onRequest: "req, stream", onResponse: "res, req, stream" } as const;
 
-/** One script of the config: what it defines is called for each stream. */
+/** One script of the config; the functions that it defines are called for each stream. */
 export class Script {
   readonly maxBodyBytes: number;
   readonly onRequest: OnRequest | undefined;
   readonly onResponse: OnResponse | undefined;
-  /** Nothing in it reads or replaces bodies, so they need not come here. */
+  /** False: nothing in its text reads or replaces bodies, so they need not be brought into the sandbox. */
   readonly usesBody: boolean;
   readonly #program: ScriptProgram;
   readonly #log: Log;
@@ -41,7 +41,7 @@ export class Script {
     this.onResponse = functions.onResponse as OnResponse | undefined;
   }
 
-  /** Its text has this word. */
+  /** Whether its text has this word. */
   names(word: string): boolean {
     const text = new RegExp(`\\b${word}\\b`);
     return this.#program.sources.some(({ code }) => text.test(code));

@@ -4,7 +4,7 @@ import { defineHttpFilter, type HttpStream, type Static, Type } from "@tsproxy/s
 const Struct = Type.Record(Type.String(), Type.Unknown());
 
 export const Config = Type.Object({
-  /** Envoy's form of before: one entry, which may overwrite. */
+  /** The older form of the config: one entry, which may overwrite. */
   metadata_namespace: Type.String({ default: "" }),
   value: Type.Optional(Struct),
   metadata: Type.Array(

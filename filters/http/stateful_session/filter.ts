@@ -12,7 +12,7 @@ import {
 import { Config, RouteConfig } from "./config.ts";
 import { type SessionState, sessionState } from "./session.ts";
 
-/** What one place of the config asks for; no state: nothing. */
+/** One config, the filter's own or a route's. Without a state nothing is done. */
 interface Sessions {
   readonly state: SessionState | undefined;
   readonly strict: boolean;

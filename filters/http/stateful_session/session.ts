@@ -4,16 +4,17 @@ import {
   type RequestHeaders,
   type ResponseHeaders,
   requestCookie,
+  setCookieLine,
 } from "@tsproxy/sdk";
 import type { Config } from "./config.ts";
 
 /** Where a client keeps the address of its host. */
 export interface SessionState {
-  /** False: the request is none of this state's. */
+  /** False: the request is outside the cookie's path. */
   covers(headers: RequestHeaders): boolean;
-  /** Undefined: it has none, or not any more. */
+  /** The address that the client has kept; undefined: none, or one that has expired. */
   read(headers: RequestHeaders): string | undefined;
-  /** The client is to keep this one. `before`: what it brought. */
+  /** Tells the client which address to keep. `before`: the one that it brought. */
   write(headers: ResponseHeaders, address: string, before: string | undefined): void;
 }
 
@@ -30,7 +31,7 @@ type Cookie = Extract<
   { readonly cookie: unknown }
 >["cookie"];
 
-/** A cookie whose value is a small message in base64: the address, and when it ends (seconds since 1970; 0: with the browser). */
+/** A cookie whose value is a small message in base64: the address, and when it expires (seconds since 1970; 0: with the browser). */
 class CookieState implements SessionState {
   readonly #cookie: Cookie;
 
@@ -38,7 +39,7 @@ class CookieState implements SessionState {
     this.#cookie = cookie;
   }
 
-  /** The cookie's path stands before the request's, and ends where a part of it ends. */
+  /** The cookie's path is the request's, or a folder above it. */
   covers({ path: asked }: RequestHeaders): boolean {
     const { path } = this.#cookie;
     if (path === "" || path === "/") return true;
@@ -61,16 +62,12 @@ class CookieState implements SessionState {
 
   write(headers: ResponseHeaders, address: string, before: string | undefined): void {
     if (address === before) return;
-    const { name, ttl, path, attributes } = this.#cookie;
+    const { name, ttl, path } = this.#cookie;
     const seconds = Math.floor(ttl / 1000);
     const expires = seconds === 0 ? 0 : Math.floor(Date.now() / 1000) + seconds;
-    const parts = [`${name}="${btoa(message(address, expires))}"`];
-    if (seconds > 0) parts.push(`Max-Age=${seconds}`);
-    if (path !== "") parts.push(`Path=${path}`);
-    for (const { name: key, value } of attributes)
-      parts.push(value === "" ? key : `${key}=${value}`);
-    parts.push("HttpOnly");
-    headers.append("set-cookie", parts.join("; "));
+    const attributes = this.#cookie.attributes.map((each) => [each.name, each.value] as const);
+    const value = btoa(message(address, expires));
+    headers.append("set-cookie", setCookieLine({ name, path, attributes }, value, seconds));
   }
 }
 
@@ -94,7 +91,10 @@ class HeaderState implements SessionState {
   }
 }
 
-/** The address goes along with what the upstream itself says in that header, and gets back as it was: `<address>;UV:<its own>`, both in base64. */
+/**
+ * A header of the upstream's own, into which the address is packed: `<address>;UV:<the upstream's value>`, both in base64. What the
+ * client sends back is unpacked again for the upstream.
+ */
 class EnvelopeState implements SessionState {
   readonly #name: HeaderName;
 
@@ -128,7 +128,7 @@ const ENVELOPE = ";UV:";
 
 const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
 
-/** Bytes as text, one char each. Undefined: nothing, or no base64. */
+/** The bytes as text, one char each. Undefined: the text is empty or not base64. */
 function decoded(base64: string | undefined): string | undefined {
   return base64 === undefined || base64 === "" || !BASE64.test(base64) ? undefined : atob(base64);
 }
@@ -149,14 +149,14 @@ function varint(value: number): string {
   return bytes + String.fromCharCode(rest);
 }
 
-/** Undefined: it is no such message. */
+/** Undefined: the bytes are no such message. */
 function parseMessage(
   bytes: string,
 ): { readonly address: string; readonly expires: number } | undefined {
   let [at, address, expires] = [0, "", 0];
   const number = (): number => {
     let [value, scale] = [0, 1];
-    // Longer than 49 bits is no length and no time.
+    // 49 bits are enough for any length or time; more are refused.
     for (let k = 0; k < 7 && at < bytes.length; k++, scale *= 128) {
       const byte = bytes.charCodeAt(at++);
       value += (byte & 127) * scale;
