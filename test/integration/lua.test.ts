@@ -25,6 +25,27 @@ const ATTACKS = {
 } as const;
 const NAMES = Object.keys(ATTACKS) as (keyof typeof ATTACKS)[];
 
+const CALL =
+  'h:httpCall("origin", { [":method"] = "GET", [":path"] = "/", [":authority"] = "a" }, nil, 5000';
+const onRequest = (code: string): string => `function envoy_on_request(h) ${code} end`;
+/** Where else a script may be when it begins to want too much. */
+const PLACES = {
+  response: (code: string) => `function envoy_on_response(h) ${code} end`,
+  body: (code: string) => onRequest(`h:body() ${code}`),
+  chunks: (code: string) => onRequest(`for chunk in h:bodyChunks() do ${code} end`),
+  response_body: (code: string) => `function envoy_on_response(h) h:body() ${code} end`,
+  httpCall: (code: string) => onRequest(`${CALL}) ${code}`),
+  asynchronous: (code: string) => onRequest(`for k = 1, 50 do ${CALL}, true) end ${code}`),
+  coroutine: (code: string) => onRequest(`coroutine.wrap(function() ${code} end)()`),
+  metamethod: (code: string) =>
+    onRequest(`local t = setmetatable({}, { __index = function() ${code} end }) return t.x`),
+  context: (code: string) =>
+    onRequest(`local c = h:filterContext():get("deep") while c do ${code} end`),
+} as const;
+const PLACE_NAMES = Object.keys(PLACES) as (keyof typeof PLACES)[];
+const ERRORS = "http.test.lua.errors";
+const EVERYWHERE = ["loop", "strings", "rep", "tables", "recursion", "pattern"] as const;
+
 const own = (settings: Json): Json => ({
   typed_per_filter_config: { "envoy.filters.http.lua": { "@type": PER_ROUTE, ...settings } },
 });
@@ -40,6 +61,7 @@ const lua: Json = {
 
 let proxy: Proxy;
 let upstream: Upstream;
+let config: (filter: Json) => Json;
 beforeAll(async () => {
   upstream = await httpUpstream((request, response) => {
     request.resume();
@@ -49,19 +71,27 @@ beforeAll(async () => {
     const inline_string = `function envoy_on_request(h) h:headers():add("x-before", "1") ${ATTACKS[name]} end`;
     return { ...route(`/${name}`, "origin"), ...own({ source_code: { inline_string } }) };
   });
+  const placed = PLACE_NAMES.flatMap((place) =>
+    EVERYWHERE.map((name) => {
+      const inline_string = PLACES[place](ATTACKS[name]);
+      const filter_context = { deep: { list: [1, "two"] } };
+      const route_ = route(`/${place}/${name}`, "origin");
+      return { ...route_, ...own({ source_code: { inline_string }, filter_context }) };
+    }),
+  );
   // Skipped by the connection manager: nothing that befalls the sandbox is felt here.
   const off = { "@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", disabled: true };
   const healthy = {
     ...route("/", "origin"),
     typed_per_filter_config: { "envoy.filters.http.lua": off },
   };
-  proxy = await Proxy.start({
-    config: bootstrap(
-      [listener("main", http([...attacked, route("/lua", "origin"), healthy], {}, [lua]))],
+  const routes = [...placed, ...attacked, route("/lua", "origin"), healthy];
+  config = (filter) =>
+    bootstrap(
+      [listener("main", http(routes, {}, [filter]))],
       [cluster("origin", [upstream.port], unlimited)],
-    ),
-    concurrency: 1,
-  });
+    );
+  proxy = await Proxy.start({ config: config(lua), concurrency: 1 });
 });
 afterAll(async () => {
   await proxy?.stop();
@@ -86,6 +116,45 @@ test("a script that wants too much costs its own stream at most; others of the w
     () => get(port, "/lua"),
     (answer) => answer.status === 200,
     "other scripts run again",
+  );
+});
+
+test.each(PLACE_NAMES)("nor does it in: %s", async (place) => {
+  const port = proxy.port("main");
+  const before = await proxy.stat(ERRORS);
+  const healthy = new Healthy(port, 2);
+  for (const name of EVERYWHERE) {
+    const ask = { method: "POST", body: "a body" };
+    const answer = await get(port, `/${place}/${name}`, ask).then(
+      ({ status }) => status,
+      (error: Error) => error.message,
+    );
+    expect([200, 500], name).toContain(answer);
+  }
+  await healthy.stop();
+  expect(healthy.failures).toEqual([]);
+  await eventually(
+    () => proxy.stat(ERRORS),
+    (now) => now > before,
+    "the scripts were stopped",
+  );
+  expect(proxy.output).not.toMatch(/died|starting it again|was lost/);
+});
+
+test("a script that does not come to an end where it is loaded is refused with its config, and what runs goes on", async () => {
+  const healthy = new Healthy(proxy.port("main"), 2);
+  const inline_string = "local t = {} while true do t[#t + 1] = #t end";
+  const { typed_config } = lua as { typed_config: Json };
+  proxy.reconfigure(
+    config({ ...lua, typed_config: { ...typed_config, default_source_code: { inline_string } } }),
+  );
+  await proxy.line(/script load error: script (ran for|made tables)/);
+  await healthy.stop();
+  expect(healthy.failures).toEqual([]);
+  await eventually(
+    () => get(proxy.port("main"), "/lua"),
+    (answer) => answer.status === 200,
+    "the scripts of before run",
   );
 });
 

@@ -319,6 +319,11 @@ describe("httpCall", () => {
       "auth.test",
       "1",
     ]);
+    expect(
+      ["x-envoy-internal", "x-forwarded-for", "x-envoy-expected-rq-timeout-ms"].map((name) =>
+        auth.last.header(name),
+      ),
+    ).toEqual(["true", "127.0.0.1", "1000"]);
     auth.last.respond(200, {}, "ada");
     await s.settled();
     expect(s.upstream.header("x-user")).toBe("ada");
