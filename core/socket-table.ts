@@ -5,7 +5,7 @@ import { indexOf } from "./inside/ring.ts";
 import type { SecureWrites } from "./secure-writes.ts";
 import type { StreamHandle } from "./stream-handle.ts";
 
-export type RawSocket = net.Socket & { _handle: StreamHandle | null; connection?: Entry };
+export type RawSocket = net.Socket & { _handle: StreamHandle | null };
 
 /** A connection of a worker, or a UDP socket. */
 export class Entry {

@@ -342,7 +342,6 @@ export class Sockets {
 
   #adopt(entry: Entry, socket: RawSocket): void {
     entry.socket = socket;
-    socket.connection = entry;
     this.#open++;
     if (socket._handle) onRead(socket._handle, (n) => this.#onRead(entry, n));
     this.#listenTo(entry, socket);

@@ -1,25 +1,19 @@
 import {
-  AccessLogs,
   type Address,
   CellHeap,
   Chunk,
   type Clusters,
   type Definition,
   type ExtensionRef,
-  type Kinds,
   latin1Decode,
   latin1Encode,
-  type NetworkFilterFactory,
   Runtime,
   type RuntimeValue,
   type Service,
-  type Slot,
   surroundings,
-  type TransportFactory,
 } from "@tsproxy/sdk";
 import type {
   DrainOptions,
-  FilterChainConfig,
   ListenerConfig,
   NodeConfig,
   Refusal,
@@ -36,9 +30,9 @@ import { Gate, type GateParts } from "./gate.ts";
 import { installGlobals } from "./globals.ts";
 import { Host, type HostCall } from "./host.ts";
 import { Io } from "./io.ts";
-import { type Chain, Listener, type ListenerLogs } from "./listener.ts";
-import type { NetworkChainRun } from "./network-chain.ts";
-import { type Place, Registry, Scope, type SlotState } from "./registry.ts";
+import type { Chain, Listener } from "./listener.ts";
+import { ListenerBuilder } from "./listener-builder.ts";
+import { Registry, Scope, type SlotState } from "./registry.ts";
 import { CLOSED_FLAG, EVENT, SOCKET_ERRORS, TURNS, WORD } from "./ring.ts";
 import { type ParkedDescription, Sandboxes } from "./sandboxes.ts";
 import { SharedCounts } from "./shared-counts.ts";
@@ -569,6 +563,8 @@ export class Engine {
     made: SlotState[],
     refusals: Refusal[],
   ): void {
+    const listenerAt = (address: Address) => this.#listenerAt(address);
+    const builder = new ListenerBuilder(this.#around, listenerAt, made, refusals);
     for (const [k, entry] of configs.entries()) {
       if (this.#role !== "canary" && this.#role !== (entry.thread ?? "worker")) continue;
       const hash = entry.hash ?? JSON.stringify(entry);
@@ -579,147 +575,9 @@ export class Engine {
       }
       const place = `/listeners/${nth + k}`;
       this.registry.attempt("", place, refusals, () => {
-        const listener = this.#buildListener(entry, old?.listener, place, made, refusals);
+        const listener = builder.build(entry, old?.listener, place);
         listeners.set(entry.name, { hash, listener });
       });
-    }
-  }
-
-  /** Chains that an edit leaves as they are keep their slots, and with them their connections. */
-  #buildListener(
-    config: ListenerConfig,
-    old: Listener | undefined,
-    place: string,
-    made: SlotState[],
-    refusals: Refusal[],
-  ): Listener {
-    const configs = [...config.filterChains];
-    if (config.defaultFilterChain !== undefined) configs.push(config.defaultFilterChain);
-    const left = [...(old?.chains ?? [])];
-    const chains = configs.map((chain, k): Chain => {
-      const at = k < config.filterChains.length ? `filterChains/${k}` : "defaultFilterChain";
-      const pointer = `${place}/${at}/filters`;
-      const same = left.findIndex((c) => isSamePlace(c.config, chain));
-      const kept = same < 0 ? undefined : left.splice(same, 1)[0];
-      const statPrefix = `listener.${config.statPrefix}.`;
-      const transportAt = `${place}/${at}/transport/config`;
-      if (kept !== undefined) {
-        this.#renewChain(kept, chain, pointer, transportAt, refusals);
-        const { slots, transport, runs } = kept;
-        return { config: chain, slots, transport, runs };
-      }
-      const slots = this.#createSlots("network", chain.filters, pointer, made, refusals);
-      const transport = this.#createTransport(
-        chain.transport,
-        { pointer: transportAt, statPrefix },
-        made,
-        refusals,
-      );
-      if (config.internalBufferBytes !== undefined && transport?.current.value.secure === true)
-        refusals.push({
-          package: chain.transport!.package,
-          message: "an internal listener has no socket that could be encrypted; use raw_buffer",
-          path: "",
-          place: transportAt,
-          stack: "",
-        });
-      return { config: chain, slots, transport, runs: new Set<NetworkChainRun>() };
-    });
-    const isSame =
-      JSON.stringify(old?.config.listenerFilters) === JSON.stringify(config.listenerFilters);
-    const listenerFilters =
-      old !== undefined && isSame
-        ? old.listenerFilters
-        : this.#createSlots(
-            config.address.udp === true ? "udp" : "listener",
-            config.listenerFilters,
-            `${place}/listenerFilters`,
-            made,
-            refusals,
-          );
-    const logs = this.#createLogs(config, `${place}/accessLog`, made, refusals);
-    return new Listener(config, chains, listenerFilters, new ScopedStats(this.#stats, ""), {
-      wheel: this.#wheel,
-      runtime: this.#runtime,
-      count: (counted) => this.#around.counts.of(counted),
-      listenerAt: (address) => this.#listenerAt(address),
-      thread: this.#role === "control" ? "main_thread" : `worker_${this.#around.worker}`,
-      logs,
-    });
-  }
-
-  #createLogs(
-    { accessLog = [] }: ListenerConfig,
-    pointer: string,
-    made: SlotState[],
-    refusals: Refusal[],
-  ): ListenerLogs | undefined {
-    if (accessLog.length === 0) return undefined;
-    let logs: ListenerLogs | undefined;
-    this.registry.attempt("", pointer, refusals, () => {
-      const scope = new Scope(this.registry, "", { pointer, statPrefix: "" }, undefined);
-      const list = new AccessLogs(accessLog, "", new Context(this.#around, scope));
-      made.push(...scope.children);
-      logs = { list, slots: scope.children };
-    });
-    return logs;
-  }
-
-  #createSlots<K extends "network" | "listener" | "udp">(
-    kind: K,
-    refs: readonly ExtensionRef[],
-    pointer: string,
-    made: SlotState[],
-    refusals: Refusal[],
-  ): Slot<Kinds[K]>[] {
-    const slots: Slot<Kinds[K]>[] = [];
-    for (const [n, ref] of refs.entries()) {
-      const at = `${pointer}/${n}/config`;
-      this.registry.attempt(ref.package, at, refusals, () => {
-        const slot = this.registry.create(kind, ref, { pointer: at, statPrefix: "" }, undefined);
-        made.push(slot as never);
-        slots.push(slot);
-      });
-    }
-    return slots;
-  }
-
-  #createTransport(
-    ref: ExtensionRef | undefined,
-    place: Place,
-    made: SlotState[],
-    refusals: Refusal[],
-  ): Slot<TransportFactory> | undefined {
-    if (ref === undefined) return undefined;
-    let slot: SlotState<TransportFactory> | undefined;
-    this.registry.attempt(ref.package, place.pointer, refusals, () => {
-      slot = this.registry.create("transport", ref, place, undefined);
-      made.push(slot as never);
-    });
-    return slot;
-  }
-
-  #renewChain(
-    kept: Chain,
-    chain: FilterChainConfig,
-    pointer: string,
-    transportAt: string,
-    refusals: Refusal[],
-  ): void {
-    const { transport } = chain;
-    if (
-      transport !== undefined &&
-      JSON.stringify(kept.config.transport) !== JSON.stringify(transport)
-    )
-      this.registry.attempt(transport.package, transportAt, refusals, () =>
-        this.registry.renew(kept.transport as unknown as SlotState, transport),
-      );
-    for (const [n, ref] of chain.filters.entries()) {
-      if (JSON.stringify(kept.config.filters[n]) === JSON.stringify(ref)) continue;
-      const slot = kept.slots[n] as SlotState<NetworkFilterFactory>;
-      this.registry.attempt(ref.package, `${pointer}/${n}/config`, refusals, () =>
-        this.registry.reconfigure(slot, ref),
-      );
     }
   }
 
@@ -882,17 +740,6 @@ export class Engine {
     this.#files.flush();
     return this.#sandboxes.flushLogs();
   }
-}
-
-/** Same name or match, and the same packages in the same order: what differs is config alone. */
-function isSamePlace(a: FilterChainConfig, b: FilterChainConfig): boolean {
-  return (
-    a.name === b.name &&
-    JSON.stringify(a.match) === JSON.stringify(b.match) &&
-    a.transport?.package === b.transport?.package &&
-    a.filters.length === b.filters.length &&
-    a.filters.every((ref, k) => ref.package === b.filters[k]!.package)
-  );
 }
 
 const NO_HANDLER = { onData: () => {}, onEof: () => {}, onClosed: () => {} };

@@ -1,0 +1,166 @@
+import {
+  AccessLogs,
+  type Address,
+  type ExtensionRef,
+  type Kinds,
+  type NetworkFilterFactory,
+  type Slot,
+  type TransportFactory,
+} from "@tsproxy/sdk";
+import type { FilterChainConfig, ListenerConfig, Refusal } from "../protocol.ts";
+import { Context, type Surroundings } from "./context.ts";
+import { type Chain, Listener, type ListenerLogs } from "./listener.ts";
+import type { NetworkChainRun } from "./network-chain.ts";
+import { type Place, Scope, type SlotState } from "./registry.ts";
+import { ScopedStats } from "./stats.ts";
+
+/** Makes the listeners of a configuration to come: what is new gets slots, what stays keeps those that it has. */
+export class ListenerBuilder {
+  readonly #around: Surroundings;
+  readonly #listenerAt: (address: Address) => Listener | undefined;
+  readonly #made: SlotState[];
+  readonly #refusals: Refusal[];
+
+  /** Slots that are made go to `made`, what packages have against their configs to `refusals`. `listenerAt`: as the config runs. */
+  constructor(
+    around: Surroundings,
+    listenerAt: (address: Address) => Listener | undefined,
+    made: SlotState[],
+    refusals: Refusal[],
+  ) {
+    this.#around = around;
+    this.#listenerAt = listenerAt;
+    this.#made = made;
+    this.#refusals = refusals;
+  }
+
+  /** Chains that an edit leaves as they are keep their slots, and with them their connections. */
+  build(config: ListenerConfig, old: Listener | undefined, place: string): Listener {
+    const configs = [...config.filterChains];
+    if (config.defaultFilterChain !== undefined) configs.push(config.defaultFilterChain);
+    const left = [...(old?.chains ?? [])];
+    const chains = configs.map((chain, k): Chain => {
+      const at = k < config.filterChains.length ? `filterChains/${k}` : "defaultFilterChain";
+      const pointer = `${place}/${at}/filters`;
+      const same = left.findIndex((c) => isSamePlace(c.config, chain));
+      const kept = same < 0 ? undefined : left.splice(same, 1)[0];
+      const statPrefix = `listener.${config.statPrefix}.`;
+      const transportAt = `${place}/${at}/transport/config`;
+      if (kept !== undefined) {
+        this.#renewChain(kept, chain, pointer, transportAt);
+        const { slots, transport, runs } = kept;
+        return { config: chain, slots, transport, runs };
+      }
+      const slots = this.#createSlots("network", chain.filters, pointer);
+      const transport = this.#createTransport(chain.transport, {
+        pointer: transportAt,
+        statPrefix,
+      });
+      if (config.internalBufferBytes !== undefined && transport?.current.value.secure === true)
+        this.#refusals.push({
+          package: chain.transport!.package,
+          message: "an internal listener has no socket that could be encrypted; use raw_buffer",
+          path: "",
+          place: transportAt,
+          stack: "",
+        });
+      return { config: chain, slots, transport, runs: new Set<NetworkChainRun>() };
+    });
+    const isSame =
+      JSON.stringify(old?.config.listenerFilters) === JSON.stringify(config.listenerFilters);
+    const listenerFilters =
+      old !== undefined && isSame
+        ? old.listenerFilters
+        : this.#createSlots(
+            config.address.udp === true ? "udp" : "listener",
+            config.listenerFilters,
+            `${place}/listenerFilters`,
+          );
+    const logs = this.#createLogs(config, `${place}/accessLog`);
+    const { role, worker, stats, wheel, runtime, counts } = this.#around;
+    return new Listener(config, chains, listenerFilters, new ScopedStats(stats, ""), {
+      wheel,
+      runtime,
+      count: (counted) => counts.of(counted),
+      listenerAt: this.#listenerAt,
+      thread: role === "control" ? "main_thread" : `worker_${worker}`,
+      logs,
+    });
+  }
+
+  #createLogs({ accessLog = [] }: ListenerConfig, pointer: string): ListenerLogs | undefined {
+    if (accessLog.length === 0) return undefined;
+    let logs: ListenerLogs | undefined;
+    this.#around.registry.attempt("", pointer, this.#refusals, () => {
+      const scope = new Scope(this.#around.registry, "", { pointer, statPrefix: "" }, undefined);
+      const list = new AccessLogs(accessLog, "", new Context(this.#around, scope));
+      this.#made.push(...scope.children);
+      logs = { list, slots: scope.children };
+    });
+    return logs;
+  }
+
+  #createSlots<K extends "network" | "listener" | "udp">(
+    kind: K,
+    refs: readonly ExtensionRef[],
+    pointer: string,
+  ): Slot<Kinds[K]>[] {
+    const slots: Slot<Kinds[K]>[] = [];
+    for (const [n, ref] of refs.entries()) {
+      const at = `${pointer}/${n}/config`;
+      this.#around.registry.attempt(ref.package, at, this.#refusals, () => {
+        const slot = this.#around.registry.create(
+          kind,
+          ref,
+          { pointer: at, statPrefix: "" },
+          undefined,
+        );
+        this.#made.push(slot as never);
+        slots.push(slot);
+      });
+    }
+    return slots;
+  }
+
+  #createTransport(
+    ref: ExtensionRef | undefined,
+    place: Place,
+  ): Slot<TransportFactory> | undefined {
+    if (ref === undefined) return undefined;
+    let slot: SlotState<TransportFactory> | undefined;
+    this.#around.registry.attempt(ref.package, place.pointer, this.#refusals, () => {
+      slot = this.#around.registry.create("transport", ref, place, undefined);
+      this.#made.push(slot as never);
+    });
+    return slot;
+  }
+
+  #renewChain(kept: Chain, chain: FilterChainConfig, pointer: string, transportAt: string): void {
+    const { transport } = chain;
+    if (
+      transport !== undefined &&
+      JSON.stringify(kept.config.transport) !== JSON.stringify(transport)
+    )
+      this.#around.registry.attempt(transport.package, transportAt, this.#refusals, () =>
+        this.#around.registry.renew(kept.transport as unknown as SlotState, transport),
+      );
+    for (const [n, ref] of chain.filters.entries()) {
+      if (JSON.stringify(kept.config.filters[n]) === JSON.stringify(ref)) continue;
+      const slot = kept.slots[n] as SlotState<NetworkFilterFactory>;
+      this.#around.registry.attempt(ref.package, `${pointer}/${n}/config`, this.#refusals, () =>
+        this.#around.registry.reconfigure(slot, ref),
+      );
+    }
+  }
+}
+
+/** Same name or match, and the same packages in the same order: what differs is config alone. */
+function isSamePlace(a: FilterChainConfig, b: FilterChainConfig): boolean {
+  return (
+    a.name === b.name &&
+    JSON.stringify(a.match) === JSON.stringify(b.match) &&
+    a.transport?.package === b.transport?.package &&
+    a.filters.length === b.filters.length &&
+    a.filters.every((ref, k) => ref.package === b.filters[k]!.package)
+  );
+}
