@@ -25,7 +25,7 @@ import { freePort } from "./free-port.ts";
 import type { Runtime } from "./options.ts";
 import { ownModule } from "./own-files.ts";
 import type { PackageUnit } from "./package-unit.ts";
-import { formatProblem, shortPath } from "./problem.ts";
+import { formatProblem, refuse, shortPath } from "./problem.ts";
 import type { PackageInfo } from "./protocol.ts";
 import { faultStat, sandboxStat } from "./server-stats.ts";
 
@@ -80,8 +80,7 @@ export async function filterBench(options: FilterBenchOptions, runtime: Runtime)
     }
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
-    process.stderr.write(`${error.message}\n`);
-    return 1;
+    return refuse(error.message, options.json);
   }
   process.stdout.write(options.json ? `${JSON.stringify(result)}\n` : shownBench(result));
   return 0;

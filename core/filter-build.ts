@@ -4,7 +4,7 @@ import { Catalog } from "./catalog.ts";
 import { find, versionOf } from "./filter-info.ts";
 import { packBundle } from "./package-bundle.ts";
 import type { PackageUnit } from "./package-unit.ts";
-import { formatProblem, shortPath } from "./problem.ts";
+import { formatProblem, noFilters, refuse, shortPath } from "./problem.ts";
 import { VERSION } from "./version.ts";
 
 export interface FilterBuildOptions {
@@ -40,11 +40,10 @@ export async function filterBuild(options: FilterBuildOptions): Promise<number> 
   }
   if (names.length === 0) for (const unit of units) meant.set(unit.source.id, unit);
   const where = filters.map(shortPath).join(", ") || "filters/";
-  for (const name of missing) process.stderr.write(`no filter "${name}" in ${where}\n`);
-  if (meant.size === 0 && missing.length === 0) process.stderr.write(`no filters in ${where}\n`);
-  const broken = [...meant.values()].flatMap((unit) => unit.problems);
-  for (const found of broken) process.stderr.write(`${formatProblem(found)}\n`);
-  if (missing.length > 0 || broken.length > 0 || meant.size === 0) return 1;
+  const wrong = missing.map((name) => `no filter "${name}" in ${where}`);
+  for (const unit of meant.values()) wrong.push(...unit.problems.map(formatProblem));
+  if (meant.size === 0 && missing.length === 0) wrong.push(noFilters(filters));
+  if (wrong.length > 0) return refuse(wrong.join("\n"), json);
 
   await mkdir(out, { recursive: true });
   const written: Written[] = [];

@@ -5,7 +5,14 @@ import path from "node:path";
 import { Catalog } from "./catalog.ts";
 import { loadConfig } from "./config/load.ts";
 import type { PackageUnit } from "./package-unit.ts";
-import { codeFrame, formatProblem, type Problem, problem, shortPath } from "./problem.ts";
+import {
+  codeFrame,
+  formatProblem,
+  noFilters,
+  type Problem,
+  problem,
+  shortPath,
+} from "./problem.ts";
 import type { PackageInfo } from "./protocol.ts";
 import { type FoundScript, globalNames, ScriptFile, scriptsIn } from "./script-types.ts";
 import { findCompiler, HOW_TO_GET_IT, type TypeProblem, typeProblems } from "./typescript.ts";
@@ -43,6 +50,8 @@ export async function filterCheck(options: FilterCheckOptions): Promise<number> 
     else process.stderr.write(`${HOW_TO_GET_IT}\n`);
     return 1;
   }
+  if (own.length === 0 && options.configs.length === 0 && problems.length === 0)
+    problems.push(problem(noFilters(options.filters)));
   const files = (await Promise.all(own.map((unit) => sourcesOf(unit)))).flat();
   // What does not even parse has been told.
   const broken = new Set(problems.map((found) => path.resolve(found.file)));

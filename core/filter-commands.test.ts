@@ -70,6 +70,27 @@ test("check tells a wrong type at its line, and knows no Node", async () => {
   expect(err).toMatch(/^> 16 \|/m);
 });
 
+test("what cannot be done is said in a sentence, or in JSON for a program", async () => {
+  const none = "no filters in nowhere; write one: tsproxy filter new hello";
+  for (const command of ["test", "check", "build"]) {
+    const where = command === "test" ? "--dir" : "--filters";
+    const { code, err } = await run("filter", command, where, "nowhere");
+    expect([command, code, err]).toEqual([command, 1, `${none}\n`]);
+  }
+  const asked = [
+    ["info", "my_htp"],
+    ["bench", "my_htp"],
+    ["build", "my_htp"],
+    ["list", "--admin", "127.0.0.1:1"],
+    ["profile", "my_http", "--admin", "127.0.0.1:1"],
+  ];
+  for (const words of asked) {
+    const { code, out, err } = await run("filter", ...words, "--json");
+    expect([code, err]).toEqual([1, ""]);
+    expect(JSON.parse(out)).toEqual({ error: expect.stringMatching(/^no (filter|tsproxy admin)/) });
+  }
+});
+
 test("bench says what to do where there is nothing to measure", async () => {
   const none = await run("filter", "bench", "my_htp");
   expect(none).toEqual({ code: 1, out: "", err: 'no filter "my_htp"; did you mean "my_http"?\n' });

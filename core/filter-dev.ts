@@ -11,7 +11,7 @@ import { type Committed, type DevReport, devReport, type Refused } from "./dev-r
 import { freePort } from "./free-port.ts";
 import type { RunOptions, Runtime } from "./options.ts";
 import { ownModule } from "./own-files.ts";
-import { shortPath } from "./problem.ts";
+import { noFilters, refuse, shortPath } from "./problem.ts";
 import type { PackageInfo } from "./protocol.ts";
 import { Supervisor } from "./supervisor.ts";
 
@@ -39,10 +39,7 @@ export async function filterDev(options: FilterDevOptions, runtime: Runtime): Pr
   const colours = process.stdout.isTTY === true && process.env.NO_COLOR === undefined;
   const report = devReport(json, (text) => process.stdout.write(text), colours);
   const chain = options.configFile === undefined ? await OwnChain.make(options) : undefined;
-  if (typeof chain === "string") {
-    process.stderr.write(`${chain}\n`);
-    return 1;
-  }
+  if (typeof chain === "string") return refuse(chain, json);
   const dev = new Dev(options, report, chain);
   try {
     return await dev.run(runtime);
@@ -212,8 +209,7 @@ class OwnChain {
   static async make(options: FilterDevOptions): Promise<OwnChain | string> {
     const catalog = await Catalog.open(options.trust);
     const found = await packagesOf(catalog, options);
-    if (found.all.length === 0 && found.broken === 0)
-      return `no filters in ${options.filters.map(shortPath).join(", ") || "filters/"}; write one: tsproxy filter new hello`;
+    if (found.all.length === 0 && found.broken === 0) return noFilters(options.filters);
     if (options.name !== undefined && found.used.length === 0 && found.broken === 0) {
       const names = found.all.map((info) => info.name).join(", ");
       return `no filter "${options.name}" in ${options.filters.map(shortPath).join(", ")}; there: ${names}`;

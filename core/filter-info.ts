@@ -8,7 +8,7 @@ import { sampleOf } from "./dev-chain.ts";
 import { HOOK_NAMES } from "./inside/sandbox/layout.ts";
 import { readBundle } from "./package-bundle.ts";
 import type { Built, PackageUnit } from "./package-unit.ts";
-import { formatProblem, shortPath } from "./problem.ts";
+import { formatProblem, refuse, shortPath } from "./problem.ts";
 import type { PackageInfo } from "./protocol.ts";
 
 export interface FilterInfoOptions {
@@ -49,26 +49,18 @@ export async function filterInfo(options: FilterInfoOptions): Promise<number> {
   const found = find(units, name);
   if (found === undefined) {
     const broken = units.find((unit) => path.basename(unit.source.id) === name);
-    if (broken?.problems[0] !== undefined)
-      process.stderr.write(`${formatProblem(broken.problems[0])}\n`);
-    else {
-      const names = units
-        .flatMap((unit) => unit.next?.infos ?? [])
-        .flatMap((i) => [i.package, i.name]);
-      process.stderr.write(
-        `no filter "${name}"; ${didYouMean(name, names) ?? "tsproxy filter list tells what there is"}\n`,
-      );
-    }
-    return 1;
+    if (broken?.problems[0] !== undefined) return refuse(formatProblem(broken.problems[0]), json);
+    const names = units
+      .flatMap((unit) => unit.next?.infos ?? [])
+      .flatMap((i) => [i.package, i.name]);
+    const help = didYouMean(name, names) ?? "tsproxy filter list tells what there is";
+    return refuse(`no filter "${name}"; ${help}`, json);
   }
   const infos = units.flatMap((unit) => unit.next?.infos ?? []);
   const uses = [];
   for (const file of options.configs) {
     const text = await readFile(file, "utf8").catch(() => undefined);
-    if (text === undefined) {
-      process.stderr.write(`${file}: cannot be read: no such file\n`);
-      return 1;
-    }
+    if (text === undefined) return refuse(`${file}: cannot be read: no such file`, json);
     const loaded = loadConfig({ file, text }, infos, { strict: false });
     if (loaded.ok) uses.push(...usesIn(loaded, found.info.package));
     else
@@ -205,6 +197,8 @@ function shown(info: FilterInfo): string {
       "  used at",
       ...info.uses.map(({ file, line, path: at }) => `    ${file}:${line}  ${at}`),
     );
+  else if (info.kind === "service")
+    lines.push("  used   as long as it is there; no config names it");
   else {
     const sample = JSON.stringify(sampleOf(info.schema as never) ?? {});
     lines.push(

@@ -1,6 +1,6 @@
 import { Catalog } from "./catalog.ts";
 import type { PackageUnit } from "./package-unit.ts";
-import { formatProblem, type Problem, problem } from "./problem.ts";
+import { formatProblem, type Problem, problem, refuse } from "./problem.ts";
 
 export interface ListOptions {
   readonly configPath?: string;
@@ -26,7 +26,7 @@ interface Row {
 export async function listFilters(options: ListOptions): Promise<number> {
   const rows =
     options.admin === undefined ? await rowsOnDisk(options) : await rowsOfProxy(options.admin);
-  if (rows === undefined) return 1;
+  if (typeof rows === "string") return refuse(rows, options.json);
   if (options.json) process.stdout.write(`${JSON.stringify({ filters: rows })}\n`);
   else process.stdout.write(table(rows));
   return rows.some((row) => row.error !== undefined) ? 1 : 0;
@@ -51,7 +51,8 @@ function rowsOf(unit: PackageUnit): Row[] {
   });
 }
 
-async function rowsOfProxy(url: string): Promise<Row[] | undefined> {
+/** A string says why there are none. */
+async function rowsOfProxy(url: string): Promise<Row[] | string> {
   const base = url.includes("://") ? url : `http://${url}`;
   try {
     const answer = await fetch(new URL("/filters?format=json", base), {
@@ -61,10 +62,7 @@ async function rowsOfProxy(url: string): Promise<Row[] | undefined> {
     return ((await answer.json()) as { filters: Row[] }).filters;
   } catch (error) {
     const { message, cause } = error as Error;
-    process.stderr.write(
-      `no tsproxy admin at ${url}: ${cause instanceof Error ? cause.message : message}\n`,
-    );
-    return undefined;
+    return `no tsproxy admin at ${url}: ${cause instanceof Error ? cause.message : message}`;
   }
 }
 

@@ -1,5 +1,5 @@
 import { writeFile } from "node:fs/promises";
-import { shortPath } from "./problem.ts";
+import { refuse, shortPath } from "./problem.ts";
 
 export interface FilterProfileOptions {
   readonly name: string;
@@ -30,14 +30,10 @@ export async function filterProfile(options: FilterProfileOptions): Promise<numb
   } catch (error) {
     const { message, cause } = error as Error;
     const why = cause instanceof Error ? cause.message : message;
-    process.stderr.write(`no tsproxy admin at ${admin}: ${why}; name it with --admin\n`);
-    return 1;
+    return refuse(`no tsproxy admin at ${admin}: ${why}; name it with --admin`, json);
   }
   const text = await answer.text();
-  if (!answer.ok) {
-    process.stderr.write(`${text.trim()}\n`);
-    return 1;
-  }
+  if (!answer.ok) return refuse(text.trim(), json);
   const file = options.output ?? `${name.replaceAll("/", "-")}.${ENDINGS[kind]}`;
   await writeFile(file, text);
   const where = shortPath(file);

@@ -7,6 +7,7 @@ import { startVitest } from "vitest/node";
 import { isPacked, ROOT } from "./own-files.ts";
 import { SANDBOX_KINDS } from "./package-unit.ts";
 import { discoverDroppedIn } from "./packages.ts";
+import { noFilters } from "./problem.ts";
 
 export interface FilterTestOptions {
   /** The directory that packages lie in. */
@@ -23,6 +24,10 @@ export interface FilterTestOptions {
  */
 export async function filterTest(options: FilterTestOptions): Promise<number> {
   const { dir, names, watch, json } = options;
+  if (!json && discoverDroppedIn(path.resolve(dir)).length === 0) {
+    process.stderr.write(`${noFilters([dir])}\n`);
+    return 1;
+  }
   const made = await mkdtemp(path.join(await realpath(os.tmpdir()), "tsproxy-test-"));
   try {
     await writeConformance(path.resolve(dir), made);

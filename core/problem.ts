@@ -38,3 +38,16 @@ export function shortPath(file: string): string {
   const relative = path.relative(process.cwd(), file);
   return relative.startsWith("..") || path.isAbsolute(relative) ? file : relative;
 }
+
+/** What a command says that finds no dropped-in filter in these directories. */
+export function noFilters(directories: readonly string[]): string {
+  const where = directories.map(shortPath).join(", ") || "filters/";
+  return `no filters in ${where}; write one: tsproxy filter new hello`;
+}
+
+/** The end of a command that cannot do what it was asked to: a word for whoever typed it, or JSON for a program. Answers its exit code. */
+export function refuse(error: string, json: boolean): 1 {
+  if (json) process.stdout.write(`${JSON.stringify({ error })}\n`);
+  else process.stderr.write(`${error}\n`);
+  return 1;
+}
