@@ -271,7 +271,13 @@ export interface ClusterStats {
 
 /** Why no exchange could be begun. */
 export interface PoolFailure {
-  readonly reason: "no_host" | "connection_failed" | "connection_timeout" | "overflow";
+  readonly reason:
+    | "no_host"
+    | "connection_failed"
+    /** Nothing was sent: its source address was not to be had. */
+    | "local_connection_failed"
+    | "connection_timeout"
+    | "overflow";
   readonly host: Host | undefined;
   /** `delayed_connect_error: Connection refused`; "" if there is none. */
   readonly transportFailure: string;
@@ -343,6 +349,8 @@ export interface Cluster {
   /** A UDP session counts as a connection in the circuit breaker. After true, `endSession` is called once; false: there are too many. */
   beginSession?(): boolean;
   endSession?(): void;
+  /** Level of priority of a host that this cluster has given, where that is not `Host.priority`: a cluster that is made of others. */
+  priorityOf?(host: Host): number;
   /** Chooses a host and opens nothing (udp_proxy). Undefined: there is none. */
   chooseHost?(context: BalancerContext): Host | undefined;
   /** Chooses a host and opens a connection that is the caller's own (tcp_proxy). "overflow": there are too many connections. */

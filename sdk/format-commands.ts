@@ -145,8 +145,9 @@ function startTime(time: (source: FormatSource) => number, local: boolean): Make
 // ---- addresses
 
 const ipOf = (address: Address): string => address.path ?? address.ip;
-const portOf = (address: Address): number | undefined =>
-  address.path === undefined ? address.port : undefined;
+/** A unix socket has an empty one. */
+const portOf = (address: Address): number | string =>
+  address.path === undefined ? address.port : "";
 
 /** `%X%`, `%X_WITHOUT_PORT%`, `%X_PORT%` and `%X_ENDPOINT_ID%` of one address. */
 function address(
@@ -163,7 +164,8 @@ function address(
     [name]: plain(take(formatAddress)),
     [`${name}_WITHOUT_PORT`]: (bits = "", length) => {
       if (length !== undefined) throw new TypeError("takes no length");
-      if (bits === "") return take(ipOf);
+      // The client's end of a unix socket has no name.
+      if (bits === "") return take((of) => nonEmpty(ipOf(of)));
       if (!/^\d{1,3}$/.test(bits) || Number(bits) > 128)
         throw new TypeError("takes the length of a prefix, 0 to 128");
       const most = Number(bits);

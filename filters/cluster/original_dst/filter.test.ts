@@ -13,10 +13,15 @@ beforeEach(() => {
 });
 
 function make(original_dst_lb_config: object = {}) {
-  const type = cx.setup(originalDst, { cleanup_interval: 5_000, original_dst_lb_config });
+  const type = cx.setup(originalDst, {
+    name: "c",
+    cleanup_interval: 5_000,
+    original_dst_lb_config,
+  });
   return type.provide!({
     stats: cx.stats.scope("cluster.c."),
-    at: (address) => {
+    at: (address, hostname) => {
+      expect(hostname).toBe(`c${formatAddress(address)}`);
       asked.push(formatAddress(address));
       return new TestHost(address);
     },

@@ -5,6 +5,7 @@ import {
   type Counter,
   Duration,
   defineCluster,
+  formatAddress,
   type HeaderName,
   headerName,
   isIp,
@@ -19,6 +20,7 @@ import {
 } from "@tsproxy/sdk";
 
 const Config = Type.Object({
+  name: Type.String({ default: "" }),
   cleanup_interval: Duration({ default: 5_000 }),
   original_dst_lb_config: Type.Optional(
     Type.Object({
@@ -39,6 +41,8 @@ type Config = Static<typeof Config>;
 
 /** Sends each request where its connection was going before it was redirected here, or where a header says. */
 class OriginalDestination implements ProvidedBalancer {
+  /** Hosts are called after the cluster and their address, as in Envoy. */
+  readonly #name: string;
   readonly #own: ProvidedHosts;
   readonly #cx: SetupContext;
   readonly #header: HeaderName | undefined;
@@ -50,6 +54,7 @@ class OriginalDestination implements ProvidedBalancer {
 
   constructor(config: Config, own: ProvidedHosts, cx: SetupContext) {
     const options = config.original_dst_lb_config ?? {};
+    this.#name = config.name;
     this.#own = own;
     this.#cx = cx;
     this.#header =
@@ -69,7 +74,8 @@ class OriginalDestination implements ProvidedBalancer {
     const address = this.#addressOf(context);
     if (address === undefined) return undefined;
     const { ip, port } = address;
-    return this.#own.at({ ip, port: this.#port ?? port }, "");
+    const to = { ip, port: this.#port ?? port };
+    return this.#own.at(to, this.#name + formatAddress(to));
   }
 
   dispose(): void {

@@ -50,14 +50,11 @@ export class Discovery {
     if (this.#stopped) return;
     this.#firstRound.cancel();
     this.#published = true;
-    const hosts = new Map<string, HostSpec>();
-    for (const { spec, watch } of this.#targets) {
-      for (const ip of watch.ips) {
-        const key = `${spec.priority}|${ip}|${spec.port}`;
-        // An address that two names have is one host, under the name that the config lists first.
-        if (!hosts.has(key)) hosts.set(key, { ...spec, ip, hostname: spec.hostname || spec.ip });
-      }
-    }
-    this.#update([...hosts.values()]);
+    // Two names for one address are two hosts, as in Envoy.
+    this.#update(
+      this.#targets.flatMap(({ spec, watch }) =>
+        [...new Set(watch.ips)].map((ip) => ({ ...spec, ip, hostname: spec.hostname || spec.ip })),
+      ),
+    );
   }
 }

@@ -136,12 +136,16 @@ describe("strict DNS", () => {
     expect(lists).toEqual([[]]);
   });
 
-  it("makes one host of an address that two names share, and two of two ports", async () => {
+  it("makes a host for each name, also where two share an address", async () => {
     names.set("a.test", addresses("10.0.0.1"));
     names.set("b.test", addresses("10.0.0.1"));
     discover([endpoint("a.test"), endpoint("b.test"), endpoint("b.test", 81)]);
     await settled();
-    expect(lists[0]!.map((h) => `${h.hostname}:${h.port}`)).toEqual(["a.test:80", "b.test:81"]);
+    expect(lists[0]!.map((h) => `${h.hostname}:${h.port}`)).toEqual([
+      "a.test:80",
+      "b.test:80",
+      "b.test:81",
+    ]);
   });
 
   it("waits two seconds for a name that does not answer, then goes on with the others", async () => {

@@ -184,12 +184,13 @@ export class RetryState implements Retriable {
     this.#hosts.push(host);
     const every = this.#policy?.previousPrioritiesEvery ?? 0;
     if (every === 0 || this.#hosts.length % every !== 0) return;
+    const levelOf = (tried: Host) => this.#cluster.priorityOf?.(tried) ?? tried.priority ?? 0;
     // A level that was left out and is tried all the same: all have been, and they begin anew.
-    if (this.#excluded.has(host.priority ?? 0)) {
+    if (this.#excluded.has(levelOf(host))) {
       this.#excluded.clear();
       this.#hosts.splice(0, this.#hosts.length, host);
     }
-    for (const tried of this.#hosts) this.#excluded.add(tried.priority ?? 0);
+    for (const tried of this.#hosts) this.#excluded.add(levelOf(tried));
   }
 
   get excludedPriorities(): ReadonlySet<number> | undefined {

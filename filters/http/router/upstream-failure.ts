@@ -15,6 +15,7 @@ const failure = (text: string, flag: string, status = 503): UpstreamFailure => (
 
 export const FAILURE = {
   connectionFailed: failure("remote connection failure", "UF"),
+  localConnectionFailed: failure("local connection failure", "UF"),
   connectionTimeout: failure("connection timeout", "UF"),
   connectionTermination: failure("connection termination", "UC"),
   localReset: failure("local reset", "LR"),
@@ -52,6 +53,8 @@ export function ofPool(reason: Exclude<PoolFailure["reason"], "no_host">): Upstr
   switch (reason) {
     case "connection_failed":
       return FAILURE.connectionFailed;
+    case "local_connection_failed":
+      return FAILURE.localConnectionFailed;
     case "connection_timeout":
       return FAILURE.connectionTimeout;
     case "overflow":

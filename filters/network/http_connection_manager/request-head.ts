@@ -256,7 +256,8 @@ export class RequestHead {
     if (config.add_user_agent) this.#addUserAgent(headers);
     if (this.#via !== "") appendVia(headers, this.#via);
     const atEdge = config.use_remote_address && !client.internal;
-    if (atEdge) headers.replace(EXTERNAL_ADDRESS, client.address.path ?? client.address.ip);
+    if (atEdge && client.address.path === undefined)
+      headers.replace(EXTERNAL_ADDRESS, client.address.ip);
     if (config.generate_request_id) {
       const keeps =
         (present & REQUEST_ID_BIT) !== 0 && (!atEdge || config.preserve_external_request_id);

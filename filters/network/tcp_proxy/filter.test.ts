@@ -40,6 +40,7 @@ const refused: CloseEvent = {
   phase: "connecting",
   timeout: false,
   error: "ECONNREFUSED",
+  transportFailure: "delayed_connect_error: Connection refused",
 };
 
 const bytes = (text: string) => {

@@ -271,7 +271,7 @@ class TcpProxy implements NetworkFilter {
 
   #onConnectFailure(event: CloseEvent): void {
     this.#upstream = undefined;
-    this.#transportFailure = transportFailure(event);
+    this.#transportFailure = event.transportFailure ?? "";
     // What failed is told of even if the next one comes through, as in Envoy.
     if (this.#attempts === 1) this.#flags.push("UF");
     const cluster = this.#cluster!;
@@ -458,6 +458,7 @@ class Shared implements NetworkFilterFactory {
     this.stats = statsOf(cx, config.stat_prefix);
     this.logs = new AccessLogs(config.access_log, "access_log", cx);
     this.tunneling = config.tunneling_config && new Tunneling(config.tunneling_config);
+    if (this.tunneling !== undefined) listTunnelStats(cx, config.stat_prefix);
     const options = config.access_log_options;
     this.logEveryMs = options?.access_log_flush_interval ?? config.access_log_flush_interval ?? 0;
     this.logsConnected =
@@ -527,6 +528,28 @@ function criteria(
   return keys.length === 0 ? undefined : keys.map((key) => ({ key, value: merged[key] }));
 }
 
+/** Tunnels of Envoy's go through a router of their own, whose stats it shows; that router counts nothing of them. */
+function listTunnelStats(cx: SetupContext, prefix: string): void {
+  const scope = cx.stats.scope(`tcp.${prefix}.tcpproxy_tunneling.`);
+  for (const why of [
+    "bad_location",
+    "no_route",
+    "predicate",
+    "too_many_redirects",
+    "unsafe_scheme",
+  ])
+    scope.counter(`passthrough_internal_redirect_${why}`);
+  for (const name of ["no_cluster", "no_route"]) scope.counter(name);
+  for (const name of [
+    "direct_response",
+    "overload_local_reply",
+    "redirect",
+    "reset_after_downstream_response_started",
+    "total",
+  ])
+    scope.counter(`rq_${name}`);
+}
+
 type Stats = ReturnType<typeof statsOf>;
 
 function statsOf(cx: SetupContext, prefix: string) {
@@ -552,22 +575,4 @@ function statsOf(cx: SetupContext, prefix: string) {
     flushTotal: scope.counter("upstream_flush_total"),
     flushActive: scope.gauge("upstream_flush_active"),
   };
-}
-
-const ERROR_TEXT: Readonly<Record<string, string>> = {
-  ECONNREFUSED: "Connection refused",
-  ECONNRESET: "Connection reset by peer",
-  EHOSTUNREACH: "No route to host",
-  ENETUNREACH: "Network is unreachable",
-  ETIMEDOUT: "Connection timed out",
-  EADDRNOTAVAIL: "Cannot assign requested address",
-  ENOENT: "No such file or directory",
-  EACCES: "Permission denied",
-};
-
-/** Envoy's words for %UPSTREAM_TRANSPORT_FAILURE_REASON%; a connect timeout has none. */
-function transportFailure(event: CloseEvent): string {
-  if (event.transportFailure !== undefined) return event.transportFailure;
-  if (event.timeout || event.error === undefined) return "";
-  return `delayed_connect_error: ${ERROR_TEXT[event.error] ?? event.error}`;
 }

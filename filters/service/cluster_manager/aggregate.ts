@@ -1,6 +1,6 @@
 // Hot path: `choose` runs for every request of an aggregate cluster.
-import type { BalancerContext, Counter, Host, ProvidedBalancer } from "@tsproxy/sdk";
-import { type LevelHealth, type LevelLoads, levelLoads } from "./priority-loads.ts";
+import type { BalancerContext, Host, ProvidedBalancer } from "@tsproxy/sdk";
+import { type LevelHealth, type LevelLoads, levelLoads, loadsWithout } from "./priority-loads.ts";
 import type { UpstreamCluster } from "./upstream-cluster.ts";
 
 const OVERPROVISIONING_FACTOR = 140;
@@ -18,7 +18,6 @@ export class Aggregate implements ProvidedBalancer {
   readonly #names: readonly string[];
   readonly #clusterOf: (name: string) => UpstreamCluster | undefined;
   readonly #panicThreshold: () => number;
-  readonly #panics: Pick<Counter, "inc">;
   #seen = -1;
   #levels: readonly Level[] = [];
   #loads: LevelLoads | undefined = undefined;
@@ -27,12 +26,10 @@ export class Aggregate implements ProvidedBalancer {
     names: readonly string[],
     clusterOf: (name: string) => UpstreamCluster | undefined,
     panicThreshold: () => number,
-    panics: Pick<Counter, "inc">,
   ) {
     this.#names = names;
     this.#clusterOf = clusterOf;
     this.#panicThreshold = panicThreshold;
-    this.#panics = panics;
   }
 
   get choosesByStream(): boolean {
@@ -41,19 +38,30 @@ export class Aggregate implements ProvidedBalancer {
 
   choose(context: BalancerContext): Host | undefined {
     this.#refresh();
-    const loads = this.#loads;
-    if (loads === undefined) return undefined;
+    const all = this.#loads;
+    if (all === undefined) return undefined;
+    const { excludedPriorities: excluded } = context;
+    const loads = excluded === undefined ? all : loadsWithout(all, excluded);
     let ticket = Math.floor(Math.random() * 100);
     for (const which of ["healthy", "degraded"] as const) {
       for (let k = 0; k < loads[which].length; k++) {
         ticket -= loads[which][k]!;
         if (ticket >= 0) continue;
-        if (loads.panic[k] === true) this.#panics.inc();
         const { cluster, [which]: level } = this.#levels[k]!;
         return cluster.hostFor(new AtLevel(context, level));
       }
     }
     return undefined;
+  }
+
+  /** Number of the level that the host is of, among those of all clusters. */
+  priorityOf(host: Host): number {
+    const own = host.priority ?? 0;
+    const level = this.#levels.findIndex(
+      ({ cluster, healthy }) =>
+        healthy.priority === own && cluster.hosts.some((other) => other === host),
+    );
+    return level < 0 ? own : level;
   }
 
   /** Loads are computed anew when the hosts of any of the clusters have changed. */

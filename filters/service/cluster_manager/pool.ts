@@ -1,5 +1,6 @@
 // Hot path: every exchange with an upstream takes a connection here and gives it back.
 import type {
+  Address,
   CloseEvent,
   CodecFactory,
   CodecOptions,
@@ -15,6 +16,7 @@ import type {
   TransportOptions,
 } from "@tsproxy/sdk";
 import type { CircuitBreaker, Limit } from "./circuit-breaker.ts";
+import { connectFailure, isBindError } from "./connect-failure.ts";
 import type { Connectivity } from "./connectivity.ts";
 import type { UpstreamHost } from "./host.ts";
 import type { PeerNames } from "./peer-names.ts";
@@ -41,6 +43,8 @@ export interface PoolOwner {
     pool?: Pool,
     downstream?: TransportOptions["downstream"],
   ): Connection;
+  /** What connections to that address are bound to; undefined: the system chooses. */
+  sourceFor(to: Address): Address | undefined;
   /** 0: none. */
   readonly maxConnectionDurationMs: number;
   /** 0: no limit. */
@@ -385,16 +389,22 @@ export class Pool {
     this.#connecting--;
     this.connections.delete(connection);
     this.countClosed();
+    const { address } = this.host;
+    const from = this.owner.sourceFor(address);
+    const isLocal = isBindError(event, from);
+    if (isLocal) this.owner.cells.bindErrors.inc();
     const failed = this.#pending;
     if (failed.length === 0) return;
     this.#pending = [];
     this.#starve(false);
     const failure: PoolFailure = {
-      reason: event.timeout ? "connection_timeout" : "connection_failed",
+      reason: event.timeout
+        ? "connection_timeout"
+        : isLocal
+          ? "local_connection_failed"
+          : "connection_failed",
       host: this.host,
-      transportFailure: event.timeout
-        ? ""
-        : (event.transportFailure ?? transportFailure(event.error)),
+      transportFailure: connectFailure(event, address, from),
     };
     for (const stream of failed) {
       // One of those before may have cancelled this one.
@@ -466,20 +476,4 @@ export class Pool {
     this.connections.add(connection);
     this.onAvailable(connection);
   }
-}
-
-const REASONS: Readonly<Record<string, string>> = {
-  ECONNREFUSED: "Connection refused",
-  ECONNRESET: "Connection reset by peer",
-  EHOSTUNREACH: "No route to host",
-  ENETUNREACH: "Network is unreachable",
-  ETIMEDOUT: "Connection timed out",
-  EADDRNOTAVAIL: "Cannot assign requested address",
-  EACCES: "Permission denied",
-  ENOENT: "No such file or directory",
-};
-
-/** Envoy's words for an error of `connect`. */
-export function transportFailure(error: string | undefined): string {
-  return error === undefined ? "" : `delayed_connect_error: ${REASONS[error] ?? error}`;
 }

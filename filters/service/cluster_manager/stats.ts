@@ -40,6 +40,7 @@ export class ClusterCells implements ClusterStats {
   readonly cxProtocolError: Counter;
   readonly cxRxBytes: Counter;
   readonly cxTxBytes: Counter;
+  readonly bindErrors: Counter;
   readonly flowControlBackedUp: Counter;
   readonly flowControlDrained: Counter;
   readonly healthyPanic: Counter;
@@ -82,6 +83,7 @@ export class ClusterCells implements ClusterStats {
     this.cxProtocolError = stats.counter("upstream_cx_protocol_error");
     this.cxRxBytes = stats.counter("upstream_cx_rx_bytes_total");
     this.cxTxBytes = stats.counter("upstream_cx_tx_bytes_total");
+    this.bindErrors = stats.counter("bind_errors");
     this.flowControlBackedUp = stats.counter("upstream_flow_control_backed_up_total");
     this.flowControlDrained = stats.counter("upstream_flow_control_drained_total");
     this.healthyPanic = stats.counter("lb_healthy_panic");
@@ -105,7 +107,6 @@ const UNMOVED_COUNTERS = [
   "assignment_stale",
   "assignment_timeout_received",
   "assignment_use_cached",
-  "bind_errors",
   "lb_local_cluster_not_ok",
   "lb_recalculate_zone_structures",
   "lb_subsets_created",

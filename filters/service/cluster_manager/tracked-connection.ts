@@ -6,6 +6,7 @@ import type {
   ConnectionHandler,
   TransportOptions,
 } from "@tsproxy/sdk";
+import { connectFailure, isBindError } from "./connect-failure.ts";
 import type { UpstreamHost } from "./host.ts";
 import type { PoolOwner } from "./pool.ts";
 
@@ -111,11 +112,15 @@ export class TrackedConnection implements ConnectionHandler {
     host.cells.cxActive.dec();
     cells.cxLengthMs.record(cx.now() - this.#openedAt);
     this.#countSent();
+    let why = "";
     if (this.#connected) {
       host.load.active--;
       cells.rqActive.dec();
       host.cells.rqActive.dec();
     } else {
+      const from = this.#owner.sourceFor(host.address);
+      why = connectFailure(event, host.address, from);
+      if (isBindError(event, from)) cells.bindErrors.inc();
       this.#endPending();
       cells.cxConnectFail.inc();
       if (event.timeout) cells.cxConnectTimeout.inc();
@@ -124,6 +129,6 @@ export class TrackedConnection implements ConnectionHandler {
       host.outlier?.onLocalFailure(event.timeout ? 504 : 503);
     }
     this.#onGone(this);
-    this.#handler.onClosed(event);
+    this.#handler.onClosed(this.#connected ? event : { ...event, transportFailure: why });
   }
 }

@@ -11,6 +11,7 @@ import type {
   Connection,
   ConnectionHandler,
   ConnectOptions,
+  Host,
   HostNames,
   HostSpec,
   PoolCallbacks,
@@ -233,13 +234,8 @@ export class UpstreamCluster implements Cluster, PoolOwner {
       policy?.byStream === true;
     if (cx.role === "canary") this.#provided = undefined;
     else if (type.clusters !== undefined) {
-      const panics = { inc: () => this.traffic.healthyPanic.inc() };
-      this.#aggregate = new Aggregate(
-        type.clusters,
-        parts.clusterOf,
-        () => this.#panicThreshold(),
-        panics,
-      );
+      const threshold = () => this.#panicThreshold();
+      this.#aggregate = new Aggregate(type.clusters, parts.clusterOf, threshold);
       this.#provided = this.#aggregate;
     } else this.#provided = type.provide?.(this.#ownHosts());
     this.#sweep = cx.timer(() => this.#onSweep());
@@ -262,7 +258,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
       hostname: spec.hostname,
       ...(alpn !== undefined && { alpn }),
     });
-    return bound(options, address, this.#options.sources);
+    return this.#bound(options, address);
   }
   connectTo(
     host: UpstreamHost,
@@ -277,7 +273,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
       ...(pool !== undefined && { alpn: ALPN[pool.protocol.name], ...pool.peer?.options }),
       ...(downstream !== undefined && { downstream }),
     });
-    const optionsFor = (address: Address) => bound(options, address, this.#options.sources);
+    const optionsFor = (address: Address) => this.#bound(options, address);
     const { address } = host;
     const others = host.spec.additionalAddresses ?? [];
     if (others.length === 0) return this.cx.connect(address, handler, optionsFor(address));
@@ -290,6 +286,16 @@ export class UpstreamCluster implements Cluster, PoolOwner {
         host.cells.cxTotal.inc();
       },
     });
+  }
+  sourceFor(to: Address): Address | undefined {
+    const { sources } = this.#options;
+    if (sources.length === 0 || to.path !== undefined) return undefined;
+    const family = familyOf(to);
+    return sources.find((source) => familyOf(source) === family) ?? sources[0];
+  }
+  #bound(options: ConnectOptions, to: Address): ConnectOptions {
+    const source = this.sourceFor(to);
+    return source === undefined ? options : { ...options, bind: source };
   }
   get connectTimeoutMs(): number {
     return this.#options.connectTimeoutMs;
@@ -532,6 +538,11 @@ export class UpstreamCluster implements Cluster, PoolOwner {
       panicThreshold: this.#panicThreshold(),
     });
     return localClusterOf(this.#hosts, this.#ownLocality, loads.panic[0] === true);
+  }
+
+  /** Level of priority of one of the hosts that this cluster has given. */
+  priorityOf(host: Host): number {
+    return this.#aggregate?.priorityOf(host) ?? host.priority ?? 0;
   }
 
   #panicThreshold(): number {
@@ -840,17 +851,6 @@ function negotiated(connection: Connection): string {
 }
 
 /** The same, from the address that the config has for upstreams of that family. */
-function bound(
-  options: ConnectOptions,
-  upstream: Address,
-  sources: readonly Address[],
-): ConnectOptions {
-  const [first] = sources;
-  if (first === undefined || upstream.path !== undefined) return options;
-  const family = familyOf(upstream);
-  return { ...options, bind: sources.find((source) => familyOf(source) === family) ?? first };
-}
-
 function codecOptions(options: ClusterOptions, stats: Stats): CodecOptions {
   return {
     maxHeadBytes: options.maxHeadBytes,

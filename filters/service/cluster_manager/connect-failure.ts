@@ -1,0 +1,31 @@
+import { type Address, type CloseEvent, formatAddress } from "@tsproxy/sdk";
+
+const REASONS: Readonly<Record<string, string>> = {
+  ECONNREFUSED: "Connection refused",
+  ECONNRESET: "Connection reset by peer",
+  EHOSTUNREACH: "No route to host",
+  ENETUNREACH: "Network is unreachable",
+  ETIMEDOUT: "Connection timed out",
+  EADDRNOTAVAIL: "Cannot assign requested address",
+  EACCES: "Permission denied",
+  ENOENT: "No such file or directory",
+};
+
+/** The address to connect from was not to be had; nobody has heard of us. */
+export function isBindError({ error }: CloseEvent, from: Address | undefined): boolean {
+  return error === "EADDRNOTAVAIL" && from !== undefined;
+}
+
+/** Why `to` could not be reached, in Envoy's words; "": it took too long. `from`: what the config binds to. */
+export function connectFailure(event: CloseEvent, to: Address, from: Address | undefined): string {
+  const { error, timeout, transportFailure } = event;
+  if (timeout) return "";
+  if (transportFailure !== undefined) return transportFailure;
+  if (error === undefined) return "";
+  const reason = REASONS[error] ?? error;
+  if (isBindError(event, from)) return `failed to bind to ${formatAddress(from!)}: ${reason}`;
+  // A unix socket says so at once.
+  return to.path === undefined
+    ? `delayed_connect_error: ${reason}`
+    : `immediate_connect_error: ${reason}|remote address:${to.path}`;
+}
