@@ -255,7 +255,11 @@ const BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/
 
 /** Base64 in either alphabet of RFC 4648, with or without padding. Undefined: the text is not base64. */
 export function base64Decode(text: string): Uint8Array | undefined {
-  const digits = text.replace(/=+$/, "").replaceAll("-", "+").replaceAll("_", "/");
+  const digits = text
+    .replace(/={1,2}$/, "")
+    .replaceAll("-", "+")
+    .replaceAll("_", "/");
+  if (digits.length % 4 === 1) return undefined;
   const bytes = new Uint8Array((digits.length * 3) >> 2);
   let at = 0;
   let bits = 0;

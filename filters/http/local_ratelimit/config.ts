@@ -1,35 +1,28 @@
 import {
-  Duration,
   Enum,
   HeaderValueOption,
   HttpStatus,
   RateLimit,
   RuntimeFractionalPercent,
   type Static,
+  TokenBucketConfig,
   Type,
   UInt32,
 } from "@tsproxy/sdk";
-
-const TokenBucket = Type.Object({
-  max_tokens: UInt32({ minimum: 1 }),
-  tokens_per_fill: UInt32({ default: 1, minimum: 1 }),
-  fill_interval: Duration(),
-});
-export type TokenBucket = Static<typeof TokenBucket>;
 
 const Descriptor = Type.Object({
   entries: Type.Array(
     Type.Object({ key: Type.String({ minLength: 1 }), value: Type.String({ default: "" }) }),
     { minItems: 1 },
   ),
-  token_bucket: TokenBucket,
+  token_bucket: TokenBucketConfig,
 });
 
 /** Envoy's LocalRateLimit; routes take the same message. */
 export const Config = Type.Object({
   stat_prefix: Type.String({ minLength: 1 }),
   status: Type.Optional(HttpStatus),
-  token_bucket: Type.Optional(TokenBucket),
+  token_bucket: Type.Optional(TokenBucketConfig),
   filter_enabled: Type.Optional(RuntimeFractionalPercent),
   filter_enforced: Type.Optional(RuntimeFractionalPercent),
   request_headers_to_add_when_not_enforced: Type.Array(HeaderValueOption, {

@@ -1,21 +1,19 @@
 import {
   type BucketRate,
+  bucketRate,
   CellHeap,
   type CellSpec,
-  ConfigError,
   type Descriptor,
   hash,
   type TokenBucket,
+  type TokenBucketConfig,
   tokenBucket,
   tokenBuckets,
 } from "@tsproxy/sdk";
-import type { Config, TokenBucket as TokenBucketConfig } from "./config.ts";
-
-/** Envoy refuses faster fills. */
-const FILL_INTERVAL_MIN_MS = 50;
+import type { Config } from "./config.ts";
 
 /** Opens a cell by name: shared by all workers, or private to a connection. */
-export type OpenCell = <T>(name: string, spec: CellSpec<T>) => T;
+type OpenCell = <T>(name: string, spec: CellSpec<T>) => T;
 
 /** A bucket as one request sees it. */
 export interface Limit {
@@ -40,7 +38,7 @@ export interface Asked {
 /** The buckets of one config: the default one, and those of descriptors. */
 export class Limiter {
   readonly #default: Limit | undefined;
-  /** What the default one answers. */
+  /** The two answers of the default bucket. */
   readonly #granted: Answer;
   readonly #refused: Answer;
   readonly #alwaysDefault: boolean;
@@ -58,7 +56,7 @@ export class Limiter {
     );
   }
 
-  /** Takes a token of every bucket that the request belongs to, the slowest first, until one has none. */
+  /** Takes tokens from every bucket that the request belongs to, the slowest first, until one has not enough. */
   ask(descriptors: readonly Asked[]): Answer {
     // Most requests belong to the default one alone.
     if (descriptors.length === 0) return this.#askDefault();
@@ -73,7 +71,7 @@ export class Limiter {
     }
     found.sort((a, b) => a.perMs - b.perMs);
     for (const limit of found) {
-      // Envoy gives nothing to whoever asks for nothing.
+      // As in Envoy, a request that counts as 0 hits is refused.
       if (limit.hits === 0 || !limit.bucket.take(limit.hits)) return { allowed: false, limit };
     }
     const first = found[0];
@@ -89,7 +87,7 @@ export class Limiter {
   }
 }
 
-/** The bucket of one descriptor; of one with open values (""), a bucket for each combination of values. */
+/** The bucket of one descriptor; where values are left open (""), one for each combination of values that requests have. */
 class DescriptorLimit {
   /** Tokens a millisecond. */
   readonly perMs: number;
@@ -102,7 +100,7 @@ class DescriptorLimit {
     maxDynamic: number,
     open: OpenCell,
   ) {
-    const rate = rateOf(token_bucket, `${path}.token_bucket`);
+    const rate = bucketRate(token_bucket, `${path}.token_bucket`);
     this.#entries = entries;
     this.perMs = rate.tokensPerFill / rate.fillIntervalMs;
     const { maxTokens } = rate;
@@ -142,24 +140,13 @@ class DescriptorLimit {
 }
 
 function openLimit(bucket: TokenBucketConfig, path: string, open: OpenCell): Limit {
-  const rate = rateOf(bucket, path);
+  const rate = bucketRate(bucket, path);
   return { maxTokens: rate.maxTokens, bucket: open(nameOf(path, rate, []), tokenBucket(rate)) };
 }
 
-/** Another rate is another bucket, and starts full, as after Envoy's reload. */
+/** The rate is part of the name: a bucket whose rate has changed is another one and starts full, as after a reload of Envoy. */
 function nameOf(path: string, rate: BucketRate, entries: Descriptor): string {
   return `${path} ${hash(JSON.stringify([rate, entries]), 0).toString(36)}`;
-}
-
-function rateOf(bucket: TokenBucketConfig, path: string): BucketRate {
-  if (bucket.fill_interval < FILL_INTERVAL_MIN_MS) {
-    throw new ConfigError(`${path}.fill_interval`, "is shorter than 50 ms; write at least 0.05s");
-  }
-  return {
-    maxTokens: bucket.max_tokens,
-    tokensPerFill: bucket.tokens_per_fill,
-    fillIntervalMs: bucket.fill_interval,
-  };
 }
 
 /** Cells in memory of their own, for the buckets of one connection. */

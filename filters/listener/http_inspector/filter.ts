@@ -9,11 +9,11 @@ import {
 } from "@tsproxy/sdk";
 
 const PREFACE = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/** A request line that has not ended by then is none. */
+/** Bytes. A first line that is longer is not taken for a request line. */
 const MAX_LINE = 64 * 1024 - 1;
 const METHOD = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
 
-/** Looks which HTTP a client speaks in the clear; takes no byte. */
+/** Finds out which HTTP a client speaks in the clear; consumes no byte. */
 class HttpInspector implements ListenerFilter {
   readonly #socket: AcceptedSocket;
   readonly #stats: Stats;
@@ -24,7 +24,7 @@ class HttpInspector implements ListenerFilter {
   }
 
   onBytes(bytes: Chunk): number | "more" | "close" {
-    // What TLS hides is told by ALPN.
+    // A client of TLS says by ALPN which HTTP it speaks.
     if (this.#socket.transportProtocol === "tls") return 0;
     const found = protocolOf(bytes);
     if (found === "more") return "more";

@@ -5,17 +5,19 @@ import {
   defineListenerFilter,
   Enum,
   type ListenerFilter,
+  PassThroughTlvs,
+  PROXY_TLVS,
+  type ProxyTlv,
+  passedTlvs,
   type SetupContext,
   type Static,
   Type,
   UInt32,
   utf8Decode,
 } from "@tsproxy/sdk";
-import { readProxyHeader, type Tlv, versionOf } from "./header.ts";
+import { readProxyHeader, versionOf } from "./header.ts";
 
 const METADATA = "envoy.filters.listener.proxy_protocol";
-/** For the transport that says the same to an upstream. */
-const PASSED_ON = "envoy.network.proxy_protocol_options";
 
 const Config = Type.Object({
   rules: Type.Optional(
@@ -32,18 +34,13 @@ const Config = Type.Object({
     ),
   ),
   allow_requests_without_proxy_protocol: Type.Boolean({ default: false }),
-  pass_through_tlvs: Type.Optional(
-    Type.Object({
-      match_type: Enum(["INCLUDE_ALL", "INCLUDE"], { default: "INCLUDE_ALL" }),
-      tlv_type: Type.Optional(Type.Array(UInt32({ maximum: 255 }))),
-    }),
-  ),
+  pass_through_tlvs: Type.Optional(PassThroughTlvs),
   disallowed_versions: Type.Optional(Type.Array(Enum(["V1", "V2"]))),
   stat_prefix: Type.Optional(Type.String()),
 });
 type Config = Static<typeof Config>;
 
-/** Takes the PROXY header off, and the addresses that it names for the connection's. */
+/** Consumes the PROXY header; the addresses that it names become those of the connection. */
 class ProxyProtocol implements ListenerFilter {
   readonly #socket: AcceptedSocket;
   readonly #config: Config;
@@ -62,7 +59,7 @@ class ProxyProtocol implements ListenerFilter {
     if (announced === "absent") return this.#without(stats.notFoundAllowed, stats.notFoundRefused);
     const { found, error, disallowed } = stats[announced];
     if (this.#config.disallowed_versions?.includes(announced)) {
-      // Whoever may come without a header may as well send bytes that look like one.
+      // A client that may come without a header may also send bytes that look like one.
       return this.#without(disallowed, disallowed);
     }
     const header = readProxyHeader(bytes);
@@ -84,17 +81,9 @@ class ProxyProtocol implements ListenerFilter {
     return isAllowed ? 0 : "close";
   }
 
-  #note(tlvs: readonly Tlv[]): void {
-    const { pass_through_tlvs: wanted } = this.#config;
-    if (wanted !== undefined) {
-      const { match_type, tlv_type = [] } = wanted;
-      const passed = tlvs.filter(
-        ({ type }) => match_type === "INCLUDE_ALL" || tlv_type.includes(type),
-      );
-      // The bytes are the socket's.
-      const kept = passed.map(({ type, value }) => ({ type, value: value.slice() }));
-      if (kept.length > 0) this.#socket.setMetadata?.(PASSED_ON, { tlvs: kept });
-    }
+  #note(tlvs: readonly ProxyTlv[]): void {
+    const passed = passedTlvs(tlvs, this.#config.pass_through_tlvs);
+    if (passed.length > 0) this.#socket.setMetadata?.(PROXY_TLVS, { tlvs: passed });
     for (const { tlv_type, on_tlv_present: wanted } of this.#config.rules ?? []) {
       const tlv = tlvs.find(({ type }) => type === tlv_type);
       if (tlv === undefined || wanted === undefined) continue;

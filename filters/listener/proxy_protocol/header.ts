@@ -1,26 +1,29 @@
-import { type Address, type Chunk, formatIp, latin1Decode, parseIp } from "@tsproxy/sdk";
+import {
+  type Address,
+  type Chunk,
+  formatIp,
+  latin1Decode,
+  type ProxyTlv,
+  parseIp,
+} from "@tsproxy/sdk";
 
 // The PROXY protocol, versions 1 and 2: https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt
 
 export type Version = "V1" | "V2";
 
 /** A header that was read to its end. */
-export interface ProxyHeader {
+interface ProxyHeader {
   readonly version: Version;
   /** Bytes that it takes. */
   readonly size: number;
-  /** Undefined: the sender speaks for itself (LOCAL, UNKNOWN). */
+  /** Undefined: the header names no client (LOCAL, UNKNOWN). */
   readonly source: Address | undefined;
   readonly destination: Address | undefined;
-  readonly tlvs: readonly Tlv[];
-}
-export interface Tlv {
-  readonly type: number;
-  readonly value: Uint8Array;
+  readonly tlvs: readonly ProxyTlv[];
 }
 
-/** No header; one that is not complete; one of that version that breaks the rules. */
-export type NoHeader = "absent" | "more" | "bad V1" | "bad V2";
+/** There is no header; it is not complete yet; or it breaks the rules of its version. */
+type NoHeader = "absent" | "more" | "bad V1" | "bad V2";
 
 const V1_SIGNATURE = "PROXY ";
 const V2_SIGNATURE = "\r\n\r\n\0\r\nQUIT\n";
@@ -110,9 +113,9 @@ function readV2(bytes: Chunk): ProxyHeader | NoHeader {
 
 const ADDRESS_SIZES: readonly (number | undefined)[] = [0, 12, 36, 216];
 
-/** Undefined: one says that it is longer than there is room. */
-function readTlvs(memory: Uint8Array, from: number, end: number): Tlv[] | undefined {
-  const tlvs: Tlv[] = [];
+/** Copies of the values. Undefined: one of them says that it is longer than the header. */
+function readTlvs(memory: Uint8Array, from: number, end: number): ProxyTlv[] | undefined {
+  const tlvs: ProxyTlv[] = [];
   for (let at = from; at < end; ) {
     if (at + 3 > end) return undefined;
     const type = memory[at]!;

@@ -1,4 +1,4 @@
-/** Digests of short texts, at once: `crypto.subtle` answers later, and a chain is chosen now. */
+/** Digests of short texts that are needed at once; those of `crypto.subtle` come later. */
 
 const rotate = (word: number, bits: number): number => (word << bits) | (word >>> (32 - bits));
 
@@ -50,7 +50,7 @@ export function md5(text: string): string {
   return hexOf(state, true);
 }
 
-/** FIPS 180-4 §4.2.2: of the first 64 primes the roots' fractions, cube ones for rounds and square ones (eight) to begin with. */
+/** FIPS 180-4 §4.2.2 and §5.3.3: fractions of the cube roots of 64 primes for the rounds, of 8 square roots to start from. */
 const PRIMES = firstPrimes(64);
 const fraction = (root: number): number => ((root % 1) * 2 ** 32) | 0;
 const CUBES = Int32Array.from(PRIMES, (prime) => fraction(Math.cbrt(prime)));

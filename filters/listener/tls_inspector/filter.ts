@@ -14,7 +14,7 @@ import { ja3, ja4 } from "./fingerprint.ts";
 const NAME = "envoy.filters.listener.tls_inspector";
 
 const Config = Type.Object({
-  /** Reads are as large as the socket gives them; Envoy begins with so many bytes. */
+  /** Accepted, and without effect: reads are as large as the socket gives them. */
   initial_read_buffer_size: UInt32({ default: 16_384, minimum: 256, maximum: 65_536 }),
   max_client_hello_size: UInt32({ default: 16_384, minimum: 256, maximum: 65_536 }),
   enable_ja3_fingerprinting: Type.Optional(Type.Boolean()),
@@ -22,7 +22,7 @@ const Config = Type.Object({
 });
 type Config = Static<typeof Config>;
 
-/** Looks whether a client speaks TLS, and what it asks for; takes no byte. */
+/** Finds out whether a client speaks TLS, and what it asks for; consumes no byte. */
 class TlsInspector implements ListenerFilter {
   readonly #socket: AcceptedSocket;
   readonly #stats: Stats;
@@ -62,7 +62,7 @@ class TlsInspector implements ListenerFilter {
     return 0;
   }
 
-  /** For logs, as Envoy names it. */
+  /** Leaves the reason in the connection's metadata, for logs. */
   #fail(reason: string): void {
     this.#socket.setMetadata?.(NAME, { failure_reason: reason });
   }

@@ -4,10 +4,10 @@ import { md5, sha256 } from "./digest.ts";
 const EXTENSION_SERVER_NAME = 0;
 const EXTENSION_SIGNATURE_ALGORITHMS = 13;
 const EXTENSION_ALPN = 16;
-/** Of the digits of a digest JA4 keeps so many. */
+/** How many hex digits of a digest JA4 keeps. */
 const HASH_DIGITS = 12;
 
-/** RFC 8701: 0x0a0a, 0x1a1a, … are drawn by lot, so that servers bear what they do not know. */
+/** RFC 8701: clients add values like 0x0a0a and 0x1a1a at random, so that servers learn to ignore unknown ones. */
 function isGrease(id: number): boolean {
   return (id & 0x0f0f) === 0x0a0a && id >> 8 === (id & 0xff);
 }
@@ -20,7 +20,10 @@ export function ja3(hello: ClientHello): string {
   return md5([legacyVersion, ...lists.map((list) => list.join("-"))].join(","));
 }
 
-/** JA4: `t13d1516h2_8daaf6152771_d8a2da3f94cd`. What it is made of in order, and hashes of what is in no order, sorted. */
+/**
+ * JA4: `t13d1516h2_8daaf6152771_d8a2da3f94cd`. The first part is readable; the others are hashes of the sorted cipher suites, and of
+ * the sorted extensions with the signature algorithms in the client's order.
+ */
 export function ja4(hello: ClientHello): string {
   const { cipherSuites, extensions, signatureAlgorithms } = hello;
   const suites = known(cipherSuites);
@@ -49,7 +52,7 @@ function versionOf({ versions, legacyVersion }: ClientHello): string {
   return VERSIONS[offered.length > 0 ? Math.max(...offered) : legacyVersion] ?? "00";
 }
 
-/** First and last letter of the first protocol; of bytes that are none, a digit each. */
+/** First and last character of the first protocol; where one is no letter or digit, a hex digit of each. */
 function alpnOf({ alpn: [first = ""] }: ClientHello): string {
   if (first === "") return "00";
   const ends = first.charAt(0) + first.charAt(first.length - 1);

@@ -17,7 +17,7 @@ import { Config } from "./config.ts";
 class Limit {
   readonly config: Config;
   readonly cx: SetupContext;
-  /** Connections that are in, over all workers. */
+  /** Connections that the limit has let in, over all workers. */
   readonly open: SharedHolds;
   readonly limited: Counter;
   readonly active: Gauge;
@@ -39,7 +39,7 @@ class Limit {
   }
 }
 
-/** Closes connections past the limit, at once or after a delay that slows down whoever connects again and again. */
+/** Closes connections past the limit, at once or after a delay that slows down clients which connect again and again. */
 class ConnectionLimit implements NetworkFilter {
   readonly #limit: Limit;
   readonly #connection: DownstreamConnection;
@@ -68,7 +68,7 @@ class ConnectionLimit implements NetworkFilter {
     return stop;
   }
 
-  /** Read, so that the close is no reset, and seen by nobody. */
+  /** Bytes are read, since closing with unread bytes would be a reset, and dropped. */
   onData() {
     if (this.#isCounted && !this.#holds) return stop;
   }

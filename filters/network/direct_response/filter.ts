@@ -1,4 +1,5 @@
 import {
+  base64Decode,
   ConfigError,
   type DownstreamConnection,
   defineNetworkFilter,
@@ -9,7 +10,7 @@ import { Config } from "./config.ts";
 
 const DESCRIPTION = { describe: () => ({ responseCodeDetails: "direct_response" }) };
 
-/** Says its one text to whoever connects, and hangs up. What the client says is dropped. */
+/** Writes its text to each client and closes the connection; what the client sends is dropped. */
 class DirectResponse implements NetworkFilter {
   readonly #connection: DownstreamConnection;
   readonly #response: Uint8Array;
@@ -48,20 +49,3 @@ function bytesOf(config: Config): Uint8Array {
   if (bytes !== undefined) return bytes;
   throw new ConfigError("response.inline_bytes", `"${inline_bytes.slice(0, 40)}" is not base64`);
 }
-
-/** Both alphabets, padding optional: protobuf's JSON mapping takes either. */
-function base64Decode(text: string): Uint8Array | undefined {
-  const digits = text
-    .replace(/={1,2}$/, "")
-    .replaceAll("-", "+")
-    .replaceAll("_", "/");
-  if (!/^[A-Za-z0-9+/]*$/.test(digits) || digits.length % 4 === 1) return undefined;
-  const bytes = new Uint8Array(Math.floor((digits.length * 3) / 4));
-  let bits = 0;
-  for (let k = 0, n = 0; k < digits.length; k++) {
-    bits = ((bits << 6) | ALPHABET.indexOf(digits[k]!)) & 0xffffff;
-    if (k % 4 !== 0) bytes[n++] = (bits >> (6 - 2 * (k % 4))) & 255;
-  }
-  return bytes;
-}
-const ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

@@ -1,6 +1,5 @@
 import {
-  type BucketRate,
-  ConfigError,
+  bucketRate,
   type Counter,
   type DownstreamConnection,
   defineNetworkFilter,
@@ -13,9 +12,7 @@ import {
 } from "@tsproxy/sdk";
 import { Config } from "./config.ts";
 
-/** Envoy refuses faster fills. */
-const FILL_INTERVAL_MIN_MS = 50;
-
+/** What the connections of one use share. */
 interface Shared {
   readonly bucket: TokenBucket;
   readonly enabled: RuntimeFlag | undefined;
@@ -46,8 +43,8 @@ export default defineNetworkFilter({
   types: ["envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit"],
   config: Config,
   setup(config, cx) {
-    const rate = rateOf(config);
-    // Another rate is another bucket, and starts full.
+    const rate = bucketRate(config.token_bucket, "token_bucket");
+    // The rate is part of the name: a bucket whose rate has changed is another one, and starts full.
     const name = `bucket ${hash(JSON.stringify(rate), 0).toString(36)}`;
     const flag = config.runtime_enabled;
     const shared: Shared = {
@@ -58,17 +55,3 @@ export default defineNetworkFilter({
     return { create: (connection) => new LocalRateLimit(shared, connection) };
   },
 });
-
-function rateOf({ token_bucket: bucket }: Config): BucketRate {
-  if (bucket.fill_interval < FILL_INTERVAL_MIN_MS) {
-    throw new ConfigError(
-      "token_bucket.fill_interval",
-      "is shorter than 50 ms; write at least 0.05s",
-    );
-  }
-  return {
-    maxTokens: bucket.max_tokens,
-    tokensPerFill: bucket.tokens_per_fill,
-    fillIntervalMs: bucket.fill_interval,
-  };
-}

@@ -85,7 +85,7 @@ function subjectOf(connection: DownstreamConnection): RbacSubject {
   };
 }
 
-/** Decides when the first bytes come, so that TLS has told by then who the client is. */
+/** Decides when the first bytes come: by then the TLS handshake has told who the client is. */
 class RbacFilter implements NetworkFilter {
   readonly #settings: Settings;
   readonly #connection: DownstreamConnection;

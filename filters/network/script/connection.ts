@@ -33,18 +33,18 @@ export class ScriptConnection {
   get applicationProtocols(): readonly string[] {
     return this.#connection.applicationProtocols;
   }
-  /** To the client; `onWrite` of this script does not see it. */
+  /** Sends to the client; this script's `onWrite` does not see it. */
   send(data: string | Uint8Array): void {
     const bytes = typeof data === "string" ? utf8Encode(data) : data;
     this.#chain.injectWrite(bytes);
   }
-  /** `flush`: after what was sent. */
+  /** `flush`: when everything has been sent; `abort`: at once; `reset`: at once, with RST. */
   close(how: "flush" | "abort" | "reset" = "flush"): void {
     this.#connection.close(how);
   }
 }
 
-/** `data`: bytes on their way. */
+/** `data`: the bytes of one hook. */
 export class ScriptData {
   readonly #chunk: Chunk;
 
@@ -62,7 +62,7 @@ export class ScriptData {
   text(): string {
     return this.#chunk.text();
   }
-  /** What the next filters (of `onWrite`: the client) get in the place of these bytes; "" for nothing. */
+  /** Sends these bytes on instead, to the next filters or (in `onWrite`) to the client; "" sends nothing. */
   replace(data: string | Uint8Array): void {
     this.#chunk.replace(typeof data === "string" ? utf8Encode(data) : data);
   }

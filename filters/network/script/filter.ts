@@ -39,7 +39,7 @@ class Script {
     this.functions = this.#program.functions as Functions;
   }
 
-  /** What the call comes to; its errors are told as the user's file has them. */
+  /** Runs a function of the script. Its errors name the place in the user's file. */
   run(call: () => unknown): Promise<void> | void {
     try {
       const result = call();
@@ -59,7 +59,7 @@ class Script {
   }
 }
 
-/** Only the hooks that the script needs are there: the others cost nothing. */
+/** A filter with only the hooks that the script needs, so that the others cost nothing. */
 function filterFor(
   script: Script,
   connection: DownstreamConnection,
@@ -69,12 +69,12 @@ function filterFor(
   const conn = new ScriptConnection(connection, chain);
   const filter: NetworkFilter = {};
   if (onConnect !== undefined) filter.onConnect = () => script.run(() => onConnect(conn));
-  /** A hook for bytes: what the script puts in their place goes on. */
+  /** Makes a hook for bytes, in which the script may replace them. */
   const bytes = (on: OnBytes) => (chunk: Chunk, endStream: boolean) => {
     const lent = chunk.memory;
     const result = script.run(() => on(new ScriptData(chunk), conn, endStream));
     if (result === undefined) return undefined;
-    // The bytes are lent until here; who waits goes on with a copy, and later filters get what it has become.
+    // The bytes are lent until the hook returns, so a script that waits goes on with a copy, and later filters get that.
     if (chunk.memory === lent) chunk.replace(chunk.copy());
     return result.then(() => chunk.copy());
   };

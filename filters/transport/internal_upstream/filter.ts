@@ -19,7 +19,7 @@ const Config = Type.Object({
         kind: Type.Object({
           host: Type.Optional(Type.Object({})),
           cluster: Type.Optional(Type.Object({})),
-          // Refused by `check`: a connection is nobody's request.
+          // Refused by `check`: a connection does not belong to one request.
           request: Type.Optional(Type.Object({})),
           route: Type.Optional(Type.Object({})),
         }),

@@ -1,5 +1,6 @@
 import { defineTransport, Type } from "@tsproxy/sdk";
 
+/** Bytes pass as they are. */
 export default defineTransport({
   name: "envoy.transport_sockets.raw_buffer",
   aliases: ["raw_buffer"],

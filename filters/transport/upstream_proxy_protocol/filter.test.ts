@@ -1,5 +1,6 @@
+import { passedTlvs } from "@tsproxy/sdk";
 import { expect, test } from "vitest";
-import { headerV1, headerV2, passedOn } from "./filter.ts";
+import { headerV1, headerV2 } from "./filter.ts";
 
 const client = { ip: "10.1.2.3", port: 8080 };
 const server = { ip: "192.0.2.1", port: 80 };
@@ -25,11 +26,9 @@ test("what a client's header had beside addresses is sent on, as far as the conf
     { type: 0xea, value: Uint8Array.of(1, 2, 3) },
     { type: 2, value: Uint8Array.of(4) },
   ];
-  const metadata = new Map([["envoy.network.proxy_protocol_options", { tlvs }]]);
-  expect(passedOn(metadata, undefined)).toEqual([]);
-  expect(passedOn(undefined, { match_type: "INCLUDE_ALL" })).toEqual([]);
-  expect(passedOn(metadata, { match_type: "INCLUDE_ALL" })).toEqual(tlvs);
-  const two = passedOn(metadata, { match_type: "INCLUDE", tlv_type: [2] });
+  expect(passedTlvs(tlvs, undefined)).toEqual([]);
+  expect(passedTlvs(tlvs, { match_type: "INCLUDE_ALL" })).toEqual(tlvs);
+  const two = passedTlvs(tlvs, { match_type: "INCLUDE", tlv_type: [2] });
   const header = text(headerV2(client, server, false, two));
   expect(header.slice(12, 16)).toBe("\x21\x11\0\x10");
   expect(header.slice(28)).toBe("\x02\0\x01\x04");

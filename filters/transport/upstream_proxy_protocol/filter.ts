@@ -4,51 +4,39 @@ import {
   Enum,
   Extension,
   latin1Encode,
+  PassThroughTlvs,
+  PROXY_TLVS,
+  type ProxyTlv,
   parseIp,
+  passedTlvs,
   type Slot,
-  type Static,
   type Transport,
   type TransportFactory,
   type TransportOptions,
   type TransportSocket,
   Type,
-  UInt32,
 } from "@tsproxy/sdk";
-
-/** Where the listener filter proxy_protocol leaves what a client's header had beside addresses. */
-const PASSED_ON = "envoy.network.proxy_protocol_options";
-
-const PassThrough = Type.Object({
-  match_type: Enum(["INCLUDE_ALL", "INCLUDE"], { default: "INCLUDE_ALL" }),
-  tlv_type: Type.Optional(Type.Array(UInt32({ maximum: 255 }))),
-});
-type PassThrough = Static<typeof PassThrough>;
-
-interface Tlv {
-  readonly type: number;
-  readonly value: Uint8Array;
-}
 
 const Config = Type.Object({
   config: Type.Optional(
     Type.Object({
       version: Enum(["V1", "V2"], { default: "V1" }),
-      pass_through_tlvs: Type.Optional(PassThrough),
+      pass_through_tlvs: Type.Optional(PassThroughTlvs),
     }),
   ),
   transport_socket: Extension("transport"),
 });
 
-/** Says first who is behind the connection, then leaves it to the transport inside. */
+/** Sends a header that names the client, then leaves the connection to the transport inside. */
 class ProxyProtocol implements TransportFactory {
   readonly namesClients = true;
   readonly #version: "V1" | "V2";
-  readonly #passThrough: PassThrough | undefined;
+  readonly #passThrough: PassThroughTlvs | undefined;
   readonly #inner: Slot<TransportFactory>;
 
   constructor(
     version: "V1" | "V2",
-    passThrough: PassThrough | undefined,
+    passThrough: PassThroughTlvs | undefined,
     inner: Slot<TransportFactory>,
   ) {
     this.#version = version;
@@ -60,22 +48,23 @@ class ProxyProtocol implements TransportFactory {
     return this.#inner.current.value.secure;
   }
 
-  #tlvs({ downstream }: TransportOptions): readonly Tlv[] {
-    return passedOn(downstream?.metadata, this.#passThrough);
+  #tlvs({ downstream }: TransportOptions): readonly ProxyTlv[] {
+    const kept = (downstream?.metadata?.get(PROXY_TLVS)?.["tlvs"] ?? []) as readonly ProxyTlv[];
+    return passedTlvs(kept, this.#passThrough);
   }
 
   connect(socket: TransportSocket, options: TransportOptions): Transport {
     const inner = this.#inner.current.value.connect?.(socket, options);
     const onConnected = () => {
       const { localAddress, remoteAddress } = socket.connection;
-      // Without a client (health checks) the connection speaks for itself.
+      // Without a client (health checks) the header names the proxy's own addresses.
       const source = options.downstream?.remoteAddress ?? localAddress;
       const destination = options.downstream?.localAddress ?? remoteAddress;
-      const ownWord = options.downstream === undefined;
+      const isOwn = options.downstream === undefined;
       socket.write(
         this.#version === "V1"
           ? headerV1(source, destination)
-          : headerV2(source, destination, ownWord, this.#tlvs(options)),
+          : headerV2(source, destination, isOwn, this.#tlvs(options)),
       );
       if (inner === undefined) socket.ready();
       else inner.onConnected();
@@ -89,17 +78,6 @@ class ProxyProtocol implements TransportFactory {
       onClosed: () => inner.onClosed?.(),
     };
   }
-}
-
-/** Those of a listener are sent on that this transport names as well. */
-export function passedOn(
-  metadata: NonNullable<TransportOptions["downstream"]>["metadata"],
-  wanted: PassThrough | undefined,
-): readonly Tlv[] {
-  if (wanted === undefined) return [];
-  const all = (metadata?.get(PASSED_ON)?.["tlvs"] ?? []) as readonly Tlv[];
-  const { match_type, tlv_type = [] } = wanted;
-  return match_type === "INCLUDE_ALL" ? all : all.filter(({ type }) => tlv_type.includes(type));
 }
 
 export function headerV1(source: Address, destination: Address): Uint8Array {
@@ -118,7 +96,7 @@ export function headerV2(
   source: Address,
   destination: Address,
   local: boolean,
-  tlvs: readonly Tlv[] = [],
+  tlvs: readonly ProxyTlv[] = [],
 ): Uint8Array {
   const from = parseIp(source.ip);
   const to = parseIp(destination.ip);

@@ -17,7 +17,7 @@ export const Config = Type.Object({
   access_log_options: Type.Optional(
     Type.Object({
       access_log_flush_interval: Type.Optional(Duration()),
-      /** There are no tunnels. */
+      /** Accepted, and without effect: there are no tunnels. */
       flush_access_log_on_tunnel_connected: Type.Optional(Type.Boolean()),
     }),
   ),
@@ -34,7 +34,7 @@ export const Config = Type.Object({
   upstream_socket_config: Type.Optional(
     Type.Object({
       max_rx_datagram_size: Type.Optional(UInt32({ minimum: 1, maximum: 65_535 })),
-      /** Node reads one datagram at a time either way. */
+      /** Accepted, and without effect: Node reads one datagram at a time. */
       prefer_gro: Type.Optional(Type.Boolean()),
     }),
   ),

@@ -20,7 +20,7 @@ import { Session, type SessionOwner } from "./session.ts";
 import { logProxy, ProxyCounts } from "./session-log.ts";
 import { ClusterUdpStats, DownstreamUdpStats } from "./stats.ts";
 
-/** Clients are free to name ever new addresses: sessions of one listener and worker beyond these are not begun. */
+/** Sessions of one listener and worker. Client addresses can be forged, so their number has to be bounded. */
 const MAX_SESSIONS = 16_384;
 const DEFAULT_DATAGRAM = 1_500;
 
@@ -68,14 +68,14 @@ class UdpProxy implements UdpListenerFilter, SessionOwner {
     this.#begin(client, from, socket)?.forward(bytes);
   }
 
-  /** A host that is not well is left, but only for a better one. */
+  /** False: the host is unhealthy, and there is a healthy one to change to. */
   #isBest({ host, cluster }: Session, from: Address): boolean {
     if (host.healthy) return true;
     const other = cluster.chooseHost?.({ hash: this.#hash(from) });
     return other === undefined || !other.healthy || other === host;
   }
 
-  /** Its cluster is the one of that name, and still has the host. */
+  /** The session's cluster is still the one of its name, and still has the host. */
   #isCurrent({ cluster, host }: Session): boolean {
     return this.cx.clusters.get(cluster.name) === cluster && cluster.hosts.includes(host);
   }
@@ -89,7 +89,7 @@ class UdpProxy implements UdpListenerFilter, SessionOwner {
       return undefined;
     }
     const context: BalancerContext = { hash: this.#hash(from) };
-    // The cluster counts it if it has none.
+    // Without a host the cluster has counted that already.
     const host = cluster.chooseHost?.(context);
     if (host === undefined) return undefined;
     const key = this.#perPacket ? `${client}|${cluster.name}|${host.key}` : client;
@@ -135,7 +135,7 @@ function clusterChoice(
   return (client, local) => tree.match(subject(client, local));
 }
 
-/** Of all that a tree may look at a datagram has its addresses. */
+/** What a matcher tree can look at: a datagram has addresses alone. */
 function subject(client: Address, local: Address): MatchSubject {
   const info: Partial<StreamInfo> = {
     downstreamRemoteAddress: client,

@@ -9,7 +9,7 @@ import {
   type UdpSocket,
 } from "@tsproxy/sdk";
 
-/** What one session, or all of a listener, have seen. "Sent" is towards the client, as in Envoy. */
+/** Counts of one session, or of all together. "Sent" is towards the client, as in Envoy. */
 export class UdpCounts {
   bytesReceived = 0;
   bytesSent = 0;
@@ -25,7 +25,7 @@ export class ProxyCounts extends UdpCounts {
   noRoute = 0;
 }
 
-export interface LoggedSession {
+interface LoggedSession {
   readonly id: number;
   readonly startTime: number;
   readonly client: Address;
@@ -48,7 +48,7 @@ export function logSession(
     upstreamHost: host.address,
     host,
     upstreamRemoteAddress: host.address,
-    // Node knows it only when the socket is connected.
+    // Node knows the local address only once the socket is connected.
     upstreamLocalAddress: upstream.localAddress.ip === "" ? undefined : upstream.localAddress,
     connectionId: session.id,
     downstreamRemoteAddress: client,
@@ -68,7 +68,7 @@ export function logProxy(
 ): void {
   const told = {
     ...countsOf(counts),
-    // Node tells of none.
+    // Node does not report errors of receiving.
     errors_received: 0,
     no_route: counts.noRoute,
     session_total: counts.sessions,

@@ -21,13 +21,13 @@ export interface SessionOwner {
   readonly idleMs: number;
   readonly maxDatagram: number;
   readonly logs: AccessLogs;
-  /** 0: sessions are told of when they end, and not before. */
+  /** Milliseconds between lines of a running session; 0: there is only the line at its end. */
   readonly logEveryMs: number;
   readonly counts: ProxyCounts;
   onEnded(session: Session): void;
 }
 
-/** One client's exchange with one host: its datagrams go out from a socket of their own, so that answers find back. */
+/** One client's exchange with one host. It has a socket of its own, so that answers can be told apart from those of other clients. */
 export class Session implements UdpHandler {
   readonly key: string;
   readonly cluster: Cluster;
@@ -113,7 +113,7 @@ export class Session implements UdpHandler {
     this.#upstreamStats.rxErrors.inc();
   }
 
-  // Datagrams only note the time; a timer that is late enough decides.
+  // Datagrams only note the time: the timer looks how long ago the last one was, and arms itself again for the rest.
   #onIdle(): void {
     const { cx, stats, idleMs } = this.#owner;
     const rest = this.#lastMs + idleMs - cx.now();
