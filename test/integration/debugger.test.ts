@@ -292,6 +292,123 @@ test("stops at a line of Lua in the YAML file, for a client that attached by the
   expect((await held).headers).toMatchObject({ "x-lua": "n1" });
 });
 
+/** What VS Code's debugger asks of whatever it attaches to, before anybody has set a breakpoint; no isolate knows all of it. */
+const GREETING: readonly (readonly [method: string, params?: object])[] = [
+  ["Runtime.enable"],
+  ["Runtime.evaluate", { contextId: 1, returnByValue: true, expression: "typeof process" }],
+  ["Network.enable"],
+  ["NodeWorker.enable", { waitForDebuggerOnStart: false }],
+  ["Debugger.enable"],
+  ["Debugger.setAsyncCallStackDepth", { maxDepth: 32 }],
+  ["Debugger.setPauseOnExceptions", { state: "none" }],
+  ["Debugger.setBlackboxPatterns", { patterns: [] }],
+  [
+    "Debugger.setInstrumentationBreakpoint",
+    { instrumentation: "beforeScriptWithSourceMapExecution" },
+  ],
+  ["Runtime.addBinding", { name: "__jsDebugBinding" }],
+  ["Runtime.runIfWaitingForDebugger"],
+];
+/** The pattern that it makes of a file's path. */
+const patternOf = (file: string): string =>
+  [pathToFileURL(file).href, file]
+    .map((name) => `${name.replaceAll(/[/.\\^$*+?()|[\]{}-]/g, "\\$&")}($|\\?)`)
+    .join("|");
+
+interface Script {
+  readonly scriptId: string;
+  readonly url: string;
+  readonly sourceMapURL: string;
+  readonly endLine: number;
+}
+interface Location {
+  readonly scriptId: string;
+  readonly lineNumber: number;
+  readonly columnNumber: number;
+}
+
+test("is attached to, stopped, looked into and stepped through as VS Code does it", async () => {
+  const { port, inspector } = await start();
+  const inspectorPort = Number(inspector.split(":")[1]);
+  // Without a socket here it takes the first of the list.
+  expect(JSON.parse((await get(inspectorPort, "/json/version")).text)).toEqual({
+    Browser: expect.stringMatching(/^tsproxy/),
+    "Protocol-Version": "1.3",
+  });
+  const client = await Cdp.attach(inspector, "http/hello");
+  const refused: string[] = [];
+  for (const [method, params] of GREETING)
+    await client.send(method, params).catch(() => refused.push(method));
+  expect(refused.filter((method) => /^(?:Debugger|Runtime\.(?:enable|run))/.test(method))).toEqual(
+    [],
+  );
+
+  // The source map comes with the script, and its sources open as files.
+  const file = path.join(session.dir, FILTER);
+  const parsed = client.events.filter(({ method }) => method === "Debugger.scriptParsed");
+  const script = parsed
+    .map(({ params }) => params as unknown as Script)
+    .find(({ url }) => url === "tsproxy:///http/hello.js")!;
+  const [, encoded = ""] = script.sourceMapURL.split("data:application/json;base64,");
+  const map = JSON.parse(Buffer.from(encoded, "base64").toString()) as { sources: string[] };
+  expect(map.sources).toContain(pathToFileURL(file).href);
+  const { scriptSource } = await client.send("Debugger.getScriptSource", {
+    scriptId: script.scriptId,
+  });
+  expect(scriptSource).toContain("onResponseHeaders");
+
+  const source = session.read(FILTER);
+  const lineNumber = lineOf(source, "headers.set(");
+  const set = await client.send("Debugger.setBreakpointByUrl", {
+    urlRegex: patternOf(file),
+    lineNumber,
+    columnNumber: 0,
+    condition: "",
+  });
+  const [location] = set.locations as unknown as Location[];
+  expect(location?.scriptId).toBe(script.scriptId);
+  // Where the map leads it sets one of its own.
+  const own = await client.send("Debugger.setBreakpoint", { location });
+  const begin = { scriptId: script.scriptId, lineNumber: location!.lineNumber, columnNumber: 0 };
+  const possible = await client.send("Debugger.getPossibleBreakpoints", {
+    start: begin,
+  });
+  expect(possible.locations).toContainEqual(expect.objectContaining(location));
+
+  const held = get(port, "/held");
+  const paused = (await client.next("Debugger.paused")) as unknown as Paused & {
+    readonly hitBreakpoints: readonly string[];
+    readonly callFrames: readonly {
+      readonly scopeChain: readonly {
+        readonly type: string;
+        readonly object: { objectId: string };
+      }[];
+    }[];
+  };
+  // Of two at one place V8 names one.
+  expect([set.breakpointId, own.breakpointId]).toContain(paused.hitBreakpoints[0]);
+  const [frame] = paused.callFrames;
+  expect(frame?.source).toMatchObject({ url: pathToFileURL(file).href, lineNumber });
+  const local = frame!.scopeChain.find(({ type }) => type === "local")!;
+  const { result } = await client.send("Runtime.getProperties", {
+    objectId: local.object.objectId,
+    ownProperties: true,
+    generatePreview: true,
+  });
+  expect((result as unknown as { name: string }[]).map(({ name }) => name)).toContain("headers");
+  await client.send("Debugger.stepOver", {});
+  const stepped = (await client.next("Debugger.paused")) as unknown as Paused;
+  expect(stepped.callFrames[0]?.source?.lineNumber ?? lineNumber).toBeGreaterThanOrEqual(
+    lineNumber,
+  );
+  await client.send("Debugger.resume");
+  expect((await held).headers).toMatchObject({ "x-hello": "one" });
+
+  for (const { breakpointId } of [set, own])
+    await client.send("Debugger.removeBreakpoint", { breakpointId });
+  expect((await get(port, "/again")).headers).toMatchObject({ "x-hello": "one" });
+});
+
 test("names of other machines attach to nothing", async () => {
   const { inspector } = await start();
   const port = Number(inspector.split(":")[1]);
