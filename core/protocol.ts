@@ -1,4 +1,4 @@
-import type { AccessLogList, ExtensionRef, SandboxManifest } from "@tsproxy/sdk";
+import type { AccessLogList, ExtensionRef, KeepAlive, SandboxManifest } from "@tsproxy/sdk";
 import type { StatList } from "./inside/stats.ts";
 import type { StatsConfig } from "./stats-config.ts";
 
@@ -147,6 +147,7 @@ export interface ListenerConfig {
   readonly defaultFilterChain: FilterChainConfig | undefined;
   readonly perConnectionBufferLimitBytes: number;
   readonly backlog: number;
+  readonly keepAlive?: KeepAlive;
   /** Where in the user's files it stands (`front.yaml:4:5`), for errors of binding. */
   readonly source: string;
   /** Of all the rest: the same is the same listener. */
@@ -210,6 +211,7 @@ export interface ThreadConfig {
   readonly listeners: readonly {
     readonly name: string;
     readonly backlog: number;
+    readonly keepAlive?: KeepAlive | undefined;
     readonly bufferBytes: number;
   }[];
   /** JSON of the RuntimeConfig, with the listeners of this kind of thread; for the isolate. */

@@ -726,16 +726,12 @@ export class Sockets {
     }
     entry.offered = false;
     entry.connecting = true;
-    const [ip = "", port = "0", path = "", keepAliveS = "", bindIp = "", bindPort = "0", bytes] =
+    const [ip = "", port = "0", path = "", keepAlive = "", bindIp = "", bindPort = "0", bytes] =
       this.#text(offset, length).split("|");
     const target = path !== "" ? { path: socketPath(path) } : { host: ip, port: Number(port) };
     const socket = net.connect({
       ...target,
       ...(bindIp !== "" && { localAddress: bindIp, localPort: Number(bindPort) }),
-      ...(keepAliveS !== "" && {
-        keepAlive: true,
-        keepAliveInitialDelay: Number(keepAliveS) * 1000,
-      }),
       ...watermark(Number(bytes ?? 0)),
       noDelay: true,
       allowHalfOpen: true,
@@ -744,6 +740,10 @@ export class Sockets {
     this.#adopt(entry, socket);
     socket.on("connect", () => {
       entry.connecting = false;
+      if (keepAlive !== "") {
+        const [idleS = 0, intervalS = 0, probes] = keepAlive.split(",").map(Number);
+        socket.setKeepAlive(true, idleS * 1000, intervalS * 1000, probes);
+      }
       const text = `${socket.localAddress ?? ""}|${socket.localPort ?? 0}`;
       this.push(EVENT.CONNECTED, entry.id, this.#putText(text), text.length);
       if (entry.paused) {

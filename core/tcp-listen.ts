@@ -1,11 +1,18 @@
 import { chmodSync, rmSync } from "node:fs";
 import net from "node:net";
+import type { KeepAlive } from "@tsproxy/sdk";
 import type { AddressConfig } from "./protocol.ts";
 
 export interface ListenOptions {
   /** 0: the system's. */
   readonly backlog: number;
   readonly ipv6Only: boolean;
+  readonly keepAlive?: KeepAlive | undefined;
+}
+
+/** libuv's listening socket: what is set there, Linux hands on to every connection that it accepts. */
+interface ListenHandle {
+  setKeepAlive?(on: boolean, idleS: number, intervalS: number, probes: number): number;
 }
 
 /**
@@ -14,7 +21,7 @@ export interface ListenOptions {
  */
 export function listenTcp(
   address: AddressConfig,
-  { backlog, ipv6Only }: ListenOptions,
+  { backlog, ipv6Only, keepAlive }: ListenOptions,
 ): Promise<{ readonly server: net.Server; readonly bound: AddressConfig }> {
   const { path } = address;
   const server = net.createServer();
@@ -30,6 +37,10 @@ export function listenTcp(
       server.removeListener("error", reject);
       server.on("error", () => {});
       if (path === undefined) {
+        if (keepAlive !== undefined) {
+          const { _handle } = server as unknown as { readonly _handle: ListenHandle };
+          _handle.setKeepAlive?.(true, keepAlive.idleS, keepAlive.intervalS, keepAlive.probes);
+        }
         const bound = server.address() as net.AddressInfo;
         return resolve({ server, bound: { ip: bound.address, port: bound.port } });
       }

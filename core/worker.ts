@@ -622,6 +622,7 @@ class Worker {
         const options = {
           backlog: config?.backlog ?? 0,
           bufferBytes: config?.bufferBytes ?? 0,
+          keepAlive: config?.keepAlive,
           ipv6Only: address.ip.includes(":") && address.ipv4Compat !== true,
         };
         const at =

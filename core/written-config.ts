@@ -59,9 +59,10 @@ export class WrittenConfig {
   for(thread: "worker" | "control"): ThreadConfig {
     const listeners = this.#config.listeners.filter((l) => (l.thread ?? "worker") === thread);
     return {
-      listeners: listeners.map(({ name, backlog, perConnectionBufferLimitBytes }) => ({
+      listeners: listeners.map(({ name, backlog, keepAlive, perConnectionBufferLimitBytes }) => ({
         name,
         backlog,
+        keepAlive,
         bufferBytes: perConnectionBufferLimitBytes,
       })),
       text: this.#textFor(thread),

@@ -31,6 +31,7 @@ export * from "./http-probe.ts";
 export * from "./http1-options.ts";
 export * from "./http2-options.ts";
 export * from "./ip.ts";
+export * from "./keep-alive.ts";
 export * from "./late-list.ts";
 export * from "./lb-policy.ts";
 export * from "./load-assignment.ts";

@@ -99,10 +99,19 @@ export interface ConnectionHandler {
   onAgain?(): void;
 }
 
+/** The kernel asks a silent peer whether it is still there. Linux's own figures: 7200 s, 75 s, 9. */
+export interface KeepAlive {
+  /** Silence before the first probe. */
+  readonly idleS: number;
+  readonly intervalS: number;
+  /** So many without an answer, and the connection is reset. */
+  readonly probes: number;
+}
+
 export interface ConnectOptions {
   /** 0: none. */
   readonly timeoutMs: number;
-  readonly keepAlive?: { readonly idleS: number };
+  readonly keepAlive?: KeepAlive | undefined;
   /** `onConnected` comes when the transport is ready. Absent: plain bytes. */
   readonly transport?: Slot<TransportFactory> | undefined;
   readonly transportOptions?: TransportOptions | undefined;

@@ -7,6 +7,8 @@ import {
   Extension,
   type ExtensionRef,
   internalAddress,
+  keepAliveOf,
+  TcpKeepalive,
   UInt32,
 } from "@tsproxy/sdk";
 import type {
@@ -133,6 +135,7 @@ export const Listener = Type.Object({
   reuse_port: Type.Optional(Type.Boolean()),
   // The kernel cuts it to somaxconn, which is what Envoy takes on Linux.
   tcp_backlog_size: UInt32({ default: 4096, maximum: 65535 }),
+  tcp_keepalive: Type.Optional(TcpKeepalive),
   drain_type: Enum(["DEFAULT", "MODIFY_ONLY"], { default: "DEFAULT" }),
   traffic_direction: Enum(["UNSPECIFIED", "INBOUND", "OUTBOUND"], { default: "UNSPECIFIED" }),
 });
@@ -460,6 +463,7 @@ function listenerConfig(
         maker.origin.get(filter)!.place,
         udp ? `"${filter.name}" is no UDP filter` : `"${filter.name}" wants a UDP listener`,
       );
+  const keepAlive = keepAliveOf(listener.tcp_keepalive);
   return {
     name: name === "" ? text : name,
     statPrefix:
@@ -483,6 +487,7 @@ function listenerConfig(
     defaultFilterChain: fallback === undefined ? undefined : chainConfig(fallback, maker),
     perConnectionBufferLimitBytes: listener.per_connection_buffer_limit_bytes,
     backlog: listener.tcp_backlog_size,
+    ...(keepAlive !== undefined && { keepAlive }),
     ...(udp && {
       maxDatagramBytes:
         listener.udp_listener_config?.downstream_socket_config?.max_rx_datagram_size ?? 1500,
@@ -498,6 +503,7 @@ const TCP_ONLY = [
   "freebind",
   "tcp_backlog_size",
   "tcp_fast_open_queue_length",
+  "tcp_keepalive",
   "transparent",
   "socket_options",
 ];

@@ -568,7 +568,7 @@ export class ConnectionTable {
     }
     let text = `${address.ip}|${address.port}|${address.path ?? ""}`;
     if (keepAlive !== undefined || bind !== undefined || bufferBytes !== undefined)
-      text += `|${keepAlive?.idleS ?? ""}|${bind?.ip ?? ""}|${bind?.port ?? 0}|${bufferBytes ?? 0}`;
+      text += `|${keepAlive === undefined ? "" : `${keepAlive.idleS},${keepAlive.intervalS},${keepAlive.probes}`}|${bind?.ip ?? ""}|${bind?.port ?? 0}|${bufferBytes ?? 0}`;
     let size = 0;
     for (; size < text.length && size < this.#address.length; size++)
       this.#address[size] = text.charCodeAt(size);

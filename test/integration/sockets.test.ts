@@ -1,5 +1,5 @@
 import dgram from "node:dgram";
-import { statSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import http from "node:http";
 import net from "node:net";
 import os from "node:os";
@@ -222,6 +222,56 @@ test("an upstream learns by the PROXY protocol who asks, and no two clients shar
   }
   expect(heads).toEqual(expected);
 });
+
+test("kept connections are probed as tcp_keepalive says, at both ends", async () => {
+  const upstream = await tcpUpstream((socket) => socket.resume());
+  ends.push(() => upstream.close());
+  const keepalive = { keepalive_time: 1_000, keepalive_interval: 5, keepalive_probes: 3 };
+  const proxy = await start({
+    config: bootstrap(
+      [{ ...listener("main", tcpProxy("up")), tcp_keepalive: keepalive }],
+      [
+        cluster("up", [upstream.port], {
+          upstream_connection_options: { tcp_keepalive: { ...keepalive, keepalive_time: 500 } },
+        }),
+      ],
+    ),
+  });
+  const port = proxy.port("main");
+  const client = net.connect(port, "127.0.0.1");
+  ends.push(() => client.destroy());
+  const timers = async () => ({
+    downstream: keepAliveTimer({ local: port }),
+    upstream: keepAliveTimer({ remote: upstream.port }),
+  });
+  const bothRun = ({ downstream, upstream }: Awaited<ReturnType<typeof timers>>) =>
+    downstream !== undefined && upstream !== undefined;
+  const { downstream, upstream: other } = await eventually(timers, bothRun, "both are probed");
+  // Seconds until the first probe; Linux's own are 7200.
+  expect(downstream).toBeLessThanOrEqual(1_000);
+  expect(downstream).toBeGreaterThan(500);
+  expect(other).toBeLessThanOrEqual(500);
+});
+
+/** Seconds that the kernel waits before it probes an established connection with that port; undefined: it does not. */
+function keepAliveTimer({
+  local,
+  remote,
+}: {
+  local?: number;
+  remote?: number;
+}): number | undefined {
+  const hex = (port: number) => port.toString(16).toUpperCase().padStart(4, "0");
+  const rows = readFileSync("/proc/net/tcp", "utf8").split("\n").slice(1);
+  for (const row of rows) {
+    const [, from = "", to = "", state, , timer = ""] = row.trim().split(/\s+/);
+    if (local !== undefined && !from.endsWith(`:${hex(local)}`)) continue;
+    if (remote !== undefined && !to.endsWith(`:${hex(remote)}`)) continue;
+    // 01: established; 02: the timer is that of probes, in hundredths of a second.
+    if (state === "01" && timer.startsWith("02:")) return Number.parseInt(timer.slice(3), 16) / 100;
+  }
+  return undefined;
+}
 
 const ofListener = { "envoy.resource_limits.listener.main.connection_limit": 3 };
 const ofAll = {

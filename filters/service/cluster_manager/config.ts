@@ -15,11 +15,14 @@ import {
   headerKeyFormat,
   http2Options,
   isIp,
+  type KeepAlive,
+  keepAliveOf,
   LoadAssignment,
   LoadBalancingPolicy,
   RuntimeDouble,
   SlowStartConfig,
   type Static,
+  TcpKeepalive,
   type TrackedStats,
   Type,
   UInt32,
@@ -270,7 +273,7 @@ export const ClusterConfig = Type.Object({
           first_address_family_count: UInt32({ default: 1, minimum: 1 }),
         }),
       ),
-      tcp_keepalive: Type.Optional(Type.Object({ keepalive_time: Type.Optional(UInt32()) })),
+      tcp_keepalive: Type.Optional(TcpKeepalive),
     }),
   ),
   typed_extension_protocol_options: Type.Optional(
@@ -451,7 +454,7 @@ function checkWeights(cluster: ClusterConfig, at: string): void {
 /** The numbers that the data path needs, with Envoy's defaults. */
 export interface ClusterOptions {
   readonly connectTimeoutMs: number;
-  readonly keepAliveIdleS: number | undefined;
+  readonly keepAlive: KeepAlive | undefined;
   /** To connect from; none: the system chooses. */
   readonly sources: readonly Address[];
   readonly happyEyeballs: HappyEyeballs;
@@ -501,11 +504,9 @@ export function optionsOf(config: ClusterConfig): ClusterOptions {
   const { protocol, options } = protocolOf(config);
   const http1 = options.http_protocol_options ?? {};
   const eyeballs = config.upstream_connection_options?.happy_eyeballs_config;
-  const keepAlive = config.upstream_connection_options?.tcp_keepalive;
   return {
     connectTimeoutMs: config.connect_timeout ?? 5_000,
-    // Linux waits this long before the first probe when nobody says otherwise.
-    keepAliveIdleS: keepAlive === undefined ? undefined : (keepAlive.keepalive_time ?? 7_200),
+    keepAlive: keepAliveOf(config.upstream_connection_options?.tcp_keepalive),
     sources: sourcesOf(config),
     happyEyeballs: {
       firstFamily:

@@ -203,9 +203,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     if (cx.role === "control") this.stats.list?.(CLUSTER_STATS);
     this.connectOptions = {
       timeoutMs: this.#options.connectTimeoutMs,
-      ...(this.#options.keepAliveIdleS !== undefined && {
-        keepAlive: { idleS: this.#options.keepAliveIdleS },
-      }),
+      keepAlive: this.#options.keepAlive,
       ...(config.per_connection_buffer_limit_bytes !== undefined && {
         bufferBytes: config.per_connection_buffer_limit_bytes,
       }),
