@@ -1,15 +1,20 @@
 import {
   type BucketRate,
   counter,
+  type SharedCounter,
+  type TokenBucket,
+  type TokenBuckets,
   type TokenBucketsOptions,
+  type TtlMap,
   type TtlMapOptions,
   tokenBucket,
   tokenBuckets,
   ttlMap,
 } from "./cells.ts";
-import { ConfigError, type SetupContext } from "./extension.ts";
-import type { FetchInit } from "./fetch.ts";
+import { ConfigError, type Log, type SetupContext } from "./extension.ts";
+import type { FetchInit, FetchResponse } from "./fetch.ts";
 import type { ScriptSource } from "./schema.ts";
+import type { Stats } from "./stats.ts";
 
 /** A script as a config gives it: as a whole, or as the bodies of single functions. */
 export interface ScriptForms {
@@ -29,7 +34,7 @@ export class ScriptProgram {
   constructor(
     { inline, file, bodies }: ScriptForms,
     parameters: Readonly<Record<string, string>>,
-    names: Readonly<Record<string, unknown>>,
+    names: object,
   ) {
     const wanted = Object.keys(parameters);
     const own = wanted.filter((name) => bodies[name] !== undefined);
@@ -81,18 +86,34 @@ export class ScriptProgram {
 }
 
 /** The globals of every script, whatever its kind. */
-export function scriptNames(config: unknown, cx: SetupContext) {
+export interface CommonScriptNames {
+  // biome-ignore lint/suspicious/noExplicitAny: what the user's config gives is the user's to know.
+  readonly config: Readonly<Record<string, any>>;
+  readonly log: Log;
+  readonly stats: Stats;
+  readonly fetch: (target: string, init?: FetchInit) => Promise<FetchResponse>;
+  readonly shared: {
+    counter(name: string): SharedCounter;
+    tokenBucket(name: string, rate: BucketRate): TokenBucket;
+    tokenBuckets(name: string, options: TokenBucketsOptions): TokenBuckets;
+    map(name: string, options: TtlMapOptions): TtlMap;
+  };
+}
+
+export function scriptNames(
+  config: CommonScriptNames["config"],
+  cx: SetupContext,
+): CommonScriptNames {
   return {
     config,
     log: cx.log,
     stats: cx.stats,
-    fetch: (target: string, init?: FetchInit) => cx.fetch(target, init),
+    fetch: (target, init) => cx.fetch(target, init),
     shared: {
-      counter: (name: string) => cx.cell(name, counter()),
-      tokenBucket: (name: string, rate: BucketRate) => cx.cell(name, tokenBucket(rate)),
-      tokenBuckets: (name: string, options: TokenBucketsOptions) =>
-        cx.cell(name, tokenBuckets(options)),
-      map: (name: string, options: TtlMapOptions) => cx.cell(name, ttlMap(options)),
+      counter: (name) => cx.cell(name, counter()),
+      tokenBucket: (name, rate) => cx.cell(name, tokenBucket(rate)),
+      tokenBuckets: (name, options) => cx.cell(name, tokenBuckets(options)),
+      map: (name, options) => cx.cell(name, ttlMap(options)),
     },
   };
 }
@@ -103,7 +124,7 @@ export function scriptNames(config: unknown, cx: SetupContext) {
  */
 function evaluate(
   source: ScriptSource,
-  names: Readonly<Record<string, unknown>>,
+  names: object,
   wanted: readonly string[],
   body: { readonly name: string; readonly parameters: string } | undefined,
 ): Readonly<Record<string, unknown>> {
