@@ -3,10 +3,10 @@
  *
  *   node test/bench/containment.ts [seconds] [healthy clients] [clients a bad route]      (20 8 2)
  */
-import { BAD_NAMES, Healthy, openAsylum, provoke } from "../integration/containing.ts";
+import { BAD_NAMES, Healthy, openBadFilters, provoke } from "../integration/containing.ts";
 
 const [seconds = 20, clients = 8, provokers = 2] = process.argv.slice(2).map(Number);
-const { proxy, upstream } = await openAsylum();
+const { proxy, upstream } = await openBadFilters();
 const port = proxy.port("main");
 
 const alone = new Healthy(port, clients);

@@ -49,7 +49,7 @@ function routeWith(prefix: string, own?: BadFilter): Json {
 }
 
 /** One worker with every bad filter in the chain that also serves the healthy route. */
-export async function openAsylum(): Promise<{ proxy: Proxy; upstream: Upstream<http.Server> }> {
+export async function openBadFilters(): Promise<{ proxy: Proxy; upstream: Upstream<http.Server> }> {
   const upstream = await httpUpstream((request, response) => {
     request.resume();
     request.on("end", () => response.end("healthy"));

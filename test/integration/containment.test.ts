@@ -1,6 +1,6 @@
 import type http from "node:http";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { BAD_NAMES, type BadFilter, Healthy, openAsylum, provoke } from "./containing.ts";
+import { BAD_NAMES, type BadFilter, Healthy, openBadFilters, provoke } from "./containing.ts";
 import type { Proxy } from "./proxy.ts";
 import type { Upstream } from "./upstream.ts";
 
@@ -17,7 +17,7 @@ let healthy: Healthy;
 const answers = new Map<BadFilter, (number | string)[]>();
 
 beforeAll(async () => {
-  ({ proxy, upstream } = await openAsylum());
+  ({ proxy, upstream } = await openBadFilters());
   healthy = new Healthy(proxy.port("main"), CLIENTS);
   await Promise.all(
     BAD_NAMES.map(async (name) => {
