@@ -55,6 +55,8 @@ export interface Host {
   readonly hostname: string;
   /** Of its locality; absent or empty: none is given. */
   readonly zone?: string;
+  /** Its metadata says so (`envoy.lb`: `canary: true`); absent: it does not. */
+  readonly canary?: boolean;
   readonly weight: number;
   /** Level of priority, 0 the first (also if absent). */
   readonly priority?: number;

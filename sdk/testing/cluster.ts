@@ -20,6 +20,7 @@ import { TestConnection } from "./connection.ts";
 
 export class TestHost implements Host {
   zone = "";
+  canary = false;
   readonly address: Address;
   readonly key: string;
   hostname = "";

@@ -48,6 +48,15 @@ it("measures heads, bodies and budgets for clusters that want that, and for no o
   expect(recorded("rq_timeout_budget_per_try_percent_used")).toEqual([20]);
 });
 
+it("counts responses of hosts that are canaries apart", () => {
+  const p = proxy();
+  p.up.host.canary = true;
+  const c = p.connect().get("/");
+  p.up.last.respond(200, {}, "");
+  c.leave();
+  expect(p.cx.stats.value("cluster.up.canary.upstream_rq_200")).toBe(1);
+});
+
 it("counts responses by zone where its own and the host's are known", () => {
   const p = new TestProxy({ codec, router });
   p.cx.node = { id: "n", cluster: "c", locality: { zone: "here" } };

@@ -126,6 +126,7 @@ describe("an upstream that fails in the middle of its answer", () => {
     expect(p.lines).toEqual([
       "200 UPE upstream_reset_after_response_started{protocol_error} 1 cl=up bs=3 br=0",
     ]);
+    expect(p.cx.stats.value("cluster.up.upstream_cx_protocol_error")).toBe(1);
     // Envoy counts calls of gRPC alone, whose outcome was still to come.
     expect(p.cx.stats.value("http.test.rq_reset_after_downstream_response_started")).toBe(0);
   });

@@ -428,6 +428,22 @@ describe("a mirror", () => {
     expect(p.cx.stats.value("cluster.copy.internal.upstream_rq_500")).toBe(1);
   });
 
+  it("is sent after the request that it is a copy of, with or without a body", () => {
+    const p = proxy({}, { request_mirror_policies: [{ cluster: "copy", cluster_header: "" }] });
+    const copy = p.cluster("copy");
+    const order: string[] = [];
+    for (const cluster of [p.up, copy]) {
+      const begin = cluster.newStream.bind(cluster);
+      cluster.newStream = (...args) => {
+        order.push(cluster.name);
+        return begin(...args);
+      };
+    }
+    p.connect().get("/");
+    p.connect().post("/", "abc");
+    expect(order).toEqual(["up", "copy", "up", "copy"]);
+  });
+
   it("is left out by its fraction, for want of a cluster, and after its timeout", () => {
     const none = { default_value: { numerator: 0, denominator: "HUNDRED" }, runtime_key: "" };
     const policies = [

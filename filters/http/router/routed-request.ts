@@ -264,8 +264,13 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
       this.#context = new RequestContext(undefined, this.#stream, () => this.#retryOfNow());
     if (this.#stream.hasFilterState !== false) this.#overrideHost();
     this.#stream.info.cluster = cluster;
+    const mirrors = endStream ? this.#mirrors : undefined;
+    const timeoutMs = Math.min(this.#timeoutMs, LONGEST_MS);
+    if (mirrors !== undefined) this.#mirrors = undefined;
     if (endStream) this.#onRequestEnded();
     this.#beginAttempt(cluster, endStream);
+    // After the request itself, as Envoy sends them. The request may be over by now.
+    mirrors?.send(undefined, timeoutMs);
   }
 
   /** The last of a call: the request may be over after it. */
@@ -594,8 +599,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     this.#keepsBody = false;
     this.#responded = true;
     this.#tunnel = headers.status === 101;
-    this.canary = headers.has(CANARY) && headers.get(CANARY) === "true";
     const host = attempt.host!;
+    this.canary = host.canary === true || (headers.has(CANARY) && headers.get(CANARY) === "true");
     if (this.#isGrpc()) this.#judgeGrpc(host, headers, endStream);
     else host.onResponse(headers.status);
     if (host.onImmediateHealthCheckFail !== undefined && headers.has(IMMEDIATE_HEALTH_CHECK_FAIL))
@@ -732,7 +737,10 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
 
   onCut(attempt: Attempt, reason: ResetReason): void {
     const isHttp1 = this.#stream.info.upstreamProtocol !== "HTTP/2";
-    this.#onFailed(attempt, ofCut(reason, this.#responded && isHttp1), "");
+    const failure = ofCut(reason, this.#responded && isHttp1);
+    if (failure === FAILURE.protocolError && reason !== "protocol_error")
+      this.#charges!.traffic.cxProtocolError.inc();
+    this.#onFailed(attempt, failure, "");
   }
 
   onFull(attempt: Attempt, full: boolean): void {

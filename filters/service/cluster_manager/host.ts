@@ -79,6 +79,10 @@ export class UpstreamHost implements Host {
     this.#poolMaker = poolMaker;
   }
 
+  get canary(): boolean {
+    return isCanary(this.spec.metadata);
+  }
+
   get zone(): string {
     return this.spec.locality?.zone ?? "";
   }
@@ -230,4 +234,12 @@ export function addressOf(spec: HostSpec): Address {
   return spec.path === undefined
     ? { ip: spec.ip, port: spec.port }
     : { ip: "", port: 0, path: spec.path };
+}
+
+/** `metadata: { filter_metadata: { envoy.lb: { canary: true } } }` */
+export function isCanary(metadata: unknown): boolean {
+  const filters = (
+    metadata as { filter_metadata?: Record<string, { canary?: unknown }> } | undefined
+  )?.filter_metadata;
+  return filters?.["envoy.lb"]?.canary === true;
 }

@@ -15,7 +15,7 @@ import type { ClusterHealth } from "./cluster-health.ts";
 import type { ClusterConfig, Config } from "./config.ts";
 import { type Estate, fingerprintOf } from "./handover.ts";
 import { excludedBy, flagsText, healthBy } from "./health-flags.ts";
-import { addressOf } from "./host.ts";
+import { addressOf, isCanary } from "./host.ts";
 
 const PUBLISH_MS = 50; // after a change; admin's readers do not notice
 
@@ -212,12 +212,4 @@ function statusesOf(hosts: Hosts | undefined): HostStatus[] {
       }),
     };
   });
-}
-
-/** `metadata: { filter_metadata: { envoy.lb: { canary: true } } }` */
-function isCanary(metadata: unknown): boolean {
-  const filters = (
-    metadata as { filter_metadata?: Record<string, { canary?: unknown }> } | undefined
-  )?.filter_metadata;
-  return filters?.["envoy.lb"]?.canary === true;
 }
