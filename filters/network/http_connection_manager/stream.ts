@@ -109,6 +109,8 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   internal = false;
   /** The request head has what the proxy adds. */
   #edited = false;
+  /** The client waits for `100 Continue`. */
+  #owesContinue = false;
   #requestComplete = false;
   /** The response head is on its way to the client. */
   #responded = false;
@@ -224,10 +226,23 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.#isGrpc = isGrpc(headers);
     this.#touch();
     if (endStream) this.#onRequestComplete();
-    if (info.expectContinue && !runtime.config.proxy_100_continue) {
-      runtime.stats.rqCodes.count(100);
-      this.#encoder.encodeInformational(CONTINUE);
-    }
+    this.#owesContinue = info.expectContinue && !runtime.config.proxy_100_continue;
+    this.#admit(info, endStream);
+    this.#continue();
+    if (!this.ended) this.#connection.keep(this);
+  }
+
+  /** After the request has gone to the upstream, so that who hears "100" knows that it has; before any answer, as Envoy tells it. */
+  #continue(): void {
+    if (!this.#owesContinue || this.ended) return;
+    this.#owesContinue = false;
+    this.#runtime.stats.rqCodes.count(100);
+    this.#encoder.encodeInformational(CONTINUE);
+  }
+
+  #admit(info: RequestInfo, endStream: boolean): void {
+    const runtime = this.#runtime;
+    const { headers } = this;
     const { peer } = this.#connection;
     if (headers.repeated) headers.joinRepeated();
     const refusal = runtime.requestHead.check(headers, info.isConnect, peer);
@@ -266,7 +281,6 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
       this.#logTimer.arm(runtime.logEveryMs);
     }
     if (this.#createFilters()) this.#request.head(headers, endStream);
-    if (!this.ended) this.#connection.keep(this);
   }
 
   onRequestBody(chunk: Chunk, endStream: boolean): void {
@@ -646,6 +660,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   encodeHead(headers: ResponseHeaders, endStream: boolean): void {
     if (this.ended) return;
     const runtime = this.#runtime;
+    this.#continue();
     this.#responded = true;
     this.response = headers;
     this.#touch();
