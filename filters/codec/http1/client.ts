@@ -447,7 +447,8 @@ class ClientStream implements RequestEncoder {
       if (!connection.blocked) this.decoder.onUpstreamBlocked(false);
     }
     if (this.#earlyEnd) {
-      connection.end();
+      // A stream of HTTP/2 that asked for an upgrade without a body: to Envoy this ends nothing of what the upgrade is for.
+      if (this.isConnect) connection.end();
       this.requestEnded = true;
     }
   }

@@ -859,8 +859,8 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.#request.stop();
     this.#answer.stop();
     this.#cancelTimers();
-    // Envoy sees a client that closes its half of a tunnel leave, whatever the other half did.
-    if (this.#tunnel && this.#requestComplete) this.#noteDisconnect();
+    // Envoy sees a client that closes its half of a tunnel leave, whatever the other half did. A stream has halves.
+    if (this.#tunnel && this.#requestComplete && !this.#connection.isHttp2) this.#noteDisconnect();
     if (this.#upgrading) runtime.stats.cxUpgradesActive.dec();
     if (this.info.healthCheck) runtime.stats.healthChecks.inc();
     this.#endPass();
