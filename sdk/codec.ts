@@ -163,7 +163,7 @@ export interface ClientCodec {
   readonly active: boolean;
   /** Exchanges that may be in progress at once; absent: one. May change. */
   readonly capacity?: number;
-  /** The connection is about to be closed by its owner: the codec writes what it still holds. */
+  /** The connection is about to be closed by its owner: the codec says so (GOAWAY) and writes what it still holds. */
   finish?(): void;
   /** Another owner takes over an idle connection, with the same options; events go to it from here on. Absent: that is not possible. */
   adopt?(events: ClientEvents): void;

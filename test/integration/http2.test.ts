@@ -386,6 +386,8 @@ test("CONNECT over HTTP/2 is a tunnel to a TCP service, or goes on as CONNECT", 
 
 test("an upgrade over HTTP/1.1 becomes an extended CONNECT for an HTTP/2 upstream", async () => {
   answer2 = (stream, headers) => {
+    // It is reset when the client leaves.
+    stream.on("error", () => {});
     stream.respond({});
     stream.write(`${headers[":method"]} ${headers[":protocol"]} ${headers[":path"]} `);
     stream.on("data", (bytes: Buffer) => stream.write(bytes.toString().toUpperCase()));

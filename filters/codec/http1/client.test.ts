@@ -571,10 +571,10 @@ describe("a tunnel", () => {
     expect(events.take()).toEqual(["retire", "error 502 http1.codec_error"]);
   });
 
-  it("keeps each half open until its own end", () => {
+  it("after CONNECT keeps each half open until its own end", () => {
     const { connection, events, codec, ask, send } = open();
-    const encoder = ask(upgrade(), false, "websocket");
-    send(SWITCH);
+    const encoder = ask(requestHeaders("CONNECT", "", "host", "a:1"), false);
+    send("HTTP/1.1 200 OK\r\n\r\n");
     codec.onEof();
     expect(events.take().at(-1)).toBe("end");
     connection.take();
@@ -586,14 +586,26 @@ describe("a tunnel", () => {
 
   it("whose client ends first still brings the upstream's bytes", () => {
     const { connection, events, codec, ask, send } = open();
-    const encoder = ask(upgrade(), false, "websocket");
-    send(SWITCH);
+    const encoder = ask(requestHeaders("CONNECT", "", "host", "a:1"), false);
+    send("HTTP/1.1 200 OK\r\n\r\n");
     encoder.encodeBody(latin1Encode(""), 0, 0, true);
     expect(connection.ended).toBe(true);
     send("late");
     codec.onEof();
     expect(events.take().slice(-2)).toEqual(["body late", "end"]);
     expect(connection.closed).toBe("flush");
+  });
+
+  it("of an upgrade does not end by halves", () => {
+    const { connection, events, codec, ask, send } = open();
+    const encoder = ask(upgrade(), true, "websocket");
+    send(SWITCH);
+    expect(connection.ended).toBe(false);
+    send("late");
+    codec.onEof();
+    expect(events.take().slice(-2)).toEqual(["body late", "end"]);
+    encoder.reset();
+    expect(connection.open).toBe(false);
   });
 
   it("gives up when more waits for it than is sensible", () => {

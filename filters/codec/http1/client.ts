@@ -439,7 +439,8 @@ class ClientStream implements RequestEncoder {
     const { connection } = this.#client;
     this.isTunnel = true;
     this.#waiting = false;
-    this.#writer.begin(MODE.TUNNEL, 0);
+    // As to Envoy: behind an upgrade no half ends alone.
+    this.#writer.begin(this.isConnect ? MODE.TUNNEL : MODE.UNTIL_CLOSE, 0);
     const early = this.#early;
     this.#early = undefined;
     if (early !== undefined) {
@@ -447,7 +448,6 @@ class ClientStream implements RequestEncoder {
       if (!connection.blocked) this.decoder.onUpstreamBlocked(false);
     }
     if (this.#earlyEnd) {
-      // A stream of HTTP/2 that asked for an upgrade without a body: to Envoy this ends nothing of what the upgrade is for.
       if (this.isConnect) connection.end();
       this.requestEnded = true;
     }

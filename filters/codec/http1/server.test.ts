@@ -510,10 +510,20 @@ describe("a tunnel", () => {
     expect(events.take().at(-1)).toBe("body bytes");
   });
 
-  it("keeps each half open until its own end", () => {
-    const { connection, events, codec, send, body } = open();
+  it("of an upgrade is over with the client's half", () => {
+    const { connection, events, codec, send } = open();
     send(UPGRADE);
     events.last.encoder.encodeHeaders(responseHeaders(101), false);
+    events.take();
+    codec.onEof();
+    expect(events.take()).toEqual(["reset connection_closed"]);
+    expect(connection.closed).toBe("flush");
+  });
+
+  it("after CONNECT keeps each half open until its own end", () => {
+    const { connection, events, codec, send, body } = open();
+    send("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n");
+    events.last.encoder.encodeHeaders(responseHeaders(200), false);
     events.take();
     codec.onEof();
     expect(events.take()).toEqual(["end"]);
@@ -526,8 +536,8 @@ describe("a tunnel", () => {
 
   it("whose upstream ends first still takes the client's bytes", () => {
     const { connection, events, codec, send, body } = open();
-    send(UPGRADE);
-    events.last.encoder.encodeHeaders(responseHeaders(101), false);
+    send("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n");
+    events.last.encoder.encodeHeaders(responseHeaders(200), false);
     events.take();
     body("", true);
     expect(connection.ended).toBe(true);

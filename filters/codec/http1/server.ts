@@ -134,14 +134,14 @@ export class Http1Server implements ServerCodec {
     if (!blocked) this.#proceed();
   }
 
-  /** A client that closes its half has given up what is in progress, as Envoy sees it; in a tunnel the other half goes on. */
+  /** A client that closes its half has given up what is in progress, upgrades too, as Envoy sees it; behind CONNECT the other half goes on. */
   onEof(): void {
     if (this.#state === STATE.CLOSED || this.#eof) return;
     this.#eof = true;
     const stream = this.#stream;
     if (stream === undefined) {
       if (this.#pendingAt === this.#pendingEnd) this.#leave();
-    } else if (this.#state === STATE.BODY && this.#body.isRaw) {
+    } else if (this.#state === STATE.BODY && this.#body.isRaw && stream.isConnect) {
       this.#state = STATE.RESPONSE;
       this.#deliver(stream, NOTHING, 0, 0, true);
       if (stream.ended && this.#stream === stream) this.#leave();
@@ -434,7 +434,7 @@ class ServerStream implements ResponseEncoder {
   #announcesClose = false;
   #minor = 1;
   #isHead = false;
-  #isConnect = false;
+  isConnect = false;
   #upgrade = "";
 
   constructor(server: Http1Server, streamId: number) {
@@ -446,7 +446,7 @@ class ServerStream implements ResponseEncoder {
   expect(framing: Framing): void {
     this.#minor = framing.minor;
     this.#isHead = framing.isHead;
-    this.#isConnect = framing.isConnect;
+    this.isConnect = framing.isConnect;
     this.#upgrade = framing.upgrade;
     if (!framing.keepAlive) this.close = true;
   }
@@ -477,7 +477,7 @@ class ServerStream implements ResponseEncoder {
     const server = this.#server;
     let { status } = headers;
     const upgraded = status === 101 && this.#upgrade !== "" && !this.failed;
-    const tunnel = upgraded || (this.#isConnect && status >= 200 && status < 300 && !this.failed);
+    const tunnel = upgraded || (this.isConnect && status >= 200 && status < 300 && !this.failed);
     // No other 1xx can end an exchange; a filter that tries has failed.
     if (!upgraded && (status < 200 || status > 999)) status = 500;
     // Envoy's rule: an answer that begins before the request has ended is the connection's last.

@@ -32,6 +32,7 @@ export class Http2Client implements ClientCodec, Side {
   readonly #connection: Connection;
   #events: ClientEvents;
   #retired = false;
+  #finished = false;
   #capacity: number;
 
   constructor(
@@ -86,9 +87,11 @@ export class Http2Client implements ClientCodec, Side {
     this.session.onClosed();
   }
 
-  /** A client of Envoy's leaves without a GOAWAY: it takes no streams of its peer's. */
   finish(): void {
-    if (!this.session.dead) this.session.flush();
+    if (this.#finished || this.session.dead) return;
+    this.#finished = true;
+    this.session.sendGoAway(0, CODE.NO_ERROR);
+    this.session.flush();
   }
 
   #retire(): void {

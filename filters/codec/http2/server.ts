@@ -98,7 +98,11 @@ export class Http2Server implements ServerCodec, Side {
   finish(): void {
     const { session } = this;
     this.#draining = true;
-    if (!this.#finished) session.sendGoAway(session.lastId, CODE.NO_ERROR);
+    if (!this.#finished) {
+      // Envoy counts this one alone: no first step, no error, and none of a client's.
+      session.stats.goawaySent.inc();
+      session.sendGoAway(session.lastId, CODE.NO_ERROR);
+    }
     this.#finished = true;
     if (!session.dead) session.flush();
   }

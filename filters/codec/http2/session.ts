@@ -336,14 +336,9 @@ export class Session {
 
   // ---- the end of the connection
 
-  /** No streams above `lastId` will be served. The last word is counted, neither a warning nor an error is. */
+  /** No streams above `lastId` will be served. */
   sendGoAway(lastId: number, code: number): void {
     if (this.dead) return;
-    if (lastId !== LAST_STREAM_ID) this.stats.goawaySent.inc();
-    this.#putGoAway(lastId, code);
-  }
-
-  #putGoAway(lastId: number, code: number): void {
     this.goAwayId = lastId;
     this.out.head(TYPE.GOAWAY, 0, 0, 8);
     this.out.uint32(lastId);
@@ -357,7 +352,7 @@ export class Session {
   /** RFC 9113 §5.4.1. Streams are lost, and whoever owns the connection closes it. */
   fail(code: number, details: string = DETAILS.CODEC): void {
     if (this.dead) return;
-    this.#putGoAway(this.side.isServer ? this.lastId : 0, code);
+    this.sendGoAway(this.side.isServer ? this.lastId : 0, code);
     this.#fail(code, details);
   }
 
