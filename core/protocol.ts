@@ -186,6 +186,7 @@ export interface NodeConfig {
     readonly zone?: string | undefined;
     readonly sub_zone?: string | undefined;
   };
+  readonly metadata?: unknown;
   /** `cluster_manager.local_cluster_name`: the cluster whose members are this proxy and its like. */
   readonly localCluster?: string;
 }

@@ -62,6 +62,26 @@ describe("comparisons", () => {
   });
 });
 
+it("asks an expression, whose errors are a no", () => {
+  const of = (expression: string): AccessLogFilter => ({
+    extension_filter: {
+      name: "cel",
+      typed_config: {
+        "@type": "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+        expression,
+      },
+    },
+  });
+  expect(passes(of("response.code >= 404"), ...codes)).toEqual([false, true, true]);
+  expect(passes(of("response.code"), ...codes)).toEqual([false, false, false]);
+  expect(passes(of("request.headers['x'] == 'y' || response.code == 404"), ...codes)).toEqual([
+    false,
+    true,
+    false,
+  ]);
+  expect(() => passes(of("response.code >"))).toThrow("ends too early");
+});
+
 it("joins filters with and, or", () => {
   const both = { filters: [status("GE", 400), status("LE", 499)] };
   expect(passes({ and_filter: both }, ...codes)).toEqual([false, true, false]);

@@ -1,4 +1,5 @@
 import type { LogEntry } from "./access-log.ts";
+import { celCondition } from "./cel/condition.ts";
 import { ConfigError, type SetupContext } from "./extension.ts";
 import { GRPC_STATUS_NAMES, grpcStatusOf } from "./grpc-status.ts";
 import { compileHeaderMatch, HeaderMatcher } from "./header-match.ts";
@@ -6,7 +7,7 @@ import { headerName, RequestHeaders } from "./headers.ts";
 import { compileValueMatch, MetadataMatcher, valueAt } from "./metadata-match.ts";
 import { FLAG_NAMES } from "./response-flags.ts";
 import { FractionalPercent, fractionOf, RuntimeInteger, RuntimeUInt32 } from "./runtime.ts";
-import { Enum, type Static, type TSchema, Type } from "./schema.ts";
+import { Enum, type Static, type TSchema, Type, TypedExtension } from "./schema.ts";
 
 const Comparison = Type.Object({
   comparison: Type.Object({
@@ -70,6 +71,13 @@ const leaves = {
     Type.Object({
       types: Type.Array(Enum(ACCESS_LOG_TYPES), { default: [] }),
       exclude: Type.Boolean({ default: false }),
+    }),
+  ),
+  extension_filter: Type.Optional(
+    TypedExtension({
+      "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter": Type.Object({
+        expression: Type.String(),
+      }),
     }),
   ),
 };
@@ -149,6 +157,8 @@ const COMPILERS: Readonly<Record<string, Compile>> = {
     const wanted = new Set<string>(types);
     return (entry) => wanted.has(logTypeOf(entry)) !== exclude;
   },
+  extension_filter: ({ typed_config: { expression } }: Of<"extension_filter">, path, cx) =>
+    celCondition(expression, `${path}.typed_config.expression`, cx),
 };
 
 const NO_HEADERS = new RequestHeaders();

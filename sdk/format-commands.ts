@@ -1,10 +1,14 @@
 // Hot path: each command runs once a line, test/bench/access-log.ts.
+
 import { logTypeOf } from "./access-log-filter.ts";
+import { compileCel } from "./cel/compile.ts";
+import { celJson, celText } from "./cel/print.ts";
 import { compileDateFormat, isoTime } from "./date-format.ts";
 import type { Command, FormatSource, FormatValue } from "./format.ts";
 import { cut, type Make, nonEmpty, plain } from "./format-make.ts";
 import { tlsCommands } from "./format-tls.ts";
 import { GRPC_STATUS_NAMES, grpcStatusOf, isGrpcRequest } from "./grpc-status.ts";
+import { requestSize, responseSize, trailersSize } from "./head-size.ts";
 import { type HeaderMap, type HeaderName, headerName } from "./headers.ts";
 import type { AttemptedHost, StreamInfo } from "./http.ts";
 import { maskedIp } from "./ip.ts";
@@ -65,26 +69,6 @@ function read(headers: HeaderMap, source: FormatSource, key: HeaderKey): string 
   return headers === source.response && key === ":status"
     ? String(source.response.status)
     : undefined;
-}
-
-/** Envoy's `byteSize`: names and values, those of HTTP/2's pseudo headers among them, whatever the protocol. */
-function sizeOf(headers: HeaderMap): number {
-  let size = 0;
-  for (const [name, value] of headers) {
-    size += (name.toLowerCase() === "host" ? ":authority".length : name.length) + value.length;
-  }
-  return size;
-}
-
-function requestSize({ request }: FormatSource): number {
-  if (request === undefined) return 0;
-  const { method, path, scheme } = request;
-  const pseudo = method.length + path.length + scheme.length + ":method:path:scheme".length;
-  return sizeOf(request) + pseudo;
-}
-
-function responseSize({ response }: FormatSource): number {
-  return response === undefined ? 0 : sizeOf(response) + ":status200".length;
 }
 
 // ---- times
@@ -369,6 +353,21 @@ function decodeVisible(query: string): string {
   });
 }
 
+// ---- expressions
+
+/** `CEL(request.headers['x-a'] == 'b')`, `TYPED_CEL(...)`: what an expression comes to. */
+const expression =
+  (typed: boolean): Make =>
+  (parameter, length, text) => {
+    const program = compileCel(parameter ?? "", surroundings.regex);
+    return (source) => {
+      const value = program(source);
+      if (typed && typeof value !== "string") return celJson(value);
+      const printed = celText(value);
+      return printed === undefined ? undefined : cut(text.read(printed), length);
+    };
+  };
+
 // ---- gRPC
 
 /** The names of gRPC statuses in its C++ library. */
@@ -466,7 +465,7 @@ const COMMANDS: Readonly<Record<string, Make>> = {
   QUERY_PARAMS: queryParameters,
   REQUEST_HEADERS_BYTES: plain(requestSize),
   RESPONSE_HEADERS_BYTES: plain(responseSize),
-  RESPONSE_TRAILERS_BYTES: plain((s) => (s.trailers === undefined ? 0 : sizeOf(s.trailers))),
+  RESPONSE_TRAILERS_BYTES: plain(trailersSize),
   START_TIME: startTime((s) => s.info.startTime, false),
   START_TIME_LOCAL: startTime((s) => s.info.startTime, true),
   EMIT_TIME: startTime(() => Date.now(), false),
@@ -571,11 +570,13 @@ const COMMANDS: Readonly<Record<string, Make>> = {
   HOSTNAME: plain(() => nonEmpty(surroundings.hostname)),
   ENVIRONMENT: environment,
   COALESCE: coalesce,
+  CEL: expression(false),
+  TYPED_CEL: expression(true),
 };
 
 /** Commands of Envoy's whose data nothing here collects. */
 export const UNSUPPORTED = new RegExp(
-  "^(?:CEL|UPSTREAM_FILTER_STATE|UPSTREAM_CONNECTION_POOL_READY_DURATION|" +
+  "^(?:UPSTREAM_FILTER_STATE|UPSTREAM_CONNECTION_POOL_READY_DURATION|" +
     "(?:UPSTREAM|DOWNSTREAM)_DETECTED_CLOSE_TYPE|(?:UPSTREAM|DOWNSTREAM)_LOCAL_CLOSE_REASON|" +
     "DOWNSTREAM_CX_RTT|DOWNSTREAM_HANDSHAKE_DURATION|ROUTE_RESOLUTION_COUNT|ROUTE_RESOLUTION_TIME_US|" +
     "DYNAMIC_MODULE|" +

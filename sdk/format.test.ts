@@ -81,6 +81,7 @@ describe("text formats", () => {
     ["%TRAILER(X)%", "-"],
     ["%PATH(NQ)% %PATH(WQ:PATH)% %REQ_WITHOUT_QUERY(:PATH)%", "/v /v?q=1&r /v"],
     ["%PATH(NQ:ORIG)% %PATH%", "/old /old?x"],
+    ["%CEL(request.query.size() > 3 ? 'long' : 'short'):2% %CEL(nothing)%", "lo -"],
     ["%QUERY_PARAM(q)% %QUERY_PARAM(r)% %QUERY_PARAM(s)%", "1  -"],
     ["100%%", "100%"],
     ["%RESPONSE_CODE_DETAILS%", "via_upstream"],

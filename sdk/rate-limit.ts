@@ -1,3 +1,5 @@
+import { celProgram } from "./cel/condition.ts";
+import { celText } from "./cel/print.ts";
 import { ConfigError, type SetupContext } from "./extension.ts";
 import { compileFormat, type Format } from "./format.ts";
 import {
@@ -11,7 +13,7 @@ import {
 import type { HttpStream } from "./http.ts";
 import { CidrRange, CidrRanges, maskedIp, parseIp } from "./ip.ts";
 import { valueAt } from "./metadata-match.ts";
-import { type Static, Type, UInt32 } from "./schema.ts";
+import { type Static, Type, TypedExtension, UInt32 } from "./schema.ts";
 
 const text = Type.String({ minLength: 1 });
 const MAX_HITS = 1_000_000_000;
@@ -65,6 +67,16 @@ const Action = Type.Object({
     }),
   ),
   generic_key: Type.Optional(Type.Object(KeyAndValue)),
+  extension: Type.Optional(
+    TypedExtension({
+      "envoy.extensions.rate_limit_descriptors.expr.v3.Descriptor": Type.Object({
+        descriptor_key: text,
+        skip_if_error: Type.Boolean({ default: false }),
+        text: Type.Optional(text),
+        parsed: Type.Optional(Type.Unknown()),
+      }),
+    }),
+  ),
   header_value_match: Type.Optional(
     Type.Object({
       ...KeyAndValue,
@@ -250,7 +262,17 @@ function compileRareAction(action: Action, path: string, cx: SetupContext): Step
     remote_address_match: addressMatch,
     header_value_match: headerMatch,
     query_parameter_value_match: queryMatch,
+    extension,
   } = action;
+  if (extension !== undefined) {
+    const { descriptor_key: key, skip_if_error: skips, text, parsed } = extension.typed_config;
+    const at = `${path}.extension.typed_config`;
+    if ((text === undefined) === (parsed === undefined))
+      throw new ConfigError(at, "give one of text and parsed");
+    const field = text === undefined ? "parsed" : "text";
+    const program = celProgram(text ?? parsed, `${at}.${field}`, cx);
+    return (stream) => given(key, celText(program(stream)), skips);
+  }
   if (masked !== undefined) {
     return ({ info }) => {
       const { v4_prefix_mask_len: v4, v6_prefix_mask_len: v6 } = masked;

@@ -1,3 +1,4 @@
+import { celCondition } from "./cel/condition.ts";
 import { ConfigError, type SetupContext } from "./extension.ts";
 import { compileHeaderMatch, HeaderMatcher } from "./header-match.ts";
 import { CidrRange, CidrRanges, parseIp } from "./ip.ts";
@@ -81,11 +82,12 @@ export const RbacPrincipal = Type.Unsafe<RbacPrincipal>(
   ),
 );
 
-/** `condition` is in the schema only to be refused: a policy without its condition would let more through. */
+/** Conditions are expressions of CEL, parsed (`google.api.expr.v1alpha1`). */
 const Policy = Type.Object({
   permissions: Type.Array(RbacPermission, { minItems: 1 }),
   principals: Type.Array(RbacPrincipal, { minItems: 1 }),
   condition: Type.Optional(Type.Unknown()),
+  checked_condition: Type.Optional(Type.Object({ expr: Type.Unknown() })),
 });
 type Policy = Static<typeof Policy>;
 
@@ -196,8 +198,7 @@ class RbacRules implements Rbac {
 }
 
 function compilePolicy(policy: Policy, path: string, cx: SetupContext): Match {
-  if (policy.condition !== undefined)
-    throw new ConfigError(`${path}.condition`, "conditions are not implemented; write permissions");
+  const condition = compilePolicyCondition(policy, path, cx);
   const permissions = policy.permissions.map((rule, k) =>
     compileRule(rule, `${path}.permissions[${k}]`, cx),
   );
@@ -206,7 +207,17 @@ function compilePolicy(policy: Policy, path: string, cx: SetupContext): Match {
   );
   return (subject) =>
     permissions.some((matches) => matches(subject)) &&
-    principals.some((matches) => matches(subject));
+    principals.some((matches) => matches(subject)) &&
+    condition?.(subject) !== false;
+}
+
+function compilePolicyCondition(policy: Policy, path: string, cx: SetupContext): Match | undefined {
+  const { condition, checked_condition: checked } = policy;
+  if (condition !== undefined && checked !== undefined)
+    throw new ConfigError(path, "give one of condition and checked_condition");
+  if (checked !== undefined)
+    return celCondition(checked.expr, `${path}.checked_condition.expr`, cx);
+  return condition === undefined ? undefined : celCondition(condition, `${path}.condition`, cx);
 }
 
 type Rule = RbacPermission & RbacPrincipal;

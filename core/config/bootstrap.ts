@@ -144,7 +144,7 @@ type Listener = Static<typeof Listener>;
 const NodeSchema = Type.Object({
   id: Type.Optional(Type.String()),
   cluster: Type.Optional(Type.String()),
-  // Told to control planes and shown in the config dump; nothing else in Envoy reads them.
+  /** For control planes, the config dump, and expressions (`xds.node.metadata`). */
   metadata: Type.Optional(Type.Unknown()),
   locality: Type.Optional(
     Type.Object({
@@ -343,13 +343,14 @@ function typedConfig(node: MapNode, type: string, maker: Maker): MapNode | undef
 }
 
 function nodeOf(
-  { id = "", cluster = "", locality }: Partial<Static<typeof NodeSchema>> = {},
+  { id = "", cluster = "", locality, metadata }: Partial<Static<typeof NodeSchema>> = {},
   localCluster = "",
 ): RuntimeConfig["node"] {
   return {
     id,
     cluster,
     ...(locality !== undefined && { locality }),
+    ...(metadata !== undefined && { metadata }),
     ...(localCluster !== "" && { localCluster }),
   };
 }

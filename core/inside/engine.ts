@@ -32,6 +32,7 @@ import { Host, type HostCall } from "./host.ts";
 import { Io } from "./io.ts";
 import type { Chain, Listener } from "./listener.ts";
 import { ListenerBuilder } from "./listener-builder.ts";
+import { compileRegex } from "./regex.ts";
 import { Registry, Scope, type SlotState } from "./registry.ts";
 import { CLOSED_FLAG, EVENT, SOCKET_ERRORS, TURNS, WORD } from "./ring.ts";
 import { type ParkedDescription, Sandboxes } from "./sandboxes.ts";
@@ -121,6 +122,8 @@ export class Engine {
     this.#role = options.role;
     surroundings.hostname = options.hostname ?? "";
     surroundings.environment = options.environment ?? {};
+    surroundings.node = { ...options.node };
+    surroundings.regex = compileRegex;
     this.host = new Host(call);
     this.#io = new Io(ring);
     this.#wheel = new TimerWheel(

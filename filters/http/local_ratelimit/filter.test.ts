@@ -179,6 +179,26 @@ describe("descriptors", () => {
     return get(headers as Record<string, string>, path).reply?.status === 429;
   };
 
+  it("are what an expression comes to", () => {
+    const expr = (text: string, more: object = {}) => ({
+      extension: {
+        name: "expr",
+        typed_config: {
+          "@type": "type.googleapis.com/envoy.extensions.rate_limit_descriptors.expr.v3.Descriptor",
+          descriptor_key: "e",
+          skip_if_error: false,
+          text,
+          ...more,
+        },
+      },
+    });
+    expect(makes(expr("request.path.startsWith('/a')"), "e", "true", {}, "/ab")).toBe(true);
+    expect(makes(expr("request.headers['x-user']"), "e", "me", { "x-user": "me" })).toBe(true);
+    expect(makes(expr("request.headers['x-user']"), "e", "me", {})).toBe(false);
+    expect(() => makes(expr("1 +"), "e", "", {})).toThrow("ends too early");
+    expect(() => makes(expr("1", { parsed: {} }), "e", "", {})).toThrow("one of text and parsed");
+  });
+
   it("say from which networks a request comes, with a value that a format writes", () => {
     const from = (address_prefix: string, more: object = {}, value = "here") => {
       const ranges = [{ address_prefix, prefix_len: 8 }];

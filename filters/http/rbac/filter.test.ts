@@ -136,10 +136,32 @@ describe("conditions", () => {
     expect(meets({ any: true }, { not_id: { remote_ip: net("10.0.0.0") } })).toBe(true);
   });
 
+  it("may be expressions, whose errors let nobody in", () => {
+    const lookup = (name: string) => ({
+      call_expr: {
+        function: "_[_]",
+        args: [
+          { select_expr: { operand: { ident_expr: { name: "request" } }, field: "headers" } },
+          { const_expr: { string_value: name } },
+        ],
+      },
+    });
+    const equals = (a: object, text: string) => ({
+      call_expr: { function: "_==_", args: [a, { const_expr: { string_value: text } }] },
+    });
+    const policy = (more: object) => ({ permissions: ANY, principals: ANY, ...more });
+    const passes = (more: object) =>
+      harness(allow({ p: policy(more) })).ask("GET", "/").reply === undefined;
+    expect(passes({ condition: equals(lookup(":method"), "GET") })).toBe(true);
+    expect(passes({ condition: equals(lookup(":method"), "PUT") })).toBe(false);
+    expect(passes({ condition: equals(lookup("x-none"), "") })).toBe(false);
+    expect(passes({ checked_condition: { expr: equals(lookup(":path"), "/") } })).toBe(true);
+  });
+
   it("that nobody carries out refuse the config", () => {
     expect(() => meets({})).toThrow("exactly one condition");
     const policy = { permissions: ANY, principals: ANY, condition: {} };
-    expect(() => harness(allow({ p: policy }))).toThrow("conditions are not implemented");
+    expect(() => harness(allow({ p: policy }))).toThrow("an expression has one of const_expr");
   });
 });
 

@@ -1,0 +1,26 @@
+import type { FormatSource } from "./format.ts";
+import type { HeaderMap } from "./headers.ts";
+
+/** Envoy's `byteSize`: names and values, those of HTTP/2's pseudo headers among them, whatever the protocol. */
+function sizeOf(headers: HeaderMap): number {
+  let size = 0;
+  for (const [name, value] of headers) {
+    size += (name.toLowerCase() === "host" ? ":authority".length : name.length) + value.length;
+  }
+  return size;
+}
+
+export function requestSize({ request }: FormatSource): number {
+  if (request === undefined) return 0;
+  const { method, path, scheme } = request;
+  const pseudo = method.length + path.length + scheme.length + ":method:path:scheme".length;
+  return sizeOf(request) + pseudo;
+}
+
+export function responseSize({ response }: FormatSource): number {
+  return response === undefined ? 0 : sizeOf(response) + ":status200".length;
+}
+
+export function trailersSize({ trailers }: FormatSource): number {
+  return trailers === undefined ? 0 : sizeOf(trailers);
+}
