@@ -15,7 +15,13 @@ import {
 } from "./problem.ts";
 import type { PackageInfo } from "./protocol.ts";
 import { type FoundScript, globalNames, ScriptFile, scriptsIn } from "./script-types.ts";
-import { findCompiler, HOW_TO_GET_IT, type TypeProblem, typeProblems } from "./typescript.ts";
+import {
+  findCompiler,
+  findNodeTypes,
+  HOW_TO_GET_IT,
+  type TypeProblem,
+  typeProblems,
+} from "./typescript.ts";
 
 export interface FilterCheckOptions {
   /** Only these; none: all. */
@@ -53,10 +59,14 @@ export async function filterCheck(options: FilterCheckOptions): Promise<number> 
   if (own.length === 0 && options.configs.length === 0 && problems.length === 0)
     problems.push(problem(noFilters(options.filters)));
   const files = (await Promise.all(own.map((unit) => sourcesOf(unit)))).flat();
+  const nodeTests = files.filter(isNodeTest);
+  const others = files.filter((file) => !nodeTests.includes(file));
   // What does not even parse has been told.
   const broken = new Set(problems.map((found) => path.resolve(found.file)));
-  const said = files.length === 0 ? [] : await typeProblems(compiler, files);
-  problems.push(...said.filter((found) => !broken.has(found.file)).map(problemOf));
+  const said = await typeProblems(compiler, others);
+  const nodeTypes = findNodeTypes();
+  if (nodeTypes !== undefined) said.push(...(await typeProblems(compiler, nodeTests, nodeTypes)));
+  problems.push(...distinct(said.filter((found) => !broken.has(found.file)).map(problemOf)));
   problems.push(...(await scriptProblems(compiler, scripts, infos)));
   const checked = { filters: own.length, scripts: scripts.length };
   print(problems, checked, options.json);
@@ -90,6 +100,33 @@ async function sourcesOf({ source }: PackageUnit): Promise<string[]> {
   return names
     .filter((name) => /\.[cm]?ts$/.test(name) && !name.includes("node_modules"))
     .map((name) => path.join(source.folder, name));
+}
+
+/** Tests run in Node, and may use it; they are checked where its types are, and left to vitest where they are not. */
+function isNodeTest(file: string): boolean {
+  return /\.test\.[cm]?ts$/.test(file) && /from "node:/.test(readFileSync(file, "utf8"));
+}
+
+/** What is wrong in a file is told once, whoever imports it. */
+function distinct(problems: readonly Problem[]): Problem[] {
+  return [...new Map(problems.map((found) => [JSON.stringify(found), found])).values()];
+}
+
+/** What there is in the place of a name that filters do not have. */
+const INSTEAD: Readonly<Record<string, string>> = {
+  Buffer: "Uint8Array, and the helpers of @tsproxy/sdk",
+  console: "cx.log (in a script: log)",
+  fetch: 'cx.fetch("cluster:/path")',
+  process: "the config, and cx.node",
+  require: "import",
+  setInterval: "setTimeout, or cx.timer",
+};
+
+function hintFor(message: string): string {
+  const [, name = ""] = /^Cannot find name '(\w+)'/.exec(message) ?? [];
+  const instead = INSTEAD[name];
+  if (instead === undefined) return message;
+  return `Cannot find name '${name}': filters run without Node; use ${instead}`;
 }
 
 async function scriptsOf(
@@ -137,7 +174,7 @@ async function scriptProblems(
 }
 
 function problemOf({ file, line, column, code, message }: TypeProblem): Problem {
-  const said = `${message.replace(/\.$/, "")} (${code})`;
+  const said = `${hintFor(message).replace(/\.$/, "")} (${code})`;
   if (line === 0) return problem(said);
   return {
     ...problem(said),

@@ -59,15 +59,27 @@ test("check tells a wrong type at its line, and knows no Node", async () => {
   const mend = edit(
     "filters/my_http/filter.ts",
     "marked.inc()",
-    'marked.add("x"); Buffer.from("")',
+    'marked.add("x"); Buffer.from(""); void new Promise((done) => setTimeout(done, 5))',
   );
   const { code, err, out } = await run("filter", "check", "my_http");
   mend();
   expect(code).toBe(1);
   expect(out).toBe("1 filter: 2 errors\n");
   expect(err).toMatch(/^filters\/my_http\/filter\.ts:16:2\d: .*'string' is not .*\(TS2345\)$/m);
-  expect(err).toMatch(/Cannot find name 'Buffer'/);
+  expect(err).toMatch(/Cannot find name 'Buffer': filters run without Node; use Uint8Array/);
   expect(err).toMatch(/^> 16 \|/m);
+});
+
+test("check lets tests have Node, and tells what is wrong in them", async () => {
+  const file = "filters/my_http/node.test.ts";
+  fs.writeFileSync(
+    file,
+    'import { readFileSync } from "node:fs";\nimport filter from "./filter.ts";\nfilter.name.trim();\nBuffer.from(readFileSync("a")).nope();\n',
+  );
+  const { err } = await run("filter", "check", "my_http");
+  fs.rmSync(file);
+  expect(err).toMatch(/^filters\/my_http\/node\.test\.ts:4:32: Property 'nope' does not exist/);
+  expect(err.match(/TS\d+/g)).toHaveLength(1);
 });
 
 test("what cannot be done is said in a sentence, or in JSON for a program", async () => {

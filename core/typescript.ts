@@ -38,15 +38,17 @@ export async function findCompiler(): Promise<readonly string[] | undefined> {
 export const HOW_TO_GET_IT =
   "types are checked by TypeScript, and there is none here; run: npm install --save-dev typescript";
 
-/** Checks these files, and what they import, as filters: with the SDK, without Node. */
+/** Checks these files, and what they import, as filters: with the SDK, and without Node unless `nodeTypes` says where its types are. */
 export async function typeProblems(
   compiler: readonly string[],
   files: readonly string[],
+  nodeTypes?: string,
 ): Promise<TypeProblem[]> {
+  if (files.length === 0) return [];
   const folder = await mkdtemp(path.join(tmpdir(), "tsproxy-check-"));
   try {
     const config = path.join(folder, "tsconfig.json");
-    await writeFile(config, JSON.stringify(configFor(files)));
+    await writeFile(config, JSON.stringify(configFor(files, nodeTypes)));
     const out = await run([...compiler, "-p", config, "--pretty", "false"]);
     return problemsIn(out, folder);
   } finally {
@@ -54,7 +56,19 @@ export async function typeProblems(
   }
 }
 
-function configFor(files: readonly string[]): unknown {
+/** The directory of `@types/node`: of the user's project, or beside the proxy. */
+export function findNodeTypes(): string | undefined {
+  for (const from of [path.join(process.cwd(), "any.js"), import.meta.url]) {
+    try {
+      return path.dirname(createRequire(from).resolve("@types/node/package.json"));
+    } catch {
+      // Not there.
+    }
+  }
+  return undefined;
+}
+
+function configFor(files: readonly string[], nodeTypes: string | undefined): unknown {
   const sdk = isPacked ? path.join(ROOT, "dist/sdk") : path.join(ROOT, "sdk");
   const file = isPacked ? "index.d.ts" : "index.ts";
   const vitest = path.dirname(fileURLToPath(import.meta.resolve("vitest")));
@@ -62,15 +76,16 @@ function configFor(files: readonly string[]): unknown {
     extends: path.join(ROOT, isPacked ? "dist/tsconfig.json" : "core/tsconfig.filters.json"),
     compilerOptions: {
       noEmit: true,
-      typeRoots: [],
+      typeRoots: nodeTypes === undefined ? [] : [path.dirname(nodeTypes)],
+      types: nodeTypes === undefined ? [] : ["node"],
       paths: {
         "@tsproxy/sdk": [path.join(sdk, file)],
         "@tsproxy/sdk/testing": [path.join(sdk, "testing", file)],
         vitest: [path.join(vitest, "index.d.ts")],
       },
     },
-    // This takes the place of what the other one names.
-    files: [path.join(sdk, "globals.d.ts"), ...files],
+    // This takes the place of what the other one names. Node has all of these globals.
+    files: [...(nodeTypes === undefined ? [path.join(sdk, "globals.d.ts")] : []), ...files],
   };
 }
 

@@ -82,6 +82,8 @@ declare function setTimeout<A extends unknown[]>(
   ms?: number,
   ...args: A
 ): number;
+/** `new Promise((resolve) => setTimeout(resolve, ms))`: a function that may be called without what it takes. */
+declare function setTimeout(run: (nothing: void) => void, ms?: number): number;
 declare function clearTimeout(id?: number): void;
 declare const performance: {
   /** Milliseconds on a monotonic clock, read once a crossing. */
