@@ -96,6 +96,16 @@ describe("client-side weighted round robin", () => {
   });
 });
 
+it("goes by reports that came to other workers", () => {
+  const { cx, hosts } = start();
+  const others = hosts.map(({ address }) => new TestHost(address));
+  const balancer = balancerFor(cx.setup(policy, DEFAULTS), others);
+  hosts[0]!.onLoadReport!(report(100, 0.25));
+  hosts[1]!.onLoadReport!(report(100, 1));
+  cx.clock.advance(2_000);
+  expect(turns(balancer, others, 90)).toEqual([40, 10, 40]);
+});
+
 describe("a load report", () => {
   const of = (name: string, value: string) => {
     const found = loadReportOf(lines([name, value]));

@@ -5,8 +5,10 @@ import {
   defineBalancer,
   EdfScheduler,
   type Host,
+  type TtlMap,
   type Turns,
   Type,
+  ttlMap,
 } from "@tsproxy/sdk";
 import { loadReportOf } from "./load-report.ts";
 import { ReportedWeight, type WeightOptions } from "./reported-weight.ts";
@@ -15,11 +17,14 @@ import { ReportedWeight, type WeightOptions } from "./reported-weight.ts";
 class ReportedWeights {
   readonly #options: WeightOptions;
   readonly #now: () => number;
+  readonly #shared: TtlMap;
   readonly #known = new WeakMap<Host, ReportedWeight>();
   readonly #rounds = new Set<Rounds>();
 
-  constructor(options: WeightOptions, now: () => number) {
+  /** `shared`: what all workers have heard; it forgets reports that are too old. */
+  constructor(options: WeightOptions, now: () => number, shared: TtlMap) {
     this.#options = options;
+    this.#shared = shared;
     this.#now = now;
   }
 
@@ -35,7 +40,7 @@ class ReportedWeights {
   }
 
   #listen(host: Host): void {
-    const known = this.#known.get(host) ?? new ReportedWeight();
+    const known = this.#known.get(host) ?? new ReportedWeight(host, this.#shared);
     this.#known.set(host, known);
     host.onLoadReport = (headers) => {
       const report = loadReportOf(headers);
@@ -48,6 +53,7 @@ class ReportedWeights {
     const hosts = new Set([...this.#rounds].flatMap((rounds) => rounds.hosts));
     for (const level of Map.groupBy(hosts, (host) => host.priority ?? 0).values()) {
       const now = this.#now();
+      for (const host of level) this.#known.get(host)!.share();
       const reported = level.map((host) => this.#known.get(host)!.at(now, this.#options));
       const valid = reported.filter((weight) => weight !== undefined).sort((a, b) => a - b);
       const median = valid[valid.length >> 1] ?? 1;
@@ -99,6 +105,8 @@ class Rounds implements Balancer {
   }
 }
 
+/** Of one cluster; of more the oldest reports are forgotten. */
+const MAX_HOSTS = 2_048;
 const NAME = "client_side_weighted_round_robin";
 
 export default defineBalancer({
@@ -118,9 +126,12 @@ export default defineBalancer({
       errorPenalty: config.error_utilization_penalty,
       metricNames: config.metric_names_for_computing_utilization,
       blackoutMs: config.blackout_period,
-      expirationMs: config.weight_expiration_period,
     };
-    const weights = new ReportedWeights(options, () => cx.now());
+    const shared = cx.cell(
+      `${NAME} ${config.cluster}`,
+      ttlMap({ maxKeys: 2 * MAX_HOSTS, ttlMs: config.weight_expiration_period }),
+    );
+    const weights = new ReportedWeights(options, () => cx.now(), shared);
     const timer = cx.timer(() => {
       weights.update();
       timer.arm(config.weight_update_period);

@@ -1,3 +1,4 @@
+import type { Host, TtlMap } from "@tsproxy/sdk";
 import type { LoadReport } from "./load-report.ts";
 
 export interface WeightOptions {
@@ -5,34 +6,49 @@ export interface WeightOptions {
   readonly errorPenalty: number;
   readonly metricNames: readonly string[];
   readonly blackoutMs: number;
-  readonly expirationMs: number;
 }
 
 const MAX_WEIGHT = 0xffff_ffff;
 
-/** The weight of one host by its reports: requests a second, divided by utilization. */
+/**
+ * The weight of one host by its reports: requests a second, divided by utilization. Reports come to whichever worker has asked
+ * the host; `shared` is what all of them have heard.
+ */
 export class ReportedWeight {
   /** The weight in use; undefined: that of the config still counts. */
   current: number | undefined = undefined;
-  #weight = 1;
-  /** When the reports began that go on until now; undefined: there are none, or the last was too old. */
-  #since: number | undefined = undefined;
-  #updatedAt = 0;
+  readonly #shared: TtlMap;
+  readonly #weightKey: string;
+  readonly #sinceKey: string;
+  /** The last report that the others have not heard of. */
+  #fresh: { readonly weight: number; readonly at: number } | undefined = undefined;
+
+  constructor(host: Host, shared: TtlMap) {
+    this.#shared = shared;
+    this.#weightKey = `weight ${host.key}`;
+    this.#sinceKey = `since ${host.key}`;
+  }
 
   onReport(report: LoadReport, now: number, options: WeightOptions): void {
     const weight = weightOf(report, options);
-    if (weight === undefined) return;
-    this.#weight = weight;
-    this.#updatedAt = now;
-    this.#since ??= now;
+    if (weight !== undefined) this.#fresh = { weight, at: this.#fresh?.at ?? now };
+  }
+
+  /** Tells the others what this worker has heard since it was last asked. */
+  share(): void {
+    const fresh = this.#fresh;
+    if (fresh === undefined) return;
+    this.#fresh = undefined;
+    this.#shared.set(this.#weightKey, fresh.weight);
+    // When the reports began that go on until now; forgotten with the last of them.
+    this.#shared.set(this.#sinceKey, this.#shared.get(this.#sinceKey) ?? fresh.at);
   }
 
   /** Undefined: the reports have begun within the blackout period, or are too old. */
-  at(now: number, { blackoutMs, expirationMs }: WeightOptions): number | undefined {
-    if (this.#since === undefined || now - this.#since < blackoutMs) return undefined;
-    if (now - this.#updatedAt <= expirationMs) return this.#weight;
-    this.#since = undefined;
-    return undefined;
+  at(now: number, { blackoutMs }: WeightOptions): number | undefined {
+    const since = this.#shared.get(this.#sinceKey);
+    if (since === undefined || now - since < blackoutMs) return undefined;
+    return this.#shared.get(this.#weightKey);
   }
 }
 
