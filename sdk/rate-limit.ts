@@ -101,6 +101,7 @@ export const RateLimit = Type.Object({
   stage: UInt32({ default: 0, maximum: 10 }),
   disable_key: Type.String({ default: "" }),
   actions: Type.Array(Action, { minItems: 1 }),
+  /** For rate limit services; local limits take no notice of it, as Envoy's. */
   limit: Type.Optional(
     Type.Object({ dynamic_metadata: Type.Optional(Type.Object({ metadata_key: MetadataKey })) }),
   ),
@@ -125,14 +126,6 @@ export interface MadeDescriptor {
   readonly entries: Descriptor;
   /** How many requests it counts as; undefined: what the filter says, or one. */
   readonly hits: number | undefined;
-  /** Replaces the configured limit; undefined: it stays. */
-  readonly limit: LimitOverride | undefined;
-}
-
-export interface LimitOverride {
-  readonly requestsPerUnit: number;
-  /** `SECOND`, `MINUTE`, … */
-  readonly unit: string;
 }
 
 /** One action, compiled: makes an entry, or "skipped", or undefined, which means that there is no descriptor at all. */
@@ -147,14 +140,12 @@ export class DescriptorMaker {
   readonly onStreamDone: boolean;
   readonly #steps: readonly Step[];
   readonly #hits: ((stream: HttpStream) => number | undefined) | undefined;
-  readonly #limit: RateLimit["limit"];
 
   constructor(config: RateLimit, path: string, cx: SetupContext) {
     this.stage = config.stage;
     this.disableKey = config.disable_key;
     this.onStreamDone = config.apply_on_stream_done;
     this.#hits = compileHits(config.hits_addend, `${path}.hits_addend`);
-    this.#limit = config.limit;
     this.#steps = config.actions.map((action, k) =>
       compileAction(action, `${path}.actions[${k}]`, cx),
     );
@@ -171,7 +162,7 @@ export class DescriptorMaker {
     if (entries.length === 0) return undefined;
     const hits = this.#hits?.(stream);
     if (this.#hits !== undefined && hits === undefined) return undefined;
-    return { entries, hits, limit: overrideOf(this.#limit, stream) };
+    return { entries, hits };
   }
 }
 
@@ -198,19 +189,6 @@ function formatOf(text: string, path: string): Format {
   } catch (error) {
     throw new ConfigError(path, error instanceof Error ? error.message : String(error));
   }
-}
-
-/** `{ requests_per_unit, unit }`, as a filter has left it in the stream's metadata. */
-function overrideOf(config: RateLimit["limit"], stream: HttpStream): LimitOverride | undefined {
-  const at = config?.dynamic_metadata?.metadata_key;
-  if (at === undefined) return undefined;
-  const keys = at.path.map(({ key }) => key);
-  const found = valueAt(stream.metadata.get(at.key), keys) as
-    | { readonly requests_per_unit?: unknown; readonly unit?: unknown }
-    | undefined;
-  const { requests_per_unit: requests, unit } = found ?? {};
-  if (typeof requests !== "number" || typeof unit !== "string") return undefined;
-  return { requestsPerUnit: requests, unit };
 }
 
 /** Values that requests bring may be empty and make an entry all the same; those of `has` may not. */

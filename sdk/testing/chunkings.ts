@@ -1,4 +1,4 @@
-/** Every way to cut a text into chunks; of long ones (past 12) every single cut, and one byte at a time. */
+/** Every way to cut a text into chunks. Of texts with more than 12 chars: each way to cut them in two, and into single chars. */
 export function chunkings(text: string): string[][] {
   if (text.length > 12) {
     const cuts = Array.from({ length: text.length - 1 }, (_, k) => [
@@ -22,8 +22,8 @@ export function chunkings(text: string): string[][] {
 }
 
 /**
- * Calls `drive` with every one of these ways, each time from the start, and answers what it came to. Throws with both results
- * where one way comes to another result than the whole text in one piece.
+ * Calls `drive` with every one of these ways, each time from the start, and answers its result. Throws, with both results, if one
+ * way has another result than the whole text in one piece.
  */
 export async function everyChunking<T>(
   text: string,
@@ -39,7 +39,7 @@ export async function everyChunking<T>(
   return result;
 }
 
-/** A value as text that is the same for equal values, whatever JSON says of its like. */
+/** A value as text, the same for equal values, and with what JSON would leave out. */
 function written(value: unknown): string {
   const text = JSON.stringify(value, (_key, part) => {
     if (part instanceof Map || part instanceof Set) return [...part];

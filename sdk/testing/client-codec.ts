@@ -18,7 +18,7 @@ export interface EncodedRequest {
   body: string;
 }
 
-/** A client codec whose wire is calls: a test reads what was asked, and answers it. */
+/** A client codec without a wire: a test reads `requests`, and answers with `respond`. */
 export class TestClientCodec implements ClientCodec {
   readonly requests: EncodedRequest[] = [];
   readonly #connection: Connection;

@@ -34,9 +34,9 @@ export class TestHost implements Host {
   get healthy(): boolean {
     return this.health !== "unhealthy";
   }
-  /** What was told of attempts: a status, or in a word. */
+  /** How attempts went, as the router told: a status, or a word. */
   readonly told: (number | string)[] = [];
-  /** How many of the responses went nowhere. */
+  /** How many responses were not passed on but retried. */
   retried = 0;
 
   constructor(address: Address = { ip: "198.51.100.1", port: 8080 }) {
@@ -87,22 +87,22 @@ export class TestCluster implements Cluster {
   readonly stats: Stats;
   readonly traffic: ClusterStats;
   readonly host = new TestHost();
-  /** One after the other gets an exchange. */
+  /** They get exchanges in turn. */
   readonly hosts: TestHost[] = [this.host];
   readonly connectTimeoutMs = 5000;
   maxStreamDurationMs: number | undefined = undefined;
   dropOverload = 0;
   tracks: TrackedStats | undefined = undefined;
-  /** What `newStream` comes to: an exchange at once, one that waits for `connect`, or a failure. */
+  /** What `newStream` leads to: an exchange at once, one that waits for `connect`, or a failure. */
   answer: "ready" | "pending" | PoolFailure = "ready";
   /** Every exchange that was asked for. */
   readonly exchanges: TestExchange[] = [];
-  /** What each of them was asked for with. */
+  /** The context that each of them was asked for with. */
   readonly contexts: BalancerContext[] = [];
   /** How many retries may run, and how many do. */
   maxRetries = 3;
   retries = 0;
-  /** Called once for each request that has come to its end; what it answers is sent. "reset": the upstream cuts the exchange. */
+  /** Called when a request is complete; what it answers is sent. "reset": the upstream breaks the exchange off. */
   answering:
     | ((request: TestExchange) => FakeAnswer | "reset" | Promise<FakeAnswer | "reset">)
     | undefined = undefined;
@@ -219,7 +219,7 @@ export class TestExchange implements PoolHandle, RequestEncoder {
     this.#callbacks.decoder.onInformational(headers);
   }
   send(body: string, endStream: boolean): void {
-    // Who has given the exchange up hears no more of it.
+    // Nothing comes for an exchange that the proxy has given up.
     if (this.wasReset) return;
     const bytes = Uint8Array.from(body, (char) => char.charCodeAt(0));
     this.#callbacks.decoder.onResponseBody(new Chunk(bytes, 0, bytes.length), endStream);

@@ -25,7 +25,7 @@ export const CODEC_OPTIONS: CodecOptions = {
   headersWithUnderscores: "ALLOW",
 };
 
-/** Bytes as a chunk of memory that is lent: `used` overwrites it, as a socket does with its slot. */
+/** A chunk of lent memory: `used` overwrites it, as a socket does when the hook has returned. */
 export class LentChunk extends Bytes {
   constructor(text: string) {
     const bytes = latin1Encode(`..${text}..`);
@@ -91,7 +91,7 @@ export class TestRequest implements RequestDecoder {
   }
 }
 
-/** The connection manager's place: notes every event; `onHead`, `onEnd` and `onError` are there to be replaced. */
+/** Stands for the connection manager: notes every event. A test may replace `onHead`, `onEnd` and `onError`. */
 export class TestServerEvents implements ServerEvents {
   readonly log: string[] = [];
   readonly requests: TestRequest[] = [];
@@ -122,7 +122,7 @@ export class TestServerEvents implements ServerEvents {
   }
 }
 
-/** The pool's and the router's place for one upstream connection. */
+/** Stands for the pool and the router of one upstream connection: notes every event. */
 export class TestClientEvents implements ClientEvents, ResponseDecoder {
   readonly responseHeaders = new ResponseHeaders();
   readonly log: string[] = [];

@@ -9,7 +9,7 @@ import { grown, withSeededRandom } from "./measure.ts";
 type Use = FreshUse<HttpFilterFactory>;
 type Step = readonly [name: string, run: (stream: TestStream) => unknown];
 
-/** Bodies may be held up to this much: more of a stream than any other buffer of the proxy's. */
+/** Most bytes of a body that a filter may ask to have held. */
 const HOLD_MAX = 64 * 1024 * 1024;
 const MIB = 1024 * 1024;
 
@@ -153,7 +153,7 @@ async function boundsBuffers(fresh: Use): Promise<void> {
     await stream.settled();
     mustNotFail(stream, "headers");
     const out = response ? stream.downstream : stream.upstream;
-    // What has passed is the test's to forget.
+    // The test itself must not keep what has passed.
     const feed = async (chunks: number): Promise<void> => {
       for (let k = 0; k < chunks && !stream.waiting; k++) {
         if (response) stream.responseBody(chunk, false);

@@ -33,15 +33,15 @@ export function refusal(definition: Definition, config: unknown = {}): string | 
     cx.setup(definition, filled);
     cx.dispose();
   } catch (error) {
-    // Anything else is no refusal but a fault, which the checks are to show.
+    // Any other error is a fault of the package, which the checks will show.
     if (error instanceof ConfigError) return error.message;
   }
   return undefined;
 }
 
 /**
- * What every package of its kind keeps to: it throws at nothing that a peer may send, bounds what it keeps, survives the end of
- * its stream in every hook, leaves nothing behind, and comes to the same however the bytes are cut. `tsproxy filter test` runs
+ * What holds for every package of a kind: nothing that a peer sends makes it throw, what it keeps is bounded, its stream may end in
+ * any hook, it leaves nothing behind, and its results do not depend on how bytes are cut. `tsproxy filter test` runs
  * these for each package with the config `{}`; a package that takes no empty config, or has more to show with another one, runs
  * them in a test of its own:
  *
@@ -58,7 +58,7 @@ export function conformance(
   place: Place = groupPlace(definition, () => new AnyClusterContext()),
 ): readonly ConformanceCheck[] {
   const fresh = (() => place.use(config)) as FreshUse<never>;
-  // What lies in another isolate is bounded by its quota, and this one's memory does not show it.
+  // The memory of another isolate cannot be measured here; its quota bounds it.
   const measured = ({ name }: ConformanceCheck): boolean =>
     place.name === "group" || !name.startsWith("bounds");
   switch (definition.kind) {
@@ -79,7 +79,7 @@ export function conformance(
   }
 }
 
-/** Whatever cluster is asked for exists, and answers `{}`. */
+/** A context in which every cluster exists, and answers `{}`. */
 class AnyClusterContext extends TestContext {
   override readonly clusters = {
     get: (name: string) => this.clusterMap.get(name) ?? this.cluster(name, () => ({ body: "{}" })),

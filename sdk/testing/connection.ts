@@ -20,7 +20,7 @@ export class TestConnection implements DownstreamConnection {
   blocked = false;
   bytesReceived = 0;
   bytesSent = 0;
-  /** undefined: still open. */
+  /** How it was closed; undefined: it is open. */
   closed: "flush" | "abort" | "reset" | "delayed" | undefined = undefined;
   ended = false;
   pauses = 0;

@@ -143,7 +143,7 @@ export class TestGeneration<T> implements Generation<T> {
   }
 }
 
-/** What `setup` gets in a test: a clock that the test turns, stats to read, connections to play the peer of. */
+/** The `cx` of a test: its clock moves when the test says so, its stats can be read, and the test plays the peers of connections. */
 export class TestContext implements SetupContext {
   role: "worker" | "control" | "canary" = "worker";
   worker = 0;
@@ -223,7 +223,7 @@ export class TestContext implements SetupContext {
     return definition.setup(config as never, this);
   }
 
-  /** After all that the package has to do that waits for nothing outside. Streams and chains of this context do this by themselves. */
+  /** Lets everything run that waits for nothing outside. `settled` of streams and chains does this too. */
   async turn(): Promise<void> {
     for (let k = 0; k < 50; k++) await Promise.resolve();
   }
@@ -339,7 +339,7 @@ export class TestContext implements SetupContext {
     this.#subscribers.set(topic, [...(this.#subscribers.get(topic) ?? []), onValue]);
     if (this.published.has(topic)) onValue(this.published.get(topic));
   }
-  /** Give it to another context to play a reload, or another worker. */
+  /** To play another worker, give it to another context. */
   cells: CellHeap;
   cell<T>(name: string, spec: CellSpec<T>): T {
     return spec.open(this.cells, this.cells.acquire(name, spec.bytes)!);

@@ -8,7 +8,7 @@ export function withDefaults<S extends TSchema>(schema: S, config: unknown): Sta
   return value as Static<S>;
 }
 
-/** What TypeBox knows nothing of: `Typed` messages get their defaults, a DataSource its text, long lists are LateLists. */
+/** Does what TypeBox does not: `Typed` messages get their defaults, a DataSource its text, long lists become LateLists. */
 function fillTyped(schema: TSchema, value: unknown, root: TSchema): void {
   if (typeof value !== "object" || value === null) return;
   const fields = value as Record<string, unknown>;
@@ -35,7 +35,7 @@ function fillTyped(schema: TSchema, value: unknown, root: TSchema): void {
   }
 }
 
-/** A message may name what is defined around it. */
+/** Fills in a `Typed` message. Its schema may refer to schemas defined around it. */
 function fillMessage(
   message: TSchema,
   fields: Record<string, unknown>,

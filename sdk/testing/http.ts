@@ -23,7 +23,7 @@ import type { TestContext } from "./context.ts";
 const CLIENT: Address = { ip: "192.0.2.1", port: 40_000 };
 
 export interface TestStreamOptions {
-  /** `typed_per_filter_config` of all levels, least specific first; what `setupRoute` makes of them is seen to. */
+  /** `typed_per_filter_config` of all levels, least specific first; `setupRoute` is called for them. */
   readonly routeConfigs?: readonly unknown[];
   readonly route?: Route;
   readonly info?: Partial<StreamInfo>;
@@ -94,7 +94,7 @@ export class TestStream implements HttpStream {
   requestBody(text: string, endStream = true): this {
     return this.#push(0, { body: text, endStream });
   }
-  /** A body cut so; the last chunk ends the request. */
+  /** A body in these chunks; the last one ends the request. */
   requestChunks(chunks: readonly string[]): this {
     if (chunks.length === 0) return this.requestBody("");
     chunks.forEach((text, k) => {
@@ -139,7 +139,7 @@ export class TestStream implements HttpStream {
     await this.#cx.turn();
     return this;
   }
-  /** Turns the clock, and lets what that has set free run. */
+  /** Moves the clock on, and lets everything run that has waited for it. */
   async advance(ms: number): Promise<this> {
     // In steps, since a promise that one timer settles may arm the next.
     for (let left = ms; left > 0; left -= 16) {
@@ -248,7 +248,7 @@ export class TestOutput {
 }
 
 interface Event {
-  /** A whole body that goes on when its trailers have been seen. */
+  /** A whole held body, which goes on only after the hook for its trailers. */
   readonly waits?: boolean;
   readonly head?: HeaderMap;
   readonly body?: string;
@@ -256,7 +256,7 @@ interface Event {
   readonly endStream: boolean;
 }
 
-/** One direction: events wait while the filter thinks. */
+/** One direction of a stream; events wait while a promise of the filter is pending. */
 class Lane {
   waiting = false;
   readonly #stream: TestStream;
@@ -396,7 +396,7 @@ class Lane {
   }
 }
 
-/** What is known of a test's stream that has only begun. */
+/** The info of a test's stream that has just begun. */
 export const testStreamInfo = (facts: Partial<StreamInfo> = {}): StreamInfo =>
   newStreamInfo({
     connectionId: 1,

@@ -1,15 +1,15 @@
-/** What of Node may be there in a test; inside an isolate nothing of it is. */
+/** Globals that a test may find in Node, and does not find in an isolate. */
 interface TestGlobals {
   readonly gc?: () => void;
   readonly process?: { memoryUsage(): { heapUsed: number; arrayBuffers: number } };
 }
 
-/** Bytes that `run` left in use, rubbish not counted. 0 where nobody can tell: it takes Node with --expose-gc. */
+/** Bytes that `run` left in use after a garbage collection. Always 0 without Node's --expose-gc. */
 export async function grown(run: () => Promise<void>): Promise<number> {
   const { gc, process } = globalThis as TestGlobals;
   const used = (): number => {
     if (gc === undefined || process === undefined) return 0;
-    // The second one sees what the first has freed of buffers.
+    // Memory of buffers that the first one has freed is counted by the second.
     gc();
     gc();
     const { heapUsed, arrayBuffers } = process.memoryUsage();
@@ -20,7 +20,7 @@ export async function grown(run: () => Promise<void>): Promise<number> {
   return used() - before;
 }
 
-/** Math.random gives the same numbers in each `run`: code that rolls dice can be compared. */
+/** Makes Math.random give the same numbers in each `run`, so that results can be compared. */
 export async function withSeededRandom<T>(run: () => Promise<T>): Promise<T> {
   const { random } = Math;
   let state = 1;

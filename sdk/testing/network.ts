@@ -12,7 +12,7 @@ import type { TestContext } from "./context.ts";
 const CLOSED: CloseEvent = { by: "remote", phase: "connected", timeout: false, error: undefined };
 
 /**
- * One network filter, and around it what a chain and its client do: what waits for a promise or a `stop` is kept in order.
+ * One network filter, with a chain and a client played around it. What waits for a promise or a `stop` is kept in order.
  *
  *     const chain = new TestChain(cx, cx.setup(filter, config));
  *     await chain.connect().fromClient("hello").fromServer("hi").settled();
@@ -21,7 +21,7 @@ const CLOSED: CloseEvent = { by: "remote", phase: "connected", timeout: false, e
 export class TestChain {
   readonly connection: TestConnection;
   readonly filter: NetworkFilter;
-  /** What later filters have got, one char a byte, and whether they have got FIN. What goes to the client: `connection`. */
+  /** What later filters have got, one char a byte, and whether FIN was with it. What goes to the client is in `connection`. */
   passed = "";
   passedEnd = false;
   /** What a hook threw, or its promise was rejected with: the connection is closed. */
@@ -101,7 +101,7 @@ interface Event {
   readonly endStream: boolean;
 }
 
-/** What goes one way, event after event. */
+/** One direction of a connection: events are handled one after the other. */
 class Direction {
   isPaused = false;
   readonly #connection: TestConnection;

@@ -3,7 +3,7 @@ import { TestContext } from "./context.ts";
 import { withDefaults } from "./defaults.ts";
 
 declare global {
-  /** Of the module, a test: what `places` takes the filter's file from. */
+  /** The test module's own URL, relative to which `places` is given the filter's file. */
   interface ImportMeta {
     url: string;
   }
@@ -29,7 +29,7 @@ export interface PlacedUse<K extends Kind = Kind> {
 /** A path, or a file's URL. */
 export type EntryFile = string | { readonly href: string };
 
-/** Makes places in sandboxes; there is one in the process of `tsproxy filter test`. */
+/** Makes places in sandboxes. `tsproxy filter test` puts one into its process, under the name `PLACE_MAKER`. */
 export type PlaceMaker = (definition: Definition, entry: string) => Place;
 export const PLACE_MAKER = Symbol.for("tsproxy.testing.sandbox");
 

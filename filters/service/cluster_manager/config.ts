@@ -128,7 +128,6 @@ const HEALTH_STATUSES = [
   "TIMEOUT",
   "DEGRADED",
 ] as const;
-export type HealthStatus = (typeof HEALTH_STATUSES)[number];
 
 const SourceAddress = Type.Object({
   address: Type.String(),
