@@ -5,7 +5,7 @@ import type { LogOptions } from "./log-options.ts";
 import type { RunOptions, Runtime, ToProxy } from "./options.ts";
 import { ownModule } from "./own-files.ts";
 import { ProxyProcess, type ProxyProgram } from "./proxy-process.ts";
-import { ControlSocket, Predecessor } from "./takeover.ts";
+import { ControlSocket, keepsConnections, Predecessor } from "./takeover.ts";
 
 const BACK_OFF_MS = { first: 1_000, most: 60_000 } as const;
 const CRASHES = { most: 5, withinMs: 60_000 } as const;
@@ -62,6 +62,10 @@ export async function superviseProxy(
   const replace = async (): Promise<void> => {
     if (predecessor === undefined) return;
     log.info("serving; the proxy before drains");
+    if (!keepsConnections())
+      log.warn(
+        "a connection that is being made while the proxy before closes its sockets can be reset; to keep it: sysctl -w net.ipv4.tcp_migrate_req=1",
+      );
     // Its place is free as soon as it has heard of it.
     void predecessor.retire(parentShutdownMs).then(() => log.info("the proxy before has ended"));
     if (place !== "") await listen();
@@ -93,11 +97,14 @@ class LateLog {
   debug(message: string): void {
     this.#say("debug", message);
   }
+  warn(message: string): void {
+    this.#say("warn", message);
+  }
   error(message: string): void {
     this.#say("error", message);
   }
 
-  #say(level: "info" | "debug" | "error", message: string): void {
+  #say(level: "info" | "debug" | "warn" | "error", message: string): void {
     this.written = this.written.then(async () => {
       const { openLog } = await import("./log.ts");
       this.#log ??= (await openLog(this.#options)).log;

@@ -1,4 +1,4 @@
-import { lstatSync, mkdirSync, rmSync } from "node:fs";
+import { lstatSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import net from "node:net";
 import { userInfo } from "node:os";
 import path from "node:path";
@@ -80,6 +80,18 @@ export class Predecessor {
       this.#socket.resume();
       this.#socket.write(`retire ${ms}\n`);
     });
+  }
+}
+
+/**
+ * Whether the kernel hands connections that wait at a socket, or are in the middle of their handshake, to another socket at that address
+ * when the first one closes (Linux 5.14, and only if told to). Otherwise it resets them.
+ */
+export function keepsConnections(): boolean {
+  try {
+    return readFileSync("/proc/sys/net/ipv4/tcp_migrate_req", "utf8").trim() === "1";
+  } catch {
+    return false;
   }
 }
 

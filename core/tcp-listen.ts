@@ -55,20 +55,21 @@ export function socketPath(path: string): string {
   return path.startsWith("@") ? `\0${path.slice(1)}` : path;
 }
 
-/** A turn of the event loop that is shorter has found nothing to do. */
+/** A turn of the event loop that is shorter has found nothing to do. Where there is none, twice as long a one is taken, and so on. */
 const QUIET_MS = 0.05;
-const QUIET_WITHIN_MS = 1_000;
+const LESS_QUIET_AFTER_MS = 250;
 
 /**
  * What waits to be accepted is reset with its socket. So it is closed just after a turn of the event loop that found nothing
  * there: until somebody connects in the microseconds between, nothing is lost.
  */
 export function closeWhenQuiet(server: net.Server): Promise<void> {
-  const until = performance.now() + QUIET_WITHIN_MS;
+  const asked = performance.now();
   return new Promise((resolve) => {
     const turn = (since: number): void => {
       const now = performance.now();
-      if (now - since >= QUIET_MS && now < until) return void setImmediate(turn, now);
+      const quiet = QUIET_MS * 2 ** Math.floor((now - asked) / LESS_QUIET_AFTER_MS);
+      if (now - since >= quiet) return void setImmediate(turn, now);
       server.close();
       resolve();
     };
