@@ -5,12 +5,14 @@
  *   node --no-node-snapshot --no-maglev --no-use-osr test/bench/sandbox.ts [requests]
  */
 import {
+  FLAG,
   type HttpFilter,
   type HttpFilterFactory,
   type HttpStream,
   headerName,
   RequestHeaders,
   ResponseHeaders,
+  SPAN,
 } from "@tsproxy/sdk";
 import { collectGarbage } from "../../core/garbage.ts";
 import { Gate, type GateParts } from "../../core/inside/gate.ts";
@@ -173,12 +175,12 @@ class Slot {
 
   fill(map: RequestHeaders | ResponseHeaders, model: RequestHeaders | ResponseHeaders): void {
     map.reset();
-    map.spans = model.spans.slice();
-    map.count = model.count;
+    const s = model.spans;
+    for (let i = 0; i < model.count * SPAN; i += SPAN)
+      map.addSpan(s[i]!, s[i + 1]!, s[i + 2]!, s[i + 3]!, s[i + 4]!, s[i + 5]! & FLAG.KNOWN);
     map.memory = bytes;
     map.base = model.base;
     map.blockEnd = model.blockEnd;
-    map.present = model.present;
     if (map instanceof RequestHeaders && model instanceof RequestHeaders) {
       map.methodEnd = model.methodEnd;
       map.pathAt = model.pathAt;
