@@ -16,7 +16,7 @@ import type { Supply } from "./sandbox/supply.ts";
 import type { Sockets } from "./sockets.ts";
 import { steadyNow } from "./steady-clock.ts";
 
-/** Part of the stats cells that belongs to sandboxes: the last quarter. */
+/** Sandboxes use the last quarter of a worker's stats cells; it begins at this fraction of the block. */
 export const SANDBOX_CELLS_FROM = 3 / 4;
 
 export interface BoxesOptions {
@@ -27,19 +27,19 @@ export interface BoxesOptions {
   readonly sockets: Sockets;
   readonly stats: StatsSink;
   readonly post: (message: FromWorker) => void;
-  /** The thread's beat. */
+  /** The thread's words for the supervisor (BEAT): among them the box that the thread is inside now. */
   readonly beats: Int32Array;
-  /** Filters of this use read no more than these parts of their streams. */
+  /** Called after setup: the filters of this use read only these parts of their streams (a mask of HOOK bits). */
   readonly onReads: (use: number, mask: number) => void;
-  /** What the balancer of this use says of itself: JSON of a ToldPolicy. */
+  /** Called after the setup of a balancer: JSON of its ToldPolicy. */
   readonly onPolicy: (use: number, told: string) => void;
-  /** The chain may enter that box by itself, as far as its gate says; undefined: the box is no more. */
+  /** The builtin isolate may enter this sandbox directly, through a gate (inside/gate.ts). Undefined: the box has ended. */
   readonly onGate: (box: number, isolate: SandboxIsolate | undefined) => void;
-  /** A sandbox asks a cluster; JSON of a FetchMessage. "": it is gone, and what it had asked for is not wanted. */
+  /** A sandboxed filter calls `fetch`: JSON of a FetchMessage, and the body. "": the sandbox has ended, its calls are cancelled. */
   readonly onFetch: (box: number, text: string, bytes: Buffer) => void;
 }
 
-/** A use of a dropped-in package, as its stand-in in the builtin isolate told it. */
+/** A place in the config that uses a dropped-in package, as reported by the package's stand-in in the builtin isolate. */
 export interface ToldUse {
   readonly package: string;
   readonly box: number;
@@ -50,28 +50,29 @@ export interface ToldUse {
   readonly previousUse?: number;
 }
 
-/** The code of before, kept for a package whose failure policy is `previous`. */
+/** The previous generation of a package with `failurePolicy: previous`, kept running for streams that the new one cannot take. */
 interface Fallback {
   readonly box: Box;
-  /** Its uses, by those that have taken their places. */
+  /** The old number of each use, by its new number. */
   readonly uses: ReadonlyMap<number, number>;
 }
 
+/** One generation of a package's code in its sandbox. */
 interface Box {
   readonly number: number;
   readonly sandbox: Sandbox;
   readonly wantsFallback: boolean;
   readonly uses: Set<number>;
-  /** Strings of its uses' configs: files that it may append to are among them. */
+  /** Every string in the configs of its uses. The package may append only to files that are named there. */
   readonly named: Set<string>;
-  /** Told of a file that it may not append to. */
+  /** A refused append has been logged; it is logged once. */
   saidNo: boolean;
-  /** Uses of the code before, by those of this code. */
+  /** Numbers of the same uses in the previous generation. */
   readonly previousUses: Map<number, number>;
   fallback: Fallback | undefined;
-  /** It is somebody's fallback: its uses stay, although the config has others now. */
+  /** This box is the fallback of a newer one: its uses stay although the config no longer has them. */
   kept: boolean;
-  /** Set once the package has newer code: the box ends with its last use. */
+  /** The package has newer code: this box ends with its last use. */
   superseded: boolean;
 }
 
@@ -81,7 +82,7 @@ export class Boxes {
   readonly #boxes = new Map<number, Box>();
   readonly #current = new Map<string, number>();
   #next = 1;
-  /** Uses told during the present preparation. */
+  /** Uses that were reported since the last `prepare`. */
   #told: ToldUse[] = [];
   #runtime = "";
   readonly #debugging: Debugging;
@@ -104,7 +105,7 @@ export class Boxes {
     };
   }
 
-  /** A stream stays with the code that it began with; one that begins goes to the code of before while the new one is not entered. */
+  /** Streams stay with the generation they began in. New streams go to the previous one while the new one takes none. */
   #parkWithFallback(
     { sandbox }: Box,
     { box: old, uses }: Fallback,
@@ -124,7 +125,7 @@ export class Boxes {
     old.sandbox.park(token, at, size);
   }
 
-  /** A package has new code. Answers the number of its box and the hooks that its code names. */
+  /** Makes a box for new code of a package. Answers its number and the hooks that the source names (a mask of HOOK bits). */
   add(module: ModuleSource): { readonly box: number; readonly hooks: number } {
     const { supply, watchdog, worker, node, sockets, stats, post, beats } = this.#options;
     const { manifest = {}, quarantined = false } = module;
@@ -161,7 +162,7 @@ export class Boxes {
           fields: { filter: module.package, ...fields },
         }),
       onLines: (path, text) => this.#onLines(box, path, text),
-      // One that another generation may stand in for is core's to enter: streams go to whichever of them can take them.
+      // With a fallback, core decides record by record which generation gets a stream, so there is no gate.
       ...(manifest.failurePolicy !== "previous" && {
         onGate: (isolate) => this.#options.onGate(box, isolate),
       }),
@@ -209,7 +210,7 @@ export class Boxes {
     return profile.stop();
   }
 
-  /** What a sandbox has asked for. */
+  /** The answer, or a part of it, to what a sandbox has fetched. */
   reply(box: number, text: string, bytes: Buffer): void {
     this.#boxes.get(box)?.sandbox.reply(text, bytes);
   }
@@ -227,7 +228,7 @@ export class Boxes {
     if (found !== undefined) for (const text of stringsIn(use.config)) found.named.add(text);
   }
 
-  /** The operator has named the files that a sandboxed package appends to: they stand in its config. */
+  /** Lines for a file. Only files named in the package's config are written. */
   #onLines(box: number, path: string, text: string): void {
     const { post } = this.#options;
     const found = this.#boxes.get(box);
@@ -252,7 +253,7 @@ export class Boxes {
     else void found.sandbox.release(use);
   }
 
-  /** Sets up, in their sandboxes, all uses that were told since the last time. */
+  /** Runs `setup` in the sandboxes for all uses reported since the last call. */
   async prepare(): Promise<readonly Refusal[]> {
     const told = this.#told;
     this.#told = [];
@@ -277,7 +278,7 @@ export class Boxes {
       return { id: use, config, place, statPrefix, ...(previous != null && { previous }) };
     });
     if (old !== found || !found.sandbox.isHeld) return found.sandbox.prepare(setups);
-    // The same code with another config: who is stopped at a line of it goes on, and the session with it.
+    // The code stays, only the config is new: a debugger's pause is released for the setup and restored after it.
     this.#debugging.leave(found.sandbox.package);
     try {
       return await found.sandbox.prepare(setups);
@@ -286,13 +287,13 @@ export class Boxes {
     }
   }
 
-  /** One that a debugger holds at a line is let go: nothing else could get in. */
+  /** Releases a debugger's pause first: nothing can enter an isolate that is held at a line. */
   #handover(sandbox: Sandbox): Promise<ReadonlyMap<number, unknown>> {
     this.#debugging.leave(sandbox.package);
     return sandbox.handover();
   }
 
-  /** These boxes now stand for their packages; the ones before end with their last use. */
+  /** These boxes now serve their packages, by name; the boxes they replace end with their last use. */
   commit(boxes: ReadonlyMap<string, number>): void {
     for (const [name, box] of boxes) {
       const before = this.#current.get(name);
@@ -304,7 +305,7 @@ export class Boxes {
     if (boxes.size > 0) this.#options.supply.restock();
   }
 
-  /** `before` serves streams that `box` cannot take, if that is its package's policy. */
+  /** With `failurePolicy: previous`: `before` serves the streams that `box` cannot take. */
   #fallBackOn(box: Box | undefined, before: Box | undefined): void {
     if (box === undefined || before === undefined || !box.wantsFallback) return;
     box.fallback = { box: before, uses: box.previousUses };
@@ -312,14 +313,14 @@ export class Boxes {
     this.#letGo(before);
   }
 
-  /** Its own fallback is not needed any more. */
+  /** Ends the fallback of this box. */
   #letGo(box: Box): void {
     const old = box.fallback?.box;
     box.fallback = undefined;
     if (old !== undefined) this.#end(old.number);
   }
 
-  /** A package is gone, or a preparation was dropped. */
+  /** The preparation that made this box was refused or replaced. */
   drop(box: number): void {
     const name = this.#boxes.get(box)?.sandbox.package;
     if (name !== undefined) this.#debugging.restore(name);
@@ -350,7 +351,7 @@ export class Boxes {
     this.#options.onGate(box, undefined);
   }
 
-  /** Looks for pauses that are past their deadline; once a second. */
+  /** Ends pauses (promises of hooks) that are past their deadline. Called once a second. */
   expire(now: number): void {
     for (const { sandbox } of this.#boxes.values()) sandbox.expire(now);
   }
@@ -361,14 +362,14 @@ export class Boxes {
   }
 }
 
-/** Every string in a config. */
+/** Every string value in a config, at any depth. */
 function* stringsIn(value: unknown): Iterable<string> {
   if (typeof value === "string") yield value;
   else if (typeof value === "object" && value !== null)
     for (const part of Object.values(value)) yield* stringsIn(part);
 }
 
-/** Cells for sandboxes in a worker's block, and the names they carry. */
+/** The stats of a worker's sandboxes: cells in their part of the worker's block, by kind and name. */
 export class SandboxCells implements StatsSink {
   readonly cells: Float64Array;
   readonly #defined = new Map<string, number>();
@@ -381,7 +382,7 @@ export class SandboxCells implements StatsSink {
     this.#post = post;
   }
 
-  /** The sandboxes are gone, and with them what they gauged: main has forgotten those cells. */
+  /** All sandboxes have ended. Main has dropped their gauges, so a gauge defined from now on gets a new cell. */
   forgetGauges(): void {
     for (const key of this.#defined.keys()) if (key.startsWith("gauge ")) this.#defined.delete(key);
   }
@@ -393,7 +394,7 @@ export class SandboxCells implements StatsSink {
     if (this.#next + size > this.cells.length) return -1;
     const cell = this.#next;
     this.#next += size;
-    // As in inside/stats.ts: not written yet.
+    // -0 tells a cell that nobody has written from one that is 0 (inside/stats.ts).
     if (size === 1 && this.cells[cell] === 0) this.cells[cell] = -0;
     this.#defined.set(`${kind} ${name}`, cell);
     this.#post({ type: "stats", defined: [{ kind, name, unit, cell }] });

@@ -13,11 +13,11 @@ import {
 import { textOf } from "./module-code.ts";
 import type { DrainOptions, ModuleSource, PreludeCode, Refusal, WorkerStart } from "./protocol.ts";
 
-/** `memoryLimit` of the builtin isolate; the ring and the stats count against it. */
+/** `memoryLimit` of the builtin isolate. The shared memory of the ring and the stats counts against it. */
 const MEMORY_LIMIT_MB = 768;
-/** `while (true)` in a shipped package ends here. */
+/** The watchdog ends the isolate after so long in one crossing: an endless loop in a shipped package. */
 const HANG_MS = 1000;
-/** Setting up may take longer, and that of a config of megabytes longer still. */
+/** Time limit of the other calls into the isolate, such as setup; and of those that carry a config of megabytes. */
 const ENTRY_MS = 5000;
 const LARGE_ENTRY_MS = 20_000;
 const LARGE_CHARS = 1_000_000;
@@ -31,40 +31,40 @@ export interface BuiltinOptions {
   readonly stats: SharedArrayBuffer;
   readonly turns: SharedArrayBuffer;
   readonly counts: SharedArrayBuffer;
-  /** What this isolate holds of the counts; whoever outlives it gives that back. */
+  /** What this isolate has added to `counts`: taken off again when the isolate is lost (shared-counts.ts). */
   readonly ledger: SharedArrayBuffer;
   readonly fileFlushMs?: number | undefined;
-  /** Cells of stats that isolates before this one have used. */
+  /** Number of stats cells that earlier isolates of this thread have used. */
   readonly statsFrom?: number;
-  /** Ends it when it hangs; without one, nobody does. */
+  /** Ends the isolate when it hangs. Absent: nothing does. */
   readonly watchdog?: Watchdog;
-  /** Code of a package, as it is or, while a change is prepared, is to be. */
+  /** Code of a package: of the change that is being prepared, if there is one, else as it runs. */
   readonly moduleOf: (packageName: string) => ModuleSource | undefined;
-  /** Gives one with an isolate of its own a place there, and defines it here (`defineParked`). Absent: all are loaded here. */
+  /** Called for a package that belongs into a sandbox: makes its box and calls `defineParked`. Absent: all are loaded here. */
   readonly park?: (module: ModuleSource) => void;
-  /** Calls of the isolate: name and text (JSON, but for "append"). Those that ask for something get their answer at once. */
+  /** Calls from the isolate, as a name and a text, JSON except for "append". A call that asks for something returns the answer. */
   readonly onCall: (name: string, text: string) => string | void;
 }
 
-/** What a sandbox shares with the chain that may enter it. */
+/** What the builtin isolate needs to enter a sandbox directly (inside/gate.ts). */
 export interface GateShares {
   readonly block: SharedArrayBuffer;
-  /** Words by GATE. */
+  /** The gate's words, by index of GATE. */
   readonly state: SharedArrayBuffer;
   readonly beats: SharedArrayBuffer;
   readonly insideAt: number;
-  /** A reference to its `run`. */
+  /** A reference to the sandbox's function `run`. */
   readonly run: unknown;
 }
 
 /**
- * The isolate of the shipped packages, with core's prelude in it. A package is loaded when a config, or another package, first names
- * it: most configs name a third of them.
+ * The isolate of the shipped packages, with core's prelude (core/inside) in it. A package is loaded when a config or another package
+ * first names it; most configs name a third of all.
  */
 export class Builtin {
   readonly #moduleOf: BuiltinOptions["moduleOf"];
   readonly #park: BuiltinOptions["park"];
-  /** Hash of the code that was last loaded, by package; "" for one that lives in a sandbox. */
+  /** By package: the hash of the code loaded last; "" for a package that lives in a sandbox. */
   readonly #loaded = new Map<string, string>();
   readonly #isolate: Isolate;
   readonly #prelude: LoadedModule;
@@ -139,7 +139,7 @@ export class Builtin {
     return this.#prelude.entry(name, LARGE_ENTRY_MS)(...args);
   }
 
-  /** New code of packages that are loaded already goes beside what they have. Throws what it throws. Answers whose code that is. */
+  /** Loads new code of packages that are loaded already; it is used from the next preparation on. Answers their names. */
   update(
     modules: readonly ModuleSource[],
     onError: (module: ModuleSource, error: unknown) => void,
@@ -157,7 +157,7 @@ export class Builtin {
     return updated;
   }
 
-  /** Somebody has named that package. */
+  /** True once the package has been named, and so loaded or parked. */
   knows(packageName: string): boolean {
     return this.#loaded.has(packageName);
   }
@@ -170,7 +170,7 @@ export class Builtin {
     this.#loaded.set(module.package, module.hash);
   }
 
-  /** Called from within: what went wrong. */
+  /** The isolate needs this package now. Answers what went wrong, or "". */
   #demand(packageName: string): string {
     const module = this.#moduleOf(packageName);
     if (module === undefined) return "";
@@ -183,13 +183,13 @@ export class Builtin {
     }
   }
 
-  /** A package that lives in a sandbox: a stand-in for it takes its places in chains. */
+  /** Defines a stand-in for a package that lives in a sandbox. `description`: JSON of a ParkedDescription. */
   defineParked(packageName: string, box: number, description: string): void {
     this.#loaded.set(packageName, "");
     this.#enter("defineParked", packageName, box, description);
   }
 
-  /** The chain may enter that box by itself, as far as `gate.state` says. */
+  /** From now on the isolate may enter that box directly, while the words in `gate.state` allow it. */
   openGate(box: number, gate: GateShares): void {
     const { block, state, beats, insideAt, run } = gate;
     this.#enter("openGate", box, share(block), share(state), share(beats), insideAt, run);
@@ -202,7 +202,7 @@ export class Builtin {
     readonly generation: number;
     readonly changed: readonly string[];
     readonly removed: readonly string[];
-    /** The canary has set it up before. Absent: so it is, or this is the canary. */
+    /** The canary has set this change up without a refusal. Absent: true. */
     readonly rehearsed?: boolean;
     /** JSON of a RuntimeConfig. */
     readonly config: string | undefined;
@@ -217,7 +217,7 @@ export class Builtin {
     return JSON.parse(refusals as string) as Refusal[];
   }
 
-  /** `listeners`: JSON of those that services bring along, which are the nth and following of the config. */
+  /** Adds the listeners that services bring along to the preparation. `listeners`: their JSON; `nth`: how many the config has. */
   extend(listeners: string, nth: number): readonly Refusal[] {
     return JSON.parse(this.#enter("extend", listeners, nth) as string) as Refusal[];
   }
@@ -231,21 +231,21 @@ export class Builtin {
   tool(packageName: string, name: string, input: unknown): unknown {
     return JSON.parse(this.#enter("tool", packageName, name, JSON.stringify(input)) as string);
   }
-  /** JSON of the listeners that services bring along. */
+  /** JSON of the listeners that services bring along (the admin's, for one). */
   serviceListeners(): string {
     return this.#enter("serviceListeners") as string;
   }
   reply(call: number, value: unknown, error: string | undefined): void {
     this.#enter("onReply", JSON.stringify({ call, value: value ?? null, error }));
   }
-  /** Filters of a sandboxed use read no more than these parts of their streams. */
+  /** The filters of a sandboxed use read only these parts of their streams: the rest need not be sent. */
   narrow(use: number, mask: number): void {
     this.#enter("narrow", use, mask);
   }
   learnPolicy(use: number, told: string): void {
     this.#enter("learnPolicy", use, told);
   }
-  /** `bytes`: one char each. */
+  /** A sandboxed filter calls a cluster. `bytes`: the body, one char a byte. */
   fetch(box: number, text: string, bytes: string): void {
     this.#enter("fetch", box, text, bytes);
   }
@@ -262,7 +262,7 @@ export class Builtin {
   get activeConnections(): number {
     return this.#enter("activeConnections") as number;
   }
-  /** Answers how many entries of access logs are still to go over to sandboxes: a turn later there are fewer. */
+  /** Writes what access logs have gathered. Answers how many entries still wait to be sent to sandboxed loggers. */
   flushFiles(): number {
     return this.#enter("flushFiles") as number;
   }

@@ -1,17 +1,17 @@
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 
-/** Generations from one collection to the next: their texts and modules would fill 15 MiB of each thread before V8 looks at them. */
+/** Garbage is collected after so many generations. Left to V8, their texts and modules grow to 15 MiB in each thread first. */
 export const COLLECT_EVERY = 32;
-/** After a commit, so that no start or reload waits for it. What the first one leaves in two threads is 15 MiB. */
+/** How long after a commit: no start or reload waits for it. The first generation leaves 15 MiB in two threads. */
 export const COLLECT_AFTER_MS = 1_000;
 
 /**
- * `last-resort`: new space, pages and code that nothing needs now are given back too, which halves what a heap occupies at rest. Who is
- * called again compiles anew (100 ms of CPU), so it is nothing for a thread with traffic.
+ * `last-resort` also gives back free pages and compiled code, which halves the heap of a thread at rest. Code that is called again is
+ * compiled again (100 ms of CPU), so a thread with traffic must not do it.
  */
 export type Flavor = "regular" | "last-resort";
-/** Run in a context that was made while V8 gives `gc` to new ones. */
+/** Source of an expression whose value is V8's collector, in a context made while the flag `--expose-gc` is set. */
 export const COLLECTOR =
   'typeof gc === "function" ? (flavor) => gc({ type: "major", execution: "sync", flavor }) : undefined';
 const TRIES = 20;
@@ -19,33 +19,33 @@ const TRIES = 20;
 let gc: ((flavor: Flavor) => void) | undefined;
 
 /**
- * This thread's garbage, at once: what starts and reloads leave behind would stay for hours where little is done. The inspector's
- * HeapProfiler.collectGarbage never returns in a process with isolates of isolated-vm.
+ * Collects the garbage of this thread's Node isolate now. V8 would leave what starts and reloads produce for hours where there is little
+ * traffic. (The inspector's HeapProfiler.collectGarbage never returns in a process with isolates of isolated-vm.)
  */
 export function collectGarbage(flavor: Flavor = "regular"): void {
   gc ??= findCollector(() => runInNewContext(COLLECTOR) as typeof gc);
   gc?.(flavor);
 }
 
-/** `find` makes a context and looks for `gc` in it. */
+/** Calls `find`, which makes a context and looks for `gc` in it, while `--expose-gc` is set. Undefined: it could not be had. */
 export function findCollector<T>(find: () => T | undefined): T | undefined {
   for (let k = 0; k < TRIES; k++) {
     setFlagsFromString("--expose-gc");
     const found = find();
-    // A context made meanwhile would have `gc` as well.
+    // Contexts made from here on must not have it.
     setFlagsFromString("--no-expose-gc");
-    // Undefined: another thread has taken the flag, which is the process's, away in between.
+    // The flag is the process's: another thread may have cleared it in between.
     if (found !== undefined) return found;
   }
   return undefined;
 }
 
-/** Seconds in a row, and calls in each of them, that are called quiet: health checks and a few clients. */
+/** A thread is at rest after so many seconds in a row with fewer calls than this: health checks and a few clients do not count. */
 export const QUIET = { seconds: 30, calls: 20 } as const;
-/** Fewer leave too little behind. */
+/** Calls since the last rest below which there is too little garbage to collect. */
 const BUSY_CALLS = 1_000;
 
-/** Tells when a thread that was busy has come to rest: a collection of 30 ms disturbs nobody then. */
+/** Tells when a thread that was busy has come to rest, so that a collection of 30 ms disturbs nobody. */
 export class Rest {
   readonly #onRest: () => void;
   #calls = 0;
@@ -56,9 +56,9 @@ export class Rest {
     this.#onRest = onRest;
   }
 
-  /** Once a second: how often the thread was called so far. */
+  /** To be called once a second with the number of crossings so far. */
   tick(calls: number): void {
-    // Another isolate counts from 0.
+    // The isolate was rebuilt and counts from 0 again.
     if (calls < this.#calls) this.#restedAt = 0;
     this.#quiet = Math.abs(calls - this.#calls) < QUIET.calls ? this.#quiet + 1 : 0;
     this.#calls = calls;

@@ -1,8 +1,8 @@
 /**
- * Lifetimes of the worker's shared memory. The bytes of an event are valid until the flush that delivers it ends; a piece that
- * a socket write still needs is pinned. One segment takes input and one takes output; neither is ever pinned while in that
- * use: pinning takes it out of use, for which another must be free. When none is, writes are made from private copies, so slow
- * readers cannot stop the worker.
+ * The segments of the ring's memory, and how long their bytes stay as they are. One segment takes input: the bytes of an event are
+ * valid until the flush that delivers it ends. One takes output: its bytes may still be needed by a socket write after the flush, and
+ * then the segment is pinned until the kernel has taken them. Pinning a segment in use puts a free one in its place; when too few are
+ * free, writes are made from private copies instead, so slow readers cannot stop the worker.
  */
 export class Segments {
   readonly base: number;
@@ -33,11 +33,11 @@ export class Segments {
   get outputEnd(): number {
     return this.outputStart + this.size;
   }
-  /** True if `size` more bytes of input fit. */
+  /** True if `size` more bytes of input fit into the segment. */
   hasInput(size: number): boolean {
     return this.inputAt + size <= this.base + (this.#input + 1) * this.size;
   }
-  /** The events that named input have been handled. */
+  /** All events that name input have been handled: its segment begins anew. */
   resetInput(): void {
     this.inputAt = this.base + this.#input * this.size;
   }
@@ -52,7 +52,7 @@ export class Segments {
       this.of(offset) === this.of(offset + length - 1)
     );
   }
-  /** Two free ones are enough to pin both that are in use. */
+  /** A flush may pin both segments in use, so two must be free. */
   get mayPin(): boolean {
     return this.#free.length >= 2;
   }
@@ -68,7 +68,10 @@ export class Segments {
   }
 }
 
-/** Read slots: a socket that moves bulk owns one while it does. Counted: the reader, an undelivered event, a pinned write. */
+/**
+ * Read slots of the ring's memory: a socket that reads in bulk owns one, so that its bytes can be forwarded without a copy. A slot is
+ * free once nothing refers to it: neither its reader, nor an undelivered event, nor a write that is not finished.
+ */
 export class Slots {
   readonly base: number;
   readonly size: number;
@@ -87,7 +90,7 @@ export class Slots {
   get freeCount(): number {
     return this.#free.length;
   }
-  /** -1: none is free. */
+  /** Takes a free slot, with one reference. -1: there is none. */
   take(): number {
     const slot = this.#free.pop();
     if (slot === undefined) return -1;
@@ -100,7 +103,7 @@ export class Slots {
   drop(slot: number): void {
     if (--this.#references[slot]! === 0) this.#free.push(slot);
   }
-  /** Nobody but its reader holds it. */
+  /** True if only its reader refers to it: it can be read into again. */
   isQuiet(slot: number): boolean {
     return this.#references[slot] === 1;
   }

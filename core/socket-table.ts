@@ -12,29 +12,30 @@ export class Entry {
   readonly id: number;
   socket: RawSocket | undefined = undefined;
   slot = -1;
-  /** Has read since the last sweep. */
+  /** It has read since `reclaimSlots` looked last. */
   active = false;
   paused = false;
   blocked = false;
-  /** Where writes go while the connection takes them as they are: no TLS, no end yet. */
+  /** The handle that writes go to directly. Undefined while connecting, with TLS, and once the connection is being ended. */
   plain: StreamHandle | undefined = undefined;
-  /** Writes that the kernel has not taken to the end. */
+  /** Number of writes that the kernel has not taken completely. */
   writing = 0;
+  /** The isolate may use its id for a connection of its own (WORD.IDS), and has not yet. */
   offered = false;
   closed = false;
   connecting = false;
-  /** We have closed it. */
+  /** Closed by a command of the isolate, not by the peer. */
   local = false;
-  /** TLS is under way: nobody stops that. */
+  /** A TLS handshake is under way: reading is not paused. */
   handshakes = false;
-  /** Where writes go once TLS is there. */
+  /** Writes go here after the TLS handshake. */
   secure: SecureWrites | undefined = undefined;
   /** The TCP socket below, where `socket` is TLS. */
   raw: RawSocket | undefined = undefined;
   udp: dgram.Socket | undefined = undefined;
-  /** Index in SOCKET_ERRORS of what became of it. */
+  /** Why it ended: an index into SOCKET_ERRORS. */
   error = 0;
-  /** Decrypted bytes that came in the middle of a flush. */
+  /** Decrypted bytes that arrived during a flush, to be delivered after it. */
   late: Buffer[] | undefined = undefined;
 
   constructor(id: number) {

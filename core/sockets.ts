@@ -22,24 +22,27 @@ import type { Contexts } from "./tls.ts";
 import { startTls, type TlsRequest } from "./tls-socket.ts";
 import { bindUdp, closeUdp, connectUdp, sendUdp } from "./udp.ts";
 
-const BULK = 16 * 1024; // a read of this size earns a socket a slot of its own
-const SMALL = 4 * 1024; // and one below this costs it the slot
-const BATCH = 64; // events that make a crossing worth while before the poll phase ends
-const ROUNDS = 16; // visits of sandboxes in one flush; what is left waits for the next one
+/** A read of so many bytes gets a socket a read slot of its own, and one below SMALL loses it again. */
+const BULK = 16 * 1024;
+const SMALL = 4 * 1024;
+/** So many events are handled at once, without waiting for the end of the poll phase. */
+const BATCH = 64;
+/** Rounds of entering the sandboxes in one flush; what they have left to do waits for the next flush. */
+const ROUNDS = 16;
 
-/** What takes part in a flush beside the builtin isolate: a sandbox. */
+/** What a flush enters beside the builtin isolate: a sandbox. */
 export interface Visited {
-  /** Asked after each crossing. */
+  /** It has records to handle. Asked after each crossing into the builtin isolate. */
   wantsEntry(): boolean;
-  /** One crossing for all its records; its answers come back as events. */
+  /** Handles all its records in one crossing; the answers come back as events (EVENT.VERDICT). */
   enter(): void;
 }
 
-/** A listening socket; `path` of a unix one, else "". */
+/** A listening socket. `path`: of a unix socket, else "". */
 export interface Listening {
   readonly server: net.Server | dgram.Socket;
   readonly path: string;
-  /** Of what waits to be sent on a connection, so much passes its high watermark. 0: core's own figure. */
+  /** High watermark of the bytes that wait to be sent on a connection. 0: Node's own. */
   readonly bufferBytes?: number;
 }
 
@@ -60,16 +63,16 @@ export class Sockets {
   readonly #idCount: number;
   readonly #landingAt: number;
   readonly #landing: Buffer;
-  /** Every socket reads into the landing area at first; what is read there comes by `#onRead`. */
+  /** Sockets without a slot of their own read into the landing area; `#onRead` copies the bytes on. */
   readonly #onread: net.OnReadOpts;
   readonly #total: number;
   readonly #segments: Segments;
   readonly #slots: Slots;
   readonly #slotViews: Buffer[] = [];
   readonly #slotReaders: (Entry | undefined)[] = [];
-  /** Connections that have been paused or resumed in this flush. */
+  /** Connections that were paused or resumed in this flush. */
   readonly #turned: Entry[] = [];
-  /** Slots that undelivered events name. */
+  /** Slots whose bytes are named by events of this flush. */
   readonly #busySlots: number[] = [];
   readonly #table = new SocketTable();
   #queue = new Int32Array(4096);
@@ -85,7 +88,7 @@ export class Sockets {
   readonly #contexts: Contexts | undefined;
   #dead = false;
   readonly #listeners = new Map<string, Listening>();
-  /** Sockets that another Sockets has taken over. */
+  /** Listening sockets that were given to the successor of this object. */
   readonly #given = new Set<unknown>();
   #open = 0;
   onPark: (box: number, token: number, offset: number, length: number) => void = () => {};
@@ -93,7 +96,8 @@ export class Sockets {
   readonly counts = { crossings: 0, events: 0, pinned: 0, copied: 0, refused: 0 };
 
   /**
-   * `run` enters the isolate. `onDead` is called when it throws: the isolate is lost, all its sockets are destroyed.
+   * `run` enters the isolate with a number of events and answers the number of commands. `onDead` is called when it throws: the
+   * isolate is lost, and all its sockets have been destroyed.
    */
   constructor(
     ring: SharedArrayBuffer,
@@ -137,7 +141,7 @@ export class Sockets {
   get open(): number {
     return this.#open;
   }
-  /** Free segments and slots: what a test looks at after the storm. */
+  /** Free segments and slots; tests look here for leaks. */
   get free(): { readonly segments: number; readonly slots: number } {
     return { segments: this.#segments.freeCount, slots: this.#slots.freeCount };
   }
@@ -150,7 +154,7 @@ export class Sockets {
     if (at >= 0) this.#visited.splice(at, 1);
   }
 
-  // ---- events wait in the queue in order; the ring is filled from it
+  // ---- events: they wait in a queue, and each crossing takes as many as the ring has places
 
   push(kind: number, id: number, offset: number, length: number): void {
     if (this.#queued * 4 === this.#queue.length) {
@@ -167,7 +171,7 @@ export class Sockets {
     this.counts.events++;
   }
 
-  /** Something waits to be told to the isolate. */
+  /** Sees to it that queued events reach the isolate: at the end of the poll phase, or now if there are many. */
   schedule(): void {
     if (this.#running) return;
     if (this.#queued >= BATCH) this.flush();
@@ -186,7 +190,7 @@ export class Sockets {
     this.#clock[0] = performance.now();
   }
 
-  /** Calls the isolate though nothing has happened: its timers, or a turn it has asked for. */
+  /** Enters the isolate without an event: a timer is due, or it was entered outside a flush and has commands. */
   poke(): void {
     this.#again = true;
     this.flush();
@@ -227,7 +231,7 @@ export class Sockets {
       this.#onDead(error);
       return;
     }
-    // A stream that waits for a sandbox pauses its source and resumes it in the same flush: only what is left in the end counts.
+    // A stream that waits for a sandbox may pause and resume its connection in one flush: only the final state matters.
     for (let k = 0; k < this.#turned.length; k++) {
       const entry = this.#turned[k]!;
       this.#setReading(entry, !entry.paused);
@@ -270,12 +274,12 @@ export class Sockets {
 
   // ---- reading
 
-  /** Room in the input segment, or a flush that makes some. */
+  /** Makes room in the input segment, by a flush if need be. */
   #needInput(size: number): void {
     if (!this.#segments.hasInput(size)) this.flush();
   }
 
-  /** @returns the buffer for the next read, undefined: the same again */
+  /** `n` bytes were read into the entry's slot or the landing area. Answers the buffer for the next read; undefined: the same. */
   #onRead(entry: Entry, n: number): Buffer | undefined {
     let offset: number;
     if (entry.slot >= 0) {
@@ -287,11 +291,11 @@ export class Sockets {
       this.#needInput(n);
       offset = this.#segments.inputAt;
       this.#memory.copy(this.#memory, offset, this.#landingAt, this.#landingAt + n);
-      // Heads that begin at a multiple of 8 are copied eight bytes at a time.
+      // Aligned, so that heads that begin there can be copied eight bytes at a time.
       this.#segments.inputAt = (offset + n + 7) & ~7;
     }
     this.push(EVENT.DATA, entry.id, offset, n);
-    // A full slot is handed on at once: the next read of this poll phase would overwrite it.
+    // The next read in this poll phase would overwrite a full slot.
     if (n === this.#slots.size) this.flush();
     else this.schedule();
     if (entry.paused) this.#setReading(entry, false);
@@ -315,7 +319,7 @@ export class Sockets {
     return this.#slotViews[slot]!;
   }
 
-  /** A socket that fell silent after bulk keeps its slot, for Node asks only after a read: take it back. */
+  /** Takes slots back from sockets that have fallen silent: `#nextBuffer` is called only after a read. Called once a second. */
   #reclaimSlots(): void {
     for (let slot = 0; slot < this.#slotReaders.length; slot++) {
       const entry = this.#slotReaders[slot];
@@ -347,7 +351,7 @@ export class Sockets {
     this.#listenTo(entry, socket);
   }
 
-  /** A socket that TLS has been put upon has nothing more to say here. */
+  /** Events of a TCP socket below TLS are ignored: the entry's socket is the TLS one then. */
   #listenTo(entry: Entry, socket: RawSocket): void {
     socket.on("end", () => {
       if (entry.socket !== socket) return;
@@ -439,7 +443,7 @@ export class Sockets {
       }
       i += 4;
     }
-    // Offered ids are taken from the front: fill up what is gone.
+    // The isolate takes the ids for its own connections from the front: replace those that it has taken.
     for (let k = 0; k < this.#idCount; k++) {
       const entry = this.#table.find(control[this.#ids + k]!);
       if (entry?.offered) break;
@@ -459,7 +463,7 @@ export class Sockets {
     );
   }
 
-  /** Consecutive pieces for one socket are one writev. Answers the index of the command after them. */
+  /** Consecutive write commands for one socket become one writev. Answers the index of the command after them. */
   #write(entry: Entry, handle: StreamHandle, from: number, end: number): number {
     const control = this.#control;
     const id = entry.id;
@@ -509,7 +513,7 @@ export class Sockets {
     }
   }
 
-  /** The kernel did not take all: what libuv still points into must stay as it is. */
+  /** The kernel did not take everything: libuv still points into the memory of these commands. */
   #pin(entry: Entry, request: WriteRequest, from: number, end: number, mayPin: boolean): void {
     const letGo = this.#hold(from, end, mayPin);
     this.counts.pinned++;
@@ -520,7 +524,7 @@ export class Sockets {
     };
   }
 
-  /** What the write commands in [from, end) name stays as it is until the answer is called. */
+  /** Keeps the memory that the write commands in [from, end) name from being used again, until the returned function is called. */
   #hold(from: number, end: number, mayPin: boolean): () => void {
     const slots: number[] = [];
     const segments: number[] = [];
@@ -555,7 +559,7 @@ export class Sockets {
     } else if (entry.writing === 0 && entry.blocked) this.#onDrain(entry);
   }
 
-  // ---- TLS: OpenSSL takes a copy of what is written and hands out buffers of its own, so nothing is ever pinned
+  // ---- TLS
 
   #startTls(entry: Entry, offset: number, length: number): void {
     const raw = entry.socket!;
@@ -573,7 +577,7 @@ export class Sockets {
     const onTold = (told: string): void => {
       this.push(EVENT.SECURED, entry.id, this.#putText(told), told.length);
       this.schedule();
-      // What follows the handshake in the same read comes behind it.
+      // Bytes that came with the end of the handshake are delivered after this event.
       this.#readDecrypted(entry, socket);
     };
     const onKeyLog = this.#contexts?.onKeyLog;
@@ -584,7 +588,7 @@ export class Sockets {
     this.#listenTo(entry, socket);
   }
 
-  /** From here on what is decrypted lands where plain reads land, without a buffer of its own for each. */
+  /** After the handshake: decrypted bytes arrive in the landing area, as plain reads do, without a buffer for each read. */
   #readDecrypted(entry: Entry, socket: RawSocket): void {
     const handle = socket._handle;
     if (!handle || socket.destroyed) return;
@@ -600,7 +604,7 @@ export class Sockets {
     handle.useUserBuffer(this.#landing);
     onRead(handle, (n) => {
       const bytes = this.#landing.subarray(0, n);
-      // A flush on the way may read others.
+      // A flush in between may read other bytes into the landing area.
       const isSafe = !this.#running && this.#segments.hasInput(n);
       this.#onDecrypted(entry, isSafe ? bytes : Buffer.from(bytes));
       return undefined;
@@ -608,7 +612,7 @@ export class Sockets {
     this.#setReading(entry, !entry.paused);
   }
 
-  /** In the order they were read, and before anything that is read later. */
+  /** A listener filter has looked at these bytes before TLS was started: TLS gets them first. */
   #unread(entry: Entry, offset: number, length: number): void {
     const bytes = Buffer.from(this.#memory.subarray(offset, offset + length));
     const socket = entry.socket as unknown as TLSSocket & {
@@ -668,7 +672,7 @@ export class Sockets {
     return i;
   }
 
-  /** By way of node:stream: what is written before a connection, or TLS upon it, is there. */
+  /** Writes before the connection, or TLS on it, is established: node:stream keeps the bytes in order. */
   #writeThrough(entry: Entry, socket: RawSocket, from: number, end: number): number {
     if (entry.raw === undefined && !socket.connecting && socket.writableLength === 0) {
       entry.plain = socket._handle!;
@@ -702,7 +706,7 @@ export class Sockets {
     return this.#memory.toString("latin1", offset, offset + length);
   }
 
-  /** Room (at a multiple of 8) that lasts until the events of this flush are handled; -1: none for now. */
+  /** Reserves input memory, at a multiple of 8, that stays valid until the events of this flush are handled. -1: there is no room. */
   place(size: number): number {
     const at = (this.#segments.inputAt + 7) & ~7;
     if (!this.#segments.hasInput(at - this.#segments.inputAt + size)) return -1;
@@ -710,7 +714,7 @@ export class Sockets {
     return at;
   }
 
-  /** Puts a short text where input goes; its offset. */
+  /** Writes a short text into input memory; answers its offset. */
   #putText(text: string): number {
     this.#needInput(text.length);
     const at = this.#segments.inputAt;
@@ -747,7 +751,7 @@ export class Sockets {
       const text = `${socket.localAddress ?? ""}|${socket.localPort ?? 0}`;
       this.push(EVENT.CONNECTED, entry.id, this.#putText(text), text.length);
       if (entry.paused) {
-        // Reading begins by itself with the connection.
+        // Node starts reading by itself once connected.
         setImmediate(() => {
           if (entry.paused) this.#setReading(entry, false);
         });
@@ -825,7 +829,7 @@ export class Sockets {
     return { ...address, port };
   }
 
-  /** The isolate gets an id for the socket of a listener. */
+  /** Tells the isolate of a bound UDP socket, with an id to send by. */
   #takeUdp(name: string, socket: dgram.Socket): void {
     const { address, port } = socket.address();
     const entry = this.#table.issue();
@@ -853,7 +857,7 @@ export class Sockets {
     return bound;
   }
 
-  /** Takes no more connections; those it has go on. Settles when the last that waited has been taken. */
+  /** Stops accepting; open connections go on. Settles once the connections that waited in the backlog have been accepted. */
   async unlisten(name: string): Promise<void> {
     const listener = this.#listeners.get(name);
     this.#listeners.delete(name);
@@ -867,7 +871,7 @@ export class Sockets {
     return [...this.#listeners.keys()];
   }
 
-  /** Takes connections as libuv has them: only so they get a read buffer of ours, and node:net makes no socket of its own for each. */
+  /** Accepts at the libuv handle: so connections read into our memory, and node:net makes no second socket for each. */
   #accept(name: string, { server, path, bufferBytes = 0 }: Listening): void {
     onAccepted(server as net.Server, (handle) => this.#onAccepted(name, handle, path, bufferBytes));
   }
@@ -893,7 +897,7 @@ export class Sockets {
     socket.read(0);
   }
 
-  /** Ends every socket at once: the isolate is lost, or the worker stops. Listening goes on if `keepListeners`. */
+  /** Destroys every connection: the isolate is lost, or the worker stops. Listening sockets stay open. */
   destroy(): void {
     this.#dead = true;
     clearInterval(this.#sweep);
@@ -905,7 +909,7 @@ export class Sockets {
     }
   }
 
-  /** The listening sockets, for the Sockets that take the place of these. */
+  /** Hands over the listening sockets to the successor of this object. */
   giveListeners(): ReadonlyMap<string, Listening> {
     const given = new Map(this.#listeners);
     for (const { server } of given.values()) this.#given.add(server);
@@ -927,10 +931,10 @@ export class Sockets {
   }
 }
 
-/** Ids have 16 bits of index; offered ones and closing ones need some too. */
+/** Ids have 16 bits of index, and offered and closing connections need some of them. */
 const MAX_CONNECTIONS = 60_000;
 
-/** What a socket may keep of its peer's before it counts as blocked; a config can only ask for less. */
+/** Most bytes that may wait to be sent before a connection counts as blocked (`per_connection_buffer_limit_bytes` may ask for less). */
 const MAX_WAITING = 64 * 1024;
 
 function watermark(bytes: number): { readonly highWaterMark?: number } {
