@@ -37,6 +37,8 @@ export class Handshake implements ConnectionHandler, TransportSocket {
   #shown: Uint8Array = EMPTY;
   #start: TlsStart | undefined = undefined;
   #over = false;
+  /** The peer has left or failed: whoever closes the socket then, to Envoy it was the peer. */
+  #peerFailed = false;
   #timer: WheelTimer | undefined = undefined;
 
   constructor(
@@ -62,6 +64,7 @@ export class Handshake implements ConnectionHandler, TransportSocket {
   limit(wheel: TimerWheel, ms: number, onTimeout: () => void): void {
     this.#timer = wheel.timer(() => {
       onTimeout();
+      this.connection.terminationDetails = "transport socket timeout was reached";
       this.connection.close("abort");
     });
     this.#timer.arm(ms);
@@ -104,6 +107,7 @@ export class Handshake implements ConnectionHandler, TransportSocket {
 
   fail(reason: string, alert?: number): void {
     if (this.#over) return;
+    this.#peerFailed = true;
     this.connection.transportFailure = reason;
     if (alert === undefined) this.connection.close("abort");
     else this.connection.refuse(alert);
@@ -154,6 +158,7 @@ export class Handshake implements ConnectionHandler, TransportSocket {
   }
 
   onEof(): void {
+    this.#peerFailed = true;
     this.connection.close("abort");
   }
 
@@ -169,7 +174,7 @@ export class Handshake implements ConnectionHandler, TransportSocket {
       this.#end();
       this.#transport?.onClosed?.();
     }
-    this.inner.onClosed(event);
+    this.inner.onClosed(this.#peerFailed ? { ...event, by: "remote" } : event);
   }
 }
 

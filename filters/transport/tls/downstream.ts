@@ -245,13 +245,15 @@ export class Downstream implements TransportFactory {
     this.stats.onStaple(staple);
     if (staple === "fail") return false;
     const { localAddress, remoteAddress } = socket.connection;
+    // To Envoy a certificate that nothing judges is not even asked for.
+    const asks = side.validation?.asks ?? "no";
     // What nobody speaks is passed over, not refused: the client goes on without (RFC 7301 would have an alert).
     const chosen = this.#alpn.find((name) => alpn.includes(name));
     socket.startTls({
       context: candidate.context,
       alpn: chosen === undefined ? [] : [chosen],
       serverName: "",
-      clientCertificate: this.#requiresCertificate ? "required" : (side.validation?.asks ?? "no"),
+      clientCertificate: this.#requiresCertificate && asks !== "no" ? "required" : asks,
       ...(staple === "yes" && { staple: true }),
       ...(this.#logsKeys?.(localAddress, remoteAddress) === true && { logsKeys: true }),
     });
