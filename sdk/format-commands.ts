@@ -531,6 +531,10 @@ const COMMANDS: Readonly<Record<string, Make>> = {
   ),
   UPSTREAM_CONNECTION_ID: plain((s) => s.info.upstreamConnectionId ?? 0),
   UPSTREAM_CONNECTION_IDS_ATTEMPTED: plain((s) => s.info.upstreamConnectionId),
+  DOWNSTREAM_DETECTED_CLOSE_TYPE: plain(({ info }) => info.downstreamCloseType ?? "Normal"),
+  UPSTREAM_DETECTED_CLOSE_TYPE: plain(
+    ({ info }) => info.upstreamCloseType ?? (info.upstreamHost && "Normal"),
+  ),
   UPSTREAM_SERVER_NAME: plain((s) => nonEmpty(s.info.upstreamTls?.serverName)),
   ...address("UPSTREAM_REMOTE_ADDRESS", (s) => s.info.upstreamRemoteAddress),
   ...address("UPSTREAM_LOCAL_ADDRESS", (s) => s.info.upstreamLocalAddress),
@@ -577,7 +581,7 @@ const COMMANDS: Readonly<Record<string, Make>> = {
 /** Commands of Envoy's whose data nothing here collects. */
 export const UNSUPPORTED = new RegExp(
   "^(?:UPSTREAM_FILTER_STATE|UPSTREAM_CONNECTION_POOL_READY_DURATION|" +
-    "(?:UPSTREAM|DOWNSTREAM)_DETECTED_CLOSE_TYPE|(?:UPSTREAM|DOWNSTREAM)_LOCAL_CLOSE_REASON|" +
+    "(?:UPSTREAM|DOWNSTREAM)_LOCAL_CLOSE_REASON|" +
     "DOWNSTREAM_CX_RTT|DOWNSTREAM_HANDSHAKE_DURATION|ROUTE_RESOLUTION_COUNT|ROUTE_RESOLUTION_TIME_US|" +
     "DYNAMIC_MODULE|" +
     "(?:UPSTREAM|DOWNSTREAM)_PEER_(?:CHAIN|ISSUER)_\\w+|" +

@@ -166,6 +166,8 @@ export class RouteSetups {
 }
 
 /** What is known of a stream, for access logs and filters. Times are epoch milliseconds, sizes body bytes. */
+export type CloseType = "Normal" | "LocalReset" | "RemoteReset";
+
 export interface StreamInfo {
   protocol: "HTTP/1.0" | "HTTP/1.1" | "HTTP/2";
   /** For the log of a connection, which has no request: the protocol of its requests. */
@@ -213,6 +215,9 @@ export interface StreamInfo {
   cluster?: Pick<Cluster, "metadata" | "observabilityName"> | undefined;
   host?: Pick<Host, "hostname" | "metadata"> | undefined;
   upstreamConnectionId?: number | undefined;
+  /** How a connection of TCP ended; absent: `Normal`, as requests always say. Envoy's DetectedCloseType. */
+  downstreamCloseType?: CloseType;
+  upstreamCloseType?: CloseType;
   upstreamTls?: TlsInfo | undefined;
   /** Bytes on the wire so far; on the upstream's side of all attempts together. */
   downstreamWire?: WireBytes | undefined;

@@ -3,6 +3,7 @@ import {
   type Address,
   type Chunk,
   type CloseEvent,
+  type CloseType,
   type ConnectionHandler,
   type ConnectOptions,
   type DownstreamConnection,
@@ -74,6 +75,8 @@ export class SocketConnection implements DownstreamConnection {
   /** While its transport has it. */
   handshake: Handshake | undefined = undefined;
   transportFailure = "";
+  /** For the listener's access log. */
+  closeType: CloseType = "Normal";
   /** For the connection that an internal listener accepts from this one. */
   passedMetadata: Map<string, Record<string, unknown>> | undefined = undefined;
   /** Called once, when the connection is gone: whoever counts it. */
@@ -234,6 +237,7 @@ export class SocketConnection implements DownstreamConnection {
       return;
     }
     this.#closing = "abort";
+    if (how === "reset") this.closeType = "LocalReset";
     this.#pending = undefined;
     if (this.id < 0) this.#table.forgetUnborn(this);
     else this.#io.command(COMMAND.CLOSE, this.id, how === "reset" ? HOW.RESET : HOW.ABORT, 0);
@@ -477,6 +481,7 @@ export class SocketConnection implements DownstreamConnection {
   onClosed(local: boolean, error: string, connecting: boolean): void {
     if (this.gone) return;
     this.gone = true;
+    if (!local && error === "ECONNRESET") this.closeType = "RemoteReset";
     this.onGone?.();
     this.open = false;
     this.#timer?.cancel();

@@ -263,6 +263,7 @@ function entryOf(
       responseCodeDetails: details,
       flags,
       downstreamTransportFailure: transportFailure,
+      downstreamCloseType: connection.closeType,
       ...(connection.terminationDetails !== undefined && {
         connectionTerminationDetails: connection.terminationDetails,
       }),

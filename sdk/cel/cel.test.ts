@@ -73,6 +73,7 @@ describe("an expression comes to what Envoy makes of it", () => {
     ["[1, 2, 'x']", "CelList value"],
     ["[1, 2][1]", "2"],
     ["[1, 2][5]", "-"],
+    ["[null][0] == null && {'a': null}.a == null", "true"],
     ["{'a': 1}.a + {'a': 1}['a']", "2"],
     ["{'a': 1}['b']", "-"],
     ["1 in [1.0, 2] && 'a' in {'a': 1}", "true"],

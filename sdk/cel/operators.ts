@@ -11,6 +11,7 @@ import {
 } from "./values.ts";
 
 const OVERFLOW = new CelError("integer overflow");
+const NO_INDEX = new CelError("index out of bounds");
 const BY_ZERO = new CelError("divide by zero");
 const INT = { least: -(2n ** 63n), most: 2n ** 63n - 1n };
 const UINT_MOST = 2n ** 64n - 1n;
@@ -113,11 +114,13 @@ function isIn(item: CelValue, among: CelValue): CelValue {
 }
 
 export function indexed(operand: CelValue, index: CelValue): CelValue {
-  if (operand instanceof CelMap) return operand.get(index) ?? NO_KEY;
+  if (operand instanceof CelMap) {
+    const value = operand.get(index);
+    return value === undefined ? NO_KEY : value;
+  }
   if (!Array.isArray(operand) || !isNumber(index)) return NO_OVERLOAD;
-  return (
-    (operand as readonly CelValue[])[Number(worth(index))] ?? new CelError("index out of bounds")
-  );
+  const item = (operand as readonly CelValue[])[Number(worth(index))];
+  return item === undefined ? NO_INDEX : item;
 }
 
 /** By the names that expressions have for them when they are parsed. */

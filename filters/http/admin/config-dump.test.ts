@@ -39,6 +39,29 @@ describe("/config_dump", () => {
     });
   });
 
+  it("dumps scopes of routes that stand in the config", async () => {
+    const one = { name: "one", key: {}, route_configuration: { name: "inner" } };
+    const scoped_routes = {
+      name: "scopes",
+      scoped_route_configurations_list: { scoped_route_configurations: [one] },
+    };
+    const filters = [{ typed_config: { scoped_routes } }];
+    const listeners = [{ name: "main", filter_chains: [{ filters }] }];
+    const path = "/config_dump?resource=inline_scoped_route_configs";
+    const { body } = await start({ bootstrap: { static_resources: { listeners } } }).ask(path);
+    expect(JSON.parse(body).configs).toEqual([
+      {
+        "@type":
+          "type.googleapis.com/envoy.admin.v3.ScopedRoutesConfigDump.InlineScopedRouteConfigs",
+        name: "scopes",
+        scoped_route_configs: [
+          { "@type": "type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration", ...one },
+        ],
+        last_updated: expect.any(String),
+      },
+    ]);
+  });
+
   it("shows no secret", async () => {
     const { body } = await ask("/config_dump");
     expect(body).not.toContain('"secret"');

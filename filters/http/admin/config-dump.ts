@@ -82,8 +82,11 @@ function allDumps(config: ConfigSnapshot, node: Json, named: Matcher | undefined
   const clusters = listOf(resources.clusters).filter((c) => isWanted(c.name, named));
   const listeners = listOf(resources.listeners).filter((l) => isWanted(l.name, named));
   const routes = listOf(resources.listeners)
-    .flatMap(routeConfigs)
+    .flatMap((listener) => inManagers(listener, "route_config"))
     .filter((r) => isWanted(r.name, named));
+  const scopes = listOf(resources.listeners)
+    .flatMap((listener) => inManagers(listener, "scoped_routes"))
+    .filter((scoped) => scopedConfigs(scoped).length > 0 && isWanted(scoped.name, named));
   const secrets = listOf(resources.secrets).filter((s) => isWanted(s.name, named));
   return [
     { "@type": `${ADMIN}BootstrapConfigDump`, bootstrap, last_updated: config.loadedAt },
@@ -95,7 +98,14 @@ function allDumps(config: ConfigSnapshot, node: Json, named: Matcher | undefined
       listener: { "@type": `${CONFIG}listener.v3.Listener`, ...listener },
       last_updated: config.loadedAt,
     })),
-    { "@type": `${ADMIN}ScopedRoutesConfigDump` },
+    dump("ScopedRoutesConfigDump", "inline_scoped_route_configs", scopes, (scoped) => ({
+      name: scoped.name,
+      scoped_route_configs: scopedConfigs(scoped).map((one) => ({
+        "@type": `${CONFIG}route.v3.ScopedRouteConfiguration`,
+        ...one,
+      })),
+      last_updated: config.loadedAt,
+    })),
     dump("RoutesConfigDump", "static_route_configs", routes, (route_config) => ({
       route_config: { "@type": `${CONFIG}route.v3.RouteConfiguration`, ...route_config },
       last_updated: config.loadedAt,
@@ -130,15 +140,20 @@ function isWanted(name: unknown, named: Matcher | undefined): boolean {
   return named === undefined || named(typeof name === "string" ? name : "");
 }
 
-/** Route tables that stand in connection managers, wherever a listener holds one. */
-function routeConfigs(value: unknown): readonly Json[] {
-  if (Array.isArray(value)) return value.flatMap(routeConfigs);
+/** What connection managers have in a field, wherever a listener holds one. */
+function inManagers(value: unknown, field: "route_config" | "scoped_routes"): readonly Json[] {
+  if (Array.isArray(value)) return value.flatMap((item) => inManagers(item, field));
   if (typeof value !== "object" || value === null) return [];
   return Object.entries(value).flatMap(([key, inner]) =>
-    key === "route_config" && typeof inner === "object" && inner !== null
+    key === field && typeof inner === "object" && inner !== null
       ? [inner as Json]
-      : routeConfigs(inner),
+      : inManagers(inner, field),
   );
+}
+
+function scopedConfigs(scoped: Json): readonly Json[] {
+  const list = scoped.scoped_route_configurations_list as Json | undefined;
+  return listOf(list?.scoped_route_configurations);
 }
 
 /** Hosts as ClusterLoadAssignments, an endpoint group for each locality and priority. */

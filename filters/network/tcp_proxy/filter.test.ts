@@ -237,6 +237,8 @@ describe("both ways", () => {
     t.client("nobody wants this");
     t.filter.onClose!({ ...remoteClose, by: "local" });
     expect(t.logged.map((entry) => entry.info.flags)).toEqual([["UR"]]);
+    const { downstreamCloseType, upstreamCloseType } = t.logged[0]!.info;
+    expect([downstreamCloseType, upstreamCloseType]).toEqual(["LocalReset", "RemoteReset"]);
   });
 
   it("lets what the client has sent go out after it has left", () => {

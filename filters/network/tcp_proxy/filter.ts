@@ -13,6 +13,7 @@ import {
   type BalancerContext,
   type Chunk,
   type CloseEvent,
+  type CloseType,
   type Cluster,
   ConfigError,
   type Connection,
@@ -69,6 +70,8 @@ class TcpProxy implements NetworkFilter {
   readonly #flags: string[] = [];
   #context: BalancerContext = {};
   #transportFailure = "";
+  #downstreamCloseType: CloseType = "Normal";
+  #upstreamCloseType: CloseType = "Normal";
 
   constructor(shared: Shared, downstream: DownstreamConnection) {
     this.#shared = shared;
@@ -159,6 +162,8 @@ class TcpProxy implements NetworkFilter {
     this.#early = undefined;
     this.#logTimer?.cancel();
     this.#downstreamFailure = event.transportFailure ?? "";
+    if (event.by === "remote" && event.error === "ECONNRESET")
+      this.#downstreamCloseType = "RemoteReset";
     this.#log("TcpConnectionEnd");
   }
 
@@ -250,6 +255,8 @@ class TcpProxy implements NetworkFilter {
     this.#upstreamPaused = false;
     if (event.error === "ECONNRESET") {
       this.#flags.push("UR");
+      this.#upstreamCloseType = "RemoteReset";
+      this.#downstreamCloseType = "LocalReset";
       this.#downstream.close("reset");
     } else this.#downstream.close("flush");
   }
@@ -369,6 +376,8 @@ class TcpProxy implements NetworkFilter {
       upstreamConnectionId: this.#upstreamConnection?.id,
       upstreamTls: this.#upstreamConnection?.tls,
       downstreamTransportFailure: this.#downstreamFailure,
+      downstreamCloseType: this.#downstreamCloseType,
+      upstreamCloseType: this.#upstreamCloseType,
       upstreamRemoteAddress: this.#upstreamLocalAddress && this.#upstreamConnection?.remoteAddress,
       upstreamLocalAddress: this.#upstreamLocalAddress,
       upstreamTransportFailure: this.#transportFailure,
