@@ -541,7 +541,10 @@ const COMMANDS: Readonly<Record<string, Make>> = {
   ...address("DOWNSTREAM_REMOTE_ADDRESS", (s) => s.info.downstreamRemoteAddress),
   ...address("DOWNSTREAM_DIRECT_REMOTE_ADDRESS", (s) => s.info.downstreamDirectAddress),
   ...address("DOWNSTREAM_LOCAL_ADDRESS", (s) => s.info.downstreamLocalAddress),
-  ...address("DOWNSTREAM_DIRECT_LOCAL_ADDRESS", (s) => s.info.downstreamLocalAddress),
+  ...address(
+    "DOWNSTREAM_DIRECT_LOCAL_ADDRESS",
+    ({ info }) => info.downstreamDirectLocalAddress ?? info.downstreamLocalAddress,
+  ),
   UPSTREAM_HOST: plain(({ info: { upstreamHost } }) => upstreamHost && formatAddress(upstreamHost)),
   ...tlsCommands("DOWNSTREAM", (s) => s.downstream?.tls),
   ...tlsCommands("UPSTREAM", (s) => s.info.upstreamTls),

@@ -234,6 +234,8 @@ export interface StreamInfo {
   downstreamRemoteAddress: Address;
   downstreamDirectAddress: Address;
   downstreamLocalAddress: Address;
+  /** Where the client's connection was accepted. Absent: `downstreamLocalAddress`. */
+  downstreamDirectLocalAddress?: Address | undefined;
   /** True: the local address is where the client wanted to go (`original_dst`, PROXY protocol), not where this proxy listens. */
   downstreamLocalAddressRestored?: boolean;
 }

@@ -147,6 +147,8 @@ export interface DownstreamConnection extends Connection {
   readonly localAddressRestored?: boolean;
   /** The socket's own peer, whatever a PROXY header said. Absent: `remoteAddress`. */
   readonly directAddress?: Address;
+  /** Where the socket was accepted, whatever a listener filter has found. Absent: `localAddress`. */
+  readonly directLocalAddress?: Address | undefined;
   /** What listener filters have left for access logs, filters and upstream transports, by namespace. */
   readonly metadata?: ReadonlyMap<string, Record<string, unknown>> | undefined;
   /** Puts these values into a namespace of `metadata`. */

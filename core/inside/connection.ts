@@ -65,6 +65,7 @@ export class SocketConnection implements DownstreamConnection {
   ja4Fingerprint: string | undefined = undefined;
   applicationProtocols: readonly string[] = [];
   directAddress: Address = NO_ADDRESS;
+  directLocalAddress: Address | undefined = undefined;
   metadata: Map<string, Record<string, unknown>> | undefined = undefined;
   terminationDetails: string | undefined = undefined;
   filterChainName = "";

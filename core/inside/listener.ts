@@ -271,6 +271,7 @@ function entryOf(
       downstreamRemoteAddress: connection.remoteAddress,
       downstreamDirectAddress: connection.directAddress ?? connection.remoteAddress,
       downstreamLocalAddress: connection.localAddress,
+      downstreamDirectLocalAddress: connection.directLocalAddress,
       ...connection.describedBy?.describe(),
     }),
     request: undefined,
@@ -369,6 +370,7 @@ class Peek implements ConnectionHandler, AcceptedSocket {
     return this.#connection.localAddress;
   }
   set localAddress(address) {
+    this.#connection.directLocalAddress ??= this.#connection.localAddress;
     this.#connection.localAddress = address;
     this.#connection.localAddressRestored = true;
   }

@@ -146,6 +146,8 @@ test("a host of several addresses is reached by the first that answers, each fro
 test("a listener without a port of its own gets connections by their destination", async () => {
   const port = await freePort();
   const hidden = { ...listener("hidden", hello), address: address(port, "192.0.2.7") };
+  const value = "%DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_DIRECT_LOCAL_ADDRESS%";
+  const places = { response_headers_to_add: [{ header: { key: "x-at", value } }] };
   const inspector = {
     name: "envoy.filters.listener.proxy_protocol",
     typed_config: { "@type": `${TYPE}filters.listener.proxy_protocol.v3.ProxyProtocol` },
@@ -153,7 +155,7 @@ test("a listener without a port of its own gets connections by their destination
   const proxy = await start({
     config: bootstrap([
       {
-        ...listener("main", httpFilter([direct("/", "main\n")])),
+        ...listener("main", httpFilter([{ ...direct("/", "main\n"), ...places }])),
         use_original_dst: true,
         listener_filters: [inspector],
       },
@@ -170,7 +172,9 @@ test("a listener without a port of its own gets connections by their destination
       socket.write(`PROXY TCP4 10.0.0.1 ${destination} 1000 ${port}\r\n${request}`);
     });
   expect(await ask("192.0.2.7")).toContain("hello\n");
-  expect(await ask("192.0.2.8")).toContain("main\n");
+  const other = await ask("192.0.2.8");
+  expect(other).toContain("main\n");
+  expect(other).toContain(`x-at: 192.0.2.8:${port} 127.0.0.1:${proxy.port("main")}\r\n`);
 });
 
 test("an upstream learns by the PROXY protocol who asks, and no two clients share a connection", async () => {

@@ -99,8 +99,8 @@ export function infoKinds(log: Log, configName: string): InfoKinds {
       routeName: ({ stream }) => toUtf8(stream.route?.name ?? stream.info.routeName),
       virtualClusterName: ({ stream }) => toUtf8(stream.info.virtualCluster?.name ?? ""),
       downstreamLocalAddress: ({ stream }) => formatAddress(stream.info.downstreamLocalAddress),
-      downstreamDirectLocalAddress: ({ stream }) =>
-        formatAddress(stream.info.downstreamLocalAddress),
+      downstreamDirectLocalAddress: ({ stream: { info } }) =>
+        formatAddress(info.downstreamDirectLocalAddress ?? info.downstreamLocalAddress),
       downstreamRemoteAddress: ({ stream }) => formatAddress(stream.info.downstreamRemoteAddress),
       downstreamDirectRemoteAddress: ({ stream }) =>
         formatAddress(stream.info.downstreamDirectAddress),

@@ -43,6 +43,7 @@ export class Info implements StreamInfo {
   downstreamRemoteAddress = NOWHERE;
   downstreamDirectAddress = NOWHERE;
   downstreamLocalAddress = NOWHERE;
+  downstreamDirectLocalAddress: StreamInfo["downstreamDirectLocalAddress"] = undefined;
   downstreamLocalAddressRestored = false;
 
   begin(): void {

@@ -184,6 +184,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     info.downstreamRemoteAddress = remoteAddress;
     info.downstreamDirectAddress = directAddress ?? remoteAddress;
     info.downstreamLocalAddress = connection.connection.localAddress;
+    info.downstreamDirectLocalAddress = connection.connection.directLocalAddress;
     info.downstreamLocalAddressRestored = connection.connection.localAddressRestored === true;
     info.startedAt = this.#startedAt = this.#activeAt = this.#cx.now();
     this.#armTimers();

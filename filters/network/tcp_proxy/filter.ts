@@ -389,6 +389,7 @@ class TcpProxy implements NetworkFilter {
       connectionId: downstream.id,
       downstreamRemoteAddress: downstream.remoteAddress,
       downstreamDirectAddress: downstream.directAddress ?? downstream.remoteAddress,
+      downstreamDirectLocalAddress: downstream.directLocalAddress,
       downstreamLocalAddress: downstream.localAddress,
     });
   }
