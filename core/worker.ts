@@ -35,11 +35,11 @@ import { steadyAt, steadyNow } from "./steady-clock.ts";
 import { signThread } from "./thread-cpu.ts";
 import { Contexts } from "./tls.ts";
 
-/** A generation that kills its isolate this soon after its commit is taken back. */
+/** A generation whose isolate is lost within this time after its commit is taken back. */
 const BLAME_MS = 60_000;
 const REBUILD_MS = [0, 250, 1000, 5000] as const;
 
-/** What runs: enough to build the isolate anew. */
+/** The code and config that run: enough to build the isolates again. */
 interface Live {
   readonly modules: ReadonlyMap<string, ModuleSource>;
   readonly config: ThreadConfig | undefined;
@@ -49,21 +49,21 @@ interface Live {
 interface Pending {
   readonly generation: number;
   live: Live;
-  /** New boxes, by package. */
+  /** The boxes made for it, by package. */
   readonly boxes: Map<string, number>;
   readonly removed: readonly string[];
   builtinReady: boolean;
   boxesReady: boolean;
-  /** In the place of telling main. */
+  /** Called when it is ready, instead of telling main. */
   readonly onReady?: () => void;
 }
 
-/** How long a thread that ends waits for sandboxed access logs to take what they have not been told of. */
+/** How long a thread that stops waits for sandboxed access loggers to take the entries that they have not been sent. */
 const FLUSH_LOGS_MS = 250;
 
-/** How long a turn of the thread may pass on what sandboxes ask for. */
+/** How long one turn of the event loop may spend on passing on the fetches of sandboxes. */
 const ASKED_MS = 5;
-/** Unless so much of it waits. */
+/** With more than this waiting, the turn goes on until less waits. */
 const ASKED_BYTES_MAX = 64 * 1024 * 1024;
 
 interface Asked {
@@ -97,10 +97,10 @@ class Worker {
   #stopping = false;
   readonly #crypto = new Crypto();
   #statsUsed = 0;
-  /** What sandboxes ask for, until the chain is told. */
+  /** Fetches of sandboxes that the builtin isolate has not been told of. */
   #asked: Asked[] = [];
   #askedBytes = 0;
-  /** Of the profile that is being taken. */
+  /** The session of the CPU profile that is being taken of this thread. */
   #inspector: Session | undefined;
   readonly #beats: Int32Array;
 
@@ -161,7 +161,7 @@ class Worker {
       stats: this.#cells,
       post: this.#post,
       beats: this.#beats,
-      // Setups run on other threads: nobody is in the isolate now.
+      // Setups of sandboxes run on other threads, so the builtin isolate is free to be entered here.
       onReads: (use, mask) => this.#guarded(() => builtin.narrow(use, mask)),
       onPolicy: (use, told) => this.#guarded(() => builtin.learnPolicy(use, told)),
       onGate: (box, isolate) => this.#guarded(() => this.#tellGate(builtin, box, isolate)),
@@ -247,7 +247,7 @@ class Worker {
     }
   }
 
-  /** An isolate that takes this one's place counts in cells of its own: these carry names already. */
+  /** A successor of this isolate must not use these cells: they carry names already. */
   #noteStats(defined: readonly StatDefinition[]): void {
     for (const { kind, cell } of defined) {
       const end = cell + (kind === "histogram" ? HISTOGRAM_CELLS : 1);
@@ -255,7 +255,7 @@ class Worker {
     }
   }
 
-  /** Once for all that change in the same moment. */
+  /** Publishes the certificates for `/certs`; changes of one turn are told together. */
   #tellCertificates(contexts: Contexts): void {
     if (this.#tellsCertificates) return;
     this.#tellsCertificates = true;
@@ -280,14 +280,14 @@ class Worker {
     this.#post({ type: "lines", path, text, marks });
   }
 
-  /** Not from within the crossing that told of it. */
+  /** Queues a fetch: the builtin isolate cannot be entered from within the crossing that asked. */
   #onFetch(box: number, text: string, bytes: Buffer): void {
     if (this.#asked.length === 0) setImmediate(this.#passAsked);
     this.#asked.push({ box, text, bytes, builtin: this.#builtin });
     this.#askedBytes += text.length + bytes.length;
   }
 
-  /** What sandboxes have asked for, a slice in each turn of the thread: ten thousand calls at once hold up nobody. */
+  /** Passes queued fetches on, a slice in each turn of the event loop, so that ten thousand at once do not delay traffic. */
   readonly #passAsked = (): void => {
     const until = performance.now() + ASKED_MS;
     const asked = this.#asked;
@@ -295,7 +295,7 @@ class Worker {
     while (taken < asked.length) {
       const { box, text, bytes, builtin } = asked[taken++]!;
       this.#askedBytes -= text.length + bytes.length;
-      // With the isolate all that it had under way is gone.
+      // That builtin isolate is gone, and the stream that asked with it.
       if (builtin !== this.#builtin || builtin.disposed) continue;
       this.#guarded(() => builtin.fetch(box, text, bytes.toString("latin1")));
       if (performance.now() > until && this.#askedBytes < ASKED_BYTES_MAX) break;
@@ -305,7 +305,7 @@ class Worker {
     this.#sockets.poke();
   };
 
-  /** A box, JSON for it, bytes of one char each. */
+  /** The answer to a sandbox's fetch. `told`: the box, JSON and bytes (one char each), separated by NUL. */
   #onFetched(told: string): void {
     const [box = "", head = ""] = told.split("\0", 2);
     const bytes = Buffer.from(told.slice(box.length + head.length + 2), "latin1");
@@ -344,7 +344,7 @@ class Worker {
     this.#sockets.poke();
   }
 
-  /** Enters the isolate outside a flush: what it asks for runs with the next one. */
+  /** Enters the builtin isolate outside a flush; `poke` runs the commands that this leaves. If it throws, the isolate is lost. */
   #guarded(enter: () => void): void {
     try {
       enter();
@@ -413,7 +413,7 @@ class Worker {
     this.#sockets.poke();
   }
 
-  /** Of core's half of this thread: what runs in isolates stands in it as the time of the crossing. */
+  /** Starts or ends a profile of one sandboxed filter, or of this thread, where time inside isolates shows as that of the crossing. */
   async #profile(enable: boolean, of: ProfiledFilter | undefined): Promise<void> {
     let profile = "";
     let error: string | undefined;
@@ -480,7 +480,7 @@ class Worker {
     this.#sockets.poke();
   }
 
-  /** Loads modules and sets them up beside what runs. */
+  /** Loads the changed modules and runs their setups beside what serves now. */
   #stage(
     pending: Pending,
     modules: readonly ModuleSource[],
@@ -510,7 +510,7 @@ class Worker {
     }
   }
 
-  /** Answers the packages that the isolate knows, and so has to set up again. */
+  /** Loads changed modules. Answers those of them that were in use, and so have to be set up again. */
   #load(modules: readonly ModuleSource[], refusals: Refusal[]): string[] {
     const refuse = ({ package: name }: ModuleSource, error: unknown) =>
       void refusals.push(refusalOf(name, error));
@@ -529,7 +529,7 @@ class Worker {
     return [...updated, ...parked.map((module) => module.package)];
   }
 
-  /** A box for a package that a config names, or for its new code. */
+  /** Makes a box for a package that a config names for the first time, or for its new code. */
   #park(module: ModuleSource): void {
     const { box, hooks } = this.#boxes.add(module);
     this.#pending?.boxes.set(module.package, box);
@@ -595,7 +595,7 @@ class Worker {
       ).unref();
   }
 
-  /** What generations have left in heaps that nobody else would look at; what traffic runs stays compiled. */
+  /** Collects what reloads have left in the heaps of this thread. Compiled code stays. */
   #collectGarbage(): void {
     if (this.#stopping) return;
     collectGarbage();
@@ -603,7 +603,7 @@ class Worker {
     this.#watchdog.collectGarbage();
   }
 
-  /** What both isolates do not need now is given back. */
+  /** The thread is at rest: gives free memory and compiled code back too. */
   #rest(): void {
     if (this.#stopping) return;
     collectGarbage("last-resort");
@@ -642,8 +642,8 @@ class Worker {
   // ---- the end of an isolate, of the worker
 
   /**
-   * The isolate threw out of its loop, ran out of memory, or the watchdog ended it. Its sockets are gone; another one is built
-   * with what ran before, or, if the latest change is young enough to be to blame, with what ran before that.
+   * The builtin isolate threw out of its event loop, ran out of memory, or was ended by the watchdog. Its connections are lost. Another
+   * one is built with the generation that ran, or with the one before if that generation is so young that it is to blame.
    */
   #onDead(builtin: Builtin, error: unknown): void {
     if (builtin !== this.#builtin || this.#stopping) return;
@@ -675,7 +675,7 @@ class Worker {
     setTimeout(() => this.#rebuild(listeners), delay);
   }
 
-  /** Builds the isolates anew with what is live; the listening sockets have waited. */
+  /** Builds the isolates again with what is live. The listening sockets have stayed open meanwhile. */
   #rebuild(listeners: ReadonlyMap<string, Listening>): void {
     if (this.#stopping) return;
     [this.#builtin, this.#sockets, this.#boxes] = this.#build();
@@ -715,7 +715,7 @@ class Worker {
     this.#post({ type: "drained" });
   }
 
-  /** What is to be written goes to main; sandboxed access logs are told of the streams that have ended, and wait for a turn. */
+  /** Sends gathered log lines to main, and entries that wait for sandboxed access loggers to these, for at most FLUSH_LOGS_MS. */
   async #flushLogs(): Promise<void> {
     const until = performance.now() + FLUSH_LOGS_MS;
     for (;;) {
@@ -739,7 +739,7 @@ class Worker {
     this.#builtin.dispose();
     await this.#watchdog.stop();
     parentPort?.close();
-    // isolated-vm breaks the process when a thread ends in the middle of a collection that finds some of its handles.
+    // isolated-vm aborts the process if the thread ends during a collection that finds some of its handles: collect them before.
     collectGarbage();
     process.exit(0);
   }

@@ -11,17 +11,17 @@ export interface AnswersOwner {
 }
 
 /**
- * Answers of one sandbox on their way to the chain. Nothing of them is believed: sizes must fit, and only who waits for this
- * sandbox gets one.
+ * Takes the answers of one sandbox out of its block and delivers them as events. They are not trusted: sizes are checked, and an
+ * answer is delivered only for a token that waits for this sandbox.
  */
 export class Answers {
   readonly #owner: AnswersOwner;
   readonly #tokens: Tokens;
   readonly #onNote: (kind: number, text: string) => void;
   readonly #onCall: (kind: number, head: string, bytes: Buffer) => void;
-  /** What found no room in the worker's memory. */
+  /** Copies of answers that found no room in the worker's memory. */
   #kept: Buffer[] = [];
-  /** That have come so far. */
+  /** Number of answers so far. */
   bytes = 0;
 
   constructor(
@@ -36,7 +36,7 @@ export class Answers {
     this.#onNote = onNote;
   }
 
-  /** Answers wait for room. */
+  /** True if answers wait for room. */
   get waits(): boolean {
     return this.#kept.length > 0;
   }
@@ -45,7 +45,7 @@ export class Answers {
     this.#kept = [];
   }
 
-  /** Takes what lies in the sandbox's block. */
+  /** Takes all answers that lie in the sandbox's block. */
   collect(words: Int32Array, bytes: Buffer): void {
     const used = words[BOX.OUT_USED]!;
     words[BOX.OUT_USED] = 0;
@@ -57,7 +57,7 @@ export class Answers {
     this.#kept.push(copy);
   }
 
-  /** False: there is still no room. */
+  /** Tries to deliver waiting answers. False: there is still no room. */
   deliverKept(): boolean {
     while (this.#kept.length > 0) {
       const kept = this.#kept[0]!;
@@ -68,7 +68,7 @@ export class Answers {
     return true;
   }
 
-  /** Copies natively into the worker's memory and tells whom it is for. False: no room there now. */
+  /** Copies one answer into the worker's memory and pushes its event. False: there is no room now. */
   #deliver(bytes: Buffer, words: Int32Array, from: number, used: number): boolean {
     const { memory } = this.#owner;
     let to = 0;
@@ -111,7 +111,7 @@ export class Answers {
           const end = from + at + whole;
           const textEnd = textAt + words[w + ANSWER_HEAD.ARGUMENT]!;
           if (textEnd < textAt || textEnd > end) break;
-          // A copy: the block is the sandbox's again when this has returned.
+          // A copy, because the sandbox may write its block again as soon as this has returned.
           const copy = Buffer.from(bytes.subarray(textEnd, end));
           this.#onCall(kind, bytes.toString("latin1", textAt, textEnd), copy);
           break;

@@ -24,13 +24,13 @@ export class Breaker {
     return this.#state;
   }
 
-  /** A fault lies less than 10 s back: the next entries run where they cannot hold this thread up. */
+  /** True if there was a fault in the last 10 s: entries run on another thread then, where they cannot hold this one up. */
   isSuspect(now: number): boolean {
     const last = this.#faults.at(-1);
     return this.#state === "half-open" || (last !== undefined && now - last < WINDOW_MS);
   }
 
-  /** Counts a fault; milliseconds until the isolate should be there again. */
+  /** Counts a fault. Answers how many milliseconds to wait before the isolate is built again. */
   fault(now: number): number {
     this.#faults = this.#faults.filter((at) => now - at < WINDOW_MS);
     this.#faults.push(now);
@@ -42,7 +42,7 @@ export class Breaker {
     return this.#backOffMs;
   }
 
-  /** The isolate has been built anew: one entry may try. */
+  /** The isolate has been built again: one entry may try it. */
   onRebuilt(): void {
     if (this.#state === "open") this.#state = "half-open";
   }

@@ -5,7 +5,7 @@ import { SandboxIsolate } from "./isolate.ts";
 import type { SandboxOptions } from "./options.ts";
 import { SandboxStats } from "./stats.ts";
 
-/** An isolate with the package in it and its uses set up, or what they refuse. */
+/** A built isolate with the package loaded and its uses set up; or the refusals of its setups. */
 export interface Made {
   readonly isolate: SandboxIsolate;
   readonly stats: SandboxStats;

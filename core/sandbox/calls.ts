@@ -8,16 +8,16 @@ import {
 import type { FetchReply } from "../inside/sandbox/fetches.ts";
 import { ANSWER, KIND, PART_SIZE, RECORD } from "../inside/sandbox/layout.ts";
 
-/** Bytes of calls that are not complete yet, of one sandbox. */
+/** Most bytes of incomplete calls that one sandbox may have sent. */
 const GATHERED_MAX = 8 * CRYPTO_DATA_MAX;
-/** More calls than a sandbox may have under way. */
+/** Most calls of one sandbox that may run at once. */
 const LOST_MAX = 16_384;
 const NOTHING = Buffer.alloc(0);
 
 export interface CallsOwner {
   /** JSON of a FetchMessage and its bytes. */
   onFetch(head: string, bytes: Buffer): void;
-  /** Into the sandbox, with its next crossing: JSON in ASCII and bytes, 64 KiB of both at most. */
+  /** Sends an answer into the sandbox with its next crossing: JSON in ASCII and bytes, together at most 64 KiB. */
   reply(head: string, bytes: Buffer): void;
 }
 
@@ -26,7 +26,7 @@ interface Gathered {
   size: number;
 }
 
-/** What one isolate of a sandbox asks of core and gets later. Nothing of it is believed. */
+/** Calls of one sandboxed isolate that core answers later: crypto, fetches. Their contents are not trusted. */
 export class Calls {
   readonly #owner: CallsOwner;
   readonly #crypto = new Crypto();
@@ -49,7 +49,7 @@ export class Calls {
     } else if (kind === ANSWER.CRYPTO) this.#onCrypto(head, bytes);
   }
 
-  /** An answer finds no room: whoever waits for it hears that, once. Undefined: it has heard. */
+  /** An answer found no room: tells the caller so, once. Undefined: that was done already. */
   lost(head: string): string | undefined {
     const { to, call } = JSON.parse(head) as FetchReply | CryptoReply;
     const key = `${to} ${call}`;
@@ -59,7 +59,7 @@ export class Calls {
     return JSON.stringify({ to, call, op: "lost" });
   }
 
-  /** The isolate is gone: what still runs answers nobody. True: it may have fetches under way. */
+  /** The isolate has ended: answers of calls that still run are dropped. True: fetches may be among them. */
   end(): boolean {
     this.#over = true;
     this.#gathered.clear();
@@ -108,7 +108,7 @@ export class Calls {
   }
 }
 
-/** A record that is of no stream: JSON in ASCII, and bytes. */
+/** A record that belongs to no stream (KIND.REPLY): JSON in ASCII, and bytes. */
 export function replyRecord(head: string, bytes: Buffer): Buffer {
   const bytesAt = (RECORD.PAYLOAD * 4 + head.length + 7) & ~7;
   const record = Buffer.alloc(bytesAt + ((bytes.length + 7) & ~7));

@@ -1,10 +1,10 @@
-/** Counts against the memory of every isolate that it is shared with. */
+/** Bytes of shared cells of one package. They count against the memory limit of every isolate that they are shared with. */
 const BYTES = 1024 * 1024;
 const byPackage = new Map<string, SharedArrayBuffer>();
 
 /**
- * Memory for the shared cells of a sandboxed package: its own, so that what it does to it harms nobody else; and the same one for
- * all workers and versions, so that counts outlive a reload. Undefined: its code asks for no cells.
+ * Memory for the shared cells (`cx.shared`) of a sandboxed package. Each package has its own, so that it cannot spoil those of others;
+ * all workers and generations share it, so that counts are exact and outlive a reload. Undefined: the code asks for no cells.
  */
 export function sandboxCells(packageName: string, code: string): SharedArrayBuffer | undefined {
   if (!/\b(shared|cell)\b/.test(code)) return undefined;

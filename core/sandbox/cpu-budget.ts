@@ -2,16 +2,16 @@ import { RECORDS_OF_LIMIT } from "../inside/sandbox/layout.ts";
 
 const WINDOW_MS = 10_000;
 const PRECISE_MS = 1000;
-/** Entries by the gate cannot be measured: after a long one core makes them for this long, which is enough for some more. */
+/** How long entries are measured after a long one. They are made by core then, because entries through the gate cannot be measured. */
 const LOOK_MS = 100;
 const SLOW_ENTRIES = 3;
-/** And together they must have taken this many times the limit: a collection of garbage may take one honest entry past it. */
+/** Together the faults must have taken this many times the limit: garbage collection may take one honest entry past it. */
 const SLOW_SUM = 10;
 
 /**
- * Entries that took too much CPU. Asking for the thread's CPU time costs 0.5 µs, so it is asked only for a second after an
- * entry that took longer than the limit by the clock; the clock alone would blame filters for a busy machine. (isolated-vm's own
- * `cpuTime` is such a clock on Linux.)
+ * Finds entries that take too much CPU. Asking for the thread's CPU time costs 0.5 µs, so it is asked only for a while after an entry
+ * that took longer than the limit by the clock. The clock alone would blame filters for a busy machine. (isolated-vm's own `cpuTime`
+ * is wall clock on Linux.)
  */
 export class CpuBudget {
   readonly #limitMs: number;
@@ -24,12 +24,12 @@ export class CpuBudget {
     this.#limitMs = limitMs;
   }
 
-  /** Somebody saw an entry that took longer than the limit. */
+  /** An entry took longer than the limit by the clock: measure the next ones. */
   suspect(now: number): void {
     this.#preciseUntil = Math.max(this.#preciseUntil, now + LOOK_MS);
   }
 
-  /** Entries are measured: they must be core's. */
+  /** True while entries are measured; the gate must be closed then. */
   isPrecise(now: number): boolean {
     return now < this.#preciseUntil;
   }
@@ -39,7 +39,7 @@ export class CpuBudget {
     this.#before = now < this.#preciseUntil ? process.threadCpuUsage() : undefined;
   }
 
-  /** True: it is a fault. */
+  /** An entry has ended. True: the package has used too much CPU, which is a fault. */
   end(records: number, now: number): boolean {
     const limit = this.#limitMs * Math.max(1, records / RECORDS_OF_LIMIT);
     if (performance.now() - this.#startedAt <= limit) return false;
@@ -50,7 +50,7 @@ export class CpuBudget {
     }
     const { user, system } = process.threadCpuUsage(before);
     const ms = (user + system) / 1000;
-    // The machine was busy, maybe for long, which is no reason to look longer: entries by the gate cost half of core's.
+    // The machine was busy, not the filter: stop measuring, since entries through the gate cost half as much.
     if (ms <= limit) return false;
     this.#preciseUntil = now + PRECISE_MS;
     this.#slow = this.#slow.filter((entry) => now - entry.at < WINDOW_MS);

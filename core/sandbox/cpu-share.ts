@@ -1,7 +1,7 @@
-/** So much may be used ahead after a rest, in milliseconds of CPU. */
+/** Milliseconds of CPU that a sandbox may use in one go after a rest. */
 const BURST_MS = 50;
 
-/** How much of a CPU a sandbox may use: entries wait until what they took is paid for. The clock counts, not the kernel's CPU time. */
+/** Limits a sandbox to a share of one CPU: after an entry it waits until its share has paid for it. Entries are measured by the clock. */
 export class CpuShare {
   readonly #share: number;
   #credit = BURST_MS;
@@ -17,7 +17,7 @@ export class CpuShare {
     return this.#share < 1;
   }
 
-  /** Milliseconds until it may be entered; 0: now. */
+  /** Milliseconds until the sandbox may be entered; 0: now. */
   waitMs(now: number): number {
     this.#credit = Math.min(BURST_MS, this.#credit + (now - this.#at) * this.#share);
     this.#at = now;

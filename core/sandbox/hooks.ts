@@ -1,9 +1,9 @@
 import { HOOK, HOOK_NAMES, type HookMask, STREAM_PARTS } from "../inside/sandbox/layout.ts";
 
 /**
- * What a package may have, read from its bundled text: a hook whose name stands nowhere in it cannot exist. Filters are made
- * for each stream and may differ, so nothing short of this is safe to know beforehand; what the text names and a stream's
- * filter lacks, the first verdict of that stream tells.
+ * The hooks and parts of streams that a package may use, read from its bundled source: a name that does not occur in it cannot be used.
+ * A factory may return a different filter for each stream, so more cannot be known before; the first verdict of each stream tells
+ * which of these hooks its filter really has.
  */
 export function hooksOf(code: string): HookMask {
   let hooks = 0;
@@ -12,7 +12,7 @@ export function hooksOf(code: string): HookMask {
   const text = code.replace(/\blog\s*\.\s*info\b/g, "");
   for (const [part, bit] of STREAM_PARTS) if (new RegExp(`\\b${part}\\b`).test(text)) hooks |= bit;
   if (/\brouteConfigs?\b/.test(code)) hooks |= HOOK.ROUTE_CONFIG;
-  // The second reads them for whoever asks it.
+  // `BoundedLoads` of the SDK reads the numbers of active requests for its caller.
   if (/\b(activeRequests|BoundedLoads)\b/.test(code)) hooks |= HOOK.ACTIVE_REQUESTS;
   return hooks;
 }

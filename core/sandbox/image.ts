@@ -5,19 +5,19 @@ import type { SharedCode } from "../protocol.ts";
 
 const ivm = isolatedVm() as typeof ivmTypes;
 
-/** The filename of the image in stacks. */
+/** File name of the image's script in stack traces. */
 export const IMAGE_FILENAME = "tsproxy:sandbox";
 
-/** What every sandbox begins with: the script of core/inside/sandbox/image.ts, or a snapshot of what it makes. */
+/** What every sandboxed isolate starts with, the SDK and the prelude: as a script (core/inside/sandbox/image.ts), or as its V8 snapshot. */
 export class SandboxImage {
   readonly #code: SharedCode;
-  /** Source of a module that exports what the SDK in the image has; "" until somebody has looked. */
+  /** Source of a module that re-exports the SDK of the image; "" until it is first needed. */
   sdkModule = "";
   readonly #ask: (() => void) | undefined;
   #asked = false;
   #snapshot: ivmTypes.ExternalCopy<ArrayBuffer> | undefined = undefined;
 
-  /** `ask`: called once, for a snapshot that `use` is to get. Absent: none will come. */
+  /** `ask` is called once and should lead to a call of `use` with a snapshot. Absent: there will be no snapshot. */
   constructor(code: SharedCode, ask?: () => void) {
     this.#code = code;
     this.#ask = ask;
@@ -27,7 +27,7 @@ export class SandboxImage {
     return textOf({ code: this.#code });
   }
 
-  /** An isolate made from it takes 6 ms, one that runs the script 21. */
+  /** An isolate made from the snapshot takes 6 ms, one that runs the script 21. */
   get snapshot(): ivmTypes.ExternalCopy<ArrayBuffer> | undefined {
     return this.#snapshot;
   }
@@ -36,7 +36,7 @@ export class SandboxImage {
     this.#snapshot = new ivm.ExternalCopy(snapshot);
   }
 
-  /** True: a snapshot will come, and it is worth waiting for. */
+  /** True if a snapshot will come and is worth waiting for; the first call asks for it. */
   awaits(): boolean {
     if (this.#snapshot !== undefined || this.#ask === undefined) return false;
     if (!this.#asked) this.#ask();
@@ -45,7 +45,7 @@ export class SandboxImage {
   }
 }
 
-/** Takes 46 ms of this thread. The snapshot (2.5 MB) fits isolates of this process alone. */
+/** Makes the snapshot (2.5 MB) in 46 ms of this thread. It can be used in this process only. */
 export function snapshotOf(code: SharedCode): ArrayBuffer {
   const text = textOf({ code });
   return ivm.Isolate.createSnapshot([{ code: text, filename: IMAGE_FILENAME }]).copy();

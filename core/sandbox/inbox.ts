@@ -1,28 +1,28 @@
 // Hot path: every record is copied here (test/bench/sandbox.ts).
 import { BOX, GATE, RECORD, RECORD_WORDS } from "../inside/sandbox/layout.ts";
 
-/** Private copies of records that must wait for the next crossing. More than this is an overload. */
+/** Most bytes of records that may wait for a later crossing; beyond that, streams are answered with an overload. */
 const BACKLOG_BYTES_MAX = 16 * 1024 * 1024;
-/** Ten thousand calls of a sandbox may be answered at once, with three records each. */
+/** Most records that may wait: ten thousand calls of a sandbox may be answered at once, with three records each. */
 const BACKLOG_MAX = 65_536;
 
 interface Waiting {
   readonly token: number;
-  /** Undefined: an end. */
+  /** Undefined: the end of a stream. */
   readonly block: Buffer | undefined;
   readonly rangeAt: number;
   readonly rangeSize: number;
 }
 
-/** Records on their way into one sandbox: copied natively into its block, or kept when that is full or in use. */
+/** Records on their way into one sandbox: copied into its block, or kept in a backlog while that is full or in use. */
 export class Inbox {
   readonly #words: Int32Array;
   readonly #bytes: Buffer;
-  /** The chain puts records there as well. */
+  /** The gate writes records into the same block, and counts them in the same words. */
   readonly #gate: Int32Array;
   #backlog: Waiting[] = [];
   #backlogBytes = 0;
-  /** The sandbox is running on another thread: its block is not ours. */
+  /** The sandbox is running on another thread and owns the block. */
   locked = false;
 
   constructor(words: Int32Array, bytes: Buffer, gate: Int32Array) {
@@ -31,11 +31,11 @@ export class Inbox {
     this.#gate = gate;
   }
 
-  /** Records in the block. */
+  /** Number of records in the block. */
   get count(): number {
     return this.#gate[GATE.COUNT]!;
   }
-  /** Bytes in the block. */
+  /** Bytes of records in the block. */
   get used(): number {
     return this.#gate[GATE.USED]! + this.count * RECORD_WORDS * 4;
   }
@@ -43,13 +43,13 @@ export class Inbox {
     return this.#backlog.length;
   }
 
-  /** A small record that must not get lost. */
+  /** Adds a small record that must not get lost: if need be it waits in the backlog, whatever its limit. */
   mustAdd(block: Buffer): void {
     if (!this.add(0, block, 0, block.length, 0, 0))
       this.#backlog.push({ token: 0, block, rangeAt: 0, rangeSize: 0 });
   }
 
-  /** A record of `size` bytes at `at`; its range lies in the same memory, or (0) is its tail. False: there is no place at all. */
+  /** Adds a record of `size` bytes at `at`. Its range (of bytes) lies elsewhere in the same memory, or at its tail if the offset is 0. False: block and backlog are full. */
   add(
     token: number,
     memory: Buffer,
@@ -80,7 +80,7 @@ export class Inbox {
 
   #keep(waiting: Waiting): boolean {
     const size = waiting.block?.length ?? 0;
-    // Ends are small and must not get lost.
+    // The end of a stream must not get lost, so it has no limit.
     if (
       size > 0 &&
       (this.#backlog.length >= BACKLOG_MAX || this.#backlogBytes + size > BACKLOG_BYTES_MAX)
@@ -118,7 +118,7 @@ export class Inbox {
     return true;
   }
 
-  /** Fills the block from the backlog as far as there is place. */
+  /** Moves records from the backlog into the block while there is room. */
   fill(): void {
     let taken = 0;
     for (const { token, block, rangeAt, rangeSize } of this.#backlog) {
@@ -135,7 +135,7 @@ export class Inbox {
     if (taken > 0) this.#backlog.splice(0, taken);
   }
 
-  /** The sandbox has read the block. */
+  /** The sandbox has read the block: it is empty now. */
   clear(): void {
     this.#gate[GATE.COUNT] = this.#gate[GATE.USED] = 0;
   }

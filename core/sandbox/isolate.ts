@@ -8,11 +8,11 @@ import { IMAGE_FILENAME, type SandboxImage } from "./image.ts";
 // isolated-vm is CommonJS with a native half; its only use for sandboxes is in this file.
 const ivm = isolatedVm() as typeof ivmTypes;
 
-/** By the clock, on another thread: a machine with ten times more work than cores makes an honest package wait for a CPU as well. */
+/** Time limit, by the clock, of calls on other threads. It is long because a busy machine makes honest packages wait for a CPU. */
 const LOAD_TIMEOUT_MS = 5000;
-/** What this thread waits for the sandbox at most: a package may have put a getter where its kind is asked for. */
+/** How long this thread waits for a rare call, such as `describe`: a package may have put a getter with a loop there. */
 const HERE_TIMEOUT_MS = 1000;
-/** Chars of a module that this thread may stop for (1 ms). */
+/** Modules of at most so many chars are compiled on this thread (1 ms). */
 const COMPILE_HERE_MAX = 64 * 1024;
 
 export interface Source {
@@ -22,13 +22,13 @@ export interface Source {
   readonly cells?: SharedArrayBuffer;
 }
 
-/** What a sandbox shares with core: the block that records and answers cross in, and the cells that it counts in. */
+/** The memory that a sandbox shares with core: the block for records and answers, and its stats cells. */
 export interface SandboxMemory {
   readonly box: SharedArrayBuffer;
   readonly stats: SharedArrayBuffer;
 }
 
-/** An isolate with the SDK and the prelude in it, which waits for its package. */
+/** An isolate with the SDK and the prelude, made ahead of need; it has no package yet. */
 export class EmptyIsolate {
   readonly isolate: ivmTypes.Isolate;
   readonly prelude: ivmTypes.Reference;
@@ -47,10 +47,10 @@ export class EmptyIsolate {
     this.prelude = prelude;
   }
 
-  /** On other threads, for the most part. */
+  /** Makes one, mostly on other threads. */
   static async build(image: SandboxImage, memoryLimit: number): Promise<EmptyIsolate> {
     const { snapshot } = image;
-    // What debuggers and profiles need; as long as none is attached it costs nothing (an entry 2.07 µs with it, 2.08 without).
+    // Needed by debuggers and profiles; costs nothing while none is attached (an entry takes 2.07 µs with it, 2.08 without).
     const inspector = true;
     const isolate = new ivm.Isolate({ memoryLimit, inspector, ...(snapshot && { snapshot }) });
     try {
@@ -74,8 +74,8 @@ export class EmptyIsolate {
   }
 
   /**
-   * Only the package's own code runs on another thread: under load, each step there and back waits for the scheduler twice.
-   * Throws what the package throws while it is evaluated.
+   * Loads the package. Only its own code runs on another thread, since under load each step there and back waits for the scheduler
+   * twice. Throws what the package throws while it is evaluated.
    */
   async load({ code, filename }: Source): Promise<ivmTypes.Module> {
     const module =
@@ -87,7 +87,7 @@ export class EmptyIsolate {
     return module;
   }
 
-  /** On this thread. */
+  /** Calls a function of the image on this thread. */
   call(name: string, args: unknown[]): unknown {
     const entry = this.prelude.getSync(name, { reference: true });
     return entry.applySync(undefined, args as never, { timeout: HERE_TIMEOUT_MS });
@@ -98,7 +98,7 @@ export class EmptyIsolate {
   }
 }
 
-/** The global that the image leaves. */
+/** The global variable of the image that the prelude's functions are in. */
 const IMAGE = "tsproxy:image";
 
 function sdkModule(context: ivmTypes.Context): string {
@@ -113,13 +113,13 @@ const resolver =
     throw new Error(`cannot import "${specifier}": filters see the SDK and their own files`);
   };
 
-/** Ids of our own messages to the engine; clients and debug-session.ts use smaller ones. */
+/** Ids of our own messages to the inspector begin here; clients and debug-session.ts use smaller ones. */
 const NUDGE_ID = 2_000_000_000;
 const CLOSE_ID = 2_000_000_001;
 const NUDGE_MS = 25;
 const NUDGES_MAX = 80;
 
-/** A session of a debugger or a profiler with one isolate. */
+/** A session of a debugger or profiler with one isolate. */
 export interface DebugChannel {
   readonly isolate: SandboxIsolate;
   /** A message of the Chrome DevTools protocol. */
@@ -127,7 +127,7 @@ export interface DebugChannel {
   close(): void;
 }
 
-/** One package in an isolate of its own. Built and called on other threads where it may take long; entered on this one. */
+/** One package in an isolate of its own. It is entered on this thread; what may take long (load, setup) runs on other threads. */
 export class SandboxIsolate {
   readonly memory: SandboxMemory;
   readonly words: Int32Array;
@@ -138,14 +138,14 @@ export class SandboxIsolate {
   readonly #run: ivmTypes.Reference<(count: number) => void>;
   readonly #args = [0];
   readonly #runOptions: { timeout: number };
-  /** Words by GATE: shared with the chain. The isolate does not see them. */
+  /** The words of its gate, by index of GATE, shared with the builtin isolate. The sandboxed isolate does not see them. */
   readonly gate = new Int32Array(new SharedArrayBuffer(GATE.WORDS * 4));
   readonly #watchdog: Watchdog;
   readonly #watched: number;
-  /** What stacks call its module. */
+  /** File name of its module in stack traces. */
   readonly filename: string;
   readonly #channels = new Set<DebugChannel>();
-  /** Calls that are in it on other threads. */
+  /** Number of calls that run in it on other threads now. */
   readonly #aside = new Set<Promise<unknown>>();
 
   private constructor(
@@ -173,7 +173,7 @@ export class SandboxIsolate {
     this.bytes = Buffer.from(memory.box);
   }
 
-  /** Puts the package into it. Throws what the package throws while it loads. */
+  /** Loads the package into a spare isolate. Throws what the package throws while it loads. */
   static async build(
     empty: EmptyIsolate,
     module: Source,
@@ -201,7 +201,7 @@ export class SandboxIsolate {
       ]);
       if (runtime !== "") empty.call("setRuntime", [runtime]);
       if (module.cells !== undefined) empty.call("shareCells", [share(module.cells)]);
-      // The package is evaluated last: by now the prelude has bounded what it will find.
+      // The package is evaluated last: the prelude must have bounded the built-ins before.
       const loaded = await empty.load(module);
       const exported = loaded.namespace.getSync("default", { reference: true });
       const refused = empty.call("adopt", [exported.derefInto()]);
@@ -215,8 +215,8 @@ export class SandboxIsolate {
   }
 
   /**
-   * Enters with `count` records, on this thread. Throws when it was stopped: by the watchdog, for `timeout` wakes a thread for
-   * every entry, which cost 8 µs a request (test/bench/cpu.ts filter).
+   * Enters with `count` records, on this thread. Throws when the isolate was stopped, which the watchdog does: isolated-vm's `timeout`
+   * wakes a thread for every entry and cost 8 µs a request (test/bench/cpu.ts filter).
    */
   run(count: number): void {
     this.#args[0] = count;
@@ -230,37 +230,37 @@ export class SandboxIsolate {
     }
   }
 
-  /** Why it is not there any more. */
+  /** Why the isolate was stopped. */
   get stopped(): Error {
     const { timeout } = this.#runOptions;
     return new Error(`it was stopped: no return within ${timeout} ms, or no memory`);
   }
 
-  /** For another isolate of this thread: what `run` enters by. */
+  /** A reference to the function that `run` calls, for the builtin isolate of this thread. */
   get entry(): unknown {
     return this.#run;
   }
 
-  /** The same on another thread (60 µs): for a sandbox that is not trusted to come back soon. */
+  /** As `run`, but on another thread (60 µs): for a sandbox that may take long. */
   async runAside(count: number): Promise<void> {
     await this.#leftAlone(
       this.#run.apply(undefined, [count], this.isDebugged ? {} : this.#runOptions),
     );
   }
 
-  /** A rare call, text in and out, on another thread. */
+  /** Calls a function of the prelude on another thread, with texts in and out. */
   async call(name: string, ...args: (string | number)[]): Promise<string> {
     return String(await this.#leftAlone(this.#enter(name, args)));
   }
 
-  /** Whatever touches the isolate here waits on another thread: while a debugger holds it, this one brings the word to go on. */
+  /** Runs what touches the isolate on another thread: this one must stay free to bring a debugger's "resume" while the isolate is paused. */
   async #enter(name: string, args: readonly (string | number)[]): Promise<unknown> {
     const entry = await this.#namespace.get(name, { reference: true });
     const options = this.isDebugged ? {} : { timeout: LOAD_TIMEOUT_MS };
     return entry.apply(undefined, args as never, options);
   }
 
-  /** Somebody may stop it at any line: it is entered on other threads only, and takes what time it likes. */
+  /** A debugger is attached: the isolate is entered on other threads only, without a time limit. */
   get isDebugged(): boolean {
     return this.#channels.size > 0;
   }
@@ -275,7 +275,7 @@ export class SandboxIsolate {
       clearInterval(nudging);
       if (this.#channels.delete(channel) && !this.disposed) session.dispose();
     };
-    // An isolate that is stopped at a line sleeps through a message that comes while it reads another one: the next one wakes it.
+    // A paused isolate can miss a message that arrives while it reads another one; the next message wakes it.
     const nudge = () => {
       if (unanswered.size > 0 && nudges++ < NUDGES_MAX && !this.disposed)
         session.dispatchProtocolMessage(`{"id":${NUDGE_ID},"method":"Runtime.getIsolateId"}`);
@@ -304,7 +304,7 @@ export class SandboxIsolate {
       send: (text) => {
         if (!isClosing) send(text);
       },
-      // Whoever is stopped at a line goes on. The engine must have let go before the session does: it would call into nothing.
+      // Resume before the session is closed: the inspector would otherwise call into a session that is gone.
       close: () => {
         if (isClosing) return;
         isClosing = true;
@@ -326,13 +326,13 @@ export class SandboxIsolate {
     }
   }
 
-  /** Bytes of heap and of what hangs on it (3 µs to ask). */
+  /** Bytes of heap and of external memory (asking takes 3 µs). */
   get memoryUsed(): number {
     const statistics = this.#isolate.getHeapStatisticsSync();
     return statistics.used_heap_size + statistics.externally_allocated_size;
   }
 
-  /** Nanoseconds of CPU that threads have spent in it. */
+  /** Nanoseconds that threads have spent in it. */
   get cpuTime(): bigint {
     return this.#isolate.cpuTime;
   }
@@ -347,7 +347,7 @@ export class SandboxIsolate {
       this.#end();
       return;
     }
-    // An isolate must not go while a debugger holds it at a line: that is let go first, and what it held ends.
+    // An isolate must not be disposed while it is paused at a line: the pause is released first.
     for (const channel of [...this.#channels]) channel.close();
     void Promise.allSettled([...this.#aside]).then(() => setTimeout(() => this.#end()));
   }

@@ -32,14 +32,15 @@ const MERGE_MS = 20;
 const WARM_UP_RECORDS = 1024; // a fresh isolate interprets and compiles what it will run fast later
 
 /**
- * One dropped-in package of one generation: an isolate with a small block of memory. The chain enters it by its gate as long as all is
- * well (inside/gate.ts); core does otherwise, and for whatever a promise or a long chunk leaves behind: once a round for all
- * records that have gathered, in a time box; it never calls anybody. What it answers is checked here (who may be answered,
- * offsets) and in the chain (what may be said).
+ * One generation of a dropped-in package: an isolate with a small block of shared memory. Filters send it records (a head, a chunk), and
+ * it writes answers (a verdict, edits) into the block. While all is well the builtin isolate enters it directly, through a gate
+ * (inside/gate.ts). This class enters it in all other cases, once a round with all records that have gathered, within a time box:
+ * when the gate is closed, for chunks too long for the gate, and for answers that come later because a hook returned a promise. The
+ * isolate itself calls nobody. Its answers are not trusted: tokens and offsets are checked here, the contents in the builtin isolate.
  */
 export class Sandbox {
   readonly package: string;
-  /** What the package's source names. */
+  /** The hooks that the package's source names, a mask of HOOK bits. */
   readonly hooks: HookMask;
   readonly #options: SandboxOptions;
   readonly #limits: SandboxLimits;
@@ -61,13 +62,13 @@ export class Sandbox {
   #stats: SandboxStats | undefined = undefined;
   #uses: SandboxUse[] = [];
   #disposed = false;
-  /** Counts isolates, so that a late callback of an old one is known. */
+  /** Counts isolates, so that a late callback of an earlier one is recognized. */
   #build = 0;
   #rebuilding: Promise<void> | undefined = undefined;
   #preparing: Promise<unknown> | undefined = undefined;
-  /** Calls that run on other threads. */
+  /** Number of calls into the isolate that run on other threads now. */
   #away = 0;
-  /** Tokens in the block that wait for this entry's answers. */
+  /** Tokens of the streams whose records are in the block and wait for an answer from this entry. */
   #asked: number[] = [];
   #due = false;
   #more = false;
@@ -119,30 +120,30 @@ export class Sandbox {
     this.#mark = options.mark?.box ?? 0;
   }
 
-  /** Streams that it holds state for. */
+  /** Number of streams that the isolate holds state for, as far as core knows (those of the gate are not counted). */
   get live(): number {
     return this.#tokens.count;
   }
-  /** It has state of that stream. */
+  /** Whether the isolate holds state of that stream. */
   holds(token: number): boolean {
     return this.#tokens.isLive(token);
   }
-  /** A stream that begins would be entered. */
+  /** Whether a new stream would be let in: the isolate is up, and the breaker closed. */
   get takesStreams(): boolean {
     return this.#inbox !== undefined && this.#mayBegin(0);
   }
   get breaker(): "closed" | "open" | "half-open" {
     return this.#breaker.state;
   }
-  /** Bytes that its isolate uses; 0 while there is none. */
+  /** Bytes of heap that the isolate uses; 0 while there is none. */
   get memoryUsed(): number {
     return this.#isolate?.memoryUsed ?? 0;
   }
-  /** Undefined while there is none. */
+  /** Undefined while it is being built. */
   get isolate(): SandboxIsolate | undefined {
     return this.#isolate;
   }
-  /** A debugger is attached, and something runs on another thread: it may be stopped at a line. */
+  /** A debugger is attached and a call runs on another thread: it may be stopped at a breakpoint. */
   get isHeld(): boolean {
     return this.#away > 0 && this.#isolate?.isDebugged === true;
   }
@@ -153,8 +154,8 @@ export class Sandbox {
   // ---- building
 
   /**
-   * Builds the isolate if there is none yet, and runs `setup` for further uses. What refuses, nothing of it is taken. Not called
-   * while another `prepare` of this sandbox runs.
+   * Builds the isolate if there is none yet, and runs `setup` for these uses. If one refuses, none is taken. Must not be called while
+   * another `prepare` of this sandbox runs.
    */
   async prepare(uses: readonly SandboxUse[]): Promise<Refusal[]> {
     if (this.#options.quarantined === true) return [];
@@ -179,7 +180,7 @@ export class Sandbox {
       return [this.#refusal(error)];
     }
     if (made.refusals.length > 0) {
-      // Uses from before, if it was down, wait for the rebuild that is under way already.
+      // While it is down, a rebuild is under way that sets the earlier uses up.
       made.isolate.dispose();
       return made.refusals;
     }
@@ -219,7 +220,7 @@ export class Sandbox {
 
   // ---- the gate
 
-  /** Whether the chain may enter by itself: as long as nothing of core's own is under way, and the package gives no reason to look closer. */
+  /** Opens or closes the gate. It may be open while core has nothing under way in the isolate and the package has not misbehaved lately. */
   #openGate(now: number): void {
     const isolate = this.#isolate;
     const { onGate } = this.#options;
@@ -243,7 +244,7 @@ export class Sandbox {
     if (gate !== undefined && gate[GATE.OPEN] === 1) gate[GATE.OPEN] = 0;
   }
 
-  /** What the chain's entries have left to core. */
+  /** After a crossing: takes over what entries through the gate have left (late answers, faults, stats). */
   #afterGate(isolate: SandboxIsolate): void {
     const { gate } = isolate;
     const now = this.#now();
@@ -274,11 +275,11 @@ export class Sandbox {
     }
     this.#collect();
     this.#mergeSoon();
-    // Who waits for records that are still there waits for an entry of core's.
+    // Records that the gate has not entered with are entered by core.
     if (pending > 0 && gate[GATE.COUNT] !== 0) this.#due = true;
   }
 
-  /** On another thread; meanwhile records wait. */
+  /** Runs a call on another thread; meanwhile records wait. */
   async #setUp(isolate: SandboxIsolate, uses: readonly SandboxUse[]): Promise<Refusal[]> {
     const build = this.#build;
     this.#leave();
@@ -297,16 +298,16 @@ export class Sandbox {
     return { package: this.package, message, path: "", place: "", stack };
   }
 
-  /** JSON of what the package says of itself. */
+  /** JSON of the package's definition: kind, name, schemas (`describe` of inside/sandbox/main.ts). */
   async describe(): Promise<string> {
     if (this.#isolate === undefined) throw new Error("prepare first");
     return this.#isolate.call("describe");
   }
 
-  /** What each use leaves to the next generation, by its id. */
+  /** What `onHandover` returns for each use, by the use's id. */
   async handover(): Promise<ReadonlyMap<number, unknown>> {
     const isolate = this.#isolate;
-    // Whose code does not name it leaves nothing.
+    // The source does not name `onHandover`.
     if (isolate === undefined || !/\bonHandover\b/.test(this.#options.module.code))
       return new Map();
     const build = this.#build;
@@ -321,7 +322,7 @@ export class Sandbox {
     }
   }
 
-  /** `text`: JSON of all runtime values, as this isolate and those after it see them. */
+  /** Sets the runtime values of this isolate and of those built after it. `text`: their JSON. */
   async setRuntime(text: string): Promise<void> {
     this.#runtime = text;
     const isolate = this.#isolate;
@@ -337,7 +338,7 @@ export class Sandbox {
     }
   }
 
-  /** What it has asked core for: JSON in ASCII and bytes, with the next crossing. */
+  /** Delivers an answer to a `fetch` or another request of the isolate, with the next crossing. `text`: JSON in ASCII. */
   reply(head: string, bytes: Buffer): void {
     const inbox = this.#inbox;
     if (inbox === undefined) return;
@@ -350,7 +351,7 @@ export class Sandbox {
     this.#wake();
   }
 
-  /** A use has left the config and its last stream has ended. */
+  /** Ends a use: it has left the config and its last stream has ended. */
   async release(use: number): Promise<void> {
     this.#uses = this.#uses.filter((kept) => kept.id !== use);
     const isolate = this.#isolate;
@@ -372,7 +373,7 @@ export class Sandbox {
     if (this.#inbox !== undefined) this.#inbox.locked = true;
   }
 
-  /** True: nothing of it runs elsewhere any more. */
+  /** A call on another thread has ended. True: it was the last one. */
   #return(): boolean {
     if (--this.#away > 0) return false;
     if (this.#inbox !== undefined) this.#inbox.locked = false;
@@ -388,7 +389,7 @@ export class Sandbox {
 
   // ---- records in
 
-  /** A record at [at, at + size) of the worker's memory. */
+  /** Takes a record for that stream; it lies at [at, at + size) of the worker's memory. */
   park(token: number, at: number, size: number): void {
     const words = this.#words;
     if (at <= 0 || (at & 7) !== 0 || size < RECORD_SIZE_MIN || at + size > this.#memory.length) {
@@ -430,7 +431,7 @@ export class Sandbox {
     } else this.#beLazy();
   }
 
-  /** Half-open: one stream tries, the others are answered by the policy until it is known how that went. */
+  /** With the breaker half-open one stream is let in; the failure policy answers the others until that one's outcome is known. */
   #mayBegin(token: number): boolean {
     const { state } = this.#breaker;
     return (
@@ -444,9 +445,9 @@ export class Sandbox {
     this.#options.onVerdict(token, 0, -status);
   }
 
-  /** The stream is over: nobody waits for an answer to it. */
+  /** The stream has ended: an answer for it is dropped. */
   forget(token: number): void {
-    // One that never left the gate is not known here, but is there.
+    // A stream that only ever used the gate is not in our table, but the isolate knows it.
     if (this.#tokens.isLive(token)) this.#tokens.remove(token);
     this.#inbox?.end(token);
     this.#beLazy();
@@ -469,13 +470,13 @@ export class Sandbox {
 
   // ---- entering
 
-  /** Asked after each crossing of the chain. */
+  /** Asked after each crossing into the builtin isolate. */
   wantsEntry(): boolean {
     const isolate = this.#isolate;
     if (isolate === undefined) return false;
     if (isolate.gate[GATE.ENTRIES] !== 0 || isolate.gate[GATE.PENDING_COUNT] !== 0)
       this.#afterGate(isolate);
-    // Ends of streams that the chain has put there have time.
+    // Ends of streams alone are no reason to enter.
     if (this.#lazy === 0 && isolate.gate[GATE.COUNT] !== 0) this.#beLazy();
     if (this.#isolate === undefined || this.#away > 0 || this.#resting) return false;
     return (
@@ -488,7 +489,7 @@ export class Sandbox {
     );
   }
 
-  /** One crossing for all records of the round. */
+  /** Enters the isolate once, with all records that wait. */
   enter(): void {
     const isolate = this.#isolate;
     const inbox = this.#inbox;
@@ -517,7 +518,7 @@ export class Sandbox {
       return;
     } finally {
       this.#beats[BEAT.INSIDE] = 0;
-      // Each entry has its time box: a thread that has a thousand of them to do in one turn has not hung.
+      // Each entry is bounded by its time box, so a thread with a thousand entries in one turn must not look hung.
       this.#beats[BEAT.TURNS]!++;
     }
     if (this.#share.limited) this.#share.spent(this.#now() - now);
@@ -528,7 +529,7 @@ export class Sandbox {
     }
   }
 
-  /** It has had more than its share: what waits for it goes on waiting. */
+  /** The package has used up its CPU share: its records wait. */
   #waitsForShare(now: number): boolean {
     const ms = this.#share.waitMs(now);
     if (ms === 0) return false;
@@ -540,7 +541,7 @@ export class Sandbox {
     return true;
   }
 
-  /** A sandbox that has hung lately runs on another thread, so that it holds up nobody but its own streams. */
+  /** Enters on another thread: a sandbox that has hung lately delays only its own streams this way. */
   async #enterAside(isolate: SandboxIsolate, inbox: Inbox): Promise<void> {
     const build = this.#build;
     this.#leave();
@@ -564,7 +565,7 @@ export class Sandbox {
     this.#options.onWork();
   }
 
-  /** What was counted can be read soon after, not only at the next look once a second. */
+  /** Flushes the counts soon after an entry, not only once a second. */
   #mergeSoon(): void {
     if (this.#mergeTimer !== undefined) return;
     this.#mergeTimer = setTimeout(() => {
@@ -584,7 +585,7 @@ export class Sandbox {
       if (this.#tokens.isWaiting(token))
         this.#tokens.leftPending(token, now + this.#limits.pauseMs);
     }
-    // What came while it ran aside lies in the backlog and is still to be asked.
+    // Records that came while it ran on the other thread are in the backlog.
     asked.length = 0;
     this.#openGate(now);
   }
@@ -620,7 +621,7 @@ export class Sandbox {
 
   // ---- what goes wrong
 
-  /** Called about once a second: deadlines of pauses, the memory quota, stats. */
+  /** To be called once a second: checks deadlines of pauses and the memory quota, and flushes stats. */
   expire(now: number): void {
     for (const token of this.#tokens.takeLate(now)) {
       this.counts.late++;
@@ -648,7 +649,7 @@ export class Sandbox {
     this.#usage.tell({ entries, records, bytesIn, bytesOut: this.#answers.bytes });
   }
 
-  /** A fault that costs no stream: from now on it is suspect and runs aside, where it is slow for itself alone. */
+  /** Notes a fault that failed no stream. From now on the sandbox runs on another thread, where it delays only its own streams. */
   #onSlow(): void {
     const error = new Error(
       `entries of more than ${this.#limits.cpuMs} ms of CPU, again and again`,
@@ -662,9 +663,9 @@ export class Sandbox {
     this.#lose(what, error, this.#breaker.fault(this.#now()));
   }
 
-  /** Its streams are answered by the policy, everybody else goes on, the isolate is built anew. */
+  /** The isolate is lost: the failure policy answers its streams, and a new one is built. */
   #lose(what: string, error: unknown, backOffMs: number): void {
-    // What it had answered before it went wrong still counts.
+    // Answers written before that are still good.
     this.#collect();
     this.#teardown();
     this.#report(
@@ -715,11 +716,11 @@ export class Sandbox {
     this.#rebuildTimer.unref();
   }
 
-  /** Off the hot path: compiling and setting up run on other threads. */
+  /** Builds the isolate again; compiling and setup run on other threads. */
   async #rebuild(): Promise<void> {
     await this.#preparing;
     if (this.#disposed) return;
-    // A preparation may have built it in the meantime.
+    // A `prepare` may have built it meanwhile.
     if (this.#isolate === undefined) {
       try {
         const made = await this.#make(this.#uses);
@@ -737,7 +738,7 @@ export class Sandbox {
     this.#breaker.onRebuilt();
   }
 
-  /** The generation is over. Whoever still waits is answered by the policy. */
+  /** Ends the sandbox. The failure policy answers the streams that still wait. */
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
