@@ -13,32 +13,40 @@ import {
   STATUS,
 } from "./sandbox/layout.ts";
 
-/** So many that wait, or bytes of the block, and it is entered before the next event: what they touch should still be in the caches. */
+/**
+ * With this many waiting streams, or this many bytes in the block, the gate is entered before the next event is handled, so that
+ * the streams' memory is still in the CPU's caches.
+ */
 const CROWD = 20;
 const CROWDED_BYTES = (BOX.HEAP_SIZE * 3) / 4;
 
-/** For one who cannot wait there is no other way in: its slow entries may take so much of that long. Both by the clock. */
+/** Slow `enterNow` calls may take so many milliseconds of wall-clock time in each window; beyond that, core shuts the gate. */
 const PROMPT_SLOW_MS = 500;
 const PROMPT_WINDOW_MS = 2000;
 
-/** What core lends for a gate. */
+/** What core lends to a gate. */
 export interface GateParts {
   /** The sandbox's block. */
   readonly box: SharedArrayBuffer;
-  /** Words by GATE. */
+  /** Int32 words, indexed by GATE. */
   readonly state: SharedArrayBuffer;
-  /** The thread's beat: at `insideAt` stands the box that it is inside. */
+  /** The thread's heartbeat: while inside the sandbox, the gate sets the word `insideAt` to `mark`, so the watchdog knows where. */
   readonly beats: SharedArrayBuffer;
   readonly insideAt: number;
   readonly mark: number;
-  /** Enters: `run` of sandbox/main.ts. Throws when the sandbox was stopped. */
+  /** Enters the sandbox: `run` of sandbox/main.ts. Throws when the sandbox was stopped. */
   readonly run: { applySync(receiver: undefined, args: readonly [number]): void };
 }
 
 /**
- * The chain's own way into a sandbox. Records are written straight into its block; once all events of the crossing have been
- * handled it is entered, and what it answers moves its streams on while the bytes that they were lent still stand. What it cannot
- * do waits for core: answers that are not for a stream of this gate, promises that are not settled, faults.
+ * The chain's direct way into one sandbox, past core. Its life within one crossing:
+ * 1. `begin` and `send` write records straight into the sandbox's block; the gate notes which tokens want an answer.
+ * 2. After all events, or earlier if the gate is crowded, `enter` runs the sandbox with all gathered records.
+ * 3. `#take` hands each verdict to its stream, which goes on while the bytes lent to it are still valid. Streams may send again.
+ * 4. A token without an answer (its hook returned a promise) goes to GATE.PENDING: core delivers that answer later.
+ * 5. At the end of the crossing `leave` does the same with tokens that were not entered at all.
+ * Answers that are not for a stream of this gate (logs, stats, fetches) stay in the block for core. Core and the chain never enter at
+ * the same time; core opens and shuts the gate by GATE.OPEN, and shuts it after slow entries and faults.
  */
 export class Gate implements Door {
   readonly words: Int32Array;
@@ -53,13 +61,13 @@ export class Gate implements Door {
   readonly #args: [number] = [0];
   #asked: number[] = [];
   #entered: number[] = [];
-  /** The number of the entry to come: what is asked now is asked in that one. */
+  /** Number of the next entry, the one that records sent now belong to. */
   next = 1;
   #at = 0;
   #wantsAnswer = false;
-  /** The last entry has left answers that are core's to take: until then there is no other. */
+  /** The last entry left answers in the block that core must take before the next entry. */
   #left = false;
-  /** What slow entries of those who cannot wait have taken since then. */
+  /** Start of the window of PROMPT_WINDOW_MS, and the milliseconds that slow `enterNow` calls have taken in it. */
   #slowFrom = 0;
   #slowMs = 0;
 
@@ -74,11 +82,12 @@ export class Gate implements Door {
     this.#beats = new Int32Array(parts.beats);
   }
 
-  /** Its isolate is no more. */
+  /** The sandbox's isolate has ended. */
   get isGone(): boolean {
     return this.#state[GATE.OPEN] === -1;
   }
 
+  /** A stream may send a record here, and the sandbox will be entered in this crossing. */
   get isOpen(): boolean {
     return (
       this.#state[GATE.OPEN] === 1 &&
@@ -88,14 +97,14 @@ export class Gate implements Door {
     );
   }
 
-  /** One who cannot wait may enter it now, whether or not this is a crossing. */
+  /** A caller that cannot wait (a balancer) may call `enterNow`, even outside a crossing. */
   get isOpenNow(): boolean {
     const state = this.#state;
     const hasRoom = this.words[BOX.OUT_USED]! <= BOX.OUT_SIZE / 2;
     return state[GATE.OPEN] === 1 && hasRoom && state[GATE.PENDING_COUNT]! < GATE.PENDING_MAX;
   }
 
-  /** Enters at once. What core has still to take of entries before goes behind what this one answers. */
+  /** Enters at once. Answers of earlier entries that core has yet to take are kept, behind the new ones. */
   enterNow(): void {
     const { words, memory } = this;
     const state = this.#state;
@@ -106,14 +115,14 @@ export class Gate implements Door {
     if (state[GATE.SLOW] === 1 && this.#mayBeSlow(began)) state[GATE.SLOW] = 0;
     if (left === undefined) return;
     const at = words[BOX.OUT_USED]!;
-    // Of more than half a block of new notes the older ones stay.
+    // If both do not fit, the older answers stay and the new ones, which the gate has already looked through, are dropped.
     const to = at >= 0 && at + used <= BOX.OUT_SIZE ? at : 0;
     memory.set(left, BOX.OUT + to);
     words[BOX.OUT_USED] = to + used;
     this.#left = true;
   }
 
-  /** A busy machine makes a few entries long; that is no reason to do without what they answer. */
+  /** A few slow entries are normal on a busy machine and do not shut the gate. */
   #mayBeSlow(began: number): boolean {
     if (began - this.#slowFrom > PROMPT_WINDOW_MS) {
       this.#slowFrom = began;
@@ -123,7 +132,7 @@ export class Gate implements Door {
     return this.#slowMs <= PROMPT_SLOW_MS;
   }
 
-  /** Somebody waits for an answer. */
+  /** A record that wants an answer has been sent since the last entry. */
   get isAsked(): boolean {
     return this.#asked.length > 0;
   }
@@ -155,12 +164,12 @@ export class Gate implements Door {
     if (this.#wantsAnswer) this.#asked.push(token);
   }
 
-  /** An answer tells that this one was asked as well, in the entry that has just ended. */
+  /** Called while answers are handed out: the follower behind `token` was called in the entry that has just ended, too. */
   alsoAsked(token: number): void {
     this.#entered.push(token);
   }
 
-  /** A stream is over; the sandbox hears of it with the next entry, whoever makes it. False: there is no place. */
+  /** Records a stream's end for the next entry, the chain's or core's. False: no room, or the gate is shut. */
   end(token: number): boolean {
     const state = this.#state;
     if (state[GATE.OPEN] !== 1 || state[GATE.COUNT] === BOX.RECORD_COUNT) return false;
@@ -170,7 +179,7 @@ export class Gate implements Door {
     return true;
   }
 
-  /** Enters with all records that have gathered, and hands their answers out. */
+  /** Enters the sandbox with all gathered records, and hands out the answers. */
   enter(now: number): void {
     const state = this.#state;
     const count = state[GATE.COUNT]!;
@@ -186,7 +195,7 @@ export class Gate implements Door {
     const began = Date.now();
     const stopped = !this.#run(count);
     const ms = Date.now() - began;
-    // Worth core's attention: it can ask for the thread's CPU time.
+    // Tells core, which alone can compare this with the thread's CPU time.
     if (ms > state[GATE.LIMIT_MS]! * Math.max(1, count / RECORDS_OF_LIMIT)) state[GATE.SLOW] = 1;
     if (stopped) {
       state[GATE.FAULT] = 1;
@@ -196,7 +205,7 @@ export class Gate implements Door {
     for (let k = 0; k < asked.length; k++) {
       const token = asked[k]!;
       const parked = this.#table.find(token);
-      // Some have been answered and ask again already.
+      // Streams that were answered may already have sent a record for the next entry; those are skipped.
       if (parked?.gateOf?.(token & 1) !== this || parked.entryOf?.(token & 1) !== entry) continue;
       if (stopped) parked.onVerdict(token & 1, 0, 0, STATUS.GONE, this);
       else this.#handOver(parked, token);
@@ -204,6 +213,7 @@ export class Gate implements Door {
     while (asked.length > 0) asked.pop();
   }
 
+  /** False: the sandbox was stopped. */
   #run(count: number): boolean {
     const { insideAt, mark, run } = this.#parts;
     const state = this.#state;
@@ -221,7 +231,7 @@ export class Gate implements Door {
     }
   }
 
-  /** The crossing ends and there was no way in: whoever waits now waits for core's entry. */
+  /** The crossing ends without an entry for the latest records: core will enter the sandbox and answer them. */
   leave(): void {
     const asked = this.#asked;
     for (let k = 0; k < asked.length; k++) {
@@ -237,7 +247,7 @@ export class Gate implements Door {
     parked.onLate?.(token & 1);
   }
 
-  /** Nothing of an answer is believed: sizes must fit, and only who waits at this gate gets one. */
+  /** Hands verdicts to their streams. Answers are untrusted: sizes are checked, and only a stream that waits at this gate gets one. */
   #take(): void {
     const { words } = this;
     const used = words[BOX.OUT_USED]!;

@@ -1,6 +1,6 @@
 import { HeaderMap, RequestHeaders, ResponseHeaders } from "@tsproxy/sdk";
 
-/** What a package may see and change of heads; only packages whose manifest says so have one. */
+/** Enforces the header names that a package's manifest lets it read and write. Packages without such limits have no guard. */
 export class HeadGuard {
   readonly #read: ReadonlySet<string> | undefined;
   readonly #write: ReadonlySet<string> | undefined;
@@ -13,7 +13,7 @@ export class HeadGuard {
     this.#write = write && new Set(write);
   }
 
-  /** A head with those lines of `map` that may be read. */
+  /** A copy of `map` with only the lines that the package may read. */
   shown(map: HeaderMap): HeaderMap {
     let shown: HeaderMap;
     if (map instanceof RequestHeaders) {
@@ -32,7 +32,7 @@ export class HeadGuard {
     return shown;
   }
 
-  /** Brings what `edit` does to `shown` into `map`. False: `edit` fails, or does what it must not; `map` is as it was. */
+  /** Lets `edit` change `shown`, then makes the same changes in `map`. False: `edit` failed or was not allowed; `map` is unchanged. */
   carry(shown: HeaderMap, map: HeaderMap, edit: () => boolean): boolean {
     const before = this.#lines(shown);
     if (!edit()) return false;

@@ -16,8 +16,8 @@ import {
 export const ASK_TEXT_MAX = 60 * 1024;
 
 /**
- * One who asks a sandboxed package and waits for its answer, one question at a time: JSON in ASCII over, with bytes, and JSON
- * back. What kinds use that are not asked for every stream or read.
+ * Asks a sandboxed package one question at a time: JSON in ASCII and bytes go in, JSON comes back. For kinds that are not called for
+ * every stream or read (listener filters, access logs).
  */
 export class ParkedAsk implements Parked {
   readonly #parked: ParkedUse;
@@ -28,7 +28,7 @@ export class ParkedAsk implements Parked {
   #isWaiting = false;
   #isOver = false;
 
-  /** `onAnswer`: undefined if there is none; `skip`: the failure policy says to go on without. */
+  /** `onAnswer` gets undefined if there is no answer; `skip`: the failure policy says to go on without the filter. */
   constructor(
     parked: ParkedUse,
     table: ParkTable,
@@ -39,7 +39,7 @@ export class ParkedAsk implements Parked {
     this.#onAnswer = onAnswer;
   }
 
-  /** Not before the last question has been answered. `text` is ASCII of at most ASK_TEXT_MAX chars, `bytes` at most RANGE_MAX. */
+  /** Only after the last question was answered. `text`: ASCII, at most ASK_TEXT_MAX chars; `bytes`: at most RANGE_MAX. */
   ask(text: string, bytes: Uint8Array): void {
     if (this.#token === 0) this.#token = this.#table.acquire(this);
     this.#question = { text, bytes };
@@ -55,7 +55,7 @@ export class ParkedAsk implements Parked {
     const { text, bytes } = this.#question!;
     const { ports } = this.#table;
     const whole = recordSize(text.length, bytes.length);
-    // The package is made again if its isolate has been lost since the last question.
+    // CREATE every time: the isolate may have been replaced since the last question.
     const flags = RECORD_FLAG.CREATE | RECORD_FLAG.ANSWER;
     const w = this.#table.begin(whole, KIND.ASK, flags, this.#token, this.#parked.use);
     if (w < 0) return false;
@@ -89,7 +89,7 @@ export class ParkedAsk implements Parked {
     else this.#answered(undefined, this.#parked.failsOpen === true);
   }
 
-  /** What it answered cannot be taken. */
+  /** Reports a malformed answer, and ends the wait if one is open. */
   malformed(reason: string): void {
     this.#table.ports.malformed(this.#parked.box, reason);
     if (this.#isWaiting) this.#answered(undefined, false);
@@ -101,7 +101,7 @@ export class ParkedAsk implements Parked {
     this.#onAnswer(text, skip);
   }
 
-  /** It asks no more. */
+  /** No further questions come. */
   release(): void {
     if (this.#isOver) return;
     this.#isOver = true;

@@ -37,18 +37,18 @@ import {
 } from "./sandbox/layout.ts";
 
 const NOTHING_TOLD: ToldPolicy = {};
-/** Chars of JSON in one record of hosts. */
+/** Chars of JSON in one HOSTS record. */
 const HOSTS_TEXT = 32 * 1024;
-/** What is no index of a host: none; it threw; it does not know its hosts, or has not answered. */
+/** Answers that are no host's index: no host; the balancer threw; it does not know its hosts or has not answered. */
 const NONE = -1;
 const FAULT = -2;
 const UNKNOWN = -3;
-/** Once more, and with its hosts, where it does not know them. */
+/** Attempts: a sandbox that does not know the hosts is told them and asked again. */
 const TIMES = 2;
 
 /**
- * What stands for a dropped-in balancer package. Whoever asks for a host cannot wait, so the sandbox is entered at once, by its gate;
- * while that is shut for a moment (another use is being set up, a debugger is there, the last entry was slow) hosts take turns.
+ * Stands for a dropped-in balancer package. The caller of `choose` cannot wait, so the sandbox is entered at once, by its gate. While
+ * the gate is shut (another use is being set up, a debugger is attached, the last entry was slow) hosts are chosen by round robin.
  */
 export class ParkedPolicy implements LevelPolicy {
   readonly #parked: ParkedUse;
@@ -58,7 +58,7 @@ export class ParkedPolicy implements LevelPolicy {
   #isKnown = false;
   readonly #callers: (() => void)[] = [];
 
-  /** `turns` counts choices that the package has not made. */
+  /** `turns` counts hosts chosen by round robin instead of by the package. */
   constructor(parked: ParkedUse, table: ParkTable, turns: Pick<Counter, "inc">) {
     this.#parked = parked;
     this.#table = table;
@@ -77,7 +77,7 @@ export class ParkedPolicy implements LevelPolicy {
     if (!this.#isKnown) this.#callers.push(call);
   }
 
-  /** It has been set up. `told` is JSON of a ToldPolicy: nothing of it is believed. */
+  /** The package has been set up in its sandbox. `told`: untrusted JSON of a ToldPolicy. */
   learn(told: string): void {
     const { localities, hashing } = JSON.parse(told) as Readonly<Record<string, unknown>>;
     const policy: ToldPolicy = {
@@ -97,7 +97,7 @@ export class ParkedPolicy implements LevelPolicy {
   }
 }
 
-/** The chain's half of one balancer. */
+/** The chain's half of one balancer, for one set of hosts. */
 class ParkedBalancer implements Balancer, Parked {
   readonly #parked: ParkedUse;
   readonly #table: ParkTable;
@@ -106,9 +106,9 @@ class ParkedBalancer implements Balancer, Parked {
   readonly #set: HostSet;
   readonly #tellsActive: boolean;
   #token = 0;
-  /** The gate to an isolate that knows the hosts. */
+  /** The gate whose isolate has been told the hosts. */
   #knownAt: Gate | undefined = undefined;
-  /** Core has heard of it. */
+  /** Core knows its token, so core must be told of the end. */
   #isCores = false;
   #waitsAt: Gate | undefined = undefined;
   #entry = 0;
@@ -144,7 +144,7 @@ class ParkedBalancer implements Balancer, Parked {
     return this.#byPolicy();
   }
 
-  /** False: there is no room. */
+  /** Sends a CHOOSE record. False: no room. */
   #ask(gate: Gate, context: BalancerContext, attempt: number): boolean {
     const { hosts } = this.#set;
     const { hash, priority, metadataMatch } = context;
@@ -176,7 +176,7 @@ class ParkedBalancer implements Balancer, Parked {
     return true;
   }
 
-  /** Through core while the gate is shut: it may be waiting for just such an entry to see that all is well. */
+  /** Tells the sandbox its hosts. While the gate is shut, through core, whose successful entry may open the gate again. */
   #tell(gate: Gate): void {
     if (this.#token === 0) this.#token = this.#table.acquire(this);
     if (this.#token === 0) return;
@@ -187,7 +187,7 @@ class ParkedBalancer implements Balancer, Parked {
       const size = recordSize(text.length, 0);
       let w = door.begin(size, KIND.HOSTS, RECORD_FLAG.CREATE, this.#token, this.#parked.use);
       if (w < 0 && door === gate) {
-        // Full of hosts: they go in, and the next ones find room.
+        // The block is full of hosts: entering makes room for the next ones.
         gate.enterNow();
         if (gate.isOpenNow)
           w = gate.begin(size, KIND.HOSTS, RECORD_FLAG.CREATE, this.#token, this.#parked.use);
@@ -206,7 +206,7 @@ class ParkedBalancer implements Balancer, Parked {
     door.send(this.#token, size);
   }
 
-  /** JSON of as many hosts as one record takes. */
+  /** JSON of as many hosts, from index `from` on, as fit one record; `next`: the index of the first that did not. */
   #textFrom(from: number): { readonly text: string; readonly next: number } {
     const { key, hosts, shares } = this.#set;
     const told: ToldHost[] = [];
@@ -232,13 +232,14 @@ class ParkedBalancer implements Balancer, Parked {
     return { text: ascii(JSON.stringify(part)), next };
   }
 
+  /** Round robin. */
   #inTurn(): Host {
     this.#turns.inc();
     const { hosts } = this.#set;
     return hosts[this.#turn++ % hosts.length]!;
   }
 
-  /** It has failed, or is not there. */
+  /** The balancer has failed or has no isolate: the failure policy decides. */
   #byPolicy(): Host | undefined {
     return this.#parked.failsOpen === true ? this.#inTurn() : undefined;
   }
@@ -249,7 +250,7 @@ class ParkedBalancer implements Balancer, Parked {
     this.#token = 0;
   }
 
-  // ---- as one who waits at the gate
+  // ---- Parked
 
   gateOf(): Gate | undefined {
     return this.#waitsAt;
@@ -263,7 +264,7 @@ class ParkedBalancer implements Balancer, Parked {
     return true;
   }
 
-  /** It has not answered, so core waits for an answer that nobody wants. */
+  /** There was no answer in time; core takes the late one, and it is ignored. */
   onLate(): void {
     this.#waitsAt = undefined;
     this.#isCores = true;
@@ -296,7 +297,7 @@ function toldHost(host: Host): ToldHost {
 
 const texts = new WeakMap<readonly MetadataCriterion[], string>();
 
-/** JSON, made once: it is the same array for all requests that ask for the same. */
+/** JSON of the criteria, cached by the array, which all requests of a route share. */
 function textOf(criteria: readonly MetadataCriterion[]): string {
   let text = texts.get(criteria);
   if (text === undefined) {

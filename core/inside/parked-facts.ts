@@ -2,7 +2,7 @@ import type { HttpStream, Route, StreamInfo, WireBytes } from "@tsproxy/sdk";
 import { HOOK, type HookMask } from "./sandbox/layout.ts";
 import { type Change, Mirror } from "./sandbox/mirror.ts";
 
-/** What of a stream goes over beside heads and bodies. */
+/** Bits of the facts: parts of a stream other than heads and bodies. */
 const FACTS =
   HOOK.INFO |
   HOOK.ROUTE |
@@ -11,14 +11,18 @@ const FACTS =
   HOOK.CONNECTION_STATE |
   HOOK.DOWNSTREAM;
 
+/** Whether a package with these hooks reads any facts. */
 export const asksForFacts = (hooks: HookMask): boolean => (hooks & FACTS) !== 0;
 
-/** Entries that sandboxes may have in one map, so that a connection of many streams does not gather them without end. */
+/** A map with this many entries takes no new ones from sandboxes, since a connection's map would otherwise grow with every stream. */
 const ENTRIES_MAX = 256;
-/** Under this key of `connectionState` stand those of sandboxed filters: what others keep there may be objects of their own. */
+/** Key in `connectionState` of the map for sandboxed filters. Other entries may be live objects, which cannot cross. */
 const SANDBOXED = "tsproxy.sandboxed";
 
-/** The chain's side of what a sandboxed filter knows of its stream, for packages that ask for any of it. */
+/**
+ * The facts of one stream for one sandboxed filter: StreamInfo, route, metadata, filter state, connection state and downstream
+ * connection, as far as the package reads them. Finds what has changed since it was last sent, and applies what the sandbox sets.
+ */
 export class ParkedFacts {
   readonly #stream: HttpStream;
   readonly #hooks: HookMask;
@@ -33,7 +37,7 @@ export class ParkedFacts {
     this.#hooks = hooks;
   }
 
-  /** JSON in ASCII of what has changed since the last time; "" if nothing. `info`: what counts and times is wanted as well. */
+  /** JSON in ASCII of what has changed since the last call; "" if nothing. `info`: include StreamInfo (counts and times). */
   text(info: boolean): string {
     const stream = this.#stream;
     const hooks = this.#hooks;
@@ -58,7 +62,7 @@ export class ParkedFacts {
     return text === "" ? "" : ascii(`${text}}`);
   }
 
-  /** Carries out what a sandbox has set; nothing of it is believed. False: it is not what an honest one writes. */
+  /** Applies what the sandbox has set. `text` is untrusted; false: it is malformed. */
   apply(text: string): boolean {
     let told: { metadata?: unknown; filterState?: unknown; connectionState?: unknown };
     try {
@@ -105,7 +109,7 @@ function sandboxedState({ connectionState }: HttpStream): Map<string, unknown> {
   return own;
 }
 
-/** Of objects that other packages own, only what StreamInfo names. */
+/** JSON of a StreamInfo. Of objects that belong to other packages (cluster, host), only the members that StreamInfo names. */
 export function infoText(info: StreamInfo): string {
   const { cluster, host, virtualCluster, downstreamWire, upstreamWire } = info;
   return JSON.stringify({
@@ -121,7 +125,7 @@ export function infoText(info: StreamInfo): string {
   });
 }
 
-/** Codecs count, and they are all that hangs on them. */
+/** Plain numbers: the codec's object has other members, too. */
 function wireBytes(wire: WireBytes | undefined): WireBytes | undefined {
   if (wire === undefined) return undefined;
   const { wireReceived = 0, wireSent = 0, headerReceived = 0, headerSent = 0 } = wire;
@@ -147,7 +151,7 @@ function routeText(route: Route | undefined): string {
   return text;
 }
 
-/** Members that are values: neither functions nor what a route's owner made of its policies. */
+/** The members of an action that are plain values, without functions and compiled policies. */
 function plain(action: Route["action"]): unknown {
   if (action.type === "redirect") return { type: "redirect", status: action.status };
   if (action.type === "direct_response")
@@ -157,7 +161,7 @@ function plain(action: Route["action"]): unknown {
   return { type, cluster, clusterNotFoundStatus, timeoutMs, idleTimeoutMs, autoHostRewrite };
 }
 
-/** PEM of a long chain of certificates would fit no record. */
+/** Longer texts are sent without the peer's certificate chain, whose PEM might not fit a record. */
 const DOWNSTREAM_MAX = 16 * 1024;
 const downstreamTexts = new WeakMap<object, string>();
 
@@ -173,7 +177,7 @@ function downstreamText({ downstreamConnection }: HttpStream): string {
 
 function describeDownstream(connection: NonNullable<HttpStream["downstreamConnection"]>): string {
   const { serverName, transportProtocol, applicationProtocols } = connection;
-  // Core's own has its whole config beside these.
+  // Core's listener object also holds its whole config, which is left out.
   const { name, statPrefix, direction, drainType, metadata: own } = connection.listener;
   const listener = { name, statPrefix, direction, drainType, metadata: own };
   const { filterChainName, filterChainMetadata, secure, tls, metadata } = connection;
@@ -192,7 +196,7 @@ function describeDownstream(connection: NonNullable<HttpStream["downstreamConnec
   return JSON.stringify({ ...more, tls: { ...tls, peerChain: [] } });
 }
 
-/** JSON with everything beyond ASCII escaped, so that a byte is a char. */
+/** The JSON with all chars beyond ASCII escaped, so that each char is one byte. */
 export function ascii(json: string): string {
   return json.replace(
     /[\u0080-\uffff]/g,

@@ -23,14 +23,14 @@ import {
   REPLY,
 } from "./sandbox/layout.ts";
 
-/** What goes with a head beside its lines: JSON in ASCII, or "". */
+/** Texts sent with a head: JSON in ASCII, or "" for none. */
 export interface HeadTexts {
   readonly routeConfig: string;
   readonly facts: string;
 }
 const NO_TEXTS: HeadTexts = { routeConfig: "", facts: "" };
 
-/** Sends a head. "full": no room now; "large": it fits no record. */
+/** Sends a head as one record (HEAD in sandbox/layout.ts). "full": no room now; "large": it fits no record. */
 export function parkHead(
   door: Door,
   kind: number,
@@ -119,7 +119,7 @@ export function parkHead(
   return "sent";
 }
 
-/** Sends what the record before it has a head of to the next filter as well. False: no room. */
+/** Sends the head of the record before it to the next filter of the stream as well (RECORD_FLAG.FOLLOWS). False: no room. */
 export function parkFollower(
   door: Door,
   kind: number,
@@ -144,8 +144,8 @@ export function parkFollower(
 }
 
 /**
- * Writes what earlier filters added: spans from word `l`, bytes from `to`; `offset` is where the first of them lies in the block
- * that the sandbox makes. Answers the bits of their known names.
+ * Writes the header lines that earlier filters added: spans from word `l`, bytes from `to`. `offset` is where the sandbox will put
+ * the first of these bytes, behind the head's own. Answers the bits of the known names among them.
  */
 function putEdits(
   map: HeaderMap,
@@ -194,7 +194,7 @@ function putEdits(
   return present;
 }
 
-// ---- back: nothing in an answer is believed
+// ---- answers from the sandbox, which are untrusted
 
 const ADDED_MAX = 256;
 const HOST = headerName("host");
@@ -227,7 +227,7 @@ function isValue(memory: Uint8Array, at: number, end: number): boolean {
   return true;
 }
 
-/** The known id of a lower-case token (0: none), or -1 if it is no such thing. */
+/** The known id of a lower-case header name, 0 if it has none; -1: the bytes are not a lower-case token. */
 function nameId(memory: Uint8Array, at: number, end: number): number {
   let hash = 0;
   for (let k = at; k < end; k++) {
@@ -238,7 +238,7 @@ function nameId(memory: Uint8Array, at: number, end: number): number {
   return end === at ? -1 : knownId(hash, memory, at, end);
 }
 
-/** A line that may be added. */
+/** A header line that has been checked and may be added. */
 interface Line {
   readonly name: string;
   readonly value: string;
@@ -246,12 +246,12 @@ interface Line {
   readonly id: number;
   readonly bytes: Uint8Array;
 }
-/** Filters mostly add the same lines again and again: comparing one with that of before is cheaper than checking and decoding it. */
+/** Cache of checked lines: filters mostly add the same lines, and comparing bytes is cheaper than checking and decoding them. */
 const LINES = 64;
 const LINE_BYTES_MAX = 128;
 const lines: (Line | undefined)[] = new Array<Line | undefined>(LINES).fill(undefined);
 
-/** Undefined: HTTP cannot carry it, or a sandbox must not add it. `length`: what `applyEdits` was told. */
+/** The line in [at, end), checked. Undefined: HTTP cannot carry it, or a sandbox must not add it. `length`: as of `applyEdits`. */
 function lineAt(
   memory: Uint8Array,
   at: number,
@@ -286,8 +286,9 @@ function lineAt(
 }
 
 /**
- * Puts the edits at byte `at` into the map; `length`: bytes of the message's body, where all of it is held back; else -1. The offset
- * behind them, or -1: they are not what an honest sandbox writes (the map may be half edited then; its stream is failed).
+ * Applies the edits at byte `at` (EDITS in sandbox/layout.ts) to the map. `length`: size of the message's body if all of it is held,
+ * else -1. Answers the offset behind the edits, or -1 if they are malformed; the map may be half edited then, and the caller fails
+ * the stream.
  */
 export function applyEdits(
   map: HeaderMap,
@@ -357,10 +358,10 @@ export function applyEdits(
     if (nameSize > end || valueSize > end || valueEnd > end) return -1;
     const line = lineAt(memory, from, valueAt, valueEnd, length);
     if (line === undefined) return -1;
-    // A length that is told twice is smuggling (RFC 9112 §6.3).
+    // Two Content-Length lines allow smuggling (RFC 9112 §6.3).
     if (line.id === CONTENT_LENGTH.known && map.has(CONTENT_LENGTH)) return -1;
     if (line.id === HOST.known && map instanceof RequestHeaders) {
-      // Two hosts are smuggling (RFC 9112 §3.2).
+      // Two Host lines allow smuggling (RFC 9112 §3.2).
       if (hostSet || map.has(HOST) || !isAuthority(memory, valueAt, valueEnd)) return -1;
       hostSet = true;
     }
@@ -371,7 +372,7 @@ export function applyEdits(
   return (from + 3) & ~3;
 }
 
-/** Takes edits of earlier filters away: their places in `lines`, then `added`, in rising order. */
+/** Removes lines that earlier filters added: indices counted through `lines`, then `added`, rising. False: an index is invalid. */
 function removeStrings(
   map: HeaderMap,
   words: Int32Array,
@@ -403,7 +404,7 @@ function setMethod(map: RequestHeaders, memory: Uint8Array, at: number, end: num
   return true;
 }
 
-// These statuses have no body (RFC 9112 §6.3), so what follows on the wire hangs on them.
+// 1xx, 204 and 304 have no body (RFC 9112 §6.3): a change to or from them would change the framing of the response.
 function setStatus(map: ResponseHeaders, status: number): boolean {
   const bodiless = (s: number): boolean => s < 200 || s === 204 || s === 304;
   if (status < 200 || status > 599 || bodiless(status) !== bodiless(map.status)) return false;
@@ -411,7 +412,7 @@ function setStatus(map: ResponseHeaders, status: number): boolean {
   return true;
 }
 
-/** An origin-form target, or `*`, without anything that could end the request line (RFC 9112 §3.2). */
+/** True for an origin-form target or `*`, without bytes that could end the request line (RFC 9112 §3.2). */
 function isTarget(memory: Uint8Array, at: number, end: number): boolean {
   if (end === at || (memory[at] !== 47 && !(memory[at] === 42 && end === at + 1))) return false;
   for (let k = at; k < end; k++) {
@@ -431,7 +432,7 @@ function isAuthority(memory: Uint8Array, at: number, end: number): boolean {
   return end > at;
 }
 
-/** A reply at byte `at`, or undefined if it is malformed. `body` is the caller's. */
+/** The local reply at byte `at` (REPLY in sandbox/layout.ts) with this status and body. Undefined: it is malformed. */
 export function readReply(
   status: number,
   body: string,

@@ -55,12 +55,12 @@ const LATE = reply(504, { details: "filter_timeout" });
 const FAULT = reply(500, { details: "filter_fault" });
 const OVERLOAD = reply(503, { details: "filter_overload" });
 const BAD_EDITS = "edits that HTTP cannot carry, or that it must not make";
-/** Longer chunks are core's to copy. */
+/** Longer chunks go through core, which copies them natively. */
 const GATE_CHUNK_MAX = 4096;
 
 /**
- * What stands in a chain for a dropped-in http package: each stream gets a stub whose hooks answer with a promise that settles
- * when the sandbox has. `hooks` is what the package's source names; hooks that it does not name do not exist here either.
+ * The factory that a chain gets for a dropped-in http package. Each stream gets a stub; a hook of the stub returns a promise that
+ * settles with the sandbox's verdict. The stub has only those hooks that the package's source mentions.
  */
 export function parkedHttpFactory(use: ParkedUse, table: ParkTable): HttpFilterFactory {
   const Stub = stubOf(use.hooks & ALL_HOOKS);
@@ -75,27 +75,27 @@ class ParkedHttpFilter implements Parked {
   readonly #doors: Doors;
   readonly #stream: HttpStream;
   #token = 0;
-  /** The only one that knows of this stream; core does not. */
+  /** Set while all of this stream's records have gone by this gate, so that core does not know the stream. */
   #gate: Gate | undefined = undefined;
-  /** Hooks of the filter object, once the first verdict has told. */
+  /** Hooks that the filter object in the sandbox has; all until the first verdict tells. */
   #hooks = ALL_HOOKS;
   #over = false;
   #request: Lane | undefined = undefined;
   #response: Lane | undefined = undefined;
   #retryLane: Lane | undefined = undefined;
   #facts: ParkedFacts | undefined = undefined;
-  /** Of a guarded use: what the sandbox has of a head. */
+  /** If the use has a guard: the restricted copy of each head that the sandbox was sent. */
   #shown: Map<HeaderMap, HeaderMap> | undefined = undefined;
-  /** What found no room: the sandbox is told of it next time. */
+  /** Facts that found no room; they are sent with the next record. */
   #unsentFacts = "";
-  /** Neighbours in the chain that live in the same sandbox: a head goes there once for all of them. */
+  /** Adjacent filters of the chain that live in the same sandbox: a head is sent there once for all of them. */
   #next: ParkedHttpFilter | undefined = undefined;
   #before: ParkedHttpFilter | undefined = undefined;
-  /** Those that the head in hand was sent for as well. */
+  /** Neighbours that the head under way was also sent for. */
   #followers: ParkedHttpFilter[] = [];
-  /** It began as a follower of the head in hand. */
+  /** Its filter object is created with the head that it follows now. */
   #isNew = false;
-  /** The kind of head that this filter has let pass already, or was asked about, when it was its neighbour's turn. */
+  /** The kind (KIND) of head that this filter, as a follower, has already let pass, or (`#asked`) has been called with; 0: none. */
   #passed = 0;
   #asked = 0;
 
@@ -106,7 +106,7 @@ class ParkedHttpFilter implements Parked {
     this.#stream = stream;
   }
 
-  /** Told of the filter behind it in the chain of its stream. */
+  /** Called once per stream with the filter that is next in the chain; joins the two if both live in the same sandbox. */
   meets(next: HttpFilter): void {
     if (!(next instanceof ParkedHttpFilter) || next.#doors !== this.#doors) return;
     if (!this.#joins || !next.#joins) return;
@@ -114,7 +114,7 @@ class ParkedHttpFilter implements Parked {
     next.#before = this;
   }
 
-  /** What it sees of its stream hangs on nobody's part between its neighbours. */
+  /** Whether it can be a neighbour: the parts of the stream that it sees do not change between its neighbour's turn and its own. */
   get #joins(): boolean {
     const { guard, hooks } = this.#use;
     if (guard !== undefined || (hooks & CHANGING) !== 0) return false;
@@ -133,7 +133,7 @@ class ParkedHttpFilter implements Parked {
     return this.#park(kind, bit, map, undefined, endStream);
   }
 
-  /** The head has gone to the gate; it goes on from there to the neighbours, as long as each lets it pass. */
+  /** Adds a follower record for each neighbour that has this hook, behind the head that was just sent to the gate. */
   #sendFollowers(gate: Gate, lane: Lane): void {
     const isRequest = lane.kind === KIND.REQUEST_HEADERS;
     if (!isRequest && lane.kind !== KIND.RESPONSE_HEADERS) return;
@@ -176,7 +176,7 @@ class ParkedHttpFilter implements Parked {
     return false;
   }
 
-  /** So many of those that followed have let the head pass; the next one, if that is so, was asked and answers for itself. */
+  /** The first `passed` followers have let the head pass. If `isStopped`, the next one was called too and sends its own verdict. */
   #endFollowing(lane: Lane, passed: number, isStopped: boolean): void {
     const followers = this.#followers;
     for (let k = 0; k < followers.length; k++) {
@@ -196,7 +196,7 @@ class ParkedHttpFilter implements Parked {
   #beginAsked({ kind, map, endStream }: Lane, gate: Gate): void {
     const lane = this.#lane(kind);
     lane.begin(kind, map, undefined, endStream);
-    // It was, in the entry that has just ended.
+    // Its hook was called in the entry that has just ended.
     lane.gate = gate;
     lane.entry = gate.next - 1;
     this.#asked = kind;
@@ -222,17 +222,17 @@ class ParkedHttpFilter implements Parked {
     const lane = this.#lane(kind);
     lane.begin(kind, map, chunk, endStream);
     if (!this.#send(lane)) {
-      // The event's bytes do not outlive it.
+      // Bytes in the worker's memory are lent for this event only.
       map?.detach();
       if (chunk !== undefined && chunk.memory === this.#table.ports.memory)
         chunk.replace(chunk.copy());
       this.#wait(lane);
     }
-    // Only a trailers hook settles with a last chunk, and whoever asks one knows it.
+    // A LastChunk comes from trailers hooks and head-only messages; their caller checks for it.
     return lane as PromiseLike<Verdict>;
   }
 
-  /** By its route, as that is when the stream comes to this filter. */
+  /** The route's config disables this filter. Asked when the stream reaches the filter, since earlier filters may change the route. */
   get #isDisabled(): boolean {
     const { disabledBy } = this.#use;
     if (disabledBy === undefined || this.#stream.isOverridden === false) return false;
@@ -247,7 +247,7 @@ class ParkedHttpFilter implements Parked {
 
   #wait(lane: Lane): void {
     if (this.#retryLane !== undefined && this.#retryLane !== lane) {
-      // Both directions found no room in one turn; the second one is not worth a queue.
+      // Both directions wait for room at once: rare, so the second one fails instead of being queued.
       lane.settle(OVERLOAD);
       return;
     }
@@ -265,7 +265,7 @@ class ParkedHttpFilter implements Parked {
     return false;
   }
 
-  /** False: no room now. A record that cannot be sent at all settles its lane. */
+  /** Sends the lane's record. False: no room now. A record that can never be sent settles its lane with an error reply. */
   #send(lane: Lane): boolean {
     const { use } = this.#use;
     const token = this.#token | (lane === this.#response ? 1 : 0);
@@ -309,12 +309,12 @@ class ParkedHttpFilter implements Parked {
     return this.#doors.core;
   }
 
-  /** What a record by way of core says where core has not heard of the stream; once it is sent, core has. */
+  /** The flag that introduces the stream to core, if its records have only gone by the gate so far. */
   get #adopts(): number {
     return this.#gate === undefined ? 0 : RECORD_FLAG.ADOPT;
   }
 
-  /** Its state went with the isolate behind its gate: the failure policy answers. */
+  /** True if the isolate that held this stream's state has ended; the failure policy then settles the lane. */
   #isLost(lane: Lane): boolean {
     if (this.#gate?.isGone !== true) return false;
     this.#hooks = 0;
@@ -322,7 +322,7 @@ class ParkedHttpFilter implements Parked {
     return true;
   }
 
-  /** Sends what the filter object is made from: with its first hook, or alone if that is not `onRequestHeaders`. */
+  /** Sends what the filter object is created from: with the first hook if that is `onRequestHeaders`, else as a CREATE record. */
   #create(lane: Lane | undefined): boolean {
     const { box, use } = this.#use;
     const table = this.#table;
@@ -485,7 +485,7 @@ class ParkedHttpFilter implements Parked {
     lane.settle(FAULT);
   }
 
-  /** Carries the answer out and tells the verdict; a string says what is wrong with it. */
+  /** Applies an answer's edits and bytes, and answers the verdict for the chain; a string says why the answer is malformed. */
   #verdictOf(
     lane: Lane,
     at: number,
@@ -528,7 +528,7 @@ class ParkedHttpFilter implements Parked {
       return (flags & VERDICT_FLAG.UNEDITED) === 0 ? answer : { ...answer, unedited: true };
     }
     const isBody = lane.chunk !== undefined;
-    // Held heads may be edited until the body hook has answered; others have gone on.
+    // A body hook may edit its head only while the head is held; otherwise the head has gone on.
     const map = isBody ? (lane.held ? this.#headOf(lane) : undefined) : lane.map;
     if (isBody && lane.held && lane.holdsBody) {
       const isReplaced = (flags & VERDICT_FLAG.BODY) !== 0;
@@ -579,7 +579,7 @@ class ParkedHttpFilter implements Parked {
     }
   }
 
-  /** What a trailers hook puts in the place of the trailers, and the body of a head that came without one. */
+  /** The last bytes of a message: from a trailers hook, or from a headers hook as the body of a message that had none. */
   #lastChunk(lane: Lane, memory: Uint8Array, at: number, end: number): LastChunk | string {
     const isHead = lane.chunk === undefined && !lane.isTrailers;
     if (!lane.isTrailers && !(isHead && lane.endStream)) return "a last chunk out of place";
@@ -591,6 +591,7 @@ class ParkedHttpFilter implements Parked {
     return lastChunk(bytes);
   }
 
+  /** The offset behind the edits, or -1 if they are malformed or not allowed. */
   #applyEdits(
     map: HeaderMap,
     from: number,
@@ -609,7 +610,7 @@ class ParkedHttpFilter implements Parked {
     return guard.carry(shown, map, edit) ? rest : -1;
   }
 
-  /** What goes into the sandbox of a head. */
+  /** The head that the sandbox may see: `map`, or what the guard shows of it. */
   #show(map: HeaderMap): HeaderMap {
     const { guard } = this.#use;
     if (guard === undefined) return map;
@@ -636,7 +637,7 @@ class ParkedHttpFilter implements Parked {
     return whole;
   }
 
-  /** Puts other bytes in the chunk's place. False: the length that the head has told would not be true any more. */
+  /** Replaces the chunk's bytes. False: the head has gone on with a content-length that the new body contradicts. */
   #replace(lane: Lane, memory: Uint8Array, at: number, end: number): boolean {
     const chunk = lane.chunk!;
     const body = this.#body(lane, memory, at, end);
@@ -653,14 +654,14 @@ class ParkedHttpFilter implements Parked {
     return true;
   }
 
-  /** What the sandbox is to be told now; it stays until it is sent. `info`: with what counts and times. */
+  /** Facts that have changed, JSON in ASCII or "". They are kept until they are sent. `info`: include StreamInfo (counts and times). */
   #newFacts(info: boolean): string {
     if (this.#facts === undefined) return "";
     if (this.#unsentFacts === "") this.#unsentFacts = this.#facts.text(info);
     return this.#unsentFacts;
   }
 
-  /** What has changed since the last time. If there is no room, the filter goes on with what it knows. */
+  /** Sends changed facts alone. If there is no room, the filter goes on with the facts that it has. */
   #tellFacts(info: boolean): void {
     const text = this.#newFacts(info);
     if (text === "") return;
@@ -681,7 +682,7 @@ class ParkedHttpFilter implements Parked {
 
   onEnd(): void {
     if (this.#over) return;
-    // A filter that has no other hook than this one is made now, for its end.
+    // A filter whose only hook is `onEnd` has not been created yet; it is created now, to be told of the end.
     if (this.#token === 0 && (this.#use.hooks & ALL_HOOKS) === 0 && !this.#isDisabled)
       this.#create(undefined);
     this.#over = true;
@@ -695,11 +696,11 @@ class ParkedHttpFilter implements Parked {
   }
 }
 
-/** Parts of a stream that a filter may change for those behind it, by itself or with the route. */
+/** Parts of a stream that an earlier filter may change for later ones, directly or by changing the route. */
 const CHANGING = HOOK.METADATA | HOOK.FILTER_STATE | HOOK.CONNECTION_STATE | HOOK.ROUTE | HOOK.INFO;
 
 type Hooked = ParkedHttpFilter;
-/** Hooks of a stub, put on the prototype of those packages that have them. */
+/** The hooks; each is put on the prototype of stubs whose package has it. */
 const METHODS: readonly (readonly [bit: number, name: keyof HttpFilter, method: unknown])[] = [
   [
     HOOK.REQUEST_HEADERS,
@@ -748,7 +749,7 @@ const METHODS: readonly (readonly [bit: number, name: keyof HttpFilter, method: 
 const NONE: readonly unknown[] = [];
 const configTexts = new WeakMap<readonly unknown[], string>();
 
-/** JSON of the per-route configs, made once: it is the same array for all streams of a route. */
+/** JSON of the per-route configs, cached by the array, which all streams of a route share. */
 function configText(configs: readonly unknown[]): string {
   let text = configTexts.get(configs);
   if (text === undefined) {

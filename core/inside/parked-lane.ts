@@ -1,28 +1,31 @@
-// Hot path: two of these a stream and sandboxed filter.
+// Hot path: every stream makes up to two lanes for each sandboxed filter.
 import type { Chunk, HeaderMap, LastChunk, PromptAnswer, Verdict } from "@tsproxy/sdk";
 import type { Gate } from "./gate.ts";
 import { KIND } from "./sandbox/layout.ts";
 
 type Answer = Verdict | LastChunk;
 
-/** One direction of a stream: the promise that a hook has answered with. It settles in the call that brings the verdict. */
+/**
+ * One direction of a stream in one sandboxed filter, and the promise that its hook returned. Reused for hook after hook: `begin`,
+ * then `settle` with the verdict. Unlike a Promise it calls back at once in `settle`, not in a microtask.
+ */
 export class Lane implements PromptAnswer {
   kind = 0;
   busy = false;
-  /** Where its record is. Undefined: on its way through core, or answered. */
+  /** The gate that its record is at, and the number of the entry that will answer. Undefined: core has the record, or none is open. */
   gate: Gate | undefined = undefined;
   entry = 0;
   endStream = false;
   map: HeaderMap | undefined = undefined;
   chunk: Chunk | undefined = undefined;
-  /** The head has not gone on: our last answer to it was Hold. */
+  /** The head has not gone on: the filter's last verdict on it was `hold`. */
   held = false;
-  /** All of the body is held with it, and the body waits for the trailers as well. */
+  /** The hold buffers the whole body, and (`holdsTrailers`) waits for the trailers too. */
   holdsBody = false;
   holdsTrailers = false;
-  /** Bytes of a body that is held, once its hook has answered. */
+  /** Size of the held body once the body hook has answered; -1 before. */
   bodySize = -1;
-  /** Of a long chunk: private bytes, how many are sent, what has come back. */
+  /** For a chunk sent in PARTs: a copy of it, bytes of it already sent, and PARTs of the answer that have come. */
   sending: Uint8Array | undefined = undefined;
   sent = 0;
   received: Uint8Array[] | undefined = undefined;
@@ -77,19 +80,20 @@ export class Lane implements PromptAnswer {
     call(verdict);
   }
 
-  /** Nobody waits any more. */
+  /** The stream has ended: nobody is called back. */
   drop(): void {
     this.busy = false;
     this.gate = undefined;
     this.#onLate = this.#onSettled = undefined;
   }
 
+  /** `call` runs once it is known that the gate has no answer in this crossing; at once if no gate has the record. */
   onLate(call: () => void): void {
     if (this.gate === undefined) call();
     else this.#onLate = call;
   }
 
-  /** The gate has been entered, and the answer is not there. */
+  /** The gate was entered, or the crossing has ended, without an answer; core will bring it. */
   leaveGate(): void {
     const call = this.#onLate;
     this.gate = undefined;

@@ -1,4 +1,4 @@
-// Hot path: each stream that a sandboxed access log is told of is put into words here.
+// Hot path: every stream that a sandboxed access log is told of becomes JSON here.
 import type { AccessLogger, HeaderMap, LogEntry, SetupContext, Timer } from "@tsproxy/sdk";
 import type { HeadGuard } from "./head-guard.ts";
 import type { ParkedUse, ParkTable } from "./parked.ts";
@@ -6,16 +6,16 @@ import { ASK_TEXT_MAX, ParkedAsk } from "./parked-ask.ts";
 import { ascii, infoText } from "./parked-facts.ts";
 import { Mirror } from "./sandbox/mirror.ts";
 
-/** Entries go over together, when so much has gathered or after so long. */
+/** A batch of entries is sent when it has this many chars, or this long after its first entry. */
 const BATCH_CHARS = 32 * 1024;
 const BATCH_MS = 20;
-/** What waits for a sandbox that is slow or gone; what comes on top is dropped. */
+/** Chars of entries that may wait for a sandbox that is slow or gone; further entries are dropped. */
 const WAITING_MAX = 1024 * 1024;
 const ENTRY_MAX = ASK_TEXT_MAX - 2;
 
 /**
- * What stands for a dropped-in access_log package: streams are told in batches, and nobody waits for them. An entry that finds
- * no place, or whose batch the sandbox has not taken, is counted as `entries_dropped`.
+ * Stands for a dropped-in access_log package: entries are sent in batches, and no stream waits for them. An entry that finds no
+ * room, or whose batch the sandbox did not accept, is counted as `entries_dropped`.
  */
 export class ParkedLogger implements AccessLogger {
   readonly #guard: HeadGuard | undefined;
@@ -24,7 +24,7 @@ export class ParkedLogger implements AccessLogger {
   readonly #onDropped: (count: number) => void;
   #entries: string[] = [];
   #size = 0;
-  /** Entries of the batch that is under way; 0: none is. */
+  /** Number of entries in the batch under way; 0: no batch is. */
   #underWay = 0;
   #onEnded: (() => void) | undefined = undefined;
 
@@ -53,7 +53,7 @@ export class ParkedLogger implements AccessLogger {
     else if (!this.#timer.armed) this.#timer.arm(BATCH_MS);
   }
 
-  /** Tells what has gathered. Answers how many entries have not been taken yet. */
+  /** Sends the waiting entries. Answers how many the sandbox has not accepted yet. */
   flush(): number {
     this.#flush();
     return this.#underWay + this.#entries.length;
@@ -83,7 +83,7 @@ export class ParkedLogger implements AccessLogger {
     this.#endIfDone();
   }
 
-  /** No further entries come: tells when the last one has gone over. */
+  /** No further entries come; `onEnded` is called when the last one has been accepted or dropped. */
   end(onEnded: () => void): void {
     this.#onEnded = onEnded;
     this.#flush();

@@ -32,8 +32,8 @@ import {
 } from "./sandbox/layout.ts";
 
 /**
- * What stands in a chain for a dropped-in network package. A promise of `onData` settles with the bytes that later filters get
- * in the place of the chunk, or with undefined: they get the chunk.
+ * The factory that a chain gets for a dropped-in network package. Each connection gets a stub. Its `onData` and `onWrite` return a
+ * promise that settles with the bytes that later filters get in the place of the chunk, or with undefined: they get the chunk.
  */
 export function parkedNetworkFactory(parked: ParkedUse, table: ParkTable): NetworkFilterFactory {
   const { box, use, hooks, keepsBodies = false, failsOpen = false } = parked;
@@ -47,13 +47,13 @@ interface Shared {
   readonly use: number;
   readonly hooks: HookMask;
   readonly table: ParkTable;
-  /** It may neither replace bytes nor write some. */
+  /** The package may neither replace bytes nor write bytes of its own. */
   readonly keepsBodies: boolean;
-  /** Where a hook throws, the connection goes on without it. */
+  /** When a hook throws, the connection goes on without the filter. */
   readonly failsOpen: boolean;
 }
 
-/** A record that waits for room: its bytes are private. */
+/** A record that has not been sent completely. Its bytes are a private copy. */
 interface Unsent {
   readonly kind: number;
   readonly flags: number;
@@ -63,11 +63,11 @@ interface Unsent {
   sent: number;
 }
 
-/** What a hook of one direction waits for: what comes from the client is lane 0, what goes to it lane 1. */
+/** The hook call under way in one direction: lane 0 for bytes from the client, lane 1 for bytes to it. */
 class Lane {
   received: Uint8Array[] = [];
   receivedSize = 0;
-  /** A hook's promise. The chain calls no other hook of this lane that answers before it settles. */
+  /** Settles the hook's promise. Until then the chain calls no other hook of this lane that has a result. */
   resolve: ((bytes: Uint8Array | typeof stop | undefined) => void) | undefined = undefined;
 
   settle(bytes: Uint8Array | typeof stop | undefined): void {
@@ -76,7 +76,7 @@ class Lane {
     resolve?.(bytes);
   }
 
-  /** The bytes of an answer, behind those that came before it. */
+  /** The bytes of a whole answer: earlier PARTs, then [from, end) of `memory`. */
   take(memory: Uint8Array, from: number, end: number): Uint8Array {
     const bytes = new Uint8Array(this.receivedSize + end - from);
     let to = 0;
@@ -91,7 +91,7 @@ class Lane {
 
 const UNSENT_MAX = 64;
 
-/** The chain's half of a sandboxed network filter. Records keep their order, whether or not they found room at once. */
+/** The chain's half of a sandboxed network filter. Its records are sent in order; those without room wait in `#unsent`. */
 class ParkedNetworkFilter implements Parked {
   readonly #shared: Shared;
   readonly #connection: DownstreamConnection;
@@ -102,11 +102,12 @@ class ParkedNetworkFilter implements Parked {
   #over = false;
   #released = false;
   readonly #lanes = [new Lane(), new Lane()] as const;
-  /** What the filter has: at first what its source names. */
+  /** Hooks that the filter object has; until a verdict tells, those that its source mentions. */
   #hooks: HookMask;
-  /** The filter said `stop` and has not resumed yet. */
+  /** The filter returned `stop` and has not called `resumeReading` yet; `#kept`: its replacement for the chunk. */
   #stopped = false;
   #kept: Uint8Array | undefined = undefined;
+  /** The filter called `resumeReading` within the hook that is under way. */
   #resumed = false;
 
   constructor(shared: Shared, connection: DownstreamConnection, chain: NetworkChain) {
@@ -167,7 +168,7 @@ class ParkedNetworkFilter implements Parked {
     }
     this.#over = true;
     for (const lane of this.#lanes) lane.resolve = undefined;
-    // What still waits for room goes first; the end follows it.
+    // Records that wait for room are sent before the end.
     if (this.#unsent.length === 0) this.#release();
   }
 
@@ -195,9 +196,9 @@ class ParkedNetworkFilter implements Parked {
     this.#put(kind, flags, 0, chunk.copy(), lane);
   }
 
-  /** Sends bytes of our own: as payload of a record (facts, an event), or as the range of DATA and WRITE. */
+  /** Queues and sends private bytes: the range of DATA and WRITE, the payload of other records. */
   #put(kind: number, flags: number, argument: number, bytes: Uint8Array, lane = 0): void {
-    // Token 0: there are too many streams; the first hook closes the connection.
+    // Token 0: too many streams are open; the first hook closes the connection.
     if (this.#token === 0) return;
     const unsent: Unsent = { kind, flags, lane, argument, bytes, sent: 0 };
     if (this.#unsent.length >= UNSENT_MAX || bytes.length > CHUNK_MAX) {
@@ -219,7 +220,7 @@ class ParkedNetworkFilter implements Parked {
     return !this.#waiting;
   }
 
-  /** Sends in order until all is sent or a part waits for its acknowledgement. False: there is no room. */
+  /** Sends queued records in order, until all are sent or a PART waits for its ACK. False: no room. */
   #sendUnsent(): boolean {
     for (let unsent = this.#unsent[0]; unsent !== undefined; unsent = this.#unsent[0]) {
       if (!this.#sendOne(unsent)) return false;
@@ -230,7 +231,7 @@ class ParkedNetworkFilter implements Parked {
     return true;
   }
 
-  /** One record of it. False: there is no room. */
+  /** Sends the whole record, or its next PART. False: no room. */
   #sendOne(unsent: Unsent): boolean {
     const { box, use, table } = this.#shared;
     const { ports } = table;
@@ -268,7 +269,7 @@ class ParkedNetworkFilter implements Parked {
     } else if (!this.#waiting && !this.#sendUnsent()) this.#wait();
   }
 
-  /** The sandbox is gone and acknowledges nothing any more: what still waits has nowhere to go. */
+  /** The connection has closed and the sandbox failed, so no ACK will come: the queue is dropped. */
   #dropUnsent(status: number): void {
     if (status === 0 || this.#unsent.length === 0) return;
     this.#unsent.length = 0;
@@ -305,6 +306,7 @@ class ParkedNetworkFilter implements Parked {
     this.#connection.close("abort");
   }
 
+  /** Applies a verdict. */
   #take(lane: Lane, at: number, end: number): void {
     const { words, memory } = this.#shared.table.ports;
     const w = at >> 2;
@@ -330,7 +332,7 @@ class ParkedNetworkFilter implements Parked {
     } else if (type !== VERDICT_TYPE.STOP) this.#fail();
     else if (lane === this.#lanes[1]) lane.settle(stop);
     else if (this.#resumed) {
-      // It has resumed in the very hook that stops.
+      // The filter called `resumeReading` before its hook returned `stop`.
       this.#resumed = false;
       lane.settle(bytes);
     } else {

@@ -11,22 +11,25 @@ import type { ParkedUse, ParkTable } from "./parked.ts";
 import { ParkedAsk } from "./parked-ask.ts";
 import { ascii } from "./parked-facts.ts";
 
-/** What stands in a listener for a dropped-in listener package: each connection waits for what it says of its first bytes. */
+/** The factory that a listener gets for a dropped-in listener package: each connection waits for its verdict on the first bytes. */
 export function parkedListenerFactory(parked: ParkedUse, table: ParkTable): ListenerFilterFactory {
   return (socket) => new ParkedPeek(parked, table, socket);
 }
 
-/** What a sandboxed listener filter answers, as JSON: nothing of it is believed. */
+/** The untrusted JSON that a sandboxed listener filter answers with. */
 interface ToldAnswer {
   readonly answer?: unknown;
   readonly set?: Readonly<Record<string, unknown>>;
   readonly metadata?: unknown;
 }
 
+/** The listener's half of one filter on one accepted connection. */
 class ParkedPeek implements ListenerFilter {
   readonly #socket: AcceptedSocket;
   readonly #ask: ParkedAsk;
+  /** The sandbox has the connection's addresses and names. */
   #told = false;
+  /** Number of bytes that the filter was shown last. */
   #seen = 0;
   #resolve: ((answer: ListenerAnswer) => void) | undefined = undefined;
 
@@ -73,13 +76,13 @@ class ParkedPeek implements ListenerFilter {
       if ((isCount || answer === "more" || answer === "close") && this.#take(told))
         return answer as ListenerAnswer;
     } catch {
-      // Said below.
+      // Not JSON: reported below.
     }
     this.#ask.malformed("what a listener filter cannot answer");
     return "close";
   }
 
-  /** What it has set. False: it cannot be that. */
+  /** Applies what the filter has set on its connection. False: it is malformed. */
   #take({ set = {}, metadata = [] }: ToldAnswer): boolean {
     if (!Object.entries(set).every(([name, value]) => SETTABLE[name]?.(value) === true))
       return false;
@@ -93,7 +96,7 @@ class ParkedPeek implements ListenerFilter {
   }
 }
 
-const TEXT_MAX = 255; // RFC 1035 §2.3.4: a name is no longer
+const TEXT_MAX = 255; // the longest domain name (RFC 1035 §2.3.4)
 const VALUES_MAX = 64;
 const isText = (value: unknown): value is string =>
   typeof value === "string" && value.length <= TEXT_MAX;

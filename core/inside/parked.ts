@@ -1,4 +1,12 @@
 // Hot path: every record to a sandbox and every verdict from one (test/bench/sandbox.ts).
+//
+// A chain holds a stub (Parked) for each filter that lives in a sandbox. When the chain calls a hook of the stub:
+// 1. The stub gets a token from the ParkTable and writes a record through a Door: the gate if open, else core.
+// 2. The hook returns a promise, so the stream is parked: nothing moves in this direction until the verdict comes.
+// 3. The verdict arrives by token, from the gate or as an event from core. The stub checks it, applies it, settles the promise.
+// 4. A stub that finds no room for a record is put on the table's waiting list and retries in a later crossing.
+// 5. When the stream ends, its token is released; a late verdict for the old token is ignored.
+// The records and verdicts themselves are described in sandbox/layout.ts.
 import type { Wide } from "@tsproxy/sdk";
 import type { Gate } from "./gate.ts";
 import type { HeadGuard } from "./head-guard.ts";
@@ -12,79 +20,82 @@ import {
   slotOf,
 } from "./sandbox/layout.ts";
 
-/** Entries of one gate in a crossing: as many filters of one package may stand in a chain and pass streams on within it. */
+/** Rounds of entering all gates in one crossing, each of which moves a stream on by a sandboxed filter or more. */
 const ROUNDS = 16;
 
-/** What the ring lends to parked streams. */
+/** The part of the ring (and of core) that parked streams use. */
 export interface ParkPorts {
-  /** The worker's memory: the same object that lent chunks and heads lie in. */
+  /** The worker's shared memory, which lent chunks and heads lie in. */
   readonly memory: Uint8Array;
   readonly words: Int32Array;
-  /** Offset of room (a multiple of 8) that stays as it is until core has run this crossing's commands; -1: none for now. */
+  /** Reserves memory until core has run this crossing's commands. The offset, a multiple of 8; -1: no room now. */
   reserve(size: number): number;
-  /** A record lies at [at, at + size). */
+  /** Commands core to take the record in [at, at + size) to the sandbox. */
   park(box: number, token: number, at: number, size: number): void;
-  /** The stream behind this token (of lane 0) is over. */
+  /** Commands core to end the stream of this token (lane bit 0). */
   forget(box: number, token: number): void;
-  /** `ParkTable.turn` is to be called in another crossing: there was no room. */
+  /** Asks for another crossing, in which `ParkTable.turn` is called. */
   again(): void;
-  /** A sandbox answered what it must not: its stream has been failed. */
+  /** Reports an answer that a sandbox must not give; the stream has been failed. */
   malformed(box: number, reason: string): void;
-  /** The chain threw when it was handed an answer. */
+  /** Reports what the chain threw when it was handed an answer. */
   thrown(error: unknown): void;
-  /** Gates may be entered before the bytes of the present event go away. */
+  /** Whether a crossing is under way. Within it, bytes lent with its events are valid. */
   readonly inCrossing: boolean;
-  /** True while what a stream does on an answer surely fits. */
+  /** The ring has room for all commands and bytes that one answer can cause. */
   readonly hasRoom: boolean;
   /** Monotonic milliseconds. */
   readonly now: number;
 }
 
-/** A way for records into one sandbox. */
+/** Takes records into one sandbox: through core, or by the gate. */
 export interface Door extends Wide {
-  /** Ranges may stay where they lie in this memory; elsewhere they are copied behind the record. */
+  /** Ranges within this memory need not be copied; all others are copied behind the record. */
   readonly lends: Uint8Array | undefined;
-  /** Begins a record of `size` bytes in all (a multiple of 8); the word it begins at, or -1. Nothing else before `send`. */
+  /**
+   * Begins a record of `size` bytes in all (a multiple of 8). Answers the index of its first word; -1: no room. The record must be
+   * completed and sent before another one begins.
+   */
   begin(size: number, kind: number, flags: number, token: number, use: number): number;
   send(token: number, size: number): void;
 }
 
-/** Where answers lie. */
+/** The memory that an answer lies in: the worker's, or a gate's block. */
 export type AnswerSource = Pick<Door, "words" | "memory">;
 
-/** A use of a sandboxed package. */
+/** One place in the config that uses a sandboxed package. */
 export interface ParkedUse {
   readonly box: number;
   readonly use: number;
-  /** What its filters may have and read. */
+  /** Hooks that its filters may have, and parts of streams that they may read. */
   hooks: HookMask;
-  /** What the package's source names: for streams whose route has a config of its own. */
+  /** All that the package's source mentions: for streams whose route overrides the config. */
   readonly named?: HookMask;
-  /** What of heads may be seen and changed. Absent: all. */
+  /** Limits which headers the package may see and change. Absent: no limit. */
   readonly guard?: HeadGuard | undefined;
-  /** It may not replace bodies, nor write bytes of its own to a connection. */
+  /** The package may neither replace bodies nor write bytes of its own to a connection. */
   readonly keepsBodies?: boolean;
-  /** Where a hook of it throws, the stream goes on without it. */
+  /** When a hook throws, the stream goes on without the filter (failure policy "open"). */
   readonly failsOpen?: boolean;
-  /** A flag of per-route configs that takes the filter out of a stream. */
+  /** Name of the flag in per-route configs that disables the filter for a stream. */
   readonly disabledBy?: string | undefined;
 }
 
-/** A filter whose other half lives in a sandbox. */
+/** The chain's half of a filter (or balancer, logger) that lives in a sandbox. */
 export interface Parked {
-  /** `at`: the answer in `source`. `status`: 0, or core's own answer (STATUS). */
+  /** An answer of `size` bytes lies at `at` in `source`; or `status` is not 0, and core itself answers (STATUS). */
   onVerdict(lane: number, at: number, size: number, status: number, source: AnswerSource): void;
-  /** There may be room now. False: still none. */
+  /** Called when there may be room again. False: there is still none. */
   retry(): boolean;
-  /** The gate that this lane waits for. */
+  /** The gate that this lane waits at. Undefined: it waits for core, or not at all. */
   gateOf?(lane: number): Gate | undefined;
-  /** The number of the entry that it waits for there. */
+  /** The number of the gate's entry that will answer this lane. */
   entryOf?(lane: number): number;
-  /** It was entered, and the answer will come by way of core. */
+  /** The gate has no answer; it will come through core. */
   onLate?(lane: number): void;
 }
 
-/** The ways into one sandbox: through core, which copies records over; and straight, while it has one. */
+/** The ways into one sandbox: through core, which copies records over, and by the gate, if there is one. */
 export class Doors {
   readonly core: Door;
   gate: Gate | undefined = undefined;
@@ -93,7 +104,7 @@ export class Doors {
     this.core = new CoreDoor(table, box);
   }
 
-  /** For whoever begins now. */
+  /** The gate, if a new stream may use it now. */
   get open(): Gate | undefined {
     return this.gate?.isOpen === true ? this.gate : undefined;
   }
@@ -125,7 +136,7 @@ class CoreDoor implements Door {
   }
 }
 
-/** The parked streams of a worker by their tokens. */
+/** The parked streams of a worker by their tokens, and the doors into its sandboxes. */
 export class ParkTable {
   readonly ports: ParkPorts;
   readonly #parked: (Parked | undefined)[] = [];
@@ -140,7 +151,7 @@ export class ParkTable {
     this.ports = ports;
   }
 
-  /** The ways into that box. */
+  /** The doors of that sandbox. */
   doorsOf(box: number): Doors {
     let doors = this.#doors.get(box);
     if (doors === undefined) {
@@ -150,19 +161,19 @@ export class ParkTable {
     return doors;
   }
 
-  /** From here on the chain may enter that box by itself, as far as the gate says; undefined: the box is no more. */
+  /** Core has opened a gate to that sandbox, or (undefined) the sandbox has ended. */
   setGate(box: number, gate: Gate | undefined): void {
     if (gate === undefined) this.#doors.delete(box);
     else this.doorsOf(box).gate = gate;
     this.#gates = [...this.#doors.values()].flatMap((doors) => (doors.gate ? [doors.gate] : []));
   }
 
-  /** Enters gates before the next event, if the block of one is nearly full. */
+  /** Called between events: enters the gates if one of them is crowded. */
   relieveGates(): void {
     for (let k = 0; k < this.#gates.length; k++) if (this.#gates[k]!.isCrowded) this.enterGates();
   }
 
-  /** Enters gates until nobody waits for one. */
+  /** Enters gates until nobody waits at one, at most ROUNDS times. */
   enterGates(): void {
     const gates = this.#gates;
     for (let round = 0, entered = true; entered && round < ROUNDS; round++) {
@@ -176,14 +187,14 @@ export class ParkTable {
     }
   }
 
-  /** The crossing ends: who still waits for a gate waits for core. */
+  /** Called at the end of a crossing: streams that still wait at a gate are left to core. */
   leaveGates(): void {
     for (let k = 0; k < this.#gates.length; k++) {
       if (this.#gates[k]!.isAsked) this.#gates[k]!.leave();
     }
   }
 
-  /** A token for a filter that is about to send its first record; 0: there are too many. */
+  /** A token for a filter that is about to send its first record; 0: too many streams. */
   acquire(parked: Parked): number {
     let slot = this.#free.pop();
     if (slot === undefined) {
@@ -198,7 +209,7 @@ export class ParkTable {
     return makeToken(slot, generation);
   }
 
-  /** `gate`: the one that the stream has never left. */
+  /** Ends a stream. `gate`: set if all of its records went by that gate, so that core does not know the token. */
   release(box: number, token: number, gate: Gate | undefined): void {
     const slot = slotOf(token);
     this.#parked[slot] = undefined;
@@ -206,7 +217,7 @@ export class ParkTable {
     if (gate === undefined || (!gate.end(token) && !gate.isGone)) this.ports.forget(box, token);
   }
 
-  /** Whose token it is now. */
+  /** The filter that the token (with any lane bit) belongs to now. */
   find(token: number): Parked | undefined {
     const slot = slotOf(token);
     return makeToken(slot, this.#generations[slot] ?? 0) === (token & ~1)
@@ -214,7 +225,7 @@ export class ParkTable {
       : undefined;
   }
 
-  /** Called by the event loop. A negative size is a status of core's own. */
+  /** Called by the engine for each verdict event. A negative size is core's own answer (STATUS). */
   onVerdict(token: number, at: number, size: number): void {
     const parked = this.find(token);
     if (parked === undefined || parked.gateOf?.(token & 1) !== undefined) return;
@@ -222,7 +233,7 @@ export class ParkTable {
     else parked.onVerdict(token & 1, at, size, 0, this.ports);
   }
 
-  /** An answer that lies at a gate. */
+  /** Called by a gate with an answer that lies in its block. */
   deliver(parked: Parked, token: number, at: number, size: number, gate: AnswerSource): void {
     try {
       parked.onVerdict(token & 1, at, size, 0, gate);
@@ -231,7 +242,7 @@ export class ParkTable {
     }
   }
 
-  /** Someone found no room: it is asked again in a later crossing. */
+  /** `parked` found no room for a record: its `retry` is called in a later crossing. */
   wait(parked: Parked): void {
     if (this.#waiting.length === 0) this.ports.again();
     this.#waiting.push(parked);
@@ -241,6 +252,7 @@ export class ParkTable {
     return this.#waiting.length > 0;
   }
 
+  /** Lets the filters on the waiting list retry, in order, until one finds no room. */
   turn(): void {
     const waiting = this.#waiting;
     if (waiting.length === 0) return;
@@ -254,7 +266,7 @@ export class ParkTable {
     }
   }
 
-  /** Begins a record of `size` bytes in all (a multiple of 8); the word it begins at, or -1. Nothing else before `send`. */
+  /** `Door.begin`, through core. */
   begin(size: number, kind: number, flags: number, token: number, use: number): number {
     if (size > RECORD_BLOCK_MAX) return -1;
     const at = this.ports.reserve(size);
@@ -286,13 +298,13 @@ export function beginRecord(
   return w;
 }
 
-/** Bytes of a record with `payload` bytes behind its head and a tail of `range` bytes. */
+/** Size in bytes of a record with `payload` bytes behind its head and a tail of `range` bytes. */
 export const recordSize = (payload: number, range: number): number =>
   ((RECORD.PAYLOAD * 4 + payload + 7) & ~7) + ((range + 7) & ~7);
 
 /**
- * By the hooks that a package has: `Base` with their methods. One class for all that have the same: objects of many classes are
- * slow to look into.
+ * Answers a function from a hook mask to a subclass of `base` that has only the methods of those hooks. Equal masks share one
+ * class, since property access slows down with every further class that a call site sees.
  */
 export function stubClasses<Base extends new (...args: never[]) => object>(
   base: Base,

@@ -21,12 +21,12 @@ const FACTORIES = {
   listener: parkedListenerFactory,
 };
 
-/** Of these hooks, those that the manifest lets it have. */
+/** The hooks among `hooks` that the manifest allows. */
 export function seenHooks(hooks: HookMask, { body }: SandboxManifest): HookMask {
   return body === "none" ? hooks & ~BODIES : hooks;
 }
 
-/** What the sandbox says of its package; `hooks` is a mask of layout.ts. */
+/** What core tells of a sandboxed package; `hooks` is a HookMask. */
 export interface ParkedDescription {
   readonly kind: "http" | "network" | "listener" | "access_log" | "balancer";
   readonly name: string;
@@ -35,17 +35,17 @@ export interface ParkedDescription {
 }
 
 /**
- * Stand-ins for packages that live in sandboxes. To the registry they are packages like any other: their setup tells core of
- * the use, which sets it up in the sandbox before the preparation is called good.
+ * Makes the definitions that stand for packages in sandboxes. The registry treats them like any other package: their setup tells
+ * core of the use, and core runs the package's own setup in the sandbox before it accepts the preparation.
  */
 export class Sandboxes {
   readonly table: ParkTable;
   readonly #host: Host;
-  /** By box; undefined: any cluster. */
+  /** Clusters that a box may send requests to. A box that is absent: any. */
   readonly #clusters = new Map<number, ReadonlySet<string>>();
   readonly #uses = new Map<number, ParkedUse>();
   readonly #loggers = new Set<ParkedLogger>();
-  /** Those of balancers, by use. */
+  /** Policies of balancer packages, by use. */
   readonly #policies = new Map<number, ParkedPolicy>();
   #nextUse = 1;
 
@@ -72,30 +72,30 @@ export class Sandboxes {
     });
   }
 
-  /** Whether filters of that box may ask that cluster. */
+  /** Whether filters of that box may send requests to that cluster. */
   mayAsk(box: number, cluster: string): boolean {
     return this.#clusters.get(box)?.has(cluster) !== false;
   }
 
-  /** The filters of that use read no more than these parts of their streams. */
+  /** Setup has told that the filters of that use read only these parts of their streams. */
   narrow(use: number, mask: HookMask): void {
     const parked = this.#uses.get(use);
     if (parked !== undefined) parked.hooks &= mask | ~PARTS;
   }
 
-  /** What the policy of that use says of itself, as JSON of a ToldPolicy. */
+  /** Setup has told what that use's policy is like. `told`: JSON of a ToldPolicy. */
   learnPolicy(use: number, told: string): void {
     this.#policies.get(use)?.learn(told);
   }
 
-  /** Answers how many entries have not been taken yet. */
+  /** Sends waiting entries of all access logs. Answers how many the sandboxes have not accepted yet. */
   flushLogs(): number {
     let waiting = 0;
     for (const logger of this.#loggers) waiting += logger.flush();
     return waiting;
   }
 
-  /** A definition whose filters live in that box. */
+  /** The definition for a package whose filters live in that box. */
   define(packageName: string, box: number, description: ParkedDescription): Definition {
     const { kind, name, manifest = {} } = description;
     const hooks = seenHooks(description.hooks, manifest);

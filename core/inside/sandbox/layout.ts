@@ -1,17 +1,22 @@
 import type { StreamPart } from "@tsproxy/sdk";
 
 /**
- * What crosses between a stream's chain, core and a sandbox. Three parties read this file: the stubs in the chain write
- * records, core carries them over, the prelude of the sandbox reads them and writes answers.
+ * The protocol between a filter chain and the sandbox (isolate) of a dropped-in package. The stubs in the chain (parked-*.ts) write
+ * records, core carries them over, the code in the sandbox (this folder) reads them and writes answers.
  *
  *   chain isolate            core                      sandbox
  *   record ───── park ─────▶ copied natively ────────▶ hook runs
  *   verdict ◀─── event ───── checked, copied ◀──────── answer
  *
- * All numbers are Int32 words, all offsets bytes, all records and answers begin at a multiple of 8.
+ * Record: one hook call, with the head or chunk it is about. Verdict: the answer that says what a hook returned.
+ * Box: one sandbox; also its block of shared memory (BOX), which holds incoming records, their bytes, and answers.
+ * Use: one place in the config that uses the package. Token: one stream in one filter. Lane: one direction of that stream.
+ * Gate: the way past core (gate.ts): the chain writes into the block itself and enters the sandbox within its own crossing.
+ *
+ * All numbers are Int32 words, all offsets are bytes, all records and answers begin at a multiple of 8.
  */
 
-/** What a filter has; `HookMask` of a package is the union of what its source names, of a stream what its object has. */
+/** Bits of a HookMask. A package's mask: all hooks that its source mentions; a stream's mask: the hooks that its filter object has. */
 export const HOOK = {
   REQUEST_HEADERS: 1 << 0,
   REQUEST_BODY: 1 << 1,
@@ -27,7 +32,7 @@ export const HOOK = {
   DRAINED: 1 << 11,
   CLOSE: 1 << 12,
   WRITE: 1 << 13,
-  /** Not hooks: the source reads these parts of its stream. */
+  /** From here on not hooks: the package's source reads these parts of the stream. */
   INFO: 1 << 16,
   ROUTE_CONFIG: 1 << 17,
   ROUTE: 1 << 18,
@@ -35,12 +40,12 @@ export const HOOK = {
   FILTER_STATE: 1 << 20,
   CONNECTION_STATE: 1 << 21,
   DOWNSTREAM: 1 << 22,
-  /** Of balancers: it reads `activeRequests` of hosts. */
+  /** Balancers only: the source reads `activeRequests` of hosts. */
   ACTIVE_REQUESTS: 1 << 23,
 } as const;
 export type HookMask = number;
 
-/** Parts of a stream that go over when they are asked for. */
+/** Parts of a stream that are sent to the sandbox only if the package's source reads them. */
 export const STREAM_PARTS: readonly (readonly [part: StreamPart, bit: number])[] = [
   ["info", HOOK.INFO],
   ["route", HOOK.ROUTE],
@@ -50,7 +55,7 @@ export const STREAM_PARTS: readonly (readonly [part: StreamPart, bit: number])[]
   ["downstreamConnection", HOOK.DOWNSTREAM],
 ];
 
-/** Method names of the hooks, by their bit. */
+/** Method names of the hooks with their bits. */
 export const HOOK_NAMES: readonly (readonly [name: string, bit: number])[] = [
   ["onRequestHeaders", HOOK.REQUEST_HEADERS],
   ["onRequestBody", HOOK.REQUEST_BODY],
@@ -69,8 +74,8 @@ export const HOOK_NAMES: readonly (readonly [name: string, bit: number])[] = [
 ];
 
 /**
- * A token names a stream's place in one filter: generation << 19 | slot << 1 | lane. Lane 0 are hooks of the request (or what a
- * client sends), lane 1 those of the response (or what is sent to it). Slots are reused, so tables are arrays; the generation tells old from new.
+ * A token names one stream in one filter: generation << 19 | slot << 1 | lane. Lane 0 is for hooks of the request (or bytes from the
+ * client), lane 1 for hooks of the response (or bytes to the client). Slots are reused; the generation tells a slot's streams apart.
  */
 export const SLOT_BITS = 18;
 export const SLOT_MAX = 1 << SLOT_BITS;
@@ -82,7 +87,7 @@ export const makeToken = (slot: number, generation: number): number =>
 
 /** Kinds of records. */
 export const KIND = {
-  /** Makes the filter object, calls no hook. */
+  /** Creates the filter object, calls no hook. */
   CREATE: 1,
   REQUEST_HEADERS: 2,
   REQUEST_BODY: 3,
@@ -92,21 +97,21 @@ export const KIND = {
   RESPONSE_TRAILERS: 7,
   /** The beginning of a chunk that is too long for one record. */
   PART: 8,
-  /** Makes a network filter; argument: bytes of the JSON text that follows. */
+  /** Creates a network filter object. argument: bytes of the JSON text that follows. */
   CONNECTION: 9,
   CONNECT: 10,
   DATA: 11,
   /** argument: one of NOTICE. */
   NOTICE: 12,
-  /** What has changed in what is known of a stream. argument: bytes of the JSON text that follows. */
+  /** Parts of the stream (STREAM_PARTS) that have changed. argument: bytes of the JSON text that follows. */
   FACTS: 13,
-  /** Not of a stream: what core answers to a call. argument: bytes of the JSON text; the range is its bytes. */
+  /** Belongs to no stream: core's reply to a FETCH or CRYPTO call. argument: bytes of the JSON text; the range: the reply's body. */
   REPLY: 14,
-  /** Bytes that go to a client; lane 1. */
+  /** Bytes for the client; lane 1. */
   WRITE: 15,
-  /** A question of one who asks. argument: bytes of the JSON text that follows; the range is its bytes. */
+  /** A question of ParkedAsk. argument: bytes of the JSON text that follows; the range: the bytes that go with it. */
   ASK: 16,
-  /** Hosts of a balancer's set. argument: bytes of the JSON text that follows. */
+  /** Hosts that a balancer chooses from. argument: bytes of the JSON text that follows. */
   HOSTS: 17,
   /** A balancer is asked for a host. The payload is CHOICE. */
   CHOOSE: 18,
@@ -115,23 +120,23 @@ export const KIND = {
 export const NOTICE = { DRAIN: 1, BLOCKED: 2, DRAINED: 3, CLOSE: 4 } as const;
 
 export const RECORD_FLAG = {
-  /** The filter object does not exist yet: the payload begins with what it is made from. */
+  /** The filter object does not exist yet: the payload begins with what it is created from. */
   CREATE: 1,
   END_STREAM: 2,
-  /** The chain waits for a verdict (or, for a PART, for leave to send the next one). */
+  /** The chain waits for a verdict (for a PART: for the ACK that allows the next PART). */
   ANSWER: 4,
-  /** The stream began at the gate: core has not heard of it. */
+  /** The stream began at the gate, and this is its first record that goes through core. */
   ADOPT: 8,
   /**
-   * A head again, for the next filter of the stream: its hook runs if that of the record before has let the head pass, on what that
-   * one made of it, and one verdict tells of both. The payload is FOLLOW.
+   * The head of the record before, for the next filter of the same stream (a follower). The follower's hook runs only if the
+   * filter before it let the head pass, and sees that filter's edits. One verdict answers for both. The payload is FOLLOW.
    */
   FOLLOWS: 16,
 } as const;
 
 /**
- * Words of a record's head. The range is bytes that belong to it, a head or a chunk: where they lie in the worker's memory, or
- * (RANGE_AT 0) the tail of the record, which is filled up to a multiple of 8.
+ * Words of a record's head. The range is the bytes of the HTTP head or chunk that the record is about: RANGE_AT is their offset in the
+ * worker's memory, or 0 if they are the tail of the record (padded to a multiple of 8).
  */
 export const RECORD = {
   /** kind | flags << 8 */
@@ -140,24 +145,24 @@ export const RECORD = {
   USE: 2,
   RANGE_AT: 3,
   RANGE_SIZE: 4,
-  /** Free for the kind. */
+  /** Its meaning depends on the kind. */
   ARGUMENT: 5,
   PAYLOAD: 6,
 } as const;
 
 /**
- * Words of a head's payload, from RECORD.PAYLOAD; then spans, string lengths, strings, and the bytes of earlier filters' edits.
- * The head's own bytes are the range. Edits are spans as well: they follow the head's, over bytes that follow the head's.
+ * Payload words of a record with an HTTP head, from RECORD.PAYLOAD; then spans, string lengths, strings, and the bytes of edits that
+ * earlier filters made. The head's own bytes are the range. Edits are spans too: their spans and bytes come after the head's.
  */
 export const HEAD = {
   COUNT: 0,
-  /** Bytes that the spans lie in. */
+  /** Size of the head's own bytes. */
   BYTES: 1,
   METHOD_AT: 2,
   METHOD_END: 3,
   PATH_AT: 4,
   PATH_END: 5,
-  /** Spans of `HeaderMap.added`, then of `HeaderMap.lines`. */
+  /** Number of spans made from `HeaderMap.added`, and (LINES) from `HeaderMap.lines`. */
   ADDED: 6,
   LINES: 7,
   EDIT_BYTES: 8,
@@ -167,7 +172,7 @@ export const HEAD = {
   SPANS: 12,
 } as const;
 export const HEAD_FLAG = {
-  /** A string follows, in this order. */
+  /** The first four: such a string follows; strings are in the order of these flags. */
   METHOD: 1,
   PATH: 2,
   ROUTE_CONFIG: 4,
@@ -175,21 +180,21 @@ export const HEAD_FLAG = {
   HTTPS: 16,
 } as const;
 
-/** Words of the payload of a record that follows another; then the strings. */
+/** Payload words of a record with RECORD_FLAG.FOLLOWS; then the strings. */
 export const FOLLOW = {
-  /** Bytes of the per-route config and of facts: JSON in ASCII. */
+  /** Sizes of the per-route config and of the facts, both JSON in ASCII. */
   ROUTE_CONFIG: 0,
   FACTS: 1,
   STRINGS: 2,
 } as const;
 
-/** Words of what a balancer is asked with; then requests under way by host, then text. The answer's VALUE: the host's place, or -1. */
+/** Payload words of CHOOSE; then active requests of each host, then text. VALUE of the verdict: the chosen host's index, or -1. */
 export const CHOICE = {
   ATTEMPT: 0,
   FLAGS: 1,
   HASH_LOW: 2,
   HASH_HIGH: 3,
-  /** How many hosts' requests follow. */
+  /** Number of hosts whose active requests follow: all or none. */
   ACTIVE: 4,
   /** Bytes of `metadataMatch` as JSON. */
   TEXT: 5,
@@ -197,20 +202,20 @@ export const CHOICE = {
 } as const;
 export const CHOICE_FLAG = { HASH: 1, HIGH: 2, METADATA: 4 } as const;
 
-/** Bytes of private memory (and words) in one record, and bytes of its range. */
+/** Largest record with its head and tail, and largest range, in bytes. */
 export const RECORD_BLOCK_MAX = 80 * 1024;
 export const RANGE_MAX = 64 * 1024;
-/** A chunk goes over in pieces of this size when it is longer than RANGE_MAX or lies in private memory. */
+/** A chunk is sent in PARTs of this size when it is longer than RANGE_MAX or lies outside the worker's memory. */
 export const PART_SIZE = 32 * 1024;
-/** Longer chunks are not taken into a sandbox, nor out of it. */
+/** Longer chunks are accepted in neither direction. */
 export const CHUNK_MAX = 8 * 1024 * 1024;
 
 /** Kinds of answers. */
 export const ANSWER = {
-  /** It was for a stream of the gate. */
+  /** A gate has already handed this answer to its stream; core skips it. */
   TAKEN: 0,
   VERDICT: 1,
-  /** The beginning of a replaced chunk or of a reply's body. */
+  /** The beginning of a long replacement chunk or reply body; the verdict carries the rest. */
   PART: 2,
   /** argument: one of ACTION; network filters only. */
   ACTION: 3,
@@ -219,12 +224,12 @@ export const ANSWER = {
   /** A hook threw. */
   THROWN: 5,
   STATS: 6,
-  /** Leave to send the next PART. */
+  /** The next PART may be sent. */
   ACK: 7,
-  /** Calls that core answers later. argument: bytes of the JSON text that the payload begins with; bytes follow it. */
+  /** Calls that core answers later with a REPLY record. The payload: JSON text, its size the argument, then the call's bytes. */
   FETCH: 8,
   CRYPTO: 9,
-  /** For core: JSON text of [path, lines] for a file. */
+  /** For core: JSON text of [path, lines], to append to a file. */
   LINES: 10,
 } as const;
 
@@ -239,7 +244,7 @@ export const ACTION = {
   PAUSE: 7,
   RESUME: 8,
   RESUME_READING: 9,
-  /** Past this filter; the second with FIN behind. */
+  /** `injectWrite` of the chain, which begins behind this filter; INJECT_END also ends the connection's write half. */
   INJECT: 10,
   INJECT_END: 11,
 } as const;
@@ -250,13 +255,13 @@ export const ANSWER_HEAD_SIZE = 16;
 
 /** Words of a verdict, from ANSWER_HEAD.PAYLOAD; then edits, reply and bytes as the flags say. */
 export const VERDICT = {
-  /** type | flags << 8 | followers that let the head pass << 24; with STOPPED, the next one has been asked and answers for itself */
+  /** type | flags << 8 | number of followers that let the head pass << 24. With STOPPED, the next follower sends a verdict of its own. */
   TYPE: 0,
-  /** Hooks that the filter object has (with FLAG.HOOKS). */
+  /** Hooks that the filter object has (if VERDICT_FLAG.HOOKS is set). */
   HOOKS: 1,
   /** Status of a reply, limit of a hold. */
   VALUE: 2,
-  /** Bytes that follow for the chunk's place or the reply's body; parts came before. */
+  /** Size of the replacement chunk or reply body in this answer; earlier PARTs come before it. */
   BODY: 3,
   REST: 4,
 } as const;
@@ -266,11 +271,11 @@ export const VERDICT_TYPE = {
   HOLD_BUFFER: 2,
   HOLD_STREAM: 3,
   DONE: 4,
-  /** Of a network filter; of a balancer: it does not know its hosts. */
+  /** A network filter returned `stop`; a balancer does not know its hosts. */
   STOP: 5,
   /** The hook threw or was late. */
   FAULT: 6,
-  /** Of a trailers hook: the body's bytes are the message's last. */
+  /** The hook returned `lastChunk()`: the answer's body bytes are the last of the message. */
   LAST_CHUNK: 7,
 } as const;
 export const VERDICT_FLAG = {
@@ -278,22 +283,23 @@ export const VERDICT_FLAG = {
   EDITS: 2,
   BODY: 4,
   CLEAR_ROUTE: 8,
-  /** First of what follows: bytes of a JSON text, and it, filled up to a multiple of 4. */
+  /** Facts come first in what follows: the size of a JSON text, then the text, padded to a multiple of 4. */
   FACTS: 16,
-  /** Of a hold. */
+  /** `exceptLast` of a hold. */
   EXCEPT_LAST: 32,
+  /** A follower did not let the head pass; see VERDICT.TYPE. */
   STOPPED: 64,
-  /** Of a reply. */
+  /** `unedited` of a reply. */
   UNEDITED: 128,
-  /** Of a hold: it waits for trailers, too. */
+  /** `trailers` of a hold: the body waits for the trailers too. */
   TRAILERS: 256,
-  /** Of a trailers hook: edits of the head that is held back follow those of the trailers. */
+  /** From a trailers hook: behind the trailers' edits follow edits of the head, which is still held. */
   HEAD_EDITS: 512,
 } as const;
 
 /**
- * Words of edits; then dropped spans of the head, dropped edits of before (their places in `lines`, then `added`, rising), name and
- * value lengths, and the bytes of all strings.
+ * Words of the edits of one head; then indices of removed spans of the head, indices of removed earlier edits (counted through
+ * `HeaderMap.lines`, then `HeaderMap.added`, rising), name and value lengths, and the bytes of all strings.
  */
 export const EDITS = {
   DROPS: 0,
@@ -304,7 +310,7 @@ export const EDITS = {
   STATUS: 5,
   REST: 6,
 } as const;
-/** Words of a reply; then name and value lengths, flag lengths, and the bytes: details, flags, names and values. */
+/** Words of a local reply; then response flag lengths, name and value lengths, and the bytes: details, flags, names and values. */
 export const REPLY = {
   HEADERS: 0,
   FLAGS: 1,
@@ -314,33 +320,33 @@ export const REPLY = {
   REST: 4,
 } as const;
 
-/** Edits, replies and the like must fit one answer; only bodies go in parts. */
+/** Edits and replies must fit one answer; only bodies are split into PARTs. */
 export const ANSWER_MAX = 48 * 1024;
 
-/** What core answers by itself, in the place of a verdict. */
+/** Core's own answer in the place of a verdict, sent as a negative size. */
 export const STATUS = {
-  /** Send the next part. */
+  /** The sandbox's ACK: send the next PART. */
   ACK: 100,
   /** The failure policy says to go on without the filter. */
   SKIP: 200,
-  /** The sandbox was stopped while it had the record. */
+  /** The sandbox was stopped before it answered. */
   GONE: 410,
   FAULT: 500,
   OVERLOAD: 503,
   LATE: 504,
 } as const;
 
-/** The sandbox's own block. */
+/** The block of memory that a sandbox shares with core and the chain. */
 const RECORD_COUNT = 512;
 export const BOX = {
   /** Control words. */
   OUT_USED: 0,
-  /** 1: answers are left over; enter again. */
+  /** 1: some answers found no room in OUT; the sandbox must be entered again. */
   MORE: 1,
-  /** Float64 at these words: monotonic milliseconds, and when a timer wants to fire (Infinity: none does). */
+  /** Float64 at these words: the time now, and when the next timer fires (Infinity: none), both in monotonic milliseconds. */
   NOW: 4,
   WAKE_AT: 6,
-  /** Byte offsets. */
+  /** Byte offsets: table of records, bytes of records, answers. */
   RECORDS: 64,
   RECORD_COUNT,
   HEAP: 64 + RECORD_COUNT * 16,
@@ -349,42 +355,39 @@ export const BOX = {
   OUT_SIZE: 96 * 1024,
   TOTAL: 64 + RECORD_COUNT * 16 + 288 * 1024,
 } as const;
-/**
- * Words beside the block that core and the chain share and the sandbox does not see. Both put records into the block and enter the
- * sandbox: the chain within the crossing that made the records, as long as the gate is open; core otherwise. Never both at a time.
- */
+/** A gate's words, which core and the chain share and the sandbox does not see. gate.ts tells how they are used. */
 export const GATE = {
-  /** 1: the chain may enter. -1: it never may again. */
+  /** 1: the chain may enter. 0: not now. -1: never again, the isolate is gone. */
   OPEN: 0,
-  /** Records in the block, and the bytes they take of HEAP. */
+  /** Number of records in the block, and the bytes of HEAP that they use. */
   COUNT: 1,
   USED: 2,
-  /** Odd while inside. */
+  /** Odd while the chain is inside the sandbox. */
   BEAT: 3,
-  /** What the chain's entries since core last looked came to. */
+  /** Totals of the chain's entries since core last read them. */
   ENTRIES: 4,
   RECORDS: 5,
   BYTES: 6,
   BYTES_OUT: 7,
-  /** 1: one of them took longer than LIMIT_MS, which is core's to set. */
+  /** 1: one of these entries took longer than LIMIT_MS, which core sets. */
   SLOW: 8,
   LIMIT_MS: 9,
-  /** 1: one of them was stopped. */
+  /** 1: the sandbox was stopped during one of these entries. */
   FAULT: 10,
-  /** Tokens that one of them left without an answer, which core waits for. */
+  /** Tokens whose answer is still missing after the entry; core takes over the wait for them. */
   PENDING_COUNT: 11,
   PENDING: 16,
   PENDING_MAX: 1024,
   WORDS: 16 + 1024,
 } as const;
-/** A place in the table of records: block at, block size, range at, range size. An end is [-1, token, 0, 0]. */
+/** Words of one entry in the table of records: record offset, record size, range offset, range size. A stream's end: [-1, token, 0, 0]. */
 export const RECORD_WORDS = 4;
-/** A full block may take longer than one record: a limit of time is for each of so many. */
+/** Time limits of an entry are for this many records; an entry with more of them may take proportionally longer. */
 export const RECORDS_OF_LIMIT = 64;
-/** Cells of the sandbox's own stats. */
+/** Number of cells for the sandbox's own stats. */
 export const STATS_CELLS = 8192;
 
-/** Framing and hop-by-hop fields: the codec's own (RFC 9110 §7.6.1, RFC 9112 §6). */
+/** Framing and hop-by-hop fields, which only the codec may set (RFC 9110 §7.6.1, RFC 9112 §6). */
 export const FRAMING: ReadonlySet<string> = new Set([
   "content-length",
   "transfer-encoding",
