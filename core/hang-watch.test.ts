@@ -47,3 +47,17 @@ test("a thread inside a sandbox is suspect long before it hangs, until it turns 
   beat(3);
   expect(seen).toEqual(["worker 0 in http/bad", "relief"]);
 });
+
+test("a suspect is waited for longer where other workers serve, since a standby is on its way", () => {
+  const { watch, seen } = watched();
+  let other = 0;
+  const beat = () =>
+    watch.onBeat([
+      { name: "worker 0", turns: 1, boxMs: 1_000, inside: "http/bad" },
+      { name: "worker 1", turns: other++, boxMs: 1_000 },
+    ]);
+  for (let n = 0; n < 60; n++) beat();
+  expect(seen).toEqual(["worker 0 in http/bad"]);
+  for (let n = 0; n < 10; n++) beat();
+  expect(seen).toContain("worker 0");
+});

@@ -5,6 +5,8 @@ import { silence } from "./thread-cpu.ts";
 const SILENCE_MS = 500;
 /** Part of its time box after which a thread inside a sandbox is suspect: one that can be stopped has been by then (after 312 ms). */
 const SUSPICIOUS = 0.4;
+/** A standby may take so much longer where the process has other workers: they serve until it is ready. */
+const STANDBY_MS = 5_000;
 /** Main does no traffic; a large config may keep it this long. */
 const MAIN_BOX_MS = 10_000;
 const TICK_MS = 100;
@@ -52,10 +54,13 @@ export class HangWatch {
   onBeat(threads: readonly ThreadBeat[]): void {
     this.#ticks = 0;
     this.#guilty = undefined;
-    for (const beat of threads) this.#onBeatOf(beat);
+    for (const beat of threads) {
+      const isWorker = ({ name }: ThreadBeat) => name !== beat.name && name !== "control";
+      this.#onBeatOf(beat, threads.some(isWorker));
+    }
   }
 
-  #onBeatOf({ name, turns, cpuMs = 0, boxMs, inside }: ThreadBeat): void {
+  #onBeatOf({ name, turns, cpuMs = 0, boxMs, inside }: ThreadBeat, hasOthers: boolean): void {
     const known = this.#silent.get(name);
     if (known?.turns !== turns) {
       this.#silent.set(name, { turns, beats: 0, cpuMs });
@@ -67,7 +72,8 @@ export class HangWatch {
     if (inside !== undefined) this.#guilty = inside;
     const wallMs = ++known.beats * TICK_MS;
     const silentMs = cpuMs === 0 ? wallMs : silence(wallMs, cpuMs - known.cpuMs);
-    if (silentMs > boxMs + SILENCE_MS) this.#hang(name);
+    const standbyMs = hasOthers && this.#suspect === name ? STANDBY_MS : 0;
+    if (silentMs > boxMs + SILENCE_MS + standbyMs) this.#hang(name);
     else if (
       inside !== undefined &&
       this.#suspect === undefined &&
