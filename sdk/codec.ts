@@ -27,6 +27,10 @@ export interface CodecOptions {
   readonly headersWithUnderscores: "ALLOW" | "REJECT_REQUEST" | "DROP_HEADER";
   /** HTTP/1: how names of headers are written. Absent: in lower case. `preserve_case`: as whoever sent the head wrote them. */
   readonly headerKeyFormat?: "proper_case_words" | "preserve_case" | undefined;
+  /** HTTP/1 servers: an upgrade of that name is taken for none that the client had asked for. Absent: none is. */
+  readonly ignoresUpgrade?: ((name: string) => boolean) | undefined;
+  /** HTTP/1 clients: request targets are absolute URLs, as forward proxies want them. */
+  readonly sendsAbsoluteUrl?: boolean | undefined;
   /** Absent: Envoy's defaults. */
   readonly http2?: Http2Options;
   /** HTTP/2: how long the end of a message may wait for the peer's window; 0 or absent: for ever. */

@@ -51,8 +51,12 @@ function decoded(wire: string, then: (headers: RequestHeaders) => void): void {
 }
 
 /** What an upstream gets for a request that came as `wire`, after `edit`. */
-function forwarded(wire: string, edit: (headers: RequestHeaders) => void = () => {}): string {
-  const { connection, ask } = open();
+function forwarded(
+  wire: string,
+  edit: (headers: RequestHeaders) => void = () => {},
+  options: Partial<CodecOptions> = {},
+): string {
+  const { connection, ask } = open(options);
   decoded(wire, (headers) => {
     edit(headers);
     ask(headers);
@@ -70,6 +74,25 @@ describe("a request head", () => {
   it("is put right where it was written otherwise", () => {
     expect(forwarded("GET / HTTP/1.1\nHost:a\nX:  y \t\r\nE:\r\nZ: 1\r\n\r\n")).toBe(
       "GET / HTTP/1.1\r\nhost: a\r\nx: y\r\ne: \r\nz: 1\r\n\r\n",
+    );
+  });
+
+  it("names the whole URL to an upstream that wants it, as edits have it", () => {
+    const options = { sendsAbsoluteUrl: true };
+    const wire = "GET /a?b HTTP/1.1\r\nHost: a\r\n\r\n";
+    expect(forwarded(wire, undefined, options)).toBe(
+      "GET http://a/a?b HTTP/1.1\r\nhost: a\r\n\r\n",
+    );
+    const edit = (headers: RequestHeaders) => {
+      headers.scheme = "https";
+      headers.authority = "b:8443";
+      headers.path = "/é";
+    };
+    expect(forwarded(wire, edit, options)).toBe(
+      "GET https://b:8443/%E9 HTTP/1.1\r\nhost: b:8443\r\n\r\n",
+    );
+    expect(forwarded("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", undefined, options)).toMatch(
+      /^OPTIONS http:\/\/a HTTP\/1.1\r\n/,
     );
   });
 

@@ -372,8 +372,9 @@ class ClientStream implements RequestEncoder {
       mode = MODE.CHUNKED;
     }
     this.#writer.begin(mode, length);
-    const form = this.isConnect ? "connect" : isConnectMethod ? "asGet" : "";
-    const { connection } = this.#client;
+    const { connection, options } = this.#client;
+    const plain = options.sendsAbsoluteUrl === true ? "absolute" : "";
+    const form = this.isConnect ? "connect" : isConnectMethod ? "asGet" : plain;
     const out = connection.reserve(requestHeadSize(headers, form) + upgrade.length);
     const from = out.at;
     const fields = from + writeRequestHead(out, headers, skip, form);
@@ -385,7 +386,7 @@ class ClientStream implements RequestEncoder {
     else if (mode === MODE.CHUNKED) writeBytes(out, LINE.CHUNKED);
     this.headerSent = out.at - fields;
     writeBytes(out, LINE.END);
-    const { headerKeyFormat } = this.#client.options;
+    const { headerKeyFormat } = options;
     if (headers.originalNames !== undefined || headerKeyFormat === "proper_case_words") {
       recase(out.memory, from, out.at, headers.originalNames);
     }

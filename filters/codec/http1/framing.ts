@@ -82,6 +82,7 @@ const MAX_CONNECTION_BYTES = 1024; // it is split into strings
 
 /** Belongs to the offer of h2c, which goes no further. */
 const HTTP2_SETTINGS = headerName("http2-settings");
+const UPGRADE = headerName("upgrade");
 
 /** The findings of one head; reused. */
 export class Framing {
@@ -138,7 +139,8 @@ export class Framing {
     }
     if (this.#hosts === 0 && this.minor === 0 && !this.isConnect)
       this.#addDefaultHost(headers, options);
-    this.#settleUpgrade(headers, this.contentLength <= 0 && !this.chunked && !this.isConnect);
+    const isUpgradable = this.contentLength <= 0 && !this.chunked && !this.isConnect;
+    this.#settleUpgrade(headers, isUpgradable, options.ignoresUpgrade);
     if (this.#te > 0) reduceTe(headers);
     return this.#removeNamed(headers, true);
   }
@@ -248,15 +250,22 @@ export class Framing {
    * RFC 9110 §7.8: an upgrade is asked for by Connection and Upgrade together, in HTTP/1.1. A request with a body is not
    * switched: its bytes would have to pass in the old protocol first. h2c is not spoken (RFC 9113 §3.1 retired it).
    */
-  #settleUpgrade(headers: HeaderMap, possible: boolean): void {
+  #settleUpgrade(
+    headers: HeaderMap,
+    possible: boolean,
+    isIgnored?: (name: string) => boolean,
+  ): void {
     const i = this.#upgradeAt;
     if (i < 0 || !possible || this.minor === 0 || (this.#options & OPTION.UPGRADE) === 0) return;
     const { memory, base, spans } = headers;
-    const value = latin1Decode(memory, base + spans[i + 2]!, base + spans[i + 3]!).toLowerCase();
+    const asked = latin1Decode(memory, base + spans[i + 2]!, base + spans[i + 3]!);
+    const taken = isIgnored === undefined ? asked : without(asked, isIgnored);
+    const value = taken.toLowerCase();
     if (value === "h2c") headers.remove(HTTP2_SETTINGS);
     if (value === "" || value === "h2c") return;
     this.upgrade = value;
-    spans[i + 5] = spans[i + 5]! & ~FLAG.REMOVED;
+    if (taken === asked) spans[i + 5] = spans[i + 5]! & ~FLAG.REMOVED;
+    else headers.set(UPGRADE, taken);
   }
 
   /** RFC 9110 §7.6.1: headers that Connection names go no further. */
@@ -285,6 +294,13 @@ export class Framing {
     }
     return 1;
   }
+}
+
+/** What is left of a list of names. */
+function without(list: string, isIgnored: (name: string) => boolean): string {
+  const names = list.split(",").map((name) => name.trim());
+  const left = names.filter((name) => !isIgnored(name));
+  return left.length === names.length ? list : left.join(",");
 }
 
 export const GET = latin1Encode("GET");

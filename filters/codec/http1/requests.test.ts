@@ -22,6 +22,7 @@ const LOW_VERSION = ["error 426 low_version"];
 const BAD_HOST = ["error 400 http.invalid_authority"];
 const NOT_IMPLEMENTED = ["error 501 http1.invalid_transfer_encoding"];
 const HOST = "Host: a.test\r\n";
+const IGNORES_TLS = { ignoresUpgrade: (name: string) => name === "TLS/1.0" };
 
 const book: Readonly<Record<string, readonly Case[]>> = {
   "request line": [
@@ -587,6 +588,18 @@ const book: Readonly<Record<string, readonly Case[]>> = {
       `GET / HTTP/1.0\r\n${HOST}Connection: upgrade\r\nUpgrade: websocket\r\n\r\n`,
       ["head GET / HTTP/1.0 end [host: a.test]"],
       { acceptHttp10: true },
+    ],
+    [
+      "that are ignored were never asked for",
+      `GET / HTTP/1.1\r\n${HOST}Connection: upgrade\r\nUpgrade: TLS/1.0\r\n\r\n`,
+      ["head GET / HTTP/1.1 end [host: a.test]"],
+      IGNORES_TLS,
+    ],
+    [
+      "beside one that is ignored are asked for alone",
+      `GET / HTTP/1.1\r\n${HOST}Connection: upgrade\r\nUpgrade: TLS/1.0, websocket\r\n\r\n`,
+      ["head GET / HTTP/1.1 upgrade=websocket [host: a.test, upgrade: websocket]"],
+      IGNORES_TLS,
     ],
   ],
 };

@@ -75,6 +75,9 @@ export function writeHex(out: Output, value: number): void {
   writeText(out, value.toString(16));
 }
 
+/** Of the request line: as the stream has it, or otherwise. */
+export type RequestForm = "" | "absolute" | "asGet" | "connect";
+
 /**
  * The request line and the lines that were there, without the empty line; answers the size of the former. `skip`: bits of known names that are not written.
  * `asGet`: an extended CONNECT (RFC 8441) asks an HTTP/1.1 upstream for an upgrade, which is a GET there.
@@ -83,7 +86,7 @@ export function writeRequestHead(
   out: Output,
   headers: RequestHeaders,
   skip: number,
-  form: "" | "asGet" | "connect",
+  form: RequestForm,
 ): number {
   if (form === "" && isLineReady(headers)) {
     writeFields(out, headers, skip, 0);
@@ -101,6 +104,7 @@ export function writeRequestHead(
     );
   out.memory[out.at++] = 32;
   if (form === "connect") writeTarget(out, headers.authority ?? "");
+  else if (form === "absolute") writeTarget(out, absoluteUrl(headers));
   else writeTarget(out, headers.path);
   writeBytes(out, REQUEST_TAIL);
   const size = out.at - from;
@@ -109,12 +113,18 @@ export function writeRequestHead(
 }
 
 /** Most bytes that `writeRequestHead` takes; a target may grow threefold by percent-encoding. */
-export function requestHeadSize(headers: RequestHeaders, form: "" | "asGet" | "connect"): number {
+export function requestHeadSize(headers: RequestHeaders, form: RequestForm): number {
   const size = headers.wireSize + HEAD_EXTRA;
   const method = headers.methodEdited ? headers.method.length : headers.methodEnd;
   if (form === "connect") return size + method + 3 * (headers.authority ?? "").length;
+  if (form === "absolute") return size + method + 3 * absoluteUrl(headers).length;
   const path = headers.pathEdited ? headers.path.length : headers.pathEnd - headers.pathAt;
   return size + method + 3 * path;
+}
+
+/** RFC 9112 §3.2.2; the absolute form of `*` is a URI without path (§3.2.4). */
+function absoluteUrl({ scheme, authority = "", path }: RequestHeaders): string {
+  return `${scheme}://${authority}${path === "*" ? "" : path}`;
 }
 
 /** True if the request line lies before the first header line just as it must be written: one copy does for both. */

@@ -3,6 +3,7 @@ import {
   type CodecFactory,
   type CodecOptions,
   ConfigError,
+  compileStringMatch,
   type HttpFilterFactory,
   headerKeyFormat,
   http2Options,
@@ -134,7 +135,7 @@ export class Runtime {
       config.stream_error_on_invalid_http_message;
     this.http1 = cx.shipped("codec", "codec/http1");
     this.http2 = cx.shipped("codec", "codec/http2");
-    this.codecOptions = codecOptions(config);
+    this.codecOptions = codecOptions(config, cx);
   }
 
   /** Undefined: the request belongs to no scope. */
@@ -171,9 +172,12 @@ function setupRoutes(routes: RouteTable, filters: readonly FilterSlot[]): void {
   }
 }
 
-function codecOptions(config: Config): CodecOptions {
+function codecOptions(config: Config, cx: SetupContext): CodecOptions {
   const common = config.common_http_protocol_options;
   const http1 = config.http_protocol_options;
+  const ignored = (http1.ignore_http_11_upgrade ?? []).map((matcher, k) =>
+    compileStringMatch(matcher, `http_protocol_options.ignore_http_11_upgrade[${k}]`, cx),
+  );
   return {
     maxHeadBytes: config.max_request_headers_kb * 1024,
     maxHeaders: common.max_headers_count,
@@ -185,6 +189,9 @@ function codecOptions(config: Config): CodecOptions {
     allowCustomMethods: http1.allow_custom_methods,
     headersWithUnderscores: common.headers_with_underscores_action,
     headerKeyFormat: headerKeyFormat(http1.header_key_format),
+    ...(ignored.length > 0 && {
+      ignoresUpgrade: (name) => ignored.some((matches) => matches(name)),
+    }),
     http2: http2Options({
       stream_error_on_invalid_http_messaging: config.stream_error_on_invalid_http_message,
       ...config.http2_protocol_options,

@@ -62,6 +62,7 @@ const Http1Options = Type.Object({
   enable_trailers: Type.Optional(Type.Boolean()),
   allow_chunked_length: Type.Optional(Type.Boolean()),
   header_key_format: Type.Optional(HeaderKeyFormat),
+  send_fully_qualified_url: Type.Optional(Type.Boolean()),
 });
 
 const CommonHttpOptions = Type.Object({
@@ -470,6 +471,7 @@ export interface ClusterOptions {
   readonly enableTrailers: boolean;
   readonly allowChunkedLength: boolean;
   readonly headerKeyFormat: "proper_case_words" | "preserve_case" | undefined;
+  readonly sendsAbsoluteUrl: boolean;
   readonly protocol: "HTTP1" | "HTTP2" | "DOWNSTREAM" | "ALPN";
   readonly http2: Http2Options;
   /** Undefined: requests have no say in handshakes. */
@@ -524,6 +526,7 @@ export function optionsOf(config: ClusterConfig): ClusterOptions {
     enableTrailers: http1.enable_trailers ?? false,
     allowChunkedLength: http1.allow_chunked_length ?? false,
     headerKeyFormat: headerKeyFormat(http1.header_key_format),
+    sendsAbsoluteUrl: http1.send_fully_qualified_url ?? false,
     protocol,
     http2: http2Options(options.http2_protocol_options),
     peerNaming: PeerNaming.of((typed ?? config).upstream_http_protocol_options),

@@ -861,6 +861,7 @@ function codecOptions(options: ClusterOptions, stats: Stats): CodecOptions {
     allowCustomMethods: true,
     headersWithUnderscores: "ALLOW",
     headerKeyFormat: options.headerKeyFormat,
+    sendsAbsoluteUrl: options.sendsAbsoluteUrl,
     http2: options.http2,
     stats,
   };
