@@ -379,6 +379,8 @@ export interface ClusterStatus {
     readonly localOriginSuccessRateAverage: number;
     readonly localOriginSuccessRateEjectionThreshold: number;
   };
+  /** `policy` of its ClusterLoadAssignment, as config dumps show it. */
+  readonly policy?: Readonly<Record<string, unknown>>;
   /** Limits as Envoy reports them, DEFAULT priority and then HIGH. */
   readonly thresholds: readonly [Thresholds, Thresholds];
   readonly hosts: readonly HostStatus[];

@@ -100,6 +100,32 @@ describe("/config_dump", () => {
     const { endpoint_config } = configs[2].static_endpoint_configs[0];
     expect(endpoint_config.cluster_name).toBe("up");
     expect(endpoint_config.endpoints[0].lb_endpoints).toHaveLength(2);
+    expect(endpoint_config.endpoints[0].load_balancing_weight).toBe(0);
+  });
+
+  it("tells of each host what all that is known of its health comes to, of clusters by name", async () => {
+    const up = cluster("up", [1, 2, 3]);
+    const hosts = up.hosts.map((host, k) => ({
+      ...host,
+      localityWeight: 3,
+      ...[
+        { healthStatus: "DRAINING", healthFlags: "/eds_status_draining" },
+        { healthFlags: "/failed_active_hc/active_hc_timeout" },
+        { healthFlags: "/degraded_active_hc" },
+      ][k],
+    }));
+    const policy = { overprovisioning_factor: 140 };
+    const t = start({ clusters: { clusters: [{ ...up, hosts, policy }, cluster("down", [])] } });
+    const dump = JSON.parse(
+      (await t.ask("/config_dump?resource=static_endpoint_configs&include_eds")).body,
+    );
+    const [down, dumped] = dump.configs.map((c: { endpoint_config: unknown }) => c.endpoint_config);
+    expect([down.cluster_name, down.endpoints]).toEqual(["down", undefined]);
+    expect(dumped.policy).toEqual(policy);
+    expect(dumped.endpoints[0].load_balancing_weight).toBe(3);
+    expect(
+      dumped.endpoints[0].lb_endpoints.map((e: { health_status: string }) => e.health_status),
+    ).toEqual(["UNHEALTHY", "UNHEALTHY", "DEGRADED"]);
   });
 
   it("says what it cannot dump", async () => {

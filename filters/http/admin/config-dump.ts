@@ -1,7 +1,8 @@
+import type { HostStatus } from "@tsproxy/sdk";
 import { type Answer, bareRefusal, json } from "./answer.ts";
 import type { ConfigSnapshot, CoreData } from "./core-data.ts";
 import { fieldMask, type Json, trimmed } from "./field-mask.ts";
-import { addressJson, healthStatusOf, localityJson } from "./host-json.ts";
+import { addressJson, localityJson } from "./host-json.ts";
 import type { Matcher, Query } from "./query.ts";
 import { shownNode } from "./server.ts";
 
@@ -79,7 +80,11 @@ function allDumps(config: ConfigSnapshot, node: Json, named: Matcher | undefined
   const bootstrap = redacted({ ...config.bootstrap, node }) as Json;
   const resources = (bootstrap.static_resources ?? {}) as Json;
   const updated = config.clustersUpdatedAt ?? config.loadedAt;
-  const clusters = listOf(resources.clusters).filter((c) => isWanted(c.name, named));
+  // Envoy keeps clusters by name, and listeners as they came.
+  const clusters = byName(
+    listOf(resources.clusters).filter((c) => isWanted(c.name, named)),
+    (cluster) => cluster.name,
+  );
   const listeners = listOf(resources.listeners).filter((l) => isWanted(l.name, named));
   const routes = listOf(resources.listeners)
     .flatMap((listener) => inManagers(listener, "route_config"))
@@ -132,6 +137,11 @@ function dump(
   return list.length === 0 ? type : { ...type, [field]: list.map(entry) };
 }
 
+function byName<T>(list: readonly T[], nameOf: (item: T) => unknown): T[] {
+  const key = (item: T): string => String(nameOf(item));
+  return list.toSorted((a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : 0));
+}
+
 function listOf(value: unknown): readonly Json[] {
   return Array.isArray(value) ? (value as readonly Json[]) : [];
 }
@@ -158,13 +168,17 @@ function scopedConfigs(scoped: Json): readonly Json[] {
 
 /** Hosts as ClusterLoadAssignments, an endpoint group for each locality and priority. */
 function endpoints(core: CoreData, named: Matcher | undefined): Json {
-  const wanted = core.clusters.clusters.filter((cluster) => isWanted(cluster.name, named));
+  const wanted = byName(
+    core.clusters.clusters.filter((cluster) => isWanted(cluster.name, named)),
+    (cluster) => cluster.name,
+  );
   const list = wanted.map((cluster) => {
-    const groups = new Map<string, { locality: Json; priority: number; lb_endpoints: Json[] }>();
+    const groups = new Map<string, EndpointGroup>();
     for (const host of cluster.hosts) {
       const locality = localityJson(host);
       const key = JSON.stringify([locality, host.priority]);
-      const group = groups.get(key) ?? { locality, priority: host.priority, lb_endpoints: [] };
+      const { priority, localityWeight = 0 } = host;
+      const group = groups.get(key) ?? { locality, priority, localityWeight, lb_endpoints: [] };
       groups.set(key, group);
       group.lb_endpoints.push({
         endpoint: {
@@ -172,7 +186,7 @@ function endpoints(core: CoreData, named: Matcher | undefined): Json {
           health_check_config: {},
           ...(host.hostname !== "" && { hostname: host.hostname }),
         },
-        health_status: healthStatusOf(host),
+        health_status: coarseHealthOf(host),
         ...(host.metadata !== undefined && { metadata: host.metadata }),
         load_balancing_weight: host.weight,
       });
@@ -180,14 +194,33 @@ function endpoints(core: CoreData, named: Matcher | undefined): Json {
     const assignment = {
       "@type": `${CONFIG}endpoint.v3.ClusterLoadAssignment`,
       cluster_name: cluster.name,
-      endpoints: [...groups.values()].map(({ priority, ...group }) => ({
-        ...group,
-        ...(priority !== 0 && { priority }),
-      })),
+      ...(groups.size > 0 && { endpoints: [...groups.values()].map(groupJson) }),
+      policy: cluster.policy,
     };
     return { endpoint_config: assignment };
   });
   return dump("EndpointsConfigDump", "static_endpoint_configs", list, (entry) => entry);
+}
+
+interface EndpointGroup {
+  readonly locality: Json;
+  readonly priority: number;
+  readonly localityWeight: number;
+  readonly lb_endpoints: Json[];
+}
+
+function groupJson({ priority, localityWeight, ...group }: EndpointGroup): Json {
+  return {
+    ...group,
+    load_balancing_weight: localityWeight,
+    ...(priority !== 0 && { priority }),
+  };
+}
+
+/** What all flags of a host come to. */
+function coarseHealthOf({ healthFlags, healthStatus }: HostStatus): string {
+  if (healthStatus === "DRAINING" || healthFlags.includes("/failed_")) return "UNHEALTHY";
+  return healthFlags.includes("/degraded_") ? "DEGRADED" : "HEALTHY";
 }
 
 /** Fields that Envoy marks as sensitive: every string below them is blanked. */

@@ -337,6 +337,24 @@ function dropOf(config: ClusterConfig): Fraction {
     : fractionOf(drop.drop_percentage);
 }
 
+/** The policy of its ClusterLoadAssignment, as Envoy's config dump shows it. */
+export function policyOf(config: ClusterConfig): Readonly<Record<string, unknown>> {
+  const [drop] = config.load_assignment?.policy?.drop_overloads ?? [];
+  const { numerator, denominator } = dropOf(config);
+  const millionth = Math.floor((numerator / denominator) * 1e6);
+  return {
+    ...(drop !== undefined && {
+      drop_overloads: [
+        {
+          category: drop.category,
+          drop_percentage: { numerator: millionth, denominator: "MILLION" },
+        },
+      ],
+    }),
+    overprovisioning_factor: config.load_assignment?.policy?.overprovisioning_factor ?? 140,
+  };
+}
+
 /** `drop_overloads`, 0 to 1; `limit`: how many percent it may be at most. */
 export function dropOverloadOf(config: ClusterConfig, limit: number): number {
   const { numerator, denominator } = dropOf(config);

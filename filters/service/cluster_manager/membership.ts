@@ -12,7 +12,7 @@ import {
 } from "@tsproxy/sdk";
 import { BreakerDisplay, thresholdsOf } from "./circuit-breaker.ts";
 import type { ClusterHealth } from "./cluster-health.ts";
-import type { ClusterConfig, Config } from "./config.ts";
+import { type ClusterConfig, type Config, policyOf } from "./config.ts";
 import { type Estate, fingerprintOf } from "./handover.ts";
 import { excludedBy, flagsText, healthBy } from "./health-flags.ts";
 import { addressOf, isCanary } from "./host.ts";
@@ -160,6 +160,7 @@ export class Membership {
         observabilityName: config.alt_stat_name || name,
         addedViaApi: false,
         ...(config.track_cluster_stats?.per_endpoint_stats === true && { perEndpointStats: true }),
+        policy: policyOf(config),
         thresholds: [thresholdsOf(config, "default"), thresholdsOf(config, "high")],
         ...outlierOf(this.#hosts.get(name)?.health),
         hosts: statusesOf(this.#hosts.get(name)),
