@@ -23,7 +23,10 @@ export interface BalancerContext {
   readonly metadataMatch?: readonly MetadataCriterion[] | undefined;
   /** Undefined: DEFAULT. */
   readonly priority?: Priority | undefined;
-  /** A retry: true if it should not go to that host (`retry_host_predicate`). After `hostSelectionRetries` further choices any host will do. */
+  /**
+   * A retry: true if it should not go to that host (`retry_host_predicate`). After `hostSelectionRetries` further choices any host
+   * will do.
+   */
   rejects?(host: Host): boolean;
   /** How often another host is chosen in the place of a rejected one. Undefined: never. */
   readonly hostSelectionRetries?: number | undefined;
@@ -328,7 +331,9 @@ export interface Cluster {
   readonly stats: Stats;
   readonly traffic: ClusterStats;
   readonly hosts: readonly Host[];
-  /** Its hosts or its connections depend on the request: `BalancerContext.stream` has to be given (or `head`, as far as that goes). */
+  /**
+   * Its hosts or its connections depend on the request: `BalancerContext.stream` has to be given (or `head`, as far as that goes).
+   */
   readonly choosesByStream?: boolean;
   /** Its hosts are those that requests name (`dynamic_forward_proxy`): a filter has to have the name resolved first. */
   readonly names?: HostNames | undefined;
@@ -343,12 +348,18 @@ export interface Cluster {
   readonly httpFilters?: readonly UpstreamFilter[] | undefined;
   /** What its circuit breakers of both priorities count now, in all workers. */
   readonly inUse?: ClusterUse;
-  /** Asks the circuit breaker for retries (`max_retries`, or the retry budget). After true, `endRetry` is called once; false: too many run. */
+  /**
+   * Asks the circuit breaker for retries (`max_retries`, or the retry budget). After true, `endRetry` is called once; false: too
+   * many run.
+   */
   beginRetry(priority: Priority): boolean;
   endRetry(priority: Priority): void;
   /** Chooses a host and begins an HTTP exchange on a pooled connection. Undefined: a callback has been called already. */
   newStream(callbacks: PoolCallbacks, context: BalancerContext): PoolHandle | undefined;
-  /** A UDP session counts as a connection in the circuit breaker. After true, `endSession` is called once; false: there are too many. */
+  /**
+   * A UDP session counts as a connection in the circuit breaker. After true, `endSession` is called once; false: there are too
+   * many.
+   */
   beginSession?(): boolean;
   endSession?(): void;
   /** Level of priority of a host that this cluster has given, where that is not `Host.priority`: a cluster that is made of others. */

@@ -147,9 +147,14 @@ export interface ClientEvents {
   onIdle(): void;
   /** The capacity has grown. */
   onCapacity?(): void;
-  /** No new exchange, please: the peer asked to leave, or the codec can take no more. The pool closes the connection when it is idle. */
+  /**
+   * No new exchange, please: the peer asked to leave, or the codec can take no more. The pool closes the connection when it is
+   * idle.
+   */
   onRetire(): void;
-  /** One exchange of several ended early: reset by us (also for what the peer did wrong) or by the peer, or its connection is gone. */
+  /**
+   * One exchange of several ended early: reset by us (also for what the peer did wrong) or by the peer, or its connection is gone.
+   */
   onStreamLost?(by: "us" | "peer" | "connection"): void;
   /** The peer broke the protocol: all exchanges are lost next, and the codec closes the connection. */
   onFailed?(): void;
@@ -169,7 +174,10 @@ export interface ClientCodec {
   readonly capacity?: number;
   /** The connection is about to be closed by its owner: the codec says so (GOAWAY) and writes what it still holds. */
   finish?(): void;
-  /** Another owner takes over an idle connection, with the same options; events go to it from here on. Absent: that is not possible. */
+  /**
+   * Another owner takes over an idle connection, with the same options; events go to it from here on. Absent: that is not
+   * possible.
+   */
   adopt?(events: ClientEvents): void;
 }
 

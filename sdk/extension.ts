@@ -220,7 +220,10 @@ export interface Regex {
 export interface SetupContext {
   /** `canary`: setup only proves that the config is good; no connection, no subscription takes effect. */
   readonly role: "worker" | "control" | "canary";
-  /** False on a worker: no canary has run `setup` with this config, so a worker has to check all that it may be refused for. Absent: true. */
+  /**
+   * False on a worker: no canary has run `setup` with this config, so a worker has to check all that it may be refused for.
+   * Absent: true.
+   */
   readonly rehearsed?: boolean;
   readonly worker: number;
   readonly node: {
@@ -275,7 +278,10 @@ export interface SetupContext {
    */
   adopt(connection: Connection, handler: ConnectionHandler): void;
   file(path: string): FileSink;
-  /** The whole of a file; a relative path counts from where the proxy was started. Throws if it cannot be read. In `setup` only: it waits for the disk. */
+  /**
+   * The whole of a file; a relative path counts from where the proxy was started. Throws if it cannot be read. In `setup` only: it
+   * waits for the disk.
+   */
   readFile(path: string, encoding?: "utf8" | "base64"): string;
   /** Calls `onChanged` within a second or two after the file's content has changed, until the generation ends. */
   watchFile(path: string, onChanged: () => void): void;
@@ -285,7 +291,10 @@ export interface SetupContext {
   subscribe(topic: string, onValue: (value: unknown) => void): void;
   /** The configuration is not put into service before this settles (either way). Bounded by core (15 s). */
   waitFor(settled: Promise<unknown>, what: string): void;
-  /** State that all workers share and that outlives reloads: one cell for each name at each place of the config. `shared` declares such cells. */
+  /**
+   * State that all workers share and that outlives reloads: one cell for each name at each place of the config. `shared` declares
+   * such cells.
+   */
   cell<T>(name: string, spec: CellSpec<T>): T;
   /** A count that all workers share and that outlives reloads: who takes the next turn. */
   turns(name: string): Turns;

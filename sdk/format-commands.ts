@@ -96,7 +96,10 @@ const POINTS: Readonly<Record<string, (info: StreamInfo) => number>> = {
 const never = () => Number.NaN;
 const PER_MS: Readonly<Record<string, number>> = { ms: 1, us: 1e3, ns: 1e6 };
 
-/** `COMMON_DURATION(START:END:PRECISION)`. In Envoy filters may add points of their own; here none does, so other names have no value. */
+/**
+ * `COMMON_DURATION(START:END:PRECISION)`. In Envoy filters may add points of their own; here none does, so other names have no
+ * value.
+ */
 const commonDuration: Make = (parameter, length) => {
   if (length !== undefined) throw new TypeError("takes no length");
   const [from = "", to = "", unit = "", more] = (parameter ?? "").split(":");

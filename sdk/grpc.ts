@@ -56,7 +56,10 @@ export interface GrpcEvents<A> {
   onMessage(message: A): void;
   /** Once, at the end, unless the stream was cancelled. */
   onEnd(status: GrpcStatus): void;
-  /** The server does not take what was sent for now (true), or takes it again. A caller that goes on sending is cut off at MAX_UNSENT. */
+  /**
+   * The server does not take what was sent for now (true), or takes it again. A caller that goes on sending is cut off at
+   * MAX_UNSENT.
+   */
   onBlocked?(blocked: boolean): void;
 }
 

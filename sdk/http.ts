@@ -67,7 +67,10 @@ export function hold(
 export const done = Object.freeze({ type: "done" as const });
 export type Done = typeof done;
 
-/** Answer of a trailers hook: the message ends with these bytes instead of the trailers. Of a hook of a head that ends its message: these bytes become its body. */
+/**
+ * Answer of a trailers hook: the message ends with these bytes instead of the trailers. Of a hook of a head that ends its message:
+ * these bytes become its body.
+ */
 export interface LastChunk {
   readonly type: "last_chunk";
   readonly bytes: Uint8Array;

@@ -77,7 +77,10 @@ export interface Connection {
   end(): void;
   /** `flush`: after what was written. `abort`: at once. `reset`: at once, with RST. */
   close(how: "flush" | "abort" | "reset"): void;
-  /** Sends what was written and FIN, then drops what still arrives, and closes when the peer does or after `ms` (Envoy's delayed close). */
+  /**
+   * Sends what was written and FIN, then drops what still arrives, and closes when the peer does or after `ms` (Envoy's delayed
+   * close).
+   */
   closeDelayed(ms: number): void;
   /** Reading stops while pauses outnumber resumes. */
   pause(): void;
@@ -159,7 +162,10 @@ export interface DownstreamConnection extends Connection {
   readonly filterChainName?: string;
   /** `metadata` of the filter chain. */
   readonly filterChainMetadata?: unknown;
-  /** Set by a filter that knows more of the connection than its socket tells (its cluster, its bytes), for the listener's access logs. */
+  /**
+   * Set by a filter that knows more of the connection than its socket tells (its cluster, its bytes), for the listener's access
+   * logs.
+   */
   describedBy?: { describe(): Partial<StreamInfo> } | undefined;
   /** True once the listener drains: finish, take nothing new. */
   readonly draining: boolean;

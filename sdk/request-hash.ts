@@ -79,7 +79,10 @@ export interface Hashed {
   readonly downstream?: { readonly remoteAddress: Address } | undefined;
 }
 
-/** Envoy's hash of a request. Undefined: no policy has found anything to hash. `giveCookie` is called with a `set-cookie` line for the client. */
+/**
+ * Envoy's hash of a request. Undefined: no policy has found anything to hash. `giveCookie` is called with a `set-cookie` line for
+ * the client.
+ */
 export function requestHash(
   policies: readonly HashPolicy[],
   asked: Hashed,

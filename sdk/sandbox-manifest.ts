@@ -6,7 +6,10 @@ export interface SandboxManifest {
   /** Clusters that `fetch` may ask. Absent: any. */
   readonly clusters?: readonly string[];
   readonly headers?: {
-    /** Lower-case names of the request and response headers that its filters see. Absent: all. Method, path and status are always seen. */
+    /**
+     * Lower-case names of the request and response headers that its filters see. Absent: all. Method, path and status are always
+     * seen.
+     */
     readonly read?: readonly string[];
     /** The same for headers that they may set, add and remove, here with `:method`, `:path` and `:status`. Absent: all. */
     readonly write?: readonly string[];

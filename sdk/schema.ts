@@ -131,7 +131,10 @@ export interface ScriptSource {
   readonly indent: number;
 }
 
-/** Schema of a script's text; `setup` gets a ScriptSource. `file`: the config has a path instead. `body`: the text is the body of one function. */
+/**
+ * Schema of a script's text; `setup` gets a ScriptSource. `file`: the config has a path instead. `body`: the text is the body of
+ * one function.
+ */
 export function ScriptSource(
   options: { readonly file?: boolean; readonly body?: boolean; readonly description?: string } = {},
 ) {

@@ -61,7 +61,10 @@ export class ScriptProgram {
     }
   }
 
-  /** Rewrites an error for the script's author: its place in the user's file before the message, and no frames but the script's own. */
+  /**
+   * Rewrites an error for the script's author: its place in the user's file before the message, and no frames but the script's
+   * own.
+   */
   located(error: unknown): unknown {
     if (!(error instanceof Error) || error.stack === undefined) return error;
     const frames: string[] = [];

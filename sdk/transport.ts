@@ -89,7 +89,10 @@ export interface TlsContextOptions {
   readonly allowExpired?: boolean;
   /** Server: session tickets. */
   readonly tickets: boolean;
-  /** 80 bytes each, in base64, as Envoy has them: the first encrypts new tickets, all decrypt old ones. Absent: a key that only this process has. */
+  /**
+   * 80 bytes each, in base64, as Envoy has them: the first encrypts new tickets, all decrypt old ones. Absent: a key that only
+   * this process has.
+   */
   readonly ticketKeys?: readonly string[];
   /** Server: sessions of clients that get no ticket are kept here, for TLS 1.2 and below by their ids. */
   readonly keepsSessions?: boolean;

@@ -28,7 +28,9 @@ export const RESPONSE_TOO_LARGE = reply(500, {
 });
 
 const EMPTY = new Uint8Array(0);
-/** Bytes of one direction that may wait while a filter decides. The source is paused meanwhile, so little more than one read comes. */
+/**
+ * Bytes of one direction that may wait while a filter decides. The source is paused meanwhile, so little more than one read comes.
+ */
 const KEPT_LIMIT = 1024 * 1024;
 /** A buffer up to this size is kept for the next stream. */
 const KEPT_FOR_NEXT = 16 * 1024;
@@ -89,7 +91,10 @@ export class Walk {
   /** Position of the trailers under way, or -1. */
   #trailersAt = -1;
   #trailers: HeaderMap | undefined = undefined;
-  /** Two buffers that change places: what has arrived while a filter waits (`#kept`), and the chunk that it has been given (`#underWay`). */
+  /**
+   * Two buffers that change places: what has arrived while a filter waits (`#kept`), and the chunk that it has been given
+   * (`#underWay`).
+   */
   #kept: Uint8Array = EMPTY;
   #keptSize = 0;
   /** The first bytes that have arrived meanwhile are not copied as long as the event that brought them goes on. */
