@@ -235,28 +235,55 @@ function compileAction(action: Action, path: string, cx: SetupContext): Step {
 }
 
 function compileRareAction(action: Action, path: string, cx: SetupContext): Step {
-  const {
-    masked_remote_address: masked,
-    remote_address_match: addressMatch,
-    header_value_match: headerMatch,
-    query_parameter_value_match: queryMatch,
-    extension,
-  } = action;
+  const { masked_remote_address: masked, extension } = action;
+  const metadata = action.metadata ?? action.dynamic_metadata;
   if (extension !== undefined) {
-    const { descriptor_key: key, skip_if_error: skips, text, parsed } = extension.typed_config;
-    const at = `${path}.extension.typed_config`;
-    if ((text === undefined) === (parsed === undefined))
-      throw new ConfigError(at, "give one of text and parsed");
-    const field = text === undefined ? "parsed" : "text";
-    const program = celProgram(text ?? parsed, `${at}.${field}`, cx);
-    return (stream) => given(key, celText(program(stream)), skips);
+    return compileExpression(extension.typed_config, `${path}.extension.typed_config`, cx);
   }
   if (masked !== undefined) {
-    return ({ info }) => {
-      const { v4_prefix_mask_len: v4, v6_prefix_mask_len: v6 } = masked;
-      return has("masked_remote_address", maskedIp(info.downstreamRemoteAddress.ip, v4, v6));
-    };
+    const { v4_prefix_mask_len: v4, v6_prefix_mask_len: v6 } = masked;
+    return ({ info }) =>
+      has("masked_remote_address", maskedIp(info.downstreamRemoteAddress.ip, v4, v6));
   }
+  if (metadata !== undefined) {
+    const isOfRoute = action.metadata?.source === "ROUTE_ENTRY";
+    return compileMetadata(metadata, isOfRoute, action.metadata?.skip_if_absent ?? false);
+  }
+  return compileMatch(action, path, cx);
+}
+
+/** An action of CEL. */
+function compileExpression(
+  config: NonNullable<Action["extension"]>["typed_config"],
+  path: string,
+  cx: SetupContext,
+): Step {
+  const { descriptor_key: key, skip_if_error: skips, text, parsed } = config;
+  if ((text === undefined) === (parsed === undefined))
+    throw new ConfigError(path, "give one of text and parsed");
+  const field = text === undefined ? "parsed" : "text";
+  const program = celProgram(text ?? parsed, `${path}.${field}`, cx);
+  return (stream) => given(key, celText(program(stream)), skips);
+}
+
+function compileMetadata(
+  config: NonNullable<Action["dynamic_metadata"]>,
+  isOfRoute: boolean,
+  skips: boolean,
+): Step {
+  const { key: namespace, path } = config.metadata_key;
+  const keys = path.map(({ key }) => key);
+  return ({ route, metadata }) => {
+    const values = isOfRoute ? route?.routeMetadata?.[namespace] : metadata.get(namespace);
+    const value = valueAt(values, keys);
+    const found = typeof value === "string" && value !== "" ? value : config.default_value;
+    return has(config.descriptor_key, found, skips);
+  };
+}
+
+/** The actions that make their entry for requests which match. */
+function compileMatch(action: Action, path: string, cx: SetupContext): Step {
+  const { remote_address_match: addressMatch, header_value_match: headerMatch } = action;
   if (addressMatch !== undefined) {
     const at = `${path}.remote_address_match`;
     const { ranges, invert_match: inverted } = addressMatch.address_matcher;
@@ -270,38 +297,18 @@ function compileRareAction(action: Action, path: string, cx: SetupContext): Step
     };
   }
   if (headerMatch !== undefined) {
-    const matchers = headerMatch.headers.map((h, k) =>
-      compileHeaderMatch(h, `${path}.header_value_match.headers[${k}]`, cx),
-    );
+    const at = `${path}.header_value_match.headers`;
+    const matchers = headerMatch.headers.map((h, k) => compileHeaderMatch(h, `${at}[${k}]`, cx));
     const entry = literal(headerMatch, "header_match");
     return ({ request }) =>
       matchers.every((m) => m.matches(request)) === headerMatch.expect_match ? entry : undefined;
   }
-  if (queryMatch !== undefined) {
-    const matchers = queryMatch.query_parameters.map((q, k) =>
-      compileQueryMatch(
-        q,
-        `${path}.query_parameter_value_match.query_parameters[${k}]`,
-        cx,
-        decodedParameter,
-      ),
-    );
-    const entry = literal(queryMatch, "query_match");
-    return ({ request }) =>
-      matchers.every((m) => m.matches(request)) === queryMatch.expect_match ? entry : undefined;
-  }
-  const metadata = action.metadata ?? action.dynamic_metadata!;
-  const keys = metadata.metadata_key.path.map(({ key }) => key);
-  const ofRoute = action.metadata?.source === "ROUTE_ENTRY";
-  const skips = action.metadata?.skip_if_absent ?? false;
-  return (stream) => {
-    const values = ofRoute
-      ? (stream.route as { routeMetadata?: Record<string, unknown> } | undefined)?.routeMetadata?.[
-          metadata.metadata_key.key
-        ]
-      : stream.metadata.get(metadata.metadata_key.key);
-    const value = valueAt(values, keys);
-    const found = typeof value === "string" && value !== "" ? value : metadata.default_value;
-    return has(metadata.descriptor_key, found, skips);
-  };
+  const queryMatch = action.query_parameter_value_match!;
+  const at = `${path}.query_parameter_value_match.query_parameters`;
+  const matchers = queryMatch.query_parameters.map((q, k) =>
+    compileQueryMatch(q, `${at}[${k}]`, cx, decodedParameter),
+  );
+  const entry = literal(queryMatch, "query_match");
+  return ({ request }) =>
+    matchers.every((m) => m.matches(request)) === queryMatch.expect_match ? entry : undefined;
 }

@@ -5,6 +5,7 @@ import { CidrRange, CidrRanges, parseIp } from "./ip.ts";
 import { type CompiledMatcher, compileMatcher, MatcherOf } from "./matcher.ts";
 import type { MatchSubject } from "./matcher-inputs.ts";
 import { compileMetadataMatch, MetadataMatcher } from "./metadata-match.ts";
+import type { Route } from "./route.ts";
 import { Enum, type Static, Type, UInt32 } from "./schema.ts";
 import { compileStringMatch, StringMatcher } from "./string-match.ts";
 import type { TlsInfo } from "./transport.ts";
@@ -119,7 +120,7 @@ export const rbacFields = {
 /** What rules look at: an HttpStream is one, and a connection that has no requests makes one. */
 export interface RbacSubject extends MatchSubject {
   readonly downstream?: { readonly tls?: TlsInfo | undefined } | undefined;
-  readonly route?: unknown;
+  readonly route?: Pick<Route, "routeMetadata"> | undefined;
 }
 
 /** A condition on a request. */
@@ -336,9 +337,9 @@ function compileIp(range: CidrRange, at: string, of: (subject: RbacSubject) => s
   };
 }
 
-function routeMetadata(route: unknown) {
-  const { routeMetadata: values } = (route ?? {}) as {
-    readonly routeMetadata?: Readonly<Record<string, unknown>>;
-  };
-  return new Map(Object.entries(values ?? {})) as ReadonlyMap<string, Record<string, unknown>>;
+function routeMetadata(route: RbacSubject["route"]) {
+  return new Map(Object.entries(route?.routeMetadata ?? {})) as ReadonlyMap<
+    string,
+    Record<string, unknown>
+  >;
 }

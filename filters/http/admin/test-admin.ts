@@ -45,17 +45,16 @@ interface GivenStats {
 const written = (list: readonly (readonly [string, number])[] = []) =>
   list.map(([name, value]) => [name, value, value !== 0] as const);
 
-/** A proxy of one listener and two clusters, with the stats that a test gives it. */
-export function start(
-  world: {
-    stats?: GivenStats;
-    state?: string;
-    clusters?: ClusterManagerStatus;
-    bootstrap?: ConfigSnapshot["bootstrap"];
-    packages?: readonly PackageSnapshot[];
-  } = {},
-) {
-  const cx = new TestContext();
+interface World {
+  stats?: GivenStats;
+  state?: string;
+  clusters?: ClusterManagerStatus;
+  bootstrap?: ConfigSnapshot["bootstrap"];
+  packages?: readonly PackageSnapshot[];
+}
+
+/** Plays core for a proxy of two listeners; answers the names of the operations that have been asked for, as they come. */
+function playCore(cx: TestContext, world: World): string[] {
   const ran: string[] = [];
   const operation = (name: string, answer: unknown) =>
     cx.operations.set(name, () => {
@@ -80,28 +79,26 @@ export function start(
     },
   ]);
   operation("core.packages", world.packages ?? []);
-  operation("core.config", {
-    bootstrap: world.bootstrap ?? {},
-    loadedAt: "2026-11-20T09:30:50.219Z",
-  });
-  operation("core.reset_counters", {});
-  operation("core.quit", {});
+  const bootstrap = world.bootstrap ?? {};
+  operation("core.config", { bootstrap, loadedAt: "2026-11-20T09:30:50.219Z" });
   for (const name of ["healthcheck", "drain_listeners", "reopen_logs", "change_lookups"])
     operation(`core.${name}`, {});
+  for (const name of ["reset_counters", "quit"]) operation(`core.${name}`, {});
   operation("core.runtime_modify", true);
-  operation("core.memory", {
-    allocated: 1,
-    heapSize: 2,
-    unmapped: 0,
-    free: 1,
-    cached: 0,
-    physical: 3,
-  });
+  const bytes = { unmapped: 0, free: 1, cached: 0, physical: 3 };
+  operation("core.memory", { allocated: 1, heapSize: 2, ...bytes });
   operation("core.log_levels", [
     ["http/router", "info"],
     ["main", "info"],
   ]);
   operation("core.recent_lookups", { total: 7 });
+  return ran;
+}
+
+/** The filter in a proxy that a test describes. */
+export function start(world: World = {}) {
+  const cx = new TestContext();
+  const ran = playCore(cx, world);
   cx.publish("cluster_manager/status", world.clusters ?? { clusters: [] });
   const factory = cx.setup(admin, {});
 
