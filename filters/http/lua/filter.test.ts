@@ -399,6 +399,58 @@ describe("the stream", () => {
     expect(s.upstream.header("x-ns")).toBe("true");
   });
 
+  it("hands out one object a kind, which is not edited while it is gone through", () => {
+    for (const thing of [
+      "metadata()",
+      "route():metadata()",
+      "filterContext()",
+      "streamInfo():dynamicMetadata()",
+      "streamInfo():filterState()",
+      "connectionStreamInfo():dynamicMetadata()",
+    ])
+      expect(shown(`h:${thing} == h:${thing}`, { route })).toBe("true");
+    const fails = (code: string) => shown(`select(2, pcall(function() ${code} end))`, { route });
+    const dynamic = "h:streamInfo():dynamicMetadata()";
+    const each = (code: string) =>
+      fails(`${dynamic}:set("a", "b", 1) for k in pairs(${dynamic}) do ${code} end`);
+    expect(each(`${dynamic}:set("c", "d", 1)`)).toMatch(/cannot be modified while iterating$/);
+    expect(each(`for j in pairs(${dynamic}) do end`)).toMatch(/cannot create a second iterator/);
+    expect(
+      fails("for k in pairs(h:metadata()) do for j in pairs(h:metadata()) do end end"),
+    ).toMatch(/cannot create a second iterator/);
+  });
+
+  it("refuses what Envoy refuses", () => {
+    const fails = (code: string) => shown(`select(2, pcall(function() ${code} end))`);
+    const state = "h:streamInfo():filterState()";
+    expect(fails(`${state}:set("k", "none", "v")`)).toMatch(
+      /'none' does not have an object factory$/,
+    );
+    expect(fails(`h:body("yes")`)).toMatch(/boolean expected, got string/);
+    expect(fails(`h:setUpstreamOverrideHost("192.0.2.1:80", "yes")`)).toMatch(/boolean expected/);
+    expect(fails(`h:respond({ [":status"] = "200", ["a b"] = "c" })`)).toMatch(
+      /invalid header name 'a b'$/,
+    );
+    expect(fails(`h:respond({ [":status"] = "200", "c" })`)).toBe("invalid key to 'next'");
+    expect(fails(`h:stats():gauge("g"):set(-1)`)).toMatch(/gauge set value must be non-negative$/);
+    expect(fails(`h:stats():histogram("h", "yards")`)).toMatch(
+      /invalid histogram unit 'yards', expected 'ms', .*, or 'unspecified'$/,
+    );
+    expect(fails(`assert(false, "no")`)).toMatch(/:8: no$/);
+    expect(fails("error(5)")).toMatch(/:8: 5$/);
+  });
+
+  it("has what a PROXY header has said", () => {
+    const proxied = "envoy.filters.listener.proxy_protocol";
+    const downstreamConnection = { metadata: new Map([[proxied, { service: "a" }]]) } as never;
+    const typed = `h:connectionStreamInfo():dynamicTypedMetadata`;
+    expect(
+      shown(`${typed}("${proxied}").typed_metadata.service, ${typed}("none")`, {
+        downstreamConnection,
+      }),
+    ).toBe("a nil");
+  });
+
   it("has addresses and TLS", () => {
     const info = { downstreamRemoteAddress: { ip: "192.0.2.9", port: 1 } };
     expect(shown("h:streamInfo():downstreamRemoteAddress(), h:connection():ssl()", { info })).toBe(
