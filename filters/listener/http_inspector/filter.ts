@@ -11,6 +11,8 @@ import {
 const PREFACE = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /** Bytes. A first line that is longer is not taken for a request line. */
 const MAX_LINE = 64 * 1024 - 1;
+/** A path, the asterisk, or a whole URL. */
+const TARGET = /^(?:\/|\*$|[a-z][a-z0-9+.-]*:\/\/)/i;
 const METHOD = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
 
 /** Finds out which HTTP a client speaks in the clear; consumes no byte. */
@@ -44,12 +46,12 @@ function protocolOf(bytes: Chunk): keyof typeof NAMES | "not" | "more" {
   let end = bytes.at;
   while (end < bytes.end && bytes.memory[end] !== 10) end++;
   const line = latin1Decode(bytes.memory, bytes.at, end).replace(/\r$/, "");
-  const method = line.split(" ", 1)[0]!;
+  const [method = "", target = ""] = line.split(" ", 2);
   if (!METHOD.test(method) || method.length > 64) return "not";
   if (end === bytes.end) return bytes.length < MAX_LINE ? "more" : "not";
-  const version = / HTTP\/1\.([01])$/.exec(line)?.[1];
-  if (version === undefined) return "not";
-  return version === "0" ? "http10" : "http11";
+  if (method !== "CONNECT" && !TARGET.test(target)) return "not";
+  // Whatever is not 1.1 is 1.0 to Envoy, a line without a version too.
+  return line.endsWith(" HTTP/1.1") ? "http11" : "http10";
 }
 
 type Stats = ReturnType<typeof statsOf>;

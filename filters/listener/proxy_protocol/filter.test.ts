@@ -102,7 +102,7 @@ test("closes on what breaks the rules", () => {
     v2(0x21, 0x11, TCP4.slice(0, 6)),
     v2(0x25, 0x11, TCP4),
     v2(0x31, 0x11, TCP4),
-    v2(0x21, 0x12, TCP4),
+    v2(0x21, 0x13, TCP4),
     v2(0x21, 0x41, TCP4),
     v2(0x21, 0x11, `${TCP4}\x02\x00\x09name`),
   ];

@@ -1,7 +1,6 @@
 import {
   type AcceptedSocket,
   type Chunk,
-  type Counter,
   defineListenerFilter,
   Enum,
   type ListenerFilter,
@@ -56,16 +55,19 @@ class ProxyProtocol implements ListenerFilter {
     const stats = this.#stats;
     const announced = versionOf(bytes);
     if (announced === "more") return "more";
-    if (announced === "absent") return this.#without(stats.notFoundAllowed, stats.notFoundRefused);
+    if (announced === "absent") return this.#onAbsent();
     const { found, error, disallowed } = stats[announced];
     if (this.#config.disallowed_versions?.includes(announced)) {
+      found.inc();
+      disallowed.inc();
       // A client that may come without a header may also send bytes that look like one.
-      return this.#without(disallowed, disallowed);
+      return this.#config.allow_requests_without_proxy_protocol ? 0 : "close";
     }
     const header = readProxyHeader(bytes);
     if (header === "more") return "more";
     if (typeof header === "string") {
       error.inc();
+      stats.anyError.inc();
       return "close";
     }
     found.inc();
@@ -75,10 +77,15 @@ class ProxyProtocol implements ListenerFilter {
     return header.size;
   }
 
-  #without(allowed: Counter, refused: Counter): number | "close" {
-    const isAllowed = this.#config.allow_requests_without_proxy_protocol;
-    (isAllowed ? allowed : refused).inc();
-    return isAllowed ? 0 : "close";
+  #onAbsent(): number | "close" {
+    const { anyError, notFoundAllowed, notFoundRefused } = this.#stats;
+    if (this.#config.allow_requests_without_proxy_protocol) {
+      notFoundAllowed.inc();
+      return 0;
+    }
+    notFoundRefused.inc();
+    anyError.inc();
+    return "close";
   }
 
   #note(tlvs: readonly ProxyTlv[]): void {
@@ -104,6 +111,8 @@ function statsOf(cx: SetupContext, prefix: string) {
     error: scope.counter(`versions.${name}.error`),
   });
   return {
+    /** Envoy's older count, of all listeners together. */
+    anyError: cx.stats.counter("downstream_cx_proxy_proto_error"),
     notFoundAllowed: scope.counter("not_found_allowed"),
     notFoundRefused: scope.counter("not_found_disallowed"),
     V1: version("v1"),

@@ -76,6 +76,7 @@ function addressOf(ip: string, port: string, length: number): Address | undefine
 const COMMAND = { LOCAL: 0, PROXY: 1 } as const;
 const FAMILY = { UNSPEC: 0, INET: 1, INET6: 2, UNIX: 3 } as const;
 const STREAM = 1;
+const DATAGRAM = 2;
 
 function readV2(bytes: Chunk): ProxyHeader | NoHeader {
   const { memory, at } = bytes;
@@ -97,7 +98,8 @@ function readV2(bytes: Chunk): ProxyHeader | NoHeader {
   const tlvs = readTlvs(memory, body + addresses, end);
   if (tlvs === undefined) return "bad V2";
   if (family === FAMILY.UNSPEC || family === FAMILY.UNIX) return { ...own, tlvs };
-  if (protocol !== STREAM) return "bad V2";
+  // As Envoy: the addresses of datagrams are as good.
+  if (protocol !== STREAM && protocol !== DATAGRAM) return "bad V2";
   const ip = family === FAMILY.INET ? 4 : 16;
   const read = (from: number, port: number): Address => ({
     ip: formatIp(memory.slice(from, from + ip)),

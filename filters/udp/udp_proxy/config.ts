@@ -34,7 +34,7 @@ export const Config = Type.Object({
   upstream_socket_config: Type.Optional(
     Type.Object({
       max_rx_datagram_size: Type.Optional(UInt32({ minimum: 1, maximum: 65_535 })),
-      /** Accepted, and without effect: Node reads one datagram at a time. */
+      /** True, which is the default: no datagram is too large. */
       prefer_gro: Type.Optional(Type.Boolean()),
     }),
   ),

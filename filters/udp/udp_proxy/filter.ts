@@ -23,6 +23,7 @@ import { ClusterUdpStats, DownstreamUdpStats } from "./stats.ts";
 /** Sessions of one listener and worker. Client addresses can be forged, so their number has to be bounded. */
 const MAX_SESSIONS = 16_384;
 const DEFAULT_DATAGRAM = 1_500;
+const LARGEST_DATAGRAM = 65_535;
 
 /** Forwards the datagrams of each client to a host of a cluster, and what comes back. */
 class UdpProxy implements UdpListenerFilter, SessionOwner {
@@ -43,7 +44,10 @@ class UdpProxy implements UdpListenerFilter, SessionOwner {
     this.cx = cx;
     this.stats = new DownstreamUdpStats(cx.stats.scope(`udp.${config.stat_prefix}.`));
     this.idleMs = config.idle_timeout;
-    this.maxDatagram = config.upstream_socket_config?.max_rx_datagram_size ?? DEFAULT_DATAGRAM;
+    const { max_rx_datagram_size: most = DEFAULT_DATAGRAM, prefer_gro: gro = true } =
+      config.upstream_socket_config ?? {};
+    // Envoy reads many datagrams at once unless it is told otherwise, and then into a buffer that has room for any.
+    this.maxDatagram = gro ? LARGEST_DATAGRAM : most;
     this.#perPacket = config.use_per_packet_load_balancing;
     this.#clusterOf = clusterChoice(config, cx);
     this.#hash = hashPolicy(config);

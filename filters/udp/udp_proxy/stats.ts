@@ -48,5 +48,8 @@ export class ClusterUdpStats {
     this.rxBytes = stats.counter("upstream_cx_rx_bytes_total");
     this.txBytes = stats.counter("upstream_cx_tx_bytes_total");
     this.overflow = stats.counter("upstream_cx_overflow");
+    // Of datagrams in HTTP tunnels, which do not exist here.
+    for (const name of ["buffer_overflow", "failure", "success"])
+      stats.counter(`udp.sess_tunnel_${name}`);
   }
 }
