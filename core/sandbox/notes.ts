@@ -3,7 +3,7 @@ import type { SandboxOptions } from "./options.ts";
 
 const LEVELS = ["debug", "info", "warn", "error"];
 
-/** JSON out of a sandbox: any of it may be missing or something else. */
+/** A message of a sandbox. Any field may be missing or of another type: it is checked before use. */
 interface Told {
   readonly level?: unknown;
   readonly message?: unknown;
@@ -12,7 +12,7 @@ interface Told {
   readonly stack?: unknown;
 }
 
-/** What a sandbox means for core: a log line, lines for a file, a throw, the name of a stat (which the caller defines). */
+/** Handles a sandbox's messages to core: a log line, lines for a file, a thrown error, the name of a stat (defined by the caller). */
 export function takeNote(
   options: SandboxOptions,
   kind: number,

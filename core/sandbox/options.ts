@@ -6,15 +6,15 @@ import type { Supply } from "./supply.ts";
 
 export interface SandboxLimits {
   /**
-   * Wall clock of one entry. Small boxes kill honest filters on a busy machine: with twice as many threads that want to run as
-   * cores, 100 ms did so once in 20,000 requests. A filter that hangs takes it from others once; then it runs aside.
+   * Time box of one entry, by the clock. A smaller one stops honest filters on a busy machine: with twice as many busy threads as
+   * cores, 100 ms did so once in 20,000 requests. A filter that hangs delays others so long once; after that it runs on another thread.
    */
   readonly timeoutMs: number;
-  /** CPU of one entry, for each 64 records in it; three entries in 10 s that take ten times as much together are a fault. */
+  /** CPU time of one entry, for each 64 records in it. Three longer entries in 10 s that together take ten times as much are a fault. */
   readonly cpuMs: number;
   /** How long a hook's promise may stay pending. */
   readonly pauseMs: number;
-  /** Heap and buffers; past this at two looks in a row is a fault. */
+  /** Quota of heap and buffers. More than this at two checks in a row, a second apart, is a fault. */
   readonly quotaMb: number;
 }
 export const DEFAULT_LIMITS: SandboxLimits = {
@@ -39,35 +39,35 @@ export interface SandboxOptions {
   readonly node: { readonly id: string; readonly cluster: string; readonly address?: string };
   /** The worker's shared memory, which records and their ranges lie in. */
   readonly memory: Buffer;
-  /** Offset of room in it (a multiple of 8) that lasts until the events of this flush are handled; -1: none for now. */
+  /** Reserves room in it, at a multiple of 8, that stays valid until the events of this flush are handled. -1: there is none now. */
   place(size: number): number;
-  /** An event for the chain. `size` is negative for core's own answer, -STATUS. */
+  /** Pushes the event of an answer. For core's own answers `size` is -STATUS. */
   onVerdict(token: number, at: number, size: number): void;
-  /** There is work outside of a flush. */
+  /** There is something to enter for, outside of a flush. */
   onWork(): void;
   onFault(fault: SandboxFault): void;
   onLog(level: string, message: string, fields: Readonly<Record<string, unknown>>): void;
-  /** Lines for a file; whether it may write there is not known yet. */
+  /** Lines for a file. Whether the package may write there is the caller's to check. */
   onLines?(path: string, text: string): void;
-  /** Filters of this use read no more than these parts of their streams. */
+  /** Called after setup: the filters of this use read only these parts of their streams (a mask of HOOK bits). */
   onReads?(use: number, mask: HookMask): void;
-  /** What the balancer of this use says of itself: JSON of a ToldPolicy. */
+  /** Called after the setup of a balancer: JSON of its ToldPolicy. */
   onPolicy?(use: number, told: string): void;
-  /** JSON of a FetchMessage and its bytes: the sandbox asks a cluster, and `reply` brings answers. "": it is gone. */
+  /** A filter calls `fetch`: JSON of a FetchMessage, and the body; answers come by `reply`. "": the isolate has ended. */
   onFetch?(text: string, bytes: Buffer): void;
-  /** An isolate has its code and is about to be set up: debuggers bind to it. */
+  /** An isolate has loaded its code and is about to be set up: debuggers attach now. */
   readonly onMade?: (isolate: SandboxIsolate) => Promise<void>;
-  /** It has an isolate, which the chain may enter while its gate is open. Absent: core alone enters it. */
+  /** There is a new isolate, with a gate for the builtin isolate to enter by. Absent: only core enters it. */
   readonly onGate?: (isolate: SandboxIsolate) => void;
   readonly stats: StatsSink;
   readonly limits?: Partial<SandboxLimits>;
-  /** While it cannot be entered: `closed` fails streams, `open` lets them pass it by. */
+  /** For streams that cannot be handled: `closed` fails them, `open` lets them skip the filter. */
   readonly failurePolicy?: "closed" | "open";
-  /** Of one CPU. Absent: 1. */
+  /** Share of one CPU that the sandbox may use. Absent: 1. */
   readonly cpuShare?: number;
-  /** It is never entered: the failure policy answers. */
+  /** The package has hung or ended a process: it is never entered, and the failure policy answers. */
   readonly quarantined?: boolean;
-  /** Where others see that this thread is inside: the words of its beat, and what it writes there. */
+  /** Where the supervisor sees that this thread is inside the sandbox: the thread's beat words, and the number to write. */
   readonly mark?: { readonly words: Int32Array; readonly box: number };
   /** Monotonic milliseconds. */
   readonly now?: () => number;

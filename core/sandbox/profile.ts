@@ -1,7 +1,7 @@
 import type { ProfileKind } from "../protocol.ts";
 import type { DebugChannel, SandboxIsolate } from "./isolate.ts";
 
-/** A CPU profile is put together of slices this long. */
+/** A CPU profile is taken in slices of this length, which are merged. */
 const SLICE_MS = 200;
 /** Bytes between two samples of a heap profile. */
 const HEAP_SAMPLE_BYTES = 8 * 1024;
@@ -69,7 +69,7 @@ export class SandboxProfile {
     }
   }
 
-  /** Samples are taken of the thread that the profile began on; the next slice begins where the isolate runs by then. */
+  /** V8 samples only the thread on which the profile was started, and the isolate moves between threads: hence the slices. */
   #slice(): Promise<void> {
     this.#sliced = this.#sliced.then(async () => {
       if (this.#isolate.disposed) return;
@@ -108,7 +108,7 @@ interface CpuNode {
   children?: number[];
 }
 
-/** As the DevTools protocol has it; times in microseconds. */
+/** A profile as in the DevTools protocol; times in microseconds. */
 export interface CpuProfile {
   readonly nodes: readonly CpuNode[];
   readonly startTime: number;
@@ -117,7 +117,7 @@ export interface CpuProfile {
   readonly timeDeltas?: readonly number[];
 }
 
-/** One profile of several that follow each other: calls that came the same way are one. */
+/** Merges consecutive profiles into one; nodes with the same call path become one node. */
 export function joined(slices: readonly CpuProfile[]): CpuProfile {
   const nodes: CpuNode[] = [];
   const known = new Map<string, CpuNode>();

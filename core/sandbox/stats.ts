@@ -1,10 +1,10 @@
 import { STATS_CELLS } from "../inside/sandbox/layout.ts";
 import { HISTOGRAM_CELLS } from "../inside/stats.ts";
 
-/** Where a worker keeps its stats. */
+/** A worker's stats cells, as sandboxes use them. */
 export interface StatsSink {
   readonly cells: Float64Array;
-  /** The first cell of a stat (asked again: the same one), or -1: no room. */
+  /** Defines a stat and answers its first cell; the same one for the same name. -1: there is no room. */
   define(kind: "counter" | "gauge" | "histogram", name: string, unit: string): number;
 }
 
@@ -15,7 +15,7 @@ interface Mapped {
   readonly isGauge: boolean;
 }
 
-/** A sandbox counts in cells of its own; what has changed is added to the worker's 20 ms after an entry. */
+/** A sandbox counts in cells of its own, which it could spoil; their changes are added to the worker's cells 20 ms after an entry. */
 export class SandboxStats {
   readonly #cells: Float64Array;
   readonly #seen = new Float64Array(STATS_CELLS);
@@ -27,7 +27,7 @@ export class SandboxStats {
     this.#cells = new Float64Array(memory);
   }
 
-  /** A name that the sandbox tells; nothing of it is believed. */
+  /** The sandbox defines a stat. What it says is checked. */
   define(told: unknown): void {
     const { kind, name, unit, cell } = told as Record<string, unknown>;
     if (kind !== "counter" && kind !== "gauge" && kind !== "histogram") return;
@@ -59,7 +59,7 @@ export class SandboxStats {
     }
   }
 
-  /** The isolate is gone: what it counted stays, what it gauged does not. */
+  /** The isolate has ended: its counts stay, its gauges are taken off. */
   end(): void {
     this.merge();
     for (const { from, to, isGauge } of this.#mapped)

@@ -3,15 +3,15 @@ import type { SandboxImage } from "./image.ts";
 import { EmptyIsolate, type SandboxMemory } from "./isolate.ts";
 import { DEFAULT_LIMITS } from "./options.ts";
 
-/** V8's own limit, the last resort behind the quota, is so many times that. */
+/** V8's memory limit, the last resort behind the quota, is so many times the quota. */
 const LIMIT_OF_QUOTA = 2;
-/** A generation and the one that it replaces. */
+/** Blocks of memory kept for reuse: of a generation and of the one that it replaces. */
 const MEMORIES_KEPT = 2;
 
 /**
- * What sandboxes of one worker are built from. One isolate is made ahead of need: it takes 6 ms (21 as long as
- * there is no snapshot), three times that under load. And memory is used again, since what is shared
- * with an isolate is given back only when the collector finds time (110 MiB after 300 reloads, 5 with this).
+ * Supplies the sandboxes of one worker with isolates and memory. One isolate is made ahead of need, because making one takes 6 ms
+ * (21 without a snapshot), and three times that under load. Shared memory is reused, because V8 gives memory that was shared with an
+ * isolate back only when the collector finds time (110 MiB after 300 reloads; 5 with reuse).
  */
 export class Supply {
   readonly #image: SandboxImage;
@@ -23,7 +23,7 @@ export class Supply {
     this.#image = image;
   }
 
-  /** For a package that may take so much. Rejects when no isolate can be made. */
+  /** Takes the spare isolate, or makes one, for a package with this quota. Rejects if none can be made. */
   takeIsolate(quotaMb = DEFAULT_LIMITS.quotaMb): Promise<EmptyIsolate> {
     if (quotaMb > DEFAULT_LIMITS.quotaMb) return this.#build(quotaMb);
     const spare = this.#spare ?? this.#build();
@@ -31,11 +31,11 @@ export class Supply {
     return spare;
   }
 
-  /** Makes the next isolate, when there is time. */
+  /** Makes the next spare isolate in the background. */
   restock(): void {
     if (this.#disposed || this.#image.awaits()) return;
     this.#spare ??= this.#build();
-    // Whoever takes it hears why there is none.
+    // `take` tells why it could not be made.
     this.#spare.catch(() => {});
   }
 
@@ -43,7 +43,7 @@ export class Supply {
     return EmptyIsolate.build(this.#image, quotaMb * LIMIT_OF_QUOTA);
   }
 
-  /** What `SandboxImage` has asked for. */
+  /** The snapshot that the image has asked for: spare isolates are made from it from now on. */
   useSnapshot(snapshot: ArrayBuffer): void {
     this.#image.use(snapshot);
     this.restock();
@@ -61,7 +61,7 @@ export class Supply {
     return memory;
   }
 
-  /** Of an isolate that is disposed and runs on no thread. */
+  /** Takes back the memory of an isolate that is disposed and runs on no thread. */
   giveMemory(memory: SandboxMemory): void {
     if (this.#memories.length < MEMORIES_KEPT) this.#memories.push(memory);
   }

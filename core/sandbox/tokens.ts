@@ -2,25 +2,25 @@
 import { baseOf, SLOT_MAX, slotOf } from "../inside/sandbox/layout.ts";
 
 /**
- * Which streams a sandbox knows, and who waits for an answer of it. Arrays by slot: a look-up is two loads. What a sandbox
- * answers is let through only for a token that waits.
+ * The streams that a sandbox knows, by token, and those of their lanes (request, response) that wait for an answer of it: an answer
+ * is delivered only for a token that waits. Arrays by slot, so that a look-up is two loads.
  */
 export class Tokens {
   #live = new Int32Array(1024);
-  /** Bit 0 and 1: the lane waits. */
+  /** By slot. Bit 0: the request lane waits; bit 1: the response lane. */
   #waiting = new Uint8Array(1024);
-  /** When a lane that was left pending is late, by slot * 2 + lane. */
+  /** Deadline of a lane that was left pending, by slot * 2 + lane. */
   #lateAt = new Float64Array(2048);
   #pending: number[] = [];
   #pendingHead = 0;
   #count = 0;
 
-  /** Streams that the sandbox holds state for. */
+  /** Number of streams that the sandbox holds state for. */
   get count(): number {
     return this.#count;
   }
 
-  /** A stream begins. */
+  /** Adds a stream. */
   add(token: number): void {
     const slot = slotOf(token);
     if (slot >= this.#live.length) this.#grow(slot);
@@ -56,7 +56,7 @@ export class Tokens {
     this.#count--;
   }
 
-  /** The lane waits for an answer from here on. */
+  /** The lane of this token waits for an answer from now on. */
   wait(token: number): void {
     this.#waiting[slotOf(token)]! |= 1 << (token & 1);
   }
@@ -65,18 +65,18 @@ export class Tokens {
     return this.isLive(token) && (this.#waiting[slotOf(token)]! & (1 << (token & 1))) !== 0;
   }
 
-  /** The lane has its answer. */
+  /** The lane of this token has its answer. */
   answered(token: number): void {
     this.#waiting[slotOf(token)]! &= ~(1 << (token & 1));
   }
 
-  /** An entry has ended without the answer: it must come before `deadline`. */
+  /** An entry has ended without the answer (a promise is pending): it must come before `deadline`. */
   leftPending(token: number, deadline: number): void {
     this.#lateAt[slotOf(token) * 2 + (token & 1)] = deadline;
     this.#pending.push(token, deadline);
   }
 
-  /** Takes the tokens that are late. Deadlines only grow, so the first one that is not ends the search. */
+  /** Takes the tokens whose deadline has passed. They were added in the order of their deadlines. */
   takeLate(now: number): number[] {
     const late: number[] = [];
     const pending = this.#pending;
@@ -96,7 +96,7 @@ export class Tokens {
     return late;
   }
 
-  /** Forgets all; those that waited. */
+  /** Removes all streams. Answers the tokens that waited. */
   clear(): number[] {
     const waited: number[] = [];
     for (let slot = 0; slot < this.#live.length; slot++) {

@@ -10,13 +10,13 @@ export interface Crossed {
   readonly bytesOut: number;
 }
 
-/** What a package's sandbox costs this worker, as counters under `filters.KIND.NAME.`; told about once a second. */
+/** What a package's sandbox costs this worker, as counters `filters.KIND.NAME.*`, updated about once a second. */
 export class SandboxUsage {
   readonly #sink: StatsSink;
   readonly #package: string;
   #told: Crossed = { entries: 0, records: 0, bytesIn: 0, bytesOut: 0 };
   #isolate: SandboxIsolate | undefined = undefined;
-  /** Nanoseconds of that isolate. */
+  /** CPU nanoseconds of the present isolate at the last update. */
   #cpuTold = 0n;
 
   constructor(sink: StatsSink, packageName: string) {
@@ -24,7 +24,7 @@ export class SandboxUsage {
     this.#package = packageName;
   }
 
-  /** What it takes to build one is nobody's request. */
+  /** A new isolate was built: its CPU time so far is not counted, since no request caused it. */
   begin(isolate: SandboxIsolate): void {
     this.#isolate = isolate;
     this.#cpuTold = isolate.cpuTime;
@@ -42,7 +42,7 @@ export class SandboxUsage {
     const { cpuTime } = isolate;
     const us = (cpuTime - this.#cpuTold) / 1000n;
     this.#add("cpu_us", Number(us));
-    // What is less than one is told the next time.
+    // The fraction is counted at the next update.
     this.#cpuTold += us * 1000n;
   }
 
