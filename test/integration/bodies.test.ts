@@ -12,7 +12,7 @@ const PIECE = 64 * 1024;
 /** What the proxy may grow by while 64 MB pass through: read slots, socket buffers and the heap's own breath. */
 const MAX_GROWTH = 48 * 1024 * 1024;
 
-/** Nobody on this machine takes longer to pass 64 KB on. */
+/** When a writer has been held up for so long, everything between it and the reader is taken to be full. */
 const FULL_AFTER_MS = 500;
 
 let upstream: Upstream<http.Server>;
