@@ -46,10 +46,10 @@ import type { TimerWheel } from "./timers.ts";
 import type { Topics } from "./topics.ts";
 import type { UdpTable } from "./udp.ts";
 
-/** What every context of an isolate shares. */
+/** What all contexts of one isolate share. */
 export interface Surroundings {
   readonly role: "worker" | "control" | "canary";
-  /** The canary has set the present preparation up already. */
+  /** The canary has already run the setups of the present preparation. */
   rehearsed: boolean;
   readonly worker: number;
   readonly node: SetupContext["node"];
@@ -63,16 +63,16 @@ export interface Surroundings {
   readonly topics: Topics;
   readonly files: FileTable;
   readonly clusters: Clusters;
-  /** Shared by all workers of the process. */
+  /** Counters behind `cx.turns`, shared by all workers of the process. */
   readonly turns: Int32Array;
-  /** Shared by all workers as well; undefined in the canary, whose cells are its own. */
+  /** Shared cells of all workers; undefined in the canary, whose cells are private. */
   readonly cells: CellHeap | undefined;
   readonly counts: SharedCounts;
-  /** Promises that hold the present preparation back. */
+  /** Promises of `cx.waitFor` that the present preparation waits for. */
   waits: { readonly settled: Promise<unknown>; readonly what: string }[];
 }
 
-/** `cx` of one setup. What is made through it ends with the scope. */
+/** The `cx` of one setup in the builtin isolate. Most of what is made through it ends with the setup's scope. */
 export class Context implements SetupContext {
   readonly role: "worker" | "control" | "canary";
   readonly rehearsed: boolean;
@@ -102,7 +102,7 @@ export class Context implements SetupContext {
     this.#scope = scope;
   }
 
-  /** For a stand-in: where its use is in the config, and which use it takes the place of. */
+  /** For packages in sandboxes (sandboxes.ts): the place of use number `use`, and the use that it replaces. */
   claimUse(use: number): {
     readonly place: string;
     readonly statPrefix: string;

@@ -42,24 +42,25 @@ import { TimerWheel } from "./timers.ts";
 import { RUNTIME_TOPIC, Topics } from "./topics.ts";
 import { UdpTable } from "./udp.ts";
 
+/** How long a preparation may wait for its `cx.waitFor` promises. */
 const WAIT_LIMIT_MS = 15_000;
-/** The rest of the stats cells belongs to sandboxes. */
+/** Share of the stats cells that the builtin isolate uses; the others belong to sandboxes. */
 const ENGINE_CELLS = 3 / 4;
 
 export interface EngineOptions {
   readonly role: "worker" | "control" | "canary";
   readonly worker: number;
   readonly node: NodeConfig & { readonly address?: string };
-  /** Lines of files are written this long after the first of them. */
+  /** Milliseconds from the first line appended to a file until its lines are written. */
   readonly fileFlushMs?: number;
-  /** For access logs. */
+  /** The machine's name, for access logs. */
   readonly hostname?: string;
   readonly environment?: Readonly<Record<string, string>>;
-  /** Random bytes, one char each. */
+  /** Random bytes, one char each, that seed `crypto`. */
   readonly seed?: string;
-  /** No other isolate of the process has had this number. */
+  /** A number that no other isolate of this process has had. */
   readonly isolate?: number;
-  /** Cells of stats that isolates before this one have used. */
+  /** Stats cells that earlier isolates of this worker have used. */
   readonly statsFrom?: number;
 }
 
@@ -71,22 +72,26 @@ interface ServiceUse {
 
 type Listeners = Map<string, { readonly hash: string; readonly listener: Listener }>;
 
-/** A configuration as it runs, or as it would. */
+/** The listeners and services of one configuration, running or prepared. */
 interface World {
   readonly listeners: ReadonlyMap<string, { readonly hash: string; readonly listener: Listener }>;
   readonly services: ReadonlyMap<string, ServiceUse>;
 }
 
+/** A change that has been set up and waits for `commit` or `abort`. */
 interface Preparation {
   readonly generation: number;
   readonly world: World;
-  /** Of that world, where the change brings a config. */
+  /** The listeners of `world` if the change brings a config; `extend` adds to them. */
   readonly listeners: Listeners;
-  /** Slots made for it, to be undone if it is dropped. */
+  /** Slots made for it; `abort` retires them. */
   readonly made: SlotState[];
 }
 
-/** The builtin isolate's half of core: events in, commands out; and the configuration it runs. */
+/**
+ * The builtin isolate's half of core. `run` handles the ring's events and answers with commands; `prepare`, `extend`, `commit` and
+ * `abort` change the configuration. Core calls it through main.ts and calls nothing else in here.
+ */
 export class Engine {
   readonly host: Host;
   readonly registry: Registry;
@@ -104,7 +109,7 @@ export class Engine {
   readonly #chunk: Chunk;
   #world: World = { listeners: new Map(), services: new Map() };
   #preparation: Preparation | undefined = undefined;
-  /** Set while setups run: they see the clusters of the configuration to come. */
+  /** Set while setups run, so that they see the clusters of the configuration being prepared. */
   #preparing: World | undefined = undefined;
   readonly #fetches = new Map<number, SandboxFetches>();
   #draining = false;
@@ -203,7 +208,7 @@ export class Engine {
     return this.#wheel;
   }
 
-  /** Bytes cross as text, so core has a copy of its own. */
+  /** Bytes go to core as Latin-1 text, which copies them. */
   #crypto(seed: string): CryptoHost {
     const run = async (what: CryptoCall, data: Uint8Array): Promise<CryptoAnswer> => {
       const bytes = latin1Decode(data, 0, data.length);
@@ -223,7 +228,7 @@ export class Engine {
 
   // ---- the data path
 
-  /** Handles events of the ring until they or the room end. Answers the number of commands. */
+  /** One crossing: handles up to `count` events of the ring, as long as there is room. Answers the number of commands. */
   run(count: number): number {
     const io = this.#io;
     const control = io.control;
@@ -249,6 +254,7 @@ export class Engine {
     return io.commandCount;
   }
 
+  /** Tells core the names of stats that have been defined since the last call. */
   tellStats(): void {
     if (!this.#stats.hasNews) return;
     const defined = this.#stats.defined;
@@ -264,7 +270,7 @@ export class Engine {
     }
   };
 
-  /** A package threw: its connection is closed, everybody else goes on. */
+  /** A package threw: core is told, and only the connection concerned is closed. */
   #onFault(connection: SocketConnection | undefined, error: unknown): void {
     this.host.fault("", error);
     connection?.close("abort");
@@ -364,7 +370,7 @@ export class Engine {
     return connection;
   }
 
-  /** The listener of exactly that address, else one of that port on every address. */
+  /** The TCP listener of exactly that address, else one of that port on the wildcard address. */
   #listenerAt({ ip, port }: Address): Listener | undefined {
     let any: Listener | undefined;
     for (const { listener } of this.#world.listeners.values()) {
@@ -376,7 +382,7 @@ export class Engine {
     return any;
   }
 
-  /** Datagrams go to the listener of that name, as it is when they come. */
+  /** Core has bound a UDP listener's socket. Each datagram goes to the listener that has this name when it arrives. */
   #onUdpBound(id: number, text: string): void {
     const [name = "", ip = "", port = "0"] = text.split("|");
     const socket = this.#udp.adopt(
@@ -390,17 +396,17 @@ export class Engine {
     );
   }
 
-  /** A sandbox asks a cluster. */
+  /** Setup in a sandbox has told that the use's filters read only these parts of their streams (bits of layout.ts). */
   narrow(use: number, mask: number): void {
     this.#sandboxes.narrow(use, mask);
   }
 
-  /** A balancer has been set up in its sandbox. `told` is JSON of a ToldPolicy. */
+  /** A balancer package has been set up in its sandbox. `told`: JSON of a ToldPolicy. */
   learnPolicy(use: number, told: string): void {
     this.#sandboxes.learnPolicy(use, told);
   }
 
-  /** `text`: JSON of a FetchMessage; "": the sandbox is gone. */
+  /** A message of `fetch` in a sandbox. `text`: JSON of a FetchMessage, `bytes` Latin-1; text "": the sandbox has ended. */
   fetchFor(box: number, text: string, bytes: string): void {
     let fetches = this.#fetches.get(box);
     if (text === "") {
@@ -422,12 +428,12 @@ export class Engine {
     fetches.onMessage(text, latin1Encode(bytes));
   }
 
-  /** Core enters outside a crossing: what is armed or measured now starts from now. */
+  /** Core enters the isolate outside a crossing: the clock is set, so that timers armed now start from the present time. */
   onEntered(): void {
     this.#wheel.now = this.#io.now;
   }
 
-  /** `parts`: how the chain may enter that box by itself; undefined: the box is no more. */
+  /** Opens the chain's own gate to a sandbox. `parts` undefined: the sandbox has ended. */
   setGate(box: number, parts: GateParts | undefined): void {
     const { table } = this.#sandboxes;
     table.setGate(box, parts && new Gate(parts, table));
@@ -441,7 +447,7 @@ export class Engine {
     return this.#modules.get(packageName);
   }
 
-  /** A module has been loaded; its default export is a definition or several. It is used from the next preparation on. */
+  /** A module has been loaded; its default export is one definition or several. They are used from the next preparation on. */
   define(packageName: string, exported: unknown): void {
     const list = Array.isArray(exported) ? exported : [exported];
     const folder = packageName.slice(packageName.indexOf("/") + 1);
@@ -465,8 +471,8 @@ export class Engine {
   }
 
   /**
-   * Sets everything that changes up beside what runs. Answers refusals (then nothing has changed), and tells core "prepared"
-   * once all that setups wait for has settled.
+   * Sets everything that changes up beside what runs. If there are refusals it answers them and nothing has changed. Else it tells
+   * core "prepared" once all `cx.waitFor` promises have settled, after WAIT_LIMIT_MS at the latest. `config` undefined: only code changes.
    */
   prepare(
     generation: number,
@@ -509,7 +515,7 @@ export class Engine {
     return [];
   }
 
-  /** More listeners for the present preparation, those that its services bring along; the first of them is the nth of all. */
+  /** Adds listeners that services bring along to the present preparation. `nth`: index of the first among all listeners. */
   extend(configs: readonly ListenerConfig[], nth: number): readonly Refusal[] {
     const { generation, world, listeners, made } = this.#preparation!;
     const refusals: Refusal[] = [];
@@ -584,6 +590,7 @@ export class Engine {
     }
   }
 
+  /** Tells core "prepared" once all waits have settled or WAIT_LIMIT_MS is over. */
   #waitForAll(generation: number): void {
     const waits = this.#around.waits;
     this.#around.waits = [];
@@ -614,7 +621,7 @@ export class Engine {
     for (const wait of waits) wait.settled.then(settled, settled);
   }
 
-  /** Puts the preparation into service. Connections of chains that are gone are asked to leave. */
+  /** Puts the preparation into service. Connections of removed chains are drained as `how` says. */
   commit(how: DrainOptions): void {
     const preparation = this.#preparation;
     if (preparation === undefined) return;
@@ -651,7 +658,7 @@ export class Engine {
     }
   }
 
-  /** Those that stay; chains that are gone drain by themselves. */
+  /** Tells connections of the chains that stay about changed packages. */
   #tellConnections(): void {
     const drain = this.#drainWindow({ ms: 0, immediate: true });
     for (const { listener } of this.#world.listeners.values()) {
@@ -679,6 +686,7 @@ export class Engine {
     for (const run of [...chain.runs]) this.#guard(run.connection, () => run.drain(drain));
   }
 
+  /** Drops the present preparation, if there is one. */
   abort(): void {
     const preparation = this.#preparation;
     this.#preparation = undefined;
@@ -686,7 +694,7 @@ export class Engine {
     for (const slot of preparation?.made ?? []) slot.retire();
   }
 
-  /** Listeners that services bring along, as they would be after the present preparation. JSON of ListenerConfig[]. */
+  /** JSON of ListenerConfig[]: listeners that services bring along, after the present preparation. */
   serviceListeners(): string {
     const world = this.#preparation?.world ?? this.#world;
     const list: unknown[] = [];
@@ -697,7 +705,7 @@ export class Engine {
     return JSON.stringify(list);
   }
 
-  /** What the command line asks of a package. */
+  /** Runs a tool of a package for the command line. `input` and the answer are JSON; throws if there is no such tool. */
   tool(packageName: string, name: string, input: string): string {
     const run = this.registry.definition(packageName)?.tools?.[name];
     if (run === undefined) throw new Error(`${packageName} has no tool "${name}"`);
@@ -710,7 +718,7 @@ export class Engine {
     }
   }
 
-  /** Every connection is asked to leave at once. */
+  /** Drains all connections at once. */
   drain(): void {
     if (this.#draining) return;
     this.#draining = true;
@@ -719,7 +727,7 @@ export class Engine {
       for (const chain of listener.chains) this.#drainRuns(chain, drain);
   }
 
-  /** Connections that these listeners have now are asked to leave, and those that come are too. */
+  /** Drains the connections that these listeners have and those that they will accept. */
   drainListeners(names: readonly string[], how: DrainOptions): void {
     const drain = this.#drainWindow(how);
     for (const name of names) {
@@ -730,7 +738,7 @@ export class Engine {
     }
   }
 
-  /** Connections that listeners still have. */
+  /** Number of open connections of all listeners. */
   activeConnections(): number {
     let n = 0;
     for (const { listener } of this.#world.listeners.values())
@@ -738,7 +746,7 @@ export class Engine {
     return n;
   }
 
-  /** Answers how many entries of access logs are still to go over to sandboxes. */
+  /** Writes waiting lines of files. Answers how many access log entries sandboxes have not accepted yet. */
   flushFiles(): number {
     this.#files.flush();
     return this.#sandboxes.flushLogs();

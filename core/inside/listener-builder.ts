@@ -14,14 +14,14 @@ import type { NetworkChainRun } from "./network-chain.ts";
 import { type Place, Scope, type SlotState } from "./registry.ts";
 import { ScopedStats } from "./stats.ts";
 
-/** Makes the listeners of a configuration to come: what is new gets slots, what stays keeps those that it has. */
+/** Builds the listeners of a configuration that is being prepared: new chains get new slots, unchanged ones keep theirs. */
 export class ListenerBuilder {
   readonly #around: Surroundings;
   readonly #listenerAt: (address: Address) => Listener | undefined;
   readonly #made: SlotState[];
   readonly #refusals: Refusal[];
 
-  /** Slots that are made go to `made`, what packages have against their configs to `refusals`. `listenerAt`: as the config runs. */
+  /** New slots are added to `made`, refusals of setups to `refusals`. `listenerAt` finds listeners of the running config. */
   constructor(
     around: Surroundings,
     listenerAt: (address: Address) => Listener | undefined,
@@ -34,7 +34,7 @@ export class ListenerBuilder {
     this.#refusals = refusals;
   }
 
-  /** Chains that an edit leaves as they are keep their slots, and with them their connections. */
+  /** `place`: the listener's pointer into the RuntimeConfig. Chains that match one of `old` keep its slots, and so its connections. */
   build(config: ListenerConfig, old: Listener | undefined, place: string): Listener {
     const configs = [...config.filterChains];
     if (config.defaultFilterChain !== undefined) configs.push(config.defaultFilterChain);
@@ -135,6 +135,7 @@ export class ListenerBuilder {
     return slot;
   }
 
+  /** Prepares the changed configs of a chain that keeps its slots. */
   #renewChain(kept: Chain, chain: FilterChainConfig, pointer: string, transportAt: string): void {
     const { transport } = chain;
     if (
@@ -154,7 +155,7 @@ export class ListenerBuilder {
   }
 }
 
-/** Same name or match, and the same packages in the same order: what differs is config alone. */
+/** Same name and match, and the same packages in the same order: at most configs differ. */
 function isSamePlace(a: FilterChainConfig, b: FilterChainConfig): boolean {
   return (
     a.name === b.name &&

@@ -11,18 +11,18 @@ import {
 } from "@tsproxy/sdk";
 import type { Refusal } from "../protocol.ts";
 
-/** Makes the `cx` of one setup; told by the registry, filled by the context module. */
+/** Makes the `cx` of one setup. The registry calls it; the engine provides it (context.ts). */
 export type ContextMaker = (scope: Scope) => SetupContext;
 
-/** Where a use of an extension stands. */
+/** One place in the config that uses a package. */
 export interface Place {
   /** Pointer into the RuntimeConfig. */
   readonly pointer: string;
-  /** What its owner has said its stats begin with; "" if nothing. */
+  /** The stat prefix that the package in which it is nested gives it; "" for none. */
   readonly statPrefix: string;
 }
 
-/** All that one setup has made: other slots, and what is to be undone at its end. */
+/** What one setup has made: slots of nested packages, and disposers to run at its end. */
 export class Scope {
   readonly registry: Registry;
   readonly package: string;
@@ -45,7 +45,7 @@ export class Scope {
     else this.#disposers.push(dispose);
   }
 
-  /** Ends what was made, latest first; slots below end when nobody uses them any more. */
+  /** Runs the disposers, latest first, and retires the nested slots. */
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
@@ -60,6 +60,7 @@ export class Scope {
   }
 }
 
+/** The value of one setup. Connections and streams acquire it while they use it; once retired, it is disposed after the last release. */
 export class GenerationState<T> implements Generation<T> {
   readonly value: T;
   readonly number: number;
@@ -81,22 +82,23 @@ export class GenerationState<T> implements Generation<T> {
     if (--this.#uses === 0 && this.#retired) this.scope.dispose();
   }
 
-  /** Nobody new gets it; it ends with its last use. */
+  /** Nobody acquires it from now on; it is disposed with its last release. */
   retire(): void {
     this.#retired = true;
     if (this.#uses === 0) this.scope.dispose();
   }
 }
 
+/** One living use of a package: the generation that runs, and the one that a change has prepared. */
 export class SlotState<T = unknown> implements Slot<T> {
   readonly kind: Kind;
   readonly place: Place;
   ref: ExtensionRef;
   current: GenerationState<T>;
-  /** Prepared, not yet committed. */
+  /** The generation that is prepared but not committed; `nextRef`: its config. */
   next: GenerationState<T> | undefined = undefined;
   nextRef: ExtensionRef | undefined = undefined;
-  /** A prepared change of config that the running value takes itself. */
+  /** A prepared change of config that the running value can apply to itself. */
   reconfiguration: { readonly apply: () => void; readonly scope: Scope } | undefined = undefined;
   readonly #registry: Registry;
 
@@ -150,25 +152,26 @@ export class SlotState<T = unknown> implements Slot<T> {
   }
 }
 
+/** Definitions by package name. */
 export type Bundle = ReadonlyMap<string, Definition>;
 
 /**
- * Which code stands behind each package, and every use of it. A change is prepared beside what runs and then put in the
- * place of it in one step, or dropped without a trace.
+ * The definitions (code) of packages and every use (slot) of them. A change goes `begin`, then `create`, `renew`, `reconfigure` and
+ * `prepareCode` beside what runs, then `commit`, which replaces everything in one step, or `abort`, which drops it without a trace.
  */
 export class Registry {
   readonly #slots = new Set<SlotState>();
   readonly onError: (packageName: string, error: unknown) => void;
   readonly #demand: (packageName: string) => Definition | undefined;
   #definitions = new Map<string, Definition>();
-  /** Definitions as they will be, while a change is prepared. */
+  /** While a change is prepared: the definitions after it. */
   #pending: Map<string, Definition> | undefined = undefined;
   #makeContext: ContextMaker = () => {
     throw new Error("no context yet");
   };
   generation = 0;
 
-  /** `demand` gets the definition of a package that nobody has named before. */
+  /** `demand` loads the definition of a package that has not been used before. */
   constructor(
     onError: (packageName: string, error: unknown) => void,
     demand: (packageName: string) => Definition | undefined = () => undefined,
@@ -190,7 +193,7 @@ export class Registry {
     return found;
   }
 
-  /** A change begins: these packages are new or have new code. */
+  /** A change begins: the packages in `changed` are new or have new code. */
   begin(generation: number, changed: Bundle, removed: readonly string[]): void {
     this.generation = generation;
     this.#pending = new Map(this.#definitions);
@@ -226,7 +229,7 @@ export class Registry {
     for (const slot of [...this.#slots]) slot.abort();
   }
 
-  /** A use: sets the package up and keeps the slot until its owner ends. */
+  /** Sets a package up for a new use. The slot lives until its owner retires it. Throws if setup refuses. */
   create<K extends Kind>(
     kind: K,
     ref: ExtensionRef,
@@ -244,7 +247,7 @@ export class Registry {
     return slot;
   }
 
-  /** Prepares another generation of a living use, with its config or another one. */
+  /** Prepares another generation of a living use, with the config in `ref`. Throws if setup refuses. */
   renew(slot: SlotState, ref: ExtensionRef): void {
     const handover = slot.current.scope.handover;
     const next = this.setup(slot.kind, ref, slot.place, handover?.());
@@ -252,7 +255,7 @@ export class Registry {
     slot.nextRef = ref;
   }
 
-  /** Another config for a living network filter: connections that are open take it too if the filter can do that. */
+  /** Prepares another config for a living network filter. If the filter can `reconfigure` itself, open connections get it too. */
   reconfigure(slot: SlotState<NetworkFilterFactory>, ref: ExtensionRef): void {
     const factory = slot.current.value;
     const sameCode = this.#pending?.get(ref.package) === this.#definitions.get(ref.package);
@@ -300,7 +303,7 @@ export class Registry {
     this.#slots.delete(slot);
   }
 
-  /** Runs one piece of a preparation; what it throws becomes a refusal. */
+  /** Runs one step of a preparation; what it throws becomes a refusal. False: it threw. */
   attempt(packageName: string, place: string, refusals: Refusal[], run: () => void): boolean {
     try {
       run();
@@ -312,6 +315,7 @@ export class Registry {
     }
   }
 
+  /** Number of living uses of a package. */
   uses(packageName: string): number {
     let n = 0;
     for (const slot of this.#slots) if (slot.ref.package === packageName) n++;
@@ -319,7 +323,7 @@ export class Registry {
   }
 }
 
-/** A setup that threw, with the innermost package and place: what the user has to look at. */
+/** The error of a setup, with the innermost package and place: where the user has to look. */
 class Refused extends Error {
   readonly refusal: Refusal;
 

@@ -1,16 +1,17 @@
 /**
- * The memory that core and the builtin isolate of one worker share, and the words both use for what happens in it.
+ * The memory that core and the builtin isolate of one worker share, and the numbers that both use in it.
  *
  *   control words | event ring | command ring | offered ids | landing | segments | slots
  *
- * Sockets read into `landing` (core copies what they read into the input segment) or, while they move bulk, into a slot of
- * their own. The isolate puts what it writes into the output segment. The layout stands in the control words, so that a test
- * may run with tiny sizes.
+ * Crossing: core writes events (what sockets did) and enters the isolate; the isolate handles them and writes commands; core runs
+ * these when the isolate returns. An event is four words: kind, id of the connection, and two more as told below; a command: op, id
+ * and two more. Sockets read into `landing`, from where core copies to the input segment, or, while they move bulk, into a slot of
+ * their own. The isolate writes its output to the output segment. Offsets of all parts are control words, so tests may use tiny sizes.
  */
 export const EVENT = {
   /** offset, length: text `listener|remote ip|remote port|local ip|local port|unix path` */
   ACCEPTED: 1,
-  /** offset, length: the bytes, lent until the flush that delivers them ends */
+  /** offset, length: the bytes, lent until the crossing that delivers them has ended */
   DATA: 2,
   EOF: 3,
   /** offset: CLOSED_FLAG bits; length: index in SOCKET_ERRORS */
@@ -19,9 +20,9 @@ export const EVENT = {
   DRAINED: 6,
   /** offset, length: text `local ip|local port` */
   CONNECTED: 7,
-  /** id: token; offset, length: the answer of a sandbox (length -status: the core's own answer) */
+  /** id: token; offset, length: the answer of a sandbox (length -status: core's own answer). See sandbox/layout.ts. */
   VERDICT: 8,
-  /** offset, length: JSON of how a TLS handshake went (`{ tls }` or `{ code, message }`), in ASCII */
+  /** offset, length: the result of a TLS handshake, `{ tls }` or `{ code, message }` as JSON in ASCII */
   SECURED: 9,
   /** offset, length: text `ip|port`, a newline, and the bytes; length -n: the nth of SOCKET_ERRORS instead */
   DATAGRAM: 10,
@@ -42,13 +43,13 @@ export const COMMAND = {
   RESUME: 6,
   /** The isolate will never name this id again. */
   RELEASE: 7,
-  /** op holds box << 8; id: token; offset, length: a record */
+  /** A record for a sandbox. op holds box << 8; id: token; offset, length: the record */
   PARK: 8,
-  /** id: token, op holds box << 8: nobody waits for this answer any more */
+  /** The stream behind a token has ended. op holds box << 8; id: token */
   FORGET: 9,
-  /** offset, length: JSON of how TLS begins on this socket, in ASCII */
+  /** Begin TLS on this socket. offset, length: its options as JSON in ASCII */
   TLS: 10,
-  /** offset, length: bytes that were read before TLS began and are part of it */
+  /** offset, length: bytes already read from the socket that belong to the TLS handshake */
   UNREAD: 11,
   /** offset, length: text `ip|port|ip to send from` */
   UDP_CONNECT: 12,
@@ -56,19 +57,19 @@ export const COMMAND = {
   DATAGRAM: 13,
 } as const;
 
-/** REFUSE: length is the alert of TLS that the peer is told. */
+/** How CLOSE closes. REFUSE: the command's length is the TLS alert to send. */
 export const HOW = { FLUSH: 0, ABORT: 1, RESET: 2, REFUSE: 3 } as const;
 
-/** Indices of control words (Int32). The first ones change with every crossing; the others are the layout. */
+/** Indices of control words (Int32). Those before EVENTS, and BEAT, change with every crossing; the others are the layout. */
 export const WORD = {
   OUT_START: 0,
   OUT_END: 1,
   CONSUMED: 2,
-  /** 1: the isolate has more to do without any event. */
+  /** 1: the isolate wants another crossing, even without an event. */
   AGAIN: 3,
-  /** Milliseconds until it wants to be called for its timers; -1: not at all. */
+  /** Milliseconds until the isolate's next timer fires; -1: none is armed. */
   WAKE_IN: 4,
-  /** NOW_LOW/HIGH: a Float64 (word index even): monotonic milliseconds. */
+  /** Two words, a Float64: monotonic milliseconds. */
   NOW: 6,
   EVENTS: 8,
   EVENT_COUNT: 9,
@@ -94,11 +95,11 @@ export interface RingSizes {
   readonly segments: number;
   readonly slots: number;
 }
-// A connection that moves bulk over TLS holds up to three slots. Where none is left every chunk is copied, and 16 downloads at once cost
-// a quarter more for garbage alone (test/bench/cpu.ts tls-1m); one that is never used is never touched, so it takes no memory.
+// A connection that moves bulk over TLS holds up to three slots. When none is free every chunk is copied, and 16 downloads at once
+// cost a quarter more CPU, for garbage alone (test/bench/cpu.ts tls-1m). A slot that is never used takes no memory.
 export const DEFAULT_SIZES: RingSizes = { events: 1024, commands: 2048, segments: 16, slots: 128 };
 
-/** Lays the memory out. At least 2 segments and 2 slots; 8 events and commands. */
+/** Allocates the memory and writes its layout. Needs at least 2 segments, 2 slots, 8 events and 8 commands. */
 export function createRing(sizes: RingSizes): SharedArrayBuffer {
   const regions: [word: number, size: number][] = [
     [WORD.EVENTS, sizes.events * 16],
@@ -126,10 +127,10 @@ export function createRing(sizes: RingSizes): SharedArrayBuffer {
   return shared;
 }
 
-/** A connection id is generation << 16 | index: an index that is issued again makes another id. */
+/** The index in a connection id, which is generation << 16 | index; an index that is reused gets another generation. */
 export const indexOf = (id: number): number => id & 0xffff;
 
-/** Words of the socket that travel as numbers. */
+/** Error codes of sockets, sent by index. */
 export const SOCKET_ERRORS = [
   "",
   "ECONNREFUSED",
@@ -147,5 +148,5 @@ export const SOCKET_ERRORS = [
   "EIO",
 ] as const;
 
-/** Memory that all threads share: so many counts for turns (names fold onto them, so a power of two), then the heap of cells. */
+/** Number of `cx.turns` counters in the memory that all threads share (a power of two: names are hashed to them); the cell heap follows. */
 export const TURNS = 1 << 16;

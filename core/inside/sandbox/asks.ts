@@ -3,13 +3,14 @@ import { ascii } from "../parked-facts.ts";
 import { ANSWER, ANSWER_MAX, RECORD, VERDICT, VERDICT_TYPE } from "./layout.ts";
 import type { Surroundings } from "./surroundings.ts";
 
-/** What answers the questions of one who asks: `value` is JSON, `bytes` are lent. What it answers must be JSON, too. */
+/** Answers the questions of one ParkedAsk. `value` and the answer are JSON values; `bytes` belong to the callee. */
 export interface Asked {
   ask(value: unknown, bytes: Chunk): unknown;
-  /** Who asked is gone. */
+  /** No further questions come. */
   end(): void;
 }
 
+/** One asker by its token. */
 export class AskState {
   token: number;
   readonly asked: Asked;
@@ -20,7 +21,7 @@ export class AskState {
   }
 }
 
-/** Those who ask packages of kinds that are asked seldom (parked-ask.ts is their other half). */
+/** The sandbox's half of ParkedAsk (../parked-ask.ts), for kinds that are not called for every stream or read. */
 export class AskTable {
   readonly #around: Surroundings;
   readonly #uses = new Map<number, () => Asked>();
@@ -29,7 +30,7 @@ export class AskTable {
     this.#around = around;
   }
 
-  /** `make`: for each who asks. */
+  /** `make` is called once for each asker. */
   addUse(id: number, make: () => Asked): void {
     this.#uses.set(id, make);
   }
@@ -55,7 +56,7 @@ export class AskTable {
     const at = (w + RECORD.PAYLOAD) * 4;
     try {
       const value = JSON.parse(latin1Decode(bytes, at, at + words[w + RECORD.ARGUMENT]!));
-      // A copy: who answers later has it still.
+      // A copy, since an answer may be a promise and outlive this entry.
       const answer = state.asked.ask(value, new Chunk(bytes.slice(from, end), 0, end - from));
       if (typeof (answer as PromiseLike<unknown> | undefined)?.then !== "function")
         this.#answer(token, answer);

@@ -10,7 +10,7 @@ import {
 import { ANSWER, CHOICE, CHOICE_FLAG, RECORD, VERDICT, VERDICT_TYPE } from "./layout.ts";
 import type { Surroundings } from "./surroundings.ts";
 
-/** A host as the chain tells of it. */
+/** A host as the chain sends it. */
 export type ToldHost = Pick<
   Host,
   | "address"
@@ -23,7 +23,7 @@ export type ToldHost = Pick<
   | "healthy"
   | "healthySince"
 >;
-/** Some hosts of a set, as JSON: a long one comes in several records. */
+/** The JSON of a HOSTS record: hosts of a set, which may need several records. */
 export interface ToldHosts {
   readonly key: string;
   readonly hosts: readonly ToldHost[];
@@ -31,7 +31,7 @@ export interface ToldHosts {
   readonly isFirst: boolean;
   readonly isLast: boolean;
 }
-/** What a policy says of itself when it is set up. */
+/** The members of a policy that the chain needs; known once setup has run. */
 export type ToldPolicy = Pick<LevelPolicy, "localities" | "hashing">;
 
 class SandboxHost implements Host {
@@ -45,7 +45,7 @@ class SandboxHost implements Host {
   readonly healthy: boolean;
   readonly healthySince?: number;
   activeRequests = 0;
-  /** Its place in the set. */
+  /** Its index in the set. */
   readonly index: number;
 
   constructor(told: ToldHost, index: number) {
@@ -92,7 +92,7 @@ export class BalancerState {
   }
 }
 
-/** The balancers that this package has made (parked-balancer.ts is their other half). */
+/** The balancers that this package has created (../parked-balancer.ts is the other half). */
 export class BalancerTable {
   readonly #around: Surroundings;
   readonly #policies = new Map<number, LevelPolicy>();
@@ -114,7 +114,7 @@ export class BalancerTable {
     return policy && new BalancerState(token, policy);
   }
 
-  /** More hosts of its set; with the last of them the balancer is made. */
+  /** A HOSTS record; with the last hosts of the set the balancer is created. */
   learn(state: BalancerState, words: Int32Array, bytes: Uint8Array, w: number): void {
     const at = (w + RECORD.PAYLOAD) * 4;
     const text = latin1Decode(bytes, at, at + words[w + RECORD.ARGUMENT]!);
@@ -134,7 +134,7 @@ export class BalancerTable {
     }
   }
 
-  /** `state`: undefined if its hosts are not known here; then it is asked for them. */
+  /** A CHOOSE record. `state` undefined: the hosts are not known here, and the answer asks the chain for them. */
   choose(
     token: number,
     state: BalancerState | undefined,
@@ -152,7 +152,7 @@ export class BalancerTable {
       try {
         const context = this.#context(words, bytes, p);
         const host: unknown = balancer.choose(context, words[p + CHOICE.ATTEMPT]!);
-        // Whatever else it answers is no host.
+        // Anything else that it returns means no host.
         if (host instanceof SandboxHost && hosts[host.index] === host) chosen = host.index;
         type = VERDICT_TYPE.GO_ON;
       } catch (error) {
@@ -179,7 +179,7 @@ export class BalancerTable {
     if ((flags & CHOICE_FLAG.METADATA) !== 0) {
       const at = (p + CHOICE.REST + words[p + CHOICE.ACTIVE]!) * 4;
       const text = latin1Decode(bytes, at, at + words[p + CHOICE.TEXT]!);
-      // The same array for the same text.
+      // Cached, so that equal criteria are the same array.
       context.metadataMatch = this.#around.routeConfigs.get(text) as readonly MetadataCriterion[];
     }
     return context;

@@ -1,19 +1,19 @@
 /**
- * Bounds what V8 does in one go: a built-in that loops or allocates inside the engine hears neither the time box nor the memory
- * limit until it is done. Ordinary code never comes near these limits.
+ * Limits for single calls of built-ins: one that loops or allocates inside V8 can be stopped neither by the sandbox's time limit nor
+ * by its memory limit before it returns. Ordinary code never comes near these limits.
  */
 const ELEMENTS_MAX = 1 << 20;
 const TEXT_MAX = 1 << 24;
 const JSON_MAX = 1 << 23;
 const BUFFER_MAX = 1 << 25;
 
-/** Installed before a package's code is evaluated. */
+/** Replaces built-ins by bounded ones. Called before a package's code is evaluated. */
 export function installBounds(): void {
   boundArrays();
   boundBuffers();
   boundTypedArrays();
   boundText();
-  // Code that a filter must not make (wasm has its own memory, Atomics.wait stops the worker's thread).
+  // WebAssembly memory is outside the isolate's limit, and Atomics.wait would stop the worker's thread.
   for (const name of ["WebAssembly", "SharedArrayBuffer", "Atomics"])
     Reflect.deleteProperty(globalThis, name);
 }
@@ -24,7 +24,7 @@ function refuse(what: string): never {
   throw new RangeError(`${what} is more than a sandboxed filter may do at once`);
 }
 
-/** Puts `check` before a method; what it is given stays as it was. */
+/** Calls `check` before a method, with the same arguments; `check` throws to refuse the call. */
 function guard(
   owner: object,
   name: string,
@@ -49,7 +49,7 @@ const lengthOf = (value: unknown): number =>
     : 0;
 
 function boundArrays(): void {
-  // A sparse array of 4 billion elements costs nothing to make and minutes to walk.
+  // A sparse array of 4 billion elements costs nothing to create and minutes to walk.
   const walking = [
     "concat copyWithin every fill filter find findIndex findLast findLastIndex flat flatMap forEach includes indexOf",
     "join lastIndexOf map reduce reduceRight reverse shift slice some sort splice toLocaleString toReversed toSorted",

@@ -29,7 +29,7 @@ import {
 } from "./layout.ts";
 import type { Surroundings } from "./surroundings.ts";
 
-/** What filters behind the wall are told of a drain: it has begun. */
+/** The drain that sandboxed filters are told of: each connection closes at once. */
 const AT_ONCE = { immediate: true, closes: () => true } as const;
 
 /** One use of a network package. */
@@ -39,7 +39,7 @@ export interface NetworkUse {
   readonly cx: SandboxContext;
 }
 
-/** What a stub tells of its connection when it begins. */
+/** The JSON of a CONNECTION record. */
 export interface ConnectionFacts {
   readonly id: number;
   readonly remoteAddress: Address;
@@ -51,12 +51,13 @@ export interface ConnectionFacts {
   readonly applicationProtocols: readonly string[];
 }
 
+/** One filter object and its connection. */
 export interface ConnectionState {
   token: number;
   readonly filter: NetworkFilter;
   readonly connection: SandboxConnection;
   readonly parts: Uint8Array[];
-  /** What the chain is to be told of the filter with the next answer: a mask of its hooks; 0: it knows. */
+  /** The filter's hooks, sent with the first verdict; 0 from then on. */
   hooks: number;
 }
 
@@ -243,7 +244,7 @@ export class ConnectionTable {
   }
 }
 
-/** The chunk of a record, with the parts that came before it. */
+/** The chunk of a record, behind its earlier PARTs. */
 function wholeChunk(state: ConnectionState, bytes: Uint8Array, at: number, end: number): Chunk {
   if (state.parts.length === 0) return new Chunk(bytes, at, end);
   state.parts.push(bytes.slice(at, end));
@@ -264,7 +265,7 @@ function concat(parts: readonly Uint8Array[]): Uint8Array {
   return whole;
 }
 
-/** A connection as a sandboxed network filter sees it. What it does goes to the chain as actions. */
+/** A connection as a sandboxed network filter sees it. Calls go to the chain as ACTION answers. */
 export class SandboxConnection implements DownstreamConnection {
   readonly id: number;
   readonly remoteAddress: Address;

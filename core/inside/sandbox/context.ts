@@ -31,7 +31,7 @@ import type { Surroundings } from "./surroundings.ts";
 
 const KINDS = ["http", "network", "listener", "access_log"];
 
-/** `cx` of one setup in a sandbox: what needs no other isolate. The rest says so when it is asked for. */
+/** The `cx` of one setup in a sandbox. What would need another isolate throws "not available in a sandbox yet". */
 export class SandboxContext implements SetupContext {
   readonly role = "worker";
   readonly worker: number;
@@ -92,7 +92,7 @@ export class SandboxContext implements SetupContext {
     this.#handover = state;
   }
 
-  /** What this use leaves to the next generation; it must be JSON. */
+  /** What this use leaves to the next generation: a JSON value. */
   handover(): unknown {
     return this.#handover?.();
   }

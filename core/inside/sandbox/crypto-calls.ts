@@ -2,14 +2,14 @@ import { latin1Decode } from "@tsproxy/sdk";
 import type { CryptoAnswer, CryptoCall } from "../crypto.ts";
 import { PART_SIZE } from "./layout.ts";
 
-/** Calls of one sandbox that may be under way; core takes no more. */
+/** Most crypto calls of one sandbox at a time; core accepts no more, further ones wait here. */
 export const CRYPTO_CALLS_MAX = 64;
 
-/** Out of a sandbox: bytes of a call, then the call itself. */
+/** From the sandbox to core: a call's bytes in `data` messages, then the call with its last bytes. */
 export type CryptoMessage =
   | { readonly call: number; readonly op: "data" }
   | { readonly call: number; readonly op: "run"; readonly what: CryptoCall };
-/** Back: bytes of the answer, then the rest of it. */
+/** From core to the sandbox: the answer's bytes in `data` messages, then the answer with its last bytes. */
 export type CryptoReply =
   | { readonly to: "crypto"; readonly call: number; readonly op: "data" }
   | {
@@ -18,7 +18,7 @@ export type CryptoReply =
       readonly op: "end";
       readonly answer: CryptoAnswer;
     }
-  /** Its answer found no room. */
+  /** The call's answer found no room. */
   | { readonly to: "crypto"; readonly call: number; readonly op: "lost" };
 
 const LOST: CryptoAnswer = {
@@ -31,7 +31,7 @@ interface Waiting {
   resolve(answer: CryptoAnswer): void;
 }
 
-/** The sandbox's half of `crypto.subtle`: calls cross with their bytes, answers come in a later crossing. */
+/** The sandbox's half of `crypto.subtle`: calls go to core with their bytes, answers come in a later entry. */
 export class CryptoCalls {
   readonly #send: (head: CryptoMessage, bytes: Uint8Array) => void;
   readonly #waiting = new Map<number, Waiting>();
@@ -44,7 +44,7 @@ export class CryptoCalls {
   }
 
   run(what: CryptoCall, data: Uint8Array): Promise<CryptoAnswer> {
-    // It may be lent, and this call may have to wait.
+    // A call that must wait copies its bytes, which may be lent.
     const bytes = this.#waiting.size < CRYPTO_CALLS_MAX ? data : data.slice();
     return new Promise((resolve) => {
       const begin = (): void => this.#begin(what, bytes, resolve);

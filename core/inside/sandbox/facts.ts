@@ -10,7 +10,7 @@ import {
 import { ascii } from "../parked-facts.ts";
 import { type Change, Mirror } from "./mirror.ts";
 
-/** JSON that a stub tells of its stream; a part that has not changed is missing. */
+/** Facts as the stub sends them in JSON; parts that have not changed are missing. */
 interface Told {
   readonly info?: StreamInfo;
   readonly route?: ToldRoute | null;
@@ -28,7 +28,7 @@ type ToldRoute = Pick<
   readonly action: object;
 };
 
-/** What a sandboxed filter knows of its stream beside heads and bodies. Read when the filter asks, which few streams' filters do. */
+/** The facts of one stream in the sandbox (../parked-facts.ts is the other half). JSON is parsed only when the filter reads a fact. */
 export class Facts {
   #unread: string[] = [];
   #info: StreamInfo | undefined = undefined;
@@ -119,7 +119,7 @@ export class Facts {
   }
 }
 
-/** A route as far as values tell it; what its owner would do with a head is done outside. */
+/** The plain values of a route. Its methods need the route's own package and throw. */
 class ToldOnlyRoute implements Route {
   readonly name: string;
   readonly virtualHostName: string;

@@ -10,22 +10,22 @@ import {
 } from "@tsproxy/sdk";
 import { PART_SIZE } from "./layout.ts";
 
-/** Fetches of one sandbox that may be under way. A Lua script that waits for one takes 6 KiB of the sandbox's 64 MiB. */
+/** Most fetches of one sandbox at a time. A Lua script that waits for one takes 6 KiB of the sandbox's 64 MiB. */
 export const CALLS_MAX = 10_240;
-/** Of a request's body that is there as a whole; one that comes bit by bit may be of any length. */
+/** Bytes of a request body given as one value; a body given as an iterable may be of any length. */
 export const WHOLE_BODY_MAX = 4 * 1024 * 1024;
-/** Of a request's target and headers. */
+/** Chars of a request's head (target, headers, …) in JSON. */
 const HEAD_MAX = 32 * 1024;
 const TIMEOUT_MS = 15_000;
-/** How much longer the sandbox waits than the fetch itself: for an answer that got lost. */
+/** The sandbox waits this much longer than the fetch's own timeout, in case core's reply is lost. */
 const PATIENCE_MS = 2000;
 const MAX_BYTES = 1024 * 1024;
-/** Parts of a request's body that are on their way at once. */
+/** Parts of a streamed request body that may be sent and not yet confirmed. */
 export const PARTS_AHEAD = 4;
-/** Bytes of a response that come unasked; each byte that is read lets another one come. */
+/** Bytes of a response that core may send ahead of the reader; `read` messages grant further ones. */
 export const CREDIT = 64 * 1024;
 
-/** Out of a sandbox; bytes go beside it. A body that is whole goes ahead as `data`, its last part with `begin`. */
+/** From the sandbox to core, with bytes beside it. A whole body is sent ahead in `data` messages, its last part with `begin`. */
 export type FetchMessage = { readonly call: number } & (
   | {
       readonly op: "begin";
@@ -38,7 +38,7 @@ export type FetchMessage = { readonly call: number } & (
   | { readonly op: "data" | "end" | "cancel" }
   | { readonly op: "read"; readonly n: number }
 );
-/** Back; bytes of `data` come beside it. */
+/** From core to the sandbox; the bytes of `data` come beside it. */
 export type FetchReply = { readonly to: "fetch"; readonly call: number } & (
   | { readonly op: "sent" | "data" | "end" }
   | {
@@ -47,17 +47,18 @@ export type FetchReply = { readonly to: "fetch"; readonly call: number } & (
       readonly headers: readonly (readonly [string, string])[];
     }
   | { readonly op: "error"; readonly reason: FetchError["reason"]; readonly message: string }
-  /** An answer of it found no room. */
+  /** A reply to this call found no room. */
   | { readonly op: "lost" }
 );
 
+/** How messages leave the sandbox. */
 interface Way {
   send(message: FetchMessage, bytes: Uint8Array): void;
-  /** Bytes of bodies that may still leave before core has taken those that wait. */
+  /** Bytes of bodies that may still be sent before core has taken earlier ones. */
   readonly room: number;
 }
 
-/** The sandbox's half of `cx.fetch`: requests cross in parts, and answers come back in later crossings. */
+/** The sandbox's half of `cx.fetch` (../fetches.ts is the other): requests go out in parts, replies come in later entries. */
 export class Fetches {
   readonly #way: Way;
   readonly #timer: (onFired: () => void) => Timer;
@@ -78,7 +79,7 @@ export class Fetches {
         new FetchError("overflow", `${CALLS_MAX} fetches are under way already`),
       );
     const id = this.#next++;
-    // Thousands may wait: what a call keeps is no closure, which would keep the request as well.
+    // An object and not a closure, which would keep the request alive too: thousands of fetches may wait.
     const call = new Call(id, this.#way, this.#timer, this.#calls);
     this.#calls.set(id, call);
     call.begin(String(target), init);
@@ -102,7 +103,7 @@ class Call {
   #over = false;
   #ahead = 0;
   #wake: () => void = nothing;
-  /** Bytes that have come and were not asked for again, since nobody reads. */
+  /** Bytes that have come and for which no `read` has been sent, since the reader is paused. */
   #owed = 0;
   #paused = false;
 
@@ -255,7 +256,7 @@ class Call {
 const NOTHING = new Uint8Array(0);
 function nothing(): void {}
 
-/** Undefined: it comes in parts. */
+/** The body as bytes. Undefined: it is an iterable. */
 function wholeOf(body: FetchBody | undefined): Uint8Array | undefined {
   if (body === undefined) return NOTHING;
   if (typeof body === "string") return utf8Encode(body);

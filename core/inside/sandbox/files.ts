@@ -3,14 +3,15 @@ import { ascii } from "../parked-facts.ts";
 import { ANSWER } from "./layout.ts";
 import type { Outbox } from "./outbox.ts";
 
-/** Chars that go out at once; a note must fit the sandbox's block. */
+/** Chars in one LINES answer, which must fit the block. */
 const PIECE = 8 * 1024;
 
-/** Files that the package appends to. Core writes what has gathered when the crossing ends, to files that its config names. */
+/** Files that the package appends to. Lines are sent when the entry ends; core writes only to files that the config names. */
 export class SandboxFiles {
   readonly #outbox: Outbox;
   readonly #texts = new Map<string, string>();
-  #isAsked = false;
+  /** A flush is due in this entry's microtasks. */
+  #isFlushDue = false;
 
   constructor(outbox: Outbox) {
     this.#outbox = outbox;
@@ -22,14 +23,14 @@ export class SandboxFiles {
 
   #append(path: string, line: string): void {
     this.#texts.set(path, (this.#texts.get(path) ?? "") + line);
-    if (this.#isAsked) return;
-    this.#isAsked = true;
-    // Before the crossing returns, whoever appended: a hook, or a promise that settled after it.
+    if (this.#isFlushDue) return;
+    this.#isFlushDue = true;
+    // As a microtask: it runs before the entry returns, and after hooks and settled promises have appended.
     void Promise.resolve().then(() => this.#flush());
   }
 
   #flush(): void {
-    this.#isAsked = false;
+    this.#isFlushDue = false;
     for (const [path, text] of this.#texts)
       for (let at = 0; at < text.length; at += PIECE) this.#send(path, text.slice(at, at + PIECE));
     this.#texts.clear();

@@ -13,29 +13,29 @@ import {
 import { ANSWER_MAX, EDITS, FRAMING, HEAD, HEAD_FLAG } from "./layout.ts";
 import type { Outbox } from "./outbox.ts";
 
-/** On a span's flags: the chain knows that it is removed. */
+/** A bit in a span's flags: the chain knows that this line is removed. */
 const TOLD = 1 << 30;
 const SPANS_FIRST = 24;
 const BYTES_FIRST = 1024;
 const NONE: readonly string[] = [];
 
-/** The sandbox's block, by each size of its elements. */
+/** The sandbox's block, as arrays of each element size. */
 export interface Block {
   readonly words: Int32Array;
   readonly bytes: Uint8Array;
   readonly longs: BigInt64Array;
 }
 
-/** Strings that came with a head beside its lines. */
+/** Texts that came with a head. */
 export interface HeadExtras {
   routeConfig: string | undefined;
-  /** JSON of what is known of the stream. */
+  /** The stream's facts, in JSON. */
   facts: string | undefined;
 }
 
 /**
- * A header map of the chain, copied into memory of the sandbox's own, and what its filter did to it. Reused for stream after
- * stream: spans and bytes are views of one buffer that only grows.
+ * A copy of a header map of the chain in private memory of the sandbox, and the edits that the filter has made since. Reused for
+ * stream after stream: spans and bytes are views of one buffer that only grows.
  */
 export class Head<M extends HeaderMap = HeaderMap> {
   readonly map: M;
@@ -44,14 +44,15 @@ export class Head<M extends HeaderMap = HeaderMap> {
   #spans: Int32Array;
   #bytes: Uint8Array;
   #bytesAt: number;
-  // What the chain has, to tell later edits from it: spans that are its own, its `added`, its `lines`, and what it was told since.
+  // The head as the chain has it, to find later edits: `#count` spans are the head's own, up to `#linesAt` come from its `added`, the
+  // others from its `lines`; `#added`, method, path and status are what the chain has been told since.
   #count = 0;
   #linesAt = 0;
   #added: readonly string[] = NONE;
   #method: string | undefined = undefined;
   #path: string | undefined = undefined;
   #status = 0;
-  // What is to be told, found by `measure`.
+  // The edits that `measure` has found and `write` writes.
   #drops = 0;
   readonly #removed: number[] = [];
   #kept = 0;
@@ -79,7 +80,7 @@ export class Head<M extends HeaderMap = HeaderMap> {
     this.#bytes = new Uint8Array(buffer);
   }
 
-  /** Fills the map from a payload at word `p`; its bytes lie at `range`. */
+  /** Fills the map from a payload (HEAD in layout.ts) at word `p`; the head's own bytes lie at `range`. */
   read(block: Block, p: number, range: number, extras: HeadExtras): void {
     const { words, bytes, longs } = block;
     const map = this.map as HeaderMap;
@@ -128,7 +129,7 @@ export class Head<M extends HeaderMap = HeaderMap> {
     }
   }
 
-  /** Answers where they end. */
+  /** Reads the strings of a payload. Answers the offset behind them. */
   #readStrings(
     words: Int32Array,
     bytes: Uint8Array,
@@ -162,8 +163,8 @@ export class Head<M extends HeaderMap = HeaderMap> {
   }
 
   /**
-   * Bytes that telling the edits takes; 0: there are none. Throws on edits that a sandboxed filter may not make. `length`: bytes of
-   * the message's body, where all of it is held back; else -1.
+   * Finds the filter's edits and answers their size in bytes; 0: there are none. Throws on edits that a sandboxed filter must not
+   * make. `length`: size of the message's body if all of it is held, else -1.
    */
   measure(length: number): number {
     const map = this.map as HeaderMap;
@@ -215,8 +216,8 @@ export class Head<M extends HeaderMap = HeaderMap> {
   }
 
   /**
-   * Edits of before that are gone: where they are in the chain's `lines`, then its `added`, as the chain has them now. Answers how
-   * many of them are spans here.
+   * Finds earlier edits that the filter has removed: their indices, counted through the chain's `lines`, then its `added`, as the
+   * chain has them now. Answers how many of them are spans here.
    */
   #findRemoved(old: readonly string[]): number {
     const removed = this.#removed;
@@ -233,14 +234,14 @@ export class Head<M extends HeaderMap = HeaderMap> {
     return spans;
   }
 
-  /** The place behind that of the span `index`. */
+  /** `place`: the chain's index of the span `index`, noted if the span is removed. Answers the index of the next span. */
   #place(index: number, place: number): number {
     const flags = this.#spans[index * SPAN + FLAG_WORD]! & (FLAG.REMOVED | TOLD);
     if (flags === FLAG.REMOVED) this.#removed.push(place);
     return flags === (FLAG.REMOVED | TOLD) ? place : place + 1;
   }
 
-  /** Writes what `measure` found at byte `at`; the offset behind it. */
+  /** Writes the edits that `measure` found at byte `at` (EDITS in layout.ts); answers the offset behind them. */
   write(out: Outbox, at: number): number {
     const map = this.map as HeaderMap;
     const words = out.words;
@@ -277,14 +278,14 @@ export class Head<M extends HeaderMap = HeaderMap> {
     return (to + 3) & ~3;
   }
 
-  /** The chain has been told, and the head is still held: from here on later edits count. */
+  /** The chain has been told the edits and still holds the head: `measure` will find only later edits. */
   settle(): void {
     const map = this.map as HeaderMap;
     const spans = this.#spans;
     for (let i = FLAG_WORD, n = map.count * SPAN; i < n; i += SPAN) {
       if ((spans[i]! & FLAG.REMOVED) !== 0) spans[i] = spans[i]! | TOLD;
     }
-    // On the chain's side lines lie among the other strings.
+    // The chain has added this head's `lines` to its `added`.
     for (const line of map.lines) map.added.push(line.name.text, line.value);
     map.lines.length = 0;
     this.#added = map.added.length === 0 ? NONE : map.added.slice();
@@ -295,6 +296,7 @@ export class Head<M extends HeaderMap = HeaderMap> {
   }
 }
 
+/** The name, if a sandboxed filter may add this line; else it throws. */
 function checked(name: string, value: string, length: number): string {
   if (!FRAMING.has(name)) return name;
   if (name === "te" && value === "trailers") return name;
@@ -306,7 +308,7 @@ function checked(name: string, value: string, length: number): string {
 }
 
 const FLAG_WORD = 5;
-/** Known ids of lines that stay. A filter may take content-length away: then the codec frames the body by chunks. */
+/** Known ids of lines that a filter must not remove. It may remove content-length: then the codec frames the body by chunks. */
 const KEPT: ReadonlySet<number> = new Set(
   ["transfer-encoding", "connection", "upgrade"].map((name) => headerName(name).known),
 );

@@ -13,7 +13,7 @@ import type { Surroundings } from "./surroundings.ts";
 type Lines = readonly (readonly [name: string, value: string])[];
 type Entries = readonly (readonly [string, Record<string, unknown>])[];
 
-/** An entry as JSON. */
+/** A LogEntry as JSON: what parked-log.ts sends. */
 type ToldEntry = Pick<LogEntry, "info" | (typeof PLAIN)[number]> & {
   readonly request?: {
     readonly method: string;
@@ -28,7 +28,7 @@ type ToldEntry = Pick<LogEntry, "info" | (typeof PLAIN)[number]> & {
   readonly downstream?: Omit<LoggedConnection, "metadata"> & { readonly metadata: Entries };
 };
 
-/** One who tells an access log of streams, a batch at a time. */
+/** An access logger in a sandbox, called with a batch of entries at a time. */
 export class Logged implements Asked {
   readonly #logger: AccessLogger;
   readonly #around: Surroundings;
@@ -38,7 +38,7 @@ export class Logged implements Asked {
     this.#around = around;
   }
 
-  /** An entry that it throws at costs itself alone. */
+  /** `batch`: ToldEntry[]. If the logger throws, only that entry is lost. */
   ask(batch: unknown): undefined {
     for (const told of batch as readonly ToldEntry[]) {
       try {

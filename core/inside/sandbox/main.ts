@@ -1,4 +1,7 @@
-/** Entry of the isolate that one dropped-in package lives in. Core calls these functions and nobody else does. */
+/**
+ * Entry of the isolate (sandbox) that one dropped-in package lives in. Core calls these functions: `init` and `adopt` once,
+ * `prepare` and `release` as uses come and go, `run` for each batch of records; a gate calls `run` too.
+ */
 import {
   type AccessLogger,
   CellHeap,
@@ -38,7 +41,7 @@ export interface SandboxUse {
   readonly place: string;
   /** `cx.statPrefix`. Absent: "". */
   readonly statPrefix?: string;
-  /** What the generation before left. */
+  /** What the generation before it returned from its `onHandover` callback. */
   readonly previous?: unknown;
 }
 
@@ -49,9 +52,10 @@ let asks: AskTable;
 let balancers: BalancerTable;
 let definition: Definition;
 const uses = new Map<number, SandboxContext>();
-/** By slot of the token. */
+/** Streams, connections, askers and balancers by the slot of their token. */
 const states: (StreamState | ConnectionState | AskState | BalancerState | undefined)[] = [];
 
+/** `box`: the block (BOX); `stats`: cells of the sandbox's stats; `seed`: random bytes, one char each. */
 export function init(
   box: SharedArrayBuffer,
   stats: SharedArrayBuffer,
@@ -61,7 +65,7 @@ export function init(
   nodeAddress: string,
   seed: string,
 ): void {
-  // Not before: no isolate can begin with a snapshot of bounded built-ins.
+  // Here and not in image.ts: V8 cannot start an isolate from a snapshot that has bounded built-ins.
   installBounds();
   around = new Surroundings(box, stats, seed);
   around.worker = worker;
@@ -79,7 +83,7 @@ export function init(
   balancers = new BalancerTable(around);
 }
 
-/** Memory for the package's shared cells. */
+/** Gives the sandbox the memory of the package's shared cells. */
 export function shareCells(memory: SharedArrayBuffer): void {
   around.cells = new CellHeap(memory, 0, undefined, { worker: around.worker, isolate: 1 });
 }
@@ -89,7 +93,7 @@ export function setRuntime(text: string): void {
   around.runtime.replace(JSON.parse(text));
 }
 
-/** Whether what `setup` returned is what a package of that kind must return; kinds that are not here cannot live in a sandbox. */
+/** By kind, whether `setup` returned what it must. Kinds that are missing here cannot live in a sandbox. */
 const FACTORY: Readonly<Record<string, (made: unknown) => boolean>> = {
   http: (made) => typeof made === "function",
   listener: (made) => typeof made === "function",
@@ -98,7 +102,7 @@ const FACTORY: Readonly<Record<string, (made: unknown) => boolean>> = {
   balancer: (made) => typeof (made as Partial<LevelPolicy> | undefined)?.create === "function",
 };
 
-/** The package's default export. "" if it can live here, else why it cannot. */
+/** Takes the package's default export. Answers "", or why the package cannot live in a sandbox. */
 export function adopt(exported: unknown): string {
   const found = exported as Partial<Definition> | undefined;
   if (typeof found !== "object" || found === null || typeof found.setup !== "function") {
@@ -113,7 +117,7 @@ export function adopt(exported: unknown): string {
   return "";
 }
 
-/** JSON of what the package says of itself. */
+/** JSON of the package's names, config types and schemas. */
 export function describe(): string {
   const {
     kind,
@@ -135,7 +139,7 @@ export function describe(): string {
   });
 }
 
-/** Which parts of their streams the filters of a use read; parts that are not among them need not come here. */
+/** The mask of STREAM_PARTS that the factory says its filters read; undefined if it does not say. Other parts are not sent here. */
 function readsOf(factory: unknown): number | undefined {
   const { reads } = factory as HttpFilterFactory;
   if (reads === undefined) return undefined;
@@ -145,8 +149,8 @@ function readsOf(factory: unknown): number | undefined {
 }
 
 /**
- * Runs `setup` for each use (JSON in). JSON out: what refused, and what the filters of each use read, where that is less than the
- * source names. All or none of the uses are taken.
+ * Runs `setup` for each use. `text`: JSON of SandboxUse[]. Answers JSON of { refusals, reads: [use, mask][], policies: [use,
+ * ToldPolicy][] }. If one use refuses, none is taken.
  */
 export function prepare(text: string): string {
   const refusals: { place: string; path: string; message: string; stack: string }[] = [];
@@ -216,7 +220,7 @@ function addUse(id: number, factory: unknown, cx: SandboxContext): void {
   }
 }
 
-/** A use is gone from the config; its last stream has ended. */
+/** A use has left the config and its last stream has ended. */
 export function release(id: number): void {
   uses.get(id)?.dispose();
   uses.delete(id);
@@ -226,7 +230,7 @@ export function release(id: number): void {
   balancers.removeUse(id);
 }
 
-/** JSON: what each use leaves to the next generation. */
+/** JSON of [use, state][]: what each use leaves to the next generation. */
 export function handover(): string {
   const left: [number, unknown][] = [];
   for (const [id, cx] of uses) {
@@ -239,7 +243,7 @@ export function handover(): string {
   return JSON.stringify(left);
 }
 
-/** A crossing begins: what was answered before has been taken, timers that are due fire. */
+/** One entry into the sandbox: fires due timers and handles the first `count` records of the table. Earlier answers have been taken. */
 export function run(count: number): void {
   around.outbox.begin();
   around.clock.advance();
@@ -258,13 +262,13 @@ export function run(count: number): void {
   around.tellStats();
 }
 
-/** The record in that place of the table is for the next filter of the stream before it. */
+/** Whether the record at word `i` of the table has RECORD_FLAG.FOLLOWS. */
 function isFollower(i: number): boolean {
   const { words } = around;
   return words[i] !== -1 && ((words[words[i]! >> 2]! >> 8) & RECORD_FLAG.FOLLOWS) !== 0;
 }
 
-/** Of a follower: its state, which it may get now. Throws what its factory throws. */
+/** The state of the follower at word `i` of the table, created if it is new. Throws what its factory throws. */
 function followerAt(i: number, leader: StreamState): StreamState {
   const { words, bytes } = around;
   const w = words[i]! >> 2;
@@ -280,6 +284,7 @@ function followerAt(i: number, leader: StreamState): StreamState {
   return state;
 }
 
+/** Handles the record at word `w` with its range; `place` is its word in the table, and `followers` records after it follow it. */
 function record(
   w: number,
   range: number,

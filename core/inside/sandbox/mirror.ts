@@ -1,18 +1,18 @@
-/** Chars of JSON that go over at once: they share a record with a head, an answer with its edits. */
+/** Chars of JSON sent at once: they must fit a record beside a head, and an answer beside its edits. */
 const CHANGES_MAX = 8 * 1024;
 
 /** `[key, value]` is set, `[key]` is deleted. */
 export type Change = readonly [key: string, value?: unknown];
 
 /**
- * One of two maps, on either side of the wall, that are to hold the same: what has changed here since the other side was told, and
- * what has changed there. Only what JSON can carry goes over; other values stay on their side.
+ * Keeps a map in the chain and its copy in a sandbox equal; each side has a Mirror. `changes` finds what has changed on this side since
+ * the other was told, `apply` takes the other side's changes. Values that JSON cannot carry stay on their side.
  */
 export class Mirror {
-  /** JSON of what the other side has. */
+  /** JSON of the values that the other side has, by key. */
   readonly #told = new Map<string, string>();
 
-  /** JSON of Change[]; "" if there is none. What does not fit waits for the next time, what can never fit stays. */
+  /** JSON of Change[]; "" if there is none. What does not fit is sent by a later call; a value longer than CHANGES_MAX never is. */
   changes(map: ReadonlyMap<string, unknown>): string {
     const told = this.#told;
     if (map.size === 0 && told.size === 0) return "";
@@ -33,7 +33,7 @@ export class Mirror {
     return text === "" ? "" : `[${text}]`;
   }
 
-  /** Carries the other side's changes out. */
+  /** Makes the other side's changes in `map`. */
   apply(map: Map<string, unknown>, changes: readonly Change[]): void {
     for (const change of changes) {
       const [key, value] = change;
@@ -48,7 +48,7 @@ export class Mirror {
   }
 }
 
-/** Undefined: JSON would lose what it is, or it is too long. */
+/** Undefined: the value cannot be restored from JSON (a class instance, a function, …), or its JSON is too long. */
 function jsonOf(value: unknown): string | undefined {
   if (typeof value === "object" && value !== null) {
     const prototype: unknown = Object.getPrototypeOf(value);

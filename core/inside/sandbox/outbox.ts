@@ -1,12 +1,12 @@
-// Hot path: every answer of a sandboxed filter passes here.
+// Hot path: every answer of a sandboxed filter is written here.
 import { ANSWER_HEAD, ANSWER_HEAD_SIZE, BOX } from "./layout.ts";
 
-const UNSENT_MAX = 16 * 1024 * 1024; // what filters may have answered and core has not fetched
+const UNSENT_MAX = 16 * 1024 * 1024; // bytes of answers that found no room in the block
 const REQUESTS_MAX = (UNSENT_MAX * 3) / 4;
 
 /**
- * Where answers are put together. What finds no room waits in private memory and goes first in the next crossing. Counts go
- * to shared memory at once, since promises settle after `run` has returned.
+ * Writes answers into the block's OUT part. An answer that finds no room waits in private memory and goes first in the next entry.
+ * OUT_USED and MORE are kept current with each answer, since promises also settle after `run` has returned.
  */
 export class Outbox {
   readonly #boxWords: Int32Array;
@@ -15,7 +15,7 @@ export class Outbox {
   #unsent: Uint8Array[] = [];
   #unsentSize = 0;
   #openSize = 0;
-  /** The memory of the answer in hand. */
+  /** The memory of the answer being written: the block, or private. */
   words: Int32Array;
   bytes: Uint8Array;
 
@@ -24,7 +24,7 @@ export class Outbox {
     this.#boxBytes = this.bytes = bytes;
   }
 
-  /** A crossing begins: core has taken all that was there. */
+  /** An entry begins: all earlier answers in the block have been taken. */
   begin(): void {
     this.#used = 0;
     while (this.#unsent.length > 0) {
@@ -39,12 +39,15 @@ export class Outbox {
     this.#boxWords[BOX.MORE] = this.#unsent.length > 0 ? 1 : 0;
   }
 
-  /** Bytes of requests that may still wait here; what is left then is for the answers to hooks. */
+  /** Bytes of fetch bodies that may still be sent; the last quarter of UNSENT_MAX is kept for the answers of hooks. */
   get room(): number {
     return REQUESTS_MAX - this.#unsentSize;
   }
 
-  /** Room for one answer with `size` bytes of payload; the payload's offset in `bytes`. Nothing else before `close`. */
+  /**
+   * Begins an answer with `size` bytes of payload; answers the payload's offset in `bytes`. It must be closed before another one
+   * begins. Throws RangeError if too many answers wait.
+   */
   open(kind: number, token: number, argument: number, size: number): number {
     const whole = (ANSWER_HEAD_SIZE + size + 7) & ~7;
     let at = BOX.OUT + this.#used;
@@ -65,6 +68,7 @@ export class Outbox {
     return at + ANSWER_HEAD_SIZE;
   }
 
+  /** Ends the answer that `open` began. */
   close(): void {
     if (this.words === this.#boxWords) {
       this.#used += this.#openSize;
@@ -78,14 +82,14 @@ export class Outbox {
     this.#boxWords[BOX.MORE] = 1;
   }
 
-  /** Writes a string of chars 0-255; the offset behind it. */
+  /** Writes a string of chars 0-255 at `at`; answers the offset behind it. */
   latin1(text: string, at: number): number {
     const bytes = this.bytes;
     for (let k = 0; k < text.length; k++) bytes[at + k] = text.charCodeAt(k);
     return at + text.length;
   }
 
-  /** One answer of bytes as they are. */
+  /** Writes one answer whose payload is [from, end) of `memory`. */
   send(
     kind: number,
     token: number,

@@ -13,7 +13,7 @@ type Told = Pick<
   "remoteAddress" | "localAddress" | "transportProtocol" | "serverName" | "applicationProtocols"
 >;
 
-/** One connection that a sandboxed listener filter looks at. */
+/** One connection whose first bytes a sandboxed listener filter looks at. */
 export class Peeked implements Asked {
   readonly #create: ListenerFilterFactory;
   #socket: PeekedSocket | undefined = undefined;
@@ -43,7 +43,7 @@ export class Peeked implements Asked {
   }
 }
 
-/** Keeps what is set, until the listener is told. */
+/** The socket as the filter sees it. Collects what the filter sets, for the next answer. */
 class PeekedSocket implements AcceptedSocket {
   #told: Told;
   #set: Record<string, unknown> = {};

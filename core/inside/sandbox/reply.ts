@@ -1,7 +1,7 @@
 import type { Reply } from "@tsproxy/sdk";
 import { ANSWER_MAX, FRAMING, PART_SIZE, REPLY } from "./layout.ts";
 
-/** Bytes of a reply without its body. Throws on one that a sandboxed filter cannot give. */
+/** Size of a reply without its body. Throws on a reply that a sandboxed filter must not give. */
 export function measureReply(reply: Reply): number {
   if (!Number.isInteger(reply.status) || reply.status < 200 || reply.status > 599) {
     throw new RangeError(`${reply.status} is no status that a filter can answer with`);
@@ -20,7 +20,7 @@ export function measureReply(reply: Reply): number {
   return size;
 }
 
-/** Writes what `measureReply` has measured; `put` writes a text and answers where it ends. */
+/** Writes the reply at byte `at` (REPLY in layout.ts), after `measureReply`. `put` writes a text and answers where it ends. */
 export function writeReply(
   words: Int32Array,
   at: number,

@@ -1,4 +1,4 @@
-// Hot path: one a stream and filter (test/bench/sandbox.ts).
+// Hot path: every stream takes one state for each sandboxed filter (test/bench/sandbox.ts).
 import {
   HeaderMap,
   type Hold,
@@ -11,7 +11,7 @@ import type { SandboxContext } from "./context.ts";
 import { Head, type HeadExtras } from "./head.ts";
 import type { SandboxStream } from "./stream-view.ts";
 
-/** States and heads that are kept for streams to come. */
+/** Most unused states and heads that are kept for later streams. */
 export const STATES_KEPT = 1024;
 
 /** One use of an http package: what its setup returned. */
@@ -21,7 +21,7 @@ export interface HttpUse {
   readonly cx: SandboxContext;
 }
 
-/** A head, and how many streams of filters it is the head of. */
+/** A head and the number of states that use it: adjacent filters of one stream share it. */
 interface Shared<M extends HeaderMap> {
   readonly head: Head<M>;
   users: number;
@@ -45,26 +45,26 @@ function takeResponse(): Shared<ResponseHeaders> {
   return shared;
 }
 
-/** Everything that one filter object and its stream need on this side of the wall; reused for stream after stream. */
+/** One filter object in one stream, with the heads that it sees. Reused for stream after stream. */
 export class StreamState {
-  /** Of lane 0; 0: nobody's. */
+  /** The stream's token with lane bit 0; 0: unused. */
   token = 0;
   use: HttpUse | undefined = undefined;
   filter: HttpFilter | undefined = undefined;
   stream: SandboxStream | undefined = undefined;
-  /** Filters that follow each other have one head. */
+  /** Shared with adjacent filters of the same stream. */
   request: Shared<RequestHeaders> | undefined = undefined;
   response: Shared<ResponseHeaders> | undefined = undefined;
   #trailers: [Head, Head] | undefined = undefined;
   hooks = 0;
-  /** The chain has been told of `hooks`. */
+  /** A verdict has told the chain of `hooks`. */
   told = false;
   clearRoute = false;
   readonly extras: HeadExtras = { routeConfig: undefined, facts: undefined };
-  /** By lane: what holds its head back, and the bytes of its body, once that is known. */
+  /** By lane: the hold that keeps the head back, and the size of the held body once it is known (-1 before). */
   readonly holds: [Hold | undefined, Hold | undefined] = [undefined, undefined];
   readonly heldSizes: [number, number] = [-1, -1];
-  /** Beginnings of a long chunk, by lane. */
+  /** PARTs of a long chunk, by lane. */
   readonly parts: [Uint8Array[], Uint8Array[]] = [[], []];
 
   trailers(lane: number): Head {
@@ -72,7 +72,7 @@ export class StreamState {
     return this.#trailers[lane]!;
   }
 
-  /** The heads of the filter that its record follows are its own too. */
+  /** Shares the heads of `leader`, the filter before it in the chain. */
   share({ request, response }: StreamState): void {
     if (this.request !== request && request !== undefined) {
       if (this.request !== undefined) letGo(this.request, spareRequests);
@@ -90,7 +90,7 @@ export class StreamState {
     this.response = takeResponse();
   }
 
-  /** What the head in hand has told of the stream. */
+  /** Passes the facts that came with the last head on to the stream. */
   learn(): void {
     const { facts } = this.extras;
     if (facts !== undefined) this.stream!.learn(facts);

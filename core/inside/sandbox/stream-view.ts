@@ -1,4 +1,4 @@
-// Hot path: one a stream.
+// Hot path: every stream makes one for each sandboxed filter.
 import type {
   DownstreamFacts,
   HttpStream,
@@ -13,7 +13,7 @@ import { Facts } from "./facts.ts";
 import type { StreamState } from "./stream-state.ts";
 import type { Surroundings } from "./surroundings.ts";
 
-/** A stream as a sandboxed filter sees it: what the record told, and what can be done without asking the chain. */
+/** A stream as a sandboxed filter sees it: the parts that records brought, and what can be done without the chain. */
 export class SandboxStream implements HttpStream {
   readonly id: number;
   readonly #around: Surroundings;
@@ -33,13 +33,13 @@ export class SandboxStream implements HttpStream {
     this.#routeConfigs = state.use?.factory.routes?.all(configs) ?? configs;
   }
 
-  /** JSON of what the stub tells. */
+  /** `text`: facts in JSON, from the stub in the chain. */
   learn(text: string): void {
     this.#facts ??= new Facts();
     this.#facts.push(text);
   }
 
-  /** JSON of what the filter has set since the last time; "" if nothing. */
+  /** JSON of what the filter has set since the last call; "" if nothing. */
   changes(): string {
     return this.#facts === undefined ? "" : this.#facts.changes();
   }
@@ -110,7 +110,7 @@ export class SandboxStream implements HttpStream {
     });
   }
 
-  /** The stream is over: nothing of it may fire or be read any more. */
+  /** The stream has ended: its timers are cancelled, and reading it throws. */
   close(): void {
     this.#state = undefined;
     if (this.#sleeps !== undefined) for (const timer of this.#sleeps) timer.cancel();

@@ -1,4 +1,4 @@
-// Hot path: every record of an HTTP stream ends here (test/bench/sandbox.ts).
+// Hot path: every record of an HTTP stream is handled here (test/bench/sandbox.ts).
 import {
   Chunk,
   type LastChunk,
@@ -27,7 +27,7 @@ import { type HttpUse, STATES_KEPT, StreamState, takeRequest } from "./stream-st
 import { SandboxStream } from "./stream-view.ts";
 import type { Surroundings } from "./surroundings.ts";
 
-/** What a hook was called with, kept while its promise is pending. */
+/** What a hook was called with, kept until its promise settles. [at, end) of `memory` is the chunk as the hook got it. */
 interface Call {
   readonly kind: number;
   readonly chunk: Chunk | undefined;
@@ -38,7 +38,7 @@ interface Call {
 
 type Answer = Verdict | LastChunk;
 
-/** Whose record stands in that place of the table. Throws what making it throws. */
+/** The state of the stream whose record is at word `place` of the table, created if it is new. Throws what its factory throws. */
 export type FollowerAt = (place: number, leader: StreamState) => StreamState;
 
 /** The HTTP streams that pass through this sandbox. */
@@ -61,7 +61,7 @@ export class StreamTable {
     this.#uses.delete(id);
   }
 
-  /** A stream begins. Undefined: its filter could not be made (and the chain knows it, if it waits). */
+  /** A stream begins. Undefined: its use is not known. Throws what the factory throws. */
   create(token: number, words: Int32Array, w: number, range: number): StreamState | undefined {
     const use = this.#uses.get(words[w + RECORD.USE]!);
     if (use === undefined) return undefined;
@@ -71,7 +71,7 @@ export class StreamTable {
     return this.#make(state, use, token);
   }
 
-  /** The next filter of a stream begins, with the heads that the one before it has. */
+  /** A follower begins, sharing the heads of the filter before it (`leader`). */
   createFollower(
     token: number,
     words: Int32Array,
@@ -87,7 +87,7 @@ export class StreamTable {
     return this.#make(state, use, token);
   }
 
-  /** A filter that is there already has heads in common with the one before it. */
+  /** A follower that exists already shares the heads of the filter before it from now on. */
   updateFollower(
     state: StreamState,
     words: Int32Array,
@@ -132,7 +132,10 @@ export class StreamTable {
     if (this.#spare.length < STATES_KEPT) this.#spare.push(state);
   }
 
-  /** One hook. `words[w]` is the record's head, `range` where its bytes lie; after it in the table, at `place`, so many follow. */
+  /**
+   * Calls one hook. The record begins at word `w`, its range is [range, rangeEnd); its entry in the table is at word `place`, and the
+   * next `followers` entries follow it.
+   */
   run(
     state: StreamState,
     words: Int32Array,
@@ -200,7 +203,7 @@ export class StreamTable {
     this.#finish(state, kind, result, bytes, chunk, memory, at, end);
   }
 
-  /** The filters after this one, as far as each lets the head pass at once. */
+  /** Calls the hooks of the followers, until one does not let the head pass at once. Answers for all of them. */
   #runFollowers(
     state: StreamState,
     kind: number,
@@ -243,7 +246,7 @@ export class StreamTable {
     this.fail(token, HOOK_OF_KIND[kind] ?? "hook", failure.error);
   }
 
-  /** What a hook has answered, or will. */
+  /** Answers a hook's result, at once or when its promise settles. */
   #finish(
     state: StreamState,
     kind: number,
@@ -280,11 +283,13 @@ export class StreamTable {
     );
   }
 
+  /** A FACTS record. */
   learn(state: StreamState, words: Int32Array, bytes: Uint8Array, w: number): void {
     const at = (w + RECORD.PAYLOAD) * 4;
     state.stream?.learn(latin1Decode(bytes, at, at + words[w + RECORD.ARGUMENT]!));
   }
 
+  /** A PART record: kept until the rest of the chunk comes. */
   part(state: StreamState, lane: number, bytes: Uint8Array, at: number, end: number): void {
     const parts = state.parts[lane]!;
     let size = end - at;
@@ -298,7 +303,7 @@ export class StreamTable {
     this.fail(state.token | laneOf(kind), HOOK_OF_KIND[kind] ?? "hook", error);
   }
 
-  /** A hook threw: this stream alone is answered by the failure policy. */
+  /** Reports that a hook threw, and answers FAULT; the failure policy then decides about this stream. */
   fail(token: number, hook: string, error: unknown): void {
     const { outbox } = this.#around;
     this.#around.thrown(token, hook, error);
@@ -319,7 +324,7 @@ export class StreamTable {
     }
   }
 
-  /** `followers`: how many let the head pass, and STOPPED. */
+  /** Writes the verdict, edits and bytes. `followers`: the number that let the head pass, and STOPPED. Throws on what a hook must not do. */
   #tell(state: StreamState, call: Call, verdict: Answer, followers: number): void {
     const { kind, chunk } = call;
     const lane = laneOf(kind);
@@ -357,7 +362,7 @@ export class StreamTable {
           throw new TypeError("it returned no verdict; one is nothing, done, reply(…) or hold(…)");
       }
     }
-    // A body hook may still edit a head that is held back; the chain ignores such edits of any other.
+    // A body hook may edit the head while it is held; the chain ignores edits of a head that has gone on.
     const own = lane === 0 ? state.request!.head : state.response?.head;
     const head = isTrailers ? state.trailers(lane) : own;
     const heldSize = state.heldSizes[lane]!;
@@ -441,11 +446,11 @@ export class StreamTable {
   }
 }
 
-/** Beside the number of followers that let a head pass: the next one has been asked. */
+/** A bit beside the number of followers that let a head pass: the next one was called too and answers for itself. */
 const STOPPED = 1 << 8;
 const NO_BYTES = new Uint8Array(0);
 
-/** The strings of a record that follows another. */
+/** Reads the strings of a record with RECORD_FLAG.FOLLOWS. */
 function readFollow(words: Int32Array, bytes: Uint8Array, w: number, extras: HeadExtras): void {
   const p = w + RECORD.PAYLOAD;
   const factsAt = (p + FOLLOW.STRINGS) * 4 + words[p + FOLLOW.ROUTE_CONFIG]!;

@@ -8,10 +8,10 @@ import { SandboxFiles } from "./files.ts";
 import { ANSWER, BOX, RECORD, STATS_CELLS } from "./layout.ts";
 import { Outbox } from "./outbox.ts";
 
-const TOLD_A_SECOND = 20; // log lines and throws with their stacks; the others are only counted
+const TOLD_A_SECOND = 20; // log lines and errors sent with their text; further errors are only counted
 const TEXT_MAX = 4096;
 
-/** What everything in one sandbox shares. */
+/** What everything in one sandbox shares: the block, outbox, clock, stats, log and calls to core. */
 export class Surroundings {
   readonly words: Int32Array;
   readonly longs: BigInt64Array;
@@ -20,7 +20,7 @@ export class Surroundings {
   readonly clock: Clock;
   readonly stats: StatsTable;
   readonly runtime = new Runtime();
-  /** Undefined: the package has no shared cells, or this is only the canary. */
+  /** Undefined: the package has no shared cells, or this is the canary. */
   cells: CellHeap | undefined = undefined;
   readonly routeConfigs = new RouteConfigs();
   node: { readonly id: string; readonly cluster: string; readonly address?: string } = {
@@ -34,7 +34,7 @@ export class Surroundings {
   #second = 0;
   #told = 0;
 
-  /** `seed`: random, so that answers to calls of an isolate before this one find nobody. */
+  /** `seed`: random bytes; call ids start from it, so that replies to an earlier isolate's calls match none of this one's. */
   constructor(box: SharedArrayBuffer, stats: SharedArrayBuffer, seed: string) {
     this.words = new Int32Array(box);
     this.longs = new BigInt64Array(box);
@@ -61,7 +61,7 @@ export class Surroundings {
     );
   }
 
-  /** Asks core for what it will answer in a later crossing. */
+  /** Sends a call that core answers with a REPLY record in a later entry. */
   #call(kind: number, head: object, bytes: Uint8Array): void {
     const text = ascii(JSON.stringify(head));
     const { outbox } = this;
@@ -70,7 +70,7 @@ export class Surroundings {
     outbox.close();
   }
 
-  /** What core answers to a call. `words[w]` is the record's head, [from, end) its bytes. */
+  /** Core's reply to a call: the record begins at word `w`, its range is [from, end). */
   onReply(words: Int32Array, w: number, from: number, end: number): void {
     const at = (w + RECORD.PAYLOAD) * 4;
     const text = latin1Decode(this.bytes, at, at + words[w + RECORD.ARGUMENT]!);
@@ -94,7 +94,7 @@ export class Surroundings {
     this.#tell(ANSWER.LOG, 0, { level, message: message.slice(0, TEXT_MAX), fields });
   }
 
-  /** A hook threw. Every one is counted by core; the first of each second come with their words. */
+  /** Reports what a hook threw. Core counts every error; only the first TOLD_A_SECOND of a second carry message and stack. */
   thrown(token: number, hook: string, error: unknown): void {
     if (!this.#mayTell) {
       this.outbox.open(ANSWER.THROWN, token, 0, 0);
@@ -105,10 +105,10 @@ export class Surroundings {
     this.#tell(ANSWER.THROWN, token, { hook, message, stack });
   }
 
-  /** Names of stats that are new since the last crossing. */
+  /** Tells core the names of stats that are new since the last call. */
   tellStats(): void {
     if (!this.stats.hasNews) return;
-    // It has few scopes: names that they list get their cells at once.
+    // Stats that the builtin isolate would define on first use get their cells at once: a sandbox has few.
     this.stats.defineListed();
     const defined = this.stats.defined;
     this.stats.defined = [];
@@ -121,7 +121,7 @@ export class Surroundings {
   }
 }
 
-/** One char a byte would lose what a log line may carry, so text goes as \u escapes within JSON. */
+/** JSON in ASCII, chars beyond it as \u escapes; "{}" if it is longer than `max` chars or no JSON. */
 function encode(value: unknown, max: number): Uint8Array {
   let text: string;
   try {
@@ -140,7 +140,7 @@ function encode(value: unknown, max: number): Uint8Array {
   return Uint8Array.from(bytes);
 }
 
-/** Whatever was thrown, as text; reading it may throw again. */
+/** Message and stack of anything that was thrown. Never throws, even if the error's own getters do. */
 export function describeError(error: unknown): { message: string; stack: string } {
   try {
     if (error instanceof Error) {
@@ -155,7 +155,7 @@ export function describeError(error: unknown): { message: string; stack: string 
   }
 }
 
-/** Timers of a sandbox: one wheel, and one word that tells core when to enter next. */
+/** Timers of a sandbox: a wheel, and BOX.WAKE_AT, which tells core when to enter next. */
 export class Clock {
   readonly #wheel: TimerWheel;
   readonly #times: Float64Array;
@@ -177,7 +177,7 @@ export class Clock {
     return new SandboxTimer(this.#wheel.timer(onFired));
   }
 
-  /** Calls back in the next crossing, which follows at once. */
+  /** Calls back in the next entry, which core makes at once. */
   soon(call: () => void): void {
     this.#soon.push(call);
     this.#times[WAKE_AT] = this.now;
@@ -189,7 +189,7 @@ export class Clock {
     if (ms >= 0 && at < this.#times[WAKE_AT]!) this.#times[WAKE_AT] = at;
   }
 
-  /** A crossing begins: fires what is due. */
+  /** An entry begins: fires due timers. */
   advance(): void {
     const now = this.#times[NOW]!;
     this.#times[WAKE_AT] = Number.POSITIVE_INFINITY;
@@ -232,7 +232,7 @@ class SandboxTimer implements Timer {
 
 const ROUTE_CONFIGS_KEPT = 1024;
 
-/** Per-route configs by their text, so that streams of one route share one object, as they do without a sandbox. */
+/** Parsed JSON by its text, so that streams of one route share one config object, as they do outside a sandbox. */
 export class RouteConfigs {
   readonly #byText = new Map<string, readonly unknown[]>();
 
