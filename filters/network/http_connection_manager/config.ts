@@ -128,6 +128,8 @@ export const Config = Type.Object({
       max_connection_duration: Duration({ default: 0 }),
       max_stream_duration: Duration({ default: 0 }),
       max_requests_per_connection: UInt32({ default: 0 }),
+      /** For clusters alone: refused here, as in Envoy. */
+      max_response_headers_kb: Type.Optional(UInt32()),
       headers_with_underscores_action: Enum(["ALLOW", "REJECT_REQUEST", "DROP_HEADER"], {
         default: "ALLOW",
       }),

@@ -141,6 +141,15 @@ it("edits heads before anything is decided by them", () => {
   expect(names).not.toContain("x-internal-a");
 });
 
+describe("limits of heads", () => {
+  it("of responses are a cluster's", () => {
+    const common_http_protocol_options = { max_response_headers_kb: 1 };
+    expect(() => proxy().start({ common_http_protocol_options })).toThrow(
+      "cannot be set on http_connection_manager",
+    );
+  });
+});
+
 describe("scoped_routes", () => {
   const scope = (name: string, ...keys: string[]) => ({
     name,

@@ -84,6 +84,12 @@ export class Runtime {
     if (config.strip_any_host_port && config.strip_matching_host_port) {
       throw new ConfigError("", "give one of strip_any_host_port and strip_matching_host_port");
     }
+    if (config.common_http_protocol_options.max_response_headers_kb !== undefined) {
+      throw new ConfigError(
+        "common_http_protocol_options.max_response_headers_kb",
+        "cannot be set on http_connection_manager; it belongs to the HttpProtocolOptions of a cluster",
+      );
+    }
     const prefix = `http.${config.stat_prefix}.`;
     this.stats = new HcmStats(cx.stats.scope(prefix));
     this.clock = new WallClock(cx);

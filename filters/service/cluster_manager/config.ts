@@ -25,6 +25,7 @@ import {
   TcpKeepalive,
   type TrackedStats,
   Type,
+  TypedExtension,
   UInt32,
   UpstreamHttpFilters,
 } from "@tsproxy/sdk";
@@ -141,6 +142,14 @@ const BindConfig = Type.Object({
   extra_source_addresses: Type.Optional(Type.Array(Type.Object({ address: SourceAddress }))),
   /** The older name of the same. */
   additional_source_addresses: Type.Optional(Type.Array(SourceAddress)),
+  /** Envoy has but one: by the family of the upstream's address, which is what happens without it. */
+  local_address_selector: Type.Optional(
+    TypedExtension({
+      "envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector": Type.Object(
+        {},
+      ),
+    }),
+  ),
 });
 type BindConfig = Static<typeof BindConfig>;
 
