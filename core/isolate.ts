@@ -3,7 +3,7 @@ import { isolatedVm } from "./own-files.ts";
 import { BEAT } from "./protocol.ts";
 import { silence } from "./thread-cpu.ts";
 
-/** The only module that knows isolated-vm (its types stay here as well). What goes in: module text, shared memory, numbers and strings. */
+/** Wraps isolated-vm for the builtin isolate, the canary and the describer. Module text, shared memory, numbers and strings go in. */
 const ivm = isolatedVm() as Ivm;
 
 interface Ivm {
@@ -54,7 +54,7 @@ export interface ModuleText {
 /** A function inside an isolate. Arguments and result are numbers, strings, or what `share` and `callback` made. */
 export type EntryPoint = (...args: readonly unknown[]) => unknown;
 
-/** An isolate with the SDK in it; modules see nothing but it and each other's exports that core passes on. */
+/** An isolate with the SDK. Its modules can import the SDK, and nothing else. */
 export class Isolate {
   readonly #isolate: IvmIsolate;
   readonly #context: IvmContext;
@@ -70,12 +70,12 @@ export class Isolate {
     return this.#isolate.isDisposed;
   }
 
-  /** Compiles, links to the SDK and evaluates. Throws what the module throws; `timeoutMs` bounds its top level. */
+  /** Compiles a module, links it to the SDK and evaluates it. Throws what the module throws. `timeoutMs` bounds its top level. */
   load(module: ModuleText, timeoutMs = 5000): LoadedModule {
     return new LoadedModule(this.#link(module, timeoutMs));
   }
 
-  /** Our own code ends: a machine that stands still for a while is no reason not to start. */
+  /** `timeoutMs` undefined: no limit, for our own code, since a machine that stands still for a while must not prevent a start. */
   #link(module: ModuleText, timeoutMs: number | undefined): IvmModule {
     const compiled = this.#isolate.compileModuleSync(module.code, { filename: module.filename });
     compiled.instantiateSync(this.#context, (specifier) => {
@@ -92,17 +92,17 @@ export class Isolate {
     return statistics.used_heap_size + statistics.externally_allocated_size;
   }
 
-  /** CPU seconds spent inside so far. */
+  /** Nanoseconds that threads have spent in it, by the clock. */
   get cpuTime(): bigint {
     return this.#isolate.cpuTime;
   }
 
-  /** Gives back what its heap does not need now. */
+  /** Collects its garbage. */
   collectGarbage(flavor: Flavor = "last-resort"): void {
     collectGarbageOf(this.#isolate, flavor);
   }
 
-  /** A handle for a watchdog. */
+  /** A reference to the isolate, for a watchdog. */
   get handle(): unknown {
     return this.#isolate;
   }
@@ -112,7 +112,7 @@ export class Isolate {
   }
 }
 
-/** In a context of its own: what lives in the isolate sees no `gc`. */
+/** Evaluated in a context of its own, so that modules of the isolate see no `gc`. */
 function collectGarbageOf(isolate: IvmIsolate, flavor: Flavor): void {
   const collector = findCollector(() => {
     const context = isolate.createContextSync();
@@ -132,20 +132,20 @@ export class LoadedModule {
   }
 
   /**
-   * Core will not ask for anything of it again. What the isolate itself has taken of it stays; without this, all of it stays
-   * until this thread's collector comes across it.
+   * Core does not need the module any more: what the isolate does not use of it can be collected. Without this call all of it stays
+   * until this thread's own collector finds the handle.
    */
   release(): void {
     this.#module.namespace.release();
     this.#module.release();
   }
 
-  /** Its exports, for a function of the same isolate. */
+  /** Its exports, as an argument for a function of the same isolate. */
   get namespace(): unknown {
     return this.#module.namespace.derefInto();
   }
 
-  /** An exported function. `timeoutMs` bounds each call at some cost (about 1 µs); 0: no bound. */
+  /** An exported function. `timeoutMs` bounds each call and costs about 1 µs; 0: no limit. */
   entry(name: string, timeoutMs = 0): EntryPoint {
     const reference = this.#module.namespace.getSync(name, { reference: true });
     if (timeoutMs === 0) return (...args) => reference.applySync(undefined, args);
@@ -153,7 +153,7 @@ export class LoadedModule {
     return (...args) => reference.applySync(undefined, args, options);
   }
 
-  /** As `entry`, for one number: the hot one. */
+  /** As `entry`, for a function of one number that answers a number; the fastest way in. */
   numberEntry(name: string): (n: number) => number {
     const reference = this.#module.namespace.getSync(name, { reference: true });
     const args = [0];
@@ -164,20 +164,20 @@ export class LoadedModule {
   }
 }
 
-/** Shared memory as an argument. */
+/** Makes an argument of shared memory. */
 export function share(memory: SharedArrayBuffer): unknown {
   return new ivm.ExternalCopy(memory).copyInto();
 }
 
-/** A function of core as an argument: called synchronously with strings, answers one or nothing. */
+/** Makes an argument of a function of core: it is called synchronously with strings, and answers a string or nothing. */
 export function callback(f: (...args: string[]) => string | void): unknown {
   return new ivm.Callback(f, { sync: true });
 }
 
-/** Words of a watchdog's control memory: changes asked for, and 1 once it is to end. */
+/** Words of a watchdog's control memory: the number of changes asked for; 1 once it is to end. */
 const CHANGES = 0;
 const END = 1;
-/** No target is looked at more often than this. */
+/** Least milliseconds between two looks at a target. */
 const STEP_MIN_MS = 10;
 const WATCH = `
 const silence = ${silence};
@@ -210,9 +210,9 @@ globalThis.run = () => {
 };`;
 
 /**
- * Disposes of isolates that stay inside one call longer than they may. It sleeps on a thread of isolated-vm's pool, so it
- * works while this thread is the one that hangs; one serves all isolates of a thread. What a thread has waited for a CPU does
- * not count, as far as `beat` (words by BEAT) tells.
+ * Disposes of isolates that stay inside one call longer than they may. It runs on a thread of isolated-vm's pool, so it works while
+ * this thread hangs; one serves all isolates of a thread. Time in which the thread waited for a CPU does not count, as far as the
+ * thread's beat words tell.
  */
 export class Watchdog {
   readonly #control = new Int32Array(new SharedArrayBuffer(8));
@@ -231,7 +231,7 @@ export class Watchdog {
     this.#entries = { watch: entry("watch"), unwatch: entry("unwatch"), run: entry("run") };
   }
 
-  /** `beat` is a word of `memory` that is odd while inside and changes with each call. Answers what `unwatch` takes. */
+  /** `beat`: index of a word of `memory` that is odd while the isolate is inside a call and changes with each. Answers a key for `unwatch`. */
   watch(
     target: { readonly handle: unknown },
     memory: SharedArrayBuffer,
@@ -247,7 +247,7 @@ export class Watchdog {
     this.#change("unwatch", [id]);
   }
 
-  /** It runs until it is told of a change; calls that wait for its isolate are taken in order. */
+  /** Ends the present run of the watchdog, makes the change in its isolate, and starts the next run. */
   #change(name: "watch" | "unwatch", args: readonly unknown[]): void {
     if (this.#isolate.isDisposed) return;
     this.#interrupt();
@@ -263,16 +263,16 @@ export class Watchdog {
     this.#ended = this.#entries.run.apply(undefined, []).catch(() => {});
   }
 
-  /** Lets go of targets of before: what is shared with them lies in an old space that nothing else would ever make V8 look at. */
+  /** Collects the garbage of the watchdog's isolate: it holds memory shared with targets that are gone, and V8 would never look there. */
   collectGarbage(): void {
     if (this.#isolate.isDisposed) return;
     this.#interrupt();
     collectGarbageOf(this.#isolate, "last-resort");
-    // There is none of that number: it only takes note of the change.
+    // No target has that key: the call only ends the present run.
     this.#resume("unwatch", [0]);
   }
 
-  /** Must have settled before the process exits: a sleeping isolate would hold it. */
+  /** Must have settled before the process exits, which a sleeping isolate would prevent. */
   async stop(): Promise<void> {
     Atomics.store(this.#control, END, 1);
     Atomics.notify(this.#control, CHANGES);

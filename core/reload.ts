@@ -19,11 +19,11 @@ import {
 } from "./rehearsal.ts";
 import { type Interest, Looks, placesOf, Watch } from "./watch.ts";
 
-/** What serves: the threads, with their sockets. */
+/** The threads that serve traffic, with their sockets. */
 export interface Serving extends RehearsalStage {
-  /** Addresses of these that are not bound and cannot be. */
+  /** Of these listeners, those that are not bound yet and whose address cannot be had. */
   check(listeners: readonly ListenerConfig[]): Promise<readonly Problem[]>;
-  /** Binds what is not bound yet. */
+  /** Binds the listeners that are not bound yet. */
   listen(listeners: readonly ListenerConfig[]): Promise<readonly Problem[]>;
 }
 
@@ -32,7 +32,7 @@ export interface ReloadOptions {
   /** In the place of that file. */
   readonly configText?: string | undefined;
   readonly overlays?: readonly Overlay[];
-  /** Trees of `kind/name` folders that come with the proxy. */
+  /** Directories of `kind/name` folders with the shipped packages. */
   readonly shippedRoot: string;
   readonly droppedIn: readonly string[];
   readonly trusted: readonly string[];
@@ -42,18 +42,18 @@ export interface ReloadOptions {
   readonly strict: boolean;
   readonly allowUnknown?: boolean;
   readonly node: { readonly id: string; readonly cluster: string };
-  /** The first configuration is set up there alone: nothing is served yet that it could harm. */
+  /** The threads. The first configuration skips the canary: there is no traffic yet that it could harm. */
   readonly serving: Serving;
   readonly log: Log;
-  /** A change was put into service, or refused. */
+  /** Called when a change was put into service or refused. */
   readonly onReload?: (outcome: ReloadOutcome) => void;
-  /** Nothing has changed for a while. */
+  /** Called when nothing has changed for a while. */
   readonly onQuiet?: () => void;
-  /** What is changed of a config before anybody sets it up. */
+  /** Changes a config before it is set up. */
   readonly adjust?: ((config: RuntimeConfig) => void) | undefined;
 }
 
-/** What became of a save. */
+/** The outcome of a save. */
 export type ReloadOutcome =
   | {
       readonly type: "committed";
@@ -62,9 +62,9 @@ export type ReloadOutcome =
       readonly changed: readonly string[];
       readonly removed: readonly string[];
       readonly config: boolean;
-      /** Of the slowest build. */
+      /** Milliseconds of the slowest build. */
       readonly buildMs: number;
-      /** From the first sign of the save until all threads had it. */
+      /** Milliseconds from the first event of the save until all threads served it. */
       readonly ms: number;
     }
   | {
@@ -72,10 +72,10 @@ export type ReloadOutcome =
       /** A package, or "the config". */
       readonly what: string;
       readonly problems: readonly Problem[];
-      /** What serves in its place. */
+      /** The generation that goes on serving. */
       readonly rest: string;
     }
-  /** What was refused has been taken back: it is again what serves. */
+  /** The refused edit was undone: the file is again what serves. */
   | { readonly type: "mended"; readonly what: string };
 
 /** The start was refused. */
@@ -88,18 +88,18 @@ export class StartError extends Error {
   }
 }
 
-/** Something on disk that is not what serves. */
+/** An edit on disk that does not serve yet. */
 type Edit =
   | { readonly type: "code"; readonly unit: PackageUnit }
   | { readonly type: "removal"; readonly unit: PackageUnit }
   | { readonly type: "config"; readonly text: string };
 
-/** Why an attempt came to nothing. `stale`: files changed under it, the next look sees them. */
+/** Why an attempt failed. `stale`: files changed during it; the next look sees them. */
 type Failure = "stale" | Omit<Rejected, "warnings">;
 
-/** A config file that is still being written looks like one with listeners taken out; so it has to hold still for this long. */
+/** A half-written config file looks like one whose listeners were removed, so it must have been unchanged for this long. */
 const CONFIG_SETTLES_MS = 50;
-/** Whoever edits saves more often than this, and finds all that a reload needs ready. */
+/** After so long without a save, what only reloads need is given back. */
 const QUIET_MS = 10_000;
 
 /**
@@ -108,8 +108,8 @@ const QUIET_MS = 10_000;
  *   look ──> stale units are built ──> attempt ──ok──> committed, one line in the log
  *                                        └─refused──> the edits to blame are set aside; the rest is attempted again
  *
- * One attempt at a time; what changes during one is seen by the look after it. Whatever fails, the last good generation goes
- * on, and the reason is told once the files have held still for 250 ms.
+ * There is one attempt at a time; a change during it is found by the look after it. Whatever fails, the last good generation goes on
+ * serving, and the reason is reported once the files have been unchanged for 250 ms.
  */
 export class Reload {
   readonly #options: ReloadOptions;
@@ -121,7 +121,7 @@ export class Reload {
   readonly #log: Log;
   #live: Rehearsed | undefined;
   #configText = "";
-  /** Of the config file: what the last look saw, since when, and what was last attempted. */
+  /** The config file: its text at the last look, since when it is so, and the text that was attempted last. */
   #seen = { hash: "", since: 0 };
   #tried = "";
   #configProblems: readonly Problem[] = [];
@@ -159,7 +159,7 @@ export class Reload {
     return this.#generation;
   }
 
-  /** The first generation. Packages that cannot be built are left out and reported; throws a StartError if the config needs them. */
+  /** Puts the first generation into service. Packages that cannot be built are left out and reported. Throws a StartError if the config needs one of them, or is refused. */
   async start(): Promise<void> {
     this.#shipped = discoverShipped(this.#options.shippedRoot);
     this.#discover(true);
@@ -176,10 +176,10 @@ export class Reload {
     this.#report();
   }
 
-  /** From here on edits of packages and config are taken up. */
+  /** Starts watching: from now on edits of packages and config are put into service. */
   watch(): void {
     this.#watch.set(this.#directories());
-    // What was saved while the proxy started.
+    // Finds what was saved while the proxy started.
     this.lookAtAll();
   }
 
@@ -189,19 +189,19 @@ export class Reload {
     await this.#looks.close();
   }
 
-  /** Looks at everything, as if all of it had just been saved. */
+  /** Looks at all files, as if all had just been saved. */
   lookAtAll(): void {
     for (const directory of this.#directories().keys()) this.#looks.event(directory);
   }
 
-  /** For the process that takes this one's place. */
+  /** Keeps the builds on disk, for a process that takes this one's place. */
   keepBuilds(): void {
     for (const { live, source } of this.#units.values())
       if (live !== undefined && source.origin === "dropped-in")
         void keepBundle(live.bundle, { entry: source.entry, filename: source.id });
   }
 
-  /** Code that brought a thread down: what served before serves again, on all threads, until the files change. */
+  /** These packages' code has brought a thread down: the code before serves again, on all threads, until their files change. */
   takeBack(names: readonly string[], reason: string): void {
     for (const unit of this.#units.values()) {
       const isBlamed = unit.live?.infos.some((info) => names.includes(info.package));
@@ -211,16 +211,16 @@ export class Reload {
     }
   }
 
-  /** Positions of a module of that name that serves, or did before. */
+  /** Source positions of a module, by its file name, that serves or has served. */
   sources(filename: string): SourcePositions | undefined {
-    // What is being set up is debugged already.
+    // A module that is being set up may be debugged already.
     for (const unit of this.#units.values())
       for (const built of [unit.live, unit.before, unit.next])
         if (built?.bundle.filename === filename) return built.bundle.sources;
     return undefined;
   }
 
-  /** Packages that serve from a sandbox. */
+  /** The packages that serve from sandboxes. */
   sandboxed(): { readonly package: string; readonly entry: string }[] {
     return [...this.#units.values()].flatMap(({ live, source }) =>
       live === undefined || live.group === "builtin"
@@ -277,7 +277,7 @@ export class Reload {
     }
   }
 
-  /** What is new on disk, and what was refused before, for which it may have been the missing half. */
+  /** The edits to attempt: what is new on disk, and what was refused before, since a new edit may be its missing half. */
   async #edits(touched: ReadonlySet<string>, last: boolean): Promise<Edit[]> {
     const edits: Edit[] = [];
     let fresh = false;
@@ -306,7 +306,7 @@ export class Reload {
     return fresh ? edits : [];
   }
 
-  /** The config's text if it is not what serves and has held still. */
+  /** The config's text, if it differs from what serves and has been unchanged long enough. */
   #settledConfig(last: boolean): string | undefined {
     const text = this.#readConfig();
     if (text === this.#options.configText) return undefined;
@@ -327,17 +327,17 @@ export class Reload {
       return undefined;
     }
     if (performance.now() - this.#seen.since >= CONFIG_SETTLES_MS) return text;
-    // A look that came late may be the last one that was due.
+    // This look may have been the last one, so ask for another.
     this.#looks.again(CONFIG_SETTLES_MS, last);
     return undefined;
   }
 
-  /** Attempts all together; what is to blame for a refusal, alone. */
+  /** Attempts all edits together. Those that are refused are set aside and the rest is attempted again. */
   async #settle(edits: readonly Edit[]): Promise<void> {
     const failure = await this.#attempt(edits, true);
     if (failure === undefined) return;
     if (failure === "stale") {
-      // The event that made it so has asked for another look.
+      // The event that changed the file has asked for another look already.
       return;
     }
     const [only] = edits;
@@ -425,7 +425,7 @@ export class Reload {
     return undefined;
   }
 
-  /** What would serve, by unit. */
+  /** The packages that would serve after the attempt, by unit. */
   #draft(edits: readonly Edit[]): Map<PackageUnit, Built> {
     const packages = new Map<PackageUnit, Built>();
     for (const unit of this.#units.values())
@@ -501,7 +501,7 @@ export class Reload {
     }
   }
 
-  /** Each refusal once. */
+  /** Reports refusals, each once. */
   #report(): void {
     const tell = (key: string, name: string, problems: readonly Problem[], rest: string) => {
       const text = problems.map(formatProblem).join("\n");
@@ -526,7 +526,7 @@ export class Reload {
     tell("config", "the config", this.#configProblems, "the config of before goes on");
   }
 
-  /** Two dropped-in packages of one name: the later one is refused. */
+  /** Of two dropped-in packages with one name the later one is refused. */
   #setAsideDoubles(): void {
     const taken = new Map<string, PackageUnit>();
     for (const unit of this.#units.values())
@@ -548,7 +548,7 @@ export class Reload {
     }
   }
 
-  /** Undefined: it cannot be read. */
+  /** The file's text. Undefined: it cannot be read. */
   #readConfig(): string | undefined {
     try {
       return this.#readConfigOrRefuse();
@@ -566,7 +566,7 @@ export class Reload {
     }
   }
 
-  /** Something happened in the tree of the shipped packages above the packages themselves: there may be others now. */
+  /** A directory above the packages has changed: packages may have come or gone. */
   #isAmongShipped(touched: ReadonlySet<string>): boolean {
     const root = path.resolve(this.#options.shippedRoot);
     return [...touched].some((directory) => directory === root || path.dirname(directory) === root);
@@ -583,7 +583,7 @@ export class Reload {
     const found = new Set(sources.map((source) => source.id));
     for (const source of sources) {
       const unit = this.#units.get(source.id);
-      // Another entry (filter.js became filter.ts) is another unit, which takes over what serves.
+      // Another entry file (filter.ts instead of filter.js) is another unit, which takes over what serves.
       if (unit !== undefined && unit.source.entry === source.entry) unit.gone = false;
       else this.#units.set(source.id, this.#unit(source, unit));
     }

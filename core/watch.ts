@@ -1,13 +1,12 @@
 import { type FSWatcher, lstatSync, readlinkSync, statSync, watch } from "node:fs";
 import path from "node:path";
 
-/** Names in a directory whose changes count; undefined: all, but for what editors and logs leave beside sources. */
+/** The names in a directory whose changes count. Undefined: all except logs, backups and swap files. */
 export type Interest = ReadonlySet<string> | undefined;
 
 /**
- * Tells that something changed in a directory, never what: its listener reads again and compares bytes. That makes every kind
- * of saving the same (in place, rename over, unlink and create, a swapped link), and it does not matter which events a
- * platform joins or drops.
+ * Reports that something changed in a directory, never what: the listener reads the files again and compares bytes. So all kinds of
+ * saving work alike (in place, rename over, unlink and create, a swapped link), whatever events a platform merges or drops.
  */
 export class Watch {
   readonly #onEvent: (directory: string) => void;
@@ -15,7 +14,7 @@ export class Watch {
   readonly #watching = new Map<string, { readonly watcher: FSWatcher; readonly inode: number }>();
   #wanted: ReadonlyMap<string, Interest> = new Map();
 
-  /** `onTrouble`: the system has no more watches (ENOSPC, EMFILE); what changes there goes unseen. */
+  /** `onTrouble`: the system has no more watches (ENOSPC, EMFILE), and changes in that directory are not seen. */
   constructor(
     onEvent: (directory: string) => void,
     onTrouble: (directory: string, code: string) => void = () => {},
@@ -24,13 +23,13 @@ export class Watch {
     this.#onTrouble = onTrouble;
   }
 
-  /** Watches these directories and no others. */
+  /** Watches exactly these directories from now on. */
   set(directories: ReadonlyMap<string, Interest>): void {
     this.#wanted = directories;
     this.refresh();
   }
 
-  /** A directory that was moved away or deleted is watched again where it should be; until it is back, what is above it. */
+  /** Watches a directory by its path: if it was moved away or deleted, its parent is watched until it is back. */
   refresh(): void {
     const directories = new Set([...this.#wanted.keys()].map(nearestDirectory));
     for (const [directory, { watcher, inode }] of this.#watching) {
@@ -51,14 +50,14 @@ export class Watch {
     try {
       const watcher = watch(directory, (_event, name) => {
         const interest = this.#wanted.get(directory);
-        // A directory's own name tells of its end.
+        // An event with the directory's own name means that the directory itself is gone.
         const counts = interest?.has(name ?? "") ?? !isNoise(name ?? "");
         if (counts || name === null || name === path.basename(directory)) this.#onEvent(directory);
       });
       watcher.on("error", () => this.#lost(directory, watcher));
       this.#watching.set(directory, { watcher, inode: inodeOf(directory) });
     } catch (error) {
-      // Gone between the look and the watch, or no watches left: the next refresh tries again.
+      // The directory has gone, or there are no watches left: the next refresh tries again.
       const { code = "" } = error as NodeJS.ErrnoException;
       if (code !== "ENOENT") this.#onTrouble(directory, code);
     }
@@ -72,8 +71,8 @@ export class Watch {
 }
 
 /**
- * Where a change of this file can show, and under what name: in its own directory, and in that of every symbolic link on the
- * way, since a link may be swapped (Kubernetes swaps `..data`).
+ * The directories, and names in them, where a change of this file can show: its own, and that of every symbolic link on the way, since
+ * a link may be swapped (Kubernetes swaps `..data`).
  */
 export function placesOf(file: string): Map<string, Set<string>> {
   const found = new Map<string, Set<string>>();
@@ -82,7 +81,7 @@ export function placesOf(file: string): Map<string, Set<string>> {
     found.set(path.dirname(at), names.add(path.basename(at)));
   };
   let current = path.resolve(file);
-  // As many links as Linux follows.
+  // Linux follows as many links.
   for (let links = 0; links < 40; links++) {
     const link = firstLink(current);
     if (link === undefined) break;
@@ -107,7 +106,7 @@ function firstLink(file: string): { at: string; target: string; rest: string } |
   return undefined;
 }
 
-/** Logs, swap files and backups that live beside sources. */
+/** Matches names of logs, swap files and backups, which often live beside sources. */
 function isNoise(name: string): boolean {
   return /\.(log|sw[a-z]|tmp)$|~$/.test(name);
 }
@@ -122,23 +121,23 @@ function nearestDirectory(directory: string): string {
   return current;
 }
 
-/** -1: no such directory. */
+/** The inode of a directory; -1: there is none. */
 function inodeOf(directory: string): number {
   const found = statSync(directory, { throwIfNoEntry: false });
   return found?.isDirectory() ? found.ino : -1;
 }
 
-/** The times after the last event at which all is looked at again. The last look is the one that may report. */
+/** Milliseconds after the last event at which to look again. Only the last of these looks may report problems. */
 const LOOK_AGAIN_MS = 60;
 const LAST_LOOK_MS = 250;
-/** Where something is saved all the time, the last look comes this long after the first event all the same. */
+/** With constant saves, the last look still comes this many milliseconds after the first event. */
 const LAST_LOOK_AT_MOST_MS = 2_000;
-/** A folder in which much happens is not looked at more often than this. */
+/** Least milliseconds between two looks at a busy directory. */
 const BETWEEN_LOOKS_MS = 5;
 
 /**
- * When to look. At once at an event; again 60 and 250 ms after the last one, because a file may still be in the middle of
- * being written, and events that follow closely may be lost. One look at a time; events during a look make another.
+ * Decides when to look: at once after an event, and again 60 and 250 ms after the last one, because a file may still be being written,
+ * and events that follow each other closely may be lost. There is one look at a time; an event during it leads to another.
  */
 export class Looks {
   readonly #look: (directories: ReadonlySet<string>, last: boolean) => Promise<void>;
@@ -149,7 +148,7 @@ export class Looks {
   #due = false;
   #lastDue = false;
 
-  /** `look` must not reject. It gets all directories that had an event since the last final look. */
+  /** `look` gets all directories with an event since the last final look. It must not reject. */
   constructor(look: (directories: ReadonlySet<string>, last: boolean) => Promise<void>) {
     this.#look = look;
   }
@@ -167,7 +166,7 @@ export class Looks {
     this.#want(false);
   }
 
-  /** One look more, for what could not be judged yet by the look that is running. */
+  /** Asks for another look, because the present one could not judge something yet. */
   again(ms: number, last: boolean): void {
     this.#timers.push(setTimeout(() => this.#want(last), ms));
   }
