@@ -1,13 +1,13 @@
 import type { ClusterManagerStatus, Regex, SetupContext } from "@tsproxy/sdk";
 import { withEndpoints } from "./endpoint-stats.ts";
 
-/** `core.stats`. Names that begin with `@host|` are cells of /clusters and no stats of their own. */
+/** Core's answer to `core.stats`. Names that begin with `@host|` are figures for /clusters and not shown as stats. */
 export interface StatsSnapshot {
   readonly counters: readonly NamedValue[];
   readonly gauges: readonly NamedValue[];
   readonly histograms: readonly HistogramSnapshot[];
 }
-/** `used`: somebody has written it, be it a 0. */
+/** `used`: it has been written, even if only with 0. */
 export type NamedValue = readonly [name: string, value: number, used: boolean];
 
 export interface Distribution {
@@ -18,7 +18,7 @@ export interface Distribution {
 export interface HistogramSnapshot extends Distribution {
   readonly name: string;
   readonly unit: string;
-  /** Since the last flush but one; null if nothing came in it. */
+  /** The last interval that has ended (`stats_flush_interval`); null: nothing was recorded in it. */
   readonly interval: Distribution | null;
 }
 
@@ -57,7 +57,7 @@ export interface PackageSnapshot {
   };
   readonly builtAt: string | number;
   readonly uses: number;
-  /** Stopped entries, and hooks that threw. */
+  /** How often the sandbox was stopped, or a hook threw. */
   readonly faults?: number;
   readonly types?: readonly string[];
 }
@@ -101,7 +101,7 @@ interface MemorySnapshot {
   readonly physical: number;
 }
 
-/** What admin's pages are made of: asked of core when a page is asked for, and told by the cluster manager. */
+/** What admin's pages are made of. Most of it is asked of core for each page; some is published and kept here. */
 export class CoreData {
   readonly #cx: SetupContext;
   #clusters: ClusterManagerStatus = { clusters: [] };
@@ -167,7 +167,7 @@ export class CoreData {
   logLevels(): Promise<readonly (readonly [logger: string, level: string])[]> {
     return this.#ask("core.log_levels");
   }
-  /** Answers all levels, as they are then. Logger "": all. */
+  /** Answers all levels after the change. Logger "": all of them. */
   setLogLevels(
     changes: readonly (readonly [logger: string, level: string])[],
   ): Promise<readonly (readonly [logger: string, level: string])[]> {
@@ -210,7 +210,7 @@ export class CoreData {
     });
   }
 
-  /** Core's answers are our own process speaking: their shape is agreed, not checked. */
+  /** Core's answers come from our own process, so their shape is not checked. */
   #ask<T>(operation: string, args: unknown = {}): Promise<T> {
     return this.#cx.operation(operation, args) as Promise<T>;
   }

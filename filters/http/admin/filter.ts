@@ -17,7 +17,7 @@ import { Query } from "./query.ts";
 
 /** Characters of a body that are put together at a time. */
 const PIECE = 16 * 1024;
-/** Answers in progress; a snapshot of all stats waits behind each whose client is slow. */
+/** Answers in progress. Each may hold a snapshot of all stats while its client is slow. */
 const MAX_ANSWERS = 64;
 /** Bytes of a form, past which the rest of it is not read. */
 const MAX_FORM = 64 * 1024;
@@ -33,7 +33,7 @@ class Admin {
     this.core = new CoreData(cx);
   }
 
-  /** `form`: the body of a request whose parameters stand there; "" for all others. */
+  /** `form`: the body of a request that is a form, whose fields count as parameters; "" for all others. */
   async answer(method: string, pathAndQuery: string, form: string): Promise<Answer> {
     const at = pathAndQuery.indexOf("?");
     const path = at < 0 ? pathAndQuery : pathAndQuery.slice(0, at);
@@ -77,7 +77,7 @@ class AdminFilter implements HttpFilter {
     this.#isForm = type?.startsWith("application/x-www-form-urlencoded") === true;
     if (endStream) this.#start();
   }
-  // A form's parameters are as good as those of the query; any other body is read to its end and dropped.
+  // The fields of a form count as parameters of the query; any other body is read to its end and dropped.
   onRequestBody(chunk: Chunk, endStream: boolean): void {
     if (this.#isForm && this.#form.length + chunk.length <= MAX_FORM)
       this.#form += latin1Decode(chunk.memory, chunk.at, chunk.end);

@@ -56,7 +56,7 @@ function field({ name, help, choices }: Parameter): string {
   return `<label><input type="text" name="${name}" placeholder="${name}">${label}</label>`;
 }
 
-/** Parameters that count by being there. */
+/** Parameters that need no value. */
 const FLAGS = new Set([
   "usedonly",
   "invert_filter",

@@ -10,7 +10,7 @@ const LOGGING_USAGE =
   "usage: /logging?group=<group_name>:<level> (change group of loggers)\n" +
   `levels: ${LEVELS.join(" ")} \n`;
 
-/** Loggers of Envoy's, by the packages whose loggers do that work here. */
+/** Envoy's loggers, and the packages whose loggers do their work here. */
 const ENVOY_LOGGERS: Readonly<Record<string, string>> = {
   admin: "http/admin",
   hc: "health/http",
@@ -26,7 +26,7 @@ const ENVOY_LOGGERS: Readonly<Record<string, string>> = {
 
 type Levels = readonly (readonly [logger: string, level: string])[];
 
-/** With Envoy's names for those that have one. */
+/** Adds the loggers under Envoy's names. */
 function withEnvoyNames(levels: Levels): Levels {
   const byName = new Map(levels);
   const named = Object.entries(ENVOY_LOGGERS).flatMap(([name, ours]) => {
@@ -36,7 +36,7 @@ function withEnvoyNames(levels: Levels): Levels {
   return [...levels, ...named];
 }
 
-/** `/logging`: the loggers are core's own (`main`) and one a package, which Envoy's name for it names as well. */
+/** `/logging`: the loggers are core's own (`main`) and one for each package, which may be called by Envoy's name as well. */
 export async function logging(query: Query, core: CoreData): Promise<Answer> {
   const known = withEnvoyNames(await core.logLevels());
   const asked = loggingChanges(query, new Set(known.map(([name]) => name)));

@@ -44,7 +44,7 @@ export async function prometheus(query: Query, core: CoreData): Promise<Answer> 
 type Labels = string;
 type Lines<T> = (metric: string, labels: Labels, stat: T) => string;
 
-/** Stats of one metric name, which must stand together under one TYPE line. */
+/** Prints stats metric by metric: those of one metric name have to stand together under one TYPE line. */
 function* families<T>(
   tagger: Tagger,
   type: string,
@@ -92,7 +92,7 @@ function bucketLines(
   return lines + total(metric, labels, histogram);
 }
 
-/** Of the last interval, as a summary's quantiles are (Envoy's are too). */
+/** A summary is of the last interval, as Envoy's. */
 function summary(metric: string, labels: Labels, { interval }: HistogramSnapshot): string {
   const prefix = labels === "" ? "" : `${labels},`;
   const values = quantiles(interval);

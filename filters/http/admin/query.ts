@@ -1,12 +1,12 @@
 import type { SetupContext } from "@tsproxy/sdk";
 import { Refused } from "./answer.ts";
 
-/** Regexes are compiled and kept by core, and their text is the client's: a longer one is nobody's honest filter. */
+/** Characters of a pattern. Core keeps compiled patterns, and clients choose their text, so it has to be bounded. */
 const MAX_PATTERN = 1024;
 
 export type Matcher = (text: string) => boolean;
 
-/** The query of an admin request. Of a name given twice the first counts, as in Envoy. */
+/** The parameters of an admin request. Where a name comes twice the first one counts, as in Envoy. */
 export class Query {
   readonly #cx: SetupContext;
   readonly #values = new Map<string, string>();
@@ -50,7 +50,7 @@ export class Query {
       throw new Refused(400, `${name} is longer than ${MAX_PATTERN} characters`);
     }
     try {
-      // By itself first: what is put around it must not mend it, as it would `a)(b`.
+      // Compiled by itself first: what is put around it would make `a)(b` valid.
       this.#cx.regex(pattern);
       const anywhere = this.#cx.regex(`[\\s\\S]*(?:${pattern})[\\s\\S]*`);
       return (text) => anywhere.matches(text);
@@ -64,7 +64,7 @@ function invalidRegex(fault: string): Refused {
   return new Refused(400, `Invalid re2 regex: ${fault}`);
 }
 
-/** What RE2 itself calls the faults that core's engine names in Go's words. */
+/** Envoy shows RE2's names of faults; core's engine has those of Go's regexp package. */
 const RE2_WORDS: Readonly<Record<string, string>> = {
   "missing closing )": "missing )",
   "missing closing ]": "missing ]",

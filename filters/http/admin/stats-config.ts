@@ -42,13 +42,13 @@ export class StatsConfig {
     );
   }
 
-  /** The config's own rules, which come behind the defaults that it leaves. */
+  /** The config's own rules, which are applied after Envoy's default ones; and which of these the config leaves in force. */
   get rules(): { readonly own: readonly Rule[]; readonly isDefault: (tag: string) => boolean } {
     const tags = this.#config.stats_tags ?? [];
     const own = tags.flatMap(({ tag_name = "", regex }) => {
       if (regex === undefined || regex === "") return [];
       try {
-        // RE2 reads it the same, or core has refused the config.
+        // Core has refused patterns that RE2 does not read in the same way.
         return [{ tag: tag_name, pattern: new RegExp(regex, "d") }];
       } catch {
         return [];

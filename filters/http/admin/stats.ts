@@ -44,7 +44,7 @@ export async function stats(query: Query, core: CoreData): Promise<Answer> {
   return format === "text" ? text(lines) : html(page(lines, format === "active-html"));
 }
 
-/** The same as a page, which asks again by itself where that was wanted. */
+/** The lines as an HTML page. `active`: it reloads itself every 5 s. */
 function page(lines: Iterable<string>, active: boolean): string {
   const again = active ? '<meta http-equiv="refresh" content="5">' : "";
   const body = escapeHtml([...lines].join(""));

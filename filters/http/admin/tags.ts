@@ -11,7 +11,7 @@ interface Tagged {
 export interface Rule {
   readonly tag: string;
   readonly pattern: RegExp;
-  /** A value that is part of other names and no tag. */
+  /** A value that this part of a name may have without being a tag. */
   readonly except?: string;
   /** What the value stands for; absent: itself. */
   readonly read?: (value: string) => string;
@@ -32,7 +32,7 @@ const RATE_LIMIT = [
   rule("rbac_prefix", /^(([^.]+)\.)rbac\./),
 ];
 
-/** By the first part of the name, so that a name is tried against a handful only. */
+/** By the first part of the stat's name, so that only a few are tried for each. */
 const RULES: Readonly<Record<string, readonly Rule[]>> = {
   cluster: [
     rule("grpc_bridge_method", /^cluster\.[^.]+\.grpc\.[^.]+\.(([^.]+)\.)/),
@@ -133,7 +133,7 @@ export class Tagger {
     const apply = ({ tag, pattern, except, read }: Rule) => {
       const match = pattern.exec(name);
       if (match === null || match[1] === undefined || match[2] === except) return;
-      // A pattern with one group takes the same out that it names the value by.
+      // In a pattern with one group that group is both: what is taken out, and the value.
       const value = match[2] ?? match[1];
       tags.push([tag, read === undefined ? value : read(value)]);
       cuts.push(match.indices![1]!);
