@@ -392,17 +392,18 @@ describe("responses", () => {
   });
 
   it("that break off are reset", () => {
-    for (const wire of [
-      "",
-      "HTTP/1.1 2",
-      "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe",
-      "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n",
-    ]) {
+    for (const [wire, reason] of [
+      ["", "connection_closed"],
+      ["HTTP/1.1 2", "protocol_error"],
+      ["HTTP/1.1 100 Continue\r\n\r\n", "connection_closed"],
+      ["HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe", "connection_closed"],
+      ["HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n", "connection_closed"],
+    ] as const) {
       const { connection, events, codec, ask, send } = open();
       ask();
       if (wire !== "") send(wire);
       codec.onEof();
-      expect(events.take().slice(-2), wire).toEqual(["retire", "reset connection_closed"]);
+      expect(events.take().slice(-2), wire).toEqual(["retire", `reset ${reason}`]);
       expect(connection.closed).toBe("abort");
       codec.onClosed(remote);
       expect(events.take()).toEqual([]);

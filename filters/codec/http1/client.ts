@@ -64,6 +64,8 @@ export class Http1Client implements ClientCodec {
   #stream: ClientStream | undefined = undefined;
   #retired = false;
   #informational = 0;
+  /** A part of a head has come. */
+  #headBegun = false;
   #running = false;
   #paused = false;
 
@@ -85,6 +87,7 @@ export class Http1Client implements ClientCodec {
     this.#stream = stream;
     this.#state = STATE.HEAD;
     this.#informational = 0;
+    this.#headBegun = false;
     return stream;
   }
 
@@ -111,7 +114,7 @@ export class Http1Client implements ClientCodec {
       this.#endResponse(stream);
       this.#deliver(stream, NOTHING, 0, 0, true);
       this.#settle();
-    } else this.#lose("connection_closed", undefined);
+    } else this.#lose(this.#headBegun ? "protocol_error" : "connection_closed", undefined);
   }
 
   onClosed(event: CloseEvent): void {
@@ -142,6 +145,7 @@ export class Http1Client implements ClientCodec {
     const headers = stream.decoder.responseHeaders;
     let code = this.#reader.read(headers, memory, at, end);
     stream.wireReceived += (code === PARSE.INCOMPLETE ? end : this.#reader.at) - at;
+    this.#headBegun = code === PARSE.INCOMPLETE;
     if (code === PARSE.INCOMPLETE) return end;
     stream.headerReceived += fieldBytes(headers);
     const framing = this.#framing;

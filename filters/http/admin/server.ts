@@ -19,7 +19,13 @@ export async function serverInfo(_query: Query, core: CoreData): Promise<Answer>
     uptime_all_epochs: uptime,
     hot_restart_version: "disabled",
     command_line_options: { ...OPTIONS, ...server.options },
-    node: shownNode(server, packages),
+    // Protobuf's JSON leaves lists and maps that are empty in here, and in no other answer.
+    node: {
+      client_features: [],
+      dynamic_parameters: {},
+      listening_addresses: [],
+      ...shownNode(server, packages),
+    },
     hot_restart_initializing: false,
   });
 }
@@ -103,8 +109,25 @@ export function shownNode(
       locality: { region: "", zone: "", sub_zone: "", ...(locality as object) },
     }),
     user_agent_name: "tsproxy",
+    user_agent_build_version: buildVersion(server.version),
     ...node,
     extensions: packages.map(extension),
+  };
+}
+
+/** `config.core.v3.BuildVersion`. Which revision it was made of is not known. */
+function buildVersion(version: string): unknown {
+  const [major = 0, minor = 0, patch = 0] = version
+    .split(".")
+    .map((part) => Number.parseInt(part, 10));
+  return {
+    version: { major_number: major, minor_number: minor, patch },
+    metadata: {
+      "build.type": "RELEASE",
+      "revision.sha": "",
+      "revision.status": "",
+      "ssl.version": "OpenSSL",
+    },
   };
 }
 

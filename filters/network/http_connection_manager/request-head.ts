@@ -220,7 +220,8 @@ export class RequestHead {
     let port = colon < 0 ? "" : host.slice(colon);
     if (colon >= 0) host = host.slice(0, colon);
     const matches = port === `:${peer.localPort}`;
-    if (this.#config.strip_any_host_port || (this.#config.strip_matching_host_port && matches)) {
+    const any = this.#config.strip_any_host_port && port !== ":";
+    if (any || (this.#config.strip_matching_host_port && matches)) {
       port = "";
     }
     if (this.#config.strip_trailing_host_dot && host.endsWith(".")) host = host.slice(0, -1);
@@ -237,7 +238,7 @@ export class RequestHead {
     const present = headers.present;
     const config = this.#config;
     this.refusal = undefined;
-    if ((present & EXPECT_BIT) !== 0 && !config.proxy_100_continue) headers.remove(EXPECT);
+    if ((present & EXPECT_BIT) !== 0 && !config.proxy_100_continue) removeContinue(headers);
     if ((present & REFERER_BIT) !== 0) checkReferer(headers);
     const hasFor = (present & FORWARDED_FOR_BIT) !== 0;
     const client = this.addresses.detects
@@ -332,6 +333,11 @@ export class RequestHead {
 }
 
 /** What is no referer goes no further. */
+/** It has been answered here. What else a client may expect is for the upstream to say. */
+function removeContinue(headers: RequestHeaders): void {
+  if (headers.get(EXPECT)?.toLowerCase() === "100-continue") headers.remove(EXPECT);
+}
+
 function checkReferer(headers: RequestHeaders): void {
   const at = headers.find(REFERER);
   if (at < 0) return;

@@ -164,6 +164,12 @@ describe("an exchange", () => {
     expect(c.status()).toBe(200);
   });
 
+  it("passes on what else a client expects", () => {
+    const p = proxy().start();
+    p.connect().send("GET / HTTP/1.1\r\nhost: h\r\nexpect: the worst\r\n\r\n");
+    expect(p.up.last.header("expect")).toBe("the worst");
+  });
+
   it("leaves 100 Continue to the upstream if it is told to", () => {
     const p = proxy().start({ proxy_100_continue: true });
     const c = p

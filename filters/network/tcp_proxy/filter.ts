@@ -571,6 +571,9 @@ function statsOf(cx: SetupContext, prefix: string) {
     "route_delayed_total",
   ])
     scope.counter(name);
+  // Kept for people and their dashboards: a read is passed on at once.
+  scope.gauge("downstream_cx_rx_bytes_buffered");
+  scope.gauge("downstream_cx_tx_bytes_buffered");
   return {
     cxTotal: scope.counter("downstream_cx_total"),
     noRoute: scope.counter("downstream_cx_no_route"),
