@@ -172,11 +172,6 @@ async function declarations(): Promise<void> {
     ...["-p", path.join(ROOT, "filters"), ...options, ...out],
   ]);
   await writeFile(path.join(dist, "sdk/reference.md"), await reference(path.join(dist, "sdk")));
-  await cp(path.join(ROOT, "sdk/docs"), path.join(dist, "sdk/docs"), { recursive: true });
-  // One folder deeper than in a checkout.
-  const first = path.join(dist, "sdk/docs/README.md");
-  const text = await readFile(first, "utf8");
-  await writeFile(first, text.replaceAll("(../../examples", "(../../../examples"));
 }
 
 /** isolated-vm's own binaries, for the systems and versions of Node that it builds them for. */
