@@ -122,6 +122,24 @@ test("a standby that is late serves once it is prepared, although the process is
   expect(log).toHaveLength(1);
 });
 
+test("a filter that hangs again, with other code, gets another standby", async () => {
+  const { supervisor, log, runs } = supervise(`${PROCESSES}
+    if (run === 1) serve(5);
+    else if (run === 2) {
+      process.on("message", async ({ type }) => {
+        if (type !== "serve") return;
+        ${READY}
+        await until(() => isGone(".first"));
+        serve(5);
+      });
+      tell("prepared");
+    } else { standBy(); tell("prepared"); }`);
+  expect(await supervisor.run()).toBe(0);
+  expect(runs()).toBe(3);
+  expect(log).toHaveLength(2);
+  expect(log[1]).toMatch(/inside the filter http\/bad; another one takes its place/);
+});
+
 test("a standby ends when the thread turns again", async () => {
   const { supervisor, log, runs } = supervise(`${PROCESSES}
     if (run === 1) {

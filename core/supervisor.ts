@@ -173,7 +173,8 @@ export class Supervisor {
         this.#dropStandby();
         return 1;
       }
-      if (guilty !== undefined && !this.#quarantined.has(guilty)) {
+      // One that was guilty before is here with other code: what it hung in is not entered again.
+      if (guilty !== undefined) {
         this.#quarantined.add(guilty);
         this.#options.log(
           `the proxy ${reason} inside the filter ${guilty}; another one takes its place at once, and the filter's failure policy answers until its code is another one`,
@@ -210,8 +211,8 @@ export class Supervisor {
   /** `without`: as a standby that does without this package. */
   #start(without?: string): ProxyProcess {
     const isStandby = without !== undefined;
-    const quarantined = [...this.#quarantined, ...(isStandby ? [without] : [])];
-    const args = this.#options.args(quarantined, isStandby);
+    const quarantined = new Set([...this.#quarantined, ...(isStandby ? [without] : [])]);
+    const args = this.#options.args([...quarantined], isStandby);
     const proxy: ProxyProcess = new ProxyProcess(
       { ...this.#options, args },
       {
@@ -238,7 +239,6 @@ export class Supervisor {
 
   #onSuspicion(proxy: ProxyProcess, guilty: string): void {
     if (proxy !== this.#proxy || this.#standby !== undefined || this.#stopAsked) return;
-    if (this.#quarantined.has(guilty)) return;
     proxy.send({ type: "keep_builds" });
     const standby = { proxy: this.#start(guilty), guilty, isToServe: false };
     this.#standby = standby;
