@@ -15,24 +15,24 @@ import { readText, sharedText } from "./shared-text.ts";
 import type { ThreadMemory } from "./threads.ts";
 import { WrittenConfig } from "./written-config.ts";
 
-/** What a new generation brings. */
+/** A new generation: changed and removed packages, and the config. */
 export interface Change {
   readonly generation: number;
   readonly modules: readonly ModuleSource[];
   readonly removed: readonly string[];
-  /** Undefined: the configuration stays. */
+  /** Undefined: the configuration stays as it is. */
   readonly config: RuntimeConfig | undefined;
 }
 
-/** One who sets a change up beside what runs, and then puts it into service or drops it: the canary, the fleet. */
+/** Sets a change up beside what runs, and then puts it into service or drops it: the canary and the fleet do. */
 export interface Stage {
-  /** Empty: all is ready for `commit`. */
+  /** Sets the change up. No refusals: all is ready for `commit`. */
   prepare(change: Change): Promise<readonly Refusal[]>;
   commit(generation: number): Promise<void>;
   abort(generation: number): Promise<void>;
 }
 
-/** A thread of the fleet, seen from main. */
+/** A worker thread or the control thread, as main sees it. */
 export interface Thread {
   readonly role: "worker" | "control";
   readonly index: number;
@@ -40,13 +40,13 @@ export interface Thread {
   readonly name: string;
   readonly memory: ThreadMemory;
   post(message: ToWorker): void;
-  /** At once. */
+  /** Ends the thread at once. */
   kill(): void;
 }
 
 export interface ThreadEvents {
   onMessage(message: FromWorker): void;
-  /** Exactly once. `reason` is what the thread died of. */
+  /** Called exactly once, when the thread has ended. `reason`: what it died of. */
   onExit(reason: string): void;
 }
 export type StartThread = (
@@ -55,43 +55,43 @@ export type StartThread = (
   events: ThreadEvents,
 ) => Thread;
 
-/** What threads say that is not an answer to the fleet. */
+/** What threads report by themselves. */
 export interface FleetEvents {
   onLog(thread: Thread, message: Extract<FromWorker, { type: "log" }>): void;
   onFault(thread: Thread, message: Extract<FromWorker, { type: "fault" }>): void;
   onStats(thread: Thread, message: Extract<FromWorker, { type: "stats" }>): void;
-  /** The thread's isolates are built anew: their gauges are over. */
+  /** The thread's isolates are built again: their gauges begin at 0. */
   onStatsLost(thread: Thread): void;
   onLines(message: Extract<FromWorker, { type: "lines" }>): void;
   onCall(name: string, args: unknown): Promise<unknown>;
   onInspected?(message: Extract<FromWorker, { type: "inspected" | "inspect_bound" }>): void;
-  /** A thread died and another has taken its place, or will. */
+  /** A thread has died; another one takes its place. */
   onLost(thread: Thread, reason: string): void;
 }
 
-/** Bound by core's own limit for `waitFor` (15 s), and room to spare. */
+/** Setups may wait for 15 s (`waitFor`); this leaves room beyond that. */
 const PREPARE_MS = 20_000;
 const COMMIT_MS = 5_000;
 const LISTEN_MS = 5_000;
 const PROFILE_MS = 30_000;
-/** Lines of a thread that hangs are late. */
+/** How long to wait for the log lines of a thread that may hang. */
 const LINES_MS = 1_000;
-/** The watchdog ends an isolate after 1 s; setting a large config up is bounded by what `prepare` may take. */
+/** Milliseconds that a thread may be silent: the watchdog ends an isolate after 1 s, and a setup is bounded by PREPARE_MS. */
 const BOX_MS = 1_000;
 const SETUP_BOX_MS = PREPARE_MS;
-/** A thread that dies again and again must not take the machine with it. */
+/** Milliseconds before a thread that died is started again, by the number of its deaths. */
 const RESTART_MS = [100, 1_000, 5_000] as const;
 
 export interface Bound {
   readonly name: string;
-  /** With the number that port 0 became. */
+  /** The address it is bound to, with the number that port 0 became. */
   readonly address: AddressConfig;
 }
 
 /** A listener whose address could not be bound. */
 export interface ListenFailure {
   readonly listener: string;
-  /** The socket's word (`EADDRINUSE`); "" if it is not a socket's failure. */
+  /** The socket's error code (`EADDRINUSE`), or "". */
   readonly code: string;
   readonly message: string;
 }
@@ -102,13 +102,13 @@ interface Socket {
   readonly address: AddressConfig;
 }
 
-/** The workers and the control thread, as one: every generation goes to all of them, or to none. */
+/** The workers and the control thread together: a generation goes into service on all of them, or on none. */
 export class Fleet implements RehearsalStage {
   readonly #start: StartThread;
   readonly #events: FleetEvents;
   readonly #members: Member[] = [];
   readonly #modules = new Map<string, ModuleSource>();
-  /** JSON of the last value of each. */
+  /** The last value of each topic, as JSON. */
   readonly #topics = new Map<string, SharedText>();
   #config: RuntimeConfig | undefined;
   #generation = 0;
@@ -123,25 +123,25 @@ export class Fleet implements RehearsalStage {
     this.#add("control", concurrency, 0);
   }
 
-  /** `rehearsed`: the canary has let it pass. */
+  /** `rehearsed`: the canary has set the change up without a refusal. */
   async prepare(change: Change, rehearsed = true): Promise<readonly Refusal[]> {
     this.#pending = change;
     const staged = await Promise.all(
       this.#members.map((member) => member.prepare(change, rehearsed)),
     );
-    // Others may wait for what a thread that has refused would have told them.
+    // Don't wait for the others then: they may wait for something that the refusing thread would have told them.
     const refusals = staged.flatMap((stage) => stage.refusals);
     if (refusals.length > 0) return refusals;
     return (await Promise.all(staged.map((stage) => stage.prepared))).flat();
   }
 
-  /** As services say on any of the threads; each once. */
+  /** The listeners that services bring along, as the threads have prepared them; each once. */
   serviceListeners(): readonly unknown[] {
     const all = this.#members.flatMap(({ brought }) => JSON.parse(brought) as unknown[]);
     return [...new Map(all.map((listener) => [JSON.stringify(listener), listener])).values()];
   }
 
-  /** All that services bring along is the control thread's. */
+  /** Gives the listeners of services to the control thread. */
   async extend(config: RuntimeConfig, nth: number): Promise<readonly Refusal[]> {
     const { generation = 0, modules = [], removed = [] } = this.#pending ?? {};
     this.#pending = { generation, modules, removed, config };
@@ -170,8 +170,8 @@ export class Fleet implements RehearsalStage {
   }
 
   /**
-   * Binds what is not bound yet; a listener whose address has not changed keeps its sockets. Port 0: the first worker binds, the
-   * others take its number. A unix socket belongs to one worker. Answers a failure for each that could not be bound.
+   * Binds the listeners that are not bound yet; one whose address has not changed keeps its sockets. With port 0 the first worker
+   * binds, and the others take its number. A unix socket belongs to the first worker alone. Answers the failures.
    */
   async listen(listeners: readonly ListenerConfig[]): Promise<readonly ListenFailure[]> {
     const failures: ListenFailure[] = [];
@@ -205,7 +205,7 @@ export class Fleet implements RehearsalStage {
     return [...this.#sockets].map(([name, { address }]) => ({ name: listenerOf(name), address }));
   }
 
-  /** Each thread and how long it may be silent. */
+  /** For the supervisor: how long each thread may be silent now, and the sandboxed package that it is inside. */
   boxes(): readonly {
     readonly thread: Thread;
     readonly boxMs: number;
@@ -229,24 +229,24 @@ export class Fleet implements RehearsalStage {
       if (member.thread !== from) member.post({ type: "publish", topic, text });
   }
 
-  /** Begins or ends a profile of a thread (`worker 0`, `control`), or of a sandbox in it. */
+  /** Starts or ends a profile of a thread (`worker 0`, `control`), or of a sandbox in it. */
   async profile(thread: string, enable: boolean, of?: ProfiledFilter): Promise<Profiled> {
     const member = this.#members.find((m) => m.thread.name === thread);
     if (member === undefined) return { profile: "", error: `there is no thread "${thread}"` };
     return member.profile(enable, of);
   }
 
-  /** For the first worker's sandboxes. */
+  /** A message of a debugger to the sandboxes of the first worker. */
   inspect(message: Extract<ToWorker, { type: "inspect" }>): void {
     this.#members.find((member) => member.thread.name === "worker 0")?.post(message);
   }
 
-  /** Settles when lines for files that wait in the threads were told. */
+  /** Settles when all threads have sent the log lines that waited in them. */
   async flushLines(): Promise<void> {
     await Promise.all(this.#members.map((member) => member.flushLines()));
   }
 
-  /** `ask`: clients of these are asked to leave. `stop`: they accept no more; who is connected stays. */
+  /** `ask`: connections of these listeners are asked to close. `stop`: the listeners accept no more; open connections stay. */
   drainListeners(
     names: readonly string[],
     how: { readonly ask: boolean; readonly stop: boolean },
@@ -254,7 +254,7 @@ export class Fleet implements RehearsalStage {
     for (const member of this.#members) member.post({ type: "drain_listeners", names, ...how });
   }
 
-  /** Stops accepting and settles when what is in progress has ended, or after `ms`. */
+  /** Stops accepting. Settles when all connections have ended, or after `ms`. */
   async drain(ms: number): Promise<void> {
     this.#stopping = true;
     await Promise.all(this.#members.map((member) => member.drain(ms)));
@@ -285,7 +285,7 @@ export class Fleet implements RehearsalStage {
     }, ms);
   }
 
-  /** A new thread catches up with what the others run. */
+  /** Brings a new thread to the generation that the others run. */
   #revive(role: "worker" | "control", index: number, deaths: number): void {
     this.#add(role, index, deaths);
     const member = this.#members.at(-1)!;
@@ -344,7 +344,7 @@ export class Fleet implements RehearsalStage {
   }
 }
 
-/** A thread sets up what it accepts for, and nothing else; its numbers of listeners become those of all. */
+/** A thread counts only the listeners of its own role; this maps the place in its refusal back to the whole config. */
 function placed(
   refusal: Refusal,
   config: RuntimeConfig | undefined,
@@ -388,7 +388,7 @@ function isSameAddress(a: AddressConfig, b: AddressConfig): boolean {
 
 type Profiled = Omit<Extract<FromWorker, { type: "profiled" }>, "type">;
 
-/** What a thread says at once, and later. */
+/** The answers of a thread to `prepare`: at once, and when all is set up. */
 interface Staged {
   readonly refusals: readonly Refusal[];
   readonly prepared: Promise<readonly Refusal[]>;
@@ -410,19 +410,19 @@ type Answer = Extract<
   }
 >;
 
-/** One thread and the answers that the fleet waits for from it. */
+/** One thread, and the answers that the fleet waits for. */
 class Member {
-  /** Sandboxed packages by the numbers that the thread gives them. */
+  /** Names of sandboxed packages by their box numbers in this thread. */
   readonly boxes = new Map<number, string>();
   readonly role: "worker" | "control";
   readonly thread: Thread;
   readonly since = Date.now();
-  /** JSON of the listeners that its services bring along, as it last prepared them. */
+  /** JSON of the listeners that its services bring along, as of its last preparation. */
   brought = "[]";
   readonly #waiting = new Set<(message: Answer | undefined) => void>();
   #joined: Promise<void> = Promise.resolve();
   #gone = false;
-  /** It has committed a generation. */
+  /** True once it has committed a generation. */
   #running = false;
 
   constructor(role: "worker" | "control", start: StartThread, index: number, events: ThreadEvents) {
@@ -445,7 +445,7 @@ class Member {
     if (!this.#gone) this.thread.post(message);
   }
 
-  /** The sandboxed package that the thread is in now, or has on another thread. */
+  /** The sandboxed package that the thread is inside now, or that runs for it on another thread. */
   get inside(): string | undefined {
     const words = new Int32Array(this.thread.memory.beat);
     for (const word of [BEAT.INSIDE, BEAT.ASIDE]) {
@@ -455,12 +455,12 @@ class Member {
     return undefined;
   }
 
-  /** Milliseconds that the thread may be busy with one thing: long while it sets something up. */
+  /** Milliseconds that the thread may be silent now: more while it sets something up. */
   get boxMs(): number {
     return this.#waiting.size > 0 || !this.#running ? SETUP_BOX_MS : BOX_MS;
   }
 
-  /** A new thread's way to what the others run. Changes wait until it is there; one that cannot get there dies. */
+  /** Sets a new thread up with what the others run. Changes wait for it; if it fails, the thread is ended. */
   join(change: Change, listeners: readonly Bound[]): void {
     const join = async () => {
       const { prepared } = await this.#prepare(change, true);
@@ -539,7 +539,7 @@ class Member {
     this.#running = true;
   }
 
-  /** The address it got; rejects with a ListenFailure. */
+  /** Binds a listener. Answers the address it got; rejects with a ListenFailure. */
   async listen(listener: Bound): Promise<AddressConfig> {
     const answer = this.#answer(
       LISTEN_MS,
@@ -589,7 +589,7 @@ class Member {
     if (!this.#gone) this.thread.kill();
   }
 
-  /** Undefined: the time is over, or the thread is gone. */
+  /** Waits for an answer. Undefined: none came in time, or the thread has ended. */
   #answer(ms: number, isAnswer: (message: Answer) => boolean): Promise<Answer | undefined> {
     if (this.#gone) return Promise.resolve(undefined);
     return new Promise((resolve) => {

@@ -92,11 +92,6 @@ export class Isolate {
     return statistics.used_heap_size + statistics.externally_allocated_size;
   }
 
-  /** Nanoseconds that threads have spent in it, by the clock. */
-  get cpuTime(): bigint {
-    return this.#isolate.cpuTime;
-  }
-
   /** Collects its garbage. */
   collectGarbage(flavor: Flavor = "last-resort"): void {
     collectGarbageOf(this.#isolate, flavor);
