@@ -98,13 +98,14 @@ export class Http2Server implements ServerCodec, Side {
   finish(): void {
     const { session } = this;
     this.#draining = true;
+    if (session.dead) return;
     if (!this.#finished) {
       // Envoy counts this one alone: no first step, no error, and none of a client's.
       session.stats.goawaySent.inc();
       session.sendGoAway(session.lastId, CODE.NO_ERROR);
     }
     this.#finished = true;
-    if (!session.dead) session.flush();
+    session.flush();
   }
 
   // ---- from the session
