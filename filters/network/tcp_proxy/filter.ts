@@ -112,7 +112,7 @@ class TcpProxy implements NetworkFilter {
     if (this.#cluster === undefined) {
       stats.noRoute.inc();
       this.#flags.push("NC");
-      this.#downstream.close("abort");
+      this.#refuse();
       return;
     }
     this.#connect(this.#cluster);
@@ -206,7 +206,7 @@ class TcpProxy implements NetworkFilter {
     this.#attempts--;
     this.#upstream = undefined;
     this.#flags.push(reason === "no_host" ? "UH" : "UO");
-    this.#downstream.close("abort");
+    this.#refuse();
   }
 
   onUpstreamConnected(): void {
@@ -288,7 +288,12 @@ class TcpProxy implements NetworkFilter {
     }
     cluster.stats.counter("upstream_cx_connect_attempts_exceeded").inc();
     this.#flags.push("URX");
-    this.#downstream.close("abort");
+    this.#refuse();
+  }
+
+  /** With FIN, whatever the client has said meanwhile: a close over bytes that nobody has read would be a reset. */
+  #refuse(): void {
+    this.#downstream.close("flush");
   }
 
   // ---- both
