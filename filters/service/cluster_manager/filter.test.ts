@@ -26,6 +26,8 @@ import {
 import { TestContext, type TestStats } from "@tsproxy/sdk/testing";
 import { beforeEach, describe, expect, it } from "vitest";
 import clusterManager from "./filter.ts";
+import { FLAG } from "./health-flags.ts";
+import type { UpstreamCluster } from "./upstream-cluster.ts";
 
 // ---- a codec of one word a message: `request`, and `ok`, `bye` (the last answer of a connection) or `bad`
 
@@ -980,6 +982,39 @@ describe("the control thread", () => {
     expect(cx.opened[0]!.connection.closed).toBe("flush");
     expect(stat("cx_max_requests")).toBe(0);
   });
+
+  it.each([
+    [false, undefined],
+    [true, "abort"],
+  ] as const)(
+    "renews connections to a host that fails; others' own are cut if asked: %s",
+    (asked, end) => {
+      const c = cluster(
+        start(
+          listedCluster("c", [spec("10.0.0.1")], {
+            close_connections_on_host_health_failure: asked,
+          }),
+        ),
+      ) as UpstreamCluster;
+      const told = { config: "", warm: true, slots: {} };
+      c.setHealth({ ...told, flags: {} });
+      const busy = ask(c);
+      connected(0);
+      ask(c);
+      connected(1);
+      say(1, "ok");
+      c.connect({ onData() {}, onEof() {}, onClosed() {} }, {});
+      c.setHealth({ ...told, flags: { "10.0.0.1:80": FLAG.FAILED_ACTIVE_HC } });
+      expect([0, 1, 2].map((n) => cx.opened[n]!.connection.closed)).toEqual([
+        undefined,
+        "flush",
+        end,
+      ]);
+      say(0, "ok");
+      expect(busy.responses).toBe(1);
+      expect(cx.opened[0]!.connection.closed).toBe("flush");
+    },
+  );
 
   it("gathers many changes into one status", () => {
     start(discoveredCluster("c"));

@@ -451,11 +451,6 @@ export class Pool {
     for (const connection of [...this.connections]) connection.retire();
   }
 
-  /** The host has failed, and its connections with it: what runs on them is reset. */
-  closeAll(): void {
-    for (const connection of [...this.connections]) connection.socket?.close("abort");
-  }
-
   /** The host is gone, or its cluster. */
   drain(): void {
     this.draining = true;

@@ -653,11 +653,18 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     for (const [id, host] of this.#byId) {
       const was = host.healthy;
       if (host.setFlags(this.#flagsOf(id, host.spec))) changed = true;
-      if (was && !host.healthy && this.#config.close_connections_on_host_health_failure === true)
-        for (const pool of host.pools) pool.closeAll();
+      if (was && !host.healthy) this.#onHostFailed(host);
       this.#watch(id, host);
     }
     if (changed) this.#changed();
+  }
+
+  /** Another connection may take another way. Connections of the caller's own are cut where the config says so. */
+  #onHostFailed(host: UpstreamHost): void {
+    for (const pool of host.pools) pool.renew();
+    if (this.#config.close_connections_on_host_health_failure !== true) return;
+    for (const tracked of [...this.#tracked])
+      if (tracked.host === host) tracked.socket?.close("abort");
   }
 
   /** What becomes of requests to the host is counted where the control thread says. */
