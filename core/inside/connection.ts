@@ -1,4 +1,4 @@
-// Hot path: all bytes of all connections pass here.
+// Hot path: all bytes of all connections.
 import {
   type Address,
   type Chunk,
@@ -21,17 +21,17 @@ import { WriteChain } from "./write-chain.ts";
 
 const NO_ADDRESS: Address = { ip: "", port: 0 };
 const NO_LISTENER = { name: "", statPrefix: "", direction: "UNSPECIFIED" as const };
-/** The largest thing that a task places: what a peer has sent before TLS began, and the words that begin it. */
+/** Most bytes that one task (`soon`) writes into the output segment: bytes read before TLS began, and the options of TLS. */
 const TASK_BYTES = 80 * 1024;
-/** How often answers pass between internal connections before sockets have their turn again. */
+/** Rounds of delivery between internal connections in one crossing, before sockets have their turn again. */
 const INTERNAL_ROUNDS = 16;
-/** Of tasks that may as well be dropped: datagrams. */
+/** With this many waiting tasks further datagrams are dropped. */
 const MAX_TASKS = 4096;
-/** A filter's promise ends its connection after this long: a hook must not hold one for ever. */
+/** A connection is closed when a filter's promise has been pending for this long. */
 const LONGEST_PAUSE_MS = 300_000;
 const LINGER_READ_LIMIT = 1 << 20; // what a peer may still send while a closed connection lingers
 
-/** What a connection has of its socket: the ring, or another connection of this isolate. */
+/** What a connection writes to: the ring, or (internal.ts) another connection of this isolate. */
 export type Wire = Pick<
   Io,
   | "hasRoom"
@@ -48,8 +48,8 @@ export type Wire = Pick<
 >;
 
 /**
- * A socket as packages see it, either direction. Writes never fail and never grow without end: what finds no room in the
- * output segment is kept here, the connection counts as blocked meanwhile, and whoever feeds it pauses its source.
+ * A socket as packages see it, accepted or connecting. A write never fails: bytes that find no room in the output segment are kept here,
+ * and the connection is blocked meanwhile, so that its writer pauses its own source.
  */
 export class SocketConnection implements DownstreamConnection {
   id: number;
@@ -73,14 +73,14 @@ export class SocketConnection implements DownstreamConnection {
   describedBy: DownstreamConnection["describedBy"] = undefined;
   secure = false;
   tls: TlsInfo | undefined = undefined;
-  /** While its transport has it. */
+  /** Set until the transport's handshake has ended. */
   handshake: Handshake | undefined = undefined;
   transportFailure = "";
   /** For the listener's access log. */
   closeType: CloseType = "Normal";
-  /** For the connection that an internal listener accepts from this one. */
+  /** Metadata for the connection that an internal listener accepts from this one. */
   passedMetadata: Map<string, Record<string, unknown>> | undefined = undefined;
-  /** Called once, when the connection is gone: whoever counts it. */
+  /** Called once when the socket has closed, to end the connection's counts. */
   onGone: (() => void) | undefined = undefined;
   draining = false;
   bytesReceived = 0;
@@ -90,15 +90,16 @@ export class SocketConnection implements DownstreamConnection {
   connectEnd = -1;
   handshakeEnd = -1;
   open = true;
-  /** Core has told that the socket is gone, or was never made. */
+  /** `onClosed` has been told. */
   gone = false;
   readonly #table: ConnectionTable;
   #io: Wire;
   #pending: Uint8Array[] | undefined = undefined;
   #pendingAt = 0;
-  /** The socket's own queue is over its mark. */
+  /** The socket's own write queue is over its high watermark. */
   #socketBlocked = false;
-  #told = false;
+  /** The handler has been told `onBlocked`, and not yet `onDrained`. */
+  #toldBlocked = false;
   #pauses = 0;
   #ending = false;
   #closing: "no" | "flush" | "abort" | "delayed" = "no";
@@ -107,9 +108,9 @@ export class SocketConnection implements DownstreamConnection {
   #lingerRead = 0;
   #timer: WheelTimer | undefined = undefined;
   #againAsked = false;
-  /** What is written waits for the transport. */
+  /** Writes are kept until the transport is ready. */
   #held = false;
-  /** Filters that see what is written. */
+  /** The filters with `onWrite`, if there are any. */
   #writes: WriteChain | undefined = undefined;
 
   constructor(table: ConnectionTable, id: number, handler: ConnectionHandler) {
@@ -176,7 +177,7 @@ export class SocketConnection implements DownstreamConnection {
     this.#pending.push(bytes);
   }
 
-  /** Writes out what was kept as far as there is room. False: more is left and the socket takes more. */
+  /** Writes kept bytes as far as there is room. False: the output segment is full; the connection must be pulled again. */
   flushPending(): boolean {
     const io = this.#io;
     const pending = this.#pending;
@@ -207,7 +208,7 @@ export class SocketConnection implements DownstreamConnection {
     else this.#tellDrained();
   }
 
-  /** Bytes of it wait, here or for a filter. */
+  /** Written bytes wait, here or at a filter. */
   get #unsent(): boolean {
     return this.#pending !== undefined || this.#writes?.waits === true;
   }
@@ -245,7 +246,7 @@ export class SocketConnection implements DownstreamConnection {
     this.#shut();
   }
 
-  /** TLS is there, but not for this peer. */
+  /** Closes the connection with a TLS alert instead of a handshake. */
   refuse(alert: number): void {
     if (!this.open || this.#closing !== "no") return;
     this.#closing = "abort";
@@ -276,7 +277,7 @@ export class SocketConnection implements DownstreamConnection {
     this.#timer.arm(this.#lingerMs);
   }
 
-  /** From here on the handler hears `onClosed` only. */
+  /** From now on the handler is called with `onClosed` only. */
   #shut(): void {
     this.open = false;
     this.#timer?.cancel();
@@ -315,7 +316,7 @@ export class SocketConnection implements DownstreamConnection {
     this.#table.again(this);
   }
 
-  // ---- filters of what is written
+  // ---- filters with `onWrite`
 
   /** The filters of its chain, in the order of the config. */
   filterWrites(filters: readonly NetworkFilter[]): void {
@@ -323,13 +324,13 @@ export class SocketConnection implements DownstreamConnection {
       this.#writes = new WriteChain(this, filters);
   }
 
-  /** What the filter at `place` sends past itself and those behind it. */
+  /** Writes bytes of the filter at `place`, through the filters before it only. */
   injectWrite(place: number, bytes: Uint8Array, endStream: boolean): void {
     if (this.#writes !== undefined) this.#writes.inject(place, bytes, endStream);
     else this.pass(bytes, 0, bytes.length, endStream);
   }
 
-  /** What has passed all filters. */
+  /** Writes bytes that have passed all filters. */
   pass(memory: Uint8Array, at: number, end: number, endStream: boolean): void {
     this.#put(memory, at, end);
     if (endStream) this.#end();
@@ -343,7 +344,7 @@ export class SocketConnection implements DownstreamConnection {
     if (this.open) this.#onFlushed();
   }
 
-  /** A timer that ends the connection: of a promise that nobody settles. */
+  /** A timer that closes the connection, for a filter's promise that does not settle. */
   pauseTimer(): WheelTimer {
     return this.#table.wheel.timer(() =>
       this.fail(new Error(`a filter's promise was pending for ${LONGEST_PAUSE_MS / 1000} s`)),
@@ -351,13 +352,13 @@ export class SocketConnection implements DownstreamConnection {
   }
   readonly longestPauseMs = LONGEST_PAUSE_MS;
 
-  /** One of its filters has thrown, where no event of its own is being handled. */
+  /** Reports what a filter has thrown outside an event of this connection, and closes it. */
   fail(error: unknown): void {
     this.#table.onFault(error);
     this.close("abort");
   }
 
-  /** It leads to another connection of this isolate. */
+  /** Makes this connection one end of an internal connection. */
   wireTo(wire: Wire, id: number): void {
     this.#io = wire;
     this.id = id;
@@ -370,16 +371,16 @@ export class SocketConnection implements DownstreamConnection {
     else this.handler = handler;
   }
 
-  /** The transport has the connection; what its owner writes meanwhile waits. */
+  /** Gives the connection to its transport; writes of the chain are kept meanwhile. */
   hold(handshake: Handshake): void {
     this.handshake = handshake;
     this.handler = handshake;
     this.#held = true;
     this.#pending ??= [];
-    this.#told = true;
+    this.#toldBlocked = true;
   }
 
-  /** Ahead of what waits. */
+  /** Writes bytes of the transport, ahead of the kept ones. */
   writeFirst(bytes: Uint8Array): void {
     if (!this.open) return;
     this.bytesSent += bytes.length;
@@ -388,7 +389,7 @@ export class SocketConnection implements DownstreamConnection {
     });
   }
 
-  /** `text`: JSON of what core needs; `shown`: bytes that have been read already and are the handshake's. */
+  /** Starts TLS. `text`: its options as JSON in ASCII; `shown`: bytes already read that belong to the TLS handshake. */
   startTls(text: string, shown: Uint8Array): void {
     this.#table.soon(() => {
       if (!this.open) return;
@@ -399,6 +400,7 @@ export class SocketConnection implements DownstreamConnection {
     });
   }
 
+  /** Gives bytes back to core that belong to the TLS handshake. */
   unread(bytes: Uint8Array): void {
     this.#table.soon(() => {
       if (this.open) this.#giveBack(bytes);
@@ -421,7 +423,7 @@ export class SocketConnection implements DownstreamConnection {
     if (this.open) inner.onConnected?.();
   }
 
-  // ---- told by the event loop
+  // ---- events
 
   onAgain(): void {
     this.#againAsked = false;
@@ -448,7 +450,7 @@ export class SocketConnection implements DownstreamConnection {
     } else this.handler.onEof();
   }
 
-  /** An id has been found for a connection that had to wait for one. */
+  /** An outgoing connection has got its id. */
   onBorn(id: number): void {
     this.id = id;
     if (this.#pauses > 0) this.#io.command(COMMAND.PAUSE, id, 0, 0);
@@ -499,14 +501,14 @@ export class SocketConnection implements DownstreamConnection {
   }
 
   #tellBlocked(): void {
-    if (this.#told || !this.open) return;
-    this.#told = true;
+    if (this.#toldBlocked || !this.open) return;
+    this.#toldBlocked = true;
     this.handler.onBlocked?.();
   }
 
   #tellDrained(): void {
-    if (!this.#told || this.blocked || !this.open) return;
-    this.#told = false;
+    if (!this.#toldBlocked || this.blocked || !this.open) return;
+    this.#toldBlocked = false;
     this.handler.onDrained?.();
   }
 }
@@ -514,7 +516,7 @@ export class SocketConnection implements DownstreamConnection {
 const NOTHING = new Uint8Array(0);
 type Guard = (connection: SocketConnection, call: () => void) => void;
 
-/** All connections of an isolate by id, and those that want a turn without an event. */
+/** All connections of an isolate by id, and what is to be done in a later turn (`turn`) instead of on an event. */
 export class ConnectionTable {
   readonly io: Io;
   readonly wheel: TimerWheel;
@@ -522,15 +524,15 @@ export class ConnectionTable {
   readonly #byIndex: (SocketConnection | undefined)[] = [];
   readonly #pulls: SocketConnection[] = [];
   #agains: SocketConnection[] = [];
-  /** Closed by us in this crossing: their handlers hear of it at its end, never inside their own call. */
+  /** Closed by this side: their handlers are told at the end of the crossing, never within a call of their own. */
   #closed: SocketConnection[] = [];
   readonly #unborn: { readonly connection: SocketConnection; readonly address: Uint8Array }[] = [];
   readonly #address = new Uint8Array(512);
   readonly #tasks: (() => void)[] = [];
-  /** Ends of internal connections that have something to show. */
+  /** Ends of internal connections that have something to deliver. */
   #inbound: InternalEnd[] = [];
   #scratch = new Uint8Array(0);
-  /** The internal listener of that name. */
+  /** Finds the internal listener of that name; set by the engine. */
   internalListener: (name: string) => InternalListener | undefined = () => undefined;
 
   constructor(io: Io, wheel: TimerWheel, onFault: (error: unknown) => void = () => {}) {
@@ -604,7 +606,7 @@ export class ConnectionTable {
     if (at >= 0) this.#unborn.splice(at, 1);
   }
 
-  /** Runs it at once if a whole answer of an event still fits, else in the next turn that has room for one. */
+  /** Runs a task that writes up to TASK_BYTES: at once if there is room in this crossing, else in a later turn. */
   soon(task: () => void): void {
     if (this.soonIsNow) task();
     else {
@@ -621,6 +623,7 @@ export class ConnectionTable {
     return this.#tasks.length >= MAX_TASKS;
   }
 
+  /** Asks for a turn in which the connection writes its kept bytes. */
   pull(connection: SocketConnection): void {
     if (!this.#pulls.includes(connection)) this.#pulls.push(connection);
     this.io.touch();
@@ -641,13 +644,13 @@ export class ConnectionTable {
     this.io.touch();
   }
 
-  /** Room that is forgotten with the next call. */
+  /** Memory that is valid until the next call. */
   scratch(size: number): Uint8Array {
     if (this.#scratch.length < size) this.#scratch = new Uint8Array(size);
     return this.#scratch;
   }
 
-  /** Answers pass back and forth in one crossing, but not for ever. */
+  /** Delivers between internal connections; what they answer is delivered as well, for INTERNAL_ROUNDS at most. */
   #deliver(guard: Guard): void {
     for (let round = 0; round < INTERNAL_ROUNDS && this.#inbound.length > 0; round++) {
       const inbound = this.#inbound;
@@ -659,14 +662,14 @@ export class ConnectionTable {
     }
   }
 
-  /** Turns that connections asked for, as far as there is room. */
+  /** Does the waiting work, as far as there is room. */
   turn(guard: Guard): void {
     if (this.#inbound.length > 0) this.#deliver(guard);
     while (this.#unborn.length > 0 && this.#bear(this.#unborn[0]!)) this.#unborn.shift();
     while (this.#tasks.length > 0 && this.io.hasRoom && this.io.canCopy(TASK_BYTES))
       this.#tasks.shift()!();
     while (this.#pulls.length > 0 && this.io.hasRoom) {
-      // Out of the list first: one who is told that all is written may write so much that it has to get in line again.
+      // Removed first: on `onDrained` the handler may write so much that the connection is pulled again.
       const connection = this.#pulls.shift()!;
       let done = true;
       guard(connection, () => {
@@ -686,7 +689,7 @@ export class ConnectionTable {
     }
   }
 
-  /** Tells handlers of connections that we have closed. The socket itself is released once core confirms. */
+  /** Tells handlers of the connections that this side has closed. Their ids are released when core confirms. */
   tellClosed(guard: Guard): void {
     while (this.#closed.length > 0) {
       const closed = this.#closed;
@@ -707,9 +710,5 @@ export class ConnectionTable {
       this.#agains.length > 0 ||
       this.io.overflowed
     );
-  }
-
-  *all(): IterableIterator<SocketConnection> {
-    for (const connection of this.#byIndex) if (connection !== undefined) yield connection;
   }
 }

@@ -9,7 +9,6 @@ import type {
   ConnectOptions,
   ExtensionRef,
   FileSink,
-  Generation,
   Kind,
   Kinds,
   Log,
@@ -268,5 +267,3 @@ class PackageLog implements Log {
     this.#host.log("error", message, { filter: this.#package, ...fields });
   }
 }
-
-export type { Generation };

@@ -1,19 +1,19 @@
 import { latin1Decode, latin1Encode } from "@tsproxy/sdk";
 
-/** A step of Web Crypto that core carries out. Bytes within it are `{ bytes }`, a string of one char each. */
+/** An operation of Web Crypto that core carries out. Bytes within it are `{ bytes }`, a Latin-1 string. */
 export interface CryptoCall {
   readonly op: "digest" | "import" | "sign" | "verify" | "encrypt" | "decrypt";
   /** A name, or an AlgorithmIdentifier with the members that the algorithm has. */
   readonly algorithm: unknown;
   readonly key?: KeyText | undefined;
-  /** Of `verify`: one char a byte. */
+  /** `verify` only: the signature as a Latin-1 string. */
   readonly signature?: string | undefined;
 }
 
-/** What a key is made from; core keeps the keys that it has made by this. */
+/** What a key is imported from. Sent with each use of the key; core keeps the keys that it has imported, by this text. */
 export interface KeyText {
   readonly format: KeyFormat;
-  /** One char a byte; of `jwk`: an object. */
+  /** A Latin-1 string; for `jwk` an object. */
   readonly data: unknown;
   readonly algorithm: unknown;
   readonly usages: readonly string[];
@@ -21,7 +21,7 @@ export interface KeyText {
 type KeyFormat = "raw" | "spki" | "pkcs8" | "jwk";
 const FORMATS: readonly string[] = ["raw", "spki", "pkcs8", "jwk"];
 
-/** What core answers. `bytes`: one char each. */
+/** Core's answer. `bytes`: a Latin-1 string. */
 export type CryptoAnswer =
   | { readonly bytes: string }
   | { readonly verified: boolean }
@@ -33,20 +33,21 @@ export type CryptoAnswer =
     }
   | { readonly error: string; readonly name: string };
 
+/** What `crypto` needs of core. */
 export interface CryptoHost {
-  /** Random bytes from core: one char each, 32 or more. */
+  /** 32 random bytes or more from core, as a Latin-1 string. */
   readonly seed: string;
   run(call: CryptoCall, data: Uint8Array): Promise<CryptoAnswer>;
 }
 
-/** Bytes of one call. */
+/** Most bytes of data in one call. */
 export const CRYPTO_DATA_MAX = 1024 * 1024;
 const RANDOM_MAX = 65_536;
 
 type BytesSource = ArrayBufferLike | ArrayBufferView;
 type Algorithm = string | Readonly<Record<string, unknown>>;
 
-/** The subset of Web Crypto that filters have as `crypto`: random bytes at once, everything else by core on other threads. */
+/** The subset of Web Crypto that filters have as `crypto`. Random bytes are made here; core does everything else, on other threads. */
 export function makeCrypto(host: CryptoHost): object {
   const random = new Random(latin1Encode(host.seed));
   const subtle = Object.freeze({
@@ -124,7 +125,7 @@ export function makeCrypto(host: CryptoHost): object {
   });
 }
 
-/** A key as a filter holds it. What it is made of crosses with each use: core knows it again. */
+/** A key as a filter holds it. */
 class Key {
   readonly type: string;
   readonly algorithm: Readonly<Record<string, unknown>>;
@@ -197,8 +198,8 @@ function plain(algorithm: unknown): unknown {
 const BLOCKS = 16;
 
 /**
- * Random bytes without asking core for each: ChaCha20 (RFC 8439 §2.3) under a key from core. Every refill puts a new key in the
- * place of the old one, so that what has been given out cannot be found again.
+ * Random bytes without a call to core: ChaCha20 (RFC 8439 §2.3) with a key from core. Each refill replaces the key, and bytes are
+ * erased when they are given out, so that earlier ones cannot be recovered from the state.
  */
 class Random {
   readonly #state = new Uint32Array(16);

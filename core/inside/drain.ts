@@ -1,8 +1,8 @@
 import type { Drain } from "@tsproxy/sdk";
 
 /**
- * Envoy's two strategies. Gradual: that a response is its connection's last is the likelier the more of the drain time has passed, so
- * that clients do not all come back in the same moment. Immediate: every response is.
+ * Envoy's two drain strategies. Gradual: the probability that a connection is closed after a response rises from 0 to 1 over the drain
+ * time `ms`, so that clients do not all reconnect at the same moment. Immediate: every response closes its connection.
  */
 export class DrainWindow implements Drain {
   readonly immediate: boolean;

@@ -17,7 +17,7 @@ import { Engine } from "./engine.ts";
 import { COMMAND, createRing, EVENT, HOW, WORD } from "./ring.ts";
 import { COUNTS_BYTES, LEDGER_BYTES } from "./shared-counts.ts";
 
-/** Core's side of the ring, by hand: what a test pushes, and what the engine commands. */
+/** Core's side of the ring, driven by a test: it pushes events and reads the engine's commands. */
 class Driver {
   readonly ring: SharedArrayBuffer;
   readonly control: Int32Array;
@@ -60,7 +60,7 @@ class Driver {
     return id;
   }
 
-  /** Runs until the engine is satisfied; the commands as readable words. */
+  /** Runs crossings until the engine asks for no more; answers the commands as readable words. */
   run(): string[] {
     const commands: string[] = [];
     for (let turn = 0; turn < 1000; turn++) {
@@ -141,7 +141,7 @@ const listener = (
   source: "",
   ...over,
 });
-/** After all that promises have to do. */
+/** Waits until all settled promises have called back. */
 const settled = async () => {
   for (let k = 0; k < 10; k++) await undefined;
 };
@@ -154,7 +154,7 @@ const world = (
   node: { id: "", cluster: "" },
 });
 
-/** Writes back what it gets behind a prefix from its config. */
+/** A filter that writes back what it receives, behind a prefix from its config. */
 const prefixer = (version: string) =>
   defineNetworkFilter({
     name: "prefixer",
@@ -329,7 +329,7 @@ test("state passes from one generation to the next by handover", () => {
   expect(seen).toEqual([undefined, { from: 1 }]);
 });
 
-/** Collects what it sees; `behave` decides what it answers. */
+/** A filter that collects what it sees; `behave` decides what it returns. */
 const scripted = (
   log: string[],
   behave: (text: string, chain: NetworkChain) => ReturnType<NonNullable<NetworkFilter["onData"]>>,

@@ -19,20 +19,20 @@ import {
 import { PART_SIZE } from "./sandbox/layout.ts";
 
 const TIMEOUT_MAX_MS = 600_000;
-/** JSON of a response's head. */
+/** Most chars of a response's headers in JSON. */
 const HEAD_MAX = 96 * 1024;
 
-/** Of all bodies that one sandbox sends and that wait here. */
+/** Most bytes of request bodies of one sandbox that wait here to be sent. */
 const HELD_MAX = 64 * 1024 * 1024;
-/** Of all responses on their way into it: half of what core keeps for a sandbox. */
+/** Most bytes of responses on their way into one sandbox: half of what core keeps for it. */
 const UNREAD_MAX = 8 * 1024 * 1024;
-/** The last parts of a response are in the sandbox after that long. */
+/** Milliseconds after which the last parts of a response are taken to have reached the sandbox. */
 const ARRIVAL_MS = 100;
 
-/** JSON in ASCII of a FetchReply, and bytes of one char each. */
-export type TellFetched = (head: string, bytes: string) => void;
+/** Sends a FetchReply (JSON in ASCII) with bytes (a Latin-1 string) to the sandbox. */
+type TellFetched = (head: string, bytes: string) => void;
 
-/** The fetches of one sandbox, carried out here; nothing of what it says is believed. */
+/** Carries out the fetches of one sandbox (sandbox/fetches.ts is the other half). Its messages are untrusted. */
 export class SandboxFetches {
   readonly #cx: FetchContext;
   readonly #tell: TellFetched;
@@ -60,14 +60,14 @@ export class SandboxFetches {
     relay.onMessage(message, bytes);
   }
 
-  /** The sandbox is gone. */
+  /** The sandbox has ended. */
   cancel(): void {
     for (const relay of [...this.#relays.values()]) relay.cancel();
     this.#relays.clear();
   }
 }
 
-/** Bytes of all fetches of one sandbox. */
+/** Counts the bytes of all fetches of one sandbox: `held` of requests, `#unread` of responses. */
 class Budget {
   held = 0;
   #unread = 0;
@@ -85,7 +85,7 @@ class Budget {
     this.#unread += n;
   }
 
-  /** The sandbox has them. */
+  /** The sandbox has read `n` bytes of responses. */
   read(n: number): void {
     this.#unread -= n;
     while (!this.isFull && this.#readers.length > 0) this.#readers.shift()!();
@@ -96,6 +96,7 @@ class Budget {
   }
 }
 
+/** One fetch. */
 class Relay {
   readonly #cx: FetchContext;
   readonly #call: number;
@@ -104,14 +105,14 @@ class Relay {
   readonly #budget: Budget;
   readonly #signal = new Signal();
   #begun = false;
-  /** Of the request's body. */
+  /** Parts of the request's body that wait to be sent, and the bytes of all parts so far. */
   #parts: Uint8Array[] = [];
   #size = 0;
-  /** Of the budget. */
+  /** Bytes that this fetch holds of the budget. */
   #held = 0;
   #ended = false;
   #wakeSender: () => void = () => {};
-  /** Of the response's. */
+  /** Bytes of the response that may still be sent before the sandbox reads. */
   #credit = CREDIT;
   #wakeReader: () => void = () => {};
   #over = false;
@@ -142,7 +143,7 @@ class Relay {
         this.#wakeSender();
         return;
       case "read":
-        // It cannot have read more than it was sent.
+        // A sandbox cannot read more than it was sent.
         if (message.n > 0 && message.n <= CREDIT - this.#credit) {
           this.#credit += message.n;
           this.#budget.read(message.n);
@@ -168,7 +169,7 @@ class Relay {
     else this.#wakeSender();
   }
 
-  /** False: with it the sandbox would have too much here. */
+  /** Counts bytes as held. False: the sandbox holds too many; the fetch has been failed. */
   #hold({ length }: Uint8Array): boolean {
     if (this.#budget.held + length > HELD_MAX) {
       const message = `bodies of more than ${HELD_MAX} bytes wait to be sent`;
@@ -267,7 +268,7 @@ class Relay {
     this.#over = true;
     this.#release(this.#held);
     const unread = CREDIT - this.#credit;
-    // Parts and the end are on their way together: what the sandbox has read of them, it does not tell any more.
+    // The sandbox sends no `read` after the end of a response, so the rest is counted as read here.
     if (!this.#budget.isHalfFull) this.#budget.read(unread);
     else this.#cx.timer(() => this.#budget.read(unread)).arm(ARRIVAL_MS);
     this.#onOver();

@@ -1,4 +1,4 @@
-// Hot path: one line a request, test/bench/access-log.ts.
+// Hot path: one line a request (test/bench/access-log.ts).
 import type { Counter, FileSink, Gauge, Stats } from "@tsproxy/sdk";
 import type { Host } from "./host.ts";
 import type { TimerWheel, WheelTimer } from "./timers.ts";
@@ -9,8 +9,8 @@ const FLUSH_CHARS = 64 * 1024;
 export const FLUSH_MS = 10_000;
 
 /**
- * Files that packages append to. Lines gather here as one string; core gets it by size or time and writes it. By time, all
- * threads flush at the same moments, so that core can put their lines in order.
+ * Files that packages append to. Lines gather here in one string per file, which core gets when it is long enough or the flush interval
+ * is over. All threads flush at the same moments of the clock, so that core can put their lines in order.
  */
 export class FileTable {
   readonly #host: Host;
@@ -28,7 +28,7 @@ export class FileTable {
     this.#timer = wheel.timer(() => this.#onTimer());
   }
 
-  /** The file is made at once, if it is not there. */
+  /** Opens a file; core creates it at once if it does not exist. */
   open(path: string): FileSink {
     let file = this.#open.get(path);
     if (file === undefined) {
@@ -61,7 +61,7 @@ class BufferedFile implements FileSink {
   readonly #byTimer: Counter;
   readonly #total: Gauge;
   #text = "";
-  /** When the text from some char on was written: [monotonic ms, first char, …], one pair a poll phase. */
+  /** When text was appended: pairs of monotonic ms and the index of the first char appended then, one pair per crossing. */
   #marks: number[] = [];
   #marked = -1;
 
@@ -102,7 +102,7 @@ class BufferedFile implements FileSink {
     this.#marks = [];
     this.#marked = -1;
     this.#total.add(-text.length);
-    // The path ends at the first NUL, which no path holds.
+    // A path contains no NUL, so the first one ends it.
     this.#host.tellText("append", `${this.#path}\0${marks}\0${text}`);
   }
 }

@@ -1,11 +1,11 @@
 import type { Address } from "@tsproxy/sdk";
 import type { CidrConfig, FilterChainMatchConfig } from "../protocol.ts";
 
-/** What is known of a connection when its chain is chosen. */
+/** What a connection's chain is chosen by. */
 export interface MatchInput {
   readonly localAddress: Address;
   readonly remoteAddress: Address;
-  /** The socket's own peer, whatever a PROXY header said. */
+  /** The address of the socket's peer, whatever a PROXY header says. */
   readonly directAddress: Address;
   readonly serverName: string;
   readonly transportProtocol: string;
@@ -30,8 +30,8 @@ interface Parsed {
 }
 
 /**
- * Envoy's choice of a filter chain: criterion by criterion, the most specific present value is taken and less specific
- * siblings are never looked at again, even if nothing fits further down.
+ * Envoy's choice of a filter chain. Criterion by criterion, in Envoy's order, only the chains with the most specific matching value
+ * stay. Less specific chains are never reconsidered, even if no chain fits a later criterion.
  */
 export class FilterChainMatcher<T> {
   readonly #entries: readonly Entry<T>[];
@@ -91,7 +91,7 @@ function longestPrefix<T>(
   return entries.filter((_, k) => lengths[k] === best);
 }
 
-/** The longest prefix that holds the address, or -2. */
+/** Length of the longest prefix that contains the address; -2: none does. */
 function prefixLength(cidrs: readonly Cidr[], ip: Uint8Array | undefined): number {
   let best = -2;
   for (const cidr of cidrs) if (cidr.length > best && contains(cidr, ip)) best = cidr.length;

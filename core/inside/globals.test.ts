@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { type GlobalsHost, installGlobals } from "./globals.ts";
 import { Url, UrlSearchParams } from "./url.ts";
 
-/** Installs them where nothing is yet, and takes them away again: Node's own are what they are compared with. */
+/** The globals of isolates. They stand in the place of Node's only while they are installed, so tests can compare the two. */
 function own(host: Partial<GlobalsHost> = {}): typeof globalThis {
   const clock = new TestClock();
   const names = Object.keys(Object.getOwnPropertyDescriptors(globalThis));

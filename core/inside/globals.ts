@@ -2,7 +2,7 @@ import { latin1Decode, latin1Encode, type Timer, utf8Decode, utf8Encode } from "
 import { type CryptoHost, makeCrypto } from "./crypto.ts";
 import { Url, UrlSearchParams } from "./url.ts";
 
-/** What the globals need of the isolate that they are installed in. */
+/** What the globals need from the isolate that they are installed in. */
 export interface GlobalsHost {
   /** Monotonic milliseconds. */
   readonly now: () => number;
@@ -12,13 +12,13 @@ export interface GlobalsHost {
   readonly crypto?: CryptoHost;
 }
 
-/** Timers of `setTimeout` that may be armed at once in one isolate. */
+/** Most timers of `setTimeout` that may be armed in one isolate. */
 const TIMEOUTS_MAX = 10_000;
 const BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /**
- * What an isolate has beside ECMAScript: subsets of what every browser and Node have under these names, enough for filters and the
- * pure libraries that they use.
+ * Installs the globals that an isolate has besides ECMAScript: subsets of those of browsers and Node, enough for filters and the pure
+ * libraries that they use. Globals that exist already stay.
  */
 export function installGlobals(host: GlobalsHost): void {
   const { setTimeout, clearTimeout } = timeouts(host);
@@ -44,7 +44,6 @@ export function installGlobals(host: GlobalsHost): void {
   }
 }
 
-/** UTF-8. */
 class Utf8Encoder {
   readonly encoding = "utf-8";
   encode(text = ""): Uint8Array {
@@ -52,7 +51,7 @@ class Utf8Encoder {
   }
 }
 
-/** UTF-8 alone; a sequence that is cut by the end of a chunk waits for the next (`stream: true`). */
+/** UTF-8 only. With `stream: true` a sequence that the chunk's end cuts is kept for the next chunk. */
 class Utf8Decoder {
   readonly encoding = "utf-8";
   readonly fatal: boolean;
@@ -91,7 +90,7 @@ function joined(a: Uint8Array, b: Uint8Array): Uint8Array<ArrayBuffer> {
   return all;
 }
 
-/** Where the last sequence begins, if its end is missing. */
+/** The length without the last sequence, if the end of that is missing; else the whole length. */
 function completeEnd(bytes: Uint8Array): number {
   for (let back = 1; back <= 3 && back <= bytes.length; back++) {
     const byte = bytes[bytes.length - back]!;
@@ -104,7 +103,7 @@ function completeEnd(bytes: Uint8Array): number {
   return bytes.length;
 }
 
-/** The replacement characters stood in the bytes themselves. */
+/** True if the bytes are valid UTF-8, so that replacement characters in the text come from the bytes themselves. */
 function utf8Matches(text: string, bytes: Uint8Array): boolean {
   const again = utf8Encode(text);
   return again.length === bytes.length && again.every((byte, k) => byte === bytes[k]);

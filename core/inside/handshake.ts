@@ -12,10 +12,10 @@ import {
 import type { SocketConnection } from "./connection.ts";
 import type { TimerWheel, WheelTimer } from "./timers.ts";
 
-const SHOWN_LIMIT = 64 * 1024; // what a transport may ask to see before it begins
+const SHOWN_LIMIT = 64 * 1024; // bytes that a transport may look at before it is ready or starts TLS
 const EMPTY = new Uint8Array(0);
 
-/** What core tells of a handshake: `local` is an index among the certificates of the context. */
+/** Core's result of a TLS handshake. `local`: index of the certificate used, among those of the context. */
 interface Told {
   readonly tls?: Omit<TlsInfo, "local"> & { readonly local: number };
   readonly code?: string;
@@ -23,21 +23,22 @@ interface Told {
 }
 
 /**
- * A connection in the hands of its transport.
+ * A connection until its transport is ready. The transport looks at the first bytes (`shown`); then it is ready, or starts TLS, which
+ * core does.
  *
- *   (connecting) ──> shown bytes ──startTls──> securing ──secured──> ready: the connection is `inner`'s
+ *   (connecting) ──> shown bytes ──startTls──> securing ──secured──> ready: events go to `inner`
  *                        └────────────ready────────────────────────────^
  */
 export class Handshake implements ConnectionHandler, TransportSocket {
   readonly connection: SocketConnection;
-  /** Whose the connection will be. */
+  /** The handler that gets the connection once it is ready. */
   inner: ConnectionHandler;
   readonly #generation: Generation<TransportFactory>;
   #transport: Transport | undefined = undefined;
   #shown: Uint8Array = EMPTY;
   #start: TlsStart | undefined = undefined;
   #over = false;
-  /** The peer has left or failed: whoever closes the socket then, to Envoy it was the peer. */
+  /** The peer has ended or failed the handshake. Envoy then reports a remote close, whichever side closes the socket. */
   #peerFailed = false;
   #timer: WheelTimer | undefined = undefined;
 
@@ -52,7 +53,7 @@ export class Handshake implements ConnectionHandler, TransportSocket {
     generation.acquire();
   }
 
-  /** The transport's part begins. Undefined: there is none, bytes pass as they are. */
+  /** Takes what the factory has made. False: there is no transport object, so bytes pass as they are. */
   take(transport: Transport | undefined): boolean {
     this.#transport = transport;
     if (transport !== undefined) return true;
@@ -77,7 +78,7 @@ export class Handshake implements ConnectionHandler, TransportSocket {
     this.#generation.release();
   }
 
-  // ---- the transport
+  // ---- calls of the transport (TransportSocket)
 
   write(bytes: Uint8Array): void {
     if (!this.#over && this.#start === undefined) this.connection.writeFirst(bytes);
@@ -113,7 +114,7 @@ export class Handshake implements ConnectionHandler, TransportSocket {
     else this.connection.refuse(alert);
   }
 
-  // ---- the connection
+  // ---- events of the connection
 
   onConnected(): void {
     this.#transport?.onConnected();
@@ -122,15 +123,15 @@ export class Handshake implements ConnectionHandler, TransportSocket {
   onData(chunk: Chunk): void {
     if (this.#over) return;
     if (this.#start !== undefined) {
-      // Read before TLS had taken the socket over.
+      // These bytes were read before core's TLS took the socket over.
       this.connection.unread(chunk.copy());
       return;
     }
-    this.show(chunk);
+    this.#show(chunk);
   }
 
-  /** Bytes from the peer, or from whoever has peeked at them. */
-  show(chunk: Chunk): void {
+  /** Shows the transport all bytes so far. */
+  #show(chunk: Chunk): void {
     if (this.#shown.length + chunk.length > SHOWN_LIMIT) {
       this.connection.close("abort");
       return;
@@ -142,7 +143,7 @@ export class Handshake implements ConnectionHandler, TransportSocket {
     this.#transport?.onBytes?.(new Chunk(more, 0, more.length));
   }
 
-  /** `text`: JSON of what core tells. */
+  /** The TLS handshake has ended. `text`: JSON of Told. */
   onTold(text: string): void {
     const start = this.#start;
     if (this.#over || start === undefined) return;

@@ -1,8 +1,9 @@
-/** How the isolate calls core: one function of two strings. Not for the data path (0.6 µs a call). */
+/** The function by which the isolate calls core: a name and a text, mostly JSON. Not for the data path (0.6 µs a call). */
 export type HostCall = (name: string, text: string) => string | void;
 
 const OPERATIONS_AT_ONCE = 4096;
 
+/** Calls from the builtin isolate to core: messages, questions answered at once, and asynchronous operations. */
 export class Host {
   readonly #call: HostCall;
   readonly #waiting = new Map<
@@ -15,16 +16,17 @@ export class Host {
     this.#call = call;
   }
 
+  /** Sends a message as JSON. */
   tell(name: string, value: unknown): void {
     this.#call(name, JSON.stringify(value));
   }
 
-  /** Text goes as it is: file lines, which are large. */
+  /** Sends a message whose text is not encoded as JSON, since it may be large (file lines). */
   tellText(name: string, text: string): void {
     this.#call(name, text);
   }
 
-  /** What core can say at once. Throws what core throws. */
+  /** Asks a question that core answers at once. Throws core's error. */
   ask(name: string, value: unknown): unknown {
     const text = this.#call(name, JSON.stringify(value)) as string;
     const { value: answer, error } = JSON.parse(text) as { value?: unknown; error?: string };
@@ -32,12 +34,12 @@ export class Host {
     return answer;
   }
 
-  /** A package that nobody has named before: core loads its module. Answers what went wrong. */
+  /** Lets core load the module of a package. Answers what went wrong, or "". */
   demand(packageName: string): string {
     return this.#call("module", JSON.stringify(packageName)) ?? "";
   }
 
-  /** JSON of the last value that others have published under that name; "": none. */
+  /** JSON of the last value that any isolate has published under that topic; "": none. */
   topic(name: string): string {
     return this.#call("topic", JSON.stringify(name)) ?? "";
   }
@@ -51,6 +53,7 @@ export class Host {
     this.tell("fault", { package: packageName, reason: e.message, stack: e.stack ?? "" });
   }
 
+  /** Starts an operation that core answers later (`onReply`). */
   operation(name: string, args: unknown): Promise<unknown> {
     if (this.#waiting.size >= OPERATIONS_AT_ONCE)
       return Promise.reject(new Error("too many operations at once"));

@@ -2,11 +2,11 @@ import { type Address, Chunk, internalAddress, type Output } from "@tsproxy/sdk"
 import { type ConnectionTable, SocketConnection, type Wire } from "./connection.ts";
 import { COMMAND, HOW } from "./ring.ts";
 
-/** What every client of an internal listener is called, as in Envoy. */
+/** The remote address of every connection that an internal listener accepts, as in Envoy. */
 const CLIENT = internalAddress("internal_client_address");
-/** A handler is shown no more at once, as from a socket. */
+/** Most bytes in one `onData`, as from a socket. */
 const PIECE = 64 * 1024;
-/** Ids that no socket gets: a generation is never that high. */
+/** Ids from here on belong to no socket, whose generations are lower. */
 const FIRST_ID = 0x4000_0000;
 
 const EMPTY = new Uint8Array(0);
@@ -14,14 +14,14 @@ const NO_HANDLER = { onData: () => {}, onEof: () => {}, onClosed: () => {} };
 
 let nextId = 0;
 
-/** A listener that has no socket: it takes connections that others of this isolate make. */
+/** A listener without a socket, for connections that upstreams of the same isolate open. */
 export interface InternalListener {
   onAccepted(connection: SocketConnection): void;
-  /** So much waits for either end before the other one is told to pause. */
+  /** Bytes that may wait for one end before the other end is blocked. */
   readonly bufferBytes: number;
 }
 
-/** Connects `client` to the listener that is found there, or lets it hear that there is none. */
+/** Connects `client` to the listener that `find` answers. If there is none, `client` is closed in a later turn. */
 export function connectInternally(
   table: ConnectionTable,
   client: SocketConnection,
@@ -51,8 +51,8 @@ export function connectInternally(
 }
 
 /**
- * One end of a connection within this isolate: what it writes is what the other end is shown in a later turn. A copy is made of it, as
- * what is lent lasts no longer than an event.
+ * One end of an internal connection, in the place of the ring. Bytes written here are copied, since they are lent for one event only,
+ * and delivered to the other end in a later turn.
  *
  *   writes ──> the peer's queue ──deliver──> the peer's handler
  */
@@ -63,19 +63,19 @@ export class InternalEnd implements Wire {
   readonly #limit: number;
   readonly #output: Output = { memory: EMPTY, at: 0 };
   #peer: InternalEnd | undefined = undefined;
-  /** Begins it, in its first turn. */
+  /** Run in the first turn: connects, accepts or refuses. */
   #start: (() => void) | undefined = undefined;
-  /** From the peer, not yet shown. */
+  /** Bytes from the peer that have not been delivered. */
   readonly #queue: Uint8Array[] = [];
   #queued = 0;
-  /** The peer has been told to wait. */
+  /** The peer's connection is blocked until the queue is half empty. */
   #full = false;
   #paused = false;
   #scheduled = false;
-  /** The peer writes no more: `waiting` behind what is queued, then `told`. */
+  /** Whether the peer has ended: `waiting` while bytes are queued before the end, then `told` to the handler. */
   #eof: "no" | "waiting" | "told" = "no";
   #ended = false;
-  /** The peer has closed: nobody reads what this end writes. */
+  /** The peer has closed, and reads no more. */
   #forlorn = false;
   #reset = false;
   #closed = false;
@@ -86,19 +86,20 @@ export class InternalEnd implements Wire {
     this.#limit = limit;
   }
 
+  /** Joins the two ends; `start` is called in this end's first turn. */
   meet(peer: InternalEnd, start: () => void): void {
     this.#peer = peer;
     this.#start = start;
     this.#schedule();
   }
 
-  /** Nobody listens there. */
+  /** There is no such listener: the connection closes in its first turn. */
   refuse(): void {
     this.#start = () => this.#gone("");
     this.#schedule();
   }
 
-  // ---- what the connection does with its socket
+  // ---- Wire: calls of the connection
 
   canCopy(): boolean {
     return true;
@@ -146,7 +147,7 @@ export class InternalEnd implements Wire {
         this.#close(how);
         break;
       default:
-        // OpenSSL wants a socket.
+        // TLS is done by OpenSSL on a socket of core.
         this.#connection.transportFailure = "TLS is not possible on an internal connection";
         this.#connection.close("abort");
     }
@@ -171,15 +172,15 @@ export class InternalEnd implements Wire {
   #send(bytes: Uint8Array): void {
     if (this.#closed) return;
     if (this.#forlorn) {
-      // As a socket learns by RST.
+      // A socket would get RST.
       this.#reset = true;
       this.#schedule();
     } else if (this.#peer?.take(bytes) === true) this.#connection.onSocketBlocked();
   }
 
-  // ---- what the other end does to this one
+  // ---- calls of the other end
 
-  /** True: it has more than it should, and the other end is to wait. */
+  /** Queues bytes. True: the queue has just passed the limit, and the writer is blocked. */
   take(bytes: Uint8Array): boolean {
     this.#queue.push(bytes);
     this.#queued += bytes.length;
@@ -189,11 +190,13 @@ export class InternalEnd implements Wire {
     return true;
   }
 
+  /** The other end writes no more. */
   finish(): void {
     if (this.#eof === "no") this.#eof = "waiting";
     this.#schedule();
   }
 
+  /** The other end has closed. */
   forsake(reset: boolean): void {
     this.#forlorn = true;
     this.#peer = undefined;
@@ -204,7 +207,7 @@ export class InternalEnd implements Wire {
     this.finish();
   }
 
-  // ---- its turn
+  // ---- delivery
 
   #schedule(): void {
     if (this.#scheduled || this.#closed) return;
@@ -216,7 +219,7 @@ export class InternalEnd implements Wire {
     return this.#connection;
   }
 
-  /** Shows the connection what has come, as long as there is room for what it answers. */
+  /** One turn: gives the connection what has come, as long as the ring has room for what it writes in answer. */
   deliver(): void {
     this.#scheduled = false;
     const start = this.#start;

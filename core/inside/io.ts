@@ -1,14 +1,14 @@
-// Hot path: every event and every write pass here.
+// Hot path: every crossing and every write.
 import { copyBytes, type Output } from "@tsproxy/sdk";
 import { COMMAND, WORD } from "./ring.ts";
 
-/** A range below this size is copied beside what goes to the same peer just before it, so that one write does for both. */
+/** Smaller ranges are copied behind the previous write to the same connection, if there is one, so that both become one write. */
 const COPY_BELOW = 2048;
-/** A crossing ends early once the output segment has less room than this left, or the command ring fewer places. */
+/** A crossing ends early when the output segment has less room than this left, or the command ring fewer free entries. */
 const OUTPUT_RESERVE = 96 * 1024;
 const COMMAND_RESERVE = 7;
 
-/** The isolate's hands on the ring: commands out, and the output segment that they name. */
+/** The isolate's side of the ring (ring.ts): writes commands, and bytes into the output segment. */
 export class Io {
   readonly memory: Uint8Array;
   readonly control: Int32Array;
@@ -23,11 +23,11 @@ export class Io {
   #outStart = 0;
   #outEnd = 0;
   #outAt = 0;
-  /** Commands that found the ring full; they go first next time. Flat, four a command. */
+  /** Commands for the next crossing: the ring was full, or there was no crossing. Flat, four words a command. */
   readonly #waiting: number[] = [];
   readonly #output: Output;
   #outputStart = 0;
-  /** Inside `run`. Promises settle after it has returned, and setups run outside it: what they ask for waits for the next. */
+  /** A crossing is under way. Promises may settle after it and setups run outside one: their commands wait for the next. */
   #active = false;
 
   constructor(shared: SharedArrayBuffer) {
@@ -43,6 +43,7 @@ export class Io {
     this.#output = { memory: this.memory, at: 0 };
   }
 
+  /** Monotonic milliseconds, as core wrote them for this crossing. */
   get now(): number {
     return this.#clock[0]!;
   }
@@ -72,12 +73,12 @@ export class Io {
     return this.#active;
   }
 
-  /** Outside a crossing: asks core for one. */
+  /** Asks core for a crossing, unless one is under way. */
   touch(): void {
     if (!this.#active) this.control[WORD.AGAIN] = 1;
   }
 
-  /** True while another event's answer surely fits. */
+  /** True while all commands and bytes that one more event can cause fit. */
   get hasRoom(): boolean {
     return (
       this.#outEnd - this.#outAt >= OUTPUT_RESERVE &&
@@ -90,11 +91,12 @@ export class Io {
     return this.#commandCount;
   }
 
-  /** Commands are left over for the next crossing. */
+  /** Commands wait for the next crossing. */
   get overflowed(): boolean {
     return this.#waiting.length > 0;
   }
 
+  /** Adds a command; op is one of COMMAND, the meaning of `a` and `b` is told there. */
   command(op: number, id: number, a: number, b: number): void {
     if (!this.#active || this.#commandCount === this.#commandMax || this.#waiting.length > 0) {
       this.#waiting.push(op, id, a, b);
@@ -109,18 +111,18 @@ export class Io {
     control[i + 3] = b;
   }
 
-  /** An id that core has offered for an outgoing connection, or -1 if none is left in this crossing. */
+  /** An id that core has offered for an outgoing connection; -1: none is left in this crossing. */
   takeId(): number {
     if (!this.#active || this.#idsTaken === this.#idMax) return -1;
     return this.control[this.#ids + this.#idsTaken++]!;
   }
 
-  /** True if a write command may name these bytes where they lie, so that they need no copy. */
+  /** True if a write command may name these bytes where they lie, without a copy. */
   isLent(memory: Uint8Array, at: number): boolean {
     return memory === this.memory && at >= this.#segments;
   }
 
-  /** Ranges in the output segment may only be named while the ring has place: left-over commands outlive the segment. */
+  /** Room for `size` bytes and a command. Commands that wait must not name the output segment, since it may be another one then. */
   canCopy(size: number): boolean {
     return (
       this.#active &&
@@ -130,6 +132,7 @@ export class Io {
     );
   }
 
+  /** Whether these bytes can be written where they lie, and are not better copied. */
   canForward(id: number, memory: Uint8Array, at: number, size: number): boolean {
     return (
       this.#active &&
@@ -140,7 +143,7 @@ export class Io {
     );
   }
 
-  /** The latest command is a write to that connection out of the output segment: more can join it. */
+  /** The latest command writes to that connection from the output segment, so more bytes can join it. */
   #hasWritten(id: number): boolean {
     if (this.#commandCount === 0) return false;
     const i = this.#commands + (this.#commandCount - 1) * 4;
@@ -163,7 +166,7 @@ export class Io {
     this.#write(id, to, end - at);
   }
 
-  /** Copies into the output segment; its offset there. Only after `canCopy`. */
+  /** Copies into the output segment; answers the offset there. Only after `canCopy`. */
   place(memory: Uint8Array, at: number, end: number): number {
     const to = this.#outAt;
     const size = end - at;
@@ -172,7 +175,7 @@ export class Io {
     return to;
   }
 
-  /** ASCII text into the output segment; its offset. Only after `canCopy`. */
+  /** Writes ASCII text into the output segment; answers its offset. Only after `canCopy`. */
   placeText(text: string): number {
     const to = this.#outAt;
     for (let k = 0; k < text.length; k++) this.memory[to + k] = text.charCodeAt(k);
@@ -180,7 +183,7 @@ export class Io {
     return to;
   }
 
-  /** Room for a record, at a multiple of 8, whose command must follow in the same crossing; -1: none. */
+  /** Reserves memory for a record, whose command must follow in this crossing. Answers the offset, a multiple of 8; -1: no room. */
   reserveBlock(size: number): number {
     const at = (this.#outAt + 7) & ~7;
     if (!this.canCopy(at - this.#outAt + size)) return -1;
@@ -188,7 +191,7 @@ export class Io {
     return at;
   }
 
-  /** The output segment as an Output. Only after `canCopy`, which knows its size. */
+  /** The free part of the output segment as an Output, to be followed by `commit`. Only after `canCopy` with this size. */
   reserve(_size: number): Output {
     this.#output.at = this.#outputStart = this.#outAt;
     return this.#output;
@@ -198,6 +201,7 @@ export class Io {
     return output === this.#output;
   }
 
+  /** Writes what was put into the Output of `reserve`. Answers its size. */
   commit(id: number): number {
     const size = this.#output.at - this.#outputStart;
     this.#outAt = this.#output.at;
@@ -209,7 +213,7 @@ export class Io {
     if (this.#commandCount > 0) {
       const i = this.#commands + (this.#commandCount - 1) * 4;
       const control = this.control;
-      // Neighbours in the output segment become one write; never across a border of segments.
+      // Adjacent bytes of the output segment become one write. The previous command may name another segment.
       if (
         control[i] === COMMAND.WRITE &&
         control[i + 1] === id &&

@@ -31,12 +31,12 @@ import { NetworkChainRun } from "./network-chain.ts";
 import type { SlotState } from "./registry.ts";
 import type { TimerWheel, WheelTimer } from "./timers.ts";
 
-/** A handshake takes no longer than this, whatever the config says; Envoy would wait for ever. */
+/** Limit of a handshake if the config has none; Envoy would wait for ever. */
 const HANDSHAKE_MS = 60_000;
 const NO_LIMIT = 0x7fff_ffff;
-const PEEK_LIMIT = 64 * 1024; // what listener filters may ask to see of a connection
+const PEEK_LIMIT = 64 * 1024; // bytes of a connection that listener filters may look at
 
-/** One filter chain of a listener: its slots outlive config edits that leave it as it is. */
+/** One filter chain of a listener and the connections that run it. A config edit that leaves the chain as it is keeps its slots. */
 export interface Chain {
   readonly config: FilterChainConfig;
   readonly slots: readonly Slot<NetworkFilterFactory>[];
@@ -44,31 +44,31 @@ export interface Chain {
   readonly runs: Set<NetworkChainRun>;
 }
 
-/** `access_log` of a listener, and the uses of packages behind it. */
+/** The `access_log` of a listener, and the slots of its packages. */
 export interface ListenerLogs {
   readonly list: AccessLogs;
   readonly slots: readonly SlotState[];
 }
 
-/** What listeners have of their engine. */
-export interface ListenerSurroundings {
+/** What listeners use of their engine. */
+interface ListenerSurroundings {
   readonly wheel: TimerWheel;
   readonly runtime: Runtime;
   readonly count: (name: string) => SharedCount;
   readonly listenerAt: (address: Address) => Listener | undefined;
-  /** `worker_0`, or `main_thread` for what is accepted beside the workers. */
+  /** The name of this thread in stats: `worker_0`, …, or `main_thread` for the control thread. */
   readonly thread: string;
   readonly logs: ListenerLogs | undefined;
 }
 
-/** A listener of one generation: accepted connections pass its listener filters, get a chain, and run it. */
+/** A listener of one configuration. An accepted connection passes its listener filters, then a chain is chosen and runs. */
 export class Listener {
   readonly config: ListenerConfig;
   readonly chains: readonly Chain[];
-  /** Of a UDP listener: what hears its datagrams. */
+  /** Of a UDP listener: the one filter that gets its datagrams. */
   readonly listenerFilters: readonly Slot<ListenerFilterFactory | UdpListenerFilter>[];
   readonly logs: ListenerLogs | undefined;
-  /** Whoever connects is asked to leave, too. */
+  /** Set while the listener drains: new connections are drained as well. */
   draining: Drain | undefined = undefined;
   readonly #matcher: FilterChainMatcher<Chain>;
   readonly #fallback: Chain | undefined;
@@ -112,7 +112,7 @@ export class Listener {
     filter?.onDatagram(bytes, from, socket);
   }
 
-  /** Of an internal listener. */
+  /** Of an internal listener: InternalListener.bufferBytes. */
   get bufferBytes(): number {
     return this.config.internalBufferBytes ?? 0;
   }
@@ -128,7 +128,7 @@ export class Listener {
     } else this.startChain(connection, undefined);
   }
 
-  /** Limits are counted over all workers, as Envoy's; a listener of a service (admin) or an internal one is not limited. */
+  /** False: a connection limit is reached. Counted over all workers, as in Envoy; admin and internal listeners have no limit. */
   #admit(connection: SocketConnection): boolean {
     if (this.config.thread === "control" || this.config.internalBufferBytes !== undefined)
       return true;
@@ -160,7 +160,7 @@ export class Listener {
     return true;
   }
 
-  /** Chooses the chain and starts it; `early` are bytes that listener filters have looked at. */
+  /** Chooses the chain and starts it. `early`: bytes that listener filters have read and not consumed. */
   startChain(connection: SocketConnection, early: Uint8Array | undefined): void {
     if (this.config.useOriginalDst === true) {
       const other = this.#around.listenerAt(connection.localAddress);
@@ -214,7 +214,7 @@ export class Listener {
     }
   }
 
-  /** Undefined: bytes pass as they are. */
+  /** Starts the chain's transport. Undefined: it has none, or it passes bytes as they are. */
   #handshake(
     chain: Chain,
     connection: SocketConnection,
@@ -234,19 +234,22 @@ export class Listener {
   }
 }
 
-/** Envoy's names of what cannot happen here, or what nothing counts yet. */
+/** Envoy's counters that always stay 0 here. */
 const NEVER = [
   "downstream_cx_overload_reject",
   "extension_config_missing",
   "network_extension_config_missing",
 ];
 
-/** Envoy only looks at what came, so the kernel answers a close with RST: bytes are left that nobody has read. */
+/**
+ * How to close a connection that no chain takes. Envoy only peeks at early bytes, so they are unread when it closes the socket, and the
+ * kernel sends RST.
+ */
 function turnAway(early: Uint8Array | undefined): "abort" | "reset" {
   return early !== undefined && early.length > 0 ? "reset" : "abort";
 }
 
-/** What a listener's access log tells of a connection, whatever its filters did with it. */
+/** The entry of a connection in the listener's access log. */
 function entryOf(
   connection: SocketConnection,
   flags: string[],
@@ -257,7 +260,7 @@ function entryOf(
     info: newStreamInfo({
       startTime: connection.startTime,
       duration: Math.max(0, Date.now() - connection.startTime),
-      // What TLS makes of them is not what went over the wire, and a connection that nobody took has none.
+      // Under TLS the connection counts plain text and not the wire's bytes; one that no chain took has none.
       bytesReceived: connection.secure || details !== "" ? 0 : connection.bytesReceived,
       bytesSent: connection.secure ? 0 : connection.bytesSent,
       responseCodeDetails: details,
@@ -294,13 +297,13 @@ class ListenerStats {
   readonly transportTimeout: Counter;
   readonly filterRemoteClose: Counter;
   readonly filterError: Counter;
-  /** Undefined: it takes connections. */
+  /** Of UDP listeners only. */
   readonly datagramDropped: Counter | undefined;
   readonly overflow: Counter;
   readonly globalOverflow: Counter;
   readonly ofThread: { readonly total: Counter; readonly active: Gauge };
 
-  /** `thread`: `worker_0`, or `main_thread` for what is accepted beside the workers. */
+  /** `thread`: as in ListenerSurroundings. */
   constructor(stats: Stats, thread: string, isUdp: boolean) {
     const own = stats.scope(`${thread}.`);
     this.ofThread = {
@@ -325,7 +328,7 @@ class ListenerStats {
   }
 }
 
-/** Envoy's ListenerFilterChainMatchPredicate, of whose questions the port is the only one. */
+/** Envoy's ListenerFilterChainMatchPredicate, which can only match the destination port. */
 function holds(predicate: ListenerPredicate, port: number): boolean {
   const { any_match, destination_port_range: range, not_match, or_match, and_match } = predicate;
   if (any_match !== undefined) return any_match;
@@ -335,7 +338,7 @@ function holds(predicate: ListenerPredicate, port: number): boolean {
   return and_match?.rules.every((rule) => holds(rule, port)) ?? false;
 }
 
-/** A connection whose listener filters still want bytes. */
+/** A connection while its listener filters run, one after the other. */
 class Peek implements ConnectionHandler, AcceptedSocket {
   readonly #connection: SocketConnection;
   readonly #listener: Listener;
@@ -344,7 +347,7 @@ class Peek implements ConnectionHandler, AcceptedSocket {
   readonly #timer: WheelTimer;
   #at = 0;
   #bytes: Uint8Array = new Uint8Array(0);
-  /** For what a filter has promised to say. */
+  /** The present filter's promise is pending. */
   #isWaiting = false;
   #over = false;
 
@@ -444,7 +447,7 @@ class Peek implements ConnectionHandler, AcceptedSocket {
     this.#finish();
   }
 
-  /** True: the next filter's turn. */
+  /** Applies a filter's answer. True: the next filter runs. */
   #take(answer: ListenerAnswer): boolean {
     if (answer === "more") return false;
     if (answer === "close") {
@@ -455,7 +458,7 @@ class Peek implements ConnectionHandler, AcceptedSocket {
     return true;
   }
 
-  /** A filter thinks: nothing more is read meanwhile. */
+  /** Waits for a filter's promise; reading is paused meanwhile. */
   #wait(promise: Promise<ListenerAnswer>): void {
     const connection = this.#connection;
     const seen = this.#bytes.length;

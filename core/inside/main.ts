@@ -2,7 +2,10 @@ import type { ListenerConfig, RuntimeConfig } from "../protocol.ts";
 import { Engine, type EngineOptions } from "./engine.ts";
 import type { GateParts } from "./gate.ts";
 
-/** The doors of the builtin isolate: what core calls. Everything that crosses is a number, a string or shared memory. */
+/**
+ * Entry of the builtin isolate: the functions that core calls (core/builtin.ts). Arguments and answers are numbers, strings or shared
+ * memory. What each does is told at the method of Engine with that name.
+ */
 let engine: Engine;
 
 export function init(
@@ -29,7 +32,7 @@ export function run(count: number): number {
   return engine.run(count);
 }
 
-/** `namespace`: of a module that core has loaded for the package. Throws if it exports no filter. */
+/** `namespace`: the exports of the module that core has loaded for the package. Throws if its default export is no filter. */
 export function define(packageName: string, namespace: { readonly default: unknown }): void {
   engine.define(packageName, namespace.default);
 }
@@ -38,7 +41,7 @@ export function defineParked(packageName: string, box: number, description: stri
   engine.defineParked(packageName, box, description);
 }
 
-/** `text`: JSON of { generation, changed, removed, rehearsed }; `configText`: that of a RuntimeConfig, or "". Answers JSON of Refusal[]. */
+/** `text`: JSON of { generation, changed, removed, rehearsed }; `configText`: JSON of a RuntimeConfig, or "". Answers JSON of Refusal[]. */
 export function prepare(text: string, configText: string): string {
   engine.onEntered();
   const {
@@ -77,7 +80,7 @@ export function serviceListeners(): string {
   return engine.serviceListeners();
 }
 
-/** Answers JSON of what the package's tool says. Throws what it throws. */
+/** Answers JSON of the tool's result. Throws what the tool throws. */
 export function tool(packageName: string, name: string, input: string): string {
   engine.onEntered();
   return engine.tool(packageName, name, input);
@@ -88,7 +91,7 @@ export function onReply(text: string): void {
   engine.host.onReply(JSON.parse(text));
 }
 
-/** A sandbox that the chain may enter by itself: the parts of a GateParts. */
+/** Lets the chain enter a sandbox itself. The arguments are those of GateParts. */
 export function openGate(
   boxNumber: number,
   box: SharedArrayBuffer,
@@ -127,7 +130,7 @@ export function drain(): void {
   engine.drain();
 }
 
-/** JSON of the names of listeners, and of DrainOptions. */
+/** `names`: JSON of the listeners' names; `drain`: JSON of DrainOptions. */
 export function drainListeners(names: string, drain: string): void {
   engine.onEntered();
   engine.drainListeners(JSON.parse(names), JSON.parse(drain));

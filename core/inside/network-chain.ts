@@ -1,4 +1,4 @@
-// Hot path: every downstream read passes here.
+// Hot path: every downstream read.
 import {
   Chunk,
   type CloseEvent,
@@ -15,23 +15,23 @@ import {
 import type { SocketConnection } from "./connection.ts";
 import type { WheelTimer } from "./timers.ts";
 
-const KEPT_LIMIT = 1 << 20; // bytes that wait behind a filter that has stopped the chain
+const KEPT_LIMIT = 1 << 20; // bytes kept behind a filter that has stopped the chain; more close the connection
 
 /**
- * The network filters of one connection, walked in order. A filter that answers `stop` or a promise keeps later ones from
- * running; what comes meanwhile is kept and reading pauses at once, so little more than a read is ever held.
+ * The network filters of one connection, called in order. A filter that returns `stop` or a promise keeps later ones from running;
+ * bytes that arrive meanwhile are kept. Reading pauses at once, so little more than one read is ever kept.
  */
 export class NetworkChainRun implements ConnectionHandler {
   readonly connection: SocketConnection;
-  /** What its bytes pass. */
+  /** The transport that the connection's bytes pass. */
   transport: Generation<TransportFactory> | undefined = undefined;
   readonly #filters: NetworkFilter[] = [];
   readonly #generations: Generation<NetworkFilterFactory>[] = [];
   readonly #onEnd: (event: CloseEvent) => void;
-  /** The only filter, when nothing can pause: the common case. */
+  /** The only filter, as long as it has not stopped the chain: the common case. */
   #single: NetworkFilter | undefined = undefined;
   #connected = 0;
-  /** Bytes that wait, and the first filter that has not seen them. */
+  /** Kept bytes, and the index of the first filter that has not seen them. */
   readonly #kept: { readonly bytes: Uint8Array; readonly from: number }[] = [];
   #keptSize = 0;
   /** The filter that has stopped the chain, or -1. */
@@ -41,10 +41,10 @@ export class NetworkChainRun implements ConnectionHandler {
   #paused = false;
   #ended = false;
   #endDelivered = false;
-  /** The first filter that has not seen the end. */
+  /** Index of the first filter that has not seen the end. */
   #endFrom = 0;
   #over = false;
-  /** Of a promise that nobody settles. */
+  /** Limits how long a filter's promise may be pending. */
   #timer: WheelTimer | undefined = undefined;
   readonly #chunk = new Chunk(new Uint8Array(0), 0, 0);
 
@@ -70,7 +70,7 @@ export class NetworkChainRun implements ConnectionHandler {
     if (this.#filters.length === 1 && this.#stoppedAt < 0) this.#single = this.#filters[0];
   }
 
-  /** Runs from filter `at` on: those that have not connected yet connect, then get what was kept. */
+  /** Calls `onConnect` of the filters from `at` on that have not had it, until one stops the chain. */
   #go(at: number): void {
     for (let k = at; k < this.#filters.length; k++) {
       if (k >= this.#connected) {
@@ -151,7 +151,7 @@ export class NetworkChainRun implements ConnectionHandler {
     );
   }
 
-  /** The filter before `from` has put other bytes in the place of the chunk it was asked about. */
+  /** The promise of the filter before `from` settled with other bytes in the place of its chunk. */
   #replaceKept(from: number, bytes: Uint8Array): void {
     const first = this.#kept[0];
     if (first?.from !== from) return;
@@ -211,7 +211,7 @@ export class NetworkChainRun implements ConnectionHandler {
     for (const filter of this.#filters) filter.onAgain?.();
   }
 
-  /** Packages have changed: a connection that stands on older code than new ones would is asked to leave. */
+  /** Packages have changed: a connection that runs older generations than a new one would is drained. */
   onPackagesChanged(
     slots: readonly Slot<NetworkFilterFactory>[],
     transport: Slot<TransportFactory> | undefined,
@@ -246,6 +246,7 @@ export class NetworkChainRun implements ConnectionHandler {
 
 const EMPTY = new Uint8Array(0);
 
+/** The chain as one of its filters sees it. */
 class ChainHold implements NetworkChain {
   readonly #run: NetworkChainRun;
   readonly #at: number;

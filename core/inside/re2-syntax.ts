@@ -1,6 +1,6 @@
 /**
- * From RE2's syntax to a source that V8's linear engine reads in the same way, for texts of ASCII characters. Undefined: there is
- * no such source, and re2js has to do the work. Whether a pattern is good RE2 at all is not asked here.
+ * Translates a pattern from RE2's syntax to a source that V8's linear engine matches in the same way on ASCII texts. Undefined: there is
+ * no such source, and re2js must match. The pattern must be valid RE2: that is not checked here.
  */
 export function toLinearSource(pattern: string): string | undefined {
   try {
@@ -18,13 +18,15 @@ interface Flags {
   readonly dotAll: boolean;
 }
 
-/** A group while it is read: what is around it, and whether it may match nothing. */
+/** The state around a group that is being read. */
 interface Group {
   readonly flags: Flags;
   readonly empty: Emptiness;
 }
 
-/** Whether what was read of a group may match nothing: alternatives before this one, this one but for its last atom, that atom. */
+/**
+ * Whether parts of a group may match the empty text: an earlier alternative, the present one without its last atom, and that atom.
+ */
 interface Emptiness {
   before: boolean;
   sequence: boolean;
@@ -32,7 +34,7 @@ interface Emptiness {
 }
 const fresh = (): Emptiness => ({ before: false, sequence: true, atom: true });
 
-/** RE2's `\s` has neither the vertical tab nor what lies beyond ASCII. */
+/** RE2's `\s` has neither the vertical tab nor characters beyond ASCII. */
 const SPACES = "\\t\\n\\f\\r ";
 const POSIX: Readonly<Record<string, string>> = {
   alnum: "0-9A-Za-z",
@@ -50,7 +52,7 @@ const POSIX: Readonly<Record<string, string>> = {
   word: "0-9A-Za-z_",
   xdigit: "0-9A-Fa-f",
 };
-/** Groups within groups; a pattern is the operator's, but its depth is the engine's stack. */
+/** Most nested groups: V8's engine recurses into them. */
 const DEEPEST = 200;
 
 class Translator {
@@ -86,6 +88,7 @@ class Translator {
     return this.#out;
   }
 
+  /** An atom begins; `empty`: it may match the empty text. */
   #atom(empty: boolean): void {
     this.#empty.sequence &&= this.#empty.atom;
     this.#empty.atom = empty;
@@ -107,7 +110,7 @@ class Translator {
       this.#out += "\\{";
       return;
     }
-    // V8's linear engine counts iterations that match nothing otherwise.
+    // V8's linear engine and RE2 differ in counted repetitions of what may match the empty text.
     if (this.#empty.atom) throw UNTRANSLATABLE;
     if (Number(repeat[1]) === 0) this.#empty.atom = true;
     this.#out += `{${repeat[0]}`;
@@ -233,7 +236,7 @@ class Translator {
     if (named !== null) {
       const set = POSIX[named[1]!];
       if (set === undefined) throw UNTRANSLATABLE;
-      // A named set may have letters of one case.
+      // Sets with letters of one case would need those of the other.
       if (this.#flags.ignoreCase && /upper|lower/.test(named[1]!)) throw UNTRANSLATABLE;
       this.#at += named[0].length;
       return set;

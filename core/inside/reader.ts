@@ -1,7 +1,7 @@
 import type { Definition } from "@tsproxy/sdk";
 import { installGlobals } from "./globals.ts";
 
-// Libraries may use what filters have while they load; nothing is ever timed here.
+// Runs in the isolate that reads what packages define. Modules may use the globals while they load; timers never fire here.
 installGlobals({
   now: () => 0,
   timer: () => ({ arm: () => {}, cancel: () => {}, armed: false }),
@@ -10,7 +10,7 @@ installGlobals({
 
 const USUAL = "write: export default defineHttpFilter({ … })";
 
-/** What a loaded module defines, as JSON (`Description`). Throws with what is wrong with it. */
+/** What a loaded module defines, as JSON of `Description[]`. Throws an error that says what is wrong with the module. */
 export function read(loaded: { readonly default?: unknown }): string {
   const exported = loaded.default;
   if (exported === undefined) throw new Error(`no default export; ${USUAL}`);

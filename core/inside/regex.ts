@@ -2,12 +2,15 @@ import { ConfigError, latin1Decode, type Regex, utf8Decode, utf8Encode } from "@
 import { RE2JS } from "re2js";
 import { toLinearSource } from "./re2-syntax.ts";
 
-/** Constructs that look at whole characters, or at case: of a text beyond ASCII, which is bytes here, they would see other ones. */
+/** Constructs that match whole characters or depend on case: on UTF-8 text, which is one char a byte here, they would match bytes. */
 const SEES_CHARACTERS = /\.|\[\^|\\[DWSBPpC]|\(\?[a-zA-Z]*i|[^\p{ASCII}]/u;
-// biome-ignore lint/suspicious/noControlCharactersInRegex: all that is not ASCII is asked for.
+// biome-ignore lint/suspicious/noControlCharactersInRegex: matches everything that is not ASCII.
 const NOT_ASCII = /[^\x00-\x7f]/;
 
-/** RE2 semantics: V8's linear engine where it can (an ordinary match costs 41 ns, an evil one 1 ms), re2js for the rest. */
+/**
+ * RE2 semantics by V8's linear engine where possible (an ordinary match costs 41 ns, one that would make a backtracking engine explode
+ * 1 ms), else by re2js.
+ */
 class CompiledRegex implements Regex {
   readonly groups: number;
   readonly #pattern: string;
@@ -17,7 +20,7 @@ class CompiledRegex implements Regex {
   #exact: RE2JS | undefined;
 
   constructor(pattern: string) {
-    // Also the judge of what is RE2 at all.
+    // Always compiled, since it throws on patterns that are not RE2.
     const exact = RE2JS.compile(pattern);
     this.groups = exact.groupCount();
     this.#pattern = pattern;
@@ -39,7 +42,7 @@ class CompiledRegex implements Regex {
     if (this.#all !== undefined && !this.#needsCharacters(text)) {
       let lastEnd = -1;
       return text.replace(this.#all, (...match: unknown[]) => {
-        // RE2 does not count an empty match at the end of the one before.
+        // RE2 ignores an empty match right behind another match.
         const found = match[0] as string;
         const at = match.find((part) => typeof part === "number") as number;
         if (found === "" && at === lastEnd) return "";
@@ -78,7 +81,7 @@ class CompiledRegex implements Regex {
   }
 }
 
-/** Undefined: V8 does not take it. */
+/** Undefined: V8 refuses the source or its flags. */
 function linear(source: string, flags: string): RegExp | undefined {
   try {
     return new RegExp(source, flags);
@@ -87,7 +90,7 @@ function linear(source: string, flags: string): RegExp | undefined {
   }
 }
 
-/** Header values are kept one char a byte; if these are UTF-8, their characters. */
+/** Header values have one char per byte. Answers the characters if these bytes are UTF-8, else the text itself. */
 function charactersOf(text: string): string {
   if (!NOT_ASCII.test(text)) return text;
   const bytes = new Uint8Array(text.length);
@@ -100,7 +103,7 @@ function charactersOf(text: string): string {
   return decoded.includes("\ufffd") ? text : decoded;
 }
 
-/** `\1` is a group, `\\` a backslash; everything else stands for itself. */
+/** Fills in a substitution: `\1` is a group, `\\` a backslash, everything else stands for itself. */
 function substitute(text: string, group: (index: number) => string | undefined): string {
   if (!text.includes("\\")) return text;
   return text.replace(/\\(\\|[0-9])/g, (_, char: string) =>
@@ -110,7 +113,7 @@ function substitute(text: string, group: (index: number) => string | undefined):
 
 const compiled = new Map<string, Regex>();
 
-/** RE2 semantics in linear time. Throws ConfigError for what RE2 has no syntax for. */
+/** Compiles a pattern with RE2's syntax and semantics; matching takes linear time. Throws ConfigError if it is not valid RE2. */
 export function compileRegex(pattern: string): Regex {
   let regex = compiled.get(pattern);
   if (regex !== undefined) return regex;

@@ -12,7 +12,7 @@ import {
 import type { Refusal } from "../protocol.ts";
 
 /** Makes the `cx` of one setup. The registry calls it; the engine provides it (context.ts). */
-export type ContextMaker = (scope: Scope) => SetupContext;
+type ContextMaker = (scope: Scope) => SetupContext;
 
 /** One place in the config that uses a package. */
 export interface Place {
@@ -61,7 +61,7 @@ export class Scope {
 }
 
 /** The value of one setup. Connections and streams acquire it while they use it; once retired, it is disposed after the last release. */
-export class GenerationState<T> implements Generation<T> {
+class GenerationState<T> implements Generation<T> {
   readonly value: T;
   readonly number: number;
   scope: Scope;
@@ -313,13 +313,6 @@ export class Registry {
       refusals.push(refused.refusal);
       return false;
     }
-  }
-
-  /** Number of living uses of a package. */
-  uses(packageName: string): number {
-    let n = 0;
-    for (const slot of this.#slots) if (slot.ref.package === packageName) n++;
-    return n;
   }
 }
 

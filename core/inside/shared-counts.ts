@@ -1,16 +1,16 @@
-// Hot path: a request takes and gives back one of these or two.
+// Hot path: a request acquires and releases one or two counts.
 import { type SharedCount, xxHash64 } from "@tsproxy/sdk";
 
-/** Names that all threads may count by; a power of two. */
-export const COUNT_SLOTS = 1 << 17;
-/** For each slot the hash of its name (64 bits), then how many are held. */
+/** Most names of counts in the process; a power of two. */
+const COUNT_SLOTS = 1 << 17;
+/** Size of the shared table: the 64-bit hashes of all slots' names, then all slots' counts (Int32). */
 export const COUNTS_BYTES = COUNT_SLOTS * 12;
-/** What one thread holds of each. */
+/** Size of one thread's ledger: how many it holds of each count (Int32). */
 export const LEDGER_BYTES = COUNT_SLOTS * 4;
 
 /**
- * Counts by name in memory of all threads. A slot is taken by whoever asks for a name first, without asking anybody, and never
- * given back. Each thread keeps a ledger of what it holds, so that core can give it back when the thread's isolate is lost.
+ * Exact counts by name, in memory that all threads share. The first thread to use a name takes a slot with one atomic operation; slots
+ * are never freed. Each thread keeps a ledger of what it holds, so that core can subtract it when the thread's isolate is lost.
  */
 export class SharedCounts {
   readonly #names: BigInt64Array;
@@ -26,6 +26,7 @@ export class SharedCounts {
     this.#onFull = onFull;
   }
 
+  /** The count of that name. If no slot is left, a count of this thread alone. */
   of(name: string): SharedCount {
     let count = this.#known.get(name);
     if (count === undefined) {
@@ -93,7 +94,7 @@ class Count implements SharedCount {
   }
 }
 
-/** Core calls it when the isolate that wrote the ledger is no more. */
+/** Subtracts a ledger from the counts and clears it. Core calls it when the isolate that wrote the ledger has ended. */
 export function giveBack(counts: SharedArrayBuffer, ledger: SharedArrayBuffer): void {
   const totals = new Int32Array(counts, COUNT_SLOTS * 8, COUNT_SLOTS);
   const held = new Int32Array(ledger);

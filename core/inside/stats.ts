@@ -1,21 +1,22 @@
-// Hot path: counters are bumped several times a request.
+// Hot path: several counters are incremented per request.
 import type { Counter, Gauge, Histogram, StatSet, Stats } from "@tsproxy/sdk";
 
-/** Histogram cells: count, sum, then one a bucket. Bucket 0 holds values below 1; then 90 a decade (10…99 × 10^k). */
+/** Cells of a histogram: count, sum, then one per bucket. Bucket 0 is for values below 1; then 90 buckets per decade, two digits each. */
 export const HISTOGRAM = { COUNT: 0, SUM: 1, BUCKETS: 2, DECADES: 10, PER_DECADE: 90 } as const;
 export const HISTOGRAM_CELLS = HISTOGRAM.BUCKETS + 1 + HISTOGRAM.DECADES * HISTOGRAM.PER_DECADE;
 
+/** A stat as core is told of it. */
 export interface StatDefinition {
   readonly kind: "counter" | "gauge" | "histogram";
   readonly name: string;
   readonly unit: string;
-  /** NAMED_ONLY: of a histogram into which this thread has recorded nothing. */
+  /** Index of its first cell; NAMED_ONLY: a histogram that this thread has not recorded into. */
   readonly cell: number;
 }
 
 export const NAMED_ONLY = -1;
 
-/** Scopes that show the names of a set. */
+/** Scopes whose stats are those of a set: core shows them as 0 until they are defined. */
 export interface StatList {
   readonly set: StatSet;
   readonly prefixes: readonly string[];
@@ -43,7 +44,7 @@ class Cell implements Counter, Gauge {
   }
 }
 
-/** Takes its 7 KB of cells when something is recorded: most histograms of a large config stay empty on most threads. */
+/** A histogram. It takes its 7 KB of cells with the first value: most histograms of a large config stay empty on most threads. */
 class Buckets implements Histogram {
   readonly #open: () => { readonly cells: Float64Array; readonly at: number };
   #cells: Float64Array | undefined = undefined;
@@ -80,18 +81,18 @@ function bucketOf(value: number): number {
   return 1 + decade * HISTOGRAM.PER_DECADE + digits - 10;
 }
 
-/** Names -> cells in the worker's block. A full block gives cells that nobody reads, and says so once. */
+/** The stats of an isolate: names and their cells in the shared block. Once the block is full further stats are not counted. */
 export class StatsTable {
   readonly #cells: Float64Array;
   readonly #byName = new Map<string, Cell | Buckets>();
   readonly #onFull: () => void;
   #next: number;
-  /** Defined since core last asked. */
+  /** Stats defined since core was last told. */
   defined: StatDefinition[] = [];
-  /** The same of scopes that were listed. */
+  /** Prefixes listed since core was last told, by set. */
   #listed = new Map<StatSet, string[]>();
 
-  /** `from`: cells before it belong to names that an isolate before this one has given. */
+  /** `from`: the first free cell; those before it belong to earlier isolates. `onFull` is called for each stat that finds no room. */
   constructor(cells: Float64Array, onFull: () => void, from = 0) {
     this.#next = from;
     this.#cells = cells;
@@ -102,7 +103,7 @@ export class StatsTable {
     const known = this.#byName.get(name);
     if (known instanceof Cell) return known;
     const { cells, at } = this.#allot(1);
-    // Nobody has written it yet: whatever is added to -0 or set is another value, so that a 0 that was written is told apart.
+    // -0 marks a cell that was never written: any value that is set or added makes it another one, so a written 0 can be told apart.
     if (cells[at] === 0) cells[at] = -0;
     const cell = new Cell(cells, at);
     this.#byName.set(name, cell);
@@ -124,6 +125,7 @@ export class StatsTable {
     return buckets;
   }
 
+  /** Names the stats of a set under a prefix without taking cells for them. */
   list(prefix: string, set: StatSet): void {
     const prefixes = this.#listed.get(set);
     if (prefixes === undefined) this.#listed.set(set, [prefix]);
@@ -134,6 +136,7 @@ export class StatsTable {
     return this.defined.length > 0 || this.#listed.size > 0;
   }
 
+  /** Takes cells for all listed stats. */
   defineListed(): void {
     for (const { set, prefixes } of this.takeListed())
       for (const prefix of prefixes) {
@@ -149,7 +152,7 @@ export class StatsTable {
     return lists;
   }
 
-  /** Of a full block: cells that nobody reads. */
+  /** Cells of the block; if it is full, private cells that nobody reads. */
   #allot(size: number): { readonly cells: Float64Array; readonly at: number } {
     if (this.#next + size > this.#cells.length) {
       this.#onFull();
@@ -161,6 +164,7 @@ export class StatsTable {
   }
 }
 
+/** Stats whose names begin with a prefix. */
 export class ScopedStats implements Stats {
   readonly #table: StatsTable;
   readonly #prefix: string;

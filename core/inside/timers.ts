@@ -1,19 +1,19 @@
-// Hot path: a request arms and cancels two of these (test/bench).
+// Hot path: a request arms and cancels two timers.
 import type { Timer } from "@tsproxy/sdk";
 
-/** Retries wait for a few of these; a coarser wheel would stretch every back-off. */
+/** Retry back-offs last a few ticks; coarser ticks would lengthen each of them. */
 const TICK_MS = 4;
 const SLOTS = 2048;
 
 /**
- * A timing wheel: arming and cancelling cost a few pointer writes, and one native timer serves a whole isolate. A timer
- * lies in the slot of its tick; those further away than a turn of the wheel are passed over until their turn comes.
+ * A timing wheel: arming and cancelling cost a few pointer writes, and one native timer serves a whole isolate. A timer lies in the slot
+ * of its tick modulo SLOTS; one that is further away than a turn of the wheel stays in its slot until its time has come.
  */
 export class TimerWheel {
   readonly #slots: (WheelTimer | undefined)[] = new Array(SLOTS).fill(undefined);
   #tick = 0;
   #armed = 0;
-  /** No slot before this tick holds a timer; -1: not known, look. */
+  /** No slot before this tick holds a timer; -1: unknown, `wakeIn` must search. */
   #nextTick = -1;
   readonly #due: WheelTimer[] = [];
   /** Monotonic milliseconds, set once a crossing. */
@@ -21,7 +21,7 @@ export class TimerWheel {
   readonly #onError: (error: unknown) => void;
   readonly #onArmed: () => void;
 
-  /** `onArmed`: a timer may now be the first to fire. */
+  /** `onArmed` is called after each arming, since the timer may be the next to fire. */
   constructor(onError: (error: unknown) => void, onArmed: () => void) {
     this.#onError = onError;
     this.#onArmed = onArmed;
@@ -64,7 +64,7 @@ export class TimerWheel {
       return;
     }
     if (until >= this.#nextTick) this.#nextTick = -1;
-    // After a long silence one turn of the wheel passes every slot.
+    // After a long pause one turn of the wheel is enough to pass every slot.
     if (until - this.#tick > SLOTS) this.#tick = until - SLOTS;
     while (this.#tick < until) {
       this.#tick++;

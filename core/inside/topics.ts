@@ -1,20 +1,20 @@
 import type { Host } from "./host.ts";
 
-/** Core tells each isolate the values of the runtime: a list of [key, value]. */
+/** Published by core: all runtime values, as a list of [key, value]. */
 export const RUNTIME_TOPIC = "core/runtime";
 
-/** True while an operator wants health checks to fail (admin's /healthcheck/fail): clients are asked to leave. */
+/** True after admin's /healthcheck/fail: health checks fail, and connections are drained. */
 export const HEALTH_TOPIC = "core/health_checks_fail";
 
-/** What the TLS contexts of the first worker have loaded. */
+/** The certificates that the TLS contexts of the first worker have loaded. */
 export const CERTIFICATES_TOPIC = "core.certificates";
 
-/** Of larger ones that nobody here has asked for the thread keeps the text, which all threads share. */
+/** Longer values without a subscriber here are not kept in this isolate: core keeps their text, shared by all threads. */
 const KEPT_CHARS = 16 * 1024;
 
 /**
- * Values that isolates tell each other by name; the last one of a topic is kept for those who come later. They travel, and are
- * kept, as JSON: most isolates never look at what may be megabytes.
+ * Publish and subscribe between isolates. The last value of each topic is kept for later subscribers. Values are sent and kept as JSON,
+ * since most isolates never read them and they may be megabytes long.
  */
 export class Topics {
   readonly #host: Host;
@@ -25,7 +25,7 @@ export class Topics {
     this.#host = host;
   }
 
-  /** Core carries it to the other isolates; subscribers in this one get a copy of their own at once. */
+  /** Sends a value to all isolates. Subscribers in this one get a copy at once. */
   publish(topic: string, value: unknown): void {
     const text = JSON.stringify(value ?? null);
     this.#host.tellText("publish", `${topic}\0${text}`);
@@ -33,7 +33,7 @@ export class Topics {
     this.#deliver(topic, text);
   }
 
-  /** Answers the function that ends the subscription. */
+  /** Calls `onValue` with the last value, if there is one, and with later ones. Answers the function that ends the subscription. */
   subscribe(topic: string, onValue: (value: unknown) => void): () => void {
     let set = this.#subscribers.get(topic);
     if (set === undefined) {
@@ -49,7 +49,7 @@ export class Topics {
     };
   }
 
-  /** `text`: JSON of the value. */
+  /** Another isolate has published a value. `text`: JSON. */
   onPublished(topic: string, text: string): void {
     if (text.length <= KEPT_CHARS || this.#subscribers.has(topic)) this.#texts.set(topic, text);
     else this.#texts.delete(topic);

@@ -6,7 +6,7 @@ import { COMMAND, SOCKET_ERRORS } from "./ring.ts";
 
 const SEPARATOR = 10; // between `ip|port` and the bytes of a datagram
 
-/** A socket as packages see it. */
+/** A UDP socket as packages see it. */
 class Endpoint implements UdpSocket {
   id = -1;
   open = true;
@@ -44,7 +44,7 @@ export class UdpTable {
     this.#chunk = new Chunk(io.memory, 0, 0);
   }
 
-  /** A listener's socket, which core has bound. */
+  /** Takes over a listener's socket, which core has bound. */
   adopt(id: number, localAddress: Address, handler: UdpHandler): UdpSocket {
     const endpoint = new Endpoint(this, localAddress, handler);
     endpoint.id = id;
@@ -99,9 +99,9 @@ export class UdpTable {
     });
   }
 
-  // ---- told by the event loop
+  // ---- events
 
-  /** Length -n: the nth of SOCKET_ERRORS instead of a datagram. */
+  /** EVENT.DATAGRAM of ring.ts. */
   onDatagram(id: number, offset: number, length: number): void {
     const endpoint = this.#byId.get(id);
     if (endpoint === undefined || !endpoint.open) return;
@@ -124,7 +124,7 @@ export class UdpTable {
     });
   }
 
-  /** True: it was one of these. */
+  /** True if the socket was one of this table. */
   onClosed(id: number): boolean {
     const endpoint = this.#byId.get(id);
     if (endpoint === undefined) return false;

@@ -94,7 +94,7 @@ function decodeForm(text: string): string {
 const encodeForm = (text: string): string =>
   percentEncode(text, /[A-Za-z0-9*\-._]/).replaceAll("%20", "+");
 
-/** Percent-encodes the UTF-8 of every character that `kept` does not take. */
+/** Percent-encodes the UTF-8 bytes of every character that `kept` does not match. */
 function percentEncode(text: string, kept: RegExp): string {
   let out = "";
   for (const char of text) {
@@ -115,7 +115,7 @@ const PORTS: Readonly<Record<string, string>> = {
 const PATH = /[!$&'()*+,\-./0-9:;=@A-Z[\]_a-z|~%^\\]/;
 const QUERY = /[!$&()*+,\-./0-9:;=?@A-Z[\]_a-z|~%^\\`{}]/;
 
-/** http, https, ws and wss URLs, absolute or against a base. Host names are taken as they are, in lower case (no IDNA). */
+/** The global `URL` for http, https, ws and wss URLs, absolute or relative to a base. Host names become lower case; no IDNA. */
 export class Url {
   readonly protocol: string;
   username = "";
@@ -210,7 +210,7 @@ export class Url {
   }
 }
 
-/** Dot segments taken out (RFC 3986 §5.2.4); a path that is relative counts from the folder of `base`. */
+/** Resolves a path against `base` and removes dot segments (RFC 3986 §5.2.4). */
 function normalised(path: string, base: string): string {
   const whole = path.startsWith("/") ? path : `${base.slice(0, base.lastIndexOf("/") + 1)}${path}`;
   const out: string[] = [];

@@ -32,7 +32,7 @@ beforeEach(() => {
   io.begin();
 });
 
-/** A connection with these filters, the last one of which is what the test writes with. */
+/** A connection with these filters; the test writes as the last one. */
 function open(...makes: readonly Make[]): SocketConnection {
   const run: NetworkChainRun = new NetworkChainRun(
     table.connect(
@@ -53,7 +53,7 @@ function open(...makes: readonly Make[]): SocketConnection {
   return run.connection;
 }
 
-/** What has been commanded since the last time: bytes as they go out, and the names of all else. */
+/** The commands since the last call: bytes of writes, and the names of other commands. */
 function commands(): string[] {
   io.end();
   const said: string[] = [];

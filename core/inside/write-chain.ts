@@ -1,18 +1,18 @@
-// Hot path: every write of a connection with a filter that has `onWrite` passes here.
+// Hot path: every write of a connection with a filter that has `onWrite`.
 import { Chunk, type NetworkFilter, stop } from "@tsproxy/sdk";
 import type { SocketConnection } from "./connection.ts";
 import type { WheelTimer } from "./timers.ts";
 
-/** What waits is put together in pieces of this size: a filter that is slow to answer is asked less often. */
+/** Waiting writes are joined up to this size, so that a filter that answers slowly is called less often. */
 const PIECE = 64 * 1024;
 
 /**
- * The network filters of one connection that see what goes to its client, the last of the chain first. A filter whose promise
- * is pending has all that comes after waiting before it, and the connection counts as blocked meanwhile.
+ * The network filters of one connection that have `onWrite`, called for bytes to the client, the last of the chain first. While a
+ * filter's promise is pending later writes wait before it, and the connection is blocked.
  */
 export class WriteChain {
   readonly connection: SocketConnection;
-  /** For each filter of the chain, the first stage that its own injections pass; undefined: none. */
+  /** For each filter of the chain, the first stage that its injected bytes pass; undefined: they pass none. */
   readonly #below: (WriteStage | undefined)[] = [];
   readonly #first: WriteStage | undefined = undefined;
   #pending = 0;
@@ -25,17 +25,17 @@ export class WriteChain {
     }
   }
 
-  /** Something waits for a promise. */
+  /** Some filter's promise is pending. */
   get waits(): boolean {
     return this.#pending > 0;
   }
 
-  /** Lent bytes that somebody has written to the connection. */
+  /** Bytes written to the connection; they are lent. */
   write(memory: Uint8Array, at: number, end: number, endStream: boolean): void {
     this.#first!.write(memory, at, end, endStream);
   }
 
-  /** What the filter at `place` sends to those before it. */
+  /** Bytes that the filter at `place` injects; only filters before it see them. */
   inject(place: number, bytes: Uint8Array, endStream: boolean): void {
     const stage = this.#below[place];
     if (stage !== undefined) stage.write(bytes, 0, bytes.length, endStream);
@@ -51,7 +51,7 @@ export class WriteChain {
   }
 }
 
-/** One filter, and what waits until it has time. */
+/** One filter, and the writes that wait for its pending promise. */
 class WriteStage {
   readonly #chain: WriteChain;
   readonly #filter: NetworkFilter;
@@ -67,7 +67,7 @@ class WriteStage {
   }
 
   write(memory: Uint8Array, at: number, end: number, endStream: boolean): void {
-    // Whoever feeds the connection pauses when it is told that it is blocked, so this does not grow without end.
+    // Bounded, since writers pause while the connection is blocked.
     if (this.#isBusy) this.#kept.push({ bytes: memory.slice(at, end), endStream });
     else {
       this.#ask(new Chunk(memory, at, end), endStream);
@@ -127,7 +127,7 @@ class WriteStage {
     endStream: boolean,
   ): void {
     const { connection } = this.#chain;
-    // The bytes are lent until here; who waits goes on with a copy.
+    // The lent bytes end here; the filter goes on with a copy.
     chunk.replace(chunk.copy());
     this.#timer ??= connection.pauseTimer();
     this.#timer.arm(connection.longestPauseMs);

@@ -33,7 +33,7 @@ import type { Surroundings } from "./surroundings.ts";
 const AT_ONCE = { immediate: true, closes: () => true } as const;
 
 /** One use of a network package. */
-export interface NetworkUse {
+interface NetworkUse {
   readonly id: number;
   readonly factory: NetworkFilterFactory;
   readonly cx: SandboxContext;
@@ -266,7 +266,7 @@ function concat(parts: readonly Uint8Array[]): Uint8Array {
 }
 
 /** A connection as a sandboxed network filter sees it. Calls go to the chain as ACTION answers. */
-export class SandboxConnection implements DownstreamConnection {
+class SandboxConnection implements DownstreamConnection {
   readonly id: number;
   readonly remoteAddress: Address;
   readonly localAddress: Address;

@@ -77,7 +77,7 @@ export const HOOK_NAMES: readonly (readonly [name: string, bit: number])[] = [
  * A token names one stream in one filter: generation << 19 | slot << 1 | lane. Lane 0 is for hooks of the request (or bytes from the
  * client), lane 1 for hooks of the response (or bytes to the client). Slots are reused; the generation tells a slot's streams apart.
  */
-export const SLOT_BITS = 18;
+const SLOT_BITS = 18;
 export const SLOT_MAX = 1 << SLOT_BITS;
 export const GENERATION_MAX = 1 << 12;
 export const slotOf = (token: number): number => (token >>> 1) & (SLOT_MAX - 1);

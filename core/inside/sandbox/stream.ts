@@ -39,7 +39,7 @@ interface Call {
 type Answer = Verdict | LastChunk;
 
 /** The state of the stream whose record is at word `place` of the table, created if it is new. Throws what its factory throws. */
-export type FollowerAt = (place: number, leader: StreamState) => StreamState;
+type FollowerAt = (place: number, leader: StreamState) => StreamState;
 
 /** The HTTP streams that pass through this sandbox. */
 export class StreamTable {

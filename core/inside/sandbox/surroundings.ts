@@ -156,7 +156,7 @@ export function describeError(error: unknown): { message: string; stack: string 
 }
 
 /** Timers of a sandbox: a wheel, and BOX.WAKE_AT, which tells core when to enter next. */
-export class Clock {
+class Clock {
   readonly #wheel: TimerWheel;
   readonly #times: Float64Array;
   #soon: (() => void)[] = [];
