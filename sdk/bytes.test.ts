@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { copyBytes, wordsOf } from "./bytes.ts";
+import { base64Decode, copyBytes, wordsOf } from "./bytes.ts";
 
 test("copies ranges of every size at every alignment, and nothing beside them", () => {
   const memory = new Uint8Array(new SharedArrayBuffer(1 << 18));
@@ -27,4 +27,15 @@ test("copies to the last byte of a memory", () => {
   for (let k = 1; k < 10; k++) memory[end - k] = k;
   copyBytes(memory, 16, memory, end - 9, 9);
   expect([...memory.subarray(16, 25)]).toEqual([9, 8, 7, 6, 5, 4, 3, 2, 1]);
+});
+
+test("reads base64 of both alphabets, padded or not, and nothing else", () => {
+  const text = (base64: string) => base64Decode(base64) && Buffer.from(base64Decode(base64)!);
+  for (const bytes of ["", "a", "ab", "abc", "abcd", "\xfb\xff\xfe"]) {
+    const wanted = Buffer.from(bytes, "latin1");
+    for (const form of [wanted.toString("base64"), wanted.toString("base64url")])
+      expect(text(form), form).toEqual(wanted);
+  }
+  for (const other of ["a", "abcde", "ab=c", "ab c", "ä", "===="])
+    expect(base64Decode(other), other).toBeUndefined();
 });
