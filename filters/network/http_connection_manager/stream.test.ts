@@ -456,6 +456,24 @@ describe("filters", () => {
     expect(c.take()).toMatch(/answered/);
   });
 
+  it.each([
+    ["HEAD", 200],
+    ["GET", 204],
+    ["GET", 304],
+  ])("cannot give a body to the answer of a %s with %s", (method, status) => {
+    const p = proxy()
+      .filter("adds", () => ({
+        onResponseHeaders: () => lastChunk(new TextEncoder().encode("HTTP/1.1 200 Mine\r\n\r\n")),
+      }))
+      .start();
+    const c = p.connect().send(`${method} / HTTP/1.1\nhost: a\n\n`);
+    p.up.last.respond(status, {}, "");
+    expect(c.take()).not.toContain("Mine");
+    c.send("GET / HTTP/1.1\nhost: a\n\n");
+    p.up.last.respond(200, {}, "");
+    expect(c.take()).toMatch(/^HTTP\/1.1 200 OK/);
+  });
+
   it("that hold more than they may get 413 for the client", () => {
     const p = proxy()
       .filter("buffer", () => ({
