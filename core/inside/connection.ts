@@ -90,7 +90,7 @@ export class SocketConnection implements DownstreamConnection {
   connectEnd = -1;
   handshakeEnd = -1;
   open = true;
-  /** `onClosed` has been told. */
+  /** The socket has closed, or was never created, and `onClosed` has run. */
   gone = false;
   readonly #table: ConnectionTable;
   #io: Wire;
@@ -650,7 +650,7 @@ export class ConnectionTable {
     return this.#scratch;
   }
 
-  /** Delivers between internal connections; what they answer is delivered as well, for INTERNAL_ROUNDS at most. */
+  /** Delivers between internal connections, and then what they have written in answer, in INTERNAL_ROUNDS rounds at most. */
   #deliver(guard: Guard): void {
     for (let round = 0; round < INTERNAL_ROUNDS && this.#inbound.length > 0; round++) {
       const inbound = this.#inbound;

@@ -47,6 +47,7 @@ const WAIT_LIMIT_MS = 15_000;
 /** Share of the stats cells that the builtin isolate uses; the others belong to sandboxes. */
 const ENGINE_CELLS = 3 / 4;
 
+/** What core tells a new builtin isolate about itself. */
 export interface EngineOptions {
   readonly role: "worker" | "control" | "canary";
   readonly worker: number;
@@ -89,8 +90,8 @@ interface Preparation {
 }
 
 /**
- * The builtin isolate's half of core. `run` handles the ring's events and answers with commands; `prepare`, `extend`, `commit` and
- * `abort` change the configuration. Core calls it through main.ts and calls nothing else in here.
+ * The builtin isolate's half of core, called by core through main.ts. `run` handles the ring's events and answers with commands;
+ * `prepare`, `extend`, `commit` and `abort` change the configuration that runs.
  */
 export class Engine {
   readonly host: Host;

@@ -277,6 +277,7 @@ class Relay {
   }
 }
 
+/** Aborts one fetch. */
 class Signal implements FetchSignal {
   aborted = false;
   #listener: () => void = () => {};

@@ -52,6 +52,7 @@ export class FileTable {
   }
 }
 
+/** One file and the lines that wait for it. */
 class BufferedFile implements FileSink {
   readonly #path: string;
   readonly #host: Host;

@@ -8,6 +8,10 @@ import type { GateParts } from "./gate.ts";
  */
 let engine: Engine;
 
+/**
+ * Called once, before all else. `ring`: ring.ts; `cells`: stats; `turns`: `cx.turns` counters and shared cells; `counts` and `ledger`:
+ * shared-counts.ts; `call`: the isolate's calls to core; `options`: JSON of EngineOptions.
+ */
 export function init(
   ring: SharedArrayBuffer,
   cells: SharedArrayBuffer,
@@ -86,6 +90,7 @@ export function tool(packageName: string, name: string, input: string): string {
   return engine.tool(packageName, name, input);
 }
 
+/** Core's answer to an operation. `text`: JSON of { call, value, error? }. */
 export function onReply(text: string): void {
   engine.onEntered();
   engine.host.onReply(JSON.parse(text));
@@ -103,6 +108,7 @@ export function openGate(
   engine.setGate(boxNumber, { box, state, beats, insideAt, mark: boxNumber, run });
 }
 
+/** The sandbox has ended. */
 export function closeGate(box: number): void {
   engine.setGate(box, undefined);
 }

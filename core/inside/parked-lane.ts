@@ -12,7 +12,7 @@ type Answer = Verdict | LastChunk;
 export class Lane implements PromptAnswer {
   kind = 0;
   busy = false;
-  /** The gate that its record is at, and the number of the entry that will answer. Undefined: core has the record, or none is open. */
+  /** The gate that has its record, and the number of the entry that will answer it. Undefined: core has it, or no record is under way. */
   gate: Gate | undefined = undefined;
   entry = 0;
   endStream = false;

@@ -110,6 +110,7 @@ export class Doors {
   }
 }
 
+/** The door through core: records are written into the worker's memory and named by PARK commands. */
 class CoreDoor implements Door {
   readonly memory: Uint8Array;
   readonly words: Int32Array;

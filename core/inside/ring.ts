@@ -89,6 +89,7 @@ export const WORD = {
 const CONTROL_WORDS = 64;
 const KB = 1024;
 
+/** Numbers of events, commands, segments (256 KiB) and slots (64 KiB). */
 export interface RingSizes {
   readonly events: number;
   readonly commands: number;

@@ -54,6 +54,7 @@ export class SharedCounts {
   }
 }
 
+/** One slot, in the shared table and in this thread's ledger. */
 class Count implements SharedCount {
   readonly #totals: Int32Array;
   readonly #ledger: Int32Array;

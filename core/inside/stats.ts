@@ -16,12 +16,13 @@ export interface StatDefinition {
 
 export const NAMED_ONLY = -1;
 
-/** Scopes whose stats are those of a set: core shows them as 0 until they are defined. */
+/** Prefixes under which the stats of a set exist. Core shows those that nobody has defined yet as never used. */
 export interface StatList {
   readonly set: StatSet;
   readonly prefixes: readonly string[];
 }
 
+/** A counter or gauge: one cell. */
 class Cell implements Counter, Gauge {
   readonly #cells: Float64Array;
   readonly #at: number;

@@ -101,6 +101,7 @@ export class TimerWheel {
   }
 }
 
+/** A timer of the wheel, and its links to its neighbours in the slot. */
 export class WheelTimer implements Timer {
   at = 0;
   slot = -1;

@@ -34,6 +34,7 @@ export interface ToldHosts {
 /** The members of a policy that the chain needs; known once setup has run. */
 export type ToldPolicy = Pick<LevelPolicy, "localities" | "hashing">;
 
+/** A host as a sandboxed balancer sees it. */
 class SandboxHost implements Host {
   readonly address: Host["address"];
   readonly key: string;

@@ -203,7 +203,7 @@ export class ConnectionTable {
       return;
     }
     if (chunk !== undefined && chunk.memory === this.#around.bytes) {
-      // Lent bytes end with this crossing; the filter goes on with a copy.
+      // The block's bytes are valid for this entry only; the filter goes on with a copy.
       const touched = replaced();
       chunk.replace(chunk.copy());
       if (!touched) Object.assign(given!, { memory: chunk.memory, at: 0, end: chunk.end });

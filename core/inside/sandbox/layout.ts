@@ -12,6 +12,7 @@ import type { StreamPart } from "@tsproxy/sdk";
  * Box: one sandbox; also its block of shared memory (BOX), which holds incoming records, their bytes, and answers.
  * Use: one place in the config that uses the package. Token: one stream in one filter. Lane: one direction of that stream.
  * Gate: the way past core (gate.ts): the chain writes into the block itself and enters the sandbox within its own crossing.
+ * Crossing: one call of `run` in the chain's isolate (ring.ts). Entry: one call of `run` in the sandbox, by core or by a gate.
  *
  * All numbers are Int32 words, all offsets are bytes, all records and answers begin at a multiple of 8.
  */
@@ -244,7 +245,7 @@ export const ACTION = {
   PAUSE: 7,
   RESUME: 8,
   RESUME_READING: 9,
-  /** `injectWrite` of the chain, which begins behind this filter; INJECT_END also ends the connection's write half. */
+  /** `injectWrite` of the chain: bytes to the client that this filter does not see again. INJECT_END ends the write half. */
   INJECT: 10,
   INJECT_END: 11,
 } as const;

@@ -33,6 +33,7 @@ function letGo<M extends HeaderMap>(shared: Shared<M>, spare: Shared<M>[]): void
   if (--shared.users === 0 && spare.length < STATES_KEPT) spare.push(shared);
 }
 
+/** An unused request head for a new stream. */
 export function takeRequest(): Shared<RequestHeaders> {
   const shared = spareRequests.pop() ?? { head: new Head(new RequestHeaders()), users: 0 };
   shared.users = 1;

@@ -262,7 +262,7 @@ export class StreamTable {
       return;
     }
     if (chunk !== undefined && chunk.memory === bytes) {
-      // Lent bytes end with this crossing; the filter goes on with a copy.
+      // The block's bytes are valid for this entry only; the filter goes on with a copy.
       const replaced = chunk.at !== at || chunk.end !== end;
       memory = chunk.copy();
       if (!replaced) {

@@ -108,7 +108,7 @@ export class Surroundings {
   /** Tells core the names of stats that are new since the last call. */
   tellStats(): void {
     if (!this.stats.hasNews) return;
-    // Stats that the builtin isolate would define on first use get their cells at once: a sandbox has few.
+    // Listed stats get their cells at once: a sandbox has few, and tells core of them one by one.
     this.stats.defineListed();
     const defined = this.stats.defined;
     this.stats.defined = [];
@@ -212,6 +212,7 @@ class Clock {
 const NOW = BOX.NOW / 2;
 const WAKE_AT = BOX.WAKE_AT / 2;
 
+/** A timer that takes any number of milliseconds that a package gives it. */
 class SandboxTimer implements Timer {
   readonly #timer: WheelTimer;
 
