@@ -70,6 +70,8 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   #closing = false;
   /** The client has sent FIN. */
   #clientLeft = false;
+  /** It left in the middle of an exchange. */
+  #leftBusy = false;
   #lingers = false;
   #bytesReceived = 0;
   #bytesSent = 0;
@@ -130,6 +132,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     }
     if (!endStream) return;
     this.#clientLeft = true;
+    this.#leftBusy = this.#active > 0;
     if (this.#codec === undefined) this.#useCodec(false);
     this.#codec?.onEof();
   }
@@ -222,7 +225,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     if (event.timeout) stats.cxDelayedCloseTimeout.inc();
     if (remote) stats.cxDestroyRemote.inc();
     else stats.cxDestroyLocal.inc();
-    if (this.#active > 0) {
+    if (this.#active > 0 || this.#leftBusy) {
       stats.cxDestroyActiveRq.inc();
       if (remote) stats.cxDestroyRemoteActiveRq.inc();
       else stats.cxDestroyLocalActiveRq.inc();

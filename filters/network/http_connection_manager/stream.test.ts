@@ -886,6 +886,9 @@ describe("upgrades", () => {
     c.filter.onData?.(new Chunk(new Uint8Array(0), 0, 0), true);
     expect(p.up.last.wasReset).toBe(true);
     expect(c.connection.open).toBe(false);
+    c.filter.onClose?.({ by: "local", phase: "connected", timeout: false, error: undefined });
+    const { stats } = p.cx;
+    expect(stats.value("http.test.downstream_cx_destroy_remote_active_rq")).toBe(1);
   });
 
   it("follow the route before the connection manager", () => {
