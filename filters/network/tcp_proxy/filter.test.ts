@@ -149,7 +149,7 @@ describe("connecting", () => {
   it("gives up with UF,URX when the attempts are used up", () => {
     const t = start();
     t.handler.onClosed(refused);
-    expect(t.downstream.closed).toBe("flush");
+    expect(t.downstream.closed).toBe("abort");
     expect(t.cx.stats.value("cluster.e.upstream_cx_connect_attempts_exceeded")).toBe(1);
     t.filter.onClose!({ ...remoteClose, by: "local" });
     expect(t.logged[0]!.info).toMatchObject({
@@ -165,7 +165,7 @@ describe("connecting", () => {
     ["overflow", "UO"],
   ] as const)("closes when the cluster answers %s", (refusal, flag) => {
     const t = start({}, refusal);
-    expect(t.downstream.closed).toBe("flush");
+    expect(t.downstream.closed).toBe("abort");
     t.client("late");
     t.filter.onClose!({ ...remoteClose, by: "local" });
     expect(t.logged[0]!.info).toMatchObject({ flags: [flag], clusterName: "e" });
@@ -173,7 +173,7 @@ describe("connecting", () => {
 
   it("counts a cluster that does not exist as no route", () => {
     const t = start({ cluster: "gone" });
-    expect(t.downstream.closed).toBe("flush");
+    expect(t.downstream.closed).toBe("abort");
     expect(t.stat("downstream_cx_no_route")).toBe(1);
     t.filter.onClose!({ ...remoteClose, by: "local" });
     expect(t.logged[0]!.info).toMatchObject({ flags: ["NC"], clusterName: "" });

@@ -112,7 +112,7 @@ class TcpProxy implements NetworkFilter {
     if (this.#cluster === undefined) {
       stats.noRoute.inc();
       this.#flags.push("NC");
-      this.#refuse();
+      this.#downstream.close("abort");
       return;
     }
     this.#connect(this.#cluster);
@@ -206,7 +206,7 @@ class TcpProxy implements NetworkFilter {
     this.#attempts--;
     this.#upstream = undefined;
     this.#flags.push(reason === "no_host" ? "UH" : "UO");
-    this.#refuse();
+    this.#downstream.close("abort");
   }
 
   onUpstreamConnected(): void {
@@ -288,12 +288,7 @@ class TcpProxy implements NetworkFilter {
     }
     cluster.stats.counter("upstream_cx_connect_attempts_exceeded").inc();
     this.#flags.push("URX");
-    this.#refuse();
-  }
-
-  /** With FIN, whatever the client has said meanwhile: a close over bytes that nobody has read would be a reset. */
-  #refuse(): void {
-    this.#downstream.close("flush");
+    this.#downstream.close("abort");
   }
 
   // ---- both

@@ -110,7 +110,7 @@ describe("a tunnel that does not come about", () => {
     t.cluster.last.respond(503);
     expect(t.cluster.exchanges.map((exchange) => exchange.wasReset)).toEqual([true, false]);
     t.cluster.last.respond(407);
-    expect(t.downstream.closed).toBe("flush");
+    expect(t.downstream.closed).toBe("abort");
     expect(t.cx.stats.value("cluster.hop.upstream_cx_connect_attempts_exceeded")).toBe(1);
     expect(t.end()).toMatchObject({
       flags: ["UF", "URX"],
@@ -135,7 +135,7 @@ describe("a tunnel that does not come about", () => {
   ] as const)("closes when the pool answers %s", (reason, flags) => {
     const failure: PoolFailure = { reason, host: undefined, transportFailure: "" };
     const t = start({ hostname: "h" }, { answer: failure });
-    expect(t.downstream.closed).toBe("flush");
+    expect(t.downstream.closed).toBe("abort");
     expect(t.end().flags).toEqual(flags);
   });
 
@@ -148,7 +148,7 @@ describe("a tunnel that does not come about", () => {
   it("takes an answer that breaks the protocol for a failure, and counts it", () => {
     const t = start({ hostname: "h" });
     t.cluster.last.garbage();
-    expect(t.downstream.closed).toBe("flush");
+    expect(t.downstream.closed).toBe("abort");
     expect(t.cx.stats.value("cluster.hop.upstream_cx_protocol_error")).toBe(1);
   });
 });
