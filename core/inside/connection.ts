@@ -241,7 +241,7 @@ export class SocketConnection implements DownstreamConnection {
     this.#closing = "abort";
     if (how === "reset") this.closeType = "LocalReset";
     this.#pending = undefined;
-    if (this.id < 0) this.#table.forgetUnborn(this);
+    if (this.id < 0) this.#table.forgetWithoutId(this);
     else this.#io.command(COMMAND.CLOSE, this.id, how === "reset" ? HOW.RESET : HOW.ABORT, 0);
     this.#shut();
   }
@@ -450,8 +450,8 @@ export class SocketConnection implements DownstreamConnection {
     } else this.handler.onEof();
   }
 
-  /** An outgoing connection has got its id. */
-  onBorn(id: number): void {
+  /** An outgoing connection has got its id from core. */
+  onId(id: number): void {
     this.id = id;
     if (this.#pauses > 0) this.#io.command(COMMAND.PAUSE, id, 0, 0);
     if (this.#pending !== undefined) this.#table.pull(this);
@@ -526,7 +526,9 @@ export class ConnectionTable {
   #agains: SocketConnection[] = [];
   /** Closed by this side: their handlers are told at the end of the crossing, never within a call of their own. */
   #closed: SocketConnection[] = [];
-  readonly #unborn: { readonly connection: SocketConnection; readonly address: Uint8Array }[] = [];
+  /** Outgoing connections that wait for an id from core, with the text of COMMAND.CONNECT. */
+  readonly #withoutId: { readonly connection: SocketConnection; readonly address: Uint8Array }[] =
+    [];
   readonly #address = new Uint8Array(512);
   readonly #tasks: (() => void)[] = [];
   /** Ends of internal connections that have something to deliver. */
@@ -581,14 +583,18 @@ export class ConnectionTable {
     for (; size < text.length && size < this.#address.length; size++)
       this.#address[size] = text.charCodeAt(size);
     const entry = { connection, address: this.#address.slice(0, size) };
-    if (!this.#bear(entry)) {
-      this.#unborn.push(entry);
+    if (!this.#connectWithId(entry)) {
+      this.#withoutId.push(entry);
       this.io.touch();
     }
     return connection;
   }
 
-  #bear(entry: { readonly connection: SocketConnection; readonly address: Uint8Array }): boolean {
+  /** Commands core to connect. False: no id or no room in this crossing. */
+  #connectWithId(entry: {
+    readonly connection: SocketConnection;
+    readonly address: Uint8Array;
+  }): boolean {
     const { connection, address } = entry;
     if (!this.io.canCopy(address.length)) return false;
     const id = this.io.takeId();
@@ -597,13 +603,14 @@ export class ConnectionTable {
     this.io.command(COMMAND.CONNECT, id, at, address.length);
     connection.id = id;
     this.add(connection);
-    connection.onBorn(id);
+    connection.onId(id);
     return true;
   }
 
-  forgetUnborn(connection: SocketConnection): void {
-    const at = this.#unborn.findIndex((entry) => entry.connection === connection);
-    if (at >= 0) this.#unborn.splice(at, 1);
+  /** A connection is closed before it got an id. */
+  forgetWithoutId(connection: SocketConnection): void {
+    const at = this.#withoutId.findIndex((entry) => entry.connection === connection);
+    if (at >= 0) this.#withoutId.splice(at, 1);
   }
 
   /** Runs a task that writes up to TASK_BYTES: at once if there is room in this crossing, else in a later turn. */
@@ -665,7 +672,8 @@ export class ConnectionTable {
   /** Does the waiting work, as far as there is room. */
   turn(guard: Guard): void {
     if (this.#inbound.length > 0) this.#deliver(guard);
-    while (this.#unborn.length > 0 && this.#bear(this.#unborn[0]!)) this.#unborn.shift();
+    while (this.#withoutId.length > 0 && this.#connectWithId(this.#withoutId[0]!))
+      this.#withoutId.shift();
     while (this.#tasks.length > 0 && this.io.hasRoom && this.io.canCopy(TASK_BYTES))
       this.#tasks.shift()!();
     while (this.#pulls.length > 0 && this.io.hasRoom) {
@@ -703,7 +711,7 @@ export class ConnectionTable {
 
   get wantsTurn(): boolean {
     return (
-      this.#unborn.length > 0 ||
+      this.#withoutId.length > 0 ||
       this.#inbound.length > 0 ||
       this.#tasks.length > 0 ||
       this.#pulls.length > 0 ||

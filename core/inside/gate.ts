@@ -17,7 +17,7 @@ import {
  * With this many waiting streams, or this many bytes in the block, the gate is entered before the next event is handled, so that
  * the streams' memory is still in the CPU's caches.
  */
-const CROWD = 20;
+const CROWDED_TOKENS = 20;
 const CROWDED_BYTES = (BOX.HEAP_SIZE * 3) / 4;
 
 /** Slow `enterNow` calls may take so many milliseconds of wall-clock time in each window; beyond that, core shuts the gate. */
@@ -66,7 +66,7 @@ export class Gate implements Door {
   #at = 0;
   #wantsAnswer = false;
   /** The last entry left answers in the block that core must take before the next entry. */
-  #left = false;
+  #leftForCore = false;
   /** Start of the window of PROMPT_WINDOW_MS, and the milliseconds that slow `enterNow` calls have taken in it. */
   #slowFrom = 0;
   #slowMs = 0;
@@ -92,7 +92,7 @@ export class Gate implements Door {
     return (
       this.#state[GATE.OPEN] === 1 &&
       this.#table.ports.inCrossing &&
-      (!this.#left || this.words[BOX.OUT_USED] === 0) &&
+      (!this.#leftForCore || this.words[BOX.OUT_USED] === 0) &&
       this.#state[GATE.PENDING_COUNT]! + this.#asked.length < GATE.PENDING_MAX
     );
   }
@@ -119,7 +119,7 @@ export class Gate implements Door {
     const to = at >= 0 && at + used <= BOX.OUT_SIZE ? at : 0;
     memory.set(left, BOX.OUT + to);
     words[BOX.OUT_USED] = to + used;
-    this.#left = true;
+    this.#leftForCore = true;
   }
 
   /** A few slow entries are normal on a busy machine and do not shut the gate. */
@@ -138,7 +138,7 @@ export class Gate implements Door {
   }
 
   get isCrowded(): boolean {
-    return this.#asked.length >= CROWD || this.#state[GATE.USED]! > CROWDED_BYTES;
+    return this.#asked.length >= CROWDED_TOKENS || this.#state[GATE.USED]! > CROWDED_BYTES;
   }
 
   begin(size: number, kind: number, flags: number, token: number, use: number): number {
@@ -251,7 +251,7 @@ export class Gate implements Door {
   #take(): void {
     const { words } = this;
     const used = words[BOX.OUT_USED]!;
-    this.#left = words[BOX.MORE] === 1;
+    this.#leftForCore = words[BOX.MORE] === 1;
     if (used <= 0 || used > BOX.OUT_SIZE || (used & 7) !== 0) {
       words[BOX.OUT_USED] = 0;
       return;
@@ -272,7 +272,7 @@ export class Gate implements Door {
       } else left = true;
       at += (whole + 7) & ~7;
     }
-    if (left) this.#left = true;
+    if (left) this.#leftForCore = true;
     else {
       words[BOX.OUT_USED] = 0;
       this.#state[GATE.BYTES_OUT] = this.#state[GATE.BYTES_OUT]! + used;

@@ -76,7 +76,7 @@ export class InternalEnd implements Wire {
   #eof: "no" | "waiting" | "told" = "no";
   #ended = false;
   /** The peer has closed, and reads no more. */
-  #forlorn = false;
+  #peerClosed = false;
   #reset = false;
   #closed = false;
 
@@ -140,7 +140,7 @@ export class InternalEnd implements Wire {
         break;
       case COMMAND.END:
         this.#ended = true;
-        this.#peer?.finish();
+        this.#peer?.onPeerEnded();
         this.#schedule();
         break;
       case COMMAND.CLOSE:
@@ -165,13 +165,13 @@ export class InternalEnd implements Wire {
     this.#queue.length = 0;
     const peer = this.#peer;
     if (peer === undefined) return;
-    peer.forsake(how === HOW.RESET);
+    peer.onPeerClosed(how === HOW.RESET);
     this.#peer = undefined;
   }
 
   #send(bytes: Uint8Array): void {
     if (this.#closed) return;
-    if (this.#forlorn) {
+    if (this.#peerClosed) {
       // A socket would get RST.
       this.#reset = true;
       this.#schedule();
@@ -191,20 +191,20 @@ export class InternalEnd implements Wire {
   }
 
   /** The other end writes no more. */
-  finish(): void {
+  onPeerEnded(): void {
     if (this.#eof === "no") this.#eof = "waiting";
     this.#schedule();
   }
 
   /** The other end has closed. */
-  forsake(reset: boolean): void {
-    this.#forlorn = true;
+  onPeerClosed(reset: boolean): void {
+    this.#peerClosed = true;
     this.#peer = undefined;
     if (reset) {
       this.#reset = true;
       this.#queue.length = 0;
     }
-    this.finish();
+    this.onPeerEnded();
   }
 
   // ---- delivery
@@ -264,7 +264,7 @@ export class InternalEnd implements Wire {
     if (this.#closed) return;
     this.#closed = true;
     this.#queue.length = 0;
-    this.#peer?.forsake(false);
+    this.#peer?.onPeerClosed(false);
     this.#peer = undefined;
     this.#connection.onClosed(false, error, this.#connection.connecting);
   }
