@@ -85,11 +85,14 @@ export class Boxes {
   /** Uses that were reported since the last `prepare`. */
   #told: ToldUse[] = [];
   #runtime = "";
+  /** For sandboxes that are made from now on. */
+  node: BoxesOptions["node"];
   readonly #debugging: Debugging;
   readonly #profiles = new Map<string, SandboxProfile>();
 
   constructor(options: BoxesOptions) {
     this.#options = options;
+    this.node = options.node;
     this.#debugging = new Debugging(options.post, (name) => this.#serving(name)?.isolate);
     const { sockets } = options;
     sockets.onPark = (box, token, at, size) => {
@@ -127,7 +130,7 @@ export class Boxes {
 
   /** Makes a box for new code of a package. Answers its number and the hooks that the source names (a mask of HOOK bits). */
   add(module: ModuleSource): { readonly box: number; readonly hooks: number } {
-    const { supply, watchdog, worker, node, sockets, stats, post, beats } = this.#options;
+    const { supply, watchdog, worker, sockets, stats, post, beats } = this.#options;
     const { manifest = {}, quarantined = false } = module;
     const box = this.#next++;
     post({ type: "box", box, package: module.package });
@@ -137,7 +140,7 @@ export class Boxes {
       watchdog,
       module: { ...module, code: textOf(module) },
       worker,
-      node,
+      node: this.node,
       failurePolicy: manifest.failurePolicy === "open" ? "open" : "closed",
       cpuShare: manifest.cpuShare ?? 1,
       limits: limitsOf(manifest),

@@ -22,7 +22,8 @@ const MEMORY_BYTES = STATS_BYTES + 24 * 1024 * 1024;
 
 export interface CanaryOptions {
   readonly prelude: Pick<PreludeCode, "builtin" | "builtinSdk">;
-  readonly node: { readonly id: string; readonly cluster: string };
+  /** Who this node is, when an isolate is built. */
+  readonly node: () => { readonly id: string; readonly cluster: string };
   /**
    * Packages with an isolate of their own. `left out`: the threads set them up, each in a fresh isolate with time boxes, where
    * they harm nobody before the commit. `set up`: no thread will; the canary has to find out what they say of the config.
@@ -177,7 +178,7 @@ export class Canary implements RehearsalStage {
     const builtin = new Builtin({
       role: "canary",
       worker: -1,
-      node: this.#options.node,
+      node: this.#options.node(),
       prelude: this.#options.prelude,
       ring: createRing(RING),
       stats: new SharedArrayBuffer(STATS_BYTES),

@@ -10,7 +10,7 @@ import { FileWriter } from "./file-writer.ts";
 import { type Change, Fleet, type FleetEvents } from "./fleet.ts";
 import { FleetLog } from "./fleet-log.ts";
 import { COLLECT_EVERY, collectGarbage } from "./garbage.ts";
-import { CERTIFICATES_TOPIC, HEALTH_TOPIC, RUNTIME_TOPIC } from "./inside/topics.ts";
+import { CERTIFICATES_TOPIC, HEALTH_TOPIC, NODE_TOPIC, RUNTIME_TOPIC } from "./inside/topics.ts";
 import { LineOrder } from "./line-order.ts";
 import { openLog } from "./log.ts";
 import { LogLevels } from "./log-levels.ts";
@@ -48,7 +48,8 @@ if ((options.quarantined ?? []).length > 0) succeed();
 const { log, reopen } = await openLog(options.log);
 const levels = new LogLevels(log, options.log);
 const profiler = new Profiler(() => fleet, find);
-const node = { id: options.serviceNode, cluster: options.serviceCluster };
+/** Who this node is: by the command line, and then by the first config. */
+let node: RuntimeConfig["node"] = { id: options.serviceNode, cluster: options.serviceCluster };
 const { bundles: ownBundles, sdk, reader, ...prelude } = await bundlePreludes();
 const stats = new StatsReader();
 const server = new ServerStats(stats, options.concurrency);
@@ -67,7 +68,7 @@ const toldToServe = Promise.withResolvers<void>();
 /** The first configuration is in service. */
 const started = Promise.withResolvers<void>();
 const describer = new Describer({ sdk, reader });
-const canary = new Canary({ prelude, node, sandboxed: "left out" });
+const canary = new Canary({ prelude, node: () => node, sandboxed: "left out" });
 /** An operator has asked to fail health checks (admin's /healthcheck/fail). */
 let failing = false;
 const runtime = new RuntimeLayers({
@@ -103,7 +104,7 @@ const reload: Reload = new Reload({
 /** A debugger's sessions, once there may be any. */
 let onInspected: NonNullable<FleetEvents["onInspected"]> = () => {};
 // Threads take as long to start as a config takes to be checked, so they start beside it.
-let fleet = newFleet(node);
+const fleet = newFleet();
 
 obeySignals();
 try {
@@ -140,7 +141,12 @@ function certificates(): readonly ContextCertificates[] {
   return (fleet.topic(CERTIFICATES_TOPIC) ?? []) as readonly ContextCertificates[];
 }
 
-function newFleet(self: RuntimeConfig["node"]): Fleet {
+function ownNode(): RuntimeConfig["node"] & { readonly address?: string } {
+  const address = ownAddress(options.addressFamily);
+  return address === undefined ? node : { ...node, address };
+}
+
+function newFleet(): Fleet {
   const quit = () => void drain();
   const onCall = operations({
     options,
@@ -156,7 +162,7 @@ function newFleet(self: RuntimeConfig["node"]): Fleet {
     state: shownState,
     failHealthchecks: (failed) => {
       failing = failed;
-      fleet?.publish(HEALTH_TOPIC, failed);
+      fleet.publish(HEALTH_TOPIC, failed);
     },
     onRecorded: (exchange) => {
       if (options.dev) tell({ type: "dev", event: { type: "exchange", exchange } });
@@ -165,13 +171,11 @@ function newFleet(self: RuntimeConfig["node"]): Fleet {
   });
   const onReverted = (packages: readonly string[]) =>
     reload.takeBack(packages, "hung or broke the isolate that it ran in");
-  const address = ownAddress(options.addressFamily);
-  const own = address === undefined ? self : { ...self, address };
   return new Fleet(
     threadStarter(
       {
         prelude,
-        node: own,
+        node: ownNode(),
         drain: { ms: options.drainTimeMs, immediate: options.drainImmediately },
         fileFlushMs: options.fileFlushIntervalMsec,
       },
@@ -192,7 +196,7 @@ function newFleet(self: RuntimeConfig["node"]): Fleet {
   );
 }
 
-/** The threads, which may be others once the first config has said who this node is. */
+/** The threads, as Reload sees them. The first config says who this node is. */
 function servingThreads(): Serving {
   let live: RuntimeConfig | undefined;
   let next: RuntimeConfig | undefined;
@@ -209,8 +213,8 @@ function servingThreads(): Serving {
       if (live !== undefined) return fleet.prepare(change);
       first = change;
       if (JSON.stringify(next!.node) !== JSON.stringify(node)) {
-        await fleet.stop();
-        fleet = newFleet(next!.node);
+        node = next!.node;
+        fleet.publish(NODE_TOPIC, ownNode());
       }
       // Before the first setup, so that all of them find the values there.
       use(next!);

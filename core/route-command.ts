@@ -278,7 +278,7 @@ async function withTools(
   const modules: ModuleSource[] = built.flatMap((made) => made.modules);
   const canary = new Canary({
     prelude: catalog.preludes,
-    node: { id: "", cluster: "" },
+    node: () => ({ id: "", cluster: "" }),
     sandboxed: "left out",
   });
   try {

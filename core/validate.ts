@@ -59,7 +59,7 @@ async function verdictsOf(
   const packages = built.flatMap(({ infos }) => infos);
   const modules = built.flatMap((made) => made.modules);
   const node = { id: "", cluster: "" };
-  const canary = new Canary({ prelude: catalog.preludes, node, sandboxed: "set up" });
+  const canary = new Canary({ prelude: catalog.preludes, node: () => node, sandboxed: "set up" });
   const verdicts: Verdict[] = [];
   for (const [k, { name: file, text: given, overlays }] of sources.entries()) {
     const text =

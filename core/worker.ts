@@ -10,7 +10,7 @@ import type { CryptoCall } from "./inside/crypto.ts";
 import { createRing } from "./inside/ring.ts";
 import { giveBack } from "./inside/shared-counts.ts";
 import { HISTOGRAM_CELLS, NAMED_ONLY, type StatDefinition } from "./inside/stats.ts";
-import { CERTIFICATES_TOPIC, RUNTIME_TOPIC } from "./inside/topics.ts";
+import { CERTIFICATES_TOPIC, NODE_TOPIC, RUNTIME_TOPIC } from "./inside/topics.ts";
 import { Watchdog } from "./isolate.ts";
 import { FileWatch, LocalServices } from "./local-services.ts";
 import type {
@@ -171,6 +171,7 @@ class Worker {
       const text = readText(kept);
       builtin.publish(topic, text);
       if (topic === RUNTIME_TOPIC) boxes.setRuntime(text);
+      else if (topic === NODE_TOPIC) boxes.node = JSON.parse(text);
     }
     return [builtin, sockets, boxes];
   }
@@ -410,6 +411,7 @@ class Worker {
     const text = readText(published);
     this.#guarded(() => this.#builtin.publish(topic, text));
     if (topic === RUNTIME_TOPIC) this.#boxes.setRuntime(text);
+    else if (topic === NODE_TOPIC) this.#boxes.node = JSON.parse(text);
     this.#sockets.poke();
   }
 

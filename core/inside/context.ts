@@ -51,7 +51,8 @@ export interface Surroundings {
   /** The canary has already run the setups of the present preparation. */
   rehearsed: boolean;
   readonly worker: number;
-  readonly node: SetupContext["node"];
+  /** Replaced before the first setup (NODE_TOPIC). */
+  node: SetupContext["node"];
   readonly host: Host;
   readonly registry: Registry;
   readonly connections: ConnectionTable;

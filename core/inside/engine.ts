@@ -39,7 +39,7 @@ import { type ParkedDescription, Sandboxes } from "./sandboxes.ts";
 import { SharedCounts } from "./shared-counts.ts";
 import { ScopedStats, StatsTable } from "./stats.ts";
 import { TimerWheel } from "./timers.ts";
-import { RUNTIME_TOPIC, Topics } from "./topics.ts";
+import { NODE_TOPIC, RUNTIME_TOPIC, Topics } from "./topics.ts";
 import { UdpTable } from "./udp.ts";
 
 /** How long a preparation may wait for its `cx.waitFor` promises. */
@@ -128,7 +128,6 @@ export class Engine {
     this.#role = options.role;
     surroundings.hostname = options.hostname ?? "";
     surroundings.environment = options.environment ?? {};
-    surroundings.node = { ...options.node };
     surroundings.regex = compileRegex;
     this.host = new Host(call);
     this.#io = new Io(ring);
@@ -200,6 +199,13 @@ export class Engine {
       waits: [],
     };
     this.registry.contextMaker = (scope) => new Context(this.#around, scope);
+    this.#setNode(options.node);
+    this.topics.subscribe(NODE_TOPIC, (node) => this.#setNode(node as EngineOptions["node"]));
+  }
+
+  #setNode(node: EngineOptions["node"]): void {
+    this.#around.node = node;
+    surroundings.node = { ...node };
   }
 
   get io(): Io {

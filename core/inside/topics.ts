@@ -3,6 +3,9 @@ import type { Host } from "./host.ts";
 /** Published by core: all runtime values, as a list of [key, value]. */
 export const RUNTIME_TOPIC = "core/runtime";
 
+/** Published by core once the first config has said who this node is: a NodeConfig, and its address. */
+export const NODE_TOPIC = "core/node";
+
 /** True after admin's /healthcheck/fail: health checks fail, and connections are drained. */
 export const HEALTH_TOPIC = "core/health_checks_fail";
 

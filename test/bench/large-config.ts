@@ -63,7 +63,7 @@ async function measure(name: string, config: object): Promise<void> {
   const size = WrittenConfig.of(loaded.config).text().length;
   marks.push(process.cpuUsage());
   const node = { id: "", cluster: "" };
-  const canary = new Canary({ prelude: catalog.preludes, node, sandboxed: "left out" });
+  const canary = new Canary({ prelude: catalog.preludes, node: () => node, sandboxed: "left out" });
   const before = process.memoryUsage.rss();
   const change = { generation: 1, modules, removed: [], config: loaded.config };
   const refusals = await canary.prepare(change);
