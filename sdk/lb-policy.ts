@@ -226,10 +226,11 @@ function mersenneTwister(seed: number): () => number {
   };
 }
 
-/** Envoy's LoadBalancingPolicy: policies in the order of preference, of which the first is taken. */
+/** Envoy's LoadBalancingPolicy: policies in the order of preference. `setup` gets the first one that there is. */
 export const LoadBalancingPolicy = Type.Object({
   policies: Type.Array(Type.Object({ typed_extension_config: Extension("balancer") }), {
     minItems: 1,
+    preference: true,
   }),
 });
 export type LoadBalancingPolicy = Static<typeof LoadBalancingPolicy>;

@@ -226,6 +226,7 @@ export class Builder {
     const kept: Node[] = [];
     this.origin.set(out, node);
     let extension: string | undefined;
+    if (shape.preference) node.items = this.#preferred(node.items, shape);
     node.items.forEach((item, i) => {
       const inner = shape.item(i);
       if (inner === undefined) {
@@ -242,6 +243,18 @@ export class Builder {
     node.items = kept;
     if (extension === "http" || extension === "network") this.#checkTerminal(extension, out, node);
     return out;
+  }
+
+  /** Where no entry names an extension that is there, all stay, and are reported. */
+  #preferred(items: Node[], shape: Shape): Node[] {
+    const kind = shape.item(0)?.field(PREFERRED).shape?.extension?.extension;
+    const named = items.map((item) => (item.kind === "map" ? item.get(PREFERRED) : undefined));
+    const taken = named.findIndex((entry) => kind !== undefined && this.#resolver.has(kind, entry));
+    if (taken < 0) return items;
+    named.forEach((entry, i) => {
+      if (i !== taken) this.#resolver.leaveOut(entry, i < taken);
+    });
+    return [items[taken]!];
   }
 
   /** The last filter of a chain answers or forwards, and only the last. An empty chain is allowed, as in Envoy. */
@@ -352,6 +365,9 @@ export class Builder {
     return undefined;
   }
 }
+
+/** Names the extension in an entry of a list in order of preference. */
+const PREFERRED = "typed_extension_config";
 
 /** Read by the resolver, not by the package. */
 const ENTRY_FIELDS = new Set([

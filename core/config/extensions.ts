@@ -47,6 +47,29 @@ export class ExtensionResolver {
     this.#parts = parts;
   }
 
+  /** Whether the entry names an extension that is there. */
+  has(kind: string, entry: Node | undefined): boolean {
+    if (entry?.kind !== "map") return false;
+    const { registry } = this.#parts;
+    const typed = entry.get("typed_config");
+    const type = typed?.kind === "map" ? typeOf(typed) : undefined;
+    if (type !== undefined) return registry.typed(kind, type) !== undefined;
+    return registry.find(kind, entry.string("name") ?? "") !== undefined;
+  }
+
+  /** An entry in whose place another one is taken. */
+  leaveOut(entry: Node | undefined, isUnknown: boolean): void {
+    if (entry?.kind !== "map") return;
+    const { normaliser, report } = this.#parts;
+    const typed = entry.get("typed_config");
+    if (typed !== undefined && normaliser.loose.get(typed)?.isStruct === true)
+      normaliser.loose.delete(typed);
+    const name = entry.get("name");
+    const place = name?.place ?? entry.place;
+    const what = quote(entry.string("name") ?? "");
+    if (isUnknown) report.warn(place, `${what} is not implemented here; the next one is taken`);
+  }
+
   /** Undefined: reported. */
   use(kind: string, node: Node): Use | "skipped" | undefined {
     const { report, registry } = this.#parts;

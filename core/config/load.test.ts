@@ -444,6 +444,32 @@ describe("an extension", () => {
     ]);
   });
 
+  it("of a list in order of preference is the first that there is", () => {
+    const POLICIES = "type.googleapis.com/envoy.extensions.load_balancing_policies";
+    const policy = (name: string, typed: string) =>
+      `{typed_extension_config: {name: ${name}, typed_config: {"@type": ${typed}}}}`;
+    const own = policy(
+      "own",
+      "type.googleapis.com/xds.type.v3.TypedStruct, type_url: type.googleapis.com/acme.Best",
+    );
+    const later = policy("later", `${POLICIES}.random.v3.Random`);
+    const least = policy("least", `${POLICIES}.least_request.v3.LeastRequest`);
+    const of = (...policies: string[]) =>
+      cluster(`load_balancing_policy: {policies: [${policies.join()}]}`);
+    const text = of(own, least, later);
+    const [made] = config(text).services.find((s) => s.package === "service/cluster_manager")!
+      .config as { load_balancing_policy: { policies: unknown[] } }[];
+    expect(made!.load_balancing_policy.policies).toEqual([
+      { typed_extension_config: expect.objectContaining({ package: "balancer/least_request" }) },
+    ]);
+    expect(warnings(text)).toEqual([
+      expect.stringMatching(/"own" is not implemented here; the next one is taken$/),
+    ]);
+    expect(errors(of(own))).toEqual([
+      expect.stringMatching(/type_url: Envoy has no type "acme\.Best"$|acme\.Best/),
+    ]);
+  });
+
   it("is handed over with the fields of its entry that the place asks for", () => {
     const log = `{name: l, filter: {not_health_check_filter: {}}, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: /x}}`;
     const text = http(`          - ${ROUTER}\n          access_log: [${log}]`);

@@ -49,6 +49,8 @@ interface LooseEnd {
   readonly help?: string;
   /** Perhaps of an Envoy that is younger than the descriptor: a warning. */
   readonly newer?: boolean;
+  /** It was a TypedStruct, which Envoy takes with any type as long as nobody asks for it. */
+  readonly isStruct?: boolean;
 }
 
 /**
@@ -390,7 +392,10 @@ export class Normaliser {
     const inner = new MapNode(node.place, value?.kind === "map" ? value.entries : undefined);
     const at = (node.get("type_url") ?? node.get("typeUrl"))!.place;
     inner.set("@type", scalar(at, url.includes("/") ? url : `type.googleapis.com/${url}`), at);
-    return this.#any(inner);
+    const made = this.#any(inner);
+    const loose = this.loose.get(made);
+    if (loose !== undefined) this.loose.set(made, { ...loose, isStruct: true });
+    return made;
   }
 
   #invalid(place: Place, message: string, help?: string): Node {

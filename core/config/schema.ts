@@ -50,6 +50,8 @@ export interface Schema {
   readonly duration?: boolean;
   /** A LateList. */
   readonly late?: boolean;
+  /** A list in order of preference: the first entry whose `typed_extension_config` is there is taken, the others are left out. */
+  readonly preference?: boolean;
   /** Core's own: the section of the bootstrap that this package owns. */
   readonly section?: string;
   readonly default?: unknown;
@@ -80,6 +82,7 @@ export class Shape {
   readonly duration: boolean;
   /** A lone value stands for a list of one. */
   readonly list: boolean;
+  readonly preference: boolean;
   /** Words that an enum or a union of literals allows; undefined if it is none. */
   readonly words: readonly string[] | undefined;
   readonly #fields = new Map<string, FieldShape>();
@@ -97,6 +100,7 @@ export class Shape {
     this.lua = schemas.some((s) => s.lua === true);
     this.duration = schemas.some((s) => s.duration === true);
     this.list = this.isType("array") && !this.isType("string");
+    this.preference = schemas.some((s) => s.preference === true);
     const words = schemas.flatMap((s) => s.enum ?? (s.const === undefined ? [] : [s.const]));
     const strings = words.filter((w) => typeof w === "string");
     this.words = strings.length > 0 ? strings : undefined;

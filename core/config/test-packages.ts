@@ -3,6 +3,7 @@ import {
   Duration,
   Enum,
   Extension,
+  LoadBalancingPolicy,
   RouteConfigs,
   Type,
   UInt32,
@@ -34,6 +35,7 @@ const Cluster = Type.Object({
   type: Enum(["STATIC", "STRICT_DNS", "LOGICAL_DNS"], { default: "STATIC" }),
   connect_timeout: Duration({ default: 5000 }),
   lb_policy: Enum(["ROUND_ROBIN", "LEAST_REQUEST"], { default: "ROUND_ROBIN" }),
+  load_balancing_policy: Type.Optional(LoadBalancingPolicy),
   dns_lookup_family: Enum(["AUTO", "V4_ONLY"], { default: "AUTO" }),
   per_connection_buffer_limit_bytes: UInt32({ default: 1_048_576 }),
   load_assignment: Type.Optional(
@@ -196,6 +198,14 @@ export const TEST_PACKAGES: readonly PackageInfo[] = [
       }),
     },
     "access_log/file",
+  ),
+  info(
+    {
+      kind: "balancer",
+      name: "envoy.load_balancing_policies.least_request",
+      types: ["envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest"],
+    },
+    "balancer/least_request",
   ),
   info(
     {
