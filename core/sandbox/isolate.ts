@@ -273,7 +273,14 @@ export class SandboxIsolate {
     let nudging: NodeJS.Timeout | undefined;
     const end = () => {
       clearInterval(nudging);
-      if (this.#channels.delete(channel) && !this.disposed) session.dispose();
+      if (!this.#channels.delete(channel) || this.disposed) return;
+      // The inspector calls a session once more after its last response, on the isolate's thread, and aborts the process if it is
+      // gone by then. A call into the isolate waits until that is over.
+      const entered = this.#leftAlone(this.#isolate.getHeapStatistics());
+      entered.then(
+        () => session.dispose(),
+        () => {},
+      );
     };
     // A paused isolate can miss a message that arrives while it reads another one; the next message wakes it.
     const nudge = () => {
