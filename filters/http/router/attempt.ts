@@ -1,4 +1,4 @@
-// Hot path: one a request, kept with its RoutedRequest.
+// Hot path: one object a request, reused with its RoutedRequest.
 import {
   type BalancerContext,
   type Chunk,
@@ -27,11 +27,11 @@ import type { ChainOwner, UpstreamChain } from "./upstream-chain.ts";
 import { FAILURE, ofCut, ofPool } from "./upstream-failure.ts";
 import type { LoggedAttempt } from "./upstream-log.ts";
 
-/** Who is told how an attempt goes. */
+/** The RoutedRequest of an attempt, which is told how the attempt goes. */
 export interface AttemptOwner {
   /** Undefined: attempts are not logged. */
   logAttempt(cluster: Cluster): LoggedAttempt | undefined;
-  /** Filters that the attempt passes; undefined: none. */
+  /** Upstream filters that the attempt passes; undefined: none. */
   upstreamChain(attempt: Attempt, cluster: Cluster): UpstreamChain | undefined;
   onLocalReply(attempt: Attempt, reply: Reply): void;
   onFilterError(error: unknown, filter: string): void;
@@ -42,10 +42,13 @@ export interface AttemptOwner {
   onHead(attempt: Attempt, headers: ResponseHeaders, endStream: boolean): void;
   onBody(attempt: Attempt, chunk: Chunk, endStream: boolean): void;
   onTrailers(attempt: Attempt, trailers: HeaderMap): void;
+  /** The response could not be decoded. */
   onMalformed(attempt: Attempt): void;
+  /** The exchange was reset. */
   onCut(attempt: Attempt, reason: ResetReason): void;
+  /** The upstream connection takes no more bytes (true), or takes them again (false). */
   onFull(attempt: Attempt, full: boolean): void;
-  /** `per_try_timeout`, or `per_try_idle_timeout`. */
+  /** `per_try_timeout` is over, or `per_try_idle_timeout` if `idle`. */
   onTryTimeout(attempt: Attempt, idle: boolean): void;
   onStreamDuration(attempt: Attempt): void;
 }
@@ -57,22 +60,23 @@ export interface AttemptOwner {
  */
 export class Attempt implements PoolCallbacks, ChainOwner {
   readonly responseHeaders = new ResponseHeaders();
-  /** There while the exchange runs. */
+  /** Set while the exchange runs. */
   encoder: RequestEncoder | undefined = undefined;
   host: Host | undefined = undefined;
+  /** Waits for a connection. */
   waiting = false;
-  /** Another attempt was begun beside this one, which was slow: it causes no further one. */
+  /** A hedged attempt was begun beside this slow one, so this one causes no further attempt. */
   hedged = false;
-  /** While it lasts; undefined: it is not logged. */
+  /** Set while the attempt lasts; undefined: it is not logged. */
   logged: LoggedAttempt | undefined = undefined;
-  /** While it lasts; undefined: its cluster wants no more stats than others. */
+  /** Set while the attempt lasts; undefined: the cluster has no `track_cluster_stats`. */
   tracked: TrackedAttempt | undefined = undefined;
   readonly #owner: AttemptOwner;
   readonly #cx: SetupContext;
   #handle: PoolHandle | undefined = undefined;
   #idleMs = 0;
   #timers: TryTimers | undefined = undefined;
-  /** Between this and the exchange; undefined: nothing. */
+  /** Upstream filters between the router and the exchange; undefined: none. */
   #chain: UpstreamChain | undefined = undefined;
 
   constructor(owner: AttemptOwner, cx: SetupContext) {
@@ -87,7 +91,10 @@ export class Attempt implements PoolCallbacks, ChainOwner {
     return !this.waiting && this.encoder === undefined;
   }
 
-  /** `overTcp`: to a connection of its own, whose bytes are the exchange. True: it waits. False: the owner has been told already, and may be elsewhere by now. */
+  /**
+   * Asks the cluster for a connection. `overTcp`: a TCP connection that carries bare bytes. True: the attempt waits. False: the
+   * owner has been told of the outcome already, and may serve another request by now.
+   */
   begin(cluster: Cluster, context: BalancerContext, overTcp = false): boolean {
     this.host = undefined;
     this.waiting = true;
@@ -105,12 +112,12 @@ export class Attempt implements PoolCallbacks, ChainOwner {
     return true;
   }
 
-  /** Upstream filters see the head while it waits. Last of all: one of them may answer, and end the request with it. */
+  /** Shows the upstream filters the head while the attempt waits. Called last: a filter may answer, which ends the request. */
   beginFilters(headers: RequestHeaders, endStream: boolean): void {
     if (this.waiting) this.#chain?.begin(headers, endStream);
   }
 
-  /** 0: none. For an attempt that runs. */
+  /** Starts a timeout of a running attempt. `ms` 0: no timeout. */
   limit(kind: "try" | "idle" | "duration", ms: number): void {
     if (ms === 0) return;
     this.#timers ??= new TryTimers(this, this.#owner, this.#cx);
@@ -118,22 +125,22 @@ export class Attempt implements PoolCallbacks, ChainOwner {
     this.#timers[kind].arm(ms);
   }
 
-  /** The wait for its head is over. */
+  /** Cancels the per-try timeout: the response head has come. */
   endTry(): void {
     this.#timers?.try.cancel();
   }
 
-  /** Something has moved. */
+  /** Restarts the idle timeout: bytes have passed. */
   touch(): void {
     if (this.#idleMs > 0) this.#timers!.idle.arm(this.#idleMs);
   }
 
-  /** Both halves are complete: the codec takes the connection back by itself. */
+  /** Ends an attempt whose request and response are complete: the codec frees the connection by itself. */
   complete(): void {
     this.#over();
   }
 
-  /** No call to the owner follows. */
+  /** Breaks the attempt off. The owner is not called for it any more. */
   giveUp(): void {
     const handle = this.#handle;
     const encoder = this.encoder;
@@ -242,7 +249,7 @@ export class Attempt implements PoolCallbacks, ChainOwner {
   }
 }
 
-/** Made for attempts alone that have such a limit. */
+/** Timers of an attempt, made only if it has a limit of this kind. */
 class TryTimers {
   readonly try: Timer;
   readonly idle: Timer;

@@ -1,9 +1,9 @@
 import type { Host, SetupContext } from "@tsproxy/sdk";
 import { FAILURE, type UpstreamFailure } from "./upstream-failure.ts";
 
-/** The same failure is said again after this long, with how often it has been seen. */
+/** The same failure is logged again after this long at the earliest, with the number of times it has occurred. */
 const QUIET_MS = 10_000;
-/** Kinds of failures that are told apart. */
+/** Limit of different failures that are remembered; beyond it all are forgotten. */
 const MAX_KINDS = 256;
 
 interface Kind {
@@ -11,7 +11,7 @@ interface Kind {
   times: number;
 }
 
-/** Says why requests fail: which host, in which phase, and what the socket had to say. */
+/** Logs why attempts fail: the host, the phase, and the socket's error. */
 export class FailureLog {
   readonly #cx: SetupContext;
   readonly #kinds = new Map<string, Kind>();
@@ -20,7 +20,7 @@ export class FailureLog {
     this.#cx = cx;
   }
 
-  /** `transport`: the socket's own word, "" if it had none. */
+  /** Logs or counts a failure. `transport`: the socket's error text; "": none. */
   note(cluster: string, host: Host | undefined, failure: UpstreamFailure, transport: string): void {
     const key = `${cluster}|${host?.key ?? ""}|${failure.text}|${transport}`;
     const now = this.#cx.now();

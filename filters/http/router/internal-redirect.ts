@@ -14,13 +14,14 @@ const TRANSFER_ENCODING = headerName("transfer-encoding");
 const EXPECTED_TIMEOUT = headerName("x-envoy-expected-rq-timeout-ms");
 const ATTEMPT_COUNT = headerName("x-envoy-attempt-count");
 
+/** An internal redirect that is to be followed. */
 export interface Turn {
-  /** The request goes on without its body, as GET. */
+  /** The request goes on as GET, without its body. */
   readonly dropsBody: boolean;
 }
 
 /**
- * Points the request where the response's `location` says. Undefined: the policy, or the location, does not allow that; the head
+ * Points the request to where the response's `location` says. Undefined: the policy or the location does not allow that; the head
  * is as it was, and the response goes to the client.
  */
 export function redirectRequest(
@@ -74,7 +75,7 @@ export function redirectRequest(
   return { dropsBody };
 }
 
-/** `safe`: the scheme does not rise from http to https. */
+/** Whether the policy refuses the new route. `safe`: the scheme stays the same. */
 function refusal(
   policy: InternalRedirectPolicy,
   stream: HttpStream,
@@ -104,7 +105,7 @@ function refusal(
   return false;
 }
 
-/** What the head was before. */
+/** The parts of a request head that a redirect changes, as they were before. */
 class Before {
   readonly url: string;
   readonly #headers: RequestHeaders;
@@ -123,7 +124,7 @@ class Before {
     this.url = `${headers.scheme}://${this.#authority}${this.#path}`;
   }
 
-  /** What the response does not have, the request loses. */
+  /** Copies headers from the response; those that the response lacks are removed from the request. */
   copyFrom(response: ResponseHeaders): void {
     const headers = this.#headers;
     for (const name of this.#policy.responseHeadersToCopy) {
@@ -145,7 +146,7 @@ class Before {
   }
 }
 
-/** Without its fragment, which no request carries. */
+/** The parts of an absolute HTTP URL, without the fragment, which no request carries. Undefined: it is not one. */
 function absoluteUrl(
   text: string,
 ): { readonly scheme: string; readonly host: string; readonly path: string } | undefined {

@@ -2,7 +2,7 @@ import type { Chunk, HeaderMap, RequestEncoder } from "@tsproxy/sdk";
 
 const EMPTY = new Uint8Array(0);
 
-/** What came of a request behind its head, copied: for a connection that is not there yet, for retries, mirrors and redirects. */
+/** A copy of a request's body and trailers: for a connection that is not there yet, and for retries, mirrors and redirects. */
 export class KeptBody {
   size = 0;
   trailers: HeaderMap | undefined = undefined;
@@ -18,7 +18,7 @@ export class KeptBody {
     this.#pieces.push(chunk.copy());
   }
 
-  /** `ended`: there is no more than this. */
+  /** Sends body and trailers. `ended`: the request has nothing beyond them. */
   send(encoder: RequestEncoder, ended: boolean): void {
     const { trailers } = this;
     const pieces = this.#pieces;

@@ -20,10 +20,10 @@ import { failureReply, NO_HOST, ofPool, ofReset } from "./upstream-failure.ts";
 
 const FORWARDED_FOR = headerName("x-forwarded-for");
 const INTERNAL = headerName("x-envoy-internal");
-/** Mirrors of one router at a time; a slow mirror must not hold the bodies of all requests. */
+/** Limit of mirrored requests in progress, for one router: a slow mirror must not hold the bodies of all requests. */
 const MAX_MIRRORS = 1024;
 
-/** Request heads that are to be mirrored when their body is complete. */
+/** Copies of a request's head that are sent to mirrors once its body is complete. */
 export class MirrorPlan {
   readonly #router: Router;
   readonly #targets: readonly { readonly cluster: string; readonly headers: RequestHeaders }[];
@@ -41,6 +41,7 @@ export class MirrorPlan {
     return this.#targets.length === 0;
   }
 
+  /** Begins a mirrored request to each target that exists. `timeoutMs` 0: no timeout. */
   send(body: KeptBody | undefined, timeoutMs: number): void {
     const router = this.#router;
     for (const { cluster: name, headers } of this.#targets) {
@@ -71,15 +72,15 @@ function shadowHead(policy: MirrorPolicy, headers: RequestHeaders, router: Route
   return copy;
 }
 
-/** `-shadow` behind the name, before the port. */
+/** Adds `-shadow` to a host name, before the port. */
 export function shadowHost(host: string): string {
   const port = /:[0-9]+$/.exec(host);
-  // The colons of a bare IPv6 address are none of a port.
+  // The colons of a bare IPv6 address do not separate a port.
   if (port === null || (host.includes("::") && !host.includes("]"))) return `${host}-shadow`;
   return `${host.slice(0, port.index)}-shadow${port[0]}`;
 }
 
-/** One copy of a request. Nobody waits for its answer, which is counted and thrown away. */
+/** One mirrored copy of a request. Its response is counted and dropped. */
 export class Mirror implements PoolCallbacks, ResponseDecoder, Answered {
   readonly responseHeaders = new ResponseHeaders();
   readonly internal = true;

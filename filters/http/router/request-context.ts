@@ -13,7 +13,7 @@ import {
 } from "@tsproxy/sdk";
 import type { RetryState } from "./retry-state.ts";
 
-/** What the policies of a route tell whoever chooses a host for one of its requests. */
+/** What a load balancer is told of one request, from the policies of its route. */
 export class RequestContext implements BalancerContext {
   readonly priority: Priority;
   readonly downstreamProtocol: StreamInfo["protocol"];
@@ -24,12 +24,12 @@ export class RequestContext implements BalancerContext {
   readonly #policies: readonly HashPolicy[];
   #hashed = false;
   #hash: bigint | undefined = undefined;
-  /** Cookies that a hash policy gives to a client without one. */
+  /** `set-cookie` lines of hash policies for a client that lacks the cookie. */
   readonly #cookies: string[] = [];
-  /** One of a balancer's own policies, of the last attempt. "": none. */
+  /** The `set-cookie` line that the balancer gave in the last attempt; "": none. */
   #cookieOfBalancer = "";
 
-  /** `retry`: the state of a request that is tried again, undefined before. */
+  /** `retry`: returns the retry state; undefined during the first attempt. */
   constructor(
     policies: RoutePolicies | undefined,
     stream: HttpStream,
@@ -43,7 +43,7 @@ export class RequestContext implements BalancerContext {
     this.#policies = policies?.hash ?? [];
   }
 
-  /** What filters have put into the request's `envoy.lb` metadata comes before what the route says. */
+  /** The route's criteria, overridden by key with what filters have put into the `envoy.lb` metadata of the request. */
   get metadataMatch(): readonly MetadataCriterion[] | undefined {
     const own = this.stream.metadata.get("envoy.lb");
     if (own === undefined) return this.#ofRoute;
@@ -54,7 +54,7 @@ export class RequestContext implements BalancerContext {
       .sort((a, b) => (a.key < b.key ? -1 : 1));
   }
 
-  /** Made when a balancer asks: clients of others get no cookie. */
+  /** Computed when a balancer first asks: clients of clusters that do not hash get no cookie. */
   get hash(): bigint | undefined {
     if (!this.#hashed && this.#policies.length > 0) {
       this.#hash = requestHash(this.#policies, this, (cookie) => this.#cookies.push(cookie));
@@ -77,6 +77,7 @@ export class RequestContext implements BalancerContext {
     return this.#retry()?.excludedPriorities;
   }
 
+  /** Adds the cookies of hash policies and of the balancer to a response head. */
   addCookies(headers: ResponseHeaders): void {
     for (const cookie of this.#cookies) headers.append("set-cookie", cookie);
     if (this.#cookieOfBalancer !== "") headers.append("set-cookie", this.#cookieOfBalancer);

@@ -2,7 +2,7 @@ import type { ResponseHeaders, RetryPolicy } from "@tsproxy/sdk";
 import { headerName } from "@tsproxy/sdk";
 import { FAILURE, type UpstreamFailure } from "./upstream-failure.ts";
 
-/** Conditions of `retry_on` and `x-envoy-retry-on`; bits. */
+/** Conditions of `retry_on` and `x-envoy-retry-on`, as bits. */
 const HTTP: Readonly<Record<string, number>> = {
   "5xx": 1 << 0,
   "gateway-error": 1 << 1,
@@ -14,10 +14,10 @@ const HTTP: Readonly<Record<string, number>> = {
   "envoy-ratelimited": 1 << 7,
   reset: 1 << 8,
   "reset-before-request": 1 << 9,
-  /** No upstream speaks HTTP/3 here, so it never comes true. */
+  /** Never true: no upstream speaks HTTP/3 here. */
   "http3-post-connect-failure": 1 << 10,
 };
-/** Of `retry_on` and `x-envoy-retry-grpc-on`; the bit of a gRPC status is 1 << (11 + status). */
+/** Conditions of `retry_on` and `x-envoy-retry-grpc-on`; the bit of a gRPC status is 1 << (11 + status). */
 const GRPC_SHIFT = 11;
 const GRPC: Readonly<Record<string, number>> = {
   cancelled: 1 << (GRPC_SHIFT + 1),
@@ -33,14 +33,14 @@ const GRPC_STATUS = headerName("grpc-status");
 
 export interface Conditions {
   readonly bits: number;
-  /** Every word was one that there is. */
+  /** Every word names a condition. */
   readonly valid: boolean;
 }
 
 export const httpConditions = (text: string): Conditions => parse(text, HTTP);
 export const grpcConditions = (text: string): Conditions => parse(text, GRPC);
 
-/** A policy's words may be of either kind; those that are neither mean nothing. */
+/** The bits of a policy's `retry_on`, which may mix both kinds of conditions. Unknown words are ignored. */
 export function policyConditions(policy: RetryPolicy): number {
   let bits = 0;
   for (const word of policy.on) bits |= bitOf(HTTP, word) | bitOf(GRPC, word);
@@ -62,15 +62,16 @@ function bitOf(words: Readonly<Record<string, number>>, word: string): number {
   return Object.hasOwn(words, word) ? words[word]! : 0;
 }
 
-/** What a response is held against beside the bits. */
+/** What a response is compared with if the conditions `retriable-status-codes` and `retriable-headers` are on. */
 export interface Retriable {
   readonly statusCodes: readonly number[];
   headers(headers: ResponseHeaders): boolean;
 }
 
+/** Whether a response is to be retried, by its head. */
 export function retriesHead(bits: number, headers: ResponseHeaders, also: Retriable): boolean {
   const { status } = headers;
-  // Another proxy has limited the rate; to come again at once is what it does not want.
+  // Another proxy has limited the rate: only `envoy-ratelimited` asks for a retry then.
   if (headers.has(RATE_LIMITED)) return (bits & HTTP["envoy-ratelimited"]!) !== 0;
   if (status >= 500 && status < 600) {
     if ((bits & HTTP["5xx"]!) !== 0) return true;
@@ -89,7 +90,7 @@ export function retriesHead(bits: number, headers: ResponseHeaders, also: Retria
   return grpc <= 16 && (bits & ANY_GRPC & (1 << (GRPC_SHIFT + grpc))) !== 0;
 }
 
-/** `sent`: some attempt of this request has reached an upstream. */
+/** Whether a failed attempt is to be retried. `sent`: some attempt of this request has reached an upstream. */
 export function retriesFailure(bits: number, failure: UpstreamFailure, sent: boolean): boolean {
   if (failure === FAILURE.overflow) return false;
   if ((bits & (HTTP["5xx"]! | HTTP["gateway-error"]! | HTTP.reset!)) !== 0) return true;

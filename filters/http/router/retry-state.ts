@@ -19,10 +19,10 @@ import type { Steering } from "./steering.ts";
 import type { UpstreamFailure } from "./upstream-failure.ts";
 
 const BACK_OFF_MS = 25;
-/** Envoy's default longest wait, in back-off intervals. */
+/** Envoy's default for the longest back-off, in base intervals. */
 const BACK_OFF_GROWTH = 10;
 
-/** "limit": it would be retried, and has been as often as it may. "overflow": the cluster runs too many retries. */
+/** "limit": a retry is wanted, but none is left. "overflow": a retry is wanted, but the cluster runs too many. */
 export type RetryVerdict = "no" | "yes" | "limit" | "overflow";
 
 export interface RetryStateParts {
@@ -32,13 +32,13 @@ export interface RetryStateParts {
   readonly stats: RetryStats;
   readonly also: readonly VirtualCharges[];
   readonly policy: RetryPolicy | undefined;
-  /** What the client asks for. */
+  /** What the client's headers ask for. */
   readonly steering: Steering | undefined;
   readonly headers: RequestHeaders;
   readonly onDue: () => void;
 }
 
-/** Whether and when one request is tried again. Made for requests alone that have a policy, or a client that asks for one. */
+/** Decides whether, when and where one request is retried. Made only if a policy or the client asks for retries. */
 export class RetryState implements Retriable {
   readonly statusCodes: readonly number[];
   readonly #cx: SetupContext;
@@ -52,10 +52,10 @@ export class RetryState implements Retriable {
   readonly #conditions: number;
   readonly #maxIntervalMs: number;
   #intervalMs: number;
-  /** What the upstream's own word makes of the next wait. */
+  /** The next back-off as the upstream's rate limit headers ask for it, in ms; 0: they do not. */
   #resetMs = 0;
   #left: number;
-  /** A retry waits or runs, and counts in the cluster's breaker. */
+  /** A retry waits or runs, and counts in the cluster's circuit breaker. */
   #retrying = false;
   readonly #hosts: Host[] = [];
   readonly #excluded = new Set<number>();
@@ -83,7 +83,7 @@ export class RetryState implements Retriable {
     this.#maxIntervalMs = policy?.backOffMaxMs ?? this.#intervalMs * BACK_OFF_GROWTH;
   }
 
-  /** Something may make it retry: the request's body is worth keeping. */
+  /** Some condition may cause a retry, so the request's body has to be kept. */
   get enabled(): boolean {
     return this.#conditions !== 0;
   }
@@ -110,7 +110,7 @@ export class RetryState implements Retriable {
     return this.#decide(retriesFailure(this.#conditions, failure, sent));
   }
 
-  /** An attempt goes on, and another is begun beside it, whatever the conditions say. */
+  /** Decides about another attempt beside a slow one: the conditions do not matter, only the limits. */
   onHedge(): RetryVerdict {
     return this.#decide(true);
   }
@@ -144,7 +144,7 @@ export class RetryState implements Retriable {
     return "yes";
   }
 
-  /** The retry that may be under way counts no more, and one that waits does not come. */
+  /** Cancels a retry that waits; one that runs no longer counts in the circuit breaker. */
   end(): void {
     this.#timer.cancel();
     if (!this.#retrying) return;
@@ -167,7 +167,7 @@ export class RetryState implements Retriable {
     return Math.floor(Math.random() * interval);
   }
 
-  /** 0: the response does not say, or wants more patience than the policy has. */
+  /** How long the response asks to wait, in ms. 0: it does not say, or longer than the policy allows. */
   #resetInterval(headers: ResponseHeaders): number {
     for (const { name, format } of this.#policy?.resetHeaders ?? []) {
       const text = headers.get(name);
@@ -180,12 +180,13 @@ export class RetryState implements Retriable {
 
   // ---- where
 
+  /** Notes a host that was tried, to be avoided by `previous_hosts` and `previous_priorities`. */
   onHostAttempted(host: Host): void {
     this.#hosts.push(host);
     const every = this.#policy?.previousPrioritiesEvery ?? 0;
     if (every === 0 || this.#hosts.length % every !== 0) return;
     const levelOf = (tried: Host) => this.#cluster.priorityOf?.(tried) ?? tried.priority ?? 0;
-    // A level that was left out and is tried all the same: all have been, and they begin anew.
+    // A level that was excluded has been tried all the same: all were excluded, so the exclusion begins anew.
     if (this.#excluded.has(levelOf(host))) {
       this.#excluded.clear();
       this.#hosts.splice(0, this.#hosts.length, host);
@@ -211,5 +212,5 @@ export class RetryState implements Retriable {
   }
 }
 
-/** Whole seconds, as Envoy compares them. */
+/** Epoch milliseconds in whole seconds, as Envoy compares them. */
 const now = (): number => Math.floor(Date.now() / 1000) * 1000;

@@ -1,4 +1,4 @@
-// Hot path: one a request. Nothing of an object is touched after a call that may end its stream: it may serve another by then.
+// Hot path: one object a request, reused. After a call that may end the stream no field is touched: the object may serve another.
 import {
   type BalancerContext,
   type Chunk,
@@ -74,7 +74,7 @@ const TOO_LARGE_TO_RETRY = reply(507, {
   body: "exceeded request buffer limit while retrying upstream",
   details: "request_payload_exceeded_retry_buffer_limit",
 });
-/** Body that may come before there is a connection; reading is paused at once, so this is what was on its way. */
+/** Bytes of body that are kept before there is a connection. Reading is paused at once, so only what was on its way comes. */
 const KEPT_LIMIT = 1024 * 1024;
 const NOTHING_TO_CHOOSE_BY: BalancerContext = {};
 const FROM_HTTP2: BalancerContext = { downstreamProtocol: "HTTP/2" };
@@ -86,25 +86,25 @@ const MAINTENANCE = reply(503, {
 const EMPTY = new Uint8Array(0);
 const NOBODY_ELSE: readonly VirtualCharges[] = [];
 const NO_ATTEMPTS: readonly Attempt[] = [];
-/** Timers count in 31 bits; nobody waits longer. */
+/** The longest timer: milliseconds in 31 bits, nearly 25 days. */
 const LONGEST_MS = 0x7fff_ffff;
 
 /**
  * One request: where it goes, and what comes back.
  *
  *   head ──► route ──► cluster ──► attempt ··waits··► head and kept body sent ──► response passed on ──► end
- *              │                     ▲    └ failed, or answered what is retried ─┐
+ *              │                     ▲    └ failed, or a response to be retried ─┐
  *              │                     └────────────── back-off ◄──────────────────┘
  *              └ redirect, direct response, or a failure: answered here
  *
- * Hedging alone has several attempts in progress; the first good head wins, and the others are given up.
+ * Only hedging has several attempts in progress: the first response that is not retried wins, and the others are given up.
  */
 export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   readonly #router: Router;
   readonly #timer: Timer;
-  /** The one begun last, or the one that has answered. */
+  /** The attempt begun last, or the one whose response is passed on. */
   #attempt: Attempt;
-  /** Begun before it, and not answered yet. */
+  /** Attempts begun before `#attempt` that have not answered yet (hedging). */
   #earlier: readonly Attempt[] = NO_ATTEMPTS;
   #stream!: HttpStream;
   #headers!: RequestHeaders;
@@ -113,9 +113,9 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   #policies: RoutePolicies | undefined = undefined;
   #cluster: Cluster | undefined = undefined;
   #charges: ClusterCharges | undefined = undefined;
-  /** A CONNECT that ends here. */
+  /** A CONNECT that this proxy terminates. */
   #overTcp = false;
-  /** Virtual clusters and routes that count by themselves. */
+  /** Stats of the virtual cluster and of the route, where they have their own. */
   #also: readonly VirtualCharges[] = NOBODY_ELSE;
   #context: BalancerContext = NOTHING_TO_CHOOSE_BY;
   internal = false;
@@ -127,28 +127,28 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   #altStatName = "";
   #upgrade = "";
   #hasBody = false;
-  /** Whether the host has done well stands in the trailers. */
+  /** gRPC: whether the host has done well is known only from the trailers. */
   #deferred = false;
   #tunnel = false;
-  /** The upstream does not take more. */
+  /** The upstream takes no more bytes for now. */
   #full = false;
   #responded = false;
   #requestEnded = false;
   #requestEndedAt = 0;
   #timeoutMs = 0;
-  /** There if a try has a limit of its own, or the attempts differ in what they are told. */
+  /** Undefined: neither the route's policies nor steering headers can change the timeouts. */
   #timeouts: Timeouts | undefined = undefined;
   #quietTimeout = false;
   #hedges = false;
   #streamDurationMs = 0;
   #retry: RetryState | undefined = undefined;
-  /** The retry waits for its time. */
+  /** A retry waits for the end of its back-off. */
   #backingOff = false;
   #timedOut = false;
-  /** An attempt has been sent. */
+  /** Some attempt has been sent to an upstream. */
   #sent = false;
   #attempts = 0;
-  /** The body is kept as long as it may be needed again. */
+  /** The request's body is kept, as long as it may be needed again. */
   #keepsBody = false;
   #kept: KeptBody | undefined = undefined;
   #keptTooMuch = false;
@@ -253,7 +253,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     this.#overTcp = action.terminatesConnect === true && headers.method === "CONNECT";
     this.#policies = action.policies;
     this.#streamDurationMs = cluster.maxStreamDurationMs ?? 0;
-    // Before the route's headers are made: they may tell it.
+    // Before the route edits the headers, which may contain the number of attempts.
     this.#attempts = 1;
     this.#stream.info.attempts = 1;
     const steering = this.#prepareHead(action, headers);
@@ -269,11 +269,11 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     if (mirrors !== undefined) this.#mirrors = undefined;
     if (endStream) this.#onRequestEnded();
     this.#beginAttempt(cluster, endStream);
-    // After the request itself, as Envoy sends them. The request may be over by now.
+    // After the request itself, as in Envoy. `this` may serve another request by now.
     mirrors?.send(undefined, timeoutMs);
   }
 
-  /** The last of a call: the request may be over after it. */
+  /** Begins `#attempt`. Callers touch no field after it: the request may be over. */
   #beginAttempt(cluster: Cluster, headOnly: boolean): void {
     const { responder } = this.#stream;
     const ended = this.#requestEnded;
@@ -282,7 +282,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     this.#attempt.beginFilters(this.#headers, headOnly);
   }
 
-  /** True: the request is one of those that the cluster is to be spared. */
+  /** Drops the share `part` (0 to 1) of requests (`drop_overloads`). True: this one is dropped and answered. */
   #drops(part: number): boolean {
     if (part < 1 && Math.random() >= part) return false;
     const all = part >= 1;
@@ -294,7 +294,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     return true;
   }
 
-  /** A filter before may know where the request is to go. */
+  /** Takes over the host that a filter before the router asks for (`WISH.UPSTREAM_HOST`). */
   #overrideHost(): void {
     const wanted = overrideHostOf(this.#stream.filterState.get(WISH.UPSTREAM_HOST));
     if (wanted === undefined) return;
@@ -303,7 +303,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     (this.#context as RequestContext).overrideHost = wanted;
   }
 
-  /** The head as the upstream gets it, but for what only its host tells. */
+  /** Edits the head for the upstream, except for what depends on the host. Undefined: no header steers the request. */
   #prepareHead(action: RouteAction, headers: RequestHeaders): Steering | undefined {
     const { config } = this.#router;
     const { policies } = action;
@@ -393,7 +393,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     this.#context = new RequestContext(policies, this.#stream, () => this.#retryOfNow());
   }
 
-  /** Where a retry may go is its own affair; the first attempt goes anywhere. */
+  /** The retry state that restricts the choice of a host; undefined for the first attempt, which may go to any. */
   #retryOfNow(): RetryState | undefined {
     return this.#attempts > 1 ? this.#retry : undefined;
   }
@@ -430,7 +430,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     this.#answer(TOO_LARGE);
   }
 
-  /** False: the request is answered. Too much to keep is no fault: it is only not tried again. */
+  /** Keeps a chunk of body. Beyond the limit no more retries follow; false: one was due, so the request was answered 507. */
   #keepForRetries(chunk: Chunk): boolean {
     this.#kept ??= new KeptBody();
     const limit = Math.min(KEPT_LIMIT, this.#policies?.bufferLimit ?? KEPT_LIMIT);
@@ -458,7 +458,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     this.#backingOff = false;
   }
 
-  /** From here on the upstream's time counts. A tunnel has no end that anybody waits for. */
+  /** Starts the time that the upstream has. A tunnel has no timeout, as nobody waits for its end. */
   #onRequestEnded(): void {
     this.#requestEnded = true;
     this.#requestEndedAt = this.#router.cx.now();
@@ -472,7 +472,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     }
   }
 
-  /** The copies have the body that is kept; it stays theirs when the request has forgotten it. */
+  /** Sends the mirrored copies. They share the kept body, and keep it when the request drops it. */
   #mirror(plan: MirrorPlan): void {
     this.#mirrors = undefined;
     plan.send(this.#kept, Math.min(this.#timeoutMs, LONGEST_MS));
@@ -490,7 +490,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     return filters && new UpstreamChain(attempt, this.#stream, filters);
   }
 
-  /** A filter of an attempt answers: no other attempt is waited for. */
+  /** An upstream filter answers: all attempts are given up. */
   onLocalReply(_attempt: Attempt, reply: Reply): void {
     this.#giveUp();
     this.#conclude(reply);
@@ -575,7 +575,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   }
 
   onInformational(attempt: Attempt, headers: ResponseHeaders): void {
-    // Who has begun to answer is not asked again.
+    // A request that its upstream has begun to answer is not retried.
     this.#charge(headers.status);
     this.#endRetries();
     this.#keepsBody = false;
@@ -622,17 +622,17 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     responder.sendHeaders(headers, endStream);
   }
 
-  /** As to Envoy: an upstream that speaks HTTP/1 answers a WebSocket with 101, or with an error. HTTP/2 has its own rules (RFC 8441). */
+  /** Whether a WebSocket handshake gets neither 101 nor an error, which Envoy refuses over HTTP/1 (HTTP/2: RFC 8441). */
   #isNoHandshake({ encoder }: Attempt, { status }: ResponseHeaders): boolean {
     return status !== 101 && status < 400 && encoder?.protocol !== "HTTP/2";
   }
 
-  /** No call has but a head. */
+  /** A gRPC request always has a body, so one that ends with its head is not judged as gRPC. */
   #isGrpc(): boolean {
     return this.#hasBody && isGrpcRequest(this.#headers);
   }
 
-  /** The status that the host is judged by: what a gRPC status in the head stands for, else the HTTP status. As in Envoy trailers do not count. */
+  /** The status that judges the host: of `grpc-status` in the head, else the HTTP status. As in Envoy, trailers do not count. */
   #judged(headers: ResponseHeaders): number {
     const code = headers.has(GRPC_STATUS) && this.#isGrpc() ? headers.get(GRPC_STATUS) : undefined;
     return code === undefined ? headers.status : httpStatusOfGrpc(codeOf(code));
@@ -644,7 +644,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     host.onResponse(this.#judged(headers), isLost, this.#deferred);
   }
 
-  /** True: this response goes nowhere. */
+  /** True: the response is dropped, because a retry follows or another attempt may still answer. */
   #retriesHead(attempt: Attempt, headers: ResponseHeaders, endStream: boolean): boolean {
     const retry = this.#retry!;
     const { host } = attempt;
@@ -672,7 +672,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     return true;
   }
 
-  /** True: the request has begun anew elsewhere, and this object is somebody else's already. */
+  /** Follows an internal redirect. True: the request has begun anew elsewhere, and this object may serve another one already. */
   #redirects(attempt: Attempt, headers: ResponseHeaders): boolean {
     const policy = this.#policies!.internalRedirect!;
     if (!policy.statuses.includes(headers.status)) return false;
@@ -722,7 +722,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     for (let k = 0; k < this.#also.length; k++) this.#also[k]!.time(ms);
   }
 
-  /** How much of its time the request took. */
+  /** Records how much of its timeout the request has used, in percent. */
   #noteBudget(): void {
     const cluster = this.#cluster!;
     if (cluster.tracks?.timeoutBudgets !== true) return;
@@ -746,7 +746,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   onFull(attempt: Attempt, full: boolean): void {
     if (attempt !== this.#attempt) return;
     this.#full = full;
-    // Until there is a connection it is paused in any case.
+    // Before there is a connection the request is paused in any case.
     if (!attempt.waiting) this.#stream.responder.pauseRequest(full);
   }
 
@@ -762,7 +762,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
       this.#stream.responder.reset(details, failure.flag);
       return;
     }
-    // That the cluster has too much to do is no fault of the host's.
+    // An overflow of the cluster's circuit breaker is not the host's fault.
     if (failure !== FAILURE.overflow) attempt.host?.onReset();
     if (this.#retriesFailure(attempt, failure, false)) return;
     this.#router.failures.note(this.#stream.info.clusterName, attempt.host, failure, transport);
@@ -843,7 +843,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
 
   // ---- retries
 
-  /** True: another attempt follows. */
+  /** Decides whether a failed attempt is retried. True: another attempt follows. */
   #retriesFailure(attempt: Attempt, failure: UpstreamFailure, timedOut: boolean): boolean {
     const retry = this.#retry;
     if (retry === undefined || attempt.hedged) return false;
@@ -853,7 +853,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     return verdict === "yes";
   }
 
-  /** The attempt goes on, and gets company. */
+  /** Schedules another attempt beside a slow one, which goes on. */
   #hedge(attempt: Attempt): void {
     const verdict = this.#retry?.onHedge() ?? "no";
     this.#noteVerdict(verdict);
@@ -870,7 +870,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     this.#full = false;
   }
 
-  /** True: it would have been tried again. */
+  /** Sets the flag of a retry that a limit prevents. True: there was such a limit. */
   #noteVerdict(verdict: RetryVerdict): boolean {
     if (verdict !== "limit" && verdict !== "overflow") return false;
     this.#flag(verdict === "limit" ? "URX" : "UO");
@@ -903,18 +903,19 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
       this.#earlier = [...this.#earlier, this.#attempt];
       this.#attempt = new Attempt(this, this.#router.cx);
     }
-    // As Envoy's: a retry goes where the load balancer sends it.
+    // As in Envoy: a retry goes where the load balancer sends it, not to the host that a filter asked for.
     if (this.#context instanceof RequestContext) this.#context.overrideHost = undefined;
     this.#beginAttempt(cluster, this.#requestEnded && (this.#kept?.empty ?? true));
   }
 
+  /** Whether a response may still come from another attempt, or from a retry. */
   #othersMayAnswer(attempt: Attempt): boolean {
     if (this.#backingOff) return true;
     if (this.#attempt !== attempt && !this.#attempt.over) return true;
     return this.#earlier.some((other) => other !== attempt && !other.over);
   }
 
-  /** It is over, and others go on. */
+  /** Removes an attempt that is over from the earlier ones, while others go on. */
   #forget(attempt: Attempt): void {
     if (this.#earlier === NO_ATTEMPTS || this.#attempt === attempt) return;
     this.#earlier = this.#earlier.filter((other) => other !== attempt);
@@ -964,7 +965,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     }
   }
 
-  /** The upstream has had its chance. */
+  /** Stops the timeout and answers the request. */
   #conclude(answer: Reply): void {
     this.#timer.cancel();
     this.#answer(answer);
@@ -981,21 +982,21 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   }
 }
 
-/** Of an upstream's answer the head alone, as an answer of ours. */
+/** A local reply with the status and headers of an upstream's response, without its body. */
 function withoutBody(headers: ResponseHeaders): Reply {
   const kept = [...headers].filter(([name]) => !OF_BODIES.includes(name.toLowerCase()));
   return reply(headers.status, { headers: kept, details: "websocket_handshake_unsuccessful" });
 }
 const OF_BODIES = ["content-length", "content-type", "transfer-encoding", "connection"];
 
-/** -1: it is no number. */
+/** A gRPC status as a number; -1: it is none. */
 const codeOf = (text: string): number => (/^[0-9]{1,9}$/.test(text) ? Number(text) : -1);
 
 function maintenanceReply(quiet: boolean): Reply {
   return quiet ? MAINTENANCE : { ...MAINTENANCE, headers: [["x-envoy-overloaded", "true"]] };
 }
 
-/** `how`: `unconditional`, or "". */
+/** The answer to a dropped request. `how`: `unconditional` if all are dropped, else "". */
 function dropReply(how: string, flag: string, { config }: Router): Reply {
   const words = how === "" ? ["drop", "overload"] : [how, "drop", "overload"];
   return reply(503, {
@@ -1024,7 +1025,7 @@ function directReply(
   if (action.type === "redirect") {
     return reply(status, { headers: [["location", action.location(headers)]], details });
   }
-  // Envoy says where for these too, and means the request's own URI.
+  // Envoy adds `location` here too: the request's own URI.
   const located = status === 201 || (status >= 300 && status < 400);
   const location = `${headers.scheme}://${headers.authority ?? ""}${headers.path}`;
   const made = action.bodyFor?.(stream);

@@ -1,4 +1,4 @@
-// Hot path: the lookups of each request.
+// Hot path: lookups for each request.
 import {
   type Cluster,
   type Counter,
@@ -16,26 +16,26 @@ import { RoutedRequest } from "./routed-request.ts";
 import { ClusterCharges, RouterStats, VirtualCharges } from "./stats.ts";
 import { UpstreamLog } from "./upstream-log.ts";
 
-/** Requests' objects that wait for their next request. */
+/** Limit of RoutedRequest objects that are kept to be reused. */
 const REQUESTS_KEPT = 1024;
-/** Lines for service times up to this many milliseconds are kept, each made when first needed. */
+/** Header lines for service times below this many ms are kept, each made when first needed. */
 const TIMES_KEPT = 1000;
-/** Timeouts of routes are few; those of clients' headers may be any. */
+/** Limit of `x-envoy-expected-rq-timeout-ms` lines that are kept: routes have few timeouts, but clients may send any. */
 const TIMEOUTS_KEPT = 256;
 
-/** One router of the config: what its requests share. */
+/** One router of the config: what all of its requests share. */
 export class Router {
   readonly config: Config;
   readonly cx: SetupContext;
   readonly stats: RouterStats;
-  /** In progress. */
+  /** Mirrored requests in progress. */
   readonly mirrors = new Set<Mirror>();
-  /** `http.async-client.`, where Envoy counts the requests that it makes itself. */
+  /** `http.async-client.rq_total`, where Envoy counts the requests that it makes itself. */
   readonly mirrored: Counter;
   readonly failures: FailureLog;
-  /** Undefined: nobody wants to know of attempts. */
+  /** Undefined: attempts are not logged. */
   readonly upstreamLog: UpstreamLog | undefined;
-  /** Of clusters that have none; undefined: none. */
+  /** Upstream filters for clusters without their own; undefined: none. */
   readonly upstreamFilters: readonly UpstreamFilter[] | undefined;
   readonly #virtual = new WeakMap<VirtualCluster, VirtualCharges>();
   readonly #free: RoutedRequest[] = [];
@@ -59,12 +59,14 @@ export class Router {
     this.stats = new RouterStats(cx.stats.scope(cx.statPrefix ?? "http."));
   }
 
+  /** Takes or makes the object for a new request. */
   route(stream: HttpStream): RoutedRequest {
     const request = this.#free.pop() ?? new RoutedRequest(this);
     request.begin(stream);
     return request;
   }
 
+  /** Keeps the object of a finished request for another one. */
   giveBack(request: RoutedRequest): void {
     if (this.#free.length < REQUESTS_KEPT) this.#free.push(request);
   }
@@ -78,7 +80,7 @@ export class Router {
     return charges;
   }
 
-  /** Of those that there are. */
+  /** Stats of those clusters that are not undefined. */
   virtualCharges(...clusters: readonly (VirtualCluster | undefined)[]): readonly VirtualCharges[] {
     return clusters.flatMap((cluster) => (cluster === undefined ? [] : this.#chargesOf(cluster)));
   }
@@ -92,6 +94,7 @@ export class Router {
     return charges;
   }
 
+  /** The line `x-envoy-upstream-service-time`. */
   serviceTimeLine(ms: number): HeaderLine {
     const whole = Math.max(0, Math.floor(ms));
     if (whole >= TIMES_KEPT) return serviceTime(whole);

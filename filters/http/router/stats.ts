@@ -9,10 +9,10 @@ import {
   type Stats,
 } from "@tsproxy/sdk";
 
-/** Envoy's names for what cannot happen here (`rq_redirect` does not count redirects there either): people look for them. */
+/** Envoy's stats that stay 0 here, for dashboards that expect them. (Envoy's `rq_redirect` does not count redirects either.) */
 const ALWAYS_ZERO = ["rq_overload_local_reply", "rq_redirect"];
 
-/** `http.<stat_prefix>.`: the router's own. */
+/** `http.<stat_prefix>.`: stats of the router itself. */
 export class RouterStats {
   readonly noCluster: Counter;
   readonly noRoute: Counter;
@@ -43,7 +43,7 @@ export class RouterStats {
   }
 }
 
-/** The counters of one code, of one origin. */
+/** Counters of one response code and of its class, for one Origin. */
 class CodeCells {
   readonly #code: Counter;
   readonly #class: Counter;
@@ -58,7 +58,7 @@ class CodeCells {
   }
 }
 
-/** `upstream_rq_<code>`, `_<n>xx`, `_completed` and `_time` of one origin: all clients, or internal or external ones. */
+/** `upstream_rq_<code>`, `_<n>xx`, `_completed` and `_time` of one group of requests (all, of internal clients, of a zone …). */
 class Origin {
   readonly #stats: Stats;
   readonly #codes: (CodeCells | undefined)[] = new Array(600).fill(undefined);
@@ -71,7 +71,7 @@ class Origin {
   }
   count(status: number, withoutCode: boolean): void {
     this.#completed.inc();
-    // Envoy knows five classes, and counts no code beyond them.
+    // Envoy has five classes, and counts no code beyond them.
     if (withoutCode || status < 100 || status > 599) return;
     let cells = this.#codes[status];
     if (cells === undefined) {
@@ -86,7 +86,7 @@ class Origin {
   }
 }
 
-/** `cluster.<name>.`: what retries, timeouts of tries and redirects count. Made with the first request that may have any. */
+/** `cluster.<name>.`: stats of retries, per-try timeouts and internal redirects. Made when first needed. */
 export class RetryStats {
   readonly retry: Counter;
   readonly success: Counter;
@@ -101,7 +101,7 @@ export class RetryStats {
   readonly redirectSucceeded: Counter;
   readonly redirectFailed: Counter;
   readonly #stats: Stats;
-  /** Responses in whose place another attempt was made. */
+  /** Responses that were dropped for a retry. */
   #responses: Origin | undefined = undefined;
 
   constructor(stats: Stats) {
@@ -126,20 +126,20 @@ export class RetryStats {
   }
 }
 
-/** Names that clients may give with `x-envoy-upstream-alt-stat-name`; a cell is never given back. */
+/** Limit of names that clients introduce with `x-envoy-upstream-alt-stat-name`: stats are never freed. */
 const ALT_NAMES = 64;
 
-/** Who is counted, beside all. */
+/** By what the stats of a response are split. */
 export interface Answered {
   readonly internal: boolean;
   readonly canary: boolean;
-  /** That of the host; empty: unknown. */
+  /** Zone of the host; "": unknown. */
   readonly zone: string;
   /** `suppress_grpc_request_failure_code_stats`: the code itself is not counted. */
   readonly withoutCode: boolean;
 }
 
-/** What the router counts in a cluster. Names appear when they are first used, as in Envoy. */
+/** What the router counts for one cluster. As in Envoy, a stat appears when it is first used. */
 export class ClusterCharges {
   readonly traffic: ClusterStats;
   readonly #stats: Stats;
@@ -148,11 +148,11 @@ export class ClusterCharges {
   readonly #main: Origins;
   #retries: RetryStats | undefined = undefined;
 
-  /** Percent of requests that are turned away: runtime `upstream.maintenance_mode.<cluster>`. */
+  /** Percentage of requests that are turned away: runtime `upstream.maintenance_mode.<cluster>`. */
   readonly #maintenance: RuntimeInteger;
   #turnedAway: Counter | undefined = undefined;
 
-  /** `ownZone`: this proxy's; empty: unknown. */
+  /** `ownZone`: zone of this proxy; "": unknown. */
   constructor(cluster: Cluster, runtime: Runtime, ownZone: string) {
     const runtime_key = `upstream.maintenance_mode.${cluster.name}`;
     this.#maintenance = new RuntimeInteger({ default_value: 0, runtime_key }, runtime);
@@ -167,6 +167,7 @@ export class ClusterCharges {
     return this.#retries;
   }
 
+  /** Decides, and counts, whether the maintenance mode turns this request away. */
   turnsAway(): boolean {
     const percent = this.#maintenance.value;
     if (percent === 0 || Math.random() * 100 >= percent) return false;
@@ -175,13 +176,13 @@ export class ClusterCharges {
     return true;
   }
 
-  /** The client does not take the response, and the upstream is not read from (true), or it is again. */
+  /** Counts that reading from the upstream stops because the client is too slow (true), or goes on (false). */
   responseBlocked(blocked: boolean): void {
     const what = blocked ? "paused" : "resumed";
     this.#stats.counter(`upstream_flow_control_${what}_reading_total`).inc();
   }
 
-  /** `altName`: "" for none. */
+  /** Counts a response. `altName`: name from `x-envoy-upstream-alt-stat-name`, "" for none. */
   response(status: number, answered: Answered, altName: string): void {
     this.#main.response(status, answered);
     if (altName !== "") this.#altOf(altName)?.response(status, answered);
@@ -192,6 +193,7 @@ export class ClusterCharges {
     if (altName !== "") this.#altOf(altName)?.time(ms, answered);
   }
 
+  /** Undefined: clients have introduced too many names. */
   #altOf(name: string): Origins | undefined {
     let origins = this.#alt.get(name);
     if (origins === undefined && this.#alt.size < ALT_NAMES) {
@@ -202,7 +204,7 @@ export class ClusterCharges {
   }
 }
 
-/** What is counted for a virtual cluster: all of its requests alike. */
+/** Stats of one virtual cluster, or of one route with a `stat_prefix`; not split further. */
 export class VirtualCharges {
   readonly total: Counter;
   readonly timeout: Counter;
@@ -229,6 +231,7 @@ export class VirtualCharges {
   }
 }
 
+/** Stats of responses, split by internal or external client, canary host and zone. */
 class Origins {
   readonly #stats: Stats;
   #all: Origin | undefined = undefined;
@@ -236,7 +239,7 @@ class Origins {
   #external: Origin | undefined = undefined;
   #canary: Origin | undefined = undefined;
   readonly #ownZone: string;
-  /** By zone of the host. */
+  /** By the host's zone. */
   readonly #zones = new Map<string, Origin>();
 
   constructor(stats: Stats, ownZone: string) {
@@ -262,7 +265,7 @@ class Origins {
     if (this.#ownZone !== "") this.#toZone(answered.zone)?.time(ms);
   }
 
-  /** `zone.<from>.<to>.`, where both are known. */
+  /** `zone.<own zone>.<host's zone>.`; undefined: the host's zone is unknown. */
   #toZone(zone: string): Origin | undefined {
     if (zone === "") return undefined;
     let origin = this.#zones.get(zone);

@@ -14,7 +14,7 @@ const HEADER_NAMES = headerName("x-envoy-retriable-header-names");
 const ALT_STAT_NAME = headerName("x-envoy-upstream-alt-stat-name");
 const EXPECTED_TIMEOUT = headerName("x-envoy-expected-rq-timeout-ms");
 
-/** Headers that steer this proxy alone: none of them goes on. */
+/** Request headers that steer this proxy, and are not passed on. */
 const STEERING: readonly HeaderName[] = [
   TIMEOUT,
   PER_TRY_TIMEOUT,
@@ -29,19 +29,19 @@ const STEERING: readonly HeaderName[] = [
   ALT_STAT_NAME,
 ];
 const NAMES: ReadonlySet<string> = new Set(STEERING.map((name) => name.text));
-/** Codes and names that one request may list. */
+/** Limit of entries in a list of status codes or header names; further ones are ignored. */
 const LISTED = 64;
 
-/** Undefined: not said. */
+/** What the steering headers of a request say. Undefined: the header is absent or not valid. */
 export interface Steering {
   readonly timeoutMs: number | undefined;
   readonly expectedTimeoutMs: number | undefined;
   readonly perTryTimeoutMs: number | undefined;
   readonly streamDurationMs: number | undefined;
-  /** The timeout is answered with 204, not 504. */
+  /** A timeout is answered with 204 instead of 504. */
   readonly quietTimeout: boolean;
   readonly hedge: boolean | undefined;
-  /** Bits of retry conditions. */
+  /** Bits of retry conditions (`retry-conditions.ts`). */
   readonly retryOn: number | undefined;
   readonly maxRetries: number | undefined;
   readonly statusCodes: readonly number[];
@@ -49,7 +49,7 @@ export interface Steering {
   readonly altStatName: string;
 }
 
-/** A filter of the chain wants something. What a client may say has been sifted by the connection manager. */
+/** Whether a filter has added a steering header. The connection manager has removed those of external clients already. */
 export function isSteeredByFilter(headers: RequestHeaders): boolean {
   const { added } = headers;
   for (let k = 0; k < added.length; k += 2) if (NAMES.has(added[k]!)) return true;
@@ -57,8 +57,8 @@ export function isSteeredByFilter(headers: RequestHeaders): boolean {
 }
 
 /**
- * Takes what an internal client, or a filter, wants off the head. `respectExpected`: where a proxy before this one has told the timeout,
- * `x-envoy-upstream-rq-timeout-ms` is for one behind it.
+ * Takes the steering headers of an internal client or of a filter off the head. `respectExpected`: if a proxy before this one has
+ * set `x-envoy-expected-rq-timeout-ms`, then `x-envoy-upstream-rq-timeout-ms` stays, for a proxy behind this one.
  */
 export function takeSteering(headers: RequestHeaders, respectExpected: boolean): Steering {
   const keepsTimeout = respectExpected && headers.has(EXPECTED_TIMEOUT);
@@ -90,7 +90,7 @@ function listed(text: string | undefined): string[] {
   return text.split(",", LISTED).map((part) => part.trim());
 }
 
-/** A whole number in decimal digits; timers and counts have no use for one of more than 15. */
+/** A number of 1 to 15 decimal digits; undefined: the text is none. Timers and counts need no more digits. */
 function whole(text: string | undefined): number | undefined {
   return text !== undefined && /^ *[0-9]{1,15} *$/.test(text) ? Number(text) : undefined;
 }
@@ -103,7 +103,7 @@ function nameOrNone(text: string): HeaderName[] {
   }
 }
 
-/** Headers that `strict_check_headers` may name, and what is good in them. */
+/** Headers that `strict_check_headers` may name, and whether a value of theirs is valid. */
 const STRICT: Readonly<Record<string, (text: string) => boolean>> = {
   [TIMEOUT.text]: (text) => whole(text) !== undefined,
   [PER_TRY_TIMEOUT.text]: (text) => whole(text) !== undefined,
@@ -113,7 +113,7 @@ const STRICT: Readonly<Record<string, (text: string) => boolean>> = {
 };
 export const STRICT_NAMES = Object.keys(STRICT);
 
-/** The first of these headers whose value nobody can obey. */
+/** The first of the named headers with an invalid value; undefined: none. */
 export function badSteering(
   headers: RequestHeaders,
   names: readonly string[],

@@ -16,17 +16,17 @@ import {
 const NOTHING = new Uint8Array(0);
 
 /**
- * CONNECT that ends here (`connect_config`): a TCP connection to the cluster in the place of an HTTP exchange. The 200 is our own;
- * after it, bytes pass both ways until either side closes its half.
+ * A CONNECT that this proxy terminates (`connect_config`): a TCP connection to the cluster instead of an HTTP exchange. The 200
+ * is made here; after it, bytes pass both ways, and either side may close its half.
  *
  *   connecting ──connected──> open ──FIN of the upstream──> its half is over ──> closed
- *       └─ failed: told as a pool tells it
+ *       └─ failed: reported by `onPoolFailure`, as a connection pool does
  */
 export class TcpStream implements ConnectionHandler, RequestEncoder, PoolHandle {
   readonly #callbacks: PoolCallbacks;
   #connection!: Connection;
   #host!: Host;
-  /** Nobody listens any more. */
+  /** Closed, failed or reset: no callback follows. */
   #over = false;
   #connected = false;
   /** The upstream has sent FIN. */
@@ -36,7 +36,7 @@ export class TcpStream implements ConnectionHandler, RequestEncoder, PoolHandle 
     this.#callbacks = callbacks;
   }
 
-  /** As `Cluster.newStream`. */
+  /** Connects, like `Cluster.newStream`. Undefined: no connection was begun, and `onPoolFailure` has been called. */
   static open(
     cluster: Cluster,
     callbacks: PoolCallbacks,
@@ -116,7 +116,7 @@ export class TcpStream implements ConnectionHandler, RequestEncoder, PoolHandle 
     this.#end();
   }
 
-  /** The client's half is over; the upstream may go on. */
+  /** Sends FIN: the client's half is over, but the upstream may go on sending. */
   #end(): void {
     this.#connection.end();
   }

@@ -6,14 +6,14 @@ import {
 } from "@tsproxy/sdk";
 import type { Steering } from "./steering.ts";
 
-/** 0: none. */
+/** Timeouts of one request in ms; 0: none. */
 export interface Timeouts {
   readonly totalMs: number;
   readonly perTryMs: number;
   readonly perTryIdleMs: number;
 }
 
-/** What route, client and gRPC say together. `grpc`: the request is one of gRPC. */
+/** Combines the timeouts of the route, of steering headers and of `grpc-timeout`. `grpc`: it is a gRPC request. */
 export function finalTimeouts(
   action: RouteAction,
   steering: Steering | undefined,
@@ -25,7 +25,7 @@ export function finalTimeouts(
   const totalMs =
     expected ?? steering?.timeoutMs ?? timeoutOfRoute(action, policies, headers, options.grpc);
   let perTryMs = steering?.perTryTimeoutMs ?? policies?.retry?.perTryTimeoutMs ?? 0;
-  // One that the whole cannot outlast is none.
+  // A per-try timeout that is not shorter than the whole one has no effect.
   if (totalMs > 0 && perTryMs >= totalMs) perTryMs = 0;
   return { totalMs, perTryMs, perTryIdleMs: policies?.retry?.perTryIdleTimeoutMs ?? 0 };
 }
@@ -47,11 +47,11 @@ function timeoutOfRoute(
   return timeout;
 }
 
-/** What an attempt that begins `elapsedMs` after the request's end may expect; 0: nothing is said of it. */
+/** The timeout, in ms, that the upstream is told in an attempt begun `elapsedMs` after the request's end. 0: it is told none. */
 export function expectedMs(timeouts: Timeouts, hedges: boolean, elapsedMs: number): number {
   const { totalMs, perTryMs } = timeouts;
   const expected = perTryMs === 0 || hedges ? totalMs : perTryMs;
   if (expected === 0 || totalMs === 0) return expected;
-  // 0 would be read as endless.
+  // The upstream would read 0 as "no timeout".
   return Math.max(1, Math.min(expected, totalMs - Math.floor(elapsedMs)));
 }

@@ -6,12 +6,12 @@ import type {
   TrackedStats,
 } from "@tsproxy/sdk";
 
-/** Part of the time that there was, in whole percent; of endless time any part is none. */
+/** What percent of a timeout has been used, rounded down; 0 where there is no timeout. */
 export function percentOf(ms: number, timeoutMs: number): number {
   return timeoutMs === 0 ? 0 : Math.floor((100 * Math.floor(ms)) / timeoutMs);
 }
 
-/** One attempt in a cluster with `track_cluster_stats`: what it takes, recorded when it is over. */
+/** Measures one attempt in a cluster with `track_cluster_stats`; records its histograms when the attempt is over. */
 export class TrackedAttempt {
   readonly #cluster: Cluster;
   readonly #tracks: TrackedStats;
@@ -39,7 +39,7 @@ export class TrackedAttempt {
     this.#sent += bytes;
   }
 
-  /** Filters and the route edit that head later on. */
+  /** Measures the head at once: filters and the route edit it later. */
   onHead(headers: ResponseHeaders): void {
     const status = { bytes: ":status".length + 3, count: 1 };
     this.#responseHead = sizeOf(headers, status);
@@ -73,7 +73,7 @@ interface Size {
   readonly count: number;
 }
 
-/** Names and values as Envoy keeps them, `:method` and its like among them. */
+/** Size of a request head as Envoy stores it: names and values, pseudo-headers (`:method` …) included. */
 function requestSize(headers: RequestHeaders): Size {
   const { method, scheme, path, authority } = headers;
   const parts = { ":method": method, ":scheme": scheme, ":path": path, ":authority": authority };

@@ -23,18 +23,18 @@ import {
 import { UpstreamView } from "./upstream-view.ts";
 
 const EMPTY = new Uint8Array(0);
-/** Who keeps a source from going on; bits. */
+/** Reasons why a source of bytes is held back, as bits. WALK: a filter has not decided yet. PEER: the receiver takes no more. */
 const BY = { WALK: 1, PEER: 2 } as const;
 
-/** The attempt behind a chain: it gets what filters have made of the exchange. */
+/** The attempt behind a chain, which gets the response as the filters leave it. */
 export interface ChainOwner extends ResponseDecoder {
-  /** A filter answers in the place of the upstream. */
+  /** An upstream filter answers instead of the upstream. */
   onLocalReply(reply: Reply): void;
   onFilterError(error: unknown, filter: string): void;
 }
 
 /**
- * One attempt's way through upstream filters. To the router it is the exchange, and to the exchange it is the router.
+ * One attempt's way through its upstream filters. To the router it is the exchange's encoder, to the exchange it is the decoder.
  *
  *   router ──head, body──► filter 0 ──► … ──► codec ──► host
  *   router ◄──────────────── filter 0 ◄── … ◄── codec ◄── host
@@ -49,17 +49,17 @@ export class UpstreamChain implements RequestEncoder, ResponseDecoder {
   readonly #live: (HttpFilter | undefined)[] = [];
   readonly #views: UpstreamView[] = [];
   readonly #generations: Generation<unknown>[] = [];
-  /** Undefined: the host's connection is not there yet. */
+  /** Undefined: there is no connection to the host yet. */
   #encoder: RequestEncoder | undefined = undefined;
   #upgrade = "";
   #begun = false;
-  /** The filters were told that there is no body. */
+  /** The filters were told that the request has no body. */
   #headOnly = false;
-  /** The head has come through the filters, and waits for the connection. */
+  /** The head has passed the filters and waits for the connection; undefined: none waits. */
   #atEnd: RequestHeaders | undefined = undefined;
   #requestEnded = false;
   #responseEnded = false;
-  /** The attempt hears nothing more. */
+  /** The attempt is over: the owner is not called any more. */
   #over = false;
   #blockedBy = 0;
   #pausedBy = 0;
@@ -73,13 +73,13 @@ export class UpstreamChain implements RequestEncoder, ResponseDecoder {
     this.#answer = new Walk(out, true);
   }
 
-  /** The host's connection is there. */
+  /** Sets the encoder of the host's connection, and returns the chain, which encodes in its place. */
   over(encoder: RequestEncoder): this {
     this.#encoder = encoder;
     return this;
   }
 
-  /** The attempt is over, whatever became of it. */
+  /** Ends the filters when the attempt is over, however it went. */
   end(): void {
     if (this.#over) return;
     this.#over = true;
@@ -116,7 +116,7 @@ export class UpstreamChain implements RequestEncoder, ResponseDecoder {
     return this.#encoder?.headerReceived ?? 0;
   }
 
-  /** The filters see the head: as in Envoy while the attempt still waits for its connection, if it has to. */
+  /** Shows the filters the request head: as in Envoy, before the attempt has its connection if it has to wait for one. */
   begin(headers: RequestHeaders, endStream: boolean): void {
     this.#begun = true;
     this.#headOnly = endStream;
@@ -136,7 +136,7 @@ export class UpstreamChain implements RequestEncoder, ResponseDecoder {
     const head = this.#atEnd;
     this.#atEnd = undefined;
     if (head !== undefined) this.sendHead(head, this.#headOnly);
-    // The request has ended since, and nothing came but its end.
+    // The filters were told of a body, but the request has ended without one.
     if (endStream && !this.#headOnly) this.encodeBody(EMPTY, 0, 0, true);
   }
 
@@ -148,7 +148,7 @@ export class UpstreamChain implements RequestEncoder, ResponseDecoder {
     this.#request.trailers(trailers);
   }
 
-  /** The exchange may be another's once it is complete on both sides. */
+  /** Resets the exchange unless it is complete on both sides: its encoder may serve another request then. */
   reset(): void {
     this.end();
     if (!this.#requestEnded || !this.#responseEnded) this.#encoder?.reset();
@@ -181,7 +181,7 @@ export class UpstreamChain implements RequestEncoder, ResponseDecoder {
 
   // ---- at the end of the chain: to the host
 
-  /** What came back from the host; undefined: no head yet. */
+  /** The response head of the host; undefined: not yet received. */
   response: ResponseHeaders | undefined = undefined;
 
   sendHead(headers: RequestHeaders, endStream: boolean): void {
@@ -192,7 +192,7 @@ export class UpstreamChain implements RequestEncoder, ResponseDecoder {
     this.#requestEnded = endStream;
     this.#encoder.encodeHeaders(headers, endStream, this.#upgrade);
   }
-  /** The router has no body for a chain without a connection. */
+  /** Only called once there is a connection: the router sends no body before. */
   sendBody({ memory, at, end }: Chunk, endStream: boolean): void {
     this.#requestEnded ||= endStream;
     this.#encoder!.encodeBody(memory, at, end, endStream);
@@ -218,7 +218,7 @@ export class UpstreamChain implements RequestEncoder, ResponseDecoder {
     this.#responseEnded = endStream;
     this.response = headers;
     this.#answer.head(headers, endStream);
-    // Whoever reads it later than this event needs its bytes.
+    // The head lies in memory of this event: copied, as filters may read it later.
     if (!this.#over) headers.detach();
   }
 
@@ -255,7 +255,7 @@ export class UpstreamChain implements RequestEncoder, ResponseDecoder {
     this.reply(FILTER_FAILED);
   }
 
-  /** A filter thinks: what it thinks about waits where it comes from. */
+  /** Holds back the source of a message (request or response) while a filter has not decided about a part of it. */
   onWaiting(waiting: boolean, response: boolean): void {
     if (response) this.#pause(BY.WALK, waiting);
     else this.#block(BY.WALK, waiting);
@@ -275,7 +275,7 @@ export class UpstreamChain implements RequestEncoder, ResponseDecoder {
   }
 }
 
-/** Where walks come out: responses at the router, and what filters say on the way. */
+/** Where both walks end: responses go to the owner, and what filters decide on the way goes to the chain. */
 class ChainOutlet implements WalkOwner {
   readonly #chain: UpstreamChain;
   readonly #owner: ChainOwner;
@@ -307,7 +307,7 @@ class ChainOutlet implements WalkOwner {
   }
 }
 
-/** The last of the chain. */
+/** The last filter of the chain: sends the request to the host. */
 class ChainEnd implements HttpFilter {
   readonly #chain: UpstreamChain;
 

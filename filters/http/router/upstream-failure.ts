@@ -1,6 +1,6 @@
 import { type PoolFailure, type Reply, type ResetReason, reply } from "@tsproxy/sdk";
 
-/** How an upstream can fail a request before it has answered. */
+/** A way in which an upstream can fail a request: Envoy's words, response flag and status for it. */
 export interface UpstreamFailure {
   readonly text: string;
   readonly flag: string;
@@ -44,7 +44,7 @@ export function ofReset(reason: ResetReason): UpstreamFailure {
   }
 }
 
-/** An end in the middle of a message of HTTP/1 is a breach of the protocol, whoever closed. */
+/** As `ofReset`, but a connection closed in the middle of an HTTP/1 message is a protocol error, whoever closed it. */
 export function ofCut(reason: ResetReason, inMessage: boolean): UpstreamFailure {
   return inMessage && reason === "connection_closed" ? FAILURE.protocolError : ofReset(reason);
 }
@@ -68,13 +68,13 @@ export const NO_HOST = reply(503, {
   details: "no_healthy_upstream",
 });
 
-/** `transport`: what the socket said of it, "" if nothing. */
+/** The answer to a request that failed before a response. `transport`: the socket's error text; "": none. */
 export function failureReply(
   failure: UpstreamFailure,
   transport: string,
   { quiet, retried }: { readonly quiet: boolean; readonly retried: boolean },
 ): Reply {
-  // What the socket said goes into logs, not to clients.
+  // The socket's error goes into logs, not to clients.
   const reason = [failure.text, ...(transport === "" ? [] : [transport])].join("|");
   return reply(failure.status, {
     body: `upstream connect error or disconnect/reset before headers. ${

@@ -17,13 +17,13 @@ import {
 } from "@tsproxy/sdk";
 import type { Config } from "./config.ts";
 
-/** `upstream_log`: a line for every attempt on an upstream, where the connection manager writes one for the request. */
+/** `upstream_log` of the config: a line for every attempt, beside the connection manager's line for the request. */
 export class UpstreamLog {
   readonly cx: SetupContext;
   readonly logs: AccessLogs;
-  /** Another line when the attempt has its connection. */
+  /** Another line is written when an attempt has its connection. */
   readonly onReady: boolean;
-  /** And so often while it lasts. 0: never. */
+  /** Interval of further lines while an attempt lasts, in ms. 0: none. */
   readonly everyMs: number;
 
   constructor(config: Config, cx: SetupContext) {
@@ -35,7 +35,7 @@ export class UpstreamLog {
   }
 }
 
-/** When the connection was made, which may be long before the request. */
+/** Notes when the upstream connection was made, in ms from `startedAt`: negative if before it, NaN if not known. */
 export function noteConnecting(info: StreamInfo, connection: Connection, startedAt: number): void {
   const { connectBegin = -1, connectEnd = -1, handshakeEnd = -1 } = connection;
   info.upstreamConnectBegin = connectBegin < 0 ? Number.NaN : connectBegin - startedAt;
@@ -44,8 +44,8 @@ export function noteConnecting(info: StreamInfo, connection: Connection, started
 }
 
 /**
- * What one attempt's line is made of: of the request the head as it is sent and where it came from, all else is the attempt's own,
- * its times among them. Bodies are seen from the upstream's side: what it sent is what was received.
+ * The source of one attempt's log lines. The request head and the client's side are the stream's; response, times, flags and
+ * bytes are the attempt's own. Bytes are counted from the upstream's side: received from it, sent to it.
  */
 export class LoggedAttempt implements LogEntry {
   readonly info: StreamInfo;
@@ -67,7 +67,7 @@ export class LoggedAttempt implements LogEntry {
     this.#startedAt = log.cx.now();
     const { info } = stream;
     this.info = newStreamInfo({
-      // There is none before there is a connection.
+      // No protocol is known before there is a connection.
       protocol: "" as StreamInfo["protocol"],
       startTime: info.startTime + this.#startedAt - (info.startedAt ?? this.#startedAt),
       startedAt: this.#startedAt,
@@ -127,7 +127,7 @@ export class LoggedAttempt implements LogEntry {
     if (endStream) this.info.upstreamTxEnd = this.#now;
   }
 
-  /** Filters, the route and this proxy edit that head before the line is written. */
+  /** Copies the head: filters, the route and this proxy edit it before the line is written. */
   onHead(headers: ResponseHeaders): void {
     const copy = new ResponseHeaders();
     copy.status = headers.status;
@@ -157,7 +157,7 @@ export class LoggedAttempt implements LogEntry {
     for (const generation of this.#held) generation.release();
   }
 
-  /** There was nobody to send it to: no attempt at all. */
+  /** Ends the attempt without a line: the cluster had no host, so nothing was attempted. */
   forget(): void {
     this.#timer?.cancel();
     for (const generation of this.#held) generation.release();

@@ -13,7 +13,7 @@ import type { UpstreamChain } from "./upstream-chain.ts";
 
 const NONE: readonly unknown[] = [];
 
-/** The downstream's stream as a filter of one attempt sees it. What it does after the attempt goes nowhere. */
+/** The downstream stream as an upstream filter of one attempt sees it. Once the attempt is over it is empty and does nothing. */
 export class UpstreamView implements HttpStream {
   readonly id: number;
   readonly info: StreamInfo;
@@ -52,7 +52,7 @@ export class UpstreamView implements HttpStream {
   get route(): Route | undefined {
     return this.#ended ? undefined : this.#stream.route;
   }
-  /** The request is on its way: its route stays. */
+  /** Does nothing: the request is on its way, so its route cannot change. */
   clearRoute(): void {}
   get routeConfig(): unknown {
     const config = this.route?.filterConfig(this.#filterName);
@@ -71,7 +71,7 @@ export class UpstreamView implements HttpStream {
   get connectionState(): Map<string, unknown> {
     return this.#ended ? new Map() : this.#stream.connectionState;
   }
-  /** For terminal filters, of which the chain has its own. */
+  /** A responder that does nothing: only terminal filters need one, and the chain adds its own terminal filter. */
   get responder(): Responder {
     return NO_RESPONDER;
   }

@@ -1,6 +1,6 @@
 import type { WireBytes } from "@tsproxy/sdk";
 
-/** What a request's attempts have taken on the wire together. The last goes on counting; those before it are over. */
+/** Bytes on the wire of all attempts of a request: of those that are over, and of the last, which may still grow. */
 export class WireSum implements WireBytes {
   readonly #before: Required<WireBytes>;
   readonly #last: WireBytes;

@@ -11,7 +11,7 @@ import {
   Type,
 } from "@tsproxy/sdk";
 
-/** Envoy's SubstitutionFormatString, of a body. */
+/** Envoy's SubstitutionFormatString for a body. */
 export const BodyFormatConfig = Type.Object({
   text_format: Type.Optional(Type.String()),
   text_format_source: Type.Optional(DataSource()),
@@ -24,7 +24,7 @@ export type BodyFormatConfig = Static<typeof BodyFormatConfig>;
 
 export interface BodyFormat {
   readonly format: Format;
-  /** `content-type` of what it makes. */
+  /** The `content-type` of the formatted body. */
   readonly type: string;
 }
 
@@ -47,7 +47,7 @@ export function compileBodyFormat(config: BodyFormatConfig, path: string): BodyF
   }
 }
 
-/** The stream as formats see it while its reply is made. */
+/** The stream as a source of formats while its local reply is being made. */
 export function withReplyBody(
   stream: FormatSource,
   response: ResponseHeaders | undefined,

@@ -15,14 +15,14 @@ import type { Config } from "./config.ts";
 
 const FORWARDED_FOR = headerName("x-forwarded-for");
 
-/** Who sent a request, as far as it can be trusted. */
+/** The client that sent a request, as far as this can be trusted. */
 export interface Client {
   readonly address: Address;
-  /** One of ours: its `x-envoy-` headers are obeyed. */
+  /** An internal client: its `x-envoy-` headers are obeyed. */
   readonly internal: boolean;
 }
 
-/** Finds the client behind a connection and keeps x-forwarded-for in order. */
+/** Finds the client of a request, and what x-forwarded-for says of it. */
 export class ClientAddress {
   readonly #atEdge: boolean;
   readonly #hops: number;
@@ -59,35 +59,35 @@ export class ClientAddress {
     );
   }
 
-  /** What holds for a connection whose requests have no x-forwarded-for: computed once. */
+  /** The client of requests without x-forwarded-for, which is the peer. Computed once a connection. */
   direct(connection: DownstreamConnection): Client {
     const address = connection.remoteAddress;
     return { address, internal: this.#atEdge && this.#isInternal(address) };
   }
 
-  /** The value that the proxy appends for this peer; "" if it appends nothing. */
+  /** The entry that is appended to x-forwarded-for for this peer; "": none. */
   forwardedFor(connection: DownstreamConnection): string {
     const { ip, path } = connection.remoteAddress;
     if (!this.#append || path !== undefined) return "";
     const bytes = parseIp(ip);
-    // A client on this machine is known to others by the machine's address.
+    // A client on this machine is known to other machines by this machine's address.
     const local = bytes !== undefined && isLoopback(bytes);
     if (local) return this.#ownAddress ?? ip;
     return this.#maps && bytes?.length === 4 ? `::ffff:${ip}` : ip;
   }
 
-  /** The peer as others know it. */
+  /** The peer's address as other machines know it. */
   textOf(address: Address): string {
     const bytes = parseIp(address.ip);
     return bytes !== undefined && isLoopback(bytes) ? (this.#ownAddress ?? address.ip) : address.ip;
   }
 
-  /** Extensions find the client, in the place of x-forwarded-for alone. */
+  /** Whether extensions find the client (`original_ip_detection_extensions`), instead of the options for x-forwarded-for. */
   get detects(): boolean {
     return this.#detectors.length > 0;
   }
 
-  /** A refusal, or the client; whoever asks appends the peer to x-forwarded-for if `appends`. */
+  /** Asks the extensions in order. Returns a refusal or the client; `appends`: the caller appends the peer to x-forwarded-for. */
   detect(headers: RequestHeaders, direct: Client): Detected & { readonly client: Client } {
     let last: Detected | undefined;
     for (const detector of this.#detectors) {
@@ -98,14 +98,14 @@ export class ClientAddress {
     return { appends: false, ...last, client };
   }
 
-  /** The client of a request that has x-forwarded-for. */
+  /** The client of a request with x-forwarded-for. */
   behind(headers: RequestHeaders, direct: Client): Client {
     const external = { address: direct.address, internal: false };
     const lines = headers.getAll(FORWARDED_FOR);
     const entries = lines.join(",");
     if (lines.length > 1) headers.set(FORWARDED_FOR, entries);
     if (this.#atEdge && this.#hops === 0) return external;
-    // At the edge the last entry is the first that a trusted proxy wrote; elsewhere it is the client itself.
+    // The entry that the last trusted hop has appended. At the edge the peer counts as one of `hops`, elsewhere it does not.
     const entry = fromTheRight(entries, this.#atEdge ? this.#hops : this.#hops + 1);
     const bytes = entry === undefined ? undefined : parseIp(entry);
     if (bytes === undefined) return external;
@@ -123,7 +123,7 @@ export class ClientAddress {
   }
 }
 
-/** The nth entry of a comma list counted from its end, trimmed. */
+/** The nth entry of a comma list from its end, trimmed; undefined: there are fewer. */
 function fromTheRight(list: string, n: number): string | undefined {
   let end = list.length;
   for (let k = 1; k < n; k++) {
@@ -133,7 +133,7 @@ function fromTheRight(list: string, n: number): string | undefined {
   return list.slice(list.lastIndexOf(",", end - 1) + 1, end).trim();
 }
 
-/** Appends to x-forwarded-for: the lines become one, joined as Envoy joins them. */
+/** Appends to x-forwarded-for. Its lines become one, joined as in Envoy. */
 export function appendForwardedFor(headers: RequestHeaders, value: string): void {
   const before = headers.getAll(FORWARDED_FOR).filter((line) => line !== "");
   headers.replace(FORWARDED_FOR, [...before, value].join(","));

@@ -8,7 +8,7 @@ import type { Config } from "./config.ts";
 
 const CLIENT_CERT = headerName("x-forwarded-client-cert");
 
-/** What one connection's requests say of the client's certificate; "" if it has shown none. */
+/** What the requests of one connection say of the client's certificate (x-forwarded-client-cert). */
 export class ClientCert {
   readonly #connection: DownstreamConnection;
   #value: string | undefined = undefined;
@@ -21,7 +21,7 @@ export class ClientCert {
     return this.#connection.tls?.peer !== undefined;
   }
 
-  /** Made once a connection, with the first request that wants it: the handshake is done by then. */
+  /** One element of x-forwarded-client-cert; "": no TLS. Made for the first request that needs it, after the handshake. */
   value(config: Config): string {
     const tls = this.#connection.tls;
     this.#value ??= tls === undefined ? "" : elementOf(tls, config);
@@ -30,8 +30,8 @@ export class ClientCert {
 }
 
 /**
- * Keeps x-forwarded-client-cert in order, as `forward_client_cert_details` says: without mutual TLS nobody is believed, but for
- * ALWAYS_FORWARD_ONLY.
+ * Removes, keeps or extends x-forwarded-client-cert, by `forward_client_cert_details`. Without a client certificate it is
+ * removed, except for ALWAYS_FORWARD_ONLY.
  */
 export function editClientCert(headers: RequestHeaders, client: ClientCert, config: Config): void {
   const mode = config.forward_client_cert_details;

@@ -42,12 +42,13 @@ export type ClientDetection = Static<typeof ClientDetection>;
 
 const FORWARDED_FOR = headerName("x-forwarded-for");
 
-/** What one extension makes of a request. */
+/** What one extension finds out about the client of a request. */
 export interface Detected {
-  /** Undefined: it does not know, the next one is asked. */
+  /** Undefined: the extension does not know, and the next one is asked. */
   readonly client: Client | undefined;
-  /** The peer goes to the end of x-forwarded-for. */
+  /** The peer is to be appended to x-forwarded-for. */
   readonly appends: boolean;
+  /** The answer to a request whose client is not found. */
   readonly refusal?: Reply;
 }
 
@@ -62,7 +63,7 @@ export function compileDetector(
   if (!("header_name" in typed)) return byForwardedFor(typed, path, isInternal);
   const name = nameOf(typed.header_name, `${path}.typed_config.header_name`);
   const status = typed.reject_with_status && statusOf(typed.reject_with_status);
-  // Envoy refuses with 403 what the config would answer with a success.
+  // As in Envoy, a configured status that is not an error becomes 403.
   const refusal =
     status === undefined
       ? {}
@@ -111,7 +112,10 @@ function isTrusted(direct: Client, trusted: CidrRanges): boolean {
   return peer !== undefined && trusted.contains(peer);
 }
 
-/** Proxies that are trusted append whom they had before them: the first entry from the right that is none of them, or the first of all. */
+/**
+ * The first entry from the right that is not a trusted proxy, or else the leftmost: each trusted proxy appends its client.
+ * Undefined: that entry is not an address.
+ */
 function lastUntrusted(
   list: readonly (Uint8Array | undefined)[],
   trusted: CidrRanges,

@@ -18,7 +18,7 @@ import { LocalReplyConfig } from "./local-reply-config.ts";
 import { RouteConfig } from "./route-config.ts";
 import { ScopedRoutesConfig } from "./scoped-routes.ts";
 
-/** A chain. `disabled`: left out of it unless a route turns the filter on. */
+/** A filter chain. A filter that is `disabled` is left out unless a route turns it on. */
 const HttpFilters = Type.Array(
   Extension("http", { fields: { disabled: Type.Boolean({ default: false }) } }),
   { default: [] },
@@ -38,7 +38,7 @@ export const Config = Type.Object({
       flush_log_on_tunnel_successfully_established: Type.Boolean({ default: false }),
     }),
   ),
-  /** Older than `access_log_options`. */
+  /** The older place of two options of `access_log_options`. */
   access_log_flush_interval: Type.Optional(Duration()),
   flush_access_log_on_new_request: Type.Boolean({ default: false }),
 
@@ -67,7 +67,7 @@ export const Config = Type.Object({
   generate_request_id: Type.Boolean({ default: true }),
   preserve_external_request_id: Type.Boolean({ default: false }),
   always_set_request_id_in_response: Type.Boolean({ default: false }),
-  /** Both options choose what tracing makes of the id. */
+  /** Both options concern only tracing, which is not implemented, so they have no effect. */
   request_id_extension: Type.Optional(
     Type.Object({
       typed_config: Typed({
@@ -84,7 +84,7 @@ export const Config = Type.Object({
     Type.Object({
       upgrade_type: Type.String({ minLength: 1 }),
       enabled: Type.Boolean({ default: true }),
-      /** In the place of `http_filters`, for streams that ask for this upgrade. */
+      /** Replaces `http_filters` for streams that ask for this upgrade; empty: it does not. */
       filters: HttpFilters,
     }),
     { default: [] },
@@ -128,7 +128,7 @@ export const Config = Type.Object({
       max_connection_duration: Duration({ default: 0 }),
       max_stream_duration: Duration({ default: 0 }),
       max_requests_per_connection: UInt32({ default: 0 }),
-      /** For clusters alone: refused here, as in Envoy. */
+      /** For clusters only: refused here, as in Envoy. */
       max_response_headers_kb: Type.Optional(UInt32()),
       headers_with_underscores_action: Enum(["ALLOW", "REJECT_REQUEST", "DROP_HEADER"], {
         default: "ALLOW",

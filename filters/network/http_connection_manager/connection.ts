@@ -36,33 +36,33 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   peer: Peer;
   #state: Map<string, unknown> | undefined = undefined;
   readonly #manager: ConnectionManager;
-  /** The config that new streams take; looked at for each. */
+  /** The config of the newest stream; a new stream takes the manager's. */
   #runtime: Runtime;
-  /** Absent until the first bytes, or TLS, have told which it is. */
+  /** Undefined until ALPN or the first bytes have shown the protocol. */
   #codec: ServerCodec | undefined = undefined;
   #codecGeneration: Generation<CodecFactory> | undefined = undefined;
-  /** Where new connections take their codec from, and what was there when this one last looked: no other code than its own. */
+  /** The slot that new connections take their codec from, and the generation in it when this one last looked. */
   #codecSlot: Slot<CodecFactory> | undefined = undefined;
   #codecLatest: Generation<CodecFactory> | undefined = undefined;
-  /** Many streams at once, none of which ends the connection with it. */
+  /** HTTP/2: several streams at once, and the end of one does not end the connection. */
   isHttp2 = false;
-  /** The first bytes, while they could be the beginning of a preface. */
+  /** The first bytes, while they may still be the beginning of an HTTP/2 preface. */
   #early: Uint8Array | undefined = undefined;
   readonly #idle: Timer;
   #durationTimer: Timer | undefined = undefined;
-  /** The client has been asked to leave; until then it may still send requests. */
+  /** Runs from when the client is asked to leave; until it fires the client may still send requests. */
   #drainTimer: Timer | undefined = undefined;
-  /** Why the codec has given the connection up. */
+  /** Details of the error for which the codec has given up the connection; "": none. */
   errorDetails = "";
   #codes: CodeCounters;
   /** An event of this connection is being handled. */
   #inTurn = false;
   #active = 0;
   #requests = 0;
-  /** Streams whose heads came in this turn. */
+  /** Streams whose heads came in the event being handled. */
   readonly #fresh: HcmStream[] = [];
   #draining = false;
-  /** The listener or the whole proxy drains, which Envoy counts; an idle, old or used up connection it does not. */
+  /** The listener or the whole proxy drains. Envoy counts that, but not the end of an idle, old or used-up connection. */
   #toldToDrain = false;
   #listenerDrain: Drain | undefined = undefined;
   /** HTTP/1: each response says `connection: close`, and the connection is closed when the drain timeout is over. */
@@ -70,8 +70,9 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   #closing = false;
   /** The client has sent FIN. */
   #clientLeft = false;
-  /** It left in the middle of an exchange. */
+  /** The client sent FIN in the middle of an exchange. */
   #leftBusy = false;
+  /** The connection is closed with a delay (`delayed_close_timeout`), so that the client can read what was sent. */
   #lingers = false;
   #bytesReceived = 0;
   #bytesSent = 0;
@@ -139,7 +140,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
 
   // ---- the protocol
 
-  /** `codec_type`, what TLS has agreed on (ALPN), or how the connection begins. */
+  /** Chooses the codec: by `codec_type`, else by ALPN, else by the first bytes. */
   #sniff(chunk: Chunk, endStream: boolean): void {
     const { codec_type } = this.#runtime.config;
     const agreed = this.connection.tls?.alpn ?? "";
@@ -155,7 +156,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
         return;
       }
       this.#early = undefined;
-      // RFC 9113 §3.4: who begins with neither a preface nor a request gets no answer in HTTP/1.
+      // RFC 9113 §3.4: a client that sends neither a preface nor a request gets no answer in HTTP/1.
       if (isNoHttp(bytes)) this.connection.close("abort");
       else this.#useCodec(k === PREFACE.length).onData(bytes);
       return;
@@ -196,7 +197,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.#endTurn();
   }
 
-  /** The listener drains: a response tells its client to leave. Idle connections are the listener's to close. */
+  /** The listener drains: responses ask the client to leave. The listener itself closes idle connections. */
   onDrain(drain: Drain): void {
     if (!drain.immediate) {
       this.#listenerDrain = drain;
@@ -206,7 +207,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.#drain();
   }
 
-  /** A codec lasts as long as its connection, so newer code of it is for those that come after. */
+  /** A codec lasts as long as its connection. If there is newer code, the connection drains, so that the client connects anew. */
   onPackagesChanged(): void {
     if (this.#codecSlot?.current !== this.#codecLatest) this.#drain();
     const { runtime } = this.#manager;
@@ -219,7 +220,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.#durationTimer?.cancel();
     this.#drainTimer?.cancel();
     const { stats } = this.#runtime;
-    // Envoy counts a close that answers the client's own as the client's.
+    // As in Envoy, a close that follows the client's own counts as the client's.
     const remote = event.by === "remote" || this.#clientLeft;
     stats.cxDestroy.inc();
     if (event.timeout) stats.cxDelayedCloseTimeout.inc();
@@ -272,7 +273,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.close();
   }
 
-  /** HTTP/2: the streams are reset next. */
+  /** HTTP/2: the codec resets all streams after this call. */
   onConnectionError(details: string): void {
     this.errorDetails = details;
     this.#runtime.stats.cxProtocolError.inc();
@@ -280,7 +281,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.close();
   }
 
-  /** A response is cut: the client may take what it got of it before the connection is gone. */
+  /** A response was cut off: the client may read what came of it before the connection is gone. */
   onCut(): void {
     this.#lingers = true;
   }
@@ -296,7 +297,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.#codes = runtime.listenerCodes(this.connection.listener.statPrefix);
   }
 
-  /** Another stat_prefix: the connection is counted where its streams are. */
+  /** With another `stat_prefix`, moves the connection's gauges to where its streams are counted. */
   #moveGauges(to: Runtime): void {
     if (to.config.stat_prefix === this.#runtime.config.stat_prefix) return;
     const from = this.#runtime.stats;
@@ -313,7 +314,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
 
   // ---- from the streams
 
-  /** The bytes of the stream's head are lent to it until this event ends; it is still there then. */
+  /** Arranges `onTurnEnded` for the end of this event: the bytes of the stream's head are lent only until then. */
   keep(stream: HcmStream): void {
     if (this.#inTurn) this.#fresh.push(stream);
     else stream.onTurnEnded();
@@ -325,7 +326,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
       : runtime.listenerCodes(this.connection.listener.statPrefix);
   }
 
-  /** A final response head is about to be written: is it the last of its connection? */
+  /** Called before a final response head is written: decides whether it is the last of its connection. */
   beforeResponse(encoder: ResponseEncoder, faulty: boolean, requestComplete: boolean): void {
     if (!this.#draining && this.#mayLeave()) this.#leave(true);
     if (this.isHttp2) return;
@@ -336,13 +337,13 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     else if (this.#leaving) encoder.announceClose?.();
   }
 
-  /** Envoy's DrainManager::drainClose. */
+  /** Whether the client is to be asked to leave: Envoy's DrainManager::drainClose. */
   #mayLeave(): boolean {
     if (this.#manager.leaving && this.connection.listener.drainType !== "MODIFY_ONLY") return true;
     return this.#listenerDrain?.closes() === true;
   }
 
-  /** `quiet`: nobody can still name the stream, so its object may serve again. */
+  /** `quiet`: nothing can call the stream any more, so its object may be reused. */
   onStreamEnded(
     stream: HcmStream,
     requestComplete: boolean,
@@ -357,12 +358,12 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
       if (this.#active === 0 && !this.#closing) this.#armIdle();
       return;
     }
-    // The codec leaves a connection to us whose request it cannot or need not read to the end.
+    // HTTP/1: the codec leaves it to this class to close a connection whose request was not read to its end.
     if (faulty || !requestComplete) this.close();
     else if (this.#active === 0 && !this.#closing) this.#armIdle();
   }
 
-  /** A client that opens streams only to reset them costs more than it is served for (CVE-2023-44487). */
+  /** Closes the connection of a client that opens streams only to reset them, at the proxy's expense (CVE-2023-44487). */
   #countReset(info: StreamInfo): void {
     this.#streamsEnded++;
     if (info.responseCode === 0 && info.duration < PREMATURE_MS) this.#prematureResets++;
@@ -383,7 +384,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
 
   // ---- closing
 
-  /** HTTP/1: the next response is the last. HTTP/2: a GOAWAY notice now, and the end after the drain timeout. */
+  /** Ends the connection. HTTP/1: the next response is the last. HTTP/2: GOAWAY now, and the end after the drain timeout. */
   #drain(): void {
     if (this.#draining && !this.#leaving) return;
     this.#draining = true;
@@ -400,7 +401,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.#drainTimer.arm(this.#runtime.config.drain_timeout);
   }
 
-  /** What had been on its way when the client was asked to leave has come by now. */
+  /** The drain timeout is over: requests that the client sent before it was asked to leave have come by now. */
   #onDrained(): void {
     if (this.#closing) return;
     if (this.isHttp2) this.#codec?.finish?.();
@@ -415,11 +416,11 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     if (idle_timeout > 0) this.#idle.arm(idle_timeout);
   }
 
-  /** Envoy drains an idle connection first, so that a request which crosses the close is still answered. */
+  /** As in Envoy, an idle connection drains first, so that a request that crosses the close is still answered. */
   #onIdleTimeout(): void {
     if (this.#active > 0 || this.#closing) return;
     this.#runtime.stats.cxIdleTimeout.inc();
-    // No byte has ever come: there is no request to cross the close.
+    // No byte has ever come, so no request can cross the close.
     if (this.#codec === undefined) this.close();
     else this.#leave(false);
   }
@@ -431,12 +432,12 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     else this.#leave(false);
   }
 
-  /** For streams that want it: the response that comes is the last, and nobody waits for the client. */
+  /** A filter asks for it (`WISH.DRAIN_CONNECTION`): the next response is the last. */
   leave(): void {
     this.#drain();
   }
 
-  /** Envoy's drain sequence. HTTP/1 clients that were told to close, and those that never ask again, have the drain timeout for it. */
+  /** Begins Envoy's drain sequence: over HTTP/1 responses first ask the client to leave. `counted`: in `cx_drain_close`. */
   #leave(counted: boolean): void {
     if (this.#draining) return;
     if (counted) this.#runtime.stats.cxDrainClose.inc();
@@ -449,6 +450,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.#armDrain();
   }
 
+  /** Closes the connection once all that was written is sent; `#lingers` delays it. */
   close(): void {
     if (this.#closing) return;
     this.#closing = true;
@@ -463,7 +465,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
 const NO_HTTP = /^\S+ \S+ [^\s/]+\r\n\r\n$/;
 const LONGEST_GREETING = 64;
 
-/** Three words and nothing else, the last of which is no version of anything. */
+/** Whether the bytes are three words and nothing else, the third without a slash, so that it is no `HTTP/1.1`. */
 function isNoHttp(bytes: Chunk): boolean {
   if (bytes.length > LONGEST_GREETING) return false;
   return NO_HTTP.test(latin1Decode(bytes.memory, bytes.at, bytes.end));

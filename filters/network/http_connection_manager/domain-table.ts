@@ -1,7 +1,7 @@
-// Hot path: one lookup a stream; its cost does not grow with the number of hosts.
+// Hot path: one lookup a stream. Its cost does not grow with the number of virtual hosts.
 import { ConfigError } from "@tsproxy/sdk";
 
-/** Host name -> virtual host: exact, then `*.suffix`, then `prefix.*`, the longest first; then `*`. */
+/** Maps a host name to its virtual host: exact, then `*.suffix`, then `prefix.*`, the longest first; then `*`. */
 export class DomainTable<T> {
   readonly #exact = new Map<string, T>();
   readonly #suffixes = new Wildcards<T>(true);
@@ -33,7 +33,7 @@ export class DomainTable<T> {
     else this.#exact.set(lower, host);
   }
 
-  /** The virtual host of every request, if there is nothing to choose. */
+  /** The virtual host of all requests if `*` is the only domain; undefined: there are others, or none. */
   get only(): T | undefined {
     const choice = this.#exact.size + this.#suffixes.size + this.#prefixes.size;
     return choice === 0 ? this.#any : undefined;
@@ -47,14 +47,14 @@ export class DomainTable<T> {
 }
 
 /**
- * The texts beside the star, by a hash that grows with every character from the far end of the star's side: one pass over a name
- * meets every text that it may have, and makes no string. 0.8 µs less a lookup than slices in a Map.
+ * Domains with a star at one end, without the star. They are found by a rolling hash that begins at the other end: one pass over
+ * a name finds all that match, without making a string. 0.8 µs less a lookup than slices in a Map.
  */
 class Wildcards<T> {
   readonly #fromEnd: boolean;
   readonly #hosts = new Map<string, T>();
   readonly #byHash = new Map<number, string[]>();
-  /** Whether there is a text of that length. */
+  /** By length: whether there is a text of that length. */
   readonly #lengths: boolean[] = [];
 
   constructor(fromEnd: boolean) {
@@ -79,7 +79,7 @@ class Wildcards<T> {
     else known.push(text);
   }
 
-  /** The longest that the name has; the star stands for one character at least. */
+  /** The virtual host of the longest text that the name begins or ends with. The star stands for at least one character. */
   find(name: string): T | undefined {
     const lengths = this.#lengths;
     const most = Math.min(name.length, lengths.length) - 1;

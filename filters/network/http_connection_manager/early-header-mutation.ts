@@ -30,7 +30,7 @@ export const EarlyHeaderMutation = TypedExtension({
 });
 export type EarlyHeaderMutation = Static<typeof EarlyHeaderMutation>;
 
-/** Edits request heads before anything is decided by them, in the order of the config. */
+/** Edits request heads in the order of the config, before the client is found and the route is chosen. */
 export class EarlyHeaderMutations {
   readonly #steps: readonly ((headers: RequestHeaders, source: FormatSource) => void)[];
 

@@ -23,22 +23,22 @@ const GRPC_STATUS = headerName("grpc-status");
 const GRPC_MESSAGE = headerName("grpc-message");
 const EMPTY = new Uint8Array(0);
 
-/** The text encoded last: a proxy that answers by itself mostly says the same thing again. */
+/** The text encoded last: a proxy that answers by itself mostly repeats the same text. */
 let lastText = "";
 let lastBytes: Uint8Array = EMPTY;
 
-/** Whose reply it is, and what may change it on its way to the client. */
+/** What a local reply depends on, besides the Reply itself. */
 export interface ReplyContext {
-  /** A gRPC client gets all of it in the head. */
+  /** The request is gRPC: its reply is a head alone, with `grpc-status` and `grpc-message`. */
   readonly grpc: boolean;
   readonly isHead: boolean;
-  /** The route whose response header rules it takes. */
+  /** The route whose response header rules edit the reply; undefined: none. */
   readonly editedBy: Route | undefined;
-  /** The stream; its `response` is the head that is being written. */
+  /** The stream that is answered; its `response` is the head that is being written. */
   readonly stream: LogEntry & { readonly request: RequestHeaders };
 }
 
-/** How a connection manager writes its local replies: plainly, or as `local_reply_config` says. */
+/** Writes the local replies of one connection manager, plainly or by `local_reply_config`. */
 export class LocalReplies {
   readonly #mappers: readonly Mapper[];
   readonly #format: BodyFormat | undefined;
@@ -50,12 +50,12 @@ export class LocalReplies {
     this.#format = config?.body_format && compileBodyFormat(config.body_format, path);
   }
 
-  /** Writes the reply into `head`, in Envoy's order, and answers its body. Throws on a header that HTTP cannot carry. */
+  /** Writes the reply into `head`, in Envoy's order, and returns its body. Throws on a header that HTTP cannot carry. */
   write(head: ResponseHeaders, reply: Reply, context: ReplyContext): Uint8Array {
     const { info, request } = context.stream;
     head.reset();
     head.status = reply.status;
-    // What a route answers by itself is edited as a whole; another's answer follows what the route adds.
+    // Rules of a route that forwards run before the headers of the reply are added, those of other routes after.
     const { editedBy } = context;
     const forwards = editedBy?.action.type === "route";
     if (forwards) editedBy.editResponse(head, info, request, context.stream);
@@ -72,7 +72,7 @@ export class LocalReplies {
     info.responseCode = head.status;
     const retyped = text !== reply.body;
     if (context.grpc) {
-      // JSON formats end a line, which Envoy takes away from what becomes a header.
+      // JSON formats end in a line break, which Envoy removes from `grpc-message`.
       const message = type === "application/json" ? text.replace(/\n$/, "") : text;
       writeGrpcReply(head, reply, message, context.isHead);
       return EMPTY;
@@ -82,7 +82,7 @@ export class LocalReplies {
       return EMPTY;
     }
     const body = encode(text);
-    // A mapper's own content-type stands; any other goes with the body that was rewritten.
+    // A content-type that a mapper has set stays; any other is replaced if the body was rewritten.
     const ownType = head.get(CONTENT_TYPE);
     const typed = ownType !== undefined && (!retyped || ownType !== typeBefore);
     head.append(CONTENT_LENGTH, String(body.length));

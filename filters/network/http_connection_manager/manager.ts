@@ -9,15 +9,15 @@ import { HcmConnection } from "./connection.ts";
 import { Runtime } from "./runtime.ts";
 import { HcmStream } from "./stream.ts";
 
-/** Stream objects that wait for their next stream; a busy worker has about as many streams at once. */
+/** Limit of HcmStream objects that are kept to be reused; a busy worker has about as many streams at once. */
 const STREAMS_KEPT = 1024;
 
-/** One connection manager of the config: what its connections share. */
+/** One connection manager of the config: what all of its connections share. */
 export class ConnectionManager implements NetworkFilterFactory {
   readonly cx: SetupContext;
-  /** What new streams take; replaced as a whole when the config changes. */
+  /** The config of new streams; replaced as a whole when the config changes. */
   runtime: Runtime;
-  /** An operator wants clients to leave: each answer closes its connection. */
+  /** `/healthcheck/fail` was called: responses ask their clients to leave. */
   leaving = false;
   readonly #free: HcmStream[] = [];
   readonly #ended: HcmStream[] = [];
@@ -25,7 +25,7 @@ export class ConnectionManager implements NetworkFilterFactory {
   constructor(config: Config, cx: SetupContext) {
     this.cx = cx;
     this.runtime = new Runtime(config, cx);
-    // Admin answers on as ever, so that health checks can be told to pass again.
+    // Connections to the admin interface (role `control`) stay, so that `/healthcheck/ok` can be called.
     if (cx.role !== "control")
       cx.subscribe("core/health_checks_fail", (failing) => {
         this.leaving = failing === true;
@@ -43,15 +43,17 @@ export class ConnectionManager implements NetworkFilterFactory {
     };
   }
 
+  /** Takes or makes the object for a new stream. */
   takeStream(): HcmStream {
     return this.#free.pop() ?? new HcmStream(this.cx);
   }
 
+  /** Keeps the object of an ended stream, until `reuseStreams` frees it. */
   giveBack(stream: HcmStream): void {
     if (this.#ended.length + this.#free.length < STREAMS_KEPT) this.#ended.push(stream);
   }
 
-  /** Called where an event begins: calls of streams that have ended are still on the stack at any other time. */
+  /** Frees the objects of ended streams. Called where an event begins: later, such a stream's calls may be on the stack. */
   reuseStreams(): void {
     const ended = this.#ended;
     while (ended.length > 0) this.#free.push(ended.pop()!);

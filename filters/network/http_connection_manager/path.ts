@@ -1,10 +1,13 @@
-// Hot path: `scanPath` looks at every byte of every path once; what follows runs only for paths that need it.
+// Hot path: `scanPath` looks at every byte of every path once; the rest runs only for paths that need it.
 import type { RequestHeaders } from "@tsproxy/sdk";
 
-/** What a scan has found; bits. */
+/** What a scan has found, as bits. */
 export const FOUND = { FRAGMENT: 1, PERCENT: 2, BACKSLASH: 4, SLASHES: 8, DOT: 16 } as const;
 
-/** The path may need work: `PERCENT`, `BACKSLASH`, two slashes, or a segment that begins with a dot; a fragment is an error. */
+/**
+ * Scans a path for what may have to be normalized: bits of FOUND, 0 for none. SLASHES: two in a row; DOT: one that begins a
+ * segment; FRAGMENT comes alone, and is an error. A query is not scanned for the others.
+ */
 export function scanPath(headers: RequestHeaders): number {
   if (headers.pathEdited) return scanText(headers.path);
   const memory = headers.memory;
@@ -51,13 +54,13 @@ export function unescapeSlashes(path: string): string {
 }
 
 export function mergeSlashes(path: string): string {
-  // Envoy puts segments together between a first slash and a last one, which are two where there is no segment.
+  // As in Envoy, a path of nothing but slashes becomes two: the first and the last, with no segment between.
   return /^\/{2,}$/.test(path) ? "//" : path.replace(/\/{2,}/g, "/");
 }
 
 /**
- * RFC 3986 §6.2.2 as Envoy does it: escapes of unreserved characters are decoded, a backslash is a slash, dot segments go. Other
- * escapes stay as they are written. Undefined: `%00`, which no path may have.
+ * Normalizes a path as Envoy does (RFC 3986 §6.2.2): decodes escapes of unreserved characters, turns backslashes into slashes and
+ * removes dot segments. Other escapes stay. Undefined: the path has `%00`, which is an error.
  */
 export function normalizePath(path: string): string | undefined {
   if (path.includes("%00")) return undefined;
@@ -71,7 +74,7 @@ export function normalizePath(path: string): string | undefined {
   return absolute.includes("/.") ? removeDotSegments(absolute) : absolute;
 }
 
-/** RFC 3986 §5.2.4; an empty segment is a segment like any other. */
+/** RFC 3986 §5.2.4; an empty segment counts as a segment. */
 function removeDotSegments(path: string): string {
   const kept: string[] = [];
   const segments = path.slice(1).split("/");

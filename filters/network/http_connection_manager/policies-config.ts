@@ -55,7 +55,7 @@ const RetryPolicyConfig = Type.Object({
       max_interval: Duration({ default: 300_000 }),
     }),
   ),
-  /** Envoy has no such predicate, and refuses whatever is named. */
+  /** Envoy has no such predicates either, so any entry is refused. */
   retry_options_predicates: Type.Array(TypedExtension({}), { default: [] }),
   retriable_headers: Type.Array(HeaderMatcher, { default: [] }),
   retriable_request_headers: Type.Array(HeaderMatcher, { default: [] }),
@@ -91,32 +91,32 @@ const HedgePolicyConfig = Type.Object({
   hedge_on_per_try_timeout: Type.Boolean({ default: false }),
 });
 
-/** What a route's action, its virtual host and the table may all say. */
+/** Fields of a route's action, its virtual host and the route table. */
 export const mirrorFields = {
   request_mirror_policies: Type.Array(MirrorPolicyConfig, { default: [] }),
 };
 
-/** What a route's action and its virtual host may say; the action has the last word. */
+/** Fields of a route's action and its virtual host; those of the action win. */
 const sharedFields = {
   retry_policy: Type.Optional(RetryPolicyConfig),
   hedge_policy: Type.Optional(HedgePolicyConfig),
   ...mirrorFields,
 };
 
-/** Of a route entry and of its virtual host. */
+/** Fields of a route entry and its virtual host. */
 const bufferFields = {
   per_request_buffer_limit_bytes: Type.Optional(UInt32()),
   request_body_buffer_limit: Type.Optional(Type.Integer({ minimum: 0 })),
 };
 
-/** Of a route entry. */
+/** Fields of a route entry. */
 export const entryPolicyFields = {
   ...bufferFields,
   /** The route's requests are counted below `vhost.<virtual host>.route.<this>.` as well. */
   stat_prefix: Type.String({ default: "" }),
 };
 
-/** Of a virtual host. */
+/** Fields of a virtual host. */
 export const virtualHostPolicyFields = {
   ...sharedFields,
   ...bufferFields,
@@ -125,7 +125,7 @@ export const virtualHostPolicyFields = {
   include_is_timeout_retry_header: Type.Boolean({ default: false }),
 };
 
-/** Of a RouteAction. */
+/** Fields of a RouteAction. */
 export const actionPolicyFields = {
   ...sharedFields,
   priority: Enum(["DEFAULT", "HIGH"], { default: "DEFAULT" }),
@@ -139,19 +139,19 @@ export const actionPolicyFields = {
       grpc_timeout_header_offset: Type.Optional(Duration()),
     }),
   ),
-  /** The older way to honour `grpc-timeout`. */
+  /** The older option to honour `grpc-timeout`. */
   max_grpc_timeout: Type.Optional(Duration()),
   grpc_timeout_offset: Type.Optional(Duration()),
 };
 
-/** Of a weighted cluster. */
+/** Fields of a weighted cluster. */
 export const weightedPolicyFields = { metadata_match: Type.Optional(Metadata) };
 
 const Action = Type.Object(actionPolicyFields);
 const Host = Type.Object(virtualHostPolicyFields);
 const Mirrors = Type.Object(mirrorFields);
 const Entry = Type.Object(entryPolicyFields);
-/** The places that say something of a route's policies, from the inside out. */
+/** The parts of the config that a route's policies come from, the most specific first. */
 export interface PolicySources {
   readonly action: Static<typeof Action>;
   readonly entry: Static<typeof Entry>;

@@ -23,14 +23,14 @@ import type {
   RetryPolicyConfig,
 } from "./policies-config.ts";
 
-/** Where each of the sources stands in the config. */
+/** Where the sources of policies stand in the config. */
 export interface PolicyPaths {
   readonly action: string;
   readonly virtualHost: string;
   readonly table: string;
 }
 
-/** Undefined: the route asks for nothing but to be forwarded, once. `weighted`: what its weighted cluster adds. */
+/** Compiles the policies of a route; undefined: it has none. `weighted`: `metadata_match` of its weighted cluster. */
 export function compilePolicies(
   sources: PolicySources,
   paths: PolicyPaths,
@@ -80,7 +80,7 @@ export function compilePolicies(
   return asksForNothing(policies) ? undefined : policies;
 }
 
-/** A buffer's limit alone changes nothing. */
+/** Whether the policies change nothing. A buffer limit alone changes nothing. */
 function asksForNothing(policies: RoutePolicies): boolean {
   for (const name in policies) {
     const value = policies[name as keyof RoutePolicies];
@@ -97,7 +97,7 @@ function asksForNothing(policies: RoutePolicies): boolean {
 
 function compileRetry(config: RetryPolicyConfig, path: string, cx: SetupContext): RetryPolicy {
   const backOff = config.retry_back_off;
-  // Envoy counts what is below a millisecond as one.
+  // As in Envoy, less than a millisecond counts as one.
   const base = backOff === undefined ? undefined : Math.max(1, Math.floor(backOff.base_interval));
   const most =
     backOff?.max_interval === undefined ? undefined : Math.max(1, Math.floor(backOff.max_interval));
@@ -139,7 +139,7 @@ function compileRetry(config: RetryPolicyConfig, path: string, cx: SetupContext)
           return [];
       }
     }),
-    // Envoy takes 0 for "not set", and its default is one more choice.
+    // Envoy takes 0 as "not set", and its default is 1.
     hostSelectionRetries: config.host_selection_retry_max_attempts || 1,
     previousPrioritiesEvery: config.retry_priority?.typed_config.update_frequency ?? 0,
   };
@@ -152,7 +152,7 @@ function lbMetadata(host: Host): Readonly<Record<string, unknown>> {
 
 const isCanary = (host: Host): boolean => lbMetadata(host).canary === true;
 
-/** All pairs of `envoy.lb` are the host's as well. */
+/** Whether a host has all of the config's pairs in its `envoy.lb` metadata. */
 function hasMetadata(config: Metadata | undefined): (host: Host) => boolean {
   const wanted = criteria(config) ?? [];
   const texts = wanted.map(({ key, value }) => [key, JSON.stringify(value)] as const);
@@ -162,7 +162,7 @@ function hasMetadata(config: Metadata | undefined): (host: Host) => boolean {
   };
 }
 
-/** A later source has the last word on a key. */
+/** Merges the `envoy.lb` pairs of several sources; for each key the last one counts. Undefined: there are none. */
 function criteria(
   ...sources: readonly (Metadata | undefined)[]
 ): readonly MetadataCriterion[] | undefined {
@@ -177,7 +177,7 @@ function criteria(
   return entries.map(([key, value]) => ({ key, value }));
 }
 
-/** The most specific place that names any mirrors names all of them. */
+/** Compiles the mirrors of the most specific level that has any; other levels do not count. */
 function compileMirrors(
   { action, virtualHost, table }: PolicySources,
   paths: PolicyPaths,
@@ -221,7 +221,7 @@ function streamDuration(action: PolicySources["action"]): StreamDuration | undef
   };
 }
 
-/** Envoy takes no other codes for redirects, and leaves the rest of the list out. */
+/** The codes that Envoy accepts for redirects; others in the list are ignored. */
 const REDIRECT_CODES = [301, 302, 303, 307, 308];
 
 function compileRedirect(config: InternalRedirectConfig, path: string): InternalRedirectPolicy {

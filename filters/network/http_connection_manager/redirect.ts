@@ -18,13 +18,13 @@ const STATUS = {
   PERMANENT_REDIRECT: 308,
 } as const;
 
-/** Envoy's RedirectAction: where the client is sent instead, as an absolute URI. */
+/** Envoy's RedirectAction: sends the client to another place, given as an absolute URI. */
 export class Redirect implements RedirectAction {
   readonly type = "redirect" as const;
   readonly status: number;
   readonly #scheme: string;
   readonly #host: string;
-  /** `:8443`, or "" to keep what is there. */
+  /** `:8443`; "": the port of the request stays. */
   readonly #port: string;
   readonly #fixedPath: string;
   readonly #stripQuery: boolean;
@@ -61,13 +61,13 @@ export class Redirect implements RedirectAction {
     const plain = withoutQuery(path);
     const query = this.#stripQuery ? "" : path.slice(plain.length);
     const fixed = this.#fixedPath;
-    // A query in path_redirect stands for itself, and strip_query does not take it away.
+    // A query in path_redirect replaces that of the request, and strip_query does not remove it.
     if (fixed !== "") return fixed.includes("?") ? fixed : fixed + query;
     return (this.#path === undefined ? plain : this.#path.rewrite(plain)) + query;
   }
 }
 
-/** The Host of the request. Its port goes when another one is set, or when it was the default of the scheme that is left. */
+/** The host of the request, without its port if the redirect sets one or leaves the scheme whose default the port was. */
 function requestHost(headers: RequestHeaders, scheme: string, otherPort: boolean): string {
   const host = headers.authority ?? "";
   const at = portAt(host);
@@ -80,7 +80,7 @@ function requestHost(headers: RequestHeaders, scheme: string, otherPort: boolean
   return otherPort || (leavesScheme && wasDefault) ? host.slice(0, at) : host;
 }
 
-/** Index of the colon before the port of `host:port`, or -1. */
+/** Index of the colon before the port of `host:port`; -1: there is no port. */
 export function portAt(host: string): number {
   if (host.startsWith("[")) {
     const at = host.lastIndexOf("]:");
@@ -102,7 +102,7 @@ export interface PathRewrite {
   rewrite(path: string): string;
 }
 
-/** `prefix_rewrite` and `regex_rewrite` of a route or redirect action. */
+/** Compiles the path rewrite of a route or redirect action; undefined: the path stays. */
 export function compilePathRewrite(
   config: {
     readonly prefix_rewrite?: string | undefined;
@@ -139,7 +139,7 @@ export function compilePathRewrite(
   }
   if (prefix === undefined || prefix === "") return undefined;
   const text = wireText(prefix, `${path}.prefix_rewrite`);
-  // Only what a prefix has matched can be cut out; the other forms have matched the whole path.
+  // After a prefix match only the prefix is replaced; the other forms have matched the whole path, and replace it.
   const whole = match.form !== "prefix" && match.form !== "path_separated_prefix";
   return { rewrite: (before) => (whole ? text : text + before.slice(match.text.length)) };
 }

@@ -1,6 +1,9 @@
 // Hot path: browsers send a Referer with nearly every request.
 
-/** Bits by byte: what may stand in a host name, in the first segment of a relative reference, and behind that; in a scheme. */
+/**
+ * Classes of bytes, as bits: of a host name; of the first segment of a relative reference, and of its rest; of a scheme; of an
+ * IPv6 address; of what follows an authority.
+ */
 const HOST = 1;
 const SEGMENT = 2;
 const REST = 4;
@@ -32,8 +35,8 @@ function skip(memory: Uint8Array, at: number, end: number, bits: number): number
 }
 
 /**
- * Whether the bytes are what a Referer may be (RFC 9110 §10.1.3): a URI, or a relative reference (RFC 3986 §4.2), neither with
- * user information or a fragment. Stricter and looser in just those places where Envoy's parser is.
+ * Whether the bytes are a valid Referer (RFC 9110 §10.1.3): a URI or a relative reference (RFC 3986 §4.2), without user
+ * information or fragment. Differs from the RFCs where Envoy's parser does.
  */
 export function isReferer(memory: Uint8Array, at: number, end: number): boolean {
   const colon = skip(memory, at, end, SCHEME);

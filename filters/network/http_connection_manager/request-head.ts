@@ -1,4 +1,4 @@
-// Hot path: every request head passes here before the filters see it. What the config leaves out costs a mask test.
+// Hot path: every request head passes here before the filters see it. An option that is off costs one bit test.
 import {
   type DownstreamConnection,
   FLAG,
@@ -58,7 +58,7 @@ const INTERNAL_LINE = new HeaderLine("x-envoy-internal", "true");
 const PROTO_HTTP = new HeaderLine("x-forwarded-proto", "http");
 const PROTO_HTTPS = new HeaderLine("x-forwarded-proto", "https");
 
-/** Taken from clients that are not our own. */
+/** Headers that are removed from requests of external clients. */
 const INTERNAL_ONLY = [
   "x-envoy-retry-on",
   "x-envoy-retry-grpc-on",
@@ -74,7 +74,7 @@ const INTERNAL_ONLY = [
   "x-envoy-original-url",
   "x-envoy-hedge-on-per-try-timeout",
 ];
-/** Taken as well where the client is known by its connection (`use_remote_address`). */
+/** Removed as well where the client is known by its connection (`use_remote_address`). */
 const EDGE_ONLY = [
   "x-envoy-decorator-operation",
   "x-envoy-downstream-service-cluster",
@@ -97,7 +97,7 @@ const MISSING_PATH = reply(404, { details: "missing_path_rejected" });
 const NO_PATH = reply(404, { details: "absolute_path_rejected" });
 const BAD_PATH = reply(400, { details: "path_normalization_failed" });
 
-/** What is known of a connection and goes into each of its requests; made once a connection. */
+/** What is known of a connection and goes into each of its requests. Made once a connection and config. */
 export class Peer {
   readonly direct: Client;
   readonly forwardedFor: string;
@@ -120,7 +120,7 @@ export class Peer {
 /** Checks and completes request heads, in Envoy's order. */
 export class RequestHead {
   readonly addresses: ClientAddress;
-  /** Set by `edit`: an extension that finds clients turns this one away. */
+  /** Set by `edit`: the answer of an `original_ip_detection_extensions` entry that refuses the client; undefined: none. */
   refusal: Reply | undefined = undefined;
   readonly #config: Config;
   readonly #stats: HcmStats;
@@ -158,7 +158,7 @@ export class RequestHead {
     this.#serviceNode = headerText(own.id, "add_user_agent");
   }
 
-  /** Undefined: the request may go on. Otherwise it gets this answer, before any header of ours is on it. */
+  /** Checks and normalizes host and path before headers are added. Returns the answer to a bad request; undefined: it is good. */
   check(headers: RequestHeaders, isConnect: boolean, peer: Peer): Reply | undefined {
     if ((headers.present & HOST_BIT) === 0 && headers.authority === undefined) return MISSING_HOST;
     if (!isConnect) {
@@ -228,7 +228,7 @@ export class RequestHead {
     if (host + port !== before) headers.authority = host + port;
   }
 
-  /** Adds and takes away what the proxy vouches for. Answers who sent the request. */
+  /** Adds, replaces and removes the headers that the proxy vouches for. Returns the client that sent the request. */
   edit(
     headers: RequestHeaders,
     peer: Peer,
@@ -303,7 +303,7 @@ export class RequestHead {
     }
   }
 
-  /** Headers that steer the proxy are obeyed from internal clients alone. */
+  /** Removes headers that are obeyed from internal clients only. */
   #removeSensitive(headers: RequestHeaders, client: Client, table: RouteTable | undefined): void {
     if ((headers.present & INTERNAL_BIT) !== 0) headers.remove(INTERNAL);
     if (client.internal) return;
@@ -332,12 +332,12 @@ export class RequestHead {
   }
 }
 
-/** What is no referer goes no further. */
-/** It has been answered here. What else a client may expect is for the upstream to say. */
+/** Removes `100-continue`, which is answered here. Other expectations are for the upstream to answer. */
 function removeContinue(headers: RequestHeaders): void {
   if (headers.get(EXPECT)?.toLowerCase() === "100-continue") headers.remove(EXPECT);
 }
 
+/** Removes a Referer that is not valid. */
 function checkReferer(headers: RequestHeaders): void {
   const at = headers.find(REFERER);
   if (at < 0) return;
@@ -346,6 +346,7 @@ function checkReferer(headers: RequestHeaders): void {
   if (!isReferer(memory, base + spans[i + 2]!, base + spans[i + 3]!)) headers.remove(REFERER);
 }
 
+/** Appends an entry to `via`: the lines become one. */
 export function appendVia(headers: HeaderMap, via: string): void {
   const before = headers.getAll(VIA);
   if (before.length === 0) headers.appendLine(new HeaderLine("via", via));

@@ -1,8 +1,8 @@
-// Hot path: one a stream, made as bytes: no string and no object.
+// Hot path: one a stream, written as bytes, without a string or an object.
 import { HeaderLine } from "@tsproxy/sdk";
 
 const VALUE_AT = "x-request-id: ".length;
-/** Where each of the 16 bytes of a UUID stands in its text, which has hyphens between. */
+/** Index of each of a UUID's 16 bytes in the line; the text has hyphens between some of them. */
 const PLACES = Uint8Array.of(0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34).map(
   (place) => VALUE_AT + place,
 );
@@ -17,7 +17,7 @@ export class RequestIdLine extends HeaderLine {
     super("x-request-id", "00000000-0000-4000-8000-000000000000");
   }
 
-  /** A new id over the one before. */
+  /** Overwrites the id with a new one. */
   renew(): void {
     const bytes = this.bytes;
     for (let k = 0; k < 16; k += 4) {

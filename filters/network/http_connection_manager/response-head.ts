@@ -22,7 +22,7 @@ export class ResponseHead {
     this.#via = headerText(config.via, "via");
   }
 
-  /** `requestId`: what goes back to the client, if the config wants that. */
+  /** `requestId`: the id that is returned to the client; undefined: the config does not ask for that. */
   complete(headers: ResponseHeaders, requestId: string | undefined): void {
     if (!headers.has(DATE)) headers.appendLine(this.#clock.dateLine);
     if (this.#transformation === "OVERWRITE") {

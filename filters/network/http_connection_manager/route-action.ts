@@ -37,7 +37,7 @@ class Forwarding {
   readonly #path: PathRewrite | undefined;
   readonly #host: HostRewrite | undefined;
   readonly appendForwardedHost: boolean;
-  /** Envoy keeps no original host where a weighted cluster rewrites it. */
+  /** As in Envoy, no original host is kept where a weighted cluster rewrites the host. */
   readonly #quietly: boolean;
 
   constructor(
@@ -88,7 +88,7 @@ class Forwarding {
   }
 }
 
-/** Envoy's RouteAction to one cluster; a route with weights has one of these for each entry. */
+/** Envoy's RouteAction to one cluster. A route with weighted clusters has one for each. */
 export class ForwardAction implements RouteAction {
   readonly type = "route" as const;
   readonly cluster: string | undefined;
@@ -99,7 +99,7 @@ export class ForwardAction implements RouteAction {
     this.#forwarding = forwarding;
   }
 
-  /** The same action to a cluster that only the request tells. */
+  /** The same action, to the named cluster. */
   to(cluster: string): ForwardAction {
     return new ForwardAction(this.#forwarding, cluster);
   }
@@ -133,7 +133,7 @@ export class ForwardAction implements RouteAction {
   }
 }
 
-/** `hostLiteral`: what a weighted cluster's entry says in the place of the action's host rewrite. */
+/** Compiles a RouteAction without its cluster. `hostLiteral`: a weighted cluster's `host_rewrite_literal`, which wins. */
 export function compileForwardAction(
   config: RouteActionConfig,
   match: RouteMatch,
@@ -148,7 +148,7 @@ export function compileForwardAction(
   return new ForwardAction(new Forwarding(config, pathRewrite, host, policies, quietly), undefined);
 }
 
-/** Undefined or "": the host stays. */
+/** Returns the new host; undefined or "": the host stays. */
 type HostRewrite = (headers: RequestHeaders) => string | undefined;
 
 function hostRewrite(

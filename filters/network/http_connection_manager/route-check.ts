@@ -20,19 +20,20 @@ import { Info } from "./stream-info.ts";
 
 type Fields = readonly { readonly key?: string; readonly field?: string; readonly value: string }[];
 
-/** One test of Envoy's router_check_tool: `ValidationItem`, or the JSON form before it, whose keys are told in the comments. */
+/** One test of Envoy's router_check_tool: a `ValidationItem`, or the older JSON form, whose keys the comments name. */
 interface TestItem {
   readonly test_name?: string;
   readonly input?: {
-    /** `:authority`, `:path`, `:method` */
+    /** Older form: `:authority`, `:path`, `:method`. */
     readonly authority?: string;
     readonly path?: string;
     readonly method?: string;
     readonly ssl?: boolean;
     readonly internal?: boolean;
+    /** The runtime key that is on; all others are off. */
     readonly runtime?: string;
     readonly random_value?: number;
-    /** `additional_headers` */
+    /** Older form: `additional_headers`. */
     readonly additional_request_headers?: Fields;
     readonly additional_response_headers?: Fields;
     readonly dynamic_metadata?: readonly {
@@ -52,7 +53,7 @@ interface TestItem {
     readonly code_redirect?: number;
     readonly request_header_fields?: Fields;
     readonly response_header_fields?: Fields;
-    /** Both of the older form: request headers after the route's edits. */
+    /** This and the next are of the older form: request headers after the route's edits. */
     readonly header_fields?: Fields;
     readonly custom_header_fields?: Fields;
     readonly request_header_matches?: readonly object[];
@@ -63,7 +64,7 @@ interface TestItem {
 export interface CheckInput {
   readonly route_config: RouteConfig;
   readonly tests: readonly TestItem[];
-  /** A table of v2's days: its regular expressions were ECMAScript's, and may look around. */
+  /** The table is from the time of Envoy's v2 API: its regular expressions are ECMAScript, and may use lookaround. */
   readonly older: boolean;
 }
 
@@ -71,7 +72,7 @@ export interface Failure {
   readonly what: string;
   readonly expected: string;
   readonly actual: string;
-  /** The tool's own words. */
+  /** The line that Envoy's tool prints. */
   readonly line: string;
 }
 
@@ -82,17 +83,17 @@ export interface CheckedTest {
 
 export interface CheckOutput {
   readonly tests: readonly CheckedTest[];
-  /** Each cluster of weighted ones counts as a route. */
+  /** Number of routes; each cluster of `weighted_clusters` counts as one. */
   readonly routes: number;
-  /** Routes that tests have confirmed something of: how much of what can be confirmed, and where in the config they stand. */
+  /** Routes with something confirmed by tests. `label`: place in the config; `share`: part of what can be confirmed, 0 to 1. */
   readonly covered: readonly { readonly label: string; readonly share: number }[];
-  /** Of all routes, virtual host by virtual host. */
+  /** Labels of all routes, by virtual host. */
   readonly labels: readonly (readonly string[])[];
-  /** Expressions that RE2 does not take. */
+  /** Regular expressions that RE2 does not accept. */
   readonly refused: readonly string[];
 }
 
-/** What tests ask of a route; on the left what those that forward have, on the right what those that answer have. */
+/** What tests may ask of a route: FORWARDED of one that forwards, ANSWERED of one that redirects or answers. */
 const FORWARDED = [
   "cluster_name",
   "virtual_cluster_name",
@@ -104,7 +105,7 @@ const ANSWERED = ["path_redirect", "code_redirect"] as const;
 const FACTS = [...FORWARDED, ...ANSWERED] as const;
 type Fact = (typeof FACTS)[number];
 
-/** Sends each test's request through the table, and compares what becomes of it. */
+/** Sends each test's request through the route table, and compares the result with what the test expects. */
 export function checkRoutes(input: CheckInput, cx: SetupContext): CheckOutput {
   const runtime = new TestRuntime();
   const refused = new Set<string>();
@@ -131,7 +132,7 @@ export function checkRoutes(input: CheckInput, cx: SetupContext): CheckOutput {
   return { tests, routes, covered: coverage.report(), labels, refused: [...refused] };
 }
 
-/** Which facts of which routes were confirmed. */
+/** Notes which facts of which routes tests have confirmed. */
 class Coverage {
   readonly #routes = new Map<string, { label: string; all: number; facts: Set<Fact> }>();
 
@@ -157,7 +158,7 @@ class Coverage {
   }
 }
 
-/** The table is tested as it was meant, by an engine that backtracks; the proxy refuses it. */
+/** Compiles an expression of an older table. One that RE2 refuses is added to `refused`, and tested by a backtracking engine. */
 function olderRegex(pattern: string, cx: SetupContext, refused: Set<string>): Regex {
   try {
     return cx.regex(pattern);
@@ -175,7 +176,7 @@ function olderRegex(pattern: string, cx: SetupContext, refused: Set<string>): Re
   }
 }
 
-/** A route table asks for little; clusters are not looked at. */
+/** A context with all that a route table needs. Every cluster exists in it. */
 export function tableContext(
   cx: SetupContext,
   runtime: Runtime,
@@ -188,7 +189,7 @@ export function tableContext(
   return known as unknown as SetupContext;
 }
 
-/** As the tool has it: the key that a test names is on, with the config's fraction, which is 1 at least; every other one is off. */
+/** As in the tool: the runtime key that a test names is on, with the config's fraction but at least 1; all other keys are off. */
 class TestRuntime extends Runtime {
   #enabled = "";
 
@@ -203,7 +204,7 @@ class TestRuntime extends Runtime {
   }
 }
 
-/** A request that nobody sent. */
+/** The request of a test, or of `route explain`, as a route table sees it. */
 export class TestRequest implements RouteSubject {
   readonly request = new RequestHeaders();
   readonly info = new Info();
@@ -248,7 +249,7 @@ const nameOf = (field: Fields[number]): string => plainName(field.key ?? field.f
 
 const PSEUDO = [":authority", ":path", ":method", ":scheme", ":status"];
 
-/** Tests ask for headers such as `:cookie`, which no request can have. */
+/** Renames headers such as `:cookie`, which tests ask for but no request can have. */
 function plainName(name: string): string {
   return name.startsWith(":") && !PSEUDO.includes(name) ? `no-such-${name.slice(1)}` : name;
 }
@@ -260,7 +261,7 @@ function setHeader(headers: RequestHeaders, name: string, value: string): void {
   else if (!name.startsWith(":")) headers.append(name, value);
 }
 
-/** What became of a request. */
+/** What became of a test's request. */
 class Facts {
   readonly values: Readonly<Record<Fact, string>>;
   readonly request: RequestHeaders;
@@ -285,7 +286,7 @@ class Facts {
     }
     this.values = {
       cluster_name: forwards ? (action.cluster ?? "") : "",
-      // The tool asks once the path is rewritten.
+      // The tool looks for the virtual cluster after the path was rewritten.
       virtual_cluster_name: forwards ? (route!.virtualCluster(request)?.name ?? "") : "",
       virtual_host_name: forwards ? route!.virtualHostName : "",
       path_rewrite: forwards ? request.path : "",
@@ -336,7 +337,7 @@ function compare(
   const fields = (what: string, list: Fields, read: (name: string) => string | undefined) => {
     for (const field of list) {
       const actual = read(nameOf(field)) ?? "";
-      // Tables of this form were written when the values of a name stood on lines of their own, of which the tool read the first.
+      // The tool reads the first line of a header; here lines are joined, so the first value counts as well.
       if (actual !== field.value && actual.split(",")[0] !== field.value)
         fail(what, field.value, actual);
     }
@@ -357,7 +358,7 @@ function compare(
   );
   const older = [...(validate.header_fields ?? []), ...(validate.custom_header_fields ?? [])];
   fields("request_header_fields", [...(validate.request_header_fields ?? []), ...older], request);
-  // The tool looks at the lines of a name joined, as Envoy did for long; both readings count.
+  // The tool joins the lines of a header, as Envoy did for long. Either reading may match.
   const joined = joinLines(facts.response);
   matches(
     "response_header_matches",
@@ -375,7 +376,7 @@ function compare(
 
 const FORMS = ["exact", "prefix", "suffix", "safe_regex", "contains"] as const;
 
-/** What the tool says of a header that does not match: presence and exact values with what was expected, others without. */
+/** The tool's words for a header that does not match: presence and exact values name what was expected, others do not. */
 function mismatch(
   what: string,
   given: object,
@@ -431,7 +432,7 @@ function requestHeader(headers: RequestHeaders, name: string): string | undefine
   return name === ":authority" ? headers.authority : headers.get(name);
 }
 
-/** A matcher of a test has passed no schema: its defaults, and the deprecated forms. */
+/** Completes a test's header matcher, which no schema has checked: adds defaults, and converts deprecated forms. */
 function matcherOf(given: object): HeaderMatcher {
   const { exact_match, prefix_match, suffix_match, contains_match, safe_regex_match, ...rest } =
     given as Record<string, unknown>;

@@ -41,7 +41,7 @@ interface Level {
   readonly path: string;
 }
 
-/** A virtual host while its routes are made. */
+/** A virtual host whose routes are being compiled. */
 interface Outer {
   readonly config: VirtualHostConfig;
   readonly path: string;
@@ -49,33 +49,35 @@ interface Outer {
   readonly clusters: VirtualClusters | undefined;
 }
 
-/** What a route comes to for one stream. */
+/** Resolves a route for one stream; undefined: it goes nowhere. */
 type Answer = Choice["route"];
 
-/** Tables of more virtual hosts compile each at its first request: most of them never see one on a given worker. */
+/** Tables with more virtual hosts compile each at its first request: a given worker never needs most of them. */
 const MANY_HOSTS = 100;
 
-/** Turns the config of a table into routes; knows the levels above them. */
+/** Compiles the routes of a route table, with the settings of the levels around them. */
 export class RouteCompiler {
+  /** Some route switches a filter off or on. */
   switchesFilters = false;
-  /** Every per-route config of a filter, and where it stands. */
+  /** Every per-route config of a filter, with its path in the config. */
   readonly filterConfigs = new Map<unknown, { readonly filter: string; readonly path: string }>();
   readonly #config: RouteConfig;
   readonly #path: string;
   readonly #cx: SetupContext;
-  /** Routes are made when they are first asked for: what has to be refused has been by the canary, or is by the worker that `checks`. */
+  /** Virtual hosts are compiled at their first request. A canary, or the worker that `checks`, has found their errors before. */
   readonly #lazy: boolean;
-  /** No canary has made the routes: here they are made, and forgotten until somebody asks for them. One worker does that for all. */
+  /** No canary has compiled this config, so worker 0 compiles every virtual host during setup, only to find errors. */
   readonly #checks: boolean;
-  /** Requests are served: a cluster that is gone since the setup is the router's to tell. */
+  /** Requests are being served: a cluster that is missing now was removed, and the router deals with that. */
   #isServing = false;
-  /** A virtual host's rules serve all of its routes: compiled once. */
+  /** Compiled header rules by level, because all routes of a virtual host share its rules. */
   readonly #rules = { request: new WeakMap(), response: new WeakMap() } as Record<
     "request" | "response",
     WeakMap<HeaderRulesConfig, HeaderRules | undefined>
   >;
-  /** Of routes that say nothing of their own, by their virtual host. */
+  /** What the routes of a virtual host share that have no settings of their own. */
   readonly #plain = new WeakMap<HeaderRulesConfig, RouteLevels>();
+  /** Merged configs of filters, by the innermost level that has any. */
   readonly #overrides = new WeakMap<HeaderRulesConfig, RouteLevels["filters"]>();
   /** `cluster_specifier_plugins`, by name. */
   readonly #specifiers = new Map<string, Slot<ClusterSpecifier>>();
@@ -99,7 +101,7 @@ export class RouteCompiler {
     }
   }
 
-  /** The nth of the table. */
+  /** Compiles the `nth` virtual host of the table. */
   virtualHost(config: VirtualHostConfig, nth: number, path: string): VirtualHost {
     const clusters =
       config.virtual_clusters.length === 0
@@ -126,7 +128,7 @@ export class RouteCompiler {
     return { config, path, levels, clusters };
   }
 
-  /** While a request waits: nothing may be thrown. */
+  /** Compiles a virtual host while a request waits. Never throws: after an error, which is logged, it has no routes. */
   #late(nth: number, path: string, clusters: Outer["clusters"]): RouteSource {
     this.#isServing = true;
     try {
@@ -179,7 +181,7 @@ export class RouteCompiler {
     return { label, match, route: this.#action(entry, outer, match, resolve, path) };
   }
 
-  /** A virtual host's limits count where the route has none of its own, or says that they do. */
+  /** Rate limits of a virtual host count where the route has none of its own, or sets `include_vh_rate_limits`. */
   #rateLimits({ route }: RouteEntry, outer: Outer, path: string): RouteLevels["rateLimits"] {
     const compile = (list: readonly RateLimit[], at: string) =>
       list.map((limit, k) => new DescriptorMaker(limit, `${at}.rate_limits[${k}]`, this.#cx));
@@ -211,7 +213,7 @@ export class RouteCompiler {
     }
     if (direct !== undefined) return fixed(resolve(this.#direct(direct, path)));
     if (none !== undefined) {
-      // A filter of the chain answers; the router has no cluster for it.
+      // A filter of the chain has to answer; the router has no cluster for the request.
       const action = compileForwardAction(NO_FORWARDING, match, path, this.#cx, undefined, {
         hostLiteral: undefined,
       });
@@ -342,7 +344,7 @@ export class RouteCompiler {
     return (subject) => {
       const weights = cells.map((cell) => cell.value);
       const sum = weights.reduce((all, weight) => all + weight, 0);
-      // An operator who has set every weight to 0 wants none of them.
+      // An operator has set every weight to 0: the request gets no route.
       return sum === 0 ? undefined : answers[pick(weights, random(subject) % sum)]!(subject);
     };
   }
@@ -358,7 +360,7 @@ export class RouteCompiler {
 
   #levels(levels: readonly Level[]): RouteLevels {
     const [route, host] = levels;
-    // Only a weighted cluster has a level before the route's.
+    // More than three levels: a weighted cluster stands before the route.
     if (levels.length > 3 || route === undefined || host === undefined || saysSomething(route)) {
       return this.#compileLevels(levels);
     }
@@ -370,7 +372,7 @@ export class RouteCompiler {
     return plain;
   }
 
-  /** From the most specific level outwards. */
+  /** `levels`: the most specific first. */
   #compileLevels(levels: readonly Level[]): RouteLevels {
     const outermostFirst = [...levels].reverse();
     const ordered = this.#config.most_specific_header_mutations_wins ? outermostFirst : levels;
@@ -392,7 +394,7 @@ export class RouteCompiler {
   }
 
   #filtersOf(levels: readonly Level[], outermostFirst: readonly Level[]): RouteLevels["filters"] {
-    // Most routes say nothing of their own, and share what their virtual host says.
+    // Most routes have no filter config of their own, and share that of their virtual host.
     const innermost = levels.find((level) => level.config.typed_per_filter_config !== undefined);
     if (innermost === undefined) return NO_FILTERS;
     const made = this.#overrides.get(innermost.config);
@@ -420,7 +422,7 @@ const SPECIFIERS = [
   "inline_cluster_specifier_plugin",
 ] as const;
 
-/** Extensions, and what filters are configured with, have to be known before the first request. */
+/** Whether a virtual host is compiled during setup, as extensions and filter configs must be known before the first request. */
 function usesExtensions(host: VirtualHostConfig): boolean {
   if (host.typed_per_filter_config !== undefined || host.matcher !== undefined) return true;
   return host.routes.some(
@@ -431,6 +433,7 @@ function usesExtensions(host: VirtualHostConfig): boolean {
   );
 }
 
+/** Whether a level edits heads or configures filters. */
 function saysSomething({ config }: Level): boolean {
   return (
     config.typed_per_filter_config !== undefined ||
@@ -444,7 +447,7 @@ function saysSomething({ config }: Level): boolean {
 const NO_FILTERS: RouteLevels["filters"] = new Map();
 const NO_LEVELS: RouteLevels = { request: [], response: [], filters: NO_FILTERS };
 
-/** `non_forwarding_action`: what would forward, to nowhere. */
+/** The RouteAction of a `non_forwarding_action`: it has no cluster. */
 const NO_FORWARDING = {
   cluster_not_found_response_code: "SERVICE_UNAVAILABLE",
   auto_host_rewrite: false,
@@ -458,6 +461,7 @@ const fixed =
   () =>
     route;
 
+/** Resolves a route to the cluster that a request header names. */
 function byHeader(header: HeaderName, unnamed: ResolvedRoute, action: ForwardAction): Answer {
   return ({ request }) => {
     const name = request.get(header);
@@ -465,6 +469,7 @@ function byHeader(header: HeaderName, unnamed: ResolvedRoute, action: ForwardAct
   };
 }
 
+/** Resolves a route to the cluster that a plugin names. */
 function bySpecifier(
   specifier: Slot<ClusterSpecifier>,
   unnamed: ResolvedRoute,
@@ -476,7 +481,7 @@ function bySpecifier(
   };
 }
 
-/** The entry that `left`, below the sum of the weights, falls to. */
+/** Index of the weight that `left` falls to, a number from 0 to below the sum of the weights. */
 function pick(weights: readonly number[], left: number): number {
   let rest = left;
   for (let k = 0; k < weights.length; k++) {
@@ -486,7 +491,7 @@ function pick(weights: readonly number[], left: number): number {
   return weights.length - 1;
 }
 
-/** Undefined: no header, or no number in it. */
+/** Undefined: the header is absent, or not a number. */
 function wholeNumber(text: string | undefined): number | undefined {
   return text !== undefined && /^[0-9]{1,15}$/.test(text) ? Number(text) : undefined;
 }

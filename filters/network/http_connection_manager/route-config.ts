@@ -80,7 +80,7 @@ const WeightedCluster = Type.Object({
 });
 export type WeightedCluster = Static<typeof WeightedCluster>;
 
-/** Its name is that of `extension`. */
+/** The plugin's name is the name of its `extension`. */
 const ClusterSpecifierPlugin = Type.Object({ extension: Extension("cluster_specifier") });
 
 const rateLimits = Type.Array(RateLimit, { default: [] });
@@ -203,7 +203,7 @@ export const RouteConfig = Type.Object({
   name: Type.String({ default: "" }),
   virtual_hosts: LateList(VirtualHostConfig),
   validate_clusters: Type.Boolean({ default: true }),
-  /** The header that virtual hosts are chosen by, in the place of the host. */
+  /** Header whose value chooses the virtual host, instead of the request's host. "": none. */
   vhost_header: Type.String({ default: "" }),
   ignore_port_in_host_matching: Type.Boolean({ default: false }),
   ignore_path_parameters_in_path_matching: Type.Boolean({ default: false }),

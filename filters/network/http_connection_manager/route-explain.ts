@@ -13,7 +13,7 @@ export interface ExplainInput {
   readonly headers: readonly (readonly [string, string])[];
 }
 
-/** Lines for people: which virtual host and route a request takes, where it goes, and what did not match before. */
+/** Returns lines for people: the virtual host, route and cluster of a request, and why earlier routes did not match. */
 export function explainRoute(input: ExplainInput, cx: SetupContext): readonly string[] {
   const { config } = input;
   const subject = new TestRequest({

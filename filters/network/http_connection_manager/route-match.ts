@@ -21,15 +21,15 @@ import { UriTemplate } from "./uri-template.ts";
 const QUESTION = 63;
 const SLASH = 47;
 
-/** What routes ask about a request beside its head. */
+/** What routes match on besides the request head. */
 export interface RouteSubject extends MatchSubject {
   readonly request: RequestHeaders;
-  /** One number a stream, the same however often its route is chosen. */
+  /** A random number of the stream: the same each time its route is chosen. */
   readonly random: number;
-  /** The client is one of ours. */
+  /** The client is internal. */
   readonly internal: boolean;
   readonly isConnect: boolean;
-  /** Whether the client has shown a certificate in TLS, and whether that was found right. */
+  /** Whether the client has shown a certificate in TLS, and whether it was validated. */
   readonly certificatePresented: boolean;
   readonly certificateValidated: boolean;
 }
@@ -46,13 +46,13 @@ type PathForm = (typeof FORMS)[number];
 /** Forms whose path is not compared byte by byte. */
 const TEXTLESS: readonly PathForm[] = ["safe_regex", "connect_matcher", "path_match_policy"];
 
-/** One condition beside the path, and how a person would name it. */
+/** One condition besides the path. `what` says, for people, that it does not hold. */
 interface Condition {
   readonly what: string;
   holds(subject: RouteSubject): boolean;
 }
 
-/** What a route table says for all of its routes. */
+/** Settings of a route table that hold for all of its routes. */
 export interface PathRules {
   readonly ignoreParameters: boolean;
 }
@@ -60,7 +60,7 @@ export interface PathRules {
 /** Envoy's RouteMatch. */
 export class RouteMatch {
   readonly form: PathForm;
-  /** What the path is compared with; "" where it is not. */
+  /** What the path is compared with; "": this form has no text. */
   readonly text: string;
   readonly caseSensitive: boolean;
   readonly template: UriTemplate | undefined;
@@ -99,7 +99,7 @@ export class RouteMatch {
     return true;
   }
 
-  /** Why it does not match, for people; undefined: it does. */
+  /** Why the request does not match, for people; undefined: it matches. */
   mismatch(subject: RouteSubject): string | undefined {
     if (!this.#matchesPath(subject)) return this.#pathWords();
     return this.#conditions.find((condition) => !condition.holds(subject))?.what;
@@ -158,7 +158,7 @@ export class RouteMatch {
     return this.#ignoreParameters ? plain.replace(/;[^/]*/g, "") : plain;
   }
 
-  /** `next`: the byte after what was compared, -1 at the end of the path. */
+  /** Whether the match may end here. `next`: the byte behind what was compared; -1: the end of the path. */
   #endsWell(next: number): boolean {
     if (this.form === "prefix" || next === -1 || next === QUESTION) return true;
     return this.form === "path_separated_prefix" && next === SLASH;

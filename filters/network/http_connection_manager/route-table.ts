@@ -16,11 +16,11 @@ import type { Explanation, VirtualHost } from "./virtual-host.ts";
 
 /** Envoy's RouteConfiguration, compiled. */
 export class RouteTable {
-  /** Names that only internal clients may send, beside Envoy's own. */
+  /** Headers that only internal clients may send, besides Envoy's own. */
   readonly internalOnlyHeaders: readonly HeaderName[];
   /** Some entry of `typed_per_filter_config` switches a filter off or on. */
   readonly switchesFilters: boolean;
-  /** Every per-route config of a filter, and where it stands. */
+  /** Every per-route config of a filter, with its path in the config. */
   readonly filterConfigs: ReadonlyMap<unknown, { readonly filter: string; readonly path: string }>;
   readonly #hosts = new DomainTable<VirtualHost>();
   readonly #virtualHosts: VirtualHost[] = [];
@@ -48,7 +48,7 @@ export class RouteTable {
     this.filterConfigs = compiler.filterConfigs;
   }
 
-  /** Labels of all routes, as `explain` tells them. */
+  /** Labels of all routes, as `explain` uses them. */
   get labels(): readonly string[] {
     return this.#virtualHosts.flatMap((host) => host.labels);
   }
@@ -57,7 +57,7 @@ export class RouteTable {
     return this.#virtualHost(subject.request)?.find(subject);
   }
 
-  /** The same search, told: undefined if no virtual host has the domain. */
+  /** Finds the route as `find` does, and tells why. Undefined: no virtual host has the domain. */
   explain(subject: RouteSubject): (Explanation & { readonly virtualHost: string }) | undefined {
     const host = this.#virtualHost(subject.request);
     return host === undefined ? undefined : { ...host.explain(subject), virtualHost: host.name };

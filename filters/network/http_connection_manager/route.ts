@@ -14,33 +14,33 @@ import type {
   VirtualCluster,
 } from "@tsproxy/sdk";
 
-/** Which virtual cluster a request is one of. */
+/** Finds the virtual cluster that a request belongs to. */
 export interface VirtualClusterChoice {
   of(headers: RequestHeaders): VirtualCluster;
 }
 
-/** An entry of `typed_per_filter_config` after levels are merged. */
+/** An entry of `typed_per_filter_config`, merged over all levels. */
 export interface FilterOverride {
   readonly config: unknown;
-  /** Of every level that has one, the least specific first. */
+  /** The configs of every level that has one, the least specific first. */
   readonly configs: readonly unknown[];
-  /** Undefined: the entry does not say. */
+  /** Undefined: no level says. */
   readonly disabled: boolean | undefined;
 }
 
-/** Settings of the levels that a route belongs to. */
+/** Settings of a route, merged from its own level and those around it. */
 export interface RouteLevels {
   readonly request: readonly HeaderRules[];
   readonly response: readonly HeaderRules[];
   readonly filters: ReadonlyMap<string, FilterOverride>;
-  /** Of the route, then of its virtual host. */
+  /** Descriptors of the route, then of its virtual host. */
   readonly rateLimits?: readonly (readonly DescriptorMaker[])[] | undefined;
 }
 
 /** `metadata.filter_metadata`, by namespace. */
 type Metadata = Readonly<Record<string, unknown>>;
 
-/** A route of the table, resolved: made once, shared by all streams. */
+/** A resolved route of the table: made once, shared by all streams. */
 export class ResolvedRoute implements Route {
   readonly name: string;
   readonly virtualHostName: string;
@@ -69,12 +69,12 @@ export class ResolvedRoute implements Route {
     this.#clusters = clusters;
   }
 
-  /** Undefined: the virtual host counts none by themselves. */
+  /** The virtual cluster of a request; undefined: the virtual host has none. */
   virtualCluster(headers: RequestHeaders): VirtualCluster | undefined {
     return this.#clusters?.of(headers);
   }
 
-  /** The same route to a cluster that only the request tells. */
+  /** The same route with another action, for a cluster that only the request names. */
   withAction(action: RouteAction): ResolvedRoute {
     const names = { route: this.name, virtualHost: this.virtualHostName };
     const metadata = { route: this.routeMetadata, virtualHost: this.virtualHostMetadata };
@@ -95,7 +95,7 @@ export class ResolvedRoute implements Route {
   ): void {
     const rules = this.#levels.response;
     if (rules.length === 0) return;
-    // The head is not the stream's response yet, so a stream as the source would not find it.
+    // The head is not the stream's response yet, so a stream as the source would lack it.
     const { metadata, serverName, filterState } = source ?? {};
     const { routeMetadata, virtualHostMetadata } = this;
     const known = { metadata, serverName, filterState, routeMetadata, virtualHostMetadata };
@@ -125,7 +125,7 @@ function edit(rules: readonly HeaderRules[], headers: HeaderMap, source: FormatS
   for (let k = 0; k < rules.length; k++) rules[k]!.apply(headers, source);
 }
 
-/** The most specific level has the last word on each filter. */
+/** Merges per-filter configs of several levels, the least specific first. For each filter the last one counts. */
 export function mergeOverrides(
   levels: readonly (
     | Readonly<Record<string, ExtensionRef & { readonly disabled?: boolean }>>

@@ -22,47 +22,48 @@ import { ScopedRoutes } from "./scoped-routes.ts";
 import { CodeCounters, HcmStats } from "./stats.ts";
 import { WallClock } from "./wall-clock.ts";
 
+/** A filter's place in a chain. */
 export interface FilterSlot {
   readonly name: string;
   readonly slot: Slot<HttpFilterFactory>;
-  /** Skipped unless a route switches it on. */
+  /** Left out unless a route turns the filter on. */
   readonly disabled: boolean;
-  /** Some route, virtual host or table has a config for it. */
+  /** Some route, virtual host or route table has a config for this filter. */
   isOverridden: boolean;
 }
 
 /** An entry of `upgrade_configs`. */
 export interface Upgrade {
   readonly enabled: boolean;
-  /** Undefined: the chain of all other streams. */
+  /** Undefined: `http_filters`, as for other streams. */
   readonly filters: readonly FilterSlot[] | undefined;
 }
 
-/** A config made ready. Streams keep the one they began with; the next stream takes the newest. */
+/** A compiled config. A stream keeps the one it began with; the next stream takes the newest. */
 export class Runtime {
   readonly config: Config;
   readonly cx: SetupContext;
   readonly stats: HcmStats;
-  /** One, or with scopes any number. */
+  /** The route table, or with `scoped_routes` one for each scope. */
   readonly tables: readonly RouteTable[];
   readonly scopes: ScopedRoutes | undefined = undefined;
   readonly requestHead: RequestHead;
   readonly responseHead: ResponseHead;
   readonly localReplies: LocalReplies;
   readonly filters: readonly FilterSlot[];
-  /** Routes or the chain itself leave filters out. */
+  /** Some route or chain leaves filters out. */
   readonly switchesFilters: boolean;
   readonly logs: AccessLogs;
-  /** Streams that run are logged this often; 0: only when they end. */
+  /** Interval of the log lines of a running stream, in ms; 0: it is logged only when it ends. */
   readonly logEveryMs: number;
   readonly logsStart: boolean;
   readonly logsTunnel: boolean;
-  /** A request that was refused as malformed does not take its connection along. */
+  /** A connection stays open after a malformed request was refused. */
   readonly keepsFaulty: boolean;
   readonly http1: Slot<CodecFactory>;
   readonly http2: Slot<CodecFactory>;
   readonly codecOptions: CodecOptions;
-  /** Lower case. */
+  /** By type of upgrade, in lower case. */
   readonly upgrades: ReadonlyMap<string, Upgrade>;
   /** Undefined: none. */
   readonly earlyMutations: EarlyHeaderMutations | undefined;
@@ -149,7 +150,7 @@ export class Runtime {
     return this.scopes === undefined ? this.tables[0] : this.scopes.find(headers);
   }
 
-  /** `listener.<its prefix>.http.<ours>.` */
+  /** Codes below `listener.<the listener's prefix>.http.<stat_prefix>.`. */
   listenerCodes(listenerStatPrefix: string): CodeCounters {
     let counters = this.#listeners.get(listenerStatPrefix);
     if (counters === undefined) {
@@ -161,7 +162,7 @@ export class Runtime {
   }
 }
 
-/** Filters see their per-route configs now: what they refuse must not wait for the first request. */
+/** Shows filters their per-route configs during setup, so that a bad one is refused before the first request. */
 function setupRoutes(routes: RouteTable, filters: readonly FilterSlot[]): void {
   for (const [config, { filter, path }] of routes.filterConfigs) {
     placeRouteConfig(config, path);

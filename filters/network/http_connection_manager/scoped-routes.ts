@@ -21,7 +21,7 @@ const Fragment = Type.Object({
   }),
 });
 
-/** Envoy's ScopedRoutes, with the tables in the config. */
+/** Envoy's ScopedRoutes, with the route tables in the config itself (no SRDS). */
 export const ScopedRoutesConfig = Type.Object({
   name: Type.String({ minLength: 1 }),
   scope_key_builder: Type.Object({ fragments: Type.Array(Fragment, { minItems: 1 }) }),
@@ -43,7 +43,7 @@ export type ScopedRoutesConfig = Static<typeof ScopedRoutesConfig>;
 /** Reads one part of a request's key; undefined: the request has none, so it belongs to no scope. */
 type Extract = (headers: RequestHeaders) => string | undefined;
 
-/** A route table for each key, which headers of the request are put together to. */
+/** The route tables by scope key. The key of a request is composed from its headers. */
 export class ScopedRoutes {
   readonly tables: readonly RouteTable[];
   readonly #extracts: readonly Extract[];
@@ -76,6 +76,7 @@ export class ScopedRoutes {
     });
   }
 
+  /** Undefined: the request belongs to no scope. */
   find(headers: RequestHeaders): RouteTable | undefined {
     const parts: string[] = [];
     for (const extract of this.#extracts) {

@@ -1,6 +1,6 @@
 import type { Counter, Gauge, Histogram, Stats } from "@tsproxy/sdk";
 
-/** Envoy's names for what cannot happen here: people and their dashboards look for them. */
+/** Envoy's stats that stay 0 here, for dashboards that expect them. */
 const ALWAYS_ZERO = [
   "downstream_cx_http3_total",
   "downstream_cx_overload_disable_keepalive",
@@ -67,9 +67,8 @@ export class HcmStats {
   readonly rqTooManyPrematureResets: Counter;
   readonly rqWsOnNonWsRoute: Counter;
   readonly rsTooLarge: Counter;
-  /** Streams that were health checks; Envoy counts them without tracing as well. */
+  /** Streams that were health checks. Envoy counts them without tracing too. */
   readonly healthChecks: Counter;
-  /** Hooks of filters that threw or were rejected; Envoy has no such thing. */
   readonly #stats: Stats;
 
   constructor(stats: Stats) {
@@ -129,13 +128,13 @@ export class HcmStats {
     for (const name of ALWAYS_ZERO_GAUGES) gauge(name);
   }
 
-  /** No name of Envoy's, so it is there from the first error on. */
+  /** Counts a hook of a filter that threw or was rejected. Envoy has no such stat, so it appears with the first error. */
   onFilterError(): void {
     this.#stats.counter("filter_errors").inc();
   }
 }
 
-/** `downstream_rq_<n>xx` and `_completed`: below `http.<stat_prefix>.` and again below the listener. */
+/** `downstream_rq_<n>xx` and `_completed`: once below `http.<stat_prefix>.` and once below the listener. */
 export class CodeCounters {
   readonly #classes: readonly Counter[];
   readonly #completed: Counter;

@@ -10,8 +10,8 @@ import {
 const GRPC_TIMEOUT = headerName("grpc-timeout");
 
 /**
- * How long a stream may take by its route, with what a gRPC client says in `grpc-timeout` where the route heeds that; a gRPC
- * upstream is told the same. 0: endless; undefined: the connection manager's own limit, `managerMs`, holds.
+ * How long a stream may last by its route, in ms, with regard to a client's `grpc-timeout` where the route heeds that; also tells
+ * it to a gRPC upstream. 0: no limit; undefined: the limit of the connection manager (`managerMs`) holds.
  */
 export function durationOf(
   config: StreamDuration,
@@ -24,7 +24,7 @@ export function durationOf(
     const ms = config.maxMs ?? managerMs;
     if (isGrpcRequest(headers)) {
       if (ms > 0) setGrpcTimeout(headers, ms);
-      // Envoy's rule: only where it lifts a limit.
+      // As in Envoy: only where the route lifts a limit.
       else if (managerMs > 0) headers.remove(GRPC_TIMEOUT);
     }
     return config.maxMs;
@@ -33,7 +33,7 @@ export function durationOf(
   const offset = config.grpcTimeoutHeaderOffsetMs ?? 0;
   if (ms !== 0 && offset > 0) ms = offset < ms ? ms - offset : 0;
   if (isGrpcRequest(headers)) setGrpcTimeout(headers, ms);
-  // What is left of a deadline that has passed is no time at all, and not all the time there is.
+  // A deadline that has passed leaves no time; 0 would mean that there is no limit.
   return ms === 0 ? AT_ONCE_MS : ms;
 }
 const AT_ONCE_MS = 1 / 1000;

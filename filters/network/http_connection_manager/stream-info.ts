@@ -2,7 +2,7 @@ import type { Address, StreamInfo, VirtualCluster } from "@tsproxy/sdk";
 
 const NOWHERE: Address = { ip: "", port: 0 };
 
-/** StreamInfo of a stream object, which is filled anew for each of its streams. */
+/** The StreamInfo of an HcmStream. `begin` resets it for each of its streams. */
 export class Info implements StreamInfo {
   protocol: StreamInfo["protocol"] = "HTTP/1.1";
   startTime = 0;

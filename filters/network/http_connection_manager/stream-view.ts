@@ -1,4 +1,4 @@
-// Hot path: one a filter and stream.
+// Hot path: one object for each filter of each stream.
 import {
   type DownstreamConnection,
   type HeaderMap,
@@ -19,8 +19,8 @@ import { Info } from "./stream-info.ts";
 const NONE: readonly unknown[] = [];
 
 /**
- * A stream as one filter sees it. Stream objects serve again when their stream has ended; this one does not, so a filter that
- * still holds it then can do nothing to the next stream.
+ * A stream as one filter sees it. HcmStream objects are reused when their stream has ended; a view is not, so a filter that still
+ * holds it cannot affect the next stream.
  */
 export class StreamView implements HttpStream, Responder {
   readonly #stream: HcmStream;
@@ -83,7 +83,7 @@ export class StreamView implements HttpStream, Responder {
   get serverName(): string {
     return this.#stream.serverName;
   }
-  /** As a source of formats has it. */
+  /** The same as `downstreamConnection`, by the name that log formats use. */
   get downstream(): DownstreamConnection | undefined {
     return this.downstreamConnection;
   }

@@ -1,4 +1,4 @@
-// Hot path: one a request. Stream objects are used again, so a request allocates little more than its filters.
+// Hot path: one object a request, reused, so a request allocates little more than its filters.
 import {
   type AccessLogType,
   type Chunk,
@@ -50,7 +50,7 @@ const REQUEST_TIMEOUT = reply(408, {
 const callReset = (filter: HttpFilter): void => filter.onReset?.();
 const callEnd = (filter: HttpFilter): void => filter.onEnd?.();
 
-/** One stream is reset for these, and the connection goes on. */
+/** HTTP/2 errors by the config's limits, not by the protocol: the stream is reset, and the connection goes on. */
 const REFUSED = [
   "http2.header_list_size_too_large",
   "http2.too_many_headers",
@@ -63,9 +63,9 @@ const DEADLINE_EXCEEDED = 4;
 const CONTINUE = new ResponseHeaders();
 CONTINUE.status = 100;
 
-/** A filter may not think for longer than this where the stream itself has no idle timeout. */
+/** Limit of the wait for a filter's decision where the stream has no idle timeout. */
 const LONGEST_PAUSE_MS = 300_000;
-/** Who has stopped a source; bits. */
+/** Reasons why a source of bytes is stopped, as bits. WALK: a filter has not decided yet. PEER: the receiver takes no more. */
 const BY = { WALK: 1, PEER: 2 } as const;
 
 /**
@@ -81,9 +81,9 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   readonly info = new Info();
   response: ResponseHeaders | undefined = undefined;
   trailers: HeaderMap | undefined = undefined;
-  /** Of the line that is being written; undefined: the last one. */
+  /** Type of the access log line that is being written; undefined: the line at the end of the stream. */
   logType: AccessLogType | undefined = undefined;
-  /** Ended, or not begun. */
+  /** The stream has ended, or has not begun. */
   ended = true;
   readonly #cx: SetupContext;
   readonly #localHead = new ResponseHeaders();
@@ -91,7 +91,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   readonly #request: Walk;
   readonly #answer: Walk;
   readonly #filters: HttpFilter[] = [];
-  /** The same filters; those that are done with the stream are taken out. */
+  /** The same filters, with undefined for those that are done with the stream. */
   readonly #live: (HttpFilter | undefined)[] = [];
   readonly #views: StreamView[] = [];
   readonly #generations: Generation<unknown>[] = [];
@@ -100,25 +100,25 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   #encoder!: ResponseEncoder;
   #isHead = false;
   isConnect = false;
-  /** What the client sent, whatever filters make of it: a local reply to it is a gRPC status. */
+  /** The request was gRPC as the client sent it: local replies then have a gRPC status, whatever filters change. */
   #isGrpc = false;
-  /** An upgrade that may go on. */
+  /** The request asks for an upgrade that the config allows. */
   #upgrading = false;
   /** The upstream has agreed to the upgrade. */
   #tunnel = false;
   internal = false;
-  /** The request head has what the proxy adds. */
+  /** The proxy's own headers have been added to the request head. */
   #edited = false;
   /** The client waits for `100 Continue`. */
   #owesContinue = false;
   #requestComplete = false;
   /** The response head is on its way to the client. */
   #responded = false;
-  /** The client's message was faulty: the connection does not outlive the answer. */
+  /** The client's message was faulty: the connection is closed after the answer. */
   #faulty = false;
-  /** Until the head is whole, and for bytes that are none, no log has a method or a path: as in Envoy. */
+  /** A whole request head was read. Before that, logs have no method and no path, as in Envoy. */
   #headRead = false;
-  /** What the access log says of a reply and the reply's own text does not. */
+  /** A response flag that access logs show, but that is set only when a local reply's text has been made. */
   #lateFlag = "";
   internalRedirects: InternalRedirects | undefined = undefined;
   #chance = -1;
@@ -127,7 +127,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   #metadata: Map<string, Record<string, unknown>> | undefined = undefined;
   #filterState: Map<string, unknown> | undefined = undefined;
   #table: RouteTable | undefined = undefined;
-  /** The chain of this stream. */
+  /** The filter chain of this stream: `http_filters`, or that of its upgrade. */
   #slots: readonly FilterSlot[] = [];
   #requestStoppedBy = 0;
   #readingPaused = false;
@@ -233,7 +233,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     if (!this.ended) this.#connection.keep(this);
   }
 
-  /** After the request has gone to the upstream, so that who hears "100" knows that it has; before any answer, as Envoy tells it. */
+  /** Sends the `100 Continue` that is owed: as in Envoy, after the filters have seen the head and before any response. */
   #continue(): void {
     if (!this.#owesContinue || this.ended) return;
     this.#owesContinue = false;
@@ -261,10 +261,10 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
       return;
     }
     this.#edited = true;
-    // CONNECT asks for an upgrade of its own.
+    // A CONNECT without a protocol counts as an upgrade to `connect`.
     const upgrade = info.isConnect && info.upgrade === "" ? "connect" : info.upgrade;
     if (upgrade !== "" && !this.#upgrades(upgrade)) {
-      // What follows may be of the protocol that was asked for, so nothing more is read from this connection.
+      // Bytes that follow may be of the protocol that was asked for, so nothing more is read from this connection.
       this.#faulty = true;
       runtime.stats.rqWsOnNonWsRoute.inc();
       this.sendReply(UPGRADE_REFUSED, false);
@@ -272,7 +272,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     }
     if (runtime.logsStart) {
       this.#resolveRoute();
-      // Later the router says so.
+      // The router sets the cluster, but only later.
       const { info: known } = this;
       if (known.clusterName !== "") known.cluster = this.#cx.clusters.get(known.clusterName);
       this.#logNow("DownstreamStart");
@@ -305,7 +305,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     const { status, body, details } = error;
     this.#faulty = true;
     stats.cxProtocolError.inc();
-    // A request without a host is well-formed; Envoy's own word for it has no flag.
+    // To Envoy a request without a host is well-formed, and gets no flag.
     const wellFormed = details === "missing_host_header";
     if (wellFormed) this.#headRead = this.#requestComplete = true;
     else this.#lateFlag = "DPE";
@@ -318,11 +318,11 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     if (this.#connection.isHttp2) this.info.protocol = "HTTP/2";
     const error = this.#connection.errorDetails || details;
     if (reason === "protocol_error" && error !== "") {
-      // What the config alone forbids is no error of the protocol, by Envoy's book.
+      // As in Envoy, what only the config forbids is not a protocol error.
       this.info.flags.push(REFUSED.includes(details) ? "DR" : "DPE");
       this.info.responseCodeDetails = error;
     } else if (this.#connection.isHttp2 && reason === "remote") {
-      // A reset that says NO_ERROR has no details: Envoy's log knows nothing of it.
+      // A reset with NO_ERROR comes without details, and Envoy's log does not show it.
       if (details !== "") this.info.flags.push("DR");
       this.info.responseCodeDetails = details;
     } else if (!this.#tunnel || !this.#requestComplete) this.#noteDisconnect();
@@ -340,12 +340,12 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     if (!this.ended) this.#stopResponse(BY.PEER, blocked);
   }
 
-  /** The bytes of this turn go away. */
+  /** Copies the head, lent for this event only; `onPromptEnd` does it if a filter may still decide before the event ends. */
   onTurnEnded(): void {
     if (!this.ended && !this.#request.isPrompt) this.headers.detach();
   }
 
-  /** The idle timer is left where it is: when it fires it looks how long ago this was. */
+  /** Notes activity. The idle timer is not rearmed: when it fires, it looks how long ago this was. */
   #touch(): void {
     this.#activeAt = this.#cx.now();
   }
@@ -356,7 +356,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.#requestTimer?.cancel();
   }
 
-  /** The route has the last word on an upgrade, the connection manager the first. Without a route nobody refuses it. */
+  /** Decides about an upgrade: by the route, else by the connection manager. False: refused; never without a route. */
   #upgrades(upgrade: string): boolean {
     const runtime = this.#runtime;
     const ofManager = runtime.upgrades.get(upgrade);
@@ -437,7 +437,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     return this.#connection.connection;
   }
   get virtualClusterName(): string | undefined {
-    // The one that takes what no other does has no name in logs, as in Envoy.
+    // As in Envoy, the virtual cluster of all other requests has no name in logs.
     const name = this.info.virtualCluster?.name;
     return name === "other" ? undefined : name;
   }
@@ -494,7 +494,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     return route;
   }
 
-  /** The route's `max_stream_duration` takes the place of the connection manager's. 0: none; undefined: it says nothing. */
+  /** Applies the route's `max_stream_duration` instead of the manager's. 0: no limit; undefined: the manager's stays. */
   #limitDuration(ms: number | undefined): void {
     if (ms === undefined) return;
     if (ms === 0) {
@@ -514,7 +514,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     });
   }
 
-  /** Health checks have no part in the codes. */
+  /** Counts a response code, but not for health checks. */
   #countCode(status: number): void {
     if (this.info.healthCheck) return;
     const runtime = this.#runtime;
@@ -524,7 +524,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
 
   sendInformational(headers: ResponseHeaders): void {
     if (this.ended || this.#responded) return;
-    // Envoy swallows every interim response unless it was told to leave `100-continue` to the upstream.
+    // Envoy drops all interim responses unless `100-continue` is left to the upstream.
     if (!this.#runtime.config.proxy_100_continue) return;
     this.#runtime.stats.rqCodes.count(headers.status);
     this.#encoder.encodeInformational(headers);
@@ -538,7 +538,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     if (!this.#answer.isPrompt) this.#keepResponse(headers);
   }
 
-  /** Whoever reads the head later than this event needs its bytes. */
+  /** Copies the response head if filters or logs may read it after this event. */
   #keepResponse(headers: ResponseHeaders): void {
     const isRead = this.#filters.length > 1 || this.#runtime.logs.count > 0;
     if (!this.ended && (isRead || !this.#responded)) headers.detach();
@@ -556,7 +556,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     if (!this.ended) this.#stopRequest(BY.PEER, paused);
   }
 
-  /** `byTerminal`: the terminal filter says it, so it need not be told to stop. */
+  /** Answers with a local reply. `byTerminal`: the terminal filter asks for it, so it is not told to stop. */
   sendReply(reply: Reply, byTerminal: boolean, editedBy?: Route): void {
     if (this.ended) return;
     const { info } = this;
@@ -582,32 +582,32 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     try {
       body = localReplies.write(head, reply, context);
     } catch (error) {
-      // A header that a filter asks for and HTTP cannot carry.
+      // A filter's reply has a header that HTTP cannot carry.
       this.#logFilterError(error, "");
       body = localReplies.write(head, FILTER_FAILED, { ...context, editedBy: undefined });
     }
     this.response = head;
     if (this.#lateFlag !== "") info.flags.push(this.#lateFlag);
     const endStream = body.length === 0 || this.#isHead;
-    // A reply in the middle of a response's way does not take that way again.
+    // A reply that replaces a response which is passing through the filters does not pass through them itself.
     if (this.#answer.begun) this.#answer.begin([]);
     this.#answer.head(head, endStream);
     if (!endStream) this.#answer.body(body, 0, body.length, true);
   }
 
-  /** Envoy edits all of its answers as the route says that would have forwarded the request. */
+  /** The route whose header rules edit a local reply: as in Envoy, one that would have forwarded the request; or none. */
   #forwardingRoute(): Route | undefined {
     const route = this.#edited ? this.#resolveRoute() : undefined;
     return route?.action.type === "route" ? route : undefined;
   }
 
-  /** Ends the stream so that the client sees it is cut. */
+  /** Cuts the stream off, visibly to the client. */
   reset(details: string, flag: string): void {
     if (this.ended) return;
     if (flag !== "") this.info.flags.push(flag);
     this.info.responseCodeDetails = details;
     this.#runtime.stats.rqTxReset.inc();
-    // Envoy hears of its own resets from its codec as of the client's.
+    // As in Envoy, a reset by the proxy counts as a received one as well.
     this.#runtime.stats.rqRxReset.inc();
     this.#stopTerminal();
     this.#connection.onCut();
@@ -624,7 +624,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   onFilterError(error: unknown, filter: number, response: boolean): void {
     this.#logFilterError(error, this.#slots[filter]?.name ?? "");
     if (this.ended) return;
-    // Its answer must not meet the same fault again.
+    // The answer must not pass through the filter that has failed.
     if (response) this.#answer.begin([]);
     this.sendReply(FILTER_FAILED, false);
   }
@@ -633,7 +633,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     const { stats } = this.#runtime;
     if (response) stats.rsTooLarge.inc();
     else stats.rqTooLarge.inc();
-    // Envoy's HTTP/1 tells of a body's last bytes before it tells of their end, so there the request never counts as complete.
+    // Envoy's HTTP/1 codec reports the end of a body separately from its last bytes, so there the request never becomes complete.
     if (!response && this.info.protocol !== "HTTP/2") {
       this.#faulty = true;
       this.#requestComplete = false;
@@ -707,7 +707,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.#finishResponse();
   }
 
-  /** Envoy resets, and counts so, what is left of a request when its response has ended. */
+  /** Ends the stream after its response. As in Envoy, a request that is not complete by then is reset, and counts so. */
   #finishResponse(): void {
     if (!this.#requestComplete && !this.#tunnel && !this.ended) this.#runtime.stats.rqRxReset.inc();
     this.#finish();
@@ -718,10 +718,10 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   #stopRequest(by: number, stop: boolean): void {
     this.#requestStoppedBy = stop ? this.#requestStoppedBy | by : this.#requestStoppedBy & ~by;
     const pause = this.#requestStoppedBy !== 0;
-    // A request that is complete has no more bytes to hold back.
+    // A complete request has no more bytes to hold back.
     if (pause === this.#readingPaused || (pause && this.#requestComplete)) return;
     this.#readingPaused = pause;
-    // Envoy reads on until its buffers are full, so a wait for the upstream connection is none that it counts.
+    // Envoy reads on until its buffers are full, so a pause before there is an upstream connection is not counted.
     if (pause && this.info.upstreamTxBegin >= 0) {
       this.#pauseCounted = true;
       this.#runtime.stats.flowControlPaused.inc();
@@ -744,7 +744,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.#guard(this.#filters.length - 1, callReset);
   }
 
-  /** Calls a filter outside a walk: what it throws is its own affair. */
+  /** Calls a filter outside of a walk. An error that it throws is logged. */
   #guard(index: number, call: (filter: HttpFilter) => void): void {
     const filter = this.#filters[index];
     if (filter === undefined) return;
@@ -806,7 +806,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
 
   // ---- the end
 
-  /** An internal redirect: this pass is over, and the same request takes another, as it is now. */
+  /** An internal redirect: ends this pass and sends the request, as it is now, through all filters again. False: not possible. */
   recreate(response: ResponseHeaders, body: Uint8Array): boolean {
     if (this.ended || !this.#requestComplete || this.#responded || this.#answer.begun) return false;
     const { info } = this;
@@ -817,7 +817,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.#cancelTimers();
     this.#endPass();
     this.#beginPass();
-    // By Envoy's book the body comes once more.
+    // As in Envoy, the body counts once more.
     info.bytesReceived += body.length;
     if (!this.#createFilters()) return true;
     this.#request.head(this.headers, body.length === 0);
@@ -855,12 +855,12 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.ended = true;
     if (!this.#headRead) this.headers.reset();
     const runtime = this.#runtime;
-    // A verdict that is still awaited may come at any time and must find nobody.
+    // A filter's decision that is still awaited may come at any time, so this object cannot be reused then.
     const quiet = !this.#request.waiting && !this.#answer.waiting;
     this.#request.stop();
     this.#answer.stop();
     this.#cancelTimers();
-    // Envoy sees a client that closes its half of a tunnel leave, whatever the other half did. A stream has halves.
+    // To Envoy, an HTTP/1 client that closes its half of a tunnel has left, whatever the other half did; not so over HTTP/2.
     if (this.#tunnel && this.#requestComplete && !this.#connection.isHttp2) this.#noteDisconnect();
     if (this.#upgrading) runtime.stats.cxUpgradesActive.dec();
     if (this.info.healthCheck) runtime.stats.healthChecks.inc();
@@ -868,7 +868,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.#connection.onStreamEnded(this, this.#requestComplete, this.#faulty, quiet);
   }
 
-  /** Logged, and no filter's any more. */
+  /** Ends one pass of the request: writes its log line and lets go of the filters. */
   #endPass(): void {
     const runtime = this.#runtime;
     const { info } = this;
@@ -892,7 +892,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.#logTimer!.arm(this.#runtime.logEveryMs);
   }
 
-  /** A line before the end: times are those of this moment. */
+  /** Writes a log line before the end of the stream, with the duration until now. */
   #logNow(type: AccessLogType): void {
     this.logType = type;
     this.info.duration = this.#cx.now() - this.#startedAt;
@@ -913,12 +913,12 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   }
 }
 
-/** Keeps the room that the list has, which `length = 0` would give away. */
+/** Empties a list, but keeps its capacity, which `length = 0` would free. */
 function empty(list: unknown[]): void {
   while (list.length > 0) list.pop();
 }
 
-/** One char a byte, and no line break or other control character. */
+/** Whether each char is one byte, and none is a control character. */
 function isLine(text: string): boolean {
   for (let k = 0; k < text.length; k++) {
     const code = text.charCodeAt(k);

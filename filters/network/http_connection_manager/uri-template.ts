@@ -1,6 +1,6 @@
 import { ConfigError, type Regex, type SetupContext, wireText } from "@tsproxy/sdk";
 
-/** Characters of a path segment (RFC 3986 §3.3) but for `*`. */
+/** Characters of a path segment (RFC 3986 §3.3), except `*`. */
 const SEGMENT = "a-zA-Z0-9\\-._~%!$&'()+,;:@=";
 const ONE = `[${SEGMENT}]+`;
 const MANY = `[${SEGMENT}/]*`;
@@ -9,13 +9,13 @@ const MOST_VARIABLES = 5;
 const LONGEST_NAME = 16;
 
 /**
- * Envoy's URI template: `/a/{x}/{y=b/*}/**.jpg`. `*` is one segment, `**` the rest, with or without slashes; `{x}` is `{x=*}`. A
- * literal may stand behind the last of them.
+ * Envoy's URI template, such as `/a/{x}/{y=b/*}/**.jpg`. `*` matches one segment, `**` the rest, with or without slashes; `{x}`
+ * means `{x=*}`. Only the last of these may be followed by a literal.
  */
 export class UriTemplate {
-  /** Variables in the order of their groups. */
+  /** Names of the variables, in the order of their capture groups. */
   readonly names: readonly string[];
-  /** Groups catch the variables. */
+  /** The regular expression, with a capture group for each variable. */
   readonly pattern: string;
   readonly #regex: Regex;
 
@@ -31,7 +31,7 @@ export class UriTemplate {
     return this.#regex.matches(path);
   }
 
-  /** `/new/{x}`: what the variables have caught goes to where they are named. */
+  /** Compiles a rewrite such as `/new/{x}`, where a variable stands for what it has matched. */
   compileRewrite(text: string, path: string, cx: SetupContext): (path: string) => string {
     const whole = cx.regex(`^${this.pattern}$`);
     const substitution = this.#substitution(text, path);
@@ -79,7 +79,7 @@ class Parser {
     });
   }
 
-  /** One operator, variable or literal; behind the last one a literal may follow. */
+  /** Parses one segment: an operator, variable or literal. In the last segment a literal may follow an operator or variable. */
   #segment(segment: string, last: boolean): string {
     const [head = ""] = /^(?:\{[^}]*\}|\*\*?)/.exec(segment) ?? [];
     const rest = segment.slice(head.length);

@@ -11,9 +11,9 @@ import type { ResolvedRoute } from "./route.ts";
 import type { VirtualHostConfig } from "./route-config.ts";
 import type { RouteMatch, RouteSubject } from "./route-match.ts";
 
-/** A route of the config, and what it comes to for one stream. */
+/** A route of the config, and how it is resolved for one stream. */
 export interface Choice {
-  /** Its name, or its place in the config. */
+  /** Its place in the config, and its name if it has one. */
   readonly label: string;
   readonly match: RouteMatch;
   route(subject: RouteSubject): ResolvedRoute | undefined;
@@ -23,14 +23,14 @@ export interface Choice {
 export interface Explanation {
   readonly route: ResolvedRoute | undefined;
   readonly label: string;
-  /** Routes that were asked before, and why they did not match. */
+  /** Routes that were tried before, and why they did not match. */
   readonly skipped: readonly { readonly label: string; readonly why: string }[];
 }
 
-/** Where a virtual host's routes come from. */
+/** The compiled routes of a virtual host. */
 export interface RouteSource {
   readonly routes: readonly Choice[];
-  /** In the place of `routes`: chooses a list of routes first. */
+  /** Used instead of `routes` if there is one: chooses a list of routes first. */
   readonly matcher: CompiledMatcher<readonly Choice[]> | undefined;
 }
 
@@ -54,7 +54,7 @@ export class VirtualHost {
     return this.#made;
   }
 
-  /** Of every route that stands in the config by itself. */
+  /** Labels of the routes in `routes`; those in a matcher have none. */
   get labels(): readonly string[] {
     return this.#source.routes.map((route) => `${this.name} ${route.label}`);
   }
@@ -72,7 +72,7 @@ export class VirtualHost {
     return undefined;
   }
 
-  /** The same walk, told. */
+  /** Finds the route as `find` does, and tells why. */
   explain(subject: RouteSubject): Explanation {
     if (this.#requireTls !== "NONE" && this.#wantsTls(subject)) {
       return { route: this.#toTls, label: `require_tls: ${this.#requireTls}`, skipped: [] };
@@ -98,13 +98,13 @@ export class VirtualHost {
   }
 }
 
-/** Kinds of requests of a virtual host that are counted by themselves: `vhost.<name>.vcluster.<name>.`. */
+/** The virtual clusters of a virtual host, which count kinds of requests: `vhost.<name>.vcluster.<name>.`. */
 export class VirtualClusters {
   readonly #entries: readonly {
     readonly conditions: readonly HeadMatch[];
     readonly cluster: VirtualCluster;
   }[];
-  /** For requests that are none of them. */
+  /** For requests of none of these kinds. */
   readonly #other: VirtualCluster;
 
   constructor(config: VirtualHostConfig, path: string, cx: SetupContext) {

@@ -1,6 +1,7 @@
 // Hot path: the time of day for every stream, read from the system once a second.
 import { HeaderLine, type SetupContext } from "@tsproxy/sdk";
 
+/** The time of day and the `date` line, both looked up at most once a second. */
 export class WallClock {
   readonly #cx: Pick<SetupContext, "now">;
   #offset = 0;
