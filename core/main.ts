@@ -32,15 +32,15 @@ import type { ContextCertificates } from "./tls.ts";
 import { Watch } from "./watch.ts";
 import { WrittenConfig } from "./written-config.ts";
 
-/** How long requests in progress may take to end once we are asked to. */
+/** How long requests in progress may take to finish once the proxy is asked to stop. */
 const DRAIN_MS = 5_000;
-/** How long threads may take to end after that. */
+/** How long threads may take to end after the drain. */
 const STOP_MS = 2_000;
-/** Envoy's stats_flush_interval: intervals of histograms. */
+/** Envoy's default `stats_flush_interval`: how often histogram intervals end. */
 const FLUSH_MS = 5_000;
 let flushes: NodeJS.Timeout | undefined;
 const BEAT_MS = 100;
-/** Of a written config: threads set a smaller one up in a moment, whatever they put off otherwise. */
+/** A first config with more chars of JSON than this is set up lazily by the threads and fully by the canary (`prepareFirst`). */
 const LARGE_CHARS = 250_000;
 
 const options = JSON.parse(process.argv[2] ?? "{}") as RunOptions;
@@ -62,10 +62,10 @@ const lines = new LineOrder(
   () => fleet.flushLines(),
 );
 let state: "INITIALIZING" | "LIVE" | "DRAINING" = "INITIALIZING";
-/** Beside a process that is to go the ports are in use, and shall be. */
+/** True if this process replaces another one, whose ports are rightly in use. */
 const isBeside = options.takeover || options.standby === true;
 const toldToServe = Promise.withResolvers<void>();
-/** The first configuration is in service. */
+/** Resolves once the first configuration is in service. */
 const started = Promise.withResolvers<void>();
 const describer = new Describer({ sdk, reader });
 const canary = new Canary({ prelude, node: () => node, sandboxed: "left out" });
@@ -91,7 +91,7 @@ const reload: Reload = new Reload({
   describer,
   canary,
   serving: servingThreads(),
-  // Whoever watches the events of `filter dev` need not be told twice.
+  // `filter dev` shows these outcomes itself: it drops log lines with this mark.
   log: options.dev ? log.child({ of: "reload" }) : log,
   onQuiet: rest,
   onReload: (outcome) => {
@@ -101,9 +101,9 @@ const reload: Reload = new Reload({
   adjust: options.dev ? recordExchanges : undefined,
 });
 
-/** A debugger's sessions, once there may be any. */
+/** Passes messages of debugged sandboxes to the inspector, once there is one. */
 let onInspected: NonNullable<FleetEvents["onInspected"]> = () => {};
-// Threads take as long to start as a config takes to be checked, so they start beside it.
+// Threads take about as long to start as the config takes to be checked, so they start meanwhile.
 const fleet = newFleet();
 
 obeySignals();
@@ -136,7 +136,7 @@ function shownState(): typeof state {
   return state === "LIVE" && failing ? "DRAINING" : state;
 }
 
-/** What the first worker's TLS contexts have loaded. */
+/** What the TLS contexts have loaded, as the first worker published it last. */
 function certificates(): readonly ContextCertificates[] {
   return (fleet.topic(CERTIFICATES_TOPIC) ?? []) as readonly ContextCertificates[];
 }
@@ -196,7 +196,7 @@ function newFleet(): Fleet {
   );
 }
 
-/** The threads, as Reload sees them. The first config says who this node is. */
+/** The threads, as Reload sees them. The first config tells them which node this is, where it differs from the flags. */
 function servingThreads(): Serving {
   let live: RuntimeConfig | undefined;
   let next: RuntimeConfig | undefined;
@@ -216,7 +216,7 @@ function servingThreads(): Serving {
         node = next!.node;
         fleet.publish(NODE_TOPIC, ownNode());
       }
-      // Before the first setup, so that all of them find the values there.
+      // Before the first setup, so that it finds the runtime's values.
       use(next!);
       return prepareFirst(change);
     },
@@ -249,8 +249,8 @@ function servingThreads(): Serving {
 }
 
 /**
- * Threads find out by themselves what is wrong. They put parts of a large config off until something asks for them: that is tried
- * in the canary, beside them.
+ * Prepares the first config on all threads, which report what is wrong with it. With a large one they leave parts until these are
+ * needed; the canary then sets up all of it at the same time, to find what is wrong there.
  */
 async function prepareFirst(change: Change): Promise<readonly Refusal[]> {
   const isLarge = WrittenConfig.of(change.config!).text().length > LARGE_CHARS;
@@ -260,21 +260,21 @@ async function prepareFirst(change: Change): Promise<readonly Refusal[]> {
   return [...(await canary.prepare(change)), ...(await said)];
 }
 
-/** What reloads that follow each other leave in this thread: its own heap first, which holds on to parts of the others. */
+/** Collects what reloads leave in main's isolates: Node's own heap first, since it keeps parts of the others alive. */
 function collectAll(): void {
   collectGarbage("last-resort");
   canary.collectGarbage();
   describer.collectGarbage();
 }
 
-/** Nothing has been edited for a while: what only reloads need is given back. */
+/** Called when nothing has been edited for a while: gives back what only reloads need. */
 function rest(): void {
   canary.rest();
   describer.dispose();
   collectGarbage("last-resort");
 }
 
-/** Where a place in a stack stands in somebody's source. */
+/** Source positions of a module of a package or of core, by its name in stacks. Undefined: there is no such module. */
 function find(filename: string) {
   return reload.sources(filename) ?? findOwn(filename);
 }
@@ -306,13 +306,13 @@ function obeySignals(): void {
   process.on("disconnect", () => void stop(1));
 }
 
-/** Lines that threads still hold belong to the files that were moved away. */
+/** For log rotation. Lines that threads still hold go into the old files first. */
 async function reopenFiles(): Promise<void> {
   await lines.flush();
   files.reopen();
 }
 
-/** Takes no more connections and ends with the last one, or after `ms`. */
+/** Accepts no more connections, and ends the process with the last one, or after `ms`. */
 async function drain(ms = DRAIN_MS): Promise<void> {
   if (state === "DRAINING") return;
   state = "DRAINING";
@@ -338,7 +338,7 @@ async function openInspector(port: number) {
   const { Inspector } = await import("./inspector.ts");
   const server = new Inspector({
     targets: () => {
-      // Those that the config uses: editors attach to the first that is named.
+      // Only those that the config uses: editors attach to the first of the list.
       const used = JSON.stringify(reload.live?.config);
       return reload
         .sandboxed()
@@ -379,7 +379,7 @@ function tell(message: ToSupervisor): void {
   if (process.connected) process.send?.(message, undefined, {}, () => {});
 }
 
-/** Packages reload; what carries them does not. */
+/** Logs once that core or the SDK has changed, as these are not reloaded. */
 function watchCore(): void {
   let told = false;
   const watch = new Watch(() => {
@@ -395,7 +395,7 @@ function watchCore(): void {
   );
 }
 
-/** What main does of its own accord: tells the supervisor that all live, and ends the intervals of histograms. */
+/** Tells the supervisor that the proxy serves, and from then on, every BEAT_MS, how far each thread has got. */
 function beat(): void {
   tell({ type: "ready" });
   setInterval(() => {

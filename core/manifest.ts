@@ -24,7 +24,7 @@ const WORDS: Readonly<Record<keyof SandboxManifest, string>> = {
 };
 
 const NO_ROUTES = "routes have no configs for it";
-/** What means nothing to a kind is refused, so that nobody relies on it: why, by member and kind. */
+/** Members that mean nothing to a kind of package and are refused, so that nobody relies on them: why, by member and kind. */
 const NOT_FOR: Readonly<Partial<Record<keyof SandboxManifest, Readonly<Record<string, string>>>>> =
   {
     headers: {
@@ -45,12 +45,13 @@ const NOT_FOR: Readonly<Partial<Record<keyof SandboxManifest, Readonly<Record<st
     },
     cpuShare: { balancer: "who has used its share up waits, and requests cannot wait for a host" },
   };
+/** The failure policies that a kind may have, where it may not have all. */
 const POLICIES: Readonly<Record<string, readonly string[]>> = {
   access_log: ["previous"],
   balancer: ["closed", "open"],
 };
 
-/** `sandbox` of a definition, as the package's code says it. Throws what is wrong with it. */
+/** Checks the member `sandbox` of a package's definition. Throws an error that says what to write instead. */
 export function parseManifest(value: unknown, kind: string): SandboxManifest {
   if (value === undefined) return {};
   if (!isObject(value)) throw new Error("sandbox: write an object");

@@ -1,11 +1,11 @@
 import type { SharedCode } from "./protocol.ts";
 
-/** A message to a thread costs 0.1 ms for each memory in it, and the first one brings all packages. */
+/** Code is gathered in blocks: a message costs 0.1 ms for each SharedArrayBuffer in it, and the first one brings all packages. */
 const BLOCK_BYTES = 1024 * 1024;
 let block = new SharedArrayBuffer(0);
 let used = 0;
 
-/** Code in memory that threads share: each of them is told of all packages, and most need few. */
+/** Puts code into memory that all threads share: each gets all packages, and most use few of them. */
 export function sharedCode(text: string): Uint8Array {
   return sharedBytes(Buffer.from(text));
 }
@@ -21,7 +21,7 @@ export function sharedBytes(bytes: Uint8Array): Uint8Array {
   return shared;
 }
 
-/** It is ASCII (bundle.ts). */
+/** The code as a string. It is ASCII (bundle.ts). */
 export function textOf({ code }: { readonly code: SharedCode }): string {
   if (typeof code === "string") return code;
   return Buffer.from(code.buffer, code.byteOffset, code.byteLength).toString("latin1");

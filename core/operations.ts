@@ -26,7 +26,7 @@ export interface OperationParts {
   readonly profiler: Profiler;
   readonly certificates: () => readonly ContextCertificates[];
   readonly failHealthchecks: (failed: boolean) => void;
-  /** An exchange, as `http/recorder` tells it. */
+  /** Called with each HTTP exchange that `http/recorder` reports. */
   readonly onRecorded: (exchange: unknown) => void;
   readonly quit: () => void;
 }
@@ -35,7 +35,7 @@ const STATES = { LIVE: 0, DRAINING: 1, INITIALIZING: 3 } as const;
 
 type Operation = (args: unknown) => unknown;
 
-/** What of the server itself is counted anew each `stats_flush_interval`, as in Envoy, and stays in between. */
+/** Sets the server's own gauges. As in Envoy, they change only once in each `stats_flush_interval`. */
 export function flushServerStats(
   parts: Pick<OperationParts, "server" | "stats" | "reload" | "state" | "certificates">,
 ): void {
@@ -46,7 +46,7 @@ export function flushServerStats(
   });
 }
 
-/** What packages may ask of core as a whole (`cx.operation("core.…")`). Admin does. */
+/** The operations of core that packages may call (`cx.operation("core.…")`), as admin does. */
 export function operations(
   parts: OperationParts,
 ): (name: string, args: unknown) => Promise<unknown> {
@@ -77,12 +77,12 @@ export function operations(
         state: parts.state(),
         uptimeSeconds: server.uptimeSeconds,
         options: shownOptions(options),
-        // With all that the file says of the node, and the id and cluster that flags may have given.
+        // The node as the config file has it, with the id and cluster that flags may have set.
         node: { ...nodeOf(reload.live?.loaded.bootstrap), ...reload.live?.config.node },
       }),
     ],
     ["core.runtime", () => parts.runtime.dump()],
-    // False: there is no layer that takes changes.
+    // Answers false if there is no admin layer.
     ["core.runtime_modify", (args) => parts.runtime.modify(args as Record<string, string>)],
     [
       "core.healthcheck",
@@ -127,7 +127,7 @@ function connections(stats: StatsReader, config: RuntimeConfig | undefined): num
   return own.reduce((sum, { statPrefix }) => sum + stats.value(name(statPrefix)), 0);
 }
 
-/** Until the first certificate ends; Envoy's largest number if there is none. */
+/** Days until the first certificate expires; as in Envoy 2^32 - 1 if there is none. */
 function daysLeft(contexts: readonly ContextCertificates[]): number {
   const ends = contexts.flatMap(({ chains }) => chains.map((certificate) => certificate.notAfter));
   if (ends.length === 0) return 0xffff_ffff;
@@ -137,12 +137,12 @@ function daysLeft(contexts: readonly ContextCertificates[]): number {
 interface ProfileAsked {
   readonly enable: boolean;
   readonly thread?: string;
-  /** One filter in that thread, as configs call it. */
+  /** One filter in that thread, by the name of its package or the end of that. */
   readonly filter?: string;
   readonly kind?: string;
 }
 
-/** The file is `admin.profile_path` of the config, else one of the system's temporary directory. */
+/** Starts or stops a profile. Its file is the config's `admin.profile_path`, else a temporary one. */
 function profile(
   { profiler, reload }: OperationParts,
   asked: ProfileAsked,
@@ -162,7 +162,7 @@ function threadOf({ thread = "worker 0" }: { readonly thread?: string }): string
   return thread.replace("_", " ");
 }
 
-/** Throws what is to be done where there is no such filter, or it cannot be profiled. */
+/** Throws an error that says what to do if there is no such filter, or it cannot be profiled. */
 function profiledFilter(
   reload: Reload,
   { filter = "", kind = "cpu" }: ProfileAsked,
@@ -188,7 +188,7 @@ interface FilterProfileAsked extends ProfileAsked {
   readonly seconds: number;
 }
 
-/** The whole of a profile, as an answer. */
+/** Takes a profile of a filter and answers it. */
 function filterProfile(
   { profiler, reload }: OperationParts,
   asked: FilterProfileAsked,
@@ -212,7 +212,7 @@ interface DrainHow {
   readonly skipExit: boolean;
 }
 
-/** Gracefully: clients are asked to leave now, and listeners close when the drain time is over (`skipExit`: never). */
+/** Gracefully: asks clients to close now, and closes the listeners once the drain time is over (`skipExit`: never). */
 function drainListeners({ fleet, reload, options }: OperationParts, how: DrainHow): void {
   const names = (reload.live?.config.listeners ?? [])
     .filter((l) => l.thread !== "control" && (!how.inboundOnly || l.direction === "INBOUND"))
@@ -282,7 +282,7 @@ function shownListeners(fleet: Fleet | undefined, config: RuntimeConfig | undefi
     bound.set(name, [...(bound.get(name) ?? []), address]);
   const own = config?.listeners.filter((l) => l.thread !== "control") ?? [];
   return own.flatMap(({ name, bindToPort, ...listener }) => {
-    // One without a socket shows the address that it goes by; one that drains shows none any more.
+    // A listener without a socket is shown with its configured address; one that has been drained is not shown.
     const unbound = bindToPort === false ? [listener.address] : [];
     const [address, ...additional] = bound.get(name) ?? unbound;
     return address === undefined ? [] : [{ name, address, additional }];

@@ -4,9 +4,9 @@ import type { LogOptions } from "./log-options.ts";
 
 /** What `tsproxy run` was asked for; the supervisor hands it to the proxy as JSON. */
 export interface RunOptions {
-  /** "": all of it stands in the overlays. */
+  /** "": the overlays hold the whole config. */
   readonly configFile: string;
-  /** Of a file that can be read once only: a pipe, standard input. */
+  /** The text of a config file that can be read only once: a pipe, standard input. */
   readonly configText?: string;
   readonly overlays: readonly Overlay[];
   readonly concurrency: number;
@@ -15,29 +15,30 @@ export interface RunOptions {
   readonly serviceNode: string;
   /** Directories of dropped-in packages. */
   readonly filters: readonly string[];
+  /** Dropped-in packages that run in the builtin isolate (`--trust`). */
   readonly trusted: readonly string[];
-  /** Sandboxed packages that the process before ended in. */
+  /** Sandboxed packages that an earlier process hung or ended in. */
   readonly quarantined?: readonly string[];
   readonly strict: boolean;
-  /** Lines of access logs are written this long after the first of them, or when 64 KiB have gathered. */
+  /** Milliseconds. Lines of access logs are written this long after the first of them, or when 64 KiB have gathered. */
   readonly fileFlushIntervalMsec: number;
   readonly allowUnknown: boolean;
-  /** Connections of a listener or chain that is gone may finish for so long. */
+  /** How long connections may take to finish once their listener or filter chain is gone. */
   readonly drainTimeMs: number;
   /** --drain-strategy immediate */
   readonly drainImmediately: boolean;
-  /** A proxy that was taken over ends after so long at the latest. */
+  /** How long a proxy that was taken over may take to end. */
   readonly parentShutdownMs: number;
-  /** Where the address that admin got is written; "": nowhere. */
+  /** The file that the address of the admin listener is written to; "": none. */
   readonly adminAddressPath: string;
   readonly addressFamily: "v4" | "v6";
-  /** Binds beside the proxy that serves this config, and ends it. */
+  /** Bind beside the proxy that serves this config now, and end that one once this one serves. */
   readonly takeover: boolean;
-  /** Started while the process before seems to hang: it sets everything up, and binds beside that one when it is told to. */
+  /** Started while another process seems to hang: sets everything up, and binds beside that process once it is told to. */
   readonly standby?: boolean;
-  /** Where the next one finds this one; "": nowhere. */
+  /** The socket file where a successor finds this proxy; "": none. */
   readonly controlSocket: string;
-  /** `tsproxy filter dev` has started it: exchanges are recorded, and it tells what happens. */
+  /** Started by `tsproxy filter dev`: HTTP exchanges are recorded, and the proxy sends DevEvents. */
   readonly dev?: boolean;
   /** Debuggers attach at this port of 127.0.0.1 to the sandboxes of the first worker; 0: any. */
   readonly inspectPort?: number | undefined;
@@ -49,35 +50,37 @@ export interface Runtime {
   readonly flags: readonly string[];
 }
 
-/** A terminal's Ctrl-C reaches supervisor and proxy, and what one passes on reaches the other again: one signal for all of them. */
+/** A terminal's Ctrl-C reaches the proxy directly and again through the supervisor: within this time both are one signal. */
 export const SAME_SIGNAL_MS = 300;
 
 /** Supervisor -> proxy. */
 export type ToProxy =
-  /** Another one serves beside it. It takes no more connections, and ends with the last one, or after `ms`. */
+  /** A successor serves. Accept no more connections, and end with the last one, or after `ms`. */
   | { readonly type: "retire"; readonly ms: number }
-  /** It seems to hang, and a standby is started: what it has built of dropped-in packages need not be built again. */
+  /** A standby is being started: keep the builds of dropped-in packages on disk, so that it need not build them again. */
   | { readonly type: "keep_builds" }
-  /** To a standby. */
+  /** To a standby: bind, and serve. */
   | { readonly type: "serve" };
 
 /** Proxy -> supervisor. */
 export type ToSupervisor =
   | { readonly type: "ready" }
-  /** A standby waits for `serve`. */
+  /** A standby is set up and waits for `serve`. */
   | { readonly type: "prepared" }
-  /** It was asked to end: however it ends now, it is not started again. */
+  /** The proxy was asked to end: however it ends now, it is not started again. */
   | { readonly type: "stopping" }
   | { readonly type: "dev"; readonly event: DevEvent }
-  /** Ten times a second: how often each thread has turned, and how long it may be silent. */
+  /** Sent ten times a second: how far each thread has got, and how long it may be silent. */
   | { readonly type: "beat"; readonly threads: readonly ThreadBeat[] };
 
 export interface ThreadBeat {
   readonly name: string;
+  /** BEAT.TURNS: grows for as long as the thread does not hang. */
   readonly turns: number;
-  /** CPU that it has had; 0: unknown. */
+  /** CPU time that it has used, in milliseconds; 0: unknown. */
   readonly cpuMs?: number;
-  /** The sandboxed package that it is in now. */
+  /** The sandboxed package that it is inside now. */
   readonly inside?: string | undefined;
+  /** Its time box: how long it may be silent now. */
   readonly boxMs: number;
 }

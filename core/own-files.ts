@@ -3,18 +3,18 @@ import { createRequire } from "node:module";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 
-/** In a checkout core is TypeScript, which Node reads as it stands; in the npm package it is JavaScript (pack.ts). */
+/** True in the npm package, where core is JavaScript (pack.ts). In a checkout Node runs the TypeScript itself. */
 export const isPacked = !import.meta.url.endsWith(".ts");
 
-/** The npm package, or the checkout. */
+/** The folder of the npm package, or of the checkout. */
 export const ROOT = fileURLToPath(new URL(isPacked ? "../.." : "..", import.meta.url));
 
-/** A module of core that is started by its file: a process, a thread. */
+/** The URL of a module of core that is started as a process or a thread. */
 export function ownModule(name: string): URL {
   return new URL(`./${name}.${isPacked ? "js" : "ts"}`, import.meta.url);
 }
 
-/** isolated-vm. The npm package carries its binaries: installing it needs neither a compiler nor anybody's scripts. */
+/** Loads isolated-vm. The npm package brings its binaries, so that installing it takes no compiler and no install scripts. */
 export function isolatedVm(): unknown {
   const require = createRequire(import.meta.url);
   if (!isPacked) return require("isolated-vm");

@@ -1,6 +1,6 @@
-// Makes dist/, which is what `npm pack` packs: core, SDK, testing kit and all shipped filters as JavaScript, since Node strips no
-// types below node_modules. Core is bundled with its libraries, filters and preludes are built and described beforehand: a start
-// reads a few files. Run by npm (`prepack`), with the flag that isolates need.
+// Makes dist/, which `npm pack` packs: core, SDK, testing kit and all shipped filters as JavaScript, since Node strips no types
+// below node_modules. Core is bundled with its libraries, and filters and preludes are built and described in advance, so that a
+// start reads only a few files. Run by npm (`prepack`), with the flag that isolates need.
 import { execFile } from "node:child_process";
 import { cp, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
@@ -17,13 +17,13 @@ import { reference } from "./reference.ts";
 
 const dist = path.join(ROOT, "dist");
 const require = createRequire(import.meta.url);
-/** For libraries that are CommonJS. */
+/** Gives bundled CommonJS libraries a `require`. */
 const REQUIRE = {
   js: 'import { createRequire as toRequire } from "node:module"; const require = toRequire(import.meta.url);',
 };
 /**
- * Who imports one of Node's modules makes Node look at all its exports, and what is loaded on demand is loaded then: in each thread
- * 19 ms for "node:util", 12 for "node:fs". Who requires it pays for what is used.
+ * Replaces `import` of Node's modules by `require`. An import makes Node read all exports of the module, and so load those that
+ * are otherwise loaded on demand: in each thread 19 ms for "node:util", 12 for "node:fs".
  */
 const builtinsOnDemand: Plugin = {
   name: "builtins on demand",
@@ -36,7 +36,7 @@ const builtinsOnDemand: Plugin = {
       );
       return { contents, loader: "ts" };
     });
-    // Loggers ask it for nothing but `assert(claim)`, when something is wrong.
+    // Logging libraries only call `assert(claim)`, so the module is loaded at the first call.
     onLoad({ filter: /\/(sonic-boom|thread-stream)\/index\.js$/ }, async ({ path: file }) => {
       const source = await readFile(file, "utf8");
       const contents = source.replace(
@@ -48,14 +48,14 @@ const builtinsOnDemand: Plugin = {
   },
 };
 
-/** `{ a, type B, c as d }` -> `{ a, c: d }`; `fs`, `* as fs` and `fs, { type B }` -> `fs`. */
+/** The left side for `require`: `{ a, type B, c as d }` -> `{ a, c: d }`; `fs`, `* as fs` and `fs, { type B }` -> `fs`. */
 function required(names: string): string {
   return names
     .replace(/\btype [^,}]+,?/g, "")
     .replace(/^\* as |, \{\s*\}$/g, "")
     .replace(/ as /g, ": ");
 }
-/** Installed beside the package: a program, a test runner, and what the SDK's types name. */
+/** Not bundled, but installed beside the package: a program, a test runner, and a library that the SDK's types name. */
 const EXTERNAL = ["esbuild", "vitest", "vitest/*", "@sinclair/typebox"];
 
 await rm(dist, { recursive: true, force: true });
@@ -66,7 +66,7 @@ process.exit(0);
 async function core(): Promise<void> {
   const [metafile] = await Promise.all([
     modules(["cli", "main", "bench-peer"], {}),
-    // Threads check nothing: of the SDK they need no schema, whose library takes 10 ms of each start.
+    // Threads check no config, so they need no schemas of the SDK, whose library takes 10 ms of each start.
     modules(["worker"], { "@sinclair/typebox": path.join(ROOT, "core/inside/no-schemas.ts") }),
   ]);
   await cp(path.join(ROOT, "core/config/descriptor.json"), path.join(dist, "core/descriptor.json"));
@@ -85,7 +85,7 @@ async function modules(
     splitting: true,
     format: "esm",
     platform: "node",
-    // The supervisor runs in whatever Node there is.
+    // The supervisor runs in whatever version of Node is installed.
     target: "node20",
     chunkNames: "part-[hash]",
     // TypeBox is bundled as well, where core itself uses it.
@@ -101,7 +101,7 @@ async function modules(
   return metafile;
 }
 
-/** Sandboxes for tests of filters: its SDK is the one that the tests import. */
+/** Sandboxes for tests of filters. The SDK is not bundled: they use the one that the tests import. */
 async function places(): Promise<void> {
   await build({
     entryPoints: [path.join(ROOT, "core/sandbox/place.ts")],
@@ -146,7 +146,7 @@ async function filters(): Promise<void> {
   await write(path.join("filters", PACKED_CODE), all);
 }
 
-/** The contract and its testing kit, for filters under test; inside isolates the prelude's copy serves. */
+/** The SDK and its testing kit, for tests of filters. Isolates use the prelude's copy of the SDK. */
 async function sdk(): Promise<void> {
   await build({
     entryPoints: ["index.ts", "lua/index.ts", "testing/index.ts"].map((file) =>
@@ -174,7 +174,7 @@ async function declarations(): Promise<void> {
   await writeFile(path.join(dist, "sdk/reference.md"), await reference(path.join(dist, "sdk")));
 }
 
-/** isolated-vm's own binaries, for the systems and versions of Node that it builds them for. */
+/** Copies isolated-vm's prebuilt binaries for all systems except Windows. */
 async function addons(): Promise<void> {
   const from = path.dirname(require.resolve("isolated-vm/package.json"));
   const to = path.join(dist, "isolated-vm");
@@ -191,7 +191,7 @@ async function launcher(): Promise<void> {
     "tsconfig.json",
     tsconfig.replace(/"\.\.\/(sdk\/[^"]*?)(?:\.d)?\.ts"/g, '"./$1.d.ts"'),
   );
-  // tsc emits declarations of what it compiles; this one is one already.
+  // tsc does not emit this file, since it is a declaration file itself.
   await cp(path.join(ROOT, "sdk/globals.d.ts"), path.join(dist, "sdk/globals.d.ts"));
 }
 
@@ -202,7 +202,7 @@ async function write(name: string, code: string, map?: string): Promise<void> {
   if (map !== undefined) await writeFile(`${file}.map`, map);
 }
 
-/** What the licences of bundled libraries ask for: their text. */
+/** The texts of the bundled libraries' licences, which have to come with copies. */
 async function licences(metafile: Metafile): Promise<string> {
   const inputs = Object.keys(metafile.inputs).map(
     (file) => /^(?:.*\/)?node_modules\/(?:@[^/]+\/)?[^/]+/.exec(file)?.[0],

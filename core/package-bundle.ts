@@ -1,14 +1,14 @@
 import { readFileSync } from "node:fs";
 import { hashOf } from "./bundle.ts";
 
-/** What a packed filter says of itself in its first line. */
+/** The manifest in the first line of a packed filter. */
 export interface BundleManifest {
   readonly name: string;
   readonly kind: string;
   readonly version: string;
-  /** Of what stands below the line. */
+  /** Hash of the text below the first line. */
   readonly hash: string;
-  /** The proxy that packed it. */
+  /** Version of the proxy that packed it. */
   readonly packedBy: string;
   readonly trusted?: boolean;
   readonly schema: unknown;
@@ -18,7 +18,7 @@ export interface BundleManifest {
 const MARK = "// tsproxy-filter ";
 const MAP = "//# sourceMappingURL=data:application/json;base64,";
 
-/** One file: a line with the manifest, the module, and its source map. Dropped into `filters/` it is what its folder was. */
+/** Packs a filter into one file: a line with the manifest, the module, its source map. Dropped in, it works as the folder did. */
 export function packBundle(
   manifest: Omit<BundleManifest, "hash">,
   code: string,
@@ -29,7 +29,7 @@ export function packBundle(
   return `${MARK}${JSON.stringify({ ...manifest, hash: hashOf(body) })}\n${body}`;
 }
 
-/** Undefined: no packed filter. Throws if what is there is not what was packed. */
+/** Reads the manifest of a packed filter. Undefined: the file is not one. Throws if the file was changed after it was packed. */
 export function readBundle(file: string): BundleManifest | undefined {
   const text = readFileSync(file, "utf8");
   if (!text.startsWith(MARK)) return undefined;

@@ -16,14 +16,15 @@ export interface PackageState {
   /** `builtin`, or its sandbox. */
   readonly group: string;
   readonly types: readonly string[];
-  /** `failed`: its newest files are refused. What serves is its generation before, if there is one. */
+  /** `failed`: its newest files are refused, and its previous generation serves, if there is one. */
   readonly state: "active" | "failed";
-  /** 0: nothing of it has ever served. */
+  /** The generation that brought its code. 0: none of its code has served yet. */
   readonly generation: number;
   readonly builtAt: string;
   readonly problems: readonly Problem[];
 }
 
+/** The state of each package that the unit defines. */
 export function statesOf(unit: PackageUnit): PackageState[] {
   const { origin, folder, id } = unit.source;
   const { generation } = unit;
@@ -48,7 +49,7 @@ export function statesOf(unit: PackageUnit): PackageState[] {
       types,
       group: shown.group,
     }));
-  // Nobody has ever got to know its kind, but for those that the folder tells.
+  // It was never described, so its kind is known only if it is shipped: from the folder.
   const [kind = "", name = ""] = origin === "shipped" ? id.split("/") : ["", path.basename(id)];
   return [{ ...common, package: unit.name, kind, name, types: [], group: "" }];
 }

@@ -12,23 +12,23 @@ import type { ModuleSource, PackageInfo } from "./protocol.ts";
 import { sandboxCells } from "./sandbox/cells.ts";
 import { placesOf } from "./watch.ts";
 
-/** A package as one state of its files makes it. */
+/** The build of a package from one state of its files. */
 export interface Built {
   readonly bundle: Bundle;
-  /** One for each definition, all with the same code. */
+  /** One for each definition of the module, all with the same code. */
   readonly modules: readonly ModuleSource[];
   /** `builtin`, or its sandbox. */
   readonly group: string;
   readonly builtAt: Date;
-  /** What bundling and describing it took. */
+  /** Milliseconds that bundling and describing took. */
   readonly buildMs: number;
   /** One for each definition of the module. */
   readonly infos: readonly PackageInfo[];
-  /** The same of the same. */
+  /** Equal for builds whose definitions say the same: the hash of the descriptions, and the names. */
   readonly said: string;
 }
 
-/** Kinds that can live in an isolate of their own: what they are asked may wait, or is answered within one entry. */
+/** Kinds that can run in a sandbox: what calls them can wait for the answer, or gets it within one crossing. */
 export const SANDBOX_KINDS: ReadonlySet<string> = new Set([
   "http",
   "network",
@@ -37,27 +37,27 @@ export const SANDBOX_KINDS: ReadonlySet<string> = new Set([
   "balancer",
 ]);
 
-/** What a unit has to know of names that are not its own. */
+/** Names of packages that decide how a unit is named and where it runs. */
 export interface PackageNames {
-  /** `kind/name` of the shipped packages: nobody else gets these. */
+  /** `kind/name` of the shipped packages; dropped-in packages cannot take these. */
   readonly shipped: ReadonlySet<string>;
   /** Dropped-in packages that the user trusts, by `kind/name` or name. */
   readonly trusted: ReadonlySet<string>;
-  /** Packages that the process before ended in: their code as it is now is not entered. */
+  /** Packages that an earlier process hung or ended in: their present code is not entered. */
   readonly quarantined?: ReadonlySet<string>;
 }
 
-/** One package on disk: what of it runs, and what its files would make now. */
+/** One package on disk: the build that runs, and the one that its present files make. */
 export class PackageUnit {
   readonly source: PackageSource;
   readonly #names: PackageNames;
-  /** What serves traffic; undefined: not yet anything. */
+  /** The build that serves traffic. Undefined: none yet. */
   live: Built | undefined;
-  /** What served before it: streams may still end on it. */
+  /** The build that served before `live`: old streams may still run on it. */
   before: Built | undefined;
-  /** The generation that brought it. */
+  /** The generation that put `live` into service. */
   generation = 0;
-  /** Built from the newest files and not yet in service. */
+  /** The build of the newest files, not yet in service. */
   next: Built | undefined;
   /** Why the newest files are not in service. */
   problems: readonly Problem[] = [];
@@ -65,11 +65,11 @@ export class PackageUnit {
   gone = false;
   #inputs: ReadonlyMap<string, string> = new Map();
   #directories: Set<string> | undefined = undefined;
-  /** The file behind all links when it was built: a link may be swapped to another. */
+  /** The real path of the entry at the last build: a symbolic link may have been swapped since. */
   #builtFrom = "";
   #tried = false;
   #built = false;
-  /** Hash of the code that the process before ended in; "": it did not. */
+  /** Hash of the code that an earlier process hung or ended in; "": none did. Undefined: not built yet. */
   #quarantined: string | undefined = undefined;
 
   constructor(source: PackageSource, names: PackageNames) {
@@ -77,7 +77,7 @@ export class PackageUnit {
     this.#names = names;
   }
 
-  /** As a log says it: `http/router`; the path of one that never could be read. */
+  /** Its name in logs: `http/router`; the path if it was never described. */
   get name(): string {
     const info = (this.live ?? this.next)?.infos[0];
     return (
@@ -86,12 +86,12 @@ export class PackageUnit {
     );
   }
 
-  /** Nobody has tried to build it. */
+  /** True until the first attempt to build it. */
   get isNew(): boolean {
     return !this.#tried;
   }
 
-  /** Where a save of any of its files shows. Found out by every build: there is a link at most on the way to a file. */
+  /** The directories in which a change of its files shows. Each build finds them anew. */
   directories(): ReadonlySet<string> {
     if (this.#directories === undefined) {
       this.#directories = new Set(placesOf(this.source.entry).keys());
@@ -101,7 +101,7 @@ export class PackageUnit {
     return this.#directories;
   }
 
-  /** The files differ from what the last build read. After a build that failed, always: what it did not find may be there. */
+  /** True if the files differ from what the last build read, and always after a failed one: a missing file may be there now. */
   isStale(): boolean {
     if (!this.#built || this.#target() !== this.#builtFrom) return true;
     try {
@@ -112,9 +112,9 @@ export class PackageUnit {
     }
   }
 
-  /** Sets `next`, or `problems`, or neither if the files make what already runs. */
+  /** Sets `next`, or `problems`, or neither if the files make the code that already runs. */
   async build(describer: Describer): Promise<void> {
-    // What was wrong stays to be seen until it is known to be mended.
+    // The old problems stay visible while the build runs.
     this.problems = await this.#build(describer);
     this.#directories = undefined;
   }
@@ -130,7 +130,7 @@ export class PackageUnit {
       const packed = packedPackage(this.source);
       const { entry, id: filename } = this.source;
       const plain = packed?.bundle ?? (await bundle({ entry, filename }));
-      // Named by its hash, too: streams that end on old code are led to the lines that it had.
+      // The hash is part of the name in stacks, so that errors in old code are mapped to the lines of that code.
       const made = plain.named(`${plain.filename}@${plain.hash}`);
       this.#inputs = made.inputs;
       this.#built = true;
@@ -191,7 +191,7 @@ export class PackageUnit {
     }
   }
 
-  /** `builtin`, or a sandbox of its own. */
+  /** Where it runs: `builtin`, or a sandbox named by the package. Throws a DescribeError if it may run in neither. */
   #group(infos: readonly PackageInfo[]): string {
     const { trusted } = this.#names;
     if (this.source.trusted && infos[0]?.sandboxed !== true) return "builtin";
@@ -212,14 +212,14 @@ export class PackageUnit {
   }
 }
 
-/** A file that `filter build` has made must still be that. */
+/** Throws a DescribeError for a file that `filter build` made and that was changed since. */
 function checkPacked({ id, entry }: PackageSource): void {
   if (id !== entry || !entry.endsWith(".js")) return;
   try {
     readBundle(entry);
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
-    // One that is gone, or not readable, is the bundler's to tell.
+    // The bundler reports a file that is gone or cannot be read.
     if (code === undefined) throw refusal(`${shortPath(entry)}: ${message}`);
   }
 }
@@ -229,8 +229,8 @@ function refusal(message: string): DescribeError {
 }
 
 /**
- * Names: a shipped package is called as its folder; a dropped-in one `kind/its name`, and where a module defines several,
- * each `kind/` and what the folder or file is called. A name that a shipped package has gets a mark.
+ * Names the definitions: a shipped package after its folder; a dropped-in one `kind/` and its own name, or, if the module defines
+ * several, `kind/` and the name of the folder or file. A name that a shipped package has gets `@dropped-in` appended.
  */
 function infosOf(
   source: PackageSource,
@@ -253,7 +253,7 @@ function infosOf(
     terminal: d.terminal,
     runs: d.runs,
     section: d.section,
-    // Read from disk when somebody asks.
+    // Getters, since a packed package's schemas are read from disk when they are needed.
     get schema() {
       return d.schema;
     },

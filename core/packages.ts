@@ -3,24 +3,24 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { isPacked } from "./own-files.ts";
 
-/** A package as it lies on disk, before anybody has read what it says of itself. */
+/** A package on disk, before its definitions have been read. */
 export interface PackageSource {
   /** Shipped: `kind/folder`. Dropped-in: its path. */
   readonly id: string;
   readonly origin: "shipped" | "dropped-in";
-  /** What is bundled. */
+  /** The file that bundling starts from. */
   readonly entry: string;
-  /** Whose files belong to it: a folder, or the directory that the single file is in. */
+  /** The package's folder, or the directory of its single file. */
   readonly folder: string;
-  /** `"tsproxy": { "trusted": true }` in its package.json: may live in the group `builtin`. */
+  /** True: it may run in the builtin isolate. Set by `"tsproxy": { "trusted": true }` in its package.json. */
   readonly trusted: boolean;
 }
 
-/** The tree that comes with the proxy. Tests of reloads edit a copy and name it in the environment. */
+/** The folder of the shipped packages. Tests of reloads edit a copy and name it in the environment. */
 export const SHIPPED_ROOT =
   process.env.TSPROXY_SHIPPED_FILTERS ?? fileURLToPath(new URL("../filters", import.meta.url));
 
-/** `filters/<kind>/<name>/filter.ts`; `filter.js` in the npm package. */
+/** Finds the shipped packages: `filters/<kind>/<name>/filter.ts`, or `filter.js` in the npm package. */
 export function discoverShipped(root = SHIPPED_ROOT): PackageSource[] {
   const found: PackageSource[] = [];
   for (const kind of folders(root))
@@ -33,12 +33,12 @@ export function discoverShipped(root = SHIPPED_ROOT): PackageSource[] {
   return found;
 }
 
-/** The packages of a drop-in directory: a folder each, or a single file. A directory that is not there has none. */
+/** Finds the packages of a drop-in directory, each a folder or a single file. None if there is no such directory. */
 export function discoverDroppedIn(directory: string): PackageSource[] {
   const root = path.resolve(directory);
   const found: PackageSource[] = [];
   for (const name of names(root).sort()) {
-    // Dot names: editors' files, and what Kubernetes keeps behind its links.
+    // Dot names belong to editors, or to Kubernetes (`..data` and what it points to).
     if (name.startsWith(".") || name === "node_modules") continue;
     const source = packageAt(path.join(root, name));
     if (source !== undefined) found.push(source);
@@ -74,7 +74,7 @@ function packageAt(at: string): PackageSource | undefined {
   return { id: at, origin: "dropped-in", entry: path.join(at, file), folder: at, trusted };
 }
 
-/** What a packed filter (package-bundle.ts) says in its first line; anything wrong with it is told when it is built. */
+/** True if the first line of a packed filter (package-bundle.ts) says that it is trusted. Errors in it are left to its build. */
 function saysTrusted(file: string): boolean {
   try {
     return /^\/\/ tsproxy-filter \{[^\n]*?"trusted":true/.test(readFileSync(file, "utf8"));
@@ -89,7 +89,7 @@ interface Manifest {
   readonly tsproxy?: { readonly trusted?: boolean };
 }
 
-/** Undefined for a manifest in the middle of being written: the entry's usual names are tried then. */
+/** Undefined: there is none, or it is only half written. The usual names of the entry are tried then. */
 function readManifest(file: string): Manifest | undefined {
   try {
     return JSON.parse(readFileSync(file, "utf8"));

@@ -6,20 +6,21 @@ import { sharedBytes } from "./module-code.ts";
 import { isPacked } from "./own-files.ts";
 import { type PackageSource, SHIPPED_ROOT } from "./packages.ts";
 
-/** What pack.ts has found out of a shipped package, by its id. The hash is that of its code: an edited file is built as any other. */
+/** A shipped package as pack.ts has described it. `hash`: of its code; if the file was edited, it is built like any other. */
 export type PackedPackage = Omit<Told, "schemas"> & {
   readonly hash: string;
-  /** Where its code stands in the file that has all of them. */
+  /** Byte offset of its code in PACKED_CODE. */
   readonly at: number;
   readonly size: number;
 };
+/** The PackedPackages by id, as JSON. */
 export const PACKED_LIST = "packages.json";
-/** The code of all packages once more, one after the other: a start reads one file, not a hundred. */
+/** The code of all packages, one after the other, so that a start reads one file instead of a hundred. */
 export const PACKED_CODE = "packages.code";
-/** Beside each package. */
+/** The schemas of one package, in its folder. */
 export const PACKED_SCHEMAS = "schemas.json";
 
-/** A module that pack.ts has bundled, its source map beside it. */
+/** Reads a module that pack.ts has bundled; its source map lies beside it. */
 export function readPacked(file: string, filename: string): Bundle {
   const bytes = readFileSync(file);
   const hash = hashOf(bytes);
@@ -28,7 +29,7 @@ export function readPacked(file: string, filename: string): Bundle {
   return new Bundle({ shared, hash, filename, inputs: new Map([[file, hash]]), sources });
 }
 
-/** Undefined: nothing is known of it as it lies there, so it has to be bundled and described. */
+/** A shipped package as pack.ts has built it. Undefined in a checkout, of other packages, or if the file was edited since. */
 export function packedPackage(
   source: PackageSource,
 ): ({ readonly bundle: Bundle } & Described) | undefined {
@@ -42,7 +43,7 @@ export function packedPackage(
   return { bundle, ...describedBy(known, schemas) };
 }
 
-/** Undefined: its file may have been edited since the package was installed. One that was all the same is seen by the first look. */
+/** The package's code in PACKED_CODE. Undefined: size or time of its own file say that this may have been edited since. */
 function untouched({ entry, id }: PackageSource, { at, size, hash }: PackedPackage) {
   const { mtimeMs, code } = (all ??= allCode());
   const file = statSync(entry);

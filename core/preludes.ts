@@ -4,14 +4,15 @@ import { isPacked } from "./own-files.ts";
 import { readPacked } from "./packed.ts";
 import type { PreludeCode, SharedCode } from "./protocol.ts";
 
+/** Core's own modules for isolates, and for describing packages. */
 export interface Preludes extends PreludeCode {
-  /** Reads what packages say of themselves. */
+  /** For the describer: the SDK with its schemas, and the module that reads what packages say of themselves. */
   readonly sdk: SharedCode;
   readonly reader: SharedCode;
   readonly bundles: readonly Bundle[];
 }
 
-/** Name in stacks -> the file that pack.ts makes of it. */
+/** The modules' names in stacks -> the files that pack.ts writes. */
 export const PRELUDES = {
   "tsproxy:inside": "inside.js",
   "tsproxy:sandbox": "sandbox.js",
@@ -29,7 +30,7 @@ export async function bundlePreludes(): Promise<Preludes> {
 type Code = Uint8Array;
 type Codes = [Code, Code, Code, Code, Code];
 
-/** In the order of PRELUDES. */
+/** Bundles the modules, in the order of PRELUDES. */
 export function buildPreludes(): Promise<Bundle[]> {
   return Promise.all([
     prelude("inside/main.ts", "tsproxy:inside"),

@@ -1,18 +1,18 @@
 import path from "node:path";
 import { type Diagnostic, formatDiagnostic } from "./config/diagnostic.ts";
 
-/** What is wrong in somebody's config or code, where, and the lines around it. */
+/** What is wrong in a config or in code, at which place, with the lines around it. */
 export interface Problem extends Diagnostic {
-  /** "" if there is none to show. */
+  /** The lines around it; "" if there are none to show. */
   readonly frame: string;
 }
 
-/** One without a place. */
+/** A problem without a place. */
 export function problem(message: string): Problem {
   return { file: "", line: 0, column: 0, path: "", message, frame: "" };
 }
 
-/** One line as all are printed, and the frame below it. */
+/** One line with place and message, and the frame below it if there is one. */
 export function formatProblem(found: Problem): string {
   const line = found.file === "" ? found.message : formatDiagnostic(found);
   return found.frame === "" ? line : `${line}\n${found.frame}`;
@@ -33,19 +33,19 @@ export function codeFrame(text: string, line: number, column: number, length = 1
   return rows.join("\n");
 }
 
-/** From the working directory if it lies in there. */
+/** The path relative to the working directory if it lies inside that; else as it is. */
 export function shortPath(file: string): string {
   const relative = path.relative(process.cwd(), file);
   return relative.startsWith("..") || path.isAbsolute(relative) ? file : relative;
 }
 
-/** What a command says that finds no dropped-in filter in these directories. */
+/** The message of a command that finds no dropped-in filter in these directories. */
 export function noFilters(directories: readonly string[]): string {
   const where = directories.map(shortPath).join(", ") || "filters/";
   return `no filters in ${where}; write one: tsproxy filter new hello`;
 }
 
-/** The end of a command that cannot do what it was asked to: a word for whoever typed it, or JSON for a program. Answers its exit code. */
+/** Prints why a command cannot do what it was asked to, as text or as JSON. Answers the exit code. */
 export function refuse(error: string, json: boolean): 1 {
   if (json) process.stdout.write(`${JSON.stringify({ error })}\n`);
   else process.stderr.write(`${error}\n`);

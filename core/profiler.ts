@@ -6,7 +6,7 @@ import type { SourcePositions } from "./bundle.ts";
 import type { Fleet } from "./fleet.ts";
 import type { ProfiledFilter } from "./protocol.ts";
 
-/** A profile that nobody ends is ended: its samples are kept until then. */
+/** A profile is ended after this time if nobody ends it, since its samples take memory. */
 const LONGEST_MS = 60_000;
 const BUSY = "one runs already";
 
@@ -23,13 +23,13 @@ interface Running {
 
 type Find = (filename: string) => SourcePositions | undefined;
 
-/** Profiles of one thread, or of one filter in it, at a time, written as DevTools opens them (admin's /cpuprofiler). */
+/** Takes profiles of a thread, or of one filter in it, in DevTools' formats (admin's /cpuprofiler); only one at a time. */
 export class Profiler {
   readonly #fleet: () => Pick<Fleet, "profile">;
   readonly #find: Find;
   #running: Running | undefined;
 
-  /** `find`: where a place in a module stands in its sources. */
+  /** `find`: source positions of a module, by its name in stacks. */
   constructor(fleet: () => Pick<Fleet, "profile">, find: Find = () => undefined) {
     this.#fleet = fleet;
     this.#find = find;
@@ -48,7 +48,7 @@ export class Profiler {
     return {};
   }
 
-  /** As Envoy, it does not mind that none runs. */
+  /** Ends the profile and writes it to `file`, or to a temporary file. As in Envoy, it is no error if none runs. */
   async stop(file: string | undefined): Promise<ProfileAnswer> {
     const running = this.#running;
     if (running === undefined) return {};
@@ -64,7 +64,7 @@ export class Profiler {
     return { file: to };
   }
 
-  /** A profile of so long, as JSON. */
+  /** Takes a profile of `ms` (at most LONGEST_MS), and answers it as JSON. */
   async take(
     thread: string,
     of: ProfiledFilter,
@@ -80,7 +80,7 @@ export class Profiler {
 
   async #begin(thread: string, of: ProfiledFilter | undefined): Promise<string | undefined> {
     if (this.#running !== undefined) return BUSY;
-    // V8 samples by this signal; one that comes after the last sample would end the process.
+    // V8 samples by this signal; without a handler, one that comes after the last sample would end the process.
     if (process.listenerCount("SIGPROF") === 0) process.on("SIGPROF", () => {});
     return (await this.#fleet().profile(thread, true, of)).error;
   }
@@ -95,7 +95,7 @@ export class Profiler {
   }
 }
 
-/** By which DevTools knows them. */
+/** The file endings by which DevTools knows each kind. */
 const ENDINGS = { cpu: "cpuprofile", heap: "heapprofile", snapshot: "heapsnapshot" } as const;
 
 interface Frame {
@@ -104,7 +104,7 @@ interface Frame {
   columnNumber: number;
 }
 
-/** Functions by file and line of their sources. A snapshot has no places. */
+/** Maps functions in a profile to files and lines of their sources. A heap snapshot names no places, and stays. */
 function inSources(text: string, find: Find): string {
   const profile = JSON.parse(text) as {
     readonly nodes?: readonly { readonly callFrame?: Frame; positionTicks?: unknown }[];
@@ -113,7 +113,7 @@ function inSources(text: string, find: Find): string {
   if (profile.nodes !== undefined && Array.isArray(profile.nodes))
     for (const node of profile.nodes) {
       if (node.callFrame === undefined) continue;
-      // Ticks by line count in the module, where nobody looks.
+      // Its ticks are counted by lines of the bundled module, which mean nothing in the source.
       if (moveFrame(node.callFrame, find)) delete node.positionTicks;
     }
   const walk = (node: HeapNode): void => {
@@ -129,7 +129,7 @@ interface HeapNode {
   readonly children: readonly HeapNode[];
 }
 
-/** Lines and columns count from 0. */
+/** Maps a frame, whose lines and columns count from 0, to its source. False: the source is not known. */
 function moveFrame(frame: Frame, find: Find): boolean {
   const at = find(frame.url)?.find(frame.lineNumber + 1, frame.columnNumber + 1);
   if (at === undefined) return false;

@@ -2,9 +2,9 @@ import type { AccessLogList, ExtensionRef, KeepAlive, SandboxManifest } from "@t
 import type { StatList } from "./inside/stats.ts";
 import type { StatsConfig } from "./stats-config.ts";
 
-/** What a package says of itself, read in the canary (`describe`). Plain JSON. */
+/** What a package's definition says of itself, as the describer has read it (describe.ts). Plain JSON. */
 export interface PackageInfo {
-  /** `kind/folder`: `http/router`; for a dropped-in module `kind/its name`. */
+  /** The package's name. Shipped: `kind/folder` (`http/router`); dropped-in: `kind/` and its own name. */
   readonly package: string;
   readonly kind: string;
   readonly name: string;
@@ -16,7 +16,7 @@ export interface PackageInfo {
   /** JSON Schema with the SDK's own keywords: `extension` (a kind), `duration`. */
   readonly schema: unknown;
   readonly routeSchema: unknown;
-  /** A shipped package that lives in an isolate of its own. */
+  /** True: a shipped package that runs in a sandbox. */
   readonly sandboxed?: boolean;
   /** A SandboxManifest, unchecked. */
   readonly sandbox?: unknown;
@@ -25,30 +25,31 @@ export interface PackageInfo {
 }
 
 /**
- * Words of a thread's beat: turns of its loop; the sandbox that it is inside, on its own thread or on another one; its number, and
- * the CPU that it has had (thread-cpu.ts; 0: unknown).
+ * Words of a thread's beat. TURNS: ticks of its 100 ms timer and entries into sandboxes; INSIDE, ASIDE: the number of the sandbox
+ * that it is inside, or that runs for it on another thread (0: none); THREAD, CPU_MS: its system id and CPU time (thread-cpu.ts;
+ * 0: unknown).
  */
 export const BEAT = { TURNS: 0, INSIDE: 1, ASIDE: 2, THREAD: 3, CPU_MS: 4 } as const;
 
-/** ASCII in memory that all threads share, or the text itself. */
+/** A module's code: ASCII bytes in memory that all threads share, or a string. */
 export type SharedCode = Uint8Array | string;
-/** The same of any text: UTF-8. */
+/** Any text: UTF-8 in memory that all threads share, or a string. */
 export type SharedText = SharedArrayBuffer | string;
 
 /** One bundled module. */
 export interface ModuleSource {
   readonly package: string;
-  /** "builtin", or the sandbox group (the package's own name). */
+  /** Where it runs: `builtin`, or a sandbox, named by the package. */
   readonly group: string;
   readonly code: SharedCode;
   readonly filename: string;
-  /** Hash of the code: the same code is the same generation. */
+  /** Hash of the code. A module whose hash is the same is not replaced. */
   readonly hash: string;
-  /** Of a sandboxed package that has shared cells: their memory, the same in all threads and generations. */
+  /** Memory of a sandboxed package's shared cells, the same for all threads and generations. Undefined: it has none. */
   readonly cells?: SharedArrayBuffer;
-  /** Of a sandboxed package: what it may do. */
+  /** What a sandboxed package may do. */
   readonly manifest?: SandboxManifest;
-  /** The process before ended inside this code: it is not entered. */
+  /** An earlier process hung or ended inside this code, so it is not entered. */
   readonly quarantined?: boolean;
 }
 
@@ -57,18 +58,17 @@ export interface AddressConfig {
   readonly port: number;
   readonly path?: string;
   readonly ipv4Compat?: boolean;
-  /** Of the file of a unix socket. */
+  /** File mode of a unix socket. */
   readonly mode?: number;
-  /** Datagrams; absent: TCP. */
+  /** True: UDP. */
   readonly udp?: boolean;
 }
 
-/**
- * What a listening socket is called: its listener's name, and for an additional address a mark and its number behind it.
- */
+/** The name of a listening socket: its listener's name; for an additional address followed by NUL and its number. */
 export function socketName(listener: string, additional: number): string {
   return additional === 0 ? listener : `${listener}\0${additional}`;
 }
+/** The listener's name in a socket's name. */
 export function listenerOf(socket: string): string {
   const mark = socket.indexOf("\0");
   return mark < 0 ? socket : socket.slice(0, mark);
@@ -79,7 +79,7 @@ export interface CidrConfig {
   readonly prefix_len: number;
 }
 
-/** Envoy's filter_chain_match, the criteria that need no TLS and those that listener filters fill. */
+/** Envoy's `filter_chain_match`. */
 export interface FilterChainMatchConfig {
   readonly destination_port?: number;
   readonly prefix_ranges?: readonly CidrConfig[];
@@ -96,14 +96,14 @@ export interface FilterChainConfig {
   readonly metadata?: unknown;
   readonly name: string;
   readonly match: FilterChainMatchConfig;
-  /** Undefined: plain bytes. */
+  /** The transport socket. Undefined: plaintext. */
   readonly transport?: ExtensionRef;
-  /** From accept to the end of the handshake. */
+  /** Most milliseconds from accept to the end of the handshake. */
   readonly transportTimeoutMs?: number;
   readonly filters: readonly ExtensionRef[];
 }
 
-/** When a listener filter is left out. */
+/** Envoy's `filter_disabled`: where it matches a connection, the listener filter is left out. */
 export interface ListenerPredicate {
   readonly any_match?: boolean;
   readonly destination_port_range?: { readonly start: number; readonly end: number };
@@ -115,32 +115,32 @@ export type ListenerFilterRef = ExtensionRef & { readonly filter_disabled?: List
 
 export interface ListenerConfig {
   readonly name: string;
-  /** Prefix of its stats behind `listener.`: the address with `:` folded to `_`, or `stat_prefix`. */
+  /** Its stats are named `listener.` and this: `stat_prefix`, or the address with `_` for `:`. */
   readonly statPrefix: string;
   readonly address: AddressConfig;
-  /** Beside `address`. */
+  /** Addresses that it listens on beside `address`. */
   readonly additionalAddresses?: readonly AddressConfig[];
   /** False: no socket; connections come from a listener with `useOriginalDst`. Absent: true. */
   readonly bindToPort?: boolean;
-  /** An internal listener: connections come from this isolate, and so much may wait in one of them for either side. */
+  /** Set on an internal listener, whose connections come from the same isolate: bytes that may wait in one for each side. */
   readonly internalBufferBytes?: number;
-  /** A connection goes to the listener of the address that the client asked for, if there is one. */
+  /** True: hands each connection to the listener of its original destination address, if there is one. */
   readonly useOriginalDst?: boolean;
   readonly ignoreGlobalConnectionLimit?: boolean;
-  /** What all listeners may have together, by the overload manager. Absent: what the runtime says. */
+  /** The overload manager's limit for the connections of all listeners together. Absent: the runtime's. */
   readonly globalConnectionLimit?: number;
   readonly direction: "UNSPECIFIED" | "INBOUND" | "OUTBOUND";
   /** Absent: DEFAULT. */
   readonly drainType?: "DEFAULT" | "MODIFY_ONLY";
-  /** Of kind `listener`, or `udp` where the address is. */
+  /** Filters of kind `listener`, or of kind `udp` if the address is UDP. */
   readonly listenerFilters: readonly ListenerFilterRef[];
-  /** UDP: larger datagrams are dropped. */
+  /** Of UDP: larger datagrams are dropped. */
   readonly maxDatagramBytes?: number;
-  /** A line for every connection, when it ends. */
+  /** Access loggers for connections; each is logged when it ends. */
   readonly accessLog?: AccessLogList;
   /** `{ filter_metadata: { … } }` */
   readonly metadata?: unknown;
-  /** 0: none. */
+  /** 0: no timeout. */
   readonly listenerFiltersTimeoutMs: number;
   readonly continueOnListenerFiltersTimeout: boolean;
   readonly filterChains: readonly FilterChainConfig[];
@@ -148,11 +148,11 @@ export interface ListenerConfig {
   readonly perConnectionBufferLimitBytes: number;
   readonly backlog: number;
   readonly keepAlive?: KeepAlive;
-  /** Where in the user's files it stands (`front.yaml:4:5`), for errors of binding. */
+  /** Its place in the user's files (`front.yaml:4:5`), for errors of binding. */
   readonly source: string;
-  /** Of all the rest: the same is the same listener. */
+  /** Hash of all other members. A listener whose hash is the same is kept as it is. */
   readonly hash?: string;
-  /** Which threads accept for it; those of a control service are the control thread's own. Undefined: the workers. */
+  /** Which threads accept for it. `control`: a listener that a service brings along, such as admin's. Undefined: the workers. */
   readonly thread?: "worker" | "control";
 }
 
@@ -171,13 +171,13 @@ export interface RuntimeLayerConfig {
 export interface ServiceConfig {
   readonly package: string;
   readonly config: unknown;
-  /** Absent: workers. */
+  /** Absent: `workers`. */
   readonly runs?: PackageInfo["runs"];
-  /** As a listener's. */
+  /** As a listener's hash. */
   readonly hash?: string;
 }
 
-/** Who this proxy is. */
+/** What the proxy tells about itself: Envoy's `node`. */
 export interface NodeConfig {
   readonly id: string;
   readonly cluster: string;
@@ -187,53 +187,56 @@ export interface NodeConfig {
     readonly sub_zone?: string | undefined;
   };
   readonly metadata?: unknown;
-  /** `cluster_manager.local_cluster_name`: the cluster whose members are this proxy and its like. */
+  /** `cluster_manager.local_cluster_name`: the cluster that this proxy and its peers are members of. */
   readonly localCluster?: string;
 }
 
-/** A configuration after all checks: what workers run. Listeners that services bring along are among them. */
+/** A configuration after all checks, as threads run it, with the listeners that services bring along. */
 export interface RuntimeConfig {
   readonly listeners: readonly ListenerConfig[];
-  /** Cluster manager first: others reach it through `cx.clusters`. */
+  /** The cluster manager comes first, since others reach it through `cx.clusters`. */
   readonly services: readonly ServiceConfig[];
   readonly node: NodeConfig;
-  /** Layers of the runtime; main alone reads them and tells the threads their values. */
+  /** Layers of the runtime. Only main reads them; it publishes their values to the threads. */
   readonly runtime?: readonly RuntimeLayerConfig[];
-  /** `stats_config`, and how often intervals of histograms end; main's alone too. */
+  /** `stats_config`, and milliseconds of a histogram interval. Only main reads them. */
   readonly stats?: StatsConfig | undefined;
   readonly statsFlushMs?: number | undefined;
-  /** In the place of the proxy's own, as `server.version`. */
+  /** `stats_server_version_override`: shown as `server.version`. */
   readonly statsVersion?: number | undefined;
 }
 
 /** A RuntimeConfig as a thread gets it. */
 export interface ThreadConfig {
-  /** What the thread's own half asks of its listeners. */
+  /** What the thread itself, outside its isolate, needs to know of the listeners. */
   readonly listeners: readonly {
     readonly name: string;
     readonly backlog: number;
     readonly keepAlive?: KeepAlive | undefined;
     readonly bufferBytes: number;
   }[];
-  /** JSON of the RuntimeConfig, with the listeners of this kind of thread; for the isolate. */
+  /** For the isolate: JSON of the RuntimeConfig, with the listeners of this thread's role only. */
   readonly text: SharedText;
 }
 
-/** Main -> worker. Every `prepare` is answered by `prepared` or `refused`; nothing changes for traffic before `commit`. */
+/** Main -> thread. `prepare` is answered by `staged` and `prepared`, or by `refused`; traffic sees no change before `commit`. */
 export type ToWorker =
   | {
       readonly type: "prepare";
       readonly generation: number;
       /** Modules that are new or changed. */
       readonly modules: readonly ModuleSource[];
-      /** Packages that are gone. */
+      /** Packages that no longer exist. */
       readonly removed: readonly string[];
       /** Undefined: the configuration stays. */
       readonly config: ThreadConfig | undefined;
-      /** The canary has set it up: what it has found good need not be looked at again. */
+      /** The canary has set the change up, or does so now: the thread need not set parts up only to check them. */
       readonly rehearsed: boolean;
     }
-  /** Into the present preparation, what it has brought along: `listeners`, JSON, the nth and following of `config`. Answered as `prepare`. */
+  /**
+   * Adds the listeners that services bring along to the change being prepared. `listeners`: JSON of those of `config` from the
+   * nth on. Answered as `prepare`.
+   */
   | {
       readonly type: "extend";
       readonly generation: number;
@@ -243,7 +246,7 @@ export type ToWorker =
     }
   | { readonly type: "commit"; readonly generation: number }
   | { readonly type: "abort"; readonly generation: number }
-  /** Bind these (main has checked that the address is free); answered by `listening`. */
+  /** Binds these addresses. Answered by `listening` or `listen_failed`. */
   | {
       readonly type: "listen";
       readonly listeners: readonly { readonly name: string; readonly address: AddressConfig }[];
@@ -257,16 +260,16 @@ export type ToWorker =
       readonly ask: boolean;
       readonly stop: boolean;
     }
-  /** Begins or ends a profile of this thread, or of a sandbox in it. Answered by `profiled`. */
+  /** Starts or ends a profile of this thread, or of a sandbox in it. Answered by `profiled`. */
   | { readonly type: "profile"; readonly enable: boolean; readonly of?: ProfiledFilter }
-  /** Of a debugger's session with a sandbox. `text`: the package to open one with, a message for it, or nothing. */
+  /** For a debugger's session with a sandbox. `text`: to `open`, the package; to `send`, a protocol message; else "". */
   | {
       readonly type: "inspect";
       readonly session: number;
       readonly action: "open" | "send" | "ready" | "close";
       readonly text: string;
     }
-  /** What waits here for files is told now. Answered by `lines_flushed`. */
+  /** Asks for the log lines that wait in the thread. Answered by `lines`, and then `lines_flushed`. */
   | { readonly type: "flush_lines" }
   | {
       readonly type: "reply";
@@ -274,34 +277,37 @@ export type ToWorker =
       readonly value: unknown;
       readonly error: string | undefined;
     }
-  /** What `image_wanted` has asked for. */
+  /** The answer to `image_wanted`. */
   | { readonly type: "image"; readonly snapshot: ArrayBuffer }
   | { readonly type: "stop" };
 
-/** Why a generation was refused: which package, and where in its config (or in its source) it said no. */
+/** Why a generation was refused: by which package, and at which place of its config or its source. */
 export interface Refusal {
   readonly package: string;
   readonly message: string;
-  /** From the package's own config, `ConfigError.path`; "" if none. */
+  /** The path inside the package's config (`ConfigError.path`); "" if there is none. */
   readonly path: string;
-  /** JSON pointer of the use in the RuntimeConfig: `/listeners/0/filterChains/0/filters/0/config`. */
+  /** JSON pointer to the package's config in the RuntimeConfig: `/listeners/0/filterChains/0/filters/0/config`. */
   readonly place: string;
-  /** With positions in the bundled module; main maps them back to sources. */
+  /** The error's stack. Its positions are in the bundled module; main maps them to the sources. */
   readonly stack: string;
 }
 
-/** `cpu`: where its time goes. `heap`: who allocates what is still there. `snapshot`: all that is there, at the end. */
+/** `cpu`: where CPU time is spent. `heap`: which code allocated what is still alive. `snapshot`: the whole heap, at the end. */
 export type ProfileKind = "cpu" | "heap" | "snapshot";
 
-/** A package that lives in a sandbox, and what is asked about it. */
+/** A sandboxed package, and the kind of profile to take of it. */
 export interface ProfiledFilter {
   readonly filter: string;
   readonly kind: ProfileKind;
 }
 
-/** Worker -> main. */
+/** Thread -> main. */
 export type FromWorker =
-  /** Nothing has refused so far; `prepared` follows when all that was waited for is there. `brought`: JSON of the listeners that services of this thread bring along. */
+  /**
+   * Nothing has refused so far; `prepared` follows once the setup waits for nothing more. `brought`: JSON of the listeners that
+   * services of this thread bring along.
+   */
   | { readonly type: "staged"; readonly generation: number; readonly brought: string }
   | { readonly type: "prepared"; readonly generation: number }
   | { readonly type: "refused"; readonly generation: number; readonly refusals: readonly Refusal[] }
@@ -318,7 +324,7 @@ export type FromWorker =
     }
   /** `text`: JSON of the value. */
   | { readonly type: "publish"; readonly topic: string; readonly text: string }
-  /** New names of stats; `cell` is an index into the worker's block. Kinds: counter, gauge, histogram. */
+  /** New names of stats. `kind`: counter, gauge or histogram; `cell`: index into the thread's stats memory. */
   | {
       readonly type: "stats";
       readonly defined: readonly {
@@ -327,7 +333,7 @@ export type FromWorker =
         readonly unit: string;
         readonly cell: number;
       }[];
-      /** Names that show without a cell. */
+      /** Scopes whose stats are shown as 0 until they are defined. */
       readonly listed?: readonly StatList[];
     }
   | {
@@ -336,83 +342,84 @@ export type FromWorker =
       readonly message: string;
       readonly fields: Readonly<Record<string, unknown>>;
     }
-  /** The isolates of the thread are gone: what they gauged does not count any more. */
+  /** The isolates of the thread are gone: their gauges count no more. */
   | { readonly type: "stats_lost" }
-  /** From here on the second word of the thread's beat is this number while it is inside this package's sandbox. */
+  /** From now on the number `box` in the thread's beat (BEAT.INSIDE, BEAT.ASIDE) means this package's sandbox. */
   | { readonly type: "box"; readonly box: number; readonly package: string }
-  /** A fault of a package: what happened, how often it has. */
+  /** A fault of a package: its isolate was stopped or lost, or a hook threw. */
   | {
       readonly type: "fault";
       readonly package: string;
       readonly reason: string;
       readonly stack: string;
-      /** Packages whose newest code is to blame for the end of the builtin isolate: this thread runs the code before it again. */
+      /** Packages whose newest code ended the builtin isolate: this thread runs their previous code again. */
       readonly reverted?: readonly string[];
     }
-  /** An operation that main carries out (`core.config`, `core.quit`, …). */
+  /** Asks main for an operation (`core.config`, `core.quit`, …). Answered by `reply`. */
   | { readonly type: "call"; readonly call: number; readonly name: string; readonly args: unknown }
-  /** To be appended to a file. `marks`: when the text from some char on was written, [`steadyNow`'s ms, first char, …]. */
+  /** Text to append to a file. `marks`: [time in ms of `steadyNow`, index of the first char written then, …]. */
   | {
       readonly type: "lines";
       readonly path: string;
       readonly text: string;
       readonly marks: readonly number[];
     }
+  /** A protocol message for the debugger of a session. */
   | { readonly type: "inspected"; readonly session: number; readonly text: string }
-  /** A session is bound to another isolate, whose module has that name in stacks. Answered by `inspect`, `ready`. */
+  /** A session now debugs a new isolate, whose module has this name in stacks. Answered by `inspect` with the action `ready`. */
   | { readonly type: "inspect_bound"; readonly session: number; readonly filename: string }
   | { readonly type: "lines_flushed" }
   | { readonly type: "drained" }
-  /** A snapshot of what sandboxes begin with; told to whoever started the thread, and answered by it. */
+  /** Asks for the V8 snapshot that sandboxes start from. threads.ts answers with `image`. */
   | { readonly type: "image_wanted" }
-  /** `profile`: JSON as DevTools opens it; "" when one has begun. */
+  /** `profile`: JSON as DevTools opens it; "" if a profile was started. */
   | {
       readonly type: "profiled";
       readonly profile: string;
       readonly error: string | undefined;
     };
 
-/** How connections of a listener or chain that is gone leave. */
+/** How connections are drained whose listener or filter chain is gone. */
 export interface DrainOptions {
-  /** They may finish for so long. */
+  /** Milliseconds that they may take to finish. */
   readonly ms: number;
-  /** Envoy's --drain-strategy: all are asked to leave at once, or the more of them the more of that time has passed. */
+  /** Envoy's `--drain-strategy`. True: all are asked to close at once. False: ever more of them as the time passes. */
   readonly immediate: boolean;
 }
 
-/** What core itself puts into isolates. */
+/** Core's own code for isolates. */
 export interface PreludeCode {
   readonly builtin: SharedCode;
-  /** The SDK beside it, without schemas. */
+  /** The SDK for the builtin isolate, without schemas. */
   readonly builtinSdk: SharedCode;
-  /** A script, with the SDK in it; the others are modules. */
+  /** The SDK and core's part of a sandbox, as one script; the other two are modules. */
   readonly sandbox: SharedCode;
 }
 
-/** `workerData` of a worker. */
+/** `workerData` of a thread. */
 export interface WorkerStart {
   readonly role: "worker" | "control";
   readonly index: number;
-  /** Base64; the same for all threads of the process: what their TLS session tickets are sealed with. */
+  /** Base64, the same for all threads: the keys of TLS session tickets are derived from it. */
   readonly secret: string;
-  /** Bundled prelude and SDK. */
   readonly prelude: PreludeCode;
-  /** Stats cells (Float64Array) of this worker. */
+  /** Stats cells (Float64Array) of this thread. */
   readonly stats: SharedArrayBuffer;
-  /** Counts that all threads share (Int32Array). */
+  /** `cx.turns` counters (Int32Array), then the cell heap; shared by all threads. */
   readonly turns: SharedArrayBuffer;
-  /** Counts with limits (core/inside/shared-counts.ts), and what this thread holds of them. */
+  /** The counts that all threads share (core/inside/shared-counts.ts), and how many of each this thread holds. */
   readonly counts: SharedArrayBuffer;
   readonly ledger: SharedArrayBuffer;
-  /** Beats (Int32Array): [turns, package index about to be entered + 1 or 0, milliseconds at entry]. */
+  /** The thread's beat (Int32Array): see BEAT. */
   readonly beat: SharedArrayBuffer;
+  /** Sizes of the ring's parts (inside/ring.ts). */
   readonly sizes: {
     readonly events: number;
     readonly commands: number;
     readonly segments: number;
     readonly slots: number;
   };
-  /** --file-flush-interval-msec */
+  /** `--file-flush-interval-msec` */
   readonly fileFlushMs?: number | undefined;
   readonly node: NodeConfig & { readonly address?: string };
   readonly drain: DrainOptions;

@@ -5,21 +5,21 @@ import { HangWatch } from "./hang-watch.ts";
 import type { ToProxy, ToSupervisor } from "./options.ts";
 
 /**
- * glibc keeps a heap for each thread, eight a core, of which most is free (12 MiB with one worker); V8 allocates little there. And
- * once a large block was freed it takes others of that size, rings among them, from those heaps as well, where nothing is given
- * back (14 MiB).
+ * Settings of glibc's malloc. By default it makes up to eight heaps per core for threads, mostly free memory (12 MiB with one
+ * worker) since V8 allocates little there. And once a large block is freed, later ones of that size, such as rings, come from
+ * these heaps too, which give nothing back (14 MiB).
  */
 const ALLOCATOR = { MALLOC_ARENA_MAX: "2", MALLOC_MMAP_THRESHOLD_: "262144" } as const;
 
-/** A program of Node, and where what it writes goes. */
+/** A Node program to run, and what to do with its output. */
 export interface ProxyProgram {
   readonly main: string;
   readonly args: readonly string[];
   readonly execPath?: string | undefined;
   readonly execArgv: readonly string[];
-  /** Its stderr, line by line; undefined: it writes to ours. */
+  /** Called with each line of its stderr. Undefined: it writes to ours. */
   readonly onLine?: ((line: string) => void) | undefined;
-  /** The same of its stdout. */
+  /** The same for its stdout. */
   readonly onOutput?: ((line: string) => void) | undefined;
 }
 
@@ -28,27 +28,28 @@ export interface ProxyEvents {
   onReady(): void;
   /** A standby has set everything up, and waits. */
   onPrepared(): void;
-  /** It was asked to end. */
+  /** It has begun to shut down because it was asked to. */
   onStopping(): void;
   onDev(event: DevEvent): void;
-  /** It seems to hang inside this sandboxed package. */
+  /** One of its threads seems to hang inside this sandboxed package. */
   onSuspicion(guilty: string): void;
+  /** That thread goes on. */
   onRelief(): void;
 }
 
 export interface End {
   readonly code: number | undefined;
-  /** What is said of it behind "the proxy". */
+  /** Why it ended, to follow "the proxy" in a sentence. */
   readonly reason: string;
   /** The sandboxed package that it hung or ended in. */
   readonly guilty: string | undefined;
 }
 
-/** One process of the proxy. It is killed when it hangs. */
+/** One process of the proxy, which is killed when it hangs. */
 export class ProxyProcess {
   readonly #child: ChildProcess;
   readonly #watch: HangWatch;
-  /** Who is silent, and inside what. */
+  /** The silent thread, and the sandboxed package that it is inside. */
   #hung: { readonly who: string; readonly guilty: string | undefined } | undefined;
   readonly ended: Promise<End>;
 
@@ -126,7 +127,7 @@ export class ProxyProcess {
   }
 
   #killed = false;
-  /** At once, for it hangs or is not wanted. */
+  /** Ends the process with SIGKILL. */
   kill(): void {
     this.#killed = true;
     this.#child.kill("SIGKILL");

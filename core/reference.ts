@@ -37,7 +37,7 @@ export async function reference(folder: string): Promise<string> {
 const EXPORT =
   /^export (?:declare )?(?:abstract )?(?:async )?(class|interface|type|function|const|let) (\w+)/;
 
-/** Declarations at the beginning of a line, with the comment before each. */
+/** The exported declarations in a .d.ts file, each with the comment before it. */
 export function entriesOf(text: string): Entry[] {
   const lines = text.split("\n");
   const found: Entry[] = [];
@@ -62,7 +62,7 @@ export function entriesOf(text: string): Entry[] {
   return found;
 }
 
-/** The last line of a declaration: the first at which all brackets are closed and nothing is to follow. */
+/** Index of a declaration's last line: the first that ends with `;` or `}` and leaves no bracket open. */
 function endOf(lines: readonly string[], from: number): number {
   let depth = 0;
   for (let k = from; k < lines.length; k++) {

@@ -1,6 +1,6 @@
 import type { Refusal } from "./protocol.ts";
 
-/** What went wrong in an isolate as a whole, or in the code of a package. */
+/** The refusal for an error in the code of a package, or, with the name "", of an isolate as a whole. */
 export function refusalOf(packageName: string, error: unknown): Refusal {
   const { message, stack = "" } = error instanceof Error ? error : new Error(String(error));
   const reason = message.startsWith("Script execution timed out")

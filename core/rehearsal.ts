@@ -8,11 +8,11 @@ import { type Problem, problem } from "./problem.ts";
 import type { ListenerConfig, PackageInfo, Refusal, RuntimeConfig } from "./protocol.ts";
 import { WrittenConfig } from "./written-config.ts";
 
-/** Sets a change up where nothing takes effect yet: the canary, or, when nothing is served, all threads. */
+/** Where a change is set up without taking effect: the canary, or, at the start, when nothing is served, all threads. */
 export interface RehearsalStage extends Stage {
-  /** Envoy's Listener as JSON, one for each that a service of the present preparation brings along. */
+  /** The listeners that services of the prepared change bring along, each an Envoy Listener or a ListenerConfig. */
   serviceListeners(): readonly unknown[];
-  /** Adds to the present preparation the listeners from the nth of that config on: all before are prepared. */
+  /** Adds the listeners of `config` from the nth on to the change being prepared; those before are prepared already. */
   extend(config: RuntimeConfig, nth: number): Promise<readonly Refusal[]>;
 }
 
@@ -21,52 +21,55 @@ export interface RehearsalOptions {
   readonly text: string;
   readonly overlays?: readonly Overlay[];
   readonly packages: readonly PackageInfo[];
-  /** Their hash. */
+  /** Hash of what the packages say of themselves. */
   readonly said: string;
   readonly strict: boolean;
   readonly allowUnknown?: boolean;
-  /** What the command line says of the node; "" leaves it to the config. */
+  /** The node as the command line gives it; "": the config's applies. */
   readonly node: { readonly id: string; readonly cluster: string };
-  /** What is changed of a config before anybody sets it up. */
+  /** Changes a loaded config before it is set up. */
   readonly adjust?: ((config: RuntimeConfig) => void) | undefined;
   readonly canary: RehearsalStage;
   readonly change: Omit<Change, "config">;
-  /** What serves. */
+  /** The configuration that serves. Undefined: none yet. */
   readonly live: Rehearsed | undefined;
-  /** Positions of the module of that name in stacks. */
+  /** Source positions of a module, by its name in stacks. */
   readonly find: (filename: string) => SourcePositions | undefined;
 }
 
-/** A configuration that may be put into service. The canary has it prepared: commit there, or abort. */
+/** A configuration that passed all checks. It is prepared in the canary, and has to be committed or aborted there. */
 export interface Rehearsed {
   readonly config: RuntimeConfig;
-  /** The same as what serves: threads need not be told. */
+  /** True if it equals the one that serves, so that threads need not get it. */
   readonly unchanged: boolean;
   readonly loaded: Loaded & { readonly ok: true };
   readonly warnings: readonly Problem[];
-  /** Hashes of what was checked and of the part that came from the file, and what services added: to tell what has changed. */
+  /**
+   * To find what has changed since: hash of the file's text and of what the packages say of themselves; hash of the config
+   * without listeners of services; JSON of these listeners.
+   */
   readonly asked: string;
   readonly written: string;
   readonly brought: string;
-  /** What packages say against its code or their part of the config, at the user's lines; each thing once. */
+  /** Turns refusals into problems at the user's lines of code or config, each once. */
   explain(refusals: readonly Refusal[]): Problem[];
 }
 
 export interface Rejected {
   readonly problems: readonly Problem[];
   readonly warnings: readonly Problem[];
-  /** Packages that said no. */
+  /** Packages that refused it. */
   readonly packages: ReadonlySet<string>;
 }
 
-/** From the text of a config to what threads run: checked, set up in the canary, with the listeners that services bring along. */
+/** Turns the text of a config into what threads run: checks it, sets it up in the canary, adds the listeners of services. */
 export async function rehearse(options: RehearsalOptions): Promise<Rehearsed | Rejected> {
   const { file, packages, canary, change, live } = options;
   const asked = hash("sha1", `${options.said}\n${options.text}`);
   const loaded = asked === live?.asked ? live.loaded : load(options);
   const warnings = loaded.warnings.map(toProblem);
   if (!loaded.ok) return { problems: loaded.errors.map(toProblem), warnings, packages: new Set() };
-  // What serves keeps this function: it must not hold on to `options`, in which stands what served before.
+  // This function is kept while the config serves: it must not keep `options` alive, and in them the config that served before.
   const explain = explainer(loaded, options.find);
   const refused = (refusals: readonly Refusal[]): Rejected => ({
     problems: explain(refusals),
@@ -99,11 +102,11 @@ export async function rehearse(options: RehearsalOptions): Promise<Rehearsed | R
   return second.length > 0 ? refused(second) : { ...same, config, unchanged: false };
 }
 
-/** Checking a large config takes most of a reload's time; the same text against the same packages says the same again. */
+/** Checks a config, which takes most of a reload's time if it is large; so nothing is checked again that has not changed. */
 function load(options: RehearsalOptions): Loaded {
   const { file, text, overlays = [], packages, strict, allowUnknown = false } = options;
   const loaded = loadConfig({ file, text, overlays }, packages, { strict, allowUnknown });
-  // In place: what packages say of its parts is still found in the file.
+  // Changed in place, so that refusals of its parts are still found at their lines in the file.
   if (loaded.ok) options.adjust?.(loaded.config);
   return loaded;
 }
@@ -112,6 +115,7 @@ export function isRejected(outcome: Rehearsed | Rejected): outcome is Rejected {
   return "problems" in outcome;
 }
 
+/** Makes `Rehearsed.explain`. */
 function explainer(
   loaded: Loaded & { ok: true },
   find: RehearsalOptions["find"],
@@ -119,7 +123,7 @@ function explainer(
   return (refusals) => distinct(refusals.map((refusal) => explained(refusal, loaded, find)));
 }
 
-/** A word against the config is told at the user's line in it; a failure of code at the line of the code. */
+/** The problem of a refusal: at the line of the code that threw, or at the refused line of the config. */
 function explained(
   refusal: Refusal,
   loaded: Loaded & { ok: true },
@@ -133,7 +137,7 @@ function explained(
   );
 }
 
-/** A service may write the listener as core keeps it; its filters are checked all the same, so that defaults get filled in. */
+/** Turns a listener that a service gives as a ListenerConfig into Envoy's form, so that it is checked and gets its defaults. */
 function asEnvoys(service: unknown): unknown {
   if (typeof service !== "object" || service === null || !("filterChains" in service))
     return service;
@@ -166,7 +170,7 @@ function toProblem(found: Omit<Problem, "frame">): Problem {
   return { ...found, frame: "" };
 }
 
-/** A package that is used in ten places, or on ten threads, says the same ten times. */
+/** Removes duplicates: a package that is used in ten places, or on ten threads, says the same ten times. */
 function distinct(problems: readonly Problem[]): Problem[] {
   const seen = new Map(problems.map((found) => [JSON.stringify(found), found]));
   return [...seen.values()];

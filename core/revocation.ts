@@ -3,7 +3,7 @@ import { DER, Der, derTime } from "@tsproxy/sdk";
 
 const PEM = /-----BEGIN X509 CRL-----([\s\S]*?)-----END X509 CRL-----/g;
 
-/** Digests by the identifiers of the algorithms that sign with them; undefined: the algorithm has its own. */
+/** Digests by the OID of the signature algorithm. Undefined: the algorithm includes its digest (Ed25519). */
 const DIGESTS: Readonly<Record<string, string | undefined>> = {
   "1.2.840.113549.1.1.5": "sha1",
   "1.2.840.113549.1.1.11": "sha256",
@@ -16,12 +16,13 @@ const DIGESTS: Readonly<Record<string, string | undefined>> = {
 };
 
 /**
- * One list of revoked certificates (RFC 5280 §5.1). OpenSSL judges by these, but for what Node cannot ask of it: to look at the
- * peer's own certificate alone.
+ * A certificate revocation list (RFC 5280 §5.1). OpenSSL checks these itself, but Node cannot tell it to check the peer's own
+ * certificate only: that is done here.
  */
 export interface RevocationList {
-  /** DER of the name of who has issued it. */
+  /** The issuer's name, as DER. */
   readonly issuer: Uint8Array;
+  /** Milliseconds since 1970, as `nextUpdate`; that is Infinity if the list names none. */
   readonly thisUpdate: number;
   readonly nextUpdate: number;
   /** Serial numbers, as `Der.hex` writes them. */
@@ -29,7 +30,7 @@ export interface RevocationList {
   isSignedBy(key: KeyObject): boolean;
 }
 
-/** The lists in a PEM text. Throws for one that cannot be read. */
+/** Reads the lists in a PEM text. Throws if one cannot be read. */
 export function revocationLists(pem: string): RevocationList[] {
   return [...pem.matchAll(PEM)].map(([, base64 = ""]) => {
     const list = read(Buffer.from(base64, "base64"));
@@ -71,7 +72,7 @@ function read(bytes: Uint8Array): RevocationList | undefined {
   };
 }
 
-/** OpenSSL's word for what the lists say of a certificate; "" if nothing. `issuers`: where its issuer may be found. */
+/** OpenSSL's error code for a certificate by these lists; "" if it is good. `issuers`: certificates to find its issuer among. */
 export function revocationError(
   certificate: X509Certificate,
   issuers: readonly X509Certificate[],
@@ -90,7 +91,7 @@ export function revocationError(
   return signed.revoked.has(facts.serial) ? "CERT_REVOKED" : "";
 }
 
-/** RFC 5280 §4.1: what names a certificate. */
+/** The serial number and issuer of a certificate (RFC 5280 §4.1). */
 function identity(certificate: Uint8Array): {
   readonly serial: string;
   readonly issuer: Uint8Array;

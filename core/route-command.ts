@@ -7,9 +7,9 @@ import { FilterChainMatcher } from "./inside/filter-chain-match.ts";
 import { formatProblem, problem } from "./problem.ts";
 import type { ListenerConfig, ModuleSource, PackageInfo } from "./protocol.ts";
 
-/** The package that has route tables. Core knows its name, and that it has the tools `route check` and `route explain`. */
+/** The package with the route tables. Core knows only its name, and its tools `route check` and `route explain`. */
 const OWNER = "network/http_connection_manager";
-/** The kind that route tables make extensions of. */
+/** The kind of extension that route tables use. */
 const CHOOSER = "cluster_specifier";
 
 export interface CheckOptions {
@@ -24,7 +24,7 @@ export interface CheckOptions {
   readonly output: string | undefined;
 }
 
-/** As `checkRoutes` of the package has it. */
+/** The answer of the tool `route check` (`checkRoutes` of the package). */
 interface Checked {
   readonly tests: readonly {
     readonly name: string;
@@ -41,7 +41,7 @@ interface Checked {
   readonly refused: readonly string[];
 }
 
-/** Envoy's router_check_tool: requests against a route table, without a proxy. */
+/** Envoy's router_check_tool: tests a route table with requests, without a proxy. Answers the exit code. */
 export async function routeCheck(options: CheckOptions): Promise<number> {
   const table = await readDocument(options.table);
   const tests = await readDocument(options.expectations);
@@ -54,7 +54,7 @@ export async function routeCheck(options: CheckOptions): Promise<number> {
   return withTools([], async ({ load, tool }) => {
     const text = JSON.stringify(bootstrapOf(table));
     const modern = load(options.table, text);
-    // A table has no word of its age; what v3 does not take may be of v2.
+    // A table does not say its API version: one that v3 refuses may be v2.
     const older = modern.ok ? modern : load(options.table, text, "v2");
     const loaded = older.ok ? older : modern;
     if (!loaded.ok) return refuse(options.table, loaded);
@@ -65,7 +65,7 @@ export async function routeCheck(options: CheckOptions): Promise<number> {
   });
 }
 
-/** A table stands in a connection manager of its own. Its clusters need not exist. */
+/** A bootstrap whose only connection manager has this route table. Its clusters need not exist. */
 function bootstrapOf(table: unknown): object {
   const route_config = { ...(table as object), validate_clusters: false };
   const config = { stat_prefix: "check", route_config, http_filters: [] };
@@ -84,7 +84,7 @@ interface WrittenTable {
   }[];
 }
 
-/** Prints what router_check_tool does; tests that fail are told in any case, not only with `--details`. */
+/** Prints what router_check_tool prints, and failed tests even without `--details`. Answers the exit code. */
 async function report(
   checked: Checked,
   options: CheckOptions,
@@ -144,7 +144,7 @@ function missingTests(
   );
 }
 
-/** A message as protobuf's text format has it, a field a line. */
+/** The lines of a message in protobuf's text format. */
 function textFormat(message: object, indent = ""): readonly string[] {
   return Object.entries(message).flatMap(([name, value]) =>
     (Array.isArray(value) ? value : [value]).flatMap((each) => {
@@ -165,7 +165,7 @@ export interface ExplainOptions {
   readonly filters: readonly string[];
 }
 
-/** Which listener, chain, virtual host, route and cluster would serve a request, and why the ones before did not match. */
+/** Prints which listener, filter chain, virtual host, route and cluster would serve a request, and why others did not match. */
 export async function routeExplain(options: ExplainOptions): Promise<number> {
   const asked = parseRequest(options.request, options.headers);
   const text = await readFile(options.file, "utf8");
@@ -267,7 +267,7 @@ interface Tools {
   tool: Tool;
 }
 
-/** The shipped packages in an isolate where nothing takes effect. */
+/** Calls `use` with the packages of route tables loaded in a canary, where nothing takes effect. */
 async function withTools(
   directories: readonly string[],
   use: (tools: Tools) => Promise<number>,
@@ -312,7 +312,7 @@ function refuse(file: string, loaded: Loaded & { readonly ok: false }): number {
   return 1;
 }
 
-/** YAML, and so JSON, also with the commas too many that Envoy's own files have. */
+/** Reads YAML or JSON, which may have trailing commas, as some of Envoy's own files do. */
 async function readDocument(file: string): Promise<unknown> {
   const text = await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => {
     throw new Error(`${file}: cannot be read (${error.code})`);

@@ -4,7 +4,7 @@ import type { RuntimeValue } from "@tsproxy/sdk";
 import yaml from "yaml";
 import type { RuntimeLayerConfig } from "./protocol.ts";
 
-/** A value as its layer has it, and as it is read. */
+/** A value: its text in the layer, and what that stands for. */
 interface Entry {
   readonly text: string;
   readonly value: RuntimeValue;
@@ -13,7 +13,7 @@ type Values = ReadonlyMap<string, Entry>;
 
 const MAX_DEPTH = 16; // Envoy's; a directory that links to itself ends here
 const MAX_FILE_BYTES = 1024 * 1024;
-/** A swap of the symbolic link is several events. */
+/** Swapping a symbolic link causes several events: read after this time. */
 const SETTLE_MS = 20;
 
 export interface RuntimeParts {
@@ -53,7 +53,7 @@ export class RuntimeLayers {
     for (const { disk_layer: disk } of layers) if (disk !== undefined) this.#watch(disk);
   }
 
-  /** `/runtime_modify`: an empty value takes an override back. False: there is no admin layer. */
+  /** Envoy's `/runtime_modify`: overrides values; "" removes an override. False: there is no admin layer. */
   modify(changes: Readonly<Record<string, string>>): boolean {
     if (!this.#config.some((layer) => layer.admin_layer !== undefined)) return false;
     for (const [key, text] of Object.entries(changes)) {
@@ -123,7 +123,7 @@ export class RuntimeLayers {
     return path.join(...parts, disk.append_service_cluster ? this.#parts.serviceCluster : "");
   }
 
-  /** Envoy's contract: whoever changes values makes a new directory and moves a symbolic link over the old one. */
+  /** Watches for Envoy's way to change values: a new directory is made, and a symbolic link to it is moved over the old link. */
   #watch({ symlink_root }: NonNullable<RuntimeLayerConfig["disk_layer"]>): void {
     const root = path.resolve(symlink_root);
     try {
@@ -146,7 +146,7 @@ export class RuntimeLayers {
   }
 }
 
-/** `{ a: { b: 1 } }` is the key `a.b`; a map that is a FractionalPercent is a value. */
+/** Values of a static layer: `{ a: { b: 1 } }` has the key `a.b`, and a map that is a FractionalPercent is a value. */
 function staticValues(tree: Readonly<Record<string, unknown>>, prefix = ""): Map<string, Entry> {
   const values = new Map<string, Entry>();
   for (const [name, value] of Object.entries(tree)) {
@@ -185,7 +185,7 @@ function diskValues(root: string): Map<string, Entry> {
   return values;
 }
 
-/** What a text of a file or an operator stands for: a number, a boolean, a FractionalPercent as YAML, else itself. */
+/** The value of a text from a file or an operator: a number, a boolean, a FractionalPercent (YAML), else the text itself. */
 export function readRuntimeText(text: string): RuntimeValue {
   const trimmed = text.trim();
   if (/^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$/.test(trimmed)) return Number(trimmed);

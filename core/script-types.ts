@@ -7,7 +7,7 @@ import type { TypeProblem } from "./typescript.ts";
 export interface FoundScript {
   readonly package: string;
   readonly source: ScriptSource;
-  /** Undefined: a whole script; else the function whose statements it is. */
+  /** The hook whose body it is. Undefined: it is a whole script. */
   readonly hook: string | undefined;
 }
 
@@ -39,7 +39,7 @@ function isScript(value: object): value is ScriptSource {
   );
 }
 
-/** What scripts of the package in that folder find by name, for the program that they are checked in. */
+/** Declarations of the globals that scripts of the package in that folder can use, for the type check. */
 export function globalNames(folder: string): string {
   const isSource = existsSync(path.join(folder, "names.ts"));
   const text = readFileSync(path.join(folder, isSource ? "names.ts" : "names.d.ts"), "utf8");
@@ -54,11 +54,11 @@ ${names.map((name) => `  const ${name}: ScriptNames["${name}"];`).join("\n")}
 `;
 }
 
-/** A script as a file that tsc can check; its lines stand one lower than in the script. */
+/** A script as a file that tsc can check. Its lines are one further down than in the script. */
 export class ScriptFile {
   readonly script: FoundScript;
   readonly text: string;
-  /** Where something was put in: line from 0, column in the script from 0, how many chars. */
+  /** The types that were inserted: line and column in the script, from 0, and number of chars. */
   readonly #added: { readonly line: number; readonly column: number; readonly size: number }[] = [];
 
   constructor(script: FoundScript) {
@@ -71,7 +71,7 @@ export class ScriptFile {
         : `${opening(hook)}\n${lines.join("\n")}\n}\nexport {};\n`;
   }
 
-  /** `function onRequest(req, stream)`: the parameters get the types that the runtime gives them. */
+  /** Types the parameters of a hook (`function onRequest(req, stream)`) as the runtime calls it. */
   #typed(line: string, at: number): string {
     const match = /\bfunction\s+(on[A-Z]\w*)\s*\(([^()]*)\)/.exec(line);
     if (match === null) return line;
@@ -89,19 +89,19 @@ export class ScriptFile {
     return line.slice(0, from) + typed.join(",") + line.slice(from + list!.length);
   }
 
-  /** Where that stands in the user's file. */
+  /** The place of a type problem in the user's file. */
   place({ line, column }: TypeProblem): { file: string; line: number; column: number } {
     const { file, line: first, indent } = this.script.source;
     const row = Math.max(0, line - 2);
     let at = column - 1;
     for (const { line: added, column: after, size } of this.#added)
       if (added === row && at > after) at = Math.max(after, at - size);
-    // Only the first line of a quoted script has what stands before it on the same line.
+    // Right for block scalars; of a quoted script, only the first line is indented like this.
     return { file, line: first + row, column: at + 1 + indent };
   }
 }
 
-/** The statements of a function: what it returns is checked too. */
+/** The head of the function around a hook's body; its type has tsc check what the body returns, too. */
 function opening(hook: string): string {
   const parameters = HOOK_PARAMETERS[hook] ?? "...args";
   const typed = parameters
@@ -119,7 +119,7 @@ const HOOK_PARAMETERS: Readonly<Record<string, string>> = {
   onClose: "conn, event",
 };
 
-/** Its lines as they were written: in what the runtime gets, types have become spaces. */
+/** The script's lines as the user has written them: in `code`, types have been replaced by spaces. */
 function writtenLines({ code, file, line, indent }: ScriptSource): string[] {
   const lines = code.split("\n");
   let text: string[];
@@ -131,7 +131,7 @@ function writtenLines({ code, file, line, indent }: ScriptSource): string[] {
   return lines.map((known, k) => {
     const written = (text[line - 1 + k] ?? "").slice(indent, indent + known.length);
     const isSame = [...known].every((char, n) => char === " " || char === written[n]);
-    // Folded and escaped scalars are not in the file as they run.
+    // Folded and escaped YAML scalars differ from the file's text: take `code` for these.
     return isSame ? written.padEnd(known.length) : known;
   });
 }

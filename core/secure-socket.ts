@@ -14,13 +14,13 @@ import {
 } from "./stream-handle.ts";
 import { alertRecord } from "./tls-alert.ts";
 
-/** OpenSSL upon a stream of libuv's: what a TLSSocket stands on. */
+/** Node's internal TLS handle, OpenSSL on top of a libuv stream; TLSSocket uses the same one. */
 export interface TlsHandle extends StreamHandle {
   setVerifyMode(requestCert: boolean, rejectUnauthorized: boolean): void;
   setALPNProtocols(protocols: Uint8Array): void;
   setOCSPResponse(response: Uint8Array): void;
   enableKeylogCallback(): void;
-  /** From here on `onclienthello` and `onnewsession` are called, and have to be answered. */
+  /** From now on `onclienthello` and `onnewsession` are called, and have to be answered (`endParser`, `newSessionDone`). */
   enableSessionCallbacks(): void;
   loadSession(session: Uint8Array | null): void;
   newSessionDone(): void;
@@ -58,7 +58,7 @@ interface TlsBinding {
 
 const { wrap } = (process as unknown as { binding(name: string): TlsBinding }).binding("tls_wrap");
 
-/** Sessions by their ids. */
+/** TLS sessions by id (hex). */
 export interface SessionStore {
   find(id: string): Buffer | undefined;
   keep(id: string, session: Buffer): void;
@@ -66,28 +66,28 @@ export interface SessionStore {
 
 export interface ServerOptions {
   readonly secure: tls.SecureContext;
-  /** The one protocol that is agreed on, as the wire has it. */
+  /** The one protocol to agree on, in the form of the wire (its length first). */
   readonly alpn?: Uint8Array | undefined;
   readonly requestCert: boolean;
-  /** OpenSSL insists on a certificate. What it is worth, it leaves to others. */
+  /** The handshake fails without a client certificate. Whether the certificate is good is judged later. */
   readonly requireCert: boolean;
   readonly ocspResponse?: Uint8Array | undefined;
   readonly sessions?: SessionStore | undefined;
   readonly onKeyLog?: ((line: Buffer) => void) | undefined;
 }
 
-/** As OpenSSL logs it: the word, the client's random bytes, and the secret. */
+/** How a line of OpenSSL's key log begins that goes on with the client's random bytes and the secret. */
 const WRITE_SECRET = "SERVER_TRAFFIC_SECRET_0 ";
-/** Records that a server of OpenSSL's has written with these keys when the handshake is over: each a session ticket. */
+/** Records that an OpenSSL server has written with its application keys when the handshake is over: two session tickets. */
 const TICKETS = 2;
-/** What a client that is turned away may take to leave. */
+/** How long a refused client may take to close the connection. */
 const REFUSED_MS = 5_000;
 
 type RawSocket = net.Socket & { _handle: StreamHandle | null };
 
 /**
- * The server's side of TLS upon an accepted socket. Node's own TLSSocket would be a third node:stream for every client, of which
- * nothing is used: here bytes go from and to the handle (`SecureWrites`), and this has what is left of a socket's life.
+ * The server's side of TLS on an accepted socket. Node's own TLSSocket would add a third node:stream for each client, and none of
+ * it would be used: bytes are read and written at the handle (`SecureWrites`). This class does the rest of what a socket does.
  *
  *   handshake ──secure──> open ──end()──> half closed ──end of the peer──> closed
  *       └─────────────────────┴──destroy(), error──────────────────────────^
@@ -95,16 +95,16 @@ type RawSocket = net.Socket & { _handle: StreamHandle | null };
  * Events, as a socket's: `secure`, `end`, `error`, `close`.
  */
 export class SecureSocket extends EventEmitter {
-  /** Named as node:net names it. Null: closed. */
+  /** Named as in node:net. Null: closed. */
   _handle: TlsHandle | null;
   destroyed = false;
-  /** Nothing is written by way of this. */
+  /** Always 0: writes go to the handle. */
   readonly writableLength = 0;
   writableEnded = true;
   readonly writableHighWaterMark: number;
   readonly connecting = false;
   readonly #raw: RawSocket;
-  /** What our direction's keys of TLS 1.3 are made of, where it may be needed. */
+  /** The secret of our TLS 1.3 write keys, for the alert of `refuse`. Only where a client certificate is asked for. */
   #secret: Buffer | undefined = undefined;
   #isSecure = false;
   #isShut = false;
@@ -134,7 +134,7 @@ export class SecureSocket extends EventEmitter {
     handle.readStart();
   }
 
-  /** Called again for what follows a handshake (tickets). */
+  /** Called when the handshake is over, and again for tickets that follow it. */
   #onDone(): void {
     if (this.#isSecure || this._handle === null) return;
     this.#isSecure = true;
@@ -154,13 +154,14 @@ export class SecureSocket extends EventEmitter {
     if (this.#isShut) this.destroy();
   }
 
-  /** Says goodbye (close_notify) and ends our direction. */
+  /** Sends close_notify and ends our direction; closes once the peer has ended its own. */
   end(): void {
     this.#shut(() => {
       if (this.#hasEnded) this.destroy();
     });
   }
 
+  /** Sends close_notify and closes, without waiting for the peer. */
   destroySoon(): void {
     this.#shut(() => this.destroy());
   }
@@ -183,8 +184,8 @@ export class SecureSocket extends EventEmitter {
   }
 
   /**
-   * The handshake is over, and yet the client is turned away. With TLS 1.3 it is told why, by the number of an alert; with older versions, and
-   * where a session is resumed, it sees an end in good order.
+   * Refuses the client after the handshake. With TLS 1.3 it gets the alert of this number; with older versions, and if the
+   * session was resumed, it sees an orderly end.
    */
   refuse(alert: number): void {
     const handle = this._handle;
@@ -203,7 +204,7 @@ export class SecureSocket extends EventEmitter {
     this.writableEnded = true;
     this.#isShut = true;
     writeBuffer(raw, record);
-    // Behind an alert nothing is sent, close_notify neither. What has come meanwhile must be read, or the end is a reset.
+    // Nothing may follow a fatal alert, not even close_notify. Input is still read until the client ends, to avoid a RST.
     shutdown(raw, () => {
       if (this.#hasEnded) this.destroy();
     });
@@ -228,12 +229,12 @@ export class SecureSocket extends EventEmitter {
     this.destroyed = true;
     this.writableEnded = true;
     this._handle = null;
-    // Never on OpenSSL's own stack.
+    // Not now: OpenSSL may be on the call stack.
     setImmediate(() => handle.destroySSL());
     this.emit("close");
   }
 
-  // ---- what the handshake came to, as TLSSocket tells it
+  // ---- what the handshake came to: TLSSocket's methods of the same names
 
   getProtocol(): string | null {
     return this._handle?.getProtocol() ?? null;
@@ -253,7 +254,7 @@ export class SecureSocket extends EventEmitter {
   get servername(): string | false {
     return this._handle?.getServername() ?? false;
   }
-  // These look at nothing but `_handle`, and what they make of it has no public form.
+  // TLSSocket's own methods use only `_handle`, and what they do with it cannot be done by public means.
   getPeerX509Certificate(): X509Certificate | undefined {
     return tls.TLSSocket.prototype.getPeerX509Certificate.call(this as never);
   }
@@ -264,7 +265,7 @@ export class SecureSocket extends EventEmitter {
 
 function ignore(): undefined {}
 
-/** For clients without tickets (TLS 1.2 and below). */
+/** Makes the handle keep and find sessions by id, for clients without tickets (TLS 1.2 and below). */
 function keepSessions(handle: TlsHandle, sessions: SessionStore): void {
   handle.onclienthello = ({ sessionId, tlsTicket }) => {
     if (sessionId.length > 0 && !tlsTicket)

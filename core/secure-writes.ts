@@ -3,29 +3,31 @@ import { getSystemErrorName } from "node:util";
 import { type StreamHandle, writeBuffer, writev } from "./stream-handle.ts";
 
 /**
- * Writes of one TLS connection, below node:stream. OpenSSL takes one at a time and has encrypted it when the call returns; what
- * comes before the kernel has taken that stays where it lies, and is one write then.
+ * Writes of one TLS connection, below node:stream. OpenSSL takes one write at a time and has encrypted it when the call returns.
+ * Pieces that come before the kernel has taken all of it wait where they are, and become one write then.
  */
 export class SecureWrites {
   readonly #handle: StreamHandle;
   readonly #onDrain: () => void;
   readonly #onError: (name: string) => void;
   #unsent: Uint8Array[] = [];
-  /** Lets go of what they lie in. */
+  /** Functions that release the memory of `#unsent`. */
   #holds: (() => void)[] = [];
   #after: (() => void) | undefined = undefined;
   #isOver = false;
+  /** Bytes that wait. */
   unsentSize = 0;
+  /** The kernel has not taken the last write completely. */
   isBusy = false;
 
-  /** `onDrain`: what waited is on its way. `onError` gets the error's name, once. */
+  /** `onDrain` is called when a write has ended and what waited has been passed on; `onError` with the name of an error. */
   constructor(handle: StreamHandle, onDrain: () => void, onError: (name: string) => void) {
     this.#handle = handle;
     this.#onDrain = onDrain;
     this.#onError = onError;
   }
 
-  /** `hold` is called if the pieces must stay as they are; its answer, when they need not any more. */
+  /** Writes the pieces. If they have to wait, calls `hold`, and later its answer, once their memory may be reused. */
   write(pieces: readonly Uint8Array[], hold: () => () => void): void {
     if (!this.isBusy) {
       this.#encrypt(pieces);
@@ -38,13 +40,13 @@ export class SecureWrites {
     this.#holds.push(hold());
   }
 
-  /** Once all is written: at once if it is. */
+  /** Calls `call` once everything is written; at once if it is already, or if the connection is gone. */
   after(call: () => void): void {
     if (this.isBusy && !this.#isOver) this.#after = call;
     else call();
   }
 
-  /** The connection is gone. */
+  /** Called when the connection is gone: drops what waits. */
   end(): void {
     this.#isOver = true;
     this.#letGo();

@@ -8,7 +8,7 @@ import { VERSION } from "./version.ts";
 
 const CELLS = 4096;
 
-/** Envoy's names, which stay at 0 until something counts them. */
+/** Envoy's names; each shows as 0 until something counts it. */
 const COUNTERS = [
   ...["listener_added", "listener_create_failure", "listener_create_success"],
   ...["listener_in_place_updated", "listener_modified", "listener_removed", "listener_stopped"],
@@ -40,7 +40,7 @@ GAUGES.push(
   "filesystem.write_total_buffered",
 );
 
-/** 1.2.3 is 10203, where Envoy has some digits of its commit. */
+/** `server.version`: 10203 for 1.2.3. Envoy shows digits of its commit. */
 const OWN_VERSION = VERSION.split(".").reduce((sum, part) => sum * 100 + Number(part), 0);
 
 function server(name: string): string {
@@ -50,15 +50,15 @@ function runtime(name: string): string {
   return `runtime.${name}`;
 }
 
-/** How often isolates of a package were stopped, or hooks of it threw. */
+/** The stat that counts how often isolates of a package were stopped, or its hooks threw. */
 export const faultStat = (packageName: string): string =>
   `filters.${packageName.replaceAll("/", ".")}.fault`;
 
-/** What a sandboxed package costs: `entries`, `records`, `bytes_in`, `bytes_out`, `cpu_us` (inside its isolates). */
+/** A stat of what a sandboxed package costs: `entries`, `records`, `bytes_in`, `bytes_out`, or `cpu_us` inside its isolates. */
 export const sandboxStat = (packageName: string, what: string): string =>
   `filters.${packageName.replaceAll("/", ".")}.${what}`;
 
-/** What main itself counts: the server as a whole, its listeners, and reloads. Envoy's names where it has them. */
+/** The stats that main itself counts: of the server, its listeners and reloads. Named as in Envoy where Envoy has them. */
 export class ServerStats {
   readonly #started = performance.now();
   readonly #stats: ScopedStats;
@@ -97,7 +97,7 @@ export class ServerStats {
     this.#set("server.concurrency", concurrency);
     this.#set("server.hot_restart_epoch", 0);
     this.#set("server.hot_restart_generation", 1);
-    // Envoy's word for "none expires".
+    // Envoy's value for "there is no certificate".
     this.#set("server.days_until_first_cert_expiring", 0xffff_ffff);
     define();
   }
@@ -106,13 +106,13 @@ export class ServerStats {
     this.#stats.gauge(name).set(value);
   }
 
-  /** The first configuration serves. */
+  /** Called when the first configuration serves. */
   onLive(): void {
     this.#initialization.record(Math.round(performance.now() - this.#started));
     this.#set("listener_manager.workers_started", 1);
   }
 
-  /** Another configuration was put into service. */
+  /** Called when a configuration was put into service. */
   onListeners(before: readonly ListenerConfig[], after: readonly ListenerConfig[]): void {
     const known = byName(before);
     const now = byName(after);
@@ -133,7 +133,7 @@ export class ServerStats {
     this.#set("server.live", live ? 1 : 0);
   }
 
-  /** `state` is Envoy's number: 0 live, 1 draining, 3 initialising. */
+  /** Called in each `stats_flush_interval`. `state` is Envoy's number: 0 live, 1 draining, 3 initialising. */
   update(
     state: 0 | 1 | 3,
     facts: {
@@ -174,7 +174,7 @@ export class ServerStats {
   }
 }
 
-/** What runs on the workers, which is what Envoy's listener manager counts: admin's own listener is none of its. */
+/** JSON of the workers' listeners by name. As in Envoy's listener manager, admin's listener does not count. */
 function byName(listeners: readonly ListenerConfig[]): ReadonlyMap<string, string> {
   const own = listeners.filter((listener) => listener.thread !== "control");
   return new Map(

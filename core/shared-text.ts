@@ -1,9 +1,9 @@
 import type { SharedText } from "./protocol.ts";
 
-/** Shorter text travels as it is. */
+/** Shorter text is sent as a string. */
 const SHARED_CHARS = 64 * 1024;
 
-/** Text that several threads keep: a long one only once. */
+/** Text to be sent to several threads. A long one goes into memory that they share, so that it is kept once. */
 export function sharedText(text: string): SharedText {
   if (text.length < SHARED_CHARS) return text;
   const bytes = Buffer.from(text);

@@ -4,7 +4,7 @@ import { compileRegex } from "./inside/regex.ts";
 
 const Patterns = Type.Object({ patterns: Type.Array(StringMatcher, { minItems: 1 }) });
 
-/** Envoy's `metrics.v3.StatsConfig`: what main reads of it, and what admin does. */
+/** Envoy's `metrics.v3.StatsConfig`, as far as main and admin read it. */
 export const StatsConfigSchema = Type.Object({
   stats_tags: Type.Array(
     Type.Object({
@@ -33,7 +33,7 @@ export const StatsConfigSchema = Type.Object({
 export const StatsFlushInterval = Duration({ default: 5_000 });
 export type StatsConfig = Static<typeof StatsConfigSchema>;
 
-/** Whether the config leaves a name out. Names that begin with `@` are cells of /clusters, and no stats. */
+/** Answers a test for names that the config leaves out. Those that begin with `@` are cells of /clusters, not stats, and stay. */
 export function exclusion(config: StatsConfig | undefined): (name: string) => boolean {
   const leavesOut = matching(config?.stats_matcher);
   return (name) => !name.startsWith("@") && leavesOut(name);
@@ -48,7 +48,7 @@ function matching(matcher: StatsConfig["stats_matcher"]): (name: string) => bool
   return matcher?.exclusion_list === undefined ? (name) => !any(name) : any;
 }
 
-/** Envoy's StringMatcher over the name of a stat. A pattern that RE2 does not have matches nothing. */
+/** Compiles a StringMatcher for names of stats. A regex that RE2 does not know matches nothing. */
 function compileName(matcher: StringMatcher): (name: string) => boolean {
   const { exact, prefix, suffix, contains, safe_regex, ignore_case } = matcher;
   const fold = (text: string) => (ignore_case ? text.toLowerCase() : text);

@@ -21,7 +21,7 @@ export interface HistogramSnapshot extends Distribution {
   readonly interval: Distribution | null;
 }
 
-/** `used`: somebody has written it, be it a 0. */
+/** `used`: it was written, if only with 0. */
 export type NamedValue = readonly [name: string, value: number, used: boolean];
 
 export interface StatsSnapshot {
@@ -33,34 +33,36 @@ export interface StatsSnapshot {
 interface Place {
   readonly kind: StatDefinition["kind"];
   readonly unit: string;
-  /** Nobody is told of it (stats_config.stats_matcher). */
+  /** Left out of snapshots (`stats_config.stats_matcher`). */
   hidden: boolean;
-  /** Cells of this name: one a thread and life of its isolate. */
+  /** Its cells: one for each thread, and for each isolate that the thread has had. */
   cells: readonly { readonly block: Float64Array; readonly at: number }[];
 }
 
 const NO_CELLS: Place["cells"] = [];
-/** One string each: what a message brings is a copy of its own. */
+/** One string for each kind; every message brings its own copy. */
 const KINDS = { counter: "counter", gauge: "gauge", histogram: "histogram" } as const;
 
-/** Names that were looked up lately, while somebody asks for that; those that come after are counted alone. */
+/** How many of the names looked up last are kept while tracking is on (admin's `/stats/recentlookups`). */
 const LOOKUPS_KEPT = 100;
 
-/** Reads the cells of all threads and sums them by name. Threads write their own cells without locks; a sum may be a moment old. */
+/** Sums the cells of all threads by name. Threads write their own cells without locks; a sum may be a moment old. */
 export class StatsReader {
   readonly #places = new Map<string, Place>();
-  /** Sets that scopes show, by prefix. Each is kept once. */
+  /** The sets of stats that scopes list, by prefix; `#sets` keeps equal ones once, by their JSON. */
   readonly #listed = new Map<string, readonly StatSet[]>();
   readonly #sets = new Map<string, StatSet>();
+  /** Counters' sums at the last `resetCounters`. */
   readonly #zero = new Map<string, number>();
+  /** Of histograms, at the end of the last interval: their totals, and (`#intervals`) what was recorded in that interval. */
   readonly #lastTotals = new Map<string, Float64Array>();
   readonly #intervals = new Map<string, Float64Array>();
   #excludes: (name: string) => boolean = () => false;
   #lookups: Map<string, number> | undefined;
-  /** Names that threads have asked for, all in all. */
+  /** Number of names that threads have looked up. */
   lookups = 0;
 
-  /** A thread has defined names; `memory` is its block. */
+  /** Called when a thread has defined names. `memory`: its stats memory. */
   define(memory: SharedArrayBuffer, defined: readonly StatDefinition[]): void {
     const block = new Float64Array(memory);
     for (const { kind, name, unit, cell } of defined) {
@@ -76,7 +78,7 @@ export class StatsReader {
     }
   }
 
-  /** A thread has listed scopes. */
+  /** Called when a thread has listed scopes, whose stats show as 0 until they are defined. */
   list(lists: readonly StatList[]): void {
     for (const { set, prefixes } of lists) {
       const text = JSON.stringify(set);
@@ -89,7 +91,7 @@ export class StatsReader {
     }
   }
 
-  /** Listed names that nobody counts under. */
+  /** Listed names that no thread has defined. */
   *#unused(): Generator<readonly [kind: StatDefinition["kind"], name: string, unit: string]> {
     for (const [prefix, sets] of this.#listed) {
       // Another version of a package may list some of the same names.
@@ -118,13 +120,13 @@ export class StatsReader {
     if (list.size > LOOKUPS_KEPT) list.delete(list.keys().next().value!);
   }
 
-  /** Which names a config leaves out. What they count goes on being counted. */
+  /** Sets which names snapshots leave out. They are counted all the same. */
   exclude(excludes: (name: string) => boolean): void {
     this.#excludes = excludes;
     for (const [name, place] of this.#places) place.hidden = excludes(name);
   }
 
-  /** Names looked up since this was enabled, the latest last; undefined: it is not. */
+  /** The names looked up since tracking was enabled, the latest last. Undefined: it is off. */
   get recentLookups(): readonly (readonly [name: string, times: number])[] | undefined {
     return this.#lookups && [...this.#lookups];
   }
@@ -136,7 +138,7 @@ export class StatsReader {
     this.#lookups?.clear();
   }
 
-  /** A thread is gone: what it counted stays counted, what it gauged does not. */
+  /** Called when a thread or its isolates are gone: its counters stay in the sums, its gauges do not. */
   forget(memory: SharedArrayBuffer): void {
     for (const place of this.#places.values()) {
       if (place.kind !== "gauge") continue;
@@ -144,7 +146,7 @@ export class StatsReader {
     }
   }
 
-  /** Of one counter or gauge; 0 if there is none. */
+  /** The value of a counter or gauge; 0 if there is none. */
   value(name: string): number {
     let sum = -(this.#zero.get(name) ?? 0);
     for (const { block, at } of this.#places.get(name)?.cells ?? []) sum += block[at]!;
@@ -158,7 +160,7 @@ export class StatsReader {
     for (const [name, place] of this.#places) {
       if (place.hidden) continue;
       if (place.kind === "histogram") {
-        // As Envoy's: what was recorded shows when its interval has ended.
+        // As in Envoy, values show once the interval in which they were recorded has ended.
         const total = this.#lastTotals.get(name);
         const interval = this.#intervals.get(name);
         histograms.push({
@@ -174,7 +176,7 @@ export class StatsReader {
       let used = false;
       for (const { block, at } of place.cells) {
         const value = block[at]!;
-        // A cell that nobody has written holds -0, see inside/stats.ts.
+        // A cell that was never written holds -0 (inside/stats.ts).
         used ||= !Object.is(value, -0);
         sum += value;
       }
@@ -197,7 +199,7 @@ export class StatsReader {
     }
   }
 
-  /** Ends an interval of histograms (Envoy's stats_flush_interval). */
+  /** Ends an interval of histograms; called once in each `stats_flush_interval`. */
   flush(): void {
     for (const [name, place] of this.#places) {
       if (place.kind !== "histogram" || place.cells.length === 0) continue;
@@ -235,7 +237,7 @@ function summary(cells: Float64Array): { count: number; sum: number; buckets: [n
   return { count: cells[HISTOGRAM.COUNT]!, sum: cells[HISTOGRAM.SUM]!, buckets };
 }
 
-/** Bucket 0 ends at 1; bucket k of decade d holds [digits, digits + 1) × 10^(d - 1). */
+/** The upper bound of a bucket. Bucket 0 ends at 1; bucket k of decade d holds [digits, digits + 1) × 10^(d - 1). */
 function upperBound(bucket: number): number {
   if (bucket === 0) return 1;
   const decade = Math.floor((bucket - 1) / HISTOGRAM.PER_DECADE);

@@ -1,9 +1,9 @@
-/** How often two clocks are read one after the other: whoever is interrupted between them is told apart by the others. */
+/** How often the two clocks are read, one after the other; a reading that was interrupted in between gives a smaller offset. */
 const READINGS = 5;
 
 /**
- * What to add to this thread's `performance.now()` for the milliseconds of a clock that all threads share. (`timeOrigin` reads the
- * time of day when the thread starts: threads differ by as long as each was interrupted there.)
+ * Milliseconds to add to this thread's `performance.now()` to get a clock that all threads share. (`performance.timeOrigin` is
+ * not exact enough: it is wrong for a thread that was interrupted while it read the time of day.)
  */
 function steadyOffset(): number {
   let offset = Number.NEGATIVE_INFINITY;
@@ -18,5 +18,5 @@ const OFFSET = steadyOffset();
 
 /** Milliseconds of a clock that all threads of the process share. */
 export const steadyNow = (): number => OFFSET + performance.now();
-/** The same of a moment of this thread's `performance.now()`. */
+/** Converts a value of this thread's `performance.now()` to that clock. */
 export const steadyAt = (now: number): number => OFFSET + now;

@@ -3,8 +3,8 @@ import type net from "node:net";
 import { getSystemErrorName } from "node:util";
 
 /**
- * libuv's stream below a node:net socket, used without node:stream in between: a proxied request costs 1 µs less of 23 (test/bench/cpu.ts).
- * None of this has a public form; node:net itself uses exactly these, and the runtime's version is ours to choose.
+ * libuv's stream below a node:net socket, used without node:stream in between: a proxied request costs 1 µs less of 23
+ * (test/bench/cpu.ts). These are internals of Node that node:net uses in the same way; tsproxy chooses the version it runs on.
  */
 export interface StreamHandle {
   reading: boolean;
@@ -17,14 +17,14 @@ export interface StreamHandle {
   writeBuffer(request: WriteRequest, bytes: Uint8Array): number;
   writev(request: WriteRequest, pieces: readonly Uint8Array[], allBuffers: true): number;
   shutdown(request: ShutdownRequest): number;
-  /** TCP alone. */
+  /** Only of TCP. */
   setNoDelay?(on: boolean): number;
   close(): void;
 }
 
 type OnRead = (this: StreamHandle, buffer?: ArrayBuffer) => unknown;
 
-/** What libuv works on when the kernel did not take all at once. */
+/** A write that is under way because the kernel did not take all of it at once. */
 export interface WriteRequest {
   oncomplete?: (status: number) => void;
   /** Kept alive as long as the request. */
@@ -49,11 +49,11 @@ const { WriteWrap, ShutdownWrap, streamBaseState, kReadBytesOrError, kLastWriteW
   process as unknown as { binding(name: string): StreamWrap }
 ).binding("stream_wrap");
 
-/** A request that no write has taken: most writes are over when they return. */
+/** An unused request: most writes are over when the call returns, so the next one uses it again. */
 let spare = new WriteWrap();
 
 /**
- * Writes behind what was written before.
+ * Writes the bytes after those written before.
  * @returns undefined: the kernel has taken all; the name of the error that the connection ended with; or the request that is
  * under way, whose `oncomplete` is called later
  */
@@ -76,6 +76,7 @@ export function writev(
   return unwritten(status, pieces);
 }
 
+/** Answers the error's name, or the request, which is then no longer spare. */
 function unwritten(status: number, bytes: unknown): string | WriteRequest {
   if (status !== 0) return getSystemErrorName(status);
   const request = spare;
@@ -84,10 +85,10 @@ function unwritten(status: number, bytes: unknown): string | WriteRequest {
   return request;
 }
 
-/** Those who connect to a listening server are told to `call`, in the place of its `connection` event. */
+/** Calls `call` with each accepted connection, instead of the server's `connection` event. */
 export function onAccepted(server: net.Server, call: (handle: StreamHandle) => void): void {
   const { _handle } = server as unknown as { _handle: ListeningHandle | null };
-  // An error (no descriptors are left) is of no use to anybody: the next one is tried as it comes.
+  // A failed accept (no file descriptors left) is ignored: there is nothing to do but accept the next one.
   if (_handle !== null)
     _handle.onconnection = (status, handle) => {
       if (status === 0) call(handle);
@@ -98,7 +99,7 @@ interface ListeningHandle {
   onconnection: (status: number, handle: StreamHandle) => void;
 }
 
-/** Ends our direction behind what was written; `then` is called when that is over, however it went. */
+/** Ends our direction after what was written. `then` is called when that is done or has failed. */
 export function shutdown(handle: StreamHandle, then: () => void): void {
   const request = new ShutdownWrap();
   request.oncomplete = then;
@@ -107,8 +108,8 @@ export function shutdown(handle: StreamHandle, then: () => void): void {
 }
 
 /**
- * `onBytes` is told how many bytes were read into the buffer last given; it answers the next buffer, or undefined for the same again.
- * Ends and errors go to `onEnd`, below zero; without one to node:net as ever.
+ * Takes over reading. `onBytes` gets the number of bytes read into the present buffer, and answers the next buffer, or undefined
+ * to use the same one again. Ends and errors (negative) go to `onEnd`; without it, to node:net as before.
  */
 export function onRead(
   handle: StreamHandle,
@@ -125,7 +126,7 @@ export function onRead(
 
 const UV_EOF = -4095;
 
-/** Of what `onEnd` is told: the peer has ended its direction in good order. */
+/** True if a status of `onEnd` means that the peer has ended its direction in order (EOF). */
 export function isEnd(status: number): boolean {
   return status === UV_EOF;
 }

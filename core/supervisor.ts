@@ -9,23 +9,24 @@ import { ControlSocket, keepsConnections, Predecessor } from "./takeover.ts";
 
 const BACK_OFF_MS = { first: 1_000, most: 60_000 } as const;
 const CRASHES = { most: 5, withinMs: 60_000 } as const;
-/** The proxy drains for 5 s and gives its threads 2 s more; past this it hangs. */
+/** A proxy that is told to end drains for 5 s and gives its threads 2 s more; after this long it hangs and is killed. */
 const END_MS = 10_000;
-/** A predecessor leaves its place at once; a file system may take its time. */
+/** How often to try to bind the control socket: the predecessor frees it at once, but a file system may be slow. */
 const LISTEN_TIMES = 20;
 const LISTEN_AGAIN_MS = 100;
 
 export interface SupervisorOptions extends Omit<ProxyProgram, "args"> {
-  /** `quarantined`: sandboxed packages that a process has hung or ended in. `standby`: it waits to be told to serve. */
+  /** `quarantined`: sandboxed packages that a process has hung or ended in. `standby`: the process waits to be told to serve. */
   readonly args: (quarantined: readonly string[], standby: boolean) => readonly string[];
   readonly log: (message: string) => void;
-  /** A proxy serves for the first time. */
+  /** Called when a proxy serves for the first time. */
   readonly onFirstReady?: () => void;
   readonly onDev?: (event: DevEvent) => void;
-  /** Milliseconds, for tests. */
+  /** Milliseconds. Only tests set it. */
   readonly backOffMs?: { readonly first: number; readonly most: number };
 }
 
+/** Runs the proxy under a supervisor, in the place of a predecessor if `takeover` is set. Answers the exit code. */
 export async function superviseProxy(
   options: RunOptions,
   { node, flags }: Runtime,
@@ -66,7 +67,7 @@ export async function superviseProxy(
       log.warn(
         "a connection that is being made while the proxy before closes its sockets can be reset; to keep it: sysctl -w net.ipv4.tcp_migrate_req=1",
       );
-    // Its place is free as soon as it has heard of it.
+    // The predecessor frees the control socket as soon as it gets this.
     void predecessor.retire(parentShutdownMs).then(() => log.info("the proxy before has ended"));
     if (place !== "") await listen();
   };
@@ -80,11 +81,11 @@ export async function superviseProxy(
   return code;
 }
 
-/** Is opened when there is something to say, which is seldom: 6 MiB and 15 ms of each start. */
+/** A log that is opened with its first line. Most starts write none, and save 6 MiB and 15 ms. */
 class LateLog {
   readonly #options: LogOptions;
   #log: Log | undefined;
-  /** Settles when all lines have been handed to the log, which writes them at the process's end at the latest. */
+  /** Settles when all lines have been passed to the log, which writes them when the process ends, at the latest. */
   written: Promise<void> = Promise.resolve();
 
   constructor(options: LogOptions) {
@@ -113,12 +114,12 @@ class LateLog {
   }
 }
 
-/** A process that is started while another one seems to hang. */
+/** A process that is started while the one that serves seems to hang. */
 interface Standby {
   readonly proxy: ProxyProcess;
-  /** The package that it is to do without. */
+  /** The package that the other process seems to hang in: the standby does not enter it. */
   readonly guilty: string;
-  /** From then on it takes the other one's place, whatever becomes of that. */
+  /** It was told to serve: it takes the other process's place even if that one recovers. */
   isToServe: boolean;
 }
 
@@ -128,11 +129,12 @@ interface Standby {
  *   start ──ready──> serving ──crash, hang──> back off 1-60 s ──> start
  *     └─exit before its first ready: end      └─exit 0: end       five crashes in a minute: end
  *
- * One that seems to hang inside a sandboxed package gets a standby. That sets everything up but this package while the other one is
- * still waited for, whose other threads may well serve; and binds beside it before that is killed, so that nobody is refused.
+ * A process that seems to hang inside a sandboxed package gets a standby, which sets up all but this package. Meanwhile the
+ * process may recover, and its other threads may serve. The standby binds beside it before it is killed, so that no client is
+ * refused.
  *
- *   serving ──suspicion──> standby is started ──prepared──> is told to serve ──ready──> the other one is killed
- *                             └─the thread turns again: it ends                 the other one was killed before: serving
+ *   serving ──suspicion──> standby is started ──prepared──> is told to serve ──ready──> the hanging process is killed
+ *                             └─the thread goes on: the standby is killed       (or it was killed before, as it hung)
  */
 export class Supervisor {
   readonly #options: SupervisorOptions;
@@ -148,12 +150,12 @@ export class Supervisor {
     this.#options = options;
   }
 
-  /** A proxy has served. */
+  /** True once a proxy has served. */
   get ready(): boolean {
     return this.#wasReady;
   }
 
-  /** The exit code for this process. */
+  /** Runs proxies until one ends for good. Answers the exit code for this process. */
   async run(): Promise<number> {
     let backOffMs: number = this.#backOff.first;
     for (;;) {
@@ -173,7 +175,7 @@ export class Supervisor {
         this.#dropStandby();
         return 1;
       }
-      // One that was guilty before is here with other code: what it hung in is not entered again.
+      // A package that was quarantined before can only have hung again with other code, so no back-off is needed.
       if (guilty !== undefined) {
         this.#quarantined.add(guilty);
         this.#options.log(
@@ -208,7 +210,7 @@ export class Supervisor {
     return this.#options.backOffMs ?? BACK_OFF_MS;
   }
 
-  /** `without`: as a standby that does without this package. */
+  /** Starts a proxy. `without`: as a standby that does not enter this package. */
   #start(without?: string): ProxyProcess {
     const isStandby = without !== undefined;
     const quarantined = new Set([...this.#quarantined, ...(isStandby ? [without] : [])]);

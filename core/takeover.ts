@@ -4,18 +4,19 @@ import { userInfo } from "node:os";
 import path from "node:path";
 
 /**
- * One proxy takes another's place: the new one binds beside the old (SO_REUSEPORT), and once it serves it asks the old one to end.
+ * A proxy's end of the socket by which another proxy takes its place: the new proxy binds beside the old one (SO_REUSEPORT), and
+ * once it serves it asks the old one to end.
  *
- *   new ──connect──> old          at the start: is anybody there?
+ *   new ──connect──> old          at the start: is there a proxy to replace?
  *   new ──retire MS──> old        the new one serves: take no more connections, end with the last, or after MS
  *   old ──(end of the connection) it is gone
  *
- * Both meet at a socket file in a directory that only their user may enter.
+ * The socket is a file in a directory that only the proxies' user may enter.
  */
 export class ControlSocket {
   readonly #server: net.Server;
   readonly #path: string;
-  /** The file of that name may be the successor's by now. */
+  /** The socket was given up: the file at this path may be the successor's by now. */
   #left = false;
 
   private constructor(path: string, server: net.Server) {
@@ -23,7 +24,7 @@ export class ControlSocket {
     this.#server = server;
   }
 
-  /** Undefined: another proxy has that place, or there can be none; this one cannot be taken over then. */
+  /** Binds the socket. Undefined: another proxy has it, or it cannot be made; then this proxy cannot be taken over. */
   static async listen(
     file: string,
     onRetire: (ms: number) => void,
@@ -39,7 +40,7 @@ export class ControlSocket {
         else onRetire(Number(ms));
       });
     });
-    // Whoever waits at the other end must not keep this process alive.
+    // A successor that waits must not keep this process alive.
     server.unref();
     server.on("connection", (socket) => socket.unref());
     return new Promise((resolve) => {
@@ -48,7 +49,7 @@ export class ControlSocket {
     });
   }
 
-  /** Leaves the place to the one that takes over. The connection over which it asked stays open until this process ends. */
+  /** Frees the socket file for the successor. The connection on which it asked stays open until this process ends. */
   leave(): void {
     if (this.#left) return;
     this.#left = true;
@@ -65,6 +66,7 @@ export class Predecessor {
     this.#socket = socket;
   }
 
+  /** Undefined: no proxy listens at that file. */
   static find(file: string): Promise<Predecessor | undefined> {
     return new Promise((resolve) => {
       const socket = net.connect(file, () => resolve(new Predecessor(socket)));
@@ -73,7 +75,7 @@ export class Predecessor {
     });
   }
 
-  /** Settles when it is gone. */
+  /** Asks the predecessor to end within `ms`. Settles when it is gone. */
   retire(ms: number): Promise<void> {
     return new Promise((resolve) => {
       this.#socket.on("close", () => resolve());
@@ -84,8 +86,8 @@ export class Predecessor {
 }
 
 /**
- * Whether the kernel hands connections that wait at a socket, or are in the middle of their handshake, to another socket at that address
- * when the first one closes (Linux 5.14, and only if told to). Otherwise it resets them.
+ * True if the kernel is set to migrate connections when a listening socket closes: those that wait in its backlog, or are in the
+ * middle of their handshake, go to another socket at that address (Linux 5.14). Otherwise it resets them.
  */
 export function keepsConnections(): boolean {
   try {
@@ -95,7 +97,7 @@ export function keepsConnections(): boolean {
   }
 }
 
-/** Its directory, made for this user alone. False: somebody else has been there. */
+/** Makes the file's directory, for this user alone. False: it cannot be made, or belongs to another user. */
 function prepare(file: string): boolean {
   const directory = path.dirname(file);
   try {

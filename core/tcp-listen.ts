@@ -4,20 +4,21 @@ import type { KeepAlive } from "@tsproxy/sdk";
 import type { AddressConfig } from "./protocol.ts";
 
 export interface ListenOptions {
-  /** 0: the system's. */
+  /** 0: the system's default. */
   readonly backlog: number;
   readonly ipv6Only: boolean;
   readonly keepAlive?: KeepAlive | undefined;
 }
 
-/** libuv's listening socket: what is set there, Linux hands on to every connection that it accepts. */
+/** libuv's listening socket. On Linux, accepted connections inherit its options. */
 interface ListenHandle {
   setKeepAlive?(on: boolean, idleS: number, intervalS: number, probes: number): number;
 }
 
 /**
- * Binds; what is accepted goes to nobody yet. Rejects with the socket's error. Port 0 takes a free one; `bound` tells which. The file of a unix
- * socket that somebody left behind is replaced: whoever calls has made sure that nobody listens there.
+ * Binds a listening socket, which has no handler for connections yet. Rejects with the socket's error. `bound`: the address, with
+ * the port that the system chose for port 0. The file of a unix socket is replaced: the caller has made sure that nobody listens
+ * there.
  */
 export function listenTcp(
   address: AddressConfig,
@@ -50,18 +51,18 @@ export function listenTcp(
   });
 }
 
-/** `@name` is the abstract namespace. */
+/** The path as Node takes it; `@name` stands for the abstract namespace. */
 export function socketPath(path: string): string {
   return path.startsWith("@") ? `\0${path.slice(1)}` : path;
 }
 
-/** A turn of the event loop that is shorter has found nothing to do. Where there is none, twice as long a one is taken, and so on. */
+/** A shorter turn of the event loop has found nothing to do. While there is none, the limit doubles every LESS_QUIET_AFTER_MS. */
 const QUIET_MS = 0.05;
 const LESS_QUIET_AFTER_MS = 250;
 
 /**
- * What waits to be accepted is reset with its socket. So it is closed just after a turn of the event loop that found nothing
- * there: until somebody connects in the microseconds between, nothing is lost.
+ * Closes a listening socket just after a turn of the event loop that found no connection to accept. Closing resets those that
+ * wait, so only a client that connects in the microseconds in between loses its connection.
  */
 export function closeWhenQuiet(server: net.Server): Promise<void> {
   const asked = performance.now();
@@ -73,7 +74,7 @@ export function closeWhenQuiet(server: net.Server): Promise<void> {
       server.close();
       resolve();
     };
-    // The first to come belongs to the turn that is under way.
+    // The first setImmediate still belongs to the present turn.
     setImmediate(() => setImmediate(turn, performance.now()));
   });
 }

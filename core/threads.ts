@@ -7,21 +7,21 @@ import { ownModule } from "./own-files.ts";
 import type { FromWorker, ToWorker, WorkerStart } from "./protocol.ts";
 import { snapshotOf } from "./sandbox/image.ts";
 
-/** Cells for as many stats as a large config defines; untouched pages cost nothing. */
+/** Stats memory of a thread, enough for a large config; untouched pages cost nothing. */
 const STATS_BYTES = 32 * 1024 * 1024;
 const BEAT_BYTES = 64;
-/** For cells of rate limits and the like; untouched pages cost nothing. */
+/** Memory for cells of rate limits and the like, shared by all threads; untouched pages cost nothing. */
 const CELLS_BYTES = 16 * 1024 * 1024;
 
-/** Shared memory of a thread: what it counts, and that it lives. */
+/** Memory of a thread that main reads: its stats and its beat (BEAT), and its ledger. */
 export interface ThreadMemory {
   readonly stats: SharedArrayBuffer;
   readonly beat: SharedArrayBuffer;
-  /** What it holds of the counts that all threads share. */
+  /** How many of each shared count the thread holds. */
   readonly ledger: SharedArrayBuffer;
 }
 
-/** Starts the proxy's worker threads. `started`: the proxy serves, and what only makes later changes quicker may begin. */
+/** Starts the proxy's threads. `started` resolves once the proxy serves: work that only speeds up later changes waits for it. */
 export function threadStarter(
   start: Pick<WorkerStart, "prelude" | "node" | "drain" | "fileFlushMs">,
   started: Promise<void>,
@@ -77,7 +77,7 @@ export function threadStarter(
   };
 }
 
-/** `events,commands,segments,slots`: suites run with the smallest ring that works, to see that nothing depends on its size. */
+/** Reads `events,commands,segments,slots`. Tests run with the smallest ring that works: nothing may depend on its size. */
 function ringSizes(text: string | undefined): RingSizes {
   const [events, commands, segments, slots] = (text ?? "").split(",").map(Number);
   if (!events || !commands || !segments || !slots) return DEFAULT_SIZES;

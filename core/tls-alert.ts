@@ -1,6 +1,6 @@
 import { createCipheriv, createHmac } from "node:crypto";
 
-/** RFC 8446 appendix B.4, by OpenSSL's names. */
+/** The cipher suites of RFC 8446 appendix B.4, by OpenSSL's names. */
 const SUITES: Readonly<Record<string, { algorithm: string; keySize: number; hash: string }>> = {
   TLS_AES_128_GCM_SHA256: { algorithm: "aes-128-gcm", keySize: 16, hash: "sha256" },
   TLS_AES_256_GCM_SHA384: { algorithm: "aes-256-gcm", keySize: 32, hash: "sha384" },
@@ -12,26 +12,26 @@ const APPLICATION_DATA = 23;
 const ALERT = 21;
 const FATAL = 2;
 
-/** Keys that one direction of a connection of TLS 1.3 is written with. */
+/** The keys of one direction of a TLS 1.3 connection. */
 export interface WriteKeys {
   /** `server_application_traffic_secret_0`, as OpenSSL logs it. */
   readonly secret: Buffer;
   /** OpenSSL's name. */
   readonly cipher: string;
-  /** Records that have been written with them. */
+  /** Number of records written with them so far. */
   readonly records: number;
 }
 
 /**
- * A record with a fatal alert (RFC 8446 §6). OpenSSL sends those that it thinks of itself; Node judges clients' certificates when the
- * handshake is over, and has no word for OpenSSL to tell them why they are turned away. Undefined: a cipher that nobody knows.
+ * Makes the TLS record of a fatal alert (RFC 8446 §6). OpenSSL sends alerts only for what it refuses itself. Client certificates
+ * are judged after the handshake, and Node has no way to make OpenSSL send an alert then. Undefined: the cipher is not in SUITES.
  */
 export function alertRecord({ secret, cipher, records }: WriteKeys, alert: number) {
   const suite = SUITES[cipher];
   if (suite === undefined) return undefined;
   const { algorithm, keySize, hash } = suite;
   const key = expand(secret, "key", keySize, hash);
-  // RFC 8446 §5.3: the number of the record is woven into the nonce.
+  // RFC 8446 §5.3: the nonce is the IV XOR the number of the record.
   const nonce = expand(secret, "iv", IV_SIZE, hash);
   nonce[IV_SIZE - 1]! ^= records;
   const text = Buffer.of(FATAL, alert, ALERT);
@@ -43,7 +43,7 @@ export function alertRecord({ secret, cipher, records }: WriteKeys, alert: numbe
   return Buffer.concat([head, body, sealed.getAuthTag()]);
 }
 
-/** HKDF-Expand-Label (RFC 8446 §7.1) without a context, of no more than one block. */
+/** HKDF-Expand-Label (RFC 8446 §7.1) with an empty context, for at most one block of output. */
 function expand(secret: Buffer, name: string, size: number, hash: string): Buffer {
   const label = `tls13 ${name}`;
   const info = Buffer.concat([

@@ -3,7 +3,7 @@ import tls from "node:tls";
 import { SecureSocket } from "./secure-socket.ts";
 import { type Context, type Described, describeHandshake, type KeptSession } from "./tls.ts";
 
-/** `TlsStart` as it crosses. */
+/** The SDK's `TlsStart`, as the isolate sends it. */
 export interface TlsRequest {
   readonly context: number;
   readonly alpn: readonly string[];
@@ -13,12 +13,12 @@ export interface TlsRequest {
   readonly logsKeys?: boolean;
 }
 
-/** Decrypted bytes that may wait in a paused socket; one record is up to 16 KiB. */
+/** Decrypted bytes that may wait in a paused socket; a TLS record holds up to 16 KiB. */
 const PAUSED_BYTES = 64 * 1024;
 
 /**
- * Puts TLS upon a connected socket. `onTold` gets ASCII JSON, once: what the handshake came to, or why it failed (then the
- * socket closes).
+ * Starts TLS on a connected socket. `onTold` gets ASCII JSON, once: a description of the finished handshake, or why it failed
+ * (then the socket closes).
  */
 export function startTls(
   raw: net.Socket,
@@ -46,7 +46,7 @@ export function startTls(
       : clientSocket(raw, context, request, kept, onLine);
   if (sessions !== undefined) socket.on("session", (latest: Buffer) => sessions.onSession(latest));
   socket.once("secure", () => {
-    // The peer may have gone in the same moment.
+    // The peer may have closed at the same moment.
     if (socket.destroyed) return;
     const described = describeHandshake(socket, context, kept);
     sessions?.onSecure(described);
@@ -87,7 +87,7 @@ function clientSocket(
   const socket = tls.connect({
     socket: raw,
     secureContext: context.secure,
-    // Judged later.
+    // Node must not refuse the certificate: it is judged later, with the result in `describeHandshake`.
     rejectUnauthorized: false,
     checkServerIdentity: () => undefined,
     ...(serverName !== "" && { servername: serverName }),
@@ -99,7 +99,7 @@ function clientSocket(
   return socket;
 }
 
-/** Sessions of one connection to a server. They are kept with what its peer has shown: in TLS 1.2 they come before that is known. */
+/** TLS sessions of a connection to a server, stored with the peer's certificate, which TLS 1.2 shows later than the session. */
 class ClientSessions {
   readonly #context: Context;
   readonly #key: string;

@@ -5,16 +5,17 @@ import { certificatesOf, describeCertificate, isTrustedChain } from "./certifica
 import { type RevocationList, revocationError, revocationLists } from "./revocation.ts";
 import type { SessionStore } from "./secure-socket.ts";
 
-/** Sessions of one context, however many a client's config asks for. */
+/** Most sessions that a context keeps, whatever the config says. */
 const MAX_SESSIONS = 1024;
-/** What a peer may make us carry of its chain. */
+/** Most certificates of a peer's chain that are looked at. */
 const MAX_CHAIN = 10;
-/** TLS 1.3 has its own suites, and Envoy lets nobody choose among them. */
+/** The cipher suites of TLS 1.3. As in Envoy, the config cannot choose among them. */
 const TLS13 = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
 
-/** What is known of a peer; OpenSSL does not tell it again to a client that resumes a session, and it is judged each time. */
+/** What is known of a peer. OpenSSL does not give a client this again for a resumed session, but the peer is judged each time. */
 type PeerFacts = Pick<TlsInfo, "peer" | "peerChain" | "verifyError">;
 
+/** A client's session, with what its peer has shown. */
 export interface KeptSession {
   readonly session: Buffer;
   readonly facts: PeerFacts;
@@ -26,11 +27,12 @@ export class Context {
   readonly secure: tls.SecureContext;
   readonly certificates: readonly Certificate[];
   readonly trusted: readonly X509Certificate[];
-  /** Asked here, and not by OpenSSL. */
+  /** Revocation lists that are checked here instead of by OpenSSL (`crlOfLeafOnly`). */
   readonly revoked: readonly RevocationList[];
   readonly ocspResponse: Buffer | undefined;
+  /** A server's sessions by id, for clients without tickets. Undefined: none are kept. */
   readonly keptById: SessionStore | undefined;
-  /** Tickets of servers, by the name that was asked for; the latest last. */
+  /** A client's sessions by server name and ALPN protocols; the latest last. */
   readonly #sessions = new Map<string, KeptSession[]>();
   readonly #alpn = new Map<string, Uint8Array>();
   #kept = 0;
@@ -48,12 +50,12 @@ export class Context {
     const inner = this.secure.context as unknown as InnerContext;
     if (keys.length > 1) chooseTicketKeys(inner, keys);
     const leaves = certificates.map(({ chain }) => certificatesOf(chain)[0]!);
-    // A bundle's leaf is known when OpenSSL has opened it.
+    // The leaf of a PKCS#12 bundle is known only once OpenSSL has opened the bundle.
     if (pkcs12.length > 0) leaves.push(new X509Certificate(inner.getCertificate()));
     this.certificates = leaves.map(describeCertificate);
   }
 
-  /** RFC 7301 §3.1: a length before each. Of a config's own protocols, so there are few. */
+  /** The protocol as ALPN writes it, its length first (RFC 7301 §3.1). Cached: a config names few. */
   alpn(protocol: string): Uint8Array {
     let bytes = this.#alpn.get(protocol);
     if (bytes === undefined) {
@@ -63,7 +65,7 @@ export class Context {
     return bytes;
   }
 
-  /** Takes a session that may be resumed. Tickets of TLS 1.3 serve once (RFC 8446 appendix C.4), so none is kept here. */
+  /** Takes a session to resume, and drops it here: a ticket of TLS 1.3 should be used once (RFC 8446 appendix C.4). */
   takeSession(key: string): KeptSession | undefined {
     const list = this.#sessions.get(key);
     const session = list?.pop();
@@ -72,6 +74,7 @@ export class Context {
     return session;
   }
 
+  /** Keeps a session to be resumed. Beyond `maxSessions` an old one is dropped. */
   keepSession(key: string, session: KeptSession): void {
     const most = Math.min(this.options.maxSessions ?? 1, MAX_SESSIONS);
     if (most === 0) return;
@@ -90,7 +93,7 @@ export class Context {
   }
 }
 
-/** The oldest first; OpenSSL knows by itself when one is too old. */
+/** A server's sessions by id; the oldest is dropped first. OpenSSL itself refuses expired ones. */
 class SessionsById implements SessionStore {
   readonly #sessions = new Map<string, Buffer>();
 
@@ -109,13 +112,13 @@ class SessionsById implements SessionStore {
   }
 }
 
-/** Parts of Node's context without a public form. */
+/** Internals of Node's SecureContext. */
 interface InnerContext {
   getCertificate(): Buffer;
   enableTicketKeyCallback(): void;
   onticketkeycallback: (name: Buffer, iv: Buffer, encrypt: boolean) => TicketAnswer;
 }
-/** [0] nobody's; [1 fine, or 2 fine and a new one is due, HMAC key, AES key, and to encrypt: name, IV]. */
+/** [0]: the ticket's key is unknown. Else [1, or 2 to give the client a new ticket; HMAC key; AES key; to encrypt: name, IV]. */
 type TicketAnswer = [number, ...Buffer[]];
 
 interface TicketKey {
@@ -124,20 +127,20 @@ interface TicketKey {
   readonly aes: Buffer;
 }
 
-/** Several keys: asked each time, Node takes any. One is OpenSSL's own business, and no handshake comes by here. */
+/** Makes Node ask here for ticket keys: the first encrypts, all decrypt. Not used for a single key, which OpenSSL gets itself. */
 function chooseTicketKeys(inner: InnerContext, keys: readonly TicketKey[]): void {
   inner.onticketkeycallback = (name, _iv, encrypt) => {
     const k = encrypt ? 0 : keys.findIndex((key) => key.name.equals(name));
     const key = keys[k];
     if (key === undefined) return [0];
     if (encrypt) return [1, key.hmac, key.aes, key.name, randomBytes(16)];
-    // Not of the first key: clients of TLS 1.2 keep what they have, and Node does not tell these from others.
+    // Tickets of the first key are not renewed: TLS 1.2 clients keep theirs, and Node does not tell the version here.
     return [k > 0 ? 2 : 1, key.hmac, key.aes];
   };
   inner.enableTicketKeyCallback();
 }
 
-/** Node's keys are halves of Envoy's: a name, one for HMAC and one for AES-128, 16 bytes each. */
+/** The config's ticket keys, or one made of `secret`. Node's HMAC and AES keys are the first 16 bytes of Envoy's 32. */
 function ticketKeys(
   { ticketKeys: given, sessionScope }: TlsContextOptions,
   secret: string,
@@ -202,12 +205,12 @@ const SSL_OP_NO_TICKET = 1 << 14;
 
 const INLINE = "<inline>";
 
-/** What /certs shows of one. */
+/** A certificate as /certs shows it. */
 type ShownCertificate = Pick<Certificate, "serial" | "names" | "notBefore" | "notAfter"> & {
   /** The file, or `<inline>`. */
   readonly path: string;
 };
-/** What TLS contexts of one config have loaded. */
+/** The certificates that all TLS contexts of one config have loaded. */
 export interface ContextCertificates {
   readonly trusted: readonly ShownCertificate[];
   readonly chains: readonly ShownCertificate[];
@@ -225,12 +228,12 @@ export class Contexts {
   readonly #secret: string;
   readonly #byId = new Map<number, Context>();
   #next = 1;
-  /** Called, later, when the list has changed. */
+  /** Called when a context was created or released. */
   onChanged: () => void = () => {};
-  /** Called with a line for a file of secrets. */
+  /** Called with the path of a key log file, and a line for it. */
   onKeyLog: (path: string, line: string) => void = () => {};
 
-  /** `secret`, base64: of the process, so that a ticket of one worker is good at the others. */
+  /** `secret`: base64, the same on all workers, so that a ticket of one is good at the others. */
   constructor(secret: string) {
     this.#secret = secret;
   }
@@ -254,7 +257,7 @@ export class Contexts {
     };
   }
 
-  /** What /certs shows. Contexts of one config are one entry, however many its certificates made. */
+  /** What /certs shows: one entry for each config, although each of its certificates may have a context of its own. */
   describe(): readonly ContextCertificates[] {
     const byScope = new Map<
       string,
@@ -280,7 +283,7 @@ export class Contexts {
     }));
   }
 
-  /** A command that has been given already may still name it. */
+  /** Drops a context, one turn later, since commands on their way may still name it. */
   release(id: number): void {
     setImmediate(() => {
       this.#byId.delete(id);
@@ -289,10 +292,10 @@ export class Contexts {
   }
 }
 
-/** `local` is the index of the certificate that was shown, or -1. */
+/** TlsInfo with `local` as the index of the certificate that we have shown; -1: none. */
 export type Described = Omit<TlsInfo, "local"> & { readonly local: number };
 
-/** A TLSSocket, or a SecureSocket. */
+/** What is read of a TLSSocket or a SecureSocket after its handshake. */
 export interface Handshaken
   extends Pick<tls.TLSSocket, "getPeerX509Certificate" | "getX509Certificate" | "isSessionReused"> {
   readonly alpnProtocol: string | false | null;
@@ -303,7 +306,7 @@ export interface Handshaken
   getEphemeralKeyInfo?: () => object | null;
 }
 
-/** What a finished handshake came to. `kept`: the session that was offered to the server. */
+/** Describes a finished handshake. `kept`: the session that was offered to the server. */
 export function describeHandshake(
   socket: Handshaken,
   context: Context,
@@ -369,13 +372,14 @@ function verifyError(
   return revocationError(chain[0]!, [...context.trusted, ...chain.slice(1)], context.revoked);
 }
 
+/** With `allowExpired`, ignores an error of dates if the chain is trusted otherwise. */
 function withoutDates(code: string, context: Context, chain: readonly X509Certificate[]): string {
   const isDate = code === "CERT_HAS_EXPIRED" || code === "CERT_NOT_YET_VALID";
   if (context.options.allowExpired !== true || !isDate) return code;
   return isTrustedChain(chain, context.trusted) ? "" : "UNABLE_TO_GET_ISSUER_CERT_LOCALLY";
 }
 
-/** The session's id out of its DER form: SEQUENCE { version, ssl version, cipher, session id, … }. */
+/** The id in a session's DER form, as hex: SEQUENCE { version, ssl version, cipher, session id, … }. */
 function sessionId(session: Buffer): string {
   let at = session[1]! < 0x80 ? 2 : 2 + (session[1]! & 0x7f);
   for (let k = 0; k < 3 && at + 1 < session.length; k++) at += 2 + session[at + 1]!;

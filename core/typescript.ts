@@ -6,7 +6,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { isPacked, ROOT } from "./own-files.ts";
 
-/** One thing that tsc has against a file. */
+/** An error of tsc. */
 export interface TypeProblem {
   readonly file: string;
   readonly line: number;
@@ -15,12 +15,12 @@ export interface TypeProblem {
   readonly message: string;
 }
 
-/** Checking a folder of filters takes a second; this is for the one that never ends. */
+/** Time limit of a check, in case it never ends. A folder of filters takes a second. */
 const TSC_MS = 120_000;
 
 /**
- * The TypeScript compiler: that of the user's project, the one beside the proxy, or `tsc` in PATH. The proxy brings none: it is
- * larger than everything else together, and whoever writes types has one. Undefined: there is none.
+ * The command of the TypeScript compiler in the user's project, beside the proxy, or in PATH. Undefined: there is none. The proxy
+ * does not bring one: it is larger than all else together, and authors of typed filters have it.
  */
 export async function findCompiler(): Promise<readonly string[] | undefined> {
   for (const from of [path.join(process.cwd(), "any.js"), import.meta.url]) {
@@ -28,7 +28,7 @@ export async function findCompiler(): Promise<readonly string[] | undefined> {
       const manifest = createRequire(from).resolve("typescript/package.json");
       return [process.execPath, path.join(path.dirname(manifest), "bin/tsc")];
     } catch {
-      // Not there.
+      // Not installed there.
     }
   }
   const found = await run(["tsc", "--version"]).catch(() => undefined);
@@ -38,7 +38,7 @@ export async function findCompiler(): Promise<readonly string[] | undefined> {
 export const HOW_TO_GET_IT =
   "types are checked by TypeScript, and there is none here; run: npm install --save-dev typescript";
 
-/** Checks these files, and what they import, as filters: with the SDK, and without Node unless `nodeTypes` says where its types are. */
+/** Checks files, and what they import, as filters: with the SDK's types, and Node's only if `nodeTypes` (a path) is given. */
 export async function typeProblems(
   compiler: readonly string[],
   files: readonly string[],
@@ -56,13 +56,13 @@ export async function typeProblems(
   }
 }
 
-/** The directory of `@types/node`: of the user's project, or beside the proxy. */
+/** The directory of `@types/node` in the user's project, or beside the proxy. Undefined: there is none. */
 export function findNodeTypes(): string | undefined {
   for (const from of [path.join(process.cwd(), "any.js"), import.meta.url]) {
     try {
       return path.dirname(createRequire(from).resolve("@types/node/package.json"));
     } catch {
-      // Not there.
+      // Not installed there.
     }
   }
   return undefined;
@@ -84,12 +84,12 @@ function configFor(files: readonly string[], nodeTypes: string | undefined): unk
         vitest: [path.join(vitest, "index.d.ts")],
       },
     },
-    // This takes the place of what the other one names. Node has all of these globals.
+    // Replaces `files` of the extended config. With Node's types the SDK's globals are not needed: Node has all of them.
     files: [...(nodeTypes === undefined ? [path.join(sdk, "globals.d.ts")] : []), ...files],
   };
 }
 
-/** tsc ends with 1 or 2 where it finds something; everything it finds is on stdout. */
+/** Runs a command and answers its stdout. An exit code is no failure: tsc exits with 1 or 2 if it finds errors. */
 function run([program, ...args]: readonly string[]): Promise<string> {
   return new Promise((resolve, reject) => {
     const options = { timeout: TSC_MS, maxBuffer: 1 << 26 };
@@ -120,7 +120,7 @@ function problemsIn(out: string, folder: string): TypeProblem[] {
     const general = /^error (TS\d+): (.*)$/.exec(line);
     if (general !== null)
       found.push({ file: folder, line: 0, column: 0, code: general[1]!, message: general[2]! });
-    // What is indented explains the line before.
+    // An indented line explains the error before it.
     const last = found.at(-1);
     if (line.startsWith("  ") && last !== undefined)
       found[found.length - 1] = { ...last, message: `${last.message} ${line.trim()}` };

@@ -2,11 +2,12 @@ import dgram from "node:dgram";
 import { isIPv6 } from "node:net";
 import type { AddressConfig } from "./protocol.ts";
 
-/** What may wait in a socket before more of it is dropped. */
+/** Bytes that may wait to be sent in a socket; beyond this, datagrams are dropped. */
 const MAX_QUEUED_BYTES = 4 * 1024 * 1024;
+/** Size asked for of the kernel's buffers, each way. */
 const BUFFER_BYTES = 1024 * 1024;
 
-/** Addresses are numbers already: nothing is asked. */
+/** Hosts are IP addresses already, so DNS is not asked. */
 const lookup = (
   host: string,
   _options: unknown,
@@ -38,7 +39,7 @@ export function bindUdp(
   });
 }
 
-/** A socket that speaks with one peer; what others send to it is not heard. */
+/** Makes a socket with one peer; datagrams of others are not received. `bind`: the local IP address, or "". */
 export function connectUdp(ip: string, port: number, bind: string): dgram.Socket {
   const socket = createSocket(ip, { reusePort: false, ipv6Only: false });
   const connect = () => socket.connect(port, ip, () => enlarge(socket));
@@ -47,7 +48,7 @@ export function connectUdp(ip: string, port: number, bind: string): dgram.Socket
   return socket;
 }
 
-/** False: too much waits. */
+/** Sends a datagram; `to` undefined: to the socket's one peer. False: too much waits, and the datagram was not sent. */
 export function sendUdp(
   socket: dgram.Socket,
   bytes: Buffer,
@@ -75,7 +76,7 @@ function queued(socket: dgram.Socket): number {
   }
 }
 
-/** A burst that the kernel has no room for is lost. It may allow less. */
+/** Enlarges the kernel's buffers: datagrams that do not fit in are lost. The system may allow less. */
 function enlarge(socket: dgram.Socket): void {
   try {
     socket.setRecvBufferSize(BUFFER_BYTES);

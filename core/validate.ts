@@ -6,9 +6,9 @@ import { formatProblem, type Problem, problem } from "./problem.ts";
 import { isRejected, rehearse } from "./rehearsal.ts";
 
 export interface ConfigSource {
-  /** A file, or what the text is called. */
+  /** The file's path, or a name for the text. */
   readonly name: string;
-  /** Undefined: it stands in that file. */
+  /** Undefined: it is read from the file. */
   readonly text?: string | undefined;
   readonly overlays: readonly Overlay[];
 }
@@ -30,7 +30,7 @@ interface Verdict {
   readonly warnings: readonly Problem[];
 }
 
-/** Says of each file whether the proxy would take it. Everything is checked but whether addresses are free. */
+/** Prints for each file whether the proxy would accept it; whether addresses are free is not checked. Answers the exit code. */
 export async function validate(options: ValidateOptions): Promise<number> {
   const catalog = await Catalog.open(options.trust);
   const verdicts: Verdict[] = [];

@@ -3,22 +3,22 @@ import type { RuntimeConfig, SharedText, ThreadConfig } from "./protocol.ts";
 import { sharedText } from "./shared-text.ts";
 
 interface Part {
-  /** JSON, with the hash of the rest in it. */
+  /** JSON, with the hash of the value added as `hash`. */
   readonly text: string;
   readonly hash: string;
   readonly thread: "worker" | "control";
 }
 
 const written = new WeakMap<RuntimeConfig, WrittenConfig>();
-/** Of listeners and services: another config may share them. */
+/** The parts of listeners and services, kept by object: several configs may share one. */
 const parts = new WeakMap<object, Part>();
 
 /**
- * A RuntimeConfig as JSON. It may be of 30 MB, and the canary and every thread get it: so it is written once, travels as a
- * string, and what has not changed since the last one is found by a hash.
+ * A RuntimeConfig as JSON. It may be as large as 30 MB, and the canary and every thread get it. So it is written once and sent as
+ * text, and parts that have not changed since the last config are found by their hashes.
  */
 export class WrittenConfig {
-  /** Of all of it. */
+  /** Hash of the whole config. */
   readonly hash: string;
   readonly #config: RuntimeConfig;
   readonly #listeners: readonly Part[];
@@ -40,7 +40,7 @@ export class WrittenConfig {
     return known;
   }
 
-  /** What an isolate of that kind of thread sets up; undefined: all of it. */
+  /** JSON for the isolate of a thread, with the listeners of that role only; undefined: with all listeners. */
   text(thread?: "worker" | "control"): string {
     const listeners = this.#listeners.filter((p) => thread === undefined || p.thread === thread);
     const list = (parts: readonly Part[]) => `[${parts.map(({ text }) => text).join()}]`;
@@ -48,7 +48,7 @@ export class WrittenConfig {
     return `{"listeners":${list(listeners)},"services":${list(this.#services)},"node":${node}}`;
   }
 
-  /** Of the listeners from the nth on. */
+  /** JSON of the listeners from the nth on. */
   listeners(nth: number): string {
     return `[${this.#listeners
       .slice(nth)
@@ -56,6 +56,7 @@ export class WrittenConfig {
       .join()}]`;
   }
 
+  /** The config as a thread of that role gets it. */
   for(thread: "worker" | "control"): ThreadConfig {
     const listeners = this.#config.listeners.filter((l) => (l.thread ?? "worker") === thread);
     return {
@@ -69,7 +70,7 @@ export class WrittenConfig {
     };
   }
 
-  /** The same memory for all threads of a kind. */
+  /** JSON for that role, in the same memory for all its threads. */
   #textFor(thread: "worker" | "control"): SharedText {
     let text = this.#texts.get(thread);
     if (text === undefined) this.#texts.set(thread, (text = sharedText(this.text(thread))));
