@@ -6,8 +6,8 @@ import { type Problem, problem } from "./problem.ts";
 import type { AddressConfig, ListenerConfig } from "./protocol.ts";
 
 /**
- * Which addresses cannot be had. Workers bind with SO_REUSEPORT, which would share another process's port without a word, so
- * each address that is not ours yet is bound alone once, and closed.
+ * Finds the addresses that cannot be bound. Workers bind with SO_REUSEPORT, which would share a port with another process without
+ * an error, so each address that the proxy does not hold yet is bound once without it, and closed.
  */
 export async function checkAddresses(
   listeners: readonly ListenerConfig[],
@@ -36,7 +36,7 @@ export async function checkAddresses(
   return problems;
 }
 
-/** `front.yaml:4:5: cannot listen on 127.0.0.1:80: …` */
+/** Says why a listener's address cannot be bound: `front.yaml:4:5: cannot listen on 127.0.0.1:80: …` */
 export function listenProblem(
   listener: ListenerConfig,
   failure: string | Pick<ListenFailure, "code" | "message">,
@@ -53,18 +53,22 @@ const REASONS: Readonly<Record<string, string>> = {
   EADDRNOTAVAIL: "this machine has no such address",
 };
 
-/** The first address of this machine beyond loopback, of that family if there is one. */
+/** This machine's first address beyond loopback, of that family if there is one. Undefined: it has none. */
 export function ownAddress(family: "v4" | "v6"): string | undefined {
   const all = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
   const outside = all.filter((a) => !a.internal);
   return (outside.find((a) => a.family === `IP${family}`) ?? outside[0])?.address;
 }
 
+/** An address as text: `127.0.0.1:80`, `[::1]:80`, or the path of a unix socket. */
 export function shown({ ip, port, path }: AddressConfig): string {
   return path ?? (ip.includes(":") ? `[${ip}]:${port}` : `${ip}:${port}`);
 }
 
-/** Ours on one address of a port speaks for all of them: 0.0.0.0 and 127.0.0.1 exclude each other. */
+/**
+ * Without the IP address: a port that the proxy holds on one address counts as its own on all, since 0.0.0.0 and 127.0.0.1
+ * exclude each other.
+ */
 function key({ port, path, udp }: AddressConfig): string {
   return path ?? `${udp === true ? "udp " : ""}${port}`;
 }
@@ -93,7 +97,7 @@ function tryPort({ ip, port, ipv4Compat }: AddressConfig): Promise<string | unde
   });
 }
 
-/** A socket file that nobody answers on is left over and may be taken. */
+/** Answers EADDRINUSE if a process accepts on the socket. A socket file on which nobody does is left over and may be taken. */
 function tryPath(path: string): Promise<string | undefined> {
   return new Promise((resolve) => {
     const socket = net.connect(path.startsWith("@") ? `\0${path.slice(1)}` : path);

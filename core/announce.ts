@@ -6,7 +6,7 @@ import type { PackageState } from "./package-state.ts";
 import { shortPath } from "./problem.ts";
 import type { RuntimeConfig } from "./protocol.ts";
 
-/** What a person wants to know once the proxy runs: where it listens, where admin is, whose code runs where. */
+/** Logs, after the start, where the proxy and its admin listen and which packages run where. */
 export function announce(
   log: Log,
   options: RunOptions,

@@ -1,28 +1,28 @@
-/** A head that is longer is nobody's that we measure. */
+/** Longer heads are an error: no measured proxy sends them. */
 const MAX_HEAD_BYTES = 1024 * 1024;
 const HEAD_END = Buffer.from("\r\n\r\n");
 const LINE_END = Buffer.from("\r\n");
 
 /**
- * Counts HTTP/1.1 messages in the bytes of a connection: by Content-Length, by chunks, or without a body. What it reads comes
- * from our own proxy.
+ * Counts HTTP/1.1 messages in the bytes of a connection: with Content-Length, chunked, or without a body. It trusts its input,
+ * which comes from our own proxy.
  */
 export class Messages {
   readonly #onMessage: (startLine: string) => void;
   #kept: Buffer = Buffer.alloc(0);
   #startLine = "";
-  /** Bytes of the body, or of this chunk with its line end, that are still to come; undefined: a head or a chunk's size is next. */
+  /** Bytes still to come of the body, or of this chunk with its line end. Undefined: a head or a chunk's size comes next. */
   #left: number | undefined = undefined;
   #isChunked = false;
   #isHead = true;
-  /** After the last chunk come trailers, up to an empty line. */
+  /** True after the last chunk: trailers follow, up to an empty line. */
   #isTrailers = false;
 
   constructor(onMessage: (startLine: string) => void) {
     this.#onMessage = onMessage;
   }
 
-  /** False: these are no such messages. */
+  /** Reads the next bytes of the connection. False: they are no HTTP/1.1 messages. */
   read(data: Buffer): boolean {
     let bytes = this.#kept.length === 0 ? data : Buffer.concat([this.#kept, data]);
     for (let read = -1; read !== 0 && bytes.length > 0; ) {
@@ -34,7 +34,7 @@ export class Messages {
     return bytes.length <= MAX_HEAD_BYTES;
   }
 
-  /** Bytes that it has used up; 0: more must come; -1: nonsense. */
+  /** Answers how many bytes it has used up; 0: more must come; -1: malformed. */
   #step(bytes: Buffer): number {
     if (this.#left !== undefined) {
       const taken = Math.min(this.#left, bytes.length);
@@ -85,7 +85,7 @@ export class Messages {
   #end(): void {
     this.#isHead = true;
     this.#isChunked = this.#isTrailers = false;
-    // 1xx are no answers yet.
+    // A 1xx response is not final, so it is not counted.
     if (!/^HTTP\/1\.1 1\d\d /.test(this.#startLine)) this.#onMessage(this.#startLine);
   }
 }

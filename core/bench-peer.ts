@@ -1,11 +1,11 @@
 /**
- * The peers of a proxy that is measured, each in a process of its own (`fork(bench-peer, ["upstream" | "load"])`), so that their
- * CPU is nobody's but theirs.
+ * The two peers of a measured proxy, each in a process of its own (`fork(bench-peer, ["upstream" | "load"])`), so that their CPU
+ * time is not counted with the proxy's.
  */
 import net, { type AddressInfo } from "node:net";
 import { Messages } from "./bench-messages.ts";
 
-/** To the load: so many connections ask for so long. */
+/** Asks the load process to send requests over so many connections for so long. */
 export interface Slice {
   readonly port: number;
   readonly ms: number;
@@ -14,7 +14,7 @@ export interface Slice {
   readonly request: string;
 }
 
-/** What became of it. */
+/** The load process's answer to a Slice. */
 export interface Load {
   readonly requests: number;
   /** Answers, by status. */
@@ -25,9 +25,9 @@ export interface Load {
 
 const ANSWER =
   "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 30\r\n\r\nhello from behind this proxy.\n";
-/** Whoever has not answered by then does not. */
+/** A request that is not answered so long after the end of the slice is lost. */
 const PATIENCE_MS = 3_000;
-/** A connection that loses so many in a slice asks no more. */
+/** A connection that has lost so many requests in a slice sends no more. */
 const LOST_MAX = 20;
 
 function upstream(): void {
@@ -45,7 +45,7 @@ function upstream(): void {
   server.listen(0, "127.0.0.1", () => process.send?.((server.address() as AddressInfo).port));
 }
 
-/** Asks, waits for the answer, asks again; it stays open between slices. */
+/** A connection that sends a request, waits for the answer and sends the next. It stays open between slices. */
 class Client {
   readonly #port: number;
   #socket: net.Socket | undefined;
@@ -59,7 +59,7 @@ class Client {
     this.#port = port;
   }
 
-  /** Answers how many requests were lost. */
+  /** Sends requests until `until` (as in `Date.now()`) and counts answers by status. Answers how many requests were lost. */
   run(request: string, until: number, count: Map<string, number>): Promise<number> {
     this.#request = request;
     this.#until = until;
@@ -95,7 +95,7 @@ class Client {
       if (!messages.read(data)) socket.destroy();
     });
     socket.on("error", () => socket.destroy());
-    // Half of it is of no use.
+    // A half-closed connection is of no use.
     socket.on("end", () => socket.destroy());
     socket.on("close", () => {
       if (this.#socket === socket) this.#socket = undefined;
@@ -127,7 +127,7 @@ function load(): void {
 }
 
 process.on("disconnect", () => process.exit());
-// Ctrl-C reaches all of a terminal; who started us ends us when it has put its own things in order.
+// Ctrl-C reaches all processes of a terminal. The parent ends this one, once it has cleaned up.
 process.on("SIGINT", () => {});
 if (process.argv[2] === "upstream") upstream();
 else load();

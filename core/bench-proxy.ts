@@ -7,7 +7,7 @@ import type { RunOptions, Runtime, ToSupervisor } from "./options.ts";
 import { ownModule } from "./own-files.ts";
 
 export interface BenchProxyOptions {
-  /** Names its config there. */
+  /** Name of its config file in `folder`. */
   readonly name: string;
   readonly folder: string;
   readonly port: number;
@@ -20,7 +20,7 @@ export interface BenchProxyOptions {
   readonly trusted: readonly string[];
 }
 
-/** A proxy with one worker that is measured. */
+/** A proxy process with one worker, to be measured. */
 export class BenchProxy {
   readonly port: number;
   readonly #adminPort: number;
@@ -32,7 +32,7 @@ export class BenchProxy {
     this.#adminPort = adminPort;
   }
 
-  /** Throws what the proxy said if it does not start. */
+  /** Starts the proxy. If that fails, rejects with what the proxy has logged. */
   static async start(options: BenchProxyOptions, { node, flags }: Runtime): Promise<BenchProxy> {
     const configFile = path.join(options.folder, `${options.name}.json`);
     await writeFile(configFile, configOf(options));
@@ -62,13 +62,13 @@ export class BenchProxy {
       try {
         ns += Number(readFileSync(`${tasks}/${task}/schedstat`, "utf8").split(" ")[0]);
       } catch {
-        // It has ended since they were listed.
+        // The thread has ended since the list was read.
       }
     }
     return ns / 1000;
   }
 
-  /** What counts below `prefix`, without it. */
+  /** Counters whose names begin with `prefix`, by the rest of their names. */
   async counters(prefix: string): Promise<ReadonlyMap<string, number>> {
     const filter = encodeURIComponent(`^${prefix.replaceAll(".", "\\.")}`);
     const answer = await fetch(`http://127.0.0.1:${this.#adminPort}/stats?filter=${filter}`);
@@ -82,12 +82,12 @@ export class BenchProxy {
   }
 
   stop(): void {
-    // What it still holds is of no use to anybody.
+    // Killed at once: nobody needs the rest of its requests.
     this.#child.kill("SIGKILL");
   }
 }
 
-/** The lines of its log, as somebody reads them. */
+/** The messages of its JSON log, as plain lines. */
 function wordsOf(said: string): string {
   const lines = said.split("\n").map((line) => {
     try {

@@ -1,29 +1,30 @@
-/** One slice of one variant. */
+/** What one slice of one variant has measured. */
 export interface Measured {
   readonly cpuUs: number;
   readonly requests: number;
 }
 
-/** Microseconds a request: the middle one of all slices, and how far off it may be (one standard error). */
+/** Microseconds per request: the median of all slices, and its standard error. */
 export interface Microseconds {
   readonly median: number;
   readonly error: number;
 }
 
+/** What was measured of one variant. */
 export interface VariantResult {
   readonly name: VariantName;
   readonly cpuUs: Microseconds;
-  /** Against no filter, slice by slice; undefined for that itself. */
+  /** The cost beyond that of no filter, slice by slice; undefined for `none` itself. */
   readonly addedUs: Microseconds | undefined;
   readonly requests: number;
   readonly statuses: Readonly<Record<string, number>>;
   readonly lost: number;
 }
 
-/** `idle`: a filter with the same hooks, which do nothing, among the shipped ones. */
+/** `idle`: a filter among the shipped ones that has the same hooks, which do nothing. */
 export type VariantName = "none" | "idle" | "builtin" | "sandbox";
 
-/** All for one request. */
+/** What one request moves across the border of a sandbox. */
 export interface Crossing {
   readonly entries: number;
   readonly records: number;
@@ -33,6 +34,7 @@ export interface Crossing {
   readonly insideUs: number;
 }
 
+/** The result of `tsproxy filter bench`, as `--json` prints it. */
 export interface BenchResult {
   readonly package: string;
   readonly config: unknown;
@@ -41,7 +43,7 @@ export interface BenchResult {
   readonly connections: number;
   readonly variants: readonly VariantResult[];
   readonly phases: {
-    /** What calls the hooks, and the hooks. */
+    /** `hooksUs`: the hooks themselves; `chainUs`: calling them. */
     readonly builtin?: { readonly hooksUs: number; readonly chainUs: number };
     readonly sandbox?: {
       readonly insideUs: number;
@@ -52,15 +54,18 @@ export interface BenchResult {
   readonly crossing: Crossing | undefined;
   /** Hooks that threw, and isolates that were stopped. */
   readonly faults: number;
-  /** What else there is to know. */
+  /** Further remarks, as sentences. */
   readonly notes: readonly string[];
 }
 
-/** Of the median of n normal values, from their median deviation: 1.4826 · √(π / 2), still to be divided by √n. */
+/**
+ * Turns the median deviation of n normal values into the standard error of their median: 1.4826 · √(π / 2), to be divided by √n.
+ */
 const ERROR_OF_DEVIATION = 1.858;
-/** What errors above this hide is often what was asked for. */
+/** With larger errors the report says that the machine is busy: they may hide the cost of the filter. */
 const NOISE_US = 0.5;
 
+/** Median and standard error of the measured values. */
 export function microseconds(list: readonly number[]): Microseconds {
   const middle = medianOf(list);
   const deviation = medianOf(list.map((value) => Math.abs(value - middle)));
@@ -73,7 +78,7 @@ function medianOf(list: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[half]! : (sorted[half - 1]! + sorted[half]!) / 2;
 }
 
-/** Where the time goes, as far as differences between variants and the isolate's own clock tell it. */
+/** Splits the cost into phases, as far as differences between variants and the isolate's own clock tell. */
 export function phasesOf(
   variants: readonly Pick<VariantResult, "name" | "addedUs">[],
   crossing: Crossing | undefined,
@@ -102,6 +107,7 @@ const TITLES: Readonly<Record<VariantName, string>> = {
   sandbox: "in its own sandbox",
 };
 
+/** The result as text for a terminal. */
 export function shownBench(result: BenchResult): string {
   const { rounds, sliceMs, connections, variants, phases, crossing, faults } = result;
   const rows = variants.map(({ name, cpuUs, addedUs, statuses, lost }) => [
@@ -152,7 +158,7 @@ function aligned(rows: readonly (readonly string[])[]): string[] {
   const widths = rows[0]!.map((_, k) => Math.max(...rows.map((row) => row[k]!.length)));
   return rows.map((row) =>
     row
-      // Numbers stand to the right.
+      // Columns of numbers are aligned to the right.
       .map((cell, k) => (k === 0 || k === 3 ? cell.padEnd(widths[k]!) : cell.padStart(widths[k]!)))
       .join("  ")
       .trimEnd(),

@@ -9,18 +9,18 @@ import { codeFrame, type Problem, problem, shortPath } from "./problem.ts";
 
 interface BundleParts {
   readonly shared: Uint8Array;
-  /** Of the code: the same code is the same generation. */
+  /** Hash of the code. New code is a new generation; the same code is not. */
   readonly hash: string;
-  /** What the module is called in stacks. */
+  /** The module's name in stack traces. */
   readonly filename: string;
-  /** Absolute path -> hash of the bytes that went in. */
+  /** Hashes of the bundled files' bytes, by absolute path. */
   readonly inputs: ReadonlyMap<string, string>;
   readonly sources: SourcePositions;
 }
 
-/** One ES module made of a package's files; only `@tsproxy/sdk` is still imported. */
+/** One module (or script) made of a package's files. It still imports `@tsproxy/sdk`, and nothing else. */
 export class Bundle implements BundleParts {
-  /** The code, where all threads find it: ASCII. */
+  /** The code in memory that all threads share, as ASCII. */
   readonly shared: Uint8Array;
   readonly hash: string;
   readonly filename: string;
@@ -39,12 +39,13 @@ export class Bundle implements BundleParts {
     return textOf({ code: this.shared });
   }
 
+  /** The same bundle under another name in stack traces. */
   named(filename: string): Bundle {
     return new Bundle({ ...this, filename });
   }
 }
 
-/** What esbuild refused. `inputs` is what it had read until then. */
+/** Why esbuild refused a package. `inputs`: hashes of the files that it had read until then. */
 export class BundleError extends Error {
   readonly problems: readonly Problem[];
   readonly inputs: ReadonlyMap<string, string>;
@@ -56,34 +57,35 @@ export class BundleError extends Error {
   }
 }
 
-/** esbuild works in a process of its own; after so long without a build that is stopped. */
+/** esbuild runs in a process of its own, which is stopped after so long without a build. */
 const IDLE_MS = 60_000;
 let idle: NodeJS.Timeout | undefined;
 
-/** One character above Latin-1 would make V8 keep all of the text in two bytes each, in every isolate. */
+/** ASCII, since V8 would keep a text with one character above Latin-1 in two bytes a character, in every isolate. */
 const CHARSET = "ascii";
 
-/** esbuild has escaped all others; those of comments that it keeps cannot be. */
+/** Replaces the characters that esbuild does not escape: those in the comments that it keeps. */
 export function ascii(code: string): string {
   return code.replace(/[^\0-\x7f]/g, "?");
 }
 
-/** More than these are echoes of the first. */
+/** Errors beyond these mostly follow from the first ones. */
 const MAX_PROBLEMS = 5;
 
 export interface BundleOptions {
   readonly entry: string;
   readonly filename: string;
-  /** Modules that stay imports. */
+  /** Modules that are imported at run time instead of bundled. */
   readonly external?: readonly string[];
-  /** Another file in the place of a module. */
+  /** Files to bundle instead of a module, by the module's name. */
   readonly alias?: Readonly<Record<string, string>>;
   /** `iife`: a script that imports nothing. */
   readonly format?: "esm" | "iife";
-  /** False: nobody will ask for `inputs`, and esbuild reads the files itself, which is quicker. */
+  /** False: `inputs` stays empty, and esbuild reads the files itself, which is quicker. */
   readonly keepInputs?: boolean;
 }
 
+/** Bundles a package or a prelude, or takes a kept build of the same files. Rejects with a BundleError. */
 export async function bundle(options: BundleOptions): Promise<Bundle> {
   if (!isKept(options.entry)) return build(options);
   const found = await readBundle(keptAs(options), options.filename);
@@ -93,7 +95,7 @@ export async function bundle(options: BundleOptions): Promise<Bundle> {
   return made;
 }
 
-/** For a later process. */
+/** Writes a bundle into the build cache, for a later process. */
 export async function keepBundle(made: Bundle, options: BundleOptions): Promise<void> {
   const { code, hash, inputs, sources } = made;
   const name = keptAs(options);
@@ -107,7 +109,7 @@ function keptAs({ entry, filename, ...options }: BundleOptions): string {
   return keyOf(...words, ...external, JSON.stringify(alias));
 }
 
-/** What an earlier process has built, if no file has changed since. */
+/** The bundle that an earlier process kept. Undefined: there is none, or one of its files has changed since. */
 async function readBundle(key: string, filename: string): Promise<Bundle | undefined> {
   const text = await readKept(`${key}.json`);
   if (text === undefined) return undefined;
@@ -139,7 +141,7 @@ async function build(options: BundleOptions): Promise<Bundle> {
     keepInputs = true,
   } = options;
   const inputs = new Map<string, string>();
-  // Loaded with the first build: the npm package starts without any.
+  // Imported with the first build: the npm package starts without building anything.
   const esbuild = await import("esbuild");
   clearTimeout(idle);
   idle = setTimeout(() => void esbuild.stop(), IDLE_MS).unref();
@@ -181,17 +183,18 @@ async function build(options: BundleOptions): Promise<Bundle> {
   }
 }
 
+/** The first 22 characters of the SHA-256 in base64url. */
 export function hashOf(bytes: string | Uint8Array): string {
   return createHash("sha256").update(bytes).digest("base64url").slice(0, 22);
 }
 
-/** Positions in a bundled module -> positions in the files it was made of. */
+/** Translates positions in a bundled module into positions in its source files. */
 export class SourcePositions {
   readonly #read: () => string;
   #map: SourceMap | undefined;
   #contents = new Map<string, string>();
 
-  /** `read` answers the source map. */
+  /** `read` answers the source map as JSON. */
   constructor(read: () => string) {
     this.#read = read;
   }
@@ -200,14 +203,14 @@ export class SourcePositions {
     return this.#read();
   }
 
-  /** Absolute paths of what the module was made of. */
+  /** Absolute paths of the source files. */
   get files(): string[] {
     return (JSON.parse(this.#read()).sources as string[]).map((source) =>
       path.resolve("/", source),
     );
   }
 
-  /** Line and column count from 1. */
+  /** Lines and columns count from 1; `text` is the whole source file. Undefined: the source map does not know the position. */
   find(
     line: number,
     column: number,
@@ -222,7 +225,7 @@ export class SourcePositions {
     };
   }
 
-  // Nobody asks until something fails.
+  // Parsed on first use: positions are needed only when something fails.
   #parsed(): SourceMap {
     if (this.#map === undefined) {
       const payload = JSON.parse(this.#read());
@@ -235,7 +238,7 @@ export class SourcePositions {
   }
 }
 
-/** An error that was thrown in bundled modules, with the place of the first line that is in one. */
+/** Describes an error thrown in bundled modules, at the first line of its stack that lies in one of them. */
 export function locate(
   message: string,
   stack: string,
@@ -256,7 +259,7 @@ export function locate(
   return problem(message);
 }
 
-/** Hands esbuild the bytes and keeps their hash, so that what was built and what is on disk can be told apart. */
+/** Reads the files for esbuild and records their hashes, so that later changes on disk can be noticed. */
 function readOnce(inputs: Map<string, string>): Plugin {
   return {
     name: "read-once",
@@ -271,7 +274,7 @@ function readOnce(inputs: Map<string, string>): Plugin {
   };
 }
 
-/** What to use where a filter reached for Node. */
+/** What filters can use instead of Node's modules, for error messages. */
 const INSTEAD: Readonly<Record<string, string>> = {
   buffer: "Uint8Array and the helpers of @tsproxy/sdk",
   dns: 'cx.operation("dns.resolve", …)',
@@ -286,6 +289,7 @@ const NODE_MODULE = new RegExp(
   `^(node:|(${builtinModules.filter((name) => !name.includes("/")).join("|")})(/|$))`,
 );
 
+/** Lets a filter import its own files, npm packages that run without Node, and the SDK; refuses Node's modules. */
 function imports(external: readonly string[]): Plugin {
   return {
     name: "imports",
@@ -293,7 +297,7 @@ function imports(external: readonly string[]): Plugin {
       esbuild.onResolve({ filter: /^@tsproxy\// }, ({ path: name, kind }) => {
         if (kind === "entry-point") return undefined;
         if (external.includes(name)) return { path: name, external: true };
-        // The SDK's other doors are for those who come through them: each package has a copy of its own.
+        // The preludes (no externals) bundle the SDK itself. `@tsproxy/sdk/lua` is bundled into each package that imports it.
         if (external.length === 0 || name === "@tsproxy/sdk/lua") return undefined;
         return {
           errors: [
@@ -305,7 +309,7 @@ function imports(external: readonly string[]): Plugin {
       });
       esbuild.onResolve({ filter: NODE_MODULE }, async ({ path: name, ...from }) => {
         if (from.pluginData === "tried") return undefined;
-        // `buffer` or `events` may be a pure package that somebody declared.
+        // `buffer` or `events` may also be an npm package of that name that needs no Node.
         if (!name.startsWith("node:")) {
           const { resolveDir, kind, importer } = from;
           const found = await esbuild.resolve(name, {

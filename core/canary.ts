@@ -9,31 +9,31 @@ import type { RehearsalStage } from "./rehearsal.ts";
 import { Contexts } from "./tls.ts";
 import { WrittenConfig } from "./written-config.ts";
 
-/** Rings of a size that nothing passes through, and cells for as many stats as a config defines. */
+/** Minimal rings, since no traffic passes through them; the stats block has room for all stats that a config defines. */
 const RING = { events: 8, commands: 8, segments: 2, slots: 2 } as const;
 const STATS_BYTES = 32 * 1024 * 1024;
-/** It has no connections. */
+/** The canary has no connections to drain. */
 const NO_DRAIN = { ms: 0, immediate: true } as const;
 /**
- * Past this it is dropped, and built anew for the next change: module versions pile up in an isolate's heap, and a config of a
- * thousand clusters need not stand there between two changes.
+ * With more memory than this the isolate is disposed of after a commit and built again for the next change: module versions pile
+ * up in its heap, and a config of a thousand clusters need not stay there between changes.
  */
 const MEMORY_BYTES = STATS_BYTES + 24 * 1024 * 1024;
 
 export interface CanaryOptions {
   readonly prelude: Pick<PreludeCode, "builtin" | "builtinSdk">;
-  /** Who this node is, when an isolate is built. */
+  /** This node's names, read whenever an isolate is built. */
   readonly node: () => { readonly id: string; readonly cluster: string };
   /**
-   * Packages with an isolate of their own. `left out`: the threads set them up, each in a fresh isolate with time boxes, where
-   * they harm nobody before the commit. `set up`: no thread will; the canary has to find out what they say of the config.
+   * Packages that live in a sandbox. `left out`: they are not loaded here; the threads set them up before the commit, each in a
+   * new isolate with time limits. `set up`: no thread will, so the canary has to find out what they say of the config.
    */
   readonly sandboxed: "left out" | "set up";
 }
 
 /**
- * An isolate on main's own thread that every change passes first: all setups run in it, and none of what they ask for takes
- * effect. What hangs or breaks it costs no traffic; it is built anew with what runs.
+ * An isolate on the main thread in which every change is set up first, without any effect on traffic. If a package hangs or
+ * breaks it, it is built again with what serves.
  */
 export class Canary implements RehearsalStage {
   readonly #options: CanaryOptions;
@@ -61,13 +61,13 @@ export class Canary implements RehearsalStage {
         config: change.config && WrittenConfig.of(change.config).text(),
       });
     } catch (error) {
-      // The isolate was stopped in the middle of something, or is gone.
+      // The isolate was stopped during a call, or has been disposed of.
       this.#drop();
       return [refusalOf(change.modules.length === 1 ? change.modules[0]!.package : "", error)];
     }
   }
 
-  /** The listeners that services bring along, as they stand in the present preparation. */
+  /** The listeners that services bring along, as the present preparation has them: Envoy's Listener as JSON. */
   serviceListeners(): readonly unknown[] {
     return JSON.parse(this.#builtin?.serviceListeners() ?? "[]");
   }
@@ -86,7 +86,7 @@ export class Canary implements RehearsalStage {
     }
   }
 
-  /** Runs a tool of a package that has been prepared. Throws what it throws. */
+  /** Runs a prepared package's tool, by the tool's name. Throws what the tool throws. */
   tool(packageName: string, name: string, input: unknown): unknown {
     return this.#ready().tool(packageName, name, input);
   }
@@ -109,7 +109,7 @@ export class Canary implements RehearsalStage {
     this.#guarded((builtin) => builtin.abort());
   }
 
-  /** What serves was set up by others. */
+  /** Called when the threads serve a change that did not pass the canary: it becomes what the next isolate is built with. */
   adopt({ generation, modules, config }: Change): void {
     this.#drop();
     this.#pending = undefined;
@@ -118,12 +118,12 @@ export class Canary implements RehearsalStage {
     this.#config = config;
   }
 
-  /** Nothing is to be tried for a while: the isolate is built anew with the next change. */
+  /** Disposes of the isolate until the next change, unless one is prepared now. */
   rest(): void {
     if (this.#pending === undefined) this.#drop();
   }
 
-  /** What changes have left behind. */
+  /** Collects the isolate's garbage. */
   collectGarbage(): void {
     this.#guarded((builtin) => builtin.collectGarbage());
   }
@@ -132,7 +132,10 @@ export class Canary implements RehearsalStage {
     this.#drop();
   }
 
-  /** Answers the packages that the isolate knows, and so has to set up again. */
+  /**
+   * Loads new code of packages that the isolate has loaded before, and stand-ins for those that live in sandboxes. Answers their
+   * names; all of them have to be set up again.
+   */
   #load(builtin: Builtin, modules: readonly ModuleSource[], refusals: Refusal[]): string[] {
     const parked = modules.filter((module) => this.#isParked(module));
     for (const { package: name } of parked) {
@@ -146,6 +149,7 @@ export class Canary implements RehearsalStage {
     return [...updated, ...parked.map((module) => module.package)];
   }
 
+  /** True for a package that lives in a sandbox and is left out here. */
   #isParked(module: ModuleSource): boolean {
     return module.group !== "builtin" && this.#options.sandboxed === "left out";
   }
@@ -158,6 +162,7 @@ export class Canary implements RehearsalStage {
     return found === undefined || this.#isParked(found) ? undefined : found;
   }
 
+  /** Calls the isolate if there is one, and disposes of it if the call fails. */
   #guarded(enter: (builtin: Builtin) => void): void {
     try {
       if (this.#builtin !== undefined) enter(this.#builtin);
@@ -171,7 +176,7 @@ export class Canary implements RehearsalStage {
     this.#builtin = undefined;
   }
 
-  /** The isolate, caught up with what runs. */
+  /** Answers the isolate. If there is none, builds it and sets up what serves. */
   #ready(): Builtin {
     if (this.#builtin !== undefined) return this.#builtin;
     const services = new LocalServices(new Contexts(""));
@@ -186,7 +191,7 @@ export class Canary implements RehearsalStage {
       counts: new SharedArrayBuffer(COUNTS_BYTES),
       ledger: new SharedArrayBuffer(LEDGER_BYTES),
       moduleOf: (name) => this.#moduleOf(name),
-      // The threads will say and ask the same; here nothing takes effect, but what is asked is answered.
+      // Calls that ask for a file or a TLS context are answered. All others are dropped: the threads will make them again.
       onCall: (name, text) => services.call(name, text),
     });
     this.#builtin = builtin;

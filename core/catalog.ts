@@ -3,7 +3,7 @@ import { PackageUnit } from "./package-unit.ts";
 import { discoverDroppedIn, discoverShipped } from "./packages.ts";
 import { bundlePreludes, type Preludes } from "./preludes.ts";
 
-/** All packages as they lie on disk, built and described: what commands look at that serve no traffic. */
+/** All packages on disk, built and described; for commands that serve no traffic. */
 export class Catalog {
   readonly preludes: Preludes;
   readonly #describer: Describer;
@@ -16,11 +16,14 @@ export class Catalog {
     this.#trusted = trusted;
   }
 
+  /** `trusted`: names of dropped-in packages that may run without a sandbox (--trust). */
   static async open(trusted: readonly string[]): Promise<Catalog> {
     return new Catalog(await bundlePreludes(), trusted);
   }
 
-  /** The shipped packages and those of these directories. */
+  /**
+   * Answers the shipped packages and the dropped-in ones of these directories; those that do not build too, with their problems.
+   */
   async units(directories: readonly string[]): Promise<PackageUnit[]> {
     this.#shipped ??= this.#build(discoverShipped(), new Set());
     const shipped = await this.#shipped;

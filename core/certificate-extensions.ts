@@ -1,7 +1,7 @@
 import { isIPv6 } from "node:net";
 import { type AlternativeName, DER, Der, formatIp, utf8Decode } from "@tsproxy/sdk";
 
-/** What Node does not tell of a certificate. Whatever cannot be read is as if it were not there. */
+/** Extensions of a certificate that Node does not show. What cannot be parsed counts as absent. */
 export interface CertificateExtensions {
   readonly names: readonly AlternativeName[];
   readonly usages: readonly string[] | undefined;
@@ -11,10 +11,10 @@ export interface CertificateExtensions {
 const KEY_USAGE = "2.5.29.15";
 const ALTERNATIVE_NAMES = "2.5.29.17";
 const TLS_FEATURES = "1.3.6.1.5.5.7.1.24";
-/** The extension whose presence is the feature: status_request (RFC 7633 §4). */
+/** The TLS feature that obliges the server to staple: status_request (RFC 7633 §4). */
 const STATUS_REQUEST = "05";
 
-/** Bits of RFC 5280 §4.2.1.3, the first one first. */
+/** Names of the KeyUsage bits, from bit 0 on (RFC 5280 §4.2.1.3). */
 const USAGES = [
   "digitalSignature",
   "nonRepudiation",
@@ -27,7 +27,7 @@ const USAGES = [
   "decipherOnly",
 ] as const;
 
-/** `certificate`: DER. */
+/** Reads the extensions of a certificate in DER. */
 export function extensionsOf(certificate: Uint8Array): CertificateExtensions {
   const found = new Map<string, Der>();
   const list = extensionList(certificate);
@@ -44,7 +44,7 @@ export function extensionsOf(certificate: Uint8Array): CertificateExtensions {
   };
 }
 
-/** RFC 5280 §4.1: the last field of what is signed, after some that are optional. */
+/** Finds the list of extensions: the last field of TBSCertificate, after optional ones (RFC 5280 §4.1). */
 function extensionList(certificate: Uint8Array): Der | undefined {
   const signed = new Der(certificate).next(DER.SEQUENCE)?.next(DER.SEQUENCE);
   for (let field = signed?.next(); field !== undefined; field = signed?.next())
@@ -55,7 +55,7 @@ function extensionList(certificate: Uint8Array): Der | undefined {
 function usages(extension: Der | undefined): readonly string[] | undefined {
   const bits = extension?.next(DER.BIT_STRING)?.content;
   if (bits === undefined) return undefined;
-  // The first byte counts bits of the last one that are not used, all of them zero.
+  // The first byte of a BIT STRING is the number of unused bits in the last one; those are 0.
   return USAGES.filter((_, k) => ((bits[1 + (k >> 3)] ?? 0) & (0x80 >> (k & 7))) !== 0);
 }
 
@@ -66,7 +66,7 @@ function hasStatusRequest(extension: Der | undefined): boolean {
   return false;
 }
 
-/** Tags of GeneralName (RFC 5280 §4.2.1.6); those that hold others are `DER.CONTEXT` and a number. */
+/** Tags of GeneralName (RFC 5280 §4.2.1.6); that of a constructed type is `DER.CONTEXT` plus its number. */
 const NAME = { EMAIL: 0x81, DNS: 0x82, URI: 0x86, IP: 0x87, OTHER: 0xa0 } as const;
 
 function alternativeNames(extension: Der | undefined): AlternativeName[] {
@@ -94,7 +94,7 @@ function address(bytes: Uint8Array): string {
 }
 
 const UTF8_STRING = 0x0c;
-/** Whatever the type: texts as they are, numbers in decimal, truth as Envoy prints it. */
+/** The value of an otherName as text: strings as they are, numbers in decimal, booleans as Envoy prints them. */
 function otherValue(inner: Der): string {
   const { tag } = inner;
   const value = inner.next();

@@ -11,7 +11,7 @@ export function certificatesOf(pem: string): X509Certificate[] {
   return found;
 }
 
-/** What a certificate says, as packages see it. */
+/** Describes a certificate for packages. */
 export function describeCertificate(certificate: X509Certificate): Certificate {
   const key = certificate.publicKey;
   const der = key.export({ type: "spki", format: "der" });
@@ -38,7 +38,7 @@ export function describeCertificate(certificate: X509Certificate): Certificate {
   };
 }
 
-/** Node writes one part a line, the least specific first. */
+/** Turns Node's form of a name (one part a line, the least specific first) into one line, the most specific part first. */
 function distinguishedName(lines: string | undefined): string {
   return (lines ?? "").split("\n").reverse().join(",");
 }
@@ -48,8 +48,8 @@ function digest(colons: string): string {
 }
 
 /**
- * Whether a chain ends in one of the trusted certificates, dates aside: OpenSSL names only the last of its objections, so that
- * an expired certificate may hide a stranger's. Each link is checked by name and signature.
+ * True if a chain ends in one of the trusted certificates, dates aside. Each link is checked by name and signature. OpenSSL does
+ * not tell: it names only the last of its objections, so an expired certificate may hide an unknown issuer.
  */
 export function isTrustedChain(
   presented: readonly X509Certificate[],

@@ -46,7 +46,7 @@ interface BenchFlags {
   readonly json: boolean;
 }
 
-/** Node's own is 9229. */
+/** Default port of --inspect; Node's own inspector uses 9229. */
 const INSPECT_PORT = 9230;
 
 interface DevFlags {
@@ -60,7 +60,10 @@ interface DevFlags {
   readonly inspect?: number | true;
 }
 
-/** Answers the exit code. Each command loads what it needs: the supervisor stays small beside the proxy. */
+/**
+ * Runs the command that `argv` names; answers the exit code. Each command imports its own code, so that the supervisor stays
+ * small.
+ */
 export async function cli(
   argv: readonly string[],
   runtime: Runtime = { node: process.execPath, flags: process.execArgv },
@@ -246,7 +249,7 @@ export async function cli(
       const place = devPlace(name, flags);
       const { inspect, concurrency, configPath: configFile } = flags;
       const inspectPort = inspect === true ? INSPECT_PORT : inspect;
-      // A request must meet the one worker that is debugged.
+      // One worker only, so that every request passes through the isolates that are debugged.
       const workers = inspectPort === undefined ? (concurrency ?? 2) : 1;
       code = await filterDev(
         { ...flags, ...place, configFile, inspectPort, concurrency: workers },
@@ -377,7 +380,7 @@ export async function cli(
       },
     );
 
-  // `run` may be left out, so a command that there is none of would be taken for something that belongs to it.
+  // `run` is the default command, so commander would take an unknown command for an argument of `run`.
   const [first] = argv;
   const names = program.commands.map((command) => command.name());
   if (first !== undefined && !first.startsWith("-") && ![...names, "help"].includes(first)) {
@@ -388,7 +391,7 @@ export async function cli(
   try {
     await program.parseAsync([...argv], { from: "user" });
   } catch (error) {
-    // Commander has printed what it had to say.
+    // An error of commander's: it has printed its message already.
     if (error instanceof Error && "exitCode" in error) return Number(error.exitCode);
     process.stderr.write(`tsproxy: ${error instanceof Error ? error.message : error}\n`);
     return 1;
@@ -419,7 +422,10 @@ async function run(flags: RunFlags, runtime: Runtime): Promise<number> {
   return superviseProxy(options, runtime);
 }
 
-/** The directories that were named; else `filters/` beside the config, if there is one. Never the tree of the shipped ones. */
+/**
+ * The directories given with --filters; without any, `filters/` beside the config if it exists. Never that of the shipped
+ * filters.
+ */
 function filterDirectories(named: readonly string[], configFile: string | undefined): string[] {
   for (const directory of named)
     if (isShippedTree(directory))
@@ -434,7 +440,10 @@ function filterDirectories(named: readonly string[], configFile: string | undefi
     : [];
 }
 
-/** Without a word about it: `filters/` here, or the folder that is a package of such a directory. */
+/**
+ * Where to look for packages. With neither --filters nor a config: in `./filters/`, or, if the current folder is itself a
+ * package, in its parent, for that package alone.
+ */
 function devPlace(
   name: string | undefined,
   flags: { readonly filters: readonly string[]; readonly configPath?: string },
@@ -448,7 +457,7 @@ function devPlace(
   return { name, filters: filterDirectories([], path.join(here, "any")) };
 }
 
-/** Those that were named; else `filters/` here and beside each config. */
+/** The directories given with --filters; without any, `./filters/` and `filters/` beside each config. */
 function filtersHere(named: readonly string[], configs: readonly string[]): string[] {
   const { filters } = devPlace("", { filters: named });
   return [...new Set([...filters, ...configs.flatMap((file) => filterDirectories(named, file))])];
@@ -476,7 +485,7 @@ function collect(value: string, before: string[]): string[] {
   return [...before, value];
 }
 
-/** Without defaults that say nothing: an empty list, or a flag that is not set. */
+/** Leaves out defaults that say nothing: an empty list or text, or a flag that is not set. */
 function describeOption(option: Option): string {
   return new Help().optionDescription(option).replace(/ \(default: (\[\]|false|"")\)$/, "");
 }
@@ -500,6 +509,6 @@ if (
   realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)
 ) {
   const code = await cli(process.argv.slice(2));
-  // What a pipe has not taken yet would be lost.
+  // An exit at once would lose output that a pipe has not taken yet.
   process.stdout.write("", () => process.exit(code));
 }

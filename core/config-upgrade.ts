@@ -3,7 +3,7 @@ import { formatDiagnostic } from "./config/diagnostic.ts";
 import { upgrade } from "./config/upgrade.ts";
 import { said } from "./flags.ts";
 
-/** Prints a config in v3. The exit code is 1 if something in it has no place there. */
+/** Prints a config in Envoy's v3 form. The exit code is 1 if something in it has none. */
 export function configUpgrade(file: string, json: boolean): number {
   const text = said(`cannot read ${file}`, () => readFileSync(file, "utf8"));
   const made = upgrade({ file, text });

@@ -2,10 +2,13 @@ import { webcrypto } from "node:crypto";
 import type { CryptoAnswer, CryptoCall, KeyText } from "./inside/crypto.ts";
 
 const KEYS_KEPT = 1024;
-/** Above this OpenSSL takes so long for one signature that a few would keep all its threads busy. */
+/** With a longer key one signature takes OpenSSL so long that a few would keep all its threads busy. */
 const RSA_BITS_MAX = 8192;
 
-/** Web Crypto for isolates: keys are known again by what they were made from. Nothing of a call is believed, and nothing throws. */
+/**
+ * Runs Web Crypto for isolates. Keys are cached by what they were imported from. A call is untrusted input; errors are answered,
+ * never thrown.
+ */
 export class Crypto {
   readonly #keys = new Map<string, Promise<webcrypto.CryptoKey>>();
 
@@ -23,7 +26,7 @@ export class Crypto {
     data: Uint8Array,
   ): Promise<CryptoAnswer> {
     const { subtle } = webcrypto;
-    // What lies in shared memory could change between its check and its use.
+    // A copy: shared memory could change between check and use.
     const bytes = Buffer.from(data);
     const how = withBytes(algorithm) as webcrypto.AlgorithmIdentifier;
     if (op === "digest") return answerBytes(await subtle.digest(how, bytes));
@@ -82,7 +85,7 @@ const answerBytes = (buffer: ArrayBuffer): CryptoAnswer => ({
   bytes: Buffer.from(buffer).toString("latin1"),
 });
 
-/** The other way round: `{ bytes }` are bytes again. */
+/** Turns each `{ bytes }` in a JSON value into a Buffer. */
 function withBytes(value: unknown): unknown {
   if (typeof value !== "object" || value === null) return value;
   const { bytes } = value as { bytes?: unknown };

@@ -16,23 +16,23 @@ interface Message {
   readonly error?: unknown;
 }
 
-/** A module that serves: what stacks call it, and its source map. */
+/** A module that is debugged: its name in stack traces, and its source map. */
 export interface DebuggedModule {
   readonly filename: string;
   readonly map: string;
 }
 
-/** Ids of our own messages; a client counts from 1. */
+/** Ids of our own messages start here; a client counts from 1. */
 const OWN_IDS = 1_000_000_000;
-/** What a client has asked for once holds for every isolate that follows. */
+/** Requests that a client sends once, and that are repeated to each later isolate. */
 const LASTING =
   /^(?:(?:Runtime|Debugger|Profiler|HeapProfiler|Console)\.enable|Debugger\.set(?:PauseOnExceptions|AsyncCallStackDepth|BlackboxPatterns|BreakpointsActive|SkipAllPauses))$/;
 const BREAKPOINT = "Debugger.setBreakpointByUrl";
 const GOING_ON = /^Debugger\.(?:resume|step\w+)$/;
 
 /**
- * One client's session with the isolates of one package, one after the other. The module has one URL through all reloads, and
- * breakpoints are asked for either there or at a line of a source: `file:///…/filter.ts`, or the YAML file of a script.
+ * One client's session with the isolates of one package, one after the other. The module keeps one URL through all reloads.
+ * Breakpoints are set there or at a line of a source: `file:///…/filter.ts`, or the YAML file of a script.
  */
 export class DebugSession {
   readonly #toClient: (text: string) => void;
@@ -41,32 +41,33 @@ export class DebugSession {
   readonly #url: string;
   #module: DebuggedModule | undefined;
   #map: TraceMap | undefined;
-  /** Named so by the isolate -> as the client knows it: files of scripts. */
+  /** Files of scripts: the isolate's name for each -> the URL that the client knows. */
   readonly #files = new Map<string, string>();
-  /** Lua scripts, as the isolate names them. */
+  /** Lua scripts, by the URL that the isolate gives them. */
   readonly #scriptsInLua = new Map<string, LuaScript>();
-  /** Ids of a client's breakpoints -> ours, set where a Lua script has appeared since. */
+  /** By the id of a client's breakpoint, those that we have set for it in Lua scripts that were loaded later. */
   readonly #extra = new Map<string, string[]>();
-  /** Of the module, where expressions are evaluated that name no context. */
+  /** The module's execution context; expressions that name no context are evaluated in it. */
   #contextId: unknown = undefined;
-  /** By the ids of scripts, what the isolate calls them. */
+  /** The isolate's URLs of scripts, by script id. */
   readonly #scripts = new Map<string, string>();
   readonly #lasting = new Map<string, Message>();
   readonly #breakpoints = new Map<string, Message>();
-  /** Requests of the client whose answers tell more than they say. */
+  /** The client's unanswered requests for breakpoints, by id. */
   readonly #asked = new Map<number, Message>();
-  /** Requests of the client that wait for an answer, by what they ask for. */
+  /** The methods of the client's unanswered requests, by id. */
   readonly #open = new Map<number, string>();
+  /** Called with the answers to our own messages, by id. */
   readonly #own = new Map<number, (message: Message) => void>();
   #nextId = OWN_IDS;
   #isPaused = false;
 
   constructor(options: {
-    /** Of the module, for clients. */
+    /** The module's URL, as clients see it. */
     readonly url: string;
     readonly toClient: (text: string) => void;
     readonly toIsolate: (text: string) => void;
-    /** The isolate has all that was set before. */
+    /** Called when a new isolate has all settings and breakpoints of the client. */
     readonly onBound: () => void;
   }) {
     this.#url = options.url;
@@ -105,7 +106,7 @@ export class DebugSession {
     const { method = "", params = {} } = message;
     let asked = message;
     if (method === BREAKPOINT) asked = { ...message, params: this.#located(params) };
-    // The isolate has several contexts and none that is everybody's.
+    // The isolate has several contexts, and no default one.
     else if (method in CONTEXTS && this.#contextId !== undefined && !namesContext(params))
       asked = { ...message, params: { ...params, [CONTEXTS[method]!]: this.#contextId } };
     let text = JSON.stringify(asked);
@@ -114,7 +115,10 @@ export class DebugSession {
     this.#toIsolate(text);
   }
 
-  /** A line of a source is a line of the module; of the script of a config it is that. */
+  /**
+   * Translates the place of a breakpoint: a line of a source into a line of the module, a line of a config into a line of its
+   * script.
+   */
   #located(params: Record<string, unknown>): Record<string, unknown> {
     const { url, urlRegex, lineNumber, columnNumber = 0, ...rest } = params;
     const wanted = (candidate: string) =>
@@ -125,7 +129,7 @@ export class DebugSession {
     for (const source of map?.sources ?? []) {
       if (source === null || map === undefined) continue;
       if (!wanted(source) && !wanted(decodeURIComponent(source.replace("file://", "")))) continue;
-      // The first position on that line, or the next that has code.
+      // The first position with code on that line, or on one of the 19 lines after it.
       for (let line = Number(lineNumber) + 1, last = line + 20; line < last; line++) {
         const at = generatedPositionFor(map, {
           source,
@@ -137,7 +141,7 @@ export class DebugSession {
         return { ...rest, url: this.#url, lineNumber: at.line - 1, columnNumber: at.column };
       }
     }
-    // The newest first: it may stand on other lines than those before.
+    // The newest script first: after a reload it may stand on other lines than before.
     for (const [inside, script] of [...this.#scriptsInLua].reverse())
       if (script.lines > Number(lineNumber) - script.line && Number(lineNumber) >= script.line)
         if (wanted(script.href) || wanted(decodeURIComponent(script.href.replace("file://", ""))))
@@ -157,7 +161,7 @@ export class DebugSession {
       this.#own.delete(id);
       return;
     }
-    // The client has been told already that its request came too late.
+    // `#endRequests` has answered this request already.
     if (id !== undefined && !this.#open.delete(id)) return;
     if (method === "Debugger.paused") this.#isPaused = true;
     if (method === "Debugger.resumed") this.#isPaused = false;
@@ -190,17 +194,17 @@ export class DebugSession {
       const map = Buffer.from(mapWithUrls(this.#module.map)).toString("base64");
       params.sourceMapURL = `data:application/json;base64,${map}`;
     } else if (/\.(?:ya?ml|json|[cm]?[jt]s)$/.test(url) && !url.includes("://"))
-      // The script of a config: its lines are those of the file.
+      // A script of a config: its lines are those of the config file.
       this.#files.set(url, pathToFileURL(path.resolve(url)).href);
   }
 
-  /** A Lua script has come after the breakpoints of its file, or stands on other lines than before. */
+  /** Sets the client's breakpoints in a Lua script that was loaded after they were set, or that has moved to other lines. */
   #stopIn(script: LuaScript): void {
     for (const [breakpointId, message] of this.#breakpoints) {
       const located = this.#located(message.params ?? {});
       if (this.#scriptsInLua.get(String(located.url)) !== script) continue;
       void this.#ask(message).then(({ result }) => {
-        // An error says that one stands there already.
+        // No result means that there is a breakpoint already.
         if (result === undefined) return;
         const ids = this.#extra.get(breakpointId) ?? [];
         this.#extra.set(breakpointId, [...ids, String(result.breakpointId)]);
@@ -210,7 +214,10 @@ export class DebugSession {
     }
   }
 
-  /** Where a frame stands in its source, for clients that read no source maps. */
+  /**
+   * Adds to each frame its place in the source, for clients that read no source maps, and names hit breakpoints by the client's
+   * ids.
+   */
   #withSources(params: Record<string, unknown>): void {
     const hit = (params.hitBreakpoints ?? []) as readonly string[];
     params.hitBreakpoints = hit.map(
@@ -230,6 +237,7 @@ export class DebugSession {
     }
   }
 
+  /** Replaces the isolate's names of files in a message by those that the client knows. */
   #outside(text: string): string {
     let told = text;
     if (this.#module !== undefined) told = replaced(told, this.#module.filename, this.#url);
@@ -239,7 +247,10 @@ export class DebugSession {
 
   // ---- another isolate
 
-  /** Another isolate is bound: it gets what the client has set up, and the client hears of its scripts. */
+  /**
+   * Called when the session is bound to an isolate: repeats the client's settings and breakpoints there, and tells the client of
+   * its scripts.
+   */
   async onBoundTo(module: DebuggedModule): Promise<void> {
     const isFirst = this.#module === undefined;
     this.#scripts.clear();
@@ -267,7 +278,7 @@ export class DebugSession {
     this.#onBound();
   }
 
-  /** What the isolate before was asked last it may never answer. Who was stopped goes on without being told. */
+  /** Answers the requests that the previous isolate may never answer: `resume` and steps with success, others with an error. */
   #endRequests(): void {
     for (const [id, method] of this.#open) {
       const answer = GOING_ON.test(method)
@@ -292,17 +303,17 @@ export class DebugSession {
   }
 }
 
-/** A Lua script stands on those lines of a file; from 0. */
+/** The lines of a file that a Lua script takes up, counted from 0. */
 interface LuaScript {
   readonly href: string;
   readonly line: number;
   readonly lines: number;
 }
 
-/** `tsproxy-lua/<chunk>/<line>/<file>` */
+/** The URL of a Lua script in an isolate: `tsproxy-lua/<chunk>/<line>/<file>`. */
 const LUA_URL = /^tsproxy-lua\/\d+\/(\d+)\/(.+)$/;
 
-/** What may name a context, and what it calls it. */
+/** Methods that may name an execution context, and the parameter by which they do. */
 const CONTEXTS: Readonly<Record<string, string>> = {
   "Runtime.evaluate": "contextId",
   "Runtime.compileScript": "executionContextId",
@@ -311,13 +322,13 @@ const CONTEXTS: Readonly<Record<string, string>> = {
 const namesContext = (params: Record<string, unknown>): boolean =>
   ["contextId", "uniqueContextId", "executionContextId"].some((name) => params[name] !== undefined);
 
-/** The source map of a script whose every line is one of its file. */
+/** The source map of a Lua script, whose lines are consecutive lines of its file. */
 function mapOf({ href, line, lines }: LuaScript): string {
   const mappings = `AA${base64Vlq(line)}A${";AACA".repeat(Math.max(0, lines - 1))}`;
   return JSON.stringify({ version: 3, sources: [href], names: [], mappings });
 }
 
-/** A number of a source map that is not negative. */
+/** Encodes a number, not negative, as Base64 VLQ of source maps. */
 function base64Vlq(value: number): string {
   const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   let text = "";
@@ -327,7 +338,7 @@ function base64Vlq(value: number): string {
   }
 }
 
-/** Sources as URLs, as DevTools and editors open them. */
+/** Turns the sources of a map into URLs, which DevTools and editors can open. */
 function mapWithUrls(text: string): string {
   const map = JSON.parse(text) as { sources: string[]; sourceRoot?: string };
   map.sources = map.sources.map((source) =>
@@ -344,7 +355,10 @@ function matches(pattern: string, text: string): boolean {
   }
 }
 
-/** Names stand in messages as JSON strings, and in ids of breakpoints behind a colon. */
+/**
+ * Replaces a name in a message, in which it stands as part of a JSON string. `replacedWhole` replaces only whole strings, and
+ * ends of breakpoint ids after a colon.
+ */
 function replaced(text: string, from: string, to: string): string {
   return text.replaceAll(inString(from), inString(to));
 }

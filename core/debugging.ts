@@ -1,7 +1,7 @@
 import type { FromWorker } from "./protocol.ts";
 import type { DebugChannel, SandboxIsolate } from "./sandbox/isolate.ts";
 
-/** Main has this long to set a new isolate's breakpoints before its code is set up. */
+/** How long the setup of a new isolate waits for main to set the breakpoints. */
 const READY_MS = 2_000;
 
 interface Session {
@@ -11,8 +11,8 @@ interface Session {
 }
 
 /**
- * A worker's half of debugger sessions (inspector.ts has the other): each is bound to the newest isolate of a package, and goes
- * with it from one generation to the next.
+ * A worker's part of debugger sessions (inspector.ts has main's). A session is bound to the newest isolate of a package and moves
+ * on with every generation.
  */
 export class Debugging {
   readonly #post: (message: FromWorker) => void;
@@ -21,7 +21,7 @@ export class Debugging {
 
   constructor(
     post: (message: FromWorker) => void,
-    /** The isolate that serves. */
+    /** The package's isolate that serves; undefined: none does. */
     current: (packageName: string) => SandboxIsolate | undefined,
   ) {
     this.#post = post;
@@ -35,11 +35,12 @@ export class Debugging {
     if (isolate !== undefined) this.#bind(session, made, isolate);
   }
 
-  /** A message of the Chrome DevTools protocol. */
+  /** Passes a client's message of the Chrome DevTools protocol on to the isolate. */
   send(session: number, text: string): void {
     this.#sessions.get(session)?.channel?.send(text);
   }
 
+  /** Called when main has set the breakpoints in the session's new isolate. */
   ready(session: number): void {
     this.#sessions.get(session)?.onReady?.();
   }
@@ -50,7 +51,7 @@ export class Debugging {
     found?.channel?.close();
   }
 
-  /** Newer code is on its way: what is stopped at a line goes on. */
+  /** Called when newer code of a package comes: ends the debugging of its isolate, so that one held at a line goes on. */
   leave(packageName: string): void {
     for (const session of this.#sessions.values()) {
       if (session.package !== packageName) continue;
@@ -59,7 +60,7 @@ export class Debugging {
     }
   }
 
-  /** A new isolate of the package is about to be set up. Settles when its breakpoints stand. */
+  /** Binds the package's sessions to a new isolate before its setup. Settles when the breakpoints are set. */
   async follow(packageName: string, isolate: SandboxIsolate): Promise<void> {
     const bound: Promise<void>[] = [];
     for (const [id, session] of this.#sessions)
@@ -67,7 +68,7 @@ export class Debugging {
     await Promise.all(bound);
   }
 
-  /** A new isolate came to nothing: sessions go back to the one that serves. */
+  /** Called when a new isolate was dropped: binds its sessions to the one that serves. */
   restore(packageName: string): void {
     const isolate = this.#current(packageName);
     for (const [id, session] of this.#sessions)
@@ -95,7 +96,7 @@ export class Debugging {
   #bind(id: number, session: Session, isolate: SandboxIsolate): void {
     session.channel?.close();
     const channel = isolate.debug((text) => {
-      // What an isolate that has been left still says is of no use.
+      // Late messages of an isolate that the session has left are dropped.
       if (session.channel === channel) this.#post({ type: "inspected", session: id, text });
     });
     session.channel = channel;

@@ -7,7 +7,7 @@ import type { Preludes } from "./preludes.ts";
 import type { Problem } from "./problem.ts";
 import { partsOf, type SchemaParts, wholeOf } from "./schema-parts.ts";
 
-/** What a definition says of itself. */
+/** What a definition (`defineHttpFilter` and the like) says of itself. */
 export interface Description {
   readonly kind: string;
   readonly name: string;
@@ -16,9 +16,9 @@ export interface Description {
   readonly terminal: boolean;
   readonly runs: "workers" | "control" | "everywhere";
   readonly section?: string;
-  /** A shipped package that wants an isolate of its own. */
+  /** A shipped package that has to run in a sandbox. */
   readonly sandboxed?: boolean;
-  /** A SandboxManifest, unchecked. */
+  /** Its SandboxManifest, not checked yet. */
   readonly sandbox?: unknown;
   readonly schema: unknown;
   readonly routeSchema?: unknown;
@@ -26,23 +26,24 @@ export interface Description {
 
 /** What the definitions of a module say of themselves. */
 export interface Described {
-  /** A hash of it. */
+  /** Hash of the descriptions. */
   readonly said: string;
   readonly descriptions: readonly Description[];
 }
 
-/** The same as it is kept on disk, the schemas apart. */
+/** A `Described` as it is kept on disk, with the schemas in a list of their own. */
 export interface Told {
   readonly said: string;
   readonly descriptions: readonly Omit<Description, keyof Schemas>[];
   readonly schemas: readonly Schemas[];
 }
+/** The schemas of one definition, taken apart (schema-parts.ts). */
 export interface Schemas {
   readonly schema: SchemaParts;
   readonly routeSchema?: SchemaParts;
 }
 
-/** Schemas are read when somebody asks for the first: most configs need those of a few packages. */
+/** Makes a `Described` whose schemas are read when the first of them is used: most configs need those of a few packages. */
 export function describedBy(
   { said, descriptions }: Omit<Told, "schemas">,
   schemas: () => readonly Schemas[],
@@ -67,7 +68,7 @@ export function describedBy(
   return { said, descriptions: withSchemas };
 }
 
-/** Why a module cannot be loaded, or is no package. */
+/** Says why a module cannot be loaded, or is no package. */
 export class DescribeError extends Error {
   readonly problem: Problem;
 
@@ -77,15 +78,16 @@ export class DescribeError extends Error {
   }
 }
 
-/** Loading somebody's module takes milliseconds; this is for the one that never ends. */
+/** Loading a module takes milliseconds; this limit is for one that never ends. */
 const LOAD_MS = 5_000;
 const MEMORY_MB = 128;
-/** One isolate serves so many modules of ours, then its heap is given back. */
+/** An isolate loads so many modules; then a new one replaces it, so that its heap is given back. */
 const MODULES_AN_ISOLATE = 100;
 
 /**
- * Loads modules far from any traffic and reads what they define. Ours share an isolate. Others share one with nobody but their
- * own earlier versions, for as long as no other is edited: making one takes longer (14 ms) than all else that is done here.
+ * Loads modules in isolates without traffic and reads what they define. Shipped packages share an isolate. A dropped-in package
+ * shares one only with its own earlier versions, until another package is edited: making an isolate (14 ms) takes longer than all
+ * other steps together.
  */
 export class Describer {
   readonly #preludes: Pick<Preludes, "sdk" | "reader">;
@@ -97,7 +99,7 @@ export class Describer {
     this.#preludes = preludes;
   }
 
-  /** As `describe`; what an earlier process was told of the same code is taken from disk. */
+  /** As `describe`, but what an earlier process read from the same code of a shipped package is taken from disk. */
   async learn(id: string, bundle: Bundle, { origin, entry }: PackageSource): Promise<Described> {
     const isOurs = origin === "shipped" && isKept(entry);
     const told = isOurs ? await this.#kept(entry, bundle) : this.describe(id, bundle, origin);
@@ -116,7 +118,7 @@ export class Describer {
     return told;
   }
 
-  /** `id` tells packages apart. Throws a DescribeError. */
+  /** Reads what a module defines. `id` tells dropped-in packages apart. Throws a DescribeError. */
   describe(id: string, bundle: Bundle, origin: "shipped" | "dropped-in"): Told {
     if (origin === "shipped") {
       if (!this.#shared?.mayLoad) this.#shared = this.#another(this.#shared);
@@ -127,7 +129,7 @@ export class Describer {
     try {
       return this.#own.read(bundle);
     } catch (error) {
-      // Who knows how far it got.
+      // A module that failed may have left the isolate in any state.
       this.#own.dispose();
       throw error;
     }
@@ -138,12 +140,12 @@ export class Describer {
     return new Cell(this.#preludes);
   }
 
-  /** Makes the isolate of the next dropped-in description, when there is time: a save then does not wait for it. */
+  /** Makes the isolate for the next dropped-in package ahead of time, so that a save does not wait for it. */
   warm(): void {
     if (!this.#own?.mayLoad) this.#own = this.#another(this.#own);
   }
 
-  /** Of versions that were looked at. */
+  /** Collects the garbage of modules that have been described. */
   collectGarbage(): void {
     for (const cell of [this.#shared, this.#own]) cell?.collectGarbage();
   }
@@ -155,10 +157,11 @@ export class Describer {
   }
 }
 
+/** One isolate, and the function in it that reads what a module defines. */
 class Cell {
   readonly #isolate: Isolate;
   readonly #read: EntryPoint;
-  /** The one package that it has loaded; undefined: none yet. */
+  /** The dropped-in package whose versions it loads; undefined: none yet. */
   id: string | undefined = undefined;
   #loaded = 0;
 
@@ -187,7 +190,7 @@ class Cell {
     }
   }
 
-  /** False: it has served long enough, or a module went past the memory limit. */
+  /** False: it has loaded enough modules, or a module went past the memory limit. */
   get mayLoad(): boolean {
     return !this.#isolate.disposed && this.#loaded < MODULES_AN_ISOLATE;
   }
@@ -201,7 +204,7 @@ class Cell {
   }
 }
 
-/** `text`: JSON of Description[]. */
+/** Splits descriptions for the disk. `text`: JSON of Description[]. */
 function told(text: string): Told {
   const all = JSON.parse(text) as readonly Description[];
   return {

@@ -2,21 +2,24 @@ import { stringify } from "yaml";
 import type { PackageInfo } from "./protocol.ts";
 
 export interface ChainPorts {
-  /** What the listeners listen on: of HTTP, of plain TCP. */
+  /** Ports of the HTTP listener and the plain TCP listener. */
   readonly http: number;
   readonly tcp: number;
   readonly admin: number;
-  /** Echo upstreams. */
+  /** Ports of the echo upstreams. */
   readonly httpEcho: readonly number[];
   readonly tcpEcho: number;
-  /** Nobody is to be told that a filter took too long: somebody is looking at it. */
+  /** Routes get no timeout, since a debugger may hold a request in a filter. */
   readonly noTimeouts?: boolean;
 }
 
-/** Kinds that a chain of its own can be made for. The others act by being there. */
+/** Kinds of packages that need the HTTP listener. */
 const HTTP_KINDS = new Set(["http", "access_log", "listener", "balancer"]);
 
-/** A config that uses each of these packages once, in front of echo upstreams: what `filter dev` runs where there is none. */
+/**
+ * Generates a config that uses each of these packages once, in front of echo upstreams: what `filter dev` runs if it is given
+ * none.
+ */
 export function devConfig(packages: readonly PackageInfo[], ports: ChainPorts): string {
   const of = (kind: string) => packages.filter((info) => info.kind === kind).map(useOf);
   const isTcp = packages.some((info) => info.kind === "network");
@@ -45,7 +48,7 @@ function httpListener(of: UsesOf, { http, noTimeouts = false }: ChainPorts): unk
   const routes = [{ match: { prefix: "/" }, route }];
   const manager = {
     stat_prefix: "http",
-    // What reaches the upstream twice is then the same twice.
+    // Without request ids, a request that is sent again reaches the upstream unchanged.
     generate_request_id: false,
     route_config: { name: "dev", virtual_hosts: [{ name: "all", domains: ["*"], routes }] },
     http_filters: [...of("http"), { name: "http/router", config: {} }],
@@ -93,7 +96,7 @@ function useOf({ package: name, schema }: PackageInfo): Use {
   return { name, config: sampleOf(schema as Schema) ?? {} };
 }
 
-/** What is read of a JSON Schema. */
+/** The keywords of JSON Schema that `sampleOf` reads. */
 interface Schema {
   readonly type?: string;
   readonly const?: unknown;
@@ -110,7 +113,7 @@ interface Schema {
   readonly duration?: boolean;
 }
 
-/** The smallest value that a schema takes. What has a default is left out; of the rest an example goes before a guess. */
+/** The smallest value that a schema accepts. Fields with a default are left out; an example is preferred to a guess. */
 export function sampleOf(schema: Schema): unknown {
   if (schema.examples?.[0] !== undefined) return schema.examples[0];
   if (schema.const !== undefined) return schema.const;

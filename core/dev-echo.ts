@@ -6,10 +6,13 @@ export interface Echo {
   close(): void;
 }
 
-/** More of a body than this is not told back. */
+/** An echo holds at most so much of a request's body. */
 const MAX_BODY_BYTES = 1024 * 1024;
 
-/** An upstream that answers with what reached it: the request line, its headers, its body. `name` tells several apart. */
+/**
+ * Starts an upstream that answers with the request that reached it: request line, headers, body. The header x-echo has its
+ * `name`.
+ */
 export function httpEcho(name: string): Promise<Echo> {
   const server = http.createServer((request, response) => {
     const chunks: Buffer[] = [];
@@ -28,13 +31,13 @@ export function httpEcho(name: string): Promise<Echo> {
       response.setHeader("x-echo", name);
       response.end(`${lines.join("\n")}\n${body === "" ? "" : `\n${body}\n`}`);
     });
-    // A client that leaves is its own affair.
+    // A client that disconnects needs no answer.
     request.on("error", () => {});
   });
   return listening(server);
 }
 
-/** An upstream that sends back what it gets. */
+/** Starts an upstream that sends back what it receives. */
 export function tcpEcho(): Promise<Echo> {
   const server = net.createServer({ allowHalfOpen: true }, (socket) => {
     socket.on("error", () => socket.destroy());

@@ -3,12 +3,12 @@ import type { PackageState } from "./package-state.ts";
 import type { RuntimeConfig } from "./protocol.ts";
 import type { ReloadOutcome } from "./reload.ts";
 
-/** What a proxy tells `tsproxy filter dev`, which has started it. */
+/** Events that a proxy sends to `tsproxy filter dev`, which has started it. */
 export type DevEvent =
   | {
       readonly type: "started";
       readonly listeners: readonly Bound[];
-      /** Dropped-in ones, with what is wrong with them. */
+      /** Dropped-in packages, with their problems. */
       readonly packages: readonly PackageState[];
       /** Where debuggers attach: `127.0.0.1:9230`. */
       readonly inspector?: string | undefined;
@@ -16,7 +16,7 @@ export type DevEvent =
   | ReloadOutcome
   | { readonly type: "exchange"; readonly exchange: unknown };
 
-/** One request and its answer, as `http/recorder` tells of it. */
+/** One request and its answer, as `http/recorder` reports them. */
 export interface Exchange {
   readonly method: string;
   readonly path: string;
@@ -25,7 +25,7 @@ export interface Exchange {
   readonly request: RecordedHalf;
   readonly status: number;
   readonly response: RecordedHalf;
-  /** The response came to its end. */
+  /** True: the response was complete. */
   readonly isWhole: boolean;
   readonly ms: number;
   readonly flags: readonly string[];
@@ -37,8 +37,9 @@ export interface Exchange {
 
 export interface RecordedHalf {
   readonly head: readonly (readonly [string, string])[];
-  /** One char a byte. */
+  /** The recorded body, one char a byte. */
   readonly body: string;
+  /** True: the body was longer than the recorder keeps. */
   readonly cut: boolean;
 }
 
@@ -49,7 +50,7 @@ const RECORDER = {
   config: { max_body_bytes: 65_536 },
 } as const;
 
-/** Puts a recorder before the filters of every connection manager. */
+/** Puts a recorder before the HTTP filters of every connection manager that serves traffic. */
 export function recordExchanges(config: RuntimeConfig): void {
   for (const { filterChains, defaultFilterChain, thread } of config.listeners) {
     if (thread === "control") continue;

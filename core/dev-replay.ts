@@ -2,7 +2,7 @@ import http from "node:http";
 import https from "node:https";
 import type { Exchange } from "./dev-events.ts";
 
-/** What a request was answered. Header names are lower case. */
+/** The answer to a request. Header names are lower case. */
 export interface Answer {
   readonly status: number;
   readonly headers: readonly (readonly [string, string])[];
@@ -14,7 +14,7 @@ export interface Replayed {
   readonly path: string;
   readonly verdict: "same" | "differs" | "failed";
   readonly before: number;
-  /** 0: there was no answer. */
+  /** Status of the new answer; 0: there was none. */
   readonly after: number;
   readonly headers: readonly LineChange[];
   readonly body: readonly LineChange[];
@@ -33,19 +33,19 @@ interface Kept {
   last: Answer;
 }
 
-/** An answer that takes longer is none. */
+/** A request that takes longer counts as unanswered. */
 const ANSWER_MS = 5_000;
-/** Differ by nature. */
+/** Response headers that differ every time, and so are not compared. */
 const VOLATILE = new Set(["date", "x-request-id", "x-envoy-upstream-service-time"]);
-/** What the connection manager has put there, or the next one will. */
+/** Request headers that are not sent again: the connection manager or the HTTP client sets them. */
 const NOT_SENT =
   /^(?:host|connection|keep-alive|transfer-encoding|x-request-id|x-forwarded-proto|x-envoy-.*)$/;
 
-/** Keeps the last different requests, and sends them again to new code. */
+/** Keeps the last requests, each different one once, and sends them again to new code. */
 export class Replay {
   readonly #most: number;
   readonly #kept = new Map<string, Kept>();
-  /** By the local address of what was sent here: the proxy tells of these exchanges as it did of the first. */
+  /** By the local addresses of replaying connections: called with the exchange that the proxy reports for each. */
   readonly #own = new Map<string, (exchange: Exchange) => void>();
 
   constructor(most: number) {
@@ -56,7 +56,7 @@ export class Replay {
     return this.#kept.size;
   }
 
-  /** False: it was one of ours. */
+  /** Takes an exchange that the proxy reports. False: it belongs to a replayed request. */
   add(exchange: Exchange): boolean {
     const own = this.#own.get(exchange.client);
     own?.(exchange);
@@ -72,7 +72,7 @@ export class Replay {
     return true;
   }
 
-  /** Sends each again, one after the other as they came, and compares with what the code before has answered. */
+  /** Sends each kept request again, one after the other as they came, and compares the answer with that of the code before. */
   async run(): Promise<Replayed[]> {
     const all: Replayed[] = [];
     for (const kept of [...this.#kept.values()]) all.push(await this.#again(kept));
@@ -96,7 +96,10 @@ export class Replay {
     }
   }
 
-  /** Told from the same place as the first time, in the chain: what the connection manager adds to an answer is no difference. */
+  /**
+   * Sends a request again. Its answer is taken from the recorder in the filter chain, as the first one was, so that what the
+   * connection manager adds to it makes no difference.
+   */
   async #send(exchange: Exchange): Promise<Answer> {
     let client = "";
     let told: (exchange: Exchange) => void = () => {};
@@ -117,7 +120,7 @@ export class Replay {
     }
   }
 
-  /** Settles with the end of the response. */
+  /** Settles with the end of the response. `onConnect` gets the connection's local address. */
   #request(exchange: Exchange, onConnect: (address: string) => void): Promise<void> {
     const { method, path, authority, request, listener } = exchange;
     const isTls = exchange.request.head.some(
@@ -162,7 +165,7 @@ function answerOf({ status, response }: Exchange): Answer {
   return { status, headers, body: response.body };
 }
 
-/** Framing: a body that differs is told as that. */
+/** Framing headers, which are not compared: a changed body is reported by itself. */
 const FRAMING = new Set(["connection", "keep-alive", "transfer-encoding", "content-length"]);
 
 function headerLines({ headers }: Answer): string[] {
@@ -172,10 +175,10 @@ function headerLines({ headers }: Answer): string[] {
     .sort();
 }
 
-/** Of longer texts only the ends are compared. */
+/** If the parts that differ are longer, they are reported as a whole. */
 const MOST_LINES = 400;
 
-/** The lines that two texts do not share, in order: the longest common subsequence stays. */
+/** The lines in which two texts differ, in order: all but their longest common subsequence. */
 export function linesChanged(before: readonly string[], after: readonly string[]): LineChange[] {
   let from = 0;
   while (from < before.length && from < after.length && before[from] === after[from]) from++;

@@ -6,6 +6,7 @@ import type { ReloadOutcome } from "./reload.ts";
 export type Committed = Extract<ReloadOutcome, { type: "committed" }>;
 export type Refused = Extract<ReloadOutcome, { type: "refused" }>;
 
+/** What `filter dev` reports once the proxy has started. */
 export interface DevStart {
   readonly config: string;
   readonly isOwnConfig: boolean;
@@ -25,17 +26,17 @@ export interface DevStart {
   readonly inspector?: string | undefined;
 }
 
-/** What `filter dev` says: for eyes, or a JSON object a line. */
+/** The output of `filter dev`: text for a terminal, or a JSON object a line. */
 export interface DevReport {
   started(start: DevStart): void;
   exchange(exchange: Exchange): void;
   committed(outcome: Committed, workers: number, replayed: readonly Replayed[]): void;
   refused(outcome: Refused): void;
-  /** It is again what serves. */
+  /** A refused edit was undone: the file is again what serves. */
   mended(what: string): void;
   /** A line of the proxy's log. */
   log(level: string, message: string, fields: Readonly<Record<string, unknown>>): void;
-  /** What the proxy wrote that is no line of its log. */
+  /** A line of the proxy's output that is no line of its log. */
   text(line: string): void;
 }
 
@@ -90,7 +91,7 @@ function shown({ file, line, column, path, message, help, frame }: Problem): unk
 }
 
 const CODES = { red: 31, green: 32, yellow: 33, blue: 36, dim: 2, bold: 1 } as const;
-/** Of a body's differences. */
+/** At most so many lines of a body's differences are shown. */
 const MOST_LINES = 8;
 
 class TerminalReport implements DevReport {

@@ -4,9 +4,10 @@ import { isIP } from "node:net";
 import { networkInterfaces } from "node:os";
 import type { DnsResolverOptions } from "@tsproxy/sdk";
 
+/** An address of a name. */
 export interface Resolved {
   readonly ip: string;
-  /** Seconds; 0 where nobody gave one. */
+  /** Seconds; 0: unknown. */
   readonly ttl: number;
 }
 export type Family = "AUTO" | "V4_ONLY" | "V6_ONLY" | "V4_PREFERRED" | "ALL";
@@ -15,7 +16,7 @@ const HOSTS_FILE = "/etc/hosts";
 let hosts = new Map<string, string[]>();
 let hostsStamp = "";
 
-/** The hosts file, read again when it has changed. c-ares alone would miss it. */
+/** A name's addresses in the hosts file, which Node's DNS queries do not look at. The file is read again when it has changed. */
 function fromHostsFile(name: string): readonly string[] {
   try {
     const { mtimeMs, size } = statSync(HOSTS_FILE);
@@ -37,8 +38,9 @@ function fromHostsFile(name: string): readonly string[] {
 }
 
 /**
- * All addresses of a name: the hosts file first, then DNS with TTLs, then the system's resolver. An empty list means that the
- * name has none; rejects if nobody could be asked. With servers of its own DNS alone is asked.
+ * Resolves a name: by the hosts file, then by DNS with TTLs, then by the system's resolver. With `servers` these are the only
+ * resolvers besides the hosts file, or, with `fallback`, the last ones; with `system` DNS is not queried. An empty list: the name
+ * has no address. Rejects if no resolver could be asked.
  */
 export async function resolveName(
   name: string,
@@ -72,7 +74,7 @@ export async function resolveName(
   return [];
 }
 
-/** By DNS. `asked`: a server has answered, if only that there is no such name. */
+/** Asks by DNS. `asked`: a server has answered, if only that there is no such name. */
 async function query(
   name: string,
   family: Family,
@@ -90,7 +92,7 @@ async function query(
   return { found: pick(family, v4 ?? [], v6 ?? []), asked };
 }
 
-/** getaddrinfo. Undefined: there is no such name. */
+/** Asks the system's resolver (getaddrinfo). Undefined: there is no such name. */
 async function lookUp(name: string, family: Family): Promise<readonly Resolved[] | undefined> {
   try {
     const looked = await dns.lookup(name, { all: true });
@@ -106,7 +108,7 @@ async function lookUp(name: string, family: Family): Promise<readonly Resolved[]
 const SYSTEM: DnsResolverOptions = { servers: [], fallback: false, system: false };
 const resolvers = new Map<string, Pick<dns.Resolver, "resolve4" | "resolve6">>();
 
-/** Kept for the life of the thread: configs name few. */
+/** A resolver with these options, kept for the life of the thread: configs name few. */
 function resolverOf({ servers, timeoutMs, tries }: DnsResolverOptions) {
   if (servers.length === 0 && timeoutMs === undefined && tries === undefined) return dns;
   const key = JSON.stringify([servers, timeoutMs, tries]);
@@ -122,7 +124,7 @@ function resolverOf({ servers, timeoutMs, tries }: DnsResolverOptions) {
   return resolver;
 }
 
-/** Undefined: the server could not be asked. */
+/** Undefined: no server could be asked. */
 async function ask(
   query: () => Promise<{ address: string; ttl: number }[]>,
 ): Promise<Resolved[] | undefined> {
@@ -146,7 +148,10 @@ function pick(
   return v6.length > 0 ? v6 : v4;
 }
 
-/** As getaddrinfo's AI_ADDRCONFIG: without an address beyond loopback nothing IPv6 can be reached. */
+/**
+ * True if this machine has an IPv6 address beyond loopback (AI_ADDRCONFIG of getaddrinfo): without one nothing can be reached by
+ * IPv6.
+ */
 function routesIpv6(): boolean {
   return Object.values(networkInterfaces()).some((list) =>
     list?.some((a) => a.family === "IPv6" && !a.internal),

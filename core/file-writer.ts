@@ -2,17 +2,19 @@ import { createWriteStream, type WriteStream } from "node:fs";
 
 const QUEUE_LIMIT = 16 * 1024 * 1024; // bytes of log lines that may wait for a slow disk; past it lines are dropped and counted
 
-/** Opened anew these fail where they are sockets, as under systemd or in a pipe of Node's. */
+/**
+ * Written through their descriptors: opening these paths fails where they are sockets, as under systemd or in a pipe of Node's.
+ */
 const STANDARD: Readonly<Record<string, number>> = { "/dev/stdout": 1, "/dev/stderr": 2 };
 
-/** Envoy's `filesystem.` stats that are about writing. */
+/** Those of Envoy's `filesystem.` stats that count writes. */
 export interface WriterStats {
   readonly completed: { inc(): void };
   readonly failed: { inc(): void };
   readonly reopenFailed: { inc(): void };
 }
 
-/** Appends to files without ever holding the data path up. */
+/** Appends to files without ever blocking the caller. */
 export class FileWriter {
   readonly #streams = new Map<string, WriteStream>();
   readonly #ending = new Set<Promise<void>>();
@@ -25,7 +27,7 @@ export class FileWriter {
     this.#stats = stats;
   }
 
-  /** An empty text only makes the file. */
+  /** Appends a text; an empty one only creates the file. */
   append(path: string, text: string): void {
     const stream = this.#streams.get(path) ?? this.#open(path, false);
     if (text === "") return;
@@ -49,7 +51,7 @@ export class FileWriter {
       fd === undefined ? { flags: "a" } : { fd, autoClose: false },
     );
     stream.on("error", (error) => {
-      // The next line tries anew.
+      // The next line opens the file again.
       if (this.#streams.get(path) === stream) this.#streams.delete(path);
       if (again) this.#stats?.reopenFailed.inc();
       this.#onTrouble(path, error.message);
@@ -58,7 +60,9 @@ export class FileWriter {
     return stream;
   }
 
-  /** The files were moved away: what waits goes to them as they are, and what comes to new ones of the same names. */
+  /**
+   * Called after files were moved away: text that waits still goes to the moved files, later text to new files of the same names.
+   */
   reopen(): void {
     for (const [path, stream] of [...this.#streams]) {
       if (STANDARD[path] !== undefined) continue;

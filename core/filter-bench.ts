@@ -30,14 +30,14 @@ import type { PackageInfo } from "./protocol.ts";
 import { faultStat, sandboxStat } from "./server-stats.ts";
 
 export interface FilterBenchOptions {
-  /** As configs call it, `kind/name`, or a path. */
+  /** The filter: its name in configs, `kind/name`, or a path. */
   readonly name: string;
   readonly filters: readonly string[];
-  /** A config whose entry of the filter is taken; undefined: the smallest that its schema takes. */
+  /** A config whose entry of the filter is used; undefined: the smallest config that its schema accepts. */
   readonly configFile: string | undefined;
-  /** Of measuring, all in all. */
+  /** Total duration of the measurement. */
   readonly seconds: number;
-  /** What is asked for, and lines of headers beside those of a browser. */
+  /** Path of the requests, and header lines beside those that a browser sends. */
   readonly path: string;
   readonly headers: readonly string[];
   readonly connections: number;
@@ -47,12 +47,12 @@ export interface FilterBenchOptions {
 const SLICE_MS = 150;
 const ROUNDS_MIN = 3;
 const WARM_UP_MS = 2_000;
-/** Ends of streams cross up to 20 ms late. */
+/** The end of a stream reaches the sandbox up to 20 ms late. */
 const SETTLE_MS = 50;
-/** Stats of sandboxes are told once a second. */
+/** Sandboxes report their stats once a second. */
 const TOLD_MS = 1_300;
 
-/** What a browser sends. */
+/** Headers that a browser sends. */
 const HEADERS = [
   "Host: www.example.com",
   "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36",
@@ -62,7 +62,10 @@ const HEADERS = [
   "Cookie: session=4f1c9a7be2d34c0f9b8a; theme=dark; consent=yes",
 ];
 
-/** What one filter costs a request, against none: in the builtin group and in a sandbox, in turns of a moment each. */
+/**
+ * Measures the CPU that one filter costs a request, compared with none: among the shipped filters and in a sandbox, in
+ * alternating slices of a moment each. Answers the exit code.
+ */
 export async function filterBench(options: FilterBenchOptions, runtime: Runtime): Promise<number> {
   let result: BenchResult;
   try {
@@ -86,15 +89,15 @@ export async function filterBench(options: FilterBenchOptions, runtime: Runtime)
   return 0;
 }
 
-/** Said to whoever called, who can do something about it. */
+/** A failure that the user can act on; its message is printed without a stack. */
 class Refused extends Error {}
 
-/** The filter, and how it can be placed. */
+/** The filter to measure, and the variants to measure it in. */
 interface Subject {
   readonly info: PackageInfo;
   readonly hooks: readonly string[];
   readonly filters: readonly string[];
-  /** An entry of `http_filters`. */
+  /** The filter's entry in `http_filters`. */
   readonly use: { readonly name: string };
   readonly variants: readonly VariantName[];
   readonly notes: readonly string[];
@@ -132,7 +135,7 @@ async function findSubject(options: FilterBenchOptions): Promise<Subject> {
   };
 }
 
-/** Undefined: it is no path. */
+/** The package that a path names, as a source id and its directory. Undefined: `name` is no path. */
 function placeOf(name: string): { readonly id: string; readonly directory: string } | undefined {
   if (!/[/.]/.test(name) || !existsSync(name)) return undefined;
   const file = path.resolve(name);
@@ -158,7 +161,7 @@ function whyNone(
   return `no filter "${name}"; ${didYouMean(name, names) ?? "name its file, its directory with --filters, or see tsproxy filter list"}`;
 }
 
-/** Where it may live. */
+/** The variants in which the filter can run, and why there are not more. */
 function placements(
   unit: PackageUnit,
   info: PackageInfo,
@@ -173,7 +176,7 @@ function placements(
   return { variants: ["builtin"], note: `${why}: measured without a sandbox` };
 }
 
-/** The filter's entry as a config has it. */
+/** Finds the filter's entry in a config. */
 async function useIn(
   file: string,
   info: PackageInfo,
@@ -222,6 +225,7 @@ interface Running {
   lost: number;
 }
 
+/** One run of the benchmark: starts the proxies and peers, measures, and cleans up. */
 class Bench {
   readonly #options: FilterBenchOptions;
   readonly #subject: Subject;
@@ -268,7 +272,7 @@ class Bench {
     const before = await this.#usage(sandbox);
     for (let round = 0; round < rounds; round++) {
       this.#tell(`round ${round + 1} of ${rounds}`);
-      // There and back, so that what changes with time falls on all alike.
+      // Every other round runs in reverse, so that changes over time affect all variants alike.
       for (const running of round % 2 === 0 ? this.#running : this.#running.toReversed())
         await this.#measure(load, running, sliceMs);
     }
@@ -292,7 +296,7 @@ class Bench {
     };
   }
 
-  /** Stands for the cost of being called at all. */
+  /** Writes a filter whose hooks do nothing, to measure what calling hooks costs. */
   async #writeIdle(): Promise<void> {
     const folder = path.join(this.#folder, "idle");
     await mkdir(folder);
@@ -385,7 +389,7 @@ export default defineHttpFilter({ name: "bench_idle", config: Type.Object({}), s
     };
   }
 
-  /** Once all that has crossed has been counted. */
+  /** The sandbox's usage counters, read after its last report. Empty: no sandbox is measured. */
   async #usage(sandbox: Running | undefined): Promise<ReadonlyMap<string, number>> {
     if (sandbox === undefined) return new Map();
     await sleep(TOLD_MS);
@@ -400,7 +404,7 @@ export default defineHttpFilter({ name: "bench_idle", config: Type.Object({}), s
     return counted.reduce((sum, n) => sum + n, 0);
   }
 
-  /** The upstream answers all that reaches it with 200. */
+  /** The upstream answers every request with 200, so any other status comes from the filter. */
   #notes(): string[] {
     const own = this.#running.some(({ statuses }) => [...statuses.keys()].some((s) => s !== "200"));
     return own
@@ -422,7 +426,7 @@ export default defineHttpFilter({ name: "bench_idle", config: Type.Object({}), s
   }
 }
 
-/** Undefined: nothing has crossed. */
+/** What one request moves across the sandbox's border, from counters before and after. Undefined: nothing crossed. */
 function crossingOf(
   before: ReadonlyMap<string, number>,
   after: ReadonlyMap<string, number>,

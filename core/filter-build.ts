@@ -8,7 +8,7 @@ import { formatProblem, noFilters, refuse, shortPath } from "./problem.ts";
 import { VERSION } from "./version.ts";
 
 export interface FilterBuildOptions {
-  /** None: all. */
+  /** Filters to build; empty: all. */
   readonly names: readonly string[];
   readonly filters: readonly string[];
   readonly trust: readonly string[];
@@ -25,7 +25,7 @@ interface Written {
   readonly hash: string;
 }
 
-/** Makes one file of each filter, which works dropped into `filters/` as its folder does. */
+/** Packs each filter into one file, which works in `filters/` as its folder does. Answers the exit code. */
 export async function filterBuild(options: FilterBuildOptions): Promise<number> {
   const { names, filters, trust, out, json } = options;
   const catalog = await Catalog.open(trust);

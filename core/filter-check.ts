@@ -24,7 +24,7 @@ import {
 } from "./typescript.ts";
 
 export interface FilterCheckOptions {
-  /** Only these; none: all. */
+  /** Filters to check; empty: all. */
   readonly names: readonly string[];
   readonly filters: readonly string[];
   readonly trust: readonly string[];
@@ -33,7 +33,10 @@ export interface FilterCheckOptions {
   readonly json: boolean;
 }
 
-/** Whether filters can be loaded, and the types of filters, their tests and the scripts of configs. The exit code is 1 if not. */
+/**
+ * Checks that filters load, and the types of filters, their tests and the scripts of configs. The exit code is 1 if anything
+ * fails.
+ */
 export async function filterCheck(options: FilterCheckOptions): Promise<number> {
   const catalog = await Catalog.open(options.trust);
   const units = await catalog.units(options.filters);
@@ -61,7 +64,7 @@ export async function filterCheck(options: FilterCheckOptions): Promise<number> 
   const files = (await Promise.all(own.map((unit) => sourcesOf(unit)))).flat();
   const nodeTests = files.filter(isNodeTest);
   const others = files.filter((file) => !nodeTests.includes(file));
-  // What does not even parse has been told.
+  // Files with a problem already, such as a syntax error, get no type errors on top.
   const broken = new Set(problems.map((found) => path.resolve(found.file)));
   const said = await typeProblems(compiler, others);
   const nodeTypes = findNodeTypes();
@@ -92,7 +95,7 @@ function noFilter(name: string, units: readonly PackageUnit[], filters: readonly
   return `no filter "${name}" in ${where}; there: ${list}`;
 }
 
-/** The TypeScript of a package, its tests as well. */
+/** The TypeScript files of a package, tests included. */
 async function sourcesOf({ source }: PackageUnit): Promise<string[]> {
   const isSingle = source.id === source.entry;
   if (isSingle) return /\.[cm]?ts$/.test(source.entry) ? [source.entry] : [];
@@ -102,17 +105,17 @@ async function sourcesOf({ source }: PackageUnit): Promise<string[]> {
     .map((name) => path.join(source.folder, name));
 }
 
-/** Tests run in Node, and may use it; they are checked where its types are, and left to vitest where they are not. */
+/** True for a test that imports Node's modules, as tests may. It is checked only where Node's types are installed. */
 function isNodeTest(file: string): boolean {
   return /\.test\.[cm]?ts$/.test(file) && /from "node:/.test(readFileSync(file, "utf8"));
 }
 
-/** What is wrong in a file is told once, whoever imports it. */
+/** Drops repetitions: an error in a file is found once for each program that imports it. */
 function distinct(problems: readonly Problem[]): Problem[] {
   return [...new Map(problems.map((found) => [JSON.stringify(found), found])).values()];
 }
 
-/** What there is in the place of a name that filters do not have. */
+/** What filters can use instead of globals that they do not have, for error messages. */
 const INSTEAD: Readonly<Record<string, string>> = {
   Buffer: "Uint8Array, and the helpers of @tsproxy/sdk",
   console: "cx.log (in a script: log)",
@@ -142,7 +145,7 @@ async function scriptsOf(
   return { scripts: scriptsIn(loaded.config), problems: [] };
 }
 
-/** Each package's scripts are a program of their own: the names that they find differ. */
+/** Checks the scripts of each package as a program of their own, since each package provides other global names. */
 async function scriptProblems(
   compiler: readonly string[],
   scripts: readonly FoundScript[],

@@ -16,24 +16,24 @@ import type { PackageInfo } from "./protocol.ts";
 import { Supervisor } from "./supervisor.ts";
 
 export interface FilterDevOptions {
-  /** Only this one stands in the chain that is made; undefined: all that are found. */
+  /** The one filter of the generated chain; undefined: all that are found. */
   readonly name: string | undefined;
   /** Directories of packages. */
   readonly filters: readonly string[];
-  /** Undefined: a chain is made. */
+  /** The user's config; undefined: one is generated. */
   readonly configFile: string | undefined;
   readonly trust: readonly string[];
-  /** Of the chain that is made: 0 takes any. */
+  /** HTTP port of the generated config; 0: any. */
   readonly port: number;
   readonly concurrency: number;
-  /** How many of the last requests are sent again. */
+  /** How many of the last requests are sent again after a save. */
   readonly replay: number;
   readonly json: boolean;
-  /** Debuggers attach there; undefined: nowhere. */
+  /** Port at which debuggers attach; undefined: none can. */
   readonly inspectPort: number | undefined;
 }
 
-/** A proxy, upstreams that echo, and a word about every save, in one terminal. */
+/** Runs a proxy in front of echo upstreams and reports every save in the terminal. Answers the exit code. */
 export async function filterDev(options: FilterDevOptions, runtime: Runtime): Promise<number> {
   const { json } = options;
   const colours = process.stdout.isTTY === true && process.env.NO_COLOR === undefined;
@@ -48,12 +48,13 @@ export async function filterDev(options: FilterDevOptions, runtime: Runtime): Pr
   }
 }
 
+/** One run of `filter dev`: supervises the proxy and reports its events. */
 class Dev {
   readonly #options: FilterDevOptions;
   readonly #report: DevReport;
   readonly #chain: OwnChain | undefined;
   readonly #replay: Replay;
-  /** One outcome at a time: its replays end before the next is told. */
+  /** Outcomes are reported one at a time: the replays of one end before the next is reported. */
   #telling: Promise<void> = Promise.resolve();
 
   constructor(options: FilterDevOptions, report: DevReport, chain: OwnChain | undefined) {
@@ -152,19 +153,19 @@ class Dev {
   }
 
   async #onRefused(outcome: Refused): Promise<void> {
-    // A filter that wants more of its config, or is gone, is met halfway.
+    // The filter may need more config now, or be gone: then a newly generated config may mend that, and nothing is reported.
     if (!(await this.#chain?.fit())) this.#report.refused(outcome);
   }
 
   async #onCommitted(outcome: Committed): Promise<void> {
     const { changed, removed } = outcome;
-    // Told of once the config that uses it is there.
+    // If the generated config changes, another commit follows, and the requests are sent again then.
     const grown = this.#chain !== undefined && (await this.#chain.fit([...changed, ...removed]));
     const replayed = grown ? [] : await this.#replay.run();
     this.#report.committed(outcome, this.#options.concurrency, replayed);
   }
 
-  /** The proxy's log, but for what its events have told. */
+  /** Prints a line of the proxy's log, unless an event has told the same. */
   #onLine(line: string): void {
     let told: Record<string, unknown>;
     try {
@@ -180,14 +181,14 @@ class Dev {
   }
 }
 
-/** The config that is made where none was given, and what stands behind it. */
+/** The generated config, and the echo upstreams that it leads to. */
 class OwnChain {
   readonly file: string;
   readonly #options: FilterDevOptions;
   readonly #echoes: readonly Echo[];
   readonly #ports: ChainPorts;
   readonly #catalog: Catalog;
-  /** Packages that stand in it. */
+  /** Packages that the config uses. */
   #used: readonly string[] = [];
   #text = "";
 
@@ -205,7 +206,7 @@ class OwnChain {
     this.#ports = ports;
   }
 
-  /** A string says why there is none. */
+  /** Answers a string, the reason, if there is nothing to run. */
   static async make(options: FilterDevOptions): Promise<OwnChain | string> {
     const catalog = await Catalog.open(options.trust);
     const found = await packagesOf(catalog, options);
@@ -234,16 +235,19 @@ class OwnChain {
     return this.#echoes.map((echo) => `127.0.0.1:${echo.port}`);
   }
 
-  /** These have changed, come or gone, or the config was refused (none): it takes that up. False: there was no need to. */
+  /**
+   * Generates the config again: these packages have changed, come or gone; none named: the config was refused. False: the file
+   * stays as it is.
+   */
   async fit(packages: readonly string[] = []): Promise<boolean> {
     if (packages.length > 0 && packages.every((name) => this.#used.includes(name))) return false;
     const { used, broken } = await packagesOf(this.#catalog, this.#options);
-    // What is broken keeps its place until it is mended.
+    // The config stays as it is while a package is broken, so that the package keeps its place in the chain.
     if (broken > 0) return false;
     return this.#write(used);
   }
 
-  /** False: that is what stands there. */
+  /** False: the file has this text already. */
   async #write(used: readonly PackageInfo[]): Promise<boolean> {
     this.#used = used.map((info) => info.package);
     const hasBalancer = used.some((info) => info.kind === "balancer");
@@ -262,7 +266,9 @@ class OwnChain {
   }
 }
 
-/** Dropped-in packages as they lie there now; `used` are those that a chain shall have. */
+/**
+ * Finds the dropped-in packages on disk. `used`: those that the generated chain shall have; `broken`: how many cannot be built.
+ */
 async function packagesOf(catalog: Catalog, { filters, name }: FilterDevOptions) {
   const units = (await catalog.units(filters)).filter(
     (unit) => unit.source.origin === "dropped-in",

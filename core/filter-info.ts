@@ -15,7 +15,7 @@ export interface FilterInfoOptions {
   readonly name: string;
   readonly filters: readonly string[];
   readonly trust: readonly string[];
-  /** Configs that are looked through for uses. */
+  /** Configs to search for uses of the filter. */
   readonly configs: readonly string[];
   readonly json: boolean;
 }
@@ -32,7 +32,7 @@ export interface FilterInfo {
   readonly types: readonly string[];
   readonly hash: string;
   readonly bytes: number;
-  /** Those that its code names. */
+  /** Hooks that its code names. */
   readonly hooks: readonly string[];
   readonly stats: readonly { readonly kind: string; readonly name: string }[];
   readonly schema: unknown;
@@ -40,7 +40,7 @@ export interface FilterInfo {
   readonly uses: readonly { readonly file: string; readonly line: number; readonly path: string }[];
 }
 
-/** Everything that is known of a package, from its code and from configs. */
+/** Prints what is known of a package, from its code and from configs. Answers the exit code. */
 export async function filterInfo(options: FilterInfoOptions): Promise<number> {
   const { name, json } = options;
   const catalog = await Catalog.open(options.trust);
@@ -72,12 +72,13 @@ export async function filterInfo(options: FilterInfoOptions): Promise<number> {
   return 0;
 }
 
+/** Finds a package by `kind/name`, name, alias or folder name. Undefined: there is none that could be built. */
 export function find(units: readonly PackageUnit[], name: string) {
   const all = units.flatMap((unit) => {
     const built = unit.next;
     return (built?.infos ?? []).map((info) => ({ unit, info, built: built! }));
   });
-  // A dropped-in one goes before a shipped one of the same name, as in configs.
+  // A dropped-in package takes precedence over a shipped one of the same name, as in configs.
   const inOrder = [...all].sort((a, b) => a.info.origin.localeCompare(b.info.origin));
   return (
     inOrder.find(({ info }) => info.package === name) ??
@@ -115,6 +116,7 @@ function infoOf(
   };
 }
 
+/** The package's version; "": it has none. */
 export function versionOf({ source }: PackageUnit): string {
   if (source.id === source.entry) return readBundle(source.entry)?.version ?? "";
   const manifest = path.join(source.folder, "package.json");
@@ -130,12 +132,13 @@ const OTHER_HOOKS: Readonly<Record<string, readonly string[]>> = {
   service: ["listener", "clusters"],
 };
 
+/** Names of the hooks of this kind that the code mentions. */
 export function hooksIn(kind: string, code: string): string[] {
   const names = OTHER_HOOKS[kind] ?? [...HOOK_NAMES].map(([name]) => name);
   return names.filter((name) => new RegExp(`\\b${name}\\b\\s*[(:,]`).test(code));
 }
 
-/** Names that its code asks for as they stand there; `…` for what is put in at run time. */
+/** Stats whose names stand in the code as literals; `…` stands for parts that are inserted at run time. */
 export function statsIn(code: string): { kind: string; name: string }[] {
   const found = new Map<string, { kind: string; name: string }>();
   const call = /\.(counter|gauge|histogram)\(\s*(?:"([^"]*)"|'([^']*)'|`([^`]*)`)/g;
@@ -146,7 +149,7 @@ export function statsIn(code: string): { kind: string; name: string }[] {
   return [...found.values()].sort((a, b) => a.name.localeCompare(b.name));
 }
 
-/** Places of the config that name the package, at the user's lines. */
+/** Places in a config that use the package, with the user's lines. */
 function usesIn(loaded: Loaded & { ok: true }, name: string): FilterInfo["uses"] {
   const found: { file: string; line: number; path: string }[] = [];
   const walk = (value: unknown, place: string): void => {
@@ -209,7 +212,7 @@ function shown(info: FilterInfo): string {
   return `${info.package}${version}${info.name === info.package.split("/")[1] ? "" : `  (${info.name})`}\n${lines.join("\n")}\n`;
 }
 
-/** Fields with their types and defaults. */
+/** One line for each field of a schema, with its type and default; nested fields down to two levels below. */
 function fieldLines(schema: Schema, indent: string, depth = 0): string[] {
   const { properties = {}, required = [] } = schema;
   return Object.entries(properties).flatMap(([name, field]) => {

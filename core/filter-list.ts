@@ -17,12 +17,12 @@ interface Row {
   readonly origin: string;
   readonly group: string;
   readonly state: string;
-  /** Only a proxy that runs has one. */
+  /** Only a running proxy has generations. */
   readonly generation?: number;
   readonly error?: Partial<Problem> & { readonly message: string };
 }
 
-/** Prints the packages of a running proxy, or those that one would find. The exit code is 1 if any is broken. */
+/** Prints the packages of a running proxy (`--admin`), or those on disk. The exit code is 1 if any is broken. */
 export async function listFilters(options: ListOptions): Promise<number> {
   const rows =
     options.admin === undefined ? await rowsOnDisk(options) : await rowsOfProxy(options.admin);
@@ -51,7 +51,7 @@ function rowsOf(unit: PackageUnit): Row[] {
   });
 }
 
-/** A string says why there are none. */
+/** Asks a running proxy through its admin address. A string: the reason why it could not be asked. */
 async function rowsOfProxy(url: string): Promise<Row[] | string> {
   const base = url.includes("://") ? url : `http://${url}`;
   try {

@@ -19,12 +19,12 @@ export type NewFilterKind = (typeof NEW_FILTER_KINDS)[number];
 export interface NewFilterOptions {
   readonly name: string;
   readonly kind: NewFilterKind;
-  /** The directory that packages lie in. */
+  /** The directory with the packages. */
   readonly dir: string;
   readonly json: boolean;
 }
 
-/** Writes a package that works as it stands: a small filter, its config, its test. */
+/** Writes a new package that works as it is: a small filter, its config, its test. Answers the exit code. */
 export async function filterNew(options: NewFilterOptions): Promise<number> {
   const { name, kind, dir, json } = options;
   const refuse = (error: string): number => {
@@ -60,8 +60,9 @@ export async function filterNew(options: NewFilterOptions): Promise<number> {
 }
 
 /**
- * What tsc and the editor need to know: filters import the SDK that came with this proxy, and Node does not exist for them. Stands
- * above the packages; in `filters/` itself if what is above has a tsconfig.json of its own.
+ * Writes a tsconfig.json for tsc and the editor: filters import the SDK that came with this proxy, and have no Node. It goes
+ * beside the directory of packages, or into it if there is a tsconfig.json of another kind beside it. Undefined: none was
+ * written.
  */
 async function writeTsconfig(dir: string): Promise<string | undefined> {
   const above = path.dirname(path.resolve(dir));
@@ -87,7 +88,9 @@ function isOurs(tsconfig: string): boolean {
   return tsconfig.includes("tsproxy/tsconfig.json") || tsconfig.includes(KIT);
 }
 
-/** By name where the proxy is installed, so that it stays right when that moves; else by path. */
+/**
+ * What the tsconfig.json extends: a package name where the proxy is installed, which stays right when that moves; else a path.
+ */
 function kit(from: string): string {
   if (!isPacked) return path.join(ROOT, KIT);
   try {
@@ -98,7 +101,7 @@ function kit(from: string): string {
   }
 }
 
-/** What F5 does in VS Code: attach to `tsproxy filter dev --inspect`. */
+/** Writes the launch.json by which F5 in VS Code attaches to `tsproxy filter dev --inspect`. Undefined: there is one already. */
 async function writeLaunch(dir: string): Promise<string | undefined> {
   const file = path.join(path.dirname(path.resolve(dir)), ".vscode", "launch.json");
   if (existsSync(file)) return undefined;
@@ -117,7 +120,7 @@ async function writeLaunch(dir: string): Promise<string | undefined> {
   return file;
 }
 
-/** Where the config names it; undefined: nowhere. */
+/** The config field in which each kind is used; undefined: no config names it. */
 const PLACES: Readonly<Record<NewFilterKind, string | undefined>> = {
   http: "http_filters",
   network: "filters",

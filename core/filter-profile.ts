@@ -7,16 +7,16 @@ export interface FilterProfileOptions {
   readonly heap: boolean;
   readonly heapSnapshot: boolean;
   readonly output?: string;
-  /** Where the proxy's admin is. */
+  /** The proxy's admin address. */
   readonly admin: string;
   readonly json: boolean;
 }
 
 const ENDINGS = { cpu: "cpuprofile", heap: "heapprofile", snapshot: "heapsnapshot" } as const;
-/** The answer of a large heap takes its time. */
+/** Time for the answer itself: a large heap takes long. */
 const PATIENCE_MS = 30_000;
 
-/** Asks a proxy that runs for a profile of one filter, and writes it to a file. */
+/** Asks a running proxy for a profile of one filter and writes it to a file. Answers the exit code. */
 export async function filterProfile(options: FilterProfileOptions): Promise<number> {
   const { name, seconds, heap, heapSnapshot, admin, json } = options;
   const kind = heapSnapshot ? "snapshot" : heap ? "heap" : "cpu";

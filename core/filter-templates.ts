@@ -1,9 +1,11 @@
 import type { NewFilterKind } from "./filter-new.ts";
 
-/** Kinds that are no part of any request: they run among the shipped packages, and say that they may. */
+/**
+ * Kinds that take no part in requests: they run among the shipped packages, for which their package.json must call them trusted.
+ */
 const TRUSTED: ReadonlySet<NewFilterKind> = new Set(["service"]);
 
-/** The files of a new package: small, working, tested. */
+/** The files of a new package, by name: a small filter that works, and its test. */
 export function filesOf(name: string, kind: NewFilterKind): Record<string, string> {
   const words = { name, Class: className(name), header: `x-${name.replaceAll("_", "-")}` };
   return {

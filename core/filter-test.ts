@@ -10,17 +10,17 @@ import { discoverDroppedIn } from "./packages.ts";
 import { noFilters } from "./problem.ts";
 
 export interface FilterTestOptions {
-  /** The directory that packages lie in. */
+  /** The directory with the packages. */
   readonly dir: string;
-  /** Only test files whose path has one of these; none: all. */
+  /** Only test files whose path contains one of these; empty: all. */
   readonly names: readonly string[];
   readonly watch: boolean;
   readonly json: boolean;
 }
 
 /**
- * Runs the tests beside filters, and for each package what holds for every one of its kind (`conformance` of the testing kit). They
- * need nothing installed: `@tsproxy/sdk`, its testing kit and vitest are those of the proxy.
+ * Runs the tests beside filters, and for each package those that every package of its kind must pass (`conformance` of the
+ * testing kit). Nothing has to be installed: `@tsproxy/sdk`, its testing kit and vitest are those of the proxy.
  */
 export async function filterTest(options: FilterTestOptions): Promise<number> {
   const { dir, names, watch, json } = options;
@@ -34,7 +34,7 @@ export async function filterTest(options: FilterTestOptions): Promise<number> {
     const vitest = await startVitest("test", [...names], {
       config: false,
       root: process.cwd(),
-      // Two places, since one that held both would be searched as a whole.
+      // Two projects, since a directory that held both would be searched as a whole.
       projects: [project("tests", path.resolve(dir)), project("conformance", made)],
       watch,
       ...(json && { reporters: ["json"] }),
@@ -54,22 +54,22 @@ function project(name: string, dir: string): TestProjectInlineConfiguration {
     test: {
       name,
       dir,
-      // Makes the sandboxes that `places` of the testing kit gives.
+      // Makes the sandboxes for `places` of the testing kit.
       setupFiles: [
         isPacked ? path.join(ROOT, "dist/core/place.js") : path.join(ROOT, "core/sandbox/place.ts"),
       ],
-      // With the same SDK as the tests, wherever it lies.
+      // Inlined, so that it uses the same SDK as the tests.
       server: { deps: { inline: [/\/core\/place\.js$/] } },
-      // Every cut of a body, each through an isolate, takes a busy machine its time.
+      // Conformance sends a body cut at every place, each time through an isolate, which takes long on a busy machine.
       testTimeout: 60_000,
       pool: "forks",
-      // The flags of the proxy's own Node, so that regular expressions mean the same; with `gc`, growth can be measured.
+      // The proxy's own Node flags, so that regular expressions behave the same; with `gc`, tests can measure growth.
       execArgv: [...process.execArgv, "--expose-gc"],
     },
   };
 }
 
-/** A test file for each package. */
+/** Writes a conformance test for each package. */
 async function writeConformance(dir: string, made: string): Promise<void> {
   const kinds = JSON.stringify([...SANDBOX_KINDS]);
   for (const { id, entry, trusted } of discoverDroppedIn(dir)) {
@@ -80,7 +80,7 @@ async function writeConformance(dir: string, made: string): Promise<void> {
   }
 }
 
-/** `isApart`: JavaScript that says whether it may live in a sandbox. */
+/** Code of a conformance test. `isApart`: a JavaScript expression, true if the package may live in a sandbox. */
 function conformanceTest(name: string, entry: string, isApart: string): string {
   return `import { conformance, refusal, sandboxPlace } from "@tsproxy/sdk/testing";
 import { afterAll, test } from "vitest";

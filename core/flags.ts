@@ -14,7 +14,7 @@ import type { Overlay } from "./config/overlay.ts";
 import { LEVEL_NAMES, type LevelName } from "./log-options.ts";
 import type { RunOptions } from "./options.ts";
 
-/** The flags of `tsproxy run` as they are written: Envoy's, and a few of our own. */
+/** The flags of `tsproxy run` as commander parses them: Envoy's, and a few of our own. */
 export interface RunFlags {
   readonly configPath?: string;
   readonly configYaml?: string;
@@ -50,7 +50,10 @@ export interface RunFlags {
   readonly strict: boolean;
 }
 
-/** Envoy's flags that have no meaning here. Taken, so that a command line works as it stands; each costs one warning. */
+/**
+ * Envoy's flags that have no effect here, and why. They are accepted with a warning, so that Envoy's command lines work
+ * unchanged.
+ */
 const WITHOUT_MEANING: Readonly<Record<string, string>> = {
   "--cpuset-threads": "workers are counted by the CPUs that this process may use in any case",
   "--disable-extensions <names>": "every extension stays available; take it out of the config",
@@ -154,7 +157,7 @@ export function addRunFlags(command: Command): Command {
   return command;
 }
 
-/** What is told of flags that do nothing. */
+/** Warnings about the given flags that have no effect. */
 export function warningsOf(command: Command): string[] {
   return Object.entries(WITHOUT_MEANING).flatMap(([flag, why]) => {
     const [name] = flag.split(" ");
@@ -165,7 +168,7 @@ export function warningsOf(command: Command): string[] {
   });
 }
 
-/** Throws what is wrong with them. */
+/** Turns flags into options. Throws an error for the user if they are wrong. */
 export function runOptions(flags: RunFlags, filters: readonly string[]): RunOptions {
   const { configPath = "", configYaml, baseIdPath, logPath, logFormat } = flags;
   if (configPath === "" && configYaml === undefined)
@@ -206,7 +209,7 @@ export function runOptions(flags: RunFlags, filters: readonly string[]): RunOpti
   };
 }
 
-/** A pipe or a terminal is read here, once; a file is read by the proxy, again and again. */
+/** Reads a config that is a pipe or a terminal, which works only once. A file is read by the proxy, at every change. */
 function configText(file: string): { configText?: string } {
   if (file === "") return { configText: "" };
   return said(`cannot read ${file}`, () => {
@@ -215,7 +218,7 @@ function configText(file: string): { configText?: string } {
   });
 }
 
-/** Does it, or tells in a person's words why the system did not let it. */
+/** Calls `run`; if the system refuses, throws an error whose message says `what` failed and why, in plain words. */
 export function said<T>(what: string, run: () => T): T {
   try {
     return run();
@@ -230,7 +233,7 @@ export function said<T>(what: string, run: () => T): T {
   }
 }
 
-/** Flags that say something of the bootstrap are laid over it. */
+/** The flags that change the bootstrap, as overlays over it. */
 function overlaysOf({ configYaml, serviceZone, statsTag }: RunFlags): Overlay[] {
   const overlays: Overlay[] = [];
   if (configYaml !== undefined) overlays.push({ name: "--config-yaml", text: configYaml });
@@ -241,7 +244,7 @@ function overlaysOf({ configYaml, serviceZone, statsTag }: RunFlags): Overlay[] 
   return [...overlays, ...statsTag];
 }
 
-/** In a directory of this user's own, named by the base id, or by the config file that the proxy serves. */
+/** The path of the control socket: in a directory of this user's own, named by the base id, or by a hash of the config's path. */
 function controlSocket({ socketPath }: RunFlags, file: string, baseId: number): string {
   if (socketPath !== undefined) return path.resolve(socketPath);
   const base = process.env.XDG_RUNTIME_DIR ?? tmpdir();
@@ -251,7 +254,7 @@ function controlSocket({ socketPath }: RunFlags, file: string, baseId: number): 
   return path.join(base, `tsproxy-${userInfo().uid}`, `${name}.sock`);
 }
 
-/** FNV-1a in 64 bits: node:crypto would be 5 MiB of a supervisor that uses nothing else of it. */
+/** FNV-1a in 64 bits: node:crypto would cost the supervisor 5 MiB for this alone. */
 function digest(text: string): string {
   let hash = 0xcbf29ce484222325n;
   for (const byte of Buffer.from(text))

@@ -7,27 +7,28 @@ import type { FromWorker } from "./protocol.ts";
 import type { ServerStats } from "./server-stats.ts";
 import type { StatsReader } from "./stats.ts";
 
-/** The same words again within this time are counted, not printed: threads say what concerns all of them each. */
+/** Within this time a repeated message is counted, not printed: what concerns all threads is reported by each of them. */
 const REPEAT_MS = 1_000;
+/** How many different messages are remembered for that; if there are more, all are forgotten. */
 const REMEMBERED = 1_000;
 
 export interface FleetLogParts {
   readonly log: Log;
-  /** Positions of the package's module of that name. */
+  /** Source positions of a package's module, by its file name. */
   readonly find: (filename: string) => SourcePositions | undefined;
-  /** The same of core's own. */
+  /** The same for core's own modules. */
   readonly findOwn: (filename: string) => SourcePositions | undefined;
-  /** A thread has gone back to what these packages were before. */
+  /** A thread serves the previous code of these packages again. */
   readonly onReverted: (packages: readonly string[]) => void;
   readonly server: Pick<ServerStats, "faults">;
   readonly stats: StatsReader;
   readonly lines: Pick<LineOrder, "add">;
   readonly onCall: (name: string, args: unknown) => Promise<unknown>;
-  /** A debugger's session; absent: there is none. */
+  /** Messages of debugger sessions. Absent: no debugger can attach. */
   readonly onInspected?: NonNullable<FleetEvents["onInspected"]>;
 }
 
-/** What threads have to say, for the terminal and the stats. */
+/** Passes what threads report on to the log and the stats. */
 export class FleetLog implements FleetEvents {
   readonly #parts: FleetLogParts;
   readonly #said = new Map<string, { since: number; times: number }>();
@@ -52,7 +53,7 @@ export class FleetLog implements FleetEvents {
     server.faults(name === "" ? "unknown" : name);
     if (reverted !== undefined && reverted.length > 0) this.#parts.onReverted(reverted);
     this.#once(`fault ${name} ${reason}`, (more) => {
-      // What a package is told of by a line of core's is its own doing all the same.
+      // A package's fault is located in the package itself, even if core's code stands above it in the stack.
       const found = locate(reason, stack, name === "" ? findOwn : find);
       const who = name === "" ? "" : `${name}: `;
       log.error({ thread: thread.name, ...more }, `fault: ${who}${formatProblem(found)}`);
@@ -81,6 +82,7 @@ export class FleetLog implements FleetEvents {
     this.#parts.log.error(`${thread.name} died and is started again: ${reason}`);
   }
 
+  /** Calls `print` unless the same key was printed within REPEAT_MS. `times`: how often it has come since, if more than once. */
   #once(key: string, print: (more: { times?: number }) => void): void {
     const now = performance.now();
     const known = this.#said.get(key);

@@ -1,9 +1,9 @@
 import net from "node:net";
 
-/** Below what systems give to clients and to servers that ask for port 0: no other program is given it before it is used. */
+/** A range below the ephemeral ports, so that the system gives a free port to no other program before it is used. */
 const ANY = { from: 10_000, count: 20_000 };
 
-/** The first one from there on that nobody has; 0: any. */
+/** The first free port from `from` on; 0: any free port. */
 export async function freePort(from = 0): Promise<number> {
   for (let port = from === 0 ? anyPort() : from; ; port = from === 0 ? anyPort() : port + 1) {
     const isFree = await new Promise<boolean>((resolve) => {

@@ -1,28 +1,31 @@
 import type { ThreadBeat } from "./options.ts";
 import { silence } from "./thread-cpu.ts";
 
-/** How long a thread may be silent beyond its time box. */
+/** Milliseconds that a thread may be silent beyond its time box. */
 const SILENCE_MS = 500;
-/** Part of its time box after which a thread inside a sandbox is suspect: one that can be stopped has been by then (after 312 ms). */
+/**
+ * Part of its time box after which a thread inside a sandbox is suspect: an isolate that can be stopped has been by then (after
+ * 312 ms).
+ */
 const SUSPICIOUS = 0.4;
-/** A standby may take so much longer where the process has other workers: they serve until it is ready. */
+/** Extra time for a suspect thread if the process has other workers, which serve until the standby process is ready. */
 const STANDBY_MS = 5_000;
-/** Main does no traffic; a large config may keep it this long. */
+/** Time box of the main thread. It serves no traffic, and a large config may keep it busy this long. */
 const MAIN_BOX_MS = 10_000;
 const TICK_MS = 100;
 
 export interface HangEvents {
-  /** A thread has been inside this sandboxed package for longer than an isolate that can be stopped. */
+  /** A thread has been inside this sandboxed package for longer than an isolate that can be stopped would be. */
   onSuspicion(who: string, inside: string): void;
-  /** It turns again. */
+  /** The suspect thread goes on. */
   onRelief(): void;
   onHang(who: string): void;
 }
 
 /**
- * Tells when a thread of the proxy, or its main thread, is silent for too long. Silence of a thread is counted in beats of
- * main, and silence of main in our own ticks: a machine that stands still for a while makes nobody look dead. A thread that waits
- * for a CPU does not look dead either (thread-cpu.ts).
+ * Reports when a thread of the proxy, or its main thread, is silent for too long. A thread's silence is counted in beats of main,
+ * and main's in our own ticks, so that no thread looks dead after the machine has stood still. Nor does a thread that waits for a
+ * CPU (thread-cpu.ts).
  */
 export class HangWatch {
   readonly #events: HangEvents;
@@ -46,11 +49,12 @@ export class HangWatch {
     clearInterval(this.#timer);
   }
 
-  /** The sandboxed package that a thread was inside, and silent, when it was heard of last. */
+  /** The sandboxed package that a silent thread was inside at the last beat. Undefined: none. */
   get guilty(): string | undefined {
     return this.#guilty;
   }
 
+  /** Called with each beat of the main thread, every 100 ms. */
   onBeat(threads: readonly ThreadBeat[]): void {
     this.#ticks = 0;
     this.#guilty = undefined;

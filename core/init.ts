@@ -10,7 +10,7 @@ export interface SchemaOptions {
   readonly trust: readonly string[];
 }
 
-/** The JSON Schema of what the packages that are there take. */
+/** The JSON Schema of configs, as the shipped packages and those in these directories take them. */
 async function schemaText({ filters, trust }: SchemaOptions): Promise<string> {
   const catalog = await Catalog.open(trust);
   const units = await catalog.units(filters);
@@ -26,7 +26,7 @@ export async function printSchema(options: SchemaOptions): Promise<number> {
 
 const SCHEMA = "tsproxy.schema.json";
 
-/** Writes a config to start from, and the schema by which an editor completes and checks it. */
+/** Writes a config to start from, and the JSON Schema by which an editor completes and checks it. Answers the exit code. */
 export async function init(file: string, options: SchemaOptions, json: boolean): Promise<number> {
   const schema = path.join(path.dirname(file), SCHEMA);
   const tell = (errors: readonly string[]) =>

@@ -8,17 +8,17 @@ import type { FromWorker, ToWorker } from "./protocol.ts";
 import { VERSION } from "./version.ts";
 
 export interface InspectorParts {
-  /** Packages that live in a sandbox, and where they lie. */
+  /** Packages that run in a sandbox. */
   readonly targets: () => readonly InspectorTarget[];
-  /** What serves under that name in stacks. */
+  /** The module of that name in stack traces. Undefined: there is none. */
   readonly module: (filename: string) => DebuggedModule | undefined;
-  /** To the worker that is debugged. */
+  /** Sends to the worker that is debugged. */
   readonly post: (message: Extract<ToWorker, { type: "inspect" }>) => void;
 }
 
 export interface InspectorTarget {
   readonly package: string;
-  /** A file. */
+  /** The package's entry file. */
   readonly entry: string;
 }
 
@@ -34,7 +34,7 @@ export class Inspector {
   readonly #parts: InspectorParts;
   readonly #server: http.Server;
   readonly #sockets = new WebSocketServer({ noServer: true, maxPayload: MAX_MESSAGE_BYTES });
-  /** Who does not know a target's id cannot attach to it: pages that are open in a browser do not. */
+  /** Ids of targets, by package. They are random, so that a web page open in a browser cannot attach: it does not know them. */
   readonly #ids = new Map<string, string>();
   readonly #sessions = new Map<number, DebugSession>();
   #next = 1;
@@ -47,7 +47,7 @@ export class Inspector {
     );
   }
 
-  /** Only this machine may attach. Answers `127.0.0.1:9230`. */
+  /** Listens on 127.0.0.1, so that only this machine can attach. Answers the address, `127.0.0.1:9230`. */
   listen(port: number): Promise<string> {
     return new Promise((resolve, reject) => {
       this.#server.on("error", reject);
@@ -64,6 +64,7 @@ export class Inspector {
     for (const client of this.#sockets.clients) client.terminate();
   }
 
+  /** Called with the messages of the worker that is debugged. */
   onWorker(message: Told): void {
     const session = this.#sessions.get(message.session);
     if (session === undefined) return;
@@ -142,12 +143,15 @@ export class Inspector {
   }
 }
 
-/** Editors name no origin, DevTools their own. They may attach by a package's name, which stays the same from run to run. */
+/**
+ * True if a web page opened the WebSocket: editors send no Origin, DevTools one of their own. Those may also attach by a
+ * package's name, which stays the same from run to run.
+ */
 function isPage(origin: string | undefined): boolean {
   return origin !== undefined && !origin.startsWith("devtools://");
 }
 
-/** A page of some site that resolves its name to 127.0.0.1 gets nothing here. */
+/** True for a loopback host. Any other is refused, so that a site whose name resolves to 127.0.0.1 gets no access. */
 function isLocalName(host: string | undefined): boolean {
   return /^(?:localhost|127(?:\.\d+){3}|\[::1\])(?::\d+)?$/i.test(host ?? "");
 }

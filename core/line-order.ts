@@ -1,4 +1,4 @@
-/** Chars that wait at most. Whoever logs that much flushes by size, and is not waited for. */
+/** If more chars than this wait, they are written without waiting for the other threads. */
 const HELD_MAX = 1024 * 1024;
 
 interface Piece {
@@ -7,13 +7,13 @@ interface Piece {
 }
 
 /**
- * Lines of all threads on their way into files, put in the order in which they were written, as if there were one thread
- * (Envoy's workers share a file's buffer). With the first of them all threads are asked for theirs, and none is written before
+ * Writes the log lines of all threads into their files in the order in which they were logged, as if there were one thread
+ * (Envoy's workers share a file's buffer). When a line arrives, all threads are asked for theirs, and nothing is written before
  * they have answered.
  */
 export class LineOrder {
   readonly #append: (path: string, text: string) => void;
-  /** Settles when what waits in any thread has been added. */
+  /** Asks all threads for their lines. Settles when these have been added. */
   readonly #gather: () => Promise<void>;
   readonly #held = new Map<string, Piece[]>();
   #size = 0;
@@ -25,8 +25,8 @@ export class LineOrder {
   }
 
   /**
-   * `marks`: when the text from some char on was written, as a flat list [`steadyNow`'s ms, first char, …]. An empty text only
-   * makes the file.
+   * Adds lines of one thread. `marks`: when they were logged, as a flat list [`steadyNow`'s ms, index of the first char, …]. An
+   * empty text only creates the file.
    */
   add(path: string, text: string, marks: readonly number[]): void {
     if (text === "") {
@@ -45,7 +45,7 @@ export class LineOrder {
       });
   }
 
-  /** Settles when all lines that were written in any thread before are with the files. */
+  /** Settles when all lines that any thread has logged before the call have been handed to the files. */
   async flush(): Promise<void> {
     await this.#gather();
     this.#write();
@@ -53,7 +53,7 @@ export class LineOrder {
 
   #write(): void {
     for (const [path, pieces] of this.#held) {
-      // Stable: lines of one thread keep their order.
+      // The sort is stable, so lines of one thread keep their order.
       pieces.sort((a, b) => a.time - b.time);
       this.#append(path, pieces.map((piece) => piece.text).join(""));
     }

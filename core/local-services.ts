@@ -6,9 +6,10 @@ import { certificatesOf, describeCertificate, isTrustedChain } from "./certifica
 import type { Contexts } from "./tls.ts";
 
 const MAX_FILE_BYTES = 64 * 1024 * 1024;
+/** Milliseconds between two looks at the watched files. */
 const LOOK_MS = 1_000;
 
-/** What an isolate may ask for and gets at once: files, and TLS contexts. It happens while packages are set up. */
+/** Calls of an isolate that are answered synchronously: files, TLS contexts, certificates. Packages make them during setup. */
 export class LocalServices {
   readonly #contexts: Contexts;
   readonly #watch: FileWatch | undefined;
@@ -18,7 +19,10 @@ export class LocalServices {
     this.#watch = watch;
   }
 
-  /** JSON of `{ value }` or `{ error }`; undefined: not a call of these. */
+  /**
+   * Runs a call; `text` is the JSON of its arguments. Answers JSON of `{ value }` or `{ error }`; undefined: there is no such
+   * call here.
+   */
   call(name: string, text: string): string | undefined {
     const run = this.#calls[name];
     if (run === undefined) return undefined;
@@ -62,8 +66,8 @@ function reason(error: unknown): string {
 }
 
 /**
- * Looks at files again and again: what lies behind a chain of links (as Kubernetes mounts secrets) is noticed too, and so is a
- * file that comes later.
+ * Polls files once a second. This also notices changes behind a chain of links (as Kubernetes mounts secrets), and a file that
+ * appears later.
  */
 export class FileWatch {
   readonly #files = new Map<string, { uses: number; seen: string }>();
@@ -77,6 +81,7 @@ export class FileWatch {
     this.#timer.unref();
   }
 
+  /** Watches the file. Uses are counted: it is watched until `remove` was called as often. */
   add(path: string): void {
     const known = this.#files.get(path);
     if (known !== undefined) known.uses++;

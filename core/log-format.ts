@@ -7,13 +7,14 @@ interface Line {
   readonly [field: string]: unknown;
 }
 
-/** spdlog's names of levels, where ours differ. */
+/** spdlog's names of levels, where pino's differ. */
 const LEVELS: Readonly<Record<string, string>> = { warn: "warning", fatal: "critical" };
 const KNOWN = new Set(["level", "time", "msg", "filter"]);
 
 /**
- * spdlog's patterns, as Envoy's --log-format takes them: `[%Y-%m-%d %T.%e][%t][%l][%n] [%g:%#] %v`. `%n` is the package that speaks.
- * `%g`, `%s`, `%#` and `%!` name a place in Envoy's sources; there is none here, so they say `-`. `%_` and `%j` escape the message.
+ * Compiles a pattern of spdlog's, as Envoy's --log-format takes it (`[%Y-%m-%d %T.%e][%t][%l][%n] [%g:%#] %v`), to a function of
+ * a JSON log line. `%n` is the package that logs. `%g`, `%s`, `%#` and `%!` name a place in Envoy's sources; here they print `-`.
+ * `%_` and `%j` escape the message.
  */
 export function lineFormat(pattern: string, isEscaped: boolean): (json: string) => string {
   return (json) => {
@@ -84,7 +85,7 @@ const FLAGS: Readonly<Record<string, (line: Line, time: Date) => string>> = {
     `[${ymd(t)} ${hms(t)}] [${line.filter ?? "main"}] [${level(line)}] ${text(line)}`,
 };
 
-/** The message, and what else the line has to tell. */
+/** The message and all other fields of the line, as `name=value`. */
 function text(line: Line): string {
   const more = Object.entries(line).filter(([name]) => !KNOWN.has(name));
   return [line.msg, ...more.map(([name, value]) => `${name}=${JSON.stringify(value)}`)].join(" ");

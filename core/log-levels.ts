@@ -1,15 +1,15 @@
 import { type Log, leastLevel, levelOf } from "./log.ts";
 import type { LevelName, LogOptions } from "./log-options.ts";
 
-/** What core itself says is said by `main`; each package has a logger of its name. */
+/** The logger of core itself; each package has a logger of the package's name. */
 export const MAIN_LOGGER = "main";
 
-/** How much each logger tells, changed while the proxy runs (admin's /logging). */
+/** The levels of all loggers, which admin's /logging changes while the proxy runs. */
 export class LogLevels {
   readonly #log: Log;
   readonly #options: LogOptions;
 
-  /** `options`: those that the log was opened with, and looks at. */
+  /** `options`: the object that the log was opened with. The log reads it for each line, so changes take effect at once. */
   constructor(log: Log, options: LogOptions) {
     this.#log = log;
     this.#options = options;
@@ -19,7 +19,7 @@ export class LogLevels {
     return levelOf(this.#options, name === MAIN_LOGGER ? undefined : name);
   }
 
-  /** "": all of them. */
+  /** Sets the level of one logger; "": of all. */
   set(name: string, level: LevelName): void {
     const options = this.#options;
     if (name === "") {

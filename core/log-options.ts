@@ -1,4 +1,4 @@
-/** Envoy's words for `-l`, and pino's. */
+/** Level names that `-l` takes (Envoy's, and pino's), with pino's name for each. */
 export const LEVELS = {
   trace: "trace",
   debug: "debug",
@@ -12,15 +12,15 @@ export const LEVELS = {
 export type LevelName = keyof typeof LEVELS;
 export const LEVEL_NAMES = Object.keys(LEVELS) as LevelName[];
 
-/** Looked at for every line, so whoever changes a level changes it here (log-levels.ts). */
+/** The log reads these for every line, so a level is changed by changing it here (log-levels.ts). */
 export interface LogOptions {
   level: LevelName;
-  /** Levels of components: a package (`http/router`), its last word, or its kind. */
+  /** Levels of components, by package (`http/router`), by the last part of its name, or by its kind. */
   components: Readonly<Record<string, LevelName>>;
   /** A file to append to; undefined: stderr. */
   readonly path?: string;
-  /** In spdlog's words, as Envoy takes it; undefined: JSON, or pretty on a terminal. */
+  /** A pattern of spdlog's, as Envoy takes it; undefined: JSON, or a readable form on a terminal. */
   readonly format?: string;
-  /** Line ends within a message are written as `\n`. */
+  /** True: line ends within a message are written as `\n`. */
   readonly escaped: boolean;
 }

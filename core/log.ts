@@ -5,28 +5,28 @@ import { LEVELS, type LevelName, type LogOptions } from "./log-options.ts";
 
 export type Log = Logger;
 
-/** A reader of our output that stops reading costs lines past this many bytes, never the process. */
+/** If the reader of the output stops reading, lines beyond this many waiting bytes are dropped; the proxy goes on. */
 const MAX_BUFFERED_BYTES = 1024 * 1024;
 
-/** The log, and what to do when its file has been moved away. */
+/** The log. `reopen` opens its file again, after the file was moved away. */
 export interface OpenLog {
   readonly log: Log;
   reopen(): void;
 }
 
-/** One line an event on stderr or in a file: for eyes on a terminal, JSON for everything else. */
+/** Opens the log on stderr or in a file: one line for each event, readable on a terminal, else JSON, or in the given format. */
 export async function openLog(options: LogOptions): Promise<OpenLog> {
   const { path, format } = options;
   const isForEyes = path === undefined && format === undefined && process.stderr.isTTY === true;
   const destination = pino.destination({
-    // Opened here: a file that is still being opened could not take what is said at an early end.
+    // Opened synchronously: with a file that is still being opened, lines logged just before an early exit would be lost.
     fd: path === undefined ? 2 : openSync(path, "a"),
     sync: false,
     minLength: 0,
     maxLength: MAX_BUFFERED_BYTES,
   });
   if (path !== undefined) Object.assign(destination, { file: path });
-  // A closed stderr, a full disk, must not end the proxy.
+  // A closed stderr or a full disk must not end the proxy.
   destination.on("error", () => {});
   process.on("exit", () => flush(destination));
   return {
@@ -35,7 +35,7 @@ export async function openLog(options: LogOptions): Promise<OpenLog> {
   };
 }
 
-/** Loaded where somebody looks: 4 ms of a start. */
+/** Imported only for a terminal: it takes 4 ms of a start. */
 async function prettyLines(): Promise<(line: string) => string> {
   const { prettyFactory } = await import("pino-pretty");
   return prettyFactory({
@@ -45,7 +45,7 @@ async function prettyLines(): Promise<(line: string) => string> {
   });
 }
 
-/** The same into any stream; `pretty` makes of JSON what is written, unless the options name a format. */
+/** As `openLog`, into any stream. `pretty` formats the JSON lines, unless the options name a format. */
 export function logTo(
   stream: DestinationStream,
   options: LogOptions,
@@ -68,18 +68,18 @@ export function logTo(
   return pino(settings, { write: (line) => wanted(line) && write(line) });
 }
 
-/** Of a package, or of core itself (`filter` undefined). */
+/** The level of a package's logger, or of core's own (`filter` undefined). */
 export function levelOf({ level, components }: LogOptions, filter: unknown): LevelName {
   return components[componentOf(components, filter) ?? ""] ?? level;
 }
 
-/** What pino has to let pass. */
+/** The most verbose of all levels: pino has to let lines of that level pass. */
 export function leastLevel({ level, components }: LogOptions): string {
   const levels = [level, ...Object.values(components)].map((name) => LEVELS[name]);
   return levels.reduce((a, b) => (rank(a) <= rank(b) ? a : b));
 }
 
-/** The name by which the user meant that package. */
+/** The component in the options that means this package. Undefined: none does. */
 function componentOf(components: LogOptions["components"], filter: unknown): string | undefined {
   if (typeof filter !== "string") return "main";
   const [kind, name] = filter.split("/");
@@ -94,6 +94,6 @@ function flush(destination: { flushSync(): void }): void {
   try {
     destination.flushSync();
   } catch {
-    // Nobody reads it any more, or it has never been opened.
+    // The output is closed, or was never opened.
   }
 }

@@ -27,7 +27,7 @@ import { ListNode, MapNode, type Node } from "./document.ts";
 import type { Registry } from "./registry.ts";
 import type { Schema } from "./schema.ts";
 
-// What core itself implements of Envoy's Bootstrap and Listener; fields that stand in no schema are told to the user.
+// The fields of Envoy's Bootstrap and Listener that core itself implements. Fields that no schema lists are reported to the user.
 
 const Address = Type.Object({
   socket_address: Type.Optional(
@@ -44,7 +44,7 @@ const Address = Type.Object({
       mode: UInt32({ default: 0, maximum: 511 }),
     }),
   ),
-  // Refused with the field that is meant instead.
+  // Refused, with the advice to write internal_listener instead.
   envoy_internal_address: Type.Optional(Type.Unknown()),
 });
 
@@ -65,7 +65,7 @@ const FilterChainMatch = Type.Object({
   source_ports: Type.Optional(Type.Array(UInt32({ minimum: 1, maximum: 65535 }))),
 });
 
-/** Core's Metadata, for those that print it. */
+/** Envoy's core.v3.Metadata; access logs can print it. */
 const Metadata = Type.Optional(
   Type.Object({
     filter_metadata: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
@@ -103,7 +103,7 @@ export const Listener = Type.Object({
   filter_chains: Type.Optional(Type.Array(FilterChain)),
   default_filter_chain: Type.Optional(FilterChain),
   additional_addresses: Type.Optional(Type.Array(Type.Object({ address: Address }))),
-  /** It has no socket: clusters of this proxy connect to it by its name. */
+  /** An internal listener: it has no socket, and clusters of this proxy connect to it by its name. */
   internal_listener: Type.Optional(Type.Object({})),
   bind_to_port: Type.Boolean({ default: true }),
   use_original_dst: Type.Optional(Type.Boolean()),
@@ -124,16 +124,16 @@ export const Listener = Type.Object({
       downstream_socket_config: Type.Optional(
         Type.Object({
           max_rx_datagram_size: Type.Optional(UInt32({ minimum: 1, maximum: 65_535 })),
-          // Node reads one datagram at a time either way.
+          // Accepted without effect: Node always reads one datagram at a time.
           prefer_gro: Type.Optional(Type.Boolean()),
         }),
       ),
     }),
   ),
-  // Listening sockets are one a worker either way.
+  // Accepted without effect: every worker always has a listening socket of its own.
   enable_reuse_port: Type.Optional(Type.Boolean()),
   reuse_port: Type.Optional(Type.Boolean()),
-  // The kernel cuts it to somaxconn, which is what Envoy takes on Linux.
+  // The kernel lowers it to somaxconn, which is Envoy's default on Linux.
   tcp_backlog_size: UInt32({ default: 4096, maximum: 65535 }),
   tcp_keepalive: Type.Optional(TcpKeepalive),
   drain_type: Enum(["DEFAULT", "MODIFY_ONLY"], { default: "DEFAULT" }),
@@ -144,7 +144,7 @@ type Listener = Static<typeof Listener>;
 const NodeSchema = Type.Object({
   id: Type.Optional(Type.String()),
   cluster: Type.Optional(Type.String()),
-  /** For control planes, the config dump, and expressions (`xds.node.metadata`). */
+  /** Used by control planes, the config dump, and expressions (`xds.node.metadata`). */
   metadata: Type.Optional(Type.Unknown()),
   locality: Type.Optional(
     Type.Object({
@@ -176,14 +176,14 @@ const LayeredRuntime = Type.Object({
   ),
 });
 
-/** Which of them there is something of, `internalBuffer` says. */
+/** Which of these extensions is implemented: see `internalBuffer`. */
 const BootstrapExtension = Type.Object({
   name: Type.Optional(Type.String()),
   typed_config: Type.Optional(Type.Unknown()),
 });
 type BootstrapExtension = Static<typeof BootstrapExtension>;
 
-/** Of its monitors `maxConnections` knows one. */
+/** Which of its monitors is implemented: see `maxConnections`. */
 const OverloadManager = Type.Object({
   resource_monitors: Type.Optional(
     Type.Array(
@@ -196,7 +196,7 @@ const OverloadManager = Type.Object({
 });
 type ResourceMonitors = NonNullable<Static<typeof OverloadManager>["resource_monitors"]>;
 
-/** What the bootstrap says of all listeners. */
+/** Limits in the bootstrap that concern all listeners. */
 interface ProcessLimits {
   readonly internalBufferBytes?: number | undefined;
   readonly maxConnections?: number | undefined;
@@ -204,7 +204,10 @@ interface ProcessLimits {
 
 const schemas = new Map<string, Schema>();
 
-/** The bootstrap's schema: core's own fields, and the sections that services own. Kept, as a schema is compiled once. */
+/**
+ * The bootstrap's schema: core's own fields, and the sections that services own. The same services get the same object, since
+ * what `check` prepares of a schema is kept by object.
+ */
 export function bootstrapSchema(packages: readonly PackageInfo[]): Schema {
   const key = JSON.stringify(services(packages).map((p) => [p.package, p.section]));
   let schema = schemas.get(key);
@@ -221,7 +224,7 @@ function withSections(packages: readonly PackageInfo[]): Schema {
     cluster_manager: Type.Optional(
       Type.Object({
         local_cluster_name: Type.Optional(Type.String()),
-        // The loader has handed its one field on to the clusters.
+        // The loader has copied its one field to the clusters.
         outlier_detection: Type.Optional(Type.Object({})),
       }),
     ),
@@ -257,16 +260,19 @@ function isSection(section: string | undefined | null): section is string {
 
 const CLUSTERS = "static_resources.clusters";
 
+/** What is needed to turn checked values into a RuntimeConfig. */
 export interface Maker {
   readonly report: Report;
   readonly registry: Registry;
-  /** The value of a schema for a node that the user has not written. */
+  /** Builds what a schema makes of a node that the user has not written. */
   readonly part: (schema: Schema, node: Node) => unknown;
+  /** The node that each built object came from. */
   readonly origin: Map<object, Node>;
+  /** Answers `file:line:column`. */
   readonly source: (place: Place) => string;
 }
 
-/** From the checked bootstrap to what workers run. */
+/** Turns the checked bootstrap into what workers run. */
 export function runtimeConfig(value: unknown, root: MapNode, maker: Maker): RuntimeConfig {
   const bootstrap = (value ?? {}) as {
     readonly node?: Static<typeof NodeSchema>;
@@ -297,7 +303,10 @@ export function runtimeConfig(value: unknown, root: MapNode, maker: Maker): Runt
 const INTERNAL_LISTENERS = "envoy.extensions.bootstrap.internal_listener.v3.InternalListener";
 const INTERNAL_BUFFER_KB = 1024;
 
-/** What may wait in a connection to an internal listener; undefined: the extension that there have to be for them is not there. */
+/**
+ * Bytes that may wait in a connection to an internal listener. Undefined: the bootstrap extension that internal listeners need is
+ * absent.
+ */
 function internalBuffer(
   extensions: readonly (BootstrapExtension | undefined)[],
   maker: Maker,
@@ -317,7 +326,7 @@ function internalBuffer(
 const MAX_CONNECTIONS =
   "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig";
 
-/** What listeners may have of connections together; undefined: no monitor limits them. */
+/** How many connections all listeners together may have. Undefined: no monitor limits them. */
 function maxConnections(
   monitors: readonly (ResourceMonitors[number] | undefined)[],
   maker: Maker,
@@ -334,7 +343,7 @@ function maxConnections(
   return most;
 }
 
-/** The config of an extension of that type; any other is told to be none that is implemented. */
+/** The config of an extension, if it is of that type; any other type is reported as not implemented. */
 function typedConfig(node: MapNode, type: string, maker: Maker): MapNode | undefined {
   const config = node.map("typed_config");
   if (config?.string("@type")?.endsWith(`/${type}`) === true) return config;
@@ -364,7 +373,7 @@ function serviceConfigs(value: unknown, root: MapNode, maker: Maker): RuntimeCon
     let config: unknown;
     if (isSection(service.section)) {
       config = service.section.split(".").reduce<unknown>(at, value);
-      // An absent list is an empty one; an absent map means that the service is not wanted.
+      // A section that is absent: if it is a list, it counts as empty; if it is a map, the service is not wanted.
       if (config === undefined && schema.type === "array")
         config = maker.part(schema, new ListNode(root.place));
     } else config = maker.part(schema, new MapNode(root.place));
@@ -379,6 +388,7 @@ function at(value: unknown, key: string): unknown {
   return (value as Record<string, unknown> | undefined)?.[key];
 }
 
+/** Turns checked listeners into ListenerConfigs. Errors are reported; a listener without a usable address is left out. */
 export function listenerConfigs(
   listeners: readonly (Listener | undefined)[],
   maker: Maker,
@@ -497,7 +507,7 @@ function listenerConfig(
   };
 }
 
-/** What only a socket has. */
+/** Fields of a listener that need a socket. */
 const TCP_ONLY = [
   "enable_mptcp",
   "enable_reuse_port",
@@ -509,7 +519,7 @@ const TCP_ONLY = [
   "socket_options",
 ];
 
-/** Undefined: it is no internal listener, or none that can be. */
+/** Checks an internal listener; answers its address and buffer size. Undefined: the listener is none. */
 function internalListener(
   listener: Listener,
   maker: Maker,
@@ -550,7 +560,7 @@ function internalListener(
 
 const TLS_INSPECTOR = "listener/tls_inspector";
 
-/** Chains that want to know what is in a ClientHello get somebody who looks, as in Envoy. */
+/** Adds the TLS inspector if a filter chain match needs what is in the ClientHello, as Envoy does. */
 function withTlsInspector(
   filters: readonly ListenerFilterRef[],
   listener: Listener,
@@ -584,7 +594,7 @@ function named(name: string, what: string): string {
   return name === "" ? `the listener ${what}` : `listener "${name}" ${what}`;
 }
 
-/** The user wrote that field, though it may have been refused. */
+/** True if the user wrote that field, even if its value was refused. */
 function written(node: Node, key: string): boolean {
   return node.kind === "map" && node.list(key).length > 0;
 }
@@ -679,10 +689,10 @@ function checkCriteria(match: FilterChainMatchConfig, maker: Maker): void {
   }
 }
 
-// A match with many values in many criteria is compared by the product of them; nobody writes one that large.
+// Matches are compared by all combinations of their values. One with more combinations is not compared.
 const MAX_COMBINATIONS = 50_000;
 
-/** Two chains may not claim the same connection by equal criteria: Envoy's tree has one place for each. */
+/** Reports filter chains that claim the same connection by equal criteria: Envoy's tree has one place for each. */
 function checkMatches(
   chains: readonly FilterChain[],
   configs: readonly FilterChainConfig[],
@@ -732,7 +742,7 @@ function combinations(match: FilterChainMatchConfig): string[] {
   return keys;
 }
 
-/** Rejections of Envoy's own that concern no package. */
+/** Reports what Envoy itself refuses in a bootstrap, apart from all packages: runtime layers, the local cluster. */
 export function checkBootstrap(root: MapNode, report: Report): void {
   const seen = new Set<string>();
   for (const layer of root.map("layered_runtime")?.list("layers") ?? []) {

@@ -24,7 +24,7 @@ import { readScript } from "./script.ts";
 import { sentences } from "./sentences.ts";
 import { reportUnimplemented } from "./unimplemented.ts";
 
-/** An entry that is left out of its list: an optional filter that there is none of. */
+/** Stands for an entry that is left out of its list: an optional filter that is not implemented. */
 const SKIPPED = Symbol("skipped");
 
 export interface BuilderParts {
@@ -32,18 +32,18 @@ export interface BuilderParts {
   readonly normaliser: Normaliser;
   readonly report: Report;
   readonly era: Era;
-  /** Entries may be ExtensionRefs already. */
+  /** Entries may be ExtensionRefs already, in a listener that a service brings along. */
   readonly resolved: boolean;
 }
 
 /**
- * From the canonical tree and the schemas of packages to what `setup` gets: extensions resolved, durations in milliseconds,
- * defaults filled in, fields that nobody implements left out and reported.
+ * Builds what `setup` gets, from the canonical tree and the schemas of packages: extensions are resolved, durations are in
+ * milliseconds, defaults are filled in, fields that nobody implements are left out and reported.
  */
 export class Builder {
-  /** Where each object of the result came from. */
+  /** The node that each object of the result came from. */
   readonly origin = new Map<object, Node>();
-  /** Reported already: whatever a schema says of them would only repeat it. */
+  /** Nodes that have been reported: what a schema says of them would only repeat it. */
   readonly #refused = new Set<Node>();
   readonly #report: Report;
   readonly #normaliser: Normaliser;
@@ -57,7 +57,10 @@ export class Builder {
     this.#resolver = new ExtensionResolver(parts);
   }
 
-  /** One package's config (or core's own part): built and checked against that schema. */
+  /**
+   * Builds one package's config (or core's own part) and checks it against that schema. Undefined: there is none, or it was
+   * refused.
+   */
   part(schema: Schema, node: Node): unknown {
     const value = this.#value(node, shapeOf(schema, schema), this.#known(node));
     if (value === SKIPPED || value === undefined) return undefined;
@@ -65,10 +68,12 @@ export class Builder {
     return value;
   }
 
+  /** True for a message of Envoy's. */
   #known(node: Node): boolean {
     return node.kind === "map" && node.message !== undefined;
   }
 
+  /** Reports what the schema refuses, at the user's lines; nothing where an error has been reported already. */
   #explain(failures: readonly Failure[], root: Node): void {
     if (failures.length === 0) return;
     const at = (pointer: string) => find(root, pointer)?.node;
@@ -135,7 +140,7 @@ export class Builder {
     return source;
   }
 
-  /** An Any that the package carries out itself. */
+  /** Builds an Any of one of the types that the package lists with their schemas. */
   #typed(types: NonNullable<Schema["typed"]>, node: Node, root: Schema): unknown {
     if (node.kind !== "map") {
       this.#report.error(node.place, 'a map with "@type" belongs here');
@@ -156,7 +161,7 @@ export class Builder {
     this.#normaliser.loose.delete(node);
     const value = this.#value(node, shapeOf(schema, root), this.#known(node));
     if (typeof value !== "object" || value === null) return undefined;
-    // Its own check: the schema around it knows nothing of the message.
+    // Checked by itself: the schema around it does not describe the message.
     this.#explain(check(value, schema), node);
     return Object.assign(value, { "@type": type });
   }
@@ -195,7 +200,7 @@ export class Builder {
   ): void {
     const { descriptor } = this.#normaliser;
     if (known) {
-      // Inside an Any at a place that its package reads as plain fields, or a Struct: the message is gone, or its own.
+      // A Struct, or a message that the descriptor does not describe: it is unknown what would be lost.
       if (node.message === undefined || descriptor.message(node.message) === undefined) {
         this.#report.unimplemented(place, "known to Envoy, not implemented here");
         return;
@@ -210,7 +215,7 @@ export class Builder {
     this.#report.error(place, `unknown field ${quote(key)}`, help);
   }
 
-  /** lowerCamelCase is as good here as in Envoy's own messages. */
+  /** Renames lowerCamelCase keys, which packages' own configs may use as Envoy's messages may. */
   #canonicalKeys(node: MapNode, shape: Shape): void {
     for (const [key, entry] of [...node.entries]) {
       if (shape.field(key).shape !== undefined) continue;
@@ -245,7 +250,7 @@ export class Builder {
     return out;
   }
 
-  /** Where no entry names an extension that is there, all stay, and are reported. */
+  /** Of a list in order of preference, takes the first entry that is implemented here. If none is, all stay, and are reported. */
   #preferred(items: Node[], shape: Shape): Node[] {
     const kind = shape.item(0)?.field(PREFERRED).shape?.extension?.extension;
     const named = items.map((item) => (item.kind === "map" ? item.get(PREFERRED) : undefined));
@@ -257,7 +262,7 @@ export class Builder {
     return [items[taken]!];
   }
 
-  /** The last filter of a chain answers or forwards, and only the last. An empty chain is allowed, as in Envoy. */
+  /** Checks that the last filter of a chain is terminal, and no other. An empty chain is allowed, as in Envoy. */
   #checkTerminal(kind: string, refs: readonly unknown[], node: ListNode): void {
     const what = kind === "http" ? "HTTP filter" : "network filter";
     refs.forEach((ref, i) => {
@@ -288,7 +293,7 @@ export class Builder {
     }
     const ref: Record<string, unknown> = { name: use.name, package: use.package.package };
     this.origin.set(ref, node);
-    // Fields of the entry beside name and config, where the schema of the place lists any.
+    // Other fields of the entry than name and config, if the schema of the place lists them.
     const entry = node as MapNode;
     const properties = schema.properties ?? {};
     for (const [key, field] of entry.entries) {
@@ -335,7 +340,7 @@ export class Builder {
     return parseDuration(String(read.value));
   }
 
-  /** By the schema alone, what the descriptor does for Envoy's messages. */
+  /** Reads a scalar as the schema asks for; for Envoy's messages the descriptor has done so before. */
   #looseScalar(node: ScalarNode, shape: Shape): unknown {
     const { words } = shape;
     if (words !== undefined && typeof node.value === "string") {
@@ -366,10 +371,10 @@ export class Builder {
   }
 }
 
-/** Names the extension in an entry of a list in order of preference. */
+/** The field that has the extension in each entry of a list in order of preference. */
 const PREFERRED = "typed_extension_config";
 
-/** Read by the resolver, not by the package. */
+/** Fields of an entry that the resolver reads, not the package. */
 const ENTRY_FIELDS = new Set([
   "name",
   "typed_config",

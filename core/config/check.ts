@@ -1,32 +1,32 @@
 import type { Defaults } from "@tsproxy/sdk";
 import { regex, type Schema, target } from "./schema.ts";
 
-/** Entries of a LateList get their defaults from core while there are no more than these: what each would take is little then. */
+/** Core fills in the defaults of a LateList with at most so many entries; those of a longer one are left to the package. */
 const EARLY_ENTRIES = 100;
 
 /**
- * When defaults are filled in: now; by the package, once it looks at an entry of a long LateList; or not at all, within unions, of
- * which nobody knows which branch will be it.
+ * When defaults are filled in. `now`: during the check. `later`: by the package, when it reads an entry of a long LateList.
+ * `never`: inside unions and conditions, of which it is not known yet which branch applies.
  */
 type Filling = "now" | "later" | "never";
 
-/** A keyword of a schema that a value does not keep to. */
+/** A keyword of a schema that a value violates. */
 export interface Failure {
   readonly keyword: string;
   /** JSON pointer of the value. */
   readonly pointer: string;
-  /** What the keyword says, and the schema that it stands in. */
+  /** The keyword's value, and the schema that it stands in. */
   readonly says: unknown;
   readonly schema: Schema;
-  /** The name or entry that is meant, where it is not the value itself. */
+  /** The property or the entries that it is about, if not the value as a whole. */
   readonly name?: string;
   readonly entries?: readonly [number, number];
 }
 
 /**
- * Checks a value against a JSON Schema (draft 7) and fills defaults in, as Ajv does with `allErrors` and `useDefaults`. It reads the
- * schema as it goes: configs meet a hundredth of what schemas say, and to compile all of it took longer than the rest of a start.
- * Of a union that nothing fits, the branch that comes nearest speaks for all.
+ * Checks a value against a JSON Schema (draft 7) and fills defaults in, as Ajv does with `allErrors` and `useDefaults`. The
+ * schema is interpreted, not compiled: a config uses a hundredth of what schemas say, and to compile all of it takes longer than
+ * the rest of a start. If no branch of a union fits, the failures of the nearest branch are reported.
  */
 export function check(value: unknown, schema: Schema): Failure[] {
   const failures: Failure[] = [];
@@ -34,19 +34,19 @@ export function check(value: unknown, schema: Schema): Failure[] {
   return failures;
 }
 
-/** What a schema says, put in order once: a large config meets the same one a hundred thousand times. */
+/** A schema prepared for checks. It is made once, since a large config has a hundred thousand values for the same one. */
 class Reading {
   readonly schema: Schema;
-  /** Beyond type, numbers and strings. */
+  /** True: it has one of the keywords COMBINING. */
   readonly combines: boolean;
   readonly properties: ReadonlyMap<string, Schema | boolean>;
   readonly defaults: readonly (readonly [name: string, schema: Schema])[];
   readonly patterns: readonly (readonly [RegExp, Schema | boolean])[];
   readonly required: readonly string[];
   readonly dependencies: readonly (readonly [name: string, needed: readonly string[] | Schema])[];
-  /** As a default of it is filled in, with the defaults inside; by `fill`. */
+  /** Its default, with the defaults inside it; set by `#filled`. */
   filled: { readonly value: unknown } | undefined = undefined;
-  /** Of values that are filled in later; by `laterDefaults`. */
+  /** The defaults that are filled in later; set by `#laterDefaults`. */
   later: { readonly defaults: Defaults | undefined } | undefined = undefined;
 
   constructor(schema: Schema) {
@@ -65,10 +65,11 @@ class Reading {
 
 const COMBINING = ["const", "enum", "not", "anyOf", "oneOf", "allOf", "if"] as const;
 
+/** One check of a value against a schema with its root; collects failures and fills defaults in. */
 class Checker {
   readonly #root: Schema;
   readonly #readings: WeakMap<Schema, Reading>;
-  /** Of the value that is looked at. */
+  /** The path of the value that is being checked. */
   readonly #path: (string | number)[] = [];
   #depth = 0;
 
@@ -83,7 +84,7 @@ class Checker {
         failures.push({ keyword: "false", pointer: this.#at(), says: false, schema: {} });
       return;
     }
-    // A reference that leads to itself.
+    // Ends a reference that leads to itself.
     if (this.#depth > 500) return;
     this.#depth++;
     if (schema.type !== undefined && !isOfType(value, schema.type))
@@ -132,7 +133,7 @@ class Checker {
 
   #reference(value: unknown, ref: string, failures: Failure[], filling: Filling): void {
     const found = target(this.#root, ref);
-    // A recursive schema is a thing of its own: it fills its defaults in, whoever refers to it.
+    // A recursive schema fills its defaults in at once, wherever the reference to it stands.
     if (found !== undefined)
       this.check(value, found, failures, refers(found) ? "now" : atOnce(filling));
   }
@@ -189,12 +190,12 @@ class Checker {
       fail("multipleOf");
   }
 
-  /** Lengths count characters, not UTF-16's halves of them. */
+  /** Lengths are in characters (code points), not in UTF-16 code units. */
   #string(value: string, schema: Schema, failures: Failure[]): void {
     const { minLength = 0, maxLength = Infinity, pattern } = schema;
     if (value.length > maxLength && [...value].length > maxLength)
       this.#fail(failures, schema, "maxLength");
-    // Half as many code units as characters there cannot be.
+    // A character has one or two code units, so twice as many code units are always enough.
     if (value.length < 2 * minLength && [...value].length < minLength)
       this.#fail(failures, schema, "minLength");
     if (pattern !== undefined && !regex(pattern).test(value))
@@ -233,7 +234,7 @@ class Checker {
   #map(map: Fields, reading: Reading, failures: Failure[], filling: Filling): void {
     const { schema } = reading;
     const { additionalProperties, propertyNames } = schema;
-    // What is filled in has been checked when it was made.
+    // Only written properties are checked: defaults have been when they were made.
     const written = Object.keys(map);
     if (filling === "now") for (const [name, own] of reading.defaults) this.#fill(map, name, own);
     if (schema.maxProperties !== undefined || schema.minProperties !== undefined) {
@@ -288,13 +289,16 @@ class Checker {
     if (filling !== "never" && Array.isArray(value)) map[name] = this.#lateList(value, schema);
   }
 
-  /** As the SDK's LateList has it. */
+  /** Puts a list into the form of the SDK's LateList. */
   #lateList(entries: readonly unknown[], { items }: Schema): object {
     if (entries.length <= EARLY_ENTRIES) return { entries };
     return { entries, defaults: this.#laterDefaults(items as Schema) };
   }
 
-  /** What check leaves to be filled in later: the same properties and entries that it would go through itself. */
+  /**
+   * The defaults that `check` leaves to be filled in later, for the properties and entries that it visits itself. Undefined:
+   * there are none.
+   */
   #laterDefaults(schema: Schema | boolean | undefined): Defaults | undefined {
     if (typeof schema !== "object") return undefined;
     const reading = this.#readingOf(schema);
@@ -326,8 +330,8 @@ class Checker {
   }
 
   /**
-   * A default, with the defaults inside it, made once a schema. Frozen: the fields of a hundred thousand routes that nobody
-   * wrote are the same few objects.
+   * Fills a default in where a field is absent, with the defaults inside it. It is made once a schema, and frozen: a hundred
+   * thousand routes share the same few objects for fields that nobody wrote.
    */
   #fill(holder: object, key: string | number, schema: Schema | boolean): void {
     if (typeof schema === "boolean" || schema.default === undefined) return;
@@ -349,7 +353,7 @@ class Checker {
 
 const readings = new WeakMap<Schema, WeakMap<Schema, Reading>>();
 
-/** Of schemas within that root, to which their references are relative. */
+/** Prepared schemas, by root: references are relative to it. */
 function readingsOf(root: Schema): WeakMap<Schema, Reading> {
   let known = readings.get(root);
   if (known === undefined) readings.set(root, (known = new WeakMap()));
@@ -364,7 +368,7 @@ function isLate(schema: Schema | boolean): schema is Schema {
   return typeof schema === "object" && schema.late === true;
 }
 
-/** In parts that `laterDefaults` does not go into. */
+/** For parts that `#laterDefaults` does not visit. */
 function atOnce(filling: Filling): Filling {
   return filling === "later" ? "now" : filling;
 }
@@ -423,6 +427,7 @@ function isEqual(a: unknown, b: unknown): boolean {
 
 const refer = new WeakMap<object, boolean>();
 
+/** True if a schema has a reference, or a part of it has. */
 function refers(schema: object): boolean {
   let known = refer.get(schema);
   if (known === undefined) {

@@ -2,10 +2,12 @@ import { readFileSync } from "node:fs";
 import type { Report } from "./diagnostic.ts";
 import type { MapNode, Node } from "./document.ts";
 
-/** Bytes that a config may bring along from elsewhere, each time it does. */
+/** Limit on the size of each file that a config names. */
 const MOST_BYTES = 16 * 1024 * 1024;
 
-/** The text of Envoy's DataSource; undefined: reported. Files are read when the config is, as Envoy does it. */
+/**
+ * Reads the text of Envoy's DataSource. Files are read when the config is, as Envoy does. Undefined: an error has been reported.
+ */
 export function readDataSource(node: MapNode, report: Report): string | undefined {
   for (const form of ["inline_string", "inline_bytes", "filename", "environment_variable"]) {
     const given = node.get(form);
@@ -27,7 +29,7 @@ export function readDataSource(node: MapNode, report: Report): string | undefine
   return undefined;
 }
 
-/** A text is what is wrong. */
+/** A string is an error message. */
 function bytesOf(form: string, text: string): Uint8Array | string {
   if (form === "inline_bytes") return Buffer.from(text, "base64");
   if (form === "environment_variable") {

@@ -5,8 +5,8 @@ import type { Definition } from "@tsproxy/sdk";
 import type { PackageInfo } from "../protocol.ts";
 
 /**
- * What the packages in a `filters` folder say of themselves, read by importing their sources into Node. For tests alone: the
- * proxy itself lets nothing of a package run outside an isolate.
+ * Describes the packages in a `filters` folder by importing their sources into Node. For tests alone: in the proxy no code of a
+ * package runs outside an isolate.
  */
 export async function describeFromSources(filters: string): Promise<PackageInfo[]> {
   const found: PackageInfo[] = [];
@@ -31,7 +31,7 @@ function folders(folder: string): string[] {
     .sort();
 }
 
-/** A definition as the canary reports it: plain JSON. */
+/** Describes a definition in plain JSON, as the Describer does. */
 export function describe(definition: Definition, packageName: string, folder = ""): PackageInfo {
   return {
     package: packageName,

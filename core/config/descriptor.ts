@@ -5,6 +5,7 @@ import { violation } from "./rules.ts";
 /** A protoc-gen-validate rule, as the .proto files write it. */
 export type Rules = Readonly<Record<string, unknown>>;
 
+/** A field of a protobuf message. */
 export interface Field {
   /** Number on the wire. */
   readonly n: number;
@@ -16,14 +17,17 @@ export interface Field {
   readonly r?: 1;
   /** A map; the scalar type of its keys. */
   readonly k?: string;
+  /** The name of its oneof. */
   readonly o?: string;
-  /** 1: a scalar that knows whether it was set. */
+  /** 1: a scalar with presence (`optional`). */
   readonly p?: 1;
   /** 1: deprecated. */
   readonly d?: 1;
+  /** Its validation rules, by type. */
   readonly v?: { readonly [type: string]: Rules };
 }
 
+/** A protobuf message of Envoy's API. */
 export interface Message {
   readonly fields: { readonly [name: string]: Field };
   /** Oneofs of which one member must be set. */
@@ -32,12 +36,13 @@ export interface Message {
   readonly was?: string;
 }
 
+/** A field with validation rules. */
 export interface RuledField {
   readonly name: string;
   readonly field: Field;
-  /** Of an enum. */
+  /** The numbers of an enum's values; undefined: the field is no enum. */
   readonly values: { readonly [value: string]: number } | undefined;
-  /** What the rules have against its absence. */
+  /** What the rules say if the field is absent; undefined: nothing. */
   readonly absent: string | undefined;
 }
 
@@ -48,11 +53,11 @@ interface DescriptorFile {
   readonly extensions: { readonly [name: string]: string };
 }
 
-/** What the .proto files lack and Envoy 1.40 accepts; a field's number is 0 there, for it is read from JSON alone. */
+/** What Envoy 1.40 accepts beyond the .proto files. Field numbers are 0, since such fields are read from JSON alone. */
 interface Additions extends DescriptorFile {
   /** Messages of which only the name is known. */
   readonly opaque: readonly string[];
-  /** v2 names that no `previous_message_type` gives. */
+  /** v3 names of v2 messages, where no `previous_message_type` in the .proto files gives them. */
   readonly former: Readonly<Record<string, string>>;
 }
 const additions = text as unknown as Additions;
@@ -75,6 +80,7 @@ function read(): DescriptorFile {
   }
 }
 
+/** Envoy's messages, enums and extensions, by name. */
 export class Descriptor {
   readonly extensions: ReadonlyMap<string, string>;
   readonly #messages = new Map<string, Message>();
@@ -108,7 +114,7 @@ export class Descriptor {
   message(name: string): Message | undefined {
     return this.#messages.get(name);
   }
-  /** Fields of that message with rules: the others need no look. */
+  /** The message's fields that have rules. */
   ruled(type: string): readonly RuledField[] {
     let ruled = this.#ruled.get(type);
     if (ruled === undefined) {
@@ -129,7 +135,7 @@ export class Descriptor {
   enum(name: string): { readonly [value: string]: number } | undefined {
     return this.#enums[name];
   }
-  /** Envoy has that message; whether its fields are known is another question. */
+  /** True if Envoy has that message; its fields may be unknown here. */
   knows(type: string): boolean {
     return this.#messages.has(type) || this.#opaque.has(type);
   }
@@ -144,7 +150,7 @@ export class Descriptor {
       (name) => name.startsWith(space) && !name.slice(space.length).includes("."),
     );
   }
-  /** The field that a key of the user's means: its own name or the lowerCamelCase one. */
+  /** The name of the field that a user's key means: that name itself, or in lowerCamelCase. Undefined: there is no such field. */
   fieldName(type: string, key: string): string | undefined {
     const message = this.#messages.get(type);
     if (message === undefined) return undefined;
@@ -162,10 +168,11 @@ export class Descriptor {
   }
 }
 
-/** protobuf's JSON name: every underscore goes and lifts the letter behind it. */
+/** A field's JSON name in protobuf: underscores are removed, and the letters after them become upper case. */
 export function camelCase(name: string): string {
   return name.replace(/_(.?)/g, (_, letter: string) => letter.toUpperCase());
 }
+/** The reverse of `camelCase`. */
 export function snakeCase(name: string): string {
   return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }

@@ -17,7 +17,7 @@ export function formatDiagnostic(d: Diagnostic): string {
   return `${d.file}:${d.line}:${d.column}: ${path}${d.message}${help}`;
 }
 
-/** Where something stands: an offset into the text, and the path that a person would say. */
+/** A place in the config: an offset into the text, and the path of the field as a person writes it. */
 export interface Place {
   readonly offset: number;
   readonly path: string;
@@ -29,9 +29,9 @@ interface Finding {
   readonly help: string | undefined;
 }
 
-/** Gathers all findings about one file, so that they are told together. */
+/** Gathers all findings about one file, so that they are reported together. */
 export class Report {
-  /** What the text is made of, by the line at which each starts: the file, and what is laid over it. */
+  /** The parts of the text and the line at which each starts: the file, and the overlays. */
   readonly #parts: { readonly name: string; readonly line: number }[];
   text: string;
   readonly #lineStarts: number[] = [0];
@@ -47,7 +47,7 @@ export class Report {
     this.#addLines(text, 0);
   }
 
-  /** Another text, as if it stood below; answers the offset at which it does. */
+  /** Appends an overlay's text after the offset `below`. Answers the offset at which it begins. */
   append(name: string, text: string, below: number): number {
     const from = below + 1;
     this.text = this.text.slice(0, from).padEnd(from, "\n") + text;
@@ -69,13 +69,13 @@ export class Report {
   warn(place: Place, message: string, help?: string): void {
     this.#warnings.set(`${place.offset} ${place.path} ${message}`, { place, message, help });
   }
-  /** Envoy knows it and we do not do it: a warning, or an error for those who asked for strictness. */
+  /** Reports something that Envoy has and tsproxy does not implement: a warning, or an error with --strict. */
   unimplemented(place: Place, message: string, help?: string): void {
     if (this.#strict) this.error(place, message, help);
     else this.warn(place, message, help);
   }
 
-  /** There is an error about that very place already. */
+  /** True if an error has been reported at exactly this place. */
   has(place: Place): boolean {
     return this.#errorPlaces.has(`${place.offset} ${place.path}`);
   }
@@ -89,6 +89,7 @@ export class Report {
     return this.#sorted(this.#warnings);
   }
 
+  /** A finding at a place, as it is printed; it is not added to the report. */
   diagnostic(place: Place, message: string, help?: string): Diagnostic {
     const line = this.#lineAt(place.offset);
     const column = place.offset - this.#lineStarts[line]! + 1;
@@ -103,7 +104,7 @@ export class Report {
     return help === undefined ? found : { ...found, help };
   }
 
-  /** By halves: a large file has a million lines, and may have as many findings. */
+  /** Binary search: a large file has a million lines, and may have as many findings. */
   #lineAt(offset: number): number {
     let line = 0;
     let end = this.#lineStarts.length;
@@ -140,7 +141,7 @@ export function didYouMean(
   return best === undefined ? undefined : `did you mean "${shown(best)}"?`;
 }
 
-/** Optimal string alignment: a swap of neighbours counts once. Anything from `limit` on is only known to be too far. */
+/** Optimal string alignment: a swap of neighbours counts once. From `limit` on, the result only says "too far". */
 function editDistance(a: string, b: string, limit: number): number {
   if (Math.abs(a.length - b.length) >= limit) return limit;
   let before: number[] = [];
@@ -166,7 +167,7 @@ export function quote(text: string): string {
   return JSON.stringify(cut);
 }
 
-/** "a, b or c". */
+/** Joins words as "a, b or c"; of more than 12 only the first 12. */
 export function listed(words: readonly string[]): string {
   if (words.length > 12) return `${words.slice(0, 12).join(", ")}, …`;
   if (words.length < 2) return words.join("");

@@ -12,7 +12,7 @@ import { Entry, Fields } from "./fields.ts";
 import { parseJson } from "./json.ts";
 import { readPlainYaml } from "./plain-yaml.ts";
 
-/** A file as a tree that remembers where everything stood, through all rewriting. */
+/** A config as a tree, in which every node keeps its place in the file through all rewriting. */
 export type Node = MapNode | ListNode | ScalarNode;
 
 export type ScalarValue = string | number | boolean | undefined;
@@ -20,11 +20,11 @@ export type ScalarValue = string | number | boolean | undefined;
 export class ScalarNode {
   readonly kind = "scalar";
   readonly place: Place;
-  /** Undefined: an absent field (`null`), or a value that has been reported already (`invalid`). */
+  /** Undefined: `null`, which counts as absent, or a value whose error has been reported (`invalid`). */
   value: ScalarValue;
   /** As written, with its quotes: what messages show. */
   readonly text: string;
-  /** What the canonical JSON says where that is not `value`: a 64-bit integer is a string there. */
+  /** Its canonical JSON, where that is not `value`: a 64-bit integer is a string there. */
   json: string | undefined = undefined;
   invalid = false;
 
@@ -36,12 +36,12 @@ export class ScalarNode {
 }
 
 /**
- * A number of YAML's that is no integer of 32 bits. Envoy's reader hands it on as text, which a field of a known kind turns into
- * a number again, and a Struct does not.
+ * A YAML number that is no 32-bit integer. Envoy's YAML reader passes it on as text; a numeric field turns that back into a
+ * number, a Struct does not.
  */
 export class LooseNumber extends ScalarNode {}
 
-/** The `null` of a Struct, which is a value there. */
+/** A `null` in a Struct, where it is a value. */
 export class StructNull extends ScalarNode {}
 
 export class ListNode {
@@ -59,7 +59,7 @@ export class MapNode {
   readonly kind = "map";
   readonly place: Place;
   readonly entries: Fields;
-  /** The protobuf message that it has been found to be; undefined where only a schema knows. */
+  /** The protobuf message that it is. Undefined: it is none, and only a package's schema describes it. */
   message: string | undefined = undefined;
 
   constructor(place: Place, entries = new Fields()) {
@@ -90,7 +90,7 @@ export class MapNode {
   set(key: string, value: Node, place: Place = value.place): void {
     this.entries.set(key, { place, value });
   }
-  /** A field of the file: the last one of a name counts, where it stands. */
+  /** Adds a field of the file. Of two with one name the last counts, and a warning is reported. */
   add(key: string, value: Node, place: Place, report: Report): void {
     if (this.entries.has(key)) {
       report.warn(place, `"${key}" is written twice; this one counts`);
@@ -105,7 +105,7 @@ export class MapNode {
   }
 }
 
-/** A scalar that rewriting puts in; it stands where the thing that it came from stood. */
+/** Makes a scalar for rewriting, at the place of the node that it is made from. */
 export function scalar(place: Place, value: string | number | boolean): ScalarNode {
   return new ScalarNode(
     place,
@@ -113,17 +113,19 @@ export function scalar(place: Place, value: string | number | boolean): ScalarNo
     typeof value === "string" ? JSON.stringify(value) : `${value}`,
   );
 }
-/** A map that rewriting puts in. */
+/** Makes a map for rewriting; undefined fields are left out. */
 export function mapOf(place: Place, fields: Readonly<Record<string, Node | undefined>>): MapNode {
   const node = new MapNode(place);
   for (const [key, value] of Object.entries(fields)) if (value !== undefined) node.set(key, value);
   return node;
 }
+/** Stands for a value whose error has been reported. */
 export function invalidAt(place: Place): ScalarNode {
   const node = new ScalarNode(place, undefined, "");
   node.invalid = true;
   return node;
 }
+/** True for a `null`, which counts as absent outside Structs. */
 export function isNull(node: Node): boolean {
   return (
     node.kind === "scalar" &&
@@ -133,7 +135,7 @@ export function isNull(node: Node): boolean {
   );
 }
 
-/** What stands in a Struct, read as Envoy does. */
+/** Converts a tree inside a Struct to what Envoy reads there: nulls are values, and loose numbers are text. */
 export function structValue(node: Node): Node {
   if (node.kind === "map") {
     for (const [, entry] of node.entries) entry.value = structValue(entry.value);
@@ -147,7 +149,7 @@ export function structValue(node: Node): Node {
   return node instanceof LooseNumber ? new ScalarNode(node.place, node.text, node.text) : node;
 }
 
-/** A copy that can be rewritten alone. */
+/** A deep copy. */
 export function clone(node: Node): Node {
   if (node.kind === "list") return new ListNode(node.place, node.items.map(clone));
   if (node.kind === "map") {
@@ -173,7 +175,7 @@ export function plain(node: Node, dump = false): unknown {
   return out;
 }
 
-/** As `plain` for a dump, but each field is made whenever it is asked for: that of a large file takes as long as to load it. */
+/** As `plain` for a dump, but each field is converted when it is read: to dump a large file takes as long as to load it. */
 export function plainFields(node: MapNode): object {
   const out = {};
   for (const [key, { value }] of node.entries)
@@ -181,7 +183,7 @@ export function plainFields(node: MapNode): object {
   return out;
 }
 
-/** A key of the user's may be `__proto__`; it stays an ordinary key. */
+/** Sets a field. `__proto__` stays an ordinary key. */
 export function define(object: Record<string, unknown>, key: string, value: unknown): void {
   if (key === "__proto__")
     Object.defineProperty(object, key, {
@@ -193,7 +195,7 @@ export function define(object: Record<string, unknown>, key: string, value: unkn
   else object[key] = value;
 }
 
-/** A tree of a value that stands in no file: every node is at the same place. */
+/** Makes a tree of a value that stands in no file: every node has the same offset. */
 export function fromValue(value: unknown, place: Place): Node {
   if (Array.isArray(value))
     return new ListNode(
@@ -212,11 +214,11 @@ export function fromValue(value: unknown, place: Place): Node {
   return scalar(place, value as string | number | boolean);
 }
 
-/** A place inside another one. Its path is put together when somebody asks: a large file has a million places, and few findings. */
+/** A place inside another one. Its path is put together when it is read: a large file has a million places, and few findings. */
 class Inner implements Place {
   readonly offset: number;
   readonly #parent: Place;
-  /** Undefined: the same path. */
+  /** Undefined: it has the path of its parent. */
   readonly #key: string | number | undefined;
 
   constructor(offset: number, parent: Place, key: string | number | undefined) {
@@ -235,17 +237,18 @@ class Inner implements Place {
   }
 }
 
+/** The place of a field or an entry, at its own offset. */
 export function childPlace(parent: Place, offset: number, key: string | number): Place {
   return new Inner(offset, parent, key);
 }
-/** Another offset of the same path. */
+/** The same path at another offset. */
 export function placeAt(parent: Place, offset: number): Place {
   return parent.offset === offset ? parent : new Inner(offset, parent, undefined);
 }
 
 export type Format = "yaml" | "json";
 
-/** Undefined: what is wrong stands in the report. */
+/** Parses a config file. Undefined: errors have been reported. */
 export function parseDocument(text: string, format: Format, report: Report): MapNode | undefined {
   const start: Place = { offset: 0, path: "" };
   const root =
@@ -259,12 +262,12 @@ export function parseDocument(text: string, format: Format, report: Report): Map
   return undefined;
 }
 
-// Aliases are written out: a few lines of them could otherwise grow into more than memory holds. What the file itself says is
-// as large as the file.
+// Aliases are expanded, so a few lines of them could grow beyond all memory; this limits the nodes that they make. The text of
+// the file itself needs no limit.
 const MAX_ALIASED = 200_000;
 const MAX_DEPTH = 100;
 
-/** By the whole parser. */
+/** Parses YAML with the `yaml` package, which reads all of the language. */
 export function parseYaml(text: string, report: Report): Node | undefined {
   const start: Place = { offset: 0, path: "" };
   let document: Document.Parsed | undefined;
@@ -275,7 +278,7 @@ export function parseYaml(text: string, report: Report): Node | undefined {
     report.error(start, deep ? "nested too deeply" : `not YAML: ${(error as Error).message}`);
     return undefined;
   }
-  // The first one; those behind it mostly follow from it.
+  // Only the first error: the others mostly follow from it.
   const broken = document?.errors[0];
   if (broken !== undefined) {
     report.error(
@@ -297,7 +300,7 @@ export function parseYaml(text: string, report: Report): Node | undefined {
   }
 }
 
-/** Reported; nothing more is read. */
+/** Thrown to end the reading, after an error has been reported. */
 class TooLarge extends Error {}
 
 function sentence(message: string): string {
@@ -305,15 +308,19 @@ function sentence(message: string): string {
   return line.charAt(0).toLowerCase() + line.slice(1);
 }
 
-/** The first document of a file. The failsafe schema leaves scalars as they are written; Envoy's own reading of them follows below. */
+/**
+ * Parses the first document of a file. The failsafe schema leaves scalars as they are written; `plainScalar` reads them as Envoy
+ * does.
+ */
 export function yamlOf(text: string): Document.Parsed {
   const options = { schema: "failsafe", uniqueKeys: false, prettyErrors: false } as const;
   return parseAllDocuments(text, options)[0] as Document.Parsed;
 }
 
+/** Turns the nodes of the `yaml` package into a tree of ours; expands aliases. */
 class YamlReader {
   readonly #report: Report;
-  /** An alias means the last anchor of that name before it. */
+  /** Nodes by anchor: an alias means the last anchor of that name before it. */
   readonly #anchors = new Map<string, YamlNode>();
   #aliased = 0;
   #inAlias = false;
@@ -398,7 +405,7 @@ function readScalar(
   return plainNode(text, place);
 }
 
-/** A word without quotes. */
+/** Makes a node of a scalar without quotes. */
 export function plainNode(text: string, place: Place): ScalarNode {
   const value = plainScalar(text);
   const isLoose = typeof value === "number" && (value !== (value | 0) || !INTEGER.test(text));
@@ -411,6 +418,7 @@ const FALSE = /^(?:n|N|no|No|NO|false|False|FALSE|off|Off|OFF)$/;
 const INTEGER = /^[-+]?(?:0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)$/;
 const FLOAT = /^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$/;
 
+/** The value of a scalar without quotes, as Envoy (yaml-cpp) reads it. Undefined: null. */
 export function plainScalar(text: string): ScalarValue {
   if (text === "" || /^(?:~|null|Null|NULL)$/.test(text)) return undefined;
   if (TRUE.test(text)) return true;
@@ -418,7 +426,7 @@ export function plainScalar(text: string): ScalarValue {
   if (INTEGER.test(text)) {
     const digits = text.replace(/^[-+]/, "");
     const number = /^0[0-7]+$/.test(digits) ? Number.parseInt(digits, 8) : Number(digits);
-    // Past 2^53 a number would be another one: the digits stay, and the field decides.
+    // Beyond 2^53 a number would lose digits: it stays text, and the field's type decides.
     if (!Number.isSafeInteger(number)) return text;
     return text.startsWith("-") ? -number : number;
   }

@@ -4,16 +4,19 @@ import { didYouMean, type Place, quote } from "./diagnostic.ts";
 import { isNull, MapNode, type Node, plain } from "./document.ts";
 import { isEnvoyName, modernName } from "./rewrite.ts";
 
-/** A use of an extension, found. */
+/** An extension that the config uses, and the package that implements it. */
 export interface Use {
   readonly name: string;
   readonly package: PackageInfo;
   readonly config: Node | undefined;
-  /** The config as it is, where somebody has checked it before. */
+  /** The config in its final form, if it was checked before (an ExtensionRef). */
   readonly built?: unknown;
 }
 
-/** An entry of `typed_per_filter_config`. No package: only `disabled` is said, of a filter that the chain names otherwise. */
+/**
+ * An entry of `typed_per_filter_config`. Without a package it only says `disabled`, about a filter that the chain gives another
+ * name.
+ */
 export interface RouteUse {
   readonly package: PackageInfo | undefined;
   readonly config: Node | undefined;
@@ -47,7 +50,7 @@ export class ExtensionResolver {
     this.#parts = parts;
   }
 
-  /** Whether the entry names an extension that is there. */
+  /** True if the entry names an extension that is implemented here. */
   has(kind: string, entry: Node | undefined): boolean {
     if (entry?.kind !== "map") return false;
     const { registry } = this.#parts;
@@ -57,7 +60,7 @@ export class ExtensionResolver {
     return registry.find(kind, entry.string("name") ?? "") !== undefined;
   }
 
-  /** An entry in whose place another one is taken. */
+  /** Called for an entry that another one is preferred to. `isUnknown`: it came before that one, so a warning is reported. */
   leaveOut(entry: Node | undefined, isUnknown: boolean): void {
     if (entry?.kind !== "map") return;
     const { normaliser, report } = this.#parts;
@@ -70,7 +73,7 @@ export class ExtensionResolver {
     if (isUnknown) report.warn(place, `${what} is not implemented here; the next one is taken`);
   }
 
-  /** Undefined: reported. */
+  /** Resolves an entry. `skipped`: an optional one that is not implemented. Undefined: an error has been reported. */
   use(kind: string, node: Node): Use | "skipped" | undefined {
     const { report, registry } = this.#parts;
     if (node.kind !== "map") {
@@ -109,7 +112,7 @@ export class ExtensionResolver {
     return this.#byType(kind, node, name, typed);
   }
 
-  /** An entry that no message describes: within the config of a dropped-in filter. */
+  /** Normalises an entry that no protobuf message describes: one within the config of a dropped-in filter. */
   #canonical(node: MapNode): void {
     if (node.message !== undefined) return;
     for (const [from, to] of [
@@ -134,7 +137,7 @@ export class ExtensionResolver {
     const { registry, normaliser, report } = this.#parts;
     const type = typed.kind === "map" ? typeOf(typed) : undefined;
     if (typed.kind !== "map" || type === undefined) return undefined;
-    // The filter of a UDP listener stands where others have their listener filters.
+    // A UDP listener has its filter in listener_filters.
     const found =
       registry.typed(kind, type) ?? (kind === "listener" ? registry.typed("udp", type) : undefined);
     if (found !== undefined) {
@@ -211,7 +214,7 @@ export class ExtensionResolver {
     return { name, package: found, config: this.#bare(node, found.types, config, place) };
   }
 
-  /** The config of a short form: as the package's message if Envoy has it, else as it stands for the package's schema. */
+  /** The config of a short form: read as the package's message if Envoy has it, else left to the package's schema. */
   #bare(node: MapNode, types: readonly string[], config: Node | undefined, place: Place): Node {
     const { normaliser } = this.#parts;
     const given = config === undefined || isNull(config) ? new MapNode(place) : config;
@@ -239,7 +242,7 @@ export class ExtensionResolver {
       report.error(place, `Envoy's ${modern} is not implemented here`);
       return;
     }
-    // The last words are compared: what stands before them is alike in all names of a kind.
+    // Only the last parts of names are compared: what stands before is the same in all names of a kind.
     const byTail = new Map(registry.names(kind).map((n) => [tail(n), n]));
     const near = didYouMean(tail(name), byTail.keys(), (found) => byTail.get(found)!);
     report.error(place, `no ${word(kind)} ${quote(name)}`, near);
@@ -251,7 +254,7 @@ export class ExtensionResolver {
     return `"${type}"`;
   }
 
-  /** Undefined: reported, or left out. */
+  /** Resolves an entry of typed_per_filter_config. Undefined: an error has been reported, or the entry is left out. */
   routeUse(key: string, place: Place, node: Node): RouteUse | undefined {
     const { normaliser, registry, report } = this.#parts;
     if (node.kind !== "map") return undefined;
@@ -280,7 +283,10 @@ export class ExtensionResolver {
     return { package: found, config, disabled: undefined };
   }
 
-  /** Without a type the key is the only word: any file may name a short form, v2 its own names. */
+  /**
+   * The package that a per-route config without a type means by its key. Any file may use the names of tsproxy, only v2 those of
+   * Envoy.
+   */
   #routePackage(key: string): PackageInfo | undefined {
     const { registry, era } = this.#parts;
     const found =

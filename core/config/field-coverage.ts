@@ -7,7 +7,7 @@ export interface PackageCoverage {
   readonly package: string;
   /** The protobuf messages that its config is made of. */
   readonly messages: readonly string[];
-  /** `message.field` of those messages, and of all that stand in fields it has. */
+  /** `message.field` for each field of those messages that the schema lists. */
   readonly implemented: readonly string[];
   readonly missing: readonly string[];
   /** Fields of its schema that Envoy's message lacks. */
@@ -39,7 +39,7 @@ function rootsOf(
   descriptor: Descriptor,
 ): (readonly [message: string, schema: Schema])[] {
   const schema = info.schema as Schema;
-  // Envoy's types of clusters have their fields in Cluster itself: what any of them takes is taken.
+  // Envoy's cluster types have their fields in Cluster itself, so a field counts if any cluster package takes it.
   if (info.section === "static_resources.clusters")
     return [info, ...packages.filter(({ kind }) => kind === "cluster")]
       .filter(({ types }) => types.length === 0)
@@ -55,12 +55,13 @@ function rootsOf(
   return [...roots, [perRoute, info.routeSchema as Schema]];
 }
 
-/** The config of a section may be a list of the messages. */
+/** The shape of one message: the config of a section may be a list of them. */
 function rootShape(schema: Schema): Shape {
   const shape = shapeOf(schema, schema);
   return shape.item(0) ?? shape;
 }
 
+/** Walks messages and schemas in parallel, and notes which fields the schemas list. */
 class Walk {
   readonly messages: string[] = [];
   readonly #descriptor: Descriptor;
@@ -72,7 +73,7 @@ class Walk {
     this.#descriptor = descriptor;
   }
 
-  /** `shape`: of a map of that message's fields. */
+  /** Walks one message. `shape`: what the schema says of its fields. */
   message(type: string, shape: Shape): void {
     const message = this.#descriptor.message(type);
     if (message === undefined || type.startsWith("google.")) return;
@@ -108,12 +109,12 @@ class Walk {
   }
 }
 
-/** Of a protobuf map. */
+/** The shape of the values of a protobuf map. */
 function mapValueOf(map: Shape): Shape | undefined {
   return map.field("any").shape;
 }
 
-/** It says which fields it takes: an extension, a section or a text has others to say that. */
+/** True if this schema itself lists fields: those of an extension, a section or a text are described elsewhere. */
 function isMap(shape: Shape): boolean {
   return (
     shape.extension === undefined &&

@@ -1,9 +1,10 @@
 import type { Place } from "./diagnostic.ts";
 import type { Node } from "./document.ts";
 
+/** A key and its value in a map. */
 export class Entry {
   key: string;
-  /** Of the key. */
+  /** The place of the key. */
   readonly place: Place;
   value: Node;
   next: Entry | undefined = undefined;
@@ -15,12 +16,12 @@ export class Entry {
   }
 }
 
-/** Longer lists are searched by an index. */
+/** Maps with more entries than this are searched by an index. */
 const SHORT = 8;
 
 /**
- * What stands in a map, in the file's order. A chain of entries: most maps of a config have two or three, for which a Map takes
- * three times the memory, and a large config has a million of them.
+ * The entries of a map, in the file's order, as a linked list: most maps of a config have two or three entries, for which a Map
+ * takes three times the memory, and a large config has a million of them.
  */
 export class Fields {
   #first: Entry | undefined = undefined;
@@ -37,7 +38,7 @@ export class Fields {
   get size(): number {
     return this.#size;
   }
-  /** The rest hangs on it, by `next`. */
+  /** The first entry; `next` leads to the others. */
   get first(): Entry | undefined {
     return this.#first;
   }
@@ -52,7 +53,7 @@ export class Fields {
     return this.get(key) !== undefined;
   }
 
-  /** In the place of the one of that name, or at the end. */
+  /** Replaces the entry of that name where it stands, or adds one at the end. */
   set(key: string, { place, value }: Pick<Entry, "place" | "value">): void {
     const known = this.get(key);
     const entry = new Entry(key, place, value);
@@ -68,7 +69,7 @@ export class Fields {
     this.#index?.set(key, entry);
   }
 
-  /** At the end; the caller knows that there is none of that name. */
+  /** Adds an entry at the end. The caller knows that there is none of that name. */
   add(entry: Entry): void {
     entry.next = undefined;
     if (this.#last === undefined) this.#first = entry;

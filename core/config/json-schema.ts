@@ -6,8 +6,8 @@ import type { Schema } from "./schema.ts";
 type Json = Record<string, unknown>;
 
 /**
- * What may stand in a configuration, for editors: one JSON Schema made of the schemas of the packages that are there. It says
- * what is written in a file, where the packages' own say what `setup` gets: durations are text, extensions are named.
+ * The JSON Schema of configs, for editors, made of the schemas of these packages. It describes what is written in a file, where
+ * the packages' own describe what `setup` gets: durations are text, extensions are named.
  */
 export function jsonSchema(packages: readonly PackageInfo[]): Json {
   return new SchemaWriter(packages).bootstrap();
@@ -29,6 +29,7 @@ const DATA_SOURCE = {
   },
 };
 
+/** Converts schemas of packages into one JSON Schema; shared parts go into `$defs`. */
 class SchemaWriter {
   readonly #registry: Registry;
   readonly #defs: Record<string, Json> = {};
@@ -50,7 +51,7 @@ class SchemaWriter {
     };
   }
 
-  /** `owner` tells the recursive parts of one package from those of another. */
+  /** Converts a schema. `owner` tells the recursive parts of one package from those of another. */
   #convert(schema: Schema, owner: string): Json {
     if (schema.section !== undefined) return this.#package(schema.section);
     if (schema.perRoute === true) return this.#perRoute();
@@ -77,13 +78,13 @@ class SchemaWriter {
           ? value.map((inner) => this.#convert(inner as Schema, owner))
           : this.#convert(value as Schema, owner);
       else if (key === "anyOf" || key === "oneOf" || key === "allOf")
-        // What a package takes one of may also be written twice as well: editors would call that an error.
+        // oneOf becomes anyOf: a value may fit several of a package's forms, which editors would call an error.
         out[key === "oneOf" ? "anyOf" : key] = (value as readonly Schema[]).map((inner) =>
           this.#convert(inner, owner),
         );
       else out[key] = value;
     }
-    // What has a default need not be written.
+    // A field with a default need not be written.
     const properties = schema.properties ?? {};
     const required = (schema.required ?? []).filter(
       (name) => properties[name]?.default === undefined,
@@ -105,7 +106,7 @@ class SchemaWriter {
     return this.#define(name, () => this.#convert(found.schema as Schema, name));
   }
 
-  /** Any use of an extension of a kind: by type in typed_config, or by name with config. */
+  /** The entry for an extension of a kind: by type in typed_config, or by name with config. */
   #extension(schema: Schema, owner: string): Json {
     const kind = schema.extension!;
     const entry = this.#define(`a ${kind}`, () => this.#entry(kind));
@@ -169,7 +170,7 @@ class SchemaWriter {
   }
 }
 
-/** Types that no package here has: the proxy tells what it makes of them, TypedStruct among them. */
+/** A TypedStruct, which editors accept as it is: the proxy checks the type inside it. */
 const NOT_HERE = {
   type: "object",
   required: ["@type"],

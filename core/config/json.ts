@@ -3,7 +3,7 @@ import { childPlace, ListNode, MapNode, type Node, placeAt, ScalarNode } from ".
 
 const MAX_DEPTH = 100;
 
-/** JSON with positions (`JSON.parse` has none). Undefined: what is wrong stands in the report. */
+/** Parses JSON with positions, which `JSON.parse` does not have. Undefined: an error has been reported. */
 export function parseJson(text: string, report: Report): Node | undefined {
   const start: Place = { offset: 0, path: "" };
   if (text.trim() === "") {
@@ -34,6 +34,7 @@ const WORD = /true|false|null/y;
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
 
+/** A JSON parser that makes nodes with places. */
 class JsonReader {
   readonly #text: string;
   readonly #report: Report;
@@ -106,7 +107,7 @@ class JsonReader {
     return list;
   }
 
-  /** From a quote to behind the one that closes it. */
+  /** Reads a string, from its first quote to behind the last. */
   #string(): string {
     const text = this.#text;
     const from = this.#at;
@@ -125,7 +126,7 @@ class JsonReader {
     return escapes ? unquoted(text.slice(from, to + 1), from) : text.slice(from + 1, to);
   }
 
-  /** A large file writes the same names a hundred thousand times. */
+  /** Answers one string for all equal names: a large file has the same ones a hundred thousand times. */
   #interned(name: string): string {
     const known = this.#names.get(name);
     if (known !== undefined) return known;

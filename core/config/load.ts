@@ -33,20 +33,20 @@ export { type Diagnostic, formatDiagnostic } from "./diagnostic.ts";
 export type { Source } from "./source.ts";
 
 export interface ConfigText {
-  /** For messages, and for the format if that is not given. */
+  /** Names the file in messages; its extension gives the format where `format` is absent. */
   readonly file?: string;
   readonly text: string;
   readonly format?: Format;
-  /** YAML, each over what is before it. */
+  /** YAML texts, each merged over the file and the ones before it. */
   readonly overlays?: readonly Overlay[];
 }
 
 export interface LoadOptions {
-  /** Where the text does not show it. */
+  /** Overrides the era that the text itself shows. */
   readonly era?: Era;
-  /** Fields that Envoy knows and nothing here implements are errors. */
+  /** True: fields that Envoy has and nothing here implements are errors. */
   readonly strict: boolean;
-  /** Fields that Envoy does not know either are warnings (`--allow-unknown-static-fields`). */
+  /** True: fields that Envoy does not have either are warnings, not errors (`--allow-unknown-static-fields`). */
   readonly allowUnknown?: boolean;
 }
 
@@ -67,8 +67,8 @@ export type Loaded =
     };
 
 /**
- * From an Envoy configuration file to what workers run. Everything that is wrong with the file is told at once. What only a
- * package's `setup` can say is not asked here.
+ * Turns an Envoy configuration file into what workers run. All errors of the file are reported at once. Errors that only the
+ * `setup` of a package can find are not among them.
  */
 export function loadConfig(
   input: ConfigText,
@@ -90,7 +90,10 @@ export function loadConfig(
   };
 }
 
-/** Of a large file that takes more memory than what serves, and is asked for when something is refused. */
+/**
+ * A value that may be collected as garbage and is made again when needed: the tree of a large file takes more memory than the
+ * config that serves, and is needed only for refusals and dumps.
+ */
 class Remembered<T extends object> {
   #value: WeakRef<T>;
   readonly #again: () => T;
@@ -108,7 +111,7 @@ class Remembered<T extends object> {
 }
 
 interface Read {
-  /** As a dump shows it. */
+  /** The tree that config_dump shows. */
   readonly shown: MapNode;
   readonly config: RuntimeConfig;
   readonly source: Source;
@@ -129,7 +132,7 @@ function readConfig(
   const { builder, normaliser, maker } = tools(registry, report, era, false, options);
   normaliser.message("envoy.config.bootstrap.v3.Bootstrap", root);
   checkBootstrap(root, report);
-  // What is shown names its secrets as the file does.
+  // config_dump shows secrets and cluster defaults where the file has them, so it needs a copy from before they are moved.
   const hasSecrets = root.map("static_resources")?.has("secrets") === true;
   const isSpread =
     hasClusterDefaults(root) || root.map("cluster_manager")?.has("outlier_detection") === true;
@@ -145,7 +148,10 @@ function readConfig(
   return { report, read: { shown, config, source } };
 }
 
-/** What the bootstrap says for clusters that do not say it themselves: where it stands, and fields of a cluster in their place. */
+/**
+ * Defaults for clusters in the bootstrap: the map that they stand in, and its fields. A cluster that has one of the fields gets
+ * none.
+ */
 const CLUSTER_DEFAULTS: readonly (readonly [
   at: (root: MapNode) => MapNode | undefined,
   fields: readonly string[],
@@ -169,7 +175,7 @@ function placeClusterDefaults(root: MapNode): void {
   }
 }
 
-/** The log of `cluster_manager.outlier_detection` is that of every cluster that looks for outliers. */
+/** Copies the path of `cluster_manager.outlier_detection`'s event log to every cluster with outlier detection. */
 function placeOutlierLog(root: MapNode): void {
   const path = root.map("cluster_manager")?.map("outlier_detection")?.delete("event_log_path");
   if (path === undefined) return;
@@ -178,7 +184,7 @@ function placeOutlierLog(root: MapNode): void {
       cluster.map("outlier_detection")?.set("event_log_path", clone(path));
 }
 
-/** The file with what is laid over it. */
+/** Parses the file and merges the overlays over it. Undefined: an error has been reported. */
 function read(input: ConfigText, file: string, report: Report): MapNode | undefined {
   const { overlays = [] } = input;
   const isOverlayAlone = input.text.trim() === "" && overlays.length > 0;
@@ -191,14 +197,17 @@ function read(input: ConfigText, file: string, report: Report): MapNode | undefi
   for (const { name, text } of overlays) {
     const from = report.append(name, text, end);
     end = from + text.length;
-    // Blank lines take the place of what stands before, so that offsets are those of the whole.
+    // Blank lines stand for the text before it, so that offsets count from the beginning of the whole text.
     const over = parseDocument(`${"\n".repeat(from)}${text}`, "yaml", report);
     root = root && over && merge(root, over);
   }
   return root as MapNode | undefined;
 }
 
-/** A listener that a service brings along: Envoy's Listener as JSON, extensions by name with `config`, or resolved already. */
+/**
+ * Loads a listener that a service brings along: Envoy's Listener as JSON, with extensions by name and `config`, or already as
+ * ExtensionRefs. `origin` names it in messages.
+ */
 export function loadListener(
   listener: unknown,
   packages: readonly PackageInfo[],
@@ -208,7 +217,7 @@ export function loadListener(
   | { readonly ok: false; readonly errors: readonly Diagnostic[] } {
   const report = new Report(origin, "", false);
   const { builder, normaliser, maker } = tools(new Registry(packages), report, "v3", true);
-  // No message: what a service writes is checked by core's own schema alone.
+  // It is not normalised as a protobuf message: what a service writes is checked by core's own schema alone.
   const root = fromValue(listener, { offset: 0, path: "" });
   const value = builder.part(Listener as unknown as Schema, root);
   const sound = root.kind === "map" && !report.failed;
@@ -218,7 +227,7 @@ export function loadListener(
   return { ok: true, listener: made };
 }
 
-/** Takes out of all lists what was refused in them, so that the rest can be looked at as well. */
+/** Removes refused entries (undefined) from all lists, so that the others can be checked as well. */
 function dropHoles(value: unknown): void {
   if (Array.isArray(value)) {
     const kept = value.filter((item) => item !== undefined);
@@ -252,6 +261,7 @@ function tools(
   return { builder, normaliser, maker };
 }
 
+/** The format of a file, by its extension. Undefined: an error has been reported. */
 export function formatOf(file: string, report: Report): Format | undefined {
   const extension = path.extname(file).toLowerCase();
   if (extension === ".json") return "json";
@@ -267,7 +277,7 @@ export interface Verdict {
   readonly warnings: readonly Diagnostic[];
 }
 
-/** What `tsproxy validate` says of each file. A file that cannot be read is one that is refused. */
+/** Checks each file, as `tsproxy validate` does. A file that cannot be read counts as refused. */
 export function validateFiles(
   files: readonly string[],
   packages: readonly PackageInfo[],

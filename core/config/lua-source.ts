@@ -6,13 +6,14 @@ import type { Report } from "./diagnostic.ts";
 import type { Node } from "./document.ts";
 import { contentOf } from "./script.ts";
 
-/** Modules that one script may bring along. */
+/** Limit on the modules of one script. */
 const MODULES_MAX = 256;
 const REQUIRE = /\brequire\s*\(?\s*(["'])([\w./-]+)\1/g;
 
 /**
- * A Lua script with the modules that it, or one of them, names in a `require`. Scripts run where there are no files, so these are
- * read now, as Envoy reads them when the script is loaded. One that is not there is the script's own affair: it may never ask.
+ * Reads a Lua script and the modules that it, or one of them, names in a `require`. Scripts run where there are no files, so
+ * modules are read now, as Envoy reads them when it loads the script. A missing one is no error: the script may never require it.
+ * Undefined: an error has been reported.
  */
 export function readLuaSource(node: Node, report: Report): LuaSource | undefined {
   const text =
@@ -33,7 +34,10 @@ export function readLuaSource(node: Node, report: Report): LuaSource | undefined
   return { text, modules, ...(place && { place }) };
 }
 
-/** Only a block scalar and a file have the lines that the script has. */
+/**
+ * Where the script's first line stands. Undefined: in other forms than a block scalar or a file, lines of the config are not
+ * lines of the script.
+ */
 function placeOf(node: Node, report: Report): ScriptPlace | undefined {
   if (node.kind === "map") {
     const named = node.get("filename");
@@ -56,7 +60,10 @@ function gather(text: string, folders: readonly string[], found: Record<string, 
   }
 }
 
-/** By Lua's path: `./?.lua` and `./?/init.lua`. A name says no more than which file below the folder. */
+/**
+ * Reads a module by Lua's path, `./?.lua` and `./?/init.lua`, from the first folder that has it. A name cannot lead out of the
+ * folder: its dots become slashes.
+ */
 function read(name: string, folders: readonly string[]): LuaModule | undefined {
   const inFolder = name.replaceAll(".", "/");
   for (const folder of folders) {
@@ -65,7 +72,7 @@ function read(name: string, folders: readonly string[]): LuaModule | undefined {
         const where = path.join(folder, file);
         return { text: readFileSync(where, "utf8"), file, place: { file: where, line: 1 } };
       } catch {
-        // The next place, then.
+        // It is not there: try the next place.
       }
     }
   }

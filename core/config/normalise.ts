@@ -42,29 +42,29 @@ const SCALARS = new Set(
 const TYPED_STRUCTS = new Set(["xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct"]);
 const ANY = "google.protobuf.Any";
 
-/** What is wrong with a config unless a package takes it. */
+/** An error that counts only if no package takes the node. */
 interface LooseEnd {
   readonly place: Place;
   readonly message: string;
   readonly help?: string;
-  /** Perhaps of an Envoy that is younger than the descriptor: a warning. */
+  /** True: a warning, since it may belong to an Envoy that is newer than the descriptor. */
   readonly newer?: boolean;
-  /** It was a TypedStruct, which Envoy takes with any type as long as nobody asks for it. */
+  /** True: it was a TypedStruct, which Envoy accepts with any type as long as the entry is not used. */
   readonly isStruct?: boolean;
 }
 
 /**
- * Brings a tree into protobuf's canonical JSON, in place: v3's own field names, enum names as declared, Durations and numbers
- * in one form, rules checked. Whatever is wrong goes into the report, and the walk goes on.
+ * Brings a tree into protobuf's canonical JSON, in place: v3's own field names, enum names as declared, Durations and numbers in
+ * one form; and checks validation rules. Errors go into the report, and the walk goes on.
  */
 export class Normaliser {
   readonly descriptor: Descriptor;
   readonly rewriter: Rewriter;
   readonly #report: Report;
-  /** Any's without a type, or of one that Envoy lacks: a package may know them; errors if none does. */
+  /** Nodes that only a package can accept: an Any without a type or with one that Envoy lacks, and `config` of a short form. */
   readonly loose = new Map<Node, LooseEnd>();
 
-  /** Entries may be ExtensionRefs already: `{name, package, config}`, from a package that was handed them. */
+  /** Entries may be ExtensionRefs already: `{name, package, config}`, in a listener that a service brings along. */
   readonly #resolved: boolean;
   readonly #allowUnknown: boolean;
 
@@ -81,14 +81,14 @@ export class Normaliser {
     this.#allowUnknown = options.allowUnknown;
   }
 
-  /** Told at the end, about what no package has taken. */
+  /** Called at the end: reports the nodes that no package has taken. */
   reportLoose(): void {
     for (const { place, message, help, newer } of this.loose.values())
       if (newer === true) this.#report.unimplemented(place, message, help);
       else this.#report.error(place, message, help);
   }
 
-  /** The node as that message; another node may stand for it afterwards. */
+  /** Normalises a node as that message. Answers the node that takes its place, which may be the same. */
   message(type: string, node: Node): Node {
     const special = this.#special(type, node);
     if (special !== undefined) return special;
@@ -103,7 +103,7 @@ export class Normaliser {
     return node;
   }
 
-  /** An Any whose type has been found already: its fields stand beside `@type`. */
+  /** Normalises an Any of a known type, whose fields stand beside `@type`. */
   any(node: MapNode, type: string): Node {
     const url = node.entries.get("@type");
     node.entries.delete("@type");
@@ -165,7 +165,7 @@ export class Normaliser {
       const value = node.get(name);
       const found = value === undefined ? absent : violation(field, value, values);
       if (found === undefined) continue;
-      // The short form `{ name, config }` stands for it.
+      // The short form `{ name, config }` replaces it.
       if (name === "typed_config" && value === undefined && node.has("config")) continue;
       const place = value?.place ?? childPlace(node.place, node.place.offset, name);
       const words = value?.kind === "scalar" ? `${shown(value)} ${found}` : found;
@@ -183,12 +183,12 @@ export class Normaliser {
     }
   }
 
-  /** A field that the message lacks; it may still be a package's. */
+  /** Handles a field that the message lacks. True: it stays, since a package may take it. False: it has been reported. */
   #isKept(type: string, { key, place, value }: Entry): boolean {
     const message = this.descriptor.message(type)!;
     if (key === "package" && this.#resolved) return true;
     if (key === "config" && message.fields.typed_config?.t === ANY) {
-      // The short form. The package that `name` means checks it; nothing else may.
+      // The short form: an error, unless the package that `name` means takes it.
       const help = "write typed_config with its @type";
       this.loose.set(value, { place, message: 'unknown field "config"', help });
       return true;
@@ -277,7 +277,7 @@ export class Normaliser {
       else if (!Number.isInteger(value)) return this.#notOneOf(node, Object.keys(values));
       return node;
     }
-    // YAML reads `on`, `off`, `yes` and `no` as booleans, also where a name was meant.
+    // YAML reads `on`, `off`, `yes` and `no` as booleans, even where an enum's name is meant.
     const word = (typeof value === "string" ? value : node.text).toUpperCase();
     const name = Object.keys(values).find((key) => key.toUpperCase() === word);
     if (name === undefined || typeof value === "boolean")
@@ -291,7 +291,7 @@ export class Normaliser {
     return this.#invalid(node.place, `${shown(node)} is not one of ${listed(names)}`, near);
   }
 
-  /** Messages with a JSON form of their own. */
+  /** Normalises a message that has a JSON form of its own, such as Duration, Any or Struct. Undefined: it is no such message. */
   #special(type: string, node: Node): Node | undefined {
     const wrapped = WRAPPERS[type];
     if (wrapped !== undefined) return this.#scalar(wrapped, node);
@@ -318,7 +318,7 @@ export class Normaliser {
           ? this.#read(node, readString(node))
           : this.#invalid(node.place, "field names with commas between them belong here");
       default:
-        // Empty.
+        // google.protobuf.Empty.
         if (node.kind !== "map" || node.entries.size > 0)
           return this.#invalid(node.place, "must be an empty map: {}");
         return node;
@@ -367,7 +367,7 @@ export class Normaliser {
     if (TYPED_STRUCTS.has(type)) return this.#typedStruct(node);
     if (!this.descriptor.knows(type) && !isSpecial(type)) {
       const help = didYouMean(type, this.descriptor.types());
-      // Where nothing here would use it, it may as well be younger than the descriptor.
+      // A type of Envoy's that the descriptor lacks may be newer than the descriptor.
       const newer = type.startsWith("envoy.");
       const message = newer ? `unknown type "${type}"` : `Envoy has no type "${type}"`;
       const loose = { place: url.place, message, newer };
@@ -378,7 +378,7 @@ export class Normaliser {
     return this.any(node, type);
   }
 
-  /** `{type_url, value}` is taken off: the inner type decides, as in Envoy. */
+  /** Unwraps a TypedStruct, `{type_url, value}`: the inner type decides, as in Envoy. */
   #typedStruct(node: MapNode): Node {
     const url = node.string("type_url") ?? node.string("typeUrl");
     const value = node.get("value");
@@ -404,7 +404,7 @@ export class Normaliser {
   }
 }
 
-/** Inside an Any such a message stands under `value`. */
+/** True for messages that stand under `value` inside an Any, since they have a JSON form of their own. */
 function isSpecial(type: string): boolean {
   return type.startsWith("google.protobuf.");
 }

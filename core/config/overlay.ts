@@ -1,19 +1,19 @@
 import { ListNode, MapNode, type Node } from "./document.ts";
 import { Fields } from "./fields.ts";
 
-/** More of a configuration, beside its file: what stands in it counts over the file. */
+/** A config text beside the file, which is merged over it. */
 export interface Overlay {
   /** For messages: `--config-yaml`. */
   readonly name: string;
   readonly text: string;
 }
 
-/** As protobuf merges one message into another: values are replaced, lists are lengthened, messages are merged. */
+/** Merges as protobuf merges messages: values are replaced, lists are lengthened, messages are merged. */
 export function merge(base: Node, over: Node): Node {
   if (base.kind === "list" && over.kind === "list")
     return new ListNode(base.place, [...base.items, ...over.items]);
   if (base.kind !== "map" || over.kind !== "map") return over;
-  // An Any is one value.
+  // An Any is replaced as a whole.
   if (base.has("@type") || over.has("@type")) return over;
   const merged = new MapNode(base.place, Fields.of(base.entries));
   for (const [key, { place, value }] of over.entries) {

@@ -9,7 +9,7 @@ import {
   ScalarNode,
 } from "./document.ts";
 
-/** The file says something that only a whole parser reads, or is wrong. */
+/** Thrown where only the whole parser can read the text, or the text is wrong. */
 class NotPlain extends Error {}
 const notPlain = new NotPlain();
 
@@ -17,20 +17,20 @@ const notPlain = new NotPlain();
 const KEY = /(?:([A-Za-z_][\w./-]{0,200})|"([^"\\\n]{0,200})"|'([^'\n]{0,200})'):(?= |\n|$)/y;
 const PLAIN =
   /(?:[A-Za-z0-9_./~+$^(\\]|-(?=[^\s]))(?:[^\n#: ]|:(?=[^\s])|(?<=[^ ])#| +(?=[^ #\n]))*/y;
-/** Between brackets a comma ends a word, and what would be doubtful is left to the parser. */
+/** A word between brackets, where a comma ends it. Doubtful characters are left to the whole parser. */
 const WORD = /[A-Za-z0-9_./][\w./+-]*/y;
 const DOUBLE = /"(?:[^"\\\n]|\\[\\"/bfnrt])*"/y;
 const SINGLE = /'(?:[^'\n]|'')*'/y;
 const REST = /(?: +(?:#[^\n]*)?)?(?=\n|$)/y;
 const SPACES = / */y;
-/** Other breaks of lines, and what no line may have. */
+/** Characters of files that are left to the whole parser: control characters, other line breaks, surrogates. */
 const ODD = /[^\P{Cc}\n]|\p{Cs}|[\u2028\u2029\ufeff\u{10000}-\u{10ffff}]/u;
 const MAX_DEPTH = 60;
 
 /**
- * Reads what nearly all YAML of configs is made of, in a tenth of the time that a whole parser takes: maps and lists by indentation,
- * words and quoted strings of one line, brackets of one line. Undefined: it is more than that, or wrong; whoever asks parses it.
- * Whatever this reads, it reads as the parser would, to the last offset.
+ * Reads the plain YAML of which nearly all configs are made, in a tenth of the time of the whole parser: maps and lists by
+ * indentation, words and quoted strings of one line, brackets of one line. Undefined: the text is more than that, or wrong, and
+ * the caller parses it. Whatever this reads, it reads exactly as the whole parser does, offsets included.
  */
 export function readPlainYaml(text: string, report: Report): Node | undefined {
   if (ODD.test(text)) return undefined;
@@ -42,14 +42,16 @@ export function readPlainYaml(text: string, report: Report): Node | undefined {
   }
 }
 
+/** Throws `notPlain` where it cannot go on. */
 class PlainYaml {
   readonly #text: string;
   readonly #report: Report;
-  /** One string for all keys of a name. */
+  /** One string for all equal keys. */
   readonly #keys = new Map<string, string>();
-  /** The next thing to read, and its column; -1 at the end. */
+  /** The offset of what is read next, and its column; the column is -1 at the end of the text. */
   #at = 0;
   #column = 0;
+  /** The offset behind what was read last. */
   #end = 0;
 
   constructor(text: string, report: Report) {
@@ -64,7 +66,7 @@ class PlainYaml {
     return node;
   }
 
-  /** The first line from `from` on, which begins a line, that is neither empty nor a comment. */
+  /** Moves to the first line that is neither empty nor a comment. `from`: the beginning of a line. */
   #nextLine(from: number): void {
     const text = this.#text;
     let start = from;
@@ -87,7 +89,7 @@ class PlainYaml {
     }
   }
 
-  /** At `#at`: a list or a map that begins in that column. */
+  /** Reads the list or the map that begins at `#at`. */
   #block(parent: Place, depth: number): Node {
     if (depth > MAX_DEPTH || this.#column < 0) throw notPlain;
     const place = placeAt(parent, this.#at);
@@ -132,7 +134,7 @@ class PlainYaml {
     return new ListNode(place, items);
   }
 
-  /** What follows a colon or a dash of that column: on its line, or below. */
+  /** Reads what follows a colon or a dash: on its line, or below. `column`: that of the key or dash. */
   #after(from: number, parent: Place, column: number, isKey: boolean, depth: number): Node {
     if (this.#matches(REST, from)) {
       this.#nextLine(this.#end + 1);
@@ -148,12 +150,12 @@ class PlainYaml {
       first === "{" || first === "[" ? this.#flow(place, depth + 1) : this.#scalar(place, PLAIN);
     if (!this.#matches(REST, this.#end)) throw notPlain;
     this.#nextLine(this.#end + 1);
-    // A word may go on in the next line.
+    // A line that is further in would go on with the word.
     if (this.#column > column) throw notPlain;
     return node;
   }
 
-  /** Brackets, to their end on the same line. */
+  /** Reads brackets that end on the same line; leaves `#end` behind them. */
   #flow(place: Place, depth: number): Node {
     if (depth > MAX_DEPTH) throw notPlain;
     const isMap = this.#text[place.offset] === "{";
@@ -188,7 +190,7 @@ class PlainYaml {
     return isMap ? map : new ListNode(place, items);
   }
 
-  /** Leaves `#end` behind it. */
+  /** Reads a word or a quoted string; leaves `#end` behind it. */
   #scalar(place: Place, word: RegExp): ScalarNode {
     const at = place.offset;
     const first = this.#text[at];
@@ -203,7 +205,7 @@ class PlainYaml {
     return plainNode(this.#text.slice(at, this.#end), place);
   }
 
-  /** The key that stands there; KEY.lastIndex is behind its colon. */
+  /** The key at that offset; KEY.lastIndex is then behind its colon. Undefined: there is none. */
   #key(at: number): string | undefined {
     KEY.lastIndex = at;
     const found = KEY.exec(this.#text);

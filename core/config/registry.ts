@@ -1,6 +1,6 @@
 import type { PackageInfo } from "../protocol.ts";
 
-/** The packages that a config may name. A dropped-in one goes before a shipped one of the same name. */
+/** The packages that a config may name. A dropped-in one takes precedence over a shipped one of the same name. */
 export class Registry {
   readonly packages: readonly PackageInfo[];
 
@@ -9,14 +9,14 @@ export class Registry {
     this.packages = [...dropped, ...packages.filter((p) => p.origin === "shipped")];
   }
 
-  /** By Envoy's full name, an alias, or a dropped-in filter's bare name. */
+  /** Finds a package by Envoy's full name, an alias, or a dropped-in filter's bare name. */
   named(kind: string, name: string): PackageInfo | undefined {
     return this.packages.find(
       (p) => p.kind === kind && (p.name === name || p.aliases.includes(name)),
     );
   }
 
-  /** By any name that a config may use: also `kind/folder`, and the folder alone. */
+  /** Finds a package by any name that a config may use: also `kind/folder`, and the folder alone. */
   find(kind: string, name: string): PackageInfo | undefined {
     return (
       this.packages.find((p) => p.package === name && p.kind === kind) ??
@@ -25,12 +25,12 @@ export class Registry {
     );
   }
 
-  /** By the message of its config. */
+  /** Finds a package by the message of its config. */
   typed(kind: string, type: string): PackageInfo | undefined {
     return this.packages.find((p) => p.kind === kind && p.types.includes(type));
   }
 
-  /** By any message of its proto package: per-route configs are neighbours of the main one. */
+  /** Finds a package by any message of the proto package of its config, in which those of its per-route configs are. */
   near(kind: string, type: string): PackageInfo | undefined {
     const space = type.slice(0, type.lastIndexOf(".") + 1);
     return (
@@ -41,7 +41,7 @@ export class Registry {
     );
   }
 
-  /** Of any kind; for telling that a filter stands in the wrong place. */
+  /** Finds a package of any kind, to report a filter in the wrong place. */
   anyNamed(name: string): PackageInfo | undefined {
     return this.packages.find(
       (p) => p.package === name || p.name === name || p.aliases.includes(name),
@@ -51,7 +51,7 @@ export class Registry {
     return this.packages.find((p) => p.types.includes(type));
   }
 
-  /** What one may write at such a place. */
+  /** The names by which an extension of this kind may be given. */
   names(kind: string): string[] {
     const own = this.packages.filter((p) => p.kind === kind);
     return own.flatMap((p) =>

@@ -12,10 +12,10 @@ import {
 } from "./document.ts";
 import type { Registry } from "./registry.ts";
 
-/** v2: written for Envoy 1.6 to 1.17; its old forms are rewritten. v3: they are refused, as by Envoy. */
+/** v2: a file for Envoy 1.6 to 1.17, whose old forms are rewritten. v3: old forms are refused, as Envoy does. */
 export type Era = "v2" | "v3";
 
-/** Old forms that stand in no v3 file. */
+/** Fields that no v3 file has. */
 const OLD_FIELDS = new Set([
   "hosts",
   "tls_context",
@@ -26,8 +26,8 @@ const OLD_FIELDS = new Set([
 ]);
 
 /**
- * A file that names v3 types is v3. Otherwise one old type, or one old form, makes it v2. A file of 2020 that mixes both
- * generations of types was v2 for the Envoy of its day.
+ * A v2 type makes a file v2, even beside v3 types: Envoy in 2020 read such a file as v2. An old form makes it v2 if there are no
+ * v3 types. Any other file is v3.
  */
 export function eraOf(root: Node): Era {
   const seen = { v2: false, v3: false, old: false };
@@ -55,7 +55,7 @@ export function isEnvoyName(name: string | undefined): name is string {
   return name?.startsWith("envoy.") === true;
 }
 
-/** Where an extension stands decides what its short old name means: `envoy.ratelimit` is two filters. */
+/** The message in which an extension stands decides what a short v2 name means: `envoy.ratelimit` is two filters. */
 const PLACES: { readonly [message: string]: { readonly prefix: string; readonly kind: string } } = {
   "envoy.config.listener.v3.Filter": { prefix: "envoy.filters.network.", kind: "network" },
   "envoy.config.listener.v3.ListenerFilter": {
@@ -84,7 +84,7 @@ const PLACES: { readonly [message: string]: { readonly prefix: string; readonly 
   },
 };
 
-/** Last words of old names that were renamed. */
+/** Last parts of v2 names that v3 has renamed. */
 const RENAMED: { readonly [name: string]: string } = {
   rate_limit: "ratelimit",
   file_access_log: "file",
@@ -93,14 +93,16 @@ const RENAMED: { readonly [name: string]: string } = {
   "dynamic.ot": "dynamic_ot",
 };
 
-/** Today's name of an extension that old files name otherwise. */
+/** The v3 name of an extension that v2 files call otherwise. */
 export function modernName(name: string, prefix: string): string {
   if (name.startsWith(prefix)) return name;
   const short = name.replace(/^envoy\./, "").replace(/^(listener|tracers|stat_sinks)\./, "");
   return prefix + (RENAMED[short] ?? short);
 }
 
-/** Rewrites v2's forms to v3's while the tree is walked: once a message, before its fields are looked at. */
+/**
+ * Rewrites v2's forms to v3's while the tree is walked. `rewrite` is called once for each message, before its fields are read.
+ */
 export class Rewriter {
   readonly era: Era;
   readonly #descriptor: Descriptor;
@@ -116,12 +118,12 @@ export class Rewriter {
     this.#report = report;
   }
 
-  /** The v3 name of a type; types of v2 are aliases in every file that may use them. */
+  /** The v3 name of a type; in v2 files the v2 names are aliases. */
   typeName(type: string): string {
     return this.era === "v2" ? (this.#descriptor.successor(type) ?? type) : type;
   }
 
-  /** For a field that v3 lacks: what to write instead. */
+  /** For a v2 field in a v3 file: what to write instead. Undefined: nothing is known of it. */
   hint(type: string, key: string): string | undefined {
     const now = V2_FIELDS[type]?.[key];
     return now === undefined ? undefined : `that is Envoy's v2; write ${now}`;
@@ -152,7 +154,7 @@ export class Rewriter {
     if (perRoute !== undefined) this.#perRoute(perRoute);
   }
 
-  /** v2 wrote the configs of routes without a type: the filter's name says it. */
+  /** Adds types to per-route configs, which v2 wrote without: the filter's name says them. */
   #perRoute(configs: MapNode): void {
     for (const [name, { value, place }] of configs.entries) {
       if (value.kind !== "map" || value.has("@type")) continue;
@@ -167,7 +169,7 @@ export class Rewriter {
     }
   }
 
-  /** `config`, an untyped Struct, becomes a typed_config: the name says the type. */
+  /** Turns `config`, an untyped Struct, into a typed_config: the name says the type. */
   #extensionEntry(type: string, node: MapNode): void {
     const { prefix, kind } = PLACES[type]!;
     const v1 =
@@ -246,7 +248,7 @@ export class Rewriter {
     }
     const tracing = node.map("tracing");
     if (tracing === undefined) return;
-    // The listener has taken it over as its traffic_direction.
+    // The listener's rule has turned it into traffic_direction before.
     tracing.delete("operation_name");
     const tags = tracing.list("request_headers_for_tags");
     if (tags.length > 0) {
@@ -272,7 +274,7 @@ const STRING_MATCHES: { readonly [old: string]: string } = {
   safe_regex_match: "safe_regex",
 };
 
-/** Old names that v3 still knows in its own way, whatever the file's age. */
+/** Rewrites for files of either era: forms that v3 still accepts. */
 const COMMON: { readonly [type: string]: Rule } = {
   "envoy.config.listener.v3.Listener": (node) => {
     const chains = node.list("filter_chains").filter((c) => c.kind === "map");
@@ -289,7 +291,7 @@ const COMMON: { readonly [type: string]: Rule } = {
     node.set("listener_filters", new ListNode(place, [filter, ...node.list("listener_filters")]));
   },
   "envoy.config.route.v3.HeaderMatcher": (node) => {
-    // Deprecated forms of string_match; two of them at once stay as they are, to be refused.
+    // Deprecated forms of string_match. Two of them at once are left to be refused.
     const old = Object.keys(STRING_MATCHES).filter((name) => node.has(name));
     const [name] = old;
     if (name === undefined || old.length > 1 || node.has("string_match")) return;
@@ -298,14 +300,14 @@ const COMMON: { readonly [type: string]: Rule } = {
     node.set("string_match", mapOf(value.place, { [STRING_MATCHES[name]!]: value }), place);
   },
   "envoy.config.route.v3.RouteAction": (node) => {
-    // v2's literal; today's field of that name is a format, which a text without % is as well.
+    // A literal in v2, a format in v3; without % they are the same.
     const host = node.entries.get("host_rewrite");
     if (host === undefined || node.string("host_rewrite")?.includes("%") === true) return;
     rename(node, "host_rewrite", "host_rewrite_literal");
   },
 };
 
-/** v3's name -> what becomes of v2's forms of it. */
+/** Rewrites for v2 files, by the v3 name of the message. */
 const TABLE: { readonly [type: string]: Rule } = {
   "envoy.config.core.v3.Node": (node) => {
     rename(node, "build_version", "user_agent_version");
@@ -373,7 +375,7 @@ const TABLE: { readonly [type: string]: Rule } = {
     const names = node.list("verify_subject_alt_name");
     if (names.length === 0) return;
     const place = node.entries.get("verify_subject_alt_name")!.place;
-    // v2 compared with names of every kind, so each becomes a matcher of each.
+    // v2 compared a name with those of every kind, so it becomes a matcher for each kind.
     const matchers = names.flatMap((name) =>
       ["DNS", "URI", "IP_ADDRESS"].map((kind) =>
         mapOf(name.place, {
@@ -444,7 +446,7 @@ const TABLE: { readonly [type: string]: Rule } = {
     const key = node.delete("runtime_key");
     if (key === undefined || node.has("runtime_fraction")) return;
     const { place } = key;
-    // Its value counted in ten-thousandths, and nothing was mirrored while it was unset.
+    // The runtime value is in ten-thousandths, and without one nothing is mirrored.
     const never = mapOf(place, {
       numerator: scalar(place, 0),
       denominator: scalar(place, "TEN_THOUSAND"),
@@ -499,7 +501,7 @@ const TABLE: { readonly [type: string]: Rule } = {
   },
 };
 
-/** For a v3 file that has kept a field of v2: what v3 calls it. */
+/** v2 fields that a v3 file may still have, and what v3 calls them, for hints. */
 const V2_FIELDS: { readonly [type: string]: { readonly [key: string]: string } } = {
   "envoy.config.cluster.v3.Cluster": {
     hosts: "load_assignment",
@@ -580,7 +582,7 @@ function asPercentage(node: MapNode): void {
 }
 
 const GZIP = /\/envoy\.(?:extensions\.filters|config\.filter)\.http\.gzip\.v[23]\.Gzip$/;
-/** Fields of v2's gzip that are the library's own; the others say which responses are compressed. */
+/** Fields of v2's gzip filter that go to the compression library; the others say which responses are compressed. */
 const GZIP_LIBRARY = [
   "memory_level",
   "compression_level",
@@ -598,7 +600,7 @@ const GZIP_STRATEGIES: { readonly [old: string]: string } = {
   HUFFMAN: "HUFFMAN_ONLY",
 };
 
-/** v2's gzip filter is the compressor with gzip as its library. */
+/** Turns v2's gzip filter into the compressor with gzip as its library. */
 function gzipAsCompressor(node: MapNode): void {
   const old = node.map("typed_config");
   const type = old?.string("@type");
@@ -630,7 +632,7 @@ function gzipAsCompressor(node: MapNode): void {
     remove_accept_encoding_header: compressor.delete("remove_accept_encoding_header"),
   });
   if (response.entries.size > 0) made.set("response_direction_config", response, place);
-  // What is left is unknown, and said to be.
+  // Other fields are unknown; they are kept, and so reported.
   for (const [key, { value, place: at }] of compressor.entries) made.set(key, value, at);
   node.set("typed_config", made, node.entries.get("typed_config")!.place);
 }
@@ -658,7 +660,7 @@ function transportSocket(node: MapNode, type: string): void {
   node.set("transport_socket", socket, place);
 }
 
-/** The first HCM's `tracing.operation_name`, wherever v2 put the config. */
+/** The `tracing.operation_name` of the first connection manager, wherever v2 put its config. */
 function operationName(listener: MapNode): { value: string; place: Place } | undefined {
   for (const chain of listener.list("filter_chains"))
     for (const filter of chain.kind === "map" ? chain.list("filters") : []) {

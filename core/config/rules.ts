@@ -4,7 +4,7 @@ import { listed } from "./diagnostic.ts";
 import { isNull, type Node, plain } from "./document.ts";
 import { formatDuration, parseDuration } from "./scalars.ts";
 
-/** What a field's validate rules have against its value; undefined if nothing. */
+/** What a field's validation rules object to in its value; undefined: nothing. */
 export function violation(
   field: Field,
   node: Node | undefined,
@@ -78,7 +78,7 @@ function check(
   return scalarRule(type, rules, value);
 }
 
-// A name was folded before; a number that no name has is still a number.
+// Names are in canonical form by now; a number that has no name is still a number.
 function enumRule(
   rules: Rules,
   value: unknown,
@@ -92,11 +92,11 @@ function enumRule(
   return not.includes(number) ? "may not be set here" : undefined;
 }
 
-/** A field with the rules of a list's items, or a map's values. */
+/** A field with the rules of a list's items or a map's values. Undefined: there are none. */
 export function itemField(field: Field): Field | undefined {
   return derived(items, field, field.v?.repeated?.items ?? field.v?.map?.values);
 }
-/** Rules of a map's keys. */
+/** A field with the rules of a map's keys. Undefined: there are none. */
 export function keyField(field: Field): Field | undefined {
   return derived(keys, { n: field.n, t: "string" }, field.v?.map?.keys);
 }
@@ -196,7 +196,8 @@ function stringRule(rules: Rules, value: string): string | undefined {
   return headerRule(rules, value) ?? formatRule(rules, value);
 }
 
-// Tests for control characters: NUL, LF and CR may never stand in a header; strict allows a token's letters only.
+// Strict (the default): a name must be a token, a value has no control characters but tabs. Otherwise only NUL, LF and CR are
+// refused.
 function headerRule(rules: Rules, value: string): string | undefined {
   const known = rules.well_known_regex;
   if (known === undefined) return undefined;

@@ -1,7 +1,7 @@
 import { quote } from "./diagnostic.ts";
 import type { ScalarNode, ScalarValue } from "./document.ts";
 
-/** Reads a value by protobuf's JSON rules; what is wrong comes back as a sentence. */
+/** A value that was read by protobuf's JSON rules, or a sentence that says what is wrong with it. */
 export type Reading =
   | { readonly value: ScalarValue; readonly json?: string }
   | { readonly problem: string; readonly help?: string };
@@ -21,6 +21,7 @@ const ALIASES: { readonly [type: string]: string } = {
   fixed64: "uint64",
 };
 
+/** Reads a value of that protobuf scalar type. */
 export function readScalar(type: string, node: ScalarNode): Reading {
   const plainType = ALIASES[type] ?? type;
   const range = RANGES[plainType];
@@ -98,7 +99,7 @@ function notANumber(node: ScalarNode): Reading {
 
 function readBytes(node: ScalarNode): Reading {
   if (typeof node.value !== "string") return readString(node);
-  // Both alphabets, with or without padding, as protobuf's own reader.
+  // Both base64 alphabets, with or without padding, as in protobuf's own reader.
   const text = node.value.replaceAll("-", "+").replaceAll("_", "/").replace(/=+$/, "");
   if (!/^[A-Za-z0-9+/]*$/.test(text) || text.length % 4 === 1)
     return { problem: `${shown(node)} is not base64` };
@@ -108,7 +109,7 @@ function readBytes(node: ScalarNode): Reading {
 // protobuf's Duration holds 10,000 years.
 const MAX_SECONDS = 315_576_000_000;
 
-/** A Duration in its canonical form, `"0.250s"`. */
+/** Reads a Duration; answers its canonical form, `"0.250s"`. */
 export function readDuration(node: ScalarNode): Reading {
   const { value } = node;
   const match = typeof value === "string" ? /^(-?)(\d+)(?:\.(\d{1,9}))?s$/.exec(value) : null;
@@ -120,6 +121,7 @@ export function readDuration(node: ScalarNode): Reading {
   return { value: canonicalDuration(sign!, BigInt(seconds!), Number(fraction.padEnd(9, "0"))) };
 }
 
+/** A Duration in protobuf's canonical JSON, with 0, 3, 6 or 9 digits of fraction. */
 export function canonicalDuration(sign: string, seconds: bigint, nanos: number): string {
   const digits = `${nanos}`.padStart(9, "0");
   if (nanos === 0) return `${sign}${seconds}s`;
@@ -149,11 +151,12 @@ function durationHelp(node: ScalarNode): string {
 export function parseDuration(text: string): number {
   return Math.round(Number.parseFloat(text) * 1e9) / 1e6;
 }
+/** `ms` as a Duration: "0.25s". */
 export function formatDuration(ms: number): string {
   return `${Number((ms / 1000).toFixed(9))}s`;
 }
 
-/** The user's own words. */
+/** A value as the user wrote it. */
 export function shown(node: ScalarNode): string {
   return typeof node.value === "string" ? quote(node.value) : node.text;
 }

@@ -34,13 +34,13 @@ export interface Schema {
   readonly maxProperties?: number;
   readonly $ref?: string;
   readonly $id?: string;
-  /** The kind of extension that stands here. */
+  /** The kind of extension that stands here, as an entry with name and config. */
   readonly extension?: string;
   /** An entry of `typed_per_filter_config`. */
   readonly perRoute?: boolean;
   /** An Any of one of these messages: name -> schema of its fields. */
   readonly typed?: { readonly [type: string]: Schema };
-  /** A DataSource, of which packages get the text. */
+  /** A DataSource; packages get its text. */
   readonly dataSource?: boolean;
   /** A Lua script; packages get a LuaSource. */
   readonly lua?: boolean;
@@ -48,27 +48,30 @@ export interface Schema {
   readonly script?: "module" | "body" | "file";
   /** A protobuf Duration. */
   readonly duration?: boolean;
-  /** A LateList. */
+  /** A list that packages get as a LateList. */
   readonly late?: boolean;
-  /** A list in order of preference: the first entry whose `typed_extension_config` is there is taken, the others are left out. */
+  /**
+   * A list in order of preference: the first entry whose `typed_extension_config` is implemented here is taken, the others are
+   * left out.
+   */
   readonly preference?: boolean;
   /** Core's own: the section of the bootstrap that this package owns. */
   readonly section?: string;
   readonly default?: unknown;
 }
 
-/** What a map's schemas say of one key. */
+/** What the schemas of a map say of one key. */
 export interface FieldShape {
   /** Undefined: no schema lists it. */
   readonly shape: Shape | undefined;
-  /** Then: it is taken as it is. */
+  /** True: no schema lists the key, and it is accepted as it is. */
   readonly open: boolean;
   readonly perRoute: boolean;
 }
 
 /**
  * All that may stand at one place: the alternatives of a schema, with unions and intersections taken apart and references
- * followed. Made once a place of the schema, for a config has a hundred thousand values there.
+ * resolved. Made once for each place in a schema, since a config may have a hundred thousand values there.
  */
 export class Shape {
   readonly schemas: readonly Schema[];
@@ -80,7 +83,7 @@ export class Shape {
   readonly dataSource: boolean;
   readonly lua: boolean;
   readonly duration: boolean;
-  /** A lone value stands for a list of one. */
+  /** True: a lone value stands for a list of one. */
   readonly list: boolean;
   readonly preference: boolean;
   /** Words that an enum or a union of literals allows; undefined if it is none. */
@@ -120,7 +123,7 @@ export class Shape {
     return this.schemas.flatMap((s) => Object.keys(s.properties ?? {}));
   }
 
-  /** Of the nth entry of a list; undefined: any. */
+  /** The shape of the nth entry of a list. Undefined: any value is allowed. */
   item(n: number): Shape | undefined {
     const items = this.schemas.find((s) => s.items !== undefined)?.items;
     const schema = Array.isArray(items)
@@ -133,7 +136,7 @@ export class Shape {
     let field = this.#fields.get(name);
     if (field !== undefined) return field;
     field = this.#fieldOf(name);
-    // Other names are the user's own: there may be any number.
+    // Not for names that the user chooses: there may be any number of them.
     if (this.hasProperty(name)) this.#fields.set(name, field);
     return field;
   }
@@ -165,6 +168,7 @@ export class Shape {
 
 const shapes = new WeakMap<Schema, WeakMap<Schema, Shape>>();
 
+/** The shape of a schema within its root; kept for the next call. */
 export function shapeOf(schema: Schema, root: Schema): Shape {
   let known = shapes.get(root);
   if (known === undefined) shapes.set(root, (known = new WeakMap()));
@@ -185,7 +189,10 @@ function alternatives(schema: Schema, root: Schema, depth = 0): readonly Schema[
   return schema.properties === undefined ? inner : [schema, ...inner];
 }
 
-/** What a reference means. A schema that stands in several places of `root` has its `$id` in each: any of them will do. */
+/**
+ * Resolves a reference. Undefined: it leads nowhere. A schema that stands in several places of `root` has its `$id` in each; any
+ * of them will do.
+ */
 export function target(root: Schema, ref: string): Schema | undefined {
   if (ref === "#") return root;
   if (!ref.startsWith("#/")) return idsOf(root).get(ref);
@@ -218,12 +225,14 @@ function gatherIds(schema: unknown, found: Map<string, Schema>, depth: number): 
 
 const regexes = new Map<string, RegExp>();
 
+/** The pattern, compiled once. */
 export function regex(pattern: string): RegExp {
   let found = regexes.get(pattern);
   if (found === undefined) regexes.set(pattern, (found = new RegExp(pattern, "u")));
   return found;
 }
 
+/** True for a schema of maps that lists no properties, and so allows any. */
 function isOpen(schema: Schema): boolean {
   if (schema.properties !== undefined || schema.patternProperties !== undefined) return false;
   return schema.type === undefined || schema.type === "object";

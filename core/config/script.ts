@@ -7,11 +7,14 @@ import type { Node } from "./document.ts";
 
 type Form = "module" | "body" | "file";
 
-/** What stands around the statements of a function while they are parsed. */
+/** Put around the statements of a `body` while they are parsed, since they belong in a function. */
 const OPEN = "async function _(){";
 const CLOSE = "\n}";
 
-/** The text of a script in the config, as JavaScript in which every character stands where it stood. Undefined: reported. */
+/**
+ * Reads a script in the config as JavaScript in which every character stands where it stood. Undefined: an error has been
+ * reported.
+ */
 export function readScript(node: Node, form: Form, report: Report): ScriptSource | undefined {
   if (node.kind !== "scalar" || typeof node.value !== "string") {
     report.error(node.place, "a script belongs here: text in TypeScript or JavaScript");
@@ -48,7 +51,7 @@ function fromFile(
 
 type Place = Omit<ScriptSource, "code">;
 
-/** `onError`: line and column from the beginning of the text, from 0. */
+/** Turns a script into JavaScript. `onError` gets line and column within the text, counted from 0. */
 function compile(
   text: string,
   place: Place,
@@ -68,21 +71,21 @@ function compile(
   }
 }
 
-/** A script is no module: what it exports is what it names. */
+/** Replaces `export` by spaces: a script is no module, and exports what it names. */
 function withoutExports(code: string): string {
   return code.replace(/^export (?=(?:async )?(?:function|const|let|class)\b)/gm, (word) =>
     " ".repeat(word.length),
   );
 }
 
-/** Types become spaces. What needs more than that (enum, parameter properties) is an error that says so. */
+/** Replaces types by spaces. TypeScript that needs more than that (enum, parameter properties) throws an error that says so. */
 function withoutTypes(text: string): string {
   const { stripTypeScriptTypes } = nodeModule as {
     stripTypeScriptTypes?: (code: string) => string;
   };
   if (stripTypeScriptTypes === undefined) throw new Error("scripts need Node 22.13 or newer");
   const { emitWarning } = process;
-  // Node calls it experimental each time it is first used; the operator can do nothing about that.
+  // Silences Node's warning that this function is experimental.
   process.emitWarning = () => {};
   try {
     return stripTypeScriptTypes(text);
@@ -91,7 +94,7 @@ function withoutTypes(text: string): string {
   }
 }
 
-/** Node's error has its place in a line of its own: `file:3` and a caret below the text. */
+/** Reads the place from Node's error, which has a line `file:3` and a caret below the text. */
 function problemOf(error: unknown): { message: string; row: number; column: number } {
   const { message, stack = "" } = error as Error;
   const said = `${stack}\n${message}`;
@@ -105,7 +108,7 @@ function problemOf(error: unknown): { message: string; row: number; column: numb
   };
 }
 
-/** Where the characters of a scalar begin: those of a block scalar on the next line, behind its indent. */
+/** Where the characters of a scalar begin: in a block scalar on the next line, behind its indentation. */
 export function contentOf(
   text: string,
   offset: number,
@@ -124,7 +127,7 @@ export function contentOf(
   return { line: line + 1, indent, from: begin };
 }
 
-/** Of the line that stands `row` lines below the one that begins at `from`. */
+/** The offset of the line that is `row` lines below the one that begins at `from`. */
 function offsetOf(text: string, from: number, row: number): number {
   let at = from;
   for (let k = 0; k < row; k++) at = text.indexOf("\n", at) + 1;

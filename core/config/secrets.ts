@@ -7,9 +7,8 @@ const COMMON = `${TLS}CommonTlsContext`;
 const DOWNSTREAM = `${TLS}DownstreamTlsContext`;
 
 /**
- * Puts the secrets of `static_resources.secrets` where TLS contexts name them. A context then says all that it stands on, so a
- * changed secret is a changed context. References that say where else a secret comes from (`sds_config`) stay: they are the
- * transport's.
+ * Copies the secrets of `static_resources.secrets` to where TLS contexts name them. A context's config then holds all that it
+ * uses, so a changed secret changes it. References with `sds_config` stay, for the transport socket.
  */
 export function placeSecrets(root: MapNode, report: Report): void {
   const resources = root.map("static_resources");
@@ -24,6 +23,7 @@ export function placeSecrets(root: MapNode, report: Report): void {
   new SecretPlacer(secrets, report).walk(root);
 }
 
+/** Walks the tree and replaces references to secrets by copies of them. */
 class SecretPlacer {
   readonly #secrets: ReadonlyMap<string, MapNode>;
   readonly #report: Report;
@@ -55,7 +55,7 @@ class SecretPlacer {
     node.set("validation_context", base === undefined ? own : merge(base, own), combined.place);
   }
 
-  /** Certificates that stand in the context itself come first. */
+  /** Adds the named certificates after those that stand in the context itself. */
   #certificates(node: MapNode): void {
     const references = node.list("tls_certificate_sds_secret_configs");
     const found = references.map((reference) => this.#find(reference, "tls_certificate"));
@@ -68,7 +68,7 @@ class SecretPlacer {
     else node.set("tls_certificate_sds_secret_configs", new ListNode(node.place, left));
   }
 
-  /** The secret that `reference` names takes the place of `field`. */
+  /** Sets `field` to the secret that the field `reference` names, and removes the reference. */
   #field(node: MapNode, reference: string, field: string): void {
     const entry = node.entries.get(reference);
     const secret = entry && this.#find(entry.value, field);
@@ -77,7 +77,10 @@ class SecretPlacer {
     node.set(field, secret, entry.place);
   }
 
-  /** Undefined: it comes from somewhere else, or has been reported. */
+  /**
+   * A copy of the secret that a reference names. Undefined: it comes from elsewhere (`sds_config`). If there is no such secret,
+   * an error is reported and the node is an invalid one.
+   */
   #find(reference: Node, kind: string): Node | undefined {
     if (reference.kind !== "map" || reference.has("sds_config")) return undefined;
     const name = reference.string("name") ?? "";

@@ -4,16 +4,20 @@ import { isNull, type Node } from "./document.ts";
 import { formatDuration, shown } from "./scalars.ts";
 import type { Schema } from "./schema.ts";
 
+/** A failure as a sentence. */
 export interface Said {
   /** JSON pointer below the checked value. */
   readonly pointer: string;
-  /** A field that is not there. */
+  /** The name of the field that is missing. */
   readonly missing?: string;
   readonly message: string;
   readonly help?: string;
 }
 
-/** Failures as sentences. `at` finds the node a pointer means; `inEnvoy` says whether a word is one of Envoy's own enum. */
+/**
+ * Turns failures into sentences. `at` finds the node that a pointer means; `inEnvoy` says whether the value there is of an enum
+ * of Envoy's.
+ */
 export function sentences(
   failures: readonly Failure[],
   at: (pointer: string) => Node | undefined,

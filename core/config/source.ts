@@ -2,7 +2,7 @@ import type { Refusal, RuntimeConfig } from "../protocol.ts";
 import type { Diagnostic, Report } from "./diagnostic.ts";
 import type { Node } from "./document.ts";
 
-/** Remembers where everything in a RuntimeConfig came from, for what packages say about it later. */
+/** Finds the place in the file for what packages say about a RuntimeConfig. */
 export class Source {
   readonly #config: RuntimeConfig;
   readonly #root: Node;
@@ -21,7 +21,7 @@ export class Source {
     this.#report = report;
   }
 
-  /** What a package's `setup` has against its config, at the user's own line. */
+  /** Turns a refusal by a package's `setup` into a finding at the user's line. */
   diagnostic(refusal: Pick<Refusal, "package" | "message" | "path" | "place">): Diagnostic {
     const walk = new Walk(this.#config, this.#root, this.#origin);
     const parts = refusal.place.split("/").slice(1);
@@ -34,7 +34,10 @@ export class Source {
   }
 }
 
-/** Goes down the result and the tree together; where the result has a default, the tree stays behind. */
+/**
+ * Walks down the RuntimeConfig and the tree in parallel. Where the config has a default that no file says, `node` stays the last
+ * one above.
+ */
 class Walk {
   node: Node;
   #value: unknown;
@@ -56,7 +59,7 @@ class Walk {
     this.#lost = child === undefined;
   }
 
-  /** A path of ConfigError, `virtual_hosts[0].domains[1]`; what the tree does not have comes back. */
+  /** Follows a path of a ConfigError, `virtual_hosts[0].domains[1]`. Answers the part that the tree does not have. */
   follow(path: string): string {
     let rest = path.replace(/^\./, "");
     while (rest !== "") {
@@ -69,7 +72,7 @@ class Walk {
     return "";
   }
 
-  // A key may have dots in it: the longest that exists is meant.
+  // A key may have dots in it: the longest key that exists is taken.
   #keyAt(rest: string): { readonly name: string; readonly length: number } | undefined {
     const index = /^\[(\d+)\]/.exec(rest);
     if (index !== null) return { name: index[1]!, length: index[0].length };
@@ -91,7 +94,7 @@ function childOf(node: Node, key: string): Node | undefined {
   return undefined;
 }
 
-/** Those of a LateList; anything else is a list itself. */
+/** The entries of a LateList; any other value is answered as it is. */
 function entriesOf(value: unknown): unknown {
   return isObject(value) && !Array.isArray(value) && "entries" in value ? value.entries : value;
 }

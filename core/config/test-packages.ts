@@ -11,7 +11,7 @@ import {
 import type { PackageInfo } from "../protocol.ts";
 import { describe } from "./describe-sources.ts";
 
-// Small packages for the tests: as much of each schema as the tests need to see taken, defaulted, warned about or refused.
+// Small packages for tests: each schema has what the tests need to see accepted, defaulted, warned about or refused.
 
 function info(spec: Partial<Definition>, packageName: string): PackageInfo {
   const definition = {

@@ -3,9 +3,9 @@ import type { Place, Report } from "./diagnostic.ts";
 import type { MapNode, Node } from "./document.ts";
 
 /**
- * Fields that a package may lack only with an error: without them the proxy would serve in plain what is to be encrypted, let
- * in whom it is to keep out, or send a request where it does not belong. Everything else that Envoy knows and no schema lists
- * is a warning. A field is asked for here only while no schema lists it. `*`: every field of the message.
+ * Fields that are errors as long as no schema lists them: without them the proxy would send in plain what is to be encrypted, let
+ * in whom it is to keep out, or send a request where it does not belong. All other fields that Envoy has and no schema lists are
+ * warnings. `*`: every field of the message.
  */
 const MUST_NOT_IGNORE: { readonly [message: string]: readonly string[] | "*" } = {
   "envoy.config.bootstrap.v3.Bootstrap.DynamicResources": [
@@ -123,7 +123,7 @@ const MUST_NOT_IGNORE: { readonly [message: string]: readonly string[] | "*" } =
   ],
 };
 
-/** Packages of messages whose every field guards something, or says what matches. */
+/** Prefixes of messages in which every field guards something, or says what matches. */
 const MUST_NOT_IGNORE_SPACES = [
   "envoy.config.rbac.",
   "envoy.type.matcher.",
@@ -140,16 +140,16 @@ const MUST_NOT_IGNORE_SPACES = [
   "envoy.extensions.filters.network.rbac.",
 ];
 
-/** Fields whose default is true: written as it is, nothing is missing. */
+/** Fields whose default is true: where `true` is written, nothing is lost. */
 const TRUE_BY_DEFAULT = new Set(["envoy.config.listener.v3.Listener.bind_to_port"]);
 
-/** Deprecated, without any effect in Envoy either. */
+/** Deprecated fields, without any effect in Envoy either. */
 const WITHOUT_EFFECT = new Set([
   "envoy.type.matcher.v3.RegexMatcher.google_re2",
   "xds.type.matcher.v3.RegexMatcher.google_re2",
 ]);
 
-/** Tells of a field that Envoy knows and no schema lists. */
+/** Reports a field that Envoy has and no schema lists, unless its value says nothing. */
 export function reportUnimplemented(
   report: Report,
   descriptor: Descriptor,
@@ -175,7 +175,7 @@ export function reportUnimplemented(
   else report.unimplemented(place, "known to Envoy, not implemented here");
 }
 
-/** What is written is what holds without it. */
+/** True if the value is the default, so that nothing is lost without it. */
 function saysNothing(
   descriptor: Descriptor,
   full: string,

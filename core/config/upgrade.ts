@@ -33,7 +33,7 @@ export interface Upgraded {
   readonly errors: readonly Diagnostic[];
 }
 
-/** The same configuration in today's words: types and fields of v3, whatever the packages that are there implement of them. */
+/** Rewrites a config with types and fields of v3, whatever packages here implement of them. */
 export function upgrade(input: ConfigText & { readonly file: string }): Upgraded {
   const report = new Report(input.file, input.text, false);
   const format = formatOf(input.file, report);
@@ -55,20 +55,20 @@ export function upgrade(input: ConfigText & { readonly file: string }): Upgraded
   return { text, from, errors: report.errors };
 }
 
-/** What a person wrote around a node. */
+/** Comments and blank lines around a YAML node. */
 interface Around {
   commentBefore?: string | null;
   comment?: string | null;
   spaceBefore?: boolean;
 }
 
-/** Writes a tree as YAML. What stood in the file keeps its form and its comments, wherever it stands now. */
+/** Writes a tree as YAML. What comes from the file keeps its form and comments, wherever it stands now. */
 class Writer {
   readonly #source: Document.Parsed;
-  /** By offset in the file: keys of maps, and values. A map begins where its first key does. */
+  /** Nodes of the file by their offsets: keys of maps, and values. A map begins where its first key does. */
   readonly #pairs = new Map<number, Pair<YamlNode, YamlNode | null>>();
   readonly #values = new Map<number, YamlNode>();
-  /** Comments are written once, also where one thing has become several. */
+  /** Nodes whose comments have been written, since a node that has become several keeps them once. */
   readonly #written = new Set<YamlNode>();
 
   constructor(text: string) {
@@ -116,7 +116,7 @@ class Writer {
     return this.#around(map, isMap(before) ? before : undefined);
   }
 
-  /** Something of the tree stands for that node of the file. */
+  /** True if `node`, or a part of it, comes from that node of the file. */
   #stands(before: YamlNode, node: Node): boolean {
     if (this.#values.get(node.place.offset) === before) return true;
     if (node.kind === "list") return node.items.some((item) => this.#stands(before, item));
@@ -124,7 +124,7 @@ class Writer {
     return [...node.entries.values()].some(({ value }) => this.#stands(before, value));
   }
 
-  /** What was said of a value that is there no more is said of its key. */
+  /** Moves the comments of a value that is gone to its key. */
   #keepComment(key: Scalar, gone: YamlNode): void {
     if (this.#written.has(gone)) return;
     this.#written.add(gone);
@@ -134,7 +134,7 @@ class Writer {
   }
 
   #scalar(node: ScalarNode, before: Scalar | undefined): Scalar {
-    // As it was written, unless it has become something else.
+    // Keeps the written form, unless the value has changed.
     const own = before !== undefined && textOf(before) === node.text ? before : undefined;
     if (own === undefined) return this.#around(scalarOf(node.json ?? node.value ?? ""), before);
     const kept = new Scalar(own.value);
@@ -142,6 +142,7 @@ class Writer {
     return this.#around(kept, own);
   }
 
+  /** Gives a node the comments and layout of the one in the file; only once. */
   #around<T extends YamlNode>(node: T, before: YamlNode | undefined): T {
     if (before === undefined || this.#written.has(before)) return node;
     this.#written.add(before);
