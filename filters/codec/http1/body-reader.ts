@@ -1,4 +1,4 @@
-// Hot path: every body byte that arrives.
+// Hot path: runs for every body byte received.
 import { FLAG, HeaderMap, SPAN } from "@tsproxy/sdk";
 import { CHUNK, ChunkedDecoder, LAST_CHUNK_BYTES } from "./chunked.ts";
 import { PARSE } from "./error.ts";
@@ -7,25 +7,26 @@ import { type HeadLimits, HeadReader, KIND } from "./head-reader.ts";
 
 const FRAME = { NONE: 0, LENGTH: 1, CHUNKED: 2, TRAILERS: 3, RAW: 4 } as const;
 
+/** Results of `BodyReader.next`. */
 export const BODY = {
-  /** All bytes are read and the body goes on. */
+  /** All given bytes are consumed without data to deliver; the body continues. */
   MORE: 0,
-  /** The range [dataAt, dataEnd); `last`: the body ends with it. */
+  /** Body data is in [dataAt, dataEnd); `last` is true if the body ends with it. */
   DATA: 1,
   END: 2,
-  /** `trailers` is filled and the body has ended. */
+  /** The body has ended and `trailers` holds its trailers. */
   TRAILERS: 3,
   BAD: 4,
 } as const;
 
-/** Reads the body of one message after the other, either direction. */
+/** Reads the bodies of a connection's messages in sequence, requests or responses alike. */
 export class BodyReader {
-  /** Where `next` stopped. */
+  /** Offset after the bytes that the last `next` consumed. */
   at = 0;
   dataAt = 0;
   dataEnd = 0;
   last = false;
-  /** After BAD: a PARSE code. */
+  /** A PARSE code; set when `next` returns BAD. */
   error = 0;
   readonly #limits: HeadLimits;
   readonly #enableTrailers: boolean;
@@ -45,7 +46,7 @@ export class BodyReader {
     return this.#trailers;
   }
 
-  /** The length is above 0. */
+  /** Starts a body of `length` bytes, which must be above 0. */
   beginLength(length: number): void {
     this.#frame = FRAME.LENGTH;
     this.#left = length;
@@ -57,7 +58,7 @@ export class BodyReader {
     this.#chunks.reset();
   }
 
-  /** All that comes: a tunnel, or a response that ends with its connection. */
+  /** Starts a body of all bytes until the connection closes: a tunnel, or a response without a length. */
   beginRaw(): void {
     this.#frame = FRAME.RAW;
   }
@@ -66,7 +67,7 @@ export class BodyReader {
     return this.#frame === FRAME.RAW;
   }
 
-  /** Reads up to the next piece that somebody must hear of; a BODY code. `at` < `end`. */
+  /** Reads up to the next event and returns its BODY code. Requires `at` < `end`. */
   next(memory: Uint8Array, at: number, end: number): number {
     switch (this.#frame) {
       case FRAME.LENGTH:
@@ -128,7 +129,7 @@ export class BodyReader {
   }
 }
 
-/** False if no line is left. */
+/** Removes fields that are forbidden in trailers; returns false if no field is left. */
 function dropFraming(trailers: HeaderMap): boolean {
   let kept = false;
   const { spans } = trailers;

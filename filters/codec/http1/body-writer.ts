@@ -1,29 +1,30 @@
-// Hot path: every body byte that leaves. How the end of a message is marked is settled with its head.
+// Hot path: runs for every body byte sent. The mode, which says how the body's end is marked, is chosen when the head is written.
 import type { Connection, HeaderMap } from "@tsproxy/sdk";
 import { NOT_IN_TRAILERS } from "./framing.ts";
 import { copySpan, LINE, writeBytes, writeFields, writeHex } from "./writer.ts";
 
+/** How the end of a body is marked. */
 export const MODE = {
-  /** No body goes out, whatever is given. */
+  /** The message has no body: bytes given to `write` are dropped. */
   NONE: 0,
   LENGTH: 1,
   CHUNKED: 2,
-  /** Ends with the connection. */
+  /** The body ends when the connection closes. */
   UNTIL_CLOSE: 3,
   TUNNEL: 4,
 } as const;
 
-/** Up to here a chunk is put together in one place; beyond, its data is forwarded where it lies. */
+/** A chunk of fewer bytes is copied into one buffer with its framing; a larger one's data is written without a copy. */
 const COPY_BELOW = 2048;
-/** Size line, CRLF and last chunk. */
+/** Room for a chunk's size line, its CRLF and the last chunk. */
 const CHUNK_EXTRA = 32;
 
-/** Writes the body of one message, either direction, so that it is what the head has announced. */
+/** Writes the body of one message, request or response, framed as its head has announced. */
 export class BodyWriter {
   mode: number = MODE.NONE;
-  /** Of a LENGTH body: bytes that are still owed. Not 0 at the end: the message is cut and the connection with it. */
+  /** LENGTH: body bytes still to be sent. If above 0 when the message ends, it is incomplete and the connection must close. */
   left = 0;
-  /** Bytes of the message so far, its framing among them. */
+  /** Bytes of the message sent so far, including its framing; the stream adds those of the head. */
   wireSent = 0;
 
   begin(mode: number, length: number): void {
@@ -40,7 +41,7 @@ export class BodyWriter {
   ): void {
     switch (this.mode) {
       case MODE.LENGTH: {
-        // Bytes beyond the announced length would be read as the next message.
+        // The peer would read bytes beyond the announced length as the next message.
         const size = Math.min(end - at, this.left);
         this.left -= size;
         this.wireSent += size;
@@ -91,7 +92,7 @@ export class BodyWriter {
       connection.commit(out);
       connection.write(memory, at, end);
     }
-    if (size === 0 && !endStream) return; // A chunk of size 0 would be the end.
+    if (size === 0 && !endStream) return; // A chunk of size 0 would end the body.
     const out = connection.reserve(CHUNK_EXTRA);
     const from = out.at;
     if (size > 0) writeBytes(out, LINE.END);
@@ -100,7 +101,7 @@ export class BodyWriter {
     connection.commit(out);
   }
 
-  /** RFC 9112 §7.1.2: only a chunked body has a place for trailers; otherwise they are dropped. */
+  /** Ends the body with trailers, which only a chunked body can carry (RFC 9112 §7.1.2); otherwise they are dropped. */
   writeTrailers(connection: Connection, trailers: HeaderMap, enabled: boolean): void {
     if (this.mode !== MODE.CHUNKED || !enabled) {
       this.write(connection, trailers.memory, 0, 0, true);

@@ -1,8 +1,8 @@
-// Hot path: bodies without a length. Data passes as ranges of the bytes that it arrived in; only framing is looked at.
+// Hot path: decodes chunked bodies. Data is returned as ranges of the received bytes, without a copy.
 //
 //   SIZE ──digits──> SIZE ──";"──> EXTENSION ──┐
 //     ▲                └───CR───> SIZE_LF <──CR┘
-//     │                              ├─ size 0 ─> trailer section (the codec's), END
+//     │                              ├─ size 0 ─> END (BodyReader reads the trailer section)
 //     └── DATA_LF <─CR─ DATA_CR <── DATA <─┘
 const STATE = {
   SIZE: 0,
@@ -14,17 +14,18 @@ const STATE = {
   END: 6,
 } as const;
 
+/** Results of `ChunkedDecoder.next`. MORE: needs more bytes; END: the size line of the last chunk has been read. */
 export const CHUNK = { MORE: 0, DATA: 1, END: 2, BAD: 3 } as const;
 
 const CR = 13;
 const LF = 10;
-/** Chunk extensions are read past (RFC 9112 §7.1.1); a body may not consist of them. */
+/** Limit for all chunk extensions of a body; they are ignored (RFC 9112 §7.1.1). */
 const MAX_EXTENSION_BYTES = 16 * 1024;
 const MAX_SIZE_DIGITS = 16;
 
-/** Follows the framing of one chunked body (RFC 9112 §7.1). Every line ends with CRLF; a bare LF or CR is an error. */
+/** Decodes the framing of one chunked body (RFC 9112 §7.1). Every line ends with CRLF; a bare LF or CR is an error. */
 export class ChunkedDecoder {
-  /** After DATA: the range. After END and MORE: `at` is where the framing's bytes end. */
+  /** After DATA: the data is at [at, end). After END and MORE: `at` is the offset after the consumed bytes. */
   at = 0;
   end = 0;
   #state: number = STATE.SIZE;
@@ -39,7 +40,7 @@ export class ChunkedDecoder {
     this.#quoted = false;
   }
 
-  /** Reads from `at` up to the next data, the end of the last chunk's line, or the end of the bytes. */
+  /** Reads from `at` up to the next data, the end of the last chunk's size line, or `end`; returns a CHUNK code. */
   next(memory: Uint8Array, at: number, end: number): number {
     let q = at;
     while (q < end) {
@@ -96,7 +97,7 @@ export class ChunkedDecoder {
     return CHUNK.MORE;
   }
 
-  /** After DATA: true if exactly the rest of a body without trailers follows, `CRLF 0 CRLF CRLF`, so that data can be the end. */
+  /** After DATA: true if `CRLF 0 CRLF CRLF` follows, so that this data is the body's last and no trailers come. */
   isLast(memory: Uint8Array, end: number): boolean {
     const q = this.end;
     return (
@@ -113,7 +114,7 @@ export class ChunkedDecoder {
   }
 }
 
-/** The bytes that `isLast` has seen. */
+/** Length of `CRLF 0 CRLF CRLF`, which `isLast` looks for. */
 export const LAST_CHUNK_BYTES = 7;
 
 function hexDigit(c: number): number {

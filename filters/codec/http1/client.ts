@@ -1,4 +1,4 @@
-// Hot path: test/bench/http1-codec.ts. Every exchange with an HTTP/1 upstream passes here.
+// Hot path: test/bench/http1-codec.ts. Codec of a connection to an HTTP/1 upstream.
 //
 //             newStream          final head            end of the response
 //   IDLE ──────────────> HEAD ──────────────> BODY ─────────────────────────┐
@@ -7,7 +7,7 @@
 //    └── both halves of the exchange complete, keep-alive ──────────────────┤
 //                                                                           └─ otherwise ─> CLOSED
 //
-// Bytes that nobody asked for, errors and `connection: close` retire the connection: it leaves the pool, and closes when idle.
+// Bytes that belong to no request, errors and `connection: close` retire the connection: it leaves the pool and closes when idle.
 import {
   Chunk,
   type ClientCodec,
@@ -41,15 +41,15 @@ import {
 
 const STATE = { IDLE: 0, HEAD: 1, BODY: 2, CLOSED: 3 } as const;
 
-/** An upstream that never comes to its final answer is none. */
+/** More 1xx responses than this before the final response are an error. */
 const MAX_INFORMATIONAL = 100;
-/** Bytes for a tunnel that the upstream has not agreed to yet; reading is paused, so only what was on its way comes. */
+/** Limit for tunnel bytes kept until the upstream agrees to the tunnel; the downstream is paused then, so few can follow. */
 const MAX_EARLY_BYTES = 1024 * 1024;
 const NOTHING = new Uint8Array(0);
 const UPGRADE = headerName("upgrade");
 const LENGTH_BIT = 1 << ID.CONTENT_LENGTH;
 const UPGRADE_BIT = 1 << ID.UPGRADE;
-/** RFC 9110 §8.6: a request without a body says so only if its method gives a body meaning. */
+/** Methods without a defined body: a request without a body needs no `content-length: 0` (RFC 9110 §8.6). */
 const BODILESS = new Set(["GET", "HEAD", "DELETE", "TRACE", "CONNECT"]);
 
 export class Http1Client implements ClientCodec {
@@ -64,7 +64,7 @@ export class Http1Client implements ClientCodec {
   #stream: ClientStream | undefined = undefined;
   #retired = false;
   #informational = 0;
-  /** A part of a head has come. */
+  /** A part of a response head has been received. */
   #headBegun = false;
   #running = false;
   #paused = false;
@@ -83,7 +83,7 @@ export class Http1Client implements ClientCodec {
 
   newStream(decoder: ResponseDecoder): RequestEncoder {
     const stream = new ClientStream(this, decoder);
-    if (this.#state !== STATE.IDLE || this.#retired) return stream; // It is not current: nothing it is told has an effect.
+    if (this.#state !== STATE.IDLE || this.#retired) return stream; // Not the current stream: calls on it have no effect.
     this.#stream = stream;
     this.#state = STATE.HEAD;
     this.#informational = 0;
@@ -96,7 +96,7 @@ export class Http1Client implements ClientCodec {
     this.#running = true;
     const at = this.#run(chunk.memory, chunk.at, chunk.end);
     this.#running = false;
-    // Bytes that no request asked for could be taken for the answer to the next one.
+    // Bytes that belong to no request could be taken for the response to the next one.
     if (at < chunk.end) this.#retireAndClose();
     else this.#settle();
   }
@@ -129,6 +129,7 @@ export class Http1Client implements ClientCodec {
       this.#lose(event.phase === "connecting" ? "connection_failed" : "connection_closed", event);
   }
 
+  /** Reads as far as the state allows and returns the offset of the first byte not read. */
   #run(memory: Uint8Array, from: number, end: number): number {
     let at = from;
     while (at < end) {
@@ -140,6 +141,7 @@ export class Http1Client implements ClientCodec {
     return at;
   }
 
+  /** Reads a response head; returns the offset after the bytes read. */
   #readHead(memory: Uint8Array, at: number, end: number): number {
     const stream = this.#stream!;
     const headers = stream.decoder.responseHeaders;
@@ -152,7 +154,7 @@ export class Http1Client implements ClientCodec {
     const { status } = headers;
     const tunnel = stream.isConnect && status >= 200 && status < 300;
     if (code > 0) code = framing.readResponse(headers, stream.upgrade !== "", tunnel);
-    // RFC 9110 §15.2.2: a 101 names what it switches to, and only what was asked for can be switched to.
+    // RFC 9110 §15.2.2: a 101 must name its protocol in Upgrade, and is allowed only if the request asked for an upgrade.
     if (code > 0 && status === 101 && framing.upgrade === "") code = PARSE.MALFORMED;
     if (code > 0 && status < 200 && status !== 101 && ++this.#informational > MAX_INFORMATIONAL)
       code = PARSE.TOO_MANY_HEADERS;
@@ -190,6 +192,7 @@ export class Http1Client implements ClientCodec {
     return next;
   }
 
+  /** Reads a part of a response body; returns the offset after the bytes read. */
   #readBody(memory: Uint8Array, at: number, end: number): number {
     const body = this.#body;
     const stream = this.#stream!;
@@ -229,18 +232,18 @@ export class Http1Client implements ClientCodec {
     stream.decoder.onResponseBody(chunk, endStream);
   }
 
-  /** Before the decoder hears of the end: it may do with the exchange what it likes then. */
+  /** Marks the response as ended. Called before the decoder is told, as the decoder may then reset the stream. */
   #endResponse(stream: ClientStream): void {
     stream.responseEnded = true;
     this.#state = STATE.IDLE;
   }
 
-  /** Once bytes are read or the request has ended: is the exchange over, and what becomes of the connection? */
+  /** Called after each read and at the request's end: if both halves are complete, the connection becomes idle or closes. */
   #settle(): void {
     const stream = this.#stream;
     if (stream === undefined || !stream.responseEnded || this.#running) return;
     if (!stream.requestEnded) {
-      // A tunnel's other half goes on; else the upstream has answered without waiting for the rest, which nobody needs.
+      // A tunnel's request half stays open. Otherwise the upstream has answered early and does not need the rest of the request.
       if (!stream.isTunnel) this.#retireAndClose();
       return;
     }
@@ -250,7 +253,7 @@ export class Http1Client implements ClientCodec {
     else this.#events.onIdle();
   }
 
-  /** The head breaks the protocol. */
+  /** Closes the connection because a response head breaks the protocol; `code`: a PARSE code. */
   #fail(code: number): void {
     const { decoder } = this.#stream!;
     this.#shut();
@@ -258,7 +261,7 @@ export class Http1Client implements ClientCodec {
     this.connection.close("abort");
   }
 
-  /** The exchange cannot be brought to its end. */
+  /** Closes the connection and resets a stream whose response is not complete. */
   #lose(reason: ResetReason, event: CloseEvent | undefined): void {
     const stream = this.#stream;
     this.#shut();
@@ -293,7 +296,7 @@ export class Http1Client implements ClientCodec {
     else this.connection.resume();
   }
 
-  // ---- told by the stream's encoder
+  // ---- called by ClientStream
 
   isCurrent(stream: ClientStream): boolean {
     return this.#stream === stream;
@@ -305,7 +308,7 @@ export class Http1Client implements ClientCodec {
 
   onStreamReset(stream: ClientStream): void {
     const complete = stream.responseEnded && stream.requestEnded;
-    if (complete && this.#running) return; // `onData` is about to settle it.
+    if (complete && this.#running) return; // `onData` calls #settle next.
     this.#shut();
     this.connection.close("abort");
   }
@@ -315,7 +318,7 @@ export class Http1Client implements ClientCodec {
   }
 }
 
-/** One exchange: the side of it that asks. */
+/** One exchange on the upstream connection: encodes the request and keeps the state of both halves. */
 class ClientStream implements RequestEncoder {
   readonly decoder: ResponseDecoder;
   isHead = false;
@@ -331,7 +334,7 @@ class ClientStream implements RequestEncoder {
   readonly #client: Http1Client;
   readonly #writer = new BodyWriter();
   #headSent = false;
-  /** The upstream has yet to agree to the tunnel that its bytes are meant for. */
+  /** A tunnel was asked for and the upstream has not answered yet. */
   #waiting = false;
   #early: Uint8Array[] | undefined = undefined;
   #earlyBytes = 0;
@@ -346,7 +349,7 @@ class ClientStream implements RequestEncoder {
     return this.#writer.wireSent;
   }
 
-  /** The request ended with fewer bytes than it announced. */
+  /** True if the request ended with fewer body bytes than its content-length. */
   get isCut(): boolean {
     return this.#writer.left > 0;
   }
@@ -422,7 +425,7 @@ class ClientStream implements RequestEncoder {
     this.#finish();
   }
 
-  /** Sent before the upstream agrees, they would be a request of their own to one that does not. */
+  /** Keeps tunnel bytes until the upstream agrees: an upstream that refuses would read them as another request. */
   #keepEarly(memory: Uint8Array, at: number, end: number, endStream: boolean): void {
     if (endStream) this.#earlyEnd = true;
     if (end === at) return;
@@ -440,11 +443,12 @@ class ClientStream implements RequestEncoder {
     this.#early.push(memory.slice(at, end));
   }
 
+  /** The upstream agreed to the tunnel: sends the kept bytes. */
   openTunnel(): void {
     const { connection } = this.#client;
     this.isTunnel = true;
     this.#waiting = false;
-    // As to Envoy: behind an upgrade no half ends alone.
+    // As in Envoy, the request half of an upgrade is not closed on its own; that of CONNECT is.
     this.#writer.begin(this.isConnect ? MODE.TUNNEL : MODE.UNTIL_CLOSE, 0);
     const early = this.#early;
     this.#early = undefined;
@@ -458,7 +462,7 @@ class ClientStream implements RequestEncoder {
     }
   }
 
-  /** On the wire the request was complete with its head. */
+  /** The upstream refused the tunnel: the request ended with its head, and kept tunnel bytes are dropped. */
   denyTunnel(): void {
     if (!this.#waiting) return;
     this.#waiting = false;

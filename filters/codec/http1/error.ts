@@ -1,6 +1,6 @@
 import type { Counter, DecodeError } from "@tsproxy/sdk";
 
-/** What a parser answers in the place of an offset. All are below zero; an offset is above. */
+/** What a parser returns instead of an offset: 0 or a negative number; offsets are above 0. */
 export const PARSE = {
   /** The bytes end before the head does. */
   INCOMPLETE: 0,
@@ -22,13 +22,13 @@ export const PARSE = {
   INVALID_SCHEME: -16,
 } as const;
 
-/** Codec counters, of one setup. */
+/** The server codec's counters, under `http1.`. */
 export interface Http1Stats {
   readonly droppedHeaders: Counter;
   readonly rejectedRequests: Counter;
 }
 
-/** The body says what the status says: "Bad Request", with Envoy's word for %RESPONSE_CODE_DETAILS%. */
+/** The local reply to each PARSE code: status, its reason phrase as body, and Envoy's string for %RESPONSE_CODE_DETAILS%. */
 const requestErrors: Readonly<Record<number, DecodeError>> = {
   [PARSE.MALFORMED]: badRequest("http1.codec_error"),
   [PARSE.INVALID_CHARACTERS]: badRequest("http1.invalid_characters"),
@@ -49,7 +49,7 @@ const requestErrors: Readonly<Record<number, DecodeError>> = {
   [PARSE.BODY_DISALLOWED]: badRequest("http1.body_disallowed"),
   [PARSE.UNDERSCORE]: badRequest("http1.unexpected_underscore"),
   [PARSE.LOW_VERSION]: { status: 426, body: "Upgrade Required", details: "low_version" },
-  // Envoy's answer to a request without a host has no body.
+  // Envoy's local reply to a request without a host has no body.
   [PARSE.MISSING_HOST]: { status: 400, body: "", details: "missing_host_header" },
 };
 
@@ -65,7 +65,7 @@ export function requestError(code: number): DecodeError {
   return requestErrors[code]!;
 }
 
-/** An upstream that breaks the protocol is a bad gateway, whatever it did. */
+/** The local reply when an upstream's response breaks the protocol: 502 with the details of the error. */
 export function responseError(code: number): DecodeError {
   return { status: 502, body: "Bad Gateway", details: requestErrors[code]!.details };
 }

@@ -3,8 +3,8 @@ import { Http1Client } from "./client.ts";
 import { Http1Server } from "./server.ts";
 
 /**
- * Envoy's names of `http1.`, and of `cluster.<name>.http1.` once the cluster has had a connection. There they all stay at zero:
- * responses keep their headers, and one request at a time cannot flood.
+ * Envoy's counters under `http1.` and, once a cluster has had a connection, under `cluster.<name>.http1.`. Those of clusters
+ * stay at 0: underscores in response headers are allowed, and with one request at a time responses cannot flood.
  */
 const COUNTERS = [
   "dropped_headers_with_underscores",

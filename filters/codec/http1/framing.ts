@@ -1,4 +1,4 @@
-// Hot path: test/bench/http1-codec.ts. What the headers of a head say about the message and the connection.
+// Hot path: test/bench/http1-codec.ts. Derives a message's framing, and whether the connection persists, from its headers.
 import {
   type CodecOptions,
   FLAG,
@@ -18,6 +18,7 @@ import { minorVersion, responseMinorVersion } from "./head.ts";
 import { isAuthority, readTarget } from "./target.ts";
 
 const known = (name: (typeof KNOWN_NAMES)[number]): number => KNOWN_NAMES.indexOf(name);
+/** Ids of the names in KNOWN_NAMES that matter to the codec. */
 export const ID = {
   HOST: known("host"),
   CONNECTION: known("connection"),
@@ -32,13 +33,13 @@ export const ID = {
 } as const;
 const LAST_ID = ID.EXPECT;
 
-/** RFC 9110 §7.6.1: headers of one connection, never forwarded; as bits of HeaderMap.present. `upgrade` is a case of its own. */
+/** Connection-specific headers, never forwarded (RFC 9110 §7.6.1), as bits of HeaderMap.present. `upgrade` has its own rules. */
 export const HOP_BY_HOP =
   (1 << ID.CONNECTION) |
   (1 << ID.TRANSFER_ENCODING) |
   (1 << ID.KEEP_ALIVE) |
   (1 << ID.PROXY_CONNECTION);
-/** Bits of all names that a parser has to look at. */
+/** Bits of all names that #readLines examines. */
 const OF_INTEREST =
   HOP_BY_HOP |
   (1 << ID.HOST) |
@@ -46,7 +47,7 @@ const OF_INTEREST =
   (1 << ID.TE) |
   (1 << ID.UPGRADE) |
   (1 << ID.EXPECT);
-/** RFC 9110 §6.5.1: fields that frame or route a message mean nothing in a trailer section and must not be merged. */
+/** Fields for framing or routing, which are not allowed in trailers (RFC 9110 §6.5.1). */
 export const NOT_IN_TRAILERS =
   HOP_BY_HOP |
   (1 << ID.HOST) |
@@ -56,9 +57,9 @@ export const NOT_IN_TRAILERS =
   (1 << ID.UPGRADE) |
   (1 << ID.EXPECT);
 
-/** What a Connection line asks for. */
+/** Bits for the options of a Connection header; NAMES: it names headers to be removed. */
 const OPTION = { CLOSE: 1, KEEP_ALIVE: 2, UPGRADE: 4, NAMES: 8 } as const;
-/** Options that name no header, and headers that have rules of their own. */
+/** Connection options that do not name a header, and headers with their own rules. */
 const OPTIONS: ReadonlyMap<string, number> = new Map([
   ["", 0],
   ["close", OPTION.CLOSE],
@@ -67,7 +68,7 @@ const OPTIONS: ReadonlyMap<string, number> = new Map([
   ["te", 0],
   ["proxy-connection", 0],
 ]);
-/** Naming one of these would take away what decides about the message's end or its route. */
+/** Headers that Connection must not name: without them the message would end elsewhere or take another route. */
 const NEVER_NAMED = new Set([
   "host",
   "content-length",
@@ -77,21 +78,21 @@ const NEVER_NAMED = new Set([
   "x-forwarded-host",
   "x-forwarded-proto",
 ]);
-const MAX_NAMED = 16; // each costs a walk over the headers
-const MAX_CONNECTION_BYTES = 1024; // it is split into strings
+const MAX_NAMED = 16; // each costs a search through all headers
+const MAX_CONNECTION_BYTES = 1024; // limits the cost of splitting the value into strings
 
-/** Belongs to the offer of h2c, which goes no further. */
+/** Part of an h2c upgrade request, which is not forwarded. */
 const HTTP2_SETTINGS = headerName("http2-settings");
 const UPGRADE = headerName("upgrade");
 
-/** The findings of one head; reused. */
+/** Framing and connection options of one message; one instance per connection, overwritten by each head. */
 export class Framing {
   minor = 1;
   keepAlive = true;
   chunked = false;
-  /** -1: there is no content-length. */
+  /** -1 if there is no content-length. */
   contentLength = -1;
-  /** The upgrade that the head asks for or (101) agrees to, lower case; "" if none. */
+  /** The upgrade that a request asks for or a 101 agrees to, in lower case; "" if none. */
   upgrade = "";
   expectContinue = false;
   isHead = false;
@@ -104,7 +105,7 @@ export class Framing {
   #upgradeAt = -1;
   #te = 0;
 
-  /** Reads a request head; marks what is not forwarded. Answers 1 or a PARSE code. */
+  /** Examines a parsed request head and marks headers that are not forwarded as removed. Returns 1 or a PARSE code. */
   readRequest(headers: RequestHeaders, options: CodecOptions, stats: Http1Stats): number {
     const { memory, base } = headers;
     this.minor = minorVersion(headers);
@@ -117,15 +118,15 @@ export class Framing {
     }
     const verdict = this.#readLines(headers);
     if (verdict < 0) return verdict;
-    // RFC 9112 §3.2: 400 for several Host lines (Envoy joins them into one value) and for one that names no host.
+    // RFC 9112 §3.2: 400 for several Host lines (Envoy joins them into one value) and for an invalid one.
     if (this.#hosts > 1) return PARSE.MALFORMED;
     if (this.#hosts === 1 && !this.#isHostGood(headers)) return PARSE.INVALID_AUTHORITY;
     if (this.#transferEncodings > 0) {
       if (!this.chunked) return PARSE.INVALID_TRANSFER_ENCODING;
-      // RFC 9112 §6.1: a request of HTTP/1.0 with Transfer-Encoding has faulty framing.
+      // RFC 9112 §6.1: an HTTP/1.0 request with Transfer-Encoding has faulty framing.
       if (this.minor === 0) return PARSE.TRANSFER_ENCODING_NOT_ALLOWED;
       if (this.isConnect) return PARSE.INVALID_TRANSFER_ENCODING;
-      // RFC 9112 §6.3: Content-Length beside Transfer-Encoding is smuggling, or leaves without its length.
+      // RFC 9112 §6.3: Content-Length beside Transfer-Encoding may be smuggling: it is refused or, if allowed, removed.
       if (this.contentLength >= 0 && !this.#dropLength(headers, options.allowChunkedLength))
         return PARSE.LENGTH_BESIDE_CHUNKED;
     }
@@ -145,7 +146,7 @@ export class Framing {
     return this.#removeNamed(headers, true);
   }
 
-  /** Reads a response head; marks what is not forwarded. `upgrade`: the request asked for one. Answers 1 or a PARSE code. */
+  /** As `readRequest` for a response head. `upgrade`: the request asked for one; `isTunnel`: a 2xx to CONNECT. */
   readResponse(headers: ResponseHeaders, upgrade: boolean, isTunnel: boolean): number {
     this.minor = responseMinorVersion(headers);
     const verdict = this.#readLines(headers);
@@ -156,7 +157,7 @@ export class Framing {
       this.#dropLength(headers, true);
       this.chunked = false;
     } else if (status < 200 || status === 204) {
-      // RFC 9112 §6.1 and RFC 9110 §8.6: neither field belongs there; Envoy lets `content-length: 0` pass for none.
+      // RFC 9112 §6.1, RFC 9110 §8.6: neither field is allowed with these statuses; like Envoy, `content-length: 0` is ignored.
       if (this.#transferEncodings > 0) return PARSE.TRANSFER_ENCODING_NOT_ALLOWED;
       if (this.contentLength > 0) return PARSE.CONTENT_LENGTH_NOT_ALLOWED;
       if (this.contentLength === 0) this.#dropLength(headers, true);
@@ -169,7 +170,7 @@ export class Framing {
     return this.#removeNamed(headers, false);
   }
 
-  /** One walk over the lines that have a known name. */
+  /** Collects what all header lines with a known name say. Returns 1 or a PARSE code. */
   #readLines(headers: HeaderMap): number {
     this.keepAlive = this.minor === 1;
     this.chunked = false;
@@ -198,7 +199,7 @@ export class Framing {
           this.#options |= readConnection(memory, at, valueEnd);
           break;
         case ID.CONTENT_LENGTH: {
-          // RFC 9112 §6.3 lets equal repeats be reconciled; Envoy refuses them, and so do we.
+          // RFC 9112 §6.3 allows to accept repeated equal lengths; like Envoy, we refuse them.
           const length = this.contentLength >= 0 ? -1 : parseLength(memory, at, valueEnd);
           if (length < 0) return PARSE.MALFORMED;
           this.contentLength = length;
@@ -247,8 +248,9 @@ export class Framing {
   }
 
   /**
-   * RFC 9110 §7.8: an upgrade is asked for by Connection and Upgrade together, in HTTP/1.1. A request with a body is not
-   * switched: its bytes would have to pass in the old protocol first. h2c is not spoken (RFC 9113 §3.1 retired it).
+   * Sets `upgrade` if the head asks for one, which takes Connection and Upgrade together in HTTP/1.1 (RFC 9110 §7.8).
+   * `possible` is false for a request with a body, which would have to pass in the old protocol first. h2c is not supported
+   * (obsolete by RFC 9113 §3.1). `isIgnored`: tells the protocols that are removed from the list.
    */
   #settleUpgrade(
     headers: HeaderMap,
@@ -268,7 +270,7 @@ export class Framing {
     else headers.set(UPGRADE, taken);
   }
 
-  /** RFC 9110 §7.6.1: headers that Connection names go no further. */
+  /** Removes the headers that Connection names (RFC 9110 §7.6.1). `strict`: naming a NEVER_NAMED header is an error. */
   #removeNamed(headers: HeaderMap, strict: boolean): number {
     if ((this.#options & OPTION.NAMES) === 0) return 1;
     const { memory, base, spans } = headers;
@@ -282,7 +284,7 @@ export class Framing {
         const name = part.trim();
         if (OPTIONS.has(name)) continue;
         if (name.startsWith(":") || NEVER_NAMED.has(name)) {
-          // Some upstreams name Transfer-Encoding; what they name stays, for the message hangs on it.
+          // Some upstreams name Transfer-Encoding. The header is kept, as the message's framing depends on it.
           if (!strict) continue;
           return PARSE.CONNECTION_REJECTED;
         }
@@ -296,7 +298,7 @@ export class Framing {
   }
 }
 
-/** What is left of a list of names. */
+/** Removes ignored names from a comma-separated list. */
 function without(list: string, isIgnored: (name: string) => boolean): string {
   const names = list.split(",").map((name) => name.trim());
   const left = names.filter((name) => !isIgnored(name));
@@ -307,7 +309,7 @@ export const GET = latin1Encode("GET");
 export const HEAD = latin1Encode("HEAD");
 export const CONNECT = latin1Encode("CONNECT");
 
-/** Compares bytes where they lie, so that no string is made; methods keep their case (RFC 9110 §9.1). */
+/** Compares the method without creating a string; methods are case-sensitive (RFC 9110 §9.1). */
 export function isMethod(headers: RequestHeaders, method: Uint8Array): boolean {
   if (headers.methodEdited) return headers.method === latin1Decode(method, 0, method.length);
   if (headers.methodEnd - headers.methodAt !== method.length) return false;
@@ -316,7 +318,7 @@ export function isMethod(headers: RequestHeaders, method: Uint8Array): boolean {
   return true;
 }
 
-/** Copies what a decoder has to know. */
+/** Copies the results that RequestDecoder is given. */
 export function fillInfo(info: RequestInfo, framing: Framing): void {
   info.protocol = framing.minor === 1 ? "HTTP/1.1" : "HTTP/1.0";
   info.isHead = framing.isHead;
@@ -326,9 +328,9 @@ export function fillInfo(info: RequestInfo, framing: Framing): void {
   info.expectContinue = framing.expectContinue;
 }
 
-const MAX_LENGTH_DIGITS = 19; // what others read into 64 bits
+const MAX_LENGTH_DIGITS = 19; // as many as fit into 64 bits
 
-/** Digits alone (RFC 9110 §8.6), within what a double counts exactly; else -1. */
+/** Parses a content-length: digits only (RFC 9110 §8.6); -1 if invalid or above the largest safe integer. */
 export function parseLength(memory: Uint8Array, at: number, end: number): number {
   if (at === end || end - at > MAX_LENGTH_DIGITS) return -1;
   let length = 0;
@@ -340,7 +342,7 @@ export function parseLength(memory: Uint8Array, at: number, end: number): number
   return length <= Number.MAX_SAFE_INTEGER ? length : -1;
 }
 
-/** Bits of OPTION. */
+/** Parses a Connection value into bits of OPTION. */
 function readConnection(memory: Uint8Array, at: number, end: number): number {
   const size = end - at;
   if (size === 10 && isText(memory, at, end, "keep-alive")) return OPTION.KEEP_ALIVE;
@@ -352,7 +354,7 @@ function readConnection(memory: Uint8Array, at: number, end: number): number {
   return options;
 }
 
-/** The value is `text` (lower case) in any case. */
+/** True if the bytes equal `text`, which is in lower case, ignoring case. */
 function isText(memory: Uint8Array, at: number, end: number, text: string): boolean {
   if (end - at !== text.length) return false;
   for (let k = 0; k < text.length; k++) {
@@ -369,7 +371,7 @@ function removeKnown(headers: HeaderMap, id: number): void {
   }
 }
 
-/** RFC 9110 §10.1.4: TE is of one connection; `trailers` alone may be said again to the next. */
+/** Reduces TE, which is connection-specific, to `trailers`, which a proxy may pass on (RFC 9110 §10.1.4). */
 function reduceTe(headers: HeaderMap): void {
   const { memory, base, spans } = headers;
   let trailers = false;
@@ -389,6 +391,7 @@ function reduceTe(headers: HeaderMap): void {
   }
 }
 
+/** Rejects a request, or drops its headers, if names contain underscores. Returns 1 or a PARSE code. */
 function checkUnderscores(
   headers: HeaderMap,
   action: "REJECT_REQUEST" | "DROP_HEADER",

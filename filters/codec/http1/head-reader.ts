@@ -1,4 +1,4 @@
-// Hot path: test/bench/http1-codec.ts. A head that came whole is parsed where it lies.
+// Hot path: test/bench/http1-codec.ts. A head that arrives in one piece is parsed in place, without a copy.
 import type { HeaderMap, RequestHeaders, ResponseHeaders } from "@tsproxy/sdk";
 import { PARSE } from "./error.ts";
 import { parseFields, parseRequestHead, parseResponseHead } from "./head.ts";
@@ -7,6 +7,7 @@ import { keepNames } from "./name-case.ts";
 export const KIND = { REQUEST: 0, RESPONSE: 1, TRAILERS: 2 } as const;
 type Kind = (typeof KIND)[keyof typeof KIND];
 
+/** The codec options that apply to heads. */
 export interface HeadLimits {
   readonly maxHeadBytes: number;
   readonly maxHeaders: number;
@@ -14,21 +15,21 @@ export interface HeadLimits {
   readonly headerKeyFormat?: "proper_case_words" | "preserve_case" | undefined;
 }
 
-/** Lines up to this long are parsed again whenever they grow; longer ones once they have doubled, or end. */
+/** An incomplete line up to this long is parsed again with every piece; a longer one once it has doubled or a LF arrives. */
 const SHORT_LINE = 256;
 const LF = 10;
 const EMPTY = new Uint8Array(0);
 
-/** Reads heads (or trailer sections), one after the other; one that arrives in pieces is put together here. */
+/** Reads the heads (or trailer sections) of a connection in sequence and joins those that arrive in pieces. */
 export class HeadReader {
-  /** After `read` answered 1: where in the given memory the head has ended. */
+  /** Offset after the head in the memory given to `read`; set when that returns 1. */
   at = 0;
   readonly #kind: Kind;
   readonly #limits: HeadLimits;
   #pieces: Uint8Array = EMPTY;
   #length = 0;
   #parseAt = 0;
-  /** The same bytes before names were folded, where somebody wants them. */
+  /** The head's bytes with names in their original case; filled only for `preserve_case`. */
   #raw: Uint8Array = EMPTY;
   readonly #keepsNames: boolean;
 
@@ -38,12 +39,12 @@ export class HeadReader {
     this.#keepsNames = limits.headerKeyFormat === "preserve_case" && kind !== KIND.TRAILERS;
   }
 
-  /** Part of a head has come. */
+  /** True if a part of a head has been read and the rest is missing. */
   get started(): boolean {
     return this.#length > 0;
   }
 
-  /** Fills `headers`. Answers 1, or a PARSE code; after INCOMPLETE call again with what follows. */
+  /** Fills `headers`; returns 1 when the head is complete, else a PARSE code. After INCOMPLETE call again with the next bytes. */
   read(headers: HeaderMap, memory: Uint8Array, at: number, end: number): number {
     if (!this.#keepsNames) return this.#read(headers, memory, at, end);
     this.#keepRaw(memory, at, Math.min(end, at + this.#limits.maxHeadBytes + 1));
@@ -80,6 +81,7 @@ export class HeadReader {
     return PARSE.INCOMPLETE;
   }
 
+  /** Continues a head of which pieces are stored. */
   #readOn(headers: HeaderMap, memory: Uint8Array, at: number, end: number): number {
     const before = this.#length;
     const max = this.#limits.maxHeadBytes;
@@ -94,7 +96,7 @@ export class HeadReader {
     return 1;
   }
 
-  /** The pieces may still be looked at in this turn; the next head begins with memory of its own. */
+  /** Prepares for the next head. It gets new memory, as headers just parsed still point into the old one. */
   forget(): void {
     this.#pieces = EMPTY;
     this.#length = this.#parseAt = 0;
@@ -108,7 +110,7 @@ export class HeadReader {
       case KIND.RESPONSE:
         return parseResponseHead(headers as ResponseHeaders, end, maxHeaders);
       default:
-        // A bare LF would end the body elsewhere than a stricter neighbour thinks.
+        // No bare LF in trailers: a stricter peer would see the body's end at another place.
         return parseFields(headers, headers.base + headers.blockEnd, end, maxHeaders, false);
     }
   }
@@ -124,7 +126,10 @@ export class HeadReader {
     this.#length = length;
   }
 
-  /** Whether parsing again from the line at `lineAt` is worth it: work stays linear when bytes come singly. */
+  /**
+   * True if the incomplete line at `lineAt` should be parsed again; `before`: length of the pieces before the last one. Keeps
+   * the work linear when a head arrives byte by byte.
+   */
   #isDue(lineAt: number, before: number): boolean {
     const size = this.#length - lineAt;
     if (size > SHORT_LINE && this.#length < this.#parseAt) {

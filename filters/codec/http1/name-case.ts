@@ -1,14 +1,14 @@
 import { type HeaderMap, latin1Decode, SPAN, tokenByte } from "@tsproxy/sdk";
 
 /*
- * Envoy's `header_key_format`. Heads are parsed and written in lower case; where a connection wants other letters, the names in
- * the finished bytes are written over, so that nobody else pays for it.
+ * Envoy's `header_key_format`. Heads are always parsed and written in lower case; if another case is configured, the names in
+ * the finished head are overwritten, so that other connections have no cost.
  */
 const CR = 13;
 const LF = 10;
 const COLON = 58;
 
-/** Keeps the names as the peer has written them. `raw`: the head's bytes before they were parsed. */
+/** Sets `originalNames` to names in the peer's case, by lower-case name. `raw`: the head's bytes before parsing. */
 export function keepNames(headers: HeaderMap, raw: Uint8Array): void {
   const { spans } = headers;
   let kept: Map<string, string> | undefined;
@@ -22,7 +22,7 @@ export function keepNames(headers: HeaderMap, raw: Uint8Array): void {
   headers.originalNames = kept;
 }
 
-/** Writes over the names of the head lines at [at, end): as the peer had them, or with capitals. The first line is no field. */
+/** Overwrites the names of the head at [at, end), after its first line: from `names`, or if undefined in proper case. */
 export function recase(
   memory: Uint8Array,
   at: number,
@@ -50,7 +50,7 @@ function nextLine(memory: Uint8Array, at: number, end: number): number {
   return q + 1;
 }
 
-/** A letter at the beginning, and behind whatever is neither letter nor digit, becomes a capital. */
+/** Capitalizes the first letter, and each letter after a byte that is neither a letter nor a digit. */
 function properCase(memory: Uint8Array, at: number, end: number): void {
   let capital = true;
   for (let k = at; k < end; k++) {

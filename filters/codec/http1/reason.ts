@@ -1,4 +1,4 @@
-/** RFC 9110 §15.1: the IANA registry of status codes. */
+/** Reason phrases of the IANA status code registry (RFC 9110 §15.1). */
 const PHRASES: Readonly<Record<number, string>> = {
   100: "Continue",
   101: "Switching Protocols",
@@ -65,7 +65,7 @@ const PHRASES: Readonly<Record<number, string>> = {
   599: "Last Unassigned Server Error Code",
 };
 
-/** The phrase of a status; Envoy's word for one that has none. An upstream's own phrase is not forwarded. */
+/** The reason phrase of a status; "Unknown", as in Envoy, for one without. An upstream's own phrase is not forwarded. */
 export function reasonPhrase(status: number): string {
   return PHRASES[status] ?? "Unknown";
 }

@@ -1,4 +1,4 @@
-// Hot path: test/bench/http1-codec.ts. Every request of every HTTP/1 client passes here.
+// Hot path: test/bench/http1-codec.ts. Codec of a connection from an HTTP/1 client.
 //
 //            ┌───────────────── response ended, keep-alive ──────────────────┐
 //            ▼                                                               │
@@ -8,7 +8,7 @@
 //     │   └─CONNECT, upgrade─> SWITCHING ─2xx, 101─> BODY (a tunnel: until the client's FIN)
 //     └─ malformed ─┴──────────────────────────────────────────────────────> CLOSED (input is ignored)
 //
-// One exchange at a time: bytes that follow a request wait in `pending` until its response has ended.
+// One exchange at a time: bytes after a request wait in `#pending` until its response has ended.
 import {
   Chunk,
   type CloseEvent,
@@ -45,9 +45,9 @@ import {
 
 const STATE = { HEAD: 0, BODY: 1, SWITCHING: 2, RESPONSE: 3, CLOSED: 4 } as const;
 
-/** Other connections get their turn after so many exchanges that came in one read. */
+/** After this many pipelined exchanges in one turn, other connections are served first. */
 const EXCHANGES_A_TURN = 32;
-/** Reading is paused while bytes wait, so only what was on its way can still come: a few reads. */
+/** Limit for bytes that wait; reading is paused meanwhile, so only a few more reads can follow. */
 const MAX_PENDING = 1024 * 1024;
 const NOTHING = new Uint8Array(0);
 const UPGRADE = headerName("upgrade");
@@ -74,7 +74,7 @@ export class Http1Server implements ServerCodec {
   #state: number = STATE.HEAD;
   #stream: ServerStream | undefined = undefined;
   #streams = 0;
-  /** Bytes that came before their turn. */
+  /** Received bytes not read yet: [#pendingAt, #pendingEnd). */
   #pending: Uint8Array = NOTHING;
   #pendingAt = 0;
   #pendingEnd = 0;
@@ -134,7 +134,7 @@ export class Http1Server implements ServerCodec {
     if (!blocked) this.#proceed();
   }
 
-  /** A client that closes its half has given up what is in progress, upgrades too, as Envoy sees it; behind CONNECT the other half goes on. */
+  /** As in Envoy, a client's FIN abandons the exchange, upgrades too; in a CONNECT tunnel the other half stays open. */
   onEof(): void {
     if (this.#state === STATE.CLOSED || this.#eof) return;
     this.#eof = true;
@@ -152,7 +152,7 @@ export class Http1Server implements ServerCodec {
     this.#reset("connection_closed");
   }
 
-  /** Reads what can be read now; answers where it stopped. */
+  /** Reads as far as the state allows and returns the offset of the first byte not read. */
   #run(memory: Uint8Array, from: number, end: number): number {
     let at = from;
     this.#running = true;
@@ -165,7 +165,7 @@ export class Http1Server implements ServerCodec {
             this.connection.again();
             break;
           }
-          // A client that does not take its answers gets no further ones.
+          // No further request is read while the client does not read its responses.
           if (this.connection.blocked) break;
         }
         at = this.#readHead(memory, at, end);
@@ -190,9 +190,10 @@ export class Http1Server implements ServerCodec {
     return q;
   }
 
+  /** Reads a request head; returns the offset after the bytes read. */
   #readHead(memory: Uint8Array, at: number, end: number): number {
     const stream = this.#stream ?? this.#begin();
-    // The connection manager may have closed, or reset the stream at once.
+    // `onStream` may have closed the connection or reset the stream.
     if (this.#state !== STATE.HEAD || !this.connection.open) return end;
     if (this.#sawCr) {
       this.#fail(PARSE.MALFORMED);
@@ -235,6 +236,7 @@ export class Http1Server implements ServerCodec {
     return stream;
   }
 
+  /** Reads a part of a request body; returns the offset after the bytes read. */
   #readBody(memory: Uint8Array, at: number, end: number): number {
     const body = this.#body;
     const stream = this.#stream!;
@@ -274,7 +276,7 @@ export class Http1Server implements ServerCodec {
     stream.decoder.onRequestBody(chunk, endStream);
   }
 
-  /** The connection manager answers on the stream and closes; nothing that follows is looked at. */
+  /** Reports a protocol error; the connection manager replies and closes. Later input is ignored. */
   #fail(code: number): void {
     const stream = this.#stream!;
     this.#state = STATE.CLOSED;
@@ -292,11 +294,11 @@ export class Http1Server implements ServerCodec {
   #reset(reason: ResetReason): void {
     const stream = this.#stream;
     this.#close();
-    // A tunnel whose upstream half has ended is over for everybody else already.
+    // A tunnel whose response half has ended is already complete for the decoder.
     if (stream !== undefined && !stream.ended) stream.decoder.onReset(reason);
   }
 
-  /** Nothing is in progress and nothing more will be. */
+  /** Ends the connection: no exchange is in progress and no further request is read. */
   #leave(): void {
     this.#close();
     this.#events.onIdleEnd();
@@ -309,7 +311,7 @@ export class Http1Server implements ServerCodec {
     this.#updatePause();
   }
 
-  // ---- bytes that wait
+  // ---- pending bytes
 
   #keep(memory: Uint8Array, at: number, end: number): void {
     if (this.#state === STATE.CLOSED) return;
@@ -320,7 +322,7 @@ export class Http1Server implements ServerCodec {
       return;
     }
     if (this.#pendingEnd + end - at > this.#pending.length) {
-      // Heads parsed in this turn may still point into the old bytes, so they are never moved.
+      // The old buffer is never reused: headers parsed in this turn may still point into it.
       const bigger = new Uint8Array(kept === 0 ? size : size * 2);
       bigger.set(this.#pending.subarray(this.#pendingAt, this.#pendingEnd));
       this.#pending = bigger;
@@ -337,7 +339,7 @@ export class Http1Server implements ServerCodec {
     this.#pendingAt = this.#pendingEnd = 0;
   }
 
-  /** Goes on with bytes that wait, as far as the state allows. */
+  /** Reads pending bytes as far as the state allows. */
   #proceed(): void {
     if (this.#running) return;
     if (this.#pendingAt < this.#pendingEnd) {
@@ -350,14 +352,14 @@ export class Http1Server implements ServerCodec {
     if (this.#eof && this.#pendingAt === this.#pendingEnd) this.#endInput();
   }
 
-  /** The client's FIN has come and all that came before it is read. */
+  /** Called when the client's FIN and all bytes before it have been read. */
   #endInput(): void {
     if (this.#state === STATE.CLOSED) return;
     if (this.#stream === undefined) this.#leave();
     else if (this.#state !== STATE.RESPONSE) this.#abandon("connection_closed");
   }
 
-  /** One pause for whatever reasons there are, so that pauses and resumes stay balanced. */
+  /** Pauses the connection while bytes are pending or the stream is paused; keeps calls of pause and resume balanced. */
   #updatePause(): void {
     const waiting = this.#pendingAt < this.#pendingEnd;
     const pause = waiting || this.#stream?.paused === true;
@@ -367,7 +369,7 @@ export class Http1Server implements ServerCodec {
     else this.connection.resume();
   }
 
-  // ---- told by the stream's encoder
+  // ---- called by ServerStream
 
   isCurrent(stream: ServerStream): boolean {
     return this.#stream === stream;
@@ -381,7 +383,7 @@ export class Http1Server implements ServerCodec {
     this.#updatePause();
   }
 
-  /** The answer agreed to a tunnel: from here on all bytes are its own. */
+  /** The response agreed to a tunnel: all further bytes belong to it. */
   onTunnelOpened(): void {
     this.#state = STATE.BODY;
     this.#body.beginRaw();
@@ -392,11 +394,11 @@ export class Http1Server implements ServerCodec {
     if (stream.failed) {
       this.#close();
     } else if (stream.writer.left > 0) {
-      // RFC 9112 §8: fewer bytes than announced is an incomplete message, which the close shows.
+      // RFC 9112 §8: with fewer bytes than announced the message is incomplete; the close tells the client.
       this.#close();
       this.connection.close("flush");
     } else if (stream.isTunnel && this.#state === STATE.BODY) {
-      // The client's half is still open.
+      // The client's half of the tunnel is still open.
     } else if (stream.close || this.#state !== STATE.RESPONSE) this.#leave();
     else {
       this.#state = STATE.HEAD;
@@ -406,7 +408,7 @@ export class Http1Server implements ServerCodec {
   }
 
   onStreamReset(stream: ServerStream): void {
-    // The end of a response without a length must not look like its natural end.
+    // The client must not take this for the regular end of a response without a length, so the connection is reset.
     if (stream.writer.mode === MODE.UNTIL_CLOSE) {
       this.#close();
       this.connection.close("reset");
@@ -414,7 +416,7 @@ export class Http1Server implements ServerCodec {
   }
 }
 
-/** One exchange: the side of it that answers. */
+/** One exchange on the client's connection: encodes the response. */
 class ServerStream implements ResponseEncoder {
   readonly streamId: number;
   readonly writer = new BodyWriter();
@@ -422,7 +424,7 @@ class ServerStream implements ResponseEncoder {
   headerReceived = 0;
   headerSent = 0;
   decoder!: RequestDecoder;
-  /** No request follows this one. */
+  /** The connection closes after this exchange. */
   close = false;
   failed = false;
   paused = false;
@@ -442,7 +444,7 @@ class ServerStream implements ResponseEncoder {
     this.streamId = streamId;
   }
 
-  /** The request's head is known. */
+  /** Called when the request head has been read. */
   expect(framing: Framing): void {
     this.#minor = framing.minor;
     this.#isHead = framing.isHead;
@@ -478,15 +480,15 @@ class ServerStream implements ResponseEncoder {
     let { status } = headers;
     const upgraded = status === 101 && this.#upgrade !== "" && !this.failed;
     const tunnel = upgraded || (this.isConnect && status >= 200 && status < 300 && !this.failed);
-    // No other 1xx can end an exchange; a filter that tries has failed.
+    // No other 1xx can be a final response; a filter that sends one has failed.
     if (!upgraded && (status < 200 || status > 999)) status = 500;
-    // Envoy's rule: an answer that begins before the request has ended is the connection's last.
+    // As in Envoy, the connection closes after a response that begins before the request has ended.
     if (server.draining || this.failed || (!tunnel && !server.isRequestComplete)) this.close = true;
     let skip = HOP_BY_HOP | (upgraded ? 0 : UPGRADE_BIT);
     const length = lengthOf(headers);
     let mode: number = MODE.NONE;
     let noBody = false;
-    // RFC 9110 §9.3.2: HEAD gets the fields that GET would; without a length that is how its body would have come.
+    // RFC 9110 §9.3.2: HEAD gets the headers that GET would; without content-length that includes `transfer-encoding: chunked`.
     let framedLikeGet = false;
     if (tunnel) {
       mode = MODE.TUNNEL;
@@ -516,7 +518,7 @@ class ServerStream implements ResponseEncoder {
       if (!headers.has(UPGRADE)) writeText(out, `upgrade: ${this.#upgrade}\r\n`);
       writeUpgrade(out, headers);
     } else if (tunnel) {
-      // RFC 9110 §9.3.6: a 2xx to CONNECT says nothing of the connection; it is a tunnel now.
+      // RFC 9110 §9.3.6: a 2xx to CONNECT has no Connection header, as a tunnel follows.
     } else if (this.close || this.#announcesClose) writeBytes(out, LINE.CLOSE);
     else if (this.#minor === 0) writeBytes(out, LINE.KEEP_ALIVE);
     if (noBody) writeBytes(out, LINE.NO_BODY);
@@ -550,7 +552,7 @@ class ServerStream implements ResponseEncoder {
     this.#finish();
   }
 
-  /** A head that ends the stream at once: a tunnel still has to close its half. */
+  /** Ends a response that has only a head; for a tunnel this also closes our half of the connection. */
   #end(): void {
     if (this.isTunnel) this.#server.connection.end();
     this.#finish();
@@ -570,7 +572,7 @@ class ServerStream implements ResponseEncoder {
   }
 
   announceClose(): void {
-    // HTTP/1.0 is told of connections that stay, so one that is to go ends with its answer.
+    // HTTP/1.0 has no `connection: close` to announce: the connection closes after this response.
     if (this.#minor === 0) this.close = true;
     else this.#announcesClose = true;
   }

@@ -4,15 +4,15 @@ import { PARSE } from "./error.ts";
 const HOST = headerName("host");
 const SLASH = 47;
 
-/** For each byte: 1 if a host name may have it (RFC 3986 §3.2.2, reg-name without percent-encoding). */
+/** For each byte: 1 if allowed in a host name (RFC 3986 §3.2.2, reg-name without percent-encoding). */
 const hostByte = new Uint8Array(256);
 for (const char of "!$&'()*+,;=-._~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") {
   hostByte[char.charCodeAt(0)] = 1;
 }
 
 /**
- * RFC 9112 §3.2: the four forms of a request target. An absolute form's authority (and that of CONNECT) takes the place of
- * Host; what is left is the path. Answers 1 or a PARSE code.
+ * Parses a request target in one of its four forms (RFC 9112 §3.2). The authority of the absolute form, or of CONNECT,
+ * replaces the Host value; the rest becomes the path. Returns 1 or a PARSE code.
  */
 export function readTarget(
   headers: RequestHeaders,
@@ -31,14 +31,14 @@ export function readTarget(
     return isOptions(headers) ? 1 : PARSE.INVALID_URL;
   }
   if (!hasScheme(memory, at, end)) return PARSE.MALFORMED;
-  if (!options.absoluteUrl) return 1; // The connection manager answers for a path that is none.
+  if (!options.absoluteUrl) return 1; // The connection manager rejects the path, which does not begin with a slash.
   const authorityAt = skipScheme(headers, at, end);
   if (authorityAt < 0) return PARSE.INVALID_SCHEME;
   let q = authorityAt;
   while (q < end && memory[q] !== SLASH && memory[q] !== 63 && memory[q] !== 35) q++;
   if (q === authorityAt || !isAuthority(memory, authorityAt, q, false)) return PARSE.INVALID_URL;
   if (q < end && memory[q] === SLASH) headers.pathAt = q - base;
-  // RFC 9112 §3.2.4: the absolute form of `*` is a URI without path and query.
+  // RFC 9112 §3.2.4: the absolute form of `*` has neither path nor query.
   else if (q === end) headers.path = isOptions(headers) ? "*" : "/";
   else headers.path = `/${latin1Decode(memory, q, end)}`;
   return putAuthority(headers, authorityAt, q, options.minor);
@@ -48,14 +48,14 @@ function isOptions(headers: RequestHeaders): boolean {
   return headers.methodEnd - headers.methodAt === 7 && headers.method === "OPTIONS";
 }
 
-/** Letters and `://`: what Envoy's parser takes for an absolute form. */
+/** True if the target begins with letters and `://`, which Envoy's parser takes for the absolute form. */
 function hasScheme(memory: Uint8Array, at: number, end: number): boolean {
   let q = at;
   while (q < end && (memory[q]! | 32) >= 97 && (memory[q]! | 32) <= 122) q++;
   return q > at && q + 3 < end && latin1Decode(memory, q, q + 3) === "://";
 }
 
-/** Offset after `http://` or `https://`, else -1. */
+/** Sets the scheme and returns the offset after `http://` or `https://`; -1 for another scheme. */
 function skipScheme(headers: RequestHeaders, at: number, end: number): number {
   const prefix = latin1Decode(headers.memory, at, Math.min(end, at + 8)).toLowerCase();
   if (prefix.startsWith("http://")) {
@@ -69,7 +69,7 @@ function skipScheme(headers: RequestHeaders, at: number, end: number): number {
   return -1;
 }
 
-/** RFC 9112 §3.2.2: the Host line keeps its place and gets the target's value, where that lies. */
+/** Replaces the Host value with the target's authority, without a copy (RFC 9112 §3.2.2). Returns 1 or a PARSE code. */
 function putAuthority(headers: RequestHeaders, at: number, end: number, minor: number): number {
   const index = headers.find(HOST);
   if (index >= 0) {
@@ -80,13 +80,16 @@ function putAuthority(headers: RequestHeaders, at: number, end: number, minor: n
     spans[i + 5] = spans[i + 5]! | FLAG.IRREGULAR;
     return 1;
   }
-  // RFC 9112 §3.2: every HTTP/1.1 request has a Host line, whatever the form of its target.
+  // RFC 9112 §3.2: every HTTP/1.1 request must have a Host line, whatever the form of its target.
   if (minor === 1) return PARSE.MISSING_HOST;
   headers.authority = latin1Decode(headers.memory, at, end);
   return 1;
 }
 
-/** RFC 9112 §3.2: `uri-host [":" port]`; no user information, no path. The empty value is a Host line's own right. */
+/**
+ * True for `uri-host [":" port]` (RFC 9112 §3.2), without user information or path. An empty value is allowed unless
+ * `portNeeded`, as Host may be empty.
+ */
 export function isAuthority(
   memory: Uint8Array,
   at: number,
@@ -118,7 +121,7 @@ export function isAuthority(
   return port < 65536 && (q > portAt || !portNeeded);
 }
 
-/** `[` IPv6 or a future form `]` (RFC 3986 §3.2.2). */
+/** Returns the offset after `[` IPv6 or IPvFuture `]` (RFC 3986 §3.2.2), or -1 if malformed. */
 function skipAddressLiteral(memory: Uint8Array, at: number, end: number): number {
   let q = at + 1;
   while (q < end && (hostByte[memory[q]!] === 1 || memory[q] === 58)) q++;

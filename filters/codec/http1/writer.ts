@@ -1,4 +1,4 @@
-// Hot path: test/bench/http1-codec.ts. Heads go out as long copies of the lines that came in; edits follow them.
+// Hot path: test/bench/http1-codec.ts. Received header lines are copied in long runs; lines added by filters follow.
 import {
   copyBytes,
   FLAG,
@@ -17,9 +17,10 @@ import { reasonPhrase } from "./reason.ts";
 
 const CONTENT_LENGTH = headerName("content-length");
 const REASON_MAX = 100;
-/** Most bytes that a head has beside HeaderMap.wireSize: its first line, and the lines that the codec adds. */
+/** Maximum bytes of a head beside HeaderMap.wireSize: its first line and the lines that the codec adds. */
 export const HEAD_EXTRA = 256;
 
+/** Header lines and chunk framing as bytes. */
 export const LINE = {
   CLOSE: latin1Encode("connection: close\r\n"),
   KEEP_ALIVE: latin1Encode("connection: keep-alive\r\n"),
@@ -32,7 +33,7 @@ export const LINE = {
 } as const;
 const REQUEST_TAIL = latin1Encode(" HTTP/1.1\r\n");
 
-/** Status lines by version and status, made once each. */
+/** Cached status lines; index: minor version * 1000 + status. */
 const statusLines: (Uint8Array | undefined)[] = new Array(2000).fill(undefined);
 
 export function writeStatusLine(out: Output, minor: number, status: number): void {
@@ -45,7 +46,7 @@ export function writeStatusLine(out: Output, minor: number, status: number): voi
   writeBytes(out, line);
 }
 
-/** A status line with words of somebody's own: so many of them that a head's room (HEAD_EXTRA) suffices. */
+/** Writes a status line with a given reason phrase, cut to REASON_MAX so that the line fits into HEAD_EXTRA. */
 export function writeReason(out: Output, minor: number, status: number, reason: string): void {
   writeText(out, `HTTP/1.${minor} ${status} ${reason.slice(0, REASON_MAX)}\r\n`);
 }
@@ -75,12 +76,13 @@ export function writeHex(out: Output, value: number): void {
   writeText(out, value.toString(16));
 }
 
-/** Of the request line: as the stream has it, or otherwise. */
+/** Form of the request line; "": method and path as the stream has them. */
 export type RequestForm = "" | "absolute" | "asGet" | "connect";
 
 /**
- * The request line and the lines that were there, without the empty line; answers the size of the former. `skip`: bits of known names that are not written.
- * `asGet`: an extended CONNECT (RFC 8441) asks an HTTP/1.1 upstream for an upgrade, which is a GET there.
+ * Writes the request line and all header lines, without the final empty line; returns the size of the request line.
+ * `skip`: bits of known names that are not written. `asGet`: for an extended CONNECT (RFC 8441), which is a GET with Upgrade
+ * in HTTP/1.1.
  */
 export function writeRequestHead(
   out: Output,
@@ -112,7 +114,7 @@ export function writeRequestHead(
   return size;
 }
 
-/** Most bytes that `writeRequestHead` takes; a target may grow threefold by percent-encoding. */
+/** Maximum bytes that `writeRequestHead` writes; percent-encoding may make a target three times as long. */
 export function requestHeadSize(headers: RequestHeaders, form: RequestForm): number {
   const size = headers.wireSize + HEAD_EXTRA;
   const method = headers.methodEdited ? headers.method.length : headers.methodEnd;
@@ -122,12 +124,12 @@ export function requestHeadSize(headers: RequestHeaders, form: RequestForm): num
   return size + method + 3 * path;
 }
 
-/** RFC 9112 §3.2.2; the absolute form of `*` is a URI without path (§3.2.4). */
+/** The absolute form of the target (RFC 9112 §3.2.2); that of `*` has no path (§3.2.4). */
 function absoluteUrl({ scheme, authority = "", path }: RequestHeaders): string {
   return `${scheme}://${authority}${path === "*" ? "" : path}`;
 }
 
-/** True if the request line lies before the first header line just as it must be written: one copy does for both. */
+/** True if the received request line can be sent unchanged, in one copy with the header lines that follow it. */
 function isLineReady(headers: RequestHeaders): boolean {
   if (headers.methodEdited || headers.pathEdited || headers.methodAt !== 0) return false;
   const { memory, base, pathEnd } = headers;
@@ -140,7 +142,7 @@ function isLineReady(headers: RequestHeaders): boolean {
   return true;
 }
 
-/** RFC 9112 §3.2: no white space in a target. An edit that brought some is percent-encoded, never sent as it is. */
+/** Writes a target; characters not allowed there, such as white space (RFC 9112 §3.2), are percent-encoded. */
 function writeTarget(out: Output, target: string): void {
   const { memory } = out;
   for (let k = 0; k < target.length; k++) {
@@ -150,7 +152,7 @@ function writeTarget(out: Output, target: string): void {
   }
 }
 
-/** An edited method: what is no token byte would end it early and is left out. */
+/** Writes an edited method without characters that are not token bytes, which would end it early. */
 function writeToken(out: Output, text: string): void {
   for (let k = 0; k < text.length; k++) {
     const c = text.charCodeAt(k);
@@ -159,8 +161,8 @@ function writeToken(out: Output, text: string): void {
 }
 
 /**
- * Header lines: those that came in (neighbours that are kept go as one copy), then the edits. `from` ≥ 0: bytes from there to
- * the first line go first, as they are.
+ * Writes header lines: the received ones, with adjacent unchanged lines as one copy, then the added ones. `skip`: bits of
+ * known names that are not written. `from` ≥ 0: bytes from there to the first line are copied first; -1: none.
  */
 export function writeFields(out: Output, headers: HeaderMap, skip: number, from: number): void {
   const { spans, memory, base } = headers;
@@ -207,7 +209,7 @@ function writeLine(out: Output, line: HeaderLine, skip: number): void {
   if (((skip >>> line.name.known) & 1) === 0) writeBytes(out, line.bytes);
 }
 
-/** The pair at `k` of what edits have set. */
+/** Writes the added header whose name and value are at `k` and `k + 1` of `added`. */
 function writeAdded(out: Output, { added }: HeaderMap, k: number, skip: number): void {
   if (skip !== 0 && ((skip >>> framingId(added[k]!)) & 1) !== 0) return;
   writeText(out, added[k]!);
@@ -217,7 +219,7 @@ function writeAdded(out: Output, { added }: HeaderMap, k: number, skip: number):
   writeBytes(out, LINE.END);
 }
 
-/** The known id of a name that edits could bring in the way of framing, else 0. */
+/** The known id of a header that affects framing or is connection-specific, else 0. */
 function framingId(name: string): number {
   switch (name) {
     case "connection":
@@ -245,7 +247,7 @@ function framingId(name: string): number {
   }
 }
 
-/** The Connection line of an upgrade: the words of whoever asked, if they are no more than that. */
+/** Writes the Connection line of an upgrade: as received if it is `upgrade` or `keep-alive, upgrade`, to keep its case. */
 export function writeUpgrade(out: Output, headers: HeaderMap): void {
   const { spans, memory, base } = headers;
   for (let i = 0; i < headers.count * SPAN; i += SPAN) {
@@ -259,7 +261,7 @@ export function writeUpgrade(out: Output, headers: HeaderMap): void {
   writeBytes(out, LINE.UPGRADE);
 }
 
-/** The one content-length of a head, -1 if there is none, -2 if it cannot be written: bad, or more than one. */
+/** The content-length of a head, edits included; -1 if there is none, -2 if it is invalid or there are several. */
 export function lengthOf(headers: HeaderMap): number {
   let length = -1;
   const at = headers.find(CONTENT_LENGTH);

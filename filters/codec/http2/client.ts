@@ -1,4 +1,4 @@
-// Hot path: every request to an HTTP/2 upstream passes here.
+// Hot path: codec of a connection to an HTTP/2 upstream.
 import {
   type Chunk,
   type ClientCodec,
@@ -20,9 +20,9 @@ import type { Http2Stats } from "./stats.ts";
 import { Stream } from "./stream.ts";
 import { trailersMap } from "./trailers.ts";
 
-/** An upstream that never comes to its final answer is none. */
+/** More 1xx responses than this before the final response are an error. */
 const MAX_INFORMATIONAL = 100;
-/** Ids end at 2^31 - 1 (RFC 9113 §5.1.1); the connection is replaced well before. */
+/** Stream ids end at 2^31 - 1 (RFC 9113 §5.1.1); the connection is retired well before. */
 const LAST_USED_ID = 0x4000_0000;
 const LENGTH_BIT = 1 << ID.CONTENT_LENGTH;
 
@@ -100,7 +100,7 @@ export class Http2Client implements ClientCodec, Side {
     this.#events.onRetire();
   }
 
-  /** The stream's head goes out: it gets the next id. */
+  /** Gives the stream the next id; called when its head is about to be sent. */
   open(stream: ClientStream): void {
     const { session } = this;
     session.lastId = session.lastId === 0 ? 1 : session.lastId + 2;
@@ -109,12 +109,12 @@ export class Http2Client implements ClientCodec, Side {
     if (stream.id > LAST_USED_ID) this.#retire();
   }
 
-  /** A stream that was never opened has been given up. */
+  /** Called when a stream is reset before its head was sent. */
   onUnopened(): void {
     this.#events.onIdle();
   }
 
-  // ---- from the session
+  // ---- called by the session
 
   openStream(_id: number, _endStream: boolean): Stream | undefined {
     return undefined;
@@ -171,7 +171,7 @@ export class Http2Client implements ClientCodec, Side {
   }
 }
 
-/** One exchange: the side of it that asks. */
+/** One exchange on the upstream connection: sends the request, receives the response. */
 class ClientStream extends Stream implements RequestEncoder {
   readonly protocol = "HTTP/2";
   readonly decoder: ResponseDecoder;
@@ -200,7 +200,7 @@ class ClientStream extends Stream implements RequestEncoder {
     const at = session.beginHead();
     session.encoder.requestLine(headers, isConnect, upgrade);
     session.encoder.fields(headers, isConnect || upgrade !== "" ? SKIPPED | LENGTH_BIT : SKIPPED);
-    // An upgrade has no end of its own before it is agreed to.
+    // A request for an upgrade never has END_STREAM, as the tunnel's bytes follow.
     const ends = endStream && upgrade === "";
     if (endStream) this.sendEnded = ends;
     session.endHead(this, at, ends);
@@ -218,7 +218,7 @@ class ClientStream extends Stream implements RequestEncoder {
       return;
     }
     if (this.#upgrade !== "" && headers.status === 200) {
-      // RFC 8441 §4: to HTTP/1 it is a 101.
+      // RFC 8441 §4: a 200 accepts the upgrade; the router expects the 101 of HTTP/1.
       headers.status = 101;
       headers.append("upgrade", this.#upgrade);
     }
@@ -229,7 +229,7 @@ class ClientStream extends Stream implements RequestEncoder {
 
   reset(): void {
     if (this.closed) return;
-    // Envoy's code for every exchange that it gives up itself.
+    // As in Envoy, INTERNAL_ERROR for every exchange that the proxy gives up.
     if (this.headSent) {
       this.#client.onStreamLost("us");
       this.session.abandon(this, CODE.INTERNAL_ERROR);
@@ -239,7 +239,7 @@ class ClientStream extends Stream implements RequestEncoder {
     }
   }
 
-  // ---- from the upstream
+  // ---- called by Stream, for what the upstream sends
 
   protected onBody(chunk: Chunk, endStream: boolean): void {
     this.decoder.onResponseBody(chunk, endStream);
@@ -258,7 +258,7 @@ class ClientStream extends Stream implements RequestEncoder {
       decoder.onUpstreamReset("refused", undefined);
       return;
     }
-    // As by Envoy: the connection was lost, or a side has found fault with the other, or it was given up.
+    // Reset reasons as in Envoy: connection lost, reset by the upstream, or reset by us for a protocol error.
     if (by === "connection" && code === CODE.NO_ERROR) {
       this.#client.onStreamLost("connection");
       decoder.onUpstreamReset("connection_closed", undefined);

@@ -1,18 +1,18 @@
-// Hot path: both directions of every header block.
+// Hot path: used for every header block, sent or received.
 
-/** RFC 7541 §4.1: what an entry counts beside its strings. */
+/** Size that an entry counts in addition to its name and value (RFC 7541 §4.1). */
 export const ENTRY_EXTRA = 32;
 const NOTHING = new Uint8Array(0);
 const NO_INTS = new Int32Array(0);
 
 /**
- * RFC 7541 §2.3.2: the fields seen last, as lines `name: value CRLF`. Entries are numbered as they come in; those from `first` to
- * before `next` are there. An entry's line lies in one piece: the bytes are twice the table's size, and what is left moves to their
- * front when their end is reached.
+ * HPACK's dynamic table (RFC 7541 §2.3.2): recent fields as lines `name: value CRLF`. Entries are numbered in the order of
+ * their arrival; the table has those in [first, next). A line is contiguous in `bytes`, which is twice the table's size: when
+ * its end is reached, the remaining lines move to the front.
  */
 export class DynamicTable {
   bytes: Uint8Array = NOTHING;
-  /** By `number & mask`. */
+  /** Offset of each entry's line; index of this and the next four arrays: entry number & `mask`. */
   at: Int32Array = NO_INTS;
   nameSize: Int32Array = NO_INTS;
   valueSize: Int32Array = NO_INTS;
@@ -21,13 +21,13 @@ export class DynamicTable {
   mask = 0;
   first = 0;
   next = 0;
-  /** In bytes as RFC 7541 §4.1 counts them. */
+  /** Maximum size of the table in bytes, counted as in RFC 7541 §4.1. */
   max: number;
   #size = 0;
   #end = 0;
   readonly #limit: number;
 
-  /** `limit`: the largest `max` that will be asked for. */
+  /** `limit`: upper bound of `max`. */
   constructor(limit: number) {
     this.#limit = limit;
     this.max = limit;
@@ -37,13 +37,13 @@ export class DynamicTable {
     return this.next - this.first;
   }
 
-  /** At most the limit. */
+  /** Changes the maximum size and evicts entries; `max` must not exceed the limit. */
   resize(max: number): void {
     this.max = max;
     this.#evictTo(max);
   }
 
-  /** Takes the line at [at, …) of `memory` in. An entry larger than the table empties it (RFC 7541 §4.4). */
+  /** Adds the line at `memory[at]`, evicting old entries. One larger than the table only empties it (RFC 7541 §4.4). */
   add(
     memory: Uint8Array,
     at: number,

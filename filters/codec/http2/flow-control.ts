@@ -1,18 +1,18 @@
-// Hot path: every body byte, both ways.
+// Hot path: accounts for every body byte, sent or received.
 import { CODE, DEFAULT_WINDOW, FLAG, FRAME_HEAD, LARGEST_WINDOW, TYPE } from "./frame.ts";
 import type { Session } from "./session.ts";
 import type { Stream } from "./stream.ts";
 
 /**
- * Windows (RFC 9113 §5.2). What comes: the peer may send again as many bytes as have found their consumer, told when half a window
- * has gathered. What goes: as much as the connection's window, the stream's and the socket let through; streams that want more wait
- * and take turns, a frame each.
+ * Flow-control windows of a connection (RFC 9113 §5.2). Receiving: consumed bytes are returned to the peer by WINDOW_UPDATE
+ * once they amount to half a window. Sending: as much as the connection's window, the stream's window and the socket allow;
+ * streams that have more to send wait and take turns, one frame each.
  */
 export class FlowControl {
   dataFramesSent = 0;
   readonly #session: Session;
   #receiveWindow: number;
-  /** Bytes taken that the peer has not been told of. */
+  /** Consumed bytes not yet returned to the peer by WINDOW_UPDATE. */
   #untold = 0;
   #sendWindow = DEFAULT_WINDOW;
   readonly #waiting: Stream[] = [];
@@ -22,7 +22,7 @@ export class FlowControl {
     this.#receiveWindow = session.options.initialConnectionWindow;
   }
 
-  /** The connection's window is beyond what a peer assumes. */
+  /** Announces a connection window above the default of 65,535 bytes. */
   announce(): void {
     const extra = this.#session.options.initialConnectionWindow - DEFAULT_WINDOW;
     if (extra > 0) this.#sendWindowUpdate(0, extra);
@@ -30,13 +30,13 @@ export class FlowControl {
 
   // ---- receiving
 
-  /** False: the peer has sent more than it may. */
+  /** Counts received DATA payload; false if the peer has exceeded the connection's window. */
   takes(size: number): boolean {
     this.#receiveWindow -= size;
     return this.#receiveWindow >= 0;
   }
 
-  /** Bytes have found their consumer, or nobody wants them: the peer may send as many again. */
+  /** Returns `size` consumed or discarded bytes to the peer's window; `stream` is undefined if the stream is gone. */
   onTaken(stream: Stream | undefined, size: number): void {
     const { dead, options } = this.#session;
     if (dead || size === 0) return;
@@ -62,7 +62,7 @@ export class FlowControl {
 
   // ---- sending
 
-  /** How many of `want` bytes may go now. */
+  /** How many of `want` bytes may be sent in one frame now; 0 or less: none. */
   roomFor(stream: Stream, want: number): number {
     const { connection, peerMaxFrame } = this.#session;
     if (want === 0 || connection.blocked) return 0;
@@ -82,13 +82,13 @@ export class FlowControl {
     this.#session.out.data(stream.id, memory, at, end, ends ? FLAG.END_STREAM : 0);
   }
 
-  /** The peer takes more on the connection. False: beyond what a window can be. */
+  /** Applies the peer's WINDOW_UPDATE for the connection; false if the window exceeds 2^31 - 1. */
   widen(by: number): boolean {
     this.#sendWindow += by;
     return this.#sendWindow <= LARGEST_WINDOW;
   }
 
-  /** RFC 9113 §6.9.2: windows of open streams move with the setting, below zero too. */
+  /** Applies a change of SETTINGS_INITIAL_WINDOW_SIZE to open streams; windows may become negative (RFC 9113 §6.9.2). */
   moveStreams(by: number): void {
     for (const stream of this.#session.streams.values()) {
       stream.sendWindow += by;
@@ -104,7 +104,7 @@ export class FlowControl {
     this.#waiting.push(stream);
   }
 
-  /** Lets every stream that waits send one frame in turn, as long as one can. */
+  /** Lets the waiting streams send one frame each in turn, until none can send. */
   sendWaiting(): void {
     const waiting = this.#waiting;
     let moved = true;

@@ -1,28 +1,28 @@
-// Hot path: every byte from a peer.
+// Hot path: reads every byte from a peer.
 //
-// DATA is passed on as it comes, since nobody should wait for the rest of a frame; all other frames are looked at when they are complete.
+// DATA is passed on in pieces as it arrives; all other frames are handled when they are complete.
 import type { Chunk } from "@tsproxy/sdk";
 import { CODE, FLAG, FRAME_HEAD, MAX_FRAME_SIZE, PREFACE, TYPE, uint31 } from "./frame.ts";
 import { Receiver } from "./receiver.ts";
 import type { Session } from "./session.ts";
 
-/** New streams of one connection in a turn; others get their turn then. Bounds the memory of a turn as well. */
+/** After this many new streams in a turn, other connections are served first. Also limits the memory for heads of a turn. */
 const STREAMS_A_TURN = 64;
-/** Bytes of input that wait for a turn: one read, or a few that were on their way. */
+/** Limit for input that waits for the next turn; reading is paused meanwhile, so only a few more reads can follow. */
 const MAX_REST = 1024 * 1024;
 const NOTHING = new Uint8Array(0);
 
-/** Cuts a connection's bytes into frames. */
+/** Splits a connection's input into frames and passes them to the receiver. */
 export class FrameReader {
   readonly receiver: Receiver;
-  /** New streams in this turn. */
+  /** New streams in this turn; HeaderBlocks counts them. */
   started = 0;
   readonly #session: Session;
   #prefaceAt: number;
-  /** Part of a frame, its head included. */
+  /** The first `#stashed` bytes hold the received part of an incomplete frame, from its head on. */
   #stash: Uint8Array = NOTHING;
   #stashed = 0;
-  /** Of the DATA frame under way. */
+  /** Bytes of data and padding still to come in the current DATA frame. */
   #dataLeft = 0;
   #padLeft = 0;
   /** Input that waits for the next turn. */
@@ -44,7 +44,7 @@ export class FrameReader {
     this.#read(chunk.memory, chunk.at, chunk.end);
   }
 
-  /** A later turn: what waits goes on. */
+  /** Reads the input that waited; called in the next turn. */
   onAgain(): void {
     const rest = this.#rest;
     if (rest.length > 0) {
@@ -91,7 +91,7 @@ export class FrameReader {
     connection.again();
   }
 
-  /** Reads frames; answers where it stopped. */
+  /** Reads frames and returns the offset of the first byte not read. */
   #run(memory: Uint8Array, from: number, end: number): number {
     let at = from;
     if (this.#prefaceAt < PREFACE.length) at = this.#readPreface(memory, at, end);
@@ -133,7 +133,7 @@ export class FrameReader {
     this.#stashed = size;
   }
 
-  /** Completes the frame that lies in the stash, as far as it can. */
+  /** Adds input to the incomplete frame and handles it once complete; returns the offset after the bytes used. */
   #fillStash(memory: Uint8Array, at: number, end: number): number {
     let q = at;
     const target = this.#stashTarget();
@@ -150,24 +150,24 @@ export class FrameReader {
     const stash = this.#stash;
     const stashed = this.#stashed;
     this.#stashed = 0;
-    // Heads are copied out of it, so it may serve again; a large one is not kept for an idle connection.
+    // The stash can be reused, as nothing points into it after the frame; a large one is freed.
     if (stash.length > 1024) this.#stash = NOTHING;
     this.#readFrame(stash, 0, stashed);
     return q;
   }
 
-  /** Bytes that have to be in the stash before it can be looked at. */
+  /** Bytes that the stash needs before #readFrame can read it. */
   #stashTarget(): number {
     if (this.#stashed < FRAME_HEAD) return FRAME_HEAD;
     const stash = this.#stash;
     const size = (stash[0]! << 16) | (stash[1]! << 8) | stash[2]!;
-    // Larger frames are refused by their head alone.
+    // #readFrame refuses a larger frame by its head.
     if (size > MAX_FRAME_SIZE) return FRAME_HEAD;
     if (stash[3] !== TYPE.DATA) return FRAME_HEAD + size;
     return (stash[4]! & FLAG.PADDED) !== 0 && size > 0 ? FRAME_HEAD + 1 : FRAME_HEAD;
   }
 
-  /** Reads the frame at `at`; of DATA its head alone. Answers where it ended, or -1 if it is not complete. */
+  /** Reads the frame at `at`, of DATA only the head. Returns the offset after the bytes read, or -1 if they are incomplete. */
   #readFrame(memory: Uint8Array, at: number, end: number): number {
     if (end - at < FRAME_HEAD) return -1;
     const size = (memory[at]! << 16) | (memory[at + 1]! << 8) | memory[at + 2]!;
@@ -191,7 +191,7 @@ export class FrameReader {
       this.#session.fail(CODE.FRAME_SIZE_ERROR);
       return end;
     }
-    // The length of the padding is a byte of it.
+    // The byte with the padding's length counts as padding.
     const padding = padded ? memory[payload]! + 1 : 0;
     if (this.receiver.onDataHead(id, size, padding, flags)) {
       this.#padLeft = padded ? padding - 1 : 0;
@@ -200,6 +200,7 @@ export class FrameReader {
     return padded ? payload + 1 : payload;
   }
 
+  /** Passes on data and skips padding of the current DATA frame; returns the offset after the bytes read. */
   #readData(memory: Uint8Array, at: number, end: number): number {
     let q = at;
     if (this.#dataLeft > 0) {

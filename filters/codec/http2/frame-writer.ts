@@ -1,18 +1,18 @@
-// Hot path: all that leaves. Frames of a turn are put together here and written at its end, so that one write does for them.
+// Hot path: all output of a connection. The frames of a turn are collected here and written at its end in one write.
 import type { Connection } from "@tsproxy/sdk";
 import { FRAME_HEAD, TYPE } from "./frame.ts";
 import type { Http2Stats } from "./stats.ts";
 
-/** Room of a buffer; what does not fit makes it grow until the next flush. */
+/** Size of a pooled buffer; one that is too small is replaced by a larger one until the next flush. */
 const SIZE = 16 * 1024;
-/** More than this is not held back until the end of the turn. */
+/** With more bytes than this, the buffer is written before the turn ends. */
 const FLUSH_ABOVE = 32 * 1024;
-/** Payloads up to here are copied beside their frame; larger ones are forwarded where they lie. */
+/** Smaller DATA payloads are copied behind their frame head; larger ones are written without a copy. */
 export const COPY_BELOW = 2048;
 const BUFFERS_KEPT = 64;
 const NOTHING = new Uint8Array(0);
 
-/** Buffers that no connection writes to at the moment. */
+/** Free output buffers, shared by the connections of a setup. */
 export class BufferPool {
   readonly #free: Uint8Array[] = [];
 
@@ -24,17 +24,17 @@ export class BufferPool {
   }
 }
 
-/** The output of one connection. */
+/** Collects and writes the frames of one connection. */
 export class FrameWriter {
   memory: Uint8Array = NOTHING;
   at = 0;
-  /** Frames written since the peer last took everything. */
+  /** Numbers of frames and of control frames written since the socket last accepted all output; checked by Limits. */
   frames = 0;
   controlFrames = 0;
   readonly #connection: Connection;
   readonly #buffers: BufferPool;
   readonly #stats: Http2Stats;
-  /** Those of them that the gauges show: of a connection that is blocked. */
+  /** What the gauges currently include of the two counts; above 0 only while the connection is blocked. */
   #shownFrames = 0;
   #shownControl = 0;
 
@@ -44,7 +44,7 @@ export class FrameWriter {
     this.#stats = stats;
   }
 
-  /** Room for `size` bytes from `at` on. */
+  /** Makes room for `size` bytes at `at`. */
   ensure(size: number): void {
     if (this.at + size <= this.memory.length) return;
     if (this.at === 0 && this.memory.length === 0) {
@@ -58,7 +58,7 @@ export class FrameWriter {
     this.memory = bigger;
   }
 
-  /** A frame whose payload of `size` bytes is written next. */
+  /** Writes a frame head; the caller writes the payload of `size` bytes next. */
   head(type: number, flags: number, stream: number, size: number): void {
     this.ensure(FRAME_HEAD + size);
     this.putHead(this.at, type, flags, stream, size);
@@ -125,7 +125,7 @@ export class FrameWriter {
     if (this.frames !== this.#shownFrames) this.#show();
   }
 
-  /** Nothing waits any more. */
+  /** Resets the counts and gauges when the connection ends. */
   release(): void {
     this.frames = this.controlFrames = 0;
     if (this.#shownFrames > 0) this.#show();

@@ -1,4 +1,4 @@
-/** RFC 9113 §6. */
+/** Frame types (RFC 9113 §6). */
 export const TYPE = {
   DATA: 0,
   HEADERS: 1,
@@ -14,7 +14,7 @@ export const TYPE = {
 
 export const FLAG = { END_STREAM: 1, ACK: 1, END_HEADERS: 4, PADDED: 8, PRIORITY: 0x20 } as const;
 
-/** RFC 9113 §7. */
+/** Error codes (RFC 9113 §7). */
 export const CODE = {
   NO_ERROR: 0,
   PROTOCOL_ERROR: 1,
@@ -28,7 +28,7 @@ export const CODE = {
   ENHANCE_YOUR_CALM: 11,
 } as const;
 
-/** RFC 9113 §6.5.2, RFC 8441 §3. */
+/** Setting identifiers (RFC 9113 §6.5.2, RFC 8441 §3). */
 export const SETTING = {
   HEADER_TABLE_SIZE: 1,
   ENABLE_PUSH: 2,
@@ -42,14 +42,14 @@ export const SETTING = {
 export const FRAME_HEAD = 9;
 export const DEFAULT_WINDOW = 65_535;
 export const LARGEST_WINDOW = 0x7fff_ffff;
-/** What we take, and what a peer takes that has not said otherwise. */
+/** The largest payload that we accept, and the default for a peer that has not set SETTINGS_MAX_FRAME_SIZE. */
 export const MAX_FRAME_SIZE = 16_384;
 export const LARGEST_FRAME_SIZE = 0xff_ffff;
 export const LAST_STREAM_ID = 0x7fff_ffff;
 
 export const PREFACE = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/** Envoy's words for %RESPONSE_CODE_DETAILS% of a stream that its peer has spoilt. */
+/** Envoy's strings for %RESPONSE_CODE_DETAILS% of a stream that ended by the peer's error or reset. */
 export const DETAILS = {
   MESSAGE: "http2.violation.of.messaging.rule",
   FIELD: "http2.invalid.header.field",

@@ -1,8 +1,8 @@
-// Hot path: where heads lie until their turn ends.
+// Hot path: memory of received heads.
 
 const SIZE = 128 * 1024;
 
-/** Memory for the heads that all connections of a setup decode. It is used again in the next turn: heads are lent until then. */
+/** Memory for the heads decoded by all connections of a setup; a head is valid until the turn ends, then the memory is reused. */
 export class HeadArena {
   memory: Uint8Array = new Uint8Array(SIZE);
   at = 0;
@@ -13,7 +13,7 @@ export class HeadArena {
     this.#now = now;
   }
 
-  /** The clock stands still within a turn. */
+  /** Starts over at offset 0 in a new turn, which shows by the time: it does not change within a turn. */
   begin(): void {
     const now = this.#now();
     if (now === this.#turn) return;
@@ -21,10 +21,10 @@ export class HeadArena {
     this.at = 0;
   }
 
-  /** Room for `size` bytes behind those from `from` on, which may move for it. Answers where they begin then. */
+  /** Makes room for `size` bytes at `at`. The bytes from `from` to `at` may be moved; returns where they begin afterwards. */
   grow(from: number, size: number): number {
     if (this.at + size <= this.memory.length) return from;
-    // Heads of this turn still point into the old memory, so it is left to them.
+    // The old memory is not reused: heads of this turn still point into it.
     const kept = this.memory.subarray(from, this.at);
     const next = new Uint8Array(Math.max(SIZE, (kept.length + size) * 2));
     next.set(kept);

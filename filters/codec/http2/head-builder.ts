@@ -1,4 +1,4 @@
-// Hot path: every head that arrives, laid out so that an HTTP/1 codec can pass it on as one copy.
+// Hot path: builds every received head, in a layout that the HTTP/1 codec can forward as one copy.
 import {
   FLAG,
   type HeaderMap,
@@ -15,6 +15,7 @@ import type { HeadArena } from "./head-arena.ts";
 import { META, PSEUDO } from "./static-table.ts";
 
 const known = (name: (typeof KNOWN_NAMES)[number]): number => KNOWN_NAMES.indexOf(name);
+/** Ids of the names in KNOWN_NAMES that matter to the codec. */
 export const ID = {
   HOST: known("host"),
   CONNECTION: known("connection"),
@@ -33,14 +34,14 @@ const COOKIE = headerName("cookie");
 export const KIND = { REQUEST: 0, RESPONSE: 1, TRAILERS: 2 } as const;
 export type Kind = (typeof KIND)[keyof typeof KIND];
 
-/** What is wrong with a head; 0: nothing. */
+/** What is wrong with a head. */
 export const FAULT = {
   NONE: 0,
   /** It breaks RFC 9113 §8.1-8.3. */
   MALFORMED: 1,
   TOO_LARGE: 2,
   TOO_MANY: 3,
-  /** A field that no message may have, or not with this value; the message would else be in order. */
+  /** A field that is not allowed, or not with this value. */
   BAD_FIELD: 4,
 } as const;
 
@@ -57,38 +58,38 @@ const GET = latin1Encode("GET");
 const HOST_HASH = headerName("host").hash;
 const UPGRADE_HASH = headerName("upgrade").hash;
 
-/** Bytes of an authority: reg-name, address literals and a port (RFC 3986 §3.2). No user information (RFC 9113 §8.3.1). */
+/** 1 for bytes of an authority: reg-name, IP literal, port (RFC 3986 §3.2), without user information (RFC 9113 §8.3.1). */
 const authorityByte = new Uint8Array(256);
 for (const char of "!$&'()*+,;=-._~%[]:0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") {
   authorityByte[char.charCodeAt(0)] = 1;
 }
 
 /**
- * Fills a HeaderMap from the fields of one header block. In the arena a head lies so:
+ * Fills a HeaderMap from the fields of one header block. Layout of a head in the arena:
  *
- *   [pseudo fields as they came] [GET /path HTTP/1.1 CRLF, host: authority CRLF] [name: value CRLF …]
- *                                ^ base of the HeaderMap; a request's alone
+ *   [pseudo fields as received] [GET /path HTTP/1.1 CRLF, host: authority CRLF] [name: value CRLF …]
+ *                               ^ base of the HeaderMap; this part only for requests
  *
- * so that both codecs forward it as they forward one that came over HTTP/1. One object serves a whole connection.
+ * so that both codecs can forward it like a head received over HTTP/1. A connection has one builder for all its heads.
  */
 export class HeadBuilder {
   fault: number = FAULT.NONE;
   isHead = false;
   isConnect = false;
-  /** `:protocol` of an extended CONNECT (RFC 8441), lower case; "" if there is none. */
+  /** `:protocol` of an extended CONNECT (RFC 8441) in lower case; "" if there is none. */
   protocol = "";
-  /** -1: there is none. */
+  /** -1 if there is no content-length. */
   contentLength = -1;
   expectContinue = false;
   readonly #arena: HeadArena;
   readonly #limits: HeadLimits;
   #kind: Kind = KIND.REQUEST;
   #headers: HeaderMap = new RequestHeaders();
-  /** Where the head begins in the arena; all other places count from here. */
+  /** Offset of the head in the arena; the other offsets are relative to it. */
   #start = 0;
-  /** Where the lines begin, or -1 while only pseudo fields have come. */
+  /** Offset of the HeaderMap's lines; -1 while only pseudo fields have been added. */
   #linesAt = -1;
-  /** By PSEUDO: where the value lies; end below 0: it has not come. */
+  /** Range of each pseudo field's value, by PSEUDO id; end -1: not received. */
   readonly #pseudoAt = new Int32Array(8);
   readonly #pseudoEnd = new Int32Array(8);
   #pseudoOrder = 0;
@@ -123,28 +124,28 @@ export class HeadBuilder {
     this.#underscores = false;
   }
 
-  /** Some name has an underscore. */
+  /** True if a field name has an underscore. */
   get hasUnderscores(): boolean {
     return this.#underscores;
   }
 
-  // ---- for the decoder: a line is opened, written at the place that was answered, and added
+  // ---- for HpackDecoder: it opens a line, writes it at the returned offset, and adds it
 
-  /** Room for a line of at most `size` bytes whose name is known. */
+  /** Makes room for a line of at most `size` bytes and returns its offset. `meta`: META of its name. */
   open(meta: number, size: number): number {
     if (this.#linesAt < 0 && (meta & META.PSEUDO) === 0) this.#openLines();
     this.#grow(size);
     return this.#arena.at;
   }
 
-  /** The same while nobody knows the name: there is place before it for what a regular one makes necessary. */
+  /** As `open` for a name not decoded yet; leaves a gap for the request line, which precedes the first regular field. */
   openUnknown(size: number): number {
     const gap = this.#linesAt < 0 ? this.#frontSize() : 0;
     this.#grow(size + gap);
     return this.#arena.at + gap;
   }
 
-  /** The name that was written at `to` is now known. */
+  /** Continues `openUnknown` when the name has been decoded to `to`. */
   openKnown(meta: number, to: number): void {
     if (this.#linesAt < 0 && (meta & META.PSEUDO) === 0) this.#openLines();
     this.#arena.at = to;
@@ -153,7 +154,7 @@ export class HeadBuilder {
   add(at: number, nameSize: number, valueSize: number, hash: number, meta: number): void {
     this.#size += nameSize + valueSize;
     if (this.#size > this.#limits.maxHeadBytes) {
-      // Read on for the table's sake alone: each line is written over the one before.
+      // The block is still decoded to update the dynamic table; each line overwrites the one before.
       this.fault = FAULT.TOO_LARGE;
       return;
     }
@@ -161,7 +162,7 @@ export class HeadBuilder {
       this.#refuse(FAULT.BAD_FIELD);
       return;
     }
-    // Pseudo fields count, as in Envoy.
+    // As in Envoy, pseudo fields count.
     if (++this.#fields > this.#limits.maxHeaders) {
       if (this.fault === FAULT.NONE) this.fault = FAULT.TOO_MANY;
       return;
@@ -202,7 +203,7 @@ export class HeadBuilder {
       this.#kind === KIND.REQUEST
         ? id !== PSEUDO.STATUS && id !== PSEUDO.UNKNOWN
         : this.#kind === KIND.RESPONSE && id === PSEUDO.STATUS;
-    // RFC 9113 §8.3: before all regular fields, each once. None is empty.
+    // RFC 9113 §8.3: pseudo fields precede all regular fields, and each occurs once. Empty values are refused.
     if (!allowed || this.#linesAt >= 0 || this.#pseudoEnd[id]! >= 0 || at === end) {
       this.#refuse(FAULT.BAD_FIELD);
       return;
@@ -212,12 +213,12 @@ export class HeadBuilder {
     this.#pseudoOrder = (this.#pseudoOrder << 3) | id;
   }
 
-  /** A field with rules of its own. False: it goes no further. */
+  /** Checks a field that has rules of its own; returns false if it is not added. */
   #addKnown(id: number, at: number, size: number): boolean {
     const { memory } = this.#arena;
     switch (id) {
       case ID.HOST:
-        // RFC 9113 §8.3.1: `:authority` takes its place.
+        // RFC 9113 §8.3.1: `:authority` replaces Host.
         if (this.#kind !== KIND.REQUEST) return this.#kind === KIND.RESPONSE;
         if (++this.#hosts > 1 || !isAuthority(memory, at, at + size)) this.#refuse(FAULT.BAD_FIELD);
         return this.#pseudoEnd[PSEUDO.AUTHORITY]! < 0;
@@ -232,7 +233,7 @@ export class HeadBuilder {
         return true;
       }
       case ID.TE:
-        // RFC 9113 §8.2.2: nothing but `trailers`.
+        // RFC 9113 §8.2.2: no value but `trailers`.
         if (this.#kind === KIND.TRAILERS) return false;
         if (latin1Decode(memory, at, at + size).toLowerCase() !== "trailers")
           this.#refuse(FAULT.BAD_FIELD);
@@ -244,7 +245,7 @@ export class HeadBuilder {
       case ID.TRAILER:
         return true;
       default:
-        // RFC 9113 §8.2.2: fields of an HTTP/1 connection make a message malformed.
+        // RFC 9113 §8.2.2: connection-specific fields make a message malformed.
         this.#refuse(FAULT.BAD_FIELD);
         return false;
     }
@@ -261,13 +262,14 @@ export class HeadBuilder {
     }
   }
 
-  // ---- the front of a request
+  // ---- request line and host
 
   #sizeOf(id: number): number {
     const end = this.#pseudoEnd[id]!;
     return end < 0 ? 0 : end - this.#pseudoAt[id]!;
   }
 
+  /** Maximum size of the request line, host and upgrade lines; 0 for a response. */
   #frontSize(): number {
     if (this.#kind !== KIND.REQUEST) return 0;
     return (
@@ -279,7 +281,7 @@ export class HeadBuilder {
     );
   }
 
-  /** All pseudo fields are there: the lines begin. */
+  /** Begins the lines, for a request with its request line; called when all pseudo fields have been added. */
   #openLines(): void {
     const arena = this.#arena;
     if (this.#kind === KIND.REQUEST) this.#grow(this.#frontSize());
@@ -333,9 +335,9 @@ export class HeadBuilder {
     this.#headers.addSpan(nameAt, valueAt - 2, valueAt, valueEnd, hash, id);
   }
 
-  // ---- the end
+  // ---- end of the block
 
-  /** The block is complete. Answers `fault`. */
+  /** Checks the complete head and finishes the HeaderMap; returns `fault`. */
   finish(): number {
     if (this.#linesAt < 0) this.#openLines();
     if (this.fault === FAULT.NONE && this.#kind === KIND.REQUEST) this.#checkRequest();
@@ -351,7 +353,7 @@ export class HeadBuilder {
     return FAULT.NONE;
   }
 
-  /** RFC 9113 §8.3.1 and §8.5, RFC 8441 §4. */
+  /** Checks the pseudo fields of a request (RFC 9113 §8.3.1, §8.5; RFC 8441 §4). */
   #checkRequest(): void {
     const end = this.#pseudoEnd;
     const { memory } = this.#arena;
@@ -386,7 +388,7 @@ export class HeadBuilder {
     if (isHttps && memory[schemeAt + 4] === 115) (this.#headers as RequestHeaders).scheme = "https";
   }
 
-  /** RFC 9113 §8.3.1: it begins with a slash, or is the asterisk. No space and no control character: it becomes part of a line. */
+  /** `:path` begins with a slash or is `*` (RFC 9113 §8.3.1); no space or control character, as it becomes part of a line. */
   #checkPath(isOptions: boolean): void {
     const { memory } = this.#arena;
     const at = this.#start + this.#pseudoAt[PSEUDO.PATH]!;
@@ -397,7 +399,7 @@ export class HeadBuilder {
     if (memory[at] !== 47 && !isAsterisk) this.#refuse();
   }
 
-  /** RFC 9113 §8.3.2. */
+  /** Checks and sets `:status` (RFC 9113 §8.3.2). */
   #checkResponse(): void {
     const at = this.#start + this.#pseudoAt[PSEUDO.STATUS]!;
     const { memory } = this.#arena;
@@ -413,7 +415,7 @@ export class HeadBuilder {
     else (this.#headers as ResponseHeaders).status = status;
   }
 
-  /** RFC 9113 §8.2.3: crumbs become one line where HTTP/1 may read them. */
+  /** Joins several cookie fields into one line, as HTTP/1 requires (RFC 9113 §8.2.3). */
   #joinCookies(): void {
     const headers = this.#headers;
     let size = COOKIE_LINE.length + 2;
@@ -454,7 +456,7 @@ function isAuthority(memory: Uint8Array, at: number, end: number): boolean {
   return true;
 }
 
-/** Digits alone (RFC 9110 §8.6), within what a double counts exactly; else -1. */
+/** Parses a content-length: 1 to 15 digits (RFC 9110 §8.6); else -1. */
 function parseLength(memory: Uint8Array, at: number, end: number): number {
   if (at === end || end - at > 15) return -1;
   let length = 0;
@@ -466,7 +468,7 @@ function parseLength(memory: Uint8Array, at: number, end: number): number {
   return length;
 }
 
-/** Takes fields whose names have an underscore away; answers how many. */
+/** Removes fields whose names have an underscore; returns how many. */
 export function dropUnderscores(headers: HeaderMap): number {
   let dropped = 0;
   for (let k = 0; k < headers.count; k++) {

@@ -1,6 +1,6 @@
-// Hot path: every head and every trailer section from a peer.
+// Hot path: decodes every head and trailer section from a peer.
 //
-// A header block is one unit: HEADERS and the CONTINUATION frames behind it, and nothing in between (RFC 9113 §4.3).
+// A header block is HEADERS and the CONTINUATION frames after it, with no other frame in between (RFC 9113 §4.3).
 import { HeaderMap } from "@tsproxy/sdk";
 import { CODE, FLAG, FRAME_HEAD, uint31 } from "./frame.ts";
 import { KIND } from "./head-builder.ts";
@@ -8,18 +8,18 @@ import { HpackDecoder } from "./hpack-decoder.ts";
 import type { Limits } from "./limits.ts";
 import type { Session } from "./session.ts";
 
-/** Encoded bytes of a header block beyond the limit of the decoded head: what coding may add, and padding. */
+/** How much larger an encoded block may be than the limit for decoded heads, for the overhead of HPACK. */
 const BLOCK_EXTRA = 16 * 1024;
-/** CONTINUATION frames of one block (CVE-2024-27316); each but the last could be full. */
+/** Limit for CONTINUATION frames of one block (CVE-2024-27316). */
 const MAX_CONTINUATIONS = 32;
 const MAX_TABLE = 64 * 1024;
 const NOTHING = new Uint8Array(0);
 
-/** Puts header blocks together, decodes them, and tells whose they are. */
+/** Joins the frames of header blocks, decodes the blocks and passes the heads to their streams. */
 export class HeaderBlocks {
-  /** Of the dynamic table that the peer may use. */
+  /** Size in bytes of the dynamic table that our settings allow the peer. */
   readonly tableSize: number;
-  /** The stream whose block CONTINUATION goes on with, or 0. */
+  /** Id of the stream whose block is incomplete, so that CONTINUATION must follow; 0 if none. */
   openId = 0;
   readonly #session: Session;
   readonly #limits: Limits;
@@ -94,7 +94,7 @@ export class HeaderBlocks {
     this.#onBlock(id, this.#ends, block, 0, this.#size);
   }
 
-  /** False: it is too large. */
+  /** Adds a piece to the incomplete block; false if that becomes too large. */
   #keep(memory: Uint8Array, at: number, end: number): boolean {
     const size = this.#size + end - at;
     if (size > this.#session.codecOptions.maxHeadBytes + BLOCK_EXTRA) return false;
@@ -122,7 +122,7 @@ export class HeaderBlocks {
       }
     }
     if (stream === undefined) {
-      // It is read for its effect on the tables alone.
+      // The block is decoded only to update the dynamic table.
       builder.begin(KIND.TRAILERS, new HeaderMap());
       if (!this.#decoder.decode(memory, at, end, builder)) this.#onBadBlock();
       return;
@@ -142,13 +142,13 @@ export class HeaderBlocks {
       return;
     }
     if (kind === KIND.TRAILERS && !ends) {
-      // RFC 9113 §8.1: a second block ends the message.
+      // RFC 9113 §8.1: trailers must have END_STREAM.
       session.onMalformed(stream);
       return;
     }
     if (ends) stream.receiveEnded = true;
     if (kind === KIND.TRAILERS && fault === 0) {
-      // Those of requests, by Envoy's count.
+      // As in Envoy, only trailers of requests are counted.
       if (side.isServer) session.stats.trailers.inc();
       if (stream.contentLeft > 0) session.onWrongLength(stream);
       else stream.receiveTrailers(headers);
@@ -161,7 +161,7 @@ export class HeaderBlocks {
     this.#session.fail(CODE.COMPRESSION_ERROR);
   }
 
-  /** A block for a stream that is gone. True: it crossed its end, so it is read and dropped. */
+  /** For a block of a closed stream: true if the peer may have sent it before it knew of the end; else the connection fails. */
   #isLate(id: number): boolean {
     const session = this.#session;
     if (session.isIdle(id)) {

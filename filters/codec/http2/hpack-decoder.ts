@@ -1,4 +1,4 @@
-// Hot path: every header block that arrives.
+// Hot path: decodes every received header block.
 import { knownId, latin1Decode, tokenByte } from "@tsproxy/sdk";
 import { DynamicTable } from "./dynamic-table.ts";
 import { FAULT, type HeadBuilder } from "./head-builder.ts";
@@ -16,22 +16,22 @@ import {
 } from "./static-table.ts";
 
 const COLON = 58;
-/** RFC 9113 §6.5.2: what a peer may use before it has seen our settings. */
+/** Initial size of the dynamic table, valid until the peer has our settings (RFC 9113 §6.5.2). */
 export const DEFAULT_TABLE_SIZE = 4096;
 
-/** 1 for bytes that a field value may have (RFC 9110 §5.5): VCHAR, obs-text, SP, HTAB. */
+/** 1 for bytes allowed in a field value (RFC 9110 §5.5): VCHAR, obs-text, SP, HTAB. */
 const valueByte = new Uint8Array(256).fill(1, 32);
 valueByte[9] = 1;
 valueByte[127] = 0;
 
-/** RFC 7541: header blocks of one direction of a connection, in order. */
+/** Decodes the received header blocks of a connection, which share one dynamic table (RFC 7541). */
 export class HpackDecoder {
   readonly #table: DynamicTable;
-  /** The largest table that the peer may ask for. */
+  /** The largest table size that the peer may choose. */
   #limit: number;
-  /** Where a primitive ended; below zero: it is broken. */
+  /** Offset after the last integer or string read; -1 if it was malformed. */
   #at = 0;
-  /** The field that an index names. */
+  /** The table entry that #find found; #readName sets name size, hash and meta of a literal name. */
   #source: Uint8Array = staticBytes;
   #sourceAt = 0;
   #nameSize = 0;
@@ -45,12 +45,12 @@ export class HpackDecoder {
     this.#table.resize(DEFAULT_TABLE_SIZE);
   }
 
-  /** The peer has acknowledged the size that our settings gave. */
+  /** Called when the peer has acknowledged our settings, which allow a table of `tableSize` bytes. */
   onTableSizeAcknowledged(tableSize: number): void {
     this.#limit = tableSize;
   }
 
-  /** Adds the fields of a whole block to `head`. False: the block is broken, and all that follow it with it. */
+  /** Adds the fields of a complete block to `head`. False: it is malformed, and later blocks cannot be decoded either. */
   decode(memory: Uint8Array, at: number, end: number, head: HeadBuilder): boolean {
     let q = at;
     let first = true;
@@ -64,7 +64,7 @@ export class HpackDecoder {
       } else if ((byte & 0x20) === 0) {
         if (!this.#readLiteral(memory, q, end, 0x0f, head, false)) return false;
       } else {
-        // RFC 7541 §4.2: a change of size stands at the beginning, and twice at most.
+        // RFC 7541 §4.2: changes of the table size are allowed only at the beginning of a block.
         const size = this.#integer(memory, q, end, 0x1f);
         if (!first || size < 0 || size > this.#limit) return false;
         this.#table.resize(size);
@@ -77,7 +77,7 @@ export class HpackDecoder {
     return true;
   }
 
-  /** RFC 7541 §5.1. Answers -1 for one that is cut or larger than anything here can be. */
+  /** Reads an integer (RFC 7541 §5.1); -1 if it is cut off or has more than four continuation bytes. */
   #integer(memory: Uint8Array, at: number, end: number, mask: number): number {
     let q = at;
     if (q >= end) return this.#fail();
@@ -99,7 +99,7 @@ export class HpackDecoder {
     return -1;
   }
 
-  /** Looks an index up; false if nothing is there. */
+  /** Looks up an index of the static and dynamic table; false if there is no entry. */
   #find(index: number): boolean {
     if (index <= 0) return false;
     if (index <= STATIC_COUNT) {
@@ -125,7 +125,7 @@ export class HpackDecoder {
   }
 
   #addIndexed(head: HeadBuilder): void {
-    // A byte can name 4 KiB of table: nobody copies them for a head that is lost.
+    // One byte can stand for an entry of 4 KiB, so nothing is copied once the head is too large.
     if (head.fault === FAULT.TOO_LARGE) return;
     const size = this.#nameSize + this.#valueSize + 4;
     const to = head.open(this.#meta, size);
@@ -138,6 +138,7 @@ export class HpackDecoder {
     head.add(to, this.#nameSize, valueSize, this.#hash, this.#meta);
   }
 
+  /** Decodes a literal field (RFC 7541 §6.2) and adds it to `head`; false if malformed. */
   #readLiteral(
     memory: Uint8Array,
     at: number,
@@ -173,14 +174,14 @@ export class HpackDecoder {
     out[valueEnd + 1] = 10;
     const meta = (this.#meta & ~VALUE_BITS) | oddities(out, valueAt, valueEnd);
     let valueSize = valueEnd - valueAt;
-    // The table keeps it as it came: both ends count the same bytes (RFC 7541 §4.1).
+    // The table keeps the value untrimmed, so that both ends count the same size (RFC 7541 §4.1).
     if (indexed) this.#table.add(out, to, this.#nameSize, valueSize, this.#hash, meta);
     if ((meta & META.SPACED) !== 0) valueSize = trim(out, valueAt, valueSize);
     head.add(to, this.#nameSize, valueSize, this.#hash, meta);
     return true;
   }
 
-  /** RFC 7541 §5.2: writes a string at `to`. Where it ended there, or -1. */
+  /** Decodes a string (RFC 7541 §5.2) to `out` at `to`; returns its end there, or -1 if malformed. */
   #string(memory: Uint8Array, at: number, end: number, out: Uint8Array, to: number): number {
     if (at >= end) return -1;
     const coded = (memory[at]! & 0x80) !== 0;
@@ -193,7 +194,7 @@ export class HpackDecoder {
     return to + size;
   }
 
-  /** RFC 9113 §8.2.1: names are tokens in lower case. */
+  /** Sets hash and meta of a name; it must be a token in lower case (RFC 9113 §8.2.1). */
   #readName(out: Uint8Array, at: number, end: number): void {
     this.#hash = this.#meta = 0;
     if (at === end) this.#meta = META.MALFORMED_NAME;
@@ -215,12 +216,12 @@ export class HpackDecoder {
   }
 }
 
-/** For what is left of a block: the strings in it, decoded, and what a line has beside them. */
+/** Room for a line decoded from at most `size` bytes of a block. */
 const roomFor = (size: number): number => decodedSize(size) + size + 16;
 
 const VALUE_BITS = META.MALFORMED_VALUE | META.SPACED;
 
-/** RFC 9113 §8.2.1: what a value cannot have; and white space at its ends, which RFC 9113 forbids and Envoy takes away. */
+/** META bits of a value: invalid bytes, or white space at an end, which RFC 9113 §8.2.1 forbids and Envoy trims. */
 function oddities(memory: Uint8Array, at: number, end: number): number {
   if (at === end) return 0;
   for (let k = at; k < end; k++) if (valueByte[memory[k]!] === 0) return META.MALFORMED_VALUE;
@@ -229,7 +230,7 @@ function oddities(memory: Uint8Array, at: number, end: number): number {
 
 const isSpace = (byte: number): boolean => byte === 32 || byte === 9;
 
-/** Takes the white space around a value away, so that its line ends where it ends; the size that is left. */
+/** Trims white space around a value in place and writes CRLF after it; returns the new size. */
 function trim(memory: Uint8Array, at: number, size: number): number {
   let from = at;
   let end = at + size;
@@ -242,7 +243,7 @@ function trim(memory: Uint8Array, at: number, size: number): number {
   return left;
 }
 
-/** A loop up to 64 bytes; beyond, a view for `set` pays. */
+/** Copies bytes: by a loop up to 64, beyond that `set` is faster. */
 function copy(from: Uint8Array, at: number, size: number, to: Uint8Array, toAt: number): void {
   if (size <= 64) for (let k = 0; k < size; k++) to[toAt + k] = from[at + k]!;
   else to.set(from.subarray(at, at + size), toAt);

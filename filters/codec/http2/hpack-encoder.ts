@@ -1,4 +1,4 @@
-// Hot path: every header block that leaves.
+// Hot path: encodes every header block sent.
 import {
   FLAG,
   type HeaderLine,
@@ -22,11 +22,11 @@ import {
   staticNameSize,
 } from "./static-table.ts";
 
-/** The table that we keep for a peer who would take a larger one. */
+/** The largest dynamic table used, even if the peer allows a larger one. */
 export const MAX_TABLE_SIZE = 4096;
 const SLOTS = 256;
 
-/** Bits of known names that no HTTP/2 message carries (RFC 9113 §8.2.2), and `host`, which goes as `:authority`. */
+/** Bits of connection-specific names, not allowed in HTTP/2 (RFC 9113 §8.2.2), and of `host`, sent as `:authority`. */
 export const SKIPPED =
   (1 << ID.HOST) |
   (1 << ID.CONNECTION) |
@@ -36,7 +36,7 @@ export const SKIPPED =
   (1 << ID.UPGRADE);
 const HOST_BIT = 1 << ID.HOST;
 
-/** RFC 7541 §7.1.3: values that a peer could guess by trying are never indexed, on any hop. */
+/** Fields sent as never indexed, and short cookies likewise: their values could be guessed by probing (RFC 7541 §7.1.3). */
 const SECRET = new Set([headerName("authorization").hash, headerName("proxy-authorization").hash]);
 const COOKIE_HASH = headerName("cookie").hash;
 const SHORT_COOKIE = 20;
@@ -48,24 +48,24 @@ const STATUS_INDEX: ReadonlyMap<number, number> = new Map(
 );
 const NAME = { AUTHORITY: 1, METHOD: 2, PATH: 4, SCHEME: 6, STATUS: 8 } as const;
 const PROTOCOL = latin1Encode(":protocol");
-/** Of a head that came over HTTP/1, as Envoy sends it. */
+/** Envoy's order of pseudo fields for a request received over HTTP/1. */
 const OWN_ORDER = [PSEUDO.AUTHORITY, PSEUDO.PATH, PSEUDO.METHOD, PSEUDO.SCHEME] as const;
 
 /**
- * RFC 7541: header blocks of one direction of a connection, in order. A field goes into the dynamic table when it is met a second
- * time: what differs from message to message would only push out what does not.
+ * Encodes the header blocks sent on a connection (RFC 7541). A field enters the dynamic table when it occurs a second time, so
+ * that values that differ in each message do not evict those that recur.
  */
 export class HpackEncoder {
   readonly #out: FrameWriter;
   readonly #table = new DynamicTable(MAX_TABLE_SIZE);
-  /** By a hash of name and value: the number of the entry that had it last. */
+  /** Entry numbers in the dynamic table by hash of name and value; -1: none. */
   #entries: Int32Array | undefined = undefined;
-  /** The same by name alone. */
+  /** The same by hash of the name. */
   #names!: Int32Array;
-  /** Hashes of fields that were met once. */
+  /** Hashes of fields that occurred before. */
   #met!: Int32Array;
   #max = MAX_TABLE_SIZE;
-  /** Changes of the table's size that the next block has to announce: the least and the last; -1: none. */
+  /** Least table size set since the last block; that and `#max` are announced in the next block. -1: no change. */
   #leastSize = -1;
   #scratch: Uint8Array = new Uint8Array(256);
 
@@ -73,7 +73,7 @@ export class HpackEncoder {
     this.#out = out;
   }
 
-  /** The peer's SETTINGS_HEADER_TABLE_SIZE. */
+  /** Applies the peer's SETTINGS_HEADER_TABLE_SIZE. */
   setLimit(limit: number): void {
     const max = Math.min(limit, MAX_TABLE_SIZE);
     if (max === this.#max) return;
@@ -81,7 +81,7 @@ export class HpackEncoder {
     this.#max = max;
   }
 
-  /** Before the first field of a block. */
+  /** Begins a block: announces changes of the table's size. */
   begin(): void {
     if (this.#entries === undefined) {
       this.#entries = new Int32Array(SLOTS).fill(-1);
@@ -109,7 +109,10 @@ export class HpackEncoder {
     this.#pseudo(NAME.STATUS, this.#scratch, 0, size);
   }
 
-  /** `upgrade`: an extended CONNECT for that protocol (RFC 8441), or "". `isConnect`: neither scheme nor path (RFC 9113 §8.5). */
+  /**
+   * Encodes the pseudo fields of a request. `isConnect`: without scheme and path (RFC 9113 §8.5). `upgrade`: the protocol of
+   * an extended CONNECT (RFC 8441), or "".
+   */
   requestLine(headers: RequestHeaders, isConnect: boolean, upgrade: string): void {
     const order = headers.pseudoOrder;
     let written = 0;
@@ -200,7 +203,7 @@ export class HpackEncoder {
     this.#pseudo(NAME.AUTHORITY, memory, at, end);
   }
 
-  /** All regular fields of a head. `skip`: bits of known names that are left out. */
+  /** Encodes all regular fields of a head. `skip`: bits of known names that are left out. */
   fields(headers: HeaderMap, skip: number): void {
     const { spans, memory, base, added, lines } = headers;
     const last = headers.count * SPAN;
@@ -230,7 +233,7 @@ export class HpackEncoder {
     for (; l < lines.length; l++) this.#encoded(lines[l]!, skip);
   }
 
-  /** The pair at `k` of what edits have set. */
+  /** Encodes the added field whose name and value are at `k` and `k + 1`. */
   #added(added: readonly string[], k: number, skip: number): void {
     const name = headerName(added[k]!);
     if (((skip >>> name.known) & 1) !== 0) return;
@@ -244,14 +247,14 @@ export class HpackEncoder {
     this.#regular(name.hash, bytes, 0, size, bytes, size + 2, bytes.length - 2);
   }
 
-  /** One more field. `name` in lower case. */
+  /** Encodes one field; `name` must be in lower case. */
   line(name: string, value: string): void {
     const { hash, bytes } = headerName(name);
     const size = this.#text(value);
     this.#regular(hash, bytes, 0, bytes.length, this.#scratch, 0, size);
   }
 
-  /** A string's bytes at the front of `#scratch`; their number. */
+  /** Writes a string to the front of `#scratch` and returns its size. */
   #text(text: string): number {
     if (text.length > this.#scratch.length) this.#scratch = new Uint8Array(text.length * 2);
     const to = this.#scratch;
@@ -261,7 +264,7 @@ export class HpackEncoder {
 
   #pseudo(known: number, memory: Uint8Array, at: number, end: number): void {
     const nameAt = staticAt[known]!;
-    // Any number does for a hash, for names are compared.
+    // The index serves as the name's hash; that is safe, as names are compared as well.
     this.#field(
       known,
       known,
@@ -288,7 +291,7 @@ export class HpackEncoder {
     this.#field(hash, known, names, nameAt, nameEnd, memory, at, end);
   }
 
-  /** `known`: the static table's index of the name, or 0. */
+  /** Encodes one field. `known`: the static table's index of its name, or 0. */
   #field(
     nameHash: number,
     known: number,
@@ -367,7 +370,7 @@ export class HpackEncoder {
     return true;
   }
 
-  /** Hashes of names may collide. */
+  /** Compares the name of an entry, as hashes of names may collide. */
   #hasName(i: number, memory: Uint8Array, at: number, end: number): boolean {
     const table = this.#table;
     if (table.nameSize[i] !== end - at) return false;
@@ -412,7 +415,7 @@ function isStaticName(index: number, memory: Uint8Array, at: number, end: number
 
 const nameSlot = (hash: number): number => (hash ^ (hash >>> 9)) & (SLOTS - 1);
 
-/** Of the name, the length, and up to sixteen bytes of the value: the last ones, which tell most values apart. */
+/** Hashes the name, the value's length and its last 16 bytes, in which most values differ. */
 function fieldHash(nameHash: number, memory: Uint8Array, at: number, end: number): number {
   let hash = (Math.imul(nameHash, 31) + end - at) | 0;
   for (let k = Math.max(at, end - 16); k < end; k++) hash = ((hash << 5) - hash + memory[k]!) | 0;

@@ -1,6 +1,6 @@
-// Hot path: strings of every header block that its dynamic table does not have.
+// Hot path: codes the strings of header blocks that are not in a table.
 
-/** RFC 7541 Appendix B: the length of each symbol's code. The code is canonical, so the lengths tell all of it. */
+/** Code length of each symbol (RFC 7541 Appendix B). The code is canonical: it follows from the lengths. */
 const LENGTHS = `
   13 23 28 28 28 28 28 28 28 24 30 28 28 30 28 28 28 28 28 28 28 28 30 28 28 28 28 28 28 28 28
   28 6 10 10 12 13 6 8 11 10 10 8 11 8 6 6 6 5 5 5 6 6 6 6 6 6 6 7 8 15 6 12 10 13 6 7 7 7 7 7 7
@@ -13,7 +13,7 @@ const LENGTHS = `
   .trim()
   .split(/\s+/)
   .map(Number);
-/** EOS: thirty ones. It fills up the last byte of a string and must not stand in it. */
+/** End of string, coded as thirty ones: its first bits pad a string's last byte; it must not occur in full. */
 const EOS = 256;
 const LONGEST = 30;
 
@@ -24,19 +24,19 @@ for (let length = 1, code = 0; length <= LONGEST; length++, code *= 2) {
     if (lengths[symbol] === length) codes[symbol] = code++;
 }
 
-/** Of a step: the state that follows, whether a symbol is complete with it, and which. */
+/** Parts of a step: the next state, whether it completes a symbol (EMITS), whether it is invalid (FAILS), and the symbol. */
 const STATE = 0x1ff;
 const EMITS = 0x200;
 const FAILS = 0x400;
 const SYMBOL_SHIFT = 16;
 
-/** A step for each state and four bits; the shortest code has five, so a step completes one symbol at most. */
+/** The step for each state and four bits. The shortest code has five bits, so a step completes at most one symbol. */
 const steps = new Int32Array(256 * 16);
-/** States that a string may end in: at the root, or on fewer than eight ones. */
+/** 1 for states in which a string may end: after a symbol, or after padding of at most seven ones. */
 const accepts = new Uint8Array(256);
 buildSteps();
 
-/** The tree of codes: inner nodes are the states, a leaf is its symbol below zero. */
+/** Builds `steps` from the tree of codes: inner nodes are the states, a leaf is stored as -1 - symbol. */
 function buildSteps(): void {
   const children: [number, number][] = [[0, 0]];
   for (let symbol = 0; symbol <= EOS; symbol++) {
@@ -70,10 +70,10 @@ function stepFrom(children: [number, number][], from: number, bits: number): num
   return node | emitted;
 }
 
-/** Most bytes that a coded string of `size` bytes stands for. */
+/** Maximum length of a decoded string; `size`: its coded bytes. */
 export const decodedSize = (size: number): number => Math.floor((size * 8) / 5);
 
-/** Decodes [at, end) of `from` to `to` at `toAt`, where there is room for `decodedSize`. Where it ended, or -1. */
+/** Decodes [at, end) of `from` to `to` at `toAt`, which needs room for `decodedSize`. Returns the end in `to`; -1 if invalid. */
 export function huffmanDecode(
   from: Uint8Array,
   at: number,
@@ -96,14 +96,14 @@ export function huffmanDecode(
   return accepts[state] === 1 ? out : -1;
 }
 
-/** Bytes that the range takes when it is coded. */
+/** Coded size of [at, end) in bytes. */
 export function huffmanSize(from: Uint8Array, at: number, end: number): number {
   let bits = 0;
   for (let k = at; k < end; k++) bits += lengths[from[k]!]!;
   return (bits + 7) >>> 3;
 }
 
-/** Codes [at, end) of `from` to `to` at `toAt`, where there is room for `huffmanSize`. Where it ended. */
+/** Codes [at, end) of `from` to `to` at `toAt`, which needs room for `huffmanSize`. Returns the end in `to`. */
 export function huffmanEncode(
   from: Uint8Array,
   at: number,
@@ -119,7 +119,7 @@ export function huffmanEncode(
     let code = codes[symbol]!;
     let length = lengths[symbol]!;
     if (length > 24) {
-      // Seven bits that wait and thirty more do not fit a word.
+      // Seven remaining bits and up to thirty more would not fit into 32 bits.
       bits = (bits << (length - 16)) | (code >>> 16);
       count += length - 16;
       while (count >= 8) to[out++] = bits >>> (count -= 8);

@@ -2,7 +2,10 @@ import type { Timer } from "@tsproxy/sdk";
 import { TYPE } from "./frame.ts";
 import type { Session } from "./session.ts";
 
-/** `connection_keepalive`: PINGs at an interval, or before a stream on a connection that was silent for long. */
+/**
+ * `connection_keepalive`: sends PINGs at an interval, and before a new stream on a connection that received nothing for
+ * `connection_idle_interval`; closes the connection if the answer is late.
+ */
 export class KeepAlive {
   readonly #session: Session;
   #interval: Timer | undefined = undefined;
@@ -22,7 +25,7 @@ export class KeepAlive {
     this.#lastRead = this.#session.cx.now();
   }
 
-  /** A stream is about to begin. */
+  /** Sends a PING if the connection was idle for long; called before a new stream. */
   probeIfIdle(): void {
     const { cx, options } = this.#session;
     const { keepAlive } = options;

@@ -1,7 +1,7 @@
 import { CODE } from "./frame.ts";
 import type { Session } from "./session.ts";
 
-/** Frames that cost their sender little: past Envoy's limits for them the connection ends. */
+/** Envoy's flood protection: fails the connection when a peer sends too many frames that cost it little. */
 export class Limits {
   readonly #session: Session;
   #empty = 0;
@@ -12,7 +12,7 @@ export class Limits {
     this.#session = session;
   }
 
-  /** Frames that say nothing, one after the other, are only there to be handled. False: there were too many. */
+  /** Counts consecutive frames without content; false if there are too many and the connection has failed. */
   countEmpty(isEmpty: boolean): boolean {
     if (!isEmpty) {
       this.#empty = 0;
@@ -32,7 +32,7 @@ export class Limits {
     this.#session.fail(CODE.ENHANCE_YOUR_CALM, "codec_error:Too_many_PRIORITY_frames");
   }
 
-  /** False: there were too many. */
+  /** False if there are too many and the connection has failed. */
   countWindowUpdate(): boolean {
     const { options, opened, stats, flow } = this.#session;
     const each = options.maxWindowUpdatesPerDataFrame;
@@ -42,7 +42,7 @@ export class Limits {
     return false;
   }
 
-  /** Answers that a peer provokes and does not read: PING, SETTINGS, resets. */
+  /** Fails the connection if too many frames, such as answers to PING or SETTINGS, wait because the peer does not read. */
   checkOutput(): void {
     const session = this.#session;
     if (session.dead) return;

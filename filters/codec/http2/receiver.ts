@@ -1,4 +1,4 @@
-// Hot path: every frame from a peer.
+// Hot path: handles every frame from a peer.
 import {
   CODE,
   FLAG,
@@ -19,15 +19,15 @@ import type { Stream } from "./stream.ts";
 const NOTHING = new Uint8Array(0);
 
 /**
- * What a peer's frames mean, by type (RFC 9113 §6). What breaks a rule ends its stream or, where the connection's state is at
- * stake, the connection.
+ * Handles a peer's frames by type (RFC 9113 §6). A frame that breaks a rule ends its stream or, if it affects the connection's
+ * state, the connection.
  */
 export class Receiver {
   readonly blocks: HeaderBlocks;
   readonly limits: Limits;
   readonly #session: Session;
   #settingsSeen = false;
-  /** Of the DATA frame under way; undefined: nobody wants it. */
+  /** Stream of the current DATA frame; undefined: its data is discarded. */
   #dataStream: Stream | undefined = undefined;
   #dataEnds = false;
 
@@ -37,7 +37,10 @@ export class Receiver {
     this.blocks = new HeaderBlocks(session, this.limits);
   }
 
-  /** Settings come first, and nothing comes between the parts of a header block. False: the connection has failed. */
+  /**
+   * Checks the order of frames: SETTINGS must be first, and no frame may interrupt a header block. False: the connection has
+   * failed.
+   */
   expects(type: number, flags: number, id: number): boolean {
     if (!this.#settingsSeen && (type !== TYPE.SETTINGS || (flags & FLAG.ACK) !== 0)) {
       this.#session.fail(CODE.PROTOCOL_ERROR);
@@ -74,7 +77,7 @@ export class Receiver {
         this.#onSettings(flags, id, memory, at, end);
         break;
       case TYPE.PUSH_PROMISE:
-        // RFC 9113 §8.4: no client may push, and we have told servers not to.
+        // RFC 9113 §8.4: clients must not push, and our settings disable push by servers.
         this.#session.failProtocol();
         break;
       case TYPE.PING:
@@ -97,14 +100,14 @@ export class Receiver {
 
   // ---- DATA
 
-  /** `padding`: with the byte that tells its length. False: the connection has failed. */
+  /** Begins a DATA frame. `padding` includes the byte with its length. False: the connection has failed. */
   onDataHead(id: number, size: number, padding: number, flags: number): boolean {
     const session = this.#session;
     if (id === 0 || padding > size || session.isIdle(id)) {
       session.failProtocol();
       return false;
     }
-    // RFC 9113 §6.9.1: the whole payload counts, whatever becomes of it.
+    // RFC 9113 §6.9.1: the whole payload counts, even if it is discarded.
     if (!session.flow.takes(size)) {
       session.fail(CODE.FLOW_CONTROL_ERROR);
       return false;
@@ -119,7 +122,7 @@ export class Receiver {
     return true;
   }
 
-  /** Whose body it is; undefined: nobody's, and the peer has been told if it should know. */
+  /** The stream that takes the data; undefined if none does, in which case the peer has been sent a reset unless we closed it. */
   #dataFor(id: number, size: number): Stream | undefined {
     const session = this.#session;
     const stream = session.streams.get(id);
@@ -139,7 +142,7 @@ export class Receiver {
     return undefined;
   }
 
-  /** Of the frame's payload, without its padding. */
+  /** Handles a piece of the current DATA frame, without padding. */
   onDataPiece(memory: Uint8Array, at: number, end: number, isLast: boolean): void {
     const stream = this.#dataStream;
     if (stream === undefined || stream.closed) this.#session.flow.onTaken(undefined, end - at);
@@ -149,7 +152,7 @@ export class Receiver {
   #onBody(stream: Stream, memory: Uint8Array, at: number, end: number, isLast: boolean): void {
     const ends = this.#dataEnds && isLast;
     if (stream.contentLeft >= 0) {
-      // RFC 9113 §8.1.1: a body that is not as long as its head says is malformed.
+      // RFC 9113 §8.1.1: a body whose size differs from content-length is malformed.
       stream.contentLeft -= end - at;
       if (stream.contentLeft < 0 || (ends && stream.contentLeft > 0)) {
         this.#session.flow.onTaken(undefined, end - at);
@@ -161,7 +164,7 @@ export class Receiver {
     stream.receive(memory, at, end, ends);
   }
 
-  // ---- all others
+  // ---- other frames
 
   #onPriority(id: number, memory: Uint8Array, at: number, end: number): void {
     if (id === 0) this.#session.failProtocol();

@@ -1,4 +1,4 @@
-// Hot path: every request of every HTTP/2 client passes here.
+// Hot path: codec of a connection from an HTTP/2 client.
 import {
   type Chunk,
   type CloseEvent,
@@ -72,7 +72,7 @@ export class Http2Server implements ServerCodec, Side {
     this.session.onAgain();
   }
 
-  /** RFC 9113 has no half-closed connections: whoever sends FIN hears no answer. */
+  /** HTTP/2 has no half-closed connections: after a client's FIN, open streams are lost and the connection ends. */
   onEof(): void {
     const { session } = this;
     if (session.dead) return;
@@ -88,7 +88,7 @@ export class Http2Server implements ServerCodec, Side {
     this.session.onClosed();
   }
 
-  /** The first of two steps (RFC 9113 §6.8): the client learns that it should go elsewhere, and what is on its way is served. */
+  /** First of two GOAWAYs (RFC 9113 §6.8): the client should open no further streams; those already sent are still served. */
   drain(): void {
     if (this.#draining) return;
     this.#draining = true;
@@ -100,7 +100,7 @@ export class Http2Server implements ServerCodec, Side {
     this.#draining = true;
     if (session.dead) return;
     if (!this.#finished) {
-      // Envoy counts this one alone: no first step, no error, and none of a client's.
+      // As in Envoy, only this GOAWAY is counted: not the first of a drain, not those for errors or sent by the client codec.
       session.stats.goawaySent.inc();
       session.sendGoAway(session.lastId, CODE.NO_ERROR);
     }
@@ -108,7 +108,7 @@ export class Http2Server implements ServerCodec, Side {
     session.flush();
   }
 
-  // ---- from the session
+  // ---- called by the session
 
   openStream(id: number, _endStream: boolean): Stream | undefined {
     const { session } = this;
@@ -167,7 +167,7 @@ export class Http2Server implements ServerCodec, Side {
     if (endStream) session.settle(stream);
   }
 
-  /** An extended CONNECT that nobody has allowed: to us there is no such field. */
+  /** True for an extended CONNECT that is not allowed: `:protocol` counts as an undefined field then. */
   get #isForeign(): boolean {
     const { builder, options } = this.session;
     return builder.protocol !== "" && !options.allowConnect;
@@ -209,7 +209,7 @@ export class Http2Server implements ServerCodec, Side {
 
   onSettings(): void {}
 
-  /** A client that opens no further streams closes the connection itself, as Envoy expects of it; else the idle timeout does. */
+  /** Does nothing: as in Envoy, the client closes the connection after its GOAWAY, else the idle timeout does. */
   onGoAway(_lastId: number, _code: number): void {}
 
   #leave(): void {
@@ -222,11 +222,11 @@ export class Http2Server implements ServerCodec, Side {
   }
 }
 
-/** One exchange: the side of it that answers. */
+/** One exchange on the client's connection: receives the request, sends the response. */
 class ServerStream extends Stream implements ResponseEncoder {
   decoder!: RequestDecoder;
   isHead = false;
-  /** What an extended CONNECT asks for, or "". */
+  /** Protocol that an extended CONNECT asks for, or "". */
   upgrade = "";
 
   constructor(session: Session, id: number) {
@@ -249,7 +249,7 @@ class ServerStream extends Stream implements ResponseEncoder {
     this.headSent = true;
     let { status } = headers;
     let skip = SKIPPED;
-    // RFC 8441 §4: what 101 says in HTTP/1 is a success here.
+    // RFC 8441 §4: HTTP/2 answers 200 where HTTP/1 answers 101.
     if (status === 101 && this.upgrade !== "") {
       status = 200;
       skip |= LENGTH_BIT;
@@ -257,7 +257,7 @@ class ServerStream extends Stream implements ResponseEncoder {
     if (status < 200 || status > 999) status = 500;
     if (status === 204) skip |= LENGTH_BIT;
     else if (endStream && !this.isHead && status !== 304 && headers.has(CONTENT_LENGTH)) {
-      // RFC 9113 §8.1.1: a length that no body follows would make the answer malformed.
+      // RFC 9113 §8.1.1: a content-length without a body would make the response malformed.
       if (headers.get(CONTENT_LENGTH) !== "0") skip |= LENGTH_BIT;
     }
     if (endStream) this.sendEnded = true;
@@ -281,12 +281,12 @@ class ServerStream extends Stream implements ResponseEncoder {
     this.session.abandon(this, CODE.INTERNAL_ERROR);
   }
 
-  /** Streams end by themselves here, and connections by GOAWAY. */
+  /** Does nothing: in HTTP/2 a connection is ended by GOAWAY. */
   closeAfter(): void {}
 
-  // ---- from the client
+  // ---- called by Stream, for what the client sends
 
-  // Once its answer is complete nobody hears of the exchange any more: its decoder may serve another by then.
+  // Once the response is complete, the decoder is not called any more: it may already serve another stream.
 
   protected onBody(chunk: Chunk, endStream: boolean): void {
     if (!this.sendEnded) this.decoder.onRequestBody(chunk, endStream);

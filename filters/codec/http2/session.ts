@@ -1,10 +1,10 @@
-// Hot path: one a connection; its parts see every frame.
+// Hot path: one per connection; all frames pass through it.
 //
 //   PREFACE (servers) ──> OPEN ──our GOAWAY──> OPEN, no new streams ──last stream ended──> CLOSED
 //                          └── the peer breaks the protocol, or a limit ──GOAWAY────────────^
 //
-// Bytes come in through `reader`, which cuts them into frames; `reader.receiver` knows what those mean. What goes out is put
-// together in `out`: heads here, bodies by `flow`, which keeps the windows of both directions.
+// Input: `reader` splits bytes into frames, `reader.receiver` handles them. Output is collected in `out`: heads are written
+// here, bodies by `flow`, which keeps the windows of both directions.
 import type {
   Chunk,
   CodecOptions,
@@ -38,32 +38,32 @@ import type { Stream } from "./stream.ts";
 
 const NOTHING = new Uint8Array(0);
 
-/** What sessions of one setup share. */
+/** Objects that the sessions of a setup share. */
 export interface SessionParts {
   readonly cx: SetupContext;
   readonly arena: HeadArena;
   readonly buffers: BufferPool;
 }
 
-/** The half of the protocol that differs between the ends. */
+/** The part of the protocol that differs between client and server. */
 export interface Side {
   readonly isServer: boolean;
-  /** A header block for a stream that is not there. Where to decode it, or undefined if it is only read for its effect on the tables. */
+  /** Opens a stream for a header block with a new id; undefined: refused, the block only updates the dynamic table. */
   openStream(id: number, endStream: boolean): Stream | undefined;
-  /** What the next block of that stream is. */
+  /** Kind of the stream's next header block, and the map to decode it into. */
   headersOf(stream: Stream): { readonly kind: Kind; readonly headers: HeaderMap };
-  /** The block is decoded, `session.builder` tells what is in it. */
+  /** Called when a block is decoded; `session.builder` has the details, `fault` is one of FAULT. */
   onHead(stream: Stream, kind: Kind, headers: HeaderMap, fault: number, endStream: boolean): void;
-  /** One stream less. */
+  /** Called when a stream is closed and removed. */
   onStreamClosed(stream: Stream): void;
-  /** The peer's settings have changed. */
+  /** Called when the peer's settings have been applied. */
   onSettings(): void;
   onGoAway(lastId: number, code: number): void;
-  /** The connection is lost; streams are told next. */
+  /** Called when the connection has failed, before its streams are lost. */
   onFailed(details: string): void;
 }
 
-/** One connection: its streams, its parts, and how both end. */
+/** One HTTP/2 connection of either side: its streams, its output, and its end. */
 export class Session {
   readonly connection: Connection;
   readonly cx: SetupContext;
@@ -79,20 +79,20 @@ export class Session {
   readonly keepAlive: KeepAlive;
   readonly streams = new Map<number, Stream>();
   readonly closedStreams = new ClosedStreams();
-  /** Milliseconds that a finished message may wait for the peer; 0: for ever. */
+  /** Milliseconds that a complete message may wait for the peer's window; 0: no limit. */
   readonly flushTimeoutMs: number;
-  /** Nothing is read or written any more. */
+  /** True once the connection has ended: nothing is read or written any more. */
   dead = false;
-  /** The highest stream that the peer (server) or we (client) have opened. */
+  /** The highest stream id that the client has opened: the peer if we are the server, else we. */
   lastId = 0;
-  /** No stream above this is served, once we have said so. */
+  /** The last stream id of our GOAWAY; streams above it are not served. */
   goAwayId = LAST_STREAM_ID;
-  /** From the peer's settings. */
+  /** The peer's settings, initially their defaults. */
   peerWindow = DEFAULT_WINDOW;
   peerMaxFrame = MAX_FRAME_SIZE;
   peerMaxStreams = 0xffff_ffff;
   peerAllowsConnect = false;
-  /** Streams opened, by either side. */
+  /** Number of streams opened so far. */
   opened = 0;
   #resuming: Stream[] = [];
 
@@ -120,7 +120,7 @@ export class Session {
     this.#begin();
   }
 
-  /** RFC 9113 §3.4: our settings come first, of a client after the preface. */
+  /** Sends our settings, as a client after the preface (RFC 9113 §3.4). */
   #begin(): void {
     const { out } = this;
     if (!this.side.isServer) {
@@ -136,7 +136,7 @@ export class Session {
     this.flow.announce();
   }
 
-  /** Flat [identifier, value, …], those that Envoy sends in its order. */
+  /** Our settings as flat [identifier, value, …]: those that Envoy sends, in its order. */
   #settings(): number[] {
     const { options, side } = this;
     const settings: number[] = side.isServer ? [] : [SETTING.ENABLE_PUSH, 0];
@@ -148,7 +148,7 @@ export class Session {
     return settings;
   }
 
-  // ---- from the connection
+  // ---- events of the connection
 
   onData(chunk: Chunk): void {
     if (this.dead) return;
@@ -156,7 +156,7 @@ export class Session {
     this.reader.onData(chunk);
   }
 
-  /** A later turn: what waits goes on, and what was written leaves. */
+  /** Continues in a later turn: resumes streams, reads input that waited and writes collected output. */
   onAgain(): void {
     if (this.dead) return;
     const resuming = this.#resuming;
@@ -170,12 +170,12 @@ export class Session {
 
   onBlocked(blocked: boolean): void {
     if (this.dead) return;
-    if (blocked) return; // Streams hear of it when they have something to send.
+    if (blocked) return; // Streams are told when they have something to send.
     this.flush();
     this.flow.sendWaiting();
   }
 
-  /** The socket is gone, or its owner lets go of it. */
+  /** Ends the session, because the connection is closed or its owner gives it up; open streams are lost. */
   onClosed(): void {
     if (!this.dead) {
       this.flush();
@@ -186,7 +186,7 @@ export class Session {
 
   // ---- output
 
-  /** A head's frame begins; fields are encoded, then `endHead`. Answers what `endHead` wants to know. */
+  /** Begins a header block; the caller encodes its fields and calls `endHead` with the returned offset. */
   beginHead(): number {
     const { out } = this;
     out.ensure(FRAME_HEAD);
@@ -223,7 +223,7 @@ export class Session {
   sendTrailers(stream: Stream, trailers: HeaderMap): void {
     const at = this.beginHead();
     this.encoder.fields(trailers, SKIPPED);
-    // A block without fields is legal, and yet some peers stumble over it.
+    // Some peers fail on a block without fields, though it is legal; an empty DATA frame ends the stream instead.
     if (this.out.at - at === FRAME_HEAD) {
       this.out.at = at;
       this.flow.send(stream, NOTHING, 0, 0, true);
@@ -253,23 +253,23 @@ export class Session {
     this.stats.streamsActive.inc();
   }
 
-  /** Neither end has used that stream; one of an even id never will be. */
+  /** True if the stream has never been opened; even ids are never used. */
   isIdle(id: number): boolean {
     return id > this.lastId || (id & 1) === 0;
   }
 
-  /** Its source goes on in a turn of its own. */
+  /** Calls `stream.resume` in a later turn. */
   resumeLater(stream: Stream): void {
     if (!this.#resuming.includes(stream)) this.#resuming.push(stream);
     this.connection.again();
   }
 
-  /** Both halves may be complete. */
+  /** Closes the stream if both halves are complete, on a server also if only the response is. */
   settle(stream: Stream): void {
     if (stream.closed || !stream.sentEnd) return;
     if (stream.deliveredEnd) this.#close(stream, false);
     else if (this.side.isServer) {
-      // RFC 9113 §8.1: the answer is complete, and the rest of the request is of no interest.
+      // RFC 9113 §8.1: the response is complete and the rest of the request is not needed.
       if (!stream.receiveEnded) this.sendReset(stream.id, CODE.NO_ERROR);
       this.#close(stream, true);
     }
@@ -283,14 +283,14 @@ export class Session {
     this.side.onStreamClosed(stream);
   }
 
-  /** Given up by whoever uses it: it need not be told. */
+  /** Resets a stream at its user's request, so `onLost` is not called. */
   abandon(stream: Stream, code: number): void {
     if (stream.closed) return;
     this.sendReset(stream.id, code);
     this.#close(stream, true);
   }
 
-  /** We give the stream up: the peer has broken a rule that concerns this stream alone, or a limit is reached. */
+  /** Resets a stream because the peer broke a rule that affects only this stream, or because of a limit. */
   resetStream(stream: Stream, code: number): void {
     if (stream.closed) return;
     this.sendReset(stream.id, code);
@@ -298,13 +298,13 @@ export class Session {
     stream.onLost("us", code);
   }
 
-  /** The peer has reset it. */
+  /** Handles the peer's RST_STREAM. */
   loseToPeer(stream: Stream, code: number): void {
     this.#close(stream, false);
     stream.onLost("peer", code);
   }
 
-  /** The peer's GOAWAY: it has not looked at streams above `lastId`. */
+  /** Loses the streams above `lastId`, which the peer has not processed by its GOAWAY. */
   loseAbove(lastId: number): void {
     for (const stream of [...this.streams.values()]) {
       if (stream.id <= lastId || stream.closed) continue;
@@ -313,7 +313,7 @@ export class Session {
     }
   }
 
-  /** A message of the peer breaks RFC 9113 §8. */
+  /** Handles a message that breaks RFC 9113 §8: resets its stream, or without `streamErrors` fails the connection. */
   onMalformed(stream: Stream, details: string = DETAILS.MESSAGE): void {
     this.stats.rxMessagingError.inc();
     stream.lostDetails = details;
@@ -321,22 +321,22 @@ export class Session {
     else this.#fail(CODE.PROTOCOL_ERROR, details);
   }
 
-  /** A body is longer or shorter than its message has said (RFC 9113 §8.1.1): an error of the stream alone. */
+  /** Resets a stream whose body size differs from content-length (RFC 9113 §8.1.1). */
   onWrongLength(stream: Stream): void {
     stream.lostDetails = DETAILS.RESET;
     this.resetStream(stream, CODE.PROTOCOL_ERROR);
   }
 
-  /** An error on the connection (id 0), or on a stream that may be gone. */
+  /** Resets the stream `id`; fails the connection if there is no such stream or `id` is 0. */
   errorOn(id: number, code: number): void {
     const stream = this.streams.get(id);
     if (stream !== undefined) this.resetStream(stream, code);
     else this.fail(code);
   }
 
-  // ---- the end of the connection
+  // ---- end of the connection
 
-  /** No streams above `lastId` will be served. */
+  /** Sends GOAWAY: streams above `lastId` will not be served. */
   sendGoAway(lastId: number, code: number): void {
     if (this.dead) return;
     this.goAwayId = lastId;
@@ -349,19 +349,19 @@ export class Session {
     this.fail(CODE.PROTOCOL_ERROR);
   }
 
-  /** RFC 9113 §5.4.1. Streams are lost, and whoever owns the connection closes it. */
+  /** Connection error (RFC 9113 §5.4.1): sends GOAWAY and loses all streams; `Side.onFailed` closes the connection. */
   fail(code: number, details: string = DETAILS.CODEC): void {
     if (this.dead) return;
     this.sendGoAway(this.side.isServer ? this.lastId : 0, code);
     this.#fail(code, details);
   }
 
-  /** Without a GOAWAY, as Envoy ends a connection whose messages are malformed. */
+  /** As `fail` but without GOAWAY, as Envoy does for malformed messages. */
   #fail(code: number, details: string): void {
     if (this.dead) return;
     this.flush();
     this.#die();
-    // First, so that nobody who hears of a lost stream begins another here.
+    // Before the streams are lost, so that a retry does not open a new stream on this connection.
     this.side.onFailed(details);
     this.#loseAll(code);
   }

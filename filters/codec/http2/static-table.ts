@@ -1,6 +1,6 @@
 import { headerName, knownId, latin1Encode } from "@tsproxy/sdk";
 
-/** Pseudo headers, as they stand in the META of a field; 0: a regular one. */
+/** Ids of pseudo fields in META; 0: a regular field. */
 export const PSEUDO = {
   AUTHORITY: 1,
   METHOD: 2,
@@ -8,21 +8,21 @@ export const PSEUDO = {
   SCHEME: 4,
   STATUS: 5,
   PROTOCOL: 6,
-  /** Begins with a colon and is nothing that anybody may send. */
+  /** A name that begins with a colon and is not defined. */
   UNKNOWN: 7,
 } as const;
-/** What is known of a field: the low byte is KNOWN_NAMES' id, then one of PSEUDO, then what is odd about its bytes. */
+/** Bits that describe a field: the id in KNOWN_NAMES, the id in PSEUDO, and flags for irregular names and values. */
 export const META = {
   KNOWN: 0xff,
   PSEUDO_SHIFT: 8,
   PSEUDO: 0x700,
   MALFORMED_NAME: 0x800,
   MALFORMED_VALUE: 0x1000,
-  /** White space stands at an end of the value, and is none of it. */
+  /** The value begins or ends with white space, which must be trimmed. */
   SPACED: 0x2000,
 } as const;
 
-/** RFC 7541 Appendix A. */
+/** The static table (RFC 7541 Appendix A). */
 export const STATIC_FIELDS: readonly (readonly [string, string])[] = [
   [":authority", ""],
   [":method", "GET"],
@@ -97,12 +97,12 @@ const pseudoIds: Readonly<Record<string, number>> = {
   ":protocol": PSEUDO.PROTOCOL,
 };
 
-/** One of PSEUDO for a name that begins with a colon. */
+/** The PSEUDO id of a name that begins with a colon. */
 export function pseudoId(name: string): number {
   return pseudoIds[name] ?? PSEUDO.UNKNOWN;
 }
 
-/** The table's fields as lines `name: value CRLF`, one after the other; index 0 is nothing. */
+/** The fields as lines `name: value CRLF` in `staticBytes`; the arrays are by index, of which 0 is unused. */
 const texts = STATIC_FIELDS.map(([name, value]) => `${name}: ${value}\r\n`);
 export const staticBytes = latin1Encode(texts.join(""));
 export const staticAt = new Int32Array(STATIC_COUNT + 1);
@@ -110,7 +110,7 @@ export const staticNameSize = new Int32Array(STATIC_COUNT + 1);
 export const staticValueSize = new Int32Array(STATIC_COUNT + 1);
 export const staticHash = new Int32Array(STATIC_COUNT + 1);
 export const staticMeta = new Int32Array(STATIC_COUNT + 1);
-/** Index of the first field of that name, by the name's hash. */
+/** Index of the first field with a regular name, by the name's hash. */
 export const staticIndex = new Map<number, number>();
 
 let at = 0;

@@ -1,6 +1,6 @@
 import type { Counter, Gauge, Stats } from "@tsproxy/sdk";
 
-/** Envoy's names for what this codec never has: it keeps no metadata frames and frees streams at once. */
+/** Envoy's counters that stay at 0, as this codec ignores METADATA frames and closes streams at once. */
 const ALWAYS_ZERO = [
   "headers_cb_no_stream",
   "metadata_empty_frames",
@@ -9,17 +9,17 @@ const ALWAYS_ZERO = [
   "oghttp2_upstream_connections",
 ];
 const ALWAYS_ZERO_GAUGES = ["deferred_stream_close"];
-/** Envoy 1.40 names them and records nothing into them. */
+/** Histograms that Envoy 1.40 lists but never records. */
 const ALWAYS_EMPTY = ["cookie_count", "cookie_size", "header_count", "header_list_size"];
 
-/** `http2.` downstream, `cluster.<name>.http2.` upstream. */
+/** Codec stats: under `http2.` for downstream, under `cluster.<name>.http2.` for upstream connections. */
 export class Http2Stats {
   readonly droppedHeaders: Counter;
   readonly rejectedRequests: Counter;
   readonly goawaySent: Counter;
   readonly headerOverflow: Counter;
   readonly headerListTooLarge: Counter;
-  /** Envoy counts connections by the library that serves them; these are the names of its default. */
+  /** Envoy counts connections by HTTP/2 library; the names are those of its default, nghttp2. */
   readonly downstreamConnections: Counter;
   readonly upstreamConnections: Counter;
   readonly emptyFramesFlood: Counter;

@@ -1,4 +1,4 @@
-// Hot path: one a stream, and every body byte of it.
+// Hot path: one object per stream; all its body bytes pass through it.
 import { Chunk, HeaderMap, type Timer } from "@tsproxy/sdk";
 import { CODE } from "./frame.ts";
 import type { Session } from "./session.ts";
@@ -6,39 +6,39 @@ import type { Session } from "./session.ts";
 const NOTHING = new Uint8Array(0);
 
 /**
- * What both sides of an exchange have in common: windows, what waits in either direction, and how it ends.
+ * The part of a stream that client and server share: windows, waiting data of both directions, and its end.
  *
- *   received:  DATA ──► `deliver`            paused: kept in `#held`, and no window is given back for it
- *   sent:      `send` ──► DATA               no window, or a socket that is full: kept in `#pending`, and the source told to stop
+ *   received:  DATA ──► `#deliver`     while paused: kept in `#held`, without a WINDOW_UPDATE for it
+ *   sent:      `#send` ──► DATA        no window, or socket blocked: kept in `#pending`, and `onBlocked` stops the source
  */
 export abstract class Stream {
   id = 0;
   readonly session: Session;
-  /** Bytes that the peer may still send, and those taken that it has not been told of. */
+  /** Bytes that the peer may still send, and consumed bytes not yet returned to it by WINDOW_UPDATE. */
   receiveWindow: number;
   untold = 0;
   sendWindow: number;
-  /** The peer's half is complete: as far as we have read, and as far as anybody was told. */
+  /** The peer's half is complete: all of it is received; all of it is delivered to the decoder. */
   receiveEnded = false;
   deliveredEnd = false;
-  /** Our half is complete: as far as the encoder was told, and on the wire. */
+  /** Our half is complete: the encoder was given the end; END_STREAM has been written. */
   sendEnded = false;
   sentEnd = false;
   closed = false;
   headSent = false;
-  /** The final head of the peer has come. */
+  /** The peer's head has been received; 1xx responses do not count. */
   headReceived = false;
-  /** Body bytes that the peer's content-length still promises; -1: it promised nothing. */
+  /** Body bytes still to come by the peer's content-length; -1: no content-length. */
   contentLeft = -1;
-  /** It stands in the session's list of those that wait for a window. */
+  /** The stream is in FlowControl's list of streams that wait to send. */
   waiting = false;
   paused = false;
-  /** Frames of heads and bodies, with their own heads. */
+  /** Bytes of HEADERS, CONTINUATION and DATA frames, including frame heads. */
   wireReceived = 0;
   wireSent = 0;
   headerReceived = 0;
   headerSent = 0;
-  /** Envoy's word for what the peer did wrong, once it has. */
+  /** One of DETAILS once the peer has broken the protocol, else "". */
   lostDetails = "";
   readonly #chunk = new Chunk(NOTHING, 0, 0);
   #pending: Uint8Array[] | undefined = undefined;
@@ -56,16 +56,16 @@ export abstract class Stream {
     this.sendWindow = session.peerWindow;
   }
 
-  /** To the decoder. */
+  /** This and the next two methods pass events to the decoder. */
   protected abstract onBody(chunk: Chunk, endStream: boolean): void;
   protected abstract onTrailers(trailers: HeaderMap): void;
   protected abstract onBlocked(blocked: boolean): void;
-  /** The stream is lost. `code`: the peer's, or ours. */
+  /** Called when the stream ends early. `code`: the error code that the peer sent, or that we sent. */
   abstract onLost(by: "peer" | "us" | "connection" | "goaway", code: number): void;
 
   // ---- from the peer
 
-  /** A piece of a DATA frame. */
+  /** Takes a piece of a DATA frame. */
   receive(memory: Uint8Array, at: number, end: number, endStream: boolean): void {
     if (this.paused || this.#held !== undefined) {
       this.#held ??= [];
@@ -105,7 +105,7 @@ export abstract class Stream {
     if (!paused && this.#held !== undefined) this.session.resumeLater(this);
   }
 
-  /** What was held goes on, in a turn of its own. */
+  /** Delivers the held data; called in a later turn. */
   resume(): void {
     while (!this.paused && !this.closed && this.#held !== undefined) {
       const bytes = this.#held.shift();
@@ -153,7 +153,7 @@ export abstract class Stream {
     this.#wait();
   }
 
-  /** Sends what the windows let through. Where it stopped, or -1 if all has gone. */
+  /** Sends as much as the windows allow; returns the offset of the first byte not sent, or -1 if all are sent. */
   #send(memory: Uint8Array, at: number, end: number, endStream: boolean): number {
     const { session } = this;
     let q = at;
@@ -179,7 +179,7 @@ export abstract class Stream {
     this.onBlocked(true);
   }
 
-  /** Nobody else watches over a response that its source has finished and the peer does not take. */
+  /** Resets a stream whose message is complete but is not read by the peer; no other timeout applies to it. */
   #onFlushTimeout(): void {
     if (this.closed) return;
     this.session.stats.txFlushTimeout.inc();
@@ -191,7 +191,7 @@ export abstract class Stream {
     return this.#pending !== undefined;
   }
 
-  /** There may be a window again: one frame's worth, so that others get theirs. False: nothing is left, or nothing goes. */
+  /** Sends one frame of pending data, if the windows allow. False: nothing is left, or nothing can be sent now. */
   proceed(): boolean {
     const { session } = this;
     const pending = this.#pending;
@@ -223,7 +223,7 @@ export abstract class Stream {
     return false;
   }
 
-  /** The session has forgotten it. */
+  /** Called when the session has removed the stream; frees waiting data. */
   onClosed(): void {
     this.closed = true;
     this.#flushTimer?.cancel();
@@ -233,7 +233,7 @@ export abstract class Stream {
       this.session.stats.pendingSendBytes.add(-size);
       this.#pending = undefined;
     }
-    // Nobody takes it any more; its part of the connection's window must not be lost.
+    // Held data is discarded, but must be returned to the connection's window.
     if (this.#held !== undefined) {
       let size = 0;
       for (const bytes of this.#held) size += bytes.length;

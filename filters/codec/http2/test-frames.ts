@@ -1,6 +1,6 @@
 import { TYPE } from "./frame.ts";
 
-/** Frames of a test's peer, one char a byte. */
+/** A frame that a test sends or expects; payload with one char per byte. */
 export interface Frame {
   readonly type: number;
   readonly flags: number;
@@ -20,11 +20,11 @@ export function frame(type: number, flags: number, id: number, payload = ""): st
   return head + uint32(id) + payload;
 }
 
-/** A field that no table has and none gets. Short strings only. */
+/** Encodes a field as a literal without indexing; strings of up to 126 bytes. */
 export const literal = (name: string, value: string): string =>
   `\0${String.fromCharCode(name.length)}${name}${String.fromCharCode(value.length)}${value}`;
 
-/** `GET http://a/` and `POST http://a/`. */
+/** Header blocks of `GET http://a/` and `POST http://a/`. */
 export const GET = "\x82\x86\x84\x01\x01a";
 export const POST = "\x83\x86\x84\x01\x01a";
 
@@ -45,7 +45,7 @@ export function framesOf(bytes: string): Frame[] {
 
 const names = new Map(Object.entries(TYPE).map(([name, type]) => [type as number, name]));
 
-/** `TYPE id` and what matters of the payload. */
+/** Describes each frame as `TYPE id` with the relevant part of its payload. */
 export function framesText(bytes: string | readonly Frame[]): string[] {
   const frames = typeof bytes === "string" ? framesOf(bytes) : bytes;
   return frames.map(({ type, flags, id, payload }) => {

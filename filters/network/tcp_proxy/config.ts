@@ -8,16 +8,16 @@ import {
 } from "@tsproxy/sdk";
 
 const TunnelingConfig = Type.Object({
-  /** A format: `%REQUESTED_SERVER_NAME%:443`. */
+  /** A format string such as `%REQUESTED_SERVER_NAME%:443`. */
   hostname: Type.String({ minLength: 1 }),
   use_post: Type.Boolean({ default: false }),
   headers_to_add: Type.Array(HeaderValueOption, { default: [], maxItems: 1000 }),
-  /** "/" if it is empty. */
+  /** Empty: "/". */
   post_path: Type.String({ default: "" }),
 });
 export type TunnelingConfig = Static<typeof TunnelingConfig>;
 
-/** Of the hosts that a connection may go to: those whose `envoy.lb` metadata has these values. */
+/** Limits the hosts to those whose `envoy.lb` metadata has these values. */
 const MetadataMatch = Type.Object({
   filter_metadata: Type.Record(Type.String(), Type.Record(Type.String(), Type.Unknown()), {
     default: {},
@@ -40,12 +40,12 @@ export const Config = Type.Object({
     }),
   ),
   metadata_match: Type.Optional(MetadataMatch),
-  /** The client's address, for balancers that hash. */
+  /** Hashes the client's address for hash-based load balancers. */
   hash_policy: Type.Array(Type.Object({ source_ip: Type.Object({}) }), {
     default: [],
     maxItems: 1,
   }),
-  /** 0 turns it off. */
+  /** Milliseconds; 0: no timeout. */
   idle_timeout: Duration({ default: 3_600_000 }),
   max_connect_attempts: UInt32({ default: 1, minimum: 1 }),
   max_downstream_connection_duration: Type.Optional(Duration()),
@@ -57,7 +57,7 @@ export const Config = Type.Object({
       flush_access_log_on_connected: Type.Boolean({ default: false }),
     }),
   ),
-  /** Older than `access_log_options`. */
+  /** This and the next field are deprecated in favour of `access_log_options`. */
   access_log_flush_interval: Type.Optional(Duration()),
   flush_access_log_on_connected: Type.Boolean({ default: false }),
 });

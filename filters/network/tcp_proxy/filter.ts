@@ -1,10 +1,10 @@
-// Hot path: every read passes here, test/bench. Bytes are forwarded where they lie; nothing is allocated for a read.
+// Hot path (test/bench): handles every read. Bytes are forwarded without a copy or an allocation.
 //
-//   onConnect ──> connecting ──connected──> open ──both halves ended──> closing (what was written still goes out)
+//   onConnect ──> connecting ──connected──> open ──both halves ended──> closing (after all output is written)
 //                  │   ▲                     │ └──upstream gone──────────────▲
 //                  └───┘ another attempt     └──client gone, idle──> closed
 //
-// The client is not read from while the upstream connection is being made.
+// Reading from the client is paused until the upstream is connected.
 import {
   AccessLogs,
   type AccessLogType,
@@ -33,11 +33,11 @@ import {
 import { Config } from "./config.ts";
 import { type TunnelHandler, Tunneling, type UpstreamPipe } from "./tunnel.ts";
 
-/** Bytes that listener filters had read already may come before the upstream is there; more than this is a fault of ours. */
+/** Limit for bytes received before the upstream is connected: only those that listener filters had already read. */
 const MAX_EARLY_BYTES = 1024 * 1024;
-const MOST_HOSTS_LISTED = 64; // %UPSTREAM_HOSTS_ATTEMPTED%
+const MOST_HOSTS_LISTED = 64; // limit for %UPSTREAM_HOSTS_ATTEMPTED%
 
-/** One client's connection, tied to one connection of a cluster. */
+/** Proxies one downstream connection to one upstream connection. */
 class TcpProxy implements NetworkFilter {
   readonly #shared: Shared;
   readonly #downstream: DownstreamConnection;
@@ -45,13 +45,13 @@ class TcpProxy implements NetworkFilter {
   #cluster: Cluster | undefined = undefined;
   #clusterName = "";
   #host: Host | undefined = undefined;
-  /** Of attempts before that at `#host`. */
+  /** Hosts of the attempts before the one at `#host`. */
   #hostsBefore: AttemptedHost[] | undefined = undefined;
   #upstreamLocalAddress: Address | undefined = undefined;
   #upstream: Upstream | undefined = undefined;
   #attempts = 0;
   #connected = false;
-  /** Bytes (copied) and end that came before the upstream was connected. */
+  /** Copies of bytes received before the upstream was connected. */
   #early: Uint8Array[] | undefined = undefined;
   #earlyBytes = 0;
   #downstreamEnded = false;
@@ -64,7 +64,7 @@ class TcpProxy implements NetworkFilter {
   #idle: Timer | undefined = undefined;
   #maxDuration: Timer | undefined = undefined;
   #logTimer: Timer | undefined = undefined;
-  /** Also when it is gone, for access logs. */
+  /** Kept after the connection is closed, for access logs. */
   #upstreamConnection: Pick<Connection, "id" | "tls" | "remoteAddress"> | undefined = undefined;
   #downstreamFailure = "";
   readonly #flags: string[] = [];
@@ -78,7 +78,7 @@ class TcpProxy implements NetworkFilter {
     this.#downstream = downstream;
     this.#startedMs = shared.cx.now();
     downstream.describedBy = this;
-    // Counted although a filter before this one may turn the connection away, as in Envoy.
+    // As in Envoy, counts connections that a filter before this one may refuse.
     shared.stats.cxTotal.inc();
   }
 
@@ -99,7 +99,7 @@ class TcpProxy implements NetworkFilter {
       this.#maxDuration = cx.timer(() => this.#onMaxDuration());
       this.#maxDuration.arm(maxMs);
     }
-    // Server-first protocols: the upstream connection is made before the client says anything.
+    // Connects to the upstream before the client has sent anything, since in some protocols the server speaks first.
     this.#downstream.pause();
     const destination = this.#shared.chooseDestination();
     this.#clusterName = destination.name;
@@ -202,7 +202,7 @@ class TcpProxy implements NetworkFilter {
   }
 
   onUpstreamRefused(reason: "no_host" | "overflow"): void {
-    // That was no attempt.
+    // No connection was attempted.
     this.#attempts--;
     this.#upstream = undefined;
     this.#flags.push(reason === "no_host" ? "UH" : "UO");
@@ -249,7 +249,7 @@ class TcpProxy implements NetworkFilter {
       this.#onConnectFailure(event);
       return;
     }
-    // The idle timer goes on: a client that never takes the rest is let go.
+    // The idle timer keeps running: it closes the connection of a client that does not read the rest.
     this.#upstream = undefined;
     this.#connected = false;
     this.#upstreamPaused = false;
@@ -279,7 +279,7 @@ class TcpProxy implements NetworkFilter {
   #onConnectFailure(event: CloseEvent): void {
     this.#upstream = undefined;
     this.#transportFailure = event.transportFailure ?? "";
-    // What failed is told of even if the next one comes through, as in Envoy.
+    // As in Envoy, the flag is set even if a later attempt succeeds.
     if (this.#attempts === 1) this.#flags.push("UF");
     const cluster = this.#cluster!;
     if (this.#attempts < this.#shared.config.max_connect_attempts) {
@@ -291,11 +291,11 @@ class TcpProxy implements NetworkFilter {
     this.#downstream.close("abort");
   }
 
-  // ---- both
+  // ---- both directions
 
   #keepEarly(chunk: Chunk, endStream: boolean): void {
     if (endStream) this.#downstreamEnded = true;
-    // No upstream: none was found, or it is gone and the rest goes out to the client. Nobody wants these bytes.
+    // Without an upstream (none was found, or it has closed) the bytes are discarded.
     if (this.#upstream === undefined || chunk.end === chunk.at) return;
     this.#earlyBytes += chunk.end - chunk.at;
     if (this.#earlyBytes > MAX_EARLY_BYTES) {
@@ -318,7 +318,7 @@ class TcpProxy implements NetworkFilter {
     this.#downstream.close("flush");
   }
 
-  // Reads only note the time; a timer that is late enough decides. Arming it at every read would cost a command each.
+  // Reads only store the time, and the timer is armed again for the remainder: arming it on every read would cost a command each.
   #onIdle(): void {
     const { cx, config, stats } = this.#shared;
     const rest = this.#lastByteMs + config.idle_timeout - cx.now();
@@ -336,7 +336,7 @@ class TcpProxy implements NetworkFilter {
     this.#downstream.close("abort");
   }
 
-  /** Periodically, while the connection is open. */
+  /** Logs periodically while the connection is open. */
   #onLogTimer(): void {
     this.#log("TcpPeriodic");
     this.#logTimer!.arm(this.#shared.logEveryMs);
@@ -395,7 +395,7 @@ class TcpProxy implements NetworkFilter {
   }
 }
 
-/** One attempt at an upstream connection. It outlives its proxy while bytes of a client that has left still go out. */
+/** One attempt at an upstream connection. It outlives its TcpProxy while bytes of a client that has left are still written. */
 class Upstream implements TunnelHandler {
   /** Set as soon as `connect` has returned. */
   connection: UpstreamPipe | undefined = undefined;
@@ -406,7 +406,7 @@ class Upstream implements TunnelHandler {
     this.#proxy = proxy;
   }
 
-  /** The client is gone. `flush`: it left in good order, and what it sent still goes out. */
+  /** Called when the client is gone. `flush`: write all it has sent before closing; else abort. */
   leave(flush: boolean, stats: Stats): void {
     this.#proxy = undefined;
     const connection = this.connection;
@@ -448,15 +448,15 @@ class Upstream implements TunnelHandler {
   }
 }
 
-/** What the connections of one use of the filter share. */
+/** The state that the connections of one configured filter share. */
 class Shared implements NetworkFilterFactory {
   readonly config: Config;
   readonly cx: SetupContext;
   readonly stats: Stats;
   readonly logs: AccessLogs;
-  /** Undefined: upstream connections carry the client's bytes as they are. */
+  /** Undefined: plain TCP upstream connections. */
   readonly tunneling: Tunneling | undefined;
-  /** 0: only at the end of a connection. */
+  /** Milliseconds between access log entries of an open connection; 0: none before its end. */
   readonly logEveryMs: number;
   readonly logsConnected: boolean;
   readonly #clusters: readonly Destination[];
@@ -492,7 +492,7 @@ class Shared implements NetworkFilterFactory {
     return clusters[clusters.length - 1]!;
   }
 
-  /** Undefined: no policy asks for one. */
+  /** Hash of the client's address; undefined without a hash policy or address. */
   hashOf({ remoteAddress: { ip } }: DownstreamConnection): bigint | undefined {
     return this.config.hash_policy.length === 0 || ip === "" ? undefined : xxHash64(ip);
   }
@@ -507,7 +507,7 @@ export default defineNetworkFilter({
   setup: (config, cx) => new Shared(config, cx),
 });
 
-/** One of the clusters that connections go to. */
+/** A cluster that connections may go to. */
 interface Destination {
   readonly name: string;
   readonly weight: number;
@@ -529,7 +529,7 @@ function clustersOf(config: Config): readonly Destination[] {
   throw new ConfigError("cluster", "is missing; name a cluster, or weighted_clusters");
 }
 
-/** What subsets are chosen by, sorted by key; a weighted cluster has the last word on its keys. */
+/** Merges metadata criteria for subset selection, sorted by key; those of a weighted cluster take precedence. */
 function criteria(
   ...sources: readonly Config["metadata_match"][]
 ): readonly MetadataCriterion[] | undefined {
@@ -538,7 +538,7 @@ function criteria(
   return keys.length === 0 ? undefined : keys.map((key) => ({ key, value: merged[key] }));
 }
 
-/** Tunnels of Envoy's go through a router of their own, whose stats it shows; that router counts nothing of them. */
+/** Registers the stats of the router that Envoy uses for tunnels; they stay at 0, as in Envoy. */
 function listTunnelStats(cx: SetupContext, prefix: string): void {
   const scope = cx.stats.scope(`tcp.${prefix}.tcpproxy_tunneling.`);
   for (const why of [
@@ -564,14 +564,14 @@ type Stats = ReturnType<typeof statsOf>;
 
 function statsOf(cx: SetupContext, prefix: string) {
   const scope = cx.stats.scope(`tcp.${prefix}.`);
-  // Of things that do not happen here: nobody discovers clusters on demand, and nothing is overloaded.
+  // These stay at 0: drain and overload do not close connections here, and clusters are not discovered on demand.
   for (const name of [
     "downstream_cx_drain_close",
     "downstream_cx_overload_close",
     "route_delayed_total",
   ])
     scope.counter(name);
-  // Kept for people and their dashboards: a read is passed on at once.
+  // These stay at 0, as reads are forwarded at once; dashboards may use them.
   scope.gauge("downstream_cx_rx_bytes_buffered");
   scope.gauge("downstream_cx_tx_bytes_buffered");
   return {
@@ -579,7 +579,7 @@ function statsOf(cx: SetupContext, prefix: string) {
     noRoute: scope.counter("downstream_cx_no_route"),
     rxBytes: scope.counter("downstream_cx_rx_bytes_total"),
     txBytes: scope.counter("downstream_cx_tx_bytes_total"),
-    // Counted where a filter waits for data before the upstream connection is made, which none here does.
+    // Stays at 0: no filter waits for data before the upstream connection is made.
     earlyData: scope.counter("early_data_received_count_total"),
     pausedReading: scope.counter("downstream_flow_control_paused_reading_total"),
     resumedReading: scope.counter("downstream_flow_control_resumed_reading_total"),

@@ -25,7 +25,7 @@ import {
 } from "@tsproxy/sdk";
 import type { TunnelingConfig } from "./config.ts";
 
-/** As much of a connection as the proxy uses of its upstream. */
+/** The part of Connection that the proxy uses for its upstream. */
 export type UpstreamPipe = Pick<
   Connection,
   | "id"
@@ -40,14 +40,15 @@ export type UpstreamPipe = Pick<
   | "resume"
 >;
 
+/** Receives the events of a tunnel, or of a plain upstream connection. */
 export interface TunnelHandler extends ConnectionHandler {
-  /** Which host it is, and over which connection if there is one. Comes before `onConnected` and `onClosed`. */
+  /** Reports the host, and the connection if one was made; called before `onConnected` and `onClosed`. */
   onHost(host: Host, connection: Connection | undefined): void;
-  /** There was no attempt. May come before `open` returns. */
+  /** Called instead if no connection was attempted; may be called before `open` returns. */
   onRefused(reason: "no_host" | "overflow"): void;
 }
 
-/** `tunneling_config`: upstream connections are exchanges of an HTTP cluster (RFC 9110 §9.3.6, or POST). */
+/** `tunneling_config`: carries connections over CONNECT (RFC 9110 §9.3.6) or POST requests to an HTTP cluster. */
 export class Tunneling {
   readonly #hostname: Format;
   readonly #method: "CONNECT" | "POST";
@@ -76,7 +77,7 @@ export class Tunneling {
     head.authority = this.#hostname.format(source);
     this.#rules?.apply(head, source);
     const tunnel = new Tunnel(head, cluster, handler);
-    // A cluster that speaks either protocol gets HTTP/2.
+    // A cluster that uses the downstream protocol gets HTTP/2.
     tunnel.open({ ...context, head, downstreamProtocol: "HTTP/2" });
     return tunnel;
   }
@@ -85,10 +86,10 @@ export class Tunneling {
 const NOWHERE: Address = { ip: "", port: 0 };
 
 /**
- * One exchange that carries the bytes of one client, as a connection would.
+ * An HTTP exchange that carries one client's connection.
  *
  *   waiting for a connection ──> asking ──2xx──> open ──end of the response──> half open ──end() ──> over
- *          └── none ─────────────┴── another answer, reset ──> over, as a connection that could not be made
+ *          └── none ─────────────┴── another status, reset ──> over, reported as a connect failure
  */
 class Tunnel implements PoolCallbacks, ResponseDecoder, UpstreamPipe {
   readonly decoder: ResponseDecoder = this;
@@ -115,7 +116,7 @@ class Tunnel implements PoolCallbacks, ResponseDecoder, UpstreamPipe {
     if (!this.#over && this.#encoder === undefined) this.#handle = handle;
   }
 
-  // ---- from the proxy
+  // ---- called by the proxy
 
   get id(): number {
     return this.#connection?.id ?? 0;
@@ -137,7 +138,7 @@ class Tunnel implements PoolCallbacks, ResponseDecoder, UpstreamPipe {
     this.#encoder?.encodeBody(NOTHING, 0, 0, true);
     this.#ended = true;
   }
-  /** An exchange that is not complete is reset: HTTP has no other way to tell that the client has left. */
+  /** Resets an incomplete exchange, the only way in HTTP to tell that the client has left. */
   close(): void {
     this.#giveUp();
   }
@@ -148,7 +149,7 @@ class Tunnel implements PoolCallbacks, ResponseDecoder, UpstreamPipe {
     this.#encoder?.pauseReading(false);
   }
 
-  // ---- from the pool
+  // ---- called by the pool
 
   onPoolReady(encoder: RequestEncoder, host: Host, connection: Connection): void {
     this.#handle = undefined;
@@ -170,7 +171,7 @@ class Tunnel implements PoolCallbacks, ResponseDecoder, UpstreamPipe {
     this.#tellClosed({ timeout: reason === "connection_timeout", transportFailure });
   }
 
-  // ---- from the codec
+  // ---- called by the codec
 
   onInformational(): void {}
 
@@ -199,7 +200,7 @@ class Tunnel implements PoolCallbacks, ResponseDecoder, UpstreamPipe {
   }
   #onResponseEnd(): void {
     if (this.#over) return;
-    // Both halves are over: the exchange is the pool's again, and not to be reset.
+    // Both halves are complete, so the exchange must not be reset any more.
     if (this.#ended) this.#over = true;
     this.#handler.onEof();
   }

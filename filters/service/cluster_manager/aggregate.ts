@@ -5,15 +5,15 @@ import type { UpstreamCluster } from "./upstream-cluster.ts";
 
 const OVERPROVISIONING_FACTOR = 140;
 
-/** One level of priority among those of all clusters. */
+/** One priority level of one of the clusters. */
 interface Level {
   readonly cluster: UpstreamCluster;
-  /** Within its cluster. */
+  /** The level within its cluster, for healthy and for degraded hosts. */
   readonly healthy: NonNullable<BalancerContext["level"]>;
   readonly degraded: NonNullable<BalancerContext["level"]>;
 }
 
-/** The levels of some clusters, one cluster's after the other's, as if they were those of one. */
+/** Balancer of an aggregate cluster: uses the priority levels of its clusters, in their order, as levels of one cluster. */
 export class Aggregate implements ProvidedBalancer {
   readonly #names: readonly string[];
   readonly #clusterOf: (name: string) => UpstreamCluster | undefined;
@@ -54,7 +54,7 @@ export class Aggregate implements ProvidedBalancer {
     return undefined;
   }
 
-  /** Number of the level that the host is of, among those of all clusters. */
+  /** The host's priority level, numbered over all clusters; its own priority if it belongs to none of them. */
   priorityOf(host: Host): number {
     const own = host.priority ?? 0;
     const level = this.#levels.findIndex(
@@ -64,7 +64,7 @@ export class Aggregate implements ProvidedBalancer {
     return level < 0 ? own : level;
   }
 
-  /** Loads are computed anew when the hosts of any of the clusters have changed. */
+  /** Computes the loads again if hosts of any of the clusters, or their health, have changed. */
   #refresh(): void {
     let changes = 0;
     for (const name of this.#names) changes += (this.#clusterOf(name)?.changes ?? 0) + 1;
@@ -94,7 +94,7 @@ export class Aggregate implements ProvidedBalancer {
   }
 }
 
-/** What the request says, but for its level. */
+/** The context of a request, limited to one level. */
 class AtLevel implements BalancerContext {
   readonly metadataMatch: BalancerContext["metadataMatch"];
   readonly priority: BalancerContext["priority"];
@@ -114,7 +114,7 @@ class AtLevel implements BalancerContext {
     this.level = level;
   }
 
-  /** Asked for only by those who need it: it may give the client a cookie. */
+  /** Computed only on demand, as that may give the client a cookie. */
   get hash(): BalancerContext["hash"] {
     return this.#context.hash;
   }

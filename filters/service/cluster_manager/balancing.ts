@@ -21,23 +21,23 @@ export interface BalancingOptions extends LoadOptions {
   readonly weightedPriorityHealth: boolean;
 }
 
-/** What all policies of a cluster share. */
+/** What the load-balancing policies of a cluster share. */
 export interface Balancing {
   readonly stats: Stats;
   readonly runtime: Runtime;
   readonly panics: Pick<Counter, "inc">;
   readonly options: BalancingOptions;
-  /** Balancers are made at once, not when they are first asked. */
+  /** Make balancers at once rather than at the first request. */
   readonly eager: boolean;
   /** Key of the locality that this proxy runs in. */
   readonly ownLocality: string;
-  /** Of the whole cluster. */
+  /** All hosts of the cluster. */
   allHosts(): readonly UpstreamHost[];
-  /** Undefined: the config names no cluster of our own. */
+  /** The cluster that this proxy belongs to; undefined if the config names none. */
   local(): LocalCluster | undefined;
 }
 
-/** A policy put to work on some hosts of a cluster; it goes over to new code of the policy by itself. */
+/** Balances over some hosts of a cluster by one policy; changes to new code of the policy when that is reloaded. */
 export class Spread implements Balancer {
   readonly #balancing: Balancing;
   readonly #key: string;
@@ -70,7 +70,7 @@ export class Spread implements Balancer {
   choose(context: BalancerContext): UpstreamHost | undefined {
     if (this.#slot.current !== this.#generation) this.#renew();
     const host = this.#balancer?.choose(context, 0);
-    // A dropped-in balancer may answer anything.
+    // A user's balancer may return anything.
     return host instanceof UpstreamHost ? host : undefined;
   }
 
@@ -80,7 +80,7 @@ export class Spread implements Balancer {
     return host instanceof UpstreamHost ? host : undefined;
   }
 
-  /** Gives the policy's generation back. No host from here on. */
+  /** Releases the policy's generation; `choose` returns undefined afterwards. */
   dispose(): void {
     this.#balancer?.dispose?.();
     this.#balancer = undefined;
@@ -96,7 +96,7 @@ export class Spread implements Balancer {
     this.#build();
   }
 
-  /** Levels are made by what the policy says of itself, which may not be known yet. */
+  /** Builds again once the policy's properties are known: Levels depends on them, and they may not be known at first. */
   #listen(): void {
     const generation = this.#generation;
     const policy = generation.value;

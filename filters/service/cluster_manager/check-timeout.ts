@@ -1,13 +1,13 @@
 import type { SetupContext, Timer } from "@tsproxy/sdk";
 
-/** Looked at that often within one time-out. */
+/** A timeout is measured in this many parts. */
 const PARTS = 5;
-/** Timers are that late of themselves. */
+/** Delay of a timer that does not count as a blocked thread. */
 const SLACK_MS = 30;
 
 /**
- * The time-out of a check, which counts only time in which this thread ran: while it stands still (the proxy starts, a filter is
- * built) answers lie unread, and a host must not be taken for dead for that.
+ * Timeout of a health check that excludes time in which this thread was blocked (at startup, or while a filter is built):
+ * answers are not read then, which must not make a host unhealthy.
  */
 export class CheckTimeout {
   readonly #cx: Pick<SetupContext, "timer" | "now">;

@@ -1,4 +1,4 @@
-// Hot path: each exchange takes one of these and gives it back.
+// Hot path: limits are acquired and released for every exchange.
 import {
   type Gauge,
   type Priority,
@@ -19,7 +19,7 @@ const DEFAULTS: Thresholds = Object.freeze({
   maxRequests: 1024,
   maxRetries: 3,
 });
-/** How often the gauges are brought up to date. */
+/** Interval at which the gauges are updated. */
 const SHOW_MS = 50;
 
 type ThresholdsConfig = NonNullable<
@@ -31,7 +31,7 @@ function thresholdsConfig(config: ClusterConfig, priority: Priority): Thresholds
   return config.circuit_breakers?.thresholds.find((entry) => entry.priority === name);
 }
 
-/** Limits as Envoy reports them, without runtime. */
+/** The configured limits, as Envoy's admin reports them: runtime overrides are not included. */
 export function thresholdsOf(config: ClusterConfig, priority: Priority): Thresholds {
   const entry = thresholdsConfig(config, priority);
   return {
@@ -42,7 +42,7 @@ export function thresholdsOf(config: ClusterConfig, priority: Priority): Thresho
   };
 }
 
-/** So many of one thing at a time, in all workers together. */
+/** A limit on a count that all workers share. */
 export class Limit {
   readonly count: SharedCount;
   readonly #most: { readonly value: number };
@@ -61,7 +61,7 @@ export class Limit {
   tryAcquire(): boolean {
     return this.count.tryAcquire(this.#most.value) > 0;
   }
-  /** Beyond the limit, if need be. */
+  /** Counts one more even if the limit is exceeded. */
   acquire(): void {
     this.count.acquire();
   }
@@ -77,9 +77,9 @@ export class CircuitBreaker {
   readonly requests: Limit;
   readonly retries: Limit;
   readonly pools: Limit;
-  /** The config limits connections: the limit is held even where Envoy's workers would go beyond it, each by one. */
+  /** The config sets `max_connections`: it is enforced exactly, while each worker of Envoy may exceed it by one. */
   readonly exact: boolean;
-  /** Requests wait in pools that may not open a connection; how many pools, in all workers. */
+  /** Number of pools, over all workers, in which requests wait because no connection may be opened. */
   readonly starving: SharedCount;
 
   constructor(config: ClusterConfig, priority: Priority, cx: SetupContext) {
@@ -106,7 +106,7 @@ export class CircuitBreaker {
     if (cx.role !== "canary") usersOf(config, priority, cx).acquire();
   }
 
-  /** As many as are a share of what is in progress. */
+  /** `retry_budget`: the limit of retries is a percentage of active and pending requests. */
   #budget(
     config: ClusterConfig,
     priority: Priority,
@@ -138,12 +138,12 @@ export class CircuitBreaker {
   }
 }
 
-/** How often threads have made these limits: nothing is held under them before. */
+/** Counts how often threads have created these limits; while 0, none of them is in use. */
 function usersOf(config: ClusterConfig, priority: Priority, cx: SetupContext): SharedCount {
   return cx.sharedCount(`circuit_breakers|${config.name}|${priority}|users`);
 }
 
-/** Envoy's names of the limits, for `…_open` and `remaining_…`. */
+/** Each limit with Envoy's names for its gauges `…_open` and `remaining_…`. */
 const SHOWN = [
   ["connections", "cx", "cx"],
   ["pools", "cx_pool", "cx_pools"],
@@ -159,7 +159,7 @@ const BREAKER_STATS: StatSet = {
   histograms: [],
 };
 
-/** Shown by the control thread, for all workers; a gauge of each would not add up. The gauge is made when the limit is reached. */
+/** Gauges of one limit, set only by the control thread, as values of all threads are added. `…_open` is made when needed. */
 class ShownLimit {
   readonly #limit: Limit;
   readonly #makeOpen: () => Gauge;
@@ -175,10 +175,10 @@ class ShownLimit {
   show(): void {
     const { most, count } = this.#limit;
     const { value } = count;
-    // A limit of 0 that nothing has ever touched is not shown as open, as in Envoy.
+    // As in Envoy, a limit of 0 is not shown as open before it is used.
     if (value > 0 && value >= most) (this.#open ??= this.#makeOpen()).set(1);
     else this.#open?.set(0);
-    // No limit is 2^64 - 1 in Envoy, and that less what is held is, in 64 bits, this.
+    // Envoy's value for "no limit" is 2^64 - 1; minus the current count, read as a signed 64-bit number, that is -1 - value.
     if (most === Number.MAX_SAFE_INTEGER) this.#remaining?.set(-1 - value);
     else this.#remaining?.set(Math.max(0, most - value));
   }
@@ -188,13 +188,16 @@ class ShownLimit {
   }
 }
 
-/** Limits that nobody uses yet. */
+/** Limits that are not in use yet. */
 interface Unused {
   readonly users: SharedCount;
   readonly show: () => void;
 }
 
-/** All breakers of one generation of clusters, for stats. On the control thread. Most of a thousand clusters have no traffic. */
+/**
+ * Stats of all circuit breakers of one generation of clusters, on the control thread. Limits are shown only once in use, as
+ * in large configs most clusters have no traffic.
+ */
 export class BreakerDisplay {
   readonly #limits: ShownLimit[] = [];
   #unused: Unused[] = [];
@@ -212,7 +215,7 @@ export class BreakerDisplay {
             stats.scope(`circuit_breakers.${priority}.`),
             tracks,
           );
-        // What remains of a limit shows from the beginning.
+        // With `track_remaining` the gauges exist from the beginning.
         if (tracks) show();
         else this.#unused.push({ users: usersOf(config, priority, cx), show });
       }

@@ -6,19 +6,19 @@ import { OutlierDetector, OutlierRecord, type SuccessRates } from "./outlier-det
 import { type OutlierTable, outlierTable, type Row } from "./outlier-monitor.ts";
 import type { UpstreamCluster } from "./upstream-cluster.ts";
 
-/** What the control thread tells workers of the health of a cluster's hosts. */
+/** Health of a cluster's hosts, published by the control thread to the workers. */
 export interface HealthList {
-  /** As with lists of hosts: a list for another config of that name is not for us. */
+  /** Fingerprint of the cluster's config; receivers with another config ignore the list. */
   readonly config: string;
-  /** Every host has been checked once, or need not be. */
+  /** Every host with active checks has been checked at least once. */
   readonly warm: boolean;
-  /** By host id; those without a flag are left out. */
+  /** Bits of FLAG by host id; hosts without a flag are left out. */
   readonly flags: Readonly<Record<string, number>>;
-  /** Where workers count for outlier detection, by host id. */
+  /** Slots of the outlier table in which workers count, by host id. */
   readonly slots: Readonly<Record<string, number>>;
 }
 
-/** What a generation leaves to the next of the health of one host. */
+/** Health state of one host, handed over to the next generation. */
 export interface HostRecord {
   readonly flags: number;
   readonly slot: number | undefined;
@@ -26,9 +26,10 @@ export interface HostRecord {
   readonly outlier: OutlierRecord;
 }
 
-/** Hosts of a discovered cluster that outlier detection has room for; a static one has room for all. */
+/** Slots of the outlier table for a discovered cluster; a static one has a slot for each host. */
 const DISCOVERED_SLOTS = 512;
 
+/** Number of slots in a cluster's outlier table. */
 export function outlierSlots(config: ClusterConfig): number {
   if (config.type !== "STATIC") return DISCOVERED_SLOTS;
   const localities = config.load_assignment?.endpoints ?? [];
@@ -38,13 +39,13 @@ export function outlierSlots(config: ClusterConfig): number {
   );
 }
 
-/** The memory that workers count in; its name tells configs apart, as slots belong to hosts of one config. */
+/** Opens the shared memory for outlier counts. Its name contains the number of slots, as the size depends on that. */
 export function openOutlierTable(cx: SetupContext, config: ClusterConfig): OutlierTable {
   const slots = outlierSlots(config);
   return cx.cell(`outlier ${config.name} ${slots}`, outlierTable(slots));
 }
 
-/** One host on the control thread. */
+/** Health state of one host on the control thread. */
 class Member {
   spec: HostSpec;
   flags: number;
@@ -60,7 +61,7 @@ class Member {
   }
 }
 
-/** Active checks and outlier detection of one cluster: runs once a process, on the control thread. */
+/** Active checks and outlier detection of one cluster; runs once per process, on the control thread. */
 export class ClusterHealth {
   readonly #config: ClusterConfig;
   readonly #checks: ClusterChecks | undefined;
@@ -79,9 +80,9 @@ export class ClusterHealth {
     readonly cluster: UpstreamCluster;
     readonly checker: Slot<HealthChecker> | undefined;
     readonly hadTraffic: () => boolean;
-    /** Flags have changed. */
+    /** Called when flags of hosts have changed. */
     readonly onChanged: () => void;
-    /** A host that was kept only because it was healthy is so no more. */
+    /** Called when a host that was kept only because it was healthy has failed. */
     readonly onRemoved: () => void;
   }) {
     const { cx, config, cluster, checker } = parts;
@@ -117,14 +118,14 @@ export class ClusterHealth {
     }
   }
 
-  /** Begins, where the generation before has stopped if that had the same cluster. */
+  /** Starts checks and detection. `before`: state of the previous generation, if it had the same cluster. */
   start(before: ReadonlyMap<string, HostRecord> | undefined): void {
     this.#started = true;
     for (const [id, record] of before ?? []) {
       const member = this.#members.get(id);
       if (member === undefined) continue;
       this.#leaveSlot(member);
-      // Another version of this package may have made it: its fields are taken, not itself.
+      // The record may be from another version of this package, so only its fields are copied.
       const outlier = Object.assign(new OutlierRecord(), record.outlier, { counted: [0, 0, 0, 0] });
       const taken = new Member(member.spec, record.flags, outlier);
       taken.checked = record.checked;
@@ -149,7 +150,7 @@ export class ClusterHealth {
     return this.#members;
   }
 
-  /** The hosts there are, with those of before that discovery names no more and that active checks still find healthy. */
+  /** Adds hosts to the list that discovery no longer names but that are still healthy by active checks. */
   retain(hosts: readonly HostSpec[], idOf: (spec: HostSpec) => string): readonly HostSpec[] {
     const ignores = this.#config.ignore_health_on_host_removal === true;
     if (this.#checks === undefined || ignores || !this.#started) return hosts;
@@ -185,7 +186,7 @@ export class ClusterHealth {
     this.#detector?.onHosts();
   }
 
-  /** What flags a host begins with: with active checks it is nobody's until the first has gone well. */
+  /** Initial flags of a host, see `firstFlags`; 0 if this cluster has no active checks. */
   #firstFlags(spec: HostSpec): number {
     return this.#checks === undefined ? 0 : firstFlags(this.#config, spec);
   }
@@ -219,7 +220,7 @@ export class ClusterHealth {
     if (changed || first) this.#onChanged();
   }
 
-  // ---- what workers report
+  // ---- reports from workers
 
   onRow(id: string, row: Row): void {
     const member = this.#members.get(id);
@@ -230,7 +231,7 @@ export class ClusterHealth {
     this.#members.get(id)?.check?.onPassiveFailure();
   }
 
-  // ---- what there is to tell
+  // ---- state for workers and admin
 
   get warm(): boolean {
     if (!this.#started) return false;
@@ -256,13 +257,13 @@ export class ClusterHealth {
     return { external: outlier?.successRate ?? -1, local: outlier?.localSuccessRate ?? -1 };
   }
 
-  /** Undefined: no outlier detection. */
+  /** Success rates of the cluster; undefined without outlier detection. */
   rates(): { readonly external: SuccessRates; readonly local: SuccessRates } | undefined {
     return this.#detector;
   }
 }
 
-/** With active checks a host is nobody's until the first has gone well. */
+/** Initial flags of a host: with active checks it counts as failed until its first check succeeds. */
 export function firstFlags(config: ClusterConfig, spec: HostSpec): number {
   if ((config.health_checks ?? []).length === 0 || spec.healthCheck?.disabled === true) return 0;
   const pending = config.common_lb_config?.ignore_new_hosts_until_first_hc === true;

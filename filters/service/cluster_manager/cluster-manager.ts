@@ -22,41 +22,41 @@ import { type LocalCluster, localityKey } from "./localities.ts";
 import { Membership } from "./membership.ts";
 import { type Codecs, UpstreamCluster } from "./upstream-cluster.ts";
 
-const LOOK_MS = 1_000; // how soon new code of a cluster package is noticed
+const LOOK_MS = 1_000; // interval of looking for new code of cluster packages
 
-/** One cluster of the config, and where its hosts come from. */
+/** One cluster of the config with the source of its hosts. */
 interface Entry {
   readonly cluster: UpstreamCluster;
   readonly type: Slot<ClusterType>;
-  /** The generation of `type` that the hosts come from. */
+  /** The generation of `type` that currently provides the hosts. */
   generation: Slot<ClusterType>["current"];
   stop: () => void;
-  /** Its first list has come. */
+  /** The first list of hosts has arrived. */
   warm: boolean;
   onWarm: () => void;
-  /** Its config is the same as in the generation before, which goes on checking its hosts until that one ends. */
+  /** The config is the same as in the previous generation, which checks the hosts until it ends. */
   readonly inherited: boolean;
-  /** On the control thread: what was published last. */
+  /** The hosts published last; only on the control thread. */
   published: readonly HostSpec[] | undefined;
-  /** What discovery said last; hosts that it names no more may be among the published ones. */
+  /** The last result of discovery; published hosts may include others that were kept because they are healthy. */
   discovered: readonly HostSpec[] | undefined;
 }
 
-/** What the control thread tells all others about the hosts of a cluster. */
+/** Hosts of a cluster, published by the control thread to all others. */
 interface HostList {
-  /** A list for another config of that name (prepared, and perhaps never put into service) is not for us. */
+  /** Fingerprint of the cluster's config: lists for another one, perhaps only prepared, are ignored. */
   readonly config: string;
   readonly hosts: readonly HostSpec[];
 }
 
-/** All clusters of one generation, on one thread. */
+/** The clusters of one generation on one thread. */
 export class ClusterManager implements Service {
   readonly clusters: Clusters;
   readonly #cx: SetupContext;
   readonly #entries = new Map<string, Entry>();
-  /** Whom this generation replaces, until it does. */
+  /** The generation that this one replaces; undefined once it has. */
   #previous: Estate | undefined;
-  /** Generations that go on with what they had begun, the latest first. */
+  /** Earlier generations that still finish exchanges, the latest first. */
   #ancestors: readonly Estate[];
   readonly #estate: Estate;
   readonly #ownLocality: string;
@@ -86,7 +86,7 @@ export class ClusterManager implements Service {
     this.clusters = { get: (name) => this.#entries.get(name)?.cluster };
     this.#look = cx.timer(() => this.#onLook());
     this.#heir = this.#asHeir();
-    // First of all, for a cluster that is refused below must not leave those before it behind.
+    // Registered before clusters are added: if one is refused below, those before it must be released.
     cx.onDispose(() => this.#dispose());
     const codecs: Codecs = {
       http1: cx.shipped("codec", "codec/http1"),
@@ -104,7 +104,7 @@ export class ClusterManager implements Service {
     else this.#heir.begin();
   }
 
-  /** Where requests come from, for clusters that count zones. Undefined: the config does not say. */
+  /** The cluster that this proxy belongs to, for zone-aware routing; undefined if the config names none. */
   #local(): LocalCluster | undefined {
     const { localCluster } = this.#cx.node;
     return localCluster === undefined
@@ -158,7 +158,7 @@ export class ClusterManager implements Service {
     this.#follow(entry, config.wait_for_warm_on_init ?? true);
   }
 
-  /** The package of a type is found by Envoy's own word for it. */
+  /** Finds the packages of a cluster's type, by Envoy's name of the type, and of its load-balancing policy. */
   #packages(
     config: ClusterConfig,
     at: string,
@@ -186,7 +186,7 @@ export class ClusterManager implements Service {
 
   #checker(config: ClusterConfig, at: string): Slot<HealthChecker> | undefined {
     const check = config.health_checks?.[0];
-    // Workers do not check; what a checker refuses, the canary has seen.
+    // Workers do not check hosts; the canary has validated the checker's config.
     if (check === undefined || this.#cx.role === "worker") return undefined;
     const where = `${at}.health_checks[0]`;
     const { place, ref } = checkerOf(check, where);
@@ -195,7 +195,7 @@ export class ClusterManager implements Service {
 
   // ---- hosts
 
-  /** The control thread finds out how the hosts are; workers are told. */
+  /** On the control thread, starts to determine the health of hosts; elsewhere subscribes to the result. */
   #followHealth(
     entry: Entry,
     config: ClusterConfig,
@@ -218,7 +218,7 @@ export class ClusterManager implements Service {
       this.#cx.waitFor(warm, `the first health checks of cluster "${cluster.name}"`);
   }
 
-  /** The control thread finds out who the hosts are; workers are told. */
+  /** On the control thread, starts the discovery of hosts; elsewhere subscribes to the result. */
   #follow(entry: Entry, wait: boolean): void {
     const { cluster } = entry;
     if (this.#cx.role === "control") this.#discover(entry);
@@ -243,7 +243,7 @@ export class ClusterManager implements Service {
     const desk = this.#desk;
     if (desk?.get(cluster.name) !== undefined) {
       desk.onHosts(cluster.name, cluster.specs());
-      // The first list: its hosts are checked from here on, unless the generation before still does.
+      // With the first list health checks start, unless the previous generation still checks these hosts.
       if (!entry.warm && !entry.inherited) desk.start(cluster.name, undefined);
     }
     entry.warm = true;
@@ -257,7 +257,7 @@ export class ClusterManager implements Service {
     this.#membership?.update(cluster.name, cluster.specs(), this.#desk?.get(cluster.name));
   }
 
-  /** A host that discovery does not name any more, and that was kept while it was healthy, goes. */
+  /** Removes hosts that discovery no longer names and that were kept only while they were healthy. */
   #onHealthyNoMore(entry: Entry | undefined): void {
     if (entry?.discovered !== undefined) this.#onDiscovered(entry, entry.discovered);
   }
@@ -292,7 +292,7 @@ export class ClusterManager implements Service {
     this.#cx.publish(topicOf(entry.cluster.name), list);
   }
 
-  /** A reload of a cluster package replaces where the hosts come from, and the hosts only as far as they differ. */
+  /** Looks for reloaded cluster packages: the source of hosts is replaced, hosts that stay the same are kept. */
   #onLook(): void {
     for (const entry of this.#entries.values()) {
       if (entry.type.current === entry.generation) continue;
@@ -346,7 +346,7 @@ export class ClusterManager implements Service {
     return undefined;
   }
 
-  /** Generations that have finished are forgotten, with all their code. */
+  /** Releases earlier generations without open sockets, so that their code can be freed. */
   #forgetAncestors(): void {
     if (!this.#active || this.#ancestors.length === 0) return;
     const finished = this.#ancestors.filter((ancestor) => ancestor.open() === 0);
@@ -384,7 +384,7 @@ export class ClusterManager implements Service {
       this.#estate.heir?.begin();
       this.#surrender(this.#estate.heir);
     } else {
-      // It was prepared and dropped; the one before goes on.
+      // This generation was prepared and then dropped; the previous one continues.
       this.#surrender(undefined);
       if (this.#previous?.heir !== this.#heir) return;
       this.#previous.heir = undefined;
@@ -401,7 +401,7 @@ export class ClusterManager implements Service {
   }
 }
 
-/** What an estate is once its generation has finished. */
+/** Content of an estate after its generation has finished. */
 const NOTHING_LEFT: Partial<Estate> = {
   fingerprints: new Map(),
   members: new Map(),
@@ -417,7 +417,7 @@ const NOTHING_LEFT: Partial<Estate> = {
 
 const topicOf = (cluster: string): string => `cluster/${cluster}/hosts`;
 
-/** Runs the setup of an inner package; what it refuses gets its place in our config. */
+/** Runs the setup of an inner package and adds the place in our config to its errors. */
 function placed<T>(at: string, field: string, setup: () => T): T {
   try {
     return setup();

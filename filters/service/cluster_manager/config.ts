@@ -36,7 +36,7 @@ import { TransportConfig } from "./transports.ts";
 
 const MAX_RING = 8 * 1024 * 1024;
 
-/** Envoy's `lb_subset_config`; what its fields mean is the subset balancer's to say. */
+/** Envoy's `lb_subset_config`; implemented by filters/balancer/subset. */
 const LbSubsetConfig = Type.Object({
   fallback_policy: Type.Optional(Enum(["NO_FALLBACK", "ANY_ENDPOINT", "DEFAULT_SUBSET"])),
   default_subset: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
@@ -83,11 +83,11 @@ const BothOptions = Type.Object({
 const HttpProtocolOptions = Type.Object({
   common_http_protocol_options: Type.Optional(CommonHttpOptions),
   upstream_http_protocol_options: Type.Optional(UpstreamHttpOptions),
-  /** One protocol: the one whose options are there. */
+  /** A fixed protocol: HTTP/2 if its options are given, else HTTP/1.1. */
   explicit_http_config: Type.Optional(BothOptions),
-  /** The one that the request came in. */
+  /** The protocol of the downstream request. */
   use_downstream_protocol_config: Type.Optional(BothOptions),
-  /** The one that TLS agrees on (ALPN); HTTP/1.1 without. */
+  /** The protocol negotiated by ALPN; HTTP/1.1 without TLS. */
   auto_config: Type.Optional(BothOptions),
   http_filters: UpstreamHttpFilters(),
 });
@@ -138,11 +138,11 @@ const SourceAddress = Type.Object({
 
 const BindConfig = Type.Object({
   source_address: Type.Optional(SourceAddress),
-  /** For upstreams of the other family. */
+  /** For upstreams of the other address family. */
   extra_source_addresses: Type.Optional(Type.Array(Type.Object({ address: SourceAddress }))),
-  /** The older name of the same. */
+  /** Older name of `extra_source_addresses`. */
   additional_source_addresses: Type.Optional(Type.Array(SourceAddress)),
-  /** Envoy has but one: by the family of the upstream's address, which is what happens without it. */
+  /** Envoy has only the default selector, by address family of the upstream; the same applies without it. */
   local_address_selector: Type.Optional(
     TypedExtension({
       "envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector": Type.Object(
@@ -158,14 +158,14 @@ export const HTTP_PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpPro
 export const ClusterConfig = Type.Object({
   name: Type.String({ minLength: 1 }),
   alt_stat_name: Type.Optional(Type.String()),
-  /** Shown in access logs, and matched by filters. */
+  /** For access logs and filters. */
   metadata: Type.Optional(
     Type.Object({
       filter_metadata: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
       typed_filter_metadata: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
     }),
   ),
-  /** Each is a package of that name in filters/cluster. */
+  /** Each value is a package of that name in filters/cluster. */
   type: Enum(["STATIC", "STRICT_DNS", "LOGICAL_DNS", "EDS", "ORIGINAL_DST"], { default: "STATIC" }),
   cluster_type: Type.Optional(Extension("cluster")),
   cleanup_interval: Type.Optional(Duration()),
@@ -183,7 +183,7 @@ export const ClusterConfig = Type.Object({
     }),
   ),
   connect_timeout: Duration({ default: 5_000 }),
-  /** Each is a package of that name in filters/balancer. */
+  /** Each value but LOAD_BALANCING_POLICY_CONFIG is a package of that name in filters/balancer. */
   lb_policy: Enum(
     [
       "ROUND_ROBIN",
@@ -223,7 +223,7 @@ export const ClusterConfig = Type.Object({
   outlier_detection: Type.Optional(OutlierDetection),
   close_connections_on_host_health_failure: Type.Optional(Type.Boolean()),
   ignore_health_on_host_removal: Type.Optional(Type.Boolean()),
-  /** Connections to its hosts serve the requests of one client connection only. */
+  /** An upstream connection serves the requests of only one downstream connection. */
   connection_pool_per_downstream_connection: Type.Optional(Type.Boolean()),
   preconnect_policy: Type.Optional(
     Type.Object({
@@ -267,7 +267,7 @@ export const ClusterConfig = Type.Object({
       per_endpoint_stats: Type.Optional(Type.Boolean()),
     }),
   ),
-  /** The older name of `track_cluster_stats.timeout_budgets`. */
+  /** Older name of `track_cluster_stats.timeout_budgets`. */
   track_timeout_budgets: Type.Optional(Type.Boolean()),
   ...TransportConfig,
   per_connection_buffer_limit_bytes: Type.Optional(UInt32()),
@@ -288,9 +288,9 @@ export const ClusterConfig = Type.Object({
   typed_extension_protocol_options: Type.Optional(
     Type.Object({ [HTTP_PROTOCOL_OPTIONS]: Type.Optional(HttpProtocolOptions) }),
   ),
-  /** Counts where the options of the protocol have none. */
+  /** Used if the protocol options set none. */
   max_requests_per_connection: Type.Optional(UInt32()),
-  /** The older place of the same options; counts where the newer is absent. */
+  /** This and the next three fields are the older place of the protocol options; used if the newer message is absent. */
   common_http_protocol_options: Type.Optional(CommonHttpOptions),
   upstream_http_protocol_options: Type.Optional(UpstreamHttpOptions),
   http_protocol_options: Type.Optional(Http1Options),
@@ -304,7 +304,7 @@ export type ClusterConfig = Static<typeof ClusterConfig>;
 export const Config = Type.Array(ClusterConfig);
 export type Config = Static<typeof Config>;
 
-/** What a schema cannot say. */
+/** Checks what the schema cannot express; throws ConfigError. */
 export function check(config: Config): void {
   const names = new Set<string>();
   for (const [k, cluster] of config.entries()) {
@@ -346,7 +346,7 @@ function dropOf(config: ClusterConfig): Fraction {
     : fractionOf(drop.drop_percentage);
 }
 
-/** The policy of its ClusterLoadAssignment, as Envoy's config dump shows it. */
+/** The policy of the cluster's ClusterLoadAssignment, as in Envoy's config dump. */
 export function policyOf(config: ClusterConfig): Readonly<Record<string, unknown>> {
   const [drop] = config.load_assignment?.policy?.drop_overloads ?? [];
   const { numerator, denominator } = dropOf(config);
@@ -364,16 +364,16 @@ export function policyOf(config: ClusterConfig): Readonly<Record<string, unknown
   };
 }
 
-/** `drop_overloads`, 0 to 1; `limit`: how many percent it may be at most. */
+/** The fraction of requests to drop by `drop_overloads`, 0 to 1; `limit`: its maximum in percent. */
 export function dropOverloadOf(config: ClusterConfig, limit: number): number {
   const { numerator, denominator } = dropOf(config);
   return Math.min(numerator / denominator, limit / 100);
 }
 
-/** Undefined: the cluster wants no more than everybody. */
+/** The optional stats that the cluster tracks; undefined: none. */
 export function tracksOf(config: ClusterConfig): TrackedStats | undefined {
   const tracked = config.track_cluster_stats;
-  // The newer message has the word where both are there.
+  // The newer field takes precedence.
   const timeoutBudgets = tracked?.timeout_budgets ?? config.track_timeout_budgets ?? false;
   const requestResponseSizes = tracked?.request_response_sizes ?? false;
   return timeoutBudgets || requestResponseSizes
@@ -388,7 +388,7 @@ function extraSources(bind: BindConfig): readonly Static<typeof SourceAddress>[]
   ];
 }
 
-/** The sentences are Envoy's. */
+/** Checks `upstream_bind_config`, with Envoy's error messages. */
 function checkBinding(cluster: ClusterConfig, at: string): void {
   const bind = cluster.upstream_bind_config;
   if (bind === undefined) return;
@@ -424,7 +424,7 @@ function checkBinding(cluster: ClusterConfig, at: string): void {
     );
 }
 
-/** The addresses to connect from: that of the upstream's family counts, else the first. */
+/** The source addresses to connect from; the one of the upstream's family is used, else the first. */
 function sourcesOf(config: ClusterConfig): readonly Address[] {
   const bind = config.upstream_bind_config;
   if (bind?.source_address === undefined) return [];
@@ -434,7 +434,7 @@ function sourcesOf(config: ClusterConfig): readonly Address[] {
   }));
 }
 
-/** Names are known of hosts that are found by name alone. */
+/** Hashing by hostname needs hosts that are found by name, so only STRICT_DNS allows it. */
 function checkHashing(cluster: ClusterConfig, at: string): void {
   const hashing = cluster.common_lb_config?.consistent_hashing_lb_config;
   if (hashing?.use_hostname_for_hashing !== true || cluster.type === "STRICT_DNS") return;
@@ -463,7 +463,7 @@ function checkHealth(cluster: ClusterConfig, at: string): void {
     );
 }
 
-/** Sums of weights have to fit 32 bits, as Envoy's do. */
+/** As in Envoy, the sum of a locality's weights must fit into 32 bits. */
 function checkWeights(cluster: ClusterConfig, at: string): void {
   const sums = new Map<string, number>();
   for (const { spec, path } of endpointsOf(cluster.load_assignment)) {
@@ -478,11 +478,11 @@ function checkWeights(cluster: ClusterConfig, at: string): void {
   }
 }
 
-/** The numbers that the data path needs, with Envoy's defaults. */
+/** The options that the data path needs, with Envoy's defaults. */
 export interface ClusterOptions {
   readonly connectTimeoutMs: number;
   readonly keepAlive: KeepAlive | undefined;
-  /** To connect from; none: the system chooses. */
+  /** Source addresses to connect from; empty: the system chooses. */
   readonly sources: readonly Address[];
   readonly happyEyeballs: HappyEyeballs;
   /** 0: none. */
@@ -501,16 +501,16 @@ export interface ClusterOptions {
   readonly sendsAbsoluteUrl: boolean;
   readonly protocol: "HTTP1" | "HTTP2" | "DOWNSTREAM" | "ALPN";
   readonly http2: Http2Options;
-  /** Undefined: requests have no say in handshakes. */
+  /** Undefined: SNI and SAN validation do not depend on requests. */
   readonly peerNaming: PeerNaming | undefined;
   readonly panicThreshold: number;
-  /** With these a host that a request asks for may have it. */
+  /** Statuses with which a host may be chosen as override host. */
   readonly overrideStatuses: ReadonlySet<string>;
   readonly overprovisioningFactor: number;
   readonly weightedPriorityHealth: boolean;
 }
 
-/** What connections speak, and the options of that. The older fields count where the newer message is absent. */
+/** The upstream protocol and its options. The older fields are used if the newer message is absent. */
 function protocolOf(config: ClusterConfig): {
   readonly protocol: ClusterOptions["protocol"];
   readonly options: Static<typeof BothOptions>;

@@ -11,12 +11,12 @@ const REASONS: Readonly<Record<string, string>> = {
   ENOENT: "No such file or directory",
 };
 
-/** The address to connect from was not to be had; nobody has heard of us. */
+/** True if binding to the source address `from` failed, so that the host was not contacted. */
 export function isBindError({ error }: CloseEvent, from: Address | undefined): boolean {
   return error === "EADDRNOTAVAIL" && from !== undefined;
 }
 
-/** Why `to` could not be reached, in Envoy's words; "": it took too long. `from`: what the config binds to. */
+/** Envoy's transport failure reason of a failed connect; "" for a timeout. `from`: the source address bound to. */
 export function connectFailure(event: CloseEvent, to: Address, from: Address | undefined): string {
   const { error, timeout, transportFailure } = event;
   if (timeout) return "";
@@ -24,7 +24,7 @@ export function connectFailure(event: CloseEvent, to: Address, from: Address | u
   if (error === undefined) return "";
   const reason = REASONS[error] ?? error;
   if (isBindError(event, from)) return `failed to bind to ${formatAddress(from!)}: ${reason}`;
-  // A unix socket says so at once.
+  // Connecting to a Unix domain socket fails at once.
   return to.path === undefined
     ? `delayed_connect_error: ${reason}`
     : `immediate_connect_error: ${reason}|remote address:${to.path}`;

@@ -1,12 +1,12 @@
-// Hot path where a cluster looks ahead: every exchange and every connection of the worker is counted here.
+// Hot path if a cluster uses predictive preconnect: counts every exchange and connection of the worker.
 
-/** Requests of all clusters of this worker, and how many more their connections have room for; counted if a cluster looks ahead. */
+/** Requests of all clusters on this worker and the room of their connections; used for predictive preconnect. */
 export class Connectivity {
   pending = 0;
   active = 0;
   room = 0;
 
-  /** One more request is to come, and room for it and those there are, times `ratio`, is not there yet. */
+  /** True if current requests and one more, times `ratio`, exceed the capacity of the connections. */
   wants(ratio: number): boolean {
     return (this.pending + this.active + 1) * ratio > this.room + this.active;
   }

@@ -4,55 +4,56 @@ import type { Load } from "./host.ts";
 import type { ConnectionFacts } from "./pooled-connection.ts";
 
 /**
- * What one generation of this package leaves to the next. The next may be other code, so there is nothing of a class in here:
- * plain data, functions, the SDK's own Connection, and codecs that the SDK says can be adopted.
+ * What one generation of this package hands over to the next. The next may be different code, so an estate has no objects of
+ * this package's classes: only plain data, functions, the SDK's Connection, and codecs that can be adopted.
  *
- *   setup of the new:   estate.heir = …           both live, the old one serves; if the new one is dropped, heir is unset
- *   end of the old:     estate.surrender(heir)    sockets go over to the new generation
- *   later:              heir.takeIdle(…)          a connection that was busy then has become idle
+ *   setup of the new:   estate.heir = …           both exist, the old one serves; if the new one is dropped, heir is unset
+ *   end of the old:     estate.surrender(heir)    sockets are handed to the new generation
+ *   later:              heir.takeIdle(…)          for connections that were busy then, when they become idle
  *
- * Busy connections stay with the code that began their exchange until it ends; only their sockets' life is the heir's.
+ * A busy connection stays with the code that began its exchange until that ends; only its socket belongs to the heir.
  */
 export interface Estate {
   readonly version: typeof VERSION;
-  /** Of the config of each cluster: the same one is the same cluster. */
+  /** Fingerprint of each cluster's config; if it is unchanged, the new generation takes over the cluster's state. */
   fingerprints: ReadonlyMap<string, string>;
-  /** Ids of the hosts of each cluster, and their priorities, as last counted in `membership_change`. */
+  /** Host ids and priorities of each cluster, as last counted in `membership_change`. */
   members: ReadonlyMap<string, ReadonlyMap<string, number>>;
-  /** Names of hosts that have cells on this worker. */
+  /** Names of hosts that have stats cells on this worker. */
   readonly hostNames: Set<string>;
   heir: Heir | undefined;
   load(cluster: string, host: string): Load | undefined;
-  /** What is known of the health of a cluster's hosts, by id. */
+  /** Health state of a cluster's hosts, by host id. */
   health(cluster: string): ReadonlyMap<string, HostRecord> | undefined;
-  /** Publishes hosts again: a generation that was dropped may have published others over them. */
+  /** Publishes hosts again, as a dropped generation may have published others. */
   republish(): void;
-  /** May come again, with the heir's own heir. */
+  /** Hands sockets to the heir; called again with the heir's heir while old connections are open. */
   surrender(heir: Heir): void;
-  /** Sockets that this generation opened and has not finished with. */
+  /** Number of open sockets that this generation still uses. */
   open(): number;
-  /** Generations before this one that have not finished. */
+  /** Earlier generations that still have open sockets. */
   ancestors(): readonly Estate[];
-  /** It has finished: forgets everything, for contexts hold on to what they were handed. */
+  /** Frees all references when the generation has finished, as contexts keep the estate that they were given. */
   release(): void;
 }
 
+/** The interface of a generation to the one that it replaces. */
 export interface Heir {
   readonly clusters: Clusters;
-  /** It is in service now. */
+  /** Called when this generation takes over service. */
   begin(): void;
   adopt(connection: Connection, handler: ConnectionHandler): void;
-  /** False: it is not wanted, and stays with the caller. */
+  /** Takes an idle connection; false: not taken, it stays with the caller. */
   takeIdle(cluster: string, host: string, facts: ConnectionFacts): boolean;
   fingerprint(cluster: string): string | undefined;
 }
 
-/** Goes up whenever a field here changes its meaning; an estate of another version is left to finish by itself. */
+/** To be incremented when a field here changes its meaning; estates of other versions are not taken over. */
 export const VERSION = 4;
 
 const prints = new WeakMap<object, string>();
 
-/** Tells configs apart: 64 bits of a hash, and the length of their JSON. */
+/** Identifies a config by a 64-bit hash and the length of its JSON. */
 export function fingerprintOf(config: object): string {
   let print = prints.get(config);
   if (print === undefined) {
@@ -72,6 +73,7 @@ export function fingerprintOf(config: object): string {
   return print;
 }
 
+/** The previous generation's estate; undefined if there is none or it has another version. */
 export function estateOf(previous: unknown): Estate | undefined {
   const estate = previous as Estate | undefined;
   return estate?.version === VERSION ? estate : undefined;

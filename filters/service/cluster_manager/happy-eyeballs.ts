@@ -11,18 +11,18 @@ import type {
   TlsInfo,
 } from "@tsproxy/sdk";
 
-/** RFC 8305 §5 recommends 250 ms; Envoy waits this long before it tries the next address beside those under way. */
+/** Delay before the next address is tried in parallel, as in Envoy; RFC 8305 §5 recommends 250 ms. */
 const ATTEMPT_DELAY_MS = 300;
-/** Names come with as many addresses as their owner likes; nobody is tried more often for one connection. */
+/** Limit for addresses tried per connection, as a name may resolve to any number. */
 const MAX_ADDRESSES = 64;
 
 export type Family = "V4" | "V6" | "PIPE";
 
 /** Envoy's `happy_eyeballs_config`. */
 export interface HappyEyeballs {
-  /** Undefined: that of the first address. */
+  /** Undefined: the family of the first address. */
   readonly firstFamily: Family | undefined;
-  /** So many addresses of that family come before one of each other family. */
+  /** Number of addresses of that family before one of each other family. */
   readonly firstCount: number;
 }
 
@@ -31,7 +31,7 @@ export function familyOf(address: Address): Family {
   return address.ip.includes(":") ? "V6" : "V4";
 }
 
-/** RFC 8305 §4, as Envoy has it: families take turns, each keeps its own order. */
+/** Sorts addresses as Envoy does (RFC 8305 §4): families alternate, and each keeps its order. */
 export function interleave(addresses: readonly Address[], config: HappyEyeballs): Address[] {
   const families = new Map<Family, Address[]>();
   const preferred = config.firstFamily ?? familyOf(addresses[0]!);
@@ -51,7 +51,7 @@ export function interleave(addresses: readonly Address[], config: HappyEyeballs)
   return sorted.slice(0, MAX_ADDRESSES);
 }
 
-/** One of the addresses that are tried, and the connection to it. Once it has won it hands on what it hears. */
+/** The connection to one address of a race; once it has won, its events go to the race's handler. */
 class Attempt implements ConnectionHandler {
   readonly #race: Race;
   readonly connection: Connection;
@@ -84,11 +84,11 @@ class Attempt implements ConnectionHandler {
 }
 
 /**
- * A connection to the first of several addresses that answers (RFC 8305; Envoy's HappyEyeballsConnectionImpl). Connected is what
- * its handler would call so: where there is TLS, the handshake is done. What is written before that waits here.
+ * A connection to the first of several addresses that connects (RFC 8305; Envoy's HappyEyeballsConnectionImpl), with TLS
+ * after the handshake. Bytes written before that are kept here.
  *
- *   first address ──300 ms, or it failed──> the next beside it ──> …      connect_timeout is that of all together
- *        └── the first that is connected wins, the others close; when the last has failed, its failure is that of all
+ *   first address ──300 ms, or it failed──> the next in parallel ──> …      connect_timeout applies to all together
+ *        └── the first to connect wins, the others close; if all fail, the last failure is reported
  */
 export class Race implements Connection {
   readonly handler: ConnectionHandler;
@@ -97,7 +97,7 @@ export class Race implements Connection {
   readonly #optionsFor: (address: Address) => ConnectOptions;
   readonly #onFurtherAttempt: () => void;
   #next = 0;
-  /** Those that have not failed. */
+  /** Attempts that have not failed; after the race only the winner. */
   readonly #attempts = new Set<Attempt>();
   #latest!: Connection;
   #winner: Connection | undefined = undefined;
@@ -109,7 +109,7 @@ export class Race implements Connection {
   #keptBytes = 0;
   #ending = false;
   #pauses = 0;
-  /** `onBlocked` was the last that the handler heard. */
+  /** The handler was told `onBlocked` and not yet `onDrained`. */
   #told = false;
 
   constructor(
@@ -119,7 +119,7 @@ export class Race implements Connection {
     options: {
       readonly timeoutMs: number;
       optionsFor(address: Address): ConnectOptions;
-      /** Each counts as a connection of its own in `upstream_cx_total`; of the first the owner knows. */
+      /** Called for each attempt after the first, as each counts in `upstream_cx_total`. */
       onFurtherAttempt(): void;
     },
   ) {
@@ -150,7 +150,7 @@ export class Race implements Connection {
     this.#abort();
   }
 
-  /** Its handler hears of it when the last of them is gone. */
+  /** Aborts all attempts; the handler is told when the last one has closed. */
   #abort(): void {
     if (this.#closing) return;
     this.#closing = true;
@@ -181,7 +181,7 @@ export class Race implements Connection {
   }
 
   onAttemptClosed(attempt: Attempt, event: CloseEvent): void {
-    // One that has lost is not among them any more.
+    // An attempt that has lost is not in the set any more.
     if (!this.#attempts.delete(attempt)) return;
     if (this.#winner !== undefined) {
       this.handler.onClosed(event);
@@ -210,16 +210,16 @@ export class Race implements Connection {
     this.handler.onDrained?.();
   }
 
-  /** The connection that has won; undefined: none yet. */
+  /** The connection that has won; undefined while the race runs. */
   get winner(): Connection | undefined {
     return this.#winner;
   }
-  /** For a hand-over: what core has to call for it, and which. */
+  /** For a handover to another generation: each connection with the handler that core must call. */
   *sockets(): IterableIterator<readonly [Connection, ConnectionHandler]> {
     for (const attempt of this.#attempts) yield [attempt.connection, attempt];
   }
 
-  // ---- the connection, as its owner sees it
+  // ---- methods of Connection
 
   get id(): number {
     return (this.#winner ?? this.#latest).id;
@@ -249,7 +249,7 @@ export class Race implements Connection {
   reserve(size: number): Output {
     return this.#winner?.reserve(size) ?? { memory: new Uint8Array(size), at: 0 };
   }
-  /** Room that was reserved before there was a winner is not that one's. */
+  /** Room reserved before there was a winner is memory of this object, not of the winner's. */
   commit(output: Output): void {
     if (this.#winner !== undefined) this.#winner.commit(output);
     else this.#keep(output.memory.subarray(0, output.at));
@@ -259,7 +259,7 @@ export class Race implements Connection {
     else this.#keep(memory.slice(at, end));
   }
 
-  /** Nobody is bounded here but by `blocked`, as by a connection that is not there yet. */
+  /** Keeps bytes for the winner, without a limit; the writer is told by `onBlocked`, as by a connecting socket. */
   #keep(bytes: Uint8Array): void {
     if (bytes.length === 0 || this.#ending || this.#closing) return;
     this.#kept.push(bytes);

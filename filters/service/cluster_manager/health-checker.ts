@@ -1,7 +1,7 @@
 import { ConfigError, type ExtensionRef } from "@tsproxy/sdk";
 import type { HealthCheck } from "./health-config.ts";
 
-/** The package in filters/health that carries a check out. `place`: the field that an error is about. */
+/** The package in filters/health that performs a check. `place`: the config field, for errors. */
 export function checkerOf(
   check: HealthCheck,
   at: string,

@@ -18,7 +18,7 @@ export const HealthCheck = Type.Object({
   interval_jitter_percent: UInt32({ default: 0 }),
   unhealthy_threshold: UInt32(),
   healthy_threshold: UInt32(),
-  /** Names one of the cluster's `transport_socket_matches`, in the place of what the host's metadata says. */
+  /** Selects one of the cluster's `transport_socket_matches` instead of the host's metadata. */
   transport_socket_match_criteria: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
   tls_options: Type.Optional(Type.Object({ alpn_protocols: Type.Array(Type.String()) })),
   reuse_connection: Type.Boolean({ default: true }),
@@ -42,7 +42,7 @@ const Percent = (otherwise: number) => UInt32({ default: otherwise, maximum: 100
 
 /** Envoy's OutlierDetection, with its defaults. */
 export const OutlierDetection = Type.Object({
-  /** That of the bootstrap's `cluster_manager.outlier_detection`, which the loader puts here. */
+  /** From the bootstrap's `cluster_manager.outlier_detection`; set by the config loader. */
   event_log_path: Type.String({ default: "" }),
   consecutive_5xx: UInt32({ default: 5 }),
   interval: Duration({ default: 10_000 }),
@@ -71,7 +71,7 @@ export const OutlierDetection = Type.Object({
 });
 export type OutlierDetection = Static<typeof OutlierDetection>;
 
-/** `envoy.health_check.event_sink.file`. */
+/** Schema of `envoy.health_check.event_sink.file`. */
 function EventSink() {
   return Type.Object({
     name: Type.Optional(Type.String()),

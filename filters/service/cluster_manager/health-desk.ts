@@ -4,7 +4,7 @@ import type { ClusterConfig } from "./config.ts";
 import type { Row } from "./outlier-monitor.ts";
 import type { UpstreamCluster } from "./upstream-cluster.ts";
 
-/** What a worker has seen of a host. */
+/** A worker's report about a host. */
 export interface HealthReport {
   readonly cluster: string;
   readonly config: string;
@@ -12,16 +12,20 @@ export interface HealthReport {
   readonly what: Row | "IMMEDIATE_HEALTH_CHECK_FAIL";
 }
 const REPORTS = "cluster_manager/report";
+/** Topic on which the control thread publishes a cluster's HealthList. */
 export const healthTopic = (cluster: string): string => `cluster/${cluster}/health`;
 
+/** True if the cluster has active checks or outlier detection. */
 export function needsHealth(config: ClusterConfig): boolean {
   return (config.health_checks ?? []).length > 0 || config.outlier_detection !== undefined;
 }
 
+/** Sends a worker's report to the control thread. */
 export function report(cx: SetupContext, said: HealthReport): void {
   cx.publish(REPORTS, said);
 }
 
+/** One cluster's health, and the timer that merges its changes. */
 interface Desk {
   readonly health: ClusterHealth;
   readonly cluster: UpstreamCluster;
@@ -30,7 +34,7 @@ interface Desk {
   lastToldMs: number;
 }
 
-/** On the control thread: the health of all clusters that have any, and what workers are told of it. */
+/** On the control thread: holds the health of clusters with checks or outlier detection, and publishes it to workers. */
 export class HealthDesk {
   readonly #cx: SetupContext;
   readonly #onChanged: (cluster: string) => void;
@@ -54,7 +58,7 @@ export class HealthDesk {
     this.#updatedViaMerge = stats.counter("cluster_updated_via_merge");
     this.#mergeCancelled = stats.counter("update_merge_cancelled");
     this.#outOfWindow = stats.counter("update_out_of_merge_window");
-    // What was said before we began is not for us: the topic keeps its last value.
+    // Ignores the topic's last value, which was published before this generation.
     let live = false;
     cx.subscribe(REPORTS, (value) => {
       if (live) this.#onReport(value as HealthReport);
@@ -87,7 +91,7 @@ export class HealthDesk {
     return this.#desks.get(cluster)?.health;
   }
 
-  /** Begins to check and to judge. `before`: what the generation before knew of the same cluster. */
+  /** Starts checks and outlier detection. `before`: state of the same cluster in the previous generation. */
   start(cluster: string, before: ReadonlyMap<string, HostRecord> | undefined): void {
     this.#desks.get(cluster)?.health.start(before);
   }
@@ -99,7 +103,7 @@ export class HealthDesk {
     }
   }
 
-  /** Hosts have come or gone: what is known of them is told before they are. */
+  /** Called when hosts are added or removed; publishes their health before the hosts themselves are published. */
   onHosts(cluster: string, hosts: ReadonlyMap<string, HostSpec>): void {
     const desk = this.#desks.get(cluster);
     if (desk === undefined) return;
@@ -108,7 +112,7 @@ export class HealthDesk {
     this.tell(cluster);
   }
 
-  /** Workers hear of it now. */
+  /** Publishes the cluster's health to the workers now. */
   tell(cluster: string): void {
     const desk = this.#desks.get(cluster);
     if (desk === undefined) return;
@@ -123,13 +127,13 @@ export class HealthDesk {
     this.#cx.publish(healthTopic(cluster.name), list);
   }
 
-  /** Changes of health that follow each other closely are told together (`update_merge_window`), as balancers are built anew. */
+  /** Publishes changes of health; those within `update_merge_window` together, as each makes workers rebuild balancers. */
   #changed(name: string): void {
     const desk = this.#desks.get(name);
     if (desk === undefined) return;
     desk.cluster.setHealth(desk.health.list(desk.cluster.fingerprint));
     this.#onChanged(name);
-    // Nobody has been told of these hosts yet: the configuration waits for it.
+    // No delay until the cluster is served: a new config waits for the first health of its hosts.
     const outside = this.#cx.now() - desk.lastToldMs > desk.mergeMs;
     if (desk.mergeMs > 0 && !outside && desk.cluster.served) {
       if (!desk.timer.armed) desk.timer.arm(desk.mergeMs);

@@ -1,6 +1,6 @@
 import type { FileSink, HostSpec, SetupContext } from "@tsproxy/sdk";
 
-/** What happened, in Envoy's words. */
+/** An event as a field of Envoy's HealthCheckEvent. */
 export type HealthEvent =
   | { readonly eject_unhealthy_event: { failure_type: string; http_status_code: number } }
   | { readonly add_healthy_event: { first_check: boolean } }
@@ -15,11 +15,11 @@ export type HealthEvent =
   | { readonly no_longer_degraded_host: object }
   | { readonly successful_health_check_event: object };
 
-/** Fields stand in the order of Envoy's message, the event among them. */
+/** Events written before the timestamp or last, so that fields have the order of Envoy's message. */
 const BEFORE_TIMESTAMP = ["eject_unhealthy_event", "add_healthy_event"];
 const LAST = ["successful_health_check_event"];
 
-/** Writes one JSON line an event: envoy.data.core.v3.HealthCheckEvent. */
+/** Writes each event as one JSON line of envoy.data.core.v3.HealthCheckEvent. */
 export class HealthEventLog {
   readonly #files: readonly FileSink[];
   readonly #type: string;

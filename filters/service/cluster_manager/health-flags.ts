@@ -1,6 +1,6 @@
 import type { HostHealth, HostSpec } from "@tsproxy/sdk";
 
-/** What the control thread finds out about a host, as bits: Envoy's own, so that they read the same. */
+/** Health flags of a host, determined by the control thread; the bits are Envoy's. */
 export const FLAG = {
   FAILED_ACTIVE_HC: 0x1,
   FAILED_OUTLIER_CHECK: 0x2,
@@ -14,6 +14,7 @@ export const FLAG = {
 const UNHEALTHY = FLAG.FAILED_ACTIVE_HC | FLAG.FAILED_OUTLIER_CHECK;
 const EXCLUDED = FLAG.PENDING_ACTIVE_HC | FLAG.EXCLUDED_VIA_IMMEDIATE_HC_FAIL;
 
+/** Health of a host by its flags and the status from discovery. */
 export function healthBy(spec: HostSpec, flags: number): HostHealth {
   const said = spec.healthStatus;
   if ((flags & UNHEALTHY) !== 0) return "unhealthy";
@@ -21,11 +22,12 @@ export function healthBy(spec: HostSpec, flags: number): HostHealth {
   return said === "DEGRADED" || (flags & FLAG.DEGRADED_ACTIVE_HC) !== 0 ? "degraded" : "healthy";
 }
 
+/** True if the host does not count in the totals for priorities and panic. */
 export function excludedBy(spec: HostSpec, flags: number): boolean {
   return (flags & EXCLUDED) !== 0 || spec.healthStatus === "DRAINING";
 }
 
-/** `healthy`, or Envoy's words one after the other. */
+/** Envoy's text for admin's /clusters: `healthy`, or `/` and the name of each flag. */
 export function flagsText(spec: HostSpec, flags: number): string {
   const said = spec.healthStatus;
   let text = "";

@@ -20,16 +20,16 @@ import { HealthEventLog } from "./health-events.ts";
 import { FLAG } from "./health-flags.ts";
 import { addressOf } from "./host.ts";
 
-/** What a check changed in the standing of a host. */
+/** Effect of a check on a host's health; "pending": the threshold is not reached yet. */
 type Transition = "unchanged" | "pending" | "changed";
 
-/** A host as its checks see it. */
+/** The part of a host that its checks use. */
 export interface CheckedHost {
   readonly spec: HostSpec;
   flags: number;
 }
 
-/** What all checks of a cluster share. */
+/** What the checks of all hosts of a cluster share. */
 export class ClusterChecks {
   readonly cx: SetupContext;
   readonly config: HealthCheck;
@@ -54,7 +54,7 @@ export class ClusterChecks {
     readonly checker: Slot<HealthChecker>;
     readonly connectOptionsFor: (spec: HostSpec, address: Address) => ConnectOptions;
     readonly stats: Stats;
-    /** Whether the cluster has ever opened a connection; until then checks are rare. */
+    /** True once the cluster has had a request; until then `no_traffic_interval` applies. */
     readonly hadTraffic: () => boolean;
   }) {
     this.cx = parts.cx;
@@ -82,7 +82,7 @@ export class ClusterChecks {
     this.degraded = scope.gauge("degraded");
   }
 
-  /** How long to wait until the next check, by the outcome of this one. */
+  /** Milliseconds until the next check, depending on the result of this one. */
   interval(ok: boolean, transition: Transition): number {
     const { config } = this;
     const pending = transition === "pending";
@@ -99,6 +99,7 @@ export class ClusterChecks {
     return this.jittered(pending ? (config.unhealthy_edge_interval ?? unhealthy) : unhealthy);
   }
 
+  /** Adds the configured jitter to a delay, within the limits of runtime. */
   jittered(ms: number, jitterMs = this.config.interval_jitter): number {
     const percent = Math.floor((this.config.interval_jitter_percent * ms) / 100);
     const all = ms + Math.random() * percent + Math.random() * jitterMs;
@@ -112,7 +113,7 @@ export class ClusterChecks {
 /**
  * The active checks of one host.
  *
- *   start ──> checking ──told, or timeout──> waiting ──interval──> checking …
+ *   start ──> checking ──result or timeout──> waiting ──interval──> checking …
  */
 export class HostCheck implements HealthEvents {
   readonly #shared: ClusterChecks;
@@ -124,13 +125,13 @@ export class HostCheck implements HealthEvents {
   #generation: Slot<HealthChecker>["current"];
   #spec: HostSpec;
   #checking = false;
-  /** Nobody knows yet how the host is. */
+  /** No check has completed yet. */
   #first: boolean;
   #healthyInRow = 0;
   #unhealthyInRow = 0;
   #closed = false;
 
-  /** `onChecked`: after every check; `changed`: the host's flags. `known`: it has been checked before (by another generation). */
+  /** `known`: a previous generation has checked the host. `onChecked`: called after each check; `changed`: its flags have. */
   constructor(
     shared: ClusterChecks,
     host: CheckedHost,
@@ -172,7 +173,7 @@ export class HostCheck implements HealthEvents {
     if ((this.#host.flags & FLAG.DEGRADED_ACTIVE_HC) !== 0) this.#shared.degraded.dec();
   }
 
-  /** A worker has seen a response with x-envoy-immediate-health-check-fail. */
+  /** Called when a worker has received a response with x-envoy-immediate-health-check-fail. */
   onPassiveFailure(): void {
     if (this.#closed) return;
     this.#host.flags |= FLAG.EXCLUDED_VIA_IMMEDIATE_HC_FAIL;
@@ -191,7 +192,7 @@ export class HostCheck implements HealthEvents {
     this.#session.check();
   }
 
-  /** The checker's code has been replaced. */
+  /** Changes to new code of the checker. */
   #renew(): void {
     this.#session = this.#leave();
     this.#generation.release();
@@ -199,7 +200,7 @@ export class HostCheck implements HealthEvents {
     this.#generation.acquire();
   }
 
-  /** The host may have moved since. */
+  /** Closes the session; the next one uses the host's current spec, as its address may have changed. */
   #leave(): undefined {
     this.#session?.close();
     this.#spec = this.#host.spec;
@@ -235,7 +236,7 @@ export class HostCheck implements HealthEvents {
     this.#unhealthyInRow = 0;
     let transition: Transition = "unchanged";
     if ((host.flags & FLAG.FAILED_ACTIVE_HC) !== 0) {
-      // The first word about a host counts at once: a start need not wait for a row of checks.
+      // The first successful check makes the host healthy at once, without `healthy_threshold`.
       if (first || ++this.#healthyInRow === config.healthy_threshold) {
         host.flags &= ~(
           FLAG.FAILED_ACTIVE_HC |
@@ -281,7 +282,7 @@ export class HostCheck implements HealthEvents {
     this.#onChecked(this.#host.flags !== before || first, false);
   }
 
-  /** False: that check has ended already. */
+  /** Ends the current check; false if it has already ended. */
   #take(): boolean {
     if (!this.#checking || this.#closed) return false;
     this.#checking = false;

@@ -16,42 +16,43 @@ import type { PeerNames } from "./peer-names.ts";
 import type { Pool } from "./pool.ts";
 import type { HostCells } from "./stats.ts";
 
-/** Requests in progress, apart from its host: it outlives code, for old streams go on counting in it. */
+/** Requests in progress at a host. A separate object, as it passes to new generations while old streams still count in it. */
 export interface Load {
   active: number;
 }
 
+/** Creates and drops the connection pools of hosts. */
 export interface PoolMaker {
   make(host: UpstreamHost, priority: Priority, peer?: PeerNames): readonly Pool[];
-  /** Its connections, all idle, close. */
+  /** Closes the pool's connections, which are all idle. */
   drop(pool: Pool): void;
 }
 
-/** An endpoint that is alive. It stays the same object through all updates that still name its address. */
+/** A host of a cluster on this worker. Remains the same object through all updates that contain its id. */
 export class UpstreamHost implements Host {
   address: Address;
   key: string;
   readonly load: Load;
-  /** Of both priorities, as far as there are any. */
+  /** All pools of the host, of both priorities and for all names. */
   readonly pools: Pool[] = [];
   readonly #makeCells: () => HostCells;
   #cells: HostCells | undefined = undefined;
-  /** One each, or with `use_downstream_protocol_config` one for HTTP/1.1 and then one for HTTP/2. */
+  /** Pools by priority: one, or with `use_downstream_protocol_config` one for HTTP/1.1 and one for HTTP/2, in that order. */
   #defaultPools: readonly Pool[] | undefined = undefined;
   #highPools: readonly Pool[] | undefined = undefined;
   #named: NamedPools | undefined = undefined;
   readonly #poolMaker: PoolMaker;
-  /** What its connections pass; undefined: plain bytes. */
+  /** Transport socket of its connections; undefined: plain TCP. */
   transport: Slot<TransportFactory> | undefined = undefined;
   spec: HostSpec;
   health: HostHealth;
-  /** Left out of the numbers that priorities and panic go by: nobody has checked it yet. */
+  /** The host does not count in the totals for priorities and panic, e.g. because it has not been checked yet. */
   excluded: boolean;
   localityKey: string;
   healthySince: number;
-  /** Undefined: the cluster has no outlier detection. */
+  /** Undefined without outlier detection. */
   outlier: OutlierMonitor | undefined = undefined;
-  /** Undefined: the cluster has no active checks, and nobody need look for the header. */
+  /** Undefined without active checks, so that x-envoy-immediate-health-check-fail is not looked for. */
   onImmediateHealthCheckFail: (() => void) | undefined = undefined;
   onLoadReport: Host["onLoadReport"] = undefined;
   readonly #now: () => number;
@@ -87,18 +88,18 @@ export class UpstreamHost implements Host {
     return this.spec.locality?.zone ?? "";
   }
 
-  /** Made for the first request: most hosts of a large config have none on most workers. */
+  /** Created on first use, as most hosts of a large config have no requests on most workers. */
   get cells(): HostCells {
     this.#cells ??= this.#makeCells();
     return this.#cells;
   }
 
-  /** The pool of exchanges that come in that protocol. */
+  /** The pool for requests of a downstream protocol. */
   poolFor(downstream: string | undefined, priority: Priority = "default"): Pool {
     return ofProtocol(priority === "default" ? this.#default() : this.#high(), downstream);
   }
 
-  /** The same for a connection to a peer of those names; undefined: too many names. */
+  /** The pool for requests with the given peer names; undefined if there are too many such pools. */
   namedPoolFor(
     downstream: string | undefined,
     priority: Priority,
@@ -125,7 +126,7 @@ export class UpstreamHost implements Host {
     return this.#defaultPools;
   }
 
-  /** Few routes ask for them. */
+  /** Created on first use, as few routes have high priority. */
   #high(): readonly Pool[] {
     if (this.#highPools === undefined) {
       this.#highPools = this.#poolMaker.make(this, "high");
@@ -134,14 +135,14 @@ export class UpstreamHost implements Host {
     return this.#highPools;
   }
 
-  /** Takes over what an update says of it. False: nothing that a balancer looks at has changed. */
+  /** Applies an update; returns false if nothing that balancers use has changed. */
   update(spec: HostSpec): boolean {
     const old = this.spec;
     if (spec === old) return false;
     this.spec = spec;
     this.localityKey = localityKey(spec.locality);
     if (spec.id !== undefined) {
-      // It has moved: connections that are open stay where they are, new ones go there.
+      // The host's address may have changed: open connections stay, new ones use the new address.
       this.address = addressOf(spec);
       this.key = formatAddress(this.address);
     }
@@ -154,13 +155,14 @@ export class UpstreamHost implements Host {
     return this.#judge() || changed;
   }
 
-  /** What active checks and outlier detection say of it. False: nothing that a balancer looks at has changed. */
+  /** Sets the flags of active checks and outlier detection; returns false if nothing that balancers use has changed. */
   setFlags(flags: number): boolean {
     if (flags === this.#flags) return false;
     this.#flags = flags;
     return this.#judge();
   }
 
+  /** Determines health anew from spec and flags; returns true if it has changed. */
   #judge(): boolean {
     const health = healthBy(this.spec, this.#flags);
     const excluded = excludedBy(this.spec, this.#flags);
@@ -171,7 +173,7 @@ export class UpstreamHost implements Host {
     return changed;
   }
 
-  /** As `override_host_status` names it: what is found out of it first, then what discovery says. */
+  /** The health status for `override_host_status`: that of checks takes precedence over that of discovery. */
   get status(): string {
     const { healthStatus } = this.spec;
     if (this.health === "healthy") return healthStatus;
@@ -225,7 +227,7 @@ export class UpstreamHost implements Host {
 const ofProtocol = (pools: readonly Pool[], downstream: string | undefined): Pool =>
   pools[downstream === "HTTP/2" ? pools.length - 1 : 0]!;
 
-/** Who a host is among those of its cluster. */
+/** Id of a host within its cluster: given by discovery, else the address. */
 export function idOf(spec: HostSpec): string {
   return spec.id ?? formatAddress(addressOf(spec));
 }
@@ -236,7 +238,7 @@ export function addressOf(spec: HostSpec): Address {
     : { ip: "", port: 0, path: spec.path };
 }
 
-/** `metadata: { filter_metadata: { envoy.lb: { canary: true } } }` */
+/** True for `metadata: { filter_metadata: { envoy.lb: { canary: true } } }`. */
 export function isCanary(metadata: unknown): boolean {
   const filters = (
     metadata as { filter_metadata?: Record<string, { canary?: unknown }> } | undefined

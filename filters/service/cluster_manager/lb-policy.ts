@@ -2,8 +2,8 @@ import type { ExtensionRef } from "@tsproxy/sdk";
 import type { ClusterConfig } from "./config.ts";
 
 /**
- * The policy of a cluster, in either form: `load_balancing_policy`, or `lb_policy` with the fields that Envoy had before, which
- * are put where the policies look for them. Undefined: the cluster's type chooses. `place`: the field that an error is about.
+ * The policy of a cluster, from `load_balancing_policy` or from `lb_policy` and the older fields, which become the policy's
+ * config. Undefined: the cluster's type chooses hosts. `place`: the config field, for errors.
  */
 export function balancerOf(
   config: ClusterConfig,
@@ -20,7 +20,7 @@ export function balancerOf(
   const subsets = config.lb_subset_config;
   if (subsets === undefined || (subsets.subset_selectors ?? []).length === 0)
     return { place: "lb_policy", ref: policy };
-  // Envoy ignores subsets without selectors, and so there is nothing to divide by.
+  // As in Envoy, subsets without selectors are ignored, so there is at least one here.
   return {
     place: "lb_subset_config",
     ref: shipped("balancer/subset", subsetOptions(config, policy)),
@@ -31,7 +31,7 @@ function shipped(name: string, config: object): ExtensionRef {
   return { name, package: name, config };
 }
 
-/** What policies of ours want to know beside Envoy's fields. */
+/** Adds the fields that our policies need beside Envoy's. */
 function own(ref: ExtensionRef, config: ClusterConfig): ExtensionRef {
   return { ...ref, config: { ...(ref.config as object), ...placeOf(config) } };
 }
@@ -70,7 +70,7 @@ function optionsOf(config: ClusterConfig): object {
   }
 }
 
-/** Core fills a package's defaults in where the config names the package; these are named here. */
+/** Core fills in defaults only for packages named in the config; this one is named here, so its defaults are too. */
 const RING_DEFAULTS = {
   hash_function: "XX_HASH",
   minimum_ring_size: 1024,

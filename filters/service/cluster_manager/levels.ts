@@ -31,10 +31,10 @@ import {
   panicThreshold,
 } from "./priority-loads.ts";
 
-/** In the place of an attempt: the choice is made ahead. */
+/** Passed instead of an attempt number: the choice is made ahead of a request. */
 const AHEAD = -1;
 
-/** The hosts of one priority. */
+/** The hosts of one priority level. */
 interface Level {
   readonly all: UpstreamHost[];
   readonly healthy: UpstreamHost[];
@@ -43,20 +43,20 @@ interface Level {
   localities: Locality[];
 }
 
-/** One level as requests see it. */
+/** The balancers of one priority level. */
 interface Sources {
   readonly panic: boolean;
   readonly all: Source;
   readonly healthy: Source;
   readonly degraded: Source;
-  /** By number of the locality. Empty: localities do not count in this level. */
+  /** By index of the locality; empty if localities do not count in this level. */
   readonly healthyIn: readonly Source[];
   readonly degradedIn: readonly Source[];
   readonly healthyLocality: LocalityChoice | undefined;
   readonly degradedLocality: LocalityChoice | undefined;
 }
 
-/** Spreads requests over priority levels by their health, and asks the policy for a host of the level chosen. */
+/** Spreads requests over priority levels by their health, and over localities, then asks the policy for a host. */
 export class Levels implements Balancer {
   readonly #balancing: Balancing;
   readonly #policy: LevelPolicy;
@@ -65,13 +65,13 @@ export class Levels implements Balancer {
   readonly #levels: readonly Sources[];
   readonly #hashing: boolean;
   readonly #failOnPanic: boolean;
-  /** Percent of requests that zones count for; undefined: zones do not count. */
+  /** Percentage of requests with zone-aware routing; undefined: none. */
   readonly #zonePercent: RuntimeInteger | undefined;
-  /** In all levels. */
+  /** Number of healthy hosts in all levels. */
   readonly #healthy: number;
-  /** Hosts of choices made ahead, the first to be given first. */
+  /** Hosts chosen ahead, in the order in which requests get them. */
   readonly #ahead: Host[] = [];
-  /** The one source of a cluster that has one level, no panic and no localities. */
+  /** The only source of a cluster with one level, no panic and no localities; undefined otherwise. */
   readonly #only: Source | undefined;
 
   constructor(
@@ -109,7 +109,7 @@ export class Levels implements Balancer {
       this.#sources(`${key}${k}`, k, level, this.#loads.panic[k]!, options),
     );
     this.#only = this.#simple();
-    // Whoever counts what a policy builds does so on the control thread, where no request asks for it.
+    // The control thread has no requests but reports stats of what policies build, so it builds at once.
     if (this.#hashing && balancing.eager)
       for (const sources of this.#levels) void (sources.panic ? sources.all : sources.healthy).made;
   }
@@ -123,7 +123,7 @@ export class Levels implements Balancer {
     return host;
   }
 
-  /** As many choices are made ahead as there are healthy hosts, at most (Envoy's bound). */
+  /** Chooses a host ahead of a request; as in Envoy, at most as many as there are healthy hosts. */
   peek(context: BalancerContext): Host | undefined {
     if (this.#hashing || this.#ahead.length >= this.#healthy) return undefined;
     const host = this.#chooseOnce(context, AHEAD);
@@ -131,13 +131,13 @@ export class Levels implements Balancer {
     return host;
   }
 
-  /** Choices made ahead are for whoever may go to any level. */
+  /** A host chosen ahead if the request may use any level, else a new choice. */
   #nextOf(context: BalancerContext): Host | undefined {
     const anyLevel = context.excludedPriorities === undefined && context.level === undefined;
     return anyLevel ? this.#ahead.shift() : this.#chooseOnce(context, 0);
   }
 
-  /** What a policy that hashes looks at, with its own hash in it. */
+  /** The context for a policy that computes its own hash, with that hash. */
   #hashed(context: BalancerContext): BalancerContext {
     const { level, stream } = context;
     return { hash: this.#policy.hash?.(context), level, stream };
@@ -148,6 +148,7 @@ export class Levels implements Balancer {
       for (const source of [all, healthy, degraded, ...healthyIn, ...degradedIn]) source.dispose();
   }
 
+  /** Chooses a priority level by the loads, then a host of it. `attempt`: counts host selection retries, or AHEAD. */
   #chooseOnce(context: BalancerContext, attempt: number): Host | undefined {
     if (this.#only !== undefined) return this.#only.choose(context, attempt);
     const { excludedPriorities, level: given } = context;
@@ -176,7 +177,7 @@ export class Levels implements Balancer {
     return this.#chooseFrom(this.#levels[level]!, degraded, context, attempt);
   }
 
-  /** 0 to 99. */
+  /** 0 to 99, from the hash if the policy uses one, else random. */
   #ticket(context: BalancerContext): number {
     const { hash } = context;
     if (!this.#hashing || hash === undefined) return Math.floor(Math.random() * 100);
@@ -193,7 +194,7 @@ export class Levels implements Balancer {
       this.#balancing.panics.inc();
       return this.#failOnPanic ? undefined : level.all.choose(context, attempt);
     }
-    // A hash finds its host among the healthy ones whatever the load was meant for.
+    // Hash-based policies choose among healthy hosts even if the load was meant for degraded ones.
     if (this.#hashing) return level.healthy.choose(context, attempt);
     const choice = degraded ? level.degradedLocality : level.healthyLocality;
     const whole = degraded ? level.degraded : level.healthy;
@@ -210,6 +211,7 @@ export class Levels implements Balancer {
     return sources[choice.choose()]?.choose(context, attempt);
   }
 
+  /** Computes `#only`. */
   #simple(): Source | undefined {
     const level = this.#levels[0]!;
     const plain =
@@ -257,6 +259,7 @@ export class Levels implements Balancer {
     };
   }
 
+  /** How localities are chosen in a level, for healthy and for degraded hosts; undefined: localities do not count. */
   #localityChoices(
     priority: number,
     level: Level,
@@ -271,7 +274,7 @@ export class Levels implements Balancer {
     }
     const local = this.#balancing.local();
     const policy = this.#localities;
-    // Zones count in the first level alone.
+    // Zone-aware routing applies only to the first level.
     if (local === undefined || policy?.type !== "zone_aware" || priority > 0) return [];
     const hasOwn = localities[0]?.key === this.#balancing.ownLocality;
     const zoneStats = new ZoneStats(this.#balancing.stats);
@@ -281,7 +284,7 @@ export class Levels implements Balancer {
   }
 }
 
-/** Runtime has the last word. */
+/** Applies runtime overrides to the zone-aware policy. */
 function zonesBy(runtime: Runtime, policy: ZoneAwarePolicy): ZoneAwarePolicy {
   const { minClusterSize, forceLocalityDirectRouting: force } = policy;
   const key = "upstream.zone_routing.force_locality_direct_routing";
@@ -292,7 +295,7 @@ function zonesBy(runtime: Runtime, policy: ZoneAwarePolicy): ZoneAwarePolicy {
   };
 }
 
-/** A set of hosts, and its balancer once somebody asks for one. */
+/** A set of hosts with its balancer, which is created on first use. */
 class Source implements HostSet {
   readonly key: string;
   readonly hosts: readonly UpstreamHost[];
@@ -331,14 +334,14 @@ class Source implements HostSet {
   }
 }
 
-/** Each host's part in `whole`. */
+/** Each host's share of `whole`, by weight. */
 function sharesOf(hosts: readonly UpstreamHost[], whole: number): number[] {
   let sum = 0;
   for (const host of hosts) sum += host.weight;
   return hosts.map((host) => (host.weight * whole) / sum);
 }
 
-/** The hosts of all localities that have a weight, and their parts in the level. */
+/** The hosts of all localities that have a weight, and their shares in the level. */
 function inLocalities(
   localities: readonly Locality[],
   which: "all" | "healthy" | "degraded",
@@ -354,7 +357,7 @@ function inLocalities(
   return [hosts, shares];
 }
 
-/** There is a first level always, if only an empty one. */
+/** Groups hosts by priority level; the first level always exists, perhaps empty. */
 function levelsOf(hosts: readonly UpstreamHost[], ownLocality: string): Level[] {
   const levels: Level[] = [];
   const upTo = (priority: number): void => {
@@ -373,7 +376,7 @@ function levelsOf(hosts: readonly UpstreamHost[], ownLocality: string): Level[] 
   return levels;
 }
 
-/** A locality of which only a part is here gets that part of its weight. */
+/** Scales each locality's weight by the part of its hosts that is in this subset. */
 function scaleWeights(levels: readonly Level[], all: readonly UpstreamHost[]): void {
   const counts = new Map<string, number>();
   const keyOf = (priority: number, locality: string): string => `${priority}|${locality}`;
@@ -407,7 +410,7 @@ function healthOfLevel(level: Level, weighted: boolean): LevelHealth {
   return { ...health, weights };
 }
 
-/** What other clusters have to know of the levels of one that they are made of. */
+/** Health of a cluster's levels, for an aggregate cluster that contains it. */
 export function levelHealths(
   hosts: readonly UpstreamHost[],
   options: { readonly overprovisioningFactor: number; readonly weightedPriorityHealth: boolean },
@@ -419,7 +422,7 @@ export function levelHealths(
   }));
 }
 
-/** The local cluster as other clusters look at it. */
+/** The local cluster in the form that zone-aware routing needs. */
 export function localClusterOf(
   hosts: readonly UpstreamHost[],
   ownLocality: string,

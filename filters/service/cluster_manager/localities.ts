@@ -1,4 +1,4 @@
-// Hot path: `choose` runs for every request of a cluster that counts localities.
+// Hot path: `choose` runs for every request of a cluster with locality weights or zone-aware routing.
 import {
   type Counter,
   EdfScheduler,
@@ -18,7 +18,7 @@ export interface Locality {
   weight: number;
 }
 
-/** `own`: the locality that this proxy runs in stands first; all others in the order of their names, as in Envoy. */
+/** Groups hosts by locality. As in Envoy, `own`, the locality of this proxy, is first; the others are sorted by name. */
 export function localitiesOf(hosts: readonly UpstreamHost[], own: string): Locality[] {
   const byKey = new Map<string, Locality>();
   for (const host of hosts) {
@@ -39,18 +39,19 @@ export function localitiesOf(hosts: readonly UpstreamHost[], own: string): Local
   );
 }
 
-/** Parts are kept apart by a character that sorts before all others. */
+/** Key of a locality. The parts are separated by NUL, which sorts before all other characters. */
 export function localityKey(locality: SetupContext["node"]["locality"]): string {
   return `${locality?.region ?? ""}\0${locality?.zone ?? ""}\0${locality?.sub_zone ?? ""}`;
 }
+/** The key of an unknown locality. */
 export const NOWHERE = localityKey(undefined);
 
-/** Chooses a locality by its number in the level, or -1: none is chosen, all hosts of the level are in the draw. */
+/** Chooses a locality and returns its index in the level. */
 export interface LocalityChoice {
   choose(): number;
 }
 
-/** Localities by their weights, each cut by how many of its hosts are there. Undefined: no locality has a weight. */
+/** Chooses by locality weights, each reduced by the part of its hosts that is not available. Undefined: no weights. */
 export function weightedLocalities(
   localities: readonly Locality[],
   which: "healthy" | "degraded",
@@ -71,14 +72,15 @@ export function weightedLocalities(
 
 export type ZoneAwarePolicy = Extract<LocalityPolicy, { type: "zone_aware" }>;
 
-/** The cluster that this proxy itself is a member of (`cluster_manager.local_cluster_name`): where requests come from. */
+/** The cluster that this proxy belongs to (`cluster_manager.local_cluster_name`), the origin of requests. */
 export interface LocalCluster {
-  /** Localities of its first level, the own one first. */
+  /** Localities of its first priority level, this proxy's own first. */
   readonly localities: readonly Locality[];
   readonly hasOwn: boolean;
   readonly inPanic: boolean;
 }
 
+/** Envoy's counters of zone-aware routing. */
 export class ZoneStats {
   readonly recalculated: Counter;
   readonly localClusterNotOk: Counter;
@@ -100,8 +102,8 @@ export class ZoneStats {
 }
 
 /**
- * Keeps requests in this proxy's own zone as far as the zone can serve its part: shares of 1/100 percent, of the proxies (the
- * local cluster) and of the healthy hosts. Undefined: zones do not count, for one of Envoy's reasons.
+ * Envoy's zone-aware routing: keeps requests in this proxy's zone as far as the zone's share of healthy hosts suffices for its
+ * share of proxies (the local cluster). Shares are in 1/100 percent. Undefined: not applicable, for the same reasons as in Envoy.
  */
 export function zoneAwareLocalities(
   localities: readonly Locality[],
@@ -151,9 +153,9 @@ export function zoneAwareLocalities(
 }
 
 class ZoneChoice implements LocalityChoice {
-  /** Of 10,000 requests, those that stay. */
+  /** Of 10,000 requests, how many stay in the own zone. */
   readonly #toOwn: number;
-  /** What other localities can take beyond their own, added up. */
+  /** Capacity of the localities beyond their own requests, as cumulative sums. */
   readonly #residual: readonly number[];
   readonly #stats: ZoneStats;
 

@@ -17,12 +17,12 @@ import { type Estate, fingerprintOf } from "./handover.ts";
 import { excludedBy, flagsText, healthBy } from "./health-flags.ts";
 import { addressOf, isCanary } from "./host.ts";
 
-const PUBLISH_MS = 50; // after a change; admin's readers do not notice
+const PUBLISH_MS = 50; // minimum interval between two publications of the status
 
 interface Hosts {
-  /** By id. */
+  /** Hosts by id. */
   readonly specs: ReadonlyMap<string, HostSpec>;
-  /** Undefined: nobody checks them. */
+  /** Undefined without checks and outlier detection. */
   readonly health: ClusterHealth | undefined;
 }
 
@@ -35,11 +35,11 @@ interface Cells {
 }
 
 /**
- * Who is a member of which cluster, for stats and admin. On the control thread only: gauges of all threads are added up, and
- * a host is to be counted once.
+ * Tracks the hosts of all clusters, for stats and admin. Only on the control thread: values of gauges are added over threads,
+ * and each host must count once.
  */
 export class Membership {
-  /** Hosts of clusters, and the priority of each. */
+  /** Priority of each host by id, for each cluster. */
   readonly members = new Map<string, ReadonlyMap<string, number>>();
   readonly #cx: SetupContext;
   readonly #stats: Stats;
@@ -47,7 +47,7 @@ export class Membership {
   readonly #configs = new Map<string, ClusterConfig>();
   readonly #cells = new Map<string, Cells>();
   readonly #hosts = new Map<string, Hosts>();
-  /** Many clusters change at once when a proxy starts; all of that is one status. */
+  /** Delays the status, as many clusters change at once when a proxy starts. */
   readonly #soon: Timer;
   readonly #breakers: BreakerDisplay;
   #publishedMs = -PUBLISH_MS;
@@ -85,7 +85,7 @@ export class Membership {
     this.#publishSoon();
   }
 
-  /** The first change is told at once; those that follow it closely are told together. */
+  /** Publishes the first change at once, and those that follow within PUBLISH_MS together. */
   #publishSoon(): void {
     if (this.#soon.armed) return;
     const next = this.#publishedMs + PUBLISH_MS - this.#cx.now();
@@ -93,7 +93,7 @@ export class Membership {
     else this.#soon.arm(next);
   }
 
-  /** This generation is in service. */
+  /** Called when this generation takes over service. */
   begin(): void {
     this.#active = true;
     const before = this.#previous?.fingerprints ?? new Map<string, string>();
@@ -116,7 +116,7 @@ export class Membership {
     this.#publish();
   }
 
-  /** Another generation goes on, perhaps without some of these clusters. */
+  /** Called when another generation takes over; clears the gauges, as it may not have all these clusters. */
   end(): void {
     this.#active = false;
     this.#soon.cancel();
@@ -184,7 +184,7 @@ function outlierOf(health: ClusterHealth | undefined): Pick<ClusterStatus, "outl
   };
 }
 
-/** Where hosts have come or gone: Envoy counts each by itself. */
+/** Priority levels in which hosts were added or removed; Envoy counts a change for each level. */
 function changedPriorities(
   before: ReadonlyMap<string, number>,
   now: ReadonlyMap<string, number>,

@@ -1,19 +1,19 @@
 import type { Pool } from "./pool.ts";
 
-/** Names come from clients. As many of them have pools at one host; beyond these one that is at rest makes room. */
+/** Limit for names with pools at one host, as names come from clients; beyond it an unused name is dropped. */
 const MAX_NAMES = 256;
 
-/** The pools of one host for requests whose connections are made for a name: each name has its own. */
+/** Pools of one host for requests whose connections depend on peer names; each key of names has its own pools. */
 export class NamedPools {
   readonly #byKey = new Map<string, readonly Pool[]>();
   readonly #drop: (pool: Pool) => void;
 
-  /** `drop` ends a pool that is at rest. */
+  /** `drop` is called for the pools of a name that is dropped; they have no requests. */
   constructor(drop: (pool: Pool) => void) {
     this.#drop = drop;
   }
 
-  /** Undefined: no more may be made. */
+  /** Returns the pools of a key, created by `make` if needed; undefined if the limit is reached. */
   get(
     key: string,
     make: () => readonly Pool[],
@@ -27,7 +27,7 @@ export class NamedPools {
     return pools;
   }
 
-  /** The oldest goes first. */
+  /** Drops the oldest name whose pools have no requests; false if there is none. */
   #makeRoom(): boolean {
     for (const [key, pools] of this.#byKey) {
       if (!pools.every((pool) => pool.atRest)) continue;

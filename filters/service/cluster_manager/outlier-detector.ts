@@ -12,7 +12,7 @@ type Ejection =
   | "FAILURE_PERCENTAGE"
   | "FAILURE_PERCENTAGE_LOCAL_ORIGIN";
 
-/** Envoy's names of stats, and fields and runtime keys of the percentages, by type. */
+/** Envoy's names of the stats by type; below, the config fields (also runtime keys) of the enforcing percentages. */
 const NAMES: Readonly<Record<Ejection, string>> = {
   CONSECUTIVE_5XX: "consecutive_5xx",
   CONSECUTIVE_GATEWAY_FAILURE: "consecutive_gateway_failure",
@@ -38,7 +38,7 @@ const ROW_WORDS: Readonly<Record<Row, number>> = {
   CONSECUTIVE_LOCAL_ORIGIN_FAILURE: WORD.CONSECUTIVE_LOCAL,
 };
 
-/** Where the figures of one origin of errors stand: the host's answers, or our own attempts to reach it. */
+/** Counts and types for one origin of errors: responses of the host, or our attempts to reach it (local origin). */
 interface Origin {
   readonly total: number;
   readonly successes: number;
@@ -58,35 +58,37 @@ const LOCAL: Origin = {
   failure: "FAILURE_PERCENTAGE_LOCAL_ORIGIN",
 };
 
-/** A host as outlier detection sees it. */
+/** The part of a host that outlier detection uses. */
 export interface JudgedHost {
   readonly spec: HostSpec;
   flags: number;
-  /** In the table; undefined: there was none left, and nobody counts. */
+  /** Slot in the table; undefined: no slot was free and the host is not counted. */
   readonly slot: number | undefined;
   readonly outlier: OutlierRecord;
 }
 
+/** Ejection history and success rates of one host. */
 export class OutlierRecord {
   ejections = 0;
-  /** How many times the base ejection time the next one lasts. */
+  /** Multiplier of the base ejection time for the current or last ejection; decreases over time without ejections. */
   backOff = 0;
   lastEjectionMs: number | undefined = undefined;
   lastUnejectionMs: number | undefined = undefined;
   jitterMs = 0;
-  /** Percent, of the interval that has ended; -1: too few requests. */
+  /** Percentage in the last interval; -1: too few requests. */
   successRate = -1;
   localSuccessRate = -1;
-  /** Counts at the end of the last interval: total, successes, and both of local origin. */
+  /** Counts at the end of the last interval: total and successes, then the same of local origin. */
   readonly counted: number[] = [0, 0, 0, 0];
 }
 
+/** Average of the hosts' success rates and the rate below which hosts are ejected, in percent; -1: unknown. */
 export interface SuccessRates {
   average: number;
   threshold: number;
 }
 
-/** Takes hosts that do worse than others out of a cluster for a while. On the control thread; workers count (OutlierMonitor). */
+/** Ejects failing hosts of a cluster for a time. Runs on the control thread; workers count by OutlierMonitor. */
 export class OutlierDetector {
   readonly external: SuccessRates = { average: -1, threshold: -1 };
   readonly local: SuccessRates = { average: -1, threshold: -1 };
@@ -103,7 +105,7 @@ export class OutlierDetector {
   readonly #enforced: Readonly<Record<Ejection, Counter>>;
   readonly #enforcedTotal: Counter;
   readonly #overflow: Counter;
-  /** Envoy's older counters. */
+  /** Deprecated counters of Envoy. */
   readonly #total: Counter;
   readonly #old5xx: Counter;
   readonly #oldSuccessRate: Counter;
@@ -115,7 +117,7 @@ export class OutlierDetector {
     readonly stats: Stats;
     readonly table: OutlierTable;
     readonly hosts: () => Iterable<JudgedHost>;
-    /** Flags of hosts have changed. */
+    /** Called when flags of hosts have changed. */
     readonly onChanged: () => void;
   }) {
     this.#cx = parts.cx;
@@ -156,12 +158,12 @@ export class OutlierDetector {
     this.#active.set(0);
   }
 
-  /** Hosts have come or gone. */
+  /** Called when hosts were added or removed. */
   onHosts(): void {
     this.#active.set(this.#ejected());
   }
 
-  /** A worker has counted a whole row of failures. */
+  /** Called when a worker has counted the configured number of consecutive failures. */
   onRow(host: JudgedHost, row: Row): void {
     if (isEjected(host)) return;
     this.#detected[row].inc();
@@ -170,7 +172,7 @@ export class OutlierDetector {
     if (host.slot !== undefined) this.#table.clear(host.slot, ROW_WORDS[row]);
   }
 
-  /** An active check of the host went well. */
+  /** Called when an active check of the host has succeeded. */
   onHealthy(host: JudgedHost): void {
     if (!this.#config.successful_active_health_check_uneject_host) return;
     if (isEjected(host) && (host.flags & FLAG.FAILED_ACTIVE_HC) === 0) this.#uneject(host);
@@ -180,16 +182,19 @@ export class OutlierDetector {
     this.#timer.arm(this.#integer("interval_ms", this.#config.interval));
   }
 
+  /** Reads a runtime override of `outlier_detection.`; `otherwise`: the configured value. */
   #integer(key: string, otherwise: number): number {
     return this.#cx.runtime.integer(`outlier_detection.${key}`, otherwise);
   }
 
+  /** Number of hosts that are ejected. */
   #ejected(): number {
     let n = 0;
     for (const host of this.#hosts()) if (isEjected(host)) n++;
     return n;
   }
 
+  /** Duration of an ejection in milliseconds; `factor`: multiplier of the base ejection time. */
   #ejectionMs(factor: number): number {
     const config = this.#config;
     const base = this.#integer("base_ejection_time_ms", config.base_ejection_time);
@@ -217,7 +222,7 @@ export class OutlierDetector {
     this.#arm();
   }
 
-  /** Compares the hosts of one interval with each other, and with a fixed percentage. */
+  /** Ejects by success rate, compared with the other hosts, and by failure percentage, for the last interval. */
   #judge(hosts: readonly JudgedHost[], origin: Origin, rates: SuccessRates): void {
     const config = this.#config;
     const success = {
@@ -274,7 +279,7 @@ export class OutlierDetector {
     }
   }
 
-  /** Requests since the last interval. The counts run over 32 bits. */
+  /** Number of requests in the interval and percentage of successes; `| 0` because the counts wrap at 32 bits. */
   #figures(host: JudgedHost, origin: Origin): { total: number; rate: number } {
     if (host.slot === undefined) return { total: 0, rate: 0 };
     const { counted } = host.outlier;
@@ -289,7 +294,7 @@ export class OutlierDetector {
   }
 
   #eject(host: JudgedHost, type: Ejection): void {
-    // Both of the rules of an interval may be meant for it.
+    // In one interval both rules may apply to the same host.
     if (isEjected(host)) return;
     const config = this.#config;
     const most = Math.min(100, this.#integer("max_ejection_percent", config.max_ejection_percent));
@@ -328,7 +333,7 @@ export class OutlierDetector {
   #uneject(host: JudgedHost): void {
     host.flags &= ~FLAG.FAILED_OUTLIER_CHECK;
     host.outlier.lastUnejectionMs = this.#cx.now();
-    // A row that was nearly long enough before must not end the host's second chance at once.
+    // Failures from before the ejection must not eject the host again at once.
     if (host.slot !== undefined)
       for (const word of Object.values(ROW_WORDS)) this.#table.clear(host.slot, word);
     this.#active.set(this.#ejected());
@@ -336,7 +341,7 @@ export class OutlierDetector {
     this.#write(host, host.outlier.lastEjectionMs, { action: "UNEJECT" });
   }
 
-  /** One JSON line: envoy.data.cluster.v3.OutlierDetectionEvent. */
+  /** Logs an event as one JSON line of envoy.data.cluster.v3.OutlierDetectionEvent. */
   #write(
     host: JudgedHost,
     lastMs: number | undefined,
@@ -380,7 +385,7 @@ export class OutlierDetector {
 
 const isEjected = (host: JudgedHost): boolean => (host.flags & FLAG.FAILED_OUTLIER_CHECK) !== 0;
 
-/** The mean of the rates, less so many standard deviations. */
+/** The average of the rates, and that less `deviations` standard deviations as the threshold. */
 function thresholdOf(rates: readonly number[], deviations: number): SuccessRates {
   const average = rates.reduce((sum, rate) => sum + rate, 0) / rates.length;
   const variance = rates.reduce((sum, rate) => sum + (rate - average) ** 2, 0) / rates.length;

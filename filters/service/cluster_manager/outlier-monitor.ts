@@ -1,8 +1,8 @@
-// Hot path: every attempt on a host of a cluster with outlier detection is counted here.
+// Hot path: counts every attempt on a host of a cluster with outlier detection.
 import type { CellSpec, Runtime } from "@tsproxy/sdk";
 import type { OutlierDetection } from "./health-config.ts";
 
-/** Words of a host's slot in memory that all workers share. */
+/** Offsets of the counts in a host's slot, in memory shared by all workers. */
 export const WORD = {
   CONSECUTIVE_5XX: 0,
   CONSECUTIVE_GATEWAY: 1,
@@ -14,7 +14,7 @@ export const WORD = {
 } as const;
 const SLOT_WORDS = 8;
 
-/** A slot a host. Which host has which slot is the control thread's to say. */
+/** Counts of a cluster's hosts in shared memory, one slot per host; the control thread assigns the slots. */
 export class OutlierTable {
   readonly #words: Int32Array;
   readonly #at: number;
@@ -30,23 +30,24 @@ export class OutlierTable {
     return Atomics.load(this.#words, this.#at + slot * SLOT_WORDS + word);
   }
 
-  /** Answers the new value. */
+  /** Returns the new value. */
   increment(slot: number, word: number): number {
     return Atomics.add(this.#words, this.#at + slot * SLOT_WORDS + word, 1) + 1;
   }
 
-  /** A row of failures has ended: most have not begun, and then nothing is written. */
+  /** Sets a count to 0; writes only if it is not 0 already, as it mostly is. */
   clear(slot: number, word: number): void {
     const at = this.#at + slot * SLOT_WORDS + word;
     if (Atomics.load(this.#words, at) !== 0) Atomics.store(this.#words, at, 0);
   }
 
-  /** Another host moves in. */
+  /** Clears a slot for another host. */
   reset(slot: number): void {
     for (let word = 0; word < SLOT_WORDS; word++) this.clear(slot, word);
   }
 }
 
+/** Spec of the shared memory cell that holds an OutlierTable. */
 export function outlierTable(slots: number): CellSpec<OutlierTable> {
   return {
     bytes: slots * SLOT_WORDS * 4,
@@ -54,13 +55,13 @@ export function outlierTable(slots: number): CellSpec<OutlierTable> {
   };
 }
 
-/** What a row of failures is of; Envoy's words in stats and logs. */
+/** Type of consecutive failures, by Envoy's names. */
 export type Row =
   | "CONSECUTIVE_5XX"
   | "CONSECUTIVE_GATEWAY_FAILURE"
   | "CONSECUTIVE_LOCAL_ORIGIN_FAILURE";
 
-/** Counts how a host does, on one worker; the counts are of all workers. */
+/** Counts the results of one worker's attempts on a host, in counts that all workers share. */
 export class OutlierMonitor {
   readonly slot: number;
   readonly #table: OutlierTable;
@@ -68,7 +69,7 @@ export class OutlierMonitor {
   readonly #runtime: Runtime;
   readonly #onRow: (row: Row) => void;
 
-  /** `onRow`: as many failures in a row as the config asks for; called once for each such row. */
+  /** `onRow`: called once when the configured number of consecutive failures is reached. */
   constructor(
     table: OutlierTable,
     slot: number,
@@ -83,7 +84,7 @@ export class OutlierMonitor {
     this.#onRow = onRow;
   }
 
-  /** The status of a response. */
+  /** Counts the status of a response. */
   onCode(status: number): void {
     const table = this.#table;
     const { slot } = this;
@@ -107,7 +108,7 @@ export class OutlierMonitor {
     if (table.increment(slot, WORD.CONSECUTIVE_5XX) === most) this.#onRow("CONSECUTIVE_5XX");
   }
 
-  /** A connection to the host is there. `final`: nothing above it will tell how it went (TCP). */
+  /** Counts a successful connect. `final`: no response will be counted for it (TCP). */
   onConnected(final: boolean): void {
     if (this.#config.split_external_local_origin_errors) {
       this.#table.increment(this.slot, WORD.LOCAL_TOTAL);
@@ -116,7 +117,7 @@ export class OutlierMonitor {
     } else if (final) this.onCode(200);
   }
 
-  /** No connection, a reset, or no answer in time; `status` is the code that stands for it. */
+  /** Counts a failed connect, a reset or a timeout; `status` is the status that represents it. */
   onLocalFailure(status: 503 | 504): void {
     if (!this.#config.split_external_local_origin_errors) {
       this.onCode(status);

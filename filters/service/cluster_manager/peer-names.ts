@@ -8,27 +8,27 @@ import {
 } from "@tsproxy/sdk";
 
 export const UpstreamHttpOptions = Type.Object({
-  /** The request's host is the name to ask for (SNI). */
+  /** Use the request's host as server name (SNI). */
   auto_sni: Type.Optional(Type.Boolean()),
-  /** The certificate has to be of the request's host. */
+  /** Require the request's host among the certificate's names. */
   auto_san_validation: Type.Optional(Type.Boolean()),
-  /** A header that names the host in the place of `host`. */
+  /** A header used instead of `host` for the name. */
   override_auto_sni_header: Type.Optional(Type.String()),
 });
 
-/** What a request says of the handshake of its connection. Connections serve only requests that say the same. */
+/** Transport options that depend on the request or its client. A connection serves only requests with the same `key`. */
 export interface PeerNames {
   readonly key: string;
-  /** As many such keys may have pools at one host; absent: 256. */
+  /** Limit for keys with pools at one host; absent: 256. */
   readonly most?: number;
   readonly options: Pick<TransportOptions, "serverName" | "subjectAltNames" | "downstream">;
 }
 
-/** RFC 6066 §3: an address is no name. What else a client may have sent is no name either. */
+/** IP addresses and invalid host names are not sent as server name (RFC 6066 §3). */
 const ADDRESS = /^[0-9.]+$|:/;
 const NAME = /^[!-~]{1,255}$/;
 
-/** Reads names off the heads of requests, as they go to the upstream: after all rewriting. */
+/** Derives peer names from request heads as they are sent to the upstream, after all rewriting. */
 export class PeerNaming {
   readonly #asks: boolean;
   readonly #verifies: boolean;
@@ -41,13 +41,13 @@ export class PeerNaming {
     this.#header = header === "" ? undefined : headerName(header);
   }
 
-  /** Undefined: requests have no say. */
+  /** Undefined if peer names do not depend on requests. */
   static of(config: Static<typeof UpstreamHttpOptions> | undefined): PeerNaming | undefined {
     if (config?.auto_sni !== true && config?.auto_san_validation !== true) return undefined;
     return new PeerNaming(config);
   }
 
-  /** Undefined: what the config of the transport says stands. */
+  /** The peer names of a request; undefined: the transport's config applies. */
   of(head: RequestHeaders | undefined): PeerNames | undefined {
     const override = this.#header && head?.get(this.#header);
     const host = withoutPort(override || (head?.authority ?? "")).toLowerCase();

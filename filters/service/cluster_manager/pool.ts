@@ -1,4 +1,4 @@
-// Hot path: every exchange with an upstream takes a connection here and gives it back.
+// Hot path: every exchange with an HTTP upstream takes a connection from a pool and returns it.
 import type {
   Address,
   CloseEvent,
@@ -23,48 +23,48 @@ import type { PeerNames } from "./peer-names.ts";
 import { PooledConnection } from "./pooled-connection.ts";
 import type { ClusterCells } from "./stats.ts";
 
-/** What the connections of a pool speak. */
+/** Protocol of a pool's connections. */
 export interface PoolProtocol {
   readonly name: "HTTP/1.1" | "HTTP/2" | "ALPN";
-  /** Exchanges that a connection is taken to have room for before it has told. */
+  /** Number of exchanges that a connection is assumed to have room for until it is established. */
   readonly expectedCapacity: number;
   codec(connection: Connection): Slot<CodecFactory>;
 }
 
-/** What the pools of one cluster share. */
+/** The cluster as its pools see it. */
 export interface PoolOwner {
   readonly cx: SetupContext;
   readonly cells: ClusterCells;
   readonly codecOptions: CodecOptions;
-  /** Opens a connection to it: to the first that answers, where it has several addresses. */
+  /** Opens a connection to the host; if it has several addresses, to the first that connects. */
   connectTo(
     host: UpstreamHost,
     handler: ConnectionHandler,
     pool?: Pool,
     downstream?: TransportOptions["downstream"],
   ): Connection;
-  /** What connections to that address are bound to; undefined: the system chooses. */
+  /** Source address for connections to `to`; undefined: the system chooses. */
   sourceFor(to: Address): Address | undefined;
-  /** 0: none. */
+  /** 0: no limit. */
   readonly maxConnectionDurationMs: number;
   /** 0: no limit. */
   readonly maxRequestsPerConnection: number;
-  /** For how many exchanges there shall be room, by those there are. 1: connections are made when they are needed. */
+  /** Room for exchanges to provide, as a multiple of current ones (per_upstream_preconnect_ratio); 1: no preconnect. */
   readonly preconnectRatio: number;
-  /** Undefined: nobody wants to know. */
+  /** Undefined if no cluster uses predictive preconnect. */
   readonly connectivity: Connectivity | undefined;
   breaker(priority: Priority): CircuitBreaker;
-  /** `per_host_thresholds`. Undefined: none. */
+  /** Limit by `per_host_thresholds`; undefined: none. */
   hostLimit(host: UpstreamHost, priority: Priority): Limit | undefined;
-  /** The process's connections to a host; undefined where the config does not limit connections. */
+  /** Number of connections to a host, over all workers; undefined if the config does not set `max_connections`. */
   hostConnections(host: UpstreamHost, priority: Priority): SharedCount | undefined;
-  /** The pool may not open a connection that it needs (true), or needs none any more. */
+  /** Called when a pool begins (true) or ceases (false) to need a connection that it must not open. */
   onStarving(pool: Pool, starving: boolean): void;
-  /** A connection is gone: one that starves may have its place. */
+  /** Called when a connection has closed, so that a starving pool may open one. */
   onRoom(): void;
-  /** A connection has become idle: the sweep for old ones has to run sometime. */
+  /** Called when a connection becomes idle, so that the sweep for the idle timeout is scheduled. */
   onIdle(): void;
-  /** Another generation may want an idle connection of this one. True: it is that one's now. */
+  /** Offers an idle connection to the next generation; true if that has taken it. */
   giveAway(connection: PooledConnection): boolean;
 }
 
@@ -79,7 +79,7 @@ const NO_POOL: PoolFailure = Object.freeze({
   transportFailure: "",
 });
 
-/** An exchange that waits for a connection. Most never do: an idle connection serves them at once. */
+/** An exchange that waits for a connection; not created if a connection with room exists. */
 class PendingStream implements PoolHandle {
   readonly callbacks: PoolCallbacks;
   readonly #pool: Pool;
@@ -96,8 +96,8 @@ class PendingStream implements PoolHandle {
 }
 
 /**
- * The connections to one host in one protocol. Those with room for an exchange are a stack: an HTTP/1 connection leaves it with
- * the exchange that it takes, one of HTTP/2 when it is full.
+ * The connections to one host in one protocol. Those with room are on a stack: an HTTP/1 connection leaves it for each
+ * exchange, an HTTP/2 connection when it is full.
  *
  *   open ──> connecting ──> ready <──> full ──> closed
  */
@@ -106,22 +106,22 @@ export class Pool {
   readonly host: UpstreamHost;
   readonly protocol: PoolProtocol;
   readonly priority: Priority;
-  /** What its requests say of the handshake; undefined: nothing. */
+  /** Peer names of its requests; undefined: none. */
   readonly peer: PeerNames | undefined;
   readonly breaker: CircuitBreaker;
   readonly #hostLimit: Limit | undefined;
   readonly #hostConnections: SharedCount | undefined;
-  /** It has had an exchange, and counts as a pool. */
+  /** The pool has had an exchange and counts in `max_connection_pools`. */
   #used = false;
   #starving = false;
-  /** All that are not closed. */
+  /** All connections that are not closed. */
   readonly connections = new Set<PooledConnection>();
-  /** Longest unused at the bottom. Those that have lost their room stay until they are met or swept. */
+  /** Stack with the longest unused first; connections without room remain until they are popped or swept. */
   #ready: PooledConnection[] = [];
   #stale = 0;
   #pending: PendingStream[] = [];
   #connecting = 0;
-  /** The host is gone: what is idle closes, what is busy finishes. */
+  /** The host is removed: idle connections close, busy ones finish their exchanges. */
   draining = false;
 
   constructor(
@@ -141,6 +141,7 @@ export class Pool {
     this.#hostConnections = owner.hostConnections(host, priority);
   }
 
+  /** Begins an exchange or queues it; returns a handle if it is queued, else a callback has been called already. */
   newStream(callbacks: PoolCallbacks): PoolHandle | undefined {
     const { owner } = this;
     if (!this.#used && !this.#use()) {
@@ -172,6 +173,7 @@ export class Pool {
     return stream;
   }
 
+  /** Counts the pool in `max_connection_pools`; false if that limit is reached. */
   #use(): boolean {
     this.#used = this.breaker.pools.tryAcquire();
     return this.#used;
@@ -182,12 +184,13 @@ export class Pool {
     callbacks.onPoolFailure(OVERFLOW);
   }
 
-  /** There is a connection, and the exchange may not begin on it. */
+  /** Fails an exchange for which a connection exists, but `max_requests` is reached. */
   #tooManyActive(callbacks: PoolCallbacks): void {
     this.owner.cells.rqActiveOverflow.inc();
     callbacks.onPoolFailure({ ...OVERFLOW, host: this.host });
   }
 
+  /** Returns a connection with room, off the stack if this exchange fills it; undefined if there is none. */
   #takeReady(): PooledConnection | undefined {
     for (;;) {
       const connection = this.#ready.at(-1);
@@ -202,7 +205,7 @@ export class Pool {
     }
   }
 
-  /** A connection on its way is for those who wait longest; only those beyond its room need one more. */
+  /** Opens connections for the waiting exchanges that connecting ones will not have room for. */
   #openForPending(): void {
     const each = this.expectedRoom;
     while (this.#pending.length > this.#connecting * each) {
@@ -215,14 +218,14 @@ export class Pool {
     this.#starve(false);
   }
 
-  /** Exchanges that a connection on its way will have room for. */
+  /** Number of exchanges that a connecting connection is assumed to have room for. */
   get expectedRoom(): number {
     const most = this.owner.maxRequestsPerConnection;
     const expected = this.protocol.expectedCapacity;
     return most > 0 && most < expected ? most : expected;
   }
 
-  /** Connections for exchanges that are yet to come: at most three for each that comes, as in Envoy, and none to a host that ails. */
+  /** Opens connections ahead of demand: as in Envoy, at most three per new exchange, and only to healthy hosts. */
   #preconnect(): void {
     if (this.host.health !== "healthy" || this.draining) return;
     let active = 0;
@@ -239,13 +242,13 @@ export class Pool {
     }
   }
 
-  /** A connection for a request that will come to this host. False: there is to be none, or no further one. */
+  /** Opens a connection for a predicted request, if needed. False: none was opened, or no further one may be. */
   lookAhead(ratio: number): boolean {
     if (this.host.health !== "healthy" || this.draining) return false;
     let active = 0;
     for (const connection of this.connections) active += connection.active;
     const wanted = (this.#pending.length + active + 1) * ratio;
-    // As Envoy counts here: those that are connected and idle are no room.
+    // As in Envoy, established idle connections do not count as room here.
     if (wanted <= this.#connecting * this.expectedRoom + active) return false;
     if (!this.#used && !this.#use()) return false;
     const { full } = this.breaker.connections;
@@ -254,7 +257,7 @@ export class Pool {
     return !full;
   }
 
-  /** True: the breakers have counted one more connection. `again`: this is not the first time that it is asked for. */
+  /** True if one more connection may be opened; it is counted then. `again`: not the first try, so overflow is not counted. */
   #mayOpen(again = false): boolean {
     const { connections } = this.breaker;
     const ofHost = this.#hostConnections;
@@ -266,8 +269,8 @@ export class Pool {
       this.#hostLimit?.release();
     }
     if (!again) this.owner.cells.cxOverflow.inc();
-    // A pool without any connection would never serve those who wait in it, so Envoy lets it have one, whatever the limit. Where
-    // the config names the limit, a connection of another worker counts as one: its end makes room for this one.
+    // Like Envoy, allows one connection beyond the limit to a pool without any, else its requests would never be served. If
+    // the config sets the limit, connections of other workers to the host count too: when they end, there is room for this one.
     if (this.connections.size > 0 || (ofHost?.value ?? 0) > 0) return false;
     connections.acquire();
     this.#hostLimit?.acquire();
@@ -275,7 +278,7 @@ export class Pool {
     return true;
   }
 
-  /** A connection is gone, or is another owner's to count. */
+  /** Uncounts a connection that has closed. */
   countClosed(): void {
     this.breaker.connections.release();
     this.#hostLimit?.release();
@@ -289,7 +292,7 @@ export class Pool {
     this.owner.onStarving(this, starving);
   }
 
-  /** There may be room for a connection again. */
+  /** Tries again to open a connection for waiting exchanges; called while the pool starves. */
   openMore(): void {
     if (this.#pending.length === 0) this.#starve(false);
     else if (this.#mayOpen(true)) {
@@ -298,14 +301,14 @@ export class Pool {
     }
   }
 
-  /** No request is in progress, and none waits. */
+  /** True if no request is in progress or waiting. */
   get atRest(): boolean {
     if (this.#pending.length > 0) return false;
     for (const connection of this.connections) if (!connection.idle) return false;
     return true;
   }
 
-  /** Somebody else has more need of it. False: none is idle. */
+  /** Closes one idle connection to make room for a starving pool; false if none is idle. */
   closeIdle(): boolean {
     for (const connection of this.#ready) {
       if (connection.room === 0 || !connection.idle) continue;
@@ -332,7 +335,7 @@ export class Pool {
     this.host.cells.rqPendingActive.dec();
   }
 
-  /** The connection that may be on its way stays, for the next request. */
+  /** Removes a cancelled exchange; a connection opened for it remains for the next request. */
   onCancelled(stream: PendingStream): void {
     const at = this.#pending.indexOf(stream);
     if (at >= 0) this.#pending.splice(at, 1);
@@ -346,7 +349,7 @@ export class Pool {
     this.onAvailable(connection);
   }
 
-  /** A connection has room: for those who wait, or else it waits itself. */
+  /** Called when a connection has room: begins waiting exchanges, then puts the connection on the stack. */
   onAvailable(connection: PooledConnection): void {
     while (this.#pending.length > 0 && connection.room > 0) {
       const stream = this.#pending.shift()!;
@@ -375,7 +378,7 @@ export class Pool {
     this.#ready.push(connection);
   }
 
-  /** A connection that is in the stack has no room any more. */
+  /** Called when a connection on the stack has lost its room. */
   onStale(): void {
     this.#stale++;
     if (this.#stale > 32 && this.#stale * 2 > this.#ready.length) {
@@ -384,7 +387,7 @@ export class Pool {
     }
   }
 
-  /** Everybody who waits fails with the attempt, as in Envoy: they may try another host instead of this one again. */
+  /** As in Envoy, a failed connect fails all waiting exchanges, so that they can be retried on another host. */
   onConnectFailed(connection: PooledConnection, event: CloseEvent): void {
     this.#connecting--;
     this.connections.delete(connection);
@@ -407,7 +410,7 @@ export class Pool {
       transportFailure: connectFailure(event, address, from),
     };
     for (const stream of failed) {
-      // One of those before may have cancelled this one.
+      // A callback of an earlier exchange may have cancelled this one.
       if (stream.done) continue;
       this.#unqueue(stream);
       this.owner.cells.rqPendingFailureEject.inc();
@@ -421,12 +424,12 @@ export class Pool {
     if (this.#pending.length > 0) this.#openForPending();
   }
 
-  /** Another owner goes on with it, and counts it from here on. */
+  /** Called when another owner has taken over the connection and its counts. */
   onForgotten(connection: PooledConnection): void {
     this.connections.delete(connection);
   }
 
-  /** Closes what has been idle since before `since`. Answers when the next one will have been, or -1. */
+  /** Closes connections idle since `since` or longer; returns the earliest `idleSince` of the others, or -1 if none is idle. */
   sweep(since: number): number {
     const ready = this.#ready;
     this.#ready = [];
@@ -446,12 +449,12 @@ export class Pool {
     return next;
   }
 
-  /** Exchanges from here on get new connections. */
+  /** Retires all connections, so that new exchanges get new ones. */
   renew(): void {
     for (const connection of [...this.connections]) connection.retire();
   }
 
-  /** The host is gone, or its cluster. */
+  /** Called when the host or its cluster is removed, or this generation ends. */
   drain(): void {
     this.draining = true;
     if (this.#used) this.breaker.pools.release();
@@ -466,7 +469,7 @@ export class Pool {
     }
   }
 
-  /** Another generation's idle connection. */
+  /** Adds an idle connection of the previous generation. */
   take(connection: PooledConnection): void {
     this.connections.add(connection);
     this.onAvailable(connection);

@@ -1,4 +1,4 @@
-// Hot path: every byte from and to an HTTP upstream passes here; an exchange allocates nothing in this file.
+// Hot path: handles every read from an HTTP upstream; nothing in this file allocates per exchange.
 import type {
   Chunk,
   ClientCodec,
@@ -20,65 +20,65 @@ import type { Pool } from "./pool.ts";
 const STATE = { CONNECTING: 0, OPEN: 1, CLOSING: 2, CLOSED: 3, GIVEN_AWAY: 4 } as const;
 type State = (typeof STATE)[keyof typeof STATE];
 
-/** What goes with a connection from one generation to the next. */
+/** A connection with its state, handed over from one generation to the next. */
 export interface ConnectionFacts {
   readonly connection: Connection;
-  /** One that multiplexes goes along; it is held until the connection is forgotten. */
+  /** A multiplexing codec, which is handed over too; its generation is held until the connection is forgotten. */
   readonly codec?: { readonly codec: ClientCodec; readonly generation: Generation<CodecFactory> };
   readonly protocol: "HTTP/1.1" | "HTTP/2" | "ALPN";
   readonly priority: Priority;
   readonly peer: PeerNames | undefined;
   readonly requests: number;
   readonly openedAt: number;
-  /** Bytes sent that have been counted already. */
+  /** Bytes sent that have already been counted. */
   readonly sent: number;
 }
 
 /**
- * One connection of a pool: idle or with exchanges in progress, of which HTTP/1 has one at a time.
+ * One connection of a pool, idle or with exchanges in progress (HTTP/1: at most one).
  *
  *   CONNECTING ──connected──> OPEN ──────────────────────────────────────────┐
- *        │                      peer closes, or speaks out of turn (HTTP/1)   │
- *        │ failed               idle too long, spent, retired: once idle      │
+ *        │                      peer closes, unexpected bytes (HTTP/1)        │
+ *        │ failed               idle timeout, spent, retired: once idle       │
  *        v                                                                    v
  *     CLOSED <──onClosed─────────────────────────────────────────────────  CLOSING
  */
 export class PooledConnection implements ConnectionHandler, ClientEvents {
   readonly pool: Pool;
-  /** While it is idle: since when. */
+  /** Time since when the connection is idle. */
   idleSince = 0;
-  /** It stands in the pool's stack. */
+  /** The connection is on the pool's stack. */
   ready = false;
   #state: State = STATE.CONNECTING;
   #connection: Connection | undefined = undefined;
   #codec: ClientCodec | undefined = undefined;
   #slot: Slot<CodecFactory> | undefined = undefined;
   #generation: Generation<CodecFactory> | undefined = undefined;
-  /** What the slot had when this codec was the latest: its own generation, or what is the same code in another's hands. */
+  /** The slot's generation when the codec was made or adopted; if the slot has another one, the codec is outdated. */
   #latest: Generation<CodecFactory> | undefined = undefined;
-  /** Many exchanges at once, and the codec's to the end of the connection. */
+  /** HTTP/2: several exchanges at once, and the codec remains until the connection closes. */
   #multiplexes = false;
   #active = 0;
   #openedAt = 0;
   #age: Timer | undefined = undefined;
   #requests = 0;
   #sent = 0;
-  /** As `Connectivity` has it. */
+  /** This connection's part of the counts in Connectivity. */
   #countedActive = 0;
   #countedRoom = 0;
-  /** It has carried all the exchanges that the config allows. */
+  /** No further exchange may begin: the configured number is reached, or the connection was retired. */
   #spent = false;
-  /** The codec takes no further exchange. */
+  /** The codec accepts no further exchange. */
   #retired = false;
-  /** The codec has given the exchange up in the middle; `onClosed` follows. */
+  /** HTTP/1: the codec has aborted the exchange; `onClosed` follows. */
   #broken = false;
-  /** HTTP/2: the same of all exchanges. */
+  /** HTTP/2: the codec has failed, with all exchanges. */
   #failed = false;
   /** The peer has sent FIN. */
   #ended = false;
   /** Inside `codec.onData` or `codec.onEof`. */
   #reading = false;
-  /** HTTP/1: the exchange ended in there; what follows waits until the codec has seen all bytes. */
+  /** HTTP/1: the exchange ended during #reading; it is settled when the codec has read all bytes. */
   #finished = false;
 
   constructor(pool: Pool) {
@@ -97,7 +97,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     this.#recount();
   }
 
-  /** Whoever looks ahead goes by all connections of the worker. */
+  /** Updates the counts in Connectivity, for predictive preconnect. */
   #recount(): void {
     const { connectivity } = this.pool.owner;
     if (connectivity === undefined) return;
@@ -113,7 +113,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     (name === "HTTP/2" ? cells.cxHttp2Total : cells.cxHttp1Total).inc();
   }
 
-  /** Goes on with an idle connection of the generation before, which has counted it. */
+  /** Takes over an idle connection of the previous generation, which has counted it in stats. */
   takeOver(facts: ConnectionFacts): void {
     this.#connection = facts.connection;
     this.#openedAt = facts.openedAt;
@@ -137,7 +137,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     codec.adopt!(this);
   }
 
-  /** What another owner has to know; undefined if it is of no use to anybody. */
+  /** The state for a handover; undefined if the connection cannot be used further. */
   facts(): ConnectionFacts | undefined {
     const connection = this.#connection;
     if (connection === undefined || this.room === 0) return undefined;
@@ -156,7 +156,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     };
   }
 
-  /** Lets go of an idle connection: another object counts and owns it from here on. */
+  /** Gives up an idle connection that another object now owns and counts. */
   forget(): void {
     this.#state = STATE.GIVEN_AWAY;
     this.#recount();
@@ -165,7 +165,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     this.pool.onForgotten(this);
   }
 
-  /** For a hand-over: the socket, while there is one. */
+  /** The socket, for a handover; undefined before `open`. */
   get socket(): Connection | undefined {
     return this.#connection;
   }
@@ -180,11 +180,11 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     return this.#state === STATE.CONNECTING;
   }
 
-  /** Exchanges that it can take now. */
+  /** Number of exchanges that can begin now. */
   get room(): number {
     if (this.#state !== STATE.OPEN || this.#isLeaving) return 0;
     if (!this.#multiplexes) return 1 - this.#active;
-    // Streams of a codec that has been replaced end on it; the next ones get a connection of the new one's.
+    // Streams of a replaced codec finish on it; new ones get a new connection with the new codec.
     if (this.#isOutdated) return 0;
     return Math.max(0, (this.#codec!.capacity ?? 1) - this.#active);
   }
@@ -193,10 +193,10 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     return this.#retired || this.#spent || this.#ended || !this.#connection!.open;
   }
 
-  /** There is room: the exchange begins. */
+  /** Begins an exchange; there must be room. */
   begin(callbacks: PoolCallbacks): void {
     const { owner, host } = this.pool;
-    // An HTTP/1 codec between exchanges holds nothing, so new code can take its place on an open connection.
+    // An HTTP/1 codec has no state between exchanges, so new code can replace it on an open connection.
     if (this.#latest !== this.#slot!.current) this.#makeCodec();
     this.#active++;
     this.#requests++;
@@ -215,7 +215,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     callbacks.onPoolReady(encoder, host, this.#connection!);
   }
 
-  /** Its exchanges end on it, and no other begins. */
+  /** Lets current exchanges finish, then closes; no new one begins. */
   retire(): void {
     if (this.#state !== STATE.OPEN) return;
     if (this.idle) {
@@ -235,7 +235,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     this.#connection!.close("flush");
   }
 
-  // ---- the codec
+  // ---- called by the codec
 
   onIdle(): void {
     if (this.#state !== STATE.OPEN || this.#active === 0) return;
@@ -272,15 +272,15 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     this.pool.owner.cells.cxProtocolError.inc();
   }
 
-  /** An exchange has ended. */
+  /** Ends an exchange, then closes the connection or returns it to the pool. */
   #settle(): void {
     const { owner } = this.pool;
     this.#finished = false;
     this.#endExchange();
     this.#countSent();
-    // Bodies and tunnels that end with the connection retire it as well; they end with FIN, and nobody announced it.
+    // Bodies and tunnels that end with the connection retire it too; they end with FIN and do not count as close notification.
     if (this.#retired && !this.#ended && !this.#multiplexes) owner.cells.cxCloseNotify.inc();
-    // A codec may have closed the connection with the exchange; then only `onClosed` is left to come.
+    // The codec may have closed the connection already; then only `onClosed` follows.
     if (this.#isLeaving || this.#isOutdated) {
       if (this.idle) this.close();
     } else this.pool.onAvailable(this);
@@ -322,13 +322,13 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     this.#codec = undefined;
   }
 
-  /** Closed, and of no use to the pool that may have it in its stack. */
+  /** Closes the connection; if it is on the pool's stack, it is stale there. */
   #leave(): void {
     this.close();
     if (this.ready) this.pool.onStale();
   }
 
-  // ---- the socket
+  // ---- events of the socket
 
   onConnected(): void {
     if (this.#state !== STATE.CONNECTING) return;
@@ -343,7 +343,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     this.pool.onConnected(this);
   }
 
-  /** `max_connection_duration`: no further exchange begins then. */
+  /** Retires the connection after `max_connection_duration`. */
   #limitAge(): void {
     const { cx, cells, maxConnectionDurationMs: most } = this.pool.owner;
     if (most === 0) return;
@@ -388,7 +388,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     this.#reading = true;
     codec.onEof();
     this.#reading = false;
-    // A tunnel goes on in the other direction.
+    // A tunnel stays open in the other direction.
     if (!this.#broken && !codec.active) this.#settle();
   }
 
@@ -397,8 +397,8 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
   }
 
   /**
-   * Bytes that answer nothing. They are never kept for the next exchange, which would take them for its own response. A 408
-   * is how some servers say goodbye to an idle connection, so it is no offence.
+   * Handles bytes that belong to no exchange: the connection closes, as the next exchange would take them for its response.
+   * Some servers send a 408 before they close an idle connection, so that is not counted as a protocol error.
    */
   #onUnasked(chunk: Chunk): void {
     if (!isGoodbye(chunk)) this.pool.owner.cells.cxProtocolError.inc();
@@ -426,7 +426,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     const { cells } = pool.owner;
     const codec = this.#codec;
     const busy = this.#active > 0;
-    // Already stale if it was leaving: counting it twice only makes the pool tidy up sooner.
+    // If it was leaving it is already counted as stale; counting twice only makes the pool clean up sooner.
     if (this.ready && state === STATE.OPEN) pool.onStale();
     this.#state = STATE.CLOSED;
     this.#recount();
@@ -446,13 +446,13 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
       return;
     }
     pool.onClosed(this);
-    // Whoever hears of it may ask for another connection at once, so all else is in order by now.
+    // Last, as decoders that are told of the close may ask for another connection at once.
     if (busy || this.#multiplexes) codec?.onClosed(event);
     this.#releaseCodec();
   }
 }
 
-const GOODBYE = [72, 84, 84, 80, 47, 49, 46, -1, 32, 52, 48, 56]; // `HTTP/1.x 408`
+const GOODBYE = [72, 84, 84, 80, 47, 49, 46, -1, 32, 52, 48, 56]; // `HTTP/1.x 408`; -1: any byte
 
 function isGoodbye(chunk: Chunk): boolean {
   if (chunk.end - chunk.at < GOODBYE.length) return false;

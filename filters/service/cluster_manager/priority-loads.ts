@@ -1,21 +1,21 @@
 import type { Runtime } from "@tsproxy/sdk";
 
-/** Runtime has the last word on `healthy_panic_threshold`, whenever loads are computed. */
+/** `healthy_panic_threshold` in percent, with the runtime override, read whenever loads are computed. */
 export function panicThreshold(runtime: Pick<Runtime, "integer">, configured: number): number {
   return Math.min(100, runtime.integer("upstream.healthy_panic_threshold", configured));
 }
 
-/** What the loads of a priority level are computed from. */
+/** Health of one priority level, from which its load is computed. */
 export interface LevelHealth {
-  /** Numbers of hosts; `total` without those that are excluded. */
+  /** Number of hosts, without excluded ones. */
   readonly total: number;
   readonly healthy: number;
   readonly degraded: number;
-  /** Hosts of the level, excluded ones too. */
+  /** Number of hosts, including excluded ones. */
   readonly hosts: number;
-  /** In the place of that of the options. */
+  /** Replaces the factor of the options. */
   readonly overprovisioningFactor?: number;
-  /** The same as the first three in weights, where the cluster says `weighted_priority_health`. */
+  /** With `weighted_priority_health`: sums of weights, used instead of the numbers of hosts. */
   readonly weights?: {
     readonly total: number;
     readonly healthy: number;
@@ -24,26 +24,27 @@ export interface LevelHealth {
 }
 
 export interface LoadOptions {
-  /** Percent of a level's hosts; below it health is not trusted. 0: it always is. */
+  /** Percentage of available hosts below which a level panics, i.e. health is ignored; 0: never. */
   readonly panicThreshold: number;
-  /** Percent; 140 lets a level lose 28 % of its hosts before others get a share of its load. */
+  /** In percent; with 140 a level can lose 28 % of its hosts before others get a part of its load. */
   readonly overprovisioningFactor: number;
 }
 
-/** Percents of the requests, by level. They add up to 100 unless there is nobody to choose. */
+/** Percentages of requests by level; their sum is 100 unless no host can be chosen. */
 export interface PriorityLoads {
   readonly healthy: readonly number[];
   readonly degraded: readonly number[];
 }
 
+/** The loads together with the values from which a retry's loads are computed. */
 export interface LevelLoads extends PriorityLoads {
-  /** How much of the load each level could take, in percents. */
+  /** Percentage of the load that each level could take. */
   readonly available: PriorityLoads;
-  /** Levels whose health is not trusted: all of their hosts are chosen from. */
+  /** True for levels in panic, in which hosts are chosen regardless of health. */
   readonly panic: readonly boolean[];
 }
 
-/** Envoy's arithmetic of priorities and panic, in whole percents. `levels` has one at least. */
+/** Computes the loads by Envoy's rules for priorities and panic, in whole percents. `levels` must not be empty. */
 export function levelLoads(levels: readonly LevelHealth[], options: LoadOptions): LevelLoads {
   const factor = options.overprovisioningFactor;
   const healthy = levels.map((level) => availability(level, "healthy", factor));
@@ -54,13 +55,13 @@ export function levelLoads(levels: readonly LevelHealth[], options: LoadOptions)
     (level) => total < 100 && availablePercent(level) < options.panicThreshold,
   );
   if (panic.every(Boolean)) return { ...byHosts(levels), panic, available };
-  // Nobody is healthy and panic is off: the first level gets everything, and has nobody.
+  // No host is available and panic is off: the first level gets all load and no host is found there.
   if (total === 0)
     return { healthy: levels.map((_, k) => (k === 0 ? 100 : 0)), degraded, panic, available };
   return { ...byAvailability(available, total), panic, available };
 }
 
-/** The loads of a retry that has tried some levels before. Once all have been tried they begin anew. */
+/** The loads without levels that a retry has already tried; the full loads if all have been tried. */
 export function loadsWithout(loads: LevelLoads, excluded: ReadonlySet<number>): PriorityLoads {
   const rest = (available: readonly number[]): number[] =>
     available.map((percent, k) => (excluded.has(k) ? 0 : percent));
@@ -76,16 +77,18 @@ function totalOf({ healthy, degraded }: PriorityLoads): number {
   return Math.min(100, sum(healthy) + sum(degraded));
 }
 
+/** Distributes all requests by availability: first to healthy, then to degraded hosts. */
 function byAvailability({ healthy, degraded }: PriorityLoads, total: number): PriorityLoads {
   const first = distribute(healthy, 100, total);
   const second = distribute(degraded, first.rest, total);
-  // What is left is rounding.
+  // The rest is due to rounding.
   const firstHealthy = healthy.findIndex((available) => available > 0);
   if (firstHealthy >= 0) first.loads[firstHealthy]! += second.rest;
   else second.loads[degraded.findIndex((available) => available > 0)]! += second.rest;
   return { healthy: first.loads, degraded: second.loads };
 }
 
+/** Percentage of the load that a level can take by its healthy or degraded hosts. */
 function availability(level: LevelHealth, which: "healthy" | "degraded", factor: number): number {
   if (level.total === 0) return 0;
   const { total, [which]: available } = level.weights ?? level;
@@ -96,7 +99,7 @@ function availablePercent(level: LevelHealth): number {
   return level.total === 0 ? 0 : (100 * (level.healthy + level.degraded)) / level.total;
 }
 
-/** Nobody's health is trusted: each level gets load by the number of its hosts, the rounding goes to the first that has any. */
+/** Loads if all levels panic: by number of hosts; the first level with hosts also gets the rest from rounding. */
 function byHosts(levels: readonly LevelHealth[]): PriorityLoads {
   const hosts = sum(levels.map((level) => level.hosts));
   const healthy = levels.map((level) =>
@@ -110,7 +113,7 @@ function byHosts(levels: readonly LevelHealth[]): PriorityLoads {
   return { healthy, degraded: levels.map(() => 0) };
 }
 
-/** Each level takes what its availability allows, in order, until nothing of `load` is left. */
+/** Gives each level load by its availability, in order, until nothing of `load` is left. */
 function distribute(
   available: readonly number[],
   load: number,

@@ -1,14 +1,14 @@
 import type { SetupContext, Timer } from "@tsproxy/sdk";
 import type { Pool } from "./pool.ts";
 
-/** How soon a connection that another worker has closed is noticed. */
+/** Interval of trying again, as another worker may have closed a connection. */
 const LOOK_MS = 16;
-/** How often the others are asked again. */
+/** Interval of asking the other workers again. */
 const ASK_MS = 200;
 
 /**
- * Pools of one cluster in which requests wait, because all connections that the config allows are open elsewhere: to another
- * host, or in another worker. Whoever has an idle one is asked to close it, and its place is taken when it is free.
+ * Tracks the pools of a cluster in which requests wait because `max_connections` is reached by connections to other hosts or
+ * of other workers. Asks all workers to close an idle connection and opens a new one when there is room.
  */
 export class Starvation {
   readonly #topic: string;
@@ -19,7 +19,7 @@ export class Starvation {
   #askedAt = 0;
   #subscribed = false;
 
-  /** `pools`: all of the cluster, on this worker. */
+  /** `pools`: the cluster's pools on this worker. */
   constructor(cluster: string, cx: SetupContext, pools: () => readonly Pool[]) {
     this.#topic = `cluster/${cluster}/starving`;
     this.#cx = cx;
@@ -27,13 +27,14 @@ export class Starvation {
     this.#timer = cx.timer(() => this.#look());
   }
 
-  /** Only clusters whose config limits connections have anybody to ask. */
+  /** Subscribes to other workers' requests; only for clusters with `max_connections`. */
   listen(): void {
     if (this.#subscribed) return;
     this.#subscribed = true;
     this.#cx.subscribe(this.#topic, () => this.#yield());
   }
 
+  /** Called when a pool begins or ceases to starve. */
   note(pool: Pool, starving: boolean): void {
     const { starving: count } = pool.breaker;
     if (!starving) {
@@ -46,7 +47,7 @@ export class Starvation {
     this.#ask();
   }
 
-  /** A connection of this worker is gone. */
+  /** Called when a connection of this worker has closed. */
   onRoom(): void {
     if (this.#starving.size > 0) this.#timer.arm(1);
   }
@@ -69,7 +70,7 @@ export class Starvation {
     if (this.#subscribed) this.#cx.publish(this.#topic, this.#askedAt);
   }
 
-  /** Gives an idle connection up, if there is one and somebody still needs it. */
+  /** Closes one idle connection, if there is one and a pool of any worker still starves. */
   #yield(): void {
     for (const pool of this.#pools()) {
       if (pool.breaker.exact && pool.breaker.starving.value > 0 && pool.closeIdle()) return;

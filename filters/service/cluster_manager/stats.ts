@@ -1,6 +1,6 @@
 import type { ClusterStats, Counter, Gauge, Histogram, StatSet, Stats } from "@tsproxy/sdk";
 
-/** The cells of one cluster on this worker, asked for once. */
+/** The stats of one cluster on this worker. */
 export class ClusterCells implements ClusterStats {
   readonly rqTotal: Counter;
   readonly rqActive: Gauge;
@@ -12,7 +12,7 @@ export class ClusterCells implements ClusterStats {
   readonly rqPendingOverflow: Counter;
   readonly rqActiveOverflow: Counter;
   readonly rqPendingFailureEject: Counter;
-  /** HTTP/2 alone: an HTTP/1 exchange that is given up takes its connection along. */
+  /** This and the next counter are for HTTP/2 only: resetting an HTTP/1 exchange closes its connection. */
   readonly rqRxReset: Counter;
   readonly rqTxReset: Counter;
   readonly rqPerCx: Histogram;
@@ -89,7 +89,7 @@ export class ClusterCells implements ClusterStats {
     this.healthyPanic = stats.counter("lb_healthy_panic");
   }
 
-  /** A connection is gone. `remote`: the peer ended it. */
+  /** Counts a closed connection. `remote`: closed by the peer; `active`: with a request in progress. */
   onDestroyed(remote: boolean, active: boolean): void {
     this.cxDestroy.inc();
     (remote ? this.cxDestroyRemote : this.cxDestroyLocal).inc();
@@ -100,8 +100,8 @@ export class ClusterCells implements ClusterStats {
 }
 
 /**
- * Envoy lists these for every cluster, and so dashboards ask for them. This package never moves them: updates are counted by the
- * cluster's own package, retries, redirects, pauses and maintenance by the router, and what the others count does not happen: zero is the truth.
+ * Counters that Envoy lists for every cluster and that this package does not count. Updates are counted by the cluster's
+ * package; retries, redirects, pauses and maintenance mode by the router; the others stay at 0, as such events do not happen.
  */
 const UNMOVED_COUNTERS = [
   "assignment_stale",
@@ -156,14 +156,14 @@ const UNMOVED_GAUGES = [
   "warming_state",
 ] as const;
 
-/** What every cluster shows. */
+/** The names of all stats that every cluster lists. */
 export const CLUSTER_STATS = setOf((stats) => {
   new ClusterCells(stats);
   for (const name of UNMOVED_COUNTERS) stats.counter(name);
   for (const name of UNMOVED_GAUGES) stats.gauge(name);
 });
 
-/** The names that `ask` asks for. */
+/** Collects the names of the stats that `ask` creates. */
 function setOf(ask: (stats: Stats) => void): StatSet {
   const counters: string[] = [];
   const gauges: string[] = [];
@@ -183,7 +183,7 @@ function setOf(ask: (stats: Stats) => void): StatSet {
   return { counters, gauges, histograms };
 }
 
-/** The cells of one host, for admin's /clusters. */
+/** The stats of one host, for admin's /clusters. */
 export class HostCells {
   readonly cxActive: Gauge;
   readonly cxTotal: Counter;

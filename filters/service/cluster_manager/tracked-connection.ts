@@ -1,4 +1,4 @@
-// Hot path: every byte of a TCP proxy's upstream passes here.
+// Hot path: handles every read from the upstream of a TCP proxy.
 import type {
   Chunk,
   CloseEvent,
@@ -10,7 +10,7 @@ import { connectFailure, isBindError } from "./connect-failure.ts";
 import type { UpstreamHost } from "./host.ts";
 import type { PoolOwner } from "./pool.ts";
 
-/** A connection of the caller's own (`Cluster.connect`): passed through, and counted like a pool's. */
+/** A connection for one caller (`Cluster.connect`): passes events on and counts as connections of pools do. */
 export class TrackedConnection implements ConnectionHandler {
   readonly host: UpstreamHost;
   readonly #owner: PoolOwner;
@@ -36,7 +36,7 @@ export class TrackedConnection implements ConnectionHandler {
     this.#openedAt = owner.cx.now();
   }
 
-  /** `downstream`: whose bytes it will carry, where that is one connection's. */
+  /** `downstream`: the downstream connection whose bytes it carries, if there is exactly one. */
   open(downstream?: TransportOptions["downstream"]): Connection {
     const { cells } = this.#owner;
     cells.cxTotal.inc();
@@ -106,7 +106,7 @@ export class TrackedConnection implements ConnectionHandler {
     const { cells, cx } = this.#owner;
     const { host } = this;
     this.#owner.breaker("default").connections.release();
-    // Whoever has it uses it until its end.
+    // A connection that was established counts as active until its end.
     cells.onDestroyed(this.#ended || event.by === "remote", this.#connected);
     cells.cxActive.dec();
     host.cells.cxActive.dec();

@@ -25,20 +25,20 @@ export const TransportConfig = {
 };
 const Schema = Type.Object(TransportConfig);
 
-/** Where an endpoint's metadata says which of the matches it wants. */
+/** Namespace of the endpoint metadata that selects a transport socket match. */
 const METADATA = "envoy.transport_socket_match";
 
 interface Match {
   readonly name: string;
-  /** JSON of the values that an endpoint has to have. */
+  /** Metadata values that an endpoint must have, as JSON. */
   readonly wanted: readonly (readonly [key: string, value: string])[];
   readonly transport: Slot<TransportFactory> | undefined;
 }
 
-/** The transport sockets of a cluster, and which of them an endpoint's connections pass. */
+/** The transport sockets of a cluster; chooses one for each endpoint. */
 export class Transports {
   readonly #stats: Stats;
-  /** A host is chosen for once, however many threads know it. */
+  /** True on one thread only, so that each host's choice is counted once. */
   readonly #counts: boolean;
   readonly #matches: readonly Match[];
   readonly #fallback: Match;
@@ -60,7 +60,7 @@ export class Transports {
     this.#fallback = { name: "default", wanted: [], transport: slot(config.transport_socket) };
   }
 
-  /** No two clients share a connection to some of the hosts. Asked for every request. */
+  /** True if a transport (PROXY protocol) names the client, so that clients cannot share connections. Called per request. */
   get nameClients(): boolean {
     this.#nameClients ??= [this.#fallback, ...this.#matches].some(
       ({ transport }) => transport?.current.value.namesClients === true,
@@ -68,7 +68,7 @@ export class Transports {
     return this.#nameClients;
   }
 
-  /** The first match whose values the endpoint has, else the cluster's own. */
+  /** The first match whose values the endpoint's metadata has, else the cluster's `transport_socket`. */
   choose(spec: HostSpec): Slot<TransportFactory> | undefined {
     const metadata = spec.metadata as
       | { readonly filter_metadata?: Readonly<Record<string, Readonly<Record<string, unknown>>>> }
@@ -76,7 +76,7 @@ export class Transports {
     return this.chooseBy(metadata?.filter_metadata?.[METADATA] ?? {});
   }
 
-  /** The same for values that somebody else gives: a health check (`transport_socket_match_criteria`). */
+  /** As `choose` for given values: those of a health check (`transport_socket_match_criteria`). */
   chooseBy(values: Readonly<Record<string, unknown>>): Slot<TransportFactory> | undefined {
     const match =
       this.#matches.find(({ wanted }) =>
@@ -87,7 +87,7 @@ export class Transports {
   }
 }
 
-/** `base`, for a host whose connections pass `transport`. */
+/** Adds a transport, if any, to the options of a connection. */
 export function throughTransport(
   base: ConnectOptions,
   transport: Slot<TransportFactory> | undefined,

@@ -60,37 +60,38 @@ const NO_HOST: PoolFailure = Object.freeze({
   host: undefined,
   transportFailure: "",
 });
-/** Addresses come and go with DNS, and a cell is never given back; hosts beyond these share theirs. */
+/** Limit for hosts with stats cells, as DNS may bring ever new addresses and cells are never freed; others share cells. */
 const MAX_HOST_NAMES = 16_384;
-/** Clients that have connections of their own at one host (`connection_pool_per_downstream_connection`, PROXY protocol). */
+/** Limit for clients with their own pools at a host (`connection_pool_per_downstream_connection`, PROXY protocol). */
 const MAX_CLIENTS = 8_192;
 
-/** The codecs that pools may need; packages are only asked for where a config wants them. */
+/** The codecs that pools may need; HTTP/2 is a function, as its package is loaded only if a cluster uses it. */
 export interface Codecs {
   readonly http1: Slot<CodecFactory>;
   readonly http2: () => Slot<CodecFactory>;
 }
 
+/** Parameters of UpstreamCluster. */
 export interface UpstreamClusterParts {
   readonly cx: SetupContext;
   readonly config: ClusterConfig;
-  /** Undefined: the type of the cluster chooses. */
+  /** Undefined: the cluster's type chooses hosts. */
   readonly balancer: Slot<BalancerPolicy> | undefined;
   readonly type: ClusterType;
   readonly clusterOf: (name: string) => UpstreamCluster | undefined;
   readonly codecs: Codecs;
   readonly ownLocality: string;
   readonly local: () => LocalCluster | undefined;
-  /** Its hosts or their health are others now. */
+  /** Called when hosts or their health have changed. */
   readonly onChanged: () => void;
-  /** Requests in progress that generations before this one count. */
+  /** The object in which earlier generations count a host's requests in progress. */
   readonly loadOf: (cluster: string, hostId: string) => Load | undefined;
   readonly hostNames: Set<string>;
-  /** Undefined: no cluster looks ahead. */
+  /** Undefined if no cluster uses predictive preconnect. */
   readonly connectivity: Connectivity | undefined;
 }
 
-/** A cluster on this worker: its hosts, who of them is chosen, and the connections to them. */
+/** A cluster on one thread: its hosts, the choice among them, and the connections to them. */
 export class UpstreamCluster implements Cluster, PoolOwner {
   readonly name: string;
   readonly observabilityName: string;
@@ -105,10 +106,10 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   readonly maxRequestsPerConnection: number;
   readonly preconnectRatio: number;
   readonly connectivity: Connectivity | undefined;
-  /** 1: connections are not made for requests that may come to other hosts. */
+  /** `predictive_preconnect_ratio`; 1: off. */
   readonly #lookAheadRatio: number;
   readonly #config: ClusterConfig;
-  /** Most of a thousand clusters have no traffic. */
+  /** Created on first use, as in large configs most clusters have no traffic. */
   #breaker: CircuitBreaker | undefined = undefined;
   #highBreaker: CircuitBreaker | undefined = undefined;
   readonly #starvation: Starvation;
@@ -127,27 +128,27 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   readonly dropOverload: number;
   readonly tracks: TrackedStats | undefined;
   readonly httpFilters: readonly UpstreamFilter[] | undefined;
-  /** Another number after every change of hosts or of their health. */
+  /** Number of changes of hosts or of their health. */
   changes = 0;
   readonly #sweep: Timer;
   #sweeping = false;
   #byId = new Map<string, UpstreamHost>();
-  /** What the control thread says of the health of hosts; undefined: nothing yet. */
+  /** Health published by the control thread; undefined before the first. */
   #health: HealthList | undefined = undefined;
   readonly #outliers: OutlierTable | undefined;
-  /** Whether any worker has ever had a request for it; undefined: nobody wants to know. */
+  /** Above 0 once any worker has had a request for the cluster; undefined without health checks, which need it. */
   readonly #traffic: SharedCounter | undefined;
   #hadTraffic = false;
-  /** On the control thread: workers know its hosts. */
+  /** On the control thread: the workers have the first complete health of its hosts. */
   served = false;
   #hosts: readonly UpstreamHost[] = [];
-  /** Made for the first request that asks for a host by its address. */
+  /** Hosts by address; built for the first request with an override host. */
   #byAddress: { readonly of: unknown; readonly hosts: Map<string, UpstreamHost> } | undefined =
     undefined;
-  /** Hosts that are gone and still have connections. */
+  /** Pools of removed hosts that still have connections. */
   readonly #leaving = new Set<Pool>();
   readonly #tracked = new Set<TrackedConnection>();
-  /** Set at the end of this generation: who goes on with this cluster. */
+  /** The generation that takes over; set when this one ends. */
   #heir: Heir | undefined = undefined;
   #retired = false;
 
@@ -188,7 +189,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     this.connectivity = parts.connectivity;
     const statPrefix = `cluster.${config.alt_stat_name || config.name}.`;
     this.stats = cx.stats.scope(statPrefix);
-    // The control thread sends no requests.
+    // The control thread sends no requests, so it needs no filters.
     this.httpFilters =
       cx.role === "control"
         ? undefined
@@ -199,7 +200,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
             statPrefix,
           );
     this.#transports = new Transports(cx, config, statPrefix);
-    // One thread lists all names; others make their cells when there is something to count.
+    // The control thread lists all names; other threads create cells when there is something to count.
     if (cx.role === "control") this.stats.list?.(CLUSTER_STATS);
     this.connectOptions = {
       timeoutMs: this.#options.connectTimeoutMs,
@@ -246,7 +247,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   get cells(): ClusterCells {
     return this.traffic;
   }
-  /** For a check of a host: through its transport, or the one that the checks name. */
+  /** Options for a health check's connection: with the host's transport, or the one that the check's criteria select. */
   connectOptionsForCheck(spec: HostSpec, address: Address, check: HealthCheck): ConnectOptions {
     const criteria = check.transport_socket_match_criteria;
     const transport =
@@ -291,6 +292,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     const family = familyOf(to);
     return sources.find((source) => familyOf(source) === family) ?? sources[0];
   }
+  /** Adds the config's source address for `to`, if there is one. */
   #bound(options: ConnectOptions, to: Address): ConnectOptions {
     const source = this.sourceFor(to);
     return source === undefined ? options : { ...options, bind: source };
@@ -304,13 +306,14 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   get hosts(): readonly UpstreamHost[] {
     return this.#hosts;
   }
-  /** By id. */
+  /** Specs of the hosts by id. */
   specs(): ReadonlyMap<string, HostSpec> {
     return new Map([...this.#byId].map(([id, host]) => [id, host.spec]));
   }
   get hadTraffic(): boolean {
     return this.#traffic !== undefined && this.#traffic.value > 0;
   }
+  /** The count of requests in progress at a host, for the next generation. */
   load(hostId: string): Load | undefined {
     return this.#byId.get(hostId)?.load;
   }
@@ -401,7 +404,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     return undefined;
   }
 
-  /** Connections for requests to come, to the hosts that they will go to: at most three for each that comes, as in Envoy. */
+  /** Predictive preconnect: opens connections to the hosts of future requests; as in Envoy, at most three per request. */
   #lookAhead(context: BalancerContext): void {
     const ratio = this.#lookAheadRatio;
     for (let k = 0; k < 3 && this.connectivity?.wants(ratio) === true; k++) {
@@ -417,6 +420,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     return host ?? this.#spread?.peek(context);
   }
 
+  /** The pool for a request to a host; undefined if the host has too many pools. */
   #poolFor(host: UpstreamHost, context: BalancerContext): Pool | undefined {
     const { downstreamProtocol, priority } = context;
     const { peerNaming } = this.#options;
@@ -429,7 +433,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     return host.namedPoolFor(downstreamProtocol, priority ?? "default", own);
   }
 
-  /** Where clients do not share connections: what those of this one are made for. */
+  /** If clients do not share connections: the names for the pools of this request's client; else undefined. */
   #ownOf(
     host: UpstreamHost,
     context: BalancerContext,
@@ -486,7 +490,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     return this.hostFor(context);
   }
 
-  /** The choice alone, nothing is counted. */
+  /** Chooses a host without counting anything. */
   hostFor(context: BalancerContext): UpstreamHost | undefined {
     const { overrideHost } = context;
     if (overrideHost !== undefined) {
@@ -498,7 +502,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     return host instanceof UpstreamHost ? host : undefined;
   }
 
-  /** Undefined: there is none, or its health is not one of `override_host_status`. */
+  /** The host with that address; undefined if there is none or its status is not in `override_host_status`. */
   #hostAt(address: string): UpstreamHost | undefined {
     if (this.#byAddress?.of !== this.#hosts)
       this.#byAddress = {
@@ -513,7 +517,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     return this.#provided?.names;
   }
 
-  /** Its levels, for a cluster that is made of this one. */
+  /** Health of its priority levels, for aggregate clusters that contain it. */
   levels(): LevelHealth[] {
     return levelHealths(this.#hosts, this.#options);
   }
@@ -524,12 +528,12 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     this.#onChanged();
   }
 
-  /** The cluster that this proxy is a member of has other hosts: the parts of zones are other ones. */
+  /** Called when the local cluster has changed: rebuilds the balancer, as the zones' shares depend on it. */
   onLocalChanged(): void {
     if (!this.#retired) this.#spread?.update(this.#hosts);
   }
 
-  /** As the cluster that this proxy is a member of. */
+  /** This cluster as the local cluster, for zone-aware routing. */
   asLocal(): LocalCluster {
     const loads = levelLoads(this.levels(), {
       ...this.#options,
@@ -538,7 +542,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     return localClusterOf(this.#hosts, this.#ownLocality, loads.panic[0] === true);
   }
 
-  /** Level of priority of one of the hosts that this cluster has given. */
+  /** Priority level of a host that this cluster has chosen. */
   priorityOf(host: Host): number {
     return this.#aggregate?.priorityOf(host) ?? host.priority ?? 0;
   }
@@ -547,7 +551,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     return panicThreshold(this.cx.runtime, this.#options.panicThreshold);
   }
 
-  /** Hosts that the cluster's type makes for requests. */
+  /** The interface for cluster types that create hosts on request. */
   #ownHosts(): ProvidedHosts {
     const lastUsed = new Map<string, number>();
     return {
@@ -587,7 +591,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
 
   // ---- hosts
 
-  /** The list is all there is now. Hosts that it still names go on as they are; others drain. */
+  /** Sets the complete list of hosts. Known hosts remain the same objects; hosts that are not listed drain. */
   update(specs: readonly HostSpec[]): void {
     if (this.#retired) return;
     const before = this.#byId;
@@ -639,13 +643,14 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     return host;
   }
 
+  /** Health flags of a host: the published ones, or before the first publication its initial flags. */
   #flagsOf(id: string, spec: HostSpec): number {
     return this.#health === undefined
       ? firstFlags(this.#config, spec)
       : (this.#health.flags[id] ?? 0);
   }
 
-  /** The control thread has found out how the hosts are. */
+  /** Applies the health published by the control thread. */
   setHealth(health: HealthList): void {
     if (this.#retired) return;
     this.#health = health;
@@ -659,7 +664,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     if (changed) this.#changed();
   }
 
-  /** Another connection may take another way. Connections of the caller's own are cut where the config says so. */
+  /** Called when a host becomes unhealthy: retires its HTTP connections, and aborts TCP ones if the config says so. */
   #onHostFailed(host: UpstreamHost): void {
     for (const pool of host.pools) pool.renew();
     if (this.#config.close_connections_on_host_health_failure !== true) return;
@@ -667,7 +672,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
       if (tracked.host === host) tracked.socket?.close("abort");
   }
 
-  /** What becomes of requests to the host is counted where the control thread says. */
+  /** Sets the host's outlier monitor, which counts in the slot that the control thread assigned, and its health reports. */
   #watch(id: string, host: UpstreamHost): void {
     const slot = this.#health?.slots[id];
     const table = this.#outliers;
@@ -726,9 +731,9 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     if (next >= 0) this.#sweep.arm(Math.max(1, next + idleTimeoutMs - now));
   }
 
-  // ---- the end of a generation
+  // ---- end of the generation
 
-  /** Another generation goes on; without one everything drains. May be called again: with the heir's own heir. */
+  /** Ends this generation: sockets go to the heir, pools drain. Called again with the heir's heir while connections are open. */
   retire(heir: Heir | undefined): void {
     this.#heir = heir;
     if (heir !== undefined) {
@@ -759,7 +764,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     return undefined;
   }
 
-  /** False: that host is not here. */
+  /** Takes an idle connection of the previous generation; false if there is no such host or no pool for it. */
   takeIdle(hostId: string, facts: ConnectionFacts): boolean {
     const host = this.#byId.get(hostId);
     if (host === undefined || this.#retired) return false;
@@ -783,6 +788,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     for (const tracked of this.#tracked) yield* socketsOf(tracked);
   }
 
+  /** Number of open connections, including those of removed hosts. */
   open(): number {
     let n = this.#tracked.size;
     for (const host of this.#hosts) for (const pool of host.pools) n += pool.connections.size;
@@ -791,7 +797,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   }
 }
 
-/** What core has to call for a connection, and which: while several addresses are tried, each of those. */
+/** Each socket of a connection with the handler that core must call; several while several addresses are tried. */
 function socketsOf(
   owner: PooledConnection | TrackedConnection,
 ): Iterable<readonly [Connection, ConnectionHandler]> {
@@ -800,7 +806,7 @@ function socketsOf(
   return socket instanceof Race ? socket.sockets() : [[socket, owner]];
 }
 
-/** An address that a config lists twice is two hosts, as in Envoy. */
+/** A free id for a host: as in Envoy, an address that is listed twice is two hosts. */
 function freeId(taken: ReadonlyMap<string, unknown>, key: string): string {
   if (!taken.has(key)) return key;
   let n = 2;
@@ -808,14 +814,14 @@ function freeId(taken: ReadonlyMap<string, unknown>, key: string): string {
   return `${key}#${n}`;
 }
 
-/** What a pool offers in TLS where the transport's config offers nothing. */
+/** ALPN protocols that a pool offers if the transport's config has none. */
 const ALPN: Readonly<Record<PoolProtocol["name"], readonly string[]>> = {
   "HTTP/1.1": ["http/1.1"],
   "HTTP/2": ["h2"],
   ALPN: ["h2", "http/1.1"],
 };
 
-/** Nobody negotiates on a connection without TLS: it speaks HTTP/1.1 then, as Envoy's does. */
+/** Protocols of the cluster's pools. As in Envoy, with ALPN a connection without TLS uses HTTP/1.1. */
 function protocolsOf(options: ClusterOptions, codecs: Codecs): readonly PoolProtocol[] {
   const expectedCapacity = options.http2.maxConcurrentStreams;
   const http1: PoolProtocol = { name: "HTTP/1.1", expectedCapacity: 1, codec: () => codecs.http1 };
@@ -843,19 +849,19 @@ function filterMetadata(metadata: unknown): Readonly<Record<string, unknown>> | 
     ?.filter_metadata;
 }
 
-/** The client of a request, for a transport that names it. */
+/** The client of a request, for transports that name it to the upstream (PROXY protocol). */
 function clientOf({ stream }: BalancerContext): TransportOptions["downstream"] {
   const { remoteAddress, localAddress, metadata } = stream?.downstreamConnection ?? {};
   if (remoteAddress === undefined || localAddress === undefined) return undefined;
   return { remoteAddress, localAddress, metadata };
 }
 
-/** What the TLS handshake has settled on; "" on a connection without TLS. */
+/** The negotiated ALPN protocol; "" without TLS. */
 function negotiated(connection: Connection): string {
   return connection.tls?.alpn ?? "";
 }
 
-/** The same, from the address that the config has for upstreams of that family. */
+/** Options for the codecs of upstream connections. */
 function codecOptions(options: ClusterOptions, stats: Stats): CodecOptions {
   return {
     maxHeadBytes: options.maxHeadBytes,

@@ -1,8 +1,8 @@
 import type { ClientHello, TlsInfo } from "@tsproxy/sdk";
 
-/** What OpenSSL, as Node has it, does not tell of a handshake, but what follows from what both sides have said. */
+/** Results of a handshake that Node's OpenSSL does not report, derived from what both sides have offered. */
 
-/** IANA's numbers of groups, by the names that Envoy and OpenSSL have for them. */
+/** IANA numbers of key exchange groups by the names that Envoy and OpenSSL use. */
 const GROUPS: Readonly<Record<string, number>> = {
   "P-256": 23,
   prime256v1: 23,
@@ -28,19 +28,20 @@ export function groupName(name: string): string {
   return GROUP_NAMES.get(GROUPS[name] ?? -1) ?? name;
 }
 
+/** Determines the group that a server's handshake has used. */
 export class GroupChoice {
   readonly #own: readonly number[];
   readonly #clientsOrder: boolean;
 
-  /** `curves`: OpenSSL's list. */
+  /** `curves`: OpenSSL's list, separated by colons. `clientsOrder`: the client's order of preference counts. */
   constructor(curves: string, clientsOrder: boolean) {
     this.#own = curves.split(":").flatMap((name) => GROUPS[name] ?? []);
     this.#clientsOrder = clientsOrder;
   }
 
   /**
-   * The group of the key exchange on a server's side: the first that both have, in TLS 1.3 one that the client has sent a key for before
-   * one that it would have to be asked for. "": there is none (RSA in the place of a key exchange), or nobody can tell.
+   * The group of the key exchange: the first that both sides support; in TLS 1.3 the first with a key share of the client is
+   * preferred, as others need another round trip. "": no group was used (static RSA) or it is unknown.
    */
   of({ groups, keyShares }: ClientHello, { version, cipher }: TlsInfo): string {
     const isNew = version === "TLSv1.3";
@@ -67,8 +68,8 @@ const BY_CURVE: Readonly<Record<string, string>> = {
 };
 
 /**
- * What the peer signed with: in TLS 1.3 an elliptic curve has one algorithm; else it is the first that we accept of its kind of key, since
- * whoever signs goes by the other's order. "": the peer has shown nothing.
+ * The algorithm of the peer's signature. In TLS 1.3 it follows from the elliptic curve; else it is the first that we accept
+ * for its type of key, since signers follow the other side's order. "": the peer has no certificate, or it is unknown.
  */
 export function signatureAlgorithm(
   { peer, version }: TlsInfo,

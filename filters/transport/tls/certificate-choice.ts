@@ -3,20 +3,20 @@ import type { OcspResponse } from "./ocsp.ts";
 
 export type StaplePolicy = "LENIENT_STAPLING" | "STRICT_STAPLING" | "MUST_STAPLE";
 
-/** A certificate that may be shown, and the OpenSSL context that shows it. */
+/** A certificate that a listener can present, with its OpenSSL context. */
 export interface Candidate {
   readonly context: TlsContext;
   readonly certificate: Certificate;
   readonly ocsp: OcspResponse | undefined;
 }
 
-/** `staple`: "unasked" where the client has no use for one, "fail" where the certificate may not be shown without. */
+/** `staple`: "unasked": the client did not request one; "fail": the certificate must not be presented without one. */
 export interface Choice {
   readonly candidate: Candidate;
   readonly staple: "unasked" | "yes" | "omitted" | "fail";
 }
 
-/** Names of OpenSSL for the curves of certificates, by number of group and of signature algorithm. */
+/** OpenSSL's names of certificates' curves, by IANA number of group (23 to 25) or signature algorithm. */
 const CURVES: Readonly<Record<number, string>> = {
   23: "prime256v1",
   24: "secp384r1",
@@ -25,7 +25,7 @@ const CURVES: Readonly<Record<number, string>> = {
   1283: "secp384r1",
   1539: "secp521r1",
 };
-/** ECDHE-ECDSA-… by OpenSSL's name. */
+/** IANA numbers of ECDHE-ECDSA cipher suites by OpenSSL's name. */
 const ECDSA_SUITES: Readonly<Record<string, number>> = {
   "ECDHE-ECDSA-AES128-SHA": 0xc009,
   "ECDHE-ECDSA-AES256-SHA": 0xc00a,
@@ -38,16 +38,17 @@ const ECDSA_SUITES: Readonly<Record<string, number>> = {
 
 export interface ChoiceOptions {
   readonly policy: StaplePolicy;
-  /** A name that no certificate has is treated like none. */
+  /** `full_scan_certs_on_sni_mismatch`: a server name without a matching certificate counts as none. */
   readonly scansAll: boolean;
   readonly maxVersion: string;
-  /** OpenSSL's list. */
+  /** OpenSSL's list, separated by colons. */
   readonly ciphers: string;
 }
 
 /**
- * Which certificate a client is shown, as Envoy chooses: by the name that it asks for (the exact one, then a wildcard for its first
- * label), of those one with a key on a curve that it can verify before one of another kind; for want of all that, the first.
+ * Chooses the certificate for a client as Envoy does: by server name (exact, then with a wildcard for the first label), and
+ * among those with the name one with an ECDSA key that the client can verify before other keys. Without a match the first
+ * certificate is used.
  */
 export class CertificateChoice {
   readonly #all: readonly Candidate[];
@@ -65,7 +66,7 @@ export class CertificateChoice {
       for (const name of namesOf(candidate.certificate)) this.#add(name.toLowerCase(), candidate);
   }
 
-  /** Of a name and kind of key the first one counts. */
+  /** Registers a certificate for a name; only the first for each type of key counts. */
   #add(name: string, candidate: Candidate): void {
     const list = this.#byName.get(name) ?? [];
     if (list.length === 0) this.#byName.set(name, list);
@@ -74,7 +75,7 @@ export class CertificateChoice {
   }
 
   choose(hello: ClientHello, now: number): Choice {
-    // Whatever is asked for, the only one is shown.
+    // A single certificate is presented whatever the client asks for.
     if (this.#all.length === 1) return this.#choice(this.#all[0]!, hello, now);
     const { serverName } = hello;
     const curves = this.#curves(hello);
@@ -90,6 +91,7 @@ export class CertificateChoice {
     return scanned ?? this.#choice(this.#all[0]!, hello, now);
   }
 
+  /** The best certificate of a list for the client; undefined if none is suitable. */
   #among(
     list: readonly Candidate[],
     curves: ReadonlySet<string>,
@@ -109,7 +111,7 @@ export class CertificateChoice {
     return second;
   }
 
-  /** Curves of ECDSA keys that the client can verify; none if it has no use for such keys. */
+  /** Curves of ECDSA keys that the client can verify; empty if it does not support ECDSA. */
   #curves(hello: ClientHello): ReadonlySet<string> {
     const { versions, signatureAlgorithms, groups, cipherSuites } = hello;
     const known = (numbers: readonly number[]) => new Set(numbers.flatMap((n) => CURVES[n] ?? []));
@@ -130,7 +132,7 @@ export class CertificateChoice {
   }
 }
 
-/** DNS names, or the common name of a certificate that has no names at all. */
+/** The certificate's DNS names; its common name if it has no subject alternative names of any type. */
 function namesOf({ names, commonName }: Certificate): readonly string[] {
   if (names.length > 0) return names.filter(({ type }) => type === "DNS").map(({ value }) => value);
   return commonName === "" ? [] : [commonName];

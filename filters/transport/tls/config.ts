@@ -11,7 +11,7 @@ import {
 
 export const DataSource = Type.Object({
   filename: Type.Optional(Type.String({ minLength: 1 })),
-  /** Base64, as protobuf writes bytes in JSON. */
+  /** Base64, the JSON form of protobuf's bytes. */
   inline_bytes: Type.Optional(Type.String()),
   inline_string: Type.Optional(Type.String()),
   environment_variable: Type.Optional(Type.String({ minLength: 1 })),
@@ -19,7 +19,7 @@ export const DataSource = Type.Object({
 });
 export type DataSource = Static<typeof DataSource>;
 
-/** Files are watched one by one, so this adds nothing. */
+/** Accepted without effect: each file is watched anyway. */
 const WatchedDirectory = Type.Optional(Type.Object({ path: Type.Optional(Type.String()) }));
 
 const TlsProtocol = Enum(["TLS_AUTO", "TLSv1_0", "TLSv1_1", "TLSv1_2", "TLSv1_3"], {
@@ -49,7 +49,7 @@ export type TlsCertificate = Static<typeof TlsCertificate>;
 const SubjectAltNameMatcher = Type.Object({
   san_type: Enum(["DNS", "URI", "EMAIL", "IP_ADDRESS", "OTHER_NAME"]),
   matcher: StringMatcher,
-  /** Of OTHER_NAME alone. */
+  /** Only for OTHER_NAME. */
   oid: Type.Optional(Type.String()),
 });
 export type NameMatcher = Static<typeof SubjectAltNameMatcher>;
@@ -85,7 +85,7 @@ export type ValidationContext = Static<typeof ValidationContext>;
 export const TicketKeys = Type.Object({ keys: Type.Array(DataSource, { minItems: 1 }) });
 export type TicketKeys = Static<typeof TicketKeys>;
 
-/** A secret in a file of secrets, by name. References to `static_resources.secrets` do not come here: core has put those in place. */
+/** Names a secret in a file of secrets. Core has already replaced references to `static_resources.secrets`. */
 const SecretReference = Type.Object({
   name: Type.Optional(Type.String()),
   sds_config: Type.Optional(
@@ -94,7 +94,7 @@ const SecretReference = Type.Object({
       path_config_source: Type.Optional(
         Type.Object({ path: Type.String({ minLength: 1 }), watched_directory: WatchedDirectory }),
       ),
-      /** A file is there or not: nobody waits for it. */
+      /** Accepted without effect: a file is read at once. */
       initial_fetch_timeout: Type.Optional(Duration()),
       resource_api_version: Type.Optional(Enum(["AUTO", "V2", "V3"])),
     }),
@@ -129,7 +129,7 @@ const DOWNSTREAM = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsConte
 const UPSTREAM = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
 export const TYPES = [DOWNSTREAM, UPSTREAM];
 
-/** Both messages: which of them it is, the place says. */
+/** Schema of both messages; a transport socket of a listener is downstream, of a cluster upstream. */
 export const Config = Type.Object({
   common_tls_context: Type.Optional(CommonTlsContext),
   // Downstream.
@@ -151,7 +151,7 @@ export const Config = Type.Object({
   auto_sni_san_validation: Type.Optional(Type.Boolean()),
   max_session_keys: Type.Optional(UInt32()),
   allow_renegotiation: Type.Optional(Type.Boolean()),
-  /** Of no effect any more, in Envoy as well: it is always enforced. */
+  /** Accepted without effect, as in Envoy: RSA key usage is always enforced. */
   enforce_rsa_key_usage: Type.Optional(Type.Boolean()),
 });
 export type Config = Static<typeof Config>;

@@ -25,7 +25,7 @@ import { SpiffeValidation } from "./spiffe.ts";
 import type { TlsStats } from "./stats.ts";
 import { DefaultValidation, isKeyMisused, type Validation } from "./validation.ts";
 
-/** Everything that stands on files: made anew when one of them changes. */
+/** Certificates and validation of a listener; made anew when one of their files changes. */
 export class ServerSide {
   readonly validation: Validation | undefined;
   readonly files: ReadonlySet<string>;
@@ -66,13 +66,14 @@ export class ServerSide {
   }
 }
 
+/** Name of a certificate's stat, and when the certificate expires. */
 export interface Expiry {
   readonly name: string;
   /** Epoch milliseconds. */
   readonly notAfter: number;
 }
 
-/** Named as Envoy names what has no name: the digits are SHA-256 of nothing. */
+/** Expiry of certificates and CAs, under Envoy's name for unnamed ones: `e3b0c442` begins the SHA-256 of the empty string. */
 export function expiriesOf(contexts: readonly TlsContext[]): readonly Expiry[] {
   const named = (name: string, certificates: readonly Certificate[]) =>
     certificates.map(({ notAfter }) => ({ name: `unnamed_${name}_e3b0c442`, notAfter }));
@@ -93,7 +94,7 @@ export function readValidation(
   return new DefaultValidation(config, path, sources, cx);
 }
 
-/** What OpenSSL has to know of how peers are judged. */
+/** The options of validation that OpenSSL needs to verify a peer's chain. */
 export function validationOptions(
   validation: Validation | undefined,
 ): Pick<
@@ -132,12 +133,12 @@ function serverOptions(
     ...(config.session_timeout !== undefined && {
       sessionTimeoutS: Math.floor(config.session_timeout / 1000),
     }),
-    // What was verified for one set of rules must not open the door of another.
+    // A session is resumed only under the same config, as it keeps the result of its client certificate's validation.
     sessionScope: JSON.stringify(rules),
   };
 }
 
-/** Bytes of a key, and the characters of base64 that they take. */
+/** Size of a session ticket key in bytes, and in characters of base64. */
 const TICKET_KEY = 80;
 const TICKET_KEY_DIGITS = 4 * Math.ceil(TICKET_KEY / 3);
 
@@ -162,7 +163,7 @@ function candidateOf(pair: KeyPair, shared: Shared, config: Config, cx: SetupCon
     ...shared,
     ...(pair.ocsp !== undefined && { ocspResponse: base64(pair.ocsp) }),
   };
-  // What is wrong with a file is told before what is wrong with both together.
+  // Reads the chain first, so that an error names its file rather than certificate and key together.
   const leaf = pair.chain === "" ? undefined : readLeaf(pair, cx);
   const context = make(cx, { ...options, ...pair.material });
   const certificate = leaf ?? context.certificates[0]!;
@@ -194,7 +195,7 @@ function checkStaple(
     throw new ConfigError(`${place}.ocsp_staple`, "speaks of another certificate");
 }
 
-/** Core's word of what OpenSSL does not like becomes a refusal of the config. */
+/** Creates an OpenSSL context; an error of OpenSSL becomes a ConfigError. */
 export function make(cx: SetupContext, options: TlsContextOptions): TlsContext {
   try {
     return cx.tls.context(options);
@@ -211,7 +212,7 @@ function readLeaf(pair: KeyPair, cx: SetupContext): Certificate {
   }
 }
 
-/** TLS of a filter chain: terminates what clients send. */
+/** TLS of a listener's filter chain: terminates the connections of clients. */
 export class Downstream implements TransportFactory {
   readonly secure = true;
   readonly stats: TlsStats;
@@ -236,7 +237,7 @@ export class Downstream implements TransportFactory {
     return new ServerHandshake(this, socket);
   }
 
-  /** False: the client is not served. */
+  /** Chooses certificate and ALPN protocol and starts the handshake; false: the client is refused. */
   start(socket: TransportSocket, hello: ClientHello | "none", side: ServerSide): boolean {
     const known = hello === "none" ? NO_HELLO : hello;
     const { serverName, alpn } = known;
@@ -245,9 +246,9 @@ export class Downstream implements TransportFactory {
     this.stats.onStaple(staple);
     if (staple === "fail") return false;
     const { localAddress, remoteAddress } = socket.connection;
-    // To Envoy a certificate that nothing judges is not even asked for.
+    // As in Envoy, no client certificate is requested if nothing would validate it.
     const asks = side.validation?.asks ?? "no";
-    // What nobody speaks is passed over, not refused: the client goes on without (RFC 7301 would have an alert).
+    // Without a common protocol the handshake continues without ALPN; RFC 7301 would send an alert.
     const chosen = this.#alpn.find((name) => alpn.includes(name));
     socket.startTls({
       context: candidate.context,
@@ -274,13 +275,14 @@ const NO_HELLO: ClientHello = {
   extensions: [],
   pointFormats: [],
 };
-/** A ClientHello beyond this is left to OpenSSL, which refuses it. */
+/** A larger ClientHello is not parsed; OpenSSL refuses it. */
 const MAX_HELLO = 16 * 1024;
 
+/** One handshake: reads the ClientHello, starts TLS, then validates the client's certificate. */
 class ServerHandshake implements Transport {
   readonly #tls: Downstream;
   readonly #socket: TransportSocket;
-  /** What the handshake began with. Until then files may change, and what was there before is released. */
+  /** The side that the handshake uses; set when it starts, since a reload before that would release it. */
   #side: ServerSide | undefined = undefined;
   #hello: ClientHello | undefined = undefined;
 
@@ -334,7 +336,7 @@ class ServerHandshake implements Transport {
   }
 }
 
-/** What Envoy adds to BoringSSL's reason. */
+/** Details that Envoy adds to a reason of BoringSSL. */
 const MORE: Readonly<Record<string, string>> = {
   PEER_DID_NOT_RETURN_A_CERTIFICATE: "peer did not provide required client certificate",
 };

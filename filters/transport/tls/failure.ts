@@ -1,4 +1,4 @@
-/** Reasons of BoringSSL's library "SSL" by name; alerts of the peer are 1000 and the alert's number. */
+/** BoringSSL's reason codes by name; for an alert of the peer the code is 1000 plus the alert's number. */
 const REASONS: Readonly<Record<string, number>> = {
   BAD_PACKET_LENGTH: 105,
   CERTIFICATE_VERIFY_FAILED: 125,
@@ -50,8 +50,9 @@ const ALERTS: Readonly<Record<string, number>> = {
 };
 const LIBRARY_SSL = 16 << 24;
 
+/** Number of the alert sent for a misused key. */
 export const ILLEGAL_PARAMETER = 47;
-/** OpenSSL's words for what is wrong with a chain, by the alert that BoringSSL has for them. */
+/** OpenSSL's verification errors by the alert that BoringSSL sends for them. */
 const CHAIN_ALERTS: readonly (readonly [alert: number, words: readonly string[]])[] = [
   [42, ["CERT_NOT_YET_VALID", "CRL_NOT_YET_VALID", "CERT_UNTRUSTED", "CERT_REJECTED"]],
   [43, ["INVALID_PURPOSE"]],
@@ -69,17 +70,17 @@ const CHAIN_ALERTS: readonly (readonly [alert: number, words: readonly string[]]
 ];
 const CERTIFICATE_UNKNOWN = 46;
 
-/** What a client is told whose certificate was refused; `verifyError` counts only where the chain is the reason. */
+/** Alert for a refused client certificate. `stat`: of the refusal; `verifyError` counts only if that is fail_verify_error. */
 export function refusalAlert(stat: string, verifyError: string): number {
   if (stat !== "fail_verify_error") return CERTIFICATE_UNKNOWN;
   const found = CHAIN_ALERTS.find(([, words]) => words.includes(verifyError));
   return found?.[0] ?? CERTIFICATE_UNKNOWN;
 }
 
-/** %UPSTREAM_TRANSPORT_FAILURE_REASON% as Envoy writes it. `reason`: OpenSSL's word; `details`: why a certificate was refused. */
+/** A transport failure reason in Envoy's form. `reason`: OpenSSL's name; `details`: why a certificate was refused, or "". */
 export function failureReason(reason: string, details: string): string {
   const number = REASONS[reason] ?? alertNumber(reason);
-  // A peer that just leaves is no error of TLS's.
+  // A connection that was closed or reset is not an error of TLS.
   if (number === undefined && !/^[A-Z0-9_]+$/.test(reason)) return "";
   if (/^E[A-Z]+$/.test(reason)) return "";
   const code = LIBRARY_SSL + (number ?? 0);

@@ -4,7 +4,7 @@ import { Downstream, type Expiry, ServerSide } from "./downstream.ts";
 import { TlsStats } from "./stats.ts";
 import { ClientSide, Upstream } from "./upstream.ts";
 
-/** A side of TLS whose files may change while connections stand on the old ones. */
+/** Certificates and validation of a listener or cluster; replaced when one of their files changes. */
 interface Side {
   readonly files: ReadonlySet<string>;
   readonly expiries: readonly Expiry[];
@@ -24,7 +24,7 @@ export default defineTransport({
   },
 });
 
-/** Its stats stand at a listener's or at a cluster's: both messages have all fields here. */
+/** True if the transport socket belongs to a listener; its stat prefix tells, as both messages share one schema. */
 function isListeners(cx: SetupContext): boolean {
   return cx.statPrefix?.startsWith("listener.") ?? false;
 }
@@ -41,7 +41,10 @@ function upstream(config: Config, stats: TlsStats, cx: SetupContext): TransportF
   return factory;
 }
 
-/** New connections take what the files say now; a change that does not fit together yet (a key before its certificate) waits. */
+/**
+ * Watches the files and makes a new side when one changes; new connections use it. If the files do not fit together (a key
+ * replaced before its certificate), the old side stays.
+ */
 function follow<S extends Side>(
   cx: SetupContext,
   holder: { side: S; stats: TlsStats },
@@ -61,9 +64,9 @@ function follow<S extends Side>(
       });
     }
   };
-  /** A file of secrets may name other files than before. */
+  /** Watches the side's files; a changed file of secrets may name new ones. */
   const watch = (): void => {
-    // A gauge is the sum of what workers say.
+    // Only one worker sets the gauges, as the values of all workers are added.
     if (cx.role === "worker" && cx.worker === 0) holder.stats.onCertificates(holder.side.expiries);
     for (const file of holder.side.files) {
       if (watched.has(file)) continue;

@@ -1,9 +1,10 @@
 import { type Address, CidrRanges, parseIp } from "@tsproxy/sdk";
 import type { CommonTlsContext } from "./config.ts";
 
-/** Which connections' secrets are logged. */
+/** Tells whether the TLS secrets of a connection are logged. */
 export type KeyLogRule = (local: Address, remote: Address) => boolean;
 
+/** Compiles `key_log`; undefined: no secrets are logged. */
 export function keyLogRule({ key_log: log }: CommonTlsContext): KeyLogRule | undefined {
   if (log === undefined) return undefined;
   const path = "common_tls_context.key_log";
@@ -12,7 +13,7 @@ export function keyLogRule({ key_log: log }: CommonTlsContext): KeyLogRule | und
   return (here, there) => local(here) && remote(there);
 }
 
-/** No ranges: every address. */
+/** Compiles a list of ranges; an empty one matches every address. */
 function ranges(
   list: ConstructorParameters<typeof CidrRanges>[0] | undefined,
   path: string,

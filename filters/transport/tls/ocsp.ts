@@ -1,17 +1,17 @@
 import { DER, Der, derTime } from "@tsproxy/sdk";
 
-/** What a certificate's issuer says of it (RFC 6960 §4.2.1), as far as a server that passes it on has to know. */
+/** The fields of an OCSP response (RFC 6960 §4.2.1) that a server needs to staple it. */
 export interface OcspResponse {
-  /** Of the certificate, lower-case hex. */
+  /** Serial number of the certificate in lower-case hex. */
   readonly serial: string;
-  /** Epoch milliseconds; absent: it was never good for longer than a moment. */
+  /** Epoch milliseconds until which the response is valid; undefined: it has no such time and is never stapled. */
   readonly nextUpdate: number | undefined;
 }
 
 const BASIC = "1.3.6.1.5.5.7.48.1.1";
 const SUCCESSFUL = "00";
 
-/** A text: why it cannot be shown. Its signature is the client's to check. */
+/** Parses an OCSP response; returns a text if it cannot be used. The signature is not checked, that is the client's task. */
 export function readOcspResponse(bytes: Uint8Array): OcspResponse | string {
   const outer = new Der(bytes);
   const response = outer.next(DER.SEQUENCE);
@@ -33,13 +33,14 @@ export function readOcspResponse(bytes: Uint8Array): OcspResponse | string {
   return single(answer) ?? "is no OCSP response in DER";
 }
 
+/** Parses a SingleResponse (RFC 6960 §4.2.1); undefined if malformed. */
 function single(answer: Der): OcspResponse | undefined {
   const id = answer.next(DER.SEQUENCE);
-  id?.next(DER.SEQUENCE); // digest
-  id?.next(DER.OCTET_STRING); // of the issuer's name
-  id?.next(DER.OCTET_STRING); // of the issuer's key
+  id?.next(DER.SEQUENCE); // hash algorithm
+  id?.next(DER.OCTET_STRING); // hash of the issuer's name
+  id?.next(DER.OCTET_STRING); // hash of the issuer's key
   const serial = id?.next(DER.INTEGER)?.hex();
-  answer.next(); // good, revoked or unknown
+  answer.next(); // status: good, revoked or unknown
   const thisUpdate = derTime(answer.next(DER.GENERALIZED_TIME));
   if (serial === undefined || thisUpdate === undefined) return undefined;
   const next = answer.optional(DER.CONTEXT);

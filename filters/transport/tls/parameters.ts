@@ -2,7 +2,7 @@ import { ConfigError, type TlsContextOptions, type TlsVersion } from "@tsproxy/s
 import type { CommonTlsContext, TlsCertificate } from "./config.ts";
 import type { Sources } from "./source.ts";
 
-/** Envoy's list: forward secrecy and authenticated encryption only. */
+/** Envoy's default cipher suites, all with forward secrecy and authenticated encryption. */
 const CIPHERS = [
   "ECDHE-ECDSA-AES128-GCM-SHA256",
   "ECDHE-ECDSA-CHACHA20-POLY1305",
@@ -13,7 +13,7 @@ const CIPHERS = [
 ];
 const CURVES = ["X25519", "P-256"];
 
-/** What NIST SP 800-52 asks of TLS, as BoringSSL's policy of that name has it; nothing of the config's own counts beside it. */
+/** BoringSSL's policy FIPS_202205, which follows NIST SP 800-52; it replaces all other TLS parameters of the config. */
 const FIPS: Parameters = {
   minVersion: "TLSv1.2",
   maxVersion: "TLSv1.3",
@@ -45,7 +45,7 @@ type Parameters = Pick<
   "minVersion" | "maxVersion" | "ciphers" | "curves" | "signatureAlgorithms"
 >;
 
-/** Envoy's defaults: a server speaks 1.2 and 1.3, a client 1.2. */
+/** TLS parameters with Envoy's defaults: TLS 1.2 and 1.3 for servers, 1.2 for clients. */
 export function parametersOf(
   { tls_params: params }: CommonTlsContext,
   side: "server" | "client",
@@ -61,7 +61,7 @@ export function parametersOf(
       "tls_minimum_protocol_version is above tls_maximum_protocol_version",
     );
   const ciphers = cipher_suites.length === 0 ? CIPHERS : cipher_suites.flatMap(groupMembers);
-  // OpenSSL's own floor for old versions forbids their signatures; who asks for these versions wants them to work.
+  // OpenSSL's default security level forbids the signatures of TLS 1.0 and 1.1, so these versions need level 0.
   const old = minVersion === "TLSv1" || minVersion === "TLSv1.1";
   return {
     minVersion,
@@ -74,7 +74,7 @@ export function parametersOf(
   };
 }
 
-/** `[A|B]`: equally good ones, which OpenSSL has no notion of. */
+/** Splits `[A|B]`, BoringSSL's groups of equal preference, which OpenSSL does not know. */
 function groupMembers(entry: string): string[] {
   return entry
     .replace(/^\[|\]$/g, "")
@@ -83,18 +83,18 @@ function groupMembers(entry: string): string[] {
     .filter((name) => name !== "");
 }
 
-/** What belongs to a certificate, read. */
+/** A certificate of the config with its key and staple, read from their sources. */
 export interface KeyPair {
-  /** Where it stands in the config. */
+  /** Path of the certificate in the config. */
   readonly place: string;
-  /** For OpenSSL: a chain and its key, or a bundle of PKCS #12. */
+  /** For OpenSSL: a chain and its key, or a PKCS #12 bundle. */
   readonly material: Pick<TlsContextOptions, "certificates" | "pkcs12">;
-  /** PEM; "": it is in a bundle. */
+  /** Certificate chain in PEM; "" for a PKCS #12 bundle. */
   readonly chain: string;
   readonly ocsp?: Uint8Array;
 }
 
-/** The certificates of a config, in its order. */
+/** Reads the certificates of a config, in its order. */
 export function keyPairs(common: CommonTlsContext, sources: Sources): KeyPair[] {
   return (common.tls_certificates ?? []).map((certificate, k) => {
     const place = `common_tls_context.tls_certificates[${k}]`;

@@ -10,7 +10,7 @@ import type {
 } from "./config.ts";
 import type { Sources } from "./source.ts";
 
-/** What may stand in a secret. Not the schemas of the config, which are not there where traffic is served. */
+/** Shape of a value in a secret. Used instead of the config's schemas, which are not loaded in workers. */
 type Shape =
   | "text"
   | "flag"
@@ -42,7 +42,7 @@ const MATCHER: Shape = {
 };
 const NAMES = ["DNS", "URI", "EMAIL", "IP_ADDRESS", "OTHER_NAME"];
 
-/** The secret's field in Envoy's Secret message, and its shape. */
+/** Fields of Envoy's Secret message and their shapes. */
 const KINDS = {
   tls_certificate: {
     fields: {
@@ -84,7 +84,7 @@ interface Secrets {
   readonly session_ticket_keys: TicketKeys;
 }
 
-/** Of a validation context, after all merging. */
+/** Defaults of a validation context, applied after merging. */
 const DEFAULTS = {
   allow_expired_certificate: false,
   trust_chain_verification: "VERIFY_TRUST_CHAIN",
@@ -95,7 +95,7 @@ const TICKETS = "session_ticket_keys_sds_secret_config";
 const VALIDATION = "validation_context_sds_secret_config";
 const CERTIFICATES = "tls_certificate_sds_secret_configs";
 
-/** The config with everything in it that it only names. The files that it stands on are noted in `sources`. */
+/** Returns the config with all secrets that it references filled in; `sources` records the files read. */
 export function withSecrets(config: Config, sources: Sources): Config {
   const { common_tls_context: common, [TICKETS]: tickets } = config;
   if (common === undefined && tickets === undefined) return config;
@@ -108,6 +108,7 @@ export function withSecrets(config: Config, sources: Sources): Config {
   };
 }
 
+/** Replaces references in the common context by their secrets. */
 function completed(common: CommonTlsContext, sources: Sources): CommonTlsContext {
   const { tls_certificates: own = [], combined_validation_context: combined } = common;
   const certificates = (common[CERTIFICATES] ?? []).map((reference, k) =>
@@ -129,6 +130,7 @@ function completed(common: CommonTlsContext, sources: Sources): CommonTlsContext
   };
 }
 
+/** Reads one secret from its file and checks it. `path`: of the reference in the config, for errors. */
 function secretOf<K extends Kind>(
   reference: SecretReference,
   kind: K,
@@ -147,7 +149,7 @@ function secretOf<K extends Kind>(
   return conformed(KINDS[kind], secret[kind], at, path) as Secrets[K];
 }
 
-/** Envoy's DiscoveryResponse in JSON or YAML. */
+/** Parses a file of secrets, Envoy's DiscoveryResponse in JSON or YAML, and returns its resources. */
 function secretsIn(text: string, file: string, path: string): Record<string, unknown>[] {
   let content: unknown;
   try {
@@ -161,7 +163,7 @@ function secretsIn(text: string, file: string, path: string): Record<string, unk
   return resources.filter((entry) => typeof entry === "object" && entry !== null).map(snakeKeys);
 }
 
-/** As protobuf merges: lists are lengthened, messages merged, values replaced. */
+/** Merges as protobuf does: lists are appended, messages merged, values replaced. */
 function merge(base: unknown, over: unknown): unknown {
   if (over === undefined) return base;
   if (Array.isArray(base) && Array.isArray(over)) return [...base, ...over];
@@ -175,7 +177,7 @@ function isMap(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** Protobuf's JSON may have either form of a name. */
+/** Converts camelCase keys to snake_case, since protobuf's JSON allows both. */
 function snakeKeys(entry: object): Record<string, unknown> {
   const keys = Object.entries(entry).map(([key, value]) => [
     key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`),
@@ -184,7 +186,7 @@ function snakeKeys(entry: object): Record<string, unknown> {
   return Object.fromEntries(keys);
 }
 
-/** What core does for the config itself: shapes, and no fields that mean nothing here. */
+/** Checks a secret against its shape, as core does for the config; unknown fields are an error. `at`: path in the secret. */
 function conformed(shape: Shape, value: unknown, at: string, path: string): unknown {
   const refuse = (what: string): never => {
     throw new ConfigError(path, `${at}: ${what}`);

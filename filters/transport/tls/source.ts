@@ -8,7 +8,7 @@ import {
 } from "@tsproxy/sdk";
 import type { DataSource } from "./config.ts";
 
-/** Reads what a config names, and notes which files that were: they may change. */
+/** Reads the data sources of a config and records their files in `files`, so that they can be watched. */
 export class Sources {
   readonly files = new Set<string>();
   readonly #cx: SetupContext;
@@ -17,7 +17,7 @@ export class Sources {
     this.#cx = cx;
   }
 
-  /** Undefined: nothing is given. `path`: where it stands in the config. */
+  /** Reads a text; undefined if no source is given. `path`: of the source in the config, for errors. */
   text(source: DataSource | undefined, path: string): string | undefined {
     if (source === undefined) return undefined;
     const { filename, inline_string: text, inline_bytes: bytes } = source;
@@ -32,14 +32,14 @@ export class Sources {
     );
   }
 
-  /** Base64 of what may be no text at all. */
+  /** Reads binary data as base64, from a file or inline bytes. */
   base64(source: DataSource, path: string): string {
     if (source.filename !== undefined) return this.#file(source.filename, path, "base64");
     if (source.inline_bytes !== undefined) return source.inline_bytes;
     throw new ConfigError(path, "give one of filename and inline_bytes");
   }
 
-  /** Any bytes as base64: secrets that are no text. */
+  /** Reads data as base64 from any kind of source. */
   base64OrText(source: DataSource, path: string): string {
     const { inline_string: text, environment_variable: variable } = source;
     if (text !== undefined) return base64(latin1Encode(text));
@@ -51,7 +51,7 @@ export class Sources {
     return decode(this.base64(source, path));
   }
 
-  /** The text of a file, whatever is in it. */
+  /** Reads a file as text. */
   read(filename: string, path: string): string {
     return this.#file(filename, path, "utf8");
   }
@@ -74,7 +74,7 @@ function environment(variable: string, path: string): string {
 
 const DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/** Base64 that core has checked already. */
+/** Decodes base64, which core has validated. */
 function decode(text: string): Uint8Array {
   const clean = text.replace(/=+$/, "").replaceAll("-", "+").replaceAll("_", "/");
   const bytes = new Uint8Array(Math.floor((clean.length * 3) / 4));

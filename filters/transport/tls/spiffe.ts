@@ -12,8 +12,8 @@ import {
 const SCHEME = "spiffe://";
 
 /**
- * Workload identities (SPIFFE X.509-SVID §5): a peer is believed by the authorities of the trust domain that its URI names, and by
- * no others. Of the rest of a validation context only URI names and `allow_expired_certificate` count, as in Envoy.
+ * Validates workload identities (SPIFFE X.509-SVID §5): a peer is verified only against the CAs of the trust domain that its
+ * URI names. As in Envoy, of the validation context's other fields only URI matchers and `allow_expired_certificate` count.
  */
 export class SpiffeValidation implements Validation {
   readonly trustedCa: string;
@@ -24,7 +24,7 @@ export class SpiffeValidation implements Validation {
   readonly asks = "required";
   readonly acceptsUntrusted = false;
   readonly #cx: SetupContext;
-  /** PEM by trust domain. */
+  /** CA certificates in PEM by trust domain. */
   readonly #bundles = new Map<string, string>();
   readonly #names: readonly ((certificate: Certificate) => boolean)[];
 
@@ -75,7 +75,7 @@ export class SpiffeValidation implements Validation {
     if (bundle === undefined) return refused("no trust bundle store");
     if (tls.verifyError !== "")
       return { stat: "fail_verify_error", details: chainDetails(tls.verifyError, tls) };
-    // OpenSSL knows the authorities of all domains as one.
+    // OpenSSL has verified against the CAs of all trust domains together.
     if (this.#cx.tls.leadsTo?.(tls.peerChain, bundle) !== true)
       return { stat: "fail_verify_error", details: chainDetails(STRANGER, tls) };
     if (this.#names.length === 0 || this.#names.some((matches) => matches(peer))) return undefined;
@@ -98,7 +98,7 @@ function readBundle(pem: string | undefined, path: string, cx: SetupContext): st
   return pem!;
 }
 
-/** Of its first URI, the only one that it may have; "" if that is none of SPIFFE. */
+/** Trust domain of the certificate's first URI; "" if that is not a SPIFFE id. */
 function trustDomain({ names }: Certificate): string {
   const uri = names.find(({ type }) => type === "URI")?.value ?? "";
   const slash = uri.indexOf("/", SCHEME.length);

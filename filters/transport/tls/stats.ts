@@ -1,7 +1,7 @@
 import type { Counter, Stats, TlsInfo } from "@tsproxy/sdk";
 import { groupName, signatureAlgorithm } from "./agreement.ts";
 
-/** `ssl.` of one listener or cluster. */
+/** The stats under `ssl.` of one listener or cluster. */
 export class TlsStats {
   readonly connectionError: Counter;
   readonly noClientCertificate: Counter;
@@ -14,7 +14,7 @@ export class TlsStats {
   readonly #staples: Readonly<Record<"requests" | "yes" | "omitted" | "fail", Counter>>;
   readonly #refused: Readonly<Record<string, Counter>>;
 
-  /** `algorithms`: those of signatures that the config accepts, if it says so. */
+  /** `algorithms`: the signature algorithms that the config lists, if any. */
   constructor(stats: Stats, algorithms?: readonly string[]) {
     this.#stats = stats;
     this.#algorithms = algorithms;
@@ -34,11 +34,11 @@ export class TlsStats {
       omitted: stats.counter("ocsp_staple_omitted"),
       fail: stats.counter("ocsp_staple_failed"),
     };
-    // Whoever breaks it is refused, as in Envoy, which counts that elsewhere.
+    // Stays at 0, as in Envoy: a peer that misuses its key is refused and counted as connection_error.
     stats.counter("was_key_usage_invalid");
   }
 
-  /** Names of versions and ciphers are those of OpenSSL's list, so they are few. */
+  /** Counts a completed handshake. The names are limited to OpenSSL's lists, so they make few counters. */
   onHandshake(info: TlsInfo): void {
     const { version, cipher, curve, resumed, peer } = info;
     this.#handshake.inc();
@@ -58,7 +58,7 @@ export class TlsStats {
     counter.inc();
   }
 
-  /** When what the config stands on is over, Unix seconds: of several of a name the last counts, as in Envoy. */
+  /** Sets the gauges of certificates' expiry, in Unix seconds; of several with one name the last counts, as in Envoy. */
   onCertificates(certificates: readonly { readonly name: string; readonly notAfter: number }[]) {
     for (const { name, notAfter } of certificates)
       this.#stats

@@ -18,7 +18,7 @@ import { Sources } from "./source.ts";
 import type { TlsStats } from "./stats.ts";
 import { isKeyMisused, type Refusal, type Validation } from "./validation.ts";
 
-/** Everything that stands on files. */
+/** Certificate and validation of a cluster; made anew when one of their files changes. */
 export class ClientSide {
   readonly validation: Validation | undefined;
   readonly files: ReadonlySet<string>;
@@ -63,7 +63,7 @@ export class ClientSide {
   }
 }
 
-/** TLS of a cluster. */
+/** TLS of a cluster's upstream connections. */
 export class Upstream implements TransportFactory {
   readonly secure = true;
   readonly stats: TlsStats;
@@ -89,14 +89,15 @@ export class Upstream implements TransportFactory {
   }
 }
 
-/** RFC 6066 §3: an address is no name. */
+/** Matches IP addresses, which must not be sent as server name (RFC 6066 §3). */
 const ADDRESS = /^[0-9.]+$|:/;
 
+/** One handshake with an upstream: starts TLS, then validates the server's certificate. */
 class ClientHandshake implements Transport {
   readonly #tls: Upstream;
   readonly #socket: TransportSocket;
   readonly #options: TransportOptions;
-  /** As it is when the socket is connected: until then files may change, and what was there before is released. */
+  /** The side that the handshake uses; set again once the socket is connected, as a reload before that releases the old one. */
   #side: ClientSide;
 
   constructor(tls: Upstream, socket: TransportSocket, options: TransportOptions) {
@@ -141,7 +142,7 @@ class ClientHandshake implements Transport {
   #refusal(info: TlsInfo): Refusal | undefined {
     const { subjectAltNames = [] } = this.#options;
     const { validation } = this.#side;
-    // A name in a certificate that nobody has verified proves nothing.
+    // Names of a certificate that is not verified prove nothing.
     if (subjectAltNames.length > 0 && validation?.trustedCa === undefined)
       return { stat: "fail_verify_error", details: "" };
     const serverName =

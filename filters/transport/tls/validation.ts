@@ -8,7 +8,7 @@ import {
 import type { NameMatcher, ValidationContext } from "./config.ts";
 import type { Sources } from "./source.ts";
 
-/** Where Linux distributions keep the roots that they trust. */
+/** Files in which Linux distributions keep the system's CA certificates. */
 const SYSTEM_ROOTS = [
   "/etc/ssl/certs/ca-certificates.crt",
   "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
@@ -17,37 +17,37 @@ const SYSTEM_ROOTS = [
   "/etc/ssl/cert.pem",
 ];
 
-/** Why a peer is refused: the stat that counts it, and BoringSSL's reason. */
+/** Why a peer is refused: the stat that counts it, and Envoy's details for the failure reason. */
 export interface Refusal {
   readonly stat: "fail_verify_error" | "fail_verify_san" | "fail_verify_cert_hash";
   readonly details: string;
 }
 
-/** Names that one connection asks for, beside the config's. */
+/** Names required for one connection, in addition to those of the config. */
 export interface WantedNames {
-  /** `auto_san_validation`: the certificate has to be of one of these. */
+  /** `auto_san_validation`: the certificate must have one of these names. */
   readonly anyOf?: readonly string[];
-  /** `auto_sni_san_validation`: of this one, whatever names the config lists. */
+  /** `auto_sni_san_validation`: it must have this DNS name; the config's matchers do not count then. */
   readonly dns?: string;
 }
 
-/** Judges the certificates of peers. */
+/** Validates the certificates of peers, after OpenSSL has verified their chains. */
 export interface Validation {
-  /** Given to OpenSSL, which builds the chain. */
+  /** This and the next four fields are options for OpenSSL; undefined: chains are not verified. */
   readonly trustedCa: string | undefined;
   readonly trustedCaPath: string;
   readonly crl: string | undefined;
   readonly crlOfLeafOnly: boolean;
   readonly allowExpired: boolean;
-  /** What a server asks of its clients by reason of this. */
+  /** Whether a listener requests a client certificate because of this validation. */
   readonly asks: "no" | "optional" | "required";
-  /** What is wrong is counted, and the peer welcome. */
+  /** A refused certificate is only counted; the connection is accepted. */
   readonly acceptsUntrusted: boolean;
-  /** Undefined: nothing is wrong with the peer's certificate, or it has none. */
+  /** Returns why the peer's certificate is refused; undefined: it is valid, or the peer has none. */
   refuse(tls: TlsInfo, wanted?: WantedNames): Refusal | undefined;
 }
 
-/** What Envoy's own validator asks of a peer's certificate. */
+/** Envoy's default certificate validator. */
 export class DefaultValidation implements Validation {
   readonly trustedCa: string | undefined;
   readonly trustedCaPath: string;
@@ -83,7 +83,7 @@ export class DefaultValidation implements Validation {
 
   get asks(): "no" | "optional" | "required" {
     if (this.acceptsUntrusted) return "optional";
-    // Who lists names or digests wants to see one of them.
+    // Matchers of names or digests need a certificate.
     if (this.#names.length + this.#hashes.length + this.#spkis.length > 0) return "required";
     return this.trustedCa === undefined ? "no" : "optional";
   }
@@ -125,18 +125,18 @@ export class DefaultValidation implements Validation {
   }
 }
 
-/** RFC 5280 §4.2.1.3, as BoringSSL holds peers to it: a key signs only if its certificate says so, or says nothing. */
+/** True if the peer's key was used against its certificate's keyUsage (RFC 5280 §4.2.1.3), which BoringSSL enforces. */
 export function isKeyMisused(
   { peer, version, cipher }: TlsInfo,
   side: "server" | "client",
 ): boolean {
   if (peer?.usages === undefined) return false;
-  // Static RSA of TLS 1.2 and before: the server's key only decrypts.
+  // With static RSA (up to TLS 1.2) the server's key decrypts and does not sign.
   const decrypts = side === "client" && version !== "TLSv1.3" && !/^(EC)?DHE-/.test(cipher);
   return !peer.usages.includes(decrypts ? "keyEncipherment" : "digitalSignature");
 }
 
-/** Those beside the authorities count as well, as in Envoy. */
+/** All CRLs in PEM: those of `crl` and, as in Envoy, those in the file of `trustedCa`. */
 export function revocationLists(
   trustedCa: string | undefined,
   crl: string | undefined,
@@ -148,6 +148,7 @@ export function revocationLists(
 
 type CertificateCheck = (certificate: Certificate) => boolean;
 
+/** The CA certificates in PEM: `trusted_ca`, else the system's if configured; undefined: none. */
 function trustedCa(
   config: ValidationContext,
   path: string,
@@ -169,13 +170,13 @@ function trustedCa(
     try {
       return cx.readFile(file);
     } catch {
-      // The next distribution's place.
+      // Tries the next file.
     }
   }
   throw new ConfigError(`${path}.system_root_certs`, "this system keeps none where others do");
 }
 
-/** One of them has to be true. The older list counts only where the other is empty. */
+/** Compiles the name matchers, of which one must match. The older, untyped list counts only if the typed one is empty. */
 function nameChecks(
   config: ValidationContext,
   path: string,
@@ -195,6 +196,7 @@ function nameChecks(
   });
 }
 
+/** Compiles one typed matcher of subject alternative names. */
 export function nameCheck(entry: NameMatcher, path: string, cx: SetupContext): CertificateCheck {
   if (entry.san_type === "OTHER_NAME" && !/^[0-2](\.\d+)+$/.test(entry.oid ?? ""))
     throw new ConfigError(
@@ -225,14 +227,14 @@ function hasDnsName({ names }: Certificate, name: string): boolean {
   return names.some(({ type, value }) => type === "DNS" && isDnsMatch(value, name));
 }
 
-/** A host name or an IP address among the names of a certificate. */
+/** True if a host name or IP address is among the certificate's names. */
 function isNamed({ names }: Certificate, name: string): boolean {
   return names.some(({ type, value }) =>
     type === "DNS" ? isDnsMatch(value, name) : value === name,
   );
 }
 
-/** RFC 6125 §6.4.3: a wildcard stands for one whole label, the first. */
+/** Matches a DNS name; a wildcard stands for the whole first label (RFC 6125 §6.4.3). */
 export function isDnsMatch(pattern: string, name: string): boolean {
   const p = pattern.toLowerCase();
   const n = name.toLowerCase();
@@ -265,7 +267,7 @@ function spkis(config: ValidationContext, path: string): readonly string[] {
   return list;
 }
 
-/** OpenSSL's sentences, as Envoy prints them. */
+/** OpenSSL's messages for verification errors, as Envoy reports them. */
 const SENTENCES: Readonly<Record<string, string>> = {
   CERT_CHAIN_TOO_LONG: "certificate chain too long",
   CERT_HAS_EXPIRED: "certificate has expired",
@@ -287,6 +289,7 @@ const SENTENCES: Readonly<Record<string, string>> = {
   UNABLE_TO_VERIFY_LEAF_SIGNATURE: "unable to get local issuer certificate",
 };
 
+/** Envoy's details for a chain that OpenSSL could not verify. `error`: OpenSSL's name. */
 export function chainDetails(error: string, tls: TlsInfo): string {
   const sentence = SENTENCES[error] ?? error.toLowerCase().replaceAll("_", " ");
   const depth = error === "SELF_SIGNED_CERT_IN_CHAIN" ? tls.peerChain.length - 1 : 0;
