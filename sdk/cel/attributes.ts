@@ -23,7 +23,7 @@ import {
   wireOf,
 } from "./values.ts";
 
-/** What attributes are read from: a stream, a line of a log, or a connection, which has less. What is not there is no such key. */
+/** What attributes are read from: a stream, an access log entry or a connection. What depends on an absent field is no key. */
 export interface CelSource {
   readonly info: Partial<StreamInfo>;
   readonly request?: RequestHeaders | undefined;
@@ -48,10 +48,10 @@ export interface CelSource {
 type Fields = Readonly<Record<string, unknown>>;
 type Metadata = ReadonlyMap<string, Fields>;
 
-/** What an attribute comes to; undefined: it is not there. */
+/** Reads one attribute; undefined: it has no value, which expressions see as a missing key. */
 type Read = (source: CelSource) => CelValue | undefined;
 
-/** `request` and its like: attributes by name. */
+/** A root such as `request`: a map of its attributes by name. */
 class Attributes extends CelMap {
   readonly #reads: Readonly<Record<string, Read>>;
   readonly #source: CelSource;
@@ -70,7 +70,7 @@ class Attributes extends CelMap {
   }
 }
 
-/** Names in any case; those of HTTP/2's pseudo headers as well. Values of one name are joined with commas. */
+/** A map of headers by name, in any case; pseudo headers are among them. A header on several lines has the value of the first. */
 class Headers extends CelMap {
   readonly #headers: HeaderMap | undefined;
   readonly #pseudo: Readonly<Record<string, string | undefined>>;
@@ -122,7 +122,7 @@ class MetadataMessage extends CelMap {
   }
 }
 
-/** Protobuf's text on one line. */
+/** Prints a Struct in protobuf's text format, on one line. */
 function structText(fields: unknown): string {
   return Object.entries((fields ?? {}) as Fields)
     .sort(([a], [b]) => (a < b ? -1 : 1))
@@ -159,7 +159,7 @@ const addressOf = (address: Address | undefined) =>
 const portOf = (address: Address | undefined) =>
   address === undefined || address.path !== undefined ? undefined : BigInt(address.port);
 
-/** Formats ask the same questions; what a connection lacks they never ask of one. */
+/** The source for functions that access log formats use too. Those called here do not read what a connection lacks. */
 const asLogged = (source: CelSource) => source as unknown as FormatSource;
 
 function requestBytes({ request, info }: CelSource): number {
@@ -205,7 +205,7 @@ function pseudoOf(request: RequestHeaders): Readonly<Record<string, string | und
   };
 }
 
-/** Envoy's numbers, each flag a bit. */
+/** Envoy's response flags, one bit each, with Envoy's numbers. */
 const FLAG_BITS = new Map(Object.keys(FLAG_NAMES).map((flag, k) => [flag, 1n << BigInt(k)]));
 
 const RESPONSE: Readonly<Record<string, Read>> = {
@@ -235,7 +235,7 @@ const RESPONSE: Readonly<Record<string, Read>> = {
 const name = (certificate: Certificate | undefined, type: AlternativeName["type"]) =>
   wire(certificate?.names.find((each) => each.type === type)?.value);
 
-/** What is known of one side's TLS. */
+/** Attributes of the TLS connection on one side, downstream or upstream. */
 function tlsReads(tls: (source: CelSource) => TlsInfo | undefined): Readonly<Record<string, Read>> {
   return {
     tls_version: (source) => nonEmpty(tls(source)?.version),
@@ -276,12 +276,12 @@ const ends = (
   port: ({ info }) => portOf(of(info)),
 });
 
-/** `{ filter_metadata: { … } }` as a config has it. */
+/** Makes a message of metadata as configs have it: `{ filter_metadata: { … } }`. */
 const message = (metadata: unknown) =>
   new MetadataMessage(
     ((metadata as { filter_metadata?: Fields } | undefined)?.filter_metadata ?? {}) as Fields,
   );
-/** Undefined: no route was found. */
+/** Returns the value if a route was found, else undefined. */
 const routed = (source: CelSource, value: CelValue) =>
   source.info.virtualHostName ? value : undefined;
 
@@ -306,11 +306,11 @@ const XDS: Readonly<Record<string, Read>> = {
     wireOf(filterChainName ?? downstream?.filterChainName ?? ""),
   upstream_host_metadata: ({ info }) =>
     info.host === undefined ? undefined : message(info.host.metadata),
-  // Localities have no metadata here.
+  // In tsproxy localities have no metadata.
   upstream_host_locality_metadata: ({ info }) => (info.host === undefined ? undefined : null),
 };
 
-/** What a filter has left: texts, and for objects what they say of themselves. */
+/** Filter state by key: texts as they are, objects as `String()` prints them. */
 class FilterState extends CelMap {
   readonly #state: ReadonlyMap<string, unknown>;
 
@@ -341,12 +341,12 @@ const ROOTS: Readonly<Record<string, (source: CelSource) => CelValue>> = {
   xds: attributes(XDS),
   metadata: ({ metadata }) => new MetadataMessage(Object.fromEntries(metadata ?? [])),
   filter_state: ({ filterState }) => new FilterState(filterState ?? NO_STATE),
-  // Nobody leaves anything there.
+  // tsproxy keeps no filter state upstream: the map is empty.
   upstream_filter_state: ({ info }) =>
     info.upstreamHost === undefined ? NO_KEY : new FilterState(NO_STATE),
 };
 
-/** What an expression may begin with; undefined: there is no such thing. */
+/** Returns how to read a root, the name that an expression begins with; undefined: there is no such root. */
 export function rootOf(name: string): ((source: CelSource) => CelValue) | undefined {
   return Object.hasOwn(ROOTS, name) ? ROOTS[name] : undefined;
 }

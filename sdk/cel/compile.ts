@@ -15,13 +15,13 @@ import {
   wireOf,
 } from "./values.ts";
 
-/** An expression, ready to be asked about any number of requests. It never throws; its work is bounded by its length. */
+/** A compiled expression: evaluates it for one request. It never throws; its work is bounded by the expression's length. */
 export type CelProgram = (source: CelSource) => CelValue;
 
-/** Makes RE2's regular expressions. */
+/** Compiles a regular expression in RE2's syntax; throws if it is invalid. */
 export type MakeRegex = (pattern: string) => Regex;
 
-/** Throws an Error that says what is wrong with the expression: a text, or one that is parsed already (`v1alpha1.Expr`). */
+/** Compiles an expression, given as text or parsed (`v1alpha1.Expr`). Throws an Error that says what is wrong with it. */
 export function compileCel(expression: unknown, regex: MakeRegex | undefined): CelProgram {
   const expr = typeof expression === "string" ? parseCel(expression) : expression;
   if (expr instanceof CelError) throw new TypeError(expr.message);
@@ -40,7 +40,7 @@ class Compiler {
     this.#regex = regex;
   }
 
-  /** Configs may hold anything in the place of a tree. */
+  /** Compiles one node. It is not checked yet: a config may have anything in its place. */
   step(given: Expr, depth: number): CelProgram {
     const expr = spelled(given);
     if (depth > MAX_DEPTH)
@@ -107,7 +107,7 @@ class Compiler {
       );
   }
 
-  /** Any part of the text may match. A pattern that stands in the expression is compiled now, another one when it changes. */
+  /** `matches()`, true if any part of the text matches. A literal pattern is compiled now, a computed one whenever it changes. */
   #matches(text: CelProgram, pattern: CelProgram, written: Expr): CelProgram {
     const fixed = "const_expr" in written ? constant(written.const_expr) : undefined;
     let last = "";
@@ -118,7 +118,7 @@ class Compiler {
         throw new TypeError(`a pattern is longer than ${MAX_PATTERN} characters`);
       last = wanted;
       regex = undefined;
-      // A pattern that is wrong alone may be right in brackets.
+      // Compiled alone first: a pattern that is invalid alone, such as `a)(b`, may be valid within brackets.
       this.#regex(wanted);
       regex = this.#regex(`[\\s\\S]*(?:${wanted})[\\s\\S]*`);
     };
@@ -142,7 +142,7 @@ class Compiler {
 
 const KINDS = ["const_expr", "ident_expr", "select_expr", "call_expr", "list_expr", "struct_expr"];
 
-/** Protobuf's JSON may spell its fields in camel case. */
+/** The node with field names in snake case, as protobuf's JSON may have them in camel case; undefined: it is not a node. */
 function spelled(given: unknown): Expr | undefined {
   if (typeof given !== "object" || given === null) return undefined;
   const fields = Object.entries(given).map(([key, value]) => [snake(key), value] as const);
@@ -203,7 +203,7 @@ function select(
   };
 }
 
-/** One side may decide alone, whatever the other comes to. */
+/** `&&` and `||`: a side that evaluates to `wanted` decides alone, even if the other is an error. */
 function decisive(a: CelProgram, b: CelProgram, wanted: boolean): CelProgram {
   return (source) => {
     const left = a(source);
@@ -236,6 +236,7 @@ function functionOf(call: Call, arity: number): (a: CelValue, b: CelValue) => Ce
   return found.apply;
 }
 
+/** The first error among the values, or what `then` makes of them. */
 function firstError(
   values: readonly CelValue[],
   then: (values: readonly CelValue[]) => CelValue,

@@ -2,7 +2,7 @@ import { ConfigError, type SetupContext } from "../extension.ts";
 import type { CelSource } from "./attributes.ts";
 import { type CelProgram, compileCel } from "./compile.ts";
 
-/** An expression of the config, as text or parsed (`v1alpha1.Expr`). `path`: where it stands. */
+/** Compiles an expression of the config, text or parsed (`v1alpha1.Expr`). `path`: its place in the config, for errors. */
 export function celProgram(
   expression: unknown,
   path: string,
@@ -15,7 +15,7 @@ export function celProgram(
   }
 }
 
-/** Whether it is true. An error, or a value of another kind, is not. */
+/** Compiles an expression to a condition that is met if the value is `true`, not if it is an error or of another type. */
 export function celCondition(
   expression: unknown,
   path: string,

@@ -16,7 +16,7 @@ const NO_CONVERSION = new CelError("the value cannot be converted");
 
 type Apply = (...args: CelValue[]) => CelValue;
 interface CelFunction {
-  /** Arguments, the one before the dot among them. */
+  /** Possible numbers of arguments, counting the one before the dot. */
   readonly arities: readonly number[];
   /** Written `a.f(b)`, `f(a, b)`, or either way. */
   readonly style: "method" | "global" | "both";
@@ -34,7 +34,7 @@ const method = (apply: Apply, ...arities: number[]): CelFunction => ({
 });
 const conversion = (apply: Apply): CelFunction => ({ arities: [1], style: "global", apply });
 
-/** What Envoy's library has unless a config asks it for more: no conversion to text, and nothing that makes longer texts. `matches` is made beside. */
+/** The functions that Envoy enables by default: no `string()`, and none that makes longer texts. compile.ts adds `matches`. */
 export const FUNCTIONS: Readonly<Record<string, CelFunction>> = {
   size: { arities: [1], style: "both", apply: sizeOf },
   contains: method(
@@ -67,6 +67,7 @@ export const FUNCTIONS: Readonly<Record<string, CelFunction>> = {
   ...dateParts(),
 };
 
+/** Types that an expression can name. */
 export const TYPES = [
   "bool",
   "bytes",
@@ -92,7 +93,7 @@ function typeName(value: CelValue): string {
   return { string: "string", bigint: "int", number: "double" }[typeof value as string] ?? "bool";
 }
 
-/** Characters, bytes, items or keys. */
+/** `size()`: the number of characters, bytes, items or keys. */
 function sizeOf(value: CelValue): CelValue {
   if (typeof value === "string") return BigInt([...textOf(value)].length);
   if (value instanceof Uint8Array || Array.isArray(value)) return BigInt(value.length);
@@ -137,7 +138,7 @@ function toBool(value: CelValue): CelValue {
   return TRUE.includes(value) ? true : FALSE.includes(value) ? false : NO_CONVERSION;
 }
 
-/** RFC 3339 */
+/** A time as in RFC 3339. */
 const MOMENT =
   /^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:Z|[+-][0-9]{2}:[0-9]{2})$/;
 

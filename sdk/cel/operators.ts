@@ -16,23 +16,25 @@ const BY_ZERO = new CelError("divide by zero");
 const INT = { least: -(2n ** 63n), most: 2n ** 63n - 1n };
 const UINT_MOST = 2n ** 64n - 1n;
 
+/** An `int`, or an error if the value does not fit 64 bits. */
 export function intOf(value: bigint): CelValue {
   return value < INT.least || value > INT.most ? OVERFLOW : value;
 }
+/** A `uint`, or an error if the value does not fit 64 bits. */
 export function uintOf(value: bigint): CelValue {
   return value < 0n || value > UINT_MOST ? OVERFLOW : new Uint(value);
 }
 
 const isNumber = (value: CelValue): value is bigint | number | Uint =>
   typeof value === "bigint" || typeof value === "number" || value instanceof Uint;
-/** JavaScript compares a bigint and a number by their worth, as CEL does. */
+/** A number as JavaScript can compare it: a bigint and a number compare by numeric value, as in CEL. */
 const worth = (value: bigint | number | Uint): bigint | number =>
   value instanceof Uint ? value.value : value;
 
-/** Values of different kinds are not equal, and numbers are by their worth. */
+/** Whether two values are equal: numbers by numeric value, whatever their types; others only within one type. */
 export function equal(a: CelValue, b: CelValue): boolean {
   if (a === b) return true;
-  // biome-ignore lint/suspicious/noDoubleEquals: a bigint and a number of one worth are equal.
+  // biome-ignore lint/suspicious/noDoubleEquals: a bigint and a number of one value are equal.
   if (isNumber(a)) return isNumber(b) && worth(a) == worth(b);
   if (a instanceof Timestamp) return b instanceof Timestamp && a.ms === b.ms;
   if (a instanceof Span) return b instanceof Span && a.ms === b.ms;
@@ -53,7 +55,7 @@ function equalMaps(a: CelMap, b: CelMap): boolean {
   });
 }
 
-/** Below 0: a comes first. NaN: neither does. Undefined: they have no order. */
+/** Below 0: `a` comes first. NaN: neither does, since one is NaN. Undefined: values of these types have no order. */
 function compare(a: CelValue, b: CelValue): number | undefined {
   const order = (x: number | bigint | string | boolean, y: typeof x) =>
     x < y ? -1 : x > y ? 1 : x >= y ? 0 : Number.NaN;
@@ -76,7 +78,7 @@ const ordered =
     return order === undefined ? NO_OVERLOAD : test(order);
   };
 
-/** Numbers of one type go together, and no others. */
+/** Makes an arithmetic operator, which takes two numbers of one type; other operands go to `other`. */
 const arithmetic =
   (
     whole: (a: bigint, b: bigint) => bigint,
@@ -98,7 +100,7 @@ const unlessZero =
 function plus(a: CelValue, b: CelValue): CelValue {
   if (a instanceof Timestamp && b instanceof Span) return new Timestamp(a.ms + b.ms);
   if (a instanceof Span && b instanceof Timestamp) return new Timestamp(a.ms + b.ms);
-  // Texts and lists are not joined: Envoy turns that off, for the memory it may take.
+  // Texts and lists are not concatenated: Envoy turns that off for the memory it may take.
   return a instanceof Span && b instanceof Span ? new Span(a.ms + b.ms) : NO_OVERLOAD;
 }
 
@@ -113,6 +115,7 @@ function isIn(item: CelValue, among: CelValue): CelValue {
   return among instanceof CelMap ? among.get(item) !== undefined : NO_OVERLOAD;
 }
 
+/** `operand[index]` and `operand.field`. */
 export function indexed(operand: CelValue, index: CelValue): CelValue {
   if (operand instanceof CelMap) {
     const value = operand.get(index);
@@ -123,7 +126,7 @@ export function indexed(operand: CelValue, index: CelValue): CelValue {
   return item === undefined ? NO_INDEX : item;
 }
 
-/** By the names that expressions have for them when they are parsed. */
+/** Binary operators by their function names in a parsed expression. */
 export const BINARY: Readonly<Record<string, Binary>> = {
   "_==_": (a, b) => equal(a, b),
   "_!=_": (a, b) => !equal(a, b),
@@ -158,6 +161,7 @@ export const BINARY: Readonly<Record<string, Binary>> = {
   "_[_]": indexed,
 };
 
+/** Unary operators, likewise. */
 export const UNARY: Readonly<Record<string, (value: CelValue) => CelValue>> = {
   "!_": (value) => (typeof value === "boolean" ? !value : NO_OVERLOAD),
   "-_": (value) => {

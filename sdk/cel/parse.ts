@@ -1,7 +1,7 @@
 import { utf8Encode } from "../bytes.ts";
 import { CelError } from "./values.ts";
 
-/** `google.api.expr.v1alpha1.Expr`, as a config may give it ready, in the words of its JSON. */
+/** A parsed expression: `google.api.expr.v1alpha1.Expr` as JSON. Made by this parser or written in a config. */
 export type Expr =
   | { readonly const_expr: Constant }
   | { readonly ident_expr: { readonly name: string } }
@@ -13,7 +13,7 @@ export type Expr =
 export interface Select {
   readonly operand: Expr;
   readonly field: string;
-  /** `has(operand.field)` */
+  /** True: the expression is `has(operand.field)`. */
   readonly test_only?: boolean;
 }
 export interface Call {
@@ -25,7 +25,7 @@ export interface Entry {
   readonly map_key: Expr;
   readonly value: Expr;
 }
-/** One field is given. 64-bit numbers may be texts. */
+/** A literal: exactly one field is set. 64-bit numbers may be texts. */
 export interface Constant {
   readonly null_value?: unknown;
   readonly bool_value?: boolean;
@@ -37,11 +37,11 @@ export interface Constant {
   readonly bytes_value?: string | Uint8Array;
 }
 
-/** The C++ library's bounds. */
+/** Limits of cel-cpp, the library that Envoy uses. */
 const MAX_LENGTH = 100_000;
 const MAX_DEPTH = 250;
 
-/** Reads an expression. The error says where and what is wrong, for whoever wrote it. */
+/** Parses an expression. A CelError says what is wrong and where, for the author of the config. */
 export function parseCel(text: string): Expr | CelError {
   if (text.length > MAX_LENGTH) return new CelError(`is longer than ${MAX_LENGTH} characters`);
   try {
@@ -72,7 +72,7 @@ const RESERVED = new Set(
   ),
 );
 
-/** By how tightly they bind, loosest first. */
+/** Binary operators by precedence, lowest first. */
 const BINARY: readonly (readonly string[])[] = [
   ["||"],
   ["&&"],
@@ -132,7 +132,7 @@ class Parser {
     if (kind !== "sign" || (text !== "!" && text !== "-")) return this.#member();
     if (++this.#depth > MAX_DEPTH) throw new SyntaxError(`is nested more than ${MAX_DEPTH} deep`);
     this.#next();
-    // The least of all numbers has no positive to negate.
+    // The sign is part of the literal, since the least int, -2^63, has no positive counterpart to negate.
     const number = this.#token;
     const negative =
       text === "-" && number.at === at + 1 && (number.kind === "int" || number.kind === "double");
@@ -340,7 +340,7 @@ function unescaped(text: string, at: number): string {
   });
 }
 
-/** In bytes `\xff` and `\377` are a byte, and other characters their UTF-8. */
+/** Unescapes a bytes literal: `\xff` and `\377` are one byte each, all other characters become UTF-8. */
 function bytesOf(text: string, at: number): Uint8Array {
   const bytes: number[] = [];
   let last = 0;

@@ -10,7 +10,7 @@ import {
   Uint,
 } from "./values.ts";
 
-/** As Envoy prints a value in a text (header bytes, one char each); undefined: it is an error. */
+/** Prints a value as Envoy does in texts (header bytes, one char each); undefined: the value is an error. */
 export function celText(value: CelValue): string | undefined {
   if (value instanceof CelError) return undefined;
   if (typeof value === "string") return value;
@@ -25,7 +25,7 @@ export function celText(value: CelValue): string | undefined {
   return Array.isArray(value) ? "CelList value" : String(value);
 }
 
-/** In JSON a value keeps its type, as far as protobuf's Value has it; undefined: it is an error or null. */
+/** Converts a value for JSON, with its type as far as protobuf's Value has it; undefined: null, an error or a type. */
 export function celJson(value: CelValue): string | number | boolean | object | undefined {
   if (value === null || value instanceof CelError) return undefined;
   if (typeof value === "string") return textOf(value);
@@ -43,7 +43,7 @@ export function celJson(value: CelValue): string | number | boolean | object | u
   );
 }
 
-/** Six digits, as C's `%g`. */
+/** Prints six significant digits, as C's `%g`. */
 function doubleText(value: number): string {
   if (Number.isNaN(value)) return "nan";
   if (!Number.isFinite(value)) return value > 0 ? "inf" : "-inf";
@@ -61,7 +61,7 @@ function timestampText(ms: number): string {
   return date.toISOString().replace(/\.?0*Z$/, "Z");
 }
 
-/** `1h2m3.5s`, `1.5ms`, `0` */
+/** Prints a duration as `1h2m3.5s`, `1.5ms` or `0`. */
 function spanText(ms: number): string {
   if (ms === 0) return "0";
   if (ms < 0) return `-${spanText(-ms)}`;

@@ -16,7 +16,7 @@ export type CelValue =
   | CelError
   | readonly CelValue[];
 
-/** An evaluation that came to nothing. It is a value: `true || error` is true. */
+/** The error of a failed evaluation. It is a value and not thrown, since `true || error` is true. */
 export class CelError {
   readonly message: string;
   constructor(message: string) {
@@ -26,7 +26,7 @@ export class CelError {
 export const NO_KEY = new CelError("no such key");
 export const NO_OVERLOAD = new CelError("no matching overload");
 
-/** An unsigned number, which only goes with its like. */
+/** A `uint`, which arithmetic combines only with another `uint`. */
 export class Uint {
   readonly value: bigint;
   constructor(value: bigint) {
@@ -50,6 +50,7 @@ export class Span {
   }
 }
 
+/** A type as a value, such as `int`. */
 export class CelType {
   readonly name: string;
   constructor(name: string) {
@@ -57,18 +58,18 @@ export class CelType {
   }
 }
 
-/** Maps, messages, and what attributes hang on: anything that has values by key. */
+/** Anything with values by key: maps, messages, and roots such as `request`. */
 export abstract class CelMap {
   /** Undefined: there is no such key. */
   abstract get(key: CelValue): CelValue | undefined;
   abstract keys(): Iterable<CelValue>;
-  /** How logs print it: a message as protobuf's text, all else by its kind. */
+  /** How logs print it: messages override this with protobuf's text format. */
   text(): string {
     return "CelMap value";
   }
 }
 
-/** What stands in braces in an expression. Keys of any type but double, told apart by type and value. */
+/** A map literal, `{…}`. Its keys are told apart by type and value, but numbers by value alone. */
 export class LiteralMap extends CelMap {
   readonly #entries: ReadonlyMap<string, readonly [CelValue, CelValue]>;
 
@@ -84,13 +85,13 @@ export class LiteralMap extends CelMap {
   }
 }
 
-/** Numbers of one value are one key. */
+/** A text that is the same for equal keys; the numbers 1, 1u and 1.0 are equal. */
 function nameOf(key: CelValue): string {
   if (key instanceof Uint) return `n${key.value}`;
   return typeof key === "bigint" || typeof key === "number" ? `n${key}` : `${typeof key}:${key}`;
 }
 
-/** A protobuf Struct: metadata. */
+/** A protobuf Struct, as metadata is. */
 export class StructMap extends CelMap {
   readonly fields: Readonly<Record<string, unknown>>;
 
@@ -120,14 +121,14 @@ export function fromJson(value: unknown): CelValue {
 // biome-ignore lint/suspicious/noControlCharactersInRegex: all of ASCII.
 const ASCII = /^[\x00-\x7f]*$/;
 
-/** Text as it is kept here. */
+/** Converts a text to the form of CelValue: its UTF-8 bytes, one char each. */
 export function wireOf(text: string): string {
   if (ASCII.test(text)) return text;
   const bytes = utf8Encode(text);
   return latin1Decode(bytes, 0, bytes.length);
 }
 
-/** The text behind it; what is no UTF-8 becomes U+FFFD. */
+/** Converts it back to a text; bytes that are not UTF-8 become U+FFFD. */
 export function textOf(wire: string): string {
   if (ASCII.test(wire)) return wire;
   const bytes = latin1Encode(wire);

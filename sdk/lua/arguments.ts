@@ -1,4 +1,4 @@
-/** What a function of the library was called with, checked. Messages as LuaJIT's. */
+/** Checks the arguments of library functions, with LuaJIT's messages. `k` counts arguments from 1, `of` names the function. */
 import { type LuaError, libraryError } from "./error.ts";
 import { numberText } from "./number.ts";
 import { type LuaFunction, toNumber, typeOf } from "./runtime.ts";
@@ -15,7 +15,7 @@ export function typeError(args: Args, k: number, of: string, expected: string): 
   return argumentError(k, of, `${expected} expected, got ${got}`);
 }
 
-/** Arguments count from 1, as in messages. */
+/** Argument `k` as a text, to which a number is converted. Throws LuaError for any other value. */
 export function textArgument(args: Args, k: number, of: string): string {
   const value = args[k - 1];
   if (typeof value === "string") return value;
@@ -23,7 +23,7 @@ export function textArgument(args: Args, k: number, of: string): string {
   throw typeError(args, k, of, "string");
 }
 
-/** The same of an argument in hand; `count`: how many were given. */
+/** `textArgument` for callers without a list of arguments; `count`: how many there were. */
 export function textOf(value: unknown, k: number, count: number, of: string): string {
   if (typeof value === "string") return value;
   if (typeof value === "number") return numberText(value);
@@ -43,7 +43,7 @@ export function numberArgument(args: Args, k: number, of: string): number {
   return number;
 }
 
-/** Cut towards zero. */
+/** Argument `k` as a number truncated towards zero; NaN becomes 0. */
 export function integerArgument(args: Args, k: number, of: string): number {
   return integer(numberArgument(args, k, of));
 }
@@ -71,14 +71,14 @@ export function anyArgument(args: Args, k: number, of: string): unknown {
   return args[k - 1];
 }
 
-/** A table of functions. In stacks they are called `lua_` and their name, which tells them from the host's own. */
+/** Makes a library table. In stack traces its functions are named `lua_…`, which tells them from other host functions. */
 export function library(functions: Readonly<Record<string, LuaFunction>>): LuaTable {
   const table = new LuaTable();
   for (const [name, made] of Object.entries(functions)) table.set(name, hostFunction(name, made));
   return table;
 }
 
-/** Lets a function of the host count as a level of the program's stack. */
+/** Names a host function `lua_…`, so that it counts as a level of the program's stack. */
 export function hostFunction(name: string, made: LuaFunction): LuaFunction {
   return Object.defineProperty(made, "name", { value: `lua_${name}` });
 }

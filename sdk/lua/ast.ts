@@ -1,4 +1,4 @@
-/** A Lua program as the parser leaves it to the compiler. */
+/** The syntax tree of a Lua program, which the parser makes and the compiler reads. */
 
 export type Expr =
   | { readonly type: "nil" | "true" | "false" | "vararg"; readonly line: number }
@@ -23,19 +23,19 @@ export type Expr =
 export interface Call {
   readonly type: "call";
   readonly callee: Expr;
-  /** `object:method(…)`: the callee is the object. */
+  /** The method in `object:method(…)`, where `callee` is the object; undefined: a plain call. */
   readonly method: string | undefined;
   readonly args: readonly Expr[];
   readonly line: number;
 }
 
-/** `key` undefined: the next number. */
+/** An item of a table constructor; `key` undefined: the next index. */
 export interface Item {
   readonly key: Expr | undefined;
   readonly value: Expr;
 }
 
-/** A variable. `id` is its name in the generated code. */
+/** A local variable. `id` is its name in the generated code. */
 export interface Local {
   readonly name: string;
   readonly id: string;
@@ -44,14 +44,14 @@ export interface Local {
 
 export interface FunctionBody {
   readonly parameters: Local[];
-  /** Names that variables of its own have in the generated code as they are. */
+  /** Names of the function's variables that are unchanged in the generated code. */
   readonly ownNames: Set<string>;
-  /** Its name for `...`, if it has any. */
+  /** The name of `...` in the generated code; undefined: the function has no varargs. */
   vararg: string | undefined;
   body: Block;
   readonly line: number;
   endLine: number;
-  /** Something it calls may suspend the program, so it becomes a generator. */
+  /** Whether a call in it may suspend the program, so that it is compiled to a generator. Set by the compiler. */
   suspends: boolean;
 }
 

@@ -1,4 +1,4 @@
-/** What a program finds as globals, `coroutine`, and the part of `os` that a sandbox may have. */
+/** The basic functions, `coroutine`, and the part of `os` that a sandbox may have. */
 import {
   anyArgument,
   argumentError,
@@ -37,13 +37,13 @@ import {
 import { LuaTable } from "./table.ts";
 import { unpack } from "./table-library.ts";
 
-/** Something that the host must do before a program goes on; the program's generator yields it. */
+/** What a program's generator yields when the host must do something before the program goes on. */
 export class HostWait {}
 
-/** Where a function finds its globals. */
+/** Holds the table in which a function finds its globals. */
 export class Environment {
   table: LuaTable;
-  /** Whose it is. */
+  /** The function whose environment this is. */
   owner: LuaFunction | undefined = undefined;
 
   constructor(table: LuaTable) {
@@ -53,7 +53,7 @@ export class Environment {
 
 const environments = new WeakMap<object, Environment>();
 
-/** A function with an environment of its own, which `setfenv` may change. */
+/** Makes a function with an environment of its own, which `setfenv` may change. */
 export function withEnv(
   table: LuaTable,
   make: (environment: Environment) => LuaFunction,
@@ -65,7 +65,7 @@ export function withEnv(
   return made;
 }
 
-/** Environments of the functions that run now, outermost first, in programs that ask for them by level. */
+/** Environments of the functions that run now, outermost first; kept only in programs that use `getfenv` or `setfenv`. */
 export const levels: Environment[] = [];
 
 const levelled = new WeakMap<
@@ -73,12 +73,13 @@ const levelled = new WeakMap<
   (environment: Environment, args: readonly unknown[]) => unknown
 >();
 
-/** `getfenv` and `setfenv` as the function with that environment calls them; any other value as it is. */
+/** Binds `getfenv` or `setfenv` to the environment of the function that calls it; returns any other callee as it is. */
 export function within(callee: unknown, environment: Environment): unknown {
   const made = typeof callee === "function" ? levelled.get(callee) : undefined;
   return made === undefined ? callee : (...args: unknown[]) => made(environment, args);
 }
 
+/** What the basic functions need of the state that they belong to. */
 export interface BaseHost {
   readonly globals: LuaTable;
   print(text: string): void;
@@ -101,7 +102,7 @@ const nextIndexed: LuaFunction = (table, k) => {
 };
 hostFunction("ipairs_next", nextIndexed);
 
-/** `pcall` and `xpcall`: `failed` makes the answer for what was thrown. */
+/** `pcall` and `xpcall`: `failed` makes the result for what was thrown. */
 function protectedCall(
   callee: LuaFunction,
   args: readonly unknown[],
@@ -129,7 +130,7 @@ function* waitProtected(
 
 export function baseLibrary(host: BaseHost): LuaTable {
   const { globals } = host;
-  /** Of level 0: where chunks begin that are loaded from here on. */
+  /** The environment of level 0, in which chunks run that are loaded from now on. */
   let outermost = globals;
   const load = (source: string, name: string, environment: LuaTable): unknown => {
     try {
@@ -275,13 +276,13 @@ const COLLECTING = new Set(
   "stop restart collect count step setpause setstepmul isrunning".split(" "),
 );
 
-/** Level 1 is the function that asks. */
+/** The environment of a stack level, where 1 is the function that calls `getfenv` or `setfenv`; undefined: not known. */
 function environmentAt(level: unknown, own: Environment | undefined): Environment | undefined {
   if (typeof level !== "number") return undefined;
   return level === 1 ? own : level > 1 ? levels.at(-level) : undefined;
 }
 
-/** `own`: the environment of the function that calls, where the compiler could tell. */
+/** Makes `getfenv` or `setfenv`. `own`: the environment of the calling function; undefined: the compiler did not see the call. */
 function inEnvironment(
   body: (own: Environment | undefined, args: readonly unknown[]) => unknown,
 ): LuaFunction {
@@ -317,10 +318,10 @@ const tonumber: LuaFunction = (...args) => {
 
 let current: Coroutine | undefined;
 
-/** A new run begins: outside of all coroutines. */
+/** Called when a run begins, which is outside of all coroutines. */
 export function leaveCoroutines(): void {
   current = undefined;
-  // Setting a length, even to what it is, is a call of the runtime.
+  // Setting an array's length, even to the same value, calls into the engine's runtime.
   if (levels.length > 0) levels.length = 0;
 }
 
@@ -357,13 +358,14 @@ export function coroutineLibrary(): LuaTable {
   });
 }
 
-/** The program itself, which is no coroutine that can be resumed. */
+/** The main program, which `coroutine.running` returns outside of coroutines. It cannot be resumed. */
 const MAIN = Object.assign(new Coroutine(() => NONE), { status: "running" as const });
 
 function* yieldOut(values: readonly unknown[]): Generator<unknown, unknown, unknown> {
   return yield values;
 }
 
+/** Makes the result of `resume` or of a wrapped function. `ok` false: `values` is the error alone. */
 type Answer = (ok: boolean, values: readonly unknown[]) => unknown;
 
 function resume(coroutine: Coroutine, args: readonly unknown[], answer: Answer): unknown {
@@ -376,7 +378,7 @@ function resume(coroutine: Coroutine, args: readonly unknown[], answer: Answer):
   return result instanceof HostWait ? passOn(coroutine, result, answer) : result;
 }
 
-/** What the coroutine waits for, whoever runs the program has to do. */
+/** Yields what the coroutine waits for to the host, then resumes the coroutine with the outcome, until it waits no more. */
 function* passOn(
   coroutine: Coroutine,
   first: HostWait,
@@ -387,7 +389,7 @@ function* passOn(
   return result;
 }
 
-/** Runs it until it yields or ends. `value`: what its `yield` answers, or its arguments. */
+/** Runs a coroutine until it yields, ends or waits for the host. `value`: its arguments, or later what its `yield` returns. */
 function advance(coroutine: Coroutine, value: unknown, answer: Answer): unknown {
   const before = current;
   if (before !== undefined) before.status = "normal";
@@ -419,6 +421,7 @@ function advance(coroutine: Coroutine, value: unknown, answer: Answer): unknown 
   return answer(true, step.value as readonly unknown[]);
 }
 
+/** Returns to the coroutine that resumed the one that has stopped; undefined: the main program. */
 function back(before: Coroutine | undefined): void {
   current = before;
   if (before !== undefined) before.status = "running";
@@ -449,7 +452,7 @@ export function osLibrary(): LuaTable {
       args[0] === undefined || ["", "C", "POSIX"].includes(textArgument(args, 1, "setlocale"))
         ? "C"
         : undefined,
-    // A sandbox sees nothing of the machine.
+    // A script in a sandbox must see nothing of the machine.
     getenv: () => undefined,
   });
 }

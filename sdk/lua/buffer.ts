@@ -5,13 +5,13 @@ import { kind, refused } from "./kinds.ts";
 import { Userdata } from "./runtime.ts";
 import type { LuaTable } from "./table.ts";
 
-/** Envoy's buffer: bytes, and perhaps others in their place. */
+/** A body or a part of it as scripts see it (Envoy's buffer object): the bytes, or those that `setBytes` put in their place. */
 export class BufferData extends Userdata {
   #chunk: Chunk | undefined;
   #text: string | undefined = undefined;
   readonly #onSet: ((size: number) => void) | undefined;
 
-  /** `onSet` is told how many bytes there are now; it may throw LuaError. */
+  /** `onSet` is called before `setBytes` takes effect, with the new number of bytes; it may throw LuaError to refuse. */
   constructor(metatable: LuaTable, chunk: Chunk, onSet?: (size: number) => void) {
     super(metatable);
     this.#chunk = chunk;
@@ -22,7 +22,7 @@ export class BufferData extends Userdata {
     return this.#text?.length ?? this.#chunk?.length ?? 0;
   }
 
-  /** One char a byte. */
+  /** One char per byte. */
   get text(): string {
     const chunk = this.#chunk;
     if (this.#text === undefined)
@@ -37,7 +37,7 @@ export class BufferData extends Userdata {
     this.#text = text;
   }
 
-  /** The bytes go on: what a script still holds of them is a copy. */
+  /** Called when the bytes are forwarded: the script can read a copy of them, but no longer replace them. */
   release(): void {
     if (this.#chunk === undefined) return;
     void this.text;

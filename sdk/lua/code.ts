@@ -1,6 +1,6 @@
 import type { FunctionBody } from "./ast.ts";
 
-/** The function that is being written. */
+/** The function whose code is being generated. */
 export interface Frame {
   readonly body: FunctionBody;
   /** Name of the JavaScript variable that holds its environment. */
@@ -11,8 +11,8 @@ export interface Frame {
 }
 
 /**
- * JavaScript in the making, from left to right. Each line of it stands on the line of the source that it came from, so that the
- * engine's stacks and debuggers tell lines of the program.
+ * The generated JavaScript, written from left to right. Each piece is put on the line of the Lua source that it came from, so
+ * that the engine's stack traces and debuggers show lines of the program.
  */
 export class Code {
   frame: Frame;
@@ -32,7 +32,7 @@ export class Code {
     this.#out.push(text);
   }
 
-  /** Keeps room for what is known later; answers how to fill it. */
+  /** Leaves a gap for text that is known only later; returns the function that fills it. */
   gap(): (text: string) => void {
     const at = this.#out.push("") - 1;
     return (text) => {
@@ -61,12 +61,12 @@ export class Code {
     return `${this.frame.environment}.table`;
   }
 
-  /** A key that the source names, and where the place that asks for it has its hint. */
+  /** Arguments for the lookup of a constant key: the key, the hints, and the index of this place's own hint. */
   key(name: string): string {
     return `${JSON.stringify(name)},$h,${this.#places++}`;
   }
 
-  /** How many places ask for keys. */
+  /** How many places look up constant keys, each of which has a hint. */
   get places(): number {
     return this.#places;
   }
@@ -78,7 +78,7 @@ export const RUNTIME = (
   "length eq truth lt le bound withEnv within levels"
 ).split(" ");
 
-/** Names that no variable may have there. */
+/** Names that no variable may have in compiled code. */
 export const TAKEN: ReadonlySet<string> = new Set([
   ...RUNTIME,
   ...(

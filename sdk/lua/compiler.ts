@@ -5,12 +5,12 @@ import { BadGoto, jumpsTo, refuseJumpIntoScope } from "./jumps.ts";
 import type { Program } from "./parser.ts";
 import { isPlainIteration, type MayName, mayCallSuspending, mayDo } from "./suspension.ts";
 
-/** JavaScript of a program: an expression whose value takes the runtime and answers the main function. Throws BadGoto. */
+/** Compiles to a JavaScript expression: a function of runtime and environment that returns the main function. Throws BadGoto. */
 export function compile(program: Program): string {
   return new Compiler(program).text();
 }
 
-/** Writes functions and their statements. */
+/** Writes the code of functions and their statements. */
 class Compiler {
   readonly #program: Program;
   readonly #mayName: MayName;
@@ -18,11 +18,11 @@ class Compiler {
   readonly #code: Code;
   readonly #write: Expressions;
   #environments = 0;
-  /** Makes names of the compiler's own differ. */
+  /** Number of the last generated name, to keep such names unique. */
   #unique = 0;
-  /** Labels that a `goto` may leave or repeat. */
+  /** Labels that a `goto` can reach from here, each with the code of the jump. */
   #jumps: { readonly label: string; readonly code: string }[] = [];
-  /** JavaScript's labels of the loops around. */
+  /** JavaScript labels of the enclosing loops, innermost last. */
   #loops: string[] = [];
 
   constructor(program: Program) {
@@ -69,7 +69,7 @@ class Compiler {
     if (body.vararg !== undefined) parameters.push(`...${body.vararg}`);
     code.emit(`function${body.suspends ? "*" : ""}(${parameters.join()}){`);
     const fillTemps = code.gap();
-    // `setfenv(2, …)` in what this calls finds it here. Of coroutines that run by turns the order is not known, only who is there.
+    // Callees find the environment by level, for `setfenv(2, …)`. No `pop()`: coroutines may end in any order.
     const isLevel = this.#hasEnvironments;
     if (isLevel) code.emit(`levels.push(${environment});try{`);
     code.emit(`if(++meter.ticks>${TICKS})tick();`);
@@ -90,8 +90,8 @@ class Compiler {
   }
 
   /**
-   * Labels: what stands between a `goto` and the label behind it becomes a labelled block that the goto breaks; what follows a
-   * label that is jumped back to becomes a loop that it continues.
+   * Labels: the statements between a `goto` and a later label become a labelled block, which the goto breaks; the statements
+   * after a label that is jumped back to become a loop, which the goto continues.
    */
   #statements(block: Block, from: number, to: number): void {
     for (let k = from; k < to; k++) {
@@ -128,7 +128,7 @@ class Compiler {
     return `${label.replace(/\W/g, "_")}$${++this.#unique}`;
   }
 
-  /** The last label of this block behind `at` that the statement there jumps to; -1: it jumps to none. */
+  /** Index of the last label after `at` in this block to which the statement at `at` jumps; -1: it jumps to none. */
   #forwardLabel(block: Block, at: number, to: number): number {
     for (let k = to - 1; k > at; k--) {
       const label = block[k]!;
@@ -241,7 +241,7 @@ class Compiler {
       this.#write.list(values);
       this.#code.emit(`,${ids.map((id, k) => `${id}=${list}[${k}]`).join()};`);
     } else {
-      // The values are all there before the first of the names is seen.
+      // No value sees a new variable: the parser gave these ids of their own, and declared them after it had read the values.
       const temps = ids.map((id, k) => `${id}${k < values.length ? "=" : ""}`);
       this.#code.emit("let ");
       for (let k = 0; k < ids.length; k++) {
@@ -263,7 +263,7 @@ class Compiler {
       this.#code.emit(";");
       return;
     }
-    // Objects and keys first, then all values, then the stores.
+    // Evaluates objects and keys first, then all values, and then stores.
     const held = this.#code.frame.temps;
     const kept = targets.map((target) => {
       if (target.type !== "index") return target;
@@ -389,7 +389,7 @@ class Compiler {
       this.#write.list(values);
       this.#code.emit(");");
     } else if (value.type === "call") {
-      // Whatever it answers is the answer; who called drives it on if it waits.
+      // The callee's result is returned as it is; if it is a pending generator, this function's caller drives it.
       this.#code.emit("return(");
       this.#write.plainCall(value);
       this.#code.emit(");");
@@ -401,6 +401,7 @@ class Compiler {
   }
 }
 
+/** As in meter.ts: `tick` is called once in this many turns of loops and calls. */
 const TICKS = 1 << 14;
 
 const names = (prefix: string, count: number): string =>

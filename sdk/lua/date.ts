@@ -18,7 +18,7 @@ interface Parts {
   readonly hour: number;
   readonly minute: number;
   readonly second: number;
-  /** From 0, Sunday. */
+  /** From 0, which is Sunday. */
   readonly weekday: number;
   /** From 0. */
   readonly yearday: number;
@@ -30,7 +30,7 @@ function partsOf(time: number, isUtc: boolean): Parts {
   if (Number.isNaN(date.getTime()))
     throw libraryError("time result cannot be represented in this installation");
   const offsetMinutes = isUtc ? 0 : -date.getTimezoneOffset();
-  // The fields of local time are those of UTC at a moment that is moved.
+  // Moved by the offset, so that the UTC getters return the fields of local time.
   const local = new Date(time + offsetMinutes * 60_000);
   const year = local.getUTCFullYear();
   return {
@@ -46,7 +46,7 @@ function partsOf(time: number, isUtc: boolean): Parts {
   };
 }
 
-/** `os.date("*t")` */
+/** `os.date("*t")`. Times are in milliseconds since 1970. */
 export function dateTable(time: number, isUtc: boolean): LuaTable {
   const parts = partsOf(time, isUtc);
   const table = new LuaTable();
@@ -64,6 +64,7 @@ export function dateTable(time: number, isUtc: boolean): LuaTable {
 
 const two = (value: number): string => String(value).padStart(2, "0");
 
+/** `os.date` with a format of C's strftime. */
 export function dateText(time: number, form: string, isUtc: boolean): string {
   const p = partsOf(time, isUtc);
   const expand = (text: string): string =>
@@ -147,7 +148,7 @@ export function dateText(time: number, form: string, isUtc: boolean): string {
   return expand(form);
 }
 
-/** `os.time(table)`: local time; what is out of its range carries over. */
+/** `os.time(table)`: the fields are local time, and carry over if out of range. In seconds; undefined: not representable. */
 export function timeOf(table: LuaTable): number | undefined {
   const field = (name: string, otherwise?: number): number => {
     const value = toNumber(table.getText(name)) ?? otherwise;

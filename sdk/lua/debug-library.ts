@@ -1,4 +1,4 @@
-/** `debug`, as far as it only tells where a program is. What looks into functions or changes them is not for a sandbox. */
+/** The part of `debug` that tells where a program is. A sandbox has no functions that look into others or change them. */
 import { library, optionalInteger } from "./arguments.ts";
 import { stackLevels } from "./error.ts";
 import { Coroutine, type LuaFunction, metatableOf } from "./runtime.ts";
@@ -12,7 +12,7 @@ export function debugLibrary(): LuaTable {
   });
 }
 
-/** `traceback([thread,] [message [, level]])`: anything but a text is handed back as it is. */
+/** `traceback([thread,] [message [, level]])`: a message that is neither text nor nil is returned as it is. */
 const traceback: LuaFunction = (...args) => {
   const rest = args[0] instanceof Coroutine ? args.slice(1) : args;
   const [message] = rest;
@@ -27,7 +27,7 @@ const traceback: LuaFunction = (...args) => {
   return `${before}stack traceback:${text.join("")}`;
 };
 
-/** `getinfo(level | function)`: where it is, and no more. */
+/** `getinfo(level | function)`: tells the place only. */
 const getinfo: LuaFunction = (...args) => {
   const rest = args[0] instanceof Coroutine ? args.slice(1) : args;
   const [what] = rest;

@@ -1,7 +1,7 @@
 import type { ScriptPlace } from "../schema.ts";
 import { spend } from "./meter.ts";
 
-/** What a Lua program throws: any value. It is no Error, for making a stack would cost more than all else. */
+/** What a Lua program throws: any value. Not a subclass of Error, whose stack trace would cost more than all else. */
 export class LuaError {
   readonly value: unknown;
 
@@ -10,12 +10,12 @@ export class LuaError {
   }
 }
 
-/** One that was found while the program waited: its message does not say where that was. */
+/** An error that occurred while the program waited: its message does not begin with a place in the program. */
 export class LateError extends LuaError {}
 
-/** A text that is no Lua program. */
+/** A syntax error in a Lua source. */
 export class SyntaxError51 extends Error {
-  /** More text could mend it. */
+  /** The source ends too early, so more text could complete it. */
   readonly atEnd: boolean;
 
   constructor(message: string, atEnd: boolean) {
@@ -24,7 +24,7 @@ export class SyntaxError51 extends Error {
   }
 }
 
-/** How messages call a chunk: its first line in quotes; `@file` and `=name` as they are (LuaJIT's lj_debug_shortname). */
+/** How messages name a chunk: by its first line in quotes; `@file` and `=name` as they are (LuaJIT's lj_debug_shortname). */
 export function chunkId(name: string): string {
   if (name.startsWith("=")) return name.slice(1, 60);
   if (name.startsWith("@")) return name.length <= 60 ? name.slice(1) : `...${name.slice(-56)}`;
@@ -36,20 +36,20 @@ export function chunkId(name: string): string {
 
 // ---- where the program is
 
-/** V8's own: how many frames a stack holds. */
+/** V8's `stackTraceLimit` is how many frames a stack trace holds. */
 const Errors = Error as ErrorConstructor & { stackTraceLimit: number };
 const FRAMES = 64;
-/** Reading a stack takes as long as so many turns of a loop. */
+/** Cost of reading a stack trace, in turns of a loop. */
 const STACK_COST = 1000;
 const CHUNK_FRAME = /tsproxy-lua\/(\d+)(?:\/\S*)?:(\d+):\d+\)?$/;
-/** Functions of the library carry such names, so that they count as levels. */
+/** Library functions have such names, so that they count as levels. */
 const HOST_FRAME = /^\s*at (?:\w+\.)*lua_/;
-/** Programs may load ever new chunks; messages of those past so many do not say which. */
+/** Most chunk names that are kept, since programs may load chunks without end. Messages of later chunks begin with "?". */
 const CHUNKS_MAX = 4096;
 const chunks: string[] = ["?"];
 const chunkNumbers = new Map<string, number>();
 
-/** A number that stands for the chunk's name in stacks. */
+/** Returns a number that stands for the chunk's name in stack traces; 0: there are too many chunks. */
 export function registerChunk(id: string): number {
   let number = chunkNumbers.get(id);
   if (number === undefined) {
@@ -60,13 +60,13 @@ export function registerChunk(id: string): number {
   return number;
 }
 
-/** By which stacks and debuggers name a chunk: its number, and the line and file that it begins at. */
+/** The URL by which stack traces and debuggers name a chunk: its number, and the line and file where it begins. */
 export function sourceUrl(number: number, place: ScriptPlace | undefined): string {
   const url = `tsproxy-lua/${number}`;
   return place === undefined ? url : `${url}/${place.line}/${encodeURI(place.file)}`;
 }
 
-/** `chunk:line:` of each active function, innermost first; "" for those of the library. */
+/** `chunk:line:` of each active function, innermost first; "" for library functions. */
 function levels(): string[] {
   spend(STACK_COST);
   const limit = Errors.stackTraceLimit;
@@ -82,7 +82,7 @@ function levels(): string[] {
   return found;
 }
 
-/** The active functions, innermost first: `chunk:line`, or "" for one of the library. */
+/** `chunk:line` of each active function, innermost first; "" for library functions. */
 export function stackLevels(): readonly string[] {
   return levels().map((place) => place.replace(/:$/, ""));
 }
@@ -93,12 +93,12 @@ export function where(level: number): string {
   return place === "" ? "" : `${place} `;
 }
 
-/** An operation that failed in the program itself. */
+/** Makes the error of an operation that failed in the program itself; its message begins with that place. */
 export function runtimeError(message: string): LuaError {
   return new LuaError(`${where(0)}${message}`);
 }
 
-/** A function of the library refuses what it was called with. */
+/** Makes the error of a library function; its message begins with the place of the call. */
 export function libraryError(message: string): LuaError {
   return new LuaError(`${where(1)}${message}`);
 }

@@ -11,10 +11,10 @@ const BINARY: Readonly<Record<string, string>> = {
   "^": "pow",
 };
 
-/** Whether a value is used as one, as all that a call answers, or not at all. */
+/** Which values of a call or `...` are used: the first one, all, or none. */
 type Wanted = "one" | "all" | "none";
 
-/** Writes expressions: what compiled code computes. */
+/** Writes the code of expressions. */
 export class Expressions {
   readonly #code: Code;
   readonly #mayName: MayName;
@@ -33,7 +33,7 @@ export class Expressions {
     this.#functionBody = functionBody;
   }
 
-  /** An array of the values, with all that the last one answers. */
+  /** Writes an array of the values; a call or `...` at the end adds all of its values. */
   list(values: readonly Expr[]): void {
     const last = values.at(-1)!;
     if (values.length === 1 && isMulti(last)) {
@@ -55,7 +55,7 @@ export class Expressions {
     });
   }
 
-  /** As a JavaScript condition. */
+  /** Writes an expression as a JavaScript condition. */
   test(expr: Expr): void {
     if (expr.type === "paren") {
       this.test(expr.inner);
@@ -198,7 +198,7 @@ export class Expressions {
         return;
       case ">":
       case ">=": {
-        // Evaluated in the order of the source, compared the other way round.
+        // `a > b` is `b < a` with `a` evaluated first.
         const t = this.#code.temp();
         this.#code.emit(`(${t}=`);
         this.expr(left);
@@ -229,7 +229,7 @@ export class Expressions {
       this.#code.emit("makeTable([],NONE)");
       return;
     }
-    // Keys and values are evaluated in their order only within each of the two lists.
+    // Items without keys are evaluated before those with keys: the source's order is kept only within each of the two lists.
     const listed = items.filter((item) => item.key === undefined);
     const last = items.at(-1)!;
     const spreads = last.key === undefined && isMulti(last.value);
@@ -276,16 +276,16 @@ export class Expressions {
     this.#code.emit(")");
   }
 
-  /** The call itself: what it answers may be a wait. */
+  /** Writes the call itself, whose result may be a pending generator. */
   plainCall({ callee, method, args, line }: Call): void {
     this.#code.toLine(line);
     if (method === undefined) {
-      // Level 1 of these is the function that calls them.
+      // `getfenv` and `setfenv` need the environment of the function that calls them, which is level 1.
       const isEnvironment = this.#hasEnvironments && /^[gs]etfenv$/.test(nameOf(callee) ?? "");
       this.#code.emit(isEnvironment ? "callable(within(" : "callable(");
       this.expr(callee);
       if (isEnvironment) this.#code.emit(`,${this.#code.frame.environment})`);
-      // As LuaJIT: what a computed key finds has no name when it is called.
+      // As in LuaJIT, messages do not name a callee that a computed key has found.
       const isNamed = callee.type !== "index" || isConstant(callee.key);
       this.#code.emit(`${isNamed ? quoted(describe(callee)) : ""})(`);
       this.#args(args);
@@ -304,7 +304,9 @@ export class Expressions {
   }
 }
 
+/** A name for messages as one more argument in the code; "": no argument. */
 export const quoted = (what: string): string => (what === "" ? "" : `,${JSON.stringify(what)}`);
+/** Whether an expression may have any number of values. */
 export const isMulti = (expr: Expr): boolean => expr.type === "call" || expr.type === "vararg";
 const isComparison = (op: string): boolean => ["==", "~=", "<", "<=", ">", ">="].includes(op);
 const isConstant = ({ type }: Expr): boolean =>
@@ -316,7 +318,7 @@ function numberLiteral(value: number): string {
   return value < 0 ? `(${value})` : String(value);
 }
 
-/** How messages call what an expression reads. */
+/** How messages name what an expression reads; "": not at all. */
 export function describe(expr: Expr): string {
   switch (expr.type) {
     case "local":
@@ -332,6 +334,7 @@ export function describe(expr: Expr): string {
   }
 }
 
+/** The names of both operands, separated by `|`; "": neither has one. */
 function pair(left: Expr, right: Expr): string {
   const what = `${describe(left)}|${describe(right)}`;
   return what === "|" ? "" : what;

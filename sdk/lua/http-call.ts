@@ -12,7 +12,7 @@ import { LateError, LuaError, libraryError } from "./error.ts";
 import { truth } from "./runtime.ts";
 import { LuaTable } from "./table.ts";
 
-/** One `httpCall`, checked. */
+/** The checked arguments of one `httpCall`. */
 export interface HttpCall {
   readonly cluster: string;
   readonly path: string;
@@ -23,9 +23,10 @@ export interface HttpCall {
 const OPTIONS = "asynchronous timeout_ms trace_sampled return_duplicate_headers send_xff".split(
   " ",
 );
-/** What core allows one fetch. */
+/** The longest timeout that core allows a fetch. */
 const TIMEOUT_MAX_MS = 600_000;
 
+/** Reads the arguments of `httpCall`; throws LuaError if they are wrong. */
 export function readCall(args: Args): HttpCall {
   const cluster = textArgument(args, 1, "httpCall");
   const headers = headersFromTable(tableArgument(args, 2, "httpCall"));
@@ -53,17 +54,17 @@ export function readCall(args: Args): HttpCall {
 }
 
 interface Options {
-  /** 0: none. */
+  /** 0: none, so that TIMEOUT_MAX_MS applies. */
   timeoutMs: number;
   asynchronous: boolean;
   keepsDuplicates: boolean;
   sendsXff: boolean;
 }
 
-/** Envoy keeps it in 32 bits with a sign. */
+/** Envoy keeps the timeout in a signed 32-bit integer. */
 const TIMEOUT_END = 2 ** 31;
 
-/** `timeout_ms, asynchronous` or a table of options. */
+/** Reads the arguments from the fourth on: `timeout_ms, asynchronous`, or a table of options. */
 function optionsOf(args: Args): Options {
   const [, , , fourth] = args;
   const options: Options = {
@@ -96,7 +97,7 @@ function optionsOf(args: Args): Options {
   return options;
 }
 
-/** Why there is no answer, as Envoy's router says it to whoever asked. */
+/** Why there is no response, in the words of Envoy's router; keys are the reasons of FetchError. */
 const REASONS: Readonly<Record<string, string>> = {
   connection_failed: "remote connection failure",
   connection_timeout: "connection timeout",
@@ -107,7 +108,7 @@ const REASONS: Readonly<Record<string, string>> = {
   protocol_error: "protocol error",
 };
 
-/** The headers and body that the script gets. A call that failed is answered here, as Envoy answers it. */
+/** Makes the call. Resolves with headers and body, or those of Envoy's 503 or 504 if it fails. Rejects for an unknown cluster. */
 export function carryOut(
   cx: SetupContext,
   { cluster, path, init, options }: HttpCall,
@@ -116,7 +117,7 @@ export function carryOut(
   return answerOf(cx.fetch(`${cluster}:${path}`, { ...init, headers }), options.keepsDuplicates);
 }
 
-/** What Envoy tells of itself in requests of its own. */
+/** The headers that Envoy adds to requests of its own. */
 function ownHeaders(cx: SetupContext, { timeoutMs, sendsXff }: Options): [string, string][] {
   const lines: [string, string][] = [["x-envoy-internal", "true"]];
   if (sendsXff) lines.push(["x-forwarded-for", cx.node.address ?? "127.0.0.1"]);
@@ -126,7 +127,7 @@ function ownHeaders(cx: SetupContext, { timeoutMs, sendsXff }: Options): [string
 
 type Answer = readonly [LuaTable, string | undefined];
 
-/** Thousands may wait here: they keep nothing of the request. */
+/** Waits for the response. Has no reference to the request, so that thousands of waiting calls keep none in memory. */
 async function answerOf(
   pending: Promise<FetchResponse>,
   keepsDuplicates: boolean,
@@ -153,6 +154,7 @@ async function answerOf(
   }
 }
 
+/** A local reply, as Envoy makes it for a call without a response. */
 function local(status: number, body: string): readonly [LuaTable, string] {
   const lines: [string, string][] = [
     ["content-length", String(body.length)],
@@ -161,7 +163,7 @@ function local(status: number, body: string): readonly [LuaTable, string] {
   return [headersTable(status, lines, false), body];
 }
 
-/** Of a name that comes twice the last value stays, or all as a list. */
+/** The response headers as a table. Of a header with several lines it has the last value, or with `keepsDuplicates` a list. */
 function headersTable(
   status: number,
   lines: readonly (readonly [string, string])[],
@@ -183,10 +185,10 @@ function headersTable(
   return table;
 }
 
-/** RFC 9110 §5.6.2, and pseudo headers. */
+/** A token in lower case (RFC 9110 §5.6.2), or the name of a pseudo header. */
 const TOKEN = /^:?[!#$%&'*+.^_`|~0-9a-z-]+$/;
 
-/** The headers of a table: `{ [":status"] = "200", name = { "a", "b" } }`. */
+/** Reads headers from a table such as `{ [":status"] = "200", name = { "a", "b" } }`. Throws LuaError for invalid ones. */
 export function headersFromTable(table: LuaTable): [string, string][] {
   const found: [string, string][] = [];
   const add = (name: string, value: unknown): void => {
@@ -200,7 +202,7 @@ export function headersFromTable(table: LuaTable): [string, string][] {
   };
   for (let at = table.entryFrom(0); at >= 0; at = table.entryFrom(at + 1)) {
     const key = table.keyAt(at);
-    // Envoy makes a text of a number in the table itself, and then does not find it again.
+    // Envoy converts a numeric key to a text in place, whereupon its traversal fails with this message.
     if (typeof key === "number") throw new LuaError("invalid key to 'next'");
     if (typeof key !== "string") throw libraryError("bad argument: header names are strings");
     const name = key.toLowerCase();

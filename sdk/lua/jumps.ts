@@ -1,7 +1,7 @@
 /** `goto` and its labels. */
 import type { Block } from "./ast.ts";
 
-/** A `goto` that leads nowhere. */
+/** A `goto` that has no label to jump to, or would jump into the scope of a local. */
 export class BadGoto extends Error {
   readonly line: number;
 
@@ -12,8 +12,8 @@ export class BadGoto extends Error {
 }
 
 /**
- * Locals that are declared between a `goto` and its label (at `end`) are seen by what follows the label, unless nothing follows:
- * Lua takes a label at the end of its block for one behind the block.
+ * Throws BadGoto if a local is declared between the `goto`, in the first statement, and its label at `end`: what follows the
+ * label would see it. At the end of a block a label is allowed: Lua treats it as outside of the locals' scope.
  */
 export function refuseJumpIntoScope(block: Block, end: number): void {
   if (block.slice(end).every(({ type }) => type === "label")) return;

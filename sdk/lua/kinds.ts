@@ -5,12 +5,12 @@ import { LuaError, libraryError } from "./error.ts";
 import { type LuaFunction, NONE, Userdata } from "./runtime.ts";
 import { LuaTable } from "./table.ts";
 
-/** A failure that Envoy's own code finds: its message has no place before it. */
+/** Makes an error like those of Envoy's own code: its message does not begin with a place in the program. */
 export function refused(message: string): LuaError {
   return new LuaError(message);
 }
 
-/** What scripts write to the log. Bytes that are no UTF-8 become U+FFFD. */
+/** Writes a script's text to the log; bytes that are not UTF-8 become U+FFFD. */
 export function writeLog(log: Log, level: "debug" | "info" | "warn" | "error", text: string): void {
   const bytes = latin1Encode(text);
   log[level](`script log: ${utf8Decode(bytes, 0, bytes.length)}`);
@@ -26,12 +26,12 @@ const LOG_LEVELS = {
 } as const;
 
 export type Method<T> = (self: T, args: Args) => unknown;
-/** One that every request may call: its first two arguments as such, and how many there are. Makes no list of them (60 ns). */
+/** A method for hot paths: gets its first two arguments and how many there are, rather than a list, whose making takes 60 ns. */
 export type HotMethod<T> = (self: T, first: unknown, second: unknown, count: number) => unknown;
 
 /**
- * The metatable of one kind of userdata, as Envoy makes them: methods, `__index` on itself, and the log functions on everything.
- * `args` are what stands behind the userdata in the call. What belongs to a run is refused when that waits or has ended.
+ * Makes the metatable of one kind of userdata, as Envoy does: its methods, the log functions, and itself as `__index`. The `args`
+ * of a method do not include the userdata. Calls on a userdata are refused once its scope is over.
  */
 export function kind<T extends Userdata>(
   log: Log,
@@ -40,12 +40,12 @@ export function kind<T extends Userdata>(
   hot: Readonly<Record<string, HotMethod<T>>> = {},
 ): LuaTable {
   const table = new LuaTable();
-  // Programs cannot make userdata of their own, nor give one another metatable.
+  // Programs cannot set a userdata's metatable; `newproxy(like)` copies one, but to an object without fields.
   const isOne = (self: unknown): self is T =>
     self instanceof Userdata && self.metatable === table && self.scope?.isOver !== true;
   for (const [name, method] of Object.entries(hot)) {
     const called = function (self: unknown, first: unknown, second: unknown): unknown {
-      // biome-ignore lint/complexity/noArguments: a rest parameter would make the list that this form is to spare.
+      // biome-ignore lint/complexity/noArguments: a rest parameter would make the list that hot methods do without.
       if (isOne(self)) return method(self, first, second, arguments.length - 1);
       throw unusable(self, name);
     };
@@ -70,6 +70,7 @@ export function kind<T extends Userdata>(
   return table;
 }
 
+/** The error of a method called on something else, or on a userdata whose scope is over. */
 function unusable(self: unknown, name: string): LuaError {
   if (self instanceof Userdata && self.scope?.isOver === true)
     return libraryError("object used outside of proper scope");

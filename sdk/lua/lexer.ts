@@ -1,4 +1,4 @@
-/** Tokens of Lua 5.1 with what LuaJIT adds: `goto`, `\x41`, `\z`, hexadecimal fractions. Text is one char a byte. */
+/** Tokens of Lua 5.1 with what LuaJIT adds: `goto`, `\x41`, `\z`, hexadecimal fractions. Text is one char per byte. */
 import { SyntaxError51 } from "./error.ts";
 import { parseNumber } from "./number.ts";
 
@@ -10,7 +10,7 @@ export interface Token {
   readonly text: string;
   readonly number: number;
   readonly line: number;
-  /** As the source has it, for messages. */
+  /** The token as the source has it, for messages. */
   readonly raw: string;
 }
 
@@ -53,7 +53,7 @@ export class Lexer {
   constructor(source: string, chunk: string) {
     this.#source = source;
     this.#chunk = chunk;
-    // A file that the shell may start.
+    // Skips a first line that begins with `#`, such as `#!/usr/bin/lua`.
     if (source[0] === "#") this.#at = this.#lineEnd(0);
   }
 
@@ -93,7 +93,7 @@ export class Lexer {
     return end < 0 ? this.#source.length : end;
   }
 
-  /** Spaces and comments. */
+  /** Skips spaces and comments. */
   #skip(): void {
     for (;;) {
       const char = this.#source[this.#at];
@@ -104,7 +104,7 @@ export class Lexer {
     }
   }
 
-  /** `\r\n` and `\n\r` are one line end. */
+  /** Skips a line end; `\r\n` and `\n\r` are one. */
   #newLine(char: string): void {
     const after = this.#source[++this.#at];
     if ((after === "\n" || after === "\r") && after !== char) this.#at++;
@@ -120,7 +120,7 @@ export class Lexer {
     }
   }
 
-  /** How many `=` stand in the bracket that opens here; -1: it is none. */
+  /** How many `=` the long bracket has that opens at `at`; -1: it is not a long bracket. */
   #longLevel(at: number): number {
     let k = at + 1;
     while (this.#source[k] === "=") k++;

@@ -1,4 +1,4 @@
-/** `math` and LuaJIT's `bit` */
+/** The libraries `math` and LuaJIT's `bit`. */
 import { library, numberArgument, optionalInteger } from "./arguments.ts";
 import type { LuaFunction } from "./runtime.ts";
 import type { LuaTable } from "./table.ts";
@@ -36,7 +36,7 @@ export function mathLibrary(): LuaTable {
       if (args.length === 0) return value;
       const low = args.length === 1 ? 1 : Math.floor(numberArgument(args, 1, "random"));
       const high = Math.floor(numberArgument(args, args.length === 1 ? 1 : 2, "random"));
-      // LuaJIT does not mind an empty interval.
+      // As LuaJIT, accepts an empty interval.
       return Math.floor(value * (high - low + 1)) + low;
     },
     randomseed: (...args) => {
@@ -83,7 +83,7 @@ function frexp(value: number): [mantissa: number, exponent: number] {
   return [mantissa, exponent];
 }
 
-/** xorshift128+: a seed gives the same numbers again. No secret can come from it. */
+/** xorshift128+: the same seed gives the same numbers. Not for secrets. */
 class Random {
   #a = 0x9e3779b97f4a7c15n;
   #b = 0xbf58476d1ce4e5b9n;
@@ -100,7 +100,7 @@ class Random {
     for (let k = 0; k < 10; k++) this.next();
   }
 
-  /** 0 to 1. */
+  /** The next number from 0 to 1, without 1. */
   next(): number {
     let x = this.#a;
     const y = this.#b;

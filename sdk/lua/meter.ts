@@ -1,6 +1,6 @@
-// Hot path: every turn of a loop and every call counts here.
+// Hot path: counts every turn of a loop and every call.
 
-/** The program has used up its time: no `pcall` catches this. */
+/** Thrown to end a program, for example because its time is used up; no `pcall` catches it. */
 export class Stopped {
   readonly reason: string;
 
@@ -9,21 +9,21 @@ export class Stopped {
   }
 }
 
-/** How often a program looks at the clock: so many turns of loops and calls. */
+/** A program looks at the clock once in this many turns of loops and calls. */
 const TICKS = 1 << 14;
-/** What tables may take that one run makes, bytes; whether they are still in use is not known. */
+/** Most bytes of the tables that one run makes; those no longer in use count too, since that is not known. */
 const SPACE_MAX = 32 * 1024 * 1024;
 
-/** One program runs at a time. */
+/** The counts of the run in progress: an isolate runs one program at a time. */
 export const meter = { ticks: 0, space: 0, text: 0, deadline: 0, runMs: 0 };
 let spaceBefore = 0;
 
-/** Bytes that programs of this isolate have made, ever: who keeps something from run to run keeps no more than that. */
+/** Bytes of all tables and texts that this isolate's programs have made: at most that much can be kept from run to run. */
 export function bytesMade(): number {
   return spaceBefore + meter.space + meter.text;
 }
 
-/** A run begins, which may take so long. */
+/** Called when a run begins, which may take `runMs`. */
 export function startMeter(runMs: number): void {
   meter.ticks = 0;
   spaceBefore += meter.space;
@@ -33,8 +33,8 @@ export function startMeter(runMs: number): void {
 }
 
 /**
- * Called once in TICKS. Who is to stop stays so: each further turn comes back here. A stop may get lost on a stack that is full,
- * where the program would catch an overflow in its place and go on.
+ * Called once in TICKS turns. Throws Stopped past a limit, and leaves `ticks` as it is, so that each further turn calls it again:
+ * on a full stack a Stopped may be lost to a stack overflow, which the program could catch.
  */
 export function tick(): void {
   if (meter.space > SPACE_MAX)
@@ -45,13 +45,13 @@ export function tick(): void {
   meter.ticks = 0;
 }
 
-/** A function of the library has made a text of that size. */
+/** Called when a library function has made a text of `size` bytes. */
 export function madeText(size: number): void {
   meter.text += size;
   spend(size >> 6);
 }
 
-/** For loops of the library: `count` turns. */
+/** Counts `count` turns, for loops in library functions. */
 export function spend(count: number): void {
   meter.ticks += count;
   if (meter.ticks > TICKS) tick();

@@ -1,9 +1,9 @@
-/** Numbers as text, both ways, as C's printf and strtod see them. */
+/** Converts numbers to text and back, as C's printf and strtod do. */
 
 const DECIMAL = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$/;
 const HEX = /^([+-]?)0[xX]([0-9a-fA-F]*)(?:\.([0-9a-fA-F]*))?(?:[pP]([+-]?\d+))?$/;
 
-/** The number that a literal or a text stands for; undefined: none. No spaces. */
+/** Parses a number literal; undefined: it is not one. Spaces are not allowed. */
 export function parseNumber(text: string): number | undefined {
   if (DECIMAL.test(text)) return Number(text);
   const hex = HEX.exec(text);
@@ -21,14 +21,13 @@ export function parseNumber(text: string): number | undefined {
   return word[1] === "-" ? -value : value;
 }
 
-/** `tonumber` of a text: spaces around it do not count. */
+/** `tonumber` of a text, which may have spaces around the number; undefined: it is not one. */
 export function numberOf(text: string): number | undefined {
-  // The usual text is short and decimal; the engine's own parser is quickest.
   const trimmed = text.replace(/^[ \t\n\v\f\r]+|[ \t\n\v\f\r]+$/g, "");
   return parseNumber(trimmed);
 }
 
-/** `tostring` of a number: %.14g */
+/** `tostring` of a number: C's `%.14g`. */
 export function numberText(value: number): string {
   if (Number.isInteger(value) && value < 1e14 && value > -1e14) {
     return value === 0 && 1 / value < 0 ? "-0" : `${value}`;
@@ -38,19 +37,19 @@ export function numberText(value: number): string {
 
 const word = (value: number): string => (Number.isNaN(value) ? "nan" : value < 0 ? "-inf" : "inf");
 
-/** %e without its sign flags. */
+/** `%e` without flags and width. */
 export function formatE(value: number, precision: number): string {
   if (!Number.isFinite(value)) return word(value);
   return exponentOf(signed(value, (size) => size.toExponential(precision)));
 }
 
-/** %f */
+/** `%f` without flags and width. */
 export function formatF(value: number, precision: number): string {
   if (!Number.isFinite(value)) return word(value);
   return signed(value, (size) => fixed(size, precision));
 }
 
-/** %g; `alternate` keeps trailing zeros. */
+/** `%g` without width; `alternate`: the flag `#`, which keeps trailing zeros. */
 export function formatG(value: number, precision: number, alternate: boolean): string {
   if (!Number.isFinite(value)) return word(value);
   const digits = Math.max(1, precision);
@@ -66,7 +65,7 @@ export function formatG(value: number, precision: number, alternate: boolean): s
   });
 }
 
-/** %a */
+/** `%a` without flags and width. */
 export function formatA(value: number): string {
   if (!Number.isFinite(value)) return word(value);
   return signed(value, (size) => {
@@ -95,7 +94,7 @@ function signed(value: number, format: (size: number) => string): string {
   return isNegative ? `-${format(-value)}` : format(value);
 }
 
-/** `toFixed` gives up at 1e21; whole numbers past it print exactly by BigInt. */
+/** `toFixed` for any size: from 1e21 on it would print an exponent, but those numbers are whole and print exactly as BigInt. */
 function fixed(size: number, precision: number): string {
   if (size < 1e21) return size.toFixed(precision);
   const whole = BigInt(size).toString();

@@ -2,11 +2,11 @@ import type { Block, Call, Expr, FunctionBody, Item, Local, Statement } from "./
 import { TAKEN } from "./code.ts";
 import { Lexer, type Token } from "./lexer.ts";
 
-/** As LuaJIT: deeper nesting is refused before it can overflow a stack. */
+/** As in LuaJIT, deeper nesting is refused before it can overflow the stack. */
 const DEPTH_MAX = 180;
 const LOCALS_MAX = 200;
 
-/** Binding strength, left and right: `..` and `^` bind to the right. */
+/** Binding strength to the left and right: `..` and `^` are right-associative. */
 const BINARY: Readonly<Record<string, readonly [left: number, right: number]>> = {
   or: [1, 1],
   and: [2, 2],
@@ -26,11 +26,11 @@ const BINARY: Readonly<Record<string, readonly [left: number, right: number]>> =
 };
 const UNARY_STRENGTH = 8;
 
-/** Names that say what a program does, for the compiler. */
+/** Names in a program, from which the compiler tells which calls may suspend it. */
 export interface Names {
-  /** Every name, field and text in it. */
+  /** Every name, field and string literal in the program. */
   readonly used: ReadonlySet<string>;
-  /** Names that it gives to values of its own. */
+  /** Names of the program's own variables, functions and fields. */
   readonly defined: ReadonlySet<string>;
 }
 
@@ -44,7 +44,7 @@ interface Scope {
   readonly labels: Set<string>;
 }
 
-/** Throws SyntaxError51. `chunk`: the name that messages begin with. */
+/** Parses a chunk; throws SyntaxError51. `chunk`: the name that messages begin with. */
 export function parse(source: string, chunk: string): Program {
   return new Parser(source, chunk).program();
 }
@@ -104,7 +104,7 @@ class Parser {
     this.#lexer.fail(`'${what}' expected`, this.#token.raw, this.#token.line);
   }
 
-  /** What closes something that was opened on another line. */
+  /** Expects the symbol that closes `opened`, which stands on that line. */
   #close(symbol: string, opened: string, line: number): void {
     if (this.#take(symbol)) return;
     if (line === this.#token.line) this.#expected(symbol);
@@ -115,7 +115,7 @@ class Parser {
     );
   }
 
-  /** `goto` names a variable too, but where a statement begins. */
+  /** Expects a name and returns it. */
   #name(): string {
     if (this.#token.kind === "name") return this.#next().text;
     return this.#expected("<name>");
@@ -167,7 +167,7 @@ class Parser {
     return { name, id: this.#idOf(name), owner: this.#function };
   }
 
-  /** Debuggers show it, and people ask for variables by it: where nothing else goes by that name, it is the variable's own. */
+  /** Chooses a variable's id: its own name if that is free, as debuggers show ids, else one with a number. */
   #idOf(name: string): string {
     const isFree =
       /^[A-Za-z_]\w*$/.test(name) &&
@@ -336,7 +336,7 @@ class Parser {
     return { type: "forIn", variables, values, body, line };
   }
 
-  /** The condition sees what the body declares. */
+  /** The condition can use the body's locals. */
   #repeat(): Statement {
     const { line } = this.#next();
     this.#loops[this.#loops.length - 1]!++;
@@ -467,7 +467,7 @@ class Parser {
     return this.#suffixed();
   }
 
-  /** A name or something in parentheses, and what is done with it. */
+  /** A name or an expression in parentheses, with the indexes and calls that follow. */
   #suffixed(): Expr {
     let expr = this.#primary();
     for (;;) {
@@ -549,7 +549,7 @@ class Parser {
     return { key: undefined, value: this.#expr() };
   }
 
-  /** From the parameters on. */
+  /** Parses a function from its parameters on. */
   #functionBody(line: number, isMethod: boolean): FunctionBody {
     const body = this.#begin(line);
     if (isMethod) body.parameters.push(this.#local("self"));

@@ -3,9 +3,11 @@ import { libraryError } from "./error.ts";
 import { spend } from "./meter.ts";
 
 const CAPTURES_MAX = 32;
-/** How deep one match may nest, as LuaJIT. */
+/** How deep one match may nest, as in LuaJIT. */
 const DEPTH_MAX = 200;
+/** In the place of a capture's length: it is a position capture, `()`. */
 const POSITION = -2;
+/** In the place of a capture's length: its end has not been reached. */
 const OPEN = -1;
 
 const ESCAPE = 37; // %
@@ -35,11 +37,11 @@ for (const [letter, test] of Object.entries({
   PERCENT_CLASSES.set(letter.toUpperCase().charCodeAt(0), (c) => !test(c));
 }
 
-/** One text under one pattern. */
+/** Matches one pattern against one text. */
 export class Matcher {
   readonly text: string;
   readonly pattern: string;
-  /** Where captures begin and how long they are; OPEN and POSITION are no lengths. */
+  /** Offsets of the captures, and their lengths, OPEN or POSITION. */
   readonly #starts: number[] = [];
   readonly #sizes: number[] = [];
   #level = 0;
@@ -51,7 +53,7 @@ export class Matcher {
     this.pattern = pattern;
   }
 
-  /** Where a match that begins at `at` ends, or -1. `from`: where the pattern begins, behind its `^`. */
+  /** Where a match that begins at `at` ends, or -1. `from`: where the pattern's items begin, 1 after a `^`, else 0. */
   match(at: number, from: number): number {
     this.#level = this.#depth = this.#steps = 0;
     const end = this.#match(at, from);
@@ -63,7 +65,7 @@ export class Matcher {
     return this.#level;
   }
 
-  /** A capture; 0 without captures is the whole match. */
+  /** Capture `k`, counted from 0; without captures 0 is the whole match, from `at` to `end`. */
   capture(k: number, at: number, end: number): string | number {
     if (k >= this.#level) {
       if (k === 0) return this.text.slice(at, end);
@@ -91,7 +93,7 @@ export class Matcher {
     return end;
   }
 
-  /** One item of the pattern after another; what may go two ways asks `#match` for the rest. */
+  /** Matches one item of the pattern after another; items with alternatives call `#match` for the rest of the pattern. */
   #walk(start: number, from: number): number {
     const { text, pattern } = this;
     let s = start;
@@ -211,7 +213,7 @@ export class Matcher {
     return -1;
   }
 
-  /** `%1`: what a capture has matched, again. */
+  /** `%1`: the text of a capture once more. */
   #back(s: number, digit: number): number {
     const k = digit - 49;
     if (k < 0 || k >= this.#level || this.#sizes[k]! < 0)
@@ -222,6 +224,7 @@ export class Matcher {
     return this.text.startsWith(before, s) ? s + before.length : -1;
   }
 
+  /** Where the single-character item that begins at `from` ends in the pattern. */
   #classEnd(from: number): number {
     const { pattern } = this;
     let p = from;
@@ -249,7 +252,7 @@ export class Matcher {
     return first === code;
   }
 
-  /** `from` is at the bracket that opens, `last` at the one that closes. */
+  /** Whether a set has the character; `from` is at the bracket that opens it, `last` at the one that closes it. */
   #inSet(code: number, from: number, last: number): boolean {
     const { pattern } = this;
     let p = from + 1;
@@ -277,5 +280,5 @@ function inClass(code: number, letter: number): boolean {
   return test === undefined ? letter === code : test(code);
 }
 
-/** Without these a pattern is a plain text. */
+/** Whether a pattern has no special characters. */
 export const isPlain = (pattern: string): boolean => !/[\^$*+?.([%-]/.test(pattern);

@@ -1,30 +1,30 @@
-// Hot path: what every operation of a compiled Lua program comes down to (test/bench/lua.ts).
+// Hot path: the functions that compiled Lua programs call for their operations (test/bench/lua.ts).
 import { LuaError, runtimeError } from "./error.ts";
 import { meter, Stopped, spend } from "./meter.ts";
 import { numberOf, numberText } from "./number.ts";
 import { LuaTable } from "./table.ts";
 
 /**
- * How Lua's values look here: nil is undefined, a text is a string of one char a byte, tables are LuaTable, functions are functions,
- * coroutines are Coroutine, everything else is Userdata.
+ * How Lua's values are represented: nil is undefined, a text is a string of one char per byte, tables are LuaTable, functions
+ * are functions, coroutines are Coroutine, everything else is Userdata.
  *
- * A function answers its one value as such, and no value or several as an array. One that has to wait for something answers a
- * generator; whoever called it drives that on: `yield*` in functions that may suspend, at once in others.
+ * A function returns a single value as it is, and none or several as an array. A function that has to wait returns a generator (a
+ * pending result), which its caller drives: by `yield*` in functions that may suspend, else at once to its end.
  */
 export type LuaFunction = (...args: unknown[]) => unknown;
 
-/** No values. */
+/** The result of a function that returns no values. */
 export const NONE: readonly never[] = Object.freeze([]);
 
-/** How long things of the host may be used: as long as the run, or until it waits. */
+/** How long host objects may be used: until the run that got them ends or waits. */
 export class Scope {
   isOver = false;
 }
 
-/** Something of the host that a program holds. All of one kind share a metatable. */
+/** A host object in the hands of a program. All of one kind share a metatable. */
 export class Userdata {
   readonly metatable: LuaTable | undefined;
-  /** Undefined: it may be used as long as the program has it. */
+  /** Undefined: it may be used at any time. */
   scope: Scope | undefined;
 
   constructor(metatable: LuaTable | undefined, scope?: Scope) {
@@ -44,21 +44,21 @@ export class Coroutine {
   }
 }
 
-/** Every generator is an instance of this. (A class or arrow would do as well, and make `instanceof` a call into the engine.) */
+/** Every generator is an instance of this function. (With a class or an arrow, `instanceof` would call into the engine.) */
 function PendingFunction(): void {}
 PendingFunction.prototype = Object.getPrototypeOf(Object.getPrototypeOf((function* () {})()));
 export const Pending = PendingFunction as unknown as new () => Generator<unknown, unknown, unknown>;
 
-/** In turns of a loop. */
+/** Cost of a stack overflow, in turns of a loop. */
 const OVERFLOW_COST = 8000;
-/** About what an empty table takes. */
+/** About how many bytes an empty table takes. */
 const TABLE_BYTES = 200;
 
 // ---- types
 
 let textMetatable: LuaTable | undefined;
 
-/** The metatable of all texts, of the program that runs now. */
+/** Sets the metatable of all texts; called at the start of each run, since programs do not share it. */
 export function setTextMetatable(table: LuaTable): void {
   textMetatable = table;
 }
@@ -103,7 +103,7 @@ function notFunction(value: unknown, what: string): LuaFunction {
   return (...args) => callable(handler)(value, ...args);
 }
 
-/** Of what a call answered, the first value. */
+/** The first value of a call's result. */
 export function one(result: unknown): unknown {
   return typeof result === "object" ? firstOf(result) : result;
 }
@@ -114,7 +114,7 @@ function firstOf(result: unknown): unknown {
   return result;
 }
 
-/** All values that a call answered. */
+/** All values of a call's result. */
 export function all(result: unknown): readonly unknown[] {
   if (typeof result !== "object") return [result];
   if (Array.isArray(result)) return result;
@@ -122,12 +122,12 @@ export function all(result: unknown): readonly unknown[] {
   return [result];
 }
 
-/** A call as a statement: something may wait behind it. */
+/** For a call as a statement: drives its result to the end if it is pending. */
 export function run(result: unknown): void {
   if (typeof result === "object" && result instanceof Pending) drive(result);
 }
 
-/** For functions that cannot suspend: what they called must come to its end now. */
+/** Drives a pending result to its end, for callers that cannot suspend. Throws LuaError if it has to wait. */
 export function drive(pending: unknown): unknown {
   let result: unknown = pending;
   while (result instanceof Pending) {
@@ -141,19 +141,19 @@ export function drive(pending: unknown): unknown {
   return result;
 }
 
-/** True if the caller has to wait. */
+/** Whether a call's result is a generator that the caller has to drive. */
 export function isPending(result: unknown): boolean {
   return typeof result === "object" && result instanceof Pending;
 }
 
-/** Waits, in functions that may suspend. */
+/** Waits for a pending result, in functions that may suspend. */
 export function* wait(pending: unknown): Generator<unknown, unknown, unknown> {
   let result: unknown = pending;
   while (result instanceof Pending) result = yield* result;
   return result;
 }
 
-/** Calls a value from outside of compiled code, with one value back; it must not suspend. */
+/** Calls a value from outside of compiled code and returns its first value; it must not suspend. */
 export function call(value: unknown, ...args: unknown[]): unknown {
   return one(callable(value)(...args));
 }
@@ -168,10 +168,10 @@ export function index(object: unknown, key: unknown, what = ""): unknown {
   return indexMeta(object, key, what);
 }
 
-/** For a chunk: where each of its places found its key last time. */
+/** Makes a chunk's hints: for each place that looks up a constant key, where it found that key last. */
 export const hints = (places: number): number[] => new Array<number>(places).fill(0);
 
-/** `object.key`: the key is a name of the source, and `found[at]` its place's hint. */
+/** `object.key` with a constant key; `found[at]` is the hint of this place in the source. */
 export function field(
   object: unknown,
   key: string,
@@ -186,7 +186,7 @@ export function field(
   return indexMeta(object, key, what);
 }
 
-/** `object:key(…)`, likewise. */
+/** The method of `object:key(…)`, likewise with a hint. */
 export function method(
   object: unknown,
   key: string,
@@ -234,7 +234,7 @@ export function setIndex(object: unknown, key: unknown, value: unknown, what = "
   else setIndexMeta(object, key, value, what);
 }
 
-/** A loop that fills tables must end before memory does. */
+/** Sets without metamethods. Counts more ticks than a turn, so that a loop which fills tables ends before memory does. */
 export function rawSet(table: LuaTable, key: unknown, value: unknown): void {
   if (key === undefined) throw runtimeError("table index is nil");
   if (typeof key === "number" && Number.isNaN(key)) throw runtimeError("table index is NaN");
@@ -266,14 +266,14 @@ function setIndexMeta(object: unknown, key: unknown, value: unknown, what: strin
   throw runtimeError("'__newindex' chain too long; possible loop");
 }
 
-/** Puts all values of the last item of a constructor behind the others. */
+/** Appends all values of a constructor's last item to the others. */
 export function append(table: LuaTable, values: readonly unknown[]): LuaTable {
   const from = table.array.length;
   for (let k = 0; k < values.length; k++) rawSet(table, from + k + 1, values[k]);
   return table;
 }
 
-/** A table from its constructor: values of 1…n, then pairs. */
+/** Makes a table from a constructor: values 1…n, and `pairs`, keys and values in turn. */
 export function makeTable(values: unknown[], pairs: readonly unknown[]): LuaTable {
   const table = new LuaTable();
   meter.ticks += 4;
@@ -286,7 +286,7 @@ export function makeTable(values: unknown[], pairs: readonly unknown[]): LuaTabl
 
 // ---- operators
 
-/** What messages say of a value: `local 'x' (a nil value)`. */
+/** How messages describe a value: `local 'x' (a nil value)`. */
 function named(value: unknown, what: string): string {
   return what === "" ? `a ${typeOf(value)} value` : `${what} (a ${typeOf(value)} value)`;
 }
@@ -352,7 +352,7 @@ export const pow = (a: unknown, b: unknown, what = ""): unknown =>
 export const unm = (a: unknown, what = ""): unknown =>
   typeof a === "number" ? -a : arithmetic("__unm", a, a, what, (x) => -x);
 
-/** Longer texts than this are not made. */
+/** Most bytes of a text: longer ones are an error. */
 export const TEXT_MAX = 1 << 24;
 
 export function concat(left: unknown, right: unknown, what = ""): unknown {
@@ -432,7 +432,7 @@ function notComparable(a: unknown, b: unknown): LuaError {
   );
 }
 
-/** A bound of a numeric `for`. */
+/** Checks a bound of a numeric `for`; `what` names it in the message. */
 export function bound(value: unknown, what: string): number {
   const number = toNumber(value);
   if (number === undefined) throw runtimeError(`'for' ${what} must be a number`);
@@ -444,7 +444,7 @@ export function bound(value: unknown, what: string): number {
 const ids = new WeakMap<object, string>();
 let nextId = 0x7f00_0000_1000;
 
-/** As C prints a pointer; the same for the same object. */
+/** A made-up address as C prints a pointer; always the same for one object. */
 export function addressOf(value: object): string {
   let id = ids.get(value);
   if (id === undefined) {
@@ -455,6 +455,7 @@ export function addressOf(value: object): string {
   return id;
 }
 
+/** `tostring`. */
 export function toText(value: unknown): string {
   if (typeof value === "string") return value;
   const handler = metamethod(value, "__tostring");
@@ -467,6 +468,7 @@ export function toText(value: unknown): string {
   return rawText(value);
 }
 
+/** `tostring` without metamethods. */
 export function rawText(value: unknown): string {
   if (typeof value === "number") return numberText(value);
   if (value === undefined) return "nil";
@@ -474,11 +476,11 @@ export function rawText(value: unknown): string {
   return `${typeOf(value)}: ${addressOf(value as object)}`;
 }
 
-/** Anything that was thrown, as the value that `pcall` answers. Stopped programs stay stopped. */
+/** Converts anything that was thrown to the value that `pcall` returns. Rethrows Stopped, which no program may catch. */
 export function thrownValue(error: unknown): unknown {
   if (error instanceof LuaError) return error.value;
   if (error instanceof Stopped) throw error;
-  // The engine's own stack is the program's too. Filling and unwinding it takes longer than the calls in it tell.
+  // Programs run on the engine's stack. Filling and unwinding it takes longer than the calls in it have counted.
   if (error instanceof RangeError) spend(OVERFLOW_COST);
   if (error instanceof RangeError && /call stack/.test(error.message)) return "stack overflow";
   if (error instanceof RangeError) return "not enough memory";

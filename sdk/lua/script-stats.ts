@@ -10,7 +10,7 @@ const UNITS = ["ms", "milliseconds", "microseconds", "nanoseconds", "bytes", "un
 const EXPECTED = UNITS.map((unit) => `'${unit}'`)
   .join(", ")
   .replace(/, (?=[^,]*$)/, ", or ");
-/** Names that one script may make. */
+/** Most stats that one script may make. */
 const NAMES_MAX = 1024;
 
 /** `stats()`: counters, gauges and histograms of the script's own, under the filter's prefix. */
@@ -45,7 +45,7 @@ export class StatsData extends Userdata {
   }
 }
 
-/** `value()` is what this worker has counted. */
+/** `value()` returns what this script has counted in this worker. */
 class CounterData extends Userdata {
   readonly counter: Counter;
   value = 0;

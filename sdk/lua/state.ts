@@ -33,23 +33,23 @@ import { tableLibrary } from "./table-library.ts";
 import { textLibrary } from "./text-library.ts";
 
 export interface StateOptions {
-  /** Where `print` goes. */
+  /** Called with each line that `print` writes. */
   readonly print?: (text: string) => void;
-  /** How long one run may take, in milliseconds. Far less than an entry of a sandbox. Default: 100. */
+  /** Most milliseconds of one run, far fewer than a sandbox may take for an entry. Default: 100. */
   readonly runMs?: number;
-  /** The text of a module that `require` names; undefined: there is none. */
+  /** Finds the module that `require` names; undefined: there is none. */
   readonly module?: (name: string) => LuaModule | undefined;
 }
 
-/** Loading a chunk takes as long as so many turns of a loop. */
+/** Cost of loading a chunk, in turns of a loop. */
 const LOAD_COST = 8000;
 
 const RUNTIME = { ...runtime, meter, tick, withEnv, within, levels };
 
-/** A program's world: globals, libraries, modules. Nothing of it is seen by another. */
+/** The state of one program: globals, libraries and modules, none of which another program sees. */
 export class LuaState implements BaseHost {
   readonly globals = new LuaTable();
-  /** Every name and text that stands in what was loaded: what is not here, the program does not call by name. */
+  /** Every name and string literal in what was loaded. A method that is not among them can only be called by a computed name. */
   readonly names = new Set<string>();
   readonly #texts = new LuaTable();
   readonly #options: StateOptions;
@@ -97,13 +97,13 @@ export class LuaState implements BaseHost {
     this.#options.print?.(text);
   }
 
-  /** Compiles a chunk, which `call` runs. `name`: its text, `@file` or `=name`. Throws LuaError. */
+  /** Compiles a chunk, which `call` runs. `name`: the source itself, `@file` or `=name`. Throws LuaError. */
   load(source: string, name: string, place?: ScriptPlace): LuaFunction {
     this.enter();
     return this.compile(source, name, this.globals, place);
   }
 
-  /** For programs in a run. */
+  /** The same for `load` and `require` of a program, within its run. */
   compile(source: string, name: string, environment: LuaTable, place?: ScriptPlace): LuaFunction {
     const chunk = chunkId(name);
     spend(LOAD_COST + source.length * 16);
@@ -124,14 +124,14 @@ export class LuaState implements BaseHost {
     return withEnv(environment, (cell) => make(RUNTIME, cell));
   }
 
-  /** Begins a run: until it ends or waits, the program is this state's. */
+  /** Begins a run, or resumes one that has waited: makes this state the current one and starts its time limit anew. */
   enter(): void {
     setTextMetatable(this.#texts);
     leaveCoroutines();
     startMeter(this.#options.runMs ?? 100);
   }
 
-  /** A run that may not wait. */
+  /** Calls a function in a run of its own, which must not wait, and returns all its values. Throws LuaError or Stopped. */
   call(value: unknown, ...args: unknown[]): readonly unknown[] {
     this.enter();
     return runtime.all(runtime.callable(value)(...args));
@@ -171,7 +171,7 @@ export class LuaState implements BaseHost {
   }
 }
 
-/** Stands for a module while it is loaded. */
+/** Marks a module that is being loaded. */
 const LOADING = new runtime.Userdata(undefined);
 
 export { HostWait };

@@ -1,14 +1,14 @@
-/** Which functions of a program may suspend it: only those become generators, and only their calls are looked at for a wait. */
+/** Tells which functions of a program may suspend it: only those become generators and check what their calls return. */
 import type { Block, Call, Expr, Statement } from "./ast.ts";
 import type { Names } from "./parser.ts";
 
-/** What may suspend a program: nothing in a program that names none of these can. */
+/** Names of what may suspend a program; one that contains none of them never suspends. */
 const SUSPENDING =
   "body bodyChunks trailers httpCall verifySignature sha256PeerCertificateIssuerDigest coroutine yield resume wrap require load loadstring dofile".split(
     " ",
   );
 
-/** What never suspends, whoever calls it. Anything else that is called might. */
+/** Names of library and host functions that never suspend; any other callee may. */
 const PLAIN = new Set(
   (
     "assert collectgarbage error gcinfo getfenv getmetatable ipairs newproxy next pairs print rawequal rawget rawlen rawset select " +
@@ -23,7 +23,7 @@ const PLAIN = new Set(
   ).split(" "),
 );
 
-/** Whether a name that is called may suspend. */
+/** Returns a test of whether a call by that name may suspend the program; undefined: the callee has no name. */
 export function mayDo({ used, defined }: Names): (name: string | undefined) => boolean {
   const anything = SUSPENDING.some((name) => used.has(name));
   return (name) => anything && (name === undefined || !PLAIN.has(name) || defined.has(name));
@@ -31,24 +31,25 @@ export function mayDo({ used, defined }: Names): (name: string | undefined) => b
 
 export type MayName = (name: string | undefined) => boolean;
 
+/** The name by which a callee is called; undefined: it has none. */
 export function nameOf(callee: Expr): string | undefined {
   if (callee.type === "global") return callee.name;
   if (callee.type === "local") return callee.local.name;
   return callee.type === "index" && callee.key.type === "string" ? callee.key.value : undefined;
 }
 
-/** The program defines the names of its own variables, so these never pass for something that is known. */
+/** Whether a call may suspend. Names that the program defines itself never pass for library functions. */
 export function mayCallSuspend({ callee, method }: Call, may: MayName): boolean {
   return may(method ?? nameOf(callee));
 }
 
-/** `pairs(…)` and the like never wait. */
+/** Whether a `for … in` iterates over one call, such as `pairs(…)`, that never suspends. */
 export function isPlainIteration(values: readonly Expr[], may: MayName): boolean {
   const [first] = values;
   return values.length === 1 && first?.type === "call" && !mayCallSuspend(first, may);
 }
 
-/** Whether anything that the block calls itself, not a function in it, may suspend. */
+/** Whether any call in the block may suspend; functions that it defines do not count. */
 export function mayCallSuspending(block: Block, may: MayName): boolean {
   const inExprs = (exprs: readonly (Expr | undefined)[]): boolean => exprs.some(inExpr);
   const inExpr = (expr: Expr | undefined): boolean => {

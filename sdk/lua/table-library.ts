@@ -1,4 +1,4 @@
-/** `table` */
+/** The library `table`. */
 import {
   functionArgument,
   integerArgument,
@@ -23,7 +23,7 @@ import {
 } from "./runtime.ts";
 import { LuaTable } from "./table.ts";
 
-/** As LuaJIT's C stack allows. */
+/** Most values that `unpack` returns, as LuaJIT's C stack allows. */
 export const VALUES_MAX = 7900;
 
 export function tableLibrary(): LuaTable {
@@ -142,7 +142,7 @@ const remove: LuaFunction = (...args) => {
   return value;
 };
 
-/** The order of equal elements is nobody's business; a comparison that contradicts itself ends all the same. */
+/** Ends even if the comparison contradicts itself. Lua leaves the order of equal elements open. */
 const sort: LuaFunction = (...args) => {
   const table = tableArgument(args, 1, "sort");
   const order = args[1];

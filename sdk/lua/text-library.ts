@@ -1,4 +1,4 @@
-/** `string` */
+/** The library `string`. */
 import {
   type Args,
   argumentError,
@@ -26,6 +26,7 @@ import {
 } from "./runtime.ts";
 import { LuaTable } from "./table.ts";
 
+/** Most codes that `string.byte` returns. */
 const CODES_MAX = 7000;
 
 export function textLibrary(): LuaTable {
@@ -81,7 +82,7 @@ export function textLibrary(): LuaTable {
   });
 }
 
-/** ASCII only, as in the C locale. */
+/** `upper` or `lower`, of ASCII only, as in the C locale. */
 function fold(text: string, isUpper: boolean): string {
   spend(text.length >> 4);
   madeText(text.length);
@@ -117,7 +118,7 @@ function find(args: Args, name: string, wantsPlace: boolean): unknown {
   let at = optionalInteger(args, 3, name, 1);
   at = at > 0 ? at - 1 : at < 0 ? Math.max(0, text.length + at) : 0;
   if (at > text.length) {
-    // LuaJIT with what it took from 5.2.
+    // As LuaJIT built with Lua 5.2's behaviour; Lua 5.1 would search at the end.
     return undefined;
   }
   if (wantsPlace && (truth(args[3]) || isPlain(pattern))) {
@@ -227,7 +228,7 @@ function expanded(matcher: Matcher, by: string, at: number, end: number): string
 
 // ---- format
 
-/** One directive takes as long as so many turns of a loop, a number of 300 digits many times as long. */
+/** Cost of one directive, in turns of a loop; a number of 300 digits takes many times as long. */
 const FORMAT_COST = 500;
 const DIRECTIVE = /^([-+ #0]*)(\d*)(?:\.(\d*))?(.?)/s;
 
@@ -336,7 +337,7 @@ function decimal(value: bigint, digits: number | undefined): string {
   return value < 0n ? `-${text}` : text;
 }
 
-/** Sign flags, then width; zeros go between the sign and the digits. */
+/** Adds the sign that flags ask for, then pads to the width; zeros go between the sign and the digits. */
 function padNumber(text: string, spec: Spec, mayZero: boolean): string {
   const { flags, width } = spec;
   let sign = "";

@@ -1,4 +1,4 @@
-/** Every way to cut a text into chunks. Of texts with more than 12 chars: each way to cut them in two, and into single chars. */
+/** Every way to cut a text into chunks; if it has more than 12 chars: whole, each way to cut it in two, and in single chars. */
 export function chunkings(text: string): string[][] {
   if (text.length > 12) {
     const cuts = Array.from({ length: text.length - 1 }, (_, k) => [
@@ -22,8 +22,8 @@ export function chunkings(text: string): string[][] {
 }
 
 /**
- * Calls `drive` with every one of these ways, each time from the start, and answers its result. Throws, with both results, if one
- * way has another result than the whole text in one piece.
+ * Calls `drive` with each of the text's `chunkings` and returns its result. Throws, with both results, if one of them has another
+ * result than the text in one piece. `drive` must start afresh each time.
  */
 export async function everyChunking<T>(
   text: string,

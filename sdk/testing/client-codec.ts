@@ -30,7 +30,7 @@ export class TestClientCodec implements ClientCodec {
     this.#events = events;
   }
 
-  /** All codecs that the factory makes are in `made`, in order. */
+  /** A factory that adds each codec which it makes to `made`. */
   static factory(made: TestClientCodec[], protocol: "HTTP/1.1" | "HTTP/2"): CodecFactory {
     return {
       protocol,
@@ -65,7 +65,7 @@ export class TestClientCodec implements ClientCodec {
     };
   }
 
-  /** `close`: the peer wants the connection closed. */
+  /** Answers the request in progress. `close`: the peer wants the connection closed. */
   respond(
     status: number,
     headers: Readonly<Record<string, string>> = {},

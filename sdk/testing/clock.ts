@@ -1,6 +1,6 @@
 import type { Timer } from "../extension.ts";
 
-/** Time that the test turns: timers fire inside `advance`, in order. */
+/** A clock that the test moves: timers fire within `advance`, in order of time. */
 export class TestClock {
   ms = 0;
   readonly #armed = new Set<TestTimer>();
@@ -22,6 +22,7 @@ export class TestClock {
     this.ms = until;
   }
 
+  /** How many timers are armed. */
   get armed(): number {
     return this.#armed.size;
   }

@@ -18,6 +18,7 @@ import type { Address } from "../network.ts";
 import type { Stats } from "../stats.ts";
 import { TestConnection } from "./connection.ts";
 
+/** An upstream host that records what the router reports about it. */
 export class TestHost implements Host {
   zone = "";
   canary = false;
@@ -34,9 +35,9 @@ export class TestHost implements Host {
   get healthy(): boolean {
     return this.health !== "unhealthy";
   }
-  /** How attempts went, as the router told: a status, or a word. */
+  /** How attempts went, as the router reported them: a status, or a word such as "timeout". */
   readonly told: (number | string)[] = [];
-  /** How many responses were not passed on but retried. */
+  /** How many responses were not forwarded because the request was retried. */
   retried = 0;
 
   constructor(address: Address = { ip: "198.51.100.1", port: 8080 }) {
@@ -58,7 +59,7 @@ export class TestHost implements Host {
   }
 }
 
-/** The balancer of a policy for these hosts, as if they were the healthy ones of a level. */
+/** Makes a policy's balancer for these hosts, as if they were the healthy ones of one priority level. */
 export function balancerFor(
   policy: BalancerPolicy,
   hosts: readonly Host[],
@@ -87,7 +88,7 @@ export class TestCluster implements Cluster {
   readonly stats: Stats;
   readonly traffic: ClusterStats;
   readonly host = new TestHost();
-  /** They get exchanges in turn. */
+  /** The hosts, which get exchanges in turn. */
   readonly hosts: TestHost[] = [this.host];
   readonly connectTimeoutMs = 5000;
   maxStreamDurationMs: number | undefined = undefined;
@@ -97,12 +98,12 @@ export class TestCluster implements Cluster {
   answer: "ready" | "pending" | PoolFailure = "ready";
   /** Every exchange that was asked for. */
   readonly exchanges: TestExchange[] = [];
-  /** The context that each of them was asked for with. */
+  /** The balancer context with which each of them was asked for. */
   readonly contexts: BalancerContext[] = [];
-  /** How many retries may run, and how many do. */
+  /** How many retries may run at once; `retries` is how many do. */
   maxRetries = 3;
   retries = 0;
-  /** Called when a request is complete; what it answers is sent. "reset": the upstream breaks the exchange off. */
+  /** Called when a request is complete; its result is the response. "reset": the upstream breaks the exchange off. */
   answering:
     | ((request: TestExchange) => FakeAnswer | "reset" | Promise<FakeAnswer | "reset">)
     | undefined = undefined;
@@ -151,7 +152,7 @@ export class TestCluster implements Cluster {
   }
 
   async #answer(exchange: TestExchange): Promise<void> {
-    // An upstream is never faster than the call that sends to it.
+    // An upstream never answers before the call that sends it the request has returned.
     await Promise.resolve();
     const answer = await this.answering?.(exchange);
     if (answer === undefined || exchange.wasReset) return;
@@ -219,18 +220,20 @@ export class TestExchange implements PoolHandle, RequestEncoder {
     this.#callbacks.decoder.onInformational(headers);
   }
   send(body: string, endStream: boolean): void {
-    // Nothing comes for an exchange that the proxy has given up.
+    // An exchange that the proxy has reset gets nothing more.
     if (this.wasReset) return;
     const bytes = Uint8Array.from(body, (char) => char.charCodeAt(0));
     this.#callbacks.decoder.onResponseBody(new Chunk(bytes, 0, bytes.length), endStream);
-    bytes.fill(33); // what was lent is gone
+    bytes.fill(33); // the memory was only lent
   }
   endWithTrailers(trailers: HeaderMap): void {
     this.#callbacks.decoder.onResponseTrailers(trailers);
   }
+  /** Plays a reset of the exchange by the upstream or its connection. */
   break(reason: ResetReason): void {
     this.#callbacks.decoder.onUpstreamReset(reason, undefined);
   }
+  /** Plays a response that is not HTTP. */
   garbage(): void {
     this.#callbacks.decoder.onDecodeError({
       status: 502,
@@ -238,6 +241,7 @@ export class TestExchange implements PoolHandle, RequestEncoder {
       details: "http1.codec_error",
     });
   }
+  /** Plays an upstream that takes no more of the request body, or takes it again. */
   block(blocked: boolean): void {
     this.#callbacks.decoder.onUpstreamBlocked(blocked);
   }

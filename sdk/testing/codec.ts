@@ -12,7 +12,7 @@ import type {
 } from "../codec.ts";
 import { type HeaderMap, RequestHeaders, ResponseHeaders } from "../headers.ts";
 
-/** What Envoy's connection manager asks of a codec when the config is silent. */
+/** The codec options of Envoy's connection manager by default. */
 export const CODEC_OPTIONS: CodecOptions = {
   maxHeadBytes: 60 * 1024,
   maxHeaders: 100,
@@ -36,12 +36,12 @@ export class LentChunk extends Bytes {
   }
 }
 
-/** `name: value` of every line that is kept, joined by `, `. */
+/** `name: value` of every line, joined by `, `. */
 export function linesOf(headers: HeaderMap): string {
   return [...headers].map(([name, value]) => `${name}: ${value}`).join(", ");
 }
 
-/** One request as the connection manager's decoder sees it; each call becomes a line of `log`. */
+/** One request as the connection manager's decoder sees it; each call becomes a line of the manager's `log`. */
 export class TestRequest implements RequestDecoder {
   readonly headers = new RequestHeaders();
   readonly encoder: ResponseEncoder;

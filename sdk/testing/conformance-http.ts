@@ -43,6 +43,7 @@ const TRAILERS: readonly Step[] = [
 const EARLY: readonly Step[] = [BODIES[0]!, BODIES[3]!, BODIES[1]!, BODIES[4]!, BODIES[5]!];
 const SHAPES = { heads: HEADS, bodies: BODIES, trailers: TRAILERS, "an early answer": EARLY };
 
+/** The checks that every HTTP filter has to pass. */
 export function httpConformance(fresh: Use): ConformanceCheck[] {
   return [
     { name: "brings every stream to its end", run: () => endsEveryStream(fresh) },
@@ -55,7 +56,7 @@ export function httpConformance(fresh: Use): ConformanceCheck[] {
   ];
 }
 
-/** Promises settle and timers fire, for two minutes. */
+/** Moves the clock on by two minutes, in which promises settle and timers fire. */
 async function wait(cx: TestContext, stream: TestStream): Promise<void> {
   await stream.settled();
   for (let k = 0; k < 24; k++) {
@@ -117,7 +118,7 @@ async function leavesNothing(fresh: Use): Promise<void> {
     for (let k = 0; k < streams; k++) {
       const steps = [HEADS, BODIES, TRAILERS][k % 3]!;
       const stream = new TestStream(cx, value);
-      // Each third ends in the middle.
+      // Every other stream ends in the middle.
       for (const [, run] of steps.slice(0, k % 2 === 0 ? steps.length : 2)) {
         run(stream);
         await stream.settled();
@@ -175,7 +176,7 @@ async function boundsBuffers(fresh: Use): Promise<void> {
   }
 }
 
-/** The same filter; `onHold` hears of each hold. */
+/** Wraps a filter; `onHold` is called with each hold that buffers a body. */
 function watched(filter: HttpFilter, onHold: (hold: Hold) => void): HttpFilter {
   const see = (verdict: Verdict): Verdict => {
     if (verdict?.type === "hold" && verdict.body === "buffer") onHold(verdict);
@@ -297,7 +298,7 @@ async function takesOddBodies(fresh: Use): Promise<void> {
 
 async function takesEveryCut(fresh: Use): Promise<void> {
   const drive = (chunks: readonly string[]): Promise<unknown> =>
-    // Each time from the start, by the same dice.
+    // Starts afresh each time, with the same random numbers.
     withSeededRandom(async () => {
       const { cx, value } = await fresh();
       const stream = new TestStream(cx, value);

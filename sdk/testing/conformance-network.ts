@@ -9,6 +9,7 @@ type Use = FreshUse<NetworkFilterFactory>;
 
 const MIB = 1024 * 1024;
 
+/** The checks that every network filter has to pass. */
 export function networkConformance(fresh: Use): ConformanceCheck[] {
   return [
     { name: "throws at no odd bytes", run: () => takesOddBytes(fresh) },
@@ -19,6 +20,7 @@ export function networkConformance(fresh: Use): ConformanceCheck[] {
   ];
 }
 
+/** Moves the clock on by two minutes, in which promises settle and timers fire. */
 async function advance(chain: TestChain, cx: TestContext): Promise<void> {
   for (let k = 0; k < 24; k++) {
     cx.clock.advance(5000);
@@ -128,7 +130,7 @@ async function takesEveryCut(fresh: Use): Promise<void> {
       const { passed, connection } = chain;
       const result = { passed, written: connection.take(), closed: connection.closed };
       chain.close();
-      // After a close nobody is owed the bytes before it: how many went by depends on the cuts.
+      // If the filter has closed the connection, only that is compared: how many bytes went by before depends on the cuts.
       return result.closed === undefined ? result : { closed: result.closed };
     }),
   );

@@ -22,7 +22,7 @@ export interface ConformanceCheck {
 /** A fresh use of the package in a context of its own, as after a start of the proxy. */
 export type FreshUse<T> = () => Promise<{ readonly cx: TestContext; readonly value: T }>;
 
-/** Why the package does not take this config: fields that it must have, or what `setup` says. Undefined: it takes it. */
+/** Why the package refuses this config: required fields are missing, or `setup` says so. Undefined: it accepts the config. */
 export function refusal(definition: Definition, config: unknown = {}): string | undefined {
   const filled = withDefaults(definition.config, config) as Record<string, unknown>;
   const required = (definition.config.required ?? []) as readonly string[];
@@ -49,8 +49,8 @@ export function refusal(definition: Definition, config: unknown = {}): string | 
  *       for (const { name, run } of conformance(filter, config)) test(name, run);
  *     });
  *
- * `config` is as `setup` gets it; defaults are filled in. `place`: where the package runs, as `places` makes them; absent: beside the
- * test. Kinds without checks (services, clusters, codecs) have an empty list.
+ * `config` is as `setup` gets it; defaults are filled in. `place`: where the package runs, as `places` makes them; absent: in the
+ * test's isolate. Kinds without checks (services, clusters, codecs) have an empty list.
  */
 export function conformance(
   definition: Definition,
@@ -107,7 +107,7 @@ function listenerConformance(fresh: FreshUse<ListenerFilterFactory>): Conformanc
     const protocols = { transportProtocol: "", serverName: "", applicationProtocols: [] };
     const socket = { remoteAddress: CLIENT, localAddress: CLIENT, ...protocols };
     const filter = create(socket);
-    // All that has come so far, each time: nothing, one byte, and on.
+    // Each call gets all bytes that have come so far: none, one, two, and so on.
     for (let size = 0; size <= text.length; size = size < 64 ? size + 1 : size * 2) {
       const bytes = Uint8Array.from(text.slice(0, size), (char) => char.charCodeAt(0));
       const result = filter.onBytes(new Chunk(bytes, 0, bytes.length));
@@ -155,7 +155,7 @@ function accessLogConformance(fresh: FreshUse<AccessLogger>): ConformanceCheck[]
 function balancerConformance(fresh: FreshUse<BalancerPolicy>): ConformanceCheck[] {
   const run = async (): Promise<void> => {
     const made = (await fresh()).value as BalancerPolicy & { create: unknown };
-    // Above levels, a policy chooses between them and not between hosts.
+    // A policy without `create` chooses between priority levels, not between hosts.
     if (!("create" in made)) return;
     const all = Array.from({ length: 5 }, (_, k) => new TestHost({ ip: "192.0.2.9", port: k + 1 }));
     for (let count = 0; count <= all.length; count++) {

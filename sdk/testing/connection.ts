@@ -2,7 +2,7 @@ import { latin1Decode, type Output } from "../bytes.ts";
 import type { Address, DownstreamConnection, NetworkChain } from "../network.ts";
 import type { TlsInfo } from "../transport.ts";
 
-/** A connection without a socket: keeps what is written, and how it was closed. */
+/** A connection without a socket: records what is written and how it was closed. */
 export class TestConnection implements DownstreamConnection {
   terminationDetails: string | undefined = undefined;
   readonly id: number;
@@ -23,6 +23,7 @@ export class TestConnection implements DownstreamConnection {
   /** How it was closed; undefined: it is open. */
   closed: "flush" | "abort" | "reset" | "delayed" | undefined = undefined;
   ended = false;
+  /** How many calls of `pause` have not been undone by `resume`. */
   pauses = 0;
   agains = 0;
   /** How often its filter has called `chain.resumeReading`. */
@@ -45,7 +46,7 @@ export class TestConnection implements DownstreamConnection {
     this.id = id;
   }
 
-  /** All that was written since the last `take`, one char a byte. */
+  /** All that was written since the last `take`, one char per byte. */
   get written(): string {
     return this.#written;
   }

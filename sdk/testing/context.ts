@@ -45,7 +45,7 @@ export class TestStats implements Stats {
     this.recorded = recorded;
     this.gauges = gauges;
   }
-  /** 0 for a stat that was never asked for. */
+  /** The value of a stat; 0 if nothing has asked for it. */
   value(name: string): number {
     return this.values.get(name) ?? 0;
   }
@@ -78,13 +78,14 @@ export class TestStats implements Stats {
   }
 }
 
+/** A connection that a package has opened with `cx.connect`, or adopted. */
 export interface Opened {
   readonly address: Address;
   /** Replaced when another generation adopts the connection. */
   handler: ConnectionHandler;
   readonly connection: TestConnection;
   readonly timeoutMs: number;
-  /** What its transport was told. */
+  /** The options for its transport socket. */
   readonly transportOptions?: TransportOptions | undefined;
 }
 
@@ -94,7 +95,7 @@ export class TestUdpSocket implements UdpSocket {
   readonly address: Address;
   readonly handler: UdpHandler | undefined;
   open = true;
-  /** Text of each datagram sent, one char a byte, and where to if that was said. */
+  /** Text of each datagram sent, one char per byte, and its destination if one was given. */
   readonly sent: { readonly text: string; readonly to: Address | undefined }[] = [];
 
   constructor(address: Address, handler?: UdpHandler) {
@@ -119,7 +120,7 @@ export class TestSlot<T> implements Slot<T> {
     this.ref = ref;
     this.current = new TestGeneration(value, 1);
   }
-  /** What a reload of the package does to whoever looks next. */
+  /** Plays a reload of the package: from now on `current` has this value. */
   replace(value: T): void {
     this.current = new TestGeneration(value, this.current.number + 1);
   }
@@ -128,7 +129,7 @@ export class TestSlot<T> implements Slot<T> {
 export class TestGeneration<T> implements Generation<T> {
   readonly value: T;
   readonly number: number;
-  /** Acquired and not released. */
+  /** How often it has been acquired and not released. */
   uses = 0;
 
   constructor(value: T, number: number) {
@@ -179,7 +180,7 @@ export class TestContext implements SetupContext {
       void this.logged.push({ level: "error", message, fields }),
   };
 
-  /** `before`: the context that this one follows in a reload; `reload` is the way to make one. */
+  /** `before`: the context that this one follows in a reload; tests call `reload` instead. */
   constructor(before?: TestContext) {
     this.clock = before?.clock ?? new TestClock();
     this.stats = before?.stats ?? new TestStats();
@@ -193,9 +194,10 @@ export class TestContext implements SetupContext {
   }
 
   /**
-   * What a save of the package leads to: the context of the next generation, for the new code's (or the same code's) `setup`. It has
-   * the same clock, stats, cells and clusters, and as `previous` what `onHandover` of this one left, in JSON, as it comes from one
-   * isolate to the next. Streams of before go on with the old filters; `dispose` this one when they have ended.
+   * Plays a reload of the package: returns the context of the next generation, for `setup` of the new or the same code. It has
+   * the same clock, stats, cells and clusters; its `previous` is what the callback of this one's `onHandover` returns, copied as
+   * JSON, as from isolate to isolate. Streams that have begun go on with the old filters; `dispose` this context when they have
+   * ended.
    */
   reload(): TestContext {
     const next = new TestContext(this);
@@ -223,7 +225,7 @@ export class TestContext implements SetupContext {
     return definition.setup(config as never, this);
   }
 
-  /** Lets everything run that waits for nothing outside. `settled` of streams and chains does this too. */
+  /** Lets promises settle that wait for nothing outside of the test. `settled` of streams and chains does this too. */
   async turn(): Promise<void> {
     for (let k = 0; k < 50; k++) await Promise.resolve();
   }
@@ -322,7 +324,7 @@ export class TestContext implements SetupContext {
     this.readable.set(path, text);
     for (const onChanged of this.#watchers.get(path) ?? []) onChanged();
   }
-  /** Tests of transports put their own here. */
+  /** Tests of transports set one of their own. */
   tls: Tls = {
     context: () => {
       throw new Error("no TLS in this test");
@@ -339,7 +341,7 @@ export class TestContext implements SetupContext {
     this.#subscribers.set(topic, [...(this.#subscribers.get(topic) ?? []), onValue]);
     if (this.published.has(topic)) onValue(this.published.get(topic));
   }
-  /** To play another worker, give it to another context. */
+  /** Memory that workers share: to play another worker, give it to another context. */
   cells: CellHeap;
   cell<T>(name: string, spec: CellSpec<T>): T {
     return spec.open(this.cells, this.cells.acquire(name, spec.bytes)!);
@@ -379,11 +381,12 @@ export class TestContext implements SetupContext {
   onDispose(dispose: () => void): void {
     this.#disposers.push(dispose);
   }
-  /** The generation ends, and its timers with it. */
+  /** Ends the generation: runs what `onDispose` was given, and cancels its timers. */
   dispose(): void {
     for (const dispose of this.#disposers.splice(0)) dispose();
     for (const timer of this.#timers.splice(0)) timer.cancel();
   }
+  /** The callback of `onHandover`. */
   handover: (() => unknown) | undefined = undefined;
   onHandover(state: () => unknown): void {
     this.handover = state;

@@ -47,12 +47,14 @@ function fillMessage(
   Object.assign(fields, filled, { "@type": type });
 }
 
+/** All schemas with an `$id`, this one or within it. */
 function identified(schema: unknown): TSchema[] {
   if (typeof schema !== "object" || schema === null) return [];
   const own = (schema as TSchema).$id === undefined ? [] : [schema as TSchema];
   return [...own, ...Object.values(schema).flatMap(identified)];
 }
 
+/** The schema with that `$id`, this one or within it; undefined: there is none. */
 function findId(schema: unknown, id: string): TSchema | undefined {
   if (typeof schema !== "object" || schema === null) return undefined;
   if ((schema as TSchema).$id === id) return schema as TSchema;

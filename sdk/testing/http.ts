@@ -76,7 +76,7 @@ export class TestStream implements HttpStream {
 
   // ---- for the test
 
-  /** A request head, and its body if that is given; without one the head ends the request. */
+  /** A request head; `endStream`: it ends the request, which has no body. */
   requestHeaders(
     method: string,
     path: string,
@@ -130,7 +130,7 @@ export class TestStream implements HttpStream {
     return this.#push(1, { trailers, endStream: true });
   }
 
-  /** A hook's promise is awaited. */
+  /** Whether a promise of a hook is pending. */
   get waiting(): boolean {
     return this.#lanes[0].waiting || this.#lanes[1].waiting;
   }
@@ -148,7 +148,7 @@ export class TestStream implements HttpStream {
     }
     return this;
   }
-  /** The stream is over, however it went: `onEnd`, once. */
+  /** Ends the stream, however far it has come: calls `onEnd`, once. */
   end(): void {
     if (this.#ended) return;
     this.#ended = true;
@@ -188,7 +188,7 @@ export class TestStream implements HttpStream {
     const head = responseHeaders(reply.status);
     for (const [name, value] of reply.headers) head.append(name, value);
     this.response = head;
-    // A reply passes the filters in reverse as an upstream's answer does.
+    // A local reply passes the response hooks, as a response of the upstream does.
     try {
       void this.filter.onResponseHeaders?.(head, reply.body === "");
     } catch (error) {
@@ -235,7 +235,7 @@ export class TestOutput {
   head: HeaderMap | undefined = undefined;
   /** The head's lines when it left. */
   headers: [string, string][] = [];
-  /** One char a byte. */
+  /** One char per byte. */
   body = "";
   /** The body as it was cut. */
   readonly chunks: string[] = [];
@@ -396,7 +396,7 @@ class Lane {
   }
 }
 
-/** The info of a test's stream that has just begun. */
+/** The info of a stream that has just begun. */
 export const testStreamInfo = (facts: Partial<StreamInfo> = {}): StreamInfo =>
   newStreamInfo({
     connectionId: 1,

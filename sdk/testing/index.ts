@@ -1,4 +1,4 @@
-/** Drives one package with no proxy, no socket and a clock that the test turns. */
+/** For tests of one package, with no proxy, no socket and a clock that the test moves. */
 
 export * from "./chunkings.ts";
 export * from "./client-codec.ts";

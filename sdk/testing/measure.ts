@@ -9,7 +9,7 @@ export async function grown(run: () => Promise<void>): Promise<number> {
   const { gc, process } = globalThis as TestGlobals;
   const used = (): number => {
     if (gc === undefined || process === undefined) return 0;
-    // Memory of buffers that the first one has freed is counted by the second.
+    // Twice, since memory of buffers that the first call frees is subtracted only in the second.
     gc();
     gc();
     const { heapUsed, arrayBuffers } = process.memoryUsage();

@@ -12,7 +12,7 @@ import type { TestContext } from "./context.ts";
 const CLOSED: CloseEvent = { by: "remote", phase: "connected", timeout: false, error: undefined };
 
 /**
- * One network filter, with a chain and a client played around it. What waits for a promise or a `stop` is kept in order.
+ * One network filter, with a played chain and client around it. Events that come during a promise or a `stop` wait in order.
  *
  *     const chain = new TestChain(cx, cx.setup(filter, config));
  *     await chain.connect().fromClient("hello").fromServer("hi").settled();
@@ -21,8 +21,9 @@ const CLOSED: CloseEvent = { by: "remote", phase: "connected", timeout: false, e
 export class TestChain {
   readonly connection: TestConnection;
   readonly filter: NetworkFilter;
-  /** What later filters have got, one char a byte, and whether FIN was with it. What goes to the client is in `connection`. */
+  /** What later filters have got, one char per byte. What goes to the client is in `connection`. */
   passed = "";
+  /** Whether they have got FIN too. */
   passedEnd = false;
   /** What a hook threw, or its promise was rejected with: the connection is closed. */
   error: unknown = undefined;
@@ -64,29 +65,29 @@ export class TestChain {
     this.#reading.push({ bytes: undefined, endStream: false });
     return this;
   }
-  /** The client has sent this. `endStream`: and FIN. */
+  /** Plays bytes that the client sends. `endStream`: followed by FIN. */
   fromClient(text: string, endStream = false): this {
     this.#reading.push({ bytes: latin1Encode(text), endStream });
     return this;
   }
-  /** A later filter writes this. */
+  /** Plays bytes that a later filter writes to the client. `endStream`: followed by FIN. */
   fromServer(text: string, endStream = false): this {
     this.#writing.push({ bytes: latin1Encode(text), endStream });
     return this;
   }
 
-  /** A promise of the filter is pending, or it has stopped what the client sends. */
+  /** Whether a promise of the filter is pending, or it has stopped what the client sends. */
   get waiting(): boolean {
     return this.#reading.isPaused || this.#writing.isPaused;
   }
 
-  /** After what promises have to do that wait for nothing outside. */
+  /** Lets promises settle that wait for nothing outside of the test. */
   async settled(): Promise<this> {
     await this.#cx.turn();
     return this;
   }
 
-  /** The connection is gone, however that came. */
+  /** Closes the connection: calls `onClose`, once. */
   close(event = CLOSED): void {
     if (this.#closed) return;
     this.#closed = true;
@@ -96,7 +97,7 @@ export class TestChain {
 }
 
 interface Event {
-  /** Undefined: the connection is there. */
+  /** Undefined: the event is the new connection itself. */
   readonly bytes: Uint8Array | undefined;
   readonly endStream: boolean;
 }
@@ -110,7 +111,7 @@ class Direction {
   readonly #pass: (bytes: Uint8Array, endStream: boolean) => void;
   readonly #keepsStopped: boolean;
   readonly #events: Event[] = [];
-  /** What a filter has stopped, until it resumes. */
+  /** Forwards what the filter has stopped; called by `resume`. */
   #stopped: (() => void) | undefined = undefined;
   #resumed = false;
 
@@ -120,7 +121,7 @@ class Direction {
     filter: {
       readonly ask: (chunk: Chunk | undefined, endStream: boolean) => NetworkResult;
       readonly pass: (bytes: Uint8Array, endStream: boolean) => void;
-      /** `stop` is until `resume`; else what was stopped is the filter's own. */
+      /** Whether `stop` holds bytes back until `resume`; otherwise it drops them, as they are then the filter's own. */
       readonly keepsStopped: boolean;
     },
   ) {
@@ -143,7 +144,7 @@ class Direction {
   }
 
   #run({ bytes, endStream }: Event): void {
-    // Lent, as a socket's memory is: whoever still reads it after the hook finds other bytes.
+    // The memory is lent, as a socket's is: a filter that still reads it after the hook finds other bytes.
     const memory = new Uint8Array((bytes?.length ?? 0) + 4);
     if (bytes !== undefined) memory.set(bytes, 2);
     const chunk = bytes && new Chunk(memory, 2, memory.length - 2);
@@ -190,7 +191,7 @@ class Direction {
     else this.#stopped = goOn;
   }
 
-  /** What was stopped goes on. */
+  /** Forwards what the filter has stopped. */
   resume(): void {
     const stopped = this.#stopped;
     this.#stopped = undefined;

@@ -9,12 +9,12 @@ declare global {
   }
 }
 
-/** Where a package runs: in the group of the shipped ones, or in an isolate of its own. */
+/** Where a package runs: "group", in one isolate with others such as the shipped ones, or "sandbox", in an isolate of its own. */
 export interface Place<K extends Kind = Kind> {
   readonly name: "group" | "sandbox";
   /**
-   * A fresh use with that config; defaults are filled in. What `setup` refuses is thrown. `cx` is the context to drive it with: its
-   * clock, clusters and stats are those of the package, wherever it runs.
+   * Makes a fresh use with that config, in which defaults are filled in. Throws what `setup` throws. `cx` is the context to drive
+   * it with: its clock, clusters and stats are those of the package, wherever it runs.
    */
   use(config?: unknown): Promise<PlacedUse<K>>;
   /** Ends the isolate. */
@@ -29,7 +29,7 @@ export interface PlacedUse<K extends Kind = Kind> {
 /** A path, or a file's URL. */
 export type EntryFile = string | { readonly href: string };
 
-/** Makes places in sandboxes. `tsproxy filter test` puts one into its process, under the name `PLACE_MAKER`. */
+/** Makes places in sandboxes. `tsproxy filter test` puts one into `globalThis`, under the symbol `PLACE_MAKER`. */
 export type PlaceMaker = (definition: Definition, entry: string) => Place;
 export const PLACE_MAKER = Symbol.for("tsproxy.testing.sandbox");
 
@@ -49,7 +49,7 @@ export function places<K extends Kind>(definition: Definition<K>, entry: EntryFi
   return [groupPlace(definition), sandboxPlace(definition, entry)];
 }
 
-/** In the same isolate as the test. */
+/** A place in the test's own isolate. */
 export function groupPlace<K extends Kind>(
   definition: Definition<K>,
   makeContext: () => TestContext = () => new TestContext(),
@@ -64,7 +64,7 @@ export function groupPlace<K extends Kind>(
   };
 }
 
-/** In an isolate of its own, as a dropped-in package. */
+/** A place in an isolate of its own, as packages have that a user has dropped in. */
 export function sandboxPlace<K extends Kind>(
   definition: Definition<K>,
   entry: EntryFile,

@@ -2,7 +2,7 @@ import type { Log } from "@tsproxy/sdk";
 
 const LINES_A_SECOND = 20;
 
-/** Requests make scripts write: past so many lines in a second the rest of them is left out. */
+/** The log of scripts that run for each request: drops the lines past LINES_A_SECOND in one second. */
 export class BoundedLog implements Log {
   readonly #log: Log;
   #second = 0;

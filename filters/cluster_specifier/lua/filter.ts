@@ -1,14 +1,14 @@
-// Hot path: asked for every request of the routes that name it.
+// Hot path: runs for every request of the routes that use this cluster specifier.
 import { defineClusterSpecifier, LuaSource, Type } from "@tsproxy/sdk";
 import { Script } from "./script.ts";
 
 const Config = Type.Object({
   source_code: LuaSource(),
-  /** Where requests go that the script has failed for, or has no name for. */
+  /** The cluster of requests for which the script fails or returns no name. */
   default_cluster: Type.String({ default: "" }),
 });
 
-/** The cluster that a script's `envoy_on_route(handle)` answers. */
+/** Chooses the cluster that a script's `envoy_on_route(handle)` returns. */
 export default defineClusterSpecifier({
   name: "envoy.router.cluster_specifier_plugin.lua",
   types: ["envoy.extensions.router.cluster_specifiers.lua.v3.LuaConfig"],

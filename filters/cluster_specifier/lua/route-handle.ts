@@ -1,4 +1,4 @@
-// Hot path: what `envoy_on_route` gets.
+// Hot path: the objects that `envoy_on_route` works with.
 import {
   type Cluster,
   type Log,
@@ -17,14 +17,14 @@ import {
   Userdata,
 } from "@tsproxy/sdk/lua";
 
-/** Metatables of one script. */
+/** The metatables of one script. */
 export interface RouteKinds {
   readonly handle: LuaTable;
   readonly headers: LuaTable;
   readonly cluster: LuaTable;
 }
 
-/** `handle`: the request whose route is chosen. */
+/** `handle`, the argument of `envoy_on_route`: the request whose cluster is chosen. */
 export class RouteHandle extends Userdata {
   readonly kinds: RouteKinds;
   readonly request: RequestHeaders;
@@ -36,7 +36,7 @@ export class RouteHandle extends Userdata {
   }
 }
 
-/** `handle:headers()`: a head that can be read and no more. */
+/** What `handle:headers()` returns: the request headers, read-only. */
 class HeadersData extends Userdata {
   readonly map: RequestHeaders;
 
@@ -45,7 +45,7 @@ class HeadersData extends Userdata {
     this.map = request;
   }
 
-  /** All values of a name in one text; undefined: there is none. */
+  /** All values of a header, joined with commas; undefined: there is no such header. */
   get(written: string): string | undefined {
     const { map } = this;
     const name = written.toLowerCase();
@@ -68,7 +68,7 @@ class HeadersData extends Userdata {
 
 const TOKEN = /^[!#$%&'*+.^_`|~0-9a-z-]+$/;
 
-/** `handle:getCluster(name)` */
+/** What `handle:getCluster(name)` returns. */
 class ClusterData extends Userdata {
   readonly cluster: Cluster;
 
@@ -78,6 +78,7 @@ class ClusterData extends Userdata {
   }
 }
 
+/** Makes the metatables of one script. */
 export function routeKinds(log: Log, clusters: SetupContext["clusters"]): RouteKinds {
   return {
     handle: kind(

@@ -1,4 +1,4 @@
-// Hot path: one run for each choice of a route.
+// Hot path: one run for each request whose cluster is chosen.
 import {
   ConfigError,
   type Log,
@@ -25,15 +25,15 @@ import {
 import { BoundedLog } from "./bounded-log.ts";
 import { RouteHandle, type RouteKinds, routeKinds } from "./route-handle.ts";
 
-/** The worker waits for the script, with all its other streams. */
+/** Most milliseconds of one run: the worker and all its streams stand still meanwhile. */
 const RUN_MS = 20;
 /**
- * The script lives in the worker's own isolate, so what it keeps from request to request must not grow for ever. No more can be kept
- * than was made: once that is so many bytes, the script begins anew.
+ * The script lives in the worker's own isolate, so the memory that it keeps from request to request must be bounded. It cannot
+ * keep more than it makes: once it has made this many bytes, it is loaded anew.
  */
 const MADE_MAX = 64 * 1024 * 1024;
 
-/** A script of the config, loaded, and `envoy_on_route` in it. */
+/** A loaded script of the config, with its function `envoy_on_route`. */
 export class Script {
   readonly #source: LuaSource;
   readonly #log: Log;
@@ -42,7 +42,7 @@ export class Script {
   #onRoute!: LuaFunction;
   #made = 0;
 
-  /** Throws ConfigError. */
+  /** Throws ConfigError if the script does not load or defines no `envoy_on_route`. */
   constructor(source: LuaSource, cx: SetupContext) {
     this.#source = source;
     this.#log = new BoundedLog(cx.log);
@@ -74,7 +74,7 @@ export class Script {
     this.#onRoute = onRoute as LuaFunction;
   }
 
-  /** Undefined: it has failed, which is logged, or answered no name. */
+  /** Runs `envoy_on_route`; undefined: it failed or returned no name, either of which is logged. */
   clusterFor(request: RequestHeaders): string | undefined {
     const before = bytesMade();
     const scope = new Scope();
@@ -103,13 +103,13 @@ export class Script {
     try {
       this.#load();
     } catch (error) {
-      // It has loaded before; what it made at load is all that it keeps then.
+      // The old state stays in use; the next reload is tried after another MADE_MAX bytes.
       this.#log.error(`script log: ${messageOf(error)}`);
     }
   }
 }
 
-/** UTF-8, one char a byte. */
+/** Converts a text to its UTF-8 bytes, one char per byte. */
 function toBytes(text: string): string {
   const bytes = utf8Encode(text);
   return latin1Decode(bytes, 0, bytes.length);

@@ -1,4 +1,4 @@
-// Hot path: asked for every request of the routes that name it.
+// Hot path: runs for every request of the routes that use this cluster specifier.
 import {
   type CompiledMatcher,
   compileMatcher,
@@ -15,7 +15,7 @@ const Config = Type.Object({
   }),
 });
 
-/** The cluster that a tree of matchers names; where none of them matches there is no cluster. */
+/** Chooses the cluster that a tree of matchers names; if none of them matches there is no cluster. */
 export default defineClusterSpecifier({
   name: "envoy.router.cluster_specifier_plugin.matcher",
   types: [`${SPACE}.MatcherClusterSpecifier`],

@@ -1,8 +1,8 @@
 import { defineHttpFilter, Type } from "@tsproxy/sdk";
 
 /**
- * A place in the chain that does nothing by itself: the matcher around it (`ExtensionWithMatcher`, see match_delegate) puts another
- * filter there for the streams that match.
+ * A placeholder in the filter chain that does nothing by itself: the matcher around it (`ExtensionWithMatcher`, see
+ * match_delegate) puts another filter in its place for the streams that match.
  */
 export default defineHttpFilter({
   name: "envoy.filters.http.composite",

@@ -28,7 +28,7 @@ const OVERFLOW = "DNS cache overflow";
 const PENDING_OVERFLOW = "DNS cache pending request overflow";
 const FAILURE = "DNS resolution failure";
 
-/** Holds a request back until the host that it names is known to its cluster, a dynamic_forward_proxy one. */
+/** Holds a request until its route's cluster, one of type dynamic_forward_proxy, has resolved the host that the request names. */
 class DynamicForwardProxy implements HttpFilter {
   readonly #cx: SetupContext;
   readonly #stream: HttpStream;
@@ -58,6 +58,7 @@ class DynamicForwardProxy implements HttpFilter {
   }
 }
 
+/** The local reply for an outcome of the resolution; undefined: the request goes on. */
 function answer(outcome: NameOutcome): Reply | undefined {
   if (typeof outcome === "object")
     return reply(503, {

@@ -1,15 +1,15 @@
 import { DER, Der, latin1Encode } from "@tsproxy/sdk";
 
-/** Of a certificate (RFC 5280 §4.1) what `Certificate` does not tell. Whoever sent it wrote it: what is broken reads as empty. */
+/** Fields of a certificate (RFC 5280 §4.1) that the SDK's `Certificate` lacks. A malformed certificate reads as empty. */
 export interface CertificateParts {
   /** Lower-case hex. */
   readonly serial: string;
-  /** Object identifiers of its extensions, in their order. */
+  /** Object identifiers of the extensions, in the certificate's order; at most EXTENSIONS_MAX. */
   readonly extensions: readonly string[];
   readonly der: Uint8Array;
 }
 
-/** As browsers have it, in every isolate. */
+/** A global of browsers that every isolate has too. */
 declare function atob(text: string): string;
 
 const NOTHING: CertificateParts = { serial: "", extensions: [], der: new Uint8Array(0) };
@@ -17,6 +17,7 @@ const EXTENSIONS_MAX = 64;
 /** TBSCertificate's extensions are its field [3]. */
 const EXTENSIONS = DER.CONTEXT + 3;
 
+/** Reads the first certificate of a PEM text. */
 export function partsOfPem(pem: string): CertificateParts {
   const base64 = /-----BEGIN CERTIFICATE-----([\w+/=\s]*)-----END/.exec(pem)?.[1];
   if (base64 === undefined) return NOTHING;

@@ -9,8 +9,9 @@ import {
 } from "@tsproxy/sdk/lua";
 import { type Run, waitFor } from "./run.ts";
 
-/** `importPublicKey()`: DER of a SubjectPublicKeyInfo; its bytes are what `verifySignature` takes. */
+/** What `importPublicKey()` returns. Its `get()` returns the SubjectPublicKeyInfo in DER, which `verifySignature` takes. */
 export class KeyData extends Userdata {
+  /** One char per byte; "": the key could not be read. */
   readonly der: string;
 
   constructor(metatable: LuaTable, der: string) {
@@ -23,7 +24,7 @@ export function keyKind(log: Log): LuaTable {
   return kind(log, KeyData, { get: (self) => (self.der === "" ? undefined : self.der) });
 }
 
-/** OIDs of the algorithms that are known here, as they stand in a SubjectPublicKeyInfo. */
+/** OIDs of the supported key algorithms, encoded as in a SubjectPublicKeyInfo. */
 const RSA = "\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01";
 const EC = "\x2a\x86\x48\xce\x3d\x02\x01";
 const CURVES: Readonly<Record<string, string>> = {
@@ -38,13 +39,13 @@ const HASHES: Readonly<Record<string, string>> = {
   sha512: "SHA-512",
 };
 
-/** A key that cannot be read is an empty one. */
+/** Makes a key object for the script; it is empty if `der` is not an RSA or EC key. */
 export function importKey(run: Run, der: string): KeyData {
   const isKnown = der[0] === "\x30" && (der.includes(RSA) || der.includes(EC));
   return new KeyData(run.script.tables.key, isKnown ? der : "");
 }
 
-/** `verifySignature(hash, key, signature, length, data, length)`: true, or false and why not. */
+/** `verifySignature(hash, key, signature, length, data, length)`: returns true and "", or false and the reason. */
 export function verifySignature(args: Args): unknown {
   const hash = textArgument(args, 1, "verifySignature");
   const der = textArgument(args, 2, "verifySignature");
@@ -90,7 +91,7 @@ async function verify(
   try {
     const { subtle } = crypto!;
     const key = await subtle.importKey("spki", latin1Encode(der), algorithm, false, ["verify"]);
-    // Web Crypto wants r and s side by side, everybody else sends DER.
+    // ECDSA: Web Crypto wants r and s concatenated, scripts have the usual DER.
     const bytes = isEc ? rawSignature(signature, curve ?? "P-256") : latin1Encode(signature);
     if (bytes !== undefined && (await subtle.verify(algorithm, key, bytes, latin1Encode(text))))
       return [true, ""];
@@ -100,9 +101,10 @@ async function verify(
   return [false, "Failed to verify digest. Error code: 0"];
 }
 
+/** Sizes in bytes of the curves' numbers. */
 const SIZES: Readonly<Record<string, number>> = { "P-256": 32, "P-384": 48, "P-521": 66 };
 
-/** SEQUENCE { r INTEGER, s INTEGER } as two numbers of the curve's size; undefined: it is no such thing. */
+/** Converts DER's SEQUENCE { r INTEGER, s INTEGER } to r and s, each padded to the curve's size; undefined: it is malformed. */
 function rawSignature(der: string, curve: string): Uint8Array | undefined {
   const numbers = new Der(latin1Encode(der)).next(DER.SEQUENCE);
   const size = SIZES[curve]!;

@@ -1,4 +1,4 @@
-// Hot path: one a stream (test/bench/cpu.ts lua).
+// Hot path: one filter per stream (test/bench/cpu.ts lua).
 import {
   type Chunk,
   ConfigError,
@@ -19,7 +19,7 @@ import { Config, RouteConfig } from "./config.ts";
 import { Run, type RunOwner } from "./run.ts";
 import { Script } from "./script.ts";
 
-/** A route's own: what takes the place of the default script, and what scripts find as `filterContext()`. */
+/** A route's config: which script replaces the default one, and what scripts read with `filterContext()`. */
 interface RouteSetup {
   readonly disabled: boolean;
   readonly name: string;
@@ -27,7 +27,7 @@ interface RouteSetup {
   readonly filterContext: unknown;
 }
 
-/** The hooks that a script needs: others are not there, and cost nothing. */
+/** The hooks that a script needs; a hook that is absent costs nothing. */
 type Hooks = Pick<
   HttpFilter,
   | "onRequestHeaders"
@@ -39,7 +39,7 @@ type Hooks = Pick<
   | "onEnd"
 >;
 
-/** One script on one stream: a run for each direction. Hooks are fields, for a class a script would be many shapes to look into. */
+/** One script on one stream, with a run for each direction. Hooks are fields: a class per script would slow down call sites. */
 class LuaFilter implements RunOwner {
   readonly onRequestHeaders: HttpFilter["onRequestHeaders"] | undefined;
   readonly onRequestBody: HttpFilter["onRequestBody"] | undefined;
@@ -71,7 +71,7 @@ class LuaFilter implements RunOwner {
     const { script } = this;
     this.#request = new Run(this, headers, false, endStream);
     const result = this.#request.begin(script.onRequest!);
-    // Nothing is left to do, so nothing crosses for it.
+    // The script has nothing left to do on this stream, so the sandbox need not be entered for it again.
     if (result === undefined && this.#request.isOver && script.onResponse === undefined)
       return done;
     return result;
@@ -99,7 +99,7 @@ class LuaFilter implements RunOwner {
   }
 }
 
-/** What a run may still wait for when its stream ends. */
+/** Methods that a run may still be waiting in when its stream ends: a script that names none of them needs no `onEnd`. */
 const WAITS = [
   "body",
   "bodyChunks",
@@ -111,6 +111,7 @@ const WAITS = [
 
 type Make = (stream: HttpStream, filterContext: unknown) => HttpFilter;
 
+/** Returns how to make the filter of a stream for this script. */
 function makerOf(script: Script): Make {
   const { prototype } = LuaFilter;
   const hooks: Hooks = {};
@@ -138,8 +139,8 @@ export default defineHttpFilter({
   aliases: ["envoy.lua"],
   types: ["envoy.extensions.filters.http.lua.v3.Lua"],
   placement: "sandbox",
-  // Ten thousand scripts may wait in a call at once, each for as long as it has asked for: a fetch ends by itself, and nothing else
-  // that a hook waits for takes long.
+  // Ten thousand scripts may wait in `httpCall` at once, each for up to its timeout of at most 600 s, after which the fetch ends
+  // by itself. Nothing else that a hook waits for takes long.
   sandbox: { disabledBy: "disabled", memoryMb: 128, pauseMs: 610_000 },
   config: Config,
   routeConfig: RouteConfig,
@@ -181,12 +182,12 @@ export default defineHttpFilter({
             : makeOf(route.script);
       return make === undefined ? NO_FILTER : make(stream, route.filterContext);
     };
-    // Without a script of its own the filter is there for those of routes, which may read anything.
+    // A filter without scripts of its own runs those of routes, which may read any part of a stream.
     return scripts.length === 0 ? create : Object.assign(create, { reads: partsOf(scripts) });
   },
 });
 
-/** What of a stream the methods give that scripts name. */
+/** Which parts of a stream a script reads with which methods. */
 const PARTS: readonly (readonly [method: string, parts: readonly StreamPart[]])[] = [
   ["streamInfo", ["info", "route", "metadata", "filterState", "downstreamConnection"]],
   ["metadata", ["route"]],

@@ -29,14 +29,14 @@ import {
 import { Answered, Run, waitFor } from "./run.ts";
 import { fromUtf8, StructData } from "./values.ts";
 
-/** Where metadata is looked for that is not under the config's name for the filter. */
+/** The name under which metadata is looked up if there is none under the filter's name in the config. */
 export const NAME = "envoy.filters.http.lua";
 
-/** As browsers have them, in every isolate. */
+/** Globals of browsers that every isolate has too. */
 declare function atob(text: string): string;
 declare function btoa(text: string): string;
 
-/** `handle:…`, as far as it is not headers, bodies or facts of their own. */
+/** Makes the metatable of `handle`. */
 export function handleKind(cx: SetupContext, log: Log): LuaTable {
   const methods: Readonly<Record<string, Method<Run>>> = {
     requestHeaders: (run) => run.requestHeadersData(),
@@ -113,14 +113,14 @@ export function handleKind(cx: SetupContext, log: Log): LuaTable {
   return kind(log, Run, methods, { headers: (run) => run.headersData() });
 }
 
-/** An address as authorities have it. One without a port is nobody's, but Envoy takes it. */
+/** Whether a text is an IP address with a port. Every upstream host has one, but Envoy accepts an address without it too. */
 function isAuthority(text: string): boolean {
   const [, ip4, ip6] = /^(?:([\d.]+)|\[([\da-f:.]+)\])(?::\d{1,5})?$/i.exec(text) ?? [];
   const ip = ip4 ?? ip6;
   return ip !== undefined && parseIp(ip) !== undefined;
 }
 
-/** Ends the script: nothing of it runs behind this. */
+/** `handle:respond()`: keeps the local reply in `run.answer` and ends the script. */
 function respond(run: Run, args: Args): never {
   if (run.isResponse) throw libraryError("respond not currently supported in the response path");
   if (run.headersGone)
@@ -141,6 +141,7 @@ const FRAMING = new Set(
   ),
 );
 
+/** `handle:httpCall()`: an asynchronous call returns nothing at once, any other suspends the script until the answer is there. */
 function httpCall(cx: SetupContext, run: Run, args: Args): unknown {
   const call = readCall(args);
   const answer = carryOut(cx, call);

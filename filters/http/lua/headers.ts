@@ -23,32 +23,34 @@ import {
   Userdata,
 } from "@tsproxy/sdk/lua";
 
-/** A run, as far as header blocks have to do with it. */
+/** What a header block needs of the run that hands it to the script. */
 interface BlockLender {
   readonly script: { readonly tables: { readonly headers: LuaTable } };
   readonly scope: Scope;
 }
+/** What a head needs of its run, to tell whether it may still be edited. */
 interface HeadOwner {
   readonly stream: HttpStream;
   readonly headersGone: boolean;
   headersEdited: boolean;
 }
 
-/** Framing and hop-by-hop fields are the codec's own: a filter in a sandbox cannot set them. */
+/** Framing and hop-by-hop fields, which belong to the codec: a filter in a sandbox cannot set them. */
 const FRAMING = new Set(
   "content-length transfer-encoding connection keep-alive proxy-connection te trailer upgrade".split(
     " ",
   ),
 );
+/** Those of them that a script cannot remove either. */
 const KEPT = new Set(["transfer-encoding", "connection", "upgrade"]);
 const TOKEN = /^[!#$%&'*+.^_`|~0-9a-z-]+$/;
 
-/** A name as scripts write it, looked at once. */
+/** A header name as a script spells it, with what follows from it. */
 interface Spelling {
   /** In lower case. */
   readonly text: string;
   readonly isPseudo: boolean;
-  /** Undefined: no header can be called so, or it is a pseudo header. */
+  /** Undefined: the text is not a valid header name, or is a pseudo header. */
   readonly name: HeaderName | undefined;
   readonly isFraming: boolean;
   readonly isKept: boolean;
@@ -58,7 +60,7 @@ const AUTHORITY: Spelling = spell(":authority");
 const spellings = new Map<string, Spelling>();
 const SPELLINGS_KEPT = 1024;
 
-/** Scripts name few headers, over and over. */
+/** Looks up a name. Results are kept, since scripts use the same few names over and over. */
 function spellingOf(written: string): Spelling {
   let found = spellings.get(written);
   if (found === undefined) {
@@ -74,11 +76,11 @@ function spell(text: string): Spelling {
   return { text, isPseudo, name, isFraming: FRAMING.has(text), isKept: KEPT.has(text) };
 }
 
-/** `headers()`, `trailers()`: one block, with the pseudo headers of its kind. */
+/** What `headers()` and `trailers()` return: one header block, with the pseudo headers of its kind. */
 export class HeadersData extends Userdata {
   readonly map: HeaderMap;
   readonly #isRequest: boolean;
-  /** Whose head it is; undefined: a block that may be edited as long as it is seen. */
+  /** The run whose head this is; undefined: trailers, or another run's head, which may be edited at any time. */
   readonly #owner: HeadOwner | undefined;
   iterating = false;
 
@@ -89,7 +91,7 @@ export class HeadersData extends Userdata {
     this.#owner = owner;
   }
 
-  /** Throws LuaError if it may not be edited: it has gone on, or the script is in the middle of it. */
+  /** Called before each edit. Throws LuaError if the head has been forwarded, or while the script iterates over the block. */
   beforeEdit(): void {
     if (this.iterating) throw libraryError("header map cannot be modified while iterating");
     const owner = this.#owner;
@@ -103,13 +105,14 @@ export class HeadersData extends Userdata {
     return this.#isRequest && spelling.text === "host" ? AUTHORITY : spelling;
   }
 
-  /** All values of a name. */
+  /** All values of a header. */
   values({ text, isPseudo, name }: Spelling): string[] {
     if (!isPseudo) return name === undefined ? [] : this.map.getAll(name);
     const value = pseudo(this.map, text);
     return value === undefined ? [] : [value];
   }
 
+  /** All values of a header, joined with commas; undefined: there is no such header. */
   get({ text, isPseudo, name }: Spelling): string | undefined {
     const { map } = this;
     if (name === undefined) return isPseudo ? pseudo(map, text) : undefined;
@@ -121,7 +124,7 @@ export class HeadersData extends Userdata {
     return values.length === 0 ? undefined : values.join();
   }
 
-  /** Of a pseudo header there is one, which a further value joins. */
+  /** Adds a line. A pseudo header has only one, so its value is extended after a comma. */
   add(spelling: Spelling, value: string): void {
     const { map } = this;
     if (spelling.isPseudo) {
@@ -151,13 +154,13 @@ export class HeadersData extends Userdata {
     if (name !== undefined && !isKept) this.map.remove(name);
   }
 
-  /** Of a response to HTTP/1; of anything else it means nothing. */
+  /** Sets the reason phrase of an HTTP/1 response; has no effect on other blocks. */
   setReason(text: string): void {
     if (this.#owner !== undefined && this.map instanceof ResponseHeaders)
       this.#owner.stream.filterState.set(WISH.REASON_PHRASE, text);
   }
 
-  /** In Envoy's order: pseudo headers, then the lines as they came. */
+  /** All lines in Envoy's order: pseudo headers, then the others as they came. */
   *entries(): Generator<readonly [string, string]> {
     const { map } = this;
     const isRequest = map instanceof RequestHeaders;
@@ -170,7 +173,7 @@ export class HeadersData extends Userdata {
   }
 }
 
-/** Whether one of the pairs has that name. */
+/** Whether `added`, names and values in turn, has that name. */
 function isIn(added: readonly string[], name: string): boolean {
   for (let k = 0; k < added.length; k += 2) if (added[k] === name) return true;
   return false;
@@ -195,7 +198,7 @@ function pseudo(map: HeaderMap, name: string): string | undefined {
   return undefined;
 }
 
-/** What the codecs could not write is refused here, where the script can see it. */
+/** Sets a pseudo header. Throws LuaError for a value that the codecs could not write. */
 function setPseudo(map: HeaderMap, name: string, value: string): void {
   if (map instanceof RequestHeaders) {
     switch (name) {
@@ -236,14 +239,14 @@ function setPseudo(map: HeaderMap, name: string, value: string): void {
   throw libraryError(`unknown header '${name}'`);
 }
 
-/** Undefined: the value is passed over. */
+/** The name under which a value may be set; undefined: the edit is ignored. Throws LuaError for an invalid name or value. */
 function settable({ text, name, isFraming }: Spelling, value: string): HeaderName | undefined {
   if (name === undefined) throw libraryError(`invalid header name '${text}'`);
   for (let k = 0; k < value.length; k++) {
     const code = value.charCodeAt(k);
     if ((code < 32 && code !== 9) || code === 127) throw libraryError("invalid header value");
   }
-  // Envoy would write them and break the message; the body's length is told by whoever frames it.
+  // Envoy would write framing fields and break the message; here only the codec, which frames the body, writes them.
   return isFraming && !(text === "te" && value === "trailers") ? undefined : name;
 }
 
@@ -280,7 +283,7 @@ export function headersKind(log: Log): LuaTable {
       },
     },
     {
-      // What is not there is no value at all, not nil: `tostring(headers:get("x"))` is an error then, as in Envoy.
+      // A missing header returns no value at all, rather than nil: `tostring(headers:get("x"))` is then an error, as in Envoy.
       get: (self, name, _value, count) =>
         self.get(self.spelling(textOf(name, 1, count, "get"))) ?? NONE,
       add: (self, name, value, count) => {

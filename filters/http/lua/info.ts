@@ -11,21 +11,21 @@ import {
 import { certificateKind, TlsData, tlsKind } from "./tls.ts";
 import { fromLua, fromUtf8, iterate, StructData, structKind, toLua, toUtf8 } from "./values.ts";
 
-/** Factories of filter state whose objects are a text and nothing else. */
+/** Filter state factories whose objects are plain texts. */
 const TEXTS: ReadonlySet<string> = new Set(["envoy.string", "envoy.hashable_string"]);
-/** What this listener filter finds stands in the metadata of the connection and in typed metadata (Envoy's TlvsMetadata). */
+/** What this listener filter finds is in the connection's metadata, and in typed metadata as well (Envoy's TlvsMetadata). */
 const PROXY_PROTOCOL = "envoy.filters.listener.proxy_protocol";
 
-/** Whoever hands things of a stream to a script. */
+/** What the userdata of this file need of the run that hands them to the script. */
 export interface Lender {
   readonly stream: HttpStream;
   readonly kinds: InfoKinds;
   readonly scope: Scope;
-  /** One object a key for as long as it is good. */
+  /** Returns the object kept under `key`; makes one if there is none or its scope is over. */
   kept<T extends Userdata>(key: string, make: () => T): T;
 }
 
-/** Things of a stream that scripts ask for; each is one userdata. */
+/** Base of the userdata through which scripts read parts of a stream. */
 class StreamData extends Userdata {
   readonly lender: Lender;
 
@@ -50,7 +50,7 @@ export class ConnectionMetadataData extends StreamData {
 export class ConnectionData extends StreamData {}
 export class RouteData extends StreamData {}
 export class VirtualHostData extends StreamData {}
-/** Metatables of one script, and the names that it goes by. */
+/** The metatables of one script, and its filter's name. */
 export interface InfoKinds {
   readonly info: LuaTable;
   readonly metadata: LuaTable;
@@ -63,11 +63,11 @@ export interface InfoKinds {
   readonly struct: LuaTable;
   readonly route: LuaTable;
   readonly virtualHost: LuaTable;
-  /** What the config calls the filter: under this name of `filter_metadata` scripts look. */
+  /** The filter's name in the config: scripts read the part of `filter_metadata` under this name. */
   readonly configName: string;
 }
 
-/** The part of `filter_metadata` under the first of these names that is there. */
+/** Returns the part of `filter_metadata` under the first of `names` that it has; an empty one if it has none of them. */
 export function metadataOf(
   { kinds, scope }: Lender,
   all: Readonly<Record<string, unknown>> | undefined,
@@ -108,7 +108,7 @@ export function infoKinds(log: Log, configName: string): InfoKinds {
       downstreamSslConnection: tlsOf,
       dynamicMetadata: ({ lender }) =>
         lender.kept("dynamicMetadata", () => new MetadataData(lender.kinds.metadata, lender)),
-      // No http filter here leaves typed metadata.
+      // No HTTP filter of tsproxy sets typed metadata.
       dynamicTypedMetadata: (_self, args) => {
         textArgument(args, 1, "dynamicTypedMetadata");
         return undefined;

@@ -32,20 +32,20 @@ import { HeadersData } from "./headers.ts";
 import type { InfoKinds } from "./info.ts";
 import type { Script } from "./script.ts";
 
-/** The script has answered the request: it is over. */
+/** Thrown by `respond()` to end the script. */
 export class Answered extends Stopped {
   constructor() {
     super("answered");
   }
 }
 
-/** What a script waits for. */
+/** What a suspended script waits for. */
 class BodyWait extends HostWait {}
 class ChunkWait extends HostWait {}
 class TrailersWait extends HostWait {}
 class PromiseWait extends HostWait {
   readonly promise: Promise<unknown>;
-  /** Envoy does it at once: what the script holds stays good. */
+  /** In Envoy this call does not suspend the script, so the objects that the script holds stay valid. */
   readonly isQuiet: boolean;
 
   constructor(promise: Promise<unknown>, isQuiet: boolean) {
@@ -62,12 +62,12 @@ function* waitOn(what: HostWait): Generator<unknown, unknown, unknown> {
   try {
     return yield what;
   } catch (error) {
-    // What failed elsewhere has no place in the script; here it is where the script waits.
+    // A LateError has no place in the script yet: put that of the waiting call before its message.
     throw error instanceof LateError ? runtimeError(String(error.value)) : error;
   }
 }
 
-/** Suspends the script until the host is done. `isQuiet`: in Envoy it would not be. */
+/** Suspends the script until the promise settles. `isQuiet`: Envoy would not suspend it here, so its objects stay valid. */
 export function waitFor(
   promise: Promise<unknown>,
   isQuiet = false,
@@ -75,7 +75,7 @@ export function waitFor(
   return waitOn(new PromiseWait(promise, isQuiet));
 }
 
-/** A body that `body()` waits for may have so many bytes, as a sandbox's chunk. */
+/** Most bytes of a body that `body()` waits for or `setBytes()` sets: as many as Envoy buffers by default. */
 const BODY_MAX = 1024 * 1024;
 function checkSize(size: number): void {
   if (size > BODY_MAX) throw refused(`setBytes() of more than ${BODY_MAX} bytes`);
@@ -83,11 +83,11 @@ function checkSize(size: number): void {
 const NO_BYTES = new Uint8Array(0);
 const CONTENT_LENGTH = headerName("content-length");
 
-/** What the runs of both directions have in common. */
+/** What the two runs of a stream have in common. */
 export interface RunOwner {
   readonly script: Script;
   readonly stream: HttpStream;
-  /** A route's own. */
+  /** `filter_context` of the route's config. */
   readonly filterContext: unknown;
 }
 
@@ -100,15 +100,15 @@ export interface RunOwner {
  *           ── httpCall() ──▶ promise ── settled ──▶ running        any error, respond(), the end of the function ──▶ over
  */
 export class Run extends Userdata {
-  /** Of everything that the script is handed: Envoy's objects survive no wait, and nothing survives its stream. */
+  /** Scope of all objects that the script is handed: as in Envoy it ends at each wait, and at the latest with the run. */
   declare scope: Scope;
   readonly owner: RunOwner;
   readonly isResponse: boolean;
   readonly #headers: HeaderMap;
-  /** What `respond()` has made. */
+  /** The local reply that `respond()` has made. */
   answer: Reply | undefined = undefined;
   headersEdited = false;
-  /** The head is no longer this filter's. */
+  /** The head has been forwarded and can no longer be edited. */
   headersGone = false;
   #isOver = false;
   #waiting: HostWait | undefined = undefined;
@@ -117,7 +117,7 @@ export class Run extends Userdata {
   #requestData: HeadersData | undefined = undefined;
   #kept: Map<string, Userdata> | undefined = undefined;
   #body: BufferData | undefined = undefined;
-  /** The body of a message that came without one. */
+  /** The body that `body(true)` has made for a message without one. */
   #added: Chunk | undefined = undefined;
   #bodySeen = false;
   #wholeBody = false;
@@ -173,7 +173,7 @@ export class Run extends Userdata {
       const trailers = this.#holdsTrailers;
       return hold({ body: "buffer", max: BODY_MAX, trailers });
     }
-    // Chunks of another length than they came with would not be what the head has told.
+    // `setBytes()` may change the length of chunks, and then content-length would be wrong.
     if (
       waiting === CHUNK &&
       this.script.state.names.has("setBytes") &&
@@ -214,7 +214,7 @@ export class Run extends Userdata {
     return this.answer;
   }
 
-  /** The head goes on. Where an edited request goes is chosen anew. */
+  /** Marks the head as forwarded; if the script has edited a request's head, its route is chosen anew. */
   #letGo(): void {
     if (this.headersGone) return;
     this.headersGone = true;
@@ -240,20 +240,20 @@ export class Run extends Userdata {
     return undefined;
   }
 
-  /** Whoever waits for the body and then for trailers may edit the head until these are there. */
+  /** Whether the head is held until the trailers: a script that may wait for them can edit the head until they arrive. */
   get #holdsTrailers(): boolean {
     return this.script.uses("trailers");
   }
 
-  /** The stream is gone: a script that still waits never goes on. */
+  /** Called when the stream ends: a script that still waits is never resumed. */
   end(): void {
     this.#over();
     this.#body = undefined;
   }
 
-  // ---- going on
+  // ---- waiting and resuming
 
-  /** Not `async`: thousands of runs may wait here. */
+  /** Resumes the script when the promise settles, then calls `goOn`. Not `async`, for memory: thousands of runs may wait here. */
   #settled<V extends Verdict | LastChunk>(
     { promise }: PromiseWait,
     goOn: () => V | PromiseLike<V>,
@@ -313,7 +313,7 @@ export class Run extends Userdata {
     return this.#headersData;
   }
 
-  /** The request's head, which a response's script sees as it is. */
+  /** `handle:requestHeaders()`: the request's head, which the response's run can read too. */
   requestHeadersData(): HeadersData {
     if (!this.isResponse) return this.headersData();
     if (this.#requestData?.scope !== this.scope)
@@ -321,7 +321,7 @@ export class Run extends Userdata {
     return this.#requestData;
   }
 
-  /** Envoy hands out one object a kind for as long as it is good. */
+  /** Returns the object kept under `key`; makes one if its scope is over. As in Envoy there is one object per kind at a time. */
   kept<T extends Userdata>(key: string, make: () => T): T {
     const kept = (this.#kept ??= new Map());
     const found = kept.get(key);
@@ -331,6 +331,7 @@ export class Run extends Userdata {
     return made;
   }
 
+  /** Makes an object that was kept across a wait valid in the current scope. */
   #lent<T extends Userdata>(data: T): T {
     data.scope = this.scope;
     return data;
@@ -351,7 +352,7 @@ export class Run extends Userdata {
     return waitOn(BODY);
   }
 
-  /** The whole body. As in Envoy, the head tells its length from when it is set, whatever the message came with. */
+  /** Wraps the whole body. As in Envoy, `setBytes()` sets content-length, even if the message came without one. */
   #wrap(chunk: Chunk): BufferData {
     return new BufferData(this.script.tables.body, chunk, (size) => {
       checkSize(size);

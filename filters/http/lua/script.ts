@@ -16,7 +16,7 @@ import { headersKind } from "./headers.ts";
 import { type InfoKinds, infoKinds } from "./info.ts";
 import { fromUtf8, toUtf8 } from "./values.ts";
 
-/** What all scripts of one filter count. */
+/** The counters that all scripts of one filter share. */
 export interface ScriptCounts {
   readonly errors: Counter;
   readonly executions: Counter;
@@ -25,11 +25,11 @@ export interface ScriptCounts {
 export interface ScriptOptions {
   readonly counts: ScriptCounts;
   readonly statPrefix: string;
-  /** Edits of a request make its route be chosen anew. */
+  /** Whether the route is chosen anew after the script has edited the request headers. */
   readonly clearsRoute: boolean;
 }
 
-/** One script of the config, loaded: a program of its own with its globals. Throws ConfigError if it cannot be. */
+/** One loaded script of the config, with globals of its own. The constructor throws ConfigError if the script does not load. */
 export class Script {
   readonly state: LuaState;
   readonly onRequest: LuaFunction | undefined;
@@ -87,12 +87,12 @@ export class Script {
     return undefined;
   }
 
-  /** Something in it may call a method of that name. */
+  /** Whether the script's source contains any of these names, so that it may call a method of that name. */
   uses(...names: readonly string[]): boolean {
     return names.some((name) => this.state.names.has(name));
   }
 
-  /** A run has failed. The stream goes on as the script has left it. */
+  /** Counts and logs the error of a failed run. The stream goes on as the script has left it. */
   failed(error: unknown): void {
     this.#errors.inc();
     this.#cx.log.error(`script log: ${messageOf(error)}`);

@@ -5,7 +5,7 @@ import type { InfoKinds, Lender } from "./info.ts";
 import { waitFor } from "./run.ts";
 import { toUtf8 } from "./values.ts";
 
-/** `connection():ssl()`, `streamInfo():downstreamSslConnection()`. */
+/** What `connection():ssl()` and `streamInfo():downstreamSslConnection()` return. */
 export class TlsData extends Userdata {
   readonly tls: TlsInfo;
   readonly kinds: InfoKinds;
@@ -17,7 +17,7 @@ export class TlsData extends Userdata {
   }
 }
 
-/** `parsedSubjectPeerCertificate()` */
+/** What `parsedSubjectPeerCertificate()` returns. */
 export class CertificateData extends Userdata {
   readonly certificate: Certificate;
 
@@ -30,7 +30,7 @@ export class CertificateData extends Userdata {
 export function certificateKind(log: Log): LuaTable {
   return kind(log, CertificateData, {
     commonName: ({ certificate }) => toUtf8(namesIn(certificate.subject, "CN").at(-1) ?? ""),
-    // RFC 2253 tells a name's parts in reverse.
+    // The subject is in RFC 2253's order, the reverse of the certificate's.
     organizationName: ({ certificate }) => list(namesIn(certificate.subject, "O").reverse()),
   });
 }
@@ -43,7 +43,7 @@ function list(values: readonly string[]): LuaTable {
   return table;
 }
 
-/** Parts of that type of a subject such as `CN=a,O=b`. */
+/** Values of one attribute type in a subject such as `CN=a,O=b`. */
 function namesIn(subject: string, type: string): string[] {
   const parts = subject.matchAll(/(?:^|[,+])\s*(\w+)=((?:\\.|[^,+\\])*)/g);
   return [...parts].filter((part) => part[1] === type).map((part) => unescaped(part[2]!));
@@ -93,7 +93,7 @@ export function tlsKind(log: Log): LuaTable {
 
 const seconds = (time: number): number => Math.floor(time / 1000);
 
-/** Whoever signed the peer's certificate, if the peer has sent it along. */
+/** PEM of the certificate that signed the peer's; "": the peer has not sent it. */
 const issuerOf = ({ peerChain }: TlsInfo): string => peerChain[1] ?? "";
 
 interface Digests {
@@ -112,7 +112,7 @@ function sha256(bytes: Uint8Array): unknown {
   );
 }
 
-/** Numbers of the suites that Envoy's library has, by OpenSSL's names (IANA's registry of TLS cipher suites). */
+/** IANA's numbers of the TLS cipher suites that BoringSSL, Envoy's library, has; keys are OpenSSL's names. */
 const CIPHERS: Readonly<Record<string, string>> = {
   TLS_AES_128_GCM_SHA256: "0x1301",
   TLS_AES_256_GCM_SHA384: "0x1302",

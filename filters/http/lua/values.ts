@@ -12,7 +12,7 @@ import {
   Userdata,
 } from "@tsproxy/sdk/lua";
 
-/** Bytes of a Lua text as a text of the config's, and back. */
+/** Converts a JavaScript text to a Lua text: its UTF-8 bytes, one char per byte. `fromUtf8` converts it back. */
 export const toUtf8 = (text: string): string => {
   const bytes = utf8Encode(text);
   return latin1Decode(bytes, 0, bytes.length);
@@ -24,7 +24,7 @@ export const fromUtf8 = (text: string): string => {
 
 const DEPTH_MAX = 32;
 
-/** A value of JSON as Lua has it. */
+/** Converts a JSON value to a Lua value; null becomes nil. */
 export function toLua(value: unknown): unknown {
   if (typeof value === "string") return toUtf8(value);
   if (typeof value === "number" || typeof value === "boolean") return value;
@@ -39,7 +39,7 @@ export function toLua(value: unknown): unknown {
   return table;
 }
 
-/** A Lua value as JSON: a table of numbers is a list. Throws LuaError, as Envoy does for what it cannot keep. */
+/** Converts a Lua value to JSON; a table with only the keys 1…n becomes a list. Throws LuaError for what Envoy refuses too. */
 export function fromLua(value: unknown, depth = 0): unknown {
   if (depth > DEPTH_MAX) throw libraryError("the value in dynamicMetadata is nested too deep");
   if (typeof value === "string") return fromUtf8(value);
@@ -66,7 +66,7 @@ export function fromLua(value: unknown, depth = 0): unknown {
   return made;
 }
 
-/** `pairs` over the entries of something: as in Envoy one traversal at a time, and no edits before its end. */
+/** The iterator of `pairs` over the entries of `owner`; as in Envoy, one traversal at a time and no edits before its end. */
 export function iterate(
   owner: { iterating: boolean },
   entries: Iterable<readonly [string, unknown]>,
@@ -83,7 +83,7 @@ export function iterate(
   };
 }
 
-/** Metadata of the config: `get(key)` and `pairs`. */
+/** Metadata or a filter context of the config, with `get(key)` and `pairs`. */
 export class StructData extends Userdata {
   iterating = false;
   readonly #values: Readonly<Record<string, unknown>>;

@@ -12,13 +12,13 @@ import {
 } from "@tsproxy/sdk";
 import { Config } from "./config.ts";
 
-/** The operation of core that takes what was recorded. */
+/** The operation of core that receives each recorded exchange. */
 const OPERATION = "core.recorded";
 
-/** One way of an exchange, as JSON. */
+/** One direction of an exchange, in the shape in which core gets it. */
 class Half {
   head: [string, string][] = [];
-  /** One char a byte. */
+  /** One char per byte. */
   body = "";
   cut = false;
   readonly #max: number;
@@ -34,7 +34,7 @@ class Half {
   }
 }
 
-/** Stands first in a chain: sees requests as they come, and responses as they go. */
+/** Records one exchange. Stands first in the filter chain: sees requests as clients send them, responses as clients get them. */
 class Recorder implements HttpFilter {
   readonly #stream: HttpStream;
   readonly #cx: SetupContext;
@@ -97,7 +97,7 @@ class Recorder implements HttpFilter {
       client: formatAddress(info.downstreamDirectAddress),
       listener: info.downstreamLocalAddress,
     };
-    // Nobody listens outside of `tsproxy filter dev`.
+    // Not awaited: `tsproxy filter dev` shows the exchange, and otherwise core ignores it.
     this.#cx.operation(OPERATION, told).catch(() => {});
   }
 }

@@ -1,8 +1,8 @@
 import { defineHttpFilter, Type } from "@tsproxy/sdk";
 
 /**
- * The end of a chain of upstream filters: what comes here goes to the host's connection, which is the router's to lend. The entry
- * says where that is; there is nothing for a filter to do.
+ * Marks the end of a chain of upstream filters, from where the router sends requests to the host's connection. The filter itself
+ * does nothing.
  */
 export default defineHttpFilter({
   name: "envoy.filters.http.upstream_codec",

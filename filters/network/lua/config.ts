@@ -1,7 +1,7 @@
 import { LuaSource, type Static, Type } from "@tsproxy/sdk";
 
 export const Config = Type.Object({
-  /** The script: Envoy's DataSource, or the text as such. */
+  /** The script: one of Envoy's DataSources, or its text as a plain string. */
   source_code: LuaSource(),
   stat_prefix: Type.String({ default: "" }),
 });

@@ -20,20 +20,20 @@ import {
 } from "@tsproxy/sdk/lua";
 import type { Script } from "./script.ts";
 
-/** Bytes on their way in either direction. */
+/** State of the bytes that one run of `onData` or `onWrite` is about. */
 export class BytesInHand {
-  /** The script wants no later filter to see them. */
+  /** The script has called `conn:drop()`: later filters do not get the bytes. */
   isDropped = false;
 }
 
-/** `conn`: a client's connection in the hands of a script. */
+/** `conn`: the downstream connection as a script sees it. */
 export class ConnectionData extends Userdata {
   readonly connection: DownstreamConnection;
   readonly script: Script;
   readonly chain: NetworkChain;
-  /** What the script keeps for this connection: it ends with it. */
+  /** `conn:data()`: a table in which the script keeps what it likes for as long as the connection lasts. */
   readonly data = new LuaTable();
-  /** What the function that runs now was called with; undefined: no bytes. */
+  /** The bytes that the running hook was called with; undefined: it is neither `onData` nor `onWrite`. */
   inHand: BytesInHand | undefined = undefined;
 
   constructor(script: Script, connection: DownstreamConnection, chain: NetworkChain) {
@@ -44,7 +44,7 @@ export class ConnectionData extends Userdata {
   }
 }
 
-/** Waits for a promise of the host; the script goes on with what it brings. */
+/** Yielded by a script that waits for a promise of the host; the script resumes with the promise's value or error. */
 export class PromiseWait extends HostWait {
   readonly promise: Promise<unknown>;
 
@@ -99,7 +99,7 @@ export function connectionKind(log: Log): LuaTable {
   });
 }
 
-/** What `onClose` is told. */
+/** The argument of `onClose`: the error if there was one, else "timeout" or the side that closed. */
 export function reasonOf({ by, error, timeout }: CloseEvent): string {
   if (error !== undefined) return error;
   return timeout ? "timeout" : by;

@@ -12,7 +12,7 @@ import { Config } from "./config.ts";
 import { BytesInHand, ConnectionData, PromiseWait, reasonOf } from "./connection.ts";
 import { Script } from "./script.ts";
 
-/** One connection of a script. What follows a function that waits follows its end; the two directions do not wait for each other. */
+/** A script on one connection. While a hook waits, later events of its direction wait for it; the other direction goes on. */
 class LuaFilter {
   readonly #script: Script;
   readonly #data: ConnectionData;
@@ -34,7 +34,7 @@ class LuaFilter {
   }
 
   #bytes(hook: LuaFunction, chunk: Chunk, endStream: boolean): undefined | Promise<Uint8Array> {
-    // Later filters get what is in here when the script is done; the bytes of the event end before that.
+    // A copy, since the event's memory is lent until this call returns. Later filters get what the script leaves in the copy.
     const copy = chunk.copy();
     const own = new Chunk(copy, 0, copy.length);
     const buffer = new BufferData(this.#script.tables.buffer, own);
@@ -52,7 +52,7 @@ class LuaFilter {
     this.#over = true;
   }
 
-  /** Undefined: it has ended. */
+  /** Calls a hook; undefined: it has ended, else a promise that resolves when it has. Errors are counted and logged. */
   #run(hook: LuaFunction, args: readonly unknown[], hand?: BytesInHand): undefined | Promise<void> {
     const script = this.#script;
     this.#data.inHand = hand;
@@ -92,7 +92,7 @@ class LuaFilter {
           (value) => ({ value }),
           (error) => ({ error }),
         );
-        // Nobody waits for a script whose connection is gone.
+        // The connection has closed: the script is not resumed.
         if (this.#over) return;
         this.#data.inHand = hand;
         state.enter();
@@ -111,7 +111,7 @@ class LuaFilter {
 
 const NOTHING = new Uint8Array(0);
 
-/** Only the hooks that the script needs are there: the others cost nothing. */
+/** Makes a filter class with `onClose` and the hooks that the script defines: a hook that is absent costs nothing. */
 function filterClass(script: Script): NetworkFilterFactory["create"] {
   class ScriptFilter extends LuaFilter {}
   const own = LuaFilter.prototype;

@@ -24,7 +24,7 @@ import { connectionKind } from "./connection.ts";
 const HOOKS = ["onNewConnection", "onData", "onWrite", "onClose"] as const;
 export type HookName = (typeof HOOKS)[number];
 
-/** The script of one filter, loaded. Throws ConfigError if it cannot be. */
+/** The loaded script of one filter. The constructor throws ConfigError if it does not load or defines no hook. */
 export class Script {
   readonly cx: SetupContext;
   readonly state: LuaState;
@@ -67,20 +67,20 @@ export class Script {
     this.hooks = found;
   }
 
-  /** A run begins. */
+  /** Called before each run of a hook: counts it and starts its time limit. */
   enter(): void {
     this.#executions.inc();
     this.state.enter();
   }
 
-  /** A run has failed; the connection goes on. */
+  /** Counts and logs the error of a failed run; the connection goes on. */
   failed(error: unknown): void {
     this.#errors.inc();
     this.cx.log.error(`script log: ${messageOf(error)}`);
   }
 }
 
-/** UTF-8, one char a byte. */
+/** Converts a text to its UTF-8 bytes, one char per byte. */
 function toBytes(text: string): string {
   const bytes = utf8Encode(text);
   return latin1Decode(bytes, 0, bytes.length);
