@@ -54,7 +54,7 @@ export function redirectRequest(
   headers.path = url.path;
   const from = stream.route?.name ?? "";
   stream.clearRoute();
-  const refused = refusal(policy, stream, from, tls && !toTls ? false : !(toTls && !tls), stats);
+  const refused = refusal(policy, stream, from, tls || !toTls, stats);
   if (refused) {
     before.restore();
     stream.clearRoute();
@@ -75,7 +75,7 @@ export function redirectRequest(
   return { dropsBody };
 }
 
-/** Whether the policy refuses the new route. `safe`: the scheme stays the same. */
+/** Whether the policy refuses the new route. `safe`: the redirect does not lead from HTTP to HTTPS (Envoy's safe_cross_scheme). */
 function refusal(
   policy: InternalRedirectPolicy,
   stream: HttpStream,

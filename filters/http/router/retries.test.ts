@@ -538,6 +538,21 @@ describe("an internal redirect", () => {
     expect(q.cx.stats.value("http.test.passthrough_internal_redirect_predicate")).toBe(1);
   });
 
+  it("leads from HTTPS to HTTP, and not back, where its predicate wants that", () => {
+    const type = "envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig";
+    const safe = { name: "p", typed_config: { "@type": type } };
+    const p = redirecting({ allow_cross_scheme_redirect: true, predicates: [safe] });
+    const c = p.connect().get("/a", "x-forwarded-proto: https");
+    p.up.last.respond(302, to("http://h.test/b"), "");
+    expect(p.up.last.path).toBe("/b");
+    p.up.last.respond(200, {}, "");
+    expect(c.status()).toBe(200);
+    c.get("/a");
+    p.up.last.respond(302, to("https://h.test/b"), "");
+    expect(c.status()).toBe(302);
+    expect(p.cx.stats.value("http.test.passthrough_internal_redirect_predicate")).toBe(1);
+  });
+
   it("waits for no request that is still coming", () => {
     const p = redirecting();
     const c = p.connect().send("POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 6\r\n\r\nabc");
