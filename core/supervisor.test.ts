@@ -149,7 +149,8 @@ test("a standby ends when the thread turns again", async () => {
       await until(() => isGone(".standby"));
       process.exit(0);
     }
-    fs.writeFileSync(RUNS + ".standby", String(process.pid));
+    fs.writeFileSync(RUNS + ".pid", String(process.pid));
+    fs.renameSync(RUNS + ".pid", RUNS + ".standby"); // it is killed as soon as that is there
     process.on("message", () => process.exit(7));`);
   expect(await supervisor.run()).toBe(0);
   expect(runs()).toBe(2);
