@@ -226,7 +226,7 @@ export class Watchdog {
     this.#entries = { watch: entry("watch"), unwatch: entry("unwatch"), run: entry("run") };
   }
 
-  /** `beat`: index of a word of `memory` that is odd while the isolate is inside a call and changes with each. Answers a key for `unwatch`. */
+  /** `beat`: index of a word of `memory` that is odd while a call is inside and changes with each. Answers a key for `unwatch`. */
   watch(
     target: { readonly handle: unknown },
     memory: SharedArrayBuffer,

@@ -159,7 +159,10 @@ export class Reload {
     return this.#generation;
   }
 
-  /** Puts the first generation into service. Packages that cannot be built are left out and reported. Throws a StartError if the config needs one of them, or is refused. */
+  /**
+   * Puts the first generation into service. Packages that cannot be built are left out and reported. Throws a StartError if the config
+   * needs one of them, or is refused.
+   */
   async start(): Promise<void> {
     this.#shipped = discoverShipped(this.#options.shippedRoot);
     this.#discover(true);

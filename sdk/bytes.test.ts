@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { base64Decode, copyBytes, wordsOf } from "./bytes.ts";
+import { base64Decode, copyBytes, latin1Encode, recentText, wordsOf } from "./bytes.ts";
 
 test("copies ranges of every size at every alignment, and nothing beside them", () => {
   const memory = new Uint8Array(new SharedArrayBuffer(1 << 18));
@@ -27,6 +27,16 @@ test("copies to the last byte of a memory", () => {
   for (let k = 1; k < 10; k++) memory[end - k] = k;
   copyBytes(memory, 16, memory, end - 9, 9);
   expect([...memory.subarray(16, 25)]).toEqual([9, 8, 7, 6, 5, 4, 3, 2, 1]);
+});
+
+test("decodes values that came before as well as those that share their place", () => {
+  // One end, middle and length: all of them fall into one place of the table.
+  const values = ["a", "b", "c"].map((first) => `${first}------- some value -------z`);
+  for (let round = 0; round < 40; round++)
+    for (const value of [...values, "short", "", "x".repeat(300)]) {
+      const bytes = latin1Encode(` ${value} `);
+      expect(recentText(bytes, 1, bytes.length - 1)).toBe(value);
+    }
 });
 
 test("reads base64 of both alphabets, padded or not, and nothing else", () => {

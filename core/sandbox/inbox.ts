@@ -49,7 +49,10 @@ export class Inbox {
       this.#backlog.push({ token: 0, block, rangeAt: 0, rangeSize: 0 });
   }
 
-  /** Adds a record of `size` bytes at `at`. Its range (of bytes) lies elsewhere in the same memory, or at its tail if the offset is 0. False: block and backlog are full. */
+  /**
+   * Adds a record of `size` bytes at `at`. Its range (of bytes) lies elsewhere in the same memory, or at the record's tail if its offset
+   * is 0. False: block and backlog are full.
+   */
   add(
     token: number,
     memory: Buffer,

@@ -164,6 +164,15 @@ describe("an exchange", () => {
     expect(c.status()).toBe(200);
   });
 
+  it("says 100 Continue before an answer of its own, and once", () => {
+    const p = proxy().start({ route_config: { virtual_hosts: [] } });
+    const c = p
+      .connect()
+      .send("POST / HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n");
+    const [, first, second, ...more] = c.take().split("HTTP/1.1 ");
+    expect([first, second?.slice(0, 3), more]).toEqual(["100 Continue\n\n", "404", []]);
+  });
+
   it("passes on what else a client expects", () => {
     const p = proxy().start();
     p.connect().send("GET / HTTP/1.1\r\nhost: h\r\nexpect: the worst\r\n\r\n");
