@@ -1,5 +1,5 @@
-import { describe, expect, it } from "vitest";
-import { QUIET, Rest } from "./garbage.ts";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { AfterReloads, COLLECT_AFTER_MS, QUIET, Rest } from "./garbage.ts";
 import { Isolate, Watchdog } from "./isolate.ts";
 
 describe("Rest", () => {
@@ -34,6 +34,30 @@ describe("Rest", () => {
       QUIET.seconds + 1,
       2 * QUIET.seconds + 2,
     ]);
+  });
+});
+
+describe("AfterReloads", () => {
+  beforeEach(() => void vi.useFakeTimers());
+  afterEach(() => void vi.useRealTimers());
+
+  /** Commits every `ms` milliseconds; tells after which of them garbage was collected. */
+  function collections(commits: number, ms: number): number[] {
+    const at: number[] = [];
+    let commit = 0;
+    const garbage = new AfterReloads(() => at.push(commit));
+    for (commit = 1; commit <= commits; commit++) {
+      garbage.onCommit();
+      vi.advanceTimersByTime(ms);
+    }
+    return at;
+  }
+
+  it("waits while saves follow each other, but not for ever", () => {
+    expect(collections(300, 100)).toEqual([128, 256]);
+  });
+  it("collects in the first pause once there is enough", () => {
+    expect(collections(70, COLLECT_AFTER_MS)).toEqual([32, 64]);
   });
 });
 

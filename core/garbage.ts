@@ -1,10 +1,34 @@
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 
-/** Garbage is collected after so many generations. Left to V8, their texts and modules grow to 15 MiB in each thread first. */
-export const COLLECT_EVERY = 32;
+/** Reloads after which garbage is worth a collection. Left to V8, their texts and modules grow to 15 MiB in each thread first. */
+const COLLECT_EVERY = 32;
+/** After so many, it is collected even while further reloads follow. */
+const COLLECT_AT_MOST = 128;
 /** How long after a commit: no start or reload waits for it. The first generation leaves 15 MiB in two threads. */
 export const COLLECT_AFTER_MS = 1_000;
+
+/** Tells when to collect what reloads have left: between two series of saves, since a save in mid-collection waits for 100 ms. */
+export class AfterReloads {
+  readonly #collect: () => void;
+  #reloads = 0;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(collect: () => void) {
+    this.#collect = collect;
+  }
+
+  onCommit(): void {
+    this.#reloads++;
+    clearTimeout(this.#timer);
+    if (this.#reloads < COLLECT_EVERY) return;
+    const wait = this.#reloads < COLLECT_AT_MOST ? COLLECT_AFTER_MS : 0;
+    this.#timer = setTimeout(() => {
+      this.#reloads = 0;
+      this.#collect();
+    }, wait).unref();
+  }
+}
 
 /**
  * `last-resort` also gives back free pages and compiled code, which halves the heap of a thread at rest. Code that is called again is

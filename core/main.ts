@@ -9,7 +9,7 @@ import { recordExchanges } from "./dev-events.ts";
 import { FileWriter } from "./file-writer.ts";
 import { type Change, Fleet, type FleetEvents } from "./fleet.ts";
 import { FleetLog } from "./fleet-log.ts";
-import { COLLECT_EVERY, collectGarbage } from "./garbage.ts";
+import { AfterReloads, collectGarbage } from "./garbage.ts";
 import { CERTIFICATES_TOPIC, HEALTH_TOPIC, NODE_TOPIC, RUNTIME_TOPIC } from "./inside/topics.ts";
 import { LineOrder } from "./line-order.ts";
 import { openLog } from "./log.ts";
@@ -68,6 +68,7 @@ const toldToServe = Promise.withResolvers<void>();
 /** Resolves once the first configuration is in service. */
 const started = Promise.withResolvers<void>();
 const describer = new Describer({ sdk, reader });
+const garbage = new AfterReloads(collectAll);
 const canary = new Canary({ prelude, node: () => node, sandboxed: "left out" });
 /** An operator has asked to fail health checks (admin's /healthcheck/fail). */
 let failing = false;
@@ -229,7 +230,7 @@ function servingThreads(): Serving {
       if (first !== undefined) canary.adopt({ ...first, config: next });
       first = undefined;
       await fleet.commit(generation);
-      if (generation % COLLECT_EVERY === 0) setImmediate(collectAll);
+      garbage.onCommit();
       if (next === live) return;
       server.onListeners(live!.listeners, next!.listeners);
       use(next!);

@@ -5,7 +5,7 @@ import { Boxes, SandboxCells, type ToldUse } from "./boxes.ts";
 import { Builtin } from "./builtin.ts";
 import { Crypto } from "./crypto.ts";
 import { type Family, resolveName } from "./dns.ts";
-import { COLLECT_AFTER_MS, COLLECT_EVERY, collectGarbage, Rest } from "./garbage.ts";
+import { AfterReloads, COLLECT_AFTER_MS, collectGarbage, Rest } from "./garbage.ts";
 import type { CryptoCall } from "./inside/crypto.ts";
 import { createRing } from "./inside/ring.ts";
 import { giveBack } from "./inside/shared-counts.ts";
@@ -88,6 +88,7 @@ class Worker {
   readonly #cells: SandboxCells;
   readonly #supply: Supply;
   readonly #watchdog: Watchdog;
+  readonly #garbage = new AfterReloads(() => this.#collectGarbage());
   #live: Live = { modules: new Map(), config: undefined };
   #before: Live | undefined = undefined;
   #committedAt = 0;
@@ -590,11 +591,8 @@ class Worker {
       if (!names.has(listenerOf(name))) void this.#sockets.unlisten(name);
     this.#sockets.poke();
     this.#post({ type: "committed", generation });
-    if (generation % COLLECT_EVERY === 1)
-      setTimeout(
-        () => (generation === 1 ? this.#rest() : this.#collectGarbage()),
-        COLLECT_AFTER_MS,
-      ).unref();
+    if (generation === 1) setTimeout(() => this.#rest(), COLLECT_AFTER_MS).unref();
+    else this.#garbage.onCommit();
   }
 
   /** Collects what reloads have left in the heaps of this thread. Compiled code stays. */
