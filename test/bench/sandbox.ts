@@ -1,6 +1,7 @@
 /**
- * What one dropped-in filter costs: it reads a request header and sets one on the request and the response. Everything but the
- * sockets and the builtin isolate is real: stubs, records, crossings, verdicts. Prints CPU of this thread per request.
+ * What dropped-in filters cost: each reads a request header and sets one on the request and the response. Measured are one, two and
+ * five places of one package, which are neighbours in one sandbox, and five packages with a sandbox each. Everything but the sockets
+ * and the builtin isolate is real: stubs, records, crossings, verdicts. Prints CPU of this thread and entries, per request.
  *
  *   node --no-node-snapshot --no-maglev --no-use-osr test/bench/sandbox.ts [requests]
  */
@@ -26,7 +27,7 @@ import type { SandboxIsolate } from "../../core/sandbox/isolate.ts";
 import { Sandbox } from "../../core/sandbox/sandbox.ts";
 import { Supply } from "../../core/sandbox/supply.ts";
 
-const requests = Number(process.argv[2] ?? 40_000);
+const requests = Number(process.argv[2] ?? 20_000);
 const HEAD =
   "GET /index.html?x=1 HTTP/1.1\r\nhost: www.example.com\r\nuser-agent: wrk/4.2\r\naccept: text/html,application/json\r\naccept-encoding: gzip, deflate\r\naccept-language: en\r\ncookie: session=0123456789abcdef0123456789abcdef\r\nx-request-id: 00000000-0000-4000-8000-000000000000\r\n";
 const RESPONSE =
@@ -62,8 +63,8 @@ const ports: ParkPorts & { inCrossing: boolean } = {
     arena += (size + 7) & ~7;
     return at;
   },
-  park: (_box, token, at, size) => void commands.push(token, at, size),
-  forget: (_box, token) => void commands.push(token, -1, 0),
+  park: (box, token, at, size) => void commands.push(box, token, at, size),
+  forget: (box, token) => void commands.push(box, token, -1, 0),
   again: () => {},
   malformed: (_box, reason) => {
     throw new Error(reason);
@@ -77,39 +78,50 @@ const ports: ParkPorts & { inCrossing: boolean } = {
 };
 const watchdog = new Watchdog();
 const table = new ParkTable(ports);
-let gate: [SandboxIsolate, Gate] | undefined;
 const image = new SandboxImage(await imageCode());
-const sandbox = new Sandbox({
-  package: "http/bench",
-  worker: 0,
-  node: { id: "", cluster: "" },
-  supply: new Supply(image),
-  watchdog,
-  module: { code: CODE, filename: "bench.js" },
-  memory: buffer,
-  place: (size) => {
-    const at = answers;
-    answers += (size + 7) & ~7;
-    return at;
-  },
-  onVerdict: (token, at, size) => void events.push(token, at, size),
-  onWork: () => {},
-  onGate: (isolate) => {
-    const parts = {
-      box: isolate.memory.box,
-      state: isolate.gate.buffer as SharedArrayBuffer,
-      beats: new SharedArrayBuffer(4),
-      insideAt: 0,
-      mark: 0,
-      run: isolate.entry as GateParts["run"],
-    };
-    gate = [isolate, new Gate(parts, table)];
-  },
-  onFault: (fault) => console.log(fault.reason),
-  onLog: () => {},
-  stats: { cells: new Float64Array(16), define: () => -1 },
-});
-await sandbox.prepare([{ id: 1, config: {}, place: "" }]);
+const supply = new Supply(image);
+const gates: (readonly [SandboxIsolate, Gate])[] = [];
+const PLACES = 5;
+
+async function build(box: number, uses: number): Promise<Sandbox> {
+  const sandbox = new Sandbox({
+    package: `http/bench${box}`,
+    worker: 0,
+    node: { id: "", cluster: "" },
+    supply,
+    watchdog,
+    module: { code: CODE, filename: "bench.js" },
+    memory: buffer,
+    place: (size) => {
+      const at = answers;
+      answers += (size + 7) & ~7;
+      return at;
+    },
+    onVerdict: (token, at, size) => void events.push(token, at, size),
+    onWork: () => {},
+    onGate: (isolate) => {
+      const parts = {
+        box: isolate.memory.box,
+        state: isolate.gate.buffer as SharedArrayBuffer,
+        beats: new SharedArrayBuffer(4),
+        insideAt: 0,
+        mark: 0,
+        run: isolate.entry as GateParts["run"],
+      };
+      gates[box] = [isolate, new Gate(parts, table)];
+    },
+    onFault: (fault) => console.log(fault.reason),
+    onLog: () => {},
+    stats: { cells: new Float64Array(16), define: () => -1 },
+  });
+  const places = Array.from({ length: uses }, (_, k) => ({ id: k + 1, config: {}, place: "" }));
+  await sandbox.prepare(places);
+  return sandbox;
+}
+
+/** The first has all places of one package; each of the others is a package of its own. */
+const sandboxes: Sandbox[] = [];
+for (let box = 0; box < PLACES; box++) sandboxes.push(await build(box, box === 0 ? PLACES : 1));
 
 /** What comes to the chain in one crossing. */
 function crossing(events: () => void): void {
@@ -126,12 +138,13 @@ function flush(): void {
     for (let k = 0; k < events.length; k += 3)
       table.onVerdict(events[k]!, events[k + 1]!, events[k + 2]!);
     events.length = 0;
-    for (let k = 0; k < commands.length; k += 3) {
-      if (commands[k + 1] === -1) sandbox.forget(commands[k]!);
-      else sandbox.park(commands[k]!, commands[k + 1]!, commands[k + 2]!);
+    for (let k = 0; k < commands.length; k += 4) {
+      const sandbox = sandboxes[commands[k]!]!;
+      if (commands[k + 2] === -1) sandbox.forget(commands[k + 1]!);
+      else sandbox.park(commands[k + 1]!, commands[k + 2]!, commands[k + 3]!);
     }
     commands.length = 0;
-    if (sandbox.wantsEntry()) sandbox.enter();
+    for (const sandbox of sandboxes) if (sandbox.wantsEntry()) sandbox.enter();
   } while (events.length > 0);
   arena = ARENA;
   answers = ANSWERS;
@@ -169,9 +182,11 @@ class Slot {
   readonly request = new RequestHeaders();
   readonly response = new ResponseHeaders();
   readonly stream = { request: this.request } as unknown as HttpStream;
-  filter: HttpFilter | undefined = undefined;
+  filters: readonly HttpFilter[] = [];
   passed = 0;
-  readonly #onSettled = (): void => void this.passed++;
+  #at = 0;
+  readonly #onAsked = (): void => this.#askOn();
+  readonly #onAnswered = (): void => this.#answerOn();
 
   fill(map: RequestHeaders | ResponseHeaders, model: RequestHeaders | ResponseHeaders): void {
     map.reset();
@@ -187,76 +202,116 @@ class Slot {
       map.pathEnd = model.pathEnd;
     }
   }
-  ask(factory: HttpFilterFactory): void {
+  ask(chain: Chain): void {
     this.fill(this.request, requestModel);
-    this.filter = factory(this.stream);
-    const result = this.filter.onRequestHeaders?.(this.request, true);
-    if (result !== undefined && "then" in result) result.then(this.#onSettled);
-    else this.passed++;
+    const filters = chain.map((factory) => factory(this.stream));
+    for (let k = 1; k < filters.length; k++) filters[k - 1]!.meets?.(filters[k]!);
+    this.filters = filters;
+    this.#at = 0;
+    this.#askOn();
+  }
+  #askOn(): void {
+    while (this.#at < this.filters.length) {
+      const result = this.filters[this.#at++]!.onRequestHeaders?.(this.request, true);
+      if (result !== undefined && "then" in result) return void result.then(this.#onAsked);
+    }
+    this.passed++;
   }
   answer(): void {
     this.fill(this.response, responseModel);
     this.response.status = 200;
-    const result = this.filter!.onResponseHeaders?.(this.response, true);
-    if (result !== undefined && "then" in result) result.then(this.#onSettled);
-    else this.passed++;
+    this.#answerOn();
+  }
+  #answerOn(): void {
+    while (this.#at > 0) {
+      const result = this.filters[--this.#at]!.onResponseHeaders?.(this.response, true);
+      if (result !== undefined && "then" in result) return void result.then(this.#onAnswered);
+    }
+    this.passed++;
   }
 }
 
-function round(slots: readonly Slot[], factory: HttpFilterFactory): void {
+type Chain = readonly HttpFilterFactory[];
+
+function round(slots: readonly Slot[], chain: Chain): void {
   crossing(() => {
-    for (const slot of slots) slot.ask(factory);
+    for (const slot of slots) {
+      slot.ask(chain);
+      table.relieveGates();
+    }
   });
   crossing(() => {
-    for (const slot of slots) slot.answer();
+    for (const slot of slots) {
+      slot.answer();
+      table.relieveGates();
+    }
   });
-  for (const slot of slots) slot.filter!.onEnd?.();
+  for (const slot of slots) for (const filter of slot.filters) filter.onEnd?.();
 }
 
-const nothing: HttpFilterFactory = () => ({});
-const parkedFactory = parkedHttpFactory({ box: 0, use: 1, hooks: sandbox.hooks }, table);
+const stub = (box: number, use: number): HttpFilterFactory =>
+  parkedHttpFactory({ box, use, hooks: sandboxes[box]!.hooks }, table);
+const places = Array.from({ length: PLACES }, (_, k) => stub(0, k + 1));
+const CHAINS: readonly (readonly [name: string, chain: Chain])[] = [
+  ["one filter", places.slice(0, 1)],
+  ["two of one package", places.slice(0, 2)],
+  ["five of one package", places],
+  ["five packages", Array.from({ length: PLACES }, (_, box) => stub(box, 1))],
+];
 
-function measure(name: string, batch: number, factory: HttpFilterFactory): number {
+const entries = (): number => sandboxes.reduce((sum, { counts }) => sum + counts.entries, 0);
+
+/** CPU of one request in µs, and entries into sandboxes. */
+function measure(
+  name: string,
+  batch: number,
+  chain: Chain,
+): readonly [us: number, entered: number] {
   const slots = Array.from({ length: batch }, () => new Slot());
   const rounds = Math.ceil(requests / batch);
+  for (const sandbox of sandboxes) sandbox.wantsEntry();
+  const enteredBefore = entries();
   const before = process.threadCpuUsage();
-  for (let k = 0; k < rounds; k++) round(slots, factory);
+  for (let k = 0; k < rounds; k++) round(slots, chain);
   const { user, system } = process.threadCpuUsage(before);
+  for (const sandbox of sandboxes) sandbox.wantsEntry();
   const passed = slots.reduce((sum, slot) => sum + slot.passed, 0);
   if (passed !== rounds * batch * 2)
-    throw new Error(`${name}: ${passed} hooks settled of ${rounds * batch * 2}`);
-  return (user + system) / (rounds * batch);
+    throw new Error(`${name}: ${passed} heads came through of ${rounds * batch * 2}`);
+  const all = rounds * batch;
+  return [(user + system) / all, (entries() - enteredBefore) / all];
 }
 
-/** The least of three: neighbours on the machine only ever add. */
-const least = (name: string, batch: number, factory: HttpFilterFactory): number =>
-  Math.min(...[1, 2, 3].map(() => measure(name, batch, factory)));
+/** The least of five: neighbours on the machine only ever add. */
+function least(name: string, batch: number, chain: Chain): readonly [us: number, entered: number] {
+  const runs = Array.from({ length: 5 }, () => measure(name, batch, chain));
+  return [Math.min(...runs.map(([us]) => us)), runs[0]![1]];
+}
 
 function compare(way: string): void {
-  measure("warm-up", 16, nothing);
-  measure("warm-up", 16, parkedFactory);
-  for (const batch of [1, 4, 16, 64]) {
-    const base = least("base", batch, nothing);
-    const parked = least(way, batch, parkedFactory);
-    console.log(
-      `${way}, ${String(batch).padStart(2)} streams a crossing: +${(parked - base).toFixed(2)} µs a request (loop alone ${base.toFixed(2)})`,
-    );
+  for (const [name, chain] of CHAINS) {
+    measure("warm-up", 16, []);
+    measure("warm-up", 16, chain);
+    for (const batch of [1, 4, 16, 64]) {
+      const [base] = least("base", batch, []);
+      const [us, entered] = least(name, batch, chain);
+      console.log(
+        `${way}, ${name}, ${String(batch).padStart(2)} streams a crossing: +${(us - base).toFixed(2)} µs a request in ${entered.toFixed(2)} entries (loop alone ${base.toFixed(2)})`,
+      );
+    }
   }
 }
 compare("through core");
-const [isolate, ownGate] = gate!;
-table.setGate(0, ownGate);
-isolate.gate[GATE.OPEN] = 1;
+for (const [box, [isolate, gate]] of gates.entries()) {
+  table.setGate(box, gate);
+  isolate.gate[GATE.OPEN] = 1;
+}
 compare("by the gate");
 console.log(
   "faults",
-  sandbox.counts.faults,
-  "entries",
-  sandbox.counts.entries,
-  "records",
-  sandbox.counts.records,
+  sandboxes.reduce((sum, { counts }) => sum + counts.faults, 0),
 );
-sandbox.dispose();
+for (const sandbox of sandboxes) sandbox.dispose();
 await watchdog.stop();
 // isolated-vm breaks a process that ends in the middle of a collection.
 collectGarbage();
