@@ -15,6 +15,9 @@ import { noFilters, refuse, shortPath } from "./problem.ts";
 import type { PackageInfo } from "./protocol.ts";
 import { Supervisor } from "./supervisor.ts";
 
+/** How long connections may take to finish on code that has been replaced. */
+const DRAIN_MS = 1_000;
+
 export interface FilterDevOptions {
   /** The one filter of the generated chain; undefined: all that are found. */
   readonly name: string | undefined;
@@ -74,6 +77,7 @@ class Dev {
       onLine: (line) => this.#onLine(line),
       onOutput: (line) => this.#report.text(line),
       onDev: (event) => this.#onEvent(event),
+      drainTimeMs: DRAIN_MS,
     });
     for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const)
       process.on(signal, () => supervisor.signal(signal));
@@ -95,7 +99,7 @@ class Dev {
       strict: false,
       fileFlushIntervalMsec: 200,
       allowUnknown: false,
-      drainTimeMs: 1_000,
+      drainTimeMs: DRAIN_MS,
       parentShutdownMs: 1_000,
       adminAddressPath: "",
       addressFamily: "v4",

@@ -52,6 +52,9 @@ export class ProxyProcess {
   /** The silent thread, and the sandboxed package that it is inside. */
   #hung: { readonly who: string; readonly guilty: string | undefined } | undefined;
   readonly ended: Promise<End>;
+  /** Settles with its end, or, if that comes first, when it is told to retire. */
+  readonly over: Promise<End | "retired">;
+  #onRetired!: (how: "retired") => void;
 
   constructor({ main, args, onLine, onOutput, ...program }: ProxyProgram, events: ProxyEvents) {
     const { execPath = process.execPath, execArgv } = program;
@@ -78,6 +81,10 @@ export class ProxyProcess {
     });
     this.#listen(events);
     this.ended = this.#end();
+    const retired = new Promise<"retired">((resolve) => {
+      this.#onRetired = resolve;
+    });
+    this.over = Promise.race([this.ended, retired]);
   }
 
   #listen(events: ProxyEvents): void {
@@ -124,6 +131,15 @@ export class ProxyProcess {
 
   signal(signal: NodeJS.Signals): void {
     this.#child.kill(signal);
+  }
+
+  /** Another process serves in its place: it finishes its connections, and is killed if it has not ended `graceMs` after `ms`. */
+  retire(ms: number, graceMs: number): void {
+    this.send({ type: "retire", ms });
+    const timer = setTimeout(() => this.kill(), ms + graceMs);
+    timer.unref();
+    void this.ended.then(() => clearTimeout(timer));
+    this.#onRetired("retired");
   }
 
   #killed = false;

@@ -31,7 +31,9 @@ function supervise(code: string) {
     args: (quarantined, standby) => [quarantined.join(), standby ? "standby" : ""],
     execArgv: [],
     log: (message) => log.push(message),
+    onDev: () => fs.writeFileSync(`${runs}.heard`, ""),
     backOffMs,
+    drainTimeMs: 60_000,
   });
   return { supervisor, log, runs: () => fs.readFileSync(runs, "utf8").length };
 }
@@ -155,6 +157,42 @@ test("a standby ends when the thread turns again", async () => {
   expect(await supervisor.run()).toBe(0);
   expect(runs()).toBe(2);
   expect(log).toEqual([]);
+});
+
+test("a process that recovers while its standby begins to serve finishes its connections", async () => {
+  const { supervisor, log, runs } = supervise(`${PROCESSES}
+    if (run === 1) {
+      process.on("message", async ({ type }) => {
+        if (type !== "retire") return;
+        tell("stopping");
+        await until(() => fs.existsSync(RUNS + ".crashed")); // a connection goes on all this time
+        fs.writeFileSync(RUNS + ".drained", "");
+        process.exit(0);
+      });
+      serve(5);
+      await until(() => fs.existsSync(RUNS + ".told"));
+      beat(2);
+      tell("dev");
+    } else if (run === 2) {
+      process.on("message", async ({ type }) => {
+        if (type !== "serve") return;
+        fs.writeFileSync(RUNS + ".told", "");
+        await until(() => fs.existsSync(RUNS + ".heard")); // the supervisor knows that the first process has recovered
+        ${READY}
+        fs.writeFileSync(RUNS + ".crashed", "");
+        await until(() => fs.existsSync(RUNS + ".drained"));
+        process.exit(5);
+      });
+      tell("prepared");
+    } else {
+      ${READY}
+      process.disconnect();
+    }`);
+  expect(await supervisor.run()).toBe(0);
+  expect(runs()).toBe(3);
+  expect(log).toHaveLength(2);
+  expect(log[0]).toMatch(/silent for too long inside the filter http\/bad; another one serves/);
+  expect(log[1]).toMatch(/ended with code 5; starting it again/);
 });
 
 test("passes a signal on and ends with what the proxy answers", async () => {

@@ -24,6 +24,8 @@ export interface SupervisorOptions extends Omit<ProxyProgram, "args"> {
   readonly onDev?: (event: DevEvent) => void;
   /** Milliseconds. Only tests set it. */
   readonly backOffMs?: { readonly first: number; readonly most: number };
+  /** How long a process may take to finish its connections once a standby serves in its place. */
+  readonly drainTimeMs: number;
 }
 
 /** Runs the proxy under a supervisor, in the place of a predecessor if `takeover` is set. Answers the exit code. */
@@ -44,6 +46,7 @@ export async function superviseProxy(
     ],
     execPath: node,
     execArgv: flags,
+    drainTimeMs: options.drainTimeMs,
     log: (message) => log.error(message),
     onFirstReady: () => void replace(),
   });
@@ -121,6 +124,8 @@ interface Standby {
   readonly guilty: string;
   /** It was told to serve: it takes the other process's place even if that one recovers. */
   isToServe: boolean;
+  /** The other process has recovered since: it need not be killed, and may finish its connections. */
+  isRelieved: boolean;
 }
 
 /**
@@ -134,13 +139,17 @@ interface Standby {
  * refused.
  *
  *   serving ──suspicion──> standby is started ──prepared──> is told to serve ──ready──> the hanging process is killed
- *                             └─the thread goes on: the standby is killed       (or it was killed before, as it hung)
+ *                             │                                │                          (or it was killed before, as it hung)
+ *                             └─the thread goes on:            └─the thread goes on ──ready──> the process finishes its connections
+ *                               the standby is killed
  */
 export class Supervisor {
   readonly #options: SupervisorOptions;
   readonly #crashes: number[] = [];
   #proxy: ProxyProcess | undefined;
   #standby: Standby | undefined;
+  /** Processes that finish their connections while another one serves. */
+  readonly #retired = new Set<ProxyProcess>();
   #stopAsked = false;
   #wakeUp: (() => void) | undefined;
   #wasReady = false;
@@ -161,8 +170,13 @@ export class Supervisor {
     for (;;) {
       const started = performance.now();
       this.#proxy ??= this.#start();
-      const { code, reason, guilty } = await this.#proxy.ended;
+      const end = await this.#proxy.over;
       this.#proxy = undefined;
+      if (end === "retired") {
+        this.#proxy = this.#succeed();
+        continue;
+      }
+      const { code, reason, guilty } = end;
       if (code === 0 || this.#stopAsked || !this.#wasReady) {
         this.#dropStandby();
         return code ?? (this.#stopAsked ? 0 : 1);
@@ -200,6 +214,7 @@ export class Supervisor {
       setTimeout(() => this.#proxy?.signal("SIGKILL"), END_MS).unref();
     }
     this.#proxy?.signal(signal);
+    for (const proxy of this.#retired) proxy.signal(signal);
   }
 
   send(message: ToProxy): void {
@@ -221,7 +236,7 @@ export class Supervisor {
         onReady: () => this.#onReady(proxy),
         onPrepared: () => this.#onPrepared(proxy),
         onStopping: () => {
-          this.#stopAsked = true;
+          if (!this.#retired.has(proxy)) this.#stopAsked = true;
         },
         onDev: (event) => this.#options.onDev?.(event),
         onSuspicion: (guilty) => this.#onSuspicion(proxy, guilty),
@@ -234,15 +249,21 @@ export class Supervisor {
   #onReady(proxy: ProxyProcess): void {
     if (!this.#wasReady) this.#options.onFirstReady?.();
     this.#wasReady = true;
-    if (proxy === this.#standby?.proxy) this.#proxy?.kill();
+    if (proxy !== this.#standby?.proxy) return;
+    if (this.#standby.isRelieved) this.#retire();
+    else this.#proxy?.kill();
   }
 
   // ---- the standby
 
   #onSuspicion(proxy: ProxyProcess, guilty: string): void {
-    if (proxy !== this.#proxy || this.#standby !== undefined || this.#stopAsked) return;
+    if (proxy !== this.#proxy || this.#stopAsked) return;
+    if (this.#standby !== undefined) {
+      this.#standby.isRelieved = false;
+      return;
+    }
     proxy.send({ type: "keep_builds" });
-    const standby = { proxy: this.#start(guilty), guilty, isToServe: false };
+    const standby = { proxy: this.#start(guilty), guilty, isToServe: false, isRelieved: false };
     this.#standby = standby;
     void standby.proxy.ended.then(() => {
       if (this.#standby === standby) this.#standby = undefined;
@@ -255,7 +276,29 @@ export class Supervisor {
   }
 
   #onRelief(proxy: ProxyProcess): void {
-    if (proxy === this.#proxy && this.#standby?.isToServe === false) this.#dropStandby();
+    if (proxy !== this.#proxy || this.#standby === undefined) return;
+    if (this.#standby.isToServe) this.#standby.isRelieved = true;
+    else this.#dropStandby();
+  }
+
+  /** The standby serves, and the process that it was started for has recovered. */
+  #retire(): void {
+    const proxy = this.#proxy;
+    if (proxy === undefined) return;
+    this.#retired.add(proxy);
+    void proxy.ended.then(() => this.#retired.delete(proxy));
+    proxy.retire(this.#options.drainTimeMs, END_MS);
+  }
+
+  /** The standby that serves in the place of a retired process. */
+  #succeed(): ProxyProcess | undefined {
+    const guilty = this.#standby?.guilty;
+    if (guilty === undefined) return undefined;
+    this.#quarantined.add(guilty);
+    this.#options.log(
+      `the proxy was silent for too long inside the filter ${guilty}; another one serves, and the filter's failure policy answers until its code is another one; the one before finishes its connections`,
+    );
+    return this.#takeStandby(guilty);
   }
 
   #takeStandby(guilty: string): ProxyProcess | undefined {
