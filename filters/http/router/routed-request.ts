@@ -4,17 +4,14 @@ import {
   type Chunk,
   type Cluster,
   type Connection,
-  type DirectResponseAction,
   type HeaderMap,
   type Host,
   type HttpFilter,
   type HttpStream,
   headerName,
-  httpStatusOfGrpc,
   isGrpcRequest,
   overrideHostOf,
   type PoolFailure,
-  type RedirectAction,
   type Reply,
   type RequestEncoder,
   type RequestHeaders,
@@ -23,22 +20,35 @@ import {
   type Route,
   type RouteAction,
   type RoutePolicies,
-  reply,
-  setGrpcTimeout,
   type Timer,
   type TrackedStats,
   WISH,
 } from "@tsproxy/sdk";
-import { Attempt, type AttemptOwner } from "./attempt.ts";
+import type { Attempt, AttemptOwner } from "./attempt.ts";
+import { Attempts } from "./attempts.ts";
+import { hasOutcome, judgedStatus, wentWell } from "./grpc-outcome.ts";
 import { redirectRequest } from "./internal-redirect.ts";
 import { KeptBody } from "./kept-body.ts";
+import {
+  badHeaderReply,
+  directReply,
+  dropReply,
+  maintenanceReply,
+  NO_ROUTE,
+  noClusterReply,
+  streamDurationReply,
+  TOO_LARGE,
+  TOO_LARGE_TO_RETRY,
+  timeoutReply,
+  withoutBody,
+} from "./local-replies.ts";
 import { MirrorPlan } from "./mirror.ts";
+import { RequestCharges } from "./request-charges.ts";
 import { RequestContext } from "./request-context.ts";
 import { RetryState, type RetryVerdict } from "./retry-state.ts";
 import type { Router } from "./router.ts";
-import type { Answered, ClusterCharges, VirtualCharges } from "./stats.ts";
 import { badSteering, isSteeredByFilter, type Steering, takeSteering } from "./steering.ts";
-import { expectedMs, finalTimeouts, type Timeouts } from "./timeouts.ts";
+import { Timeouts } from "./timeouts.ts";
 import { percentOf, TrackedAttempt } from "./tracked-attempt.ts";
 import { UpstreamChain } from "./upstream-chain.ts";
 import {
@@ -49,7 +59,8 @@ import {
   ofPool,
   type UpstreamFailure,
 } from "./upstream-failure.ts";
-import { LoggedAttempt, noteConnecting } from "./upstream-log.ts";
+import { noteUpstream } from "./upstream-info.ts";
+import { LoggedAttempt } from "./upstream-log.ts";
 import { WireSum } from "./wire-sum.ts";
 
 const UPGRADE = headerName("upgrade");
@@ -63,32 +74,12 @@ const ATTEMPT_COUNT = headerName("x-envoy-attempt-count");
 const TIMEOUT_RETRY = headerName("x-envoy-is-timeout-retry");
 const CANARY = headerName("x-envoy-upstream-canary");
 const LOCATION = headerName("location");
-const GRPC_STATUS = headerName("grpc-status");
 
-const NO_ROUTE = reply(404, { flags: ["NR"], details: "route_not_found" });
-const TOO_LARGE = reply(413, {
-  body: "Payload Too Large",
-  details: "request_payload_too_large",
-});
-const TOO_LARGE_TO_RETRY = reply(507, {
-  body: "exceeded request buffer limit while retrying upstream",
-  details: "request_payload_exceeded_retry_buffer_limit",
-});
 /** Bytes of body that are kept before there is a connection. Reading is paused at once, so only what was on its way comes. */
 const KEPT_LIMIT = 1024 * 1024;
 const NOTHING_TO_CHOOSE_BY: BalancerContext = {};
 const FROM_HTTP2: BalancerContext = { downstreamProtocol: "HTTP/2" };
-const MAINTENANCE = reply(503, {
-  body: "maintenance mode",
-  flags: ["UO"],
-  details: "maintenance_mode",
-});
 const EMPTY = new Uint8Array(0);
-const NOBODY_ELSE: readonly VirtualCharges[] = [];
-const NO_ATTEMPTS: readonly Attempt[] = [];
-/** The longest timer: milliseconds in 31 bits, nearly 25 days. */
-const LONGEST_MS = 0x7fff_ffff;
-
 /**
  * One request: where it goes, and what comes back.
  *
@@ -99,32 +90,21 @@ const LONGEST_MS = 0x7fff_ffff;
  *
  * Only hedging has several attempts in progress: the first response that is not retried wins, and the others are given up.
  */
-export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
+export class RoutedRequest implements HttpFilter, AttemptOwner {
   readonly #router: Router;
   readonly #timer: Timer;
-  /** The attempt begun last, or the one whose response is passed on. */
-  #attempt: Attempt;
-  /** Attempts begun before `#attempt` that have not answered yet (hedging). */
-  #earlier: readonly Attempt[] = NO_ATTEMPTS;
+  readonly #attempts: Attempts;
+  readonly #charges: RequestCharges;
+  readonly #timeouts: Timeouts;
   #stream!: HttpStream;
   #headers!: RequestHeaders;
   #route: Route | undefined = undefined;
   #action: RouteAction | undefined = undefined;
   #policies: RoutePolicies | undefined = undefined;
   #cluster: Cluster | undefined = undefined;
-  #charges: ClusterCharges | undefined = undefined;
   /** A CONNECT that this proxy terminates. */
   #overTcp = false;
-  /** Stats of the virtual cluster and of the route, where they have their own. */
-  #also: readonly VirtualCharges[] = NOBODY_ELSE;
   #context: BalancerContext = NOTHING_TO_CHOOSE_BY;
-  internal = false;
-  canary = false;
-  withoutCode = false;
-  get zone(): string {
-    return this.#attempt.host?.zone ?? "";
-  }
-  #altStatName = "";
   #upgrade = "";
   #hasBody = false;
   /** gRPC: whether the host has done well is known only from the trailers. */
@@ -135,19 +115,13 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   #responded = false;
   #requestEnded = false;
   #requestEndedAt = 0;
-  #timeoutMs = 0;
-  /** Undefined: neither the route's policies nor steering headers can change the timeouts. */
-  #timeouts: Timeouts | undefined = undefined;
-  #quietTimeout = false;
-  #hedges = false;
-  #streamDurationMs = 0;
   #retry: RetryState | undefined = undefined;
   /** A retry waits for the end of its back-off. */
   #backingOff = false;
   #timedOut = false;
   /** Some attempt has been sent to an upstream. */
   #sent = false;
-  #attempts = 0;
+  #attemptCount = 0;
   /** The request's body is kept, as long as it may be needed again. */
   #keepsBody = false;
   #kept: KeptBody | undefined = undefined;
@@ -157,7 +131,9 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   constructor(router: Router) {
     this.#router = router;
     this.#timer = router.cx.timer(() => this.#onTimeout());
-    this.#attempt = new Attempt(this, router.cx);
+    this.#attempts = new Attempts(this, router.cx);
+    this.#charges = new RequestCharges(router);
+    this.#timeouts = new Timeouts(router);
   }
 
   begin(stream: HttpStream): void {
@@ -167,20 +143,13 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     this.#action = undefined;
     this.#policies = undefined;
     this.#cluster = undefined;
-    this.#charges = undefined;
     this.#overTcp = false;
-    this.#also = NOBODY_ELSE;
     this.#context = stream.info.protocol === "HTTP/2" ? FROM_HTTP2 : NOTHING_TO_CHOOSE_BY;
-    this.#earlier = NO_ATTEMPTS;
-    this.internal = this.canary = this.withoutCode = false;
     this.#tunnel = this.#full = this.#responded = this.#deferred = false;
-    this.#requestEnded = this.#quietTimeout = this.#hedges = false;
-    this.#backingOff = this.#timedOut = this.#sent = this.#keepsBody = false;
-    this.#upgrade = this.#altStatName = "";
-    this.#timeouts = undefined;
-    this.#streamDurationMs = 0;
+    this.#requestEnded = this.#backingOff = this.#timedOut = this.#sent = this.#keepsBody = false;
+    this.#upgrade = "";
     this.#retry = undefined;
-    this.#attempts = 0;
+    this.#attemptCount = 0;
     this.#kept = undefined;
     this.#keptTooMuch = false;
     this.#mirrors = undefined;
@@ -207,13 +176,12 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     if (cluster === undefined) {
       stats.noCluster.inc();
       this.#stream.info.clusterName = "";
-      const details = "cluster_not_found";
-      this.#answer(reply(action.clusterNotFoundStatus, { flags: ["NC"], details }));
+      this.#answer(noClusterReply(action.clusterNotFoundStatus));
       return undefined;
     }
     if (config.strict_check_headers.length > 0) {
       const bad = badSteering(headers, config.strict_check_headers);
-      if (bad !== undefined) return badHeader(bad.name, bad.value);
+      if (bad !== undefined) return badHeaderReply(bad.name, bad.value);
     }
     this.#forward(cluster, action, headers, endStream);
     return undefined;
@@ -230,42 +198,25 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     endStream: boolean,
   ): void {
     this.#cluster = cluster;
-    this.#charges = this.#router.charges(cluster);
-    const { virtualCluster } = this.#stream.info;
-    const ofRoute = action.policies?.stats;
-    if (virtualCluster !== undefined || ofRoute !== undefined) {
-      this.#also = this.#router.virtualCharges(virtualCluster, ofRoute);
-    }
-    if (this.#charges.turnsAway()) {
-      this.internal = headers.has(INTERNAL);
-      this.#charge(MAINTENANCE.status);
-      this.#answer(maintenanceReply(this.#router.config.suppress_envoy_headers));
-      return;
-    }
-    if (
-      cluster.dropOverload !== undefined &&
-      cluster.dropOverload > 0 &&
-      this.#drops(cluster.dropOverload)
-    )
-      return;
+    this.#charges.open(cluster, action, this.#stream);
+    this.#charges.internal = headers.has(INTERNAL);
+    if (this.#turnsAway(cluster)) return;
     this.#action = action;
     this.#hasBody = !endStream;
     this.#overTcp = action.terminatesConnect === true && headers.method === "CONNECT";
     this.#policies = action.policies;
-    this.#streamDurationMs = cluster.maxStreamDurationMs ?? 0;
     // Before the route edits the headers, which may contain the number of attempts.
-    this.#attempts = 1;
+    this.#attemptCount = 1;
     this.#stream.info.attempts = 1;
-    const steering = this.#prepareHead(action, headers);
+    const steering = this.#prepareHead(cluster, action, headers);
     if (action.policies !== undefined || steering?.retryOn !== undefined) {
       this.#applyPolicies(cluster, action.policies, steering);
     }
-    if (cluster.choosesByStream === true && !(this.#context instanceof RequestContext))
-      this.#context = new RequestContext(undefined, this.#stream, () => this.#retryOfNow());
+    if (cluster.choosesByStream === true) this.#requestContext();
     if (this.#stream.hasFilterState !== false) this.#overrideHost();
     this.#stream.info.cluster = cluster;
     const mirrors = endStream ? this.#mirrors : undefined;
-    const timeoutMs = Math.min(this.#timeoutMs, LONGEST_MS);
+    const timeoutMs = this.#timeouts.totalMs;
     if (mirrors !== undefined) this.#mirrors = undefined;
     if (endStream) this.#onRequestEnded();
     this.#beginAttempt(cluster, endStream);
@@ -273,92 +224,68 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     mirrors?.send(undefined, timeoutMs);
   }
 
-  /** Begins `#attempt`. Callers touch no field after it: the request may be over. */
+  /** Begins the current attempt. Callers touch no field after it: the request may be over. */
   #beginAttempt(cluster: Cluster, headOnly: boolean): void {
     const { responder } = this.#stream;
     const ended = this.#requestEnded;
-    if (!this.#attempt.begin(cluster, this.#context, this.#overTcp)) return;
+    const attempt = this.#attempts.current;
+    if (!attempt.begin(cluster, this.#context, this.#overTcp)) return;
     if (!ended) responder.pauseRequest(true);
-    this.#attempt.beginFilters(this.#headers, headOnly);
+    attempt.beginFilters(this.#headers, headOnly);
   }
 
-  /** Drops the share `part` (0 to 1) of requests (`drop_overloads`). True: this one is dropped and answered. */
-  #drops(part: number): boolean {
-    if (part < 1 && Math.random() >= part) return false;
-    const all = part >= 1;
-    this.internal = this.#headers.has(INTERNAL);
-    this.#charge(503);
-    this.#answer(
-      all ? dropReply("unconditional", "UDO", this.#router) : dropReply("", "DO", this.#router),
-    );
+  /** Answers a request that the cluster's maintenance mode or `drop_overloads` turns away. True: this one is. */
+  #turnsAway({ dropOverload = 0 }: Cluster): boolean {
+    const quiet = this.#router.config.suppress_envoy_headers;
+    let answer: Reply;
+    if (this.#charges.cluster.turnsAway()) answer = maintenanceReply(quiet);
+    else if (dropOverload >= 1) answer = dropReply(true, quiet);
+    else if (dropOverload > 0 && Math.random() < dropOverload) answer = dropReply(false, quiet);
+    else return false;
+    this.#charges.response(answer.status, undefined);
+    this.#answer(answer);
     return true;
   }
 
   /** Takes over the host that a filter before the router asks for (`WISH.UPSTREAM_HOST`). */
   #overrideHost(): void {
     const wanted = overrideHostOf(this.#stream.filterState.get(WISH.UPSTREAM_HOST));
-    if (wanted === undefined) return;
-    if (!(this.#context instanceof RequestContext))
-      this.#context = new RequestContext(undefined, this.#stream, () => this.#retryOfNow());
-    (this.#context as RequestContext).overrideHost = wanted;
+    if (wanted !== undefined) this.#requestContext().overrideHost = wanted;
+  }
+
+  #requestContext(): RequestContext {
+    if (this.#context instanceof RequestContext) return this.#context;
+    const context = new RequestContext(this.#policies, this.#stream, () =>
+      // The first attempt may go to any host.
+      this.#attemptCount > 1 ? this.#retry : undefined,
+    );
+    this.#context = context;
+    return context;
   }
 
   /** Edits the head for the upstream, except for what depends on the host. Undefined: no header steers the request. */
-  #prepareHead(action: RouteAction, headers: RequestHeaders): Steering | undefined {
+  #prepareHead(
+    cluster: Cluster,
+    action: RouteAction,
+    headers: RequestHeaders,
+  ): Steering | undefined {
     const { config } = this.#router;
     const { policies } = action;
     const suppress = config.suppress_envoy_headers;
-    this.#timeoutMs = action.timeoutMs;
-    this.internal = headers.has(INTERNAL);
     let steering: Steering | undefined;
-    if (this.internal || isSteeredByFilter(headers)) {
+    if (this.#charges.internal || isSteeredByFilter(headers)) {
       steering = takeSteering(headers, config.respect_expected_rq_timeout);
-      this.#quietTimeout = steering.quietTimeout;
-      this.#altStatName = steering.altStatName;
-      this.#streamDurationMs = steering.streamDurationMs ?? this.#streamDurationMs;
+      this.#charges.altName = steering.altStatName;
       headers.remove(EXPECTED_TIMEOUT);
     }
     if (headers.has(UPGRADE)) this.#upgrade = (headers.get(UPGRADE) ?? "").toLowerCase();
-    if (steering !== undefined || policies !== undefined) {
-      this.#decideTimeouts(action, headers, steering);
-    } else if (this.#timeoutMs > 0 && !suppress) {
-      headers.appendLine(this.#router.expectedTimeoutLine(this.#timeoutMs));
-    }
-    if (config.suppress_grpc_request_failure_code_stats) this.withoutCode = isGrpcRequest(headers);
+    this.#timeouts.begin(cluster, action, steering, headers);
+    if (config.suppress_grpc_request_failure_code_stats)
+      this.#charges.withoutCode = isGrpcRequest(headers);
     if (policies?.attemptCountInRequest) headers.replace(ATTEMPT_COUNT, "1");
     this.#route!.editRequest(headers, this.#stream.info, this.#stream);
     action.rewrite(headers, !suppress);
     return steering;
-  }
-
-  #decideTimeouts(
-    action: RouteAction,
-    headers: RequestHeaders,
-    steering: Steering | undefined,
-  ): void {
-    const { policies } = action;
-    const timeouts = finalTimeouts(action, steering, headers, {
-      grpc: policies?.maxGrpcTimeoutMs !== undefined && isGrpcRequest(headers),
-      respectExpected: this.#router.config.respect_expected_rq_timeout,
-    });
-    this.#timeouts = timeouts;
-    this.#timeoutMs = timeouts.totalMs;
-    this.#hedges = steering?.hedge ?? policies?.hedgeOnPerTryTimeout ?? false;
-    this.#tellTimeout(headers, timeouts, 0);
-  }
-
-  #tellTimeout(headers: RequestHeaders, timeouts: Timeouts, elapsedMs: number): void {
-    const ms = expectedMs(timeouts, this.#hedges, elapsedMs);
-    if (ms === 0) return;
-    const router = this.#router;
-    if (!router.config.suppress_envoy_headers) {
-      const line = router.expectedTimeoutLine(ms);
-      if (headers.has(EXPECTED_TIMEOUT)) headers.replace(EXPECTED_TIMEOUT, line.value);
-      else headers.appendLine(line);
-    }
-    const policies = this.#policies;
-    if (policies?.maxGrpcTimeoutMs === undefined || policies.streamDuration !== undefined) return;
-    if (isGrpcRequest(headers)) setGrpcTimeout(headers, ms);
   }
 
   #applyPolicies(
@@ -371,8 +298,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
         cx: this.#router.cx,
         cluster,
         priority: policies?.priority ?? "default",
-        stats: this.#charges!.retries,
-        also: this.#also,
+        stats: this.#charges.cluster.retries,
+        also: this.#charges.also,
         policy: policies?.retry,
         steering,
         headers: this.#headers,
@@ -390,16 +317,11 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
         }
       }
     }
-    this.#context = new RequestContext(policies, this.#stream, () => this.#retryOfNow());
-  }
-
-  /** The retry state that restricts the choice of a host; undefined for the first attempt, which may go to any. */
-  #retryOfNow(): RetryState | undefined {
-    return this.#attempts > 1 ? this.#retry : undefined;
+    this.#requestContext();
   }
 
   onRequestBody(chunk: Chunk, endStream: boolean): void {
-    const attempt = this.#attempt;
+    const attempt = this.#attempts.current;
     if (this.#keepsBody && !this.#keepForRetries(chunk)) return;
     if (endStream) this.#onRequestEnded();
     const { encoder } = attempt;
@@ -412,7 +334,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   }
 
   onRequestTrailers(trailers: HeaderMap): void {
-    const { encoder, waiting } = this.#attempt;
+    const { encoder, waiting } = this.#attempts.current;
     if (this.#keepsBody || waiting) {
       trailers.detach();
       this.#kept ??= new KeptBody();
@@ -438,17 +360,18 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
       this.#kept.add(chunk);
       return true;
     }
-    this.#charges!.retries.abandoned.inc();
+    this.#charges.cluster.retries.abandoned.inc();
     this.#keepsBody = false;
     this.#keptTooMuch = true;
     this.#mirrors = undefined;
     this.#endRetries();
-    if (this.#attempt.over) {
+    const { current } = this.#attempts;
+    if (current.over) {
       this.#giveUp();
       this.#answer(TOO_LARGE_TO_RETRY);
       return false;
     }
-    if (this.#attempt.encoder !== undefined) this.#kept = undefined;
+    if (current.encoder !== undefined) this.#kept = undefined;
     return true;
   }
 
@@ -466,16 +389,17 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     if (this.#sent) info.upstreamTxEnd = this.#requestEndedAt - (info.startedAt ?? 0);
     if (this.#tunnel) return;
     if (this.#mirrors !== undefined) this.#mirror(this.#mirrors);
-    if (this.#timeoutMs > 0) this.#timer.arm(Math.min(this.#timeoutMs, LONGEST_MS));
-    if (this.#timeouts !== undefined && this.#attempt.encoder !== undefined) {
-      this.#attempt.limit("try", Math.min(this.#timeouts.perTryMs, LONGEST_MS));
-    }
+    const { totalMs, perTryMs } = this.#timeouts;
+    if (totalMs > 0) this.#timer.arm(totalMs);
+    if (perTryMs === 0) return;
+    const { current } = this.#attempts;
+    if (current.encoder !== undefined) current.limit("try", perTryMs);
   }
 
   /** Sends the mirrored copies. They share the kept body, and keep it when the request drops it. */
   #mirror(plan: MirrorPlan): void {
     this.#mirrors = undefined;
-    plan.send(this.#kept, Math.min(this.#timeoutMs, LONGEST_MS));
+    plan.send(this.#kept, this.#timeouts.totalMs);
   }
 
   // ---- how an attempt goes
@@ -506,29 +430,21 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
 
   trackAttempt(cluster: Cluster, tracks: TrackedStats): TrackedAttempt {
     const startedAt = this.#router.cx.now();
-    const perTryMs = this.#timeouts?.perTryMs ?? 0;
+    const { perTryMs } = this.#timeouts;
     return new TrackedAttempt(cluster, tracks, this.#headers, { startedAt, perTryMs });
   }
 
   onReady(attempt: Attempt, encoder: RequestEncoder, host: Host, connection: Connection): void {
     const { info, responder } = this.#stream;
-    info.upstreamHost = host.address;
-    info.host = host;
-    info.upstreamRemoteAddress = connection.remoteAddress;
-    info.upstreamLocalAddress = connection.localAddress;
-    info.upstreamTls = connection.tls;
+    const startedAt = info.startedAt ?? 0;
+    noteUpstream(info, host, connection, startedAt);
     const before = info.upstreamWire;
     info.upstreamWire = before === undefined ? encoder : new WireSum(before, encoder);
     info.upstreamProtocol = this.#overTcp ? undefined : (encoder.protocol ?? "HTTP/1.1");
-    info.upstreamConnectionId = connection.id;
-    info.upstreamTls = connection.tls;
-    const startedAt = info.startedAt ?? 0;
     info.upstreamTxBegin = this.#router.cx.now() - startedAt;
-    noteConnecting(info, connection, startedAt);
     this.#sent = true;
-    for (let k = 0; k < this.#also.length; k++) this.#also[k]!.total.inc();
-    if (this.#timeouts !== undefined) this.#limitTry(attempt, this.#timeouts);
-    attempt.limit("duration", Math.min(this.#streamDurationMs, LONGEST_MS));
+    this.#charges.sent();
+    this.#timeouts.onReady(attempt, this.#requestEnded);
     this.#retry?.onHostAttempted(host);
     const headers = this.#headers;
     if (this.#action!.autoHostRewrite && host.hostname !== "") this.#rewriteHost(headers, host);
@@ -543,11 +459,6 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     if (ended) info.upstreamTxEnd = info.upstreamTxBegin;
     if (kept !== undefined && !headOnly) kept.send(encoder, ended);
     if (!headOnly) responder.pauseRequest(this.#full || connection.blocked);
-  }
-
-  #limitTry(attempt: Attempt, timeouts: Timeouts): void {
-    if (this.#requestEnded) attempt.limit("try", Math.min(timeouts.perTryMs, LONGEST_MS));
-    attempt.limit("idle", Math.min(timeouts.perTryIdleMs, LONGEST_MS));
   }
 
   #rewriteHost(headers: RequestHeaders, host: Host): void {
@@ -569,17 +480,17 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     info.upstreamTransportFailure = transportFailure;
     if (reason === "no_host") {
       this.#endRetries();
-      this.#charge(NO_HOST.status);
+      this.#charges.response(NO_HOST.status, undefined);
       this.#conclude(NO_HOST);
     } else this.#onFailed(attempt, ofPool(reason), transportFailure);
   }
 
   onInformational(attempt: Attempt, headers: ResponseHeaders): void {
     // A request that its upstream has begun to answer is not retried.
-    this.#charge(headers.status);
+    this.#charges.response(headers.status, attempt.host);
     this.#endRetries();
     this.#keepsBody = false;
-    this.#giveUpOthers(attempt);
+    this.#attempts.keepOnly(attempt);
     this.#stream.responder.sendInformational(headers);
   }
 
@@ -594,15 +505,19 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     }
     if (this.#retry !== undefined && this.#retriesHead(attempt, headers, endStream)) return;
     if (this.#policies?.internalRedirect !== undefined && this.#redirects(attempt, headers)) return;
-    if (this.#earlier !== NO_ATTEMPTS || this.#attempt !== attempt) this.#giveUpOthers(attempt);
+    this.#attempts.keepOnly(attempt);
     this.#retry = undefined;
     this.#keepsBody = false;
     this.#responded = true;
     this.#tunnel = headers.status === 101;
     const host = attempt.host!;
-    this.canary = host.canary === true || (headers.has(CANARY) && headers.get(CANARY) === "true");
-    if (this.#isGrpc()) this.#judgeGrpc(host, headers, endStream);
-    else host.onResponse(headers.status);
+    this.#charges.canary =
+      host.canary === true || (headers.has(CANARY) && headers.get(CANARY) === "true");
+    if (this.#isGrpc()) {
+      this.#deferred = !endStream && headers.status < 500;
+      const isLost = endStream && !hasOutcome(headers);
+      host.onResponse(judgedStatus(headers), isLost, this.#deferred);
+    } else host.onResponse(headers.status);
     if (host.onImmediateHealthCheckFail !== undefined && headers.has(IMMEDIATE_HEALTH_CHECK_FAIL))
       host.onImmediateHealthCheckFail();
     info.responseCode = headers.status;
@@ -613,11 +528,11 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
       else headers.appendLine(line);
     }
     if (this.#tunnel) this.#timer.cancel();
-    this.#charge(headers.status);
+    this.#charges.response(headers.status, host);
     if (this.#context instanceof RequestContext) this.#context.addCookies(headers);
     this.#route!.editResponse(headers, info, this.#headers, this.#stream);
     if (this.#policies?.attemptCountInResponse)
-      headers.replace(ATTEMPT_COUNT, String(this.#attempts));
+      headers.replace(ATTEMPT_COUNT, String(this.#attemptCount));
     if (endStream) this.#onResponseEnded();
     responder.sendHeaders(headers, endStream);
   }
@@ -632,16 +547,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     return this.#hasBody && isGrpcRequest(this.#headers);
   }
 
-  /** The status that judges the host: of `grpc-status` in the head, else the HTTP status. As in Envoy, trailers do not count. */
-  #judged(headers: ResponseHeaders): number {
-    const code = headers.has(GRPC_STATUS) && this.#isGrpc() ? headers.get(GRPC_STATUS) : undefined;
-    return code === undefined ? headers.status : httpStatusOfGrpc(codeOf(code));
-  }
-
-  #judgeGrpc(host: Host, headers: ResponseHeaders, endStream: boolean): void {
-    this.#deferred = !endStream && headers.status < 500;
-    const isLost = endStream && !headers.has(GRPC_STATUS);
-    host.onResponse(this.#judged(headers), isLost, this.#deferred);
+  #judgedStatus(headers: ResponseHeaders): number {
+    return this.#isGrpc() ? judgedStatus(headers) : headers.status;
   }
 
   /** True: the response is dropped, because a retry follows or another attempt may still answer. */
@@ -653,8 +560,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     else {
       const verdict = retry.onHead(headers);
       if (verdict === "yes") {
-        host!.onResponse(this.#judged(headers), true);
-        this.#charges!.retries.retried(headers.status, this.withoutCode);
+        host!.onResponse(this.#judgedStatus(headers), true);
+        this.#charges.cluster.retries.retried(headers.status, this.#charges.withoutCode);
         if (endStream && this.#requestEnded) attempt.complete();
         else attempt.giveUp();
         this.#awaitRetry(attempt, false);
@@ -666,9 +573,9 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
       retry.end();
       return false;
     }
-    host!.onResponse(this.#judged(headers));
+    host!.onResponse(this.#judgedStatus(headers));
     attempt.giveUp();
-    this.#forget(attempt);
+    this.#attempts.forget(attempt);
     return true;
   }
 
@@ -677,7 +584,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     const policy = this.#policies!.internalRedirect!;
     if (!policy.statuses.includes(headers.status)) return false;
     const { responder } = this.#stream;
-    const { retries } = this.#charges!;
+    const { retries } = this.#charges.cluster;
     const possible = this.#requestEnded && !this.#keptTooMuch && headers.has(LOCATION);
     const turn =
       possible && responder.recreate !== undefined
@@ -701,10 +608,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   }
 
   onTrailers(attempt: Attempt, trailers: HeaderMap): void {
-    if (this.#deferred) {
-      const code = trailers.get(GRPC_STATUS);
-      attempt.host?.onDeferredEnd?.(code !== undefined && httpStatusOfGrpc(codeOf(code)) < 500);
-    }
+    if (this.#deferred) attempt.host?.onDeferredEnd?.(wentWell(trailers));
     this.#onResponseEnded();
     this.#stream.responder.sendTrailers(trailers);
   }
@@ -714,24 +618,21 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     const { info } = this.#stream;
     info.upstreamRxEnd = this.#router.cx.now() - (info.startedAt ?? 0);
     if (!this.#requestEnded) return;
-    this.#attempt.complete();
+    this.#attempts.current.complete();
     this.#noteBudget();
-    if (!this.#router.config.dynamic_stats) return;
-    const ms = this.#router.cx.now() - this.#requestEndedAt;
-    this.#charges!.time(ms, this, this.#altStatName);
-    for (let k = 0; k < this.#also.length; k++) this.#also[k]!.time(ms);
+    this.#charges.time(this.#router.cx.now() - this.#requestEndedAt);
   }
 
   /** Records how much of its timeout the request has used, in percent. */
   #noteBudget(): void {
     const cluster = this.#cluster!;
     if (cluster.tracks?.timeoutBudgets !== true) return;
-    const percent = percentOf(this.#router.cx.now() - this.#requestEndedAt, this.#timeoutMs);
+    const percent = percentOf(this.#router.cx.now() - this.#requestEndedAt, this.#timeouts.totalMs);
     cluster.stats.histogram("upstream_rq_timeout_budget_percent_used").record(percent);
   }
 
   onMalformed(attempt: Attempt): void {
-    this.#charges!.traffic.cxProtocolError.inc();
+    this.#charges.cluster.traffic.cxProtocolError.inc();
     this.#onFailed(attempt, FAILURE.protocolError, "");
   }
 
@@ -739,12 +640,12 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     const isHttp1 = this.#stream.info.upstreamProtocol !== "HTTP/2";
     const failure = ofCut(reason, this.#responded && isHttp1);
     if (failure === FAILURE.protocolError && reason !== "protocol_error")
-      this.#charges!.traffic.cxProtocolError.inc();
+      this.#charges.cluster.traffic.cxProtocolError.inc();
     this.#onFailed(attempt, failure, "");
   }
 
   onFull(attempt: Attempt, full: boolean): void {
-    if (attempt !== this.#attempt) return;
+    if (attempt !== this.#attempts.current) return;
     this.#full = full;
     // Before there is a connection the request is paused in any case.
     if (!attempt.waiting) this.#stream.responder.pauseRequest(full);
@@ -766,48 +667,35 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     if (failure !== FAILURE.overflow) attempt.host?.onReset();
     if (this.#retriesFailure(attempt, failure, false)) return;
     this.#router.failures.note(this.#stream.info.clusterName, attempt.host, failure, transport);
-    this.#charge(failure.status);
+    this.#charges.response(failure.status, attempt.host);
     if (this.#othersMayAnswer(attempt)) {
-      this.#forget(attempt);
+      this.#attempts.forget(attempt);
       return;
     }
     const quiet = this.#router.config.suppress_envoy_headers;
-    this.#conclude(failureReply(failure, transport, { quiet, retried: this.#attempts > 1 }));
+    this.#conclude(failureReply(failure, transport, { quiet, retried: this.#attemptCount > 1 }));
   }
 
   #onTimeout(): void {
-    const { traffic } = this.#charges!;
-    const status = this.#quietTimeout ? 204 : 504;
-    const attempts = [this.#attempt, ...this.#earlier];
-    for (const attempt of attempts) {
-      if (attempt.over) continue;
-      traffic.rqTimeout.inc();
-      for (let k = 0; k < this.#also.length; k++) this.#also[k]!.timeout.inc();
+    for (const attempt of this.#attempts.inProgress()) {
+      this.#charges.timedOut();
       if (this.#responded) continue;
       attempt.host?.onTimeout();
-      this.#charge(status);
+      this.#charges.response(this.#timeouts.quiet ? 204 : 504, attempt.host);
     }
     this.#noteBudget();
     this.#giveUp();
     if (this.#responded) this.#stream.responder.reset("response_timeout", "UT");
-    else this.#conclude(this.#timeoutReply("response_timeout"));
-  }
-
-  #timeoutReply(details: string): Reply {
-    const flags = ["UT"];
-    const body = "upstream request timeout";
-    return this.#quietTimeout
-      ? reply(204, { flags, details })
-      : reply(504, { body, flags, details });
+    else this.#conclude(timeoutReply("response_timeout", this.#timeouts.quiet));
   }
 
   onTryTimeout(attempt: Attempt, idle: boolean): void {
     if (this.#responded && !idle) return;
-    if (this.#hedges) {
+    if (this.#timeouts.hedges) {
       this.#hedge(attempt);
       return;
     }
-    const { retries } = this.#charges!;
+    const { retries } = this.#charges.cluster;
     (idle ? retries.perTryIdleTimeout : retries.perTryTimeout).inc();
     const details = idle ? "upstream_per_try_idle_timeout" : "upstream_per_try_timeout";
     attempt.logged?.flag("UT");
@@ -819,14 +707,14 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     }
     attempt.host?.onTimeout();
     if (this.#retriesFailure(attempt, FAILURE.localReset, true)) return;
-    this.#charge(this.#quietTimeout ? 204 : 504);
+    this.#charges.response(this.#timeouts.quiet ? 204 : 504, attempt.host);
     this.#noteBudget();
     this.#giveUp();
-    this.#conclude(this.#timeoutReply(details));
+    this.#conclude(timeoutReply(details, this.#timeouts.quiet));
   }
 
   onStreamDuration(attempt: Attempt): void {
-    this.#charges!.retries.maxDurationReached.inc();
+    this.#charges.cluster.retries.maxDurationReached.inc();
     const details = "upstream_max_stream_duration_reached";
     attempt.giveUp();
     if (this.#responded) {
@@ -836,9 +724,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
     }
     if (this.#retriesFailure(attempt, FAILURE.localReset, false)) return;
     this.#giveUp();
-    const body = "upstream max stream duration reached";
-    const status = this.#requestEnded ? 504 : 408;
-    this.#conclude(reply(status, { body, flags: ["UMSDR"], details }));
+    this.#conclude(streamDurationReply(details, this.#requestEnded));
   }
 
   // ---- retries
@@ -864,7 +750,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   }
 
   #awaitRetry(attempt: Attempt, timedOut: boolean): void {
-    this.#forget(attempt);
+    this.#attempts.forget(attempt);
     this.#backingOff = true;
     this.#timedOut = timedOut;
     this.#full = false;
@@ -884,25 +770,22 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
 
   #onRetryDue(): void {
     this.#backingOff = false;
-    this.#attempts++;
-    this.#stream.info.attempts = this.#attempts;
+    this.#attemptCount++;
+    this.#stream.info.attempts = this.#attemptCount;
     const headers = this.#headers;
     const policies = this.#policies;
-    if (policies?.attemptCountInRequest) headers.replace(ATTEMPT_COUNT, String(this.#attempts));
+    if (policies?.attemptCountInRequest) headers.replace(ATTEMPT_COUNT, String(this.#attemptCount));
     if (policies?.timeoutRetryInRequest) headers.set(TIMEOUT_RETRY, String(this.#timedOut));
     const elapsed = this.#requestEnded ? this.#router.cx.now() - this.#requestEndedAt : 0;
-    this.#tellTimeout(headers, this.#timeouts!, elapsed);
+    this.#timeouts.tell(headers, elapsed);
     const cluster = this.#clusterOf(this.#action!);
     if (cluster === undefined) {
-      this.#charge(NO_HOST.status);
+      this.#charges.response(NO_HOST.status, undefined);
       this.#giveUp();
       this.#conclude(NO_HOST);
       return;
     }
-    if (!this.#attempt.over) {
-      this.#earlier = [...this.#earlier, this.#attempt];
-      this.#attempt = new Attempt(this, this.#router.cx);
-    }
+    this.#attempts.next();
     // As in Envoy: a retry goes where the load balancer sends it, not to the host that a filter asked for.
     if (this.#context instanceof RequestContext) this.#context.overrideHost = undefined;
     this.#beginAttempt(cluster, this.#requestEnded && (this.#kept?.empty ?? true));
@@ -910,30 +793,15 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
 
   /** Whether a response may still come from another attempt, or from a retry. */
   #othersMayAnswer(attempt: Attempt): boolean {
-    if (this.#backingOff) return true;
-    if (this.#attempt !== attempt && !this.#attempt.over) return true;
-    return this.#earlier.some((other) => other !== attempt && !other.over);
-  }
-
-  /** Removes an attempt that is over from the earlier ones, while others go on. */
-  #forget(attempt: Attempt): void {
-    if (this.#earlier === NO_ATTEMPTS || this.#attempt === attempt) return;
-    this.#earlier = this.#earlier.filter((other) => other !== attempt);
-  }
-
-  #giveUpOthers(winner: Attempt): void {
-    if (this.#attempt !== winner) this.#attempt.giveUp();
-    for (const other of this.#earlier) if (other !== winner) other.giveUp();
-    this.#attempt = winner;
-    this.#earlier = NO_ATTEMPTS;
+    return this.#backingOff || this.#attempts.othersThan(attempt);
   }
 
   // ---- the client
 
   onResponseBlocked(blocked: boolean): void {
-    const { encoder } = this.#attempt;
+    const { encoder } = this.#attempts.current;
     if (encoder === undefined) return;
-    this.#charges!.responseBlocked(blocked);
+    this.#charges.cluster.responseBlocked(blocked);
     encoder.pauseReading(blocked);
   }
 
@@ -949,21 +817,10 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
   #giveUp(): void {
     this.#timer.cancel();
     if (this.#retry !== undefined) this.#endRetries();
-    this.#attempt.giveUp();
-    if (this.#earlier === NO_ATTEMPTS) return;
-    for (const attempt of this.#earlier) attempt.giveUp();
-    this.#earlier = NO_ATTEMPTS;
+    this.#attempts.giveUp();
   }
 
   // ---- answers of our own
-
-  #charge(status: number): void {
-    if (!this.#router.config.dynamic_stats) return;
-    this.#charges!.response(status, this, this.#altStatName);
-    for (let k = 0; k < this.#also.length; k++) {
-      this.#also[k]!.response(status, this.withoutCode);
-    }
-  }
 
   /** Stops the timeout and answers the request. */
   #conclude(answer: Reply): void {
@@ -977,59 +834,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner, Answered {
       responder.sendReply(answer, this.#route);
       return;
     }
-    const count = [ATTEMPT_COUNT.text, String(this.#attempts)] as const;
+    const count = [ATTEMPT_COUNT.text, String(this.#attemptCount)] as const;
     responder.sendReply({ ...answer, headers: [...answer.headers, count] }, this.#route);
   }
-}
-
-/** A local reply with the status and headers of an upstream's response, without its body. */
-function withoutBody(headers: ResponseHeaders): Reply {
-  const kept = [...headers].filter(([name]) => !OF_BODIES.includes(name.toLowerCase()));
-  return reply(headers.status, { headers: kept, details: "websocket_handshake_unsuccessful" });
-}
-const OF_BODIES = ["content-length", "content-type", "transfer-encoding", "connection"];
-
-/** A gRPC status as a number; -1: it is none. */
-const codeOf = (text: string): number => (/^[0-9]{1,9}$/.test(text) ? Number(text) : -1);
-
-function maintenanceReply(quiet: boolean): Reply {
-  return quiet ? MAINTENANCE : { ...MAINTENANCE, headers: [["x-envoy-overloaded", "true"]] };
-}
-
-/** The answer to a dropped request. `how`: `unconditional` if all are dropped, else "". */
-function dropReply(how: string, flag: string, { config }: Router): Reply {
-  const words = how === "" ? ["drop", "overload"] : [how, "drop", "overload"];
-  return reply(503, {
-    body: words.join(" "),
-    flags: [flag],
-    details: words.join("_"),
-    headers: config.suppress_envoy_headers ? [] : [[`x-envoy-${words.join("-")}`, "true"]],
-  });
-}
-
-function badHeader(name: string, value: string): Reply {
-  return reply(400, {
-    body: `invalid header '${name}' with value '${value}'`,
-    flags: ["IH"],
-    details: `request_headers_failed_strict_check{${name}}`,
-  });
-}
-
-function directReply(
-  action: RedirectAction | DirectResponseAction,
-  headers: RequestHeaders,
-  stream: HttpStream,
-): Reply {
-  const details = "direct_response";
-  const { status } = action;
-  if (action.type === "redirect") {
-    return reply(status, { headers: [["location", action.location(headers)]], details });
-  }
-  // Envoy adds `location` here too: the request's own URI.
-  const located = status === 201 || (status >= 300 && status < 400);
-  const location = `${headers.scheme}://${headers.authority ?? ""}${headers.path}`;
-  const made = action.bodyFor?.(stream);
-  const lines: [string, string][] = located ? [["location", location]] : [];
-  if (made !== undefined) lines.push(["content-type", made.type]);
-  return reply(status, { body: made?.body ?? action.body, headers: lines, details });
 }

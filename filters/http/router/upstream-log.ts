@@ -16,6 +16,7 @@ import {
   type Timer,
 } from "@tsproxy/sdk";
 import type { Config } from "./config.ts";
+import { noteUpstream } from "./upstream-info.ts";
 
 /** `upstream_log` of the config: a line for every attempt, beside the connection manager's line for the request. */
 export class UpstreamLog {
@@ -33,14 +34,6 @@ export class UpstreamLog {
     this.onReady = options?.flush_upstream_log_on_upstream_stream ?? false;
     this.everyMs = options?.upstream_log_flush_interval ?? 0;
   }
-}
-
-/** Notes when the upstream connection was made, in ms from `startedAt`: negative if before it, NaN if not known. */
-export function noteConnecting(info: StreamInfo, connection: Connection, startedAt: number): void {
-  const { connectBegin = -1, connectEnd = -1, handshakeEnd = -1 } = connection;
-  info.upstreamConnectBegin = connectBegin < 0 ? Number.NaN : connectBegin - startedAt;
-  info.upstreamConnectEnd = connectEnd < 0 ? Number.NaN : connectEnd - startedAt;
-  info.upstreamHandshakeEnd = handshakeEnd < 0 ? Number.NaN : handshakeEnd - startedAt;
 }
 
 /**
@@ -110,13 +103,7 @@ export class LoggedAttempt implements LogEntry {
   onReady(encoder: RequestEncoder, host: Host, connection: Connection): void {
     const { info } = this;
     info.upstreamProtocol = info.protocol = encoder.protocol ?? "HTTP/1.1";
-    info.upstreamHost = host.address;
-    info.host = host;
-    info.upstreamRemoteAddress = connection.remoteAddress;
-    info.upstreamLocalAddress = connection.localAddress;
-    info.upstreamTls = connection.tls;
-    info.upstreamConnectionId = connection.id;
-    noteConnecting(info, connection, this.#startedAt);
+    noteUpstream(info, host, connection, this.#startedAt);
     info.upstreamWire = encoder;
     info.upstreamTxBegin = this.#now;
     if (this.#log.onReady) this.#write("UpstreamPoolReady");

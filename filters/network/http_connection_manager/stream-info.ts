@@ -1,8 +1,8 @@
-import type { Address, StreamInfo, VirtualCluster } from "@tsproxy/sdk";
+import type { Address, DownstreamConnection, StreamInfo, VirtualCluster } from "@tsproxy/sdk";
 
 const NOWHERE: Address = { ip: "", port: 0 };
 
-/** The StreamInfo of an HcmStream. `begin` resets it for each of its streams. */
+/** The StreamInfo of an HcmStream, reset for each of its streams. */
 export class Info implements StreamInfo {
   protocol: StreamInfo["protocol"] = "HTTP/1.1";
   startTime = 0;
@@ -46,12 +46,30 @@ export class Info implements StreamInfo {
   downstreamDirectLocalAddress: StreamInfo["downstreamDirectLocalAddress"] = undefined;
   downstreamLocalAddressRestored = false;
 
-  begin(): void {
+  begin(connection: DownstreamConnection, wire: StreamInfo["downstreamWire"]): void {
+    this.#reset();
     this.protocol = "HTTP/1.1";
+    this.bytesReceived = 0;
+    this.downstreamWire = wire;
+    this.connectionId = connection.id;
+    const { remoteAddress, directAddress } = connection;
+    this.downstreamRemoteAddress = remoteAddress;
+    this.downstreamDirectAddress = directAddress ?? remoteAddress;
+    this.downstreamLocalAddress = connection.localAddress;
+    this.downstreamDirectLocalAddress = connection.directLocalAddress;
+    this.downstreamLocalAddressRestored = connection.localAddressRestored === true;
+  }
+
+  /** For another pass of the same request: what is known of the client and of what it has sent stays. */
+  beginPass(): void {
+    this.#reset();
+    this.requestDuration = 0;
+  }
+
+  #reset(): void {
     this.requestDuration = -1;
     this.responseDuration = -1;
     this.duration = -1;
-    this.bytesReceived = 0;
     this.bytesSent = 0;
     this.responseCode = 0;
     this.responseCodeDetails = "";
@@ -76,7 +94,6 @@ export class Info implements StreamInfo {
     this.host = undefined;
     this.upstreamConnectionId = undefined;
     this.upstreamTls = undefined;
-    this.downstreamWire = undefined;
     this.upstreamWire = undefined;
     this.healthCheck = false;
     this.attempts = 0;

@@ -38,6 +38,10 @@ export class StreamView implements HttpStream, Responder {
     this.#ended = true;
   }
 
+  get filterName(): string {
+    return this.#slot.name;
+  }
+
   get id(): number {
     return this.#stream.id;
   }

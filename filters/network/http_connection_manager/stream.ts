@@ -5,7 +5,6 @@ import {
   type DecodeError,
   type DownstreamConnection,
   FILTER_FAILED,
-  type Generation,
   type HeaderMap,
   type HttpFilter,
   type InternalRedirects,
@@ -22,7 +21,6 @@ import {
   type Route,
   reply,
   type SetupContext,
-  type Timer,
   Walk,
   type WalkOwner,
   WISH,
@@ -34,8 +32,9 @@ import { isGrpc, type RouteSubject } from "./route-match.ts";
 import type { RouteTable } from "./route-table.ts";
 import type { FilterSlot, Runtime } from "./runtime.ts";
 import { durationOf } from "./stream-duration.ts";
+import { StreamFilters } from "./stream-filters.ts";
 import { Info } from "./stream-info.ts";
-import { StreamView } from "./stream-view.ts";
+import { StreamTimers, type TimersOwner } from "./stream-timers.ts";
 
 const UPGRADE_REFUSED = reply(403, { details: "upgrade_failed" });
 const HEADERS_TIMEOUT = reply(408, {
@@ -48,7 +47,6 @@ const REQUEST_TIMEOUT = reply(408, {
 });
 // Made once: a closure for each call would cost more than the call.
 const callReset = (filter: HttpFilter): void => filter.onReset?.();
-const callEnd = (filter: HttpFilter): void => filter.onEnd?.();
 
 /** HTTP/2 errors by the config's limits, not by the protocol: the stream is reset, and the connection goes on. */
 const REFUSED = [
@@ -63,8 +61,6 @@ const DEADLINE_EXCEEDED = 4;
 const CONTINUE = new ResponseHeaders();
 CONTINUE.status = 100;
 
-/** Limit of the wait for a filter's decision where the stream has no idle timeout. */
-const LONGEST_PAUSE_MS = 300_000;
 /** Reasons why a source of bytes is stopped, as bits. WALK: a filter has not decided yet. PEER: the receiver takes no more. */
 const BY = { WALK: 1, PEER: 2 } as const;
 
@@ -76,7 +72,7 @@ const BY = { WALK: 1, PEER: 2 } as const;
  *
  * It ends exactly once: when the response has ended, when either side is reset, or when the client leaves.
  */
-export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubject {
+export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEntry, RouteSubject {
   readonly headers = new RequestHeaders();
   readonly info = new Info();
   response: ResponseHeaders | undefined = undefined;
@@ -90,11 +86,8 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   readonly #requestId = new RequestIdLine();
   readonly #request: Walk;
   readonly #answer: Walk;
-  readonly #filters: HttpFilter[] = [];
-  /** The same filters, with undefined for those that are done with the stream. */
-  readonly #live: (HttpFilter | undefined)[] = [];
-  readonly #views: StreamView[] = [];
-  readonly #generations: Generation<unknown>[] = [];
+  readonly #filters = new StreamFilters(this);
+  readonly #timers: StreamTimers;
   #connection!: HcmConnection;
   #runtime!: Runtime;
   #encoder!: ResponseEncoder;
@@ -133,22 +126,12 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   #readingPaused = false;
   #pauseCounted = false;
   #responseStoppedBy = 0;
-  #startedAt = 0;
-  #activeAt = 0;
-  #idleMs = 0;
-  readonly #idle: Timer;
-  #headersTimer: Timer | undefined = undefined;
-  #requestTimer: Timer | undefined = undefined;
-  #durationTimer: Timer | undefined = undefined;
-  #pauseTimer: Timer | undefined = undefined;
-  #logTimer: Timer | undefined = undefined;
-  #sleeps: Timer[] | undefined = undefined;
 
   constructor(cx: SetupContext) {
     this.#cx = cx;
     this.#request = new Walk(this, false);
     this.#answer = new Walk(this, true);
-    this.#idle = cx.timer(() => this.#onIdleTimer());
+    this.#timers = new StreamTimers(this, cx);
   }
 
   begin(connection: HcmConnection, runtime: Runtime, encoder: ResponseEncoder): void {
@@ -173,44 +156,17 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.internalRedirects = undefined;
     this.#chance = -1;
     this.#requestStoppedBy = this.#responseStoppedBy = 0;
-    this.#request.begin(this.#live);
-    this.#answer.begin(this.#live);
+    this.#request.begin(this.#filters.live);
+    this.#answer.begin(this.#filters.live);
     const { info } = this;
-    info.begin();
-    info.downstreamWire = encoder;
+    info.begin(connection.connection, encoder);
+    this.#timers.begin(runtime.config);
     info.startTime = runtime.clock.now();
-    info.connectionId = connection.connection.id;
-    const { remoteAddress, directAddress } = connection.connection;
-    info.downstreamRemoteAddress = remoteAddress;
-    info.downstreamDirectAddress = directAddress ?? remoteAddress;
-    info.downstreamLocalAddress = connection.connection.localAddress;
-    info.downstreamDirectLocalAddress = connection.connection.directLocalAddress;
-    info.downstreamLocalAddressRestored = connection.connection.localAddressRestored === true;
-    info.startedAt = this.#startedAt = this.#activeAt = this.#cx.now();
-    this.#armTimers();
+    info.startedAt = this.#timers.startedAt;
     runtime.stats.rqTotal.inc();
     if (connection.isHttp2) runtime.stats.rqHttp2Total.inc();
     else runtime.stats.rqHttp1Total.inc();
     runtime.stats.rqActive.inc();
-  }
-
-  #armTimers(): void {
-    const { config } = this.#runtime;
-    this.#idleMs = config.stream_idle_timeout;
-    if (this.#idleMs > 0) this.#idle.arm(this.#idleMs);
-    if (config.request_headers_timeout > 0) {
-      this.#headersTimer ??= this.#cx.timer(() => this.#onHeadersTimeout());
-      this.#headersTimer.arm(config.request_headers_timeout);
-    }
-    if (config.request_timeout > 0) {
-      this.#requestTimer ??= this.#cx.timer(() => this.#onRequestTimeout());
-      this.#requestTimer.arm(config.request_timeout);
-    }
-    const longest = config.common_http_protocol_options.max_stream_duration;
-    if (longest > 0) {
-      this.#durationTimer ??= this.#cx.timer(() => this.#onMaxDuration());
-      this.#durationTimer.arm(longest);
-    }
   }
 
   // ---- from the codec
@@ -220,12 +176,12 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     const runtime = this.#runtime;
     const { headers } = this;
     this.#headRead = true;
-    this.#headersTimer?.cancel();
+    this.#timers.onHeadRead();
     this.info.protocol = info.protocol;
     this.#isHead = info.isHead;
     this.isConnect = info.isConnect;
     this.#isGrpc = isGrpc(headers);
-    this.#touch();
+    this.#timers.touch();
     if (endStream) this.#onRequestComplete();
     this.#owesContinue = info.expectContinue && !runtime.config.proxy_100_continue;
     this.#admit(info, endStream);
@@ -277,24 +233,21 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
       if (known.clusterName !== "") known.cluster = this.#cx.clusters.get(known.clusterName);
       this.#logNow("DownstreamStart");
     }
-    if (runtime.logEveryMs > 0) {
-      this.#logTimer ??= this.#cx.timer(() => this.#onLogTimer());
-      this.#logTimer.arm(runtime.logEveryMs);
-    }
+    if (runtime.logEveryMs > 0) this.#timers.logEvery(runtime.logEveryMs);
     if (this.#createFilters()) this.#request.head(headers, endStream);
   }
 
   onRequestBody(chunk: Chunk, endStream: boolean): void {
     if (this.ended) return;
     this.info.bytesReceived += chunk.length;
-    this.#touch();
+    this.#timers.touch();
     if (endStream) this.#onRequestComplete();
     this.#request.body(chunk.memory, chunk.at, chunk.end, endStream);
   }
 
   onRequestTrailers(trailers: HeaderMap): void {
     if (this.ended) return;
-    this.#touch();
+    this.#timers.touch();
     this.#onRequestComplete();
     this.#request.trailers(trailers);
   }
@@ -345,15 +298,10 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     if (!this.ended && !this.#request.isPrompt) this.headers.detach();
   }
 
-  /** Notes activity. The idle timer is not rearmed: when it fires, it looks how long ago this was. */
-  #touch(): void {
-    this.#activeAt = this.#cx.now();
-  }
-
   #onRequestComplete(): void {
     this.#requestComplete = true;
-    this.info.requestDuration = this.#cx.now() - this.#startedAt;
-    this.#requestTimer?.cancel();
+    this.info.requestDuration = this.#timers.elapsed;
+    this.#timers.onRequestComplete();
   }
 
   /** Decides about an upgrade: by the route, else by the connection manager. False: refused; never without a route. */
@@ -373,28 +321,19 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   #createFilters(): boolean {
     const runtime = this.#runtime;
     const slots = this.#slots;
+    const filters = this.#filters;
     try {
       for (let k = 0; k < slots.length; k++) {
-        const filter = slots[k]!;
-        if (runtime.switchesFilters && this.#isSwitchedOff(filter)) continue;
-        const generation = filter.slot.current;
-        generation.acquire();
-        this.#generations.push(generation);
-        const make = generation.value;
-        const view = new StreamView(this, filter, make.routes);
-        this.#views.push(view);
-        const made = make(view);
-        this.#filters.at(-1)?.meets?.(made);
-        this.#filters.push(made);
-        this.#live.push(made);
+        const slot = slots[k]!;
+        if (!runtime.switchesFilters || !this.#isSwitchedOff(slot)) filters.add(slot);
       }
     } catch (error) {
-      this.onFilterError(error, this.#filters.length, false);
+      this.onFilterError(error, filters.count, false);
       return false;
     }
-    runtime.logs.acquire(this.#generations);
-    this.#request.begin(this.#live);
-    this.#answer.begin(this.#live);
+    runtime.logs.acquire(filters.held);
+    this.#request.begin(this.#filters.live);
+    this.#answer.begin(this.#filters.live);
     return true;
   }
 
@@ -481,37 +420,17 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     const action = route?.action;
     info.clusterName = action?.type === "route" ? (action.cluster ?? "") : "";
     if (action?.type !== "route") return route;
-    if (action.idleTimeoutMs !== undefined) {
-      this.#idleMs = action.idleTimeoutMs;
-      if (this.#idleMs > 0) this.#idle.arm(this.#idleMs);
-      else this.#idle.cancel();
-    }
+    this.#timers.limitIdle(action);
     const duration = action.policies?.streamDuration;
     if (duration !== undefined) {
       const own = this.#runtime.config.common_http_protocol_options.max_stream_duration;
-      this.#limitDuration(durationOf(duration, this.headers, own));
+      this.#timers.limitDuration(durationOf(duration, this.headers, own));
     }
     return route;
   }
 
-  /** Applies the route's `max_stream_duration` instead of the manager's. 0: no limit; undefined: the manager's stays. */
-  #limitDuration(ms: number | undefined): void {
-    if (ms === undefined) return;
-    if (ms === 0) {
-      this.#durationTimer?.cancel();
-      return;
-    }
-    this.#durationTimer ??= this.#cx.timer(() => this.#onMaxDuration());
-    this.#durationTimer.arm(Math.max(0, ms - (this.#cx.now() - this.#startedAt)));
-  }
-
   sleep(ms: number): Promise<void> {
-    return new Promise((resolve) => {
-      const timer = this.#cx.timer(resolve);
-      this.#sleeps ??= [];
-      this.#sleeps.push(timer);
-      timer.arm(ms);
-    });
+    return this.#timers.sleep(ms);
   }
 
   /** Counts a response code, but not for health checks. */
@@ -532,7 +451,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
 
   sendHeaders(headers: ResponseHeaders, endStream: boolean): void {
     if (this.ended || this.#answer.begun) return;
-    this.info.responseDuration = this.#cx.now() - this.#startedAt;
+    this.info.responseDuration = this.#timers.elapsed;
     this.response = headers;
     this.#answer.head(headers, endStream);
     if (!this.#answer.isPrompt) this.#keepResponse(headers);
@@ -540,7 +459,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
 
   /** Copies the response head if filters or logs may read it after this event. */
   #keepResponse(headers: ResponseHeaders): void {
-    const isRead = this.#filters.length > 1 || this.#runtime.logs.count > 0;
+    const isRead = this.#filters.count > 1 || this.#runtime.logs.count > 0;
     if (!this.ended && (isRead || !this.#responded)) headers.detach();
   }
 
@@ -583,7 +502,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
       body = localReplies.write(head, reply, context);
     } catch (error) {
       // A filter's reply has a header that HTTP cannot carry.
-      this.#logFilterError(error, "");
+      this.logFilterError(error);
       body = localReplies.write(head, FILTER_FAILED, { ...context, editedBy: undefined });
     }
     this.response = head;
@@ -622,7 +541,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   }
 
   onFilterError(error: unknown, filter: number, response: boolean): void {
-    this.#logFilterError(error, this.#slots[filter]?.name ?? "");
+    this.logFilterError(error, filter);
     if (this.ended) return;
     // The answer must not pass through the filter that has failed.
     if (response) this.#answer.begin([]);
@@ -652,10 +571,8 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     if (this.ended) return;
     if (response) this.#stopResponse(BY.WALK, waiting);
     else this.#stopRequest(BY.WALK, waiting);
-    if (waiting) {
-      this.#pauseTimer ??= this.#cx.timer(() => this.#onIdle());
-      this.#pauseTimer.arm(this.#idleMs > 0 ? this.#idleMs : LONGEST_PAUSE_MS);
-    } else if (!this.#request.waiting && !this.#answer.waiting) this.#pauseTimer?.cancel();
+    if (waiting) this.#timers.beginPause();
+    else if (!this.#request.waiting && !this.#answer.waiting) this.#timers.endPause();
   }
 
   encodeHead(headers: ResponseHeaders, endStream: boolean): void {
@@ -664,8 +581,8 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.#continue();
     this.#responded = true;
     this.response = headers;
-    this.#touch();
-    this.info.downstreamTxBegin = this.#activeAt - this.#startedAt;
+    this.#timers.touch();
+    this.info.downstreamTxBegin = this.#timers.elapsed;
     const { status } = headers;
     this.info.responseCode = status;
     const requestId =
@@ -694,7 +611,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
 
   encodeBody(chunk: Chunk, endStream: boolean): void {
     if (this.ended) return;
-    this.#touch();
+    this.#timers.touch();
     if (!this.#isHead) this.info.bytesSent += chunk.length;
     this.#encoder.encodeBody(chunk.memory, chunk.at, chunk.end, endStream);
     if (endStream) this.#finishResponse();
@@ -737,40 +654,24 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.#responseStoppedBy = stop ? this.#responseStoppedBy | by : this.#responseStoppedBy & ~by;
     const now = this.#responseStoppedBy !== 0;
     if (before === now) return;
-    this.#guard(this.#filters.length - 1, (terminal) => terminal.onResponseBlocked?.(now));
+    this.#filters.callTerminal((terminal) => terminal.onResponseBlocked?.(now));
   }
 
   #stopTerminal(): void {
-    this.#guard(this.#filters.length - 1, callReset);
+    this.#filters.callTerminal(callReset);
   }
 
-  /** Calls a filter outside of a walk. An error that it throws is logged. */
-  #guard(index: number, call: (filter: HttpFilter) => void): void {
-    const filter = this.#filters[index];
-    if (filter === undefined) return;
-    try {
-      call(filter);
-    } catch (error) {
-      this.#logFilterError(error, this.#slots[index]?.name ?? "");
-    }
-  }
-
-  #logFilterError(error: unknown, filter: string): void {
+  /** `filter`: index among the stream's filters; -1: not known. */
+  logFilterError(error: unknown, filter = -1): void {
     this.#runtime.stats.onFilterError();
     const reason = error instanceof Error ? (error.stack ?? error.message) : String(error);
-    this.#cx.log.error("an HTTP filter failed", { filter, reason });
+    const name = this.#filters.nameOf(filter);
+    this.#cx.log.error("an HTTP filter failed", { filter: name, reason });
   }
 
   // ---- timeouts
 
-  #onIdleTimer(): void {
-    if (this.ended) return;
-    const left = this.#activeAt + this.#idleMs - this.#cx.now();
-    if (left > 0) this.#idle.arm(left);
-    else this.#onIdle();
-  }
-
-  #onIdle(): void {
+  onIdle(): void {
     if (this.ended) return;
     this.#runtime.stats.rqIdleTimeout.inc();
     if (this.#responded) {
@@ -783,19 +684,19 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     this.sendReply(reply(status, { body: "stream timeout", flags, details }), false);
   }
 
-  #onHeadersTimeout(): void {
+  onHeadersTimeout(): void {
     if (this.ended) return;
     this.#runtime.stats.rqHeaderTimeout.inc();
     this.sendReply(HEADERS_TIMEOUT, false);
   }
 
-  #onRequestTimeout(): void {
+  onRequestTimeout(): void {
     if (this.ended) return;
     this.#runtime.stats.rqTimeout.inc();
     this.sendReply(REQUEST_TIMEOUT, false);
   }
 
-  #onMaxDuration(): void {
+  onMaxDuration(): void {
     if (this.ended) return;
     this.#runtime.stats.rqMaxDurationReached.inc();
     const status = this.#requestComplete ? 504 : 408;
@@ -814,7 +715,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     info.responseCode = response.status;
     info.responseCodeDetails = "internal_redirect";
     this.#countCode(response.status);
-    this.#cancelTimers();
+    this.#timers.cancel();
     this.#endPass();
     this.#beginPass();
     // As in Envoy, the body counts once more.
@@ -828,24 +729,15 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   #beginPass(): void {
     const runtime = this.#runtime;
     const { info } = this;
-    const { protocol, connectionId, bytesReceived } = info;
-    const { downstreamRemoteAddress, downstreamDirectAddress, downstreamLocalAddress } = info;
-    info.begin();
-    info.downstreamWire = this.#encoder;
-    Object.assign(info, { protocol, connectionId, bytesReceived });
-    Object.assign(info, { downstreamRemoteAddress, downstreamDirectAddress });
-    info.downstreamLocalAddress = downstreamLocalAddress;
+    info.beginPass();
+    this.#timers.beginPass(runtime.config);
     info.startTime = runtime.clock.now();
-    info.requestDuration = 0;
+    info.startedAt = this.#timers.startedAt;
     this.response = undefined;
     this.#metadata = undefined;
     this.#filterState = undefined;
     this.#routeKnown = false;
     this.#route = undefined;
-    this.#startedAt = this.#activeAt = this.#cx.now();
-    this.#armTimers();
-    this.#headersTimer?.cancel();
-    this.#requestTimer?.cancel();
     runtime.stats.rqTotal.inc();
     runtime.stats.rqActive.inc();
   }
@@ -859,7 +751,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
     const quiet = !this.#request.waiting && !this.#answer.waiting;
     this.#request.stop();
     this.#answer.stop();
-    this.#cancelTimers();
+    this.#timers.cancel();
     // To Envoy, an HTTP/1 client that closes its half of a tunnel has left, whatever the other half did; not so over HTTP/2.
     if (this.#tunnel && this.#requestComplete && !this.#connection.isHttp2) this.#noteDisconnect();
     if (this.#upgrading) runtime.stats.cxUpgradesActive.dec();
@@ -872,50 +764,25 @@ export class HcmStream implements RequestDecoder, WalkOwner, LogEntry, RouteSubj
   #endPass(): void {
     const runtime = this.#runtime;
     const { info } = this;
-    info.duration = this.#cx.now() - this.#startedAt;
+    info.duration = this.#timers.elapsed;
     runtime.stats.rqActive.dec();
     runtime.stats.rqTime.record(Math.floor(info.duration));
     this.logType = undefined;
     runtime.logs.log(this);
-    for (let k = 0; k < this.#filters.length; k++) this.#guard(k, callEnd);
-    for (let k = 0; k < this.#views.length; k++) this.#views[k]!.end();
-    for (let k = 0; k < this.#generations.length; k++) this.#generations[k]!.release();
-    empty(this.#filters);
-    empty(this.#live);
-    empty(this.#views);
-    empty(this.#generations);
+    this.#filters.end();
   }
 
-  #onLogTimer(): void {
-    if (this.ended) return;
-    this.#logNow("DownstreamPeriodic");
-    this.#logTimer!.arm(this.#runtime.logEveryMs);
+  onLogDue(): void {
+    if (!this.ended) this.#logNow("DownstreamPeriodic");
   }
 
   /** Writes a log line before the end of the stream, with the duration until now. */
   #logNow(type: AccessLogType): void {
     this.logType = type;
-    this.info.duration = this.#cx.now() - this.#startedAt;
+    this.info.duration = this.#timers.elapsed;
     this.#runtime.logs.log(this);
     this.info.duration = -1;
   }
-
-  #cancelTimers(): void {
-    this.#idle.cancel();
-    this.#headersTimer?.cancel();
-    this.#requestTimer?.cancel();
-    this.#durationTimer?.cancel();
-    this.#pauseTimer?.cancel();
-    this.#logTimer?.cancel();
-    if (this.#sleeps === undefined) return;
-    for (const timer of this.#sleeps) timer.cancel();
-    this.#sleeps = undefined;
-  }
-}
-
-/** Empties a list, but keeps its capacity, which `length = 0` would free. */
-function empty(list: unknown[]): void {
-  while (list.length > 0) list.pop();
 }
 
 /** Whether each char is one byte, and none is a control character. */

@@ -1,0 +1,23 @@
+import { type HeaderMap, headerName, httpStatusOfGrpc, type ResponseHeaders } from "@tsproxy/sdk";
+
+const GRPC_STATUS = headerName("grpc-status");
+
+/** The status by which a response to a gRPC request judges its host: of `grpc-status` in its head, else its HTTP status. */
+export function judgedStatus(headers: ResponseHeaders): number {
+  return headers.has(GRPC_STATUS) ? ofGrpc(headers) : headers.status;
+}
+
+/** Whether the trailers, or a head without a body, carry a gRPC status at all. */
+export function hasOutcome(headers: HeaderMap): boolean {
+  return headers.has(GRPC_STATUS);
+}
+
+/** Whether the trailers say that the call went well, as far as the host is to blame. */
+export function wentWell(trailers: HeaderMap): boolean {
+  return trailers.has(GRPC_STATUS) && ofGrpc(trailers) < 500;
+}
+
+function ofGrpc(headers: HeaderMap): number {
+  const text = headers.get(GRPC_STATUS) ?? "";
+  return httpStatusOfGrpc(/^[0-9]{1,9}$/.test(text) ? Number(text) : -1);
+}

@@ -1,0 +1,93 @@
+import {
+  type DirectResponseAction,
+  type HttpStream,
+  type RedirectAction,
+  type Reply,
+  type RequestHeaders,
+  type ResponseHeaders,
+  reply,
+} from "@tsproxy/sdk";
+
+// What the router answers by itself, in Envoy's words. Answers to failures of upstreams: `upstream-failure.ts`.
+
+export const NO_ROUTE = reply(404, { flags: ["NR"], details: "route_not_found" });
+export const TOO_LARGE = reply(413, {
+  body: "Payload Too Large",
+  details: "request_payload_too_large",
+});
+export const TOO_LARGE_TO_RETRY = reply(507, {
+  body: "exceeded request buffer limit while retrying upstream",
+  details: "request_payload_exceeded_retry_buffer_limit",
+});
+const MAINTENANCE = reply(503, {
+  body: "maintenance mode",
+  flags: ["UO"],
+  details: "maintenance_mode",
+});
+
+export function noClusterReply(status: number): Reply {
+  return reply(status, { flags: ["NC"], details: "cluster_not_found" });
+}
+
+export function badHeaderReply(name: string, value: string): Reply {
+  return reply(400, {
+    body: `invalid header '${name}' with value '${value}'`,
+    flags: ["IH"],
+    details: `request_headers_failed_strict_check{${name}}`,
+  });
+}
+
+/** `quiet`: without Envoy's headers. */
+export function maintenanceReply(quiet: boolean): Reply {
+  return quiet ? MAINTENANCE : { ...MAINTENANCE, headers: [["x-envoy-overloaded", "true"]] };
+}
+
+/** The answer to a request that `drop_overloads` drops. `all`: it drops every request. `quiet`: without Envoy's headers. */
+export function dropReply(all: boolean, quiet: boolean): Reply {
+  const words = all ? ["unconditional", "drop", "overload"] : ["drop", "overload"];
+  return reply(503, {
+    body: words.join(" "),
+    flags: [all ? "UDO" : "DO"],
+    details: words.join("_"),
+    headers: quiet ? [] : [[`x-envoy-${words.join("-")}`, "true"]],
+  });
+}
+
+/** `quiet`: the request asks for 204 instead (`x-envoy-upstream-rq-timeout-alt-response`). */
+export function timeoutReply(details: string, quiet: boolean): Reply {
+  const flags = ["UT"];
+  if (quiet) return reply(204, { flags, details });
+  return reply(504, { body: "upstream request timeout", flags, details });
+}
+
+/** The answer past `max_stream_duration` of the cluster. */
+export function streamDurationReply(details: string, requestEnded: boolean): Reply {
+  const body = "upstream max stream duration reached";
+  return reply(requestEnded ? 504 : 408, { body, flags: ["UMSDR"], details });
+}
+
+export function directReply(
+  action: RedirectAction | DirectResponseAction,
+  headers: RequestHeaders,
+  stream: HttpStream,
+): Reply {
+  const details = "direct_response";
+  const { status } = action;
+  if (action.type === "redirect") {
+    return reply(status, { headers: [["location", action.location(headers)]], details });
+  }
+  // Envoy adds `location` here too: the request's own URI.
+  const located = status === 201 || (status >= 300 && status < 400);
+  const location = `${headers.scheme}://${headers.authority ?? ""}${headers.path}`;
+  const made = action.bodyFor?.(stream);
+  const lines: [string, string][] = located ? [["location", location]] : [];
+  if (made !== undefined) lines.push(["content-type", made.type]);
+  return reply(status, { body: made?.body ?? action.body, headers: lines, details });
+}
+
+/** The answer to a refused WebSocket handshake: status and headers of the upstream's response, without its body. */
+export function withoutBody(headers: ResponseHeaders): Reply {
+  const kept = [...headers].filter(([name]) => !OF_BODIES.includes(name.toLowerCase()));
+  return reply(headers.status, { headers: kept, details: "websocket_handshake_unsuccessful" });
+}
+const OF_BODIES = ["content-length", "content-type", "transfer-encoding", "connection"];

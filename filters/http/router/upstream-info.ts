@@ -1,0 +1,21 @@
+// Hot path: called for every attempt.
+import type { Connection, Host, StreamInfo } from "@tsproxy/sdk";
+
+/** Notes the host and the connection of an attempt for logs. `startedAt`: when the source of `info`, request or attempt, began. */
+export function noteUpstream(
+  info: StreamInfo,
+  host: Host,
+  connection: Connection,
+  startedAt: number,
+): void {
+  info.upstreamHost = host.address;
+  info.host = host;
+  info.upstreamRemoteAddress = connection.remoteAddress;
+  info.upstreamLocalAddress = connection.localAddress;
+  info.upstreamTls = connection.tls;
+  info.upstreamConnectionId = connection.id;
+  const { connectBegin = -1, connectEnd = -1, handshakeEnd = -1 } = connection;
+  info.upstreamConnectBegin = connectBegin < 0 ? Number.NaN : connectBegin - startedAt;
+  info.upstreamConnectEnd = connectEnd < 0 ? Number.NaN : connectEnd - startedAt;
+  info.upstreamHandshakeEnd = handshakeEnd < 0 ? Number.NaN : handshakeEnd - startedAt;
+}
