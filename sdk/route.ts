@@ -55,8 +55,8 @@ export interface RouteAction {
   /** Rewrites of path and host. `keepOriginals`: what was there goes into x-envoy-original-path and -host. */
   rewrite(headers: RequestHeaders, keepOriginals?: boolean): void;
   readonly autoHostRewrite: boolean;
-  /** A rewrite of the host leaves the client's host in x-forwarded-host. */
-  readonly appendForwardedHost?: boolean;
+  /** Gives the head another host: what `autoHostRewrite` asks for, once the host of the cluster is known. */
+  rewriteHost?(headers: RequestHeaders, host: string, keepOriginal: boolean): void;
   /** Retries, mirrors, hashing and so on; undefined: the route has none. Shared by all requests of the route. */
   readonly policies?: RoutePolicies | undefined;
 }

@@ -67,8 +67,6 @@ const UPGRADE = headerName("upgrade");
 const INTERNAL = headerName("x-envoy-internal");
 const EXPECTED_TIMEOUT = headerName("x-envoy-expected-rq-timeout-ms");
 const IMMEDIATE_HEALTH_CHECK_FAIL = headerName("x-envoy-immediate-health-check-fail");
-const ORIGINAL_HOST = headerName("x-envoy-original-host");
-const FORWARDED_HOST = headerName("x-forwarded-host");
 const SERVICE_TIME = headerName("x-envoy-upstream-service-time");
 const ATTEMPT_COUNT = headerName("x-envoy-attempt-count");
 const TIMEOUT_RETRY = headerName("x-envoy-is-timeout-retry");
@@ -447,7 +445,9 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     this.#timeouts.onReady(attempt, this.#requestEnded);
     this.#retry?.onHostAttempted(host);
     const headers = this.#headers;
-    if (this.#action!.autoHostRewrite && host.hostname !== "") this.#rewriteHost(headers, host);
+    const action = this.#action!;
+    if (action.autoHostRewrite && host.hostname !== "")
+      action.rewriteHost?.(headers, host.hostname, !this.#router.config.suppress_envoy_headers);
     const kept = this.#kept;
     const ended = this.#requestEnded;
     const headOnly = ended && (kept === undefined || kept.empty);
@@ -459,14 +459,6 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     if (ended) info.upstreamTxEnd = info.upstreamTxBegin;
     if (kept !== undefined && !headOnly) kept.send(encoder, ended);
     if (!headOnly) responder.pauseRequest(this.#full || connection.blocked);
-  }
-
-  #rewriteHost(headers: RequestHeaders, host: Host): void {
-    const before = headers.authority ?? "";
-    if (!this.#router.config.suppress_envoy_headers) headers.replace(ORIGINAL_HOST, before);
-    if (this.#action!.appendForwardedHost)
-      headers.replace(FORWARDED_HOST, [...headers.getAll(FORWARDED_HOST), before].join(","));
-    headers.authority = host.hostname;
   }
 
   onNoConnection(attempt: Attempt, failure: PoolFailure): void {

@@ -36,7 +36,7 @@ class Forwarding {
   readonly policies: RoutePolicies | undefined;
   readonly #path: PathRewrite | undefined;
   readonly #host: HostRewrite | undefined;
-  readonly appendForwardedHost: boolean;
+  readonly #appendsForwardedHost: boolean;
   /** As in Envoy, no original host is kept where a weighted cluster rewrites the host. */
   readonly #quietly: boolean;
 
@@ -63,12 +63,13 @@ class Forwarding {
     this.policies = policies;
     this.#path = path;
     this.#host = host;
-    this.appendForwardedHost = config.append_x_forwarded_host;
+    this.#appendsForwardedHost = config.append_x_forwarded_host;
     this.#quietly = quietly;
   }
 
   rewrite(headers: RequestHeaders, keepOriginals: boolean): void {
-    if (this.#host !== undefined) this.#rewriteHost(headers, this.#host, keepOriginals);
+    const host = this.#host?.(headers) ?? "";
+    if (host !== "") this.rewriteHost(headers, host, keepOriginals && !this.#quietly);
     if (this.#path === undefined) return;
     const path = headers.path;
     const plain = withoutQuery(path);
@@ -76,13 +77,14 @@ class Forwarding {
     headers.path = this.#path.rewrite(plain) + path.slice(plain.length);
   }
 
-  #rewriteHost(headers: RequestHeaders, rewrite: HostRewrite, keepOriginals: boolean): void {
-    const host = rewrite(headers);
-    if (host === undefined || host === "") return;
+  rewriteHost(headers: RequestHeaders, host: string, keepOriginal: boolean): void {
     const before = headers.authority ?? "";
-    if (keepOriginals && !this.#quietly) headers.replace(ORIGINAL_HOST, before);
-    if (this.appendForwardedHost) {
-      headers.replace(FORWARDED_HOST, [...headers.getAll(FORWARDED_HOST), before].join(","));
+    if (keepOriginal) headers.replace(ORIGINAL_HOST, before);
+    if (this.#appendsForwardedHost && before !== "") {
+      const hosts = headers.getAll(FORWARDED_HOST);
+      // As in Envoy: not once more where it is the last, so after a retry at the same host too.
+      if (hosts.join(",").split(",").at(-1) !== before)
+        headers.replace(FORWARDED_HOST, [...hosts, before].join(","));
     }
     headers.authority = host;
   }
@@ -122,14 +124,14 @@ export class ForwardAction implements RouteAction {
   get autoHostRewrite(): boolean {
     return this.#forwarding.autoHostRewrite;
   }
-  get appendForwardedHost(): boolean {
-    return this.#forwarding.appendForwardedHost;
-  }
   get policies(): RoutePolicies | undefined {
     return this.#forwarding.policies;
   }
   rewrite(headers: RequestHeaders, keepOriginals = true): void {
     this.#forwarding.rewrite(headers, keepOriginals);
+  }
+  rewriteHost(headers: RequestHeaders, host: string, keepOriginal: boolean): void {
+    this.#forwarding.rewriteHost(headers, host, keepOriginal);
   }
 }
 

@@ -183,6 +183,8 @@ describe("forwarding", () => {
     for (const rewrite of [{ auto_host_rewrite: true }, { host_rewrite_literal: "lit.test" }]) {
       host({ ...rewrite, append_x_forwarded_host: true }, "x-forwarded-host: first");
       expect(forwarded).toBe("first,h.test");
+      host({ ...rewrite, append_x_forwarded_host: true }, "x-forwarded-host: first,h.test");
+      expect(forwarded).toBe("first,h.test");
     }
   });
 
