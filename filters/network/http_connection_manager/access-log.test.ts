@@ -87,3 +87,25 @@ it("writes what the filter of a log lets through, and no more", () => {
   }
   expect(lines).toEqual(["503"]);
 });
+
+it("begins its lines anew when an internal redirect sends the request through once more", () => {
+  const format = "%ACCESS_LOG_TYPE% %RESPONSE_CODE% %DURATION% %RESPONSE_TX_DURATION%";
+  const { p, lines } = logging(format, {
+    access_log_options: { access_log_flush_interval: 1000, flush_access_log_on_new_request: true },
+    route_config: oneHost(
+      routeTo("up", { internal_redirect_policy: { redirect_response_codes: [302] } }),
+    ),
+  });
+  p.connect().get("/");
+  p.cx.clock.advance(500);
+  p.up.last.respond(302, { location: "http://h.test/b", "content-length": "0" }, "");
+  expect(lines.splice(0)).toEqual([
+    "DownstreamStart 0 0 -",
+    "DownstreamEnd 302 500 -",
+    "DownstreamStart 0 0 -",
+  ]);
+  p.cx.clock.advance(1000);
+  expect(lines.splice(0)).toEqual(["DownstreamPeriodic 0 1000 -"]);
+  p.up.last.respond(200, { "content-length": "0" }, "");
+  expect(lines).toEqual(["DownstreamEnd 200 1000 0"]);
+});

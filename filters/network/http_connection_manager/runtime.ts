@@ -57,6 +57,8 @@ export class Runtime {
   /** Interval of the log lines of a running stream, in ms; 0: it is logged only when it ends. */
   readonly logEveryMs: number;
   readonly logsStart: boolean;
+  /** Either of the two: there are log lines before the end of a stream. */
+  readonly logsEarly: boolean;
   readonly logsTunnel: boolean;
   /** A connection stays open after a malformed request was refused. */
   readonly keepsFaulty: boolean;
@@ -136,6 +138,7 @@ export class Runtime {
     this.logsStart =
       logged &&
       (options?.flush_access_log_on_new_request ?? config.flush_access_log_on_new_request);
+    this.logsEarly = this.logsStart || this.logEveryMs > 0;
     this.logsTunnel = logged && options?.flush_log_on_tunnel_successfully_established === true;
     this.keepsFaulty =
       config.http_protocol_options.override_stream_error_on_invalid_http_message ??

@@ -85,7 +85,7 @@ export class StreamView implements HttpStream, Responder {
     return this.#ended ? new Map() : this.#stream.connectionState;
   }
   get serverName(): string {
-    return this.#stream.serverName;
+    return this.#ended ? "" : this.#stream.serverName;
   }
   /** The same as `downstreamConnection`, by the name that log formats use. */
   get downstream(): DownstreamConnection | undefined {
@@ -95,10 +95,10 @@ export class StreamView implements HttpStream, Responder {
     return this.#ended ? undefined : this.#stream.downstream;
   }
   get routeMetadata(): Readonly<Record<string, unknown>> | undefined {
-    return this.#stream.routeMetadata;
+    return this.#ended ? undefined : this.#stream.routeMetadata;
   }
   get virtualHostMetadata(): Readonly<Record<string, unknown>> | undefined {
-    return this.#stream.virtualHostMetadata;
+    return this.#ended ? undefined : this.#stream.virtualHostMetadata;
   }
   get internalRedirects(): InternalRedirects | undefined {
     return this.#ended ? undefined : this.#stream.internalRedirects;

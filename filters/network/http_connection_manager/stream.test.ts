@@ -173,6 +173,16 @@ describe("an exchange", () => {
     expect([first, second?.slice(0, 3), more]).toEqual(["100 Continue\n\n", "404", []]);
   });
 
+  it("owes nobody the 100 Continue of another stream", () => {
+    const p = proxy()
+      .filter("cut", (stream) => ({
+        onRequestHeaders: () => void stream.responder.reset("cut", ""),
+      }))
+      .start();
+    p.connect().get("/", "expect: 100-continue");
+    expect(p.connect().send("no request\r\n\r\n").take()).toMatch(/^HTTP\/1.1 400 /);
+  });
+
   it("passes on what else a client expects", () => {
     const p = proxy().start();
     p.connect().send("GET / HTTP/1.1\r\nhost: h\r\nexpect: the worst\r\n\r\n");
@@ -628,6 +638,44 @@ describe("filters", () => {
     p.up.last.respond(200, {}, "");
     c.get("/on");
     expect(p.up.last.header("x-a")).toBe("mine");
+  });
+
+  it("are blamed by their names, also behind one that is left out", () => {
+    const p = proxy()
+      .filter("a", () => ({}))
+      .filter("b", () => ({
+        onRequestHeaders() {
+          throw new Error("b fails");
+        },
+      }))
+      .start({
+        route_config: oneHost({
+          ...routeTo("up"),
+          typed_per_filter_config: {
+            a: { name: "a", package: "http/a", config: {}, disabled: true },
+          },
+        }),
+      });
+    expect(p.connect().get("/").status()).toBe(500);
+    expect(p.cx.logged.at(-1)?.fields.filter).toBe("b");
+  });
+
+  it("see nothing of a later stream through one that has ended", () => {
+    const views: HttpStream[] = [];
+    const p = proxy()
+      .filter("a", (stream) => {
+        views.push(stream);
+        return {};
+      })
+      .start({
+        route_config: oneHost({ ...routeTo("up"), metadata: { filter_metadata: { m: { k: 1 } } } }),
+      });
+    const c = p.connect().get("/1");
+    p.up.last.respond(200, {}, "");
+    c.get("/2");
+    const known = (view: HttpStream) => (view as { routeMetadata?: object }).routeMetadata;
+    expect(views[1]?.route?.action.type).toBe("route");
+    expect(views.map(known)).toEqual([undefined, { m: { k: 1 } }]);
   });
 });
 

@@ -145,6 +145,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     this.trailers = undefined;
     this.#isHead = this.isConnect = this.#upgrading = this.internal = false;
     this.#isGrpc = this.#edited = this.#requestComplete = this.#responded = false;
+    this.#owesContinue = false;
     this.#headRead = false;
     this.#lateFlag = "";
     this.#faulty = this.#routeKnown = this.#readingPaused = this.#tunnel = false;
@@ -226,15 +227,20 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
       this.sendReply(UPGRADE_REFUSED, false);
       return;
     }
-    if (runtime.logsStart) {
-      this.#resolveRoute();
-      // The router sets the cluster, but only later.
-      const { info: known } = this;
-      if (known.clusterName !== "") known.cluster = this.#cx.clusters.get(known.clusterName);
-      this.#logNow("DownstreamStart");
-    }
-    if (runtime.logEveryMs > 0) this.#timers.logEvery(runtime.logEveryMs);
+    if (runtime.logsEarly) this.#beginLogs();
     if (this.#createFilters()) this.#request.head(headers, endStream);
+  }
+
+  /** For log lines before the end of the stream. */
+  #beginLogs(): void {
+    const { logsStart, logEveryMs } = this.#runtime;
+    if (logEveryMs > 0) this.#timers.logEvery(logEveryMs);
+    if (!logsStart) return;
+    this.#resolveRoute();
+    // The router sets the cluster, but only later.
+    const { info } = this;
+    if (info.clusterName !== "") info.cluster = this.#cx.clusters.get(info.clusterName);
+    this.#logNow("DownstreamStart");
   }
 
   onRequestBody(chunk: Chunk, endStream: boolean): void {
@@ -720,6 +726,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     this.#beginPass();
     // As in Envoy, the body counts once more.
     info.bytesReceived += body.length;
+    if (this.#runtime.logsEarly) this.#beginLogs();
     if (!this.#createFilters()) return true;
     this.#request.head(this.headers, body.length === 0);
     if (body.length > 0 && !this.ended) this.#request.body(body, 0, body.length, true);
