@@ -95,6 +95,14 @@ describe("a session elsewhere", () => {
     expect(next.asked?.address).toBe("10.0.0.1:80");
     expect([...next.request]).toContainEqual(["sid", "mine"]);
     expect(exchange(config(envelope)).told("sid")).toBeUndefined();
+    for (const bytes of ["a\r\nx: y", "\0", "\x7f"]) {
+      const sid = `${btoa("10.0.0.1:80")};UV:${btoa(bytes)}`;
+      const bad = exchange(config(envelope), { sid });
+      expect([bad.asked, [...bad.request].find(([name]) => name === "sid")?.[1]]).toEqual([
+        undefined,
+        sid,
+      ]);
+    }
   });
 });
 

@@ -112,7 +112,7 @@ class EnvelopeState implements SessionState {
     if (value === undefined || at < 0) return undefined;
     const original = decoded(value.slice(at + ENVELOPE.length));
     const address = decoded(value.slice(0, at));
-    if (original === undefined || address === undefined) return undefined;
+    if (original === undefined || address === undefined || !FIELD.test(original)) return undefined;
     headers.set(this.#name, original);
     return address;
   }
@@ -125,6 +125,8 @@ class EnvelopeState implements SessionState {
 }
 
 const ENVELOPE = ";UV:";
+/** What a header can carry. */
+const FIELD = /^[\t\x20-\x7e\x80-\xff]*$/;
 
 const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
 
