@@ -99,4 +99,18 @@ describe("a matcher around a filter", () => {
     expect(seen).toEqual(["inner request true"]);
     expect(cx.stats.value("composite.filter_delegation_success")).toBe(0);
   });
+
+  it("holds on to no code of a filter that cannot be made", () => {
+    const cx = new TestContext();
+    const setup = () => () => {
+      throw new Error("not today");
+    };
+    cx.define("http/inner", defineHttpFilter({ name: "inner", config: Type.Object({}), setup }));
+    const extension_config = { name: "inner", package: "http/inner", config: {} };
+    const xds_matcher = tree(byRequest, { skip: SKIP });
+    const config = withDefaults(filter.config, { extension_config, xds_matcher });
+    const factory = cx.setup(filter, config);
+    expect(() => new TestStream(cx, factory)).toThrow("not today");
+    expect(cx.slots.map((slot) => slot.current.uses)).toEqual([0]);
+  });
 });

@@ -60,9 +60,11 @@ class MatchedFilter implements HttpFilter, MatchSubject {
 
   #make(slot: Slot<HttpFilterFactory>): HttpFilter {
     const generation = slot.current;
+    const filter = generation.value(this.#stream);
+    // Held only now: `onEnd`, which gives it back, is not called for a filter whose making has failed.
     generation.acquire();
     this.#generations.push(generation);
-    return generation.value(this.#stream);
+    return filter;
   }
 
   // ---- what matchers look at
