@@ -98,3 +98,11 @@ it("leaves a call's messages where logs find them, once there is one", () => {
   expect(String(counts)).toBe("2,1");
   expect(call("/a/b", "text/plain").filterState.size).toBe(0);
 });
+
+it("counts a method with a very long name without it", () => {
+  const { call, value } = open();
+  const method = "m".repeat(300);
+  call(`/shop.Cart/${method}`).responseHeaders(200, { "grpc-status": "0" }, true);
+  expect(value(`shop.Cart.${method}.total`)).toBe(0);
+  expect(value("total")).toBe(1);
+});

@@ -19,8 +19,9 @@ import { MessageCounter } from "./message-counter.ts";
 
 const CONTENT_TYPE = headerName("content-type");
 const GRPC_STATUS = headerName("grpc-status");
-/** Names come from clients and stats are never removed: methods beyond these are counted without their names. */
+/** Names come from clients and stats are never removed: methods beyond these, and longer ones, are counted without their names. */
 const MAX_METHODS = 2048;
+const MAX_NAME = 256;
 
 /** The stats of one method, or of all that have none of their own. Each appears with its first count. */
 class MethodStats {
@@ -71,7 +72,8 @@ class GrpcStats {
     const query = path.indexOf("?");
     const name = query < 0 ? path : path.slice(0, query);
     if (!/^\/[^/]+\/[^/]+$/.test(name)) return undefined;
-    const named = this.#allowed?.has(name) ?? this.config.stats_for_all_methods ?? false;
+    const counts = this.config.stats_for_all_methods === true && name.length <= MAX_NAME;
+    const named = this.#allowed?.has(name) ?? counts;
     return this.#statsOf(clusterName, named ? name : "");
   }
 

@@ -61,6 +61,9 @@ it("counts calls by service, method and status, and no other paths", () => {
   ask("/s/M", "5");
   ask("/s/M", "none");
   ask("/elsewhere", "0");
+  const long = "m".repeat(300);
+  ask(`/s/${long}`, "0");
+  expect(cx.stats.value(`cluster.up.grpc-web.s.${long}.total`)).toBe(0);
   const stat = (name: string) => cx.stats.value(`cluster.up.grpc-web.s.M.${name}`);
   expect(["0", "5", "success", "failure", "total"].map(stat)).toEqual([1, 1, 1, 1, 2]);
 });

@@ -1,7 +1,8 @@
 import type { Counter, SetupContext, Stats, StreamInfo } from "@tsproxy/sdk";
 
-/** Paths come from clients and stats are never removed: methods beyond these are not counted. */
+/** Paths come from clients and stats are never removed: methods beyond these, and longer ones, are not counted. */
 const MAX_METHODS = 2048;
+const MAX_NAME = 256;
 
 /** `cluster.<name>.grpc-web.<service>.<method>.` `<grpc-status>`, `success`, `failure`, `total`; each from its first count on. */
 export class GrpcWebStats {
@@ -16,6 +17,7 @@ export class GrpcWebStats {
   count({ cluster, clusterName }: StreamInfo, path: string, grpcStatus: string): void {
     const [, service, method] = /^\/([^/?]+)\/([^/?]+)(?:\?|$)/.exec(path) ?? [];
     if (service === undefined || method === undefined || cluster === undefined) return;
+    if (service.length + method.length > MAX_NAME) return;
     const counters = this.#of(`${clusterName} ${service}.${method}`);
     if (counters === undefined) return;
     const stats = this.#cx.stats.scope(`cluster.${cluster.observabilityName ?? clusterName}.`);
