@@ -12,7 +12,7 @@ import {
   shutdown,
   writeBuffer,
 } from "./stream-handle.ts";
-import { alertRecord } from "./tls-alert.ts";
+import { alertRecord, plainAlert } from "./tls-alert.ts";
 
 /** Node's internal TLS handle, OpenSSL on top of a libuv stream; TLSSocket uses the same one. */
 export interface TlsHandle extends StreamHandle {
@@ -78,6 +78,8 @@ export interface ServerOptions {
 
 /** How a line of OpenSSL's key log begins that goes on with the client's random bytes and the secret. */
 const WRITE_SECRET = "SERVER_TRAFFIC_SECRET_0 ";
+/** The same for TLS 1.2 and below. OpenSSL logs it when it is about to write the last message of a full handshake. */
+const MASTER_SECRET = "CLIENT_RANDOM ";
 /** Records that an OpenSSL server has written with its application keys when the handshake is over: two session tickets. */
 const TICKETS = 2;
 /** How long a refused client may take to close the connection. */
@@ -107,6 +109,8 @@ export class SecureSocket extends EventEmitter {
   /** The secret of our TLS 1.3 write keys, for the alert of `refuse`. Only where a client certificate is asked for. */
   #secret: Buffer | undefined = undefined;
   #isSecure = false;
+  /** The end of a handshake (TLS 1.2 and below) waits for `acceptPeer` or `refuse`. */
+  #isHeld = false;
   #isShut = false;
   #hasEnded = false;
 
@@ -122,7 +126,8 @@ export class SecureSocket extends EventEmitter {
     if (options.ocspResponse !== undefined) handle.setOCSPResponse(options.ocspResponse);
     handle.onhandshakestart = ignore;
     handle.onhandshakedone = () => this.#onDone();
-    handle.onerror = (error) => this.destroy(error);
+    // A turn later, as Node sends OpenSSL's alert only once it is done with the write before.
+    handle.onerror = (error) => setImmediate(() => this.destroy(error));
     if (options.onKeyLog !== undefined || options.requestCert) {
       handle.onkeylog = (line) => this.#onKeyLog(line, options);
       handle.enableKeylogCallback();
@@ -177,26 +182,50 @@ export class SecureSocket extends EventEmitter {
     shutdown(this._handle, then);
   }
 
-  #onKeyLog(line: Buffer, { requestCert, onKeyLog }: ServerOptions): void {
+  #onKeyLog(line: Buffer, { requestCert, onKeyLog, sessions }: ServerOptions): void {
     onKeyLog?.(line);
-    if (requestCert && line.toString("latin1", 0, WRITE_SECRET.length) === WRITE_SECRET)
-      this.#secret = Buffer.from(line.toString("latin1").trim().split(" ")[2] ?? "", "hex");
+    if (!requestCert) return;
+    const text = line.toString("latin1");
+    if (text.startsWith(WRITE_SECRET))
+      this.#secret = Buffer.from(text.trim().split(" ")[2] ?? "", "hex");
+    else if (text.startsWith(MASTER_SECRET)) this.#hold(sessions !== undefined);
   }
 
   /**
-   * Refuses the client after the handshake. With TLS 1.3 it gets the alert of this number; with older versions, and if the
-   * session was resumed, it sees an orderly end.
+   * Holds our last message of the handshake back while the client's certificate is judged. Node writes nothing while it waits for
+   * JavaScript to look at a ClientHello, and can be made to wait as often as one likes.
    */
+  #hold(keepsSessions: boolean): void {
+    const handle = this._handle;
+    if (handle === null || this.#isSecure || handle.isSessionReused()) return;
+    this.#isHeld = true;
+    if (!keepsSessions) {
+      // A client that does not wait for our message ends the wait.
+      handle.onclienthello = () => handle.endParser();
+      handle.onnewsession = () => handle.newSessionDone();
+    }
+    handle.enableSessionCallbacks();
+  }
+
+  /** The client's certificate is accepted: sends what was held back. */
+  acceptPeer(): void {
+    if (!this.#isHeld) return;
+    this.#isHeld = false;
+    this._handle?.endParser();
+  }
+
+  /** Refuses the client with the alert of this number. One that has resumed a session sees an orderly end instead. */
   refuse(alert: number): void {
+    // A turn later, behind what OpenSSL has written and Node has not yet sent.
+    setImmediate(() => this.#refuse(alert));
+  }
+
+  #refuse(alert: number): void {
     const handle = this._handle;
     const raw = this.#raw._handle;
     if (handle === null || raw === null || this.#isShut) return;
     this.#raw.setTimeout(REFUSED_MS, () => this.destroy());
-    const cipher = handle.getCipher()?.name ?? "";
-    const record =
-      this.#secret === undefined || handle.isSessionReused()
-        ? undefined
-        : alertRecord({ secret: this.#secret, cipher, records: TICKETS }, alert);
+    const record = this.#alertRecord(handle, alert);
     if (record === undefined) {
       this.end();
       return;
@@ -208,6 +237,13 @@ export class SecureSocket extends EventEmitter {
     shutdown(raw, () => {
       if (this.#hasEnded) this.destroy();
     });
+  }
+
+  #alertRecord(handle: TlsHandle, alert: number): Buffer | undefined {
+    if (this.#isHeld) return plainAlert(handle.getProtocol() ?? "", alert);
+    if (this.#secret === undefined || handle.isSessionReused()) return undefined;
+    const cipher = handle.getCipher()?.name ?? "";
+    return alertRecord({ secret: this.#secret, cipher, records: TICKETS }, alert);
   }
 
   setTimeout(ms: number, onTimeout: () => void): void {

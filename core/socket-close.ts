@@ -19,6 +19,11 @@ export function closeSocket(entry: Entry, socket: RawSocket, how: number, alert:
   else socket.destroy();
 }
 
+/** The opposite of REFUSE. */
+export function acceptPeer(socket: RawSocket): void {
+  if (socket instanceof SecureSocket) socket.acceptPeer();
+}
+
 /** Ends our direction behind what was written. */
 export function endSocket(entry: Entry, socket: RawSocket): void {
   behindWrites(entry, () => socket.end());

@@ -7,7 +7,7 @@ import { CLOSED_FLAG, COMMAND, EVENT, SOCKET_ERRORS, WORD } from "./inside/ring.
 import type { AddressConfig } from "./protocol.ts";
 import { SecureWrites } from "./secure-writes.ts";
 import { Segments, Slots } from "./segments.ts";
-import { closeSocket, endSocket } from "./socket-close.ts";
+import { acceptPeer, closeSocket, endSocket } from "./socket-close.ts";
 import { type Entry, type RawSocket, SocketTable } from "./socket-table.ts";
 import {
   onAccepted,
@@ -440,6 +440,7 @@ export class Sockets {
           this.#turned.push(entry);
         } else if (op === COMMAND.TLS) this.#startTls(entry, control[i + 2]!, control[i + 3]!);
         else if (op === COMMAND.UNREAD) this.#unread(entry, control[i + 2]!, control[i + 3]!);
+        else if (op === COMMAND.ACCEPT_PEER) acceptPeer(socket);
       }
       i += 4;
     }

@@ -48,7 +48,8 @@ export class Context {
     const keys = options.side === "server" && options.tickets ? ticketKeys(options, secret) : [];
     this.secure = tls.createSecureContext(secureOptions(options, keys));
     const inner = this.secure.context as unknown as InnerContext;
-    if (keys.length > 1) chooseTicketKeys(inner, keys);
+    const renews = options.renewsTickets === true;
+    if (keys.length > 1 || (renews && keys.length > 0)) chooseTicketKeys(inner, keys, renews);
     const leaves = certificates.map(({ chain }) => certificatesOf(chain)[0]!);
     // The leaf of a PKCS#12 bundle is known only once OpenSSL has opened the bundle.
     if (pkcs12.length > 0) leaves.push(new X509Certificate(inner.getCertificate()));
@@ -127,15 +128,14 @@ interface TicketKey {
   readonly aes: Buffer;
 }
 
-/** Makes Node ask here for ticket keys: the first encrypts, all decrypt. Not used for a single key, which OpenSSL gets itself. */
-function chooseTicketKeys(inner: InnerContext, keys: readonly TicketKey[]): void {
+/** Makes Node ask here for ticket keys: the first encrypts, all decrypt. Where nothing is renewed, OpenSSL gets a single key itself. */
+function chooseTicketKeys(inner: InnerContext, keys: readonly TicketKey[], renews: boolean): void {
   inner.onticketkeycallback = (name, _iv, encrypt) => {
     const k = encrypt ? 0 : keys.findIndex((key) => key.name.equals(name));
     const key = keys[k];
     if (key === undefined) return [0];
     if (encrypt) return [1, key.hmac, key.aes, key.name, randomBytes(16)];
-    // Tickets of the first key are not renewed: TLS 1.2 clients keep theirs, and Node does not tell the version here.
-    return [k > 0 ? 2 : 1, key.hmac, key.aes];
+    return [renews || k > 0 ? 2 : 1, key.hmac, key.aes];
   };
   inner.enableTicketKeyCallback();
 }

@@ -100,6 +100,8 @@ export interface TlsContextOptions {
   readonly ocspResponse?: string;
   /** Server: of the cipher suites that both know, the one that the client prefers is used. */
   readonly clientsOrder?: boolean;
+  /** Server: a client that resumes a session gets a new ticket. Absent: only if its ticket's key is no longer the first. */
+  readonly renewsTickets?: boolean;
   /** Client: the server may begin another handshake (TLS 1.2 and below). */
   readonly renegotiation?: boolean;
   /** The file that `TlsStart.logsKeys` writes secrets to, as NSS and Wireshark read them. */

@@ -246,6 +246,11 @@ export class SocketConnection implements DownstreamConnection {
     this.#shut();
   }
 
+  /** Lets core finish a TLS handshake that has waited for the verdict on the client's certificate. */
+  acceptPeer(): void {
+    if (this.open) this.#io.command(COMMAND.ACCEPT_PEER, this.id, 0, 0);
+  }
+
   /** Closes the connection with a TLS alert instead of a handshake. */
   refuse(alert: number): void {
     if (!this.open || this.#closing !== "no") return;

@@ -96,6 +96,8 @@ export class Handshake implements ConnectionHandler, TransportSocket {
   ready(consumed = 0): void {
     if (this.#over) return;
     this.#end();
+    if (this.#start !== undefined && this.#start.clientCertificate !== "no")
+      this.connection.acceptPeer();
     const left = this.#shown.subarray(consumed);
     this.connection.onTransportReady(this.inner);
     if (left.length > 0 && this.connection.open)

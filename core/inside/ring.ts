@@ -55,6 +55,8 @@ export const COMMAND = {
   UDP_CONNECT: 12,
   /** offset, length: text `ip|port` or nothing, a newline, and the bytes */
   DATAGRAM: 13,
+  /** The client's certificate is accepted: the rest of the TLS handshake may be sent. */
+  ACCEPT_PEER: 14,
 } as const;
 
 /** How CLOSE closes. REFUSE: the command's length is the TLS alert to send. */

@@ -227,9 +227,14 @@ test("a client that is turned away is told why, and sees no reset", async () => 
       const { keyPem: key, pem: cert } = identity;
       const options = { port: proxy.port("must"), host: "127.0.0.1", key, cert, ...more };
       const socket = tls.connect({ ...options, servername: "a.test", ca: ours.root.pem });
-      // What is under way when the answer comes must not turn it into a reset.
-      socket.on("secureConnect", () => socket.write("GET / HTTP/1.1\r\nhost: a\r\n\r\n"));
-      socket.on("error", (error) => resolve(error.message)).on("end", () => resolve("end"));
+      let when = "in the handshake";
+      socket.on("secureConnect", () => {
+        when = "after it";
+        // What is under way when the answer comes must not turn it into a reset.
+        socket.write("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+      });
+      socket.on("error", ({ message }) => resolve(`${message} ${when}`));
+      socket.on("end", () => resolve("end"));
       socket.resume();
     });
   for (const ciphers of [
@@ -239,8 +244,41 @@ test("a client that is turned away is told why, and sees no reset", async () => 
   ])
     expect(await refusal(stranger, { ciphers })).toMatch(/alert unknown ca/i);
   expect(await refusal(b, {})).toMatch(/alert certificate unknown/i);
-  expect(await refusal(stranger, { maxVersion: "TLSv1.2" })).toBe("end");
+  const old = { maxVersion: "TLSv1.2" } as const;
+  expect(await refusal(stranger, old)).toMatch(/alert unknown ca.* in the handshake/is);
+  expect(await refusal(b, old)).toMatch(/alert certificate unknown.* in the handshake/is);
 });
+
+test.each(["with tickets", "with sessions by id"])(
+  "a client of TLS 1.2 whose certificate is accepted goes on, and resumes its session %s",
+  async (how) => {
+    const validation_context = { trusted_ca: source(ours.root.certificate) };
+    const disable_stateless_session_resumption = how !== "with tickets";
+    const optional = downstreamTls(
+      [a],
+      { validation_context },
+      { disable_stateless_session_resumption },
+    );
+    const proxy = await start({
+      config: bootstrap([{ ...listener("may", hello), filter_chains: [secure(hello, optional)] }]),
+      concurrency: 1,
+    });
+    const port = proxy.port("may");
+    for (const identity of [{}, { key: b.keyPem, cert: b.pem }]) {
+      const old = { ...identity, maxVersion: "TLSv1.2", servername: "a.test" } as const;
+      expect(await ask(port, old)).toBe("200 hello\n");
+      const session = await new Promise<Buffer>((resolve, reject) => {
+        const socket = tls.connect({ port, host: "127.0.0.1", ca: ours.root.pem, ...old });
+        socket.on("error", reject).once("secureConnect", () => {
+          resolve(socket.getSession()!);
+          socket.destroy();
+        });
+      });
+      const { resumed, version } = await handshake(port, { ...old, session });
+      expect([resumed, version]).toEqual([true, "TLSv1.2"]);
+    }
+  },
+);
 
 test("resumes sessions by ticket, on whichever worker", async () => {
   const proxy = await start({

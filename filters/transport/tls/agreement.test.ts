@@ -2,25 +2,22 @@ import type { ClientHello, TlsInfo } from "@tsproxy/sdk";
 import { expect, test } from "vitest";
 import { GroupChoice, groupName, signatureAlgorithm } from "./agreement.ts";
 
-const [P256, P384, X25519] = [23, 24, 29];
-const hello = (groups: number[], keyShares: number[]) =>
-  ({ groups, keyShares }) as unknown as ClientHello;
+const [P256, P384, X25519, HYBRID] = [23, 24, 29, 4588];
+const hello = (groups: number[]) => ({ groups }) as unknown as ClientHello;
 const tls = (version: string, cipher = "TLS_AES_128_GCM_SHA256", peer?: object) =>
   ({ version, cipher, peer }) as TlsInfo;
 
-test("the group is the first that both have, and in TLS 1.3 one whose key is there", () => {
-  const ours = new GroupChoice("X25519:P-256", false);
+test("the group is the first that both have", () => {
+  const ours = new GroupChoice("X25519MLKEM768/X25519/P-256", false);
   const now = tls("TLSv1.3");
-  expect(ours.of(hello([P256, X25519], [X25519]), now)).toBe("X25519");
-  expect(ours.of(hello([P256, X25519], [P256]), now)).toBe("P-256");
-  expect(ours.of(hello([P384, P256], [P384]), now)).toBe("P-256");
-  expect(ours.of(hello([P384], [P384]), now)).toBe("");
+  expect(ours.of(hello([P256, X25519]), now)).toBe("X25519");
+  expect(ours.of(hello([X25519, HYBRID]), now)).toBe("X25519MLKEM768");
+  expect(ours.of(hello([P384, P256]), now)).toBe("P-256");
+  expect(ours.of(hello([P384]), now)).toBe("");
   const old = tls("TLSv1.2", "ECDHE-ECDSA-AES128-GCM-SHA256");
-  expect(ours.of(hello([P256, X25519], []), old)).toBe("X25519");
-  expect(new GroupChoice("X25519:prime256v1", true).of(hello([P256, X25519], []), old)).toBe(
-    "P-256",
-  );
-  expect(ours.of(hello([P256], []), tls("TLSv1.2", "AES128-GCM-SHA256"))).toBe("");
+  expect(ours.of(hello([HYBRID, P256, X25519]), old)).toBe("X25519");
+  expect(new GroupChoice("X25519:prime256v1", true).of(hello([P256, X25519]), old)).toBe("P-256");
+  expect(ours.of(hello([P256]), tls("TLSv1.2", "AES128-GCM-SHA256"))).toBe("");
   expect([groupName("prime256v1"), groupName("X25519"), groupName("sect571r1")]).toEqual([
     "P-256",
     "X25519",

@@ -33,30 +33,19 @@ export class GroupChoice {
   readonly #own: readonly number[];
   readonly #clientsOrder: boolean;
 
-  /** `curves`: OpenSSL's list, separated by colons. `clientsOrder`: the client's order of preference counts. */
+  /** `curves`: OpenSSL's list. `clientsOrder`: the client's order of preference counts. */
   constructor(curves: string, clientsOrder: boolean) {
-    this.#own = curves.split(":").flatMap((name) => GROUPS[name] ?? []);
+    this.#own = curves.split(/[:/]/).flatMap((name) => GROUPS[name] ?? []);
     this.#clientsOrder = clientsOrder;
   }
 
-  /**
-   * The group of the key exchange: the first that both sides support; in TLS 1.3 the first with a key share of the client is
-   * preferred, as others need another round trip. "": no group was used (static RSA) or it is unknown.
-   */
-  of({ groups, keyShares }: ClientHello, { version, cipher }: TlsInfo): string {
-    const isNew = version === "TLSv1.3";
-    if (!isNew && !cipher.startsWith("ECDHE-")) return "";
+  /** The group of the key exchange: the first that both sides support. "": none was used (static RSA) or it is unknown. */
+  of({ groups }: ClientHello, { version, cipher }: TlsInfo): string {
+    if (version !== "TLSv1.3" && !cipher.startsWith("ECDHE-")) return "";
+    // Groups of hybrid key exchanges (X25519MLKEM768) exist in TLS 1.3 only.
+    const isOffered = (group: number) => version === "TLSv1.3" || group < 4096;
     const [first, second] = this.#clientsOrder ? [groups, this.#own] : [this.#own, groups];
-    let chosen: number | undefined;
-    for (const group of first) {
-      if (!second.includes(group)) continue;
-      chosen ??= group;
-      if (!isNew) break;
-      if (keyShares.includes(group)) {
-        chosen = group;
-        break;
-      }
-    }
+    const chosen = first.find((group) => second.includes(group) && isOffered(group));
     return (chosen !== undefined && GROUP_NAMES.get(chosen)) || "";
   }
 }

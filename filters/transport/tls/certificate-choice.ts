@@ -1,11 +1,12 @@
-import type { Certificate, ClientHello, TlsContext } from "@tsproxy/sdk";
+import type { Certificate, ClientHello } from "@tsproxy/sdk";
 import type { OcspResponse } from "./ocsp.ts";
+import type { ServerContexts } from "./server-contexts.ts";
 
 export type StaplePolicy = "LENIENT_STAPLING" | "STRICT_STAPLING" | "MUST_STAPLE";
 
-/** A certificate that a listener can present, with its OpenSSL context. */
+/** A certificate that a listener can present, with its OpenSSL contexts. */
 export interface Candidate {
-  readonly context: TlsContext;
+  readonly contexts: ServerContexts;
   readonly certificate: Certificate;
   readonly ocsp: OcspResponse | undefined;
 }
@@ -25,24 +26,13 @@ const CURVES: Readonly<Record<number, string>> = {
   1283: "secp384r1",
   1539: "secp521r1",
 };
-/** IANA numbers of ECDHE-ECDSA cipher suites by OpenSSL's name. */
-const ECDSA_SUITES: Readonly<Record<string, number>> = {
-  "ECDHE-ECDSA-AES128-SHA": 0xc009,
-  "ECDHE-ECDSA-AES256-SHA": 0xc00a,
-  "ECDHE-ECDSA-AES128-SHA256": 0xc023,
-  "ECDHE-ECDSA-AES256-SHA384": 0xc024,
-  "ECDHE-ECDSA-AES128-GCM-SHA256": 0xc02b,
-  "ECDHE-ECDSA-AES256-GCM-SHA384": 0xc02c,
-  "ECDHE-ECDSA-CHACHA20-POLY1305": 0xcca9,
-};
-
 export interface ChoiceOptions {
   readonly policy: StaplePolicy;
   /** `full_scan_certs_on_sni_mismatch`: a server name without a matching certificate counts as none. */
   readonly scansAll: boolean;
   readonly maxVersion: string;
-  /** OpenSSL's list, separated by colons. */
-  readonly ciphers: string;
+  /** Numbers of the cipher suites for certificates with ECDSA keys. */
+  readonly ecdsaSuites: ReadonlySet<number>;
 }
 
 /**
@@ -53,15 +43,11 @@ export interface ChoiceOptions {
 export class CertificateChoice {
   readonly #all: readonly Candidate[];
   readonly #options: ChoiceOptions;
-  readonly #ecdsaSuites: ReadonlySet<number>;
   readonly #byName = new Map<string, Candidate[]>();
 
   constructor(candidates: readonly Candidate[], options: ChoiceOptions) {
     this.#all = candidates;
     this.#options = options;
-    this.#ecdsaSuites = new Set(
-      options.ciphers.split(":").flatMap((name) => ECDSA_SUITES[name] ?? []),
-    );
     for (const candidate of candidates)
       for (const name of namesOf(candidate.certificate)) this.#add(name.toLowerCase(), candidate);
   }
@@ -117,7 +103,9 @@ export class CertificateChoice {
     const known = (numbers: readonly number[]) => new Set(numbers.flatMap((n) => CURVES[n] ?? []));
     if (versions.length > 0 && this.#options.maxVersion === "TLSv1.3")
       return known(signatureAlgorithms);
-    return cipherSuites.some((suite) => this.#ecdsaSuites.has(suite)) ? known(groups) : new Set();
+    return cipherSuites.some((suite) => this.#options.ecdsaSuites.has(suite))
+      ? known(groups)
+      : new Set();
   }
 
   #choice(candidate: Candidate, { asksForStatus }: ClientHello, now: number): Choice {

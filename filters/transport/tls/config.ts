@@ -134,6 +134,7 @@ export const Config = Type.Object({
   common_tls_context: Type.Optional(CommonTlsContext),
   // Downstream.
   require_client_certificate: Type.Optional(Type.Boolean()),
+  /** As in Envoy 1.40, accepted and without effect. */
   require_sni: Type.Optional(Type.Boolean()),
   session_ticket_keys: Type.Optional(TicketKeys),
   session_ticket_keys_sds_secret_config: Type.Optional(SecretReference),

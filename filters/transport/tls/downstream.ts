@@ -20,6 +20,7 @@ import { type KeyLogRule, keyLogRule } from "./key-log.ts";
 import { type OcspResponse, readOcspResponse } from "./ocsp.ts";
 import { type KeyPair, keyPairs, parametersOf } from "./parameters.ts";
 import { withSecrets } from "./secret-file.ts";
+import { ServerContexts, type ServerOptions } from "./server-contexts.ts";
 import { base64, Sources } from "./source.ts";
 import { SpiffeValidation } from "./spiffe.ts";
 import type { TlsStats } from "./stats.ts";
@@ -31,7 +32,7 @@ export class ServerSide {
   readonly files: ReadonlySet<string>;
   readonly groups: GroupChoice;
   readonly expiries: readonly Expiry[];
-  readonly #contexts: readonly TlsContext[];
+  readonly #candidates: readonly Candidate[];
   readonly #choice: CertificateChoice;
 
   constructor(given: Config, cx: SetupContext) {
@@ -46,14 +47,14 @@ export class ServerSide {
     const options = serverOptions(config, this.validation, sources);
     this.files = sources.files;
     const candidates = pairs.map((pair) => candidateOf(pair, options, config, cx));
-    this.#contexts = candidates.map(({ context }) => context);
+    this.#candidates = candidates;
     this.groups = new GroupChoice(options.curves, options.clientsOrder === true);
-    this.expiries = expiriesOf(candidates.map(({ context }) => context));
+    this.expiries = expiriesOf(candidates.map(({ contexts }) => contexts.first));
     this.#choice = new CertificateChoice(candidates, {
       policy: config.ocsp_staple_policy,
       scansAll: config.full_scan_certs_on_sni_mismatch === true,
       maxVersion: options.maxVersion,
-      ciphers: options.ciphers,
+      ecdsaSuites: options.order.ecdsaSuites(),
     });
   }
 
@@ -62,7 +63,7 @@ export class ServerSide {
   }
 
   release(): void {
-    for (const context of this.#contexts) context.release();
+    for (const { contexts } of this.#candidates) contexts.release();
   }
 }
 
@@ -110,7 +111,7 @@ export function validationOptions(
   };
 }
 
-type Shared = Omit<TlsContextOptions, "certificates">;
+type Shared = Omit<ServerOptions, "certificates">;
 
 function serverOptions(
   config: Config,
@@ -165,10 +166,10 @@ function candidateOf(pair: KeyPair, shared: Shared, config: Config, cx: SetupCon
   };
   // Reads the chain first, so that an error names its file rather than certificate and key together.
   const leaf = pair.chain === "" ? undefined : readLeaf(pair, cx);
-  const context = make(cx, { ...options, ...pair.material });
-  const certificate = leaf ?? context.certificates[0]!;
+  const contexts = new ServerContexts({ ...options, ...pair.material }, (all) => make(cx, all));
+  const certificate = leaf ?? contexts.first.certificates[0]!;
   checkStaple(certificate, ocsp, config.ocsp_staple_policy, pair.place);
-  return { context, certificate, ocsp };
+  return { contexts, certificate, ocsp };
 }
 
 function stapleOf(bytes: Uint8Array, place: string): OcspResponse {
@@ -218,7 +219,6 @@ export class Downstream implements TransportFactory {
   readonly stats: TlsStats;
   readonly #alpn: readonly string[];
   readonly #requiresCertificate: boolean;
-  readonly #requireSni: boolean;
   readonly #logsKeys: KeyLogRule | undefined;
   readonly #cx: SetupContext;
   side: ServerSide;
@@ -229,7 +229,6 @@ export class Downstream implements TransportFactory {
     this.#cx = cx;
     this.#logsKeys = keyLogRule(config.common_tls_context ?? {});
     this.#alpn = config.common_tls_context?.alpn_protocols ?? [];
-    this.#requireSni = config.require_sni ?? false;
     this.#requiresCertificate = config.require_client_certificate === true;
   }
 
@@ -240,8 +239,6 @@ export class Downstream implements TransportFactory {
   /** Chooses certificate and ALPN protocol and starts the handshake; false: the client is refused. */
   start(socket: TransportSocket, hello: ClientHello | "none", side: ServerSide): boolean {
     const known = hello === "none" ? NO_HELLO : hello;
-    const { serverName, alpn } = known;
-    if (this.#requireSni && serverName === "") return false;
     const { candidate, staple } = side.choose(known, this.#cx.now());
     this.stats.onStaple(staple);
     if (staple === "fail") return false;
@@ -249,9 +246,9 @@ export class Downstream implements TransportFactory {
     // As in Envoy, no client certificate is requested if nothing would validate it.
     const asks = side.validation?.asks ?? "no";
     // Without a common protocol the handshake continues without ALPN; RFC 7301 would send an alert.
-    const chosen = this.#alpn.find((name) => alpn.includes(name));
+    const chosen = this.#alpn.find((name) => known.alpn.includes(name));
     socket.startTls({
-      context: candidate.context,
+      context: candidate.contexts.of(known),
       alpn: chosen === undefined ? [] : [chosen],
       serverName: "",
       clientCertificate: this.#requiresCertificate && asks !== "no" ? "required" : asks,

@@ -21,7 +21,14 @@ const REASONS: Readonly<Record<string, number>> = {
   UNSUPPORTED_PROTOCOL: 240,
   WRONG_VERSION_NUMBER: 247,
   NO_COMMON_SIGNATURE_ALGORITHMS: 253,
+  NO_SHARED_GROUP: 266,
   NO_APPLICATION_PROTOCOL: 307,
+};
+/** Names of BoringSSL for what OpenSSL calls differently. */
+const NAMES: Readonly<Record<string, string>> = {
+  NO_SUITABLE_SIGNATURE_ALGORITHM: "NO_COMMON_SIGNATURE_ALGORITHMS",
+  NO_SUITABLE_KEY_SHARE: "NO_SHARED_GROUP",
+  NO_SUITABLE_GROUPS: "NO_SHARED_GROUP",
 };
 const ALERTS: Readonly<Record<string, number>> = {
   UNEXPECTED_MESSAGE: 10,
@@ -77,8 +84,9 @@ export function refusalAlert(stat: string, verifyError: string): number {
   return found?.[0] ?? CERTIFICATE_UNKNOWN;
 }
 
-/** A transport failure reason in Envoy's form. `reason`: OpenSSL's name; `details`: why a certificate was refused, or "". */
-export function failureReason(reason: string, details: string): string {
+/** A transport failure reason in Envoy's form. `openSslName`: OpenSSL's reason; `details`: why a certificate was refused, or "". */
+export function failureReason(openSslName: string, details: string): string {
+  const reason = NAMES[openSslName] ?? openSslName;
   const number = REASONS[reason] ?? alertNumber(reason);
   // A connection that was closed or reset is not an error of TLS.
   if (number === undefined && !/^[A-Z0-9_]+$/.test(reason)) return "";

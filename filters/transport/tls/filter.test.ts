@@ -134,7 +134,7 @@ describe("a listener's", () => {
     const { cx, made } = begin(PREFIX);
     const { side } = cx.setup(tlsTransport, config) as unknown as { side: ServerSide };
     const hello = { ...HELLO, serverName, signatureAlgorithms };
-    return made[side.choose(hello, 0).candidate.context.id]!.certificates[0]!.chain;
+    return made[side.choose(hello, 0).candidate.contexts.first.id]!.certificates[0]!.chain;
   }
   const several = { common_tls_context: { tls_certificates: pairs("a-rsa", "a", "b", "old") } };
 
@@ -160,7 +160,7 @@ describe("a listener's", () => {
     const { side } = cx.setup(tlsTransport, several) as unknown as { side: ServerSide };
     const chosen = (cipherSuites: number[], groups: number[]) => {
       const hello = { ...HELLO, serverName: "a.test", versions: [], cipherSuites, groups };
-      return made[side.choose(hello, 0).candidate.context.id]!.certificates[0]!.chain;
+      return made[side.choose(hello, 0).candidate.contexts.first.id]!.certificates[0]!.chain;
     };
     expect(chosen([0xc02f, 0xc02b], [29, 23])).toBe("a");
     expect(chosen([0xc02f], [29, 23])).toBe("a-rsa");
@@ -277,12 +277,43 @@ describe("a listener's", () => {
     const { cx, made } = begin(PREFIX);
     cx.setup(tlsTransport, { common_tls_context: { tls_certificates: pairs("a") } });
     expect(made[0]).toMatchObject({ minVersion: "TLSv1.2", maxVersion: "TLSv1.3", tickets: true });
-    expect(made[0]!.ciphers).toMatch(/^ECDHE-ECDSA-AES128-GCM-SHA256:/);
-    expect(made[0]!.curves).toBe("X25519:P-256");
+    expect(made[0]!.ciphers).toMatch(/^TLS_AES_128_.*_SHA256:ECDHE-ECDSA-AES128-GCM-SHA256:/);
+    expect(made[0]!.curves).toBe("X25519MLKEM768/X25519/P-256");
     const params = { cipher_suites: ["[A|B]", "C"], tls_minimum_protocol_version: "TLSv1_3" };
     const own = { tls_certificates: pairs("a"), tls_params: params };
     cx.setup(tlsTransport, { common_tls_context: own });
-    expect(made[1]).toMatchObject({ ciphers: "A:B:C", minVersion: "TLSv1.3" });
+    expect(made[1]).toMatchObject({ minVersion: "TLSv1.3" });
+    expect(made[1]!.ciphers).toMatch(/:A:B:C$/);
+  });
+
+  it("equal ciphers are in the client's order, with a context for each order that came", () => {
+    const { cx, made } = begin(PREFIX);
+    const config = { common_tls_context: { tls_certificates: pairs("a") } };
+    const { side } = cx.setup(tlsTransport, config) as unknown as { side: ServerSide };
+    const { contexts } = side.choose(HELLO, 0).candidate;
+    const of = (cipherSuites: number[], versions: number[]) =>
+      made[contexts.of({ ...HELLO, cipherSuites, versions }).id]!;
+    const [AES_128, AES_256, CHACHA] = [0x1301, 0x1302, 0x1303];
+    const now = of([AES_256, CHACHA, AES_128, 0xcca9], [0x0304]);
+    expect(now.ciphers).toMatch(
+      /^TLS_AES_256_.*:TLS_CHACHA20_.*:TLS_AES_128_.*:ECDHE-ECDSA-AES128/,
+    );
+    expect(now.renewsTickets).toBe(true);
+    const old = of([0xcca9, 0xc02b], []);
+    expect(old.ciphers).toMatch(/:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-GCM-SHA256:/);
+    expect(old.renewsTickets).toBe(false);
+    const count = made.length;
+    expect(of([AES_256, CHACHA, AES_128, 0xc02b], [0x0304])).toBe(now);
+    expect(made.length).toBe(count);
+    for (const first of [AES_128, AES_256, CHACHA])
+      for (const second of [AES_128, AES_256, CHACHA])
+        for (const suites of [[0xcca8, 0xcca9], [0xcca9], [0xcca8], [0xc02b]]) {
+          of([first, second], [0x0304]);
+          of(suites, []);
+        }
+    expect(made.length).toBeLessThanOrEqual(12);
+    side.release();
+    expect(made.every(({ released }) => released)).toBe(true);
   });
 
   it("without a certificate, or with half of one, the config is refused", () => {

@@ -1,30 +1,34 @@
 import { ConfigError, type TlsContextOptions, type TlsVersion } from "@tsproxy/sdk";
+import { CipherOrder } from "./cipher-order.ts";
 import type { CommonTlsContext, TlsCertificate } from "./config.ts";
 import type { Sources } from "./source.ts";
 
-/** Envoy's default cipher suites, all with forward secrecy and authenticated encryption. */
+/** The cipher suites of TLS 1.3. As in Envoy, the config cannot choose among them. */
+const TLS13 = "[TLS_AES_128_GCM_SHA256|TLS_AES_256_GCM_SHA384|TLS_CHACHA20_POLY1305_SHA256]";
+/** Envoy's default cipher suites below, all with forward secrecy and authenticated encryption. */
 const CIPHERS = [
-  "ECDHE-ECDSA-AES128-GCM-SHA256",
-  "ECDHE-ECDSA-CHACHA20-POLY1305",
-  "ECDHE-RSA-AES128-GCM-SHA256",
-  "ECDHE-RSA-CHACHA20-POLY1305",
+  "[ECDHE-ECDSA-AES128-GCM-SHA256|ECDHE-ECDSA-CHACHA20-POLY1305]",
+  "[ECDHE-RSA-AES128-GCM-SHA256|ECDHE-RSA-CHACHA20-POLY1305]",
   "ECDHE-ECDSA-AES256-GCM-SHA384",
   "ECDHE-RSA-AES256-GCM-SHA384",
 ];
-const CURVES = ["X25519", "P-256"];
+const CURVES = ["X25519MLKEM768", "X25519", "P-256"];
+/** The same for a client. It sends a key for those with a star, since few servers know the first. */
+const CLIENT_CURVES = ["*X25519MLKEM768", "*X25519", "P-256"];
 
 /** BoringSSL's policy FIPS_202205, which follows NIST SP 800-52; it replaces all other TLS parameters of the config. */
+const FIPS_CIPHERS = new CipherOrder([
+  "[TLS_AES_128_GCM_SHA256|TLS_AES_256_GCM_SHA384]",
+  "ECDHE-ECDSA-AES128-GCM-SHA256",
+  "ECDHE-RSA-AES128-GCM-SHA256",
+  "ECDHE-ECDSA-AES256-GCM-SHA384",
+  "ECDHE-RSA-AES256-GCM-SHA384",
+]);
 const FIPS: Parameters = {
   minVersion: "TLSv1.2",
   maxVersion: "TLSv1.3",
-  ciphers: [
-    "TLS_AES_128_GCM_SHA256",
-    "TLS_AES_256_GCM_SHA384",
-    "ECDHE-ECDSA-AES128-GCM-SHA256",
-    "ECDHE-RSA-AES128-GCM-SHA256",
-    "ECDHE-ECDSA-AES256-GCM-SHA384",
-    "ECDHE-RSA-AES256-GCM-SHA384",
-  ].join(":"),
+  order: FIPS_CIPHERS,
+  ciphers: FIPS_CIPHERS.list,
   curves: "P-256:P-384",
   signatureAlgorithms: [
     ...["rsa_pkcs1_sha256", "rsa_pkcs1_sha384", "rsa_pkcs1_sha512"],
@@ -43,7 +47,7 @@ const VERSIONS: Readonly<Record<string, TlsVersion>> = {
 type Parameters = Pick<
   TlsContextOptions,
   "minVersion" | "maxVersion" | "ciphers" | "curves" | "signatureAlgorithms"
->;
+> & { readonly order: CipherOrder };
 
 /** TLS parameters with Envoy's defaults: TLS 1.2 and 1.3 for servers, 1.2 for clients. */
 export function parametersOf(
@@ -60,27 +64,26 @@ export function parametersOf(
       "common_tls_context.tls_params",
       "tls_minimum_protocol_version is above tls_maximum_protocol_version",
     );
-  const ciphers = cipher_suites.length === 0 ? CIPHERS : cipher_suites.flatMap(groupMembers);
   // OpenSSL's default security level forbids the signatures of TLS 1.0 and 1.1, so these versions need level 0.
   const old = minVersion === "TLSv1" || minVersion === "TLSv1.1";
+  const suites = cipher_suites.length === 0 ? CIPHERS : cipher_suites;
+  const order = new CipherOrder([TLS13, ...suites, ...(old ? ["@SECLEVEL=0"] : [])]);
   return {
     minVersion,
     maxVersion,
-    ciphers: [...ciphers, ...(old ? ["@SECLEVEL=0"] : [])].join(":"),
-    curves: (ecdh_curves.length === 0 ? CURVES : ecdh_curves).join(":"),
+    order,
+    ciphers: order.list,
+    curves: curvesOf(ecdh_curves, side),
     ...(signature_algorithms.length > 0 && {
       signatureAlgorithms: signature_algorithms.join(":"),
     }),
   };
 }
 
-/** Splits `[A|B]`, BoringSSL's groups of equal preference, which OpenSSL does not know. */
-function groupMembers(entry: string): string[] {
-  return entry
-    .replace(/^\[|\]$/g, "")
-    .split("|")
-    .flatMap((part) => part.split(":"))
-    .filter((name) => name !== "");
+function curvesOf(given: readonly string[], side: "server" | "client"): string {
+  if (side === "client") return (given.length === 0 ? CLIENT_CURVES : given).join(":");
+  // With slashes OpenSSL keeps a server's order even if the client has to be asked for another key, as BoringSSL does.
+  return (given.length === 0 ? CURVES : given).join("/");
 }
 
 /** A certificate of the config with its key and staple, read from their sources. */

@@ -43,10 +43,11 @@ export class ClientSide {
         "a name of a certificate that nobody has verified proves nothing; add trusted_ca",
       );
     const { key_log: keyLog } = common;
+    const { order: _, ...parameters } = parametersOf(common, "client");
     this.context = make(cx, {
       side: "client",
       ...(pairs[0]?.material ?? { certificates: [] }),
-      ...parametersOf(common, "client"),
+      ...parameters,
       ...validationOptions(this.validation),
       ...(keyLog !== undefined && { keyLog: keyLog.path }),
       ...(config.allow_renegotiation === true && { renegotiation: true }),

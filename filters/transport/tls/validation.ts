@@ -291,7 +291,11 @@ const SENTENCES: Readonly<Record<string, string>> = {
 
 /** Envoy's details for a chain that OpenSSL could not verify. `error`: OpenSSL's name. */
 export function chainDetails(error: string, tls: TlsInfo): string {
-  const sentence = SENTENCES[error] ?? error.toLowerCase().replaceAll("_", " ");
+  const words = SENTENCES[error] ?? error.toLowerCase().replaceAll("_", " ");
+  const isOfList = error === "CERT_REVOKED" || error.includes("CRL");
+  const sentence = isOfList
+    ? `certificate revocation check against provided CRLs failed: ${words}`
+    : words;
   const depth = error === "SELF_SIGNED_CERT_IN_CHAIN" ? tls.peerChain.length - 1 : 0;
   return `verify cert failed: X509_verify_cert: certificate verification error at depth ${depth}: ${sentence}`;
 }

@@ -1,0 +1,57 @@
+import type { ClientHello, TlsContext, TlsContextOptions } from "@tsproxy/sdk";
+import type { CipherOrder } from "./cipher-order.ts";
+
+const TLS13 = 0x0304;
+/** Most contexts of one certificate; a client that would need one more gets the first. */
+const MAX_CONTEXTS = 12;
+
+export type ServerOptions = TlsContextOptions & { readonly order: CipherOrder };
+
+/**
+ * The OpenSSL contexts of one certificate. BoringSSL, and so Envoy, follows the server's order of cipher suites except within groups
+ * of equals (those of TLS 1.3 are one), and renews tickets in TLS 1.3 only. An OpenSSL context has one rule for all of its clients,
+ * so there is a context for each order that a client has needed.
+ */
+export class ServerContexts {
+  /** Made at once: it shows whether OpenSSL accepts the options. */
+  readonly first: TlsContext;
+  readonly #options: TlsContextOptions;
+  readonly #order: CipherOrder;
+  readonly #make: (options: TlsContextOptions) => TlsContext;
+  /** By version and cipher list. */
+  readonly #contexts = new Map<string, TlsContext>();
+
+  constructor(
+    { order, ...options }: ServerOptions,
+    make: (options: TlsContextOptions) => TlsContext,
+  ) {
+    this.#options = options;
+    this.#order = order;
+    this.#make = make;
+    this.first = this.#get(options.maxVersion === "TLSv1.3" ? "TLSv1.3" : "older", order.list);
+  }
+
+  /** The context for a client. */
+  of({ versions, cipherSuites }: ClientHello): TlsContext {
+    const { maxVersion, clientsOrder, ciphers } = this.#options;
+    const version = maxVersion === "TLSv1.3" && versions.includes(TLS13) ? "TLSv1.3" : "older";
+    const isGiven = clientsOrder === true || cipherSuites.length === 0;
+    return this.#get(version, isGiven ? ciphers : this.#order.listFor(cipherSuites, version));
+  }
+
+  #get(version: "TLSv1.3" | "older", ciphers: string): TlsContext {
+    const key = `${version} ${ciphers}`;
+    let context = this.#contexts.get(key);
+    if (context === undefined) {
+      if (this.#contexts.size >= MAX_CONTEXTS) return this.first;
+      const renewsTickets = version === "TLSv1.3";
+      context = this.#make({ ...this.#options, ciphers, renewsTickets });
+      this.#contexts.set(key, context);
+    }
+    return context;
+  }
+
+  release(): void {
+    for (const context of this.#contexts.values()) context.release();
+  }
+}
