@@ -33,3 +33,13 @@ test("what a client's header had beside addresses is sent on, as far as the conf
   expect(header.slice(12, 16)).toBe("\x21\x11\0\x10");
   expect(header.slice(28)).toBe("\x02\0\x01\x04");
 });
+
+test("fields that find no room behind the addresses are left out, however long they are", () => {
+  const six = { ip: "::1", port: 1 };
+  const room = 0xffff - 36 - 3;
+  const fits = headerV2(six, six, false, [{ type: 1, value: new Uint8Array(room) }]);
+  expect(fits).toHaveLength(16 + 0xffff);
+  expect(text(fits.subarray(14, 16))).toBe("\xff\xff");
+  const long = headerV2(six, six, false, [{ type: 1, value: new Uint8Array(room + 1) }]);
+  expect(text(long.subarray(14))).toBe(text(headerV2(six, six, false).subarray(14)));
+});

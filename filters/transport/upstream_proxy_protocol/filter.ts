@@ -91,6 +91,9 @@ export function headerV1(source: Address, destination: Address): Uint8Array {
 }
 
 const SIGNATURE = latin1Encode("\r\n\r\n\0\r\nQUIT\n");
+/** Bytes before the addresses; the last two of them say how many follow. */
+const FIXED = 16;
+const LONGEST = 0xffff;
 
 export function headerV2(
   source: Address,
@@ -102,13 +105,29 @@ export function headerV2(
   const to = parseIp(destination.ip);
   const named = !local && from !== undefined && to !== undefined && from.length === to.length;
   if (!named) return Uint8Array.of(...SIGNATURE, 0x20, 0, 0, 0);
-  const port = ({ port: p }: Address) => [p >> 8, p & 255];
-  const family = from.length === 4 ? 0x11 : 0x21;
-  const body = [...from, ...to, ...port(source), ...port(destination)];
-  for (const { type, value } of tlvs)
-    body.push(type, value.length >> 8, value.length & 255, ...value);
-  const { length } = body;
-  return Uint8Array.of(...SIGNATURE, 0x21, family, length >> 8, length & 255, ...body);
+  const addresses = 2 * from.length + 4;
+  const fields = tlvs.reduce((sum, { value }) => sum + 3 + value.length, 0);
+  // A client whose header had no addresses may have sent more fields than find room behind addresses: none are passed on then.
+  if (addresses + fields > LONGEST) return headerV2(source, destination, local);
+  const bytes = new Uint8Array(FIXED + addresses + fields);
+  bytes.set(SIGNATURE);
+  bytes[12] = 0x21;
+  bytes[13] = from.length === 4 ? 0x11 : 0x21;
+  const view = new DataView(bytes.buffer);
+  view.setUint16(14, addresses + fields);
+  bytes.set(from, FIXED);
+  bytes.set(to, FIXED + from.length);
+  let at = FIXED + 2 * from.length;
+  view.setUint16(at, source.port);
+  view.setUint16(at + 2, destination.port);
+  at += 4;
+  for (const { type, value } of tlvs) {
+    view.setUint8(at, type);
+    view.setUint16(at + 1, value.length);
+    bytes.set(value, at + 3);
+    at += 3 + value.length;
+  }
+  return bytes;
 }
 
 export default defineTransport({
