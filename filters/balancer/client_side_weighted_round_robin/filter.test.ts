@@ -143,8 +143,10 @@ describe("a load report", () => {
       "JSON [",
       "JSON 1",
       'JSON {"unheard_of":1}',
+      `JSON {"eps":${"[".repeat(4000)}${"]".repeat(4000)}}`,
       "BIN ?",
       "BIN CQ==",
+      `BIN ${Buffer.from("090000000000f07f310000000000f07f", "hex").toString("base64")}`,
       `TEXT cpu_utilization:${"1".repeat(9000)}`,
     ]) {
       expect([text, of("endpoint-load-metrics", text)?.cpu_utilization]).toEqual([text, undefined]);

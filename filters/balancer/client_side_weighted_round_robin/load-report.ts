@@ -54,7 +54,9 @@ function fromJson(text: string): LoadReport | undefined {
   if (typeof message !== "object" || message === null) return undefined;
   const report = new Map<string, number>();
   const put = (name: string, value: unknown): boolean => {
-    const number = Number(value);
+    // A list within thousands of lists, as a host may send it, would make Number() throw.
+    const number =
+      typeof value === "number" || typeof value === "string" ? Number(value) : Number.NaN;
     if (Number.isFinite(number)) report.set(name, number);
     return Number.isFinite(number);
   };
@@ -106,7 +108,10 @@ function fromBinary(text: string): LoadReport | undefined {
   return complete ? report : undefined;
 }
 
-/** Reads protobuf fields: `take` gets doubles as numbers and length-delimited ones as bytes; others are skipped. False: malformed. */
+/**
+ * Reads protobuf fields: `take` gets doubles as numbers and length-delimited ones as bytes; others are skipped. False: malformed, or a
+ * double is not finite.
+ */
 function readFields(
   bytes: Uint8Array,
   take: (field: number, value: number | Uint8Array) => boolean,
@@ -131,11 +136,13 @@ function readFields(
       case 0:
         if (varint() < 0) return false;
         break;
-      case 1:
+      case 1: {
         if (at + 8 > bytes.length) return false;
-        if (!take(field, view.getFloat64(at, true))) return false;
+        const number = view.getFloat64(at, true);
+        if (!Number.isFinite(number) || !take(field, number)) return false;
         at += 8;
         break;
+      }
       case 2: {
         const length = varint();
         if (length < 0 || at + length > bytes.length) return false;
