@@ -2,7 +2,8 @@
 import { ANSWER, ANSWER_HEAD, ANSWER_HEAD_SIZE, BOX, STATUS } from "../inside/sandbox/layout.ts";
 import type { Tokens } from "./tokens.ts";
 
-const NOTES_A_CROSSING = 100;
+/** As many as one sandbox sends in a second (inside/sandbox/surroundings.ts). */
+const NOTES_A_CROSSING = 1100;
 
 export interface AnswersOwner {
   readonly memory: Buffer;

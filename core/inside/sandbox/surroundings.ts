@@ -8,7 +8,8 @@ import { SandboxFiles } from "./files.ts";
 import { ANSWER, BOX, RECORD, STATS_CELLS } from "./layout.ts";
 import { Outbox } from "./outbox.ts";
 
-const TOLD_A_SECOND = 20; // log lines and errors sent with their text; further errors are only counted
+const THROWN_A_SECOND = 20; // errors sent with their text; further ones are only counted
+const LINES_A_SECOND = 1000; // log lines; how many more there were is told with the next line that is sent
 const TEXT_MAX = 4096;
 
 /** What everything in one sandbox shares: the block, outbox, clock, stats, log and calls to core. */
@@ -32,7 +33,8 @@ export class Surroundings {
   readonly crypto: CryptoCalls;
   readonly files: SandboxFiles;
   #second = 0;
-  #told = 0;
+  #thrown = 0;
+  #lines = 0;
 
   /** `seed`: random bytes; call ids start from it, so that replies to an earlier isolate's calls match none of this one's. */
   constructor(box: SharedArrayBuffer, stats: SharedArrayBuffer, seed: string) {
@@ -80,23 +82,27 @@ export class Surroundings {
     else this.crypto.onReply(reply, bytes);
   }
 
-  get #mayTell(): boolean {
+  /** Starts the counts of a second anew. */
+  #tick(): void {
     const second = Math.floor(this.clock.now / 1000);
-    if (second !== this.#second) {
-      this.#second = second;
-      this.#told = 0;
-    }
-    return this.#told++ < TOLD_A_SECOND;
+    if (second === this.#second) return;
+    const dropped = this.#lines - LINES_A_SECOND;
+    this.#second = second;
+    this.#thrown = this.#lines = 0;
+    if (dropped > 0)
+      this.log("warn", `${dropped} lines of log dropped: more than ${LINES_A_SECOND} in a second`, {});
   }
 
   log(level: string, message: string, fields: object): void {
-    if (!this.#mayTell) return;
+    this.#tick();
+    if (this.#lines++ >= LINES_A_SECOND) return;
     this.#tell(ANSWER.LOG, 0, { level, message: message.slice(0, TEXT_MAX), fields });
   }
 
-  /** Reports what a hook threw. Core counts every error; only the first TOLD_A_SECOND of a second carry message and stack. */
+  /** Reports what a hook threw. Core counts every error; only the first THROWN_A_SECOND of a second carry message and stack. */
   thrown(token: number, hook: string, error: unknown): void {
-    if (!this.#mayTell) {
+    this.#tick();
+    if (this.#thrown++ >= THROWN_A_SECOND) {
       this.outbox.open(ANSWER.THROWN, token, 0, 0);
       this.outbox.close();
       return;
