@@ -37,7 +37,8 @@ const KEPT_FOR_NEXT = 16 * 1024;
 
 /** What a walk is part of: a stream of the connection manager, or an attempt of the router with upstream filters. */
 export interface WalkOwner {
-  onReply(reply: Reply, response: boolean): void;
+  /** `early`: a filter has answered a head behind which a body was to come, in the event that brought the head. */
+  onReply(reply: Reply, response: boolean, early: boolean): void;
   onFilterError(error: unknown, filter: number, response: boolean): void;
   /** There is more body than may be held. */
   onTooLarge(response: boolean): void;
@@ -446,7 +447,7 @@ export class Walk {
   #take(result: Exclude<EndResult, undefined>, onHead: boolean): void {
     if (result !== null && typeof (result as PromiseLike<Verdict>).then === "function") {
       this.#wait(result as PromiseLike<Verdict | LastChunk>, onHead);
-    } else this.#decide(result as Reply | Hold | Done | LastChunk, onHead);
+    } else this.#decide(result as Reply | Hold | Done | LastChunk, onHead, true);
   }
 
   #wait(promise: PromiseLike<Verdict | LastChunk>, onHead: boolean): void {
@@ -471,7 +472,7 @@ export class Walk {
     this.waiting = false;
     this.#prompt = false;
     this.#askedAt = at;
-    if (verdict !== undefined) this.#decide(verdict, onHead);
+    if (verdict !== undefined) this.#decide(verdict, onHead, wasPrompt);
     // Settled within `then`: the loop that asked goes on by itself.
     if (this.#running) return;
     this.#run();
@@ -488,7 +489,8 @@ export class Walk {
     this.#owner.onFilterError(error, this.#filterAt(at), this.#response);
   }
 
-  #decide(verdict: Reply | Hold | Done | LastChunk, onHead: boolean): void {
+  /** `prompt`: the event that the filter was asked about goes on. */
+  #decide(verdict: Reply | Hold | Done | LastChunk, onHead: boolean, prompt: boolean): void {
     switch (verdict.type) {
       case "last_chunk":
         // Of a head it is the body, which follows it, if there is no other.
@@ -497,7 +499,7 @@ export class Walk {
         this.#endWith(this.#askedAt, verdict.bytes);
         break;
       case "reply":
-        this.#owner.onReply(verdict, this.#response);
+        this.#owner.onReply(verdict, this.#response, prompt && onHead && !this.#headEnd);
         break;
       case "hold":
         // Without a body there is nothing to wait for.

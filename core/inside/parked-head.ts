@@ -286,8 +286,8 @@ function lineAt(
 }
 
 /**
- * Applies the edits at byte `at` (EDITS in sandbox/layout.ts) to the map. `length`: size of the message's body if all of it is held,
- * else -1. Answers the offset behind the edits, or -1 if they are malformed; the map may be half edited then, and the caller fails
+ * Applies the edits at byte `at` (EDITS in sandbox/layout.ts) to the map. `length`: size of the message's body if all of it is held
+ * or there is none, else -1. Answers the offset behind the edits, or -1 if they are malformed; the map may be half edited then, and the caller fails
  * the stream.
  */
 export function applyEdits(
@@ -347,7 +347,8 @@ export function applyEdits(
     map.path = latin1Decode(memory, from, from + pathSize);
     from += pathSize;
   }
-  if (status !== 0 && !(map instanceof ResponseHeaders && setStatus(map, status))) return -1;
+  if (status !== 0 && !(map instanceof ResponseHeaders && setStatus(map, status, length)))
+    return -1;
   let hostSet = false;
   for (let k = 0; k < pairs; k++) {
     const nameSize = words[w++]!;
@@ -404,10 +405,15 @@ function setMethod(map: RequestHeaders, memory: Uint8Array, at: number, end: num
   return true;
 }
 
-// 1xx, 204 and 304 have no body (RFC 9112 §6.3): a change to or from them would change the framing of the response.
-function setStatus(map: ResponseHeaders, status: number): boolean {
+// 1xx, 204 and 304 have no body (RFC 9112 §6.3): a change to or from them is for responses without one, `length` 0.
+function setStatus(map: ResponseHeaders, status: number, length: number): boolean {
   const bodiless = (s: number): boolean => s < 200 || s === 204 || s === 304;
-  if (status < 200 || status > 599 || bodiless(status) !== bodiless(map.status)) return false;
+  if (status < 200 || status > 599) return false;
+  if (bodiless(status) !== bodiless(map.status)) {
+    if (length !== 0) return false;
+    // That of a 304 tells the length of another response.
+    map.remove(CONTENT_LENGTH);
+  }
   map.status = status;
   return true;
 }

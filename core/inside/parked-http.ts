@@ -536,7 +536,14 @@ class ParkedHttpFilter implements Parked {
     }
     if ((flags & VERDICT_FLAG.EDITS) !== 0 && map !== undefined) {
       const isLast = type === VERDICT_TYPE.LAST_CHUNK && !lane.isTrailers && lane.endStream;
-      const length = isLast ? lane.receivedSize + bodySize : isBody ? lane.bodySize : -1;
+      const isEmpty = lane.endStream && !lane.isTrailers;
+      const length = isLast
+        ? lane.receivedSize + bodySize
+        : isBody
+          ? lane.bodySize
+          : isEmpty
+            ? 0
+            : -1;
       from = this.#applyEdits(map, from, bodyAt, length, source);
       if (from < 0) return BAD_EDITS;
     }

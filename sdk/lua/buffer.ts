@@ -1,7 +1,8 @@
 import { type Chunk, latin1Decode, latin1Encode } from "../bytes.ts";
 import type { Log } from "../extension.ts";
 import { integerArgument, textArgument } from "./arguments.ts";
-import { kind, refused } from "./kinds.ts";
+import { libraryError } from "./error.ts";
+import { kind } from "./kinds.ts";
 import { Userdata } from "./runtime.ts";
 import type { LuaTable } from "./table.ts";
 
@@ -31,7 +32,7 @@ export class BufferData extends Userdata {
   }
 
   set text(text: string) {
-    if (this.#chunk === undefined) throw refused("setBytes() after the body has gone on");
+    if (this.#chunk === undefined) throw libraryError("setBytes() after the body has gone on");
     this.#onSet?.(text.length);
     this.#chunk.replace(latin1Encode(text));
     this.#text = text;
@@ -52,7 +53,7 @@ export function bufferKind(log: Log): LuaTable {
       const at = integerArgument(args, 1, "getBytes");
       const size = integerArgument(args, 2, "getBytes");
       if (at < 0 || size < 0 || at + size > self.length)
-        throw refused("index/length must be >= 0 and (index + length) must be <= buffer size");
+        throw libraryError("index/length must be >= 0 and (index + length) must be <= buffer size");
       return self.text.slice(at, at + size);
     },
     setBytes: (self, args) => {

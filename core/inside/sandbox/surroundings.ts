@@ -90,7 +90,11 @@ export class Surroundings {
     this.#second = second;
     this.#thrown = this.#lines = 0;
     if (dropped > 0)
-      this.log("warn", `${dropped} lines of log dropped: more than ${LINES_A_SECOND} in a second`, {});
+      this.log(
+        "warn",
+        `${dropped} lines of log dropped: more than ${LINES_A_SECOND} in a second`,
+        {},
+      );
   }
 
   log(level: string, message: string, fields: object): void {

@@ -1,6 +1,6 @@
 import type { Log } from "@tsproxy/sdk";
 
-const LINES_A_SECOND = 20;
+const LINES_A_SECOND = 1000;
 
 /** The log of scripts that run for each request: drops the lines past LINES_A_SECOND in one second. */
 export class BoundedLog implements Log {

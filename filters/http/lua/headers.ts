@@ -32,6 +32,7 @@ interface BlockLender {
 interface HeadOwner {
   readonly stream: HttpStream;
   readonly headersGone: boolean;
+  readonly isEmpty: boolean;
   headersEdited: boolean;
 }
 
@@ -129,7 +130,7 @@ export class HeadersData extends Userdata {
     const { map } = this;
     if (spelling.isPseudo) {
       const before = pseudo(map, spelling.text);
-      setPseudo(map, spelling.text, before === undefined ? value : `${before},${value}`);
+      this.#setPseudo(spelling.text, before === undefined ? value : `${before},${value}`);
       return;
     }
     const name = settable(spelling, value);
@@ -141,7 +142,7 @@ export class HeadersData extends Userdata {
   replace(spelling: Spelling, value: string): void {
     const { map } = this;
     if (spelling.isPseudo) {
-      setPseudo(map, spelling.text, value);
+      this.#setPseudo(spelling.text, value);
       return;
     }
     const name = settable(spelling, value);
@@ -150,14 +151,23 @@ export class HeadersData extends Userdata {
     map.added.push(name.text, value);
   }
 
+  #setPseudo(name: string, value: string): void {
+    const { map } = this;
+    if (name === ":status" && map instanceof ResponseHeaders)
+      setStatus(map, value, this.#owner?.isEmpty === true);
+    else setPseudo(map, name, value);
+  }
+
   remove({ name, isKept }: Spelling): void {
     if (name !== undefined && !isKept) this.map.remove(name);
   }
 
-  /** Sets the reason phrase of an HTTP/1 response; has no effect on other blocks. */
+  /** Sets the reason phrase of an HTTP/1 response, "": its usual one; has no effect on other blocks. */
   setReason(text: string): void {
-    if (this.#owner !== undefined && this.map instanceof ResponseHeaders)
-      this.#owner.stream.filterState.set(WISH.REASON_PHRASE, text);
+    if (this.#owner === undefined || !(this.map instanceof ResponseHeaders)) return;
+    const { filterState } = this.#owner.stream;
+    if (text === "") filterState.delete(WISH.REASON_PHRASE);
+    else filterState.set(WISH.REASON_PHRASE, text);
   }
 
   /** All lines in Envoy's order: pseudo headers, then the others as they came. */
@@ -225,18 +235,20 @@ function setPseudo(map: HeaderMap, name: string, value: string): void {
         // The upstream's scheme follows from its transport.
         return;
     }
-  } else if (map instanceof ResponseHeaders && name === ":status") {
-    const status = Number(value);
-    const isBodiless = (s: number): boolean => s === 204 || s === 304;
-    if (!/^[2-5]\d\d$/.test(value)) throw libraryError(`invalid :status '${value}'`);
-    if (isBodiless(status) !== isBodiless(map.status))
-      throw libraryError(
-        `:status cannot change from ${map.status} to ${value}: one of them has no body`,
-      );
-    map.status = status;
-    return;
   }
   throw libraryError(`unknown header '${name}'`);
+}
+
+/** `isEmpty`: the response has no body. Otherwise it cannot become one that has none by its status, nor the other way round. */
+function setStatus(map: ResponseHeaders, value: string, isEmpty: boolean): void {
+  const status = Number(value);
+  const isBodiless = (s: number): boolean => s === 204 || s === 304;
+  if (!/^[2-5]\d\d$/.test(value)) throw libraryError(`invalid :status '${value}'`);
+  if (isBodiless(status) !== isBodiless(map.status) && !isEmpty)
+    throw libraryError(
+      `:status cannot change from ${map.status} to ${value}: one of them has no body`,
+    );
+  map.status = status;
 }
 
 /** The name under which a value may be set; undefined: the edit is ignored. Throws LuaError for an invalid name or value. */

@@ -8,11 +8,10 @@ import {
   textArgument,
   Userdata,
 } from "@tsproxy/sdk/lua";
+import { FACTORIES } from "./filter-state.ts";
 import { certificateKind, TlsData, tlsKind } from "./tls.ts";
 import { fromLua, fromUtf8, iterate, StructData, structKind, toLua, toUtf8 } from "./values.ts";
 
-/** Filter state factories whose objects are plain texts. */
-const TEXTS: ReadonlySet<string> = new Set(["envoy.string", "envoy.hashable_string"]);
 /** What this listener filter finds is in the connection's metadata, and in typed metadata as well (Envoy's TlvsMetadata). */
 const PROXY_PROTOCOL = "envoy.filters.listener.proxy_protocol";
 
@@ -149,8 +148,12 @@ export function infoKinds(log: Log, configName: string): InfoKinds {
         const key = fromUtf8(textArgument(args, 1, "set"));
         const factory = textArgument(args, 2, "set");
         const value = fromUtf8(textArgument(args, 3, "set"));
-        if (!TEXTS.has(factory)) throw libraryError(`'${factory}' does not have an object factory`);
-        stream.filterState.set(key, value);
+        const make = FACTORIES.get(factory);
+        if (make === undefined) throw libraryError(`'${factory}' does not have an object factory`);
+        const made = make(value);
+        if (made === undefined)
+          throw libraryError(`failed to create an object '${toUtf8(key)}' from value '${args[2]}'`);
+        stream.filterState.set(key, made);
         return NONE;
       },
     }),

@@ -78,7 +78,7 @@ export function waitFor(
 /** Most bytes of a body that `body()` waits for or `setBytes()` sets: as many as Envoy buffers by default. */
 const BODY_MAX = 1024 * 1024;
 function checkSize(size: number): void {
-  if (size > BODY_MAX) throw refused(`setBytes() of more than ${BODY_MAX} bytes`);
+  if (size > BODY_MAX) throw libraryError(`setBytes() of more than ${BODY_MAX} bytes`);
 }
 const NO_BYTES = new Uint8Array(0);
 const CONTENT_LENGTH = headerName("content-length");
@@ -121,6 +121,8 @@ export class Run extends Userdata {
   #added: Chunk | undefined = undefined;
   #bodySeen = false;
   #wholeBody = false;
+  /** Whether the head went on with a content-length, behind a first chunk of unchanged length; undefined: no chunk has come. */
+  #lengthIsSent: boolean | undefined = undefined;
   #ended: boolean;
   #trailers: HeaderMap | undefined = undefined;
 
@@ -173,14 +175,9 @@ export class Run extends Userdata {
       const trailers = this.#holdsTrailers;
       return hold({ body: "buffer", max: BODY_MAX, trailers });
     }
-    // `setBytes()` may change the length of chunks, and then content-length would be wrong.
-    if (
-      waiting === CHUNK &&
-      this.script.state.names.has("setBytes") &&
-      this.#headers.has(CONTENT_LENGTH)
-    )
-      this.#headers.remove(CONTENT_LENGTH);
     this.#letGo();
+    // The head waits for the first chunk: if `setBytes()` gives that another length, core mends the content-length.
+    if (waiting === CHUNK && this.#mayChangeLength) return hold({ body: "stream" });
     const added = this.#added;
     return added === undefined || !this.#mayHaveBody() ? undefined : lastChunk(added.copy());
   }
@@ -196,7 +193,7 @@ export class Run extends Userdata {
       data = this.#body = this.#wrap(chunk);
       this.#resume(data);
     } else if (waiting === CHUNK) {
-      data = new BufferData(this.script.tables.body, chunk, checkSize);
+      data = this.#wrapPart(chunk);
       this.#resume(data);
     }
     return this.#onMore(data, endStream);
@@ -340,7 +337,7 @@ export class Run extends Userdata {
   body(alwaysWrap: boolean): unknown {
     if (this.#wholeBody) return this.#body && this.#lent(this.#body);
     if (this.#ended) {
-      if (this.#bodySeen) throw refused("cannot call body() after body has been streamed");
+      if (this.#bodySeen) throw libraryError("cannot call body() after body has been streamed");
       if (!alwaysWrap) return NONE;
       if (this.#body === undefined) {
         this.#added = new Chunk(NO_BYTES, 0, 0);
@@ -348,7 +345,7 @@ export class Run extends Userdata {
       }
       return this.#lent(this.#body);
     }
-    if (this.#bodySeen) throw refused("cannot call body() after body streaming has started");
+    if (this.#bodySeen) throw libraryError("cannot call body() after body streaming has started");
     return waitOn(BODY);
   }
 
@@ -356,9 +353,34 @@ export class Run extends Userdata {
   #wrap(chunk: Chunk): BufferData {
     return new BufferData(this.script.tables.body, chunk, (size) => {
       checkSize(size);
-      if (!this.#mayHaveBody()) throw refused("setBytes() of a message that cannot have a body");
+      if (!this.#mayHaveBody())
+        throw libraryError("setBytes() of a message that cannot have a body");
       if (!this.headersGone) this.#headers.set(CONTENT_LENGTH, String(size));
     });
+  }
+
+  get #mayChangeLength(): boolean {
+    return this.script.uses("setBytes") && this.#headers.has(CONTENT_LENGTH);
+  }
+
+  /** Wraps a chunk. Once a content-length is on its way, each chunk keeps its length. */
+  #wrapPart(chunk: Chunk): BufferData {
+    const before = chunk.length;
+    const isFixed = this.#lengthIsSent;
+    const isFirst = isFixed === undefined;
+    if (isFirst) this.#lengthIsSent = this.#mayChangeLength;
+    return new BufferData(this.script.tables.body, chunk, (size) => {
+      checkSize(size);
+      if (isFixed === true && size !== before)
+        throw libraryError("setBytes() of another length: content-length has been sent");
+      if (isFirst) this.#lengthIsSent = this.#mayChangeLength && size === before;
+    });
+  }
+
+  /** The message has no bytes of body, and will get none. */
+  get isEmpty(): boolean {
+    if (this.#wholeBody || this.#added !== undefined) return this.#body?.length === 0;
+    return this.#ended && !this.#bodySeen;
   }
 
   #mayHaveBody(): boolean {

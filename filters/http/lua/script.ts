@@ -8,7 +8,6 @@ import {
   StatsData,
   Stopped,
   thrownValue,
-  writeLog,
 } from "@tsproxy/sdk/lua";
 import { keyKind } from "./crypto.ts";
 import { handleKind, NAME } from "./handle.ts";
@@ -50,7 +49,7 @@ export class Script {
     this.executions = counts.executions;
     const { log } = cx;
     this.state = new LuaState({
-      print: (text) => writeLog(log, "info", text),
+      print: (text) => log.info(fromUtf8(text)),
       module: (name) => {
         const found = Object.hasOwn(source.modules, name) ? source.modules[name] : undefined;
         return found && { ...found, text: toUtf8(found.text) };

@@ -542,7 +542,9 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
 
   // ---- from the walks
 
-  onReply(reply: Reply, _response: boolean): void {
+  onReply(reply: Reply, response: boolean, early: boolean): void {
+    // A sandboxed filter answers when the whole event has been read, Envoy before it reads the body: it closes an HTTP/1 connection then.
+    if (early && !response && this.info.protocol !== "HTTP/2") this.#requestComplete = false;
     this.sendReply(reply, false);
   }
 
