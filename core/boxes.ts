@@ -157,12 +157,13 @@ export class Boxes {
       onPolicy: (use, told) => this.#options.onPolicy(use, told),
       onFetch: (text, bytes) => this.#options.onFetch(box, text, bytes),
       onFault: (fault) => post({ type: "fault", ...fault }),
-      onLog: (level, message, fields) =>
+      onLog: (level, message, fields, serves) =>
         post({
           type: "log",
           level: level as "info",
           message,
           fields: { filter: module.package, ...fields },
+          ...(serves && { single: true }),
         }),
       onLines: (path, text) => this.#onLines(box, path, text),
       // With a fallback, core decides record by record which generation gets a stream, so there is no gate.

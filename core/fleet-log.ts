@@ -39,10 +39,15 @@ export class FleetLog implements FleetEvents {
     this.onCall = parts.onCall;
   }
 
-  onLog(_thread: Thread, { level, message, fields }: Extract<FromWorker, { type: "log" }>): void {
-    this.#once(`${level} ${message} ${JSON.stringify(fields)}`, (more) =>
-      this.#parts.log[level]({ ...fields, ...more }, message),
-    );
+  onLog(
+    _thread: Thread,
+    { level, message, fields, single }: Extract<FromWorker, { type: "log" }>,
+  ): void {
+    if (single === true) this.#parts.log[level](fields, message);
+    else
+      this.#once(`${level} ${message} ${JSON.stringify(fields)}`, (more) =>
+        this.#parts.log[level]({ ...fields, ...more }, message),
+      );
   }
 
   onFault(

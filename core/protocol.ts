@@ -341,6 +341,8 @@ export type FromWorker =
       readonly level: "debug" | "info" | "warn" | "error";
       readonly message: string;
       readonly fields: Readonly<Record<string, unknown>>;
+      /** Only this thread says so: it is printed however often it comes. */
+      readonly single?: boolean;
     }
   /** The isolates of the thread are gone: their gauges count no more. */
   | { readonly type: "stats_lost" }

@@ -19,6 +19,8 @@ export interface FetchInit {
   readonly maxBytes?: number;
   /** Ends the exchange when it is aborted. */
   readonly signal?: FetchSignal;
+  /** Called once when the cluster has taken the request: what the caller lets pass from now on is behind it. */
+  readonly onBegun?: () => void;
 }
 
 /** As much of an AbortSignal as a fetch needs. */
@@ -105,6 +107,7 @@ export function fetchFrom(
     new Exchange(cx, headers, init, { resolve, reject }).begin((callbacks) =>
       cluster.newStream(callbacks, { head: headers }),
     );
+    init.onBegun?.();
   });
 }
 

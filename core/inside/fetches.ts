@@ -207,6 +207,9 @@ class Relay {
             ? Math.min(timeoutMs, TIMEOUT_MAX_MS)
             : TIMEOUT_MAX_MS,
         signal: this.#signal,
+        ...(message.asksBegun === true && {
+          onBegun: () => this.#reply({ to: "fetch", call: this.#call, op: "begun" }),
+        }),
       });
       await this.#read(response);
       this.#reply({ to: "fetch", call: this.#call, op: "end" });

@@ -257,8 +257,6 @@ export class Gate implements Door {
       return;
     }
     let left = false;
-    // A fetch is begun by core, so the verdicts behind it come by core too: what a filter has asked for leaves before what it lets pass.
-    let fetched = false;
     for (let at = BOX.OUT, end = at + used; at + ANSWER_HEAD_SIZE <= end; ) {
       const w = at >> 2;
       const kind = words[w + ANSWER_HEAD.KIND]!;
@@ -266,9 +264,8 @@ export class Gate implements Door {
       const size = words[w + ANSWER_HEAD.SIZE]!;
       if (size < 0 || size > end - at - ANSWER_HEAD_SIZE) break;
       const whole = ANSWER_HEAD_SIZE + size;
-      if (kind === ANSWER.FETCH) fetched = true;
-      const isForStream = !fetched && (kind === ANSWER.VERDICT || kind === ANSWER.PART);
-      const parked = isForStream ? this.#table.find(token) : undefined;
+      const parked =
+        kind === ANSWER.VERDICT || kind === ANSWER.PART ? this.#table.find(token) : undefined;
       if (parked?.gateOf?.(token & 1) === this) {
         this.#table.deliver(parked, token, at, whole, this);
         words[w + ANSWER_HEAD.KIND] = ANSWER.TAKEN;

@@ -129,7 +129,7 @@ describe("edits", () => {
       );
       const e = new Exchange(worker, [stubs(worker, sandbox)], HEAD);
       await e.requestHeaders().settled();
-      const response = e.responseHeaders(200, "server: up\r\n");
+      const response = e.responseHeaders(200, "server: up\r\n", false);
       await e.settled();
       expect([response.status, e.reply?.status]).toEqual([200, 500]);
     },

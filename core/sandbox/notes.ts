@@ -8,6 +8,7 @@ interface Told {
   readonly level?: unknown;
   readonly message?: unknown;
   readonly fields?: unknown;
+  readonly serves?: unknown;
   readonly hook?: unknown;
   readonly stack?: unknown;
 }
@@ -31,12 +32,13 @@ export function takeNote(
     const [path, lines] = Array.isArray(told) ? (told as unknown[]) : [];
     if (typeof path === "string" && typeof lines === "string") options.onLines?.(path, lines);
   } else if (kind === ANSWER.LOG) {
-    const { level, message, fields } = told;
+    const { level, message, fields, serves } = told;
     const isFields = typeof fields === "object" && fields !== null;
     options.onLog(
       LEVELS.includes(String(level)) ? String(level) : "info",
       String(message),
       (isFields ? fields : {}) as Record<string, unknown>,
+      serves === true,
     );
   } else if (kind === ANSWER.THROWN) {
     const reason = `${told.hook} threw: ${told.message}`;

@@ -46,7 +46,13 @@ export interface SandboxOptions {
   /** There is something to enter for, outside of a flush. */
   onWork(): void;
   onFault(fault: SandboxFault): void;
-  onLog(level: string, message: string, fields: Readonly<Record<string, unknown>>): void;
+  /** `serves`: it is about traffic; otherwise every worker's sandbox may say the same. */
+  onLog(
+    level: string,
+    message: string,
+    fields: Readonly<Record<string, unknown>>,
+    serves: boolean,
+  ): void;
   /** Lines for a file. Whether the package may write there is the caller's to check. */
   onLines?(path: string, text: string): void;
   /** Called after setup: the filters of this use read only these parts of their streams (a mask of HOOK bits). */

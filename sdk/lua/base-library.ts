@@ -342,7 +342,8 @@ export function coroutineLibrary(): LuaTable {
       if (first instanceof Coroutine) return first.status;
       throw typeError(args, 1, "status", "coroutine");
     },
-    isyieldable: () => current !== undefined,
+    // A hook runs in a coroutine of its own, as in Envoy.
+    isyieldable: () => true,
     wrap: (...args) => {
       spend(32);
       const coroutine = new Coroutine(functionArgument(args, 1, "wrap"));
@@ -350,7 +351,7 @@ export function coroutineLibrary(): LuaTable {
         resume(coroutine, values, (ok, results) => {
           if (ok) return results;
           const [error] = results;
-          throw new LuaError(error);
+          throw new LuaError(typeof error === "string" ? where(1) + error : error);
         }),
       );
     },

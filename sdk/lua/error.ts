@@ -87,6 +87,15 @@ export function stackLevels(): readonly string[] {
   return levels().map((place) => place.replace(/:$/, ""));
 }
 
+/** The innermost place of the program in a stack trace, as it stands before a message; "" if there is none. */
+export function placeIn(stack = ""): string {
+  for (const frame of stack.split("\n")) {
+    const chunk = CHUNK_FRAME.exec(frame);
+    if (chunk !== null) return `${chunks[Number(chunk[1])] ?? "?"}:${chunk[2]}: `;
+  }
+  return "";
+}
+
 /** The place that `error(message, level)` puts before its message; "" if there is none. */
 export function where(level: number): string {
   const place = levels()[level] ?? "";

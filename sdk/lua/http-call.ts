@@ -108,13 +108,26 @@ const REASONS: Readonly<Record<string, string>> = {
   protocol_error: "protocol error",
 };
 
-/** Makes the call. Resolves with headers and body, or those of Envoy's 503 or 504 if it fails. Rejects for an unknown cluster. */
+/**
+ * Makes the call. Resolves with headers and body, or those of Envoy's 503 or 504 if it fails. Rejects for an unknown cluster.
+ * `onBegun` is called when the request has left, unless it cannot.
+ */
 export function carryOut(
   cx: SetupContext,
   { cluster, path, init, options }: HttpCall,
+  onBegun?: () => void,
 ): Promise<Answer> {
   const headers = [...init.headers, ...ownHeaders(cx, options)];
-  return answerOf(cx.fetch(`${cluster}:${path}`, { ...init, headers }), options.keepsDuplicates);
+  const request = { ...init, headers, ...(onBegun && { onBegun }) };
+  return answerOf(cx.fetch(`${cluster}:${path}`, request), options.keepsDuplicates);
+}
+
+/** Makes a call whose answer nobody waits for. Resolves once it has left, or failed to; rejects for an unknown cluster. */
+export function sendOff(cx: SetupContext, call: HttpCall): Promise<undefined> {
+  return new Promise((resolve, reject) => {
+    const left = (): void => resolve(undefined);
+    carryOut(cx, call, left).then(left, reject);
+  });
 }
 
 /** The headers that Envoy adds to requests of its own. */

@@ -6,7 +6,7 @@ export * from "./arguments.ts";
 export { HostWait } from "./base-library.ts";
 export { BufferData, bufferKind } from "./buffer.ts";
 export { LateError, LuaError, libraryError, runtimeError } from "./error.ts";
-export { carryOut, type HttpCall, headersFromTable, readCall } from "./http-call.ts";
+export { carryOut, type HttpCall, headersFromTable, readCall, sendOff } from "./http-call.ts";
 export { type HotMethod, kind, type Method, refused, writeLog } from "./kinds.ts";
 export { bytesMade, Stopped } from "./meter.ts";
 export { numberText } from "./number.ts";

@@ -1,5 +1,5 @@
 // Hot path: the functions that compiled Lua programs call for their operations (test/bench/lua.ts).
-import { LuaError, runtimeError } from "./error.ts";
+import { LuaError, placeIn, runtimeError } from "./error.ts";
 import { meter, Stopped, spend } from "./meter.ts";
 import { numberOf, numberText } from "./number.ts";
 import { LuaTable } from "./table.ts";
@@ -482,7 +482,8 @@ export function thrownValue(error: unknown): unknown {
   if (error instanceof Stopped) throw error;
   // Programs run on the engine's stack. Filling and unwinding it takes longer than the calls in it have counted.
   if (error instanceof RangeError) spend(OVERFLOW_COST);
-  if (error instanceof RangeError && /call stack/.test(error.message)) return "stack overflow";
+  if (error instanceof RangeError && /call stack/.test(error.message))
+    return `${placeIn(error.stack)}stack overflow`;
   if (error instanceof RangeError) return "not enough memory";
   return error instanceof Error ? error.message : String(error);
 }

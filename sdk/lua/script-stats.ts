@@ -120,7 +120,8 @@ function gaugeKind(log: Log): LuaTable {
       self.set(amount(args, "set", "set value"));
       return NONE;
     },
-    value: (self) => self.value,
+    // Envoy's gauges are unsigned 64-bit numbers.
+    value: (self) => (self.value < 0 ? self.value + 2 ** 64 : self.value),
   });
 }
 

@@ -34,13 +34,15 @@ export type FetchMessage = { readonly call: number } & (
       readonly headers: readonly (readonly [string, string])[];
       readonly body: "none" | "whole" | "stream";
       readonly timeoutMs: number;
+      /** Core says when the request has begun. */
+      readonly asksBegun?: true;
     }
   | { readonly op: "data" | "end" | "cancel" }
   | { readonly op: "read"; readonly n: number }
 );
 /** From core to the sandbox; the bytes of `data` come beside it. */
 export type FetchReply = { readonly to: "fetch"; readonly call: number } & (
-  | { readonly op: "sent" | "data" | "end" }
+  | { readonly op: "begun" | "sent" | "data" | "end" }
   | {
       readonly op: "head";
       readonly status: number;
@@ -98,6 +100,7 @@ class Call {
   readonly #calls: Map<number, Call>;
   readonly #settle = Promise.withResolvers<FetchResponse>();
   readonly #timer: Timer;
+  #onBegun: (() => void) | undefined = undefined;
   #maxBytes = MAX_BYTES;
   #response: FetchedResponse | undefined = undefined;
   #over = false;
@@ -128,6 +131,7 @@ class Call {
     { method = "GET", body, timeoutMs = TIMEOUT_MS, ...init }: FetchInit,
   ): void {
     this.#maxBytes = init.maxBytes ?? MAX_BYTES;
+    this.#onBegun = init.onBegun;
     const given = init.headers ?? [];
     const headers = (Array.isArray(given) ? given : Object.entries(given)) as [string, string][];
     const whole = wholeOf(body);
@@ -141,6 +145,7 @@ class Call {
       headers,
       body: kind,
       timeoutMs,
+      ...(init.onBegun !== undefined && { asksBegun: true as const }),
     } as const;
     if (JSON.stringify(head).length > HEAD_MAX) {
       this.#fail("too_large", `a request's head out of a sandbox has ${HEAD_MAX} bytes at most`);
@@ -188,6 +193,9 @@ class Call {
 
   onReply(reply: FetchReply, bytes: Uint8Array): void {
     switch (reply.op) {
+      case "begun":
+        this.#onBegun?.();
+        return;
       case "sent":
         this.#ahead--;
         this.#wake();

@@ -247,6 +247,7 @@ export function handover(): string {
 export function run(count: number): void {
   around.outbox.begin();
   around.clock.advance();
+  if (count > 0) around.serves = true;
   const { words } = around;
   for (let k = 0, i = BOX.RECORDS >> 2; k < count; k++, i += RECORD_WORDS) {
     if (words[i] === -1) {

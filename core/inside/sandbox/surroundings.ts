@@ -32,6 +32,8 @@ export class Surroundings {
   readonly fetches: Fetches;
   readonly crypto: CryptoCalls;
   readonly files: SandboxFiles;
+  /** Records have come: what is logged from now on is about traffic, and no other worker says the same. */
+  serves = false;
   #second = 0;
   #thrown = 0;
   #lines = 0;
@@ -100,7 +102,8 @@ export class Surroundings {
   log(level: string, message: string, fields: object): void {
     this.#tick();
     if (this.#lines++ >= LINES_A_SECOND) return;
-    this.#tell(ANSWER.LOG, 0, { level, message: message.slice(0, TEXT_MAX), fields });
+    const text = message.slice(0, TEXT_MAX);
+    this.#tell(ANSWER.LOG, 0, { level, message: text, fields, serves: this.serves });
   }
 
   /** Reports what a hook threw. Core counts every error; only the first THROWN_A_SECOND of a second carry message and stack. */

@@ -293,6 +293,29 @@ describe("an error", () => {
   });
 });
 
+it("makes objects of filter state as Envoy's factories do", () => {
+  const kept = (factory: string, text: string) =>
+    shown(
+      `(function() local f = h:streamInfo():filterState() f:set("k", "${factory}", "${text}") return f:get("k") end)()`,
+    );
+  expect(kept("envoy.bool", "YES")).toBe("true");
+  expect(kept("envoy.network.ip", "192.0.2.1")).toBe("192.0.2.1:0");
+  expect(kept("envoy.network.transport_socket.original_dst_address", "[::1]:80")).toBe("[::1]:80");
+  expect(kept("envoy.upstream.dynamic_port", "0443")).toBe("443");
+});
+
+it("may give a response without a body another status", () => {
+  const { stream } = script(`
+      function envoy_on_response(h)
+        local ok, message = pcall(function() h:headers():replace(":status", "200") end)
+        h:headers():add("x-ok", tostring(ok))
+      end`);
+  const empty = stream().requestHeaders("GET", "/").responseHeaders(204, {}, true);
+  expect([empty.response?.status, empty.downstream.header("x-ok")]).toEqual([200, "true"]);
+  const full = stream().requestHeaders("GET", "/").responseHeaders(304, {}, false);
+  expect([full.response?.status, full.downstream.header("x-ok")]).toEqual([304, "false"]);
+});
+
 describe("httpCall", () => {
   const CALL = `
     function envoy_on_request(h)
@@ -303,8 +326,8 @@ describe("httpCall", () => {
       h:headers():add("x-user", body)
     end`;
 
-  function calling() {
-    const made = script(CALL);
+  function calling(source = CALL) {
+    const made = script(source);
     const auth = new TestCluster("auth", made.cx.stats);
     made.cx.clusterMap.set("auth", auth);
     return { ...made, auth };
@@ -327,6 +350,21 @@ describe("httpCall", () => {
     auth.last.respond(200, {}, "ada");
     await s.settled();
     expect(s.upstream.header("x-user")).toBe("ada");
+  });
+
+  it("that is asynchronous leaves before the request does, and nobody waits for its answer", async () => {
+    const call = (cluster: string) =>
+      `function envoy_on_request(h)
+        h:httpCall("${cluster}", { [":method"] = "GET", [":path"] = "/", [":authority"] = "a" }, nil, 1000, true)
+      end`;
+    const { stream, auth } = calling(call("auth"));
+    const s = stream().requestHeaders("GET", "/");
+    expect([auth.last.path, s.upstream.head]).toEqual(["/", undefined]);
+    await s.settled();
+    expect(s.upstream.head).toBeDefined();
+    const { stream: lost, cx } = script(call("none"));
+    await lost().requestHeaders("GET", "/").settled();
+    expect(logged(cx).at(-1)).toMatch(/:\d+: http call cluster invalid. Must be configured$/);
   });
 
   it("that fails is answered as Envoy's router would", async () => {
@@ -425,6 +463,9 @@ describe("the stream", () => {
     const state = "h:streamInfo():filterState()";
     expect(fails(`${state}:set("k", "none", "v")`)).toMatch(
       /'none' does not have an object factory$/,
+    );
+    expect(fails(`${state}:set("k", "envoy.network.ip", "there")`)).toMatch(
+      /failed to create an object 'k' from value 'there'$/,
     );
     expect(fails(`h:body("yes")`)).toMatch(/boolean expected, got string/);
     expect(fails(`h:setUpstreamOverrideHost("192.0.2.1:80", "yes")`)).toMatch(/boolean expected/);

@@ -13,6 +13,7 @@ import {
   NONE,
   optionalText,
   readCall,
+  sendOff,
   tableArgument,
   textArgument,
   typeError,
@@ -52,7 +53,7 @@ export function handleKind(cx: SetupContext, log: Log): LuaTable {
     },
     trailers: (run) => run.trailers(),
     respond: (run, args) => respond(run, args),
-    httpCall: (run, args) => httpCall(cx, run, args),
+    httpCall: (_run, args) => httpCall(cx, args),
     metadata: (run) =>
       run.kept("metadata", () =>
         metadataOf(run, run.stream.route?.routeMetadata, [run.kinds.configName, NAME]),
@@ -141,11 +142,15 @@ const FRAMING = new Set(
   ),
 );
 
-/** `handle:httpCall()`: an asynchronous call returns nothing at once, any other suspends the script until the answer is there. */
-function httpCall(cx: SetupContext, run: Run, args: Args): unknown {
+/**
+ * `handle:httpCall()` suspends the script until the answer is there. An asynchronous call returns nothing, as soon as the request has
+ * left: what the script lets pass comes behind it.
+ */
+function httpCall(cx: SetupContext, args: Args): unknown {
   const call = readCall(args);
-  const answer = carryOut(cx, call);
-  if (!call.options.asynchronous) return waitFor(answer);
-  answer.catch((error) => run.script.failed(error));
-  return NONE;
+  return call.options.asynchronous
+    ? waitFor(sendOff(cx, call).then(nothing), true)
+    : waitFor(carryOut(cx, call));
 }
+
+const nothing = (): typeof NONE => NONE;
