@@ -74,14 +74,14 @@ test("histogram buckets hold two significant digits", () => {
   expect(reader.snapshot().histograms[0]!.interval).toBeNull();
 });
 
-test("a full table still hands out cells, and says so", () => {
+test("a full table still hands out cells, and says so once", () => {
   let full = 0;
   const table = new StatsTable(new Float64Array(1), () => full++);
   const stats = new ScopedStats(table, "");
   stats.counter("a").inc();
   stats.counter("b").inc();
   stats.histogram("c").record(5);
-  expect(full).toBe(2);
+  expect(full).toBe(1);
   expect(table.defined.map((d) => d.name)).toEqual(["a", "c"]);
 });
 

@@ -33,10 +33,12 @@ it("gives back what a lost thread held, and nothing of the others'", () => {
   expect(b!.value).toBe(1);
 });
 
-it("counts by itself, and says so, when no name is left", () => {
+it("counts by itself, and says so once, when no name is left", () => {
   const { counts, ledgers } = threads(1);
   new BigInt64Array(counts, 0, COUNTS_BYTES / 12).fill(-1n);
   let told = 0;
-  const count = new SharedCounts(counts, ledgers[0]!, () => told++).of("x");
+  const shared = new SharedCounts(counts, ledgers[0]!, () => told++);
+  const count = shared.of("x");
+  shared.of("y");
   expect([told, count.tryAcquire(1), count.tryAcquire(1), count.release()]).toEqual([1, 1, 0, 0]);
 });

@@ -17,7 +17,9 @@ export class SharedCounts {
   readonly #totals: Int32Array;
   readonly #ledger: Int32Array;
   readonly #known = new Map<string, SharedCount>();
+  /** Called once, for the first name without a slot. */
   readonly #onFull: () => void;
+  #isFull = false;
 
   constructor(counts: SharedArrayBuffer, ledger: SharedArrayBuffer, onFull: () => void) {
     this.#names = new BigInt64Array(counts, 0, COUNT_SLOTS);
@@ -49,7 +51,8 @@ export class SharedCounts {
       const found = Atomics.compareExchange(names, slot, 0n, key);
       if (found === 0n || found === key) return slot;
     }
-    this.#onFull();
+    if (!this.#isFull) this.#onFull();
+    this.#isFull = true;
     return -1;
   }
 }

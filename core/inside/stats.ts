@@ -87,13 +87,14 @@ export class StatsTable {
   readonly #cells: Float64Array;
   readonly #byName = new Map<string, Cell | Buckets>();
   readonly #onFull: () => void;
+  #isFull = false;
   #next: number;
   /** Stats defined since core was last told. */
   defined: StatDefinition[] = [];
   /** Prefixes listed since core was last told, by set. */
   #listed = new Map<StatSet, string[]>();
 
-  /** `from`: the first free cell; those before it belong to earlier isolates. `onFull` is called for each stat that finds no room. */
+  /** `from`: the first free cell; those before it belong to earlier isolates. `onFull` is called once, for the first stat without room. */
   constructor(cells: Float64Array, onFull: () => void, from = 0) {
     this.#next = from;
     this.#cells = cells;
@@ -156,7 +157,8 @@ export class StatsTable {
   /** Cells of the block; if it is full, private cells that nobody reads. */
   #allot(size: number): { readonly cells: Float64Array; readonly at: number } {
     if (this.#next + size > this.#cells.length) {
-      this.#onFull();
+      if (!this.#isFull) this.#onFull();
+      this.#isFull = true;
       return { cells: new Float64Array(size), at: 0 };
     }
     const at = this.#next;
