@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { FilterChainMatchConfig } from "../protocol.ts";
-import { FilterChainMatcher, type MatchInput, parseIp } from "./filter-chain-match.ts";
+import { addressBytes, FilterChainMatcher, type MatchInput } from "./filter-chain-match.ts";
 
 const input = (
   over: Partial<MatchInput> & { local?: string; remote?: string } = {},
@@ -118,16 +118,18 @@ test("a single chain without criteria takes everything", () => {
 test.each([
   ["1.2.3.4", [1, 2, 3, 4]],
   ["::ffff:1.2.3.4", [1, 2, 3, 4]],
+  ["::ffff:102:304", [1, 2, 3, 4]],
   ["::1", [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]],
   ["2001:db8:0:0:1:0:0:1%eth0", [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1]],
 ])("reads %s", (text, bytes) => {
-  expect([...parseIp(text)!]).toEqual(bytes);
+  expect([...addressBytes(text)!]).toEqual(bytes);
 });
 
 test.each([
   "",
   "1.2.3",
   "1.2.3.256",
+  "1.2.3.04",
   "1.2.3.4.5",
   "a.b.c.d",
   "::1::",
@@ -136,5 +138,5 @@ test.each([
   "12345::",
   "::g",
 ])("refuses %s", (text) => {
-  expect(parseIp(text)).toBeUndefined();
+  expect(addressBytes(text)).toBeUndefined();
 });

@@ -1,4 +1,4 @@
-import type { Address } from "@tsproxy/sdk";
+import { type Address, parseIp } from "@tsproxy/sdk";
 import type { CidrConfig, FilterChainMatchConfig } from "../protocol.ts";
 
 /** What a connection's chain is chosen by. */
@@ -80,7 +80,7 @@ function longestPrefix<T>(
   ip: string,
 ): readonly Entry<T>[] {
   if (entries.every((e) => of(e.match).length === 0)) return entries;
-  const bytes = parseIp(ip);
+  const bytes = addressBytes(ip);
   let best = -1;
   const lengths = entries.map((e) => {
     const length = of(e.match).length === 0 ? -1 : prefixLength(of(e.match), bytes);
@@ -157,7 +157,7 @@ interface Cidr {
 
 function cidrs(configs: readonly CidrConfig[] | undefined): readonly Cidr[] {
   return (configs ?? []).map((c) => {
-    const bytes = parseIp(c.address_prefix);
+    const bytes = addressBytes(c.address_prefix);
     if (bytes === undefined) throw new Error(`malformed IP address: ${c.address_prefix}`);
     return { bytes, length: Math.min(c.prefix_len, bytes.length * 8) };
   });
@@ -176,44 +176,13 @@ function isLoopback(ip: string): boolean {
   return ip.startsWith("127.") || ip === "::1";
 }
 
-/** Four or sixteen bytes; IPv4-mapped IPv6 becomes IPv4. Undefined: not an IP address. */
-export function parseIp(text: string): Uint8Array | undefined {
-  if (!text.includes(":")) return parseIpv4(text);
-  let head = text.toLowerCase().split("%")[0]!;
-  let tail: Uint8Array | undefined;
-  const dot = head.indexOf(".");
-  if (dot >= 0) {
-    const colon = head.lastIndexOf(":");
-    tail = parseIpv4(head.slice(colon + 1));
-    if (tail === undefined) return undefined;
-    head = `${head.slice(0, colon + 1)}${((tail[0]! << 8) | tail[1]!).toString(16)}:${((tail[2]! << 8) | tail[3]!).toString(16)}`;
-  }
-  const halves = head.split("::");
-  if (halves.length > 2) return undefined;
-  const left = halves[0] === "" ? [] : halves[0]!.split(":");
-  const right = halves.length === 2 && halves[1] !== "" ? halves[1]!.split(":") : [];
-  const missing = 8 - left.length - right.length;
-  if (halves.length === 2 ? missing < 1 : missing !== 0) return undefined;
-  const groups = [...left, ...new Array<string>(missing).fill("0"), ...right];
-  const bytes = new Uint8Array(16);
-  for (const [k, group] of groups.entries()) {
-    if (!/^[0-9a-f]{1,4}$/.test(group)) return undefined;
-    const value = Number.parseInt(group, 16);
-    bytes[k * 2] = value >> 8;
-    bytes[k * 2 + 1] = value & 255;
-  }
-  const mapped =
-    bytes.subarray(0, 10).every((b) => b === 0) && bytes[10] === 255 && bytes[11] === 255;
-  return mapped ? bytes.slice(12) : bytes;
+/** The bytes of an IP address, without a zone; four also where IPv6 carries an IPv4 address. Undefined: it is none. */
+export function addressBytes(text: string): Uint8Array | undefined {
+  const bytes = parseIp(text.split("%", 1)[0]!);
+  return bytes?.length === 16 && isMapped(bytes) ? bytes.subarray(12) : bytes;
 }
 
-function parseIpv4(text: string): Uint8Array | undefined {
-  const parts = text.split(".");
-  if (parts.length !== 4) return undefined;
-  const bytes = new Uint8Array(4);
-  for (const [k, part] of parts.entries()) {
-    if (!/^\d{1,3}$/.test(part) || Number(part) > 255) return undefined;
-    bytes[k] = Number(part);
-  }
-  return bytes;
+/** RFC 4291 §2.5.5.2: `::ffff:192.0.2.1`. */
+function isMapped(bytes: Uint8Array): boolean {
+  return bytes[10] === 255 && bytes[11] === 255 && bytes.subarray(0, 10).every((b) => b === 0);
 }
