@@ -1,5 +1,6 @@
 import type net from "node:net";
 import tls from "node:tls";
+import { ascii } from "./inside/ascii.ts";
 import { SecureSocket } from "./secure-socket.ts";
 import { type Context, type Described, describeHandshake, type KeptSession } from "./tls.ts";
 
@@ -124,11 +125,4 @@ class ClientSessions {
     this.#facts = { peer, peerChain, verifyError };
     if (this.#early !== undefined) this.onSession(this.#early);
   }
-}
-
-function ascii(json: string): string {
-  return json.replace(
-    /[\u0080-\uffff]/g,
-    (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`,
-  );
 }

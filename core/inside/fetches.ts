@@ -7,7 +7,7 @@ import {
   fetchFrom,
   latin1Decode,
 } from "@tsproxy/sdk";
-import { ascii } from "./parked-facts.ts";
+import { ascii } from "./ascii.ts";
 import {
   CALLS_MAX,
   CREDIT,

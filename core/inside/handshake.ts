@@ -9,6 +9,7 @@ import {
   type TransportFactory,
   type TransportSocket,
 } from "@tsproxy/sdk";
+import { ascii } from "./ascii.ts";
 import type { SocketConnection } from "./connection.ts";
 import type { TimerWheel, WheelTimer } from "./timers.ts";
 
@@ -90,7 +91,7 @@ export class Handshake implements ConnectionHandler, TransportSocket {
     const shown = this.#shown;
     this.#shown = EMPTY;
     const { context, ...rest } = start;
-    this.connection.startTls(asciiJson({ ...rest, context: context.id }), shown);
+    this.connection.startTls(ascii(JSON.stringify({ ...rest, context: context.id })), shown);
   }
 
   ready(consumed = 0): void {
@@ -179,11 +180,4 @@ export class Handshake implements ConnectionHandler, TransportSocket {
     }
     this.inner.onClosed(this.#peerFailed ? { ...event, by: "remote" } : event);
   }
-}
-
-function asciiJson(value: unknown): string {
-  return JSON.stringify(value).replace(
-    /[\u0080-\uffff]/g,
-    (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`,
-  );
 }

@@ -9,6 +9,7 @@ import type {
   LocalityPolicy,
   MetadataCriterion,
 } from "@tsproxy/sdk";
+import { ascii } from "./ascii.ts";
 import type { Gate } from "./gate.ts";
 import {
   type AnswerSource,
@@ -19,7 +20,6 @@ import {
   type ParkTable,
   recordSize,
 } from "./parked.ts";
-import { ascii } from "./parked-facts.ts";
 import type { ToldHost, ToldHosts, ToldPolicy } from "./sandbox/balancers.ts";
 import {
   ANSWER,

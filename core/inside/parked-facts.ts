@@ -1,4 +1,5 @@
 import type { HttpStream, Route, StreamInfo, WireBytes } from "@tsproxy/sdk";
+import { ascii } from "./ascii.ts";
 import { HOOK, type HookMask } from "./sandbox/layout.ts";
 import { type Change, Mirror } from "./sandbox/mirror.ts";
 
@@ -194,12 +195,4 @@ function describeDownstream(connection: NonNullable<HttpStream["downstreamConnec
   const text = JSON.stringify({ ...more, tls });
   if (text.length <= DOWNSTREAM_MAX || tls === undefined) return text;
   return JSON.stringify({ ...more, tls: { ...tls, peerChain: [] } });
-}
-
-/** The JSON with all chars beyond ASCII escaped, so that each char is one byte. */
-export function ascii(json: string): string {
-  return json.replace(
-    /[\u0080-\uffff]/g,
-    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`,
-  );
 }

@@ -18,6 +18,7 @@ import {
   utf8Decode,
   type Verdict,
 } from "@tsproxy/sdk";
+import { ascii } from "./ascii.ts";
 import type { Gate } from "./gate.ts";
 import {
   type AnswerSource,
@@ -29,7 +30,7 @@ import {
   recordSize,
   stubClasses,
 } from "./parked.ts";
-import { ascii, asksForFacts, ParkedFacts } from "./parked-facts.ts";
+import { asksForFacts, ParkedFacts } from "./parked-facts.ts";
 import { applyEdits, type HeadTexts, parkFollower, parkHead, readReply } from "./parked-head.ts";
 import { Lane } from "./parked-lane.ts";
 import {

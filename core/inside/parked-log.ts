@@ -1,9 +1,10 @@
 // Hot path: every stream that a sandboxed access log is told of becomes JSON here.
 import type { AccessLogger, HeaderMap, LogEntry, SetupContext, Timer } from "@tsproxy/sdk";
+import { ascii } from "./ascii.ts";
 import type { HeadGuard } from "./head-guard.ts";
 import type { ParkedUse, ParkTable } from "./parked.ts";
 import { ASK_TEXT_MAX, ParkedAsk } from "./parked-ask.ts";
-import { ascii, infoText } from "./parked-facts.ts";
+import { infoText } from "./parked-facts.ts";
 import { Mirror } from "./sandbox/mirror.ts";
 
 /** A batch of entries is sent when it has this many chars, or this long after its first entry. */

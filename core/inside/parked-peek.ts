@@ -7,9 +7,9 @@ import {
   type ListenerFilterFactory,
   parseIp,
 } from "@tsproxy/sdk";
+import { ascii } from "./ascii.ts";
 import type { ParkedUse, ParkTable } from "./parked.ts";
 import { ParkedAsk } from "./parked-ask.ts";
-import { ascii } from "./parked-facts.ts";
 
 /** The factory that a listener gets for a dropped-in listener package: each connection waits for its verdict on the first bytes. */
 export function parkedListenerFactory(parked: ParkedUse, table: ParkTable): ListenerFilterFactory {

@@ -1,5 +1,5 @@
 import { Chunk, latin1Decode } from "@tsproxy/sdk";
-import { ascii } from "../parked-facts.ts";
+import { ascii } from "../ascii.ts";
 import { ANSWER, ANSWER_MAX, RECORD, VERDICT, VERDICT_TYPE } from "./layout.ts";
 import type { Surroundings } from "./surroundings.ts";
 

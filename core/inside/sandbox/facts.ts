@@ -7,7 +7,7 @@ import {
   type RouteAction,
   type StreamInfo,
 } from "@tsproxy/sdk";
-import { ascii } from "../parked-facts.ts";
+import { ascii } from "../ascii.ts";
 import { type Change, Mirror } from "./mirror.ts";
 
 /** Facts as the stub sends them in JSON; parts that have not changed are missing. */

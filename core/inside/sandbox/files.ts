@@ -1,5 +1,5 @@
 import type { FileSink } from "@tsproxy/sdk";
-import { ascii } from "../parked-facts.ts";
+import { ascii } from "../ascii.ts";
 import { ANSWER } from "./layout.ts";
 import type { Outbox } from "./outbox.ts";
 

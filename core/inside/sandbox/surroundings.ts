@@ -1,5 +1,5 @@
 import { type CellHeap, latin1Decode, Runtime, type Timer } from "@tsproxy/sdk";
-import { ascii } from "../parked-facts.ts";
+import { ascii } from "../ascii.ts";
 import { StatsTable } from "../stats.ts";
 import { TimerWheel, type WheelTimer } from "../timers.ts";
 import { CryptoCalls, type CryptoReply } from "./crypto-calls.ts";

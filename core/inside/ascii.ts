@@ -1,0 +1,7 @@
+/** The JSON with all chars beyond ASCII escaped, so that each char is one byte. */
+export function ascii(json: string): string {
+  return json.replace(
+    /[\u0080-\uffff]/g,
+    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+}
