@@ -22,20 +22,25 @@ export interface Reply {
   readonly grpcStatus?: number;
 }
 
-export function reply(
-  status: number,
-  options: Partial<Omit<Reply, "type" | "status">> = {},
-): Reply {
+export interface ReplyOptions extends Partial<Omit<Reply, "type" | "status" | "headers">> {
+  /** Pairs of name and value, or an object. */
+  readonly headers?: Reply["headers"] | Readonly<Record<string, string>>;
+}
+
+export function reply(status: number, options: ReplyOptions = {}): Reply {
+  const { headers = NO_HEADERS } = options;
   return {
     type: "reply",
     status,
     body: "",
-    headers: [],
     flags: [],
     details: "local_reply",
     ...options,
+    headers: Symbol.iterator in headers ? headers : Object.entries(headers),
   };
 }
+
+const NO_HEADERS: Reply["headers"] = [];
 
 /**
  * Keeps the head back. `buffer`: the whole body is collected (more than `max` bytes are answered 413, or 500 in a response). When it is
@@ -282,6 +287,8 @@ export function newStreamInfo(facts: Partial<StreamInfo> = {}): StreamInfo {
 /** What is known of the connection that a stream came on. */
 export type DownstreamFacts = Pick<
   DownstreamConnection,
+  | "remoteAddress"
+  | "localAddress"
   | "listener"
   | "serverName"
   | "ja3Fingerprint"
@@ -293,9 +300,7 @@ export type DownstreamFacts = Pick<
   | "metadata"
   | "secure"
   | "tls"
-> &
-  // Absent in a sandbox, where `StreamInfo` has the addresses.
-  Partial<Pick<DownstreamConnection, "remoteAddress" | "localAddress">>;
+>;
 
 /** Parts of a stream that cost something to bring into a sandbox. */
 export type StreamPart =

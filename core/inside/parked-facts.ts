@@ -177,16 +177,22 @@ function downstreamText({ downstreamConnection }: HttpStream): string {
 }
 
 function describeDownstream(connection: NonNullable<HttpStream["downstreamConnection"]>): string {
+  const { remoteAddress, localAddress } = connection;
   const { serverName, transportProtocol, applicationProtocols } = connection;
+  const { ja3Fingerprint, ja4Fingerprint } = connection;
   // Core's listener object also holds its whole config, which is left out.
   const { name, statPrefix, direction, drainType, metadata: own } = connection.listener;
   const listener = { name, statPrefix, direction, drainType, metadata: own };
   const { filterChainName, filterChainMetadata, secure, tls, metadata } = connection;
   const facts = {
+    remoteAddress,
+    localAddress,
     listener,
     serverName,
     transportProtocol,
     applicationProtocols,
+    ja3Fingerprint,
+    ja4Fingerprint,
     filterChainName,
     filterChainMetadata,
     secure,

@@ -170,10 +170,12 @@ describe("what is known of a stream", () => {
 
   it("tells what the client's connection is, its certificate too", async () => {
     const e = await exchange(
-      `onRequestHeaders(h) { const c = stream.downstreamConnection; ${show(`[c.serverName, c.listener.name, c.tls.version, c.tls.peer.subject, c.metadata.get("pp"), Object.keys(c.listener)]`)} }`,
+      `onRequestHeaders(h) { const c = stream.downstreamConnection; ${show(`[c.remoteAddress.ip, c.ja4Fingerprint, c.serverName, c.listener.name, c.tls.version, c.tls.peer.subject, c.metadata.get("pp"), Object.keys(c.listener)]`)} }`,
     );
     Object.assign(e.stream, {
       downstreamConnection: {
+        remoteAddress: { ip: "192.0.2.9", port: 4000 },
+        ja4Fingerprint: "t13",
         serverName: "a.test",
         // As core has it, with all of its config.
         listener: { name: "main", filterChains: ["x".repeat(50_000)] },
@@ -186,7 +188,16 @@ describe("what is known of a stream", () => {
       },
     });
     await e.requestHeaders().settled();
-    expect(saw(e)).toEqual(["a.test", "main", "TLSv1.3", "CN=müller", { tlv: "1" }, ["name"]]);
+    expect(saw(e)).toEqual([
+      "192.0.2.9",
+      "t13",
+      "a.test",
+      "main",
+      "TLSv1.3",
+      "CN=müller",
+      { tlv: "1" },
+      ["name"],
+    ]);
   });
 
   it("tells counts as they are at a hook, and at the end", async () => {
