@@ -118,7 +118,6 @@ function distinct(problems: readonly Problem[]): Problem[] {
 /** What filters can use instead of globals that they do not have, for error messages. */
 const INSTEAD: Readonly<Record<string, string>> = {
   Buffer: "Uint8Array, and the helpers of @tsproxy/sdk",
-  console: "cx.log (in a script: log)",
   fetch: 'cx.fetch("cluster:/path")',
   process: "the config, and cx.node",
   require: "import",

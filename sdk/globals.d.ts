@@ -85,6 +85,14 @@ declare function setTimeout<A extends unknown[]>(
 /** `new Promise((resolve) => setTimeout(resolve, ms))`: a function that may be called without what it takes. */
 declare function setTimeout(run: (nothing: void) => void, ms?: number): number;
 declare function clearTimeout(id?: number): void;
+/** Lines of the proxy's log; `cx.log` takes fields, too. */
+declare const console: {
+  debug(...values: unknown[]): void;
+  log(...values: unknown[]): void;
+  info(...values: unknown[]): void;
+  warn(...values: unknown[]): void;
+  error(...values: unknown[]): void;
+};
 declare const performance: {
   /** Milliseconds on a monotonic clock, read once a crossing. */
   now(): number;

@@ -1,4 +1,5 @@
 import { latin1Decode, latin1Encode, type Timer, utf8Decode, utf8Encode } from "@tsproxy/sdk";
+import { type ConsoleLog, makeConsole } from "./console.ts";
 import { type CryptoHost, makeCrypto } from "./crypto.ts";
 import { Url, UrlSearchParams } from "./url.ts";
 
@@ -10,6 +11,8 @@ export interface GlobalsHost {
   readonly onError: (error: unknown) => void;
   /** Absent: there is no `crypto`. */
   readonly crypto?: CryptoHost;
+  /** Takes what is written to `console`. Absent: only a debugger hears that. */
+  readonly log?: ConsoleLog;
 }
 
 /** Most timers of `setTimeout` that may be armed in one isolate. */
@@ -18,7 +21,7 @@ const BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/
 
 /**
  * Installs the globals that an isolate has besides ECMAScript: subsets of those of browsers and Node, enough for filters and the pure
- * libraries that they use. Globals that exist already stay.
+ * libraries that they use. Globals that exist already stay, but for `console`.
  */
 export function installGlobals(host: GlobalsHost): void {
   const { setTimeout, clearTimeout } = timeouts(host);
@@ -39,9 +42,14 @@ export function installGlobals(host: GlobalsHost): void {
     ...(host.crypto !== undefined && { crypto: makeCrypto(host.crypto) }),
   };
   for (const [name, value] of Object.entries(globals)) {
-    if (name in globalThis) continue;
-    Object.defineProperty(globalThis, name, { value, writable: true, configurable: true });
+    if (!(name in globalThis)) install(name, value);
   }
+  const { console: native } = globalThis as { console?: Parameters<typeof makeConsole>[1] };
+  if (host.log !== undefined) install("console", makeConsole(host.log, native));
+}
+
+function install(name: string, value: unknown): void {
+  Object.defineProperty(globalThis, name, { value, writable: true, configurable: true });
 }
 
 class Utf8Encoder {

@@ -10,6 +10,7 @@ import {
   type Slot,
 } from "@tsproxy/sdk";
 import type { Refusal } from "../protocol.ts";
+import { misuse } from "./made.ts";
 
 /** Makes the `cx` of one setup. The registry calls it; the engine provides it (context.ts). */
 type ContextMaker = (scope: Scope) => SetupContext;
@@ -292,6 +293,8 @@ export class Registry {
     const scope = new Scope(this, ref.package, place, previous);
     try {
       const value = definition.setup(ref.config as never, this.#makeContext(scope)) as Kinds[K];
+      const wrong = misuse(kind, value);
+      if (wrong !== undefined) throw new ConfigError("", wrong);
       return new GenerationState(value, this.generation, scope);
     } catch (error) {
       scope.dispose();

@@ -189,7 +189,7 @@ describe("a balancer in a sandbox", () => {
     const code = `import { defineBalancer, Type } from "@tsproxy/sdk";
       export default defineBalancer({ name: "test", config: Type.Any(), setup: () => ({ compose: () => ({ choose() {} }) }) });`;
     await expect(worker.sandbox(code)).rejects.toThrow(
-      /asks other policies, which do not live here/,
+      /asks other policies, which do not live in a sandbox/,
     );
   });
 });

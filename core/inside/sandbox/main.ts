@@ -12,6 +12,7 @@ import {
   type ListenerFilterFactory,
 } from "@tsproxy/sdk";
 import { installGlobals } from "../globals.ts";
+import { misuse } from "../made.ts";
 import { AskState, AskTable } from "./asks.ts";
 import { BalancerState, BalancerTable, type ToldPolicy } from "./balancers.ts";
 import { installBounds } from "./bounds.ts";
@@ -76,6 +77,7 @@ export function init(
     timer: (onFired) => clock.timer(onFired),
     onError: (error) => around.thrown(0, "a timer or microtask", error),
     crypto: { seed, run: (call, data) => around.crypto.run(call, data) },
+    log: (level, message) => around.log(level, message, {}),
   });
   streams = new StreamTable(around, followerAt);
   connections = new ConnectionTable(around);
@@ -93,14 +95,8 @@ export function setRuntime(text: string): void {
   around.runtime.replace(JSON.parse(text));
 }
 
-/** By kind, whether `setup` returned what it must. Kinds that are missing here cannot live in a sandbox. */
-const FACTORY: Readonly<Record<string, (made: unknown) => boolean>> = {
-  http: (made) => typeof made === "function",
-  listener: (made) => typeof made === "function",
-  network: (made) => typeof (made as { create?: unknown } | undefined)?.create === "function",
-  access_log: (made) => typeof (made as Partial<AccessLogger> | undefined)?.log === "function",
-  balancer: (made) => typeof (made as Partial<LevelPolicy> | undefined)?.create === "function",
-};
+/** The kinds that can live in a sandbox. */
+const KINDS: readonly string[] = ["http", "listener", "network", "access_log", "balancer"];
 
 /** Takes the package's default export. Answers "", or why the package cannot live in a sandbox. */
 export function adopt(exported: unknown): string {
@@ -108,7 +104,7 @@ export function adopt(exported: unknown): string {
   if (typeof found !== "object" || found === null || typeof found.setup !== "function") {
     return "the default export is not a filter: use export default defineHttpFilter({…})";
   }
-  if (found.kind === undefined || FACTORY[found.kind] === undefined) {
+  if (found.kind === undefined || !KINDS.includes(found.kind)) {
     return `a ${found.kind} package cannot live in a sandbox; mark it "trusted"`;
   }
   if (found.terminal === true && found.kind === "http")
@@ -159,8 +155,8 @@ export function prepare(text: string): string {
     const cx = new SandboxContext(around, use);
     try {
       const factory = definition.setup(use.config as never, cx);
-      if (FACTORY[definition.kind]?.(factory) !== true)
-        throw new TypeError(`setup of a ${definition.kind} package must return ${madeBy(factory)}`);
+      const wrong = misuse(definition.kind, factory) ?? outOfPlace(factory);
+      if (wrong !== undefined) throw new ConfigError("", wrong);
       made.push({ use, cx, factory });
     } catch (error) {
       cx.dispose();
@@ -195,10 +191,10 @@ export function prepare(text: string): string {
   });
 }
 
-function madeBy(factory: unknown): string {
-  if (typeof factory === "object" && factory !== null && "compose" in factory)
-    return '"create"; "compose" asks other policies, which do not live here: mark it "trusted"';
-  return 'its factory (of an access_log: an object with "log", of a balancer: one with "create")';
+/** A balancer's policy that asks other policies, which do not live here. */
+function outOfPlace(made: unknown): string | undefined {
+  if (definition.kind !== "balancer" || "create" in (made as object)) return undefined;
+  return `"compose" asks other policies, which do not live in a sandbox; start with --trust ${definition.name}`;
 }
 
 function addUse(id: number, factory: unknown, cx: SandboxContext): void {
