@@ -87,10 +87,11 @@ test("refuses Node's modules without their prefix too, but not a package of that
 });
 
 test("refuses another package of ours, and the testing kit", async () => {
-  for (const name of ["@tsproxy/http-router", "@tsproxy/sdk/testing"])
-    expect((await refused(`import "${name}";\nexport default 1;`)).message).toContain(
-      "filters import @tsproxy/sdk alone",
-    );
+  for (const [name, why] of [
+    ["@tsproxy/http-router", "filters import @tsproxy/sdk alone"],
+    ["@tsproxy/sdk/testing", "is for *.test.ts files"],
+  ])
+    expect((await refused(`import "${name}";\nexport default 1;`)).message).toContain(why);
 });
 
 test("tells a syntax error at its place", async () => {

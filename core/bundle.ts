@@ -277,13 +277,17 @@ function readOnce(inputs: Map<string, string>): Plugin {
 /** What filters can use instead of Node's modules, for error messages. */
 const INSTEAD: Readonly<Record<string, string>> = {
   buffer: "Uint8Array and the helpers of @tsproxy/sdk",
+  crypto: "the global crypto, as in browsers",
   dns: 'cx.operation("dns.resolve", …)',
   events: "plain callbacks",
-  fs: "cx.file(path) to append lines",
+  fs: "DataSource() in the config's schema to read a file, cx.file(path) to append lines to one",
+  http: 'cx.fetch("cluster:/path")',
+  https: 'cx.fetch("cluster:/path")',
   net: "cx.connect(address, handler, options)",
   perf_hooks: "cx.now()",
   process: "the config, and cx.node",
-  timers: "cx.timer(onFired)",
+  timers: "setTimeout, or cx.timer(onFired)",
+  url: "the global URL",
 };
 const NODE_MODULE = new RegExp(
   `^(node:|(${builtinModules.filter((name) => !name.includes("/")).join("|")})(/|$))`,
@@ -299,13 +303,11 @@ function imports(external: readonly string[]): Plugin {
         if (external.includes(name)) return { path: name, external: true };
         // The preludes (no externals) bundle the SDK itself. `@tsproxy/sdk/lua` is bundled into each package that imports it.
         if (external.length === 0 || name === "@tsproxy/sdk/lua") return undefined;
-        return {
-          errors: [
-            {
-              text: `cannot import "${name}": filters import @tsproxy/sdk alone; others are reached by name, through cx`,
-            },
-          ],
-        };
+        const why =
+          name === "@tsproxy/sdk/testing"
+            ? "the testing kit is for *.test.ts files"
+            : "filters import @tsproxy/sdk alone; others are reached by name, through cx";
+        return { errors: [{ text: `cannot import "${name}": ${why}` }] };
       });
       esbuild.onResolve({ filter: NODE_MODULE }, async ({ path: name, ...from }) => {
         if (from.pluginData === "tried") return undefined;

@@ -1,5 +1,6 @@
 import { isKept, keep, keyOf, readKept } from "./build-cache.ts";
 import { type Bundle, hashOf, locate } from "./bundle.ts";
+import { didYouMean } from "./config/diagnostic.ts";
 import { type EntryPoint, Isolate } from "./isolate.ts";
 import { textOf } from "./module-code.ts";
 import type { PackageSource } from "./packages.ts";
@@ -161,11 +162,13 @@ export class Describer {
 class Cell {
   readonly #isolate: Isolate;
   readonly #read: EntryPoint;
+  readonly #sdk: () => string;
   /** The dropped-in package whose versions it loads; undefined: none yet. */
   id: string | undefined = undefined;
   #loaded = 0;
 
   constructor({ sdk, reader }: Pick<Preludes, "sdk" | "reader">) {
+    this.#sdk = () => textOf({ code: sdk });
     this.#isolate = new Isolate({ memoryLimitMb: MEMORY_MB, sdk: textOf({ code: sdk }) });
     this.#read = this.#isolate
       .load({ code: textOf({ code: reader }), filename: "tsproxy:reader" })
@@ -186,8 +189,22 @@ class Cell {
         : message;
       const find = (filename: string) =>
         filename === bundle.filename ? bundle.sources : undefined;
-      throw new DescribeError(locate(reason, stack, find));
+      const missing = /'@tsproxy\/sdk' does not provide an export named '(.+)'/.exec(message)?.[1];
+      throw new DescribeError(
+        missing === undefined ? locate(reason, stack, find) : this.#noExport(missing, bundle, find),
+      );
     }
+  }
+
+  /** The bundle imports a name that the SDK does not have. V8 does not say where, so the import is looked up. */
+  #noExport(name: string, bundle: Bundle, find: Parameters<typeof locate>[2]): Problem {
+    const names = /export \{([^}]*)\};?\s*$/.exec(this.#sdk())?.[1] ?? "";
+    const known = names.split(",").map((part) => part.trim().split(" as ").at(-1)!);
+    const hint = didYouMean(name, known);
+    const message = `@tsproxy/sdk has no "${name}"${hint === undefined ? "" : `; ${hint}`}`;
+    const lines = bundle.code.slice(0, bundle.code.search(wordOf(name))).split("\n");
+    const place = `${bundle.filename}:${lines.length}:${lines.at(-1)!.length + 1}`;
+    return locate(message, place, find);
   }
 
   /** False: it has loaded enough modules, or a module went past the memory limit. */
@@ -203,6 +220,9 @@ class Cell {
     this.#isolate.dispose();
   }
 }
+
+const wordOf = (name: string): RegExp =>
+  new RegExp(`(?<![\\w$])${name.replaceAll("$", "\\$")}(?![\\w$])`);
 
 /** Splits descriptions for the disk. `text`: JSON of Description[]. */
 function told(text: string): Told {

@@ -814,6 +814,16 @@ describe("a package's refusal", () => {
     ).toMatch(/routes\[0\]\.typed_per_filter_config\["my\.shield"\]\.disabled$/);
   });
 
+  it("is told at the filter's own line, though its owner has set it up", () => {
+    const shield = "{name: shield, config: {limit: 3}}";
+    const found = source(http(`          - ${shield}\n          - ${ROUTER}`)).diagnostic(
+      refusal("/listeners/0/filterChains/0/filters/0/config/http:shield", "limit"),
+    );
+    expect(formatDiagnostic(found)).toMatch(
+      /^front\.yaml:\d+:44: .*\.http_filters\[0\]\.config\.limit: is bad$/,
+    );
+  });
+
   it("about a default is told where the default would stand", () => {
     const found = source(http(`          - ${ROUTER}`)).diagnostic(
       refusal("/listeners/0/filterChains/0/filters/0/config", "codec_type"),

@@ -12,7 +12,7 @@ import {
   structValue,
 } from "./document.ts";
 import type { Entry } from "./fields.ts";
-import type { Rewriter } from "./rewrite.ts";
+import { isEnvoyName, type Rewriter } from "./rewrite.ts";
 import { itemField, keyField, violation } from "./rules.ts";
 import {
   canonicalDuration,
@@ -169,7 +169,8 @@ export class Normaliser {
       if (name === "typed_config" && value === undefined && node.has("config")) continue;
       const place = value?.place ?? childPlace(node.place, node.place.offset, name);
       const words = value?.kind === "scalar" ? `${shown(value)} ${found}` : found;
-      this.#report.error(place, words);
+      const isOwn = name === "typed_config" && !isEnvoyName(node.string("name"));
+      this.#report.error(place, words, isOwn ? "a filter of your own takes config: {}" : undefined);
       if (value === undefined) node.set(name, invalidAt(place));
     }
     const message = this.descriptor.message(type)!;

@@ -1,3 +1,4 @@
+import type { ExtensionRef } from "@tsproxy/sdk";
 import type { Refusal, RuntimeConfig } from "../protocol.ts";
 import type { Diagnostic, Report } from "./diagnostic.ts";
 import type { Node } from "./document.ts";
@@ -25,7 +26,12 @@ export class Source {
   diagnostic(refusal: Pick<Refusal, "package" | "message" | "path" | "place">): Diagnostic {
     const walk = new Walk(this.#config, this.#root, this.#origin);
     const parts = refusal.place.split("/").slice(1);
-    for (const part of parts) walk.step(part.replaceAll("~1", "/").replaceAll("~0", "~"));
+    for (const part of parts) {
+      const key = part.replaceAll("~1", "/").replaceAll("~0", "~");
+      const name = /^[a-z_]+:(.*)/.exec(key)?.[1];
+      if (name === undefined) walk.step(key);
+      else walk.find(name);
+    }
     const rest = walk.follow(refusal.path);
     const { offset, path } = walk.node.place;
     const tail = rest === "" || rest.startsWith("[") || path === "" ? rest : `.${rest}`;
@@ -59,6 +65,19 @@ class Walk {
     this.#lost = child === undefined;
   }
 
+  /** Goes to the config of the extension of that name below, which the owner of this place has set up (`cx.extension`). */
+  find(name: string): void {
+    const ref = extensionIn(this.#value, name);
+    const node = ref && this.#origin.get(ref);
+    if (ref === undefined || node === undefined) return;
+    this.node = node;
+    const key = childOf(node, "typed_config") === undefined ? "config" : "typed_config";
+    const known = isObject(ref.config) ? this.#origin.get(ref.config) : undefined;
+    this.node = known ?? childOf(node, key) ?? node;
+    this.#value = ref.config;
+    this.#lost = false;
+  }
+
   /** Follows a path of a ConfigError, `virtual_hosts[0].domains[1]`. Answers the part that the tree does not have. */
   follow(path: string): string {
     let rest = path.replace(/^\./, "");
@@ -86,6 +105,18 @@ class Walk {
     const name = fitting.sort((a, b) => b.length - a.length)[0] ?? /^[^.[]+/.exec(rest)?.[0];
     return name === undefined ? undefined : { name, length: name.length };
   }
+}
+
+/** The first ExtensionRef of that name within a value. */
+function extensionIn(value: unknown, name: string): ExtensionRef | undefined {
+  if (!isObject(value)) return undefined;
+  const ref = value as ExtensionRef;
+  if (ref.name === name && typeof ref.package === "string" && "config" in ref) return ref;
+  for (const part of Object.values(value)) {
+    const found = extensionIn(part, name);
+    if (found !== undefined) return found;
+  }
+  return undefined;
 }
 
 function childOf(node: Node, key: string): Node | undefined {
