@@ -213,17 +213,20 @@ interface DrainHow {
 }
 
 /** Gracefully: asks clients to close now, and closes the listeners once the drain time is over (`skipExit`: never). */
-function drainListeners({ fleet, reload, options }: OperationParts, how: DrainHow): void {
+function drainListeners({ fleet, reload, options, server }: OperationParts, how: DrainHow): void {
   const names = (reload.live?.config.listeners ?? [])
     .filter((l) => l.thread !== "control" && (!how.inboundOnly || l.direction === "INBOUND"))
     .map((l) => l.name);
-  if (!how.graceful) {
+  const stop = () => {
+    server.onStopped(names);
     fleet()?.drainListeners(names, { ask: false, stop: true });
+  };
+  if (!how.graceful) {
+    stop();
     return;
   }
   fleet()?.drainListeners(names, { ask: true, stop: false });
   if (how.skipExit) return;
-  const stop = () => fleet()?.drainListeners(names, { ask: false, stop: true });
   setTimeout(stop, options.drainTimeMs).unref();
 }
 

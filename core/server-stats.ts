@@ -64,6 +64,8 @@ export class ServerStats {
   readonly #stats: ScopedStats;
   readonly #initialization: Histogram;
   readonly #concurrency: number;
+  /** Listeners that `/drain_listeners` has stopped. */
+  readonly #stopped = new Set<string>();
   readonly #runtimeCounts = new Map<string, number>();
   readonly reloads: { readonly committed: () => void; readonly refused: () => void };
   readonly faults: (packageName: string) => void;
@@ -114,6 +116,7 @@ export class ServerStats {
 
   /** Called when a configuration was put into service. */
   onListeners(before: readonly ListenerConfig[], after: readonly ListenerConfig[]): void {
+    this.#stopped.clear();
     const known = byName(before);
     const now = byName(after);
     let made = 0;
@@ -127,6 +130,15 @@ export class ServerStats {
       if (!now.has(name)) this.#stats.counter("listener_manager.listener_removed").inc();
     this.#stats.counter("listener_manager.listener_create_success").add(made * this.#concurrency);
     this.#set("listener_manager.total_listeners_active", now.size);
+  }
+
+  /** Called when these listeners of the live configuration accept no more. */
+  onStopped(names: readonly string[]): void {
+    for (const name of names) {
+      if (this.#stopped.has(name)) continue;
+      this.#stopped.add(name);
+      this.#stats.counter("listener_manager.listener_stopped").inc();
+    }
   }
 
   setLive(live: boolean): void {

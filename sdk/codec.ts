@@ -156,7 +156,7 @@ export interface ClientEvents {
    * One exchange of several ended early: reset by us (also for what the peer did wrong) or by the peer, or its connection is gone.
    */
   onStreamLost?(by: "us" | "peer" | "connection"): void;
-  /** The peer broke the protocol: all exchanges are lost next, and the codec closes the connection. */
+  /** The peer broke the protocol: exchanges in progress are lost next, and the codec closes the connection. */
   onFailed?(): void;
 }
 

@@ -538,6 +538,8 @@ const COMMANDS: Readonly<Record<string, Make>> = {
   UPSTREAM_DETECTED_CLOSE_TYPE: plain(
     ({ info }) => info.upstreamCloseType ?? (info.upstreamHost && "Normal"),
   ),
+  DOWNSTREAM_LOCAL_CLOSE_REASON: plain(({ info }) => info.downstreamLocalCloseReason),
+  UPSTREAM_LOCAL_CLOSE_REASON: plain(({ info }) => info.upstreamLocalCloseReason),
   UPSTREAM_SERVER_NAME: plain((s) => nonEmpty(s.info.upstreamTls?.serverName)),
   ...address("UPSTREAM_REMOTE_ADDRESS", (s) => s.info.upstreamRemoteAddress),
   ...address("UPSTREAM_LOCAL_ADDRESS", (s) => s.info.upstreamLocalAddress),
@@ -587,7 +589,6 @@ const COMMANDS: Readonly<Record<string, Make>> = {
 /** Commands of Envoy's whose data nothing here collects. */
 export const UNSUPPORTED = new RegExp(
   "^(?:UPSTREAM_FILTER_STATE|UPSTREAM_CONNECTION_POOL_READY_DURATION|" +
-    "(?:UPSTREAM|DOWNSTREAM)_LOCAL_CLOSE_REASON|" +
     "DOWNSTREAM_CX_RTT|DOWNSTREAM_HANDSHAKE_DURATION|ROUTE_RESOLUTION_COUNT|ROUTE_RESOLUTION_TIME_US|" +
     "DYNAMIC_MODULE|" +
     "(?:UPSTREAM|DOWNSTREAM)_PEER_(?:CHAIN|ISSUER)_\\w+|" +

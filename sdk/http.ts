@@ -226,6 +226,9 @@ export interface StreamInfo {
   /** How a connection of TCP ended; absent: `Normal`, as requests always say. Envoy's DetectedCloseType. */
   downstreamCloseType?: CloseType;
   upstreamCloseType?: CloseType;
+  /** Why this proxy closed a connection of TCP, in Envoy's words; absent: it did not, or nobody says why. */
+  downstreamLocalCloseReason?: string | undefined;
+  upstreamLocalCloseReason?: string | undefined;
   upstreamTls?: TlsInfo | undefined;
   /** Bytes on the wire so far; on the upstream's side of all attempts together. */
   downstreamWire?: WireBytes | undefined;

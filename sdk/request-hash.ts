@@ -1,7 +1,7 @@
 import { requestCookie, setCookieLine } from "./cookies.ts";
 import { ConfigError, type SetupContext } from "./extension.ts";
 import { headerReader, queryParameter } from "./header-match.ts";
-import type { HttpStream } from "./http.ts";
+import type { HttpStream, StreamInfo } from "./http.ts";
 import { type Address, formatAddress } from "./network.ts";
 import { compileRewrite, RegexRewrite } from "./regex-rewrite.ts";
 import type { HashPolicy } from "./route.ts";
@@ -73,9 +73,15 @@ export function compileHashPolicy(
   return connection!.source_ip ? [{ type: "source_ip", terminal }] : [];
 }
 
+interface HashedStream {
+  readonly request: HttpStream["request"];
+  readonly info: Pick<StreamInfo, "downstreamRemoteAddress" | "downstreamLocalAddress">;
+  readonly filterState?: ReadonlyMap<string, unknown> | undefined;
+}
+
 /** What a hash is made of: a request, or a TCP connection, of which only the client's address is known. */
 export interface Hashed {
-  readonly stream?: Pick<HttpStream, "request" | "info" | "filterState"> | undefined;
+  readonly stream?: HashedStream | undefined;
   readonly downstream?: { readonly remoteAddress: Address } | undefined;
 }
 
@@ -127,7 +133,7 @@ function hashBy(
       return xxHash64(made);
     }
     case "filter_state": {
-      const value = stream.filterState.get(policy.key);
+      const value = stream.filterState?.get(policy.key);
       return typeof value === "string" ? xxHash64(value) : undefined;
     }
     case "query_parameter": {
@@ -138,7 +144,7 @@ function hashBy(
 }
 
 /** The same for all streams of a connection, so that requests which race on it get the same cookie. */
-function cookieValue(stream: Pick<HttpStream, "info">): string {
+function cookieValue(stream: HashedStream): string {
   const { downstreamRemoteAddress: remote, downstreamLocalAddress: local } = stream.info;
   const text = formatAddress(remote) + formatAddress(local);
   return xxHash64(text).toString(16).padStart(16, "0");

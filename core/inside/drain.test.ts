@@ -23,6 +23,8 @@ it("closes the likelier the longer it lasts", () => {
 
 it("closes at once when asked to, or when there is no time", () => {
   expect(closing(0, true)).toBe(1);
+  // The connections themselves still wait for their next response.
+  expect(new DrainWindow({ ms: 600_000, immediate: true }, () => 0).immediate).toBe(false);
   const drain = new DrainWindow({ ms: 0, immediate: false }, () => 0);
   expect([drain.immediate, drain.closes()]).toEqual([true, true]);
 });

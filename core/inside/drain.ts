@@ -5,19 +5,22 @@ import type { Drain } from "@tsproxy/sdk";
  * time `ms`, so that clients do not all reconnect at the same moment. Immediate: every response closes its connection.
  */
 export class DrainWindow implements Drain {
+  /** There is no drain time: connections leave at once, not after their next response. */
   readonly immediate: boolean;
+  readonly #always: boolean;
   readonly #ms: number;
   readonly #since: number;
   readonly #now: () => number;
 
   constructor(options: { readonly ms: number; readonly immediate: boolean }, now: () => number) {
-    this.immediate = options.immediate || options.ms <= 0;
+    this.immediate = options.ms <= 0;
+    this.#always = options.immediate || this.immediate;
     this.#ms = options.ms;
     this.#since = now();
     this.#now = now;
   }
 
   closes(): boolean {
-    return this.immediate || Math.random() * this.#ms < this.#now() - this.#since;
+    return this.#always || Math.random() * this.#ms < this.#now() - this.#since;
   }
 }

@@ -134,6 +134,9 @@ export class TestClientEvents implements ClientEvents, ResponseDecoder {
   onIdle(): void {
     this.log.push("idle");
   }
+  onFailed(): void {
+    this.log.push("failed");
+  }
   onRetire(): void {
     this.log.push("retire");
   }

@@ -273,7 +273,7 @@ describe("responses", () => {
     [
       "followed by bytes that nobody asked for",
       `${OK}HTTP/1.1 200 OK\r\n\r\n`,
-      ["head 200 [content-length: 2]", "body ok", "end", "retire"],
+      ["head 200 [content-length: 2]", "body ok", "end", "idle", "failed", "retire"],
     ],
     ["that are no HTTP", "SSH-2.0-OpenSSH\r\n", BAD],
     ["of HTTP/2", "HTTP/2 200 OK\r\n\r\n", BAD],
@@ -441,6 +441,21 @@ describe("the connection", () => {
     const { connection, events, send } = open();
     send("HTTP/1.1 408 Request Timeout\r\n\r\n");
     expect(events.take()).toEqual(["retire"]);
+    expect(connection.closed).toBe("flush");
+  });
+
+  it("ends the exchange when more bytes than its response come, and is not used again", () => {
+    const { connection, events, ask, send } = open();
+    ask();
+    send(`${OK}more`);
+    expect(events.take().slice(-3)).toEqual(["idle", "failed", "retire"]);
+    expect(connection.closed).toBe("flush");
+  });
+
+  it("closes after a response that says so in Proxy-Connection", () => {
+    const { connection, ask, send } = open();
+    ask();
+    send("HTTP/1.1 200 OK\r\nProxy-Connection: close\r\nContent-Length: 0\r\n\r\n");
     expect(connection.closed).toBe("flush");
   });
 

@@ -96,9 +96,20 @@ export class Http1Client implements ClientCodec {
     this.#running = true;
     const at = this.#run(chunk.memory, chunk.at, chunk.end);
     this.#running = false;
-    // Bytes that belong to no request could be taken for the response to the next one.
-    if (at < chunk.end) this.#retireAndClose();
+    if (at < chunk.end) this.#onSurplus();
     else this.#settle();
+  }
+
+  /** Bytes that belong to no request could be taken for the response to the next one. */
+  #onSurplus(): void {
+    const stream = this.#stream;
+    if (stream?.responseEnded && stream.requestEnded) {
+      // The exchange itself is complete.
+      this.#stream = undefined;
+      this.#events.onIdle();
+      this.#events.onFailed?.();
+    }
+    this.#retireAndClose();
   }
 
   onBlocked(blocked: boolean): void {

@@ -209,8 +209,13 @@ export class Framing {
           spans[i + 5] = flags | FLAG.REMOVED;
           this.chunked = ++this.#transferEncodings === 1 && isText(memory, at, valueEnd, "chunked");
           break;
-        case ID.KEEP_ALIVE:
         case ID.PROXY_CONNECTION:
+          // No standard knows it, but Envoy takes its "close" for that of Connection.
+          if (valueEnd - at <= MAX_CONNECTION_BYTES)
+            this.#options |= readConnection(memory, at, valueEnd) & OPTION.CLOSE;
+          spans[i + 5] = flags | FLAG.REMOVED;
+          break;
+        case ID.KEEP_ALIVE:
           spans[i + 5] = flags | FLAG.REMOVED;
           break;
         case ID.TE:

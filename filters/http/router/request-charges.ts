@@ -18,6 +18,8 @@ export class RequestCharges implements Answered {
   cluster!: ClusterCharges;
   readonly #router: Router;
   #host: Host | undefined = undefined;
+  /** No codes and times are counted: the config says so, or, as in Envoy, the `health_check` filter has seen the request. */
+  #quiet = false;
 
   constructor(router: Router) {
     this.#router = router;
@@ -29,6 +31,7 @@ export class RequestCharges implements Answered {
     this.internal = this.canary = this.withoutCode = false;
     this.altName = "";
     this.#host = undefined;
+    this.#quiet = !this.#router.config.dynamic_stats || info.healthCheck === true;
     this.cluster = this.#router.charges(cluster);
     this.also =
       info.virtualCluster === undefined && ofRoute === undefined
@@ -47,14 +50,14 @@ export class RequestCharges implements Answered {
 
   /** Counts an answer. `host`: the attempt's; undefined: it had none. */
   response(status: number, host: Host | undefined): void {
-    if (!this.#router.config.dynamic_stats) return;
+    if (this.#quiet) return;
     this.#host = host;
     this.cluster.response(status, this, this.altName);
     for (let k = 0; k < this.also.length; k++) this.also[k]!.response(status, this.withoutCode);
   }
 
   time(ms: number): void {
-    if (!this.#router.config.dynamic_stats) return;
+    if (this.#quiet) return;
     this.cluster.time(ms, this, this.altName);
     for (let k = 0; k < this.also.length; k++) this.also[k]!.time(ms);
   }

@@ -10,6 +10,8 @@ export function noteUpstream(
 ): void {
   info.upstreamHost = host.address;
   info.host = host;
+  // As in Envoy, what an earlier attempt failed of is forgotten.
+  info.upstreamTransportFailure = "";
   info.upstreamRemoteAddress = connection.remoteAddress;
   info.upstreamLocalAddress = connection.localAddress;
   info.upstreamTls = connection.tls;

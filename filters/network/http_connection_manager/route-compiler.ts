@@ -6,6 +6,7 @@ import {
   DescriptorMaker,
   type DirectResponseAction,
   type FormatSource,
+  type HashPolicy,
   type HeaderName,
   type HeaderRules,
   type HeaderRulesConfig,
@@ -16,6 +17,7 @@ import {
   type RouteAction,
   type RoutePolicies,
   RuntimeInteger,
+  requestHash,
   type SetupContext,
   type Slot,
 } from "@tsproxy/sdk";
@@ -283,7 +285,8 @@ export class RouteCompiler {
     const answers = weights.clusters.map((entry, k) =>
       this.#weightedEntry(entry, forward, resolve, `${at}.clusters[${k}]`),
     );
-    return this.#weighted(weights, answers, at);
+    const hash = weights.use_hash_policy ? (policies()?.hash ?? []) : [];
+    return this.#weighted(weights, hash, answers, at);
   }
 
   #specifier(action: RouteActionConfig, path: string): Slot<ClusterSpecifier> | undefined {
@@ -321,6 +324,7 @@ export class RouteCompiler {
 
   #weighted(
     config: NonNullable<RouteActionConfig["weighted_clusters"]>,
+    hash: readonly HashPolicy[],
     answers: readonly Answer[],
     path: string,
   ): Answer {
@@ -331,11 +335,19 @@ export class RouteCompiler {
       throw new ConfigError(path, `the weights are ${total} in sum, above 4294967295`);
     const { header_name: header, runtime_key_prefix: prefix } = config;
     const name = header === "" ? undefined : nameOf(header, `${path}.header_name`);
-    const random = (subject: RouteSubject) =>
-      (name && wholeNumber(subject.request.get(name))) ?? subject.random;
+    if (name !== undefined && config.use_hash_policy)
+      throw new ConfigError(path, "give one of header_name and use_hash_policy");
+    /** A number below `sum`. */
+    const random = (subject: RouteSubject, sum: number): number => {
+      if (hash.length > 0) {
+        const hashed = requestHash(hash, { stream: subject }, noCookie);
+        if (hashed !== undefined) return Number(hashed % BigInt(sum));
+      }
+      return ((name && wholeNumber(subject.request.get(name))) ?? subject.random) % sum;
+    };
     if (prefix === "") {
       const weights = config.clusters.map(({ weight }) => weight);
-      return (subject) => answers[pick(weights, random(subject) % total)]!(subject);
+      return (subject) => answers[pick(weights, random(subject, total))]!(subject);
     }
     const cells = config.clusters.map(({ name: cluster = "", weight }) => {
       const runtime_key = `${prefix}.${cluster}`;
@@ -345,7 +357,7 @@ export class RouteCompiler {
       const weights = cells.map((cell) => cell.value);
       const sum = weights.reduce((all, weight) => all + weight, 0);
       // An operator has set every weight to 0: the request gets no route.
-      return sum === 0 ? undefined : answers[pick(weights, random(subject) % sum)]!(subject);
+      return sum === 0 ? undefined : answers[pick(weights, random(subject, sum))]!(subject);
     };
   }
 
@@ -480,6 +492,9 @@ function bySpecifier(
     return name === undefined || name === "" ? unnamed : unnamed.withAction(action.to(name));
   };
 }
+
+/** The choice of a cluster gives clients no cookie; that of its host does. */
+const noCookie = (): void => {};
 
 /** Index of the weight that `left` falls to, a number from 0 to below the sum of the weights. */
 function pick(weights: readonly number[], left: number): number {

@@ -95,6 +95,7 @@ const RouteActionConfig = Type.Object({
       clusters: Type.Array(WeightedCluster, { minItems: 1 }),
       runtime_key_prefix: Type.String({ default: "" }),
       header_name: Type.String({ default: "" }),
+      use_hash_policy: Type.Boolean({ default: false }),
     }),
   ),
   cluster_specifier_plugin: Type.Optional(Type.String({ minLength: 1 })),

@@ -216,6 +216,22 @@ describe("weighted clusters", () => {
     expect([p.up.exchanges.length, other.exchanges.length]).toEqual([2, 3]);
   });
 
+  it("are chosen by the route's hash policy", () => {
+    const p = new TestProxy({ codec, router });
+    const other = p.cluster("other");
+    const { match, route } = weighted({ use_hash_policy: true });
+    const hash_policy = [{ header: { header_name: "x-user" } }];
+    p.start({ route_config: oneHost({ match, route: { ...route, hash_policy } }) });
+    for (let n = 0; n < 40; n++) p.connect().get("/", `x-user: ${n % 20}`);
+    // Each of the twenty users goes to the same cluster both times.
+    const users = (exchanges: typeof p.up.exchanges) =>
+      exchanges.map((e) => e.headers.find(([name]) => name === "x-user")![1]).sort();
+    for (const list of [users(p.up.exchanges), users(other.exchanges)]) {
+      expect(list.length).toBeGreaterThan(0);
+      expect(list.filter((_, k) => k % 2 === 0)).toEqual(list.filter((_, k) => k % 2 === 1));
+    }
+  });
+
   it("take their weights from the runtime", () => {
     const p = new TestProxy({ codec, router });
     const other = p.cluster("other");

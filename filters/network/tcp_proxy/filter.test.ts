@@ -161,14 +161,19 @@ describe("connecting", () => {
   });
 
   it.each([
-    ["no_host", "UH"],
-    ["overflow", "UO"],
-  ] as const)("closes when the cluster answers %s", (refusal, flag) => {
+    ["no_host", "UH", 1],
+    ["overflow", "UO", 2],
+  ] as const)("closes when the cluster answers %s", (refusal, flag, why) => {
     const t = start({}, refusal);
     expect(t.downstream.closed).toBe("abort");
     t.client("late");
     t.filter.onClose!({ ...remoteClose, by: "local" });
-    expect(t.logged[0]!.info).toMatchObject({ flags: [flag], clusterName: "e" });
+    expect(t.logged[0]!.info).toMatchObject({
+      flags: [flag],
+      clusterName: "e",
+      downstreamLocalCloseReason: `tcp_initializion_failure:${why}`,
+      upstreamLocalCloseReason: undefined,
+    });
   });
 
   it("counts a cluster that does not exist as no route", () => {
@@ -292,6 +297,7 @@ describe("limits of time", () => {
     t.filter.onClose!({ ...remoteClose, by: "local" });
     expect(t.upstream.closed).toBe("abort");
     expect(t.cx.clock.armed).toBe(0);
+    expect(t.logged[0]?.info.downstreamLocalCloseReason).toBe("tcp_session_idle_timeout");
   });
 
   it("has no idle timeout when it is 0", () => {

@@ -37,6 +37,9 @@ import { type TunnelHandler, Tunneling, type UpstreamPipe } from "./tunnel.ts";
 const MAX_EARLY_BYTES = 1024 * 1024;
 const MOST_HOSTS_LISTED = 64; // limit for %UPSTREAM_HOSTS_ATTEMPTED%
 
+/** Envoy's numbers of reasons for which a client gets no upstream, as %DOWNSTREAM_LOCAL_CLOSE_REASON% prints them. */
+const INIT_FAILURE = { connectFailed: 0, noHost: 1, overflow: 2, noRoute: 3 } as const;
+
 /** Proxies one downstream connection to one upstream connection. */
 class TcpProxy implements NetworkFilter {
   readonly #shared: Shared;
@@ -72,6 +75,8 @@ class TcpProxy implements NetworkFilter {
   #transportFailure = "";
   #downstreamCloseType: CloseType = "Normal";
   #upstreamCloseType: CloseType = "Normal";
+  /** Why this filter closed the client's connection, and the upstream's with it. */
+  #localCloseReason: string | undefined = undefined;
 
   constructor(shared: Shared, downstream: DownstreamConnection) {
     this.#shared = shared;
@@ -112,7 +117,7 @@ class TcpProxy implements NetworkFilter {
     if (this.#cluster === undefined) {
       stats.noRoute.inc();
       this.#flags.push("NC");
-      this.#downstream.close("abort");
+      this.#refuse(INIT_FAILURE.noRoute);
       return;
     }
     this.#connect(this.#cluster);
@@ -206,7 +211,7 @@ class TcpProxy implements NetworkFilter {
     this.#attempts--;
     this.#upstream = undefined;
     this.#flags.push(reason === "no_host" ? "UH" : "UO");
-    this.#downstream.close("abort");
+    this.#refuse(reason === "no_host" ? INIT_FAILURE.noHost : INIT_FAILURE.overflow);
   }
 
   onUpstreamConnected(): void {
@@ -288,7 +293,7 @@ class TcpProxy implements NetworkFilter {
     }
     cluster.stats.counter("upstream_cx_connect_attempts_exceeded").inc();
     this.#flags.push("URX");
-    this.#downstream.close("abort");
+    this.#refuse(INIT_FAILURE.connectFailed);
   }
 
   // ---- both directions
@@ -327,12 +332,23 @@ class TcpProxy implements NetworkFilter {
       return;
     }
     stats.idleTimeout.inc();
-    this.#downstream.close("abort");
+    this.#closeBecause("tcp_session_idle_timeout");
   }
 
   #onMaxDuration(): void {
     this.#shared.stats.maxDuration.inc();
     this.#flags.push("DT");
+    this.#closeBecause("max_connection_duration_reached");
+  }
+
+  /** Ends the connection of a client that gets no upstream. */
+  #refuse(why: number): void {
+    // Envoy's spelling.
+    this.#closeBecause(`tcp_initializion_failure:${why}`);
+  }
+
+  #closeBecause(reason: string): void {
+    this.#localCloseReason = reason;
     this.#downstream.close("abort");
   }
 
@@ -378,6 +394,8 @@ class TcpProxy implements NetworkFilter {
       downstreamTransportFailure: this.#downstreamFailure,
       downstreamCloseType: this.#downstreamCloseType,
       upstreamCloseType: this.#upstreamCloseType,
+      downstreamLocalCloseReason: this.#localCloseReason,
+      upstreamLocalCloseReason: this.#upstreamLocalAddress && this.#localCloseReason,
       upstreamRemoteAddress: this.#upstreamLocalAddress && this.#upstreamConnection?.remoteAddress,
       upstreamLocalAddress: this.#upstreamLocalAddress,
       upstreamTransportFailure: this.#transportFailure,

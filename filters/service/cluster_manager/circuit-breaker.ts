@@ -19,6 +19,8 @@ const DEFAULTS: Thresholds = Object.freeze({
   maxRequests: 1024,
   maxRetries: 3,
 });
+/** Retries at once that a retry budget allows in any case. */
+const DEFAULT_RETRY_CONCURRENCY = 3;
 /** Interval at which the gauges are updated. */
 const SHOW_MS = 50;
 
@@ -31,14 +33,17 @@ function thresholdsConfig(config: ClusterConfig, priority: Priority): Thresholds
   return config.circuit_breakers?.thresholds.find((entry) => entry.priority === name);
 }
 
-/** The configured limits, as Envoy's admin reports them: runtime overrides are not included. */
+/** The configured limits, as Envoy's admin reports them at rest: runtime overrides are not included. */
 export function thresholdsOf(config: ClusterConfig, priority: Priority): Thresholds {
   const entry = thresholdsConfig(config, priority);
   return {
     maxConnections: entry?.max_connections ?? DEFAULTS.maxConnections,
     maxPendingRequests: entry?.max_pending_requests ?? DEFAULTS.maxPendingRequests,
     maxRequests: entry?.max_requests ?? DEFAULTS.maxRequests,
-    maxRetries: entry?.max_retries ?? DEFAULTS.maxRetries,
+    maxRetries:
+      entry?.retry_budget === undefined
+        ? (entry?.max_retries ?? DEFAULTS.maxRetries)
+        : (entry.retry_budget.min_retry_concurrency ?? DEFAULT_RETRY_CONCURRENCY),
   };
 }
 
@@ -123,7 +128,7 @@ export class CircuitBreaker {
     );
     const least = new RuntimeInteger(
       {
-        default_value: budget.min_retry_concurrency ?? 3,
+        default_value: budget.min_retry_concurrency ?? DEFAULT_RETRY_CONCURRENCY,
         runtime_key: `${key}.min_retry_concurrency`,
       },
       cx.runtime,
@@ -208,25 +213,30 @@ export class BreakerDisplay {
       const stats = cx.stats.scope(`cluster.${config.alt_stat_name || config.name}.`);
       stats.list?.(BREAKER_STATS);
       for (const priority of ["default", "high"] as const) {
-        const tracks = thresholdsConfig(config, priority)?.track_remaining ?? false;
+        const entry = thresholdsConfig(config, priority);
         const show = () =>
           this.#add(
             new CircuitBreaker(config, priority, cx),
             stats.scope(`circuit_breakers.${priority}.`),
-            tracks,
+            entry,
           );
         // With `track_remaining` the gauges exist from the beginning.
-        if (tracks) show();
+        if (entry?.track_remaining === true) show();
         else this.#unused.push({ users: usersOf(config, priority, cx), show });
       }
     }
     this.#timer = cx.timer(() => this.#show());
   }
 
-  #add(breaker: CircuitBreaker, stats: Stats, tracks: boolean): void {
+  #add(breaker: CircuitBreaker, stats: Stats, entry: ThresholdsConfig | undefined): void {
     for (const [limit, open, remaining] of SHOWN) {
-      const left = tracks ? stats.gauge(`remaining_${remaining}`) : undefined;
-      this.#limits.push(new ShownLimit(breaker[limit], () => stats.gauge(`${open}_open`), left));
+      const left =
+        entry?.track_remaining === true ? stats.gauge(`remaining_${remaining}`) : undefined;
+      // As in Envoy, what a retry budget leaves is not shown.
+      const isBudget = limit === "retries" && entry?.retry_budget !== undefined;
+      if (isBudget) left?.set(0);
+      const makeOpen = () => stats.gauge(`${open}_open`);
+      this.#limits.push(new ShownLimit(breaker[limit], makeOpen, isBudget ? undefined : left));
     }
   }
 

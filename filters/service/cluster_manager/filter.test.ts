@@ -868,6 +868,7 @@ describe("a connection of the caller's own", () => {
     expect(opened.host.key).toBe("10.0.0.1:80");
     connected(0);
     expect([stat("rq_total"), stat("rq_active"), opened.host.activeRequests]).toEqual([1, 1, 1]);
+    expect(cx.sharedCount("circuit_breakers|c|default|requests").value).toBe(1);
     opened.connection.write(latin1Encode("ping"), 0, 4);
     say(0, "pong");
     cx.opened[0]!.handler.onEof();
@@ -879,6 +880,7 @@ describe("a connection of the caller's own", () => {
       stat("cx_rx_bytes_total"),
       stat("cx_tx_bytes_total"),
     ]).toEqual([1, 0, 4, 4]);
+    expect(cx.sharedCount("circuit_breakers|c|default|requests").value).toBe(0);
     expect(gauges()).toEqual({});
   });
 
@@ -1410,6 +1412,7 @@ describe("circuit breakers", () => {
     connected(1);
     expect(first.encoder).toBeDefined();
     expect(second.failure?.reason).toBe("overflow");
+    expect(cell("rq_error")).toBe(1);
     say(0, "ok");
     const third = ask(c);
     expect(third.encoder).toBeDefined();

@@ -187,6 +187,8 @@ export class Pool {
   /** Fails an exchange for which a connection exists, but `max_requests` is reached. */
   #tooManyActive(callbacks: PoolCallbacks): void {
     this.owner.cells.rqActiveOverflow.inc();
+    // As in Envoy, it counts as an error of the host, but not for outlier detection.
+    this.host.cells.rqError.inc();
     callbacks.onPoolFailure({ ...OVERFLOW, host: this.host });
   }
 

@@ -152,6 +152,8 @@ const UNMOVED_COUNTERS = [
 const UNMOVED_GAUGES = [
   "lb_subsets_active",
   "max_host_weight",
+  "upstream_cx_rx_bytes_buffered",
+  "upstream_cx_tx_bytes_buffered",
   "version",
   "warming_state",
 ] as const;

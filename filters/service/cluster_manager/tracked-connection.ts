@@ -63,6 +63,8 @@ export class TrackedConnection implements ConnectionHandler {
   onConnected(): void {
     const { cells, cx } = this.#owner;
     this.#connected = true;
+    // As in Envoy, a TCP connection counts as a request, which `max_requests` does not limit.
+    this.#owner.breaker("default").requests.acquire();
     this.#endPending();
     cells.cxConnectMs.record(cx.now() - this.#openedAt);
     cells.rqTotal.inc();
@@ -114,6 +116,7 @@ export class TrackedConnection implements ConnectionHandler {
     this.#countSent();
     let why = "";
     if (this.#connected) {
+      this.#owner.breaker("default").requests.release();
       host.load.active--;
       cells.rqActive.dec();
       host.cells.rqActive.dec();
