@@ -1,14 +1,7 @@
 import fs from "node:fs";
 import path from "node:path";
 import type { ListenerConfig, PackageInfo, RuntimeConfig } from "../protocol.ts";
-import {
-  bootstrapSchema,
-  checkBootstrap,
-  Listener,
-  listenerConfigs,
-  type Maker,
-  runtimeConfig,
-} from "./bootstrap.ts";
+import { bootstrapSchema, checkBootstrap, runtimeConfig } from "./bootstrap.ts";
 import { Builder } from "./build.ts";
 import { descriptor } from "./descriptor.ts";
 import { type Diagnostic, type Place, Report } from "./diagnostic.ts";
@@ -21,6 +14,8 @@ import {
   parseDocument,
   plainFields,
 } from "./document.ts";
+import { Listener, listenerConfigs } from "./listeners.ts";
+import type { Maker } from "./maker.ts";
 import { Normaliser } from "./normalise.ts";
 import { merge, type Overlay } from "./overlay.ts";
 import { Registry } from "./registry.ts";
