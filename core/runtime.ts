@@ -109,10 +109,13 @@ export class RuntimeLayers {
         return new Map();
       }
     });
-    if (failed) this.counts.loadError++;
-    else this.counts.loadSuccess++;
-    if (disks > 1) this.counts.overrideExists++;
-    else this.counts.overrideNotExists++;
+    const { counts } = this;
+    // Envoy loads the layers of its first config a second time once all of it is up, and its stats count both.
+    const times = counts.loadSuccess + counts.loadError === 0 ? 2 : 1;
+    if (failed) counts.loadError += times;
+    else counts.loadSuccess += times;
+    if (disks > 1) counts.overrideExists += times;
+    else counts.overrideNotExists += times;
     const all = new Map<string, RuntimeValue>();
     for (const layer of this.#layers) for (const [key, { value }] of layer) all.set(key, value);
     this.#parts.onChange([...all]);

@@ -1,6 +1,6 @@
 /**
- * strftime over UTC with absl's additions, as access logs use it: `%E3S`, `%E*S`, `%3f`, `%f` (nanoseconds), `%s`. Compiled once;
- * throws TypeError for a conversion that does not exist.
+ * strftime over UTC with absl's additions, as access logs use it: `%E3S`, `%E*S`, `%3f`, `%f` (nanoseconds), `%s`. Compiled once. As
+ * in Envoy, a conversion that does not exist stands for itself.
  */
 export function compileDateFormat(
   format: string,
@@ -16,7 +16,8 @@ export function compileDateFormat(
     const match = CONVERSION.exec(format.slice(k + 1));
     const field = match === null ? undefined : fieldOf(match[1] ?? "", match[2] ?? "");
     if (match === null || field === undefined) {
-      throw new TypeError(`"${format.slice(k, k + 3)}" is not a date conversion`);
+      literal += "%";
+      continue;
     }
     k += match[0].length;
     if (typeof field === "string") {

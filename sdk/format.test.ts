@@ -151,7 +151,6 @@ describe("text formats", () => {
     ["%DURATION(x)%", /%DURATION%: takes no parameter/],
     ["%REQ()%", /%REQ%: header name is empty/],
     ["%REQ(a?b?c)%", /X\?Y/],
-    ["%START_TIME(%Q)%", /not a date conversion/],
     ["%PATH(XX)%", /WQ or NQ/],
     ["%QUERY_PARAM%", /name of a parameter/],
     ["%DYNAMIC_METADATA%", /takes a namespace/],
@@ -390,6 +389,9 @@ describe("JSON formats", () => {
     expect(line("\xc3\xa9 \xf0\x9f\x98\x80")).toBe('{"a":"é 😀"}\n');
     expect(line('"\t')).toBe('{"a":"\\"\\t"}\n');
     expect(line('"\t\xe9')).toBe('{"a":"\\u0022\\u0009\\u00e9"}\n');
+    const both = compileJsonFormat({ a: "%REQ(x-a)% %REQ(x-b)%" }, {});
+    const values = request("/", { "x-a": "\t", "x-b": "\t\xe9" });
+    expect(both.format(source({ request: values }))).toBe('{"a":"\\t \\u0009\\u00e9"}\n');
   });
 
   it("drops missing values when asked to", () => {
@@ -423,6 +425,7 @@ describe("date formats", () => {
     ["%I:%M %p %l %k|%r", "12:05 AM 12  0|12:05:07 AM"],
     ["%D %F %T %R %z %Ez %Z %%", "01/03/27 2027-01-03 00:05:07 00:05 +0000 +00:00 UTC %"],
     ["%c", "Sun Jan  3 00:05:07 2027"],
+    ["%Q %E4n %!|%", "%Q %E4n %!|%"],
     ["%s", String(time / 1000 - 0.04)],
   ])("%s", (format, expected) => {
     expect(compileDateFormat(format)(time)).toBe(expected);

@@ -52,14 +52,18 @@ interface Rule {
 }
 
 /**
- * What one level of the config (a route, its virtual host, the table) adds to heads of one direction and removes from them. Within a
- * level Envoy removes first, then overwrites, then appends, whatever their order in the config. All additions are lines of the
- * HeaderMap, since they go on the wire behind everything else.
+ * What one level of the config (a route, its virtual host, the table) adds to heads of one direction and removes from them. As in
+ * Envoy a level removes first. Then all of its values are made, which see the head as it is by then; those that overwrite are set
+ * before others are appended, whatever their order in the config. All additions are lines of the HeaderMap, since they go on the wire
+ * behind everything else.
  */
 export class HeaderRules {
   readonly #remove: readonly HeaderName[];
   readonly #rules: readonly Rule[];
-  readonly #pending: HeaderLine[] = [];
+  /** Rules that overwrite, each with what it sets at the same index of `#values`. */
+  readonly #overwriting: Rule[] = [];
+  readonly #values: (HeaderLine | string)[] = [];
+  readonly #added: HeaderLine[] = [];
 
   constructor(remove: readonly HeaderName[], rules: readonly Rule[]) {
     this.#remove = remove;
@@ -68,30 +72,31 @@ export class HeaderRules {
 
   apply(headers: HeaderMap, source: FormatSource): void {
     for (let k = 0; k < this.#remove.length; k++) headers.remove(this.#remove[k]!);
-    const pending = this.#pending;
+    const overwriting = this.#overwriting;
+    const values = this.#values;
+    const added = this.#added;
     for (let k = 0; k < this.#rules.length; k++) {
       const rule = this.#rules[k]!;
-      if (rule.name === undefined) {
-        if (headers instanceof RequestHeaders) setPseudo(headers, rule, source);
-        continue;
-      }
-      const overwrites = rule.action.startsWith("OVERWRITE");
-      if (
-        rule.action !== "APPEND_IF_EXISTS_OR_ADD" &&
-        rule.action !== "OVERWRITE_IF_EXISTS_OR_ADD"
-      ) {
-        if (headers.has(rule.name) !== (rule.action === "OVERWRITE_IF_EXISTS")) continue;
-      }
-      const line = lineOf(rule, source);
-      if (line === undefined) continue;
-      if (overwrites) {
-        headers.remove(rule.name);
-        headers.appendLine(line);
-      } else pending.push(line);
+      if (!isWanted(rule, headers)) continue;
+      const value = rule.name === undefined ? rule.value!.format(source) : lineOf(rule, source);
+      if (value === undefined || value === "") continue;
+      if (rule.action.startsWith("OVERWRITE")) {
+        overwriting.push(rule);
+        values.push(value);
+      } else added.push(value as HeaderLine);
     }
-    for (let k = 0; k < pending.length; k++) headers.appendLine(pending[k]!);
-    pending.length = 0;
+    for (let k = 0; k < overwriting.length; k++) overwrite(headers, overwriting[k]!, values[k]!);
+    for (let k = 0; k < added.length; k++) headers.appendLine(added[k]!);
+    overwriting.length = 0;
+    values.length = 0;
+    added.length = 0;
   }
+}
+
+function isWanted({ name, action }: Rule, headers: HeaderMap): boolean {
+  if (action === "ADD_IF_ABSENT") return !headers.has(name!);
+  if (action === "OVERWRITE_IF_EXISTS") return headers.has(name!);
+  return name !== undefined || headers instanceof RequestHeaders;
 }
 
 function lineOf(rule: Rule, source: FormatSource): HeaderLine | undefined {
@@ -101,12 +106,15 @@ function lineOf(rule: Rule, source: FormatSource): HeaderLine | undefined {
   return new HeaderLine(rule.name!.text, value);
 }
 
-function setPseudo(headers: RequestHeaders, rule: Rule, source: FormatSource): void {
-  const value = rule.value!.format(source);
-  if (value === "") return;
-  if (rule.pseudo === ":path") headers.path = value;
-  else if (rule.pseudo === ":method") headers.method = value;
-  else headers.authority = value;
+function overwrite(headers: HeaderMap, rule: Rule, value: HeaderLine | string): void {
+  if (typeof value !== "string") {
+    headers.remove(rule.name!);
+    headers.appendLine(value);
+  } else if (headers instanceof RequestHeaders) {
+    if (rule.pseudo === ":path") headers.path = value;
+    else if (rule.pseudo === ":method") headers.method = value;
+    else headers.authority = value;
+  }
 }
 
 /** Undefined: this level has no rules for that direction. */

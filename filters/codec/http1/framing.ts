@@ -122,13 +122,14 @@ export class Framing {
     if (this.#hosts > 1) return PARSE.MALFORMED;
     if (this.#hosts === 1 && !this.#isHostGood(headers)) return PARSE.INVALID_AUTHORITY;
     if (this.#transferEncodings > 0) {
+      // RFC 9112 §6.3: Content-Length beside Transfer-Encoding may be smuggling: it is refused or, if allowed, removed.
+      const dropsLength = this.chunked && options.allowChunkedLength;
+      if (this.contentLength >= 0 && !this.#dropLength(headers, dropsLength))
+        return PARSE.LENGTH_BESIDE_CHUNKED;
       if (!this.chunked) return PARSE.INVALID_TRANSFER_ENCODING;
       // RFC 9112 §6.1: an HTTP/1.0 request with Transfer-Encoding has faulty framing.
       if (this.minor === 0) return PARSE.TRANSFER_ENCODING_NOT_ALLOWED;
       if (this.isConnect) return PARSE.INVALID_TRANSFER_ENCODING;
-      // RFC 9112 §6.3: Content-Length beside Transfer-Encoding may be smuggling: it is refused or, if allowed, removed.
-      if (this.contentLength >= 0 && !this.#dropLength(headers, options.allowChunkedLength))
-        return PARSE.LENGTH_BESIDE_CHUNKED;
     }
     if (this.isConnect && this.contentLength > 0) return PARSE.BODY_DISALLOWED;
     if (this.isConnect && this.contentLength === 0) this.#dropLength(headers, true);

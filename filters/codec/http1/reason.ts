@@ -1,4 +1,4 @@
-/** Reason phrases of the IANA status code registry (RFC 9110 §15.1). */
+/** Reason phrases of the IANA status code registry (RFC 9110 §15.1) that Envoy knows: it has none for 451. */
 const PHRASES: Readonly<Record<number, string>> = {
   100: "Continue",
   101: "Switching Protocols",
@@ -50,7 +50,6 @@ const PHRASES: Readonly<Record<number, string>> = {
   428: "Precondition Required",
   429: "Too Many Requests",
   431: "Request Header Fields Too Large",
-  451: "Unavailable For Legal Reasons",
   500: "Internal Server Error",
   501: "Not Implemented",
   502: "Bad Gateway",

@@ -43,7 +43,9 @@ export async function configDump(query: Query, core: CoreData): Promise<Answer> 
     core.server(),
     core.packages(),
   ]);
-  const dumps = allDumps(config, shownNode(server, packages), named);
+  const { locality } = server.node;
+  const node = { ...shownNode(server, packages), ...(locality !== undefined && { locality }) };
+  const dumps = allDumps(config, node, named);
   const resource = query.get("resource");
   const withHosts = query.has("include_eds");
   if (withHosts) dumps.splice(2, 0, endpoints(core, named));

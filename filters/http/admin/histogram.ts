@@ -1,5 +1,6 @@
 import { Refused } from "./answer.ts";
 import type { Distribution } from "./core-data.ts";
+import type { Query } from "./query.ts";
 
 /** In percent, as Envoy prints them. */
 export const QUANTILES = [0, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 100];
@@ -13,10 +14,13 @@ export const BOUNDS: Bounds = [
 
 const MODES = ["cumulative", "disjoint", "detailed", "summary", "prometheusnative"];
 
-/** Refuses any other word for `histogram_buckets`. */
-export function checkMode(mode: string): void {
+/** What `histogram_buckets` asks for; `unset` if there is no such parameter. "none" is Envoy's undocumented word for the summary. */
+export function histogramMode(query: Query, unset: string): string {
+  const mode = query.get("histogram_buckets") || unset;
+  if (mode === "none") return "summary";
   if (!MODES.includes(mode))
     throw new Refused(400, `usage: /stats?histogram_buckets=(${MODES.join("|")})\n`);
+  return mode;
 }
 
 /**

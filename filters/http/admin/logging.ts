@@ -10,16 +10,27 @@ const LOGGING_USAGE =
   "usage: /logging?group=<group_name>:<level> (change group of loggers)\n" +
   `levels: ${LEVELS.join(" ")} \n`;
 
-/** Envoy's loggers, and the packages whose loggers do their work here. */
+/** Envoy's loggers, and whose loggers do their work here: packages', or core's own (`main`). */
 const ENVOY_LOGGERS: Readonly<Record<string, string>> = {
   admin: "http/admin",
+  config: "main",
+  conn_handler: "main",
+  connection: "main",
+  file: "main",
+  forward_proxy: "cluster/dynamic_forward_proxy",
   hc: "health/http",
+  health_checker: "service/cluster_manager",
   http: "network/http_connection_manager",
   http2: "codec/http2",
+  init: "main",
   local_rate_limit: "http/local_ratelimit",
   lua: "http/lua",
+  pool: "service/cluster_manager",
   rbac: "http/rbac",
   router: "http/router",
+  runtime: "main",
+  secret: "main",
+  stats: "main",
   udp: "udp/udp_proxy",
   upstream: "service/cluster_manager",
 };
@@ -58,19 +69,21 @@ function loggingChanges(
   query: Query,
   names: ReadonlySet<string>,
 ): readonly (readonly [string, string])[] | string | undefined {
-  const given = [...query.all];
+  // As in Envoy, a parameter without a value asks for nothing.
+  const given = [...query.all].filter(([, value]) => value !== "");
   if (given.length === 0) return undefined;
   if (given.length > 1) return "invalid number of parameters";
   const [name, value] = given[0]!;
-  const changes: (readonly [string, string])[] =
-    name === "level"
-      ? [["", value]]
-      : name === "paths" || name === "group"
-        ? value.split(",").map((pair) => {
-            const colon = pair.lastIndexOf(":");
-            return [pair.slice(0, Math.max(0, colon)), pair.slice(colon + 1)] as const;
-          })
-        : [[name, value]];
+  const changes: (readonly [string, string])[] = [];
+  if (name === "level") changes.push(["", value]);
+  else if (name !== "paths" && name !== "group") changes.push([name, value]);
+  else {
+    for (const pair of value.split(",").filter((each) => each !== "")) {
+      const colon = pair.indexOf(":");
+      if (colon <= 0 || colon === pair.length - 1) return "empty logger name or empty logger level";
+      changes.push([pair.slice(0, colon), pair.slice(colon + 1)]);
+    }
+  }
   for (const [logger, level] of changes) {
     if (!LEVELS.includes(level)) return "unknown logger level";
     if (name !== "level" && !names.has(logger)) return "unknown logger name";

@@ -47,6 +47,12 @@ describe("/stats/prometheus", () => {
     expect(body).toBe(`# TYPE ${metric} counter\n${line}\n`);
   });
 
+  it("sorts by the names of stats, not of metrics", async () => {
+    const counters = ["http1.y", "http.x"].map((name) => [name, 1] as const);
+    const { body } = await start({ stats: { counters } }).ask("/stats/prometheus");
+    expect(body.match(/# TYPE \S+/g)).toEqual(["# TYPE envoy_http_x", "# TYPE envoy_http1_y"]);
+  });
+
   it("gathers the stats of a metric under one type", async () => {
     const counters = ["cluster.a.upstream_rq_200", "cluster.ab.x", "cluster.b.upstream_rq_404"].map(
       (name) => [name, 1] as const,

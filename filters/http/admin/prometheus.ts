@@ -1,6 +1,6 @@
 import { type Answer, Refused, text } from "./answer.ts";
 import type { CoreData, HistogramSnapshot, NamedValue } from "./core-data.ts";
-import { type Bounds, checkMode, countsUpTo, QUANTILES, quantiles } from "./histogram.ts";
+import { type Bounds, countsUpTo, histogramMode, QUANTILES, quantiles } from "./histogram.ts";
 import type { Query } from "./query.ts";
 import { select, selector, unsigned } from "./selection.ts";
 import { StatsConfig } from "./stats-config.ts";
@@ -8,8 +8,7 @@ import { Tagger } from "./tags.ts";
 
 /** `/stats/prometheus`: Prometheus' text format 0.0.4 under Envoy's names. */
 export async function prometheus(query: Query, core: CoreData): Promise<Answer> {
-  const mode = query.get("histogram_buckets") || "cumulative";
-  checkMode(mode);
+  const mode = histogramMode(query, "cumulative");
   if (mode === "prometheusnative")
     throw new Refused(
       400,
@@ -52,20 +51,21 @@ function* families<T>(
   nameOf: (stat: T) => string,
   lines: Lines<T>,
 ): Generator<string> {
-  const byMetric = new Map<string, { readonly labels: Labels; readonly stat: T }[]>();
+  const byName = new Map<string, { readonly labels: Labels; readonly stat: T }[]>();
   for (const stat of list) {
     const { name, tags } = tagger.extract(nameOf(stat));
-    const metric = `envoy_${name.replace(/[^a-zA-Z0-9_]/g, "_")}`;
     const labels = tags
       .map(([tag, value]) => `${tag.replace(/[^a-zA-Z0-9_]/g, "_")}="${escapeLabel(value)}"`)
       .join(",");
-    const family = byMetric.get(metric);
-    if (family === undefined) byMetric.set(metric, [{ labels, stat }]);
+    const family = byName.get(name);
+    if (family === undefined) byName.set(name, [{ labels, stat }]);
     else family.push({ labels, stat });
   }
-  for (const metric of [...byMetric.keys()].sort()) {
+  // In the order of the stats' own names: `http.x` stands before `http1.x`.
+  for (const name of [...byName.keys()].sort()) {
+    const metric = `envoy_${name.replace(/[^a-zA-Z0-9_]/g, "_")}`;
     yield `# TYPE ${metric} ${type}\n`;
-    for (const { labels, stat } of byMetric.get(metric)!) yield lines(metric, labels, stat);
+    for (const { labels, stat } of byName.get(name)!) yield lines(metric, labels, stat);
   }
 }
 

@@ -13,10 +13,10 @@ export class Query {
 
   constructor(query: string, cx: SetupContext) {
     this.#cx = cx;
-    for (const pair of query.split("&")) {
+    for (const pair of query === "" ? [] : query.split("&")) {
       const equals = pair.indexOf("=");
       const name = decode(equals < 0 ? pair : pair.slice(0, equals));
-      if (name === "" || this.#values.has(name)) continue;
+      if (this.#values.has(name)) continue;
       this.#values.set(name, equals < 0 ? "" : decode(pair.slice(equals + 1)));
     }
   }

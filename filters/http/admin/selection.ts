@@ -1,3 +1,4 @@
+import { Refused } from "./answer.ts";
 import type { HistogramSnapshot, NamedValue, StatsSnapshot } from "./core-data.ts";
 import type { Matcher, Query } from "./query.ts";
 
@@ -8,12 +9,17 @@ export interface Selection {
   readonly histograms: readonly HistogramSnapshot[];
 }
 
+const HIDDEN = ["include", "only", "exclude"];
+
 /** What `filter`, `invert_filter`, `usedonly` and `hidden` leave. Nothing is hidden here, so `hidden=only` leaves nothing. */
 export function selector(query: Query): (name: string, used: boolean) => boolean {
   const matches: Matcher | undefined = query.matcher("filter");
   const usedOnly = query.has("usedonly");
   const inverted = query.has("invert_filter");
-  const hiddenOnly = query.get("hidden") === "only";
+  const hidden = query.get("hidden") || "exclude";
+  if (!HIDDEN.includes(hidden))
+    throw new Refused(400, `usage: /stats?hidden=(${HIDDEN.join("|")})\n\n`);
+  const hiddenOnly = hidden === "only";
   return (name, used) =>
     !hiddenOnly && (used || !usedOnly) && (matches === undefined || matches(name) !== inverted);
 }

@@ -36,6 +36,15 @@ describe("/stats", () => {
     },
   };
 
+  it("refuses another word for hidden", async () => {
+    const t = start(world);
+    expect((await t.ask("/stats?hidden=exclude")).status).toBe(200);
+    expect(await t.ask("/stats?hidden=bad")).toMatchObject({
+      status: 400,
+      body: "usage: /stats?hidden=(include|only|exclude)\n\n",
+    });
+  });
+
   it("prints counters and gauges by name, then histograms", async () => {
     expect((await start(world).ask("/stats")).body.split("\n")).toEqual([
       "cluster.up.membership_total: 1",

@@ -3,8 +3,8 @@ import type { CoreData, Distribution, HistogramSnapshot, NamedValue } from "./co
 import {
   type Bounds,
   bucketRange,
-  checkMode,
   countsUpTo,
+  histogramMode,
   QUANTILES,
   quantiles,
 } from "./histogram.ts";
@@ -25,8 +25,7 @@ export async function stats(query: Query, core: CoreData): Promise<Answer> {
   const asked = query.get("type") || "All";
   const type = TYPES.find((t) => t === asked);
   if (type === undefined) throw new Refused(400, "invalid &type= param");
-  const mode = query.get("histogram_buckets") || "summary";
-  checkMode(mode);
+  const mode = histogramMode(query, "summary");
   if (mode === "prometheusnative")
     throw new Refused(400, "Invalid histogram_buckets type for non prometheus stats type");
   const wanted = selector(query);

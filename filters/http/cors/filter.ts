@@ -95,8 +95,10 @@ function preflight(policy: MergedPolicy, request: RequestHeaders, origin: string
   add("allow-origin", origin);
   add("allow-credentials", policy.credentials ? "true" : "");
   add("allow-methods", policy.methods === "*" ? wanted : policy.methods);
-  const askedFor = () => request.get(REQUEST_HEADERS) ?? "";
-  add("allow-headers", policy.headers === "*" ? askedFor() : policy.headers);
+  // As in Envoy, who asks for no headers is told of none, by an empty list.
+  if (policy.headers === "*")
+    headers.push(["access-control-allow-headers", request.get(REQUEST_HEADERS) ?? ""]);
+  else add("allow-headers", policy.headers);
   add("max-age", policy.maxAge);
   const isPrivate = policy.privateNetwork && request.get(REQUEST_PRIVATE) === "true";
   add("allow-private-network", isPrivate ? "true" : "");

@@ -387,7 +387,10 @@ export class RouteCompiler {
   /** `levels`: the most specific first. */
   #compileLevels(levels: readonly Level[]): RouteLevels {
     const outermostFirst = [...levels].reverse();
-    const ordered = this.#config.most_specific_header_mutations_wins ? outermostFirst : levels;
+    // In either order Envoy applies the rules of a weighted cluster, which stands before the three others, first.
+    const ordered = this.#config.most_specific_header_mutations_wins
+      ? [...levels.slice(0, -3), ...outermostFirst.slice(0, 3)]
+      : levels;
     const rules = (direction: "request" | "response") =>
       ordered
         .map((level) => this.#rulesOf(level, direction))

@@ -77,6 +77,42 @@ describe("header rules", () => {
     expect(p.up.last.header("x-set")).toBe("route");
   });
 
+  it("apply those of a weighted cluster first, in either order of the levels", () => {
+    const level = (value: string) => ({ request_headers_to_add: [add("x-lvl", value)] });
+    const clusters = [{ name: "up", weight: 1, ...level("cluster") }];
+    const p = proxy().start({
+      route_config: {
+        ...oneHost({
+          match: { prefix: "/" },
+          route: { weighted_clusters: { clusters } },
+          ...level("route"),
+        }),
+        ...level("table"),
+        most_specific_header_mutations_wins: true,
+      },
+    });
+    p.connect().get("/");
+    const levels = p.up.last.headers.filter(([n]) => n === "x-lvl").map(([, v]) => v);
+    expect(levels).toEqual(["cluster", "table", "route"]);
+  });
+
+  it("make all values of a level before any of them is set", () => {
+    const p = proxy().start({
+      route_config: oneHost({
+        ...routeTo("up"),
+        request_headers_to_add: [
+          add("x-a", "new", { append_action: "OVERWRITE_IF_EXISTS_OR_ADD" }),
+          add(":path", "/new", { append_action: "OVERWRITE_IF_EXISTS_OR_ADD" }),
+          add("x-was", "%REQ(x-a)% %REQ(:path)%"),
+        ],
+      }),
+    });
+    p.connect().get("/old", "x-a: old");
+    expect(p.up.last.header("x-was")).toBe("old /old");
+    expect(p.up.last.header("x-a")).toBe("new");
+    expect(p.up.last.path).toBe("/new");
+  });
+
   it("append, add, overwrite and leave alone as told", () => {
     const p = proxy().start({
       route_config: oneHost({

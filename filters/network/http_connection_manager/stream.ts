@@ -7,6 +7,7 @@ import {
   FILTER_FAILED,
   type HeaderMap,
   type HttpFilter,
+  headerName,
   type InternalRedirects,
   type LogEntry,
   REQUEST_TOO_LARGE,
@@ -60,6 +61,9 @@ const DEADLINE_EXCEEDED = 4;
 
 const CONTINUE = new ResponseHeaders();
 CONTINUE.status = 100;
+
+/** An internal client that sends it is told the request's id. */
+const FORCE_TRACE = headerName("x-envoy-force-trace");
 
 /** Reasons why a source of bytes is stopped, as bits. WALK: a filter has not decided yet. PEER: the receiver takes no more. */
 const BY = { WALK: 1, PEER: 2 } as const;
@@ -593,10 +597,11 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     this.info.downstreamTxBegin = this.#timers.elapsed;
     const { status } = headers;
     this.info.responseCode = status;
-    const requestId =
-      this.#edited && runtime.config.always_set_request_id_in_response
-        ? this.headers.get(this.#requestId.name)
-        : undefined;
+    const showsRequestId =
+      this.#edited &&
+      (runtime.config.always_set_request_id_in_response ||
+        (this.internal && this.headers.has(FORCE_TRACE)));
+    const requestId = showsRequestId ? this.headers.get(this.#requestId.name) : undefined;
     runtime.responseHead.complete(headers, requestId);
     this.#countCode(status);
     const agreed = status === 101 || (this.isConnect && status >= 200 && status < 300);

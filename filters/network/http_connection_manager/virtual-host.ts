@@ -5,6 +5,7 @@ import {
   type HeadMatch,
   type RequestHeaders,
   type SetupContext,
+  type StatSet,
   type VirtualCluster,
 } from "@tsproxy/sdk";
 import type { ResolvedRoute } from "./route.ts";
@@ -98,6 +99,20 @@ export class VirtualHost {
   }
 }
 
+/** Counters of a virtual cluster that appear before any request has been one of its kind. */
+const LISTED: StatSet = {
+  counters: [
+    "retry",
+    "retry_limit_exceeded",
+    "retry_overflow",
+    "retry_success",
+    "timeout",
+    "total",
+  ].map((name) => `upstream_rq_${name}`),
+  gauges: [],
+  histograms: [],
+};
+
 /** The virtual clusters of a virtual host, which count kinds of requests: `vhost.<name>.vcluster.<name>.`. */
 export class VirtualClusters {
   readonly #entries: readonly {
@@ -108,10 +123,11 @@ export class VirtualClusters {
   readonly #other: VirtualCluster;
 
   constructor(config: VirtualHostConfig, path: string, cx: SetupContext) {
-    const named = (name: string): VirtualCluster => ({
-      name,
-      stats: cx.stats.scope(`vhost.${config.name}.vcluster.${name}.`),
-    });
+    const named = (name: string): VirtualCluster => {
+      const stats = cx.stats.scope(`vhost.${config.name}.vcluster.${name}.`);
+      stats.list?.(LISTED);
+      return { name, stats };
+    };
     this.#entries = config.virtual_clusters.map((entry, k) => ({
       conditions: entry.headers.map((header, h) =>
         compileHeaderMatch(header, `${path}.virtual_clusters[${k}].headers[${h}]`, cx),
