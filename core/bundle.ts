@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { builtinModules, SourceMap } from "node:module";
 import path from "node:path";
@@ -264,8 +265,8 @@ function readOnce(inputs: Map<string, string>): Plugin {
   return {
     name: "read-once",
     setup(esbuild) {
-      esbuild.onLoad({ filter: /\.([cm]?[jt]s|json)$/ }, async ({ path: file }) => {
-        const contents = await readFile(file);
+      esbuild.onLoad({ filter: /\.([cm]?[jt]s|json)$/ }, ({ path: file }) => {
+        const contents = readFileSync(file);
         inputs.set(file, hashOf(contents));
         const loader = file.endsWith(".json") ? "json" : /\.[cm]?ts$/.test(file) ? "ts" : "js";
         return { contents, loader };
