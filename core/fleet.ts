@@ -12,6 +12,7 @@ import type {
 import { BEAT, listenerOf, socketName } from "./protocol.ts";
 import type { RehearsalStage } from "./rehearsal.ts";
 import { readText, sharedText } from "./shared-text.ts";
+import { socketPair } from "./socket-pair.ts";
 import type { ThreadMemory } from "./threads.ts";
 import { WrittenConfig } from "./written-config.ts";
 
@@ -121,6 +122,24 @@ export class Fleet implements RehearsalStage {
     this.#events = events;
     for (let i = 0; i < concurrency; i++) this.#add("worker", i, 0);
     this.#add("control", concurrency, 0);
+    this.#connectWorkers(() => true);
+  }
+
+  /** Connects each of these workers with worker 0, so that they can pass connections on to it (Gathering). */
+  #connectWorkers(which: (index: number) => boolean): void {
+    const workers = this.#members.filter((member) => member.role === "worker");
+    const first = workers.find((member) => member.thread.index === 0);
+    for (const member of workers) {
+      if (first === undefined || member === first || !which(member.thread.index)) continue;
+      socketPair().then(
+        ([taken, given]) => {
+          first.post({ type: "take_from", fd: taken });
+          member.post({ type: "give_through", fd: given });
+        },
+        // Each worker then serves what it accepts.
+        () => {},
+      );
+    }
   }
 
   /** `rehearsed`: the canary has set the change up without a refusal. */
@@ -288,6 +307,7 @@ export class Fleet implements RehearsalStage {
   /** Brings a new thread to the generation that the others run. */
   #revive(role: "worker" | "control", index: number, deaths: number): void {
     this.#add(role, index, deaths);
+    if (role === "worker") this.#connectWorkers((other) => index === 0 || other === index);
     const member = this.#members.at(-1)!;
     const config = this.#config;
     if (config === undefined) return;

@@ -251,6 +251,8 @@ export type ToWorker =
       readonly type: "listen";
       readonly listeners: readonly { readonly name: string; readonly address: AddressConfig }[];
     }
+  /** `fd`: an end of a socket pair, to be opened: worker 0 takes connections from it, another worker gives some to it (Gathering). */
+  | { readonly type: "take_from" | "give_through"; readonly fd: number }
   /** `text`: JSON of the value. */
   | { readonly type: "publish"; readonly topic: string; readonly text: SharedText }
   | { readonly type: "drain"; readonly ms: number }
@@ -414,6 +416,8 @@ export interface WorkerStart {
   readonly ledger: SharedArrayBuffer;
   /** The thread's beat (Int32Array): see BEAT. */
   readonly beat: SharedArrayBuffer;
+  /** Of the workers' Gathering. */
+  readonly gathering: SharedArrayBuffer;
   /** Sizes of the ring's parts (inside/ring.ts). */
   readonly sizes: {
     readonly events: number;

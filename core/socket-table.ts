@@ -24,6 +24,8 @@ export class Entry {
   offered = false;
   closed = false;
   connecting = false;
+  /** It was accepted from a client. */
+  accepted = false;
   /** Closed by a command of the isolate, not by the peer. */
   local = false;
   /** A TLS handshake is under way: reading is not paused. */

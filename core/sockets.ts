@@ -3,6 +3,7 @@ import type dgram from "node:dgram";
 import net from "node:net";
 import type { TLSSocket } from "node:tls";
 import { getSystemErrorName } from "node:util";
+import type { Gathering } from "./gathering.ts";
 import { CLOSED_FLAG, COMMAND, EVENT, SOCKET_ERRORS, WORD } from "./inside/ring.ts";
 import type { AddressConfig } from "./protocol.ts";
 import { SecureWrites } from "./secure-writes.ts";
@@ -86,6 +87,7 @@ export class Sockets {
   readonly #sweep: NodeJS.Timeout;
   readonly #onDead: (error: unknown) => void;
   readonly #contexts: Contexts | undefined;
+  readonly #gathering: Gathering | undefined;
   #dead = false;
   readonly #listeners = new Map<string, Listening>();
   /** Listening sockets that were given to the successor of this object. */
@@ -104,9 +106,11 @@ export class Sockets {
     run: (events: number) => number,
     onDead: (error: unknown) => void,
     contexts?: Contexts,
+    gathering?: Gathering,
   ) {
     this.#run = run;
     this.#contexts = contexts;
+    this.#gathering = gathering;
     this.#onDead = onDead;
     this.#buffer = ring;
     this.#control = new Int32Array(ring);
@@ -381,6 +385,7 @@ export class Sockets {
     entry.plain = undefined;
     entry.secure?.end();
     this.#open--;
+    if (entry.accepted) this.#gathering?.onClosed();
     if (entry.slot >= 0) {
       this.#slots.drop(entry.slot);
       this.#slotReaders[entry.slot] = undefined;
@@ -874,7 +879,15 @@ export class Sockets {
 
   /** Accepts at the libuv handle: so connections read into our memory, and node:net makes no second socket for each. */
   #accept(name: string, { server, path, bufferBytes = 0 }: Listening): void {
-    onAccepted(server as net.Server, (handle) => this.#onAccepted(name, handle, path, bufferBytes));
+    onAccepted(server as net.Server, (handle) => {
+      const serve = () => this.#onAccepted(name, handle, path, bufferBytes);
+      if (path !== "" || !this.#gathering?.give(name, handle, serve)) serve();
+    });
+  }
+
+  /** Serves a connection that another worker has accepted. */
+  take(name: string, handle: StreamHandle): void {
+    this.#onAccepted(name, handle, "", this.#listeners.get(name)?.bufferBytes ?? 0);
   }
 
   #onAccepted(name: string, handle: StreamHandle, path: string, bufferBytes: number): void {
@@ -884,6 +897,8 @@ export class Sockets {
     }
     handle.setNoDelay?.(true);
     const entry = this.#table.issue();
+    entry.accepted = true;
+    this.#gathering?.onOpened();
     const socket = new net.Socket({
       handle,
       allowHalfOpen: true,

@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { Worker } from "node:worker_threads";
 import type { StartThread } from "./fleet.ts";
+import { GATHERING_BYTES } from "./gathering.ts";
 import { DEFAULT_SIZES, type RingSizes, TURNS } from "./inside/ring.ts";
 import { COUNTS_BYTES, giveBack, LEDGER_BYTES } from "./inside/shared-counts.ts";
 import { ownModule } from "./own-files.ts";
@@ -29,6 +30,7 @@ export function threadStarter(
   const secret = randomBytes(32).toString("base64");
   const turns = new SharedArrayBuffer(TURNS * 4 + CELLS_BYTES);
   const shared = new SharedArrayBuffer(COUNTS_BYTES);
+  const gathering = new SharedArrayBuffer(GATHERING_BYTES);
   const sizes = ringSizes(process.env.TSPROXY_RING);
   const counts = new Int32Array(turns);
   for (let k = 0; k < TURNS; k++) counts[k] = Math.floor(Math.random() * 2 ** 31);
@@ -44,6 +46,7 @@ export function threadStarter(
       ...memory,
       turns,
       counts: shared,
+      gathering,
       secret,
       role,
       index,

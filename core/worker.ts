@@ -6,6 +6,7 @@ import { Builtin } from "./builtin.ts";
 import { Crypto } from "./crypto.ts";
 import { type Family, resolveName } from "./dns.ts";
 import { AfterReloads, COLLECT_AFTER_MS, collectGarbage, Rest } from "./garbage.ts";
+import { Gathering } from "./gathering.ts";
 import type { CryptoCall } from "./inside/crypto.ts";
 import { createRing } from "./inside/ring.ts";
 import { giveBack } from "./inside/shared-counts.ts";
@@ -32,6 +33,7 @@ import { Supply } from "./sandbox/supply.ts";
 import { readText } from "./shared-text.ts";
 import { type Listening, Sockets } from "./sockets.ts";
 import { steadyAt, steadyNow } from "./steady-clock.ts";
+import type { StreamHandle } from "./stream-handle.ts";
 import { signThread } from "./thread-cpu.ts";
 import { Contexts } from "./tls.ts";
 
@@ -88,6 +90,10 @@ class Worker {
   readonly #cells: SandboxCells;
   readonly #supply: Supply;
   readonly #watchdog: Watchdog;
+  readonly #gathering: Gathering;
+  /** The builtin isolate is being built again; connections that were given meanwhile wait here. */
+  #isDead = false;
+  #given: { readonly name: string; readonly handle: StreamHandle }[] = [];
   readonly #garbage = new AfterReloads(() => this.#collectGarbage());
   #live: Live = { modules: new Map(), config: undefined };
   #before: Live | undefined = undefined;
@@ -111,11 +117,15 @@ class Worker {
     this.#beats = new Int32Array(start.beat);
     signThread(this.#beats);
     this.#watchdog = new Watchdog(start.beat);
+    this.#gathering = new Gathering(start.gathering, start.index);
     this.#cells = new SandboxCells(start.stats, post);
     const image = new SandboxImage(start.prelude.sandbox, () => post({ type: "image_wanted" }));
     this.#supply = new Supply(image);
     [this.#builtin, this.#sockets, this.#boxes] = this.#build();
-    setInterval(() => this.#beats[0]!++, 100).unref();
+    setInterval(() => {
+      this.#beats[0]!++;
+      if (this.#isFirst) this.#gathering.tick();
+    }, 100).unref();
     const rest = new Rest(() => this.#rest());
     setInterval(() => {
       this.#boxes.expire(performance.now());
@@ -123,13 +133,17 @@ class Worker {
     }, 1000).unref();
   }
 
+  /** True in worker 0. */
+  get #isFirst(): boolean {
+    return this.#start.role === "worker" && this.#start.index === 0;
+  }
+
   #build(): [Builtin, Sockets, Boxes] {
     const ring = createRing(this.#start.sizes);
     const contexts = new Contexts(this.#start.secret);
     contexts.onKeyLog = (path, text) =>
       this.#post({ type: "lines", path, text, marks: [steadyNow(), 0] });
-    if (this.#start.role === "worker" && this.#start.index === 0)
-      contexts.onChanged = () => this.#tellCertificates(contexts);
+    if (this.#isFirst) contexts.onChanged = () => this.#tellCertificates(contexts);
     this.#watch?.stop();
     this.#watch = new FileWatch((path) => this.#onFileChanged(path));
     this.#services = new LocalServices(contexts, this.#watch);
@@ -151,8 +165,9 @@ class Worker {
       onCall: (name, text) => this.#onCall(name, text),
     });
     const onDead = (error: unknown) => this.#onDead(builtin, error);
-    const sockets = new Sockets(ring, builtin.run, onDead, contexts);
-    const { index, node } = this.#start;
+    const { index, node, role } = this.#start;
+    const gathering = role === "worker" ? this.#gathering : undefined;
+    const sockets = new Sockets(ring, builtin.run, onDead, contexts, gathering);
     const boxes = new Boxes({
       supply: this.#supply,
       watchdog: this.#watchdog,
@@ -374,6 +389,12 @@ class Worker {
       case "listen":
         void this.#listen(message.listeners);
         break;
+      case "take_from":
+        this.#gathering.takeFrom(message.fd, (name, handle) => this.#onGiven(name, handle));
+        break;
+      case "give_through":
+        this.#gathering.giveThrough(message.fd);
+        break;
       case "publish":
         this.#onPublished(message.topic, message.text);
         break;
@@ -405,6 +426,12 @@ class Worker {
         void this.#stop();
         break;
     }
+  }
+
+  /** Another worker has passed a connection on. */
+  #onGiven(name: string, handle: StreamHandle): void {
+    if (this.#isDead) this.#given.push({ name, handle });
+    else this.#sockets.take(name, handle);
   }
 
   #onPublished(topic: string, published: SharedText): void {
@@ -663,6 +690,8 @@ class Worker {
       this.#live = { modules: this.#before!.modules, config: this.#before!.config };
       this.#before = undefined;
     }
+    this.#isDead = true;
+    if (this.#isFirst) this.#gathering.takes = false;
     this.#post({ type: "stats_lost" });
     this.#cells.forgetGauges();
     this.#pending = undefined;
@@ -685,6 +714,9 @@ class Worker {
       this.#boxes.commit(pending.boxes);
       this.#guarded(() => this.#builtin.commit(this.#start.drain));
       this.#sockets.takeListeners(listeners);
+      this.#isDead = false;
+      if (this.#isFirst) this.#gathering.takes = true;
+      for (const { name, handle } of this.#given.splice(0)) this.#sockets.take(name, handle);
       this.#sockets.poke();
     };
     const pending: Pending = {
@@ -705,6 +737,7 @@ class Worker {
   }
 
   async #drain(ms: number): Promise<void> {
+    if (this.#isFirst) this.#gathering.takes = false;
     await Promise.all(this.#sockets.listening.map((name) => this.#sockets.unlisten(name)));
     this.#guarded(() => this.#builtin.drain());
     this.#sockets.poke();
