@@ -80,7 +80,7 @@ function cluster(name: string, ports: readonly number[], policy: Use | undefined
   return {
     name,
     type: "STATIC",
-    connect_timeout: "1s",
+    connect_timeout: "10s",
     ...(policy !== undefined && {
       load_balancing_policy: { policies: [{ typed_extension_config: policy }] },
     }),

@@ -65,7 +65,7 @@ test("check tells a wrong type at its line, and knows no Node", async () => {
   mend();
   expect(code).toBe(1);
   expect(out).toBe("1 filter: 2 errors\n");
-  expect(err).toMatch(/^filters\/my_http\/filter\.ts:16:2\d: .*'string' is not .*\(TS2345\)$/m);
+  expect(err).toMatch(/^filters\/my_http\/filter\.ts:17:2\d: .*'string' is not .*\(TS2345\)$/m);
   expect(err).toMatch(/Cannot find name 'Buffer': filters run without Node; use Uint8Array/);
   expect(err).toMatch(/^> 16 \|/m);
 });
@@ -115,7 +115,7 @@ test("bench says what to do where there is nothing to measure", async () => {
   for (const name of ["my_http", "filters/my_http", "./filters/my_http/filter.ts"]) {
     const { code, err } = await run("filter", "bench", name);
     expect(code).toBe(1);
-    expect(err).toMatch(/^filters\/my_http\/filter\.ts:16:\d+: /);
+    expect(err).toMatch(/^filters\/my_http\/filter\.ts:17:\d+: /);
     expect(err).toMatch(/\nit does not load, so there is nothing to measure; mend it/);
   }
   mend();
@@ -125,7 +125,7 @@ test("bench says what to do where there is nothing to measure", async () => {
 
 test("the filter of each page of the SDK's docs is sound", async () => {
   const docs = path.join(import.meta.dirname, "../sdk/docs");
-  for (const kind of [...KINDS, "sandbox"]) {
+  for (const kind of [...KINDS, "sandbox", "surroundings"]) {
     const page = fs.readFileSync(path.join(docs, `${kind}.md`), "utf8");
     fs.mkdirSync(`docs/${kind}`, { recursive: true });
     fs.writeFileSync(`docs/${kind}/filter.ts`, /```ts\n([^]*?)```/.exec(page)![1]!);
@@ -133,7 +133,7 @@ test("the filter of each page of the SDK's docs is sound", async () => {
   }
   expect(await run("filter", "check", "--filters", "docs")).toEqual({
     code: 0,
-    out: "7 filters: OK\n",
+    out: "8 filters: OK\n",
     err: "",
   });
 });

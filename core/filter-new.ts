@@ -120,13 +120,14 @@ async function writeLaunch(dir: string): Promise<string | undefined> {
   return file;
 }
 
-/** The config field in which each kind is used; undefined: no config names it. */
-const PLACES: Readonly<Record<NewFilterKind, string | undefined>> = {
-  http: "http_filters",
-  network: "filters",
-  listener: "listener_filters",
-  access_log: "access_log",
-  balancer: "load_balancing_policy.policies[0].typed_extension_config",
+/** Where a config names each kind; undefined: nowhere. */
+const PLACES: Readonly<Record<NewFilterKind, ((name: string) => string) | undefined>> = {
+  http: (name) => `- name: ${name}, under http_filters`,
+  network: (name) => `- name: ${name}, under filters`,
+  listener: (name) => `- name: ${name}, under listener_filters`,
+  access_log: (name) => `- name: ${name}, under access_log`,
+  balancer: (name) =>
+    `typed_extension_config: { name: ${name}, config: {} }, in a load_balancing_policy`,
   service: undefined,
 };
 
@@ -134,18 +135,27 @@ function nextSteps(name: string, kind: NewFilterKind, folder: string): string {
   const place = PLACES[kind];
   const dir = shortPath(path.dirname(folder));
   const [option, filters] = dir === "filters" ? ["", ""] : [` --dir ${dir}`, ` --filters ${dir}`];
-  const use =
-    place === undefined
-      ? "no config names it: it runs where it is"
-      : `in the config, under ${place}:    - name: ${name}`;
-  const cost =
-    kind === "http"
-      ? `  npx tsproxy filter bench${filters} ${name}    what it costs a request\n`
-      : "";
-  return `  npx tsproxy filter dev${filters} ${name}    runs it; save and see
-  npx tsproxy filter test${option} ${name}    its test
-  npx tsproxy filter check${filters} ${name}    its types
-${cost}  ${use}
-  a proxy whose config has filters/ beside it, or --filters ${dir}, has it already; save and it reloads
+  const commands = [
+    [`npx tsproxy filter dev${filters} ${name}`, "run it, and see what each save changes"],
+    [`npx tsproxy filter test${option} ${name}`, "run its tests"],
+    [`npx tsproxy filter check${filters} ${name}`, "check its types"],
+  ];
+  if (kind === "http")
+    commands.push([
+      `npx tsproxy filter bench${filters} ${name}`,
+      "measure what it costs a request",
+    ]);
+  const width = Math.max(...commands.map(([command]) => command!.length));
+  const lines = commands
+    .map(([command, what]) => `  ${command!.padEnd(width)}   ${what}\n`)
+    .join("");
+  const use = place?.(name) ?? "nothing: a proxy that finds it runs it";
+  const found =
+    dir === "filters" ? "filters/ beside the config that the proxy runs" : `--filters ${dir}`;
+  return `
+${lines}
+  in the config   ${use}
+  found in        ${found}
+  documentation   ${shortPath(path.join(ROOT, "sdk/docs", `${kind}.md`))}
 `;
 }

@@ -1,8 +1,6 @@
 import type { NewFilterKind } from "./filter-new.ts";
 
-/**
- * Kinds that take no part in requests: they run among the shipped packages, for which their package.json must call them trusted.
- */
+/** Kinds that cannot live in a sandbox: their package.json says that they are trusted to run among the shipped packages. */
 const TRUSTED: ReadonlySet<NewFilterKind> = new Set(["service"]);
 
 /** The files of a new package, by name: a small filter that works, and its test. */
@@ -29,6 +27,14 @@ interface Words {
   readonly header: string;
 }
 
+/** The last paragraph of a README. */
+function more(kind: NewFilterKind): string {
+  return `
+\`npx tsproxy filter dev\` runs it in front of an upstream that echoes, \`npx tsproxy filter test\` runs its tests. What such a package can
+do stands in \`sdk/docs/${kind}.md\` of tsproxy.
+`;
+}
+
 function className(name: string): string {
   return name.replace(/(?:^|_)([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
 }
@@ -49,7 +55,7 @@ function httpFiles({ name, Class, header }: Words): Record<string, string> {
     "config.ts": `import { type Static, Type } from "@tsproxy/sdk";
 
 export const Config = Type.Object({
-  /** The value of the ${header} header. */
+  /** The value that the response header ${header} gets. */
   value: Type.String({ default: "hello" }),
 });
 export type Config = Static<typeof Config>;
@@ -57,7 +63,7 @@ export type Config = Static<typeof Config>;
     "filter.ts": `import { type Counter, defineHttpFilter, type HttpFilter, type ResponseHeaders } from "@tsproxy/sdk";
 import { Config } from "./config.ts";
 
-/** Marks every response. */
+/** Sets a header on every response. The proxy makes one of these for each request. */
 class ${Class} implements HttpFilter {
   readonly #config: Config;
   readonly #marked: Counter;
@@ -67,6 +73,7 @@ class ${Class} implements HttpFilter {
     this.#marked = marked;
   }
 
+  // Called when the head of the response has arrived, before it goes to the client.
   onResponseHeaders(headers: ResponseHeaders) {
     headers.set("${header}", this.#config.value);
     this.#marked.inc();
@@ -76,38 +83,39 @@ class ${Class} implements HttpFilter {
 export default defineHttpFilter({
   name: "${name}",
   config: Config,
+  // Called once for each place in the config that names this filter; the function that it returns, for each request.
   setup(config, cx) {
     const marked = cx.stats.counter("${name}.marked");
     return () => new ${Class}(config, marked);
   },
 });
 `,
-    "filter.test.ts": `import { type HttpStream, ResponseHeaders } from "@tsproxy/sdk";
-import { TestContext } from "@tsproxy/sdk/testing";
+    "filter.test.ts": `import { TestContext, TestStream } from "@tsproxy/sdk/testing";
 import { expect, test } from "vitest";
 import ${camel(Class)} from "./filter.ts";
 
-test("marks a response, and counts it", () => {
+test("sets a header on a response, and counts it", () => {
   const cx = new TestContext();
-  const filter = ${camel(Class)}.setup({ value: "hello" }, cx)({} as HttpStream);
-  const response = new ResponseHeaders();
-  filter.onResponseHeaders?.(response, true);
-  expect(response.get("${header}")).toBe("hello");
+  const stream = new TestStream(cx, cx.setup(${camel(Class)}, { value: "hello" }));
+  // A request to the upstream, and its answer. TestStream calls the hooks as a proxy does.
+  stream.requestHeaders("GET", "/").responseHeaders(200);
+  expect(stream.downstream.header("${header}")).toBe("hello");
   expect(cx.stats.value("${name}.marked")).toBe(1);
 });
 `,
     "README.md": `# ${name}
 
-Sets \`${header}\` on every response.
+Sets the header \`${header}\` on every response.
 
 \`\`\`yaml
 http_filters:
 - name: ${name}
   config: { value: hello }
+- name: http/router
 \`\`\`
 
-Stats: \`${name}.marked\` counts responses.
-`,
+The stat \`${name}.marked\` counts the responses.
+${more("http")}`,
   };
 }
 
@@ -116,7 +124,7 @@ function networkFiles({ name, Class }: Words): Record<string, string> {
     "config.ts": `import { type Static, Type, UInt32 } from "@tsproxy/sdk";
 
 export const Config = Type.Object({
-  /** A connection that sends more than this is closed. */
+  /** A connection that sends more bytes than this is closed. */
   max_bytes: UInt32({ default: 1048576 }),
 });
 export type Config = Static<typeof Config>;
@@ -131,7 +139,7 @@ export type Config = Static<typeof Config>;
 } from "@tsproxy/sdk";
 import { Config } from "./config.ts";
 
-/** Closes a connection that has sent too much. */
+/** Closes a connection whose client has sent too much. The proxy makes one of these for each connection. */
 class ${Class} implements NetworkFilter {
   readonly #config: Config;
   readonly #connection: DownstreamConnection;
@@ -144,6 +152,7 @@ class ${Class} implements NetworkFilter {
     this.#closed = closed;
   }
 
+  // Called with the bytes of each read. Without an answer they go on to the next filter; \`stop\` keeps them from it.
   onData(chunk: Chunk) {
     this.#bytes += chunk.length;
     if (this.#bytes <= this.#config.max_bytes) return;
@@ -182,17 +191,18 @@ test("lets a connection send what it may, and closes it past that", () => {
 `,
     "README.md": `# ${name}
 
-Closes a connection that has sent more than \`max_bytes\`. Stands before the filter that serves the connection.
+Closes a connection whose client has sent more than \`max_bytes\`. In the config it stands before the filter that serves the connection.
 
 \`\`\`yaml
 filters:
 - name: ${name}
   config: { max_bytes: 1048576 }
-- name: envoy.filters.network.tcp_proxy
+- name: network/tcp_proxy
+  config: { stat_prefix: tcp, cluster: some_cluster }
 \`\`\`
 
-Stats: \`${name}.closed\` counts connections that it closed.
-`,
+The stat \`${name}.closed\` counts the connections that it has closed.
+${more("network")}`,
   };
 }
 
@@ -205,7 +215,7 @@ function listenerFiles({ name, Class }: Words): Record<string, string> {
     "config.ts": `import { type Static, Type } from "@tsproxy/sdk";
 
 export const Config = Type.Object({
-  /** Connections from addresses that begin so are closed. */
+  /** Connections from addresses that begin with one of these are closed. */
   denied: Type.Array(Type.String(), { default: [] }),
 });
 export type Config = Static<typeof Config>;
@@ -219,7 +229,7 @@ export type Config = Static<typeof Config>;
 } from "@tsproxy/sdk";
 import { Config } from "./config.ts";
 
-/** Turns clients away before a filter chain is chosen. */
+/** Closes connections from some addresses. The proxy makes one of these for each connection, before it chooses a filter chain. */
 class ${Class} implements ListenerFilter {
   readonly #config: Config;
   readonly #socket: AcceptedSocket;
@@ -231,7 +241,7 @@ class ${Class} implements ListenerFilter {
     this.#closed = closed;
   }
 
-  // Called at accept with no bytes; "more" would wait for some, a number takes so many of them.
+  // Called when the connection is accepted, with no bytes yet. 0 lets it go on; "more" would wait for the client's first bytes.
   onBytes(_bytes: Chunk): number | "more" | "close" {
     const { ip } = this.#socket.remoteAddress;
     if (!this.#config.denied.some((prefix) => ip.startsWith(prefix))) return 0;
@@ -272,7 +282,7 @@ test("closes connections from where it is told to, and lets the others pass", ()
 `,
     "README.md": `# ${name}
 
-Closes connections from addresses that begin with one of \`denied\`, before a filter chain is chosen.
+Closes connections from addresses that begin with one of \`denied\`, before a filter chain is chosen for them.
 
 \`\`\`yaml
 listener_filters:
@@ -280,8 +290,8 @@ listener_filters:
   config: { denied: ["10.1."] }
 \`\`\`
 
-Stats: \`${name}.closed\` counts connections that it closed.
-`,
+The stat \`${name}.closed\` counts the connections that it has closed.
+${more("listener")}`,
   };
 }
 
@@ -290,7 +300,7 @@ function accessLogFiles({ name, Class }: Words): Record<string, string> {
     "config.ts": `import { type Static, Type } from "@tsproxy/sdk";
 
 export const Config = Type.Object({
-  /** Where lines go. */
+  /** The file that lines are appended to. */
   path: Type.String({ default: "/dev/stdout" }),
 });
 export type Config = Static<typeof Config>;
@@ -304,7 +314,7 @@ export type Config = Static<typeof Config>;
 } from "@tsproxy/sdk";
 import { Config } from "./config.ts";
 
-/** A line of JSON for each request. */
+/** Writes a line of JSON for each request. */
 class ${Class} implements AccessLogger {
   readonly #file: FileSink;
   readonly #lines: Counter;
@@ -314,7 +324,7 @@ class ${Class} implements AccessLogger {
     this.#lines = lines;
   }
 
-  // Called once, after the stream has ended; a connection without HTTP has no request.
+  // Called when a request has ended. Where the log is one of TCP connections, there is no \`request\`.
   log({ info, request }: LogEntry) {
     const { responseCode, duration } = info;
     const line = { method: request?.method, path: request?.path, status: responseCode, ms: duration };
@@ -329,19 +339,14 @@ export default defineAccessLogger({
   setup: (config, cx) => new ${Class}(cx.file(config.path), cx.stats.counter("${name}.lines")),
 });
 `,
-    "filter.test.ts": `import { type LogEntry, RequestHeaders } from "@tsproxy/sdk";
-import { TestContext } from "@tsproxy/sdk/testing";
+    "filter.test.ts": `import { logEntry, requestHeaders, TestContext } from "@tsproxy/sdk/testing";
 import { expect, test } from "vitest";
 import ${camel(Class)} from "./filter.ts";
 
 test("writes a line for each request", () => {
   const cx = new TestContext();
   const logger = cx.setup(${camel(Class)}, { path: "/tmp/log" });
-  const request = new RequestHeaders();
-  request.method = "GET";
-  request.path = "/a";
-  const info = { responseCode: 204, duration: 3 } as LogEntry["info"];
-  logger.log({ info, request, response: undefined, trailers: undefined });
+  logger.log(logEntry({ responseCode: 204, duration: 3 }, requestHeaders("GET", "/a")));
   expect(cx.files.get("/tmp/log")).toBe('{"method":"GET","path":"/a","status":204,"ms":3}\\n');
   expect(cx.stats.value("${name}.lines")).toBe(1);
 });
@@ -356,8 +361,8 @@ access_log:
   config: { path: /dev/stdout }
 \`\`\`
 
-Stats: \`${name}.lines\` counts them.
-`,
+The stat \`${name}.lines\` counts the lines.
+${more("access_log")}`,
   };
 }
 
@@ -366,7 +371,7 @@ function balancerFiles({ name, Class }: Words): Record<string, string> {
     "config.ts": `import { type Static, Type, UInt32 } from "@tsproxy/sdk";
 
 export const Config = Type.Object({
-  /** A host that serves so many requests is full. */
+  /** A host that serves this many requests at a time gets no more, as long as another one has room. */
   max_active: UInt32({ default: 100, minimum: 1 }),
 });
 export type Config = Static<typeof Config>;
@@ -374,7 +379,7 @@ export type Config = Static<typeof Config>;
     "filter.ts": `import { type Balancer, defineBalancer, type Host } from "@tsproxy/sdk";
 import { Config } from "./config.ts";
 
-/** Fills one host before it begins with the next, so that the last ones stay idle. */
+/** Gives one host all requests that it has room for before it begins with the next, so that the last hosts stay idle. */
 class ${Class} implements Balancer {
   readonly #hosts: readonly Host[];
   readonly #max: number;
@@ -384,7 +389,7 @@ class ${Class} implements Balancer {
     this.#max = max;
   }
 
-  // Called for each request: a loop, and nothing allocated.
+  // Called for each request, so it is a plain loop that allocates nothing.
   choose() {
     let least: Host | undefined;
     for (const host of this.#hosts) {
@@ -398,7 +403,7 @@ class ${Class} implements Balancer {
 export default defineBalancer({
   name: "${name}",
   config: Config,
-  // Once for each set of hosts: a priority, or the healthy ones of it.
+  // \`create\` is called for each set of hosts to choose from (the healthy ones, say), and again when that set changes.
   setup: (config) => ({ create: ({ hosts }) => new ${Class}(hosts, config.max_active) }),
 });
 `,
@@ -406,7 +411,7 @@ export default defineBalancer({
 import { afterAll, describe, expect, test } from "vitest";
 import ${camel(Class)} from "./filter.ts";
 
-// Beside the shipped packages and in a sandbox: the same comes of both.
+// The tests run twice: in the isolate of the test, and in a sandbox as in a proxy.
 describe.each(places(${camel(Class)}, new URL("./filter.ts", import.meta.url)))("in its $name", (place) => {
   afterAll(() => place.dispose());
 
@@ -430,7 +435,7 @@ describe.each(places(${camel(Class)}, new URL("./filter.ts", import.meta.url)))(
 `,
     "README.md": `# ${name}
 
-Fills one host with \`max_active\` requests before it begins with the next.
+Gives one host \`max_active\` requests at a time before it begins with the next.
 
 \`\`\`yaml
 clusters:
@@ -441,7 +446,7 @@ clusters:
         name: ${name}
         config: { max_active: 100 }
 \`\`\`
-`,
+${more("balancer")}`,
   };
 }
 
@@ -450,7 +455,7 @@ function serviceFiles({ name, Class }: Words): Record<string, string> {
     "config.ts": `import { Duration, type Static, Type } from "@tsproxy/sdk";
 
 export const Config = Type.Object({
-  /** From one beat to the next. */
+  /** Time from one beat to the next. */
   interval: Duration({ default: 1000 }),
 });
 export type Config = Static<typeof Config>;
@@ -458,14 +463,14 @@ export type Config = Static<typeof Config>;
     "filter.ts": `import { defineService } from "@tsproxy/sdk";
 import { Config } from "./config.ts";
 
-/** Runs beside all traffic, on the control thread, and counts its beats. */
+/** Counts beats. It runs on the control thread, beside all traffic. */
 export default defineService({
   name: "${name}",
   runs: "control",
   config: Config,
   setup(config, cx) {
     const beats = cx.stats.counter("${name}.beats");
-    // Timers end with the generation: the next one has its own.
+    // When the code is replaced, this timer ends; \`setup\` of the new code makes its own.
     const timer = cx.timer(() => {
       beats.inc();
       timer.arm(config.interval);
@@ -488,11 +493,11 @@ test("beats once an interval", () => {
 `,
     "README.md": `# ${name}
 
-Runs on the control thread as long as the package is there; no config names it.
+Counts beats on the control thread. No config names a service: it runs for as long as its package is there, with the defaults of its schema.
 
-Stats: \`${name}.beats\` counts.
+The stat \`${name}.beats\` counts the beats.
 
-A service runs among the shipped packages: \`"trusted": true\` in package.json says that it may.
-`,
+A service cannot live in a sandbox. It runs among the shipped packages because its package.json says \`"trusted": true\`.
+${more("service")}`,
   };
 }

@@ -171,7 +171,9 @@ async function declarations(): Promise<void> {
     tsc,
     ...["-p", path.join(ROOT, "filters"), ...options, ...out],
   ]);
-  await writeFile(path.join(dist, "sdk/reference.md"), await reference(path.join(dist, "sdk")));
+  const globals = await readFile(path.join(ROOT, "sdk/globals.d.ts"), "utf8");
+  const text = await reference(path.join(dist, "sdk"), globals);
+  await writeFile(path.join(dist, "sdk/reference.md"), text);
 }
 
 /** Copies isolated-vm's prebuilt binaries for all systems except Windows. */

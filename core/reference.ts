@@ -11,11 +11,11 @@ interface Entry {
 
 /**
  * A reference in Markdown of what the entry points of the SDK export, from the declarations that tsc has written: their
- * docstrings and their signatures, by file.
+ * docstrings and their signatures, by file. `globals`: declarations of the globals, which stand at its end.
  */
-export async function reference(folder: string): Promise<string> {
+export async function reference(folder: string, globals: string): Promise<string> {
   const parts = [
-    "# Reference\n\nEvery name that filters and their tests import, with its docstring. Made from the declarations beside this file.\n",
+    "# Reference\n\nEvery name that filters and their tests import, with its docstring, and at the end the globals. Made from the declarations beside this file.\n",
   ];
   for (const [title, entry] of [
     ["@tsproxy/sdk", "index.d.ts"],
@@ -31,6 +31,7 @@ export async function reference(folder: string): Promise<string> {
       for (const found of entries) parts.push(shown(found));
     }
   }
+  parts.push(`# Globals\n\n\`\`\`ts\n${globals.trim()}\n\`\`\`\n`);
   return parts.join("\n");
 }
 

@@ -10,5 +10,6 @@ export * from "./connection.ts";
 export * from "./context.ts";
 export * from "./defaults.ts";
 export * from "./http.ts";
+export * from "./log-entry.ts";
 export * from "./network.ts";
 export * from "./place.ts";

@@ -54,7 +54,8 @@ export class SandboxContext implements SetupContext {
     this.statPrefix = statPrefix;
     // A place ends with the kind and the name of its use: `/http:my_filter`.
     const at = Math.max(...KINDS.map((kind) => place.lastIndexOf(`/${kind}:`)));
-    this.configName = place.slice(place.indexOf(":", at) + 1);
+    const name = place.slice(place.indexOf(":", at) + 1);
+    this.configName = name.replaceAll("~1", "/").replaceAll("~0", "~");
     this.worker = around.worker;
     this.node = around.node;
     this.log = new SandboxLog(around);
