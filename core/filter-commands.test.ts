@@ -67,7 +67,7 @@ test("check tells a wrong type at its line, and knows no Node", async () => {
   expect(out).toBe("1 filter: 2 errors\n");
   expect(err).toMatch(/^filters\/my_http\/filter\.ts:17:2\d: .*'string' is not .*\(TS2345\)$/m);
   expect(err).toMatch(/Cannot find name 'Buffer': filters run without Node; use Uint8Array/);
-  expect(err).toMatch(/^> 16 \|/m);
+  expect(err).toMatch(/^> 17 \|/m);
 });
 
 test("check lets tests have Node, and tells what is wrong in them", async () => {
