@@ -160,11 +160,8 @@ function listenerConfig(
   const additional = (listener.additional_addresses ?? []).flatMap(
     (more) => (more && addressConfig(more.address, maker)) ?? [],
   );
-  const listenerFilters = withTlsInspector(
-    (listener.listener_filters ?? []).filter((f) => f !== undefined),
-    listener,
-    maker,
-  );
+  const listenerFilters = (listener.listener_filters ?? []).filter((f) => f !== undefined);
+  checkTlsInspector(listenerFilters, listener, maker);
   checkFilters(listener, listenerFilters, maker);
   const keepAlive = keepAliveOf(listener.tcp_keepalive);
   return {
@@ -293,35 +290,31 @@ function internalListener(
 }
 
 const TLS_INSPECTOR = "listener/tls_inspector";
+const HTTP_INSPECTOR = "listener/http_inspector";
 
-/** Adds the TLS inspector if a filter chain match needs what is in the ClientHello, as Envoy does. */
-function withTlsInspector(
+/** Warns of matches that need what is in the ClientHello where nothing looks for it: as in Envoy, they never match then. */
+function checkTlsInspector(
   filters: readonly ListenerFilterRef[],
   listener: Listener,
   maker: Maker,
-): readonly ListenerFilterRef[] {
+): void {
+  const looks = (name: string) => filters.some((filter) => filter.package === name);
+  if (looks(TLS_INSPECTOR)) return;
   const asking = (listener.filter_chains ?? []).find((chain) => {
     const {
-      transport_protocol: transport = "",
-      server_names = [],
-      application_protocols = [],
+      transport_protocol: transport,
+      server_names: names = [],
+      application_protocols: protocols = [],
     } = chain?.filter_chain_match ?? {};
-    const asks = server_names.length > 0 || application_protocols.length > 0;
-    return transport === "tls" || (transport === "" && asks);
+    const asksProtocol = protocols.length > 0 && !looks(HTTP_INSPECTOR);
+    return transport === "tls" || names.length > 0 || asksProtocol;
   });
-  const found = maker.registry.packages.find((p) => p.package === TLS_INSPECTOR);
-  const looks = ({ package: name }: ListenerFilterRef) => name === TLS_INSPECTOR;
-  if (asking === undefined || found === undefined || filters.some(looks)) return filters;
-  const place = placeOf(maker, asking, "filter_chain_match");
+  if (asking === undefined) return;
   maker.report.warn(
-    place,
-    "this match needs tls_inspector among the listener_filters",
-    "it is put there now",
+    placeOf(maker, asking, "filter_chain_match"),
+    "this never matches, as nothing looks at the ClientHello",
+    "add tls_inspector to the listener_filters",
   );
-  const config = maker.part(found.schema as Schema, new MapNode(place)) ?? {};
-  const filter = { name: found.name, package: found.package, config };
-  maker.origin.set(filter, new MapNode(place));
-  return [...filters, filter];
 }
 
 function named(name: string, what: string): string {

@@ -1,5 +1,5 @@
 import { didYouMean, quote, type Report } from "./diagnostic.ts";
-import { clone, invalidAt, ListNode, type MapNode, type Node } from "./document.ts";
+import { clone, invalidAt, ListNode, type MapNode, type Node, scalar } from "./document.ts";
 import { merge } from "./overlay.ts";
 
 const TLS = "envoy.extensions.transport_sockets.tls.v3.";
@@ -85,7 +85,7 @@ class SecretPlacer {
     if (reference.kind !== "map" || reference.has("sds_config")) return undefined;
     const name = reference.string("name") ?? "";
     const secret = this.#secrets.get(name)?.get(kind);
-    if (secret !== undefined) return clone(secret);
+    if (secret !== undefined) return named(clone(secret), name);
     const place = reference.get("name")?.place ?? reference.place;
     const names = [...this.#secrets].filter(([, node]) => node.has(kind)).map(([other]) => other);
     this.#report.error(
@@ -95,4 +95,10 @@ class SecretPlacer {
     );
     return invalidAt(place);
   }
+}
+
+/** Tells the transport socket the secret's name, which stats have. */
+function named(secret: Node, name: string): Node {
+  if (secret.kind === "map") secret.set("secret_name", scalar(secret.place, name), secret.place);
+  return secret;
 }

@@ -119,7 +119,6 @@ function allDumps(config: ConfigSnapshot, node: Json, named: Matcher | undefined
     })),
     dump("SecretsConfigDump", "static_secrets", secrets, (secret) => ({
       name: secret.name,
-      last_updated: config.loadedAt,
       secret: {
         "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
         ...secret,

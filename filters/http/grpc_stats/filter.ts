@@ -22,15 +22,28 @@ const GRPC_STATUS = headerName("grpc-status");
 /** Names come from clients and stats are never removed: methods beyond these, and longer ones, are counted without their names. */
 const MAX_METHODS = 2048;
 const MAX_NAME = 256;
+const STATUS = /^(?:\d|1[0-6])$/;
+/** Other texts that upstreams send as status, and how many of them a method counts by name. */
+const ODD = /^[\w-]{1,32}$/;
+const MAX_ODD = 16;
 
 /** The stats of one method, or of all that have none of their own. Each appears with its first count. */
 class MethodStats {
   readonly #stats: Stats;
   readonly #cells = new Map<string, Counter>();
   #time: Histogram | undefined = undefined;
+  #oddStatuses = 0;
 
   constructor(stats: Stats) {
     this.#stats = stats;
+  }
+  /** A status that is none of gRPC's is counted by its text, as in Envoy, while there are few of them. */
+  addStatus(status: string): void {
+    if (STATUS.test(status)) this.add(status, 1);
+    else if (this.#cells.has(status) || (this.#oddStatuses < MAX_ODD && ODD.test(status))) {
+      if (!this.#cells.has(status)) this.#oddStatuses++;
+      this.add(status, 1);
+    }
   }
   add(name: string, n: number): void {
     let cell = this.#cells.get(name);
@@ -125,6 +138,8 @@ class GrpcStatsFilter implements HttpFilter {
   readonly #requests = new MessageCounter();
   readonly #responses = new MessageCounter();
   #method: MethodStats | undefined = undefined;
+  /** The answer is one of gRPC, as it came: filters behind this one may yet give it another content type. */
+  #answersGrpc = false;
   #counts: MessageCounts | undefined = undefined;
   /** When the request was complete; -1: it is not. */
   #sentAt = -1;
@@ -156,12 +171,13 @@ class GrpcStatsFilter implements HttpFilter {
     this.#sentAt = this.#stats.now();
   }
 
-  onResponseHeaders(headers: ResponseHeaders, endStream: boolean): void {
-    if (endStream) this.#charge(headers);
+  onResponseHeaders(headers: ResponseHeaders): void {
+    this.#answersGrpc = isGrpc(headers.get(CONTENT_TYPE));
+    this.#charge(headers);
   }
 
   onResponseBody(chunk: Chunk): void {
-    if (!isGrpc(this.#stream.response?.get(CONTENT_TYPE))) return;
+    if (!this.#answersGrpc) return;
     const messages = this.#responses.count(chunk.memory, chunk.at, chunk.end);
     if (messages === 0) return;
     this.#method?.add("response_message_count", messages);
@@ -186,9 +202,9 @@ class GrpcStatsFilter implements HttpFilter {
   #charge(headers: HeaderMap): void {
     const status = headers.get(GRPC_STATUS);
     const method = this.#method;
-    if (method === undefined || status === undefined || !/^\d{1,2}$/.test(status)) return;
-    method.add(String(Number(status)), 1);
-    method.add(Number(status) === 0 ? "success" : "failure", 1);
+    if (method === undefined || status === undefined) return;
+    method.addStatus(status);
+    method.add(status === "0" ? "success" : "failure", 1);
     method.add("total", 1);
     if (this.#stats.config.enable_upstream_stats && this.#sentAt >= 0)
       method.time(this.#stats.now() - this.#sentAt);

@@ -22,6 +22,7 @@ import { GrpcWebStats } from "./stats.ts";
 const CONTENT_TYPE = headerName("content-type");
 const CONTENT_LENGTH = headerName("content-length");
 const ACCEPT = headerName("accept");
+const GRPC_ACCEPT_ENCODING = headerName("grpc-accept-encoding");
 const GRPC_STATUS = headerName("grpc-status");
 const GRPC_MESSAGE = headerName("grpc-message");
 
@@ -45,6 +46,7 @@ function badRequest(details: string) {
 /** Turns one call of a gRPC-Web client into what a gRPC server understands, and the answer back. */
 class GrpcWebFilter implements HttpFilter {
   readonly #stream: HttpStream;
+  #isCall = false;
   #isText = false;
   #answersText = false;
   /** Base64 that waits for the rest of its group of four. */
@@ -66,12 +68,13 @@ class GrpcWebFilter implements HttpFilter {
     const type = headers.get(CONTENT_TYPE) ?? "";
     this.#isText = TEXT.has(type);
     if (!this.#isText && !WEB.has(type)) return done;
+    this.#isCall = true;
     this.#answersText = TEXT.has(headers.get(ACCEPT) ?? "");
     this.#path = headers.path;
     headers.remove(CONTENT_LENGTH);
     headers.set(CONTENT_TYPE, "application/grpc");
     headers.set("te", "trailers");
-    headers.set("grpc-accept-encoding", "identity");
+    if (!headers.has(GRPC_ACCEPT_ENCODING)) headers.set(GRPC_ACCEPT_ENCODING, "identity");
     return undefined;
   }
 
@@ -88,6 +91,8 @@ class GrpcWebFilter implements HttpFilter {
   }
 
   onResponseHeaders(headers: ResponseHeaders, endStream: boolean) {
+    // A filter in front may have answered before this one has seen the request.
+    if (!this.#isCall) return done;
     this.#count(headers);
     this.#isForeign = !GRPC.has(headers.get(CONTENT_TYPE) ?? "");
     const text = this.#answersText ? "-text" : "";

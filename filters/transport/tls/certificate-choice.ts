@@ -7,6 +7,8 @@ export type StaplePolicy = "LENIENT_STAPLING" | "STRICT_STAPLING" | "MUST_STAPLE
 /** A certificate that a listener can present, with its OpenSSL contexts. */
 export interface Candidate {
   readonly contexts: ServerContexts;
+  /** The secret that it comes from. */
+  readonly secret: string | undefined;
   readonly certificate: Certificate;
   readonly ocsp: OcspResponse | undefined;
 }

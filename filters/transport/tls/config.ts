@@ -36,7 +36,11 @@ const TlsParameters = Type.Object({
 });
 export type TlsParameters = Static<typeof TlsParameters>;
 
+/** Set by core, and for secrets of files by us: the name of the secret that the message comes from. */
+const SecretName = Type.Optional(Type.String());
+
 export const TlsCertificate = Type.Object({
+  secret_name: SecretName,
   certificate_chain: Type.Optional(DataSource),
   private_key: Type.Optional(DataSource),
   pkcs12: Type.Optional(DataSource),
@@ -64,6 +68,7 @@ const SpiffeValidator = Type.Object({
 export type SpiffeValidator = Static<typeof SpiffeValidator>;
 
 export const ValidationContext = Type.Object({
+  secret_name: SecretName,
   trusted_ca: Type.Optional(DataSource),
   system_root_certs: Type.Optional(Type.Object({})),
   watched_directory: WatchedDirectory,

@@ -49,7 +49,9 @@ export class ServerSide {
     const candidates = pairs.map((pair) => candidateOf(pair, options, config, cx));
     this.#candidates = candidates;
     this.groups = new GroupChoice(options.curves, options.clientsOrder === true);
-    this.expiries = expiriesOf(candidates.map(({ contexts }) => contexts.first));
+    this.expiries = candidates.flatMap(({ contexts, secret }) =>
+      expiriesOf(contexts.first, secret, validation?.secret_name),
+    );
     this.#choice = new CertificateChoice(candidates, {
       policy: config.ocsp_staple_policy,
       scansAll: config.full_scan_certs_on_sni_mismatch === true,
@@ -74,14 +76,18 @@ export interface Expiry {
   readonly notAfter: number;
 }
 
-/** Expiry of certificates and CAs, under Envoy's name for unnamed ones: `e3b0c442` begins the SHA-256 of the empty string. */
-export function expiriesOf(contexts: readonly TlsContext[]): readonly Expiry[] {
-  const named = (name: string, certificates: readonly Certificate[]) =>
-    certificates.map(({ notAfter }) => ({ name: `unnamed_${name}_e3b0c442`, notAfter }));
-  return contexts.flatMap(({ certificates, trusted }) => [
-    ...named("cert", certificates),
-    ...named("ca_cert", trusted.slice(0, 1)),
-  ]);
+/**
+ * Expiry of a context's certificates and CA, by the names of their secrets. Others have Envoy's name for unnamed ones: `e3b0c442`
+ * begins the SHA-256 of the empty string.
+ */
+export function expiriesOf(
+  { certificates, trusted }: TlsContext,
+  secret = "unnamed_cert_e3b0c442",
+  caSecret = "unnamed_ca_cert_e3b0c442",
+): readonly Expiry[] {
+  const named = (name: string, list: readonly Certificate[]) =>
+    list.map(({ notAfter }) => ({ name, notAfter }));
+  return [...named(secret, certificates), ...named(caSecret, trusted.slice(0, 1))];
 }
 
 export function readValidation(
@@ -169,7 +175,7 @@ function candidateOf(pair: KeyPair, shared: Shared, config: Config, cx: SetupCon
   const contexts = new ServerContexts({ ...options, ...pair.material }, (all) => make(cx, all));
   const certificate = leaf ?? contexts.first.certificates[0]!;
   checkStaple(certificate, ocsp, config.ocsp_staple_policy, pair.place);
-  return { contexts, certificate, ocsp };
+  return { contexts, secret: pair.secret, certificate, ocsp };
 }
 
 function stapleOf(bytes: Uint8Array, place: string): OcspResponse {

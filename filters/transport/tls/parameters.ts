@@ -90,6 +90,8 @@ function curvesOf(given: readonly string[], side: "server" | "client"): string {
 export interface KeyPair {
   /** Path of the certificate in the config. */
   readonly place: string;
+  /** The secret that it comes from. */
+  readonly secret: string | undefined;
   /** For OpenSSL: a chain and its key, or a PKCS #12 bundle. */
   readonly material: Pick<TlsContextOptions, "certificates" | "pkcs12">;
   /** Certificate chain in PEM; "" for a PKCS #12 bundle. */
@@ -105,7 +107,7 @@ export function keyPairs(common: CommonTlsContext, sources: Sources): KeyPair[] 
     const secret = password === undefined ? {} : { password: password.replace(/\r?\n$/, "") };
     const { ocsp_staple: staple, pkcs12 } = certificate;
     const ocsp = staple && sources.bytes(staple, `${place}.ocsp_staple`);
-    const rest = { place, ...(ocsp !== undefined && { ocsp }) };
+    const rest = { place, secret: certificate.secret_name, ...(ocsp !== undefined && { ocsp }) };
     if (pkcs12 !== undefined) {
       const bundle = sources.base64(pkcs12, `${place}.pkcs12`);
       return {

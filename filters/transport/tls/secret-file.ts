@@ -146,7 +146,8 @@ function secretOf<K extends Kind>(
   if (secret === undefined)
     throw new ConfigError(path, `${file} has no secret "${name}" with ${kind}`);
   const at = `${file}: secret "${name}".${kind}`;
-  return conformed(KINDS[kind], secret[kind], at, path) as Secrets[K];
+  const content = conformed(KINDS[kind], secret[kind], at, path) as Secrets[K];
+  return { ...content, secret_name: name };
 }
 
 /** Parses a file of secrets, Envoy's DiscoveryResponse in JSON or YAML, and returns its resources. */

@@ -34,8 +34,6 @@ export class TlsStats {
       omitted: stats.counter("ocsp_staple_omitted"),
       fail: stats.counter("ocsp_staple_failed"),
     };
-    // Stays at 0, as in Envoy: a peer that misuses its key is refused and counted as connection_error.
-    stats.counter("was_key_usage_invalid");
   }
 
   /** Counts a completed handshake. The names are limited to OpenSSL's lists, so they make few counters. */

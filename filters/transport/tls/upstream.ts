@@ -56,7 +56,7 @@ export class ClientSide {
       maxSessions: config.max_session_keys ?? 1,
     });
     this.files = sources.files;
-    this.expiries = expiriesOf([this.context]);
+    this.expiries = expiriesOf(this.context, pairs[0]?.secret, validation?.secret_name);
   }
 
   release(): void {
