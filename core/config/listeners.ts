@@ -11,10 +11,8 @@ import {
   UInt32,
 } from "@tsproxy/sdk";
 import type { AddressConfig, ListenerConfig, ListenerFilterRef } from "../protocol.ts";
-import { MapNode } from "./document.ts";
 import { chainConfig, checkMatches, FilterChain, Metadata } from "./filter-chains.ts";
 import { type Maker, placeOf, written } from "./maker.ts";
-import type { Schema } from "./schema.ts";
 
 const Address = Type.Object({
   socket_address: Type.Optional(
