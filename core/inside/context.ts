@@ -132,8 +132,7 @@ export class Context implements SetupContext {
     ref: ExtensionRef,
     options: { readonly statPrefix?: string } = {},
   ): Slot<Kinds[K]> {
-    const name = ref.name.replaceAll("~", "~0").replaceAll("/", "~1");
-    const pointer = `${this.#scope.place.pointer}/${kind}:${name}`;
+    const pointer = this.#scope.nestedPlace(kind, ref.name);
     const place = { pointer, statPrefix: options.statPrefix ?? "" };
     const slot = this.#around.registry.create(kind, ref, place, undefined);
     this.#scope.children.push(slot as never);

@@ -30,6 +30,8 @@ export class Scope {
   readonly place: Place;
   readonly previous: unknown;
   readonly children: SlotState[] = [];
+  /** How many nested uses bear each name. */
+  readonly #named = new Map<string, number>();
   readonly #disposers: (() => void)[] = [];
   handover: (() => unknown) | undefined = undefined;
   #disposed = false;
@@ -39,6 +41,14 @@ export class Scope {
     this.package = packageName;
     this.place = place;
     this.previous = previous;
+  }
+
+  /** The place of one more nested use. Two of one name are two places, in their order: they share no cells. */
+  nestedPlace(kind: string, name: string): string {
+    const plain = `${kind}:${name.replaceAll("~", "~0").replaceAll("/", "~1")}`;
+    const count = (this.#named.get(plain) ?? 0) + 1;
+    this.#named.set(plain, count);
+    return `${this.place.pointer}/${plain}${count > 1 ? `#${count}` : ""}`;
   }
 
   onDispose(dispose: () => void): void {

@@ -87,6 +87,14 @@ describe("a name", () => {
     expect([stat("dns_query_attempt"), stat("dns_query_failure")]).toEqual([2, 1]);
   });
 
+  it("that is an IPv6 address has failed where only IPv4 is asked for", async () => {
+    names.set("::1", ["::1"]);
+    const { resolve } = make({ dns_lookup_family: "V4_ONLY" });
+    const failed = "cares_failure:Misformatted_domain_name";
+    expect(await resolve("[::1]:99")).toEqual({ failed });
+    expect([stat("dns_query_attempt"), stat("dns_query_failure")]).toEqual([1, 1]);
+  });
+
   it("that nobody answers for has failed when the time for a query is over", async () => {
     const { resolve } = make({ dns_query_timeout: 2_000 });
     const outcome = resolve("silent.test");

@@ -143,6 +143,11 @@ export class Resolver {
     const question = ++entry.question;
     const isOpen = () => entry.question === question && !this.#stopped;
     this.#stats.dns_query_attempt.inc();
+    // As in Envoy, an IPv6 address is no name where only IPv4 is asked for.
+    if (this.#config.dns_lookup_family === "V4_ONLY" && entry.host.name.includes(":")) {
+      this.#onFailure(entry, "malformed");
+      return;
+    }
     entry.deadline.arm(this.#config.dns_query_timeout);
     this.#cx
       .operation("dns.resolve", {
@@ -175,11 +180,11 @@ export class Resolver {
     this.#settle(entry, Math.max(least, ms));
   }
 
-  #onFailure(entry: Entry, what: "failure" | "timeout"): void {
+  #onFailure(entry: Entry, what: keyof typeof FAILURE): void {
     entry.question++;
     entry.deadline.cancel();
     entry.failures++;
-    entry.failure = what === "timeout" ? TIMEOUT : "cares_failure:Could_not_contact_DNS_servers";
+    entry.failure = FAILURE[what];
     if (what === "timeout") this.#stats.dns_query_timeout.inc();
     this.#stats.dns_query_failure.inc();
     const { dns_failure_refresh_rate: rate, dns_refresh_rate: usual } = this.#config;
@@ -225,7 +230,12 @@ export class Resolver {
   }
 }
 
-const TIMEOUT = "cares_failure:Timeout_while_contacting_DNS_servers";
+/** In c-ares' words. */
+const FAILURE = {
+  failure: "cares_failure:Could_not_contact_DNS_servers",
+  timeout: "cares_failure:Timeout_while_contacting_DNS_servers",
+  malformed: "cares_failure:Misformatted_domain_name",
+} as const;
 
 const COUNTERS = [
   "cache_load",
