@@ -109,7 +109,7 @@ describe("an answer", () => {
       const { send, events, connection, ask } = ready();
       ask();
       send(head(1, END, block));
-      expect(events.take()).toEqual(["retire", "reset protocol_error"]);
+      expect(events.take()).toEqual(["failed", "retire", "reset protocol_error"]);
       expect(connection.closed).toBe("abort");
     }
   });

@@ -15,10 +15,11 @@ export default defineCodec({
       arena: new HeadArena(() => cx.now()),
       buffers: new BufferPool(),
     };
-    const own = new Http2Stats(cx.stats.scope("http2."));
+    // As in Envoy, stats appear with the first connection.
+    let own: Http2Stats | undefined;
     const ofScopes = new WeakMap<Stats, Http2Stats>();
     const statsOf = ({ stats }: CodecOptions): Http2Stats => {
-      if (stats === undefined) return own;
+      if (stats === undefined) return (own ??= new Http2Stats(cx.stats.scope("http2.")));
       let cells = ofScopes.get(stats);
       if (cells === undefined) {
         cells = new Http2Stats(stats.scope("http2."));

@@ -42,6 +42,17 @@ export function quantiles(distribution: Distribution | null): readonly number[] 
   });
 }
 
+/** The sum of all samples as Envoy states it: each as the harmonic mean of its bucket's ends, so 1.0476… for a sample of 1. */
+export function sumOfBuckets(distribution: Distribution | null): number {
+  let sum = 0;
+  for (const [upper, count] of distribution?.buckets ?? []) {
+    const { lower, width } = bucketRange(upper);
+    const mean = lower === 0 ? 0 : (2 * lower * (lower + width)) / (2 * lower + width);
+    sum += mean * count;
+  }
+  return sum;
+}
+
 /** How many samples lie in buckets that begin at or below each bound. */
 export function countsUpTo(
   distribution: Distribution | null,

@@ -1,6 +1,13 @@
 import { type Answer, Refused, text } from "./answer.ts";
-import type { CoreData, HistogramSnapshot, NamedValue } from "./core-data.ts";
-import { type Bounds, countsUpTo, histogramMode, QUANTILES, quantiles } from "./histogram.ts";
+import type { CoreData, Distribution, HistogramSnapshot, NamedValue } from "./core-data.ts";
+import {
+  type Bounds,
+  countsUpTo,
+  histogramMode,
+  QUANTILES,
+  quantiles,
+  sumOfBuckets,
+} from "./histogram.ts";
 import type { Query } from "./query.ts";
 import { select, selector, unsigned } from "./selection.ts";
 import { StatsConfig } from "./stats-config.ts";
@@ -98,15 +105,18 @@ function summary(metric: string, labels: Labels, { interval }: HistogramSnapshot
   const values = quantiles(interval);
   let lines = "";
   for (const [k, percent] of QUANTILES.entries()) {
-    lines += `${metric}{${prefix}quantile="${Number((percent / 100).toFixed(4))}"} ${values?.[k] ?? "nan"}\n`;
+    lines += `${metric}{${prefix}quantile="${Number((percent / 100).toFixed(4))}"} ${values === undefined ? "nan" : digits(values[k]!)}\n`;
   }
-  return lines + total(metric, labels, interval ?? { count: 0, sum: 0 });
+  return lines + total(metric, labels, interval);
 }
 
-function total(
-  metric: string,
-  labels: Labels,
-  { sum, count }: { readonly sum: number; readonly count: number },
-): string {
-  return `${metric}_sum{${labels}} ${sum}\n${metric}_count{${labels}} ${count}\n`;
+function total(metric: string, labels: Labels, distribution: Distribution | null): string {
+  const sum = digits(sumOfBuckets(distribution));
+  return `${metric}_sum{${labels}} ${sum}\n${metric}_count{${labels}} ${distribution?.count ?? 0}\n`;
+}
+
+/** As `%.32g` of C prints a number. */
+function digits(value: number): string {
+  const text = value.toPrecision(32);
+  return text.includes("e") ? text : text.replace(/\.?0+$/, "");
 }
