@@ -137,7 +137,10 @@ export class Attempt implements PoolCallbacks, ChainOwner {
 
   /** Ends an attempt whose request and response are complete: the codec frees the connection by itself. */
   complete(): void {
+    const chain = this.#chain;
     this.#over();
+    // A filter may still hold a part of the request, which nobody will send any more.
+    chain?.reset();
   }
 
   /** Breaks the attempt off. The owner is not called for it any more. */

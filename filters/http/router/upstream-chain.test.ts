@@ -37,6 +37,18 @@ function proxy(filters: Readonly<Record<string, HttpFilterFactory>>, route: obje
 }
 
 describe("upstream filters", () => {
+  it("that still hold a part of the request when the response has ended leave no exchange behind", () => {
+    const p = proxy({ slow: () => ({ onRequestBody: () => new Promise(() => {}) }) });
+    const c = p.connect().post("/", "body");
+    p.up.last.respond(200, {}, "enough");
+    expect(c.status()).toBe(200);
+    expect([p.up.last.body, p.up.last.ended, p.up.last.wasReset]).toEqual(["", false, true]);
+    const q = proxy({ fast: () => ({}) });
+    q.connect().post("/", "body");
+    q.up.last.respond(200, {}, "");
+    expect([q.up.last.body, q.up.last.wasReset]).toEqual(["body", false]);
+  });
+
   it("see each attempt: its head on the way out, its response in reverse, and its end", () => {
     const seen: string[] = [];
     const filter =
