@@ -294,7 +294,10 @@ function obeySignals(): void {
   };
   process.on("SIGTERM", onStop);
   process.on("SIGINT", onStop);
-  process.on("SIGHUP", () => reload.lookAtAll());
+  // Before that the first config is not in service yet; `reload.watch` will look at all files then.
+  process.on("SIGHUP", () => {
+    if (state === "LIVE") reload.lookAtAll();
+  });
   process.on("SIGUSR1", () => {
     reopen();
     void reopenFiles();

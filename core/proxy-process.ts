@@ -55,6 +55,8 @@ export class ProxyProcess {
   /** Settles with its end, or, if that comes first, when it is told to retire. */
   readonly over: Promise<End | "retired">;
   #onRetired!: (how: "retired") => void;
+  readonly #held = new Set<NodeJS.Signals>();
+  #isReady = false;
 
   constructor({ main, args, onLine, onOutput, ...program }: ProxyProgram, events: ProxyEvents) {
     const { execPath = process.execPath, execArgv } = program;
@@ -91,6 +93,9 @@ export class ProxyProcess {
     this.#child.on("message", (message: ToSupervisor) => {
       switch (message.type) {
         case "ready":
+          this.#isReady = true;
+          for (const signal of this.#held) this.#child.kill(signal);
+          this.#held.clear();
           this.#watch.start();
           events.onReady();
           break;
@@ -129,8 +134,10 @@ export class ProxyProcess {
     if (this.#child.connected) this.#child.send(message);
   }
 
+  /** A process that still starts does not obey SIGHUP and SIGUSR1 yet, and would end: it gets them once it serves. */
   signal(signal: NodeJS.Signals): void {
-    this.#child.kill(signal);
+    if (!this.#isReady && (signal === "SIGHUP" || signal === "SIGUSR1")) this.#held.add(signal);
+    else this.#child.kill(signal);
   }
 
   /** Another process serves in its place: it finishes its connections, and is killed if it has not ended `graceMs` after `ms`. */

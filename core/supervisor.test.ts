@@ -204,3 +204,17 @@ test("passes a signal on and ends with what the proxy answers", async () => {
   supervisor.signal("SIGTERM");
   expect(await ended).toBe(0);
 });
+
+test("holds back SIGHUP and SIGUSR1 from a proxy that still starts", async () => {
+  const { supervisor } = supervise(
+    `await new Promise((resolve) => setTimeout(resolve, 300));
+     const got = new Set();
+     for (const signal of ["SIGHUP", "SIGUSR1"])
+       process.on(signal, () => got.add(signal).size === 2 && process.exit(0));
+     ${READY} setInterval(() => {}, 1000);`,
+  );
+  const ended = supervisor.run();
+  supervisor.signal("SIGHUP");
+  supervisor.signal("SIGUSR1");
+  expect(await ended).toBe(0);
+});
