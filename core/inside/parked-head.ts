@@ -441,7 +441,7 @@ function isAuthority(memory: Uint8Array, at: number, end: number): boolean {
 /** The local reply at byte `at` (REPLY in sandbox/layout.ts) with this status and body. Undefined: it is malformed. */
 export function readReply(
   status: number,
-  body: string,
+  body: string | Uint8Array,
   words: Int32Array,
   memory: Uint8Array,
   at: number,

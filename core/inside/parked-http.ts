@@ -522,9 +522,11 @@ class ParkedHttpFilter implements Parked {
       from = (textEnd + 3) & ~3;
     }
     if (type === VERDICT_TYPE.REPLY) {
-      const body = this.#body(lane, memory, bodyAt, end);
-      const text = utf8Decode(body, 0, body.length);
-      const answer = readReply(value, text, words, memory, from, bodyAt);
+      const bytes = this.#body(lane, memory, bodyAt, end);
+      const text = utf8Decode(bytes, 0, bytes.length);
+      // What is not UTF-8 was given as bytes.
+      const body = text.includes("\ufffd") ? bytes.slice() : text;
+      const answer = readReply(value, body, words, memory, from, bodyAt);
       if (answer === undefined) return "a reply that HTTP cannot carry";
       return (flags & VERDICT_FLAG.UNEDITED) === 0 ? answer : { ...answer, unedited: true };
     }

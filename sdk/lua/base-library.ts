@@ -266,10 +266,20 @@ export function baseLibrary(host: BaseHost): LuaTable {
       const handler = callable(args[1]);
       return protectedCall(callee, args.slice(2), (error) => [
         false,
-        ...all(handler(thrownValue(error))),
+        ...handled(handler, thrownValue(error)),
       ]);
     },
   });
+}
+
+/** The results of xpcall's handler, or the message for one that fails itself. */
+function handled(handler: LuaFunction, value: unknown): readonly unknown[] {
+  try {
+    return all(handler(value));
+  } catch (error) {
+    thrownValue(error);
+    return ["error in error handling"];
+  }
 }
 
 const COLLECTING = new Set(

@@ -7,7 +7,7 @@ export { HostWait } from "./base-library.ts";
 export { BufferData, bufferKind } from "./buffer.ts";
 export { LateError, LuaError, libraryError, runtimeError } from "./error.ts";
 export { carryOut, type HttpCall, headersFromTable, readCall, sendOff } from "./http-call.ts";
-export { type HotMethod, kind, type Method, refused, writeLog } from "./kinds.ts";
+export { type HotMethod, kind, loggedText, type Method, refused, writeLog } from "./kinds.ts";
 export { bytesMade, Stopped } from "./meter.ts";
 export { numberText } from "./number.ts";
 export {

@@ -10,10 +10,18 @@ export function refused(message: string): LuaError {
   return new LuaError(message);
 }
 
-/** Writes a script's text to the log; bytes that are not UTF-8 become U+FFFD. */
+/** Most bytes of a script's text that the log gets: decoding more of them would take the time of other streams. */
+const LOGGED_MAX = 4096;
+
+/** The beginning of a script's text, for the log; bytes that are not UTF-8 become U+FFFD. */
+export function loggedText(text: string): string {
+  const bytes = latin1Encode(text.slice(0, LOGGED_MAX));
+  return utf8Decode(bytes, 0, bytes.length);
+}
+
+/** Writes a script's text to the log. */
 export function writeLog(log: Log, level: "debug" | "info" | "warn" | "error", text: string): void {
-  const bytes = latin1Encode(text);
-  log[level](`script log: ${utf8Decode(bytes, 0, bytes.length)}`);
+  log[level](`script log: ${loggedText(text)}`);
 }
 
 const LOG_LEVELS = {

@@ -262,13 +262,15 @@ describe("errors", () => {
       print(pcall(error, { 1 }) == false, select(2, pcall(error, 5)), select(2, pcall(error)))
       print(xpcall(function() return 1, 2 end, print))
       print(xpcall(function() error("x", 0) end, function(e) return "handled " .. e end))
+      print(xpcall(error, function() error("no") end))
       print(pcall(function() local function f() return f() + 1 end f() end))`;
     expect(run(source)).toEqual([
       "false\tplain",
       "true\t5\tnil",
       "true\t1\t2",
       "false\thandled x",
-      expect.stringMatching(/^false\t.*:6: stack overflow$/),
+      "false\terror in error handling",
+      expect.stringMatching(/^false\t.*:7: stack overflow$/),
     ]);
   });
 

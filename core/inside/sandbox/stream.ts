@@ -389,7 +389,7 @@ export class StreamTable {
     let replySize = 0;
     if (reply !== undefined) {
       replySize = measureReply(reply);
-      body = utf8Encode(reply.body);
+      body = typeof reply.body === "string" ? utf8Encode(reply.body) : reply.body;
       bodyEnd = body.length;
       flags |= VERDICT_FLAG.BODY;
     } else if (verdict?.type === "last_chunk") {

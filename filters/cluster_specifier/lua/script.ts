@@ -16,6 +16,7 @@ import {
   LuaError,
   type LuaFunction,
   LuaState,
+  loggedText,
   numberText,
   Scope,
   Stopped,
@@ -123,5 +124,5 @@ function messageOf(error: unknown): string {
   if (error instanceof Stopped) return error.reason;
   if (error instanceof ConfigError) return error.message;
   const value = error instanceof LuaError ? error.value : thrownValue(error);
-  return typeof value === "string" ? fromBytes(value) : "unspecified lua error";
+  return typeof value === "string" ? loggedText(value) : "unspecified lua error";
 }

@@ -250,6 +250,14 @@ describe("respond", () => {
     expect(cx.stats.value("lua.errors")).toBe(0);
   });
 
+  it("sends bytes that are no text as they are", () => {
+    const { stream } = script(
+      `function envoy_on_request(h) h:respond({ [":status"] = "200" }, "\\31\\139\\0\\255") end`,
+    );
+    const s = stream().requestHeaders("GET", "/");
+    expect(s.reply?.body).toEqual(Uint8Array.of(31, 139, 0, 255));
+  });
+
   it("wants a status, a request, and a head that is still here", () => {
     const fails = (code: string) => shown(`select(2, pcall(function() ${code} end))`);
     expect(fails(`h:respond({}, "")`)).toMatch(/:status must be between 200-599/);
@@ -557,10 +565,12 @@ describe("what the script holds", () => {
       function envoy_on_request(h)
         local try = function(what) return select(2, pcall(what)):match("object .*") or "fine" end
         if old then
+          h:headers():add("x-old-pairs", try(each))
           h:headers():add("x-old", try(function() old:get("host") end))
           h:headers():add("x-old-handle", try(function() oldhandle:headers() end))
         end
         old, oldhandle = h:headers(), h
+        each = pairs(old)
         local info = h:streamInfo()
         h:body()
         h:headers():add("x-head", try(function() old:get("host") end))
@@ -576,6 +586,7 @@ describe("what the script holds", () => {
     const next = stream().requestHeaders("GET", "/");
     expect(next.upstream.header("x-old")).toBe(gone);
     expect(next.upstream.header("x-old-handle")).toBe(gone);
+    expect(next.upstream.header("x-old-pairs")).toBe(gone);
   });
 });
 

@@ -1,4 +1,4 @@
-import { type Log, parseIp, reply, type SetupContext, WISH } from "@tsproxy/sdk";
+import { type Log, latin1Encode, parseIp, reply, type SetupContext, WISH } from "@tsproxy/sdk";
 import {
   type Args,
   carryOut,
@@ -132,7 +132,13 @@ function respond(run: Run, args: Args): never {
   if (!Number.isInteger(status) || status < 200 || status > 599)
     throw libraryError(":status must be between 200-599");
   const lines = headers.filter(([name]) => !name.startsWith(":") && !FRAMING.has(name));
-  run.answer = reply(status, { body: fromUtf8(body), headers: lines, details: "lua_response" });
+  const text = fromUtf8(body);
+  const isText = !text.includes("\ufffd");
+  run.answer = reply(status, {
+    body: isText ? text : latin1Encode(body),
+    headers: lines,
+    details: "lua_response",
+  });
   throw new Answered();
 }
 

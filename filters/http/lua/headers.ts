@@ -286,6 +286,8 @@ export function headersKind(log: Log): LuaTable {
         const entries = self.entries();
         self.iterating = true;
         const next: LuaFunction = () => {
+          if (self.scope?.isOver === true)
+            throw libraryError("object used outside of proper scope");
           const step = entries.next();
           if (step.done !== true) return [step.value[0], step.value[1]];
           self.iterating = false;

@@ -5,6 +5,7 @@ import {
   type LuaFunction,
   LuaState,
   LuaTable,
+  loggedText,
   StatsData,
   Stopped,
   thrownValue,
@@ -13,7 +14,7 @@ import { keyKind } from "./crypto.ts";
 import { handleKind, NAME } from "./handle.ts";
 import { headersKind } from "./headers.ts";
 import { type InfoKinds, infoKinds } from "./info.ts";
-import { fromUtf8, toUtf8 } from "./values.ts";
+import { toUtf8 } from "./values.ts";
 
 /** The counters that all scripts of one filter share. */
 export interface ScriptCounts {
@@ -101,5 +102,5 @@ export class Script {
 function messageOf(error: unknown): string {
   if (error instanceof Stopped) return error.reason;
   const value = error instanceof LuaError ? error.value : thrownValue(error);
-  return typeof value === "string" ? fromUtf8(value) : "unspecified lua error";
+  return typeof value === "string" ? loggedText(value) : "unspecified lua error";
 }

@@ -68,7 +68,7 @@ export function fromLua(value: unknown, depth = 0): unknown {
 
 /** The iterator of `pairs` over the entries of `owner`; as in Envoy, one traversal at a time and no edits before its end. */
 export function iterate(
-  owner: { iterating: boolean },
+  owner: { iterating: boolean; readonly scope: Scope | undefined },
   entries: Iterable<readonly [string, unknown]>,
 ): LuaFunction {
   if (owner.iterating)
@@ -76,6 +76,7 @@ export function iterate(
   owner.iterating = true;
   const iterator = entries[Symbol.iterator]();
   return () => {
+    if (owner.scope?.isOver === true) throw libraryError("object used outside of proper scope");
     const step = iterator.next();
     if (step.done !== true) return [step.value[0], step.value[1]];
     owner.iterating = false;

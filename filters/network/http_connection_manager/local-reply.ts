@@ -12,6 +12,7 @@ import {
   type ResponseHeaders,
   type Route,
   type SetupContext,
+  utf8Decode,
   utf8Encode,
 } from "@tsproxy/sdk";
 import { type BodyFormat, compileBodyFormat, withReplyBody } from "./body-format.ts";
@@ -61,27 +62,29 @@ export class LocalReplies {
     if (forwards) editedBy.editResponse(head, info, request, context.stream);
     for (const [name, value] of reply.headers) head.append(name, value);
     if (!forwards) editedBy?.editResponse(head, info, request, context.stream);
-    let text = reply.body;
+    let own: string | Uint8Array = reply.body;
     let type = "text/plain";
     const typeBefore = head.get(CONTENT_TYPE);
     if (this.#mappers.length > 0 || this.#format !== undefined) {
+      const text = textOf(own);
       const mapped = this.#rewrite(head, text, context.stream);
-      text = mapped.body;
+      if (mapped.body !== text) own = mapped.body;
       type = mapped.type;
     }
     info.responseCode = head.status;
-    const retyped = text !== reply.body;
+    const retyped = own !== reply.body;
     if (context.grpc) {
+      const text = textOf(own);
       // JSON formats end in a line break, which Envoy removes from `grpc-message`.
       const message = type === "application/json" ? text.replace(/\n$/, "") : text;
       writeGrpcReply(head, reply, message, context.isHead);
       return EMPTY;
     }
-    if (text === "") {
+    if (own.length === 0) {
       head.remove(CONTENT_TYPE);
       return EMPTY;
     }
-    const body = encode(text);
+    const body = typeof own === "string" ? encode(own) : own;
     // A content-type that a mapper has set stays; any other is replaced if the body was rewritten.
     const ownType = head.get(CONTENT_TYPE);
     const typed = ownType !== undefined && (!retyped || ownType !== typeBefore);
@@ -150,6 +153,10 @@ function writeGrpcReply(head: ResponseHeaders, reply: Reply, body: string, isHea
   if (!head.has(GRPC_STATUS)) head.append(GRPC_STATUS, String(status));
   if (body !== "" && !isHead) head.append(GRPC_MESSAGE, percentEncode(body));
   head.remove(CONTENT_LENGTH);
+}
+
+function textOf(body: string | Uint8Array): string {
+  return typeof body === "string" ? body : utf8Decode(body, 0, body.length);
 }
 
 function encode(text: string): Uint8Array {

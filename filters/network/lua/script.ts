@@ -2,9 +2,7 @@ import {
   ConfigError,
   type Counter,
   latin1Decode,
-  latin1Encode,
   type SetupContext,
-  utf8Decode,
   utf8Encode,
 } from "@tsproxy/sdk";
 import {
@@ -13,6 +11,7 @@ import {
   type LuaFunction,
   LuaState,
   type LuaTable,
+  loggedText,
   StatsData,
   Stopped,
   thrownValue,
@@ -89,7 +88,5 @@ function toBytes(text: string): string {
 function messageOf(error: unknown): string {
   if (error instanceof Stopped) return error.reason;
   const value = error instanceof LuaError ? error.value : thrownValue(error);
-  if (typeof value !== "string") return "unspecified lua error";
-  const bytes = latin1Encode(value);
-  return utf8Decode(bytes, 0, bytes.length);
+  return typeof value === "string" ? loggedText(value) : "unspecified lua error";
 }
