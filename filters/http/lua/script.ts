@@ -50,7 +50,7 @@ export class Script {
     this.executions = counts.executions;
     const { log } = cx;
     this.state = new LuaState({
-      print: (text) => log.info(fromUtf8(text)),
+      print: (text) => log.info(loggedText(text)),
       module: (name) => {
         const found = Object.hasOwn(source.modules, name) ? source.modules[name] : undefined;
         return found && { ...found, text: toUtf8(found.text) };
