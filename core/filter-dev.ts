@@ -70,7 +70,9 @@ class Dev {
   run({ node, flags }: Runtime): Promise<number> {
     const supervisor = new Supervisor({
       main: fileURLToPath(ownModule("main")),
-      args: () => [JSON.stringify(this.#runOptions())],
+      args: (quarantined, standby) => [
+        JSON.stringify({ ...this.#runOptions(), quarantined, standby } satisfies RunOptions),
+      ],
       execPath: node,
       execArgv: flags,
       log: (message) => this.#report.log("error", message, {}),

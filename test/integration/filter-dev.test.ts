@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { afterEach, expect, test } from "vitest";
-import { get, RawClient } from "./client.ts";
-import { DevSession, portOf } from "./dev-session.ts";
+import { eventually, get, RawClient } from "./client.ts";
+import { type DevLine, DevSession, portOf } from "./dev-session.ts";
 
 let session: DevSession;
 afterEach(() => session.end());
@@ -134,6 +134,26 @@ test("runs every kind that new makes", async () => {
   client.send("hi");
   await client.untilText("hi");
   client.destroy();
+});
+
+test("names a filter that hangs for good, serves without it, and takes up what mends it", async () => {
+  session = new DevSession();
+  session.run("filter", "new", "hello");
+  const source = session.read(FILTER);
+  const set = /headers\.set\(.*\);/;
+  session.write(FILTER, source.replace(set, "for (let x = 3n; ; ) x *= x;"));
+  const port = portOf(await session.start("--concurrency", "1"), "http");
+  const lost = get(port, "/").catch(() => "lost");
+  await session.next("started");
+  expect(await lost).toBe("lost");
+  // The new process and the end of the old one are told of in any order.
+  const isNamed = ({ event, message }: DevLine) =>
+    event === "log" && /hung .* inside the filter http\/hello;/.test(String(message));
+  await eventually(async () => session.lines.some(isNamed), Boolean, "the log names the filter");
+  expect((await get(port, "/")).status).toBe(500);
+  session.write(FILTER, source);
+  await session.next("reloaded");
+  expect((await get(port, "/")).headers["x-hello"]).toBe("hello");
 });
 
 test("says what to do where there is no filter, and leaves nothing behind", async () => {
