@@ -99,7 +99,8 @@ export class ClusterHealth {
         config: check,
         clusterName,
         checker,
-        connectOptionsFor: (spec, address) => cluster.connectOptionsForCheck(spec, address, check),
+        connectOptionsFor: (spec, address) =>
+          cluster.connector.optionsForCheck(spec, address, check),
         stats,
         hadTraffic,
       });

@@ -20,7 +20,8 @@ import { idOf, type Load } from "./host.ts";
 import { balancerOf } from "./lb-policy.ts";
 import { type LocalCluster, localityKey } from "./localities.ts";
 import { Membership } from "./membership.ts";
-import { type Codecs, UpstreamCluster } from "./upstream-cluster.ts";
+import type { Codecs } from "./protocols.ts";
+import { UpstreamCluster } from "./upstream-cluster.ts";
 
 const LOOK_MS = 1_000; // interval of looking for new code of cluster packages
 

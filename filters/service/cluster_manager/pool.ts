@@ -1,11 +1,9 @@
 // Hot path: every exchange with an HTTP upstream takes a connection from a pool and returns it.
 import type {
-  Address,
   CloseEvent,
   CodecFactory,
   CodecOptions,
   Connection,
-  ConnectionHandler,
   PoolCallbacks,
   PoolFailure,
   PoolHandle,
@@ -13,11 +11,12 @@ import type {
   SetupContext,
   SharedCount,
   Slot,
-  TransportOptions,
 } from "@tsproxy/sdk";
 import type { CircuitBreaker, Limit } from "./circuit-breaker.ts";
+import type { ClusterLimits } from "./cluster-limits.ts";
 import { connectFailure, isBindError } from "./connect-failure.ts";
 import type { Connectivity } from "./connectivity.ts";
+import type { Connector } from "./connector.ts";
 import type { UpstreamHost } from "./host.ts";
 import type { PeerNames } from "./peer-names.ts";
 import { PooledConnection } from "./pooled-connection.ts";
@@ -36,15 +35,8 @@ export interface PoolOwner {
   readonly cx: SetupContext;
   readonly cells: ClusterCells;
   readonly codecOptions: CodecOptions;
-  /** Opens a connection to the host; if it has several addresses, to the first that connects. */
-  connectTo(
-    host: UpstreamHost,
-    handler: ConnectionHandler,
-    pool?: Pool,
-    downstream?: TransportOptions["downstream"],
-  ): Connection;
-  /** Source address for connections to `to`; undefined: the system chooses. */
-  sourceFor(to: Address): Address | undefined;
+  readonly connector: Connector;
+  readonly limits: ClusterLimits;
   /** 0: no limit. */
   readonly maxConnectionDurationMs: number;
   /** 0: no limit. */
@@ -53,15 +45,6 @@ export interface PoolOwner {
   readonly preconnectRatio: number;
   /** Undefined if no cluster uses predictive preconnect. */
   readonly connectivity: Connectivity | undefined;
-  breaker(priority: Priority): CircuitBreaker;
-  /** Limit by `per_host_thresholds`; undefined: none. */
-  hostLimit(host: UpstreamHost, priority: Priority): Limit | undefined;
-  /** Number of connections to a host, over all workers; undefined if the config does not set `max_connections`. */
-  hostConnections(host: UpstreamHost, priority: Priority): SharedCount | undefined;
-  /** Called when a pool begins (true) or ceases (false) to need a connection that it must not open. */
-  onStarving(pool: Pool, starving: boolean): void;
-  /** Called when a connection has closed, so that a starving pool may open one. */
-  onRoom(): void;
   /** Called when a connection becomes idle, so that the sweep for the idle timeout is scheduled. */
   onIdle(): void;
   /** Offers an idle connection to the next generation; true if that has taken it. */
@@ -136,9 +119,9 @@ export class Pool {
     this.protocol = protocol;
     this.priority = priority;
     this.peer = peer;
-    this.breaker = owner.breaker(priority);
-    this.#hostLimit = owner.hostLimit(host, priority);
-    this.#hostConnections = owner.hostConnections(host, priority);
+    this.breaker = owner.limits.breaker(priority);
+    this.#hostLimit = owner.limits.ofHost(host, priority);
+    this.#hostConnections = owner.limits.connectionsTo(host, priority);
   }
 
   /** Begins an exchange or queues it; returns a handle if it is queued, else a callback has been called already. */
@@ -285,13 +268,13 @@ export class Pool {
     this.breaker.connections.release();
     this.#hostLimit?.release();
     this.#hostConnections?.release();
-    this.owner.onRoom();
+    this.owner.limits.onRoom();
   }
 
   #starve(starving: boolean): void {
     if (starving === this.#starving) return;
     this.#starving = starving;
-    this.owner.onStarving(this, starving);
+    this.owner.limits.onStarving(this, starving);
   }
 
   /** Tries again to open a connection for waiting exchanges; called while the pool starves. */
@@ -395,7 +378,7 @@ export class Pool {
     this.connections.delete(connection);
     this.countClosed();
     const { address } = this.host;
-    const from = this.owner.sourceFor(address);
+    const from = this.owner.connector.sourceFor(address);
     const isLocal = isBindError(event, from);
     if (isLocal) this.owner.cells.bindErrors.inc();
     const failed = this.#pending;

@@ -93,7 +93,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     if (this.pool.protocol.name !== "ALPN") this.#countProtocol(this.pool.protocol.name);
     host.cells.cxTotal.inc();
     host.cells.cxActive.inc();
-    this.#connection = owner.connectTo(host, this, this.pool);
+    this.#connection = owner.connector.connect(host, this, this.pool);
     this.#recount();
   }
 

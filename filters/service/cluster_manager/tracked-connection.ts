@@ -46,7 +46,7 @@ export class TrackedConnection implements ConnectionHandler {
     cells.rqPendingTotal.inc();
     cells.rqPendingActive.inc();
     this.host.cells.rqPendingActive.inc();
-    const connection = this.#owner.connectTo(this.host, this, undefined, downstream);
+    const connection = this.#owner.connector.connect(this.host, this, undefined, downstream);
     this.#connection = connection;
     return connection;
   }
@@ -64,7 +64,7 @@ export class TrackedConnection implements ConnectionHandler {
     const { cells, cx } = this.#owner;
     this.#connected = true;
     // As in Envoy, a TCP connection counts as a request, which `max_requests` does not limit.
-    this.#owner.breaker("default").requests.acquire();
+    this.#owner.limits.breaker("default").requests.acquire();
     this.#endPending();
     cells.cxConnectMs.record(cx.now() - this.#openedAt);
     cells.rqTotal.inc();
@@ -107,7 +107,7 @@ export class TrackedConnection implements ConnectionHandler {
   onClosed(event: CloseEvent): void {
     const { cells, cx } = this.#owner;
     const { host } = this;
-    this.#owner.breaker("default").connections.release();
+    this.#owner.limits.breaker("default").connections.release();
     // A connection that was established counts as active until its end.
     cells.onDestroyed(this.#ended || event.by === "remote", this.#connected);
     cells.cxActive.dec();
@@ -116,12 +116,12 @@ export class TrackedConnection implements ConnectionHandler {
     this.#countSent();
     let why = "";
     if (this.#connected) {
-      this.#owner.breaker("default").requests.release();
+      this.#owner.limits.breaker("default").requests.release();
       host.load.active--;
       cells.rqActive.dec();
       host.cells.rqActive.dec();
     } else {
-      const from = this.#owner.sourceFor(host.address);
+      const from = this.#owner.connector.sourceFor(host.address);
       why = connectFailure(event, host.address, from);
       if (isBindError(event, from)) cells.bindErrors.inc();
       this.#endPending();

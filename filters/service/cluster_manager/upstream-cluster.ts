@@ -1,16 +1,13 @@
 // Hot path: `newStream` runs for every request.
 import type {
-  Address,
   BalancerContext,
   BalancerPolicy,
   Cluster,
   ClusterType,
   ClusterUse,
-  CodecFactory,
   CodecOptions,
   Connection,
   ConnectionHandler,
-  ConnectOptions,
   Host,
   HostNames,
   HostSpec,
@@ -21,55 +18,41 @@ import type {
   ProvidedBalancer,
   ProvidedHosts,
   SetupContext,
-  SharedCount,
   SharedCounter,
   Slot,
   Stats,
-  Timer,
   TrackedStats,
-  TransportOptions,
   UpstreamFilter,
 } from "@tsproxy/sdk";
 import { counter, formatAddress, openUpstreamFilters } from "@tsproxy/sdk";
 import { Aggregate } from "./aggregate.ts";
 import { type Balancing, Spread } from "./balancing.ts";
-import { CircuitBreaker, Limit } from "./circuit-breaker.ts";
-import { firstFlags, type HealthList, openOutlierTable } from "./cluster-health.ts";
+import type { HealthList } from "./cluster-health.ts";
+import { ClusterLimits } from "./cluster-limits.ts";
 import type { ClusterConfig, ClusterOptions } from "./config.ts";
 import { dropOverloadOf, HTTP_PROTOCOL_OPTIONS, optionsOf, tracksOf } from "./config.ts";
 import type { Connectivity } from "./connectivity.ts";
+import { Connector } from "./connector.ts";
 import { fingerprintOf, type Heir } from "./handover.ts";
-import { familyOf, interleave, Race } from "./happy-eyeballs.ts";
-import type { HealthCheck } from "./health-config.ts";
-import { type HealthReport, report } from "./health-desk.ts";
+import { Race } from "./happy-eyeballs.ts";
 import { idOf, type Load, type PoolMaker, UpstreamHost } from "./host.ts";
+import { HostMaker, MAX_HOST_NAMES } from "./host-maker.ts";
+import { IdleSweep } from "./idle-sweep.ts";
 import { levelHealths, localClusterOf } from "./levels.ts";
 import type { LocalCluster } from "./localities.ts";
-import { OutlierMonitor, type OutlierTable } from "./outlier-monitor.ts";
-import type { PeerNames } from "./peer-names.ts";
 import { Pool, type PoolOwner, type PoolProtocol } from "./pool.ts";
+import { clientOf, PoolChoice } from "./pool-choice.ts";
 import { type ConnectionFacts, PooledConnection } from "./pooled-connection.ts";
 import { type LevelHealth, levelLoads, panicThreshold } from "./priority-loads.ts";
-import { Starvation } from "./starvation.ts";
-import { CLUSTER_STATS, ClusterCells, HostCells } from "./stats.ts";
+import { type Codecs, codecOptions, protocolsOf } from "./protocols.ts";
+import { CLUSTER_STATS, ClusterCells } from "./stats.ts";
 import { TrackedConnection } from "./tracked-connection.ts";
-import { Transports, throughTransport } from "./transports.ts";
 
 const NO_HOST: PoolFailure = Object.freeze({
   reason: "no_host",
   host: undefined,
   transportFailure: "",
 });
-/** Limit for hosts with stats cells, as DNS may bring ever new addresses and cells are never freed; others share cells. */
-const MAX_HOST_NAMES = 16_384;
-/** Limit for clients with their own pools at a host (`connection_pool_per_downstream_connection`, PROXY protocol). */
-const MAX_CLIENTS = 8_192;
-
-/** The codecs that pools may need; HTTP/2 is a function, as its package is loaded only if a cluster uses it. */
-export interface Codecs {
-  readonly http1: Slot<CodecFactory>;
-  readonly http2: () => Slot<CodecFactory>;
-}
 
 /** Parameters of UpstreamCluster. */
 export interface UpstreamClusterParts {
@@ -101,7 +84,8 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   #cells: ClusterCells | undefined = undefined;
   readonly cx: SetupContext;
   readonly codecOptions: CodecOptions;
-  readonly connectOptions: ConnectOptions;
+  readonly limits: ClusterLimits;
+  readonly connector: Connector;
   readonly maxConnectionDurationMs: number;
   readonly maxRequestsPerConnection: number;
   readonly preconnectRatio: number;
@@ -109,33 +93,23 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   /** `predictive_preconnect_ratio`; 1: off. */
   readonly #lookAheadRatio: number;
   readonly #config: ClusterConfig;
-  /** Created on first use, as in large configs most clusters have no traffic. */
-  #breaker: CircuitBreaker | undefined = undefined;
-  #highBreaker: CircuitBreaker | undefined = undefined;
-  readonly #starvation: Starvation;
-  readonly #transports: Transports;
   readonly #options: ClusterOptions;
   readonly #protocols: readonly PoolProtocol[];
-  readonly #loadOf: UpstreamClusterParts["loadOf"];
-  readonly #hostNames: Set<string>;
+  readonly #maker: HostMaker;
+  readonly #poolChoice: PoolChoice;
   readonly #ownLocality: string;
   readonly #onChanged: () => void;
   readonly #spread: Spread | undefined;
   readonly #provided: ProvidedBalancer | undefined;
   readonly #aggregate: Aggregate | undefined = undefined;
   readonly #choosesByStream: boolean;
-  readonly #poolsByClient: boolean;
   readonly dropOverload: number;
   readonly tracks: TrackedStats | undefined;
   readonly httpFilters: readonly UpstreamFilter[] | undefined;
   /** Number of changes of hosts or of their health. */
   changes = 0;
-  readonly #sweep: Timer;
-  #sweeping = false;
+  readonly #sweep: IdleSweep;
   #byId = new Map<string, UpstreamHost>();
-  /** Health published by the control thread; undefined before the first. */
-  #health: HealthList | undefined = undefined;
-  readonly #outliers: OutlierTable | undefined;
   /** Above 0 once any worker has had a request for the cluster; undefined without health checks, which need it. */
   readonly #traffic: SharedCounter | undefined;
   #hadTraffic = false;
@@ -153,28 +127,19 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   #retired = false;
 
   constructor(parts: UpstreamClusterParts) {
-    const { cx, config, balancer, codecs, loadOf, hostNames } = parts;
+    const { cx, config, balancer, loadOf, hostNames } = parts;
     this.cx = cx;
     this.name = config.name;
     this.observabilityName = config.alt_stat_name || config.name;
     this.metadata = config.metadata;
     this.#config = config;
-    this.#outliers =
-      config.outlier_detection === undefined || cx.role === "canary"
-        ? undefined
-        : openOutlierTable(cx, config);
     this.#traffic =
       (config.health_checks ?? []).length === 0
         ? undefined
         : cx.cell(`traffic ${config.name}`, counter());
     this.fingerprint = fingerprintOf(config);
     this.#options = optionsOf(config);
-    this.#starvation = new Starvation(config.name, cx, () => this.#pools());
-    if (config.circuit_breakers?.thresholds.some((entry) => entry.max_connections !== undefined)) {
-      this.#starvation.listen();
-    }
-    this.#loadOf = loadOf;
-    this.#hostNames = hostNames;
+    this.limits = new ClusterLimits(config, cx, () => this.#hosts.flatMap((host) => host.pools));
     this.#ownLocality = parts.ownLocality;
     this.#onChanged = parts.onChanged;
     this.maxConnectionDurationMs = this.#options.maxConnectionDurationMs;
@@ -199,18 +164,20 @@ export class UpstreamCluster implements Cluster, PoolOwner {
             cx,
             statPrefix,
           );
-    this.#transports = new Transports(cx, config, statPrefix);
+    this.connector = new Connector(cx, config, this.#options, statPrefix, () => this.cells);
+    const { transports } = this.connector;
+    this.#maker = new HostMaker({
+      cx,
+      config,
+      transports,
+      pools: this.#poolMaker,
+      loadOf,
+      hostNames,
+    });
     // The control thread lists all names; other threads create cells when there is something to count.
     if (cx.role === "control") this.stats.list?.(CLUSTER_STATS);
-    this.connectOptions = {
-      timeoutMs: this.#options.connectTimeoutMs,
-      keepAlive: this.#options.keepAlive,
-      ...(config.per_connection_buffer_limit_bytes !== undefined && {
-        bufferBytes: config.per_connection_buffer_limit_bytes,
-      }),
-    };
     this.codecOptions = codecOptions(this.#options, this.stats);
-    this.#protocols = protocolsOf(this.#options, codecs);
+    this.#protocols = protocolsOf(this.#options, parts.codecs);
     const balancing: Balancing = {
       stats: this.stats,
       runtime: cx.runtime,
@@ -225,9 +192,12 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     this.#spread?.update([]);
     const { type } = parts;
     const policy = balancer?.current.value;
-    this.#poolsByClient = config.connection_pool_per_downstream_connection === true;
+    this.#poolChoice = new PoolChoice(
+      this.#options.peerNaming,
+      config.connection_pool_per_downstream_connection === true,
+    );
     this.#choosesByStream =
-      this.#poolsByClient ||
+      this.#poolChoice.byClient ||
       type.provide !== undefined ||
       this.#options.peerNaming !== undefined ||
       policy?.byStream === true;
@@ -237,7 +207,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
       this.#aggregate = new Aggregate(type.clusters, parts.clusterOf, threshold);
       this.#provided = this.#aggregate;
     } else this.#provided = type.provide?.(this.#ownHosts());
-    this.#sweep = cx.timer(() => this.#onSweep());
+    this.#sweep = new IdleSweep(cx, this.#options.idleTimeoutMs, () => this.#hosts);
   }
 
   get traffic(): ClusterCells {
@@ -246,56 +216,6 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   }
   get cells(): ClusterCells {
     return this.traffic;
-  }
-  /** Options for a health check's connection: with the host's transport, or the one that the check's criteria select. */
-  connectOptionsForCheck(spec: HostSpec, address: Address, check: HealthCheck): ConnectOptions {
-    const criteria = check.transport_socket_match_criteria;
-    const transport =
-      criteria === undefined ? this.#transports.choose(spec) : this.#transports.chooseBy(criteria);
-    const alpn = check.tls_options?.alpn_protocols;
-    const options = throughTransport(this.connectOptions, transport, {
-      hostname: spec.hostname,
-      ...(alpn !== undefined && { alpn }),
-    });
-    return this.#bound(options, address);
-  }
-  connectTo(
-    host: UpstreamHost,
-    handler: ConnectionHandler,
-    pool?: Pool,
-    downstream?: TransportOptions["downstream"],
-  ): Connection | Race {
-    const options = throughTransport(this.connectOptions, host.transport, {
-      hostname: host.hostname,
-      hostMetadata: filterMetadata(host.metadata),
-      clusterMetadata: filterMetadata(this.metadata),
-      ...(pool !== undefined && { alpn: ALPN[pool.protocol.name], ...pool.peer?.options }),
-      ...(downstream !== undefined && { downstream }),
-    });
-    const optionsFor = (address: Address) => this.#bound(options, address);
-    const { address } = host;
-    const others = host.spec.additionalAddresses ?? [];
-    if (others.length === 0) return this.cx.connect(address, handler, optionsFor(address));
-    const addresses = interleave([address, ...others], this.#options.happyEyeballs);
-    return new Race(this.cx, addresses, handler, {
-      timeoutMs: options.timeoutMs,
-      optionsFor,
-      onFurtherAttempt: () => {
-        this.cells.cxTotal.inc();
-        host.cells.cxTotal.inc();
-      },
-    });
-  }
-  sourceFor(to: Address): Address | undefined {
-    const { sources } = this.#options;
-    if (sources.length === 0 || to.path !== undefined) return undefined;
-    const family = familyOf(to);
-    return sources.find((source) => familyOf(source) === family) ?? sources[0];
-  }
-  /** Adds the config's source address for `to`, if there is one. */
-  #bound(options: ConnectOptions, to: Address): ConnectOptions {
-    const source = this.sourceFor(to);
-    return source === undefined ? options : { ...options, bind: source };
   }
   get connectTimeoutMs(): number {
     return this.#options.connectTimeoutMs;
@@ -318,71 +238,22 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     return this.#byId.get(hostId)?.load;
   }
 
-  // ---- limits
-
   get inUse(): ClusterUse {
-    const breakers = [this.breaker("default"), this.#highBreaker].filter(
-      (found) => found !== undefined,
-    );
-    const sum = (of: (breaker: CircuitBreaker) => Limit) =>
-      breakers.reduce((total, breaker) => total + of(breaker).count.value, 0);
-    return {
-      connections: sum(({ connections }) => connections),
-      requests: sum(({ requests }) => requests),
-      pendingRequests: sum(({ pending }) => pending),
-    };
+    return this.limits.inUse;
   }
-
-  breaker(priority: Priority): CircuitBreaker {
-    if (priority === "default") {
-      this.#breaker ??= new CircuitBreaker(this.#config, priority, this.cx);
-      return this.#breaker;
-    }
-    this.#highBreaker ??= new CircuitBreaker(this.#config, priority, this.cx);
-    return this.#highBreaker;
-  }
-
-  hostLimit(host: UpstreamHost, priority: Priority): Limit | undefined {
-    const name = priority === "high" ? "HIGH" : "DEFAULT";
-    const most = this.#config.circuit_breakers?.per_host_thresholds.find(
-      (entry) => entry.priority === name,
-    )?.max_connections;
-    if (most === undefined) return undefined;
-    const count = this.cx.sharedCount(
-      `host_connections|${this.name}|${priority}|${host.key}|limit`,
-    );
-    return new Limit(count, { value: most });
-  }
-
-  hostConnections(host: UpstreamHost, priority: Priority): SharedCount | undefined {
-    if (!this.breaker(priority).exact) return undefined;
-    return this.cx.sharedCount(`host_connections|${this.name}|${priority}|${host.key}`);
-  }
-
-  onStarving(pool: Pool, starving: boolean): void {
-    this.#starvation.note(pool, starving);
-  }
-  onRoom(): void {
-    this.#starvation.onRoom();
-  }
-
-  #pools(): readonly Pool[] {
-    return this.#hosts.flatMap((host) => host.pools);
-  }
-
   // ---- requests
 
   beginRetry(priority: Priority): boolean {
-    return this.breaker(priority).retries.tryAcquire();
+    return this.limits.breaker(priority).retries.tryAcquire();
   }
   endRetry(priority: Priority): void {
-    this.breaker(priority).retries.release();
+    this.limits.breaker(priority).retries.release();
   }
 
   get choosesByStream(): boolean {
     return (
       this.#choosesByStream ||
-      this.#transports.nameClients ||
+      this.connector.transports.nameClients ||
       this.#aggregate?.choosesByStream === true
     );
   }
@@ -390,7 +261,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   newStream(callbacks: PoolCallbacks, context: BalancerContext): PoolHandle | undefined {
     const host = this.#choose(context);
     if (host !== undefined) {
-      const pool = this.#poolFor(host, context);
+      const pool = this.#poolChoice.poolFor(host, context);
       if (this.#lookAheadRatio > 1) this.#lookAhead(context);
       if (pool !== undefined) return pool.newStream(callbacks);
       this.cells.cxPoolOverflow.inc();
@@ -409,7 +280,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     const ratio = this.#lookAheadRatio;
     for (let k = 0; k < 3 && this.connectivity?.wants(ratio) === true; k++) {
       const host = this.#peek(context);
-      const pool = host && this.#poolFor(host, context);
+      const pool = host && this.#poolChoice.poolFor(host, context);
       if (pool?.lookAhead(ratio) !== true) return;
     }
   }
@@ -420,38 +291,6 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     return host ?? this.#spread?.peek(context);
   }
 
-  /** The pool for a request to a host; undefined if the host has too many pools. */
-  #poolFor(host: UpstreamHost, context: BalancerContext): Pool | undefined {
-    const { downstreamProtocol, priority } = context;
-    const { peerNaming } = this.#options;
-    const peer =
-      peerNaming !== undefined && host.transport?.current.value.secure === true
-        ? peerNaming.of(context.head ?? context.stream?.request)
-        : undefined;
-    const own = this.#ownOf(host, context, peer) ?? peer;
-    if (own === undefined) return host.poolFor(downstreamProtocol, priority);
-    return host.namedPoolFor(downstreamProtocol, priority ?? "default", own);
-  }
-
-  /** If clients do not share connections: the names for the pools of this request's client; else undefined. */
-  #ownOf(
-    host: UpstreamHost,
-    context: BalancerContext,
-    peer: PeerNames | undefined,
-  ): PeerNames | undefined {
-    const downstream =
-      host.transport?.current.value.namesClients === true ? clientOf(context) : undefined;
-    const id = this.#poolsByClient ? context.stream?.info.connectionId : undefined;
-    if (downstream === undefined && id === undefined) return undefined;
-    const { remoteAddress, localAddress } = downstream ?? {};
-    const addresses = [remoteAddress, localAddress].map((a) => (a ? formatAddress(a) : ""));
-    return {
-      key: `${id ?? ""} ${addresses.join(" ")} ${peer?.key ?? ""}`,
-      options: { ...peer?.options, ...(downstream !== undefined && { downstream }) },
-      most: MAX_CLIENTS,
-    };
-  }
-
   chooseHost(context: BalancerContext): UpstreamHost | undefined {
     const host = this.#choose(context);
     if (host === undefined) this.traffic.cxNoneHealthy.inc();
@@ -459,10 +298,10 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   }
 
   beginSession(): boolean {
-    return this.breaker("default").connections.tryAcquire();
+    return this.limits.breaker("default").connections.tryAcquire();
   }
   endSession(): void {
-    this.breaker("default").connections.release();
+    this.limits.breaker("default").connections.release();
   }
 
   connect(handler: ConnectionHandler, context: BalancerContext): ReturnType<Cluster["connect"]> {
@@ -473,7 +312,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
       this.traffic.cxNoneHealthy.inc();
       return "no_host";
     }
-    if (!this.breaker("default").connections.tryAcquire()) {
+    if (!this.limits.breaker("default").connections.tryAcquire()) {
       this.traffic.cxOverflow.inc();
       return "overflow";
     }
@@ -564,10 +403,10 @@ export class UpstreamCluster implements Cluster, PoolOwner {
         if (known !== undefined) return known;
         const { ip, port } = address;
         const spec = { ip, port, hostname, weight: 1, priority: 0, healthStatus: "UNKNOWN" };
-        const host = this.#makeHost(spec, id);
+        const host = this.#maker.make(spec, id);
         this.#byId.set(id, host);
         this.#hosts = [...this.#byId.values()];
-        this.#watch(id, host);
+        this.#maker.watch(id, host);
         return host;
       },
       find: (id) => this.#byId.get(id),
@@ -603,9 +442,9 @@ export class UpstreamCluster implements Cluster, PoolOwner {
       const known = before.get(id);
       if (known === undefined) joined = changed = true;
       else if (known.update(spec)) changed = true;
-      const host = known ?? this.#makeHost(spec, id);
+      const host = known ?? this.#maker.make(spec, id);
       now.set(id, host);
-      if (known === undefined) this.#watch(id, host);
+      if (known === undefined) this.#maker.watch(id, host);
     }
     let left = false;
     for (const [id, host] of before) {
@@ -629,37 +468,16 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     drop: (pool) => this.#drain(pool),
   };
 
-  #makeHost(spec: HostSpec, id: string): UpstreamHost {
-    const load = this.#loadOf(this.name, id) ?? { active: 0 };
-    const host = new UpstreamHost(
-      spec,
-      () => this.#cellsOf(spec),
-      load,
-      this.#poolMaker,
-      () => this.cx.now(),
-      this.#flagsOf(id, spec),
-    );
-    host.transport = this.#transports.choose(spec);
-    return host;
-  }
-
-  /** Health flags of a host: the published ones, or before the first publication its initial flags. */
-  #flagsOf(id: string, spec: HostSpec): number {
-    return this.#health === undefined
-      ? firstFlags(this.#config, spec)
-      : (this.#health.flags[id] ?? 0);
-  }
-
   /** Applies the health published by the control thread. */
   setHealth(health: HealthList): void {
     if (this.#retired) return;
-    this.#health = health;
+    this.#maker.health = health;
     let changed = false;
     for (const [id, host] of this.#byId) {
       const was = host.healthy;
-      if (host.setFlags(this.#flagsOf(id, host.spec))) changed = true;
+      if (host.setFlags(this.#maker.flagsOf(id, host.spec))) changed = true;
       if (was && !host.healthy) this.#onHostFailed(host);
-      this.#watch(id, host);
+      this.#maker.watch(id, host);
     }
     if (changed) this.#changed();
   }
@@ -672,36 +490,6 @@ export class UpstreamCluster implements Cluster, PoolOwner {
       if (tracked.host === host) tracked.socket?.close("abort");
   }
 
-  /** Sets the host's outlier monitor, which counts in the slot that the control thread assigned, and its health reports. */
-  #watch(id: string, host: UpstreamHost): void {
-    const slot = this.#health?.slots[id];
-    const table = this.#outliers;
-    const config = this.#config.outlier_detection;
-    if (slot === undefined || table === undefined || config === undefined) {
-      host.outlier = undefined;
-    } else if (host.outlier?.slot !== slot) {
-      host.outlier = new OutlierMonitor(table, slot, config, this.cx.runtime, (row) =>
-        this.#report(id, row),
-      );
-    }
-    if ((this.#config.health_checks ?? []).length > 0)
-      host.onImmediateHealthCheckFail = () => this.#report(id, "IMMEDIATE_HEALTH_CHECK_FAIL");
-  }
-
-  #report(host: string, what: HealthReport["what"]): void {
-    report(this.cx, { cluster: this.name, config: this.fingerprint, host, what });
-  }
-
-  #cellsOf(spec: HostSpec): HostCells {
-    const key = idOf(spec);
-    const name = `${this.name}|${key}`;
-    if (this.#hostNames.size >= MAX_HOST_NAMES && !this.#hostNames.has(name)) {
-      return new HostCells(this.cx.stats, this.name, "others");
-    }
-    this.#hostNames.add(name);
-    return new HostCells(this.cx.stats, this.name, key);
-  }
-
   #drain(pool: Pool): void {
     pool.drain();
     for (const leaving of this.#leaving)
@@ -709,26 +497,8 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     if (pool.connections.size > 0) this.#leaving.add(pool);
   }
 
-  // ---- idle connections
-
   onIdle(): void {
-    if (this.#sweeping || this.#options.idleTimeoutMs === 0) return;
-    this.#sweeping = true;
-    this.#sweep.arm(this.#options.idleTimeoutMs);
-  }
-
-  #onSweep(): void {
-    const { idleTimeoutMs } = this.#options;
-    const now = this.cx.now();
-    let next = -1;
-    for (const host of this.#hosts) {
-      for (const pool of host.pools) {
-        const since = pool.sweep(now - idleTimeoutMs);
-        if (since >= 0 && (next < 0 || since < next)) next = since;
-      }
-    }
-    this.#sweeping = next >= 0;
-    if (next >= 0) this.#sweep.arm(Math.max(1, next + idleTimeoutMs - now));
+    this.#sweep.begin();
   }
 
   // ---- end of the generation
@@ -742,7 +512,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     if (this.#retired) return;
     this.#retired = true;
     this.#sweep.cancel();
-    this.#starvation.end();
+    this.limits.end();
     for (const host of this.#hosts) for (const pool of host.pools) pool.drain();
     this.#spread?.dispose();
     this.#provided?.dispose?.();
@@ -812,70 +582,4 @@ function freeId(taken: ReadonlyMap<string, unknown>, key: string): string {
   let n = 2;
   while (taken.has(`${key}#${n}`)) n++;
   return `${key}#${n}`;
-}
-
-/** ALPN protocols that a pool offers if the transport's config has none. */
-const ALPN: Readonly<Record<PoolProtocol["name"], readonly string[]>> = {
-  "HTTP/1.1": ["http/1.1"],
-  "HTTP/2": ["h2"],
-  ALPN: ["h2", "http/1.1"],
-};
-
-/** Protocols of the cluster's pools. As in Envoy, with ALPN a connection without TLS uses HTTP/1.1. */
-function protocolsOf(options: ClusterOptions, codecs: Codecs): readonly PoolProtocol[] {
-  const expectedCapacity = options.http2.maxConcurrentStreams;
-  const http1: PoolProtocol = { name: "HTTP/1.1", expectedCapacity: 1, codec: () => codecs.http1 };
-  if (options.protocol === "HTTP1") return [http1];
-  const codec = codecs.http2();
-  const http2: PoolProtocol = { name: "HTTP/2", expectedCapacity, codec: () => codec };
-  switch (options.protocol) {
-    case "HTTP2":
-      return [http2];
-    case "DOWNSTREAM":
-      return [http1, http2];
-    case "ALPN":
-      return [
-        {
-          name: "ALPN",
-          expectedCapacity,
-          codec: (connection) => (negotiated(connection) === "h2" ? codec : codecs.http1),
-        },
-      ];
-  }
-}
-
-function filterMetadata(metadata: unknown): Readonly<Record<string, unknown>> | undefined {
-  return (metadata as { readonly filter_metadata?: Readonly<Record<string, unknown>> } | undefined)
-    ?.filter_metadata;
-}
-
-/** The client of a request, for transports that name it to the upstream (PROXY protocol). */
-function clientOf({ stream }: BalancerContext): TransportOptions["downstream"] {
-  const { remoteAddress, localAddress, metadata } = stream?.downstreamConnection ?? {};
-  if (remoteAddress === undefined || localAddress === undefined) return undefined;
-  return { remoteAddress, localAddress, metadata };
-}
-
-/** The negotiated ALPN protocol; "" without TLS. */
-function negotiated(connection: Connection): string {
-  return connection.tls?.alpn ?? "";
-}
-
-/** Options for the codecs of upstream connections. */
-function codecOptions(options: ClusterOptions, stats: Stats): CodecOptions {
-  return {
-    maxHeadBytes: options.maxHeadBytes,
-    maxHeaders: options.maxHeaders,
-    enableTrailers: options.enableTrailers,
-    acceptHttp10: true,
-    defaultHostForHttp10: "",
-    allowAbsoluteUrl: true,
-    allowChunkedLength: options.allowChunkedLength,
-    allowCustomMethods: true,
-    headersWithUnderscores: "ALLOW",
-    headerKeyFormat: options.headerKeyFormat,
-    sendsAbsoluteUrl: options.sendsAbsoluteUrl,
-    http2: options.http2,
-    stats,
-  };
 }

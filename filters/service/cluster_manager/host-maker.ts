@@ -1,0 +1,95 @@
+import type { HostSpec, SetupContext } from "@tsproxy/sdk";
+import { firstFlags, type HealthList, openOutlierTable } from "./cluster-health.ts";
+import type { ClusterConfig } from "./config.ts";
+import { fingerprintOf } from "./handover.ts";
+import { type HealthReport, report } from "./health-desk.ts";
+import { idOf, type Load, type PoolMaker, UpstreamHost } from "./host.ts";
+import { OutlierMonitor, type OutlierTable } from "./outlier-monitor.ts";
+import { HostCells } from "./stats.ts";
+import type { Transports } from "./transports.ts";
+
+/** Limit for hosts with stats cells, as DNS may bring ever new addresses and cells are never freed; others share cells. */
+export const MAX_HOST_NAMES = 16_384;
+
+/** Parameters of HostMaker. */
+export interface HostMakerParts {
+  readonly cx: SetupContext;
+  readonly config: ClusterConfig;
+  readonly transports: Transports;
+  readonly pools: PoolMaker;
+  /** The object in which earlier generations count a host's requests in progress. */
+  readonly loadOf: (cluster: string, hostId: string) => Load | undefined;
+  /** Names of hosts that have stats cells on this worker. */
+  readonly hostNames: Set<string>;
+}
+
+/** Makes the hosts of one cluster, and gives them the health that the control thread publishes. */
+export class HostMaker {
+  readonly #parts: HostMakerParts;
+  readonly #outliers: OutlierTable | undefined;
+  /** Health published by the control thread; undefined before the first. */
+  health: HealthList | undefined = undefined;
+
+  constructor(parts: HostMakerParts) {
+    const { cx, config } = parts;
+    this.#parts = parts;
+    this.#outliers =
+      config.outlier_detection === undefined || cx.role === "canary"
+        ? undefined
+        : openOutlierTable(cx, config);
+  }
+
+  make(spec: HostSpec, id: string): UpstreamHost {
+    const { cx, config, loadOf, pools, transports } = this.#parts;
+    const host = new UpstreamHost(
+      spec,
+      () => this.#cellsOf(spec),
+      loadOf(config.name, id) ?? { active: 0 },
+      pools,
+      () => cx.now(),
+      this.flagsOf(id, spec),
+    );
+    host.transport = transports.choose(spec);
+    return host;
+  }
+
+  /** Health flags of a host: the published ones, or before the first publication its initial flags. */
+  flagsOf(id: string, spec: HostSpec): number {
+    return this.health === undefined
+      ? firstFlags(this.#parts.config, spec)
+      : (this.health.flags[id] ?? 0);
+  }
+
+  /** Sets the host's outlier monitor, which counts in the slot that the control thread assigned, and its health reports. */
+  watch(id: string, host: UpstreamHost): void {
+    const { cx, config } = this.#parts;
+    const slot = this.health?.slots[id];
+    const table = this.#outliers;
+    const detection = config.outlier_detection;
+    if (slot === undefined || table === undefined || detection === undefined) {
+      host.outlier = undefined;
+    } else if (host.outlier?.slot !== slot) {
+      host.outlier = new OutlierMonitor(table, slot, detection, cx.runtime, (row) =>
+        this.#report(id, row),
+      );
+    }
+    if ((config.health_checks ?? []).length > 0)
+      host.onImmediateHealthCheckFail = () => this.#report(id, "IMMEDIATE_HEALTH_CHECK_FAIL");
+  }
+
+  #report(host: string, what: HealthReport["what"]): void {
+    const { cx, config } = this.#parts;
+    report(cx, { cluster: config.name, config: fingerprintOf(config), host, what });
+  }
+
+  #cellsOf(spec: HostSpec): HostCells {
+    const { cx, config, hostNames } = this.#parts;
+    const key = idOf(spec);
+    const name = `${config.name}|${key}`;
+    if (hostNames.size >= MAX_HOST_NAMES && !hostNames.has(name)) {
+      return new HostCells(cx.stats, config.name, "others");
+    }
+    hostNames.add(name);
+    return new HostCells(cx.stats, config.name, key);
+  }
+}
