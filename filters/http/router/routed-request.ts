@@ -100,6 +100,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
   #action: RouteAction | undefined = undefined;
   #policies: RoutePolicies | undefined = undefined;
   #cluster: Cluster | undefined = undefined;
+  /** An interim response was passed on. */
+  #hasInformed = false;
   /** A CONNECT that this proxy terminates. */
   #overTcp = false;
   #context: BalancerContext = NOTHING_TO_CHOOSE_BY;
@@ -478,8 +480,12 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
   }
 
   onInformational(attempt: Attempt, headers: ResponseHeaders): void {
+    // As Envoy, passes on the first interim response of a kind that is known, and no other.
+    const { status } = headers;
+    if (this.#hasInformed || (status !== 100 && status !== 102 && status !== 103)) return;
+    this.#hasInformed = true;
     // A request that its upstream has begun to answer is not retried.
-    this.#charges.response(headers.status, attempt.host);
+    this.#charges.response(status, attempt.host);
     this.#endRetries();
     this.#keepsBody = false;
     this.#attempts.keepOnly(attempt);

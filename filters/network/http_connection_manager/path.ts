@@ -2,11 +2,27 @@
 import type { RequestHeaders } from "@tsproxy/sdk";
 
 /** What a scan has found, as bits. */
-export const FOUND = { FRAGMENT: 1, PERCENT: 2, BACKSLASH: 4, SLASHES: 8, DOT: 16 } as const;
+export const FOUND = {
+  FRAGMENT: 1,
+  PERCENT: 2,
+  BACKSLASH: 4,
+  SLASHES: 8,
+  DOT: 16,
+  UNSAFE: 32,
+} as const;
+
+/** Bytes that a normalized path has only escaped: control characters, space, all beyond ASCII, and some signs. */
+const UNSAFE = /[^!-~]|["<>^`{|}]/;
+const ALL_UNSAFE = new RegExp(UNSAFE, "g");
+/** For each byte: 0 if it is of no interest in a path, 1 if it is one of `#%\\?/.`, 2 if it is UNSAFE. */
+const KIND = Uint8Array.from({ length: 256 }, (_, byte) => {
+  const char = String.fromCharCode(byte);
+  return "#%\\?/.".includes(char) ? 1 : UNSAFE.test(char) ? 2 : 0;
+});
 
 /**
  * Scans a path for what may have to be normalized: bits of FOUND, 0 for none. SLASHES: two in a row; DOT: one that begins a
- * segment; FRAGMENT comes alone, and is an error. A query is not scanned for the others.
+ * segment; UNSAFE: a byte that has to be escaped; FRAGMENT comes alone, and is an error. A query is not scanned for the others.
  */
 export function scanPath(headers: RequestHeaders): number {
   if (headers.pathEdited) return scanText(headers.path);
@@ -17,9 +33,15 @@ export function scanPath(headers: RequestHeaders): number {
   let query = false;
   for (let k = headers.base + headers.pathAt; k < end; k++) {
     const c = memory[k]!;
+    const kind = KIND[c]!;
+    if (kind === 0) {
+      before = c;
+      continue;
+    }
     if (c === 35) return FOUND.FRAGMENT;
     if (query) continue;
-    if (c === 37) found |= FOUND.PERCENT;
+    if (kind === 2) found |= FOUND.UNSAFE;
+    else if (c === 37) found |= FOUND.PERCENT;
     else if (c === 92) found |= FOUND.BACKSLASH;
     else if (c === 63) query = true;
     else if (before === 47) {
@@ -39,7 +61,8 @@ function scanText(path: string): number {
     (plain.includes("%") ? FOUND.PERCENT : 0) |
     (plain.includes("\\") ? FOUND.BACKSLASH : 0) |
     (plain.includes("//") ? FOUND.SLASHES : 0) |
-    (plain.includes("/.") ? FOUND.DOT : 0)
+    (plain.includes("/.") ? FOUND.DOT : 0) |
+    (UNSAFE.test(plain) ? FOUND.UNSAFE : 0)
   );
 }
 
@@ -59,19 +82,24 @@ export function mergeSlashes(path: string): string {
 }
 
 /**
- * Normalizes a path as Envoy does (RFC 3986 §6.2.2): decodes escapes of unreserved characters, turns backslashes into slashes and
- * removes dot segments. Other escapes stay. Undefined: the path has `%00`, which is an error.
+ * Normalizes a path as Envoy does (RFC 3986 §6.2.2): decodes escapes of unreserved characters, escapes UNSAFE bytes, turns
+ * backslashes into slashes and removes dot segments. Other escapes stay. Undefined: the path has `%00`, which is an error.
  */
 export function normalizePath(path: string): string | undefined {
   if (path.includes("%00")) return undefined;
   const decoded = path
-    .replace(/%([0-9a-fA-F]{2})/g, (escaped, hex: string) => {
+    .replace(/%([0-9a-fA-F]{2})/g, (all, hex: string) => {
       const char = String.fromCharCode(Number.parseInt(hex, 16));
-      return /[A-Za-z0-9\-._~]/.test(char) ? char : escaped;
+      return /[A-Za-z0-9\-._~]/.test(char) ? char : all;
     })
-    .replaceAll("\\", "/");
+    .replaceAll("\\", "/")
+    .replace(ALL_UNSAFE, escaped);
   const absolute = decoded.startsWith("/") ? decoded : `/${decoded}`;
   return absolute.includes("/.") ? removeDotSegments(absolute) : absolute;
+}
+
+function escaped(char: string): string {
+  return `%${char.charCodeAt(0).toString(16).toUpperCase().padStart(2, "0")}`;
 }
 
 /** RFC 3986 §5.2.4; an empty segment counts as a segment. */

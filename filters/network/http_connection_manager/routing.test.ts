@@ -409,6 +409,19 @@ describe("the connection manager's own headers", () => {
     expect(to("UNESCAPE_AND_REDIRECT")).toContain("307 Temporary Redirect\nlocation: /a/b?x\n");
     expect(to("REJECT_REQUEST")).toContain("400 Bad Request");
   });
+
+  it("have what no path may hold escaped, if paths are normalized", () => {
+    const p = proxy().start({ normalize_path: true });
+    const sent: [string, string][] = [
+      ['/a"b<c>', "/a%22b%3Cc%3E"],
+      ["/{a|b}^`?{c}", "/%7Ba%7Cb%7D%5E%60?{c}"],
+      ["/a;b='[c]@:~", "/a;b='[c]@:~"],
+    ];
+    for (const [path, expected] of sent) {
+      p.connect().get(path);
+      expect(p.up.last.path).toBe(expected);
+    }
+  });
 });
 
 describe("answers of Envoy's own", () => {

@@ -147,7 +147,7 @@ export class CodeCounters {
   count(status: number): void {
     const at = ((status / 100) | 0) - 1;
     if (at >= 0 && at < 5) this.#classes[at]!.inc();
-    // An interim response completes nothing.
-    if (status >= 200 || status === 101) this.#completed.inc();
+    // As in Envoy, interim responses count too.
+    this.#completed.inc();
   }
 }

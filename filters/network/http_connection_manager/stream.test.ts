@@ -184,6 +184,10 @@ describe("an exchange", () => {
     expect(p.up.last.header("expect")).toBe("100-continue");
     p.up.last.informational(100);
     expect(c.take()).toBe("HTTP/1.1 100 Continue\n\n");
+    // As in Envoy, no other interim response follows the first.
+    p.up.last.informational(103);
+    expect(c.take()).toBe("");
+    expect(p.cx.stats.value("http.test.downstream_rq_completed")).toBe(1);
   });
 
   it("answers requests that came in one read one after the other", () => {
