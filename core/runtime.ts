@@ -156,7 +156,10 @@ function staticValues(tree: Readonly<Record<string, unknown>>, prefix = ""): Map
     const key = prefix + name;
     if (typeof value === "string") values.set(key, { text: value, value: readRuntimeText(value) });
     else if (typeof value === "number" || typeof value === "boolean")
-      values.set(key, { text: String(value), value });
+      values.set(key, {
+        text: typeof value === "number" ? sixDigits(value) : String(value),
+        value,
+      });
     else if (typeof value === "object" && value !== null) {
       const fraction = fractionOf(value as Record<string, unknown>);
       if (fraction !== undefined) values.set(key, { text: JSON.stringify(value), value: fraction });
@@ -164,6 +167,14 @@ function staticValues(tree: Readonly<Record<string, unknown>>, prefix = ""): Map
     }
   }
   return values;
+}
+
+/** A number as Envoy shows it (C's `%g`): 123456789 is `1.23457e+08`. */
+function sixDigits(value: number): string {
+  const [mantissa = "", exponent = ""] = value.toExponential(5).split("e");
+  const power = Number(exponent);
+  if (power >= -5 && power < 6) return String(Number(value.toPrecision(6)));
+  return `${Number(mantissa)}e${power < 0 ? "-" : "+"}${String(Math.abs(power)).padStart(2, "0")}`;
 }
 
 function diskValues(root: string): Map<string, Entry> {

@@ -62,6 +62,7 @@ export * from "./token-bucket.ts";
 export * from "./transport.ts";
 export * from "./udp.ts";
 export * from "./upstream-filters.ts";
+export * from "./uri-template.ts";
 export * from "./walk.ts";
 export * from "./wire-text.ts";
 export * from "./xxhash64.ts";

@@ -1,4 +1,5 @@
-import type { SetupContext } from "./extension.ts";
+import { celCondition } from "./cel/condition.ts";
+import { ConfigError, type SetupContext } from "./extension.ts";
 import { nameOf, queryParameter } from "./header-match.ts";
 import type { HeaderMap, RequestHeaders, ResponseHeaders } from "./headers.ts";
 import type { StreamInfo } from "./http.ts";
@@ -72,12 +73,16 @@ export const MatchInput = TypedExtension({
     filter: Type.String({ minLength: 1 }),
     path: Type.Array(Type.Object({ key: Type.String({ minLength: 1 }) }), { minItems: 1 }),
   }),
+  "xds.type.matcher.v3.HttpAttributesCelMatchInput": Nothing,
 });
 export type MatchInput = {
   readonly typed_config: { readonly "@type": string } & Record<string, unknown>;
 };
 
 const INPUT_MATCHERS = "envoy.extensions.matching.input_matchers";
+const CelExpression = Type.Object({ expr: Type.Unknown() });
+/** Of a CelExpression, which is written parsed: all of them are trees of the same form. */
+const CEL_FORMS = ["parsed_expr", "checked_expr", "cel_expr_parsed", "cel_expr_checked"] as const;
 export const CustomMatch = TypedExtension({
   [`${INPUT_MATCHERS}.ip.v3.Ip`]: Type.Object({
     cidr_ranges: Type.Array(CidrRange, { minItems: 1 }),
@@ -96,6 +101,12 @@ export const CustomMatch = TypedExtension({
     value: ValueMatcher,
     invert: Type.Boolean({ default: false }),
   }),
+  "xds.type.matcher.v3.CelMatcher": Type.Object({
+    expr_match: Type.Object(
+      Object.fromEntries(CEL_FORMS.map((form) => [form, Type.Optional(CelExpression)])),
+    ),
+    description: Type.Optional(Type.String()),
+  }),
 });
 
 /** What a custom matcher says of an input's value. */
@@ -105,6 +116,7 @@ export function compileCustomMatch(
   cx: SetupContext,
 ): (value: unknown) => boolean {
   const { typed_config: typed } = config as Static<typeof CustomMatch>;
+  if ("expr_match" in typed) return celMatch(typed.expr_match, `${path}.expr_match`, cx);
   if ("cidr_ranges" in typed) {
     const ranges = new CidrRanges(typed.cidr_ranges, `${path}.cidr_ranges`);
     return (value) => {
@@ -125,6 +137,32 @@ export function compileCustomMatch(
   const matches = compileValueMatch(typed.value, `${path}.value`, cx);
   return (value) => value !== undefined && matches(value) !== typed.invert;
 }
+
+/** The expression reads the stream itself, which is what its input answers. */
+function celMatch(
+  forms: Readonly<Record<string, Static<typeof CelExpression> | undefined>>,
+  path: string,
+  cx: SetupContext,
+): (value: unknown) => boolean {
+  const given = CEL_FORMS.filter((form) => forms[form] !== undefined);
+  const form = given[0];
+  if (form === undefined || given.length > 1)
+    throw new ConfigError(path, `give one of ${CEL_FORMS.join(", ")}`);
+  const { expr } = forms[form]!;
+  const condition = celCondition(expr, `${path}.${form}.expr`, cx);
+  const readsResponse = JSON.stringify(expr).includes('"response"');
+  return (value) => {
+    const subject = value as MatchSubject;
+    if (readsResponse && subject.response === undefined) subject.onMissing?.();
+    return condition(subject);
+  };
+}
+
+/** The input gives the stream itself, which CEL expressions alone can look at. */
+export const isCelInput = ({ typed_config: typed }: MatchInput): boolean =>
+  typed["@type"].endsWith(".HttpAttributesCelMatchInput");
+export const isCelMatch = ({ typed_config: typed }: MatchInput): boolean =>
+  typed["@type"].endsWith(".CelMatcher");
 
 /** Turns a text into a number below `modulo`. */
 function hashOf(seed: number, modulo: number): (text: string) => number {
@@ -190,6 +228,8 @@ export function compileInput(config: MatchInput, path: string): ReadInput {
       return ({ info }) => ipOf(info.downstreamDirectAddress);
     case "SourceTypeInput":
       return ({ info }) => (isLocal(info) ? "local" : undefined);
+    case "HttpAttributesCelMatchInput":
+      return (subject) => subject;
     case "ServerNameInput":
       return (subject) => subject.serverName || undefined;
     case "TransportProtocolInput":

@@ -220,6 +220,45 @@ describe("a branch by address or domain", () => {
   });
 });
 
+describe("CEL in a tree", () => {
+  const cel = { typed_config: { "@type": "x/xds.type.matcher.v3.HttpAttributesCelMatchInput" } };
+  const request = (field: string) => ({
+    select_expr: { operand: { ident_expr: { name: "request" } }, field },
+  });
+  const equal = (left: object, text: string) => ({
+    call_expr: { function: "_==_", args: [left, { const_expr: { string_value: text } }] },
+  });
+  const matches = (expr_match: object) => ({
+    name: "c",
+    typed_config: { "@type": "x/xds.type.matcher.v3.CelMatcher", expr_match },
+  });
+  const list = (single_predicate: object) => ({
+    matcher_list: { matchers: [{ predicate: { single_predicate }, on_match: say("hit") }] },
+  });
+
+  it.each(["parsed_expr", "checked_expr", "cel_expr_parsed", "cel_expr_checked"])("%s", (form) => {
+    const custom_match = matches({ [form]: { expr: equal(request("path"), "/a") } });
+    const ask = compile(list({ input: { name: "i", ...cel }, custom_match }));
+    expect([ask("/a"), ask("/b")]).toEqual(["hit", undefined]);
+  });
+
+  it("takes a value that is no truth for no match", () => {
+    const custom_match = matches({ parsed_expr: { expr: request("path") } });
+    expect(compile(list({ input: { name: "i", ...cel }, custom_match }))("/a")).toBeUndefined();
+  });
+
+  it("goes with its own input alone", () => {
+    const custom_match = matches({ parsed_expr: { expr: request("path") } });
+    const together = /belong together/;
+    expect(() => compile(list({ input: header("a"), custom_match }))).toThrow(together);
+    const value_match = { exact: "a" };
+    expect(() => compile(list({ input: { name: "i", ...cel }, value_match }))).toThrow(together);
+    expect(() =>
+      compile(list({ input: { name: "i", ...cel }, custom_match: matches({}) })),
+    ).toThrow(/give one of parsed_expr/);
+  });
+});
+
 describe("inputs of a matcher", () => {
   it("read certificates, filter state and the status, and custom matchers their hash", () => {
     const names = [

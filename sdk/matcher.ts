@@ -4,6 +4,8 @@ import {
   CustomMatch,
   compileCustomMatch,
   compileInput,
+  isCelInput,
+  isCelMatch,
   MatchInput,
   type MatchSubject,
   type ReadInput,
@@ -198,6 +200,8 @@ class Compiler<A, T> {
   }
 
   #tree(config: NonNullable<Matcher<A>["matcher_tree"]>, path: string): Decide<T> {
+    if (isCelInput(config.input))
+      throw new ConfigError(`${path}.input`, "HttpAttributesCelMatchInput is for a CelMatcher");
     const read = compileInput(config.input, `${path}.input`);
     const { exact_match_map: exact, prefix_match_map: prefix, custom_match: custom } = config;
     if ([exact, prefix, custom].filter((form) => form !== undefined).length !== 1) {
@@ -325,6 +329,9 @@ class Compiler<A, T> {
     const { value_match: text, custom_match: custom } = config;
     if ((text === undefined) === (custom === undefined)) {
       throw new ConfigError(path, "give one of value_match and custom_match");
+    }
+    if (isCelInput(config.input) !== (custom !== undefined && isCelMatch(custom))) {
+      throw new ConfigError(path, "HttpAttributesCelMatchInput and CelMatcher belong together");
     }
     if (text !== undefined) {
       const matches = compileStringMatch(text, `${path}.value_match`, this.#cx);

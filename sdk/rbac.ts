@@ -9,6 +9,7 @@ import type { Route } from "./route.ts";
 import { Enum, type Static, Type, UInt32 } from "./schema.ts";
 import { compileStringMatch, StringMatcher } from "./string-match.ts";
 import type { TlsInfo } from "./transport.ts";
+import { UriTemplate, UriTemplateMatch } from "./uri-template.ts";
 
 const PathMatcher = Type.Object({ path: StringMatcher });
 const SourcedMetadata = Type.Object({
@@ -33,6 +34,7 @@ export interface RbacPermission extends Common {
   readonly destination_port?: number;
   readonly destination_port_range?: { readonly start: number; readonly end: number };
   readonly requested_server_name?: StringMatcher;
+  readonly uri_template?: UriTemplateMatch;
 }
 export const RbacPermission = Type.Unsafe<RbacPermission>(
   Type.Recursive(
@@ -49,6 +51,7 @@ export const RbacPermission = Type.Unsafe<RbacPermission>(
           Type.Object({ start: Type.Integer({ default: 0 }), end: Type.Integer({ default: 0 }) }),
         ),
         requested_server_name: Type.Optional(StringMatcher),
+        uri_template: Type.Optional(UriTemplateMatch),
       });
     },
     { $id: "Permission" },
@@ -265,6 +268,8 @@ const not =
   (subject) =>
     !matches(subject);
 
+const withoutQuery = (path: string): string => path.replace(/[?#].*$/s, "");
+
 function compileCondition(rule: Rule, field: keyof Rule, at: string, cx: SetupContext): Match {
   switch (field) {
     case "header": {
@@ -273,8 +278,12 @@ function compileCondition(rule: Rule, field: keyof Rule, at: string, cx: SetupCo
     }
     case "url_path": {
       const matches = compileStringMatch(rule.url_path!.path, `${at}.path`, cx);
-      return ({ request }) =>
-        request !== undefined && matches(request.path.replace(/[?#].*$/s, ""));
+      return ({ request }) => request !== undefined && matches(withoutQuery(request.path));
+    }
+    case "uri_template": {
+      const { path_template } = rule.uri_template!.typed_config;
+      const template = new UriTemplate(path_template, `${at}.typed_config.path_template`, cx);
+      return ({ request }) => request !== undefined && template.matches(withoutQuery(request.path));
     }
     case "metadata": {
       const matches = compileMetadataMatch(rule.metadata!, at, cx);

@@ -70,7 +70,7 @@ class Attributes extends CelMap {
   }
 }
 
-/** A map of headers by name, in any case; pseudo headers are among them. A header on several lines has the value of the first. */
+/** A map of headers by name, in any case; pseudo headers are among them. Several lines of a name are joined by commas, as in Envoy. */
 class Headers extends CelMap {
   readonly #headers: HeaderMap | undefined;
   readonly #pseudo: Readonly<Record<string, string | undefined>>;
@@ -88,7 +88,8 @@ class Headers extends CelMap {
     const name = key.toLowerCase();
     if (Object.hasOwn(this.#pseudo, name)) return this.#pseudo[name];
     if (!/^[!#$%&'*+.^_`|~0-9a-z-]+$/.test(name)) return undefined;
-    return this.#headers?.get(headerName(name));
+    const lines = this.#headers?.getAll(headerName(name));
+    return lines === undefined || lines.length === 0 ? undefined : lines.join(",");
   }
   keys(): Iterable<CelValue> {
     const names = new Set(

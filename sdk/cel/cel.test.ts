@@ -11,6 +11,8 @@ request.method = "GET";
 request.path = "/x/y?q=1&r=2";
 request.authority = "h.test";
 request.append("x-a", "one");
+request.append("x-two", "1");
+request.append("x-two", "2");
 const response = new ResponseHeaders();
 response.status = 404;
 const address = (port: number) => ({ ip: "127.0.0.1", port });
@@ -114,6 +116,7 @@ describe("an expression comes to what Envoy makes of it", () => {
     ["request.url_path", "/x/y"],
     ["request.query", "q=1&r=2"],
     ["request.headers['X-A']", "one"],
+    ["request.headers['x-two']", "1,2"],
     ["request.headers['x-none']", "-"],
     ["'x-none' in request.headers", "false"],
     ["request.headers[':authority']", "h.test"],

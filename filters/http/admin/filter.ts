@@ -33,7 +33,7 @@ class Admin {
     this.core = new CoreData(cx);
   }
 
-  /** `form`: the body of a request that is a form, whose fields count as parameters; "" for all others. */
+  /** `form`: the body of a request that is a form, whose fields count as parameters if the query has none; "" for all others. */
   async answer(method: string, pathAndQuery: string, form: string): Promise<Answer> {
     const at = pathAndQuery.indexOf("?");
     const path = at < 0 ? pathAndQuery : pathAndQuery.slice(0, at);
@@ -44,7 +44,7 @@ class Admin {
     }
     try {
       const parameters = at < 0 ? "" : pathAndQuery.slice(at + 1);
-      const query = new Query(form === "" ? parameters : `${parameters}&${form}`, this.cx);
+      const query = new Query(parameters === "" ? form : parameters, this.cx);
       return await endpoint.answer(query, this.core);
     } catch (error) {
       if (error instanceof Refused) return error.answer;

@@ -9,6 +9,11 @@ const path = (prefix: string) => ({ url_path: { path: { prefix } } });
 const header = (name: string, more: object) => ({
   header: { name, invert_match: false, treat_missing_header_as_empty: false, ...more },
 });
+const uriTemplate = (path_template: string) => {
+  const type = "type.googleapis.com/envoy.extensions.path.match.uri_template.v3";
+  const typed_config = { "@type": `${type}.UriTemplateMatchConfig`, path_template };
+  return { uri_template: { name: "t", typed_config } };
+};
 const method = (exact: string) =>
   header(":method", { string_match: { exact, ignore_case: false } });
 
@@ -110,6 +115,19 @@ describe("shadow rules", () => {
     });
     expect(stat("s_.shadow_denied")).toBe(1);
   });
+
+  it("of a route tell under the route's prefix where it has one, and count under the filter's", () => {
+    const rules = { action: "DENY", policies: {} };
+    const own = { rules, rules_stat_prefix: "own_" };
+    const keysOf = (route: object) => {
+      const { ask, stat } = harness(own, { rbac: { rules, ...route } });
+      const told = ask("GET", "/").metadata.get("envoy.filters.http.rbac");
+      expect(stat("own_.allowed")).toBe(1);
+      return Object.keys(told ?? {});
+    };
+    expect(keysOf({ rules_stat_prefix: "route." })).toEqual(["route.enforced_engine_result"]);
+    expect(keysOf({})).toEqual(["own_enforced_engine_result"]);
+  });
 });
 
 describe("conditions", () => {
@@ -125,6 +143,8 @@ describe("conditions", () => {
     [{ destination_ip: { address_prefix: "127.0.0.0", prefix_len: 8 } }, true],
     [{ or_rules: { rules: [{ any: false }, { any: true }] } }, true],
     [{ requested_server_name: { exact: "a.test" } }, false],
+    [uriTemplate("/{any=**}"), true],
+    [uriTemplate("/a/{any=**}"), false],
   ])("%j is %s", (permission, expected) => {
     expect(meets(permission)).toBe(expected);
   });

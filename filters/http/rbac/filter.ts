@@ -19,8 +19,13 @@ class Settings {
   readonly rules: Rbac | undefined;
   readonly shadow: Rbac | undefined;
   readonly countsPolicies: boolean;
+  /** Before the keys of metadata. */
+  readonly prefix: string;
+  readonly shadowPrefix: string;
 
   constructor(config: Config, path: string, cx: SetupContext) {
+    this.prefix = config.rules_stat_prefix;
+    this.shadowPrefix = config.shadow_rules_stat_prefix;
     this.countsPolicies = config.track_per_rule_stats;
     this.rules = compileRbac(config, { rules: `${path}rules`, matcher: `${path}matcher` }, cx);
     this.shadow = compileRbac(
@@ -31,7 +36,10 @@ class Settings {
   }
 }
 
-/** Carries rules out. As in Envoy, names of stats and metadata are those of the filter's config, even for a route's rules. */
+/**
+ * Carries rules out. As in Envoy, names of stats are those of the filter's config, even for a route's rules, and keys of metadata
+ * are the filter's where the route has no prefix of its own.
+ */
 class Enforcer {
   readonly #config: Config;
   readonly #stats: Stats;
@@ -54,24 +62,17 @@ class Enforcer {
   }
 
   /** The refusal; undefined: there are no rules, or they let the request pass. */
-  enforce({ rules, shadow, countsPolicies }: Settings, stream: HttpStream) {
+  enforce({ rules, shadow, countsPolicies, prefix, shadowPrefix }: Settings, stream: HttpStream) {
     const told: Record<string, unknown> = {};
     if (shadow !== undefined) {
       const decision = shadow.decide(stream);
       (decision.allowed ? this.#shadowAllowed : this.#shadowDenied).inc();
       if (countsPolicies) countPolicy(this.#shadowStats, decision, "shadow_");
-      const prefix = this.#config.shadow_rules_stat_prefix;
-      tell(told, `${prefix}shadow_effective_policy_id`, `${prefix}shadow_engine_result`, decision);
+      tell(told, `${shadowPrefix || this.#config.shadow_rules_stat_prefix}shadow`, decision);
     }
     const decision = rules?.decide(stream);
     if (decision !== undefined) {
-      const prefix = this.#config.rules_stat_prefix;
-      tell(
-        told,
-        `${prefix}enforced_effective_policy_id`,
-        `${prefix}enforced_engine_result`,
-        decision,
-      );
+      tell(told, `${prefix || this.#config.rules_stat_prefix}enforced`, decision);
       (decision.allowed ? this.#allowed : this.#denied).inc();
       if (countsPolicies) countPolicy(this.#stats, decision, "");
       if (decision.logHint !== undefined) hintLog(stream, decision.logHint);
@@ -92,14 +93,9 @@ function countPolicy(stats: Stats, { allowed, policy }: RbacDecision, prefix: st
 
 const dotted = (prefix: string): string => (prefix.endsWith(".") ? prefix : `${prefix}.`);
 
-function tell(
-  told: Record<string, unknown>,
-  policyKey: string,
-  resultKey: string,
-  { allowed, policy }: RbacDecision,
-): void {
-  if (policy !== undefined) told[policyKey] = policy;
-  told[resultKey] = allowed ? "allowed" : "denied";
+function tell(told: Record<string, unknown>, key: string, { allowed, policy }: RbacDecision): void {
+  if (policy !== undefined) told[`${key}_effective_policy_id`] = policy;
+  told[`${key}_engine_result`] = allowed ? "allowed" : "denied";
 }
 
 /** The metadata that access loggers can be filtered by. */

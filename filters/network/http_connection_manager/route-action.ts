@@ -37,15 +37,15 @@ class Forwarding {
   readonly #path: PathRewrite | undefined;
   readonly #host: HostRewrite | undefined;
   readonly #appendsForwardedHost: boolean;
-  /** As in Envoy, no original host is kept where a weighted cluster rewrites the host. */
-  readonly #quietly: boolean;
+  /** The weighted cluster's own `host_rewrite_literal`; "": none. */
+  readonly #literal: string;
 
   constructor(
     config: RouteActionConfig,
     path: PathRewrite | undefined,
     host: HostRewrite | undefined,
     policies: RoutePolicies | undefined,
-    quietly: boolean,
+    literal: string,
   ) {
     this.clusterNotFoundStatus = NOT_FOUND_STATUS[config.cluster_not_found_response_code];
     this.timeoutMs = config.timeout;
@@ -64,12 +64,14 @@ class Forwarding {
     this.#path = path;
     this.#host = host;
     this.#appendsForwardedHost = config.append_x_forwarded_host;
-    this.#quietly = quietly;
+    this.#literal = literal;
   }
 
   rewrite(headers: RequestHeaders, keepOriginals: boolean): void {
+    // As in Envoy: the weighted cluster's rewrite comes first and leaves no trace, and the route's own comes on top of it.
+    if (this.#literal !== "") headers.authority = this.#literal;
     const host = this.#host?.(headers) ?? "";
-    if (host !== "") this.rewriteHost(headers, host, keepOriginals && !this.#quietly);
+    if (host !== "") this.rewriteHost(headers, host, keepOriginals);
     if (this.#path === undefined) return;
     const path = headers.path;
     const plain = withoutQuery(path);
@@ -135,7 +137,7 @@ export class ForwardAction implements RouteAction {
   }
 }
 
-/** Compiles a RouteAction without its cluster. `hostLiteral`: a weighted cluster's `host_rewrite_literal`, which wins. */
+/** Compiles a RouteAction without its cluster. `hostLiteral`: a weighted cluster's `host_rewrite_literal`. */
 export function compileForwardAction(
   config: RouteActionConfig,
   match: RouteMatch,
@@ -145,9 +147,9 @@ export function compileForwardAction(
   { hostLiteral }: { readonly hostLiteral: string | undefined },
 ): ForwardAction {
   const pathRewrite = compilePathRewrite(config, match, path, cx);
-  const host = hostRewrite(config, path, cx, hostLiteral);
-  const quietly = (hostLiteral ?? "") !== "";
-  return new ForwardAction(new Forwarding(config, pathRewrite, host, policies, quietly), undefined);
+  const host = hostRewrite(config, path, cx);
+  const literal = wireText(hostLiteral ?? "", `${path}.host_rewrite_literal`);
+  return new ForwardAction(new Forwarding(config, pathRewrite, host, policies, literal), undefined);
 }
 
 /** Returns the new host; undefined or "": the host stays. */
@@ -157,7 +159,6 @@ function hostRewrite(
   config: RouteActionConfig,
   path: string,
   cx: SetupContext,
-  hostLiteral: string | undefined,
 ): HostRewrite | undefined {
   const forms = (
     ["host_rewrite_literal", "host_rewrite_header", "host_rewrite_path_regex"] as const
@@ -165,10 +166,7 @@ function hostRewrite(
   if (forms.length + (config.auto_host_rewrite ? 1 : 0) > 1) {
     throw new ConfigError(path, `give one of ${[...forms, "auto_host_rewrite"].join(" and ")}`);
   }
-  const literal = wireText(
-    hostLiteral ?? config.host_rewrite_literal ?? "",
-    `${path}.host_rewrite_literal`,
-  );
+  const literal = wireText(config.host_rewrite_literal ?? "", `${path}.host_rewrite_literal`);
   if (literal !== "") return () => literal;
   if (config.host_rewrite_header !== undefined && config.host_rewrite_header !== "") {
     const name: HeaderName = nameOf(config.host_rewrite_header, `${path}.host_rewrite_header`);

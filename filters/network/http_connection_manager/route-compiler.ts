@@ -343,7 +343,7 @@ export class RouteCompiler {
         const hashed = requestHash(hash, { stream: subject }, noCookie);
         if (hashed !== undefined) return Number(hashed % BigInt(sum));
       }
-      return ((name && wholeNumber(subject.request.get(name))) ?? subject.random) % sum;
+      return (name && remainder(subject.request.get(name), sum)) ?? subject.random % sum;
     };
     if (prefix === "") {
       const weights = config.clusters.map(({ weight }) => weight);
@@ -509,7 +509,11 @@ function pick(weights: readonly number[], left: number): number {
   return weights.length - 1;
 }
 
-/** Undefined: the header is absent, or not a number. */
-function wholeNumber(text: string | undefined): number | undefined {
-  return text !== undefined && /^[0-9]{1,15}$/.test(text) ? Number(text) : undefined;
+const UINT64_MAX = 0xffff_ffff_ffff_ffffn;
+
+/** What is left of a header's number; undefined: the header is absent, or holds no number of 64 bits. */
+function remainder(text: string | undefined, sum: number): number | undefined {
+  if (text === undefined || !/^[0-9]{1,20}$/.test(text)) return undefined;
+  const value = BigInt(text);
+  return value > UINT64_MAX ? undefined : Number(value % BigInt(sum));
 }

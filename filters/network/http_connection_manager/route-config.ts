@@ -19,6 +19,7 @@ import {
   Type,
   TypedExtension,
   UInt32,
+  UriTemplateMatch,
 } from "@tsproxy/sdk";
 import { BodyFormatConfig } from "./body-format.ts";
 import {
@@ -35,13 +36,7 @@ const RouteMatch = Type.Object({
   safe_regex: Type.Optional(SafeRegex),
   path_separated_prefix: Type.Optional(Type.String({ pattern: "^/[^?#]*[^?#/]$" })),
   connect_matcher: Type.Optional(Type.Object({})),
-  path_match_policy: Type.Optional(
-    TypedExtension({
-      "envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig": Type.Object({
-        path_template: Type.String({ minLength: 1, maxLength: 256 }),
-      }),
-    }),
-  ),
+  path_match_policy: Type.Optional(UriTemplateMatch),
   case_sensitive: Type.Boolean({ default: true }),
   headers: Type.Array(HeaderMatcher, { default: [] }),
   query_parameters: Type.Array(QueryParameterMatcher, { default: [] }),

@@ -214,6 +214,9 @@ describe("weighted clusters", () => {
     p.start({ route_config: oneHost(weighted({ header_name: "x-random" })) });
     for (const n of [0, 1, 2, 3, 5]) p.connect().get("/", `x-random: ${n}`);
     expect([p.up.exchanges.length, other.exchanges.length]).toEqual([2, 3]);
+    // The greatest number of 64 bits is odd, which a double does not know of it.
+    p.connect().get("/", "x-random: 18446744073709551615");
+    expect([p.up.exchanges.length, other.exchanges.length]).toEqual([2, 4]);
   });
 
   it("are chosen by the route's hash policy", () => {

@@ -14,9 +14,9 @@ import {
   RuntimeFraction,
   requestCookie,
   type SetupContext,
+  UriTemplate,
 } from "@tsproxy/sdk";
 import type { RouteMatch as RouteMatchConfig } from "./route-config.ts";
-import { UriTemplate } from "./uri-template.ts";
 
 const QUESTION = 63;
 const SLASH = 47;

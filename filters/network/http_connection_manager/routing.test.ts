@@ -253,6 +253,16 @@ describe("forwarding", () => {
     expect(p.up.last.header("x-which")).toBeUndefined();
   });
 
+  it("rewrites the host for a weighted cluster first, and then for the route", () => {
+    const p = proxy();
+    const clusters = [{ name: "up", weight: 1, host_rewrite_literal: "cluster.test" }];
+    const route = { weighted_clusters: { clusters }, host_rewrite_literal: "route.test" };
+    p.start({ route_config: oneHost({ match: { prefix: "/" }, route }) });
+    p.connect().get("/");
+    expect(p.up.last.header("host")).toBe("route.test");
+    expect(p.up.last.header("x-envoy-original-host")).toBe("cluster.test");
+  });
+
   it("takes the cluster from a header, and answers as told when there is none", () => {
     const p = proxy();
     p.start({

@@ -731,12 +731,13 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     this.#timers.cancel();
     this.#endPass();
     this.#beginPass();
-    // As in Envoy, the body counts once more.
-    info.bytesReceived += body.length;
     if (this.#runtime.logsEarly) this.#beginLogs();
     if (!this.#createFilters()) return true;
     this.#request.head(this.headers, body.length === 0);
-    if (body.length > 0 && !this.ended) this.#request.body(body, 0, body.length, true);
+    if (body.length === 0 || this.ended) return true;
+    // As in Envoy, a body that is needed once more counts once more.
+    info.bytesReceived += body.length;
+    this.#request.body(body, 0, body.length, true);
     return true;
   }
 

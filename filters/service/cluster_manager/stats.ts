@@ -135,7 +135,6 @@ const UNMOVED_COUNTERS = [
   "retry_or_shadow_abandoned",
   "upstream_internal_redirect_failed_total",
   "upstream_internal_redirect_succeeded_total",
-  "upstream_queue_overloaded",
   "upstream_rq_0rtt",
   "upstream_rq_maintenance_mode",
   "upstream_rq_max_duration_reached",
@@ -154,6 +153,7 @@ const UNMOVED_GAUGES = [
   "max_host_weight",
   "upstream_cx_rx_bytes_buffered",
   "upstream_cx_tx_bytes_buffered",
+  "upstream_queue_overloaded",
   "version",
   "warming_state",
 ] as const;

@@ -1,4 +1,15 @@
-import { ConfigError, type Regex, type SetupContext, wireText } from "@tsproxy/sdk";
+import { ConfigError, type Regex, type SetupContext } from "./extension.ts";
+import { type Static, Type, TypedExtension } from "./schema.ts";
+import { wireText } from "./wire-text.ts";
+
+/** Where a config names a template by its extension, `envoy.path.match.uri_template.uri_template_matcher`. */
+export const UriTemplateMatch = TypedExtension({
+  "envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig": Type.Object({
+    path_template: Type.String({ minLength: 1, maxLength: 256 }),
+  }),
+});
+
+export type UriTemplateMatch = Static<typeof UriTemplateMatch>;
 
 /** Characters of a path segment (RFC 3986 §3.3), except `*`. */
 const SEGMENT = "a-zA-Z0-9\\-._~%!$&'()+,;:@=";
