@@ -182,7 +182,7 @@ describe("bodies", () => {
     await s.settled();
     expect(s.upstream.chunks).toEqual(["AB", "CDE"]);
     s.responseHeaders(200);
-    expect(s.downstream.header("x-sizes")).toBe("2,3,header map can no longer be modified");
+    expect(s.downstream.header("x-sizes")).toBe("2,3,0,header map can no longer be modified");
   });
 
   it("may have trailers", async () => {

@@ -15,9 +15,10 @@ import {
   type SetupContext,
   type StreamPart,
 } from "@tsproxy/sdk";
+import { StatsData } from "@tsproxy/sdk/lua";
 import { Config, RouteConfig } from "./config.ts";
 import { Run, type RunOwner } from "./run.ts";
-import { Script } from "./script.ts";
+import { Script, type Settings } from "./script.ts";
 
 /** A route's config: which script replaces the default one, and what scripts read with `filterContext()`. */
 interface RouteSetup {
@@ -49,12 +50,19 @@ class LuaFilter implements RunOwner {
   readonly onResponseTrailers: HttpFilter["onResponseTrailers"] | undefined;
   readonly onEnd: HttpFilter["onEnd"] | undefined;
   readonly script: Script;
+  readonly settings: Settings;
   readonly stream: HttpStream;
   readonly filterContext: unknown;
   #request: Run | undefined = undefined;
   #response: Run | undefined = undefined;
 
-  constructor(hooks: Hooks, script: Script, stream: HttpStream, filterContext: unknown) {
+  constructor(
+    hooks: Hooks,
+    script: Script,
+    settings: Settings,
+    stream: HttpStream,
+    filterContext: unknown,
+  ) {
     this.onRequestHeaders = hooks.onRequestHeaders;
     this.onRequestBody = hooks.onRequestBody;
     this.onRequestTrailers = hooks.onRequestTrailers;
@@ -63,6 +71,7 @@ class LuaFilter implements RunOwner {
     this.onResponseTrailers = hooks.onResponseTrailers;
     this.onEnd = hooks.onEnd;
     this.script = script;
+    this.settings = settings;
     this.stream = stream;
     this.filterContext = filterContext;
   }
@@ -112,7 +121,7 @@ const WAITS = [
 type Make = (stream: HttpStream, filterContext: unknown) => HttpFilter;
 
 /** Returns how to make the filter of a stream for this script. */
-function makerOf(script: Script): Make {
+function makerOf(script: Script, settings: Settings): Make {
   const { prototype } = LuaFilter;
   const hooks: Hooks = {};
   const bodies = script.uses("body", "bodyChunks", "trailers");
@@ -129,7 +138,7 @@ function makerOf(script: Script): Make {
   }
   if (script.uses(...WAITS)) hooks.onEnd = prototype.end;
   return (stream, filterContext) =>
-    new LuaFilter(hooks, script, stream, filterContext) as HttpFilter;
+    new LuaFilter(hooks, script, settings, stream, filterContext) as HttpFilter;
 }
 
 const NO_FILTER: HttpFilter = {};
@@ -147,23 +156,23 @@ export default defineHttpFilter({
   setupRoute: ({ disabled, name, source_code, filter_context }, cx): RouteSetup => ({
     disabled,
     name,
-    script: source_code && makeScript(source_code, cx, { prefix: "", clearsRoute: true }),
+    script: source_code && new Script(source_code, cx),
     filterContext: filter_context,
   }),
   setup(config, cx) {
-    const { inline_code, default_source_code, source_codes, stat_prefix } = config;
+    const { inline_code, default_source_code, source_codes } = config;
     if (inline_code !== undefined && default_source_code !== undefined)
       throw new ConfigError("", "give one of inline_code and default_source_code");
-    const options = { prefix: stat_prefix, clearsRoute: config.clear_route_cache };
+    const settings = settingsOf(config, cx);
     const makes = new WeakMap<Script, Make>();
     const makeOf = (script: Script): Make => {
       let make = makes.get(script);
-      if (make === undefined) makes.set(script, (make = makerOf(script)));
+      if (make === undefined) makes.set(script, (make = makerOf(script, settings)));
       return make;
     };
     const scripts: Script[] = [];
     const load = (source: LuaSource): Make => {
-      const script = makeScript(source, cx, options);
+      const script = new Script(source, cx);
       scripts.push(script);
       return makeOf(script);
     };
@@ -190,6 +199,7 @@ export default defineHttpFilter({
 /** Which parts of a stream a script reads with which methods. */
 const PARTS: readonly (readonly [method: string, parts: readonly StreamPart[]])[] = [
   ["streamInfo", ["info", "route", "metadata", "filterState", "downstreamConnection"]],
+  ["bodyChunks", ["info"]],
   ["metadata", ["route"]],
   ["route", ["route"]],
   ["virtualHost", ["route"]],
@@ -204,14 +214,13 @@ function partsOf(scripts: readonly Script[]): readonly StreamPart[] {
   return [...new Set(used.flatMap(([, parts]) => parts))];
 }
 
-function makeScript(
-  source: LuaSource,
-  cx: SetupContext,
-  options: { readonly prefix: string; readonly clearsRoute: boolean },
-): Script {
-  const { prefix, clearsRoute } = options;
-  const statPrefix = `${cx.statPrefix ?? ""}lua.${prefix === "" ? "" : `${prefix}.`}`;
-  const stats = cx.stats.scope(statPrefix);
-  const counts = { errors: stats.counter("errors"), executions: stats.counter("executions") };
-  return new Script(source, cx, { counts, statPrefix, clearsRoute });
+function settingsOf({ stat_prefix, clear_route_cache }: Config, cx: SetupContext): Settings {
+  const prefix = `${cx.statPrefix ?? ""}lua.${stat_prefix === "" ? "" : `${stat_prefix}.`}`;
+  const stats = cx.stats.scope(prefix);
+  return {
+    executions: stats.counter("executions"),
+    errors: stats.counter("errors"),
+    stats: new StatsData(cx.log, stats),
+    clearsRoute: clear_route_cache,
+  };
 }

@@ -84,7 +84,7 @@ export function handleKind(cx: SetupContext, log: Log): LuaTable {
       stream.clearRoute();
       return NONE;
     },
-    stats: (run) => run.script.stats,
+    stats: (run) => run.owner.settings.stats,
     importPublicKey: (run, args) => {
       const text = textArgument(args, 1, "importPublicKey");
       const size = integerArgument(args, 2, "importPublicKey");

@@ -30,7 +30,7 @@ import {
 } from "@tsproxy/sdk/lua";
 import { HeadersData } from "./headers.ts";
 import type { InfoKinds } from "./info.ts";
-import type { Script } from "./script.ts";
+import type { Script, Settings } from "./script.ts";
 
 /** Thrown by `respond()` to end the script. */
 export class Answered extends Stopped {
@@ -86,6 +86,7 @@ const CONTENT_LENGTH = headerName("content-length");
 /** What the two runs of a stream have in common. */
 export interface RunOwner {
   readonly script: Script;
+  readonly settings: Settings;
   readonly stream: HttpStream;
   /** `filter_context` of the route's config. */
   readonly filterContext: unknown;
@@ -121,6 +122,9 @@ export class Run extends Userdata {
   #added: Chunk | undefined = undefined;
   #bodySeen = false;
   #wholeBody = false;
+  /** As in Envoy, HTTP/1 brings the end of a body apart from its last bytes, so there is an empty chunk to come. */
+  #endsApart = false;
+  #end: Chunk | undefined = undefined;
   /** Whether the head went on with a content-length, behind a first chunk of unchanged length; undefined: no chunk has come. */
   #lengthIsSent: boolean | undefined = undefined;
   #ended: boolean;
@@ -151,7 +155,7 @@ export class Run extends Userdata {
 
   begin(start: LuaFunction): EndResult {
     const { script } = this;
-    script.executions.inc();
+    this.owner.settings.executions.inc();
     script.state.enter();
     try {
       const result = start(this);
@@ -194,28 +198,44 @@ export class Run extends Userdata {
       this.#resume(data);
     } else if (waiting === CHUNK) {
       data = this.#wrapPart(chunk);
+      this.#endsApart = endStream && chunk.length > 0 && this.#isHttp1;
+      this.#ended = endStream && !this.#endsApart;
       this.#resume(data);
     }
-    return this.#onMore(data, endStream);
+    return this.#onMore(chunk, data, endStream);
   }
 
-  #onMore(data: BufferData | undefined, endStream: boolean): HookResult {
+  #onMore(chunk: Chunk, data: BufferData | undefined, endStream: boolean): HookResult {
     if (this.answer !== undefined) return this.answer;
+    if (this.#endsApart && !(this.#waiting instanceof PromiseWait)) {
+      this.#endsApart = false;
+      this.#ended = true;
+      this.#end = new Chunk(NO_BYTES, 0, 0);
+      if (this.#waiting === CHUNK) this.#resume(this.#wrapPart(this.#end));
+    }
     if (endStream && this.#waiting === CHUNK) this.#resume(undefined);
     if (endStream && this.#waiting === TRAILERS) this.#resume(undefined);
     const waiting = this.#waiting;
     if (waiting instanceof PromiseWait)
-      return this.#settled(waiting, () => this.#onMore(data, endStream));
+      return this.#settled(waiting, () => this.#onMore(chunk, data, endStream));
     data?.release();
+    if (this.#end !== undefined && this.#end.length > 0) chunk.replace(joined(chunk, this.#end));
+    this.#end = undefined;
     if (endStream || !this.#wholeBody || !this.#holdsTrailers) this.#letGo();
     return this.answer;
+  }
+
+  get #isHttp1(): boolean {
+    const { protocol, upstreamProtocol } = this.stream.info;
+    return (this.isResponse ? upstreamProtocol : protocol)?.startsWith("HTTP/1") === true;
   }
 
   /** Marks the head as forwarded; if the script has edited a request's head, its route is chosen anew. */
   #letGo(): void {
     if (this.headersGone) return;
     this.headersGone = true;
-    if (!this.isResponse && this.headersEdited && this.script.clearsRoute) this.stream.clearRoute();
+    if (!this.isResponse && this.headersEdited && this.owner.settings.clearsRoute)
+      this.stream.clearRoute();
   }
 
   onTrailers(trailers: HeaderMap): HookResult {
@@ -291,7 +311,11 @@ export class Run extends Userdata {
   }
 
   #fail(error: unknown): void {
-    if (!(error instanceof Answered)) this.script.failed(error);
+    // The stream goes on as the script has left it.
+    if (!(error instanceof Answered)) {
+      this.owner.settings.errors.inc();
+      this.script.tell(error);
+    }
     this.#over();
   }
 
@@ -403,4 +427,10 @@ export class Run extends Userdata {
     return this.#ended ? NONE : waitOn(TRAILERS);
   }
 }
-export type Outcome = Verdict;
+
+function joined(first: Chunk, second: Chunk): Uint8Array {
+  const all = new Uint8Array(first.length + second.length);
+  all.set(first.copy());
+  all.set(second.copy(), first.length);
+  return all;
+}

@@ -6,7 +6,7 @@ import {
   LuaState,
   LuaTable,
   loggedText,
-  StatsData,
+  type StatsData,
   Stopped,
   thrownValue,
 } from "@tsproxy/sdk/lua";
@@ -16,16 +16,13 @@ import { headersKind } from "./headers.ts";
 import { type InfoKinds, infoKinds } from "./info.ts";
 import { toUtf8 } from "./values.ts";
 
-/** The counters that all scripts of one filter share. */
-export interface ScriptCounts {
-  readonly errors: Counter;
+/** What one filter's config says of the runs of any script, a route's own among them. */
+export interface Settings {
   readonly executions: Counter;
-}
-
-export interface ScriptOptions {
-  readonly counts: ScriptCounts;
-  readonly statPrefix: string;
-  /** Whether the route is chosen anew after the script has edited the request headers. */
+  readonly errors: Counter;
+  /** `handle:stats()`. */
+  readonly stats: StatsData;
+  /** Whether the route is chosen anew after a script has edited the request headers. */
   readonly clearsRoute: boolean;
 }
 
@@ -34,20 +31,12 @@ export class Script {
   readonly state: LuaState;
   readonly onRequest: LuaFunction | undefined;
   readonly onResponse: LuaFunction | undefined;
-  readonly clearsRoute: boolean;
-  readonly executions: Counter;
-  readonly stats: StatsData;
   readonly kinds: InfoKinds;
   readonly tables: Readonly<Record<"handle" | "headers" | "body" | "key", LuaTable>>;
-  readonly #errors: Counter;
   readonly #cx: SetupContext;
 
-  constructor(source: LuaSource, cx: SetupContext, options: ScriptOptions) {
-    const { counts, statPrefix } = options;
-    this.clearsRoute = options.clearsRoute;
+  constructor(source: LuaSource, cx: SetupContext) {
     this.#cx = cx;
-    this.#errors = counts.errors;
-    this.executions = counts.executions;
     const { log } = cx;
     this.state = new LuaState({
       print: (text) => log.info(loggedText(text)),
@@ -58,7 +47,6 @@ export class Script {
     });
     const { configName = NAME } = cx;
     this.kinds = infoKinds(log, configName);
-    this.stats = new StatsData(log, cx.stats.scope(statPrefix));
     this.tables = {
       handle: handleKind(cx, log),
       headers: headersKind(log),
@@ -92,9 +80,8 @@ export class Script {
     return names.some((name) => this.state.names.has(name));
   }
 
-  /** Counts and logs the error of a failed run. The stream goes on as the script has left it. */
-  failed(error: unknown): void {
-    this.#errors.inc();
+  /** Logs the error of a failed run. */
+  tell(error: unknown): void {
     this.#cx.log.error(`script log: ${messageOf(error)}`);
   }
 }
