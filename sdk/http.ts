@@ -15,6 +15,8 @@ export interface Reply {
   readonly headers: readonly (readonly [string, string])[];
   /** True: the route's header rules do not edit it. */
   readonly unedited?: boolean;
+  /** True: a sandboxed filter has answered a request's head at once, before any of the body that was to come behind it. */
+  readonly early?: boolean;
   /** Response flags, Envoy's short names (`RL`). */
   readonly flags: readonly string[];
   /** %RESPONSE_CODE_DETAILS% */
@@ -50,6 +52,7 @@ const NO_HEADERS: Reply["headers"] = [];
 export interface Hold {
   readonly type: "hold";
   readonly body: "buffer" | "stream";
+  /** 0: as much as the stream buffers, which is its listener's `per_connection_buffer_limit_bytes`, at most 8 MiB. */
   readonly max: number;
   /** The chunk that ends the body does not count towards `max`. */
   readonly exceptLast: boolean;

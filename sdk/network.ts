@@ -134,6 +134,7 @@ export interface DownstreamConnection extends Connection {
     readonly drainType?: "DEFAULT" | "MODIFY_ONLY";
     /** `{ filter_metadata: { … } }` */
     readonly metadata?: unknown;
+    readonly perConnectionBufferLimitBytes?: number;
   };
   /** When it was accepted, epoch milliseconds. */
   readonly startTime: number;

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { ResponseHeaders } from "./headers.ts";
-import { type PromptAnswer, reply, type Verdict } from "./http.ts";
+import type { PromptAnswer, Verdict } from "./http.ts";
 import { Walk } from "./walk.ts";
 
 /** An answer that the test gives: before the event ends, or after it has said that it will be late. */
@@ -26,7 +26,7 @@ function answered() {
   const bodies: { memory: Uint8Array; text: string }[] = [];
   const walk = new Walk(
     {
-      onReply: (_reply, _response, early) => told.push(early ? "early reply" : "reply"),
+      onReply: () => told.push("reply"),
       onFilterError: (error) => told.push(String(error)),
       onTooLarge: () => told.push("too large"),
       onPromptEnd: () => told.push("prompt end"),
@@ -51,16 +51,6 @@ describe("an answer that may come before the event ends", () => {
     answer.settle(undefined);
     expect(told).toEqual(["head", "prompt end"]);
     expect(bodies).toEqual([{ memory: event, text: "hello" }]);
-  });
-
-  it("that is a reply is early, for the body has not been looked at", () => {
-    const early = answered();
-    early.answer.settle(reply(403));
-    expect(early.told[0]).toBe("early reply");
-    const late = answered();
-    late.answer.late();
-    late.answer.settle(reply(403));
-    expect(late.told).toContain("reply");
   });
 
   it("keeps what came in pieces in order", () => {

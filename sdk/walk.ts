@@ -37,8 +37,7 @@ const KEPT_FOR_NEXT = 16 * 1024;
 
 /** What a walk is part of: a stream of the connection manager, or an attempt of the router with upstream filters. */
 export interface WalkOwner {
-  /** `early`: a filter has answered a head behind which a body was to come, in the event that brought the head. */
-  onReply(reply: Reply, response: boolean, early: boolean): void;
+  onReply(reply: Reply, response: boolean): void;
   onFilterError(error: unknown, filter: number, response: boolean): void;
   /** There is more body than may be held. */
   onTooLarge(response: boolean): void;
@@ -47,6 +46,8 @@ export interface WalkOwner {
    * keeps in the event's bytes has to be copied now. Absent: it keeps nothing there.
    */
   onPromptEnd?(response: boolean): void;
+  /** What a hold with `max: 0` may gather. Default: 1 MiB. */
+  readonly bodyLimit?: number;
   /** A filter waits for its promise (true), so the source has to pause; or it has decided (false). */
   onWaiting(waiting: boolean, response: boolean): void;
   /** The end of the chain in the response direction. */
@@ -334,7 +335,8 @@ export class Walk {
     const chunk = this.#chunk;
     this.#heldSize += chunk.length;
     const counted = this.#hold!.exceptLast && this.#chunkEnd ? 0 : this.#heldSize;
-    if (counted > this.#hold!.max) {
+    const max = this.#hold!.max === 0 ? (this.#owner.bodyLimit ?? KEPT_LIMIT) : this.#hold!.max;
+    if (counted > max) {
       this.#owner.onTooLarge(this.#response);
       return false;
     }
@@ -447,7 +449,7 @@ export class Walk {
   #take(result: Exclude<EndResult, undefined>, onHead: boolean): void {
     if (result !== null && typeof (result as PromiseLike<Verdict>).then === "function") {
       this.#wait(result as PromiseLike<Verdict | LastChunk>, onHead);
-    } else this.#decide(result as Reply | Hold | Done | LastChunk, onHead, true);
+    } else this.#decide(result as Reply | Hold | Done | LastChunk, onHead);
   }
 
   #wait(promise: PromiseLike<Verdict | LastChunk>, onHead: boolean): void {
@@ -472,7 +474,7 @@ export class Walk {
     this.waiting = false;
     this.#prompt = false;
     this.#askedAt = at;
-    if (verdict !== undefined) this.#decide(verdict, onHead, wasPrompt);
+    if (verdict !== undefined) this.#decide(verdict, onHead);
     // Settled within `then`: the loop that asked goes on by itself.
     if (this.#running) return;
     this.#run();
@@ -489,8 +491,7 @@ export class Walk {
     this.#owner.onFilterError(error, this.#filterAt(at), this.#response);
   }
 
-  /** `prompt`: the event that the filter was asked about goes on. */
-  #decide(verdict: Reply | Hold | Done | LastChunk, onHead: boolean, prompt: boolean): void {
+  #decide(verdict: Reply | Hold | Done | LastChunk, onHead: boolean): void {
     switch (verdict.type) {
       case "last_chunk":
         // Of a head it is the body, which follows it, if there is no other.
@@ -499,7 +500,7 @@ export class Walk {
         this.#endWith(this.#askedAt, verdict.bytes);
         break;
       case "reply":
-        this.#owner.onReply(verdict, this.#response, prompt && onHead && !this.#headEnd);
+        this.#owner.onReply(verdict, this.#response);
         break;
       case "hold":
         // Without a body there is nothing to wait for.

@@ -405,11 +405,11 @@ function setMethod(map: RequestHeaders, memory: Uint8Array, at: number, end: num
   return true;
 }
 
-// 1xx, 204 and 304 have no body (RFC 9112 §6.3): a change to or from them is for responses without one, `length` 0.
+// 204 and 304 have no body (RFC 9112 §6.3), so one that a response has is dropped; they become another status only if `length` is 0.
 function setStatus(map: ResponseHeaders, status: number, length: number): boolean {
   const bodiless = (s: number): boolean => s < 200 || s === 204 || s === 304;
   if (status < 200 || status > 599) return false;
-  if (bodiless(status) !== bodiless(map.status)) {
+  if (bodiless(map.status) && !bodiless(status)) {
     if (length !== 0) return false;
     // That of a 304 tells the length of another response.
     map.remove(CONTENT_LENGTH);

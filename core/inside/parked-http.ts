@@ -528,7 +528,10 @@ class ParkedHttpFilter implements Parked {
       const body = text.includes("\ufffd") ? bytes.slice() : text;
       const answer = readReply(value, body, words, memory, from, bodyAt);
       if (answer === undefined) return "a reply that HTTP cannot carry";
-      return (flags & VERDICT_FLAG.UNEDITED) === 0 ? answer : { ...answer, unedited: true };
+      const unedited = (flags & VERDICT_FLAG.UNEDITED) !== 0;
+      const early = (flags & VERDICT_FLAG.EARLY) !== 0;
+      if (!unedited && !early) return answer;
+      return { ...answer, ...(unedited && { unedited }), ...(early && { early }) };
     }
     const isBody = lane.chunk !== undefined;
     // A body hook may edit its head only while the head is held; otherwise the head has gone on.

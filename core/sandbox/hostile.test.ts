@@ -117,23 +117,20 @@ describe("edits", () => {
     expect([e.reply?.status, worker.malformations.length]).toEqual([500, 1]);
   });
 
-  it.each(["101", "204", "304", "99", "600", "-1"])(
-    "cannot make a response's status %s",
-    async (status) => {
-      const sandbox = await worker.sandbox(
-        attacker(
-          `const w = words[(BOX.RECORDS >> 2) + (count - 1) * 4] >> 2; edits(words, bytes, words[w + 1], { status: (words[w] & 255) === 5 ? ${status} : 0 })`,
-        ),
-        [{}],
-        { image: IMAGE },
-      );
-      const e = new Exchange(worker, [stubs(worker, sandbox)], HEAD);
-      await e.requestHeaders().settled();
-      const response = e.responseHeaders(200, "server: up\r\n", false);
-      await e.settled();
-      expect([response.status, e.reply?.status]).toEqual([200, 500]);
-    },
-  );
+  it.each(["101", "99", "600", "-1"])("cannot make a response's status %s", async (status) => {
+    const sandbox = await worker.sandbox(
+      attacker(
+        `const w = words[(BOX.RECORDS >> 2) + (count - 1) * 4] >> 2; edits(words, bytes, words[w + 1], { status: (words[w] & 255) === 5 ? ${status} : 0 })`,
+      ),
+      [{}],
+      { image: IMAGE },
+    );
+    const e = new Exchange(worker, [stubs(worker, sandbox)], HEAD);
+    await e.requestHeaders().settled();
+    const response = e.responseHeaders(200, "server: up\r\n");
+    await e.settled();
+    expect([response.status, e.reply?.status]).toEqual([200, 500]);
+  });
 });
 
 describe("answers", () => {

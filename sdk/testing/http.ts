@@ -30,6 +30,9 @@ export interface TestStreamOptions {
   readonly downstreamConnection?: DownstreamFacts;
 }
 
+/** What a hold with `max: 0` gathers here. */
+const BODY_LIMIT = 1024 * 1024;
+
 /**
  * One stream through one HTTP filter, with neither proxy nor socket: holds, replies, promises and `done` count as they do in a
  * chain. Hooks that return at once have run when the call returns; a promise is waited for with `settled`.
@@ -301,7 +304,7 @@ class Lane {
       const ends = event.endStream && event.trailers === undefined;
       this.#heldBody += text;
       const isFree = ends && this.#hold.exceptLast;
-      if (!isFree && this.#heldBody.length > this.#hold.max) {
+      if (!isFree && this.#heldBody.length > (this.#hold.max === 0 ? BODY_LIMIT : this.#hold.max)) {
         this.#stream.onTooLarge(this.#response);
         return;
       }

@@ -296,6 +296,8 @@ export const VERDICT_FLAG = {
   TRAILERS: 256,
   /** From a trailers hook: behind the trailers' edits follow edits of the head, which is still held. */
   HEAD_EDITS: 512,
+  /** `early` of a reply. */
+  EARLY: 1024,
 } as const;
 
 /**

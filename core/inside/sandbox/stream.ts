@@ -158,6 +158,7 @@ export class StreamTable {
       switch (kind) {
         case KIND.REQUEST_HEADERS:
           result = filter.onRequestHeaders?.(state.request!.head.map, endStream);
+          if (result !== undefined && !endStream) result = early(result);
           break;
         case KIND.RESPONSE_HEADERS:
           state.beginResponse();
@@ -231,6 +232,7 @@ export class StreamTable {
       state.clearRoute ||= next.clearRoute;
       next.clearRoute = false;
     }
+    if (isRequest && result !== undefined && !endStream) result = early(result);
     const isStopped = failure !== undefined || result !== undefined;
     const call = { kind, chunk: undefined, memory: NO_BYTES, at: 0, end: 0 };
     this.#answer(state, call, undefined, passed | (isStopped ? STOPPED : 0));
@@ -343,6 +345,7 @@ export class StreamTable {
           value = verdict.status;
           reply = verdict;
           if (verdict.unedited === true) flags |= VERDICT_FLAG.UNEDITED;
+          if (verdict.early === true) flags |= VERDICT_FLAG.EARLY;
           break;
         case "hold":
           type = verdict.body === "stream" ? VERDICT_TYPE.HOLD_STREAM : VERDICT_TYPE.HOLD_BUFFER;
@@ -490,4 +493,11 @@ function joined(
   }
   whole.set(bytes.subarray(at, end), to);
   return whole;
+}
+
+/** A reply that a hook has given at once, for a head that a body was to follow, says so. */
+function early(result: unknown): unknown {
+  return (result as Partial<Reply>).type === "reply"
+    ? { ...(result as Reply), early: true }
+    : result;
 }

@@ -226,6 +226,8 @@ export class Http2Server implements ServerCodec, Side {
 class ServerStream extends Stream implements ResponseEncoder {
   decoder!: RequestDecoder;
   isHead = false;
+  /** The response has no body, by its request or by its status. */
+  #isBodiless = false;
   /** Protocol that an extended CONNECT asks for, or "". */
   upgrade = "";
 
@@ -255,6 +257,7 @@ class ServerStream extends Stream implements ResponseEncoder {
       skip |= LENGTH_BIT;
     }
     if (status < 200 || status > 999) status = 500;
+    this.#isBodiless = this.isHead || status === 204 || status === 304;
     if (status === 204) skip |= LENGTH_BIT;
     else if (endStream && !this.isHead && status !== 304 && headers.has(CONTENT_LENGTH)) {
       // RFC 9113 §8.1.1: a content-length without a body would make the response malformed.
@@ -274,7 +277,7 @@ class ServerStream extends Stream implements ResponseEncoder {
   }
 
   override encodeBody(memory: Uint8Array, at: number, end: number, endStream: boolean): void {
-    super.encodeBody(memory, this.isHead ? end : at, end, endStream);
+    super.encodeBody(memory, this.#isBodiless ? end : at, end, endStream);
   }
 
   reset(): void {

@@ -239,15 +239,13 @@ function setPseudo(map: HeaderMap, name: string, value: string): void {
   throw libraryError(`unknown header '${name}'`);
 }
 
-/** `isEmpty`: the response has no body. Otherwise it cannot become one that has none by its status, nor the other way round. */
+/** `isEmpty`: the response has no body. Otherwise a status without a body cannot become one with. */
 function setStatus(map: ResponseHeaders, value: string, isEmpty: boolean): void {
   const status = Number(value);
   const isBodiless = (s: number): boolean => s === 204 || s === 304;
   if (!/^[2-5]\d\d$/.test(value)) throw libraryError(`invalid :status '${value}'`);
-  if (isBodiless(status) !== isBodiless(map.status) && !isEmpty)
-    throw libraryError(
-      `:status cannot change from ${map.status} to ${value}: one of them has no body`,
-    );
+  if (isBodiless(map.status) && !isBodiless(status) && !isEmpty)
+    throw libraryError(`:status cannot change from ${map.status}, which has no body, to ${value}`);
   map.status = status;
 }
 

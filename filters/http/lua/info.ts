@@ -18,6 +18,7 @@ const PROXY_PROTOCOL = "envoy.filters.listener.proxy_protocol";
 /** What the userdata of this file need of the run that hands them to the script. */
 export interface Lender {
   readonly stream: HttpStream;
+  readonly isResponse: boolean;
   readonly kinds: InfoKinds;
   readonly scope: Scope;
   /** Returns the object kept under `key`; makes one if there is none or its scope is over. */
@@ -96,7 +97,9 @@ export function infoKinds(log: Log, configName: string): InfoKinds {
     info: kind(log, InfoData, {
       protocol: ({ stream }) => stream.info.protocol,
       routeName: ({ stream }) => toUtf8(stream.route?.name ?? stream.info.routeName),
-      virtualClusterName: ({ stream }) => toUtf8(stream.info.virtualCluster?.name ?? ""),
+      // Envoy's router sets it, which is behind this filter.
+      virtualClusterName: ({ lender, stream }) =>
+        lender.isResponse ? toUtf8(stream.info.virtualCluster?.name ?? "") : "",
       downstreamLocalAddress: ({ stream }) => formatAddress(stream.info.downstreamLocalAddress),
       downstreamDirectLocalAddress: ({ stream: { info } }) =>
         formatAddress(info.downstreamDirectLocalAddress ?? info.downstreamLocalAddress),

@@ -75,10 +75,10 @@ export function waitFor(
   return waitOn(new PromiseWait(promise, isQuiet));
 }
 
-/** Most bytes of a body that `body()` waits for or `setBytes()` sets: as many as Envoy buffers by default. */
-const BODY_MAX = 1024 * 1024;
+/** Most bytes that `setBytes()` sets. */
+const SET_MAX = 8 * 1024 * 1024;
 function checkSize(size: number): void {
-  if (size > BODY_MAX) throw libraryError(`setBytes() of more than ${BODY_MAX} bytes`);
+  if (size > SET_MAX) throw libraryError(`setBytes() of more than ${SET_MAX} bytes`);
 }
 const NO_BYTES = new Uint8Array(0);
 const CONTENT_LENGTH = headerName("content-length");
@@ -177,7 +177,7 @@ export class Run extends Userdata {
     if (waiting instanceof PromiseWait) return this.#settled(waiting, () => this.#onHead());
     if (waiting === BODY) {
       const trailers = this.#holdsTrailers;
-      return hold({ body: "buffer", max: BODY_MAX, trailers });
+      return hold({ body: "buffer", max: 0, trailers });
     }
     this.#letGo();
     // The head waits for the first chunk: if `setBytes()` gives that another length, core mends the content-length.
@@ -194,7 +194,8 @@ export class Run extends Userdata {
     let data: BufferData | undefined;
     if (waiting === BODY) {
       this.#wholeBody = true;
-      data = this.#body = this.#wrap(chunk);
+      // As in Envoy, there is no body where trailers follow the head.
+      if (chunk.length > 0 || endStream) data = this.#body = this.#wrap(chunk);
       this.#resume(data);
     } else if (waiting === CHUNK) {
       data = this.#wrapPart(chunk);
@@ -248,7 +249,7 @@ export class Run extends Userdata {
   #onTrailers(): HookResult {
     if (this.#waiting === CHUNK || this.#waiting === BODY) this.#resume(undefined);
     if (this.#waiting === TRAILERS && this.#trailers !== undefined) {
-      this.scope = new Scope();
+      if (this.scope.isOver) this.scope = new Scope();
       this.#resume(new HeadersData(this.#trailers, this));
     }
     const waiting = this.#waiting;
@@ -305,7 +306,11 @@ export class Run extends Userdata {
     if (step.done === true) this.#over();
     else if (step.value instanceof HostWait) {
       this.#waiting = step.value;
-      const isQuiet = step.value instanceof PromiseWait && step.value.isQuiet;
+      // In Envoy a whole body ends with the trailers, so these are there already.
+      const isQuiet =
+        step.value instanceof PromiseWait
+          ? step.value.isQuiet
+          : step.value === TRAILERS && this.#wholeBody;
       if (!isQuiet) this.scope.isOver = true;
     } else throw refused("script performed an unexpected yield");
   }

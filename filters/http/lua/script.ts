@@ -64,6 +64,7 @@ export class Script {
     } catch (error) {
       throw new ConfigError("", `script load error: ${messageOf(error)}`);
     }
+    countState(cx);
     this.onRequest = this.#function("envoy_on_request");
     this.onResponse = this.#function("envoy_on_response");
   }
@@ -84,6 +85,14 @@ export class Script {
   tell(error: unknown): void {
     this.#cx.log.error(`script log: ${messageOf(error)}`);
   }
+}
+
+/** Envoy's count of Lua states: of each script one in each worker, and one in the main thread. */
+function countState(cx: SetupContext): void {
+  const states = cx.worker === 0 ? 2 : 1;
+  const count = cx.stats.gauge("lua.lua_vm_count");
+  count.add(states);
+  cx.onDispose(() => count.add(-states));
 }
 
 function messageOf(error: unknown): string {

@@ -37,6 +37,9 @@ import { StreamFilters } from "./stream-filters.ts";
 import { Info } from "./stream-info.ts";
 import { StreamTimers, type TimersOwner } from "./stream-timers.ts";
 
+/** Envoy's default, and the most that a sandbox takes as one chunk. */
+const BODY_LIMIT = 1024 * 1024;
+const BODY_LIMIT_MAX = 8 * 1024 * 1024;
 const UPGRADE_REFUSED = reply(403, { details: "upgrade_failed" });
 const HEADERS_TIMEOUT = reply(408, {
   body: "request header timeout",
@@ -546,9 +549,9 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
 
   // ---- from the walks
 
-  onReply(reply: Reply, response: boolean, early: boolean): void {
+  onReply(reply: Reply, _response: boolean): void {
     // A sandboxed filter answers when the whole event has been read, Envoy before it reads the body: it closes an HTTP/1 connection then.
-    if (early && !response && this.info.protocol !== "HTTP/2") this.#requestComplete = false;
+    if (reply.early === true && this.info.protocol !== "HTTP/2") this.#requestComplete = false;
     this.sendReply(reply, false);
   }
 
@@ -571,6 +574,11 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     }
     if (response) this.#answer.begin([]);
     this.sendReply(response ? RESPONSE_TOO_LARGE : REQUEST_TOO_LARGE, false);
+  }
+
+  get bodyLimit(): number {
+    const { perConnectionBufferLimitBytes = BODY_LIMIT } = this.#connection.connection.listener;
+    return Math.min(perConnectionBufferLimitBytes, BODY_LIMIT_MAX);
   }
 
   onPromptEnd(response: boolean): void {
