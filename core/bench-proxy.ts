@@ -36,7 +36,7 @@ export class BenchProxy {
   static async start(options: BenchProxyOptions, { node, flags }: Runtime): Promise<BenchProxy> {
     const configFile = path.join(options.folder, `${options.name}.json`);
     await writeFile(configFile, configOf(options));
-    const main = fileURLToPath(ownModule("main"));
+    const main = fileURLToPath(ownModule("boot"));
     const child = fork(main, [JSON.stringify(runOptions(configFile, options))], {
       execPath: node,
       execArgv: [...flags],

@@ -1,4 +1,3 @@
-import { randomBytes, randomInt } from "node:crypto";
 import { hostname } from "node:os";
 import type { Flavor } from "./garbage.ts";
 import { WORD } from "./inside/ring.ts";
@@ -12,6 +11,7 @@ import {
 } from "./isolate.ts";
 import { textOf } from "./module-code.ts";
 import type { DrainOptions, ModuleSource, PreludeCode, Refusal, WorkerStart } from "./protocol.ts";
+import { randomBytes } from "./random.ts";
 
 /** `memoryLimit` of the builtin isolate. The shared memory of the ring and the stats counts against it. */
 const MEMORY_LIMIT_MB = 768;
@@ -104,7 +104,7 @@ export class Builtin {
         environment: process.env,
         fileFlushMs: options.fileFlushMs,
         statsFrom: options.statsFrom,
-        isolate: randomInt(2 ** 31),
+        isolate: randomBytes(4).readUInt32LE() >>> 1,
         seed: randomBytes(32).toString("latin1"),
       }),
     );

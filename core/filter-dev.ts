@@ -1,7 +1,6 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { fileURLToPath } from "node:url";
 import { Catalog } from "./catalog.ts";
 import { type ChainPorts, devConfig } from "./dev-chain.ts";
 import { type Echo, httpEcho, tcpEcho } from "./dev-echo.ts";
@@ -10,7 +9,6 @@ import { Replay } from "./dev-replay.ts";
 import { type Committed, type DevReport, devReport, type Refused } from "./dev-report.ts";
 import { freePort } from "./free-port.ts";
 import type { RunOptions, Runtime } from "./options.ts";
-import { ownModule } from "./own-files.ts";
 import { noFilters, refuse, shortPath } from "./problem.ts";
 import type { PackageInfo } from "./protocol.ts";
 import { Supervisor } from "./supervisor.ts";
@@ -69,7 +67,6 @@ class Dev {
 
   run({ node, flags }: Runtime): Promise<number> {
     const supervisor = new Supervisor({
-      main: fileURLToPath(ownModule("main")),
       args: (quarantined, standby) => [
         JSON.stringify({ ...this.#runOptions(), quarantined, standby } satisfies RunOptions),
       ],

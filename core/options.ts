@@ -1,3 +1,4 @@
+import type { ChildProcess } from "node:child_process";
 import type { Overlay } from "./config/overlay.ts";
 import type { DevEvent } from "./dev-events.ts";
 import type { LogOptions } from "./log-options.ts";
@@ -48,13 +49,35 @@ export interface RunOptions {
 export interface Runtime {
   readonly node: string;
   readonly flags: readonly string[];
+  /** A process of the proxy that waits to be told what to do (proxy-start.ts). */
+  readonly early?: ChildProcess;
 }
 
 /** A terminal's Ctrl-C reaches the proxy directly and again through the supervisor: within this time both are one signal. */
 export const SAME_SIGNAL_MS = 300;
 
+/** What this process of the proxy was asked for: its argument, or that of the first message if it was started early. */
+export async function ownOptions(): Promise<RunOptions> {
+  own ??= process.argv[2] === undefined ? toldOptions() : Promise.resolve(process.argv[2]);
+  return JSON.parse(await own) as RunOptions;
+}
+let own: Promise<string> | undefined;
+
+function toldOptions(): Promise<string> {
+  return new Promise((resolve) => {
+    const onEnd = () => process.exit(1);
+    process.once("disconnect", onEnd);
+    process.once("message", ({ args }: Extract<ToProxy, { type: "run" }>) => {
+      process.off("disconnect", onEnd);
+      resolve(args[0]!);
+    });
+  });
+}
+
 /** Supervisor -> proxy. */
 export type ToProxy =
+  /** To a process that was started without arguments: these are they. */
+  | { readonly type: "run"; readonly args: readonly string[] }
   /** A successor serves. Accept no more connections, and end with the last one, or after `ms`. */
   | { readonly type: "retire"; readonly ms: number }
   /** A standby is being started: keep the builds of dropped-in packages on disk, so that it need not build them again. */

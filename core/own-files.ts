@@ -2,6 +2,8 @@ import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { setFlagsFromString } from "node:v8";
+import { isMainThread } from "node:worker_threads";
 
 /** True in the npm package, where core is JavaScript (pack.ts). In a checkout Node runs the TypeScript itself. */
 export const isPacked = !import.meta.url.endsWith(".ts");
@@ -14,8 +16,19 @@ export function ownModule(name: string): URL {
   return new URL(`./${name}.${isPacked ? "js" : "ts"}`, import.meta.url);
 }
 
-/** Loads isolated-vm. The npm package brings its binaries, so that installing it takes no compiler and no install scripts. */
+/**
+ * Loads isolated-vm. When it is loaded for the first time it undoes the flag --max-semi-space-size for all isolates that are made
+ * from then on, threads included: so main sets the flag again. Main loads it before it tells threads to make isolates.
+ */
 export function isolatedVm(): unknown {
+  const ivm = loadIsolatedVm();
+  const flag = process.execArgv.find((arg) => arg.startsWith("--max-semi-space-size="));
+  if (isMainThread && flag !== undefined) setFlagsFromString(flag);
+  return ivm;
+}
+
+/** The npm package brings its binaries, so that installing it takes no compiler and no install scripts. */
+function loadIsolatedVm(): unknown {
   const require = createRequire(import.meta.url);
   if (!isPacked) return require("isolated-vm");
   const { platform, arch, versions } = process;

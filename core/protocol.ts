@@ -221,6 +221,8 @@ export interface ThreadConfig {
 
 /** Main -> thread. `prepare` is answered by `staged` and `prepared`, or by `refused`; traffic sees no change before `commit`. */
 export type ToWorker =
+  /** The first message. */
+  | { readonly type: "start"; readonly start: WorkerStart }
   | {
       readonly type: "prepare";
       readonly generation: number;
@@ -400,7 +402,7 @@ export interface PreludeCode {
   readonly sandbox: SharedCode;
 }
 
-/** `workerData` of a thread. */
+/** What a thread is, and the memory that it shares with others. */
 export interface WorkerStart {
   readonly role: "worker" | "control";
   readonly index: number;

@@ -1,20 +1,17 @@
-import { type ChildProcess, fork } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { createInterface } from "node:readline";
 import type { DevEvent } from "./dev-events.ts";
 import { HangWatch } from "./hang-watch.ts";
 import type { ToProxy, ToSupervisor } from "./options.ts";
-
-/**
- * Settings of glibc's malloc. By default it makes up to eight heaps per core for threads, mostly free memory (12 MiB with one
- * worker) since V8 allocates little there. And once a large block is freed, later ones of that size, such as rings, come from
- * these heaps too, which give nothing back (14 MiB).
- */
-const ALLOCATOR = { MALLOC_ARENA_MAX: "2", MALLOC_MMAP_THRESHOLD_: "262144" } as const;
+import { isRunning, startProcess } from "./proxy-start.ts";
 
 /** A Node program to run, and what to do with its output. */
 export interface ProxyProgram {
-  readonly main: string;
+  /** Undefined: the proxy. */
+  readonly main?: string | undefined;
   readonly args: readonly string[];
+  /** A process of that program that waits for its arguments. Absent, or if it has ended: another one is started. */
+  readonly early?: ChildProcess | undefined;
   readonly execPath?: string | undefined;
   readonly execArgv: readonly string[];
   /** Called with each line of its stderr. Undefined: it writes to ours. */
@@ -58,16 +55,18 @@ export class ProxyProcess {
   readonly #held = new Set<NodeJS.Signals>();
   #isReady = false;
 
-  constructor({ main, args, onLine, onOutput, ...program }: ProxyProgram, events: ProxyEvents) {
-    const { execPath = process.execPath, execArgv } = program;
+  constructor({ early, onLine, onOutput, ...program }: ProxyProgram, events: ProxyEvents) {
+    const { execPath = process.execPath } = program;
     const to = (reader: unknown) => (reader === undefined ? "inherit" : "pipe");
-    const child = fork(main, args, {
-      execPath,
-      execArgv: [...execArgv],
-      env: { ...ALLOCATOR, ...process.env },
-      stdio: ["inherit", to(onOutput), to(onLine), "ipc"],
-    });
+    const child = isRunning(early)
+      ? early
+      : startProcess({
+          ...program,
+          execPath,
+          stdio: ["inherit", to(onOutput), to(onLine), "ipc"],
+        });
     this.#child = child;
+    if (child === early) this.send({ type: "run", args: program.args });
     if (onOutput && child.stdout) createInterface({ input: child.stdout }).on("line", onOutput);
     if (onLine && child.stderr) createInterface({ input: child.stderr }).on("line", onLine);
     this.#watch = new HangWatch({

@@ -1,9 +1,7 @@
-import { fileURLToPath } from "node:url";
 import type { DevEvent } from "./dev-events.ts";
 import type { Log } from "./log.ts";
 import type { LogOptions } from "./log-options.ts";
 import type { RunOptions, Runtime, ToProxy } from "./options.ts";
-import { ownModule } from "./own-files.ts";
 import { ProxyProcess, type ProxyProgram } from "./proxy-process.ts";
 import { ControlSocket, keepsConnections, Predecessor } from "./takeover.ts";
 
@@ -31,16 +29,15 @@ export interface SupervisorOptions extends Omit<ProxyProgram, "args"> {
 /** Runs the proxy under a supervisor, in the place of a predecessor if `takeover` is set. Answers the exit code. */
 export async function superviseProxy(
   options: RunOptions,
-  { node, flags }: Runtime,
+  { node, flags, early }: Runtime,
 ): Promise<number> {
   const log = new LateLog(options.log);
   const { controlSocket: place, parentShutdownMs } = options;
   const predecessor = options.takeover ? await Predecessor.find(place) : undefined;
   if (options.takeover && predecessor === undefined)
     log.info("no proxy serves this config, so there is none to take over");
-  const main = fileURLToPath(ownModule("main"));
   const supervisor = new Supervisor({
-    main,
+    early,
     args: (quarantined, standby) => [
       JSON.stringify({ ...options, takeover: predecessor !== undefined, quarantined, standby }),
     ],
@@ -153,10 +150,13 @@ export class Supervisor {
   #stopAsked = false;
   #wakeUp: (() => void) | undefined;
   #wasReady = false;
+  /** Serves as the first process. */
+  #startedEarly: ProxyProgram["early"];
   readonly #quarantined = new Set<string>();
 
   constructor(options: SupervisorOptions) {
     this.#options = options;
+    this.#startedEarly = options.early;
   }
 
   /** True once a proxy has served. */
@@ -230,8 +230,10 @@ export class Supervisor {
     const isStandby = without !== undefined;
     const quarantined = new Set([...this.#quarantined, ...(isStandby ? [without] : [])]);
     const args = this.#options.args([...quarantined], isStandby);
+    const early = this.#startedEarly;
+    this.#startedEarly = undefined;
     const proxy: ProxyProcess = new ProxyProcess(
-      { ...this.#options, args },
+      { ...this.#options, early, args },
       {
         onReady: () => this.#onReady(proxy),
         onPrepared: () => this.#onPrepared(proxy),

@@ -1,10 +1,9 @@
 import { randomBytes } from "node:crypto";
-import { Worker } from "node:worker_threads";
+import { takeThread, threadName } from "./early-threads.ts";
 import type { StartThread } from "./fleet.ts";
 import { GATHERING_BYTES } from "./gathering.ts";
 import { DEFAULT_SIZES, type RingSizes, TURNS } from "./inside/ring.ts";
 import { COUNTS_BYTES, giveBack, LEDGER_BYTES } from "./inside/shared-counts.ts";
-import { ownModule } from "./own-files.ts";
 import type { FromWorker, ToWorker, WorkerStart } from "./protocol.ts";
 import { snapshotOf } from "./sandbox/image.ts";
 
@@ -41,7 +40,7 @@ export function threadStarter(
       beat: new SharedArrayBuffer(BEAT_BYTES),
       ledger: new SharedArrayBuffer(LEDGER_BYTES),
     };
-    const workerData: WorkerStart = {
+    const own: WorkerStart = {
       ...start,
       ...memory,
       turns,
@@ -52,8 +51,8 @@ export function threadStarter(
       index,
       sizes,
     };
-    const name = role === "control" ? "control" : `worker ${index}`;
-    const worker = new Worker(ownModule("worker"), { workerData, name });
+    const worker = takeThread(role, index);
+    worker.postMessage({ type: "start", start: own } satisfies ToWorker);
     let reason = "it ended";
     worker.on("message", (message: FromWorker) => {
       if (message.type !== "image_wanted") return events.onMessage(message);
@@ -72,7 +71,7 @@ export function threadStarter(
     return {
       role,
       index,
-      name,
+      name: threadName(role, index),
       memory,
       post: (message) => worker.postMessage(message),
       kill: () => void worker.terminate(),

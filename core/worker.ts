@@ -1,5 +1,5 @@
 import type { Session } from "node:inspector/promises";
-import { isMainThread, parentPort, workerData } from "node:worker_threads";
+import { isMainThread, parentPort } from "node:worker_threads";
 import type { DnsResolverOptions } from "@tsproxy/sdk";
 import { Boxes, SandboxCells, type ToldUse } from "./boxes.ts";
 import { Builtin } from "./builtin.ts";
@@ -787,6 +787,10 @@ function changedPackages(before: Live, after: Live): string[] {
 
 if (!isMainThread && parentPort !== null) {
   const port = parentPort;
-  const worker = new Worker(workerData as WorkerStart, (message) => port.postMessage(message));
-  port.on("message", (message: ToWorker) => worker.onMessage(message));
+  let worker: Worker | undefined;
+  port.on("message", (message: ToWorker) => {
+    if (message.type === "start")
+      worker = new Worker(message.start, (message) => port.postMessage(message));
+    else worker!.onMessage(message);
+  });
 }

@@ -7,7 +7,7 @@
 // in the Node that was found: where this one can (22.15), it becomes that one; elsewhere it waits and passes signals on.
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
-import { createRequire } from "node:module";
+import nodeModule, { createRequire } from "node:module";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -49,8 +49,15 @@ if (node === undefined) {
   process.exit(1);
 }
 if (isPacked && serves()) {
+  // Node 20 has none: there the supervisor is compiled at each start.
+  nodeModule.enableCompileCache?.();
+  const { startEarly } = await import(new URL("proxy-start.js", packed).href);
+  const early = startEarly(node, FLAGS);
   const { cli } = await import(packed.href);
-  process.exit(await cli(argv, { node, flags: FLAGS }));
+  const code = await cli(argv, { node, flags: FLAGS, early });
+  // Where the command line was refused, it still waits.
+  early.kill("SIGKILL");
+  process.exit(code);
 }
 handOver(node, [
   ...FLAGS,

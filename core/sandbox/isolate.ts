@@ -1,8 +1,8 @@
-import { randomBytes } from "node:crypto";
 import type ivmTypes from "isolated-vm";
 import { GATE } from "../inside/sandbox/layout.ts";
 import type { Watchdog } from "../isolate.ts";
 import { isolatedVm } from "../own-files.ts";
+import { randomBytes } from "../random.ts";
 import { IMAGE_FILENAME, type SandboxImage } from "./image.ts";
 
 // isolated-vm is CommonJS with a native half; its only use for sandboxes is in this file.
