@@ -69,3 +69,15 @@ describe("a name of which there is one line", () => {
     expect(parsed(new RequestHeaders(), ...names).repeated).toBe(false);
   });
 });
+
+it("refuses values that are no strings", () => {
+  for (const [value, type] of [
+    [5, "number"],
+    [undefined, "undefined"],
+    [null, "null"],
+  ])
+    for (const method of ["set", "append"] as const)
+      expect(() => new HeaderMap()[method]("x-n", value as never)).toThrow(
+        `a header value is a string, not ${type}`,
+      );
+});

@@ -202,6 +202,11 @@ export class HeaderLine {
 
 /** RFC 9110 §5.5: no CR, LF or NUL, and nothing beyond one byte a char. Throws TypeError. */
 function checkValue(value: string): void {
+  // Without a check of types, a value may come from JSON.
+  if (typeof value !== "string")
+    throw new TypeError(
+      `a header value is a string, not ${value === null ? "null" : typeof value}`,
+    );
   for (let k = 0; k < value.length; k++) {
     const c = value.charCodeAt(k);
     if (c > 255 || (c < 32 && c !== 9) || c === 127) {
