@@ -34,7 +34,9 @@ export async function everyChunking<T>(
   for (const chunks of chunkings(text)) {
     const found = written(await drive(chunks));
     if (found !== expected)
-      throw new Error(`cut as ${JSON.stringify(chunks)}: ${found}; in one piece: ${expected}`);
+      throw new Error(
+        `cut as ${JSON.stringify(chunks)} it comes to ${found}, in one piece to ${expected}`,
+      );
   }
   return result;
 }
