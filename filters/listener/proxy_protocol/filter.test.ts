@@ -43,7 +43,7 @@ test("takes the addresses of a v1 line, and exactly the line", () => {
 });
 
 test("UNKNOWN and LOCAL leave the socket's own addresses", () => {
-  for (const header of ["PROXY UNKNOWN\r\n", v2(0x20, 0x11, TCP4), v2(0x21, 0x00, "")]) {
+  for (const header of ["PROXY UNKNOWN\r\n", v2(0x20, 0x11, TCP4), v2(0x20, 0x00, "")]) {
     const { socket, give } = begin();
     expect(give(header)).toBe(header.length);
     expect(socket.remoteAddress.ip).toBe("192.0.2.1");
@@ -91,6 +91,8 @@ test("keeps TLVs for an upstream's header", () => {
 
 test("closes on what breaks the rules", () => {
   const bad = [
+    v2(0x21, 0x00, ""),
+    v2(0x21, 0x31, "a".repeat(216)),
     "PROXY TCP4 999.1.2.3 127.0.0.1 12345 8080\r\n",
     "PROXY TCP4 10.1.2.3 127.0.0.1 99999 8080\r\n",
     "PROXY TCP4 10.1.2.3 127.0.0.1 012 8080\r\n",

@@ -96,8 +96,8 @@ function readV2(bytes: Chunk): ProxyHeader | NoHeader {
   const addresses = ADDRESS_SIZES[family];
   if (addresses === undefined || length < addresses) return "bad V2";
   const tlvs = readTlvs(memory, body + addresses, end);
-  if (tlvs === undefined) return "bad V2";
-  if (family === FAMILY.UNSPEC || family === FAMILY.UNIX) return { ...own, tlvs };
+  // As Envoy: a connection that is relayed for somebody has to say for whom.
+  if (tlvs === undefined || family === FAMILY.UNSPEC || family === FAMILY.UNIX) return "bad V2";
   // As Envoy: the addresses of datagrams are as good.
   if (protocol !== STREAM && protocol !== DATAGRAM) return "bad V2";
   const ip = family === FAMILY.INET ? 4 : 16;

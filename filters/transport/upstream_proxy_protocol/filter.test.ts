@@ -1,6 +1,6 @@
 import { passedTlvs } from "@tsproxy/sdk";
 import { expect, test } from "vitest";
-import { headerV1, headerV2 } from "./filter.ts";
+import { headerV1, headerV2, joinedTlvs } from "./filter.ts";
 
 const client = { ip: "10.1.2.3", port: 8080 };
 const server = { ip: "192.0.2.1", port: 80 };
@@ -32,6 +32,17 @@ test("what a client's header had beside addresses is sent on, as far as the conf
   const header = text(headerV2(client, server, false, two));
   expect(header.slice(12, 16)).toBe("\x21\x11\0\x10");
   expect(header.slice(28)).toBe("\x02\0\x01\x04");
+});
+
+test("added fields come first, in the place of the client's own of that type", () => {
+  const field = (type: number, byte: number) => ({ type, value: Uint8Array.of(byte) });
+  const own = [field(1, 1), field(2, 2)];
+  expect(joinedTlvs([], own)).toBe(own);
+  expect(joinedTlvs([field(2, 9), field(3, 9)], own)).toEqual([
+    field(2, 9),
+    field(3, 9),
+    field(1, 1),
+  ]);
 });
 
 test("fields that find no room behind the addresses are left out, however long they are", () => {

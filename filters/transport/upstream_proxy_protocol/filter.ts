@@ -1,5 +1,7 @@
 import {
   type Address,
+  base64Decode,
+  ConfigError,
   defineTransport,
   Enum,
   Extension,
@@ -15,6 +17,7 @@ import {
   type TransportOptions,
   type TransportSocket,
   Type,
+  UInt32,
 } from "@tsproxy/sdk";
 
 const Config = Type.Object({
@@ -22,6 +25,11 @@ const Config = Type.Object({
     Type.Object({
       version: Enum(["V1", "V2"], { default: "V1" }),
       pass_through_tlvs: Type.Optional(PassThroughTlvs),
+      /** Sent with every header of V2; `value` is base64. */
+      added_tlvs: Type.Array(
+        Type.Object({ type: UInt32({ maximum: 255 }), value: Type.String({ default: "" }) }),
+        { default: [] },
+      ),
     }),
   ),
   transport_socket: Extension("transport"),
@@ -32,15 +40,18 @@ class ProxyProtocol implements TransportFactory {
   readonly namesClients = true;
   readonly #version: "V1" | "V2";
   readonly #passThrough: PassThroughTlvs | undefined;
+  readonly #added: readonly ProxyTlv[];
   readonly #inner: Slot<TransportFactory>;
 
   constructor(
     version: "V1" | "V2",
     passThrough: PassThroughTlvs | undefined,
+    added: readonly ProxyTlv[],
     inner: Slot<TransportFactory>,
   ) {
     this.#version = version;
     this.#passThrough = passThrough;
+    this.#added = added;
     this.#inner = inner;
   }
 
@@ -50,7 +61,7 @@ class ProxyProtocol implements TransportFactory {
 
   #tlvs({ downstream }: TransportOptions): readonly ProxyTlv[] {
     const kept = (downstream?.metadata?.get(PROXY_TLVS)?.["tlvs"] ?? []) as readonly ProxyTlv[];
-    return passedTlvs(kept, this.#passThrough);
+    return joinedTlvs(this.#added, passedTlvs(kept, this.#passThrough));
   }
 
   connect(socket: TransportSocket, options: TransportOptions): Transport {
@@ -78,6 +89,15 @@ class ProxyProtocol implements TransportFactory {
       onClosed: () => inner.onClosed?.(),
     };
   }
+}
+
+/** What is added comes first, and in the place of what the client's header has of the same type. */
+export function joinedTlvs(
+  added: readonly ProxyTlv[],
+  passed: readonly ProxyTlv[],
+): readonly ProxyTlv[] {
+  if (added.length === 0) return passed;
+  return [...added, ...passed.filter(({ type }) => added.every((tlv) => tlv.type !== type))];
 }
 
 export function headerV1(source: Address, destination: Address): Uint8Array {
@@ -138,7 +158,12 @@ export default defineTransport({
     const inner = cx.extension("transport", config.transport_socket, {
       statPrefix: cx.statPrefix ?? "",
     });
-    const { version = "V1", pass_through_tlvs: passThrough } = config.config ?? {};
-    return new ProxyProtocol(version, passThrough, inner);
+    const { version = "V1", pass_through_tlvs: passThrough, added_tlvs = [] } = config.config ?? {};
+    const added = added_tlvs.map(({ type, value }, k) => {
+      const bytes = base64Decode(value);
+      if (bytes === undefined) throw new ConfigError(`config.added_tlvs[${k}].value`, "no base64");
+      return { type, value: bytes };
+    });
+    return new ProxyProtocol(version, passThrough, added, inner);
   },
 });

@@ -102,6 +102,9 @@ class UdpProxy implements UdpListenerFilter, SessionOwner {
     const stats = this.#statsOf(cluster);
     if (this.#sessions.size >= MAX_SESSIONS || cluster.beginSession?.() === false) {
       stats.overflow.inc();
+      // As in Envoy, a session that is refused counts as one that has begun.
+      this.stats.total.inc();
+      this.counts.sessions++;
       return undefined;
     }
     const session = new Session(this, key, { cluster, host, stats }, from, socket);
