@@ -78,8 +78,8 @@ export interface Host {
    * `deferred` one `onDeferredEnd` will tell.
    */
   onResponse(status: number, retried?: boolean, deferred?: boolean): void;
-  /** No answer came in time. */
-  onTimeout(): void;
+  /** No answer came in time; `begun`: none that is complete, which is not held against the host. */
+  onTimeout(begun?: boolean): void;
   /** No answer came at all: a reset, or a PoolFailure that names this host. */
   onReset(): void;
   /** After a `deferred` response, once at most: whether it counts as a success. */

@@ -51,8 +51,8 @@ export class TestHost implements Host {
   onDeferredEnd(ok: boolean): void {
     this.told.push(ok ? "ok" : "error");
   }
-  onTimeout(): void {
-    this.told.push("timeout");
+  onTimeout(begun = false): void {
+    this.told.push(begun ? "timeout of a part" : "timeout");
   }
   onReset(): void {
     this.told.push("reset");

@@ -1,6 +1,7 @@
 import {
   type Cluster,
   type HeaderMap,
+  type Host,
   headerName,
   type MirrorPolicy,
   type PoolCallbacks,
@@ -16,7 +17,7 @@ import {
 import type { KeptBody } from "./kept-body.ts";
 import type { Router } from "./router.ts";
 import type { Answered, ClusterCharges } from "./stats.ts";
-import { failureReply, NO_HOST, ofPool, ofReset } from "./upstream-failure.ts";
+import { NO_HOST, ofPool, ofReset } from "./upstream-failure.ts";
 
 const FORWARDED_FOR = headerName("x-forwarded-for");
 const INTERNAL = headerName("x-envoy-internal");
@@ -96,6 +97,8 @@ export class Mirror implements PoolCallbacks, ResponseDecoder, Answered {
   #begunAt = 0;
   #handle: PoolHandle | undefined = undefined;
   #encoder: RequestEncoder | undefined = undefined;
+  #host: Host | undefined = undefined;
+  #answered = false;
 
   constructor(
     router: Router,
@@ -124,9 +127,10 @@ export class Mirror implements PoolCallbacks, ResponseDecoder, Answered {
     return this;
   }
 
-  onPoolReady(encoder: RequestEncoder): void {
+  onPoolReady(encoder: RequestEncoder, host: Host): void {
     this.#handle = undefined;
     this.#encoder = encoder;
+    this.#host = host;
     const body = this.#body;
     const headOnly = body === undefined || body.empty;
     encoder.encodeHeaders(this.#headers, headOnly, "");
@@ -140,7 +144,10 @@ export class Mirror implements PoolCallbacks, ResponseDecoder, Answered {
 
   onInformational(): void {}
   onResponseHeaders(endStream: boolean): void {
-    this.#count(this.responseHeaders.status);
+    const { status } = this.responseHeaders;
+    this.#answered = true;
+    this.#host?.onResponse(status);
+    this.#count(status);
     if (endStream) this.#onResponseEnded();
   }
   onResponseBody(_chunk: unknown, endStream: boolean): void {
@@ -151,18 +158,23 @@ export class Mirror implements PoolCallbacks, ResponseDecoder, Answered {
   }
   onDecodeError(): void {
     this.#charges.traffic.cxProtocolError.inc();
+    this.#host?.onReset();
     this.#count(502);
     this.#end();
   }
   onUpstreamReset(reason: ResetReason): void {
-    this.#count(failureReply(ofReset(reason), "", { quiet: true, retried: false }).status);
+    if (!this.#answered) {
+      this.#host?.onReset();
+      this.#count(ofReset(reason).status);
+    }
     this.#end();
   }
   onUpstreamBlocked(): void {}
 
   #onTimeout(): void {
     this.#charges.traffic.rqTimeout.inc();
-    this.#count(504);
+    this.#host?.onTimeout(this.#answered);
+    if (!this.#answered) this.#count(504);
     this.giveUp();
   }
 

@@ -426,6 +426,7 @@ describe("a mirror", () => {
     p.up.last.respond(200, {}, "yes");
     expect(c.take()).toMatch(/yes\n0\n\n$/);
     expect(p.cx.stats.value("cluster.copy.internal.upstream_rq_500")).toBe(1);
+    expect(copy.host.told).toEqual([500]);
   });
 
   it("is sent after the request that it is a copy of, with or without a body", () => {
@@ -458,6 +459,7 @@ describe("a mirror", () => {
     expect(copy.exchanges.length).toBe(1);
     p.cx.clock.advance(100);
     expect(copy.last.wasReset).toBe(true);
+    expect(copy.host.told).toEqual(["timeout"]);
   });
 });
 

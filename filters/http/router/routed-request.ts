@@ -677,8 +677,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
   #onTimeout(): void {
     for (const attempt of this.#attempts.inProgress()) {
       this.#charges.timedOut();
+      attempt.host?.onTimeout(this.#responded);
       if (this.#responded) continue;
-      attempt.host?.onTimeout();
       this.#charges.response(this.#timeouts.quiet ? 204 : 504, attempt.host);
     }
     this.#noteBudget();

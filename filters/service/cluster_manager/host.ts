@@ -213,8 +213,9 @@ export class UpstreamHost implements Host {
     if (ok) this.cells.rqSuccess.inc();
     else this.cells.rqError.inc();
   }
-  onTimeout(): void {
+  onTimeout(begun = false): void {
     this.cells.rqTimeout.inc();
+    if (begun) return;
     this.cells.rqError.inc();
     this.outlier?.onLocalFailure(504);
   }
