@@ -24,3 +24,16 @@ export function overrideHostOf(value: unknown): OverrideHost | undefined {
   const { address, strict } = value as Partial<OverrideHost>;
   return typeof address === "string" ? { address, strict: strict === true } : undefined;
 }
+
+/** Key of `filterState` under which a stream's typed metadata is: of each namespace the fields of a message, as in JSON. */
+export const TYPED_METADATA = "envoy.typed_metadata";
+
+/** The typed metadata of a stream; undefined: it has none. */
+export function typedMetadataOf(
+  filterState: ReadonlyMap<string, unknown>,
+): Readonly<Record<string, unknown>> | undefined {
+  const found = filterState.get(TYPED_METADATA);
+  return typeof found === "object" && found !== null
+    ? (found as Record<string, unknown>)
+    : undefined;
+}

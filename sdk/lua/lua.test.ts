@@ -431,6 +431,13 @@ describe("the library", () => {
   });
 });
 
+it("moves values of tables that overlap, and tells what it runs on", () => {
+  const source = `
+    print(table.concat(table.move({ 1, 2, 3 }, 1, 3, 2), ","), table.concat(table.move({ 1, 2, 3 }, 2, 3, 1), ","))
+    print(table.concat(table.move({ 1, 2 }, 1, 2, 3, { 8, 9 }), ","), type(jit.version), jit.status())`;
+  expect(run(source)).toEqual(["1,1,2,3\t2,3,3", "8,9,1,2\tstring\ttrue"]);
+});
+
 describe("a hostile program", () => {
   const stopped = (source: string) => expect(failure(source, 100), source).toBeInstanceOf(Stopped);
 

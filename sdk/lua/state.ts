@@ -1,5 +1,5 @@
 import type { LuaModule, ScriptPlace } from "../schema.ts";
-import { hostFunction, textArgument } from "./arguments.ts";
+import { hostFunction, library, textArgument } from "./arguments.ts";
 import {
   type BaseHost,
   baseLibrary,
@@ -77,6 +77,7 @@ export class LuaState implements BaseHost {
       this.#loaded.set(name, table);
     }
     this.#loaded.set("_G", globals);
+    globals.set("jit", jitLibrary());
     const packages = new LuaTable();
     packages.set("loaded", this.#loaded);
     packages.set("path", "./?.lua");
@@ -169,6 +170,17 @@ export class LuaState implements BaseHost {
     else if (this.#loaded.get(name) === LOADING) this.#loaded.set(name, true);
     return this.#loaded.get(name);
   }
+}
+
+/** LuaJIT's `jit`, as far as a program can ask what it runs on; there is nothing to switch on or off. */
+function jitLibrary(): LuaTable {
+  const nothing = (): typeof runtime.NONE => runtime.NONE;
+  const made = library({ on: nothing, off: nothing, flush: nothing, status: () => true });
+  made.set("version", "LuaJIT 2.1");
+  made.set("version_num", 20_199);
+  made.set("os", "Linux");
+  made.set("arch", "x64");
+  return made;
 }
 
 /** Marks a module that is being loaded. */

@@ -43,6 +43,22 @@ export function tableLibrary(): LuaTable {
       }
       return most;
     },
+    move: (...args) => {
+      const from = tableArgument(args, 1, "move");
+      const first = integerArgument(args, 2, "move");
+      const last = integerArgument(args, 3, "move");
+      const at = integerArgument(args, 4, "move");
+      const to = args[4] === undefined ? from : tableArgument(args, 5, "move");
+      const n = last - first + 1;
+      if (n > 0) spend(n);
+      // From behind where the places overlap, so that no value is overwritten before it is moved.
+      const isForward = to !== from || at <= first || at > last;
+      for (let k = 0; k < n; k++) {
+        const i = isForward ? k : n - 1 - k;
+        rawSet(to, at + i, from.get(first + i));
+      }
+      return to;
+    },
     foreach: (...args) => {
       const table = tableArgument(args, 1, "foreach");
       const visit = functionArgument(args, 2, "foreach");

@@ -1,4 +1,4 @@
-import { HeaderLine, HeaderMap, type Route, WISH } from "@tsproxy/sdk";
+import { HeaderLine, HeaderMap, type Route, TYPED_METADATA, WISH } from "@tsproxy/sdk";
 import {
   TestCluster,
   TestContext,
@@ -406,6 +406,19 @@ describe("httpCall", () => {
     );
     expect(fails(`"up", 5, "", 1`)).toMatch(/table expected, got number/);
   });
+});
+
+it("reads typed metadata that other filters have set", () => {
+  const { stream } = script(`
+    function envoy_on_request(h)
+      local info = h:streamInfo()
+      local typed = info:dynamicTypedMetadata("a")
+      h:headers():add("x-typed", typed.value .. type(info:dynamicTypedMetadata("none")))
+    end`);
+  const s = stream();
+  s.filterState.set(TYPED_METADATA, { a: { value: "hello" } });
+  s.requestHeaders("GET", "/");
+  expect(s.upstream.header("x-typed")).toBe("hellonil");
 });
 
 describe("the stream", () => {

@@ -1,4 +1,4 @@
-import { formatAddress, type HttpStream, type Log, WISH } from "@tsproxy/sdk";
+import { formatAddress, type HttpStream, type Log, typedMetadataOf, WISH } from "@tsproxy/sdk";
 import {
   kind,
   type LuaTable,
@@ -110,10 +110,10 @@ export function infoKinds(log: Log, configName: string): InfoKinds {
       downstreamSslConnection: tlsOf,
       dynamicMetadata: ({ lender }) =>
         lender.kept("dynamicMetadata", () => new MetadataData(lender.kinds.metadata, lender)),
-      // No HTTP filter of tsproxy sets typed metadata.
-      dynamicTypedMetadata: (_self, args) => {
-        textArgument(args, 1, "dynamicTypedMetadata");
-        return undefined;
+      dynamicTypedMetadata: ({ stream }, args) => {
+        const name = fromUtf8(textArgument(args, 1, "dynamicTypedMetadata"));
+        const all = typedMetadataOf(stream.filterState);
+        return all !== undefined && Object.hasOwn(all, name) ? toLua(all[name]) : undefined;
       },
       drainConnectionUponCompletion: ({ stream }) => {
         stream.filterState.set(WISH.DRAIN_CONNECTION, true);

@@ -1,3 +1,4 @@
+import { typedMetadataOf } from "@tsproxy/sdk";
 import { TestContext, TestStream, withDefaults } from "@tsproxy/sdk/testing";
 import { expect, it } from "vitest";
 import filter, { Config } from "./filter.ts";
@@ -36,6 +37,24 @@ it("merges where it may overwrite, and counts where it may not", () => {
   });
   expect(before.a).toEqual({ x: 1, list: [1], map: { k: 1 }, kept: "k" });
   expect(cx.stats.value("set_metadata.overwrite_denied")).toBe(1);
+});
+
+it("sets typed metadata beside the other, by its fields", () => {
+  const text = { "@type": "type.googleapis.com/google.protobuf.StringValue", value: "hello" };
+  const struct = { "@type": "type.googleapis.com/google.protobuf.Struct", value: { k: 1 } };
+  const cx = new TestContext();
+  const metadata = [
+    { metadata_namespace: "a", typed_value: text },
+    { metadata_namespace: "b", typed_value: struct },
+    { metadata_namespace: "a", typed_value: struct },
+  ];
+  const stream = new TestStream(cx, cx.setup(filter, withDefaults(Config, { metadata })));
+  stream.requestHeaders("GET", "/");
+  expect(typedMetadataOf(stream.filterState)).toEqual({
+    a: { value: "hello" },
+    b: { fields: { k: 1 } },
+  });
+  expect([stream.metadata.size, cx.stats.value("set_metadata.overwrite_denied")]).toEqual([0, 1]);
 });
 
 it("takes the form of before, which overwrites", () => {

@@ -1,5 +1,12 @@
 // Hot path: every request of a chain with it.
-import { defineHttpFilter, type HttpStream, type Static, Type } from "@tsproxy/sdk";
+import {
+  defineHttpFilter,
+  type HttpStream,
+  type Static,
+  TYPED_METADATA,
+  Type,
+  typedMetadataOf,
+} from "@tsproxy/sdk";
 
 const Struct = Type.Record(Type.String(), Type.Unknown());
 
@@ -12,6 +19,8 @@ export const Config = Type.Object({
       metadata_namespace: Type.String({ minLength: 1 }),
       allow_overwrite: Type.Boolean({ default: false }),
       value: Type.Optional(Struct),
+      /** An Any: `@type` and the message's fields. */
+      typed_value: Type.Optional(Struct),
     }),
     { default: [] },
   ),
@@ -21,7 +30,8 @@ type Fields = Record<string, unknown>;
 
 interface Entry {
   readonly namespace: string;
-  readonly value: Fields;
+  readonly value: Fields | undefined;
+  readonly typed: Fields | undefined;
   readonly overwrites: boolean;
 }
 
@@ -33,8 +43,15 @@ export default defineHttpFilter({
   setup(config, cx) {
     const entries = entriesOf(config);
     const denied = cx.stats.counter(`${cx.statPrefix ?? ""}set_metadata.overwrite_denied`);
-    const set = ({ metadata }: HttpStream) => {
-      for (const { namespace, value, overwrites } of entries) {
+    const set = ({ metadata, filterState }: HttpStream) => {
+      for (const { namespace, value, typed, overwrites } of entries) {
+        if (typed !== undefined) {
+          const all = typedMetadataOf(filterState);
+          if (all === undefined || !Object.hasOwn(all, namespace) || overwrites)
+            filterState.set(TYPED_METADATA, { ...all, [namespace]: typed });
+          else denied.inc();
+        }
+        if (value === undefined) continue;
         const known = metadata.get(namespace);
         if (known === undefined) metadata.set(namespace, { ...value });
         else if (overwrites) metadata.set(namespace, merged(known, value));
@@ -50,11 +67,16 @@ function entriesOf(config: Static<typeof Config>): Entry[] {
     config.metadata_namespace === ""
       ? []
       : [{ ...config, allow_overwrite: true as boolean | undefined }];
-  return [...old, ...config.metadata].flatMap(({ metadata_namespace, value, allow_overwrite }) =>
-    value === undefined
-      ? []
-      : { namespace: metadata_namespace, value, overwrites: allow_overwrite === true },
-  );
+  return [...old, ...config.metadata].map((entry) => {
+    const { metadata_namespace: namespace, value, allow_overwrite } = entry;
+    const any = "typed_value" in entry ? entry.typed_value : undefined;
+    return { namespace, value, typed: any && fieldsOf(any), overwrites: allow_overwrite === true };
+  });
+}
+
+/** The fields of an Any. A Struct has one, `fields`. */
+function fieldsOf({ "@type": type, ...fields }: Fields): Fields {
+  return String(type).endsWith("google.protobuf.Struct") ? { fields: fields.value ?? {} } : fields;
 }
 
 /** As Envoy's StructUtil: maps are merged, lists are lengthened, anything else is replaced. The old value stays as it is. */
