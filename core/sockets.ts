@@ -18,7 +18,13 @@ import {
   writeBuffer,
   writev,
 } from "./stream-handle.ts";
-import { closeWhenQuiet, type ListenOptions, listenTcp, socketPath } from "./tcp-listen.ts";
+import {
+  closeWhenQuiet,
+  type ListenOptions,
+  listenTcp,
+  setKeepAlive,
+  socketPath,
+} from "./tcp-listen.ts";
 import type { Contexts } from "./tls.ts";
 import { startTls, type TlsRequest } from "./tls-socket.ts";
 import { bindUdp, closeUdp, connectUdp, sendUdp } from "./udp.ts";
@@ -44,7 +50,7 @@ export interface Listening {
   readonly server: net.Server | dgram.Socket;
   readonly path: string;
   /** High watermark of the bytes that wait to be sent on a connection. 0: Node's own. */
-  readonly bufferBytes?: number;
+  bufferBytes?: number;
 }
 
 /**
@@ -863,6 +869,17 @@ export class Sockets {
     return bound;
   }
 
+  /** Applies the config of a socket that stays open to the connections that it accepts from now on. */
+  configure(
+    name: string,
+    options: Pick<ListenOptions, "keepAlive"> & { readonly bufferBytes: number },
+  ): void {
+    const listening = this.#listeners.get(name);
+    if (listening === undefined || !(listening.server instanceof net.Server)) return;
+    listening.bufferBytes = options.bufferBytes;
+    if (listening.path === "") setKeepAlive(listening.server, options.keepAlive);
+  }
+
   /** Stops accepting; open connections go on. Settles once the connections that waited in the backlog have been accepted. */
   async unlisten(name: string): Promise<void> {
     const listener = this.#listeners.get(name);
@@ -878,9 +895,10 @@ export class Sockets {
   }
 
   /** Accepts at the libuv handle: so connections read into our memory, and node:net makes no second socket for each. */
-  #accept(name: string, { server, path, bufferBytes = 0 }: Listening): void {
+  #accept(name: string, listening: Listening): void {
+    const { server, path } = listening;
     onAccepted(server as net.Server, (handle) => {
-      const serve = () => this.#onAccepted(name, handle, path, bufferBytes);
+      const serve = () => this.#onAccepted(name, handle, path, listening.bufferBytes ?? 0);
       if (path !== "" || !this.#gathering?.give(name, handle, serve)) serve();
     });
   }

@@ -38,10 +38,7 @@ export function listenTcp(
       server.removeListener("error", reject);
       server.on("error", () => {});
       if (path === undefined) {
-        if (keepAlive !== undefined) {
-          const { _handle } = server as unknown as { readonly _handle: ListenHandle };
-          _handle.setKeepAlive?.(true, keepAlive.idleS, keepAlive.intervalS, keepAlive.probes);
-        }
+        if (keepAlive !== undefined) setKeepAlive(server, keepAlive);
         const bound = server.address() as net.AddressInfo;
         return resolve({ server, bound: { ip: bound.address, port: bound.port } });
       }
@@ -49,6 +46,13 @@ export function listenTcp(
       resolve({ server, bound: address });
     });
   });
+}
+
+/** Says how connections that this socket accepts from now on are kept alive. */
+export function setKeepAlive(server: net.Server, keepAlive: KeepAlive | undefined): void {
+  const { _handle: handle } = server as unknown as { readonly _handle: ListenHandle | null };
+  const { idleS = 0, intervalS = 0, probes = 0 } = keepAlive ?? {};
+  handle?.setKeepAlive?.(keepAlive !== undefined, idleS, intervalS, probes);
 }
 
 /** The path as Node takes it; `@name` stands for the abstract namespace. */

@@ -613,9 +613,11 @@ class Worker {
     this.#live = pending.live;
     this.#generation = generation;
     this.#committedAt = performance.now();
-    const names = new Set(this.#live.config?.listeners.map((listener) => listener.name));
-    for (const name of this.#sockets.listening)
-      if (!names.has(listenerOf(name))) void this.#sockets.unlisten(name);
+    for (const name of this.#sockets.listening) {
+      const config = this.#live.config?.listeners.find((known) => known.name === listenerOf(name));
+      if (config === undefined) void this.#sockets.unlisten(name);
+      else this.#sockets.configure(name, config);
+    }
     this.#sockets.poke();
     this.#post({ type: "committed", generation });
     if (generation === 1) setTimeout(() => this.#rest(), COLLECT_AFTER_MS).unref();

@@ -231,16 +231,16 @@ test("kept connections are probed as tcp_keepalive says, at both ends", async ()
   const upstream = await tcpUpstream((socket) => socket.resume());
   ends.push(() => upstream.close());
   const keepalive = { keepalive_time: 1_000, keepalive_interval: 5, keepalive_probes: 3 };
-  const proxy = await start({
-    config: bootstrap(
-      [{ ...listener("main", tcpProxy("up")), tcp_keepalive: keepalive }],
+  const config = (main: Json) =>
+    bootstrap(
+      [{ ...listener("main", tcpProxy("up")), ...main }],
       [
         cluster("up", [upstream.port], {
           upstream_connection_options: { tcp_keepalive: { ...keepalive, keepalive_time: 500 } },
         }),
       ],
-    ),
-  });
+    );
+  const proxy = await start({ config: config({ tcp_keepalive: keepalive }) });
   const port = proxy.port("main");
   const client = net.connect(port, "127.0.0.1");
   ends.push(() => client.destroy());
@@ -255,6 +255,17 @@ test("kept connections are probed as tcp_keepalive says, at both ends", async ()
   expect(downstream).toBeLessThanOrEqual(1_000);
   expect(downstream).toBeGreaterThan(500);
   expect(other).toBeLessThanOrEqual(500);
+
+  // The socket stays open through a reload, and takes the new figure.
+  client.destroy();
+  proxy.reconfigure(config({ tcp_keepalive: { ...keepalive, keepalive_time: 5_000 } }));
+  await proxy.line(/reloaded/);
+  const next = net.connect(port, "127.0.0.1");
+  ends.push(() => next.destroy());
+  const timer = async () => keepAliveTimer({ local: port }) ?? 0;
+  expect(await eventually(timer, (s) => s > 1_000, "it is probed later")).toBeLessThanOrEqual(
+    5_000,
+  );
 });
 
 /** Seconds that the kernel waits before it probes an established connection with that port; undefined: it does not. */
