@@ -26,6 +26,9 @@ const SCENARIOS = [
   "weighted-clusters",
 ];
 
+const HELP = `usage: node test/conformance/run.ts [names] [-v]
+
+Runs these suites against the proxy of this tree, or all:`;
 const verbose = process.argv.includes("-v") ? ["-v"] : [];
 
 const SUITES: Readonly<Record<string, () => Promise<Outcome>>> = {
@@ -58,6 +61,13 @@ const SUITES: Readonly<Record<string, () => Promise<Outcome>>> = {
   ),
 };
 
+const options = process.argv.slice(2).filter((arg) => arg.startsWith("-") && arg !== "-v");
+if (options.length > 0) {
+  const isHelp = options.every((option) => option === "--help" || option === "-h");
+  if (!isHelp) console.error(`no option ${options.join(", ")}`);
+  console.log([HELP, ...Object.keys(SUITES)].join("\n  "));
+  process.exit(isHelp ? 0 : 2);
+}
 const names = process.argv.slice(2).filter((arg) => !arg.startsWith("-"));
 const unknown = names.filter((name) => !(name in SUITES));
 if (unknown.length > 0) {
