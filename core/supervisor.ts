@@ -12,6 +12,8 @@ const END_MS = 10_000;
 /** How often to try to bind the control socket: the predecessor frees it at once, but a file system may be slow. */
 const LISTEN_TIMES = 20;
 const LISTEN_AGAIN_MS = 100;
+/** How often to look whether npm is still there. */
+const LOOK_MS = 500;
 
 export interface SupervisorOptions extends Omit<ProxyProgram, "args"> {
   /** `quarantined`: sandboxed packages that a process has hung or ended in. `standby`: the process waits to be told to serve. */
@@ -76,9 +78,30 @@ export async function superviseProxy(
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"] as const)
     process.on(signal, () => supervisor.signal(signal));
   process.on("disconnect", () => supervisor.signal("SIGTERM"));
+  if (isUnderNpx()) onOrphaned(() => supervisor.signal("SIGTERM"));
   const code = await supervisor.run();
   await log.written;
   return code;
+}
+
+/** True for `npx tsproxy`. */
+function isUnderNpx(): boolean {
+  const { npm_lifecycle_event: event, npm_lifecycle_script: script = "" } = process.env;
+  return event === "npx" && /^\W*tsproxy\W*$/.test(script);
+}
+
+/**
+ * Calls `end` once the process that started this one is gone. npx passes a SIGTERM on to a shell, and that ends without telling
+ * its command.
+ */
+function onOrphaned(end: () => void): void {
+  const parent = process.ppid;
+  const timer = setInterval(() => {
+    if (process.ppid === parent) return;
+    clearInterval(timer);
+    end();
+  }, LOOK_MS);
+  timer.unref();
 }
 
 /** A log that is opened with its first line. Most starts write none, and save 6 MiB and 15 ms. */

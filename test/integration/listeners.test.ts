@@ -11,7 +11,7 @@ import {
   listener,
   route,
 } from "./config.ts";
-import { Proxy, type ProxyOptions, StartFailure } from "./proxy.ts";
+import { CLI, Proxy, type ProxyOptions, StartFailure } from "./proxy.ts";
 import { httpUpstream, tcpUpstream } from "./upstream.ts";
 
 const ends: (() => Promise<unknown>)[] = [];
@@ -119,6 +119,18 @@ test("SIGTERM lets a request in flight finish, takes no new connection, and ends
   response.end("at last");
   expect(await inFlight).toMatchObject({ status: 200, text: "at last" });
   expect(await proxy.exited).toBe(0);
+});
+
+test("ends with npx, which passes SIGTERM on to a shell alone", async () => {
+  const proxy = await start({
+    config: bootstrap([main]),
+    program: ["sh", "-c", '"$0" "$@"; exit $?', process.execPath, CLI],
+    env: { npm_lifecycle_event: "npx", npm_lifecycle_script: "'tsproxy'" },
+  });
+  proxy.signal("SIGTERM");
+  // Settles once nobody holds its output any more.
+  await proxy.exited;
+  expect(await refuses(proxy.port("main"))).toBe(true);
 });
 
 test("a listener on IPv6 and one on every address serve beside each other", async () => {
