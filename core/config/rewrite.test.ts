@@ -40,6 +40,42 @@ const front = (
 const routeOf = (route: string) =>
   hcmOf(front("", `[${route}]`)).route_config.virtual_hosts[0].routes[0];
 
+describe("forms that v3 has deprecated", () => {
+  const v3 = (route: string, filters: string) => `static_resources:
+  listeners:
+  - address: {socket_address: {address: 0.0.0.0, port_value: 80}}
+    filter_chains:
+    - filters:
+      - name: hcm
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: s
+          route_config: {virtual_hosts: [{name: v, domains: ["*"], cors: {max_age: "7"}, routes: [{match: {prefix: /}, route: ${route}}]}]}
+          http_filters: [${filters}{name: r, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]
+`;
+  const cors =
+    "{name: mine, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors}}, ";
+  const hostOf = (text: string) => hcmOf(text).route_config.virtual_hosts[0];
+
+  it("give cors of hosts and routes to the chain's filter by its name", () => {
+    const host = hostOf(v3("{cluster: a, cors: {expose_headers: x}}", cors));
+    expect(host.typed_per_filter_config.mine).toMatchObject({ max_age: "7" });
+    const [route] = host.routes;
+    expect(route.typed_per_filter_config.mine).toMatchObject({ expose_headers: "x" });
+    expect([host.cors, route.route.cors]).toEqual([undefined, undefined]);
+  });
+
+  it("drop cors where no filter reads it", () => {
+    expect(hostOf(v3("{cluster: a}", ""))).not.toHaveProperty("typed_per_filter_config");
+  });
+
+  it("make a policy of internal_redirect_action", () => {
+    const action = "internal_redirect_action: HANDLE_INTERNAL_REDIRECT, max_internal_redirects: 3";
+    const [route] = hostOf(v3(`{cluster: a, ${action}}`, "")).routes;
+    expect(route.route).toMatchObject({ internal_redirect_policy: { max_internal_redirects: 3 } });
+  });
+});
+
 describe("a v2 file", () => {
   it("becomes v3: the front proxy of 2018", () => {
     const text = `${front("access_log: [{name: envoy.file_access_log, config: {path: /dev/null}}]")}  clusters:

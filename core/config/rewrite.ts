@@ -1,3 +1,4 @@
+import { moveCors } from "./cors.ts";
 import type { Descriptor } from "./descriptor.ts";
 import type { Place, Report } from "./diagnostic.ts";
 import {
@@ -81,6 +82,10 @@ const PLACES: { readonly [message: string]: { readonly prefix: string; readonly 
   "envoy.config.core.v3.HealthCheck.CustomHealthCheck": {
     prefix: "envoy.health_checkers.",
     kind: "health",
+  },
+  "envoy.config.overload.v3.ResourceMonitor": {
+    prefix: "envoy.resource_monitors.",
+    kind: "resource_monitor",
   },
 };
 
@@ -276,6 +281,7 @@ const STRING_MATCHES: { readonly [old: string]: string } = {
 
 /** Rewrites for files of either era: forms that v3 still accepts. */
 const COMMON: { readonly [type: string]: Rule } = {
+  "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager": moveCors,
   "envoy.config.listener.v3.Listener": (node) => {
     const chains = node.list("filter_chains").filter((c) => c.kind === "map");
     const chain = chains.find((c) => isTrue(c.get("use_proxy_proto")));
@@ -300,12 +306,27 @@ const COMMON: { readonly [type: string]: Rule } = {
     node.set("string_match", mapOf(value.place, { [STRING_MATCHES[name]!]: value }), place);
   },
   "envoy.config.route.v3.RouteAction": (node) => {
+    redirectPolicy(node);
     // A literal in v2, a format in v3; without % they are the same.
     const host = node.entries.get("host_rewrite");
     if (host === undefined || node.string("host_rewrite")?.includes("%") === true) return;
     rename(node, "host_rewrite", "host_rewrite_literal");
   },
 };
+
+/** `internal_redirect_action` and `max_internal_redirects`, from before there were policies. */
+function redirectPolicy(node: MapNode): void {
+  const action = node.entries.get("internal_redirect_action");
+  const most = node.delete("max_internal_redirects");
+  if (action === undefined) return;
+  node.delete("internal_redirect_action");
+  const handles = [1, "HANDLE_INTERNAL_REDIRECT"].includes(
+    action.value.kind === "scalar" ? (action.value.value as string | number) : "",
+  );
+  if (!handles || node.has("internal_redirect_policy")) return;
+  const { place } = action;
+  node.set("internal_redirect_policy", mapOf(place, { max_internal_redirects: most }), place);
+}
 
 /** Rewrites for v2 files, by the v3 name of the message. */
 const TABLE: { readonly [type: string]: Rule } = {
@@ -453,7 +474,7 @@ const TABLE: { readonly [type: string]: Rule } = {
     });
     node.set("runtime_fraction", mapOf(place, { default_value: never, runtime_key: key }));
   },
-  "envoy.config.route.v3.CorsPolicy": (node) => {
+  "envoy.extensions.filters.http.cors.v3.CorsPolicy": (node) => {
     const matchers = [...node.list("allow_origin_string_match")];
     for (const origin of node.list("allow_origin"))
       matchers.push(mapOf(origin.place, { exact: origin }));
@@ -535,7 +556,7 @@ const V2_FIELDS: { readonly [type: string]: { readonly [key: string]: string } }
     auto_host_rewrite_header: "host_rewrite_header",
     request_mirror_policy: "request_mirror_policies",
   },
-  "envoy.config.route.v3.CorsPolicy": {
+  "envoy.extensions.filters.http.cors.v3.CorsPolicy": {
     allow_origin: "allow_origin_string_match",
     allow_origin_regex: "allow_origin_string_match with safe_regex",
     enabled: "filter_enabled",

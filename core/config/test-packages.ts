@@ -109,6 +109,7 @@ const HttpConnectionManager = Type.Object({
           name: Type.String(),
           domains: Type.Array(Type.String()),
           routes: Type.Optional(Type.Array(Route)),
+          typed_per_filter_config: Type.Optional(RouteConfigs()),
         }),
         { default: [] },
       ),
@@ -167,6 +168,18 @@ export const TEST_PACKAGES: readonly PackageInfo[] = [
       }),
     },
     "http/buffer",
+  ),
+  info(
+    {
+      kind: "http",
+      name: "envoy.filters.http.cors",
+      types: ["envoy.extensions.filters.http.cors.v3.Cors"],
+      routeConfig: Type.Object({
+        max_age: Type.Optional(Type.String()),
+        expose_headers: Type.Optional(Type.String()),
+      }),
+    },
+    "http/cors",
   ),
   {
     ...info(
