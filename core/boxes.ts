@@ -247,6 +247,11 @@ export class Boxes {
     }
   }
 
+  /** The chain has entered a sandbox, and a promise in it was rejected that nobody waits for. */
+  onUncaught(box: number, message: string, stack: string): void {
+    this.#boxes.get(box)?.sandbox.onUncaught(message, stack);
+  }
+
   onUnuse(box: number, use: number): void {
     const found = this.#boxes.get(box);
     if (found === undefined) return;

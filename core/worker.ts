@@ -255,6 +255,9 @@ class Worker {
       case "unuse":
         this.#boxes.onUnuse(value.box, value.use);
         break;
+      case "uncaught":
+        this.#boxes.onUncaught(value.box, value.message, value.stack);
+        break;
       case "malformed":
         this.#log("warn", "a sandbox gave an answer that cannot be taken", value);
         break;

@@ -30,7 +30,7 @@ export interface GateParts {
   readonly box: SharedArrayBuffer;
   /** Int32 words, indexed by GATE. */
   readonly state: SharedArrayBuffer;
-  /** The thread's heartbeat: while inside the sandbox, the gate sets the word `insideAt` to `mark`, so the watchdog knows where. */
+  /** The thread's heartbeat: while inside the sandbox, the gate sets the word `insideAt` to `mark`, its box, so the watchdog knows where. */
   readonly beats: SharedArrayBuffer;
   readonly insideAt: number;
   readonly mark: number;
@@ -220,11 +220,14 @@ export class Gate implements Door {
     this.#args[0] = count;
     state[GATE.BEAT]!++;
     this.#beats[insideAt] = mark;
+    this.words[BOX.RAN] = 0;
     try {
       run.applySync(undefined, this.#args);
       return true;
-    } catch {
-      return false;
+    } catch (error) {
+      if (this.words[BOX.RAN] !== 1) return false;
+      this.#table.ports.uncaught(mark, error);
+      return true;
     } finally {
       this.#beats[insideAt] = 0;
       state[GATE.BEAT]!++;

@@ -38,6 +38,8 @@ export interface ParkPorts {
   again(): void;
   /** Reports an answer that a sandbox must not give; the stream has been failed. */
   malformed(box: number, reason: string): void;
+  /** Reports a rejection that nobody in that sandbox has caught. */
+  uncaught(box: number, error: unknown): void;
   /** Reports what the chain threw when it was handed an answer. */
   thrown(error: unknown): void;
   /** Whether a crossing is under way. Within it, bytes lent with its events are valid. */

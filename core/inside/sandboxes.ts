@@ -59,6 +59,10 @@ export class Sandboxes {
       forget: (box, token) => io.command(COMMAND.FORGET | (box << 8), token, 0, 0),
       again: () => io.touch(),
       malformed: (box, reason) => host.tell("malformed", { box, reason }),
+      uncaught: (box, error) => {
+        const { message, stack = "" } = error instanceof Error ? error : new Error(String(error));
+        host.tell("uncaught", { box, message, stack });
+      },
       thrown: (error) => host.fault("", error),
       get inCrossing() {
         return io.inCrossing;

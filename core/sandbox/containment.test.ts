@@ -68,6 +68,31 @@ describe("a throw", () => {
     expect(worker.faults[0]!.stack).toContain("test.js:");
   });
 
+  it("of a promise that nobody waits for costs no stream, and not the isolate", async () => {
+    const lose = `onRequestHeaders(h) { void Promise.reject(new Error("lost")); h.set("x-on", "1"); }`;
+    const sandbox = await worker.sandbox(
+      filter(`${lose}, onResponseHeaders(h) { void (async () => { await null; throw 7; })(); }`),
+    );
+    const factory = stubs(worker, sandbox);
+    for (let k = 0; k < 5; k++) {
+      const e = new Exchange(worker, [factory], HEAD);
+      await e.requestHeaders().settled();
+      expect(e.request.get("x-on")).toBe("1");
+      e.responseHeaders(200, "");
+      await e.settled();
+      expect(e.reply).toBeUndefined();
+      e.end();
+    }
+    expect([sandbox.counts.faults, sandbox.counts.rebuilt, sandbox.breaker]).toEqual([
+      0,
+      0,
+      "closed",
+    ]);
+    expect(sandbox.counts.thrown).toBeGreaterThanOrEqual(10);
+    expect(worker.faults[0]!.reason).toContain("nobody caught it: lost");
+    expect(worker.faults[0]!.stack).toContain("test.js:");
+  });
+
   it("in onEnd, in a promise, in the factory and in a timer is counted", async () => {
     const sandbox = await worker.sandbox(
       filter(

@@ -118,6 +118,11 @@ export class FakeWorker implements ParkPorts {
     this.malformations.push(reason);
   }
 
+  uncaught(box: number, error: unknown): void {
+    const { message, stack = "" } = error as Error;
+    this.boxes[box]?.onUncaught(message, stack);
+  }
+
   thrown(error: unknown): void {
     throw error;
   }

@@ -29,6 +29,7 @@ import { SandboxUsage } from "./usage.ts";
 const LAZY_MS = 20; // what nobody waits for (ends of streams) goes along with other records, or after this long
 const LAZY_MAX = 128;
 const MERGE_MS = 20;
+const UNCAUGHT_MS = 1_000;
 const WARM_UP_RECORDS = 1024; // a fresh isolate interprets and compiles what it will run fast later
 
 /**
@@ -83,6 +84,7 @@ export class Sandbox {
   #memoryAtStart = 0;
   #recordsOfBuild = 0;
   #entriesSeen = 0;
+  #uncaughtAt = Number.NEGATIVE_INFINITY;
   readonly counts = {
     entries: 0,
     records: 0,
@@ -509,10 +511,11 @@ export class Sandbox {
       return;
     }
     const records = inbox.count;
+    let uncaught: unknown;
     this.#cpu.begin(now);
     this.#beats[BEAT.INSIDE] = this.#mark;
     try {
-      isolate.run(records);
+      uncaught = isolate.run(records);
     } catch (error) {
       this.#fault("entry", error);
       return;
@@ -523,6 +526,7 @@ export class Sandbox {
     }
     if (this.#share.limited) this.#share.spent(this.#now() - now);
     this.#entered(inbox, now);
+    if (uncaught !== undefined) this.#tellUncaught(uncaught);
     this.#recordsOfBuild += Math.max(1, records);
     if (this.#cpu.end(records, this.#now()) && this.#recordsOfBuild > WARM_UP_RECORDS) {
       this.#onSlow();
@@ -547,9 +551,10 @@ export class Sandbox {
     this.#leave();
     const count = inbox.count;
     const began = this.#now();
+    let uncaught: unknown;
     this.#beats[BEAT.ASIDE] = this.#mark;
     try {
-      await isolate.runAside(count);
+      uncaught = await isolate.runAside(count);
     } catch (error) {
       if (build === this.#build && !this.#disposed) this.#fault("entry", error);
       return;
@@ -562,6 +567,7 @@ export class Sandbox {
     this.#breaker.succeeded(now);
     this.#return();
     this.#entered(inbox, now);
+    if (uncaught !== undefined) this.#tellUncaught(uncaught);
     this.#options.onWork();
   }
 
@@ -647,6 +653,26 @@ export class Sandbox {
   #tellUsage(): void {
     const { entries, records, bytesIn } = this.counts;
     this.#usage.tell({ entries, records, bytesIn, bytesOut: this.#answers.bytes });
+  }
+
+  /** The chain has entered by the gate, and a promise was rejected that nobody waits for. */
+  onUncaught(message: string, stack: string): void {
+    const isolate = this.#isolate;
+    if (isolate === undefined) return;
+    // Stopped while promises ran: the fault is noted after the crossing.
+    if (isolate.disposed) isolate.gate[GATE.FAULT] = 1;
+    else this.#tellUncaught(Object.assign(new Error(message), { stack }));
+  }
+
+  /** A rejection that nobody has caught costs no stream. Told once a second at most: a filter may do so with every request. */
+  #tellUncaught(error: unknown): void {
+    this.counts.thrown++;
+    const now = this.#now();
+    if (now - this.#uncaughtAt < UNCAUGHT_MS) return;
+    this.#uncaughtAt = now;
+    const { message, stack } = errorText(error);
+    const reason = `a promise was rejected, and nobody caught it: ${message}`;
+    this.#options.onFault({ package: this.package, reason, stack });
   }
 
   /** Notes a fault that failed no stream. From now on the sandbox runs on another thread, where it delays only its own streams. */

@@ -69,6 +69,9 @@ const ports: ParkPorts & { inCrossing: boolean } = {
   malformed: (_box, reason) => {
     throw new Error(reason);
   },
+  uncaught: (_box, error) => {
+    throw error;
+  },
   thrown: (error) => {
     throw error;
   },

@@ -346,6 +346,8 @@ export const BOX = {
   OUT_USED: 0,
   /** 1: some answers found no room in OUT; the sandbox must be entered again. */
   MORE: 1,
+  /** 1: `run` has come to its end. What an entry throws after that is a rejection that nobody has caught. */
+  RAN: 2,
   /** Float64 at these words: the time now, and when the next timer fires (Infinity: none), both in monotonic milliseconds. */
   NOW: 4,
   WAKE_AT: 6,

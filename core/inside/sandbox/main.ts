@@ -245,6 +245,7 @@ export function run(count: number): void {
   around.clock.advance();
   if (count > 0) around.serves = true;
   const { words } = around;
+  words[BOX.RAN] = 0;
   for (let k = 0, i = BOX.RECORDS >> 2; k < count; k++, i += RECORD_WORDS) {
     if (words[i] === -1) {
       end(words[i + 1]!);
@@ -257,6 +258,7 @@ export function run(count: number): void {
     i += followers * RECORD_WORDS;
   }
   around.tellStats();
+  words[BOX.RAN] = 1;
 }
 
 /** Whether the record at word `i` of the table has RECORD_FLAG.FOLLOWS. */
