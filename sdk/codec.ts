@@ -44,6 +44,8 @@ export interface CodecFactory {
   readonly protocol: "HTTP/1.1" | "HTTP/2";
   createServer(connection: Connection, events: ServerEvents, options: CodecOptions): ServerCodec;
   createClient(connection: Connection, events: ClientEvents, options: CodecOptions): ClientCodec;
+  /** Lists the stats of client codecs below `owner`: called when a cluster first attempts a connection, which may fail. */
+  listStats?(owner: Stats): void;
 }
 
 /** The peer has broken the protocol. */

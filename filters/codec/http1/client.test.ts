@@ -418,6 +418,12 @@ describe("responses", () => {
   });
 });
 
+it("lists the stats of a cluster that has only attempted a connection", () => {
+  const cx = new TestContext();
+  cx.setup(http1, {}).listStats!(cx.stats.scope("cluster.c."));
+  expect(cx.stats.values.has("cluster.c.http1.response_flood")).toBe(true);
+});
+
 describe("the connection", () => {
   it("is reused for one exchange after the other", () => {
     const { events, ask, send } = open();

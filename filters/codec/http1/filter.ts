@@ -3,7 +3,7 @@ import { Http1Client } from "./client.ts";
 import { Http1Server } from "./server.ts";
 
 /**
- * Envoy's counters under `http1.` and, once a cluster has had a connection, under `cluster.<name>.http1.`. Those of clusters
+ * Envoy's counters under `http1.` and, once a cluster has attempted a connection, under `cluster.<name>.http1.`. Those of clusters
  * stay at 0: underscores in response headers are allowed, and with one request at a time responses cannot flood.
  */
 const COUNTERS = [
@@ -20,18 +20,20 @@ export default defineCodec({
     const [droppedHeaders, , rejectedRequests] = countersOf(cx.stats);
     const stats = { droppedHeaders: droppedHeaders!, rejectedRequests: rejectedRequests! };
     const listed = new WeakSet<Stats>();
+    const listStats = (owner: Stats): void => {
+      if (listed.has(owner)) return;
+      listed.add(owner);
+      countersOf(owner);
+    };
     return {
       protocol: "HTTP/1.1",
       createServer: (connection, events, options) =>
         new Http1Server(connection, events, options, stats),
       createClient(connection, events, options) {
-        const owner = options.stats;
-        if (owner !== undefined && !listed.has(owner)) {
-          listed.add(owner);
-          countersOf(owner);
-        }
+        if (options.stats !== undefined) listStats(options.stats);
         return new Http1Client(connection, events, options);
       },
+      listStats,
     };
   },
 });

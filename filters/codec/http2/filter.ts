@@ -18,7 +18,7 @@ export default defineCodec({
     // As in Envoy, stats appear with the first connection.
     let own: Http2Stats | undefined;
     const ofScopes = new WeakMap<Stats, Http2Stats>();
-    const statsOf = ({ stats }: CodecOptions): Http2Stats => {
+    const statsOf = ({ stats }: Pick<CodecOptions, "stats">): Http2Stats => {
       if (stats === undefined) return (own ??= new Http2Stats(cx.stats.scope("http2.")));
       let cells = ofScopes.get(stats);
       if (cells === undefined) {
@@ -39,6 +39,7 @@ export default defineCodec({
         stats.upstreamConnections.inc();
         return new Http2Client(connection, events, options, stats, parts);
       },
+      listStats: (owner) => void statsOf({ stats: owner }),
     };
   },
 });

@@ -28,6 +28,8 @@ export interface PoolProtocol {
   /** Number of exchanges that a connection is assumed to have room for until it is established. */
   readonly expectedCapacity: number;
   codec(connection: Connection): Slot<CodecFactory>;
+  /** The codec of all connections; absent: TLS decides. */
+  readonly fixed?: Slot<CodecFactory>;
 }
 
 /** The cluster as its pools see it. */
@@ -306,6 +308,8 @@ export class Pool {
 
   #open(): void {
     this.#connecting++;
+    const { stats } = this.owner.codecOptions;
+    if (stats !== undefined) this.protocol.fixed?.current.value.listStats?.(stats);
     const connection = new PooledConnection(this);
     this.connections.add(connection);
     connection.open();

@@ -11,10 +11,20 @@ export interface Codecs {
 /** Protocols of the cluster's pools. As in Envoy, with ALPN a connection without TLS uses HTTP/1.1. */
 export function protocolsOf(options: ClusterOptions, codecs: Codecs): readonly PoolProtocol[] {
   const expectedCapacity = options.http2.maxConcurrentStreams;
-  const http1: PoolProtocol = { name: "HTTP/1.1", expectedCapacity: 1, codec: () => codecs.http1 };
+  const http1: PoolProtocol = {
+    name: "HTTP/1.1",
+    expectedCapacity: 1,
+    codec: () => codecs.http1,
+    fixed: codecs.http1,
+  };
   if (options.protocol === "HTTP1") return [http1];
   const codec = codecs.http2();
-  const http2: PoolProtocol = { name: "HTTP/2", expectedCapacity, codec: () => codec };
+  const http2: PoolProtocol = {
+    name: "HTTP/2",
+    expectedCapacity,
+    codec: () => codec,
+    fixed: codec,
+  };
   switch (options.protocol) {
     case "HTTP2":
       return [http2];
