@@ -234,14 +234,6 @@ export const DIFFERENCES: readonly ListedDifference[] = [
       options(wire).includes("keep-alive"),
   },
   {
-    name: "Proxy-Connection says nothing",
-    clause: "RFC 9112 appendix C.2.2",
-    isThis: ({ refusedBy, field, wire }) =>
-      refusedBy === "both" &&
-      (field === "keepAlive" || field === "end") &&
-      values(wire, "proxy-connection").some((value) => /close|keep-alive|upgrade/i.test(value)),
-  },
-  {
     name: "a target's authority takes the place of Host",
     clause: "RFC 9112 §3.2.2",
     isThis: ({ refusedBy, field, wire }) =>
