@@ -123,8 +123,8 @@ test.each(PLACE_NAMES)("nor does it in: %s", async (place) => {
   const port = proxy.port("main");
   const before = await proxy.stat(ERRORS);
   const healthy = new Healthy(port, 2);
+  const ask = { method: "POST", body: "a body" };
   for (const name of EVERYWHERE) {
-    const ask = { method: "POST", body: "a body" };
     const answer = await get(port, `/${place}/${name}`, ask).then(
       ({ status }) => status,
       (error: Error) => error.message,
@@ -134,7 +134,12 @@ test.each(PLACE_NAMES)("nor does it in: %s", async (place) => {
   await healthy.stop();
   expect(healthy.failures).toEqual([]);
   await eventually(
-    () => proxy.stat(ERRORS),
+    async () => {
+      const now = await proxy.stat(ERRORS);
+      // Requests pass the sandbox by for some seconds after too many faults in a row.
+      if (now === before) await get(port, `/${place}/loop`, ask).catch(() => undefined);
+      return now;
+    },
     (now) => now > before,
     "the scripts were stopped",
   );
