@@ -61,7 +61,7 @@ function project(name: string, dir: string): TestProjectInlineConfiguration {
       // Inlined, so that it uses the same SDK as the tests.
       server: { deps: { inline: [/\/core\/place\.js$/] } },
       // Conformance sends a body cut at every place, each time through an isolate, which takes long on a busy machine.
-      testTimeout: 60_000,
+      testTimeout: 180_000,
       pool: "forks",
       // The proxy's own Node flags, so that regular expressions behave the same; with `gc`, tests can measure growth.
       execArgv: [...process.execArgv, "--expose-gc"],
