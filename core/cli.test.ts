@@ -155,7 +155,13 @@ test("prints a v2 file in v3, and says what has no place there", async () => {
   const made = await run("config", "upgrade", "--json", bad);
   expect(made.code).toBe(1);
   expect(JSON.parse(made.out)).toMatchObject({ ok: false, errors: [{ line: 1 }] });
-  expect(await run("config", "upgrade", path.join(root, "none.yaml"))).toMatchObject({ code: 1 });
+  const none = path.join(root, "none.yaml");
+  expect(await run("config", "upgrade", none)).toMatchObject({ code: 1 });
+  const unread = await run("config", "upgrade", "--json", none);
+  expect(JSON.parse(unread.out)).toMatchObject({
+    ok: false,
+    errors: [{ message: expect.stringContaining("cannot read") }],
+  });
 });
 
 test("says what went wrong before anything was read", async () => {

@@ -2,10 +2,19 @@ import { readFileSync } from "node:fs";
 import { formatDiagnostic } from "./config/diagnostic.ts";
 import { upgrade } from "./config/upgrade.ts";
 import { said } from "./flags.ts";
+import { problem } from "./problem.ts";
 
 /** Prints a config in Envoy's v3 form. The exit code is 1 if something in it has none. */
 export function configUpgrade(file: string, json: boolean): number {
-  const text = said(`cannot read ${file}`, () => readFileSync(file, "utf8"));
+  let text: string;
+  try {
+    text = said(`cannot read ${file}`, () => readFileSync(file, "utf8"));
+  } catch (error) {
+    if (!json) throw error;
+    const errors = [problem((error as Error).message)];
+    process.stdout.write(`${JSON.stringify({ file, ok: false, errors })}\n`);
+    return 1;
+  }
   const made = upgrade({ file, text });
   const ok = made.text !== undefined && made.errors.length === 0;
   if (json) process.stdout.write(`${JSON.stringify({ file, ok, ...made })}\n`);
