@@ -360,6 +360,20 @@ describe("httpCall", () => {
     expect(s.upstream.header("x-user")).toBe("ada");
   });
 
+  it("in the last chunk of a body joins the end, which comes meanwhile, to that chunk", async () => {
+    const { stream, auth } = calling(`
+      function envoy_on_request(h)
+        for chunk in h:bodyChunks() do
+          h:httpCall("auth", { [":method"] = "GET", [":path"] = "/" .. chunk:length(), [":authority"] = "a" }, nil, 1000)
+        end
+      end`);
+    const s = stream().requestHeaders("POST", "/", {}, false).requestBody("abc");
+    expect(auth.last.path).toBe("/3");
+    auth.last.respond(200, {}, "");
+    await s.settled();
+    expect([auth.exchanges.length, s.upstream.ended]).toEqual([1, true]);
+  });
+
   it("that is asynchronous leaves before the request does, and nobody waits for its answer", async () => {
     const call = (cluster: string) =>
       `function envoy_on_request(h)

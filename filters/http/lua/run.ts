@@ -208,6 +208,11 @@ export class Run extends Userdata {
 
   #onMore(chunk: Chunk, data: BufferData | undefined, endStream: boolean): HookResult {
     if (this.answer !== undefined) return this.answer;
+    // An end that comes while the script waits in a call joins the chunk that it has.
+    if (this.#waiting instanceof PromiseWait && !this.#waiting.isQuiet) {
+      this.#ended ||= this.#endsApart;
+      this.#endsApart = false;
+    }
     if (this.#endsApart && !(this.#waiting instanceof PromiseWait)) {
       this.#endsApart = false;
       this.#ended = true;

@@ -39,7 +39,21 @@ export function toLua(value: unknown): unknown {
   return table;
 }
 
-/** Converts a Lua value to JSON; a table with only the keys 1…n becomes a list. Throws LuaError for what Envoy refuses too. */
+/** Longest list that a table with gaps becomes. */
+const LIST_MAX = 10_000;
+
+/** The length of the list that a table with only numbers as keys is to Envoy; 0: it is none. */
+function listLength(table: LuaTable): number {
+  let most = 0;
+  for (let at = table.entryFrom(0); at >= 0; at = table.entryFrom(at + 1)) {
+    const key = table.keyAt(at);
+    if (typeof key !== "number" || !Number.isInteger(key) || key < 1) return 0;
+    most = Math.max(most, key);
+  }
+  return most <= Math.max(LIST_MAX, table.length) ? most : 0;
+}
+
+/** Converts a Lua value to JSON. A table with only numbers as keys becomes a list. Throws LuaError for what Envoy refuses too. */
 export function fromLua(value: unknown, depth = 0): unknown {
   if (depth > DEPTH_MAX) throw libraryError("the value in dynamicMetadata is nested too deep");
   if (typeof value === "string") return fromUtf8(value);
@@ -47,8 +61,8 @@ export function fromLua(value: unknown, depth = 0): unknown {
   if (value === undefined) return null;
   if (!(value instanceof LuaTable))
     throw libraryError(`unexpected type '${typeOf(value)}' in dynamicMetadata`);
-  const isList = value.keys.every((_key, k) => value.values[k] === undefined);
-  if (value.length > 0 && isList) return value.array.map((item) => fromLua(item, depth + 1));
+  const length = listLength(value);
+  if (length > 0) return Array.from({ length }, (_item, k) => fromLua(value.get(k + 1), depth + 1));
   const made: Record<string, unknown> = {};
   for (let at = value.entryFrom(0); at >= 0; at = value.entryFrom(at + 1)) {
     const key = value.keyAt(at);
