@@ -43,8 +43,8 @@ const TRIES = 20;
 let gc: ((flavor: Flavor) => void) | undefined;
 
 /**
- * Collects the garbage of this thread's Node isolate now. V8 would leave what starts and reloads produce for hours where there is little
- * traffic. (The inspector's HeapProfiler.collectGarbage never returns in a process with isolates of isolated-vm.)
+ * Collects the garbage of this thread's Node isolate now. V8 would leave what starts and reloads produce for hours where there is
+ * little traffic. (The inspector's HeapProfiler.collectGarbage never returns in a process with isolates of isolated-vm.)
  */
 export function collectGarbage(flavor: Flavor = "regular"): void {
   gc ??= findCollector(() => runInNewContext(COLLECTOR) as typeof gc);

@@ -258,7 +258,7 @@ export class Watchdog {
     this.#ended = this.#entries.run.apply(undefined, []).catch(() => {});
   }
 
-  /** Collects the garbage of the watchdog's isolate: it holds memory shared with targets that are gone, and V8 would never look there. */
+  /** Collects the garbage of the watchdog's isolate: it shares memory with targets that are gone, and V8 would not look there. */
   collectGarbage(): void {
     if (this.#isolate.isDisposed) return;
     this.#interrupt();

@@ -158,8 +158,8 @@ export interface TransportSocket {
   /** Hands the connection to its owner. Bytes that `onBytes` was shown are passed on, except the first `consumed`. */
   ready(consumed?: number): void;
   /**
-   * Closes the connection. `reason`: %UPSTREAM_TRANSPORT_FAILURE_REASON%. `alert` (server, after the handshake): an alert of RFC 8446 §6
-   * for the client, sent if its version of TLS allows that; otherwise the connection just ends.
+   * Closes the connection. `reason`: %UPSTREAM_TRANSPORT_FAILURE_REASON%. `alert` (server, after the handshake): an alert of
+   * RFC 8446 §6 for the client, sent if its version of TLS allows that; otherwise the connection just ends.
    */
   fail(reason: string, alert?: number): void;
   /** Towards an internal listener: adds to the metadata of the connection that it accepts. */

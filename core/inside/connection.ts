@@ -48,8 +48,8 @@ export type Wire = Pick<
 >;
 
 /**
- * A socket as packages see it, accepted or connecting. A write never fails: bytes that find no room in the output segment are kept here,
- * and the connection is blocked meanwhile, so that its writer pauses its own source.
+ * A socket as packages see it, accepted or connecting. A write never fails: bytes that find no room in the output segment are kept
+ * here, and the connection is blocked meanwhile, so that its writer pauses its own source.
  */
 export class SocketConnection implements DownstreamConnection {
   id: number;

@@ -45,7 +45,7 @@ export function defineParked(packageName: string, box: number, description: stri
   engine.defineParked(packageName, box, description);
 }
 
-/** `text`: JSON of { generation, changed, removed, rehearsed }; `configText`: JSON of a RuntimeConfig, or "". Answers JSON of Refusal[]. */
+/** `text`: JSON of { generation, changed, removed, rehearsed }; `configText`: of a RuntimeConfig, or "". Answers JSON of Refusal[]. */
 export function prepare(text: string, configText: string): string {
   engine.onEntered();
   const {

@@ -1,6 +1,6 @@
 /**
- * Translates a pattern from RE2's syntax to a source that V8's linear engine matches in the same way on ASCII texts. Undefined: there is
- * no such source, and re2js must match. The pattern must be valid RE2: that is not checked here.
+ * Translates a pattern from RE2's syntax to a source that V8's linear engine matches in the same way on ASCII texts. Undefined:
+ * there is no such source, and re2js must match. The pattern must be valid RE2: that is not checked here.
  */
 export function toLinearSource(pattern: string): string | undefined {
   try {

@@ -71,7 +71,7 @@ export class Scope {
   }
 }
 
-/** The value of one setup. Connections and streams acquire it while they use it; once retired, it is disposed after the last release. */
+/** The value of one setup. Connections and streams acquire it while they use it; once retired, it goes with the last release. */
 class GenerationState<T> implements Generation<T> {
   readonly value: T;
   readonly number: number;

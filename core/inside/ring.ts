@@ -151,5 +151,5 @@ export const SOCKET_ERRORS = [
   "EIO",
 ] as const;
 
-/** Number of `cx.turns` counters in the memory that all threads share (a power of two: names are hashed to them); the cell heap follows. */
+/** Number of `cx.turns` counters that all threads share (a power of two: names are hashed to them); the cell heap follows them. */
 export const TURNS = 1 << 16;

@@ -26,7 +26,10 @@ const FILES: Readonly<
   "strings.lua": {},
   "vararg.lua": { fails: [6], ends: /global 'arg'/ }, // no `arg`, as in LuaJIT
 };
-/** Not here: all, attrib, files, main, verybig (files), db (debug), big (texts of 64 MiB), gc (32 MiB of tables), constructs (16,384 chunks), errors (stacks that take minutes). */
+/**
+ * Not here: all, attrib, files, main, verybig (files), db (debug), big (texts of 64 MiB), gc (32 MiB of tables), constructs (16,384
+ * chunks), errors (stacks that take minutes).
+ */
 
 const folder = process.env.LUA_TESTS ?? "";
 const NOTING = `local hard, noted = error, {}

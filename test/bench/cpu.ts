@@ -7,9 +7,9 @@
  * `lua`: tsproxy and Envoy without a script, with one and with five that edit headers of request and response.
  * `h2`: clients of HTTP/2 (h2load, 8 connections of 32 streams), an upstream of HTTP/1.1; `h2h2`: HTTP/2 at both ends, cleartext.
  * `tls`: HTTP/1.1 over TLS 1.3, connections kept; `hs`: a full handshake (P-256) and a request each connection; `hs-resumed`: the same
- * with the session of the one before (TLS 1.2). `h2-16k`, `h2-1m`, `tls-16k`, `tls-1m`: answers of that size; CPU a MiB is told as well.
- * Needs wrk, h2load and nginx (Debian: wrk nginx-light libnginx-mod-stream haproxy); HAProxy and ENVOY=/path/to/envoy take part if
- * present. The proxy is pinned to core 1 with one worker; the load, the backend and this script to core 0.
+ * with the session of the one before (TLS 1.2). `h2-16k`, `h2-1m`, `tls-16k`, `tls-1m`: answers of that size; CPU a MiB is told as
+ * well. Needs wrk, h2load and nginx (Debian: wrk nginx-light libnginx-mod-stream haproxy); HAProxy and ENVOY=/path/to/envoy take
+ * part if present. The proxy is pinned to core 1 with one worker; the load, the backend and this script to core 0.
  */
 import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
 import fs from "node:fs";

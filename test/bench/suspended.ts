@@ -3,7 +3,8 @@
  *
  *   node test/bench/suspended.ts [requests at once]      (10000; past 10,240 the scripts see an overflow)
  *
- * Bars: 48 KiB for one that waits, with all that the burst leaves behind, every request answered by its script, none lost on the other route.
+ * Bars: 48 KiB for one that waits, with all that the burst leaves behind, every request answered by its script, none lost on the
+ * other route.
  */
 import http2 from "node:http2";
 import type { AddressInfo } from "node:net";

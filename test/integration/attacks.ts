@@ -5,8 +5,8 @@ import { Proxy } from "./proxy.ts";
 
 /**
  * What a hostile filter does with one request, and what the request gets: `stopped`: a 500 from core. `thrown`: a 500, for a bound
- * threw. `harmless`: it is answered. `own`: it breaks its own isolate, so either. `late`: a 504. `kills`: nothing within the process stops it, so the process ends and another
- * one serves without the filter.
+ * threw. `harmless`: it is answered. `own`: it breaks its own isolate, so either. `late`: a 504. `kills`: nothing within the
+ * process stops it, so the process ends and another one serves without the filter.
  */
 export const ATTACKS = {
   endless_loop: ["stopped", "while (true) {}"],

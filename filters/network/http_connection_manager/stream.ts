@@ -550,7 +550,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
   // ---- from the walks
 
   onReply(reply: Reply, _response: boolean): void {
-    // A sandboxed filter answers when the whole event has been read, Envoy before it reads the body: it closes an HTTP/1 connection then.
+    // A sandboxed filter answers once the whole event is read, Envoy before the body: it closes an HTTP/1 connection then.
     if (reply.early === true && this.info.protocol !== "HTTP/2") this.#requestComplete = false;
     this.sendReply(reply, false);
   }

@@ -7,7 +7,7 @@ import type { Pool } from "./pool.ts";
 /** Limit for clients with their own pools at a host (`connection_pool_per_downstream_connection`, PROXY protocol). */
 const MAX_CLIENTS = 8_192;
 
-/** Which of a host's pools a request takes: requests for other names in TLS, or of clients that share no connections, have their own. */
+/** Which of a host's pools a request takes: other names in TLS, and clients that share no connections, have pools of their own. */
 export class PoolChoice {
   readonly #naming: PeerNaming | undefined;
   /** `connection_pool_per_downstream_connection` */
