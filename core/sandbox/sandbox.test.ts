@@ -135,6 +135,25 @@ describe("heads", () => {
     expect(e.reply?.body.slice(-11)).toBe("90123456789");
   });
 
+  it("answers with bytes that are no text", async () => {
+    const e = await exchange(
+      filter(`onRequestHeaders() { return reply(200, { body: Uint8Array.of(31, 139, 0, 255) }); }`),
+    );
+    await e.requestHeaders().settled();
+    expect(e.reply?.body).toEqual(Uint8Array.of(31, 139, 0, 255));
+  });
+
+  it.each([
+    `reply(200, { headers: [["x-a", 5]] })`,
+    `reply(200, { headers: { length: 3 } })`,
+    `reply(200, { details: 5 })`,
+    `lastChunk({})`,
+  ])("faults at once at what %s has no text or bytes for", async (answer) => {
+    const e = await exchange(filter(`onRequestHeaders() { return ${answer}; }`));
+    await e.requestHeaders().settled();
+    expect(e.reply).toMatchObject(FAULTY);
+  });
+
   it("carries a head that lies in private memory and one with many lines", async () => {
     const e = await exchange(
       filter(`onRequestHeaders(h) { h.set("x-n", [...h].length + h.get("x-99")); }`),

@@ -46,9 +46,10 @@ export class Outbox {
 
   /**
    * Begins an answer with `size` bytes of payload; answers the payload's offset in `bytes`. It must be closed before another one
-   * begins. Throws RangeError if too many answers wait.
+   * begins. Throws RangeError if too many answers wait, or if `size` is NaN, since a filter gave something without a length.
    */
   open(kind: number, token: number, argument: number, size: number): number {
+    if (!(size >= 0)) throw new RangeError("an answer has parts without a length");
     const whole = (ANSWER_HEAD_SIZE + size + 7) & ~7;
     let at = BOX.OUT + this.#used;
     if (this.#unsent.length > 0 || this.#used + whole > BOX.OUT_SIZE) {

@@ -10,6 +10,8 @@ export function measureReply(reply: Reply): number {
     (REPLY.REST + reply.headers.length * 2 + reply.flags.length) * 4 + reply.details.length;
   for (const flag of reply.flags) size += flag.length;
   for (const [name, value] of reply.headers) {
+    if (typeof value !== "string")
+      throw new TypeError(`the value of header "${name}" is a ${typeof value}, not a string`);
     if (FRAMING.has(name.toLowerCase())) {
       throw new TypeError(`a sandboxed filter cannot set "${name}": framing is the codec's`);
     }

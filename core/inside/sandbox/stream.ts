@@ -392,7 +392,7 @@ export class StreamTable {
     let replySize = 0;
     if (reply !== undefined) {
       replySize = measureReply(reply);
-      body = typeof reply.body === "string" ? utf8Encode(reply.body) : reply.body;
+      body = reply.body instanceof Uint8Array ? reply.body : utf8Encode(String(reply.body));
       bodyEnd = body.length;
       flags |= VERDICT_FLAG.BODY;
     } else if (verdict?.type === "last_chunk") {
