@@ -1,6 +1,5 @@
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { readFile } from "node:fs/promises";
 import { builtinModules, SourceMap } from "node:module";
 import path from "node:path";
 import type { Message, Plugin } from "esbuild";
@@ -117,11 +116,7 @@ async function readBundle(key: string, filename: string): Promise<Bundle | undef
   const { code, hash, inputs } = JSON.parse(text) as Pick<Bundle, "code" | "hash"> & {
     readonly inputs: readonly (readonly [string, string])[];
   };
-  const same = inputs.map(async ([file, known]) => {
-    const bytes = await readFile(file).catch(() => undefined);
-    return bytes !== undefined && hashOf(bytes) === known;
-  });
-  if (!(await Promise.all(same)).every(Boolean)) return undefined;
+  if (!inputs.every(([file, known]) => hashOfFile(file) === known)) return undefined;
   const sources = new SourcePositions(() => readKeptNow(`${key}.js.map`));
   return new Bundle({
     shared: sharedCode(code),
@@ -130,6 +125,15 @@ async function readBundle(key: string, filename: string): Promise<Bundle | undef
     inputs: new Map(inputs),
     sources,
   });
+}
+
+/** Read one file after the other: all at once would take most of the 1,024 file descriptors that a process often has. */
+function hashOfFile(file: string): string | undefined {
+  try {
+    return hashOf(readFileSync(file));
+  } catch {
+    return undefined;
+  }
 }
 
 async function build(options: BundleOptions): Promise<Bundle> {

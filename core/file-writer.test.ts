@@ -1,7 +1,7 @@
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import { afterEach, expect, it } from "vitest";
+import { afterEach, expect, it, vi } from "vitest";
 import { FileWriter } from "./file-writer.ts";
 
 const root = fs.mkdtempSync(path.join(os.tmpdir(), "writer-"));
@@ -56,6 +56,24 @@ it("tells of a file that cannot be written, and counts what is lost", async () =
   await writer.end();
   expect(troubles).toEqual([expect.stringContaining("ENOENT")]);
   expect(stats.failed.count()).toBe(1);
+});
+
+it("tells of a file once while every write fails, and again after one that did not", async () => {
+  const { writer, troubles, stats, file } = start();
+  fs.mkdirSync(file);
+  for (let k = 1; k <= 3; k++) {
+    writer.append(file, "x\n");
+    await vi.waitFor(() => expect(stats.failed.count()).toBe(k), 30_000);
+  }
+  expect(troubles.length).toBe(1);
+  fs.rmdirSync(file);
+  writer.append(file, "x\n");
+  await writer.end();
+  fs.rmSync(file);
+  fs.mkdirSync(file);
+  writer.append(file, "x\n");
+  await writer.end();
+  expect(troubles.length).toBe(2);
 });
 
 /** Opened, which takes a turn or two of the thread pool. */

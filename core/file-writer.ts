@@ -21,6 +21,8 @@ export class FileWriter {
   readonly #onTrouble: (path: string, message: string) => void;
   readonly #stats: WriterStats | undefined;
   #dropping = false;
+  /** Files that failed last: each is reported once, until something is written again. */
+  readonly #failing = new Set<string>();
 
   constructor(onTrouble: (path: string, message: string) => void, stats?: WriterStats) {
     this.#onTrouble = onTrouble;
@@ -39,8 +41,10 @@ export class FileWriter {
     }
     this.#dropping = false;
     stream.write(text, "utf8", (error) => {
-      if (error == null) this.#stats?.completed.inc();
-      else this.#stats?.failed.inc();
+      if (error == null) {
+        this.#failing.delete(path);
+        this.#stats?.completed.inc();
+      } else this.#stats?.failed.inc();
     });
   }
 
@@ -54,7 +58,8 @@ export class FileWriter {
       // The next line opens the file again.
       if (this.#streams.get(path) === stream) this.#streams.delete(path);
       if (again) this.#stats?.reopenFailed.inc();
-      this.#onTrouble(path, error.message);
+      if (!this.#failing.has(path)) this.#onTrouble(path, error.message);
+      this.#failing.add(path);
     });
     this.#streams.set(path, stream);
     return stream;

@@ -8,7 +8,7 @@ import type { ProfileAnswer, Profiler } from "./profiler.ts";
 import type { AddressConfig, ProfiledFilter, RuntimeConfig } from "./protocol.ts";
 import type { Reload } from "./reload.ts";
 import type { RuntimeLayers } from "./runtime.ts";
-import { faultStat, type ServerStats } from "./server-stats.ts";
+import { faultStat, memoryUsage, type ServerStats } from "./server-stats.ts";
 import type { StatsReader } from "./stats.ts";
 import type { ContextCertificates } from "./tls.ts";
 import { VERSION } from "./version.ts";
@@ -231,7 +231,7 @@ function drainListeners({ fleet, reload, options, server }: OperationParts, how:
 }
 
 function memory(): unknown {
-  const { rss, heapUsed, heapTotal, external, arrayBuffers } = process.memoryUsage();
+  const { rss, heapUsed, heapTotal, external, arrayBuffers } = memoryUsage();
   return {
     allocated: heapUsed + external,
     heapSize: heapTotal + external,

@@ -157,7 +157,7 @@ export class ServerStats {
   ): void {
     this.#set("server.state", state);
     this.#set("server.uptime", Math.floor((performance.now() - this.#started) / 1000));
-    const { rss, heapUsed, heapTotal, external } = process.memoryUsage();
+    const { rss, heapUsed, heapTotal, external } = memoryUsage();
     this.#set("server.memory_heap_size", heapTotal + external);
     this.#set("server.memory_allocated", heapUsed + external);
     this.#set("server.memory_physical_size", rss);
@@ -192,4 +192,22 @@ function byName(listeners: readonly ListenerConfig[]): ReadonlyMap<string, strin
   return new Map(
     own.map(({ source: _, ...listener }) => [listener.name, JSON.stringify(listener)]),
   );
+}
+
+let lastUsage: NodeJS.MemoryUsage = {
+  rss: 0,
+  heapTotal: 0,
+  heapUsed: 0,
+  external: 0,
+  arrayBuffers: 0,
+};
+
+/** As `process.memoryUsage()`, which reads a file and throws while connections have taken all file descriptors: then as before. */
+export function memoryUsage(): NodeJS.MemoryUsage {
+  try {
+    lastUsage = process.memoryUsage();
+  } catch {
+    // EMFILE
+  }
+  return lastUsage;
 }

@@ -31,8 +31,9 @@ export class SandboxStats {
   define(told: unknown): void {
     const { kind, name, unit, cell } = told as Record<string, unknown>;
     if (kind !== "counter" && kind !== "gauge" && kind !== "histogram") return;
-    if (typeof name !== "string" || name === "" || name.length > 256 || typeof unit !== "string")
-      return;
+    // A line break in a name would be a line of /stats that says what it likes.
+    if (typeof name !== "string" || name.length > 256 || !/^[ -~]+$/.test(name)) return;
+    if (typeof unit !== "string") return;
     const size = kind === "histogram" ? HISTOGRAM_CELLS : 1;
     if (
       typeof cell !== "number" ||
