@@ -367,9 +367,19 @@ function verifyError(
   chain: readonly X509Certificate[],
 ): string {
   const handle = (socket as unknown as { _handle: Verified | null })._handle;
-  const code = withoutDates(handle?.verifyError()?.code ?? "", context, chain);
+  const last = handle?.verifyError()?.code ?? "";
+  // Of several errors OpenSSL tells the last, and Envoy the first: a chain that nobody knows, before its missing list.
+  if (last === "UNABLE_TO_GET_CRL" && !isTrustedChain(chain, context.trusted))
+    return isSelfSigned(chain[0]!)
+      ? "DEPTH_ZERO_SELF_SIGNED_CERT"
+      : "UNABLE_TO_GET_ISSUER_CERT_LOCALLY";
+  const code = withoutDates(last, context, chain);
   if (code !== "" || context.options.crlOfLeafOnly !== true) return code;
   return revocationError(chain[0]!, [...context.trusted, ...chain.slice(1)], context.revoked);
+}
+
+function isSelfSigned(certificate: X509Certificate): boolean {
+  return certificate.checkIssued(certificate);
 }
 
 /** With `allowExpired`, ignores an error of dates if the chain is trusted otherwise. */

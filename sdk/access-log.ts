@@ -21,6 +21,7 @@ export type LoggedConnection = Pick<
   | "filterChainMetadata"
   | "metadata"
   | "tls"
+  | "tlsVersion"
 >;
 
 /** What a log line can be made of. `request` is undefined for TCP. */

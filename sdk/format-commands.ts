@@ -552,6 +552,9 @@ const COMMANDS: Readonly<Record<string, Make>> = {
   ),
   UPSTREAM_HOST: plain(({ info: { upstreamHost } }) => upstreamHost && formatAddress(upstreamHost)),
   ...tlsCommands("DOWNSTREAM", (s) => s.downstream?.tls),
+  DOWNSTREAM_TLS_VERSION: plain(({ downstream }) =>
+    nonEmpty(downstream?.tls?.version ?? downstream?.tlsVersion ?? ""),
+  ),
   ...tlsCommands("UPSTREAM", (s) => s.info.upstreamTls),
   CONNECTION_ID: plain((s) => s.info.connectionId),
   STREAM_ID: plain((s) => s.request?.get(REQUEST_ID)),

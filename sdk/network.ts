@@ -56,6 +56,8 @@ export interface Connection {
   readonly open: boolean;
   /** What the TLS handshake has agreed on; absent before it is done, and without TLS. */
   readonly tls?: TlsInfo | undefined;
+  /** The version of a TLS handshake that has begun (`TLSv1.3`), for logs of those that fail. */
+  readonly tlsVersion?: string | undefined;
   /** Moments of a connection that this proxy opened, on the clock of `cx.now()`; -1: it has not come. Absent: not known. */
   readonly connectBegin?: number;
   readonly connectEnd?: number;

@@ -144,6 +144,8 @@ export interface TlsStart {
   readonly clientCertificate: "no" | "optional" | "required";
   /** Server: the context's `ocspResponse` is shown. */
   readonly staple?: boolean;
+  /** The version that the handshake is going to have, if that is known. */
+  readonly version?: string;
   /** The connection's secrets go to the context's `keyLog`. */
   readonly logsKeys?: boolean;
 }

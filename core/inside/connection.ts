@@ -73,6 +73,7 @@ export class SocketConnection implements DownstreamConnection {
   describedBy: DownstreamConnection["describedBy"] = undefined;
   secure = false;
   tls: TlsInfo | undefined = undefined;
+  tlsVersion: string | undefined = undefined;
   /** Set until the transport's handshake has ended. */
   handshake: Handshake | undefined = undefined;
   transportFailure = "";

@@ -90,7 +90,8 @@ export class Handshake implements ConnectionHandler, TransportSocket {
     this.#start = start;
     const shown = this.#shown;
     this.#shown = EMPTY;
-    const { context, ...rest } = start;
+    const { context, version, ...rest } = start;
+    this.connection.tlsVersion = version;
     this.connection.startTls(ascii(JSON.stringify({ ...rest, context: context.id })), shown);
   }
 

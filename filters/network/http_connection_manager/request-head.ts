@@ -193,7 +193,11 @@ export class RequestHead {
     let redirects = false;
     if (this.#unescapes && hasEscapedSlash(path)) {
       const action = this.#config.path_with_escaped_slashes_action;
-      if (action === "REJECT_REQUEST") return this.#badPath();
+      if (action === "REJECT_REQUEST") {
+        // As in Envoy, logs show the path unescaped.
+        headers.path = unescapeSlashes(path) + query;
+        return this.#badPath();
+      }
       redirects = action === "UNESCAPE_AND_REDIRECT";
       path = unescapeSlashes(path);
     }

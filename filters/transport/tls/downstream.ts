@@ -32,6 +32,8 @@ export class ServerSide {
   readonly files: ReadonlySet<string>;
   readonly groups: GroupChoice;
   readonly expiries: readonly Expiry[];
+  readonly #minVersion: string;
+  readonly #maxVersion: string;
   readonly #candidates: readonly Candidate[];
   readonly #choice: CertificateChoice;
 
@@ -46,6 +48,8 @@ export class ServerSide {
     this.validation = validation && readValidation(validation, sources, cx);
     const options = serverOptions(config, this.validation, sources);
     this.files = sources.files;
+    this.#minVersion = options.minVersion;
+    this.#maxVersion = options.maxVersion;
     const candidates = pairs.map((pair) => candidateOf(pair, options, config, cx));
     this.#candidates = candidates;
     this.groups = new GroupChoice(options.curves, options.clientsOrder === true);
@@ -62,6 +66,15 @@ export class ServerSide {
 
   choose(hello: ClientHello, now: number): Choice {
     return this.#choice.choose(hello, now);
+  }
+
+  /** The version that is spoken with a client. What is no ClientHello counts as TLS 1.2, as in BoringSSL. */
+  versionFor({ versions, legacyVersion }: ClientHello): string {
+    if (this.#maxVersion === "TLSv1.3" && versions.includes(0x0304)) return "TLSv1.3";
+    const known = this.#minVersion === "TLSv1.3" ? undefined : OLD_VERSIONS[legacyVersion];
+    if (known === undefined || known < this.#minVersion) return "TLSv1.2";
+    if (known > this.#maxVersion) return this.#maxVersion;
+    return known;
   }
 
   release(): void {
@@ -258,6 +271,7 @@ export class Downstream implements TransportFactory {
       alpn: chosen === undefined ? [] : [chosen],
       serverName: "",
       clientCertificate: this.#requiresCertificate && asks !== "no" ? "required" : asks,
+      version: side.versionFor(known),
       ...(staple === "yes" && { staple: true }),
       ...(this.#logsKeys?.(localAddress, remoteAddress) === true && { logsKeys: true }),
     });
@@ -265,6 +279,12 @@ export class Downstream implements TransportFactory {
   }
 }
 
+/** By the number in a ClientHello. */
+const OLD_VERSIONS: Readonly<Record<number, string>> = {
+  769: "TLSv1",
+  770: "TLSv1.1",
+  771: "TLSv1.2",
+};
 const NO_HELLO: ClientHello = {
   serverName: "",
   alpn: [],

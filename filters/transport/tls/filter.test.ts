@@ -316,6 +316,23 @@ describe("a listener's", () => {
     expect(made.every(({ released }) => released)).toBe(true);
   });
 
+  it("version is known from the client's first message on", () => {
+    const { cx } = begin(PREFIX);
+    const version = (tls_params: object, changes: Partial<ClientHello>) => {
+      const common_tls_context = { tls_certificates: pairs("a"), tls_params };
+      const set = cx.setup(tlsTransport, { common_tls_context }) as unknown as { side: ServerSide };
+      return set.side.versionFor({ ...HELLO, ...changes });
+    };
+    const old = { versions: [], legacyVersion: 0x0301 };
+    expect(version({}, {})).toBe("TLSv1.3");
+    expect(version({}, { versions: [] })).toBe("TLSv1.2");
+    expect(version({ tls_maximum_protocol_version: "TLSv1_2" }, {})).toBe("TLSv1.2");
+    expect(version({ tls_minimum_protocol_version: "TLSv1_0" }, old)).toBe("TLSv1");
+    // Refused ones, and what is no ClientHello.
+    expect(version({}, old)).toBe("TLSv1.2");
+    expect(version({}, { versions: [], legacyVersion: 0 })).toBe("TLSv1.2");
+  });
+
   it("without a certificate, or with half of one, the config is refused", () => {
     const { cx } = begin(PREFIX);
     expect(() => cx.setup(tlsTransport, {})).toThrow(/tls_certificates/);
