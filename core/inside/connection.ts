@@ -302,7 +302,13 @@ export class SocketConnection implements DownstreamConnection {
   }
 
   connectTimeout(ms: number): void {
-    this.#timer = this.#table.wheel.timer(() => this.#onTimer());
+    let expired = false;
+    this.#timer = this.#table.wheel.timer(() => {
+      // A thread that stood still hears its timers before its sockets: what they have to say is heard first.
+      if (expired || !this.connecting) return this.#onTimer();
+      expired = true;
+      this.#timer?.arm(1);
+    });
     this.#timer.arm(ms);
   }
 

@@ -108,4 +108,7 @@ it("begins its lines anew when an internal redirect sends the request through on
   expect(lines.splice(0)).toEqual(["DownstreamPeriodic 0 1000 -"]);
   p.up.last.respond(200, { "content-length": "0" }, "");
   expect(lines).toEqual(["DownstreamEnd 200 1000 0"]);
+  // The client has had one answer.
+  const answers = (kind: string) => p.cx.stats.value(`http.test.downstream_rq_${kind}`);
+  expect([answers("3xx"), answers("2xx")]).toEqual([0, 1]);
 });

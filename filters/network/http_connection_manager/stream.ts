@@ -735,7 +735,6 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     this.response = response;
     info.responseCode = response.status;
     info.responseCodeDetails = "internal_redirect";
-    this.#countCode(response.status);
     this.#timers.cancel();
     this.#endPass();
     this.#beginPass();
