@@ -179,7 +179,7 @@ class Dev {
     }
     const { level, msg, time: _time, of, ...fields } = told;
     if (of === "reload" && level !== "warn") return;
-    if (level === "info" && fields.filter === undefined) return;
+    if (level === "info" && fields.filter === undefined && of !== "console") return;
     this.#report.log(String(level), String(msg), fields);
   }
 }

@@ -139,7 +139,7 @@ export class Engine {
       now: () => this.#wheel.now,
       timer: (onFired) => this.#wheel.timer(onFired),
       onError: (error) => this.host.fault("", error),
-      log: (level, message) => this.host.log(level, message, {}),
+      log: (level, message) => this.host.log(level, message, { of: "console" }),
       ...(options.seed !== undefined && { crypto: this.#crypto(options.seed) }),
     });
     this.#connections = new ConnectionTable(this.#io, this.#wheel, (error) =>
