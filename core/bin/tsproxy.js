@@ -20,9 +20,9 @@ const FLAGS = [
   "--no-use-osr",
   // V8 keeps all code that an isolate ever compiled: 100 KiB for each version of a filter, for ever.
   "--no-compilation-cache",
-  // Young garbage that stays in the cache: 8 % less CPU a request than with V8's own 16 MiB, and less memory (test/bench/cpu.ts http).
-  "--max-semi-space-size=4",
-  // A start allocates as fast as V8 can: from 1 MiB on it would collect more often than it has to (7 % of its CPU).
+  // Young garbage that stays in the cache: 8 % less CPU a request than with V8's own 16 MiB (test/bench/cpu.ts http). 4 MiB costs
+  // as much CPU as 2, and 12 MiB more memory after a load. A start that begins with 1 collects more often than it has to (7 % of its CPU).
+  "--max-semi-space-size=2",
   "--min-semi-space-size=2",
   "--enable-experimental-regexp-engine",
   "--enable-experimental-regexp-engine-on-excessive-backtracks",

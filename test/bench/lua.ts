@@ -2,7 +2,7 @@
  * What header scripts cost by themselves: the filter of `http/lua` on heads in memory, without a sandbox or sockets. Prints the least
  * of many short turns, which other work on the machine hardly moves.
  *
- *   node --no-maglev --no-use-osr --max-semi-space-size=4 test/bench/lua.ts [turns]
+ *   node --no-maglev --no-use-osr --max-semi-space-size=2 test/bench/lua.ts [turns]
  */
 import {
   type HttpFilterFactory,
