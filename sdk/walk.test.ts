@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { ResponseHeaders } from "./headers.ts";
-import type { PromptAnswer, Verdict } from "./http.ts";
+import { type HttpFilter, hold, type PromptAnswer, type Verdict } from "./http.ts";
 import { Walk } from "./walk.ts";
 
 /** An answer that the test gives: before the event ends, or after it has said that it will be late. */
@@ -20,7 +20,7 @@ class Answer implements PromptAnswer {
 }
 
 /** A response whose head one filter is asked about, and what became of it. */
-function answered() {
+function answered(filter?: HttpFilter) {
   const answer = new Answer();
   const told: string[] = [];
   const bodies: { memory: Uint8Array; text: string }[] = [];
@@ -28,7 +28,11 @@ function answered() {
     {
       onReply: () => told.push("reply"),
       onFilterError: (error) => told.push(String(error)),
-      onTooLarge: () => told.push("too large"),
+      bodyLimit: 8,
+      onTooLarge: () => {
+        told.push("too large");
+        walk.stop();
+      },
       onPromptEnd: () => told.push("prompt end"),
       onWaiting: (waiting) => told.push(`waiting ${waiting}`),
       encodeHead: () => told.push("head"),
@@ -37,11 +41,19 @@ function answered() {
     },
     true,
   );
-  walk.begin([{ onResponseHeaders: () => answer }]);
+  walk.begin([filter ?? { onResponseHeaders: () => answer }]);
   walk.head(new ResponseHeaders(), false);
   return { walk, answer, told, bodies };
 }
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
+
+it("holds as much of a body as its owner buffers, for a filter that gives no number", () => {
+  const { walk, told } = answered({ onResponseHeaders: () => hold({ max: 0 }) });
+  walk.body(bytes("12345678"), 0, 8, false);
+  expect(told).toEqual([]);
+  walk.body(bytes("9"), 0, 1, false);
+  expect(told).toEqual(["too large"]);
+});
 
 describe("an answer that may come before the event ends", () => {
   it("costs no copy of what came with the head, and nobody is told to wait", () => {
