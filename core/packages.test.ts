@@ -1,4 +1,5 @@
 import fs from "node:fs";
+import { syncBuiltinESMExports } from "node:module";
 import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -84,4 +85,19 @@ test("a manifest may say that its package is trusted", async () => {
 
 test("a directory that is not there has no packages", async () => {
   expect(discoverDroppedIn(path.join(root, "none"))).toEqual([]);
+});
+
+test("a directory that no file descriptor is left for is not taken for an empty one", () => {
+  const { readdirSync } = fs;
+  fs.readdirSync = (() => {
+    throw Object.assign(new Error("EMFILE: too many open files"), { code: "EMFILE" });
+  }) as never;
+  syncBuiltinESMExports();
+  try {
+    expect(() => discoverDroppedIn(root)).toThrow("EMFILE");
+    expect(() => discoverShipped()).toThrow("EMFILE");
+  } finally {
+    fs.readdirSync = readdirSync;
+    syncBuiltinESMExports();
+  }
 });

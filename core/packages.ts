@@ -113,8 +113,8 @@ function folders(directory: string): string[] {
       .filter((entry) => entry.isDirectory() && isPackage(entry.name))
       .map((entry) => entry.name)
       .sort();
-  } catch {
-    return [];
+  } catch (error) {
+    return unlessOutOfFiles(error);
   }
 }
 
@@ -129,7 +129,17 @@ function statOf(at: string): Stats | undefined {
 function names(directory: string): string[] {
   try {
     return readdirSync(directory);
-  } catch {
-    return [];
+  } catch (error) {
+    return unlessOutOfFiles(error);
   }
+}
+
+/**
+ * No packages, or the error itself while connections have taken all file descriptors: packages that were taken for removed then, the
+ * shipped cluster manager among them, would be put out of service.
+ */
+function unlessOutOfFiles(error: unknown): [] {
+  const { code } = error as NodeJS.ErrnoException;
+  if (code === "EMFILE" || code === "ENFILE") throw error;
+  return [];
 }
