@@ -143,7 +143,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     this.#action = undefined;
     this.#policies = undefined;
     this.#cluster = undefined;
-    this.#overTcp = false;
+    this.#overTcp = this.#hasInformed = false;
     this.#context = stream.info.protocol === "HTTP/2" ? FROM_HTTP2 : NOTHING_TO_CHOOSE_BY;
     this.#tunnel = this.#full = this.#responded = this.#deferred = false;
     this.#requestEnded = this.#backingOff = this.#timedOut = this.#sent = this.#keepsBody = false;

@@ -188,6 +188,13 @@ describe("an exchange", () => {
     p.up.last.informational(103);
     expect(c.take()).toBe("");
     expect(p.cx.stats.value("http.test.downstream_rq_completed")).toBe(1);
+    // Each request has a first one.
+    c.send("ok");
+    p.up.last.respond(200, { "content-length": "0" }, "");
+    c.take();
+    c.get("/");
+    p.up.last.informational(103);
+    expect(c.take()).toBe("HTTP/1.1 103 Early Hints\n\n");
   });
 
   it("answers requests that came in one read one after the other", () => {
