@@ -1,15 +1,18 @@
 /**
- * CPU microseconds a request of the whole proxy process beside nginx, HAProxy and Envoy, in interleaved rounds of one run.
+ * Measures the CPU of the whole proxy process per request, beside nginx, HAProxy and Envoy, in interleaved rounds of one run.
  *
- *   node test/bench/cpu.ts [http|tcp|1m|filter|idle|lua|h2|h2h2|tls|hs|hs-resumed] [--rounds 3] [--seconds 2] [--only tsproxy,nginx]
+ *   node test/bench/cpu.ts [mode] [--rounds 3] [--seconds 2] [--only tsproxy,nginx]
  *
- * `idle`: with `fault` and `local_ratelimit` that do nothing to these requests; each row beside `tsproxy` in the same run.
+ * Modes: `http` (default), `tcp`, `1m`, `filter` and:
+ * `idle`: with the filters `fault` and `local_ratelimit`, which do nothing to these requests, beside `tsproxy` without them.
  * `lua`: tsproxy and Envoy without a script, with one and with five that edit headers of request and response.
- * `h2`: clients of HTTP/2 (h2load, 8 connections of 32 streams), an upstream of HTTP/1.1; `h2h2`: HTTP/2 at both ends, cleartext.
- * `tls`: HTTP/1.1 over TLS 1.3, connections kept; `hs`: a full handshake (P-256) and a request each connection; `hs-resumed`: the same
- * with the session of the one before (TLS 1.2). `h2-16k`, `h2-1m`, `tls-16k`, `tls-1m`: answers of that size; CPU a MiB is told as
- * well. Needs wrk, h2load and nginx (Debian: wrk nginx-light libnginx-mod-stream haproxy); HAProxy and ENVOY=/path/to/envoy take
- * part if present. The proxy is pinned to core 1 with one worker; the load, the backend and this script to core 0.
+ * `h2`: downstream HTTP/2 (h2load, 8 connections of 32 streams), upstream HTTP/1.1; `h2h2`: HTTP/2 on both sides, cleartext.
+ * `tls`: HTTP/1.1 over TLS 1.3 on kept connections; `hs`: a full handshake (P-256) and one request per connection; `hs-resumed`:
+ * the same, each resuming the session before it (TLS 1.2).
+ * `h2-16k`, `h2-1m`, `tls-16k`, `tls-1m`: responses of that size; prints CPU per MiB as well.
+ *
+ * Needs wrk, h2load and nginx (Debian: wrk nginx-light libnginx-mod-stream haproxy); HAProxy and ENVOY=/path/to/envoy take part
+ * if present. The proxy is pinned to core 1 with one worker; the load, the backend and this script to core 0.
  */
 import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
 import fs from "node:fs";

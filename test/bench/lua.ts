@@ -1,6 +1,6 @@
 /**
- * What header scripts cost by themselves: the filter of `http/lua` on heads in memory, without a sandbox or sockets. Prints the least
- * of many short turns, which other work on the machine hardly moves.
+ * Measures header scripts by themselves: the filter `http/lua` on heads in memory, without a sandbox or sockets. Prints the
+ * minimum of many short turns, which other work on the machine hardly affects.
  *
  *   node --no-maglev --no-use-osr --max-semi-space-size=2 test/bench/lua.ts [turns]
  */

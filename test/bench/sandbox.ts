@@ -1,7 +1,8 @@
 /**
- * What dropped-in filters cost: each reads a request header and sets one on the request and the response. Measured are one, two and
- * five places of one package, which are neighbours in one sandbox, and five packages with a sandbox each. Everything but the sockets
- * and the builtin isolate is real: stubs, records, crossings, verdicts. Prints CPU of this thread and entries, per request.
+ * Measures sandboxed filters; each reads a request header and sets one header on the request and one on the response. The chains
+ * have one, two or five filters of one package, which share a sandbox, or five of different packages, with a sandbox each. All
+ * but the sockets and the builtin isolate is real: stubs, records, crossings, verdicts. Prints this thread's CPU and the entries
+ * into sandboxes per request.
  *
  *   node --no-node-snapshot --no-maglev --no-use-osr test/bench/sandbox.ts [requests]
  */
@@ -122,11 +123,11 @@ async function build(box: number, uses: number): Promise<Sandbox> {
   return sandbox;
 }
 
-/** The first has all places of one package; each of the others is a package of its own. */
+/** The first sandbox holds PLACES filters of one package; each other sandbox holds one filter of another package. */
 const sandboxes: Sandbox[] = [];
 for (let box = 0; box < PLACES; box++) sandboxes.push(await build(box, box === 0 ? PLACES : 1));
 
-/** What comes to the chain in one crossing. */
+/** Runs `events` as one crossing into the builtin isolate, then delivers commands and verdicts until none are left. */
 function crossing(events: () => void): void {
   ports.inCrossing = true;
   events();
@@ -153,7 +154,7 @@ function flush(): void {
   answers = ANSWERS;
 }
 
-/** Spans of a head whose lines begin at `from`; made once, copied for each stream as a parser would write them. */
+/** Fills `map` with the spans of a head whose lines begin at `from`; `Slot.fill` copies them for each stream. */
 function parsed(
   map: RequestHeaders | ResponseHeaders,
   text: string,
@@ -264,7 +265,7 @@ const CHAINS: readonly (readonly [name: string, chain: Chain])[] = [
 
 const entries = (): number => sandboxes.reduce((sum, { counts }) => sum + counts.entries, 0);
 
-/** CPU of one request in µs, and entries into sandboxes. */
+/** Returns CPU in µs and the number of entries into sandboxes, both per request. */
 function measure(
   name: string,
   batch: number,
@@ -285,7 +286,7 @@ function measure(
   return [(user + system) / all, (entries() - enteredBefore) / all];
 }
 
-/** The least of five: neighbours on the machine only ever add. */
+/** Returns the least CPU of five runs, as other work on the machine only adds to it, and the entries of the first run. */
 function least(name: string, batch: number, chain: Chain): readonly [us: number, entered: number] {
   const runs = Array.from({ length: 5 }, () => measure(name, batch, chain));
   return [Math.min(...runs.map(([us]) => us)), runs[0]![1]];
@@ -316,6 +317,6 @@ console.log(
 );
 for (const sandbox of sandboxes) sandbox.dispose();
 await watchdog.stop();
-// isolated-vm breaks a process that ends in the middle of a collection.
+// isolated-vm crashes a process that exits during a garbage collection.
 collectGarbage();
 process.exit(0);

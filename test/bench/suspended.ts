@@ -1,10 +1,10 @@
 /**
- * Memory of requests whose Lua script waits in `httpCall`, and what another route of the same worker feels of them.
+ * Measures the memory of requests whose Lua script waits in `httpCall`, and their effect on another route of the same worker.
  *
  *   node test/bench/suspended.ts [requests at once]      (10000; past 10,240 the scripts see an overflow)
  *
- * Bars: 48 KiB for one that waits, with all that the burst leaves behind, every request answered by its script, none lost on the
- * other route.
+ * Fails above 48 KiB per waiting request, which includes all that the burst leaves behind, or if any request is not answered by
+ * its script, or one on the other route is lost.
  */
 import http2 from "node:http2";
 import type { AddressInfo } from "node:net";
@@ -14,8 +14,8 @@ import { bootstrap, cluster, direct, http, listener, unlimited } from "../integr
 import { Proxy } from "../integration/proxy.ts";
 
 const BAR_KIB = 48;
-const STREAMS = 100; // of a connection
-/** For garbage of the burst to be collected, or not. */
+const STREAMS = 100; // per connection
+/** Pause after the first burst, in which its garbage may be collected. */
 const SETTLE_MS = 2_000;
 const [requests = 10_000] = process.argv.slice(2).map(Number);
 
@@ -46,7 +46,7 @@ const overHttp2 = {
   },
 };
 
-/** Answers nobody before it is told to. */
+/** Streams of the upstream that wait for an answer; `burst` gives it. */
 const waiting: http2.ServerHttp2Stream[] = [];
 const upstream = http2.createServer({ settings: { maxConcurrentStreams: 100_000 } });
 upstream.on("stream", (stream) => waiting.push(stream.on("error", () => {})));
@@ -63,7 +63,7 @@ const proxy = await Proxy.start({
 });
 const port = proxy.port("main");
 
-/** How many got which answer: its status, and that of the call as the script saw it. */
+/** Number of requests by answer: its status, and the status of `httpCall` that the script saw. */
 const answers = new Map<string, number>();
 const sessions: http2.ClientHttp2Session[] = [];
 let answered = 0;
@@ -89,7 +89,7 @@ const isFine =
   each <= BAR_KIB && lost === 0 && [...answers.keys()].every((a) => a.startsWith("200 "));
 process.exit(isFine ? 0 : 1);
 
-/** Requests at once; when each waits or is answered, those that wait are let go. KiB of one that waited. */
+/** Sends `count` requests at once and, when each waits or is answered, answers the waiting ones. Returns KiB per waiting one. */
 async function burst(count: number, before: number): Promise<number> {
   answered = 0;
   answers.clear();

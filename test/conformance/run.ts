@@ -1,8 +1,7 @@
 /**
- * The suites that others made, against the proxy of this tree.
+ * Runs conformance suites from outside this tree against the proxy of this tree.
  *
- *   node test/conformance/run.ts [names] [-v]      (all: h1-cases, h1-cases-tiny, cross-bytes, cross-bytes-tiny, verdicts, replay, differential,
- *                                                   h2spec, h2spec-auto, grpc, tls, proxy-protocol, dns-udp, slow)
+ *   node test/conformance/run.ts [names] [-v]      (without names: all suites; --help lists them)
  */
 import { CLI } from "../integration/proxy.ts";
 import { HTTP2_SUITES, http2Suite } from "./http2.ts";

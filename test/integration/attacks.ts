@@ -4,9 +4,10 @@ import { address, bootstrap, direct, http as httpFilter, type Json, listener } f
 import { Proxy } from "./proxy.ts";
 
 /**
- * What a hostile filter does with one request, and what the request gets: `stopped`: a 500 from core. `thrown`: a 500, for a bound
- * threw. `harmless`: it is answered. `own`: it breaks its own isolate, so either. `late`: a 504. `kills`: nothing within the
- * process stops it, so the process ends and another one serves without the filter.
+ * What a hostile filter does with one request, and the outcome. `stopped`: core stops the filter, and the request gets a 500.
+ * `thrown`: a limit throws inside the filter, 500. `harmless`: the request is answered. `own`: the filter breaks only its own
+ * isolate, so the request is answered or gets a 500. `late`: 504. `kills`: nothing within the process stops the filter, so the
+ * process ends and another one serves without the filter.
  */
 export const ATTACKS = {
   endless_loop: ["stopped", "while (true) {}"],

@@ -1,6 +1,6 @@
 import { base64Decode, type HeaderMap, HeaderName, latin1Decode } from "@tsproxy/sdk";
 
-/** What a host says of its load: xds.data.orca.v3.OrcaLoadReport, under the names that metrics go by. */
+/** A host's load report (xds.data.orca.v3.OrcaLoadReport): values by metric, e.g. `eps` or `named_metrics.queue`. */
 export type LoadReport = ReadonlyMap<string, number>;
 
 const REPORT = new HeaderName("endpoint-load-metrics");
@@ -15,10 +15,10 @@ const SINGLE = [
 ];
 const MAPS = ["named_metrics", "utilization", "request_cost"];
 
-/** Characters; longer reports are not read. */
+/** In characters; longer reports are ignored. */
 const MAX_LENGTH = 8192;
 
-/** Undefined: there is no report, or none that can be understood. */
+/** Reads the load report in a response's headers; undefined if there is none or it is malformed. */
 export function loadReportOf(headers: HeaderMap): LoadReport | undefined {
   const binary = headers.get(BINARY_REPORT);
   if (binary !== undefined) return fromBinary(binary);
@@ -29,7 +29,7 @@ export function loadReportOf(headers: HeaderMap): LoadReport | undefined {
   return text.startsWith("BIN ") ? fromBinary(text.slice(4)) : undefined;
 }
 
-/** `cpu_utilization:0.3,named_metrics.queue:4`. One metric that is wrong, or comes twice, spoils the whole report. */
+/** Parses `cpu_utilization:0.3,named_metrics.queue:4`; undefined if any metric is invalid or appears twice. */
 function fromText(text: string): LoadReport | undefined {
   const report = new Map<string, number>();
   for (const part of text.split(",")) {
@@ -43,7 +43,7 @@ function fromText(text: string): LoadReport | undefined {
   return report;
 }
 
-/** The message as JSON, in either spelling of its fields. */
+/** Parses the message as JSON, with field names in snake_case or camelCase; undefined if any field is invalid. */
 function fromJson(text: string): LoadReport | undefined {
   let message: unknown;
   try {
@@ -54,7 +54,7 @@ function fromJson(text: string): LoadReport | undefined {
   if (typeof message !== "object" || message === null) return undefined;
   const report = new Map<string, number>();
   const put = (name: string, value: unknown): boolean => {
-    // A list within thousands of lists, as a host may send it, would make Number() throw.
+    // Number() overflows the stack on an array nested thousands deep, which a host could send.
     const number =
       typeof value === "number" || typeof value === "string" ? Number(value) : Number.NaN;
     if (Number.isFinite(number)) report.set(name, number);
@@ -73,7 +73,7 @@ function fromJson(text: string): LoadReport | undefined {
   return report;
 }
 
-/** By field number. */
+/** Names of the message's fields by number. */
 const FIELDS = new Map([
   [1, "cpu_utilization"],
   [2, "mem_utilization"],
@@ -109,8 +109,8 @@ function fromBinary(text: string): LoadReport | undefined {
 }
 
 /**
- * Reads protobuf fields: `take` gets doubles as numbers and length-delimited ones as bytes; others are skipped. False: malformed, or a
- * double is not finite.
+ * Reads protobuf fields: `take` gets doubles as numbers and length-delimited fields as bytes; others are skipped. Returns false
+ * if the message is malformed, a double is not finite, or `take` returns false.
  */
 function readFields(
   bytes: Uint8Array,

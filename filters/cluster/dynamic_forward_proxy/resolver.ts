@@ -17,19 +17,19 @@ import {
 
 interface Entry {
   readonly host: NamedHost;
-  /** The address; "": it has never had one. */
+  /** The last address that DNS returned; "": none yet. */
   ip: string;
-  /** The first question is over, whatever came of it. */
+  /** The first query has ended, with or without an address. */
   answered: boolean;
   lastUsed: number;
   failures: number;
-  /** The next question, or the end of a host that nobody uses. */
+  /** Fires when the next query is due; an unused host is removed then. */
   readonly timer: Timer;
-  /** Of the question that is open. */
+  /** Timeout of the query in progress. */
   readonly deadline: Timer;
-  /** Counts questions: answers to an older one are ignored. */
+  /** Number of the latest query; answers to earlier ones are ignored. */
   question: number;
-  /** Why it has no address, in c-ares' words. */
+  /** Why the last query gave no address, in the wording of c-ares. */
   failure: string;
 }
 
@@ -37,12 +37,12 @@ interface Answer {
   readonly addresses?: readonly { readonly ip: string; readonly ttl: number }[];
 }
 
-/** A name is asked for again after this time at the latest, whatever its TTL says. */
+/** Longest interval between two queries for a name, whatever its TTL. */
 const MAX_WAIT_MS = 86_400_000;
 
 /**
- * The DNS cache of the process, on the control thread. Workers publish which hosts their requests want. Each becomes a host of the
- * cluster for as long as somebody uses it, and the workers hear of it as soon as its name has been answered.
+ * A DNS cache of the whole process; runs on the control thread. Workers publish the hosts that their requests want. A host stays
+ * in the cluster until it has been unused for `host_ttl`. Workers are told the outcome when the first query for its name ends.
  */
 export class Resolver {
   readonly #config: DnsCacheConfig;
@@ -143,7 +143,7 @@ export class Resolver {
     const question = ++entry.question;
     const isOpen = () => entry.question === question && !this.#stopped;
     this.#stats.dns_query_attempt.inc();
-    // As in Envoy, an IPv6 address is no name where only IPv4 is asked for.
+    // As in Envoy, with V4_ONLY a literal IPv6 address fails at once, as a malformed name.
     if (this.#config.dns_lookup_family === "V4_ONLY" && entry.host.name.includes(":")) {
       this.#onFailure(entry, "malformed");
       return;
@@ -167,7 +167,7 @@ export class Resolver {
     this.#stats.dns_query_success.inc();
     entry.failure = "cares_norecords:Domain_name_not_found";
     const [first] = addresses;
-    // A name that has lost its addresses keeps the last one it had.
+    // A host whose name no longer has addresses keeps its last one.
     const moved = first !== undefined && !addresses.some(({ ip }) => ip === entry.ip);
     if (moved) {
       entry.ip = first.ip;
@@ -230,7 +230,7 @@ export class Resolver {
   }
 }
 
-/** In c-ares' words. */
+/** Reasons of failed queries, in the wording of c-ares, which Envoy reports. */
 const FAILURE = {
   failure: "cares_failure:Could_not_contact_DNS_servers",
   timeout: "cares_failure:Timeout_while_contacting_DNS_servers",

@@ -2,7 +2,7 @@ import type { Log } from "@tsproxy/sdk";
 
 const LINES_A_SECOND = 1000;
 
-/** The log of scripts that run for each request: drops the lines past LINES_A_SECOND in one second. */
+/** Log for scripts that run for every request: drops lines beyond LINES_A_SECOND within one second. */
 export class BoundedLog implements Log {
   readonly #log: Log;
   #second = 0;

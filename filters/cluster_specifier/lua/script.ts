@@ -26,11 +26,11 @@ import {
 import { BoundedLog } from "./bounded-log.ts";
 import { RouteHandle, type RouteKinds, routeKinds } from "./route-handle.ts";
 
-/** Most milliseconds of one run: the worker and all its streams stand still meanwhile. */
+/** Time limit of one run; the worker and all its streams wait meanwhile. */
 const RUN_MS = 20;
 /**
- * The script lives in the worker's own isolate, so the memory that it keeps from request to request must be bounded. It cannot
- * keep more than it makes: once it has made this many bytes, it is loaded anew.
+ * Bytes that a script may allocate before it is loaded anew. It runs in the worker's own isolate, so the memory that it keeps
+ * between requests must be bounded, and it cannot keep more than it has allocated.
  */
 const MADE_MAX = 64 * 1024 * 1024;
 

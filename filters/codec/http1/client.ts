@@ -100,11 +100,11 @@ export class Http1Client implements ClientCodec {
     else this.#settle();
   }
 
-  /** Bytes that belong to no request could be taken for the response to the next one. */
+  /** Closes the connection after bytes that belong to no request, as the next request would take them for its response. */
   #onSurplus(): void {
     const stream = this.#stream;
     if (stream?.responseEnded && stream.requestEnded) {
-      // The exchange itself is complete.
+      // The exchange is complete and ends normally; the pool counts a protocol error.
       this.#stream = undefined;
       this.#events.onIdle();
       this.#events.onFailed?.();

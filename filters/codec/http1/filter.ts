@@ -3,8 +3,8 @@ import { Http1Client } from "./client.ts";
 import { Http1Server } from "./server.ts";
 
 /**
- * Envoy's counters under `http1.` and, once a cluster has attempted a connection, under `cluster.<name>.http1.`. Those of clusters
- * stay at 0: underscores in response headers are allowed, and with one request at a time responses cannot flood.
+ * Envoy's counters, under `http1.` and, once a cluster has attempted a connection, under `cluster.<name>.http1.`. Those of
+ * clusters stay at 0: underscores in response headers are allowed, and with one request at a time responses cannot flood.
  */
 const COUNTERS = [
   "dropped_headers_with_underscores",

@@ -200,7 +200,7 @@ export class Framing {
           this.#options |= readConnection(memory, at, valueEnd);
           break;
         case ID.CONTENT_LENGTH: {
-          // RFC 9112 §6.3 allows to accept repeated equal lengths; like Envoy, we refuse them.
+          // RFC 9112 §6.3 allows accepting repeated equal lengths; like Envoy, we refuse them.
           const length = this.contentLength >= 0 ? -1 : parseLength(memory, at, valueEnd);
           if (length < 0) return PARSE.MALFORMED;
           this.contentLength = length;
@@ -211,7 +211,7 @@ export class Framing {
           this.chunked = ++this.#transferEncodings === 1 && isText(memory, at, valueEnd, "chunked");
           break;
         case ID.PROXY_CONNECTION:
-          // No standard knows it, but Envoy takes its "close" for that of Connection.
+          // Not standard, but like Envoy we treat `Proxy-Connection: close` as `Connection: close`.
           if (valueEnd - at <= MAX_CONNECTION_BYTES)
             this.#options |= readConnection(memory, at, valueEnd) & OPTION.CLOSE;
           spans[i + 5] = flags | FLAG.REMOVED;
@@ -254,9 +254,9 @@ export class Framing {
   }
 
   /**
-   * Sets `upgrade` if the head asks for one, which takes Connection and Upgrade together in HTTP/1.1 (RFC 9110 §7.8).
-   * `possible` is false for a request with a body, which would have to pass in the old protocol first. h2c is not supported
-   * (obsolete by RFC 9113 §3.1). `isIgnored`: tells the protocols that are removed from the list.
+   * Sets `upgrade` if the head asks for one, which needs both Connection and Upgrade in HTTP/1.1 (RFC 9110 §7.8).
+   * `possible` is false for a request with a body, which would have to be sent in the old protocol first. h2c is not supported
+   * (obsoleted by RFC 9113 §3.1). `isIgnored`: returns true for protocols to remove from the list.
    */
   #settleUpgrade(
     headers: HeaderMap,
@@ -324,7 +324,7 @@ export function isMethod(headers: RequestHeaders, method: Uint8Array): boolean {
   return true;
 }
 
-/** Copies the results that RequestDecoder is given. */
+/** Copies the results of `readRequest` into the RequestInfo for RequestDecoder. */
 export function fillInfo(info: RequestInfo, framing: Framing): void {
   info.protocol = framing.minor === 1 ? "HTTP/1.1" : "HTTP/1.0";
   info.isHead = framing.isHead;

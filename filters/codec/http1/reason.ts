@@ -1,4 +1,4 @@
-/** Reason phrases of the IANA status code registry (RFC 9110 §15.1) that Envoy knows: it has none for 451. */
+/** Reason phrases of the IANA status code registry (RFC 9110 §15.1), as far as Envoy has them: it has none for 451. */
 const PHRASES: Readonly<Record<number, string>> = {
   100: "Continue",
   101: "Switching Protocols",

@@ -15,7 +15,7 @@ export default defineCodec({
       arena: new HeadArena(() => cx.now()),
       buffers: new BufferPool(),
     };
-    // As in Envoy, stats appear with the first connection.
+    // Stats of server codecs; as in Envoy, they appear with the first connection.
     let own: Http2Stats | undefined;
     const ofScopes = new WeakMap<Stats, Http2Stats>();
     const statsOf = ({ stats }: Pick<CodecOptions, "stats">): Http2Stats => {

@@ -226,7 +226,7 @@ export class Http2Server implements ServerCodec, Side {
 class ServerStream extends Stream implements ResponseEncoder {
   decoder!: RequestDecoder;
   isHead = false;
-  /** The response has no body, by its request or by its status. */
+  /** The response must have no body (to HEAD, or with status 204 or 304): body bytes are dropped. */
   #isBodiless = false;
   /** Protocol that an extended CONNECT asks for, or "". */
   upgrade = "";

@@ -11,10 +11,10 @@ import {
 
 export type Version = "V1" | "V2";
 
-/** A header that was read to its end. */
+/** A complete header. */
 interface ProxyHeader {
   readonly version: Version;
-  /** Bytes that it takes. */
+  /** Size of the header in bytes. */
   readonly size: number;
   /** Undefined: the header names no client (LOCAL, UNKNOWN). */
   readonly source: Address | undefined;
@@ -27,11 +27,11 @@ type NoHeader = "absent" | "more" | "bad V1" | "bad V2";
 
 const V1_SIGNATURE = "PROXY ";
 const V2_SIGNATURE = "\r\n\r\n\0\r\nQUIT\n";
-/** "107 characters + CRLF + the null byte": no line is longer. */
+/** The longest line has 107 bytes; the specification adds one for a terminating null byte. */
 const V1_MAX = 107 + 1;
 const V2_FIXED = 16;
 
-/** Which version the first bytes announce. */
+/** Returns the version that the first bytes announce. "absent": they begin no header; "more": too few bytes to tell. */
 export function versionOf(bytes: Chunk): Version | "absent" | "more" {
   const start = latin1Decode(bytes.memory, bytes.at, Math.min(bytes.end, bytes.at + 12));
   if (start.startsWith(V1_SIGNATURE)) return "V1";
@@ -96,9 +96,9 @@ function readV2(bytes: Chunk): ProxyHeader | NoHeader {
   const addresses = ADDRESS_SIZES[family];
   if (addresses === undefined || length < addresses) return "bad V2";
   const tlvs = readTlvs(memory, body + addresses, end);
-  // As Envoy: a connection that is relayed for somebody has to say for whom.
+  // As in Envoy, the command PROXY without IP addresses (UNSPEC, UNIX) is refused.
   if (tlvs === undefined || family === FAMILY.UNSPEC || family === FAMILY.UNIX) return "bad V2";
-  // As Envoy: the addresses of datagrams are as good.
+  // As in Envoy, addresses of datagrams are accepted too.
   if (protocol !== STREAM && protocol !== DATAGRAM) return "bad V2";
   const ip = family === FAMILY.INET ? 4 : 16;
   const read = (from: number, port: number): Address => ({
@@ -115,7 +115,7 @@ function readV2(bytes: Chunk): ProxyHeader | NoHeader {
 
 const ADDRESS_SIZES: readonly (number | undefined)[] = [0, 12, 36, 216];
 
-/** Copies of the values. Undefined: one of them says that it is longer than the header. */
+/** Reads the TLVs, with copies of their values; undefined if one is longer than the rest of the header. */
 function readTlvs(memory: Uint8Array, from: number, end: number): ProxyTlv[] | undefined {
   const tlvs: ProxyTlv[] = [];
   for (let at = from; at < end; ) {

@@ -19,7 +19,7 @@ const DEFAULTS: Thresholds = Object.freeze({
   maxRequests: 1024,
   maxRetries: 3,
 });
-/** Retries at once that a retry budget allows in any case. */
+/** Default of `min_retry_concurrency`: concurrent retries that a retry budget always allows. */
 const DEFAULT_RETRY_CONCURRENCY = 3;
 /** Interval at which the gauges are updated. */
 const SHOW_MS = 50;
@@ -33,7 +33,7 @@ function thresholdsConfig(config: ClusterConfig, priority: Priority): Thresholds
   return config.circuit_breakers?.thresholds.find((entry) => entry.priority === name);
 }
 
-/** The configured limits, as Envoy's admin reports them at rest: runtime overrides are not included. */
+/** The configured limits, as Envoy's admin reports them without traffic; runtime overrides are not included. */
 export function thresholdsOf(config: ClusterConfig, priority: Priority): Thresholds {
   const entry = thresholdsConfig(config, priority);
   return {
@@ -143,7 +143,7 @@ export class CircuitBreaker {
   }
 }
 
-/** Counts how often threads have created these limits; while 0, none of them is in use. */
+/** Counts how often threads have created these limits; 0: they are not in use yet. */
 function usersOf(config: ClusterConfig, priority: Priority, cx: SetupContext): SharedCount {
   return cx.sharedCount(`circuit_breakers|${config.name}|${priority}|users`);
 }
@@ -164,7 +164,7 @@ const BREAKER_STATS: StatSet = {
   histograms: [],
 };
 
-/** Gauges of one limit, set only by the control thread, as values of all threads are added. `…_open` is made when needed. */
+/** Gauges of one limit, set only by the control thread, as all threads' values are added. `…_open` is created when first 1. */
 class ShownLimit {
   readonly #limit: Limit;
   readonly #makeOpen: () => Gauge;
@@ -232,7 +232,7 @@ export class BreakerDisplay {
     for (const [limit, open, remaining] of SHOWN) {
       const left =
         entry?.track_remaining === true ? stats.gauge(`remaining_${remaining}`) : undefined;
-      // As in Envoy, what a retry budget leaves is not shown.
+      // As in Envoy, `remaining_retries` is always 0 with a retry budget.
       const isBudget = limit === "retries" && entry?.retry_budget !== undefined;
       if (isBudget) left?.set(0);
       const makeOpen = () => stats.gauge(`${open}_open`);

@@ -33,7 +33,7 @@ export class ClusterLimits {
     return this.#highBreaker;
   }
 
-  /** Limit by `per_host_thresholds`; undefined: none. */
+  /** The connection limit for a host in `per_host_thresholds`; undefined if there is none. */
   ofHost(host: UpstreamHost, priority: Priority): Limit | undefined {
     const name = priority === "high" ? "HIGH" : "DEFAULT";
     const most = this.#config.circuit_breakers?.per_host_thresholds.find(
@@ -55,6 +55,7 @@ export class ClusterLimits {
     return `host_connections|${this.#config.name}|${priority}|${host.key}`;
   }
 
+  /** Connections and requests over all workers, both priorities together. */
   get inUse(): ClusterUse {
     const breakers = [this.breaker("default"), this.#highBreaker].filter(
       (found) => found !== undefined,

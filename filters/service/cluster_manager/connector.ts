@@ -25,7 +25,7 @@ export class Connector {
   readonly #base: ConnectOptions;
   readonly #cells: () => ClusterCells;
 
-  /** `cells`: the cluster's stats, made when there is something to count. */
+  /** `cells`: returns the cluster's stats, created on first use. */
   constructor(
     cx: SetupContext,
     config: ClusterConfig,

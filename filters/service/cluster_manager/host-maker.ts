@@ -8,7 +8,7 @@ import { OutlierMonitor, type OutlierTable } from "./outlier-monitor.ts";
 import { HostCells } from "./stats.ts";
 import type { Transports } from "./transports.ts";
 
-/** Limit for hosts with stats cells, as DNS may bring ever new addresses and cells are never freed; others share cells. */
+/** Limit for hosts with own stats, as DNS may bring ever new addresses and stats are never freed; further hosts share stats. */
 export const MAX_HOST_NAMES = 16_384;
 
 /** Parameters of HostMaker. */
@@ -17,9 +17,9 @@ export interface HostMakerParts {
   readonly config: ClusterConfig;
   readonly transports: Transports;
   readonly pools: PoolMaker;
-  /** The object in which earlier generations count a host's requests in progress. */
+  /** Returns the object in which earlier generations count a host's requests in progress; undefined if they lack the host. */
   readonly loadOf: (cluster: string, hostId: string) => Load | undefined;
-  /** Names of hosts that have stats cells on this worker. */
+  /** Names of hosts that have own stats on this worker. */
   readonly hostNames: Set<string>;
 }
 
@@ -60,7 +60,7 @@ export class HostMaker {
       : (this.health.flags[id] ?? 0);
   }
 
-  /** Sets the host's outlier monitor, which counts in the slot that the control thread assigned, and its health reports. */
+  /** Sets the host's outlier monitor, which counts in the slot that the control thread assigned, and its health callback. */
   watch(id: string, host: UpstreamHost): void {
     const { cx, config } = this.#parts;
     const slot = this.health?.slots[id];

@@ -213,6 +213,7 @@ export class UpstreamHost implements Host {
     if (ok) this.cells.rqSuccess.inc();
     else this.cells.rqError.inc();
   }
+  /** `begun`: the response had begun, so the timeout is no error of the host. */
   onTimeout(begun = false): void {
     this.cells.rqTimeout.inc();
     if (begun) return;

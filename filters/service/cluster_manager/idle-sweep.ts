@@ -17,7 +17,7 @@ export class IdleSweep {
     this.#timer = cx.timer(() => this.#onTimer());
   }
 
-  /** Called when a connection becomes idle. */
+  /** Starts the timer unless it is running; called when a connection becomes idle. */
   begin(): void {
     if (this.#running || this.#timeoutMs === 0) return;
     this.#running = true;

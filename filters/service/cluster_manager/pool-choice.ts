@@ -7,7 +7,7 @@ import type { Pool } from "./pool.ts";
 /** Limit for clients with their own pools at a host (`connection_pool_per_downstream_connection`, PROXY protocol). */
 const MAX_CLIENTS = 8_192;
 
-/** Which of a host's pools a request takes: other names in TLS, and clients that share no connections, have pools of their own. */
+/** Chooses a host's pool for a request. Pools are separate per TLS names and, if clients share no connections, per client. */
 export class PoolChoice {
   readonly #naming: PeerNaming | undefined;
   /** `connection_pool_per_downstream_connection` */
@@ -31,7 +31,7 @@ export class PoolChoice {
     return host.namedPoolFor(downstreamProtocol, priority ?? "default", own);
   }
 
-  /** If clients do not share connections: the names for the pools of this request's client; else undefined. */
+  /** Names the pools of this request's client; undefined if clients share connections. */
   #ownOf(
     host: UpstreamHost,
     context: BalancerContext,
@@ -51,7 +51,7 @@ export class PoolChoice {
   }
 }
 
-/** The client of a request, for transports that name it to the upstream (PROXY protocol). */
+/** The client of a request, for transports that name it to the upstream (PROXY protocol); undefined if there is none. */
 export function clientOf({ stream }: BalancerContext): TransportOptions["downstream"] {
   const { remoteAddress, localAddress, metadata } = stream?.downstreamConnection ?? {};
   if (remoteAddress === undefined || localAddress === undefined) return undefined;

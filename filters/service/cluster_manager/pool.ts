@@ -28,7 +28,7 @@ export interface PoolProtocol {
   /** Number of exchanges that a connection is assumed to have room for until it is established. */
   readonly expectedCapacity: number;
   codec(connection: Connection): Slot<CodecFactory>;
-  /** The codec of all connections; absent: TLS decides. */
+  /** The codec of all connections; absent: each connection's ALPN result decides. */
   readonly fixed?: Slot<CodecFactory>;
 }
 

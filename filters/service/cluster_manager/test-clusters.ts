@@ -25,7 +25,7 @@ import {
 import { TestContext, type TestStats } from "@tsproxy/sdk/testing";
 import clusterManager from "./filter.ts";
 
-// ---- a codec of one word a message: `request`, and `ok`, `bye` (the last answer of a connection) or `bad`
+// ---- a codec whose messages are words: `request`, answered by `ok`, `bye` (the last answer of a connection) or `bad`
 
 export class WordCodec implements ClientCodec {
   readonly #connection: Connection;
@@ -100,7 +100,7 @@ const wordCodec = defineCodec({
   }),
 });
 
-/** Hosts in turn from the first, so that tests know who is next. */
+/** A balancer that takes hosts in the order of the list, so that tests can tell the next one. */
 const inTurn = defineBalancer({
   name: "in_turn",
   config: Type.Object({}),
@@ -123,7 +123,7 @@ const listed = defineCluster({
   },
 });
 
-/** Hosts come when the test says so. */
+/** A cluster type whose hosts are supplied by the test, through `updates`. */
 class Discoverer {
   readonly updates: ((hosts: readonly HostSpec[]) => void)[] = [];
   stopped = 0;
@@ -140,7 +140,7 @@ class Discoverer {
   });
 }
 
-// ---- who asks for exchanges
+// ---- a caller that requests streams
 
 export class Caller implements PoolCallbacks, ResponseDecoder {
   readonly decoder = this;
@@ -179,7 +179,7 @@ export class Caller implements PoolCallbacks, ResponseDecoder {
   onUpstreamBlocked(): void {}
 }
 
-// ---- the world around
+// ---- contexts, configs and events
 
 export const remote: CloseEvent = {
   by: "remote",
@@ -242,7 +242,7 @@ export function equip(context: TestContext): TestContext {
     .define("cluster/strict_dns", discoverer.definition);
 }
 
-/** Begins anew: called before each test, and by tests with more than one context. */
+/** Makes `context`, or a new one with a new discoverer, current; called before each test, and by tests with several contexts. */
 export function useContext(context?: TestContext): void {
   if (context === undefined) discoverer = new Discoverer();
   cx = context ?? equip(new TestContext());
@@ -271,7 +271,7 @@ export const close = (n: number, event: CloseEvent): void => {
   connection.open = false;
   handler.onClosed(event);
 };
-/** Core tells handlers of what they have closed at the end of a turn. */
+/** Connections closed on our side whose handlers have been told; like core, `endTurn` tells them at the end of a turn. */
 const told = new WeakSet<object>();
 export const endTurn = (context = cx): void => {
   for (const { connection, handler } of [...context.opened]) {

@@ -10,7 +10,7 @@ import { connectFailure, isBindError } from "./connect-failure.ts";
 import type { UpstreamHost } from "./host.ts";
 import type { PoolOwner } from "./pool.ts";
 
-/** A connection for one caller (`Cluster.connect`): passes events on and counts as connections of pools do. */
+/** A connection for one caller (`Cluster.connect`): passes events to its handler, and counts in stats and limits as pools do. */
 export class TrackedConnection implements ConnectionHandler {
   readonly host: UpstreamHost;
   readonly #owner: PoolOwner;
@@ -63,7 +63,7 @@ export class TrackedConnection implements ConnectionHandler {
   onConnected(): void {
     const { cells, cx } = this.#owner;
     this.#connected = true;
-    // As in Envoy, a TCP connection counts as a request, which `max_requests` does not limit.
+    // As in Envoy, an established TCP connection counts towards `max_requests`, but is never refused by it.
     this.#owner.limits.breaker("default").requests.acquire();
     this.#endPending();
     cells.cxConnectMs.record(cx.now() - this.#openedAt);

@@ -67,7 +67,7 @@ export interface UpstreamClusterParts {
   readonly local: () => LocalCluster | undefined;
   /** Called when hosts or their health have changed. */
   readonly onChanged: () => void;
-  /** The object in which earlier generations count a host's requests in progress. */
+  /** Returns the object in which earlier generations count a host's requests in progress; undefined if they lack the host. */
   readonly loadOf: (cluster: string, hostId: string) => Load | undefined;
   readonly hostNames: Set<string>;
   /** Undefined if no cluster uses predictive preconnect. */
@@ -110,10 +110,10 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   changes = 0;
   readonly #sweep: IdleSweep;
   #byId = new Map<string, UpstreamHost>();
-  /** Above 0 once any worker has had a request for the cluster; undefined without health checks, which need it. */
+  /** Above 0 once any worker has had a request for the cluster; only health checks need this, undefined without them. */
   readonly #traffic: SharedCounter | undefined;
   #hadTraffic = false;
-  /** On the control thread: the workers have the first complete health of its hosts. */
+  /** On the control thread: complete health of the hosts has been published to the workers. */
   served = false;
   #hosts: readonly UpstreamHost[] = [];
   /** Hosts by address; built for the first request with an override host. */

@@ -33,7 +33,7 @@ export class GroupChoice {
   readonly #own: readonly number[];
   readonly #clientsOrder: boolean;
 
-  /** `curves`: OpenSSL's list. `clientsOrder`: the client's order of preference counts. */
+  /** `curves`: OpenSSL's list, separated by `:` or `/`. `clientsOrder`: the client's order of preference decides, not ours. */
   constructor(curves: string, clientsOrder: boolean) {
     this.#own = curves.split(/[:/]/).flatMap((name) => GROUPS[name] ?? []);
     this.#clientsOrder = clientsOrder;

@@ -7,7 +7,7 @@ export type StaplePolicy = "LENIENT_STAPLING" | "STRICT_STAPLING" | "MUST_STAPLE
 /** A certificate that a listener can present, with its OpenSSL contexts. */
 export interface Candidate {
   readonly contexts: ServerContexts;
-  /** The secret that it comes from. */
+  /** Name of the secret that it comes from; undefined: none. */
   readonly secret: string | undefined;
   readonly certificate: Certificate;
   readonly ocsp: OcspResponse | undefined;
@@ -30,10 +30,10 @@ const CURVES: Readonly<Record<number, string>> = {
 };
 export interface ChoiceOptions {
   readonly policy: StaplePolicy;
-  /** `full_scan_certs_on_sni_mismatch`: a server name without a matching certificate counts as none. */
+  /** `full_scan_certs_on_sni_mismatch`: if no certificate has the server name, the choice is made as if the client sent none. */
   readonly scansAll: boolean;
   readonly maxVersion: string;
-  /** Numbers of the cipher suites for certificates with ECDSA keys. */
+  /** IANA numbers of the cipher suites (up to TLS 1.2) for certificates with ECDSA keys. */
   readonly ecdsaSuites: ReadonlySet<number>;
 }
 

@@ -24,11 +24,11 @@ const SUITES: Readonly<Record<string, number>> = {
 };
 
 /**
- * A server's order of preference among cipher suites. Suites in one pair of brackets, `[A|B]`, are equally good, and the client's
- * order decides between them: BoringSSL's groups, which OpenSSL does not know.
+ * A server's order of preference among cipher suites, with BoringSSL's groups of equal preference, `[A|B]`, which OpenSSL lacks:
+ * within a group the client's order decides.
  */
 export class CipherOrder {
-  /** OpenSSL's list, separated by colons, without groups. */
+  /** All suites in the server's order, as OpenSSL's list: separated by colons, without brackets. */
   readonly list: string;
   readonly #groups: readonly (readonly string[])[];
 
@@ -42,8 +42,8 @@ export class CipherOrder {
   }
 
   /**
-   * The list with groups in the order of a client that offers these suites. Only the suites of the version that will be spoken
-   * are put in order, so that clients whose suites of other versions differ get the same list.
+   * The list for a client, with each group in the client's order. `offered`: IANA numbers of the client's suites. Only groups of
+   * the handshake's TLS version are sorted, so that clients that differ in suites of other versions get the same list.
    */
   listFor(offered: readonly number[], version: "TLSv1.3" | "older"): string {
     const place = (name: string): number => {
@@ -59,7 +59,7 @@ export class CipherOrder {
       .join(":");
   }
 
-  /** Numbers of the suites that need a certificate with an ECDSA key. */
+  /** IANA numbers of the suites that need a certificate with an ECDSA key. */
   ecdsaSuites(): ReadonlySet<number> {
     const names = this.#groups.flat().filter((name) => name.startsWith("ECDHE-ECDSA-"));
     return new Set(names.flatMap((name) => SUITES[name] ?? []));

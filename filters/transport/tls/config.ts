@@ -36,7 +36,7 @@ const TlsParameters = Type.Object({
 });
 export type TlsParameters = Static<typeof TlsParameters>;
 
-/** Set by core, and for secrets of files by us: the name of the secret that the message comes from. */
+/** Name of the secret that the message comes from; set by core for static secrets, by secret-file.ts for those in files. */
 const SecretName = Type.Optional(Type.String());
 
 export const TlsCertificate = Type.Object({
@@ -139,7 +139,7 @@ export const Config = Type.Object({
   common_tls_context: Type.Optional(CommonTlsContext),
   // Downstream.
   require_client_certificate: Type.Optional(Type.Boolean()),
-  /** As in Envoy 1.40, accepted and without effect. */
+  /** Accepted without effect, as in Envoy 1.40. */
   require_sni: Type.Optional(Type.Boolean()),
   session_ticket_keys: Type.Optional(TicketKeys),
   session_ticket_keys_sds_secret_config: Type.Optional(SecretReference),

@@ -68,7 +68,7 @@ export class ServerSide {
     return this.#choice.choose(hello, now);
   }
 
-  /** The version that is spoken with a client. What is no ClientHello counts as TLS 1.2, as in BoringSSL. */
+  /** TLS version of the handshake with a client; TLSv1.2 without a valid ClientHello (as in BoringSSL) or a common version. */
   versionFor({ versions, legacyVersion }: ClientHello): string {
     if (this.#maxVersion === "TLSv1.3" && versions.includes(0x0304)) return "TLSv1.3";
     const known = this.#minVersion === "TLSv1.3" ? undefined : OLD_VERSIONS[legacyVersion];
@@ -90,8 +90,8 @@ export interface Expiry {
 }
 
 /**
- * Expiry of a context's certificates and CA, by the names of their secrets. Others have Envoy's name for unnamed ones: `e3b0c442`
- * begins the SHA-256 of the empty string.
+ * When a context's certificates and its first CA expire, under the names of their secrets. Without a secret the name is Envoy's
+ * for unnamed ones; `e3b0c442` is the beginning of the SHA-256 of the empty string.
  */
 export function expiriesOf(
   { certificates, trusted }: TlsContext,
@@ -153,7 +153,7 @@ function serverOptions(
     ...(config.session_timeout !== undefined && {
       sessionTimeoutS: Math.floor(config.session_timeout / 1000),
     }),
-    // A session is resumed only under the same config, as it keeps the result of its client certificate's validation.
+    // A session is resumed only under the same config, as it keeps the result of verifying the client's certificate.
     sessionScope: JSON.stringify(rules),
   };
 }
@@ -279,7 +279,7 @@ export class Downstream implements TransportFactory {
   }
 }
 
-/** By the number in a ClientHello. */
+/** TLS versions by their number in a ClientHello. */
 const OLD_VERSIONS: Readonly<Record<number, string>> = {
   769: "TLSv1",
   770: "TLSv1.1",

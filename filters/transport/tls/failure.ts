@@ -24,7 +24,7 @@ const REASONS: Readonly<Record<string, number>> = {
   NO_SHARED_GROUP: 266,
   NO_APPLICATION_PROTOCOL: 307,
 };
-/** Names of BoringSSL for what OpenSSL calls differently. */
+/** BoringSSL's names of reasons for which OpenSSL has other names. */
 const NAMES: Readonly<Record<string, string>> = {
   NO_SUITABLE_SIGNATURE_ALGORITHM: "NO_COMMON_SIGNATURE_ALGORITHMS",
   NO_SUITABLE_KEY_SHARE: "NO_SHARED_GROUP",
@@ -57,9 +57,9 @@ const ALERTS: Readonly<Record<string, number>> = {
 };
 const LIBRARY_SSL = 16 << 24;
 
-/** Number of the alert sent for a misused key. */
+/** Number of the alert sent if a client's key was used against its certificate's keyUsage. */
 export const ILLEGAL_PARAMETER = 47;
-/** OpenSSL's verification errors by the alert that BoringSSL sends for them. */
+/** Numbers of the alerts that BoringSSL sends for verification errors (OpenSSL's names). */
 const CHAIN_ALERTS: readonly (readonly [alert: number, words: readonly string[]])[] = [
   [42, ["CERT_NOT_YET_VALID", "CRL_NOT_YET_VALID", "CERT_UNTRUSTED", "CERT_REJECTED"]],
   [43, ["INVALID_PURPOSE"]],
@@ -77,18 +77,21 @@ const CHAIN_ALERTS: readonly (readonly [alert: number, words: readonly string[]]
 ];
 const CERTIFICATE_UNKNOWN = 46;
 
-/** Alert for a refused client certificate. `stat`: of the refusal; `verifyError` counts only if that is fail_verify_error. */
+/** Number of the alert for a refused client certificate. `verifyError` matters only if `stat` is fail_verify_error. */
 export function refusalAlert(stat: string, verifyError: string): number {
   if (stat !== "fail_verify_error") return CERTIFICATE_UNKNOWN;
   const found = CHAIN_ALERTS.find(([, words]) => words.includes(verifyError));
   return found?.[0] ?? CERTIFICATE_UNKNOWN;
 }
 
-/** A transport failure reason in Envoy's form. `openSslName`: OpenSSL's reason; `details`: why a certificate was refused, or "". */
+/**
+ * Formats a transport failure reason as Envoy does; "" if the error is not one of TLS. `openSslName`: OpenSSL's reason;
+ * `details`: why a certificate was refused, or "".
+ */
 export function failureReason(openSslName: string, details: string): string {
   const reason = NAMES[openSslName] ?? openSslName;
   const number = REASONS[reason] ?? alertNumber(reason);
-  // A connection that was closed or reset is not an error of TLS.
+  // Errors of the socket, such as ECONNRESET, are not errors of TLS.
   if (number === undefined && !/^[A-Z0-9_]+$/.test(reason)) return "";
   if (/^E[A-Z]+$/.test(reason)) return "";
   const code = LIBRARY_SSL + (number ?? 0);

@@ -5,15 +5,16 @@ import type { Sources } from "./source.ts";
 
 /** The cipher suites of TLS 1.3. As in Envoy, the config cannot choose among them. */
 const TLS13 = "[TLS_AES_128_GCM_SHA256|TLS_AES_256_GCM_SHA384|TLS_CHACHA20_POLY1305_SHA256]";
-/** Envoy's default cipher suites below, all with forward secrecy and authenticated encryption. */
+/** Envoy's default cipher suites up to TLS 1.2, all with forward secrecy and authenticated encryption. */
 const CIPHERS = [
   "[ECDHE-ECDSA-AES128-GCM-SHA256|ECDHE-ECDSA-CHACHA20-POLY1305]",
   "[ECDHE-RSA-AES128-GCM-SHA256|ECDHE-RSA-CHACHA20-POLY1305]",
   "ECDHE-ECDSA-AES256-GCM-SHA384",
   "ECDHE-RSA-AES256-GCM-SHA384",
 ];
+/** Key exchange groups of a server if the config lists none. */
 const CURVES = ["X25519MLKEM768", "X25519", "P-256"];
-/** The same for a client. It sends a key for those with a star, since few servers know the first. */
+/** The same for a client. It sends key shares for groups with a star: two, since few servers support X25519MLKEM768. */
 const CLIENT_CURVES = ["*X25519MLKEM768", "*X25519", "P-256"];
 
 /** BoringSSL's policy FIPS_202205, which follows NIST SP 800-52; it replaces all other TLS parameters of the config. */
@@ -82,15 +83,15 @@ export function parametersOf(
 
 function curvesOf(given: readonly string[], side: "server" | "client"): string {
   if (side === "client") return (given.length === 0 ? CLIENT_CURVES : given).join(":");
-  // With slashes OpenSSL keeps a server's order even if the client has to be asked for another key, as BoringSSL does.
+  // With slashes OpenSSL follows the server's order, as BoringSSL does, even if the client must be asked for another key share.
   return (given.length === 0 ? CURVES : given).join("/");
 }
 
-/** A certificate of the config with its key and staple, read from their sources. */
+/** A certificate of the config with its key and OCSP staple, read from their sources. */
 export interface KeyPair {
   /** Path of the certificate in the config. */
   readonly place: string;
-  /** The secret that it comes from. */
+  /** Name of the secret that it comes from; undefined: none. */
   readonly secret: string | undefined;
   /** For OpenSSL: a chain and its key, or a PKCS #12 bundle. */
   readonly material: Pick<TlsContextOptions, "certificates" | "pkcs12">;

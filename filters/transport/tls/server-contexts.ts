@@ -2,23 +2,23 @@ import type { ClientHello, TlsContext, TlsContextOptions } from "@tsproxy/sdk";
 import type { CipherOrder } from "./cipher-order.ts";
 
 const TLS13 = 0x0304;
-/** Most contexts of one certificate; a client that would need one more gets the first. */
+/** Limit of contexts per certificate; a client that would need another one gets the first. */
 const MAX_CONTEXTS = 12;
 
 export type ServerOptions = TlsContextOptions & { readonly order: CipherOrder };
 
 /**
- * The OpenSSL contexts of one certificate. BoringSSL, and so Envoy, follows the server's order of cipher suites except within groups
- * of equals (those of TLS 1.3 are one), and renews tickets in TLS 1.3 only. An OpenSSL context has one rule for all of its clients,
- * so there is a context for each order that a client has needed.
+ * The OpenSSL contexts of one certificate. BoringSSL, and so Envoy, follows the client's order of cipher suites within groups of
+ * equal preference (the suites of TLS 1.3 are one group), else the server's, and renews tickets in TLS 1.3 only. An OpenSSL
+ * context has one order and one rule for tickets, so there is a context for each order and version that a client has needed.
  */
 export class ServerContexts {
-  /** Made at once: it shows whether OpenSSL accepts the options. */
+  /** Created at once, so that options that OpenSSL does not accept are errors of the config. */
   readonly first: TlsContext;
   readonly #options: TlsContextOptions;
   readonly #order: CipherOrder;
   readonly #make: (options: TlsContextOptions) => TlsContext;
-  /** By version and cipher list. */
+  /** Contexts by TLS version and cipher list. */
   readonly #contexts = new Map<string, TlsContext>();
 
   constructor(
@@ -31,7 +31,7 @@ export class ServerContexts {
     this.first = this.#get(options.maxVersion === "TLSv1.3" ? "TLSv1.3" : "older", order.list);
   }
 
-  /** The context for a client. */
+  /** Returns the context for a client, created if needed. */
   of({ versions, cipherSuites }: ClientHello): TlsContext {
     const { maxVersion, clientsOrder, ciphers } = this.#options;
     const version = maxVersion === "TLSv1.3" && versions.includes(TLS13) ? "TLSv1.3" : "older";

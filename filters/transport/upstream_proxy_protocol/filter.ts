@@ -35,7 +35,7 @@ const Config = Type.Object({
   transport_socket: Extension("transport"),
 });
 
-/** Sends a header that names the client, then leaves the connection to the transport inside. */
+/** Sends a PROXY protocol header, then leaves the connection to the inner transport. */
 class ProxyProtocol implements TransportFactory {
   readonly namesClients = true;
   readonly #version: "V1" | "V2";
@@ -68,7 +68,7 @@ class ProxyProtocol implements TransportFactory {
     const inner = this.#inner.current.value.connect?.(socket, options);
     const onConnected = () => {
       const { localAddress, remoteAddress } = socket.connection;
-      // Without a client (health checks) the header names the proxy's own addresses.
+      // Without a client (health checks) V1 names the addresses of this connection; V2 sends the command LOCAL.
       const source = options.downstream?.remoteAddress ?? localAddress;
       const destination = options.downstream?.localAddress ?? remoteAddress;
       const isOwn = options.downstream === undefined;
@@ -91,7 +91,7 @@ class ProxyProtocol implements TransportFactory {
   }
 }
 
-/** What is added comes first, and in the place of what the client's header has of the same type. */
+/** Joins configured TLVs and those of the client's header, without the client's of a type that is configured too. */
 export function joinedTlvs(
   added: readonly ProxyTlv[],
   passed: readonly ProxyTlv[],
@@ -111,7 +111,7 @@ export function headerV1(source: Address, destination: Address): Uint8Array {
 }
 
 const SIGNATURE = latin1Encode("\r\n\r\n\0\r\nQUIT\n");
-/** Bytes before the addresses; the last two of them say how many follow. */
+/** Size of the fixed part; its last two bytes are the length of the rest. */
 const FIXED = 16;
 const LONGEST = 0xffff;
 
@@ -127,7 +127,7 @@ export function headerV2(
   if (!named) return Uint8Array.of(...SIGNATURE, 0x20, 0, 0, 0);
   const addresses = 2 * from.length + 4;
   const fields = tlvs.reduce((sum, { value }) => sum + 3 + value.length, 0);
-  // A client whose header had no addresses may have sent more fields than find room behind addresses: none are passed on then.
+  // Added TLVs and those of the client may together exceed the 16-bit length: then none are sent.
   if (addresses + fields > LONGEST) return headerV2(source, destination, local);
   const bytes = new Uint8Array(FIXED + addresses + fields);
   bytes.set(SIGNATURE);

@@ -20,12 +20,12 @@ import { Session, type SessionOwner } from "./session.ts";
 import { logProxy, ProxyCounts } from "./session-log.ts";
 import { ClusterUdpStats, DownstreamUdpStats } from "./stats.ts";
 
-/** Sessions of one listener and worker. Client addresses can be forged, so their number has to be bounded. */
+/** Limit of sessions per listener and worker, as client addresses can be forged. */
 const MAX_SESSIONS = 16_384;
 const DEFAULT_DATAGRAM = 1_500;
 const LARGEST_DATAGRAM = 65_535;
 
-/** Forwards the datagrams of each client to a host of a cluster, and what comes back. */
+/** Forwards the datagrams of each client to a host of a cluster, and the host's datagrams to the client. */
 class UdpProxy implements UdpListenerFilter, SessionOwner {
   readonly cx: SetupContext;
   readonly stats: DownstreamUdpStats;
@@ -46,7 +46,7 @@ class UdpProxy implements UdpListenerFilter, SessionOwner {
     this.idleMs = config.idle_timeout;
     const { max_rx_datagram_size: most = DEFAULT_DATAGRAM, prefer_gro: gro = true } =
       config.upstream_socket_config ?? {};
-    // Envoy reads many datagrams at once unless it is told otherwise, and then into a buffer that has room for any.
+    // With `prefer_gro`, the default, Envoy reads several datagrams at once, into a buffer with room for any datagram.
     this.maxDatagram = gro ? LARGEST_DATAGRAM : most;
     this.#perPacket = config.use_per_packet_load_balancing;
     this.#clusterOf = clusterChoice(config, cx);
@@ -72,14 +72,14 @@ class UdpProxy implements UdpListenerFilter, SessionOwner {
     this.#begin(client, from, socket)?.forward(bytes);
   }
 
-  /** False: the host is unhealthy, and there is a healthy one to change to. */
+  /** False if the session's host is unhealthy and a healthy one can take its place. */
   #isBest({ host, cluster }: Session, from: Address): boolean {
     if (host.healthy) return true;
     const other = cluster.chooseHost?.({ hash: this.#hash(from) });
     return other === undefined || !other.healthy || other === host;
   }
 
-  /** The session's cluster is still the one of its name, and still has the host. */
+  /** False if the session's cluster was removed or replaced, or no longer has the host. */
   #isCurrent({ cluster, host }: Session): boolean {
     return this.cx.clusters.get(cluster.name) === cluster && cluster.hosts.includes(host);
   }
@@ -93,7 +93,7 @@ class UdpProxy implements UdpListenerFilter, SessionOwner {
       return undefined;
     }
     const context: BalancerContext = { hash: this.#hash(from) };
-    // Without a host the cluster has counted that already.
+    // If no host is available, `chooseHost` has counted that.
     const host = cluster.chooseHost?.(context);
     if (host === undefined) return undefined;
     const key = this.#perPacket ? `${client}|${cluster.name}|${host.key}` : client;
@@ -102,7 +102,7 @@ class UdpProxy implements UdpListenerFilter, SessionOwner {
     const stats = this.#statsOf(cluster);
     if (this.#sessions.size >= MAX_SESSIONS || cluster.beginSession?.() === false) {
       stats.overflow.inc();
-      // As in Envoy, a session that is refused counts as one that has begun.
+      // As in Envoy, a refused session counts in the total of sessions.
       this.stats.total.inc();
       this.counts.sessions++;
       return undefined;
@@ -142,7 +142,7 @@ function clusterChoice(
   return (client, local) => tree.match(subject(client, local));
 }
 
-/** What a matcher tree can look at: a datagram has addresses alone. */
+/** What a matcher tree can examine: a datagram has addresses only. */
 function subject(client: Address, local: Address): MatchSubject {
   const info: Partial<StreamInfo> = {
     downstreamRemoteAddress: client,
