@@ -93,6 +93,15 @@ describe("JSON", () => {
     }
   });
 
+  it("is read as JSON in a file that is named as YAML", () => {
+    const text = ' {"a": 18446744073709551615, "b": [1.5, "yes"],\n "c": tru}';
+    const found = parse(text.replace("tru}", "true}"), "yaml");
+    expect(found.value).toEqual({ a: "18446744073709551615", b: [1.5, "yes"], c: true });
+    expect(found.report.errors).toEqual([]);
+    // No JSON: a flow mapping of YAML, with a plain scalar.
+    expect(parse(text, "yaml").value).toMatchObject({ c: "tru" });
+  });
+
   it("keeps numbers that a double cannot hold", () => {
     expect(parse('{"a": 18446744073709551615, "b": -2.5e1, "y": "\\u00e9"}', "json").value).toEqual(
       {
