@@ -35,7 +35,7 @@ export interface BoxesOptions {
   readonly onPolicy: (use: number, told: string) => void;
   /** The builtin isolate may enter this sandbox directly, through a gate (inside/gate.ts). Undefined: the box has ended. */
   readonly onGate: (box: number, isolate: SandboxIsolate | undefined) => void;
-  /** A sandboxed filter calls `fetch`: JSON of a FetchMessage, and the body. "": the sandbox has ended, its calls are cancelled. */
+  /** A sandboxed filter calls `fetch`: JSON of a FetchMessage, and the body. "": the sandbox has ended; cancel its calls. */
   readonly onFetch: (box: number, text: string, bytes: Buffer) => void;
 }
 
@@ -247,7 +247,7 @@ export class Boxes {
     }
   }
 
-  /** The chain has entered a sandbox, and a promise in it was rejected that nobody waits for. */
+  /** Called when a promise without a handler was rejected in a sandbox that the filter chain had entered itself. */
   onUncaught(box: number, message: string, stack: string): void {
     this.#boxes.get(box)?.sandbox.onUncaught(message, stack);
   }

@@ -127,7 +127,10 @@ async function readBundle(key: string, filename: string): Promise<Bundle | undef
   });
 }
 
-/** Read one file after the other: all at once would take most of the 1,024 file descriptors that a process often has. */
+/**
+ * Undefined: the file cannot be read. Synchronous, one file after the other: reading all at once could take most of the 1,024
+ * file descriptors that a process often has.
+ */
 function hashOfFile(file: string): string | undefined {
   try {
     return hashOf(readFileSync(file));

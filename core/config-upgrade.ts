@@ -4,7 +4,7 @@ import { upgrade } from "./config/upgrade.ts";
 import { said } from "./flags.ts";
 import { problem } from "./problem.ts";
 
-/** Prints a config in Envoy's v3 form. The exit code is 1 if something in it has none. */
+/** Prints a config in Envoy's v3 form. Answers the exit code: 1 if a part has no v3 form, or it cannot be read (`json`). */
 export function configUpgrade(file: string, json: boolean): number {
   let text: string;
   try {

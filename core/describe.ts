@@ -196,7 +196,7 @@ class Cell {
     }
   }
 
-  /** The bundle imports a name that the SDK does not have. V8 does not say where, so the import is looked up. */
+  /** Reports an import of a name that the SDK lacks. V8 does not say where it is, so the name is searched for in the bundle. */
   #noExport(name: string, bundle: Bundle, find: Parameters<typeof locate>[2]): Problem {
     const names = /export \{([^}]*)\};?\s*$/.exec(this.#sdk())?.[1] ?? "";
     const known = names.split(",").map((part) => part.trim().split(" as ").at(-1)!);

@@ -1,11 +1,12 @@
 import { Worker } from "node:worker_threads";
 import { ownModule } from "./own-files.ts";
 
+/** Threads by name that `startEarly` has started and `takeThread` has not yet handed out. */
 const waiting = new Map<string, Worker>();
 
 /**
- * Starts Node's threads for the workers and for control. Each loads core/worker.ts and then waits for its `start` message, which
- * takes about as long as main takes to load its own modules.
+ * Starts the threads of the workers and of control. Each loads core/worker.ts, while main loads its own modules, and then waits
+ * for its `start` message.
  */
 export function startEarly(concurrency: number): void {
   for (let k = 0; k < concurrency; k++)
@@ -13,7 +14,7 @@ export function startEarly(concurrency: number): void {
   waiting.set(threadName("control", concurrency), newThread("control", concurrency));
 }
 
-/** A thread of that name that waits for its `start` message: an early one, or else a new one. */
+/** Answers a thread that still has to be sent its `start` message: the early one if there is one, else a new one. */
 export function takeThread(role: "worker" | "control", index: number): Worker {
   const name = threadName(role, index);
   const early = waiting.get(name);

@@ -21,7 +21,7 @@ export class FileWriter {
   readonly #onTrouble: (path: string, message: string) => void;
   readonly #stats: WriterStats | undefined;
   #dropping = false;
-  /** Files that failed last: each is reported once, until something is written again. */
+  /** Files that could not be opened or written last time. Their failure is not reported again before a write has succeeded. */
   readonly #failing = new Set<string>();
 
   constructor(onTrouble: (path: string, message: string) => void, stats?: WriterStats) {

@@ -120,7 +120,7 @@ async function writeLaunch(dir: string): Promise<string | undefined> {
   return file;
 }
 
-/** Where a config names each kind; undefined: nowhere. */
+/** Says, for each kind, where a config names such a filter. Undefined: no config names it. */
 const PLACES: Readonly<Record<NewFilterKind, ((name: string) => string) | undefined>> = {
   http: (name) => `- name: ${name}, under http_filters`,
   network: (name) => `- name: ${name}, under filters`,

@@ -125,7 +125,7 @@ export class Fleet implements RehearsalStage {
     this.#connectWorkers(() => true);
   }
 
-  /** Connects each of these workers with worker 0, so that they can pass connections on to it (Gathering). */
+  /** Connects the workers whose index `which` accepts with worker 0, so that they can pass connections on to it (Gathering). */
   #connectWorkers(which: (index: number) => boolean): void {
     const workers = this.#members.filter((member) => member.role === "worker");
     const first = workers.find((member) => member.thread.index === 0);
@@ -136,7 +136,7 @@ export class Fleet implements RehearsalStage {
           first.post({ type: "take_from", fd: taken });
           member.post({ type: "give_through", fd: given });
         },
-        // Each worker then serves what it accepts.
+        // Without a socket pair, a worker serves all connections that it accepts.
         () => {},
       );
     }

@@ -1,14 +1,14 @@
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 
-/** Reloads after which garbage is worth a collection. Left to V8, their texts and modules grow to 15 MiB in each thread first. */
+/** Number of reloads whose garbage is worth a collection. V8 would let their texts and modules grow to 15 MiB per thread. */
 const COLLECT_EVERY = 32;
-/** After so many, it is collected even while further reloads follow. */
+/** After this many reloads, garbage is collected even if more of them follow. */
 const COLLECT_AT_MOST = 128;
-/** How long after a commit: no start or reload waits for it. The first generation leaves 15 MiB in two threads. */
+/** How long after a commit garbage is collected: no start or reload waits for it. A start leaves 15 MiB in two threads. */
 export const COLLECT_AFTER_MS = 1_000;
 
-/** Tells when to collect what reloads have left: between two series of saves, since a save in mid-collection waits for 100 ms. */
+/** Calls `collect` when a series of reloads seems to be over: a save during a collection has to wait for 100 ms. */
 export class AfterReloads {
   readonly #collect: () => void;
   #reloads = 0;
@@ -31,8 +31,8 @@ export class AfterReloads {
 }
 
 /**
- * `last-resort` also gives back free pages and compiled code, which halves the heap of a thread at rest. Code that is called again is
- * compiled again (100 ms of CPU), so a thread with traffic must not do it.
+ * `last-resort` also gives back free pages and compiled code, which halves the heap of a thread at rest. Code that is called
+ * again is compiled again (100 ms of CPU), so a thread with traffic must not do it.
  */
 export type Flavor = "regular" | "last-resort";
 /** Source of an expression whose value is V8's collector, in a context made while the flag `--expose-gc` is set. */
@@ -64,7 +64,7 @@ export function findCollector<T>(find: () => T | undefined): T | undefined {
   return undefined;
 }
 
-/** A thread is at rest after so many seconds in a row with fewer calls than this: health checks and a few clients do not count. */
+/** A thread is at rest after `seconds` in a row with fewer than `calls` calls each, as health checks and a few clients make. */
 export const QUIET = { seconds: 30, calls: 20 } as const;
 /** Calls since the last rest below which there is too little garbage to collect. */
 const BUSY_CALLS = 1_000;

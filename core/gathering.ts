@@ -1,23 +1,23 @@
 import type { StreamHandle, WriteRequest } from "./stream-handle.ts";
 
-/** Connections of all workers together up to which they gather at worker 0. */
+/** While all workers together have fewer connections than this, new ones are passed on to worker 0. */
 const GATHERED = 4;
-/** Worker 0 takes no connections of others while its event loop is busy for more than these thousandths of the time. */
+/** No connections are passed on to worker 0 while its event loop is busy for more than this many thousandths of the time. */
 const BUSY = 500;
-/** Written by worker 0: the thousandths of the time in which it was busy, averaged over about a second. */
+/** Index in the shared memory: the thousandths of the time in which worker 0 was busy, averaged over about a second. */
 const LOAD = 0;
 /** Weight of the last 100 ms in that average. */
 const WEIGHT = 0.1;
-/** Value of LOAD: worker 0 takes none. */
+/** Value at LOAD while worker 0 takes no connections of other workers. */
 const TAKES_NONE = 1000;
-/** Then, for each worker: the number of its open connections from clients. */
+/** Index in the shared memory of the first worker's number of open connections from clients; the other workers' follow. */
 const OPEN = 1;
 
-/** Memory of a Gathering, shared by up to this many workers. */
 const WORKERS_MAX = 1024;
+/** Size of the memory that the Gatherings of all workers share. */
 export const GATHERING_BYTES = (OPEN + WORKERS_MAX) * 4;
 
-/** libuv's unix socket of the kind that can carry other sockets. */
+/** libuv's unix socket, of the kind that can pass other sockets on (SCM_RIGHTS). */
 interface IpcPipe {
   onread: (bytes?: ArrayBuffer) => void;
   pendingHandle: StreamHandle | null;
@@ -44,20 +44,21 @@ const { WriteWrap, streamBaseState, kReadBytesOrError, kArrayBufferOffset } =
   binding("stream_wrap");
 
 /**
- * With few clients, worker 0 serves them all: its code is hot, its connections to upstreams serve all of them, and a listener behaves
- * as with one worker. The kernel deals connections to all workers; another worker passes an accepted connection on to worker 0, unread,
- * as long as there are fewer than GATHERED and worker 0 is not busy. All others stay where the kernel put them.
+ * One worker's part in gathering clients at worker 0 while they are few: its code is hot, all clients share its connections to
+ * upstreams, and a listener behaves as with one worker. The kernel spreads connections over all workers. Another worker passes a
+ * connection on to worker 0, unread, while fewer than GATHERED are open and worker 0 is not busy; otherwise it serves it itself.
  */
 export class Gathering {
   readonly #shared: Int32Array;
   readonly #index: number;
-  /** Leads to worker 0. */
+  /** Leads to worker 0. Undefined: there is no socket pair (yet), or this is worker 0. */
   #out: IpcPipe | undefined = undefined;
+  /** Worker 0: see `takes`. */
   #takes = true;
   #last = performance.eventLoopUtilization();
   #load = 0;
 
-  /** `shared`: of GATHERING_BYTES, the same for all workers. */
+  /** `shared`: GATHERING_BYTES of memory, the same for all workers. `index`: this worker's. */
   constructor(shared: SharedArrayBuffer, index: number) {
     this.#shared = new Int32Array(shared);
     this.#index = index;
@@ -71,7 +72,7 @@ export class Gathering {
     this.#shared[OPEN + this.#index]!--;
   }
 
-  /** Worker 0: to be called every 100 ms. */
+  /** Worker 0: measures how busy its event loop is. To be called every 100 ms. */
   tick(): void {
     const now = performance.eventLoopUtilization();
     const { utilization } = performance.eventLoopUtilization(now, this.#last);
@@ -80,23 +81,24 @@ export class Gathering {
     if (this.#takes) this.#shared[LOAD] = this.#load;
   }
 
-  /** Opens this worker's end of the pair that connects it with worker 0. */
+  /** Opens `fd`, this worker's end of a socket pair with worker 0. */
   giveThrough(fd: number): void {
     this.#out?.close();
     this.#out = open(fd);
   }
 
   /**
-   * Passes the connection on to worker 0. False: it has to be served here. `name`: of its listener. `onFailed` is called later if the
-   * connection could not be passed on after all.
+   * Passes an accepted connection on to worker 0. `name`: that of its listener. False: the caller has to serve the connection. If
+   * passing it on fails later, `onFailed` is called, and has to serve it.
    */
   give(name: string, handle: StreamHandle, onFailed: () => void): boolean {
     const pipe = this.#out;
     if (pipe === undefined || this.#shared[LOAD]! > BUSY || this.#all() >= GATHERED) return false;
     const request = new WriteWrap();
     request.oncomplete = (status) => {
+      // Worker 0 has a descriptor of its own for the connection now.
       if (status === 0) return handle.close();
-      // Worker 0 has ended: main brings a new pair once there is another one.
+      // Worker 0 has ended. Main sends a new socket pair once it has started worker 0 again.
       if (this.#out === pipe) this.#out = undefined;
       pipe.close();
       onFailed();
@@ -105,7 +107,7 @@ export class Gathering {
     return pipe.writeUtf8String(request, JSON.stringify(name), handle) === 0;
   }
 
-  /** Worker 0: opens its end of a pair. `onGiven` is called with each connection and the name of its listener. */
+  /** Worker 0: opens `fd`, its end of a socket pair. `onGiven` gets each connection passed on, and its listener's name. */
   takeFrom(fd: number, onGiven: (name: string, handle: StreamHandle) => void): void {
     const pipe = open(fd);
     if (pipe === undefined) return;
@@ -114,7 +116,7 @@ export class Gathering {
       const handle = pipe.pendingHandle;
       pipe.pendingHandle = null;
       if (length < 0 || bytes === undefined) {
-        // That worker has ended.
+        // The worker at the other end has ended.
         pipe.close();
       } else if (handle !== null) {
         const text = Buffer.from(bytes, streamBaseState[kArrayBufferOffset], length).toString();
@@ -124,12 +126,13 @@ export class Gathering {
     pipe.readStart();
   }
 
-  /** Worker 0: whether the others may pass connections on; not while its isolate is built again or it drains. */
+  /** Worker 0: whether other workers may pass connections on to it. Not while its isolate is rebuilt, nor while it drains. */
   set takes(on: boolean) {
     this.#takes = on;
     this.#shared[LOAD] = on ? 0 : TAKES_NONE;
   }
 
+  /** Number of open connections from clients in all workers. */
   #all(): number {
     let all = 0;
     for (let k = OPEN; k < this.#shared.length; k++) all += this.#shared[k]!;

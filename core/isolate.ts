@@ -3,7 +3,7 @@ import { isolatedVm } from "./own-files.ts";
 import { BEAT } from "./protocol.ts";
 import { silence } from "./thread-cpu.ts";
 
-/** Wraps isolated-vm for the builtin isolate, the canary and the describer. Module text, shared memory, numbers and strings go in. */
+/** isolated-vm, as far as the builtin isolate, the canary and the describer need it. Text, shared memory and numbers go in. */
 const ivm = isolatedVm() as Ivm;
 
 interface Ivm {
@@ -75,7 +75,7 @@ export class Isolate {
     return new LoadedModule(this.#link(module, timeoutMs));
   }
 
-  /** `timeoutMs` undefined: no limit, for our own code, since a machine that stands still for a while must not prevent a start. */
+  /** `timeoutMs` undefined: no limit, for our own code: a machine that stands still for a while must not prevent a start. */
   #link(module: ModuleText, timeoutMs: number | undefined): IvmModule {
     const compiled = this.#isolate.compileModuleSync(module.code, { filename: module.filename });
     compiled.instantiateSync(this.#context, (specifier) => {
@@ -127,8 +127,8 @@ export class LoadedModule {
   }
 
   /**
-   * Core does not need the module any more: what the isolate does not use of it can be collected. Without this call all of it stays
-   * until this thread's own collector finds the handle.
+   * Called when core needs the module no more: what the isolate does not use of it can be collected. Without this call all of it
+   * stays until this thread's own collector finds the handle.
    */
   release(): void {
     this.#module.namespace.release();
@@ -205,9 +205,9 @@ globalThis.run = () => {
 };`;
 
 /**
- * Disposes of isolates that stay inside one call longer than they may. It runs on a thread of isolated-vm's pool, so it works while
- * this thread hangs; one serves all isolates of a thread. Time in which the thread waited for a CPU does not count, as far as the
- * thread's beat words tell.
+ * Disposes of isolates that stay inside one call longer than they may. It runs on a thread of isolated-vm's pool, so it works
+ * while this thread hangs; one serves all isolates of a thread. Time in which the thread waited for a CPU does not count, as far
+ * as the thread's beat words tell.
  */
 export class Watchdog {
   readonly #control = new Int32Array(new SharedArrayBuffer(8));
@@ -226,7 +226,7 @@ export class Watchdog {
     this.#entries = { watch: entry("watch"), unwatch: entry("unwatch"), run: entry("run") };
   }
 
-  /** `beat`: index of a word of `memory` that is odd while a call is inside and changes with each. Answers a key for `unwatch`. */
+  /** `beat`: index of a word of `memory` that is odd during a call and changes with each. Answers a key for `unwatch`. */
   watch(
     target: { readonly handle: unknown },
     memory: SharedArrayBuffer,
@@ -258,7 +258,7 @@ export class Watchdog {
     this.#ended = this.#entries.run.apply(undefined, []).catch(() => {});
   }
 
-  /** Collects the garbage of the watchdog's isolate: it shares memory with targets that are gone, and V8 would not look there. */
+  /** Collects the garbage of the watchdog's isolate, which keeps the memory of targets that are gone; V8 would not by itself. */
   collectGarbage(): void {
     if (this.#isolate.isDisposed) return;
     this.#interrupt();

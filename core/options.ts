@@ -49,20 +49,21 @@ export interface RunOptions {
 export interface Runtime {
   readonly node: string;
   readonly flags: readonly string[];
-  /** A process of the proxy that waits to be told what to do (proxy-start.ts). */
+  /** A process of the proxy that has been started already and waits for its arguments (proxy-start.ts). */
   readonly early?: ChildProcess;
 }
 
 /** A terminal's Ctrl-C reaches the proxy directly and again through the supervisor: within this time both are one signal. */
 export const SAME_SIGNAL_MS = 300;
 
-/** What this process of the proxy was asked for: its argument, or that of the first message if it was started early. */
+/** The options of this proxy process: its argument, or, if it was started early without one, that in its first message. */
 export async function ownOptions(): Promise<RunOptions> {
   own ??= process.argv[2] === undefined ? toldOptions() : Promise.resolve(process.argv[2]);
   return JSON.parse(await own) as RunOptions;
 }
 let own: Promise<string> | undefined;
 
+/** Waits for the `run` message. Ends the process if the supervisor ends before it comes. */
 function toldOptions(): Promise<string> {
   return new Promise((resolve) => {
     const onEnd = () => process.exit(1);
@@ -76,7 +77,7 @@ function toldOptions(): Promise<string> {
 
 /** Supervisor -> proxy. */
 export type ToProxy =
-  /** To a process that was started without arguments: these are they. */
+  /** First message to a process that was started early: the arguments that it was started without. */
   | { readonly type: "run"; readonly args: readonly string[] }
   /** A successor serves. Accept no more connections, and end with the last one, or after `ms`. */
   | { readonly type: "retire"; readonly ms: number }

@@ -17,8 +17,8 @@ export function ownModule(name: string): URL {
 }
 
 /**
- * Loads isolated-vm. When it is loaded for the first time it undoes the flag --max-semi-space-size for all isolates that are made
- * from then on, threads included: so main sets the flag again. Main loads it before it tells threads to make isolates.
+ * Loads isolated-vm. Its first load in a process undoes the flag --max-semi-space-size for all isolates that are made later, in
+ * any thread, so the main thread sets the flag again, before it sends threads the messages on which they make isolates.
  */
 export function isolatedVm(): unknown {
   const ivm = loadIsolatedVm();
@@ -27,7 +27,7 @@ export function isolatedVm(): unknown {
   return ivm;
 }
 
-/** The npm package brings its binaries, so that installing it takes no compiler and no install scripts. */
+/** The npm package brings isolated-vm's binaries, so that its installation needs no compiler and no install scripts. */
 function loadIsolatedVm(): unknown {
   const require = createRequire(import.meta.url);
   if (!isPacked) return require("isolated-vm");

@@ -21,10 +21,10 @@ const require = createRequire(import.meta.url);
 const REQUIRE = {
   js: 'import { createRequire as toRequire } from "node:module"; const require = toRequire(import.meta.url);',
 };
-/** Modules of Node that few starts use. They take 10 ms of each thread's start. */
+/** Modules of Node that most starts do not use. To load them would add 10 ms to the start of each thread. */
 const RARELY_USED =
   /^node:(child_process|crypto|dgram|dns|fs\/promises|https?|inspector|tls|v8|vm|zlib)$/;
-/** Replaces what such a module exports: the module is loaded when that is called, or a property of it is read. */
+/** Defines `onDemand`: makes a stand-in for an export of such a module, which calls `load` when it is called or read. */
 const ON_DEMAND = `const onDemand = (load) => new Proxy(function () {}, {
   get: (_, name) => load()[name],
   apply: (_, self, args) => Reflect.apply(load(), self, args),
@@ -71,7 +71,7 @@ function required(names: string): string {
     .replace(/^\* as |, \{\s*\}$/g, "")
     .replace(/ as /g, ": ");
 }
-/** The declarations of names that a module's first use loads. `left`: what `required` answers. */
+/** Code that declares the imported names, and loads the module when one is first used. `left`: what `required` answers. */
 function onDemand(left: string, from: string): string {
   const loaded = `require("${from}")`;
   if (!left.startsWith("{")) return `const ${left} = onDemand(() => ${loaded});`;
@@ -93,7 +93,7 @@ await filters();
 process.exit(0);
 
 async function core(): Promise<void> {
-  // Each program is bundled by itself: to load a module takes a start 1 ms, and parts that they share would be modules of their own.
+  // In separate builds: code that programs of one build share becomes a module of its own, and each module adds 1 ms to a start.
   const metafiles = await Promise.all([
     modules(["cli", "proxy-start", "bench-peer"], {}),
     modules(["boot"], {}),

@@ -135,8 +135,8 @@ function names(directory: string): string[] {
 }
 
 /**
- * No packages, or the error itself while connections have taken all file descriptors: packages that were taken for removed then, the
- * shipped cluster manager among them, would be put out of service.
+ * Answers an empty list for a directory that cannot be read. Throws the error if connections have taken all file descriptors:
+ * otherwise all packages, even the shipped cluster manager, would count as removed and be put out of service.
  */
 function unlessOutOfFiles(error: unknown): [] {
   const { code } = error as NodeJS.ErrnoException;

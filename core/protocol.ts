@@ -221,7 +221,7 @@ export interface ThreadConfig {
 
 /** Main -> thread. `prepare` is answered by `staged` and `prepared`, or by `refused`; traffic sees no change before `commit`. */
 export type ToWorker =
-  /** The first message. */
+  /** The first message to a thread, which waits for it. */
   | { readonly type: "start"; readonly start: WorkerStart }
   | {
       readonly type: "prepare";
@@ -253,7 +253,7 @@ export type ToWorker =
       readonly type: "listen";
       readonly listeners: readonly { readonly name: string; readonly address: AddressConfig }[];
     }
-  /** `fd`: an end of a socket pair, to be opened: worker 0 takes connections from it, another worker gives some to it (Gathering). */
+  /** `fd`: one end of a socket pair (Gathering). Worker 0 takes connections from it; another worker passes its own on. */
   | { readonly type: "take_from" | "give_through"; readonly fd: number }
   /** `text`: JSON of the value. */
   | { readonly type: "publish"; readonly topic: string; readonly text: SharedText }
@@ -345,7 +345,7 @@ export type FromWorker =
       readonly level: "debug" | "info" | "warn" | "error";
       readonly message: string;
       readonly fields: Readonly<Record<string, unknown>>;
-      /** Only this thread says so: it is printed however often it comes. */
+      /** True: no other thread logs this event, so each line is printed. Else a line is not repeated within a second. */
       readonly single?: boolean;
     }
   /** The isolates of the thread are gone: their gauges count no more. */
@@ -402,7 +402,7 @@ export interface PreludeCode {
   readonly sandbox: SharedCode;
 }
 
-/** What a thread is, and the memory that it shares with others. */
+/** What a thread needs to start: its role, its code, its limits, and the memory that it shares with main and other threads. */
 export interface WorkerStart {
   readonly role: "worker" | "control";
   readonly index: number;
@@ -418,7 +418,7 @@ export interface WorkerStart {
   readonly ledger: SharedArrayBuffer;
   /** The thread's beat (Int32Array): see BEAT. */
   readonly beat: SharedArrayBuffer;
-  /** Of the workers' Gathering. */
+  /** The memory that the workers' Gatherings share. */
   readonly gathering: SharedArrayBuffer;
   /** Sizes of the ring's parts (inside/ring.ts). */
   readonly sizes: {

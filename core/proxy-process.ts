@@ -7,10 +7,10 @@ import { isRunning, startProcess } from "./proxy-start.ts";
 
 /** A Node program to run, and what to do with its output. */
 export interface ProxyProgram {
-  /** Undefined: the proxy. */
+  /** The file to run. Undefined: the proxy (boot.ts). */
   readonly main?: string | undefined;
   readonly args: readonly string[];
-  /** A process of that program that waits for its arguments. Absent, or if it has ended: another one is started. */
+  /** A process of the program that already waits for its arguments. If it is absent or has ended, another one is started. */
   readonly early?: ChildProcess | undefined;
   readonly execPath?: string | undefined;
   readonly execArgv: readonly string[];
@@ -21,11 +21,11 @@ export interface ProxyProgram {
 }
 
 export interface ProxyEvents {
-  /** It serves. */
+  /** The process serves. */
   onReady(): void;
-  /** A standby has set everything up, and waits. */
+  /** The process is a standby that has set everything up and waits. */
   onPrepared(): void;
-  /** It has begun to shut down because it was asked to. */
+  /** The process has begun to shut down because it was asked to. */
   onStopping(): void;
   onDev(event: DevEvent): void;
   /** One of its threads seems to hang inside this sandboxed package. */
@@ -48,10 +48,12 @@ export class ProxyProcess {
   readonly #watch: HangWatch;
   /** The silent thread, and the sandboxed package that it is inside. */
   #hung: { readonly who: string; readonly guilty: string | undefined } | undefined;
+  /** Resolves when the process has ended, or could not be started. */
   readonly ended: Promise<End>;
-  /** Settles with its end, or, if that comes first, when it is told to retire. */
+  /** Resolves when the process has ended or is told to retire, whichever comes first. */
   readonly over: Promise<End | "retired">;
   #onRetired!: (how: "retired") => void;
+  /** Signals that wait until the process serves. */
   readonly #held = new Set<NodeJS.Signals>();
   #isReady = false;
 
@@ -133,13 +135,13 @@ export class ProxyProcess {
     if (this.#child.connected) this.#child.send(message);
   }
 
-  /** A process that still starts does not obey SIGHUP and SIGUSR1 yet, and would end: it gets them once it serves. */
+  /** Sends a signal. SIGHUP and SIGUSR1 wait until the process serves: until then it would end, or open Node's debugger. */
   signal(signal: NodeJS.Signals): void {
     if (!this.#isReady && (signal === "SIGHUP" || signal === "SIGUSR1")) this.#held.add(signal);
     else this.#child.kill(signal);
   }
 
-  /** Another process serves in its place: it finishes its connections, and is killed if it has not ended `graceMs` after `ms`. */
+  /** Called once another process serves in its place. It may finish its connections for `ms`, and is killed `graceMs` later. */
   retire(ms: number, graceMs: number): void {
     this.send({ type: "retire", ms });
     const timer = setTimeout(() => this.kill(), ms + graceMs);

@@ -9,7 +9,7 @@ import { ownModule } from "./own-files.ts";
  */
 const ALLOCATOR = { MALLOC_ARENA_MAX: "2", MALLOC_MMAP_THRESHOLD_: "262144" } as const;
 
-/** Starts a process of the proxy (boot.ts), or the program `main` in its place. */
+/** Starts a process of the program `main`, or, without it, of the proxy (boot.ts), with a channel for messages. */
 export function startProcess(options: {
   readonly main?: string | undefined;
   readonly args: readonly string[];
@@ -27,12 +27,12 @@ export function startProcess(options: {
 }
 
 /**
- * Starts a process that waits for its arguments. It takes 100 ms until it needs them; the launcher (bin/tsproxy.js) loads the
- * supervisor and reads the command line meanwhile.
+ * Starts a process of the proxy that waits for its arguments (`ownOptions`). It needs 100 ms before it can use them; meanwhile
+ * the launcher (bin/tsproxy.js) loads the supervisor and reads the command line.
  */
 export function startEarly(execPath: string, execArgv: readonly string[]): ChildProcess {
   const child = startProcess({ args: [], execPath, execArgv });
-  // If it cannot be started, the supervisor finds that out when it starts another one.
+  // If this fails, the supervisor starts another process, and reports it if that fails too.
   child.on("error", () => {});
   return child;
 }

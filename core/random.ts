@@ -1,8 +1,8 @@
 import { closeSync, openSync, readSync } from "node:fs";
 
 /**
- * Random bytes for seeds, from the system. Node's crypto has them too, but takes 8 ms of each thread's start: it is only asked where
- * the file cannot be opened, as while connections have taken all file descriptors.
+ * Random bytes for seeds. Read from /dev/urandom, since loading Node's crypto would add 8 ms to the start of each thread. Crypto
+ * is used only if the file cannot be read, as when connections have taken all file descriptors.
  */
 export function randomBytes(length: number): Buffer {
   const bytes = Buffer.alloc(length);

@@ -11,7 +11,7 @@ interface Entry {
 
 /**
  * A reference in Markdown of what the entry points of the SDK export, from the declarations that tsc has written: their
- * docstrings and their signatures, by file. `globals`: declarations of the globals, which stand at its end.
+ * docstrings and their signatures, by file. `globals`: the text to show at its end, declarations of globals.
  */
 export async function reference(folder: string, globals: string): Promise<string> {
   const parts = [

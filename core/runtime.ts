@@ -110,7 +110,7 @@ export class RuntimeLayers {
       }
     });
     const { counts } = this;
-    // Envoy loads the layers of its first config a second time once all of it is up, and its stats count both.
+    // Envoy loads the layers of its first config again when it has started, and its stats count both loads.
     const times = counts.loadSuccess + counts.loadError === 0 ? 2 : 1;
     if (failed) counts.loadError += times;
     else counts.loadSuccess += times;

@@ -76,9 +76,9 @@ export interface ServerOptions {
   readonly onKeyLog?: ((line: Buffer) => void) | undefined;
 }
 
-/** How a line of OpenSSL's key log begins that goes on with the client's random bytes and the secret. */
+/** Begins the key log line of our TLS 1.3 write keys. The client's random bytes and the secret follow, both in hex. */
 const WRITE_SECRET = "SERVER_TRAFFIC_SECRET_0 ";
-/** The same for TLS 1.2 and below. OpenSSL logs it when it is about to write the last message of a full handshake. */
+/** Begins the line of TLS 1.2 and below, which OpenSSL logs just before it writes our last message of a full handshake. */
 const MASTER_SECRET = "CLIENT_RANDOM ";
 /** Records that an OpenSSL server has written with its application keys when the handshake is over: two session tickets. */
 const TICKETS = 2;
@@ -109,7 +109,7 @@ export class SecureSocket extends EventEmitter {
   /** The secret of our TLS 1.3 write keys, for the alert of `refuse`. Only where a client certificate is asked for. */
   #secret: Buffer | undefined = undefined;
   #isSecure = false;
-  /** The end of a handshake (TLS 1.2 and below) waits for `acceptPeer` or `refuse`. */
+  /** Our last message of the handshake (TLS 1.2 and below) is held back until `acceptPeer` or `refuse`. */
   #isHeld = false;
   #isShut = false;
   #hasEnded = false;
@@ -126,7 +126,7 @@ export class SecureSocket extends EventEmitter {
     if (options.ocspResponse !== undefined) handle.setOCSPResponse(options.ocspResponse);
     handle.onhandshakestart = ignore;
     handle.onhandshakedone = () => this.#onDone();
-    // A turn later, as Node sends OpenSSL's alert only once it is done with the write before.
+    // Closed a turn later: Node sends OpenSSL's alert only after the write that is under way.
     handle.onerror = (error) => setImmediate(() => this.destroy(error));
     if (options.onKeyLog !== undefined || options.requestCert) {
       handle.onkeylog = (line) => this.#onKeyLog(line, options);
@@ -192,31 +192,31 @@ export class SecureSocket extends EventEmitter {
   }
 
   /**
-   * Holds our last message of the handshake back while the client's certificate is judged. Node writes nothing while it waits for
-   * JavaScript to look at a ClientHello, and can be made to wait as often as one likes.
+   * Holds back our last message of the handshake while the client's certificate is judged. Node writes nothing while it waits for
+   * JavaScript to look at a ClientHello, and each call of `enableSessionCallbacks` makes it wait again.
    */
   #hold(keepsSessions: boolean): void {
     const handle = this._handle;
     if (handle === null || this.#isSecure || handle.isSessionReused()) return;
     this.#isHeld = true;
     if (!keepsSessions) {
-      // A client that does not wait for our message ends the wait.
+      // If the client sends on without waiting for our message, Node's wait ends: nothing is looked up or kept then.
       handle.onclienthello = () => handle.endParser();
       handle.onnewsession = () => handle.newSessionDone();
     }
     handle.enableSessionCallbacks();
   }
 
-  /** The client's certificate is accepted: sends what was held back. */
+  /** Called when the client's certificate is accepted: sends the message that was held back, if any. */
   acceptPeer(): void {
     if (!this.#isHeld) return;
     this.#isHeld = false;
     this._handle?.endParser();
   }
 
-  /** Refuses the client with the alert of this number. One that has resumed a session sees an orderly end instead. */
+  /** Refuses the client's certificate with the TLS alert of this number. If the session was resumed, ends in order instead. */
   refuse(alert: number): void {
-    // A turn later, behind what OpenSSL has written and Node has not yet sent.
+    // A turn later, so that the alert follows what OpenSSL has written and Node has not sent yet.
     setImmediate(() => this.#refuse(alert));
   }
 

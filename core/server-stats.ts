@@ -64,7 +64,7 @@ export class ServerStats {
   readonly #stats: ScopedStats;
   readonly #initialization: Histogram;
   readonly #concurrency: number;
-  /** Listeners that `/drain_listeners` has stopped. */
+  /** Names of the listeners that `/drain_listeners` has stopped, each of which is counted once. */
   readonly #stopped = new Set<string>();
   readonly #runtimeCounts = new Map<string, number>();
   readonly reloads: { readonly committed: () => void; readonly refused: () => void };
@@ -132,7 +132,7 @@ export class ServerStats {
     this.#set("listener_manager.total_listeners_active", now.size);
   }
 
-  /** Called when these listeners of the live configuration accept no more. */
+  /** Called when `/drain_listeners` has made these listeners stop accepting. */
   onStopped(names: readonly string[]): void {
     for (const name of names) {
       if (this.#stopped.has(name)) continue;
@@ -202,12 +202,12 @@ let lastUsage: NodeJS.MemoryUsage = {
   arrayBuffers: 0,
 };
 
-/** As `process.memoryUsage()`, which reads a file and throws while connections have taken all file descriptors: then as before. */
+/** `process.memoryUsage()`, which has to open a file; its last result while connections have taken all file descriptors. */
 export function memoryUsage(): NodeJS.MemoryUsage {
   try {
     lastUsage = process.memoryUsage();
   } catch {
-    // EMFILE
+    // EMFILE: no file descriptor is free.
   }
   return lastUsage;
 }

@@ -19,7 +19,7 @@ export function closeSocket(entry: Entry, socket: RawSocket, how: number, alert:
   else socket.destroy();
 }
 
-/** The opposite of REFUSE. */
+/** Lets a TLS handshake finish whose client certificate is accepted; HOW.REFUSE ends it instead. */
 export function acceptPeer(socket: RawSocket): void {
   if (socket instanceof SecureSocket) socket.acceptPeer();
 }
@@ -29,7 +29,7 @@ export function endSocket(entry: Entry, socket: RawSocket): void {
   behindWrites(entry, () => socket.end());
 }
 
-/** A peer that takes nothing of what a closed connection still has for it loses the rest. */
+/** Destroys a closed connection whose peer has taken none of the bytes that wait for it within FLUSH_MS. */
 function destroyWhenStuck(socket: RawSocket, waiting: number): void {
   socket.setTimeout(FLUSH_MS, () => {
     const left = socket._handle?.writeQueueSize ?? 0;
@@ -38,13 +38,13 @@ function destroyWhenStuck(socket: RawSocket, waiting: number): void {
   });
 }
 
-/** RST, where the socket knows it; unix sockets do not. */
+/** Closes with a RST. Unix sockets have none, and are only destroyed. */
 function reset(tcp: RawSocket, socket: RawSocket): void {
   if (tcp.remotePort !== undefined) tcp.resetAndDestroy();
   if (!socket.destroyed) socket.destroy();
 }
 
-/** What TLS has taken is not all written, and node:stream does not know of it. */
+/** Calls `end` once everything is written. With TLS bytes may wait in SecureWrites, where node:stream does not see them. */
 function behindWrites({ secure }: Entry, end: () => void): void {
   if (secure === undefined) end();
   else secure.after(end);

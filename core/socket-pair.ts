@@ -4,7 +4,6 @@ import path from "node:path";
 
 /** libuv's unix socket, as node:net and node:child_process use it. */
 interface PipeHandle {
-  /** The file descriptor. */
   readonly fd: number;
   onconnection: (status: number, peer: PipeHandle | undefined) => void;
   bind(file: string): number;
@@ -22,12 +21,12 @@ const { Pipe, PipeConnectWrap, constants } = (
   process as unknown as { binding(name: string): PipeBinding }
 ).binding("pipe_wrap");
 
-/** Handles whose descriptors other threads have opened. Never closed: those threads close the descriptors. */
+/** This thread's handles of the sockets. Never closed: the descriptors belong to the threads that have opened them. */
 const lent: PipeHandle[] = [];
 
 /**
- * Makes two unix sockets that are connected with each other. Each number has to be opened by one thread, which owns it from then on.
- * Rejects if the directory for temporary files cannot be used.
+ * Makes two unix sockets that are connected with each other, and answers their file descriptors. Each has to be opened by one
+ * thread, which owns it from then on. Rejects if no socket can be made in the directory for temporary files.
  */
 export async function socketPair(): Promise<readonly [number, number]> {
   // Only this user may enter the directory, so nobody else can connect.

@@ -29,17 +29,17 @@ import type { Contexts } from "./tls.ts";
 import { startTls, type TlsRequest } from "./tls-socket.ts";
 import { bindUdp, closeUdp, connectUdp, sendUdp } from "./udp.ts";
 
-/** A read of so many bytes gets a socket a read slot of its own, and one below SMALL loses it again. */
+/** A read of this many bytes gives a socket a read slot of its own; a read below SMALL takes it away again. */
 const BULK = 16 * 1024;
 const SMALL = 4 * 1024;
-/** So many events are handled at once, without waiting for the end of the poll phase. */
+/** This many waiting events are handled at once; fewer wait for the end of the poll phase. */
 const BATCH = 64;
 /** Rounds of entering the sandboxes in one flush; what they have left to do waits for the next flush. */
 const ROUNDS = 16;
 
 /** What a flush enters beside the builtin isolate: a sandbox. */
 export interface Visited {
-  /** It has records to handle. Asked after each crossing into the builtin isolate. */
+  /** True if it has records to handle. Called after each crossing into the builtin isolate. */
   wantsEntry(): boolean;
   /** Handles all its records in one crossing; the answers come back as events (EVENT.VERDICT). */
   enter(): void;
@@ -536,7 +536,7 @@ export class Sockets {
     };
   }
 
-  /** Keeps the memory that the write commands in [from, end) name from being used again, until the returned function is called. */
+  /** Keeps the memory that the write commands in [from, end) name from being reused until the returned function is called. */
   #hold(from: number, end: number, mayPin: boolean): () => void {
     const slots: number[] = [];
     const segments: number[] = [];
@@ -718,7 +718,7 @@ export class Sockets {
     return this.#memory.toString("latin1", offset, offset + length);
   }
 
-  /** Reserves input memory, at a multiple of 8, that stays valid until the events of this flush are handled. -1: there is no room. */
+  /** Reserves input memory, at a multiple of 8, that stays valid until the events of this flush are handled. -1: no room. */
   place(size: number): number {
     const at = (this.#segments.inputAt + 7) & ~7;
     if (!this.#segments.hasInput(at - this.#segments.inputAt + size)) return -1;
@@ -869,7 +869,7 @@ export class Sockets {
     return bound;
   }
 
-  /** Applies the config of a socket that stays open to the connections that it accepts from now on. */
+  /** Gives a listening socket that stays open new options, for the connections that it accepts from now on. */
   configure(
     name: string,
     options: Pick<ListenOptions, "keepAlive"> & { readonly bufferBytes: number },
@@ -903,7 +903,7 @@ export class Sockets {
     });
   }
 
-  /** Serves a connection that another worker has accepted. */
+  /** Serves a connection that another worker has accepted and passed on. `name`: that of its listener. */
   take(name: string, handle: StreamHandle): void {
     this.#onAccepted(name, handle, "", this.#listeners.get(name)?.bufferBytes ?? 0);
   }
@@ -968,7 +968,7 @@ export class Sockets {
 /** Ids have 16 bits of index, and offered and closing connections need some of them. */
 const MAX_CONNECTIONS = 60_000;
 
-/** Most bytes that may wait to be sent before a connection counts as blocked (`per_connection_buffer_limit_bytes` may ask for less). */
+/** A connection with more bytes than this to send counts as blocked (`per_connection_buffer_limit_bytes` may ask for less). */
 const MAX_WAITING = 64 * 1024;
 
 function watermark(bytes: number): { readonly highWaterMark?: number } {

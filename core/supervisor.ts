@@ -7,12 +7,12 @@ import { ControlSocket, keepsConnections, Predecessor } from "./takeover.ts";
 
 const BACK_OFF_MS = { first: 1_000, most: 60_000 } as const;
 const CRASHES = { most: 5, withinMs: 60_000 } as const;
-/** A proxy that is told to end drains for 5 s and gives its threads 2 s more; after this long it hangs and is killed. */
+/** A proxy that is told to end drains for 5 s and gives its threads 2 s more; after this long it is killed. */
 const END_MS = 10_000;
 /** How often to try to bind the control socket: the predecessor frees it at once, but a file system may be slow. */
 const LISTEN_TIMES = 20;
 const LISTEN_AGAIN_MS = 100;
-/** How often to look whether npm is still there. */
+/** How often to look whether the parent process, npx, is still there. */
 const LOOK_MS = 500;
 
 export interface SupervisorOptions extends Omit<ProxyProgram, "args"> {
@@ -24,7 +24,7 @@ export interface SupervisorOptions extends Omit<ProxyProgram, "args"> {
   readonly onDev?: (event: DevEvent) => void;
   /** Milliseconds. Only tests set it. */
   readonly backOffMs?: { readonly first: number; readonly most: number };
-  /** How long a process may take to finish its connections once a standby serves in its place. */
+  /** How long a process that has recovered may take to finish its connections once a standby serves in its place. */
   readonly drainTimeMs: number;
 }
 
@@ -84,15 +84,15 @@ export async function superviseProxy(
   return code;
 }
 
-/** True for `npx tsproxy`. */
+/** True if this process was started by `npx tsproxy`. */
 function isUnderNpx(): boolean {
   const { npm_lifecycle_event: event, npm_lifecycle_script: script = "" } = process.env;
   return event === "npx" && /^\W*tsproxy\W*$/.test(script);
 }
 
 /**
- * Calls `end` once the process that started this one is gone. npx passes a SIGTERM on to a shell, and that ends without telling
- * its command.
+ * Calls `end` once the parent process is gone. npx passes a SIGTERM on only to the shell in which it runs this process, and that
+ * shell ends without passing it on.
  */
 function onOrphaned(end: () => void): void {
   const parent = process.ppid;
@@ -142,7 +142,7 @@ interface Standby {
   readonly proxy: ProxyProcess;
   /** The package that the other process seems to hang in: the standby does not enter it. */
   readonly guilty: string;
-  /** It was told to serve: it takes the other process's place even if that one recovers. */
+  /** The standby was told to serve: it takes the other process's place even if that one recovers. */
   isToServe: boolean;
   /** The other process has recovered since: it need not be killed, and may finish its connections. */
   isRelieved: boolean;
@@ -160,7 +160,7 @@ interface Standby {
  *
  *   serving ──suspicion──> standby is started ──prepared──> is told to serve ──ready──> the hanging process is killed
  *                             │                                │                          (or it was killed before, as it hung)
- *                             └─the thread goes on:            └─the thread goes on ──ready──> the process finishes its connections
+ *                             └─the thread goes on:            └─the thread goes on ──ready──> the process drains
  *                               the standby is killed
  */
 export class Supervisor {
@@ -173,7 +173,7 @@ export class Supervisor {
   #stopAsked = false;
   #wakeUp: (() => void) | undefined;
   #wasReady = false;
-  /** Serves as the first process. */
+  /** The first process, if it was started early. Undefined once `#start` has used it. */
   #startedEarly: ProxyProgram["early"];
   readonly #quarantined = new Set<string>();
 
@@ -306,7 +306,7 @@ export class Supervisor {
     else this.#dropStandby();
   }
 
-  /** The standby serves, and the process that it was started for has recovered. */
+  /** Called when the standby serves and the process that it replaces has recovered: that one may finish its connections. */
   #retire(): void {
     const proxy = this.#proxy;
     if (proxy === undefined) return;
@@ -315,7 +315,7 @@ export class Supervisor {
     proxy.retire(this.#options.drainTimeMs, END_MS);
   }
 
-  /** The standby that serves in the place of a retired process. */
+  /** Takes the standby that serves in the place of a retired process. Undefined: it has ended meanwhile. */
   #succeed(): ProxyProcess | undefined {
     const guilty = this.#standby?.guilty;
     if (guilty === undefined) return undefined;

@@ -48,7 +48,7 @@ export function listenTcp(
   });
 }
 
-/** Says how connections that this socket accepts from now on are kept alive. */
+/** Sets TCP keepalive of the connections that this socket accepts from now on. Undefined: off. */
 export function setKeepAlive(server: net.Server, keepAlive: KeepAlive | undefined): void {
   const { _handle: handle } = server as unknown as { readonly _handle: ListenHandle | null };
   const { idleS = 0, intervalS = 0, probes = 0 } = keepAlive ?? {};
@@ -60,7 +60,7 @@ export function socketPath(path: string): string {
   return path.startsWith("@") ? `\0${path.slice(1)}` : path;
 }
 
-/** A shorter turn of the event loop has found nothing to do. While there is none, the limit doubles every LESS_QUIET_AFTER_MS. */
+/** A turn of the event loop shorter than this found nothing to do. Until there is one, it doubles every LESS_QUIET_AFTER_MS. */
 const QUIET_MS = 0.05;
 const LESS_QUIET_AFTER_MS = 250;
 

@@ -43,7 +43,7 @@ export function alertRecord({ secret, cipher, records }: WriteKeys, alert: numbe
   return Buffer.concat([head, body, sealed.getAuthTag()]);
 }
 
-/** Makes the record of a fatal alert in a handshake of TLS 1.2 or below, before anything is encrypted. `version`: `TLSv1.2` */
+/** Makes the unencrypted record of a fatal alert during a handshake of TLS 1.2 or below. `version`: OpenSSL's name, `TLSv1.2`. */
 export function plainAlert(version: string, alert: number): Buffer {
   const minor = version === "TLSv1" ? 1 : version === "TLSv1.1" ? 2 : 3;
   return Buffer.of(ALERT, 3, minor, 0, 2, FATAL, alert);

@@ -128,7 +128,10 @@ interface TicketKey {
   readonly aes: Buffer;
 }
 
-/** Makes Node ask here for ticket keys: the first encrypts, all decrypt. Where nothing is renewed, OpenSSL gets a single key itself. */
+/**
+ * Makes Node ask this callback for ticket keys: the first encrypts, all decrypt. A single key that is not to be renewed needs no
+ * callback: OpenSSL has it. `renews`: a client gets a new ticket whenever it uses one; otherwise only for one of an older key.
+ */
 function chooseTicketKeys(inner: InnerContext, keys: readonly TicketKey[], renews: boolean): void {
   inner.onticketkeycallback = (name, _iv, encrypt) => {
     const k = encrypt ? 0 : keys.findIndex((key) => key.name.equals(name));
@@ -368,7 +371,7 @@ function verifyError(
 ): string {
   const handle = (socket as unknown as { _handle: Verified | null })._handle;
   const last = handle?.verifyError()?.code ?? "";
-  // Of several errors OpenSSL tells the last, and Envoy the first: a chain that nobody knows, before its missing list.
+  // Of several errors OpenSSL tells the last, Envoy the first: that the chain is not trusted rather than that its CRL is missing.
   if (last === "UNABLE_TO_GET_CRL" && !isTrustedChain(chain, context.trusted))
     return isSelfSigned(chain[0]!)
       ? "DEPTH_ZERO_SELF_SIGNED_CERT"

@@ -65,7 +65,7 @@ const FLUSH_LOGS_MS = 250;
 
 /** How long one turn of the event loop may spend on passing on the fetches of sandboxes. */
 const ASKED_MS = 5;
-/** With more than this waiting, the turn goes on until less waits. */
+/** With more bytes of fetches than this waiting, a turn goes on, however long it takes, until fewer wait. */
 const ASKED_BYTES_MAX = 64 * 1024 * 1024;
 
 interface Asked {
@@ -91,8 +91,9 @@ class Worker {
   readonly #supply: Supply;
   readonly #watchdog: Watchdog;
   readonly #gathering: Gathering;
-  /** The builtin isolate is being built again; connections that were given meanwhile wait here. */
+  /** The builtin isolate was lost and is being built again. */
   #isDead = false;
+  /** Connections that other workers have passed on meanwhile. */
   #given: { readonly name: string; readonly handle: StreamHandle }[] = [];
   readonly #garbage = new AfterReloads(() => this.#collectGarbage());
   #live: Live = { modules: new Map(), config: undefined };
@@ -267,7 +268,7 @@ class Worker {
     }
   }
 
-  /** A successor of this isolate must not use these cells: they carry names already. */
+  /** Notes which stats cells have names: an isolate that is built in this one's place must not use them. */
   #noteStats(defined: readonly StatDefinition[]): void {
     for (const { kind, cell } of defined) {
       const end = cell + (kind === "histogram" ? HISTOGRAM_CELLS : 1);
@@ -431,7 +432,7 @@ class Worker {
     }
   }
 
-  /** Another worker has passed a connection on. */
+  /** Called with a connection that another worker has accepted and passed on. */
   #onGiven(name: string, handle: StreamHandle): void {
     if (this.#isDead) this.#given.push({ name, handle });
     else this.#sockets.take(name, handle);
@@ -446,7 +447,7 @@ class Worker {
     this.#sockets.poke();
   }
 
-  /** Starts or ends a profile of one sandboxed filter, or of this thread, where time inside isolates shows as that of the crossing. */
+  /** Starts or ends a profile of a sandboxed filter, or of this thread: time inside isolates then counts to the crossing. */
   async #profile(enable: boolean, of: ProfiledFilter | undefined): Promise<void> {
     let profile = "";
     let error: string | undefined;
@@ -674,8 +675,9 @@ class Worker {
   // ---- the end of an isolate, of the worker
 
   /**
-   * The builtin isolate threw out of its event loop, ran out of memory, or was ended by the watchdog. Its connections are lost. Another
-   * one is built with the generation that ran, or with the one before if that generation is so young that it is to blame.
+   * Called when the builtin isolate threw out of its event loop, ran out of memory, or was ended by the watchdog. Its connections
+   * are lost. Another one is built with the generation that ran, or with the one before if that generation is young enough to be
+   * to blame (BLAME_MS).
    */
   #onDead(builtin: Builtin, error: unknown): void {
     if (builtin !== this.#builtin || this.#stopping) return;

@@ -7,8 +7,8 @@ import { INTERNAL_LISTENERS, Listener, listenerConfigs } from "./listeners.ts";
 import type { Maker } from "./maker.ts";
 import type { Schema } from "./schema.ts";
 
-// The fields of Envoy's Bootstrap that core itself implements; listeners.ts and filter-chains.ts have more of them. Fields that no
-// schema lists are reported to the user.
+// The fields of Envoy's Bootstrap that core itself implements; those of listeners are in listeners.ts and filter-chains.ts.
+// Fields that no schema lists are reported to the user.
 
 const NodeSchema = Type.Object({
   id: Type.Optional(Type.String()),
@@ -45,14 +45,14 @@ const LayeredRuntime = Type.Object({
   ),
 });
 
-/** Which of these extensions is implemented: see `internalBuffer`. */
+/** A bootstrap extension. Only the one that `internalBuffer` reads is implemented. */
 const BootstrapExtension = Type.Object({
   name: Type.Optional(Type.String()),
   typed_config: Type.Optional(Type.Unknown()),
 });
 type BootstrapExtension = Static<typeof BootstrapExtension>;
 
-/** Which of its monitors is implemented: see `maxConnections`. */
+/** Only the resource monitor that `maxConnections` reads is implemented. */
 const OverloadManager = Type.Object({
   resource_monitors: Type.Optional(
     Type.Array(

@@ -4,8 +4,8 @@ const POLICY = "type.googleapis.com/envoy.extensions.filters.http.cors.v3.CorsPo
 const SHORT_NAMES = ["envoy.cors", "envoy.filters.http.cors", "http/cors"];
 
 /**
- * Turns `cors` of virtual hosts and routes, which Envoy still reads though it has been deprecated, into the per-route config of the
- * manager's CORS filter. Without such a filter it has no effect.
+ * Moves the deprecated field `cors` of virtual hosts and routes, which Envoy still reads, into their per-route config of the
+ * connection manager's CORS filter. Without such a filter the field is only removed, as it has no effect.
  */
 export function moveCors(manager: MapNode): void {
   const filter = manager.list("http_filters").find(isCors);
@@ -35,14 +35,14 @@ function* virtualHosts(manager: MapNode): Generator<MapNode> {
     for (const host of table?.list("virtual_hosts") ?? []) if (host.kind === "map") yield host;
 }
 
-/** A policy in the new form, on the same level, counts instead. */
+/** Moves `from.cors` into the per-route config of `to` for `filter`, unless `to` has one. Without a `filter`, only removes it. */
 function move(from: MapNode, to: MapNode, filter: string | undefined): void {
   const policy = from.map("cors");
   if (policy === undefined) return;
   const { place } = from.entries.get("cors")!;
   from.delete("cors");
   if (filter === undefined) return;
-  // A v2 file's own name of the field, which is renamed later.
+  // v2 files call the field `per_filter_config`; it is renamed when the virtual host or route itself is rewritten.
   const field = to.has("per_filter_config") ? "per_filter_config" : "typed_per_filter_config";
   const configs = to.map(field) ?? new MapNode(place);
   if (configs.has(filter)) return;

@@ -39,6 +39,7 @@ export const FilterChain = Type.Object({
 });
 export type FilterChain = Static<typeof FilterChain>;
 
+/** Turns a checked filter chain into its FilterChainConfig. Errors in its match are reported. */
 export function chainConfig(chain: FilterChain, maker: Maker): FilterChainConfig {
   const match: FilterChainMatchConfig = chain.filter_chain_match ?? {};
   checkCriteria(match, maker);
@@ -90,10 +91,10 @@ function checkCriteria(match: FilterChainMatchConfig, maker: Maker): void {
   }
 }
 
-// Matches are compared by all combinations of their values. One with more combinations is not compared.
+// `checkMatches` compares all combinations of a match's values. It skips a match with more combinations than this.
 const MAX_COMBINATIONS = 50_000;
 
-/** Reports filter chains that claim the same connection by equal criteria: Envoy's tree has one place for each. */
+/** Reports filter chains whose matches have a combination of values in common: Envoy allows one filter chain for each. */
 export function checkMatches(
   chains: readonly FilterChain[],
   configs: readonly FilterChainConfig[],
@@ -119,6 +120,7 @@ export function checkMatches(
   });
 }
 
+/** All combinations of a match's values, each as one string. Empty if there are more than MAX_COMBINATIONS. */
 function combinations(match: FilterChainMatchConfig): string[] {
   const cidr = (ranges: readonly CidrConfig[] | undefined) =>
     ranges?.map((r) => `${r.address_prefix}/${r.prefix_len}`);

@@ -80,10 +80,10 @@ export const Listener = Type.Object({
       ),
     }),
   ),
-  // Accepted without effect: every worker always has a listening socket of its own.
+  // Accepted without effect: every worker has a TCP listening socket of its own anyway.
   enable_reuse_port: Type.Optional(Type.Boolean()),
   reuse_port: Type.Optional(Type.Boolean()),
-  // The kernel lowers it to somaxconn, which is Envoy's default on Linux.
+  // The kernel lowers the backlog to net.core.somaxconn, which is Envoy's default on Linux.
   tcp_backlog_size: UInt32({ default: 4096, maximum: 65535 }),
   tcp_keepalive: Type.Optional(TcpKeepalive),
   drain_type: Enum(["DEFAULT", "MODIFY_ONLY"], { default: "DEFAULT" }),
@@ -93,7 +93,9 @@ export type Listener = Static<typeof Listener>;
 
 /** Limits in the bootstrap that concern all listeners. */
 export interface ProcessLimits {
+  /** Bytes that may wait in a connection to an internal listener. Undefined: internal listeners are refused. */
   readonly internalBufferBytes?: number | undefined;
+  /** How many connections all listeners together may have. Undefined: no limit. */
   readonly maxConnections?: number | undefined;
 }
 
@@ -196,7 +198,7 @@ function listenerConfig(
 
 const isUdp = (listener: Listener) => listener.address?.socket_address?.protocol === "UDP";
 
-/** Reports filter chains that are missing, or that a listener of UDP has. */
+/** Reports a TCP listener without filter chains, and a UDP listener with some. */
 function checkChains(listener: Listener, maker: Maker): void {
   const { name = "", filter_chains: chains = [], default_filter_chain: fallback } = listener;
   const node = maker.origin.get(listener)!;
@@ -211,7 +213,7 @@ function checkChains(listener: Listener, maker: Maker): void {
     );
 }
 
-/** Reports listener filters that do not go with the listener's protocol. */
+/** Reports UDP filters in a TCP listener and TCP filters in a UDP listener, which needs exactly one UDP filter. */
 function checkFilters(
   listener: Listener,
   filters: readonly ListenerFilterRef[],
@@ -236,7 +238,7 @@ function checkFilters(
 export const INTERNAL_LISTENERS =
   "envoy.extensions.bootstrap.internal_listener.v3.InternalListener";
 
-/** Fields of a listener that need a socket. */
+/** Fields that configure a listener's socket: an internal listener must not have them. */
 const TCP_ONLY = [
   "enable_mptcp",
   "enable_reuse_port",
@@ -248,7 +250,7 @@ const TCP_ONLY = [
   "socket_options",
 ];
 
-/** Checks an internal listener; answers its address and buffer size. Undefined: the listener is none. */
+/** Checks an internal listener; answers its address and buffer size. Undefined: the listener is not an internal one. */
 function internalListener(
   listener: Listener,
   maker: Maker,
@@ -290,7 +292,7 @@ function internalListener(
 const TLS_INSPECTOR = "listener/tls_inspector";
 const HTTP_INSPECTOR = "listener/http_inspector";
 
-/** Warns of matches that need what is in the ClientHello where nothing looks for it: as in Envoy, they never match then. */
+/** Warns if a match needs the ClientHello and the listener has no filter that reads it: as in Envoy, it never matches. */
 function checkTlsInspector(
   filters: readonly ListenerFilterRef[],
   listener: Listener,
@@ -319,7 +321,7 @@ function named(name: string, what: string): string {
   return name === "" ? `the listener ${what}` : `listener "${name}" ${what}`;
 }
 
-// sockaddr_un holds 108 bytes, the last of which ends the path.
+// sockaddr_un has 108 bytes for the path, including the NUL at its end.
 const MAX_PIPE_PATH = 107;
 
 function addressConfig(address: Static<typeof Address>, maker: Maker): AddressConfig | undefined {

@@ -7,7 +7,7 @@ import type { Schema } from "./schema.ts";
 export interface Maker {
   readonly report: Report;
   readonly registry: Registry;
-  /** Builds what a schema makes of a node that the user has not written. */
+  /** Builds a schema's value from a node that is not in the user's file, such as an empty one for an absent section. */
   readonly part: (schema: Schema, node: Node) => unknown;
   /** The node that each built object came from. */
   readonly origin: Map<object, Node>;
@@ -20,6 +20,7 @@ export function written(node: Node, key: string): boolean {
   return node.kind === "map" && node.list(key).length > 0;
 }
 
+/** Where the file has that field of a built value; the place of the value itself if the field is absent. */
 export function placeOf(maker: Maker, value: object, key: string): Place {
   const node = maker.origin.get(value)!;
   return (node.kind === "map" ? node.get(key)?.place : undefined) ?? node.place;

@@ -165,7 +165,7 @@ export class Normaliser {
       const value = node.get(name);
       const found = value === undefined ? absent : violation(field, value, values);
       if (found === undefined) continue;
-      // The short form `{ name, config }` replaces it.
+      // An extension in the short form `{ name, config }` needs no typed_config.
       if (name === "typed_config" && value === undefined && node.has("config")) continue;
       const place = value?.place ?? childPlace(node.place, node.place.offset, name);
       const words = value?.kind === "scalar" ? `${shown(value)} ${found}` : found;

@@ -307,14 +307,14 @@ const COMMON: { readonly [type: string]: Rule } = {
   },
   "envoy.config.route.v3.RouteAction": (node) => {
     redirectPolicy(node);
-    // A literal in v2, a format in v3; without % they are the same.
+    // `host_rewrite` is a literal in v2 and a format in v3; without % both mean the same.
     const host = node.entries.get("host_rewrite");
     if (host === undefined || node.string("host_rewrite")?.includes("%") === true) return;
     rename(node, "host_rewrite", "host_rewrite_literal");
   },
 };
 
-/** `internal_redirect_action` and `max_internal_redirects`, from before there were policies. */
+/** Turns the deprecated `internal_redirect_action` and `max_internal_redirects` into `internal_redirect_policy`. */
 function redirectPolicy(node: MapNode): void {
   const action = node.entries.get("internal_redirect_action");
   const most = node.delete("max_internal_redirects");

@@ -97,7 +97,7 @@ class SecretPlacer {
   }
 }
 
-/** Tells the transport socket the secret's name, which stats have. */
+/** Adds the secret's name to the copy: the transport socket has stats by that name. */
 function named(secret: Node, name: string): Node {
   if (secret.kind === "map") secret.set("secret_name", scalar(secret.place, name), secret.place);
   return secret;

@@ -28,6 +28,7 @@ export class Source {
     const parts = refusal.place.split("/").slice(1);
     for (const part of parts) {
       const key = part.replaceAll("~1", "/").replaceAll("~0", "~");
+      // `kind:name` stands for an extension that the package before it in the path has set up (`cx.extension`).
       const name = /^[a-z_]+:(.*)/.exec(key)?.[1];
       if (name === undefined) walk.step(key);
       else walk.find(name);
@@ -41,8 +42,8 @@ export class Source {
 }
 
 /**
- * Walks down the RuntimeConfig and the tree in parallel. Where the config has a default that no file says, `node` stays the last
- * one above.
+ * Walks down the RuntimeConfig and the file's tree in parallel. In parts that the file does not have, such as defaults,
+ * `node` stays at the last node above.
  */
 class Walk {
   node: Node;
@@ -65,7 +66,7 @@ class Walk {
     this.#lost = child === undefined;
   }
 
-  /** Goes to the config of the extension of that name below, which the owner of this place has set up (`cx.extension`). */
+  /** Goes down to the config of the first extension of that name; stays where it is if there is none. */
   find(name: string): void {
     const ref = extensionIn(this.#value, name);
     const node = ref && this.#origin.get(ref);
@@ -107,7 +108,7 @@ class Walk {
   }
 }
 
-/** The first ExtensionRef of that name within a value. */
+/** The first ExtensionRef of that name anywhere within a value. Undefined: there is none. */
 function extensionIn(value: unknown, name: string): ExtensionRef | undefined {
   if (!isObject(value)) return undefined;
   const ref = value as ExtensionRef;

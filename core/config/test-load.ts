@@ -2,7 +2,7 @@ import type { RuntimeConfig } from "../protocol.ts";
 import { formatDiagnostic, loadConfig } from "./load.ts";
 import { TEST_PACKAGES } from "./test-packages.ts";
 
-// What the tests of this folder load configs with.
+// Helpers of the tests in this folder: they load configs and make short ones.
 
 export const TYPES = "type.googleapis.com/envoy.extensions.filters";
 export const HCM = `${TYPES}.network.http_connection_manager.v3.HttpConnectionManager`;
@@ -30,7 +30,7 @@ export const cluster = (field: string) => `static_resources:
   - name: a
     ${field}
 `;
-/** A listener with a connection manager; `filters` from column 10 on, `routes` in one line. */
+/** YAML of a listener with a connection manager. `filters`: list items, indented by 10. `routes`: a list in one line. */
 export const http = (
   filters: string,
   routes = "[{match: {prefix: /}, direct_response: {status: 200}}]",
