@@ -24,12 +24,12 @@ const RESOURCES: Readonly<Record<string, string>> = {
   static_route_configs: "RoutesConfigDump.StaticRouteConfig",
   static_secrets: "SecretsConfigDump.StaticSecret",
 };
-/** Those of hosts, which are dumped where they are asked for alone. */
+/** The same for the dump of hosts, which is made only with `include_eds`. */
 const ENDPOINT_RESOURCES: typeof RESOURCES = {
   dynamic_endpoint_configs: "EndpointsConfigDump.DynamicEndpointConfig",
   static_endpoint_configs: "EndpointsConfigDump.StaticEndpointConfig",
 };
-/** Fields of dumps that are no lists. */
+/** Fields of dumps that are not lists. */
 const SINGLE = ["bootstrap", "last_updated", "version_info"];
 
 /** `/config_dump` */
@@ -151,7 +151,7 @@ function isWanted(name: unknown, named: Matcher | undefined): boolean {
   return named === undefined || named(typeof name === "string" ? name : "");
 }
 
-/** What connection managers have in a field, wherever a listener holds one. */
+/** Collects a field of all connection managers in listeners, however deep they are nested. */
 function inManagers(value: unknown, field: "route_config" | "scoped_routes"): readonly Json[] {
   if (Array.isArray(value)) return value.flatMap((item) => inManagers(item, field));
   if (typeof value !== "object" || value === null) return [];
@@ -218,7 +218,7 @@ function groupJson({ priority, localityWeight, ...group }: EndpointGroup): Json 
   };
 }
 
-/** What all flags of a host come to. */
+/** The health that follows from all flags of a host. */
 function coarseHealthOf({ healthFlags, healthStatus }: HostStatus): string {
   if (healthStatus === "DRAINING" || healthFlags.includes("/failed_")) return "UNHEALTHY";
   return healthFlags.includes("/degraded_") ? "DEGRADED" : "HEALTHY";

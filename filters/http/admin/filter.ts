@@ -15,14 +15,14 @@ import { CoreData } from "./core-data.ts";
 import { ENDPOINTS, helpText } from "./endpoints.ts";
 import { Query } from "./query.ts";
 
-/** Characters of a body that are put together at a time. */
+/** Characters of a body that are joined before they are sent. */
 const PIECE = 16 * 1024;
-/** Answers in progress. Each may hold a snapshot of all stats while its client is slow. */
+/** Most answers in progress. Each may hold a snapshot of all stats while its client is slow. */
 const MAX_ANSWERS = 64;
-/** Bytes of a form, past which the rest of it is not read. */
+/** Most bytes of a form that are kept; chunks beyond are dropped. */
 const MAX_FORM = 64 * 1024;
 
-/** What the requests of one use of the filter share. */
+/** What all requests to one admin filter share. */
 class Admin {
   readonly cx: SetupContext;
   readonly core: CoreData;
@@ -33,7 +33,7 @@ class Admin {
     this.core = new CoreData(cx);
   }
 
-  /** `form`: the body of a request that is a form, whose fields count as parameters if the query has none; "" for all others. */
+  /** `form`: the body of a request that is a form, whose fields are the parameters if there is no query; "" for all others. */
   async answer(method: string, pathAndQuery: string, form: string): Promise<Answer> {
     const at = pathAndQuery.indexOf("?");
     const path = at < 0 ? pathAndQuery : pathAndQuery.slice(0, at);
@@ -77,7 +77,7 @@ class AdminFilter implements HttpFilter {
     this.#isForm = type?.startsWith("application/x-www-form-urlencoded") === true;
     if (endStream) this.#start();
   }
-  // The fields of a form count as parameters of the query; any other body is read to its end and dropped.
+  // The fields of a form may stand for a query; any other body is read to its end and dropped.
   onRequestBody(chunk: Chunk, endStream: boolean): void {
     if (this.#isForm && this.#form.length + chunk.length <= MAX_FORM)
       this.#form += latin1Decode(chunk.memory, chunk.at, chunk.end);
@@ -146,7 +146,7 @@ class AdminFilter implements HttpFilter {
     }
   }
 
-  /** The answer has gone out, or nobody waits for it. */
+  /** Called when the answer has been sent, or when the client is gone. */
   #end(): void {
     if (this.#ended) return;
     this.#ended = true;

@@ -14,7 +14,7 @@ export const BOUNDS: Bounds = [
 
 const MODES = ["cumulative", "disjoint", "detailed", "summary", "prometheusnative"];
 
-/** What `histogram_buckets` asks for; `unset` if there is no such parameter. "none" is Envoy's undocumented word for the summary. */
+/** Returns the mode in `histogram_buckets`, or `unset` if it is absent. "none" is Envoy's undocumented word for "summary". */
 export function histogramMode(query: Query, unset: string): string {
   const mode = query.get("histogram_buckets") || unset;
   if (mode === "none") return "summary";
@@ -24,8 +24,8 @@ export function histogramMode(query: Query, unset: string): string {
 }
 
 /**
- * The values below which a share of the samples lies. Samples are taken as spread evenly over their bucket, so that one alone
- * lies in its middle: 1.05 for a sample of 1 (buckets have two significant digits). Undefined: no samples.
+ * Estimates the value at each of QUANTILES. Samples are taken as spread evenly over their bucket, so that a single one lies in
+ * its middle: 1.05 for a sample of 1 (buckets have two significant digits). Undefined: no samples.
  */
 export function quantiles(distribution: Distribution | null): readonly number[] | undefined {
   if (distribution === null || distribution.count <= 0) return undefined;
@@ -42,7 +42,7 @@ export function quantiles(distribution: Distribution | null): readonly number[] 
   });
 }
 
-/** The sum of all samples as Envoy states it: each as the harmonic mean of its bucket's ends, so 1.0476… for a sample of 1. */
+/** The sum of all samples as Envoy computes it, each as the harmonic mean of its bucket's ends: 1.0476… for a sample of 1. */
 export function sumOfBuckets(distribution: Distribution | null): number {
   let sum = 0;
   for (const [upper, count] of distribution?.buckets ?? []) {

@@ -10,7 +10,7 @@ const LOGGING_USAGE =
   "usage: /logging?group=<group_name>:<level> (change group of loggers)\n" +
   `levels: ${LEVELS.join(" ")} \n`;
 
-/** Envoy's loggers, and whose loggers do their work here: packages', or core's own (`main`). */
+/** Envoy's loggers, and the logger that takes the place of each here: a package's, or core's own (`main`). */
 const ENVOY_LOGGERS: Readonly<Record<string, string>> = {
   admin: "http/admin",
   config: "main",
@@ -64,7 +64,7 @@ export async function logging(query: Query, core: CoreData): Promise<Answer> {
   );
 }
 
-/** [logger, level] of each change, "" for all loggers; undefined: none is asked for; a string: what is wrong. */
+/** The changes asked for: [logger, level], with "" for all loggers; undefined: none; a string: what is wrong with the query. */
 function loggingChanges(
   query: Query,
   names: ReadonlySet<string>,

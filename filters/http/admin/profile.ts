@@ -2,7 +2,7 @@ import { type Answer, jsonPieces, Refused, text } from "./answer.ts";
 import type { CoreData } from "./core-data.ts";
 import type { Query } from "./query.ts";
 
-/** `/cpuprofiler?enable=y`, and `?enable=n`, which writes the profile; whose, `thread` and `filter` say (`CoreData.profile`). */
+/** `/cpuprofiler?enable=y`, and `?enable=n`, which writes the profile. `thread` and `filter` say whose (`CoreData.profile`). */
 export async function cpuProfiler(query: Query, core: CoreData): Promise<Answer> {
   const enable = query.get("enable");
   if (query.all.size === 0 || (enable !== "y" && enable !== "n"))

@@ -68,7 +68,7 @@ function* families<T>(
     if (family === undefined) byName.set(name, [{ labels, stat }]);
     else family.push({ labels, stat });
   }
-  // In the order of the stats' own names: `http.x` stands before `http1.x`.
+  // Sorted by the stats' names, not by the metrics': `http.x` comes before `http1.x`, but `http_x` would come after `http1_x`.
   for (const name of [...byName.keys()].sort()) {
     const metric = `envoy_${name.replace(/[^a-zA-Z0-9_]/g, "_")}`;
     yield `# TYPE ${metric} ${type}\n`;
@@ -99,7 +99,7 @@ function bucketLines(
   return lines + total(metric, labels, histogram);
 }
 
-/** A summary is of the last interval, as Envoy's. */
+/** Makes the lines of a summary; as in Envoy, it covers the last interval only. */
 function summary(metric: string, labels: Labels, { interval }: HistogramSnapshot): string {
   const prefix = labels === "" ? "" : `${labels},`;
   const values = quantiles(interval);
@@ -115,7 +115,7 @@ function total(metric: string, labels: Labels, distribution: Distribution | null
   return `${metric}_sum{${labels}} ${sum}\n${metric}_count{${labels}} ${distribution?.count ?? 0}\n`;
 }
 
-/** As `%.32g` of C prints a number. */
+/** Prints a number as C's `%.32g` does. */
 function digits(value: number): string {
   const text = value.toPrecision(32);
   return text.includes("e") ? text : text.replace(/\.?0+$/, "");

@@ -1,7 +1,7 @@
 import type { SetupContext } from "@tsproxy/sdk";
 import { Refused } from "./answer.ts";
 
-/** Characters of a pattern. Core keeps compiled patterns, and clients choose their text, so it has to be bounded. */
+/** Most characters of a pattern: clients choose patterns, and core keeps them compiled, so their size has to be bounded. */
 const MAX_PATTERN = 1024;
 
 export type Matcher = (text: string) => boolean;
@@ -39,7 +39,7 @@ export class Query {
     return this.get("format") === "json";
   }
 
-  /** Finds the pattern anywhere in a text (RE2). Undefined: there is no such parameter. `refuse` words what RE2 says of it. */
+  /** Makes a test whether a text contains the pattern (RE2); undefined: no parameter. `refuse` words the error of a bad one. */
   matcher(
     name: string,
     refuse: (fault: string, pattern: string) => Refused = invalidRegex,
@@ -50,7 +50,7 @@ export class Query {
       throw new Refused(400, `${name} is longer than ${MAX_PATTERN} characters`);
     }
     try {
-      // Compiled by itself first: what is put around it would make `a)(b` valid.
+      // Compiled by itself first: within the parentheses below, `a)(b` would be valid.
       this.#cx.regex(pattern);
       const anywhere = this.#cx.regex(`[\\s\\S]*(?:${pattern})[\\s\\S]*`);
       return (text) => anywhere.matches(text);
@@ -64,7 +64,7 @@ function invalidRegex(fault: string): Refused {
   return new Refused(400, `Invalid re2 regex: ${fault}`);
 }
 
-/** Envoy shows RE2's names of faults; core's engine has those of Go's regexp package. */
+/** RE2's words for faults, which Envoy shows, by the words of core's engine, which are those of Go's regexp package. */
 const RE2_WORDS: Readonly<Record<string, string>> = {
   "missing closing )": "missing )",
   "missing closing ]": "missing ]",
@@ -76,7 +76,7 @@ const RE2_WORDS: Readonly<Record<string, string>> = {
   "invalid or unsupported Perl syntax": "invalid perl operator",
 };
 
-/** `missing ): (`: the fault and where it is. */
+/** Words a fault as RE2 does, with the faulty part of the pattern: `missing ): (`. */
 function re2Words({ message }: Error): string {
   const found = /error parsing regexp: (.*?)(?:: `(.*)`)?$/s.exec(message);
   const fault = found?.[1] ?? message;

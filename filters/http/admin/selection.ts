@@ -11,7 +11,7 @@ export interface Selection {
 
 const HIDDEN = ["include", "only", "exclude"];
 
-/** What `filter`, `invert_filter`, `usedonly` and `hidden` leave. Nothing is hidden here, so `hidden=only` leaves nothing. */
+/** Makes the test for `filter`, `invert_filter`, `usedonly` and `hidden`. No stat is hidden, so `hidden=only` selects none. */
 export function selector(query: Query): (name: string, used: boolean) => boolean {
   const matches: Matcher | undefined = query.matcher("filter");
   const usedOnly = query.has("usedonly");
@@ -41,7 +41,7 @@ export function select(
   };
 }
 
-/** Envoy's numbers have 64 bits and no sign: below 0 is where "no limit, less what is held" lies. */
+/** Prints a number as Envoy's unsigned 64-bit stats: a negative one, such as what remains of "no limit", wraps around. */
 export function unsigned(value: number): string {
   return value < 0 ? String(BigInt.asUintN(64, BigInt(value))) : String(value);
 }

@@ -50,7 +50,7 @@ function page(lines: Iterable<string>, active: boolean): string {
   return `<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>stats</title>${again}</head><body><pre>\n${body}</pre></body></html>\n`;
 }
 
-/** Two sorted lists as one. */
+/** Merges two sorted lists. */
 function* merged(a: readonly NamedValue[], b: readonly NamedValue[]): Generator<NamedValue> {
   let i = 0;
   let j = 0;
@@ -93,7 +93,7 @@ function textBuckets(histogram: HistogramSnapshot, mode: string, bounds: Bounds)
     .join(" ");
 }
 
-/** C's `%g`, which Envoy prints bounds with. */
+/** Prints a number as C's `%g`, which Envoy uses for bounds. */
 function sixDigits(value: number): string {
   const exponent = Math.floor(Math.log10(value));
   if (exponent < 6) return String(Number(value.toPrecision(6)));

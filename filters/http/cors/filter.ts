@@ -21,7 +21,7 @@ const ALLOW_ORIGIN = headerName("access-control-allow-origin");
 const ALLOW_CREDENTIALS = headerName("access-control-allow-credentials");
 const EXPOSE_HEADERS = headerName("access-control-expose-headers");
 
-/** What all streams of one use share. */
+/** What all streams of one filter in a chain share. */
 class Cors {
   readonly valid: Counter;
   readonly invalid: Counter;
@@ -33,7 +33,7 @@ class Cors {
     this.invalid = stats.counter("origin_invalid");
   }
 
-  /** `levels`: the same array for all streams of a route. */
+  /** Merges the policies of a route. `levels`: the same array for all streams of that route, so the result is kept by it. */
   policy(levels: readonly unknown[]): MergedPolicy {
     let policy = this.#merged.get(levels);
     if (policy === undefined) {
@@ -86,7 +86,7 @@ class CorsFilter implements HttpFilter {
   }
 }
 
-/** Fetch standard, "CORS-preflight fetch". `wanted`: the method that the client asks leave for. */
+/** Fetch standard, "CORS-preflight fetch". `wanted`: the method that the client asks to use. */
 function preflight(policy: MergedPolicy, request: RequestHeaders, origin: string, wanted: string) {
   const headers: [string, string][] = [];
   const add = (name: string, value: string): void => {
@@ -95,7 +95,7 @@ function preflight(policy: MergedPolicy, request: RequestHeaders, origin: string
   add("allow-origin", origin);
   add("allow-credentials", policy.credentials ? "true" : "");
   add("allow-methods", policy.methods === "*" ? wanted : policy.methods);
-  // As in Envoy, who asks for no headers is told of none, by an empty list.
+  // As in Envoy, a preflight without access-control-request-headers gets an empty list.
   if (policy.headers === "*")
     headers.push(["access-control-allow-headers", request.get(REQUEST_HEADERS) ?? ""]);
   else add("allow-headers", policy.headers);

@@ -19,15 +19,15 @@ import { MessageCounter } from "./message-counter.ts";
 
 const CONTENT_TYPE = headerName("content-type");
 const GRPC_STATUS = headerName("grpc-status");
-/** Names come from clients and stats are never removed: methods beyond these, and longer ones, are counted without their names. */
+/** Clients choose method names, and stats are never removed: beyond these limits, methods are counted together, unnamed. */
 const MAX_METHODS = 2048;
 const MAX_NAME = 256;
 const STATUS = /^(?:\d|1[0-6])$/;
-/** Other texts that upstreams send as status, and how many of them a method counts by name. */
+/** Statuses that gRPC does not define; each method counts up to MAX_ODD different ones by their text. */
 const ODD = /^[\w-]{1,32}$/;
 const MAX_ODD = 16;
 
-/** The stats of one method, or of all that have none of their own. Each appears with its first count. */
+/** The stats of one method, or of all methods without stats of their own. Each stat appears with its first count. */
 class MethodStats {
   readonly #stats: Stats;
   readonly #cells = new Map<string, Counter>();
@@ -37,7 +37,7 @@ class MethodStats {
   constructor(stats: Stats) {
     this.#stats = stats;
   }
-  /** A status that is none of gRPC's is counted by its text, as in Envoy, while there are few of them. */
+  /** Counts a status. One that gRPC does not define is counted by its text, as in Envoy, but only the first MAX_ODD of them. */
   addStatus(status: string): void {
     if (STATUS.test(status)) this.add(status, 1);
     else if (this.#cells.has(status) || (this.#oddStatuses < MAX_ODD && ODD.test(status))) {
@@ -59,7 +59,7 @@ class MethodStats {
   }
 }
 
-/** What all streams of one use share: the stats of methods. */
+/** The stats of methods, which all streams of one filter in a chain share. */
 class GrpcStats {
   readonly config: Config;
   readonly #cx: SetupContext;
@@ -138,7 +138,7 @@ class GrpcStatsFilter implements HttpFilter {
   readonly #requests = new MessageCounter();
   readonly #responses = new MessageCounter();
   #method: MethodStats | undefined = undefined;
-  /** The answer is one of gRPC, as it came: filters behind this one may yet give it another content type. */
+  /** The response was gRPC when its head reached this filter; filters after this one may change the content type. */
   #answersGrpc = false;
   #counts: MessageCounts | undefined = undefined;
   /** When the request was complete; -1: it is not. */

@@ -28,9 +28,9 @@ const GRPC_MESSAGE = headerName("grpc-message");
 
 const WEB = new Set(["application/grpc-web", "application/grpc-web+proto"]);
 const TEXT = new Set(["application/grpc-web-text", "application/grpc-web-text+proto"]);
-/** Content types of answers whose body is gRPC. */
+/** Content types of responses whose body is gRPC. */
 const GRPC = new Set(["application/grpc", "application/grpc+proto", ...WEB, ...TEXT]);
-/** Bytes of a body that is not gRPC which become `grpc-message`. */
+/** Most bytes of a body that is not gRPC that become `grpc-message`. */
 const MAX_MESSAGE = 16 * 1024;
 /** The flag of a frame that has trailers in it. */
 const TRAILERS_FLAG = 0x80;
@@ -43,7 +43,7 @@ function badRequest(details: string) {
   return reply(400, { body: "Bad gRPC-web request, invalid base64 data.", details });
 }
 
-/** Turns one call of a gRPC-Web client into what a gRPC server understands, and the answer back. */
+/** Turns one call of a gRPC-Web client into what a gRPC server understands, and its response back. */
 class GrpcWebFilter implements HttpFilter {
   readonly #stream: HttpStream;
   #isCall = false;
@@ -51,7 +51,7 @@ class GrpcWebFilter implements HttpFilter {
   #answersText = false;
   /** Base64 that waits for the rest of its group of four. */
   #waiting: Uint8Array = NOTHING;
-  /** The answer is no gRPC: its body becomes `grpc-message`. */
+  /** The response is not gRPC: its body becomes `grpc-message`. */
   #isForeign = false;
   readonly #splitter = new FrameSplitter();
   readonly #encoder = new Base64Encoder();
@@ -91,7 +91,7 @@ class GrpcWebFilter implements HttpFilter {
   }
 
   onResponseHeaders(headers: ResponseHeaders, endStream: boolean) {
-    // A filter in front may have answered before this one has seen the request.
+    // If a filter before this one has answered the request, this one has not seen it.
     if (!this.#isCall) return done;
     this.#count(headers);
     this.#isForeign = !GRPC.has(headers.get(CONTENT_TYPE) ?? "");
@@ -115,7 +115,7 @@ class GrpcWebFilter implements HttpFilter {
     chunk.replace(concat(pieces));
   }
 
-  /** Turns the whole body of an answer that is not gRPC into a status. */
+  /** Turns the whole body of a response that is not gRPC into a gRPC status. */
   #explain(chunk: Chunk): void {
     const headers = this.#stream.response;
     if (headers === undefined) return;
@@ -146,7 +146,7 @@ class GrpcWebFilter implements HttpFilter {
   }
 }
 
-/** A status that is one of gRPC's, as a stat's name. */
+/** A status that gRPC defines; others are not counted. */
 const CODE = /^(?:[0-9]|1[0-6])$/;
 
 function join(before: Uint8Array, chunk: Chunk): Uint8Array {

@@ -1,6 +1,6 @@
 import type { Counter, SetupContext, Stats, StreamInfo } from "@tsproxy/sdk";
 
-/** Paths come from clients and stats are never removed: methods beyond these, and longer ones, are not counted. */
+/** Clients choose paths, and stats are never removed: beyond these limits, methods are not counted. */
 const MAX_METHODS = 2048;
 const MAX_NAME = 256;
 

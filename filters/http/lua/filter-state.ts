@@ -1,11 +1,11 @@
 import { formatAddress, parseIp } from "@tsproxy/sdk";
 
-/** Makes an object of filter state from a text; undefined: the text is not one of its values. */
+/** Makes the value of a filter state object from a text; undefined: the object cannot have this value. */
 type Factory = (text: string) => string | undefined;
 
 const text: Factory = (value) => value;
 
-/** As many texts as Envoy takes for a boolean (absl::SimpleAtob). */
+/** The texts that Envoy accepts as booleans (absl::SimpleAtob), in lower case. */
 const BOOLEANS = new Map([
   ...["true", "t", "yes", "y", "1"].map((word) => [word, "true"] as const),
   ...["false", "f", "no", "n", "0"].map((word) => [word, "false"] as const),
@@ -22,7 +22,7 @@ function number(max: bigint): Factory {
 const UINT32 = number(2n ** 32n - 1n);
 const UINT64 = number(2n ** 64n - 1n);
 
-/** `ip:port`, that of IPv6 in brackets. */
+/** Accepts `ip:port`, with an IPv6 address in brackets. */
 const address: Factory = (value) => {
   const [, ip4, ip6, port] = /^(?:([\d.]+)|\[([\da-f:.]+)\]):(\d{1,5})$/i.exec(value) ?? [];
   return addressOf(ip4 ?? ip6 ?? "", Number(port));
@@ -33,7 +33,7 @@ function addressOf(ip: string, port: number): string | undefined {
   return isAddress ? formatAddress({ ip, port }) : undefined;
 }
 
-/** Envoy's object factories that `filterState():set()` knows. An object is kept as the text that `get()` returns. */
+/** Envoy's object factories that `filterState():set()` supports. An object is stored as the text that `get()` returns. */
 export const FACTORIES: ReadonlyMap<string, Factory> = new Map([
   ["envoy.string", text],
   ["envoy.hashable_string", text],

@@ -149,8 +149,8 @@ const FRAMING = new Set(
 );
 
 /**
- * `handle:httpCall()` suspends the script until the answer is there. An asynchronous call returns nothing, as soon as the request has
- * left: what the script lets pass comes behind it.
+ * Carries out `handle:httpCall()`: suspends the script until the response is there. An asynchronous call returns nothing, and
+ * waits only until its request has left, so that whatever the script then lets pass is sent after it.
  */
 function httpCall(cx: SetupContext, args: Args): unknown {
   const call = readCall(args);

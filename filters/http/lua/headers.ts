@@ -42,7 +42,7 @@ const FRAMING = new Set(
     " ",
   ),
 );
-/** Those of them that a script cannot remove either. */
+/** Framing fields that a script cannot remove either. */
 const KEPT = new Set(["transfer-encoding", "connection", "upgrade"]);
 const TOKEN = /^[!#$%&'*+.^_`|~0-9a-z-]+$/;
 
@@ -162,7 +162,7 @@ export class HeadersData extends Userdata {
     if (name !== undefined && !isKept) this.map.remove(name);
   }
 
-  /** Sets the reason phrase of an HTTP/1 response, "": its usual one; has no effect on other blocks. */
+  /** Sets the reason phrase of an HTTP/1 response; "" restores the usual one. Has no effect on other blocks. */
   setReason(text: string): void {
     if (this.#owner === undefined || !(this.map instanceof ResponseHeaders)) return;
     const { filterState } = this.#owner.stream;
@@ -239,7 +239,7 @@ function setPseudo(map: HeaderMap, name: string, value: string): void {
   throw libraryError(`unknown header '${name}'`);
 }
 
-/** `isEmpty`: the response has no body. Otherwise a status without a body cannot become one with. */
+/** Sets the status. Throws LuaError if 204 or 304 becomes a status with a body, unless the response has none (`isEmpty`). */
 function setStatus(map: ResponseHeaders, value: string, isEmpty: boolean): void {
   const status = Number(value);
   const isBodiless = (s: number): boolean => s === 204 || s === 304;

@@ -12,7 +12,7 @@ import { FACTORIES } from "./filter-state.ts";
 import { certificateKind, TlsData, tlsKind } from "./tls.ts";
 import { fromLua, fromUtf8, iterate, StructData, structKind, toLua, toUtf8 } from "./values.ts";
 
-/** What this listener filter finds is in the connection's metadata, and in typed metadata as well (Envoy's TlvsMetadata). */
+/** The TLVs that this listener filter finds are in the connection's metadata and in its typed metadata (Envoy's TlvsMetadata). */
 const PROXY_PROTOCOL = "envoy.filters.listener.proxy_protocol";
 
 /** What the userdata of this file need of the run that hands them to the script. */
@@ -97,7 +97,7 @@ export function infoKinds(log: Log, configName: string): InfoKinds {
     info: kind(log, InfoData, {
       protocol: ({ stream }) => stream.info.protocol,
       routeName: ({ stream }) => toUtf8(stream.route?.name ?? stream.info.routeName),
-      // Envoy's router sets it, which is behind this filter.
+      // In Envoy the router sets the name, after request scripts have run.
       virtualClusterName: ({ lender, stream }) =>
         lender.isResponse ? toUtf8(stream.info.virtualCluster?.name ?? "") : "",
       downstreamLocalAddress: ({ stream }) => formatAddress(stream.info.downstreamLocalAddress),

@@ -62,7 +62,7 @@ function* waitOn(what: HostWait): Generator<unknown, unknown, unknown> {
   try {
     return yield what;
   } catch (error) {
-    // A LateError has no place in the script yet: put that of the waiting call before its message.
+    // The message of a LateError names no place in the script: runtimeError() puts the place of the waiting call before it.
     throw error instanceof LateError ? runtimeError(String(error.value)) : error;
   }
 }
@@ -122,10 +122,11 @@ export class Run extends Userdata {
   #added: Chunk | undefined = undefined;
   #bodySeen = false;
   #wholeBody = false;
-  /** As in Envoy, HTTP/1 brings the end of a body apart from its last bytes, so there is an empty chunk to come. */
+  /** As in Envoy, HTTP/1 reports the end of a body after its last bytes, so the script still gets an empty chunk. */
   #endsApart = false;
+  /** That empty chunk, which `setBytes()` may fill. */
   #end: Chunk | undefined = undefined;
-  /** Whether the head went on with a content-length, behind a first chunk of unchanged length; undefined: no chunk has come. */
+  /** Whether the head is forwarded with its content-length, so later chunks keep their lengths; undefined: no chunk has come. */
   #lengthIsSent: boolean | undefined = undefined;
   #ended: boolean;
   #trailers: HeaderMap | undefined = undefined;
@@ -180,7 +181,7 @@ export class Run extends Userdata {
       return hold({ body: "buffer", max: 0, trailers });
     }
     this.#letGo();
-    // The head waits for the first chunk: if `setBytes()` gives that another length, core mends the content-length.
+    // The head waits for the first chunk: if `setBytes()` changes its length, core corrects or removes the content-length.
     if (waiting === CHUNK && this.#mayChangeLength) return hold({ body: "stream" });
     const added = this.#added;
     return added === undefined || !this.#mayHaveBody() ? undefined : lastChunk(added.copy());
@@ -194,7 +195,7 @@ export class Run extends Userdata {
     let data: BufferData | undefined;
     if (waiting === BODY) {
       this.#wholeBody = true;
-      // As in Envoy, there is no body where trailers follow the head.
+      // As in Envoy, `body()` returns nil if the trailers directly follow the head.
       if (chunk.length > 0 || endStream) data = this.#body = this.#wrap(chunk);
       this.#resume(data);
     } else if (waiting === CHUNK) {
@@ -208,7 +209,7 @@ export class Run extends Userdata {
 
   #onMore(chunk: Chunk, data: BufferData | undefined, endStream: boolean): HookResult {
     if (this.answer !== undefined) return this.answer;
-    // An end that comes while the script waits in a call joins the chunk that it has.
+    // If the script waits in a call when the body ends, no empty chunk follows the one that the script has.
     if (this.#waiting instanceof PromiseWait && !this.#waiting.isQuiet) {
       this.#ended ||= this.#endsApart;
       this.#endsApart = false;
@@ -311,7 +312,7 @@ export class Run extends Userdata {
     if (step.done === true) this.#over();
     else if (step.value instanceof HostWait) {
       this.#waiting = step.value;
-      // In Envoy a whole body ends with the trailers, so these are there already.
+      // Envoy's body() waits for the trailers too, so there trailers() does not suspend the script any more.
       const isQuiet =
         step.value instanceof PromiseWait
           ? step.value.isQuiet
@@ -397,7 +398,7 @@ export class Run extends Userdata {
     return this.script.uses("setBytes") && this.#headers.has(CONTENT_LENGTH);
   }
 
-  /** Wraps a chunk. Once a content-length is on its way, each chunk keeps its length. */
+  /** Wraps a chunk. Once the head was forwarded with a content-length, `setBytes()` cannot change a chunk's length. */
   #wrapPart(chunk: Chunk): BufferData {
     const before = chunk.length;
     const isFixed = this.#lengthIsSent;

@@ -16,7 +16,7 @@ import { headersKind } from "./headers.ts";
 import { type InfoKinds, infoKinds } from "./info.ts";
 import { toUtf8 } from "./values.ts";
 
-/** What one filter's config says of the runs of any script, a route's own among them. */
+/** What a filter's config determines for all scripts that the filter runs, including those of routes. */
 export interface Settings {
   readonly executions: Counter;
   readonly errors: Counter;
@@ -87,7 +87,7 @@ export class Script {
   }
 }
 
-/** Envoy's count of Lua states: of each script one in each worker, and one in the main thread. */
+/** Counts Lua states as Envoy does: per script one in each worker, and one in the main thread, which worker 0 counts here. */
 function countState(cx: SetupContext): void {
   const states = cx.worker === 0 ? 2 : 1;
   const count = cx.stats.gauge("lua.lua_vm_count");

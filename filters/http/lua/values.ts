@@ -39,10 +39,10 @@ export function toLua(value: unknown): unknown {
   return table;
 }
 
-/** Longest list that a table with gaps becomes. */
+/** Longest list that a table with gaps may become. */
 const LIST_MAX = 10_000;
 
-/** The length of the list that a table with only numbers as keys is to Envoy; 0: it is none. */
+/** The length of the list that Envoy makes of a table whose keys are all positive whole numbers; 0: the table becomes no list. */
 function listLength(table: LuaTable): number {
   let most = 0;
   for (let at = table.entryFrom(0); at >= 0; at = table.entryFrom(at + 1)) {

@@ -25,7 +25,7 @@ import {
 import { Config, RouteConfig, type StreamMatcher } from "./config.ts";
 import { InnerStream } from "./inner-stream.ts";
 
-/** What a matcher answers. */
+/** What a matcher chooses. */
 interface Action {
   /** Undefined: the filter is left out. */
   readonly filter: Slot<HttpFilterFactory> | undefined;
@@ -33,10 +33,10 @@ interface Action {
 }
 type Matcher = CompiledMatcher<Action>;
 
-/** One stream's filter, or the one that its matcher puts in its place. */
+/** The configured filter of one stream, until a matcher replaces it with another or leaves it out. */
 class MatchedFilter implements HttpFilter, MatchSubject {
   readonly #stream: HttpStream;
-  /** Undefined: there is none, or it has been decided. */
+  /** Undefined: there is no matcher, or it has decided. */
   #matcher: Matcher | undefined;
   #filter: HttpFilter | undefined;
   readonly #generations: Generation<HttpFilterFactory>[] = [];
@@ -61,7 +61,7 @@ class MatchedFilter implements HttpFilter, MatchSubject {
   #make(slot: Slot<HttpFilterFactory>): HttpFilter {
     const generation = slot.current;
     const filter = generation.value(this.#stream);
-    // Held only now: `onEnd`, which gives it back, is not called for a filter whose making has failed.
+    // Acquired only after the filter was made: if that throws, `onEnd`, which releases the generation, is never called.
     generation.acquire();
     this.#generations.push(generation);
     return filter;
@@ -162,7 +162,7 @@ export default defineHttpFilter({
     const slot = open(filter, cx);
     const stats = cx.stats.scope(`${cx.statPrefix ?? ""}composite.filter_delegation_`);
     const executed = stats.counter("success");
-    // A filter that cannot be made refuses the config here.
+    // Stays at 0: Envoy counts filters that cannot be made, but here their config is refused.
     stats.counter("error");
     return (stream) => {
       const ofRoute = stream.routeConfig as Matcher | undefined;

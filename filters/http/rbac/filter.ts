@@ -19,7 +19,7 @@ class Settings {
   readonly rules: Rbac | undefined;
   readonly shadow: Rbac | undefined;
   readonly countsPolicies: boolean;
-  /** Before the keys of metadata. */
+  /** Prefixes of the metadata keys; "": those of the filter's own config apply. */
   readonly prefix: string;
   readonly shadowPrefix: string;
 
@@ -37,8 +37,8 @@ class Settings {
 }
 
 /**
- * Carries rules out. As in Envoy, names of stats are those of the filter's config, even for a route's rules, and keys of metadata
- * are the filter's where the route has no prefix of its own.
+ * Applies rules. As in Envoy, the filter's config names the stats, even for a route's rules. It also gives the prefix of metadata
+ * keys if the route has none of its own.
  */
 class Enforcer {
   readonly #config: Config;
@@ -61,7 +61,7 @@ class Enforcer {
     this.#shadowDenied = this.#shadowStats.counter("shadow_denied");
   }
 
-  /** The refusal; undefined: there are no rules, or they let the request pass. */
+  /** Returns the refusal; undefined: there are no rules, or they let the request pass. */
   enforce({ rules, shadow, countsPolicies, prefix, shadowPrefix }: Settings, stream: HttpStream) {
     const told: Record<string, unknown> = {};
     if (shadow !== undefined) {
@@ -98,7 +98,7 @@ function tell(told: Record<string, unknown>, key: string, { allowed, policy }: R
   told[`${key}_engine_result`] = allowed ? "allowed" : "denied";
 }
 
-/** The metadata that access loggers can be filtered by. */
+/** Sets the dynamic metadata by which access logs can be filtered. */
 function hintLog(stream: HttpStream, hint: boolean): void {
   const common = stream.metadata.get("envoy.common");
   stream.metadata.set("envoy.common", { ...common, access_log_hint: hint });

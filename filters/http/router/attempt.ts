@@ -139,7 +139,7 @@ export class Attempt implements PoolCallbacks, ChainOwner {
   complete(): void {
     const chain = this.#chain;
     this.#over();
-    // A filter may still hold a part of the request, which nobody will send any more.
+    // An upstream filter may still hold a part of the request, which is not sent any more.
     chain?.reset();
   }
 

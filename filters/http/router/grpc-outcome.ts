@@ -2,7 +2,7 @@ import { type HeaderMap, headerName, httpStatusOfGrpc, type ResponseHeaders } fr
 
 const GRPC_STATUS = headerName("grpc-status");
 
-/** The status by which a response to a gRPC request judges its host: of `grpc-status` in its head, else its HTTP status. */
+/** The HTTP status by which the host of a gRPC response is judged: that of `grpc-status` in the head, else the head's own. */
 export function judgedStatus(headers: ResponseHeaders): number {
   return headers.has(GRPC_STATUS) ? ofGrpc(headers) : headers.status;
 }
@@ -12,7 +12,7 @@ export function hasOutcome(headers: HeaderMap): boolean {
   return headers.has(GRPC_STATUS);
 }
 
-/** Whether the trailers say that the call went well, as far as the host is to blame. */
+/** Whether the trailers have a gRPC status that is not the host's fault. */
 export function wentWell(trailers: HeaderMap): boolean {
   return trailers.has(GRPC_STATUS) && ofGrpc(trailers) < 500;
 }

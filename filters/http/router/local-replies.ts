@@ -8,7 +8,7 @@ import {
   reply,
 } from "@tsproxy/sdk";
 
-// What the router answers by itself, in Envoy's words. Answers to failures of upstreams: `upstream-failure.ts`.
+// Local replies of the router, with Envoy's texts. Those to failures of upstreams are in `upstream-failure.ts`.
 
 export const NO_ROUTE = reply(404, { flags: ["NR"], details: "route_not_found" });
 export const TOO_LARGE = reply(413, {
@@ -37,7 +37,7 @@ export function badHeaderReply(name: string, value: string): Reply {
   });
 }
 
-/** `quiet`: without Envoy's headers. */
+/** The answer in maintenance mode. `quiet`: without Envoy's headers. */
 export function maintenanceReply(quiet: boolean): Reply {
   return quiet ? MAINTENANCE : { ...MAINTENANCE, headers: [["x-envoy-overloaded", "true"]] };
 }
@@ -60,7 +60,7 @@ export function timeoutReply(details: string, quiet: boolean): Reply {
   return reply(504, { body: "upstream request timeout", flags, details });
 }
 
-/** The answer past `max_stream_duration` of the cluster. */
+/** The answer after the cluster's `max_stream_duration`: 504 if the request was complete, else 408. */
 export function streamDurationReply(details: string, requestEnded: boolean): Reply {
   const body = "upstream max stream duration reached";
   return reply(requestEnded ? 504 : 408, { body, flags: ["UMSDR"], details });

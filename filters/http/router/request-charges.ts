@@ -18,7 +18,7 @@ export class RequestCharges implements Answered {
   cluster!: ClusterCharges;
   readonly #router: Router;
   #host: Host | undefined = undefined;
-  /** No codes and times are counted: the config says so, or, as in Envoy, the `health_check` filter has seen the request. */
+  /** No codes and times are counted: `dynamic_stats` is off, or, as in Envoy, the request is a health check. */
   #quiet = false;
 
   constructor(router: Router) {
@@ -43,7 +43,7 @@ export class RequestCharges implements Answered {
     return this.#host?.zone ?? "";
   }
 
-  /** Counts that a host has got the request. */
+  /** Called each time the request is sent to a host. */
   sent(): void {
     for (let k = 0; k < this.also.length; k++) this.also[k]!.total.inc();
   }

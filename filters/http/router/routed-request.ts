@@ -1,4 +1,4 @@
-// Hot path: one object a request, reused. After a call that may end the stream no field is touched: the object may serve another.
+// Hot path: one object a request, reused. After a call that may end the stream no field is used: it may be another stream's then.
 import {
   type BalancerContext,
   type Chunk,
@@ -107,7 +107,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
   #context: BalancerContext = NOTHING_TO_CHOOSE_BY;
   #upgrade = "";
   #hasBody = false;
-  /** gRPC: whether the host has done well is known only from the trailers. */
+  /** gRPC: the host is judged only when the trailers come. */
   #deferred = false;
   #tunnel = false;
   /** The upstream takes no more bytes for now. */
@@ -125,6 +125,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
   /** The request's body is kept, as long as it may be needed again. */
   #keepsBody = false;
   #kept: KeptBody | undefined = undefined;
+  /** The body was longer than may be kept, so no internal redirect is possible. */
   #keptTooMuch = false;
   #mirrors: MirrorPlan | undefined = undefined;
 
@@ -480,7 +481,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
   }
 
   onInformational(attempt: Attempt, headers: ResponseHeaders): void {
-    // As Envoy, passes on the first interim response of a kind that is known, and no other.
+    // As in Envoy, only the first interim response is passed on, if it is 100, 102 or 103.
     const { status } = headers;
     if (this.#hasInformed || (status !== 100 && status !== 102 && status !== 103)) return;
     this.#hasInformed = true;
@@ -535,7 +536,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     responder.sendHeaders(headers, endStream);
   }
 
-  /** Whether a WebSocket handshake gets neither 101 nor an error, which Envoy refuses over HTTP/1 (HTTP/2: RFC 8441). */
+  /** Whether a WebSocket handshake is answered with neither 101 nor an error. Envoy allows this only over HTTP/2 (RFC 8441). */
   #isNoHandshake({ encoder }: Attempt, { status }: ResponseHeaders): boolean {
     return status !== 101 && status < 400 && encoder?.protocol !== "HTTP/2";
   }

@@ -33,7 +33,7 @@ export class Timeouts {
     this.#router = router;
   }
 
-  /** Decides the timeouts, and tells the upstream in the head. */
+  /** Decides the timeouts of a request, and writes into the head which one the upstream has to keep. */
   begin(
     cluster: Cluster,
     action: RouteAction,
@@ -69,7 +69,7 @@ export class Timeouts {
     this.quiet = steering?.quietTimeout ?? false;
   }
 
-  /** Writes the timeout of an attempt that begins `elapsedMs` after the request's end into the head. */
+  /** Writes into the head how long an attempt may take that begins `elapsedMs` after the end of the request. */
   tell(headers: RequestHeaders, elapsedMs: number): void {
     const ms = this.#expectedMs(elapsedMs);
     if (ms === 0) return;
@@ -93,7 +93,7 @@ export class Timeouts {
     return Math.max(1, Math.min(expected, totalMs - Math.floor(elapsedMs)));
   }
 
-  /** Limits an attempt that has got its connection. */
+  /** Starts the timeouts of an attempt that has got its connection. */
   onReady(attempt: Attempt, requestEnded: boolean): void {
     if (requestEnded) attempt.limit("try", this.perTryMs);
     attempt.limit("idle", this.perTryIdleMs);

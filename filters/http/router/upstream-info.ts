@@ -1,7 +1,7 @@
 // Hot path: called for every attempt.
 import type { Connection, Host, StreamInfo } from "@tsproxy/sdk";
 
-/** Notes the host and the connection of an attempt for logs. `startedAt`: when the source of `info`, request or attempt, began. */
+/** Notes an attempt's host and connection for logs. `startedAt`: when the request or attempt in `info` began, by `cx.now()`. */
 export function noteUpstream(
   info: StreamInfo,
   host: Host,
@@ -10,7 +10,7 @@ export function noteUpstream(
 ): void {
   info.upstreamHost = host.address;
   info.host = host;
-  // As in Envoy, what an earlier attempt failed of is forgotten.
+  // As in Envoy, the transport failure of an earlier attempt is forgotten.
   info.upstreamTransportFailure = "";
   info.upstreamRemoteAddress = connection.remoteAddress;
   info.upstreamLocalAddress = connection.localAddress;

@@ -74,7 +74,7 @@ function entriesOf(config: Static<typeof Config>): Entry[] {
   });
 }
 
-/** The fields of an Any. A Struct has one, `fields`. */
+/** The fields of the message in an Any. A Struct is a message with one field, `fields`. */
 function fieldsOf({ "@type": type, ...fields }: Fields): Fields {
   return String(type).endsWith("google.protobuf.Struct") ? { fields: fields.value ?? {} } : fields;
 }

@@ -31,7 +31,7 @@ type Cookie = Extract<
   { readonly cookie: unknown }
 >["cookie"];
 
-/** A cookie whose value is a small message in base64: the address, and when it expires (seconds since 1970; 0: with the browser). */
+/** A cookie with a small message in base64: the address, and when the cookie expires (Unix time in s; 0: with the session). */
 class CookieState implements SessionState {
   readonly #cookie: Cookie;
 
@@ -39,7 +39,7 @@ class CookieState implements SessionState {
     this.#cookie = cookie;
   }
 
-  /** The cookie's path is the request's, or a folder above it. */
+  /** Whether the cookie's path is the request's, or a folder above it. */
   covers({ path: asked }: RequestHeaders): boolean {
     const { path } = this.#cookie;
     if (path === "" || path === "/") return true;
@@ -92,8 +92,8 @@ class HeaderState implements SessionState {
 }
 
 /**
- * A header of the upstream's own, into which the address is packed: `<address>;UV:<the upstream's value>`, both in base64. What the
- * client sends back is unpacked again for the upstream.
+ * A header that the upstream sets, into which the address is packed: `<address>;UV:<the upstream's value>`, both in base64. The
+ * upstream gets its own value back when the client returns the header.
  */
 class EnvelopeState implements SessionState {
   readonly #name: HeaderName;
@@ -125,7 +125,7 @@ class EnvelopeState implements SessionState {
 }
 
 const ENVELOPE = ";UV:";
-/** What a header can carry. */
+/** Texts that a header value can carry. */
 const FIELD = /^[\t\x20-\x7e\x80-\xff]*$/;
 
 const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
@@ -135,7 +135,7 @@ function decoded(base64: string | undefined): string | undefined {
   return base64 === undefined || base64 === "" || !BASE64.test(base64) ? undefined : atob(base64);
 }
 
-/** Protobuf: field 1 the address, field 2 the end of its life. */
+/** Encodes a protobuf message: field 1 is the address, field 2 the expiry, left out if 0. */
 function message(address: string, expires: number): string {
   const bytes = `\n${varint(address.length)}${address}`;
   return expires > 0 ? `${bytes}\x10${varint(expires)}` : bytes;
@@ -151,7 +151,7 @@ function varint(value: number): string {
   return bytes + String.fromCharCode(rest);
 }
 
-/** Undefined: the bytes are no such message. */
+/** Decodes what `message` encodes. Undefined: the bytes are no such message. */
 function parseMessage(
   bytes: string,
 ): { readonly address: string; readonly expires: number } | undefined {

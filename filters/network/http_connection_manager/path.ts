@@ -11,7 +11,7 @@ export const FOUND = {
   UNSAFE: 32,
 } as const;
 
-/** Bytes that a normalized path has only escaped: control characters, space, all beyond ASCII, and some signs. */
+/** Bytes that normalizing a path escapes: control characters, space, all beyond ASCII, and some signs. */
 const UNSAFE = /[^!-~]|["<>^`{|}]/;
 const ALL_UNSAFE = new RegExp(UNSAFE, "g");
 /** For each byte: 0 if it is of no interest in a path, 1 if it is one of `#%\\?/.`, 2 if it is UNSAFE. */
@@ -21,8 +21,8 @@ const KIND = Uint8Array.from({ length: 256 }, (_, byte) => {
 });
 
 /**
- * Scans a path for what may have to be normalized: bits of FOUND, 0 for none. SLASHES: two in a row; DOT: one that begins a
- * segment; UNSAFE: a byte that has to be escaped; FRAGMENT comes alone, and is an error. A query is not scanned for the others.
+ * Scans a path for what may have to be normalized: bits of FOUND, 0 for none. SLASHES: two in a row; DOT: a segment that begins
+ * with a dot; UNSAFE: a byte to be escaped; FRAGMENT: a `#`, which is an error, is returned alone, and counts in a query too.
  */
 export function scanPath(headers: RequestHeaders): number {
   if (headers.pathEdited) return scanText(headers.path);

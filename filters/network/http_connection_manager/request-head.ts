@@ -74,7 +74,7 @@ const INTERNAL_ONLY = [
   "x-envoy-original-url",
   "x-envoy-hedge-on-per-try-timeout",
 ];
-/** Removed as well where the client is known by its connection (`use_remote_address`). */
+/** Removed from them too if `use_remote_address` is set. */
 const EDGE_ONLY = [
   "x-envoy-decorator-operation",
   "x-envoy-downstream-service-cluster",
@@ -97,7 +97,7 @@ const MISSING_PATH = reply(404, { details: "missing_path_rejected" });
 const NO_PATH = reply(404, { details: "absolute_path_rejected" });
 const BAD_PATH = reply(400, { details: "path_normalization_failed" });
 
-/** What is known of a connection and goes into each of its requests. Made once a connection and config. */
+/** What each request head takes from its connection. Made once for each connection and config. */
 export class Peer {
   readonly direct: Client;
   readonly forwardedFor: string;
@@ -194,7 +194,7 @@ export class RequestHead {
     if (this.#unescapes && hasEscapedSlash(path)) {
       const action = this.#config.path_with_escaped_slashes_action;
       if (action === "REJECT_REQUEST") {
-        // As in Envoy, logs show the path unescaped.
+        // As in Envoy, logs show the path with its slashes unescaped.
         headers.path = unescapeSlashes(path) + query;
         return this.#badPath();
       }

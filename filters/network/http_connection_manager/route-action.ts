@@ -68,7 +68,7 @@ class Forwarding {
   }
 
   rewrite(headers: RequestHeaders, keepOriginals: boolean): void {
-    // As in Envoy: the weighted cluster's rewrite comes first and leaves no trace, and the route's own comes on top of it.
+    // As in Envoy, the weighted cluster's host comes first, without x-envoy-original-host; the route's own rewrite follows.
     if (this.#literal !== "") headers.authority = this.#literal;
     const host = this.#host?.(headers) ?? "";
     if (host !== "") this.rewriteHost(headers, host, keepOriginals);
@@ -84,7 +84,7 @@ class Forwarding {
     if (keepOriginal) headers.replace(ORIGINAL_HOST, before);
     if (this.#appendsForwardedHost && before !== "") {
       const hosts = headers.getAll(FORWARDED_HOST);
-      // As in Envoy: not once more where it is the last, so after a retry at the same host too.
+      // As in Envoy, the host is not appended if it is already the last one, so retries do not repeat it.
       if (hosts.join(",").split(",").at(-1) !== before)
         headers.replace(FORWARDED_HOST, [...hosts, before].join(","));
     }

@@ -51,7 +51,7 @@ interface Outer {
   readonly clusters: VirtualClusters | undefined;
 }
 
-/** Resolves a route for one stream; undefined: it goes nowhere. */
+/** Resolves a route for one stream; undefined: the stream gets no route. */
 type Answer = Choice["route"];
 
 /** Tables with more virtual hosts compile each at its first request: a given worker never needs most of them. */
@@ -66,7 +66,7 @@ export class RouteCompiler {
   readonly #config: RouteConfig;
   readonly #path: string;
   readonly #cx: SetupContext;
-  /** Virtual hosts are compiled at their first request. A canary, or the worker that `checks`, has found their errors before. */
+  /** Virtual hosts are compiled at their first request. A canary, or worker 0 (`#checks`), has found their errors before. */
   readonly #lazy: boolean;
   /** No canary has compiled this config, so worker 0 compiles every virtual host during setup, only to find errors. */
   readonly #checks: boolean;
@@ -77,7 +77,7 @@ export class RouteCompiler {
     "request" | "response",
     WeakMap<HeaderRulesConfig, HeaderRules | undefined>
   >;
-  /** What the routes of a virtual host share that have no settings of their own. */
+  /** Compiled levels, by virtual host, for all its routes that have no settings of their own. */
   readonly #plain = new WeakMap<HeaderRulesConfig, RouteLevels>();
   /** Merged configs of filters, by the innermost level that has any. */
   readonly #overrides = new WeakMap<HeaderRulesConfig, RouteLevels["filters"]>();
@@ -337,7 +337,7 @@ export class RouteCompiler {
     const name = header === "" ? undefined : nameOf(header, `${path}.header_name`);
     if (name !== undefined && config.use_hash_policy)
       throw new ConfigError(path, "give one of header_name and use_hash_policy");
-    /** A number below `sum`. */
+    /** Chooses a whole number from 0 to below `sum`: by hash policy, by header, or at random. */
     const random = (subject: RouteSubject, sum: number): number => {
       if (hash.length > 0) {
         const hashed = requestHash(hash, { stream: subject }, noCookie);
@@ -387,7 +387,7 @@ export class RouteCompiler {
   /** `levels`: the most specific first. */
   #compileLevels(levels: readonly Level[]): RouteLevels {
     const outermostFirst = [...levels].reverse();
-    // In either order Envoy applies the rules of a weighted cluster, which stands before the three others, first.
+    // In either order Envoy applies the rules of a weighted cluster first: it is the level before the last three.
     const ordered = this.#config.most_specific_header_mutations_wins
       ? [...levels.slice(0, -3), ...outermostFirst.slice(0, 3)]
       : levels;
@@ -496,7 +496,7 @@ function bySpecifier(
   };
 }
 
-/** The choice of a cluster gives clients no cookie; that of its host does. */
+/** Choosing a cluster by hash sets no cookie; choosing the host does. */
 const noCookie = (): void => {};
 
 /** Index of the weight that `left` falls to, a number from 0 to below the sum of the weights. */
@@ -511,7 +511,7 @@ function pick(weights: readonly number[], left: number): number {
 
 const UINT64_MAX = 0xffff_ffff_ffff_ffffn;
 
-/** What is left of a header's number; undefined: the header is absent, or holds no number of 64 bits. */
+/** The number in a header modulo `sum`; undefined: the header is absent, or is no unsigned number of 64 bits. */
 function remainder(text: string | undefined, sum: number): number | undefined {
   if (text === undefined || !/^[0-9]{1,20}$/.test(text)) return undefined;
   const value = BigInt(text);

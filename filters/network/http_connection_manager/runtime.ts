@@ -57,7 +57,7 @@ export class Runtime {
   /** Interval of the log lines of a running stream, in ms; 0: it is logged only when it ends. */
   readonly logEveryMs: number;
   readonly logsStart: boolean;
-  /** Either of the two: there are log lines before the end of a stream. */
+  /** There are log lines before the end of a stream: `logsStart` is set, or `logEveryMs` is not 0. */
   readonly logsEarly: boolean;
   readonly logsTunnel: boolean;
   /** A connection stays open after a malformed request was refused. */
@@ -153,7 +153,7 @@ export class Runtime {
     return this.scopes === undefined ? this.tables[0] : this.scopes.find(headers);
   }
 
-  /** Codes below `listener.<the listener's prefix>.http.<stat_prefix>.`. */
+  /** Counters of response codes under `listener.<the listener's prefix>.http.<stat_prefix>.`. */
   listenerCodes(listenerStatPrefix: string): CodeCounters {
     let counters = this.#listeners.get(listenerStatPrefix);
     if (counters === undefined) {

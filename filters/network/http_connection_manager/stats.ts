@@ -147,7 +147,7 @@ export class CodeCounters {
   count(status: number): void {
     const at = ((status / 100) | 0) - 1;
     if (at >= 0 && at < 5) this.#classes[at]!.inc();
-    // As in Envoy, interim responses count too.
+    // As in Envoy, interim responses count as completed too.
     this.#completed.inc();
   }
 }

@@ -4,7 +4,7 @@ import type { FilterSlot } from "./runtime.ts";
 import type { HcmStream } from "./stream.ts";
 import { StreamView } from "./stream-view.ts";
 
-/** The filters of one pass of a request: made for it, called outside of the walks, and let go at its end. */
+/** The filters of one pass of a request (an internal redirect begins another): makes, ends, and calls them outside of walks. */
 export class StreamFilters {
   /** The filters in order, as the walks take them: a walk sets those that are done with the stream to undefined. */
   readonly live: (HttpFilter | undefined)[] = [];
@@ -22,7 +22,7 @@ export class StreamFilters {
     return this.#filters.length;
   }
 
-  /** Adds a filter. May throw what its code throws; `nameOf(count)` is its name then. */
+  /** Makes and adds a filter. Throws what the filter's code throws; `nameOf(count)` then names the filter that failed. */
   add(slot: FilterSlot): void {
     const generation = slot.slot.current;
     generation.acquire();

@@ -60,7 +60,7 @@ export class Info implements StreamInfo {
     this.downstreamLocalAddressRestored = connection.localAddressRestored === true;
   }
 
-  /** For another pass of the same request: what is known of the client and of what it has sent stays. */
+  /** Called when an internal redirect begins another pass: what is known of the client and of its request stays. */
   beginPass(): void {
     this.#reset();
     this.requestDuration = 0;

@@ -38,7 +38,7 @@ export class StreamTimers {
     this.#idle = cx.timer(() => this.#onIdle());
   }
 
-  /** Begins at the first byte of a request head. */
+  /** Starts all timers; called at the first byte of a request head. */
   begin(config: Config): void {
     this.beginPass(config);
     if (config.request_headers_timeout > 0) {
@@ -51,7 +51,7 @@ export class StreamTimers {
     }
   }
 
-  /** Begins with a request that is complete already. */
+  /** Starts the timers of one pass; called alone for an internal redirect, whose request is complete already. */
   beginPass(config: Config): void {
     this.startedAt = this.#activeAt = this.#cx.now();
     this.#idleMs = config.stream_idle_timeout;

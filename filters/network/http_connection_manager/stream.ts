@@ -37,7 +37,7 @@ import { StreamFilters } from "./stream-filters.ts";
 import { Info } from "./stream-info.ts";
 import { StreamTimers, type TimersOwner } from "./stream-timers.ts";
 
-/** Envoy's default, and the most that a sandbox takes as one chunk. */
+/** How much of a body filters may hold: Envoy's default, and the most that a sandbox takes as one chunk. */
 const BODY_LIMIT = 1024 * 1024;
 const BODY_LIMIT_MAX = 8 * 1024 * 1024;
 const UPGRADE_REFUSED = reply(403, { details: "upgrade_failed" });
@@ -52,7 +52,7 @@ const REQUEST_TIMEOUT = reply(408, {
 // Made once: a closure for each call would cost more than the call.
 const callReset = (filter: HttpFilter): void => filter.onReset?.();
 
-/** HTTP/2 errors by the config's limits, not by the protocol: the stream is reset, and the connection goes on. */
+/** HTTP/2 errors that break the config's limits, not the protocol: the stream is reset, and the connection goes on. */
 const REFUSED = [
   "http2.header_list_size_too_large",
   "http2.too_many_headers",
@@ -65,7 +65,7 @@ const DEADLINE_EXCEEDED = 4;
 const CONTINUE = new ResponseHeaders();
 CONTINUE.status = 100;
 
-/** An internal client that sends it is told the request's id. */
+/** The response to an internal client that sends this header carries the request id. */
 const FORCE_TRACE = headerName("x-envoy-force-trace");
 
 /** Reasons why a source of bytes is stopped, as bits. WALK: a filter has not decided yet. PEER: the receiver takes no more. */
@@ -118,7 +118,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
   #faulty = false;
   /** A whole request head was read. Before that, logs have no method and no path, as in Envoy. */
   #headRead = false;
-  /** A response flag that access logs show, but that is set only when a local reply's text has been made. */
+  /** A response flag that is set only after a local reply was written: access logs show it, the reply's own text does not. */
   #lateFlag = "";
   internalRedirects: InternalRedirects | undefined = undefined;
   #chance = -1;
@@ -238,7 +238,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     if (this.#createFilters()) this.#request.head(headers, endStream);
   }
 
-  /** For log lines before the end of the stream. */
+  /** Writes the log line of the stream's start and begins periodic ones, as the config asks. */
   #beginLogs(): void {
     const { logsStart, logEveryMs } = this.#runtime;
     if (logEveryMs > 0) this.#timers.logEvery(logEveryMs);
@@ -271,7 +271,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     const { status, body, details } = error;
     this.#faulty = true;
     stats.cxProtocolError.inc();
-    // To Envoy a request without a host is well-formed, and gets no flag.
+    // In Envoy a request without a host is well-formed, and gets no flag.
     const wellFormed = details === "missing_host_header";
     if (wellFormed) this.#headRead = this.#requestComplete = true;
     else this.#lateFlag = "DPE";
@@ -288,7 +288,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
       this.info.flags.push(REFUSED.includes(details) ? "DR" : "DPE");
       this.info.responseCodeDetails = error;
     } else if (this.#connection.isHttp2 && reason === "remote") {
-      // A reset with NO_ERROR comes without details, and Envoy's log does not show it.
+      // A reset with NO_ERROR comes without details, and as in Envoy gets no flag in logs.
       if (details !== "") this.info.flags.push("DR");
       this.info.responseCodeDetails = details;
     } else if (!this.#tunnel || !this.#requestComplete) this.#noteDisconnect();
@@ -317,7 +317,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     this.#timers.onRequestComplete();
   }
 
-  /** Decides about an upgrade: by the route, else by the connection manager. False: refused; never without a route. */
+  /** Decides about an upgrade: by the route, else by the connection manager. False: refused. Without a route none is refused. */
   #upgrades(upgrade: string): boolean {
     const runtime = this.#runtime;
     const ofManager = runtime.upgrades.get(upgrade);
@@ -550,7 +550,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
   // ---- from the walks
 
   onReply(reply: Reply, _response: boolean): void {
-    // A sandboxed filter answers once the whole event is read, Envoy before the body: it closes an HTTP/1 connection then.
+    // Envoy answers before it reads the body, and closes an HTTP/1 connection then. So does this, though a sandbox answers later.
     if (reply.early === true && this.info.protocol !== "HTTP/2") this.#requestComplete = false;
     this.sendReply(reply, false);
   }
@@ -624,6 +624,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     if (endStream) this.#finishResponse();
   }
 
+  /** Does what filters ask for through the filter state (`WISH`). */
   #grantWishes(wishes: ReadonlyMap<string, unknown>, headers: ResponseHeaders): void {
     if (wishes.get(WISH.DRAIN_CONNECTION) === true) this.#connection.leave();
     const reason = wishes.get(WISH.REASON_PHRASE);
@@ -645,7 +646,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     this.#finishResponse();
   }
 
-  /** Ends the stream after its response. As in Envoy, a request that is not complete by then is reset, and counts so. */
+  /** Ends the stream after its response. As in Envoy, a request that is not complete by then counts as reset. */
   #finishResponse(): void {
     if (!this.#requestComplete && !this.#tunnel && !this.ended) this.#runtime.stats.rqRxReset.inc();
     this.#finish();
@@ -742,7 +743,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     if (!this.#createFilters()) return true;
     this.#request.head(this.headers, body.length === 0);
     if (body.length === 0 || this.ended) return true;
-    // As in Envoy, a body that is needed once more counts once more.
+    // As in Envoy, a body that is sent again is counted again.
     info.bytesReceived += body.length;
     this.#request.body(body, 0, body.length, true);
     return true;
@@ -774,7 +775,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     this.#request.stop();
     this.#answer.stop();
     this.#timers.cancel();
-    // To Envoy, an HTTP/1 client that closes its half of a tunnel has left, whatever the other half did; not so over HTTP/2.
+    // In Envoy, an HTTP/1 client that closes its half of a tunnel has left, whatever the other half did; not so over HTTP/2.
     if (this.#tunnel && this.#requestComplete && !this.#connection.isHttp2) this.#noteDisconnect();
     if (this.#upgrading) runtime.stats.cxUpgradesActive.dec();
     if (this.info.healthCheck) runtime.stats.healthChecks.inc();

@@ -42,7 +42,7 @@ export class VirtualHost {
   readonly #requireTls: VirtualHostConfig["require_tls"];
   readonly #toTls: ResolvedRoute;
 
-  /** `make` runs once, when its routes are first asked for. */
+  /** `make` is called once, when the routes are first needed. */
   constructor(config: VirtualHostConfig, make: () => RouteSource, toTls: ResolvedRoute) {
     this.name = config.name;
     this.#make = make;
@@ -99,7 +99,7 @@ export class VirtualHost {
   }
 }
 
-/** Counters of a virtual cluster that appear before any request has been one of its kind. */
+/** Counters of a virtual cluster that exist before its first request. */
 const LISTED: StatSet = {
   counters: [
     "retry",
@@ -119,7 +119,7 @@ export class VirtualClusters {
     readonly conditions: readonly HeadMatch[];
     readonly cluster: VirtualCluster;
   }[];
-  /** For requests of none of these kinds. */
+  /** For requests that match none of the entries. */
   readonly #other: VirtualCluster;
 
   constructor(config: VirtualHostConfig, path: string, cx: SetupContext) {

@@ -37,7 +37,7 @@ import { type TunnelHandler, Tunneling, type UpstreamPipe } from "./tunnel.ts";
 const MAX_EARLY_BYTES = 1024 * 1024;
 const MOST_HOSTS_LISTED = 64; // limit for %UPSTREAM_HOSTS_ATTEMPTED%
 
-/** Envoy's numbers of reasons for which a client gets no upstream, as %DOWNSTREAM_LOCAL_CLOSE_REASON% prints them. */
+/** Why a client gets no upstream, by the numbers that Envoy prints in %DOWNSTREAM_LOCAL_CLOSE_REASON%. */
 const INIT_FAILURE = { connectFailed: 0, noHost: 1, overflow: 2, noRoute: 3 } as const;
 
 /** Proxies one downstream connection to one upstream connection. */
@@ -75,7 +75,7 @@ class TcpProxy implements NetworkFilter {
   #transportFailure = "";
   #downstreamCloseType: CloseType = "Normal";
   #upstreamCloseType: CloseType = "Normal";
-  /** Why this filter closed the client's connection, and the upstream's with it. */
+  /** Why this filter closed both connections; undefined: it did not, or not for a reason that Envoy names. */
   #localCloseReason: string | undefined = undefined;
 
   constructor(shared: Shared, downstream: DownstreamConnection) {
@@ -341,9 +341,9 @@ class TcpProxy implements NetworkFilter {
     this.#closeBecause("max_connection_duration_reached");
   }
 
-  /** Ends the connection of a client that gets no upstream. */
+  /** Closes the connection of a client that gets no upstream. `why`: one of INIT_FAILURE. */
   #refuse(why: number): void {
-    // Envoy's spelling.
+    // "initializion" is Envoy's spelling.
     this.#closeBecause(`tcp_initializion_failure:${why}`);
   }
 
