@@ -55,8 +55,8 @@ export interface LogEntry {
 /** An access_log package's setup returns this. */
 export interface AccessLogger {
   /**
-   * Called when a stream or connection has ended, and for the other moments (`entry.logType`) that the config asks for. `entry` is
-   * lent: keep what is needed of it, not the object.
+   * Called when a stream or connection has ended, and for the other moments (`entry.logType`) that the config asks for. `entry`
+   * is lent: keep what is needed of it, not the object.
    */
   log(entry: LogEntry): void;
 }
@@ -87,7 +87,7 @@ export class AccessLogs {
     this.count = list.length;
   }
 
-  /** Adds the generation of each logger to `held`, acquired: a stream that outlives this config releases them when it has logged. */
+  /** Acquires each logger's generation and adds it to `held`: a stream that outlives this config releases them after logging. */
   acquire(held: Generation<unknown>[]): void {
     for (let k = 0; k < this.count; k++) {
       const generation = this.#slots[k]!.current;

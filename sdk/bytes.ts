@@ -167,8 +167,8 @@ const recent: ({ readonly text: string; readonly bytes: Uint8Array } | undefined
 let misses = 0;
 
 /**
- * As `latin1Decode`. Header values come again and again, from one client and from many: comparing with what was decoded before takes
- * half the time and leaves no garbage.
+ * As `latin1Decode`. Header values come again and again, from one client and from many: comparing with what was decoded before
+ * takes half the time and leaves no garbage.
  */
 export function recentText(memory: Uint8Array, at: number, end: number): string {
   const n = end - at;

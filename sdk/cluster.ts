@@ -15,17 +15,17 @@ export interface MetadataCriterion {
   readonly value: unknown;
 }
 
-/** What a balancer, and whoever asks it, may look at. */
+/** The request as balancers and their callers see it. */
 export interface BalancerContext {
   /** The request's hash by the policies of its route: 64 bits, unsigned (`xxHash64`). Undefined: they found nothing to hash. */
   readonly hash?: bigint | undefined;
-  /** For subsets: sorted by key, and the same array for all requests that ask for the same. Undefined or empty: none is asked for. */
+  /** For subsets: sorted by key; requests for the same subset have the same array. Undefined or empty: no subset is asked for. */
   readonly metadataMatch?: readonly MetadataCriterion[] | undefined;
   /** Undefined: DEFAULT. */
   readonly priority?: Priority | undefined;
   /**
-   * A retry: true if it should not go to that host (`retry_host_predicate`). After `hostSelectionRetries` further choices any host
-   * will do.
+   * A retry: true if it should not go to that host (`retry_host_predicate`). After `hostSelectionRetries` further choices any
+   * host will do.
    */
   rejects?(host: Host): boolean;
   /** How often another host is chosen in the place of a rejected one. Undefined: never. */
@@ -34,7 +34,7 @@ export interface BalancerContext {
   readonly excludedPriorities?: ReadonlySet<number> | undefined;
   /** An aggregate cluster has chosen the level already, among the levels of all its clusters. */
   readonly level?: { readonly priority: number; readonly degraded: boolean } | undefined;
-  /** Where there is no `stream`: the request's head as it goes to the upstream. Some clusters connect to the host that it names. */
+  /** If there is no `stream`: the request's head as it goes to the upstream. Some clusters connect to the host that it names. */
   readonly head?: RequestHeaders | undefined;
   /** The request itself, for clusters that choose by it (`Cluster.choosesByStream`). */
   readonly stream?:
@@ -56,9 +56,9 @@ export interface Host {
   /** `ip:port`, the key in stats and admin. */
   readonly key: string;
   readonly hostname: string;
-  /** Of its locality; absent or empty: none is given. */
+  /** The zone of its locality; absent or empty: none is given. */
   readonly zone?: string;
-  /** Its metadata says so (`envoy.lb`: `canary: true`); absent: it does not. */
+  /** True: its metadata has `canary: true` under `envoy.lb`. */
   readonly canary?: boolean;
   readonly weight: number;
   /** Level of priority, 0 the first (also if absent). */
@@ -73,20 +73,20 @@ export interface Host {
   /** Requests in progress on this worker; counted by the pool. */
   activeRequests: number;
   /**
-   * Whoever made an attempt on this host (the router) tells how it went, by one of the next three: it was answered with that status.
-   * They count `rq_success`, `rq_error` and `rq_timeout`. A response that is `retried` counts as an error, whatever its status; of a
-   * `deferred` one `onDeferredEnd` will tell.
+   * Whoever made an attempt on this host (the router, a fetch) reports how it went, by one of the next three methods; this one: a
+   * response with that status came. The methods count `rq_success`, `rq_error` and `rq_timeout`. A `retried` response counts as
+   * an error, whatever its status. A `deferred` one is counted later, by `onDeferredEnd`.
    */
   onResponse(status: number, retried?: boolean, deferred?: boolean): void;
-  /** No answer came in time; `begun`: none that is complete, which is not held against the host. */
+  /** No complete response came in time. `begun`: its head did come, so the timeout is not held against the host. */
   onTimeout(begun?: boolean): void;
   /** No answer came at all: a reset, or a PoolFailure that names this host. */
   onReset(): void;
   /** After a `deferred` response, once at most: whether it counts as a success. */
   onDeferredEnd?(ok: boolean): void;
-  /** A response said `x-envoy-immediate-health-check-fail`. Undefined: nobody wants to know. */
+  /** Called when a response has `x-envoy-immediate-health-check-fail`. Undefined: such responses have no effect. */
   readonly onImmediateHealthCheckFail?: (() => void) | undefined;
-  /** Called with the head and the trailers of each response, which may say what load the host has. Set by balancers that use that. */
+  /** Called with the head and the trailers of each response, which may report the host's load. Set by balancers that use that. */
   onLoadReport?: ((lines: HeaderMap) => void) | undefined;
 }
 
@@ -129,8 +129,8 @@ export interface ClusterType {
   /** Hosts that are known from the config alone. */
   readonly initialHosts: readonly HostSpec[];
   /**
-   * Finds hosts, on the control thread alone; updates reach every worker, and the first one ends the cluster's warming. The function
-   * that is returned stops it when the package's code is replaced; otherwise it stops with `cx`.
+   * Finds hosts, on the control thread alone; updates reach every worker, and the first one ends the cluster's warming. The
+   * function that is returned stops it when the package's code is replaced; otherwise it stops with `cx`.
    */
   discover?(update: (hosts: readonly HostSpec[]) => void, cx: SetupContext): void | (() => void);
   /** Names of the clusters that this one is made of (aggregate): their levels of priority follow each other in this order. */
@@ -142,17 +142,17 @@ export interface ClusterType {
 export interface ProvidedBalancer {
   /** Undefined: none. */
   choose(context: BalancerContext): Host | undefined;
-  /** Of a type whose hosts are those that requests name. */
+  /** Present in clusters whose hosts are named by requests. */
   readonly names?: HostNames;
   dispose?(): void;
 }
 
-/** A cluster that finds out who a host is when a request names it. */
+/** A cluster that looks up a host's address when a request names the host. */
 export interface HostNames {
   /** `known`: `choose` will find the host that the authority names. */
   resolve(authority: string): NameOutcome | Promise<NameOutcome>;
 }
-/** `failed`: why it has no address. `overflow`: there are as many hosts as there may be; `pending_overflow`: as many who wait. */
+/** `failed`: why the host has no address. `overflow`: too many hosts. `pending_overflow`: too many requests wait for one. */
 export type NameOutcome = "known" | "overflow" | "pending_overflow" | { readonly failed: string };
 
 /** Hosts that a worker makes as requests ask for them. */
@@ -165,7 +165,7 @@ export interface ProvidedHosts {
   find(id: string): Host | undefined;
   /** Where an authority names no port: 443 if connections are encrypted, else 80. */
   readonly defaultPort: number;
-  /** Drops hosts that nobody has asked for since `sinceMs` on the clock of `cx.now()`, and that have nothing to do. */
+  /** Drops idle hosts that no request has named since `sinceMs` on the clock of `cx.now()`. */
   sweep(sinceMs: number): void;
 }
 
@@ -332,7 +332,7 @@ export interface Cluster {
   readonly traffic: ClusterStats;
   readonly hosts: readonly Host[];
   /**
-   * Its hosts or its connections depend on the request: `BalancerContext.stream` has to be given (or `head`, as far as that goes).
+   * Its hosts or its connections depend on the request: `BalancerContext.stream` has to be given, or `head` if that is enough.
    */
   readonly choosesByStream?: boolean;
   /** Its hosts are those that requests name (`dynamic_forward_proxy`): a filter has to have the name resolved first. */
@@ -362,7 +362,7 @@ export interface Cluster {
    */
   beginSession?(): boolean;
   endSession?(): void;
-  /** Level of priority of a host that this cluster has given, where that is not `Host.priority`: a cluster that is made of others. */
+  /** Priority of a host of this cluster. Absent: `Host.priority`. The two differ in a cluster that is made of other clusters. */
   priorityOf?(host: Host): number;
   /** Chooses a host and opens nothing (udp_proxy). Undefined: there is none. */
   chooseHost?(context: BalancerContext): Host | undefined;
@@ -373,7 +373,7 @@ export interface Cluster {
   ): { readonly connection: Connection; readonly host: Host } | "no_host" | "overflow";
 }
 
-/** Published by the control thread under `cluster_manager/status`: what admin's /clusters and /config_dump show beside figures. */
+/** Published by the control thread under `cluster_manager/status`: what /clusters and /config_dump show besides figures. */
 export interface ClusterManagerStatus {
   readonly clusters: readonly ClusterStatus[];
 }

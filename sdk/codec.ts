@@ -25,9 +25,9 @@ export interface CodecOptions {
   readonly allowChunkedLength: boolean;
   readonly allowCustomMethods: boolean;
   readonly headersWithUnderscores: "ALLOW" | "REJECT_REQUEST" | "DROP_HEADER";
-  /** HTTP/1: how names of headers are written. Absent: in lower case. `preserve_case`: as whoever sent the head wrote them. */
+  /** HTTP/1: how header names are written. Absent: in lower case. `preserve_case`: as the sender of the head wrote them. */
   readonly headerKeyFormat?: "proper_case_words" | "preserve_case" | undefined;
-  /** HTTP/1 servers: an upgrade of that name is taken for none that the client had asked for. Absent: none is. */
+  /** HTTP/1 servers: true if a client's request for an upgrade of that name is ignored. Absent: none is ignored. */
   readonly ignoresUpgrade?: ((name: string) => boolean) | undefined;
   /** HTTP/1 clients: request targets are absolute URLs, as forward proxies want them. */
   readonly sendsAbsoluteUrl?: boolean | undefined;
@@ -44,7 +44,7 @@ export interface CodecFactory {
   readonly protocol: "HTTP/1.1" | "HTTP/2";
   createServer(connection: Connection, events: ServerEvents, options: CodecOptions): ServerCodec;
   createClient(connection: Connection, events: ClientEvents, options: CodecOptions): ClientCodec;
-  /** Lists the stats of client codecs below `owner`: called when a cluster first attempts a connection, which may fail. */
+  /** Defines the stats of client codecs below `owner`. Called before a cluster connects: the stats exist even if that fails. */
   listStats?(owner: Stats): void;
 }
 
@@ -70,20 +70,20 @@ export interface WireBytes {
 
 /** Implemented by the connection manager. */
 export interface ServerEvents {
-  /** A request has begun. The rest is told to the decoder that is returned, whose `headers` are filled before `onRequestHeaders`. */
+  /** A request has begun. The returned decoder gets the rest; its `headers` are filled before `onRequestHeaders`. */
   onStream(encoder: ResponseEncoder): RequestDecoder;
   /** Nothing is in progress, and the client has sent FIN or asked to close: the connection is to be closed. */
   onIdleEnd(): void;
   /**
    * The client has broken the protocol, or passed a limit that guards it, and the connection cannot go on: the codec has told the
-   * client why and resets all streams after this call (`protocol_error`); closing is up to the connection manager. `details`: Envoy's
-   * word for %RESPONSE_CODE_DETAILS%.
+   * client why and resets all streams after this call (`protocol_error`); closing is up to the connection manager. `details`:
+   * Envoy's word for %RESPONSE_CODE_DETAILS%.
    */
   onConnectionError?(details: string): void;
 }
 
 export interface RequestDecoder {
-  /** Filled by the codec; its bytes are lent until the end of the turn. The object is the decoder's until its stream has ended. */
+  /** Filled by the codec. The bytes are lent until the end of the turn; the object is the decoder's until its stream ends. */
   readonly headers: RequestHeaders;
   onRequestHeaders(info: RequestInfo, endStream: boolean): void;
   onRequestBody(chunk: Chunk, endStream: boolean): void;
@@ -143,8 +143,8 @@ export interface ResponseEncoder extends WireBytes {
 /** Implemented by the pool. */
 export interface ClientEvents {
   /**
-   * An exchange has ended and the connection may take another. A codec with a `capacity` calls this for every exchange, however it
-   * ended, until the connection itself is lost.
+   * An exchange has ended and the connection may take another. A codec with a `capacity` calls this for every exchange, however
+   * it ended, until the connection itself is lost.
    */
   onIdle(): void;
   /** The capacity has grown. */
@@ -155,10 +155,10 @@ export interface ClientEvents {
    */
   onRetire(): void;
   /**
-   * One exchange of several ended early: reset by us (also for what the peer did wrong) or by the peer, or its connection is gone.
+   * One exchange of several ended early: reset by us (also for errors of the peer) or by the peer, or its connection is gone.
    */
   onStreamLost?(by: "us" | "peer" | "connection"): void;
-  /** The peer broke the protocol: exchanges in progress are lost next, and the codec closes the connection. */
+  /** The peer broke the protocol. The codec then ends the exchanges in progress and closes the connection. */
   onFailed?(): void;
 }
 

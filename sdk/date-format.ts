@@ -1,6 +1,6 @@
 /**
- * strftime over UTC with absl's additions, as access logs use it: `%E3S`, `%E*S`, `%3f`, `%f` (nanoseconds), `%s`. Compiled once. As
- * in Envoy, a conversion that does not exist stands for itself.
+ * Compiles a strftime format with absl's additions, as access logs use it: `%E3S`, `%E*S`, `%3f`, `%f` (nanoseconds), `%s`. As in
+ * Envoy, an unknown conversion is printed as it stands.
  */
 export function compileDateFormat(
   format: string,

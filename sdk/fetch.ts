@@ -19,7 +19,7 @@ export interface FetchInit {
   readonly maxBytes?: number;
   /** Ends the exchange when it is aborted. */
   readonly signal?: FetchSignal;
-  /** Called once when the cluster has taken the request: what the caller lets pass from now on is behind it. */
+  /** Called once the cluster has been given the request, which may still fail. What the caller sends later comes behind it. */
   readonly onBegun?: () => void;
 }
 
@@ -73,8 +73,8 @@ const MAX_BYTES = 1024 * 1024;
 const BUFFER_BYTES = 64 * 1024;
 
 /**
- * The same answer; what it rejects with has the stack of whoever awaits it. That error is made where a message of core's is read, and
- * would name no line of the filter.
+ * Returns the same answer, but a FetchError gets the stack of the code that awaits it. The error is made where a message from
+ * core is read, so its own stack would name no line of the filter.
  */
 export async function traced<T>(answer: Promise<T>): Promise<T> {
   try {
@@ -281,9 +281,9 @@ class Exchange implements PoolCallbacks, ResponseDecoder {
   }
 }
 
-/** Whoever carries out the fetch behind a FetchedResponse. */
+/** The side of a FetchedResponse that carries out the fetch. */
 export interface FetchSource {
-  /** No more bytes for now (true): enough lie here unread. */
+  /** True: send no more bytes for now, since enough are unread. False: go on. */
   pause(paused: boolean): void;
   cancel(): void;
 }

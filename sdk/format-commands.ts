@@ -418,7 +418,7 @@ const environment: Make = (parameter, length, text) => {
   return () => nonEmpty(value);
 };
 
-/** `COALESCE({"operators": ["ROUTE_NAME", {"command": "REQ", "param": ":path", "max_length": 3}]})`: the first that has a value. */
+/** The first with a value of `COALESCE({"operators": ["ROUTE_NAME", {"command": "REQ", "param": ":path", "max_length": 3}]})`. */
 const coalesce: Make = (parameter, length, text) => {
   const { operators } = JSON.parse(parameter ?? "") as { operators?: unknown };
   if (!Array.isArray(operators) || operators.length === 0)

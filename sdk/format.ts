@@ -20,8 +20,8 @@ export interface FormatOptions {
   /** Printed for a value that is missing. */
   readonly missing?: string;
   /**
-   * Called for a command that does not exist or is written wrongly, with the reason; if it returns, the command prints as missing.
-   * Without it `compileFormat` throws a FormatError.
+   * Called for a command that does not exist or is written wrongly, with the reason; if it returns, the command prints as
+   * missing. Without it `compileFormat` throws a FormatError.
    */
   readonly onUnknown?: (message: string, command: string) => void;
   /** Called for a command of Envoy's that has no data here: it prints as missing. */
@@ -40,9 +40,9 @@ export function compileFormat(text: string, options: FormatOptions = {}): Format
 }
 
 /**
- * `json_format`: strings are formats and everything else stays as it is. A string that is one command keeps its value's type, null
- * when it is missing. Keys are sorted, as Envoy prints them; the line ends with a newline. `omitEmpty`: without keys, entries of
- * lists and maps that have no value.
+ * `json_format`: strings are formats and everything else stays as it is. A string that is one command keeps its value's type,
+ * null when it is missing. Keys are sorted, as Envoy prints them; the line ends with a newline. `omitEmpty`: without keys,
+ * entries of lists and maps that have no value.
  */
 export function compileJsonFormat(
   tree: unknown,
@@ -188,7 +188,7 @@ function textOf(headerValue: string): string {
   return utf8Decode(bytes, 0, bytes.length);
 }
 
-/** For JSON: the high bytes of what is no UTF-8 become lone surrogates, by which `quote` knows them. */
+/** For JSON: in a value that is not UTF-8, bytes above 0x7f become lone surrogates, by which `escaped` recognises them. */
 function textOrBytes(headerValue: string): string {
   if (ASCII.test(headerValue)) return headerValue;
   const text = textOf(headerValue);
@@ -286,8 +286,8 @@ function quote(text: string): string {
 }
 
 /**
- * A text as it stands between the quotes of JSON: 30 ns where nothing is to be escaped, and JSON.stringify takes 90. What is no UTF-8
- * is escaped byte by byte, as in Envoy, and that value alone where several make one text.
+ * Escapes one value for a place between JSON quotes: 30 ns if nothing needs it, where JSON.stringify takes 90. A value that is
+ * not UTF-8 is escaped byte by byte, as in Envoy. Values of one text are passed one by one, so that this spares the others.
  */
 function escaped(text: string): string {
   if (PLAIN.test(text)) return text;

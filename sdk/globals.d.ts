@@ -1,6 +1,6 @@
 /**
- * What isolates have beside ECMAScript, for authors whose project has neither the DOM's types nor Node's: subsets of what browsers
- * and Node have under these names (core/inside/globals.ts, url.ts, crypto.ts). `"types": ["@tsproxy/sdk/globals"]` in a
+ * What isolates have beside ECMAScript, for authors whose project has neither the DOM's types nor Node's: subsets of what
+ * browsers and Node have under these names (core/inside/globals.ts, url.ts, crypto.ts). `"types": ["@tsproxy/sdk/globals"]` in a
  * tsconfig.json brings them.
  */
 
@@ -82,10 +82,10 @@ declare function setTimeout<A extends unknown[]>(
   ms?: number,
   ...args: A
 ): number;
-/** `new Promise((resolve) => setTimeout(resolve, ms))`: a function that may be called without what it takes. */
+/** For `new Promise((resolve) => setTimeout(resolve, ms))`: a function that may be called without its argument. */
 declare function setTimeout(run: (nothing: void) => void, ms?: number): number;
 declare function clearTimeout(id?: number): void;
-/** Lines of the proxy's log; `cx.log` takes fields, too. */
+/** Writes lines to the proxy's log. `cx.log` takes fields, too. */
 declare const console: {
   debug(...values: unknown[]): void;
   log(...values: unknown[]): void;

@@ -53,14 +53,14 @@ interface Rule {
 
 /**
  * What one level of the config (a route, its virtual host, the table) adds to heads of one direction and removes from them. As in
- * Envoy a level removes first. Then all of its values are made, which see the head as it is by then; those that overwrite are set
- * before others are appended, whatever their order in the config. All additions are lines of the HeaderMap, since they go on the wire
- * behind everything else.
+ * Envoy, a level first removes headers. Then it formats all its values, from the head as it is by then. Then it overwrites
+ * headers, and last it appends, whatever the order in the config. All additions are lines of the HeaderMap, since they are
+ * written behind all other headers.
  */
 export class HeaderRules {
   readonly #remove: readonly HeaderName[];
   readonly #rules: readonly Rule[];
-  /** Rules that overwrite, each with what it sets at the same index of `#values`. */
+  /** Scratch of `apply`: the rules that overwrite. `#values` has the value of each at the same index. */
   readonly #overwriting: Rule[] = [];
   readonly #values: (HeaderLine | string)[] = [];
   readonly #added: HeaderLine[] = [];
@@ -93,6 +93,7 @@ export class HeaderRules {
   }
 }
 
+/** Whether the rule applies to this head. Rules without a name set pseudo headers, which only requests have. */
 function isWanted({ name, action }: Rule, headers: HeaderMap): boolean {
   if (action === "ADD_IF_ABSENT") return !headers.has(name!);
   if (action === "OVERWRITE_IF_EXISTS") return headers.has(name!);

@@ -55,8 +55,8 @@ export const KNOWN_NAMES = [
 ] as const;
 
 /**
- * Names that Envoy 1.40 keeps on one line, as it was seen to do: a further value goes behind the first with a comma, an empty one is
- * dropped. All other names may stand on several lines. RFC 9110 §5.3 lets a proxy join any list.
+ * Names that Envoy 1.40 keeps on one line, as it was seen to do: a further value goes behind the first with a comma, an empty one
+ * is dropped. All other names may stand on several lines. RFC 9110 §5.3 lets a proxy join any list.
  */
 const JOINED = {
   REQUEST: [
@@ -202,7 +202,7 @@ export class HeaderLine {
 
 /** RFC 9110 §5.5: no CR, LF or NUL, and nothing beyond one byte a char. Throws TypeError. */
 function checkValue(value: string): void {
-  // Without a check of types, a value may come from JSON.
+  // A filter in plain JavaScript may pass any type, such as a number from JSON.
   if (typeof value !== "string")
     throw new TypeError(
       `a header value is a string, not ${value === null ? "null" : typeof value}`,
@@ -216,8 +216,8 @@ function checkValue(value: string): void {
 }
 
 /**
- * The headers of a message: spans over the bytes they arrived in, and edits beside these. Names are in lower case (parsers fold them
- * in place), values are strings of one char a byte. Whoever owns the block calls `detach` before the bytes it arrived in go away.
+ * The headers of a message: spans over the bytes they arrived in, and edits beside these. Names are in lower case (parsers fold
+ * them in place), values are strings of one char a byte. The block's owner calls `detach` before the bytes it arrived in go away.
  */
 export class HeaderMap {
   memory: Uint8Array = EMPTY;
@@ -235,7 +235,7 @@ export class HeaderMap {
   readonly lines: HeaderLine[] = [];
   /** For each of `lines`: before which index of `added` it goes on the wire. */
   readonly linesAt: number[] = [];
-  /** For each pair of `added`: the span in whose place it goes, or -1. May be shorter than the list of pairs; the rest have none. */
+  /** For each pair of `added`: the span in whose place it goes; -1: none. If this is shorter, the other pairs have none. */
   readonly places: number[] = [];
   /** Names as the peer wrote them, by their lower-case form, where the config wants capitals kept (`preserve_case`). */
   originalNames: ReadonlyMap<string, string> | undefined = undefined;
@@ -436,8 +436,8 @@ export class HeaderMap {
   }
 
   /**
-   * One more line of that name, or one more value on the line that there is (JOINED). Throws TypeError on a name or value that HTTP
-   * cannot carry.
+   * One more line of that name, or one more value on the line that there is (JOINED). Throws TypeError on a name or value that
+   * HTTP cannot carry.
    */
   append(name: string | HeaderName, value: string): void {
     const n = typeof name === "string" ? headerName(name) : name;

@@ -10,12 +10,12 @@ import type { TlsInfo } from "./transport.ts";
 export interface Reply {
   readonly type: "reply";
   readonly status: number;
-  /** A text is sent as UTF-8, bytes as they are. */
+  /** A string is sent as UTF-8, bytes are sent as they are. */
   readonly body: string | Uint8Array;
   readonly headers: readonly (readonly [string, string])[];
   /** True: the route's header rules do not edit it. */
   readonly unedited?: boolean;
-  /** True: a sandboxed filter has answered a request's head at once, before any of the body that was to come behind it. */
+  /** True: a sandboxed filter answered a request's head before the body; an HTTP/1 connection then closes, as in Envoy. */
   readonly early?: boolean;
   /** Response flags, Envoy's short names (`RL`). */
   readonly flags: readonly string[];
@@ -26,10 +26,11 @@ export interface Reply {
 }
 
 export interface ReplyOptions extends Partial<Omit<Reply, "type" | "status" | "headers">> {
-  /** Pairs of name and value, or an object. */
+  /** Pairs of name and value, or an object with values by name. */
   readonly headers?: Reply["headers"] | Readonly<Record<string, string>>;
 }
 
+/** Makes a local reply; without options it has no body, no headers and the details `local_reply`. */
 export function reply(status: number, options: ReplyOptions = {}): Reply {
   const { headers = NO_HEADERS } = options;
   return {
@@ -46,13 +47,14 @@ export function reply(status: number, options: ReplyOptions = {}): Reply {
 const NO_HEADERS: Reply["headers"] = [];
 
 /**
- * Keeps the head back. `buffer`: the whole body is collected (more than `max` bytes are answered 413, or 500 in a response). When it is
- * complete, this filter's body hook sees it as one chunk, and head and body go on. `stream`: the head goes on with the first chunk.
+ * Keeps the head back. `buffer`: the whole body is collected (more than `max` bytes are answered 413, or 500 in a response). When
+ * it is complete, this filter's body hook sees it as one chunk, and head and body go on. `stream`: the head goes on with the
+ * first chunk.
  */
 export interface Hold {
   readonly type: "hold";
   readonly body: "buffer" | "stream";
-  /** 0: as much as the stream buffers, which is its listener's `per_connection_buffer_limit_bytes`, at most 8 MiB. */
+  /** Bytes. 0: the stream's own limit, which is its listener's `per_connection_buffer_limit_bytes` but at most 8 MiB. */
   readonly max: number;
   /** The chunk that ends the body does not count towards `max`. */
   readonly exceptLast: boolean;
@@ -77,8 +79,8 @@ export const done = Object.freeze({ type: "done" as const });
 export type Done = typeof done;
 
 /**
- * Answer of a trailers hook: the message ends with these bytes instead of the trailers. Of a hook of a head that ends its message:
- * these bytes become its body.
+ * Answer of a trailers hook: the message ends with these bytes instead of the trailers. Of a hook of a head that ends its
+ * message: these bytes become its body.
  */
 export interface LastChunk {
   readonly type: "last_chunk";
@@ -98,8 +100,8 @@ export type HookResult = Verdict | PromiseLike<Verdict>;
 export type EndResult = Verdict | LastChunk | PromiseLike<Verdict | LastChunk>;
 
 /**
- * A promise that usually settles within the event that it was made in, while the bytes lent by that event are still valid. When it
- * turns out that it will not, `call` runs; at once, if that is known already. (Sandboxes answer so.)
+ * A promise that usually settles within the event that it was made in, while the bytes lent by that event are still valid. When
+ * it turns out that it will not, `call` runs; at once, if that is known already. (Sandboxes answer so.)
  */
 export interface PromptAnswer extends PromiseLike<Verdict | LastChunk> {
   onLate(call: () => void): void;
@@ -129,8 +131,8 @@ export interface HttpFilterFactory {
   /** Made by `defineHttpFilter` from `setupRoute`: what `stream.routeConfig` and `routeConfigs` give. */
   readonly routes?: RouteSetups;
   /**
-   * The parts of the stream that its filters read. Only these are brought into a sandbox; all others look empty there. Absent, and for
-   * streams whose route has a config for this filter: all parts that the package's source names.
+   * The parts of the stream that its filters read. Only these are brought into a sandbox; all others look empty there. Absent,
+   * and for streams whose route has a config for this filter: all parts that the package's source names.
    */
   readonly reads?: readonly StreamPart[];
 }
@@ -230,7 +232,7 @@ export interface StreamInfo {
   /** How a connection of TCP ended; absent: `Normal`, as requests always say. Envoy's DetectedCloseType. */
   downstreamCloseType?: CloseType;
   upstreamCloseType?: CloseType;
-  /** Why this proxy closed a connection of TCP, in Envoy's words; absent: it did not, or nobody says why. */
+  /** Why this proxy closed a TCP connection, in Envoy's words; absent: it did not close it, or the reason is not known. */
   downstreamLocalCloseReason?: string | undefined;
   upstreamLocalCloseReason?: string | undefined;
   upstreamTls?: TlsInfo | undefined;
@@ -338,19 +340,19 @@ export interface HttpStream {
   /** Dynamic metadata: values that filters leave for each other and for logs, by namespace. */
   readonly metadata: Map<string, Record<string, unknown>>;
   /**
-   * What filters keep for each other and for logs (`%FILTER_STATE(key)%`), by key, as long as the stream. A sandboxed filter sees and
-   * sets what JSON can carry of it.
+   * What filters keep for each other and for logs (`%FILTER_STATE(key)%`), by key, as long as the stream. A sandboxed filter sees
+   * and sets what JSON can carry of it.
    */
   readonly filterState: Map<string, unknown>;
   /** False: `filterState` is empty, and need not be asked for, which would create it. Absent: not known. */
   readonly hasFilterState?: boolean;
-  /** What is known of the client's connection, its TLS handshake among it. Absent: nothing is (tests). */
+  /** Facts of the client's connection and its TLS handshake. Absent: not known (in tests). */
   readonly downstreamConnection?: DownstreamFacts | undefined;
   /** Values that live as long as the client's connection, for all its streams. */
   readonly connectionState: Map<string, unknown>;
   /** For terminal filters. */
   readonly responder: Responder;
-  /** What is remembered of the request's internal redirects; undefined before the first. */
+  /** State of the request's internal redirects; undefined before the first one. */
   internalRedirects?: InternalRedirects | undefined;
   /** A timer that is cancelled with the stream. */
   sleep(ms: number): Promise<void>;
@@ -376,8 +378,8 @@ export interface Responder {
   /** The request body is not taken for now (true), or again. */
   pauseRequest(paused: boolean): void;
   /**
-   * An internal redirect: the request begins anew at the first filter, with its head as it is now and this body. The stream so far is
-   * logged as one that `response` has answered. True: the caller's part has ended; false: not possible.
+   * An internal redirect: the request begins anew at the first filter, with its head as it is now and this body. The stream so
+   * far is logged as one that `response` has answered. True: the caller's part has ended; false: not possible.
    */
   recreate?(response: ResponseHeaders, body: Uint8Array): boolean;
 }

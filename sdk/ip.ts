@@ -70,7 +70,7 @@ export function formatIp(bytes: Uint8Array): string {
   if (bytes.length === 4) return bytes.join(".");
   const words: number[] = [];
   for (let k = 0; k < 16; k += 2) words.push((bytes[k]! << 8) | bytes[k + 1]!);
-  // RFC 5952 §5: addresses of IPv4 within IPv6 end with dots.
+  // RFC 5952 §5: the end of an IPv4-mapped address is written with dots.
   if (words[5] === 0xffff && words.slice(0, 5).every((word) => word === 0))
     return `::ffff:${bytes.slice(12).join(".")}`;
   const { at, length } = longestZeros(words);

@@ -81,7 +81,7 @@ export type MatchInput = {
 
 const INPUT_MATCHERS = "envoy.extensions.matching.input_matchers";
 const CelExpression = Type.Object({ expr: Type.Unknown() });
-/** Of a CelExpression, which is written parsed: all of them are trees of the same form. */
+/** The fields of a CelExpression that may hold the parsed expression; its tree has the same form in all of them. */
 const CEL_FORMS = ["parsed_expr", "checked_expr", "cel_expr_parsed", "cel_expr_checked"] as const;
 export const CustomMatch = TypedExtension({
   [`${INPUT_MATCHERS}.ip.v3.Ip`]: Type.Object({
@@ -138,7 +138,7 @@ export function compileCustomMatch(
   return (value) => value !== undefined && matches(value) !== typed.invert;
 }
 
-/** The expression reads the stream itself, which is what its input answers. */
+/** Compiles a CelMatcher. The value that it matches is the whole MatchSubject, from HttpAttributesCelMatchInput. */
 function celMatch(
   forms: Readonly<Record<string, Static<typeof CelExpression> | undefined>>,
   path: string,
@@ -158,7 +158,7 @@ function celMatch(
   };
 }
 
-/** The input gives the stream itself, which CEL expressions alone can look at. */
+/** Whether the value of this input is the whole MatchSubject, which only a CelMatcher can use. */
 export const isCelInput = ({ typed_config: typed }: MatchInput): boolean =>
   typed["@type"].endsWith(".HttpAttributesCelMatchInput");
 export const isCelMatch = ({ typed_config: typed }: MatchInput): boolean =>

@@ -56,7 +56,7 @@ export interface Connection {
   readonly open: boolean;
   /** What the TLS handshake has agreed on; absent before it is done, and without TLS. */
   readonly tls?: TlsInfo | undefined;
-  /** The version of a TLS handshake that has begun (`TLSv1.3`), for logs of those that fail. */
+  /** The TLS version (`TLSv1.3`) of a handshake that has begun, for logs of handshakes that fail. */
   readonly tlsVersion?: string | undefined;
   /** Moments of a connection that this proxy opened, on the clock of `cx.now()`; -1: it has not come. Absent: not known. */
   readonly connectBegin?: number;
@@ -186,8 +186,8 @@ export interface Drain {
  * What a hook of a network filter answers.
  * - Nothing: go on.
  * - `stop`: later filters do not see this now; `resumeReading` passes on what was kept.
- * - A promise: as `stop`, until it settles. Bytes that it brings from `onData` or `onWrite` replace the chunk. A rejection closes the
- *   connection, and so does a promise that is pending for 300 s, or for 10 s in a sandbox.
+ * - A promise: as `stop`, until it settles. Bytes that it brings from `onData` or `onWrite` replace the chunk. A rejection closes
+ *   the connection, and so does a promise that is pending for 300 s, or for 10 s in a sandbox.
  */
 export type NetworkResult = void | typeof stop | Promise<void | Uint8Array | typeof stop>;
 export const stop = Symbol.for("tsproxy.stop");
@@ -198,8 +198,8 @@ export interface NetworkFilter {
   onData?(chunk: Chunk, endStream: boolean): NetworkResult;
   /**
    * Bytes on their way to the client, whoever wrote them; the last filter of the chain sees them first. `endStream`: FIN follows
-   * (the chunk may be empty then). `chunk.replace` sends other bytes instead. After `stop` they go no further: the filter may send
-   * them later (`chain.injectWrite`). While a promise is pending, what is written later waits too.
+   * (the chunk may be empty then). `chunk.replace` sends other bytes instead. After `stop` they go no further: the filter may
+   * send them later (`chain.injectWrite`). While a promise is pending, what is written later waits too.
    */
   onWrite?(chunk: Chunk, endStream: boolean): NetworkResult;
   /** The listener drains, or a filter of this connection has newer code: ask the client to leave. */
@@ -217,8 +217,8 @@ export interface NetworkFilter {
 export interface NetworkFilterFactory {
   create(connection: DownstreamConnection, chain: NetworkChain): NetworkFilter;
   /**
-   * Offers another config to connections that are already open. The function that is returned puts it into effect, and nothing may
-   * change before it is called. Undefined: not possible; the connections drain.
+   * Offers another config to connections that are already open. The function that is returned puts it into effect, and nothing
+   * may change before it is called. Undefined: not possible; the connections drain.
    */
   reconfigure?(config: unknown, cx: SetupContext): (() => void) | undefined;
 }
@@ -251,8 +251,8 @@ export interface AcceptedSocket {
 export type ListenerAnswer = number | "more" | "close";
 export interface ListenerFilter {
   /**
-   * Called at accept with no bytes, and again whenever more have come. `bytes` is everything received so far. Answers how many bytes
-   * it consumes (0: it only looked), or "more" to wait, or "close", or a promise of one of these. All waiting is bounded by
+   * Called at accept with no bytes, and again whenever more have come. `bytes` is everything received so far. Answers how many
+   * bytes it consumes (0: it only looked), or "more" to wait, or "close", or a promise of one of these. All waiting is bounded by
    * `listener_filters_timeout`.
    */
   onBytes(bytes: Chunk): ListenerAnswer | Promise<ListenerAnswer>;

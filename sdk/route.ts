@@ -55,7 +55,7 @@ export interface RouteAction {
   /** Rewrites of path and host. `keepOriginals`: what was there goes into x-envoy-original-path and -host. */
   rewrite(headers: RequestHeaders, keepOriginals?: boolean): void;
   readonly autoHostRewrite: boolean;
-  /** Gives the head another host: what `autoHostRewrite` asks for, once the host of the cluster is known. */
+  /** Replaces the host in the head, as `autoHostRewrite` asks. `keepOriginal`: the old one goes into x-envoy-original-host. */
   rewriteHost?(headers: RequestHeaders, host: string, keepOriginal: boolean): void;
   /** Retries, mirrors, hashing and so on; undefined: the route has none. Shared by all requests of the route. */
   readonly policies?: RoutePolicies | undefined;

@@ -25,10 +25,10 @@ export function overrideHostOf(value: unknown): OverrideHost | undefined {
   return typeof address === "string" ? { address, strict: strict === true } : undefined;
 }
 
-/** Key of `filterState` under which a stream's typed metadata is: of each namespace the fields of a message, as in JSON. */
+/** Key of a stream's typed metadata in `filterState`: for each namespace, the fields of its message as in JSON. */
 export const TYPED_METADATA = "envoy.typed_metadata";
 
-/** The typed metadata of a stream; undefined: it has none. */
+/** The typed metadata of a stream, by namespace; undefined: it has none. */
 export function typedMetadataOf(
   filterState: ReadonlyMap<string, unknown>,
 ): Readonly<Record<string, unknown>> | undefined {

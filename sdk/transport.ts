@@ -100,7 +100,7 @@ export interface TlsContextOptions {
   readonly ocspResponse?: string;
   /** Server: of the cipher suites that both know, the one that the client prefers is used. */
   readonly clientsOrder?: boolean;
-  /** Server: a client that resumes a session gets a new ticket. Absent: only if its ticket's key is no longer the first. */
+  /** Server: a client that resumes a session always gets a new ticket. Absent: only if its ticket was made with an older key. */
   readonly renewsTickets?: boolean;
   /** Client: the server may begin another handshake (TLS 1.2 and below). */
   readonly renegotiation?: boolean;
@@ -125,7 +125,7 @@ export interface TlsContext {
 
 /** TLS as core offers it to packages (`cx.tls`). */
 export interface Tls {
-  /** Throws with OpenSSL's reason for what it does not accept: text that is no PEM, a key that does not fit, an unknown cipher. */
+  /** Throws with OpenSSL's reason if it refuses an option: text that is not PEM, a key that does not fit, an unknown cipher. */
   context(options: TlsContextOptions): TlsContext;
   /** Throws if the text holds no certificate. */
   certificates(pem: string): readonly Certificate[];
@@ -144,13 +144,13 @@ export interface TlsStart {
   readonly clientCertificate: "no" | "optional" | "required";
   /** Server: the context's `ocspResponse` is shown. */
   readonly staple?: boolean;
-  /** The version that the handshake is going to have, if that is known. */
+  /** The TLS version that the handshake will have, if that is known beforehand. */
   readonly version?: string;
   /** The connection's secrets go to the context's `keyLog`. */
   readonly logsKeys?: boolean;
 }
 
-/** A connection in the hands of its transport: between accept or connect, and the first byte for whoever owns it. */
+/** A connection while its transport owns it: from accept or connect until it is ready for its handler. */
 export interface TransportSocket {
   readonly connection: Connection;
   /** Sends these bytes as they are, before anything else. Not after `startTls`. */

@@ -2,7 +2,7 @@ import { ConfigError, type Regex, type SetupContext } from "./extension.ts";
 import { type Static, Type, TypedExtension } from "./schema.ts";
 import { wireText } from "./wire-text.ts";
 
-/** Where a config names a template by its extension, `envoy.path.match.uri_template.uri_template_matcher`. */
+/** Config of the extension `envoy.path.match.uri_template.uri_template_matcher`. */
 export const UriTemplateMatch = TypedExtension({
   "envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig": Type.Object({
     path_template: Type.String({ minLength: 1, maxLength: 256 }),
@@ -20,8 +20,8 @@ const MOST_VARIABLES = 5;
 const LONGEST_NAME = 16;
 
 /**
- * Envoy's URI template, such as `/a/{x}/{y=b/*}/**.jpg`. `*` matches one segment, `**` the rest, with or without slashes; `{x}`
- * means `{x=*}`. Only the last of these may be followed by a literal.
+ * Envoy's URI template, such as `/a/{x}/{y=b/*}/**.jpg`. `*` matches one segment, `**` any characters, also slashes or none;
+ * `{x}` means `{x=*}`. A literal may directly follow an operator or variable in the last segment only.
  */
 export class UriTemplate {
   /** Names of the variables, in the order of their capture groups. */
@@ -37,7 +37,7 @@ export class UriTemplate {
     this.#regex = cx.regex(this.pattern);
   }
 
-  /** `path` has no query. */
+  /** `path` must have no query. */
   matches(path: string): boolean {
     return this.#regex.matches(path);
   }

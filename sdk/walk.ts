@@ -29,7 +29,7 @@ export const RESPONSE_TOO_LARGE = reply(500, {
 
 const EMPTY = new Uint8Array(0);
 /**
- * Bytes of one direction that may wait while a filter decides. The source is paused meanwhile, so little more than one read comes.
+ * Bytes of one direction that may wait while a filter decides. The source is paused meanwhile: little more than one read comes.
  */
 const KEPT_LIMIT = 1024 * 1024;
 /** A buffer up to this size is kept for the next stream. */
@@ -42,11 +42,11 @@ export interface WalkOwner {
   /** There is more body than may be held. */
   onTooLarge(response: boolean): void;
   /**
-   * A verdict that was expected within the event has come and moved what it could, or will only come later: whatever the owner still
-   * keeps in the event's bytes has to be copied now. Absent: it keeps nothing there.
+   * A PromptAnswer has settled and its verdict was carried out, or it will only settle after the event. The owner must now copy
+   * what it still keeps in the event's bytes. Absent: it keeps nothing there.
    */
   onPromptEnd?(response: boolean): void;
-  /** What a hold with `max: 0` may gather. Default: 1 MiB. */
+  /** Bytes that a hold with `max: 0` may gather. Default: 1 MiB. */
   readonly bodyLimit?: number;
   /** A filter waits for its promise (true), so the source has to pause; or it has decided (false). */
   onWaiting(waiting: boolean, response: boolean): void;
@@ -63,9 +63,9 @@ export interface WalkOwner {
  *                 ▲ holds the head until the body is there (`hold`)
  *   body ──►──────┘
  *
- * One event is under way at a time: the head, a chunk, or the trailers. It goes from filter to filter until one answers, throws or
- * returns a promise (which may settle at once, within our call of `then`); what arrives meanwhile is copied and waits at the entry.
- * Positions count in the direction of the walk, so position 0 of a response is the last filter.
+ * One event is under way at a time: the head, a chunk, or the trailers. It goes from filter to filter until one answers, throws
+ * or returns a promise (which may settle at once, within our call of `then`); what arrives meanwhile is copied and waits at the
+ * entry. Positions count in the direction of the walk, so position 0 of a response is the last filter.
  */
 export class Walk {
   /** A verdict is awaited. */
@@ -99,7 +99,7 @@ export class Walk {
    */
   #kept: Uint8Array = EMPTY;
   #keptSize = 0;
-  /** The first bytes that have arrived meanwhile are not copied as long as the event that brought them goes on. */
+  /** The first bytes that arrived while a filter waits: not copied until the event that brought them ends. */
   #lentMemory: Uint8Array | undefined = undefined;
   #lentAt = 0;
   #lentEnd = 0;
@@ -112,7 +112,7 @@ export class Walk {
   #ticket = 0;
   #running = false;
   #told = false;
-  /** The promise awaited is a PromptAnswer: until it is late nothing need be copied, and the owner need not know. */
+  /** The awaited promise is a PromptAnswer: until it is late, nothing is copied and the owner is not told to wait. */
   #prompt = false;
   readonly #onLate = (): void => {
     this.#prompt = false;
@@ -475,7 +475,7 @@ export class Walk {
     this.#prompt = false;
     this.#askedAt = at;
     if (verdict !== undefined) this.#decide(verdict, onHead);
-    // Settled within `then`: the loop that asked goes on by itself.
+    // The promise settled within our call of `then`: the loop that made the call is still running and goes on.
     if (this.#running) return;
     this.#run();
     if (wasPrompt && !this.#prompt) this.#owner.onPromptEnd?.(this.#response);

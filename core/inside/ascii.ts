@@ -1,4 +1,4 @@
-/** The JSON with all chars beyond ASCII escaped, so that each char is one byte. */
+/** Escapes all characters beyond ASCII in a JSON text, so that each character is one byte. */
 export function ascii(json: string): string {
   return json.replace(
     /[\u0080-\uffff]/g,

@@ -48,8 +48,8 @@ export type Wire = Pick<
 >;
 
 /**
- * A socket as packages see it, accepted or connecting. A write never fails: bytes that find no room in the output segment are kept
- * here, and the connection is blocked meanwhile, so that its writer pauses its own source.
+ * A socket as packages see it, accepted or connecting. A write never fails: bytes that find no room in the output segment are
+ * kept here, and the connection is blocked meanwhile, so that its writer pauses its own source.
  */
 export class SocketConnection implements DownstreamConnection {
   id: number;
@@ -247,7 +247,7 @@ export class SocketConnection implements DownstreamConnection {
     this.#shut();
   }
 
-  /** Lets core finish a TLS handshake that has waited for the verdict on the client's certificate. */
+  /** Lets core finish a TLS handshake (1.2 and below) that was held back until the client's certificate had been judged. */
   acceptPeer(): void {
     if (this.open) this.#io.command(COMMAND.ACCEPT_PEER, this.id, 0, 0);
   }
@@ -301,10 +301,12 @@ export class SocketConnection implements DownstreamConnection {
     }
   }
 
+  /** Closes the connection if it is not established within `ms`. */
   connectTimeout(ms: number): void {
     let expired = false;
     this.#timer = this.#table.wheel.timer(() => {
-      // A thread that stood still hears its timers before its sockets: what they have to say is heard first.
+      // After a pause of the thread its timers run before the socket events that came meanwhile. The extra millisecond lets a
+      // connection that was established in time be seen first.
       if (expired || !this.connecting) return this.#onTimer();
       expired = true;
       this.#timer?.arm(1);

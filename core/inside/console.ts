@@ -1,4 +1,4 @@
-/** Lines of `console`, by the level that they have in the proxy's log. */
+/** The methods of `console` whose lines go to the proxy's log, and the log level of each. */
 const LEVELS = {
   debug: "debug",
   trace: "debug",
@@ -11,10 +11,10 @@ type Method = keyof typeof LEVELS;
 export type ConsoleLog = (level: (typeof LEVELS)[Method], message: string) => void;
 
 type Print = (...values: unknown[]) => void;
-/** V8 gives each isolate a `console` that only an attached debugger hears. */
+/** V8's own `console` of an isolate, whose output reaches an attached debugger only. */
 type Native = Readonly<Partial<Record<Method, Print>>> | undefined;
 
-/** A `console` whose lines go to the proxy's log, and to the debugger as well. Its other methods stay as V8 has them. */
+/** Makes a `console` that writes to the proxy's log and to an attached debugger. Methods outside LEVELS stay V8's own. */
 export function makeConsole(log: ConsoleLog, native: Native): Readonly<Record<Method, Print>> {
   const made = Object.create(native ?? null);
   for (const method of Object.keys(LEVELS) as Method[])
@@ -36,7 +36,7 @@ function shown(value: unknown): string {
   }
 }
 
-/** What JSON would leave out or refuse, in a form that it takes. */
+/** Replacer for JSON.stringify: turns maps, sets and bigints, which JSON lacks, into values that it has. */
 function plain(_name: string, value: unknown): unknown {
   if (value instanceof Map) return Object.fromEntries(value);
   if (value instanceof Set) return [...value];

@@ -1,12 +1,13 @@
 import type { Drain } from "@tsproxy/sdk";
 
 /**
- * Envoy's two drain strategies. Gradual: the probability that a connection is closed after a response rises from 0 to 1 over the drain
- * time `ms`, so that clients do not all reconnect at the same moment. Immediate: every response closes its connection.
+ * Envoy's two drain strategies. Gradual: the probability that a connection is closed after a response rises from 0 to 1 over the
+ * drain time `ms`, so that clients do not all reconnect at the same moment. Immediate: every response closes its connection.
  */
 export class DrainWindow implements Drain {
-  /** There is no drain time: connections leave at once, not after their next response. */
+  /** True if the drain time is 0: connections begin to close at once, not after their next response. */
   readonly immediate: boolean;
+  /** Every response closes its connection. */
   readonly #always: boolean;
   readonly #ms: number;
   readonly #since: number;

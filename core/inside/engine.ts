@@ -479,8 +479,9 @@ export class Engine {
   }
 
   /**
-   * Sets everything that changes up beside what runs. If there are refusals it answers them and nothing has changed. Else it tells
-   * core "prepared" once all `cx.waitFor` promises have settled, after WAIT_LIMIT_MS at the latest. `config` undefined: only code changes.
+   * Sets everything that changes up beside what runs. If there are refusals it answers them and nothing has changed. Else it
+   * tells core "prepared" once all `cx.waitFor` promises have settled, after WAIT_LIMIT_MS at the latest. `config` undefined:
+   * only code changes.
    */
   prepare(
     generation: number,

@@ -30,8 +30,8 @@ interface Parsed {
 }
 
 /**
- * Envoy's choice of a filter chain. Criterion by criterion, in Envoy's order, only the chains with the most specific matching value
- * stay. Less specific chains are never reconsidered, even if no chain fits a later criterion.
+ * Envoy's choice of a filter chain. Criterion by criterion, in Envoy's order, only the chains with the most specific matching
+ * value stay. Less specific chains are never reconsidered, even if no chain fits a later criterion.
  */
 export class FilterChainMatcher<T> {
   readonly #entries: readonly Entry<T>[];
@@ -176,13 +176,13 @@ function isLoopback(ip: string): boolean {
   return ip.startsWith("127.") || ip === "::1";
 }
 
-/** The bytes of an IP address, without a zone; four also where IPv6 carries an IPv4 address. Undefined: it is none. */
+/** Parses an IP address without its zone (`%eth0`). IPv4-mapped IPv6 gives the four bytes of IPv4. Undefined: no IP address. */
 export function addressBytes(text: string): Uint8Array | undefined {
   const bytes = parseIp(text.split("%", 1)[0]!);
   return bytes?.length === 16 && isMapped(bytes) ? bytes.subarray(12) : bytes;
 }
 
-/** RFC 4291 §2.5.5.2: `::ffff:192.0.2.1`. */
+/** Whether these 16 bytes are an IPv4-mapped address, such as `::ffff:192.0.2.1` (RFC 4291 §2.5.5.2). */
 function isMapped(bytes: Uint8Array): boolean {
   return bytes[10] === 255 && bytes[11] === 255 && bytes.subarray(0, 10).every((b) => b === 0);
 }

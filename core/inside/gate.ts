@@ -30,7 +30,10 @@ export interface GateParts {
   readonly box: SharedArrayBuffer;
   /** Int32 words, indexed by GATE. */
   readonly state: SharedArrayBuffer;
-  /** The thread's heartbeat: while inside the sandbox, the gate sets the word `insideAt` to `mark`, its box, so the watchdog knows where. */
+  /**
+   * The thread's heartbeat. While the thread is inside the sandbox, the gate sets the word `insideAt` to `mark`, the number of
+   * the sandbox's box, so that the watchdog knows which sandbox hangs.
+   */
   readonly beats: SharedArrayBuffer;
   readonly insideAt: number;
   readonly mark: number;
@@ -45,8 +48,8 @@ export interface GateParts {
  * 3. `#take` hands each verdict to its stream, which goes on while the bytes lent to it are still valid. Streams may send again.
  * 4. A token without an answer (its hook returned a promise) goes to GATE.PENDING: core delivers that answer later.
  * 5. At the end of the crossing `leave` does the same with tokens that were not entered at all.
- * Answers that are not for a stream of this gate (logs, stats, fetches) stay in the block for core. Core and the chain never enter at
- * the same time; core opens and shuts the gate by GATE.OPEN, and shuts it after slow entries and faults.
+ * Answers that are not for a stream of this gate (logs, stats, fetches) stay in the block for core. Core and the chain never
+ * enter at the same time; core opens and shuts the gate by GATE.OPEN, and shuts it after slow entries and faults.
  */
 export class Gate implements Door {
   readonly words: Int32Array;
@@ -213,7 +216,7 @@ export class Gate implements Door {
     while (asked.length > 0) asked.pop();
   }
 
-  /** False: the sandbox was stopped. */
+  /** Enters the sandbox with `count` records. False: it was stopped. An unhandled promise rejection is only reported. */
   #run(count: number): boolean {
     const { insideAt, mark, run } = this.#parts;
     const state = this.#state;
@@ -250,7 +253,7 @@ export class Gate implements Door {
     parked.onLate?.(token & 1);
   }
 
-  /** Hands verdicts to their streams. Answers are untrusted: sizes are checked, and only a stream that waits at this gate gets one. */
+  /** Hands verdicts to their streams. Answers are untrusted: sizes are checked, and the stream must wait at this gate. */
   #take(): void {
     const { words } = this;
     const used = words[BOX.OUT_USED]!;

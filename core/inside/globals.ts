@@ -11,7 +11,7 @@ export interface GlobalsHost {
   readonly onError: (error: unknown) => void;
   /** Absent: there is no `crypto`. */
   readonly crypto?: CryptoHost;
-  /** Takes what is written to `console`. Absent: only a debugger hears that. */
+  /** Logs a line of `console`. Absent: `console` stays V8's own, whose output reaches an attached debugger only. */
   readonly log?: ConsoleLog;
 }
 
@@ -20,8 +20,8 @@ const TIMEOUTS_MAX = 10_000;
 const BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /**
- * Installs the globals that an isolate has besides ECMAScript: subsets of those of browsers and Node, enough for filters and the pure
- * libraries that they use. Globals that exist already stay, but for `console`.
+ * Installs the globals that an isolate has besides ECMAScript: subsets of those of browsers and Node, enough for filters and the
+ * pure libraries that they use. A global that exists already is kept, except that `host.log` replaces `console`.
  */
 export function installGlobals(host: GlobalsHost): void {
   const { setTimeout, clearTimeout } = timeouts(host);

@@ -24,8 +24,8 @@ interface Told {
 }
 
 /**
- * A connection until its transport is ready. The transport looks at the first bytes (`shown`); then it is ready, or starts TLS, which
- * core does.
+ * A connection until its transport is ready. The transport looks at the first bytes (`shown`); then it is ready, or starts TLS,
+ * which core does.
  *
  *   (connecting) ──> shown bytes ──startTls──> securing ──secured──> ready: events go to `inner`
  *                        └────────────ready────────────────────────────^

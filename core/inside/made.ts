@@ -1,4 +1,4 @@
-/** By kind: whether `setup` has returned what it must, and how that looks. Other kinds are not checked. */
+/** By kind of package: whether the return value of `setup` is valid, and code to suggest if not. Other kinds are not checked. */
 const RULES: Readonly<Record<string, readonly [holds: (made: object) => boolean, write: string]>> =
   {
     http: [isFunction, "setup: () => (stream) => ({ onRequestHeaders(headers) { … } })"],
@@ -23,7 +23,7 @@ function isFunction(value: unknown): boolean {
   return typeof value === "function";
 }
 
-/** What is wrong with what `setup` of a package of that kind has returned; undefined: nothing. */
+/** Says what is wrong with `made`, the return value of `setup` of a package of this kind. Undefined: nothing. */
 export function misuse(kind: string, made: unknown): string | undefined {
   const rule = RULES[kind];
   if (rule === undefined) return undefined;

@@ -3,14 +3,14 @@ import { Engine, type EngineOptions } from "./engine.ts";
 import type { GateParts } from "./gate.ts";
 
 /**
- * Entry of the builtin isolate: the functions that core calls (core/builtin.ts). Arguments and answers are numbers, strings or shared
- * memory. What each does is told at the method of Engine with that name.
+ * Entry of the builtin isolate: the functions that core calls (core/builtin.ts). Arguments and answers are numbers, strings or
+ * shared memory. What each does is told at the method of Engine with that name.
  */
 let engine: Engine;
 
 /**
- * Called once, before all else. `ring`: ring.ts; `cells`: stats; `turns`: `cx.turns` counters and shared cells; `counts` and `ledger`:
- * shared-counts.ts; `call`: the isolate's calls to core; `options`: JSON of EngineOptions.
+ * Called once, before all else. `ring`: ring.ts; `cells`: stats; `turns`: `cx.turns` counters and shared cells; `counts` and
+ * `ledger`: shared-counts.ts; `call`: the isolate's calls to core; `options`: JSON of EngineOptions.
  */
 export function init(
   ring: SharedArrayBuffer,
@@ -45,7 +45,10 @@ export function defineParked(packageName: string, box: number, description: stri
   engine.defineParked(packageName, box, description);
 }
 
-/** `text`: JSON of { generation, changed, removed, rehearsed }; `configText`: of a RuntimeConfig, or "". Answers JSON of Refusal[]. */
+/**
+ * `text`: JSON of { generation, changed, removed, rehearsed }. `configText`: JSON of a RuntimeConfig; "" if only code changes.
+ * Answers JSON of Refusal[].
+ */
 export function prepare(text: string, configText: string): string {
   engine.onEntered();
   const {

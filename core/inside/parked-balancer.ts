@@ -47,8 +47,8 @@ const UNKNOWN = -3;
 const TIMES = 2;
 
 /**
- * Stands for a dropped-in balancer package. The caller of `choose` cannot wait, so the sandbox is entered at once, by its gate. While
- * the gate is shut (another use is being set up, a debugger is attached, the last entry was slow) hosts are chosen by round robin.
+ * Stands for a dropped-in balancer package. The caller of `choose` cannot wait, so the sandbox is entered at once, by its gate.
+ * Hosts are chosen by round robin while the gate is shut: another use is set up, a debugger is attached, the last entry was slow.
  */
 export class ParkedPolicy implements LevelPolicy {
   readonly #parked: ParkedUse;

@@ -15,7 +15,7 @@ const FACTS =
 /** Whether a package with these hooks reads any facts. */
 export const asksForFacts = (hooks: HookMask): boolean => (hooks & FACTS) !== 0;
 
-/** A map with this many entries takes no new ones from sandboxes, since a connection's map would otherwise grow with every stream. */
+/** Most entries of a map that sandboxes may write: a connection's map could otherwise grow with every stream. */
 const ENTRIES_MAX = 256;
 /** Key in `connectionState` of the map for sandboxed filters. Other entries may be live objects, which cannot cross. */
 const SANDBOXED = "tsproxy.sandboxed";

@@ -144,8 +144,8 @@ export function parkFollower(
 }
 
 /**
- * Writes the header lines that earlier filters added: spans from word `l`, bytes from `to`. `offset` is where the sandbox will put
- * the first of these bytes, behind the head's own. Answers the bits of the known names among them.
+ * Writes the header lines that earlier filters added: spans from word `l`, bytes from `to`. `offset` is where the sandbox will
+ * put the first of these bytes, behind the head's own. Answers the bits of the known names among them.
  */
 function putEdits(
   map: HeaderMap,
@@ -251,7 +251,7 @@ const LINES = 64;
 const LINE_BYTES_MAX = 128;
 const lines: (Line | undefined)[] = new Array<Line | undefined>(LINES).fill(undefined);
 
-/** The line in [at, end), checked. Undefined: HTTP cannot carry it, or a sandbox must not add it. `length`: as of `applyEdits`. */
+/** Checks the line in [at, end). Undefined: HTTP cannot carry it, or a sandbox must not add it. `length`: see `applyEdits`. */
 function lineAt(
   memory: Uint8Array,
   at: number,
@@ -286,9 +286,9 @@ function lineAt(
 }
 
 /**
- * Applies the edits at byte `at` (EDITS in sandbox/layout.ts) to the map. `length`: size of the message's body if all of it is held
- * or there is none, else -1. Answers the offset behind the edits, or -1 if they are malformed; the map may be half edited then, and the caller fails
- * the stream.
+ * Applies the edits at byte `at` (EDITS in sandbox/layout.ts) to the map. `length`: size of the message's body if all of it is
+ * held or there is none; -1: not known. Answers the offset behind the edits; -1: they are malformed. The map may be half edited
+ * then, and the caller fails the stream.
  */
 export function applyEdits(
   map: HeaderMap,
@@ -373,7 +373,7 @@ export function applyEdits(
   return (from + 3) & ~3;
 }
 
-/** Removes lines that earlier filters added: indices counted through `lines`, then `added`, rising. False: an index is invalid. */
+/** Removes lines that earlier filters added. The indices rise, and count `lines`, then `added`. False: an index is invalid. */
 function removeStrings(
   map: HeaderMap,
   words: Int32Array,
@@ -405,13 +405,16 @@ function setMethod(map: RequestHeaders, memory: Uint8Array, at: number, end: num
   return true;
 }
 
-// 204 and 304 have no body (RFC 9112 §6.3), so one that a response has is dropped; they become another status only if `length` is 0.
+/**
+ * 204 and 304 have no body (RFC 9112 §6.3): a response that gets such a status loses its body. One that has such a status gets
+ * another only if `length`, the size of its body, is 0. False: the status is not allowed.
+ */
 function setStatus(map: ResponseHeaders, status: number, length: number): boolean {
   const bodiless = (s: number): boolean => s < 200 || s === 204 || s === 304;
   if (status < 200 || status > 599) return false;
   if (bodiless(map.status) && !bodiless(status)) {
     if (length !== 0) return false;
-    // That of a 304 tells the length of another response.
+    // The content-length of a 304 is that of the 200 response (RFC 9110 §8.6), not of this empty body.
     map.remove(CONTENT_LENGTH);
   }
   map.status = status;

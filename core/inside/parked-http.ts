@@ -96,7 +96,7 @@ class ParkedHttpFilter implements Parked {
   #followers: ParkedHttpFilter[] = [];
   /** Its filter object is created with the head that it follows now. */
   #isNew = false;
-  /** The kind (KIND) of head that this filter, as a follower, has already let pass, or (`#asked`) has been called with; 0: none. */
+  /** As a follower: the KIND of the head that it has already let pass, or (`#asked`) that it was called with; 0: none. */
   #passed = 0;
   #asked = 0;
 
@@ -115,7 +115,7 @@ class ParkedHttpFilter implements Parked {
     next.#before = this;
   }
 
-  /** Whether it can be a neighbour: the parts of the stream that it sees do not change between its neighbour's turn and its own. */
+  /** Whether it can be a neighbour: the parts of the stream that it reads stay the same from its neighbour's turn to its own. */
   get #joins(): boolean {
     const { guard, hooks } = this.#use;
     if (guard !== undefined || (hooks & CHANGING) !== 0) return false;
@@ -177,7 +177,7 @@ class ParkedHttpFilter implements Parked {
     return false;
   }
 
-  /** The first `passed` followers have let the head pass. If `isStopped`, the next one was called too and sends its own verdict. */
+  /** The first `passed` followers let the head pass. If `isStopped`, the next one was called too and sends its own verdict. */
   #endFollowing(lane: Lane, passed: number, isStopped: boolean): void {
     const followers = this.#followers;
     for (let k = 0; k < followers.length; k++) {
@@ -233,7 +233,7 @@ class ParkedHttpFilter implements Parked {
     return lane as PromiseLike<Verdict>;
   }
 
-  /** The route's config disables this filter. Asked when the stream reaches the filter, since earlier filters may change the route. */
+  /** Whether the route's config disables this filter. Read when the stream reaches it: earlier filters may change the route. */
   get #isDisabled(): boolean {
     const { disabledBy } = this.#use;
     if (disabledBy === undefined || this.#stream.isOverridden === false) return false;
@@ -524,7 +524,7 @@ class ParkedHttpFilter implements Parked {
     if (type === VERDICT_TYPE.REPLY) {
       const bytes = this.#body(lane, memory, bodyAt, end);
       const text = utf8Decode(bytes, 0, bytes.length);
-      // What is not UTF-8 was given as bytes.
+      // The filter can only have given this body as bytes if it is not UTF-8; then it stays bytes.
       const body = text.includes("\ufffd") ? bytes.slice() : text;
       const answer = readReply(value, body, words, memory, from, bodyAt);
       if (answer === undefined) return "a reply that HTTP cannot carry";
@@ -667,7 +667,7 @@ class ParkedHttpFilter implements Parked {
     return true;
   }
 
-  /** Facts that have changed, JSON in ASCII or "". They are kept until they are sent. `info`: include StreamInfo (counts and times). */
+  /** Changed facts, as JSON in ASCII; "": none. They are kept until they are sent. `info`: with StreamInfo (counts and times). */
   #newFacts(info: boolean): string {
     if (this.#facts === undefined) return "";
     if (this.#unsentFacts === "") this.#unsentFacts = this.#facts.text(info);

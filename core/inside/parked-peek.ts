@@ -11,7 +11,7 @@ import { ascii } from "./ascii.ts";
 import type { ParkedUse, ParkTable } from "./parked.ts";
 import { ParkedAsk } from "./parked-ask.ts";
 
-/** The factory that a listener gets for a dropped-in listener package: each connection waits for its verdict on the first bytes. */
+/** Makes the factory for a dropped-in listener package: each connection waits for the package's verdict on its first bytes. */
 export function parkedListenerFactory(parked: ParkedUse, table: ParkTable): ListenerFilterFactory {
   return (socket) => new ParkedPeek(parked, table, socket);
 }

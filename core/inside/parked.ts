@@ -38,7 +38,7 @@ export interface ParkPorts {
   again(): void;
   /** Reports an answer that a sandbox must not give; the stream has been failed. */
   malformed(box: number, reason: string): void;
-  /** Reports a rejection that nobody in that sandbox has caught. */
+  /** Reports a promise rejection that no code in that sandbox has handled. */
   uncaught(box: number, error: unknown): void;
   /** Reports what the chain threw when it was handed an answer. */
   thrown(error: unknown): void;
@@ -55,8 +55,8 @@ export interface Door extends Wide {
   /** Ranges within this memory need not be copied; all others are copied behind the record. */
   readonly lends: Uint8Array | undefined;
   /**
-   * Begins a record of `size` bytes in all (a multiple of 8). Answers the index of its first word; -1: no room. The record must be
-   * completed and sent before another one begins.
+   * Begins a record of `size` bytes in all (a multiple of 8). Answers the index of its first word; -1: no room. The record must
+   * be completed and sent before another one begins.
    */
   begin(size: number, kind: number, flags: number, token: number, use: number): number;
   send(token: number, size: number): void;

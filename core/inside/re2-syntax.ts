@@ -25,7 +25,7 @@ interface Group {
 }
 
 /**
- * Whether parts of a group may match the empty text: an earlier alternative, the present one without its last atom, and that atom.
+ * Whether parts of a group may match the empty text: an earlier alternative, the present one without its last atom, that atom.
  */
 interface Emptiness {
   before: boolean;

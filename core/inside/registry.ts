@@ -30,7 +30,7 @@ export class Scope {
   readonly place: Place;
   readonly previous: unknown;
   readonly children: SlotState[] = [];
-  /** How many nested uses bear each name. */
+  /** Number of nested uses so far, by kind and name. */
   readonly #named = new Map<string, number>();
   readonly #disposers: (() => void)[] = [];
   handover: (() => unknown) | undefined = undefined;
@@ -43,7 +43,7 @@ export class Scope {
     this.previous = previous;
   }
 
-  /** The place of one more nested use. Two of one name are two places, in their order: they share no cells. */
+  /** Makes the place of one more nested use. A second use of the same name gets `#2`, and so on, so that uses share no cells. */
   nestedPlace(kind: string, name: string): string {
     const plain = `${kind}:${name.replaceAll("~", "~0").replaceAll("/", "~1")}`;
     const count = (this.#named.get(plain) ?? 0) + 1;
@@ -71,7 +71,7 @@ export class Scope {
   }
 }
 
-/** The value of one setup. Connections and streams acquire it while they use it; once retired, it goes with the last release. */
+/** The value of one setup. Connections and streams acquire it while they use it; once retired, the last release disposes it. */
 class GenerationState<T> implements Generation<T> {
   readonly value: T;
   readonly number: number;
@@ -167,8 +167,8 @@ export class SlotState<T = unknown> implements Slot<T> {
 export type Bundle = ReadonlyMap<string, Definition>;
 
 /**
- * The definitions (code) of packages and every use (slot) of them. A change goes `begin`, then `create`, `renew`, `reconfigure` and
- * `prepareCode` beside what runs, then `commit`, which replaces everything in one step, or `abort`, which drops it without a trace.
+ * The definitions (code) of packages and every use (slot) of them. A change goes `begin`, then `create`, `renew`, `reconfigure`
+ * and `prepareCode` beside what runs, then `commit`, which replaces everything in one step, or `abort`, which drops the change.
  */
 export class Registry {
   readonly #slots = new Set<SlotState>();

@@ -4,9 +4,10 @@
  *   control words | event ring | command ring | offered ids | landing | segments | slots
  *
  * Crossing: core writes events (what sockets did) and enters the isolate; the isolate handles them and writes commands; core runs
- * these when the isolate returns. An event is four words: kind, id of the connection, and two more as told below; a command: op, id
- * and two more. Sockets read into `landing`, from where core copies to the input segment, or, while they move bulk, into a slot of
- * their own. The isolate writes its output to the output segment. Offsets of all parts are control words, so tests may use tiny sizes.
+ * these when the isolate returns. An event is four words: kind, id of the connection, and two more as told below; a command: op,
+ * id and two more. Sockets read into `landing`, from where core copies to the input segment, or, while they move bulk, into a
+ * slot of their own. The isolate writes its output to the output segment. Offsets of all parts are control words, so tests may
+ * use tiny sizes.
  */
 export const EVENT = {
   /** offset, length: text `listener|remote ip|remote port|local ip|local port|unix path` */
@@ -55,7 +56,7 @@ export const COMMAND = {
   UDP_CONNECT: 12,
   /** offset, length: text `ip|port` or nothing, a newline, and the bytes */
   DATAGRAM: 13,
-  /** The client's certificate is accepted: the rest of the TLS handshake may be sent. */
+  /** The client's certificate was accepted: core sends the rest of the TLS handshake. */
   ACCEPT_PEER: 14,
 } as const;
 
@@ -98,8 +99,8 @@ export interface RingSizes {
   readonly segments: number;
   readonly slots: number;
 }
-// A connection that moves bulk over TLS holds up to three slots. When none is free every chunk is copied, and 16 downloads at once
-// cost a quarter more CPU, for garbage alone (test/bench/cpu.ts tls-1m). A slot that is never used takes no memory.
+// A connection that moves bulk over TLS holds up to three slots. When none is free every chunk is copied, and 16 downloads at
+// once cost a quarter more CPU, for garbage alone (test/bench/cpu.ts tls-1m). A slot that is never used takes no memory.
 export const DEFAULT_SIZES: RingSizes = { events: 1024, commands: 2048, segments: 16, slots: 128 };
 
 /** Allocates the memory and writes its layout. Needs at least 2 segments, 2 slots, 8 events and 8 commands. */
@@ -151,5 +152,8 @@ export const SOCKET_ERRORS = [
   "EIO",
 ] as const;
 
-/** Number of `cx.turns` counters that all threads share (a power of two: names are hashed to them); the cell heap follows them. */
+/**
+ * Number of `cx.turns` counters in the memory that all threads share; a power of two, since names are hashed to counters. The
+ * cell heap follows them.
+ */
 export const TURNS = 1 << 16;

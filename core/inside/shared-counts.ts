@@ -9,8 +9,8 @@ export const COUNTS_BYTES = COUNT_SLOTS * 12;
 export const LEDGER_BYTES = COUNT_SLOTS * 4;
 
 /**
- * Exact counts by name, in memory that all threads share. The first thread to use a name takes a slot with one atomic operation; slots
- * are never freed. Each thread keeps a ledger of what it holds, so that core can subtract it when the thread's isolate is lost.
+ * Exact counts by name, in memory that all threads share. The first thread to use a name takes a slot with one atomic operation;
+ * slots are never freed. Each thread keeps a ledger of what it holds, which core subtracts when the thread's isolate is lost.
  */
 export class SharedCounts {
   readonly #names: BigInt64Array;

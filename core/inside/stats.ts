@@ -1,7 +1,7 @@
 // Hot path: several counters are incremented per request.
 import type { Counter, Gauge, Histogram, StatSet, Stats } from "@tsproxy/sdk";
 
-/** Cells of a histogram: count, sum, then one per bucket. Bucket 0 is for values below 1; then 90 per decade, two digits each. */
+/** Cells of a histogram: count, sum, then one per bucket: one for values below 1, then 90 per decade (two significant digits). */
 export const HISTOGRAM = { COUNT: 0, SUM: 1, BUCKETS: 2, DECADES: 10, PER_DECADE: 90 } as const;
 export const HISTOGRAM_CELLS = HISTOGRAM.BUCKETS + 1 + HISTOGRAM.DECADES * HISTOGRAM.PER_DECADE;
 
@@ -94,7 +94,7 @@ export class StatsTable {
   /** Prefixes listed since core was last told, by set. */
   #listed = new Map<StatSet, string[]>();
 
-  /** `from`: the first free cell; others belong to earlier isolates. `onFull` is called once, for the first stat without room. */
+  /** `from`: the first free cell; those before it belong to earlier isolates. `onFull`: called once, if a stat finds no room. */
   constructor(cells: Float64Array, onFull: () => void, from = 0) {
     this.#next = from;
     this.#cells = cells;
@@ -105,7 +105,7 @@ export class StatsTable {
     const known = this.#byName.get(name);
     if (known instanceof Cell) return known;
     const { cells, at } = this.#allot(1);
-    // -0 marks a cell that was never written: any value that is set or added makes it another one, so a written 0 can be told apart.
+    // -0 marks a cell that was never written: any value that is set or added changes it, also a 0.
     if (cells[at] === 0) cells[at] = -0;
     const cell = new Cell(cells, at);
     this.#byName.set(name, cell);

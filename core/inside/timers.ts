@@ -6,8 +6,8 @@ const TICK_MS = 4;
 const SLOTS = 2048;
 
 /**
- * A timing wheel: arming and cancelling cost a few pointer writes, and one native timer serves a whole isolate. A timer lies in the
- * slot of its tick modulo SLOTS; one that is further away than a turn of the wheel stays in its slot until its time has come.
+ * A timing wheel: arming and cancelling cost a few pointer writes, and one native timer serves a whole isolate. A timer lies in
+ * the slot of its tick modulo SLOTS; one that is further away than a turn of the wheel stays in its slot until its time has come.
  */
 export class TimerWheel {
   readonly #slots: (WheelTimer | undefined)[] = new Array(SLOTS).fill(undefined);

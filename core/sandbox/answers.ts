@@ -2,7 +2,10 @@
 import { ANSWER, ANSWER_HEAD, ANSWER_HEAD_SIZE, BOX, STATUS } from "../inside/sandbox/layout.ts";
 import type { Tokens } from "./tokens.ts";
 
-/** As many as one sandbox sends in a second (inside/sandbox/surroundings.ts). */
+/**
+ * Notes (log lines, errors, definitions of stats, lines for files) taken from one batch of answers; further ones are dropped.
+ * More than the log lines and errors that a sandbox sends in a second (inside/sandbox/surroundings.ts).
+ */
 const NOTES_A_CROSSING = 1100;
 
 export interface AnswersOwner {

@@ -8,7 +8,7 @@ import { IMAGE_FILENAME, type SandboxImage } from "./image.ts";
 // isolated-vm is CommonJS with a native half; its only use for sandboxes is in this file.
 const ivm = isolatedVm() as typeof ivmTypes;
 
-/** Time limit, by the clock, of calls on other threads. It is long because a busy machine makes honest packages wait for a CPU. */
+/** Time limit, by the clock, of calls on other threads: long, because a busy machine makes honest packages wait for a CPU. */
 const LOAD_TIMEOUT_MS = 5000;
 /** How long this thread waits for a rare call, such as `describe`: a package may have put a getter with a loop there. */
 const HERE_TIMEOUT_MS = 1000;
@@ -74,8 +74,8 @@ export class EmptyIsolate {
   }
 
   /**
-   * Loads the package. Only its own code runs on another thread, since under load each step there and back waits for the scheduler
-   * twice. Throws what the package throws while it is evaluated.
+   * Loads the package. Only its own code runs on another thread, since under load each step there and back waits for the
+   * scheduler twice. Throws what the package throws while it is evaluated.
    */
   async load({ code, filename }: Source): Promise<ivmTypes.Module> {
     const module =
@@ -215,8 +215,9 @@ export class SandboxIsolate {
   }
 
   /**
-   * Enters with `count` records, on this thread. Answers a rejection that nobody has caught, if there is one. Throws when the isolate was stopped, which the watchdog does: isolated-vm's `timeout`
-   * wakes a thread for every entry and cost 8 µs a request (test/bench/cpu.ts filter).
+   * Enters with `count` records, on this thread. Answers a promise rejection that no code has handled; undefined: there was none.
+   * Throws if the isolate was stopped. The watchdog stops it, not isolated-vm's `timeout`, which wakes a thread for every entry
+   * and cost 8 µs a request (test/bench/cpu.ts filter).
    */
   run(count: number): unknown {
     this.#args[0] = count;
@@ -265,7 +266,10 @@ export class SandboxIsolate {
     return String(await this.#leftAlone(this.#enter(name, args)));
   }
 
-  /** Runs what touches the isolate on another thread: this one must stay free to bring a debugger's "resume" while the isolate is paused. */
+  /**
+   * Calls a function of the prelude on another thread: while a debugger has paused the isolate, this thread must stay free to
+   * bring the debugger's "resume".
+   */
   async #enter(name: string, args: readonly (string | number)[]): Promise<unknown> {
     const entry = await this.#namespace.get(name, { reference: true });
     const options = this.isDebugged ? {} : { timeout: LOAD_TIMEOUT_MS };

@@ -13,7 +13,7 @@ interface Told {
   readonly stack?: unknown;
 }
 
-/** Handles a sandbox's messages to core: a log line, lines for a file, a thrown error, the name of a stat (defined by the caller). */
+/** Handles a sandbox's message to core: a log line, lines for a file, a thrown error, or a stat, which `define` gets. */
 export function takeNote(
   options: SandboxOptions,
   kind: number,

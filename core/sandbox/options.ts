@@ -7,10 +7,10 @@ import type { Supply } from "./supply.ts";
 export interface SandboxLimits {
   /**
    * Time box of one entry, by the clock. A smaller one stops honest filters on a busy machine: with twice as many busy threads as
-   * cores, 100 ms did so once in 20,000 requests. A filter that hangs delays others so long once; after that it runs on another thread.
+   * cores, 100 ms did so once in 20,000 requests. A filter that hangs delays others so long once; then it gets another thread.
    */
   readonly timeoutMs: number;
-  /** CPU time of one entry, for each 64 records in it. Three longer entries in 10 s that together take ten times as much are a fault. */
+  /** CPU time of one entry, per 64 records in it. Three longer entries in 10 s that take ten times as much in all are a fault. */
   readonly cpuMs: number;
   /** How long a hook's promise may stay pending. */
   readonly pauseMs: number;
@@ -39,14 +39,14 @@ export interface SandboxOptions {
   readonly node: { readonly id: string; readonly cluster: string; readonly address?: string };
   /** The worker's shared memory, which records and their ranges lie in. */
   readonly memory: Buffer;
-  /** Reserves room in it, at a multiple of 8, that stays valid until the events of this flush are handled. -1: there is none now. */
+  /** Reserves room in `memory`, at a multiple of 8, valid until the events of this flush are handled. -1: there is none now. */
   place(size: number): number;
   /** Pushes the event of an answer. For core's own answers `size` is -STATUS. */
   onVerdict(token: number, at: number, size: number): void;
   /** There is something to enter for, outside of a flush. */
   onWork(): void;
   onFault(fault: SandboxFault): void;
-  /** `serves`: it is about traffic; otherwise every worker's sandbox may say the same. */
+  /** `serves`: the line is about traffic. False: it comes from setup, and the sandboxes of all workers may log the same line. */
   onLog(
     level: string,
     message: string,

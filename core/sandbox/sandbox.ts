@@ -29,15 +29,16 @@ import { SandboxUsage } from "./usage.ts";
 const LAZY_MS = 20; // what nobody waits for (ends of streams) goes along with other records, or after this long
 const LAZY_MAX = 128;
 const MERGE_MS = 20;
-const UNCAUGHT_MS = 1_000;
+const UNCAUGHT_MS = 1_000; // unhandled promise rejections are reported this often at most
 const WARM_UP_RECORDS = 1024; // a fresh isolate interprets and compiles what it will run fast later
 
 /**
- * One generation of a dropped-in package: an isolate with a small block of shared memory. Filters send it records (a head, a chunk), and
- * it writes answers (a verdict, edits) into the block. While all is well the builtin isolate enters it directly, through a gate
- * (inside/gate.ts). This class enters it in all other cases, once a round with all records that have gathered, within a time box:
- * when the gate is closed, for chunks too long for the gate, and for answers that come later because a hook returned a promise. The
- * isolate itself calls nobody. Its answers are not trusted: tokens and offsets are checked here, the contents in the builtin isolate.
+ * One generation of a dropped-in package: an isolate with a small block of shared memory. Filters send it records (a head, a
+ * chunk), and it writes answers (a verdict, edits) into the block. While all is well the builtin isolate enters it directly,
+ * through a gate (inside/gate.ts). This class enters it in all other cases, once a round with all records that have gathered,
+ * within a time box: when the gate is closed, for chunks too long for the gate, and for answers that come later because a hook
+ * returned a promise. The isolate itself calls nobody. Its answers are not trusted: tokens and offsets are checked here, the
+ * contents in the builtin isolate.
  */
 export class Sandbox {
   readonly package: string;
@@ -156,8 +157,8 @@ export class Sandbox {
   // ---- building
 
   /**
-   * Builds the isolate if there is none yet, and runs `setup` for these uses. If one refuses, none is taken. Must not be called while
-   * another `prepare` of this sandbox runs.
+   * Builds the isolate if there is none yet, and runs `setup` for these uses. If one refuses, none is taken. Must not be called
+   * while another `prepare` of this sandbox runs.
    */
   async prepare(uses: readonly SandboxUse[]): Promise<Refusal[]> {
     if (this.#options.quarantined === true) return [];
@@ -222,7 +223,7 @@ export class Sandbox {
 
   // ---- the gate
 
-  /** Opens or closes the gate. It may be open while core has nothing under way in the isolate and the package has not misbehaved lately. */
+  /** Opens or closes the gate: open if core has nothing under way in the isolate and the package has not misbehaved lately. */
   #openGate(now: number): void {
     const isolate = this.#isolate;
     const { onGate } = this.#options;
@@ -655,16 +656,16 @@ export class Sandbox {
     this.#usage.tell({ entries, records, bytesIn, bytesOut: this.#answers.bytes });
   }
 
-  /** The chain has entered by the gate, and a promise was rejected that nobody waits for. */
+  /** Called when an entry by the gate has ended with a promise rejection that no code has handled. */
   onUncaught(message: string, stack: string): void {
     const isolate = this.#isolate;
     if (isolate === undefined) return;
-    // Stopped while promises ran: the fault is noted after the crossing.
+    // The isolate was stopped while its promise callbacks ran. The fault is handled after the crossing.
     if (isolate.disposed) isolate.gate[GATE.FAULT] = 1;
     else this.#tellUncaught(Object.assign(new Error(message), { stack }));
   }
 
-  /** A rejection that nobody has caught costs no stream. Told once a second at most: a filter may do so with every request. */
+  /** Reports an unhandled promise rejection, which fails no stream. Once a second at most: a filter may cause one per request. */
   #tellUncaught(error: unknown): void {
     this.counts.thrown++;
     const now = this.#now();
@@ -675,7 +676,7 @@ export class Sandbox {
     this.#options.onFault({ package: this.package, reason, stack });
   }
 
-  /** Notes a fault that failed no stream. From now on the sandbox runs on another thread, where it delays only its own streams. */
+  /** Notes a fault that failed no stream. For 10 s the sandbox runs on another thread, where it delays only its own streams. */
   #onSlow(): void {
     const error = new Error(
       `entries of more than ${this.#limits.cpuMs} ms of CPU, again and again`,

@@ -15,7 +15,7 @@ interface Mapped {
   readonly isGauge: boolean;
 }
 
-/** A sandbox counts in cells of its own, which it could spoil; their changes are added to the worker's cells 20 ms after an entry. */
+/** A sandbox counts in cells of its own, which it may spoil. Changes are added to the worker's cells 20 ms after an entry. */
 export class SandboxStats {
   readonly #cells: Float64Array;
   readonly #seen = new Float64Array(STATS_CELLS);
@@ -31,7 +31,7 @@ export class SandboxStats {
   define(told: unknown): void {
     const { kind, name, unit, cell } = told as Record<string, unknown>;
     if (kind !== "counter" && kind !== "gauge" && kind !== "histogram") return;
-    // A line break in a name would be a line of /stats that says what it likes.
+    // A line break in a name would let the sandbox forge lines of /stats.
     if (typeof name !== "string" || name.length > 256 || !/^[ -~]+$/.test(name)) return;
     if (typeof unit !== "string") return;
     const size = kind === "histogram" ? HISTOGRAM_CELLS : 1;

@@ -70,7 +70,7 @@ class Attributes extends CelMap {
   }
 }
 
-/** A map of headers by name, in any case; pseudo headers are among them. Several lines of a name are joined by commas, as in Envoy. */
+/** A map of headers and pseudo headers; names in any case. Several lines of one name are joined by commas, as in Envoy. */
 class Headers extends CelMap {
   readonly #headers: HeaderMap | undefined;
   readonly #pseudo: Readonly<Record<string, string | undefined>>;

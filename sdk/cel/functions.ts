@@ -171,7 +171,7 @@ function toSpan(value: CelValue): CelValue {
   return new Span(sign === "-" ? -ms : ms);
 }
 
-/** `timestamp.getHours("+02:00")`, `duration.getHours()`. Months, days of the month and of the year count from 0; `getDate` from 1. */
+/** `timestamp.getHours("+02:00")`, `duration.getHours()`. Months and days of the month or year count from 0, `getDate` from 1. */
 function dateParts(): Readonly<Record<string, CelFunction>> {
   const ofDate =
     (read: (date: Date) => number) =>

@@ -272,11 +272,12 @@ export function baseLibrary(host: BaseHost): LuaTable {
   });
 }
 
-/** The results of xpcall's handler, or the message for one that fails itself. */
+/** Calls xpcall's handler. Returns its results, or Lua's message for a handler that fails itself. */
 function handled(handler: LuaFunction, value: unknown): readonly unknown[] {
   try {
     return all(handler(value));
   } catch (error) {
+    // Throws again if the script was stopped.
     thrownValue(error);
     return ["error in error handling"];
   }
@@ -352,7 +353,7 @@ export function coroutineLibrary(): LuaTable {
       if (first instanceof Coroutine) return first.status;
       throw typeError(args, 1, "status", "coroutine");
     },
-    // A hook runs in a coroutine of its own, as in Envoy.
+    // Always true: as in Envoy, each hook runs in a coroutine of its own.
     isyieldable: () => true,
     wrap: (...args) => {
       spend(32);

@@ -87,7 +87,7 @@ export function stackLevels(): readonly string[] {
   return levels().map((place) => place.replace(/:$/, ""));
 }
 
-/** The innermost place of the program in a stack trace, as it stands before a message; "" if there is none. */
+/** Finds the innermost place of the Lua program in a stack trace: `chunk:line: `, as messages begin; "" if there is none. */
 export function placeIn(stack = ""): string {
   for (const frame of stack.split("\n")) {
     const chunk = CHUNK_FRAME.exec(frame);

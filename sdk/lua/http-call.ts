@@ -110,7 +110,7 @@ const REASONS: Readonly<Record<string, string>> = {
 
 /**
  * Makes the call. Resolves with headers and body, or those of Envoy's 503 or 504 if it fails. Rejects for an unknown cluster.
- * `onBegun` is called when the request has left, unless it cannot.
+ * `onBegun` is called when the request was passed to the cluster; it may never be called if the call fails.
  */
 export function carryOut(
   cx: SetupContext,
@@ -122,7 +122,7 @@ export function carryOut(
   return answerOf(cx.fetch(`${cluster}:${path}`, request), options.keepsDuplicates);
 }
 
-/** Makes a call whose answer nobody waits for. Resolves once it has left, or failed to; rejects for an unknown cluster. */
+/** Makes a call whose answer is not awaited. Resolves once the cluster has the request, or it failed; rejects as `carryOut`. */
 export function sendOff(cx: SetupContext, call: HttpCall): Promise<undefined> {
   return new Promise((resolve, reject) => {
     const left = (): void => resolve(undefined);

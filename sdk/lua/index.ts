@@ -1,6 +1,6 @@
 /**
- * Lua 5.1 in LuaJIT's dialect, compiled to JavaScript where it is loaded. For packages that run Lua scripts: a program stays in the
- * isolate that loads it and is bounded in time, in the length of texts and in depth.
+ * Lua 5.1 in LuaJIT's dialect, compiled to JavaScript where it is loaded. For packages that run Lua scripts: a program stays in
+ * the isolate that loads it and is bounded in time, in the length of texts and in depth.
  */
 export * from "./arguments.ts";
 export { HostWait } from "./base-library.ts";

@@ -10,10 +10,10 @@ export function refused(message: string): LuaError {
   return new LuaError(message);
 }
 
-/** Most bytes of a script's text that the log gets: decoding more of them would take the time of other streams. */
+/** Most bytes of a script's text that are logged, since decoding takes time from other streams. */
 const LOGGED_MAX = 4096;
 
-/** The beginning of a script's text, for the log; bytes that are not UTF-8 become U+FFFD. */
+/** Cuts a script's text to LOGGED_MAX bytes for the log; bytes that are not UTF-8 become U+FFFD. */
 export function loggedText(text: string): string {
   const bytes = latin1Encode(text.slice(0, LOGGED_MAX));
   return utf8Decode(bytes, 0, bytes.length);

@@ -120,7 +120,7 @@ function gaugeKind(log: Log): LuaTable {
       self.set(amount(args, "set", "set value"));
       return NONE;
     },
-    // Envoy's gauges are unsigned 64-bit numbers.
+    // As Envoy's gauges are unsigned 64-bit numbers, a value below 0 wraps around.
     value: (self) => (self.value < 0 ? self.value + 2 ** 64 : self.value),
   });
 }

@@ -172,7 +172,7 @@ export class LuaState implements BaseHost {
   }
 }
 
-/** LuaJIT's `jit`, as far as a program can ask what it runs on; there is nothing to switch on or off. */
+/** LuaJIT's `jit` table, for programs that ask for the version or platform. Its switches do nothing. */
 function jitLibrary(): LuaTable {
   const nothing = (): typeof runtime.NONE => runtime.NONE;
   const made = library({ on: nothing, off: nothing, flush: nothing, status: () => true });

@@ -51,7 +51,7 @@ export function tableLibrary(): LuaTable {
       const to = args[4] === undefined ? from : tableArgument(args, 5, "move");
       const n = last - first + 1;
       if (n > 0) spend(n);
-      // From behind where the places overlap, so that no value is overwritten before it is moved.
+      // Backwards if the target overlaps the end of the source, so that no value is overwritten before it is moved.
       const isForward = to !== from || at <= first || at > last;
       for (let k = 0; k < n; k++) {
         const i = isForward ? k : n - 1 - k;

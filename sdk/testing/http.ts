@@ -30,7 +30,7 @@ export interface TestStreamOptions {
   readonly downstreamConnection?: DownstreamFacts;
 }
 
-/** What a hold with `max: 0` gathers here. */
+/** Bytes that a hold with `max: 0` may gather in tests. */
 const BODY_LIMIT = 1024 * 1024;
 
 /**

@@ -28,7 +28,7 @@ type ToldRoute = Pick<
   readonly action: object;
 };
 
-/** The facts of one stream in the sandbox (../parked-facts.ts is the other half). JSON is parsed only when the filter reads a fact. */
+/** The facts of one stream in the sandbox; ../parked-facts.ts is the other half. JSON is parsed when the filter reads a fact. */
 export class Facts {
   #unread: string[] = [];
   #info: StreamInfo | undefined = undefined;

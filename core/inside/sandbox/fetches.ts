@@ -34,7 +34,7 @@ export type FetchMessage = { readonly call: number } & (
       readonly headers: readonly (readonly [string, string])[];
       readonly body: "none" | "whole" | "stream";
       readonly timeoutMs: number;
-      /** Core says when the request has begun. */
+      /** True: core replies `begun` when it has passed the request to the cluster. */
       readonly asksBegun?: true;
     }
   | { readonly op: "data" | "end" | "cancel" }

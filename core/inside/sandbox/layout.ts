@@ -1,8 +1,8 @@
 import type { StreamPart } from "@tsproxy/sdk";
 
 /**
- * The protocol between a filter chain and the sandbox (isolate) of a dropped-in package. The stubs in the chain (parked-*.ts) write
- * records, core carries them over, the code in the sandbox (this folder) reads them and writes answers.
+ * The protocol between a filter chain and the sandbox (isolate) of a dropped-in package. The stubs in the chain (parked-*.ts)
+ * write records, core carries them over, the code in the sandbox (this folder) reads them and writes answers.
  *
  *   chain isolate            core                      sandbox
  *   record ───── park ─────▶ copied natively ────────▶ hook runs
@@ -17,7 +17,7 @@ import type { StreamPart } from "@tsproxy/sdk";
  * All numbers are Int32 words, all offsets are bytes, all records and answers begin at a multiple of 8.
  */
 
-/** Bits of a HookMask. A package's mask: all hooks that its source mentions; a stream's mask: the hooks that its filter object has. */
+/** Bits of a HookMask. A package's mask: all hooks that its source mentions; a stream's mask: the hooks of its filter object. */
 export const HOOK = {
   REQUEST_HEADERS: 1 << 0,
   REQUEST_BODY: 1 << 1,
@@ -75,8 +75,8 @@ export const HOOK_NAMES: readonly (readonly [name: string, bit: number])[] = [
 ];
 
 /**
- * A token names one stream in one filter: generation << 19 | slot << 1 | lane. Lane 0 is for hooks of the request (or bytes from the
- * client), lane 1 for hooks of the response (or bytes to the client). Slots are reused; the generation tells a slot's streams apart.
+ * A token names one stream in one filter: generation << 19 | slot << 1 | lane. Lane 0 is for hooks of the request (or bytes from
+ * the client), lane 1 for hooks of the response (or bytes to the client). Slots are reused, each time with another generation.
  */
 const SLOT_BITS = 18;
 export const SLOT_MAX = 1 << SLOT_BITS;
@@ -106,7 +106,7 @@ export const KIND = {
   NOTICE: 12,
   /** Parts of the stream (STREAM_PARTS) that have changed. argument: bytes of the JSON text that follows. */
   FACTS: 13,
-  /** Belongs to no stream: core's reply to a FETCH or CRYPTO call. argument: bytes of the JSON text; the range: the reply's body. */
+  /** Core's reply to a FETCH or CRYPTO call; it belongs to no stream. argument: bytes of the JSON text; the range: its body. */
   REPLY: 14,
   /** Bytes for the client; lane 1. */
   WRITE: 15,
@@ -136,8 +136,8 @@ export const RECORD_FLAG = {
 } as const;
 
 /**
- * Words of a record's head. The range is the bytes of the HTTP head or chunk that the record is about: RANGE_AT is their offset in the
- * worker's memory, or 0 if they are the tail of the record (padded to a multiple of 8).
+ * Words of a record's head. The range is the bytes of the HTTP head or chunk that the record is about: RANGE_AT is their offset
+ * in the worker's memory, or 0 if they are the tail of the record (padded to a multiple of 8).
  */
 export const RECORD = {
   /** kind | flags << 8 */
@@ -152,8 +152,8 @@ export const RECORD = {
 } as const;
 
 /**
- * Payload words of a record with an HTTP head, from RECORD.PAYLOAD; then spans, string lengths, strings, and the bytes of edits that
- * earlier filters made. The head's own bytes are the range. Edits are spans too: their spans and bytes come after the head's.
+ * Payload words of a record with an HTTP head, from RECORD.PAYLOAD; then spans, string lengths, strings, and the bytes of edits
+ * that earlier filters made. The head's own bytes are the range. Edits are spans too, and come after the head's spans and bytes.
  */
 export const HEAD = {
   COUNT: 0,
@@ -189,7 +189,7 @@ export const FOLLOW = {
   STRINGS: 2,
 } as const;
 
-/** Payload words of CHOOSE; then active requests of each host, then text. VALUE of the verdict: the chosen host's index, or -1. */
+/** Payload words of CHOOSE; then active requests of each host, then text. Verdict VALUE: index of the chosen host, or -1. */
 export const CHOICE = {
   ATTEMPT: 0,
   FLAGS: 1,
@@ -256,7 +256,7 @@ export const ANSWER_HEAD_SIZE = 16;
 
 /** Words of a verdict, from ANSWER_HEAD.PAYLOAD; then edits, reply and bytes as the flags say. */
 export const VERDICT = {
-  /** type | flags << 8 | number of followers that let the head pass << 24. With STOPPED, the next follower sends a verdict of its own. */
+  /** type | flags << 8 | number of followers that let the head pass << 24. STOPPED: the next follower sends its own verdict. */
   TYPE: 0,
   /** Hooks that the filter object has (if VERDICT_FLAG.HOOKS is set). */
   HOOKS: 1,
@@ -313,7 +313,7 @@ export const EDITS = {
   STATUS: 5,
   REST: 6,
 } as const;
-/** Words of a local reply; then response flag lengths, name and value lengths, and the bytes: details, flags, names and values. */
+/** Words of a local reply; then lengths of response flags, names and values, and the bytes: details, flags, names and values. */
 export const REPLY = {
   HEADERS: 0,
   FLAGS: 1,
@@ -346,7 +346,7 @@ export const BOX = {
   OUT_USED: 0,
   /** 1: some answers found no room in OUT; the sandbox must be entered again. */
   MORE: 1,
-  /** 1: `run` has come to its end. What an entry throws after that is a rejection that nobody has caught. */
+  /** 1: `run` has reached its end. An error that the entry throws after that is an unhandled promise rejection. */
   RAN: 2,
   /** Float64 at these words: the time now, and when the next timer fires (Infinity: none), both in monotonic milliseconds. */
   NOW: 4,
@@ -385,7 +385,7 @@ export const GATE = {
   PENDING_MAX: 1024,
   WORDS: 16 + 1024,
 } as const;
-/** Words of one entry in the table of records: record offset, record size, range offset, range size. A stream's end: [-1, token, 0, 0]. */
+/** Words of an entry in the record table: offset and size of the record, then of its range. A stream's end: [-1, token, 0, 0]. */
 export const RECORD_WORDS = 4;
 /** Time limits of an entry are for this many records; an entry with more of them may take proportionally longer. */
 export const RECORDS_OF_LIMIT = 64;

@@ -95,7 +95,7 @@ export function setRuntime(text: string): void {
   around.runtime.replace(JSON.parse(text));
 }
 
-/** The kinds that can live in a sandbox. */
+/** Kinds of packages that can live in a sandbox. */
 const KINDS: readonly string[] = ["http", "listener", "network", "access_log", "balancer"];
 
 /** Takes the package's default export. Answers "", or why the package cannot live in a sandbox. */
@@ -135,7 +135,7 @@ export function describe(): string {
   });
 }
 
-/** The mask of STREAM_PARTS that the factory says its filters read; undefined if it does not say. Other parts are not sent here. */
+/** The mask of STREAM_PARTS that the factory's filters read, the only ones sent here; undefined: it has no `reads`. */
 function readsOf(factory: unknown): number | undefined {
   const { reads } = factory as HttpFilterFactory;
   if (reads === undefined) return undefined;
@@ -191,7 +191,7 @@ export function prepare(text: string): string {
   });
 }
 
-/** A balancer's policy that asks other policies, which do not live here. */
+/** Says why a balancer cannot live in a sandbox: it has only `compose`, which asks other policies. Undefined: it can. */
 function outOfPlace(made: unknown): string | undefined {
   if (definition.kind !== "balancer" || "create" in (made as object)) return undefined;
   return `"compose" asks other policies, which do not live in a sandbox; start with --trust ${definition.name}`;
@@ -239,7 +239,7 @@ export function handover(): string {
   return JSON.stringify(left);
 }
 
-/** One entry into the sandbox: fires due timers and handles the first `count` records of the table. Earlier answers have been taken. */
+/** One entry: fires due timers and handles the first `count` records of the table. All earlier answers have been taken. */
 export function run(count: number): void {
   around.outbox.begin();
   around.clock.advance();
@@ -283,7 +283,7 @@ function followerAt(i: number, leader: StreamState): StreamState {
   return state;
 }
 
-/** Handles the record at word `w` with its range; `place` is its word in the table, and `followers` records after it follow it. */
+/** Handles the record at word `w` with its range. `place`: its word in the table; the next `followers` records follow it. */
 function record(
   w: number,
   range: number,

@@ -5,8 +5,8 @@ const UNSENT_MAX = 16 * 1024 * 1024; // bytes of answers that found no room in t
 const REQUESTS_MAX = (UNSENT_MAX * 3) / 4;
 
 /**
- * Writes answers into the block's OUT part. An answer that finds no room waits in private memory and goes first in the next entry.
- * OUT_USED and MORE are kept current with each answer, since promises also settle after `run` has returned.
+ * Writes answers into the block's OUT part. An answer that finds no room waits in private memory and goes first in the next
+ * entry. OUT_USED and MORE are kept current with each answer, since promises also settle after `run` has returned.
  */
 export class Outbox {
   readonly #boxWords: Int32Array;
@@ -46,7 +46,7 @@ export class Outbox {
 
   /**
    * Begins an answer with `size` bytes of payload; answers the payload's offset in `bytes`. It must be closed before another one
-   * begins. Throws RangeError if too many answers wait, or if `size` is NaN, since a filter gave something without a length.
+   * begins. Throws RangeError if too many answers wait, or if `size` is NaN because a filter gave a value that has no `length`.
    */
   open(kind: number, token: number, argument: number, size: number): number {
     if (!(size >= 0)) throw new RangeError("an answer has parts without a length");

@@ -133,8 +133,8 @@ export class StreamTable {
   }
 
   /**
-   * Calls one hook. The record begins at word `w`, its range is [range, rangeEnd); its entry in the table is at word `place`, and the
-   * next `followers` entries follow it.
+   * Calls one hook. The record begins at word `w`, its range is [range, rangeEnd); its entry in the table is at word `place`, and
+   * the next `followers` entries follow it.
    */
   run(
     state: StreamState,
@@ -326,7 +326,10 @@ export class StreamTable {
     }
   }
 
-  /** Writes the verdict, edits and bytes. `followers`: the number that let the head pass, and STOPPED. Throws on what a hook must not do. */
+  /**
+   * Writes the verdict, edits and bytes. `followers`: the number of followers that let the head pass, with the bit STOPPED if the
+   * next one did not. Throws if the hook did what it must not do.
+   */
   #tell(state: StreamState, call: Call, verdict: Answer, followers: number): void {
     const { kind, chunk } = call;
     const lane = laneOf(kind);
@@ -495,7 +498,7 @@ function joined(
   return whole;
 }
 
-/** A reply that a hook has given at once, for a head that a body was to follow, says so. */
+/** Sets `Reply.early` if `result` is a reply. `result`: what a request headers hook returned while a body was still to come. */
 function early(result: unknown): unknown {
   return (result as Partial<Reply>).type === "reply"
     ? { ...(result as Reply), early: true }

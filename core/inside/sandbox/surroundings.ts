@@ -8,8 +8,8 @@ import { SandboxFiles } from "./files.ts";
 import { ANSWER, BOX, RECORD, STATS_CELLS } from "./layout.ts";
 import { Outbox } from "./outbox.ts";
 
-const THROWN_A_SECOND = 20; // errors sent with their text; further ones are only counted
-const LINES_A_SECOND = 1000; // log lines; how many more there were is told with the next line that is sent
+const THROWN_A_SECOND = 20; // errors sent with message and stack; further ones are only counted
+const LINES_A_SECOND = 1000; // log lines; the next line or error of a later second reports how many were dropped
 const TEXT_MAX = 4096;
 
 /** What everything in one sandbox shares: the block, outbox, clock, stats, log and calls to core. */
@@ -32,7 +32,7 @@ export class Surroundings {
   readonly fetches: Fetches;
   readonly crypto: CryptoCalls;
   readonly files: SandboxFiles;
-  /** Records have come: what is logged from now on is about traffic, and no other worker says the same. */
+  /** Records have come: log lines are about traffic now. Those of setup, which all workers run, are logged once by core. */
   serves = false;
   #second = 0;
   #thrown = 0;
@@ -84,7 +84,7 @@ export class Surroundings {
     else this.crypto.onReply(reply, bytes);
   }
 
-  /** Starts the counts of a second anew. */
+  /** When a new second has begun, resets the counts and logs how many lines the last one dropped. */
   #tick(): void {
     const second = Math.floor(this.clock.now / 1000);
     if (second === this.#second) return;
