@@ -63,6 +63,11 @@ describe("Gathering", () => {
     bench.second.onClosed();
     expect(await bench.ask()).toBe(given);
   });
+  it("counts those on their way, which a worker that hangs does not take", async () => {
+    bench = await Bench.open();
+    const who = await Promise.all(Array.from({ length: 6 }, () => bench.ask()));
+    expect(who.filter((answer) => answer === "second?")).toHaveLength(2);
+  });
   it("passes none on to a worker that takes none", async () => {
     bench = await Bench.open();
     bench.first.takes = false;

@@ -10,12 +10,16 @@ const LOAD = 0;
 const WEIGHT = 0.1;
 /** Value at LOAD while worker 0 takes no connections of other workers. */
 const TAKES_NONE = 1000;
-/** Index in the shared memory of the first worker's number of open connections from clients; the other workers' follow. */
-const OPEN = 1;
+/** Written by worker 0: how many connections it has been given so far. */
+const TAKEN = 1;
+/** Then two words for each worker: its open connections from clients, and how many it has given so far. */
+const WORKERS = 2;
+const WORDS = 2;
+const GIVEN = 1;
 
-const WORKERS_MAX = 1024;
+const WORKERS_MAX = 256;
 /** Size of the memory that the Gatherings of all workers share. */
-export const GATHERING_BYTES = (OPEN + WORKERS_MAX) * 4;
+export const GATHERING_BYTES = (WORKERS + WORDS * WORKERS_MAX) * 4;
 
 /** libuv's unix socket, of the kind that can pass other sockets on (SCM_RIGHTS). */
 interface IpcPipe {
@@ -50,7 +54,8 @@ const { WriteWrap, streamBaseState, kReadBytesOrError, kArrayBufferOffset } =
  */
 export class Gathering {
   readonly #shared: Int32Array;
-  readonly #index: number;
+  /** The first of this worker's words. */
+  readonly #at: number;
   /** Leads to worker 0. Undefined: there is no socket pair (yet), or this is worker 0. */
   #out: IpcPipe | undefined = undefined;
   /** Worker 0: see `takes`. */
@@ -61,15 +66,17 @@ export class Gathering {
   /** `shared`: GATHERING_BYTES of memory, the same for all workers. `index`: this worker's. */
   constructor(shared: SharedArrayBuffer, index: number) {
     this.#shared = new Int32Array(shared);
-    this.#index = index;
-    this.#shared[OPEN + index] = 0;
+    this.#at = WORKERS + WORDS * index;
+    this.#shared[this.#at] = 0;
+    // What was on its way to a worker 0 that has ended is lost.
+    if (index === 0) this.#shared[TAKEN] = this.#sum(GIVEN);
   }
 
   onOpened(): void {
-    this.#shared[OPEN + this.#index]!++;
+    this.#shared[this.#at]!++;
   }
   onClosed(): void {
-    this.#shared[OPEN + this.#index]!--;
+    this.#shared[this.#at]!--;
   }
 
   /** Worker 0: measures how busy its event loop is. To be called every 100 ms. */
@@ -93,7 +100,10 @@ export class Gathering {
    */
   give(name: string, handle: StreamHandle, onFailed: () => void): boolean {
     const pipe = this.#out;
-    if (pipe === undefined || this.#shared[LOAD]! > BUSY || this.#all() >= GATHERED) return false;
+    if (pipe === undefined || this.#shared[LOAD]! > BUSY) return false;
+    // Those on their way count too: worker 0 may hang.
+    const onTheWay = Math.max(0, this.#sum(GIVEN) - this.#shared[TAKEN]!);
+    if (this.#sum(0) + onTheWay >= GATHERED) return false;
     const request = new WriteWrap();
     request.oncomplete = (status) => {
       // Worker 0 has a descriptor of its own for the connection now.
@@ -101,10 +111,13 @@ export class Gathering {
       // Worker 0 has ended. Main sends a new socket pair once it has started worker 0 again.
       if (this.#out === pipe) this.#out = undefined;
       pipe.close();
+      this.#shared[this.#at + GIVEN]!--;
       onFailed();
     };
     request.bytes = handle;
-    return pipe.writeUtf8String(request, JSON.stringify(name), handle) === 0;
+    if (pipe.writeUtf8String(request, JSON.stringify(name), handle) !== 0) return false;
+    this.#shared[this.#at + GIVEN]!++;
+    return true;
   }
 
   /** Worker 0: opens `fd`, its end of a socket pair. `onGiven` gets each connection passed on, and its listener's name. */
@@ -121,6 +134,7 @@ export class Gathering {
       } else if (handle !== null) {
         const text = Buffer.from(bytes, streamBaseState[kArrayBufferOffset], length).toString();
         onGiven(JSON.parse(text) as string, handle);
+        this.#shared[TAKEN]!++;
       }
     };
     pipe.readStart();
@@ -133,10 +147,11 @@ export class Gathering {
   }
 
   /** Number of open connections from clients in all workers. */
-  #all(): number {
-    let all = 0;
-    for (let k = OPEN; k < this.#shared.length; k++) all += this.#shared[k]!;
-    return all;
+  /** The sum of one word of all workers. */
+  #sum(word: number): number {
+    let sum = 0;
+    for (let k = WORKERS + word; k < this.#shared.length; k += WORDS) sum += this.#shared[k]!;
+    return sum;
   }
 }
 

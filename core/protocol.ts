@@ -73,6 +73,11 @@ export function listenerOf(socket: string): string {
   const mark = socket.indexOf("\0");
   return mark < 0 ? socket : socket.slice(0, mark);
 }
+/** The number of the address in a socket's name; 0: the listener's own. */
+export function socketNumber(socket: string): number {
+  const mark = socket.indexOf("\0");
+  return mark < 0 ? 0 : Number(socket.slice(mark + 1));
+}
 
 export interface CidrConfig {
   readonly address_prefix: string;
@@ -211,6 +216,8 @@ export interface ThreadConfig {
   /** What the thread itself, outside its isolate, needs to know of the listeners. */
   readonly listeners: readonly {
     readonly name: string;
+    /** The number of addresses that it is bound to. */
+    readonly sockets: number;
     readonly backlog: number;
     readonly keepAlive?: KeepAlive | undefined;
     readonly bufferBytes: number;

@@ -173,7 +173,7 @@ function staticValues(tree: Readonly<Record<string, unknown>>, prefix = ""): Map
 function sixDigits(value: number): string {
   const [mantissa = "", exponent = ""] = value.toExponential(5).split("e");
   const power = Number(exponent);
-  if (power >= -5 && power < 6) return String(Number(value.toPrecision(6)));
+  if (power >= -4 && power < 6) return String(Number(value.toPrecision(6)));
   return `${Number(mantissa)}e${power < 0 ? "-" : "+"}${String(Math.abs(power)).padStart(2, "0")}`;
 }
 

@@ -25,7 +25,7 @@ import type {
   ToWorker,
   WorkerStart,
 } from "./protocol.ts";
-import { BEAT, listenerOf } from "./protocol.ts";
+import { BEAT, listenerOf, socketNumber } from "./protocol.ts";
 import { refusalOf } from "./refusal.ts";
 import { SandboxImage } from "./sandbox/image.ts";
 import type { SandboxIsolate } from "./sandbox/isolate.ts";
@@ -93,6 +93,8 @@ class Worker {
   readonly #gathering: Gathering;
   /** The builtin isolate was lost and is being built again. */
   #isDead = false;
+  /** Its listening sockets, which stay open meanwhile. */
+  #listeners: ReadonlyMap<string, Listening> = new Map();
   /** Connections that other workers have passed on meanwhile. */
   #given: { readonly name: string; readonly handle: StreamHandle }[] = [];
   readonly #garbage = new AfterReloads(() => this.#collectGarbage());
@@ -412,7 +414,9 @@ class Worker {
         void this.#drain(message.ms);
         break;
       case "drain_listeners":
-        if (message.stop) for (const name of message.names) this.#sockets.unlisten(name);
+        if (message.stop)
+          for (const name of this.#sockets.listening)
+            if (message.names.includes(listenerOf(name))) void this.#sockets.unlisten(name);
         if (message.ask)
           this.#guarded(() => this.#builtin.drainListeners(message.names, this.#start.drain));
         this.#sockets.poke();
@@ -618,7 +622,9 @@ class Worker {
     this.#generation = generation;
     this.#committedAt = performance.now();
     for (const name of this.#sockets.listening) {
-      const config = this.#live.config?.listeners.find((known) => known.name === listenerOf(name));
+      const config = this.#live.config?.listeners.find(
+        (known) => known.name === listenerOf(name) && socketNumber(name) < known.sockets,
+      );
       if (config === undefined) void this.#sockets.unlisten(name);
       else this.#sockets.configure(name, config);
     }
@@ -697,22 +703,23 @@ class Worker {
       this.#live = { modules: this.#before!.modules, config: this.#before!.config };
       this.#before = undefined;
     }
+    // Its successor may die as well, before it has taken the listening sockets.
+    if (!this.#isDead) this.#listeners = this.#sockets.giveListeners();
     this.#isDead = true;
     if (this.#isFirst) this.#gathering.takes = false;
     this.#post({ type: "stats_lost" });
     this.#cells.forgetGauges();
     this.#pending = undefined;
-    const listeners = this.#sockets.giveListeners();
     this.#sockets.destroy();
     this.#boxes.dispose();
     builtin.dispose();
     giveBack(this.#start.counts, this.#start.ledger);
     const delay = REBUILD_MS[Math.min(this.#deaths++, REBUILD_MS.length - 1)]!;
-    setTimeout(() => this.#rebuild(listeners), delay);
+    setTimeout(() => this.#rebuild(), delay);
   }
 
   /** Builds the isolates again with what is live. The listening sockets have stayed open meanwhile. */
-  #rebuild(listeners: ReadonlyMap<string, Listening>): void {
+  #rebuild(): void {
     if (this.#stopping) return;
     [this.#builtin, this.#sockets, this.#boxes] = this.#build();
     const live = this.#live;
@@ -720,7 +727,7 @@ class Worker {
       this.#pending = undefined;
       this.#boxes.commit(pending.boxes);
       this.#guarded(() => this.#builtin.commit(this.#start.drain));
-      this.#sockets.takeListeners(listeners);
+      this.#sockets.takeListeners(this.#listeners);
       this.#isDead = false;
       if (this.#isFirst) this.#gathering.takes = true;
       for (const { name, handle } of this.#given.splice(0)) this.#sockets.take(name, handle);

@@ -60,11 +60,13 @@ export class WrittenConfig {
   for(thread: "worker" | "control"): ThreadConfig {
     const listeners = this.#config.listeners.filter((l) => (l.thread ?? "worker") === thread);
     return {
-      listeners: listeners.map(({ name, backlog, keepAlive, perConnectionBufferLimitBytes }) => ({
-        name,
-        backlog,
-        keepAlive,
-        bufferBytes: perConnectionBufferLimitBytes,
+      listeners: listeners.map((listener) => ({
+        name: listener.name,
+        sockets:
+          listener.bindToPort === false ? 0 : 1 + (listener.additionalAddresses?.length ?? 0),
+        backlog: listener.backlog,
+        keepAlive: listener.keepAlive,
+        bufferBytes: listener.perConnectionBufferLimitBytes,
       })),
       text: this.#textFor(thread),
     };

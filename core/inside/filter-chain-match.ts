@@ -159,7 +159,10 @@ function cidrs(configs: readonly CidrConfig[] | undefined): readonly Cidr[] {
   return (configs ?? []).map((c) => {
     const bytes = addressBytes(c.address_prefix);
     if (bytes === undefined) throw new Error(`malformed IP address: ${c.address_prefix}`);
-    return { bytes, length: Math.min(c.prefix_len, bytes.length * 8) };
+    // `::ffff:10.0.0.0/104` is 10.0.0.0/8: the SDK reads the address as IPv4.
+    const isMapped = bytes.length === 4 && c.address_prefix.includes(":");
+    const length = isMapped ? Math.max(0, c.prefix_len - 96) : c.prefix_len;
+    return { bytes, length: Math.min(length, bytes.length * 8) };
   });
 }
 

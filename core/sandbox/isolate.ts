@@ -255,7 +255,9 @@ export class SandboxIsolate {
       );
       return undefined;
     } catch (error) {
-      const isStopped = String((error as Error).message).startsWith("Script execution timed out");
+      const isStopped = String((error as Error | null)?.message).startsWith(
+        "Script execution timed out",
+      );
       if (this.#isolate.isDisposed || isStopped || this.words[BOX.RAN] !== 1) throw error;
       return error;
     }

@@ -500,7 +500,7 @@ function joined(
 
 /** Sets `Reply.early` if `result` is a reply. `result`: what a request headers hook returned while a body was still to come. */
 function early(result: unknown): unknown {
-  return (result as Partial<Reply>).type === "reply"
+  return (result as Partial<Reply> | null)?.type === "reply"
     ? { ...(result as Reply), early: true }
     : result;
 }

@@ -250,6 +250,20 @@ describe("respond", () => {
     expect(cx.stats.value("lua.errors")).toBe(0);
   });
 
+  it("answers behind the trailers too", () => {
+    const { stream } = script(`
+      function envoy_on_request(h)
+        h:body()
+        h:trailers()
+        h:respond({ [":status"] = "403" }, "no")
+      end`);
+    const s = stream().requestHeaders("POST", "/", {}, false).requestBody("abc", false);
+    const trailers = new HeaderMap();
+    trailers.append("x-end", "1");
+    s.requestTrailers(trailers);
+    expect(s.reply).toMatchObject({ status: 403, body: "no" });
+  });
+
   it("sends bytes that are no text as they are", () => {
     const { stream } = script(
       `function envoy_on_request(h) h:respond({ [":status"] = "200" }, "\\31\\139\\0\\255") end`,

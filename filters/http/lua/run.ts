@@ -261,7 +261,7 @@ export class Run extends Userdata {
     const waiting = this.#waiting;
     if (waiting instanceof PromiseWait) return this.#settled(waiting, () => this.#onTrailers());
     this.#letGo();
-    return undefined;
+    return this.answer;
   }
 
   /** Whether the head is held until the trailers: a script that may wait for them can edit the head until they arrive. */

@@ -137,7 +137,8 @@ export class Mirror implements PoolCallbacks, ResponseDecoder, Answered {
     if (!headOnly) body.send(encoder, true);
   }
   onPoolFailure({ reason, host }: PoolFailure): void {
-    host?.onReset();
+    // An overflow of the cluster's circuit breaker is not the host's fault.
+    if (reason !== "overflow") host?.onReset();
     this.#count(reason === "no_host" ? NO_HOST.status : ofPool(reason).status);
     this.#end();
   }

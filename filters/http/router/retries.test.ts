@@ -429,6 +429,15 @@ describe("a mirror", () => {
     expect(copy.host.told).toEqual([500]);
   });
 
+  it("is whole where the upstream has begun to answer before the request ends", () => {
+    const p = proxy({}, { request_mirror_policies: [{ cluster: "copy", cluster_header: "" }] });
+    const copy = p.cluster("copy");
+    const c = p.connect().send("POST / HTTP/1.1\r\nhost: h.test\r\ncontent-length: 6\r\n\r\nabc");
+    p.up.last.informational(103);
+    c.send("def");
+    expect([copy.last.body, copy.last.ended]).toEqual(["abcdef", true]);
+  });
+
   it("is sent after the request that it is a copy of, with or without a body", () => {
     const p = proxy({}, { request_mirror_policies: [{ cluster: "copy", cluster_header: "" }] });
     const copy = p.cluster("copy");

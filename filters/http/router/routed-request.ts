@@ -367,7 +367,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     this.#mirrors = undefined;
     this.#endRetries();
     const { current } = this.#attempts;
-    if (current.over) {
+    if (current.over && !this.#responded) {
       this.#giveUp();
       this.#answer(TOO_LARGE_TO_RETRY);
       return false;
@@ -488,7 +488,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     // A request that its upstream has begun to answer is not retried.
     this.#charges.response(status, attempt.host);
     this.#endRetries();
-    this.#keepsBody = false;
+    this.#keepsBody &&=
+      this.#mirrors !== undefined || this.#policies?.internalRedirect !== undefined;
     this.#attempts.keepOnly(attempt);
     this.#stream.responder.sendInformational(headers);
   }
@@ -506,7 +507,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     if (this.#policies?.internalRedirect !== undefined && this.#redirects(attempt, headers)) return;
     this.#attempts.keepOnly(attempt);
     this.#retry = undefined;
-    this.#keepsBody = false;
+    this.#keepsBody &&= this.#mirrors !== undefined;
     this.#responded = true;
     this.#tunnel = headers.status === 101;
     const host = attempt.host!;

@@ -153,8 +153,9 @@ function serverOptions(
     ...(config.session_timeout !== undefined && {
       sessionTimeoutS: Math.floor(config.session_timeout / 1000),
     }),
-    // A session is resumed only under the same config, as it keeps the result of verifying the client's certificate.
-    sessionScope: JSON.stringify(rules),
+    // A session keeps the result of verifying the client's certificate, so it is resumed only under the same config and the same
+    // contents of its files.
+    sessionScope: JSON.stringify([rules, validationOptions(validation)]),
   };
 }
 

@@ -52,7 +52,7 @@ export class ClientSide {
       ...(keyLog !== undefined && { keyLog: keyLog.path }),
       ...(config.allow_renegotiation === true && { renegotiation: true }),
       tickets: true,
-      sessionScope: JSON.stringify(config),
+      sessionScope: JSON.stringify([config, validationOptions(this.validation)]),
       maxSessions: config.max_session_keys ?? 1,
     });
     this.files = sources.files;
