@@ -65,6 +65,29 @@ test("unix sockets, abstract ones and additional addresses lead to one listener"
   expect(await proxy.admin("/listeners")).toContain(file);
 });
 
+test("an additional address that a listener gives up is closed, and may be taken again", async () => {
+  const port = await freePort();
+  const config = (more: Json[]) =>
+    bootstrap([{ ...listener("main", hello), additional_addresses: more }]);
+  const additional = [{ address: address(port) }];
+  const proxy = await start({ config: config(additional) });
+  const answer = () =>
+    get(port, "/").then(
+      ({ text }) => text,
+      (error: NodeJS.ErrnoException) => error.code,
+    );
+  for (const [more, expected] of [
+    [additional, "hello\n"],
+    [[], "ECONNREFUSED"],
+    [additional, "hello\n"],
+  ] as const) {
+    proxy.reconfigure(config([...more]));
+    await eventually(answer, (found) => found === expected, `${expected} at the additional address`);
+  }
+  await proxy.admin("/drain_listeners", "POST");
+  await eventually(answer, (found) => found === "ECONNREFUSED", "drained");
+});
+
 test("a cluster reaches its hosts over unix sockets, and from the address it is told to", async () => {
   const file = path.join(os.tmpdir(), `tsproxy-up-${process.pid}.sock`);
   const server = http.createServer((_, response) => response.end("unix\n"));
