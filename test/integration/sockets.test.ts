@@ -82,7 +82,11 @@ test("an additional address that a listener gives up is closed, and may be taken
     [additional, "hello\n"],
   ] as const) {
     proxy.reconfigure(config([...more]));
-    await eventually(answer, (found) => found === expected, `${expected} at the additional address`);
+    await eventually(
+      answer,
+      (found) => found === expected,
+      `${expected} at the additional address`,
+    );
   }
   await proxy.admin("/drain_listeners", "POST");
   await eventually(answer, (found) => found === "ECONNREFUSED", "drained");
