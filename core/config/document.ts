@@ -262,7 +262,7 @@ export function parseDocument(text: string, format: Format, report: Report): Map
   return undefined;
 }
 
-/** JSON is YAML too. Our parser takes a twentieth of the time that the `yaml` package takes for it: 0.4 s instead of 8 s for 7 MB. */
+/** JSON is YAML too. Our parser takes 0.5 s for 7 MB of it, the `yaml` package 6 s. */
 function isJson(text: string): boolean {
   if (!/^\s*\{/.test(text)) return false;
   try {
