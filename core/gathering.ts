@@ -16,7 +16,7 @@ const TAKEN = 1;
 const WORKERS = 2;
 const WORDS = 2;
 const GIVEN = 1;
-
+/** Workers from this index on keep all that they accept. */
 const WORKERS_MAX = 256;
 /** Size of the memory that the Gatherings of all workers share. */
 export const GATHERING_BYTES = (WORKERS + WORDS * WORKERS_MAX) * 4;
@@ -146,7 +146,6 @@ export class Gathering {
     this.#shared[LOAD] = on ? 0 : TAKES_NONE;
   }
 
-  /** Number of open connections from clients in all workers. */
   /** The sum of one word of all workers. */
   #sum(word: number): number {
     let sum = 0;

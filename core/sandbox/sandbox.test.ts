@@ -560,6 +560,24 @@ describe("what a filter knows", () => {
     expect([worker.stat("test.rq"), worker.stat("test.g")]).toEqual([1, 0]);
   });
 
+  it("logs the message where its fields are too long or no JSON", async () => {
+    const fields = '{ long: "x".repeat(20_000) }';
+    const circular = "(() => { const all = {}; all.self = all; return all; })()";
+    const controls = '"\\u0001".repeat(4096)';
+    await worker.sandbox(
+      filter(
+        "",
+        `cx.log.error("long", ${fields}); cx.log.warn("circular", ${circular}); cx.log.error(${controls})`,
+      ),
+    );
+    await worker.until(() => worker.logged.length === 3);
+    expect(worker.logged.map(({ level, message }) => [level, message])).toEqual([
+      ["error", "long"],
+      ["warn", "circular"],
+      ["error", "\u0001".repeat(2048)],
+    ]);
+  });
+
   it("fires timers of its setup", async () => {
     await worker.sandbox(
       filter(

@@ -103,7 +103,10 @@ export class Surroundings {
     this.#tick();
     if (this.#lines++ >= LINES_A_SECOND) return;
     const text = message.slice(0, TEXT_MAX);
-    this.#tell(ANSWER.LOG, 0, { level, message: text, fields, serves: this.serves });
+    const { serves } = this;
+    // Fields that are too long, or no JSON, are left out: escaped, half of the longest text still fits.
+    const brief = { level, message: text.slice(0, TEXT_MAX / 2), fields: {}, serves };
+    this.#tell(ANSWER.LOG, 0, { level, message: text, fields, serves }, brief);
   }
 
   /** Reports what a hook threw. Core counts every error; only the first THROWN_A_SECOND of a second carry message and stack. */
@@ -128,21 +131,22 @@ export class Surroundings {
     for (const stat of defined) this.#tell(ANSWER.STATS, 0, stat);
   }
 
-  #tell(kind: number, token: number, value: unknown): void {
-    const text = encode(value, 4 * TEXT_MAX);
+  /** `brief`: what core is told where the value is too long or no JSON. */
+  #tell(kind: number, token: number, value: unknown, brief: unknown = {}): void {
+    const text = encode(value, brief, 4 * TEXT_MAX);
     this.outbox.send(kind, token, 0, text, 0, text.length);
   }
 }
 
-/** JSON in ASCII, chars beyond it as \u escapes; "{}" if it is longer than `max` chars or no JSON. */
-function encode(value: unknown, max: number): Uint8Array {
-  let text: string;
+/** JSON in ASCII, chars beyond it as \u escapes; that of `brief` if the value's is longer than `max` chars or it is no JSON. */
+function encode(value: unknown, brief: unknown, max: number): Uint8Array {
+  let text: string | undefined;
   try {
     text = JSON.stringify(value);
   } catch {
-    text = "{}";
+    // For example a BigInt, a circular object, or a `toJSON` that throws.
   }
-  if (text.length > max) text = "{}";
+  if (text === undefined || text.length > max) text = JSON.stringify(brief);
   const bytes: number[] = [];
   for (let k = 0; k < text.length; k++) {
     const code = text.charCodeAt(k);
