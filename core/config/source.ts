@@ -28,10 +28,10 @@ export class Source {
     const parts = refusal.place.split("/").slice(1);
     for (const part of parts) {
       const key = part.replaceAll("~1", "/").replaceAll("~0", "~");
-      // `kind:name` stands for an extension that the package before it in the path has set up (`cx.extension`).
-      const name = /^[a-z_]+:(.*)/.exec(key)?.[1];
+      // `kind:name`, or `kind#2:name` for the second of that name, is an extension that the package before it in the path has set up.
+      const [, nth = "1", name] = /^[a-z_]+(?:#(\d+))?:(.*)/s.exec(key) ?? [];
       if (name === undefined) walk.step(key);
-      else walk.find(name);
+      else walk.find(name, Number(nth));
     }
     const rest = walk.follow(refusal.path);
     const { offset, path } = walk.node.place;
@@ -66,9 +66,9 @@ class Walk {
     this.#lost = child === undefined;
   }
 
-  /** Goes down to the config of the first extension of that name; stays where it is if there is none. */
-  find(name: string): void {
-    const ref = extensionIn(this.#value, name);
+  /** Goes down to the config of the nth extension of that name; stays where it is if there is none. */
+  find(name: string, nth: number): void {
+    const ref = extensionsIn(this.#value, name)[nth - 1];
     const node = ref && this.#origin.get(ref);
     if (ref === undefined || node === undefined) return;
     this.node = node;
@@ -108,16 +108,12 @@ class Walk {
   }
 }
 
-/** The first ExtensionRef of that name anywhere within a value. Undefined: there is none. */
-function extensionIn(value: unknown, name: string): ExtensionRef | undefined {
-  if (!isObject(value)) return undefined;
+/** The ExtensionRefs of that name anywhere within a value, except within each other. */
+function extensionsIn(value: unknown, name: string): readonly ExtensionRef[] {
+  if (!isObject(value)) return [];
   const ref = value as ExtensionRef;
-  if (ref.name === name && typeof ref.package === "string" && "config" in ref) return ref;
-  for (const part of Object.values(value)) {
-    const found = extensionIn(part, name);
-    if (found !== undefined) return found;
-  }
-  return undefined;
+  if (ref.name === name && typeof ref.package === "string" && "config" in ref) return [ref];
+  return Object.values(value).flatMap((part) => extensionsIn(part, name));
 }
 
 function childOf(node: Node, key: string): Node | undefined {

@@ -43,12 +43,16 @@ export class Scope {
     this.previous = previous;
   }
 
-  /** Makes the place of one more nested use. A second use of the same name gets `#2`, and so on, so that uses share no cells. */
+  /**
+   * Makes the place of one more nested use: `/http:name`. A second use of that name is `/http#2:name`, and so on, so that uses share
+   * no cells.
+   */
   nestedPlace(kind: string, name: string): string {
-    const plain = `${kind}:${name.replaceAll("~", "~0").replaceAll("/", "~1")}`;
-    const count = (this.#named.get(plain) ?? 0) + 1;
-    this.#named.set(plain, count);
-    return `${this.place.pointer}/${plain}${count > 1 ? `#${count}` : ""}`;
+    const key = `${kind}:${name}`;
+    const count = (this.#named.get(key) ?? 0) + 1;
+    this.#named.set(key, count);
+    const number = count > 1 ? `#${count}` : "";
+    return `${this.place.pointer}/${kind}${number}:${name.replaceAll("~", "~0").replaceAll("/", "~1")}`;
   }
 
   onDispose(dispose: () => void): void {

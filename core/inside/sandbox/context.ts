@@ -29,8 +29,6 @@ import { ScopedStats } from "../stats.ts";
 import type { SandboxUse } from "./main.ts";
 import type { Surroundings } from "./surroundings.ts";
 
-const KINDS = ["http", "network", "listener", "access_log"];
-
 /** The `cx` of one setup in a sandbox. What would need another isolate throws "not available in a sandbox yet". */
 export class SandboxContext implements SetupContext {
   readonly role = "worker";
@@ -52,9 +50,8 @@ export class SandboxContext implements SetupContext {
   constructor(around: Surroundings, { place, statPrefix = "", previous }: SandboxUse) {
     this.#place = place;
     this.statPrefix = statPrefix;
-    // A place ends with the kind and the name of its use: `/http:my_filter`.
-    const at = Math.max(...KINDS.map((kind) => place.lastIndexOf(`/${kind}:`)));
-    const name = place.slice(place.indexOf(":", at) + 1);
+    // A place ends with the kind and the name of its use, `/http:my_filter` (Scope.nestedPlace).
+    const name = place.slice(place.indexOf(":", place.lastIndexOf("/")) + 1);
     this.configName = name.replaceAll("~1", "/").replaceAll("~0", "~");
     this.worker = around.worker;
     this.node = around.node;
