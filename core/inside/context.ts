@@ -86,6 +86,8 @@ export class Context implements SetupContext {
   readonly previous: unknown;
   readonly #around: Surroundings;
   readonly #scope: Scope;
+  /** Releases of the TLS contexts that exist. */
+  readonly #tlsContexts = new Set<() => void>();
 
   constructor(around: Surroundings, scope: Scope) {
     this.role = around.role;
@@ -188,12 +190,14 @@ export class Context implements SetupContext {
   #tlsContext(options: TlsContextOptions): TlsContext {
     const { host } = this.#around;
     const made = host.ask("tls.context", options) as Omit<TlsContext, "release">;
-    let released = false;
     const release = (): void => {
-      if (!released) host.tell("tls.release", { id: made.id });
-      released = true;
+      if (this.#tlsContexts.delete(release)) host.tell("tls.release", { id: made.id });
     };
-    this.#scope.onDispose(release);
+    this.#tlsContexts.add(release);
+    if (this.#tlsContexts.size === 1)
+      this.#scope.onDispose(() => {
+        for (const release of this.#tlsContexts) release();
+      });
     return { ...made, release };
   }
 

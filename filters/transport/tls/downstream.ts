@@ -20,7 +20,7 @@ import { type KeyLogRule, keyLogRule } from "./key-log.ts";
 import { type OcspResponse, readOcspResponse } from "./ocsp.ts";
 import { type KeyPair, keyPairs, parametersOf } from "./parameters.ts";
 import { withSecrets } from "./secret-file.ts";
-import { ServerContexts, type ServerOptions } from "./server-contexts.ts";
+import { OrderedContexts, ServerContexts, type ServerOptions } from "./server-contexts.ts";
 import { base64, Sources } from "./source.ts";
 import { SpiffeValidation } from "./spiffe.ts";
 import type { TlsStats } from "./stats.ts";
@@ -50,7 +50,7 @@ export class ServerSide {
     this.files = sources.files;
     this.#minVersion = options.minVersion;
     this.#maxVersion = options.maxVersion;
-    const candidates = pairs.map((pair) => candidateOf(pair, options, config, cx));
+    const candidates = candidatesOf(pairs, options, config, cx);
     this.#candidates = candidates;
     this.groups = new GroupChoice(options.curves, options.clientsOrder === true);
     this.expiries = candidates.flatMap(({ contexts, secret }) =>
@@ -178,7 +178,35 @@ function ticketKeys({ session_ticket_keys: given }: Config, sources: Sources): s
   });
 }
 
-function candidateOf(pair: KeyPair, shared: Shared, config: Config, cx: SetupContext): Candidate {
+/** Creates the contexts of all certificates, or, if one is refused, none. */
+function candidatesOf(
+  pairs: readonly KeyPair[],
+  shared: Shared,
+  config: Config,
+  cx: SetupContext,
+): readonly Candidate[] {
+  const made: TlsContext[] = [];
+  const ordered = new OrderedContexts();
+  const create = (options: ServerOptions): ServerContexts => {
+    const contexts = new ServerContexts(options, ordered, (all) => make(cx, all));
+    made.push(contexts.first);
+    return contexts;
+  };
+  try {
+    return pairs.map((pair) => candidateOf(pair, shared, config, cx, create));
+  } catch (error) {
+    for (const context of made) context.release();
+    throw error;
+  }
+}
+
+function candidateOf(
+  pair: KeyPair,
+  shared: Shared,
+  config: Config,
+  cx: SetupContext,
+  create: (options: ServerOptions) => ServerContexts,
+): Candidate {
   const ocsp = pair.ocsp === undefined ? undefined : stapleOf(pair.ocsp, pair.place);
   const options = {
     ...shared,
@@ -186,7 +214,7 @@ function candidateOf(pair: KeyPair, shared: Shared, config: Config, cx: SetupCon
   };
   // Reads the chain first, so that an error names its file rather than certificate and key together.
   const leaf = pair.chain === "" ? undefined : readLeaf(pair, cx);
-  const contexts = new ServerContexts({ ...options, ...pair.material }, (all) => make(cx, all));
+  const contexts = create({ ...options, ...pair.material });
   const certificate = leaf ?? contexts.first.certificates[0]!;
   checkStaple(certificate, ocsp, config.ocsp_staple_policy, pair.place);
   return { contexts, secret: pair.secret, certificate, ocsp };
@@ -259,7 +287,8 @@ export class Downstream implements TransportFactory {
   /** Chooses certificate and ALPN protocol and starts the handshake; false: the client is refused. */
   start(socket: TransportSocket, hello: ClientHello | "none", side: ServerSide): boolean {
     const known = hello === "none" ? NO_HELLO : hello;
-    const { candidate, staple } = side.choose(known, this.#cx.now());
+    const now = this.#cx.now();
+    const { candidate, staple } = side.choose(known, now);
     this.stats.onStaple(staple);
     if (staple === "fail") return false;
     const { localAddress, remoteAddress } = socket.connection;
@@ -268,7 +297,7 @@ export class Downstream implements TransportFactory {
     // Without a common protocol the handshake continues without ALPN; RFC 7301 would send an alert.
     const chosen = this.#alpn.find((name) => known.alpn.includes(name));
     socket.startTls({
-      context: candidate.contexts.of(known),
+      context: candidate.contexts.of(known, now),
       alpn: chosen === undefined ? [] : [chosen],
       serverName: "",
       clientCertificate: this.#requiresCertificate && asks !== "no" ? "required" : asks,

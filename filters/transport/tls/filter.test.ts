@@ -292,7 +292,7 @@ describe("a listener's", () => {
     const { side } = cx.setup(tlsTransport, config) as unknown as { side: ServerSide };
     const { contexts } = side.choose(HELLO, 0).candidate;
     const of = (cipherSuites: number[], versions: number[]) =>
-      made[contexts.of({ ...HELLO, cipherSuites, versions }).id]!;
+      made[contexts.of({ ...HELLO, cipherSuites, versions }, 0).id]!;
     const [AES_128, AES_256, CHACHA] = [0x1301, 0x1302, 0x1303];
     const now = of([AES_256, CHACHA, AES_128, 0xcca9], [0x0304]);
     expect(now.ciphers).toMatch(
@@ -313,6 +313,53 @@ describe("a listener's", () => {
         }
     expect(made.length).toBeLessThanOrEqual(12);
     side.release();
+    expect(made.every(({ released }) => released)).toBe(true);
+  });
+
+  it("contexts for clients' orders are few, and the one that nobody has used for long makes room", () => {
+    const { cx, made } = begin(PREFIX);
+    const groups = ["ECDHE-ECDSA-AES128-SHA", "ECDHE-ECDSA-AES256-SHA", "AES128-SHA", "AES256-SHA"];
+    const tls_params = { cipher_suites: [`[${groups.join("|")}]`] };
+    const config = { common_tls_context: { tls_certificates: pairs("a", "b"), tls_params } };
+    const { side } = cx.setup(tlsTransport, config) as unknown as { side: ServerSide };
+    const numbers = [0xc009, 0xc00a, 0x002f, 0x0035];
+    const orders = numbers.flatMap((first) =>
+      numbers.flatMap((second) =>
+        numbers
+          .filter((third) => new Set([first, second, third]).size === 3)
+          .map((third) => [first, second, third]),
+      ),
+    );
+    const open = () => made.filter(({ released }) => !released).length;
+    const ask = (serverName: string, cipherSuites: number[], now: number) => {
+      const hello = { ...HELLO, versions: [], groups: [23], serverName, cipherSuites };
+      const { contexts } = side.choose(hello, now).candidate;
+      return {
+        ...made[contexts.of(hello, now).id]!,
+        isFirst: contexts.of(hello, now) === contexts.first,
+      };
+    };
+    for (const name of ["a.test", "b.test"]) for (const order of orders) ask(name, order, 1000);
+    expect(open()).toBe(2 + 32);
+    expect(ask("b.test", orders.at(-1)!, 1000).isFirst).toBe(true);
+    ask("a.test", orders[0]!, 5000);
+    expect(ask("b.test", orders.at(-1)!, 12_000).isFirst).toBe(false);
+    expect(open()).toBe(2 + 32);
+    const count = made.length;
+    ask("a.test", orders[0]!, 12_000);
+    expect(made.length).toBe(count);
+    ask("a.test", orders[1]!, 12_000);
+    expect(made.length).toBe(count + 1);
+    side.release();
+    expect(open()).toBe(0);
+  });
+
+  it("certificates that do not fit leave no context behind", () => {
+    const { cx, made } = begin(PREFIX);
+    const stapled = { ...pairs("b")[0], ocsp_staple: STAPLE };
+    const common_tls_context = { tls_certificates: [...pairs("a"), stapled] };
+    expect(() => cx.setup(tlsTransport, { common_tls_context })).toThrow(/another certificate/);
+    expect(made.length).toBe(2);
     expect(made.every(({ released }) => released)).toBe(true);
   });
 

@@ -2,10 +2,38 @@ import type { ClientHello, TlsContext, TlsContextOptions } from "@tsproxy/sdk";
 import type { CipherOrder } from "./cipher-order.ts";
 
 const TLS13 = 0x0304;
-/** Limit of contexts per certificate; a client that would need another one gets the first. */
-const MAX_CONTEXTS = 12;
+/** Limit of contexts that a listener has for clients' orders, beside the first of each certificate. One takes 50 KiB and 1 ms. */
+const MAX_ORDERED = 32;
+/** At the limit, a context that was used within this time stays, and a client that needs another one gets the first. */
+const KEPT_MS = 10_000;
 
 export type ServerOptions = TlsContextOptions & { readonly order: CipherOrder };
+
+/** Contexts that a listener has made for clients' orders, of all its certificates; the least recently used comes first. */
+export class OrderedContexts {
+  readonly #lastUse = new Map<ServerContext, number>();
+
+  /** Notes a use, after `makeRoom` for a new one. */
+  use(context: ServerContext, now: number): void {
+    this.#lastUse.delete(context);
+    this.#lastUse.set(context, now);
+  }
+
+  /** True if there may be one more; the least recently used is dropped for it. */
+  makeRoom(now: number): boolean {
+    if (this.#lastUse.size < MAX_ORDERED) return true;
+    const [oldest] = this.#lastUse;
+    if (oldest === undefined || now - oldest[1] < KEPT_MS) return false;
+    this.#lastUse.delete(oldest[0]);
+    oldest[0].drop();
+    return true;
+  }
+}
+
+interface ServerContext {
+  readonly context: TlsContext;
+  drop(): void;
+}
 
 /**
  * The OpenSSL contexts of one certificate. BoringSSL, and so Envoy, follows the client's order of cipher suites within groups of
@@ -18,40 +46,60 @@ export class ServerContexts {
   readonly #options: TlsContextOptions;
   readonly #order: CipherOrder;
   readonly #make: (options: TlsContextOptions) => TlsContext;
-  /** Contexts by TLS version and cipher list. */
-  readonly #contexts = new Map<string, TlsContext>();
+  readonly #ordered: OrderedContexts;
+  readonly #firstKey: string;
+  /** Contexts by TLS version and cipher list, without the first. */
+  readonly #contexts = new Map<string, ServerContext>();
 
   constructor(
     { order, ...options }: ServerOptions,
+    ordered: OrderedContexts,
     make: (options: TlsContextOptions) => TlsContext,
   ) {
     this.#options = options;
     this.#order = order;
+    this.#ordered = ordered;
     this.#make = make;
-    this.first = this.#get(options.maxVersion === "TLSv1.3" ? "TLSv1.3" : "older", order.list);
+    const version = options.maxVersion === "TLSv1.3" ? "TLSv1.3" : "older";
+    this.#firstKey = `${version} ${order.list}`;
+    this.first = this.#create(version, order.list);
   }
 
   /** Returns the context for a client, created if needed. */
-  of({ versions, cipherSuites }: ClientHello): TlsContext {
+  of({ versions, cipherSuites }: ClientHello, now: number): TlsContext {
     const { maxVersion, clientsOrder, ciphers } = this.#options;
     const version = maxVersion === "TLSv1.3" && versions.includes(TLS13) ? "TLSv1.3" : "older";
     const isGiven = clientsOrder === true || cipherSuites.length === 0;
-    return this.#get(version, isGiven ? ciphers : this.#order.listFor(cipherSuites, version));
+    const list = isGiven ? ciphers : this.#order.listFor(cipherSuites, version);
+    const key = `${version} ${list}`;
+    if (key === this.#firstKey) return this.first;
+    let found = this.#contexts.get(key);
+    if (found === undefined) {
+      if (!this.#ordered.makeRoom(now)) return this.first;
+      found = this.#add(key, this.#create(version, list));
+    }
+    this.#ordered.use(found, now);
+    return found.context;
   }
 
-  #get(version: "TLSv1.3" | "older", ciphers: string): TlsContext {
-    const key = `${version} ${ciphers}`;
-    let context = this.#contexts.get(key);
-    if (context === undefined) {
-      if (this.#contexts.size >= MAX_CONTEXTS) return this.first;
-      const renewsTickets = version === "TLSv1.3";
-      context = this.#make({ ...this.#options, ciphers, renewsTickets });
-      this.#contexts.set(key, context);
-    }
-    return context;
+  #add(key: string, context: TlsContext): ServerContext {
+    const added = {
+      context,
+      drop: () => {
+        this.#contexts.delete(key);
+        context.release();
+      },
+    };
+    this.#contexts.set(key, added);
+    return added;
+  }
+
+  #create(version: "TLSv1.3" | "older", ciphers: string): TlsContext {
+    return this.#make({ ...this.#options, ciphers, renewsTickets: version === "TLSv1.3" });
   }
 
   release(): void {
-    for (const context of this.#contexts.values()) context.release();
+    this.first.release();
+    for (const { context } of this.#contexts.values()) context.release();
   }
 }
