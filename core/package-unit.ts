@@ -10,6 +10,7 @@ import { packedPackage } from "./packed.ts";
 import { type Problem, problem, shortPath } from "./problem.ts";
 import type { ModuleSource, PackageInfo } from "./protocol.ts";
 import { sandboxCells } from "./sandbox/cells.ts";
+import { unknownHooks } from "./unknown-hooks.ts";
 import { placesOf } from "./watch.ts";
 
 /** The build of a package from one state of its files. */
@@ -26,6 +27,8 @@ export interface Built {
   readonly infos: readonly PackageInfo[];
   /** Equal for builds whose definitions say the same: the hash of the descriptions, and the names. */
   readonly said: string;
+  /** What is probably a mistake in a dropped-in package, and keeps it from nothing. */
+  readonly warnings: readonly Problem[];
 }
 
 /** Kinds that can run in a sandbox: what calls them can wait for the answer, or gets it within one crossing. */
@@ -163,7 +166,12 @@ export class PackageUnit {
       });
       const buildMs = performance.now() - began;
       const said = [described.said, ...infos.map((info) => info.package)].join();
-      this.next = { bundle: made, builtAt: new Date(), buildMs, infos, said, group, modules };
+      const warnings =
+        this.source.origin === "dropped-in"
+          ? unknownHooks(infos.length === 1 ? infos[0]!.kind : "", made)
+          : [];
+      const builtAt = new Date();
+      this.next = { bundle: made, builtAt, buildMs, infos, said, group, modules, warnings };
       return [];
     } catch (error) {
       if (error instanceof BundleError) {

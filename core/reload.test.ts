@@ -397,6 +397,16 @@ test("keeps serving what it has when a save does not parse, says so once with th
   });
 });
 
+test("serves a package with a hook that nothing calls, and warns of its line", async () => {
+  const world = await started();
+  const misspelt = filter("shout", "v2").replace("marker:", "onDate() {}, marker:");
+  fs.writeFileSync(world.file("shout.ts"), misspelt);
+  await world.serves("v2");
+  await world.says(
+    'shout.ts:6:36: the proxy calls no "onDate" of network filters; did you mean "onData"?',
+  );
+});
+
 test("goes back to nothing to do when a bad save is undone", async () => {
   const world = await started();
   fs.writeFileSync(world.file("shout.ts"), "(");

@@ -423,7 +423,10 @@ export class Reload {
     const unbound = unchanged ? [] : await serving.listen(config.listeners);
     if (!running && unbound.length > 0) return { problems: unbound, packages: new Set() };
     const warnings = configEdit === undefined ? [] : rehearsed.warnings;
-    for (const found of [...warnings, ...unbound]) this.#log.warn(formatProblem(found));
+    const ofCode = edits.flatMap((edit) =>
+      edit.type === "code" ? (edit.unit.live?.warnings ?? []) : [],
+    );
+    for (const found of [...ofCode, ...warnings, ...unbound]) this.#log.warn(formatProblem(found));
     if (running) this.#announce(edits, generation, performance.now() - started);
     return undefined;
   }

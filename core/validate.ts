@@ -58,6 +58,7 @@ async function verdictsOf(
   const built = units.flatMap((unit) => unit.next ?? []);
   const packages = built.flatMap(({ infos }) => infos);
   const modules = built.flatMap((made) => made.modules);
+  const ofCode = built.flatMap((made) => made.warnings);
   const node = { id: "", cluster: "" };
   const canary = new Canary({ prelude: catalog.preludes, node: () => node, sandboxed: "set up" });
   const verdicts: Verdict[] = [];
@@ -90,7 +91,7 @@ async function verdictsOf(
       file,
       ok,
       errors: ok ? [] : [...broken, ...outcome.problems],
-      warnings: outcome.warnings,
+      warnings: [...ofCode, ...outcome.warnings],
     });
   }
   await canary.dispose();
