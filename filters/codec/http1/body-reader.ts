@@ -34,6 +34,8 @@ export class BodyReader {
   #left = 0;
   #chunks: ChunkedDecoder | undefined = undefined;
   #trailers: HeaderMap | undefined = undefined;
+  /** `#trailers` went to a receiver, which may keep it beyond the message: the next message gets another map. */
+  #isGiven = false;
   #trailerReader: HeadReader | undefined = undefined;
 
   constructor(limits: HeadLimits, enableTrailers: boolean) {
@@ -56,6 +58,8 @@ export class BodyReader {
     this.#frame = FRAME.CHUNKED;
     this.#chunks ??= new ChunkedDecoder();
     this.#chunks.reset();
+    if (this.#isGiven) this.#trailers = undefined;
+    this.#isGiven = false;
   }
 
   /** Starts a body of all bytes until the connection closes: a tunnel, or a response without a length. */
@@ -124,8 +128,8 @@ export class BodyReader {
       return BODY.MORE;
     }
     this.at = reader.at;
-    if (!this.#enableTrailers) return BODY.END;
-    return dropFraming(trailers) ? BODY.TRAILERS : BODY.END;
+    this.#isGiven = this.#enableTrailers && dropFraming(trailers);
+    return this.#isGiven ? BODY.TRAILERS : BODY.END;
   }
 }
 

@@ -374,6 +374,20 @@ describe("responses", () => {
     expect(events.take()).toEqual(["head 200 end [content-length: 9]", "idle"]);
   });
 
+  it("leave their trailers to the receiver: those of the next one do not overwrite them", () => {
+    const { events, send, ask } = open({ enableTrailers: true });
+    const kept: HeaderMap[] = [];
+    events.onResponseTrailers = (trailers) => {
+      trailers.detach();
+      kept.push(trailers);
+    };
+    for (const value of ["1", "2"]) {
+      ask();
+      send(`HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-T: ${value}\r\n\r\n`);
+    }
+    expect(kept.map((trailers) => trailers.get("x-t"))).toEqual(["1", "2"]);
+  });
+
   it("without a length end with the connection", () => {
     const { connection, events, codec, ask, send } = open();
     ask();

@@ -119,6 +119,8 @@ export class HeaderBlocks {
         session.lastId = id;
         session.reader.started++;
         stream = side.openStream(id, ends);
+        // The client may go on with a refused stream until it knows.
+        if (stream === undefined) session.closedStreams.add(id, true);
       }
     }
     if (stream === undefined) {

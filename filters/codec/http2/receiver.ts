@@ -113,7 +113,7 @@ export class Receiver {
       return false;
     }
     const ends = (flags & FLAG.END_STREAM) !== 0;
-    if (!this.limits.countEmpty(size === 0 && !ends)) return false;
+    if (!this.limits.countEmpty(size === padding && !ends)) return false;
     const stream = this.#dataFor(id, size);
     this.#dataStream = stream;
     this.#dataEnds = ends;

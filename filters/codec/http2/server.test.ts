@@ -222,6 +222,19 @@ describe("a request", () => {
     expect(events.take().at(-1)).toBe("head GET / HTTP/2 end [host: a, n: v]");
   });
 
+  it("that is not served may go on for a while: its body and trailers are ignored", () => {
+    const { events, codec, send, take, failures } = open({ h2: { max_concurrent_streams: 1 } });
+    const whole = (id: number) =>
+      request(id, FLAG.END_HEADERS, POST) + data(id, "body") + request(id, END, literal("t", "1"));
+    send(request(1), whole(3));
+    expect(framesText(take())).toEqual(["RST_STREAM 3 code=7"]);
+    codec.finish?.();
+    send(whole(5));
+    expect(framesText(take())).toEqual(["GOAWAY 0 last=3 code=0"]);
+    expect(failures).toEqual([]);
+    expect(events.requests).toHaveLength(1);
+  });
+
   it("for an extended CONNECT looks like an upgrade, where the config allows it", () => {
     const block =
       literal(":method", "CONNECT") +
@@ -375,6 +388,11 @@ describe("a flood ends the connection:", () => {
     ["PING", "outbound_control_flood", () => frame(TYPE.PING, 0, 0, "12345678").repeat(1001)],
     ["SETTINGS", "outbound_control_flood", () => frame(TYPE.SETTINGS, 0, 0).repeat(1001)],
     ["empty DATA", "inbound_empty_frames_flood", () => request(1, 4, POST) + data(1, "").repeat(2)],
+    [
+      "DATA of padding alone",
+      "inbound_empty_frames_flood",
+      () => request(1, 4, POST) + data(1, "\x02..", FLAG.PADDED).repeat(2),
+    ],
     [
       "PRIORITY",
       "inbound_priority_frames_flood",
