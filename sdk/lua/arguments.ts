@@ -1,14 +1,10 @@
 /** Checks the arguments of library functions, with LuaJIT's messages. `k` counts arguments from 1, `of` names the function. */
-import { type LuaError, libraryError } from "./error.ts";
+import { argumentError, type LuaError } from "./error.ts";
 import { numberText } from "./number.ts";
 import { type LuaFunction, toNumber, typeOf } from "./runtime.ts";
 import { LuaTable } from "./table.ts";
 
 export type Args = readonly unknown[];
-
-export function argumentError(k: number, of: string, message: string): LuaError {
-  return libraryError(`bad argument #${k} to '${of}' (${message})`);
-}
 
 export function typeError(args: Args, k: number, of: string, expected: string): LuaError {
   const got = k > args.length ? "no value" : typeOf(args[k - 1]);
@@ -81,4 +77,9 @@ export function library(functions: Readonly<Record<string, LuaFunction>>): LuaTa
 /** Names a host function `lua_…`, so that it counts as a level of the program's stack. */
 export function hostFunction(name: string, made: LuaFunction): LuaFunction {
   return Object.defineProperty(made, "name", { value: `lua_${name}` });
+}
+
+/** The same for a method whose arguments are counted without its userdata. */
+export function hostMethod(name: string, made: LuaFunction): LuaFunction {
+  return hostFunction(`self_${name}`, made);
 }

@@ -1,7 +1,6 @@
 /** The basic functions, `coroutine`, and the part of `os` that a sandbox may have. */
 import {
   anyArgument,
-  argumentError,
   functionArgument,
   hostFunction,
   integerArgument,
@@ -12,7 +11,7 @@ import {
   typeError,
 } from "./arguments.ts";
 import { dateTable, dateText, timeOf } from "./date.ts";
-import { LuaError, libraryError, where } from "./error.ts";
+import { argumentError, LuaError, libraryError, where } from "./error.ts";
 import { spend } from "./meter.ts";
 import {
   all,
@@ -114,10 +113,10 @@ function protectedCall(
   } catch (error) {
     return failed(error);
   }
-  return isPending(result) ? waitProtected(result, failed) : [true, ...all(result)];
+  return isPending(result) ? lua_waitProtected(result, failed) : [true, ...all(result)];
 }
 
-function* waitProtected(
+function* lua_waitProtected(
   pending: unknown,
   failed: (error: unknown) => readonly unknown[],
 ): Generator<unknown, unknown, unknown> {

@@ -47,7 +47,7 @@ export class BufferData extends Userdata {
 }
 
 export function bufferKind(log: Log): LuaTable {
-  return kind(log, BufferData, {
+  return kind(log, "Filters.Common.Lua.BufferWrapper", BufferData, {
     length: (self) => self.length,
     getBytes: (self, args) => {
       const at = integerArgument(args, 1, "getBytes");

@@ -391,7 +391,7 @@ class Compiler {
     } else if (value.type === "call") {
       // The callee's result is returned as it is; if it is a pending generator, this function's caller drives it.
       this.#code.emit("return(");
-      this.#write.plainCall(value);
+      this.#write.plainCall(value, true);
       this.#code.emit(");");
     } else {
       this.#code.emit("return(");

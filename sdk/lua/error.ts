@@ -41,21 +41,33 @@ const Errors = Error as ErrorConstructor & { stackTraceLimit: number };
 const FRAMES = 64;
 /** Cost of reading a stack trace, in turns of a loop. */
 const STACK_COST = 1000;
-const CHUNK_FRAME = /tsproxy-lua\/(\d+)(?:\/\S*)?:(\d+):\d+\)?$/;
-/** Library functions have such names, so that they count as levels. */
-const HOST_FRAME = /^\s*at (?:\w+\.)*lua_/;
-/** Most chunk names that are kept, since programs may load chunks without end. Messages of later chunks begin with "?". */
+const CHUNK_FRAME = /tsproxy-lua\/(\d+)(?:\/\S*)?:(\d+):(\d+)\)?$/;
+/** Library functions have such names, so that they count as levels; `self_`: their first argument is not in their list. */
+const HOST_FRAME = /^\s*at (?:\w+\.)*lua_(self_)?/;
+/** Most chunks that are kept, since programs may load chunks without end. Messages of later chunks begin with "?". */
 const CHUNKS_MAX = 4096;
-const chunks: string[] = ["?"];
-const chunkNumbers = new Map<string, number>();
+/** Most chars of compiled code that are kept for messages. Those of later chunks do not know by what name a function was called. */
+const CODE_MAX = 4 * 1024 * 1024;
 
-/** Returns a number that stands for the chunk's name in stack traces; 0: there are too many chunks. */
-export function registerChunk(id: string): number {
-  let number = chunkNumbers.get(id);
+interface Chunk {
+  readonly id: string;
+  /** The compiled code, line by line. */
+  readonly lines: readonly string[];
+}
+const chunks: Chunk[] = [{ id: "?", lines: [] }];
+const chunkNumbers = new Map<string, number>();
+let codeKept = 0;
+
+/** Returns a number that stands for the chunk in stack traces; 0: there are too many chunks. `code`: what it was compiled to. */
+export function registerChunk(id: string, code: string): number {
+  const isKept = codeKept + code.length <= CODE_MAX;
+  const key = `${id}\n${isKept ? code : ""}`;
+  let number = chunkNumbers.get(key);
   if (number === undefined) {
     if (chunks.length >= CHUNKS_MAX) return 0;
-    number = chunks.push(id) - 1;
-    chunkNumbers.set(id, number);
+    number = chunks.push({ id, lines: isKept ? code.split("\n") : [] }) - 1;
+    chunkNumbers.set(key, number);
+    if (isKept) codeKept += code.length;
   }
   return number;
 }
@@ -66,39 +78,66 @@ export function sourceUrl(number: number, place: ScriptPlace | undefined): strin
   return place === undefined ? url : `${url}/${place.line}/${encodeURI(place.file)}`;
 }
 
-/** `chunk:line:` of each active function, innermost first; "" for library functions. */
-function levels(): string[] {
+/** An active function of the program, or of a library. */
+interface Level {
+  /** `chunk:line:`; "" for a library function. */
+  readonly place: string;
+  /** What the compiled code has in front of the arguments of the call that is under way. */
+  readonly before: string;
+  /** Of a library function: its first argument is not in its list. */
+  readonly takesSelf: boolean;
+}
+
+/** The compiler puts a space before the arguments of a call in tail position. */
+const TAIL_CALL = /\) $/;
+/** How compiled code names the callee, for messages: `callable(…,"local 'f'")`. */
+const CALLEE = /"(method|local|upvalue|global|field) '([^']*)'"\) ?$/;
+const CALLEE_SIZE = 160;
+/** In front of the iterator's call of `for … in`, which LuaJIT names so. */
+const ITERATOR = /\$r\d+=$/;
+
+/** All active functions, innermost first. As in LuaJIT a function that has called another in tail position is none of them. */
+function levels(): Level[] {
   spend(STACK_COST);
   const limit = Errors.stackTraceLimit;
   Errors.stackTraceLimit = FRAMES;
   const stack = String(new Error("").stack);
   Errors.stackTraceLimit = limit;
-  const found: string[] = [];
+  const found: Level[] = [];
   for (const frame of stack.split("\n")) {
-    const chunk = CHUNK_FRAME.exec(frame);
-    if (chunk !== null) found.push(`${chunks[Number(chunk[1])] ?? "?"}:${chunk[2]}:`);
-    else if (HOST_FRAME.test(frame)) found.push("");
+    const at = CHUNK_FRAME.exec(frame);
+    if (at === null) {
+      const host = HOST_FRAME.exec(frame);
+      if (host !== null) found.push({ place: "", before: "", takesSelf: host[1] !== undefined });
+      continue;
+    }
+    const chunk = chunks[Number(at[1])];
+    const end = Number(at[3]) - 1;
+    const before =
+      chunk?.lines[Number(at[2]) - 1]?.slice(Math.max(0, end - CALLEE_SIZE), end) ?? "";
+    if (found.length > 0 && TAIL_CALL.test(before)) continue;
+    found.push({ place: `${chunk?.id ?? "?"}:${at[2]}:`, before, takesSelf: false });
   }
   return found;
 }
 
 /** `chunk:line` of each active function, innermost first; "" for library functions. */
 export function stackLevels(): readonly string[] {
-  return levels().map((place) => place.replace(/:$/, ""));
+  return levels().map(({ place }) => place.replace(/:$/, ""));
 }
 
 /** Finds the innermost place of the Lua program in a stack trace: `chunk:line: `, as messages begin; "" if there is none. */
 export function placeIn(stack = ""): string {
   for (const frame of stack.split("\n")) {
     const chunk = CHUNK_FRAME.exec(frame);
-    if (chunk !== null) return `${chunks[Number(chunk[1])] ?? "?"}:${chunk[2]}: `;
+    if (chunk !== null) return `${chunks[Number(chunk[1])]?.id ?? "?"}:${chunk[2]}: `;
   }
   return "";
 }
 
 /** The place that `error(message, level)` puts before its message; "" if there is none. */
 export function where(level: number): string {
-  const place = levels()[level] ?? "";
+  const place = levels()[level]?.place ?? "";
   return place === "" ? "" : `${place} `;
 }
 
@@ -110,4 +149,23 @@ export function runtimeError(message: string): LuaError {
 /** Makes the error of a library function; its message begins with the place of the call. */
 export function libraryError(message: string): LuaError {
   return new LuaError(`${where(1)}${message}`);
+}
+
+/**
+ * Makes the error of argument `k` of a library function, counted from 1 within its list of arguments. As in LuaJIT the message
+ * counts and names as the caller wrote the call: `of` is the name if the caller's code is not known, "?" stands for no name.
+ */
+export function argumentError(k: number, of: string, message: string): LuaError {
+  const [host, caller] = levels();
+  const place = caller === undefined || caller.place === "" ? "" : `${caller.place} `;
+  const before = caller?.before ?? "";
+  const [, form, written] = CALLEE.exec(before) ?? [];
+  const isUnnamed = place === "" || /\) ?$/.test(before);
+  const name = written ?? (ITERATOR.test(before) ? "(for generator)" : isUnnamed ? "?" : of);
+  const counted = k + (host?.takesSelf === true ? 1 : 0) - (form === "method" ? 1 : 0);
+  return new LuaError(
+    counted === 0
+      ? `${place}calling '${name}' on bad self (${message})`
+      : `${place}bad argument #${counted} to '${name}' (${message})`,
+  );
 }

@@ -276,8 +276,12 @@ export class Expressions {
     this.#code.emit(")");
   }
 
-  /** Writes the call itself, whose result may be a pending generator. */
-  plainCall({ callee, method, args, line }: Call): void {
+  /**
+   * Writes the call itself, whose result may be a pending generator. For messages, the space before the arguments tells a call in
+   * tail position (`levels` in error.ts).
+   */
+  plainCall({ callee, method, args, line }: Call, isTail = false): void {
+    const open = isTail ? ") (" : ")(";
     this.#code.toLine(line);
     if (method === undefined) {
       // `getfenv` and `setfenv` need the environment of the function that calls them, which is level 1.
@@ -287,7 +291,7 @@ export class Expressions {
       if (isEnvironment) this.#code.emit(`,${this.#code.frame.environment})`);
       // As in LuaJIT, messages do not name a callee that a computed key has found.
       const isNamed = callee.type !== "index" || isConstant(callee.key);
-      this.#code.emit(`${isNamed ? quoted(describe(callee)) : ""})(`);
+      this.#code.emit(`${isNamed ? quoted(describe(callee)) : ""}${open}`);
       this.#args(args);
       this.#code.emit(")");
       return;
@@ -296,7 +300,7 @@ export class Expressions {
     this.#code.emit(`callable(method(${self}=`);
     this.expr(callee);
     this.#code.emit(`,${this.#code.key(method)}${quoted(describe(callee))}),`);
-    this.#code.emit(`${JSON.stringify(`method '${method}'`)})(${self}`);
+    this.#code.emit(`${JSON.stringify(`method '${method}'`)}${open}${self}`);
     if (args.length > 0) this.#code.emit(",");
     this.#args(args);
     this.#code.emit(")");

@@ -243,9 +243,34 @@ describe("errors", () => {
     said("return 'a' .. {}", "attempt to concatenate a table value");
     said("return #nil", "attempt to get length of a nil value");
     said("local t = {} t[nil] = 1", "table index is nil");
-    said("('x'):rep({})", "bad argument #2 to 'rep' (number expected, got table)");
+    said("('x'):rep({})", "bad argument #1 to 'rep' (number expected, got table)");
     said("string.rep()", "bad argument #1 to 'rep' (string expected, got no value)");
     said("error('boom')", "boom");
+  });
+
+  it("count and name arguments as the call is written", () => {
+    const said = (source: string, message: string) =>
+      expect(failure(source)).toBe(`${chunk(source)}:1: ${message}`);
+    said("local f = string.rep; f('x')", "bad argument #2 to 'f' (number expected, got no value)");
+    said("('x').rep('x')", "bad argument #2 to 'rep' (number expected, got no value)");
+    said("string['r' .. 'ep']('x')", "bad argument #2 to '?' (number expected, got no value)");
+    said(
+      "for k in next, nil do end",
+      "bad argument #1 to '(for generator)' (table expected, got nil)",
+    );
+  });
+
+  it("leave out functions that have called another in tail position", () => {
+    const said = (body: string) => run(`print(pcall(function() ${body} end))`)[0];
+    expect(said("return ('x'):rep()")).toBe(
+      "false\tbad argument #2 to '?' (number expected, got no value)",
+    );
+    expect(said("local function f() return ('x'):rep() end f()")).toMatch(
+      /:1: bad argument #2 to 'f' \(number expected, got no value\)$/,
+    );
+    expect(said("return error('x')")).toBe("false\tx");
+    expect(said("return (error('x'))")).toMatch(/:1: x$/);
+    expect(said("return nothing()")).toMatch(/:1: attempt to call global 'nothing'/);
   });
 
   it("count lines as the source does, whatever spans them", () => {

@@ -75,7 +75,7 @@ class HistogramData extends Userdata {
 }
 
 function statsKind(log: Log): LuaTable {
-  return kind(log, StatsData, {
+  return kind(log, "HttpFilters.Lua.StatsScopeWrapper", StatsData, {
     counter: (self, args) => self.get("counter", textArgument(args, 1, "counter"), ""),
     gauge: (self, args) => self.get("gauge", textArgument(args, 1, "gauge"), ""),
     histogram: (self, args) => {
@@ -94,7 +94,7 @@ function counterKind(log: Log): LuaTable {
     self.counter.add(Math.trunc(amount));
     return NONE;
   };
-  return kind(log, CounterData, {
+  return kind(log, "HttpFilters.Lua.CounterWrapper", CounterData, {
     inc: (self) => add(self, 1),
     add: (self, args) => add(self, numberArgument(args, 1, "add")),
     value: (self) => self.value,
@@ -111,7 +111,7 @@ function gaugeKind(log: Log): LuaTable {
     if (!(value >= 0)) throw libraryError(`gauge ${what} must be non-negative`);
     return value;
   };
-  return kind(log, GaugeData, {
+  return kind(log, "HttpFilters.Lua.GaugeWrapper", GaugeData, {
     inc: (self) => change(self, 1),
     dec: (self) => change(self, -1),
     add: (self, args) => change(self, amount(args, "add", "add amount")),
@@ -126,7 +126,7 @@ function gaugeKind(log: Log): LuaTable {
 }
 
 function histogramKind(log: Log): LuaTable {
-  return kind(log, HistogramData, {
+  return kind(log, "HttpFilters.Lua.HistogramWrapper", HistogramData, {
     recordValue: (self, args) => {
       const value = numberArgument(args, 1, "recordValue");
       if (optionalInteger([value], 1, "recordValue", 0) < 0)

@@ -119,7 +119,7 @@ export class LuaState implements BaseHost {
       if (error instanceof BadGoto) throw new LuaError(`${chunk}:${error.line}: ${error.message}`);
       throw error;
     }
-    const url = `${code}\n//# sourceURL=${sourceUrl(registerChunk(chunk), place)}`;
+    const url = `${code}\n//# sourceURL=${sourceUrl(registerChunk(chunk, code), place)}`;
     // biome-ignore lint/security/noGlobalEval: the compiler's own text, in the isolate of the program.
     const make = globalThis.eval(url) as (from: unknown, environment: Environment) => LuaFunction;
     return withEnv(environment, (cell) => make(RUNTIME, cell));

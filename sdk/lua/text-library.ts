@@ -1,7 +1,6 @@
 /** The library `string`. */
 import {
   type Args,
-  argumentError,
   integerArgument,
   library,
   numberArgument,
@@ -10,7 +9,7 @@ import {
   textArgument,
   typeError,
 } from "./arguments.ts";
-import { libraryError } from "./error.ts";
+import { argumentError, libraryError } from "./error.ts";
 import { madeText, spend } from "./meter.ts";
 import { formatA, formatE, formatF, formatG, numberText } from "./number.ts";
 import { isPlain, Matcher } from "./pattern.ts";

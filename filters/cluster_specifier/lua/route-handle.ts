@@ -83,6 +83,7 @@ export function routeKinds(log: Log, clusters: SetupContext["clusters"]): RouteK
   return {
     handle: kind(
       log,
+      "Router.Cluster.Lua.RouteHandleWrapper",
       RouteHandle,
       {
         getCluster: (self, args) => {
@@ -95,11 +96,12 @@ export function routeKinds(log: Log, clusters: SetupContext["clusters"]): RouteK
     ),
     headers: kind(
       log,
+      "Router.Cluster.Lua.HeaderMapWrapper",
       HeadersData,
       {},
       { get: (self, name, _none, count) => self.get(textOf(name, 1, count, "get")) ?? NONE },
     ),
-    cluster: kind(log, ClusterData, {
+    cluster: kind(log, "Router.Cluster.Lua.ClusterWrapper", ClusterData, {
       numConnections: ({ cluster }) => cluster.inUse?.connections ?? 0,
       numRequests: ({ cluster }) => cluster.inUse?.requests ?? 0,
       numPendingRequests: ({ cluster }) => cluster.inUse?.pendingRequests ?? 0,

@@ -21,7 +21,9 @@ export class KeyData extends Userdata {
 }
 
 export function keyKind(log: Log): LuaTable {
-  return kind(log, KeyData, { get: (self) => (self.der === "" ? undefined : self.der) });
+  return kind(log, "HttpFilters.Lua.PublicKeyWrapper", KeyData, {
+    get: (self) => (self.der === "" ? undefined : self.der),
+  });
 }
 
 /** OIDs of the supported key algorithms, encoded as in a SubjectPublicKeyInfo. */

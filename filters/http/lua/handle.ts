@@ -111,7 +111,9 @@ export function handleKind(cx: SetupContext, log: Log): LuaTable {
       throw libraryError("timestamp format must be MILLISECOND or MICROSECOND.");
     },
   };
-  return kind(log, Run, methods, { headers: (run) => run.headersData() });
+  return kind(log, "HttpFilters.Lua.StreamHandleWrapper", Run, methods, {
+    headers: (run) => run.headersData(),
+  });
 }
 
 /** Whether a text is an IP address with a port. Every upstream host has one, but Envoy accepts an address without it too. */

@@ -263,6 +263,7 @@ function settable({ text, name, isFraming }: Spelling, value: string): HeaderNam
 export function headersKind(log: Log): LuaTable {
   return kind(
     log,
+    "HttpFilters.Lua.HeaderMapWrapper",
     HeadersData,
     {
       getAtIndex: (self, args) => {

@@ -82,19 +82,19 @@ export function infoKinds(log: Log, configName: string): InfoKinds {
   return {
     configName,
     struct: structKind(log),
-    route: kind(log, RouteData, {
+    route: kind(log, "HttpFilters.Lua.RouteWrapper", RouteData, {
       metadata: ({ lender }) =>
         lender.kept("route.metadata", () =>
           metadataOf(lender, lender.stream.route?.routeMetadata, names),
         ),
     }),
-    virtualHost: kind(log, VirtualHostData, {
+    virtualHost: kind(log, "HttpFilters.Lua.VirtualHostWrapper", VirtualHostData, {
       metadata: ({ lender }) =>
         lender.kept("virtualHost.metadata", () =>
           metadataOf(lender, lender.stream.route?.virtualHostMetadata, names),
         ),
     }),
-    info: kind(log, InfoData, {
+    info: kind(log, "HttpFilters.Lua.StreamInfoWrapper", InfoData, {
       protocol: ({ stream }) => stream.info.protocol,
       routeName: ({ stream }) => toUtf8(stream.route?.name ?? stream.info.routeName),
       // In Envoy the router sets the name, after request scripts have run.
@@ -122,7 +122,7 @@ export function infoKinds(log: Log, configName: string): InfoKinds {
       filterState: ({ lender }) =>
         lender.kept("filterState", () => new FilterStateData(lender.kinds.filterState, lender)),
     }),
-    metadata: kind(log, MetadataData, {
+    metadata: kind(log, "HttpFilters.Lua.DynamicMetadataMapWrapper", MetadataData, {
       get: ({ stream }, args) =>
         toLua(stream.metadata.get(fromUtf8(textArgument(args, 1, "get")))) ?? NONE,
       set: (self, args) => {
@@ -137,7 +137,7 @@ export function infoKinds(log: Log, configName: string): InfoKinds {
       },
       __pairs: (self) => iterate(self, entries(self.stream.metadata)),
     }),
-    filterState: kind(log, FilterStateData, {
+    filterState: kind(log, "HttpFilters.Lua.FilterStateWrapper", FilterStateData, {
       get: ({ stream }, args) => {
         const value = stream.filterState.get(fromUtf8(textArgument(args, 1, "get")));
         if (args[1] === undefined) return toLua(value) ?? NONE;
@@ -160,7 +160,7 @@ export function infoKinds(log: Log, configName: string): InfoKinds {
         return NONE;
       },
     }),
-    connectionInfo: kind(log, ConnectionInfoData, {
+    connectionInfo: kind(log, "HttpFilters.Lua.ConnectionStreamInfoWrapper", ConnectionInfoData, {
       dynamicMetadata: ({ lender }) =>
         lender.kept(
           "connection.metadata",
@@ -172,14 +172,20 @@ export function infoKinds(log: Log, configName: string): InfoKinds {
         return name === PROXY_PROTOCOL && told ? toLua({ typed_metadata: told }) : undefined;
       },
     }),
-    connectionMetadata: kind(log, ConnectionMetadataData, {
-      get: ({ stream }, args) =>
-        toLua(stream.downstreamConnection?.metadata?.get(fromUtf8(textArgument(args, 1, "get")))) ??
-        NONE,
-      __pairs: (self) =>
-        iterate(self, entries(self.stream.downstreamConnection?.metadata ?? new Map())),
-    }),
-    connection: kind(log, ConnectionData, { ssl: tlsOf }),
+    connectionMetadata: kind(
+      log,
+      "HttpFilters.Lua.ConnectionDynamicMetadataMapWrapper",
+      ConnectionMetadataData,
+      {
+        get: ({ stream }, args) =>
+          toLua(
+            stream.downstreamConnection?.metadata?.get(fromUtf8(textArgument(args, 1, "get"))),
+          ) ?? NONE,
+        __pairs: (self) =>
+          iterate(self, entries(self.stream.downstreamConnection?.metadata ?? new Map())),
+      },
+    ),
+    connection: kind(log, "Filters.Common.Lua.ConnectionWrapper", ConnectionData, { ssl: tlsOf }),
     tls: tlsKind(log),
     certificate: certificateKind(log),
   };

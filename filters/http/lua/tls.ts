@@ -28,7 +28,7 @@ export class CertificateData extends Userdata {
 }
 
 export function certificateKind(log: Log): LuaTable {
-  return kind(log, CertificateData, {
+  return kind(log, "Filters.Common.Lua.ParsedX509NameWrapper", CertificateData, {
     commonName: ({ certificate }) => toUtf8(namesIn(certificate.subject, "CN").at(-1) ?? ""),
     // The subject is in RFC 2253's order, the reverse of the certificate's.
     organizationName: ({ certificate }) => list(namesIn(certificate.subject, "O").reverse()),
@@ -88,7 +88,7 @@ export function tlsKind(log: Log): LuaTable {
       self.tls.peer && new CertificateData(self, self.tls.peer),
   };
   for (const [name, read] of Object.entries(reads)) methods[name] = (self) => read(self.tls);
-  return kind(log, TlsData, methods);
+  return kind(log, "Filters.Common.Lua.SslConnectionWrapper", TlsData, methods);
 }
 
 const seconds = (time: number): number => Math.floor(time / 1000);

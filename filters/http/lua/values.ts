@@ -119,7 +119,7 @@ export class StructData extends Userdata {
 }
 
 export function structKind(log: Log): LuaTable {
-  return kind(log, StructData, {
+  return kind(log, "Filters.Common.Lua.MetadataMapWrapper", StructData, {
     get: (self, args) => self.get(textArgument(args, 1, "get")) ?? NONE,
     __pairs: (self) => iterate(self, self.entries()),
   });

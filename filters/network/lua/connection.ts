@@ -61,7 +61,7 @@ function* waitFor(promise: Promise<unknown>): Generator<unknown, unknown, unknow
 const WAYS = ["flush", "abort", "reset"] as const;
 
 export function connectionKind(log: Log): LuaTable {
-  return kind(log, ConnectionData, {
+  return kind(log, "NetworkFilters.Lua.ConnectionWrapper", ConnectionData, {
     id: ({ connection }) => connection.id,
     remoteAddress: ({ connection }) => formatAddress(connection.remoteAddress),
     localAddress: ({ connection }) => formatAddress(connection.localAddress),
