@@ -1,3 +1,4 @@
+import { fitted } from "./canonical.ts";
 import { check, type Failure } from "./check.ts";
 import { readDataSource } from "./data-source.ts";
 import { snakeCase } from "./descriptor.ts";
@@ -172,6 +173,8 @@ export class Builder {
   }
 
   #map(node: MapNode, shape: Shape, known: boolean): unknown {
+    const plainly = this.#unread(node, shape);
+    if (plainly !== undefined) return plainly;
     const out: Record<string, unknown> = {};
     this.origin.set(out, node);
     if (!known) this.#canonicalKeys(node, shape);
@@ -190,6 +193,13 @@ export class Builder {
       } else this.#notListed(node, entry, shape.properties, known);
     }
     return out;
+  }
+
+  /** Builds a map that is in canonical form from its plain value. Undefined: it has to be read. */
+  #unread({ unread }: MapNode, shape: Shape): object | undefined {
+    if (unread?.normalise === undefined) return undefined;
+    const value = unread.take();
+    return value && (fitted(value, shape) as object | undefined);
   }
 
   #notListed(

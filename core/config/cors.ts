@@ -11,9 +11,11 @@ export function moveCors(manager: MapNode): void {
   const filter = manager.list("http_filters").find(isCors);
   const name = filter?.kind === "map" ? filter.string("name") : undefined;
   for (const host of virtualHosts(manager)) {
+    if (host.unread !== undefined) continue;
     move(host, host, name);
     for (const route of host.list("routes")) {
-      const action = route.kind === "map" ? route.map("route") : undefined;
+      const isRead = route.kind === "map" && route.unread === undefined;
+      const action = isRead ? route.map("route") : undefined;
       if (action !== undefined) move(action, route as MapNode, name);
     }
   }

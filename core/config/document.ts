@@ -11,6 +11,7 @@ import type { Place, Report } from "./diagnostic.ts";
 import { Entry, Fields } from "./fields.ts";
 import { parseJson } from "./json.ts";
 import { readPlainYaml } from "./plain-yaml.ts";
+import type { Unread } from "./unread.ts";
 
 /** A config as a tree, in which every node keeps its place in the file through all rewriting. */
 export type Node = MapNode | ListNode | ScalarNode;
@@ -58,13 +59,24 @@ export class ListNode {
 export class MapNode {
   readonly kind = "map";
   readonly place: Place;
-  readonly entries: Fields;
   /** The protobuf message that it is. Undefined: it is none, and only a package's schema describes it. */
   message: string | undefined = undefined;
+  /** The map as a plain value; undefined once somebody has asked for its entries. */
+  unread: Unread | undefined = undefined;
+  #entries: Fields;
 
   constructor(place: Place, entries = new Fields()) {
     this.place = place;
-    this.entries = entries;
+    this.#entries = entries;
+  }
+  get entries(): Fields {
+    const { unread } = this;
+    if (unread !== undefined) {
+      this.unread = undefined;
+      this.#entries = unread.read();
+      unread.normalise?.(this);
+    }
+    return this.#entries;
   }
   get(key: string): Node | undefined {
     return this.entries.get(key)?.value;

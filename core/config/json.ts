@@ -1,17 +1,21 @@
 import type { Place, Report } from "./diagnostic.ts";
 import { childPlace, ListNode, MapNode, type Node, placeAt, ScalarNode } from "./document.ts";
+import { LARGE_CHARS, LONG_LISTS, NEEDS_READING, Unread } from "./unread.ts";
 
 const MAX_DEPTH = 100;
 
-/** Parses JSON with positions, which `JSON.parse` does not have. Undefined: an error has been reported. */
-export function parseJson(text: string, report: Report): Node | undefined {
+/**
+ * Parses JSON with positions, which `JSON.parse` does not have. Undefined: an error has been reported. From `large` chars on, the
+ * entries of long lists stay unread.
+ */
+export function parseJson(text: string, report: Report, large = LARGE_CHARS): Node | undefined {
   const start: Place = { offset: 0, path: "" };
   if (text.trim() === "") {
     report.error(start, "the file is empty");
     return undefined;
   }
   try {
-    return new JsonReader(text, report).document();
+    return new JsonReader(text, report, text.length >= large).document();
   } catch (error) {
     if (!(error instanceof JsonError)) throw error;
     report.error({ offset: error.offset, path: "" }, `not JSON: ${error.message}`);
@@ -33,17 +37,24 @@ const WORD = /true|false|null/y;
 
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
+const COLON = 0x3a;
+const OPEN_MAP = 0x7b;
+const CLOSE_MAP = 0x7d;
+const OPEN_LIST = 0x5b;
+const CLOSE_LIST = 0x5d;
 
 /** A JSON parser that makes nodes with places. */
 class JsonReader {
   readonly #text: string;
   readonly #report: Report;
+  readonly #isLarge: boolean;
   readonly #names = new Map<string, string>();
   #at = 0;
 
-  constructor(text: string, report: Report) {
+  constructor(text: string, report: Report, isLarge: boolean) {
     this.#text = text.charCodeAt(0) === 0xfeff ? ` ${text.slice(1)}` : text;
     this.#report = report;
+    this.#isLarge = isLarge;
   }
 
   document(): Node {
@@ -53,7 +64,8 @@ class JsonReader {
     return root;
   }
 
-  #value(parent: Place, depth: number): Node {
+  /** `isLong`: if it is a list, its entries may stay unread. */
+  #value(parent: Place, depth: number, isLong = false): Node {
     this.#space();
     const place = placeAt(parent, this.#at);
     if (depth > MAX_DEPTH) throw new JsonError(this.#at, "nested too deeply");
@@ -61,7 +73,7 @@ class JsonReader {
       case "{":
         return this.#object(place, depth);
       case "[":
-        return this.#array(place, depth);
+        return this.#array(place, depth, isLong);
       case '"': {
         const value = this.#string();
         return new ScalarNode(place, value, this.#text.slice(place.offset, this.#at));
@@ -89,22 +101,85 @@ class JsonReader {
       const key = this.#interned(this.#string());
       const at = childPlace(place, offset, key);
       if (!this.#punctuation(":")) throw this.#unexpected('":"');
-      map.add(key, this.#value(at, depth + 1), at, this.#report);
+      const isLong = this.#isLarge && LONG_LISTS.has(key);
+      map.add(key, this.#value(at, depth + 1, isLong), at, this.#report);
     } while (this.#punctuation(","));
     if (!this.#punctuation("}")) throw this.#unexpected('"," or "}"');
     return map;
   }
 
-  #array(place: Place, depth: number): ListNode {
+  #array(place: Place, depth: number, isLong: boolean): ListNode {
     const list = new ListNode(place);
     this.#at++;
     if (this.#punctuation("]")) return list;
     do {
       this.#space();
-      list.items.push(this.#value(childPlace(place, this.#at, list.items.length), depth + 1));
+      const at = childPlace(place, this.#at, list.items.length);
+      const unread = isLong ? this.#unread(at, depth + 1) : undefined;
+      list.items.push(unread ?? this.#value(at, depth + 1));
     } while (this.#punctuation(","));
     if (!this.#punctuation("]")) throw this.#unexpected('"," or "]"');
     return list;
+  }
+
+  /** Passes a map without making nodes of what is in it. Undefined: it has to be read. */
+  #unread(parent: Place, depth: number): MapNode | undefined {
+    this.#space();
+    const from = this.#at;
+    if (this.#text[from] !== "{") return undefined;
+    const fields = this.#pass(MAX_DEPTH - depth);
+    const to = this.#at;
+    const text = fields < 0 ? "" : this.#text.slice(from, to);
+    const value = text === "" || NEEDS_READING.test(text) ? undefined : parsed(text);
+    if (value === undefined) {
+      this.#at = from;
+      return undefined;
+    }
+    const map = new MapNode(placeAt(parent, from));
+    map.unread = new Unread(value, fields, () => {
+      this.#at = from;
+      return this.#object(map.place, depth).entries;
+    });
+    return map;
+  }
+
+  /** Goes behind the map that begins here. Answers the number of colons in it; -1: it has no end, or is deeper than `most`. */
+  #pass(most: number): number {
+    let depth = 0;
+    let colons = 0;
+    for (;;) {
+      switch (this.#text.charCodeAt(this.#at++)) {
+        case QUOTE:
+          this.#passString();
+          break;
+        case COLON:
+          colons++;
+          break;
+        case OPEN_MAP:
+        case OPEN_LIST:
+          if (++depth > most) return -1;
+          break;
+        case CLOSE_MAP:
+        case CLOSE_LIST:
+          if (--depth === 0) return colons;
+          break;
+        default:
+          if (this.#at > this.#text.length) return -1;
+      }
+    }
+  }
+
+  #passString(): void {
+    const text = this.#text;
+    for (let at = this.#at; at < text.length; at++) {
+      const code = text.charCodeAt(at);
+      if (code === BACKSLASH) at++;
+      else if (code === QUOTE) {
+        this.#at = at + 1;
+        return;
+      }
+    }
+    this.#at = text.length;
   }
 
   /** Reads a string, from its first quote to behind the last. */
@@ -159,6 +234,14 @@ class JsonReader {
       this.#at,
       `${found === undefined ? "the end" : JSON.stringify(found)} where ${wanted} should be`,
     );
+  }
+}
+
+function parsed(text: string): object | undefined {
+  try {
+    return JSON.parse(text) as object;
+  } catch {
+    return undefined;
   }
 }
 

@@ -1,3 +1,4 @@
+import { isCanonical } from "./canonical.ts";
 import type { Descriptor, Field } from "./descriptor.ts";
 import { didYouMean, listed, type Place, type Report } from "./diagnostic.ts";
 import {
@@ -20,25 +21,11 @@ import {
   readDuration,
   readScalar,
   readString,
+  SCALARS,
   shown,
+  WRAPPERS,
 } from "./scalars.ts";
 
-const WRAPPERS: { readonly [type: string]: string } = {
-  "google.protobuf.DoubleValue": "double",
-  "google.protobuf.FloatValue": "float",
-  "google.protobuf.Int64Value": "int64",
-  "google.protobuf.UInt64Value": "uint64",
-  "google.protobuf.Int32Value": "int32",
-  "google.protobuf.UInt32Value": "uint32",
-  "google.protobuf.BoolValue": "bool",
-  "google.protobuf.StringValue": "string",
-  "google.protobuf.BytesValue": "bytes",
-};
-const SCALARS = new Set(
-  "double float int32 int64 uint32 uint64 sint32 sint64 fixed32 fixed64 sfixed32 sfixed64 bool string bytes".split(
-    " ",
-  ),
-);
 const TYPED_STRUCTS = new Set(["xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct"]);
 const ANY = "google.protobuf.Any";
 
@@ -97,6 +84,14 @@ export class Normaliser {
       return this.#invalid(node.place, `${what}; a map of fields belongs here`);
     }
     node.message = type;
+    const { unread } = node;
+    // What `rewrite` changes in v3 files, deprecated fields, is not canonical either.
+    if (unread !== undefined && this.rewriter.era === "v3") {
+      if (isCanonical(this.descriptor, type, unread)) {
+        unread.normalise = (map) => this.message(type, map);
+        return node;
+      }
+    }
     this.rewriter.rewrite(type, node);
     const message = this.descriptor.message(type);
     if (message !== undefined) this.#fields(type, node);

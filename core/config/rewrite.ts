@@ -39,7 +39,7 @@ export function eraOf(root: Node): Era {
 
 function look(node: Node, seen: { v2: boolean; v3: boolean; old: boolean }): void {
   if (node.kind === "list") for (const item of node.items) look(item, seen);
-  if (node.kind !== "map") return;
+  if (node.kind !== "map" || node.unread !== undefined) return;
   const type = node.string("@type") ?? node.string("type_url");
   if (type !== undefined && /\/envoy\./.test(type)) {
     if (/\.v3(alpha)?\./.test(type)) seen.v3 = true;

@@ -6,6 +6,24 @@ export type Reading =
   | { readonly value: ScalarValue; readonly json?: string }
   | { readonly problem: string; readonly help?: string };
 
+/** Wrappers of scalars, which are written as the scalars themselves. */
+export const WRAPPERS: { readonly [type: string]: string } = {
+  "google.protobuf.DoubleValue": "double",
+  "google.protobuf.FloatValue": "float",
+  "google.protobuf.Int64Value": "int64",
+  "google.protobuf.UInt64Value": "uint64",
+  "google.protobuf.Int32Value": "int32",
+  "google.protobuf.UInt32Value": "uint32",
+  "google.protobuf.BoolValue": "bool",
+  "google.protobuf.StringValue": "string",
+  "google.protobuf.BytesValue": "bytes",
+};
+export const SCALARS: ReadonlySet<string> = new Set(
+  "double float int32 int64 uint32 uint64 sint32 sint64 fixed32 fixed64 sfixed32 sfixed64 bool string bytes".split(
+    " ",
+  ),
+);
+
 const RANGES: { readonly [type: string]: readonly [bigint, bigint] } = {
   int32: [-0x8000_0000n, 0x7fff_ffffn],
   uint32: [0n, 0xffff_ffffn],

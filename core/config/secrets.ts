@@ -35,7 +35,7 @@ class SecretPlacer {
 
   walk(node: Node): void {
     if (node.kind === "list") for (const item of node.items) this.walk(item);
-    if (node.kind !== "map") return;
+    if (node.kind !== "map" || node.unread !== undefined) return;
     if (node.message === COMMON) this.#common(node);
     if (node.message === DOWNSTREAM)
       this.#field(node, "session_ticket_keys_sds_secret_config", "session_ticket_keys");
