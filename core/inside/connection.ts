@@ -29,6 +29,7 @@ const INTERNAL_ROUNDS = 16;
 const MAX_TASKS = 4096;
 /** A connection is closed when a filter's promise has been pending for this long. */
 const LONGEST_PAUSE_MS = 300_000;
+const FLUSH_MS = 60_000; // a closed connection is aborted if its peer takes none of its bytes for this long
 const LINGER_READ_LIMIT = 1 << 20; // what a peer may still send while a closed connection lingers
 
 /** What a connection writes to: the ring, or (internal.ts) another connection of this isolate. */
@@ -108,6 +109,7 @@ export class SocketConnection implements DownstreamConnection {
   #lingerMs = 0;
   #lingerRead = 0;
   #timer: WheelTimer | undefined = undefined;
+  #flushTimer: WheelTimer | undefined = undefined;
   #againAsked = false;
   /** Writes are kept until the transport is ready. */
   #held = false;
@@ -204,6 +206,7 @@ export class SocketConnection implements DownstreamConnection {
 
   #onFlushed(): void {
     if (this.#unsent) return;
+    this.#flushTimer?.cancel();
     if (this.#closing === "flush") this.#closeNow();
     else if (this.#closing === "delayed") this.#linger();
     else this.#tellDrained();
@@ -236,7 +239,8 @@ export class SocketConnection implements DownstreamConnection {
     if (how === "flush" && this.id >= 0) {
       if (this.#closing === "flush") return;
       this.#closing = "flush";
-      if (!this.#unsent) this.#closeNow();
+      if (this.#unsent) this.#limitFlush();
+      else this.#closeNow();
       return;
     }
     this.#closing = "abort";
@@ -270,7 +274,20 @@ export class SocketConnection implements DownstreamConnection {
     if (!this.open || this.#closing !== "no") return;
     this.#closing = "delayed";
     this.#lingerMs = ms;
-    if (!this.#unsent) this.#linger();
+    if (this.#unsent) this.#limitFlush();
+    else this.#linger();
+  }
+
+  /** Aborts the connection if the peer takes nothing of what is kept here. Core does so for what it has itself. */
+  #limitFlush(): void {
+    const { length } = this.#pending ?? [];
+    const at = this.#pendingAt;
+    this.#flushTimer?.cancel();
+    this.#flushTimer = this.#table.wheel.timer(() => {
+      if (this.#pending?.length === length && this.#pendingAt === at) this.close("abort");
+      else this.#limitFlush();
+    });
+    this.#flushTimer.arm(FLUSH_MS);
   }
 
   #linger(): void {
@@ -287,6 +304,7 @@ export class SocketConnection implements DownstreamConnection {
   #shut(): void {
     this.open = false;
     this.#timer?.cancel();
+    this.#flushTimer?.cancel();
     this.#table.closed(this);
   }
 
@@ -502,6 +520,7 @@ export class SocketConnection implements DownstreamConnection {
     this.onGone?.();
     this.open = false;
     this.#timer?.cancel();
+    this.#flushTimer?.cancel();
     this.#pending = undefined;
     const event: CloseEvent = {
       by: local || this.#timedOut || this.#closing !== "no" ? "local" : "remote",

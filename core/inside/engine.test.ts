@@ -506,6 +506,43 @@ test("output stops while the socket is blocked and goes on when it has drained",
   expect(connection!.blocked).toBe(false);
 });
 
+test("a closed connection waits for a peer that takes its bytes, however slowly, and is aborted if it takes none", () => {
+  const driver = new Driver({ events: 8, commands: 8, segments: 2, slots: 2 });
+  const clock = new Float64Array(driver.ring, WORD.NOW * 4, 1);
+  const connections: DownstreamConnection[] = [];
+  driver.go(world([listener([["holder", {}]])]), {
+    "network/holder": defineNetworkFilter({
+      name: "holder",
+      config: Type.Object({}),
+      setup: () => ({
+        create: (connection) => {
+          connections.push(connection);
+          return {};
+        },
+      }),
+    }) as Definition,
+  });
+  const [slow, stuck] = [driver.accept(), driver.accept()];
+  for (const id of [slow, stuck]) driver.event(EVENT.BLOCKED, id);
+  driver.run();
+  for (const connection of connections) {
+    connection.write(new Uint8Array(600_000), 0, 600_000);
+    connection.close("flush");
+  }
+  expect(driver.run()).toEqual([]);
+  driver.event(EVENT.DRAINED, slow);
+  // The ring takes eight events at a time: some bytes are written before this socket is blocked again.
+  for (let k = 0; k < 7; k++) driver.event(EVENT.BLOCKED, stuck);
+  driver.event(EVENT.BLOCKED, slow);
+  clock[0]! += 50_000;
+  const said = driver.run();
+  clock[0]! += 20_000;
+  said.push(...driver.run());
+  expect(said.filter((command) => command.startsWith("close"))).toEqual([`close ${stuck} ABORT`]);
+  driver.event(EVENT.DRAINED, slow);
+  expect(driver.run().at(-1)).toBe(`close ${slow} FLUSH`);
+});
+
 test("a hundred connections opened in one turn all get an id in time", () => {
   const driver = new Driver({ events: 8, commands: 8, segments: 2, slots: 2 });
   driver.go(world([listener([["dialler", {}]])]), {
