@@ -68,7 +68,9 @@ export class Builtin {
   readonly #loaded = new Map<string, string>();
   readonly #isolate: Isolate;
   readonly #prelude: LoadedModule;
-  readonly #unwatch: () => void;
+  readonly #watch: () => number | undefined;
+  readonly #watchdog: Watchdog | undefined;
+  #watched: number | undefined;
   readonly #clock: Float64Array;
   readonly #entries = new Map<string, EntryPoint>();
   readonly run: (events: number) => number;
@@ -109,9 +111,10 @@ export class Builtin {
       }),
     );
     this.run = this.#prelude.numberEntry("run");
-    const { watchdog } = options;
-    const watched = watchdog?.watch(this.#isolate, options.ring, WORD.BEAT, HANG_MS);
-    this.#unwatch = () => watched !== undefined && watchdog?.unwatch(watched);
+    const { watchdog, ring } = options;
+    this.#watchdog = watchdog;
+    this.#watch = () => watchdog?.watch(this.#isolate, ring, WORD.BEAT, HANG_MS);
+    this.#watched = this.#watch();
   }
 
   get memory(): number {
@@ -122,6 +125,20 @@ export class Builtin {
   }
   collectGarbage(flavor?: Flavor): void {
     this.#isolate.collectGarbage(flavor);
+  }
+  /** The thread has to wait at its next entry until the snapshot is made; the watchdog must not take that for a hang. */
+  async heapSnapshot(): Promise<string> {
+    this.#unwatch();
+    try {
+      return await this.#isolate.heapSnapshot();
+    } finally {
+      if (!this.disposed) this.#watched = this.#watch();
+    }
+  }
+
+  #unwatch(): void {
+    if (this.#watched !== undefined) this.#watchdog?.unwatch(this.#watched);
+    this.#watched = undefined;
   }
 
   #enter(name: string, ...args: unknown[]): unknown {

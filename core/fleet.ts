@@ -1,3 +1,4 @@
+import type { Readable } from "node:stream";
 import type {
   AddressConfig,
   FromWorker,
@@ -41,6 +42,8 @@ export interface Thread {
   readonly name: string;
   readonly memory: ThreadMemory;
   post(message: ToWorker): void;
+  /** A snapshot of the heap of its Node isolate, as JSON that DevTools opens. */
+  heapSnapshot?(): Promise<Readable>;
   /** Ends the thread at once. */
   kill(): void;
 }
@@ -74,7 +77,7 @@ export interface FleetEvents {
 const PREPARE_MS = 20_000;
 const COMMIT_MS = 5_000;
 const LISTEN_MS = 5_000;
-const PROFILE_MS = 30_000;
+const PROFILE_MS = 60_000;
 /** How long to wait for the log lines of a thread that may hang. */
 const LINES_MS = 1_000;
 /** Milliseconds that a thread may be silent: the watchdog ends an isolate after 1 s, and a setup is bounded by PREPARE_MS. */
@@ -253,6 +256,13 @@ export class Fleet implements RehearsalStage {
     const member = this.#members.find((m) => m.thread.name === thread);
     if (member === undefined) return { profile: "", error: `there is no thread "${thread}"` };
     return member.profile(enable, of);
+  }
+
+  /** A snapshot of core's half of a thread. Rejects if there is no such thread. */
+  async heapSnapshot(thread: string): Promise<Readable> {
+    const member = this.#members.find((m) => m.thread.name === thread);
+    if (member === undefined) throw new Error(`there is no thread "${thread}"`);
+    return member.heapSnapshot();
   }
 
   /** A message of a debugger to the sandboxes of the first worker. */
@@ -599,6 +609,17 @@ class Member {
     const message = await answer;
     if (message?.type === "profiled") return message;
     return { profile: "", error: "the thread did not answer" };
+  }
+
+  async heapSnapshot(): Promise<Readable> {
+    // While it waits the thread may be silent for longer.
+    const waiter = () => {};
+    this.#waiting.add(waiter);
+    try {
+      return await this.thread.heapSnapshot!();
+    } finally {
+      this.#waiting.delete(waiter);
+    }
   }
 
   async stop(): Promise<void> {

@@ -1,4 +1,4 @@
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { HangWatch } from "./hang-watch.ts";
 
 function watched() {
@@ -30,6 +30,23 @@ test("a thread that gets no CPU waits, and does not hang", () => {
   expect(seen).toEqual([]);
   for (let n = 0; n < 15; n++) beat(150 + n * 100);
   expect(seen).toEqual(["worker 0"]);
+});
+
+test("a beat of main ends the longer time that it has asked for", () => {
+  vi.useFakeTimers();
+  try {
+    const { watch, seen } = watched();
+    watch.start();
+    watch.onBusy(60_000);
+    vi.advanceTimersByTime(70_000);
+    expect(seen).toEqual([]);
+    watch.onBeat([]);
+    vi.advanceTimersByTime(11_000);
+    expect(seen).toEqual(["the main thread"]);
+    watch.stop();
+  } finally {
+    vi.useRealTimers();
+  }
 });
 
 test("a thread inside a sandbox is suspect long before it hangs, until it turns again", () => {

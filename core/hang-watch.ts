@@ -54,6 +54,11 @@ export class HangWatch {
     return this.#guilty;
   }
 
+  /** The main thread will be silent for at most `ms` more than else. */
+  onBusy(ms: number): void {
+    this.#ticks = -ms / TICK_MS;
+  }
+
   /** Called with each beat of the main thread, every 100 ms. */
   onBeat(threads: readonly ThreadBeat[]): void {
     this.#ticks = 0;

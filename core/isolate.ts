@@ -9,6 +9,7 @@ const ivm = isolatedVm() as Ivm;
 interface Ivm {
   readonly Isolate: new (options: {
     memoryLimit: number;
+    inspector?: boolean;
     onCatastrophicError?: () => void;
   }) => IvmIsolate;
   readonly ExternalCopy: new (value: unknown) => { copyInto(): unknown };
@@ -21,8 +22,16 @@ interface IvmIsolate {
   readonly isDisposed: boolean;
   readonly cpuTime: bigint;
   createContextSync(): IvmContext;
+  createInspectorSession(): IvmSession;
+  getHeapStatistics(): Promise<unknown>;
   compileModuleSync(code: string, options: { filename: string }): IvmModule;
   getHeapStatisticsSync(): { used_heap_size: number; externally_allocated_size: number };
+  dispose(): void;
+}
+interface IvmSession {
+  onNotification: (message: string) => void;
+  onResponse: (call: number, message: string) => void;
+  dispatchProtocolMessage(message: string): void;
   dispose(): void;
 }
 interface IvmContext {
@@ -61,7 +70,8 @@ export class Isolate {
   readonly #sdk: IvmModule;
 
   constructor(options: { readonly memoryLimitMb: number; readonly sdk: string }) {
-    this.#isolate = new ivm.Isolate({ memoryLimit: options.memoryLimitMb });
+    // For heap snapshots. An entry takes 1.17 µs with it, 1.16 without.
+    this.#isolate = new ivm.Isolate({ memoryLimit: options.memoryLimitMb, inspector: true });
     this.#context = this.#isolate.createContextSync();
     this.#sdk = this.#link({ code: options.sdk, filename: "@tsproxy/sdk" }, undefined);
   }
@@ -97,6 +107,25 @@ export class Isolate {
     collectGarbageOf(this.#isolate, flavor);
   }
 
+  /** A heap snapshot, as DevTools opens it. Nothing else can enter the isolate until it has been made: 8 s for a million objects. */
+  async heapSnapshot(): Promise<string> {
+    const session = this.#isolate.createInspectorSession();
+    let snapshot = "";
+    session.onNotification = (message) => {
+      const { method, params } = JSON.parse(message) as HeapMessage;
+      if (method === "HeapProfiler.addHeapSnapshotChunk") snapshot += params.chunk;
+    };
+    await new Promise<void>((resolve) => {
+      session.onResponse = () => resolve();
+      session.dispatchProtocolMessage('{"id":1,"method":"HeapProfiler.takeHeapSnapshot"}');
+    });
+    // The inspector calls a session once more after its last response, on the isolate's thread, and aborts the process if it is
+    // gone by then. A call into the isolate waits until that is over.
+    await this.#isolate.getHeapStatistics();
+    session.dispose();
+    return snapshot;
+  }
+
   /** A reference to the isolate, for a watchdog. */
   get handle(): unknown {
     return this.#isolate;
@@ -105,6 +134,11 @@ export class Isolate {
   dispose(): void {
     if (!this.#isolate.isDisposed) this.#isolate.dispose();
   }
+}
+
+interface HeapMessage {
+  readonly method: string;
+  readonly params: { readonly chunk: string };
 }
 
 /** Evaluated in a context of its own, so that modules of the isolate see no `gc`. */

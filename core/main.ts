@@ -10,6 +10,7 @@ import { FileWriter } from "./file-writer.ts";
 import { type Change, Fleet, type FleetEvents } from "./fleet.ts";
 import { FleetLog } from "./fleet-log.ts";
 import { AfterReloads, COLLECT_AFTER_MS, collectGarbage } from "./garbage.ts";
+import { HeapDumps } from "./heap-dump.ts";
 import { CERTIFICATES_TOPIC, HEALTH_TOPIC, NODE_TOPIC, RUNTIME_TOPIC } from "./inside/topics.ts";
 import { LineOrder } from "./line-order.ts";
 import { openLog } from "./log.ts";
@@ -47,6 +48,7 @@ const options = await ownOptions();
 if ((options.quarantined ?? []).length > 0) succeed();
 const { log, reopen } = await openLog(options.log);
 const levels = new LogLevels(log, options.log);
+const heapDumps = new HeapDumps();
 const profiler = new Profiler(() => fleet, find);
 /** Who this node is: by the command line, and then by the first config. */
 let node: RuntimeConfig["node"] = { id: options.serviceNode, cluster: options.serviceCluster };
@@ -161,6 +163,8 @@ function newFleet(): Fleet {
     reopenLogs: reopenFiles,
     levels,
     profiler,
+    heapDumps,
+    onBusy: (ms) => tell({ type: "busy", ms }),
     certificates,
     state: shownState,
     failHealthchecks: (failed) => {

@@ -1,4 +1,7 @@
+import type { Readable } from "node:stream";
+import { getHeapSnapshot } from "node:v8";
 import type { Fleet } from "./fleet.ts";
+import type { HeapDumps } from "./heap-dump.ts";
 import { type LogLevels, MAIN_LOGGER } from "./log-levels.ts";
 import type { LevelName } from "./log-options.ts";
 import type { RunOptions } from "./options.ts";
@@ -24,6 +27,9 @@ export interface OperationParts {
   readonly reopenLogs: () => Promise<void>;
   readonly levels: LogLevels;
   readonly profiler: Profiler;
+  readonly heapDumps: HeapDumps;
+  /** Called before something that keeps the main thread busy for at most so long. */
+  readonly onBusy: (ms: number) => void;
   readonly certificates: () => readonly ContextCertificates[];
   readonly failHealthchecks: (failed: boolean) => void;
   /** Called with each HTTP exchange that `http/recorder` reports. */
@@ -102,6 +108,12 @@ export function operations(
     ],
     ["core.profile", (args) => profile(parts, args as ProfileAsked)],
     ["core.filter_profile", (args) => filterProfile(parts, args as FilterProfileAsked)],
+    [
+      "core.heap_dump",
+      (args) => parts.heapDumps.open(() => heapSnapshot(parts, args as DumpAsked)),
+    ],
+    ["core.heap_dump_piece", (args) => parts.heapDumps.next((args as DumpPiece).dump)],
+    ["core.heap_dump_end", (args) => parts.heapDumps.close((args as DumpPiece).dump)],
     ["core.recent_lookups", () => ({ recent: stats.recentLookups, total: stats.lookups })],
     [
       "core.change_lookups",
@@ -158,7 +170,7 @@ function profile(
   });
 }
 
-function threadOf({ thread = "worker 0" }: { readonly thread?: string }): string {
+function threadOf({ thread = "worker 0" }: { readonly thread?: string | undefined }): string {
   return thread.replace("_", " ");
 }
 
@@ -173,9 +185,11 @@ function profiledFilter(
   const found = reload.sandboxed().find((target) => isMeant(target.package));
   if (found !== undefined) return { filter: found.package, kind };
   const shared = reload.packages().find((state) => isMeant(state.package));
+  if (shared !== undefined && kind === "snapshot")
+    return { filter: shared.package, kind, isShared: true };
   if (shared !== undefined)
     throw new Error(
-      `"${shared.package}" shares an isolate with the shipped filters, and V8 takes no profile of that; profile a sandboxed filter, or its thread with /cpuprofiler`,
+      `"${shared.package}" shares an isolate with the shipped filters, and V8 takes no profile of that; take a snapshot of its heap, profile a sandboxed filter, or its thread with /cpuprofiler`,
     );
   const names = reload
     .sandboxed()
@@ -204,6 +218,40 @@ async function orError<T>(answer: () => Promise<T>): Promise<T | { readonly erro
   } catch (error) {
     return { error: (error as Error).message };
   }
+}
+
+interface DumpAsked {
+  /** `main`, `worker_0`, `control`. Absent: `main`, or `worker_0` for a filter. */
+  readonly thread?: string;
+  readonly filter?: string;
+}
+/** More than a heap snapshot of the main thread takes on a busy machine. */
+const SNAPSHOT_MS = 60_000;
+
+interface DumpPiece {
+  readonly dump: number;
+}
+
+/** Of core's half of a thread, or of the isolate that a filter lives in there. */
+async function heapSnapshot(
+  parts: OperationParts,
+  { thread, filter }: DumpAsked,
+): Promise<Readable | string> {
+  if (filter !== undefined) {
+    const of = profiledFilter(parts.reload, { enable: true, filter, kind: "snapshot" });
+    const { profile = "", error } = await parts.profiler.take(threadOf({ thread }), of, 0);
+    if (error !== undefined) throw new Error(error);
+    return profile;
+  }
+  if (thread === undefined || thread === "main") {
+    parts.onBusy(SNAPSHOT_MS);
+    // Lets the message go out.
+    await new Promise(setImmediate);
+    return getHeapSnapshot();
+  }
+  const fleet = parts.fleet();
+  if (fleet === undefined) throw new Error("no threads run");
+  return fleet.heapSnapshot(threadOf({ thread }));
 }
 
 interface DrainHow {

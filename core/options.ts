@@ -94,6 +94,8 @@ export type ToSupervisor =
   /** The proxy was asked to end: however it ends now, it is not started again. */
   | { readonly type: "stopping" }
   | { readonly type: "dev"; readonly event: DevEvent }
+  /** The main thread may be silent for so long now. */
+  | { readonly type: "busy"; readonly ms: number }
   /** Sent ten times a second: how far each thread has got, and how long it may be silent. */
   | { readonly type: "beat"; readonly threads: readonly ThreadBeat[] };
 

@@ -91,7 +91,8 @@ export class Profiler {
     const { thread, of } = running;
     const { profile, error } = await this.#fleet().profile(thread, false, of);
     if (error !== undefined) return { profile, error };
-    return { profile: of === undefined ? profile : inSources(profile, this.#find) };
+    const hasPlaces = of !== undefined && of.kind !== "snapshot";
+    return { profile: hasPlaces ? inSources(profile, this.#find) : profile };
   }
 }
 
@@ -104,7 +105,7 @@ interface Frame {
   columnNumber: number;
 }
 
-/** Maps functions in a profile to files and lines of their sources. A heap snapshot names no places, and stays. */
+/** Maps functions in a profile to files and lines of their sources. */
 function inSources(text: string, find: Find): string {
   const profile = JSON.parse(text) as {
     readonly nodes?: readonly { readonly callFrame?: Frame; positionTicks?: unknown }[];

@@ -307,10 +307,12 @@ export interface Refusal {
 /** `cpu`: where CPU time is spent. `heap`: which code allocated what is still alive. `snapshot`: the whole heap, at the end. */
 export type ProfileKind = "cpu" | "heap" | "snapshot";
 
-/** A sandboxed package, and the kind of profile to take of it. */
+/** A package, and the kind of profile to take of its sandbox. */
 export interface ProfiledFilter {
   readonly filter: string;
   readonly kind: ProfileKind;
+  /** It has no sandbox: the snapshot is one of the isolate that the shipped packages share. */
+  readonly isShared?: boolean;
 }
 
 /** Thread -> main. */

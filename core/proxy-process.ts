@@ -109,6 +109,9 @@ export class ProxyProcess {
         case "dev":
           events.onDev(message.event);
           break;
+        case "busy":
+          this.#watch.onBusy(message.ms);
+          break;
         case "beat":
           this.#watch.onBeat(message.threads);
       }

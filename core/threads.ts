@@ -74,6 +74,7 @@ export function threadStarter(
       name: threadName(role, index),
       memory,
       post: (message) => worker.postMessage(message),
+      heapSnapshot: () => worker.getHeapSnapshot(),
       kill: () => void worker.terminate(),
     };
   };

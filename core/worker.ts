@@ -456,7 +456,9 @@ class Worker {
     let profile = "";
     let error: string | undefined;
     try {
-      if (of !== undefined) {
+      if (of?.isShared) {
+        if (!enable) profile = await this.#builtin.heapSnapshot();
+      } else if (of !== undefined) {
         if (enable) await this.#boxes.startProfile(of);
         else profile = await this.#boxes.stopProfile(of);
       } else if (enable) {

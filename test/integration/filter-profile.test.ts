@@ -122,3 +122,19 @@ test("writes a profile of a filter by /cpuprofiler, and by the command line", as
     await session.end();
   }
 });
+
+test("answers heap dumps of threads, of a sandbox and of the isolate that shipped filters share", async () => {
+  proxy = await started();
+  expect((await get(proxy.port("main"), "/")).status).toBe(200);
+  const dump = async (query: string) => {
+    const { status, body } = await get(proxy!.adminPort, `/heap_dump${query}`);
+    expect(status).toBe(200);
+    return (JSON.parse(String(body)) as { readonly strings: string[] }).strings;
+  };
+  for (const query of ["", "?thread=worker_0", "?thread=control"])
+    expect((await dump(query)).length).toBeGreaterThan(1000);
+  expect(await dump("?filter=busy")).toContain("burn");
+  expect(await dump("?filter=http/router")).toContain("envoy.filters.http.router");
+  expect(await get(proxy.adminPort, "/heap_dump?thread=worker_9")).toMatchObject({ status: 500 });
+  expect((await get(proxy.port("main"), "/")).status).toBe(200);
+}, 300_000);

@@ -1,8 +1,8 @@
-/** What admin answers. The body comes in pieces, made when the client takes them. */
+/** What admin answers. The body comes in pieces, made when the client takes them; those that core makes have to be awaited. */
 export interface Answer {
   readonly status: number;
   readonly contentType: string;
-  readonly body: Iterable<string>;
+  readonly body: Iterable<string> | AsyncIterable<string>;
   /** Runs once, after the answer has gone out or its client has left. */
   readonly after?: () => void;
 }
@@ -22,7 +22,7 @@ export function json(value: unknown): Answer {
   };
 }
 
-export function jsonPieces(body: Iterable<string>): Answer {
+export function jsonPieces(body: Answer["body"]): Answer {
   return { status: 200, contentType: "application/json", body };
 }
 

@@ -19,7 +19,9 @@ test("/certs shows what each context has loaded, as Envoy does", () => {
   };
   const expired = { ...certificate, path: "<inline>", names: [], notAfter: Date.UTC(2021, 0, 1) };
   cx.publish("core.certificates", [{ trusted: [expired], chains: [certificate] }]);
-  const { certificates } = JSON.parse([...certs({} as never, core).body].join(""));
+  const { certificates } = JSON.parse(
+    [...(certs({} as never, core).body as Iterable<string>)].join(""),
+  );
   expect(certificates).toHaveLength(1);
   expect(certificates[0].ca_cert[0]).toMatchObject({
     path: "<inline>",

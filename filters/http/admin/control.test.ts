@@ -53,10 +53,40 @@ describe("what Envoy has beside", () => {
   });
 
   it.each([
-    ["/heap_dump", "GET", "The current build does not support heap dump"],
+    ["/memory/tcmalloc", "GET", "The current build does not support TCMalloc stats"],
     ["/heapprofiler?enable=y", "POST", "The current build does not support heap profiler"],
   ])("says that %s is not there", async (path, method, body) => {
     expect(await start().ask(path, method)).toMatchObject({ status: 501, body });
+  });
+
+  it("hands a heap dump on as core makes it, and pauses while the client takes no more", async () => {
+    const t = start();
+    const asked: unknown[] = [];
+    const pieces = ["{", "}", ""];
+    t.cx.operations.set("core.heap_dump", (args) => {
+      asked.push(args);
+      return { dump: 1 };
+    });
+    t.cx.operations.set("core.heap_dump_piece", () => pieces.shift());
+    t.cx.operations.set("core.heap_dump_end", (args) => asked.push(args));
+    const { filter, request, sent, hooks } = t.open("GET", "/heap_dump?filter=http/router");
+    hooks.onSend = () => filter.onResponseBlocked!(true);
+    filter.onRequestHeaders!(request, true);
+    for (const body of ["{", "{}"]) {
+      await t.cx.turn();
+      expect(sent).toMatchObject({ status: 200, body, ended: false });
+      filter.onResponseBlocked!(false);
+    }
+    await t.cx.turn();
+    expect(sent.ended).toBe(true);
+    expect(asked).toEqual([{ filter: "http/router" }, { dump: 1 }]);
+  });
+
+  it("says why there is no heap dump", async () => {
+    const t = start();
+    t.cx.operations.set("core.heap_dump", () => ({ error: 'there is no thread "x"' }));
+    const body = 'there is no thread "x"\n';
+    expect(await t.ask("/heap_dump?thread=x")).toMatchObject({ status: 500, body });
   });
 
   it("prints the names of stats that were looked up", async () => {

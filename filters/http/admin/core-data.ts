@@ -192,6 +192,21 @@ export class CoreData {
   }): Promise<{ profile?: string; error?: string }> {
     return this.#ask("core.filter_profile", asked);
   }
+  /** Takes a heap snapshot (JSON as DevTools opens it) of a thread, or of the isolate of a filter in it. */
+  heapDump(of: {
+    readonly thread: string | undefined;
+    readonly filter: string | undefined;
+  }): Promise<{ dump?: number; error?: string }> {
+    return this.#ask("core.heap_dump", of);
+  }
+  /** Its next piece; "" at the end, undefined if core has dropped it. */
+  heapDumpPiece(dump: number): Promise<string | undefined> {
+    return this.#ask("core.heap_dump_piece", { dump });
+  }
+  /** Called when it need not be kept any longer. */
+  endHeapDump(dump: number): void {
+    this.#ask("core.heap_dump_end", { dump }).catch(() => {});
+  }
   recentLookups(): Promise<{
     readonly recent?: readonly (readonly [name: string, times: number])[];
     readonly total: number;

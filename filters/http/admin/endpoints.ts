@@ -8,7 +8,7 @@ import { homePage } from "./home.ts";
 import { listeners } from "./listeners.ts";
 import { logging } from "./logging.ts";
 import { packages } from "./packages.ts";
-import { cpuProfiler, filterProfile, unsupported } from "./profile.ts";
+import { cpuProfiler, filterProfile, heapDump, unsupported } from "./profile.ts";
 import { prometheus } from "./prometheus.ts";
 import type { Query } from "./query.ts";
 import { changeLookups, recentLookups } from "./recent-lookups.ts";
@@ -163,7 +163,11 @@ export const ENDPOINTS: readonly Endpoint[] = [
   {
     path: "/heap_dump",
     help: "dump current Envoy heap (if supported)",
-    answer: unsupported("heap dump"),
+    parameters: [
+      { name: "thread", help: "main unless told; worker_0, control" },
+      { name: "filter", help: "The isolate of this filter instead, in worker_0 unless told" },
+    ],
+    answer: heapDump,
   },
   {
     path: "/heapprofiler",

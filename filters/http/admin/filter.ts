@@ -66,6 +66,9 @@ class AdminFilter implements HttpFilter {
   #blocked = false;
   #answer: Answer | undefined = undefined;
   #pieces: Iterator<string> | undefined = undefined;
+  /** Pieces that core makes. */
+  #awaited: AsyncIterator<string> | undefined = undefined;
+  #isAwaiting = false;
 
   constructor(admin: Admin, stream: HttpStream) {
     this.#admin = admin;
@@ -89,7 +92,7 @@ class AdminFilter implements HttpFilter {
 
   onResponseBlocked(blocked: boolean): void {
     this.#blocked = blocked;
-    if (!blocked) this.#send();
+    if (!blocked) this.#sendMore();
   }
   onReset(): void {
     this.#end();
@@ -123,10 +126,36 @@ class AdminFilter implements HttpFilter {
     headers.append("cache-control", "no-cache, max-age=0");
     headers.append("x-content-type-options", "nosniff");
     const headOnly = this.#stream.request.method === "HEAD";
-    if (!headOnly) this.#pieces = answer.body[Symbol.iterator]();
+    const { body } = answer;
+    if (Symbol.iterator in body) this.#pieces = body[Symbol.iterator]();
+    else this.#awaited = body[Symbol.asyncIterator]();
     this.#stream.responder.sendHeaders(headers, headOnly);
     if (headOnly) this.#end();
-    else this.#send();
+    else this.#sendMore();
+  }
+
+  #sendMore(): void {
+    if (this.#awaited === undefined) this.#send();
+    else if (!this.#isAwaiting) void this.#sendAwaited(this.#awaited);
+  }
+
+  async #sendAwaited(pieces: AsyncIterator<string>): Promise<void> {
+    const { responder } = this.#stream;
+    this.#isAwaiting = true;
+    try {
+      while (!this.#blocked && !this.#ended) {
+        const next = await pieces.next();
+        if (this.#ended) return;
+        const bytes = utf8Encode(next.done === true ? "" : next.value);
+        responder.sendBody(bytes, 0, bytes.length, next.done === true);
+        if (next.done === true) this.#end();
+      }
+    } catch {
+      // The head has gone out: that the body is not whole can only be told by breaking it off.
+      if (!this.#ended) responder.reset("admin_body_broken_off", "-");
+    } finally {
+      this.#isAwaiting = false;
+    }
   }
 
   #send(): void {
@@ -152,6 +181,7 @@ class AdminFilter implements HttpFilter {
     this.#ended = true;
     if (this.#counted) this.#admin.answers--;
     this.#pieces = undefined;
+    this.#awaited = undefined;
     this.#answer?.after?.();
     this.#answer = undefined;
   }

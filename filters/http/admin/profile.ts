@@ -26,6 +26,23 @@ export async function filterProfile(query: Query, core: CoreData): Promise<Answe
   return jsonPieces([profile]);
 }
 
+/** `/heap_dump`: of the main thread, of `thread=worker_0`, or of the isolate of `filter=NAME`. */
+export async function heapDump(query: Query, core: CoreData): Promise<Answer> {
+  const of = { thread: query.get("thread"), filter: query.get("filter") };
+  const { dump, error } = await core.heapDump(of);
+  if (dump === undefined) throw new Refused(500, `${error}\n`);
+  return { ...jsonPieces(pieces(dump, core)), after: () => core.endHeapDump(dump) };
+}
+
+async function* pieces(dump: number, core: CoreData): AsyncIterable<string> {
+  for (;;) {
+    const piece = await core.heapDumpPiece(dump);
+    if (piece === "") return;
+    if (typeof piece !== "string") throw new Error("the client was too slow");
+    yield piece;
+  }
+}
+
 /** Parts of Envoy that a JavaScript proxy does not have: what Envoy answers where it was built without them. */
 export const unsupported = (what: string) => (): Answer =>
   text(`The current build does not support ${what}`, 501);
