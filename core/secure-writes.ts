@@ -1,15 +1,26 @@
 // Hot path: all that is written over TLS (test/bench/cpu.ts tls).
 import { getSystemErrorName } from "node:util";
-import { type StreamHandle, writeBuffer, writev } from "./stream-handle.ts";
+import { isUnderWay, newRequest, type StreamHandle, type WriteRequest } from "./stream-handle.ts";
+
+/** Most bytes in a TLS record. Shorter writes of several pieces are joined, for Node would allocate memory to do so. */
+const RECORD = 16 * 1024;
+const joined = new Uint8Array(RECORD);
 
 /**
  * Writes of one TLS connection, below node:stream. OpenSSL takes one write at a time and has encrypted it when the call returns.
- * Pieces that come before the kernel has taken all of it wait where they are, and become one write then.
+ * Node says a turn later that the write is over, even if the kernel has taken all of it. Pieces that come before that wait where
+ * they are, and become one write then. Being called back costs 1 µs, so it is asked for only if something waits.
  */
 export class SecureWrites {
   readonly #handle: StreamHandle;
+  /** The socket below TLS. */
+  readonly #raw: StreamHandle;
   readonly #onDrain: () => void;
   readonly #onError: (name: string) => void;
+  /** Of the last write. It may be used again once that write is over. */
+  #request: WriteRequest | undefined = undefined;
+  /** `#onWritten` will be called. */
+  #isAwaited = false;
   #unsent: Uint8Array[] = [];
   /** Functions that release the memory of `#unsent`. */
   #holds: (() => void)[] = [];
@@ -17,14 +28,23 @@ export class SecureWrites {
   #isOver = false;
   /** Bytes that wait. */
   unsentSize = 0;
-  /** The kernel has not taken the last write completely. */
-  isBusy = false;
 
   /** `onDrain` is called when a write has ended and what waited has been passed on; `onError` with the name of an error. */
-  constructor(handle: StreamHandle, onDrain: () => void, onError: (name: string) => void) {
+  constructor(
+    handle: StreamHandle,
+    raw: StreamHandle,
+    onDrain: () => void,
+    onError: (name: string) => void,
+  ) {
     this.#handle = handle;
+    this.#raw = raw;
     this.#onDrain = onDrain;
     this.#onError = onError;
+  }
+
+  /** The last write is not over. */
+  get isBusy(): boolean {
+    return this.#isAwaited || (this.#request !== undefined && isUnderWay(this.#request));
   }
 
   /** Writes the pieces. If they have to wait, calls `hold`, and later its answer, once their memory may be reused. */
@@ -33,6 +53,7 @@ export class SecureWrites {
       this.#encrypt(pieces);
       return;
     }
+    this.#await();
     for (const piece of pieces) {
       this.#unsent.push(piece);
       this.unsentSize += piece.length;
@@ -42,8 +63,12 @@ export class SecureWrites {
 
   /** Calls `call` once everything is written; at once if it is already, or if the connection is gone. */
   after(call: () => void): void {
-    if (this.isBusy && !this.#isOver) this.#after = call;
-    else call();
+    if (this.#isOver || !this.isBusy) {
+      call();
+      return;
+    }
+    this.#after = call;
+    this.#await();
   }
 
   /** Called when the connection is gone: drops what waits. */
@@ -55,20 +80,30 @@ export class SecureWrites {
   }
 
   #encrypt(pieces: readonly Uint8Array[]): void {
-    const [first] = pieces;
-    const request =
-      pieces.length === 1 ? writeBuffer(this.#handle, first!) : writev(this.#handle, pieces);
-    if (request === undefined) return;
-    if (typeof request === "string") {
-      this.#onError(request);
-      return;
-    }
-    this.isBusy = true;
-    request.oncomplete = (status) => this.#onWritten(status);
+    let size = 0;
+    for (let k = 0; k < pieces.length; k++) size += pieces[k]!.length;
+    this.#request ??= newRequest();
+    const request = this.#request;
+    const handle = this.#handle;
+    const status =
+      pieces.length > 1 && size > RECORD
+        ? handle.writev(request, pieces, true)
+        : handle.writeBuffer(request, pieces.length === 1 ? pieces[0]! : join(pieces, size));
+    if (status !== 0) this.#onError(getSystemErrorName(status));
+    // The kernel has not taken all, or Node has not offered it all yet: this may still fail.
+    else if (size > RECORD || this.#raw.writeQueueSize > 0) this.#await();
+  }
+
+  #await(): void {
+    if (this.#isAwaited) return;
+    this.#isAwaited = true;
+    this.#request!.oncomplete = (status) => this.#onWritten(status);
   }
 
   #onWritten(status: number): void {
-    this.isBusy = false;
+    this.#isAwaited = false;
+    // Node still uses the request until this call has returned.
+    this.#request = undefined;
     if (this.#isOver) return;
     if (status < 0) {
       this.#onError(getSystemErrorName(status));
@@ -82,11 +117,23 @@ export class SecureWrites {
       this.#letGo();
     }
     this.#onDrain();
-    if (!this.isBusy) this.#after?.();
+    if (this.#after === undefined) return;
+    if (this.isBusy) this.#await();
+    else this.#after();
   }
 
   #letGo(): void {
     for (const letGo of this.#holds) letGo();
     this.#holds = [];
   }
+}
+
+/** Copies the pieces into one, which is valid until the next call. */
+function join(pieces: readonly Uint8Array[], size: number): Uint8Array {
+  let at = 0;
+  for (let k = 0; k < pieces.length; k++) {
+    joined.set(pieces[k]!, at);
+    at += pieces[k]!.length;
+  }
+  return joined.subarray(0, size);
 }

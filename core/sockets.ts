@@ -301,7 +301,7 @@ export class Sockets {
       this.#needInput(n);
       offset = this.#segments.inputAt;
       this.#memory.copy(this.#memory, offset, this.#landingAt, this.#landingAt + n);
-      // Aligned, so that heads that begin there can be copied eight bytes at a time.
+      // Aligned as in `#copyIn`.
       this.#segments.inputAt = (offset + n + 7) & ~7;
     }
     this.push(EVENT.DATA, entry.id, offset, n);
@@ -607,6 +607,7 @@ export class Sockets {
     entry.handshakes = false;
     entry.secure = new SecureWrites(
       handle,
+      entry.raw?._handle ?? handle,
       () => entry.blocked && this.#onDrain(entry),
       (error) => {
         entry.error = errorIndex(error);
@@ -615,10 +616,10 @@ export class Sockets {
     );
     handle.useUserBuffer(this.#landing);
     onRead(handle, (n) => {
-      const bytes = this.#landing.subarray(0, n);
+      if (!this.#running && entry.late === undefined && this.#segments.hasInput(n))
+        this.#copyIn(entry, this.#memory, this.#landingAt, n);
       // A flush in between may read other bytes into the landing area.
-      const isSafe = !this.#running && this.#segments.hasInput(n);
-      this.#onDecrypted(entry, isSafe ? bytes : Buffer.from(bytes));
+      else this.#onDecrypted(entry, Buffer.from(this.#landing.subarray(0, n)));
       return undefined;
     });
     this.#setReading(entry, !entry.paused);
@@ -645,11 +646,17 @@ export class Sockets {
     for (let at = 0; at < bytes.length; at += this.#slots.size) {
       const n = Math.min(bytes.length - at, this.#slots.size);
       this.#needInput(n);
-      const offset = this.#segments.inputAt;
-      bytes.copy(this.#memory, offset, at, at + n);
-      this.#segments.inputAt = (offset + n + 7) & ~7;
-      this.push(EVENT.DATA, entry.id, offset, n);
+      this.#copyIn(entry, bytes, at, n);
     }
+  }
+
+  /** Passes on `n` bytes of `from` as input, for which there is room. */
+  #copyIn(entry: Entry, from: Buffer, at: number, n: number): void {
+    const offset = this.#segments.inputAt;
+    from.copy(this.#memory, offset, at, at + n);
+    // Aligned, so that heads that begin there can be copied eight bytes at a time.
+    this.#segments.inputAt = (offset + n + 7) & ~7;
+    this.push(EVENT.DATA, entry.id, offset, n);
     this.schedule();
   }
 

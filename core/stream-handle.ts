@@ -29,6 +29,8 @@ export interface WriteRequest {
   oncomplete?: (status: number) => void;
   /** Kept alive as long as the request. */
   bytes?: unknown;
+  /** Negative unless Node uses the request. */
+  getAsyncId(): number;
 }
 
 export interface ShutdownRequest {
@@ -83,6 +85,15 @@ function unwritten(status: number, bytes: unknown): string | WriteRequest {
   spare = new WriteWrap();
   request.bytes = bytes;
   return request;
+}
+
+export function newRequest(): WriteRequest {
+  return new WriteWrap();
+}
+
+/** True if the last write with this request is not over. False: it may be used for another. */
+export function isUnderWay(request: WriteRequest): boolean {
+  return request.getAsyncId() >= 0;
 }
 
 /** Calls `call` with each accepted connection, instead of the server's `connection` event. */
