@@ -47,6 +47,56 @@ export function readClientHello(bytes: Chunk): ClientHello | "more" | "none" {
   return hello ?? "none";
 }
 
+/** Why bytes are no ClientHello: BoringSSL's name and number of the error, and the alert that it sends (RFC 8446 §6.2). */
+export interface HelloError {
+  readonly reason: string;
+  readonly code: number;
+  /** Undefined: it sends none. */
+  readonly alert?: number;
+}
+
+const HTTP_METHODS = ["GET ", "POST ", "HEAD ", "PUT "];
+const RECORD_ALERT = 21;
+/** Errors are numbered so from the alert's own number on. */
+const ALERT_CODES = 1000;
+const ALERTS: Readonly<Record<number, string>> = {
+  0: "SSLV3_ALERT_CLOSE_NOTIFY",
+  10: "SSLV3_ALERT_UNEXPECTED_MESSAGE",
+  20: "SSLV3_ALERT_BAD_RECORD_MAC",
+  40: "SSLV3_ALERT_HANDSHAKE_FAILURE",
+  42: "SSLV3_ALERT_BAD_CERTIFICATE",
+  46: "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+  47: "SSLV3_ALERT_ILLEGAL_PARAMETER",
+  48: "TLSV1_ALERT_UNKNOWN_CA",
+  50: "TLSV1_ALERT_DECODE_ERROR",
+  70: "TLSV1_ALERT_PROTOCOL_VERSION",
+  80: "TLSV1_ALERT_INTERNAL_ERROR",
+  90: "TLSV1_ALERT_USER_CANCELLED",
+};
+
+/** Names the error of bytes that `readClientHello` answers "none" for. Undefined if BoringSSL waits for more than these. */
+export function helloError(bytes: Chunk): HelloError | undefined {
+  const { memory, at, end } = bytes;
+  if (end - at < 5) return undefined;
+  const text = String.fromCharCode(...memory.subarray(at, at + 5));
+  if (HTTP_METHODS.some((method) => text.startsWith(method)))
+    return { reason: "HTTP_REQUEST", code: 156 };
+  if (text === "CONNE") return { reason: "HTTPS_PROXY_REQUEST", code: 155 };
+  if (memory[at + 1] !== 3) return { reason: "WRONG_VERSION_NUMBER", code: 247, alert: 70 };
+  if (((memory[at + 3]! << 8) | memory[at + 4]!) > MAX_RECORD + 256)
+    return { reason: "ENCRYPTED_LENGTH_TOO_LONG", code: 136, alert: 22 };
+  if (memory[at] === RECORD_ALERT) {
+    if (end - at < 7) return undefined;
+    const number = memory[at + 6]!;
+    const reason = ALERTS[number];
+    if (reason !== undefined) return { reason, code: ALERT_CODES + number };
+  }
+  if (memory[at] !== RECORD_HANDSHAKE) return { reason: "UNEXPECTED_RECORD", code: 225, alert: 10 };
+  if (end - at > 5 && memory[at + 5] !== CLIENT_HELLO)
+    return { reason: "UNEXPECTED_MESSAGE", code: 223, alert: 10 };
+  return { reason: "CLIENTHELLO_PARSE_FAILED", code: 131, alert: 50 };
+}
+
 /** The first handshake message, taken out of its records. */
 function handshakeMessage(bytes: Chunk): Uint8Array | "more" | "none" {
   const { memory, at, end } = bytes;

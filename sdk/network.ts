@@ -244,6 +244,8 @@ export interface AcceptedSocket {
   /** Fingerprints of the client's TLS (`%TLS_JA3_FINGERPRINT%`, `%TLS_JA4_FINGERPRINT%`). */
   ja3Fingerprint?: string;
   ja4Fingerprint?: string;
+  /** `%DOWNSTREAM_TRANSPORT_FAILURE_REASON%` of the connection, unless its transport fails. */
+  transportFailure?: string;
   /** Dynamic metadata for the connection: a namespace, and what to put into it. */
   setMetadata?(namespace: string, values: Readonly<Record<string, unknown>>): void;
 }

@@ -395,6 +395,9 @@ class Peek implements ConnectionHandler, AcceptedSocket {
   set ja4Fingerprint(value: string) {
     this.#connection.ja4Fingerprint = value;
   }
+  set transportFailure(reason: string) {
+    this.#connection.transportFailure = reason;
+  }
   get applicationProtocols() {
     return this.#connection.applicationProtocols;
   }
@@ -508,7 +511,7 @@ class Peek implements ConnectionHandler, AcceptedSocket {
 
   onEof(): void {
     this.#stats.filterRemoteClose.inc();
-    this.#connection.close("abort");
+    this.#connection.close(turnAway(this.#bytes));
   }
 
   onClosed(event: CloseEvent): void {

@@ -72,6 +72,29 @@ test("closes on a ClientHello that never ends", () => {
   expect(cx.stats.value("tls_inspector.client_hello_too_large")).toBe(1);
 });
 
+test("closes on a ClientHello that is too large, even if it came in one piece", async () => {
+  const { cx, socket, give } = begin({ max_client_hello_size: 256 });
+  expect(give(await hello({ servername: `${"a".repeat(60)}.${"b".repeat(60)}.test` }))).toBe(
+    "close",
+  );
+  expect(socket.transportProtocol).toBe("raw_buffer");
+  expect(cx.stats.value("tls_inspector.client_hello_too_large")).toBe(1);
+});
+
+test("waits for the first five bytes, and names BoringSSL's error for them", () => {
+  const failure = (text: string) => {
+    const { socket, give } = begin();
+    expect(give(Buffer.from(text.slice(0, 4), "latin1"))).toBe("more");
+    expect(give(Buffer.from(text, "latin1"))).toBe(0);
+    return socket.transportFailure;
+  };
+  const named = (code: string) => `TLS_error|error:10000${code}:TLS_error_end`;
+  expect(failure("POST / HTTP/1.1\r\n")).toBe(
+    named("09c:SSL routines:OPENSSL_internal:HTTP_REQUEST"),
+  );
+  expect(failure("hello\n")).toBe(named("0f7:SSL routines:OPENSSL_internal:WRONG_VERSION_NUMBER"));
+});
+
 test("tells in metadata why it found no TLS", () => {
   const { seen, give } = begin();
   expect(give(Buffer.from("hello\n"))).toBe(0);

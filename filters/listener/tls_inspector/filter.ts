@@ -1,7 +1,9 @@
 import {
   type AcceptedSocket,
-  type Chunk,
+  Chunk,
   defineListenerFilter,
+  type HelloError,
+  helloError,
   type ListenerFilter,
   readClientHello,
   type SetupContext,
@@ -36,20 +38,27 @@ class TlsInspector implements ListenerFilter {
 
   onBytes(bytes: Chunk): number | "more" | "close" {
     if (bytes.length === 0) return "more";
-    const hello = readClientHello(bytes);
+    const max = this.#config.max_client_hello_size;
+    const { memory, at } = bytes;
+    const shown = bytes.length > max ? new Chunk(memory, at, at + max) : bytes;
+    const hello = readClientHello(shown);
     const stats = this.#stats;
     if (hello === "more") {
-      if (bytes.length < this.#config.max_client_hello_size) return "more";
+      if (bytes.length < max) return "more";
       stats.tooLarge.inc();
       this.#fail("ClientHelloTooLarge");
       return "close";
     }
-    stats.bytes.record(bytes.length);
     if (hello === "none") {
+      const error = helloError(shown);
+      if (error === undefined && bytes.length < max) return "more";
+      stats.bytes.record(bytes.length);
       stats.noTls.inc();
       this.#fail("ClientHelloNotDetected");
+      if (error !== undefined) this.#socket.transportFailure = failureReason(error);
       return 0;
     }
+    stats.bytes.record(bytes.length);
     const socket = this.#socket;
     stats.tls.inc();
     socket.transportProtocol = "tls";
@@ -66,6 +75,15 @@ class TlsInspector implements ListenerFilter {
   #fail(reason: string): void {
     this.#socket.setMetadata?.(NAME, { failure_reason: reason });
   }
+}
+
+/** BoringSSL's number of its library for TLS, in the upper byte of an error's number. */
+const LIBRARY_SSL = 0x10000000;
+
+/** The reason as Envoy writes it. */
+function failureReason({ reason, code }: HelloError): string {
+  const number = (LIBRARY_SSL + code).toString(16);
+  return `TLS_error|error:${number}:SSL routines:OPENSSL_internal:${reason}:TLS_error_end`;
 }
 
 type Stats = ReturnType<typeof statsOf>;

@@ -3,6 +3,8 @@ import {
   type Chunk,
   type ClientHello,
   ConfigError,
+  type HelloError,
+  helloError,
   readClientHello,
   type SetupContext,
   type TlsContext,
@@ -350,12 +352,25 @@ class ServerHandshake implements Transport {
     if (this.#side !== undefined) return;
     const hello = readClientHello(bytes);
     if (hello === "more" && bytes.length < MAX_HELLO) return;
+    if (hello === "none") {
+      this.#refuse(helloError(bytes));
+      return;
+    }
     this.#side = this.#tls.side;
-    if (typeof hello !== "string") this.#hello = hello;
+    if (hello !== "more") this.#hello = hello;
     if (!this.#tls.start(this.#socket, hello === "more" ? "none" : hello, this.#side)) {
       this.#tls.stats.connectionError.inc();
       this.#socket.fail("");
     }
+  }
+
+  /** Answers bytes that are not TLS as BoringSSL does. */
+  #refuse(error: HelloError | undefined): void {
+    if (error === undefined) return;
+    const { reason, alert } = error;
+    this.#tls.stats.connectionError.inc();
+    if (alert !== undefined) this.#socket.write(Uint8Array.of(21, 3, 1, 0, 2, 2, alert));
+    this.#socket.fail(failureReason(reason, "", error.code));
   }
 
   onSecured(info: TlsInfo): void {

@@ -86,17 +86,17 @@ export function refusalAlert(stat: string, verifyError: string): number {
 
 /**
  * Formats a transport failure reason as Envoy does; "" if the error is not one of TLS. `openSslName`: OpenSSL's reason;
- * `details`: why a certificate was refused, or "".
+ * `details`: why a certificate was refused, or ""; `code`: BoringSSL's number of the reason, if known.
  */
-export function failureReason(openSslName: string, details: string): string {
+export function failureReason(openSslName: string, details: string, code?: number): string {
   const reason = NAMES[openSslName] ?? openSslName;
-  const number = REASONS[reason] ?? alertNumber(reason);
+  const number = code ?? REASONS[reason] ?? alertNumber(reason);
   // Errors of the socket, such as ECONNRESET, are not errors of TLS.
   if (number === undefined && !/^[A-Z0-9_]+$/.test(reason)) return "";
   if (/^E[A-Z]+$/.test(reason)) return "";
-  const code = LIBRARY_SSL + (number ?? 0);
+  const packed = LIBRARY_SSL + (number ?? 0);
   const more = details === "" ? "" : `:${details}`;
-  return `TLS_error:|${code}:SSL routines:OPENSSL_internal:${reason}${more}:TLS_error_end`;
+  return `TLS_error:|${packed}:SSL routines:OPENSSL_internal:${reason}${more}:TLS_error_end`;
 }
 
 function alertNumber(reason: string): number | undefined {

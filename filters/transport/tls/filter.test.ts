@@ -58,6 +58,9 @@ const HELLO: ClientHello = {
   pointFormats: [],
 };
 
+/** The beginning of a ClientHello that is larger than any. */
+const ENDLESS = `\x16\x03\x01\x40\x00\x01\x00\xff\xff${"x".repeat(16_380)}`;
+
 const known = new Map([
   ["a", certificate("a", ["a.test", "*.a.test"])],
   ["a-rsa", certificate("a-rsa", ["a.test"], "rsa")],
@@ -93,7 +96,10 @@ class TestSocket implements TransportSocket {
   readonly connection = new TestConnection();
   started: TlsStart | undefined = undefined;
   outcome = "";
-  write(): void {}
+  written: readonly number[] = [];
+  write(bytes: Uint8Array): void {
+    this.written = [...bytes];
+  }
   startTls(start: TlsStart): void {
     this.started = start;
   }
@@ -199,7 +205,7 @@ describe("a listener's", () => {
       const common = { tls_certificates: pairs("a"), validation_context };
       const factory = cx.setup(tlsTransport, { common_tls_context: common, ...more });
       const socket = new TestSocket();
-      factory.accept!(socket, {} as never)!.onBytes!(new LentChunk("\x16no hello".repeat(2000)));
+      factory.accept!(socket, {} as never)!.onBytes!(new LentChunk(ENDLESS));
       return socket.started?.clientCertificate;
     };
     const ca = { trusted_ca: text("ca") };
@@ -240,7 +246,7 @@ describe("a listener's", () => {
     const outcome = (uri: string, changes: Partial<Certificate> = {}) => {
       const socket = new TestSocket();
       const transport = factory.accept!(socket, {} as never)!;
-      transport.onBytes!(new LentChunk("\x16no hello".repeat(2000)));
+      transport.onBytes!(new LentChunk(ENDLESS));
       const peer = {
         ...known.get("b")!,
         names: [{ type: "URI", value: uri } as const],
@@ -271,6 +277,29 @@ describe("a listener's", () => {
     };
     expect(keyed(80)).toEqual([btoa("k".repeat(80)), btoa("k".repeat(80))]);
     for (const bytes of [48, 79, 81]) expect(() => keyed(bytes)).toThrow(/a key has 80 bytes/);
+  });
+
+  it("answer to those who do not speak TLS is BoringSSL's", () => {
+    const { cx } = begin(PREFIX);
+    const common_tls_context = { tls_certificates: pairs("a") };
+    const factory = cx.setup(tlsTransport, { common_tls_context });
+    const answered = (text: string) => {
+      const socket = new TestSocket();
+      factory.accept!(socket, {} as never)!.onBytes!(new LentChunk(text));
+      expect(socket.started).toBeUndefined();
+      return [socket.outcome.split(":")[4] ?? "", ...socket.written];
+    };
+    const alert = (number: number) => [21, 3, 1, 0, 2, 2, number];
+    expect(answered("GET / HTTP/1.1\r\n")).toEqual(["HTTP_REQUEST"]);
+    expect(answered("hello there")).toEqual(["WRONG_VERSION_NUMBER", ...alert(70)]);
+    expect(answered("\x15\x03\x01\x00\x02\x02\x28")).toEqual(["SSLV3_ALERT_HANDSHAKE_FAILURE"]);
+    expect(answered("\x17\x03\x01\x00\x02\x02\x28")).toEqual(["UNEXPECTED_RECORD", ...alert(10)]);
+    expect(answered("\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00")).toEqual([
+      "CLIENTHELLO_PARSE_FAILED",
+      ...alert(50),
+    ]);
+    expect(answered("hey")).toEqual([""]);
+    expect(cx.stats.value(`${PREFIX}ssl.connection_error`)).toBe(5);
   });
 
   it("versions, ciphers and curves are Envoy's where the config says nothing", () => {
@@ -548,7 +577,7 @@ resources:
     ] as const) {
       const socket = new TestSocket();
       const transport = factory.accept!(socket, {} as never)!;
-      transport.onBytes!(new LentChunk("\x16no hello".repeat(2000)));
+      transport.onBytes!(new LentChunk(ENDLESS));
       transport.onSecured!(info({ peer: known.get(peer)!, peerChain: [peer] }));
       expect(socket.outcome.split(" ")[0]).toBe(outcome);
     }
