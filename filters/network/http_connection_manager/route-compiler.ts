@@ -66,9 +66,9 @@ export class RouteCompiler {
   readonly #config: RouteConfig;
   readonly #path: string;
   readonly #cx: SetupContext;
-  /** Virtual hosts are compiled at their first request. A canary, or worker 0 (`#checks`), has found their errors before. */
+  /** Virtual hosts are compiled at their first request. Their errors have been found before (`#checks`). */
   readonly #lazy: boolean;
-  /** No canary has compiled this config, so worker 0 compiles every virtual host during setup, only to find errors. */
+  /** A canary, or worker 0 if there was none, compiles every virtual host during setup, only to find errors. */
   readonly #checks: boolean;
   /** Requests are being served: a cluster that is missing now was removed, and the router deals with that. */
   #isServing = false;
@@ -89,10 +89,10 @@ export class RouteCompiler {
     this.#path = path;
     this.#cx = cx;
     this.#lazy =
-      cx.role === "worker" &&
+      (cx.role === "worker" || cx.role === "canary") &&
       config.virtual_hosts.entries.length > MANY_HOSTS &&
       config.typed_per_filter_config === undefined;
-    this.#checks = cx.rehearsed === false && cx.worker === 0;
+    this.#checks = cx.role === "canary" || (cx.rehearsed === false && cx.worker === 0);
     for (const [k, { extension }] of config.cluster_specifier_plugins.entries()) {
       const { name } = extension;
       if (this.#specifiers.has(name)) {
