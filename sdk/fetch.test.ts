@@ -82,6 +82,7 @@ describe("a fetch", () => {
     const text = failure((await response).text());
     cx.clock.advance(101);
     expect((await text)?.reason).toBe("timeout");
+    expect(up.host.told).toEqual(["timeout", 200, "timeout of a part"]);
   });
 
   it("says why there is no answer", async () => {

@@ -27,6 +27,7 @@ export interface FetchInit {
 export interface FetchSignal {
   readonly aborted: boolean;
   addEventListener(type: "abort", listener: () => void): void;
+  removeEventListener(type: "abort", listener: () => void): void;
 }
 
 /** Why there is no answer, or not all of it. */
@@ -148,6 +149,7 @@ class Exchange implements PoolCallbacks, ResponseDecoder {
   #over = false;
   #blocked: Promise<void> | undefined = undefined;
   #unblock: () => void = () => {};
+  readonly #onAbort = (): void => this.#fail("cancelled", "cancelled by its signal");
 
   constructor(cx: FetchContext, head: RequestHeaders, init: FetchInit, settle: Settle) {
     this.#head = head;
@@ -155,7 +157,7 @@ class Exchange implements PoolCallbacks, ResponseDecoder {
     this.#settle = settle;
     const ms = init.timeoutMs ?? TIMEOUT_MS;
     this.#timer = cx.timer(() => {
-      this.#host?.onTimeout();
+      this.#host?.onTimeout(this.#response !== undefined);
       this.#fail("timeout", `no answer within ${ms} ms`);
     });
     this.#timer.arm(ms);
@@ -163,12 +165,11 @@ class Exchange implements PoolCallbacks, ResponseDecoder {
 
   begin(newStream: (callbacks: PoolCallbacks) => PoolHandle | undefined): void {
     const { signal } = this.#init;
-    const onAbort = (): void => this.#fail("cancelled", "cancelled by its signal");
     if (signal?.aborted === true) {
-      onAbort();
+      this.#onAbort();
       return;
     }
-    signal?.addEventListener("abort", onAbort);
+    signal?.addEventListener("abort", this.#onAbort);
     const handle = newStream(this);
     if (!this.#over && this.#encoder === undefined) this.#handle = handle;
   }
@@ -277,6 +278,8 @@ class Exchange implements PoolCallbacks, ResponseDecoder {
     this.#over = true;
     this.#encoder = undefined;
     this.#timer.cancel();
+    // One signal may serve many fetches, and would keep those that are over.
+    this.#init.signal?.removeEventListener("abort", this.#onAbort);
     this.#unblock();
   }
 }

@@ -288,6 +288,9 @@ class Signal implements FetchSignal {
   addEventListener(_type: "abort", listener: () => void): void {
     this.#listener = listener;
   }
+  removeEventListener(): void {
+    this.#listener = () => {};
+  }
   abort(): void {
     if (this.aborted) return;
     this.aborted = true;

@@ -10,8 +10,11 @@ const ivm = isolatedVm() as typeof ivmTypes;
 
 /** Time limit, by the clock, of calls on other threads: long, because a busy machine makes honest packages wait for a CPU. */
 const LOAD_TIMEOUT_MS = 5000;
-/** How long this thread waits for a rare call, such as `describe`: a package may have put a getter with a loop there. */
-const HERE_TIMEOUT_MS = 1000;
+/**
+ * An entry on another thread may take so many time boxes by the clock: isolated-vm does not tell that thread's CPU time, and while it
+ * waits for a CPU only the streams of its own package wait with it.
+ */
+const ASIDE_BOXES = 4;
 /** Modules of at most so many chars are compiled on this thread (1 ms). */
 const COMPILE_HERE_MAX = 64 * 1024;
 
@@ -87,10 +90,18 @@ export class EmptyIsolate {
     return module;
   }
 
-  /** Calls a function of the image on this thread. */
-  call(name: string, args: unknown[]): unknown {
-    const entry = this.prelude.getSync(name, { reference: true });
-    return entry.applySync(undefined, args as never, { timeout: HERE_TIMEOUT_MS });
+  /** Gives the package's default export to the prelude. Answers why it is refused, or "". */
+  async adopt(module: ivmTypes.Module): Promise<string> {
+    const exported = module.namespace.getSync("default", { reference: true });
+    const entry = this.prelude.getSync("adopt", { reference: true });
+    const timeout = LOAD_TIMEOUT_MS;
+    // On another thread: the export may have a getter that never returns.
+    return String(await entry.apply(undefined, [exported.derefInto()], { timeout }));
+  }
+
+  /** Calls a function of the image on this thread, before it has loaded a package. Our own code needs no time limit. */
+  call(name: string, args: unknown[]): void {
+    this.prelude.getSync(name, { reference: true }).applySync(undefined, args as never);
   }
 
   dispose(): void {
@@ -137,7 +148,7 @@ export class SandboxIsolate {
   readonly #namespace: ivmTypes.Reference;
   readonly #run: ivmTypes.Reference<(count: number) => void>;
   readonly #args = [0];
-  readonly #runOptions: { timeout: number };
+  readonly #timeoutMs: number;
   /** The words of its gate, by index of GATE, shared with the builtin isolate. The sandboxed isolate does not see them. */
   readonly gate = new Int32Array(new SharedArrayBuffer(GATE.WORDS * 4));
   readonly #watchdog: Watchdog;
@@ -158,7 +169,7 @@ export class SandboxIsolate {
     this.#isolate = isolate;
     this.#namespace = prelude;
     this.#run = run;
-    this.#runOptions = { timeout: timeoutMs };
+    this.#timeoutMs = timeoutMs;
     this.#watchdog = watchdog;
     this.#watched = watchdog.watch(
       { handle: isolate },
@@ -203,9 +214,8 @@ export class SandboxIsolate {
       if (module.cells !== undefined) empty.call("shareCells", [share(module.cells)]);
       // The package is evaluated last: the prelude must have bounded the built-ins before.
       const loaded = await empty.load(module);
-      const exported = loaded.namespace.getSync("default", { reference: true });
-      const refused = empty.call("adopt", [exported.derefInto()]);
-      if (refused !== "") throw new Error(String(refused));
+      const refused = await empty.adopt(loaded);
+      if (refused !== "") throw new Error(refused);
       const run = empty.prelude.getSync("run", { reference: true });
       return new SandboxIsolate(empty, run, memory, module.filename, options);
     } catch (error) {
@@ -237,8 +247,7 @@ export class SandboxIsolate {
 
   /** Why the isolate was stopped. */
   get stopped(): Error {
-    const { timeout } = this.#runOptions;
-    return new Error(`it was stopped: no return within ${timeout} ms, or no memory`);
+    return new Error(`it was stopped: no return within ${this.#timeoutMs} ms, or no memory`);
   }
 
   /** A reference to the function that `run` calls, for the builtin isolate of this thread. */
@@ -249,9 +258,10 @@ export class SandboxIsolate {
   /** As `run`, but on another thread (60 µs): for a sandbox that may take long. */
   async runAside(count: number): Promise<unknown> {
     this.words[BOX.RAN] = 0;
+    const timeout = this.#timeoutMs * ASIDE_BOXES;
     try {
       await this.#leftAlone(
-        this.#run.apply(undefined, [count], this.isDebugged ? {} : this.#runOptions),
+        this.#run.apply(undefined, [count], this.isDebugged ? {} : { timeout }),
       );
       return undefined;
     } catch (error) {

@@ -589,6 +589,41 @@ describe("what a filter knows", () => {
     expect(worker.logged[0]!.message).toBe("fired");
   });
 
+  it("keeps no timer of a stream that is over", async () => {
+    const sandbox = await worker.sandbox(
+      filter(
+        `onRequestHeaders() { this.data = new Array(16_384).fill(7); this.timer = cx.timer(() => this.data.pop()); this.timer.arm(60_000); }, onEnd() { this.timer.cancel(); }`,
+      ),
+    );
+    const factory = stubs(worker, sandbox);
+    // 256 MiB in all, where 64 are allowed.
+    for (let k = 0; k < 2000; k++) {
+      const e = new Exchange(worker, [factory], HEAD);
+      await e.requestHeaders().settled();
+      e.end();
+    }
+    sandbox.expire(performance.now());
+    expect([worker.faults, sandbox.counts.rebuilt]).toEqual([[], 0]);
+  });
+
+  it("drops lines of log before they leave no room for answers", async () => {
+    const sandbox = await worker.sandbox(
+      filter(
+        `onRequestHeaders(h) { for (let k = 0; k < 1000; k++) cx.log.info("ü".repeat(4096)); h.set("x-on", "1"); }`,
+      ),
+    );
+    const e = new Exchange(worker, [stubs(worker, sandbox)], HEAD);
+    await e.requestHeaders().settled();
+    expect([e.reply, e.request.get("x-on")]).toEqual([undefined, "1"]);
+    expect(worker.faults).toEqual([]);
+    expect(worker.logged.length).toBeGreaterThan(10);
+  });
+
+  it("bears a package whose export never answers what it is", async () => {
+    const code = `export default { kind: "http", name: "test", config: {}, get setup() { for (;;); } };`;
+    await expect(worker.sandbox(code)).rejects.toThrow("timed out");
+  });
+
   it("says clearly what a sandbox does not have", async () => {
     const sandbox = await worker.unprepared(filter("", `cx.connect()`));
     const refusals = await sandbox.prepare([{ id: 1, config: {}, place: "/x" }]);

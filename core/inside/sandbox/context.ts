@@ -43,7 +43,8 @@ export class SandboxContext implements SetupContext {
   readonly #around: Surroundings;
   readonly #place: string;
   readonly #disposers: (() => void)[] = [];
-  readonly #timers: Timer[] = [];
+  /** Those that are armed: a filter may make one for each stream. */
+  readonly #timers = new Set<Timer>();
   #handover: (() => unknown) | undefined = undefined;
   #disposed = false;
 
@@ -72,10 +73,10 @@ export class SandboxContext implements SetupContext {
 
   timer(onFired: () => void): Timer {
     const timer = this.#around.clock.timer(() => {
+      this.#timers.delete(timer);
       if (!this.#disposed) onFired();
     });
-    this.#timers.push(timer);
-    return timer;
+    return new UseTimer(timer, this.#timers);
   }
 
   regex(pattern: string): Regex {
@@ -163,6 +164,28 @@ export class SandboxContext implements SetupContext {
   }
   operation(): Promise<unknown> {
     return unavailable("cx.operation");
+  }
+}
+
+/** A timer that its use cancels at its end. */
+class UseTimer implements Timer {
+  readonly #timer: Timer;
+  readonly #armed: Set<Timer>;
+
+  constructor(timer: Timer, armed: Set<Timer>) {
+    this.#timer = timer;
+    this.#armed = armed;
+  }
+  arm(ms: number): void {
+    this.#timer.arm(ms);
+    this.#armed.add(this.#timer);
+  }
+  cancel(): void {
+    this.#timer.cancel();
+    this.#armed.delete(this.#timer);
+  }
+  get armed(): boolean {
+    return this.#timer.armed;
   }
 }
 

@@ -109,6 +109,8 @@ class Call {
   /** Bytes that have come and for which no `read` has been sent, since the reader is paused. */
   #owed = 0;
   #paused = false;
+  #signal: FetchInit["signal"] = undefined;
+  readonly #onAbort = (): void => this.cancel("cancelled by its signal");
 
   constructor(
     id: number,
@@ -163,7 +165,8 @@ class Call {
       return;
     }
     this.#timer.arm(timeoutMs + PATIENCE_MS);
-    init.signal?.addEventListener("abort", () => this.cancel("cancelled by its signal"));
+    this.#signal = init.signal;
+    this.#signal?.addEventListener("abort", this.#onAbort);
     const bytes = whole ?? NOTHING;
     let at = 0;
     for (; bytes.length - at > PART_SIZE; at += PART_SIZE)
@@ -255,6 +258,8 @@ class Call {
 
   #finish(): void {
     this.#over = true;
+    // One signal may serve many fetches, and would keep those that are over.
+    this.#signal?.removeEventListener("abort", this.#onAbort);
     this.#timer.cancel();
     this.#calls.delete(this.#id);
     this.#wake();

@@ -3,6 +3,7 @@ import { ANSWER_HEAD, ANSWER_HEAD_SIZE, BOX } from "./layout.ts";
 
 const UNSENT_MAX = 16 * 1024 * 1024; // bytes of answers that found no room in the block
 const REQUESTS_MAX = (UNSENT_MAX * 3) / 4;
+const LINES_MAX = UNSENT_MAX / 4;
 
 /**
  * Writes answers into the block's OUT part. An answer that finds no room waits in private memory and goes first in the next
@@ -42,6 +43,11 @@ export class Outbox {
   /** Bytes of fetch bodies that may still be sent; the last quarter of UNSENT_MAX is kept for the answers of hooks. */
   get room(): number {
     return REQUESTS_MAX - this.#unsentSize;
+  }
+
+  /** False: so much waits that log lines are left out before they crowd out answers. */
+  get takesLines(): boolean {
+    return this.#unsentSize < LINES_MAX;
   }
 
   /**

@@ -37,6 +37,7 @@ export class Surroundings {
   #second = 0;
   #thrown = 0;
   #lines = 0;
+  #dropped = 0;
 
   /** `seed`: random bytes; call ids start from it, so that replies to an earlier isolate's calls match none of this one's. */
   constructor(box: SharedArrayBuffer, stats: SharedArrayBuffer, seed: string) {
@@ -88,20 +89,18 @@ export class Surroundings {
   #tick(): void {
     const second = Math.floor(this.clock.now / 1000);
     if (second === this.#second) return;
-    const dropped = this.#lines - LINES_A_SECOND;
+    const dropped = this.#dropped;
     this.#second = second;
-    this.#thrown = this.#lines = 0;
-    if (dropped > 0)
-      this.log(
-        "warn",
-        `${dropped} lines of log dropped: more than ${LINES_A_SECOND} in a second`,
-        {},
-      );
+    this.#thrown = this.#lines = this.#dropped = 0;
+    if (dropped > 0) this.log("warn", `${dropped} lines of log dropped: too many in a second`, {});
   }
 
   log(level: string, message: string, fields: object): void {
     this.#tick();
-    if (this.#lines++ >= LINES_A_SECOND) return;
+    if (this.#lines++ >= LINES_A_SECOND || !this.outbox.takesLines) {
+      this.#dropped++;
+      return;
+    }
     const text = message.slice(0, TEXT_MAX);
     const { serves } = this;
     // Fields that are too long, or no JSON, are left out: escaped, half of the longest text still fits.
