@@ -2,12 +2,15 @@ import { headerName, type RequestHeaders } from "./headers.ts";
 
 const COOKIE = headerName("cookie");
 
-/** A `set-cookie` line as Envoy writes it. `maxAgeS` in seconds; 0: until the browser is closed. `path` "": none. */
+/**
+ * A `set-cookie` line as Envoy writes it: `setCookieLine({ name: "sid", path: "/", attributes: [["Secure", ""]] }, "value", 3600)`.
+ * `maxAgeS` in seconds; 0: until the browser is closed. `path` "": none. `HttpOnly` always comes last.
+ */
 export function setCookieLine(
   cookie: {
     readonly name: string;
     readonly path: string;
-    readonly attributes: readonly (readonly [name: string, value: string])[];
+    readonly attributes?: readonly (readonly [name: string, value: string])[];
   },
   value: string,
   maxAgeS: number,
@@ -15,7 +18,8 @@ export function setCookieLine(
   const parts = [`${cookie.name}="${value}"`];
   if (maxAgeS > 0) parts.push(`Max-Age=${maxAgeS}`);
   if (cookie.path !== "") parts.push(`Path=${cookie.path}`);
-  for (const [name, text] of cookie.attributes) parts.push(text === "" ? name : `${name}=${text}`);
+  for (const [name, text] of cookie.attributes ?? [])
+    parts.push(text === "" ? name : `${name}=${text}`);
   parts.push("HttpOnly");
   return parts.join("; ");
 }

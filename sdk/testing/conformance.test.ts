@@ -38,6 +38,23 @@ async function failures(definition: Definition): Promise<string[]> {
   return failed;
 }
 
+test("a sound filter passes that digests, which Node does on other threads", async () => {
+  const digested = async (text: string) =>
+    new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text)));
+  const filter = http(() => ({
+    async onRequestHeaders(headers) {
+      const [first] = await digested(headers.path);
+      const [second] = await digested(String(first));
+      headers.set("x-digest", `${first} ${second}`);
+    },
+  }));
+  expect(await failures(filter)).toEqual([]);
+  const cx = new TestContext();
+  const stream = new TestStream(cx, cx.setup(filter, {})).requestHeaders("GET", "/");
+  await stream.settled();
+  expect(stream.upstream.header("x-digest")).toBe("138 214");
+});
+
 test("a sound filter passes: one that edits, holds, fetches and waits", async () => {
   const filter = http((stream, cx) => ({
     async onRequestHeaders(headers) {

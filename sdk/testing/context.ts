@@ -25,6 +25,11 @@ import type { UdpHandler, UdpSocket } from "../udp.ts";
 import { TestClock } from "./clock.ts";
 import { TestCluster } from "./cluster.ts";
 import { TestConnection } from "./connection.ts";
+import { cryptoSettled } from "./crypto.ts";
+
+async function microtasks(): Promise<void> {
+  for (let k = 0; k < 50; k++) await Promise.resolve();
+}
 
 /** Stats in a Map, for assertions by name. */
 export class TestStats implements Stats {
@@ -225,9 +230,10 @@ export class TestContext implements SetupContext {
     return definition.setup(config as never, this);
   }
 
-  /** Lets promises settle that wait for nothing outside of the test. `settled` of streams and chains does this too. */
+  /** Lets promises settle that wait for nothing outside of the test, and those of `crypto.subtle`. `settled` of streams and chains does this too. */
   async turn(): Promise<void> {
-    for (let k = 0; k < 50; k++) await Promise.resolve();
+    await microtasks();
+    await cryptoSettled(microtasks);
   }
 
   fetch(target: string, init?: FetchInit): Promise<FetchResponse> {
