@@ -231,8 +231,10 @@ export class Sockets {
         }
         head = 0;
         this.#queued = 0;
+        // Only here, where no event waits: the memory that events name is used again after the flush.
+        if (round === ROUNDS) break;
         const entered = this.#enterVisited();
-        if (round === ROUNDS || (!entered && this.#queued === 0)) break;
+        if (!entered && this.#queued === 0) break;
       }
     } catch (error) {
       if ((control[WORD.BEAT]! & 1) === 1) control[WORD.BEAT]!++;
