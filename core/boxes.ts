@@ -74,6 +74,8 @@ interface Box {
   kept: boolean;
   /** The package has newer code: this box ends with its last use. */
   superseded: boolean;
+  /** Its last use has ended, and its end is under way. */
+  isEnding: boolean;
 }
 
 /** The sandboxes of a worker: one box for each package and generation of its code. */
@@ -185,6 +187,7 @@ export class Boxes {
       fallback: undefined,
       kept: false,
       superseded: false,
+      isEnding: false,
     });
     sockets.visit(sandbox);
     return { box, hooks: sandbox.hooks };
@@ -258,7 +261,7 @@ export class Boxes {
     found.uses.delete(use);
     if (found.kept) return;
     this.#told = this.#told.filter((told) => told.use !== use);
-    if (found.superseded && found.uses.size === 0) this.#end(box);
+    if (found.superseded && found.uses.size === 0) this.#finish(found);
     else void found.sandbox.release(use);
   }
 
@@ -326,7 +329,7 @@ export class Boxes {
   #letGo(box: Box): void {
     const old = box.fallback?.box;
     box.fallback = undefined;
-    if (old !== undefined) this.#end(old.number);
+    if (old !== undefined) this.#finish(old);
   }
 
   /** The preparation that made this box was refused or replaced. */
@@ -347,7 +350,17 @@ export class Boxes {
     const found = this.#boxes.get(box);
     if (found === undefined) return;
     found.superseded = true;
-    if (found.uses.size === 0 && !found.kept) this.#end(box);
+    if (found.uses.size === 0 && !found.kept) this.#finish(found);
+  }
+
+  /** Ends a box that nothing uses any more, once the commands of this crossing, which name the last ended streams, have run. */
+  #finish(box: Box): void {
+    if (box.isEnding) return;
+    box.isEnding = true;
+    setImmediate(async () => {
+      await box.sandbox.finish();
+      this.#end(box.number);
+    });
   }
 
   #end(box: number): void {

@@ -145,6 +145,10 @@ export class ParkTable {
   readonly #parked: (Parked | undefined)[] = [];
   readonly #generations: number[] = [];
   readonly #free: number[] = [];
+  /** Slots of streams that core is told to end: before it has run that command, the sandbox must not meet their next stream. */
+  #left: number[] = [];
+  /** Those that were left before the last crossing ended. */
+  #leftBefore: number[] = [];
   #waiting: Parked[] = [];
   readonly #doors = new Map<number, Doors>();
   #gates: Gate[] = [];
@@ -195,6 +199,16 @@ export class ParkTable {
     for (let k = 0; k < this.#gates.length; k++) {
       if (this.#gates[k]!.isAsked) this.#gates[k]!.leave();
     }
+    if (this.#left.length > 0 || this.#leftBefore.length > 0) this.#freeSlots();
+  }
+
+  /** Commands given outside a crossing run after the next one, so slots are free a crossing later. */
+  #freeSlots(): void {
+    const before = this.#leftBefore;
+    for (let k = 0; k < before.length; k++) this.#free.push(before[k]!);
+    before.length = 0;
+    this.#leftBefore = this.#left;
+    this.#left = before;
   }
 
   /** A token for a filter that is about to send its first record; 0: too many streams. */
@@ -216,8 +230,12 @@ export class ParkTable {
   release(box: number, token: number, gate: Gate | undefined): void {
     const slot = slotOf(token);
     this.#parked[slot] = undefined;
-    this.#free.push(slot);
-    if (gate === undefined || (!gate.end(token) && !gate.isGone)) this.ports.forget(box, token);
+    if (gate !== undefined && (gate.end(token) || gate.isGone)) {
+      this.#free.push(slot);
+      return;
+    }
+    this.#left.push(slot);
+    this.ports.forget(box, token);
   }
 
   /** The filter that the token (with any lane bit) belongs to now. */

@@ -454,3 +454,54 @@ it("keeps no memory of streams that have ended", async () => {
   expect(sandbox.live).toBe(0);
   expect(sandbox.memoryUsed - before).toBeLessThan(12 * 1024 * 1024);
 });
+
+it("tells a stream of its end though another one begins in the same crossing", async () => {
+  const sandbox = await worker.sandbox(
+    filter(
+      `async onRequestHeaders(h) { if (h.path === "/waits") await new Promise(() => {}); h.set("x-n", "seen"); }, onEnd() { ended.inc(); }`,
+      `const ended = cx.stats.counter("ended")`,
+    ),
+  );
+  const factory = stubs(worker, sandbox);
+  for (let k = 1; k <= 5; k++) {
+    const old = new Exchange(worker, [factory], get("/waits")).requestHeaders();
+    worker.flush();
+    const next = new Exchange(worker, [factory], get("/"));
+    let verdict: unknown = "none";
+    worker.crossing(() => {
+      old.end();
+      worker.inCrossing = FakeWorker.gated;
+      const lane = next.filters[0]!.onRequestHeaders!(next.request, true) as PromiseLike<unknown>;
+      lane.then((told) => {
+        verdict = told;
+      });
+    });
+    await worker.until(() => verdict !== "none");
+    expect([verdict, next.request.get("x-n")]).toEqual([undefined, "seen"]);
+    next.end();
+    worker.flush();
+    await worker.until(() => {
+      sandbox.expire(0);
+      return worker.stat("ended") === 2 * k;
+    });
+  }
+});
+
+it("ends after it has told its package of the last streams' ends", async () => {
+  const sandbox = await worker.sandbox(
+    filter(
+      `onRequestHeaders() {}, onEnd() { cx.log.info("ended"); }`,
+      `cx.onDispose(() => cx.log.info("disposed"))`,
+    ),
+  );
+  const exchanges = Array.from({ length: 300 }, () =>
+    new Exchange(worker, [stubs(worker, sandbox)], get("/")).requestHeaders(),
+  );
+  await Promise.all(exchanges.map((e) => e.settled()));
+  for (const e of exchanges) e.end();
+  worker.flush();
+  await sandbox.finish();
+  const told = worker.logged.map(({ message }) => message);
+  expect(told).toEqual([...exchanges.map(() => "ended"), "disposed"]);
+  expect(sandbox.ready).toBe(false);
+});

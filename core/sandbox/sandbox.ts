@@ -765,6 +765,22 @@ export class Sandbox {
     this.#breaker.onRebuilt();
   }
 
+  /** No stream and no use is left: tells the package of the last streams' ends, disposes of its uses, and ends the sandbox. */
+  async finish(): Promise<void> {
+    const { counts } = this;
+    for (let entries = -1; entries !== counts.entries && this.#hasRecords; ) {
+      entries = counts.entries;
+      this.enter();
+    }
+    await Promise.all(this.#uses.map(({ id }) => this.release(id)));
+    this.dispose();
+  }
+
+  get #hasRecords(): boolean {
+    const inbox = this.#inbox;
+    return inbox !== undefined && (inbox.count > 0 || inbox.backlog > 0);
+  }
+
   /** Ends the sandbox. The failure policy answers the streams that still wait. */
   dispose(): void {
     if (this.#disposed) return;

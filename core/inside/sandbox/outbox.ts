@@ -7,12 +7,12 @@ const LINES_MAX = UNSENT_MAX / 4;
 
 /**
  * Writes answers into the block's OUT part. An answer that finds no room waits in private memory and goes first in the next
- * entry. OUT_USED and MORE are kept current with each answer, since promises also settle after `run` has returned.
+ * entry. OUT_USED and MORE are kept current with each answer, since promises also settle after `run` has returned. Core sets OUT_USED
+ * to 0 when it has taken the answers, after calls other than `run` too.
  */
 export class Outbox {
   readonly #boxWords: Int32Array;
   readonly #boxBytes: Uint8Array;
-  #used = 0;
   #unsent: Uint8Array[] = [];
   #unsentSize = 0;
   #openSize = 0;
@@ -27,16 +27,16 @@ export class Outbox {
 
   /** An entry begins: all earlier answers in the block have been taken. */
   begin(): void {
-    this.#used = 0;
+    let used = 0;
     while (this.#unsent.length > 0) {
       const answer = this.#unsent[0]!;
-      if (this.#used + answer.length > BOX.OUT_SIZE) break;
-      this.#boxBytes.set(answer, BOX.OUT + this.#used);
-      this.#used += answer.length;
+      if (used + answer.length > BOX.OUT_SIZE) break;
+      this.#boxBytes.set(answer, BOX.OUT + used);
+      used += answer.length;
       this.#unsentSize -= answer.length;
       this.#unsent.shift();
     }
-    this.#boxWords[BOX.OUT_USED] = this.#used;
+    this.#boxWords[BOX.OUT_USED] = used;
     this.#boxWords[BOX.MORE] = this.#unsent.length > 0 ? 1 : 0;
   }
 
@@ -57,8 +57,9 @@ export class Outbox {
   open(kind: number, token: number, argument: number, size: number): number {
     if (!(size >= 0)) throw new RangeError("an answer has parts without a length");
     const whole = (ANSWER_HEAD_SIZE + size + 7) & ~7;
-    let at = BOX.OUT + this.#used;
-    if (this.#unsent.length > 0 || this.#used + whole > BOX.OUT_SIZE) {
+    const used = this.#boxWords[BOX.OUT_USED]!;
+    let at = BOX.OUT + used;
+    if (this.#unsent.length > 0 || used + whole > BOX.OUT_SIZE) {
       if (this.#unsentSize + whole > UNSENT_MAX) throw new RangeError("too much to answer at once");
       const buffer = new ArrayBuffer(whole);
       this.words = new Int32Array(buffer);
@@ -78,8 +79,7 @@ export class Outbox {
   /** Ends the answer that `open` began. */
   close(): void {
     if (this.words === this.#boxWords) {
-      this.#used += this.#openSize;
-      this.#boxWords[BOX.OUT_USED] = this.#used;
+      this.#boxWords[BOX.OUT_USED]! += this.#openSize;
       return;
     }
     this.#unsent.push(this.bytes);
