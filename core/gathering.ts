@@ -90,6 +90,7 @@ export class Gathering {
 
   /** Opens `fd`, this worker's end of a socket pair with worker 0. */
   giveThrough(fd: number): void {
+    if (this.#at >= this.#shared.length) return;
     this.#out?.close();
     this.#out = open(fd);
   }

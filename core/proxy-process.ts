@@ -135,7 +135,8 @@ export class ProxyProcess {
   }
 
   send(message: ToProxy): void {
-    if (this.#child.connected) this.#child.send(message);
+    // A message to a process that has just ended fails; the end itself is told by its `exit`.
+    if (this.#child.connected) this.#child.send(message, () => {});
   }
 
   /** Sends a signal. SIGHUP and SIGUSR1 wait until the process serves: until then it would end, or open Node's debugger. */

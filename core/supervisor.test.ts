@@ -1,3 +1,4 @@
+import { spawnSync } from "node:child_process";
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
@@ -35,7 +36,12 @@ function supervise(code: string) {
     backOffMs,
     drainTimeMs: 60_000,
   });
-  return { supervisor, log, runs: () => fs.readFileSync(runs, "utf8").length };
+  return {
+    supervisor,
+    log,
+    runs: () => fs.readFileSync(runs, "utf8").length,
+    pid: () => Number(fs.readFileSync(`${runs}.pid`, "utf8")),
+  };
 }
 const READY = 'tell("ready");';
 
@@ -49,6 +55,25 @@ test("does not try a start again that was refused", async () => {
   const { supervisor, runs } = supervise("process.exit(1);");
   expect(await supervisor.run()).toBe(1);
   expect(runs()).toBe(1);
+});
+
+test("tells how a proxy has ended, though a message to it has failed before", async () => {
+  const { supervisor, log, pid } = supervise(
+    `if (run === 2) process.disconnect();
+     else { fs.writeFileSync(RUNS + ".pid", String(process.pid)); process.on("message", () => {}); ${READY} }`,
+  );
+  const ended = supervisor.run();
+  await vi.waitFor(() => expect(supervisor.ready).toBe(true), 30_000);
+  process.kill(pid(), "SIGKILL");
+  // Its end is told in a later turn.
+  while (
+    !spawnSync("ps", ["-o", "stat=", "-p", String(pid())])
+      .stdout.toString()
+      .startsWith("Z")
+  );
+  supervisor.send({ type: "keep_builds" });
+  expect(await ended).toBe(0);
+  expect(log[0]).toMatch(/was ended by SIGKILL; starting it again/);
 });
 
 test("starts another proxy after a crash", async () => {
