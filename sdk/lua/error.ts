@@ -43,7 +43,9 @@ const FRAMES = 64;
 const STACK_COST = 1000;
 const CHUNK_FRAME = /tsproxy-lua\/(\d+)(?:\/\S*)?:(\d+):(\d+)\)?$/;
 /** Library functions have such names, so that they count as levels; `self_`: their first argument is not in their list. */
-const HOST_FRAME = /^\s*at (?:\w+\.)*lua_(self_)?/;
+const HOST_FRAME = /^\s*at (?:\w+\.)*lua_(self_)?(\w*)/;
+/** As in LuaJIT these call a metamethod in their own place. */
+const PASSING_ON = /^(?:pairs|tostring)$/;
 /** Most chunks that are kept, since programs may load chunks without end. Messages of later chunks begin with "?". */
 const CHUNKS_MAX = 4096;
 /** Most chars of compiled code that are kept for messages. Those of later chunks do not know by what name a function was called. */
@@ -108,7 +110,8 @@ function levels(): Level[] {
     const at = CHUNK_FRAME.exec(frame);
     if (at === null) {
       const host = HOST_FRAME.exec(frame);
-      if (host !== null) found.push({ place: "", before: "", takesSelf: host[1] !== undefined });
+      if (host !== null && !(found.length > 0 && PASSING_ON.test(host[2]!)))
+        found.push({ place: "", before: "", takesSelf: host[1] !== undefined });
       continue;
     }
     const chunk = chunks[Number(at[1])];

@@ -1,15 +1,10 @@
 import { latin1Decode, latin1Encode } from "../bytes.ts";
 import type { SetupContext } from "../extension.ts";
 import type { FetchError, FetchInit, FetchResponse } from "../fetch.ts";
-import {
-  type Args,
-  integerArgument,
-  optionalText,
-  tableArgument,
-  textArgument,
-} from "./arguments.ts";
-import { LateError, LuaError, libraryError } from "./error.ts";
-import { truth } from "./runtime.ts";
+import { type Args, integerArgument, tableArgument, textArgument } from "./arguments.ts";
+import { argumentError, LateError, LuaError, libraryError } from "./error.ts";
+import { numberText } from "./number.ts";
+import { truth, typeOf } from "./runtime.ts";
 import { LuaTable } from "./table.ts";
 
 /** The checked arguments of one `httpCall`. */
@@ -29,7 +24,7 @@ const TIMEOUT_MAX_MS = 600_000;
 /** Reads the arguments of `httpCall`; throws LuaError if they are wrong. */
 export function readCall(args: Args): HttpCall {
   const cluster = textArgument(args, 1, "httpCall");
-  const headers = headersFromTable(tableArgument(args, 2, "httpCall"));
+  const headers = headersFromTable(tableArgument(args, 2, "httpCall"), "httpCall", args);
   const body = args[2] === undefined ? undefined : textArgument(args, 3, "httpCall");
   const options = optionsOf(args);
   const { timeoutMs } = options;
@@ -201,12 +196,20 @@ function headersTable(
 /** A token in lower case (RFC 9110 §5.6.2), or the name of a pseudo header. */
 const TOKEN = /^:?[!#$%&'*+.^_`|~0-9a-z-]+$/;
 
-/** Reads headers from a table such as `{ [":status"] = "200", name = { "a", "b" } }`. Throws LuaError for invalid ones. */
-export function headersFromTable(table: LuaTable): [string, string][] {
+/**
+ * Reads headers from a table such as `{ [":status"] = "200", name = { "a", "b" } }`. Throws LuaError for invalid ones; Envoy's
+ * message counts key and value as if they followed `args`, the arguments of the method `of`.
+ */
+export function headersFromTable(table: LuaTable, of: string, args: Args): [string, string][] {
   const found: [string, string][] = [];
+  const textIn = (value: unknown, place: number): string => {
+    if (typeof value === "number") return numberText(value);
+    if (typeof value === "string") return value;
+    throw argumentError(args.length + place, of, `string expected, got ${typeOf(value)}`);
+  };
   const add = (name: string, value: unknown): void => {
     if (!TOKEN.test(name)) throw libraryError(`invalid header name '${name}'`);
-    const text = optionalText([value], 1, "respond", "");
+    const text = textIn(value, 3);
     for (let k = 0; k < text.length; k++) {
       const code = text.charCodeAt(k);
       if ((code < 32 && code !== 9) || code === 127) throw libraryError("invalid header value");
@@ -217,8 +220,7 @@ export function headersFromTable(table: LuaTable): [string, string][] {
     const key = table.keyAt(at);
     // Envoy converts a numeric key to a text in place, whereupon its traversal fails with this message.
     if (typeof key === "number") throw new LuaError("invalid key to 'next'");
-    if (typeof key !== "string") throw libraryError("bad argument: header names are strings");
-    const name = key.toLowerCase();
+    const name = textIn(key, 2).toLowerCase();
     const value = table.valueAt(at);
     if (typeof value === "object" && value !== null && "array" in value)
       for (const item of (value as LuaTable).array) add(name, item);

@@ -128,7 +128,7 @@ function respond(run: Run, args: Args): never {
   if (run.isResponse) throw libraryError("respond not currently supported in the response path");
   if (run.headersGone)
     throw libraryError("respond() cannot be called if headers have been continued");
-  const headers = headersFromTable(tableArgument(args, 1, "respond"));
+  const headers = headersFromTable(tableArgument(args, 1, "respond"), "respond", args);
   const body = optionalText(args, 2, "respond", "");
   const status = Number(headers.find(([name]) => name === ":status")?.[1]);
   if (!Number.isInteger(status) || status < 200 || status > 599)

@@ -284,11 +284,13 @@ export function headersKind(log: Log): LuaTable {
           throw libraryError("cannot create a second iterator before completing the first");
         const entries = self.entries();
         self.iterating = true;
+        let isOver = false;
         const next: LuaFunction = () => {
-          if (self.scope?.isOver === true)
+          if (isOver || self.scope?.isOver === true)
             throw libraryError("object used outside of proper scope");
           const step = entries.next();
           if (step.done !== true) return [step.value[0], step.value[1]];
+          isOver = true;
           self.iterating = false;
           return undefined;
         };

@@ -1,5 +1,6 @@
 import { type Log, latin1Decode, latin1Encode, utf8Decode, utf8Encode } from "@tsproxy/sdk";
 import {
+  hostFunction,
   kind,
   LuaError,
   type LuaFunction,
@@ -89,13 +90,16 @@ export function iterate(
     throw libraryError("cannot create a second iterator before completing the first");
   owner.iterating = true;
   const iterator = entries[Symbol.iterator]();
-  return () => {
-    if (owner.scope?.isOver === true) throw libraryError("object used outside of proper scope");
+  let isOver = false;
+  return hostFunction("next_entry", () => {
+    if (isOver || owner.scope?.isOver === true)
+      throw libraryError("object used outside of proper scope");
     const step = iterator.next();
     if (step.done !== true) return [step.value[0], step.value[1]];
+    isOver = true;
     owner.iterating = false;
     return undefined;
-  };
+  });
 }
 
 /** Metadata or a filter context of the config, with `get(key)` and `pairs`. */
