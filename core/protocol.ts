@@ -304,7 +304,7 @@ export interface Refusal {
   readonly stack: string;
 }
 
-/** `cpu`: where CPU time is spent. `heap`: which code allocated what is still alive. `snapshot`: the whole heap, at the end. */
+/** `cpu`: where CPU time is spent. `heap`: which code allocates how much. `snapshot`: the whole heap, at the end. */
 export type ProfileKind = "cpu" | "heap" | "snapshot";
 
 /** A package, and the kind of profile to take of its sandbox. */

@@ -39,6 +39,10 @@ describe("a fetch", () => {
     const response = await asked;
     expect([response.status, response.ok, response.headers.get("x-b")]).toEqual([404, false, "2"]);
     expect(await response.json()).toEqual({ n: 1 });
+    const counted = (name: string) => cx.stats.value(`cluster.up.${name}`);
+    expect(
+      ["upstream_rq_404", "upstream_rq_4xx", "internal.upstream_rq_completed"].map(counted),
+    ).toEqual([1, 1, 1]);
     expect(cx.clock.armed).toBe(0);
   });
 

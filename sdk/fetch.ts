@@ -2,7 +2,9 @@ import { type Chunk, latin1Encode, utf8Decode, utf8Encode } from "./bytes.ts";
 import type { Clusters, Host, PoolCallbacks, PoolFailure, PoolHandle } from "./cluster.ts";
 import type { DecodeError, RequestEncoder, ResetReason, ResponseDecoder } from "./codec.ts";
 import type { Timer } from "./extension.ts";
+import { FetchStats } from "./fetch-stats.ts";
 import { type HeaderMap, RequestHeaders, ResponseHeaders } from "./headers.ts";
+import type { Stats } from "./stats.ts";
 
 export type FetchBody = string | Uint8Array | AsyncIterable<string | Uint8Array>;
 
@@ -105,7 +107,7 @@ export function fetchFrom(
     return Promise.reject(new FetchError("no_cluster", `no cluster "${name}"`));
   return new Promise((resolve, reject) => {
     const headers = requestHead(name, rest.startsWith("/") ? rest : `/${rest}`, init);
-    new Exchange(cx, headers, init, { resolve, reject }).begin((callbacks) =>
+    new Exchange(cx, cluster.stats, headers, init, { resolve, reject }).begin((callbacks) =>
       cluster.newStream(callbacks, { head: headers }),
     );
     init.onBegun?.();
@@ -142,6 +144,7 @@ class Exchange implements PoolCallbacks, ResponseDecoder {
   readonly #init: FetchInit;
   readonly #settle: Settle;
   readonly #timer: Timer;
+  readonly #stats: FetchStats;
   #handle: PoolHandle | undefined = undefined;
   #encoder: RequestEncoder | undefined = undefined;
   #host: Host | undefined = undefined;
@@ -151,7 +154,14 @@ class Exchange implements PoolCallbacks, ResponseDecoder {
   #unblock: () => void = () => {};
   readonly #onAbort = (): void => this.#fail("cancelled", "cancelled by its signal");
 
-  constructor(cx: FetchContext, head: RequestHeaders, init: FetchInit, settle: Settle) {
+  constructor(
+    cx: FetchContext,
+    stats: Stats,
+    head: RequestHeaders,
+    init: FetchInit,
+    settle: Settle,
+  ) {
+    this.#stats = new FetchStats(stats);
     this.#head = head;
     this.#init = init;
     this.#settle = settle;
@@ -217,6 +227,7 @@ class Exchange implements PoolCallbacks, ResponseDecoder {
   onResponseHeaders(endStream: boolean): void {
     this.responseHeaders.detach();
     this.#host?.onResponse(this.responseHeaders.status);
+    this.#stats.onStatus(this.responseHeaders.status);
     const response = new FetchedResponse(this.responseHeaders, this.#init.maxBytes ?? MAX_BYTES, {
       pause: (paused) => this.#encoder?.pauseReading(paused),
       cancel: () => this.#fail("cancelled", "cancelled by its reader"),
@@ -260,6 +271,7 @@ class Exchange implements PoolCallbacks, ResponseDecoder {
   #end(): void {
     if (this.#over) return;
     this.#finish();
+    this.#stats.onEnd();
     this.#response?.end(undefined);
   }
 
@@ -269,6 +281,8 @@ class Exchange implements PoolCallbacks, ResponseDecoder {
     this.#finish();
     this.#handle?.cancel();
     encoder?.reset();
+    if (this.#response === undefined && reason !== "cancelled")
+      this.#stats.onFailure(reason === "timeout");
     const error = new FetchError(reason, message);
     if (this.#response === undefined) this.#settle.reject(error);
     else this.#response.end(error);

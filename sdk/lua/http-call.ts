@@ -4,7 +4,7 @@ import type { FetchError, FetchInit, FetchResponse } from "../fetch.ts";
 import { type Args, integerArgument, tableArgument, textArgument } from "./arguments.ts";
 import { argumentError, LateError, LuaError, libraryError } from "./error.ts";
 import { numberText } from "./number.ts";
-import { truth, typeOf } from "./runtime.ts";
+import { toNumber, truth, typeOf } from "./runtime.ts";
 import { LuaTable } from "./table.ts";
 
 /** The checked arguments of one `httpCall`. */
@@ -56,10 +56,18 @@ interface Options {
   sendsXff: boolean;
 }
 
-/** Envoy keeps the timeout in a signed 32-bit integer. */
-const TIMEOUT_END = 2 ** 31;
+/** Reads the timeout from the table of options; `k`: where Envoy has it among the arguments, for messages. */
+function timeoutOf(value: unknown, k: number): number {
+  const number = toNumber(value);
+  if (number === undefined)
+    throw argumentError(k, "httpCall", `number expected, got ${typeOf(value)}`);
+  return number | 0;
+}
 
-/** Reads the arguments from the fourth on: `timeout_ms, asynchronous`, or a table of options. */
+/**
+ * Reads the arguments from the fourth on: `timeout_ms, asynchronous`, or a table of options. As in Envoy the timeout is a signed
+ * 32-bit integer, to which greater numbers wrap around.
+ */
 function optionsOf(args: Args): Options {
   const [, , , fourth] = args;
   const options: Options = {
@@ -69,7 +77,7 @@ function optionsOf(args: Args): Options {
     sendsXff: true,
   };
   if (!(fourth instanceof LuaTable)) {
-    options.timeoutMs = integerArgument(args, 4, "httpCall");
+    options.timeoutMs = integerArgument(args, 4, "httpCall") | 0;
     const flag = args[4];
     if (flag !== undefined && typeof flag !== "boolean")
       throw libraryError("http call asynchronous flag must be 'true', 'false', or empty");
@@ -80,15 +88,13 @@ function optionsOf(args: Args): Options {
       const value = fourth.valueAt(at);
       if (typeof key !== "string" || !OPTIONS.includes(key))
         throw libraryError(`"${String(key)}" is not valid key for httpCall() options`);
-      if (key === "timeout_ms")
-        options.timeoutMs = integerArgument([...args.slice(0, 3), value], 4, "httpCall");
+      if (key === "timeout_ms") options.timeoutMs = timeoutOf(value, args.length + 3);
       else if (key === "asynchronous") options.asynchronous = truth(value);
       else if (key === "return_duplicate_headers") options.keepsDuplicates = truth(value);
       else if (key === "send_xff") options.sendsXff = truth(value);
     }
   }
-  if (!(options.timeoutMs >= 0 && options.timeoutMs < TIMEOUT_END))
-    throw libraryError("http call timeout must be >= 0");
+  if (options.timeoutMs < 0) throw libraryError("http call timeout must be >= 0");
   return options;
 }
 
