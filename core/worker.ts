@@ -1,10 +1,10 @@
-import type { Session } from "node:inspector/promises";
 import { isMainThread, parentPort } from "node:worker_threads";
 import type { DnsResolverOptions } from "@tsproxy/sdk";
 import { Boxes, SandboxCells, type ToldUse } from "./boxes.ts";
 import { Builtin } from "./builtin.ts";
 import { Crypto } from "./crypto.ts";
 import { type Family, resolveName } from "./dns.ts";
+import { FetchQueue } from "./fetch-queue.ts";
 import { AfterReloads, COLLECT_AFTER_MS, collectGarbage, Rest } from "./garbage.ts";
 import { Gathering } from "./gathering.ts";
 import type { CryptoCall } from "./inside/crypto.ts";
@@ -35,6 +35,7 @@ import { type Listening, Sockets } from "./sockets.ts";
 import { steadyAt, steadyNow } from "./steady-clock.ts";
 import type { StreamHandle } from "./stream-handle.ts";
 import { signThread } from "./thread-cpu.ts";
+import { ThreadProfile } from "./thread-profile.ts";
 import { Contexts } from "./tls.ts";
 
 /** A generation whose isolate is lost within this time after its commit is taken back. */
@@ -62,19 +63,6 @@ interface Pending {
 
 /** How long a thread that stops waits for sandboxed access loggers to take the entries that they have not been sent. */
 const FLUSH_LOGS_MS = 250;
-
-/** How long one turn of the event loop may spend on passing on the fetches of sandboxes. */
-const ASKED_MS = 5;
-/** With more bytes of fetches than this waiting, a turn goes on, however long it takes, until fewer wait. */
-const ASKED_BYTES_MAX = 64 * 1024 * 1024;
-
-interface Asked {
-  readonly box: number;
-  /** JSON of a FetchMessage. */
-  readonly text: string;
-  readonly bytes: Buffer;
-  readonly builtin: Builtin;
-}
 
 /** One thread: its sockets, its builtin isolate, its sandboxes; and the generations they pass through. */
 class Worker {
@@ -107,11 +95,15 @@ class Worker {
   #stopping = false;
   readonly #crypto = new Crypto();
   #statsUsed = 0;
-  /** Fetches of sandboxes that the builtin isolate has not been told of. */
-  #asked: Asked[] = [];
-  #askedBytes = 0;
-  /** The session of the CPU profile that is being taken of this thread. */
-  #inspector: Session | undefined;
+  readonly #fetches = new FetchQueue(
+    ({ box, text, bytes, builtin }) => {
+      // Another builtin isolate has taken the place of that one, whose streams are gone.
+      if (builtin !== this.#builtin || builtin.disposed) return;
+      this.#guarded(() => builtin.fetch(box, text, bytes.toString("latin1")));
+    },
+    () => this.#sockets.poke(),
+  );
+  readonly #ownProfile = new ThreadProfile();
   readonly #beats: Int32Array;
 
   constructor(start: WorkerStart, post: (message: FromWorker) => void) {
@@ -184,7 +176,8 @@ class Worker {
       onReads: (use, mask) => this.#guarded(() => builtin.narrow(use, mask)),
       onPolicy: (use, told) => this.#guarded(() => builtin.learnPolicy(use, told)),
       onGate: (box, isolate) => this.#guarded(() => this.#tellGate(builtin, box, isolate)),
-      onFetch: (box, text, bytes) => this.#onFetch(box, text, bytes),
+      onFetch: (box, text, bytes) =>
+        this.#fetches.push({ box, text, bytes, builtin: this.#builtin }),
     });
     for (const [topic, kept] of this.#topics) {
       const text = readText(kept);
@@ -302,31 +295,6 @@ class Worker {
     for (let k = 0; k < marks.length; k += 2) marks[k] = steadyAt(marks[k]!);
     this.#post({ type: "lines", path, text, marks });
   }
-
-  /** Queues a fetch: the builtin isolate cannot be entered from within the crossing that asked. */
-  #onFetch(box: number, text: string, bytes: Buffer): void {
-    if (this.#asked.length === 0) setImmediate(this.#passAsked);
-    this.#asked.push({ box, text, bytes, builtin: this.#builtin });
-    this.#askedBytes += text.length + bytes.length;
-  }
-
-  /** Passes queued fetches on, a slice in each turn of the event loop, so that ten thousand at once do not delay traffic. */
-  readonly #passAsked = (): void => {
-    const until = performance.now() + ASKED_MS;
-    const asked = this.#asked;
-    let taken = 0;
-    while (taken < asked.length) {
-      const { box, text, bytes, builtin } = asked[taken++]!;
-      this.#askedBytes -= text.length + bytes.length;
-      // That builtin isolate is gone, and the stream that asked with it.
-      if (builtin !== this.#builtin || builtin.disposed) continue;
-      this.#guarded(() => builtin.fetch(box, text, bytes.toString("latin1")));
-      if (performance.now() > until && this.#askedBytes < ASKED_BYTES_MAX) break;
-    }
-    this.#asked = asked.slice(taken);
-    if (this.#asked.length > 0) setImmediate(this.#passAsked);
-    this.#sockets.poke();
-  };
 
   /** The answer to a sandbox's fetch. `told`: the box, JSON and bytes (one char each), separated by NUL. */
   #onFetched(told: string): void {
@@ -451,7 +419,7 @@ class Worker {
     this.#sockets.poke();
   }
 
-  /** Starts or ends a profile of a sandboxed filter, or of this thread: time inside isolates then counts to the crossing. */
+  /** Starts or ends a profile of a sandboxed filter, or of this thread. */
   async #profile(enable: boolean, of: ProfiledFilter | undefined): Promise<void> {
     let profile = "";
     let error: string | undefined;
@@ -461,19 +429,8 @@ class Worker {
       } else if (of !== undefined) {
         if (enable) await this.#boxes.startProfile(of);
         else profile = await this.#boxes.stopProfile(of);
-      } else if (enable) {
-        const { Session } = await import("node:inspector/promises");
-        this.#inspector = new Session();
-        this.#inspector.connect();
-        await this.#inspector.post("Profiler.enable");
-        await this.#inspector.post("Profiler.start");
-      } else {
-        const session = this.#inspector;
-        if (session === undefined) throw new Error("no profile is being taken");
-        this.#inspector = undefined;
-        profile = JSON.stringify((await session.post("Profiler.stop")).profile);
-        session.disconnect();
-      }
+      } else if (enable) await this.#ownProfile.start();
+      else profile = await this.#ownProfile.stop();
     } catch (thrown) {
       error = thrown instanceof Error ? thrown.message : String(thrown);
     }
