@@ -78,8 +78,4 @@ export class ClusterLimits {
   onRoom(): void {
     this.#starvation.onRoom();
   }
-
-  end(): void {
-    this.#starvation.end();
-  }
 }

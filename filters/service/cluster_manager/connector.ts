@@ -78,9 +78,7 @@ export class Connector {
 
   /** Options for a health check's connection: with the host's transport, or the one that the check's criteria select. */
   optionsForCheck(spec: HostSpec, address: Address, check: HealthCheck): ConnectOptions {
-    const criteria = check.transport_socket_match_criteria;
-    const transport =
-      criteria === undefined ? this.transports.choose(spec) : this.transports.chooseBy(criteria);
+    const transport = this.transports.chooseForCheck(spec, check.transport_socket_match_criteria);
     const alpn = check.tls_options?.alpn_protocols;
     const options = throughTransport(this.#base, transport, {
       hostname: spec.hostname,

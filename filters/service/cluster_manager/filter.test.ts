@@ -3,8 +3,10 @@ import {
   type CloseEvent,
   type Cluster,
   type ConfigError,
+  defineTransport,
   type HostSpec,
   latin1Encode,
+  Type,
 } from "@tsproxy/sdk";
 import { beforeEach, describe, expect, it } from "vitest";
 import { FLAG } from "./health-flags.ts";
@@ -279,6 +281,24 @@ describe("the control thread", () => {
     expect(busy.responses).toBe(1);
     expect(cx.opened[0]!.connection.closed).toBe("flush");
     expect(stat("cx_max_requests")).toBe(0);
+  });
+
+  it("connects by the transport that the host's new metadata selects", () => {
+    const setup = () => ({ secure: true });
+    cx.define("transport/tls", defineTransport({ name: "tls", config: Type.Object({}), setup }));
+    const transport_socket = { name: "tls", package: "transport/tls", config: {} };
+    const matches = [{ name: "secure", match: { secure: true }, transport_socket }];
+    const c = cluster(start(discoveredCluster("c", { transport_socket_matches: matches })));
+    const host = (secure: boolean) =>
+      spec("10.0.0.1", {
+        metadata: { filter_metadata: { "envoy.transport_socket_match": { secure } } },
+      });
+    for (const secure of [false, true, false]) {
+      discoverer.updates[0]!([host(secure)]);
+      ask(c);
+    }
+    expect(c.hosts).toHaveLength(1);
+    expect(cx.opened.map((o) => o.transportOptions !== undefined)).toEqual([false, true, false]);
   });
 
   it.each([

@@ -4,6 +4,7 @@ import { beforeEach, describe, expect, it } from "vitest";
 import clusterManager from "./filter.ts";
 import {
   ask,
+  Caller,
   cell,
   close,
   cluster,
@@ -59,6 +60,34 @@ describe("a new generation", () => {
     say(0, "ok");
     expect(caller.responses).toBe(1);
     expect(ask(cluster(service)).connection).toBe(socket);
+  });
+
+  it("leaves requests that wait for room in the old one there, and they get it when it comes", () => {
+    const before = cx;
+    const thresholds = [{ priority: "DEFAULT", track_remaining: false, max_connections: 1 }];
+    const limited = {
+      ...config,
+      connection_pool_per_downstream_connection: true,
+      circuit_breakers: { thresholds, per_host_thresholds: [] },
+    };
+    const c = cluster(start(limited));
+    const from = (connectionId: number) => {
+      const caller = new Caller();
+      c.newStream(caller, { stream: { info: { connectionId } } as never });
+      return caller;
+    };
+    from(1);
+    connected(0);
+    const waiting = from(2);
+    expect(before.opened).toHaveLength(1);
+    const next = prepare(before);
+    next.setup(clusterManager, [{ ...limited, connect_timeout: 2_000 }] as never);
+    before.dispose();
+    close(0, remote);
+    before.clock.advance(1);
+    expect(before.opened).toHaveLength(2);
+    connected(1);
+    expect(waiting.encoder).toBeDefined();
   });
 
   it("counts a connection that goes over once, in the same cells", () => {

@@ -3,7 +3,7 @@ import { firstFlags, type HealthList, openOutlierTable } from "./cluster-health.
 import type { ClusterConfig } from "./config.ts";
 import { fingerprintOf } from "./handover.ts";
 import { type HealthReport, report } from "./health-desk.ts";
-import { idOf, type Load, type PoolMaker, UpstreamHost } from "./host.ts";
+import { idOf, type Load, type PoolMaker, sameMetadata, UpstreamHost } from "./host.ts";
 import { OutlierMonitor, type OutlierTable } from "./outlier-monitor.ts";
 import { HostCells } from "./stats.ts";
 import type { Transports } from "./transports.ts";
@@ -51,6 +51,13 @@ export class HostMaker {
     );
     host.transport = transports.choose(spec);
     return host;
+  }
+
+  /** Applies an update to a host; returns false if nothing that balancers use has changed. */
+  update(host: UpstreamHost, spec: HostSpec): boolean {
+    // Open connections keep their transport; new ones use the one that the new metadata selects.
+    if (!sameMetadata(host.spec, spec)) host.transport = this.#parts.transports.choose(spec);
+    return host.update(spec);
   }
 
   /** Health flags of a host: the published ones, or before the first publication its initial flags. */

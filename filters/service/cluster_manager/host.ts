@@ -151,7 +151,7 @@ export class UpstreamHost implements Host {
       old.priority !== spec.priority ||
       old.localityWeight !== spec.localityWeight ||
       localityKey(old.locality) !== this.localityKey ||
-      JSON.stringify(old.metadata) !== JSON.stringify(spec.metadata);
+      !sameMetadata(old, spec);
     return this.#judge() || changed;
   }
 
@@ -232,6 +232,10 @@ const ofProtocol = (pools: readonly Pool[], downstream: string | undefined): Poo
 /** Id of a host within its cluster: given by discovery, else the address. */
 export function idOf(spec: HostSpec): string {
   return spec.id ?? formatAddress(addressOf(spec));
+}
+
+export function sameMetadata(a: HostSpec, b: HostSpec): boolean {
+  return a.metadata === b.metadata || JSON.stringify(a.metadata) === JSON.stringify(b.metadata);
 }
 
 export function addressOf(spec: HostSpec): Address {

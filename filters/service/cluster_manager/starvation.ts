@@ -9,6 +9,7 @@ const ASK_MS = 200;
 /**
  * Tracks the pools of a cluster in which requests wait because `max_connections` is reached by connections to other hosts or
  * of other workers. Asks all workers to close an idle connection and opens a new one when there is room.
+ * Goes on after the cluster has been replaced, until the requests that wait in its pools have ended.
  */
 export class Starvation {
   readonly #topic: string;
@@ -50,11 +51,6 @@ export class Starvation {
   /** Called when a connection of this worker has closed. */
   onRoom(): void {
     if (this.#starving.size > 0) this.#timer.arm(1);
-  }
-
-  end(): void {
-    this.#timer.cancel();
-    for (const pool of [...this.#starving]) this.note(pool, false);
   }
 
   #look(): void {

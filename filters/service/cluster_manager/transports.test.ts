@@ -26,7 +26,9 @@ it("chooses a transport by the host's metadata, and for a check by what the chec
     "plain",
     "tls",
   ]);
-  expect(nameOf(transports.chooseBy({ open: true }))).toBe("plain");
+  expect(nameOf(transports.chooseForCheck(spec(false), { open: true }))).toBe("plain");
+  // A check without criteria uses the host's transport, which is counted already.
+  expect(nameOf(transports.chooseForCheck(spec(false), undefined))).toBe("tls");
   expect(cx.stats.value("cluster.c.open.total_match_count")).toBe(2);
   expect(cx.stats.value("cluster.c.default.total_match_count")).toBe(1);
 });

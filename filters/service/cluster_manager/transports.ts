@@ -70,21 +70,42 @@ export class Transports {
 
   /** The first match whose values the endpoint's metadata has, else the cluster's `transport_socket`. */
   choose(spec: HostSpec): Slot<TransportFactory> | undefined {
-    const metadata = spec.metadata as
-      | { readonly filter_metadata?: Readonly<Record<string, Readonly<Record<string, unknown>>>> }
-      | undefined;
-    return this.chooseBy(metadata?.filter_metadata?.[METADATA] ?? {});
+    return this.#count(this.#find(valuesOf(spec)));
   }
 
-  /** As `choose` for given values: those of a health check (`transport_socket_match_criteria`). */
-  chooseBy(values: Readonly<Record<string, unknown>>): Slot<TransportFactory> | undefined {
-    const match =
+  /**
+   * The transport for a health check: by the check's `transport_socket_match_criteria`, or without them the one that was chosen,
+   * and counted, for the host.
+   */
+  chooseForCheck(
+    spec: HostSpec,
+    criteria: Readonly<Record<string, unknown>> | undefined,
+  ): Slot<TransportFactory> | undefined {
+    return criteria === undefined
+      ? this.#find(valuesOf(spec)).transport
+      : this.#count(this.#find(criteria));
+  }
+
+  #find(values: Readonly<Record<string, unknown>>): Match {
+    return (
       this.#matches.find(({ wanted }) =>
         wanted.every(([key, value]) => JSON.stringify(values[key]) === value),
-      ) ?? this.#fallback;
+      ) ?? this.#fallback
+    );
+  }
+
+  #count(match: Match): Slot<TransportFactory> | undefined {
     if (this.#counts) this.#stats.counter(`${match.name}.total_match_count`).inc();
     return match.transport;
   }
+}
+
+/** The endpoint metadata that matches look at. */
+function valuesOf(spec: HostSpec): Readonly<Record<string, unknown>> {
+  const metadata = spec.metadata as
+    | { readonly filter_metadata?: Readonly<Record<string, Readonly<Record<string, unknown>>>> }
+    | undefined;
+  return metadata?.filter_metadata?.[METADATA] ?? {};
 }
 
 /** Adds a transport, if any, to the options of a connection. */

@@ -441,7 +441,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
       const id = freeId(now, idOf(spec));
       const known = before.get(id);
       if (known === undefined) joined = changed = true;
-      else if (known.update(spec)) changed = true;
+      else if (this.#maker.update(known, spec)) changed = true;
       const host = known ?? this.#maker.make(spec, id);
       now.set(id, host);
       if (known === undefined) this.#maker.watch(id, host);
@@ -512,7 +512,6 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     if (this.#retired) return;
     this.#retired = true;
     this.#sweep.cancel();
-    this.limits.end();
     for (const host of this.#hosts) for (const pool of host.pools) pool.drain();
     this.#spread?.dispose();
     this.#provided?.dispose?.();
