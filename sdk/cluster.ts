@@ -130,9 +130,13 @@ export interface ClusterType {
   readonly initialHosts: readonly HostSpec[];
   /**
    * Finds hosts, on the control thread alone; updates reach every worker, and the first one ends the cluster's warming. The
-   * function that is returned stops it when the package's code is replaced; otherwise it stops with `cx`.
+   * function that is returned stops it when the package's code is replaced; otherwise it stops with `cx`. `changes`: how many
+   * updates of Envoy's this one stands for, as it counts them in `membership_change`; absent: one.
    */
-  discover?(update: (hosts: readonly HostSpec[]) => void, cx: SetupContext): void | (() => void);
+  discover?(
+    update: (hosts: readonly HostSpec[], changes?: number) => void,
+    cx: SetupContext,
+  ): void | (() => void);
   /** Names of the clusters that this one is made of (aggregate): their levels of priority follow each other in this order. */
   readonly clusters?: readonly string[];
   /** CLUSTER_PROVIDED: the type itself says which host a request goes to, on every worker. */

@@ -1,23 +1,27 @@
-import { DnsOutcomes, DnsWatch, type HostSpec, type SetupContext, type Timer } from "@tsproxy/sdk";
+import {
+  type ClusterType,
+  DnsOutcomes,
+  DnsWatch,
+  type HostSpec,
+  type SetupContext,
+  type Timer,
+} from "@tsproxy/sdk";
 import type { Config } from "./config.ts";
 
 const FIRST_ROUND_MS = 2_000; // then the first list is published without names that have not been answered
 
+type Update = Parameters<NonNullable<ClusterType["discover"]>>[0];
+
 /** Keeps the addresses of a cluster's names up to date, on the control thread. */
 export class Discovery {
-  readonly #update: (hosts: readonly HostSpec[]) => void;
+  readonly #update: Update;
   readonly #targets: readonly { readonly spec: HostSpec; readonly watch: DnsWatch }[];
   readonly #firstRound: Timer;
   #unanswered: number;
   #published = false;
   #stopped = false;
 
-  constructor(
-    config: Config,
-    specs: readonly HostSpec[],
-    update: (hosts: readonly HostSpec[]) => void,
-    cx: SetupContext,
-  ) {
+  constructor(config: Config, specs: readonly HostSpec[], update: Update, cx: SetupContext) {
     this.#update = update;
     const stats = cx.stats.scope(`cluster.${config.alt_stat_name || config.name}.`);
     const outcomes = new DnsOutcomes(stats);
@@ -49,12 +53,17 @@ export class Discovery {
   #publish(): void {
     if (this.#stopped) return;
     this.#firstRound.cancel();
+    // Envoy updates its hosts at each name's answer; our first list contains those of all names.
+    const changes = this.#published
+      ? 1
+      : this.#targets.filter(({ watch }) => watch.ips.length > 0).length;
     this.#published = true;
     // Two names for one address are two hosts, as in Envoy.
     this.#update(
       this.#targets.flatMap(({ spec, watch }) =>
         [...new Set(watch.ips)].map((ip) => ({ ...spec, ip, hostname: spec.hostname || spec.ip })),
       ),
+      changes,
     );
   }
 }

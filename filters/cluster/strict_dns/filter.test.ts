@@ -10,6 +10,8 @@ let cx: TestContext;
 let names: Map<string, Answer>;
 let asked: { name: string; family: string }[];
 let lists: (readonly HostSpec[])[];
+/** How many changes each list stands for. */
+let changes: (number | undefined)[];
 
 const settled = async () => {
   for (let k = 0; k < 8; k++) await Promise.resolve();
@@ -28,7 +30,10 @@ function discover(endpoints: object[], config: object = {}) {
     ...config,
   });
   expect(cluster.initialHosts).toEqual([]);
-  return cluster.discover!((hosts) => void lists.push(hosts), cx);
+  return cluster.discover!((hosts, n) => {
+    lists.push(hosts);
+    changes.push(n);
+  }, cx);
 }
 
 beforeEach(() => {
@@ -37,6 +42,7 @@ beforeEach(() => {
   names = new Map();
   asked = [];
   lists = [];
+  changes = [];
   cx.operations.set("dns.resolve", (args) => {
     const query = args as { name: string; family: string };
     asked.push(query);
@@ -146,6 +152,18 @@ describe("strict DNS", () => {
       "b.test:80",
       "b.test:81",
     ]);
+  });
+
+  it("counts a change for each name that has addresses, as Envoy does", async () => {
+    names.set("a.test", addresses("10.0.0.1", "10.0.0.2"));
+    names.set("b.test", addresses("10.0.0.3"));
+    names.set("none.test", addresses());
+    discover([endpoint("a.test"), endpoint("b.test"), endpoint("none.test")]);
+    await settled();
+    names.set("b.test", addresses("10.0.0.4"));
+    cx.clock.advance(5_000);
+    await settled();
+    expect(changes).toEqual([2, 1]);
   });
 
   it("waits two seconds for a name that does not answer, then goes on with the others", async () => {

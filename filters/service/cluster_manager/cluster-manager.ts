@@ -238,7 +238,7 @@ export class ClusterManager implements Service {
     if (wait) this.#cx.waitFor(warm, `the hosts of cluster "${cluster.name}"`);
   }
 
-  #onHosts(entry: Entry, hosts: readonly HostSpec[]): void {
+  #onHosts(entry: Entry, hosts: readonly HostSpec[], changes?: number): void {
     const { cluster } = entry;
     cluster.update(hosts);
     const desk = this.#desk;
@@ -249,13 +249,13 @@ export class ClusterManager implements Service {
     }
     entry.warm = true;
     entry.onWarm();
-    this.#count(entry);
+    this.#count(entry, changes);
   }
 
-  #count(entry: Entry | undefined): void {
+  #count(entry: Entry | undefined, changes?: number): void {
     if (entry === undefined) return;
-    const { cluster } = entry;
-    this.#membership?.update(cluster.name, cluster.specs(), this.#desk?.get(cluster.name));
+    const { name } = entry.cluster;
+    this.#membership?.update(name, entry.cluster.specs(), this.#desk?.get(name), changes);
   }
 
   /** Removes hosts that discovery no longer names and that were kept only while they were healthy. */
@@ -263,10 +263,10 @@ export class ClusterManager implements Service {
     if (entry?.discovered !== undefined) this.#onDiscovered(entry, entry.discovered);
   }
 
-  #onDiscovered(entry: Entry, found: readonly HostSpec[]): void {
+  #onDiscovered(entry: Entry, found: readonly HostSpec[], changes?: number): void {
     entry.discovered = found;
     const hosts = this.#desk?.get(entry.cluster.name)?.retain(found, idOf) ?? found;
-    this.#onHosts(entry, hosts);
+    this.#onHosts(entry, hosts, changes);
     this.#publish(entry, hosts);
   }
 
@@ -276,8 +276,8 @@ export class ClusterManager implements Service {
     let stopped = false;
     const stop = discover.call(
       entry.generation.value,
-      (hosts) => {
-        if (!stopped) this.#onDiscovered(entry, hosts);
+      (hosts, changes) => {
+        if (!stopped) this.#onDiscovered(entry, hosts, changes);
       },
       this.#cx,
     );

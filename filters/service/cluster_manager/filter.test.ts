@@ -220,13 +220,13 @@ describe("the control thread", () => {
       value("cluster_manager.active_clusters"),
       value("cluster_manager.cluster_added"),
     ]).toEqual([2, 2]);
-    discoverer.updates[0]!([spec("10.0.0.1"), spec("10.0.0.2", { healthStatus: "DEGRADED" })]);
+    discoverer.updates[0]!([spec("10.0.0.1"), spec("10.0.0.2", { healthStatus: "DEGRADED" })], 2);
     discoverer.updates[0]!([spec("10.0.0.1", { weight: 3 }), spec("10.0.0.2")]);
     expect([
       value("cluster.c.membership_total"),
       value("cluster.c.membership_degraded"),
       value("cluster.c.membership_change"),
-    ]).toEqual([2, 0, 1]);
+    ]).toEqual([2, 0, 2]);
   });
 
   it("publishes what admin shows of clusters and hosts", () => {

@@ -24,6 +24,8 @@ interface Hosts {
   readonly specs: ReadonlyMap<string, HostSpec>;
   /** Undefined without checks and outlier detection. */
   readonly health: ClusterHealth | undefined;
+  /** Number of Envoy's updates that led to these hosts (`ClusterType.discover`). */
+  readonly changes: number;
 }
 
 interface Cells {
@@ -78,10 +80,13 @@ export class Membership {
     cluster: string,
     specs: ReadonlyMap<string, HostSpec>,
     health: ClusterHealth | undefined,
+    changes = 1,
   ): void {
-    this.#hosts.set(cluster, { specs, health });
+    const uncounted = this.#active ? 1 : (this.#hosts.get(cluster)?.changes ?? 1);
+    const hosts = { specs, health, changes: Math.max(changes, uncounted) };
+    this.#hosts.set(cluster, hosts);
     if (!this.#active) return;
-    this.#count(cluster, { specs, health });
+    this.#count(cluster, hosts);
     this.#publishSoon();
   }
 
@@ -130,7 +135,7 @@ export class Membership {
     }
   }
 
-  #count(cluster: string, { specs, health }: Hosts): void {
+  #count(cluster: string, { specs, health, changes }: Hosts): void {
     const cells = this.#cells.get(cluster);
     if (cells === undefined) return;
     const flags = health?.flags();
@@ -147,7 +152,8 @@ export class Membership {
     cells.excluded.set(excluded);
     const before = this.members.get(cluster) ?? new Map<string, number>();
     const now = new Map([...specs].map(([id, spec]) => [id, spec.priority]));
-    cells.change.add(changedPriorities(before, now).size);
+    const changed = changedPriorities(before, now).size;
+    cells.change.add(changed === 0 ? 0 : Math.max(changed, changes));
     this.members.set(cluster, now);
   }
 

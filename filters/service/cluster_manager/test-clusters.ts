@@ -125,14 +125,14 @@ const listed = defineCluster({
 
 /** A cluster type whose hosts are supplied by the test, through `updates`. */
 class Discoverer {
-  readonly updates: ((hosts: readonly HostSpec[]) => void)[] = [];
+  readonly updates: ((hosts: readonly HostSpec[], changes?: number) => void)[] = [];
   stopped = 0;
   readonly definition = defineCluster({
     name: "discovered",
     config: Type.Unsafe<object>({ type: "object" }),
     setup: () => ({
       initialHosts: [],
-      discover: (update: (hosts: readonly HostSpec[]) => void, _cx: SetupContext) => {
+      discover: (update: Discoverer["updates"][number], _cx: SetupContext) => {
         this.updates.push(update);
         return () => void this.stopped++;
       },
