@@ -2,6 +2,7 @@ import {
   type ClusterType,
   DnsOutcomes,
   DnsWatch,
+  type Gauge,
   type HostSpec,
   type SetupContext,
   type Timer,
@@ -17,6 +18,7 @@ export class Discovery {
   readonly #update: Update;
   readonly #targets: readonly { readonly spec: HostSpec; readonly watch: DnsWatch }[];
   readonly #firstRound: Timer;
+  readonly #maxHostWeight: Gauge;
   #unanswered: number;
   #published = false;
   #stopped = false;
@@ -25,16 +27,26 @@ export class Discovery {
     this.#update = update;
     const stats = cx.stats.scope(`cluster.${config.alt_stat_name || config.name}.`);
     const outcomes = new DnsOutcomes(stats);
+    this.#maxHostWeight = stats.gauge("max_host_weight");
     this.#firstRound = cx.timer(() => this.#publish());
     this.#targets = specs.map((spec) => {
       const watch = new DnsWatch(spec.ip, config.name, config, outcomes, cx);
-      watch.onAnswer = (changed, first) => this.#onAnswer(changed, first);
+      watch.onAnswer = (changed, first) => {
+        this.#weigh(spec, watch);
+        this.#onAnswer(changed, first);
+      };
+      if (watch.answered) this.#weigh(spec, watch);
       return { spec, watch };
     });
     this.#unanswered = this.#targets.filter(({ watch }) => !watch.answered).length;
     if (this.#unanswered === 0) this.#publish();
     else this.#firstRound.arm(FIRST_ROUND_MS);
     for (const { watch } of this.#targets) watch.resolve();
+  }
+
+  /** As in Envoy, the gauge has the largest weight among the hosts of the name that was answered last; without hosts 1. */
+  #weigh(spec: HostSpec, watch: DnsWatch): void {
+    this.#maxHostWeight.set(watch.ips.length === 0 ? 1 : spec.weight);
   }
 
   #onAnswer(changed: boolean, first: boolean): void {

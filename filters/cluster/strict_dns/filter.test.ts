@@ -164,6 +164,7 @@ describe("strict DNS", () => {
     cx.clock.advance(5_000);
     await settled();
     expect(changes).toEqual([2, 1]);
+    expect(cx.stats.value("cluster.c.max_host_weight")).toBe(1);
   });
 
   it("waits two seconds for a name that does not answer, then goes on with the others", async () => {

@@ -19,6 +19,14 @@ describe("/clusters and /listeners", () => {
     expect(body).toContain("empty::observability_name::empty\n");
   });
 
+  it("prints limits as runtime has them", async () => {
+    const t = start(world);
+    t.cx.runtime.replace([["circuit_breakers.up.high.max_requests", 7]]);
+    const { body } = await t.ask("/clusters");
+    expect(body).toContain("up::high_priority::max_requests::7\n");
+    expect(body).toContain("up::default_priority::max_requests::1024\n");
+  });
+
   it("picks clusters by name", async () => {
     const { body } = await start(world).ask("/clusters?filter=^em&format=json");
     expect(JSON.parse(body).cluster_statuses.map((c: { name: string }) => c.name)).toEqual([

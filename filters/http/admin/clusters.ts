@@ -10,7 +10,9 @@ const FIGURES = [...HOST_COUNTERS, ...HOST_GAUGES].sort();
 /** `/clusters` */
 export async function clusters(query: Query, core: CoreData): Promise<Answer> {
   const matches = query.matcher("filter", () => new Refused(400, "Invalid re2 regex"));
-  const wanted = core.clusters.clusters.filter((c) => matches === undefined || matches(c.name));
+  const wanted = core.clusters.clusters
+    .filter((c) => matches === undefined || matches(c.name))
+    .map((c) => ({ ...c, thresholds: presentThresholds(c, core) }));
   const cells = hostCells(await core.stats());
   if (query.wantsJson) return json({ cluster_statuses: wanted.map((c) => clusterJson(c, cells)) });
 
@@ -18,6 +20,22 @@ export async function clusters(query: Query, core: CoreData): Promise<Answer> {
     for (const cluster of wanted) yield* clusterText(cluster, cells);
   }
   return text(body());
+}
+
+/** The limits as they are now: runtime may replace those of the config. */
+function presentThresholds(cluster: ClusterStatus, core: CoreData): ClusterStatus["thresholds"] {
+  const now = (limits: Thresholds, priority: string): Thresholds => {
+    const limit = (what: string, configured: number) =>
+      core.runtimeInteger(`circuit_breakers.${cluster.name}.${priority}.max_${what}`, configured);
+    return {
+      maxConnections: limit("connections", limits.maxConnections),
+      maxPendingRequests: limit("pending_requests", limits.maxPendingRequests),
+      maxRequests: limit("requests", limits.maxRequests),
+      maxRetries: limit("retries", limits.maxRetries),
+    };
+  };
+  const [normal, high] = cluster.thresholds;
+  return [now(normal, "default"), now(high, "high")];
 }
 
 function* clusterText(cluster: ClusterStatus, cells: HostCells): Generator<string> {

@@ -139,6 +139,10 @@ export class CoreData {
   server(): Promise<ServerSnapshot> {
     return this.#ask("core.server_info");
   }
+  /** The whole number that runtime has under `key`, else `fallback`. */
+  runtimeInteger(key: string, fallback: number): number {
+    return this.#cx.runtime.integer(key, fallback);
+  }
   runtime(): Promise<RuntimeSnapshot> {
     return this.#ask("core.runtime");
   }

@@ -241,6 +241,7 @@ describe("a pool of HTTP/2 connections", () => {
     say(0, "ok 1");
     say(0, "ok 2");
     expect(cx.opened[0]!.connection.closed).toBe("flush");
+    expect(stat("cx_protocol_error")).toBe(1);
   });
 
   it("loses all exchanges with their connection, and every gauge returns to zero", () => {

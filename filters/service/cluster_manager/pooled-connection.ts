@@ -282,7 +282,10 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     if (this.#retired && !this.#ended && !this.#multiplexes) owner.cells.cxCloseNotify.inc();
     // The codec may have closed the connection already; then only `onClosed` follows.
     if (this.#isLeaving || this.#isOutdated) {
-      if (this.idle) this.close();
+      if (!this.idle) return;
+      // Envoy's HTTP/2 codec takes it for an error that the connection of the response which it reads closes.
+      if (this.#multiplexes && this.#spent && this.#reading) owner.cells.cxProtocolError.inc();
+      this.close();
     } else this.pool.onAvailable(this);
   }
 
@@ -358,7 +361,9 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     this.pool.owner.cells.cxRxBytes.add(chunk.end - chunk.at);
     if (this.#state !== STATE.OPEN) return;
     if (this.#multiplexes) {
+      this.#reading = true;
       this.#codec!.onData(chunk);
+      this.#reading = false;
       return;
     }
     if (this.idle) {
