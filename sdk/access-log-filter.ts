@@ -32,6 +32,7 @@ const ACCESS_LOG_TYPES = [
   "UdpTunnelUpstreamConnected",
   "UdpPeriodic",
   "UdpSessionEnd",
+  "TcpConnectionStart",
 ] as const;
 
 export type AccessLogType = (typeof ACCESS_LOG_TYPES)[number];

@@ -284,6 +284,7 @@ describe("a response", () => {
     };
     expect(told(withTrailers("0"))).toEqual(["200 deferred", "ok"]);
     expect(told(withTrailers("14"))).toEqual(["200 deferred", "error"]);
+    expect(told((up) => up.respond(200, {}, "body"))).toEqual(["200 deferred", "error"]);
   });
 
   it("passes its trailers", () => {

@@ -602,9 +602,18 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     return true;
   }
 
-  onBody(_attempt: Attempt, chunk: Chunk, endStream: boolean): void {
-    if (endStream) this.#onResponseEnded();
+  onBody(attempt: Attempt, chunk: Chunk, endStream: boolean): void {
+    if (endStream) {
+      // As in Envoy, a gRPC response that ends without trailers is an error of the host.
+      if (this.#deferred) this.#onOutcomeLost(attempt);
+      this.#onResponseEnded();
+    }
     this.#stream.responder.sendBody(chunk.memory, chunk.at, chunk.end, endStream);
+  }
+
+  #onOutcomeLost(attempt: Attempt): void {
+    attempt.host?.onDeferredEnd?.(false);
+    this.#router.stats.rqResetAfterDownstreamResponseStarted.inc();
   }
 
   onTrailers(attempt: Attempt, trailers: HeaderMap): void {
@@ -654,10 +663,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
   #onFailed(attempt: Attempt, failure: UpstreamFailure, transport: string): void {
     if (this.#responded) {
       this.#timer.cancel();
-      if (this.#deferred) {
-        attempt.host?.onDeferredEnd?.(false);
-        this.#router.stats.rqResetAfterDownstreamResponseStarted.inc();
-      }
+      if (this.#deferred) this.#onOutcomeLost(attempt);
       const reason = failure.text.replaceAll(" ", "_");
       const details = `upstream_reset_after_response_started{${reason}}`;
       this.#stream.responder.reset(details, failure.flag);

@@ -55,6 +55,7 @@ export const Config = Type.Object({
     Type.Object({
       access_log_flush_interval: Type.Optional(Duration()),
       flush_access_log_on_connected: Type.Boolean({ default: false }),
+      flush_access_log_on_start: Type.Boolean({ default: false }),
     }),
   ),
   /** This and the next field are deprecated in favour of `access_log_options`. */

@@ -381,18 +381,23 @@ it("logs a connection once, with what passed", () => {
   });
 });
 
-it("logs when the upstream is there, and again and again, when asked to", () => {
+it("logs when the client is there, when the upstream is, and again and again, when asked to", () => {
   const t = connected({
-    access_log_options: { access_log_flush_interval: 1000, flush_access_log_on_connected: true },
+    access_log_options: {
+      access_log_flush_interval: 1000,
+      flush_access_log_on_start: true,
+      flush_access_log_on_connected: true,
+    },
   });
   t.cx.clock.advance(1000);
   t.filter.onClose!(remoteClose);
   t.cx.clock.advance(5000);
   const told = t.logged.map(({ logType, info }) => [logType, info.duration]);
   expect(told).toEqual([
+    ["TcpConnectionStart", 0],
     ["TcpUpstreamConnected", 0],
     ["TcpPeriodic", 1000],
     ["TcpConnectionEnd", 1000],
   ]);
-  expect(t.logged[2]!.downstream).toBe(t.downstream);
+  expect(t.logged[3]!.downstream).toBe(t.downstream);
 });

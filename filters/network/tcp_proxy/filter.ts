@@ -95,6 +95,7 @@ class TcpProxy implements NetworkFilter {
 
   onConnect(): void {
     const { cx, config, stats } = this.#shared;
+    if (this.#shared.logsStart) this.#log("TcpConnectionStart");
     if (this.#shared.logEveryMs > 0 && this.#shared.logs.count > 0) {
       this.#logTimer = cx.timer(() => this.#onLogTimer());
       this.#logTimer.arm(this.#shared.logEveryMs);
@@ -476,6 +477,7 @@ class Shared implements NetworkFilterFactory {
   readonly tunneling: Tunneling | undefined;
   /** Milliseconds between access log entries of an open connection; 0: none before its end. */
   readonly logEveryMs: number;
+  readonly logsStart: boolean;
   readonly logsConnected: boolean;
   readonly #clusters: readonly Destination[];
   readonly #totalWeight: number;
@@ -489,6 +491,7 @@ class Shared implements NetworkFilterFactory {
     if (this.tunneling !== undefined) listTunnelStats(cx, config.stat_prefix);
     const options = config.access_log_options;
     this.logEveryMs = options?.access_log_flush_interval ?? config.access_log_flush_interval ?? 0;
+    this.logsStart = options?.flush_access_log_on_start ?? false;
     this.logsConnected =
       options?.flush_access_log_on_connected ?? config.flush_access_log_on_connected;
     this.#clusters = clustersOf(config);
