@@ -78,8 +78,13 @@ export interface Host {
    * an error, whatever its status. A `deferred` one is counted later, by `onDeferredEnd`.
    */
   onResponse(status: number, retried?: boolean, deferred?: boolean): void;
-  /** No complete response came in time. `begun`: its head did come, so the timeout is not held against the host. */
-  onTimeout(begun?: boolean): void;
+  /**
+   * No complete response came in time. `begun`: its head did come, so the timeout is not held against the host. `told`: `onSlow`
+   * has told outlier detection of it.
+   */
+  onTimeout(begun?: boolean, told?: boolean): void;
+  /** No response has come yet, and another attempt may begin beside this one: for outlier detection that is a timeout. */
+  onSlow?(): void;
   /** No answer came at all: a reset, or a PoolFailure that names this host. */
   onReset(): void;
   /** After a `deferred` response, once at most: whether it counts as a success. */

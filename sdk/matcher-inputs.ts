@@ -150,7 +150,8 @@ function celMatch(
     throw new ConfigError(path, `give one of ${CEL_FORMS.join(", ")}`);
   const { expr } = forms[form]!;
   const condition = celCondition(expr, `${path}.${form}.expr`, cx);
-  const readsResponse = JSON.stringify(expr).includes('"response"');
+  // A text "response" does not count; in JSON, this cannot be a part of a text.
+  const readsResponse = JSON.stringify(expr).includes('"ident_expr":{"name":"response"}');
   return (value) => {
     const subject = value as MatchSubject;
     if (readsResponse && subject.response === undefined) subject.onMissing?.();

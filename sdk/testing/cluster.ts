@@ -51,8 +51,12 @@ export class TestHost implements Host {
   onDeferredEnd(ok: boolean): void {
     this.told.push(ok ? "ok" : "error");
   }
-  onTimeout(begun = false): void {
-    this.told.push(begun ? "timeout of a part" : "timeout");
+  onTimeout(begun = false, told = false): void {
+    const what = told ? "timeout of a slow one" : "timeout";
+    this.told.push(begun ? "timeout of a part" : what);
+  }
+  onSlow(): void {
+    this.told.push("slow");
   }
   onReset(): void {
     this.told.push("reset");

@@ -67,6 +67,8 @@ export class Attempt implements PoolCallbacks, ChainOwner {
   waiting = false;
   /** A hedged attempt was begun beside this slow one, so this one causes no further attempt. */
   hedged = false;
+  /** Its timeout has passed, and it went on: outlier detection knows. */
+  slow = false;
   /** Set while the attempt lasts; undefined: it is not logged. */
   logged: LoggedAttempt | undefined = undefined;
   /** Set while the attempt lasts; undefined: the cluster has no `track_cluster_stats`. */
@@ -98,7 +100,7 @@ export class Attempt implements PoolCallbacks, ChainOwner {
   begin(cluster: Cluster, context: BalancerContext, overTcp = false): boolean {
     this.host = undefined;
     this.waiting = true;
-    this.hedged = false;
+    this.hedged = this.slow = false;
     this.#idleMs = 0;
     this.logged = this.#owner.logAttempt(cluster);
     const { tracks } = cluster;

@@ -47,7 +47,11 @@ export class MirrorPlan {
     const router = this.#router;
     for (const { cluster: name, headers } of this.#targets) {
       const cluster = router.cx.clusters.get(name);
-      if (cluster === undefined || router.mirrors.size >= MAX_MIRRORS) continue;
+      if (cluster === undefined) continue;
+      if (router.mirrors.size >= MAX_MIRRORS) {
+        router.onMirrorDropped(name, MAX_MIRRORS);
+        continue;
+      }
       new Mirror(router, cluster, headers, body).begin(timeoutMs);
     }
   }
@@ -159,8 +163,11 @@ export class Mirror implements PoolCallbacks, ResponseDecoder, Answered {
   }
   onDecodeError(): void {
     this.#charges.traffic.cxProtocolError.inc();
-    this.#host?.onReset();
-    this.#count(502);
+    // After its head the response has been counted already.
+    if (!this.#answered) {
+      this.#host?.onReset();
+      this.#count(502);
+    }
     this.#end();
   }
   onUpstreamReset(reason: ResetReason): void {

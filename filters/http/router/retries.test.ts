@@ -296,6 +296,7 @@ describe("a try that takes too long", () => {
     const [first, second] = p.up.exchanges;
     expect(p.up.exchanges.length).toBe(2);
     expect(first!.wasReset).toBe(false);
+    expect(p.up.host.told).toEqual(["slow"]);
     second!.respond(503, {}, "");
     p.wait(60);
     first!.respond(200, {}, "slow");
@@ -427,6 +428,16 @@ describe("a mirror", () => {
     expect(c.take()).toMatch(/yes\n0\n\n$/);
     expect(p.cx.stats.value("cluster.copy.internal.upstream_rq_500")).toBe(1);
     expect(copy.host.told).toEqual([500]);
+  });
+
+  it("is counted once where its answer breaks off in the middle", () => {
+    const p = proxy({}, { request_mirror_policies: [{ cluster: "copy", cluster_header: "" }] });
+    const copy = p.cluster("copy");
+    p.connect().get("/");
+    copy.last.respond(200);
+    copy.last.garbage();
+    expect(copy.host.told).toEqual([200]);
+    expect(p.cx.stats.value("cluster.copy.internal.upstream_rq_completed")).toBe(1);
   });
 
   it("is whole where the upstream has begun to answer before the request ends", () => {

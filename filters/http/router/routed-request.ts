@@ -685,7 +685,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
   #onTimeout(): void {
     for (const attempt of this.#attempts.inProgress()) {
       this.#charges.timedOut();
-      attempt.host?.onTimeout(this.#responded);
+      attempt.host?.onTimeout(this.#responded, attempt.slow);
       if (this.#responded) continue;
       this.#charges.response(this.#timeouts.quiet ? 204 : 504, attempt.host);
     }
@@ -747,12 +747,15 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
 
   /** Schedules another attempt beside a slow one, which goes on. */
   #hedge(attempt: Attempt): void {
+    attempt.slow = true;
+    attempt.host?.onSlow?.();
     const verdict = this.#retry?.onHedge() ?? "no";
     this.#noteVerdict(verdict);
     if (verdict !== "yes") return;
     attempt.hedged = true;
     this.#backingOff = true;
     this.#timedOut = true;
+    this.#full = false;
   }
 
   #awaitRetry(attempt: Attempt, timedOut: boolean): void {

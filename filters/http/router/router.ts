@@ -32,6 +32,7 @@ export class Router {
   readonly mirrors = new Set<Mirror>();
   /** `http.async-client.rq_total`, where Envoy counts the requests that it makes itself. */
   readonly mirrored: Counter;
+  #mirrorsDropped: Counter | undefined = undefined;
   readonly failures: FailureLog;
   /** Undefined: attempts are not logged. */
   readonly upstreamLog: UpstreamLog | undefined;
@@ -57,6 +58,16 @@ export class Router {
       for (const mirror of this.mirrors) mirror.giveUp();
     });
     this.stats = new RouterStats(cx.stats.scope(cx.statPrefix ?? "http."));
+  }
+
+  /** Called for a mirrored request that is not sent, as `most` are in progress. Logged once. */
+  onMirrorDropped(cluster: string, most: number): void {
+    if (this.#mirrorsDropped === undefined) {
+      const { cx } = this;
+      this.#mirrorsDropped = cx.stats.scope(cx.statPrefix ?? "http.").counter("rq_mirror_overflow");
+      cx.log.warn("mirrored requests are dropped: too many wait for an answer", { cluster, most });
+    }
+    this.#mirrorsDropped.inc();
   }
 
   /** Takes or makes the object for a new request. */

@@ -137,18 +137,18 @@ export class ForwardAction implements RouteAction {
   }
 }
 
-/** Compiles a RouteAction without its cluster. `hostLiteral`: a weighted cluster's `host_rewrite_literal`. */
+/** Compiles a RouteAction without its cluster. `weighted`: a weighted cluster's `host_rewrite_literal`, and its place. */
 export function compileForwardAction(
   config: RouteActionConfig,
   match: RouteMatch,
   path: string,
   cx: SetupContext,
   policies: RoutePolicies | undefined,
-  { hostLiteral }: { readonly hostLiteral: string | undefined },
+  weighted?: { readonly hostLiteral: string | undefined; readonly path: string },
 ): ForwardAction {
   const pathRewrite = compilePathRewrite(config, match, path, cx);
   const host = hostRewrite(config, path, cx);
-  const literal = wireText(hostLiteral ?? "", `${path}.host_rewrite_literal`);
+  const literal = wireText(weighted?.hostLiteral ?? "", `${weighted?.path}.host_rewrite_literal`);
   return new ForwardAction(new Forwarding(config, pathRewrite, host, policies, literal), undefined);
 }
 

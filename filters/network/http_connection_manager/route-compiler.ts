@@ -216,9 +216,7 @@ export class RouteCompiler {
     if (direct !== undefined) return fixed(resolve(this.#direct(direct, path)));
     if (none !== undefined) {
       // A filter of the chain has to answer; the router has no cluster for the request.
-      const action = compileForwardAction(NO_FORWARDING, match, path, this.#cx, undefined, {
-        hostLiteral: undefined,
-      });
+      const action = compileForwardAction(NO_FORWARDING, match, path, this.#cx, undefined);
       return fixed(resolve(action));
     }
     const policies = (weighted?: Metadata) =>
@@ -262,9 +260,10 @@ export class RouteCompiler {
       const list = `${SPECIFIERS.slice(0, -1).join(", ")} and ${SPECIFIERS.at(-1)}`;
       throw new ConfigError(path, `give one of ${list}`);
     }
-    const forward = (entry?: WeightedCluster) =>
+    const forward = (entry?: WeightedCluster, at = "") =>
       compileForwardAction(action, match, path, this.#cx, policies(entry?.metadata_match), {
         hostLiteral: entry?.host_rewrite_literal,
+        path: at,
       });
     if (action.cluster !== undefined) {
       this.#checkCluster(action.cluster, `${path}.cluster`);
@@ -304,12 +303,12 @@ export class RouteCompiler {
 
   #weightedEntry(
     entry: WeightedCluster,
-    forward: (entry: WeightedCluster) => ForwardAction,
+    forward: (entry: WeightedCluster, path: string) => ForwardAction,
     resolve: (action: RouteAction, inner: readonly Level[]) => ResolvedRoute,
     path: string,
   ): Answer {
     const inner = [{ config: entry, path }];
-    const action = forward(entry);
+    const action = forward(entry, path);
     const { name = "", cluster_header: header = "" } = entry;
     if ((name === "") === (header === "")) {
       throw new ConfigError(path, "give one of name and cluster_header");

@@ -214,10 +214,13 @@ export class UpstreamHost implements Host {
     else this.cells.rqError.inc();
   }
   /** `begun`: the response had begun, so the timeout is no error of the host. */
-  onTimeout(begun = false): void {
+  onTimeout(begun = false, told = false): void {
     this.cells.rqTimeout.inc();
     if (begun) return;
     this.cells.rqError.inc();
+    if (!told) this.outlier?.onLocalFailure(504);
+  }
+  onSlow(): void {
     this.outlier?.onLocalFailure(504);
   }
   onReset(): void {
