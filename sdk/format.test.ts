@@ -359,6 +359,12 @@ describe("values of headers", () => {
     expect(format.format(from)).toBe("\u00c3\u00a9caf\u00c3\u00a9");
   });
 
+  it("writes names beyond one byte a char in UTF-8, as a header can carry them", () => {
+    const from = source({ info: info({ routeName: "путь" }) });
+    const format = compileFormat("%ROUTE_NAME%", { purpose: "header" });
+    expect(format.format(from)).toBe(Buffer.from("путь").toString("latin1"));
+  });
+
   it("lets no metadata break out of its line", () => {
     const from = source({ metadata: new Map([["ns", { k: "a\r\nx: y" }]]) });
     const format = compileFormat("%DYNAMIC_METADATA(ns:k)%", { purpose: "header" });

@@ -91,15 +91,19 @@ class TextFormat implements Format {
             ? JSON.stringify(value)
             : value;
     }
-    // Metadata may hold any text; a header may not, and the data path must not throw.
-    return this.#header && CONTROL.test(text) ? text.replace(CONTROLS, " ") : text;
+    // Metadata and names may hold any text; a header may not, and the data path must not throw.
+    return this.#header && UNFIT.test(text) ? fit(text) : text;
   }
 }
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what a header value may not hold (RFC 9110 §5.5).
-const CONTROL = /[\x00-\x08\x0a-\x1f\x7f]/;
-// biome-ignore lint/suspicious/noControlCharactersInRegex: as above.
 const CONTROLS = /[\x00-\x08\x0a-\x1f\x7f]/g;
+// biome-ignore lint/suspicious/noControlCharactersInRegex: as above, and chars of more than one byte.
+const UNFIT = /[\x00-\x08\x0a-\x1f\x7f\u0100-\uffff]/;
+
+function fit(text: string): string {
+  return text.replace(CONTROLS, " ").replace(/[\u0100-\uffff]+/g, bytesOf);
+}
 
 /** `%COMMAND(parameter):length%`; the parameter ends with the first `)` that a `%` or `:length%` follows. */
 const COMMAND = /%(?:%|([A-Z0-9_]+)(?:\((.*?)\))?(?::([0-9]{1,9}))?%)/sy;

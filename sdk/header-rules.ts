@@ -75,6 +75,8 @@ export class HeaderRules {
     const overwriting = this.#overwriting;
     const values = this.#values;
     const added = this.#added;
+    // Emptied here too: if formatting a value has thrown, they still hold values of another stream.
+    overwriting.length = values.length = added.length = 0;
     for (let k = 0; k < this.#rules.length; k++) {
       const rule = this.#rules[k]!;
       if (!isWanted(rule, headers)) continue;
@@ -87,9 +89,7 @@ export class HeaderRules {
     }
     for (let k = 0; k < overwriting.length; k++) overwrite(headers, overwriting[k]!, values[k]!);
     for (let k = 0; k < added.length; k++) headers.appendLine(added[k]!);
-    overwriting.length = 0;
-    values.length = 0;
-    added.length = 0;
+    overwriting.length = values.length = added.length = 0;
   }
 }
 
