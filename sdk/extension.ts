@@ -304,7 +304,7 @@ export interface SetupContext {
   operation(name: string, args: unknown): Promise<unknown>;
   /** Called when the generation ends. */
   onDispose(dispose: () => void): void;
-  /** What `onHandover` of the generation before left, if this one replaces it. */
+  /** What `onHandover` of the generation before left, if this one replaces it. From a sandbox only what JSON can carry passes. */
   readonly previous: unknown;
   onHandover(state: () => unknown): void;
 }

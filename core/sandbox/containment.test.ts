@@ -381,6 +381,18 @@ describe("generations", () => {
     expect(e.request.get("x-n")).toBe("2");
   });
 
+  it.each([
+    ["new Map()", "onHandover threw: its state is a Map;"],
+    ["({ seen: { of: [new Date()] } })", 'onHandover threw: "seen.of.0" of its state is a Date;'],
+    ["({ bytes: new Uint8Array(1) })", 'onHandover threw: "bytes" of its state is a Uint8Array;'],
+    ["(() => { const all = {}; all.self = all; return all; })()", 'self" of its state is too deep'],
+  ])("hands nothing over of %s, which JSON would change, and says so", async (state, said) => {
+    const sandbox = await worker.sandbox(filter("", `cx.onHandover(() => ${state})`));
+    expect((await sandbox.handover()).size).toBe(0);
+    await worker.until(() => worker.faults.length === 1);
+    expect(worker.faults[0]!.reason).toContain(said);
+  });
+
   it("takes further uses while it is down, and keeps the old ones if the new are refused", async () => {
     const sandbox = await worker.sandbox(
       filter(

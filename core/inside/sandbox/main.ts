@@ -18,6 +18,7 @@ import { BalancerState, BalancerTable, type ToldPolicy } from "./balancers.ts";
 import { installBounds } from "./bounds.ts";
 import { type ConnectionState, ConnectionTable } from "./connection.ts";
 import { SandboxContext } from "./context.ts";
+import { handedOver } from "./handover.ts";
 import {
   BOX,
   baseOf,
@@ -231,7 +232,8 @@ export function handover(): string {
   const left: [number, unknown][] = [];
   for (const [id, cx] of uses) {
     try {
-      left.push([id, JSON.parse(JSON.stringify(cx.handover() ?? null))]);
+      const state = cx.handover();
+      if (state !== undefined) left.push([id, handedOver(state)]);
     } catch (error) {
       around.thrown(0, "onHandover", error);
     }
