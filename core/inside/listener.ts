@@ -255,13 +255,14 @@ function entryOf(
   flags: string[],
   details: string,
   transportFailure = "",
+  hasChain = details === "",
 ): LogEntry {
   return {
     info: newStreamInfo({
       startTime: connection.startTime,
       duration: Math.max(0, Date.now() - connection.startTime),
       // Under TLS the connection counts plain text and not the wire's bytes; one that no chain took has none.
-      bytesReceived: connection.secure || details !== "" ? 0 : connection.bytesReceived,
+      bytesReceived: connection.secure || !hasChain ? 0 : connection.bytesReceived,
       bytesSent: connection.secure ? 0 : connection.bytesSent,
       responseCodeDetails: details,
       flags,
@@ -519,5 +520,7 @@ class Peek implements ConnectionHandler, AcceptedSocket {
     if (event.error !== undefined) this.#stats.filterError.inc();
     this.#filters[this.#at]?.onAbandoned?.();
     this.#leave();
+    const { logs } = this.#listener;
+    logs?.list.log(entryOf(this.#connection, [], "", this.#connection.transportFailure, false));
   }
 }

@@ -1,5 +1,6 @@
 import { existsSync, readFileSync, renameSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
+import net from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -11,6 +12,7 @@ let folder: string;
 let proxy: Proxy;
 let requests: string;
 let connections: string;
+let refused: string;
 
 beforeAll(async () => {
   folder = await mkdtemp(path.join(tmpdir(), "tsproxy-log-"));
@@ -31,8 +33,24 @@ beforeAll(async () => {
     ),
   ];
   const metadata = { filter_metadata: { ns: { k: "v" } } };
+  refused = path.join(folder, "refused.log");
+  const guarded = {
+    access_log: [accessLog(refused, "%BYTES_RECEIVED% %RESPONSE_FLAGS% %BYTES_SENT%\n")],
+    listener_filters: [
+      {
+        name: "pp",
+        typed_config: {
+          "@type":
+            "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol",
+        },
+      },
+    ],
+  };
   proxy = await Proxy.start({
-    config: bootstrap([listener("main", chain, { access_log, metadata })]),
+    config: bootstrap([
+      listener("main", chain, { access_log, metadata }),
+      listener("guarded", http(routes), guarded),
+    ]),
   });
 });
 afterAll(async () => {
@@ -41,6 +59,21 @@ afterAll(async () => {
 });
 
 const text = (file: string) => (existsSync(file) ? readFileSync(file, "utf8") : "");
+
+test("a connection that a listener filter refuses has its line, without bytes", async () => {
+  const socket = net.connect(proxy.port("guarded"), "127.0.0.1");
+  socket.on("error", () => {});
+  socket.end("GET / HTTP/1.1\r\n\r\n");
+  await new Promise((resolve) => socket.once("close", resolve));
+  await get(proxy.port("main"), "/yes");
+  proxy.signal("SIGUSR1");
+  await eventually(
+    () => text(refused),
+    (line) => line !== "",
+    "the line is written",
+  );
+  expect(text(refused)).toBe("0 - 0\n");
+});
 
 test("log files move on at a signal, and a drain writes what is left", async () => {
   await get(proxy.port("main"), "/no/1");
@@ -57,6 +90,6 @@ test("log files move on at a signal, and a drain writes what is left", async () 
   await proxy.stop();
   expect(text(requests)).toBe("/no/2 404\n");
   const lines = text(connections).trimEnd().split("\n");
-  expect(lines).toHaveLength(3);
+  expect(lines).toHaveLength(4);
   for (const line of lines) expect(line).toMatch(/^main NotSet [1-9]\d+ v$/);
 });
