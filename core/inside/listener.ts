@@ -302,15 +302,14 @@ class ListenerStats {
   readonly datagramDropped: Counter | undefined;
   readonly overflow: Counter;
   readonly globalOverflow: Counter;
-  readonly ofThread: { readonly total: Counter; readonly active: Gauge };
+  readonly #own: Stats;
+  #ofThread: ThreadStats | undefined = undefined;
 
   /** `thread`: as in ListenerSurroundings. */
   constructor(stats: Stats, thread: string, isUdp: boolean) {
-    const own = stats.scope(`${thread}.`);
-    this.ofThread = {
-      total: own.counter("downstream_cx_total"),
-      active: own.gauge("downstream_cx_active"),
-    };
+    this.#own = stats.scope(`${thread}.`);
+    // While clients are few, worker 0 serves them all (core/gathering.ts): the others' stats appear with their first connection.
+    if (thread === "worker_0" || thread === "main_thread") this.#ofThread = threadStats(this.#own);
     for (const name of NEVER) stats.counter(name);
     stats.histogram("connections_accepted_per_socket_event");
     this.total = stats.counter("downstream_cx_total");
@@ -327,6 +326,23 @@ class ListenerStats {
     this.datagramDropped = isUdp ? stats.counter("udp.downstream_rx_datagram_dropped") : undefined;
     this.filterError = stats.counter("downstream_listener_filter_error");
   }
+
+  get ofThread(): ThreadStats {
+    this.#ofThread ??= threadStats(this.#own);
+    return this.#ofThread;
+  }
+}
+
+interface ThreadStats {
+  readonly total: Counter;
+  readonly active: Gauge;
+}
+
+function threadStats(own: Stats): ThreadStats {
+  return {
+    total: own.counter("downstream_cx_total"),
+    active: own.gauge("downstream_cx_active"),
+  };
 }
 
 /** Envoy's ListenerFilterChainMatchPredicate, which can only match the destination port. */
