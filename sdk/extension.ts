@@ -204,6 +204,8 @@ export interface SharedCount {
   tryAcquire(max: number): number;
   acquire(): number;
   release(): number;
+  /** The caller of `sharedCount` neither holds nor needs it any more. For those that ask for ever new names, which are limited. */
+  dispose?(): void;
 }
 
 /** RE2 semantics (linear time). */
@@ -298,7 +300,7 @@ export interface SetupContext {
   cell<T>(name: string, spec: CellSpec<T>): T;
   /** A count that all workers share and that outlives reloads: who takes the next turn. */
   turns(name: string): Turns;
-  /** The one count of that name in the process. Names are never given back. */
+  /** The one count of that name in the process. */
   sharedCount(name: string): SharedCount;
   /** An operation of core outside the isolate: `dns.resolve`, `core.stats`, … JSON in and out. */
   operation(name: string, args: unknown): Promise<unknown>;

@@ -35,10 +35,34 @@ it("gives back what a lost thread held, and nothing of the others'", () => {
 
 it("counts by itself, and says so once, when no name is left", () => {
   const { counts, ledgers } = threads(1);
-  new BigInt64Array(counts, 0, COUNTS_BYTES / 12).fill(-1n);
+  new BigUint64Array(counts, 0, COUNTS_BYTES / 12).fill(0xffff_0001n);
   let told = 0;
   const shared = new SharedCounts(counts, ledgers[0]!, () => told++);
   const count = shared.of("x");
   shared.of("y");
   expect([told, count.tryAcquire(1), count.tryAcquire(1), count.release()]).toEqual([1, 1, 0, 0]);
+});
+
+it("takes the slots of names that nobody uses any more for others", () => {
+  const { of, counts, ledgers } = threads(2);
+  const [a, b] = of;
+  const kept = b!.of("host 0");
+  kept.acquire();
+  for (let k = 0; k < 200_000; k++) {
+    const count = a!.of(`host ${k}`);
+    count.acquire();
+    count.release();
+    count.dispose!();
+  }
+  expect(kept.value).toBe(1);
+  expect(a!.of("host 0").value).toBe(1);
+  const held = a!.of("held");
+  held.acquire();
+  held.dispose!();
+  expect(b!.of("held").value).toBe(1);
+  const users = () => new BigUint64Array(counts, 0, COUNTS_BYTES / 12).filter((w) => w & 0xffffn);
+  expect(users()).toHaveLength(2);
+  giveBack(counts, ledgers[0]!);
+  giveBack(counts, ledgers[1]!);
+  expect(users()).toHaveLength(0);
 });

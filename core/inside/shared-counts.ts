@@ -3,28 +3,37 @@ import { type SharedCount, xxHash64 } from "@tsproxy/sdk";
 
 /** Most names of counts in the process; a power of two. */
 const COUNT_SLOTS = 1 << 17;
-/** Size of the shared table: the 64-bit hashes of all slots' names, then all slots' counts (Int32). */
+/** Size of the shared table: the names of all slots (64 bits each, see USERS), then all slots' counts (Int32). */
 export const COUNTS_BYTES = COUNT_SLOTS * 12;
-/** Size of one thread's ledger: how many it holds of each count (Int32). */
-export const LEDGER_BYTES = COUNT_SLOTS * 4;
+/** Size of one thread's ledger: how many it holds of each count (Int32), then whether it uses the slot (Uint8). */
+export const LEDGER_BYTES = COUNT_SLOTS * 5;
+/** The low 16 bits of a slot's name are the number of threads that use it, the others a hash. Without users the slot is free. */
+const USERS = 0xffffn;
+
+/** What `#tryTake` answers: no slot is left, or another thread was faster. */
+const NONE = -1;
+const AGAIN = -2;
 
 /**
- * Exact counts by name, in memory that all threads share. The first thread to use a name takes a slot with one atomic operation;
- * slots are never freed. Each thread keeps a ledger of what it holds, which core subtracts when the thread's isolate is lost.
+ * Exact counts by name, in memory that all threads share. A thread takes a slot, joins it and leaves it with one atomic operation.
+ * A free slot keeps its name until another one takes it, so that the search for a name ends at the first slot without a name.
+ * Each thread keeps a ledger of what it holds, which core subtracts when the thread's isolate is lost.
  */
 export class SharedCounts {
-  readonly #names: BigInt64Array;
+  readonly #names: BigUint64Array;
   readonly #totals: Int32Array;
   readonly #ledger: Int32Array;
-  readonly #known = new Map<string, SharedCount>();
+  readonly #uses: Uint8Array;
+  readonly #known = new Map<string, Count>();
   /** Called once, for the first name without a slot. */
   readonly #onFull: () => void;
   #isFull = false;
 
   constructor(counts: SharedArrayBuffer, ledger: SharedArrayBuffer, onFull: () => void) {
-    this.#names = new BigInt64Array(counts, 0, COUNT_SLOTS);
+    this.#names = new BigUint64Array(counts, 0, COUNT_SLOTS);
     this.#totals = new Int32Array(counts, COUNT_SLOTS * 8, COUNT_SLOTS);
-    this.#ledger = new Int32Array(ledger);
+    this.#ledger = new Int32Array(ledger, 0, COUNT_SLOTS);
+    this.#uses = new Uint8Array(ledger, COUNT_SLOTS * 4, COUNT_SLOTS);
     this.#onFull = onFull;
   }
 
@@ -32,28 +41,55 @@ export class SharedCounts {
   of(name: string): SharedCount {
     let count = this.#known.get(name);
     if (count === undefined) {
-      const slot = this.#slotOf(BigInt.asIntN(64, xxHash64(name) | 1n));
-      count =
-        slot < 0
-          ? new Count(new Int32Array(new SharedArrayBuffer(4)), new Int32Array(1), 0)
-          : new Count(this.#totals, this.#ledger, slot);
+      count = this.#make(name);
       this.#known.set(name, count);
     }
+    count.callers++;
     return count;
   }
 
-  /** -1: no slot is left. */
-  #slotOf(key: bigint): number {
+  #make(name: string): Count {
+    const forget = () => void this.#known.delete(name);
+    const slot = this.#take(xxHash64(name) & ~USERS || USERS + 1n);
+    if (slot === NONE) return new Count(new Int32Array(1), new Int32Array(1), 0, forget);
+    this.#uses[slot] = 1;
+    return new Count(this.#totals, this.#ledger, slot, () => {
+      forget();
+      this.#uses[slot] = 0;
+      Atomics.sub(this.#names, slot, 1n);
+    });
+  }
+
+  #take(key: bigint): number {
+    for (;;) {
+      const slot = this.#tryTake(key);
+      if (slot === NONE) {
+        if (!this.#isFull) this.#onFull();
+        this.#isFull = true;
+      }
+      if (slot !== AGAIN) return slot;
+    }
+  }
+
+  /** Joins the slot of that name, or takes a free one. */
+  #tryTake(key: bigint): number {
     const names = this.#names;
-    const first = Number(BigInt.asUintN(32, key >> 1n)) & (COUNT_SLOTS - 1);
+    const first = Number((key >> 16n) & BigInt(COUNT_SLOTS - 1));
+    let free: number = NONE;
+    let old = 0n;
     for (let k = 0; k < COUNT_SLOTS; k++) {
       const slot = (first + k) & (COUNT_SLOTS - 1);
-      const found = Atomics.compareExchange(names, slot, 0n, key);
-      if (found === 0n || found === key) return slot;
+      const word = Atomics.load(names, slot);
+      if ((word & ~USERS) === key)
+        return Atomics.compareExchange(names, slot, word, word + 1n) === word ? slot : AGAIN;
+      if (free === NONE && (word & USERS) === 0n) {
+        free = slot;
+        old = word;
+      }
+      if (word === 0n) break;
     }
-    if (!this.#isFull) this.#onFull();
-    this.#isFull = true;
-    return -1;
+    if (free === NONE) return NONE;
+    return Atomics.compareExchange(names, free, old, key + 1n) === old ? free : AGAIN;
   }
 }
 
@@ -62,11 +98,20 @@ class Count implements SharedCount {
   readonly #totals: Int32Array;
   readonly #ledger: Int32Array;
   readonly #slot: number;
+  readonly #onUnused: () => void;
+  /** Number of callers of this thread that have not disposed of it. */
+  callers = 0;
 
-  constructor(totals: Int32Array, ledger: Int32Array, slot: number) {
+  constructor(totals: Int32Array, ledger: Int32Array, slot: number, onUnused: () => void) {
     this.#totals = totals;
     this.#ledger = ledger;
     this.#slot = slot;
+    this.#onUnused = onUnused;
+  }
+
+  /** A count that is still held keeps its slot. */
+  dispose(): void {
+    if (--this.callers === 0 && this.#ledger[this.#slot] === 0) this.#onUnused();
   }
 
   get value(): number {
@@ -100,11 +145,14 @@ class Count implements SharedCount {
 
 /** Subtracts a ledger from the counts and clears it. Core calls it when the isolate that wrote the ledger has ended. */
 export function giveBack(counts: SharedArrayBuffer, ledger: SharedArrayBuffer): void {
+  const names = new BigUint64Array(counts, 0, COUNT_SLOTS);
   const totals = new Int32Array(counts, COUNT_SLOTS * 8, COUNT_SLOTS);
-  const held = new Int32Array(ledger);
+  const held = new Int32Array(ledger, 0, COUNT_SLOTS);
+  const uses = new Uint8Array(ledger, COUNT_SLOTS * 4, COUNT_SLOTS);
   for (let slot = 0; slot < COUNT_SLOTS; slot++) {
-    if (held[slot] === 0) continue;
+    if (uses[slot] === 0) continue;
     Atomics.sub(totals, slot, held[slot]!);
-    held[slot] = 0;
+    Atomics.sub(names, slot, 1n);
+    held[slot] = uses[slot] = 0;
   }
 }

@@ -94,8 +94,8 @@ export class Pool {
   /** Peer names of its requests; undefined: none. */
   readonly peer: PeerNames | undefined;
   readonly breaker: CircuitBreaker;
-  readonly #hostLimit: Limit | undefined;
-  readonly #hostConnections: SharedCount | undefined;
+  #hostLimit: Limit | undefined;
+  #hostConnections: SharedCount | undefined;
   /** The pool has had an exchange and counts in `max_connection_pools`. */
   #used = false;
   #starving = false;
@@ -271,6 +271,15 @@ export class Pool {
     this.#hostLimit?.release();
     this.#hostConnections?.release();
     this.owner.limits.onRoom();
+    this.#leaveHost();
+  }
+
+  /** Gives up the counts of its host once it needs them no more, as clients may name ever new hosts. */
+  #leaveHost(): void {
+    if (!this.draining || this.connections.size > 0 || this.#pending.length > 0) return;
+    this.#hostLimit?.count.dispose?.();
+    this.#hostConnections?.dispose?.();
+    this.#hostLimit = this.#hostConnections = undefined;
   }
 
   #starve(starving: boolean): void {
@@ -331,6 +340,7 @@ export class Pool {
     this.#unqueue(stream);
     if (this.#pending.length === 0) this.#starve(false);
     this.owner.cells.rqCancelled.inc();
+    this.#leaveHost();
   }
 
   onConnected(connection: PooledConnection): void {
@@ -405,6 +415,7 @@ export class Pool {
       this.owner.cells.rqPendingFailureEject.inc();
       stream.callbacks.onPoolFailure(failure);
     }
+    this.#leaveHost();
   }
 
   onClosed(connection: PooledConnection): void {
@@ -416,6 +427,7 @@ export class Pool {
   /** Called when another owner has taken over the connection and its counts. */
   onForgotten(connection: PooledConnection): void {
     this.connections.delete(connection);
+    this.#leaveHost();
   }
 
   /** Closes connections idle since `since` or longer; returns the earliest `idleSince` of the others, or -1 if none is idle. */
@@ -456,6 +468,7 @@ export class Pool {
       if (connection.room === 0 || !connection.idle) continue;
       if (!this.owner.giveAway(connection)) connection.close();
     }
+    this.#leaveHost();
   }
 
   /** Adds an idle connection of the previous generation. */
