@@ -13,6 +13,7 @@ import {
 import { dateTable, dateText, timeOf } from "./date.ts";
 import { argumentError, LuaError, libraryError, where } from "./error.ts";
 import { spend } from "./meter.ts";
+import { numberText } from "./number.ts";
 import {
   all,
   Coroutine,
@@ -168,13 +169,15 @@ export function baseLibrary(host: BaseHost): LuaTable {
       return hidden === undefined ? table : hidden;
     },
     ipairs: (...args) => {
+      anyArgument(args, 1, "ipairs");
       const handler = metamethod(args[0], "__ipairs");
       if (handler !== undefined) return threeOf(callable(handler)(args[0]));
       return [nextIndexed, tableArgument(args, 1, "ipairs"), 0];
     },
     load: (...args) => {
-      const [source, name, , environment] = args;
+      const [given, name, , environment] = args;
       const table = environment instanceof LuaTable ? environment : outermost;
+      const source = typeof given === "number" ? numberText(given) : given;
       if (typeof source === "string")
         return load(source, typeof name === "string" ? name : source, table);
       const read = functionArgument(args, 1, "load");

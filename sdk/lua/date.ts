@@ -155,10 +155,12 @@ export function timeOf(table: LuaTable): number | undefined {
     if (value === undefined) throw libraryError(`field '${name}' missing in date table`);
     return value;
   };
+  const day = field("day");
+  const month = field("month");
   const time = new Date(
     field("year"),
-    field("month") - 1,
-    field("day"),
+    month - 1,
+    day,
     field("hour", 12),
     field("min", 0),
     field("sec", 0),

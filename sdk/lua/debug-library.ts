@@ -20,9 +20,10 @@ const traceback: LuaFunction = (...args) => {
     return message;
   const level = optionalInteger(rest, 2, "traceback", 1);
   const lines = args[0] instanceof Coroutine ? [] : stackLevels().slice(Math.max(0, level));
-  const text = lines.map((place) =>
-    place === "" ? "\n\t[C]: in function" : `\n\t${place}: in function`,
-  );
+  const text = lines.map(({ place, name }) => {
+    const called = name === "" ? "" : ` '${name}'`;
+    return `\n\t${place === "" ? "[C]" : place}: in function${called}`;
+  });
   const before = message === undefined ? "" : `${message}\n`;
   return `${before}stack traceback:${text.join("")}`;
 };
@@ -41,8 +42,9 @@ const getinfo: LuaFunction = (...args) => {
     info.set("currentline", -1);
     return info;
   }
-  const place = stackLevels()[optionalInteger(rest, 1, "getinfo", 1)];
-  if (place === undefined) return undefined;
+  const level = stackLevels()[optionalInteger(rest, 1, "getinfo", 1)];
+  if (level === undefined) return undefined;
+  const { place } = level;
   const colon = place.lastIndexOf(":");
   const source = colon < 0 ? "[C]" : place.slice(0, colon);
   info.set("what", colon < 0 ? "C" : "Lua");

@@ -43,7 +43,7 @@ const FRAMES = 64;
 const STACK_COST = 1000;
 const CHUNK_FRAME = /tsproxy-lua\/(\d+)(?:\/\S*)?:(\d+):(\d+)\)?$/;
 /** Library functions have such names, so that they count as levels; `self_`: their first argument is not in their list. */
-const HOST_FRAME = /^\s*at (?:\w+\.)*lua_(self_)?(\w*)/;
+const HOST_FRAME = /^\s*at (?:\w+\.)*lua_(self_)?(\w*) \((?!<anonymous>)/;
 /** As in LuaJIT these call a metamethod in their own place. */
 const PASSING_ON = /^(?:pairs|tostring)$/;
 /** Most chunks that are kept, since programs may load chunks without end. Messages of later chunks begin with "?". */
@@ -124,9 +124,12 @@ function levels(): Level[] {
   return found;
 }
 
-/** `chunk:line` of each active function, innermost first; "" for library functions. */
-export function stackLevels(): readonly string[] {
-  return levels().map(({ place }) => place.replace(/:$/, ""));
+/** Each active function, innermost first: where it is, as `chunk:line` or "" for a library function, and by what name it was called. */
+export function stackLevels(): readonly { readonly place: string; readonly name: string }[] {
+  return levels().map(({ place }, k, all) => ({
+    place: place.replace(/:$/, ""),
+    name: CALLEE.exec(all[k + 1]?.before ?? "")?.[2] ?? "",
+  }));
 }
 
 /** Finds the innermost place of the Lua program in a stack trace: `chunk:line: `, as messages begin; "" if there is none. */

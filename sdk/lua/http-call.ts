@@ -23,10 +23,10 @@ const TIMEOUT_MAX_MS = 600_000;
 
 /** Reads the arguments of `httpCall`; throws LuaError if they are wrong. */
 export function readCall(args: Args): HttpCall {
+  const options = optionsOf(args);
   const cluster = textArgument(args, 1, "httpCall");
   const headers = headersFromTable(tableArgument(args, 2, "httpCall"), "httpCall", args);
   const body = args[2] === undefined ? undefined : textArgument(args, 3, "httpCall");
-  const options = optionsOf(args);
   const { timeoutMs } = options;
   const pseudo = new Map(headers.filter(([name]) => name.startsWith(":")));
   const method = pseudo.get(":method");

@@ -7,7 +7,6 @@ import {
   optionalInteger,
   optionalText,
   textArgument,
-  typeError,
 } from "./arguments.ts";
 import { argumentError, libraryError } from "./error.ts";
 import { madeText, spend } from "./meter.ts";
@@ -165,7 +164,7 @@ function gsub(...args: unknown[]): unknown {
     typeof by === "number" ||
     typeof by === "function" ||
     by instanceof LuaTable;
-  if (!isReplacement) throw typeError(args, 3, "gsub", "string/function/table");
+  if (!isReplacement) throw argumentError(3, "gsub", "string/function/table expected");
   const isAnchored = pattern[0] === "^";
   const most = optionalInteger(args, 4, "gsub", text.length + 1);
   const matcher = new Matcher(text, pattern);
