@@ -403,7 +403,10 @@ export class Http1Server implements ServerCodec {
     else {
       this.#state = STATE.HEAD;
       this.#stream = undefined;
-      this.#proceed();
+      const isNextKept = this.#pendingAt < this.#pendingEnd && !this.#running;
+      // As in Envoy, a request that waits begins only when the upstream connection of this one is free again.
+      if (isNextKept) this.connection.again();
+      else this.#proceed();
     }
   }
 
