@@ -43,6 +43,10 @@ process.env.NODE_COMPILE_CACHE ??= fileURLToPath(
     : new URL("../../node_modules/.cache/node", import.meta.url),
 );
 
+// Until the supervisor obeys them there is nothing to read or open again: but SIGHUP would end this process, and SIGUSR1 open
+// Node's debugger.
+if (serves()) for (const signal of ["SIGHUP", "SIGUSR1"]) process.on(signal, () => {});
+
 const node = findNode();
 if (node === undefined) {
   process.stderr.write(`${missing()}\n`);

@@ -1,4 +1,5 @@
-import { execFile } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
@@ -87,6 +88,39 @@ test("installs into an empty folder, serves, and makes a filter that is tested, 
     await proxy.stop();
   }
 });
+
+test.runIf(process.platform === "linux")(
+  "a SIGHUP that comes during the start does not end it",
+  async (context) => {
+    if (unreachable !== undefined) return context.skip(unreachable);
+    const file = path.join(folder, "hangup.json");
+    const main = listener("main", http([direct("/", "hello")]));
+    writeFileSync(file, JSON.stringify({ static_resources: { listeners: [main] } }));
+    const program = path.join(folder, "node_modules/.bin/tsproxy");
+    const child = spawn(program, ["run", "-c", file], { cwd: folder, env: environment() });
+    const ended = once(child, "exit");
+    let said = "";
+    child.stderr.on("data", (part) => (said += part));
+    // As soon as the launcher has a handler, long before there is a supervisor.
+    await eventually(() => isObeyed(child.pid!, os.constants.signals.SIGHUP), Boolean, "a handler");
+    child.kill("SIGHUP");
+    await eventually(
+      () => said.includes("listening on") || child.exitCode !== null || child.signalCode !== null,
+      Boolean,
+      "it serves or has ended",
+    );
+    expect(said).toContain("listening on");
+    child.kill("SIGTERM");
+    expect(await ended).toEqual([0, null]);
+  },
+);
+
+/** True if the process has a handler for the signal. */
+function isObeyed(pid: number, signal: number): boolean {
+  const [, mask = "0"] =
+    /^SigCgt:\s*(\w+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8")) ?? [];
+  return ((BigInt(`0x${mask}`) >> BigInt(signal - 1)) & 1n) === 1n;
+}
 
 test("from nothing to a first request: a filter is made, tested, dropped in and asked, with no registry", async (context) => {
   if (unreachable !== undefined) return context.skip(unreachable);
