@@ -24,7 +24,7 @@ import { ConnectionTable, SocketConnection } from "./connection.ts";
 import { Context, type Surroundings } from "./context.ts";
 import type { CryptoAnswer, CryptoCall, CryptoHost } from "./crypto.ts";
 import { DrainWindow } from "./drain.ts";
-import { SandboxFetches } from "./fetches.ts";
+import { namedClusters, SandboxFetches } from "./fetches.ts";
 import { FileTable } from "./files.ts";
 import { Gate, type GateParts } from "./gate.ts";
 import { installGlobals } from "./globals.ts";
@@ -423,10 +423,9 @@ export class Engine {
       return;
     }
     if (fetches === undefined) {
-      const may = (name: string): boolean => this.#sandboxes.mayAsk(box, name);
-      const clusters: Clusters = {
-        get: (name) => (may(name) ? this.#clusters()?.get(name) : undefined),
-      };
+      const clusters = namedClusters({ get: (name) => this.#clusters()?.get(name) }, (name) =>
+        this.#sandboxes.mayAsk(box, name),
+      );
       const cx = { clusters, timer: (onFired: () => void) => this.#wheel.timer(onFired) };
       fetches = new SandboxFetches(cx, (head, body) =>
         this.host.tellText("fetched", `${box}\0${head}\0${body}`),

@@ -1,4 +1,5 @@
 import {
+  type Clusters,
   type FetchBody,
   type FetchContext,
   FetchError,
@@ -31,6 +32,17 @@ const ARRIVAL_MS = 100;
 
 /** Sends a FetchReply (JSON in ASCII) with bytes (a Latin-1 string) to the sandbox. */
 type TellFetched = (head: string, bytes: string) => void;
+
+/** The clusters that a sandbox may ask. `get` throws a FetchError for those that its manifest does not name. */
+export function namedClusters(clusters: Clusters, isNamed: (name: string) => boolean): Clusters {
+  return {
+    get: (name) => {
+      if (isNamed(name)) return clusters.get(name);
+      const mend = `add it to "clusters" of its "sandbox"`;
+      throw new FetchError("no_cluster", `the manifest names no cluster "${name}"; ${mend}`);
+    },
+  };
+}
 
 /** Carries out the fetches of one sandbox (sandbox/fetches.ts is the other half). Its messages are untrusted. */
 export class SandboxFetches {

@@ -2,7 +2,7 @@ import { createHash, createHmac, generateKeyPairSync, sign } from "node:crypto";
 import { latin1Encode } from "@tsproxy/sdk";
 import { TestCluster, TestContext } from "@tsproxy/sdk/testing";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { SandboxFetches } from "../inside/fetches.ts";
+import { namedClusters, SandboxFetches } from "../inside/fetches.ts";
 import { Exchange, FakeWorker, stubs } from "./fake-worker.ts";
 
 /** A package whose onRequestHeaders runs `body` and shows what that returns, or what it throws. */
@@ -78,6 +78,12 @@ describe("fetch out of a sandbox", () => {
       "no_cluster",
       'no cluster "nowhere"',
     ]);
+  });
+
+  it("says so where the manifest does not name the cluster", () => {
+    const clusters = namedClusters({ get: () => undefined }, (name) => name === "auth");
+    expect(clusters.get("auth")).toBeUndefined();
+    expect(() => clusters.get("up")).toThrow('the manifest names no cluster "up"; add it to "clus');
   });
 
   it("sends a body of 200 kB in parts and reads one as long", async () => {

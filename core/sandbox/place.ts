@@ -9,7 +9,7 @@ import {
   withDefaults,
 } from "@tsproxy/sdk/testing";
 import { bundle } from "../bundle.ts";
-import { SandboxFetches } from "../inside/fetches.ts";
+import { namedClusters, SandboxFetches } from "../inside/fetches.ts";
 import { HeadGuard } from "../inside/head-guard.ts";
 import type { ParkedUse } from "../inside/parked.ts";
 import { ParkedPolicy } from "../inside/parked-balancer.ts";
@@ -92,10 +92,10 @@ class SandboxPlace implements Place {
         }
         fetches ??= new SandboxFetches(
           {
-            clusters: {
-              get: (name) =>
-                clusters?.includes(name) === false ? undefined : this.#cx.clusters.get(name),
-            },
+            clusters: namedClusters(
+              { get: (name) => this.#cx.clusters.get(name) },
+              (name) => clusters?.includes(name) !== false,
+            ),
             timer: (onFired) => this.#cx.timer(onFired),
           },
           (head, data) => setImmediate(() => sandbox.reply(head, Buffer.from(data, "latin1"))),
