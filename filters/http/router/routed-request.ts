@@ -106,7 +106,6 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
   #overTcp = false;
   #context: BalancerContext = NOTHING_TO_CHOOSE_BY;
   #upgrade = "";
-  #hasBody = false;
   /** gRPC: the host is judged only when the trailers come. */
   #deferred = false;
   #tunnel = false;
@@ -203,7 +202,6 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     this.#charges.internal = headers.has(INTERNAL);
     if (this.#turnsAway(cluster)) return;
     this.#action = action;
-    this.#hasBody = !endStream;
     this.#overTcp = action.terminatesConnect === true && headers.method === "CONNECT";
     this.#policies = action.policies;
     // Before the route edits the headers, which may contain the number of attempts.
@@ -542,9 +540,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     return status !== 101 && status < 400 && encoder?.protocol !== "HTTP/2";
   }
 
-  /** A gRPC request always has a body, so one that ends with its head is not judged as gRPC. */
   #isGrpc(): boolean {
-    return this.#hasBody && isGrpcRequest(this.#headers);
+    return isGrpcRequest(this.#headers);
   }
 
   #judgedStatus(headers: ResponseHeaders): number {
@@ -605,15 +602,10 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
   onBody(attempt: Attempt, chunk: Chunk, endStream: boolean): void {
     if (endStream) {
       // As in Envoy, a gRPC response that ends without trailers is an error of the host.
-      if (this.#deferred) this.#onOutcomeLost(attempt);
+      if (this.#deferred) attempt.host?.onDeferredEnd?.(false);
       this.#onResponseEnded();
     }
     this.#stream.responder.sendBody(chunk.memory, chunk.at, chunk.end, endStream);
-  }
-
-  #onOutcomeLost(attempt: Attempt): void {
-    attempt.host?.onDeferredEnd?.(false);
-    this.#router.stats.rqResetAfterDownstreamResponseStarted.inc();
   }
 
   onTrailers(attempt: Attempt, trailers: HeaderMap): void {
@@ -663,7 +655,10 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
   #onFailed(attempt: Attempt, failure: UpstreamFailure, transport: string): void {
     if (this.#responded) {
       this.#timer.cancel();
-      if (this.#deferred) this.#onOutcomeLost(attempt);
+      if (this.#deferred) {
+        attempt.host?.onDeferredEnd?.(false);
+        this.#router.stats.rqResetAfterDownstreamResponseStarted.inc();
+      }
       const reason = failure.text.replaceAll(" ", "_");
       const details = `upstream_reset_after_response_started{${reason}}`;
       this.#stream.responder.reset(details, failure.flag);
