@@ -43,6 +43,13 @@ describe("a check", () => {
     expect(s.downstream.header("x-envoy-upstream-healthchecked-cluster")).toBe("test-cluster");
   });
 
+  it("names a cluster beyond Latin-1 in UTF-8", () => {
+    cx.node = { id: "n", cluster: "кластер" };
+    const s = setup({ pass_through_mode: true })().responseHeaders(200);
+    const bytes = Buffer.from("кластер").toString("latin1");
+    expect(s.downstream.header("x-envoy-upstream-healthchecked-cluster")).toBe(bytes);
+  });
+
   it("fails while an operator says so, passed through or not, and all other answers warn", () => {
     const own = setup();
     const passed = setup({ pass_through_mode: true });

@@ -3,6 +3,7 @@ import {
   type Counter,
   compileHeaderMatch,
   type HeadMatch,
+  headerText,
   type Reply,
   type RequestHeaders,
   reply,
@@ -16,6 +17,8 @@ import type { Config } from "./config.ts";
 export class HealthCheck {
   readonly passThrough: boolean;
   readonly cache: AnswerCache | undefined;
+  /** The cluster that this proxy belongs to, as a header value. */
+  readonly clusterName: string;
   /** An operator wants checks to fail (admin's /healthcheck/fail). */
   failed = false;
   readonly #headers: readonly HeadMatch[];
@@ -26,6 +29,7 @@ export class HealthCheck {
   constructor(config: Config, cx: SetupContext) {
     this.#cx = cx;
     this.#stats = new HealthCheckStats(cx.stats.scope(`${cx.statPrefix ?? ""}health_check.`));
+    this.clusterName = headerText(cx.node.cluster, "node.cluster");
     this.passThrough = config.pass_through_mode;
     this.#headers = config.headers.map((match, k) =>
       compileHeaderMatch(match, `headers[${k}]`, cx),
@@ -47,10 +51,6 @@ export class HealthCheck {
 
   isFor(headers: RequestHeaders): boolean {
     return this.#headers.every((match) => match.matches(headers));
-  }
-
-  get clusterName(): string {
-    return this.#cx.node.cluster;
   }
 
   answer(): Reply {
