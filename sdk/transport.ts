@@ -153,6 +153,8 @@ export interface TlsStart {
 /** A connection while its transport owns it: from accept or connect until it is ready for its handler. */
 export interface TransportSocket {
   readonly connection: Connection;
+  /** Set by the transport: the TLS version that logs tell of a connection that ends before its handshake has begun. */
+  version?: string;
   /** Sends these bytes as they are, before anything else. Not after `startTls`. */
   write(bytes: Uint8Array): void;
   /** Begins TLS with the bytes that `onBytes` was shown and all that follow. */

@@ -81,6 +81,10 @@ export class Handshake implements ConnectionHandler, TransportSocket {
 
   // ---- calls of the transport (TransportSocket)
 
+  set version(version: string) {
+    this.connection.tlsVersion = version;
+  }
+
   write(bytes: Uint8Array): void {
     if (!this.#over && this.#start === undefined) this.connection.writeFirst(bytes);
   }
@@ -91,7 +95,7 @@ export class Handshake implements ConnectionHandler, TransportSocket {
     const shown = this.#shown;
     this.#shown = EMPTY;
     const { context, version, ...rest } = start;
-    this.connection.tlsVersion = version;
+    if (version !== undefined) this.version = version;
     this.connection.startTls(ascii(JSON.stringify({ ...rest, context: context.id })), shown);
   }
 

@@ -181,7 +181,8 @@ export class Listener {
       }) ?? this.#fallback;
     if (chain === undefined) {
       this.#stats.noFilterChainMatch.inc();
-      this.logs?.list.log(entryOf(connection, ["NR"], "filter_chain_not_found"));
+      const { transportFailure } = connection;
+      this.logs?.list.log(entryOf(connection, ["NR"], "filter_chain_not_found", transportFailure));
       connection.close(turnAway(early));
       return;
     }

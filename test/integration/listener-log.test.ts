@@ -60,19 +60,20 @@ afterAll(async () => {
 
 const text = (file: string) => (existsSync(file) ? readFileSync(file, "utf8") : "");
 
-test("a connection that a listener filter refuses has its line, without bytes", async () => {
-  const socket = net.connect(proxy.port("guarded"), "127.0.0.1");
-  socket.on("error", () => {});
-  socket.end("GET / HTTP/1.1\r\n\r\n");
-  await new Promise((resolve) => socket.once("close", resolve));
-  await get(proxy.port("main"), "/yes");
+test("a connection that a listener filter refuses has its line, and one that breaks the protocol its flag", async () => {
+  for (const head of ["", "PROXY UNKNOWN\r\n"]) {
+    const socket = net.connect(proxy.port("guarded"), "127.0.0.1");
+    socket.on("error", () => {}).resume();
+    socket.end(`${head}NO HTTP AT ALL\r\n\r\n`);
+    await new Promise((resolve) => socket.once("close", resolve));
+  }
   proxy.signal("SIGUSR1");
   await eventually(
     () => text(refused),
-    (line) => line !== "",
-    "the line is written",
+    (lines) => lines.split("\n").length === 3,
+    "the lines are written",
   );
-  expect(text(refused)).toBe("0 - 0\n");
+  expect(text(refused)).toMatch(/^0 - 0\n\d+ DPE \d+\n$/);
 });
 
 test("log files move on at a signal, and a drain writes what is left", async () => {
@@ -90,6 +91,6 @@ test("log files move on at a signal, and a drain writes what is left", async () 
   await proxy.stop();
   expect(text(requests)).toBe("/no/2 404\n");
   const lines = text(connections).trimEnd().split("\n");
-  expect(lines).toHaveLength(4);
+  expect(lines).toHaveLength(3);
   for (const line of lines) expect(line).toMatch(/^main NotSet [1-9]\d+ v$/);
 });

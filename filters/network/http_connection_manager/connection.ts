@@ -78,6 +78,8 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   #bytesSent = 0;
   #streamsEnded = 0;
   #prematureResets = 0;
+  /** The client has sent what its protocol forbids: the connection's own log says so, as that of the request. */
+  hasProtocolError = false;
 
   constructor(manager: ConnectionManager, connection: DownstreamConnection) {
     this.#manager = manager;
@@ -96,6 +98,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
       bytesReceived: this.#bytesReceived,
       bytesSent: this.#bytesSent,
       connectionProtocol: this.#codec === undefined ? undefined : protocol,
+      ...(this.hasProtocolError && { flags: ["DPE"] }),
     };
   }
 
@@ -275,6 +278,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
 
   /** HTTP/2: the codec resets all streams after this call. */
   onConnectionError(details: string): void {
+    this.hasProtocolError = true;
     this.errorDetails = details;
     this.#runtime.stats.cxProtocolError.inc();
     this.#lingers = true;

@@ -344,6 +344,7 @@ class ServerHandshake implements Transport {
   constructor(tls: Downstream, socket: TransportSocket) {
     this.#tls = tls;
     this.#socket = socket;
+    socket.version = tls.side.versionFor(NO_HELLO);
   }
 
   onConnected(): void {}

@@ -96,6 +96,7 @@ class TestSocket implements TransportSocket {
   readonly connection = new TestConnection();
   started: TlsStart | undefined = undefined;
   outcome = "";
+  version = "";
   written: readonly number[] = [];
   write(bytes: Uint8Array): void {
     this.written = [...bytes];
@@ -287,6 +288,7 @@ describe("a listener's", () => {
       const socket = new TestSocket();
       factory.accept!(socket, {} as never)!.onBytes!(new LentChunk(text));
       expect(socket.started).toBeUndefined();
+      expect(socket.version).toBe("TLSv1.2");
       return [socket.outcome.split(":")[4] ?? "", ...socket.written];
     };
     const alert = (number: number) => [21, 3, 1, 0, 2, 2, number];
