@@ -111,6 +111,7 @@ interface Schema {
   readonly minLength?: number;
   readonly minItems?: number;
   readonly duration?: boolean;
+  readonly dataSource?: boolean;
 }
 
 /** The smallest value that a schema accepts. Fields with a default are left out; an example is preferred to a guess. */
@@ -119,6 +120,7 @@ export function sampleOf(schema: Schema): unknown {
   if (schema.const !== undefined) return schema.const;
   if (schema.enum !== undefined) return schema.enum[0];
   if (schema.anyOf !== undefined) return sampleOf(schema.anyOf[0]!);
+  if (schema.dataSource === true) return { inline_string: "x" };
   switch (schema.type) {
     case "object": {
       const wanted = (schema.required ?? []).filter(

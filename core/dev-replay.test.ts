@@ -22,7 +22,7 @@ test("answers of any length are compared in bounded time", () => {
 test("makes the smallest config that a schema takes", () => {
   const schema = {
     type: "object",
-    required: ["name", "limit", "mode", "wait", "keys", "kept"],
+    required: ["name", "limit", "mode", "wait", "keys", "kept", "key"],
     properties: {
       name: { type: "string" },
       limit: { type: "integer", minimum: 5 },
@@ -30,6 +30,7 @@ test("makes the smallest config that a schema takes", () => {
       wait: { type: "number", duration: true },
       keys: { type: "array", minItems: 1, items: { type: "string", examples: ["x-key"] } },
       kept: { type: "string", default: "as it is" },
+      key: { type: "object", dataSource: true },
     },
   };
   expect(sampleOf(schema)).toEqual({
@@ -38,5 +39,6 @@ test("makes the smallest config that a schema takes", () => {
     mode: "FAST",
     wait: "1s",
     keys: ["x-key"],
+    key: { inline_string: "x" },
   });
 });

@@ -50,9 +50,14 @@ export interface RouteConfigRef extends ExtensionRef {
   readonly disabled?: boolean;
 }
 
-/** Schema of Envoy's DataSource, whatever its form (a file, an environment variable, inline): `setup` gets the text. */
-export function DataSource() {
-  return Type.Unsafe<{ readonly text: string }>({ type: "object", dataSource: true });
+/**
+ * Schema of Envoy's DataSource, whatever its form (a file, an environment variable, inline): `setup` gets the text. `filter dev`, run
+ * without a config, gives the first of `examples`, such as `{ inline_string: "[]" }`.
+ */
+export function DataSource(
+  options: { readonly examples?: readonly { readonly inline_string: string }[] } = {},
+) {
+  return Type.Unsafe<{ readonly text: string }>({ type: "object", dataSource: true, ...options });
 }
 
 /** Where the lines of a script's text stand, for debuggers. */
