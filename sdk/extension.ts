@@ -247,6 +247,8 @@ export interface SetupContext {
   readonly runtime: Runtime;
   /** What Envoy puts before the filter's own stats: `http.<stat_prefix>.` in a connection manager's chain. Absent: nothing. */
   readonly statPrefix?: string;
+  /** In a listener's chain: its `listener.statPrefix` (DownstreamConnection), for stats that exist before the first connection. */
+  readonly listenerStatPrefix?: string | undefined;
   /** The name that the config gives to this use. Absent: not known here. */
   readonly configName?: string;
   readonly clusters: Clusters;

@@ -82,6 +82,7 @@ export class Context implements SetupContext {
   readonly stats: Stats;
   readonly runtime: Runtime;
   readonly statPrefix: string;
+  readonly listenerStatPrefix: string | undefined;
   readonly clusters: Clusters;
   readonly previous: unknown;
   readonly #around: Surroundings;
@@ -98,6 +99,7 @@ export class Context implements SetupContext {
     this.stats = new ScopedStats(around.stats, "");
     this.runtime = around.runtime;
     this.statPrefix = scope.place.statPrefix;
+    this.listenerStatPrefix = scope.place.listenerStatPrefix;
     this.clusters = around.clusters;
     this.previous = scope.previous;
     this.#around = around;

@@ -51,7 +51,7 @@ export class ListenerBuilder {
         const { slots, transport, runs } = kept;
         return { config: chain, slots, transport, runs };
       }
-      const slots = this.#createSlots("network", chain.filters, pointer);
+      const slots = this.#createSlots("network", chain.filters, pointer, config.statPrefix);
       const transport = this.#createTransport(chain.transport, {
         pointer: transportAt,
         statPrefix,
@@ -104,6 +104,7 @@ export class ListenerBuilder {
     kind: K,
     refs: readonly ExtensionRef[],
     pointer: string,
+    listenerStatPrefix?: string,
   ): Slot<Kinds[K]>[] {
     const slots: Slot<Kinds[K]>[] = [];
     for (const [n, ref] of refs.entries()) {
@@ -112,7 +113,11 @@ export class ListenerBuilder {
         const slot = this.#around.registry.create(
           kind,
           ref,
-          { pointer: at, statPrefix: "" },
+          {
+            pointer: at,
+            statPrefix: "",
+            ...(listenerStatPrefix !== undefined && { listenerStatPrefix }),
+          },
           undefined,
         );
         this.#made.push(slot as never);

@@ -21,6 +21,8 @@ export interface Place {
   readonly pointer: string;
   /** The stat prefix that the package in which it is nested gives it; "" for none. */
   readonly statPrefix: string;
+  /** Stat prefix of the listener; only for network filters of a chain. */
+  readonly listenerStatPrefix?: string;
 }
 
 /** What one setup has made: slots of nested packages, and disposers to run at its end. */

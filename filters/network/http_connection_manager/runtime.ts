@@ -95,6 +95,8 @@ export class Runtime {
     }
     const prefix = `http.${config.stat_prefix}.`;
     this.stats = new HcmStats(cx.stats.scope(prefix));
+    // As in Envoy, these counters exist from the beginning.
+    if (cx.listenerStatPrefix !== undefined) this.listenerCodes(cx.listenerStatPrefix);
     this.clock = new WallClock(cx);
     if (config.route_config === undefined) {
       this.scopes = new ScopedRoutes(config.scoped_routes!, "scoped_routes", cx);
