@@ -19,6 +19,8 @@ export interface Reply {
   readonly early?: boolean;
   /** Response flags, Envoy's short names (`RL`). */
   readonly flags: readonly string[];
+  /** True: the flags are set after the reply is made, so the filters of `local_reply_config` do not see them. */
+  readonly flagsLate?: boolean;
   /** %RESPONSE_CODE_DETAILS% */
   readonly details: string;
   /** The `grpc-status` that a gRPC client gets; absent: the one that belongs to the HTTP status. */

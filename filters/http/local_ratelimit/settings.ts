@@ -66,6 +66,8 @@ export class Settings {
     this.refusal = reply(status < 400 ? 429 : status, {
       body: "local_rate_limited",
       flags: ["RL"],
+      // As in Envoy.
+      flagsLate: true,
       details: "local_rate_limited",
       ...(config.rate_limited_as_resource_exhausted && { grpcStatus: 8 }),
     });

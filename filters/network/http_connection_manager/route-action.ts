@@ -37,15 +37,12 @@ class Forwarding {
   readonly #path: PathRewrite | undefined;
   readonly #host: HostRewrite | undefined;
   readonly #appendsForwardedHost: boolean;
-  /** The weighted cluster's own `host_rewrite_literal`; "": none. */
-  readonly #literal: string;
 
   constructor(
     config: RouteActionConfig,
     path: PathRewrite | undefined,
     host: HostRewrite | undefined,
     policies: RoutePolicies | undefined,
-    literal: string,
   ) {
     this.clusterNotFoundStatus = NOT_FOUND_STATUS[config.cluster_not_found_response_code];
     this.timeoutMs = config.timeout;
@@ -64,12 +61,9 @@ class Forwarding {
     this.#path = path;
     this.#host = host;
     this.#appendsForwardedHost = config.append_x_forwarded_host;
-    this.#literal = literal;
   }
 
   rewrite(headers: RequestHeaders, keepOriginals: boolean): void {
-    // As in Envoy, the weighted cluster's host comes first, without x-envoy-original-host; the route's own rewrite follows.
-    if (this.#literal !== "") headers.authority = this.#literal;
     const host = this.#host?.(headers) ?? "";
     if (host !== "") this.rewriteHost(headers, host, keepOriginals);
     if (this.#path === undefined) return;
@@ -137,19 +131,17 @@ export class ForwardAction implements RouteAction {
   }
 }
 
-/** Compiles a RouteAction without its cluster. `weighted`: a weighted cluster's `host_rewrite_literal`, and its place. */
+/** Compiles a RouteAction without its cluster. */
 export function compileForwardAction(
   config: RouteActionConfig,
   match: RouteMatch,
   path: string,
   cx: SetupContext,
   policies: RoutePolicies | undefined,
-  weighted?: { readonly hostLiteral: string | undefined; readonly path: string },
 ): ForwardAction {
   const pathRewrite = compilePathRewrite(config, match, path, cx);
   const host = hostRewrite(config, path, cx);
-  const literal = wireText(weighted?.hostLiteral ?? "", `${weighted?.path}.host_rewrite_literal`);
-  return new ForwardAction(new Forwarding(config, pathRewrite, host, policies, literal), undefined);
+  return new ForwardAction(new Forwarding(config, pathRewrite, host, policies), undefined);
 }
 
 /** Returns the new host; undefined or "": the host stays. */

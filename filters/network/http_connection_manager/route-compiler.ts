@@ -20,6 +20,7 @@ import {
   requestHash,
   type SetupContext,
   type Slot,
+  wireText,
 } from "@tsproxy/sdk";
 import { compileBodyFormat, withReplyBody } from "./body-format.ts";
 import { compilePolicies } from "./policies.ts";
@@ -260,11 +261,8 @@ export class RouteCompiler {
       const list = `${SPECIFIERS.slice(0, -1).join(", ")} and ${SPECIFIERS.at(-1)}`;
       throw new ConfigError(path, `give one of ${list}`);
     }
-    const forward = (entry?: WeightedCluster, at = "") =>
-      compileForwardAction(action, match, path, this.#cx, policies(entry?.metadata_match), {
-        hostLiteral: entry?.host_rewrite_literal,
-        path: at,
-      });
+    const forward = (entry?: WeightedCluster) =>
+      compileForwardAction(action, match, path, this.#cx, policies(entry?.metadata_match));
     if (action.cluster !== undefined) {
       this.#checkCluster(action.cluster, `${path}.cluster`);
       return fixed(resolve(forward().to(action.cluster)));
@@ -303,12 +301,12 @@ export class RouteCompiler {
 
   #weightedEntry(
     entry: WeightedCluster,
-    forward: (entry: WeightedCluster, path: string) => ForwardAction,
+    forward: (entry: WeightedCluster) => ForwardAction,
     resolve: (action: RouteAction, inner: readonly Level[]) => ResolvedRoute,
     path: string,
   ): Answer {
     const inner = [{ config: entry, path }];
-    const action = forward(entry, path);
+    const action = forward(entry);
     const { name = "", cluster_header: header = "" } = entry;
     if ((name === "") === (header === "")) {
       throw new ConfigError(path, "give one of name and cluster_header");
@@ -392,7 +390,10 @@ export class RouteCompiler {
       : levels;
     const rules = (direction: "request" | "response") =>
       ordered
-        .map((level) => this.#rulesOf(level, direction))
+        .flatMap((level) => [
+          this.#rulesOf(level, direction),
+          direction === "request" ? hostRules(level) : undefined,
+        ])
         .filter((rules): rules is HeaderRules => rules !== undefined);
     return {
       request: rules("request"),
@@ -445,6 +446,18 @@ function usesExtensions(host: VirtualHostConfig): boolean {
       route?.inline_cluster_specifier_plugin !== undefined ||
       route?.weighted_clusters?.clusters.some((c) => c.typed_per_filter_config !== undefined),
   );
+}
+
+/** As in Envoy, the host that a weighted cluster names is set after its own header rules and before those of other levels. */
+function hostRules({ config, path }: Level): HeaderRules | undefined {
+  const literal = (config as Partial<WeightedCluster>).host_rewrite_literal ?? "";
+  if (literal === "") return undefined;
+  const value = wireText(literal, `${path}.host_rewrite_literal`).replaceAll("%", "%%");
+  const append_action = "OVERWRITE_IF_EXISTS_OR_ADD" as const;
+  const rule = { header: { key: ":authority", value }, append_action, keep_empty_value: false };
+  const none = { response_headers_to_add: [], response_headers_to_remove: [] };
+  const rules = { ...none, request_headers_to_add: [rule], request_headers_to_remove: [] };
+  return compileHeaderRules(rules, "request", path);
 }
 
 /** Whether a level edits heads or configures filters. */

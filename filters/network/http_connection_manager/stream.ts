@@ -495,7 +495,8 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
   sendReply(reply: Reply, byTerminal: boolean, editedBy?: Route): void {
     if (this.ended) return;
     const { info } = this;
-    for (const flag of reply.flags) info.flags.push(flag);
+    const isLate = reply.flagsLate === true && !this.#responded;
+    if (!isLate) info.flags.push(...reply.flags);
     info.responseCodeDetails = reply.details;
     if (this.#responded) {
       this.reset(reply.details, "");
@@ -522,6 +523,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
       body = localReplies.write(head, FILTER_FAILED, { ...context, editedBy: undefined });
     }
     this.response = head;
+    if (isLate) info.flags.push(...reply.flags);
     if (this.#lateFlag !== "") info.flags.push(this.#lateFlag);
     const endStream = body.length === 0 || this.#isHead;
     // A reply that replaces a response which is passing through the filters does not pass through them itself.
