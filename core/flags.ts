@@ -7,10 +7,11 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs";
-import { availableParallelism, tmpdir, userInfo } from "node:os";
+import { tmpdir, userInfo } from "node:os";
 import path from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import type { Overlay } from "./config/overlay.ts";
+import { cpus } from "./cpus.ts";
 import { LEVEL_NAMES, type LevelName } from "./log-options.ts";
 import type { RunOptions } from "./options.ts";
 
@@ -78,7 +79,7 @@ export function addRunFlags(command: Command): Command {
       "Envoy bootstrap: YAML or JSON, v3 or v2; a pipe is read once",
     )
     .option("--config-yaml <yaml>", "a bootstrap that is merged over that file")
-    .option("--concurrency <n>", "worker threads", parseCount, availableParallelism())
+    .option("--concurrency <n>", "worker threads", parseCount, cpus())
     .addOption(
       new Option("--mode <mode>", "serve, or only check the config")
         .choices(["serve", "validate", "init_only"])
