@@ -205,6 +205,7 @@ describe("an exchange", () => {
       expect(p.up.last.path).toBe(path);
       expect(p.up.last.header("host")).toBe("h");
       p.up.last.respond(200, { "content-length": "2", "x-for": path }, "ok");
+      c.filter.onAgain?.();
     }
     expect(c.take().match(/x-for: \/\d/g)).toEqual(["x-for: /1", "x-for: /2", "x-for: /3"]);
   });

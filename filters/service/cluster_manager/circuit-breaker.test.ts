@@ -10,6 +10,8 @@ import {
   cluster,
   connected,
   cx,
+  discoveredCluster,
+  discoverer,
   endTurn,
   equip,
   gauges,
@@ -124,6 +126,30 @@ describe("circuit breakers", () => {
     elsewhere.clock.advance(20);
     expect(elsewhere.opened).toHaveLength(1);
     expect([count("connections"), count("starving")]).toEqual([1, 0]);
+  });
+
+  it("give up the count of a host that is gone once its last connection has closed", () => {
+    cx.role = "control";
+    const shared = cx.sharedCount.bind(cx);
+    const disposed: string[] = [];
+    cx.sharedCount = (name) => ({
+      ...shared(name),
+      get value() {
+        return shared(name).value;
+      },
+      dispose: () => void disposed.push(name),
+    });
+    const thresholds = [{ ...THRESHOLDS, max_connections: 1 }];
+    const circuit_breakers = { thresholds, per_host_thresholds: [] };
+    const c = cluster(start(discoveredCluster("c", { circuit_breakers })));
+    discoverer.updates[0]!([spec("10.0.0.1")]);
+    ask(c);
+    connected(0);
+    discoverer.updates[0]!([]);
+    expect(disposed).toEqual([]);
+    say(0, "ok");
+    endTurn();
+    expect(disposed).toEqual(["host_connections|c|default|10.0.0.1:80"]);
   });
 
   it("of one host hold for it alone", () => {
