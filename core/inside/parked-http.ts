@@ -177,13 +177,15 @@ class ParkedHttpFilter implements Parked {
     return false;
   }
 
-  /** The first `passed` followers let the head pass. If `isStopped`, the next one was called too and sends its own verdict. */
-  #endFollowing(lane: Lane, passed: number, isStopped: boolean): void {
+  /** The first `passed` followers let the head pass, and have none but these hooks. If `isStopped`, the next one was called too and sends its own verdict. */
+  #endFollowing(lane: Lane, passed: number, isStopped: boolean, hooks = ALL_HOOKS): void {
     const followers = this.#followers;
     for (let k = 0; k < followers.length; k++) {
       const filter = followers[k]!;
-      if (k < passed) filter.#passed = lane.kind;
-      else if (k === passed && isStopped && filter.#gate !== undefined)
+      if (k < passed) {
+        filter.#passed = lane.kind;
+        filter.#hooks &= hooks;
+      } else if (k === passed && isStopped && filter.#gate !== undefined)
         filter.#beginAsked(lane, filter.#gate);
       else if (filter.#isNew) {
         this.#table.release(filter.#use.box, filter.#token, filter.#gate);
@@ -500,7 +502,8 @@ class ParkedHttpFilter implements Parked {
     const flags = (head >> 8) & 0xffff;
     if (this.#followers.length > 0) {
       const passed = type === VERDICT_TYPE.GO_ON ? head >>> 24 : 0;
-      this.#endFollowing(lane, passed, (flags & VERDICT_FLAG.STOPPED) !== 0);
+      const hooks = words[w + VERDICT.HOOKS]! >>> 16;
+      this.#endFollowing(lane, passed, (flags & VERDICT_FLAG.STOPPED) !== 0, hooks);
     }
     const value = words[w + VERDICT.VALUE]!;
     const bodySize = words[w + VERDICT.BODY]!;

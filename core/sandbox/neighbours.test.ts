@@ -114,6 +114,28 @@ describe("a head that one of them stops", () => {
   );
 });
 
+it("a body passes by neighbours that have no hook for it", async () => {
+  const code = `
+    import { defineHttpFilter, Type } from "@tsproxy/sdk";
+    export default defineHttpFilter({ name: "test", config: Type.Any(), setup: ({ body }) => () => ({
+      onRequestHeaders(headers) { headers.append("x-seen", "1"); },
+      ...(body && { onRequestBody(chunk) { chunk.replace(new Uint8Array([120])); } }),
+    }) });`;
+  const bodyBehind = async (configs: readonly object[]): Promise<readonly [number, string]> => {
+    const sandbox = await worker.sandbox(code, [...configs]);
+    const filters = configs.map((_, k) => stubs(worker, sandbox, k + 1));
+    const e = new Exchange(worker, filters, HEAD).requestHeaders(false);
+    const chunk = e.requestBody("hello");
+    const { pending } = e;
+    await e.settled();
+    return [pending, textOf(chunk)];
+  };
+  expect(await bodyBehind([{}, {}, {}])).toEqual([0, "hello"]);
+  worker.dispose();
+  worker = new FakeWorker();
+  expect((await bodyBehind([{}, {}, { body: true }]))[1]).toBe("x");
+});
+
 it("a stream that ends while one of them waits ends for each that had begun, once", async () => {
   const e = (await chain("", "wait", "")).requestHeaders();
   e.end();

@@ -258,7 +258,7 @@ export const ANSWER_HEAD_SIZE = 16;
 export const VERDICT = {
   /** type | flags << 8 | number of followers that let the head pass << 24. STOPPED: the next follower sends its own verdict. */
   TYPE: 0,
-  /** Hooks that the filter object has (if VERDICT_FLAG.HOOKS is set). */
+  /** Hooks that the filter object has (if VERDICT_FLAG.HOOKS is set); above bit 16 those of followers that let the head pass. */
   HOOKS: 1,
   /** Status of a reply, limit of a hold. */
   VALUE: 2,

@@ -214,6 +214,7 @@ export class StreamTable {
   ): void {
     const isRequest = kind === KIND.REQUEST_HEADERS;
     let passed = 0;
+    let hooks = 0;
     let next: StreamState | undefined;
     let result: unknown;
     let failure: { readonly error: unknown } | undefined;
@@ -229,13 +230,14 @@ export class StreamTable {
       }
       if (result !== undefined) break;
       passed++;
+      hooks |= next.hooks;
       state.clearRoute ||= next.clearRoute;
       next.clearRoute = false;
     }
     if (isRequest && result !== undefined && !endStream) result = early(result);
     const isStopped = failure !== undefined || result !== undefined;
     const call = { kind, chunk: undefined, memory: NO_BYTES, at: 0, end: 0 };
-    this.#answer(state, call, undefined, passed | (isStopped ? STOPPED : 0));
+    this.#answer(state, call, undefined, passed | (isStopped ? STOPPED : 0) | (hooks << 16));
     if (!isStopped) return;
     (isRequest ? state.request! : state.response!).head.settle();
     if (failure === undefined) {
@@ -328,7 +330,7 @@ export class StreamTable {
 
   /**
    * Writes the verdict, edits and bytes. `followers`: the number of followers that let the head pass, with the bit STOPPED if the
-   * next one did not. Throws if the hook did what it must not do.
+   * next one did not, and above bit 16 the hooks that any of them has. Throws if the hook did what it must not do.
    */
   #tell(state: StreamState, call: Call, verdict: Answer, followers: number): void {
     const { kind, chunk } = call;
@@ -425,7 +427,7 @@ export class StreamTable {
     const words = outbox.words;
     const w = to >> 2;
     words[w + VERDICT.TYPE] = type | (flags << 8) | ((followers & 0xff) << 24);
-    words[w + VERDICT.HOOKS] = state.hooks;
+    words[w + VERDICT.HOOKS] = state.hooks | (followers & ~0xffff);
     words[w + VERDICT.VALUE] = value;
     words[w + VERDICT.BODY] = bodyEnd - bodyAt;
     to += VERDICT.REST * 4;
