@@ -1,4 +1,4 @@
-import { expect, it } from "vitest";
+import { expect, it, vi } from "vitest";
 import { COUNTS_BYTES, giveBack, LEDGER_BYTES, SharedCounts } from "./shared-counts.ts";
 
 function threads(n: number) {
@@ -41,6 +41,20 @@ it("counts by itself, and says so once, when no name is left", () => {
   const count = shared.of("x");
   shared.of("y");
   expect([told, count.tryAcquire(1), count.tryAcquire(1), count.release()]).toEqual([1, 1, 0, 0]);
+});
+
+it("searches a table whose slots all have names near a name's first slot only", () => {
+  const { of, counts } = threads(1);
+  const names = new BigUint64Array(counts, 0, COUNTS_BYTES / 12);
+  names.fill(0xffff_0000n);
+  const load = vi.spyOn(Atomics, "load");
+  const count = of[0]!.of("x");
+  const loads = load.mock.calls.length;
+  load.mockRestore();
+  count.acquire();
+  expect(loads).toBeLessThan(1000);
+  expect(count.value).toBe(1);
+  expect(names.filter((word) => word & 0xffffn)).toHaveLength(1);
 });
 
 it("takes the slots of names that nobody uses any more for others", () => {

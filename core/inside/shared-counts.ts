@@ -1,8 +1,10 @@
 // Hot path: a request acquires and releases one or two counts.
 import { type SharedCount, xxHash64 } from "@tsproxy/sdk";
 
-/** Most names of counts in the process; a power of two. */
+/** Limit of names of counts in the process; a power of two. */
 const COUNT_SLOTS = 1 << 17;
+/** How far from its first slot a name is searched: free slots keep names, so that the search in an old table may meet no other end. */
+const MOST_PROBES = 256;
 /** Size of the shared table: the names of all slots (64 bits each, see USERS), then all slots' counts (Int32). */
 export const COUNTS_BYTES = COUNT_SLOTS * 12;
 /** Size of one thread's ledger: how many it holds of each count (Int32), then whether it uses the slot (Uint8). */
@@ -10,13 +12,14 @@ export const LEDGER_BYTES = COUNT_SLOTS * 5;
 /** The low 16 bits of a slot's name are the number of threads that use it, the others a hash. Without users the slot is free. */
 const USERS = 0xffffn;
 
-/** What `#tryTake` answers: no slot is left, or another thread was faster. */
+/** What `#tryTake` answers: no slot is free, or another thread was faster. */
 const NONE = -1;
 const AGAIN = -2;
 
 /**
  * Exact counts by name, in memory that all threads share. A thread takes a slot, joins it and leaves it with one atomic operation.
- * A free slot keeps its name until another one takes it, so that the search for a name ends at the first slot without a name.
+ * A free slot keeps its name until another one takes it, so that the search for a name ends at the first slot without a name. If
+ * a slot becomes free while two threads search for one, each may take another: they count by themselves until one leaves its slot.
  * Each thread keeps a ledger of what it holds, which core subtracts when the thread's isolate is lost.
  */
 export class SharedCounts {
@@ -37,7 +40,7 @@ export class SharedCounts {
     this.#onFull = onFull;
   }
 
-  /** The count of that name. If no slot is left, a count of this thread alone. */
+  /** The count of that name. If no slot is free, a count of this thread alone. */
   of(name: string): SharedCount {
     let count = this.#known.get(name);
     if (count === undefined) {
@@ -77,7 +80,7 @@ export class SharedCounts {
     const first = Number((key >> 16n) & BigInt(COUNT_SLOTS - 1));
     let free: number = NONE;
     let old = 0n;
-    for (let k = 0; k < COUNT_SLOTS; k++) {
+    for (let k = 0; k < MOST_PROBES; k++) {
       const slot = (first + k) & (COUNT_SLOTS - 1);
       const word = Atomics.load(names, slot);
       if ((word & ~USERS) === key)
