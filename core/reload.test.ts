@@ -3,7 +3,7 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
 import { hasGit } from "../test/programs.ts";
 import { Describer } from "./describe.ts";
 import type { Change } from "./fleet.ts";
@@ -503,6 +503,40 @@ test("never takes an empty config for one", async () => {
   fs.writeFileSync(world.config, "");
   await world.says("the file is empty");
   expect(world.serving.commits).toHaveLength(1);
+});
+
+test("says nothing of an empty config whose new text has not held still at the last look", async () => {
+  const world = new World();
+  fs.writeFileSync(world.file("shout.ts"), filter("shout", "v1"));
+  await world.reload.start();
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance"] });
+  try {
+    fs.writeFileSync(world.config, "");
+    // Looks at all come so closely that the last one is due 2000 ms after the first, which is 10 ms after the write.
+    for (let k = 0; k < 20; k++) {
+      if (k === 19) await vi.advanceTimersByTimeAsync(90);
+      if (k === 19) fs.writeFileSync(world.config, yaml("shout", 10001));
+      world.reload.lookAtAll();
+      await vi.advanceTimersByTimeAsync(100);
+    }
+  } finally {
+    vi.useRealTimers();
+  }
+  await world.serving.until("the port", () => world.serving.listeners[0]?.address.port === 10001);
+  expect(world.refusals).toEqual([]);
+});
+
+test("refuses a wrong config again after the file was empty for a while", async () => {
+  const world = await started();
+  fs.writeFileSync(world.config, yaml("shoot"));
+  await world.says('did you mean "shout"');
+  fs.writeFileSync(world.config, "");
+  await world.says("the file is empty");
+  const said = world.lines.length;
+  fs.writeFileSync(world.config, yaml("shoot"));
+  await world.serving.until("the refusal", () =>
+    world.lines.slice(said).some((line) => line.includes('did you mean "shout"')),
+  );
 });
 
 test("offers a package that was dropped in, takes it away when it is gone, and keeps it while the config uses it", async () => {

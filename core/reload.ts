@@ -125,6 +125,8 @@ export class Reload {
   #seen = { hash: "", since: 0 };
   #tried = "";
   #configProblems: readonly Problem[] = [];
+  /** The last look found a config that has not been unchanged long enough to be judged. */
+  #isSettling = false;
   readonly #reported = new Map<string, string>();
   readonly #toTakeBack = new Map<PackageUnit, string>();
   #generation = 0;
@@ -312,6 +314,7 @@ export class Reload {
   /** The config's text, if it differs from what serves and has been unchanged long enough. */
   #settledConfig(last: boolean): string | undefined {
     const text = this.#readConfig();
+    this.#isSettling = false;
     if (text === this.#options.configText) return undefined;
     if (text === undefined || text.trim() === "") {
       this.#configProblems = [
@@ -320,6 +323,8 @@ export class Reload {
         ),
       ];
       this.#seen.hash = "";
+      // A text that was refused before has to be refused again, or this problem would stay.
+      this.#tried = "";
       return undefined;
     }
     const hash = hashOf(text);
@@ -330,6 +335,7 @@ export class Reload {
       return undefined;
     }
     if (performance.now() - this.#seen.since >= CONFIG_SETTLES_MS) return text;
+    this.#isSettling = true;
     // This look may have been the last one, so ask for another.
     this.#looks.again(CONFIG_SETTLES_MS, last);
     return undefined;
@@ -529,7 +535,8 @@ export class Reload {
           : `${unit.name} stays at generation ${unit.generation}`;
       tell(unit.source.id, unit.name, unit.problems, rest);
     }
-    tell("config", "the config", this.#configProblems, "the config of before goes on");
+    if (!this.#isSettling)
+      tell("config", "the config", this.#configProblems, "the config of before goes on");
   }
 
   /** Of two dropped-in packages with one name the later one is refused. */
