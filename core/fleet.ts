@@ -1,4 +1,5 @@
 import type { Readable } from "node:stream";
+import { GATHERING_WORKERS } from "./gathering.ts";
 import type {
   AddressConfig,
   FromWorker,
@@ -13,7 +14,7 @@ import type {
 import { BEAT, listenerOf, socketName } from "./protocol.ts";
 import type { RehearsalStage } from "./rehearsal.ts";
 import { readText, sharedText } from "./shared-text.ts";
-import { socketPair } from "./socket-pair.ts";
+import { type SocketEnd, socketPair } from "./socket-pair.ts";
 import type { ThreadMemory } from "./threads.ts";
 import { WrittenConfig } from "./written-config.ts";
 
@@ -133,11 +134,13 @@ export class Fleet implements RehearsalStage {
     const workers = this.#members.filter((member) => member.role === "worker");
     const first = workers.find((member) => member.thread.index === 0);
     for (const member of workers) {
-      if (first === undefined || member === first || !which(member.thread.index)) continue;
+      const { index } = member.thread;
+      if (first === undefined || member === first || !which(index) || index >= GATHERING_WORKERS)
+        continue;
       socketPair().then(
         ([taken, given]) => {
-          first.post({ type: "take_from", fd: taken });
-          member.post({ type: "give_through", fd: given });
+          first.lend(taken, "take_from");
+          member.lend(given, "give_through");
         },
         // Without a socket pair, a worker serves all connections that it accepts.
         () => {},
@@ -450,6 +453,8 @@ class Member {
   /** JSON of the listeners that its services bring along, as of its last preparation. */
   brought = "[]";
   readonly #waiting = new Set<(message: Answer | undefined) => void>();
+  /** Ends of socket pairs that the thread was given to open. */
+  readonly #lent: SocketEnd[] = [];
   #joined: Promise<void> = Promise.resolve();
   #gone = false;
   /** True once it has committed a generation. */
@@ -465,6 +470,7 @@ class Member {
       onExit: (reason) => {
         if (this.#gone) return;
         this.#gone = true;
+        for (const end of this.#lent) end.reclaim();
         for (const waiter of [...this.#waiting]) waiter(undefined);
         events.onExit(reason);
       },
@@ -473,6 +479,15 @@ class Member {
 
   post(message: ToWorker): void {
     if (!this.#gone) this.thread.post(message);
+  }
+
+  lend(end: SocketEnd, type: "take_from" | "give_through"): void {
+    if (this.#gone) {
+      end.reclaim();
+      return;
+    }
+    this.#lent.push(end);
+    this.post({ type, fd: end.fd });
   }
 
   /** The sandboxed package that the thread is inside now, or that runs for it on another thread. */

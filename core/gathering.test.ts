@@ -1,3 +1,4 @@
+import fs from "node:fs";
 import net from "node:net";
 import { afterEach, describe, expect, it } from "vitest";
 import { GATHERING_BYTES, Gathering } from "./gathering.ts";
@@ -16,8 +17,8 @@ class Bench {
   static async open(): Promise<Bench> {
     const bench = new Bench();
     const [taken, given] = await socketPair();
-    bench.first.takeFrom(taken, (name, handle) => bench.#answer(`first ${name}`, handle));
-    bench.second.giveThrough(given);
+    bench.first.takeFrom(taken.fd, (name, handle) => bench.#answer(`first ${name}`, handle));
+    bench.second.giveThrough(given.fd);
     await new Promise<void>((resolve) => bench.#server.listen(0, "127.0.0.1", resolve));
     onAccepted(bench.#server, (handle) => {
       const serve = () => bench.#answer("second", handle);
@@ -79,13 +80,33 @@ describe("Gathering", () => {
   it("serves connections where they arrive if the other worker has ended", async () => {
     bench = await Bench.open();
     const [taken, given] = await socketPair();
-    bench.second.giveThrough(given);
-    const ended = new net.Socket({ fd: taken });
+    bench.second.giveThrough(given.fd);
+    const ended = new net.Socket({ fd: taken.fd });
     await new Promise<void>((resolve) => {
       ended.once("close", () => resolve());
       ended.destroy();
     });
     expect(await bench.ask()).toBe("second?");
     expect(await bench.ask()).toBe("second?");
+  });
+});
+
+describe("SocketEnd", () => {
+  it("is closed with its thread if that never opened it, which the other end sees", async () => {
+    const [first, second] = await socketPair();
+    const peer = new net.Socket({ fd: second.fd });
+    peer.resume();
+    first.reclaim();
+    await new Promise<void>((resolve) => peer.once("close", () => resolve()));
+  });
+  it("leaves alone what has the descriptor's number after the thread has closed its socket", async () => {
+    const [first, second] = await socketPair();
+    fs.closeSync(first.fd);
+    const opened = [fs.openSync(__filename, "r")];
+    while (!opened.includes(first.fd)) opened.push(fs.openSync(__filename, "r"));
+    first.reclaim();
+    expect(fs.readSync(first.fd, Buffer.alloc(1))).toBe(1);
+    for (const fd of opened) fs.closeSync(fd);
+    second.reclaim();
   });
 });

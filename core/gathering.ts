@@ -16,10 +16,10 @@ const TAKEN = 1;
 const WORKERS = 2;
 const WORDS = 2;
 const GIVEN = 1;
-/** Workers from this index on keep all that they accept. */
-const WORKERS_MAX = 256;
+/** Workers from this index on keep all that they accept: they get no socket pair. */
+export const GATHERING_WORKERS = 256;
 /** Size of the memory that the Gatherings of all workers share. */
-export const GATHERING_BYTES = (WORKERS + WORDS * WORKERS_MAX) * 4;
+export const GATHERING_BYTES = (WORKERS + WORDS * GATHERING_WORKERS) * 4;
 
 /** libuv's unix socket, of the kind that can pass other sockets on (SCM_RIGHTS). */
 interface IpcPipe {
@@ -90,7 +90,6 @@ export class Gathering {
 
   /** Opens `fd`, this worker's end of a socket pair with worker 0. */
   giveThrough(fd: number): void {
-    if (this.#at >= this.#shared.length) return;
     this.#out?.close();
     this.#out = open(fd);
   }

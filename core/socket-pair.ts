@@ -1,3 +1,4 @@
+import { fstatSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
@@ -21,14 +22,36 @@ const { Pipe, PipeConnectWrap, constants } = (
   process as unknown as { binding(name: string): PipeBinding }
 ).binding("pipe_wrap");
 
-/** This thread's handles of the sockets. Never closed: the descriptors belong to the threads that have opened them. */
-const lent: PipeHandle[] = [];
+/** One end of a socket pair, for one thread, which opens its descriptor and owns it from then on. */
+export class SocketEnd {
+  readonly fd: number;
+  /** This thread's handle of the socket. Not closed once another thread has opened the descriptor. */
+  readonly #handle: PipeHandle;
+  readonly #inode: number;
 
-/**
- * Makes two unix sockets that are connected with each other, and answers their file descriptors. Each has to be opened by one
- * thread, which owns it from then on. Rejects if no socket can be made in the directory for temporary files.
- */
-export async function socketPair(): Promise<readonly [number, number]> {
+  constructor(handle: PipeHandle) {
+    this.fd = handle.fd;
+    this.#handle = handle;
+    this.#inode = fstatSync(handle.fd).ino;
+  }
+
+  /** Called when that thread has ended: closes the socket if it was never opened. What a thread had opened is closed with it. */
+  reclaim(): void {
+    if (this.#isOpen) this.#handle.close();
+  }
+
+  /** The descriptor's number may belong to another file by now. */
+  get #isOpen(): boolean {
+    try {
+      return fstatSync(this.fd).ino === this.#inode;
+    } catch {
+      return false;
+    }
+  }
+}
+
+/** Makes two unix sockets that are connected with each other. Rejects if none can be made in the directory for temporary files. */
+export async function socketPair(): Promise<readonly [SocketEnd, SocketEnd]> {
   // Only this user may enter the directory, so nobody else can connect.
   const directory = await mkdtemp(path.join(os.tmpdir(), "tsproxy-"));
   const file = path.join(directory, "pair");
@@ -41,8 +64,7 @@ export async function socketPair(): Promise<readonly [number, number]> {
       request.oncomplete = (status) => status !== 0 && fail(status);
       server.onconnection = (status, peer) => {
         if (peer === undefined) return fail(status);
-        lent.push(client, peer);
-        resolve([client.fd, peer.fd]);
+        resolve([new SocketEnd(client), new SocketEnd(peer)]);
       };
       const status = server.bind(file) || server.listen(1) || client.connect(request, file);
       if (status !== 0) fail(status);
