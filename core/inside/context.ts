@@ -87,8 +87,6 @@ export class Context implements SetupContext {
   readonly previous: unknown;
   readonly #around: Surroundings;
   readonly #scope: Scope;
-  /** Releases of the TLS contexts that exist. */
-  readonly #tlsContexts = new Set<() => void>();
 
   constructor(around: Surroundings, scope: Scope) {
     this.role = around.role;
@@ -192,14 +190,14 @@ export class Context implements SetupContext {
   #tlsContext(options: TlsContextOptions): TlsContext {
     const { host } = this.#around;
     const made = host.ask("tls.context", options) as Omit<TlsContext, "release">;
+    let isReleased = false;
     const release = (): void => {
-      if (this.#tlsContexts.delete(release)) host.tell("tls.release", { id: made.id });
+      if (isReleased) return;
+      isReleased = true;
+      this.#scope.forget(release);
+      host.tell("tls.release", { id: made.id });
     };
-    this.#tlsContexts.add(release);
-    if (this.#tlsContexts.size === 1)
-      this.#scope.onDispose(() => {
-        for (const release of this.#tlsContexts) release();
-      });
+    this.#scope.onDispose(release);
     return { ...made, release };
   }
 

@@ -34,7 +34,7 @@ export class Scope {
   readonly children: SlotState[] = [];
   /** Number of nested uses so far, by kind and name. */
   readonly #named = new Map<string, number>();
-  readonly #disposers: (() => void)[] = [];
+  readonly #disposers = new Set<() => void>();
   handover: (() => unknown) | undefined = undefined;
   #disposed = false;
 
@@ -59,14 +59,19 @@ export class Scope {
 
   onDispose(dispose: () => void): void {
     if (this.#disposed) dispose();
-    else this.#disposers.push(dispose);
+    else this.#disposers.add(dispose);
+  }
+
+  /** For a disposer whose work has been done before the end. */
+  forget(dispose: () => void): void {
+    this.#disposers.delete(dispose);
   }
 
   /** Runs the disposers, latest first, and retires the nested slots. */
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
-    for (const dispose of this.#disposers.reverse()) {
+    for (const dispose of [...this.#disposers].reverse()) {
       try {
         dispose();
       } catch (error) {
