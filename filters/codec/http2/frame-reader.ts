@@ -119,7 +119,7 @@ export class FrameReader {
     let q = at;
     while (q < end && this.#prefaceAt < PREFACE.length) {
       if (memory[q++] !== PREFACE.charCodeAt(this.#prefaceAt++)) {
-        this.#session.fail(CODE.PROTOCOL_ERROR);
+        this.#session.failPreface();
         return end;
       }
     }

@@ -125,6 +125,11 @@ export class FrameWriter {
     if (this.frames !== this.#shownFrames) this.#show();
   }
 
+  /** Drops what has not been written. */
+  discard(): void {
+    this.at = 0;
+  }
+
   /** Resets the counts and gauges when the connection ends. */
   release(): void {
     this.frames = this.controlFrames = 0;

@@ -356,6 +356,12 @@ export class Session {
     this.#fail(code, details);
   }
 
+  /** The client does not speak HTTP/2. As in Envoy it gets no GOAWAY, nor settings that have not been written yet. */
+  failPreface(): void {
+    this.out.discard();
+    this.#fail(CODE.PROTOCOL_ERROR, DETAILS.CODEC);
+  }
+
   /** As `fail` but without GOAWAY, as Envoy does for malformed messages. */
   #fail(code: number, details: string): void {
     if (this.dead) return;
