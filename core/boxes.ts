@@ -391,7 +391,7 @@ function* stringsIn(value: unknown): Iterable<string> {
     for (const part of Object.values(value)) yield* stringsIn(part);
 }
 
-/** The stats of a worker's sandboxes: cells in their part of the worker's block, by kind and name. */
+/** The stats of a worker's sandboxes: cells in their part of the worker's block, by kind, name and owner. */
 export class SandboxCells implements StatsSink {
   readonly cells: Float64Array;
   readonly #defined = new Map<string, number>();
@@ -409,8 +409,14 @@ export class SandboxCells implements StatsSink {
     for (const key of this.#defined.keys()) if (key.startsWith("gauge ")) this.#defined.delete(key);
   }
 
-  define(kind: "counter" | "gauge" | "histogram", name: string, unit: string): number {
-    const known = this.#defined.get(`${kind} ${name}`);
+  define(
+    kind: "counter" | "gauge" | "histogram",
+    name: string,
+    unit: string,
+    owner: string,
+  ): number {
+    const key = `${kind} ${owner} ${name}`;
+    const known = this.#defined.get(key);
     if (known !== undefined) return known;
     const size = kind === "histogram" ? HISTOGRAM_CELLS : 1;
     if (this.#next + size > this.cells.length) return -1;
@@ -418,8 +424,8 @@ export class SandboxCells implements StatsSink {
     this.#next += size;
     // -0 tells a cell that nobody has written from one that is 0 (inside/stats.ts).
     if (size === 1 && this.cells[cell] === 0) this.cells[cell] = -0;
-    this.#defined.set(`${kind} ${name}`, cell);
-    this.#post({ type: "stats", defined: [{ kind, name, unit, cell }] });
+    this.#defined.set(key, cell);
+    this.#post({ type: "stats", defined: [{ kind, name, unit, cell }], owner });
     return cell;
   }
 }

@@ -73,9 +73,22 @@ export class FleetLog implements FleetEvents {
     this.#parts.onInspected?.(message);
   }
 
-  onStats(thread: Thread, { defined, listed }: Extract<FromWorker, { type: "stats" }>): void {
-    if (listed !== undefined) this.#parts.stats.list(listed);
-    this.#parts.stats.define(thread.memory.stats, defined as Parameters<StatsReader["define"]>[1]);
+  onStats(thread: Thread, message: Extract<FromWorker, { type: "stats" }>): void {
+    const { defined, listed, owner = "" } = message;
+    const { stats } = this.#parts;
+    if (listed !== undefined) stats.list(listed);
+    const told = defined as Parameters<StatsReader["define"]>[1];
+    if (owner === "") stats.define(thread.memory.stats, told);
+    else stats.defineOf(owner, thread.memory.stats, told);
+    this.#tellRefused();
+  }
+
+  #tellRefused(): void {
+    for (const { owner, name } of this.#parts.stats.takeRefused())
+      this.#parts.log.error(
+        { filter: owner },
+        `"${name}" is not counted for ${owner}: another part of the proxy has a stat of that name; give it another name`,
+      );
   }
 
   onStatsLost(thread: Thread): void {

@@ -346,6 +346,8 @@ export type FromWorker =
         readonly unit: string;
         readonly cell: number;
       }[];
+      /** The sandboxed package that has defined them. Absent or "": the proxy itself. */
+      readonly owner?: string;
       /** Scopes whose stats are shown as 0 until they are defined. */
       readonly listed?: readonly StatList[];
     }

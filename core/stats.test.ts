@@ -176,3 +176,77 @@ test("a name of two lists shows once, and one that the config leaves out does no
   reader.exclude((name) => name === "c.old");
   expect(names()).toEqual(["c.both", "c.new"]);
 });
+
+test("a counter never goes down, and what is not finite changes nothing", () => {
+  const reader = new StatsReader();
+  const a = thread(reader);
+  const counter = a.stats.counter("n");
+  const gauge = a.stats.gauge("g");
+  const histogram = a.stats.histogram("h");
+  for (const n of [3, -5, Number.NaN, Number.POSITIVE_INFINITY]) counter.add(n);
+  for (const n of [3, -5, Number.NaN, Number.NEGATIVE_INFINITY]) gauge.add(n);
+  gauge.set(Number.NaN);
+  for (const n of [3, Number.NaN, Number.POSITIVE_INFINITY]) histogram.record(n);
+  a.tell();
+  reader.flush();
+  const { counters, gauges, histograms } = reader.snapshot();
+  expect([counters[0], gauges[0]]).toEqual([
+    ["n", 3, true],
+    ["g", -2, true],
+  ]);
+  expect(histograms[0]).toMatchObject({ count: 1, sum: 3 });
+});
+
+test("a package cannot count under a name of the proxy or of another package", () => {
+  const reader = new StatsReader();
+  const proxy = thread(reader);
+  proxy.stats.counter("http.a.downstream_rq_total").add(2);
+  proxy.stats
+    .scope("cluster.b.")
+    .list?.({ counters: ["upstream_rq_total"], gauges: [], histograms: [] });
+  proxy.tell();
+  const memory = new SharedArrayBuffer(80);
+  const cells = new Float64Array(memory).fill(1e9);
+  const define = (owner: string, cell: number, name: string) =>
+    reader.defineOf(owner, memory, [{ kind: "counter", name, unit: "", cell }]);
+  define("http/x", 0, "http.a.downstream_rq_total");
+  define("http/x", 1, "cluster.b.upstream_rq_total");
+  define("http/x", 2, "@cluster.b.host.1.2.3.4_80");
+  define("http/x", 3, "x.n");
+  define("http/y", 4, "x.n");
+  define("http/y", 5, "x.n");
+  expect(reader.snapshot().counters).toEqual([
+    ["http.a.downstream_rq_total", 2, true],
+    ["x.n", 1e9, true],
+    ["cluster.b.upstream_rq_total", 0, false],
+  ]);
+  expect(reader.takeRefused()).toEqual([
+    { owner: "http/x", name: "http.a.downstream_rq_total" },
+    { owner: "http/x", name: "cluster.b.upstream_rq_total" },
+    { owner: "http/x", name: "@cluster.b.host.1.2.3.4_80" },
+    { owner: "http/y", name: "x.n" },
+  ]);
+  expect(reader.takeRefused()).toEqual([]);
+  cells[3] = 7;
+  expect(reader.value("x.n")).toBe(7);
+});
+
+test("the proxy takes a name from a package that has used it first", () => {
+  const reader = new StatsReader();
+  const memory = new SharedArrayBuffer(80);
+  new Float64Array(memory).fill(1e9);
+  for (const [cell, name] of ["a.canary", "b.later", ".b", "."].entries())
+    reader.defineOf("http/x", memory, [{ kind: "counter", name, unit: "", cell }]);
+  reader.resetCounters();
+  const proxy = thread(reader);
+  proxy.stats.counter("a.canary").inc();
+  proxy.stats.scope("b.").list?.({ counters: ["later"], gauges: [], histograms: [] });
+  proxy.tell();
+  expect(reader.snapshot().counters).toEqual([
+    [".b", 0, true],
+    [".", 0, true],
+    ["a.canary", 1, true],
+    ["b.later", 0, false],
+  ]);
+  expect(reader.takeRefused().map(({ name }) => name)).toEqual(["b.later", "a.canary"]);
+});

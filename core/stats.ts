@@ -31,6 +31,8 @@ export interface StatsSnapshot {
 }
 
 interface Place {
+  /** The sandboxed package that has defined it; "": the proxy itself. */
+  readonly owner: string;
   readonly kind: StatDefinition["kind"];
   readonly unit: string;
   /** Left out of snapshots (`stats_config.stats_matcher`). */
@@ -46,9 +48,23 @@ const KINDS = { counter: "counter", gauge: "gauge", histogram: "histogram" } as 
 /** How many of the names looked up last are kept while tracking is on (admin's `/stats/recentlookups`). */
 const LOOKUPS_KEPT = 100;
 
+/** Of so many names that were refused it is said once. */
+const REFUSED_MAX = 1000;
+
+/** A stat of a sandboxed package whose name belongs to the proxy or to another package. */
+export interface RefusedStat {
+  readonly owner: string;
+  readonly name: string;
+}
+
 /** Sums the cells of all threads by name. Threads write their own cells without locks; a sum may be a moment old. */
 export class StatsReader {
   readonly #places = new Map<string, Place>();
+  /** Names in `#places` that sandboxed packages have defined. */
+  readonly #ofPackages = new Set<string>();
+  /** Owner and name of each refused stat, and those that nobody has been told of. */
+  readonly #refused = new Set<string>();
+  readonly #untold: RefusedStat[] = [];
   /** The sets of stats that scopes list, by prefix; `#sets` keeps equal ones once, by their JSON. */
   readonly #listed = new Map<string, readonly StatSet[]>();
   readonly #sets = new Map<string, StatSet>();
@@ -65,17 +81,58 @@ export class StatsReader {
   /** Called when a thread has defined names. `memory`: its stats memory. */
   define(memory: SharedArrayBuffer, defined: readonly StatDefinition[]): void {
     const block = new Float64Array(memory);
-    for (const { kind, name, unit, cell } of defined) {
-      this.#noteLookup(name);
-      let place = this.#places.get(name);
-      if (place === undefined) {
-        place = { kind: KINDS[kind], unit, hidden: this.#excludes(name), cells: NO_CELLS };
-        this.#places.set(name, place);
-      }
-      const known = place.cells.some((c) => c.block.buffer === memory && c.at === cell);
-      if (place.kind === kind && !known && cell !== NAMED_ONLY)
-        place.cells = [...place.cells, { block, at: cell }];
+    for (const stat of defined) {
+      this.#noteLookup(stat.name);
+      this.#takeBack(stat.name);
+      this.#add("", block, stat);
     }
+  }
+
+  /** Called when a sandboxed package has defined names in a thread. Those that belong to somebody else are refused. */
+  defineOf(owner: string, memory: SharedArrayBuffer, defined: readonly StatDefinition[]): void {
+    const block = new Float64Array(memory);
+    for (const stat of defined) {
+      const { name } = stat;
+      this.#noteLookup(name);
+      const isFree = !this.#places.has(name) && !this.#isListed(name) && !name.startsWith("@");
+      if (!isFree && this.#places.get(name)?.owner !== owner) {
+        this.#refuse(owner, name);
+        continue;
+      }
+      this.#ofPackages.add(name);
+      this.#add(owner, block, stat);
+    }
+  }
+
+  #add(owner: string, block: Float64Array, { kind, name, unit, cell }: StatDefinition): void {
+    let place = this.#places.get(name);
+    if (place === undefined) {
+      place = { owner, kind: KINDS[kind], unit, hidden: this.#excludes(name), cells: NO_CELLS };
+      this.#places.set(name, place);
+    }
+    const known = place.cells.some((c) => c.block.buffer === block.buffer && c.at === cell);
+    if (place.kind === kind && !known && cell !== NAMED_ONLY)
+      place.cells = [...place.cells, { block, at: cell }];
+  }
+
+  /** The proxy itself uses this name: what a package has counted there is dropped. */
+  #takeBack(name: string): void {
+    if (!this.#ofPackages.delete(name)) return;
+    this.#refuse(this.#places.get(name)!.owner, name);
+    for (const map of [this.#places, this.#zero, this.#lastTotals, this.#intervals])
+      map.delete(name);
+  }
+
+  #refuse(owner: string, name: string): void {
+    const key = `${owner} ${name}`;
+    if (this.#refused.has(key) || this.#refused.size >= REFUSED_MAX) return;
+    this.#refused.add(key);
+    this.#untold.push({ owner, name });
+  }
+
+  /** The names refused since the last call, each of them once. */
+  takeRefused(): readonly RefusedStat[] {
+    return this.#untold.splice(0);
   }
 
   /** Called when a thread has listed scopes, whose stats show as 0 until they are defined. */
@@ -88,6 +145,17 @@ export class StatsReader {
         const sets = this.#listed.get(prefix) ?? [];
         if (!sets.includes(known)) this.#listed.set(prefix, [...sets, known]);
       }
+    }
+    for (const name of this.#ofPackages) if (this.#isListed(name)) this.#takeBack(name);
+  }
+
+  #isListed(name: string): boolean {
+    for (let at = name.lastIndexOf(".") + 1; ; at = name.lastIndexOf(".", at - 2) + 1) {
+      const own = name.slice(at);
+      for (const { counters, gauges, histograms } of this.#listed.get(name.slice(0, at)) ?? [])
+        if (counters.includes(own) || gauges.includes(own) || histograms.some(([h]) => h === own))
+          return true;
+      if (at <= 1) return false;
     }
   }
 

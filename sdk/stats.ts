@@ -1,9 +1,11 @@
 /** Counts up. One cell per worker in shared memory; readers sum. */
 export interface Counter {
   inc(): void;
+  /** A negative `n`, or one that is not finite, changes nothing. */
   add(n: number): void;
 }
 
+/** An amount or value that is not finite changes nothing. */
 export interface Gauge {
   inc(): void;
   dec(): void;
@@ -11,7 +13,7 @@ export interface Gauge {
   set(value: number): void;
 }
 
-/** Counts values in log-linear buckets of two significant digits, as Envoy does. */
+/** Counts values in log-linear buckets of two significant digits, as Envoy does. A value that is not finite is not counted. */
 export interface Histogram {
   record(value: number): void;
 }

@@ -22,14 +22,17 @@ export interface StatList {
   readonly prefixes: readonly string[];
 }
 
-/** A counter or gauge: one cell. */
+/** A counter or gauge: one cell. What is not finite changes nothing, nor does a negative amount on a counter. */
 class Cell implements Counter, Gauge {
   readonly #cells: Float64Array;
   readonly #at: number;
+  /** The smallest amount that is taken. */
+  readonly #min: number;
 
-  constructor(cells: Float64Array, at: number) {
+  constructor(cells: Float64Array, at: number, kind: "counter" | "gauge") {
     this.#cells = cells;
     this.#at = at;
+    this.#min = kind === "counter" ? 0 : -Number.MAX_VALUE;
   }
   inc(): void {
     this.#cells[this.#at]!++;
@@ -38,10 +41,10 @@ class Cell implements Counter, Gauge {
     this.#cells[this.#at]!--;
   }
   add(n: number): void {
-    this.#cells[this.#at]! += n;
+    if (n >= this.#min && n < Number.POSITIVE_INFINITY) this.#cells[this.#at]! += n;
   }
   set(value: number): void {
-    this.#cells[this.#at] = value;
+    if (value >= this.#min && value < Number.POSITIVE_INFINITY) this.#cells[this.#at] = value;
   }
 }
 
@@ -55,6 +58,7 @@ class Buckets implements Histogram {
     this.#open = open;
   }
   record(value: number): void {
+    if (!(value < Number.POSITIVE_INFINITY)) return;
     const cells = this.#cells ?? this.#take();
     const v = Math.max(0, value);
     cells[this.#at + HISTOGRAM.COUNT]!++;
@@ -107,7 +111,7 @@ export class StatsTable {
     const { cells, at } = this.#allot(1);
     // -0 marks a cell that was never written: any value that is set or added changes it, also a 0.
     if (cells[at] === 0) cells[at] = -0;
-    const cell = new Cell(cells, at);
+    const cell = new Cell(cells, at, kind);
     this.#byName.set(name, cell);
     if (cells === this.#cells) this.defined.push({ kind, name, unit: "", cell: at });
     return cell;

@@ -21,7 +21,7 @@ export async function makeIsolate(
   const { supply, module, watchdog, worker, node } = options;
   const empty = await supply.takeIsolate(options.limits?.quotaMb);
   const memory = supply.takeMemory();
-  const stats = new SandboxStats(options.stats, memory.stats);
+  const stats = new SandboxStats(options.stats, memory.stats, options.package);
   const isolate = await SandboxIsolate.build(empty, module, memory, {
     timeoutMs,
     watchdog,

@@ -329,6 +329,22 @@ describe("budgets", () => {
 });
 
 describe("generations", () => {
+  it("keeps nothing of a stream that ends in the crossing that has left its promise pending", async () => {
+    const sandbox = await worker.sandbox(
+      filter("onRequestHeaders() { return new Promise(() => {}); }"),
+    );
+    const e = new Exchange(worker, [stubs(worker, sandbox)], HEAD);
+    const [stub] = e.filters;
+    worker.crossing(() => {
+      stub!.onRequestHeaders!(e.request, true);
+      worker.table.enterGates();
+      stub!.onEnd!();
+    });
+    await worker.until(() => worker.isIdle);
+    sandbox.expire(performance.now() + 20_000);
+    expect([sandbox.live, sandbox.counts.late]).toEqual([0, 0]);
+  });
+
   it("run side by side: streams finish on the one they began with", async () => {
     const version = (n: number): string =>
       filter(

@@ -229,6 +229,7 @@ export class FakeWorker implements ParkPorts {
     this.table.enterGates();
     this.table.leaveGates();
     this.inCrossing = false;
+    for (const command of this.#commands.splice(0)) command();
     for (const box of this.boxes) if (box.wantsEntry()) this.#schedule();
   }
 

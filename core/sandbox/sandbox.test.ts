@@ -611,6 +611,8 @@ describe("what a filter knows", () => {
       filter(
         `onRequestHeaders(h) { for (let k = 0; k < 1000; k++) cx.log.info("ü".repeat(4096)); h.set("x-on", "1"); }`,
       ),
+      [{}],
+      { limits: { timeoutMs: 30_000 } },
     );
     const e = new Exchange(worker, [stubs(worker, sandbox)], HEAD);
     await e.requestHeaders().settled();

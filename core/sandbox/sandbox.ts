@@ -3,6 +3,7 @@
 import {
   ANSWER,
   BOX,
+  baseOf,
   GATE,
   type HookMask,
   RECORD,
@@ -260,6 +261,7 @@ export class Sandbox {
     const pending = gate[GATE.PENDING_COUNT]!;
     for (let k = 0; k < pending; k++) {
       const token = gate[GATE.PENDING + k]!;
+      if (token === 0) continue;
       if (!this.#tokens.isLive(token)) this.#tokens.add(token);
       this.#tokens.wait(token);
       this.#tokens.leftPending(token, now + this.#limits.pauseMs);
@@ -450,10 +452,19 @@ export class Sandbox {
 
   /** The stream has ended: an answer for it is dropped. */
   forget(token: number): void {
+    this.#withdraw(token);
     // A stream that only ever used the gate is not in our table, but the isolate knows it.
     if (this.#tokens.isLive(token)) this.#tokens.remove(token);
     this.#inbox?.end(token);
     this.#beLazy();
+  }
+
+  /** The gate has left this stream pending in the crossing that has also ended it. */
+  #withdraw(token: number): void {
+    const gate = this.#isolate?.gate;
+    const pending = gate?.[GATE.PENDING_COUNT] ?? 0;
+    for (let k = 0; k < pending; k++)
+      if (baseOf(gate![GATE.PENDING + k]!) === token) gate![GATE.PENDING + k] = 0;
   }
 
   #beLazy(): void {

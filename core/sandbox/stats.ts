@@ -4,8 +4,16 @@ import { HISTOGRAM_CELLS } from "../inside/stats.ts";
 /** A worker's stats cells, as sandboxes use them. */
 export interface StatsSink {
   readonly cells: Float64Array;
-  /** Defines a stat and answers its first cell; the same one for the same name. -1: there is no room. */
-  define(kind: "counter" | "gauge" | "histogram", name: string, unit: string): number;
+  /**
+   * Defines a stat of `owner`, a package or "" for core, and answers its first cell; the same one for the same name. -1: there is no
+   * room.
+   */
+  define(
+    kind: "counter" | "gauge" | "histogram",
+    name: string,
+    unit: string,
+    owner: string,
+  ): number;
 }
 
 interface Mapped {
@@ -21,9 +29,11 @@ export class SandboxStats {
   readonly #seen = new Float64Array(STATS_CELLS);
   readonly #mapped: Mapped[] = [];
   readonly #sink: StatsSink;
+  readonly #package: string;
 
-  constructor(sink: StatsSink, memory: SharedArrayBuffer) {
+  constructor(sink: StatsSink, memory: SharedArrayBuffer, packageName: string) {
     this.#sink = sink;
+    this.#package = packageName;
     this.#cells = new Float64Array(memory);
   }
 
@@ -43,19 +53,19 @@ export class SandboxStats {
     )
       return;
     if (this.#mapped.length >= STATS_CELLS) return;
-    const to = this.#sink.define(kind, name, unit);
+    const to = this.#sink.define(kind, name, unit, this.#package);
     if (to >= 0) this.#mapped.push({ from: cell, to, size, isGauge: kind === "gauge" });
   }
 
   merge(): void {
     const { cells } = this.#sink;
-    for (const { from, to, size } of this.#mapped) {
+    for (const { from, to, size, isGauge } of this.#mapped) {
       for (let k = 0; k < size; k++) {
         const now = this.#cells[from + k]!;
         const change = now - this.#seen[from + k]!;
         if (change === 0 || !Number.isFinite(change)) continue;
         this.#seen[from + k] = now;
-        cells[to + k]! += change;
+        if (change > 0 || isGauge) cells[to + k]! += change;
       }
     }
   }

@@ -47,7 +47,7 @@ export class SandboxUsage {
   }
 
   #add(name: string, n: number): void {
-    const cell = this.#sink.define("counter", sandboxStat(this.#package, name), "");
+    const cell = this.#sink.define("counter", sandboxStat(this.#package, name), "", "");
     if (cell >= 0) this.#sink.cells[cell]! += n;
   }
 }

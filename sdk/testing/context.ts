@@ -54,24 +54,25 @@ export class TestStats implements Stats {
   value(name: string): number {
     return this.values.get(name) ?? 0;
   }
-  #cell(name: string): Counter & Gauge {
+  #cell(name: string, min: number): Counter & Gauge {
     const key = this.#prefix + name;
     const values = this.values;
     if (!values.has(key)) values.set(key, 0);
-    const add = (n: number) => void values.set(key, values.get(key)! + n);
-    return { inc: () => add(1), dec: () => add(-1), add, set: (v) => void values.set(key, v) };
+    const set = (value: number) => void (Number.isFinite(value) && values.set(key, value));
+    const add = (n: number) => void (n >= min && set(values.get(key)! + n));
+    return { inc: () => add(1), dec: () => add(-1), add, set };
   }
   counter(name: string): Counter {
-    return this.#cell(name);
+    return this.#cell(name, 0);
   }
   gauge(name: string): Gauge {
     this.gauges.add(this.#prefix + name);
-    return this.#cell(name);
+    return this.#cell(name, Number.NEGATIVE_INFINITY);
   }
   histogram(name: string): Histogram {
     const list = this.recorded.get(this.#prefix + name) ?? [];
     this.recorded.set(this.#prefix + name, list);
-    return { record: (value) => void list.push(value) };
+    return { record: (value) => void (Number.isFinite(value) && list.push(value)) };
   }
   scope(prefix: string): Stats {
     return new TestStats(this.#prefix + prefix, this.values, this.recorded, this.gauges);

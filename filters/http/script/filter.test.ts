@@ -1,5 +1,5 @@
 import { TestCluster, TestContext, TestStream, withDefaults } from "@tsproxy/sdk/testing";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, onTestFinished } from "vitest";
 import { Config } from "./config.ts";
 import script from "./filter.ts";
 
@@ -165,6 +165,23 @@ describe("errors", () => {
     ).stream();
     await later.requestHeaders("GET", "/").advance(50);
     expect(String(later.error)).toMatch(/^Error: front\.yaml:22:17: late/);
+  });
+
+  it("of a script that rejects before its body has come are reported once, by the body hook", async () => {
+    const unhandled: unknown[] = [];
+    const note = (error: unknown) => void unhandled.push(error);
+    process.on("unhandledRejection", note);
+    onTestFinished(() => void process.off("unhandledRejection", note));
+    const { stream } = inline(
+      `async function onRequest(req, stream) {\n  void req.text();\n  throw new Error("early");\n}`,
+    );
+    const s = stream();
+    s.requestHeaders("POST", "/", {}, false);
+    await new Promise(setImmediate);
+    s.requestBody("abc", true);
+    await s.settled();
+    expect(String(s.error)).toMatch(/^Error: front\.yaml:22:17: early/);
+    expect(unhandled).toEqual([]);
   });
 
   it("of what runs at once refuse the config", () => {

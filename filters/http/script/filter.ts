@@ -40,7 +40,11 @@ class Call {
     if (!isPromise(result)) return this.#headDone(result);
     const promise = this.#located(result);
     this.#result = promise;
-    if (this.#message.needsBody) return this.#hold();
+    if (this.#message.needsBody) {
+      // What the script throws before the body has come is reported by the body hook.
+      promise.catch(() => {});
+      return this.#hold();
+    }
     return new Promise((resolve, reject) => {
       this.#message.onWanted = () => resolve(this.#hold());
       promise.then((verdict) => resolve(this.#headDone(verdict)), reject);
