@@ -1,6 +1,29 @@
 import { headerName, type RequestHeaders } from "./headers.ts";
+import { headerText } from "./wire-text.ts";
 
 const COOKIE = headerName("cookie");
+
+/** A cookie of the config, which stands there at `at`, as it is on the wire. Throws ConfigError if it has control characters. */
+export function wireCookie(
+  cookie: {
+    readonly name: string;
+    readonly path: string;
+    readonly attributes: readonly { readonly name: string; readonly value: string }[];
+  },
+  at: string,
+) {
+  return {
+    name: headerText(cookie.name, `${at}.name`),
+    path: headerText(cookie.path, `${at}.path`),
+    attributes: cookie.attributes.map(
+      ({ name, value }, k) =>
+        [
+          headerText(name, `${at}.attributes[${k}].name`),
+          headerText(value, `${at}.attributes[${k}].value`),
+        ] as const,
+    ),
+  };
+}
 
 /**
  * A `set-cookie` line as Envoy writes it: `setCookieLine({ name: "sid", path: "/", attributes: [["Secure", ""]] }, "value", 3600)`.

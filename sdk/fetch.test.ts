@@ -46,6 +46,13 @@ describe("a fetch", () => {
     expect(cx.clock.armed).toBe(0);
   });
 
+  it("asks a cluster whose name is beyond Latin-1, with its UTF-8 bytes as the host", () => {
+    const { cx, up } = harness();
+    cx.clusterMap.set("кластер", up);
+    void fetchFrom(cx, "кластер:/").catch(() => {});
+    expect(up.last.headers).toEqual([["host", Buffer.from("кластер").toString("latin1")]]);
+  });
+
   it("reads a body as it comes, and lets the upstream wait for its reader", async () => {
     const { cx, up } = harness();
     const asked = fetchFrom(cx, "up:/");

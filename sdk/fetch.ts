@@ -5,6 +5,7 @@ import type { Timer } from "./extension.ts";
 import { FetchStats } from "./fetch-stats.ts";
 import { type HeaderMap, RequestHeaders, ResponseHeaders } from "./headers.ts";
 import type { Stats } from "./stats.ts";
+import { headerText } from "./wire-text.ts";
 
 export type FetchBody = string | Uint8Array | AsyncIterable<string | Uint8Array>;
 
@@ -122,7 +123,7 @@ function requestHead(cluster: string, path: string, init: FetchInit): RequestHea
   const lines = Array.isArray(given) ? given : Object.entries(given);
   for (const [name, value] of lines as readonly (readonly [string, string])[])
     headers.append(name, value);
-  if (!headers.has("host")) headers.set("host", cluster);
+  if (!headers.has("host")) headers.set("host", headerText(cluster, "cluster"));
   const { body } = init;
   headers.remove("content-length");
   headers.remove("transfer-encoding");

@@ -65,6 +65,13 @@ describe("a call", () => {
     expect(cx.clock.armed).toBe(0);
   });
 
+  it("asks a cluster whose name is beyond Latin-1, with its UTF-8 bytes as the host", () => {
+    const { cx, up } = harness();
+    cx.clusterMap.set("кластер", up);
+    grpcCall(cx, "кластер", METHOD, "hi", {}).answer.catch(() => {});
+    expect(up.last.headers[0]).toEqual(["host", Buffer.from("кластер").toString("latin1")]);
+  });
+
   it("reads its answer however it is cut", async () => {
     for (const pieces of chunkings(frame("hello"))) {
       const { up, outcome } = call();

@@ -4,6 +4,7 @@ import type { DecodeError, RequestEncoder, ResetReason, ResponseDecoder } from "
 import type { Timer } from "./extension.ts";
 import { GRPC_STATUS_NAMES, grpcStatusOfHttp, httpStatusOfGrpc } from "./grpc-status.ts";
 import { type HeaderMap, headerName, RequestHeaders, ResponseHeaders } from "./headers.ts";
+import { headerText } from "./wire-text.ts";
 
 /**
  * One method of a service. How messages are written is the caller's: any protobuf library that is pure ECMAScript will do,
@@ -218,7 +219,8 @@ class Stream<Q, A> implements GrpcStream<Q>, PoolCallbacks, ResponseDecoder {
 
   /** As Envoy's own clients write it. */
   #head(): RequestHeaders {
-    const { metadata = [], authority = this.#cluster, timeoutMs } = this.#options;
+    const { metadata = [], timeoutMs } = this.#options;
+    const authority = this.#options.authority ?? headerText(this.#cluster, "cluster");
     const headers = new RequestHeaders();
     headers.method = "POST";
     headers.path = this.#method.path;

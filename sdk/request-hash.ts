@@ -1,4 +1,4 @@
-import { requestCookie, setCookieLine } from "./cookies.ts";
+import { requestCookie, setCookieLine, wireCookie } from "./cookies.ts";
 import { ConfigError, type SetupContext } from "./extension.ts";
 import { headerReader, queryParameter } from "./header-match.ts";
 import type { HttpStream, StreamInfo } from "./http.ts";
@@ -64,9 +64,8 @@ export function compileHashPolicy(
     return [{ type: "header", values, rewrite, terminal }];
   }
   if (cookie !== undefined) {
-    const attributes = cookie.attributes.map(({ name, value }) => [name, value] as const);
-    const { name, ttl: ttlMs, path: cookiePath } = cookie;
-    return [{ type: "cookie", name, ttlMs, path: cookiePath, attributes, terminal }];
+    const { ttl: ttlMs } = cookie;
+    return [{ type: "cookie", ...wireCookie(cookie, `${path}.cookie`), ttlMs, terminal }];
   }
   if (query !== undefined) return [{ type: "query_parameter", name: query.name, terminal }];
   if (state !== undefined) return [{ type: "filter_state", key: state.key, terminal }];

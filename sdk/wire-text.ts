@@ -22,8 +22,10 @@ export function percentDecode(text: string): string {
   );
 }
 
+const PLAIN = /^[!-~]*$/;
+
 function encode(text: string, path: string, refusedUpTo: number): string {
-  if (text === "") return text;
+  if (PLAIN.test(text)) return text;
   const bytes = utf8Encode(text);
   for (const byte of bytes) {
     if (byte <= refusedUpTo || byte === 127) {

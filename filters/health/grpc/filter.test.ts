@@ -64,6 +64,11 @@ describe("a gRPC check", () => {
     expect(request!.body).toBe("\0\0\0\0\x05\n\x03a.B");
   });
 
+  it("carries an authority beyond Latin-1 as UTF-8", () => {
+    const [request] = check({ authority: "ж" }).requests;
+    expect(request!.headers[0]).toEqual(["host", Buffer.from("ж").toString("latin1")]);
+  });
+
   it("finds the host healthy when it serves, and not otherwise", () => {
     const ok = { trailers: { "grpc-status": "0" } };
     check().respond(200, GRPC, { body: frame(8, 1), ...ok });

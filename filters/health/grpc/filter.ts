@@ -7,6 +7,7 @@ import {
   type HealthTarget,
   HttpProbe,
   type HttpProbeAnswer,
+  headerText,
   probeSource,
   RequestHeaders,
   utf8Encode,
@@ -110,7 +111,8 @@ export default defineHealthChecker({
       const headers = new RequestHeaders();
       headers.method = "POST";
       headers.path = "/grpc.health.v1.Health/Check";
-      headers.authority = target.hostname || config.authority || target.clusterName;
+      const host = target.hostname || config.authority || target.clusterName;
+      headers.authority = headerText(host, "authority");
       const { timeoutMs } = target;
       if (timeoutMs !== undefined)
         headers.set("grpc-timeout", `${Math.min(Math.ceil(timeoutMs), 99_999_999)}m`);

@@ -111,6 +111,12 @@ describe("the question", () => {
     expect(hosts).toEqual(["config.test", "endpoint.test"]);
   });
 
+  it("carries a host and a path beyond Latin-1 as UTF-8", () => {
+    session({ path: "/ж" }, { clusterName: "ж" }).check();
+    const bytes = Buffer.from("ж").toString("latin1");
+    expect(last().requests).toMatchObject([{ path: `/${bytes}`, headers: [["host", bytes], {}] }]);
+  });
+
   it("takes headers, a method and a body from the config", () => {
     session({
       method: "POST",

@@ -4,6 +4,7 @@ import {
   compileStringMatch,
   defineHealthChecker,
   type HealthTarget,
+  headerText,
   payloadBytes,
   probeSource,
   RequestHeaders,
@@ -39,6 +40,7 @@ export default defineHealthChecker({
     );
     const send = config.send && payloadBytes(config.send, "send");
     const method = methodOf(config);
+    const path = headerText(config.path, "path");
     const expected =
       config.expected_statuses.length > 0 ? config.expected_statuses : [{ start: 200, end: 201 }];
     const within = (ranges: Config["expected_statuses"]) => (status: number) =>
@@ -47,8 +49,8 @@ export default defineHealthChecker({
     const head = (target: HealthTarget): RequestHeaders => {
       const headers = new RequestHeaders();
       headers.method = method;
-      headers.path = config.path;
-      headers.authority = target.hostname || config.host || target.clusterName;
+      headers.path = path;
+      headers.authority = headerText(target.hostname || config.host || target.clusterName, "host");
       headers.set("user-agent", "Envoy/HC");
       rules?.apply(headers, probeSource(target, headers));
       if (send !== undefined) headers.set("content-length", String(send.length));

@@ -46,6 +46,11 @@ describe("a preflight", () => {
     });
   });
 
+  it("carries texts beyond Latin-1 as UTF-8", () => {
+    const s = harness({ ...ok, allow_methods: "ж" }).preflight("https://ok.test");
+    expect(answer(s)["access-control-allow-methods"]).toBe(Buffer.from("ж").toString("latin1"));
+  });
+
   it("gets what it asks for where the policy says *", () => {
     const s = harness({ ...ok, allow_methods: "*", allow_headers: "*" }).preflight(
       "https://ok.test",

@@ -1,10 +1,13 @@
 import {
   compileStringMatch,
+  headerText,
   RuntimeFraction,
   type SetupContext,
   type StringMatch,
 } from "@tsproxy/sdk";
 import type { Policy } from "./config.ts";
+
+type TextField = "allow_methods" | "allow_headers" | "expose_headers" | "max_age";
 
 /** One level's policy, compiled. */
 export class CompiledPolicy {
@@ -15,7 +18,14 @@ export class CompiledPolicy {
   readonly #shadow: RuntimeFraction | undefined;
 
   constructor(config: Policy, cx: SetupContext) {
-    this.config = config;
+    const text = (field: TextField): string => headerText(config[field], field);
+    this.config = {
+      ...config,
+      allow_methods: text("allow_methods"),
+      allow_headers: text("allow_headers"),
+      expose_headers: text("expose_headers"),
+      max_age: text("max_age"),
+    };
     this.#origins = config.allow_origin_string_match.map((match, k) =>
       compileStringMatch(match, `allow_origin_string_match[${k}]`, cx),
     );
@@ -54,9 +64,8 @@ export class MergedPolicy {
 
   constructor(levels: readonly CompiledPolicy[]) {
     this.#levels = levels;
-    const text = (
-      field: "allow_methods" | "allow_headers" | "expose_headers" | "max_age",
-    ): string => levels.find((l) => l.config[field] !== "")?.config[field] ?? "";
+    const text = (field: TextField): string =>
+      levels.find((l) => l.config[field] !== "")?.config[field] ?? "";
     const flag = (
       field:
         | "allow_credentials"

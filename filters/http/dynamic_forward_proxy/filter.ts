@@ -5,6 +5,7 @@ import {
   type HeaderName,
   type HttpFilter,
   type HttpStream,
+  headerText,
   type NameOutcome,
   nameOf,
   type Reply,
@@ -82,7 +83,7 @@ export default defineHttpFilter({
   config: Type.Object({ dns_cache_config: DnsCacheConfig }),
   routeConfig: RouteConfig,
   setupRoute: ({ host_rewrite_literal: literal, host_rewrite_header: header }): Rewrite => ({
-    literal: literal === "" ? undefined : literal,
+    literal: literal ? headerText(literal, "host_rewrite_literal") : undefined,
     header: header === undefined ? undefined : nameOf(header, "host_rewrite_header"),
   }),
   setup: (_config, cx) => (stream) => new DynamicForwardProxy(cx, stream),

@@ -3,6 +3,7 @@ import {
   compileFormat,
   type Format,
   type FormatSource,
+  headerText,
   latin1Encode,
   percentDecode,
   type RequestHeaders,
@@ -42,13 +43,18 @@ export function compileParameterMutations(
 function compileStep({ append, remove = "" }: ParameterMutation, path: string): Step {
   if (append === undefined) {
     if (remove === "") throw new ConfigError(path, "give one of append and remove");
-    return { key: remove, value: undefined, action: "APPEND_IF_EXISTS_OR_ADD" };
+    return {
+      key: headerText(remove, `${path}.remove`),
+      value: undefined,
+      action: "APPEND_IF_EXISTS_OR_ADD",
+    };
   }
   const { key, value } = append.record;
   const at = `${path}.append.record.value`;
   if (typeof value !== "string") throw new ConfigError(at, "only a string can stand in a query");
   try {
-    return { key, value: compileFormat(value, { purpose: "header" }), action: append.action };
+    const name = headerText(key, `${path}.append.record.key`);
+    return { key: name, value: compileFormat(value, { purpose: "header" }), action: append.action };
   } catch (error) {
     throw new ConfigError(at, error instanceof Error ? error.message : String(error));
   }

@@ -57,6 +57,18 @@ describe("a session in a cookie", () => {
     expect(exchange(ttl, { cookie: `s=${btoa("\n\x0b10.0.0.1:80")}` }).asked).toBeUndefined();
   });
 
+  it("is found and kept under a name and path beyond Latin-1", () => {
+    const [name, path] = ["имя", "/путь"].map((text) => Buffer.from(text).toString("latin1"));
+    const own = config(cookie({ name: "имя", path: "/путь" }));
+    const told = exchange(own, {}, { path: path! }).told("set-cookie");
+    expect(told).toContain(`${name}="`);
+    expect(told).toContain(`Path=${path};`);
+    const value = btoa("10.0.0.1:80");
+    expect(exchange(own, { cookie: `${name}=${value}` }, { path: path! }).asked?.address).toBe(
+      "10.0.0.1:80",
+    );
+  });
+
   it("is of the path of its cookie", () => {
     const value = btoa("\n\x0b10.0.0.1:80");
     const asked = (path: string) =>

@@ -5,6 +5,7 @@ import {
   type ResponseHeaders,
   requestCookie,
   setCookieLine,
+  wireCookie,
 } from "@tsproxy/sdk";
 import type { Config } from "./config.ts";
 
@@ -33,10 +34,13 @@ type Cookie = Extract<
 
 /** A cookie with a small message in base64: the address, and when the cookie expires (Unix time in s; 0: with the session). */
 class CookieState implements SessionState {
-  readonly #cookie: Cookie;
+  readonly #cookie: ReturnType<typeof wireCookie>;
+  /** In milliseconds. */
+  readonly #ttl: number;
 
   constructor(cookie: Cookie) {
-    this.#cookie = cookie;
+    this.#cookie = wireCookie(cookie, "session_state.typed_config.cookie");
+    this.#ttl = cookie.ttl;
   }
 
   /** Whether the cookie's path is the request's, or a folder above it. */
@@ -56,18 +60,16 @@ class CookieState implements SessionState {
     // Older cookies hold the bare address.
     if (said === undefined) return bytes;
     if (said.address === "") return undefined;
-    const expired = said.expires === 0 ? this.#cookie.ttl > 0 : said.expires < Date.now() / 1000;
+    const expired = said.expires === 0 ? this.#ttl > 0 : said.expires < Date.now() / 1000;
     return expired ? undefined : said.address;
   }
 
   write(headers: ResponseHeaders, address: string, before: string | undefined): void {
     if (address === before) return;
-    const { name, ttl, path } = this.#cookie;
-    const seconds = Math.floor(ttl / 1000);
+    const seconds = Math.floor(this.#ttl / 1000);
     const expires = seconds === 0 ? 0 : Math.floor(Date.now() / 1000) + seconds;
-    const attributes = this.#cookie.attributes.map((each) => [each.name, each.value] as const);
     const value = btoa(message(address, expires));
-    headers.append("set-cookie", setCookieLine({ name, path, attributes }, value, seconds));
+    headers.append("set-cookie", setCookieLine(this.#cookie, value, seconds));
   }
 }
 

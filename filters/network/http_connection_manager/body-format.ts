@@ -6,6 +6,7 @@ import {
   type Format,
   type FormatSource,
   formatterFields,
+  headerText,
   type ResponseHeaders,
   type Static,
   Type,
@@ -34,7 +35,7 @@ export function compileBodyFormat(config: BodyFormatConfig, path: string): BodyF
   if ((json === undefined) === (text === undefined)) {
     throw new ConfigError(path, "give one of text_format_source and json_format");
   }
-  const type = config.content_type;
+  const type = headerText(config.content_type, `${path}.content_type`);
   try {
     if (json !== undefined) {
       const format = compileJsonFormat(json, { omitEmpty });

@@ -80,6 +80,8 @@ describe("asking for a tunnel", () => {
     });
     const t = start({ hostname: "h", use_post: true, post_path: "/tunnel" });
     expect(t.cluster.last.path).toBe("/tunnel");
+    const far = start({ hostname: "h", use_post: true, post_path: "/ж" });
+    expect(far.cluster.last.path).toBe(`/${Buffer.from("ж").toString("latin1")}`);
   });
 
   it("fills in the host name and adds headers from what it knows of the client", () => {

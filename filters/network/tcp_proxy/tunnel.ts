@@ -14,6 +14,7 @@ import {
   type HeaderMap,
   type HeaderRules,
   type Host,
+  headerText,
   latin1Encode,
   type PoolCallbacks,
   type PoolFailure,
@@ -61,7 +62,7 @@ export class Tunneling {
     if (config.post_path !== "" && !config.use_post) {
       throw new ConfigError("tunneling_config.post_path", "has no effect without use_post: true");
     }
-    this.#path = config.post_path || "/";
+    this.#path = headerText(config.post_path || "/", "tunneling_config.post_path");
     this.#rules = compileAdditions(config.headers_to_add);
   }
 
