@@ -2,6 +2,7 @@ import { hash } from "node:crypto";
 import type { ExtensionRef } from "@tsproxy/sdk";
 import { locate, type SourcePositions } from "./bundle.ts";
 import { type Loaded, loadConfig, loadListener } from "./config/load.ts";
+import type { NamedFiles } from "./config/named-files.ts";
 import type { Overlay } from "./config/overlay.ts";
 import type { Change, Stage } from "./fleet.ts";
 import { type Problem, problem } from "./problem.ts";
@@ -19,6 +20,8 @@ export interface RehearsalStage extends Stage {
 export interface RehearsalOptions {
   readonly file: string;
   readonly text: string;
+  /** `NamedFiles.now` of the files that the text named when it was last attempted. */
+  readonly named: string;
   readonly overlays?: readonly Overlay[];
   readonly packages: readonly PackageInfo[];
   /** Hash of what the packages say of themselves. */
@@ -45,7 +48,7 @@ export interface Rehearsed {
   readonly loaded: Loaded & { readonly ok: true };
   readonly warnings: readonly Problem[];
   /**
-   * To find what has changed since: hash of the file's text and of what the packages say of themselves; hash of the config
+   * To find what has changed since: hash of the text, of the files that it names and of what the packages say; hash of the config
    * without listeners of services; JSON of these listeners.
    */
   readonly asked: string;
@@ -60,21 +63,26 @@ export interface Rejected {
   readonly warnings: readonly Problem[];
   /** Packages that refused it. */
   readonly packages: ReadonlySet<string>;
+  /** The files that it names, as far as they have been read. */
+  readonly files: NamedFiles;
 }
 
 /** Turns the text of a config into what threads run: checks it, sets it up in the canary, adds the listeners of services. */
 export async function rehearse(options: RehearsalOptions): Promise<Rehearsed | Rejected> {
   const { file, packages, canary, change, live } = options;
-  const asked = hash("sha1", `${options.said}\n${options.text}`);
-  const loaded = asked === live?.asked ? live.loaded : load(options);
+  const asked = (named: string) => hash("sha1", `${options.said}\n${named}\n${options.text}`);
+  const loaded = asked(options.named) === live?.asked ? live.loaded : load(options);
   const warnings = loaded.warnings.map(toProblem);
-  if (!loaded.ok) return { problems: loaded.errors.map(toProblem), warnings, packages: new Set() };
+  const { files } = loaded;
+  if (!loaded.ok)
+    return { problems: loaded.errors.map(toProblem), warnings, packages: new Set(), files };
   // This function is kept while the config serves: it must not keep `options` alive, and in them the config that served before.
   const explain = explainer(loaded, options.find);
   const refused = (refusals: readonly Refusal[]): Rejected => ({
     problems: explain(refusals),
     warnings,
     packages: new Set(refusals.map((refusal) => refusal.package)),
+    files,
   });
 
   const own = withNode(loaded.config, options.node);
@@ -84,7 +92,7 @@ export async function rehearse(options: RehearsalOptions): Promise<Rehearsed | R
   if (first.length > 0) return refused(first);
   const services = canary.serviceListeners();
   const brought = JSON.stringify(services);
-  const same = { asked, loaded, warnings, written, brought, explain };
+  const same = { asked: asked(files.asRead), loaded, warnings, written, brought, explain };
   if (sameFile && brought === live?.brought)
     return { ...same, config: live.config, unchanged: true };
   if (services.length === 0) return { ...same, config: own, unchanged: false };
@@ -92,7 +100,8 @@ export async function rehearse(options: RehearsalOptions): Promise<Rehearsed | R
   const listeners: ListenerConfig[] = [];
   for (const service of services) {
     const made = loadListener(asEnvoys(service), packages, file);
-    if (!made.ok) return { problems: made.errors.map(toProblem), warnings, packages: new Set() };
+    if (!made.ok)
+      return { problems: made.errors.map(toProblem), warnings, packages: new Set(), files };
     listeners.push({ ...made.listener, thread: "control" });
   }
   const config = { ...own, listeners: [...own.listeners, ...listeners] };

@@ -498,6 +498,63 @@ test("keeps the config when an edit is wrong, and names the line", async () => {
   expect(world.serving.commits).toHaveLength(1);
 });
 
+/** A world whose config takes a text from `word.txt`, in another folder. */
+async function naming(word: string): Promise<{ world: World; file: string }> {
+  const world = new World();
+  const folder = path.join(world.root, "words");
+  fs.mkdirSync(folder);
+  const file = path.join(folder, "word.txt");
+  fs.writeFileSync(file, word);
+  fs.writeFileSync(
+    world.file("shout.ts"),
+    filter("shout", "v1")
+      .replace("Type }", "DataSource, Type }")
+      .replace("Type.Optional(Type.String())", "DataSource()"),
+  );
+  fs.writeFileSync(
+    world.config,
+    yaml("shout").replace("word: hello", `word: { filename: ${file} }`),
+  );
+  await world.start();
+  return { world, file };
+}
+const wordOf = (world: World): string =>
+  (world.serving.listeners[0]!.filterChains[0]!.filters[0]!.config as { word: { text: string } })
+    .word.text;
+
+test("takes up a file that the config names, however it is saved", async () => {
+  const { world, file } = await naming("one");
+  expect(wordOf(world)).toBe("one");
+  fs.writeFileSync(file, "two");
+  await world.serving.until("the second word", () => wordOf(world) === "two");
+  fs.writeFileSync(`${file}.new`, "three");
+  fs.renameSync(`${file}.new`, file);
+  await world.serving.until("the third word", () => wordOf(world) === "three");
+  expect(world.refusals).toEqual([]);
+});
+
+test("takes up a file that the config names when code is saved as well, each once", async () => {
+  const { world, file } = await naming("one");
+  const code = fs.readFileSync(world.file("shout.ts"), "utf8");
+  fs.writeFileSync(world.file("shout.ts"), code.replace("v1", "v2"));
+  await world.serves("v2");
+  expect(world.serving.commits.at(-1)?.config).toBeUndefined();
+  fs.writeFileSync(file, "two");
+  await world.serving.until("the second word", () => wordOf(world) === "two");
+  fs.writeFileSync(world.file("shout.ts"), code.replace("v1", "v3"));
+  await world.serves("v3");
+  expect(world.serving.commits.at(-1)?.config).toBeUndefined();
+});
+
+test("keeps the config while a file that it names is gone, and takes it up when it is back", async () => {
+  const { world, file } = await naming("one");
+  fs.unlinkSync(file);
+  await world.says("the config of before goes on");
+  expect(world.refusals[0]).toMatch(/front\.yaml:8:\d+: .*word\.txt" cannot be read \(ENOENT\)/);
+  fs.writeFileSync(file, "two");
+  await world.serving.until("the second word", () => wordOf(world) === "two");
+});
+
 test("never takes an empty config for one", async () => {
   const world = await started();
   fs.writeFileSync(world.config, "");

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { hashOf, keepBundle, type SourcePositions } from "./bundle.ts";
+import { NamedFiles } from "./config/named-files.ts";
 import type { Overlay } from "./config/overlay.ts";
 import type { Describer } from "./describe.ts";
 import type { Change, Stage } from "./fleet.ts";
@@ -92,10 +93,10 @@ export class StartError extends Error {
 type Edit =
   | { readonly type: "code"; readonly unit: PackageUnit }
   | { readonly type: "removal"; readonly unit: PackageUnit }
-  | { readonly type: "config"; readonly text: string };
+  | { readonly type: "config"; readonly text: string; readonly named: string };
 
 /** Why an attempt failed. `stale`: files changed during it; the next look sees them. */
-type Failure = "stale" | Omit<Rejected, "warnings">;
+type Failure = "stale" | Omit<Rejected, "warnings" | "files">;
 
 /** A half-written config file looks like one whose listeners were removed, so it must have been unchanged for this long. */
 const CONFIG_SETTLES_MS = 50;
@@ -121,7 +122,9 @@ export class Reload {
   readonly #log: Log;
   #live: Rehearsed | undefined;
   #configText = "";
-  /** The config file: its text at the last look, since when it is so, and the text that was attempted last. */
+  /** Files that the config names: those of the text that was attempted last. */
+  #named = new NamedFiles();
+  /** The config file with the files that it names: what they held at the last look, since when, and what was attempted last. */
   #seen = { hash: "", since: 0 };
   #tried = "";
   #configProblems: readonly Problem[] = [];
@@ -173,7 +176,7 @@ export class Reload {
     this.#setAsideDoubles();
     const text = this.#readConfigOrRefuse();
     const edits: Edit[] = units.filter((unit) => unit.next).map((unit) => ({ type: "code", unit }));
-    const failure = await this.#attempt([...edits, { type: "config", text }], false);
+    const failure = await this.#attempt([...edits, { type: "config", text, named: "" }], false);
     if (failure !== undefined) {
       const own = units.flatMap((unit) => unit.problems);
       throw new StartError([...own, ...(failure === "stale" ? [] : failure.problems)]);
@@ -240,6 +243,7 @@ export class Reload {
 
   async #look(touched: ReadonlySet<string>, last: boolean): Promise<void> {
     clearTimeout(this.#quiet);
+    const named = this.#named;
     try {
       await this.#takeBackAll();
       if (last || this.#isAmongShipped(touched))
@@ -258,6 +262,9 @@ export class Reload {
       this.#quiet = setTimeout(() => this.#options.onQuiet?.(), QUIET_MS).unref();
     }
     this.#watch.set(this.#directories());
+    // A file that the config did not name before was not watched until now.
+    if (this.#named !== named && this.#named.now !== this.#named.asRead)
+      this.#looks.again(CONFIG_SETTLES_MS, last);
   }
 
   #onUnwatched(directory: string, code: string): void {
@@ -303,19 +310,18 @@ export class Reload {
         fresh = true;
       } else if (unit.next !== undefined) edits.push({ type: "code", unit });
     }
-    const text = this.#settledConfig(last);
-    if (text !== undefined) {
-      fresh ||= hashOf(text) !== this.#tried;
-      edits.push({ type: "config", text });
+    const config = this.#settledConfig(last);
+    if (config !== undefined) {
+      fresh ||= lookOf(config.text, config.named) !== this.#tried;
+      edits.push(config);
     }
     return fresh ? edits : [];
   }
 
-  /** The config's text, if it differs from what serves and has been unchanged long enough. */
-  #settledConfig(last: boolean): string | undefined {
+  /** The config, if it or a file that it names differs from what serves and all have been unchanged long enough. */
+  #settledConfig(last: boolean): (Edit & { type: "config" }) | undefined {
     const text = this.#readConfig();
     this.#isSettling = false;
-    if (text === this.#options.configText) return undefined;
     if (text === undefined || text.trim() === "") {
       this.#configProblems = [
         problem(
@@ -327,14 +333,17 @@ export class Reload {
       this.#tried = "";
       return undefined;
     }
-    const hash = hashOf(text);
+    const named = this.#named.now;
+    const hash = lookOf(text, named);
     if (hash !== this.#seen.hash) this.#seen = { hash, since: performance.now() };
-    if (text === this.#configText) {
+    const files = this.#live?.loaded.files;
+    if (text === this.#configText && files?.now === files?.asRead) {
       this.#configProblems = [];
       this.#tried = hash;
       return undefined;
     }
-    if (performance.now() - this.#seen.since >= CONFIG_SETTLES_MS) return text;
+    if (performance.now() - this.#seen.since >= CONFIG_SETTLES_MS)
+      return { type: "config", text, named };
     this.#isSettling = true;
     // This look may have been the last one, so ask for another.
     this.#looks.again(CONFIG_SETTLES_MS, last);
@@ -365,7 +374,7 @@ export class Reload {
 
   #refuse(edit: Edit, problems: readonly Problem[]): void {
     if (edit.type === "config") {
-      this.#tried = hashOf(edit.text);
+      this.#tried = lookOf(edit.text, this.#named.asRead);
       this.#configProblems = problems;
     } else if (edit.type === "code") edit.unit.problems = problems;
     else {
@@ -393,6 +402,7 @@ export class Reload {
     const rehearsed = await rehearse({
       file: configFile === "" ? "--config-yaml" : configFile,
       text: configEdit?.text ?? this.#configText,
+      named: configEdit?.named ?? this.#live?.loaded.files.asRead ?? "",
       packages: packages.flatMap((built) => built.infos),
       said: packages.map((built) => built.said).join(),
       overlays,
@@ -405,6 +415,8 @@ export class Reload {
       live: this.#live,
       find: (name) => packages.find(({ bundle }) => bundle.filename === name)?.bundle.sources,
     });
+    if (configEdit !== undefined)
+      this.#named = isRejected(rehearsed) ? rehearsed.files : rehearsed.loaded.files;
     const stages: ReadonlySet<Stage> = new Set([canary, serving]);
     const drop = async (failure: Failure): Promise<Failure> => {
       await Promise.all([...stages].map((stage) => stage.abort(generation)));
@@ -453,7 +465,8 @@ export class Reload {
     return edits.some(
       (edit) =>
         (edit.type === "code" && edit.unit.isStale()) ||
-        (edit.type === "config" && this.#readConfig() !== edit.text),
+        (edit.type === "config" &&
+          (this.#readConfig() !== edit.text || this.#named.now !== this.#named.asRead)),
     );
   }
 
@@ -461,7 +474,7 @@ export class Reload {
     for (const edit of edits) {
       if (edit.type === "config") {
         this.#configText = edit.text;
-        this.#tried = hashOf(edit.text);
+        this.#tried = lookOf(edit.text, this.#named.asRead);
         this.#configProblems = [];
         this.#reported.delete("config");
         continue;
@@ -616,7 +629,11 @@ export class Reload {
 
   #directories(): Map<string, Interest> {
     const { configFile, configText, shippedRoot, droppedIn } = this.#options;
-    const all = new Map<string, Interest>(configText === undefined ? placesOf(configFile) : []);
+    const all = new Map<string, Interest>();
+    const files = [...this.#named.names, ...(this.#live?.loaded.files.names ?? [])];
+    for (const file of configText === undefined ? [configFile, ...files] : files)
+      for (const [directory, names] of placesOf(file))
+        all.set(directory, new Set([...(all.get(directory) ?? []), ...names]));
     for (const root of [shippedRoot, ...droppedIn]) {
       all.set(path.resolve(root), undefined);
       for (const directory of placesOf(path.join(root, "any")).keys())
@@ -645,4 +662,9 @@ function changeOf(edits: readonly Edit[], generation: number): Omit<Change, "con
 function listed(names: readonly string[]): string {
   if (names.length > 6) return `${names.slice(0, 5).join(", ")} and ${names.length - 5} more`;
   return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
+}
+
+/** One text for a config and what the files that it names hold. */
+function lookOf(text: string, named: string): string {
+  return hashOf(`${named}\n${text}`);
 }

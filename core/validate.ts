@@ -74,6 +74,7 @@ async function verdictsOf(
     const outcome = await rehearse({
       file,
       text,
+      named: "",
       overlays,
       packages,
       strict: options.strict,

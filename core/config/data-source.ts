@@ -1,6 +1,6 @@
-import { readFileSync } from "node:fs";
 import type { Report } from "./diagnostic.ts";
 import type { MapNode, Node } from "./document.ts";
+import type { NamedFiles } from "./named-files.ts";
 
 /** Limit on the size of each file that a config names. */
 const MOST_BYTES = 16 * 1024 * 1024;
@@ -15,7 +15,7 @@ export function readDataSource(node: MapNode, report: Report): string | undefine
     if (given.invalid) return undefined;
     const text = String(given.value);
     if (form === "inline_string") return text;
-    const bytes = bytesOf(form, text);
+    const bytes = bytesOf(form, text, report.files);
     if (typeof bytes === "string") {
       report.error(given.place, bytes);
       return undefined;
@@ -30,14 +30,14 @@ export function readDataSource(node: MapNode, report: Report): string | undefine
 }
 
 /** A string is an error message. */
-function bytesOf(form: string, text: string): Uint8Array | string {
+function bytesOf(form: string, text: string, files: NamedFiles): Uint8Array | string {
   if (form === "inline_bytes") return Buffer.from(text, "base64");
   if (form === "environment_variable") {
     const value = process.env[text];
     return value === undefined ? `there is no environment variable "${text}"` : Buffer.from(value);
   }
   try {
-    const bytes = readFileSync(text);
+    const bytes = files.read(text);
     return bytes.length > MOST_BYTES ? `file "${text}" has more than ${MOST_BYTES} bytes` : bytes;
   } catch (error) {
     return `file "${text}" cannot be read (${(error as NodeJS.ErrnoException).code})`;

@@ -1,3 +1,5 @@
+import { NamedFiles } from "./named-files.ts";
+
 /** One finding about a configuration, at the user's own line. */
 export interface Diagnostic {
   readonly file: string;
@@ -31,6 +33,8 @@ interface Finding {
 
 /** Gathers all findings about one file, so that they are reported together. */
 export class Report {
+  /** The files that the text names and that have been read. */
+  readonly files = new NamedFiles();
   /** The parts of the text and the line at which each starts: the file, and the overlays. */
   readonly #parts: { readonly name: string; readonly line: number }[];
   text: string;

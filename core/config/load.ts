@@ -16,6 +16,7 @@ import {
 } from "./document.ts";
 import { Listener, listenerConfigs } from "./listeners.ts";
 import type { Maker } from "./maker.ts";
+import type { NamedFiles } from "./named-files.ts";
 import { Normaliser } from "./normalise.ts";
 import { merge, type Overlay } from "./overlay.ts";
 import { Registry } from "./registry.ts";
@@ -54,9 +55,11 @@ export type Loaded =
       readonly warnings: readonly Diagnostic[];
       /** Finds the line that a package's refusal is about. */
       readonly source: Pick<Source, "diagnostic">;
+      readonly files: NamedFiles;
     }
   | {
       readonly ok: false;
+      readonly files: NamedFiles;
       readonly errors: readonly Diagnostic[];
       readonly warnings: readonly Diagnostic[];
     };
@@ -71,8 +74,8 @@ export function loadConfig(
   options: LoadOptions,
 ): Loaded {
   const { report, read } = readConfig(input, packages, options);
-  const { errors, warnings } = report;
-  if (read === undefined || report.failed) return { ok: false, errors, warnings };
+  const { errors, warnings, files } = report;
+  if (read === undefined || report.failed) return { ok: false, files, errors, warnings };
   const tree = new Remembered(read, () => readConfig(input, packages, options).read!);
   return {
     ok: true,
@@ -82,6 +85,7 @@ export function loadConfig(
       return plainFields(tree.value.shown);
     },
     source: { diagnostic: (refusal) => tree.value.source.diagnostic(refusal) },
+    files,
   };
 }
 

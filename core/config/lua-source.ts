@@ -1,9 +1,10 @@
-import { readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import path from "node:path";
 import type { LuaModule, LuaSource, ScriptPlace } from "@tsproxy/sdk";
 import { readDataSource } from "./data-source.ts";
 import type { Report } from "./diagnostic.ts";
 import type { Node } from "./document.ts";
+import type { NamedFiles } from "./named-files.ts";
 import { contentOf } from "./script.ts";
 
 /** Limit on the modules of one script. */
@@ -30,7 +31,7 @@ export function readLuaSource(node: Node, report: Report): LuaSource | undefined
   const place = placeOf(node, report);
   const folders = [...new Set([path.dirname(path.resolve(file)), process.cwd()])];
   const modules: Record<string, LuaModule> = {};
-  gather(text, folders, modules);
+  gather(text, folders, modules, report.files);
   return { text, modules, ...(place && { place }) };
 }
 
@@ -50,13 +51,18 @@ function placeOf(node: Node, report: Report): ScriptPlace | undefined {
   return { file, line: contentOf(report.text, node.place.offset, line, column).line };
 }
 
-function gather(text: string, folders: readonly string[], found: Record<string, LuaModule>): void {
+function gather(
+  text: string,
+  folders: readonly string[],
+  found: Record<string, LuaModule>,
+  files: NamedFiles,
+): void {
   for (const [, , name] of text.matchAll(REQUIRE)) {
     if (Object.hasOwn(found, name!) || Object.keys(found).length >= MODULES_MAX) continue;
-    const module = read(name!, folders);
+    const module = read(name!, folders, files);
     if (module === undefined) continue;
     found[name!] = module;
-    gather(module.text, folders, found);
+    gather(module.text, folders, found, files);
   }
 }
 
@@ -64,13 +70,14 @@ function gather(text: string, folders: readonly string[], found: Record<string, 
  * Reads a module by Lua's path, `./?.lua` and `./?/init.lua`, from the first folder that has it. A name cannot lead out of the
  * folder: its dots become slashes.
  */
-function read(name: string, folders: readonly string[]): LuaModule | undefined {
+function read(name: string, folders: readonly string[], files: NamedFiles): LuaModule | undefined {
   const inFolder = name.replaceAll(".", "/");
   for (const folder of folders) {
     for (const file of [`./${inFolder}.lua`, `./${inFolder}/init.lua`]) {
       try {
         const where = path.join(folder, file);
-        return { text: readFileSync(where, "utf8"), file, place: { file: where, line: 1 } };
+        if (!existsSync(where)) continue;
+        return { text: files.read(where).toString(), file, place: { file: where, line: 1 } };
       } catch {
         // It is not there: try the next place.
       }

@@ -1,4 +1,3 @@
-import fs from "node:fs";
 import * as nodeModule from "node:module";
 import path from "node:path";
 import type { ScriptSource } from "@tsproxy/sdk";
@@ -38,7 +37,7 @@ function fromFile(
   const file = path.resolve(folder, name);
   let text: string;
   try {
-    text = fs.readFileSync(file, "utf8");
+    text = report.files.read(file).toString();
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     report.error(node.place, `cannot read "${name}": ${code}`);
