@@ -19,8 +19,8 @@ class Answer implements PromptAnswer {
   }
 }
 
-/** A response whose head one filter is asked about, and what became of it. */
-function answered(filter?: HttpFilter) {
+/** A response whose head these filters are asked about, the last one first, and what became of it. */
+function answered(...filters: HttpFilter[]) {
   const answer = new Answer();
   const told: string[] = [];
   const bodies: { memory: Uint8Array; text: string }[] = [];
@@ -29,8 +29,8 @@ function answered(filter?: HttpFilter) {
       onReply: () => told.push("reply"),
       onFilterError: (error) => told.push(String(error)),
       bodyLimit: 8,
-      onTooLarge: () => {
-        told.push("too large");
+      onTooLarge: (_response, isWhole) => {
+        told.push(isWhole ? "whole too large" : "too large");
         walk.stop();
       },
       onPromptEnd: () => told.push("prompt end"),
@@ -41,7 +41,7 @@ function answered(filter?: HttpFilter) {
     },
     true,
   );
-  walk.begin([filter ?? { onResponseHeaders: () => answer }]);
+  walk.begin(filters.length > 0 ? filters : [{ onResponseHeaders: () => answer }]);
   walk.head(new ResponseHeaders(), false);
   return { walk, answer, told, bodies };
 }
@@ -53,6 +53,26 @@ it("holds as much of a body as its owner buffers, for a filter that gives no num
   expect(told).toEqual([]);
   walk.body(bytes("9"), 0, 1, false);
   expect(told).toEqual(["too large"]);
+});
+
+describe("a hold that does not count a body of one chunk", () => {
+  const few = { onResponseHeaders: () => hold({ max: 4, exceptLast: true }) };
+
+  it("counts the last of several chunks", () => {
+    const one = answered(few);
+    one.walk.body(bytes("12345"), 0, 5, true);
+    expect(one.told).toEqual(["head"]);
+    const two = answered(few);
+    two.walk.body(bytes("1"), 0, 1, false);
+    two.walk.body(bytes("2345"), 0, 4, true);
+    expect(two.told).toEqual(["too large"]);
+  });
+
+  it("counts a body that a filter before has held, and tells that it is whole", () => {
+    const { walk, told } = answered(few, { onResponseHeaders: () => hold() });
+    walk.body(bytes("12345"), 0, 5, true);
+    expect(told).toEqual(["whole too large"]);
+  });
 });
 
 describe("an answer that may come before the event ends", () => {

@@ -39,8 +39,8 @@ const KEPT_FOR_NEXT = 16 * 1024;
 export interface WalkOwner {
   onReply(reply: Reply, response: boolean): void;
   onFilterError(error: unknown, filter: number, response: boolean): void;
-  /** There is more body than may be held. */
-  onTooLarge(response: boolean): void;
+  /** There is more body than may be held. `isWhole`: a filter before has held it until its end. */
+  onTooLarge(response: boolean, isWhole: boolean): void;
   /**
    * A PromptAnswer has settled and its verdict was carried out, or it will only settle after the event. The owner must now copy
    * what it still keeps in the event's bytes. Absent: it keeps nothing there.
@@ -90,6 +90,8 @@ export class Walk {
   readonly #chunk = new Chunk(EMPTY, 0, 0);
   #chunkEnd = false;
   #lent = false;
+  /** The chunk under way is a whole body that a filter has held. */
+  #isWhole = false;
   /** Position of the trailers under way, or -1. */
   #trailersAt = -1;
   #trailers: HeaderMap | undefined = undefined;
@@ -146,6 +148,7 @@ export class Walk {
     this.#running = false;
     this.#told = false;
     this.#prompt = false;
+    this.#isWhole = false;
     this.#lentMemory = undefined;
     if (this.#held.length > 0) this.#held = [];
     if (this.#kept.length > KEPT_FOR_NEXT) this.#kept = EMPTY;
@@ -217,7 +220,7 @@ export class Walk {
     const before = this.#keptSize;
     this.#keptSize += end - at;
     if (this.#keptSize > KEPT_LIMIT) {
-      this.#owner.onTooLarge(this.#response);
+      this.#owner.onTooLarge(this.#response, false);
       return;
     }
     if (this.#keptSize > this.#kept.length) {
@@ -334,10 +337,11 @@ export class Walk {
   #gather(): boolean {
     const chunk = this.#chunk;
     this.#heldSize += chunk.length;
-    const counted = this.#hold!.exceptLast && this.#chunkEnd ? 0 : this.#heldSize;
+    const isOnly = this.#chunkEnd && this.#held.length === 0 && !this.#isWhole;
+    const isFree = isOnly && this.#hold!.exceptLast;
     const max = this.#hold!.max === 0 ? (this.#owner.bodyLimit ?? KEPT_LIMIT) : this.#hold!.max;
-    if (counted > max) {
-      this.#owner.onTooLarge(this.#response);
+    if (!isFree && this.#heldSize > max) {
+      this.#owner.onTooLarge(this.#response, this.#isWhole);
       return false;
     }
     if (!this.#chunkEnd && this.#trailersAt < 0) {
@@ -345,6 +349,7 @@ export class Walk {
       this.#bodyAt = -1;
       return false;
     }
+    if (!isFree) this.#isWhole = true;
     if (this.#held.length > 0) this.#joinHeld();
     return true;
   }

@@ -302,8 +302,8 @@ class Lane {
     let text = event.body ?? "";
     if (this.#hold?.body === "buffer" && event.head === undefined) {
       const ends = event.endStream && event.trailers === undefined;
+      const isFree = ends && this.#heldBody === "" && this.#hold.exceptLast;
       this.#heldBody += text;
-      const isFree = ends && this.#hold.exceptLast;
       if (!isFree && this.#heldBody.length > (this.#hold.max === 0 ? BODY_LIMIT : this.#hold.max)) {
         this.#stream.onTooLarge(this.#response);
         return;

@@ -42,7 +42,7 @@ it("refuses what is longer than the limit, and takes what is just as long", () =
   );
 });
 
-it("does not look at the last chunk of HTTP/2, as Envoy does not", () => {
+it("does not count a body of HTTP/2 that comes as one chunk, as in Envoy", () => {
   const cx = new TestContext();
   const http2 = () =>
     new TestStream(cx, cx.setup(buffer, { max_request_bytes: 4 }), {
@@ -50,6 +50,7 @@ it("does not look at the last chunk of HTTP/2, as Envoy does not", () => {
     }).requestHeaders("POST", "/", {}, false);
   expect(http2().requestBody("abcdef").upstream.body).toBe("abcdef");
   expect(http2().requestBody("abcde", false).tooLarge).toBe("request");
+  expect(http2().requestBody("a", false).requestBody("bcde").tooLarge).toBe("request");
 });
 
 it("has another limit, or none, where the most specific route config says so", () => {

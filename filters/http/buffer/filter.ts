@@ -28,7 +28,7 @@ class BufferFilter implements HttpFilter {
     if (endStream) return;
     const route = this.#stream.routeConfig as RouteConfig | undefined;
     if (route?.disabled === true) return done;
-    // Envoy checks the limit when it keeps a chunk. Over HTTP/2 the last chunk says that it is the last, and is not kept.
+    // Envoy checks the limit when it keeps a chunk. Over HTTP/2 a chunk that is the whole body says so, and is not kept.
     const exceptLast = this.#stream.info.protocol === "HTTP/2";
     const max = route?.buffer?.max_request_bytes ?? this.#max;
     return hold({ body: "buffer", max, exceptLast });

@@ -311,6 +311,23 @@ describe("filters", () => {
     expect(p.cx.stats.value("http.test.downstream_rq_too_large")).toBe(1);
   });
 
+  it("that hold more than they may, of a body that a filter before has held, leave the connection open", () => {
+    const p = proxy()
+      .filter("all", () => ({ onRequestHeaders: () => hold() }))
+      .filter("few", () => ({
+        onRequestHeaders: (_headers, endStream) => (endStream ? undefined : hold({ max: 4 })),
+      }))
+      .start();
+    const c = p.connect().post("/", "abcdef");
+    const answer = c.take();
+    expect(answer).toMatch(/^HTTP\/1.1 413 Payload Too Large\n/);
+    expect(answer).not.toMatch(/^connection: close/m);
+    c.get("/");
+    p.up.last.respond(200, {}, "ok");
+    expect(c.take()).toMatch(/^HTTP\/1.1 200 OK\n/);
+    expect(p.cx.stats.value("http.test.downstream_rq_rx_reset")).toBe(0);
+  });
+
   it("that hold a response too large for them get 500 for the client", () => {
     const p = proxy()
       .filter("buffer", () => ({ onResponseHeaders: () => hold({ max: 4 }) }))

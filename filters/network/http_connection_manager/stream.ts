@@ -568,12 +568,12 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     this.sendReply(FILTER_FAILED, false);
   }
 
-  onTooLarge(response: boolean): void {
+  onTooLarge(response: boolean, isWhole: boolean): void {
     const { stats } = this.#runtime;
     if (response) stats.rsTooLarge.inc();
     else stats.rqTooLarge.inc();
-    // Envoy's HTTP/1 codec reports the end of a body separately from its last bytes, so there the request never becomes complete.
-    if (!response && this.info.protocol !== "HTTP/2") {
+    // Envoy's HTTP/1 codec reports the end of a body separately from its last bytes: the first filter that holds too much never sees it.
+    if (!response && !isWhole && this.info.protocol !== "HTTP/2") {
       this.#faulty = true;
       this.#requestComplete = false;
     }
