@@ -29,6 +29,15 @@ describe("Rest", () => {
     expect(told(...quiet(0).map((_, second) => 5_000 + 100 * second), 9_000)).toEqual([]);
     expect(told(10, ...quiet(25))).toEqual([]);
   });
+  it("tells of a thread that was hardly ever asked if its rest was postponed, once", () => {
+    let rests = 0;
+    const rest = new Rest(() => rests++);
+    rest.postpone();
+    for (const calls of quiet(10).slice(1)) rest.tick(calls);
+    expect(rests).toBe(0);
+    for (const calls of [...quiet(10), ...quiet(25)]) rest.tick(calls);
+    expect(rests).toBe(1);
+  });
   it("starts again where another isolate counts from 0", () => {
     expect(told(50_000, ...quiet(50_000), 3_000, ...quiet(3_000))).toEqual([
       QUIET.seconds + 1,

@@ -7,6 +7,8 @@ const COLLECT_EVERY = 32;
 const COLLECT_AT_MOST = 128;
 /** How long after a commit garbage is collected: no start or reload waits for it. A start leaves 15 MiB in two threads. */
 export const COLLECT_AFTER_MS = 1_000;
+/** From one thread's collection after a start to the next one's (main is first): together they would take all CPUs from the traffic. */
+export const COLLECT_APART_MS = 500;
 
 /** Calls `collect` when a series of reloads seems to be over: a save during a collection has to wait for 100 ms. */
 export class AfterReloads {
@@ -78,6 +80,11 @@ export class Rest {
 
   constructor(onRest: () => void) {
     this.#onRest = onRest;
+  }
+
+  /** The thread could not rest when it should have: it does so after the next quiet time, however few calls come until then. */
+  postpone(): void {
+    this.#restedAt = -BUSY_CALLS;
   }
 
   /** To be called once a second with the number of crossings so far. */

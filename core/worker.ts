@@ -5,7 +5,13 @@ import { Builtin } from "./builtin.ts";
 import { Crypto } from "./crypto.ts";
 import { type Family, resolveName } from "./dns.ts";
 import { FetchQueue } from "./fetch-queue.ts";
-import { AfterReloads, COLLECT_AFTER_MS, collectGarbage, Rest } from "./garbage.ts";
+import {
+  AfterReloads,
+  COLLECT_AFTER_MS,
+  COLLECT_APART_MS,
+  collectGarbage,
+  Rest,
+} from "./garbage.ts";
 import { Gathering } from "./gathering.ts";
 import type { CryptoCall } from "./inside/crypto.ts";
 import { createRing } from "./inside/ring.ts";
@@ -86,6 +92,7 @@ class Worker {
   /** Connections that other workers have passed on meanwhile. */
   #given: { readonly name: string; readonly handle: StreamHandle }[] = [];
   readonly #garbage = new AfterReloads(() => this.#collectGarbage());
+  readonly #resting = new Rest(() => this.#rest());
   #live: Live = { modules: new Map(), config: undefined };
   #before: Live | undefined = undefined;
   #committedAt = 0;
@@ -121,10 +128,9 @@ class Worker {
       this.#beats[0]!++;
       if (this.#isFirst) this.#gathering.tick();
     }, 100).unref();
-    const rest = new Rest(() => this.#rest());
     setInterval(() => {
       this.#boxes.expire(performance.now());
-      rest.tick(this.#sockets.counts.crossings);
+      this.#resting.tick(this.#sockets.counts.crossings);
     }, 1000).unref();
   }
 
@@ -589,8 +595,21 @@ class Worker {
     }
     this.#sockets.poke();
     this.#post({ type: "committed", generation });
-    if (generation === 1) setTimeout(() => this.#rest(), COLLECT_AFTER_MS).unref();
-    else this.#garbage.onCommit();
+    if (generation > 1) this.#garbage.onCommit();
+    else this.#awaitRest();
+  }
+
+  /** Collects what the start has left. */
+  #awaitRest(): void {
+    const { events } = this.#sockets.counts;
+    const wait = COLLECT_AFTER_MS + COLLECT_APART_MS * (1 + this.#start.index);
+    setTimeout(() => {
+      if (this.#start.role === "worker" && this.#sockets.counts.events !== events) {
+        // A worker that has traffic by now must not stop for long: compiled code stays until it comes to rest.
+        this.#collectGarbage();
+        this.#resting.postpone();
+      } else this.#rest();
+    }, wait).unref();
   }
 
   /** Collects what reloads have left in the heaps of this thread. Compiled code stays. */
